@@ -102,7 +102,7 @@ class Host(Generic[S]):
     missing_since: dict[str, float] = field(default_factory=dict)  # the teacher's: whose beat Redis lacks, monotonic
     seen: tuple[float, tuple[str, ...]] = (0.0, ())  # the teacher's: who was alive when Redis was last asked, monotonic
     listens_since: float = field(default_factory=time.monotonic)  # the teacher's: since when it hears them, monotonic
-    no_room_at: float | None = None  # when the disk was last found full or read-only, monotonic
+    no_room_at: float | None = None  # when the disk was last found to take nothing, monotonic
     alarmed_at: dict[str, float] = field(default_factory=dict)  # when an alarm was last raised, by trouble, monotonic
     ongoing: dict[int, float] = field(default_factory=dict)  # codes of trouble, and when each was last seen, monotonic
     rounds: Rounds = field(default_factory=Rounds)

@@ -73,12 +73,12 @@ def _put(connection: Connection, host: Host[Any], said: str) -> None:
 
 
 async def _disk(host: Host[Any], what: str, why: str) -> None:
-    """Raise an alarm for a full or read-only disk directly on the channel, not by way of the database."""
-    log.error("%s: the disk is full or read-only: %s; it is tried again", what, why)
+    """Raise an alarm for a disk that cannot be written directly on the channel, not by way of the database."""
+    log.error("%s: the disk cannot be written: %s; it is tried again", what, why)
     host.no_room_at = now = time.monotonic()
     if now - host.alarmed_at.get("disk", -AGAIN_AFTER_S) < AGAIN_AFTER_S:
         return
-    said = f"{host.settings.name}: the disk is full or read-only: {why}"
+    said = f"{host.settings.name}: the disk cannot be written: {why}"
     made = outgoing.alarm(errors.DISK_FULL, said, time.time(), host.settings.name).to_json()
     if now - host.alarmed_at.get("disk, people", -AGAIN_AFTER_S) >= AGAIN_AFTER_S:
         host.alarmed_at["disk, people"] = now  # people need no Redis

@@ -135,7 +135,7 @@ class Handing:
                 playout.until = hello["lease_until"]
             ours = await host.look(live)
             self._following.only(ours)
-            self._handed.clear()
+            self._handed = {one: wanted for one, wanted in self._handed.items() if one in playout.children}
             self._refused.clear()
             for one in found["classes"]:
                 if one["class_id"] not in ours and one["state"] != "ended":

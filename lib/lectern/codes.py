@@ -113,7 +113,7 @@ DISK_FULL = ErrorCode(316, CRITICAL,
         "no room for {x} ({r}): it is larger than the {r2} that the disk has room for":
             "{x}（{r}）放不下：比磁盘能容纳的 {r2} 还大",
         "the next place for it is free at {d}": "{d} 起有空位放它",
-        "the disk is full or read-only: {s}": "磁盘已满或只读：{s}",
+        "the disk cannot be written: {s}": "磁盘写不进去：{s}",
         "cannot be written: {s}": "写不进去：{s}"})
 NO_STREAMER = ErrorCode(317, CRITICAL,
     Words("no streamer is alive", _AGAIN),

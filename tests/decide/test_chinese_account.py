@@ -158,7 +158,7 @@ ALARMS = [
     "c-1: no room for 6666_720P (9 GB): it is larger than the whole cache, 1.0 GB (MAX_VIDEO_SIZE)",
     "c-1: no room for 6666_720P (9 GB): it is larger than the 1.0 GB that the disk has room for",
     "ssh://ecs@h:22: failed 3 times in a row, it gets no job for 600 s: cannot be reached: timed out",
-    "streamer1: the disk is full or read-only: No space left on device",
+    "streamer1: the disk cannot be written: No space left on device",
     "teacher: channels does not work: NoPermissionError",
     "occurred 12 times since 19:00:02; new: c-1, c-2; first message: c-1: its slate is sent: it is missing",
     "still going on, occurred 12 times since 19:00:02; the newest: c-2: its slate is sent: it is missing",

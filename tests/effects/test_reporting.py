@@ -6,6 +6,7 @@ import json
 import random
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -18,7 +19,7 @@ from sqlalchemy import Connection, Engine
 from flows import as_run as cli
 from flows.as_run import Format
 from lectern.cli.report import report
-from lectern.decide.broadcast import as_run
+from lectern.decide.broadcast import Sums, as_run, how_aired
 from lectern.decide.report import NAMES, line
 from lectern.effects.rows import as_run as sent
 from lectern.effects.rows import bookings
@@ -26,6 +27,9 @@ from lectern.effects.rows.tables.engine import open_database, transaction
 from lectern.errors import Misuse
 from lectern.facts import AsRun, Order, Planned
 from lectern.playout.as_run import AsRun as Sending
+from lectern.playout.push import Push
+from lectern.playout.station import Now, Station
+from lectern.playout.timetable import lesson
 from lectern.states import BookingState
 from tests import strategies
 from tests.faults import hosts
@@ -112,6 +116,30 @@ def test_a_recording_that_is_shorter_than_its_class_misses_nothing() -> None:
     why = "aired whole; 1 session; its recording is over"
     short = line(PLANNED._replace(why=why), [part(START, START + 40)])
     assert (short.sent_s, short.missing_s) == (40, 0)
+
+
+def how_it_ended(sent_s: float, *, is_recording_over: bool) -> tuple[str, list[AsRun]]:
+    """The sentence of a class that is over, as the playout and the streamer say it, and what was sent."""
+    fields = {"class_id": "c-1", "file": "/6666.flv", "push_urls": ["rtmp://h/live/c"], "start": START}
+    with ThreadPoolExecutor(1) as pool:
+        station = Station(pool, lambda _: None, lambda *_: None, lambda _: None, is_held=True)
+        push = Push(lesson({**fields, "end": START + LENGTH_S}), 0, station, lambda *_, **__: None)
+        push.feed.over = is_recording_over
+        why = push.tick(Now(0.0, START + (sent_s if is_recording_over else LENGTH_S)))
+        push.end()
+    begins, length_s = (START, sent_s) if is_recording_over else (START + LENGTH_S - sent_s, LENGTH_S)
+    parts = [part(begins, begins + sent_s)]
+    return f"{how_aired(parts, Sums(sent_s, 0.0, LENGTH_S - sent_s, 1), START, length_s)}; {why}", parts
+
+
+def test_the_sums_go_by_the_words_that_are_really_said() -> None:
+    """A word that is changed in one place alone would change the sums, and nobody would notice."""
+    short, parts = how_it_ended(40.0, is_recording_over=True)
+    assert line(PLANNED._replace(why=short), parts).missing_s == 0
+    whole, parts = how_it_ended(58.6, is_recording_over=False)
+    assert line(PLANNED._replace(why=whole), parts).missing_s == 0
+    late, parts = how_it_ended(55.0, is_recording_over=False)
+    assert line(PLANNED._replace(why=late), parts).missing_s == 5
 
 
 def test_what_was_never_sent_is_missing_and_what_was_cancelled_is_not() -> None:

@@ -62,7 +62,7 @@ def test_a_full_disk_stops_nothing_that_is_on_air(host: Stage, disk: SmallDisk) 
     disk.fill()
     waiting = host.book(host.booking(host.town.record()))
     wait_until(lambda: host.alarms(316), timeout_s=60, description="a person is called")
-    assert "the disk is full or read-only" in host.residents["streamer1"].said()
+    assert "the disk cannot be written" in host.residents["streamer1"].said()
     goes_on(host, on_air)
     assert not host.ear.answers[waiting]
     disk.empty()

@@ -13,6 +13,7 @@ from sqlalchemy.exc import OperationalError
 from flows.host import Host
 from flows.streamer import by_ffmpeg, indexes, prepare
 from flows.streamer.following import Following
+from flows.streamer.handing import Handing
 from lectern.effects import process
 from lectern.effects.files import store
 from lectern.effects.media import airable, ffmpeg
@@ -125,6 +126,30 @@ async def test_what_was_sent_before_a_change_counts_when_the_class_ends(
     assert [row["session"] for row in ended["as_run"]] == [1, 2]
     assert ended["sent_s"] > 4
     assert host.playout.pushed == {}
+
+
+@pytest.mark.asyncio
+async def test_a_class_that_ffmpeg_airs_goes_on_when_the_playout_has_another_worker(
+    host: Streamer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The playout has no part in it: an upgrade of it, or the end of a worker, must not cut the class."""
+    await put(host, "rtmp://user:password@push.example/live/x")
+    monkeypatch.setattr(process, "run", pushed)
+
+    async def ask(_do: str, **_fields: Any) -> dict[str, Any]:
+        return {"lease_until": 0.0, "boot_now": 0.0, "classes": [], "release": "2.0.0"}
+
+    monkeypatch.setattr(host.playout, "ask", ask)
+    handing = Handing(host)
+    await handing._bring_up_to_date()
+    airing = host.playout.children["c"]
+    try:
+        await handing._bring_up_to_date()
+        assert host.playout.children["c"] is airing
+    finally:
+        for one in {airing, host.playout.children["c"]}:
+            one.cancel()
+            await asyncio.wait({one})
 
 
 @pytest.mark.asyncio

@@ -1,7 +1,9 @@
 """An alarm that was sent is due until people were told of it, whoever is killed and whatever is away meanwhile."""
 
 import asyncio
+import errno
 import json
+import os
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
@@ -209,6 +211,22 @@ async def test_without_services_nothing_is_due_and_nothing_piles_up(
     assert await tell(host)
     await trouble._disk(host, "sweeps", "no space left")
     assert (noted(host), len(host.to_people)) == ([None], 0)
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO])
+async def test_a_disk_that_takes_nothing_is_told_with_its_own_reason_and_no_other(
+    begin: Callable[..., Host[TeacherSettings]], caplog: pytest.LogCaptureFixture, number: int
+) -> None:
+    """A broken disk must not be told as full: whoever is woken would look for files to delete."""
+    host = begin()
+    why = os.strerror(number)
+    await trouble.say(host, "sweeps", OSError(number, why, "/x"), 1.0)
+    told = [*caplog.messages, *host.to_people]
+    assert "disk" in told[0]
+    assert len(told) > 1
+    for one in told:
+        rest = one.replace(why, "").replace("disk full", "")  # which is the name of the alarm 316
+        assert not [word for word in ("full", "read-only", "quota") if word in rest]
 
 
 async def test_an_alarm_that_no_service_takes_is_given_up_and_not_begun_again(

@@ -139,6 +139,26 @@ def test_a_recording_with_an_index_in_its_metadata_is_aired_from_its_first_pictu
         assert b"width" in found[0].body
 
 
+@pytest.mark.parametrize(("first_ms", "header_ms"), [(60_000, 0), (0, 60_000), (60_000, 2**31 + 60_000)])
+@pytest.mark.parametrize("position_ms", [0, 2000])
+def test_the_time_of_a_header_moves_no_picture(tmp_path: Path, first_ms: int, header_ms: int, position_ms: int) -> None:
+    """Programs that keep the times of a live stream write the headers at 0, whatever the first picture's time is."""
+    tags = flvs.lesson(6, first_ms=first_ms)
+    new = flvs.AVC_HEADER + b"new"
+    middle = next(at for at, (_, time, _) in enumerate(tags) if time == first_ms + 2040)
+    headers = [(kind, header_ms, body) for kind, _, body in tags[:2]]
+    path = flvs.write(tmp_path / "a.flv", [*headers, *tags[2:middle], (9, header_ms, new), *tags[middle:]])
+    with feeding(path) as (feed, _):
+        feed.open(position_ms)
+        is_ready(feed, position_ms)
+        feed.begin(position_ms)
+        found = sent(feed, position_ms + 2100.0)
+        times = [one.at_ms for one in found]
+        assert [one.at_ms for one in pictures(found)] == list(range(position_ms, position_ms + 2100, 40))
+        assert times == sorted(times)
+        assert [one.body for one in found if flv.is_header(one.kind, one.body)].count(new) == 1
+
+
 @pytest.mark.parametrize("is_lost", [False, True], ids=["before it is lost", "after it is lost"])
 def test_another_recording_is_sent_though_the_disk_still_hangs_on_the_one_before(tmp_path: Path, is_lost: bool) -> None:
     """The class may have been changed for that very reason; here nobody writes to a pipe that is opened."""

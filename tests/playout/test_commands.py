@@ -45,6 +45,21 @@ def test_where_no_playout_runs_a_command_says_what_to_do(tmp_path: Path) -> None
     assert "Start it: lectern playout" in done.stderr
 
 
+@pytest.mark.parametrize("in_the_way", ["p", "p/playout.lock/x", "p/playout.sock/x"])
+def test_a_folder_that_cannot_be_used_is_told_in_one_sentence_with_what_to_type(
+    tmp_path: Path, in_the_way: str
+) -> None:
+    """Whoever tries it by hand has no rights in /var/lib."""
+    (tmp_path / in_the_way).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / in_the_way).touch()
+    done = lectern("--dir", str(tmp_path / "p"))
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == 1
+    assert done.stderr.startswith(f"lectern playout: {tmp_path / 'p'}")
+    assert "Errno" not in done.stderr
+    assert "--dir" in done.stderr or "--socket" in done.stderr
+
+
 def test_the_command_becomes_the_holder_which_stays_small(tmp_path: Path) -> None:
     argv = [str(Path(sys.executable).with_name("lectern")), "playout", "--dir", str(tmp_path / "p")]
     process = subprocess.Popen(argv)

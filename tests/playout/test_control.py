@@ -20,9 +20,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lectern.playout import child, client, control
+from lectern.playout.kept import replace
 from lectern.playout.station import Now
 from lectern.playout.timetable import BadRequest, Entry, TimetableFile, lesson
-from lectern.playout.worker import Worker
+from lectern.playout.worker import Terms, Worker
 from tests.playout import flvs
 from tests.playout.receiver import Receiver, wait_until
 from tests.playout.stage import Playout
@@ -110,7 +111,7 @@ def test_the_timetable_is_read_as_it_was_written_but_for_odd_entries(tmp_path: P
     row = {"url": 0, "session": 1, "source": "recording", "from": 1.0, "to": 2.0, "position_s": 0.0, "sent_s": 1.0}
     row |= {"bytes": 9, "open": False}
     entry = Entry(lesson(LESSON), [row], "over", 3.0)
-    file.write(file.text({"c1": entry}))
+    replace(file.path, file.text({"c1": entry}), is_synced=True)
     assert file.read() == {"c1": entry}
     rows = json.loads((tmp_path / "timetable.json").read_text())
     url = f"rtmp://h:{'9' * 5000}/live/x"
@@ -155,6 +156,19 @@ def test_a_timetable_that_can_be_neither_read_nor_set_aside_keeps_the_playout_fr
     with Playout(folder) as playout:
         assert playout.ask("status")["classes"] == []
     assert (folder / "timetable.json").read_text() == "{"
+
+
+def test_a_worker_that_waits_sets_no_timetable_aside(tmp_path: Path) -> None:
+    """It is that of the worker on air, which needs it after a restart; it could not be read for a moment only."""
+    path = tmp_path / "timetable.json"
+    waiting = Worker.__new__(Worker)
+    waiting.file, waiting.terms = TimetableFile(path), cast("Terms", SimpleNamespace(folder=tmp_path))
+    path.mkdir()
+    entries = waiting._entries()
+    path.rmdir()
+    replace(path, waiting.file.text({"c1": Entry(lesson(LESSON))}), is_synced=True)
+    assert not (tmp_path / "timetable.json.unreadable").exists()
+    assert entries().keys() == {"c1"}
 
 
 def test_a_class_that_cannot_be_written_down_is_aired_and_says_so(tmp_path: Path) -> None:

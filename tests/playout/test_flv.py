@@ -57,6 +57,20 @@ def test_a_recording_without_pictures_can_be_begun_every_two_seconds(tmp_path: P
     assert [one.time_ms for one in found.records if one.kind == KEYFRAME] == [0, 2000, 4000, 6000]
 
 
+@pytest.mark.parametrize(("first_ms", "header_ms"), [(60_000, 0), (0, 1500), (60_000, 2**32 - 1), (2**32 - 1000, 0)])
+def test_a_recording_begins_with_its_first_picture_or_sound_whatever_time_its_headers_have(
+    tmp_path: Path, first_ms: int, header_ms: int
+) -> None:
+    """Programs that keep the times of a live stream write the headers at 0: else the class began with silence."""
+    tags = [(kind, (first_ms + time) % 2**32, body) for kind, time, body in flvs.lesson(4)]
+    headers = [(kind, header_ms, body) for kind, _, body in tags[:2]]
+    middle = (9, header_ms, flvs.AVC_HEADER + b"new")
+    found = index.look(flvs.write(tmp_path / "a.flv", [*headers, *tags[2:102], middle, *tags[102:]]))
+    assert found.duration_ms == 99 * 40
+    assert [one.time_ms for one in found.records if one.kind == KEYFRAME] == [0, 1000, 2000, 3000]
+    assert [one.kind for one in found.records if one.kind != KEYFRAME] == [9, 8, 9]
+
+
 @given(st.integers(1, 700))
 def test_a_last_tag_that_is_cut_off_is_no_fault(tmp_path_factory: pytest.TempPathFactory, cut: int) -> None:
     path = tmp_path_factory.mktemp("cut") / "a.flv"

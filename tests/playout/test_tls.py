@@ -1,5 +1,6 @@
 """rtmps: a certificate is verified, always; a session ends with its worker, and is made anew."""
 
+import asyncio
 import datetime
 import ipaddress
 import os
@@ -14,7 +15,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from lectern.playout import kernel
+from lectern.playout import kernel, trial
+from lectern.playout.rtmp.url import target
 from tests.playout import flvs
 from tests.playout.receiver import HOST, Receiver, wait_until
 from tests.playout.stage import Playout
@@ -72,3 +74,42 @@ def test_a_certificate_that_is_not_trusted_is_refused(tmp_path: Path, fault: str
         wait_until(lambda: playout.told("broke_off"), description="the reason")
         assert playout.told("broke_off")[0]["why"].startswith("the server's certificate is not trusted: ")
         assert [one for one in receiver.sessions if one.published] == []
+
+
+@pytest.mark.parametrize(
+    ("says", "words"),
+    [
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "TLS with the server fails: "),
+        (b"\x15\x03\x03\x00\x02\x02\x28", "TLS with the server fails: "),
+        (b"", "the server closed the connection"),
+    ],
+)
+@pytest.mark.asyncio
+async def test_a_server_without_tls_is_told_in_words(says: bytes, words: str) -> None:
+    """Not as "Operation not permitted": OpenSSL has other numbers for its errors than the system has."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1)
+        writer.write(says)
+        writer.close()
+
+    async with await asyncio.start_server(answer, HOST, 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        trusted = ssl.create_default_context()
+        found = await trial.refusal(target(f"rtmps://{HOST}:{port}/live/c1"), trusted)
+    assert found is not None
+    assert found.startswith(words)
+
+
+@pytest.mark.parametrize("content", [None, "no certificate"])
+def test_a_file_of_certificates_that_cannot_be_read_is_named(tmp_path: Path, content: str | None) -> None:
+    path, ca_file = flvs.write(tmp_path / "a.flv", flvs.lesson(9)), tmp_path / "ca.pem"
+    if content is not None:
+        ca_file.write_text(content)
+    with Playout(tmp_path / "p", ca_file=ca_file) as playout:
+        playout.air("c1", path, f"rtmps://{HOST}:9/live/c1", starts_in_s=0.2)
+        wait_until(lambda: playout.told("broke_off"), description="the reason")
+        why = playout.told("broke_off")[0]["why"]
+        assert why.startswith(f"{ca_file}: the certificates to trust cannot be read: ")
+        assert "rror 1" not in why
+        assert "cannot be read: " in playout.ask("try", url=f"rtmps://{HOST}:9/live/c1")["refused"]

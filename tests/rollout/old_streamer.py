@@ -30,9 +30,13 @@ OURS = ("task_list", "video_list", "class_list", "dir_info", "event_list")
 Value = str | int | float | bytes | None
 
 
-def flv(seconds: float = 4.0, *, first_s: float = 0.0, filler: str = "") -> bytes:
-    """A recording in which a picture comes every second; *filler* makes it another one of the same length."""
+def flv(seconds: float = 4.0, *, first_s: float = 0.0, filler: str = "", has_headers: bool = False) -> bytes:
+    """A recording in which a picture comes every second; *filler* makes it another one of the same length.
+
+    *has_headers*: it begins with the configuration of its decoders, which has the time 0.
+    """
     tags = [_tag(18, 0.0, b"\x02\x00\x0aonMetaData" + filler.encode())]
+    tags += [_tag(9, 0.0, b"\x17\x00" + bytes(20)), _tag(8, 0.0, b"\xaf\x00" + bytes(2))] if has_headers else []
     tags += [_tag(9, first_s + at, b"\x17\x01" + bytes(20)) for at in range(int(seconds))]
     tags.append(_tag(8, first_s + seconds, b"\xaf\x01" + bytes(7)))
     return b"FLV\x01\x05\x00\x00\x00\x09\x00\x00\x00\x00" + b"".join(tags)

@@ -125,8 +125,14 @@ def test_a_recording_that_was_cut_off_is_not_aired(host: OldStreamer, content: b
 
 @pytest.mark.parametrize(
     ("content", "duration_s"),
-    [(flv(60), 60.0), (flv(5, first_s=2_000_000.5), 5.0), (flv(3)[:13], None), (b"ftyp, or whatever", None)],
-    ids=["whole", "of a long stream", "empty", "of another kind"],
+    [
+        (flv(60), 60.0),
+        (flv(5, first_s=2_000_000.5), 5.0),
+        (flv(5, first_s=60, has_headers=True), 5.0),
+        (flv(3)[:13], None),
+        (b"ftyp, or whatever", None),
+    ],
+    ids=["whole", "of a long stream", "with headers at 0", "empty", "of another kind"],
 )
 def test_how_long_a_recording_is_its_ends_say(host: OldStreamer, content: bytes, duration_s: float | None) -> None:
     """So that a start with a thousand of them does not read them all; what they do not say is measured then."""

@@ -242,6 +242,8 @@ ALARMS = [
     AIR.format("the server did not answer within 10 s, at the step connect"),
     AIR.format("the server took nothing for 5 s"),
     AIR.format("the server closed the connection"),
+    AIR.format(f"TLS with the server fails: {SAID}"),
+    AIR.format("/x/ca.pem: the certificates to trust cannot be read: it holds none"),
     AIR.format("the server closes the connection"),
     AIR.format("the server closes the session"),
     AIR.format("the server refuses, and gives no reason"),
@@ -293,7 +295,7 @@ ALARMS = [
     f"Redis refuses messages for lectern:to:streamer1: WRONGTYPE {SAID}",
     f"Redis does not let order be read: NOPERM {SAID}",
     # parts of a host
-    f"streamer1: the disk is full or read-only: {SAID}",
+    f"streamer1: the disk cannot be written: {SAID}",
     f"teacher: prefect does not work: away for more than 60 s: {SAID}",
     "teacher: runs does not work: Prefect knows no deployment 'booking/teacher'. Type: lectern init teacher",
     "teacher: people does not work: ALARM_URLS: mailto:// (number 1) is no address that apprise knows. See https://g/a",

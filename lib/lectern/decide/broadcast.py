@@ -7,6 +7,12 @@ from typing import Any
 from lectern import words
 from lectern.facts import AsRun
 
+WHOLE = "aired whole"
+"""How the sentence of a class begins that was aired whole; the report goes by it."""
+
+RECORDING_OVER = "its recording is over"
+"""The playout's reason for the end of a class at the end of its recording."""
+
 FROM_THE_START_S = 1.5
 """Seconds of delay from which a class no longer counts as aired from its beginning."""
 
@@ -92,7 +98,7 @@ def how_aired(parts: Sequence[AsRun], total: Sums, start: float, length_s: float
         said = f"aired but for {missing_s:.0f} s"
         said += f" ({total.slate_s:.0f} s of them the slate)" if total.slate_s >= 1 else ""
     else:
-        said = f"aired from {late_s:.0f} s on" if late_s >= FROM_THE_START_S else "aired whole"
+        said = f"aired from {late_s:.0f} s on" if late_s >= FROM_THE_START_S else WHOLE
     return f"{said}; {total.sessions} {'session' if total.sessions == 1 else 'sessions'}"
 
 

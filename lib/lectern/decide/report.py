@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import NamedTuple
 
-from lectern.decide.broadcast import MISSING_S
+from lectern.decide.broadcast import MISSING_S, RECORDING_OVER, WHOLE
 from lectern.facts import AsRun, Planned
 from lectern.states import BookingState
 from lectern.wire import BACKUP
@@ -113,10 +113,10 @@ def line(planned: Planned, parts: Sequence[AsRun]) -> Line:
     """
     began, ended, sent_s, slate_s = _covered(parts)
     until = planned.end
-    if planned.state is BookingState.AIRED and ended is not None and "its recording is over" in planned.why:
+    if planned.state is BookingState.AIRED and ended is not None and RECORDING_OVER in planned.why:
         until = min(planned.end, ended)
     missing_s = max(0.0, until - planned.start - sent_s)
-    whole = planned.state is BookingState.AIRED and planned.why.startswith("aired whole") and missing_s < MISSING_S
+    whole = planned.state is BookingState.AIRED and planned.why.startswith(WHOLE) and missing_s < MISSING_S
     return Line(
         *planned[:6],
         None if began is None else round(began, 1),

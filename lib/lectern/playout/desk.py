@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from lectern.playout import journal, kernel, release, trial
 from lectern.playout.airing import Airing
 from lectern.playout.control import PROTOCOL, Do
+from lectern.playout.kept import Kept
 from lectern.playout.rtmp import NotRtmp
 from lectern.playout.rtmp.url import target
 from lectern.playout.station import Now
@@ -29,9 +30,8 @@ class Desk:
 
     def __init__(self, worker: "Worker") -> None:
         self._worker = worker
-        self._saving = asyncio.Lock()
-        self._asked = self._saved = 0
-        self._problem: str | None = None
+        self._saved = Kept("the timetable", worker.file.path, self._timetable, is_synced=True)
+        self._lease_saved = Kept("the lease", worker.terms.folder / "lease.json", self._lease_held, is_synced=False)
         self.does: dict[str, Do] = {
             "hello": self._hello,
             "air": self._air,
@@ -53,29 +53,19 @@ class Desk:
             known = len(over), sum(one.row_count for one in airings.values())
             if known != saved or (is_sending and time.monotonic() - saved_at >= SAVE_EVERY_S):
                 saved_at, saved = time.monotonic(), known
-                await self._save()
+                await self._saved.write()
             for class_id in over & airings.keys():
                 if airings[class_id].entry.lesson.end + FORGET_S < time.time():
                     del airings[class_id]
 
-    async def _save(self) -> str | None:
-        """Write the timetable as it is now; returns the reason if that failed."""
-        self._asked += 1
-        wanted = self._asked
-        async with self._saving:
-            if self._saved >= wanted:  # a save that began after this call has written it
-                return self._problem
-            self._saved = self._asked
-            for airing in self._worker.airings.values():
-                airing.write_down()
-            file = self._worker.file
-            text = file.text({one.class_id: one.entry for one in self._worker.airings.values()})
-            try:
-                await asyncio.to_thread(file.write, text)
-                self._problem = None
-            except OSError as error:
-                self._problem = f"the timetable cannot be written: {error.strerror or error}"
-            return self._problem
+    def _timetable(self) -> str:
+        airings = self._worker.airings.values()
+        for airing in airings:
+            airing.write_down()
+        return self._worker.file.text({one.class_id: one.entry for one in airings})
+
+    def _lease_held(self) -> str:
+        return json.dumps({"until": self._worker.shared.lease_until, "boot": kernel.boot_id()})
 
     async def _hello(self, _: dict[str, Any]) -> dict[str, Any]:
         until = self._worker.shared.lease_until
@@ -104,7 +94,7 @@ class Desk:
         else:
             change = "new"
             airings[wanted.class_id] = Airing(Entry(wanted), self._worker.station)
-        problem = await self._save() if change != "same" or self._problem else None
+        problem = await self._saved.write() if change != "same" or self._saved.problem else None
         return {"change": change, "durable": problem is None, **({"why": problem} if problem else {})}
 
     async def _cancel(self, request: dict[str, Any]) -> dict[str, Any]:
@@ -114,7 +104,7 @@ class Desk:
         was = airing.state
         if was != "ended":
             airing.end("it was cancelled", Now.read())
-        problem = await self._save()
+        problem = await self._saved.write()
         return {"was": was, "durable": problem is None, **({"why": problem} if problem else {})}
 
     async def _lease(self, request: dict[str, Any]) -> dict[str, Any]:
@@ -122,19 +112,7 @@ class Desk:
         if isinstance(until, bool) or not isinstance(until, (int, float)) or not math.isfinite(until):
             raise BadRequest("until: a number of seconds of CLOCK_BOOTTIME is needed")
         self._worker.shared.lease_until = float(until)
-        text = json.dumps({"until": float(until), "boot": kernel.boot_id()})
-        path = self._worker.terms.folder / "lease.json"
-
-        def keep() -> None:
-            unfinished = path.with_name(f".lease.json.{os.getpid()}.tmp")
-            unfinished.write_text(text, encoding="utf-8")
-            unfinished.replace(path)
-
-        try:
-            await asyncio.wait_for(asyncio.to_thread(keep), _CHECK_S)
-            problem = None
-        except (OSError, TimeoutError) as error:
-            problem = f"the lease cannot be written down: {error}"
+        problem = await self._lease_saved.write()
         return {"lease_until": float(until), "durable": problem is None, **({"why": problem} if problem else {})}
 
     async def _status(self, request: dict[str, Any]) -> dict[str, Any]:
@@ -159,17 +137,20 @@ class Desk:
             where = target(str(request.get("url")))
         except NotRtmp as error:
             raise BadRequest(f"url: {error}") from error
-        trusted = self._worker.station.trusted if where.secure else None
+        allowed = networks(request)
         try:
-            return {"refused": await asyncio.wait_for(trial.refusal(where, trusted, networks(request)), TRY_S)}
+            trusted = self._worker.station.trusted if where.secure else None
+            return {"refused": await asyncio.wait_for(trial.refusal(where, trusted, allowed), TRY_S)}
         except TimeoutError:
             return {"refused": f"the server does not answer within {TRY_S:g} s"}
+        except OSError as error:
+            return {"refused": str(error)}
 
     async def _upgrade(self, _: dict[str, Any]) -> dict[str, Any]:
         worker = self._worker
         if worker.upgrading is not None and not worker.upgrading.done():
             raise BadRequest("an upgrade is under way")
         worker.upgrading = asyncio.get_running_loop().create_future()
-        await self._save()
+        await self._saved.write()
         worker.pipe.say("upgrade")
         raise BadRequest(await worker.upgrading)

@@ -21,9 +21,20 @@ def allow_files() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
+def made(path: Path) -> None:
+    """Make the folder at *path* if it is not there; raises Misuse if that is impossible."""
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise Misuse(f"{path}: cannot be made: {error.strerror}. Name another folder with --dir") from error
+
+
 def locked(path: Path) -> int:
     """Hold the lock at *path* while this process lives; raises Misuse if another process holds it."""
-    file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        raise Misuse(f"{path}: cannot be written: {error.strerror}. Name another folder with --dir") from error
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -34,13 +45,14 @@ def locked(path: Path) -> int:
 
 def listening(path: Path) -> socket.socket:
     """Listen on the control socket; the caller holds the lock, so an existing file is a leftover. Raises Misuse."""
-    path.unlink(missing_ok=True)
     listener = socket.socket(socket.AF_UNIX)
     before = os.umask(0o177)
     try:
+        path.unlink(missing_ok=True)
         listener.bind(str(path))
     except OSError as error:
-        raise Misuse(f"{path}: the control socket cannot be made: {error}. Name a shorter one with --socket") from error
+        why = error.strerror or error
+        raise Misuse(f"{path}: the control socket cannot be made: {why}. Name another one with --socket") from error
     finally:
         os.umask(before)
     listener.listen(64)

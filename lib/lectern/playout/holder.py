@@ -48,7 +48,7 @@ class Holder:
     def __init__(self, folder: Path, address: Path, ca_file: str | None) -> None:
         self.folder, self.address, self.ca_file = folder, address, ca_file
         folder_of.allow_files()
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder_of.made(folder)
         self._lock = folder_of.locked(folder / "playout.lock")
         self.shared = Shared()
         self.shared.lease_until = folder_of.kept_lease(folder / "lease.json")

@@ -152,17 +152,18 @@ class _Scan:
         return None
 
     def _note(self, head: flv.TagHead, body: bytes, at: int) -> None:
-        kind, time = head.kind, self._unwrap(head.timestamp)
+        kind = head.kind
+        if fault := flv.codec_fault(kind, body):
+            raise NotAirable(fault)
+        if flv.is_header(kind, body):  # its time may be any: many programs write 0, wherever it is
+            self._headers.append(Record(kind, self._last - (self._first or 0), at))
+            return
+        time = self._unwrap(head.timestamp)
         if self._first is None:
             self._first = self._last = time
         if time < self._last - MAX_STEP_BACK_MS:
             raise NotAirable(f"its times go back by {(self._last - time) / 1000:.1f} s, at byte {at}")
         time_ms = max(0, time - self._first)
-        if fault := flv.codec_fault(kind, body):
-            raise NotAirable(fault)
-        if flv.is_header(kind, body):
-            self._headers.append(Record(kind, time_ms, at))
-            return
         if kind not in self._known and flv.needs_header(kind, body) and all(one.kind != kind for one in self._headers):
             name = "pictures" if kind == PICTURE else "sound"
             raise NotAirable(f"the {name} cannot be decoded: the header that must come before is missing")

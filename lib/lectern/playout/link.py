@@ -70,6 +70,10 @@ def words(error: Exception) -> str:
     """The reason of a connection's failure, for people."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"the server's certificate is not trusted: {error.verify_message}"
+    if isinstance(error, (ssl.SSLEOFError, ssl.SSLZeroReturnError)):
+        return "the server closed the connection"
+    if isinstance(error, ssl.SSLError):  # its number is one of OpenSSL, not of the system
+        return f"TLS with the server fails: {(error.reason or str(error)).replace('_', ' ').lower()}"
     if isinstance(error, socket.gaierror):
         return f"the name of the server cannot be resolved: {error.strerror}"
     if isinstance(error, OSError) and error.errno:

@@ -81,13 +81,15 @@ def open_at(path: Path, index_path: Path, at: At, unless: Identity | None) -> Op
 
 
 def _first(file: int) -> tuple[int, bytes | None]:
-    """The time of the first sound or picture, and the metadata before it."""
+    """The time of the first sound or picture, and the metadata before it; the time of a header may be any."""
     at, metadata = flv.HEAD_BYTES, None
     while (found := _tag_head(file, at)) is not None:
-        if found.kind != SCRIPT and found.size:
+        body_at = at + flv.TAG_HEAD_BYTES
+        if found.kind == SCRIPT:
+            if metadata is None:  # it may be larger than all else: some programs put an index into it
+                metadata = flv.metadata(os.pread(file, found.size, body_at))
+        elif found.size and not flv.is_header(found.kind, os.pread(file, min(found.size, flv.LOOK_BYTES), body_at)):
             return flv.Unwrap()(found.timestamp), metadata
-        if metadata is None:  # it may be larger than all else: some programs put an index into it
-            metadata = flv.metadata(os.pread(file, found.size, at + flv.TAG_HEAD_BYTES))
         at += found.whole
     return 0, metadata
 

@@ -20,7 +20,10 @@ _BROKEN = "is broken: it cannot be read from byte {} on"
 
 
 class Tag(NamedTuple):
-    """A sound or picture: *time_ms* from the file's beginning; *begins* and *ends* are offsets in the file."""
+    """A sound, picture or header: *time_ms* from the first sound or picture, of a header that of the tag before it.
+
+    *begins* and *ends* are offsets in the file.
+    """
 
     kind: int
     time_ms: int
@@ -125,7 +128,7 @@ class Reel:
     def rewind(self) -> None:
         """Go back to the file's beginning."""
         self._next, self._data, self._cursor, self._end_known, self.ended = None, b"", 0, False, False
-        self.place, self._unwrap, self._reading = flv.HEAD_BYTES, flv.Unwrap(), None
+        self.place, self._unwrap, self._reading = flv.HEAD_BYTES, flv.Unwrap(self.first), None
 
     def close(self) -> None:
         """Close the file, after a read that is under way."""
@@ -148,7 +151,8 @@ class Reel:
         if head.kind == SCRIPT or not head.size:
             self.place += head.whole
         else:
-            time_ms = self._unwrap(head.timestamp) - self.first
+            is_header = flv.is_header(head.kind, body)  # many programs write 0 for its time, wherever it is
+            time_ms = (self._unwrap.last if is_header else self._unwrap(head.timestamp)) - self.first
             self._next = Tag(head.kind, time_ms, body, self.place, self.place + head.whole)
         if len(self._data) - self._cursor < self._block_bytes // 2 and not self._end_known:
             self._read(self._block_bytes)

@@ -48,7 +48,14 @@ class Station:
 
     @property
     def trusted(self) -> ssl.SSLContext:
-        """Which certificates are trusted: those of the CA file if there is one, else those that the machine trusts."""
+        """Which certificates are trusted: those of the CA file if there is one, else those that the machine trusts.
+
+        Raises OSError, in words, if the file cannot be read.
+        """
         if self._trusted is None:
-            self._trusted = ssl.create_default_context(cafile=self.ca_file)
+            try:
+                self._trusted = ssl.create_default_context(cafile=self.ca_file)
+            except OSError as error:
+                why = "it holds none" if isinstance(error, ssl.SSLError) else error.strerror
+                raise OSError(f"{self.ca_file}: the certificates to trust cannot be read: {why}") from error
         return self._trusted

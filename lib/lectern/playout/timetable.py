@@ -1,7 +1,6 @@
 """The classes to be aired, and the file that keeps them over any restart."""
 
 import json
-import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -84,19 +83,19 @@ def lesson(fields: dict[str, Any]) -> Lesson:
 
 
 class TimetableFile:
-    """The file that keeps the timetable; a write replaces it as a whole or not at all."""
+    """The file that keeps the timetable."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self.path = path
 
     def read(self) -> dict[str, Entry]:
         """The entries by class_id, without unreadable entries; raises BadRequest if the file itself cannot be read."""
         try:
-            rows = list(json.loads(self._path.read_text(encoding="utf-8"))["classes"])
+            rows = list(json.loads(self.path.read_text(encoding="utf-8"))["classes"])
         except FileNotFoundError:
             return {}
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-            raise BadRequest(f"{self._path}: it cannot be read: {error}") from error
+            raise BadRequest(f"{self.path}: it cannot be read: {error}") from error
         found = {}
         for row in rows:
             try:
@@ -112,25 +111,6 @@ class TimetableFile:
     def text(self, entries: dict[str, Entry]) -> str:
         """The text of the file; it is made at once, so that a thread can write it later."""
         return json.dumps({"classes": [asdict(one) for one in entries.values()]})
-
-    def write(self, text: str) -> None:
-        """Write it and return when it is on the disk; raises OSError."""
-        write_durably(self._path, text)
-
-
-def write_durably(path: Path, text: str) -> None:
-    """Replace the file *path*, and return when it is on the disk."""
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with unfinished.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    unfinished.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 def _is_whole(row: Any) -> bool:  # noqa: ANN401 (JSON)

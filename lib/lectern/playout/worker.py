@@ -6,6 +6,7 @@ import signal
 import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -118,7 +119,8 @@ class Worker:
                 self._set_aside(error)
                 return {}
 
-        entries()
+        with suppress(BadRequest):  # it is still the file of the worker on air
+            self.file.read()
         return entries
 
     def _set_aside(self, why: BadRequest) -> None:

@@ -10,6 +10,7 @@ from typing import BinaryIO, Literal
 from lectern.effects.files.store import QUARANTINE
 from lectern.effects.media import whole
 from lectern.errors import Misuse
+from lectern.playout.flv import LOOK_BYTES, is_header
 from lectern.rollout.wording import shown
 
 Kind = Literal["file", "part", "other"]
@@ -171,10 +172,10 @@ def ends(path: str, size_bytes: int) -> Ends:
 def _first_time_s(file: BinaryIO) -> float | None:
     """The time of the first picture or sound in seconds, which need not be 0; None if none is found."""
     for _ in range(_MOST_TAGS):
-        header = file.read(_TAG_BYTES)
+        header, body = file.read(_TAG_BYTES), file.read(LOOK_BYTES)
         if len(header) < _TAG_BYTES:
             return None
-        if header[0] in _AUDIO_OR_VIDEO:
+        if header[0] in _AUDIO_OR_VIDEO and not is_header(header[0], body):  # whose time is often 0
             return int.from_bytes(header[7:8] + header[4:7]) / 1000
-        file.seek(int.from_bytes(header[1:4]) + 4, os.SEEK_CUR)
+        file.seek(int.from_bytes(header[1:4]) + 4 - len(body), os.SEEK_CUR)
     return None
