@@ -1,6 +1,7 @@
 """A streamer's link to its playout: the control socket, the lease that is passed on, the runs that watch classes."""
 
 import asyncio
+import logging
 import math
 import time
 from collections import deque
@@ -13,6 +14,7 @@ from typing import Any
 from lectern.errors import LecternError, TryAgain
 from lectern.playout.client import Client, Refused, Unreachable
 
+log = logging.getLogger("lectern")
 FOR_EVER_S = 10 * 365 * 86_400.0
 """Seconds of a lease without end, because the playout takes only numbers."""
 
@@ -69,6 +71,9 @@ class Playout:
     pushed: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     """The as-run of these classes so far, which outlasts a task whose class is changed."""
 
+    unkept: set[str] = field(default_factory=set)
+    """The kinds of requests whose last one the playout took, but could not write down."""
+
     sync: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Held while the playout is told its classes, so that no cancel overtakes the class that it cancels."""
 
@@ -106,11 +111,17 @@ class Playout:
         if self.client is None:
             raise TryAgain(f"the playout is not there: {self.why}")
         try:
-            return await self.client.ask(do, **fields)
+            answer = await self.client.ask(do, **fields)
         except Unreachable as error:
             raise TryAgain(str(error)) from error
         except Refused as error:
             raise NotTaken(str(error)) from error
+        if answer.get("durable", True):
+            self.unkept.discard(do)
+        elif do not in self.unkept:
+            self.unkept.add(do)
+            log.warning("playout: %s; if it ends now, it forgets that", answer.get("why"))
+        return answer
 
     async def refusal(self, push_url: str, networks: Sequence[str] | None) -> str | None:
         """Why the server of a push URL takes no connection; None if it does, or if the playout cannot be asked.
