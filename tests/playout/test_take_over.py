@@ -41,7 +41,7 @@ def ended_exact(receiver: Receiver, names: list[str], tags: list[flvs.Tag]) -> N
 
 
 def test_a_worker_killed_again_and_again_is_not_noticed_by_any_class(tmp_path: Path) -> None:
-    tags = flvs.lesson(6)
+    tags = flvs.lesson(12)  # each takeover may take two seconds on a busy machine
     path = flvs.write(tmp_path / "a.flv", tags)
     with Receiver() as receiver, Playout(tmp_path / "p", program=PATIENT) as playout:
         names = on_air(playout, receiver, path)
@@ -55,7 +55,7 @@ def test_a_worker_killed_again_and_again_is_not_noticed_by_any_class(tmp_path: P
         ended_exact(receiver, names, tags)
         rows = playout.status("c0")["as_run"]
         assert len(rows) == 1
-        assert rows[0]["sent_s"] > 5.5
+        assert rows[0]["sent_s"] > 11.5
 
 
 def test_an_upgrade_is_not_noticed_and_says_how_it_went(tmp_path: Path) -> None:
