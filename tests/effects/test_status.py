@@ -96,6 +96,22 @@ def test_a_year_of_classes_is_not_read_for_those_of_today(tmp_path: Path) -> Non
     assert all("ix_order_list_start_time" in one or "ix_order_list_state" in one for one in searched), searched
 
 
+def test_a_class_in_a_state_that_nobody_knows_hides_no_other_from_people(
+    teacher_engine: Engine, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Somebody has written it into the database, or a newer release has."""
+    known = {"url": "", "payload": "{}", "record_id": 1, "resolution": "720P", "received_at": 1.0, "updated_at": 1.0}
+    with transaction(teacher_engine) as connection:
+        for class_id, state in (("c-1", "on the moon"), ("c-2", "placed")):
+            row = {"class_id": class_id, "state": state, "start_time": 100, "end_time": 200, **known}
+            connection.execute(insert(orders).values(row))
+    span = timetable.Span(0, 1000, None)
+    with reading(teacher_engine) as connection:
+        assert [one.class_id for one in timetable.of_time(connection, span, 10)] == ["c-2"]
+        assert [one.class_id for one in timetable.waiting(connection, 50, None, 10)] == ["c-2"]
+    assert "c-1: its booking cannot be read, and is passed over" in caplog.text
+
+
 def test_of_many_transcodings_the_five_nearest_to_their_deadline_are_told(teacher_engine: Engine) -> None:
     with transaction(teacher_engine) as connection:
         for number in range(302):

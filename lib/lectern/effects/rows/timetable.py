@@ -1,6 +1,7 @@
 """The teacher's timetable for people: the classes of a span of time."""
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,6 +14,7 @@ from lectern.states import BookingState, RenditionState
 from lectern.stems import stem
 from lectern.told import Booked, Found
 
+log = logging.getLogger("lectern")
 _NAMES = (
     *("class_id", "state", "record_id", "resolution", "url_stem", "start_time", "end_time"),
     *("code", "message", "streamer", "institution_id", "placement"),
@@ -51,12 +53,8 @@ def waiting(connection: Connection, now: float, institution: str | None, limit: 
         .limit(limit)
     )
     return [
-        Found(
-            row.class_id,
-            replace(_booked(row[: len(_COLUMNS)]), lost_since=row.lost_at),
-            None if row.status is None else making(row),
-        )
-        for row in connection.execute(wanted)
+        Found(row.class_id, replace(booked, lost_since=row.lost_at), None if row.status is None else making(row))
+        for row, booked in _readable(connection.execute(wanted))
     ]
 
 
@@ -101,7 +99,16 @@ def _selected(which: ColumnElement[bool]) -> Select[Any]:
 
 
 def _found(connection: Connection, wanted: Select[Any]) -> list[Found]:
-    return [Found(row[0], _booked(row)) for row in connection.execute(wanted)]
+    return [Found(row[0], booked) for row, booked in _readable(connection.execute(wanted))]
+
+
+def _readable(rows: Iterable[Any]) -> Iterator[tuple[Any, Booked]]:
+    """Each row with its booking; an unreadable one is logged, and hides no other."""
+    for row in rows:
+        try:
+            yield row, _booked(row[: len(_COLUMNS)])
+        except ValueError as error:
+            log.error("%s: its booking cannot be read, and is passed over: %s", row[0], error)
 
 
 def _booked(row: Any) -> Booked:  # noqa: ANN401 (a row of SQLAlchemy)
