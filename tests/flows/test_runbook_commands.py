@@ -45,6 +45,7 @@ TYPED = {
     "lectern init teacher --check": "as it should be",
     "lectern init teacher": "",
     "lectern status": "streamer1",
+    "ls -l teacher.db": "teacher.db",
     "ls /opt/lectern/rollout/backups": "ID",
     "ls /var/backups/lectern": "ID",
     "mount | grep 'ro,'": "",

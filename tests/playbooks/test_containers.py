@@ -76,7 +76,8 @@ def _a_class_is_booked_and_aired(hosts: Fleet, ear: Ear) -> None:
         "push_url": hosts.receive(class_id, 1935),
     }
     _publish(hosts, "order", booking)
-    assert _answer(ear, class_id)["result"] == "success"
+    answer = _answer(ear, class_id)
+    assert answer["result"] == "success", answer
     wait_until(lambda: hosts.received_s(class_id) > 4, timeout_s=60, description="the new class is aired")
 
 
