@@ -25,8 +25,11 @@ OPTIONS = {
     # A playlist that is called .flv would read other files.
     "format_whitelist": "flv,live_flv,mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,mpegts,avi,mpeg",
 }
-HOW: Any = {"options": OPTIONS, "metadata_errors": "replace"}  # a title may be in GBK
+HOW: dict[str, Any] = {"options": OPTIONS}
 """How a file that came from elsewhere is opened."""
+
+if int(av.__version__.partition(".")[0]) < 19:  # from 19 on, PyAV takes a title in GBK by itself, and has no such word
+    HOW["metadata_errors"] = "replace"
 
 
 @dataclass(frozen=True)
