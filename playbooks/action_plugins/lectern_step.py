@@ -1,6 +1,6 @@
 """Ansible's side of ``lectern_step``: a step of the silence is asked of the host by a few lines, not by a whole module.
 
-A module costs 0.3 s a task, for it is packed, sent, unpacked and imported; while a host is silent, that is most of its
+A module costs 0.3 s a task: it is packed, sent, unpacked and imported. While a host is silent, that is most of its
 downtime. The release's own Python asks in a tenth of that. All other steps are done by the module of the same name.
 """
 
@@ -61,12 +61,16 @@ class ActionModule(ActionBase):
 
     def _asked(self, step: str) -> dict[str, Any] | None:
         """The answer of the process on the host; None if it cannot be asked, because it has ended."""
-        lectern, wanted, timeout_s = (self._task.args.get(name) for name in ("lectern", "wanted", "timeout_s"))
-        if not lectern or not wanted:
-            return None  # the module says so
-        root = (wanted if isinstance(wanted, dict) else json.loads(wanted))["root"]
+        lectern, wanted = self._task.args.get("lectern"), self._task.args.get("wanted")
+        timeout_s = self._task.args.get("timeout_s") or 900
+        try:
+            root = (wanted if isinstance(wanted, dict) else json.loads(wanted or ""))["root"]
+        except (ValueError, TypeError, KeyError):
+            root = None
+        if not lectern or root is None:
+            return None  # the module says what must be given
         words = [str(PurePosixPath(lectern).with_name("python")), "-I", "-S", "-c", CLIENT, f"{root}/rollout", step]
-        done = self._low_level_execute_command(shlex.join([*words, str(timeout_s or 900)]))
+        done = self._low_level_execute_command(shlex.join([*words, str(timeout_s)]))
         if done["rc"] == TIMED_OUT:
             raise AnsibleActionFail(f"{step}: not done after {timeout_s} s. The host goes on by itself.")
         try:

@@ -247,6 +247,13 @@ def test_a_step_of_the_silence_that_takes_too_long_says_that_the_host_goes_on(ho
     assert host.calls() == []
 
 
+@pytest.mark.parametrize("wanted", ["", "no JSON", "[1]"])
+def test_a_step_of_the_silence_without_what_is_wanted_says_what_must_be_given(host: Host, wanted: str) -> None:
+    status, shown = host.run("alter", wanted=wanted)
+    assert status != 0
+    assert "lectern and wanted must be given" in answer(shown)["msg"]
+
+
 def test_both_sides_of_ansible_know_the_same_steps_of_the_silence() -> None:
     """The plugin asks the process on the host for them, and the module the command if that process has ended."""
     assert of_the_plugin.SILENT == of_the_module.SILENT
