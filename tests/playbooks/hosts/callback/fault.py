@@ -76,13 +76,14 @@ class CallbackModule(CallbackBase):
 
     def _ended(self, how: str, result: Any) -> None:
         host, found = result._host.get_name(), result._result
+        items = [one for one in found.get("results", []) if isinstance(one, dict)]
         self._write(
             how,
             host,
             result._task.get_name(),
             changed=bool(found.get("changed")),
             seconds=round(time.monotonic() - self._begun.get(host, time.monotonic()), 3),
-            msg=str(found.get("msg", "")),
+            msg="; ".join(str(one["msg"]) for one in [found, *items] if one.get("msg")),
             said=found.get("said", []),
             steps=found.get("steps", []),
         )
