@@ -1,13 +1,17 @@
 """The holder goes on, whatever becomes of its workers: with it all classes would end."""
 
 import os
+import resource
+import signal
 import socket
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
+from lectern.playout import child
 from lectern.playout.holder import Holder
 from lectern.playout.pipe import Gone, Pipe
 from tests.playout.receiver import wait_until
@@ -74,6 +78,53 @@ def test_a_release_that_cannot_be_loaded_leaves_nobody_without_a_worker_that_wai
     assert holder.worker is not None
     assert holder.worker.program == ran
     assert f"a worker that should wait is of {ran} again" in capfd.readouterr().err
+
+
+def test_a_worker_that_does_not_end_when_killed_keeps_nobody_from_its_place(
+    holder: Holder, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A disk that hangs keeps the thread that reads from it; none of its code runs any more."""
+    look_until_on_air(holder)
+    worker = holder.worker
+    assert worker is not None
+    monkeypatch.setattr(child, "KILL_S", 0.2)
+    monkeypatch.setattr(worker.process, "kill", lambda: None)
+    monkeypatch.setattr(holder, "_is_hung", lambda one, now: one is worker)
+    holder.look()
+    look_until_on_air(holder)
+    assert holder.worker is not worker
+    assert f"process {worker.process.pid} was killed and has not ended" in capfd.readouterr().err
+    os.kill(worker.process.pid, signal.SIGKILL)
+    worker.process.wait()
+
+
+def test_a_message_whose_files_find_no_room_is_left_out_and_the_next_one_heard(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """The kernel drops what would be above the limit of open files."""
+    ours, theirs = socket.socketpair()
+    holder, worker = Pipe(ours), Pipe(theirs)
+    with Path(os.devnull).open() as file:
+        worker.say("session", (file.fileno(), file.fileno()), key="k")
+        worker.say("over", key="k")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    filling = [os.open(os.devnull, os.O_RDONLY)]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(int(one.name) for one in Path("/proc/self/fd").iterdir()) + 1, hard))
+    try:
+        with suppress(OSError):
+            while True:
+                filling.append(os.open(os.devnull, os.O_RDONLY))
+        os.close(filling.pop())  # room for one of two
+        heard = [message["say"] for message, _ in holder.hear()]
+        os.close(os.open(os.devnull, os.O_RDONLY))  # which was given back
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        for one in filling:
+            os.close(one)
+    assert heard == ["over"]
+    assert "session: too many files are open" in capfd.readouterr().err
+    worker.close()
+    holder.close()
 
 
 def test_what_a_worker_said_before_it_died_is_heard_though_it_had_not_read_all() -> None:

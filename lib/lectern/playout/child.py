@@ -10,12 +10,15 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from lectern.playout.lines import say
 from lectern.playout.pipe import Gone, Pipe
 
 PROGRAM = Path(__file__).with_name("__main__.py")
 """Not resolved: if the path leads through a link to the current release, the next worker is of that release."""
 LOAD_S = 30.0
 """Seconds after which a worker that is not loaded is given up."""
+KILL_S = 1.0
+"""Seconds in which a killed worker ends, unless the kernel keeps a thread of it that reads from a disk that hangs."""
 
 
 def program() -> Path:
@@ -84,10 +87,13 @@ class Child:
         return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with {code}"
 
     def kill(self) -> None:
-        """Kill it, and return when it has ended: two workers must never write on one connection."""
+        """Kill it, and return when no code of it runs any more: two workers must never write on one connection."""
         with suppress(ProcessLookupError):
             self.process.kill()
-        self.process.wait()
+        try:
+            self.process.wait(KILL_S)
+        except subprocess.TimeoutExpired:
+            say(f"process {self.process.pid} was killed and has not ended: a disk hangs; nothing waits for it")
 
     def close(self) -> None:
         """Kill it, and close its pipe."""

@@ -6,6 +6,8 @@ import socket
 from collections import deque
 from typing import Any
 
+from lectern.playout.lines import say
+
 _RECEIVE_BYTES = 64 * 1024
 _MAX_FILES = 16
 
@@ -47,7 +49,10 @@ class Pipe:
                 self._out.popleft()
 
     def hear(self) -> list[tuple[dict[str, Any], list[int]]]:
-        """The messages that have arrived, with their files; raises Gone if the other side has ended."""
+        """The messages that have arrived, with their files; raises Gone if the other side has ended.
+
+        A message without all of its files is left out: the kernel gives none to a process that has too many open.
+        """
         found: list[tuple[dict[str, Any], list[int]]] = []
         while True:
             try:
@@ -64,7 +69,13 @@ class Pipe:
             *lines, self._in = (self._in + data).split(b"\n")
             for line in lines:
                 message = json.loads(line)
-                found.append((message, [self._files.popleft() for _ in range(message["files"])]))
+                beside = [self._files.popleft() for _ in range(min(message["files"], len(self._files)))]
+                if len(beside) == message["files"]:
+                    found.append((message, beside))
+                    continue
+                say(f"{message['say']}: too many files are open for those of this message, which is left out")
+                for one in beside:
+                    os.close(one)
 
     def close(self) -> None:
         """Close this end, and the files that were not taken or sent."""
