@@ -10,11 +10,9 @@ LOOKS = ("status", "explain")
 
 def main() -> None:
     """Run the command: the entry point of ``lectern``."""
-    gc.disable()  # while a million objects are made and none of them is garbage: a quarter of every start
-    from lectern.cli import app  # noqa: PLC0415 (this import is what takes the time)
+    gc.disable()  # until a command is loaded: of the objects that are made, none is garbage; a quarter of every start
+    from lectern.cli import app  # noqa: PLC0415 (`lectern --help` takes as long as its imports)
 
-    gc.freeze()
-    gc.enable()
     try:
         app.main()
     except SystemExit as end:

@@ -1,6 +1,7 @@
 """All commands, each loaded when it is typed; and the printing of errors."""
 
 import errno
+import gc
 import os
 import sys
 from importlib import import_module
@@ -35,6 +36,9 @@ COMMANDS: dict[str, tuple[str, str]] = {
 """Each command: the module whose ``app`` has it, and its help. A module is imported only when its command is typed,
 because importing all of them takes seconds."""
 
+LOAD_MORE = ("serve", "init", "deploy", "rollout")
+"""Commands that import more when they are called, and then turn the garbage collector on."""
+
 
 class Commands(TyperGroup):
     """The commands of the table; ``lectern --help`` loads none of them."""
@@ -54,6 +58,9 @@ class Commands(TyperGroup):
             return None
         app: typer.Typer = import_module(COMMANDS[cmd_name][0]).app
         loaded = typer.main.get_group(app)
+        if cmd_name not in LOAD_MORE:
+            gc.freeze()
+            gc.enable()
         return loaded.commands.get(cmd_name, loaded)
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:  # noqa: ANN401 (as above)

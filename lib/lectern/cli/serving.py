@@ -29,7 +29,6 @@ def serve(
     settings = settings_of(role, name)
     logs.set_up(settings.log_format, settings.log_level)
     set_prefect(settings)
-    gc.disable()  # while a million objects are made and none of them is garbage: a fifth of the start
     from flows.resident import process  # noqa: PLC0415 (Prefect reads its settings when it is imported)
 
     gc.freeze()
@@ -75,6 +74,8 @@ def _deploy(settings: Settings, *, check: bool = False) -> list[str]:
     set_prefect(settings)
     from flows.resident import deployments  # noqa: PLC0415 (Prefect reads its settings when it is imported)
 
+    gc.freeze()
+    gc.enable()
     return asyncio.run(deployments.missing(settings) if check else deployments.make(settings))
 
 

@@ -4,6 +4,7 @@ What a step needs is imported when it is called: the other commands of `lectern`
 """
 
 # ruff: noqa: FBT002, PLC0415 (an option of the command line is a boolean with a name; imports: see above)
+import gc
 import json
 import os
 import sys
@@ -146,6 +147,8 @@ def _print_answer(step: "Callable[[str], Answer]") -> NoReturn:
 
 
 def _print_fields(found: Callable[[], dict[str, Any]]) -> NoReturn:
+    gc.freeze()
+    gc.enable()  # all that the step needs is imported
     try:
         fields, code = found(), 0
     except (LecternError, OSError) as error:
