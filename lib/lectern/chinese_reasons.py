@@ -67,6 +67,7 @@ _ORIGINS: Mapping[str, str] = {
     "its answer cannot be read: {s}": "应答读不懂：{s}",
     "the origin answered {n}": "源站应答 {n}",
     "the origin does not say how large the recording is": "源站没有说录像有多大",
+    "the recording is empty": "录像是空的",
     "the origin does not say its length any more": "源站不再说录像有多大",
     "more than {n} redirects, the last one to {y}": "跳转超过 {n} 次，最后一次到 {y}",
     "its ETag has {n} characters": "ETag 有 {n} 个字符",

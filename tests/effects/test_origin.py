@@ -103,6 +103,28 @@ async def test_what_is_no_answer_is_tried_again_or_refused(raw: bytes) -> None:
 
 
 @pytest.mark.asyncio
+@pytest.mark.parametrize(
+    "raw",
+    [ok("Content-Length: 0"), ok("Content-Range: bytes */0", "Content-Length: 5", status="416 Range Not Satisfiable")],
+    ids=["no byte", "no first byte"],
+)
+async def test_an_empty_file_is_as_good_as_none(raw: bytes) -> None:
+    """It is told as what it is, and an attempt whose output it is can be made again."""
+    with pytest.raises(origin.Absent, match="the recording is empty") as raised:
+        await looked(raw)
+    assert raised.value.code is DOWNLOAD_FAILED
+
+
+@pytest.mark.asyncio
+async def test_a_head_that_says_nothing_is_there_is_asked_again_by_a_get() -> None:
+    """A program that makes its answers often knows their length only once it has sent them."""
+    answers = iter([ok("Content-Length: 0"), ok("Content-Range: bytes 0-0/7", "Content-Length: 1", status="206 Part")])
+    async with answering(lambda _path: next(answers)) as url:
+        found = await origin.look(f"{url}/a.flv", allowed=HERE, timeout_s=3)
+    assert found.size_bytes == 7
+
+
+@pytest.mark.asyncio
 @pytest.mark.parametrize("headers", [[], ["Content-Encoding: gzip"], ["Content-Type: text/html; charset=nonsense"]])
 async def test_what_promises_no_size_is_taken_without_one(headers: list[str]) -> None:
     assert (await looked(ok(*headers))).size_bytes is None

@@ -144,6 +144,18 @@ def test_looking_needs_a_signature_and_an_id_that_is_one(api: httpx.Client) -> N
 
 
 @pytest.mark.parametrize(
+    "parameters",
+    [{}, {"record_id": "x", "resolutions": ["720P"]}, {"record_id": 7, "resolutions": ["tall"]}, {"resolutions": 5}],
+)
+def test_a_run_that_is_no_transcoding_is_404(teacher: Stage, api: httpx.Client, parameters: dict[str, object]) -> None:
+    """Its id is known to whoever may sign, and anybody may have typed its parameters in Prefect's UI."""
+    flow = teacher.town.api.post("/flows/", json={"name": "odd"}).json()["id"]
+    id_ = teacher.town.api.post("/flow_runs/", json={"flow_id": flow, "parameters": parameters}).json()["id"]
+    found = api.get(f"/transcode/{id_}", params={"sign": sign({"id": id_}, SECRET)})
+    assert (found.status_code, found.json()) == (404, {"error": f"{id_}: no such transcoding"})
+
+
+@pytest.mark.parametrize(
     ("body", "status"),
     [
         (b"[" * 4000, 422),

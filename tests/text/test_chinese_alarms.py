@@ -195,6 +195,7 @@ ALARMS = [
     f"c-1: h: cannot be looked up: {SAID}",
     "c-1: http://h/6666.flv: cannot be looked at: KeyError in go, line 3 of /x/y.py",
     "c-1: the origin does not say how large the recording is",
+    "c-1: http://origin.example/a.flv: the recording is empty",
     "c-1: 6666_720P: the origin does not say its length any more",
     "c-1: 6666_720P: given up after 10 runs; see their logs",
     "c-1: 6666_720P: was replaced at its origin while it was downloaded",

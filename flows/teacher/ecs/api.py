@@ -139,11 +139,9 @@ class TranscodeApi:
             raise _No(404, f"{id_[:60]}: no such transcoding") from error
         except (httpx.HTTPError, PrefectException) as error:
             raise _No(503, "Prefect does not answer; ask again", Retry_After="10") from error
-        resolutions = [Resolution(one) for one in run.parameters.get("resolutions", [])]
-        record_id = run.parameters.get("record_id")
-        if record_id is None or not resolutions:
+        keys = _asked_for(run.parameters)
+        if not keys:
             raise _No(404, f"{id_}: no such transcoding")
-        keys = [(int(record_id), one) for one in resolutions]
         made = await self._host.commit(renditions.standing, keys)
         state = run.state.name if run.state else "unknown"
         return JSONResponse(
@@ -199,6 +197,14 @@ async def _fields(request: Request) -> dict[str, Any]:
     if not isinstance(fields, dict):
         raise _No(422, "the body must be a JSON object")
     return fields
+
+
+def _asked_for(parameters: dict[str, Any]) -> list[tuple[int, Resolution]]:
+    """What a run was to make; nothing if it is no run of a transcoding."""
+    try:
+        return [(int(parameters["record_id"]), Resolution(one)) for one in parameters["resolutions"]]
+    except (KeyError, TypeError, ValueError):
+        return []
 
 
 def _begin(

@@ -28,7 +28,7 @@ _TOLD_CHARACTERS = 200
 
 
 class Absent(Refuse):
-    """The origin says that there is no such file."""
+    """The origin says that there is no such file, or that nothing is in it."""
 
 
 @dataclass(frozen=True)
@@ -135,12 +135,14 @@ async def _ask(
 async def _ask_at(client: httpx.AsyncClient, url: httpx.URL, address: str, waits: httpx.Timeout) -> httpx.Response:
     """The answer to a HEAD; if the origin refuses HEAD (URLs are often signed for GET only), to a GET of one byte.
 
+    Also if it says 0 bytes, as programs do that make their answers and know a length only once they have sent all.
+
     The request still names the host, and its certificate is verified for this name.
     """
     at, name = url.copy_with(host=address), {"host": url.netloc.decode("ascii")}
     more = {"sni_hostname": url.host}
     answer = await client.head(at, headers=name, extensions=more, timeout=waits)
-    if answer.status_code in _UNSUPPORTED_HEAD:
+    if answer.status_code in _UNSUPPORTED_HEAD or answer.headers.get("content-length") == "0":
         one_byte = {**name, "range": "bytes=0-0"}
         async with client.stream("GET", at, headers=one_byte, extensions=more, timeout=waits) as begun:
             answer = begun
@@ -148,6 +150,8 @@ async def _ask_at(client: httpx.AsyncClient, url: httpx.URL, address: str, waits
 
 
 def _promised(url: str, address: str, answer: httpx.Response) -> RemoteFile:
+    if answer.status_code == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE:  # it has no first byte
+        raise Absent(f"{shown(url)}: the recording is empty", DOWNLOAD_FAILED)
     if answer.status_code in (408, 425, 429) or answer.is_server_error:
         raise TryAgain(f"{shown(url)}: the origin answered {answer.status_code}")
     if not answer.is_success:
@@ -161,6 +165,8 @@ def _promised(url: str, address: str, answer: httpx.Response) -> RemoteFile:
     if etag is not None and len(etag) > _ETAG_CHARACTERS:
         raise Refuse(f"{shown(url)}: its ETag has {len(etag)} characters", DOWNLOAD_FAILED)
     size_bytes = _number(url, "length", length, _MOST_BYTES)
+    if size_bytes == 0:
+        raise Absent(f"{shown(url)}: the recording is empty", DOWNLOAD_FAILED)
     crc64 = _number(url, "CRC-64", _only(url, answer, "x-oss-hash-crc64ecma"), _MOST_CRC64)
     return RemoteFile(url, size_bytes, etag, crc64, address)
 
