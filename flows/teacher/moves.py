@@ -21,16 +21,13 @@ from lectern.changes import Changes
 from lectern.decide import lease as decide
 from lectern.decide import roll
 from lectern.decide.backups import twin_id
-from lectern.decide.verdicts import Choice, open_to, place_again
+from lectern.decide.verdicts import Choice, place_again
 from lectern.effects.rows import bookings, leases
-from lectern.effects.rows.leases import Holder
 from lectern.errors import TryAgain
+from lectern.leased import Holder
 from lectern.runs.handled import summary
 
 LOOK_S = 1.0
-STAY_S = 3600.0
-"""Seconds before its start at which a class leaves its lost streamer in any case; until then it stays if no other can
-take it: the lost streamer may come back, or another may have room."""
 
 
 @flow(name="move", persist_result=False, result_storage=NOWHERE)
@@ -121,9 +118,7 @@ def taken(streamer: str, before: Holder, alive: Sequence[str], *, force: bool) -
         changes.orders |= bookings.by_id(connection, [twin_id(order.class_id) for order in orders])
         no = leases.refused_by(connection, [order.class_id for order in orders])
         choice = Choice(bookings.loads(connection, alive, changes.now), no)
-        going = [
-            one for one in orders if force or one.start_time < changes.now + STAY_S or open_to(changes, one, choice)
-        ]
+        going = roll.leaving(changes, orders, choice, force=force)
         place_again(changes, going, choice, f"{streamer} is lost", refused=False)
         for order in orders if before.session is not None else ():
             if order not in going:

@@ -1,6 +1,6 @@
 """Handles the streamers' reports: answers bookings of prepared classes, and closes aired classes."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 
 from prefect import flow
@@ -10,10 +10,10 @@ from sqlalchemy import Connection
 from flows.handling import ended, handled, printed, read
 from flows.host import NOWHERE, teacher
 from flows.teacher.living import living, put_back
-from flows.teacher.moves import STAY_S
 from flows.tell import tell
 from lectern.changes import Changes
 from lectern.decide import reports as decide
+from lectern.decide import roll
 from lectern.decide.backups import twin_id
 from lectern.decide.verdicts import Choice
 from lectern.effects.rows import bookings, cancels, inbox, leases, revisions
@@ -46,25 +46,9 @@ def decided(alive: Sequence[str], connection: Connection, changes: Changes, repo
         changes.learn(revisions.of(connection, its))
         loads = bookings.loads(connection, alive, changes.now)
         no = leases.refused_by(connection, ids)
-        choice = Choice(loads, no, _back(connection, changes, no))
+        before = leases.moved_from(connection, list(no))
+        back = roll.back(changes, before, leases.holders(connection) if before else {}, no)
+        choice = Choice(loads, no, back)
         facts = decide.Facts(choice, cancels.unconfirmed(connection, ids))
     for said in reports:
         decide.take(changes, said, facts)
-
-
-def _back(connection: Connection, changes: Changes, no: Mapping[str, set[str]]) -> dict[str, str]:
-    """The streamer from which each class was moved, if it can have the class back: it has not refused it.
-
-    It is drained, but there; or it is lost, and has time to come back.
-    """
-    found: dict[str, str] = {}
-    before = leases.moved_from(connection, list(no))
-    holders = leases.holders(connection) if before else {}
-    for class_id, name in before.items():
-        order, holder = changes.orders.get(class_id), holders.get(name)
-        if order is None or holder is None or holder.withdrawn_at is not None or name in no[class_id]:
-            continue
-        is_there = holder.session is not None and holder.lost_at is None
-        if is_there or (holder.lease_s and order.start_time >= changes.now + STAY_S):
-            found[class_id] = name
-    return found

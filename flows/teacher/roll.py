@@ -23,7 +23,7 @@ from lectern.decide import control_lost
 from lectern.decide import lease as decide
 from lectern.decide import roll as rolls
 from lectern.effects.rows import bookings, cancels, leases
-from lectern.effects.rows.leases import Holder
+from lectern.leased import Holder
 
 LOOK_S = 1.0
 ANNOUNCE_AGAIN_S = 3.0

@@ -1,5 +1,6 @@
-"""Streamers that go: a drained one gives away what it can, one that is rolled back keeps its classes."""
+"""Streamers that go: a drained or lost one gives away what it can, one that is rolled back keeps its classes."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -7,11 +8,13 @@ import pytest
 from lectern.changes import Changes
 from lectern.decide import roll
 from lectern.decide.verdicts import Choice, proceed
+from lectern.leased import Holder
 from lectern.messages import Prepare, Release
 from lectern.settings import TeacherSettings
 from lectern.states import BookingState
 from tests import strategies
 
+THERE = Holder("s1", "session", 12.0, strategies.NOW, None)
 URL = "http://origin.example/6666.flv"
 
 
@@ -56,3 +59,42 @@ def test_a_streamer_that_is_rolled_back_keeps_all(changes: Changes) -> None:
     assert streamers(changes) == {"soon": "s1", "later": "s1"}
     assert (changes.withdrawn, changes.sends, changes.taken) == (["s1"], [], [])
     assert "its 2 classes" in said
+
+
+@pytest.mark.parametrize(
+    ("others", "force", "leaving"),
+    [({}, False, ["soon"]), ({"s2": 0}, False, ["soon", "later"]), ({}, True, ["soon", "later"])],
+    ids=["nobody is alive", "another one can take them", "a person is sure that it is off"],
+)
+def test_a_lost_streamer_keeps_what_begins_in_an_hour_and_nobody_else_can_take(
+    changes: Changes, others: dict[str, int], *, force: bool, leaving: list[str]
+) -> None:
+    """It may come back until then, or another one may have room."""
+    found = roll.leaving(changes, list(changes.orders.values()), Choice(others, {}), force=force)
+    assert [one.class_id for one in found] == leaving
+
+
+@pytest.mark.parametrize(
+    ("holder", "returns"),
+    [
+        (THERE, ["soon", "later"]),
+        (replace(THERE, lost_at=strategies.NOW), ["later"]),
+        (replace(THERE, session=None), ["later"]),
+        (replace(THERE, session=None, lease_s=0.0), []),
+        (replace(THERE, withdrawn_at=strategies.NOW), []),
+        (None, []),
+    ],
+    ids=["drained, but there", "lost", "its lease was taken", "lost, without an end", "rolled back", "unknown"],
+)
+def test_a_class_may_go_back_to_who_is_there_or_has_time_to_come_back(
+    changes: Changes, holder: Holder | None, returns: list[str]
+) -> None:
+    holders = {"s1": holder} if holder is not None else {}
+    assert list(roll.back(changes, {"soon": "s1", "later": "s1"}, holders, {"soon": set(), "later": set()})) == returns
+
+
+def test_a_class_does_not_go_back_to_who_has_refused_it(changes: Changes) -> None:
+    before = {"soon": "s1", "later": "s1", "gone": "s1"}
+    assert roll.back(changes, before, {"s1": THERE}, {"soon": {"s1"}, "later": {"s2"}, "gone": set()}) == {
+        "later": "s1"
+    }

@@ -23,12 +23,12 @@ from lectern.effects.files.origin import RemoteFile
 from lectern.effects.media.probe import Probe
 from lectern.effects.rows import airings, cache, inbox, leases
 from lectern.effects.rows.inbox import Arrived
-from lectern.effects.rows.leases import Holder
 from lectern.effects.rows.tables.engine import transaction
 from lectern.effects.rows.tables.streamer import classes, files, tasks
 from lectern.effects.rows.tables.teacher import orders
 from lectern.errors import BAD_RECORDING, Refuse
 from lectern.facts import Kept
+from lectern.leased import Holder
 from lectern.messages import Booking, Cancel, Grant, Prepare, Release, Report, TranscodingResult
 from lectern.settings import StreamerSettings, TeacherSettings
 from lectern.states import LIVE_AIRINGS, AiringState, BookingState, FileState

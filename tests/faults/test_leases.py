@@ -18,6 +18,7 @@ from flows.teacher import leaving, moves, reports, roll
 from lectern import errors
 from lectern.changes import Changes, Granted, Taken
 from lectern.decide import lease
+from lectern.decide import roll as rolls
 from lectern.effects.rows import bookings, inbox, leases, plans
 from lectern.effects.rows.changes import write
 from lectern.effects.rows.inbox import Arrived
@@ -218,7 +219,7 @@ def test_a_teacher_that_has_just_begun_to_listen_takes_no_lost_streamer_for_foun
     assert lost_at({name: {"at": now - 1}}) is None
 
 
-@pytest.mark.parametrize("starts_in_s", [moves.STAY_S / 2, moves.STAY_S * 20], ids=["soon", "tomorrow"])
+@pytest.mark.parametrize("starts_in_s", [rolls.STAY_S / 2, rolls.STAY_S * 20], ids=["soon", "tomorrow"])
 def test_a_class_of_tomorrow_that_nobody_else_can_take_stays_with_its_lost_streamer(
     teacher: Host[TeacherSettings], starts_in_s: float
 ) -> None:
@@ -239,7 +240,7 @@ def test_a_class_of_tomorrow_that_nobody_else_can_take_stays_with_its_lost_strea
         assert leases.holder(connection, name).session is None, "it airs nothing before it has a lease again"
         told = connection.execute(select(teacher.journal.outbox.c.kind, teacher.journal.outbox.c.body)).all()
     codes = [json.loads(one.body).get("code") for one in told if json.loads(one.body)["cmd"] == "alarm"]
-    if starts_in_s < moves.STAY_S:
+    if starts_in_s < rolls.STAY_S:
         assert (order.state, codes) == (BookingState.BROKEN, [errors.STREAMER_LOST.number, errors.NOT_MOVED.number])
     else:
         assert (order.state, order.streamer, codes) == (BookingState.READY, name, [errors.STREAMER_LOST.number])
@@ -248,7 +249,7 @@ def test_a_class_of_tomorrow_that_nobody_else_can_take_stays_with_its_lost_strea
 
 @pytest.mark.parametrize(
     ("starts_in_s", "drained", "back"),
-    [(moves.STAY_S * 20, False, True), (moves.STAY_S / 2, False, False), (moves.STAY_S / 2, True, True)],
+    [(rolls.STAY_S * 20, False, True), (rolls.STAY_S / 2, False, False), (rolls.STAY_S / 2, True, True)],
     ids=["lost, tomorrow", "lost, soon", "drained"],
 )
 def test_a_class_that_the_only_other_streamer_refuses_goes_back_to_the_one_that_it_came_from(

@@ -109,7 +109,9 @@ def test_a_message_whose_files_find_no_room_is_left_out_and_the_next_one_heard(
         worker.say("over", key="k")
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     filling = [os.open(os.devnull, os.O_RDONLY)]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (max(int(one.name) for one in Path("/proc/self/fd").iterdir()) + 1, hard))
+    resource.setrlimit(
+        resource.RLIMIT_NOFILE, (max(int(one.name) for one in Path("/proc/self/fd").iterdir()) + 1, hard)
+    )
     try:
         with suppress(OSError):
             while True:

@@ -1,17 +1,21 @@
 """What a teacher records of its streamers: one is lost, leased, drained, or back at the old program."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from lectern import errors, words
 from lectern.changes import Changes, Granted
 from lectern.decide.verdicts import Choice, open_to, place_again
 from lectern.facts import Order
+from lectern.leased import Holder
 from lectern.messages import Grant
 from lectern.unconfirmed import Unconfirmed
 
 DRAIN_AHEAD_S = 120.0
 """Seconds before its start until which a class is moved off a drained streamer: by its start that streamer has
 read that it lost the class, or its lease has expired."""
+STAY_S = 3600.0
+"""Seconds before its start at which a class leaves its lost streamer in any case; until then it stays if no other can
+take it: the lost streamer may come back, or another may have room."""
 
 
 def lose(changes: Changes, name: str, number: int, others: Sequence[str], *, movable: bool) -> str:
@@ -27,6 +31,29 @@ def lose(changes: Changes, name: str, number: int, others: Sequence[str], *, mov
         what = f"{classes} {stay} with it, because its lease has no end"
     changes.alarm(errors.STREAMER_LOST, f"{name}: {after}; {what}")
     return f"{after}; {what}"
+
+
+def leaving(changes: Changes, orders: Sequence[Order], choice: Choice, *, force: bool) -> list[Order]:
+    """Those of *orders* that leave their lost streamer now; *force*: it is known to push nothing any more."""
+    soon = changes.now + STAY_S
+    return [one for one in orders if force or one.start_time < soon or open_to(changes, one, choice)]
+
+
+def back(
+    changes: Changes, before: Mapping[str, str], holders: Mapping[str, Holder], no: Mapping[str, set[str]]
+) -> dict[str, str]:
+    """The streamer that each class was moved from *before*, if it can have the class back: it has not refused it.
+
+    It is drained, but there; or it is lost, and has time to come back.
+    """
+    found: dict[str, str] = {}
+    for class_id, name in before.items():
+        order, holder = changes.orders.get(class_id), holders.get(name)
+        if order is None or holder is None or holder.withdrawn_at is not None or name in no[class_id]:
+            continue
+        if holder.is_there or (holder.lease_s and order.start_time >= changes.now + STAY_S):
+            found[class_id] = name
+    return found
 
 
 def grant(changes: Changes, claim: Granted, taken: Sequence[tuple[str, int]], cancelled: Sequence[Unconfirmed]) -> None:

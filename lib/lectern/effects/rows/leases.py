@@ -2,27 +2,16 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 
 from sqlalchemy import Connection, delete, insert, select, update
 
 from lectern.changes import Granted, Taken
 from lectern.effects.rows.tables.streamer import drains, leases
 from lectern.effects.rows.tables.teacher import moves, streamers
+from lectern.leased import Holder
 
 # -- the teacher's ---------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Holder:
-    """A streamer's row at the teacher; *session* is None if its lease was taken."""
-
-    name: str
-    session: str | None
-    lease_s: float
-    granted_at: float
-    lost_at: float | None
-    withdrawn_at: float | None = None
 
 
 def holders(connection: Connection) -> dict[str, Holder]:
