@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import resource
 import stat
 from pathlib import Path
 
@@ -115,6 +116,21 @@ def test_a_note_is_on_the_disk_when_it_returns(journal: Journal, monkeypatch: py
     monkeypatch.setattr(os, "fsync", fsync)
     noted(journal, WINDOW)
     assert synced == [str(journal.path), str(journal.path.parent)]
+
+
+def test_a_note_for_which_the_disk_has_only_half_the_room_is_none(journal: Journal) -> None:
+    """The system writes what fits, and reports that as a success: the step must not be done without its note."""
+    noted(journal, WINDOW)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (journal.path.stat().st_size + 20, hard))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            noted(journal, COMMITTED)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert journal.state("streamer-a") == "half"
+    noted(journal, COMMITTED)
+    assert journal.state("streamer-a") == "finished"
 
 
 def test_the_round_of_a_rollout_begins_with_its_last_window(journal: Journal) -> None:

@@ -84,7 +84,9 @@ class Journal:
         descriptor = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
         try:
             self._drop_torn_line(descriptor)
-            os.write(descriptor, json.dumps(fields).encode() + b"\n")
+            left = memoryview(json.dumps(fields).encode() + b"\n")
+            while left:  # a disk that is almost full takes a part, and refuses the next one
+                left = left[os.write(descriptor, left) :]
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
