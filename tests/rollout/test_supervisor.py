@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from lectern.errors import CallAPerson, TryAgain
+from lectern.rollout.backup.before import Before, Kept
 from lectern.rollout.host import supervisor
 from lectern.rollout.host.supervisor import Supervisor, as_before, programs_in, wait_for
 
@@ -115,3 +116,11 @@ def test_the_programs_of_a_supervisor_file() -> None:
         "[program:a]\ncommand=x\n; [program:no]\n [group:g]\nprograms=b,c\n[fcgi-program:f]\n[eventlistener:e]\n[x]\n"
     )
     assert programs_in(conf) == {"a", "g", "f", "e"}
+
+
+def test_an_old_file_with_a_comment_in_another_encoding_is_read(tmp_path: Path) -> None:
+    """A supervisord under Python 2 takes it, and a rollout must not be taken back at its very end for it."""
+    conf = tmp_path / "old.conf"
+    (tmp_path / "0-old.conf").write_bytes("; 推流\n[program:idc_client]\n".encode("gbk"))
+    before = Before(link=None, files=[Kept(path=conf, stored="0-old.conf")], folder=tmp_path)
+    assert programs_in(before.text(conf)) == {"idc_client"}

@@ -46,8 +46,8 @@ class Before(BaseModel):
         return None if stored is None else (self.folder / stored).read_bytes()
 
     def text(self, path: Path) -> str:
-        """The text that *path* held; empty if there was no such file."""
-        return (self.data(path) or b"").decode()
+        """The text that *path* held; empty if there was no such file. A comment in it may be in any encoding."""
+        return (self.data(path) or b"").decode(errors="surrogateescape")
 
 
 def keep(wanted: Wanted, folder: Path) -> Before:
