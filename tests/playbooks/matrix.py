@@ -26,6 +26,7 @@ from tests.playbooks.hosts.fleet import raised
 from tests.playbooks.hosts.host import Host
 from tests.playbooks.hosts.scene import Only, opened
 from tests.stage import Town
+from tests.stage.leases import granting
 
 ROOT = Path(__file__).parents[2]
 CONTAINER = "container"
@@ -105,6 +106,8 @@ def _side_by_side(given: argparse.Namespace, town: Town, folder: Path, tally: Ta
                     fleet.use(releases["3.13"])
                     host = fleet.hosts["streamer1"]
                     fleet.controller.cut = host.container.cut
+                    # No teacher is rolled out; without a lease, a streamer is not well for longer than a minute.
+                    stack.enter_context(granting(fleet.redis, ["streamer1"], key="streamers", stream="streamer:{}"))
                     stage = Stage(Only(fleet, "streamer1"), host, name, host.container.mend)
                     _play_all(stage, (("rollout", ("cut",)), ("rollback", ("cut",))), given, tally, ready.wait)
                 else:
