@@ -87,14 +87,22 @@ class Showing:
             self._runs.shown.add(found)
 
     async def end(self, page: Page) -> None:
-        """Set the final state of a batch that was shown at work; if its run was deleted, the page has none any more."""
+        """Set the final state of a batch that was shown at work; if its run was deleted, the page has none any more.
+
+        A state that Prefect refuses is set without its message; if that is refused, too, the run stays as it is.
+        """
         run_id = UUID(page.run_id)
-        try:
-            await self._ask("POST", f"/flow_runs/{run_id}/set_state", {"state": page.state(), "force": True})
-        except httpx.HTTPStatusError as error:
-            if error.response.status_code != httpx.codes.NOT_FOUND:
-                raise
-            page.run_id = None
+        for state in (page.state(), page.wordless_state()):
+            try:
+                await self._ask("POST", f"/flow_runs/{run_id}/set_state", {"state": state, "force": True})
+                break
+            except httpx.HTTPStatusError as error:
+                if error.response.status_code == httpx.codes.NOT_FOUND:
+                    page.run_id = None
+                    break
+                if error.response.status_code not in REFUSES:
+                    raise
+                log.error("%s: its run cannot be shown: %s", page.name, error)
         page.is_open = False
         self._runs.shown.discard(run_id)
 
@@ -105,7 +113,7 @@ class Showing:
             try:
                 await self._ask("POST", "/logs/", lines[first : first + LINES_AT_ONCE])
             except httpx.HTTPStatusError as error:
-                if not error.response.is_client_error:
+                if not error.response.is_client_error and error.response.status_code not in REFUSES:
                     raise
                 log.warning("recorder: log lines of %d runs are not shown: %s", len(some), error)
         for page in some:

@@ -112,10 +112,13 @@ class Page:
             what = _refusals(self.rows)
         elif self.kind is Kind.DONE and self.rows:
             what = summary(self.rows)
-        took = f"handled {clock(self.began)} to {clock(self.ended)}"
+        took = self._took()
         if self.batches > 1:
             took += f" in {self.batches} batches, the longest took {self.longest_s:.2f} s"
         return f"{what}; {took}" if self.kind is not Kind.LATE else what
+
+    def _took(self) -> str:
+        return f"handled {clock(self.began)} to {clock(self.ended)}"
 
     def said_line(self, line: Line) -> dict[str, Any]:
         """A line of its log, in the form of Prefect's API."""
@@ -132,6 +135,10 @@ class Page:
         """The state of its run, in the form of Prefect's API."""
         type_, name = self.kind.value
         return {"type": type_, "name": name, "message": self.message()}
+
+    def wordless_state(self) -> dict[str, str]:
+        """The state of its run if Prefect refuses what the batch said."""
+        return {**self.state(), "message": f"Prefect refuses its message; {self._took()}"}
 
     @property
     def tags(self) -> list[str]:
