@@ -9,7 +9,7 @@ from sqlalchemy.exc import IntegrityError
 
 from lectern.changes import Changes
 from lectern.decide import closing
-from lectern.effects.rows import bookings, events, schema, status, timetable
+from lectern.effects.rows import bookings, events, reporting, schema, status, timetable
 from lectern.effects.rows.changes import write
 from lectern.effects.rows.story import events_of
 from lectern.effects.rows.tables.engine import open_database, reading, transaction
@@ -109,7 +109,12 @@ def test_a_class_in_a_state_that_nobody_knows_hides_no_other_from_people(
     with reading(teacher_engine) as connection:
         assert [one.class_id for one in timetable.of_time(connection, span, 10)] == ["c-2"]
         assert [one.class_id for one in timetable.waiting(connection, 50, None, 10)] == ["c-2"]
-    assert "c-1: its booking cannot be read, and is passed over" in caplog.text
+        following = timetable.following(connection, 50)
+        assert following is not None
+        assert following.class_id == "c-2"
+        assert status.by_hour(connection, 0.0, 24) == [(0, BookingState.PLACED, 1)]
+        assert [one.class_id for one in reporting.booked(connection, span)] == ["c-2"]
+    assert caplog.text.count("c-1: its booking cannot be read, and is passed over") == 2
 
 
 def test_of_many_transcodings_the_five_nearest_to_their_deadline_are_told(teacher_engine: Engine) -> None:

@@ -109,6 +109,19 @@ async def test_nobody_is_let_in_without_a_token(client: httpx.AsyncClient, host:
         assert "lectern viewer add" in answer.text
 
 
+async def test_the_page_and_the_report_are_there_beside_a_class_in_a_state_that_nobody_knows(
+    client: httpx.AsyncClient, host: Host[TeacherSettings]
+) -> None:
+    """A newer release has written it, and was rolled back."""
+    book(host, order("c-odd", "on the moon", NOON, received_at=time.time()), order("c-1", "ready", NOON))
+    await let_in(client, host)
+    for path in ("/", "/as-run", f"/as-run?day={time.strftime('%Y-%m-%d')}"):
+        answer = await client.get(path)
+        assert answer.status_code == 200
+        assert "c-odd" not in answer.text
+    assert "c-1" in (await client.get("/")).text
+
+
 async def test_guessing_tokens_is_slow(client: httpx.AsyncClient) -> None:
     found = [(await client.get("/?token=guess")).status_code for _ in range(25)]
     assert found[0] == 401

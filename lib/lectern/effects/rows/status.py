@@ -13,6 +13,8 @@ from lectern.told import Booked
 NEAREST = 5
 """Number of renditions under way that are shown, the nearest to their deadline."""
 
+_STATES = frozenset(map(str, BookingState))
+
 
 def of_teacher(connection: Connection, now: float) -> dict[str, Any]:
     """Counts of bookings and renditions, transcodings under way, open incidents, and what waits in inbox and outbox."""
@@ -51,12 +53,16 @@ def _next(one: Booked, now: float) -> dict[str, Any]:
 
 
 def by_hour(connection: Connection, since: float, hours: int) -> list[tuple[int, BookingState, int]]:
-    """Bookings by the hour in which they came and by state: (hour from *since*, epoch seconds; state; number)."""
+    """Bookings by the hour in which they came and by state: (hour from *since*, epoch seconds; state; number).
+
+    A state that nobody knows, as a newer release may have written it, is left out.
+    """
     orders = teacher_tables.orders
     came = orders.c.received_at
     hour = _hour(came, since, 0, hours + 1)
     wanted = select(hour, orders.c.state, func.count()).where(came >= since).group_by(hour, orders.c.state)
-    return [(int(at), BookingState(state), int(number)) for at, state, number in connection.execute(wanted)]
+    found = [one for one in connection.execute(wanted) if one[1] in _STATES]
+    return [(int(at), BookingState(state), int(number)) for at, state, number in found]
 
 
 def _hour(came: ColumnElement[float], since: float, first: int, end: int) -> ColumnElement[int]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Select, case, func, select
 
-from lectern.effects.rows.bookings import OPEN, OVER
+from lectern.effects.rows.bookings import OPEN
 from lectern.effects.rows.tables.teacher import IS_CLASS, orders, streamers, videos
 from lectern.effects.rows.transcodings import MAKING, making
 from lectern.states import BookingState, RenditionState
@@ -31,8 +31,8 @@ def due(connection: Connection, now: float) -> list[Found]:
 
 def following(connection: Connection, now: float) -> Booked | None:
     """The class that begins next after *now* (epoch seconds)."""
-    later = (orders.c.start_time > now) & orders.c.state.not_in((*OVER, BookingState.BROKEN))
-    later &= IS_CLASS
+    # By an expression: else SQLite reads all open classes by their states. A state that nobody knows is none of OPEN.
+    later = (orders.c.start_time > now) & func.coalesce(orders.c.state, "").in_(OPEN) & IS_CLASS
     found = _found(connection, _selected(later).limit(1))
     return found[0].booked if found else None
 
