@@ -122,6 +122,17 @@ async def test_the_page_and_the_report_are_there_beside_a_class_in_a_state_that_
     assert "c-1" in (await client.get("/")).text
 
 
+async def test_a_storm_of_refused_bookings_hides_no_class_in_the_calendar(
+    client: httpx.AsyncClient, host: Host[TeacherSettings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(view, "CALENDAR_ROWS", 2)
+    refused = [order(f"c-{at}", state, NOON) for at, state in enumerate(("refused", "cancelled", "refused"))]
+    book(host, *refused, order("c-ready", "ready", NOON + 3600))
+    await let_in(client, host)
+    said = (await client.get("/timetable.ics")).text
+    assert re.findall("UID:(.*)@", said) == ["c-ready"]
+
+
 async def test_guessing_tokens_is_slow(client: httpx.AsyncClient) -> None:
     found = [(await client.get("/?token=guess")).status_code for _ in range(25)]
     assert found[0] == 401

@@ -205,9 +205,8 @@ def of_class(
 def for_calendar(connection: Connection, viewer: Viewer, institution: str | None, now: float) -> list[Booked]:
     """The classes from yesterday to 30 days ahead that are neither refused nor cancelled; at most CALENDAR_ROWS."""
     wanted = viewer.institution or institution
-    found = timetable.of_time(connection, timetable.Span(now - DAY_S, now + 30 * DAY_S, wanted), CALENDAR_ROWS)
-    booked = [one.booked for one in found if one.booked is not None]
-    return [one for one in booked if one.state.value not in {"refused", "cancelled"}]
+    found = timetable.not_dropped(connection, timetable.Span(now - DAY_S, now + 30 * DAY_S, wanted), CALENDAR_ROWS)
+    return [one.booked for one in found if one.booked is not None]
 
 
 def fields_of(day: Day) -> dict[str, Any]:

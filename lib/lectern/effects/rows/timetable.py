@@ -82,6 +82,12 @@ def of_time(connection: Connection, span: Span, limit: int, offset: int = 0) -> 
     return _found(connection, _selected(begins_in(span)).limit(limit).offset(offset))
 
 
+def not_dropped(connection: Connection, span: Span, limit: int) -> list[Found]:
+    """The first *limit* classes of *span* that are neither refused nor cancelled, by their start."""
+    dropped = (BookingState.REFUSED, BookingState.CANCELLED)
+    return _found(connection, _selected(begins_in(span) & orders.c.state.not_in(dropped)).limit(limit))
+
+
 def outcomes(connection: Connection, span: Span) -> Mapping[str, int]:
     """The number of classes of *span* in each state."""
     counted = select(orders.c.state, func.count()).where(begins_in(span)).group_by(orders.c.state)
