@@ -11,6 +11,7 @@ from typing import Any, cast
 import pytest
 import redis
 from sqlalchemy import select
+from sqlalchemy.exc import OperationalError
 
 from flows.host import Host, current
 from flows.resident.intake import Intake
@@ -139,6 +140,30 @@ async def test_a_message_whose_lease_ended_while_it_waited_is_in_its_batch_once(
         slow.go.set()
         await slow.until(2)
         assert [batch.count(2) for batch in slow.batches] == [0, 1]
+
+
+async def test_what_was_claimed_is_handled_although_the_database_fails_when_it_is_searched_for_others(
+    teacher: Host[TeacherSettings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a booking would be answered a minute later, when its lease ends."""
+    slow, claim = Slow(teacher), inbox.claim
+    intake = Intake(teacher, cast("Any", slow), [], [])
+    intake._left.clear()
+    await intake._commit(orders("c-1"))
+
+    def fails(*_: object, **__: object) -> list[object]:
+        raise OperationalError("claim", {}, Exception("disk I/O error"))
+
+    monkeypatch.setattr(inbox, "claim", fails)
+    with pytest.raises(OperationalError):
+        await intake._dispatch("booking")
+    monkeypatch.setattr(inbox, "claim", claim)
+    work = asyncio.create_task(intake._dispatch("booking"))
+    await slow.until(1)
+    slow.go.set()
+    work.cancel()
+    await asyncio.wait({work}, timeout=5)
+    assert slow.batches == [[1]]
 
 
 class Takes:
