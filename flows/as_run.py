@@ -2,6 +2,7 @@
 
 import csv
 import json
+import time
 from collections.abc import Iterable, Sequence
 from enum import StrEnum
 from html import escape
@@ -27,10 +28,10 @@ class Format(StrEnum):
 
 
 def made(connection: Connection, since: float, until: float, institution: str | None) -> Report:
-    """The as-run report of the classes that begin between *since* and *until* (epoch seconds)."""
+    """The as-run report of the classes that begin between *since* and *until* (epoch seconds), as they stand now."""
     span = Span(since, until, institution)
     booked, sent = reporting.booked(connection, span), reporting.parts(connection, span)
-    return decide.report(booked, sent, reporting.transcoding_s(connection, span))
+    return decide.report(booked, sent, reporting.transcoding_s(connection, span), time.time())
 
 
 def write(found: Report, form: Format, sink: TextIO, title: str) -> None:

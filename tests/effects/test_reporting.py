@@ -150,6 +150,20 @@ def test_what_was_never_sent_is_missing_and_what_was_cancelled_is_not() -> None:
     assert not line(PLANNED._replace(class_id="c-1~backup"), []).counts
 
 
+@pytest.mark.parametrize("state", [BookingState.READY, BookingState.PLACED])
+def test_nothing_is_missing_of_a_class_that_is_still_to_be_aired(engine: Engine, state: BookingState) -> None:
+    """It is on air, or comes later on the last day of the report; once its end has passed, it was not aired."""
+    start = time.time() - 60
+    with transaction(engine) as connection:
+        for class_id, end in (("c-now", start + 600), ("c-over", start + 30)):
+            booking = strategies.booking(class_id, start_time=start, end_time=end)
+            bookings.insert_all(connection, [(booking, replace(Order.of(booking), state=state))], start)
+        found = cli.made(connection, start - 1, start + 1, None)
+    assert {one.class_id: one.missing_s for one in found.lines} == {"c-now": 0, "c-over": 30}
+    told = found.whole().told()
+    assert (told["classes"], told["missing_s"], told["punctuality_percent"]) == (1, 30, 0)
+
+
 def test_a_report_is_written_for_programs_and_for_people(engine: Engine) -> None:
     with transaction(engine) as connection:
         keep(connection, "c-1", [part(START + 0.04, START + 60, sent_bytes=7)], "aired whole; 1 session")

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from math import inf
 from typing import NamedTuple
 
 from lectern.decide.broadcast import MISSING_S, RECORDING_OVER, WHOLE
@@ -14,6 +15,9 @@ PUNCTUAL_S = 1.0
 
 PUSHED = frozenset({BookingState.AIRED, BookingState.BROKEN, BookingState.PLACED, BookingState.READY})
 """States of classes that were to be aired: neither refused nor cancelled in time."""
+
+TO_COME = frozenset({BookingState.PLACED, BookingState.READY})
+"""States of those classes of which no end was reported."""
 
 
 class Line(NamedTuple):
@@ -35,11 +39,15 @@ class Line(NamedTuple):
     state: BookingState
     why: str
     pushed_s: float
+    is_to_come: bool
 
     @property
     def counts(self) -> bool:
-        """Whether the class counts for punctuality and availability; second airings and cancelled classes do not."""
-        return self.state in PUSHED and not self.class_id.endswith(BACKUP)
+        """Whether the class counts for punctuality and availability.
+
+        Second airings, cancelled classes, and those that are still to be aired do not.
+        """
+        return self.state in PUSHED and not self.is_to_come and not self.class_id.endswith(BACKUP)
 
     @property
     def punctual(self) -> bool:
@@ -47,7 +55,7 @@ class Line(NamedTuple):
         return self.began is not None and abs(self.began - self.start) <= PUNCTUAL_S
 
 
-NAMES = Line._fields[:-1]
+NAMES = Line._fields[:-2]
 """The columns of the report, in order."""
 
 
@@ -105,12 +113,14 @@ class Report:
         return Total(**{name: sum(getattr(one, name) for one in self.totals.values()) for name in names})
 
 
-def line(planned: Planned, parts: Sequence[AsRun]) -> Line:
-    """What was sent of a class, beside what was planned.
+def line(planned: Planned, parts: Sequence[AsRun], now: float = inf) -> Line:
+    """What was sent of a class until *now* (epoch seconds), beside what was planned.
 
     Missing are the seconds of the class in which its recording was not sent; the slate does not count as sent. If a
-    whole recording was sent that is shorter than its class, nothing is missing after the recording's end.
+    whole recording was sent that is shorter than its class, nothing is missing after the recording's end. Nothing is
+    missing yet of a class that is to be aired and has not ended: what was sent of it is known after its end.
     """
+    is_to_come = planned.state in TO_COME and now < planned.end
     began, ended, sent_s, slate_s = _covered(parts)
     until = planned.end
     if planned.state is BookingState.AIRED and ended is not None and RECORDING_OVER in planned.why:
@@ -123,12 +133,13 @@ def line(planned: Planned, parts: Sequence[AsRun]) -> Line:
         None if ended is None else round(ended, 1),
         round(sent_s, 2),
         round(slate_s, 2),
-        0.0 if whole or planned.state not in PUSHED else round(missing_s, 2),
+        0.0 if whole or is_to_come or planned.state not in PUSHED else round(missing_s, 2),
         len({(one.url, one.session) for one in parts}),
         sum(one.sent_bytes or 0 for one in parts),
         planned.state,
         planned.why,
         sum(one.ends - one.begins for one in parts),
+        is_to_come,
     )
 
 
@@ -148,12 +159,15 @@ def _covered(parts: Sequence[AsRun]) -> tuple[float | None, float | None, float,
 
 
 def report(
-    booked: Iterable[Planned], parts: Mapping[str, Sequence[AsRun]], transcoding_s: Mapping[str, float]
+    booked: Iterable[Planned], parts: Mapping[str, Sequence[AsRun]], transcoding_s: Mapping[str, float], now: float
 ) -> Report:
-    """All classes of *booked* with their *parts*, and the seconds that transcoders worked for each institution."""
+    """All classes of *booked* with their *parts*, as they stand at *now* (epoch seconds).
+
+    *transcoding_s* are the seconds that transcoders worked for each institution.
+    """
     found = Report()
     for planned in booked:
-        one = line(planned, parts.get(planned.class_id, ()))
+        one = line(planned, parts.get(planned.class_id, ()), now)
         found.lines.append(one)
         found.totals.setdefault(one.institution, Total()).add(one)
     for institution, seconds in transcoding_s.items():
