@@ -96,8 +96,9 @@ class Creation:
                     raise TryAgain(f"{run.name}: Prefect does not take the run: {found}")
                 return await self.client.read_flow_run(found)
         except AWAY as error:
-            if run.key is not None and state.is_pending() and not isinstance(error, httpx.HTTPStatusError):
-                self.unheard.append(run.key)
+            is_unheard = run.key is not None and state.is_pending() and not isinstance(error, httpx.HTTPStatusError)
+            if is_unheard and run.key not in self.unheard:  # each try has the same key
+                self.unheard.append(str(run.key))
             raise self.failed(run.name, error) from error
 
     async def bulk(self, flow: str, runs: Sequence[Mapping[str, Any]]) -> list[UUID | str]:
