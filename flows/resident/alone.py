@@ -136,8 +136,12 @@ class Alone:
     async def _ended(self, one: _Work, state: State[Any]) -> None:
         """Set the final state of a run; a run whose creation was not confirmed is found by its key first."""
         if one.run_id is None:
-            run = await self._created.create(one.run, state)
-            one.run_id = run.id
+            (found,) = await self._bulk(one.run.flow, [(one, state)])
+            if isinstance(found, str):
+                self._say(one, found)
+                self._works.pop(str(one.run.key), None)
+                return
+            one.run_id = found
         with suppress(ObjectNotFound):  # somebody has deleted it
             async with asyncio.timeout(ASK_S):
                 await self._created.client.set_flow_run_state(one.run_id, state, force=True)

@@ -197,6 +197,35 @@ def test_a_run_that_prefect_refuses_hides_no_other() -> None:
     assert sorted(one["name"] for one in asyncio.run(scene()).taken.values()) == ["one", "other"]
 
 
+def test_a_run_that_was_not_heard_of_and_is_refused_holds_up_no_other() -> None:
+    async def done() -> None:
+        pass
+
+    class Strict(Back):
+        async def request(self, *given: Any, content: bytes = b"", **how: Any) -> httpx.Response:
+            if self.error is None and any(one["name"] == "odd" for one in json.loads(content)):
+                raise status(422)
+            return await super().request(*given, content=content, **how)
+
+    async def scene() -> Strict:
+        server = Strict()
+        mine = ResidentRuns(cast("PrefectClient", server), {"transcode": cast("Any", Flow(done))})
+        mine.created.know({"transcode": uuid4()})
+        for name in ("one", "odd", "other"):
+            run = NewRun("transcode", {}, name, key=name)
+            with pytest.raises(TryAgain):
+                await mine.start(run)
+            await mine.without(run)
+        server.error = None
+        await orphans.take_unheard(mine)
+        for _ in range(2):
+            await mine.alone.show()
+        assert mine.alone.keys() == set()
+        return server
+
+    assert sorted(one["name"] for one in asyncio.run(scene()).taken.values()) == ["one", "other"]
+
+
 def test_work_without_a_run_is_shown_while_it_is_done() -> None:
     """A transcoding takes minutes: when Prefect is back, the UI shows it at work, and then how it ended."""
     begun, go_on = asyncio.Event(), asyncio.Event()
