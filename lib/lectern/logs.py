@@ -11,7 +11,11 @@ from lectern.shown import masked
 
 def without_secrets(record: logging.LogRecord) -> bool:
     """A filter that drops no line, but removes the secrets from each URL in a line and its traceback."""
-    said = record.getMessage()
+    try:
+        said = record.getMessage()
+    except Exception:  # noqa: BLE001 (the arguments of a library's line do not fit its text; its work goes on)
+        said = f"{record.msg} {record.args!r}"
+        record.msg, record.args = said, None
     if "://" in said:
         record.msg, record.args = masked(said), None
     if record.exc_info and not record.exc_text:
