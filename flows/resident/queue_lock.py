@@ -32,7 +32,7 @@ class QueueLock:
     def __init__(self, settings: Settings) -> None:
         self._name = settings.name
         self._key = f"lectern:queue:{settings.name}"
-        self._owner = f"{socket.gethostname()}:{os.getpid()}:{psutil.Process().create_time():.2f}"
+        self._owner = owner(os.getpid())
         self._root = settings.video_root if isinstance(settings, StreamerSettings) else None
         self._folder: int | None = None
 
@@ -115,12 +115,24 @@ class QueueLock:
         await bus.let_go(self._key, self._owner)
 
 
+def owner(pid: int) -> str:
+    """The process *pid* of this machine as an owner: machine, pid, and its begin since 1970 and since the boot."""
+    began = psutil.Process(pid).create_time()
+    return f"{socket.gethostname()}:{pid}:{began:.2f}:{began - psutil.boot_time():.2f}"
+
+
 def _dead(holder: str) -> bool:
     """Whether *holder*, an owner of the lock, was a process of this machine that is no more."""
-    machine, pid, began = holder.rsplit(":", 2)
-    if machine != socket.gethostname():
+    machine, *known = holder.split(":")
+    if machine != socket.gethostname() or len(known) not in {2, 3}:
         return False
     try:
-        return bool(abs(psutil.Process(int(pid)).create_time() - float(began)) > 1)
+        times = [float(one) for one in known[1:]]
+        began = psutil.Process(int(known[0])).create_time()
     except psutil.NoSuchProcess:
         return True
+    except ValueError:  # nobody of ours has written it
+        return False
+    if len(times) > 1:  # what an earlier release has not written; the other time moves whenever the clock is set
+        return bool(abs(began - psutil.boot_time() - times[1]) > 1)
+    return bool(abs(began - times[0]) > 1)

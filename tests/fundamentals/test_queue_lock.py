@@ -1,15 +1,19 @@
 """A streamer begins without Redis: the lock of its folder is enough, and classes on air wait for its lease."""
 
 import asyncio
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any, cast
 
+import psutil
 import pytest
 from redis.exceptions import ConnectionError as Lost
 
 from flows.resident import queue_lock
 from flows.resident.queue_lock import QueueLock
 from lectern.effects.redis.bus import Bus
+from lectern.errors import CallAPerson
 from lectern.settings import StreamerSettings, TeacherSettings
 
 
@@ -50,3 +54,42 @@ def test_a_teacher_waits_for_redis(monkeypatch: pytest.MonkeyPatch) -> None:
     settings: Any = TeacherSettings.to_look()
     with pytest.raises(Exception, match="Redis does not answer: no route to host"):
         asyncio.run(QueueLock(settings).take(cast("Bus", Away(hangs=False)), asyncio.Event()))
+
+
+class Locks:
+    """A Redis that keeps locks."""
+
+    def __init__(self) -> None:
+        self.held: dict[str, str] = {}
+
+    async def holder(self, lock: str) -> str | None:
+        return self.held.get(lock)
+
+    async def hold(self, lock: str, owner: str, _ttl_s: float) -> bool:
+        return self.held.setdefault(lock, owner) == owner
+
+    async def let_go(self, lock: str, owner: str) -> None:
+        if self.held.get(lock) == owner:
+            del self.held[lock]
+
+
+def test_a_process_that_lives_keeps_its_lock_although_the_clock_was_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Linux tells when a process began by the clock as it is now: set by an hour, each of them began an hour ago."""
+    monkeypatch.setattr(queue_lock, "START_WAIT_S", -1.0)
+    bus, settings = cast("Bus", Locks()), cast("Any", TeacherSettings.to_look())
+
+    async def takes(lock: QueueLock) -> bool:
+        return await lock.take(bus, asyncio.Event())
+
+    first = QueueLock(settings)
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    try:
+        first._owner = queue_lock.owner(child.pid)
+        assert asyncio.run(takes(first))
+        booted = psutil._pslinux.boot_time
+        monkeypatch.setattr(psutil._pslinux, "boot_time", lambda: booted() + 3600)
+        with pytest.raises(CallAPerson, match="another process serves teacher"):
+            asyncio.run(takes(QueueLock(settings)))
+    finally:
+        child.communicate(b"\n")
+    assert asyncio.run(takes(QueueLock(settings))), "it has ended"
