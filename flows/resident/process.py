@@ -13,6 +13,7 @@ from contextlib import suppress
 from typing import Any
 
 from redis.exceptions import RedisError
+from sqlalchemy.exc import DBAPIError
 
 from flows.host import Host
 from flows.resident import (
@@ -128,8 +129,10 @@ class Resident:
             log.exception("%s: stopped by an error nobody expected", self.settings.name)
 
     def stop(self) -> None:
-        """Drain and end; may be called from any thread."""
-        if self._loop is not None:
+        """Drain and end; may be called from any thread, also before the loop has begun."""
+        if self._loop is None:
+            self._stop.set()
+        else:
             self._loop.call_soon_threadsafe(self._stop.set)
 
     async def _main(self) -> None:
@@ -236,8 +239,9 @@ class Resident:
     async def _leave(self, host: Host[Any]) -> None:
         with suppress(RedisError, OSError):
             async with asyncio.timeout(END_S / 2):
-                await tell(host)
-                await host.note()
+                with suppress(DBAPIError):  # the disk is full, perhaps: what is not noted is sent after the restart
+                    await tell(host)
+                    await host.note()
                 if isinstance(host.settings, StreamerSettings):
                     await host.bus.part(host.settings.streamers_key, host.settings.name)
                 await self._lock.let_go(host.bus)
