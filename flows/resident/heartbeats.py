@@ -28,6 +28,10 @@ new runs kept it from taking them; so did the events of runs that the recorder c
 MESSAGE = "prefect.state-message"
 """The label of an event that has the message of the run's state."""
 
+ASK_S = 10.0
+"""Seconds that Prefect has to take a heartbeat: less than a heartbeat takes to be missed, so that the next one comes in
+time."""
+
 BEATS = 3
 """Number of missing heartbeats in a row after which a run is shown as *Silent*."""
 
@@ -40,7 +44,8 @@ async def beat(client: PrefectClient, active: Callable[[], Mapping[UUID, str]], 
         if not runs:
             continue
         try:
-            await client.request("POST", "/events", json=[_event(id_, name) for id_, name in runs.items()])
+            async with asyncio.timeout(ASK_S):
+                await client.request("POST", "/events", json=[_event(id_, name) for id_, name in runs.items()])
         except AWAY as error:
             log.warning("prefect: no heartbeat of %d runs: %r", len(runs), error)
 

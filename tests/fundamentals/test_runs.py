@@ -21,7 +21,7 @@ from prefect.workers import base
 
 from flows.host import Host
 from flows.new_run import NewRun
-from flows.resident import orphans, prefect_client, questions, worker
+from flows.resident import heartbeats, orphans, prefect_client, questions, worker
 from flows.resident.prefect_client import asking
 from flows.resident.runs import ResidentRuns
 from flows.resident.worker import ResidentWorker
@@ -352,6 +352,31 @@ def test_a_run_that_was_claimed_and_never_tagged_is_taken_up_after_a_while() -> 
     server.there = [lost, fresh, tagged]
     asyncio.run(scene(server))
     assert server.states == {lost.id: "AwaitingRetry"}
+
+
+def test_a_heartbeat_that_hangs_keeps_no_later_one_from_being_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Prefect's client would wait for minutes, and the server would mark runs as silent that are at work."""
+    monkeypatch.setattr(heartbeats, "ASK_S", 0.05)
+    sent: list[object] = []
+    enough = asyncio.Event()
+
+    class Hangs(Prefect):
+        async def request(self, *_: Any, json: Any = None, **__: Any) -> httpx.Response:
+            sent.append(json)
+            if len(sent) == 1:
+                await asyncio.Event().wait()
+            enough.set()
+            return httpx.Response(200)
+
+    async def scene() -> None:
+        alive = {uuid4(): "broadcast c-1"}
+        beating = asyncio.create_task(heartbeats.beat(cast("PrefectClient", Hangs()), lambda: alive, 0.01))
+        async with asyncio.timeout(5):
+            await enough.wait()
+        beating.cancel()
+
+    asyncio.run(scene())
+    assert len(sent) >= 2
 
 
 def test_a_worker_that_connects_to_prefect_reads_no_packages(monkeypatch: pytest.MonkeyPatch) -> None:
