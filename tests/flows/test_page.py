@@ -327,6 +327,22 @@ async def test_a_class_whose_booking_could_not_be_read_has_a_page_for_who_sees_a
     assert (await client.get("/class/c-odd")).status_code == 404, "nobody knows whose it is"
 
 
+@pytest.mark.parametrize("institution", ["i-1", None])
+async def test_the_alarms_of_a_class_tell_an_institution_nothing_of_another(
+    client: httpx.AsyncClient, host: Host[TeacherSettings], institution: str | None
+) -> None:
+    """An incident is about many classes, and its newest message names the last one; only its own are for everybody."""
+    book(host, order("c-mine", "ready", time.time() - 60), order("c-other", "ready", NOON, institution_id="i-2"))
+    last, now = "c-other: no answer from push.of.other.example", time.time()
+    shared = OpenAlarm(321, "streamer1", 3, now, last, ("c-mine", "c-other"))
+    own = OpenAlarm(326, "streamer1", 1, now, "c-mine: its recording is missing", ("c-mine",))
+    cast("Words", host.bus).said = {"streamer1": Word(now, {}, {}, [shared, own], 2, 1)}
+    await let_in(client, host, institution)
+    page = (await client.get("/class/c-mine")).text
+    assert ("c-other" in page) == (institution is None)
+    assert "c-mine: its recording is missing" in page
+
+
 async def test_an_institution_sees_its_own_classes_alone(
     client: httpx.AsyncClient, host: Host[TeacherSettings]
 ) -> None:

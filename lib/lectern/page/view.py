@@ -4,7 +4,7 @@ import datetime
 import time
 from collections import Counter
 from collections.abc import Container, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any
 
@@ -19,6 +19,7 @@ from lectern.effects.rows import incidents, status, story, timetable
 from lectern.effects.rows.tables.teacher import journal
 from lectern.effects.rows.viewers import Viewer
 from lectern.told import Booked, Found, OpenAlarm, Word
+from lectern.wire import BACKUP
 
 ROWS = 200
 """Number of classes of a day on one page."""
@@ -196,10 +197,13 @@ def of_class(
     if viewer.institution is not None and (found.booked is None or found.booked.institution != viewer.institution):
         return None
     known = gathered.with_word(found, words)
-    events = known.events
-    if viewer.institution is not None:  # a rendition's events may name classes of other institutions
-        events = [one for one in events if one.class_id == class_id]
-    return OneClass(class_id, decide.account(known, time.time()), tale.lines(events)[-500:])
+    if viewer.institution is not None:  # what is of a rendition, or of an incident, may name classes of others
+        events = [one for one in known.events if one.class_id == class_id]
+        alarms = [
+            one for one in known.alarms if one.classes and {class_id, f"{class_id}{BACKUP}"}.issuperset(one.classes)
+        ]
+        known = replace(known, events=events, alarms=alarms)
+    return OneClass(class_id, decide.account(known, time.time()), tale.lines(known.events)[-500:])
 
 
 def for_calendar(connection: Connection, viewer: Viewer, institution: str | None, now: float) -> list[Booked]:
