@@ -118,6 +118,12 @@ def test_a_recording_that_is_shorter_than_its_class_misses_nothing() -> None:
     assert (short.sent_s, short.missing_s) == (40, 0)
 
 
+def test_a_part_of_a_source_that_nobody_knows_counts_for_nothing_and_hides_no_class() -> None:
+    """A streamer of a newer release has sent it; its time is known, and neither recording nor slate is."""
+    odd = line(PLANNED._replace(why=""), [part(START, START + 20), part(START + 20, START + 30, source="a hymn")])
+    assert (odd.began, odd.ended, odd.sent_s, odd.slate_s, odd.missing_s) == (START, START + 30, 20, 0, 40)
+
+
 def how_it_ended(sent_s: float, *, is_recording_over: bool) -> tuple[str, list[AsRun]]:
     """The sentence of a class that is over, as the playout and the streamer say it, and what was sent."""
     fields = {"class_id": "c-1", "file": "/6666.flv", "push_urls": ["rtmp://h/live/c"], "start": START}

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, fields
 from math import inf
 from typing import NamedTuple
 
-from lectern.decide.broadcast import MISSING_S, RECORDING_OVER, WHOLE
+from lectern.decide.broadcast import MISSING_S, RECORDING_OVER, WHOLE, covered
 from lectern.facts import AsRun, Planned
 from lectern.states import BookingState
 from lectern.wire import BACKUP
@@ -150,12 +150,8 @@ def _covered(parts: Sequence[AsRun]) -> tuple[float | None, float | None, float,
     """
     if not parts:
         return None, None, 0.0, 0.0
-    reached, seconds = {"recording": 0.0, "slate": 0.0}, {"recording": 0.0, "slate": 0.0}
-    for one in parts:
-        if one.ends > reached[one.source]:
-            seconds[one.source] += one.ends - max(one.begins, reached[one.source])
-            reached[one.source] = one.ends
-    return parts[0].begins, max(reached.values()), seconds["recording"], seconds["slate"]
+    ended = max(one.ends for one in parts)
+    return parts[0].begins, ended, covered(parts, "recording"), covered(parts, "slate")
 
 
 def report(
