@@ -3,11 +3,12 @@
 from collections.abc import Iterator
 
 import pytest
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection, Engine, insert, update
 
 from lectern.effects.rows import ecs_hosts, renditions, transcodings
 from lectern.effects.rows.ecs_hosts import Begun
 from lectern.effects.rows.tables.engine import transaction
+from lectern.effects.rows.tables.teacher import orders, videos
 from lectern.effects.rows.transcodings import Due
 from lectern.facts import Attempt
 from lectern.states import Backend, Resolution
@@ -88,3 +89,27 @@ def test_each_result_is_published_once_and_by_the_owner_alone(rows: Connection) 
     assert resolutions(ecs_hosts.reported(rows, due, "first", NOW + 99, step="upload")) == [P480]
     assert resolutions(ecs_hosts.published(rows, due, "first")) == [P480]
     assert ecs_hosts.published(rows, due, "first") == []
+
+
+def test_a_rendition_that_nobody_knows_how_to_make_hides_no_other(
+    rows: Connection, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A newer release has begun it, or an old program: the sweep would end no other transcoding, nor tell any class."""
+    rows.execute(update(videos).values(owner="dead", lease_until=NOW - 1, deadline=NOW - 1))
+    odd = {"status": "transcoding", "attempt": 1, "deadline": NOW - 2, "owner": "dead", "lease_until": NOW - 1}
+    rows.execute(insert(videos).values(record_id=1, resolution="1440P", backend="ecs", **odd))
+    rows.execute(insert(videos).values(record_id=2, resolution="720P", backend="gpu", **odd))
+    for found in (
+        transcodings.overdue(rows, NOW),
+        transcodings.under_way(rows),
+        transcodings.ownerless(rows, NOW, NOW),
+    ):
+        assert {one.key for one in found} == {(RECORD, P240), (RECORD, P480), (RECORD, P720)}
+    waits = {"start_time": NOW, "end_time": NOW + 60, "payload": "{}", "received_at": NOW, "updated_at": NOW}
+    for size in ("1440P", "720P"):
+        known = {"class_id": f"c-{size}", "record_id": 1, "resolution": size, "state": "waiting"}
+        rows.execute(insert(orders).values(**known, **waits))
+    rows.execute(update(videos).values(lease_until=NOW + 60))
+    assert ecs_hosts.starts(rows) == {(1, P720): NOW}
+    assert (1, "1440P") not in ecs_hosts.waiting_elsewhere(rows, [], NOW)
+    assert "1_1440P: its transcoding cannot be read, and is passed over" in caplog.text

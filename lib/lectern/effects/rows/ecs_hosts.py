@@ -90,6 +90,7 @@ def kept_waiting(connection: Connection, owners: Sequence[str], until: float) ->
 def waiting_elsewhere(connection: Connection, owners: Sequence[str], since: float) -> list[RenditionKey]:
     """The renditions for which others than *owners* wait for a host, if their leases end later than *since*."""
     theirs = to_be_made() & videos.c.begun_at.is_(None) & videos.c.owner.not_in(owners) & (videos.c.lease_until > since)
+    theirs &= videos.c.resolution.in_(list(Resolution))  # a newer release may know more
     found = connection.execute(select(videos.c.record_id, videos.c.resolution).where(theirs))
     return [(row.record_id, Resolution(row.resolution)) for row in found]
 
@@ -106,7 +107,7 @@ def starts(connection: Connection) -> Mapping[RenditionKey, float]:
     """When the first class begins that waits for each rendition (epoch seconds)."""
     waiting = (
         select(orders.c.record_id, orders.c.resolution, func.min(orders.c.start_time))
-        .where(orders.c.state == BookingState.WAITING, orders.c.resolution.is_not(None))
+        .where(orders.c.state == BookingState.WAITING, orders.c.resolution.in_(list(Resolution)))
         .group_by(orders.c.record_id, orders.c.resolution)
     )
     return {(record, Resolution(name)): float(first) for record, name, first in connection.execute(waiting)}

@@ -1,5 +1,6 @@
 """The teacher's transcodings that need attention, and their owners."""
 
+import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
@@ -13,6 +14,8 @@ from lectern.facts import RenditionKey
 from lectern.states import Backend, RenditionState, Resolution
 from lectern.stems import stem
 from lectern.told import Making
+
+log = logging.getLogger("lectern")
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,7 @@ class Due:
 
 _COLUMNS = tuple(videos.c[one.name] for one in fields(Due))
 MAKING = tuple(videos.c[name] for name in ("status", "backend", "attempt", "deadline", "begun_at"))
+_BACKENDS = frozenset(Backend)
 PUBLISHED = "published"
 """The step of an ECS transcoding whose result is committed, and will come over the bus."""
 
@@ -114,14 +118,23 @@ def lease(connection: Connection, which: ColumnElement[bool], owner: str, until:
 
 
 def where(connection: Connection, which: ColumnElement[bool], most: int | None = 1000) -> list[Due]:
-    """At most *most* of the transcodings that fulfil *which*, the next deadline first."""
-    rows = connection.execute(select(*_COLUMNS).where(which).order_by(videos.c.deadline).limit(most))
-    return [_due(row) for row in rows]
+    """At most *most* of the transcodings that fulfil *which*, the next deadline first.
+
+    A row whose resolution or backend is unknown, an old program's or a newer release's, is logged, and hides no other.
+    """
+    found: list[Due] = []
+    for row in connection.execute(select(*_COLUMNS).where(which).order_by(videos.c.deadline).limit(most)):
+        try:
+            found.append(_due(row))
+        except ValueError as error:
+            thing = stem(row.record_id, row.resolution)
+            log.error("%s: its transcoding cannot be read, and is passed over: %s", thing, error)
+    return found
 
 
 def making(row: Any) -> Making:  # noqa: ANN401 (a row of SQLAlchemy)
     """The progress of a rendition for people, from a row with the columns MAKING."""
-    backend = Backend(row.backend) if row.backend else None
+    backend = Backend(row.backend) if row.backend in _BACKENDS else None
     queued = backend is Backend.ECS and row.begun_at is None
     return Making(RenditionState.read(row.status), backend, row.attempt, row.deadline, queued)
 
