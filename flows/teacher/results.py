@@ -19,13 +19,13 @@ from lectern.decide import results as decide
 from lectern.decide import transcode
 from lectern.decide.results import Waiters
 from lectern.effects import counters
-from lectern.effects.rows import bookings, inbox, renditions
+from lectern.effects.rows import bookings, inbox, renditions, revisions
 from lectern.errors import TryAgain
 from lectern.facts import RenditionKey
 from lectern.messages import TranscodingResult
 from lectern.states import RenditionState
 from lectern.stems import stem
-from lectern.wire import is_name
+from lectern.wire import class_of, is_name
 
 Lists = Mapping[RenditionKey, list[str]]
 """The class_ids on the Redis waiting lists; the old program's are among them."""
@@ -74,11 +74,11 @@ def decided(
 
 
 def _readable(key: RenditionKey, lists: Lists) -> list[str]:
-    """The class_ids on a waiting list; other entries are logged, and deleted with the list."""
-    listed = [one for one in lists.get(key, ()) if is_name(one)]
-    if odd := len(lists.get(key, ())) - len(listed):
+    """The class_ids on a waiting list, without revisions; other entries are logged, and deleted with the list."""
+    listed = lists.get(key, ())
+    if odd := sum(not is_name(class_of(one)) for one in listed):
         log.warning("redis: the waiting list of %s has %d entries that are no class_id", stem(*key), odd)
-    return listed
+    return [one for one in listed if is_name(one)]
 
 
 def waiters_of(
@@ -88,7 +88,7 @@ def waiters_of(
     found: dict[RenditionKey, Waiters] = {}
     for key in keys:
         listed = _readable(key, lists)
-        found[key] = Waiters(bookings.waiting_for(connection, *key), listed, set(bookings.by_id(connection, listed)))
+        found[key] = Waiters(bookings.waiting_for(connection, *key), listed, revisions.booked(connection, listed))
         revised = [one.revises for one in found[key].orders if one.revises is not None]
         changes.learn(bookings.by_id(connection, revised))
     return found

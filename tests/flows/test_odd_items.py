@@ -22,6 +22,7 @@ from flows.streamer import dead_air, ends, indexes, prepare, sweep, word
 from flows.streamer.handing import Handing
 from flows.teacher import deadlines, results
 from flows.teacher.ecs import flow as ecs
+from lectern.changes import Changes
 from lectern.commands import MAX_BODY_BYTES
 from lectern.effects.files import store
 from lectern.effects.media import airable
@@ -202,6 +203,27 @@ async def test_what_is_no_class_id_on_a_waiting_list_is_passed_over() -> None:
     lists = {key: ["c-1", "nul\0", "x" * 251, "", "c-2"]}
     assert results._readable(key, lists) == ["c-1", "c-2"]
     assert results._readable((7, Resolution.P720), lists) == []
+
+
+async def test_a_change_that_waits_is_not_said_to_be_no_class_id(caplog: pytest.LogCaptureFixture) -> None:
+    """Its revision waits on the list like a class; the platform knows it by its class alone."""
+    key = (6666, Resolution.P720)
+    assert results._readable(key, {key: ["c-1", "c-2^1", "c-2~backup^1"]}) == ["c-1"]
+    assert caplog.text == ""
+
+
+async def test_a_class_on_a_waiting_list_that_nobody_can_read_holds_up_no_other(teacher: Teacher) -> None:
+    """Its rendition would never be settled: each class that waits for it would be neither aired nor refused."""
+    key, now = (6666, Resolution.P720), time.time()
+    with transaction(teacher.engine) as connection:
+        for class_id, state in (("bad", "lost in thought"), ("good", "waiting")):
+            row = {"class_id": class_id, "state": state, "payload": "{}", "received_at": now, "updated_at": now}
+            row |= {"record_id": 6666, "resolution": "720P", "start_time": now, "end_time": now + 60}
+            connection.execute(insert(at_teacher.orders).values(**row))
+        changes = Changes(teacher.settings, now)
+        found = results.waiters_of(connection, changes, [key], {key: ["bad", "good", "old"]})[key]
+    assert [one.class_id for one in found.orders] == ["good"]
+    assert set(found.known) == {"bad", "good"}
 
 
 async def test_an_output_that_cannot_be_looked_for_is_taken_as_not_there(
