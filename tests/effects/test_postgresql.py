@@ -10,15 +10,19 @@ import pytest
 from sqlalchemy import Engine, make_url, select, text
 from sqlalchemy.exc import OperationalError
 
-from lectern.effects.rows import bookings, events, inbox, peers, schema, tables
+from lectern.changes import CancelTold, Taken
+from lectern.effects.rows import as_run, bookings, cancels, events, inbox, leases, outbox, peers, schema, tables
 from lectern.effects.rows.inbox import Arrived
 from lectern.effects.rows.tables.engine import WRITERS, open_database, own_rows, reading, transaction
 from lectern.effects.rows.tables.teacher import journal, orders
 from lectern.errors import CallAPerson, Misuse
-from lectern.facts import Event
-from lectern.messages import Booking
+from lectern.facts import AsRun, Event
+from lectern.messages import Booking, Release
 from lectern.migrations.teacher.versions import r0009_wide_numbers as wide
+from lectern.outgoing import Kind, Outgoing
 from lectern.states import BookingState
+from lectern.wire import BACKUP, MAX_NAME
+from tests import strategies
 from tests.stage.postgres import Databases
 from tests.stage.waiting import wait_until
 from town.ports import free_port
@@ -161,6 +165,25 @@ def test_an_event_may_have_a_long_name(engine: Engine) -> None:
         events.note(connection, journal, "t" * 300, [Event("deadline passed: " + "long " * 30, "c-1")], NOW)
     with reading(engine) as connection:
         assert len(connection.execute(select(journal.events.c.what)).scalar_one()) > 150
+
+
+@pytest.mark.parametrize(
+    "class_id", [f"{'c' * MAX_NAME}^9", f"{'c' * (MAX_NAME - len(BACKUP))}{BACKUP}^1"], ids=["class", "second airing"]
+)
+def test_the_longest_class_can_be_changed(engine: Engine, class_id: str) -> None:
+    """The id of its revision is longer than any on the wire; SQLite keeps it, too."""
+    parts = [AsRun(1, 1, "recording", NOW, NOW + 1, 0.0, 1.0)]
+    booking = strategies.booking("c-1").under(class_id)
+    told = Outgoing("streamer1", Kind.STREAM, Release.model_construct(class_id=class_id), class_id)
+    with transaction(engine) as connection:
+        bookings.add(connection, [(booking, BookingState.PLACED)], NOW)
+        outbox.put(connection, journal, [told], NOW)
+        events.note(connection, journal, "teacher", [Event("placed", class_id)], NOW)
+        cancels.put(connection, [CancelTold(class_id, "streamer1", NOW + 60)], NOW)
+        leases.note_moves(connection, [Taken(class_id, "streamer1", 1, refused=False)], NOW)
+        as_run.keep_of(connection, "streamer1", class_id, parts)
+    with reading(engine) as connection:
+        assert bookings.by_id(connection, [class_id])[class_id].state is BookingState.PLACED
 
 
 @pytest.mark.usefixtures("processes")
