@@ -14,6 +14,7 @@ from lectern.changes import CancelTold, Taken
 from lectern.effects.rows import as_run, bookings, cancels, events, inbox, leases, outbox, peers, schema, tables
 from lectern.effects.rows.inbox import Arrived
 from lectern.effects.rows.tables.engine import WRITERS, open_database, own_rows, reading, transaction
+from lectern.effects.rows.tables.look import looking, open_to_look
 from lectern.effects.rows.tables.teacher import journal, orders
 from lectern.errors import CallAPerson, Misuse
 from lectern.facts import AsRun, Event
@@ -184,6 +185,27 @@ def test_the_longest_class_can_be_changed(engine: Engine, class_id: str) -> None
         as_run.keep_of(connection, "streamer1", class_id, parts)
     with reading(engine) as connection:
         assert bookings.by_id(connection, [class_id])[class_id].state is BookingState.PLACED
+
+
+def test_who_looks_at_a_database_without_our_tables_is_told_what_to_type(url: str) -> None:
+    engine = open_to_look(url, "teacher")
+    said = "(?s)no teacher's database of this release .*lectern init"
+    with pytest.raises(Misuse, match=said), looking(engine, "teacher") as connection:
+        inbox.waiting(connection, journal)
+    engine.dispose()
+
+
+def test_who_may_make_no_tables_is_not_told_of_a_file(url: str) -> None:
+    with psycopg.connect(url) as owner:
+        owner.execute("DROP ROLE IF EXISTS guest")
+        owner.execute("CREATE ROLE guest LOGIN")
+        owner.execute("REVOKE CREATE ON SCHEMA public FROM PUBLIC")
+    engine = open_database(make_url(url).set(username="guest").render_as_string(hide_password=False))
+    with pytest.raises(Misuse, match="permission denied") as caught:
+        schema.upgrade(engine, "teacher")
+    assert "file" not in caught.value.message
+    assert f"ALTER DATABASE {make_url(url).database} OWNER TO guest" in caught.value.message
+    engine.dispose()
 
 
 @pytest.mark.usefixtures("processes")

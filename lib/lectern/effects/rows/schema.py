@@ -26,6 +26,9 @@ from lectern.migrations.look import shape
 _TABLES: Mapping[Role, MetaData] = MappingProxyType(
     {"teacher": TeacherTable.metadata, "streamer": StreamerTable.metadata}
 )
+_NOT_THEIRS = "42501"
+"""The SQLSTATE of PostgreSQL for a user that lacks a right."""
+
 _ALEMBIC = threading.Lock()
 """Held during a migration, because Alembic keeps it in module globals."""
 
@@ -211,7 +214,20 @@ def in_words(engine: Engine) -> Iterator[None]:
     except (TryAgain, CallAPerson, Misuse) as error:
         raise type(error)(f"{_name(engine)}: {error.message}") from error
     except (sqlite3.Error, DBAPIError) as error:
-        raise _translated(_name(engine), str(getattr(error, "orig", None) or error)) from error
+        cause = getattr(error, "orig", None) or error
+        if getattr(cause, "sqlstate", None) == _NOT_THEIRS:
+            raise _not_theirs(engine, str(cause).partition("\n")[0]) from error
+        raise _translated(_name(engine), str(cause)) from error
+
+
+def _not_theirs(engine: Engine, found: str) -> Misuse:
+    quoted = engine.dialect.identifier_preparer.quote
+    user, database = quoted(engine.url.username or "lectern"), quoted(engine.url.database or "lectern")
+    return Misuse(
+        f"{_name(engine)}: its user may not change it ({found}). Nothing was changed. As the server's superuser, type: "
+        f"ALTER DATABASE {database} OWNER TO {user}; and if its tables have another owner: REASSIGN OWNED BY that one "
+        f"TO {user};"
+    )
 
 
 def _translated(name: str, found: str) -> LecternError:

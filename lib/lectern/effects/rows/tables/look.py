@@ -7,12 +7,16 @@ from pathlib import Path
 from typing import Literal
 
 from sqlalchemy import Connection, Engine, NullPool, create_engine, event
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import DBAPIError
 
 from lectern.effects.rows.tables.engine import BUSY_TIMEOUT_S, file_of, open_database, reading
 from lectern.errors import LecternError, Misuse
 
 INIT = "Make it with `lectern init`, or set the database URL; in which folder were you?"
+
+_LACKS = ("no such table", "no such column")
+_UNDEFINED = frozenset({"42P01", "42703"})
+"""SQLSTATEs of PostgreSQL for a table and a column that are not there."""
 
 
 def open_to_look(url: str, role: str) -> Engine:
@@ -56,7 +60,7 @@ def looking(engine: Engine, role: str) -> Iterator[Connection]:
         with reading(engine) as connection:
             yield connection
     except DBAPIError as error:
-        found = str(error.orig)
-        if isinstance(error, OperationalError) and ("no such table" in found or "no such column" in found):
+        found, *_ = str(error.orig).splitlines() or [""]  # PostgreSQL adds the statement's line
+        if found.startswith(_LACKS) or getattr(error.orig, "sqlstate", None) in _UNDEFINED:
             raise Misuse(f"this is no {role}'s database of this release ({found}). {INIT}") from error
         raise LecternError(f"the {role}'s database cannot be read: {found}") from error
