@@ -16,6 +16,7 @@ from flows.handling import apart, changed
 from flows.host import NOWHERE, Streamer, log, streamer
 from flows.streamer import download, lost
 from flows.streamer.prepare import follow
+from lectern import words
 from lectern.effects.files import quarantine, scan, store
 from lectern.effects.files.origin import RemoteFile
 from lectern.effects.files.scan import Found
@@ -56,8 +57,10 @@ async def reconciled(host: Streamer, *, dry_run: bool = False, reads: bool = Tru
         await host.commit(_agree, host, [one for one in found if _is_new(one, rows)])
         bound = host.settings.max_bytes * quarantine.SHARE
         for gone in await asyncio.to_thread(quarantine.prune, root, bound, time.time()):
-            log.warning("%s: deleted from the quarantine, which is too full or keeps it too long", gone.path)
-            table.append({"what": str(gone.path), "done": "deleted from the quarantine"})
+            log.warning(
+                "%s: deleted from the quarantine, which is too full or keeps it too long", words.path(gone.path)
+            )
+            table.append({"what": words.path(gone.path), "done": "deleted from the quarantine"})
     await _measure(host, [one.stem for one in found if one.stem in rows and rows[one.stem].duration_s is None])
     return table + [await _mended(host, one) for one in touched] if reads else table
 
@@ -107,7 +110,7 @@ async def _mend(host: Streamer, one: Difference) -> str:
         case Difference(Odd.TOUCHED, Cached() as row, Path() as path):
             return await _read(host, row, path)
         case Difference(Odd.UNKNOWN, _, Path() as path):
-            log.warning("%s: no row knows it; it is moved to quarantine", path)
+            log.warning("%s: no row knows it; it is moved to quarantine", words.path(path))
             await asyncio.to_thread(store.quarantine, root, path)
             return "moved to quarantine"
     raise AssertionError(f"{one.odd}: no way to mend it")

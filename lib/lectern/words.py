@@ -1,5 +1,6 @@
-"""How times, lengths and amounts are written for people: in the host's own time, in units that people use."""
+"""How times, lengths, amounts and files are written for people: in the host's own time, in units that people use."""
 
+import os
 import time
 
 _UNITS = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
@@ -56,6 +57,11 @@ def size(number_of_bytes: float) -> str:
 def counted(number: int, thing: str, things: str | None = None) -> str:
     """A number and what it counts: ``1 class``, ``1,200 classes``."""
     return f"{number:,} {thing if number == 1 else things or thing + 's'}"
+
+
+def path(file: str | os.PathLike[str]) -> str:
+    r"""A file's path; bytes of a name that is no UTF-8, as names in GBK are none, are written as ``\xbf``."""
+    return os.fsencode(file).decode("utf-8", "backslashreplace")
 
 
 def _written(form: str, at: float) -> str:

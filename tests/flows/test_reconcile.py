@@ -16,7 +16,7 @@ from flows.streamer.lessons import lesson
 from lectern.effects.files import quarantine, scan, store
 from lectern.effects.files.origin import RemoteFile
 from lectern.effects.media import airable, whole
-from lectern.effects.rows import airings, cache
+from lectern.effects.rows import airings, cache, holdings
 from lectern.effects.rows.differences import Odd, differences, doubtful
 from lectern.effects.rows.tables.engine import open_database, reading, transaction
 from lectern.effects.rows.tables.streamer import classes, dirs, files
@@ -373,3 +373,18 @@ def test_a_start_with_many_files_is_short(host: Streamer) -> None:
         odd, doubted = doubtful(connection, [replace(found[0], mtime=1.0), *found[2:]])
     assert ([one.stem for one in odd], set(doubted)) == ([found[0].stem], {found[0].stem, found[1].stem})
     assert {one.odd for one in differences(odd, doubted)} == {Odd.TOUCHED, Odd.MISSING}
+
+
+@pytest.mark.asyncio
+async def test_a_file_whose_name_is_no_utf_8_is_named_like_the_others(host: Streamer, master: bytes) -> None:
+    """A terminal and Prefect take no half characters: of all differences, none would be shown."""
+    put(host, "1", master, mtime=0.0).unlink()
+    odd = host.settings.video_root / os.fsdecode("课程.flv".encode("gbk"))
+    odd.write_bytes(master)
+    with reading(host.engine) as connection:
+        found = holdings.differences(connection, host.settings.video_root)
+    assert len("\n".join(found).encode().splitlines()) == 2
+    assert "\\xbf\u03b3\\xcc.flv: no row knows it" in found[0]
+    table = await reconcile.reconciled(host)
+    assert sorted(str(one["done"]) for one in table) == ["it is downloaded again", "moved to quarantine"]
+    assert all(str(one["what"]).encode() for one in table)

@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from lectern import words
 from lectern.effects.files.store import QUARANTINE
 
 _log = logging.getLogger("lectern")
@@ -44,7 +45,8 @@ def prune(root: Path, max_bytes: float, now: float) -> list[Aside]:
             try:
                 one.path.unlink(missing_ok=True)
             except OSError as error:
-                _log.warning("%s: cannot be deleted from the quarantine: %s", one.path, error.strerror or error)
+                why = error.strerror or error
+                _log.warning("%s: cannot be deleted from the quarantine: %s", words.path(one.path), why)
             else:
                 gone.append(one)
     _drop_empty(root / QUARANTINE)

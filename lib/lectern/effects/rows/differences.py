@@ -7,6 +7,7 @@ from pathlib import Path
 
 from sqlalchemy import Connection, not_, select
 
+from lectern import words
 from lectern.effects.files import store
 from lectern.effects.files.scan import Found
 from lectern.effects.rows import cache
@@ -38,7 +39,7 @@ class Difference:
 
     def words(self) -> str:
         """The difference in words, for people."""
-        thing = self.row.stem if self.row is not None else str(self.path)
+        thing = self.row.stem if self.row is not None else words.path(self.path or "")
         return f"{thing}: {self.odd}{': ' + self.why if self.why else ''}"
 
 
