@@ -28,6 +28,7 @@ from lectern.wire import (
     by_resolution,
     is_count,
     needs_record,
+    unchecked,
 )
 
 TAKE_BACK = "take back"
@@ -132,7 +133,7 @@ class Booking(Message, comes_by="order_channel", goes_to="booking"):
     def under(self, airing_id: str) -> "Booking":
         """The same under the id of another airing, which no class_id on the wire can have."""
         given = {name: getattr(self, name) for name in Booking.model_fields} | (self.model_extra or {})
-        return Booking.model_construct(**{**given, "class_id": airing_id})
+        return unchecked(Booking, {**given, "class_id": airing_id})
 
 
 class Cancel(Message, comes_by="cancel_channel", goes_to="booking"):

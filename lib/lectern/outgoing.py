@@ -10,7 +10,7 @@ from pydantic_core import from_json
 from lectern.errors import ErrorCode
 from lectern.messages import Message, Prepare
 from lectern.states import Resolution
-from lectern.wire import read_resolution
+from lectern.wire import read_resolution, unchecked
 
 
 class Kind(StrEnum):
@@ -98,7 +98,7 @@ def prepare(payload: str, url: str, placement: int) -> Prepare:
     if "video_resolution" in fields:
         fields["video_resolution"] = Resolution(str(read_resolution(fields["video_resolution"])))
     fields |= {"cmd": "prepare", "video_url": url, "placement": placement}
-    return Prepare.model_construct(**fields)
+    return unchecked(Prepare, fields)
 
 
 class About(TypedDict, total=False):

@@ -2,9 +2,9 @@
 
 import re
 from collections.abc import Mapping
-from typing import Annotated
+from typing import Annotated, Any, TypeVar
 
-from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, WithJsonSchema
 
 from lectern import urls
 from lectern.states import Backend, Resolution
@@ -98,6 +98,20 @@ def needs_record(record_id: int | None, resolution: Resolution | None) -> None:
     """Raise ValueError if a resolution is named without a record."""
     if record_id is None and resolution is not None:
         raise ValueError("record_id is needed if a video_resolution is given")
+
+
+M = TypeVar("M", bound=BaseModel)
+_NOT_GIVEN = frozenset({"cls", "_fields_set"})
+"""Parameters of `model_construct` itself, under which no sender's field can be given to it."""
+
+
+def unchecked(kind: type[M], fields: Mapping[str, Any]) -> M:
+    """A message of *fields* that were checked before, with the unknown ones of its sender, whatever their names are."""
+    odd = {name: fields[name] for name in _NOT_GIVEN if name in fields}
+    made = kind.model_construct(**{name: value for name, value in fields.items() if name not in odd} if odd else fields)
+    if odd and made.model_extra is not None:
+        made.model_extra.update(odd)
+    return made
 
 
 SUCCESS = frozenset({"sucess", "success"})

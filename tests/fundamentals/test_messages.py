@@ -11,10 +11,11 @@ from pydantic_core import from_json
 import lectern.commands
 from flows.resident import deployments
 from lectern.commands import COMMANDS, MAX_BODY_BYTES, Body, command_of, parse
+from lectern.decide.backups import second_of
 from lectern.errors import MALFORMED, Malformed
-from lectern.facts import Kept
-from lectern.messages import TAKE_BACK, Booking, Cancel, Message, TranscodingResult
-from lectern.outgoing import Alarm, OrderResult
+from lectern.facts import Kept, Order
+from lectern.messages import TAKE_BACK, Booking, Cancel, Message, Prepare, TranscodingResult
+from lectern.outgoing import Alarm, OrderResult, prepare
 from lectern.runs.labels import class_of
 from lectern.settings import StreamerSettings, TeacherSettings
 from lectern.states import Backend, Resolution
@@ -266,6 +267,19 @@ def test_a_message_is_frozen() -> None:
 def test_unknown_fields_are_kept_and_passed_on_even_where_they_are_null() -> None:
     sent = BOOKING | {"teacher_note": {"colour": None}, "tag": None}
     assert json.loads(parse(json.dumps(sent), (Booking,)).to_json()) == sent
+
+
+@pytest.mark.parametrize("name", ["cls", "_fields_set", "self", "stem", "payload", "model_extra"])
+def test_an_unknown_field_may_have_any_name(name: str) -> None:
+    """A platform that calls something of its own `cls` got no answer to any of its bookings."""
+    known = {**BOOKING, "push_url_backup": "rtmp://push.example/live/second"}
+    booking = parse(json.dumps({**known, name: "math-3"}), (Booking,))
+    second, order = second_of(booking.payload), Order.of(booking)
+    assert second is not None
+    told = prepare(order.payload, "http://origin.example/6666_720P.flv", 1)
+    for one in (booking, second, told):
+        assert json.loads(one.to_json())[name] == "math-3"
+    assert parse(told.to_json(), (Prepare,)).stem == "6666_720P"
 
 
 def test_our_own_absent_fields_are_left_out() -> None:
