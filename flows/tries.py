@@ -18,8 +18,8 @@ from lectern import errors, outgoing
 from lectern.backoff import backoff_s
 from lectern.commands import fields_of
 from lectern.effects.files import disk
-from lectern.effects.rows import airings, bookings, events, inbox, outbox
-from lectern.errors import Misuse, TryAgain
+from lectern.effects.rows import airings, events, inbox, outbox, revisions
+from lectern.errors import CallAPerson, Misuse, TryAgain
 from lectern.facts import Event, Kept
 from lectern.messages import Report
 from lectern.outgoing import Kind, Outgoing
@@ -167,11 +167,11 @@ def _answer(connection: Connection, host: Host[Any], one: Kept, class_id: str, w
         if one.command == "change":
             changed = outgoing.change_answer(class_id, code, why)
             return Outgoing(host.settings.change_result_channel, Kind.CHANNEL, changed, class_id)
-        if one.command != "order" or class_id in bookings.by_id(connection, [class_id]):
+        if one.command != "order" or class_id in revisions.booked(connection, [class_id]):
             return None
         said = outgoing.answer(class_id, code, why)
         return Outgoing(host.settings.order_result_channel, Kind.CHANNEL, said, class_id)
-    if one.command != "prepare" or class_id in airings.by_id(connection, [class_id]):
+    if one.command != "prepare" or _is_here(connection, class_id):
         return None
     placement = fields_of(one.body).get("placement", 1)
     report = Report(
@@ -184,3 +184,11 @@ def _answer(connection: Connection, host: Host[Any], one: Kept, class_id: str, w
         placement=placement if type(placement) is int else 1,
     )
     return Outgoing(host.settings.report_stream, Kind.STREAM, report, class_id)
+
+
+def _is_here(connection: Connection, class_id: str) -> bool:
+    """Whether this streamer has the class; one whose row cannot be read is never aired here, so another may get it."""
+    try:
+        return class_id in airings.by_id(connection, [class_id])
+    except (CallAPerson, ValueError):
+        return False

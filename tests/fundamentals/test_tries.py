@@ -11,7 +11,7 @@ from uuid import uuid4
 import pytest
 from prefect.client.schemas.objects import FlowRun
 from prefect.states import Completed, Failed
-from sqlalchemy import select
+from sqlalchemy import insert, select
 from sqlalchemy.exc import OperationalError
 
 from flows import tries
@@ -20,6 +20,8 @@ from lectern.effects.redis.sending import Sent
 from lectern.effects.rows import inbox
 from lectern.effects.rows.inbox import Arrived
 from lectern.effects.rows.tables.engine import open_database, reading, transaction
+from lectern.effects.rows.tables.streamer import classes, tasks
+from lectern.effects.rows.tables.teacher import orders
 from lectern.facts import Kept
 from lectern.messages import Message, Prepare
 from lectern.settings import TeacherSettings
@@ -120,6 +122,25 @@ def test_what_cannot_be_answered_is_a_dead_letter_with_an_alarm(host: Host[Any])
         ended(host, claim(host), Failed(message="boo"))
     assert claim(host) == []
     assert [(one["cmd"], one.get("code")) for one in sent(host)] == [("dead_letter", None), ("alarm", 504)]
+
+
+def test_a_message_about_a_class_that_nobody_can_read_is_given_up_like_any_other(host: Host[Any]) -> None:
+    """It was tried for ever, and after two minutes its host was not ready any more. Another streamer gets the class."""
+    times = {"start_time": 1, "end_time": LATER}
+    with transaction(host.engine) as connection:
+        if is_teacher(host):
+            row = {"class_id": "c-1", "state": "lost in thought", "payload": "{}", "received_at": 1, "updated_at": 1}
+            connection.execute(insert(orders).values(**row, **times))
+        else:
+            connection.execute(insert(tasks).values(class_id="c-1", push_url="rtmp://push.example/live/c-1", **times))
+            connection.execute(insert(classes).values(class_id="c-1", video_id="6666", state="ready"))
+    command = "order" if is_teacher(host) else "prepare"
+    keep(host, [message(host, "c-1").to_json()], command)
+    for _ in range(host.settings.inbox_tries):
+        ended(host, claim(host), Failed(message="boo"))
+    assert claim(host) == []
+    said = [(one["cmd"], one.get("code")) for one in sent(host)]
+    assert said == [("dead_letter", None), *([] if is_teacher(host) else [("prepared", 506)]), ("alarm", 506)]
 
 
 @pytest.mark.parametrize(
