@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from lectern.decide import ecs as decide
 from lectern.effects.ecs import source, ssh
 from lectern.effects.ecs.job import Job, Programs, Report
 from lectern.errors import NO_ECS_ROOM, TRANSCODE_TIMED_OUT, CallAPerson, FallBack, Refuse, TryAgain
@@ -100,6 +101,18 @@ async def test_a_killed_encoder_is_noticed(connection: ssh.Connection, slow_job:
         os.killpg(int((Path(job.work_root) / job.name / "encode.pid").read_text()), signal.SIGKILL)
     with pytest.raises(TryAgain, match=r"137|ended from outside"):
         await task
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("at", ["/source", "/6666_240P.flv"], ids=["source", "rendition"])
+async def test_a_killed_probe_says_nothing_of_the_recording(
+    connection: ssh.Connection, job: Job, tmp_path: Path, at: str
+) -> None:
+    """A host that ran out of memory killed it: the classes would be refused for a recording that is good."""
+    killed = stand_in(tmp_path / "ffprobe", f'case "$*" in *{at}) kill -KILL $$;; esac\nexec ffprobe "$@"')
+    with pytest.raises(TryAgain, match="ffprobe was killed") as raised:
+        await transcode(connection, replace(job, programs=Programs(ffprobe=killed)))
+    assert decide.blame(raised.value) is decide.Blame.HOST
 
 
 @pytest.mark.asyncio

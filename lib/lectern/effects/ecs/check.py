@@ -26,6 +26,9 @@ LOOK_S = 60.0
 MISSING = frozenset({126, 127})
 """The exit codes by which a shell says that a program cannot be run."""
 
+_BY_ITSELF = frozenset({0, 1})
+"""The exit codes of ffprobe; of a killed one, setsid says the signal's number, and a shell 128 more."""
+
 _TAIL_S = 3
 _WHOLE_S = 10.0  # a shorter file is decoded whole: ffmpeg finds no way into an FLV file with a single keyframe
 _LEAST_BYTES_S = 100  # less than that is no picture
@@ -71,8 +74,8 @@ async def look(
 ) -> Media:
     """Look at a file by ffprobe; if it has just been fetched, first rename it from *was* to *path*.
 
-    Raises Refuse(BAD_RECORDING) if it is no recording, TryAgain if there is no such file, CallAPerson if the host
-    has no ffprobe, or no curl to upload the renditions.
+    Raises Refuse(BAD_RECORDING) if it is no recording, TryAgain if there is no such file or ffprobe was killed,
+    CallAPerson if the host has no ffprobe, or no curl to upload the renditions.
     """
     moving = [] if was is None else ["sh", "-c", _MOVE, "lectern", programs.curl, was, path]
     finished = await _look(connection, [*moving, *_probe_argv(programs.ffprobe, path)])
@@ -80,9 +83,16 @@ async def look(
         raise missing(connection, programs.curl, "curl")
     if moving and finished.returncode == _NOT_MOVED:
         raise TryAgain(f"{connection.host}: {finished.last_words}")
-    if finished.returncode in MISSING:
-        raise missing(connection, programs.ffprobe, "ffmpeg")
+    _ended_itself(connection, programs.ffprobe, finished.returncode)
     return _recording(_media_of_json(finished.output), finished.last_words, thing, BAD_RECORDING)
+
+
+def _ended_itself(connection: ssh.Connection, ffprobe: str, returncode: int) -> None:
+    """Raise CallAPerson if the host has no *ffprobe*, TryAgain if a signal ended it: then nobody looked at the file."""
+    if returncode in MISSING:
+        raise missing(connection, ffprobe, "ffmpeg")
+    if returncode not in _BY_ITSELF:
+        raise TryAgain(f"{connection.host}: ffprobe was killed ({returncode}); has it too little memory?")
 
 
 def _probe_argv(ffprobe: str, path: str) -> list[str]:
@@ -149,8 +159,7 @@ async def made_well(connection: ssh.Connection, programs: Programs, wanted: Want
         looked, size, md5, *_ = measured.split()
     except ValueError as error:
         raise TryAgain(f"{connection.host}: {path} cannot be read: {finished.last_words}") from error
-    if int(looked) in MISSING:
-        raise missing(connection, programs.ffprobe, "ffmpeg")
+    _ended_itself(connection, programs.ffprobe, int(looked))
     made = _recording(_media_of_json(json_text), finished.last_words, wanted.thing, TRANSCODE_FAILED)
     found = Measured(int(size), md5)
     check(wanted, made, found, _end_of(tail))
