@@ -21,7 +21,7 @@ from lectern.effects.files import store
 from lectern.effects.files.origin import RemoteFile
 from lectern.effects.media import push_target
 from lectern.effects.redis.sending import Sent
-from lectern.effects.rows import airings, cache, metrics, old_times, plans
+from lectern.effects.rows import airings, cache, dead_air, metrics, old_times, plans
 from lectern.effects.rows.tables.engine import open_database, reading, transaction
 from lectern.effects.rows.tables.streamer import classes, files, journal, tasks
 from lectern.errors import TryAgain
@@ -476,6 +476,18 @@ async def test_only_the_last_runs_of_downloads_are_remembered(host: Streamer, mo
         await line.step()
     assert cast("Runs", host.runs).made == ["1", "2"]
     assert len(line._known) == 2
+
+
+def test_the_recording_of_the_class_that_begins_first_is_looked_through_first(host: Streamer) -> None:
+    """Not that of a short class that begins later, but is over before."""
+    add(host, "long", "1", starts_in_s=100)
+    add(host, "short", "2", starts_in_s=200)
+    now = time.time()
+    with transaction(host.engine) as connection:
+        connection.execute(update(tasks).where(tasks.c.class_id == "long").values(end_time=now + 9000))
+        found = dead_air.unlooked(connection, now)
+        assert found is not None
+        assert found.stem == "1"
 
 
 def test_a_recording_that_cannot_be_there_in_time_is_told_at_once(host: Streamer) -> None:

@@ -20,8 +20,8 @@ def unlooked(connection: Connection, now: float) -> Cached | None:
     found = cache.where(connection, _NEEDED & files.c.dead_air.is_(None))
     if not found:
         return None
-    ends = {one.stem: one.end_time for one in reversed(airings.live(connection)) if one.end_time > now}
-    return min((one for one in found if one.stem in ends), key=lambda one: ends[one.stem], default=None)
+    starts = {one.stem: one.start_time for one in reversed(airings.live(connection)) if one.end_time > now}
+    return min((one for one in found if one.stem in starts), key=lambda one: starts[one.stem], default=None)
 
 
 def looked(connection: Connection, row: Cached, warning: str) -> bool:
