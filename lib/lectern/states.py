@@ -91,6 +91,18 @@ class FileState(StrEnum):
     EVICTING = "evicting"  # no longer counted; its file is about to be deleted
     BAD = "bad"  # the last download failed; kept for the reason only, takes no room
 
+    @classmethod
+    def read(cls, stored: str | None) -> "FileState":
+        """The state that a stored text means.
+
+        A row of the old program has none. With that, or a word of a newer release that was rolled back, the file is
+        taken as here: the start compares it with its row, and downloads it again if it is not.
+        """
+        try:
+            return cls(stored or cls.READY)
+        except ValueError:
+            return cls.READY
+
 
 class InboxState(StrEnum):
     """The state of a message in the inbox."""

@@ -20,7 +20,7 @@ from lectern.effects.rows import airings, cache, holdings
 from lectern.effects.rows.differences import Odd, differences, doubtful
 from lectern.effects.rows.tables.engine import open_database, reading, transaction
 from lectern.effects.rows.tables.streamer import classes, dirs, files
-from lectern.facts import Cached, Idle
+from lectern.facts import Cached, Idle, Usage
 from lectern.messages import Prepare
 from lectern.places import Places
 from lectern.settings import StreamerSettings
@@ -388,3 +388,19 @@ async def test_a_file_whose_name_is_no_utf_8_is_named_like_the_others(host: Stre
     table = await reconcile.reconciled(host)
     assert sorted(str(one["done"]) for one in table) == ["it is downloaded again", "moved to quarantine"]
     assert all(str(one["what"]).encode() for one in table)
+
+
+@pytest.mark.asyncio
+async def test_a_rendition_in_a_state_that_nobody_knows_holds_up_no_start(host: Streamer, master: bytes) -> None:
+    """A newer release has left it, or somebody's hand: the file is as good as its size says, and it is counted."""
+    put(host, "1", master, mtime=0.0).unlink()
+    put(host, "2", master)
+    put(host, "3", master).write_bytes(b"x")
+    with transaction(host.engine) as connection:
+        connection.execute(update(files).where(files.c.id.in_(["2", "3"])).values(state="on the moon"))
+    table = await reconcile.reconciled(host)
+    assert sorted(str(one["what"]).partition(":")[0] for one in table) == ["1", "3"]
+    with reading(host.engine) as connection:
+        states = dict(connection.execute(select(files.c.id, files.c.state)).all())
+        assert states == {"1": "downloading", "2": "ready", "3": "downloading"}
+        assert cache.used(connection, host.settings.video_root) == Usage(3 * len(master), 3)

@@ -26,10 +26,9 @@ _UNPINNED = files.c.num_cite == 0
 
 def _cached(row) -> Cached:  # type: ignore[no-untyped-def]  # noqa: ANN001 (a row of SQLAlchemy)
     stem, state, cited, site, url, size_bytes, duration_s, used_at, reason, source, crc64, *rest = row
-    known = FileState(state) if state else FileState.READY
     its_sum = None if crc64 is None else int(crc64)
     used = (duration_s, used_at or 0.0, reason, source, its_sum)
-    return Cached(stem, known, cited or 0, site, url, size_bytes or 0, *used, *rest)
+    return Cached(stem, FileState.read(state), cited or 0, site, url, size_bytes or 0, *used, *rest)
 
 
 _BY_STEM = select(*_COLUMNS).where(among(files.c.id))
@@ -229,6 +228,8 @@ def lose(connection: Connection, root: Path, before: Cached) -> None:
 def recount(connection: Connection, root: Path, citations: dict[str, int]) -> Usage:
     """Set the sums from the rows, and num_cite of each from *citations*; returns used and reserved."""
     usage(connection, root)
+    unknown = files.c.state.not_in(list(FileState))
+    connection.execute(update(files).where(unknown).values(state=FileState.READY))
     wrong = func.coalesce(files.c.num_cite, 1) != 0
     connection.execute(update(files).where(wrong).values(num_cite=0))
     for stem, number in citations.items():
