@@ -51,9 +51,10 @@ _LAST_COMMA = re.compile(rf"{_STRING}|,(?=[ \t\r\n]*[}}\]])")
 def strict(text: str) -> str:
     """The JSON that *text* means, with each remaining character at its old position.
 
-    Old configs contain calculations (``1000*60*60*24, // a day``): spaces replace comments and a comma before a closing
-    bracket; a product becomes its result, padded with spaces.
+    Old configs contain calculations (``1000*60*60*24, // a day``): spaces replace comments, a comma before a closing
+    bracket, and a byte order mark; a product becomes its result, padded with spaces.
     """
+    text = f" {text[1:]}" if text.startswith("\ufeff") else text
     return _LAST_COMMA.sub(lambda part: " " if part[0] == "," else part[0], _LOOSE.sub(_plain, text))
 
 

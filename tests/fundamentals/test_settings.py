@@ -164,6 +164,13 @@ def test_the_old_config_may_calculate_and_have_comments() -> None:
     assert (found.order_warn_time_out_s, found.transcoding_time_out_s) == (86400, 90)
 
 
+def test_the_old_config_may_begin_with_a_byte_order_mark() -> None:
+    """Editors on Windows write one, and Node.js passes over it."""
+    path = Path("config.json").absolute()
+    path.write_text('\ufeff{"transcoding_time_out": 90000}', encoding="utf-8")
+    assert teacher(teacher_config=path).transcoding_time_out_s == 90
+
+
 def test_the_old_config_holds_milliseconds() -> None:
     found = teacher(teacher_config=config(order_warn_time_out=86_400_000, transcoding_time_out=90_000, port=8080))
     assert (found.order_warn_time_out_s, found.transcoding_time_out_s) == (86_400, 90)

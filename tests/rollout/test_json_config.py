@@ -57,6 +57,13 @@ def test_a_missing_name_is_added_in_front_in_the_files_own_indentation() -> None
     )
 
 
+def test_a_byte_order_mark_stays_where_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "config.json"
+    path.write_text('\ufeff{\n  "transcoding_time_out": 1000*60*2 // two minutes\n}', encoding="utf-8")
+    new = json_config.edited(json_config.read(path), WANTED)
+    assert new == ('\ufeff{\n  "order_warn_time_out": 86400000,\n  "transcoding_time_out": 1000*60*2 // two minutes\n}')
+
+
 def test_an_object_on_one_line_stays_on_it() -> None:
     assert json_config.edited('{ "a": 1 }', {"b": 2}) == '{ "b": 2, "a": 1 }'
     assert json_config.edited('{"a":1}', {"b": 2}) == '{"b": 2,"a":1}'
