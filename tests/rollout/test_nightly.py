@@ -89,6 +89,19 @@ def test_the_oldest_beyond_those_that_are_kept_go_and_what_a_killed_one_left(liv
     }
 
 
+def test_a_backup_whose_manifest_is_damaged_is_named_and_hides_no_other(live: Path, folder: Path) -> None:
+    """Each later night would fail at it, and the age of the newest one would be told as infinite."""
+    for number, content in enumerate([b"", b"[]", b"\xff"]):
+        odd = folder / f"streamer-streamer1-2026010{number}T000000Z"
+        odd.mkdir(parents=True)
+        (odd / backups.MANIFEST).write_bytes(content)
+    said = typed("streamer").stdout
+    for number in range(3):
+        assert f"streamer-streamer1-2026010{number}T000000Z: its manifest cannot be read" in said
+    assert len(backups.manifests(folder, "streamer-streamer1")) == 1
+    assert backups.ages_s(folder, "streamer-streamer1", time.time())["here"] < 600
+
+
 def test_a_damaged_database_makes_no_backup_and_the_older_ones_stay(live: Path, folder: Path) -> None:
     told("streamer")
     time.sleep(1.1)  # a backup is named by its second
@@ -161,7 +174,7 @@ def test_its_age_is_infinite_before_the_first_one_and_nothing_where_no_backups_a
         (folder / f"streamer-s-{number}" / "manifest.json").write_text(json.dumps(manifest))
     assert backups.ages_s(folder, "streamer-s", 100) == {"here": 70, "away": 75}
     (folder / "streamer-s-30" / "manifest.json").write_text("{")
-    assert backups.ages_s(folder, "streamer-s", 100) == {"here": math.inf}, "what cannot be read is no backup"
+    assert backups.ages_s(folder, "streamer-s", 100) == {"here": 80, "away": 75}, "what cannot be read is no backup"
 
 
 # -- off the host -------------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from lectern.cli.terms import Json, Role, say, settings_of
+from lectern.effects.files import backups
 from lectern.errors import LecternError, Misuse
 from lectern.rollout.backup import away, nightly, store
 from lectern.rollout.backup.nightly import Made
@@ -61,6 +62,7 @@ def backup(
     with nightly.alone(into):
         made = nightly.make(found, called, into)
         pruned = nightly.prune(called, into, keep)
+        odd = [str(one) for one in backups.damaged(into, called)]
         failure = None
         try:
             if target is not None:
@@ -71,8 +73,11 @@ def backup(
             failure = error
     say(
         as_json,
-        {**asdict(made), "pruned": pruned, "failed": failure.message if failure else None},
-        _lines(made, pruned),
+        {**asdict(made), "pruned": pruned, "damaged": odd, "failed": failure.message if failure else None},
+        [
+            *_lines(made, pruned),
+            *(f"{one}: its manifest cannot be read, so it is no backup. Take it away." for one in odd),
+        ],
     )
     if failure is not None:
         raise LecternError(f"The backup is here, and no copy of it is off this host: {failure.message}") from failure

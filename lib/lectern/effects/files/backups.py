@@ -8,14 +8,30 @@ MANIFEST = "manifest.json"
 
 
 def manifests(folder: Path, name: str) -> dict[Path, dict[str, object]]:
-    """The finished backups of *name* in *folder*, the newest first; raises OSError if it cannot be read."""
-    found: dict[Path, dict[str, object]] = {}
-    for one in folder.iterdir():
-        if one.name.startswith(f"{name}-") and (one / MANIFEST).exists():
-            told = json.loads((one / MANIFEST).read_text(encoding="utf-8"))
-            if told.get("name") == name:
-                found[one] = told
+    """The finished backups of *name* in *folder*, the newest first, without `damaged` ones.
+
+    Raises OSError if the folder cannot be read.
+    """
+    found = {one: told for one, told in _told(folder, name).items() if told is not None and told.get("name") == name}
     return dict(sorted(found.items(), key=lambda item: _seconds(item[1], "made_at"), reverse=True))
+
+
+def damaged(folder: Path, name: str) -> list[Path]:
+    """The backups of *name* in *folder* whose manifest cannot be read; raises OSError if the folder cannot be read."""
+    return sorted(one for one, told in _told(folder, name).items() if told is None)
+
+
+def _told(folder: Path, name: str) -> dict[Path, dict[str, object] | None]:
+    found: dict[Path, dict[str, object] | None] = {}
+    for one in folder.iterdir():
+        if not one.name.startswith(f"{name}-") or not (one / MANIFEST).exists():
+            continue
+        try:
+            told = json.loads((one / MANIFEST).read_text(encoding="utf-8"))
+        except ValueError:
+            told = None
+        found[one] = told if isinstance(told, dict) else None
+    return found
 
 
 def ages_s(folder: Path, name: str, now: float) -> dict[str, float]:
@@ -27,7 +43,7 @@ def ages_s(folder: Path, name: str, now: float) -> dict[str, float]:
         return {}
     try:
         told = list(manifests(folder, name).values())
-    except (OSError, ValueError):
+    except OSError:
         return {"here": math.inf}
     ages = {"here": min((now - _seconds(one, "made_at") for one in told), default=math.inf)}
     away = [now - _seconds(one, "copied_at") for one in told if one.get("copied_at")]
