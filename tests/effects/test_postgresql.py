@@ -16,7 +16,7 @@ from lectern.effects.rows.inbox import Arrived
 from lectern.effects.rows.tables.engine import WRITERS, open_database, own_rows, reading, transaction
 from lectern.effects.rows.tables.look import looking, open_to_look
 from lectern.effects.rows.tables.teacher import journal, orders
-from lectern.errors import CallAPerson, Misuse
+from lectern.errors import CallAPerson, Misuse, TryAgain
 from lectern.facts import AsRun, Event
 from lectern.messages import Booking, Release
 from lectern.migrations.teacher.versions import r0009_wide_numbers as wide
@@ -110,6 +110,16 @@ def test_a_second_migration_finds_nothing_to_do_and_the_plan_said_what_the_first
     assert schema.upgrade(engine, "teacher") == planned != []
     assert schema.upgrade(engine, "teacher") == []
     schema.check(engine, "teacher")
+    engine.dispose()
+
+
+def test_a_migration_that_waits_for_another_writer_for_too_long_can_be_tried_again(url: str) -> None:
+    """As with SQLite; another teacher may be migrating, or somebody stands still in a transaction."""
+    engine = open_database(f"{url}?options=-c%20statement_timeout%3D200")
+    with psycopg.connect(url) as other:
+        other.execute("SELECT pg_advisory_lock(%s)", (WRITERS,))
+        with pytest.raises(TryAgain, match=r"others write to it .* Run this again"):
+            schema.upgrade(engine, "teacher")
     engine.dispose()
 
 

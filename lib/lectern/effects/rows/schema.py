@@ -29,6 +29,9 @@ _TABLES: Mapping[Role, MetaData] = MappingProxyType(
 _NOT_THEIRS = "42501"
 """The SQLSTATE of PostgreSQL for a user that lacks a right."""
 
+_LATE = "57014"
+"""The SQLSTATE of PostgreSQL for a statement that waited too long, in all likelihood for another writer."""
+
 _ALEMBIC = threading.Lock()
 """Held during a migration, because Alembic keeps it in module globals."""
 
@@ -217,6 +220,10 @@ def in_words(engine: Engine) -> Iterator[None]:
         cause = getattr(error, "orig", None) or error
         if getattr(cause, "sqlstate", None) == _NOT_THEIRS:
             raise _not_theirs(engine, str(cause).partition("\n")[0]) from error
+        if getattr(cause, "sqlstate", None) == _LATE:
+            raise TryAgain(
+                f"{_name(engine)}: others write to it ({cause}). Nothing was changed. Run this again."
+            ) from error
         raise _translated(_name(engine), str(cause)) from error
 
 
