@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -74,7 +75,8 @@ async def take_unheard(runs: ResidentRuns) -> None:
         return
     found = await questions.begun(runs.client, keys)
     for key in keys:
-        runs.created.unheard.remove(key)
+        with suppress(ValueError):  # others that were not heard of meanwhile have taken its place
+            runs.created.unheard.remove(key)
     for run in found:
         log.info("%s: Prefect had created it without our hearing of it", run.name)
         runs.take(run)

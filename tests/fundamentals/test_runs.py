@@ -125,6 +125,30 @@ def test_a_run_whose_creation_was_not_heard_of_is_executed(monkeypatch: pytest.M
     assert asyncio.run(scene())
 
 
+def test_runs_that_were_not_heard_of_are_executed_though_the_list_of_them_has_overflowed_meanwhile(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """While Prefect is asked for the first ones, it may fail to confirm as many others as are kept."""
+
+    async def scene() -> list[UUID]:
+        server = Prefect(httpx.ReadTimeout("late"))
+        mine, taken = runs(server), []
+        mine.created.unheard.append("k-1")
+        there = FlowRun(id=uuid4(), flow_id=uuid4(), name="booking c-1", state=Pending())
+
+        async def begun(_client: object, _keys: list[str]) -> list[FlowRun]:
+            mine.created.unheard.extend(f"k-{number}" for number in range(2, 2 + (mine.created.unheard.maxlen or 0)))
+            return [there]
+
+        monkeypatch.setattr(orphans.questions, "begun", begun)
+        monkeypatch.setattr(mine, "take", lambda run: taken.append(run.id))
+        await orphans.take_unheard(mine)
+        assert taken == [there.id]
+        return taken
+
+    assert asyncio.run(scene())
+
+
 class Back(Prefect):
     """A server that is back, and shows what it takes."""
 
