@@ -402,5 +402,5 @@ async def test_a_rendition_in_a_state_that_nobody_knows_holds_up_no_start(host: 
     assert sorted(str(one["what"]).partition(":")[0] for one in table) == ["1", "3"]
     with reading(host.engine) as connection:
         states = dict(connection.execute(select(files.c.id, files.c.state)).all())
-        assert states == {"1": "downloading", "2": "ready", "3": "downloading"}
+        assert states == {"1": "downloading", "2": None, "3": "downloading"}
         assert cache.used(connection, host.settings.video_root) == Usage(3 * len(master), 3)

@@ -142,7 +142,8 @@ async def _ask_at(client: httpx.AsyncClient, url: httpx.URL, address: str, waits
     at, name = url.copy_with(host=address), {"host": url.netloc.decode("ascii")}
     more = {"sni_hostname": url.host}
     answer = await client.head(at, headers=name, extensions=more, timeout=waits)
-    if answer.status_code in _UNSUPPORTED_HEAD or answer.headers.get("content-length") == "0":
+    is_empty = answer.is_success and answer.headers.get("content-length") == "0"
+    if answer.status_code in _UNSUPPORTED_HEAD or is_empty:
         one_byte = {**name, "range": "bytes=0-0"}
         async with client.stream("GET", at, headers=one_byte, extensions=more, timeout=waits) as begun:
             answer = begun

@@ -229,7 +229,7 @@ def recount(connection: Connection, root: Path, citations: dict[str, int]) -> Us
     """Set the sums from the rows, and num_cite of each from *citations*; returns used and reserved."""
     usage(connection, root)
     unknown = files.c.state.not_in(list(FileState))
-    connection.execute(update(files).where(unknown).values(state=FileState.READY))
+    connection.execute(update(files).where(unknown).values(state=None))  # as an old program's row: `FileState.read`
     wrong = func.coalesce(files.c.num_cite, 1) != 0
     connection.execute(update(files).where(wrong).values(num_cite=0))
     for stem, number in citations.items():
