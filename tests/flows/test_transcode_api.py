@@ -149,8 +149,17 @@ def test_looking_needs_a_signature_and_an_id_that_is_one(api: httpx.Client) -> N
 )
 def test_a_run_that_is_no_transcoding_is_404(teacher: Stage, api: httpx.Client, parameters: dict[str, object]) -> None:
     """Its id is known to whoever may sign, and anybody may have typed its parameters in Prefect's UI."""
-    flow = teacher.town.api.post("/flows/", json={"name": "odd"}).json()["id"]
-    id_ = teacher.town.api.post("/flow_runs/", json={"flow_id": flow, "parameters": parameters}).json()["id"]
+
+    def made(path: str, **fields: object) -> str:
+        """Its id; a server on SQLite answers 503 now and then while others write."""
+
+        def asked() -> str:
+            found = teacher.town.api.post(path, json=fields)
+            return str(found.json()["id"]) if found.is_success else ""
+
+        return wait_until(asked, description=f"Prefect takes {path}")
+
+    id_ = made("/flow_runs/", flow_id=made("/flows/", name="odd"), parameters=parameters)
     found = api.get(f"/transcode/{id_}", params={"sign": sign({"id": id_}, SECRET)})
     assert (found.status_code, found.json()) == (404, {"error": f"{id_}: no such transcoding"})
 
