@@ -47,11 +47,13 @@ def init(
     """Migrate this host's database, make its deployments, and look at its keys in Redis; safe to repeat."""
     settings = settings_of(role, name)
     engine = open_database(settings.database_url)
+    try:
+        done = (schema.plan if check else schema.upgrade)(engine, role.value)
+    finally:
+        engine.dispose()  # SQLite moves what was written from its log into the file when the last connection is closed
     if check:
-        done = schema.plan(engine, role.value)
         say(as_json, {"changed": bool(done), "database": done}, done or ["The database is as it should be."])
         return
-    done = schema.upgrade(engine, role.value)
     made = _deploy(settings)
     faults = _redis_faults(settings)
     fields = {"changed": bool(done or made), "database": done, "prefect": made, "redis": faults}
@@ -74,7 +76,6 @@ def _deploy(settings: Settings, *, check: bool = False) -> list[str]:
     set_prefect(settings)
     from flows.resident import deployments  # noqa: PLC0415 (Prefect reads its settings when it is imported)
 
-    gc.freeze()
     gc.enable()
     return asyncio.run(deployments.missing(settings) if check else deployments.make(settings))
 
