@@ -140,7 +140,7 @@ def test_runs_that_were_not_heard_of_are_executed_though_the_list_of_them_has_ov
             mine.created.unheard.extend(f"k-{number}" for number in range(2, 2 + (mine.created.unheard.maxlen or 0)))
             return [there]
 
-        monkeypatch.setattr(orphans.questions, "begun", begun)
+        monkeypatch.setattr(questions, "begun", begun)
         monkeypatch.setattr(mine, "take", lambda run: taken.append(run.id))
         await orphans.take_unheard(mine)
         assert taken == [there.id]
