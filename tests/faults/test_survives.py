@@ -53,6 +53,7 @@ def test_a_damaged_database_is_named_at_the_start_with_the_way_out(town: Town, t
     with staged(town, tmp_path) as stage:
         stage.init("streamer1")
         file = stage.database("streamer1")
+        assert not file.with_name(f"{file.name}-wal").exists(), "init closes what it has opened"
         damaged = file.read_bytes()[:4096] + b"\x5a" * 8192
         file.write_bytes(damaged)
         ended = stage.lectern("streamer1", "serve", "streamer")
