@@ -64,7 +64,9 @@ def main() -> int:
     """Play; the exit code is 1 if any case is bad, and if there was none."""
     parser = argparse.ArgumentParser(prog="make test-rollout-matrix", description=__doc__)
     parser.add_argument("--only", default="", metavar="REGEX", help="cases whose description matches")
-    parser.add_argument("--hosts", default=HOSTS, help="the hosts, side by side; names begin with the role")
+    parser.add_argument(
+        "--hosts", default=HOSTS, help="the hosts, side by side; names begin with the role; NAME:N skips N of this one"
+    )
     parser.add_argument("--every", type=int, default=1, metavar="N", help="only every N-th case")
     parser.add_argument("--skip", type=int, default=0, metavar="N", help="begin behind the first N cases of each host")
     given = parser.parse_args()
@@ -86,7 +88,8 @@ def main() -> int:
 
 def _side_by_side(given: argparse.Namespace, town: Town, folder: Path, tally: Tally) -> None:
     """One thread a host: most of a case's time is waiting."""
-    names: list[str] = given.hosts.split(",")
+    skips = {name: int(skip or given.skip) for name, _, skip in (one.partition(":") for one in given.hosts.split(","))}
+    names = list(skips)
     absent = engine.absent()
     if CONTAINER in names and absent is not None:
         tally.console.print(f"{absent}: no network is cut", markup=False)
@@ -99,6 +102,7 @@ def _side_by_side(given: argparse.Namespace, town: Town, folder: Path, tally: Ta
     ready = threading.Barrier(len(names))
 
     def work(name: str) -> None:
+        share = Share(given.only, skips[name], given.every)
         try:
             with ExitStack() as stack:
                 if name == CONTAINER:
@@ -109,10 +113,10 @@ def _side_by_side(given: argparse.Namespace, town: Town, folder: Path, tally: Ta
                     # No teacher is rolled out; without a lease, a streamer is not well for longer than a minute.
                     stack.enter_context(granting(fleet.redis, ["streamer1"], key="streamers", stream="streamer:{}"))
                     stage = Stage(Only(fleet, "streamer1"), host, name, host.container.mend)
-                    _play_all(stage, (("rollout", ("cut",)), ("rollback", ("cut",))), given, tally, ready.wait)
+                    _play_all(stage, (("rollout", ("cut",)), ("rollback", ("cut",))), share, tally, ready.wait)
                 else:
                     scene = stack.enter_context(opened(town, releases[None], name))
-                    _play_all(Stage(scene, scene.host(name), name), WHOLE, given, tally, ready.wait)
+                    _play_all(Stage(scene, scene.host(name), name), WHOLE, share, tally, ready.wait)
         except BaseException as error:  # noqa: BLE001  # told by the main thread
             ready.abort()
             failures.put(error)
@@ -140,13 +144,20 @@ class Stage:
     mend: Callable[[], None] = lambda: None
 
 
-def _play_all(
-    stage: Stage, kinds: Plan, given: argparse.Namespace, tally: Tally, all_listed: Callable[[], object]
-) -> None:
+@dataclass(frozen=True)
+class Share:
+    """Which of a host's cases are played."""
+
+    only: str
+    skip: int
+    every: int
+
+
+def _play_all(stage: Stage, kinds: Plan, share: Share, tally: Tally, all_listed: Callable[[], object]) -> None:
     stage.ground.reset()
     stage.ground.run("rollout", "--tags", "prepare").assert_ok()
     cases = [case for playbook, some in kinds for case in listed(stage.ground, stage.host, playbook, some)]
-    chosen = [one for one in cases if re.search(given.only, str(one))][given.skip :: given.every]
+    chosen = [one for one in cases if re.search(share.only, str(one))][share.skip :: share.every]
     with tally.lock:
         tally.total += len(chosen)
     all_listed()
