@@ -302,6 +302,20 @@ def test_a_change_can_ask_for_a_second_airing(changes: Changes) -> None:
     assert changes.orders["c-1~backup"].state is BookingState.PLACED
 
 
+def test_a_second_airing_that_is_over_is_not_said_to_be_changed(changes: Changes) -> None:
+    """No streamer could take it: its new URL would be nobody's. The change is refused; one of the class alone is not."""
+    ready(changes, push_url_backup="rtmp://backup.example/live/c-1")
+    changes.move(changes.orders["c-1~backup"], BookingState.BROKEN, errors.NOT_MOVED.number, "the disk is full")
+    change(changes, push_url_backup="rtmp://backup.example/live/new")
+    (refused,) = told(changes, ChangeResult)
+    assert (refused.code, told(changes, Prepare)) == (errors.ENDED.number, [])
+    assert all(word in refused.message for word in ("second airing is broken", "the disk is full"))
+    changes.sends.clear()
+    change(changes, end_time=strategies.NOW + 9000, push_url_backup="rtmp://backup.example/live/c-1")
+    prepared(changes, FIRST)
+    assert answers(changes) == [("c-1", 0)]
+
+
 def test_a_cancel_of_the_class_cancels_its_change(changes: Changes) -> None:
     ready(changes)
     change(changes, **OTHER)

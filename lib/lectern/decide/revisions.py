@@ -81,14 +81,22 @@ def _decide(changes: Changes, asked: Change, facts: Facts, limits: Limits) -> No
         return
     if order.start_time <= changes.now < booking.start_time:
         raise Refuse(f"{order.class_id}: it has begun, so its start_time cannot be later than now", errors.MALFORMED)
+    twin = changes.orders.get(backups.twin_id(order.class_id))
+    if twin is not None and twin.state not in WAITS | backups.ON and _airs_elsewhere(latest, asked):
+        why = f"its second airing is {twin.state}{f' ({twin.message})' if twin.message else ''}"
+        raise Refuse(f"{order.class_id}: {why}, so its {backups.FIELD} cannot be changed", errors.ENDED)
     verdict = _admitted(changes, latest, booking, facts, limits)
     if order.state is BookingState.WAITING:
         _at_once(changes, order, booking, verdict, facts.loads)
         return
     _revision(changes, order, booking, verdict)
-    second, twin = backups.second_of(booking.payload), changes.orders.get(backups.twin_id(order.class_id))
+    second = backups.second_of(booking.payload)
     if second is not None and twin is not None and twin.state in backups.ON:
         _revision(changes, twin, second.under(twin.class_id), verdict)
+
+
+def _airs_elsewhere(latest: Order, asked: Change) -> bool:
+    return asked.push_url_backup not in (None, from_json(latest.payload).get(backups.FIELD))
 
 
 def _again(changes: Changes, latest: Order) -> None:
