@@ -209,6 +209,7 @@ class Recorder:
 
     async def _look_back(self) -> None:
         """Make pages of handled messages that no run shows: their process ended first, or there was no room."""
+        asked_at = self._settled_at
         host, flow_of = self._host, groups.of(self._host.settings)
         flows = sorted({flow for flow in flow_of.values() if flow != TAKE_BACK})
         ids = [self._runs.created.deployment(flow) for flow in flows]
@@ -231,7 +232,7 @@ class Recorder:
         shown: list[int] = []
         owner = host.settings.name if host.settings.shared else None
         unrecorded = await host.look(inbox.unrecorded, host.journal, BACK, owner)
-        self._is_behind = len(unrecorded) == BACK
+        self._is_behind = len(unrecorded) == BACK or self._settled_at != asked_at  # or asked again meanwhile
         for one in unrecorded:
             flow = flow_of.get(one.command, TAKE_BACK)
             if one.id in busy:

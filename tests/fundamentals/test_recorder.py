@@ -441,6 +441,29 @@ async def test_a_run_that_the_killed_process_had_asked_for_may_come_after_the_ne
     assert desk.unrecorded() == 0
 
 
+async def test_a_host_that_dies_during_a_look_back_is_looked_for_again(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it handled was not in the inbox yet when that was read."""
+    await desk.handle("c-1")
+    desk.restart()
+    read = inbox.unrecorded
+
+    def read_first(*given: Any) -> list[Kept]:
+        found = read(*given)
+        inbox.keep(given[0], desk.host.journal, [Arrived("test", "order", '{"class_id": "c-2"}')], 1.0)
+        inbox.done(given[0], desk.host.journal, [2])
+        monkeypatch.setattr(inbox, "unrecorded", read)
+        desk.recorder.look_back()
+        return found
+
+    monkeypatch.setattr(inbox, "unrecorded", read_first)
+    await desk.recorder.tell()
+    assert desk.prefect.ids() == [1]
+    await desk.recorder.tell()
+    assert desk.prefect.ids() == [1, 2]
+
+
 async def test_a_batch_at_work_is_shown_while_it_is_and_ends_then(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(record, "LONG_S", 0.2)
     desk.takes_s = 1.0
