@@ -35,7 +35,7 @@ class Places:
             if entry == PUBLIC:
                 continue
             if matched is not None:
-                hosts.add((matched["host"].strip("[]"), int(matched["port"]) if matched["port"] else None))
+                hosts.add((_shortest(matched["host"].strip("[]")), int(matched["port"]) if matched["port"] else None))
                 continue
             try:
                 networks.append(ipaddress.ip_network(entry, strict=False))
@@ -47,21 +47,33 @@ class Places:
 
     def and_also(self, hosts: Iterable[tuple[str, int]]) -> "Places":
         """These places and *hosts*."""
-        return replace(self, hosts=self.hosts.union(hosts))
+        return replace(self, hosts=self.hosts.union((_shortest(host), port) for host, port in hosts))
 
     def of_server(self, host: str, port: int) -> list[str] | None:
         """The networks, and `PUBLIC`, in which the host's addresses must lie; None if the host is listed by name."""
-        if {(host, port), (host, None)} & self.hosts:
+        if self._lists(host, port):
             return None
         return [*([PUBLIC] if self.public else []), *map(str, self.networks)]
 
     def forbidden(self, host: str, port: int, addresses: list[Address]) -> Address | None:
         """The first of the host's *addresses* that may not be connected to; None if all of them may."""
-        if {(host, port), (host, None)} & self.hosts:
+        if self._lists(host, port):
             return None
         return next((one for one in addresses if not self._takes(one)), None)
+
+    def _lists(self, host: str, port: int) -> bool:
+        name = _shortest(host)
+        return bool({(name, port), (name, None)} & self.hosts)
 
     def _takes(self, address: Address) -> bool:
         if any(address.version == network.version and address in network for network in self.networks):
             return True
         return self.public and address.is_global and not address.is_multicast
+
+
+def _shortest(host: str) -> str:
+    """An address in its shortest form, as two people may write the same one; any other name as it is."""
+    try:
+        return str(ipaddress.ip_address(host))
+    except ValueError:
+        return host
