@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from flows.host import Streamer, log
 from lectern.effects import process
 from lectern.effects.media import ffmpeg
-from lectern.errors import LecternError, TryAgain
+from lectern.errors import LecternError
 from lectern.facts import Airing
 
 if TYPE_CHECKING:
@@ -58,9 +58,6 @@ class _ByFfmpeg:
     async def _pushed(self, began: float) -> bool:
         """Push once; returns whether ffmpeg came to its end by itself and well."""
         position_s = began - self._wanted["start"]
-        argv = ffmpeg.push_argv(
-            self._wanted["file"], self._wanted["push_urls"][0], position_s, self._wanted["end"] - began
-        )
         session = len(self._rows) + 1
         row = {
             "url": 0,
@@ -72,7 +69,7 @@ class _ByFfmpeg:
             "position_s": position_s,
             "open": True,
         }
-        pushing = asyncio.create_task(process.run(argv, timeout_s=self._wanted["end"] - began + SLACK_S))
+        pushing = asyncio.create_task(self._push(position_s, self._wanted["end"] - began))
         is_good = False
         try:
             while not pushing.done() and self._host.playout.held():
@@ -95,10 +92,14 @@ class _ByFfmpeg:
             why = finished.last_words
         except asyncio.CancelledError:
             pass  # we cancelled it
-        except TryAgain as error:
+        except LecternError as error:  # also one that needs a person: who installs ffmpeg finds the class on air
             why = error.message
         await self._tell("broke_off", session=session, why=why, was_on_air=is_good, retry_in_s=AGAIN_S)
         return False
+
+    async def _push(self, position_s: float, length_s: float) -> process.Finished:
+        argv = ffmpeg.push_argv(self._wanted["file"], self._wanted["push_urls"][0], position_s, length_s)
+        return await process.run(argv, timeout_s=length_s + SLACK_S)
 
     def _sums(self) -> dict[str, float]:
         sent_s = sum(row["to"] - row["from"] for row in self._rows)

@@ -20,7 +20,7 @@ from lectern.effects.media import airable, ffmpeg
 from lectern.effects.rows import airings, cache
 from lectern.effects.rows.tables.engine import open_database, reading, transaction
 from lectern.effects.rows.tables.streamer import files
-from lectern.errors import DISK_FULL, Refuse, TryAgain
+from lectern.errors import DISK_FULL, Misuse, Refuse, TryAgain
 from lectern.facts import Airing, Idle
 from lectern.messages import Prepare
 from lectern.playout.index import Look
@@ -126,6 +126,25 @@ async def test_what_was_sent_before_a_change_counts_when_the_class_ends(
     assert [row["session"] for row in ended["as_run"]] == [1, 2]
     assert ended["sent_s"] > 4
     assert host.playout.pushed == {}
+
+
+@pytest.mark.asyncio
+async def test_a_class_is_tried_again_while_there_is_no_ffmpeg(host: Streamer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is told why, and who installs ffmpeg during the class finds it on air without a restart."""
+    monkeypatch.setattr(process, "run", pushed)
+    monkeypatch.setattr(by_ffmpeg, "AGAIN_S", 0.05)
+    install = ffmpeg.executable
+
+    def missing() -> str:
+        monkeypatch.setattr(ffmpeg, "executable", install)
+        raise Misuse("ffmpeg: not found")
+
+    monkeypatch.setattr(ffmpeg, "executable", missing)
+    heard = Heard()
+    await aired(host, heard, time.time() + 4)
+    await asyncio.wait_for(host.playout.children["c"], 60)
+    assert [event["event"] for event in heard.events] == ["broke_off", "on_air", "ended"]
+    assert "ffmpeg: not found" in heard.events[0]["why"]
 
 
 @pytest.mark.asyncio
