@@ -5,6 +5,7 @@ import socket
 import threading
 from pathlib import Path
 
+import paramiko  # type: ignore[import-untyped]
 import pytest
 
 from lectern.effects import output, process
@@ -39,6 +40,29 @@ async def test_a_program_runs_there_and_its_words_come_back(sshd: Sshd) -> None:
         assert (await connection.run(["no-such-program"], timeout_s=10)).returncode == 127
         assert (await connection.run(["cat"], timeout_s=10, stdin=b"in")).output == "in"
         assert (await connection.run(["cat"], timeout_s=10)).output == ""
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("cut", [8, 40, 60], ids=["in the kind of key", "in the key", "near its end"])
+async def test_an_odd_line_of_the_known_hosts_makes_no_other_host_unknown(sshd: Sshd, tmp_path: Path, cut: int) -> None:
+    """A disk that was full cut off a line, somebody wrote a remark in GBK, or what a server answered was no key."""
+    known = sshd.known_hosts.read_bytes()
+    odd = tmp_path / "known_hosts"
+    key = known.split(maxsplit=1)[1]
+    odd.write_bytes(b"# \xc4\xe3\n\xc4\xe3 " + key + b"lost.example " + key[:cut] + b"\n\n<html>\n" + known)
+    async with login(sshd, known_hosts=odd) as connection:
+        assert (await connection.run(["echo", "in"], timeout_s=10)).output == "in\n"
+
+
+@pytest.mark.asyncio
+async def test_known_hosts_in_hashes_and_with_several_names_are_known(sshd: Sshd, tmp_path: Path) -> None:
+    """As ``HashKnownHosts yes`` and people write them."""
+    name, key = sshd.known_hosts.read_text().split("\n")[0].split(maxsplit=1)
+    for written in (paramiko.HostKeys.hash_host(name), f"other.example,{name}"):
+        odd = tmp_path / "known_hosts"
+        odd.write_text(f"{written} {key}\n")
+        async with login(sshd, known_hosts=odd) as connection:
+            assert (await connection.run(["echo", "in"], timeout_s=10)).output == "in\n"
 
 
 @pytest.mark.asyncio

@@ -14,6 +14,7 @@ from typing import TypeVar
 import paramiko  # type: ignore[import-untyped]
 
 from lectern.effects import output, process
+from lectern.effects.ecs import keys
 from lectern.effects.ecs.remote_program import ENDING, GO, WRAPPER, Running
 from lectern.effects.ecs.ssh_host import Host as Host  # noqa: PLC0414 (a part of this interface)
 from lectern.errors import CallAPerson, Misuse, TryAgain
@@ -208,12 +209,12 @@ def _log_in(client: paramiko.SSHClient, host: Host, key_path: Path, known_hosts_
         raise Misuse(f"{known_hosts_path}: there is no such file; type: {host.keyscan(known_hosts_path)}")
     look = f"look who it is, then: {host.keyscan(known_hosts_path)}; see RUNBOOK.md"
     try:
-        client.load_host_keys(str(known_hosts_path))
+        keys.know(client.get_host_keys(), known_hosts_path)
         client.connect(
             host.name,
             host.port,
             host.user,
-            pkey=_key(key_path),
+            pkey=keys.own(key_path),
             sock=_wire(host, timeout_s),
             allow_agent=False,
             look_for_keys=False,
@@ -231,15 +232,6 @@ def _log_in(client: paramiko.SSHClient, host: Host, key_path: Path, known_hosts_
     except (paramiko.SSHException, OSError, EOFError) as error:
         why = getattr(error, "strerror", None) or error or type(error).__name__
         raise Lost(f"{host}: cannot be reached: {why}") from error
-
-
-def _key(path: Path) -> paramiko.PKey:
-    """The SSH key in a file; paramiko itself would hide a host's refusal behind its attempts to read other kinds."""
-    try:
-        return paramiko.PKey.from_path(path)
-    except (paramiko.SSHException, paramiko.UnknownKeyType, OSError, TypeError, ValueError) as error:
-        make = f"make one that has no passphrase: ssh-keygen -t ed25519 -N '' -f {shlex.quote(str(path))}"
-        raise Misuse(f"{path}: cannot be read as an SSH key ({error or type(error).__name__}); {make}") from error
 
 
 def _wire(host: Host, timeout_s: float) -> socket.socket:
