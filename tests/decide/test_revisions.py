@@ -303,7 +303,7 @@ def test_a_change_can_ask_for_a_second_airing(changes: Changes) -> None:
 
 
 def test_a_second_airing_that_is_over_is_not_said_to_be_changed(changes: Changes) -> None:
-    """No streamer could take it: its new URL would be nobody's. The change is refused; one of the class alone is not."""
+    """No streamer could take it: its new URL would be nobody's. A change of the class alone is not refused."""
     ready(changes, push_url_backup="rtmp://backup.example/live/c-1")
     changes.move(changes.orders["c-1~backup"], BookingState.BROKEN, errors.NOT_MOVED.number, "the disk is full")
     change(changes, push_url_backup="rtmp://backup.example/live/new")
