@@ -293,6 +293,18 @@ def test_a_missing_old_database_is_in_the_way(host: Host, wanted: Fields) -> Non
     assert any("the old program's database is not there" in one for one in refused(host, wanted))
 
 
+@pytest.mark.parametrize(
+    "url", ["http://prefect:42oo/api", "http://[::1/api", "http://prefect..example/api", "prefect"]
+)
+def test_a_prefect_url_with_a_slip_in_it_is_in_the_way(host: Host, wanted: Fields, url: str) -> None:
+    """The setting to correct is named, and nothing else is kept from being said."""
+    wanted["prefect_api_url"] = url
+    wanted["env"]["wget_path"] = "/usr/bin/no-wget"
+    answered = host.step("preflight", wanted=wanted)
+    assert (answered.code, len(answered.fields["said"])) == (1, 2)
+    assert all(words in answered.msg for words in ("correct prefect_api_url", "no-wget"))
+
+
 def test_settings_that_can_not_be_read_are_in_the_way(host: Host, wanted: Fields) -> None:
     (host.code / ".env").write_bytes(b"A=\xff\n")
     assert any("not UTF-8" in one for one in refused(host, wanted))

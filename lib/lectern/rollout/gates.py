@@ -161,7 +161,7 @@ def prefect(wanted: Wanted) -> Iterator[str]:
     name, _, password = (auth or "").partition(":")
     try:
         answer = httpx.get(url, timeout=ASK_TIMEOUT_S, auth=(name, password) if auth else None, trust_env=False)
-    except httpx.HTTPError as error:
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:  # the latter: no name of a host
         yield f"{url}: Prefect does not answer ({error}). Start it, or correct prefect_api_url."
         return
     if answer.status_code in {401, 403}:
