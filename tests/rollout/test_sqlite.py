@@ -110,6 +110,8 @@ def test_what_is_no_database_is_refused_in_words(tmp_path: Path) -> None:
     file.write_text("no database, but long enough to be taken for one" * 100)
     with pytest.raises(CallAPerson, match="SQLite cannot read it"):
         SqliteFile(file).copy(folder)
+    with pytest.raises(CallAPerson, match=r"read it \(file is not a database\)"), SqliteFile(file).reading() as look:
+        look.exec_driver_sql("SELECT 1 FROM sqlite_master")
 
 
 def test_a_copy_that_was_changed_is_not_what_was_copied(live: Path, tmp_path: Path) -> None:

@@ -224,11 +224,10 @@ def _in_words(file: Path) -> Iterator[None]:
     try:
         yield
     except (sqlite3.Error, DBAPIError) as error:
-        if "locked" in str(error) or "busy" in str(error):
-            raise TryAgain(
-                f"{file}: another program has held it for {BUSY_TIMEOUT_S} s ({error}). Try again."
-            ) from error
+        why = getattr(error, "orig", error)  # SQLAlchemy adds the statement, and an address on the web
+        if "locked" in str(why) or "busy" in str(why):
+            raise TryAgain(f"{file}: another program has held it for {BUSY_TIMEOUT_S} s ({why}). Try again.") from error
         raise CallAPerson(
-            f"{file}: SQLite cannot read it ({error}). Nothing was changed. Is it the right file? If it is, see "
+            f"{file}: SQLite cannot read it ({why}). Nothing was changed. Is it the right file? If it is, see "
             f"what `sqlite3 {file} 'pragma integrity_check'` says."
         ) from error
