@@ -126,6 +126,7 @@ def test_the_cache_is_listed_emptied_and_compared(pair: Stage) -> None:
 
 MISUSE = (
     (("explain", "no-such-class"), "nothing is known of it here"),
+    (("explain", "\udcbf\udcce"), "nothing is known of it here"),  # typed where the terminal has GBK
     (("book", "no-such-file.json"), "No such file"),
     (("cancel", "not a name"), "class_id"),
     (("cache", "evict", "1"), "not in the cache"),

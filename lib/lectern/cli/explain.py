@@ -1,5 +1,6 @@
 """``lectern explain``: how a class stands, what happened to it, and what comes next or what to type."""
 
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
@@ -42,6 +43,7 @@ def explain(thing: Annotated[str, typer.Argument(help="A class_id, or a record_i
     Run it on the teacher's or the streamer's host.
     """
     now = time.time()
+    thing = os.fsencode(thing).decode(errors="replace")  # typed in another encoding, it is known to no database
     here = places.here()
     found, trouble = _found(here, thing, now)
     known = decide.account(found, now)
