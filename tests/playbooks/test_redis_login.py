@@ -1,0 +1,54 @@
+"""The Redis that is provided lets in who comes with its URL, whatever the password holds."""
+
+import os
+import subprocess
+from pathlib import Path
+from urllib.parse import quote
+
+import pytest
+import redis
+
+from tests.playbooks.test_prefect_apart import played
+from tests.stage import Child, wait_until
+from town import programs
+from town.ports import free_port
+
+RENDER = """
+- hosts: teacher1
+  gather_facts: false
+  tasks:
+    - ansible.builtin.include_role: {name: provision, tasks_from: prefect_restart, public: true, apply: {when: false}}
+    - ansible.builtin.template: {src: "{{ templates }}/redis.conf.j2", dest: "{{ out }}/redis.conf"}
+    - ansible.builtin.copy: {content: "{{ provision_redis_login }}", dest: "{{ out }}/login"}
+"""
+
+
+@pytest.mark.parametrize("password", ["p@ss/w:rd#%41+", 'a "quoted" back\\slash', "密码 é"])
+@pytest.mark.parametrize("user", ["lectern", ""])
+def test_a_password_that_a_url_must_encode_lets_in(tmp_path: Path, user: str, password: str) -> None:
+    """Every client decodes what the URL says: the server is given the same, and so is the playbook's own question."""
+    url = f"redis://{user}:{quote(password, safe='')}@192.0.2.10:6379/0"
+    done = played(tmp_path, RENDER, "all: {}", vault_redis_url=url)
+    assert done.returncode == 0, done.stdout + done.stderr
+    port = free_port()
+    conf = (tmp_path / "out/redis.conf").read_text().replace("port 6379", f"port {port}").replace(" 192.0.2.10", "")
+    (tmp_path / "redis.conf").write_text(f"{conf}\ndir {tmp_path}\n")
+    server = Child([programs.redis_server(), str(tmp_path / "redis.conf")], dict(os.environ), tmp_path / "redis.log")
+    try:
+        with redis.Redis.from_url(url.replace("192.0.2.10:6379", f"127.0.0.1:{port}")) as client:
+            wait_until(lambda: _answers(client), timeout_s=20, description="Redis lets its client in")
+        with redis.Redis(port=port) as stranger, pytest.raises(redis.AuthenticationError):
+            stranger.ping()
+        login = (tmp_path / "out/login").read_bytes()
+        argv = ["redis-cli", "-p", str(port)]
+        asked = subprocess.run(argv, input=login + b"PING", capture_output=True, check=True, timeout=20)
+        assert asked.stdout.split() == [b"OK", b"PONG"]
+    finally:
+        server.end()
+
+
+def _answers(client: redis.Redis) -> bool:
+    try:
+        return bool(client.ping())
+    except redis.RedisError:
+        return False
