@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from lectern.effects.ecs.ssh_host import Host
 from tests.playbooks import here
 from tests.playbooks.here import ROOT
+from tests.playbooks.test_prefect_apart import played as rendered
 
 pytestmark = pytest.mark.timeout(240)  # two or three playbooks, beside other tests
 TASKS = ROOT / "playbooks" / "roles" / "provision" / "tasks"
@@ -19,6 +21,12 @@ HOSTS = {
 }
 KEYS = {name: f"ssh-ed25519 AAAA{name} lectern {name}" for name in ("teacher1", "teacher10")}
 HOST_KEYS = {name: f"ssh-ed25519 BBBB{name} root@{name}" for name in ("ecs1", "ecs2")}
+SETTING = """
+- hosts: teacher1
+  gather_facts: false
+  tasks:
+    - ansible.builtin.copy: {content: "{{ teacher_ecs_hosts }}", dest: "{{ out }}/hosts"}
+"""
 HEAD = "# Written by playbooks/provision.yml.\n"
 
 
@@ -74,6 +82,19 @@ def test_a_transcoding_server_that_a_run_leaves_out_is_still_known(tmp_path: Pat
     read = {name: key for name, key in HOST_KEYS.items() if name not in left_out}
     played(tmp_path, "ecs_hosts.yml", "teacher1", read)
     assert file.read_text() == known
+
+
+def test_a_transcoding_server_at_another_port_is_reached_and_known_there(tmp_path: Path) -> None:
+    """As the inventory has it for Ansible: at the usual port nobody answers, or another host."""
+    hosts = {"ecs1": {"ansible_host": "192.0.2.41", "ansible_port": 2222}, "ecs2": {"ansible_host": "fd00::7"}}
+    (tmp_path / "setting").mkdir()
+    done = rendered(tmp_path / "setting", SETTING, json.dumps({"ecs": {"hosts": hosts}}))
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = [Host.parse(one) for one in (tmp_path / "setting/out/hosts").read_text().split(",")]
+    assert found == [Host("transcode", "192.0.2.41", 2222), Host("transcode", "fd00::7")]
+    played(tmp_path, "ecs_hosts.yml", "teacher1", HOST_KEYS, "-e", json.dumps({"ansible_port": 2222}))
+    written = (tmp_path / "ecs_known_hosts").read_text()
+    assert written == f"{HEAD}[192.0.2.41]:2222 ssh-ed25519 BBBBecs1\n[192.0.2.4]:2222 ssh-ed25519 BBBBecs2\n"
 
 
 def test_a_check_that_reads_no_key_says_that_none_would_go(tmp_path: Path) -> None:
