@@ -121,6 +121,21 @@ def test_nothing_runs_as_root_unless_the_inventory_says_so(tmp_path: Path) -> No
     assert "lectern and wanted must be given" in " ".join(told.stdout.split()), "the next gate is asked"
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder to a user who is not there")
+@pytest.mark.parametrize("part", ["{name: host, tasks_from: look}", "{name: provision, tasks_from: folders}"])
+def test_an_old_folder_of_a_user_who_has_no_name_is_told_with_what_to_write(tmp_path: Path, part: str) -> None:
+    """As one that was unpacked from another machine's archive."""
+    nameless = tmp_path / "nameless"
+    nameless.mkdir()
+    os.chown(nameless, 54_321, 54_321)
+    look = ASK[: ASK.index("    - ansible.builtin.import_role")] + f"    - ansible.builtin.import_role: {part}\n"
+    done = _played(tmp_path, "staging", look, streamer_code_dir=str(nameless))
+    said = " ".join(done.stdout.split())
+    assert done.returncode == 2
+    assert f"{nameless} belongs to the user number 54321" in said
+    assert "streamer_user: lectern" in said
+
+
 def test_several_streamers_answer_where_the_others_reach_them(asked: list[Asked]) -> None:
     """They ask each other while the control host is away; one alone answers on its loopback."""
     binds = {one.host: one.wanted.env["HEALTH_BIND"] for one in asked if one.wanted.role == "streamer"}
