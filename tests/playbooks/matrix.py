@@ -11,7 +11,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -65,7 +65,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="make test-rollout-matrix", description=__doc__)
     parser.add_argument("--only", default="", metavar="REGEX", help="cases whose description matches")
     parser.add_argument(
-        "--hosts", default=HOSTS, help="the hosts, side by side; names begin with the role; NAME:N skips N of this one"
+        "--hosts",
+        default=HOSTS,
+        help="the hosts, side by side; names begin with the role; NAME:N skips N of this one, NAME:N+M does so twice",
     )
     parser.add_argument("--every", type=int, default=1, metavar="N", help="only every N-th case")
     parser.add_argument("--skip", type=int, default=0, metavar="N", help="begin behind the first N cases of each host")
@@ -88,7 +90,10 @@ def main() -> int:
 
 def _side_by_side(given: argparse.Namespace, town: Town, folder: Path, tally: Tally) -> None:
     """One thread a host: most of a case's time is waiting."""
-    skips = {name: int(skip or given.skip) for name, _, skip in (one.partition(":") for one in given.hosts.split(","))}
+    skips = {
+        name: [int(one) for one in (skip or str(given.skip)).split("+")]
+        for name, _, skip in (one.partition(":") for one in given.hosts.split(","))
+    }
     names = list(skips)
     absent = engine.absent()
     if CONTAINER in names and absent is not None:
@@ -149,15 +154,20 @@ class Share:
     """Which of a host's cases are played."""
 
     only: str
-    skip: int
+    skips: Sequence[int]
     every: int
+
+    def of(self, cases: Sequence[Case]) -> list[Case]:
+        """The cases, one share after the other."""
+        matching = [one for one in cases if re.search(self.only, str(one))]
+        return [one for skip in self.skips for one in matching[skip :: self.every]]
 
 
 def _play_all(stage: Stage, kinds: Plan, share: Share, tally: Tally, all_listed: Callable[[], object]) -> None:
     stage.ground.reset()
     stage.ground.run("rollout", "--tags", "prepare").assert_ok()
     cases = [case for playbook, some in kinds for case in listed(stage.ground, stage.host, playbook, some)]
-    chosen = [one for one in cases if re.search(share.only, str(one))][share.skip :: share.every]
+    chosen = share.of(cases)
     with tally.lock:
         tally.total += len(chosen)
     all_listed()

@@ -82,6 +82,7 @@ def _watched(ground: Ground, host: Host, playbook: Playbook, step: str) -> tuple
     ground.reset()
     if playbook == "rollback":
         ground.run("rollout").assert_ok()
+        host.learn()
     log = f"{host.places.base}/points-{time.monotonic_ns()}"
     host.arm(step, mode="list", log=log)
     played = ground.run(playbook).assert_ok()
@@ -124,7 +125,9 @@ def play(ground: Ground, host: Host, case: Case, mend: Callable[[], None] = lamb
     """Play *case*; returns what is wrong at its end, nothing where all is well. *mend* gives the network back."""
     ground.reset()
     if case.playbook == "rollback":
-        ground.run("rollout").assert_ok()
+        host.roll_out()
+        if not_new := ground.before[host.places.name].not_new():
+            return [f"before the rollback: {one}" for one in not_new]
     fired, played = _faulty(ground, host, case)
     mend()
     if not fired:

@@ -29,6 +29,21 @@ _ALTER += "c.execute(sys.argv[2], json.loads(sys.argv[3])); c.commit()"
 _POST = (
     "import sys,urllib.request as u; print(u.urlopen(u.Request(sys.argv[1], sys.argv[2].encode()), timeout=10).read())"
 )
+_LEASED = """
+import json, sys, time, urllib.error, urllib.request
+def leased():
+    try:
+        answer = urllib.request.urlopen(sys.argv[1], timeout=5)
+    except urllib.error.HTTPError as error:  # 503 while it is not ready
+        answer = error
+    except OSError:
+        return False
+    return json.load(answer).get("lease")
+until = time.monotonic() + 120
+while not leased():
+    assert time.monotonic() < until, "it holds no lease"
+    time.sleep(0.2)
+"""
 _STEPS = "import os,sys;[print(n) for n in os.listdir('/proc') if n.isdigit() and n != str(os.getpid()) and "
 _STEPS += (
     "(lambda w: sys.argv[1].encode() in w and b'rollout' in w.split(b'\\0'))(open(f'/proc/{n}/cmdline','rb').read()"
@@ -52,6 +67,7 @@ class Host(ABC):
         self.places = places
         self.tag = "0"
         self._recording = recording
+        self._wanted: bytes | None = None
         self._resets = 0
 
     @abstractmethod
@@ -96,6 +112,23 @@ class Host(ABC):
         wait_until(
             lambda: not self.run(argv, check=False).stdout.strip(), timeout_s=120, description="no step is under way"
         )
+
+    def learn(self) -> None:
+        """Remember what the playbook wanted of the host, which stands in its backup, for `roll_out`."""
+        self._wanted = self.run(["sh", "-c", f"cat '{self.places.root}'/rollout/backups/*/wanted.json"]).stdout
+
+    def roll_out(self) -> None:
+        """Roll out what was wanted before, by the commands that the playbook types: the playbook takes thrice as long.
+
+        A streamer is new once it holds its lease, of which its rollback tells the teacher.
+        """
+        assert self._wanted is not None, "no playbook has rolled the host out yet"
+        wanted = json.loads(self._wanted)
+        lectern = f"{self.places.root}/releases/{wanted['version']}/venv/bin/lectern"
+        for step in ("backup", "window", *(["playout"] if self.places.role == "streamer" else [])):
+            self.run([lectern, "rollout", step], given=self._wanted, timeout_s=300)
+        if self.places.role == "streamer":
+            self.run([self.places.python, "-c", _LEASED, wanted["health_url"]], timeout_s=150)
 
     def put(self, tree: Path) -> None:
         """Lay all files of *tree* over the host's ``/``, the old program's folder for its user."""
