@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Literal, Protocol
 
+from lectern.rollout.plan import TASKS
 from tests.playbooks.hosts.controller import Controller, Fault, Played
 from tests.playbooks.hosts.host import Host
 from tests.playbooks.hosts.step_fault import IDLE
@@ -82,11 +83,12 @@ def _watched(ground: Ground, host: Host, playbook: Playbook, step: str) -> tuple
     ground.reset()
     if playbook == "rollback":
         ground.run("rollout").assert_ok()
-        host.learn()
     log = f"{host.places.base}/points-{time.monotonic_ns()}"
     host.arm(step, mode="list", log=log)
     played = ground.run(playbook).assert_ok()
     assert not host.disarm(), "the step was killed instead of watched"
+    if playbook == "rollout":
+        host.learn()
     return played, host.read(log).decode().splitlines()
 
 
@@ -123,28 +125,62 @@ def _pairs(tasks: Sequence[dict[str, Any]]) -> Iterator[tuple[dict[str, Any], di
 
 def play(ground: Ground, host: Host, case: Case, mend: Callable[[], None] = lambda: None) -> list[str]:
     """Play *case*; returns what is wrong at its end, nothing where all is well. *mend* gives the network back."""
-    ground.reset()
-    if case.playbook == "rollback":
-        host.roll_out()
-        if not_new := ground.before[host.places.name].not_new():
-            return [f"before the rollback: {one}" for one in not_new]
-    fired, played = _faulty(ground, host, case)
-    mend()
-    if not fired:
-        return [f"the fault was not made; it ended with {played.exit_code}"]
-    before = ground.before[host.places.name]
-    wrong: list[str] = []
-    if case.kind == "step alone" and case.playbook == "rollout" and played.exit_code == 0:
-        # It was killed with its last line written: the playbook learned of the host that all is done.
-        wrong += [f"said to be done: {one}" for one in before.not_new()]
-    elif case.kind in ("fail", "step alone") and case.playbook == "rollout":
-        wrong += [] if played.exit_code == 2 else [f"the failed rollout ended with {played.exit_code}"]
-        wrong += [f"not taken back by itself: {one}" for one in before.not_old()]
+    wrong = _begin(ground, host, case)
+    is_killed = case.kind == "step" and not wrong and _killed(host, case)
+    if case.kind == "step" and not wrong and not is_killed:
+        wrong = _begin(ground, host, case)  # without a playbook it does not come to that
+    if not wrong and not is_killed:
+        wrong = _by_playbook(ground, host, case, mend)
+    if wrong:
+        return wrong
     last = again(ground, "rollout" if case.then == "resume" else "rollback")
     if last.exit_code != 0:
         wrong.append(f"{case.then}: ended with {last.exit_code}: {'; '.join(last.failures())}")
     host.settle()
+    before = ground.before[host.places.name]
     return wrong + (before.not_new() if case.then == "resume" else before.not_old())
+
+
+def _begin(ground: Ground, host: Host, case: Case) -> list[str]:
+    """The host as the case finds it; returns what is wrong with it."""
+    ground.reset()
+    if case.playbook == "rollout":
+        return []
+    host.roll_out()
+    return [f"before the rollback: {one}" for one in ground.before[host.places.name].not_new()]
+
+
+def _killed(host: Host, case: Case) -> bool:
+    """Kill the step of *case* with nobody at the other end, as if its controller were killed with it.
+
+    So only what comes then needs a playbook, which takes most of a case's time. Returns whether the step came to that.
+    """
+    host.arm(case.step, mode="kill", at=str(case.at))
+    if case.playbook == "rollback":
+        host.step("rollback", "--standing")
+    else:
+        host.step("backup")
+        if case.step == "open":
+            host.step("open")
+            host.speak(TASKS[host.places.role])
+    host.settle()
+    return host.disarm()
+
+
+def _by_playbook(ground: Ground, host: Host, case: Case, mend: Callable[[], None]) -> list[str]:
+    """Run the playbook with its fault; returns what is wrong then, before a person does anything."""
+    fired, played = _faulty(ground, host, case)
+    mend()
+    if not fired:
+        return [f"the fault was not made; it ended with {played.exit_code}"]
+    if case.kind not in ("fail", "step alone") or case.playbook != "rollout":
+        return []
+    before = ground.before[host.places.name]
+    if case.kind == "step alone" and played.exit_code == 0:
+        # It was killed with its last line written: the playbook learned of the host that all is done.
+        return [f"said to be done: {one}" for one in before.not_new()]
+    wrong = [] if played.exit_code == 2 else [f"the failed rollout ended with {played.exit_code}"]
+    return wrong + [f"not taken back by itself: {one}" for one in before.not_old()]
 
 
 def _faulty(ground: Ground, host: Host, case: Case) -> tuple[bool, Played]:

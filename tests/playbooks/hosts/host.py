@@ -44,6 +44,21 @@ while not leased():
     assert time.monotonic() < until, "it holds no lease"
     time.sleep(0.2)
 """
+_SPEAK = """
+import json, os, socket, sys
+os.chdir(sys.argv[1])
+for task in sys.argv[2:]:
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(250)
+        try:
+            connection.connect("holder.sock")
+            connection.sendall(json.dumps({"task": task}).encode() + b"\\n")
+            told = connection.makefile().readline()
+        except OSError:
+            break
+    if not told or json.loads(told).get("failed"):
+        break
+"""
 _STEPS = "import os,sys;[print(n) for n in os.listdir('/proc') if n.isdigit() and n != str(os.getpid()) and "
 _STEPS += (
     "(lambda w: sys.argv[1].encode() in w and b'rollout' in w.split(b'\\0'))(open(f'/proc/{n}/cmdline','rb').read()"
@@ -122,13 +137,25 @@ class Host(ABC):
 
         A streamer is new once it holds its lease, of which its rollback tells the teacher.
         """
-        assert self._wanted is not None, "no playbook has rolled the host out yet"
-        wanted = json.loads(self._wanted)
-        lectern = f"{self.places.root}/releases/{wanted['version']}/venv/bin/lectern"
         for step in ("backup", "window", *(["playout"] if self.places.role == "streamer" else [])):
-            self.run([lectern, "rollout", step], given=self._wanted, timeout_s=300)
+            self.step(step, check=True)
         if self.places.role == "streamer":
-            self.run([self.places.python, "-c", _LEASED, wanted["health_url"]], timeout_s=150)
+            self.run([self.places.python, "-c", _LEASED, self._learned()["health_url"]], timeout_s=150)
+
+    def step(self, step: str, *options: str, check: bool = False) -> None:
+        """Type one command of the rollout, for what was wanted before."""
+        lectern = f"{self.places.root}/releases/{self._learned()['version']}/venv/bin/lectern"
+        self.run([lectern, "rollout", step, *options], given=self._wanted or b"", check=check, timeout_s=300)
+
+    def speak(self, tasks: Sequence[str]) -> None:
+        """Ask the process that holds the silence for its *tasks*, as the playbook does, until one fails."""
+        argv = [self.places.python, "-c", _SPEAK, f"{self.places.root}/rollout", *tasks]
+        self.run(argv, timeout_s=300)
+
+    def _learned(self) -> dict[str, Any]:
+        assert self._wanted is not None, "no playbook has rolled the host out yet"
+        found: dict[str, Any] = json.loads(self._wanted)
+        return found
 
     def put(self, tree: Path) -> None:
         """Lay all files of *tree* over the host's ``/``, the old program's folder for its user."""
