@@ -10,7 +10,7 @@ import pytest
 from lectern.effects.files import wget
 from lectern.effects.files.origin import RemoteFile
 from lectern.errors import DISK_FULL, DOWNLOAD_FAILED, CallAPerson, Misuse, Refuse, TryAgain
-from tests.effects.conftest import Origin, running_with
+from tests.effects.conftest import Origin, running_with, wait_until
 
 BODY = os.urandom(400_000)
 
@@ -202,7 +202,8 @@ async def test_a_cancelled_download_leaves_no_wget(origin: Origin, part: Path) -
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert running_with(str(part)) == []
+    # If it was just being started, it is killed as soon as it is there.
+    await asyncio.to_thread(wait_until, lambda: running_with(str(part)) == [], description="wget is gone")
 
 
 @pytest.mark.asyncio
