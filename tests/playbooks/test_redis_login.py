@@ -1,6 +1,7 @@
 """The Redis that is provided lets in who comes with its URL, whatever the password holds."""
 
 import os
+import shutil
 import subprocess
 from pathlib import Path
 from urllib.parse import quote
@@ -23,6 +24,7 @@ RENDER = """
 """
 
 
+@pytest.mark.skipif(shutil.which("redis-cli") is None, reason="no redis-cli here")
 @pytest.mark.parametrize("password", ["p@ss/w:rd#%41+", 'a "quoted" back\\slash', "密码 é"])
 @pytest.mark.parametrize("user", ["lectern", ""])
 def test_a_password_that_a_url_must_encode_lets_in(tmp_path: Path, user: str, password: str) -> None:
