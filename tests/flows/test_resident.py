@@ -81,7 +81,8 @@ def streamer(alone: Stage) -> Stage:
 
 def put_on_air(stage: Stage, length_s: float) -> tuple[str, int, float]:
     """A class on air at the streamer: class_id, record_id, start_time."""
-    booking = stage.booking(record := stage.town.record(seconds=90), starts_in_s=5, length_s=length_s)
+    # A slow machine needs ten seconds until it is prepared, and half a minute to start a process.
+    booking = stage.booking(record := stage.town.record(seconds=240), starts_in_s=15, length_s=length_s)
     stage.tell("streamer1", {**booking, "cmd": "prepare"})
     stage.on_air(booking["class_id"])
     return booking["class_id"], record, booking["start_time"]
@@ -89,12 +90,12 @@ def put_on_air(stage: Stage, length_s: float) -> tuple[str, int, float]:
 
 def test_a_class_goes_on_while_its_resident_is_killed(streamer: Stage) -> None:
     """No gap, no new session; the next process takes up what is on air, and the end is told once, in true words."""
-    class_id, record, _ = put_on_air(streamer, 45)  # a slow machine takes half a minute to start the next
+    class_id, record, _ = put_on_air(streamer, 60)
     wait_until(lambda: streamer.airing("streamer1", class_id)["state"] == "on air", description="it counts as on air")
     streamer.residents["streamer1"].kill()
     streamer.up("streamer1")
     assert streamer.num_cite("streamer1", str(record)) == 1
-    (push,) = streamer.off_air(class_id, timeout_s=70)
+    (push,) = streamer.off_air(class_id, timeout_s=90)
     assert push.largest_gap_s < 1
     wait_until(lambda: streamer.num_cite("streamer1", str(record)) == 0, description="its citation is taken back")
     assert streamer.airing("streamer1", class_id)["state"] == "aired"
@@ -121,7 +122,7 @@ def test_a_class_that_ended_while_no_resident_was_there_is_closed_by_the_next(st
 
 
 def test_a_playout_that_is_not_there_is_alarmed_and_airs_the_class_as_soon_as_it_is_back(streamer: Stage) -> None:
-    booking = streamer.booking(streamer.town.record(seconds=90), starts_in_s=8, length_s=60)
+    booking = streamer.booking(streamer.town.record(seconds=240), starts_in_s=8, length_s=200)
     streamer.playouts["streamer1"].kill()
     streamer.tell("streamer1", {**booking, "cmd": "prepare"})
     wait_until(lambda: streamer.alarms(327), timeout_s=60, description="a person is told")
@@ -136,7 +137,7 @@ def test_a_playout_that_is_not_there_is_alarmed_and_airs_the_class_as_soon_as_it
 
 def test_sigterm_drains_and_the_class_goes_on(streamer: Stage) -> None:
     """Exit code 0, at once; the run that watched awaits its retry, and the next process goes on with it."""
-    class_id, record, _ = put_on_air(streamer, 85)
+    class_id, record, _ = put_on_air(streamer, 230)
     # One that is cut off before Prefect's engine has begun it is logged as crashed, and goes on all the same.
     wait_until(
         lambda: [one["state_name"] for one in streamer.runs("streamer1", f"broadcast {class_id}")] == ["Running"],

@@ -153,7 +153,8 @@ class Desk:
         self.prefect = Prefect()
         self.decisions: dict[str, str] = {}  # by class_id; the others proceed
         self.error: Exception | None = None
-        self.takes_s = 0.0
+        self.may_end = asyncio.Event()  # of the flow; a test that looks at one at work clears it
+        self.may_end.set()
         self.restart()
 
     def restart(self) -> None:
@@ -167,7 +168,7 @@ class Desk:
     def _flow(self) -> Any:
         @flow(name="booking")
         async def booking(inbox_ids: str = "") -> State[None]:
-            await asyncio.sleep(self.takes_s)
+            await self.may_end.wait()
             ids = inbox.ids_of(inbox_ids)
             kept = await self.host.look(inbox.read, self.host.journal, ids)
             if self.error is not None:
@@ -466,19 +467,14 @@ async def test_a_host_that_dies_during_a_look_back_is_looked_for_again(
 
 async def test_a_batch_at_work_is_shown_while_it_is_and_ends_then(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(record, "LONG_S", 0.2)
-    desk.takes_s = 1.0
+    desk.may_end.clear()
     working = asyncio.create_task(desk.recorder.run())
     handling = asyncio.create_task(desk.handle("c-1"))
-    states: list[str] = []
-    for _ in range(400):
-        await asyncio.sleep(0.05)
-        now = [one["state"]["name"] for one in desk.prefect.runs.values()]
-        states += [one for one in now if one not in states]
-        if "Completed" in states:
-            break
+    await until_shown(desk, ["Running"])
+    desk.may_end.set()
+    await until_shown(desk, ["Completed"])
     await handling
     working.cancel()
-    assert states == ["Running", "Completed"]
     assert len(desk.prefect.runs) == 1
     assert desk.runs.shown == set()
 
@@ -487,13 +483,14 @@ async def test_a_batch_whose_run_was_deleted_while_it_was_at_work_is_shown_anew(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Somebody deleted it, or Prefect's database was lost; nothing behind it waits for that."""
-    monkeypatch.setattr(record, "LONG_S", 0.2)
-    desk.takes_s = 0.6
+    monkeypatch.setattr(record, "LONG_S", 0.0)
+    desk.may_end.clear()
     handling = asyncio.create_task(desk.handle("c-1"))
-    await asyncio.sleep(0.3)
+    await until_at_work(desk)
     await desk.recorder.tell()
     assert [one["state"]["name"] for one in desk.prefect.runs.values()] == ["Running"]
     desk.prefect.runs.clear()
+    desk.may_end.set()
     await handling
     await desk.recorder.tell()
     assert [one["state"]["name"] for one in desk.prefect.runs.values()] == ["Completed"]
@@ -506,13 +503,15 @@ async def test_an_end_that_prefect_refuses_holds_up_no_other_run(
 ) -> None:
     """It is ended without its reason if Prefect takes that; if not, the runs behind it are shown all the same."""
     monkeypatch.setattr(record, "LONG_S", 0.0)
-    desk.takes_s, desk.error = 0.3, RuntimeError("an odd reason")
+    desk.error = RuntimeError("an odd reason")
+    desk.may_end.clear()
     handling = asyncio.create_task(desk.handle("c-1"))
     await until_at_work(desk)
     await desk.recorder.tell()
     desk.prefect.refuses_to_end = text
+    desk.may_end.set()
     await handling
-    desk.takes_s, desk.error = 0.0, None
+    desk.error = None
     await desk.handle("c-2")
     await desk.recorder.tell()
     states = {one["name"]: one["state"]["name"] for one in desk.prefect.runs.values()}
@@ -526,18 +525,20 @@ async def test_a_batch_that_was_shown_at_work_and_is_interrupted_is_shown_as_tha
 ) -> None:
     """Else its run would be *Running* until the process ends; what handles its messages later is another run."""
     monkeypatch.setattr(record, "LONG_S", 0.0)
-    desk.takes_s, desk.error = 0.3, TryAgain("Redis is away")
+    desk.error = TryAgain("Redis is away")
+    desk.may_end.clear()
     handling = asyncio.create_task(desk.handle("c-1"))
     await until_at_work(desk)
     await desk.recorder.tell()
     assert [one["state"]["name"] for one in desk.prefect.runs.values()] == ["Running"]
+    desk.may_end.set()
     await handling
     await desk.recorder.tell()
     (run,) = desk.prefect.runs.values()
     assert run["state"]["name"] == PUT_BACK
     assert "Redis is away" in run["state"]["message"]
     assert desk.runs.shown == set()
-    desk.takes_s, desk.error = 0.0, None
+    desk.error = None
     with transaction(desk.host.engine) as connection:
         kept = inbox.claim(connection, desk.host.journal, ["order"], limit=10, lease_s=60, now=time.time() + 60)
     await asyncio.create_task(desk.handler.handle(Handled("booking", kept)))
@@ -556,10 +557,12 @@ async def test_a_batch_whose_failure_cannot_be_noted_is_shown_as_put_back(
 
     monkeypatch.setattr(record, "LONG_S", 0.0)
     monkeypatch.setattr(tries, "after", locked)
-    desk.takes_s, desk.error = 0.3, TryAgain("the database is away")
+    desk.error = TryAgain("the database is away")
+    desk.may_end.clear()
     handling = asyncio.create_task(desk.handle("c-1"))
     await until_at_work(desk)
     await desk.recorder.tell()
+    desk.may_end.set()
     await handling
     await desk.recorder.tell()
     assert [one["state"]["name"] for one in desk.prefect.runs.values()] == [PUT_BACK]
@@ -570,10 +573,12 @@ async def test_in_a_storm_the_answers_come_first(desk: Desk) -> None:
     """Prefect would take what they need of the machine; it is all shown when the storm is over."""
     await desk.recorder.tell()
     await desk.handle(*(f"c-{number}" for number in range(300)))
-    desk.takes_s = 0.5
+    desk.may_end.clear()
     storm = asyncio.create_task(desk.handle(*(f"d-{number}" for number in range(300))))
     await until_at_work(desk)
     telling = asyncio.create_task(desk.recorder.tell())
+    await asyncio.sleep(0.2)  # it would have asked by now
+    desk.may_end.set()
     await storm
     assert desk.prefect.asked == 0
     await telling
@@ -584,12 +589,13 @@ async def test_a_storm_that_lasts_is_shown_meanwhile(desk: Desk, monkeypatch: py
     monkeypatch.setattr(record, "PATIENCE_S", 0.1)
     await desk.recorder.tell()
     await desk.handle(*(f"c-{number}" for number in range(300)))
-    desk.takes_s = 1.5
+    desk.may_end.clear()
     storm = asyncio.create_task(desk.handle(*(f"d-{number}" for number in range(300))))
     await until_at_work(desk)
     await desk.recorder.tell()
     assert not storm.done()
     assert desk.prefect.ids() == list(range(1, 301))
+    desk.may_end.set()
     await storm
 
 
@@ -610,6 +616,15 @@ async def until_at_work(desk: Desk) -> None:
             return
         await asyncio.sleep(0.01)
     raise AssertionError("nothing is at work")
+
+
+async def until_shown(desk: Desk, states: list[str]) -> None:
+    """Wait until Prefect has runs in these states, and no others."""
+    for _ in range(500):
+        if [one["state"]["name"] for one in desk.prefect.runs.values()] == states:
+            return
+        await asyncio.sleep(0.05)
+    raise AssertionError(f"{desk.prefect.runs} are not {states}")
 
 
 @pytest.mark.parametrize("status", [422, 500])

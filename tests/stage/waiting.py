@@ -9,7 +9,7 @@ import httpx
 T = TypeVar("T")
 
 
-def wait_until(condition: Callable[[], T], *, timeout_s: float = 30.0, pause_s: float = 0.05, description: str) -> T:
+def wait_until(condition: Callable[[], T], *, timeout_s: float = 60.0, pause_s: float = 0.05, description: str) -> T:
     """Wait until *condition* is true, and return what it returned.
 
     What takes long is asked for less often, up to five times as seldom: the asking costs the servers, too.
