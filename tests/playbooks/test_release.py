@@ -119,6 +119,29 @@ def test_a_tampered_wheel_is_refused_by_its_name_and_nothing_of_it_stays(
     assert [one.name for one in (root / "releases").iterdir()] == [".lock"]
 
 
+@pytest.mark.parametrize("damage", ["cut off", "overwritten", "empty"])
+def test_a_damaged_release_file_is_told_in_a_sentence_and_nothing_of_it_stays(
+    root: Path, tmp_path: Path, first: Small, damage: str
+) -> None:
+    """As a disk or a copy that went wrong leaves it."""
+    whole = first.file.read_bytes()
+    middle = len(whole) // 2
+    file = tmp_path / "damaged.tar.gz"
+    bytes_of = {
+        "cut off": whole[:middle],
+        "overwritten": whole[:middle] + b"\xff" * 4096 + whole[middle + 4096 :],
+        "empty": b"",
+    }
+    file.write_bytes(bytes_of[damage])
+    (root / "releases").mkdir(parents=True)
+    with on_host("stage", first.asked(root, tarball=str(file))) as process:
+        said = process.communicate(timeout=60)[1]
+    assert process.returncode == 1
+    assert said.startswith(f"{file}: ")
+    assert said.count("\n") == 1
+    assert [one.name for one in (root / "releases").iterdir()] == [".lock"]
+
+
 def test_a_second_controller_waits_for_the_orphan_of_a_killed_one_and_disturbs_nothing(
     stage: Stage, root: Path, first: Small
 ) -> None:

@@ -162,22 +162,33 @@ def _remove(release: Path) -> None:
 
 def _unpack(tarball: Path, into: Path, digest: str) -> None:
     """Unpack the files that the manifest lists, and check each; raises Trouble for any other file."""
-    import tarfile  # noqa: PLC0415  # look must say so where it is missing
+    import gzip  # noqa: PLC0415  # look must say so where one of these is missing
+    import tarfile  # noqa: PLC0415
+    import zlib  # noqa: PLC0415
 
     into.mkdir()
-    with tarfile.open(tarball, "r:gz") as tar:
-        told = _content(tar, tar.next()).read()
-        if hashlib.sha256(told).hexdigest() != digest:
-            raise Trouble(f"{tarball}: its manifest is not the one of the release file. Run this again.")
-        (into / _MANIFEST).write_bytes(told)
-        listed = dict(json.loads(told)["files"])
-        while (member := tar.next()) is not None:
-            wanted = listed.pop(member.name, None)
-            if wanted is None or _written(_content(tar, member), into / member.name) != wanted["sha256"]:
-                raise Trouble(f"{tarball}: {member.name} is not what its manifest lists. Type: make release")
-            (into / member.name).chmod(member.mode & 0o755)
-    if listed:
-        raise Trouble(f"{tarball}: {', '.join(sorted(listed))} is not in it. Type: make release")
+    try:
+        with tarfile.open(tarball, "r:gz") as tar:
+            missing = _members(tar, into, digest)
+    except (EOFError, gzip.BadGzipFile, tarfile.TarError, zlib.error) as error:
+        raise Trouble(f"{tarball}: it is damaged: {error}. Run this again.") from error
+    if missing:
+        raise Trouble(f"{tarball}: {', '.join(sorted(missing))} is not in it. Type: make release")
+
+
+def _members(tar: tarfile.TarFile, into: Path, digest: str) -> set[str]:
+    """Unpack and check each; returns the files that the manifest lists, and that did not come."""
+    told = _content(tar, tar.next()).read()
+    if hashlib.sha256(told).hexdigest() != digest:
+        raise Trouble(f"{tar.name!s}: its manifest is not the one of the release file. Run this again.")
+    (into / _MANIFEST).write_bytes(told)
+    listed = dict(json.loads(told)["files"])
+    while (member := tar.next()) is not None:
+        wanted = listed.pop(member.name, None)
+        if wanted is None or _written(_content(tar, member), into / member.name) != wanted["sha256"]:
+            raise Trouble(f"{tar.name!s}: {member.name} is not what its manifest lists. Type: make release")
+        (into / member.name).chmod(member.mode & 0o755)
+    return set(listed)
 
 
 def _content(tar: tarfile.TarFile, member: tarfile.TarInfo | None) -> IO[bytes]:
@@ -239,7 +250,7 @@ def main(verb: str, asked: dict[str, Any]) -> int:
     """Do what *verb* asks for, and print the answer; returns the exit code."""
     try:
         answer = {"name": name, "look": look, "stage": stage, "prune": prune}[verb](asked)
-    except (Trouble, OSError, EOFError, subprocess.TimeoutExpired) as error:
+    except (Trouble, OSError, subprocess.TimeoutExpired) as error:
         sys.stderr.write(f"{error}\n")
         return 1
     json.dump(answer, sys.stdout)
