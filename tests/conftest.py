@@ -66,6 +66,11 @@ def stage(town: Town, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stag
         yield found
 
 
+def _needing(items: list[pytest.Item]) -> set[Path]:
+    """The modules with a test that needs the town."""
+    return {one.path for one in items if "town" in getattr(one, "fixturenames", ())}
+
+
 class Sleeper:
     """Lets the town and its ordinary day rest while modules of tests are run that need neither.
 
@@ -85,8 +90,7 @@ class Sleeper:
     def comes(self, item: pytest.Item) -> None:
         """Before each test: wake the town for a module that needs it, let it rest in one that does not."""
         if not self._modules:
-            needing = [one for one in item.session.items if "town" in getattr(one, "fixturenames", ())]
-            self._modules = {one.path for one in needing}
+            self._modules = _needing(item.session.items)
         if self._town is None:
             return
         is_needed = item.path in self._modules
@@ -101,6 +105,12 @@ class Sleeper:
 
 
 SLEEPER = Sleeper()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Modules that need the town come first, so that each worker starts it once, and lets it rest once."""
+    needing = _needing(items)
+    items.sort(key=lambda one: one.path not in needing)
 
 
 @pytest.hookimpl(tryfirst=True)
