@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import httpx
 import redis
 
+from tests.stage import prefect_database
 from tests.stage.children import Child
 from tests.stage.waiting import wait_until
 from town import programs, recordings
@@ -116,6 +117,7 @@ class Town:
             argv += ["--dir", str(self.folder)]
             argv += ["--requirepass", self._redis_password] if self._redis_password else []
         else:
+            prefect_database.lay(self.folder / "prefect", self.environment)
             argv = [sys.executable, "-m", "prefect", "server", "start", "--host", HOST]
             argv += ["--port", str(self.prefect_port)]
             services = ("TASK_RUN_RECORDER", "EVENT_PERSISTER")
