@@ -42,7 +42,7 @@ demo: .venv/.built ## book and air classes on every path, on this machine alone;
 # From the outermost ring inwards, so that the files that take longest begin first. Most of the time is waiting: for a
 # class to begin, for a supervisord to start again.
 RINGS := $(addprefix tests/,flows faults fuzz fundamentals rollout effects playbooks playout decide text)
-SIDE_BY_SIDE := -n 4 --dist loadfile --no-loadscope-reorder --durations=15
+SIDE_BY_SIDE := -n 3 --dist loadfile --no-loadscope-reorder --durations=15
 # These take a minute and more a file: whole hosts that are rolled out, back and out again; jobs on ECS hosts that are cut
 # off; hosts and servers that go away, fall silent or are killed at any step; a day with faults, and one that is searched;
 # staged nights; the UI in a browser; the steps of a rollout that are killed at each line they write.
