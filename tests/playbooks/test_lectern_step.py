@@ -334,19 +334,24 @@ def test_what_watches_a_step_marks_what_changes_nothing(tmp_path: Path) -> None:
     """A kill just before it leaves the same host as one just after it: the crash matrix plays one of them."""
     log, there, absent = tmp_path / "points", tmp_path / "there", tmp_path / "absent"
     there.mkdir()
+    journal = tmp_path / "journal"
+    journal.touch()
     watch = Watch({"mode": "list", "log": str(log)})
     watch.hook("open", ("/srv/rollout/lock", None, os.O_WRONLY))
     for event, path in (("os.remove", absent), ("os.mkdir", there), ("os.mkdir", absent), ("os.rmdir", there)):
         watch.hook(event, (str(path), 0o755, -1))
+    for path, flags in ((journal, os.O_APPEND), (journal, os.O_TRUNC), (absent, os.O_CREAT)):
+        watch.hook("open", (str(path), None, os.O_WRONLY | flags))
     watch.hook("sqlite3.connect", ("file:/srv/task_list.db?mode=ro",))
     watch.hook("os.posix_spawn", ("/bin/x", ["supervisorctl", "stop", "all"], {}))
     lines = [line.removeprefix(f"{tmp_path.name}/") for line in log.read_text().splitlines()]
     assert [line.partition(" ")[0] for line in lines if line.endswith(IDLE)] == [
         "os.remove",
         "os.mkdir",
+        "open",
         "sqlite3.connect",
     ]
-    assert [line.partition(" ")[0] for line in points(lines)] == ["os.mkdir", "os.rmdir", "process"]
+    assert [line.partition(" ")[0] for line in points(lines)] == ["os.mkdir", "os.rmdir", "open", "open", "process"]
     assert points([f"open a (1){IDLE}", f"fsync a (1){IDLE}"]) == ["fsync a (1)"]
 
 

@@ -21,6 +21,8 @@ _MADE = re.compile(r"[0-9a-f]{8,}|[0-9]{4,}|\.tmp\w*|tmp\w+")
 IDLE = " changes nothing"
 """Behind a listed thing after which the host is as before: to be killed there is to be killed at the next thing."""
 _WRITES = os.O_WRONLY | os.O_RDWR
+_ASKS = [[word] for word in (b"CLIENT", b"EXISTS", b"HELLO", b"INFO", b"LRANGE", b"PING", b"SCAN", b"TYPE")]
+"""Commands of Redis that change nothing there."""
 _PATHS = (
     "os.rename",
     "os.remove",
@@ -45,7 +47,8 @@ class Watch:
     def hook(self, event: str, args: tuple[Any, ...]) -> None:
         """An audit hook; it must not raise."""
         if event == "open" and isinstance(args[0], (str, bytes)) and isinstance(args[2], int) and args[2] & _WRITES:
-            self.point("open", os.fsdecode(args[0]))
+            path = os.fsdecode(args[0])
+            self.point("open", path, idle=not args[2] & os.O_TRUNC and os.path.lexists(path))
         elif event in _PATHS:
             paths = [os.fsdecode(one) for one in args[:2] if isinstance(one, (str, bytes))]
             is_there = bool(paths) and os.path.lexists(paths[0])
@@ -101,7 +104,8 @@ def install() -> None:
         real_fsync(descriptor)
 
     def sendall(self: socket.socket, data: Any, *flags: int) -> None:
-        watch.point("send", bytes(data)[:40].split(b"\r\n")[2:3].__repr__() if bytes(data)[:1] == b"*" else "http")
+        words = bytes(data)[:40].split(b"\r\n")[2:3] if bytes(data)[:1] == b"*" else ["http"]
+        watch.point("send", "http" if words == ["http"] else repr(words), idle=words in _ASKS)
         real_sendall(self, data, *flags)
 
     os.fsync = fsync  # type: ignore[assignment]  # called with a descriptor or a file, as it is
