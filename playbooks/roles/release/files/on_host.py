@@ -28,8 +28,7 @@ if TYPE_CHECKING:
 
 _COMPLETE = ".complete"
 _MANIFEST = "manifest.json"
-_LOCK_WAIT_S, _INSTALL_S = 300, 600
-_SLACK_BYTES = 64 << 20
+_LOCK_WAIT_S, _INSTALL_S, _SLACK_BYTES = 300, 600, 64 << 20
 _VERSION = f"{sys.version_info[0]}.{sys.version_info[1]}"
 _PYTHON = f"cp{_VERSION.replace('.', '')}"
 _PLATFORM = f"{platform.system().lower()}-{platform.machine()}"
@@ -67,8 +66,10 @@ def stage(asked: dict[str, Any]) -> dict[str, Any]:
             try:
                 _unpack(tarball, into, asked["digest"])
                 _install(into, lock)
-            except BaseException:  # whatever ends it, also a signal: half a release is none
+            except BaseException as error:  # whatever ends it, also a signal: half a release is none
                 _remove(into)
+                if isinstance(error, EOFError) or type(error).__module__ in ("tarfile", "zlib"):
+                    raise Trouble(f"{tarball}: it is damaged: {error}. Run this again.") from error
                 raise
             _finish(into, asked["digest"])
         tarball.unlink(missing_ok=True)
@@ -119,8 +120,7 @@ def _in_use(root: Path) -> set[Path]:
 
 
 def _no_room(asked: dict[str, Any]) -> Iterator[str]:
-    root = Path(asked["root"])
-    where = next(one for one in (root, *root.parents) if one.exists())
+    where = next(one for one in Path(asked["root"], "releases").parents if one.exists())
     free, needs = shutil.disk_usage(where).free, asked["needs_bytes"] + _SLACK_BYTES
     if free < needs:
         yield f"{where} has {free >> 20} MB free, and the release needs {needs >> 20} MB. Make room there."
@@ -162,33 +162,22 @@ def _remove(release: Path) -> None:
 
 def _unpack(tarball: Path, into: Path, digest: str) -> None:
     """Unpack the files that the manifest lists, and check each; raises Trouble for any other file."""
-    import gzip  # noqa: PLC0415  # look must say so where one of these is missing
-    import tarfile  # noqa: PLC0415
-    import zlib  # noqa: PLC0415
+    import tarfile  # noqa: PLC0415  # look must say so where it is missing
 
     into.mkdir()
-    try:
-        with tarfile.open(tarball, "r:gz") as tar:
-            missing = _members(tar, into, digest)
-    except (EOFError, gzip.BadGzipFile, tarfile.TarError, zlib.error) as error:
-        raise Trouble(f"{tarball}: it is damaged: {error}. Run this again.") from error
-    if missing:
-        raise Trouble(f"{tarball}: {', '.join(sorted(missing))} is not in it. Type: make release")
-
-
-def _members(tar: tarfile.TarFile, into: Path, digest: str) -> set[str]:
-    """Unpack and check each; returns the files that the manifest lists, and that did not come."""
-    told = _content(tar, tar.next()).read()
-    if hashlib.sha256(told).hexdigest() != digest:
-        raise Trouble(f"{tar.name!s}: its manifest is not the one of the release file. Run this again.")
-    (into / _MANIFEST).write_bytes(told)
-    listed = dict(json.loads(told)["files"])
-    while (member := tar.next()) is not None:
-        wanted = listed.pop(member.name, None)
-        if wanted is None or _written(_content(tar, member), into / member.name) != wanted["sha256"]:
-            raise Trouble(f"{tar.name!s}: {member.name} is not what its manifest lists. Type: make release")
-        (into / member.name).chmod(member.mode & 0o755)
-    return set(listed)
+    with tarfile.open(tarball, "r:gz") as tar:
+        told = _content(tar, tar.next()).read()
+        if hashlib.sha256(told).hexdigest() != digest:
+            raise Trouble(f"{tarball}: its manifest is not the one of the release file. Run this again.")
+        (into / _MANIFEST).write_bytes(told)
+        listed = dict(json.loads(told)["files"])
+        while (member := tar.next()) is not None:
+            wanted = listed.pop(member.name, None)
+            if wanted is None or _written(_content(tar, member), into / member.name) != wanted["sha256"]:
+                raise Trouble(f"{tarball}: {member.name} is not what its manifest lists. Type: make release")
+            (into / member.name).chmod(member.mode & 0o755)
+    if listed:
+        raise Trouble(f"{tarball}: {', '.join(sorted(listed))} is not in it. Type: make release")
 
 
 def _content(tar: tarfile.TarFile, member: tarfile.TarInfo | None) -> IO[bytes]:
