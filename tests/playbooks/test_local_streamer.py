@@ -128,6 +128,10 @@ def test_a_window_goes_on_though_the_controller_is_killed_and_a_check_of_the_fin
         timeout_s=60,
         description="the new program has given the adopted classes their runs",
     )
+    wait_until(
+        lambda: host.rows("SELECT id FROM video_list WHERE num_cite > 0 AND dead_air IS NULL") == [],
+        description="the new program has looked for dead air in the recordings",
+    )
     _a_check_changes_nothing(scene, host)
 
 
