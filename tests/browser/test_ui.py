@@ -9,7 +9,7 @@ from contextlib import closing, contextmanager
 import pytest
 from playwright.sync_api import expect
 
-from tests.browser.ui import SEEN_MS, Ui
+from tests.browser.ui import Ui
 from tests.stage import Stage, wait_until
 from town.ports import free_port
 
@@ -39,7 +39,7 @@ def test_a_booking_that_failed_is_found_by_its_class_read_and_retried(day: Stage
         ui.open_run(f"booking {class_id}", searched=class_id)
         ui.state("Failed")
         reason = ui.tab("Details").get_by_text("there is no room for it")
-        expect(reason).to_be_visible(timeout=SEEN_MS)
+        expect(reason).to_be_visible()
         reason.scroll_into_view_if_needed()
         ui.shot("a booking that failed")
     assert day.ear.answers[class_id] == []
@@ -62,7 +62,7 @@ def test_a_class_that_nobody_takes_fails_and_says_why(day: Stage, ui: Ui) -> Non
     )
     ui.open_run(f"broadcast {class_id}", searched=class_id)
     reason = ui.tab("Details").get_by_text(f"{class_id}: not aired: Connection refused")
-    expect(reason).to_be_visible(timeout=SEEN_MS)
+    expect(reason).to_be_visible()
     reason.scroll_into_view_if_needed()
     ui.shot("a broadcast that failed")
 
@@ -95,14 +95,14 @@ def test_the_classes_of_tomorrow_are_seen(day: Stage, ui: Ui) -> None:
     ui.open_artifact(shown)
     for one in several:
         row = ui.page.get_by_role("row").filter(has_text=one["class_id"])
-        expect(row).to_contain_text(time.strftime("%m-%d %H:%M:%S", time.localtime(one["start_time"])), timeout=SEEN_MS)
+        expect(row).to_contain_text(time.strftime("%m-%d %H:%M:%S", time.localtime(one["start_time"])))
         expect(row).to_contain_text("○")
     ui.shot("the timetable")
     (run,) = wait_until(
         lambda: day.runs("streamer1", f"broadcast {several[-1]['class_id']}"), description="the last one has its run"
     )
     ui.open(f"/v2/deployments/deployment/{run['deployment_id']}?tab=Upcoming")
-    expect(ui.page.get_by_role("link", name=re.compile("^broadcast .")).first).to_be_visible(timeout=SEEN_MS)
+    expect(ui.page.get_by_role("link", name=re.compile("^broadcast .")).first).to_be_visible()
     ui.shot("upcoming runs")
     ui.page.get_by_placeholder("Search by run name").fill(last)  # they are shown five at a time
-    expect(ui.page.get_by_role("link", name=f"broadcast {last}")).to_be_visible(timeout=SEEN_MS)
+    expect(ui.page.get_by_role("link", name=f"broadcast {last}")).to_be_visible()

@@ -8,8 +8,8 @@ from playwright.sync_api import Locator, Page, expect
 SHOTS = Path(__file__).parent / "screenshots"
 """Kept after a test, for whoever wants to see what it saw."""
 
-SEEN_MS = 60_000.0
-"""The UI asks its server anew every few seconds; a machine with three tests at once is slow to draw."""
+# The UI asks its server anew every few seconds; a machine with three tests at once is slow to draw.
+expect.set_options(timeout=60_000.0)
 
 
 class Ui:
@@ -28,14 +28,14 @@ class Ui:
         self.open("/v2/runs")
         self.page.get_by_placeholder("Search by flow run name").fill(searched)
         link = self.page.get_by_role("link", name=re.compile(f"^{re.escape(name)}")).first  # each try has a run
-        expect(link).to_be_visible(timeout=SEEN_MS)
+        expect(link).to_be_visible()
         others = self.page.get_by_role("link", name=re.compile("^(booking|prepare|broadcast) ")).filter(
             has_not_text=searched
         )
         expect(others).to_have_count(0)  # the search has taken hold: what is left is this class's
         self.shot(f"search {searched}")
         link.click()
-        expect(self.page.get_by_role("tab", name="Details")).to_be_visible(timeout=SEEN_MS)
+        expect(self.page.get_by_role("tab", name="Details")).to_be_visible()
 
     def tab(self, name: str) -> Locator:
         """Click a tab of the page; returns what it shows."""
@@ -47,12 +47,12 @@ class Ui:
         """Open an artifact as it is now."""
         self.open(f"/v2/artifacts/key/{key}")
         latest = self.page.get_by_role("main").get_by_role("link", name=re.compile("^[0-9a-f]{8}$")).first
-        expect(latest).to_be_visible(timeout=SEEN_MS)
+        expect(latest).to_be_visible()
         latest.click()
 
     def state(self, name: str) -> None:
         """Wait until the run's page shows the state *name*."""
-        expect(self.page.get_by_role("main").get_by_text(name, exact=True).first).to_be_visible(timeout=SEEN_MS)
+        expect(self.page.get_by_role("main").get_by_text(name, exact=True).first).to_be_visible()
 
     def choose(self, action: str) -> None:
         """Choose *action* in the menu of the run, and say yes to the question that follows."""
