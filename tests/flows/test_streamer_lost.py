@@ -54,8 +54,8 @@ def on_air(pair: Stage) -> Begin:
     def begin(length_s: float = 85) -> tuple[str, str, str]:
         def both_live() -> bool:
             told: Any = pair.town.redis.hvals(f"{pair.prefix}:streamers")
-            beats = [json.loads(one) for one in told]
-            return sum(time.time() - one["at"] < LOST_S / 2 and one.get("full") is False for one in beats) == 2
+            beats: list[dict[str, Any]] = [json.loads(one) for one in told]
+            return sum(bool(time.time() - one["at"] < LOST_S / 2 and one.get("full") is False) for one in beats) == 2
 
         wait_until(both_live, description="both streamers are heard of")
         class_id = pair.book(pair.booking(pair.town.record(seconds=90), starts_in_s=8, length_s=length_s))
