@@ -48,11 +48,11 @@ class Tally:
     bad: list[str] = field(default_factory=list)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def add(self, name: str, case: Case, wrong: list[str], seconds: float) -> None:
+    def add(self, name: str, number: int, case: Case, wrong: list[str], seconds: float) -> None:
         """One case is over."""
         with self.lock:
             self.done += 1
-            told = f"[{self.done}/{self.total}] {name}: {case} ({seconds:.0f} s)"
+            told = f"[{self.done}/{self.total}] {name}:{number}: {case} ({seconds:.0f} s)"
             self.console.print(f"{told}: {'BAD' if wrong else 'good'}", markup=False)
             for one in wrong:
                 self.console.print(f"    {one}", markup=False)
@@ -67,10 +67,9 @@ def main() -> int:
     parser.add_argument(
         "--hosts",
         default=HOSTS,
-        help="the hosts, side by side; names begin with the role; NAME:N skips N of this one, NAME:N+M does so twice",
+        help="the hosts, side by side; names begin with the role; NAME:7+20-35+300- plays only these cases of one",
     )
     parser.add_argument("--every", type=int, default=1, metavar="N", help="only every N-th case")
-    parser.add_argument("--skip", type=int, default=0, metavar="N", help="begin behind the first N cases of each host")
     given = parser.parse_args()
     console = Console(highlight=False, soft_wrap=True)
     tally = Tally(console)
@@ -90,11 +89,8 @@ def main() -> int:
 
 def _side_by_side(given: argparse.Namespace, town: Town, folder: Path, tally: Tally) -> None:
     """One thread a host: most of a case's time is waiting."""
-    skips = {
-        name: [int(one) for one in (skip or str(given.skip)).split("+")]
-        for name, _, skip in (one.partition(":") for one in given.hosts.split(","))
-    }
-    names = list(skips)
+    parts = {name: cases or "0-" for name, _, cases in (one.partition(":") for one in given.hosts.split(","))}
+    names = list(parts)
     absent = engine.absent()
     if CONTAINER in names and absent is not None:
         tally.console.print(f"{absent}: no network is cut", markup=False)
@@ -107,7 +103,7 @@ def _side_by_side(given: argparse.Namespace, town: Town, folder: Path, tally: Ta
     ready = threading.Barrier(len(names))
 
     def work(name: str) -> None:
-        share = Share(given.only, skips[name], given.every)
+        share = Share(given.only, parts[name], given.every)
         try:
             with ExitStack() as stack:
                 if name == CONTAINER:
@@ -154,13 +150,21 @@ class Share:
     """Which of a host's cases are played."""
 
     only: str
-    skips: Sequence[int]
+    parts: str
     every: int
 
-    def of(self, cases: Sequence[Case]) -> list[Case]:
-        """The cases, one share after the other."""
-        matching = [one for one in cases if re.search(self.only, str(one))]
-        return [one for skip in self.skips for one in matching[skip :: self.every]]
+    def of(self, cases: Sequence[Case]) -> list[tuple[int, Case]]:
+        """The cases with their numbers, one part after the other; raises ValueError for a number that none has."""
+        numbers = [number for part in self.parts.split("+") for number in self._numbers(part, len(cases))]
+        if max(numbers, default=0) >= len(cases):
+            raise ValueError(f"{self.parts}: there are {len(cases)} cases, counted from 0")
+        return [(number, cases[number]) for number in numbers if re.search(self.only, str(cases[number]))]
+
+    def _numbers(self, part: str, count: int) -> range:
+        first, dash, last = part.partition("-")
+        if not dash:
+            return range(int(first), int(first) + 1)
+        return range(int(first), int(last) + 1 if last else count, self.every)
 
 
 def _play_all(stage: Stage, kinds: Plan, share: Share, tally: Tally, all_listed: Callable[[], object]) -> None:
@@ -171,10 +175,10 @@ def _play_all(stage: Stage, kinds: Plan, share: Share, tally: Tally, all_listed:
     with tally.lock:
         tally.total += len(chosen)
     all_listed()
-    for case in chosen:
+    for number, case in chosen:
         began = time.monotonic()
         wrong = play(stage.ground, stage.host, case, stage.mend)
-        tally.add(stage.name, case, wrong, time.monotonic() - began)
+        tally.add(stage.name, number, case, wrong, time.monotonic() - began)
 
 
 if __name__ == "__main__":

@@ -20,8 +20,9 @@ from playbooks.action_plugins import lectern_step as of_the_plugin
 from playbooks.library import lectern_step as of_the_module
 from tests.playbooks import here
 from tests.playbooks.here import ROOT
-from tests.playbooks.hosts.faults import points
+from tests.playbooks.hosts.faults import Case, points
 from tests.playbooks.hosts.step_fault import IDLE, Watch
+from tests.playbooks.matrix import Share
 from tests.stage import wait_until
 
 SECRET = "made-up-token"
@@ -353,6 +354,20 @@ def test_what_watches_a_step_marks_what_changes_nothing(tmp_path: Path) -> None:
     ]
     assert [line.partition(" ")[0] for line in points(lines)] == ["os.mkdir", "os.rmdir", "open", "open", "process"]
     assert points([f"open a (1){IDLE}", f"fsync a (1){IDLE}"]) == ["fsync a (1)"]
+
+
+def test_the_crash_matrix_goes_on_where_it_was_ended() -> None:
+    """By the numbers that its log has of the cases."""
+    cases = [Case("rollout", "fail", number, f"task {number}", "resume") for number in range(10)]
+
+    def numbers(parts: str, every: int = 1, only: str = "") -> list[int]:
+        return [number for number, case in Share(only, parts, every).of(cases) if case == cases[number]]
+
+    assert numbers("0-", every=3) == [0, 3, 6, 9]
+    assert numbers("7+2-4+8-", every=1) == [7, 2, 3, 4, 8, 9]
+    assert numbers("0-", only="task [13]") == [1, 3]
+    with pytest.raises(ValueError, match="there are 10 cases"):
+        numbers("9-10")
 
 
 def test_what_watches_a_step_sees_neither_itself_nor_what_changes_nothing(tmp_path: Path) -> None:
