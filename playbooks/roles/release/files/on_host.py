@@ -68,7 +68,7 @@ def stage(asked: dict[str, Any]) -> dict[str, Any]:
                 _install(into, lock)
             except BaseException as error:  # whatever ends it, also a signal: half a release is none
                 _remove(into)
-                if isinstance(error, EOFError) or type(error).__module__ in ("tarfile", "zlib"):
+                if isinstance(error, EOFError) or type(error).__module__ in ("tarfile", "zlib"):  # a host may lack both
                     raise Trouble(f"{tarball}: it is damaged: {error}. Run this again.") from error
                 raise
             _finish(into, asked["digest"])
