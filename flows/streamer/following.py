@@ -40,7 +40,7 @@ class Following:
         self._slate: set[str] = set()  # classes whose slate is sent, or nothing
         self._why: dict[str, str] = {}  # the last thing that went wrong with a class
         self._alarmed: dict[tuple[str, int], float] = {}
-        self._fetching: dict[str, asyncio.Task[None]] = {}  # at most once for a class
+        self._fetching: dict[str, asyncio.Task[None]] = {}  # at most once for each loss of a class
 
     async def take(self, event: Mapping[str, Any]) -> None:
         """Write one event down; a full disk ends no class."""
@@ -65,7 +65,7 @@ class Following:
                 self._off_since.pop(class_id, None)  # an earlier break may have ended unheard
                 await changed(self._host, _on_air(class_id))
             if state == "ended" or not status["slate"]:
-                self._slate.discard(class_id)
+                self._found_again(class_id)
             else:
                 self._slate.add(class_id)
                 await self._alarm(class_id, errors.NO_RECORDING, f"its slate is sent: {status['why']}")
@@ -151,7 +151,7 @@ class Following:
             said = f"it falls behind the clock, and {event['behind_s']:.0f} s of it were skipped"
             await self._alarm(class_id, errors.AIRING_BROKEN, f"{said}: its receiver takes less than it is sent")
         elif kind == "back":
-            self._slate.discard(class_id)
+            self._found_again(class_id)
         elif kind == "slate":
             self._slate.add(class_id)
             self._why[class_id] = event["why"]
@@ -162,6 +162,11 @@ class Following:
     def _fetch(self, class_id: str, told: Mapping[str, Any]) -> None:
         if told.get("wants_file") and class_id not in self._fetching:
             self._fetching[class_id] = asyncio.create_task(self._fetch_again(class_id, told["why"]))
+
+    def _found_again(self, class_id: str) -> None:
+        self._slate.discard(class_id)
+        if class_id in self._fetching and self._fetching[class_id].done():
+            del self._fetching[class_id]
 
     async def _fetch_again(self, class_id: str, why: str) -> None:
         """Have the recording of a class on air downloaded again; the playout goes on with it when it is there."""

@@ -184,3 +184,23 @@ async def test_a_recording_that_was_lost_while_nobody_listened_is_downloaded_aga
         await one.catch_up({**told, "wants_file": True})
         await asyncio.gather(*one._fetching.values())
     assert asked == [("6666", "the recording is missing")]
+
+
+async def test_a_recording_that_is_lost_twice_is_downloaded_twice(
+    host: Host[StreamerSettings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once it was back, a second loss is a new one: else the slate is sent to the end of the class."""
+    asked: list[str] = []
+
+    async def replace(_host: object, _stem: str, why: str, *, on_air: bool) -> None:
+        assert on_air
+        asked.append(why)
+
+    monkeypatch.setattr(lost, "replace", replace)
+    one = following.Following(host)
+    slate = {"event": "slate", "class_id": "c-1", "at": START, "slate": "/s.flv", "wants_file": True}
+    for why in ("it is missing", "it is missing again"):
+        await one.take({**slate, "why": why})
+        await asyncio.gather(*one._fetching.values())
+        await one.take({"event": "back", "class_id": "c-1", "at": START, "why": "it is there", "position_s": 9.0})
+    assert asked == ["it is missing", "it is missing again"]
