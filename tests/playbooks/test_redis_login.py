@@ -26,9 +26,12 @@ RENDER = """
 
 @pytest.mark.skipif(shutil.which("redis-cli") is None, reason="no redis-cli here")
 @pytest.mark.parametrize("password", ["p@ss/w:rd#%41+", 'a "quoted" back\\slash', "密码 é"])
-@pytest.mark.parametrize("user", ["lectern", ""])
+@pytest.mark.parametrize("user", ["lectern", "default", ""])
 def test_a_password_that_a_url_must_encode_lets_in(tmp_path: Path, user: str, password: str) -> None:
-    """Every client decodes what the URL says: the server is given the same, and so is the playbook's own question."""
+    """Every client decodes what the URL says: the server is given the same, and so is the playbook's own question.
+
+    A URL may name the user whom Redis has from the start.
+    """
     url = f"redis://{user}:{quote(password, safe='')}@192.0.2.10:6379/0"
     done = played(tmp_path, RENDER, "all: {}", vault_redis_url=url)
     assert done.returncode == 0, done.stdout + done.stderr
