@@ -3,6 +3,7 @@
 import json
 import math
 import re
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,8 @@ def _seconds(path: str | Path, name: str, milliseconds: object) -> float:
     return milliseconds / 1000
 
 
-PRODUCT = re.compile(r"\d+(?:[ \t]*\*[ \t]*\d+)+")
+_FACTOR = r"\d+(?:\.\d+)?"
+PRODUCT = re.compile(rf"(?<![\w.]){_FACTOR}(?:[ \t]*\*[ \t]*{_FACTOR})+")
 _STRING = r'"(?:\\.|[^"\\\n])*"'
 _LOOSE = re.compile(rf"{_STRING}|//[^\r\n]*|/\*.*?\*/|{PRODUCT.pattern}", re.DOTALL)
 _LAST_COMMA = re.compile(rf"{_STRING}|,(?=[ \t\r\n]*[}}\]])")
@@ -64,4 +66,5 @@ def _plain(part: re.Match[str]) -> str:
         return found
     if found.startswith("/"):
         return re.sub(r"[^\r\n]", " ", found)
-    return str(math.prod(int(factor) for factor in found.split("*"))).ljust(len(found))
+    product = math.prod(Fraction(factor.strip()) for factor in found.split("*"))
+    return str(product if product.denominator == 1 else float(product)).ljust(len(found))

@@ -164,6 +164,24 @@ def test_the_old_config_may_calculate_and_have_comments() -> None:
     assert (found.order_warn_time_out_s, found.transcoding_time_out_s) == (86400, 90)
 
 
+@pytest.mark.parametrize(
+    ("written", "seconds"),
+    [("0.5*60*60*1000", 1800), ("1000 * 1.5 * 60", 90), ("2.5*0.5", 0.00125), ("1000*90.0", 90)],
+)
+def test_the_old_config_may_calculate_with_decimals(written: str, seconds: float) -> None:
+    """As half an hour is written; read from its point on, each transcoding would time out at once."""
+    path = Path("config.json").absolute()
+    path.write_text(f'{{"transcoding_time_out": {written}, "order_warn_time_out": 1000}}')
+    assert teacher(teacher_config=path).transcoding_time_out_s == seconds
+
+
+def test_the_old_config_does_not_calculate_with_a_part_of_a_number() -> None:
+    path = Path("config.json").absolute()
+    path.write_text('{"transcoding_time_out": 1e3*60}')
+    with pytest.raises(Misuse, match="TEACHER_CONFIG="):
+        teacher(teacher_config=path)
+
+
 def test_the_old_config_may_begin_with_a_byte_order_mark() -> None:
     """Editors on Windows write one, and Node.js passes over it."""
     path = Path("config.json").absolute()
