@@ -25,6 +25,7 @@ from lectern.effects.rows.inbox import Arrived
 from lectern.effects.rows.tables.engine import open_database, transaction
 from lectern.effects.rows.tables.shared import Journal
 from lectern.effects.rows.tables.teacher import cancels as cancel_list
+from lectern.effects.rows.tables.teacher import streamers
 from lectern.messages import Booking, Cancel, Grant, Message, Prepare, Release, Report
 from lectern.settings import StreamerSettings, TeacherSettings
 from lectern.states import AiringState
@@ -156,6 +157,14 @@ async def test_a_cancel_that_redis_lost_while_the_streamer_was_down_is_told_befo
     assert pair.state() is AiringState.CANCELLED
     pair.report_back()
     assert commands(pair.granted("later")) == ["grant"], "it is confirmed, and told no more"
+
+
+async def test_a_claim_is_answered_again_though_the_clock_was_set_back(pair: Pair) -> None:
+    """After a power cut Redis may lack the answer, and the clock be wrong; without a lease, a streamer airs nothing."""
+    assert commands(pair.granted("one")) == ["grant"]
+    with transaction(pair.teacher.engine) as connection:
+        connection.execute(update(streamers).values(granted_at=time.time() + 3600))
+    assert commands(pair.granted("one")) == ["grant"]
 
 
 async def test_a_cancel_is_told_again_until_it_is_confirmed(pair: Pair) -> None:
