@@ -62,8 +62,9 @@ async def _refuse_to_know(host: Teacher, listened_s: float) -> None:
     holders = await host.look(leases.holders)
     if not holders and listened_s < FIRST_STREAMER_S:
         raise TryAgain("no streamer of this release has ever been leased here; is one about to be rolled out?")
-    since = time.time() - host.settings.streamer_lost_after_s
-    if new := sorted(one.name for one in holders.values() if one.session is not None and one.granted_at > since):
+    now, lately_s = time.time(), host.settings.streamer_lost_after_s
+    leased = [one for one in holders.values() if one.session is not None]
+    if new := sorted(one.name for one in leased if abs(now - one.granted_at) < lately_s):  # a clock can be set back
         raise TryAgain(f"{', '.join(new)} has just been given its lease, and was not heard of yet")
 
 

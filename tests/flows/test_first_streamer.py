@@ -48,10 +48,13 @@ async def test_until_the_first_streamer_bookings_are_kept_for_some_minutes_and_t
 
 
 @pytest.mark.asyncio
-async def test_where_a_streamer_was_leased_before_a_booking_without_one_is_refused_at_once(tmp_path: Path) -> None:
+@pytest.mark.parametrize("ago_s", [3600, -3600], ids=["an hour ago", "before the clock was set back by an hour"])
+async def test_where_a_streamer_was_leased_before_a_booking_without_one_is_refused_at_once(
+    tmp_path: Path, ago_s: float
+) -> None:
     host = teacher(tmp_path, listened_s=60)
     with transaction(host.engine) as connection:
-        leases.grant(connection, Granted("s1", "session", 60), time.time() - 3600)
+        leases.grant(connection, Granted("s1", "session", 60), time.time() - ago_s)
     assert await living(host) == []
 
 
