@@ -57,6 +57,17 @@ TOGETHER = """
     - ansible.builtin.import_role: {{name: provision, tasks_from: prefect_together}}
       vars: {{release_asked: {{version: 2.2.0}}}}
 """
+LOOK = yaml.safe_load((ROOT / "playbooks/roles/provision/tasks/prefect.yml").read_text())[1]
+SAME = f"""
+- hosts: teacher1
+  gather_facts: false
+  tasks:
+    - ansible.builtin.include_role: {{name: provision, tasks_from: command, public: true, apply: {{when: false}}}}
+    - {json.dumps(LOOK)}
+    - ansible.builtin.copy:
+        content: "{{{{ {{'from': provision_prefect_from, 'upgraded': provision_prefect_upgraded}} | to_json }}}}"
+        dest: "{{{{ out }}}}/told"
+"""
 TWO = """
 prefect:
   hosts:
@@ -250,3 +261,19 @@ def test_the_database_is_backed_up_and_migrated_by_the_first_before_any_serves()
     assert sorted(order, key=back.index) == order
     [play] = [one for one in yaml.safe_load((ROOT / "playbooks/provision.yml").read_text()) if "serial" in one]
     assert (play["hosts"], play["serial"]) == ("control:prefect", 1)
+
+
+@pytest.mark.parametrize("moved", [False, True], ids=["a folder", "a link"])
+def test_a_server_of_the_same_release_is_not_upgraded_again(tmp_path: Path, *, moved: bool) -> None:
+    """Also if its folder is a link to another disk: to be upgraded again would lose the way back of the last time."""
+    root = tmp_path / "opt"
+    (tmp_path / "disk" if moved else root).mkdir()
+    if moved:
+        root.symlink_to("disk")
+    (root / "releases/2.0.0").mkdir(parents=True)
+    (root / "prefect").symlink_to("releases/2.0.0")
+    asked = {"into": f"{root}/releases/2.0.0", "version": "2.0.0"}
+    done = played(tmp_path, SAME, "all: {}", provision_root=str(root), release_asked=asked)
+    assert done.returncode == 0, done.stdout + done.stderr
+    told = json.loads((tmp_path / "out/told").read_text())
+    assert told == {"from": asked["into"], "upgraded": False}
