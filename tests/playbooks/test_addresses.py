@@ -16,6 +16,15 @@ FIREWALL = """
     - ansible.builtin.include_role: {name: provision, tasks_from: prefect_restart, public: true, apply: {when: false}}
     - ansible.builtin.import_role: {name: provision, tasks_from: firewall_addresses}
 """
+HEALTH = """
+- hosts: cafe
+  gather_facts: false
+  tasks:
+    - ansible.builtin.include_role: {name: streamer, tasks_from: verify, public: true, apply: {when: false}}
+    - ansible.builtin.copy:
+        content: "{{ [streamer_health_bind, streamer_health_url] | to_json }}"
+        dest: "{{ out }}/told"
+"""
 
 
 def more(group: str, **hosts: dict[str, str]) -> str:
@@ -60,3 +69,13 @@ def test_postgresql_listens_at_the_address_by_which_the_others_reach_the_host(tm
     assert "= 'localhost, 192.0.2.10'" in written(tmp_path / "one", "all: {}").text("teacher1", "postgres")
     found = written(tmp_path / "two", more("control", teacher1={"lectern_address": "10.0.0.10"}))
     assert "= 'localhost, 10.0.0.10, 192.0.2.10'" in found.text("teacher1", "postgres")
+
+
+@pytest.mark.parametrize("where", ["ansible_host", "lectern_address"])
+def test_a_streamer_is_asked_where_it_answers_also_at_an_address_of_ipv6(tmp_path: Path, where: str) -> None:
+    """Without brackets nobody knows where the address ends, and the rollout would take each such streamer back."""
+    host = {"ansible_host": "192.0.2.77", where: "fd00::7"}
+    done = played(tmp_path, HEALTH, more("streamers", cafe=host), host_role="streamer")
+    assert done.returncode == 0, done.stdout + done.stderr
+    bind, url = json.loads((tmp_path / "out/told").read_text())
+    assert (bind, url) == ("[fd00::7]:8801", "http://[fd00::7]:8801/health")
