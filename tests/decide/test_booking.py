@@ -155,6 +155,12 @@ def test_the_next_day_the_attempts_are_counted_from_one() -> None:
     assert (attempt.attempt, attempt.attempts_today, attempt.attempts_since) == (10, 1, NOW)
 
 
+def test_a_day_that_began_while_the_clock_was_years_ahead_ends_when_it_is_set_right() -> None:
+    """With a wrong date no certificate is valid, so all attempts fail: the recording would be refused for years."""
+    (attempt,) = plan([booking()], Before({}, failed(5, NOW + 9 * 365 * 86_400)), LIMITS, NOW).attempts
+    assert (attempt.attempts_today, attempt.attempts_since) == (1, NOW)
+
+
 def test_a_further_attempt_of_the_day_keeps_the_day() -> None:
     (attempt,) = plan([booking()], Before({}, failed(4, NOW - 60)), LIMITS, NOW).attempts
     assert (attempt.attempt, attempt.attempts_today, attempt.attempts_since) == (10, 5, NOW - 60)

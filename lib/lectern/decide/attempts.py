@@ -46,7 +46,7 @@ def next_attempt(
     if source_url is None or not (limits.oss or limits.ecs):
         why = "the booking names no source" if source_url is None else "neither OSS nor ECS transcoding is set up"
         return Refuse(f"{thing}: {why}", errors.NO_TRANSCODER)
-    same_day = row is not None and now - row.attempts_since < DAY_S
+    same_day = row is not None and abs(now - row.attempts_since) < DAY_S  # in the future if the clock was set back
     spent = row.attempts_today if row and same_day else 0
     if spent >= limits.max_attempts_a_day:
         return Refuse(f"{thing} failed {spent} times today", errors.ATTEMPTS_SPENT)
