@@ -31,6 +31,11 @@ def test_after_the_pause_one_request_tries_it_out_and_the_others_go_on_to_wait()
     assert probing.lets(later + PROBE_S)
 
 
+def test_after_the_clock_was_set_back_it_is_not_left_alone_until_the_clock_is_there_again() -> None:
+    assert after(THRESHOLD, NOW + 3600).lets(NOW)
+    assert not after(THRESHOLD, NOW + FIRST_PAUSE_S).lets(NOW), "a little earlier is as before"
+
+
 def test_a_request_before_any_trouble_holds_no_other_back() -> None:
     assert after(THRESHOLD - 1).asked(NOW).lets(NOW)
 

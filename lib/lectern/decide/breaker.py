@@ -19,8 +19,8 @@ class Breaker:
     closed_until: float = 0.0
 
     def lets(self, now: float) -> bool:
-        """Whether a request may be made at *now*."""
-        return now >= self.closed_until
+        """Whether a request may be made at *now*; a pause that ends too late is of before the clock was set back."""
+        return not 0 < self.closed_until - now <= 2 * LONGEST_PAUSE_S
 
     def asked(self, now: float) -> "Breaker":
         """Record that a request is made; after a pause it is the only one until its result is known."""
