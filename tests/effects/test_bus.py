@@ -63,6 +63,29 @@ async def test_a_key_that_is_no_stream_is_told_and_holds_up_none_of_the_others(c
     assert client.get("answers") == b"somebody's"
 
 
+async def test_a_key_that_the_user_may_not_use_is_told_and_holds_up_none_of_the_others(client: redis.Redis) -> None:
+    """Also not itself as a channel: the platform listens there, whether or not the stream of the same name is kept."""
+    client.acl_setuser("sender", enabled=True, passwords=["+p"], commands=["+@all"], keys=["answers"], channels=["*"])
+    url = url_of(client).replace("redis://", "redis://sender:p@")
+    messages = [Unsent(1, "answers", Kind.CHANNEL, "a"), Unsent(2, "alarm", Kind.CHANNEL, "b")]
+    messages += [Unsent(3, "streamer1", Kind.STREAM, "c"), Unsent(4, "answers", Kind.CHANNEL, "d")]
+    try:
+        with client.pubsub(ignore_subscribe_messages=True) as heard:  # type: ignore[no-untyped-call]
+            heard.subscribe("alarm")
+            heard.get_message(timeout=5)
+            bus = Bus.open(url)
+            sent = await bus.send(messages)
+            await bus.close()
+            found = [one for one in (heard.get_message(timeout=0.5) for _ in range(2)) if one]
+    finally:
+        client.acl_deluser("sender")
+    assert (sent.number, sent.broke) == (4, None)
+    assert [(one.index, one.rest) for one in sent.refused] == [(1, Rest.ADD), (2, Rest.ADD)]
+    assert "permission" in sent.refused[0].why
+    assert bodies(client, "answers") == ["a", "d"]
+    assert [one["data"] for one in found] == [b"b"]
+
+
 async def test_each_refused_message_is_named_by_its_place_across_round_trips(client: redis.Redis) -> None:
     client.set("taken", "somebody's")
     targets = ["taken" if number % 500 == 7 else "answers" for number in range(2 * SEND_AT_ONCE)]

@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
+from typing import Any
 
 import redis.asyncio as redis
-from redis.exceptions import RedisError
+from redis.exceptions import NoPermissionError, RedisError
 
 from lectern.effects.rows.outbox import Rest, Unsent
 from lectern.outgoing import Kind
@@ -28,10 +29,12 @@ if ARGV[2] ~= '' then
   if at[1] + at[2] / 1000000 > tonumber(ARGV[2]) then return redis.error_reply('LATE for the others') end
 end
 local refused, shut = {}, {}
-local first = 3 + 2 * #KEYS
+local runs = tonumber(ARGV[3])
+local first = 4 + 2 * runs
 local i = first
-for run, target in ipairs(KEYS) do
-  local todo, number = ARGV[2 * run + 1], tonumber(ARGV[2 * run + 2])
+for run = 1, runs do
+  local target = KEYS[run] or ARGV[#ARGV - runs + run]
+  local todo, number = ARGV[2 * run + 2], tonumber(ARGV[2 * run + 3])
   for _ = 1, number do
     local not_added, not_published
     if todo ~= 'publish' then
@@ -59,9 +62,9 @@ for run, target in ipairs(KEYS) do
 end
 return refused
 """
-"""Its arguments are the bound of a stream; until when it may begin, or nothing; for each run of messages to one target,
-what is to be done and how many they are; then all messages. The client takes longer to write an argument than Redis to
-read it."""
+"""Its arguments are the bound of a stream; until when it may begin, or nothing; the number of runs of messages to one
+target; what is to be done with each run, and how many messages it has; then all messages; at last the targets, if they
+are not its keys. The client takes longer to write an argument than Redis to read it."""
 
 
 @dataclass(frozen=True)
@@ -100,8 +103,8 @@ async def send(client: "redis.Redis", messages: Sequence[Unsent], until: float |
         said = [str(one) for _, todo, number in runs for one in (todo, number)]
         keys = [target for target, _, _ in runs]
         try:
-            bodies = [one.body for one in some]
-            found = await client.eval(_SEND, len(keys), *keys, STREAM_BOUND, limit, *said, *bodies) if some else ()
+            given = (STREAM_BOUND, limit, len(keys), *said, *(one.body for one in some))
+            found = await _evaluated(client, keys, given) if some else ()
         except (RedisError, OSError) as error:
             sent.late = str(error).startswith(LATE)
             sent.broke = None if sent.late else error
@@ -113,3 +116,16 @@ async def send(client: "redis.Redis", messages: Sequence[Unsent], until: float |
         shut |= {message.target: why for message, why in its if message.kind is Kind.STREAM}
         sent.number += len(together)
     return sent
+
+
+async def _evaluated(client: "redis.Redis", keys: Sequence[str], given: Sequence[str | int]) -> Sequence[Any]:
+    """What the script returns; before it runs, Redis refuses all of it for one key that the user may not use.
+
+    Keys that are not declared are judged one by one, when the script comes to them. So they are only declared as long
+    as all of them are allowed: a proxy before Redis may want that.
+    """
+    try:
+        found: Sequence[Any] = await client.eval(_SEND, len(keys), *keys, *given)
+    except NoPermissionError:
+        found = await client.eval(_SEND, 0, *given, *keys)
+    return found
