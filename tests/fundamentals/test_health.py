@@ -5,6 +5,7 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -127,3 +128,26 @@ def test_metrics_say_whether_servers_answer_and_how_long_a_streamer_may_push(hos
     assert 'lectern_server_answers{server="prefect"} 0.0' in text
     left_s = re.findall(r"^lectern_lease_left_seconds (\S+)$", text, re.MULTILINE)
     assert [50 < float(one) <= 60 for one in left_s] == [True] * isinstance(host.settings, StreamerSettings)
+
+
+@pytest.mark.parametrize(
+    "redis_url",
+    [
+        "redis://127.0.0.2:6379/0",
+        "redis+sentinel://127.0.0.2:26379,127.0.0.3:26379/mymaster/0",
+        "rediss+sentinel://user:p%40ss@127.0.0.2,127.0.0.3,127.0.0.4/mymaster?sentinel_password=x",
+        "redis+sentinel://there-is-no-such-host.invalid:26379,127.0.0.3:26379/mymaster/0",
+    ],
+)
+def test_a_host_that_listens_everywhere_is_reached_where_it_reaches_redis(redis_url: str, tmp_path: Path) -> None:
+    """Or one of the sentinels: at 0.0.0.0 each streamer reaches itself, and no other vouches for its classes."""
+    settings = StreamerSettings.load(
+        _env_file=None, streamer_name="s", video_root=tmp_path, redis_url=redis_url, health_bind="0.0.0.0:0"
+    )
+    host = cast("Host[Any]", SimpleNamespace(settings=settings))
+
+    async def address() -> str:
+        async with http.served(host, http.Health(settings)):
+            return host.address
+
+    assert re.fullmatch(r"127\.0\.0\.1:[1-9]\d+", asyncio.run(address()))

@@ -31,9 +31,17 @@ async def of(address: str, timeout_s: float) -> Mapping[str, Any] | None:
 
 
 def own_address(url: str) -> str | None:
-    """This host's address on the way to the server of *url*, for a URL; None if no way is known. Sends nothing."""
-    parts = urlsplit(url)
+    """This host's address on the way to the server of *url*, for a URL; None if no way is known. Sends nothing.
+
+    If *url* names several sentinels, the first that has an address decides.
+    """
+    places = url.partition("://")[2].partition("/")[0].rpartition("@")[2].split(",")
+    return next((found for one in places if (found := _towards(one)) is not None), None)
+
+
+def _towards(place: str) -> str | None:
     try:
+        parts = urlsplit(f"//{place}")
         family, _, _, _, there = socket.getaddrinfo(parts.hostname, parts.port or 1, type=socket.SOCK_DGRAM)[0]
         with socket.socket(family, socket.SOCK_DGRAM) as way:
             way.connect(there)
