@@ -104,6 +104,8 @@ _RECORDINGS: Mapping[str, str] = {
     "cannot be aired: {s}": "无法播出：{s}",
     "cannot be aired ({s}), nor made a plain FLV file: {s2}": "无法播出（{s}），也转不成普通的 FLV 文件：{s2}",
     "cannot be made a plain FLV file: no space left on the disk": "转不成普通的 FLV 文件：磁盘已满",
+    "cannot be made a plain FLV file: ffmpeg was ended from outside; is memory short?": "转不成普通的 FLV 文件："
+    "ffmpeg 被外面结束了；内存够吗？",
     "the file is empty": "文件是空的",
     "the file is no FLV: it does not begin with FLV": "不是 FLV 文件：开头不是 FLV",
     "the file ends inside its header": "文件在文件头里就结束了",

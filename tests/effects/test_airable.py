@@ -7,7 +7,7 @@ import pytest
 from lectern.effects import process
 from lectern.effects.files import scan, store
 from lectern.effects.media import airable, ffmpeg
-from lectern.errors import BAD_RECORDING, Refuse
+from lectern.errors import BAD_RECORDING, Refuse, TryAgain
 from lectern.playout import index
 
 
@@ -56,6 +56,22 @@ async def test_what_cannot_be_aired_is_refused_with_its_code_and_leaves_nothing(
         await airable.looked(path)
     assert caught.value.code is BAD_RECORDING
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("ends", ["kill -KILL $$", "kill -TERM $$", "exit 255"])
+async def test_an_ffmpeg_that_somebody_ends_says_nothing_of_the_recording(
+    ends: str, recording: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A machine without memory ends it, for example: the classes are not refused, it is tried again."""
+    path = await remade(recording, tmp_path / "6666.flv", "-f", "mp4")
+    program = tmp_path / "bin" / "ffmpeg"
+    program.parent.mkdir()
+    program.write_text(f"#!/bin/sh\n{ends}\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:/usr/bin:/bin")
+    with pytest.raises(TryAgain, match="ffmpeg was ended from outside"):
+        await airable.looked(path)
 
 
 @pytest.mark.asyncio

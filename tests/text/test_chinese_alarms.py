@@ -210,6 +210,7 @@ ALARMS = [
     f"c-1: /v/6666.flv.part: cannot be opened as a recording: {SAID}",
     "c-1: /v/6666.flv.part: not probed within 60 s; is the disk busy?",
     "c-1: /v/6666.flv.part: cannot be made a plain FLV file: no space left on the disk",
+    "c-1: /v/6666.flv.part: cannot be made a plain FLV file: ffmpeg was ended from outside; is memory short?",
     f"c-1: /v/6666.flv.part: cannot be aired (the file is empty), nor made a plain FLV file: {SAID}",
     f"c-1: wget: cannot be started ({SAID}); install it (apt-get install wget) or give its path",
     f"c-1: wget: cannot be started: {SAID}",

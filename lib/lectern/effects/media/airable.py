@@ -1,6 +1,7 @@
 """Makes a recording fit for the playout: a plain FLV file, with an index of its keyframes beside it."""
 
 import asyncio
+import signal
 from pathlib import Path
 
 from lectern.effects import process
@@ -13,6 +14,7 @@ from lectern.playout.index import Look
 
 REMUX_S = 1800.0
 STALL_S = 60.0
+_KILLED = frozenset({-signal.SIGKILL, -signal.SIGTERM, 255})  # 255 is how ffmpeg itself ends by TERM
 
 _at_work: set[Path] = set()
 
@@ -21,7 +23,8 @@ async def looked(path: Path) -> tuple[Look, Path]:
     """Look through a recording; returns what was found, and the file to be aired.
 
     If *path* is no plain FLV, the latter is a new file beside it, with the same packets in a plain FLV. The caller
-    puts it in its place. Raises Refuse (319) if not even that can be aired, TryAgain if the disk is full.
+    puts it in its place. Raises Refuse (319) if not even that can be aired, TryAgain if the disk is full or ffmpeg was
+    killed.
     """
     try:
         return await asyncio.to_thread(_looked, path), path
@@ -76,6 +79,8 @@ async def _remux(path: Path, to: Path, why: str) -> None:
     if finished.returncode != 0:
         if "No space left" in finished.errors:
             raise TryAgain(f"{path}: cannot be made a plain FLV file: no space left on the disk")
+        if finished.returncode in _KILLED:
+            raise TryAgain(f"{path}: cannot be made a plain FLV file: ffmpeg was ended from outside; is memory short?")
         raise Refuse(
             f"{path}: cannot be aired ({why}), nor made a plain FLV file: {finished.last_words}", BAD_RECORDING
         )
