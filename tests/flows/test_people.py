@@ -13,6 +13,7 @@ from typing import Any, cast
 
 import pytest
 import stamina
+from apprise.plugins import dingtalk, feishu, lark, wecombot
 
 from flows import tell as telling
 from flows.host import Host
@@ -39,6 +40,7 @@ class Service:
     def __init__(self) -> None:
         self.got: list[dict[str, Any]] = []
         self.answers = [200]
+        self.says = b""
         service = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -48,13 +50,16 @@ class Service:
                 if status == 200:
                     service.got.append(json.loads(body))
                 self.send_response(status)
+                self.send_header("content-length", str(len(service.says)))
                 self.end_headers()
+                self.wfile.write(service.says)
 
             def log_message(self, *_: object) -> None:
                 """Nobody reads it."""
 
         self.server = HTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"json://127.0.0.1:{self.server.server_port}/hook"
+        self.address = f"127.0.0.1:{self.server.server_port}"
+        self.url = f"json://{self.address}/hook"
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
 
 
@@ -99,6 +104,38 @@ def test_a_service_that_refuses_is_named_without_its_token(service: Service) -> 
     with pytest.raises(Misuse) as caught:
         notify.services("nosuch://secret-token")
     assert "secret-token" not in str(caught.value)
+
+
+CHATS = [
+    (dingtalk.NotifyDingTalk, "dingtalk://TOKEN", {"errcode": 310000, "errmsg": "关键词不匹配"}, {"errcode": 0}),
+    (wecombot.NotifyWeComBot, "wecombot://KEY", {"errcode": 93000, "errmsg": "invalid webhook"}, {"errcode": 0}),
+    (feishu.NotifyFeishu, "feishu://TOKEN", {"code": 19024, "msg": "Key Words Not Found"}, {"code": 0, "data": {}}),
+    (lark.NotifyLark, "lark://TOKEN", {"code": 11232, "msg": "frequency limited"}, {"StatusCode": 0, "code": 0}),
+]
+
+
+@pytest.mark.parametrize(("plugin", "url", "refusal", "taken"), CHATS)
+def test_a_chat_that_refuses_an_alarm_in_an_answer_of_http_200_has_not_taken_it(
+    plugin: Any,
+    url: str,
+    refusal: object,
+    taken: object,
+    service: Service,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Their robots do so for a wrong token, a missing keyword, or too many messages a minute; the log says which."""
+    monkeypatch.setattr(plugin, "notify_url", f"http://{service.address}/")
+    monkeypatch.setattr(plugin, "request_rate_per_sec", 0)
+    service.says = json.dumps(refusal, ensure_ascii=False).encode()
+    with caplog.at_level(logging.WARNING, "lectern"):
+        assert notify.send(url, "t", "b") == [f"{url.partition('://')[0]}:// (number 1)"]
+    (why,) = [one.getMessage() for one in caplog.records if one.name == "lectern"]
+    assert all(str(value) in why for value in dict(cast("Any", refusal)).values())
+    assert "TOKEN" not in why
+    for answer in (taken, {"odd": True}, ["odd"]):
+        service.says = json.dumps(answer).encode()
+        assert notify.send(url, "t", "b") == []
 
 
 def test_an_alarm_that_a_service_does_not_take_is_tried_again(

@@ -7,12 +7,14 @@ from typing import Any
 import apprise
 
 from lectern import chinese_account, chinese_alarms, words
+from lectern.effects import chats
 from lectern.errors import CODES, Misuse, Severity
 
 LONGEST = 3_000
 """Most characters of a message, because DingTalk and WeCom refuse longer ones."""
 
 _TIMES = "cto=4&rto=8"  # seconds to connect, and for the answer
+chats.heed_refusals()
 
 
 def services(urls: str) -> list[tuple[str, apprise.Apprise]]:
