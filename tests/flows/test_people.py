@@ -138,6 +138,20 @@ def test_a_chat_that_refuses_an_alarm_in_an_answer_of_http_200_has_not_taken_it(
         assert notify.send(url, "t", "b") == []
 
 
+def test_a_long_alarm_is_cut_to_the_bytes_that_wecom_takes(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It refuses a longer one, with its title; a Chinese character takes three of its 2048 bytes."""
+    monkeypatch.setattr(wecombot.NotifyWeComBot, "notify_url", f"http://{service.address}/")
+    title, text = "lectern 321 紧急: streamer1", "c-1：没有在播出；" * 100
+    assert notify.send(f"wecombot://KEY {service.url}", title, text) == []
+    chat, webhook = service.got
+    said = chat["text"]["content"]
+    assert 2000 < len(said.encode()) <= 2048
+    assert said.startswith(title)
+    assert "c-1：没有在播出；" * 50 in said
+    assert "\ufffd" not in said
+    assert webhook["message"] == text
+
+
 def test_an_alarm_that_a_service_does_not_take_is_tried_again(
     service: Service, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

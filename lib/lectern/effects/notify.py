@@ -11,7 +11,10 @@ from lectern.effects import chats
 from lectern.errors import CODES, Misuse, Severity
 
 LONGEST = 3_000
-"""Most characters of a message, because DingTalk and WeCom refuse longer ones."""
+"""Most characters of a message: who needs more of it looks at the page, or types a command."""
+
+MOST_BYTES = {"wecombot": 2048 - len("\r\n")}
+"""Most bytes of a message with its title, for services that refuse longer ones."""
 
 _TIMES = "cto=4&rto=8"  # seconds to connect, and for the answer
 chats.heed_refusals()
@@ -35,8 +38,16 @@ def send(urls: str, title: str, body: str, *, resolved: bool = False, only: Coll
     return [
         name
         for name, service in services(urls)
-        if (not only or name in only) and not service.notify(body=body[:LONGEST], title=title, notify_type=kind)
+        if (not only or name in only)
+        and not service.notify(body=_fitting(name, title, body), title=title, notify_type=kind)
     ]
+
+
+def _fitting(name: str, title: str, body: str) -> str:
+    """As much of *body* as the service *name* takes."""
+    most = MOST_BYTES.get(name.partition("://")[0])
+    room = None if most is None else max(0, most - len(title.encode(errors="replace")))
+    return body[:LONGEST].encode(errors="replace")[:room].decode(errors="ignore")
 
 
 def written(alarm: str, runbook_url: str | None, language: str = "en") -> tuple[str, str, bool]:
