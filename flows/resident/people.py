@@ -2,6 +2,8 @@
 
 import asyncio
 import logging
+from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from flows import duties
@@ -79,17 +81,19 @@ class People:
         except (ValueError, LookupError, TypeError) as error:  # an odd alarm must hold up no other
             log.error("alarms: an alarm cannot be passed on: %r: %.500s", error, alarm)
             return Telling.GIVEN_UP
-        left: list[str] = []  # services that have not taken it, once known
+        names, took = [name for name, _ in notify.services(self._urls)], set[str]()
         for number in range(TRIES):
             self._host.rounds.note("people")
             if is_due and not await self._is_ours():
                 return None
-            try:
+            left = [name for name in names if name not in took]
+            if not left:  # the last one took it after its time
+                return Telling.TOLD
+            send = partial(notify.send, self._urls, title, text, resolved=resolved, only=left, on_taken=took.add)
+            with suppress(TimeoutError):
                 async with asyncio.timeout(SEND_S):
-                    left = await asyncio.to_thread(notify.send, self._urls, title, text, resolved=resolved, only=left)
-                refused = ", ".join(left)
-            except TimeoutError:
-                refused = "all of them, within their time"
+                    await asyncio.to_thread(send)
+            refused = ", ".join(name for name in names if name not in took)
             if not refused:
                 return Telling.TOLD
             log.warning("alarms: %s does not take an alarm, try %d: %s", refused, number + 1, title)

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+import socket
 import subprocess
 import sys
 import threading
@@ -22,6 +23,7 @@ from lectern import words
 from lectern.effects import notify
 from lectern.effects.rows import incidents, outbox, schema
 from lectern.effects.rows.incidents import Patience
+from lectern.effects.rows.people import Telling
 from lectern.effects.rows.tables.engine import open_database, transaction
 from lectern.effects.rows.tables.teacher import journal
 from lectern.errors import Misuse, TryAgain
@@ -173,6 +175,20 @@ def test_a_service_that_took_an_alarm_does_not_get_it_again_because_another_refu
     busy.server.shutdown()
     busy.server.server_close()
     assert (len(service.got), len(busy.got)) == (1, 1)
+
+
+def test_a_service_that_took_an_alarm_does_not_get_it_again_because_another_hangs(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without name servers, two services can take longer than all of them may together."""
+    monkeypatch.setattr(people, "backoff_s", lambda _: 0.01)
+    monkeypatch.setattr(people, "SEND_S", 1.0)
+    monkeypatch.setattr(people, "TRIES", 3)
+    monkeypatch.setattr(notify, "_TIMES", "cto=2&rto=2")
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        hangs = f"json://127.0.0.1:{silent.getsockname()[1]}/hook"
+        how = asyncio.run(people.People(stand(f"{service.url} {hangs}"))._pass_on(alarm()))
+    assert (how, len(service.got)) == (Telling.GIVEN_UP, 1)
 
 
 def stand(urls: str) -> Host[Any]:

@@ -1,7 +1,7 @@
 """Alarms to DingTalk, WeCom, mail, webhooks and more, by apprise; it needs neither Redis nor Prefect."""
 
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import apprise
@@ -32,15 +32,29 @@ def services(urls: str) -> list[tuple[str, apprise.Apprise]]:
     return found
 
 
-def send(urls: str, title: str, body: str, *, resolved: bool = False, only: Collection[str] = ()) -> list[str]:
-    """Send to all services, or to those named by *only*; returns the names of the services that did not take it."""
+def send(
+    urls: str,
+    title: str,
+    body: str,
+    *,
+    resolved: bool = False,
+    only: Collection[str] = (),
+    on_taken: Callable[[str], object] = lambda _: None,
+) -> list[str]:
+    """Send to all services, or to those named by *only*; returns the names of the services that did not take it.
+
+    *on_taken* is called with the name of each service at once when it has taken it: others may hang.
+    """
     kind = apprise.NotifyType.SUCCESS if resolved else apprise.NotifyType.FAILURE
-    return [
-        name
-        for name, service in services(urls)
-        if (not only or name in only)
-        and not service.notify(body=_fitting(name, title, body), title=title, notify_type=kind)
-    ]
+    refused: list[str] = []
+    for name, service in services(urls):
+        if only and name not in only:
+            continue
+        if service.notify(body=_fitting(name, title, body), title=title, notify_type=kind):
+            on_taken(name)
+        else:
+            refused.append(name)
+    return refused
 
 
 def _fitting(name: str, title: str, body: str) -> str:
