@@ -159,3 +159,22 @@ async def test_a_copy_of_redis_publishes_to_nobody(client: redis.Redis) -> None:
         client.replicaof("NO", "ONE")
     assert (sent.number, sent.refused) == (0, [])
     assert sent.broke is not None
+
+
+async def test_an_alarm_that_only_its_stream_refuses_was_sent_and_is_not_sent_again(client: redis.Redis) -> None:
+    """The database takes nothing while it is sent, so nobody would remember that it was published."""
+    client.set("alarm", "somebody's")
+    bus = Bus.open(url_of(client))
+    try:
+        with client.pubsub(ignore_subscribe_messages=True) as heard:  # type: ignore[no-untyped-call]
+            heard.subscribe("alarm")
+            heard.get_message(timeout=5)
+            await bus.publish_alarm("alarm", "the disk is full")
+            found = [one for one in (heard.get_message(timeout=0.5) for _ in range(2)) if one]
+        assert [one["data"] for one in found] == [b"the disk is full"]
+        client.replicaof("127.0.0.1", "1")  # publishes to nobody
+        with pytest.raises(redis.RedisError):
+            await bus.publish_alarm("alarm", "the disk is full")
+    finally:
+        client.replicaof("NO", "ONE")
+        await bus.close()

@@ -9,7 +9,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import redis.asyncio as redis
-from redis.exceptions import RedisError
+from redis.exceptions import ReadOnlyError, RedisError
 
 from lectern.effects.redis import address, beats, withdrawn, word
 from lectern.effects.redis.hearing import Hearing
@@ -90,11 +90,14 @@ class Bus:
         await self._client.xadd(stream, {"body": body}, maxlen=STREAM_BOUND, approximate=True)
 
     async def publish_alarm(self, channel: str, body: str) -> None:
-        """Send an alarm directly, because the database cannot keep it first."""
+        """Send an alarm directly, because the database cannot keep it first; raises RedisError if nobody gets it."""
         async with self._client.pipeline(transaction=False) as pipe:
             pipe.publish(channel, body)
             pipe.xadd(channel, {"body": body}, maxlen=STREAM_BOUND, approximate=True)
-            await pipe.execute()
+            published, added = await pipe.execute(raise_on_error=False)
+        # A server that is only a copy keeps nothing, and publishes to nobody.
+        if isinstance(added, ReadOnlyError) or (isinstance(added, RedisError) and isinstance(published, RedisError)):
+            raise added
 
     async def publish(self, channel: str, body: str) -> int:
         """Publish one message by hand; returns the number of its receivers."""
