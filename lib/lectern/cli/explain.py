@@ -1,6 +1,5 @@
 """``lectern explain``: how a class stands, what happened to it, and what comes next or what to type."""
 
-import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
@@ -11,7 +10,7 @@ import typer
 from lectern.chinese_account import sentence
 from lectern.cli import places
 from lectern.cli.places import Place
-from lectern.cli.terms import Json, painted, say
+from lectern.cli.terms import Json, painted, say, typed
 from lectern.decide import account as decide
 from lectern.decide import gathered, tale
 from lectern.decide.account import Account, Standing
@@ -43,7 +42,7 @@ def explain(thing: Annotated[str, typer.Argument(help="A class_id, or a record_i
     Run it on the teacher's or the streamer's host.
     """
     now = time.time()
-    thing = os.fsencode(thing).decode(errors="replace")  # typed in another encoding, it is known to no database
+    thing = typed(thing)
     here = places.here()
     found, trouble = _found(here, thing, now)
     known = decide.account(found, now)

@@ -10,6 +10,7 @@ import typer
 
 from flows.as_run import Format, made, write
 from lectern.cli import places
+from lectern.cli.terms import typed
 from lectern.effects.rows.tables.look import looking
 from lectern.errors import Misuse
 
@@ -30,6 +31,7 @@ def report(
     last = _day("--to", until) if until else first
     if last < first:
         raise Misuse(f"--to: {until} is before {first}.")
+    institution = typed(institution) if institution else None
     begins, ends = _begin(first), _begin(last + timedelta(days=1))
     place = places.teacher()
     with looking(place.engine, "teacher") as connection:

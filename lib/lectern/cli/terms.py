@@ -63,6 +63,11 @@ async def on_bus(settings: Common, work: "Any") -> Any:  # noqa: ANN401 (a call 
         await bus.close()
 
 
+def typed(text: str) -> str:
+    """*text* as it can be looked up and printed: what was typed in another encoding is known to no database."""
+    return os.fsencode(text).decode(errors="replace")
+
+
 def read(file: Path) -> str:
     """The text of *file*; raises Misuse if it cannot be read."""
     try:

@@ -7,7 +7,7 @@ import typer
 
 from lectern import words
 from lectern.cli import places
-from lectern.cli.terms import Json, say
+from lectern.cli.terms import Json, say, typed
 from lectern.effects.rows import viewers
 from lectern.effects.rows.tables.engine import open_database, transaction
 from lectern.effects.rows.tables.look import looking
@@ -37,7 +37,7 @@ def add(name: str, institution: Institution = None, as_json: Json = False) -> No
 def revoke(name: str) -> None:
     """Let a viewer look no longer."""
     with transaction(open_database(places.teacher().settings.database_url)) as connection:
-        viewers.revoke(connection, name)
+        viewers.revoke(connection, typed(name))
     print(f"{name}: may look no longer")
 
 

@@ -1,0 +1,38 @@
+"""What a person types where the terminal has another encoding than this host is known to nobody: no traceback."""
+
+from pathlib import Path
+
+import pytest
+
+from flows.as_run import Format
+from lectern.cli import report, viewer
+from lectern.effects.rows import schema
+from lectern.effects.rows.tables.engine import open_database
+from lectern.errors import Misuse
+
+GBK = "\udcbf\udcce"
+
+
+@pytest.fixture(autouse=True)
+def teacher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A host with a teacher's database."""
+    url = f"sqlite:///{tmp_path}/teacher.db"
+    engine = open_database(url)
+    schema.upgrade(engine, "teacher")
+    engine.dispose()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TEACHER_DATABASE_URL", url)
+    monkeypatch.setenv("TRANSCODE_SIGN_KEY", "made up")
+
+
+def test_a_viewer_whose_name_was_typed_in_another_encoding_is_none() -> None:
+    with pytest.raises(Misuse, match="is no viewer"):
+        viewer.revoke(GBK)
+
+
+@pytest.mark.parametrize("form", Format)
+def test_the_report_of_an_institution_that_was_typed_in_another_encoding_is_empty(
+    form: Format, capsysbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    report.report(since="2026-11-25", institution=GBK, form=form)
+    assert b"2026-11-25" not in capsysbinary.readouterr().out or form is Format.html
