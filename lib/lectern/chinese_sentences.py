@@ -81,6 +81,7 @@ FORMS: Mapping[str, str] = {
     "{x}: {n} on air, {n2} classes booked": "{x}：正在上课 {n}，已约 {n2}",
     "cache: {r} of {r2}, {n} of {n2} renditions": "缓存：{r} / {r2}，{n} / {n2} 个视频",
     "cache: {r} of {r2}": "缓存：{r} / {r2}",
+    "cache: not known": "缓存：未知",
     "{n} open alarm": "{n} 个报警",
     "{n} open alarms": "{n} 个报警",
     "begins in {t}": "{t}后上课",

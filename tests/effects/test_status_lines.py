@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import pytest
+
 from lectern.cli import status
 from lectern.states import BookingState
 from lectern.told import Booked, Found
@@ -79,3 +81,14 @@ def test_a_class_whose_time_it_is_is_not_counted_as_ready_too() -> None:
     assert by_state == {"ready": 1, "waiting": 1}
     status._count_apart(by_state, due)
     assert by_state == {"waiting": 1}
+
+
+@pytest.mark.parametrize("beat", [{}, {"used_bytes": 1}, {"used_bytes": "1", "max_bytes": None}, {"alarms": "x"}])
+def test_a_heartbeat_that_somebody_else_wrote_hides_no_other_line(beat: dict[str, Any]) -> None:
+    """Redis keeps whatever is written there; only the time of a heartbeat is checked."""
+    odd = told(1, 10**12)
+    odd["streamers"]["odd"] = {"at": NOW, **beat, "on_air": 0, "booked": 0}
+    assert status.lines(odd)[-2:] == [
+        "streamer    streamer1: 1 on air, 1 class booked; cache: 500 GB of 1,000 GB, 1 of 1 rendition; 1 open alarm",
+        "streamer    odd: 0 on air, 0 classes booked; cache: not known",
+    ]

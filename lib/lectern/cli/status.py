@@ -190,9 +190,15 @@ def _incidents(found: Mapping[str, Any]) -> list[str]:
 
 
 def _of_streamer(one: Mapping[str, Any]) -> str:
+    """A streamer's line; without its status, the numbers are those of its heartbeat, which may lack some."""
+    known = {name for name, value in one.items() if isinstance(value, int | float)}
     on_air = f"{one['on_air']:,} on air"
     booked = f"{words.counted(one['booked'], 'class', 'classes')} booked"
-    used = f"{words.size(one['used_bytes'])} of {words.size(one['max_bytes'])}"
-    number = f", {one['used_num']:,} of {words.counted(one['max_num'], 'rendition')}" if "max_num" in one else ""
-    alarms = f"; {words.counted(one['alarms'], 'open alarm')}" if one.get("alarms") else ""
+    used = "not known"
+    if {"used_bytes", "max_bytes"} <= known:
+        used = f"{words.size(one['used_bytes'])} of {words.size(one['max_bytes'])}"
+    number = ""
+    if {"used_num", "max_num"} <= known:
+        number = f", {one['used_num']:,} of {words.counted(one['max_num'], 'rendition')}"
+    alarms = f"; {words.counted(one['alarms'], 'open alarm')}" if "alarms" in known and one["alarms"] else ""
     return f"{on_air}, {booked}; cache: {used}{number}{painted(alarms, 'red')}"
