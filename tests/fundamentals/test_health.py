@@ -14,6 +14,7 @@ from flows.host import Host
 from flows.playout import boot_now
 from flows.resident import http
 from flows.trouble import MustEnd
+from lectern.effects import health as healths
 from lectern.effects.rows import inbox
 from lectern.effects.rows.inbox import Arrived
 from lectern.effects.rows.tables.engine import open_database, transaction
@@ -151,3 +152,19 @@ def test_a_host_that_listens_everywhere_is_reached_where_it_reaches_redis(redis_
             return host.address
 
     assert re.fullmatch(r"127\.0\.0\.1:[1-9]\d+", asyncio.run(address()))
+
+
+@pytest.mark.parametrize("body", [b"[" * 60_000, b"\xff", b"[]", b"", b"1" * 10_000])
+def test_a_host_whose_answer_is_no_health_report_counts_as_silent(body: bytes) -> None:
+    """Whatever it is: a streamer without the control host asks the others, and its lease must not end by an answer."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % len(body) + body)
+        writer.close()
+
+    async def asked() -> object:
+        async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+            return await healths.of(f"127.0.0.1:{server.sockets[0].getsockname()[1]}", 10)
+
+    assert asyncio.run(asked()) is None

@@ -25,7 +25,7 @@ async def of(address: str, timeout_s: float) -> Mapping[str, Any] | None:
                     if len(body) > MOST_BYTES:
                         return None
             found = httpx.Response(200, content=body).json()
-    except (httpx.HTTPError, httpx.InvalidURL, ValueError, TimeoutError, OSError):
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError, RecursionError, TimeoutError, OSError):
         return None
     return found if isinstance(found, dict) else None
 
