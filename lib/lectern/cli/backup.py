@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from sqlalchemy.exc import ArgumentError
 
 from lectern.cli.terms import Json, Role, say, settings_of
 from lectern.effects.files import backups
@@ -92,7 +93,10 @@ def _wanted(role: Role | None, database: str | None, name: str | None) -> tuple[
     assert database is not None  # exactly one of the two is given
     if not name or not name.replace("-", "").replace("_", "").isalnum():
         raise Misuse("--database wants --name NAME, of letters, digits, - and _.")
-    return store.at(database), name
+    try:
+        return store.at(database), name
+    except (ArgumentError, ValueError) as error:  # a password may be in it
+        raise Misuse("--database is no URL. Write sqlite:////path/to/file.db or postgresql://user@host/name.") from error
 
 
 def _lines(made: Made, pruned: list[str]) -> list[str]:
