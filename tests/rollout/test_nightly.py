@@ -3,7 +3,10 @@
 import asyncio
 import json
 import math
+import os
 import sqlite3
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -64,6 +67,23 @@ def test_a_backup_has_the_rows_of_one_instant_a_checksum_and_was_restored(live: 
     assert [one.name for one in sorted(path.iterdir())] == ["manifest.json", "task_list.db"], "no scratch file is left"
     assert path.stat().st_mode & 0o777 == 0o700
     assert (path / "task_list.db").stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("given", ["task_list.db", "postgresql://u:secret@there:543x/name"])
+def test_a_database_that_is_no_url_is_refused_in_words(live: Path, given: str) -> None:
+    done = typed("--database", given, "--name", "x")
+    assert isinstance(done.exception, Misuse)
+    assert "--database is no URL. Write sqlite:////path/to/file.db" in str(done.exception)
+
+
+def test_a_folder_that_the_terminal_cannot_show_is_shown_in_numbers(live: Path) -> None:
+    """The backup is made: it would be wrong to end with a traceback."""
+    lectern = [sys.executable, "-c", "from lectern.cli.app import main; main()"]
+    env = {**os.environ, "PYTHONIOENCODING": "latin-1"}
+    argv = [*lectern, "backup", "streamer", "--into", "备份"]
+    done = subprocess.run(argv, env=env, capture_output=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert rb"/\u5907\u4efd/" in done.stdout
 
 
 def test_people_are_told_sizes_rows_and_where_it_is(live: Path, folder: Path) -> None:

@@ -1,6 +1,7 @@
 """All commands, each loaded when it is typed; and the printing of errors."""
 
 import errno
+import io
 import gc
 import os
 import sys
@@ -97,6 +98,8 @@ def _options(
 
 def main() -> None:
     """Run what was typed; print an error as one sentence with what to do. Misuse exits with 2, other errors with 1."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal may lack the letters of a name, and some are no UTF-8
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         try:
             app(prog_name="lectern")
