@@ -83,7 +83,7 @@ def by_resolution(listed: Mapping[str, str | None]) -> dict[Resolution, str]:
 
     Raises ValueError that names the resolution and says what is wrong.
     """
-    known = {read_resolution(key): where for key, where in listed.items()}
+    known = {read_resolution(key): where for key, where in listed.items() if where}
     found: dict[Resolution, str] = {}
     for size in _RESOLUTIONS:
         if where := known.get(size):

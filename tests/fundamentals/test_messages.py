@@ -122,6 +122,8 @@ def test_an_entry_of_the_url_list_without_a_url_is_passed_over(nothing: str | No
     read = booking(video_url_list={"720P": nothing, "480P": "http://o.example/x"})
     assert read.urls == {Resolution.P480: "http://o.example/x"}
     assert booking(video_url_list=nothing or None).urls == {}
+    twice = booking(video_url_list={"720P": "http://o.example/x", "720": nothing})
+    assert twice.urls == {Resolution.P720: "http://o.example/x"}, "another spelling of it says nothing"
 
 
 @pytest.mark.parametrize("place", ["class_id", "institution_id", "x_note", "x_\0"])
