@@ -156,6 +156,14 @@ def test_two_servers_find_the_database_and_redis_on_the_control_host(two: Writte
     assert "max_connections = 200" in two.text("teacher1", "postgres")
 
 
+def test_a_redis_password_with_an_apostrophe_ends_no_line(tmp_path: Path) -> None:
+    """It is written between apostrophes, and a URL may encode it."""
+    done = played(tmp_path, RENDER, TWO, vault_redis_url="redis://lectern:it's@192.0.2.10:6379/0")
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = Written(tmp_path / "out").env("prefect2")
+    assert found["PREFECT_REDIS_MESSAGING_URL"] == "redis://lectern:it%27s@192.0.2.10:6379/1"
+
+
 def test_each_serves_beside_the_balancer_and_only_the_first_has_the_services(two: Written) -> None:
     for host, address in (("teacher1", "192.0.2.10"), ("prefect2", "192.0.2.61")):
         env = two.env(host)
