@@ -73,7 +73,7 @@ def test_a_backup_has_the_rows_of_one_instant_a_checksum_and_was_restored(live: 
 def test_a_database_that_is_no_url_is_refused_in_words(live: Path, given: str) -> None:
     done = typed("--database", given, "--name", "x")
     assert isinstance(done.exception, Misuse)
-    assert "--database is no URL. Write sqlite:////path/to/file.db" in str(done.exception)
+    assert "--database is no URL. Write sqlite:////folder/file.db" in str(done.exception)
 
 
 def test_a_folder_that_the_terminal_cannot_show_is_shown_in_numbers(live: Path) -> None:

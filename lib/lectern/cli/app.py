@@ -1,8 +1,8 @@
 """All commands, each loaded when it is typed; and the printing of errors."""
 
 import errno
-import io
 import gc
+import io
 import os
 import sys
 from importlib import import_module

@@ -96,7 +96,7 @@ def _wanted(role: Role | None, database: str | None, name: str | None) -> tuple[
     try:
         return store.at(database), name
     except (ArgumentError, ValueError) as error:  # a password may be in it
-        raise Misuse("--database is no URL. Write sqlite:////path/to/file.db or postgresql://user@host/name.") from error
+        raise Misuse("--database is no URL. Write sqlite:////folder/file.db or postgresql://user@host/name.") from error
 
 
 def _lines(made: Made, pruned: list[str]) -> list[str]:
