@@ -4,26 +4,27 @@ import logging
 from typing import Any
 from urllib.parse import urlsplit
 
-import requests
 from apprise.plugins import dingtalk, feishu, lark, wecombot
 
 log = logging.getLogger("lectern")
-PLUGINS = (dingtalk, feishu, lark, wecombot)
+PLUGINS: tuple[Any, ...] = (dingtalk, feishu, lark, wecombot)
 CODES = {"errcode": "errmsg", "code": "msg"}
 """The fields of an answer: a code, which is 0 if the message was taken, and the reason if it was not."""
 
 _REFUSED = 422
 
 
-class _Requests:
-    """The module *requests* for plugins that look at the HTTP status alone: a refusal gets one that says so."""
+class _Heeding:
+    """A plugin's HTTP library: the plugin looks at the status alone, so a refusal gets one that says so."""
 
-    codes = requests.codes
-    RequestException = requests.RequestException
+    def __init__(self, library: Any) -> None:  # noqa: ANN401 (the plugin's own)
+        self._library = library
 
-    @staticmethod
-    def post(url: str, **given: Any) -> requests.Response:  # noqa: ANN401 (whatever a plugin gives)
-        answer = requests.post(url, **given)  # noqa: S113 (each plugin gives a timeout)
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 (whatever the plugin needs of it)
+        return getattr(self._library, name)
+
+    def post(self, url: str, **given: Any) -> Any:  # noqa: ANN401 (whatever the plugin gives, and its library's answer)
+        answer = self._library.post(url, **given)
         why = _refusal(answer)
         if answer.ok and why is not None:
             log.warning("alarms: %s refuses a message: %s", urlsplit(url).hostname, why)
@@ -32,12 +33,12 @@ class _Requests:
 
 
 def heed_refusals() -> None:
-    """Let apprise's plugins for these chats take a refused message for refused."""
+    """Let apprise's plugins for these chats take a refused message for refused; called once."""
     for plugin in PLUGINS:
-        plugin.requests = _Requests  # type: ignore[attr-defined]  # its own import, not meant for others
+        plugin.requests = _Heeding(plugin.requests)
 
 
-def _refusal(answer: requests.Response) -> str | None:
+def _refusal(answer: Any) -> str | None:  # noqa: ANN401 (of the plugin's library)
     """Code and reason of a refusal; None if the message was taken, or if nobody knows what the answer says."""
     try:
         fields = answer.json()
