@@ -25,6 +25,15 @@ async def test_a_slate_is_made_once_and_can_be_aired(tmp_path: Path) -> None:
 
 
 @pytest.mark.asyncio
+async def test_an_empty_file_that_a_power_cut_left_is_no_slate(tmp_path: Path) -> None:
+    """If it stayed, no class would ever have one on this host."""
+    path = tmp_path / "slate.flv"
+    path.touch()
+    await slate.make(path)
+    assert index.look(path).has_picture
+
+
+@pytest.mark.asyncio
 async def test_a_slate_that_cannot_be_made_is_told(tmp_path: Path) -> None:
     with pytest.raises(LecternError, match="the slate cannot be made"):
         await slate.make(tmp_path / "nowhere" / "slate.flv")

@@ -12,7 +12,7 @@ TIMEOUT_S = 60.0
 
 async def make(path: Path) -> None:
     """Make a slate at *path*, a calm picture without a sound, if nothing is there; raises LecternError."""
-    if path.exists():
+    if path.exists() and path.stat().st_size:  # a power cut leaves empty what was not on the disk yet
         return
     unfinished = path.with_name(f".{path.name}.new")
     argv = [ffmpeg.executable(), "-hide_banner", "-nostdin", "-y"]
