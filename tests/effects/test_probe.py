@@ -1,12 +1,13 @@
 """What is found in recordings, good and bad."""
 
+import resource
 from pathlib import Path
 
 import pytest
 
 from lectern.effects import process
 from lectern.effects.media import probe, samples
-from lectern.errors import BAD_RECORDING, Refuse
+from lectern.errors import BAD_RECORDING, Refuse, TryAgain
 from tests.effects.conftest import make_recording
 
 
@@ -69,6 +70,18 @@ async def test_what_is_no_recording_is_refused(tmp_path: Path, content: bytes) -
     with pytest.raises(Refuse, match=r"cannot be opened|no stream") as raised:
         await probe.probe(path)
     assert raised.value.code is BAD_RECORDING
+
+
+@pytest.mark.asyncio
+async def test_a_recording_is_not_refused_because_too_many_files_are_open(recording: Path) -> None:
+    """It would be deleted, and its classes be refused, for what is wrong with this process."""
+    _, most = before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, most))
+    try:
+        with pytest.raises(TryAgain, match="Too many open files"):
+            await probe.probe(recording)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
 @pytest.mark.asyncio

@@ -1,6 +1,7 @@
 """Looks into a recording on disk: its picture, its streams, how long it is, and whether its end can be played."""
 
 import asyncio
+import errno
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ from lectern.errors import BAD_RECORDING, Refuse, TryAgain
 
 TIMEOUT_S = 60.0
 
+_OURS = frozenset({errno.EMFILE, errno.ENFILE})
+"""What is wrong with this process or machine, and not with a file."""
 _TAIL_BYTES = 8 * 1024 * 1024
 _MOST_TAIL_BYTES = 64 * 1024 * 1024
 _TAIL_S = 15
@@ -68,6 +71,8 @@ def _probe(path: Path) -> Probe:
                 raise Refuse(f"{path}: its pictures are of a kind that is not known", BAD_RECORDING)
             return _look(path, container)
     except (av.error.FFmpegError, OSError) as error:
+        if error.errno in _OURS:
+            raise TryAgain(f"{path}: cannot be opened: {error.strerror}") from error
         raise Refuse(f"{path}: cannot be opened as a recording: {error}", BAD_RECORDING) from error
 
 
