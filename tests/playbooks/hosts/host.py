@@ -105,7 +105,8 @@ class Host(ABC):
         """Take away everything, and lay out the old program with its data; it runs when this returns."""
         self.settle()
         self._resets += 1
-        self.tag = f"{self.places.name}-{int(time.time())}-{self._resets}"
+        # One number, which the names of faults leave out: they are the same in each lay-out.
+        self.tag = f"{self.places.name}-{int(time.time())}{self._resets:04}"
         at = self.places
         self.ctl("stop", "all")
         gone = [at.code_dir, at.video_root, at.diary, *(at.root / one for one in ("current", "instances", "rollout"))]
