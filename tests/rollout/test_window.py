@@ -125,6 +125,7 @@ def test_a_lost_terminal_ends_nothing(host: Host) -> None:
     """SIGHUP is ignored, and so is that nobody reads the answer any more."""
     host.done("backup")
     fault = "import os, sys\nread, write = os.pipe()\nos.dup2(write, 1)\nos.close(write)\nos.close(read)\n"
+    fault += "sys.stdout = open(1, 'w', closefd=False)\n"  # as from its beginning: no file that asks for its place
     step = host.begin("window", fault=fault)
     wait_until(lambda: '"stop"' in journal(host), description="the window is begun")
     os.kill(step.pid, signal.SIGHUP)
