@@ -38,6 +38,7 @@ class Host:
         self.health_port, self.old_port = free_port(), free_port()
         self.database = self.code / ("task_list.db" if role == "streamer" else "teacher.db")
         self.supervisord: Child | None = None
+        self._steps: list[Step] = []
         self._write_old_program()
         self.stage_release("2.0.0")
 
@@ -151,6 +152,8 @@ class Host:
         wait_until(self.acknowledged, description="the old program writes")
 
     def stop(self) -> None:
+        for step in self._steps:
+            step.end()
         if self.supervisord is not None:
             self.supervisord.end()
         for file in self.short.iterdir():
@@ -167,7 +170,9 @@ class Host:
 
     def begin(self, step: str, *options: str, wanted: Fields | None = None, fault: str = "") -> Step:
         """Begin `lectern rollout STEP`."""
-        return Step([step, *options], json.dumps(self.wanted() if wanted is None else wanted), fault)
+        begun = Step([step, *options], json.dumps(self.wanted() if wanted is None else wanted), fault)
+        self._steps.append(begun)
+        return begun
 
     def step(self, step: str, *options: str, wanted: Fields | None = None, fault: str = "") -> Answered:
         """`lectern rollout STEP`, with a *fault* put into the process before it begins."""

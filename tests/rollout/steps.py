@@ -44,6 +44,7 @@ class Step:
         self._out, self._err = here / "out", here / "err"
         self._process = _PROCESSES.Process(target=_run, args=(words, wanted, fault, str(self._out), str(self._err)))
         self._process.start()
+        self._ended = False
 
     @property
     def pid(self) -> int:
@@ -65,11 +66,18 @@ class Step:
             errors = self._err.read_text() if self._err.exists() else ""
             return Answered(self._process.exitcode, json.loads(text) if text.strip() else {}, errors)
         finally:
-            if self._process.is_alive():
-                self._process.kill()
-                self._process.join(10)
-            self._process.close()
-            self._folder.cleanup()
+            self.end()
+
+    def end(self) -> None:
+        """Kill it if it is still at work, and remove what it wrote."""
+        if self._ended:
+            return
+        self._ended = True
+        if self._process.is_alive():
+            self._process.kill()
+            self._process.join(10)
+        self._process.close()
+        self._folder.cleanup()
 
 
 def _run(words: list[str], wanted: str, fault: str, out: str, err: str) -> None:
