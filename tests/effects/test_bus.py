@@ -11,6 +11,7 @@ from lectern.effects.redis.bus import Bus
 from lectern.effects.redis.sending import SEND_AT_ONCE, Sent
 from lectern.effects.rows.outbox import Rest, Unsent
 from lectern.outgoing import Kind
+from lectern.told import Word
 from tests.effects.redis_servers import url_of
 
 pytestmark = pytest.mark.asyncio
@@ -177,4 +178,32 @@ async def test_an_alarm_that_only_its_stream_refuses_was_sent_and_is_not_sent_ag
             await bus.publish_alarm("alarm", "the disk is full")
     finally:
         client.replicaof("NO", "ONE")
+        await bus.close()
+
+
+async def test_a_full_redis_keeps_leases_and_locks(client: redis.Redis) -> None:
+    """Others' data have filled it: it refuses messages, but no class on air ends for that, and hosts can start."""
+    bus = Bus.open(url_of(client))
+    claim = {"session": "second", "lease_s": 45}
+    client.config_set("maxmemory", "1")
+    try:
+        with pytest.raises(redis.OutOfMemoryError):
+            client.hset("streamers", "streamer1", "{}")
+        assert await bus.beat("streamers", "streamer1", "first", {}, {**claim, "session": "first"}) is None
+        _, _, claims = await bus.heard("streamers")
+        assert claims["streamer1"]["session"] == "first"
+        await bus.grant("streamers", "streamer1", "first")
+        found = await bus.beat("streamers", "streamer1", "first", {"on_air": 1}, claim)
+        assert found is not None
+        assert found["streamer1"]["on_air"] == 1
+        assert (await bus.heard("streamers"))[2] == {}, "what was granted is claimed no more"
+        await bus.part("streamers", "streamer1")
+        assert (await bus.heard("streamers"))[1]["streamer1"]["gone"]
+        await bus.say("streamers", "streamer1", Word(0, {}, {}, [], due=3))
+        assert (await bus.words("streamers", 60))["streamer1"].due == 3
+        assert await bus.hold("lock", "we", 30)
+        assert await bus.hold("lock", "we", 30), "it is held on"
+        assert not await bus.hold("lock", "others", 30)
+    finally:
+        client.config_set("maxmemory", "0")
         await bus.close()

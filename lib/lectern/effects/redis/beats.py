@@ -11,16 +11,26 @@ from lectern.wire import is_name
 log = logging.getLogger("lectern")
 BEAT = """
 local at = redis.call('time')
+redis.call('hdel', KEYS[3], ARGV[1])
 if redis.call('hget', KEYS[2], ARGV[1]) == ARGV[2] then
   local now = at[1] .. '.' .. string.format('%06d', at[2])
   redis.call('hset', KEYS[1], ARGV[1], '{"at": ' .. now .. ', ' .. string.sub(ARGV[3], 2))
-  redis.call('hdel', KEYS[3], ARGV[1])
   return redis.call('hgetall', KEYS[1])
 end
 redis.call('hset', KEYS[3], ARGV[1], ARGV[4])
 return false
 """
-"""Writes the heartbeat of a streamer whose session holds the lease; for any other session, writes a claim."""
+"""Writes the heartbeat of a streamer whose session holds the lease; for any other session, writes a claim.
+
+A Redis that has reached its `maxmemory` refuses `HSET`, unless the script has written before. So `HDEL`, which it never
+refuses, comes first: a lease must not run out because others' data fill Redis, and a heartbeat takes the place of one.
+"""
+
+NOTE = """
+redis.call('hdel', KEYS[1], ARGV[1])
+redis.call('hset', KEYS[1], ARGV[1], ARGV[2])
+"""
+"""Notes one thing of a streamer, also in a Redis that is full: its lease, that it leaves, its status."""
 
 TAKE = """
 local beat = redis.call('hget', KEYS[1], ARGV[1])

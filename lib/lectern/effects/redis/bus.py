@@ -30,8 +30,11 @@ _RELEASE = "if redis.call('get', KEYS[1]) == ARGV[1] then return redis.call('del
 _RENEW = (
     "local held = redis.call('get', KEYS[1]) "
     "if held == ARGV[1] then return redis.call('pexpire', KEYS[1], ARGV[2]) "
-    "elseif not held then redis.call('set', KEYS[1], ARGV[1], 'PX', ARGV[2]) return 1 else return 0 end"
+    "elseif held then return 0 end "
+    "redis.call('del', KEYS[1]) "
+    "redis.call('set', KEYS[1], ARGV[1], 'PX', ARGV[2]) return 1"
 )
+"""A Redis that has reached its `maxmemory` refuses `SET`, unless the script has written before."""
 
 
 class Bus:
@@ -155,7 +158,8 @@ class Bus:
         The other fields of its last heartbeat stay.
         """
         now, said, _ = await self.heard(key)
-        await self._client.hset(key, name, json.dumps({**said.get(name, {}), "at": now, "gone": True}))
+        last = {**said.get(name, {}), "at": now, "gone": True}
+        await self._client.eval(beats.NOTE, 1, key, name, json.dumps(last))
 
     async def heard(self, key: str) -> tuple[float, dict[str, dict[str, Any]], dict[str, dict[str, Any]]]:
         """The shared clock, the last beat of each streamer, and the claims to a lease."""
@@ -187,7 +191,7 @@ class Bus:
 
     async def grant(self, key: str, name: str, session: str) -> None:
         """Grant the lease of streamer *name* to *session*."""
-        await self._client.hset(f"{key}:lease", name, session)
+        await self._client.eval(beats.NOTE, 1, f"{key}:lease", name, session)
 
     async def take(self, key: str, name: str, silent_s: float) -> bool:
         """Take the lease of streamer *name* away; False if its last heartbeat is younger than *silent_s*."""

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pydantic import TypeAdapter, ValidationError
 from redis.asyncio import Redis
 
+from lectern.effects.redis import beats
 from lectern.told import Word
 
 log = logging.getLogger("lectern")
@@ -23,7 +24,7 @@ async def say(client: "Redis", streamers_key: str, name: str, word: Word) -> Non
     """Write *word*, the status of the streamer *name*, with the time of the clock that all hosts share."""
     seconds, _ = await client.time()
     body = _WORDS.dump_json(replace(word, at=float(seconds))).decode()
-    await client.hset(_key(streamers_key), name, body)
+    await client.eval(beats.NOTE, 1, _key(streamers_key), name, body)
 
 
 async def said(client: "Redis", streamers_key: str, lost_after_s: float) -> dict[str, Word]:
