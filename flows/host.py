@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -169,10 +170,10 @@ class Host(Generic[S]):
 
         return await asyncio.get_running_loop().run_in_executor(_READING, copy_context().run, go)
 
-    def living_now(self) -> list[str]:
-        """The names of the streamers that this teacher has heard lately."""
+    def living_now(self, within_s: float = math.inf) -> list[str]:
+        """The names of the streamers that this teacher has heard lately, and in the last *within_s* seconds."""
         assert isinstance(self.settings, TeacherSettings)
-        since = time.monotonic() - self.settings.streamer_lost_after_s
+        since = time.monotonic() - min(self.settings.streamer_lost_after_s, within_s)
         return sorted(name for name, heard in self.heard.items() if heard >= since)
 
     def alarm(self, code: ErrorCode, said: str, now: float, **about: Unpack[About]) -> Outgoing:

@@ -59,22 +59,32 @@ async def _move(host: Teacher, streamer: str, *, force: bool, dry_run: bool) -> 
         found = await changed(host, taken(streamer, before, alive, force=force), dry_run=True)
         shown = await printed("move", [found])
         return Completed(name=NOT_MOVED, message=shown.message)
+    if not await _takers(host, streamer, silent_s, force=force):
+        return _stays(streamer, force=force)
     if before.session is not None:
         await host.runs.announce(lost_tag(streamer, before.session))
     if not await _stays_silent(host, streamer, silent_s) and not force:
         return Completed(name=NOT_MOVED, message=f"{streamer} was heard of again: it keeps its classes")
-    alive = [one for one in await living(host) if one != streamer]
-    if not force:
-        alive = heirs(host, streamer, alive)
+    alive = await _takers(host, streamer, silent_s, force=force)
     if not alive:
-        which = "other streamer is alive" if force else "streamer is alive that it asks before it goes on alone"
-        return Completed(name=NOT_MOVED, message=f"no {which}: {streamer} keeps its classes")
+        return _stays(streamer, force=force)
     if not await host.bus.take(host.settings.streamers_key, streamer, silent_s):
         return Completed(name=NOT_MOVED, message=f"{streamer} was heard of again: it keeps its classes")
     found = await changed(host, taken(streamer, before, alive, force=force))
     await tell(host)
     await show.table("move-batch", found.table, f"What became of the classes of {streamer}")
     return Completed(message=summary(found.table))
+
+
+async def _takers(host: Teacher, streamer: str, silent_s: float, *, force: bool) -> list[str]:
+    """The streamers that may take the classes; raises TryAgain if that cannot be known."""
+    alive = [one for one in await living(host) if one != streamer]
+    return alive if force else heirs(host, streamer, silent_s)
+
+
+def _stays(streamer: str, *, force: bool) -> State[None]:
+    which = "other streamer is alive" if force else "streamer is alive that it asks before it goes on alone"
+    return Completed(name=NOT_MOVED, message=f"no {which}: {streamer} keeps its classes")
 
 
 async def _stays_silent(host: Teacher, streamer: str, silent_s: float) -> bool:

@@ -119,9 +119,10 @@ class Roll:
         settings = self.host.settings
         limit_s = decide.lost_after(settings.streamer_lost_after_s, holder.lease_s if holder else 0)
         if silent_s > decide.suspect_after(limit_s, settings.heartbeat_interval_s):
-            self._announce(name, TAKEN_AGAIN_S if holder and holder.session is None else ANNOUNCE_AGAIN_S)
+            again_s = TAKEN_AGAIN_S if holder and holder.session is None else ANNOUNCE_AGAIN_S
+            self._announce(name, silent_s, again_s)
         if silent_s > settings.streamer_lost_after_s:
-            await self._miss(name, number, holder, movable=limit_s < math.inf)
+            await self._miss(name, number, holder, silent_s, movable=limit_s < math.inf)
         elif holder is not None and holder.lost_at is not None:
             if is_heard:
                 await self.host.commit(leases.note_lost, name, None)
@@ -135,19 +136,19 @@ class Roll:
         age_s = now - float(beats[name]["at"]) if name in beats else None
         return decide.silence(age_s, missing_s, heard - self.host.listens_since)
 
-    async def _miss(self, name: str, number: int, holder: Holder | None, *, movable: bool) -> None:
+    async def _miss(self, name: str, number: int, holder: Holder | None, silent_s: float, *, movable: bool) -> None:
         self._goes_on()
         if holder is None or holder.lost_at is None:
-            others = heirs(self.host, name, self.host.living_now())
+            others = heirs(self.host, name, silent_s)
             await changed(self.host, lost(name, number, others, movable=movable))
             await tell(self.host)
 
     def _goes_on(self) -> None:
         self.host.ongoing[errors.STREAMER_LOST.number] = time.monotonic()
 
-    def _announce(self, name: str, again_s: float) -> None:
+    def _announce(self, name: str, silent_s: float, again_s: float) -> None:
         """Begin the run that moves the classes, if the silence goes on; another one not before *again_s*."""
-        others = heirs(self.host, name, self.host.living_now())
+        others = heirs(self.host, name, silent_s)
         now = time.monotonic()
         if not others or move_key(name) in self.host.busy or now < self.announced_at.get(name, -again_s) + again_s:
             return
@@ -161,8 +162,9 @@ def _is_withdrawn(holder: Holder | None) -> bool:
     return holder is not None and holder.withdrawn_at is not None
 
 
-def heirs(host: Teacher, streamer: str, alive: Sequence[str]) -> list[str]:
-    """Those of *alive* that may take the classes of *streamer* while it is unknown whether it still airs them."""
+def heirs(host: Teacher, streamer: str, silent_s: float) -> list[str]:
+    """The streamers that may take the classes of *streamer* while it is unknown whether it still airs them."""
+    alive = host.living_now(decide.heard_within(silent_s))
     return control_lost.may_take(host.beats.get(streamer), [one for one in alive if one != streamer])
 
 

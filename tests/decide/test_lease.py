@@ -27,6 +27,14 @@ def test_a_beat_or_two_that_are_missing_are_no_suspicion() -> None:
     assert lease.suspect_after(12, 5) == 15
 
 
+def test_who_fell_silent_in_the_same_moment_takes_no_class() -> None:
+    """Whoever still beats may, also if its last beat is as old as it can be."""
+    for lost_after_s, beat_s in ((6.0, 5.0), (20.0, 1.0), (50.0, 5.0), (60.0, 5.0), (600.0, 30.0)):
+        for more_s in (0.01, 5.0, 100.0):
+            silent_s = lease.suspect_after(lost_after_s, beat_s) + more_s
+            assert beat_s < lease.heard_within(silent_s) < silent_s - beat_s
+
+
 def test_what_was_not_said_while_nobody_listened_is_no_silence() -> None:
     assert lease.silence(100.0, 0.0, ears_open_s=3.0) == 3.0
     assert lease.silence(None, 7.0, ears_open_s=30.0) == 7.0

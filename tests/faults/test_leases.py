@@ -188,7 +188,7 @@ def test_a_streamer_that_is_lost_again_is_announced_again_at_once(
     teacher.beside = cast("Any", Beside())
     mine = roll.Roll(teacher)
     for again_s in (roll.TAKEN_AGAIN_S, roll.TAKEN_AGAIN_S, 0.0):
-        mine._announce(hosts.ALIVE[0], again_s)
+        mine._announce(hosts.ALIVE[0], 30, again_s)
     assert begun == [f"move classes of {hosts.ALIVE[0]}"] * 2
 
 

@@ -198,19 +198,22 @@ def test_a_streamer_that_does_not_reach_redis_hears_of_the_move_from_prefect(
     pair.off_air(class_id)
 
 
-def test_classes_on_air_go_on_while_redis_is_away_for_all(pair: Stage, gates: dict[str, Gate], on_air: Begin) -> None:
+@pytest.mark.parametrize("cut", [("teacher", "streamer1", "streamer2"), ("streamer1", "streamer2")])
+def test_classes_on_air_go_on_while_no_streamer_reaches_redis(
+    pair: Stage, gates: dict[str, Gate], on_air: Begin, cut: tuple[str, ...]
+) -> None:
     """Longer than a lease, and longer than a streamer may be silent: nobody can take a class while nobody is heard."""
     class_id, where, other = on_air()
-    for gate in gates.values():
-        pair.town.background.run(gate.stop())
+    for who in cut:
+        pair.town.background.run(gates[who].stop())
     try:
         began = time.monotonic()
         wait_until(lambda: time.monotonic() - began > LOST_S + 8, description="Redis is away for long")
         (push,) = pair.pushes(class_id)
         assert push.ended_at is None
     finally:
-        for gate in gates.values():
-            pair.town.background.run(gate.start())
+        for who in cut:
+            pair.town.background.run(gates[who].start())
     back = time.time()
 
     def heard_anew() -> bool:
@@ -224,4 +227,27 @@ def test_classes_on_air_go_on_while_redis_is_away_for_all(pair: Stage, gates: di
     assert push.ended_at is None
     assert pair.airing(other, class_id) == {}
     pair.cancel_on_stream(class_id)  # the teacher may not listen to its channels again yet
+    pair.off_air(class_id)
+
+
+def test_a_full_redis_cuts_no_class_and_moves_none(pair: Stage, on_air: Begin) -> None:
+    """Leases are renewed in it, so no streamer seems lost; what was not sent meanwhile is sent afterwards."""
+    class_id, where, _ = on_air()
+    later = pair.book(pair.booking(pair.order(class_id)["url_stem"]))
+    assert pair.answer(later)["streamer"] == pair.name(where)
+    known = len(pair.alarms(322))
+    pair.town.redis.config_set("maxmemory", "1")
+    try:
+        began = time.monotonic()
+        wait_until(lambda: time.monotonic() - began > LOST_S + 8, timeout_s=60, description="Redis is full for long")
+        beat = json.loads(pair.town.redis.hget(f"{pair.prefix}:streamers", pair.name(where)) or "{}")
+        assert time.time() - beat["at"] < LOST_S / 2
+    finally:
+        pair.town.redis.config_set("maxmemory", "0")
+    (push,) = pair.pushes(class_id)
+    assert push.ended_at is None
+    assert pair.order(later)["streamer"] == pair.name(where)
+    assert len(pair.alarms(322)) == known
+    for one in (class_id, later):
+        pair.cancel(one)
     pair.off_air(class_id)

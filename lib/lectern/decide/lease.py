@@ -33,6 +33,15 @@ def suspect_after(lost_after_s: float, heartbeat_s: float) -> float:
     return max(lost_after_s - NOTICE_S - HASTE_S, 3 * heartbeat_s)
 
 
+def heard_within(silent_s: float) -> float:
+    """The seconds in which a streamer must have been heard to take the classes of one that is silent for *silent_s*.
+
+    One that fell silent together with it counts as alive for a while, but cannot take classes: what keeps both from
+    Redis does not end their pushes, and a move that only one of them hears of would.
+    """
+    return silent_s / 2
+
+
 def silence(age_s: float | None, heard_nothing_s: float, ears_open_s: float) -> float:
     """How long a streamer has been silent, in seconds.
 
