@@ -50,6 +50,10 @@ PORTION = 200
 """Number of alarms that are passed on at once."""
 
 
+NOT_THEIRS = (401, 403, 407, 408, 429)
+"""Answers of a Prefect server, or of a proxy before it, that say nothing about the alarms: they wait for another."""
+
+
 async def _emit(host: Host[Any], client: PrefectClient) -> None:
     waiting = list(islice(host.alarmed, PORTION))
     if not waiting:
@@ -72,7 +76,7 @@ async def _pass_on(client: PrefectClient, events: list[dict[str, object]]) -> No
     try:
         await client.request("POST", "/events", json=events)
     except httpx.HTTPStatusError as error:
-        if not error.response.is_client_error:
+        if not error.response.is_client_error or error.response.status_code in NOT_THEIRS:
             raise
         if len(events) == 1:
             log.error("prefect: does not take an alarm: %s: %.500r", error, events[0])

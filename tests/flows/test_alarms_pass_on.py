@@ -64,6 +64,23 @@ def test_an_alarm_that_prefect_refuses_or_nobody_can_read_holds_up_no_other() ->
     assert (server.taken, len(host.alarmed)) == ([1, 1, 1], 0)
 
 
+@pytest.mark.parametrize("status", [401, 403, 429])
+def test_alarms_wait_for_a_prefect_that_takes_nothing_of_ours(status: int) -> None:
+    """A password that was changed there first, say: what is refused is not these alarms, and they lose nothing."""
+
+    class Shut(Slow):
+        async def request(self, _method: str, path: str, *, json: list[Any]) -> None:
+            self.taken.append(len(json))
+            request = httpx.Request("POST", f"http://prefect/api{path}")
+            raise httpx.HTTPStatusError("shut", request=request, response=httpx.Response(status, request=request))
+
+    host, shut, open_ = raised(3), Shut(0), Slow(0)
+    asyncio.run(alarms._emit(host, cast("Any", shut)))
+    assert (shut.taken, len(host.alarmed)) == ([3], 3)
+    asyncio.run(alarms._emit(host, cast("Any", open_)))
+    assert (open_.taken, len(host.alarmed)) == ([3], 0)
+
+
 def test_an_alarm_that_comes_while_others_are_passed_on_is_passed_on_next() -> None:
     """Also where the newest pushes the oldest out: what was not sent is not taken for sent."""
     host = raised(0)
