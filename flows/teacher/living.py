@@ -30,8 +30,8 @@ SEEN_S = 1.0
 async def living(host: Teacher) -> list[str]:
     """The streamers that were heard of lately, by name.
 
-    Raises TryAgain if that cannot be known: while Redis is away, in the first seconds after it came back, while the
-    last streamer is being started again, and for some minutes if there was never a streamer yet.
+    Raises TryAgain if that cannot be known: while Redis is away or takes no writes, in the first seconds after it came
+    back, while the last streamer is being started again, and for some minutes if there was never a streamer yet.
     """
     settings, now = host.settings, time.monotonic()
     seen_at, found = host.seen
@@ -52,6 +52,8 @@ async def living(host: Teacher) -> list[str]:
     since = time.monotonic() - settings.streamer_lost_after_s
     if not alive and (leaving := sorted(name for name, at in host.left.items() if at > since)):
         raise TryAgain(f"{', '.join(leaving)} has just been stopped, and may be about to be started again")
+    if not alive and host.redis_away:
+        raise TryAgain("Redis takes no heartbeats, so no streamer can be heard of")
     if not alive:
         await _refuse_to_know(host, listened_s)
     return alive

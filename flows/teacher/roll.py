@@ -15,6 +15,7 @@ from flows.handling import Decide, changed
 from flows.host import Teacher, log, lost_tag
 from flows.new_run import NewRun
 from flows.teacher.leaving import Leaving
+from flows.teacher.living import BEATS
 from flows.tell import tell
 from lectern import errors
 from lectern.backoff import backoff_s
@@ -50,20 +51,28 @@ class Roll:
         self.leaving = Leaving(self.host)
 
     async def run(self) -> None:
-        """Call the roll until cancelled; while Redis is away, no streamer counts as silent."""
+        """Call the roll until cancelled."""
         while True:
             self.host.rounds.come("streamers")
             await asyncio.sleep(backoff_s(self.failures) if self.failures else LOOK_S)
             try:
-                now, beats, claims = await self.host.bus.heard(self.host.settings.streamers_key)
-                await self._take_in(now, beats, claims)
-                self.failures = 0
+                await self.look()
             except (RedisError, OSError) as error:
-                self._is_deaf()
                 log.warning("redis: the streamers cannot be heard: %s", error)
-            except Exception:
-                self._is_deaf()
-                raise
+
+    async def look(self) -> None:
+        """Take in what Redis has. While it is away, or takes no writes, no streamer counts as silent."""
+        settings = self.host.settings
+        try:
+            now, beats, claims = await self.host.bus.heard(settings.streamers_key)
+            newest = max((float(one["at"]) for one in beats.values()), default=-math.inf)
+            if self.host.redis_away and now - newest > BEATS * settings.heartbeat_interval_s:
+                raise RedisError("it takes no heartbeats")
+            await self._take_in(now, beats, claims)
+            self.failures = 0
+        except Exception:
+            self._is_deaf()
+            raise
 
     def _is_deaf(self) -> None:
         """Note that this teacher hears nothing itself: no streamer's silence grows meanwhile."""

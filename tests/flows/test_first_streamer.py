@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from redis.exceptions import RedisError
 
 from flows.host import Host, Teacher
 from flows.teacher.living import FIRST_STREAMER_S, living
@@ -83,3 +84,39 @@ async def test_while_the_last_streamer_is_started_again_bookings_are_kept(tmp_pa
     assert await living(host) == []
     await roll._take_in(now, {"s1": {"at": now}}, {})
     assert await living(host) == ["s1"]
+
+
+class Said(Beats):
+    """A Redis in which one streamer has beaten some seconds ago."""
+
+    def __init__(self, said_s_ago: float) -> None:
+        super().__init__()
+        self._beat = {"at": time.time() - said_s_ago}
+
+    async def heard(self, _key: str) -> tuple[float, Mapping[str, Any], Mapping[str, Any]]:
+        return time.time(), {"s1": self._beat}, {}
+
+
+@pytest.mark.asyncio
+async def test_while_redis_takes_no_writes_no_booking_is_refused_for_want_of_a_streamer(tmp_path: Path) -> None:
+    """It answers what was written before, but no heartbeat can come. Afterwards the streamers have seconds to beat."""
+    host = teacher(tmp_path, listened_s=3600)
+    with transaction(host.engine) as connection:
+        leases.grant(connection, Granted("s1", "session", 60), time.time() - 3600)
+    host.redis_away = True  # the lock of the queue could not be renewed
+    with pytest.raises(TryAgain, match="Redis takes no heartbeats"):
+        await living(host)
+    host.bus = cast("Bus", Said(40))
+    with pytest.raises(RedisError, match="takes no heartbeats"):
+        await Roll(host).look()
+    host.bus, host.redis_away = cast("Bus", Beats()), False
+    with pytest.raises(TryAgain, match="no streamer was heard of yet"):
+        await living(host)
+
+
+@pytest.mark.asyncio
+async def test_while_redis_takes_heartbeats_their_silence_counts_although_our_lock_is_refused(tmp_path: Path) -> None:
+    host = teacher(tmp_path, listened_s=3600)
+    host.bus, host.redis_away, before = cast("Bus", Said(1)), True, host.listens_since
+    await Roll(host).look()
+    assert host.listens_since == before

@@ -251,3 +251,27 @@ def test_a_full_redis_cuts_no_class_and_moves_none(pair: Stage, on_air: Begin) -
     for one in (class_id, later):
         pair.cancel(one)
     pair.off_air(class_id)
+
+
+def test_a_redis_that_takes_no_writes_cuts_no_class_and_refuses_no_booking(pair: Stage, on_air: Begin) -> None:
+    """It became a copy, or its disk is full: what it has of the streamers grows old, and says nothing of them."""
+    class_id, *_ = on_air()
+    known = len(pair.alarms(322))
+    pair.town.redis.config_set("min-replicas-to-write", "1")
+    try:
+        began = time.monotonic()
+        wait_until(lambda: time.monotonic() - began > LOST_S + 8, timeout_s=60, description="no heartbeat is new")
+        booked = pair.book(pair.booking(pair.town.record()))
+        claimed = "SELECT not_before FROM inbox_list WHERE state = 'new' AND not_before > 0"
+        claims = wait_until(lambda: pair.rows("teacher", claimed), description="it is handled")
+        wait_until(lambda: pair.rows("teacher", claimed) not in ([], claims), description="it is put off, again")
+        assert booked not in pair.ear.answers
+    finally:
+        pair.town.redis.config_set("min-replicas-to-write", "0")
+    assert pair.answer(booked)["result"] == "success"
+    (push,) = pair.pushes(class_id)
+    assert push.ended_at is None
+    assert len(pair.alarms(322)) == known
+    pair.cancel(booked)
+    pair.cancel(class_id)
+    pair.off_air(class_id)
