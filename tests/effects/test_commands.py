@@ -21,6 +21,7 @@ from lectern.effects.rows.tables.engine import open_database, transaction
 from lectern.errors import Misuse
 from lectern.messages import Booking
 from lectern.states import BookingState
+from tests.effects.redis_servers import redis_server, url_of
 from town.__main__ import next_steps
 
 CODE = "from lectern.cli import main; main()"
@@ -276,6 +277,18 @@ def test_doctor_says_of_a_redis_that_hangs_that_it_gives_no_answer_in_time(teach
         url = f"redis://127.0.0.1:{hangs.getsockname()[1]}/0"
         done = lectern(teacher, "doctor", "teacher", REDIS_URL=url, PREFECT_API_URL="http://127.0.0.1:1/api")
     assert f"✗ redis: {url}: no answer in time" in done.stdout
+
+
+def test_doctor_says_why_a_redis_that_answers_takes_no_writes(teacher: Path) -> None:
+    """One that has become a copy answers all that is read."""
+    with redis_server(teacher) as client:
+        more = {"REDIS_URL": url_of(client), "PREFECT_API_URL": "http://127.0.0.1:1/api"}
+        well = lectern(teacher, "doctor", "teacher", **more)
+        assert f"✓ redis: {url_of(client)} answers\n" in well.stdout
+        client.replicaof("127.0.0.1", 1)
+        done = lectern(teacher, "doctor", "teacher", **more)
+        assert f"✗ redis: {url_of(client)} answers, but takes no writes: You can't write against a" in done.stdout
+        assert "    --> redis-cli -u REDIS_URL INFO" in done.stdout
 
 
 def test_doctor_looks_at_a_streamers_own_needs(tmp_path: Path) -> None:

@@ -310,6 +310,16 @@ def test_settings_that_can_not_be_read_are_in_the_way(host: Host, wanted: Fields
     assert any("not UTF-8" in one for one in refused(host, wanted))
 
 
+def test_a_redis_that_takes_no_writes_is_in_the_way(host: Host, wanted: Fields, database: redis.Redis) -> None:
+    """The new program would get no lease in it, and could answer nobody."""
+    database.config_set("min-replicas-to-write", "1")
+    try:
+        assert any("Redis refused: NOREPLICAS" in one for one in refused(host, wanted))
+    finally:
+        database.config_set("min-replicas-to-write", "0")
+    host.done("preflight", "--check", wanted=wanted)
+
+
 def test_a_clock_that_is_off_is_in_the_way(host: Host, wanted: Fields, monkeypatch: pytest.MonkeyPatch) -> None:
     now = time.time()
     monkeypatch.setattr(time, "time", lambda: now + 60)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
+from redis.exceptions import ResponseError
 
 from lectern import words
 from lectern.cli import origins
@@ -61,21 +62,31 @@ def _where(url: str) -> str:
 
 
 def of_redis(settings: Common) -> Iterator[Finding]:
-    """Whether Redis answers, and how far this host's clock is from its."""
+    """Whether Redis answers and takes writes, and how far this host's clock is from its."""
     where = shown(settings.redis_url.get_secret_value())
 
-    async def now() -> float:
+    async def look(bus: Bus) -> tuple[float, str]:
+        now = await bus.now()
+        try:
+            await bus.try_write()
+        except ResponseError as error:
+            return now, str(error)
+        return now, ""
+
+    async def looked() -> tuple[float, str]:
         async with asyncio.timeout(LOOK_S):
-            return float(await on_bus(settings, Bus.now))
+            found: tuple[float, str] = await on_bus(settings, look)
+            return found
 
     before = time.time()
     try:
-        shared = asyncio.run(now())
+        shared, refusal = asyncio.run(looked())
     except (LecternError, TimeoutError) as error:
         said = f"{where}: {str(error) or 'no answer in time'}"
         yield Finding("redis", is_well=False, said=said, to_type="redis-cli -u REDIS_URL ping")
         return
-    yield Finding("redis", is_well=True, said=f"{where} answers")
+    said = f"{where} answers, but takes no writes: {refusal}" if refusal else f"{where} answers"
+    yield Finding("redis", is_well=not refusal, said=said, to_type="redis-cli -u REDIS_URL INFO")
     skew_s = (before + time.time()) / 2 - shared
     said = f"{abs(skew_s):.1f} s from the clock of Redis' host"
     yield Finding("clock", is_well=abs(skew_s) <= MAX_SKEW_S, said=said, to_type="timedatectl")

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 import httpx
 
-from lectern.effects.redis import rekey
+from lectern.effects.redis import address, rekey
 from lectern.errors import LecternError, Misuse
 from lectern.rollout import on_air, plan, playout, redis_keys, rollback
 from lectern.rollout.answer import Answer, Failed
@@ -141,12 +141,13 @@ def programs(wanted: Wanted) -> Iterator[str]:
 
 
 def redis(wanted: Wanted) -> Iterator[str]:
-    """Refuse if Redis does not answer, if its clock differs from ours, or if a key's new name is taken."""
+    """Refuse if Redis does not answer or takes no writes, if its clock is off, or if a key's new name is taken."""
     with (
         redis_keys.opened(wanted) as client,
         rekey.in_words(lambda: "Correct redis_url, or start it; nothing was changed."),
     ):
         seconds, micros = client.time()
+        client.eval(address.TRY_WRITE, 1, address.TRIED_KEY)
         off_s = time.time() - (int(seconds) + int(micros) / 1e6)
     if abs(off_s) > CLOCK_TOLERANCE_S:
         yield f"This host's clock is {off_s:+.1f} s off that of Redis. Set it (systemctl restart systemd-timesyncd)."

@@ -23,6 +23,11 @@ NO_CLUSTER = (
 )
 
 
+TRIED_KEY = "lectern:tried"
+TRY_WRITE = "redis.call('set', KEYS[1], '') return redis.call('del', KEYS[1])"
+"""Writes TRIED_KEY and leaves nothing, to see whether Redis takes writes: one that is a copy still answers."""
+
+
 def opened(url: str, options: Mapping[str, Any]) -> "redis.Redis":
     """A client with *options*, not connected yet; raises Misuse if *url* names no Redis."""
     client: redis.Redis = _opened(url, options, redis.Redis, Sentinel)

@@ -31,8 +31,7 @@ _RENEW = (
     "local held = redis.call('get', KEYS[1]) "
     "if held == ARGV[1] then return redis.call('pexpire', KEYS[1], ARGV[2]) "
     "elseif held then return 0 end "
-    "redis.call('del', KEYS[1]) "
-    "redis.call('set', KEYS[1], ARGV[1], 'PX', ARGV[2]) return 1"
+    "redis.call('del', KEYS[1]) redis.call('set', KEYS[1], ARGV[1], 'PX', ARGV[2]) return 1"
 )
 """A Redis that has reached its `maxmemory` refuses `SET`, unless the script has written before."""
 
@@ -231,6 +230,10 @@ class Bus:
             return
         if int(found.get("cluster_enabled", 0)):
             raise Misuse(address.NO_CLUSTER)
+
+    async def try_write(self) -> None:
+        """Raise ResponseError if Redis answers, but takes no writes."""
+        await self._client.eval(address.TRY_WRITE, 1, address.TRIED_KEY)
 
     async def ping(self) -> None:
         """Raise TryAgain if Redis does not answer."""
