@@ -67,12 +67,16 @@ def test_only_a_clear_answer_of_that_very_streamer_counts(health: dict[str, obje
 
 
 def test_a_streamer_knows_those_that_were_heard_lately() -> None:
-    """One that was taken out of use weeks ago must not silence the others; one that restarts is still asked."""
+    """One that was taken out of use weeks ago must not silence the others; one that restarts is still asked.
+
+    One whose machine is rebooted is not: if the control host is rebooted meanwhile, all classes would end.
+    """
     beats: dict[str, dict[str, Any]] = {
         "s1": {"at": 1000.0},
         "s2": {"at": 990.0, "address": "10.0.0.2:8801"},
         "s3": {"at": 990.0, "gone": True, "address": 7},
         "s4": {"at": 1000.0 - control_lost.PEER_S - 1, "address": "10.0.0.4:8801"},
+        "s5": {"at": 1000.0 - control_lost.GONE_S - 1, "gone": True, "address": "10.0.0.5:8801"},
     }
     assert control_lost.others(beats, "s1") == {"s2": "10.0.0.2:8801", "s3": ""}
 

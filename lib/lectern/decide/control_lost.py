@@ -8,6 +8,9 @@ from typing import Any
 PEER_S = 300.0
 """Seconds of silence after which a streamer does not count any more among those that could take over."""
 
+GONE_S = 30.0
+"""The same for one that has said that it goes: longer than a restart, shorter than a reboot of its machine."""
+
 
 class Word(StrEnum):
     """What Prefect says of the classes of this streamer."""
@@ -101,7 +104,7 @@ def others(beats: Mapping[str, Mapping[str, Any]], name: str) -> dict[str, str]:
     return {
         other: address if isinstance(address := beat.get("address"), str) else ""
         for other, beat in sorted(beats.items())
-        if other != name and at - float(beat["at"]) <= PEER_S
+        if other != name and at - float(beat["at"]) <= (GONE_S if beat.get("gone") else PEER_S)
     }
 
 
