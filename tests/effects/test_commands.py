@@ -3,10 +3,12 @@
 import io
 import json
 import socket
+import sqlite3
 import subprocess
 import sys
 import threading
 import time
+from contextlib import closing
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -152,6 +154,17 @@ def test_the_cancel_of_a_class_that_is_over_says_so_and_sends_nothing(teacher: P
     done = lectern(teacher, "cancel", "c-aired")
     assert done.returncode == 1
     assert "c-aired: it is aired already" in done.stderr
+
+
+@pytest.mark.parametrize("command", ["explain", "cancel"])
+def test_a_class_in_a_state_that_nobody_knows_is_told_in_words(teacher: Path, command: str) -> None:
+    """A newer release has written it, and was rolled back."""
+    with closing(sqlite3.connect(teacher / "teacher.db")) as connection, connection:
+        connection.execute("UPDATE order_list SET state = 'on the moon' WHERE class_id = 'c-aired'")
+    done = lectern(teacher, command, "c-aired")
+    assert done.returncode == 1
+    assert "c-aired: its row cannot be read: 'on the moon' is not a valid BookingState." in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_the_settings_of_a_rollout_win_over_the_old_env_and_are_found_by_the_path_of_the_program(teacher: Path) -> None:

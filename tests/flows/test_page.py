@@ -120,6 +120,9 @@ async def test_the_page_and_the_report_are_there_beside_a_class_in_a_state_that_
         assert answer.status_code == 200
         assert "c-odd" not in answer.text
     assert "c-1" in (await client.get("/")).text
+    its = await client.get("/class/c-odd")
+    assert its.status_code == 404
+    assert "c-odd: its row cannot be read: &#39;on the moon&#39;" in its.text
 
 
 async def test_a_storm_of_refused_bookings_hides_no_class_in_the_calendar(

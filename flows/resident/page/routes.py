@@ -106,8 +106,8 @@ class Page:
         class_id = request.path_params["class_id"]
         words, name = await self._heard(), self._host.settings.name
         found = await self._host.look(view.of_class, viewer, words, name, class_id)
-        if found is None:
-            return self._shown(request, "none.html", 404, class_id=class_id)
+        if not isinstance(found, view.OneClass):
+            return self._shown(request, "none.html", 404, class_id=class_id, why=found)
         return self._shown(request, "class.html", found=found, viewer=viewer)
 
     async def as_run(self, request: Request, viewer: Viewer) -> Response:

@@ -13,7 +13,7 @@ from lectern.cli import places
 from lectern.cli.terms import Json, on_bus, read, say
 from lectern.commands import parse
 from lectern.effects.redis.bus import Bus
-from lectern.effects.rows import bookings, renditions
+from lectern.effects.rows import bookings, renditions, story
 from lectern.effects.rows.tables.look import looking
 from lectern.errors import LecternError, Malformed, Misuse
 from lectern.messages import Booking, Cancel
@@ -155,5 +155,5 @@ def _state(class_id: str) -> BookingState | str:
     except Misuse:
         return "elsewhere"
     with looking(place.engine, "teacher") as connection:
-        found = bookings.by_id(connection, [class_id]).get(class_id)
+        found = story.booking(connection, class_id)
     return "unknown" if found is None else found.state

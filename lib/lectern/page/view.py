@@ -18,6 +18,7 @@ from lectern.decide.tally import MISSED
 from lectern.effects.rows import incidents, status, story, timetable
 from lectern.effects.rows.tables.teacher import journal
 from lectern.effects.rows.viewers import Viewer
+from lectern.errors import LecternError
 from lectern.told import Booked, Found, OpenAlarm, Word
 from lectern.wire import BACKUP
 
@@ -186,12 +187,16 @@ class OneClass:
 
 def of_class(
     connection: Connection, viewer: Viewer, words: Mapping[str, Word] | None, host: str, class_id: str
-) -> OneClass | None:
+) -> OneClass | str | None:
     """What *viewer* sees of a class; None if nothing is known of it, or it belongs to another institution.
 
-    Nobody knows the institution of a message that could not be read, so only viewers of all institutions see it.
+    Nobody knows the institution of a message or a row that cannot be read, so only viewers of all institutions see it;
+    of such a row, a sentence that says why.
     """
-    found = story.at_teacher(connection, host, class_id)
+    try:
+        found = story.at_teacher(connection, host, class_id)
+    except LecternError as error:
+        return error.message if viewer.institution is None else None
     if found.booked is None and not found.is_malformed and found.kept_since is None:
         return None
     if viewer.institution is not None and (found.booked is None or found.booked.institution != viewer.institution):

@@ -1,7 +1,8 @@
 """Reads from a host's database the facts and events for the account of a class or a record."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from pydantic_core import from_json
@@ -12,6 +13,7 @@ from lectern.effects.rows.tables import streamer as streamer_tables
 from lectern.effects.rows.tables import teacher as teacher_tables
 from lectern.effects.rows.tables.shared import Journal, Role
 from lectern.effects.rows.tables.teacher import orders, streamers, videos
+from lectern.errors import LecternError
 from lectern.facts import Airing, Order
 from lectern.shown import shown
 from lectern.states import InboxState
@@ -29,17 +31,40 @@ def journal_of(role: Role) -> Journal:
 def events_of(connection: Connection, role: Role, thing: str) -> list[Past]:
     """The events of a class and its rendition, or of a record's renditions, in time order."""
     journal = journal_of(role)
-    read = bookings.by_id if role == "teacher" else airings.by_id
-    stems = {one.stem for one in read(connection, [thing]).values()}
+    one = booking(connection, thing) if role == "teacher" else _airing(connection, thing)
+    stems = {one.stem} if one is not None else set()
     found = events.of_thing(connection, journal, class_id=thing, stems=stems)
     if not stems:
         found += events.of_record(connection, journal, thing)
     return sorted(found, key=lambda one: one.at)
 
 
+def booking(connection: Connection, class_id: str) -> Order | None:
+    """A class at its teacher; None if it is not known. Raises LecternError if its row cannot be read."""
+    with _in_words(class_id):
+        return bookings.by_id(connection, [class_id]).get(class_id)
+
+
+def _airing(connection: Connection, class_id: str) -> Airing | None:
+    with _in_words(class_id):
+        return airings.by_id(connection, [class_id]).get(class_id)
+
+
+@contextmanager
+def _in_words(class_id: str) -> Iterator[None]:
+    """Turn what is raised for an unreadable row into a LecternError."""
+    try:
+        yield
+    except ValueError as error:
+        raise LecternError(
+            f"{class_id}: its row cannot be read: {error}. Perhaps a newer release has written it, and was "
+            "rolled back; that release can explain it. Other classes are as they were."
+        ) from error
+
+
 def at_teacher(connection: Connection, host: str, class_id: str) -> Found:
-    """A class as its teacher, *host*, knows it."""
-    one = bookings.by_id(connection, [class_id]).get(class_id)
+    """A class as its teacher, *host*, knows it. Raises LecternError if its row cannot be read."""
+    one = booking(connection, class_id)
     told = tuple(events_of(connection, "teacher", class_id))
     if one is None:
         since = kept_since(connection, "teacher", class_id)
@@ -51,8 +76,8 @@ def at_teacher(connection: Connection, host: str, class_id: str) -> Found:
 
 
 def at_streamer(connection: Connection, host: str, class_id: str, now: float) -> Found:
-    """A class as the streamer *host* knows it."""
-    one = airings.by_id(connection, [class_id]).get(class_id)
+    """A class as the streamer *host* knows it. Raises LecternError if its row cannot be read."""
+    one = _airing(connection, class_id)
     told = tuple(events_of(connection, "streamer", class_id))
     if one is None:
         return Found(class_id, kept_since=kept_since(connection, "streamer", class_id), events=told)
