@@ -317,6 +317,9 @@ def test_a_redis_that_takes_no_writes_is_in_the_way(host: Host, wanted: Fields, 
         assert any("Redis refused: NOREPLICAS" in one for one in refused(host, wanted))
     finally:
         database.config_set("min-replicas-to-write", "0")
+    database.acl_setuser("narrow", enabled=True, passwords=["+narrow"], keys=["theirs"], commands=["+@all"])
+    with_their_keys = {**wanted, "redis_url": wanted["redis_url"].replace("//:hidden@", "//narrow:narrow@")}
+    host.done("preflight", "--check", wanted=with_their_keys)
     host.done("preflight", "--check", wanted=wanted)
 
 
