@@ -189,6 +189,7 @@ def test_of_a_move(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lease, "NOTICE_S", 0.05)
     monkeypatch.setattr(moves, "LOOK_S", 0.05)
     stage.host.bus = cast("Any", Silent())
+    stage.host.heard[OTHER] = time.monotonic()  # by the roll, which listens beside each run
     stage.placed("c-1", ready=True)
     with transaction(stage.host.engine) as connection:
         leases.grant(connection, Granted(ONE, "session", 45), time.time())
