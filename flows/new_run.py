@@ -7,10 +7,14 @@ from typing import Any
 
 @dataclass(frozen=True)
 class NewRun:
-    """What the run does and what it is called; of runs with the same *key* Prefect creates one."""
+    """What the run does and what it is called; of runs with the same *key* Prefect creates one.
+
+    A run that was cancelled because of *outdated* does not count as one of them: another is created.
+    """
 
     flow: str
     parameters: Mapping[str, Any]
     name: str
     tags: Sequence[str] = ()
     key: str | None = None
+    outdated: str | None = None

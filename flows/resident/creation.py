@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections import deque
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
@@ -88,6 +89,13 @@ class Creation:
 
     async def create(self, run: NewRun, state: State[Any]) -> FlowRun:
         """Create *run* in *state*, or find the run that has its key already. Raises TryAgain if Prefect is away."""
+        made = await self._created(run, state)
+        while _is_outdated(run, made):  # each try finds the same runs, so two tries do not create two
+            run = replace(run, key=f"{run.key}+")
+            made = await self._created(run, state)
+        return made
+
+    async def _created(self, run: NewRun, state: State[Any]) -> FlowRun:
         # Prefect's client would retry for more than a minute; our callers keep their work, and retry sooner.
         try:
             async with asyncio.timeout(CREATE_S):
@@ -120,6 +128,12 @@ class Creation:
                 return [UUID(one["flow_run_id"]) if one["status"] == "CREATED" else failed[0] for one in results]
             await asyncio.sleep(backoff_s(tries, BUSY_PAUSE_S, BUSY_MOST_S, jitter=0.5))
         raise TryAgain("the database of the Prefect server is locked")
+
+
+def _is_outdated(run: NewRun, made: FlowRun) -> bool:
+    """Whether the run that has the key of *run* was cancelled because it was outdated."""
+    its = made.state
+    return run.outdated is not None and its is not None and its.is_cancelled() and its.message == run.outdated
 
 
 def wanted(run: NewRun, state: State[Any]) -> dict[str, Any]:

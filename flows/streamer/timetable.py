@@ -11,6 +11,7 @@ from flows.host import Streamer, log
 from flows.new_run import NewRun
 from flows.playout import Watch
 from flows.streamer import ends, releases
+from flows.streamer.change import OTHER_TIME
 from lectern import errors, stems
 from lectern.decide.broadcast import lead_time
 from lectern.effects.rows import airings, inbox, plans
@@ -104,7 +105,8 @@ class Plan:
         tags = [f"class:{one.class_id}", f"record:{stems.folder(one.stem)}"]
         name = f"broadcast {one.class_id} {one.stem}"
         key = f"broadcast:{host.settings.name}:{one.class_id}:{one.placement}:{one.start_time:.0f}"
-        run = NewRun("broadcast", {"class_id": one.class_id}, name, tags, key)
+        # A class may be moved to another time and back, to the time whose run was cancelled then.
+        run = NewRun("broadcast", {"class_id": one.class_id}, name, tags, key, OTHER_TIME)
         if at <= time.time() + AT_ONCE_S:  # too late for the timetable: not even a poll is waited for
             return await host.runs.start(run)
         return await host.runs.schedule(run, at)

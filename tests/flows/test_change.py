@@ -109,7 +109,7 @@ def test_a_change_that_cannot_be_leaves_the_class_as_it_was(stage: Stage) -> Non
 
 
 def test_a_class_that_is_moved_to_another_time_has_its_run_there(stage: Stage) -> None:
-    """The run of its old time is cancelled, and the class is not."""
+    """The run of its old time is cancelled, and the class is not; nor if it is moved back."""
     booking = stage.booking(stage.town.record(), starts_in_s=1800)
     class_id = stage.book(booking)
     stage.answer(class_id)
@@ -124,6 +124,14 @@ def test_a_class_that_is_moved_to_another_time_has_its_run_there(stage: Stage) -
         lambda: states() == ["Cancelled", "Scheduled"],
         timeout_s=90,  # a Prefect whose database is locked is asked again
         description="it has a run of its time",
+    )
+    assert stage.airing("streamer1", class_id)["state"] == "ready"
+    first = booking["start_time"]
+    assert asked(stage, class_id, start_time=first, end_time=booking["end_time"])["result"] == "success"
+    wait_until(
+        lambda: states() == ["Cancelled", "Cancelled", "Scheduled"],
+        timeout_s=90,
+        description="it has a run of its first time again",
     )
     assert stage.airing("streamer1", class_id)["state"] == "ready"
 

@@ -170,6 +170,45 @@ class Back(Prefect):
         return FlowRun(id=id_, flow_id=uuid4(), state=State(type=self.taken[id_]["state"]["type"]))
 
 
+class Planned(Back):
+    """A server that takes each run, and keeps why one was cancelled."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.error = None
+        self.cancelled: dict[UUID, State[Any]] = {}
+
+    async def read_flow_run(self, id_: UUID) -> FlowRun:
+        found = await super().read_flow_run(id_)
+        return found.model_copy(update={"state": self.cancelled.get(id_, found.state)})
+
+    async def set_flow_run_state(self, id_: UUID, state: Any, **_: Any) -> None:
+        self.cancelled[id_] = state
+
+
+def test_a_run_that_was_cancelled_because_it_was_outdated_is_created_anew() -> None:
+    """A class that is moved to another time and back would get the run of before, whose cancel would end the class."""
+
+    async def scene() -> None:
+        mine = ResidentRuns(cast("PrefectClient", Planned()), {"broadcast": cast("Any", None)})
+        mine.created.know({"broadcast": uuid4()})
+        run = NewRun("broadcast", {}, "broadcast c-1 6666", key="c-1 at 19:00", outdated="begins at another time")
+
+        async def planned() -> str:
+            return await mine.schedule(run, 1_764_010_800.0)
+
+        first = await planned()
+        assert await planned() == first, "it may not have been heard that the run was created"
+        await mine.cancel(first, "begins at another time")
+        second = await planned()
+        assert second != first
+        assert await planned() == second
+        await mine.cancel(second, "cancelled in the UI")
+        assert await planned() == second, "a person wants no other"
+
+    asyncio.run(scene())
+
+
 def test_work_that_was_done_without_a_run_has_one_afterwards() -> None:
     """It failed while Prefect took no run: without one, nobody could try it again in the UI."""
 
