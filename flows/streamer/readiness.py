@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 
 from prefect.client.orchestration import PrefectClient
 from redis.exceptions import RedisError
@@ -73,10 +74,11 @@ class Readiness:
         host = self._host
         near = await host.look(airings.live, now + AHEAD_S)
         live = {one.class_id: one for one in near if one.end_time > now}
+        same = {class_id for class_id, one in live.items() if _is_same(one, self._live.get(class_id))}
         self._live = live
         self._since = {class_id: self._since.get(class_id, now) for class_id in live}
-        self._done = {class_id: at for class_id, at in self._done.items() if class_id in live}
-        self._reds = {class_id: why for class_id, why in self._reds.items() if class_id in live}
+        self._done = {class_id: at for class_id, at in self._done.items() if class_id in same}
+        self._reds = {class_id: why for class_id, why in self._reds.items() if class_id in same}
         await self._tell_unreadable(now)
         due: dict[str, float] = {}
         for class_id, one in live.items():
@@ -192,6 +194,12 @@ class Readiness:
             "state": one.state,
             "why": "; ".join(why or ()),
         }
+
+
+def _is_same(one: Airing, before: Airing | None) -> bool:
+    """Whether what was checked of a class *before* still counts: a change may have given it other values."""
+    checked = attrgetter("start_time", "stem", "push_url")
+    return before is not None and checked(one) == checked(before)
 
 
 def _reds(one: Airing, found: list[str] | BaseException) -> list[str]:

@@ -17,10 +17,13 @@ from lectern.decide import readiness as decide
 from lectern.effects.rows import bookings
 from lectern.facts import Order
 
+Begins = tuple[str, float]
+"""A class and its start (epoch seconds): one that is moved to another time is checked before that, too."""
+
 
 async def teacher_checks(host: Teacher) -> None:
     """Check, until cancelled, the classes that no streamer has yet; of several teachers, only one does so."""
-    done: dict[str, float] = {}
+    done: dict[Begins, float] = {}
     while True:
         host.rounds.come("readiness")
         if await duties.is_ours(host, duties.CHECKING, 3 * LOOK_EVERY_S):
@@ -28,20 +31,20 @@ async def teacher_checks(host: Teacher) -> None:
         await asyncio.sleep(LOOK_EVERY_S)
 
 
-async def check_of_teacher(host: Teacher, done: Mapping[str, float], now: float) -> dict[str, float]:
+async def check_of_teacher(host: Teacher, done: Mapping[Begins, float], now: float) -> dict[Begins, float]:
     """Raise alarms for unready bookings whose check is due; returns the last check of each, to be passed as *done*."""
     found = await host.look(bookings.unready, now - LATE_AFTER_S, now, now + decide.CHECKS_S[0])
-    unready = {one.class_id: one for one in found}
+    unready = {(one.class_id, one.start_time): one for one in found}
     due = {
-        class_id: check
-        for class_id, one in unready.items()
-        if (check := decide.check_due(one.start_time, now, done.get(class_id))) is not None
+        its: check
+        for its, one in unready.items()
+        if (check := decide.check_due(one.start_time, now, done.get(its))) is not None
     }
     if due:
-        late = [unready[class_id] for class_id in due]
+        late = [unready[its] for its in due]
         await apart(late, lambda some: changed(host, _late(some)), lambda one: one.class_id)
         await tell(host)
-    done = {class_id: at for class_id, at in done.items() if class_id in unready} | due
+    done = {its: at for its, at in done.items() if its in unready} | due
     if done:
         host.ongoing[errors.NOT_READY_FOR_START.number] = time.monotonic()
     return done

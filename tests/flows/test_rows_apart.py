@@ -195,6 +195,30 @@ async def test_that_a_class_is_not_ready_goes_on_until_it_begins_and_no_longer(
 
 
 @pytest.mark.asyncio
+@pytest.mark.parametrize(
+    "change", [{"start_time": 3000.0}, {"push_url": "rtmp://other.example/live/y"}], ids=["its time", "its push URL"]
+)
+async def test_a_class_that_is_changed_after_its_last_check_is_checked_again(
+    host: Streamer, checks: Readiness, change: dict[str, Any]
+) -> None:
+    """It was checked five minutes before the start of then; what it is now, nobody has looked at."""
+    now = time.time()
+    add(host, "moved")
+    await checks.check(now)
+    assert alarms(host) == {}
+    store.rendition_path(host.settings.video_root, "1").unlink()
+    its = {name: now + value if name == "start_time" else value for name, value in change.items()}
+    with transaction(host.engine) as connection:
+        connection.execute(update(tasks).where(tasks.c.class_id == "moved").values(**its, end_time=now + 4000))
+    await checks.check(now + 1)
+    assert "its file is gone" in alarms(host)["moved"]
+    with transaction(host.engine) as connection:
+        connection.execute(journal.outbox.delete())
+    await checks.check(now + 2)
+    assert alarms(host) == {}, "once"
+
+
+@pytest.mark.asyncio
 async def test_a_file_that_cannot_be_put_aside_keeps_no_other_from_being_downloaded_again(
     host: Streamer, checks: Readiness, monkeypatch: pytest.MonkeyPatch
 ) -> None:

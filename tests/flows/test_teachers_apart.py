@@ -246,7 +246,7 @@ async def test_one_of_them_calls_classes_late_and_leaves_it_to_another_if_redis_
     monkeypatch.setattr(readiness, "LOOK_EVERY_S", 0.05)
     checked: list[float] = []
 
-    async def check(_host: Host[TeacherSettings], done: dict[str, float], now: float) -> dict[str, float]:
+    async def check(_host: Host[TeacherSettings], done: dict[Any, float], now: float) -> dict[Any, float]:
         checked.append(now)
         return done
 

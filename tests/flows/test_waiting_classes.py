@@ -1,0 +1,64 @@
+"""A class that waits for its rendition: a person hears of it before its start, and the platform by its end."""
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import select, update
+
+from flows.host import Host
+from flows.teacher import readiness
+from lectern.effects.rows import bookings
+from lectern.effects.rows.tables.engine import open_database, transaction
+from lectern.effects.rows.tables.teacher import journal, orders
+from lectern.settings import TeacherSettings
+from lectern.states import BookingState
+from tests import strategies
+from tests.faults import hosts
+
+Teacher = Host[TeacherSettings]
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Iterator[Teacher]:
+    """A teacher with a class that begins in four minutes, and waits for its rendition."""
+    engine = open_database(f"sqlite:///{hosts.database('teacher', tmp_path / 'teacher.db')}")
+    now = time.time()
+    one = strategies.booking("c-1", start_time=now + 240, end_time=now + 600)
+    with transaction(engine) as connection:
+        bookings.add(connection, [(one, BookingState.WAITING)], now - 3600)
+    yield hosts.teacher(engine)
+    engine.dispose()
+
+
+def said(host: Teacher) -> list[dict[str, Any]]:
+    """What is in the outbox since this was asked last."""
+    with transaction(host.engine) as connection:
+        found = [json.loads(body) for body in connection.execute(select(journal.outbox.c.body)).scalars()]
+        connection.execute(journal.outbox.delete())
+    return found
+
+
+async def quiet(_: Teacher) -> bool:
+    """Nobody sends the outbox."""
+    return True
+
+
+@pytest.mark.asyncio
+async def test_a_class_that_is_moved_after_its_last_check_is_checked_before_its_new_start_too(
+    host: Teacher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(readiness, "tell", quiet)
+    now = time.time()
+    done = await readiness.check_of_teacher(host, {}, now)
+    assert [one["code"] for one in said(host)] == [324]
+    done = await readiness.check_of_teacher(host, done, now + 15)
+    assert said(host) == [], "once"
+    with transaction(host.engine) as connection:
+        connection.execute(update(orders).values(start_time=now + 1200, end_time=now + 1800))
+    for at in (now + 30, now + 310, now + 905):
+        done = await readiness.check_of_teacher(host, done, at)
+    assert [one["code"] for one in said(host)] == [324, 324, 324], "an hour, a quarter and five minutes before it"
