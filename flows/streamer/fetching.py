@@ -10,6 +10,7 @@ from flows import trouble
 from flows.beside import SHUNNED_S
 from flows.host import Streamer, log
 from flows.new_run import NewRun
+from flows.once import SWEEP
 from flows.streamer import download
 from lectern import stems
 from lectern.effects.rows import plans
@@ -44,6 +45,7 @@ class Fetching:
         self._host = host
         self._begun: dict[str, _Begun] = {}
         self._aside: dict[str, float] = {}  # until when a download is passed over, monotonic
+        self._awaited: set[str] = set()  # those of them whose earlier run may be resumed meanwhile
         self._known: deque[str] = deque(maxlen=KNOWN)  # the runs that this process has begun, or has waited for
         self._shunned_until = 0.0  # until when Prefect is not asked for a run, monotonic
 
@@ -77,7 +79,10 @@ class Fetching:
         for stem in [stem for stem, one in self._begun.items() if self._is_stuck(one, now)]:
             self._alone(_run(stem), "Prefect does not let its run begin")  # if its run begins at last, all is done
         self._aside = {stem: until for stem, until in self._aside.items() if until > now}
-        free = self._host.settings.max_downloads - len(self._begun)
+        self._awaited &= self._aside.keys()
+        # A run that is resumed, or that a person began, was not begun here and downloads all the same.
+        at_work = self._begun.keys() | self._awaited | (self._host.busy - {SWEEP})
+        free = self._host.settings.max_downloads - len(at_work)
         if free <= 0:
             return
         passed_over = [*self._begun, *self._aside, *self._host.busy]
@@ -104,6 +109,7 @@ class Fetching:
         """Begin a download; an earlier run of it first gets time to resume; if that was cancelled, give it up."""
         if run_id is not None and run_id not in self._known:
             self._known.append(run_id)
+            self._awaited.add(stem)
             self._aside[stem] = time.monotonic() + AGAIN_S
         elif run_id is not None and await self._was_cancelled(run_id):
             await download.give_up(self._host, stem, download.cancelled(stem))

@@ -13,6 +13,7 @@ from sqlalchemy import Connection, select, update
 
 from flows.host import Host
 from flows.new_run import NewRun
+from flows.once import SWEEP
 from flows.playout import Watch
 from flows.streamer import admission, download, fetching, lost, readiness, timetable
 from flows.streamer.looks import Looked
@@ -440,6 +441,29 @@ async def test_a_cancelled_download_is_not_begun_again_for_its_classes(
         assert cache.by_stem(connection, ["1"])["1"].state is FileState.BAD
     await download.give_up(host, "1", download.cancelled("1"))  # twice is as good as once
     assert states(host)["class-1"] == "refused"
+
+
+@pytest.mark.asyncio
+async def test_after_a_restart_no_more_downloads_are_at_work_than_may_be(host: Streamer) -> None:
+    """Else each restart would add as many, and take from the classes on air what they need."""
+    runs = cast("Runs", host.runs)
+    host.settings = host.settings.model_copy(update={"max_downloads": 2})
+    for stem in ("1", "2", "3", "4"):
+        downloading(host, stem)
+    with transaction(host.engine) as connection:
+        connection.execute(update(files).where(files.c.id.in_(["3", "4"])).values(run_id=None))
+    line = fetching.Fetching(host)
+    for _ in range(2):
+        await line.step()
+    assert runs.made == [], "the runs of the last process may be taken up yet"
+    host.busy |= {"1", "2"}
+    line._aside.clear()
+    await line.step()
+    assert runs.made == [], "they were"
+    host.busy.remove("1")
+    host.busy.add(SWEEP)
+    await line.step()
+    assert len(runs.made) == 1
 
 
 @pytest.mark.asyncio
