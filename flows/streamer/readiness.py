@@ -22,6 +22,7 @@ from lectern.decide import readiness as decide
 from lectern.effects.files import store
 from lectern.effects.media import push_target, whole
 from lectern.effects.rows import airings, cache, events, outbox, sent
+from lectern.errors import TryAgain
 from lectern.facts import Airing, Cached, Event, Usage
 from lectern.shown import masked
 from lectern.states import AiringState, FileState
@@ -141,19 +142,28 @@ class Readiness:
             await tell(self._host)
 
     async def _seen(self, one: Airing, row: Cached | None, skew_s: float | None) -> decide.Seen:
-        path = store.rendition_path(self._host.settings.video_root, one.stem)
-        size, unreadable = await asyncio.to_thread(store.readable, path)
+        size, unreadable, damaged = await self._file(one.stem, row)
         return decide.Seen(
             state_ready=one.state is not AiringState.WAITING and row is not None and row.state is FileState.READY,
             num_cite=row.num_cite if row else 0,
             wanted_bytes=row.size_bytes if row else 0,
             found_bytes=size,
             unreadable=unreadable,
-            damaged=await whole.quick_trouble(path, row) if row is not None and size == row.size_bytes else None,
+            damaged=damaged,
             unreachable=await self._unreachable(one.push_url),
             skew_s=skew_s,
             lease=self._host.playout.held(),
         )
+
+    async def _file(self, stem: str, row: Cached | None) -> tuple[int | None, str | None, str | None]:
+        """The size of a file, why it cannot be read, and why it is not what was downloaded; see `decide.Seen`."""
+        path = store.rendition_path(self._host.settings.video_root, stem)
+        try:
+            size, unreadable = await asyncio.to_thread(store.readable, path)
+            is_whole = row is not None and size == row.size_bytes
+            return size, unreadable, await whole.quick_trouble(path, row) if row is not None and is_whole else None
+        except TryAgain as error:  # it says nothing of the file, which is not to be downloaded again for it
+            return row.size_bytes if row is not None else None, error.message, None
 
     async def _unreachable(self, push_url: str) -> str | None:
         """Why the class could not be pushed; first checks that its host may be connected to at all."""

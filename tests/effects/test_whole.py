@@ -7,6 +7,7 @@ import pytest
 
 from lectern.effects.files import store
 from lectern.effects.media import airable, probe, whole
+from lectern.errors import TryAgain
 from lectern.facts import Cached
 from lectern.states import FileState
 from tests import flv
@@ -86,6 +87,19 @@ async def test_a_file_that_ends_oddly_and_always_has_is_whole(recording: Path) -
     row = await row_of(recording)
     assert whole.last_tag_s(recording) is None
     assert await whole.end_trouble(recording, row) is None
+
+
+@pytest.mark.asyncio
+async def test_a_recording_is_not_called_damaged_because_the_disk_is_slow(
+    recording: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would be put aside and downloaded again, which takes the disk even more time."""
+    with recording.open("ab") as file:
+        file.write(b"\x09\x00\x10\x00half a tag")
+    row = await row_of(recording)
+    monkeypatch.setattr(probe, "TIMEOUT_S", 0.0)
+    with pytest.raises(TryAgain, match="is the disk busy"):
+        await whole.quick_trouble(recording, row)
 
 
 def test_the_last_tags_are_read_whatever_the_file_is(tmp_path: Path) -> None:

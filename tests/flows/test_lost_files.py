@@ -1,7 +1,9 @@
 """A class that was promised is watched: when its file is lost it is fetched again, moved, or alarmed."""
 
+import errno
 import http.server
 import json
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -33,7 +35,7 @@ from lectern.effects.rows.inbox import Arrived
 from lectern.effects.rows.tables.engine import open_database, reading, transaction
 from lectern.effects.rows.tables.streamer import classes, files, journal, tasks
 from lectern.effects.rows.tables.teacher import journal as of_teacher
-from lectern.errors import DISK_FULL, DOWNLOAD_FAILED, Refuse
+from lectern.errors import DISK_FULL, DOWNLOAD_FAILED, Refuse, TryAgain
 from lectern.facts import Kept, Order
 from lectern.messages import Booking, Prepare, Release, Report
 from lectern.playout.index import Look
@@ -196,6 +198,24 @@ async def test_a_file_that_is_well_by_now_is_not_put_aside(host: Streamer, monke
     await lost.replace(host, "1", "it has 1000 bytes, not 2428")
     assert not path.exists()
     assert state(host) == "waiting"
+
+
+@pytest.mark.asyncio
+async def test_a_file_is_not_put_aside_because_too_many_files_are_open(
+    host: Streamer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is well; its class would wait for a download that it does not need."""
+    path = store.rendition_path(host.settings.video_root, "1")
+    monkeypatch.setattr(Path, "open", too_many_open)
+    with pytest.raises(TryAgain, match="Too many open files"):
+        await lost.replace(host, "1", "it may be damaged")
+    assert path.exists()
+    assert state(host) == "ready"
+
+
+def too_many_open(path: Path, *_: object, **__: object) -> None:
+    """What the system answers a process that has used up its descriptors."""
+    raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), str(path))
 
 
 def test_of_a_class_on_air_whose_recording_cannot_be_had_again_a_person_hears(host: Streamer) -> None:

@@ -1,6 +1,8 @@
 """One odd class on a streamer is that class's trouble: the others are checked, planned, and taken off the timetable."""
 
 import asyncio
+import errno
+import os
 import time
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
@@ -217,6 +219,25 @@ async def test_a_class_that_is_changed_after_its_last_check_is_checked_again(
         connection.execute(journal.outbox.delete())
     await checks.check(now + 2)
     assert alarms(host) == {}, "once"
+
+
+@pytest.mark.asyncio
+async def test_a_file_that_cannot_be_read_just_now_is_told_and_not_downloaded_again(
+    host: Streamer, checks: Readiness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All recordings of the next hour would be put aside at once, because this process has too many open files."""
+    add(host, "good")
+
+    def too_many(path: Path, *_: object, **__: object) -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), str(path))
+
+    with monkeypatch.context() as full:
+        full.setattr(Path, "open", too_many)
+        await checks.check(time.time())
+    assert "its file cannot be read" in alarms(host)["good"]
+    assert "Too many open files" in alarms(host)["good"]
+    assert store.rendition_path(host.settings.video_root, "1").exists()
+    assert states(host) == {"good": "ready"}
 
 
 @pytest.mark.asyncio

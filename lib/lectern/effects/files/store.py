@@ -10,6 +10,7 @@ from typing import Any
 from fastcrc import crc64 as _crc64
 
 from lectern import stems
+from lectern.effects.files import reading
 from lectern.effects.files.promise import RemoteFile
 from lectern.errors import Misuse
 from lectern.playout.index import path_of
@@ -92,7 +93,10 @@ def size_bytes(path: Path) -> int:
 
 
 def readable(path: Path) -> tuple[int | None, str | None]:
-    """The size of a file, and why its beginning or its end cannot be read; None and None if it is not there."""
+    """The size of a file, and why its beginning or its end cannot be read; None and None if it is not there.
+
+    Raises TryAgain if that cannot be said just now.
+    """
     try:
         with path.open("rb", buffering=0) as file:
             size = os.fstat(file.fileno()).st_size
@@ -102,7 +106,7 @@ def readable(path: Path) -> tuple[int | None, str | None]:
     except FileNotFoundError:
         return None, None
     except OSError as error:
-        return size_bytes(path), error.strerror or str(error)
+        return size_bytes(path), reading.fault(path, error)
     return size, None
 
 

@@ -1,7 +1,6 @@
 """Looks into a recording on disk: its picture, its streams, how long it is, and whether its end can be played."""
 
 import asyncio
-import errno
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,12 +12,11 @@ from av.container import InputContainer
 from av.packet import Packet
 from av.video.stream import VideoStream
 
+from lectern.effects.files import reading
 from lectern.errors import BAD_RECORDING, Refuse, TryAgain
 
 TIMEOUT_S = 60.0
 
-_OURS = frozenset({errno.EMFILE, errno.ENFILE})
-"""What is wrong with this process or machine, and not with a file."""
 _TAIL_BYTES = 8 * 1024 * 1024
 _MOST_TAIL_BYTES = 64 * 1024 * 1024
 _TAIL_S = 15
@@ -71,7 +69,7 @@ def _probe(path: Path) -> Probe:
                 raise Refuse(f"{path}: its pictures are of a kind that is not known", BAD_RECORDING)
             return _look(path, container)
     except (av.error.FFmpegError, OSError) as error:
-        if error.errno in _OURS:
+        if error.errno in reading.OURS:
             raise TryAgain(f"{path}: cannot be opened: {error.strerror}") from error
         raise Refuse(f"{path}: cannot be opened as a recording: {error}", BAD_RECORDING) from error
 

@@ -4,9 +4,9 @@ import asyncio
 import os
 from pathlib import Path
 
-from lectern.effects.files import store
+from lectern.effects.files import reading, store
 from lectern.effects.media import airable, probe
-from lectern.errors import LecternError
+from lectern.errors import Refuse
 from lectern.facts import Cached
 from lectern.playout import index
 from lectern.playout.flv import NotAirable
@@ -35,7 +35,8 @@ async def quick_trouble(path: Path, row: Cached) -> str | None:
 async def end_trouble(path: Path, row: Cached) -> str | None:
     """Why the end of *path* is not that of *row*'s recording; None if it is, or if nobody knows its length.
 
-    This finds a file that was cut short, or whose end is nothing but zeros; for the rest see `middle_trouble`.
+    This finds a file that was cut short, or whose end is nothing but zeros; for the rest see `middle_trouble`. Raises
+    TryAgain if that cannot be said just now.
     """
     if row.duration_s is None:
         return None
@@ -44,10 +45,10 @@ async def end_trouble(path: Path, row: Cached) -> str | None:
         if end_s is not None and end_s >= row.duration_s - SHORT_S:
             return None
         found = await probe.probe(path)  # decodes its last packets: some files end oddly from the start
-    except LecternError as error:
+    except Refuse as error:
         return error.message
     except OSError as error:
-        return error.strerror or str(error)
+        return reading.fault(path, error)
     if found.duration_s < row.duration_s - SHORT_S:
         return f"it ends after {found.duration_s:.0f} s, not {row.duration_s:.0f} s"
     return None if found.last_second_decodes else "its end cannot be decoded"
@@ -57,7 +58,7 @@ async def middle_trouble(path: Path) -> str | None:
     """Why the tags of *path* cannot be read one after the other; None if they can, or if it has no index.
 
     They could be read when the index was written: if they cannot be read now, the bytes have changed, whatever the size
-    and the time of the file say. Takes about 0.1 s for 45 minutes of recording.
+    and the time of the file say. Takes about 0.1 s for 45 minutes of recording. Raises TryAgain as `end_trouble` does.
     """
     if not await asyncio.to_thread(airable.has_index, path):
         return None
@@ -66,7 +67,7 @@ async def middle_trouble(path: Path) -> str | None:
     except NotAirable as error:
         return str(error)
     except OSError as error:
-        return error.strerror or str(error)
+        return reading.fault(path, error)
     return None
 
 
