@@ -1,6 +1,7 @@
 """The start of a streamer: what its disk and its database disagree about is mended, and nothing is taken on trust."""
 
 import asyncio
+import errno
 import os
 import time
 from collections.abc import Iterator
@@ -137,6 +138,27 @@ async def test_a_file_that_was_written_to_is_read_again(host: Streamer, master: 
     assert [state(host, stem) for stem in "123"] == ["ready", "waiting", "waiting"]
     assert aside(host) == ["2.flv", "3.flv"]
     assert await reconcile.reconciled(host) == []
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    ("number", "stays"), [(errno.EIO, False), (errno.EMFILE, True)], ids=["the disk is bad", "too many open files"]
+)
+async def test_a_file_that_the_disk_cannot_read_any_more_is_downloaded_again(
+    host: Streamer, master: bytes, monkeypatch: pytest.MonkeyPatch, number: int, stays: bool
+) -> None:
+    """Nothing of it could be aired from there on; what only this process cannot read just now stays."""
+    site = put(host, "1", master, crc64="1", mtime=1.0)
+
+    def unreadable(path: Path) -> int:
+        raise OSError(number, os.strerror(number), str(path))
+
+    monkeypatch.setattr(store, "crc64", unreadable)
+    (line,) = await reconcile.reconciled(host)
+    assert site.exists() == stays
+    assert aside(host) == ([] if stays else ["1.flv"])
+    assert state(host) == ("ready" if stays else "waiting")
+    assert os.strerror(number) in str(line["done"])
 
 
 @pytest.mark.asyncio

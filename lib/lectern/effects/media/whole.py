@@ -20,10 +20,18 @@ _HEADER_BYTES, _TAG_HEADER_BYTES, _SIZE_BYTES = 9, 11, 4
 
 
 async def trouble(path: Path, row: Cached) -> str | None:
-    """Why *path* is not the file of *row*; None if it is. Reads the whole file if its CRC-64 is known."""
+    """Why *path* is not the file of *row*; None if it is. Reads the whole file if its CRC-64 is known.
+
+    Raises FileNotFoundError if the file has gone, TryAgain if nothing can be said of it just now.
+    """
     if row.crc64 is None:
         return await end_trouble(path, row)
-    crc64 = await asyncio.to_thread(store.crc64, path)
+    try:
+        crc64 = await asyncio.to_thread(store.crc64, path)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        return reading.fault(path, error)
     return None if crc64 == row.crc64 else f"its CRC-64 is {crc64}, not {row.crc64}"
 
 
