@@ -12,6 +12,7 @@ from flows.handling import changed, printed
 from flows.host import NOWHERE, Teacher, log, teacher
 from flows.once import GRACE_S, alone
 from flows.teacher import attempts, deadlines
+from flows.teacher.booking import after
 from flows.tell import tell
 from lectern.changes import Changes
 from lectern.decide import cancels as cancelling
@@ -46,6 +47,7 @@ async def _sweep_teacher(host: Teacher, dry_run: bool) -> State[None]:
         return await printed("sweep", [*settled, found], *asked, *(f"{one.stem}: made on ECS" for one in lost))
     await attempts.start_requests(host, [one.key for one in forgotten])
     await attempts.start_ecs(host, [one.key for one in lost])
+    await after(host, [found])
     sent = await tell(host)
     rows = [row for one in (*settled, found) for row in one.table]
     await show.table("sweep-batch", rows, "What passed its deadline")

@@ -4,18 +4,19 @@ import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from sqlalchemy import select, update
 
 from flows.host import Host
-from flows.teacher import readiness
+from flows.teacher import booking, readiness, sweep
 from lectern.effects.rows import bookings
 from lectern.effects.rows.tables.engine import open_database, transaction
 from lectern.effects.rows.tables.teacher import journal, orders
+from lectern.errors import ENDED
 from lectern.settings import TeacherSettings
-from lectern.states import BookingState
+from lectern.states import BookingState, Resolution
 from tests import strategies
 from tests.faults import hosts
 
@@ -62,3 +63,42 @@ async def test_a_class_that_is_moved_after_its_last_check_is_checked_before_its_
     for at in (now + 30, now + 310, now + 905):
         done = await readiness.check_of_teacher(host, done, at)
     assert [one["code"] for one in said(host)] == [324, 324, 324], "an hour, a quarter and five minutes before it"
+
+
+@pytest.mark.asyncio
+async def test_a_class_that_has_ended_while_it_waited_is_answered_then(
+    host: Teacher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not when its rendition is made or given up: the server that is to make it may have a long queue, or be away."""
+    lists = Lists()
+    host.bus = cast("Any", lists)
+    monkeypatch.setattr(booking, "tell", quiet)
+    monkeypatch.setattr(sweep, "tell", quiet)
+    with transaction(host.engine) as connection:
+        assert not sweep.due(connection, host), "it has not begun"
+    await sweep._sweep_teacher(host, False)
+    assert said(host) == []
+    over = time.time() - 60
+    with transaction(host.engine) as connection:
+        connection.execute(update(orders).values(start_time=over - 600, end_time=over))
+        assert sweep.due(connection, host)
+    await sweep._sweep_teacher(host, False)
+    answer, alarm = sorted(said(host), key=lambda one: str(one["cmd"]), reverse=True)
+    assert (answer["cmd"], answer["result"], answer["code"]) == ("order_result", "fail", ENDED.number)
+    assert (alarm["cmd"], alarm["class_id"], alarm["code"]) == ("alarm", "c-1", ENDED.number)
+    assert "it ended before its rendition was there" in alarm["message"]
+    assert lists.left == [("6666_720P", "c-1")]
+    with transaction(host.engine) as connection:
+        assert bookings.waiting_for(connection, 6666, Resolution.P720) == []
+        assert not sweep.due(connection, host)
+
+
+class Lists:
+    """The waiting lists in Redis."""
+
+    def __init__(self) -> None:
+        self.left: list[tuple[str, str]] = []
+
+    async def leave_waiting(self, key: str, class_id: str) -> None:
+        """Take a class off a list."""
+        self.left.append((key, class_id))

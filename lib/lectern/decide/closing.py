@@ -39,8 +39,12 @@ def unended(over: Sequence[Order], now: float) -> list[Order]:
 
 
 def close(changes: Changes, over: Sequence[Order]) -> None:
-    """Close classes whose time is over and whose streamer never reported, or never reported the end."""
+    """Close classes whose time is over: they still wait, or their streamer never reported, or not the end."""
     for order in unended(over, changes.now):
+        if order.state is BookingState.WAITING:
+            changes.leaves.append((changes.waiting_key(order), order.class_id))
+            changes.refuse(order, errors.ENDED, "it ended before its rendition was there", alarm=True)
+            continue
         if order.promised_at is None:
             why = f"{order.streamer} did not say in time that it is ready"
             changes.refuse(order, errors.ENDED, why, alarm=True)

@@ -185,8 +185,9 @@ def unreported(connection: Connection, before: float, now: float) -> list[Order]
 
 
 def unended(connection: Connection, before: float) -> list[Order]:
-    """The classes that ended before *before* (epoch seconds), and whose end no streamer has reported."""
-    over = orders.c.state.in_(LOADING) & (orders.c.end_time < before) & IS_CLASS
+    """The classes that ended before *before* (epoch seconds), and still wait, or whose end no streamer has reported."""
+    open_ = orders.c.state.in_((BookingState.WAITING, *LOADING))
+    over = open_ & (orders.c.end_time < before) & IS_CLASS
     return where(connection, over)
 
 
