@@ -24,11 +24,11 @@ from lectern.effects.files import store
 from lectern.effects.files.origin import RemoteFile
 from lectern.effects.media import push_target
 from lectern.effects.redis.sending import Sent
-from lectern.effects.rows import airings, cache, dead_air, metrics, old_times, plans
+from lectern.effects.rows import airings, cache, dead_air, events, metrics, old_times, plans
 from lectern.effects.rows.tables.engine import open_database, reading, transaction
 from lectern.effects.rows.tables.streamer import classes, files, journal, tasks
 from lectern.errors import TryAgain
-from lectern.facts import Airing
+from lectern.facts import Airing, Event
 from lectern.messages import Prepare
 from lectern.places import Places
 from lectern.settings import StreamerSettings
@@ -557,6 +557,22 @@ def test_the_recording_of_the_class_that_begins_first_is_looked_through_first(ho
         found = dead_air.unlooked(connection, now)
         assert found is not None
         assert found.stem == "1"
+
+
+def test_dead_air_is_told_of_each_recording_of_a_class(host: Streamer) -> None:
+    """If the class was changed to another recording because of the first alarm, that one may be black as well."""
+    for stem in ("1", "2"):
+        add(host, f"class-{stem}", stem)
+    now = time.time()
+    with transaction(host.engine) as connection:
+        connection.execute(update(files).values(dead_air="black from 0:00"))
+        untold = [(one.class_id, one.stem) for one, _ in dead_air.untold(connection, now)]
+        assert untold == [("class-1", "1"), ("class-2", "2")]
+        told = [Event(dead_air.TOLD, class_id, stem, "black from 0:00") for class_id, stem in untold]
+        events.note(connection, journal, "streamer1", told, now)
+        assert dead_air.untold(connection, now) == []
+        connection.execute(update(classes).where(classes.c.class_id == "class-1").values(video_id="2"))
+        assert [(one.class_id, one.stem) for one, _ in dead_air.untold(connection, now)] == [("class-1", "2")]
 
 
 def test_a_recording_that_cannot_be_there_in_time_is_told_at_once(host: Streamer) -> None:

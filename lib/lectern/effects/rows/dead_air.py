@@ -1,9 +1,12 @@
 """Dead air: the findings in cached recordings, and the classes for which an alarm was raised."""
 
+from collections.abc import Sequence
+
 from sqlalchemy import Connection, select, update
 
-from lectern.effects.rows import airings, cache, events
+from lectern.effects.rows import airings, cache
 from lectern.effects.rows.cache import HERE
+from lectern.effects.rows.many import among, these
 from lectern.effects.rows.tables.streamer import classes, files, journal, tasks
 from lectern.facts import Airing, Cached
 from lectern.states import AiringState
@@ -52,7 +55,14 @@ def coming(connection: Connection, limit: int | None = None) -> list[tuple[Airin
 
 
 def untold(connection: Connection, now: float) -> list[tuple[Airing, str]]:
-    """The classes with dead air that have not begun, and for which no alarm was raised yet, each with the warning."""
+    """The classes with dead air that have not begun, each with the warning, if no alarm told of this recording yet."""
     found = [(one, why) for one, why in coming(connection) if one.state in _COMING and one.start_time > now]
-    told = events.known(connection, journal, TOLD, [one.class_id for one, _ in found]) if found else set()
-    return [(one, why) for one, why in found if one.class_id not in told]
+    told = _told(connection, [one.class_id for one, _ in found]) if found else set()
+    return [(one, why) for one, why in found if (one.class_id, one.stem) not in told]
+
+
+def _told(connection: Connection, class_ids: Sequence[str]) -> set[tuple[str, str]]:
+    """The classes among *class_ids* for which an alarm was raised, each with its recording of then."""
+    events = journal.events
+    wanted = select(events.c.class_id, events.c.stem).where(among(events.c.class_id), events.c.what == TOLD)
+    return {(row.class_id, row.stem) for row in connection.execute(wanted, these(class_ids))}
