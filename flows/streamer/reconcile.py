@@ -61,7 +61,8 @@ async def reconciled(host: Streamer, *, dry_run: bool = False, reads: bool = Tru
                 "%s: deleted from the quarantine, which is too full or keeps it too long", words.path(gone.path)
             )
             table.append({"what": words.path(gone.path), "done": "deleted from the quarantine"})
-    await _measure(host, [one.stem for one in found if one.stem in rows and rows[one.stem].duration_s is None])
+    here = [one.stem for one in found if one.stem in rows and one.kind == "rendition"]
+    await _measure(host, [stem for stem in here if rows[stem].duration_s is None])
     return table + [await _mended(host, one) for one in touched] if reads else table
 
 
@@ -188,13 +189,15 @@ def _agree(connection: Connection, host: Streamer, new: Sequence[Found]) -> None
     cache.recount(connection, host.settings.video_root, airings.citations(connection))
 
 
-async def _measure(host: Streamer, stems: Sequence[str | None]) -> None:
+async def _measure(host: Streamer, stems: Sequence[str]) -> None:
     """Measure the recordings whose old rows have no duration, which is needed to air from the middle."""
     for stem in stems:
-        path = store.rendition_path(host.settings.video_root, stem or "")
+        path = store.rendition_path(host.settings.video_root, stem)
+        if not await asyncio.to_thread(path.exists):
+            continue  # it was put aside or deleted a moment ago, and that was told
         try:
             found = await probe.probe(path)
         except LecternError as error:
             log.warning("%s: %s", stem, error.message)
             continue
-        await host.commit(cache.measured, stem or "", found.duration_s)
+        await host.commit(cache.measured, stem, found.duration_s)

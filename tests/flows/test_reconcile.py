@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import logging
 import os
 import time
 from collections.abc import Iterator
@@ -219,9 +220,11 @@ async def test_a_download_that_had_come_is_taken_where_it_is_whole(host: Streame
 
 
 @pytest.mark.asyncio
-async def test_a_part_that_nobody_goes_on_with_is_deleted(host: Streamer, master: bytes) -> None:
-    """That of a download under way stays."""
-    site = put(host, "1", master, FileState.DOWNLOADING)
+async def test_a_part_that_nobody_goes_on_with_is_deleted(
+    host: Streamer, master: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    """That of a download under way stays, and nobody looks for its recording, which is not there yet."""
+    site = put(host, "1", master, FileState.DOWNLOADING, duration_s=None)
     site.unlink()
     here = store.part_path(host.settings.video_root, "1")
     left = store.part_path(host.settings.video_root, "2")
@@ -231,6 +234,7 @@ async def test_a_part_that_nobody_goes_on_with_is_deleted(host: Streamer, master
     await reconcile.reconciled(host)
     assert here.exists()
     assert not left.parent.exists()
+    assert [one.message for one in caplog.records if one.levelno >= logging.WARNING] == []
 
 
 @pytest.mark.asyncio
