@@ -15,7 +15,7 @@ from sqlalchemy import Connection
 from flows import show
 from flows.handling import Decide, changed
 from flows.host import NOWHERE, Streamer, log, streamer
-from flows.streamer import admission, lost
+from flows.streamer import admission, looks, lost
 from flows.streamer.growing import Growing
 from flows.streamer.prepare import follow
 from flows.tell import tell
@@ -117,8 +117,7 @@ async def _fetch(host: Streamer, stem: str) -> tuple[RemoteFile, Probe]:
     settings = host.settings
     final = store.rendition_path(settings.video_root, stem)
     part = store.part_path(settings.video_root, stem)
-    allowed = Allowed.parse(settings.allowed_origins)
-    remote = await origin.look(row.url or "", allowed=allowed, timeout_s=settings.http_timeout_s)
+    remote = await looks.of_download(host, row)
     # The old program noted no sizes, and a file that was made plain FLV has another size than its origin.
     if remote.size_bytes and remote.size_bytes != row.size_bytes:
         await _resize(host, row, remote.size_bytes)

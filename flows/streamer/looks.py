@@ -13,8 +13,9 @@ from flows.host import Streamer, log
 from flows.trouble import words
 from lectern.effects.files import origin
 from lectern.effects.files.origin import Allowed, RemoteFile
-from lectern.effects.rows import cache
+from lectern.effects.rows import airings, cache
 from lectern.errors import DOWNLOAD_FAILED, LecternError, Refuse
+from lectern.facts import Cached
 from lectern.messages import Prepare
 from lectern.shown import shown
 from lectern.states import FileState
@@ -92,6 +93,25 @@ async def look(host: Streamer, came: Sequence[Asked], here: Collection[str]) -> 
     """Ask the origins how large each recording is that must be downloaded; each answer has the URL that was asked."""
     looks = _looks(host, came, here)
     return dict(zip(looks, await asyncio.gather(*looks.values()), strict=True))
+
+
+async def of_download(host: Streamer, row: Cached) -> RemoteFile:
+    """What the origin promises of a recording that is to be downloaded, by its own URL or that of the youngest booking.
+
+    A signed URL may expire while its download waits for others, or has to go on after a break. Raises Refuse with what
+    the origin said to its own URL, and TryAgain.
+    """
+    allowed = Allowed.parse(host.settings.allowed_origins)
+    try:
+        return await origin.look(row.url or "", allowed=allowed, timeout_s=host.settings.http_timeout_s)
+    except Refuse as refusal:
+        youngest = await host.look(airings.latest_url, row.stem)
+        if youngest in (None, row.url):
+            raise
+        try:
+            return await origin.look(str(youngest), allowed=allowed, timeout_s=host.settings.http_timeout_s)
+        except Refuse:
+            raise refusal from None
 
 
 def _looks(host: Streamer, came: Sequence[Asked], here: Collection[str]) -> dict[str, asyncio.Task[Looked]]:

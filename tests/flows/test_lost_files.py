@@ -293,6 +293,49 @@ async def test_a_recording_is_downloaded_by_the_url_that_answers_of_several_that
     assert [state(host, one.class_id) for one in new] == ["waiting"] * 3
 
 
+class Signed(http.server.SimpleHTTPRequestHandler):
+    """An origin that takes no URL whose signature has expired."""
+
+    def send_head(self) -> Any:
+        """Refuse it, or send the file."""
+        if "expired" in self.path:
+            self.send_error(403)
+            return None
+        return super().send_head()
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("fresh", [True, False], ids=["a younger booking has a fresh URL", "all have expired"])
+async def test_a_download_whose_url_has_expired_in_the_queue_takes_that_of_the_youngest_booking(
+    host: Streamer, tmp_path: Path, fresh: bool
+) -> None:
+    """The class that was booked with a good URL would be refused for the URL of another."""
+    flv.write(tmp_path / "origin" / "1.flv", 20)
+    handler = partial(Signed, directory=str(tmp_path / "origin"))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as origin:
+        threading.Thread(target=origin.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{origin.server_port}/1.flv?Signature="
+        host.settings = host.settings.model_copy(update={"allowed_origins": f"127.0.0.1:{origin.server_port}"})
+        now = time.time()
+        one = Prepare(
+            class_id="younger",
+            record_id=1,
+            video_url=f"{url}{'fresh' if fresh else 'expired-too'}",
+            push_url="rtmp://push.example/live/y",
+            start_time=now + 3600,
+            end_time=now + 4200,
+        )
+        with transaction(host.engine) as connection:
+            connection.execute(tasks.update().values(video_url=f"{url}expired"))
+            connection.execute(classes.update().values(state=AiringState.WAITING))
+            connection.execute(update(files).values(state=FileState.DOWNLOADING, url=f"{url}expired"))
+            rows.add(connection, one, AiringState.WAITING, "", now + 1)
+        with pytest.raises(Refuse) as raised:  # what comes is no recording
+            await download._fetch(host, "1")
+        origin.shutdown()
+    assert ("403" in raised.value.message) is not fresh
+
+
 @pytest.mark.asyncio
 async def test_a_download_whose_index_cannot_be_written_leaves_no_file_that_nobody_counts(
     host: Streamer, monkeypatch: pytest.MonkeyPatch
