@@ -1,16 +1,18 @@
 """Real transcodings on a real host (this one, by SSH): what is made there."""
 
 import itertools
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import av
 import pytest
 
+from lectern.effects import process
 from lectern.effects.ecs import check, ssh
 from lectern.effects.ecs import transcode as ecs
 from lectern.effects.ecs.job import Job, Report
-from lectern.effects.media import probe
+from lectern.effects.media import ffmpeg, probe
 from lectern.errors import Misuse
 from lectern.states import Resolution
 from tests.effects.conftest import Origin, make_recording
@@ -38,6 +40,19 @@ async def test_renditions_are_made_checked_and_uploaded(
         assert (found.width, found.height, found.audio_codec) == (one.width, one.height, "aac")
         assert found.size_bytes == one.size_bytes
         assert one.duration_s == pytest.approx(4, abs=0.1)
+
+
+@pytest.mark.asyncio
+async def test_a_picture_that_was_recorded_lying_on_its_side_is_turned_and_keeps_its_shape(
+    connection: ssh.Connection, job: Job, origin: Origin, recording: Path, tmp_path: Path
+) -> None:
+    """A phone that is held upright notes the turn beside the picture; the class would be squeezed into a wide one."""
+    turned = tmp_path / "turned.mp4"
+    argv = [ffmpeg.executable(), "-v", "error", "-display_rotation", "90", "-i", str(recording), "-c", "copy"]
+    assert (await process.run([*argv, str(turned)], timeout_s=60)).returncode == 0
+    origin.files[SOURCE] = turned.read_bytes()
+    (made,) = await transcode(connection, job)
+    assert (made.width, made.height) == (136, 240)
 
 
 @pytest.mark.asyncio
@@ -109,6 +124,24 @@ def test_the_time_that_is_left_is_told_by_how_far_it_came() -> None:
         told.append(report.left_s)
     assert told == [None, None, 10.0, 10.0]
     assert report.percent == 75
+
+
+@pytest.mark.parametrize(
+    ("beside", "size"),
+    [
+        ({}, (640, 360)),
+        ({"tags": {"rotate": "90"}}, (360, 640)),
+        ({"side_data_list": [{}, {"rotation": -90}]}, (360, 640)),
+        ({"tags": {}, "side_data_list": [{"rotation": 180}]}, (640, 360)),
+    ],
+    ids=["upright", "told by an older ffmpeg", "told by a newer one", "upside down"],
+)
+def test_a_picture_has_the_size_in_which_it_is_shown(beside: dict[str, object], size: tuple[int, int]) -> None:
+    picture = {"codec_type": "video", "codec_name": "h264", "width": 640, "height": 360, **beside}
+    picture["disposition"] = {"attached_pic": 0}
+    found = check._media_of_json(json.dumps({"format": {"duration": "4.0"}, "streams": [picture]}))
+    assert found is not None
+    assert (found.width, found.height) == size
 
 
 @pytest.mark.parametrize("text", ["", "{}", '{"streams": []}', '{"streams": [{"codec_type": "video"}]}'])

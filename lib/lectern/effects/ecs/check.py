@@ -32,6 +32,7 @@ _BY_ITSELF = frozenset({0, 1})
 _TAIL_S = 3
 _WHOLE_S = 10.0  # a shorter file is decoded whole: ffmpeg finds no way into an FLV file with a single keyframe
 _LEAST_BYTES_S = 100  # less than that is no picture
+_ON_ITS_SIDE = re.compile(r"-?(90|270)(\.0*)?")
 _REPORT = re.compile(r"\w+=.*")
 _NO_CURL, _NOT_MOVED = 97, 98
 # A host without curl could not upload a rendition, so it must not make one.
@@ -97,6 +98,7 @@ def _ended_itself(connection: ssh.Connection, ffprobe: str, returncode: int) -> 
 
 def _probe_argv(ffprobe: str, path: str) -> list[str]:
     entries = "stream=codec_type,codec_name,width,height:stream_disposition=attached_pic:format=duration"
+    entries += ":stream_tags=rotate:stream_side_data=rotation"  # older and newer ffmpeg tell it in different places
     return [ffprobe, "-v", "error", "-show_entries", entries, "-of", "json", *ffmpeg.LOCAL, "-i", f"file:{path}"]
 
 
@@ -216,10 +218,17 @@ def _media_of_json(text: str) -> Media | None:
         duration_s, streams = float(found["format"]["duration"]), found["streams"]
         pictures = [one for one in streams if one["codec_type"] == "video" and not one["disposition"]["attached_pic"]]
         sounds = [one["codec_name"] for one in streams if one["codec_type"] == "audio"]
-        width, height = (int(pictures[0]["width"]), int(pictures[0]["height"])) if pictures else (0, 0)
+        width, height = _as_shown(pictures[0]) if pictures else (0, 0)
         video = pictures[0]["codec_name"] if pictures else None
     except (ValueError, KeyError, TypeError):
         return None
     if duration_s <= 0 or (pictures and min(width, height) < 1) or not (pictures or sounds):
         return None
     return Media(width, height, duration_s, video, sounds[0] if sounds else None)
+
+
+def _as_shown(picture: dict[str, Any]) -> tuple[int, int]:
+    """Width and height as players show it and ffmpeg encodes it: that of a phone may be recorded lying on its side."""
+    size = int(picture["width"]), int(picture["height"])
+    turns = [one.get("rotation") for one in picture.get("side_data_list", ())] + [picture.get("tags", {}).get("rotate")]
+    return size[::-1] if any(_ON_ITS_SIDE.fullmatch(str(one)) for one in turns) else size
