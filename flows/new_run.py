@@ -9,7 +9,8 @@ from typing import Any
 class NewRun:
     """What the run does and what it is called; of runs with the same *key* Prefect creates one.
 
-    A run that was cancelled because of *outdated* does not count as one of them: another is created.
+    If it names *outdated*, a run that was cancelled because of that, or that has completed, does not count as one of
+    them: another is created.
     """
 
     flow: str

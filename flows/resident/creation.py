@@ -131,9 +131,11 @@ class Creation:
 
 
 def _is_outdated(run: NewRun, made: FlowRun) -> bool:
-    """Whether the run that has the key of *run* was cancelled because it was outdated."""
+    """Whether the run that has the key of *run* has completed, or was cancelled because it was outdated."""
     its = made.state
-    return run.outdated is not None and its is not None and its.is_cancelled() and its.message == run.outdated
+    if run.outdated is None or its is None:
+        return False
+    return its.is_completed() or (its.is_cancelled() and its.message == run.outdated)
 
 
 def wanted(run: NewRun, state: State[Any]) -> dict[str, Any]:

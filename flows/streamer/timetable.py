@@ -105,7 +105,8 @@ class Plan:
         tags = [f"class:{one.class_id}", f"record:{stems.folder(one.stem)}"]
         name = f"broadcast {one.class_id} {one.stem}"
         key = f"broadcast:{host.settings.name}:{one.class_id}:{one.placement}:{one.start_time:.0f}"
-        # A class may be moved to another time and back, to the time whose run was cancelled then.
+        # A class may be moved to another time and back, to the time whose run was cancelled then; and if its file was
+        # lost when its run began, the run had nothing to do.
         run = NewRun("broadcast", {"class_id": one.class_id}, name, tags, key, OTHER_TIME)
         if at <= time.time() + AT_ONCE_S:  # too late for the timetable: not even a poll is waited for
             return await host.runs.start(run)

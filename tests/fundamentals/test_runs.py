@@ -16,7 +16,7 @@ from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.exceptions import ObjectNotFound
 from prefect.flows import Flow
-from prefect.states import Cancelling, Pending, Running, Scheduled
+from prefect.states import Cancelling, Completed, Pending, Running, Scheduled
 from prefect.workers import base
 
 from flows.host import Host
@@ -176,21 +176,22 @@ class Planned(Back):
     def __init__(self) -> None:
         super().__init__()
         self.error = None
-        self.cancelled: dict[UUID, State[Any]] = {}
+        self.ended: dict[UUID, State[Any]] = {}
 
     async def read_flow_run(self, id_: UUID) -> FlowRun:
         found = await super().read_flow_run(id_)
-        return found.model_copy(update={"state": self.cancelled.get(id_, found.state)})
+        return found.model_copy(update={"state": self.ended.get(id_, found.state)})
 
     async def set_flow_run_state(self, id_: UUID, state: Any, **_: Any) -> None:
-        self.cancelled[id_] = state
+        self.ended[id_] = state
 
 
 def test_a_run_that_was_cancelled_because_it_was_outdated_is_created_anew() -> None:
     """A class that is moved to another time and back would get the run of before, whose cancel would end the class."""
 
     async def scene() -> None:
-        mine = ResidentRuns(cast("PrefectClient", Planned()), {"broadcast": cast("Any", None)})
+        server = Planned()
+        mine = ResidentRuns(cast("PrefectClient", server), {"broadcast": cast("Any", None)})
         mine.created.know({"broadcast": uuid4()})
         run = NewRun("broadcast", {}, "broadcast c-1 6666", key="c-1 at 19:00", outdated="begins at another time")
 
@@ -203,8 +204,11 @@ def test_a_run_that_was_cancelled_because_it_was_outdated_is_created_anew() -> N
         second = await planned()
         assert second != first
         assert await planned() == second
-        await mine.cancel(second, "cancelled in the UI")
-        assert await planned() == second, "a person wants no other"
+        server.ended[UUID(second)] = Completed(message="nothing to do: c-1 is waiting")
+        third = await planned()
+        assert third not in (first, second), "its file was lost when it began, and is there now"
+        await mine.cancel(third, "cancelled in the UI")
+        assert await planned() == third, "a person wants no other"
 
     asyncio.run(scene())
 
