@@ -225,8 +225,9 @@ def arrived(stem: str, remote: RemoteFile, found: Probe) -> Decide[StreamerChang
 
     def go(connection: Connection, changes: StreamerChanges) -> None:
         row = cache.by_stem(connection, [stem])[stem]
-        file = Arrived(row, found.size_bytes, found.duration_s, remote.etag, remote.crc64, found.mtime)
-        changes.arrived.append(file)
+        if row.state is not FileState.DOWNLOADING:
+            return  # a start, or a person who reconciled, has noted it before
+        changes.arrived.append(Arrived(row, found.size_bytes, found.duration_s, remote.etag, remote.crc64, found.mtime))
         for one in airings.citing(connection, stem, {AiringState.WAITING}):
             changes.report("prepared", changes.move(one, AiringState.READY), message="downloaded")
         changes.note("downloaded", detail=f"{found.size_bytes} bytes, {found.duration_s:.1f} s", stem=stem)

@@ -104,6 +104,8 @@ async def _mend(host: Streamer, one: Difference) -> str:
         case Difference(Odd.LEFT, _, Path() as path):
             await asyncio.to_thread(store.remove, path)
             return "deleted"
+        case Difference(Odd.ARRIVED, Cached() as row) if row.stem in host.busy:
+            return "nothing: its download is about to note it"
         case Difference(Odd.ARRIVED, Cached() as row, Path() as path):
             return await _take(host, row, path)
         case Difference(Odd.RESIZED, Cached() as row, Path() as path):

@@ -12,12 +12,13 @@ from pathlib import Path
 import pytest
 from sqlalchemy import insert, select, update
 
+from flows import handling
 from flows.host import Host
-from flows.streamer import reconcile
+from flows.streamer import download, reconcile
 from flows.streamer.lessons import lesson
 from lectern.effects.files import quarantine, scan, store
 from lectern.effects.files.origin import RemoteFile
-from lectern.effects.media import airable, whole
+from lectern.effects.media import airable, probe, whole
 from lectern.effects.rows import airings, cache, holdings
 from lectern.effects.rows.differences import Odd, differences, doubtful
 from lectern.effects.rows.tables.engine import open_database, reading, transaction
@@ -217,6 +218,32 @@ async def test_a_download_that_had_come_is_taken_where_it_is_whole(host: Streame
     assert [state(host, stem) for stem in "123"] == ["ready", "waiting", "waiting"]
     assert [store.rendition_path(host.settings.video_root, stem).exists() for stem in "123"] == [True, False, False]
     assert aside(host) == []
+
+
+@pytest.mark.asyncio
+async def test_a_download_that_is_about_to_be_noted_is_left_to_its_run(host: Streamer, master: bytes) -> None:
+    """A person can reconcile at any time; a file that was made plain FLV is smaller than its row says until then."""
+    site = put(host, "1", master, FileState.DOWNLOADING, size_bytes=len(master) + 5000)
+    host.busy.add("1")
+    (line,) = await reconcile.reconciled(host)
+    assert "nothing" in str(line["done"])
+    assert site.exists()
+    assert state(host) == "waiting"
+
+
+@pytest.mark.asyncio
+async def test_a_download_that_is_noted_twice_is_counted_once(host: Streamer, master: bytes) -> None:
+    """It came while the start of the streamer took what the process before had left in its place."""
+    site = put(host, "1", master, FileState.DOWNLOADING)
+    await reconcile.reconciled(host)
+    assert state(host) == "ready"
+    found = await probe.probe(site)
+    remote = RemoteFile("http://origin.example/1.flv", len(master), None, None)
+    with transaction(host.engine) as connection:
+        handling.change(connection, host, download.arrived("1", remote, found))
+        used = cache.usage(connection, host.settings.video_root)
+        assert used == Usage(len(master), 1)
+        assert connection.execute(select(dirs.c.size, dirs.c.reserved_num)).one() == (len(master), 0)
 
 
 @pytest.mark.asyncio
