@@ -85,6 +85,18 @@ async def test_a_recording_is_not_refused_because_too_many_files_are_open(record
 
 
 @pytest.mark.asyncio
+async def test_slides_with_few_keyframes_are_no_fault_though_the_file_is_small(tmp_path: Path) -> None:
+    """A transport stream is sought by time to any picture; encoders make a keyframe every 250 pictures, or fewer."""
+    path = tmp_path / "slides.ts"
+    slides = ("-f", "lavfi", "-i", "testsrc2=size=160x90:rate=5:duration=50")
+    argv = ("ffmpeg", "-v", "error", *slides, "-c:v", "libx264", "-preset", "ultrafast", "-g", "250", "-f", "mpegts")
+    assert (await process.run([*argv, str(path)], timeout_s=60)).returncode == 0
+    found = await probe.probe(path)
+    assert found.duration_s == pytest.approx(50, abs=0.3)
+    assert found.last_second_decodes
+
+
+@pytest.mark.asyncio
 async def test_a_playlist_that_is_called_flv_reads_no_other_file(tmp_path: Path, recording: Path) -> None:
     path = tmp_path / "list.flv"
     path.write_text(f"ffconcat version 1.0\nfile '{make_recording(tmp_path / 'x.flv')}'\n")

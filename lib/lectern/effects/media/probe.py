@@ -102,12 +102,14 @@ def _look(path: Path, container: InputContainer) -> Probe:
 def _tail(path: Path, container: InputContainer, stream: VideoStream, size_bytes: int) -> "list[Packet[Any]]":
     """The last packets, enough of them to hold a keyframe in their first half (or all, if there are no more)."""
     reach_bytes = _TAIL_BYTES
+    # Where the seek goes by time, a small file has as many seconds as a large one.
+    most_bytes = min(size_bytes, _MOST_TAIL_BYTES) if "flv" in container.format.name else _MOST_TAIL_BYTES
     while True:
         from_start = not _seek_near_end(path, container, size_bytes, reach_bytes)
         packets = list(_packets(container))
         early = packets[: len(packets) // 2 + 1]
         keyed = any(packet.is_keyframe for packet in early if packet.stream.index == stream.index)
-        if keyed or from_start or reach_bytes >= min(size_bytes, _MOST_TAIL_BYTES):
+        if keyed or from_start or reach_bytes >= most_bytes:
             return packets
         reach_bytes *= 2
 
