@@ -11,16 +11,20 @@ from sqlalchemy import select, update
 
 from flows.host import Host
 from flows.teacher import booking, readiness, sweep
-from lectern.effects.rows import bookings
+from flows.teacher.ecs import line
+from lectern.effects.rows import bookings, ecs_hosts, renditions, transcodings
+from lectern.effects.rows.ecs_hosts import Begun
 from lectern.effects.rows.tables.engine import open_database, transaction
 from lectern.effects.rows.tables.teacher import journal, orders
 from lectern.errors import ENDED
+from lectern.facts import Attempt
 from lectern.settings import TeacherSettings
-from lectern.states import BookingState, Resolution
+from lectern.states import Backend, BookingState, Resolution
 from tests import strategies
 from tests.faults import hosts
 
 Teacher = Host[TeacherSettings]
+SERVER = "ssh://ecs@one.example:22"
 
 
 @pytest.fixture
@@ -91,6 +95,25 @@ async def test_a_class_that_has_ended_while_it_waited_is_answered_then(
     with transaction(host.engine) as connection:
         assert bookings.waiting_for(connection, 6666, Resolution.P720) == []
         assert not sweep.due(connection, host)
+
+
+@pytest.mark.asyncio
+async def test_a_rendition_that_waits_for_its_turn_on_a_server_is_not_timed_out(host: Teacher) -> None:
+    """While the OSS is down all are made there, and a queue may be hours long; its class may begin tomorrow."""
+    host.settings = host.settings.model_copy(update={"ecs_hosts": SERVER, "max_ecs_jobs": 1})
+    now, ours, theirs = time.time(), (6666, Resolution.P720), (7, Resolution.P720)
+    with transaction(host.engine) as connection:
+        url = "http://origin.example/1.flv"
+        attempts = [Attempt(*key, 1, 1, now, Backend.ECS, now + 60, url) for key in (ours, theirs)]
+        renditions.begin(connection, attempts, now)
+        at_work = transcodings.take(connection, [theirs], "their run", line.LEASE_S, now)
+        ecs_hosts.attach(connection, at_work, "their run", Begun(SERVER, "their job", now))
+        due = transcodings.take(connection, [ours], "our run", line.LEASE_S, now)
+    waiting = {"our job": line._Waiting(due, "our run", lambda _due: "our job", [])}
+    assert await host.commit(line._assign, host, waiting) == ({}, [])
+    with transaction(host.engine) as connection:
+        late = transcodings.overdue(connection, now + 120)
+        assert [one.key for one in late] == [theirs], "what is at work there has a time of its own"
 
 
 class Lists:

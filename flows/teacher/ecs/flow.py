@@ -23,7 +23,8 @@ from lectern.shown import shown
 from lectern.states import Resolution
 
 DEADLINE_S = UNKNOWN_LIMIT_S
-"""Seconds within which a host must begin; then the attempt's own limit counts."""
+"""Seconds within which a run must take it up, and renew that while it waits for a host; then the attempt's own limit
+counts."""
 
 
 def check(settings: TeacherSettings) -> None:

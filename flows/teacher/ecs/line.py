@@ -13,6 +13,7 @@ from sqlalchemy import Connection
 
 from flows.host import Teacher
 from lectern.decide import ecs as decide
+from lectern.decide.transcode import UNKNOWN_LIMIT_S
 from lectern.effects.ecs.ssh import Host
 from lectern.effects.rows import ecs_hosts, events, transcodings
 from lectern.effects.rows.ecs_hosts import Begun
@@ -145,14 +146,15 @@ def _assign(
 ) -> tuple[dict[str, Place], list[str]]:
     """Give each free place to the first in the queue; returns the places, and the names that need not wait any more."""
     now, known = time.time(), hosts(host.settings)
-    ours = ecs_hosts.kept_waiting(connection, sorted({one.owner for one in waiting.values()}), now + LEASE_S)
+    owners = sorted({one.owner for one in waiting.values()})
+    ours = ecs_hosts.kept_waiting(connection, owners, now + LEASE_S, now + UNKNOWN_LIMIT_S)
     gone = [name for name, one in waiting.items() if one.owner not in ours]
     facts = {one.name: one for one in ecs_hosts.facts(connection, list(known))}
     given: dict[str, Place] = {}
     keys = {name: one.keys for name, one in waiting.items() if name not in gone}
     starts, earlier = ecs_hosts.starts(connection), math.inf
     if host.settings.shared:
-        owners, since = [one.owner for one in waiting.values()], now + LEASE_S - YIELD_S
+        since = now + LEASE_S - YIELD_S
         earlier = decide.first_start(ecs_hosts.waiting_elsewhere(connection, owners, since), starts)
     for name in decide.first_to_start(keys, starts):
         one = waiting[name]

@@ -11,6 +11,9 @@ from lectern.effects.rows.transcodings import PUBLISHED, Due, to_be_made
 from lectern.facts import EcsHost, RenditionKey
 from lectern.states import Backend, BookingState, Resolution
 
+RENEW_S = 1800.0
+"""Seconds by which a deadline must be earlier than it may be to be put off: not each look writes it."""
+
 
 def facts(connection: Connection, names: Sequence[str]) -> list[EcsHost]:
     """What is known of the hosts, in the order of *names*."""
@@ -80,10 +83,15 @@ def published(connection: Connection, due: Sequence[Due], owner: str) -> list[Du
     return still
 
 
-def kept_waiting(connection: Connection, owners: Sequence[str], until: float) -> set[str]:
-    """Renew, until *until*, the leases of *owners* that wait for a host; returns the owners that still have any."""
+def kept_waiting(connection: Connection, owners: Sequence[str], until: float, deadline: float) -> set[str]:
+    """Renew, until *until*, the leases of *owners* that wait for a host; returns the owners that still have any.
+
+    What waits for its turn is not late: once its deadline is RENEW_S before *deadline*, that is its deadline.
+    """
     mine = transcoding(Backend.ECS) & videos.c.owner.in_(owners)
     connection.execute(update(videos).where(mine).values(lease_until=until))
+    waits = mine & to_be_made() & videos.c.begun_at.is_(None) & (videos.c.deadline < deadline - RENEW_S)
+    connection.execute(update(videos).where(waits).values(deadline=deadline))
     return set(connection.execute(select(videos.c.owner).where(mine).distinct()).scalars())
 
 
