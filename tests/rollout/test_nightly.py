@@ -163,6 +163,17 @@ def test_a_backup_is_put_back_but_not_another_ones_and_not_a_damaged_one(live: P
     assert isinstance(typed("streamer", "--restore", path).exception, CallAPerson)
 
 
+def test_a_lost_database_is_put_back_for_who_types_it_whatever_the_environment_says(
+    live: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`/usr/local/bin/lectern` becomes lectern's user, and root's LOGNAME stays."""
+    path = str(told("streamer")["folder"])
+    live.unlink()
+    monkeypatch.setenv("LOGNAME", "nobody")
+    assert "is again what it was" in typed("streamer", "--restore", path).stdout
+    assert live.stat().st_uid == os.geteuid()
+
+
 def test_the_prefect_servers_database_is_backed_up_by_its_own_url(live: Path, folder: Path) -> None:
     found = told("--database", f"sqlite+aiosqlite:///{live}", "--name", "prefect")
     assert Path(str(found["folder"])).name.startswith("prefect-2")

@@ -1,9 +1,9 @@
 """A proved backup of one database, made at any time; deletes older ones, and restores one."""
 
 import fcntl
-import getpass
 import json
 import os
+import pwd
 import shutil
 import time
 from collections.abc import Iterator
@@ -95,7 +95,8 @@ def restore(found: Store, name: str, folder: Path) -> Made:
         raise CallAPerson(
             f"{folder / made.file}: it is not what was copied (its SHA-256 differs). Nothing was changed."
         )
-    found.put_back(folder / made.file, made.rows, getpass.getuser())
+    # Not by the environment: who became another user has the name of before there.
+    found.put_back(folder / made.file, made.rows, pwd.getpwuid(os.geteuid()).pw_name)
     return made
 
 
