@@ -276,6 +276,23 @@ def test_a_copy_goes_off_the_host_whole_and_the_oldest_there_go_too(live: Path, 
     assert backups.ages_s(path.parent, "streamer-streamer1", time.time())["away"] < 60
 
 
+def test_the_oldest_there_go_however_much_else_is_in_the_folder(live: Path, tmp_path: Path) -> None:
+    """All hosts of a site copy into one folder."""
+    there = tmp_path / "there" / "lectern"
+    for number in range(3):
+        (there / f"streamer-streamer1-2020010{number}T000000Z").mkdir(parents=True)
+        (there / f"streamer-streamer1-2020010{number}T000000Z" / "task_list.db").touch()
+    for number in range(400):
+        (there / f"teacher-teacher{number}-20200101T000000Z").mkdir()
+    with sftp_server(there.parent) as target:
+        words = ("--to", str(target), "--key", str(target.key), "--known-hosts", str(target.known_hosts))
+        found = told("streamer", "--keep", "2", *words)
+    assert sorted(one.name for one in there.glob("streamer-*")) == [
+        "streamer-streamer1-20200102T000000Z",
+        Path(str(found["folder"])).name,
+    ]
+
+
 def test_a_machine_whose_key_is_not_known_gets_nothing_and_the_backup_here_is_kept(
     live: Path, folder: Path, tmp_path: Path
 ) -> None:

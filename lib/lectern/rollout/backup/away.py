@@ -94,8 +94,10 @@ def _sftp(target: Target, *commands: str) -> str:
     async def given() -> bytes:
         return "".join(f"{one}\n" for one in commands).encode()
 
-    done = asyncio.run(process.run([*argv, f"{target.user}@{target.host}"], timeout_s=COPY_TIMEOUT_S, stdin=given))
+    lines: list[str] = []  # all of them: of a program's output only the end is kept
+    argv.append(f"{target.user}@{target.host}")
+    done = asyncio.run(process.run(argv, timeout_s=COPY_TIMEOUT_S, stdin=given, on_line=lines.append))
     if done.returncode != 0:
         said = " ".join(line for line in done.errors.splitlines() if "mkdir" not in line)[-300:].strip()
         raise TryAgain(f"{target}: {commands[-1].partition(' ')[0]} failed ({said or 'no reason'}).")
-    return done.output
+    return "\n".join(lines)
