@@ -293,6 +293,23 @@ def test_the_oldest_there_go_however_much_else_is_in_the_folder(live: Path, tmp_
     ]
 
 
+def test_what_a_copy_that_was_broken_off_has_left_there_goes_before_the_next_one(live: Path, tmp_path: Path) -> None:
+    """Else a disk that was full there would stay full; a folder's name may have a blank here."""
+    there = tmp_path / "there" / "lectern"
+    for name in ("streamer-streamer1-20200101T000000Z.part", "streamer-streamer10-20200101T000000Z.part"):
+        (there / name).mkdir(parents=True)
+        (there / name / "task_list.db").write_bytes(b"x")
+    (there / "streamer-streamer1-20200102T000000Z.part").mkdir()
+    with sftp_server(there.parent) as target:
+        words = ("--to", str(target), "--key", str(target.key), "--known-hosts", str(target.known_hosts))
+        found = told("streamer", "--into", str(tmp_path / "my [old] backups"), *words)
+    assert found["failed"] is None
+    assert {one.name for one in there.iterdir()} == {
+        "streamer-streamer10-20200101T000000Z.part",
+        Path(str(found["folder"])).name,
+    }
+
+
 def test_a_machine_whose_key_is_not_known_gets_nothing_and_the_backup_here_is_kept(
     live: Path, folder: Path, tmp_path: Path
 ) -> None:

@@ -67,6 +67,7 @@ def backup(
         failure = None
         try:
             if target is not None:
+                away.sweep(called, target)
                 away.copy(made.path, target)
                 made = nightly.noted(made, str(target))
                 pruned += [f"{one} at {target}" for one in away.prune(called, target, keep)]

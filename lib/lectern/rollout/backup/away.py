@@ -51,7 +51,8 @@ def copy(folder: Path, target: Target) -> None:
     Raises TryAgain if the machine does not answer or refuses the login, CallAPerson if not everything has arrived.
     """
     there = f"{target.folder}/{folder.name}"
-    _sftp(target, f"-mkdir {target.folder}", f"put -pR {folder} {there}.part")
+    here = re.sub(r'(["\\])', r"\\\1", str(folder))  # quoted: else a blank would end it, and `[` be a pattern
+    _sftp(target, f"-mkdir {target.folder}", f'put -pR "{here}" {there}.part')
     come = _sizes(_sftp(target, f"ls -ln {there}.part"))
     sent = {one.name: one.stat().st_size for one in folder.iterdir()}
     if come != sent:
@@ -59,15 +60,26 @@ def copy(folder: Path, target: Target) -> None:
     _sftp(target, f"rename {there}.part {there}")
 
 
+def sweep(name: str, target: Target) -> None:
+    """Delete what copies of *name* that were broken off have left there: they can fill a disk. Raises TryAgain."""
+    _sftp(target, f"-mkdir {target.folder}")
+    for one in _named(name, target, r"\.part"):
+        _sftp(target, f"-rm {target.folder}/{one}/*", f"rmdir {target.folder}/{one}")
+
+
 def prune(name: str, target: Target, keep: int) -> list[str]:
     """Take the oldest copies of *name* beyond the newest *keep* away; returns their names."""
-    listed = _sftp(target, f"ls -1 {target.folder}").splitlines()
-    named = re.compile(rf"{re.escape(name)}-\d{{8}}T\d{{6}}Z")
-    found = sorted({one.rpartition("/")[2] for one in map(str.strip, listed)})
-    gone = [one for one in found if named.fullmatch(one)][:-keep]
+    gone = _named(name, target)[:-keep]
     for one in gone:
         _sftp(target, f"rm {target.folder}/{one}/*", f"rmdir {target.folder}/{one}")
     return gone
+
+
+def _named(name: str, target: Target, more: str = "") -> list[str]:
+    """The folders of *name* there, the oldest first; *more* is a pattern that ends their names."""
+    listed = _sftp(target, f"ls -1 {target.folder}").splitlines()
+    named = re.compile(rf"{re.escape(name)}-\d{{8}}T\d{{6}}Z{more}")
+    return sorted({one for one in (line.strip().rpartition("/")[2] for line in listed) if named.fullmatch(one)})
 
 
 def _sizes(listed: str) -> dict[str, int]:
