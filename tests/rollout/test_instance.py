@@ -86,6 +86,21 @@ def test_from_one_rollout_to_the_next_and_back_the_link_is_all_that_changes(host
     host.is_new()
 
 
+def test_a_setting_that_was_changed_and_changed_back_is_a_rollout_of_its_own(host: Host) -> None:
+    """Under the name of the first one, it took that one's backup away: there was no way back to the old program."""
+    before = host.tree()
+    other = host.wanted(env={**host.wanted()["env"], "DRAIN_TIMEOUT_S": "7"})
+    for wanted in (host.wanted(), other, host.wanted()):
+        rolled_out(host, wanted)
+    assert len(set(host.told()["standing"])) == 3
+    assert not host.done("backup")["changed"], "a second run changes nothing"
+    assert not host.done("window")["changed"]
+    for left in (2, 1, 0):
+        host.done("rollback", "--standing")
+        assert len(host.told()["standing"]) == left
+    host.is_old(before)
+
+
 def test_what_neither_stands_nor_is_wanted_goes_with_the_next_rollout(host: Host) -> None:
     first = rolled_out(host, host.wanted())
     other = host.wanted(env={**host.wanted()["env"], "DRAIN_TIMEOUT_S": "7"})

@@ -136,9 +136,10 @@ def status(
 
 def _answer(step: "Callable[[Wanted], Answer]") -> NoReturn:
     """Do *step* with the wanted state of this host, and print its answer."""
+    from lectern.rollout.journal import named
     from lectern.rollout.wanted import Wanted
 
-    _print_answer(lambda text: step(Wanted.parse(text)))
+    _print_answer(lambda text: step(named(Wanted.parse(text))))
 
 
 def _print_answer(step: "Callable[[str], Answer]") -> NoReturn:

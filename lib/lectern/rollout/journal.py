@@ -180,6 +180,20 @@ class History:
         return self.half or next(reversed(self.standing), None)
 
 
+def named(wanted: Wanted) -> Wanted:
+    """*wanted* under a name that no other rollout has that stands on this host.
+
+    A setting that was changed and is changed back wants the same as a rollout that stands below another one, whose
+    backup is still needed: it is rolled out again under a name of its own.
+    """
+    history, number = Journal.of(wanted).history(), 0
+    while True:
+        found = wanted.model_copy(update={"again": number})
+        if found.id not in history.standing or history.state(found.id) in {"half", "finished"}:
+            return found
+        number += 1
+
+
 @contextmanager
 def locked(rollout_dir: Path, timeout_s: float = LOCK_TIMEOUT_S) -> Iterator[None]:
     """Hold the lock of this host's rollout; raises TryAgain, in words, if another has it for *timeout_s*."""

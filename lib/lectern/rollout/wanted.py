@@ -89,6 +89,9 @@ class Wanted(BaseModel):
     unmatched_rules: bool = False
     """Whether a person has confirmed that the inventory's rules need not match any key."""
 
+    again: int = Field(0, ge=0)
+    """How many rollouts of the same stand below another one on this host; `journal.named` finds it out."""
+
     @field_validator("env")
     @classmethod
     def _writable(cls, env: dict[str, str]) -> dict[str, str]:
@@ -143,7 +146,8 @@ class Wanted(BaseModel):
     @cached_property
     def digest(self) -> str:
         """SHA-256 of what is wanted, secrets included, without the fields that say how to roll out."""
-        fields = self.model_dump(mode="json", exclude=set(_HOW_NOT_WHAT))
+        # Nothing of a number that is 0: a rollout of before keeps its name.
+        fields = self.model_dump(mode="json", exclude={*_HOW_NOT_WHAT, *(() if self.again else ("again",))})
         return hashlib.sha256(json.dumps(fields, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
     @cached_property
