@@ -30,7 +30,8 @@ def look(root: Path) -> Source:
     """Read the project in *root*; *built_at* is SOURCE_DATE_EPOCH, else the commit's time. Raises Misuse."""
     version: str = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
     commit, dirty, committed_at = None, False, int(time.time())
-    if (root / ".git").exists() and (head := _git(root, "log", "-1", "--format=%H %ct")):
+    # A person may have git show whose signature each commit has: those lines come before ours.
+    if (root / ".git").exists() and (head := _git(root, "log", "-1", "--no-show-signature", "--format=%H %ct")):
         commit, at = head.split()
         committed_at = int(at)
         dirty = bool(_git(root, "status", "--porcelain"))

@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 
 from lectern.errors import CallAPerson, Misuse, TryAgain
-from playbooks.release import download, lock, tarball
+from playbooks.release import download, lock, source, tarball
 from playbooks.release.lock import Locked
 from playbooks.release.target import Target
 from town.ports import free_port
@@ -225,3 +225,24 @@ def _content(tar: tarfile.TarFile, name: str) -> bytes:
     content = tar.extractfile(name)
     assert content is not None
     return content.read()
+
+
+def test_a_person_whose_git_shows_signatures_builds_a_release_of_the_commit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It says whose each one is before the line that is asked for."""
+    project, key = tmp_path / "project", tmp_path / "key"
+    project.mkdir()
+    (project / "pyproject.toml").write_text('[project]\nversion = "1.0.0"\n')
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)], check=True, timeout=60)
+    (tmp_path / "signers").write_text(f"me {key.with_suffix('.pub').read_text()}")
+    (tmp_path / "config").write_text(
+        f"[user]\n\tname = me\n\temail = me\n\tsigningkey = {key}\n[log]\n\tshowSignature = true\n"
+        f'[gpg]\n\tformat = ssh\n[gpg "ssh"]\n\tallowedSignersFile = {tmp_path}/signers\n'
+    )
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(tmp_path / "config"))
+    for words in (["init", "-q"], ["add", "."], ["commit", "-q", "-S", "-m", "signed"]):
+        subprocess.run(["git", "-C", str(project), *words], check=True, timeout=60)
+    found = source.look(project)
+    assert (found.version, found.dirty) == ("1.0.0", False)
+    assert re.fullmatch("[0-9a-f]{40}", found.commit or "")
