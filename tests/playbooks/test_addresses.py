@@ -1,5 +1,6 @@
 """Where the hosts of an inventory are reached, and who is let in there, however the inventory writes them."""
 
+import asyncio
 import json
 import re
 from pathlib import Path
@@ -15,6 +16,21 @@ FIREWALL = """
   tasks:
     - ansible.builtin.include_role: {name: provision, tasks_from: prefect_restart, public: true, apply: {when: false}}
     - ansible.builtin.import_role: {name: provision, tasks_from: firewall_addresses}
+"""
+TARGETS = """
+- hosts: teacher1
+  gather_facts: false
+  tasks:
+    - ansible.builtin.template: {src: "{{ templates }}/prometheus-targets.json.j2", dest: "{{ out }}/targets"}
+"""
+PREFECT = """
+- hosts: control:prefect
+  gather_facts: false
+  tasks:
+    - ansible.builtin.include_role: {name: provision, tasks_from: prefect_restart, public: true, apply: {when: false}}
+    - ansible.builtin.copy:
+        content: "{{ [provision_prefect_health_url, provision_prefect_database_url] | to_json }}"
+        dest: "{{ out }}/{{ inventory_hostname }}"
 """
 HEALTH = """
 - hosts: cafe
@@ -79,3 +95,51 @@ def test_a_streamer_is_asked_where_it_answers_also_at_an_address_of_ipv6(tmp_pat
     assert done.returncode == 0, done.stdout + done.stderr
     bind, url = json.loads((tmp_path / "out/told").read_text())
     assert (bind, url) == ("[fd00::7]:8801", "http://[fd00::7]:8801/health")
+
+
+@pytest.mark.parametrize("everywhere", ["0.0.0.0", "[::]"])
+def test_a_streamer_that_answers_everywhere_is_asked_at_a_loopback_address_of_that_kind(
+    tmp_path: Path, everywhere: str
+) -> None:
+    """What listens at `[::]` takes no IPv4: the rollout would take each such streamer back."""
+    host = {"ansible_host": "fd00::7", "streamer_health_bind": f"{everywhere}:8801"}
+    done = played(tmp_path, HEALTH, more("streamers", cafe=host), host_role="streamer")
+    assert done.returncode == 0, done.stdout + done.stderr
+    _, url = json.loads((tmp_path / "out/told").read_text())
+    loopback, at = {"0.0.0.0": ("127.0.0.1",) * 2, "[::]": ("[::1]", "::1")}[everywhere]
+    assert url == f"http://{loopback}:8801/health"
+    assert asyncio.run(_reached(everywhere.strip("[]"), at))
+
+
+async def _reached(bind: str, address: str) -> bool:
+    """Whether what listens at *bind*, as a host's HTTP server does, is reached at *address*."""
+    server = await asyncio.start_server(lambda _, writer: writer.close(), bind, 0)
+    async with server:
+        try:
+            _, writer = await asyncio.open_connection(address, server.sockets[0].getsockname()[1])
+        except OSError:
+            return False
+        writer.close()
+        return True
+
+
+def test_prometheus_scrapes_a_host_that_answers_everywhere_at_its_address_also_of_ipv6(tmp_path: Path) -> None:
+    """It refuses a target of which it cannot tell the port."""
+    hosts = {
+        "cafe": {"ansible_host": "fd00::7", "streamer_health_bind": "[::]:8801"},
+        "tea": {"ansible_host": "192.0.2.7", "streamer_health_bind": "0.0.0.0:8802"},
+    }
+    done = played(tmp_path, TARGETS, more("streamers", **hosts))
+    assert done.returncode == 0, done.stdout + done.stderr
+    told = {one["labels"]["instance"]: one["targets"] for one in json.loads((tmp_path / "out/targets").read_text())}
+    assert (told["cafe"], told["tea"]) == (["[fd00::7]:8801"], ["192.0.2.7:8802"])
+
+
+def test_two_prefect_servers_may_have_addresses_of_ipv6(tmp_path: Path) -> None:
+    """The URLs of each and of their database have brackets, or nothing could tell where the port begins."""
+    two = json.dumps({"prefect": {"hosts": {"teacher1": {}, "prefect2": {"ansible_host": "fd00::61"}}}})
+    done = played(tmp_path, PREFECT, two, lectern_prefect_api_url="http://[fd00::10]:4200/api")
+    assert done.returncode == 0, done.stdout + done.stderr
+    health, database = json.loads((tmp_path / "out/prefect2").read_text())
+    assert health == "http://[fd00::61]:4201/api/health"
+    assert database.endswith("@[fd00::10]/prefect")
