@@ -163,6 +163,23 @@ def test_a_backup_is_put_back_but_not_another_ones_and_not_a_damaged_one(live: P
     assert isinstance(typed("streamer", "--restore", path).exception, CallAPerson)
 
 
+def test_nothing_is_put_back_under_a_program_that_is_at_work(live: Path) -> None:
+    """It would go on writing into the file that is gone, and all of that would be lost at its next start."""
+    path = str(told("streamer")["folder"])
+    with store.opened(store.at(f"sqlite:///{live}")) as engine:
+        with engine.begin() as connection:
+            connection.exec_driver_sql("DELETE FROM task_list")
+        done = typed("streamer", "--restore", path)
+        assert isinstance(done.exception, Misuse), done.output
+        assert "another program has it open" in done.exception.message
+        with engine.begin() as connection:
+            connection.exec_driver_sql("INSERT INTO task_list VALUES ('new')")
+    with closing(sqlite3.connect(live)) as connection:
+        assert connection.execute("SELECT class_id FROM task_list").fetchall() == [("new",)]
+    live.write_bytes(b"damaged")
+    assert "is again what it was" in typed("streamer", "--restore", path).stdout
+
+
 def test_a_lost_database_is_put_back_for_who_types_it_whatever_the_environment_says(
     live: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

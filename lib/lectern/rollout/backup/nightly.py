@@ -95,6 +95,7 @@ def restore(found: Store, name: str, folder: Path) -> Made:
         raise CallAPerson(
             f"{folder / made.file}: it is not what was copied (its SHA-256 differs). Nothing was changed."
         )
+    found.refuse_company()
     # Not by the environment: who became another user has the name of before there.
     found.put_back(folder / made.file, made.rows, pwd.getpwuid(os.geteuid()).pw_name)
     return made

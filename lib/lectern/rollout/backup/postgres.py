@@ -124,7 +124,7 @@ class PostgresServer:
 
     def put_back(self, copied: Path, rows: dict[str, int], user: str) -> None:
         """Put *copied*, which has the tables of *rows*, in the database's place; Misuse if others work in it."""
-        self._refuse_company()
+        self.refuse_company()
         whole = ["--clean", "--if-exists", "--single-transaction", "--exit-on-error", "--no-owner"]
         self._run(["pg_restore", *whole, f"--dbname={self.address.database}", str(copied)])
         self._drop_tables(but=rows)
@@ -156,13 +156,13 @@ class PostgresServer:
                 connection.execute(text(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)'))
 
     def _drop_tables(self, but: Container[str]) -> None:
-        self._refuse_company()
+        self.refuse_company()
         with self.connected() as connection, connection.begin():
             for name in tables(connection):
                 if name not in but:
                     connection.execute(text(f"DROP TABLE {quoted(name)} CASCADE"))
 
-    def _refuse_company(self) -> None:
+    def refuse_company(self) -> None:
         """Raise Misuse if somebody else works in the database: another teacher would lose what it has just answered."""
         with self.connected() as connection:
             others = connection.execute(

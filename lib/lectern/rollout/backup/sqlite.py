@@ -14,7 +14,7 @@ from sqlalchemy.exc import DBAPIError
 
 from lectern.effects.rows import schema
 from lectern.effects.rows.tables.engine import BUSY_TIMEOUT_S
-from lectern.errors import CallAPerson, TryAgain
+from lectern.errors import CallAPerson, Misuse, TryAgain
 from lectern.rollout.backup.copies import Copy, Row, jsonable, quoted, sha256
 from lectern.rollout.host import durable
 
@@ -124,6 +124,21 @@ class SqliteFile:
                 before = {name: _columns(connection, "copied", name) for name in _tables(connection, "copied")}
             found = {name: _new(connection, name, before.get(name)) for name in _tables(connection, "main")}
         return {name: new for name, new in found.items() if new}
+
+    def refuse_company(self) -> None:
+        """Raise Misuse if another program has the database open: it would go on writing into the file that is gone."""
+        if not self.exists():
+            return
+        try:
+            with closing(sqlite3.connect(self.file, timeout=0, isolation_level=None)) as alone:
+                alone.execute("PRAGMA locking_mode=EXCLUSIVE")
+                alone.execute("BEGIN EXCLUSIVE")
+        except sqlite3.DatabaseError as error:  # a damaged one is nobody's, and is replaced
+            if "locked" in str(error):
+                raise Misuse(
+                    f"{self.file}: another program has it open, so it was not replaced. Stop that program "
+                    f"(fuser {self.file}), then run this again."
+                ) from error
 
     def put_back(self, copied: Path, rows: dict[str, int], user: str) -> None:
         """Put *copied* in the database's place; an existing file keeps its owner, a new one belongs to *user*."""
