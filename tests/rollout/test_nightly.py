@@ -180,6 +180,13 @@ def test_nothing_is_put_back_under_a_program_that_is_at_work(live: Path) -> None
     assert "is again what it was" in typed("streamer", "--restore", path).stdout
 
 
+def test_a_folder_whose_name_is_no_text_is_refused_before_anything(live: Path, tmp_path: Path) -> None:
+    """Its manifest could not name it."""
+    done = typed("streamer", "--into", os.fsdecode(bytes(tmp_path) + b"/\xb1\xb8"))
+    assert isinstance(done.exception, Misuse), done.exception
+    assert [one.name for one in tmp_path.iterdir()] == ["code"]
+
+
 def test_a_lost_database_is_put_back_for_who_types_it_whatever_the_environment_says(
     live: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -60,6 +60,10 @@ def backup(
         say(as_json, asdict(made), [f"{made.database}: is again what it was when {restore} was made."])
         return
     into = (into or Common.load().backup_dir).absolute()
+    try:
+        str(into).encode()
+    except UnicodeEncodeError as error:
+        raise Misuse(f"{into}: its name is no UTF-8, and no manifest could name it. Choose another folder.") from error
     with nightly.alone(into):
         made = nightly.make(found, called, into)
         pruned = nightly.prune(called, into, keep)
