@@ -1,5 +1,6 @@
 """An instance holds all that a rollout runs, and one link switches it; the old .env gets what the note says."""
 
+import shutil
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -135,4 +136,16 @@ def test_of_a_release_before_that_could_not_start_again_nothing_is_stopped(host:
     rolled_out(host, newer)
     (host.code / "refuses-2.0.0").touch()
     assert "lectern 2.0.0, which a rollback would start, cannot use" in host.step("rollback", wanted=newer).msg
+    host.done("verify", wanted=newer)
+
+
+def test_where_the_release_before_is_gone_nothing_is_stopped_whatever_becomes_of_the_database(host: Host) -> None:
+    """Old releases are deleted: after the stop nothing could start again."""
+    rolled_out(host, host.wanted())
+    host.stage_release("2.0.1")
+    newer = host.wanted(version="2.0.1", restore_database=True)
+    rolled_out(host, newer)
+    shutil.rmtree(host.root / "releases/2.0.0")
+    answered = host.step("rollback", wanted=newer)
+    assert "the release that a rollback would start is gone. Nothing was stopped." in answered.msg
     host.done("verify", wanted=newer)

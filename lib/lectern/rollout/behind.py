@@ -11,9 +11,10 @@ ASK_TIMEOUT_S = 60.0
 
 
 def refuse_unready(wanted: Wanted, kept: Before) -> None:
-    """Raise CallAPerson if the release that a rollback would start cannot use the database as it is now.
+    """Raise CallAPerson if the release that a rollback would start is gone, or cannot use the database as it is now.
 
-    That release is asked itself, by its own program: an older release knows best what it can read.
+    If the database is restored, too, it does not matter how it is now. Else that release is asked itself, by its own
+    program: an older release knows best what it can read.
     """
     if kept.link is None:
         return  # a rollback would start the old program
@@ -24,6 +25,8 @@ def refuse_unready(wanted: Wanted, kept: Before) -> None:
             f"{program}: the release that a rollback would start is gone. Nothing was stopped. Stage it again: "
             f"ansible-playbook playbooks/rollout.yml -e release={version} --tags prepare."
         )
+    if wanted.restore_database:
+        return
     argv = [str(program), "init", wanted.role, "--check", "--json"]
     answer = asyncio.run(process.run(argv, timeout_s=ASK_TIMEOUT_S, cwd=wanted.code_dir))
     if answer.returncode != 0:

@@ -62,7 +62,7 @@ def refuse_harm(wanted: Wanted, journal: Journal) -> None:
     copied = make.silent(wanted)
     if copied is None:
         return  # the rollback itself reports that it is missing
-    if journal.behind(wanted.id) is not None and not wanted.restore_database:
+    if journal.behind(wanted.id) is not None:
         behind.refuse_unready(wanted, copied.before)
     said = [] if wanted.even_on_air else on_air.cut_now(wanted, time.time())
     if said:
