@@ -313,6 +313,19 @@ def test_doctor_looks_at_a_streamers_own_needs(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("words", [("drain",), ("drain", "--off")], ids=" ".join)
+def test_a_database_that_cannot_be_written_is_told_in_words(tmp_path: Path, words: tuple[str, ...]) -> None:
+    """As that of the old program, to which nobody has typed `lectern init`."""
+    with closing(sqlite3.connect(tmp_path / "task_list.db")) as connection:
+        connection.execute("CREATE TABLE task_list (class_id TEXT PRIMARY KEY)")
+    done = lectern(tmp_path, *words, STREAMER_NAME="s1")
+    assert (done.returncode, done.stdout) == (2, ""), done.stderr
+    assert done.stderr.startswith("lectern: this is no streamer's database of this release (no such table: "), (
+        done.stderr
+    )
+    assert "lectern init" in done.stderr
+
+
 def test_a_drain_that_does_not_wait_is_a_drain_and_its_help_says_so(tmp_path: Path) -> None:
     """Who only wants to look must not take a streamer out of service."""
     engine = open_database(f"sqlite:///{tmp_path}/task_list.db")

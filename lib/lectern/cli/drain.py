@@ -12,8 +12,8 @@ from lectern import words
 from lectern.cli import places
 from lectern.cli.terms import Json, say
 from lectern.effects.rows import airings, leases
-from lectern.effects.rows.tables.engine import open_database, transaction
-from lectern.effects.rows.tables.look import looking
+from lectern.effects.rows.tables.engine import open_database
+from lectern.effects.rows.tables.look import looking, writing
 from lectern.errors import LecternError
 from lectern.settings import StreamerSettings
 
@@ -93,7 +93,7 @@ def _after(name: str) -> str:
 def _note(settings: StreamerSettings, since: float | None) -> None:
     engine = open_database(settings.database_url)
     try:
-        with transaction(engine) as connection:
+        with writing(engine, settings.role) as connection:
             leases.drain(connection, settings.name, since)
     finally:
         engine.dispose()

@@ -9,8 +9,8 @@ from lectern import words
 from lectern.cli import places
 from lectern.cli.terms import Json, say, typed
 from lectern.effects.rows import viewers
-from lectern.effects.rows.tables.engine import open_database, transaction
-from lectern.effects.rows.tables.look import looking
+from lectern.effects.rows.tables.engine import open_database
+from lectern.effects.rows.tables.look import looking, writing
 from lectern.errors import Misuse
 from lectern.wire import is_name
 
@@ -25,7 +25,7 @@ def add(name: str, institution: Institution = None, as_json: Json = False) -> No
         if not is_name(what):
             raise Misuse(f"{what!r}: use 1 to 250 of the characters A-Z a-z 0-9 _ . : -")
     settings = places.teacher().settings  # raises Misuse if there is no database
-    with transaction(open_database(settings.database_url)) as connection:
+    with writing(open_database(settings.database_url), "teacher") as connection:
         token = viewers.make(connection, name, institution, time.time())
     url = f"http://{settings.bind}/?token={token}"
     what = f"the classes of {institution}" if institution else "everything"
@@ -36,7 +36,7 @@ def add(name: str, institution: Institution = None, as_json: Json = False) -> No
 @app.command()
 def revoke(name: str) -> None:
     """Let a viewer look no longer."""
-    with transaction(open_database(places.teacher().settings.database_url)) as connection:
+    with writing(open_database(places.teacher().settings.database_url), "teacher") as connection:
         viewers.revoke(connection, typed(name))
     print(f"{name}: may look no longer")
 

@@ -1,4 +1,4 @@
-"""Opens a database only to read: makes and changes no file, and raises errors in words for what is missing."""
+"""Opens a database for a command: to read makes and changes no file; errors are in words, also for what is missing."""
 
 import sqlite3
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ from typing import Literal
 from sqlalchemy import Connection, Engine, NullPool, create_engine, event
 from sqlalchemy.exc import DBAPIError
 
-from lectern.effects.rows.tables.engine import BUSY_TIMEOUT_S, file_of, open_database, reading
+from lectern.effects.rows.tables.engine import BUSY_TIMEOUT_S, file_of, open_database, reading, transaction
 from lectern.errors import LecternError, Misuse
 
 INIT = "Make it with `lectern init`, or set the database URL; in which folder were you?"
@@ -56,11 +56,23 @@ def read_only(file: Path, mode: Literal["ro", "rw"]) -> sqlite3.Connection:
 @contextmanager
 def looking(engine: Engine, role: str) -> Iterator[Connection]:
     """One transaction that only reads; raises LecternError, in words, if the database is not what it should be."""
+    with _in_words(role, "read"), reading(engine) as connection:
+        yield connection
+
+
+@contextmanager
+def writing(engine: Engine, role: str) -> Iterator[Connection]:
+    """One transaction of a command that writes; raises LecternError, in words, as `looking` does."""
+    with _in_words(role, "written"), transaction(engine) as connection:
+        yield connection
+
+
+@contextmanager
+def _in_words(role: str, done: str) -> Iterator[None]:
     try:
-        with reading(engine) as connection:
-            yield connection
+        yield
     except DBAPIError as error:
         found, *_ = str(error.orig).splitlines() or [""]  # PostgreSQL adds the statement's line
         if found.startswith(_LACKS) or getattr(error.orig, "sqlstate", None) in _UNDEFINED:
             raise Misuse(f"this is no {role}'s database of this release ({found}). {INIT}") from error
-        raise LecternError(f"the {role}'s database cannot be read: {found}") from error
+        raise LecternError(f"the {role}'s database cannot be {done}: {found}") from error
