@@ -64,6 +64,15 @@ def test_a_teacher_that_a_run_leaves_out_is_still_let_in(tmp_path: Path, left_ou
     assert file.read_text() == HEAD + "".join(f"restrict {one}\n" for one in KEYS.values())
 
 
+def test_a_teacher_that_has_another_name_now_is_still_let_in(tmp_path: Path) -> None:
+    """Its key keeps the name under which it was made."""
+    file = tmp_path / ".ssh" / "authorized_keys"
+    played(tmp_path, "ecs_teachers.yml", "ecs1", {"teacher1": "ssh-ed25519 AAAAold lectern old-name"})
+    assert "AAAAold" in file.read_text()
+    played(tmp_path, "ecs_teachers.yml", "ecs1", {})
+    assert "AAAAold" in file.read_text()
+
+
 def test_a_key_that_a_teacher_has_no_more_and_one_of_nobody_lets_in_nobody(tmp_path: Path) -> None:
     file = tmp_path / ".ssh" / "authorized_keys"
     file.parent.mkdir()
