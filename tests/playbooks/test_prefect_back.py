@@ -1,0 +1,30 @@
+"""The way back of a Prefect server stops nothing if what it would go back to is gone."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml  # type: ignore[import-untyped]  # its types are a package of their own
+
+from tests.playbooks import here
+from tests.playbooks.here import ROOT
+
+TASKS = ROOT / "playbooks/roles/provision/tasks/prefect_back.yml"
+PLACES = ("backups/prefect-1/manifest.json", "releases/2.0.0/venv/bin/prefect")
+
+
+@pytest.mark.parametrize("gone", [None, *PLACES])
+def test_nothing_is_stopped_if_its_backup_or_its_release_is_gone(tmp_path: Path, gone: str | None) -> None:
+    """The nights' backups take that of an upgrade away after two weeks, and rollouts the release."""
+    for name in PLACES:
+        (tmp_path / name).parent.mkdir(parents=True)
+        if name != gone:
+            (tmp_path / name).touch()
+    was = {"from": f"{tmp_path}/releases/2.0.0", "backup": f"{tmp_path}/backups/prefect-1"}
+    (tmp_path / "prefect-upgrade.json").write_text(json.dumps(was))
+    tasks = yaml.safe_load(TASKS.read_text().replace("/etc/lectern", str(tmp_path)))
+    tasks[-1]["block"] = [{"command": f"touch {tmp_path}/stopped"}]
+    (tmp_path / "play.yml").write_text(json.dumps([{"hosts": "localhost", "gather_facts": False, "tasks": tasks}]))
+    done = here.played(tmp_path / "play.yml", "-i", "localhost,", "-e", json.dumps({"ansible_connection": "local"}))
+    assert (done.returncode, (tmp_path / "stopped").exists()) == ((2, False) if gone else (0, True)), done.stdout
+    assert ("Nothing was stopped" in done.stdout) is (gone is not None)
