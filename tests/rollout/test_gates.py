@@ -288,6 +288,34 @@ def test_a_database_with_a_wrong_table_is_in_the_way(host: Host, wanted: Fields)
     assert any("no column push_url" in one for one in refused(host, wanted))
 
 
+def test_a_database_that_lacks_a_class_of_the_one_before_is_in_the_way(
+    tmp_path: Path, prefect: str, database: redis.Redis
+) -> None:
+    """A teacher that gets a PostgreSQL, or a path that was changed: the new program would know of nothing."""
+    add = (
+        "INSERT INTO order_list (class_id, state, start_time, end_time, payload, received_at, updated_at)"
+        " VALUES (?, ?, 1, ?, '{}', 1, 1)"
+    )
+    with a_host(tmp_path, "teacher") as host:
+        wanted = host.wanted(redis_url=url_of(database).replace("//", "//:hidden@"), prefect_api_url=prefect)
+        wanted["env"]["PREFECT_API_AUTH_STRING"] = f"admin:{PASSWORD}"
+        host.done("backup", wanted=wanted)
+        host.done("window", wanted=wanted)
+        other, later = {**wanted, "database": str(host.code / "other.db")}, time.time() + 9000
+        with closing(sqlite3.connect(host.database, timeout=20)) as connection, connection:
+            connection.executemany(add, [("c-over", "ready", 2), ("c-no", "refused", later)])
+        host.done("preflight", wanted=other)
+        with closing(sqlite3.connect(host.database, timeout=20)) as connection, connection:
+            connection.execute(add, ("c-7", "ready", later))
+        said = " ".join(refused(host, other))
+        assert f"'c-7': booked in {host.database}, and not in {other['database']}" in said
+        assert "-e rollout_other_database=true" in said
+        host.done("preflight", wanted={**other, "other_database": True})
+        with closing(sqlite3.connect(host.database, timeout=20)) as connection:
+            connection.execute("VACUUM INTO ?", (other["database"],))
+        host.done("preflight", wanted=other)
+
+
 def test_a_missing_old_database_is_in_the_way(host: Host, wanted: Fields) -> None:
     wanted["database"] = str(host.code / "other.db")
     assert any("the old program's database is not there" in one for one in refused(host, wanted))

@@ -11,7 +11,7 @@ from redis.exceptions import NoPermissionError
 
 from lectern.effects.redis import address, rekey
 from lectern.errors import LecternError, Misuse
-from lectern.rollout import on_air, plan, playout, redis_keys, rollback
+from lectern.rollout import on_air, other_database, plan, playout, redis_keys, rollback
 from lectern.rollout.answer import Answer, Failed
 from lectern.rollout.backup import make
 from lectern.rollout.backup.copies import sha256
@@ -135,6 +135,12 @@ def settings(wanted: Wanted) -> Iterator[str]:
     files.refuse_useless(wanted)
 
 
+def left_behind(wanted: Wanted) -> Iterator[str]:
+    """Refuse if classes would stay behind in another database."""
+    if (why := other_database.refusal(wanted, time.time())) is not None:
+        yield why
+
+
 def programs(wanted: Wanted) -> Iterator[str]:
     """Refuse if the wget that the settings name is missing."""
     path = wanted.env.get("wget_path", "wget")
@@ -205,7 +211,7 @@ def rules(wanted: Wanted) -> Iterator[str]:
 
 
 _ALWAYS: tuple[Gate, ...] = (other_rollout, release, places, silence, settings, redis, prefect)
-_BEFORE: tuple[Gate, ...] = (*_ALWAYS, room, database_schema, programs, classes, rules, adoptable)
+_BEFORE: tuple[Gate, ...] = (*_ALWAYS, room, database_schema, left_behind, programs, classes, rules, adoptable)
 _GATES: dict[State, tuple[Gate, ...]] = {
     "untouched": _BEFORE,
     "rolledback": _BEFORE,

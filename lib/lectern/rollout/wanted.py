@@ -12,7 +12,15 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from lectern.errors import Misuse
 
 _HOW_NOT_WHAT = frozenset(
-    {"restore_database", "health_timeout_s", "quiet_minutes", "keep", "even_on_air", "unmatched_rules"}
+    {
+        "restore_database",
+        "health_timeout_s",
+        "quiet_minutes",
+        "keep",
+        "even_on_air",
+        "unmatched_rules",
+        "other_database",
+    }
 )
 """Fields that say how to roll out, not what: with other values of them it is still the same rollout."""
 _DOCUMENTED = ("wget_path", "DOWNLOAD_RATE", "MAX_VIDEO_NUM", "MAX_VIDEO_SIZE")
@@ -88,6 +96,8 @@ class Wanted(BaseModel):
     even_on_air: bool = False
     unmatched_rules: bool = False
     """Whether a person has confirmed that the inventory's rules need not match any key."""
+    other_database: bool = False
+    """Whether a person has confirmed that classes may stay behind in the database of before."""
 
     again: int = Field(0, ge=0)
     """How many rollouts of the same stand below another one on this host; `journal.named` finds it out."""
