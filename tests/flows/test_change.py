@@ -141,6 +141,7 @@ def test_a_change_by_hand_is_planned_and_sent_and_answered(stage: Stage) -> None
     booking = stage.booking(stage.town.record(), starts_in_s=900)
     class_id = stage.book(booking)
     stage.answer(class_id)
+    wait_until(lambda: stage.order(class_id)["answered_at"], description="it is noted that it was answered")
     before = stage.order(class_id)
     end = str(booking["end_time"] + 600)
     planned = stage.lectern("teacher", "change", class_id, "--end", end, "--dry-run")
