@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine
 
-from lectern.effects.rows import schema
 from lectern.effects.rows.tables.engine import open_database
+from tests import laid
 from tests.stage import STAGES, Stage, Town, staged
 from tests.stage.postgres import Databases, postgres_server
 from town import programs
@@ -44,18 +44,17 @@ def postgresql() -> Iterator[Databases]:
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def teacher_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """An empty database of a teacher: whatever is claimed of its rows holds on both kinds."""
+    """A database of a teacher with its tables: whatever is claimed of its rows holds on both kinds."""
     if request.param == "sqlite":
-        return f"sqlite:///{tmp_path}/teacher.db"
+        return f"sqlite:///{laid.database('teacher', tmp_path / 'teacher.db')}"
     found: Databases = request.getfixturevalue("postgresql")
-    return found.fresh()
+    return found.laid()
 
 
 @pytest.fixture
 def teacher_engine(teacher_url: str) -> Iterator[Engine]:
-    """The same, opened, with all its tables."""
+    """The same, opened."""
     engine = open_database(teacher_url)
-    schema.upgrade(engine, "teacher")
     yield engine
     engine.dispose()
 

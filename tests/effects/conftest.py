@@ -18,8 +18,8 @@ import pytest
 from sqlalchemy import Engine
 
 from lectern.effects.ecs import ssh
-from lectern.effects.rows import schema
 from lectern.effects.rows.tables.engine import open_database
+from tests import laid
 from tests.effects.redis_servers import empty_redis, redis_of_a_module
 from town.ports import free_port
 
@@ -268,7 +268,6 @@ def _listens(port: int) -> bool:
 @pytest.fixture
 def streamer_engine(tmp_path: Path) -> Iterator[Engine]:
     """A streamer's database with all its tables."""
-    engine = open_database(f"sqlite:///{tmp_path}/task_list.db")
-    schema.upgrade(engine, "streamer")
+    engine = open_database(f"sqlite:///{laid.database('streamer', tmp_path / 'task_list.db')}")
     yield engine
     engine.dispose()

@@ -1,22 +1,16 @@
 """Hosts without processes: settings and a database, for what is done in one transaction."""
 
-import atexit
-import shutil
 import time
-from functools import cache
 from pathlib import Path
-from tempfile import mkdtemp
 from typing import Any, cast
 
 from sqlalchemy import Engine
 
 from flows.host import Host
-from lectern.effects.rows import schema
-from lectern.effects.rows.schema import Role
 from lectern.effects.rows.tables import streamer as at_streamer
 from lectern.effects.rows.tables import teacher as at_teacher
-from lectern.effects.rows.tables.engine import open_database
 from lectern.settings import GIBIBYTE, StreamerSettings, TeacherSettings
+from tests.laid import database as database  # noqa: PLC0414 (asked for here, too)
 
 ALIVE = ["streamer1", "streamer2"]
 NOBODY = cast("Any", None)
@@ -47,23 +41,6 @@ def streamer(
         max_video_num=max_num,
     )
     return Host(settings, engine, at_streamer.journal, NOBODY, NOBODY)
-
-
-@cache
-def _template(role: Role) -> Path:
-    folder = Path(mkdtemp(prefix="lectern-test-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    path = folder / f"{role}.db"
-    engine = open_database(f"sqlite:///{path}")
-    schema.upgrade(engine, role)
-    engine.dispose()
-    return path
-
-
-def database(role: Role, path: Path) -> Path:
-    """A new database of *role* at *path*."""
-    shutil.copy(_template(role), path)
-    return path
 
 
 def now() -> float:

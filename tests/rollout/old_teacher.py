@@ -8,7 +8,7 @@ import redis
 from sqlalchemy import Engine
 
 from lectern.commands import parse
-from lectern.effects.rows import bookings, inbox, renditions, schema, transcodings
+from lectern.effects.rows import bookings, inbox, renditions, transcodings
 from lectern.effects.rows.tables.engine import open_database, transaction
 from lectern.effects.rows.tables.teacher import journal
 from lectern.facts import Attempt, Order
@@ -16,6 +16,7 @@ from lectern.messages import Booking
 from lectern.rollout.takeover.old_waiting import Names
 from lectern.rollout.takeover.teacher import Adoption, OldLists
 from lectern.states import Backend, RenditionState, Resolution
+from tests import laid
 from tests.strategies import NOW
 
 P720 = Resolution.P720
@@ -31,8 +32,7 @@ def a_file(tmp_path: Path) -> Path:
 
 @pytest.fixture(name="engine")
 def a_database(file: Path) -> Iterator[Engine]:
-    made = open_database(f"sqlite:///{file}")
-    schema.upgrade(made, "teacher")
+    made = open_database(f"sqlite:///{laid.database('teacher', file)}")
     yield made
     made.dispose()
 

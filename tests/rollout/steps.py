@@ -3,7 +3,6 @@
 import contextlib
 import io
 import json
-import multiprocessing
 import os
 import sys
 import traceback
@@ -12,13 +11,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from tests.stage.forked import PROCESSES
+
 Fields = dict[str, Any]
 TIMEOUT_S = 110.0
-
-_PROCESSES = multiprocessing.get_context("forkserver")
-_PROCESSES.set_forkserver_preload(
-    [f"lectern.rollout.{name}" for name in ("window", "gates", "verify", "commands")] + ["lectern.cli", __name__]
-)
 
 
 @dataclass(frozen=True)
@@ -42,7 +38,7 @@ class Step:
         self._folder = TemporaryDirectory(prefix="step")
         here = Path(self._folder.name)
         self._out, self._err = here / "out", here / "err"
-        self._process = _PROCESSES.Process(target=_run, args=(words, wanted, fault, str(self._out), str(self._err)))
+        self._process = PROCESSES.Process(target=_run, args=(words, wanted, fault, str(self._out), str(self._err)))
         self._process.start()
         self._ended = False
 

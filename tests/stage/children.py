@@ -10,13 +10,22 @@ from pathlib import Path
 
 import psutil
 
+from tests.stage.forked import Forked
 from tests.stage.waiting import wait_until
 
 UP_S = 90.0
 """A resident process is up within 4 to 8 s on an idle machine; other tests may run beside these."""
 
+LECTERN = (sys.executable, "-c", "from lectern.cli import main; main()")
+"""How tests start the command; it is a fork unless LECTERN_BY_EXEC is set, which costs seconds of each start."""
+
 # A child dies with the tests, even where they are killed: the setting survives the exec.
 _MORTAL = "import ctypes,os,sys; ctypes.CDLL(None).prctl(1, 9); os.execvp(sys.argv[1], sys.argv[1:])"
+
+
+def is_forked(argv: Sequence[str]) -> bool:
+    """Whether *argv* is the command, which need not be started from nothing."""
+    return tuple(argv[: len(LECTERN)]) == LECTERN and not os.environ.get("LECTERN_BY_EXEC")
 
 
 class Child:
@@ -24,17 +33,25 @@ class Child:
 
     def __init__(self, argv: Sequence[str], environment: Mapping[str, str], log: Path) -> None:
         self.log = log
-        with log.open("ab") as sink:
-            self._process = subprocess.Popen(
+        self._process: Forked | subprocess.Popen[bytes]
+        if is_forked(argv):
+            log.touch()  # the fork writes to it a moment later, and it is read at once
+            self._process = Forked(argv[len(LECTERN) :], environment, log.parent, log)
+        else:
+            self._process = self._popen(argv, environment)
+        self.pid = self._process.pid
+
+    def _popen(self, argv: Sequence[str], environment: Mapping[str, str]) -> "subprocess.Popen[bytes]":
+        with self.log.open("ab") as sink:
+            return subprocess.Popen(
                 [sys.executable, "-S", "-c", _MORTAL, *argv],
                 env=dict(environment),
                 stdin=subprocess.DEVNULL,
                 stdout=sink,
                 stderr=sink,
-                cwd=log.parent,
+                cwd=self.log.parent,
                 start_new_session=True,
             )
-        self.pid = self._process.pid
 
     @property
     def exit_code(self) -> int | None:

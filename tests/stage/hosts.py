@@ -5,14 +5,14 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from lectern.commands import PUBLISHED
-from tests.stage.children import Child
+from tests.stage import forked
+from tests.stage.children import LECTERN, Child, is_forked
 from tests.stage.ear import Ear
 from tests.stage.leases import grant
 from tests.stage.town import Town
@@ -22,7 +22,6 @@ from town.oss_transcoder import OssTranscoder
 from town.ports import HOST
 
 SECRET = "made-up-key"
-_LECTERN = (sys.executable, "-c", "from lectern.cli import main; main()")
 _numbers = itertools.count(1)
 
 
@@ -38,7 +37,7 @@ class Hosts:
         self.playouts: dict[str, Child] = {}
         self._sockets = Path(tempfile.mkdtemp(prefix="playout-"))  # a socket's path has to be short
         self.own: dict[str, dict[str, str]] = {}  # settings of one host
-        self.launcher: Sequence[str] = _LECTERN
+        self.launcher: Sequence[str] = LECTERN
         self._initialised: set[str] = set()
         self._children: list[Child] = []
         channels = [
@@ -132,8 +131,10 @@ class Hosts:
 
     def lectern(self, who: str, *arguments: str, text: str | None = None) -> "subprocess.CompletedProcess[str]":
         """Run ``lectern …`` on the host *who* to its end."""
+        if is_forked(LECTERN):
+            return forked.run(arguments, self.environment(who), self.folder, text, timeout_s=120)
         return subprocess.run(
-            [*_LECTERN, *arguments],
+            [*LECTERN, *arguments],
             env=self.environment(who),
             cwd=self.folder,
             capture_output=True,
