@@ -5,9 +5,13 @@ import os
 import shutil
 import socket
 import subprocess
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
+
+import av
 
 from tests.playout.receiver import HOST, wait_until
 from town.ports import free_port
@@ -95,19 +99,44 @@ def push(path: Path, url: str) -> "subprocess.Popen[bytes]":
     return subprocess.Popen(argv)
 
 
-def packets(path: Path) -> list[str]:
-    """What ffprobe says of each sound and picture: kind, times, duration, size, flags and checksum of its data."""
-    entries = "packet=codec_type,pts,dts,duration,size,flags,data_hash"
-    argv = ["ffprobe", "-v", "error", "-show_entries", entries, "-show_data_hash", "crc32", "-of", "csv", str(path)]
-    found = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=True).stdout
-    return [line.rstrip(",") for line in found.splitlines() if not line.startswith("packet,data")]  # a server's own
+class Packet(NamedTuple):
+    """One sound or picture of a recording; its times are in milliseconds."""
+
+    kind: str
+    pts: int | None
+    dts: int | None
+    duration: int | None
+    size: int
+    is_keyframe: bool
+    is_whole: bool
+    data_crc32: int
 
 
-def timed(path: Path, kind: str) -> list[tuple[int, int, str]]:
-    """Of each packet of a kind its two times in milliseconds, and what else ffprobe says of it."""
+def packets(path: Path) -> list[Packet]:
+    """Every sound and picture of a recording, in its order; a server's own data is passed over."""
+    with av.open(path) as media:
+        return [
+            Packet(
+                one.stream.type,
+                one.pts,
+                one.dts,
+                one.duration,
+                one.size,
+                one.is_keyframe,
+                not (one.is_corrupt or one.is_discard),
+                zlib.crc32(bytes(one)),
+            )
+            for one in media.demux(*media.streams.video, *media.streams.audio)
+            if one.size  # the last one of each stream is empty
+        ]
+
+
+def timed(path: Path, kind: str) -> list[tuple[int, int, Packet]]:
+    """Of each packet of a kind its two times in milliseconds, and the packet without them."""
     found = []
-    for line in packets(path):
-        _, of_kind, pts, dts, _, rest = line.split(",", 5)
-        if of_kind == kind:
-            found.append((int(pts), int(dts), rest))
+    for one in packets(path):
+        if one.kind == kind:
+            assert one.pts is not None
+            assert one.dts is not None
+            found.append((one.pts, one.dts, one._replace(pts=None, dts=None)))
     return found

@@ -185,6 +185,4 @@ def test_nginx_keeps_a_session_that_is_handed_over_and_refuses_in_its_way(tmp_pa
     argv = ["ffmpeg", "-v", "error", "-i", str(tmp_path / "n/records/ours.flv"), "-f", "null", "-"]
     decoded = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=True)
     assert decoded.stderr == ""
-    assert [one[7:] for one in servers.packets(tmp_path / "n/records/ours.flv")] == [
-        one[7:] for one in servers.packets(path)
-    ]
+    assert servers.packets(tmp_path / "n/records/ours.flv") == servers.packets(path)
