@@ -364,3 +364,10 @@ def test_a_viewers_token_is_made_once_listed_without_it_and_revoked(teacher: Pat
 
 def test_a_viewers_name_is_no_markup_and_no_path(teacher: Path) -> None:
     assert lectern(teacher, "viewer", "add", "<b>").returncode == 2
+
+
+def test_an_empty_institution_is_none_and_not_all_of_them(teacher: Path) -> None:
+    """An empty variable of a shell must not let a school see the classes of the others."""
+    refused = lectern(teacher, "viewer", "add", "school", "--institution", "")
+    assert (refused.returncode, "1 to 250" in refused.stderr) == (2, True)
+    assert "school" not in lectern(teacher, "viewer", "ls").stdout

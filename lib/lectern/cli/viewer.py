@@ -21,14 +21,14 @@ Institution = Annotated[str | None, typer.Option("--institution", help="See the 
 @app.command()
 def add(name: str, institution: Institution = None, as_json: Json = False) -> None:
     """Make a token; it is printed once, and nobody can read it again."""
-    for what in (name, *([institution] if institution else [])):
-        if not is_name(what):
+    for what in (name, institution):
+        if what is not None and not is_name(what):  # an empty institution is no institution, not all of them
             raise Misuse(f"{what!r}: use 1 to 250 of the characters A-Z a-z 0-9 _ . : -")
     settings = places.teacher().settings  # raises Misuse if there is no database
     with writing(open_database(settings.database_url), "teacher") as connection:
         token = viewers.make(connection, name, institution, time.time())
     url = f"http://{settings.bind}/?token={token}"
-    what = f"the classes of {institution}" if institution else "everything"
+    what = f"the classes of {institution}" if institution is not None else "everything"
     lines = [f"{name} sees {what} at {url}", "In a calendar: the same address with /timetable.ics before the ?."]
     say(as_json, {"name": name, "institution": institution, "token": token, "url": url}, lines)
 
@@ -47,5 +47,6 @@ def ls(as_json: Json = False) -> None:
     place = places.teacher()
     with looking(place.engine, "teacher") as connection:
         found = viewers.everybody(connection)
-    lines = [f"{one.name}  {one.institution or 'everything'}  since {words.moment(one.made_at)}" for one in found]
+    seen = {one.name: "everything" if one.institution is None else one.institution for one in found}
+    lines = [f"{one.name}  {seen[one.name]}  since {words.moment(one.made_at)}" for one in found]
     say(as_json, {"viewers": [vars(one) for one in found]}, lines or ["Nobody; make a token: lectern viewer add NAME"])

@@ -213,7 +213,7 @@ def of_class(
 
 def for_calendar(connection: Connection, viewer: Viewer, institution: str | None, now: float) -> list[Booked]:
     """The classes from yesterday to 30 days ahead that are neither refused nor cancelled; at most CALENDAR_ROWS."""
-    wanted = viewer.institution or institution
+    wanted = institution if viewer.institution is None else viewer.institution
     found = timetable.not_dropped(connection, timetable.Span(now - DAY_S, now + 30 * DAY_S, wanted), CALENDAR_ROWS)
     return [one.booked for one in found if one.booked is not None]
 
