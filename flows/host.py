@@ -6,7 +6,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextvars import ContextVar, copy_context
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -163,12 +163,18 @@ class Host(Generic[S]):
 
     async def look(self, work: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Read with *work* in one transaction, in a thread, without waiting for a writer."""
+        return await self.look_in(_READING, work, *args, **kwargs)
+
+    async def look_in(
+        self, threads: Executor, work: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """As `look`, in one of *threads*: work that takes seconds must not hold up the reads that answer bookings."""
 
         def go() -> T:
             with reading(self.engine) as connection:
                 return work(connection, *args, **kwargs)
 
-        return await asyncio.get_running_loop().run_in_executor(_READING, copy_context().run, go)
+        return await asyncio.get_running_loop().run_in_executor(threads, copy_context().run, go)
 
     def living_now(self, within_s: float = math.inf) -> list[str]:
         """The names of the streamers that this teacher has heard lately, and in the last *within_s* seconds."""

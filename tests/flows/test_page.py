@@ -3,6 +3,7 @@
 import asyncio
 import json
 import re
+import threading
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -14,7 +15,9 @@ import pytest_asyncio
 from sqlalchemy import Engine, insert
 from starlette.applications import Starlette
 
+from flows import as_run as as_run_page
 from flows.host import Host
+from flows.resident.page import routes
 from flows.resident.page.routes import Page
 from lectern import errors, message_schema
 from lectern import words as written
@@ -140,6 +143,44 @@ async def test_guessing_tokens_is_slow(client: httpx.AsyncClient) -> None:
     found = [(await client.get("/?token=guess")).status_code for _ in range(25)]
     assert found[0] == 401
     assert found[-1] == 429
+
+
+async def test_an_address_without_tries_left_costs_no_read_of_the_database(
+    client: httpx.AsyncClient, host: Host[TeacherSettings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(viewers, "of_token", lambda _connection, token: asked.append(token))
+    answers = [(await client.get(f"/?token=guess-{n}")).status_code for n in range(100)]
+    assert (len(asked), answers.count(429)) == (answers.count(401), 100 - len(asked))
+    assert len(asked) < 100
+
+
+async def test_pages_that_take_long_hold_up_no_read_and_no_more_of_them_wait_than_have_room(
+    client: httpx.AsyncClient, host: Host[TeacherSettings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two pages at once in threads of their own; the reads that answer bookings go on beside them."""
+    let_go, begun = threading.Event(), list[int]()
+    made = as_run_page.made
+
+    def slow(*args: Any) -> Any:
+        begun.append(1)
+        assert let_go.wait(30)
+        return made(*args)
+
+    monkeypatch.setattr(as_run_page, "made", slow)
+    monkeypatch.setattr(routes, "MOST_WAITING", 4)
+    await let_in(client, host)
+    asked = [asyncio.create_task(client.get("/as-run")) for _ in range(9)]
+    try:
+        refused = await asyncio.wait(asked, return_when=asyncio.FIRST_COMPLETED, timeout=30)
+        assert await asyncio.wait_for(host.look(viewers.everybody), 30)
+        assert len(begun) <= 2
+        assert {one.result().status_code for one in refused[0]} == {503}
+        assert {one.result().headers["retry-after"] for one in refused[0]} == {"5"}
+    finally:
+        let_go.set()
+    answers = [one.status_code for one in await asyncio.gather(*asked)]
+    assert (answers.count(200), answers.count(503)) == (6, 3)
 
 
 async def test_a_revoked_token_lets_nobody_in(client: httpx.AsyncClient, host: Host[TeacherSettings]) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from urllib.parse import urlencode
 
@@ -36,8 +37,11 @@ HEADERS = {
 FRESH_S = 2.0
 """Seconds for which the status of the streamers is reused, and within which Redis must answer."""
 
-AT_ONCE = 4
-"""Number of pages that are rendered at the same time, so that the platform's messages get their turn."""
+AT_ONCE = 2
+"""Number of pages that are read and rendered at the same time, so that the platform's messages get their turn."""
+
+MOST_WAITING = 30
+"""Number of requests that wait for their turn; a further one is refused with 503 until there is room."""
 
 LINES = 2_000
 """Number of classes of a day that are shown; ``lectern report`` has them all."""
@@ -54,7 +58,8 @@ class Page:
     def __init__(self, host: Host[TeacherSettings]) -> None:
         self._host = host
         self._rates, self._tries = Rates(BURST, EACH_S), Rates(TRIES, 1.0)
-        self._gate = asyncio.Semaphore(AT_ONCE)
+        self._gate, self._waiting = asyncio.Semaphore(AT_ONCE), 0
+        self._threads = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="page")
         self._words: tuple[float, Mapping[str, Word] | None] = (0.0, None)  # until when they are fresh, monotonic
         made = Environment(loader=PackageLoader("flows.resident.page"), autoescape=True, trim_blocks=True)
         made.filters |= {"moment": written.moment, "clock": written.clock, "span": written.span}
@@ -78,17 +83,28 @@ class Page:
         async def answer(request: Request) -> Response:
             token = request.query_params.get("token") or request.cookies.get(COOKIE) or ""
             address = request.client.host if request.client else ""
+            if token and not self._tries.has_left(address):
+                return _later("Too many wrong tokens; wait a minute.", 429, 60)
             viewer = await self._host.look(viewers.of_token, token) if token and len(token) < 100 else None
             if viewer is None:
-                if token and not self._tries.allow(address):
-                    return PlainTextResponse("Too many wrong tokens; wait a minute.", 429, HEADERS)
+                if token:
+                    self._tries.allow(address)
                 return self._shown(request, "closed.html", 401)
             if not self._rates.allow(viewer.name):
-                return PlainTextResponse("Too many requests; wait a few seconds.", 429, HEADERS | {"Retry-After": "5"})
+                return _later("Too many requests; wait a few seconds.", 429, 5)
             if request.query_params.get("token") and not request.url.path.endswith(".ics"):
                 return _remembered(request, token)
-            async with self._gate:
+            if self._waiting >= MOST_WAITING:
+                return _later("Too many pages are asked for at once; wait a few seconds.", 503, 5)
+            self._waiting += 1
+            try:
+                await self._gate.acquire()
+            finally:
+                self._waiting -= 1
+            try:
                 return await handler(request, viewer)
+            finally:
+                self._gate.release()
 
         return answer
 
@@ -97,7 +113,7 @@ class Page:
         begins = view.begin_of_day(time.time(), request.query_params.get("day"))
         page = min(_number(request.query_params.get("page")), 999)
         words, name = await self._heard(), self._host.settings.name
-        found = await self._host.look(view.of_day, viewer, words, name, begins, page)
+        found = await self._host.look_in(self._threads, view.of_day, viewer, words, name, begins, page)
         chart = _charts(found, labels.of(_language(request))) if viewer.institution is None else ""
         return self._shown(request, "day.html", viewer=viewer, host=name, chart=chart, **view.fields_of(found))
 
@@ -105,7 +121,7 @@ class Page:
         """The account of one class, as ``lectern explain`` gives it."""
         class_id = request.path_params["class_id"]
         words, name = await self._heard(), self._host.settings.name
-        found = await self._host.look(view.of_class, viewer, words, name, class_id)
+        found = await self._host.look_in(self._threads, view.of_class, viewer, words, name, class_id)
         if not isinstance(found, view.OneClass):
             return self._shown(request, "none.html", 404, class_id=class_id, why=found)
         return self._shown(request, "class.html", found=found, viewer=viewer)
@@ -115,7 +131,7 @@ class Page:
         today = view.begin_of_day(time.time())
         begins = view.begin_of_day(today - view.DAY_S / 2, request.query_params.get("day"))
         until = view.begin_of_day(begins + 1.5 * view.DAY_S)
-        found = await self._host.look(as_run.made, begins, until, viewer.institution)
+        found = await self._host.look_in(self._threads, as_run.made, begins, until, viewer.institution)
         names = ("institution", *found.whole().told())
         rows = [as_run.cells(one) for one in found.lines[:LINES]]
         given: dict[str, Any] = {
@@ -132,7 +148,7 @@ class Page:
         now, wanted = time.time(), request.query_params.get("institution")
         if viewer.institution not in {None, wanted or viewer.institution}:
             return PlainTextResponse(f"This token is for {viewer.institution}.", 403, HEADERS)
-        booked = await self._host.look(view.for_calendar, viewer, wanted, now)
+        booked = await self._host.look_in(self._threads, view.for_calendar, viewer, wanted, now)
         text = calendar.calendar(booked, self._host.settings.name, now)
         return Response(text, media_type="text/calendar; charset=utf-8", headers=HEADERS)
 
@@ -179,6 +195,11 @@ class Page:
             "now": time.time(),
         }
         return HTMLResponse(self._templates.get_template(template).render(**given, **fields), status, HEADERS)
+
+
+def _later(why: str, status: int, seconds: int) -> Response:
+    """Refuse a request because there are too many; it may be sent again after *seconds*."""
+    return PlainTextResponse(why, status, HEADERS | {"Retry-After": str(seconds)})
 
 
 def _remembered(request: Request, token: str) -> Response:

@@ -21,12 +21,16 @@ class Bucket:
     left: float
     at: float = field(default_factory=time.monotonic)
 
-    def take(self, most: float, each_s: float) -> bool:
-        """Take one request; returns False if none is left."""
+    def has_left(self, most: float, each_s: float) -> bool:
+        """Whether a request is left."""
         now = time.monotonic()
         self.left = min(most, self.left + (now - self.at) * each_s)
         self.at = now
-        if self.left < 1:
+        return self.left >= 1
+
+    def take(self, most: float, each_s: float) -> bool:
+        """Take one request; returns False if none is left."""
+        if not self.has_left(most, each_s):
             return False
         self.left -= 1
         return True
@@ -38,6 +42,11 @@ class Rates:
     def __init__(self, most: float, each_s: float) -> None:
         self._most, self._each_s = most, each_s
         self._buckets: OrderedDict[str, Bucket] = OrderedDict()
+
+    def has_left(self, name: str) -> bool:
+        """Whether *name* may ask now; nothing is taken from its bucket."""
+        bucket = self._buckets.get(name)
+        return bucket is None or bucket.has_left(self._most, self._each_s)
 
     def allow(self, name: str) -> bool:
         """Whether *name* may ask now; if so, one request is taken from its bucket."""
