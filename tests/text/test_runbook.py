@@ -4,12 +4,14 @@ import getpass
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
 import pytest
 import typer
 
+from lectern import __version__
 from lectern.cli.app import COMMANDS, app
 from lectern.effects.rows import schema
 from lectern.effects.rows.tables.engine import open_database
@@ -47,6 +49,17 @@ def test_each_section_has_the_five_parts_in_their_order(heading: str) -> None:
 @pytest.mark.parametrize("what", ["watch a booking", "retry a failed run", "cancel a class", "evict", "start and stop"])
 def test_the_daily_work_is_explained(what: str) -> None:
     assert any(heading.startswith("How do I") and what in heading for heading in SECTIONS)
+
+
+def test_readme_and_changelog_speak_of_the_version_that_is_built() -> None:
+    """Hosts refuse a second release under a version that they have; so there is one, and one chapter about it."""
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    for name in ("README.md", "README.zh.md"):
+        readme = (ROOT / name).read_text(encoding="utf-8")
+        assert {*re.findall(r"release=(\d[\w.]*)", readme), *re.findall(r"lectern-(\d[\w.]*)-", readme)} == {version}
+    chapters = re.findall(r"^## (.+)$", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), flags=re.MULTILINE)
+    assert chapters[0] == version
+    assert __version__ == version
 
 
 SOURCES = "".join(
