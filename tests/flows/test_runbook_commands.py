@@ -72,7 +72,9 @@ IN_STORIES = {
     "redis-cli RENAMENX KEY KEY.old",
     "redis-cli TYPE KEY",
     "supervisorctl -c /etc/lectern/supervisord.conf start prefect",
+    "supervisorctl -c /etc/lectern/supervisord.conf restart playout",
     "supervisorctl -c /etc/lectern/supervisord.conf restart redis",
+    "supervisorctl restart lectern-streamer",
     "supervisorctl restart lectern-teacher",
     "supervisorctl start all",
     "supervisorctl start lectern-streamer",
@@ -98,11 +100,17 @@ ELSEWHERE = {
 }
 
 NEEDS_SYSTEMD = {"systemctl start lectern-prefect", "systemctl restart redis-server", "timedatectl"}
-NEEDS_SYSTEMD |= {"systemctl status lectern-backup"}
+NEEDS_SYSTEMD |= {"systemctl restart lectern-playout", "systemctl status lectern-backup"}
 INSTALLS = {"apt-get install ffmpeg wget curl"}
 NAMED = {"curl -I", "dmesg", "lectern", "lectern deploy", "lectern explain", "lectern init"}
 NAMED |= {"lectern playout --dir PLAYOUT_DIR", "lectern playout --dir PLAYOUT_DIR status", "lectern playout status"}
-NAMED |= {"ansible-playbook", "supervisorctl stop", "lectern backup streamer", "lectern backup teacher"}
+NAMED |= {
+    "ansible-playbook",
+    "supervisorctl restart",
+    "supervisorctl stop",
+    "lectern backup streamer",
+    "lectern backup teacher",
+}
 """In prose, without what they want to be typed with."""
 
 PROGRAMS = "ansible-playbook ansible-vault apt-get cat chronyc cp curl date df dmesg ffmpeg ffprobe fuser journalctl"
@@ -195,6 +203,14 @@ def office(town: Town, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Off
         stage.init("teacher", "streamer1")
         lectern = [sys.executable, "-c", "from lectern.cli import main; main()", "serve"]
         prefect = [sys.executable, "-m", "prefect", "server", "start", "--host", HOST, "--port", str(prefect_port)]
+        playout = [
+            sys.executable,
+            "-c",
+            "from lectern.cli import main; main()",
+            "playout",
+            "--dir",
+            str(folder / "air"),
+        ]
         redis = [programs.redis_server(), "--port", str(redis_port), "--bind", HOST, "--save", "", "--dir", str(folder)]
         home = {**town.environment, "PREFECT_HOME": str(folder / "prefect")}
         conf = SUPERVISORD.format(folder=folder)
@@ -204,6 +220,7 @@ def office(town: Town, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Off
         streamer = stage.environment("streamer1")
         conf += supervised(folder, "lectern-streamer", [*lectern, "streamer"], streamer, autostart=True)
         conf += supervised(folder, "redis", redis, town.environment, autostart=False)
+        conf += supervised(folder, "playout", playout, town.environment, autostart=False)
         conf += supervised(folder, "prefect", prefect, home, autostart=False)
         (folder / "supervisord.conf").write_text(conf)
         argv = [sys.executable, "-m", "supervisor.supervisord", "-c", str(folder / "supervisord.conf")]
@@ -314,7 +331,8 @@ def test_hosts_and_servers_are_stopped_and_started(office: Office) -> None:
 
     assert office.type("supervisorctl stop all").returncode == 0
     assert "RUNNING" not in office.states().values()
-    for one in ("start lectern-teacher", "start lectern-streamer", "restart lectern-teacher"):
+    both = ("lectern-teacher", "lectern-streamer")
+    for one in (f"{verb} {program}" for verb in ("start", "restart") for program in both):
         done = office.type(f"supervisorctl {one}")
         assert "started" in done.stdout, done.stdout
     wait_until(all_run, description="both run")
@@ -325,11 +343,12 @@ def test_hosts_and_servers_are_stopped_and_started(office: Office) -> None:
         ),
         description="the log has its first lines",
     )
-    assert "started" in office.type("supervisorctl -c /etc/lectern/supervisord.conf restart redis").stdout
-    assert office.states()["redis"] == "RUNNING"
+    for one in ("redis", "playout"):
+        assert "started" in office.type(f"supervisorctl -c /etc/lectern/supervisord.conf restart {one}").stdout
+        assert office.states()[one] == "RUNNING"
     assert "started" in office.type("supervisorctl -c /etc/lectern/supervisord.conf start prefect").stdout
     wait_until(lambda: answers(office.words["new Prefect"]), timeout_s=90, description="Prefect is up")
     office.type("supervisorctl stop all")
     done = office.type("supervisorctl start all")
-    assert done.stdout.count("started") == 4
+    assert done.stdout.count("started") == 5
     wait_until(all_run, description="both run again")
