@@ -31,6 +31,7 @@ class Keeper:
         self._session = ""
         host.claim = uuid4().hex
         self._ours = False  # whether the lease was ours at the last answered beat
+        self._lease = decide.Lease()
         self._trouble = False
         self._was_held = False
         self._looking: asyncio.Task[None] | None = None
@@ -65,23 +66,28 @@ class Keeper:
             if not isinstance(error, (RedisError, OSError)):
                 await trouble.say(self._host, "lease", error, AGAIN_S)
             self._host.hears = False
+            self._take(decide.Answer.NONE, asked_at)
             await (asking or self._ask())
             if not self._trouble:
                 log.warning("redis: no heartbeat: %s", str(error) or "no answer in time")
             self._trouble = True
             return min(AGAIN_S, settings.heartbeat_interval_s)
-        if beats is not None:
+        if isinstance(beats, Mapping):
             if asking is not None:
                 asking.cancel()
             await self._confirmed(beats, asked_at)
             return settings.heartbeat_interval_s
+        if asking is not None:
+            asking.cancel()
         self._host.hears = False
-        await (asking or self._ask())
-        self._refused(asked_at)
+        answer = decide.answer(beats, self._host.claim)
+        self._refused(answer)
+        if answer is not decide.Answer.TAKEN:
+            await self._ask()
         return min(AGAIN_S, settings.heartbeat_interval_s)
 
     async def _confirmed(self, beats: Mapping[str, Mapping[str, Any]], asked_at: float) -> None:
-        self._hold(decide.until(asked_at, self._host.settings.lease_s))
+        self._take(decide.Answer.OURS, asked_at)
         if self._why:
             log.info("lease: the control host is heard again")
         self._host.hears, self._ours, self._trouble, self._why = True, True, False, ""
@@ -125,29 +131,35 @@ class Keeper:
 
     async def _ask(self) -> None:
         """Ask Prefect and the other streamers while Redis is away; classes go on if no other streamer can have them."""
-        held = self._host.playout.held()
-        if not (self._ours or held) or self._host.settings.lease_s == 0:
+        if not self._host.playout.held() or self._host.settings.lease_s == 0:
             return
         asked_at = boot_now()
-        found = await self._witnesses.verdict(self._session, held=held)
-        if found.goes_on and (not held or self._host.playout.held()):
-            self._hold(asked_at + decide.WITNESS_S)
+        found = await self._witnesses.verdict(self._session, self._host.claim)
+        lease = decide.Lease(self._host.playout.until, self._lease.answer)
+        self._lease = lease.witnessed(asked_at, boot_now(), goes_on=found.goes_on)
+        if self._lease != lease:
+            self._host.playout.hold(self._lease.until)
         if found.why != self._why:
             self._why = found.why
             left_s = max(self._host.playout.until - boot_now(), 0.0)
             ends = "the classes go on" if found.goes_on else f"they end in {left_s:.0f} s"
             log.warning("lease: no heartbeat is confirmed: %s; %s", found.why, ends)
 
-    def _refused(self, asked_at: float) -> None:
-        """Note that the lease was taken, or that Redis has forgotten it; the next beats claim a new session."""
-        if self._host.settings.lease_s == 0 and self._ours:
-            self._host.playout.hold(asked_at + decide.WITNESS_S)
+    def _refused(self, answer: decide.Answer) -> None:
+        """Give up a lease that was taken, before anything else; the next beats claim a new session."""
+        self._take(answer, boot_now())
         if self._ours:
             log.warning("lease: is not ours any more, a new one is asked for")
         self._ours, self._trouble = False, True
 
-    def _hold(self, until: float) -> None:
-        self._host.playout.hold(max(until, self._host.playout.until))
+    def _take(self, answer: decide.Answer, asked_at: float) -> None:
+        """Tell the playout when the lease ends after Redis' *answer*."""
+        until = self._host.playout.until
+        self._lease = decide.Lease(until, self._lease.answer).answered(
+            answer, asked_at, boot_now(), self._host.settings.lease_s
+        )
+        if self._lease.until != until:
+            self._host.playout.hold(self._lease.until)
 
     def _say_whether_held(self) -> None:
         held = self._host.playout.held()

@@ -62,21 +62,22 @@ class Witnesses:
                 return
         self._known, self._say = known, sorted(found)
 
-    async def verdict(self, session: str, *, held: bool) -> Verdict:
-        """Whether the classes of the lease of *session* go on; *held*: it has not expired."""
+    async def verdict(self, session: str, claim: str) -> Verdict:
+        """Whether the classes of the running lease of *session* go on; *claim* may have been granted meanwhile."""
         policy = self._host.settings.on_control_lost
-        asks = held and policy == "ask peers"
-        word, peers = await asyncio.gather(self._prefect(session), self._peers() if asks else _nobody())
-        return control_lost.verdict(policy, word, peers, held=held)
+        asks = policy == "ask peers"
+        word, peers = await asyncio.gather(self._prefect(session, claim), self._peers() if asks else _nobody())
+        return control_lost.verdict(policy, word, peers)
 
-    async def _prefect(self, session: str) -> Word:
+    async def _prefect(self, *sessions: str) -> Word:
+        name = self._host.settings.name
         try:
             async with asyncio.timeout(min(ASK_S, self._host.settings.lease_s / 4)):
-                taken = await self._host.runs.is_taken_from(self._host.settings.name, session)
+                taken = [await self._host.runs.is_taken_from(name, session) for session in sessions]
         except (TryAgain, TimeoutError) as error:
             log.debug("prefect: cannot be asked for the lease: %r", error)
             return Word.AWAY
-        return Word.TAKEN if taken else Word.FREE
+        return Word.TAKEN if any(taken) else Word.FREE
 
     async def _peers(self) -> Peers:
         if self._known is None:

@@ -10,27 +10,26 @@ from lectern.decide.control_lost import TABLE, Peer, Peers, Word
 
 POLICIES = ("ask peers", "stop", "push")
 GOES_ON = {
-    (True, "ask peers", Word.AWAY, Peers.NONE),
-    (True, "ask peers", Word.AWAY, Peers.BLIND),
-    *((True, "push", Word.AWAY, peers) for peers in Peers),
-    *itertools.product((True, False), POLICIES, (Word.FREE,), Peers),
+    ("ask peers", Word.AWAY, Peers.NONE),
+    ("ask peers", Word.AWAY, Peers.BLIND),
+    *(("push", Word.AWAY, peers) for peers in Peers),
+    *itertools.product(POLICIES, (Word.FREE,), Peers),
 }
-CASES = list(itertools.product((True, False), POLICIES, Word, Peers))
+CASES = list(itertools.product(POLICIES, Word, Peers))
 
 
-@pytest.mark.parametrize(("held", "policy", "word", "peers"), CASES)
-def test_each_case_has_its_row(held: bool, policy: str, word: Word, peers: Peers) -> None:
+@pytest.mark.parametrize(("policy", "word", "peers"), CASES)
+def test_each_case_has_its_row(policy: str, word: Word, peers: Peers) -> None:
     """Classes go on if nobody takes them, if nobody could, and if the operator says so; else they stop."""
-    found = control_lost.verdict(policy, word, peers, held=held)
-    assert found.goes_on is ((held, policy, word, peers) in GOES_ON)
+    found = control_lost.verdict(policy, word, peers)
+    assert found.goes_on is ((policy, word, peers) in GOES_ON)
     assert found.why
 
 
 def test_each_row_decides_some_case() -> None:
     """A row that another one hides would say what is not done."""
     decided = set()
-    for held, policy, word, peers in CASES:
-        given = (held, policy, word, peers)
+    for given in CASES:
         fits = [all(w is None or w == g for w, g in zip(row, given, strict=False)) for row in TABLE]
         decided.add(fits.index(True))
     assert decided == set(range(len(TABLE)))

@@ -1,8 +1,12 @@
 """How long a streamer may push on its own, and when it is lost."""
 
+import itertools
 import math
 
+import pytest
+
 from lectern.decide import lease
+from lectern.decide.lease import TABLE, Answer, Lease
 
 
 def test_nobody_takes_a_class_before_its_lease_has_run_out() -> None:
@@ -38,3 +42,58 @@ def test_who_fell_silent_in_the_same_moment_takes_no_class() -> None:
 def test_what_was_not_said_while_nobody_listened_is_no_silence() -> None:
     assert lease.silence(100.0, 0.0, ears_open_s=3.0) == 3.0
     assert lease.silence(None, 7.0, ears_open_s=30.0) == 7.0
+
+
+HELD, OVER = 20.0, 5.0
+"""Ends of a lease, as seen at second 10."""
+
+
+@pytest.mark.parametrize(
+    ("answer", "until", "goes_on", "end"),
+    [
+        (Answer.OURS, HELD, None, 9.0 + 45.0),
+        (Answer.OURS, OVER, None, 9.0 + 45.0),
+        (Answer.TAKEN, HELD, None, 0.0),
+        (Answer.TAKEN, HELD, True, 0.0),
+        (Answer.TAKEN, OVER, True, 0.0),
+        (Answer.FORGOTTEN, 15.0, True, 9.0 + lease.WITNESS_S),
+        (Answer.GRANTED, 15.0, True, 9.0 + lease.WITNESS_S),
+        (Answer.NONE, 15.0, True, 9.0 + lease.WITNESS_S),
+        (Answer.NONE, HELD, True, HELD),
+        (Answer.NONE, HELD, False, HELD),
+        (Answer.FORGOTTEN, HELD, None, HELD),
+        (Answer.NONE, OVER, True, OVER),
+        (Answer.FORGOTTEN, OVER, True, OVER),
+        (Answer.GRANTED, OVER, True, OVER),
+    ],
+)
+def test_each_case_of_the_table(answer: Answer, until: float, goes_on: bool | None, end: float) -> None:
+    """What Redis takes is given up whatever the witnesses say; they lengthen a lease that runs, and revive none."""
+    found = Lease(until).answered(answer, 9.0, 10.0, 45.0)
+    if goes_on is not None:
+        found = found.witnessed(9.0, 10.0, goes_on=goes_on)
+    assert found == Lease(end, answer)
+
+
+def test_no_witness_counts_once_redis_has_renewed_the_lease() -> None:
+    """Its answer is of the time before."""
+    renewed = Lease(HELD).answered(Answer.OURS, 10.0, 10.0, 45.0)
+    assert renewed.witnessed(60.0, 10.0, goes_on=True) == renewed
+
+
+def test_each_row_of_the_table_decides_some_case() -> None:
+    """A row that another one hides would say what is not done."""
+    decided = set()
+    for case in itertools.product(Answer, (True, False), (True, False, None)):
+        fits = [
+            all(wanted is None or wanted == found for wanted, found in zip(row, case, strict=False)) for row in TABLE
+        ]
+        decided.add(fits.index(True))
+    assert decided == set(range(len(TABLE)))
+
+
+def test_a_lease_that_another_session_has_was_taken_unless_that_session_is_ours() -> None:
+    assert lease.answer(None, "mine") is Answer.FORGOTTEN
+    assert lease.answer("", "mine") is Answer.TAKEN
+    assert lease.answer("another", "mine") is Answer.TAKEN
+    assert lease.answer("mine", "mine") is Answer.GRANTED

@@ -194,13 +194,20 @@ async def test_a_full_redis_keeps_leases_and_locks(client: redis.Redis) -> None:
         assert claims["streamer1"]["session"] == "first"
         await bus.grant("streamers", "streamer1", "first")
         found = await bus.beat("streamers", "streamer1", "first", {"on_air": 1}, claim)
-        assert found is not None
+        assert isinstance(found, dict)
         assert found["streamer1"]["on_air"] == 1
         assert (await bus.heard("streamers"))[2] == {}, "what was granted is claimed no more"
         await bus.part("streamers", "streamer1")
         assert (await bus.heard("streamers"))[1]["streamer1"]["gone"]
         await bus.say("streamers", "streamer1", Word(0, {}, {}, [], due=3))
         assert (await bus.words("streamers", 60))["streamer1"].due == 3
+        assert not await bus.take("streamers", "streamer1", 60), "it was heard of a moment ago"
+        assert await bus.take("streamers", "streamer1", -1)
+        assert await bus.beat("streamers", "streamer1", "first", {}, claim) == "", "a lease that was taken"
+        await bus.grant("streamers", "streamer1", "second")
+        assert await bus.beat("streamers", "streamer1", "first", {}, claim) == "second"
+        client.delete("streamers:lease")
+        assert await bus.beat("streamers", "streamer1", "first", {}, claim) is None, "a Redis that lost its data"
         assert await bus.hold("lock", "we", 30)
         assert await bus.hold("lock", "we", 30), "it is held on"
         assert not await bus.hold("lock", "others", 30)

@@ -294,4 +294,4 @@ def test_a_streamer_whose_disk_cannot_be_read_beats_and_takes_nobody_for_away(ho
     host.runs = cast("Any", Away())
     found = witnesses.Witnesses(host)
     asyncio.run(found.remember())
-    assert not asyncio.run(found.verdict("session", held=True)).goes_on
+    assert not asyncio.run(found.verdict("session", "claim")).goes_on

@@ -1,4 +1,4 @@
-"""Whether a streamer goes on airing while it does not hear the control host: a table, read row by row."""
+"""Whether a streamer whose lease still runs goes on airing without the control host: a table, read row by row."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -46,37 +46,33 @@ class Verdict:
 
 
 ANY = None
-HELD, OVER = True, False
 GO_ON, STOP = True, False
-TABLE: Sequence[tuple[bool | None, str | None, Word | None, Peers | None, bool]] = (
-    # the lease | ON_CONTROL_LOST | Prefect   | other streamers | do
-    (ANY, ANY, Word.TAKEN, ANY, STOP),
-    (ANY, ANY, Word.FREE, ANY, GO_ON),
-    (OVER, ANY, Word.AWAY, ANY, STOP),  # another streamer may have taken them since, and be cut off by now
-    (HELD, "push", Word.AWAY, ANY, GO_ON),
-    (HELD, "stop", Word.AWAY, ANY, STOP),
-    (HELD, "ask peers", Word.AWAY, Peers.NONE, GO_ON),
-    (HELD, "ask peers", Word.AWAY, Peers.BLIND, GO_ON),
-    (HELD, "ask peers", Word.AWAY, Peers.HEARS, STOP),
-    (HELD, "ask peers", Word.AWAY, Peers.SILENT, STOP),
+TABLE: Sequence[tuple[str | None, Word | None, Peers | None, bool]] = (
+    # ON_CONTROL_LOST | Prefect | other streamers | do
+    (ANY, Word.TAKEN, ANY, STOP),
+    (ANY, Word.FREE, ANY, GO_ON),
+    ("push", Word.AWAY, ANY, GO_ON),
+    ("stop", Word.AWAY, ANY, STOP),
+    ("ask peers", Word.AWAY, Peers.NONE, GO_ON),
+    ("ask peers", Word.AWAY, Peers.BLIND, GO_ON),
+    ("ask peers", Word.AWAY, Peers.HEARS, STOP),
+    ("ask peers", Word.AWAY, Peers.SILENT, STOP),
 )
-"""The first row that fits decides. *STOP* does not renew the lease: the classes end with it."""
+"""The first row that fits decides. *STOP* does not lengthen the lease: the classes end with it."""
 
 
-def verdict(policy: str, word: Word, peers: Peers, *, held: bool) -> Verdict:
-    """The verdict of the first row that fits; *held* says whether the lease has not expired yet."""
-    for lease, on_lost, said, others, do in TABLE:
-        given = ((lease, held), (on_lost, policy), (said, word), (others, peers))
+def verdict(policy: str, word: Word, peers: Peers) -> Verdict:
+    """The verdict of the first row that fits."""
+    for on_lost, said, others, do in TABLE:
+        given = ((on_lost, policy), (said, word), (others, peers))
         if all(wanted is ANY or wanted == found for wanted, found in given):
-            return Verdict(do, _why(word, policy, peers, held=held))
-    raise AssertionError((policy, word, peers, held))
+            return Verdict(do, _why(word, policy, peers))
+    raise AssertionError((policy, word, peers))
 
 
-def _why(word: Word, policy: str, peers: Peers, *, held: bool) -> str:
+def _why(word: Word, policy: str, peers: Peers) -> str:
     if word is not Word.AWAY:
         return f"Prefect says that {word}"
-    if not held:
-        return "the lease is over, and Prefect does not answer"
     return str(peers) if policy == "ask peers" else f"ON_CONTROL_LOST is {policy}"
 
 

@@ -12,15 +12,18 @@ log = logging.getLogger("lectern")
 BEAT = """
 local at = redis.call('time')
 redis.call('hdel', KEYS[3], ARGV[1])
-if redis.call('hget', KEYS[2], ARGV[1]) == ARGV[2] then
+local holder = redis.call('hget', KEYS[2], ARGV[1])
+if holder == ARGV[2] then
   local now = at[1] .. '.' .. string.format('%06d', at[2])
   redis.call('hset', KEYS[1], ARGV[1], '{"at": ' .. now .. ', ' .. string.sub(ARGV[3], 2))
   return redis.call('hgetall', KEYS[1])
 end
 redis.call('hset', KEYS[3], ARGV[1], ARGV[4])
-return false
+return holder
 """
 """Writes the heartbeat of a streamer whose session holds the lease; for any other session, writes a claim.
+
+Then it returns who holds the lease: nil if Redis has forgotten it, an empty text if it was taken.
 
 A Redis that has reached its `maxmemory` refuses `HSET`, unless the script has written before. So `HDEL`, which it never
 refuses, comes first: a lease must not run out because others' data fill Redis, and a heartbeat takes the place of one.
@@ -41,9 +44,13 @@ if beat then
   if heard and at[1] + at[2] / 1000000 - heard <= tonumber(ARGV[2]) then return 0 end
 end
 redis.call('hdel', KEYS[2], ARGV[1])
+redis.call('hset', KEYS[2], ARGV[1], '')
 return 1
 """
-"""Takes the lease of a streamer that has sent no readable heartbeat for the given number of seconds."""
+"""Takes the lease of a streamer that has sent no readable heartbeat for the given number of seconds.
+
+The empty text tells the streamer that its lease was taken; a Redis that has lost its data has nothing there.
+"""
 
 
 def readable(

@@ -138,16 +138,17 @@ class Bus:
 
     async def beat(
         self, key: str, name: str, session: str, fields: Mapping[str, object], claim: Mapping[str, object]
-    ) -> dict[str, dict[str, Any]] | None:
+    ) -> dict[str, dict[str, Any]] | str | None:
         """Send the heartbeat of streamer *name*, which renews its lease; returns the last heartbeats of all streamers.
 
-        None if *session* does not hold the lease: then only the *claim* to a new one is sent.
+        If *session* does not hold the lease, only the *claim* to a new one is sent. Then the answer is the session that
+        holds it: an empty text if the lease was taken, None if Redis knows of none.
         """
         keys = (key, f"{key}:lease", f"{key}:claims")
         said = (name, session, json.dumps(dict(fields)), json.dumps(dict(claim)))
         found = await self._client.eval(beats.BEAT, len(keys), *keys, *said)
-        if found is None:
-            return None
+        if not isinstance(found, list):
+            return None if found is None else str(found)
         told = dict(zip(found[::2], found[1::2], strict=True))
         return beats.readable("heartbeat", told, beats.is_beat, self._unreadable["beats"])
 
