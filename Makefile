@@ -5,7 +5,7 @@ SHELL := /bin/sh
 .SHELLFLAGS := -eu -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo cluster schema test test-apart test-bare faults faults-teachers fuzz test-rollout-matrix bench check fmt release clean
+.PHONY: help demo cluster schema test test-all test-night test-bare faults faults-teachers fuzz test-rollout-matrix bench check fmt release clean
 
 UV_VERSION := 0.13.9
 PYTHONS := $(or $(PYTHON),python3 python3.13 python3.12 python3.11)
@@ -39,34 +39,31 @@ help: ## list the targets
 demo: .venv/.built ## book and air classes on every path, on this machine alone; KEEP=1 leaves it running
 	@$(BIN)/python -m town $(if $(KEEP),--keep)
 
-# From the outermost ring inwards, so that the files that take longest begin first. Most of the time is waiting: for a
-# class to begin, for a supervisord to start again.
-RINGS := $(addprefix tests/,flows faults fuzz fundamentals rollout effects playbooks playout decide text)
-SIDE_BY_SIDE := -n 3 --dist loadfile --no-loadscope-reorder --durations=15
-# These take a minute and more a file: whole hosts that are rolled out, back and out again; jobs on ECS hosts that are cut
-# off; hosts and servers that go away, fall silent or are killed at any step; a day with faults, and one that is searched;
-# staged nights; the UI in a browser; the steps of a rollout that are killed at each line they write.
-APART := $(addprefix tests/playbooks/test_,local_streamer.py local_teacher.py local_upgrade.py containers.py release.py)
-APART += tests/flows/ecs $(addprefix tests/flows/test_,streamer_lost.py prefect_away.py incidents_staged.py secrets.py prefect_lost.py)
-APART += $(addprefix tests/flows/test_,silent_runs.py readiness.py runbook_commands.py)
-APART += tests/effects/test_dead_air.py
-APART += $(addprefix tests/faults/test_,changes.py shown_after_death.py faults.py teachers.py survives.py disk.py unforeseen.py)
-APART += tests/faults/test_prefect_pair.py
-APART += $(addprefix tests/rollout/test_,adopt_streamer_resident.py adopt_streamer_killed.py window_killed.py)
-APART += $(addprefix tests/rollout/test_,window_teacher_killed.py rollback_killed.py)
-APART += tests/browser tests/playout/test_loss.py
+# Most of the time is waiting: for a class to begin, for a supervisord to start again.
+PYTEST := $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder --durations=15 $(if $(SEED),--seed $(SEED))
 # Four bare Debian hosts in containers are provisioned, rolled out and back by README and RUNBOOK, and the trial cluster is
 # built and killed piece by piece: half an hour of packages.
 BARE := tests/playbooks/test_bare.py tests/playbooks/test_cluster.py
+# Who names a path gets all of it but what the night is for.
+depth = $(if $(filter tests/%,$(ARGS)),,--depth $1 tests)
 
-test: check ## all checks, and all tests but those that want a minute a file; ARGS="-k booking -n 0" is passed to pytest
-	@$(BIN)/python -m pytest $(SIDE_BY_SIDE) $(addprefix --ignore=,$(APART) $(BARE)) $(if $(filter tests/%,$(ARGS)),,$(RINGS)) $(ARGS)
+test: check ## all checks, unmarked tests, and the tutorial on living hosts; ARGS="tests/flows -k booking -n 0" is passed on
+	@$(PYTEST) $(call depth,commit) $(ARGS)
 
-test-apart: .venv/.built ## the others: rollouts onto hosts here and in containers, ECS jobs, faults, full disks, the UI
-	@$(BIN)/python -m pytest $(SIDE_BY_SIDE) -n 3 $(APART) $(ARGS)
+test-all: .venv/.built ## what make test leaves: the other live tests, and some cases of each night matrix; SEED=seed
+	@$(PYTEST) $(call depth,ci) $(ARGS)
+
+test-night: check ## everything, before a release: the matrices whole, days with faults, bare hosts; takes a night
+	@LECTERN_BY_EXEC=1 $(PYTEST) $(call depth,night) $(addprefix --ignore=,$(BARE)) $(ARGS)
+	@$(PYTEST) --postgresql -m live tests/fundamentals
+	@$(MAKE) faults
+	@$(MAKE) faults-teachers
+	@$(MAKE) fuzz
+	@$(MAKE) test-rollout-matrix
+	@$(MAKE) test-bare
 
 test-bare: .venv/.built ## README and RUNBOOK followed on bare hosts in containers, and the cluster; wants a Docker engine
-	@$(BIN)/python -m pytest -n 0 $(BARE) $(ARGS)
+	@$(BIN)/python -m pytest -n 0 -m night $(BARE) $(ARGS)
 
 test-rollout-matrix: .venv/.built ## the rollout under a fault at every task and step; takes hours, ARGS="--every 20" less
 	@$(BIN)/python -m tests.playbooks.matrix $(ARGS)

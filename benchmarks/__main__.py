@@ -74,6 +74,7 @@ def main() -> int:
     if unknown := [name for name in given.rows if name not in ROWS]:
         parser.error(f"there is no row {unknown[0]!r}. Write one of: {', '.join(ROWS)}")
     console = Console()
+    os.environ["LECTERN_BY_EXEC"] = "1"  # a fork shares memory with its parent, and has done its imports
     figures.machine()  # knows the commit from here on: the run's own report makes the clone differ from it
     with tempfile.TemporaryDirectory(prefix="bench") as folder:
         stand = Stand(Path(folder), console, quick=given.quick)

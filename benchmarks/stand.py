@@ -130,6 +130,7 @@ class Stand:
     def stage(self, **settings: str) -> Iterator[Stage]:
         """A teacher and streamers with the product's defaults and *settings*."""
         with staged(self.town, self.folder(), **{**REAL, **settings}) as stage:
+            stage.playout_first = True  # as on a host
             yield stage
 
     def close(self) -> None:

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import Engine
 
 from lectern.effects.rows.tables.engine import open_database
-from tests import laid
+from tests import laid, marks
 from tests.stage import STAGES, Stage, Town, staged
 from tests.stage.postgres import Databases, postgres_server
 from town import programs
@@ -42,7 +42,7 @@ def postgresql() -> Iterator[Databases]:
         yield Databases(url)
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.night)])
 def teacher_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """A database of a teacher with its tables: whatever is claimed of its rows holds on both kinds."""
     if request.param == "sqlite":
@@ -60,9 +60,13 @@ def teacher_engine(teacher_url: str) -> Iterator[Engine]:
 
 
 @pytest.fixture(scope="session")
-def stage(town: Town, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+def stage(town: Town, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[Stage]:
     """An ordinary day: a teacher and one streamer, which all tests share that break neither."""
-    with staged(town, tmp_path_factory.mktemp("stage"), MAX_VIDEO_SIZE="0.25") as found:
+    own = {}
+    if request.config.getoption("--postgresql"):
+        databases: Databases = request.getfixturevalue("postgresql")
+        own["TEACHER_DATABASE_URL"] = databases.fresh()
+    with staged(town, tmp_path_factory.mktemp("stage"), MAX_VIDEO_SIZE="0.25", **own) as found:
         found.up("teacher", "streamer1")
         yield found
 
@@ -108,8 +112,25 @@ class Sleeper:
 SLEEPER = Sleeper()
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_configure(config: pytest.Config) -> None:
+    """By the depth: how much is drawn; and from what."""
+    marks.configure(config)
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    """The seed."""
+    return marks.again(config)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """The seed once more, where it is looked for."""
+    if terminalreporter.getreports("failed"):
+        terminalreporter.write_line(marks.again(config))
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Modules that need the town come first, so that each worker starts it once, and lets it rest once."""
+    marks.select(config, items)
     needing = _needing(items)
     items.sort(key=lambda one: one.path not in needing)
 
@@ -117,7 +138,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Let the CI end in time on a machine that is slow today, and say what it has not looked at."""
     what = "begin no test after this time, in epoch seconds, but skip it"
+    marks.add_options(parser)
+    what = "the teacher of the ordinary day keeps its rows in PostgreSQL"
+    parser.addoption("--postgresql", action="store_true", help=what)
     parser.addoption("--until", type=float, default=math.inf, metavar="TIME", help=what)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> None:
+    """Whatever is started from now on is started for this test."""
+    marks.begin(item)
 
 
 @pytest.hookimpl(tryfirst=True)

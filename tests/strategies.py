@@ -3,7 +3,6 @@
 import json
 from typing import Any
 
-from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 from lectern.decide.attempts import Limits
@@ -39,10 +38,6 @@ RESULT: dict[str, Any] = {
     "transcode_video_url": "http://origin.example/6666_720P.flv",
     "type": "oss",
 }
-
-# A claim is about values, not about how fast a busy machine draws them.
-settings.register_profile("lectern", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("lectern")
 
 names = st.from_regex(r"[A-Za-z0-9_.:-]{1,12}", fullmatch=True).filter(lambda text: text not in {".", ".."})
 record_ids = st.integers(1, 4)

@@ -11,10 +11,10 @@ from lectern.playout import child
 from lectern.playout.client import Client
 
 
-def argv(folder: Path, socket: Path) -> list[str]:
-    """The program that airs classes, with its files in *folder*."""
+def argv(folder: Path, socket: Path, *, first: bool = False) -> list[str]:
+    """The program that airs classes, with its files in *folder*; *first* before other programs, as on a host."""
     program = [sys.executable, "-I", "-S", str(child.PROGRAM), "holder"]
-    return [*_first(), *program, "--dir", str(folder), "--socket", str(socket)]
+    return [*(_first() if first else ()), *program, "--dir", str(folder), "--socket", str(socket)]
 
 
 def _first() -> list[str]:

@@ -96,7 +96,7 @@ class Stack:
         """The playout is a process of its own, which outlives the streamer's resident."""
         folder = self.root / "playout"
         folder.mkdir(exist_ok=True)
-        await self.spawn("playout", *playout.argv(folder, self.playout_socket))
+        await self.spawn("playout", *playout.argv(folder, self.playout_socket, first=True))
         await until(self.playout_socket.exists, 30, "the playout is there", self.children["playout"])
 
     @property

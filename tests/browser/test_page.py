@@ -9,6 +9,8 @@ from playwright.sync_api import Page, ViewportSize
 from tests.stage import Stage, Town, staged, wait_until
 from town.ports import HOST, free_port
 
+pytestmark = pytest.mark.night
+
 PHONE: ViewportSize = {"width": 390, "height": 844}
 WIDER = """
 [...document.querySelectorAll("body, section, table, td")]

@@ -13,7 +13,7 @@ from tests.browser.ui import Ui
 from tests.stage import Stage, wait_until
 from town.ports import free_port
 
-pytestmark = pytest.mark.timeout(400)  # the first test of a session starts the servers
+pytestmark = pytest.mark.night
 
 
 @contextmanager

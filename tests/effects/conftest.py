@@ -19,7 +19,7 @@ from sqlalchemy import Engine
 
 from lectern.effects.ecs import ssh
 from lectern.effects.rows.tables.engine import open_database
-from tests import laid
+from tests import laid, marks
 from tests.effects.redis_servers import empty_redis, redis_of_a_module
 from town.ports import free_port
 
@@ -218,6 +218,7 @@ def make_key(path: Path, kind: Sequence[str] = ("-t", "ed25519"), passphrase: st
 
 @pytest.fixture(scope="session")
 def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
+    marks.starts("sshd")
     if not SSHD.exists() or shutil.which("ssh-keygen") is None:
         pytest.skip("no /usr/sbin/sshd, or no ssh-keygen: apt-get install openssh-server")
     folder = tmp_path_factory.mktemp("sshd")

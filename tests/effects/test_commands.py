@@ -26,6 +26,8 @@ from lectern.states import BookingState
 from tests.effects.redis_servers import redis_server, url_of
 from town.__main__ import next_steps
 
+pytestmark = pytest.mark.live
+
 CODE = "from lectern.cli import main; main()"
 HEAVY = ("sqlalchemy", "pydantic", "redis", "rich", "prefect", "httpx", "paramiko")
 

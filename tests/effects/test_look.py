@@ -14,6 +14,8 @@ import pytest
 from lectern.effects.rows import schema
 from lectern.effects.rows.tables.engine import open_database
 
+pytestmark = pytest.mark.live
+
 LOOKING = (("status",), ("explain", "c-1"), ("cache", "ls"), ("status", "--json"))
 
 

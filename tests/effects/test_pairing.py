@@ -12,6 +12,7 @@ from lectern.effects.rows import pairing
 from lectern.effects.rows.inbox import Arrived
 from lectern.effects.rows.tables.engine import reading, transaction
 from lectern.effects.rows.tables.teacher import journal
+from tests.marks import share
 
 NOW = 1_764_010_800.0
 BODIES = ("order 1", "order 2", "order 3")
@@ -94,7 +95,7 @@ def test_an_entry_of_a_stream_that_is_read_again_is_one_row(teacher_engine: Engi
     assert len(rows(teacher_engine)) == 3
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=share(0.2), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.lists(st.lists(st.sampled_from(BODIES), max_size=6), min_size=1, max_size=4), st.randoms(use_true_random=False)
 )

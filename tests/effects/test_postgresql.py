@@ -28,6 +28,8 @@ from tests.stage.postgres import Databases
 from tests.stage.waiting import wait_until
 from town.ports import free_port
 
+pytestmark = pytest.mark.live
+
 NOW = 1_764_010_800.0
 LARGEST = 2**63 - 1
 

@@ -19,6 +19,8 @@ from tests.effects.redis_servers import redis_server, url_of
 from tests.effects.rekeying import CLASSES, LECTERN, WAITING, everything, fill, names_of
 from town.ports import free_port
 
+pytestmark = pytest.mark.live
+
 
 def test_a_cluster_is_refused(tmp_path: Path) -> None:
     cluster = ("--cluster-enabled", "yes", "--cluster-port", str(free_port()))

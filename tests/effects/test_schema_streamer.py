@@ -15,6 +15,7 @@ from lectern.effects.rows.tables.engine import open_database, transaction
 from lectern.effects.rows.tables.streamer import StreamerTable
 from lectern.errors import CallAPerson, Misuse
 from tests.effects import old_databases as old
+from tests.marks import share
 
 UPSERTS = (
     "INSERT INTO video_list (id, num_cite) VALUES ('new', 1) ON CONFLICT (id) DO UPDATE SET num_cite = 2",
@@ -153,7 +154,7 @@ KINDS = st.sampled_from(["", "INTEGER", "VARCHAR(20)", "FLOAT", "DATETIME", "TEX
 NAMES = st.sampled_from(["note", "rowid", "É", "Institution_ID", "a:b", "select", "课"])
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=share(0.15), deadline=None)
 @given(
     kinds=st.tuples(*[KINDS] * 6),
     extra=st.tuples(NAMES, KINDS),

@@ -15,6 +15,7 @@ from lectern.effects.rows.tables.engine import open_database, transaction
 from lectern.effects.rows.tables.teacher import TeacherTable
 from lectern.errors import CallAPerson, Misuse
 from tests.effects import old_databases as old
+from tests.marks import share
 
 UPSERT = """INSERT INTO video_list (record_id, resolution, status) VALUES (6666, '720P', 'transcoding')
 ON CONFLICT (record_id, resolution) DO UPDATE SET status = excluded.status"""
@@ -224,7 +225,7 @@ NAMES = st.sampled_from(
 KINDS = st.sampled_from(["", "INTEGER", "VARCHAR(20)", "TEXT COLLATE NOCASE", "DATETIME", "NUMERIC(10, 2)", "REAL"])
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=share(0.15), deadline=None)
 @given(
     rows=st.lists(st.tuples(KEYS, RESOLUTIONS, STATUSES, ODD, ODD), max_size=12),
     extra=st.lists(st.tuples(NAMES, KINDS), min_size=2, max_size=2, unique_by=lambda column: column[0]),

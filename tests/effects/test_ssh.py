@@ -14,6 +14,8 @@ from lectern.errors import CallAPerson, Misuse, TryAgain
 from tests.effects.conftest import FAMILY, Sshd, alive, login, make_key, wait_until
 from town.ports import free_port
 
+pytestmark = pytest.mark.live
+
 STUBBORN = "trap '' TERM; " + FAMILY
 
 

@@ -13,6 +13,8 @@ import pytest
 from lectern.effects import process
 from tests.effects.conftest import FAMILY, Sshd, alive, login, wait_until
 
+pytestmark = pytest.mark.live
+
 
 class _Minimal(paramiko.ServerInterface):  # type: ignore[misc]
     def check_auth_publickey(self, username: str, key: object) -> int:

@@ -28,6 +28,7 @@ from lectern.streamer_changes import StreamerChanges
 from tests import rows
 from tests.faults import hosts
 from tests.faults.interleaved import Work, Worker, databases, interleave
+from tests.marks import share
 
 MAX_BYTES, MAX_NUM = 100, 4
 RECORDS = st.integers(1, 7)
@@ -208,8 +209,8 @@ def faults(connection: Connection) -> list[str]:
     return found
 
 
-Cache.TestCase.settings = settings(max_examples=25, stateful_step_count=15, deadline=None)
-TestCache = pytest.mark.timeout(300)(Cache.TestCase)
+Cache.TestCase.settings = settings(max_examples=share(0.125), stateful_step_count=15, deadline=None)
+TestCache = Cache.TestCase
 
 
 @pytest.mark.parametrize("begun", [False, True])

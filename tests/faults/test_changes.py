@@ -38,7 +38,7 @@ from tests import strategies
 from tests.faults import hosts
 from tests.faults.interleaved import databases
 
-pytestmark = pytest.mark.timeout(580)
+pytestmark = pytest.mark.night
 CLASSES, PORTION, ROUNDS = 10_000, 500, 14
 SIZE = 10
 PROBE = Probe(640, 360, 10.0, SIZE, "h264", "aac", last_second_decodes=True)

@@ -9,7 +9,7 @@ import pytest
 from tests.stage import Gate, Stage, Town, staged, wait_until
 from town.ports import HOST, free_port
 
-pytestmark = pytest.mark.timeout(400)  # a town of its own is built
+pytestmark = pytest.mark.live
 
 LEASE_S, LOST_S = 12.0, 20.0
 OVER_S = LEASE_S + 4.0

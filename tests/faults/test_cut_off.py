@@ -13,7 +13,7 @@ from tests.stage import Gate, Stage, Town, staged, wait_until
 from tests.stage.postgres import Databases
 from town.ports import HOST
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.live
 WITHIN_S = 20.0
 """Seconds within which the other one has answered all: what was claimed is free 6 to 10 s after the cut, a session that
 stands still in a transaction is ended after 10, what was read from a stream is taken over after 10 to 13, and Redis is

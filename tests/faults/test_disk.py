@@ -8,7 +8,7 @@ from lectern.effects.files.disk import KEEP_FREE_BYTES
 from tests.faults.small_disk import SmallDisk, small_disk
 from tests.stage import Stage, Town, staged, wait_until
 
-pytestmark = pytest.mark.timeout(400)  # the first test of a session starts the servers
+pytestmark = pytest.mark.live
 
 
 @pytest.fixture

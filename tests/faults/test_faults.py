@@ -9,7 +9,7 @@ import pytest
 from tests.faults.__main__ import suffer
 from tests.stage import Town
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.live, pytest.mark.timeout(900)]
 
 KNOWN = 11
 CLASSES = 10

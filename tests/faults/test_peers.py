@@ -9,7 +9,7 @@ import pytest
 from tests.stage import Stage, Town, staged, wait_until
 from tests.stage.postgres import Databases
 
-pytestmark = pytest.mark.timeout(420)
+pytestmark = pytest.mark.live
 WITHIN_S = 30.0
 """Seconds after the death of a teacher until the last booking is answered by the others."""
 

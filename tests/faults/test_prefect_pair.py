@@ -18,7 +18,7 @@ from tests.stage import Child, Stage, Town, staged, wait_until
 from tests.stage.postgres import Databases
 from town.ports import HOST, Loopback, free_port
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.night
 EACH = 12
 """Bookings, half a second apart: in their middle a server is killed."""
 

@@ -17,7 +17,7 @@ from tests.faults.day import Rendition
 from tests.faults.transcoder import Transcoder
 from tests.stage import Stage, Town, staged, wait_until
 
-pytestmark = pytest.mark.timeout(400)  # the first test of a session starts the servers
+pytestmark = pytest.mark.live
 
 ROOT = Path(__file__).parents[2]
 KILLS = 25

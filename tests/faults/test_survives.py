@@ -10,7 +10,7 @@ import pytest
 
 from tests.stage import Gate, Stage, Town, staged, wait_until
 
-pytestmark = pytest.mark.timeout(400)  # the first test of a session starts the servers
+pytestmark = pytest.mark.live
 
 AWAY_S = 25.0
 """Longer than every backoff grows."""

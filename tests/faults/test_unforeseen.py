@@ -13,7 +13,7 @@ from tests.faults.errors import AT_START, FOLDER, STEPS, Errors
 from tests.stage import Stage, Town, staged, wait_until
 from town.ports import HOST, free_port
 
-pytestmark = pytest.mark.timeout(600)  # the first test of a session starts the servers
+pytestmark = pytest.mark.night
 
 ROOT = Path(__file__).parents[2]
 WHO = ("teacher", "streamer1")

@@ -17,7 +17,7 @@ from tests.faults import hosts
 from tests.stage import Stage, wait_until
 from town import recordings
 
-pytestmark = pytest.mark.timeout(560)  # the first test of a session starts the servers
+pytestmark = pytest.mark.live
 SOON_S, VIDEO = 30.0, 9
 """Seconds that a busy machine may take, far more than the two that are promised; and the kind of an FLV tag."""
 

@@ -9,7 +9,7 @@ import pytest
 
 from tests.stage import Stage, Town, staged, wait_until
 
-pytestmark = pytest.mark.timeout(300)  # the first test of a session starts the servers
+pytestmark = pytest.mark.live
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from tests.stage import Stage, Town, staged, wait_until
 from tests.stage.hosts import SECRET
 from town.ports import HOST, free_port
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.live
 EXAMPLES = Path(__file__).parents[2] / "examples"
 Run = Callable[..., subprocess.CompletedProcess[str]]
 

@@ -8,6 +8,8 @@ import pytest
 from flows.resident.deployments import PARAMETERS, STREAMER, TEACHER, UNUSED
 from tests.stage import Stage
 
+pytestmark = pytest.mark.live
+
 
 def test_each_parameter_of_a_quick_run_is_explained() -> None:
     flows = [*TEACHER.values(), *STREAMER.values()]

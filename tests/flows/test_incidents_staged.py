@@ -15,7 +15,7 @@ from town.faults import Fault
 from town.oss_transcoder import Behaviour, Rule
 from town.ports import HOST, free_port
 
-pytestmark = pytest.mark.timeout(400)  # the first test of a session starts the servers
+pytestmark = pytest.mark.night
 REDIS_ANSWERS, PREFECT_ANSWERS = (f'lectern_server_answers{{server="{one}"}}' for one in ("redis", "prefect"))
 
 

@@ -512,7 +512,7 @@ def test_what_a_streamer_says_that_had_it_before_changes_nothing(teacher: Teache
 # -- all of it, with two streamers -------------------------------------------------------------------------------------
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.live
 def test_a_class_whose_file_is_lost_for_good_is_aired_by_the_other_streamer(town: Town, tmp_path: Path) -> None:
     """The origin does not have it any more when the first one asks; the platform hears nothing of it."""
     with staged(town, tmp_path) as stage:

@@ -297,6 +297,7 @@ async def test_what_a_host_cannot_write_down_waits_in_memory_and_what_is_dropped
     assert "no space left, 0" in dropped
 
 
+@pytest.mark.live
 @pytest.mark.parametrize("redis_is_up", [True, False])
 async def test_of_teachers_that_share_their_rows_one_passes_an_alarm_on(
     postgresql: Databases, service: Service, monkeypatch: pytest.MonkeyPatch, redis_is_up: bool

@@ -1,46 +1,14 @@
-"""A teacher whose rows are on PostgreSQL: what the fundamentals claim of bookings and transcodings holds there too."""
+"""A teacher whose rows are on PostgreSQL; `--postgresql` has the whole tutorial with one, which the night runs."""
 
 import json
 from collections.abc import Iterator
 
 import pytest
 
-from tests.fundamentals.test_booking_flow import (
-    test_a_different_booking_of_a_booked_class_changes_nothing,
-    test_a_malformed_booking_is_answered_with_400,
-    test_a_message_of_a_stream_is_as_good_as_one_of_a_channel,
-    test_a_ready_class_can_be_cancelled,
-    test_a_resolution_that_is_in_the_list_needs_no_transcoding,
-    test_of_two_classes_on_one_push_url_at_the_same_time_the_second_is_refused,
-    test_the_same_booking_twice_at_once_gets_the_same_answer_twice,
-    test_what_can_not_be_read_is_a_dead_letter,
-)
-from tests.fundamentals.test_transcode_flow import (
-    test_a_result_that_comes_twice_changes_nothing_the_second_time,
-    test_a_silent_oss_is_given_up_with_207,
-    test_a_success_without_the_url_in_the_booking_is_refused_with_501,
-    test_two_classes_wait_for_one_transcoding,
-    test_where_both_fail_every_waiting_class_is_refused_with_208,
-)
 from tests.stage import Stage, Town, staged, wait_until
 from tests.stage.postgres import Databases
 
-__all__ = [
-    "test_a_different_booking_of_a_booked_class_changes_nothing",
-    "test_a_malformed_booking_is_answered_with_400",
-    "test_a_message_of_a_stream_is_as_good_as_one_of_a_channel",
-    "test_a_ready_class_can_be_cancelled",
-    "test_a_resolution_that_is_in_the_list_needs_no_transcoding",
-    "test_a_result_that_comes_twice_changes_nothing_the_second_time",
-    "test_a_silent_oss_is_given_up_with_207",
-    "test_a_success_without_the_url_in_the_booking_is_refused_with_501",
-    "test_of_two_classes_on_one_push_url_at_the_same_time_the_second_is_refused",
-    "test_the_same_booking_twice_at_once_gets_the_same_answer_twice",
-    "test_two_classes_wait_for_one_transcoding",
-    "test_what_can_not_be_read_is_a_dead_letter",
-    "test_where_both_fail_every_waiting_class_is_refused_with_208",
-]
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.live
 
 
 @pytest.fixture(scope="module")

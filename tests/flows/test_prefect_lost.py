@@ -6,7 +6,7 @@ import pytest
 
 from tests.stage import Stage, Town, staged, wait_until
 
-pytestmark = pytest.mark.timeout(400)  # a town of its own is built
+pytestmark = pytest.mark.live
 
 
 LONG_S = 170

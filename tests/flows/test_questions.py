@@ -12,7 +12,7 @@ from flows.host import NOT_MOVED
 from flows.resident import questions
 from tests.stage import Town
 
-pytestmark = pytest.mark.timeout(200)  # the first test of a session starts the servers
+pytestmark = pytest.mark.live
 
 
 def test_the_run_that_took_the_classes_is_found_behind_those_that_took_none(

@@ -9,7 +9,7 @@ from lectern.effects.files import store
 from tests.stage import Stage, Town, staged, wait_until
 from town.ports import HOST, free_port
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.live
 
 
 def alarm_of(stage: Stage, class_id: str) -> str:

@@ -11,7 +11,7 @@ import pytest
 from tests.stage import Stage, Town, staged, wait_until
 from town.oss_transcoder import Behaviour, Rule
 
-pytestmark = pytest.mark.timeout(300)  # the first test of a session starts the servers
+pytestmark = pytest.mark.live
 
 
 def resources(stage: Stage, who: str) -> tuple[int, int]:

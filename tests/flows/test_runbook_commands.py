@@ -17,7 +17,7 @@ from tests.stage import Child, Stage, Town, answers, runbook, staged, wait_until
 from town import programs
 from town.ports import HOST, free_port
 
-pytestmark = pytest.mark.timeout(400)  # the first test of a session starts the servers
+pytestmark = pytest.mark.live
 ROOT = Path(__file__).parents[2]
 
 # What is typed here, and a word that an operator is to see then: the command may have looked, and shown nothing.

@@ -20,7 +20,7 @@ from town.faults import Fault
 from town.oss_transcoder import Behaviour, Rule
 from town.ports import HOST, free_port
 
-pytestmark = pytest.mark.timeout(900)  # servers of its own, and a whole day
+pytestmark = [pytest.mark.live, pytest.mark.timeout(900)]  # servers of its own, and a whole day
 
 PREFECT_PASSWORD = f"prefect-{secrets.token_hex(8)}"
 KNOWN = {

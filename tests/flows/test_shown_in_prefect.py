@@ -9,7 +9,7 @@ from lectern.runs.labels import CLASSES, TAGS
 from lectern.runs.pages import FEW
 from tests.stage import Stage, Town, wait_until
 
-pytestmark = pytest.mark.timeout(300)  # the first test of a session starts the servers
+pytestmark = pytest.mark.live
 
 
 def shown(stage: Stage, class_id: str, flow: str = "booking", who: str = "teacher") -> dict[str, object]:

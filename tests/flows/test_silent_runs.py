@@ -11,7 +11,7 @@ from flows.resident import heartbeats
 from tests.stage import Stage, Town, staged, wait_until
 from town.ports import free_port
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.night
 RUN = "prefect.resource.name"
 
 

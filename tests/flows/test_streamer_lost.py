@@ -11,7 +11,7 @@ import pytest
 from lectern.effects.redis import withdrawn
 from tests.stage import Gate, Stage, Town, staged, wait_until
 
-pytestmark = pytest.mark.timeout(400)  # the first test of a session starts the servers
+pytestmark = pytest.mark.live
 
 LOST_S = 20
 LEASE_S = 12

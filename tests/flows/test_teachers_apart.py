@@ -40,7 +40,7 @@ from tests.stage.gate import Gate
 from tests.stage.postgres import Databases
 
 __all__ = ["redis_of_a_module"]
-pytestmark = pytest.mark.asyncio
+pytestmark = [pytest.mark.live, pytest.mark.asyncio]
 Server = Any  # a client of Redis
 
 

@@ -9,7 +9,7 @@ from tests.stage import PROMPT_S, Stage, wait_until
 from town.faults import Fault
 from town.oss_transcoder import Behaviour, Rule
 
-pytestmark = pytest.mark.timeout(300)  # the first test of a session starts the servers
+pytestmark = pytest.mark.live
 
 
 def test_retry_runs_a_run_again_within_half_a_minute(stage: Stage) -> None:

@@ -8,7 +8,7 @@ from lectern import stems
 from tests.stage import PROMPT_S, Stage, wait_until
 from town.oss_transcoder import Behaviour, Rule
 
-pytestmark = pytest.mark.timeout(300)  # the first test of a session starts the servers
+pytestmark = pytest.mark.live
 
 
 def test_a_booking_of_the_old_kind_is_answered_and_aired(stage: Stage) -> None:

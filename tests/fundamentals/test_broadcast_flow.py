@@ -9,7 +9,7 @@ from lectern.effects.files import store
 from tests.stage import PROMPT_S, Stage, wait_until
 from town.ports import free_port
 
-pytestmark = pytest.mark.timeout(300)  # the first test of a session starts the servers
+pytestmark = pytest.mark.live
 
 
 def test_a_class_is_on_air_from_its_second_to_its_end(stage: Stage) -> None:

@@ -13,7 +13,7 @@ from lectern.playout import index
 from tests.stage import Stage, Town, staged, wait_until
 from town.faults import Fault
 
-pytestmark = pytest.mark.timeout(300)  # the first test of a session starts the servers
+pytestmark = pytest.mark.live
 
 
 def test_a_cached_rendition_is_not_downloaded_again(stage: Stage) -> None:

@@ -9,7 +9,7 @@ from tests.stage import Stage, wait_until
 from town.faults import Fault
 from town.oss_transcoder import Behaviour, Rule
 
-pytestmark = pytest.mark.timeout(300)  # the first test of a session starts the servers
+pytestmark = pytest.mark.live
 
 
 def test_two_classes_wait_for_one_transcoding(stage: Stage) -> None:

@@ -9,8 +9,6 @@ from tests.fuzz.session import Harm, Session, living
 from tests.fuzz.smaller import smaller
 from tests.stage import Town
 
-pytestmark = pytest.mark.timeout(400)  # the first test of a session starts the servers
-
 SEED = 1
 MESSAGES, ANSWERS = 300, 60
 
@@ -22,6 +20,7 @@ def session(town: Town, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Se
         yield found
 
 
+@pytest.mark.night
 def test_every_good_booking_among_odd_messages_is_answered_its_one_way(session: Session) -> None:
     """No process ends, and no host says that it is ready while it takes nothing."""
     try:
@@ -34,6 +33,7 @@ def test_every_good_booking_among_odd_messages_is_answered_its_one_way(session: 
     assert sum(session.ledger.letters.values()) > MESSAGES / 3
 
 
+@pytest.mark.night
 def test_every_good_booking_among_odd_answers_of_servers_is_answered_its_one_way(session: Session) -> None:
     """Classes at odd places are answered, too; odd rows beside the streamers' own are no streamers."""
     play.places(session, ANSWERS, lambda _: None)
@@ -42,6 +42,7 @@ def test_every_good_booking_among_odd_answers_of_servers_is_answered_its_one_way
     assert session.odd_server.answered.total() >= ANSWERS
 
 
+@pytest.mark.night
 def test_the_same_seed_draws_the_same(session: Session) -> None:
     """Whatever was drawn before; but for the times, which are counted from now."""
     kind_of = {index: kinds.drawn(session.here, index).kind for index in (7, 3, 5)}

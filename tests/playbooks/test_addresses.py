@@ -9,7 +9,6 @@ import pytest
 
 from tests.playbooks.test_prefect_apart import played, written
 
-pytestmark = pytest.mark.timeout(240)  # two or three playbooks, beside other tests
 FIREWALL = """
 - hosts: teacher1
   gather_facts: false

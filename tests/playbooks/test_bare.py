@@ -12,7 +12,10 @@ from tests.playbooks.hosts.bare.clone import Clone, changed, readme_commands, ru
 from tests.playbooks.hosts.bare.hosts import BareHosts, bare_hosts
 from tests.stage import wait_until
 
-pytestmark = pytest.mark.timeout(3000)  # packages, a release that is built, and six playbooks on three hosts
+pytestmark = [
+    pytest.mark.night,
+    pytest.mark.timeout(3000),
+]  # packages, a release that is built, and six playbooks on three hosts
 
 
 @pytest.fixture(scope="module")

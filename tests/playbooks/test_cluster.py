@@ -15,7 +15,7 @@ from tests.stage import wait_until
 from town.cluster.platform import EVERY_S
 from town.cluster.tally import ANSWERED_S
 
-pytestmark = pytest.mark.timeout(3600)  # the first one builds the release and the image
+pytestmark = [pytest.mark.night, pytest.mark.timeout(3600)]  # the first one builds the release and the image
 PROJECT = "lectern-cluster"
 CLUSTER = (sys.executable, "-m", "town.cluster")
 MORE = 20

@@ -15,7 +15,7 @@ from tests.stage import wait_until
 from tests.stage.ear import Ear
 from tests.stage.leases import granting
 
-pytestmark = pytest.mark.timeout(1800)  # the first one builds the image of the hosts
+pytestmark = [pytest.mark.night, pytest.mark.timeout(1800)]  # the first one builds the image of the hosts
 PYTHON = "3.13"
 """Of the Debian in compose.yml."""
 ALL = ("teacher", "streamer1", "streamer2")

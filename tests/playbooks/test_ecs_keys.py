@@ -13,7 +13,7 @@ from tests.playbooks import here
 from tests.playbooks.here import ROOT
 from tests.playbooks.test_prefect_apart import played as rendered
 
-pytestmark = pytest.mark.timeout(240)  # two or three playbooks, beside other tests
+pytestmark = pytest.mark.live
 TASKS = ROOT / "playbooks" / "roles" / "provision" / "tasks"
 HOSTS = {
     "teachers": {"hosts": {"teacher1": {}, "teacher10": {}}},

@@ -81,7 +81,6 @@ def let_in(folder: Path) -> tuple[int, bool]:
     return done.returncode, did
 
 
-@pytest.mark.timeout(240)  # three playbooks, beside other tests
 def test_a_user_who_was_let_into_half_of_a_folder_is_let_into_the_rest_by_the_next_run(tmp_path: Path) -> None:
     """Recordings take a while; what was left would be read by nobody, and the run would say that all is well."""
     for name, does in PROGRAMS.items():

@@ -21,7 +21,10 @@ from tests.playbooks.hosts.scene import Only, Scene, opened
 from tests.stage import Town, wait_until
 from town.ports import HOST, free_port
 
-pytestmark = pytest.mark.timeout(1800)  # a run of a playbook takes seconds, many where other tests run beside it
+pytestmark = [
+    pytest.mark.live,
+    pytest.mark.timeout(1800),
+]  # a run of a playbook takes seconds, many where other tests run beside it
 ONLY = ("--limit", "streamer1")
 
 

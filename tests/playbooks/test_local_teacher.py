@@ -19,7 +19,10 @@ from tests.stage import Town, wait_until
 from tests.stage.ear import Ear
 from town.oss_transcoder import Behaviour, OssTranscoder, Rule
 
-pytestmark = pytest.mark.timeout(1800)  # a run of a playbook takes seconds, many where other tests run beside it
+pytestmark = [
+    pytest.mark.live,
+    pytest.mark.timeout(1800),
+]  # a run of a playbook takes seconds, many where other tests run beside it
 DAY_S = 86400
 
 

@@ -20,7 +20,10 @@ from tests.playbooks.hosts.scene import Scene, opened
 from tests.stage import Town, wait_until
 from tests.stage.ear import Ear
 
-pytestmark = pytest.mark.timeout(2400)  # two releases are staged on two hosts, and ten playbooks played
+pytestmark = [
+    pytest.mark.live,
+    pytest.mark.timeout(2400),
+]  # two releases are staged on two hosts, and ten playbooks played
 NEWER = "2.1.0"
 LEFT_OUT = (".git", ".venv", "dist", ".demo", "__pycache__", ".pytest_cache", ".mypy_cache", ".ruff_cache", "tests")
 REVISION = '''"""A column and a table that the release before does not know."""

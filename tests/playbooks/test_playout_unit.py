@@ -18,6 +18,8 @@ import yaml  # type: ignore[import-untyped]  # its types are a package of their 
 from tests.playout.stage import Playout
 from tests.stage.waiting import wait_until
 
+pytestmark = pytest.mark.live
+
 ROLE = Path(__file__).parents[2] / "playbooks/roles/provision"
 LIBRARY = Path(__file__).parents[2] / "lib/lectern"
 

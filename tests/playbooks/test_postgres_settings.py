@@ -14,7 +14,7 @@ from tests.playbooks import here
 from tests.playbooks.here import ROOT
 from tests.stage.postgres import postgres_server
 
-pytestmark = pytest.mark.timeout(240)  # four playbooks, beside other tests
+pytestmark = pytest.mark.live
 TASKS = ROOT / "playbooks/roles/provision/tasks/postgres.yml"
 
 

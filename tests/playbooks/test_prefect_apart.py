@@ -14,6 +14,8 @@ import yaml  # type: ignore[import-untyped]  # its types are a package of their 
 from tests.playbooks import here
 from tests.playbooks.here import ROOT
 
+pytestmark = pytest.mark.live
+
 CLUSTER = ROOT / "town" / "cluster"
 TEMPLATES = {
     "env": "prefect.env.j2",

@@ -9,6 +9,8 @@ import yaml  # type: ignore[import-untyped]  # its types are a package of their 
 from tests.playbooks import here
 from tests.playbooks.here import ROOT
 
+pytestmark = pytest.mark.live
+
 TASKS = ROOT / "playbooks/roles/provision/tasks/prefect_back.yml"
 PLACES = ("backups/prefect-1/manifest.json", "releases/2.0.0/venv/bin/prefect")
 

@@ -10,7 +10,7 @@ import yaml  # type: ignore[import-untyped]  # its types are a package of their 
 from tests.playbooks import here
 from tests.playbooks.here import ROOT
 
-pytestmark = pytest.mark.timeout(240)  # three playbooks, beside other tests
+pytestmark = pytest.mark.live
 TASKS = ROOT / "playbooks/roles/provision/tasks/prefect_server.yml"
 
 

@@ -17,7 +17,7 @@ from tests.playbooks.hosts.controller import Controller, Played
 from tests.playbooks.small_release import Small, answer, on_host, small
 from tests.stage import wait_until
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.live
 
 _PLAY = """\
 - hosts: all

@@ -25,6 +25,8 @@ from playbooks.release.lock import Locked
 from playbooks.release.target import Target
 from town.ports import free_port
 
+pytestmark = pytest.mark.live
+
 ROOT = Path(__file__).parents[2]
 TARGET = Target((3, 13), "x86_64")
 
@@ -79,7 +81,6 @@ def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Index]:
     found.close()
 
 
-@pytest.mark.timeout(400)
 def test_it_holds_all_that_its_manifest_lists_and_nothing_else(release_file: Path) -> None:
     with tarfile.open(release_file) as tar:
         first, *others = tar.getmembers()
@@ -107,7 +108,6 @@ def test_builds_side_by_side_do_not_take_each_others_half_written_file(tmp_path:
     assert sorted(one.name for one in tmp_path.iterdir()) == [file.name, checksums[0].name]
 
 
-@pytest.mark.timeout(400)
 @pytest.mark.usefixtures("release_file")  # its wheels are in the cache now
 def test_two_builds_are_byte_for_byte_the_same_and_need_no_network(tmp_path: Path) -> None:
     tree = tmp_path / "tree"

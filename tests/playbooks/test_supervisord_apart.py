@@ -13,7 +13,7 @@ import pytest
 from tests.playbooks import here
 from tests.playbooks.here import ROOT
 
-pytestmark = pytest.mark.timeout(240)  # two playbooks, beside other tests
+pytestmark = pytest.mark.live
 ROLE = ROOT / "playbooks/roles/provision"
 BIN = Path(sys.executable).parent
 PLAY = """

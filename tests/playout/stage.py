@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from lectern.playout import child, kernel
+from tests import marks
 from tests.playout.receiver import wait_until
 
 
@@ -56,6 +57,7 @@ class Playout:
 
     def start(self) -> None:
         """Start a holder, and give it a lease."""
+        marks.starts("a playout")
         argv = [sys.executable, "-I", "-S", str(self._program), "holder"]
         argv += ["--dir", str(self.folder), "--socket", str(self.socket)]
         argv += ["--ca-file", str(self._ca_file)] if self._ca_file else []

@@ -6,12 +6,16 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
 
+import pytest
+
 from lectern.playout.airing import Airing
 from lectern.playout.station import Now, Station
 from lectern.playout.timetable import Entry, Lesson
 from tests.playout import flvs
 from tests.playout.receiver import Arrived, Receiver, Session, wait_until
 from tests.playout.stage import Playout
+
+pytestmark = pytest.mark.live
 
 
 def test_a_class_is_aired_whole_at_its_second_in_one_session(tmp_path: Path) -> None:

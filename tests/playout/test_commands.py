@@ -13,6 +13,8 @@ from tests.playout import flvs
 from tests.playout.receiver import Receiver, wait_until
 from tests.playout.stage import Playout
 
+pytestmark = pytest.mark.live
+
 
 def lectern(*arguments: str) -> subprocess.CompletedProcess[str]:
     argv = [str(Path(sys.executable).with_name("lectern"))]

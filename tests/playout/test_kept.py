@@ -17,6 +17,8 @@ from lectern.playout.worker import Worker
 from tests.playout.receiver import wait_until
 from tests.playout.stage import Playout
 
+pytestmark = pytest.mark.live
+
 
 class Disk:
     """Hangs as long as `go` is not set; `at_work` counts the threads that it holds up."""

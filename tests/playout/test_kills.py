@@ -20,6 +20,8 @@ from tests.playout import dying, flvs
 from tests.playout.receiver import Receiver, wait_until
 from tests.playout.stage import Playout
 
+pytestmark = pytest.mark.live
+
 
 def arm(file: Path, point: str) -> None:
     unfinished = file.with_suffix(".tmp")

@@ -13,6 +13,8 @@ from tests.playout import flvs
 from tests.playout.receiver import Receiver, wait_until
 from tests.playout.stage import Playout
 
+pytestmark = pytest.mark.live
+
 
 def on_air(playout: Playout, receiver: Receiver, folder: Path) -> None:
     path = flvs.write(folder / "a.flv", flvs.lesson(60))

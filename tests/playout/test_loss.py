@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.live
+
 LOSS = """
 tc qdisc add dev lo root netem loss 3% 2>/dev/null ||
 iptables -A INPUT -p tcp -m statistic --mode random --probability 0.03 -j DROP 2>/dev/null ||

@@ -2,12 +2,15 @@
 
 from pathlib import Path
 
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from lectern.effects import playout_metrics
 from tests.playout import flvs
 from tests.playout.receiver import Receiver, wait_until
 from tests.playout.stage import Playout
+
+pytestmark = pytest.mark.live
 
 
 def read(text: bytes) -> dict[str, float]:

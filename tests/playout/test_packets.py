@@ -14,6 +14,8 @@ from tests.playout import dying, flvs, servers
 from tests.playout.receiver import wait_until
 from tests.playout.stage import Playout
 
+pytestmark = pytest.mark.live
+
 PICTURE = ("-f", "lavfi", "-i", "testsrc2=size=320x240:rate=25")
 NOISE = ("-f", "lavfi", "-i", "nullsrc=size=1280x720:rate=25,geq=random(1)*255:128:128,loop=loop=-1:size=1:start=0")
 TONE = ("-f", "lavfi", "-i", "sine=frequency=440:sample_rate=44100")

@@ -12,11 +12,12 @@ from lectern.playout.rtmp import NotRtmp, amf0, chunks
 from lectern.playout.rtmp.chunks import Message, Parser
 from lectern.playout.rtmp.publish import HANDSHAKE_BYTES, MAX_OWED_BYTES, Publisher, Step
 from lectern.playout.rtmp.url import target
+from tests.marks import share
 
 TARGET = target("rtmp://live.example/app/room?token=1")
 NONCE = bytes(HANDSHAKE_BYTES - 8)
 SHAKE = b"\x03" + bytes(range(256)) * 6 + bytes(HANDSHAKE_BYTES)
-BUDGET = settings(max_examples=100, deadline=None)
+BUDGET = settings(max_examples=share(0.5), deadline=None)
 PROTOCOL, COMMANDS = 2, 3
 WAYS = st.sampled_from([COMMANDS, 5, 63, 64, 70, 319, 320, 400, 65_599])
 """Chunk streams of each of the three sizes of their numbers."""

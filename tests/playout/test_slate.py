@@ -6,9 +6,13 @@ import time
 from itertools import pairwise
 from pathlib import Path
 
+import pytest
+
 from tests.playout import flvs
 from tests.playout.receiver import Arrived, Receiver, Session, wait_until
 from tests.playout.stage import Playout
+
+pytestmark = pytest.mark.live
 
 SLATE = 0x51A7E000
 """Numbers of the slate's pictures begin here."""

@@ -13,6 +13,8 @@ from tests.playout import dying, flvs
 from tests.playout.receiver import Arrived, Receiver, Session, wait_until
 from tests.playout.stage import Playout
 
+pytestmark = pytest.mark.live
+
 CLASSES = 6
 PATIENT = Path(dying.__file__)
 """A program that skips nothing, however late it is: on a busy machine a worker may take seconds to start."""

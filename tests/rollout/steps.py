@@ -14,7 +14,7 @@ from typing import Any
 from tests.stage.forked import PROCESSES
 
 Fields = dict[str, Any]
-TIMEOUT_S = 110.0
+TIMEOUT_S = 300.0
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from lectern.effects.rows.tables.engine import transaction
 from lectern.errors import Misuse
 from lectern.rollout.wording import shown
 from tests.effects import old_databases as old
+from tests.marks import share
 from tests.rollout.old_streamer import NOW, OldStreamer, Value, flv, local
 
 ORIGIN = "http://origin.example"
@@ -140,7 +141,7 @@ def assert_whole(host: OldStreamer, made: Old) -> None:
         assert one.start_time < one.end_time
 
 
-@settings(max_examples=60)
+@settings(max_examples=share(0.3))
 @given(hosts)
 def test_any_old_host_is_taken_over_or_refused_and_comes_back(made: Old) -> None:
     with tempfile.TemporaryDirectory(dir=MEMORY) as folder:

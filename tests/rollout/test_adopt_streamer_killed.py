@@ -17,6 +17,8 @@ from sqlalchemy import Engine, event
 
 from tests.rollout.old_streamer import NOW, OldStreamer, flv
 
+pytestmark = pytest.mark.night
+
 ROOT = Path(__file__).parents[2]
 MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None  # a kill, unlike a power cut, does not ask for a disk
 CALLS = ("rename", "mkdir", "rmdir", "chmod", "chown", "unlink", "fsync", "open", "sync")
@@ -154,7 +156,6 @@ def crashes() -> Iterator[dict[str, subprocess.Popen[str]]]:
         }
 
 
-@pytest.mark.timeout(600)
 @pytest.mark.parametrize("ways", WAYS)
 def test_killed_at_any_step_the_next_call_makes_it_right(crashes: dict[str, subprocess.Popen[str]], ways: str) -> None:
     """Files and rows are as after an undisturbed migration, or to the byte as before it."""

@@ -14,7 +14,7 @@ from tests.effects import old_databases as old
 from tests.rollout.old_streamer import PATTERNS, local
 from tests.stage import PROMPT_S, Stage, Town, staged, wait_until
 
-pytestmark = pytest.mark.timeout(300)  # the first test of a session starts the servers
+pytestmark = pytest.mark.live
 WHO = "streamer1"
 
 

@@ -176,7 +176,7 @@ def test_a_redis_that_goes_away_leaves_the_database_as_it_was(engine: Engine, fi
 # -- and then ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.live
 def test_what_was_adopted_is_answered_by_the_new_program(town: Town, tmp_path: Path) -> None:
     """By the result that the old program asked for, or at the deadline; those without a booking with 211."""
     with staged(town, tmp_path) as stage:

@@ -24,6 +24,8 @@ from tests.rollout.steps import Fields
 from tests.stage import Child, wait_until
 from town import playout
 
+pytestmark = pytest.mark.live
+
 PASSWORD = "pass:word with spaces"
 
 

@@ -18,6 +18,8 @@ from lectern.rollout.standing import Standing
 from tests.rollout.host import Host, a_host
 from tests.stage import wait_until
 
+pytestmark = pytest.mark.live
+
 PATIENCE = "from lectern.rollout import holder\nholder.{name} = {seconds}\n"
 
 

@@ -10,6 +10,8 @@ import pytest
 from tests.rollout.host import ENV, Host, a_host
 from tests.rollout.steps import Fields
 
+pytestmark = pytest.mark.live
+
 DOCUMENTED = "\nwget_path=/usr/bin/wget\nDOWNLOAD_RATE=1000k\nMAX_VIDEO_NUM=1000"
 
 

@@ -25,6 +25,8 @@ from lectern.rollout.backup import away, nightly, store
 from lectern.rollout.backup.copies import sha256
 from tests.stage.postgres import made, postgres_server
 
+pytestmark = pytest.mark.live
+
 
 @pytest.fixture
 def live(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:

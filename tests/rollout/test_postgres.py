@@ -18,6 +18,8 @@ from tests.rollout.host import Host, a_host
 from tests.rollout.steps import Fields
 from tests.stage.postgres import made, postgres_server
 
+pytestmark = pytest.mark.live
+
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[URL]:

@@ -16,6 +16,8 @@ from tests.rollout.host import ENV, Host, a_host
 from tests.rollout.test_window_killed import killed
 from tests.stage import wait_until
 
+pytestmark = pytest.mark.live
+
 BOOK = "INSERT INTO task_list (class_id, video_url, push_url, start_time, end_time) VALUES ('new', 'u', 'p', 1, 2)"
 
 

@@ -8,6 +8,8 @@ from tests.rollout.host import a_host
 from tests.rollout.test_rollback import booked, classes, finished
 from tests.rollout.test_window_killed import KILL
 
+pytestmark = pytest.mark.night
+
 LINES = 10
 """Lines of a rollback: rollback, rolledback, two each for stop, withdraw, adopt and reload; a restore has two."""
 

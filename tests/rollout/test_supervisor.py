@@ -11,6 +11,8 @@ from lectern.rollout.backup.before import Before, Kept
 from lectern.rollout.host import supervisor
 from lectern.rollout.host.supervisor import Supervisor, as_before, programs_in, wait_for
 
+pytestmark = pytest.mark.live
+
 Says = Callable[..., Supervisor]
 
 

@@ -13,6 +13,8 @@ from lectern.rollout import verify
 from tests.rollout.host import Host, a_host
 from tests.stage import wait_until
 
+pytestmark = pytest.mark.live
+
 
 @pytest.fixture
 def host(tmp_path: Path) -> Iterator[Host]:

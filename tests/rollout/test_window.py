@@ -17,6 +17,8 @@ from tests.rollout.steps import Fields
 from tests.rollout.test_window_killed import NOTES, killed
 from tests.stage import wait_until
 
+pytestmark = pytest.mark.live
+
 
 @pytest.fixture
 def host(tmp_path: Path) -> Iterator[Host]:

@@ -6,6 +6,8 @@ import pytest
 
 from tests.rollout.host import Host, a_host
 
+pytestmark = pytest.mark.night
+
 NOTES = 20
 """So many lines does the window of a streamer write."""
 

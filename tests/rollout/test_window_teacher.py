@@ -14,6 +14,8 @@ from tests.effects.redis_servers import redis_server, url_of
 from tests.rollout.host import CONFIG, ENV, Host, a_host
 from tests.rollout.steps import Fields
 
+pytestmark = pytest.mark.live
+
 RULES = [
     {"old": "waiting:{record_id}:{resolution}", "new": "{record_id}_{resolution}"},
     {"old": "order:{class_id}", "new": "class/{class_id}"},

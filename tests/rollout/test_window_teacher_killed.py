@@ -11,6 +11,8 @@ from tests.rollout.steps import Fields
 from tests.rollout.test_window_killed import KILL
 from tests.rollout.test_window_teacher import RULES, client, host, is_new, keys, server, wanted
 
+pytestmark = pytest.mark.night
+
 __all__ = ["client", "host", "server", "wanted"]
 
 NOTES = 20

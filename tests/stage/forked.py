@@ -11,6 +11,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from tests import marks
+
 PRELOADED = (
     *(f"lectern.rollout.{name}" for name in ("window", "gates", "verify", "commands")),
     *(f"lectern.cli.{name}" for name in ("app", "serving", "terms")),
@@ -29,6 +31,7 @@ class Forked:
 
     def __init__(self, words: Sequence[str], environment: Mapping[str, str], folder: Path, *streams: Path) -> None:
         self.args = ["lectern", *words]
+        marks.starts(" ".join(self.args))
         given = (list(words), dict(environment), str(folder), [str(one) for one in streams])
         self._process = PROCESSES.Process(target=_run, args=given)
         self._process.start()

@@ -12,7 +12,7 @@ from typing import Any
 
 from lectern.commands import PUBLISHED
 from tests.stage import forked
-from tests.stage.children import LECTERN, Child, is_forked
+from tests.stage.children import LECTERN, UP_S, Child, is_forked
 from tests.stage.ear import Ear
 from tests.stage.leases import grant
 from tests.stage.town import Town
@@ -38,6 +38,7 @@ class Hosts:
         self._sockets = Path(tempfile.mkdtemp(prefix="playout-"))  # a socket's path has to be short
         self.own: dict[str, dict[str, str]] = {}  # settings of one host
         self.launcher: Sequence[str] = LECTERN
+        self.playout_first = False  # as on a host, before the other processes; it takes the cores of other tests
         self._initialised: set[str] = set()
         self._children: list[Child] = []
         channels = [
@@ -132,7 +133,7 @@ class Hosts:
     def lectern(self, who: str, *arguments: str, text: str | None = None) -> "subprocess.CompletedProcess[str]":
         """Run ``lectern …`` on the host *who* to its end."""
         if is_forked(LECTERN):
-            return forked.run(arguments, self.environment(who), self.folder, text, timeout_s=120)
+            return forked.run(arguments, self.environment(who), self.folder, text, timeout_s=UP_S)
         return subprocess.run(
             [*LECTERN, *arguments],
             env=self.environment(who),
@@ -140,7 +141,7 @@ class Hosts:
             capture_output=True,
             text=True,
             input=text,
-            timeout=120,
+            timeout=UP_S,
             check=False,
         )
 
@@ -149,7 +150,7 @@ class Hosts:
         new = [one for one in who if one not in self._initialised]
         begun = [self._begin(one, "init", _role(one)) for one in new]
         for one, child in zip(new, begun, strict=True):
-            wait_until(lambda c=child: c.exit_code is not None, timeout_s=120, description=f"{one} is initialised")  # type: ignore[misc]
+            wait_until(lambda c=child: c.exit_code is not None, timeout_s=UP_S, description=f"{one} is initialised")  # type: ignore[misc]
             assert child.exit_code == 0, child.said()
             self._initialised.add(one)
 
@@ -183,7 +184,7 @@ class Hosts:
             folder = Path(environment["PLAYOUT_DIR"])
             folder.mkdir(exist_ok=True)
             log = self.folder / f"{len(self._children):03}-playout-{who}.log"
-            argv = playout.argv(folder, Path(environment["PLAYOUT_SOCKET"]))
+            argv = playout.argv(folder, Path(environment["PLAYOUT_SOCKET"]), first=self.playout_first)
             self.playouts[who] = Child(argv, environment, log)
             self._children.append(self.playouts[who])
         return self.playouts[who]

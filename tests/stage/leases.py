@@ -10,7 +10,7 @@ import redis
 from tests.stage.waiting import wait_until
 
 
-def grant(bus: "redis.Redis", name: str, *, key: str, stream: str, timeout_s: float = 30.0) -> None:
+def grant(bus: "redis.Redis", name: str, *, key: str, stream: str, timeout_s: float = 120.0) -> None:
     """Give the streamer *name* the lease that it asks for; *key* and *stream* are its settings' Redis names."""
 
     def held() -> bool:

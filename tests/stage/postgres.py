@@ -10,12 +10,14 @@ from sqlalchemy import URL, make_url, text
 
 from benchmarks.postgres import programs, server
 from lectern.rollout.backup.postgres import PostgresServer
+from tests import marks
 from tests.laid import upgraded
 
 
 @contextmanager
 def postgres_server() -> Iterator[URL]:
     """The address of a server's first database; the user may do everything."""
+    marks.starts("PostgreSQL")
     found = programs()
     if found is None:
         assert os.environ.get("CI") != "true", "no PostgreSQL, and the CI must try it: apt-get install postgresql"

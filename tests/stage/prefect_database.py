@@ -30,7 +30,7 @@ def _make(made: Path, environment: Mapping[str, str]) -> None:
     own = made.with_suffix(".part")
     shutil.rmtree(own, ignore_errors=True)
     argv = [sys.executable, "-m", "prefect", "server", "database", "upgrade", "-y"]
-    subprocess.run(argv, env={**environment, "PREFECT_HOME": str(own)}, check=True, capture_output=True, timeout=240)
+    subprocess.run(argv, env={**environment, "PREFECT_HOME": str(own)}, check=True, capture_output=True, timeout=1800)
     left = [one.name for one in own.glob(f"{NAME}-*") if one.stat().st_size]
     assert not left, f"Prefect has left {left} beside its database"
     (own / NAME).rename(made)

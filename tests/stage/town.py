@@ -13,7 +13,7 @@ import httpx
 import redis
 
 from tests.stage import prefect_database
-from tests.stage.children import Child
+from tests.stage.children import UP_S, Child
 from tests.stage.waiting import wait_until
 from town import programs, recordings
 from town.origin import Origin
@@ -33,7 +33,7 @@ class Background:
         self._thread = threading.Thread(target=self._loop.run_forever, name="servers", daemon=True)
         self._thread.start()
 
-    def run(self, work: Coroutine[Any, Any, T], timeout_s: float = 60.0) -> T:
+    def run(self, work: Coroutine[Any, Any, T], timeout_s: float = UP_S) -> T:
         """The result of *work*."""
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(timeout_s)
 
@@ -89,7 +89,9 @@ class Town:
         for server in (self.origin, self.receiver, self.ssh):
             self.background.run(server.start())
         self._master(RECORDING_S)
-        wait_until(lambda: self._answers(self.redis.ping, redis.RedisError), description="Redis answers")
+        wait_until(
+            lambda: self._answers(self.redis.ping, redis.RedisError), timeout_s=UP_S, description="Redis answers"
+        )
         self._wait_for_prefect(prefect)
 
     def _wait_for_prefect(self, prefect: Child) -> None:
@@ -97,7 +99,7 @@ class Town:
             assert prefect.exit_code is None, f"the Prefect server ended:\n{prefect.said()[-2000:]}"
             return self._answers(lambda: self.api.get("/health").is_success, httpx.HTTPError)
 
-        wait_until(is_up, timeout_s=120, description="the Prefect server answers")
+        wait_until(is_up, timeout_s=UP_S, description="the Prefect server answers")
 
     def rest(self) -> None:
         """End the Prefect server, which works also when nobody asks it, until somebody is to need it again."""

@@ -17,6 +17,8 @@ from lectern.errors import TryAgain
 from tests.effects.conftest import running_with
 from tests.effects.ecs.at_work import called, until
 
+pytestmark = pytest.mark.live
+
 MOMENTS = 7  # the start, the id, the word to begin, and a few looks at what it says
 _numbers = itertools.count()
 

@@ -18,6 +18,8 @@ from lectern.errors import NO_ECS_ROOM, TRANSCODE_TIMED_OUT, CallAPerson, FallBa
 from lectern.states import Resolution
 from tests.effects.ecs.at_work import encoders, stand_in, transcode, until
 
+pytestmark = pytest.mark.live
+
 
 @pytest.mark.asyncio
 @pytest.mark.parametrize(

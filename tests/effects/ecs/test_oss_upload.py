@@ -25,6 +25,8 @@ from lectern.states import Resolution
 from tests.effects.conftest import Origin, running_with
 from tests.effects.ecs.at_work import transcode
 
+pytestmark = pytest.mark.live
+
 KEY_ID, SECRET, REGION, BUCKET = "LTAI5tMadeUp", "made-up-secret-of-oss", "cn-hangzhou", "lessons-1"
 DENIED = "<Error><Code>{}</Code><Message>made up</Message><SignatureProvided>s3cr3t</SignatureProvided></Error>"
 

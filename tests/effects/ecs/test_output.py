@@ -14,6 +14,8 @@ from lectern.states import Resolution
 from tests.effects.conftest import Origin
 from tests.effects.ecs.at_work import SOURCE, UP, stand_in, transcode
 
+pytestmark = pytest.mark.live
+
 AGAIN = 'ffmpeg "$@"; ffmpeg -v error -nostdin -y -i "$in" -c:a copy'
 BAD = {
     "sound": (f'{AGAIN} -an -s 320x180 -c:v libx264 -f flv "$out"', r"has h264 and no sound, not h264 and aac"),

@@ -18,6 +18,8 @@ from lectern.states import Resolution
 from tests.effects.conftest import Origin, make_recording
 from tests.effects.ecs.at_work import SOURCE, UP, transcode
 
+pytestmark = pytest.mark.live
+
 
 @pytest.mark.asyncio
 async def test_renditions_are_made_checked_and_uploaded(

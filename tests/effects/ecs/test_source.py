@@ -29,6 +29,8 @@ from tests.effects.ecs.at_work import SOURCE, UP, transcode, until
 from town import origin as demo
 from town.faults import Fault
 
+pytestmark = pytest.mark.live
+
 
 @pytest.mark.asyncio
 async def test_a_source_that_is_not_there_is_refused(connection: ssh.Connection, job: Job, origin: Origin) -> None:

@@ -14,6 +14,8 @@ from lectern.effects.ecs.job import Job, Programs, Report
 from tests.effects.conftest import Origin, Sshd, running_with
 from tests.effects.ecs.at_work import SOURCE, UP, encoders, stand_in, transcode, until
 
+pytestmark = pytest.mark.live
+
 
 @pytest.mark.asyncio
 async def test_a_job_that_we_are_torn_from_goes_on_and_is_found_again(

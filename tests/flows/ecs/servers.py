@@ -10,13 +10,10 @@ from shutil import which
 from typing import Any
 
 import psutil
-import pytest
 
 from tests.stage import Gate, Stage, wait_until
 from town.ports import HOST
 from town.sshd import SshServer
-
-pytestmark = pytest.mark.timeout(600)  # the first test of a session starts the servers
 
 
 class Server(SshServer):

@@ -9,7 +9,7 @@ import pytest
 from tests.flows.ecs.servers import Ecs
 from tests.stage import wait_until
 
-pytestmark = pytest.mark.timeout(600)  # the first test of a session starts the servers
+pytestmark = pytest.mark.live
 
 
 def test_a_run_that_is_cancelled_in_the_ui_ends_its_job_there(ecs: Ecs) -> None:

@@ -10,7 +10,7 @@ from tests.flows.ecs.held import Held, at_each_step
 from tests.flows.ecs.servers import Ecs, made_once, running_with
 from tests.stage import wait_until
 
-pytestmark = pytest.mark.timeout(600)  # the first test of a session starts the servers
+pytestmark = pytest.mark.live
 
 SETTINGS = {"MAX_ECS_JOBS": "3"}
 

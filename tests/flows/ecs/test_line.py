@@ -7,7 +7,7 @@ import pytest
 from tests.flows.ecs.servers import Ecs, made_once
 from tests.stage import wait_until
 
-pytestmark = pytest.mark.timeout(600)  # the first test of a session starts the servers
+pytestmark = pytest.mark.live
 
 
 def test_progress_and_host_are_in_the_row(ecs: Ecs) -> None:

@@ -11,7 +11,7 @@ from tests.flows.ecs.servers import Ecs
 from tests.stage import wait_until
 from town.faults import Fault
 
-pytestmark = pytest.mark.timeout(600)  # the first test of a session starts the servers
+pytestmark = pytest.mark.live
 
 
 def test_two_renditions_of_a_record_are_made_in_one_run(ecs: Ecs) -> None:

@@ -11,7 +11,7 @@ from town.faults import Fault
 from town.oss_transcoder import Behaviour, Rule
 from town.ports import HOST
 
-pytestmark = pytest.mark.timeout(600)  # the first test of a session starts the servers
+pytestmark = pytest.mark.live
 
 
 def test_a_source_that_is_bad_is_tried_on_no_other_host(ecs: Ecs) -> None:

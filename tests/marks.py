@@ -1,0 +1,114 @@
+"""Which tests run when: the marks `live` and `night`, `--depth`, and one seed for all that is drawn."""
+
+import random
+import subprocess
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+TUTORIAL = ROOT / "tests" / "fundamentals"
+EXAMPLES = {"commit": 25, "ci": 200, "night": 2000}
+"""Examples of Hypothesis by depth; without a depth those of a commit."""
+DRAWN = 5
+"""Cases of each night matrix that the CI runs."""
+
+_current: list[pytest.Item] = []
+
+
+def add_options(parser: pytest.Parser) -> None:
+    """The options of these tests."""
+    what = "commit: unmarked tests and the live ones of the tutorial; ci: the other live ones, and some of the night's"
+    parser.addoption("--depth", choices=sorted(EXAMPLES), help=f"{what}; night: all")
+    what = "how many examples Hypothesis draws, if not as many as the depth says"
+    parser.addoption("--examples", choices=sorted(EXAMPLES), help=what)
+    what = "draws the examples and the night's cases; by default the number of the commit"
+    parser.addoption("--seed", type=int, metavar="NUMBER", help=what)
+
+
+def configure(config: pytest.Config) -> None:
+    """Load the depth's profile, and choose the seed; pytest-xdist hands both to its workers."""
+    from hypothesis import HealthCheck, settings
+
+    for name, number in EXAMPLES.items():
+        # A claim is about values, not about how fast a busy machine draws them.
+        slow = [HealthCheck.too_slow]
+        settings.register_profile(name, max_examples=number, deadline=None, suppress_health_check=slow)
+    settings.load_profile(config.getoption("--examples") or config.getoption("--depth") or "commit")
+    if config.option.seed is None:
+        config.option.seed = _seed_of_the_commit()
+    if getattr(config.option, "hypothesis_seed", None) is None:
+        config.option.hypothesis_seed = str(config.option.seed)
+
+
+def share(of_profile: float) -> int:
+    """How many examples a costly claim draws: a share of the profile's number."""
+    from hypothesis import settings
+
+    return max(1, round(settings().max_examples * of_profile))
+
+
+def again(config: pytest.Config) -> str:
+    """How to draw the same again."""
+    return f"SEED={config.option.seed} draws the same examples and cases"
+
+
+def select(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave those of the depth; a typed -m or the name of one test wins."""
+    depth = config.getoption("--depth")
+    if not depth and (config.getoption("-m") or any("::" in one for one in config.args)):
+        return
+    kept = _kept(items, depth, config.option.seed)
+    left = [one for one in items if one not in kept]
+    if left:
+        config.hook.pytest_deselected(items=left)
+        items[:] = [one for one in items if one in kept]
+
+
+def _kept(items: Sequence[pytest.Item], depth: str | None, seed: int) -> set[pytest.Item]:
+    if depth == "night":
+        return set(items)
+    days = [one for one in items if not one.get_closest_marker("night")]
+    if depth is None:
+        return set(days)
+    is_told = {one: not is_live(one) or TUTORIAL in one.path.parents for one in days}
+    if depth == "commit":
+        return {one for one in days if is_told[one]}
+    return {one for one in days if not is_told[one]} | _drawn(items, seed)
+
+
+def _drawn(items: Sequence[pytest.Item], seed: int) -> set[pytest.Item]:
+    """Some cases of each function of the night that has more than one."""
+    cases: dict[str, list[pytest.Item]] = defaultdict(list)
+    for one in items:
+        if one.get_closest_marker("night") and hasattr(one, "callspec"):
+            cases[one.nodeid.partition("[")[0]].append(one)
+    chance = random.Random(seed)
+    return {one for name in sorted(cases) for one in chance.sample(cases[name], min(DRAWN, len(cases[name])))}
+
+
+def is_live(item: pytest.Item) -> bool:
+    """Whether a test may start programs of the project, and servers."""
+    return bool(item.get_closest_marker("live") or item.get_closest_marker("night"))
+
+
+def begin(item: pytest.Item) -> None:
+    """From now on *item* is the test at work."""
+    _current[:] = [item]
+
+
+def starts(what: str) -> None:
+    """Called before *what* is started; raises AssertionError if the test at work does not say that it does."""
+    for item in _current:  # none outside of pytest
+        assert is_live(item), f"{item.nodeid} starts {what}: mark it live (pytestmark = pytest.mark.live)"
+
+
+def _seed_of_the_commit() -> int:
+    argv = ["git", "rev-parse", "--short=8", "HEAD"]
+    try:
+        done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, timeout=30, check=False)
+    except OSError:
+        return 0
+    return int(done.stdout.strip() or "0", 16)
