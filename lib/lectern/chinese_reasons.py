@@ -146,6 +146,14 @@ _PUSHES: Mapping[str, str] = {
     "the server names no stream to publish on": "服务器没有给出可推的流",
     "the server does not answer as RTMP does": "服务器的应答不是 RTMP",
     "the server asks for more answers than it takes": "服务器要的应答比它收的多",
+    "the server sends too much: more than {n} KB within {n2} s, or thousands of tiny messages": (
+        "服务器发得太多：{n2} 秒内超过 {n} KB，或几千条小消息"
+    ),
+    "the server sends too much: more than {n} MB before the class is published, or thousands of tiny messages": (
+        "服务器发得太多：还没推流就超过 {n} MB，或几千条小消息"
+    ),
+    "a window that names no number of bytes": "RTMP 的窗口没有给出字节数",
+    "messages of more than {n} bytes that are begun, and do not end": "RTMP 消息开了头没有结束，合计超过 {n} 字节",
     "values (AMF0) that end in the middle": "AMF0 数据不完整",
     "values (AMF0) that are nested too deep, or too many": "AMF0 数据太深或太多",
     "a value (AMF0) of the unknown kind {n}": "AMF0 数据有不认识的类型 {n}",

@@ -95,7 +95,7 @@ def dying_note(self: session.Session) -> None:
         die_at("receive: before it is taken")
 
 
-def dying_session_receive(self: session.Session) -> bool:
+def dying_session_receive(self: session.Session) -> int:
     found = session_receive(self)
     if found and self.step == "live":
         die_at("receive: taken")

@@ -79,6 +79,8 @@ class Receiver:
         """Whether only full headers are taken, which is what the playout sends; ffmpeg shortens them."""
         self.refuse_publish: str | None = None
         self.close_after_start = False
+        self.flood: bytes | None = None
+        """What it says without end to whoever publishes."""
         self.ping_every_s: float | None = None
         self.window = 2_500_000
         self.frozen = threading.Event()
@@ -222,6 +224,8 @@ class _Conversation:
                 return False
             self._session.published = str(rest[1])
             self._reply("onStatus", 0, None, {"level": "status", "code": "NetStream.Publish.Start"})
+            while self._receiver.flood:
+                self._write(self._receiver.flood)
             return not self._receiver.close_after_start
         return True
 

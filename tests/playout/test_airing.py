@@ -191,6 +191,22 @@ def test_a_slow_receiver_is_skipped_to_the_clocks_position_in_the_same_session(t
         assert [one.timestamp for one in sounds(session)] == [number * 40 for number in numbers]
 
 
+def test_a_receiver_that_floods_is_cut_and_the_class_beside_it_does_not_notice(tmp_path: Path) -> None:
+    """It owns one push URL, and must not own the loop that sends all classes."""
+    path = flvs.write(tmp_path / "a.flv", flvs.lesson(60))
+    with Receiver() as good, Receiver() as bad, Playout(tmp_path / "p") as playout:
+        bad.flood = b"\x03" + bytes(11) + b"\xc3" * 1_000_000
+        playout.air("good", path, good.url("good"), starts_in_s=0.2)
+        wait_until(lambda: playout.told("on_air"), description="on air")
+        worker = playout.worker()
+        playout.air("bad", path, bad.url("bad"), starts_in_s=0.2)
+        wait_until(lambda: len(playout.told("broke_off", "bad")) >= 3, description="three failures of that class")
+        assert all("the server sends too much" in one["why"] for one in playout.told("broke_off", "bad"))
+        count = len(good.of("good")[0].packets())
+        wait_until(lambda: len(good.of("good")[0].packets()) > count + 50, description="more of the class beside it")
+        assert (playout.worker(), len(good.of("good"))) == (worker, 1)
+
+
 def test_two_urls_are_two_sessions_each_with_its_own_luck(tmp_path: Path) -> None:
     path = flvs.write(tmp_path / "a.flv", flvs.lesson(60))
     with Receiver() as one, Receiver() as other, Playout(tmp_path / "p") as playout:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from lectern.playout import child
-from lectern.playout.holder import Holder
+from lectern.playout.holder import Held, Holder
 from lectern.playout.pipe import Gone, Pipe
 from tests.playout.receiver import wait_until
 
@@ -96,6 +96,24 @@ def test_a_worker_that_does_not_end_when_killed_keeps_nobody_from_its_place(
     assert f"process {worker.process.pid} was killed and has not ended" in capfd.readouterr().err
     os.kill(worker.process.pid, signal.SIGKILL)
     worker.process.wait()
+
+
+def test_a_session_over_which_two_workers_hung_is_not_handed_to_a_third(
+    holder: Holder, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Whatever its server says or its recording holds: the classes beside it are not cut by it again and again."""
+    here, there = socket.socketpair()
+    holder.sessions["7\nc-odd\nrtmp://h/a/b"] = Held(here, None)
+    holder.sessions["8\nc-good\nrtmp://h/a/b"] = Held(socket.socket(), None)
+    for known in (["7", "8"], ["8"]):
+        holder.worker = child.Child(child.PROGRAM, holder.folder, {}, None)
+        holder.worker.kill()
+        holder.shared.handle(7)
+        holder._lost("hung", "hung, and was killed")
+        assert [key.partition("\n")[0] for key in holder.sessions] == known
+    assert there.recv(1) == b""
+    there.close()
+    assert "c-odd: 2 workers hung over its session, which is reset" in capfd.readouterr().err
 
 
 def test_a_message_whose_files_find_no_room_is_left_out_and_the_next_one_heard(

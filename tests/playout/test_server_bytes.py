@@ -1,10 +1,13 @@
 """A whole session against whatever bytes a server may send: in any form, in any portions, spoiled in any way."""
 
 import json
+import socket
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -12,6 +15,7 @@ from lectern.playout.rtmp import NotRtmp, amf0, chunks
 from lectern.playout.rtmp.chunks import Message, Parser
 from lectern.playout.rtmp.publish import HANDSHAKE_BYTES, MAX_OWED_BYTES, Publisher, Step
 from lectern.playout.rtmp.url import target
+from lectern.playout.session import PORTION_BYTES, TURN_BYTES, Broken, Intake, Session
 from tests.marks import share
 
 TARGET = target("rtmp://live.example/app/room?token=1")
@@ -212,3 +216,91 @@ def test_a_spoiled_session_ends_alike_however_its_bytes_are_split(
     before, after, _ = conversation
     before, after = data.draw(spoiled(before)), data.draw(spoiled(after))
     assert outcome(before, after, cuts) == outcome(before, after, [])
+
+
+def live() -> Publisher:
+    session = Publisher(TARGET, NONCE)
+    session.step = Step.LIVE
+    session.take()
+    return session
+
+
+ACKNOWLEDGEMENT = b"".join(Server().message(chunks.ACKNOWLEDGED, bytes(4)))
+FLOODS = {
+    "acknowledgements": ACKNOWLEDGEMENT,
+    "tiny chunks": b"\xc3",
+    "sound": b"".join(Server().message(chunks.SOUND, bytes(100))),
+    "nulls": b"".join(Server().message(chunks.SOUND, bytes([5]) * 10_000)),
+}
+
+
+@pytest.mark.parametrize("is_live", [True, False], ids=["live", "before"])
+@pytest.mark.parametrize("flood", FLOODS.values(), ids=FLOODS)
+def test_a_server_that_floods_costs_little_before_it_is_cut(flood: bytes, is_live: bool) -> None:
+    """Its chunks are what takes time: of empty ones a CPU second takes 0.3 MB."""
+    publisher, intake = live(), Intake()
+    publisher.step = Step.LIVE if is_live else Step.CONNECTING
+    publisher.receive(ACKNOWLEDGEMENT)
+    taken, data, bound = 0, flood * (2_000_000 // len(flood)), 64 * 1024 if is_live else 1024 * 1024
+
+    def flooded() -> None:
+        nonlocal taken
+        for at in range(0, len(data), PORTION_BYTES):
+            intake.take(publisher, data[at : at + PORTION_BYTES])
+            taken += PORTION_BYTES
+
+    with pytest.raises(NotRtmp, match="the server sends too much"):
+        flooded()
+    assert taken <= bound
+    assert publisher.chunks <= bound / Intake.CHUNK_BYTES
+
+
+def test_a_server_may_say_for_ever_as_much_as_live_servers_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An acknowledgement or ping now and then, ten a second, is no flood, whatever they come to in hours."""
+    publisher, intake, now = live(), Intake(), 1000.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    for _ in range(10_000):
+        intake.take(publisher, ACKNOWLEDGEMENT)
+        now += 0.1
+
+
+def test_a_session_is_read_a_little_at_a_time_so_that_the_others_have_their_turn() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        ours = socket.create_connection(listener.getsockname())
+        theirs, _ = listener.accept()
+    ours.settimeout(0)
+    session = Session(TARGET, ours, dict)
+    session.publisher.step = Step.CONNECTING
+    theirs.sendall(ACKNOWLEDGEMENT * 4000)
+    turns = taken = 0
+    while taken < 4000 * len(ACKNOWLEDGEMENT):
+        session.receive()
+        assert session.publisher._taken - taken <= TURN_BYTES
+        turns, taken = turns + 1, session.publisher._taken
+    assert turns >= 4000 * len(ACKNOWLEDGEMENT) / TURN_BYTES
+    theirs.close()
+    with pytest.raises(Broken, match="the server closed"):
+        session.receive()
+    session.close(politely=False)
+
+
+def test_messages_that_are_begun_on_many_chunk_streams_take_no_more_memory_than_one() -> None:
+    """All of it is written down for the next worker each time something is received."""
+    begun = b"".join(next(Server().message(chunks.DATA, bytes(1000), on=on)) for on in range(3, 60))
+    with pytest.raises(NotRtmp, match="begun, and do not end"):
+        live().receive(begun)
+
+
+def test_a_chunk_size_has_31_bits_and_a_window_names_a_number() -> None:
+    server, session = Server(), live()
+    session.receive(server.whole(chunks.SET_CHUNK, (0x80001000).to_bytes(4, "big"), on=PROTOCOL))
+    server.chunk_bytes = 0x1000
+    session.receive(server.whole(chunks.CONTROL, b"\0\6abcd" + bytes(500)))
+    assert Parser().feed(session.take()) == [(chunks.CONTROL, 0, 0, b"\0\7abcd")]
+    for kind, body, words in [
+        (chunks.SET_CHUNK, b"\x80\0\0\0", "chunks of 0 bytes"),
+        (chunks.BANDWIDTH, b"", "no number"),
+        (chunks.WINDOW, b"\1", "no number"),
+    ]:
+        with pytest.raises(NotRtmp, match=words):
+            live().receive(Server().whole(kind, body, on=PROTOCOL))

@@ -252,6 +252,12 @@ ALARMS = [
     AIR.format("the server names no stream to publish on"),
     AIR.format("the server does not answer as RTMP does"),
     AIR.format("the server asks for more answers than it takes"),
+    AIR.format("the server sends too much: more than 64 KB within 10 s, or thousands of tiny messages"),
+    AIR.format(
+        "the server sends too much: more than 1 MB before the class is published, or thousands of tiny messages"
+    ),
+    AIR.format("a window that names no number of bytes"),
+    AIR.format("messages of more than 16384 bytes that are begun, and do not end"),
     AIR.format("a message of 70000 bytes, which is more than 65536"),
     AIR.format("more than 64 chunk streams"),
     AIR.format("chunks of 1 bytes, which is less than 128"),

@@ -22,6 +22,8 @@ START_S = 10.0
 """Seconds in which a worker must make its first tick."""
 DEATHS, DEATHS_S = 3, 60.0
 """Number of workers that die within that many seconds before the holder goes back to the release before."""
+HANGS = 2
+"""Number of workers that may hang over a session; then it is not handed on, because it may be what holds them up."""
 MAX_PAUSE_S = 5.0
 
 
@@ -31,6 +33,8 @@ class Held:
 
     connection: socket.socket
     journal: int | None
+    hangs: int = 0
+    """Number of workers that hung while they handled the session."""
 
     def close(self, *, is_reset: bool = False) -> None:
         """Close the copies; *is_reset* first resets the connection for all processes that hold it."""
@@ -167,6 +171,8 @@ class Holder:
         say(f"the worker {words}")
         worker.pipe.close()
         self._why, self._why_at = why, time.monotonic()
+        if why == "hung":
+            self._hung_over(self.shared.handled)
         self._deaths = [at for at in self._deaths if at > self._why_at - DEATHS_S] + [self._why_at]
         if len(self._deaths) >= DEATHS and self._good is not None and self._good != worker.program:
             say(f"{DEATHS} workers of {worker.program} died within {DEATHS_S:g} s: back to {self._good}")
@@ -174,6 +180,16 @@ class Holder:
             if self.standby is not None:
                 self.standby.close()
                 self.standby = None
+
+    def _hung_over(self, session: int) -> None:
+        """Note over which session a worker hung; end the session if it is not the first."""
+        for key in [key for key in self.sessions if key.startswith(f"{session}\n")]:
+            held = self.sessions[key]
+            held.hangs += 1
+            if held.hangs >= HANGS:
+                say(f"{key.split(chr(10))[1]}: {held.hangs} workers hung over its session, which is reset")
+                held.close(is_reset=True)
+                del self.sessions[key]
 
     def _look_at_next(self) -> None:
         """Replace the worker, as an upgrade asks, once the new worker is loaded."""
@@ -240,6 +256,7 @@ class Holder:
                 del self.sessions[key]
             else:
                 worker.pipe.say("session", (held.connection.fileno(), held.journal), key=key)
+        self.shared.handle(0)
         worker.pipe.say("go", why=self._why, at=self._why_at)
         worker.on_air_at = time.monotonic()
         self.worker, self._ran = worker, worker.program

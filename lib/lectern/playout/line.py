@@ -27,6 +27,11 @@ class Line:
         self._connecting: asyncio.Task[None] | None = None
 
     @property
+    def number(self) -> int:
+        """The number of the session, 0 if there is none."""
+        return int(self._key.partition("\n")[0]) if self.session is not None else 0
+
+    @property
     def is_connecting(self) -> bool:
         """Whether an attempt to connect is under way; raises the unexpected error of the last attempt, if any."""
         if self._connecting is not None and self._connecting.done():
@@ -81,8 +86,10 @@ class Line:
         if session is not self.session:
             return
         now, before = Now.read(), session.step
+        self._station.handle(self.number)
         try:
-            session.receive()
+            if session.receive():  # TLS has more of it, of which the loop cannot know
+                asyncio.get_running_loop().call_soon(self._readable, session)
             if session.step is not before:
                 self._went(session, now)
             elif session.step is not Step.LIVE:
@@ -91,3 +98,5 @@ class Line:
             self._broke(str(error), now)
         except Exception as error:  # noqa: BLE001 (one server's answers must not spin the loop of all classes)
             self._broke(f"a fault of the playout: {type(error).__name__}: {error}", now)
+        finally:
+            self._station.handle(0)

@@ -78,6 +78,7 @@ class Push:
         if not self._opened:
             self._opened = True
             self.feed.open(max(0.0, position_ms))
+        self._station.handle(self._line.number)
         self.feed.look(now.mono, position_ms)
         if self.feed.over and (self._line.session is None or self._line.session.is_clear):
             return "its recording is over"

@@ -18,11 +18,41 @@ SET_UP_S = 10.0
 TAKEN_S = 5.0
 """Seconds without an acknowledged byte after which a peer is given up."""
 
-_RECEIVE_BYTES = 64 * 1024
+TURN_BYTES = 16 * 1024
+"""What is taken of a server's bytes before the other classes have their turn, counted as `Intake` counts."""
+PORTION_BYTES = 1024
+"""Bytes that are parsed at once; in chunks of one byte these take 4 ms."""
 
 
 class Broken(Exception):
     """The session is over; the text says why."""
+
+
+class Intake:
+    """Bounds what a server may send: it answers some commands, and has little to say to a class on air.
+
+    A chunk, and each portion, counts for `CHUNK_BYTES` more than its bytes, because an empty one takes time, too.
+    """
+
+    SET_UP_BYTES, LIVE_BYTES, LIVE_S = 1024 * 1024, 64 * 1024, 10.0
+    CHUNK_BYTES = 16
+
+    def __init__(self) -> None:
+        self._sum, self._until = 0, 0.0
+
+    def take(self, publisher: Publisher, data: bytes) -> int:
+        """Give *data* to *publisher*; returns how many bytes it counts for. Raises NotRtmp, also if it is too much."""
+        before = publisher.chunks
+        publisher.receive(data)
+        counted = len(data) + (publisher.chunks - before + 1) * self.CHUNK_BYTES
+        is_live = publisher.step is Step.LIVE
+        if is_live and (now := time.monotonic()) > self._until:
+            self._sum, self._until = 0, now + self.LIVE_S
+        self._sum += counted
+        if self._sum > (self.LIVE_BYTES if is_live else self.SET_UP_BYTES):
+            bound = f"64 KB within {self.LIVE_S:g} s" if is_live else "1 MB before the class is published"
+            raise NotRtmp(f"the server sends too much: more than {bound}, or thousands of tiny messages")
+        return counted
 
 
 class Session:
@@ -37,6 +67,7 @@ class Session:
         self._notes = notes
         self._rest = memoryview(b"")
         self._owed = self._paid = 0
+        self._intake = Intake()
         self._deadline: float | None = time.monotonic() + SET_UP_S
         self._acknowledged, self._acknowledged_at = -1, time.monotonic()
         if kernel.HAND_OVER and not isinstance(connection, ssl.SSLSocket):
@@ -59,7 +90,7 @@ class Session:
         self = cls.__new__(cls)
         self.publisher, self.connection, self.journal = Publisher.load(target, saved["publisher"]), connection, journal
         self.written, self.sent_at, self._notes = counted.written, mark.sent_at, notes
-        self._rest, self._deadline = memoryview(body)[sent:], None
+        self._rest, self._deadline, self._intake = memoryview(body)[sent:], None, Intake()
         self._owed, self._paid = saved["owed"], mark.paid
         self.publisher.owed = self.publisher.owed[len(self.publisher.owed) - max(0, self._owed - self._paid) :]
         self._acknowledged, self._acknowledged_at = -1, time.monotonic()
@@ -80,11 +111,16 @@ class Session:
         """Whether the kernel has taken everything that was to be sent."""
         return not self._rest
 
-    def receive(self) -> None:
-        """Take what has arrived; raises Broken."""
+    def receive(self) -> bool:
+        """Take what has arrived, within the bounds of a turn; returns whether more waits unseen by the kernel.
+
+        Raises Broken.
+        """
+        left = TURN_BYTES
         try:
-            while self._receive():
-                pass
+            while left > 0 and (taken := self._receive()):
+                left -= taken
+            return isinstance(self.connection, ssl.SSLSocket) and self.connection.pending() > 0
         except NotRtmp as error:
             raise Broken(str(error)) from error
         except OSError as error:
@@ -169,19 +205,22 @@ class Session:
             if self.journal is not None:
                 self.journal.close()
 
-    def _receive(self) -> bool:
-        """Take one portion of what has arrived; returns False if nothing is left. Raises Broken, NotRtmp, OSError."""
+    def _receive(self) -> int:
+        """Take one portion of what has arrived; returns what it counts for, 0 if nothing is left.
+
+        Raises Broken, NotRtmp, OSError.
+        """
         is_kept = self.journal is not None and self.step is Step.LIVE
-        data = link.receive(self.connection, _RECEIVE_BYTES, socket.MSG_PEEK if is_kept else 0)
+        data = link.receive(self.connection, PORTION_BYTES, socket.MSG_PEEK if is_kept else 0)
         if data is None:
-            return False
+            return 0
         if not data:
             raise Broken("the server closed the connection")
         before, owed = self.step, len(self.publisher.owed)
-        self.publisher.receive(data)
+        counted = self._intake.take(self.publisher, data)
         if before is Step.LIVE:
             self._owed += len(self.publisher.owed) - owed
         if is_kept:
             self.note()  # before it is taken from the kernel: the next worker may have to read it again
             self.connection.recv(len(data))
-        return True
+        return counted

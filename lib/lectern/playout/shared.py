@@ -1,4 +1,4 @@
-"""A page of memory that holder and workers share: until when the lease is held, and the worker's last tick."""
+"""A page of memory that holder and workers share: the end of the lease, and what the worker does at the moment."""
 
 import mmap
 import os
@@ -8,7 +8,8 @@ import time
 from lectern.playout import kernel
 
 _DOUBLE = struct.Struct("=d")
-_LEASE, _TICK = 0, 64
+_NUMBER = struct.Struct("=Q")
+_LEASE, _TICK, _HANDLED = 0, 64, 128
 
 
 class Shared:
@@ -38,13 +39,23 @@ class Shared:
         return kernel.boot_now() < self.lease_until
 
     def tick(self) -> None:
-        """Record that the worker is alive."""
+        """Record that the worker is alive, and handles no session."""
+        self.handle(0)
         self._memory[_TICK : _TICK + 8] = _DOUBLE.pack(time.monotonic())
 
     @property
     def ticked_at(self) -> float:
         """The worker's last tick, by time.monotonic."""
         return self._get(_TICK)
+
+    def handle(self, session: int) -> None:
+        """Record the number of the session that is handled now; 0 for none."""
+        self._memory[_HANDLED : _HANDLED + 8] = _NUMBER.pack(session)
+
+    @property
+    def handled(self) -> int:
+        """The number of the session that the worker handles, or handled when it hung; 0 for none."""
+        return int(_NUMBER.unpack(self._memory[_HANDLED : _HANDLED + 8])[0])
 
     def _get(self, at: int) -> float:
         return float(_DOUBLE.unpack(self._memory[at : at + 8])[0])

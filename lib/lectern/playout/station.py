@@ -39,6 +39,8 @@ class Station:
     tell: Callable[[dict[str, Any]], None]
     keep: Callable[[str, Session], None]
     drop: Callable[[str], None]
+    handle: Callable[[int], None] = lambda _session: None
+    """Called with the number of the session that is handled next."""
     ca_file: str | None = None
     is_held: bool = False
     """Whether the lease allows sending in this tick."""

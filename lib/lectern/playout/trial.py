@@ -1,5 +1,6 @@
 """Tries a push URL up to RTMP's connect, without publishing: whether the server will let a class in."""
 
+import asyncio
 import os
 import socket
 import ssl
@@ -9,6 +10,7 @@ from lectern.playout import link
 from lectern.playout.rtmp import NotRtmp
 from lectern.playout.rtmp.publish import HANDSHAKE_BYTES, Publisher
 from lectern.playout.rtmp.url import Target
+from lectern.playout.session import PORTION_BYTES, Intake
 
 BUFFER_BYTES = 64 * 1024
 
@@ -29,13 +31,17 @@ async def refusal(target: Target, trusted: ssl.SSLContext | None, networks: Sequ
 
 
 async def _connected(publisher: Publisher, connection: socket.socket) -> None:
+    intake = Intake()
     while not publisher.is_connected:
         owed = memoryview(publisher.take())
         while owed:
             await link.until_ready(connection, writable=True)
             owed = owed[link.send(connection, owed) :]
-        await link.until_ready(connection)
-        data = link.receive(connection, BUFFER_BYTES)
-        if data == b"":
+        data = link.receive(connection, PORTION_BYTES)
+        if data is None:
+            await link.until_ready(connection)
+            continue
+        if not data:
             raise NotRtmp("the server closes the connection")
-        publisher.receive(data or b"")
+        intake.take(publisher, data)
+        await asyncio.sleep(0)  # the classes on air have their turn

@@ -53,6 +53,7 @@ class Worker:
             tell=self._tell,
             keep=self._keep,
             drop=lambda key: self.pipe.say("over", key=key),
+            handle=self.shared.handle,
             ca_file=terms.ca_file,
         )
         self.since = time.time()

@@ -49,9 +49,9 @@ def _name(name: str) -> bytes:
     return struct.pack(">H", len(text)) + text
 
 
-def decode(data: bytes) -> list[Value]:
-    """The values that *data* holds; raises NotRtmp if they cannot be read."""
-    reader = _Reader(data)
+def decode(data: bytes, most: int = MAX_VALUES) -> list[Value]:
+    """The values that *data* holds; raises NotRtmp if they cannot be read, or are more than *most*."""
+    reader = _Reader(data, most)
     values = []
     try:
         while reader.at < len(data):
@@ -64,12 +64,12 @@ def decode(data: bytes) -> list[Value]:
 class _Reader:
     """Reads values one after another, and counts them."""
 
-    def __init__(self, data: bytes) -> None:
-        self._data, self.at, self._count = data, 0, 0
+    def __init__(self, data: bytes, most: int) -> None:
+        self._data, self.at, self._left = data, 0, most
 
     def value(self, depth: int) -> Value:
-        self._count += 1
-        if depth > MAX_DEPTH or self._count > MAX_VALUES:
+        self._left -= 1
+        if depth > MAX_DEPTH or self._left < 0:
             raise NotRtmp("values (AMF0) that are nested too deep, or too many")
         (kind,) = self._take(">B")
         if kind == _NUMBER:

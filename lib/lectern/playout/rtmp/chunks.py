@@ -15,8 +15,8 @@ SOUND, PICTURE, DATA, AMF3_COMMAND, COMMAND = 8, 9, 18, 17, 20
 MIN_CHUNK_BYTES = 128
 """Least chunk size that a server may ask for: the protocol's first one; less would only slow the session down."""
 
-MAX_MESSAGE_BYTES = 64 * 1024
-"""Greatest size of a server's message: commands have a few hundred bytes."""
+MAX_MESSAGE_BYTES = 16 * 1024
+"""Greatest size of a server's message, and of all that it has begun: commands have a few hundred bytes."""
 
 _MAX_CHUNK_STREAMS = 64
 _EXTENDED = 0xFFFFFF
@@ -86,6 +86,8 @@ class Parser:
     """Takes a server's bytes in any portions; gives its messages."""
 
     def __init__(self) -> None:
+        self.count = 0
+        """Number of chunks that were taken: parsing costs as much for an empty chunk as for a large one."""
         self._chunk_bytes = 128
         self._rest = b""
         self._streams: dict[int, _Chunks] = {}
@@ -100,6 +102,7 @@ class Parser:
             if end == at:
                 break
             at = end
+            self.count += 1
             if message is not None:
                 self._obey(message)
                 messages.append(message)
@@ -137,8 +140,11 @@ class Parser:
         if len(self._rest) < end:
             return at, None
         self._note(head, known)
+        is_first = not known.body
         known.body += self._rest[head.end : end]
         if len(known.body) < known.size:
+            if is_first and sum(one.size for one in self._streams.values() if one.body) > MAX_MESSAGE_BYTES:
+                raise NotRtmp(f"messages of more than {MAX_MESSAGE_BYTES} bytes that are begun, and do not end")
             return end, None
         body, known.body = bytes(known.body), bytearray()
         return end, Message(known.kind, known.timestamp, known.stream, body)
@@ -183,9 +189,10 @@ class Parser:
     def _obey(self, message: Message) -> None:
         number = int.from_bytes(message.body[:4], "big")
         if message.kind == SET_CHUNK:
-            if len(message.body) < 4 or number < MIN_CHUNK_BYTES:
-                raise NotRtmp(f"chunks of {number} bytes, which is less than {MIN_CHUNK_BYTES}")
-            self._chunk_bytes = min(number & 0x7FFFFFFF, MAX_MESSAGE_BYTES)
+            size = number & 0x7FFFFFFF  # the first bit has no meaning, and must be ignored
+            if len(message.body) < 4 or size < MIN_CHUNK_BYTES:
+                raise NotRtmp(f"chunks of {size} bytes, which is less than {MIN_CHUNK_BYTES}")
+            self._chunk_bytes = min(size, MAX_MESSAGE_BYTES)
         elif message.kind == ABORT and number in self._streams:
             self._streams[number].body.clear()
 

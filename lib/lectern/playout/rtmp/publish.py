@@ -12,6 +12,8 @@ from lectern.playout.rtmp.url import Target
 HANDSHAKE_BYTES = 1536
 MAX_OWED_BYTES = 64 * 1024
 """Bytes of unsent answers above which the session ends, because the server takes none."""
+MAX_VALUES = 1000
+"""Greatest number of values in a server's command; an answer has about ten."""
 
 _CONNECT, _RELEASE, _FC_PUBLISH, _CREATE, _PUBLISH, _FC_UNPUBLISH, _DELETE = range(1, 8)
 _COMMANDS, _PROTOCOL, _SOUND, _DATA, _PICTURE = 3, 2, 4, 5, 6
@@ -43,6 +45,11 @@ class Publisher:
         self._window = self._taken = self._told = 0
         if len(self.owed) != 1 + HANDSHAKE_BYTES:
             raise ValueError(f"a nonce of {len(nonce)} bytes")
+
+    @property
+    def chunks(self) -> int:
+        """Number of chunks that the server has sent."""
+        return self._parser.count
 
     def take(self) -> bytes:
         """The bytes that must be sent now; they are not owed any more."""
@@ -115,12 +122,15 @@ class Publisher:
         kind, body = message.kind, message.body
         if kind == chunks.CONTROL and body[:2] == _PING:
             self._control(chunks.CONTROL, _PONG + body[2:6])
-        elif kind == chunks.WINDOW:
-            self._window = max(1024, int.from_bytes(body[:4], "big"))
-        elif kind == chunks.BANDWIDTH:
-            self._control(chunks.WINDOW, body[:4])
+        elif kind in (chunks.WINDOW, chunks.BANDWIDTH):
+            if len(body) < 4:
+                raise NotRtmp("a window that names no number of bytes")
+            if kind == chunks.WINDOW:
+                self._window = max(1024, int.from_bytes(body[:4], "big"))
+            else:
+                self._control(chunks.WINDOW, body[:4])
         elif kind in (chunks.COMMAND, chunks.AMF3_COMMAND):
-            values = amf0.decode(body[kind == chunks.AMF3_COMMAND :])
+            values = amf0.decode(body[kind == chunks.AMF3_COMMAND :], MAX_VALUES)
             if values:
                 self._answer(str(values[0]), values[1] if len(values) > 1 else None, values[2:])
 
