@@ -171,6 +171,11 @@ class Changes(Decided[TeacherSettings]):
         said = outgoing.answer(class_id, code, why, streamer)
         self.sends += [Outgoing(self.settings.order_result_channel, Kind.CHANNEL, said, class_id)] * times
 
+    def refuse_another(self, class_id: str, code: int, why: str) -> None:
+        """Refuse another booking of a booked class; this does not count as the answer to the first one."""
+        said = outgoing.answer(class_id, code, why)
+        self.sends.append(Outgoing(self.settings.order_result_channel, Kind.CHANNEL, said))
+
     def answer_change(self, class_id: str, code: int, why: str, times: int = 1) -> None:
         """Answer a change to the platform; a second airing changes with its class, and gets no answer of its own."""
         if not class_id.endswith(BACKUP):

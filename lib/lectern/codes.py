@@ -191,7 +191,8 @@ CONFLICT = ErrorCode(409, WARNING,
           "Cancel the other booking, or change this one; then use a new class_id."),
     Words("约课与另一条约课冲突", "取消另一条约课，或修改这一条；然后用新的 class_id。"), says={
         "{x} is pushed to the same URL, and overlaps for {t}": "{x} 推到同一个地址，时间重叠 {t}",
-        "delivered again, differently: the first one stands": "又来了一次，内容不同，以第一次为准"})
+        "it is booked already with other content: {r}": "已经约过，内容不同：{r}",
+        "the first booking stands, it is {s}": "以第一次约课为准，它{s}"})
 ENDED = ErrorCode(410, WARNING,
     Words("the class has already ended", _CORRECT),
     Words("课已结束", _CORRECT_ZH), says={

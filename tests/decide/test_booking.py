@@ -100,12 +100,14 @@ def test_a_booking_that_comes_twice_is_answered_again_and_changes_nothing() -> N
 def test_a_class_id_booked_with_another_content_is_told_apart() -> None:
     planned = plan([booking(), booking(record_id=7)], Before(), LIMITS, NOW)
     assert len(planned.verdicts) == 1
-    assert planned.again[0].differs
+    (again,) = planned.again
+    assert again.differs == [f"record_id {booking().record_id} -> 7"]
+    assert [line for line in planned.lines() if "409" in line and "record_id" in line]
 
 
 def test_a_booking_that_is_kept_already_is_not_decided_again() -> None:
-    planned = plan([booking()], Before({"c-1": booking().to_json()}, {}), LIMITS, NOW)
-    assert planned.again == [decide.Again("c-1", differs=False)]
+    planned = plan([booking()], Before({"c-1": (booking().to_json(),)}, {}), LIMITS, NOW)
+    assert planned.again == [decide.Again("c-1", [])]
     assert not planned.verdicts
 
 
@@ -115,6 +117,14 @@ def test_a_class_that_has_ended_is_refused_with_410() -> None:
     assert (verdict.code.number, verdict.message) == (410, "it ended 2 h ago")
     (verdict,) = plan([booking(start_time=NOW - 20, end_time=NOW)], Before(), LIMITS, NOW).verdicts
     assert verdict.code is not None
+
+
+def test_a_class_that_has_ended_and_overlaps_another_is_refused_because_it_has_ended() -> None:
+    """No other push URL could help it, so the answer must not ask for one."""
+    over = booking(start_time=NOW - 20, end_time=NOW)
+    taken = {over.stream: [Slot("c-2", NOW - 100, NOW + 100)]}
+    (verdict,) = plan([over], Before({}, {}, taken), LIMITS, NOW).verdicts
+    assert (verdict.state, verdict.code) == (BookingState.REFUSED, errors.ENDED)
 
 
 def test_a_class_that_should_be_on_air_already_is_still_taken() -> None:
@@ -246,7 +256,7 @@ def test_a_batch_decided_at_once_equals_the_same_bookings_decided_one_at_a_time(
     batch: list[Booking], rows: dict[RenditionKey, Rendition], limits: Limits
 ) -> None:
     at_once = plan(batch, Before({}, rows), limits, NOW)
-    known: dict[str, str] = {}
+    known: dict[str, list[str]] = {}
     rows = dict(rows)
     singly = decide.Plan()
     for one in batch:
@@ -255,7 +265,7 @@ def test_a_batch_decided_at_once_equals_the_same_bookings_decided_one_at_a_time(
         singly.attempts += step.attempts
         singly.again += step.again
         for verdict in step.verdicts:  # what the commit of the step leaves in the database
-            known[verdict.booking.class_id] = one.to_json()
+            known[verdict.booking.class_id] = [one.to_json()]
         for begun in step.attempts:
             rows[begun.record_id, begun.resolution] = Rendition(
                 RenditionState.TRANSCODING, begun.attempt, begun.attempts_today, begun.attempts_since
@@ -267,7 +277,7 @@ def test_a_batch_decided_at_once_equals_the_same_bookings_decided_one_at_a_time(
 def test_a_decision_leaves_what_it_was_given_as_it_was(
     batch: list[Booking], rows: dict[RenditionKey, Rendition], limits: Limits
 ) -> None:
-    known: dict[str, str] = {}
+    known: dict[str, list[str]] = {}
     before = json.dumps([[one.to_json() for one in batch], str(rows)])
     plan(batch, Before(known, rows), limits, NOW)
     assert (known, json.dumps([[one.to_json() for one in batch], str(rows)])) == ({}, before)

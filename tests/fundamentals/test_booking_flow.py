@@ -102,13 +102,14 @@ def test_the_same_booking_twice_at_once_gets_the_same_answer_twice(stage: Stage)
     assert stage.num_cite("streamer1", stage.order(class_id)["url_stem"]) == 1
 
 
-def test_a_different_booking_of_a_booked_class_changes_nothing(stage: Stage) -> None:
-    """The first one stands; a person is told."""
+def test_another_booking_of_a_booked_class_is_refused_and_changes_nothing(stage: Stage) -> None:
+    """The first one stands; the answer says what differs, and a person is told."""
     booking = stage.booking(stage.town.record())
     class_id = stage.book(booking)
     stage.answer(class_id)
     stage.book({**booking, "end_time": booking["end_time"] + 60})
-    assert stage.answer(class_id, count=2)["result"] == "success"
+    refused = stage.answer(class_id, count=2)
+    assert (refused["result"], refused["code"], "end_time" in refused["message"]) == ("fail", 409, True)
     wait_until(lambda: stage.alarms(409, class_id=class_id), description="the alarm comes")
     assert stage.order(class_id)["end_time"] == booking["end_time"]
 

@@ -296,7 +296,7 @@ ALARMS = [
     RED.format("its push URL cannot be reached: h: 10.0.0.1 is no allowed push host; see ALLOWED_PUSH_HOSTS"),
     "c-1: task_list has 'soon' for a time. Write epoch seconds there. Until then the class is not aired.",
     # messages
-    "c-1: delivered again, differently: the first one stands",
+    "c-1: it is booked already with other content: record_id 6 -> 7; the first booking stands, it is ready",
     "c-1: inbox 12: not handled in 7 runs; see their logs",
     "inbox 12: not handled in 7 runs; see their logs",
     "c-1: not handled in 7 runs; see their logs",

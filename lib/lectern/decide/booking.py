@@ -6,7 +6,7 @@ from enum import StrEnum
 
 from lectern import errors, words
 from lectern.decide.attempts import Limits, next_attempt
-from lectern.decide.delivery import is_same
+from lectern.decide.delivery import differences
 from lectern.errors import ErrorCode
 from lectern.facts import Attempt, Rendition, RenditionKey, Slot
 from lectern.messages import Booking
@@ -82,10 +82,18 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Again:
-    """A booking that was delivered again, and gets its first answer again; *differs* if its content has changed."""
+    """A booking that was delivered again: the same gets its first answer again, another one is refused.
+
+    *differs* names the fields in which it is another one.
+    """
 
     class_id: str
-    differs: bool
+    differs: Sequence[str] = ()
+
+    @property
+    def refusal(self) -> str | None:
+        """Why it is refused; None if it is the same."""
+        return f"it is booked already with other content: {', '.join(self.differs)}" if self.differs else None
 
 
 @dataclass
@@ -104,7 +112,11 @@ class Plan:
                 for v in self.verdicts
             ),
             *(f"{a.stem}: {a.backend} transcoding, attempt {a.attempt}" for a in self.attempts),
-            *(f"{a.class_id}: delivered again" for a in self.again),
+            *(
+                f"{a.class_id}: "
+                + (f"{BookingState.REFUSED} {errors.CONFLICT.number} {a.refusal}" if a.differs else "delivered again")
+                for a in self.again
+            ),
         ]
 
 
@@ -112,7 +124,7 @@ class Plan:
 class Before:
     """What the database says before a batch: payloads of bookings, renditions, and the live classes of each stream."""
 
-    known: Mapping[str, str] = field(default_factory=dict)
+    known: Mapping[str, Sequence[str]] = field(default_factory=dict)
     renditions: Mapping[RenditionKey, Rendition] = field(default_factory=dict)
     taken: Mapping[str, Sequence[Slot]] = field(default_factory=dict)
 
@@ -126,7 +138,7 @@ def plan(bookings: Iterable[Booking], before: Before, limits: Limits, now: float
     for booking in bookings:
         first = now_known.get(booking.class_id)
         if first is not None:
-            result.again.append(Again(booking.class_id, not is_same(first, booking)))
+            result.again.append(Again(booking.class_id, differences(first, booking)))
             continue
         # While no stream is taken there is nothing to compare, so the URLs of refused bookings need no parsing.
         slots = [one for stream in booking.streams for one in now_taken.get(stream, ())] if now_taken else []
@@ -141,7 +153,7 @@ def plan(bookings: Iterable[Booking], before: Before, limits: Limits, now: float
         if attempt is not None:
             result.attempts.append(attempt)
             now_renditions[attempt.record_id, attempt.resolution] = Rendition.of(attempt)
-        now_known[booking.class_id] = booking.payload
+        now_known[booking.class_id] = (booking.payload,)
     return result
 
 

@@ -7,7 +7,7 @@ from lectern.changes import Changes
 from lectern.decide.attempts import Limits
 from lectern.decide.booking import Before, Verdict, plan
 from lectern.decide.cancels import cancel, without_cancelled
-from lectern.decide.verdicts import Loads, answer_again, proceed
+from lectern.decide.verdicts import Loads, answer_again, proceed, refuse_other
 from lectern.facts import Order, Rendition, RenditionKey, Slot
 from lectern.messages import Booking, Cancel
 from lectern.states import BookingState
@@ -48,14 +48,21 @@ def decide(
         changes.begun.append(attempt)
         changes.note("transcoding begins", stem=attempt.stem, detail=f"{attempt.backend}, attempt {attempt.attempt}")
     for again in made.again:
-        answer_again(changes, changes.orders[again.class_id], differs=again.differs)
+        order = changes.orders[again.class_id]
+        if again.refusal is None:
+            answer_again(changes, order)
+        else:
+            refuse_other(changes, order, again.refusal)
     for message in cancelled:
         cancel(changes, message)
 
 
-def known(orders: Mapping[str, Order]) -> dict[str, str]:
-    """The payload of each class in *orders*, as it was first booked."""
-    return {class_id: order.booked or order.payload for class_id, order in orders.items()}
+def known(orders: Mapping[str, Order]) -> dict[str, Sequence[str]]:
+    """The payloads of each class in *orders*: as it was first booked, and as it is since its changes."""
+    return {
+        class_id: (order.payload,) if order.booked is None else (order.booked, order.payload)
+        for class_id, order in orders.items()
+    }
 
 
 def _wait(changes: Changes, order: Order) -> None:

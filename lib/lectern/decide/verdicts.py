@@ -104,9 +104,8 @@ def _nowhere(changes: Changes, order: Order, why: str) -> None:
     changes.row(order.class_id, BookingState.BROKEN, code=code.number, detail=why)
 
 
-def answer_again(changes: Changes, order: Order, *, differs: bool) -> None:
+def answer_again(changes: Changes, order: Order) -> None:
     """Answer a booking that was delivered again as before, if it was answered before."""
-    what = "delivered again, differently: the first one stands" if differs else "delivered again"
     if order.state is BookingState.REFUSED:
         changes.answer(order, order.code or 0, order.message or "")
     elif order.state is BookingState.CANCELLED:
@@ -114,7 +113,14 @@ def answer_again(changes: Changes, order: Order, *, differs: bool) -> None:
     elif order.state in ANSWERED or order.promised_at is not None:
         changes.answer(order, 0, "prepared")
     changes.count_delivery(order)
-    if differs:
-        changes.alarm(errors.CONFLICT, f"{order.class_id}: {what}", class_id=order.class_id)
-    changes.note(what, order)
-    changes.row(order.class_id, what, code=order.code or 0)
+    changes.note("delivered again", order)
+    changes.row(order.class_id, "delivered again", code=order.code or 0)
+
+
+def refuse_other(changes: Changes, order: Order, why: str) -> None:
+    """Refuse another booking of a class that is booked; the first one stands, and its answer is still to come."""
+    code, said = errors.CONFLICT, f"{why}; the first booking stands, it is {order.state}"
+    changes.refuse_another(order.class_id, code.number, said)
+    changes.alarm(code, f"{order.class_id}: {said}", class_id=order.class_id)
+    changes.note("another booking refused", order, f"{code.number}: {said}")
+    changes.row(order.class_id, "refuse another booking", code=code.number, detail=said)
