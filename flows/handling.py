@@ -122,7 +122,7 @@ async def read(host: Host[Any], ids: Sequence[int], kinds: tuple[type[M], ...]) 
 def came(kept: Kept, kinds: tuple[type[M], ...]) -> Came[M]:
     """The message *kept*, parsed, or the error that parsing it raised."""
     try:
-        return Came(kept, parse(kept.body, kinds))
+        return Came(kept, parse(kept.body, kinds, kept.command))
     except Exception as error:  # noqa: BLE001 (raised, or buried, when it is this message's turn)
         return Came(kept, error)
 

@@ -1,5 +1,6 @@
 """Changes booked classes, also on air: new times, another push URL, another recording."""
 
+import time
 from collections.abc import Sequence
 from functools import partial
 
@@ -20,8 +21,14 @@ from lectern.decide import revisions as decide
 from lectern.decide.attempts import Limits
 from lectern.decide.backups import twin_id
 from lectern.effects.rows import bookings, inbox, renditions, revisions
+from lectern.effects.rows.tables.teacher import journal
 from lectern.errors import Misuse, Refuse, TryAgain
 from lectern.messages import Booking
+
+BOOKING_S = 10.0
+"""Seconds for which a change of an unknown class waits for its booking, which may come by the other way.
+
+The cancel of an unknown class waits longer, because nobody waits for its answer."""
 
 
 @flow(name="change", persist_result=False, result_storage=NOWHERE)
@@ -45,10 +52,10 @@ async def change(
         return Failed(message=f"{class_id} is not changed: {error.message}") if by_hand else waiting
     go = partial(decided, alive)
     came: list[Came[Change]] = await read(host, ids, (Change,))
-    if early := await host.look(_early, came):
-        why = TryAgain("the bookings of their classes are not handled yet")
-        waiting = await put_back(host, early, why, dry_run=dry_run)
-        came = [one for one in came if one.kept.id not in early]
+    if too_early := await host.look(early, came):
+        why = TryAgain("the bookings of their classes are not here, or not handled yet")
+        waiting = await put_back(host, too_early, why, dry_run=dry_run)
+        came = [one for one in came if one.kept.id not in too_early]
         if not (came or by_hand):
             return waiting
     found = await handled(host, came, go, dry_run=dry_run)
@@ -60,13 +67,14 @@ async def change(
     return await ended("change", found, "What became of each change", len(ids) + len(by_hand))
 
 
-def _early(connection: Connection, came: Sequence[Came[Change]]) -> list[int]:
-    """The messages whose class is not known, and whose booking is: it is in the inbox, where others handle it."""
+def early(connection: Connection, came: Sequence[Came[Change]]) -> list[int]:
+    """The messages whose class is not known yet: its booking is in the inbox, or may still come by another way."""
     asked = {one.kept.id: one.message.class_id for one in came if isinstance(one.message, Change)}
     booked = revisions.booked(connection, list(asked.values()))
     unknown = {id_: class_id for id_, class_id in asked.items() if class_id not in booked}
     coming = revisions.coming(connection, set(unknown.values()))
-    return [id_ for id_, class_id in unknown.items() if class_id in coming]
+    young = inbox.young(connection, journal, list(unknown), time.time(), BOOKING_S)
+    return [id_ for id_, class_id in unknown.items() if class_id in coming or id_ in young]
 
 
 def _by_hand(class_id: str, start_time: float | None, end_time: float | None) -> Change:

@@ -6,18 +6,31 @@ from typing import Any, Literal
 from pydantic import model_validator
 
 from lectern.messages import Booking, Message
-from lectern.wire import AiringName, Count, EpochSeconds, HttpUrl, Name, RecordId, RtmpUrl, WireResolution
+from lectern.wire import (
+    AiringName,
+    Count,
+    EpochSeconds,
+    HttpUrl,
+    Name,
+    RecordId,
+    RtmpUrl,
+    RtmpUrlOrNone,
+    WireResolution,
+)
 
 
 class Change(Message, comes_by="change_channel", goes_to="change"):
-    """New times, push URLs or another recording of a booked class; what is absent stays as it is."""
+    """New times, push URLs or another recording of a booked class; what is absent stays as it is.
+
+    An empty ``push_url_backup`` takes the second airing away.
+    """
 
     cmd: Literal["change"] = "change"
     class_id: Name
     start_time: EpochSeconds | None = None
     end_time: EpochSeconds | None = None
     push_url: RtmpUrl | None = None
-    push_url_backup: RtmpUrl | None = None
+    push_url_backup: RtmpUrlOrNone | None = None
     record_id: RecordId | None = None
     video_url: HttpUrl | None = None
     video_url_list: Mapping[str, str | None] | None = None
@@ -25,6 +38,9 @@ class Change(Message, comes_by="change_channel", goes_to="change"):
 
     @model_validator(mode="after")
     def _whole(self) -> "Change":
+        for name, value in (self.model_extra or {}).items():
+            if name in Booking.model_fields and value is not None:
+                raise ValueError(f"{name} cannot be changed")
         if not self.given:
             raise ValueError(f"nothing is to be changed: name one of {', '.join(self._names())}")
         return self
@@ -46,7 +62,8 @@ class Change(Message, comes_by="change_channel", goes_to="change"):
         fields, given = dict(booked), self.given
         if given.get("record_id", fields.get("record_id")) != fields.get("record_id"):
             fields = {name: value for name, value in fields.items() if name not in {"video_url", "video_url_list"}}
-        return Booking.model_validate({**fields, **given, "cmd": "order", "class_id": self.class_id})
+        whole = {**fields, **given, "cmd": "order", "class_id": self.class_id}
+        return Booking.model_validate({**whole, "push_url_backup": whole.get("push_url_backup") or None})
 
 
 class Amend(Message, comes_by="streamer_stream", goes_to="amend"):

@@ -18,6 +18,7 @@ _MESSAGES: Mapping[str, str] = {
     "transcode_video_url is needed if the result is a success": "结果是成功时要有 transcode_video_url",
     "type must be oss or ecs if the result is a failure": "结果是失败时，type 应为 oss 或 ecs",
     "nothing is to be changed: name one of {r}": "没有要改的内容，至少写一项：{r}",
+    "{x} cannot be changed": "{x} 不能更改",
     "must be 1 to 250 of the characters A-Z a-z 0-9 _ . : -": "应为 1 到 250 个字符，只能用 A-Z a-z 0-9 _ . : -",
     "must be success or failed": "应为 success 或 failed",
     "must be a number": "应为数字",

@@ -74,10 +74,11 @@ def command_of(body: str | bytes) -> str:
 M = TypeVar("M", bound=Message)
 
 
-def parse(body: str | bytes, expected: tuple[type[M], ...]) -> M:
+def parse(body: str | bytes, expected: tuple[type[M], ...], meant: str = "") -> M:
     """The message in *body*, one of the *expected* kinds.
 
-    Raises Malformed with every fault in words, and with the class_id if one can be read.
+    Raises Malformed with every fault in words, and with the class_id if one can be read. The fields of a message
+    without a known ``cmd`` are checked as those of the command *meant*, by default of the first expected kind.
     """
     if len(body) > MAX_BODY_BYTES:
         raise Malformed(f"the message is longer than {MAX_BODY_BYTES} bytes")
@@ -90,7 +91,8 @@ def parse(body: str | bytes, expected: tuple[type[M], ...]) -> M:
     kind = COMMANDS.get(fields["cmd"]) if isinstance(fields.get("cmd"), str) else None
     if kind is None or kind not in expected:
         wanted = " or ".join(sorted(name for name, one in COMMANDS.items() if one in expected))
-        raise Malformed(f"cmd is {fields.get('cmd')!r:.60}, not {wanted}", _class_id(fields))
+        said = f"cmd is {fields.get('cmd')!r:.60}, not {wanted}"
+        raise Malformed("; ".join([said, *_faults(fields, expected, meant)]), _class_id(fields))
     # NUL is the one character that PostgreSQL cannot keep; search the fields only if the text may hold one.
     if (b"\\u0000" in body if isinstance(body, bytes) else "\\u0000" in body) and _nul_in(fields):
         raise Malformed("a text of the message holds a NUL character", _class_id(fields))
@@ -98,6 +100,19 @@ def parse(body: str | bytes, expected: tuple[type[M], ...]) -> M:
         return kind.model_validate(fields)
     except ValidationError as error:
         raise Malformed(in_words(error), _class_id(fields)) from error
+
+
+def _faults(fields: Mapping[str, Any], expected: tuple[type[M], ...], meant: str) -> list[str]:
+    """The faults of the fields other than ``cmd``; none if its cmd names a message that is not expected here."""
+    if isinstance(fields.get("cmd"), str) and fields["cmd"] in COMMANDS:
+        return []
+    kind = COMMANDS.get(meant)
+    kind = kind if kind in expected else expected[0]
+    try:
+        kind.model_validate({**fields, "cmd": get_args(kind.model_fields["cmd"].annotation)[0]})
+    except ValidationError as error:
+        return [in_words(error)]
+    return []
 
 
 def _class_id(fields: Mapping[str, Any]) -> str | None:

@@ -156,6 +156,10 @@ AiringName = Annotated[str, AfterValidator(_airing)]
 """A class_id, or the id of its second airing, or of a revision of either."""
 HttpUrl = Annotated[str, AfterValidator(lambda text: urls.http(text).text), _pattern("[hH][tT][tT][pP][sS]?://.+")]
 RtmpUrl = Annotated[str, AfterValidator(lambda text: urls.push(text).text), _pattern("[rR][tT][mM][pP][sS]?://.+")]
+RtmpUrlOrNone = Annotated[
+    str, AfterValidator(lambda text: text and urls.push(text).text), _pattern("|[rR][tT][mM][pP][sS]?://.+")
+]
+"""A push URL, or an empty text that takes it away."""
 WireResolution = Annotated[Resolution, BeforeValidator(read_resolution)]
 Count = Annotated[int, Field(strict=True, ge=0, lt=COUNT_BOUND)]
 RecordId = Annotated[int, Field(strict=True, ge=0, lt=2**63)]

@@ -302,6 +302,28 @@ def test_a_change_can_ask_for_a_second_airing(changes: Changes) -> None:
     assert changes.orders["c-1~backup"].state is BookingState.PLACED
 
 
+def test_an_empty_backup_url_takes_the_second_airing_away_once_the_change_is_in_force(changes: Changes) -> None:
+    """Until then it is aired as booked, and nobody is answered for it; it is not brought back by a later change."""
+    url = "rtmp://backup.example/live/c-1"
+    ready(changes, push_url_backup=url)
+    change(changes, push_url_backup="")
+    states = [changes.orders["c-1~backup"].state]
+    prepared(changes, FIRST)
+    states.append(changes.orders["c-1~backup"].state)
+    assert states == [BookingState.READY, BookingState.CANCELLED]
+    assert {one.class_id for one in told(changes, Release)} == {"c-1~backup"}
+    assert "push_url_backup" not in changes.orders["c-1"].payload
+    change(changes, push_url_backup="")
+    change(changes, push_url_backup=url)
+    assert answers(changes) == [("c-1", 0), ("c-1", 0), ("c-1", errors.ENDED.number)]
+
+
+def test_a_class_without_a_second_airing_takes_an_empty_backup_url_for_what_it_is(changes: Changes) -> None:
+    before = ready(changes)
+    change(changes, push_url_backup="")
+    assert (answers(changes), changes.orders["c-1"]) == ([("c-1", 0)], before)
+
+
 def test_a_second_airing_that_is_over_is_not_said_to_be_changed(changes: Changes) -> None:
     """No streamer could take it: its new URL would be nobody's. A change of the class alone is not refused."""
     ready(changes, push_url_backup="rtmp://backup.example/live/c-1")
@@ -356,7 +378,7 @@ def test_the_booking_that_comes_again_is_the_one_that_was_booked(changes: Change
 
     before = bookings.Before(known(changes.orders))
     made = bookings.plan([strategies.booking("c-1")], before, LIMITS, strategies.NOW)
-    assert [one.differs for one in made.again] == [False]
+    assert [one.differs for one in made.again] == [[]]
 
 
 def test_in_force_is_what_the_platform_reads(changes: Changes) -> None:

@@ -109,6 +109,7 @@ def test_claimed_messages_are_numbered_on_and_nobody_else_claims_them(tmp_path: 
 
 
 DAY_S = 86_400.0
+NOW = 1_764_010_000.0
 
 
 def test_a_clock_that_is_set_back_by_a_day_keeps_no_message_waiting_for_a_day(teacher_engine: Engine) -> None:
@@ -143,3 +144,25 @@ def test_a_clock_that_is_set_back_by_a_day_keeps_nothing_unsent_for_a_day(teache
 
     assert unsent(late) == []
     assert unsent(late - DAY_S) == [1, 2]
+
+
+@pytest.mark.parametrize(("refusals", "pause_s"), [(1, 1), (2, 2), (3, 4), (6, 32), (7, 60), (40, 60)])
+def test_each_refusal_doubles_the_pause_of_a_message_up_to_a_minute(
+    teacher_engine: Engine, refusals: int, pause_s: float
+) -> None:
+    """And what waits behind it in its stream waits as long; a message of another stream does not."""
+    letters = [outgoing.dead_letter(stream, "order", "odd", "odd") for stream in ("mine", "mine", "other")]
+    with transaction(teacher_engine) as connection:
+        outbox.put(connection, journal, letters, NOW)
+        later = NOW
+        for number in range(refusals):
+            later = NOW + 100.0 * number
+            first = outbox.unsent(connection, journal, limit=9, now=later)[0]
+            assert (first.id, first.tries) == (1, number)
+            outbox.refused(connection, journal, [(first, Rest.ADD, "no")], later)
+
+        def unsent(now: float) -> list[int]:
+            return [one.id for one in outbox.unsent(connection, journal, limit=9, now=now)]
+
+        assert unsent(later + pause_s - 0.1) == [3]
+        assert unsent(later + pause_s) == [1, 2, 3]

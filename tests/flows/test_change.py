@@ -8,11 +8,17 @@ from typing import Any
 
 import pytest
 
+from flows import handling
 from flows import host as hall
 from flows.teacher import change as changing
-from lectern.effects.rows.tables.engine import open_database
+from lectern.amendments import Change
+from lectern.effects.rows import bookings, inbox
+from lectern.effects.rows.inbox import Arrived
+from lectern.effects.rows.tables.engine import open_database, transaction
 from lectern.errors import TryAgain
 from lectern.playout import flv
+from lectern.states import BookingState
+from tests import strategies
 from tests.faults import hosts
 from tests.stage import Stage, wait_until
 from town import recordings
@@ -169,4 +175,20 @@ def test_a_change_by_hand_that_cannot_be_made_now_fails(tmp_path: Path, monkeypa
         state = asyncio.run(changing.change.fn(class_id="c-1", end_time=1_764_010_800.0, dry_run=dry_run))
         assert state.is_failed()
         assert state.message == "c-1 is not changed: the streamers' heartbeats cannot be read: refused"
+    engine.dispose()
+
+
+def test_a_change_of_an_unknown_class_waits_for_its_booking_for_a_while(tmp_path: Path) -> None:
+    """Channel and stream keep no order between them; a class that nobody books is answered soon all the same."""
+    engine = open_database(f"sqlite:///{hosts.database('teacher', tmp_path / 'teacher.db')}")
+    host, now = hosts.teacher(engine), time.time()
+    bodies = [json.dumps({"cmd": "change", "class_id": one, "end_time": now + 99}) for one in ("c-1", "c-2")]
+    with transaction(engine) as connection:
+        for body, age_s in zip(bodies, (1, changing.BOOKING_S + 1), strict=True):
+            inbox.keep(connection, host.journal, [Arrived("channel:change", "change", body)], now - age_s)
+        came = [handling.came(one, (Change,)) for one in inbox.read(connection, host.journal, [1, 2])]
+        assert changing.early(connection, came) == [1]
+        booked = strategies.booking("c-1")
+        bookings.add(connection, [(booked, BookingState.WAITING)], now)
+        assert changing.early(connection, came) == []
     engine.dispose()

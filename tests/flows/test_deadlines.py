@@ -7,9 +7,12 @@ from typing import Any
 
 import pytest
 
+from flows import handling
 from flows.teacher import deadlines, results
 from flows.teacher.ecs import flow as ecs
-from lectern.effects.rows import renditions
+from lectern.decide.results import Late
+from lectern.decide.transcode import Overdue
+from lectern.effects.rows import renditions, transcodings
 from lectern.effects.rows.tables.engine import open_database, transaction
 from lectern.facts import Attempt
 from lectern.states import Backend, RenditionState, Resolution
@@ -56,4 +59,25 @@ async def test_of_very_many_outputs_only_some_are_looked_for_at_a_time(
     assert most == deadlines.LOOKS < RENDITIONS
     with transaction(engine) as connection:
         assert {one.state for one in renditions.states(connection, keys).values()} == {RenditionState.TIMED_OUT}
+    engine.dispose()
+
+
+def test_what_a_result_settled_while_its_output_was_looked_for_is_not_settled_again(tmp_path: Path) -> None:
+    """Its result came late and was a success: no waiting class is refused; the others are timed out."""
+    engine = open_database(f"sqlite:///{hosts.database('teacher', tmp_path / 'teacher.db')}")
+    host, now = hosts.teacher(engine), time.time()
+    settled, silent = keys = [(number, Resolution.P720) for number in (1, 2)]
+    with transaction(engine) as connection:
+        attempts = [Attempt(*one, 1, 1, now, Backend.OSS, now - 1, "http://origin.example/1.flv") for one in keys]
+        renditions.begin(connection, attempts, now - 60)
+        for key in keys:
+            renditions.requested(connection, key, now - 60)
+        late = [Late(one.key, one.backend, Overdue.TIME_OUT, None) for one in transcodings.overdue(connection, now)]
+        assert {one.key for one in late} == {*keys}
+        states = RenditionState.TRANSCODING, RenditionState.SUCCESS
+        renditions.move(connection, settled, *states, now, deadline=None, url="http://origin.example/1_720P.flv")
+        changes = handling.change(connection, host, deadlines.expired(late, hosts.ALIVE, {key: [] for key in keys}))
+        assert [one.key for one in changes.remade] == [silent]
+        found = renditions.states(connection, keys)
+        assert (found[settled].state, found[silent].state) == (RenditionState.SUCCESS, RenditionState.TIMED_OUT)
     engine.dispose()

@@ -10,6 +10,7 @@ from pydantic_core import from_json
 
 import lectern.commands
 from flows.resident import deployments
+from lectern.amendments import Change
 from lectern.commands import COMMANDS, MAX_BODY_BYTES, Body, command_of, parse
 from lectern.decide.backups import second_of
 from lectern.errors import MALFORMED, Malformed
@@ -29,7 +30,7 @@ def booking(**fields: object) -> Booking:
     return parse(json.dumps(BOOKING | fields), (Booking,))
 
 
-def malformed(fields: dict[str, Any] | bytes, *kinds: type[Booking | TranscodingResult]) -> Malformed:
+def malformed(fields: dict[str, Any] | bytes, *kinds: type[Booking | Cancel | TranscodingResult]) -> Malformed:
     body = fields if isinstance(fields, bytes) else json.dumps(fields).encode()
     with pytest.raises(Malformed) as caught:
         parse(body, kinds or (Booking,))
@@ -245,6 +246,29 @@ def test_a_class_id_that_is_none_is_not_answered(class_id: object) -> None:
 )
 def test_what_is_no_message_is_refused_in_a_sentence(body: bytes, said: str) -> None:
     assert malformed(body).message.startswith(said)
+
+
+@pytest.mark.parametrize("cmd", [{}, {"cmd": None}, {"cmd": "oder"}])
+def test_a_message_without_its_cmd_is_told_all_its_other_faults_too(cmd: dict[str, Any]) -> None:
+    """One correction is enough; the channel says what was meant."""
+    fields = {"class_id": "c-1001", "end_time": "soon", "push_url": "rtmp://push.example/live/c", **cmd}
+    error = malformed(fields, Booking, Cancel)
+    assert error.class_id == "c-1001"
+    assert error.message.startswith(f"cmd is {cmd.get('cmd')!r}, not cancel or order; ")
+    assert all(f"{name}: " in error.message for name in ("start_time", "end_time"))
+    assert "push_url" not in error.message
+    with pytest.raises(Malformed) as caught:
+        parse(json.dumps({"class_id": "c-1001", **cmd}), (Booking, Cancel), "cancel")
+    assert caught.value.message == f"cmd is {cmd.get('cmd')!r}, not cancel or order"
+
+
+def test_a_change_names_what_cannot_be_changed_and_is_refused_whole() -> None:
+    body = {"cmd": "change", "class_id": "c-1", "end_time": 1764014400}
+    with pytest.raises(Malformed, match="institution_id cannot be changed"):
+        parse(json.dumps(body | {"institution_id": "i-8"}), (Change,))
+    assert parse(json.dumps(body | {"institution_id": None, "x_trace": "7"}), (Change,)).given == {
+        "end_time": 1764014400
+    }
 
 
 def test_a_long_foreign_command_is_not_repeated_whole() -> None:

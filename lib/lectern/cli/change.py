@@ -30,7 +30,9 @@ _TIME = "as 2026-11-26T19:00 (this host's time), or in epoch seconds"
 _Start = Annotated[str | None, typer.Option("--start", help=f"When it begins, {_TIME}.")]
 _End = Annotated[str | None, typer.Option("--end", help=f"When it ends, {_TIME}.")]
 _Push = Annotated[str | None, typer.Option("--push-url", help="Where it is pushed to.")]
-_Backup = Annotated[str | None, typer.Option("--push-url-backup", help="Where its second airing is pushed to.")]
+_Backup = Annotated[
+    str | None, typer.Option("--push-url-backup", help="Where its second airing is pushed to; '' takes it away.")
+]
 _Recording = Annotated[
     Path | None, typer.Option("--recording", help=f"A JSON file with another recording: {', '.join(RECORDING)}.")
 ]

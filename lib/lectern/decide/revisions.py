@@ -19,6 +19,7 @@ from lectern.commands import in_words
 from lectern.decide import backups
 from lectern.decide.attempts import Limits
 from lectern.decide.booking import Before, Verdict, plan
+from lectern.decide.cancels import cancel_second
 from lectern.decide.delivery import is_same
 from lectern.decide.verdicts import Loads, proceed
 from lectern.errors import Refuse
@@ -96,7 +97,7 @@ def _decide(changes: Changes, asked: Change, facts: Facts, limits: Limits) -> No
 
 
 def _airs_elsewhere(latest: Order, asked: Change) -> bool:
-    return asked.push_url_backup not in (None, from_json(latest.payload).get(backups.FIELD))
+    return asked.push_url_backup not in (None, "", from_json(latest.payload).get(backups.FIELD))
 
 
 def _again(changes: Changes, latest: Order) -> None:
@@ -208,6 +209,8 @@ def _in_force(changes: Changes, order: Order, revision: Order, loads: Loads) -> 
     told = Amend.model_construct(class_id=order.class_id, revision=revision.class_id, placement=order.placement)
     changes.tell(streamer, told, order.class_id)
     backups.add(changes, after, streamer, revision.url or "", loads)
+    if backups.second_of(after.payload) is None:  # an empty push_url_backup took it away
+        cancel_second(changes, after)
 
 
 def forsake(changes: Changes, revisions: Sequence[Order]) -> None:

@@ -151,6 +151,13 @@ def unhandled(connection: Connection, journal: Journal, ids: Sequence[int]) -> s
     return {int(one) for one in connection.execute(wanted, these(ids)).scalars()}
 
 
+def young(connection: Connection, journal: Journal, ids: Sequence[int], now: float, within_s: float) -> set[int]:
+    """The ids among *ids* of messages that came in the last *within_s* seconds before *now*."""
+    inbox = journal.inbox
+    wanted = select(inbox.c.id).where(among(inbox.c.id), inbox.c.received_at.between(now - within_s, now))
+    return {int(one) for one in connection.execute(wanted, these(ids)).scalars()}
+
+
 def of_commands(connection: Connection, journal: Journal, ids: Sequence[int], commands: Iterable[str]) -> list[int]:
     """The ids among *ids* of messages with one of *commands*, in order."""
     inbox = journal.inbox
