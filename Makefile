@@ -5,7 +5,7 @@ SHELL := /bin/sh
 .SHELLFLAGS := -eu -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo cluster schema test test-all test-night test-bare faults faults-teachers fuzz test-rollout-matrix bench check fmt release clean
+.PHONY: help demo cluster schema test test-all test-night test-bare faults faults-teachers fuzz mutants test-rollout-matrix bench check fmt release clean
 
 UV_VERSION := 0.13.9
 PYTHONS := $(or $(PYTHON),python3 python3.13 python3.12 python3.11)
@@ -79,6 +79,9 @@ faults-teachers: .venv/.built ## two teachers, one killed or stopped at each poi
 
 fuzz: .venv/.built ## odd messages and odd answers of servers through living hosts; N=messages ANSWERS=answers SEED=seed
 	@$(BIN)/python -m tests.fuzz $(if $(N),--messages $(N)) $(if $(ANSWERS),--answers $(ANSWERS)) $(if $(SEED),--seed $(SEED)) $(ARGS)
+
+mutants: .venv/.built ## single faults put into the product: which ones do the nearest tests miss? N=how many SEED=seed RING=decide
+	@$(BIN)/python -m tests.mutants $(if $(N),--n $(N)) $(if $(SEED),--seed $(SEED)) $(if $(RING),--ring $(RING))
 
 bench: .venv/.bench ## what is promised, measured beside its peers; ROW=storm one row, QUICK=1 in a few minutes
 	@$(BIN)/python -m benchmarks $(ROW) $(if $(QUICK),--quick)

@@ -1,0 +1,192 @@
+"""``make mutants N=200 SEED=7``: draws single faults of the product, and names those that the nearest tests miss.
+
+A mutant's nearest tests are the files without a mark that import its module. They are collected once; each mutant is
+put into a fork, which runs them up to the first failure. Survivors that may live stand in ``known.txt``, each with its
+reason; another one is a missing test, and the exit code is 1.
+"""
+
+import argparse
+import ast
+import os
+import random
+import signal
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pytest
+
+from tests.mutants.changes import Mutant, can_be_put_in, mutants, put_in
+
+ROOT = Path(__file__).parents[2]
+KNOWN = Path(__file__).with_name("known.txt")
+EACH_S = 60.0
+"""Seconds for one mutant; one that hangs is noticed by that."""
+
+RINGS: Mapping[str, tuple[str, tuple[str, ...]]] = {
+    "decide": ("lib/lectern/decide", ("tests/decide",)),
+    "rows": ("lib/lectern/effects/rows", ("tests/effects", "tests/faults")),
+    "playout": ("lib/lectern/playout", ("tests/playout",)),
+    "teacher": ("flows/teacher", ("tests/flows", "tests/faults")),
+    "streamer": ("flows/streamer", ("tests/flows", "tests/faults")),
+}
+"""Where the product is changed, and where its nearest tests stand."""
+
+
+class Judge:
+    """A plugin of pytest that runs the collected tests once as they are, and once for each mutant."""
+
+    def __init__(self, drawn: Sequence[Mutant], near: Mapping[str, set[Path]]) -> None:
+        self._drawn, self._near = drawn, near
+        self.survivors: list[Mutant] = []
+        self.killed = self.untested = 0
+
+    def pytest_runtestloop(self, session: pytest.Session) -> bool:
+        """Judge each mutant in a fork."""
+        items: dict[Path, list[pytest.Item]] = defaultdict(list)
+        for item in session.items:
+            if not _is_slow(item):
+                items[item.path].append(item)
+        red: set[str] = set()
+        green: set[str] = set()
+        for mutant in self._drawn:
+            near = [item for path in sorted(self._near[mutant.module]) for item in items.get(path, [])]
+            if mutant.module not in red | green:
+                (green if near and _passes(near, session, None) else red).add(mutant.module)
+            if mutant.module in red:
+                self.untested += 1
+                _say(f"not judged  {mutant.name}: its tests fail or there are none")
+            elif _passes(near, session, mutant):
+                self.survivors.append(mutant)
+                _say(f"SURVIVED    {mutant.name}  ({_path(mutant.module).relative_to(ROOT)}:{mutant.line})")
+            else:
+                self.killed += 1
+        return True
+
+
+def _is_slow(item: pytest.Item) -> bool:
+    return any(item.get_closest_marker(name) is not None for name in ("live", "night"))
+
+
+def _passes(items: Sequence[pytest.Item], session: pytest.Session, mutant: Mutant | None) -> bool:
+    """Run *items* in a fork, with *mutant* put in, up to the first failure or the end of its time."""
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            sink = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(sink, 1)
+            os.dup2(sink, 2)
+            os.setpgid(0, 0)
+            if mutant is not None:
+                put_in(mutant, _path(mutant.module))
+            for item, after in zip(items, [*items[1:], None], strict=True):
+                item.config.hook.pytest_runtest_protocol(item=item, nextitem=after)
+                if session.testsfailed:
+                    break
+            code = 1 if session.testsfailed else 0
+        finally:
+            os._exit(code)
+    give_up_at = time.monotonic() + EACH_S * (5 if mutant is None else 1)
+    while time.monotonic() < give_up_at:
+        ended, status = os.waitpid(pid, os.WNOHANG)
+        if ended:
+            return status == 0
+        time.sleep(0.02)
+    os.killpg(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    return False
+
+
+def _path(module: str) -> Path:
+    below = Path(*module.split(".")).with_suffix(".py")
+    return ROOT / "lib" / below if module.startswith("lectern.") else ROOT / below
+
+
+def _modules(folder: str) -> dict[str, Path]:
+    """The modules below a folder, by their names."""
+    base = ROOT / "lib" if folder.startswith("lib/") else ROOT
+    found = {}
+    for path in sorted((ROOT / folder).rglob("*.py")):
+        parts = path.relative_to(base).with_suffix("").parts
+        if parts[-1] not in {"__init__", "__main__"}:
+            found[".".join(parts)] = path
+    return found
+
+
+def _imported(path: Path) -> set[str]:
+    """All that a file imports, as modules or as names of modules."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module, *(f"{node.module}.{one.name}" for one in node.names)}
+        elif isinstance(node, ast.Import):
+            found |= {one.name for one in node.names}
+    return found
+
+
+def _known() -> dict[str, str]:
+    """The survivors that may live, with the reason of each."""
+    lines = [line for line in KNOWN.read_text().splitlines() if line and not line.startswith("#")]
+    return {name.strip(): reason.strip() for name, _, reason in (line.partition(" | ") for line in lines)}
+
+
+def _say(words: str) -> None:
+    sys.stderr.write(f"{words}\n")
+    sys.stderr.flush()
+
+
+def judged(ring: str, count: int, chance: random.Random) -> Judge:
+    """Draw *count* mutants of a ring, and judge them."""
+    folder, rooms = RINGS[ring]
+    modules = _modules(folder)
+    imported = {path: _imported(path) for room in rooms for path in sorted((ROOT / room).rglob("test_*.py"))}
+    near = {name: {path for path, names in imported.items() if name in names} for name in modules}
+    candidates = [one for name, path in modules.items() if near[name] for one in mutants(name, path)]
+    candidates = [one for one in candidates if can_be_put_in(one)]
+    drawn = sorted(chance.sample(candidates, min(count, len(candidates))), key=lambda one: (one.module, one.line))
+    judge = Judge(drawn, near)
+    files = sorted({str(path) for one in drawn for path in near[one.module]})
+    _say(f"{ring}: {len(drawn)} of {len(candidates)} mutants, {len(files)} files of tests")
+    if files:
+        quiet = [
+            "-o",
+            "addopts=--import-mode=importlib",
+            "-p",
+            "no:terminal",
+            "-p",
+            "no:xdist",
+            "-p",
+            "no:cacheprovider",
+        ]
+        pytest.main([*files, "-x", *quiet], plugins=[judge])
+    return judge
+
+
+def main() -> int:
+    """Judge the mutants of all rings; the exit code is 1 if one survives that is not known."""
+    parser = argparse.ArgumentParser(prog="make mutants", description="make mutants [N=mutants] [SEED=seed] [RING=one]")
+    parser.add_argument("--n", type=int, default=200, help="how many mutants")
+    parser.add_argument("--seed", type=int, default=None, help="what is drawn; at random by default")
+    parser.add_argument("--ring", choices=sorted(RINGS), default=None, help="only this part of the product")
+    given = parser.parse_args()
+    seed = random.SystemRandom().randrange(1_000_000) if given.seed is None else given.seed
+    chance, known = random.Random(seed), _known()
+    rings = [given.ring] if given.ring else list(RINGS)
+    judges = [judged(ring, given.n // len(rings), chance) for ring in rings]
+    survivors = [one for judge in judges for one in judge.survivors]
+    killed, untested = sum(one.killed for one in judges), sum(one.untested for one in judges)
+    new = [one for one in survivors if one.name not in known]
+    sys.stdout.write(
+        f"seed {seed}: {killed} of {killed + len(survivors)} mutants were noticed, {len(survivors) - len(new)} "
+        f"survivors are known, {len(new)} are new, {untested} were not judged\n"
+    )
+    for one in new:
+        sys.stdout.write(f"  {_path(one.module).relative_to(ROOT)}:{one.line}  {one.name}\n")
+    return 1 if new else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
