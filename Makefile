@@ -59,6 +59,7 @@ test-night: check ## everything, before a release: the matrices whole, days with
 	@$(MAKE) faults
 	@$(MAKE) faults-teachers
 	@$(MAKE) fuzz
+	@$(MAKE) mutants
 	@$(MAKE) test-rollout-matrix
 	@$(MAKE) test-bare
 

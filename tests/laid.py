@@ -6,6 +6,8 @@ from functools import cache
 from pathlib import Path
 from tempfile import mkdtemp
 
+from sqlalchemy import Engine
+
 from lectern.effects.rows import schema
 from lectern.effects.rows.tables.engine import open_database
 from lectern.effects.rows.tables.shared import Role
@@ -24,6 +26,11 @@ def database(role: Role, path: Path) -> Path:
     """A new database of *role* at *path*; SQLite keeps the rights and the mode of its log in the file."""
     shutil.copy(_made(role), path)
     return path
+
+
+def opened(role: Role, path: Path) -> Engine:
+    """The same, opened."""
+    return open_database(f"sqlite:///{database(role, path)}")
 
 
 def upgraded(url: str, role: Role) -> None:

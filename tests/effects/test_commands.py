@@ -18,11 +18,12 @@ from lectern import __version__
 from lectern.cli.app import COMMANDS
 from lectern.cli.booking import _read
 from lectern.commands import parse
-from lectern.effects.rows import bookings, leases, schema
-from lectern.effects.rows.tables.engine import open_database, transaction
+from lectern.effects.rows import bookings, leases
+from lectern.effects.rows.tables.engine import transaction
 from lectern.errors import Misuse
 from lectern.messages import Booking
 from lectern.states import BookingState
+from tests import laid
 from tests.effects.redis_servers import redis_server, url_of
 from town.__main__ import next_steps
 
@@ -48,8 +49,7 @@ def lectern(folder: Path, *arguments: str, text: str = "", **more: str) -> "subp
 @pytest.fixture
 def teacher(tmp_path: Path) -> Path:
     """A folder with a teacher's database, and in it a class that was aired."""
-    engine = open_database(f"sqlite:///{tmp_path}/teacher.db")
-    schema.upgrade(engine, "teacher")
+    engine = laid.opened("teacher", tmp_path / "teacher.db")
     done = Booking(
         class_id="c-aired",
         video_url="http://o.example/1.flv",
@@ -330,8 +330,7 @@ def test_a_database_that_cannot_be_written_is_told_in_words(tmp_path: Path, word
 
 def test_a_drain_that_does_not_wait_is_a_drain_and_its_help_says_so(tmp_path: Path) -> None:
     """Who only wants to look must not take a streamer out of service."""
-    engine = open_database(f"sqlite:///{tmp_path}/task_list.db")
-    schema.upgrade(engine, "streamer")
+    engine = laid.opened("streamer", tmp_path / "task_list.db")
     done = lectern(tmp_path, "drain", "--within", "0", "--json", STREAMER_NAME="s1")
     with transaction(engine) as connection:
         is_drained = leases.drained_since(connection, "s1") is not None

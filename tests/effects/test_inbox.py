@@ -9,12 +9,13 @@ from hypothesis import strategies as st
 from sqlalchemy import Engine, insert
 
 from lectern import outgoing
-from lectern.effects.rows import inbox, outbox, schema
+from lectern.effects.rows import inbox, outbox
 from lectern.effects.rows.inbox import Arrived
 from lectern.effects.rows.outbox import Rest
-from lectern.effects.rows.tables.engine import open_database, transaction
+from lectern.effects.rows.tables.engine import transaction
 from lectern.effects.rows.tables.teacher import journal
 from lectern.errors import Misuse
+from tests import laid
 from tests.effects.sqlite_steps import steps
 
 
@@ -56,8 +57,7 @@ def test_more_than_any_batch_has_is_misuse_and_no_full_memory(text: str) -> None
 
 def test_no_messages_are_kept_as_none(tmp_path: Path) -> None:
     """What came may have been kept by the round before: a round without messages writes nothing, and fails nothing."""
-    engine = open_database(f"sqlite:///{tmp_path}/teacher.db")
-    schema.upgrade(engine, "teacher")
+    engine = laid.opened("teacher", tmp_path / "teacher.db")
     with transaction(engine) as connection:
         assert inbox.keep_claimed(connection, journal, [], time.time(), 60) == []
         assert connection.execute(journal.inbox.select()).all() == []
@@ -66,8 +66,7 @@ def test_no_messages_are_kept_as_none(tmp_path: Path) -> None:
 
 def test_what_no_run_shows_is_found_without_reading_what_is_shown(tmp_path: Path) -> None:
     """An inbox has the messages of a week; each start of a process looks for what no run shows."""
-    engine = open_database(f"sqlite:///{tmp_path}/teacher.db")
-    schema.upgrade(engine, "teacher")
+    engine = laid.opened("teacher", tmp_path / "teacher.db")
     shown = {
         "source": "test",
         "command": "order",
@@ -90,8 +89,7 @@ def test_what_no_run_shows_is_found_without_reading_what_is_shown(tmp_path: Path
 
 
 def test_claimed_messages_are_numbered_on_and_nobody_else_claims_them(tmp_path: Path) -> None:
-    engine = open_database(f"sqlite:///{tmp_path}/teacher.db")
-    schema.upgrade(engine, "teacher")
+    engine = laid.opened("teacher", tmp_path / "teacher.db")
     now = time.time()
 
     def arrived(*bodies: str) -> list[Arrived]:

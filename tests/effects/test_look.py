@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from lectern.effects.rows import schema
-from lectern.effects.rows.tables.engine import open_database
+from tests import laid
 
 pytestmark = pytest.mark.live
 
@@ -58,9 +58,7 @@ def test_a_file_without_our_tables_is_named_and_not_changed(tmp_path: Path, argu
 def test_looking_leaves_the_journal_mode_and_no_other_file(tmp_path: Path, mode: str) -> None:
     roles: tuple[tuple[schema.Role, str], ...] = (("teacher", "teacher.db"), ("streamer", "task_list.db"))
     for role, name in roles:
-        engine = open_database(f"sqlite:///{tmp_path}/{name}")
-        schema.upgrade(engine, role)
-        engine.dispose()
+        laid.database(role, tmp_path / name)
         with closing(sqlite3.connect(tmp_path / name)) as made:
             assert made.execute(f"PRAGMA journal_mode = {mode}").fetchone()[0] == mode
     before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
@@ -73,7 +71,7 @@ def test_looking_leaves_the_journal_mode_and_no_other_file(tmp_path: Path, mode:
 
 
 def test_without_redis_status_tells_what_the_database_knows_and_exits_1(tmp_path: Path) -> None:
-    schema.upgrade(open_database(f"sqlite:///{tmp_path}/teacher.db"), "teacher")
+    laid.database("teacher", tmp_path / "teacher.db")
     done = lectern(tmp_path, "status")
     assert done.returncode == 1
     assert "inbox       0 messages wait" in done.stdout
@@ -82,9 +80,7 @@ def test_without_redis_status_tells_what_the_database_knows_and_exits_1(tmp_path
 
 def test_somebody_who_may_only_read_a_database_can_look(tmp_path: Path) -> None:
     source = tmp_path / "made.db"
-    engine = open_database(f"sqlite:///{source}")
-    schema.upgrade(engine, "teacher")
-    engine.dispose()
+    laid.database("teacher", source)
     with closing(sqlite3.connect(source)) as made:
         made.execute("PRAGMA journal_mode = delete")
     (tmp_path / "read").mkdir()
@@ -113,9 +109,7 @@ def _gone() -> int:
 def test_what_cannot_be_written_is_an_end_in_words(
     tmp_path: Path, opened: Callable[[], int], words: str, typed: str
 ) -> None:
-    engine = open_database(f"sqlite:///{tmp_path}/teacher.db")
-    schema.upgrade(engine, "teacher")
-    engine.dispose()
+    laid.database("teacher", tmp_path / "teacher.db")
     taking = opened()
     done = subprocess.run(
         [sys.executable, "-c", "from lectern.cli import main; main()", *typed.split()],

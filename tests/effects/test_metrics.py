@@ -16,10 +16,11 @@ from sqlalchemy import Engine, insert
 from lectern.effects import playout_metrics
 from lectern.effects.rows import events, metrics, schema
 from lectern.effects.rows.tables import streamer as at_streamer
-from lectern.effects.rows.tables.engine import open_database, reading, transaction
+from lectern.effects.rows.tables.engine import reading, transaction
 from lectern.effects.rows.tables.streamer import classes, files, tasks
 from lectern.effects.rows.tables.teacher import journal, orders, videos
 from lectern.facts import Event, Usage
+from tests import laid
 
 DASHBOARDS = Path(__file__).parents[2] / "dashboards"
 RUNBOOK = (Path(__file__).parents[2] / "RUNBOOK.md").read_text(encoding="utf-8")
@@ -28,8 +29,7 @@ OURS = re.compile(r"\blectern_[a-z_]+")
 
 @contextmanager
 def engine_of(folder: Path, role: schema.Role) -> Iterator[Engine]:
-    engine = open_database(f"sqlite:///{folder}/{role}.db")
-    schema.upgrade(engine, role)
+    engine = laid.opened(role, folder / f"{role}.db")
     yield engine
     engine.dispose()
 

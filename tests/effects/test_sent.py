@@ -12,15 +12,15 @@ from sqlalchemy import Engine
 from flows.streamer.word import ahead, word
 from lectern.decide.day import NEEDED
 from lectern.effects.redis.bus import Bus
-from lectern.effects.rows import airings, events, incidents, schema, sent
-from lectern.effects.rows.tables.engine import open_database, reading, transaction
+from lectern.effects.rows import airings, events, incidents, sent
+from lectern.effects.rows.tables.engine import reading, transaction
 from lectern.effects.rows.tables.streamer import journal
 from lectern.facts import Event
 from lectern.messages import Prepare
 from lectern.settings import StreamerSettings
 from lectern.states import AiringState
 from lectern.told import OpenAlarm, Sending
-from tests import rows
+from tests import laid, rows
 from tests.effects.redis_servers import redis_server, url_of
 
 NOW = 1_764_010_000.0
@@ -29,8 +29,7 @@ NOW = 1_764_010_000.0
 @pytest.fixture
 def engine(tmp_path: Path) -> Iterator[Engine]:
     """A streamer with a class that should be on air."""
-    made = open_database(f"sqlite:///{tmp_path}/task_list.db")
-    schema.upgrade(made, "streamer")
+    made = laid.opened("streamer", tmp_path / "task_list.db")
     wanted = Prepare(
         class_id="c-1",
         record_id=1,

@@ -9,7 +9,7 @@ from sqlalchemy.exc import IntegrityError
 
 from lectern.changes import Changes
 from lectern.decide import closing
-from lectern.effects.rows import bookings, events, reporting, schema, status, timetable
+from lectern.effects.rows import bookings, events, reporting, status, timetable
 from lectern.effects.rows.changes import write
 from lectern.effects.rows.story import events_of
 from lectern.effects.rows.tables.engine import open_database, reading, transaction
@@ -19,7 +19,7 @@ from lectern.facts import Event
 from lectern.messages import Booking
 from lectern.settings import TeacherSettings
 from lectern.states import BookingState
-from tests import strategies
+from tests import laid, strategies
 
 NOW = 1_764_010_800.0
 
@@ -74,8 +74,7 @@ def test_a_record_that_needed_no_transcoding_has_the_story_of_its_classes(teache
 
 def test_a_year_of_classes_is_not_read_for_those_of_today(tmp_path: Path) -> None:
     """SQLite would look for the classes by the index of revisions, in which all of them are alike."""
-    engine = open_database(f"sqlite:///{tmp_path}/teacher.db")
-    schema.upgrade(engine, "teacher")
+    engine = laid.opened("teacher", tmp_path / "teacher.db")
     asked: list[tuple[str, Any]] = []
     event.listen(engine, "before_cursor_execute", lambda _c, _u, text, given, *_: asked.append((text, given)))
     day = timetable.Span(NOW, NOW + 86_400, None)

@@ -13,11 +13,12 @@ from flows.teacher.living import FIRST_STREAMER_S, living
 from flows.teacher.roll import Roll
 from lectern.changes import Granted
 from lectern.effects.redis.bus import Bus
-from lectern.effects.rows import leases, schema
+from lectern.effects.rows import leases
 from lectern.effects.rows.tables.engine import open_database, transaction
 from lectern.effects.rows.tables.teacher import journal
 from lectern.errors import TryAgain
 from lectern.settings import TeacherSettings
+from tests import laid
 
 
 class Beats:
@@ -31,9 +32,8 @@ class Beats:
 
 
 def teacher(folder: Path, *alive: str, listened_s: float) -> Teacher:
-    url = f"sqlite:///{folder}/teacher.db"
+    url = f"sqlite:///{laid.database('teacher', folder / 'teacher.db')}"
     engine = open_database(url)
-    schema.upgrade(engine, "teacher")
     settings = TeacherSettings(teacher_name="t1", teacher_database_url=url, transcode_sign_key="made-up")
     host = Host(settings, engine, journal, cast("Bus", Beats(*alive)), cast("Any", None))
     host.listens_since = time.monotonic() - listened_s

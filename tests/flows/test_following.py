@@ -14,10 +14,10 @@ from sqlalchemy import insert, select, update
 from flows import trouble
 from flows.host import Host
 from flows.streamer import ends, following, lost
-from lectern.effects.rows import schema
-from lectern.effects.rows.tables.engine import open_database, reading, transaction
+from lectern.effects.rows.tables.engine import reading, transaction
 from lectern.effects.rows.tables.streamer import classes, journal, tasks
 from lectern.settings import StreamerSettings
+from tests import laid
 
 pytestmark = pytest.mark.asyncio
 START = time.time() - 100
@@ -31,8 +31,7 @@ async def nobody(_host: object) -> None:
 def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Host[StreamerSettings]]:
     """A streamer with a class on air; what it sends stays in its outbox."""
     monkeypatch.setattr(following, "tell", nobody)
-    engine = open_database(f"sqlite:///{tmp_path}/streamer.db")
-    schema.upgrade(engine, "streamer")
+    engine = laid.opened("streamer", tmp_path / "streamer.db")
     with transaction(engine) as connection:
         times = {"start_time": START, "end_time": START + 2700}
         connection.execute(insert(tasks).values(class_id="c-1", push_url="rtmp://push.example/live/x", **times))

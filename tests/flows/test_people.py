@@ -21,14 +21,15 @@ from flows.host import Host
 from flows.resident import people, run_log
 from lectern import words
 from lectern.effects import notify
-from lectern.effects.rows import incidents, outbox, schema
+from lectern.effects.rows import incidents, outbox
 from lectern.effects.rows.incidents import Patience
 from lectern.effects.rows.people import Telling
-from lectern.effects.rows.tables.engine import open_database, transaction
+from lectern.effects.rows.tables.engine import transaction
 from lectern.effects.rows.tables.teacher import journal
 from lectern.errors import Misuse, TryAgain
 from lectern.outgoing import Alarm, Kind, Outgoing
 from lectern.settings import TeacherSettings
+from tests import laid
 
 # A library of apprise's looks at images by a module that Python drops; nobody sends any.
 pytestmark = pytest.mark.filterwarnings("ignore:'imghdr' is deprecated:DeprecationWarning")
@@ -201,6 +202,7 @@ def test_without_services_there_is_nothing_to_do() -> None:
     asyncio.run(people.People(stand("")).tell())
 
 
+@pytest.mark.live
 def test_a_test_alarm_can_be_sent_by_hand(service: Service, tmp_path: Path) -> None:
     def typed(url: str) -> "subprocess.CompletedProcess[str]":
         argv = [sys.executable, "-c", CODE, "alarm", "test"]
@@ -219,8 +221,7 @@ def test_a_test_alarm_can_be_sent_by_hand(service: Service, tmp_path: Path) -> N
 
 def test_a_grouped_alarm_has_the_first_and_the_newest_message_and_all_classes(tmp_path: Path) -> None:
     """The second trouble of a code is not hidden by the first."""
-    engine = open_database(f"sqlite:///{tmp_path}/teacher.db")
-    schema.upgrade(engine, "teacher")
+    engine = laid.opened("teacher", tmp_path / "teacher.db")
     patience = Patience(group_s=60, escalate_s=900, quiet_s=300)
 
     def cry(message: str, classes: list[str], now: float) -> None:

@@ -22,7 +22,7 @@ from flows.resident.people import People
 from flows.tell import patience, tell
 from lectern.effects.redis.bus import Bus
 from lectern.effects.redis.sending import Refused, Sent
-from lectern.effects.rows import incidents, outbox, peers, people, schema
+from lectern.effects.rows import incidents, outbox, peers, people
 from lectern.effects.rows.outbox import Rest, Unsent
 from lectern.effects.rows.tables.engine import open_database, transaction
 from lectern.effects.rows.tables.teacher import journal
@@ -304,10 +304,9 @@ async def test_of_teachers_that_share_their_rows_one_passes_an_alarm_on(
 ) -> None:
     """And if that one dies before, another does, the alarms of the dead one among them."""
     monkeypatch.setattr(telling, "backoff_s", lambda _: 0.3)
-    url = postgresql.fresh()
+    url = postgresql.laid()
     both = [teacher(url, service.url, name) for name in "ab"]
     a, b = both
-    schema.upgrade(a.engine, "teacher")
     for one in both:
         cast("Any", one.bus).is_up = redis_is_up
     service.answers = [500, 500, 200]

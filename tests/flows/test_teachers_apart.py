@@ -23,7 +23,7 @@ from flows.teacher.ecs import line
 from flows.tell import tell
 from lectern import outgoing
 from lectern.effects.redis.bus import Bus
-from lectern.effects.rows import bookings, inbox, outbox, pairing, peers, renditions, schema, transcodings
+from lectern.effects.rows import bookings, inbox, outbox, pairing, peers, renditions, transcodings
 from lectern.effects.rows.inbox import Arrived
 from lectern.effects.rows.tables.engine import open_database
 from lectern.effects.rows.tables.teacher import journal
@@ -46,14 +46,13 @@ Server = Any  # a client of Redis
 
 @pytest.fixture
 def url(postgresql: Databases) -> str:
-    return postgresql.fresh()
+    return postgresql.laid()
 
 
 @pytest_asyncio.fixture
 async def host(url: str, server: Server) -> AsyncIterator[Host[TeacherSettings]]:
     """The teacher a."""
     engine = open_database(url)
-    schema.upgrade(engine, "teacher")
     found = hosts.teacher(engine)
     found.settings = found.settings.model_copy(update={"teacher_database_url": SecretStr(url), "teacher_name": "a"})
     assert found.settings.shared

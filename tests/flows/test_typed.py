@@ -6,9 +6,8 @@ import pytest
 
 from flows.as_run import Format
 from lectern.cli import report, viewer
-from lectern.effects.rows import schema
-from lectern.effects.rows.tables.engine import open_database
 from lectern.errors import Misuse
+from tests import laid
 
 GBK = "\udcbf\udcce"
 
@@ -16,10 +15,7 @@ GBK = "\udcbf\udcce"
 @pytest.fixture(autouse=True)
 def teacher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A host with a teacher's database."""
-    url = f"sqlite:///{tmp_path}/teacher.db"
-    engine = open_database(url)
-    schema.upgrade(engine, "teacher")
-    engine.dispose()
+    url = f"sqlite:///{laid.database('teacher', tmp_path / 'teacher.db')}"
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TEACHER_DATABASE_URL", url)
     monkeypatch.setenv("TRANSCODE_SIGN_KEY", "made up")

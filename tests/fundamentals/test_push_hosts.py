@@ -13,14 +13,13 @@ import pytest
 from flows.host import Host
 from flows.streamer import push_hosts
 from lectern.effects.files import lookup
-from lectern.effects.rows import schema
-from lectern.effects.rows.tables.engine import open_database, transaction
+from lectern.effects.rows.tables.engine import transaction
 from lectern.effects.rows.tables.streamer import journal
 from lectern.messages import Prepare
 from lectern.places import Address
 from lectern.settings import StreamerSettings
 from lectern.states import AiringState
-from tests import rows
+from tests import laid, rows
 
 PRIVATE = "rtmp://10.0.0.5:1935/live/key"
 NAMES = {"inner.example": "10.0.0.6", "outer.example": "8.8.8.8"}
@@ -46,8 +45,7 @@ def asked_names(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 @pytest.fixture
 def streamer(tmp_path: Path) -> Iterator[Host[StreamerSettings]]:
-    engine = open_database(f"sqlite:///{tmp_path}/task_list.db")
-    schema.upgrade(engine, "streamer")
+    engine = laid.opened("streamer", tmp_path / "task_list.db")
     yield with_setting(cast("Any", engine), "")
     engine.dispose()
 

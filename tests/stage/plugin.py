@@ -1,0 +1,149 @@
+"""The servers and the ordinary day that tests share, and how they rest; pure rings do without this plugin."""
+
+from collections.abc import Generator, Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Engine
+
+from lectern.effects.rows.tables.engine import open_database
+from tests import laid
+from tests.stage import STAGES, Stage, Town, staged
+from tests.stage.postgres import Databases, postgres_server
+from town import programs
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A machine without ffmpeg or wget gets those of the demo on its PATH."""
+    found = programs.gather(tmp_path_factory.mktemp("bin"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PATH", programs.path(found))
+        yield
+
+
+@pytest.fixture(scope="session")
+def town(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Town]:
+    """Redis, one Prefect server on SQLite, an origin, an RTMP receiver and an SSH server."""
+    found = Town(tmp_path_factory.mktemp("town"))
+    try:
+        found.start()
+        yield SLEEPER.watch(found)
+    finally:
+        found.stop()
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[Databases]:
+    """A PostgreSQL server, of which each test takes a database of its own."""
+    with postgres_server() as url:
+        yield Databases(url)
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.night)])
+def teacher_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A database of a teacher with its tables: whatever is claimed of its rows holds on both kinds."""
+    if request.param == "sqlite":
+        return f"sqlite:///{laid.database('teacher', tmp_path / 'teacher.db')}"
+    found: Databases = request.getfixturevalue("postgresql")
+    return found.laid()
+
+
+@pytest.fixture
+def teacher_engine(teacher_url: str) -> Iterator[Engine]:
+    """The same, opened."""
+    engine = open_database(teacher_url)
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture(scope="session")
+def stage(town: Town, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[Stage]:
+    """An ordinary day: a teacher and one streamer, which all tests share that break neither."""
+    own = {}
+    if request.config.getoption("--postgresql"):
+        databases: Databases = request.getfixturevalue("postgresql")
+        own["TEACHER_DATABASE_URL"] = databases.fresh()
+    with staged(town, tmp_path_factory.mktemp("stage"), MAX_VIDEO_SIZE="0.25", **own) as found:
+        found.up("teacher", "streamer1")
+        yield SLEEPER.watch_day(found)
+
+
+class Sleeper:
+    """Lets the ordinary day, and the town, rest while modules of tests are run that do not need them.
+
+    Four Prefect servers, and the hosts that ask them each second, take half a processor from whoever is at work.
+    """
+
+    def __init__(self) -> None:
+        self._town: Town | None = None
+        self._day: Stage | None = None
+        self._living: list[str] | None = None  # of the day, while it rests
+        self._town_rests = False
+        self._needs: dict[Path, int] = {}
+
+    def watch(self, town: Town) -> Town:
+        """The town, from now on."""
+        self._town = town
+        return town
+
+    def watch_day(self, day: Stage) -> Stage:
+        """The ordinary day, from now on."""
+        self._day = day
+        return day
+
+    def comes(self, item: pytest.Item) -> None:
+        """Before each test: wake what its module needs, let rest what it does not."""
+        if not self._needs:
+            self._needs = needs(item.session.items)
+        needed = self._needs[item.path]
+        if self._town is not None and (needed == NOTHING) != self._town_rests:
+            self._town_rests = not self._town_rests
+            if not self._town_rests:
+                self._town.wake()
+        if self._day is not None and needed != DAY and self._living is None:
+            self._living = self._day.rest()
+        elif self._day is not None and needed == DAY and self._living is not None:
+            self._day.up(*self._living)
+            self._living = None
+        if self._town is not None and self._town_rests:
+            self._town.rest()
+
+
+SLEEPER = Sleeper()
+DAY, TOWN, NOTHING = range(3)
+
+
+def needs(items: list[pytest.Item]) -> dict[Path, int]:
+    """What each module needs: the ordinary day, the town for a stage of its own, or nothing of it."""
+    found: dict[Path, int] = {}
+    for one in items:
+        defined = getattr(one, "_fixtureinfo", None)
+        fixtures = defined.name2fixturedefs if defined is not None else {}
+        asked = TOWN if "town" in fixtures else NOTHING
+        if asked == TOWN and "stage" in fixtures and not fixtures["stage"][-1].baseid:  # a module's own has one
+            asked = DAY
+        found[one.path] = min(asked, found.get(one.path, NOTHING))
+    return found
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The ordinary day first, then stages of modules, then what needs no town; the longest of each begin first."""
+    needed = needs(items)
+    items.sort(key=lambda one: (needed[one.path], "playbooks" not in one.path.parts))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Who needs no servers is not to wait for them."""
+    SLEEPER.comes(item)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Show the logs of the resident processes where a test fails."""
+    report = yield
+    if report.failed:
+        for stage in STAGES:
+            report.sections.extend((f"log of {stage.prefix}: {name}", text) for name, text in stage.logs())
+    return report
