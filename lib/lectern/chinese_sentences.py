@@ -117,8 +117,8 @@ FORMS: Mapping[str, str] = {
     "It is on air for another {t}. To end it: lectern cancel {y}": "还要上{t}。要让它下课：lectern cancel {y}",
     "It is not ready for its start: {s}": "上课前检查未通过：{s}",
     "It should be on air now: {s}.": "现在应该在上课：{s}。",
-    "See whether the push host answers, on {x}: nc -vz HOST PORT. To end it: lectern cancel {y}": (
-        "在 {x} 上看推流地址的主机有没有应答：nc -vz HOST PORT。要让它下课：lectern cancel {y}"
+    "See whether the push host answers, on {x}: nc -vz {y} {z}. To end it: lectern cancel {y2}": (
+        "在 {x} 上看推流地址的主机有没有应答：nc -vz {y} {z}。要让它下课：lectern cancel {y2}"
     ),
     "Its answer has not left for {t}: see whether Redis answers. It is sent as soon as it does.": (
         "答复已有{t}没有发出：看 Redis 有没有应答。Redis 一应答就会发送。"

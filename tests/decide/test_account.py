@@ -39,12 +39,13 @@ def told(found: Found, now: float = NOW) -> str:
 
 
 def test_a_class_whose_pushes_are_refused_is_not_said_to_be_pushed() -> None:
-    found = Found("c-1", cited=cited(AiringState.READY), streamer="streamer1", sending=REFUSED)
+    known = cited(AiringState.READY, push="rtmp://push.example:19350/…")
+    found = Found("c-1", cited=known, streamer="streamer1", sending=REFUSED)
     assert standing(found, NOW) is Standing.NOT_ON_AIR
     said = told(found)
     assert "not on air: 17 attempts to connect failed, the last because: Connection refused" in said
     assert "RUNBOOK.md: 321: the class could not be aired to its end" in said
-    assert "nc -vz HOST PORT" in said
+    assert "nc -vz push.example 19350." in said
     assert "on air for" not in said
 
 

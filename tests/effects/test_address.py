@@ -12,7 +12,7 @@ import redis
 import redis.asyncio
 
 from flows.tell import ANSWERS_S
-from lectern.effects.redis import rekey
+from lectern.effects.redis import address, rekey
 from lectern.effects.redis.bus import Bus
 from lectern.errors import Misuse
 from tests.effects.redis_servers import redis_server, url_of
@@ -37,6 +37,21 @@ pytestmark = pytest.mark.asyncio
 async def test_a_url_that_names_no_redis_of_ours_is_refused_in_words(url: str, said: str) -> None:
     with pytest.raises(Misuse, match=said):
         Bus.open(url)
+
+
+@pytest.mark.parametrize(
+    ("url", "typed"),
+    [
+        ("redis://10.0.0.1/3", "redis-cli -h 10.0.0.1 -p 6379 ping"),
+        ("redis://:a%40b@10.0.0.1:6380", "REDISCLI_AUTH=… redis-cli -h 10.0.0.1 -p 6380 ping"),
+        ("rediss://me:secret@[fd00::1]:6380/0", "REDISCLI_AUTH=… redis-cli -h fd00::1 -p 6380 --tls --user me ping"),
+        ("unix:///run/redis.sock", "redis-cli -s /run/redis.sock ping"),
+        ("redis+sentinel://:secret@one:26380,two/mymaster/0", "redis-cli -h one -p 26380 ping"),
+        ("redis://host:port", "redis-cli -u REDIS_URL ping"),
+    ],
+)
+async def test_what_a_person_types_to_reach_it_has_its_place_and_no_password(url: str, typed: str) -> None:
+    assert address.command(url, "ping") == typed
 
 
 async def test_a_server_of_a_cluster_is_refused_in_words(tmp_path: Path) -> None:

@@ -37,6 +37,33 @@ COMMANDS: dict[str, tuple[str, str]] = {
 """Each command: the module whose ``app`` has it, and its help. A module is imported only when its command is typed,
 because importing all of them takes seconds."""
 
+EXAMPLES = {
+    "serve": "lectern serve streamer --name streamer1",
+    "status": "lectern status --watch",
+    "explain": "lectern explain c-1001",
+    "report": "lectern report --from 2026-11-01 --to 2026-11-30 --institution i-7 > november.csv",
+    "doctor": "lectern doctor streamer",
+    "book": "lectern book --example > booking.json; lectern book booking.json --wait",
+    "change": "lectern change c-1001 --end 2026-11-26T19:45 --wait",
+    "cancel": "lectern cancel c-1001",
+    "cache ls": "lectern cache ls --json",
+    "cache evict": "lectern cache evict 6666_720P",
+    "cache reconcile": "lectern cache reconcile",
+    "init": "lectern init teacher",
+    "deploy": "lectern deploy streamer --check",
+    "alarm test": "lectern alarm test",
+    "viewer add": "lectern viewer add school-7 --institution i-7",
+    "viewer revoke": "lectern viewer revoke school-7",
+    "viewer ls": "lectern viewer ls",
+    "rekey": "lectern rekey --rule 'waiting:{class_id}=>class:{class_id}' --dry-run",
+    "backup": "lectern backup teacher --to sftp://backup@10.0.0.9/lectern",
+    "playout": "lectern playout --dir /var/lib/lectern/playout status",
+    "playout status": "lectern playout status --json",
+    "playout upgrade": "lectern playout upgrade",
+    "drain": "lectern drain --within 7200",
+}
+"""A line to type for each command that people type, which stands at the end of its help."""
+
 LOAD_MORE = ("serve", "init", "deploy", "rollout")
 """Commands that import more when they are called, and then turn the garbage collector on."""
 
@@ -58,16 +85,28 @@ class Commands(TyperGroup):
         if cmd_name not in COMMANDS:
             return None
         app: typer.Typer = import_module(COMMANDS[cmd_name][0]).app
+        app.rich_markup_mode = None  # the help of all commands is as plain as that of `lectern`
         loaded = typer.main.get_group(app)
         if cmd_name not in LOAD_MORE:
             gc.freeze()
             gc.enable()
-        return loaded.commands.get(cmd_name, loaded)
+        found = loaded.commands.get(cmd_name, loaded)
+        for name, command in ((cmd_name, found), *_parts(cmd_name, found)):
+            if name in EXAMPLES:
+                command.epilog = f"\b\nExample:\n  {EXAMPLES[name]}"
+        return found
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:  # noqa: ANN401 (as above)
         """Write the table's lines."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, what) for name, (_, what) in COMMANDS.items()])
+
+
+def _parts(name: str, command: Any) -> list[tuple[str, Any]]:  # noqa: ANN401 (typer's own class is private)
+    parts = getattr(command, "commands", {})
+    for one in parts.values():
+        one.short_help = (one.help or "").partition("\n\n")[0]  # whole, where a list of commands would cut it off
+    return [(f"{name} {part}", one) for part, one in parts.items()]
 
 
 app = typer.Typer(

@@ -36,8 +36,10 @@ def _roles(role: Role | None) -> list[Role]:
         return [role]
     try:
         return [Role(place.settings.role) for place in places.here()]
-    except Misuse:
-        return list(Role)
+    except Misuse as error:
+        raise Misuse(
+            f"{error.message} Say what this host is: lectern doctor teacher, or lectern doctor streamer"
+        ) from error
 
 
 def _of(role: Role) -> Iterator[Finding]:
@@ -84,9 +86,13 @@ def _ecs_hosts(settings: TeacherSettings) -> Iterator[Finding]:
             return None if done.returncode == 0 else f"{settings.ecs_ffmpeg} cannot be run there"
 
     for one in named:
-        to_type = "ssh -i ECS_SSH_KEY -o UserKnownHostsFile=ECS_KNOWN_HOSTS -p PORT USER@HOST ffmpeg -version"
+        to_type = "write it in ECS_HOSTS as ssh://user@host:port"
         try:
-            why = asyncio.run(look(Host.parse(one)))
+            host = Host.parse(one)
+            to_type = (
+                f"ssh -i {key} -o UserKnownHostsFile={known} -p {host.port} {host.user}@{host.name} ffmpeg -version"
+            )
+            why = asyncio.run(look(host))
         except LecternError as error:
             why = error.message
         yield Finding(

@@ -48,7 +48,7 @@ class Left:
         said += [f"{number} waiting{_named(self.waiting)}"] if (number := len(self.waiting)) else []
         assert self.last_end is not None  # something is left, so a class has an end
         told = f"{words.counted(len(self.on_air) + len(self.waiting), 'class', 'classes')} left: {', '.join(said)}"
-        return f"{told}; the last one ends at {words.clock(self.last_end)}.{self._why()}"
+        return f"{told}; the last one ends at {words.when(self.last_end, time.time())}.{self._why()}"
 
     def _why(self) -> str:
         if not self.waiting or self.others:
@@ -78,11 +78,10 @@ def drain(
     try:
         left = _waited(place, time.monotonic() + within, quiet=as_json)
     except KeyboardInterrupt:
-        left = _left(place)
-        print(f"\n{_after(settings.name)} {left.line()}")
+        print(f"\n{_after(settings.name)}")
         raise typer.Exit(130) from None
     fields = {"drained": True, "empty": left.is_empty, "on_air": left.on_air, "waiting": left.waiting}
-    say(as_json, {**fields, "last_end": left.last_end, "others": left.others}, [left.line(), _after(settings.name)])
+    say(as_json, {**fields, "last_end": left.last_end, "others": left.others}, [_after(settings.name)])
     raise typer.Exit(0 if left.is_empty else 1)
 
 
@@ -100,15 +99,15 @@ def _note(settings: StreamerSettings, since: float | None) -> None:
 
 
 def _waited(place: places.Place[StreamerSettings], until: float, *, quiet: bool) -> Left:
-    """Wait until nothing is left, or *until* (time.monotonic); prints each change. Returns what is left then."""
+    """Wait until nothing is left, or *until* (time.monotonic); prints what is left, and each change of that."""
     said = ""
     while True:
         left = _left(place)
-        if left.is_empty or time.monotonic() >= until:
-            return left
         if not quiet and (line := left.line()) != said:
             print(line, flush=True)
             said = line
+        if left.is_empty or time.monotonic() >= until:
+            return left
         time.sleep(LOOK_S)
 
 

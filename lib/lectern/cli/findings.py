@@ -14,6 +14,7 @@ from lectern import words
 from lectern.cli import origins
 from lectern.cli.terms import on_bus
 from lectern.effects.files import disk
+from lectern.effects.redis import address
 from lectern.effects.redis.bus import Bus
 from lectern.effects.rows import airings, cache, schema
 from lectern.effects.rows.tables.engine import open_database
@@ -63,7 +64,8 @@ def _where(url: str) -> str:
 
 def of_redis(settings: Common) -> Iterator[Finding]:
     """Whether Redis answers and takes writes, and how far this host's clock is from its."""
-    where = shown(settings.redis_url.get_secret_value())
+    url = settings.redis_url.get_secret_value()
+    where = shown(url)
 
     async def look(bus: Bus) -> tuple[float, str]:
         now = await bus.now()
@@ -85,10 +87,10 @@ def of_redis(settings: Common) -> Iterator[Finding]:
         shared, refusal = asyncio.run(looked())
     except (LecternError, TimeoutError) as error:
         said = f"{where}: {str(error) or 'no answer in time'}"
-        yield Finding("redis", is_well=False, said=said, to_type="redis-cli -u REDIS_URL ping")
+        yield Finding("redis", is_well=False, said=said, to_type=address.command(url, "ping"))
         return
     said = f"{where} answers, but takes no writes: {refusal}" if refusal else f"{where} answers"
-    yield Finding("redis", is_well=not refusal, said=said, to_type="redis-cli -u REDIS_URL INFO")
+    yield Finding("redis", is_well=not refusal, said=said, to_type=address.command(url, "INFO"))
     skew_s = (before + time.time()) / 2 - shared
     said = f"{abs(skew_s):.1f} s from the clock of Redis' host"
     yield Finding("clock", is_well=abs(skew_s) <= MAX_SKEW_S, said=said, to_type="timedatectl")
@@ -105,7 +107,7 @@ def of_prefect(settings: Common) -> Finding:
         version = str(answer.raise_for_status().json())
     except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
         said = f"{shown(url)} {_why(error)}. Classes are aired without it."
-        return Finding("prefect", is_well=False, said=said, to_type="curl PREFECT_API_URL/health")
+        return Finding("prefect", is_well=False, said=said, to_type=f"curl {shown(url)}/health")
     return Finding("prefect", is_well=True, said=f"{shown(url)} answers, version {version}")
 
 

@@ -9,6 +9,7 @@ from sqlalchemy import Engine
 
 from lectern.cli.terms import on_bus
 from lectern.decide import sending
+from lectern.effects.redis import address
 from lectern.effects.rows.tables.look import open_to_look
 from lectern.errors import LecternError, Misuse
 from lectern.playout.client import Client, Refused, Unreachable
@@ -74,7 +75,8 @@ def asked(settings: Common, work: Any) -> Any:  # noqa: ANN401 (a call of the bu
             async with asyncio.timeout(LOOK_S):
                 return await on_bus(settings, work)
         except TimeoutError as error:
-            raise LecternError(f"Redis does not answer: nothing came within {LOOK_S:g} s. Is it up?") from error
+            typed = address.command(settings.redis_url.get_secret_value(), "ping")
+            raise LecternError(f"Redis does not answer: nothing came within {LOOK_S:g} s. Is it up? {typed}") from error
 
     return asyncio.run(ask())
 

@@ -11,6 +11,7 @@ import typer
 from flows.as_run import Format, made, write
 from lectern.cli import places
 from lectern.cli.terms import typed
+from lectern.decide.report import NAMES
 from lectern.effects.rows.tables.look import looking
 from lectern.errors import Misuse
 
@@ -18,14 +19,17 @@ app = typer.Typer()
 YEARS = 2000, 2100
 
 
-@app.command()
+@app.command(
+    help="What was planned and what was really sent of each class that began on these days, and the sums by "
+    f"institution.\n\nColumns, a line for each class: {', '.join(NAMES)}. Times that end in _s are seconds."
+)
 def report(
     since: Annotated[str | None, typer.Option("--from", help="The first day, as 2026-11-25; yesterday.")] = None,
     until: Annotated[str | None, typer.Option("--to", help="The last day; the first one.")] = None,
     institution: Annotated[str | None, typer.Option("--institution", help="Only classes of this one.")] = None,
     form: Annotated[Format, typer.Option("--format", help="How it is written.")] = Format.csv,
 ) -> None:
-    """What was planned and what was really sent of each class that began on these days, and the sums by institution."""
+    """Print the report."""
     yesterday = datetime.fromtimestamp(time.time()).astimezone().date() - timedelta(days=1)
     first = _day("--from", since) if since else yesterday
     last = _day("--to", until) if until else first

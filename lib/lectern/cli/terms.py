@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 from redis.exceptions import RedisError
 
+from lectern.effects.redis import address
 from lectern.effects.redis.bus import Bus
 from lectern.errors import LecternError, Misuse
 from lectern.settings import Settings, StreamerSettings, TeacherSettings
@@ -58,7 +59,8 @@ async def on_bus(settings: Common, work: "Any") -> Any:  # noqa: ANN401 (a call 
         coroutine: Coroutine[Any, Any, Any] = work(bus)
         return await coroutine
     except (RedisError, OSError) as error:
-        raise LecternError(f"Redis does not answer: {error}. Is REDIS_URL right, and Redis up?") from error
+        asked = address.command(settings.redis_url.get_secret_value(), "ping")
+        raise LecternError(f"Redis does not answer: {error}. Is REDIS_URL right, and Redis up? Try: {asked}") from error
     finally:
         await bus.close()
 

@@ -6,7 +6,7 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
-from lectern import words
+from lectern import urls, words
 from lectern.decide import broadcast, gathered, outlook
 from lectern.errors import AIRING_BROKEN, CODES, DEAD_AIR, NOT_READY_FOR_START, STREAMER_LOST
 from lectern.states import AiringState, BookingState
@@ -198,8 +198,18 @@ def _following(found: Found, known: Standing, now: float) -> list[str]:
 def _missing(found: Found) -> list[str]:
     said = [f"It should be on air now: {_why_not(found)}.", _heading(AIRING_BROKEN.number)]
     if found.sending is not None and found.sending.failures:
-        said.append(f"See whether the push host answers, on {found.host}: nc -vz HOST PORT. {_ending(found)}")
+        reached = _reached(found.booked or found.cited)
+        said.append(f"See whether the push host answers, on {found.host}: nc -vz {reached}. {_ending(found)}")
     return said
+
+
+def _reached(one: Booked | Cited | None) -> str:
+    """The host and port of a class's push URL, as programs take them; HOST PORT if it does not say them."""
+    try:
+        url = urls.push((one and one.push) or "")
+    except ValueError:
+        return "HOST PORT"
+    return f"{url.host} {url.port}"
 
 
 def _ending(found: Found) -> str:

@@ -1,5 +1,6 @@
 """Opens Redis by its URL: one server, or the server that the sentinels call the master."""
 
+import shlex
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import SplitResult, unquote, urlsplit
@@ -76,6 +77,27 @@ def _of_sentinels(parts: SplitResult, options: Mapping[str, Any], kind: Any) -> 
         username=unquote(user) or None,
         password=unquote(password) or None,
     )
+
+
+def command(url: str, words: str) -> str:
+    """What a person types to ask the Redis of *url*, without its password: ``redis-cli -h 10.0.0.1 -p 6379 ping``.
+
+    Of sentinels it asks the first one. A URL that names no server is left to the reader.
+    """
+    parts = urlsplit(url)
+    login, _, places = parts.netloc.rpartition("@")
+    user, _, password = ("", "", "") if parts.scheme in SENTINELS else login.partition(":")
+    try:
+        if parts.scheme in SENTINELS:
+            host, port = _place(places.partition(",")[0])
+        else:
+            host, port = parts.hostname or "localhost", parts.port or 6379
+    except (ValueError, Misuse):
+        return f"redis-cli -u REDIS_URL {words}"
+    where = f"-s {shlex.quote(parts.path)}" if parts.scheme == "unix" else f"-h {host} -p {port}"
+    where += " --tls" if parts.scheme.startswith("rediss") else ""
+    where += f" --user {shlex.quote(unquote(user))}" if user else ""
+    return f"{'REDISCLI_AUTH=… ' if password else ''}redis-cli {where} {words}"
 
 
 async def close(client: "redis.Redis") -> None:
