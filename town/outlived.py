@@ -46,7 +46,7 @@ class Outlived(Table):
         row = self.row("c-slate", "the recording is missing for a while", "slate, then back, alarm 326", "1010")
         booking = self.booking(row.class_id, 1010, lead_s=20, length_s=LENGTH_S)
         await self.book(booking)
-        await self.platform.answer(row.class_id, 15)
+        await self.answer(row.class_id, booking["start_time"])
         file = self.stack.root / "video" / "1010" / "1010.flv"
         aside = file.rename(self.stack.root / "aside.flv")
         await _at(booking, 6)

@@ -1,6 +1,5 @@
 """The report over the demo's classes, beside what the RTMP receiver took of each."""
 
-import asyncio
 import json
 import time
 
@@ -13,7 +12,8 @@ EXACT_S = 0.2
 CUT_S = 1.5
 """Seconds of difference if the receiver was killed: what was on its way was sent, and not received."""
 
-TRIES = 15
+LATEST_S = 60.0
+"""Seconds until what was sent is in the report."""
 
 
 class Reported(Table):
@@ -25,12 +25,13 @@ class Reported(Table):
         taken = {
             one.class_id: seconds(self.platform.received(one.class_id)) for one in self.rows if one.result == "aired"
         }
-        faults = await self._differences(taken)
-        for _ in range(TRIES):
-            if not faults:
-                break
-            await asyncio.sleep(1.0)  # the streamer's last words are on their way
-            faults = await self._differences(taken)
+        faults: list[str] = []
+
+        async def is_same() -> bool:  # the streamer's last reports may still be on their way
+            faults[:] = await self._differences(taken)
+            return not faults
+
+        await self.comes(is_same, "the report over this day", row.class_id, time.time() + LATEST_S)
         row.result, row.received_s = "told", round(sum(taken.values()), 1)
         row.ok, row.why = bool(taken) and not faults, "; ".join(faults) or ("" if taken else "nothing was aired")
 

@@ -71,6 +71,7 @@ def of_hosts(
         "WGET_PATH": found.wget,
         "DOWNLOAD_RATE": "20m",
         "MAX_VIDEO_NUM": str(CACHE_NUM),
+        "MAX_VIDEO_SIZE": "2",
         "ALLOWED_ORIGINS": ports.HOST,
         "ALLOWED_PUSH_HOSTS": ports.HOST,
         "BROADCAST_LEAD_S": "12",

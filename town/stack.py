@@ -6,7 +6,6 @@ import shutil
 import signal
 import socket
 import sys
-import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -20,6 +19,7 @@ from town.origin import Origin
 from town.oss_transcoder import OssTranscoder
 from town.programs import Programs
 from town.sshd import SshServer
+from town.waits import GaveUp, Sight, Waits, size
 
 GRACE_S = 25.0
 Say = Callable[[str], None]
@@ -48,6 +48,11 @@ class Child:
         """The end of its log."""
         return self.log.read_text(errors="replace")[-2000:] if self.log.exists() else ""
 
+    def sight(self, *files: Path) -> Sight:
+        """How it gets on: its log, and *files* that it writes."""
+        last = self.last_words().rstrip().rpartition("\n")[2]
+        return Sight(size(self.log, *files), last, has_ended=self.process.returncode is not None)
+
 
 @dataclass
 class Stack:
@@ -61,6 +66,7 @@ class Stack:
     oss: OssTranscoder
     rtmp_port: int
     environment: dict[str, str]
+    waits: Waits
     children: dict[str, Child] = field(default_factory=dict)
 
     async def spawn(self, name: str, *argv: str, **extra: str) -> Child:
@@ -83,8 +89,8 @@ class Stack:
     async def start_receiver(self) -> None:
         """The RTMP receiver is a process of its own, so that it can be killed in the middle of a class."""
         argv = (sys.executable, "-m", "town.rtmp", "--root", str(self.root / "received"))
-        await self.spawn("receiver", *argv, "--port", str(self.rtmp_port))
-        await until(lambda: _listens(self.rtmp_port), 30, "the RTMP receiver listens", self.children["receiver"])
+        receiver = await self.spawn("receiver", *argv, "--port", str(self.rtmp_port))
+        await self.waits.until(lambda: _listens(self.rtmp_port), "the RTMP receiver", receiver.sight)
 
     async def kill_receiver(self) -> None:
         """Kill the RTMP receiver, with SIGKILL."""
@@ -96,8 +102,8 @@ class Stack:
         """The playout is a process of its own, which outlives the streamer's resident."""
         folder = self.root / "playout"
         folder.mkdir(exist_ok=True)
-        await self.spawn("playout", *playout.argv(folder, self.playout_socket, first=True))
-        await until(self.playout_socket.exists, 30, "the playout is there", self.children["playout"])
+        child = await self.spawn("playout", *playout.argv(folder, self.playout_socket, first=True))
+        await self.waits.until(self.playout_socket.exists, "the playout", child.sight)
 
     @property
     def playout_socket(self) -> Path:
@@ -116,25 +122,24 @@ class Stack:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
         )
-        out, err = await asyncio.wait_for(process.communicate(), 120)
+        typed = f"lectern {' '.join(arguments)}"
+        ending = asyncio.create_task(process.communicate())
+        try:
+            await self.waits.until(ending.done, typed, lambda: Sight(size(*self._databases())))
+        finally:
+            if not ending.done():
+                process.kill()
+            out, err = await ending
         if process.returncode:
-            raise RuntimeError(f"lectern {' '.join(arguments)} ended with {process.returncode}: {err.decode()[-2000:]}")
+            raise GaveUp(f"{typed} ended with {process.returncode}: {err.decode(errors='replace').strip()[-2000:]}")
         return out.decode()
+
+    def _databases(self) -> list[Path]:
+        return [*self.root.glob("*.db*"), self.root / "prefect"]
 
     async def serve(self, role: str) -> Child:
         """Start a resident process."""
         return await self.spawn(role, sys.executable, "-c", "from lectern.cli import main; main()", "serve", role)
-
-
-async def until(condition: Callable[[], bool], timeout_s: float, what: str, child: Child | None = None) -> None:
-    """Wait for a condition; raises TimeoutError that says what was waited for, and the log of *child*."""
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        ended = child is not None and child.process.returncode is not None
-        if ended or time.monotonic() > deadline:
-            said = f"\n{child.last_words()}" if child else ""
-            raise TimeoutError(f"{'ended before' if ended else f'waited {timeout_s:g} s until'} {what}{said}")
-        await asyncio.sleep(0.1)
 
 
 def _listens(port: int) -> bool:
@@ -147,7 +152,7 @@ def _listens(port: int) -> bool:
 
 @asynccontextmanager
 async def running(
-    root: Path, say: Say, meanwhile: Callable[["Stack", Say], Coroutine[object, object, None]]
+    root: Path, say: Say, waits: Waits, meanwhile: Callable[["Stack", Say], Coroutine[object, object, None]]
 ) -> AsyncIterator[Stack]:
     """Start everything below *root*, in order, and do *meanwhile* beside it; end it all, in the other order."""
     _clear(root)
@@ -162,7 +167,7 @@ async def running(
         ssh = await stack.enter_async_context(SshServer(root / "ssh", environment={"PATH": environment["PATH"]}))
         environment |= settings.of_hosts(root, found, origin, oss, ssh, key)
         ui = f"http://{ports.HOST}:{prefect_port}"
-        running = Stack(root, found, environment["REDIS_URL"], ui, origin, oss, ports.free_port(), environment)
+        running = Stack(root, found, environment["REDIS_URL"], ui, origin, oss, ports.free_port(), environment, waits)
         stack.callback(shutil.rmtree, running.playout_socket.parent, ignore_errors=True)
         stack.push_async_callback(_end_all, running.children)
         async with asyncio.TaskGroup() as group:
@@ -199,47 +204,40 @@ async def _start(stack: Stack, redis_port: int, prefect_port: int, say: Say) -> 
         str(prefect_port),
     )
     await stack.start_receiver()
-    await _redis_up(stack.redis_url)
-    await _prefect_up(f"{stack.ui_url}/api/health", prefect)
+    redis_server, database = stack.children["redis"], stack.root / "prefect"
+    await stack.waits.until(lambda: _redis_answers(stack.redis_url), "Redis", redis_server.sight)
+    health = f"{stack.ui_url}/api/health"
+    async with httpx.AsyncClient(timeout=5) as client:
+        await stack.waits.until(lambda: _answers(client, health), "the Prefect server", lambda: prefect.sight(database))
     say("lectern init, for the teacher and the streamer")
     await asyncio.gather(stack.lectern("init", "teacher"), stack.lectern("init", "streamer"))
     say("lectern playout, then lectern serve, the teacher and the streamer")
     await stack.start_playout()
-    for role in ("teacher", "streamer"):
-        child = await stack.serve(role)
-        await until(lambda child=child: "started!" in child.last_words(), 60, f"the {role} is up", child)  # type: ignore[misc]
-    # Until then the teacher has no streamer to place a class on.
-    streamer, held = stack.children["streamer"], "lease: held"
-    await until(lambda: held in streamer.last_words(), 60, "the streamer holds its lease", streamer)
+    await _said(stack, await stack.serve("teacher"), "started!", "the teacher")
+    streamer = await stack.serve("streamer")
+    await _said(stack, streamer, "started!", "the streamer")
+    await _said(stack, streamer, "lease: held", "the streamer's lease")  # until then a class has no place to go to
 
 
-async def _redis_up(url: str) -> None:
-    client = redis.Redis.from_url(url)
+async def _said(stack: Stack, child: Child, words: str, what: str) -> None:
+    await stack.waits.until(lambda: words in child.log.read_text(errors="replace"), what, child.sight)
+
+
+async def _redis_answers(url: str) -> bool:
+    client = redis.Redis.from_url(url, socket_timeout=5)
     try:
-        for _ in range(100):
-            try:
-                await client.ping()
-            except redis.RedisError:
-                await asyncio.sleep(0.1)
-            else:
-                return
-        raise TimeoutError(f"{url} did not answer within 10 s")
+        return bool(await client.ping())
+    except redis.RedisError:
+        return False
     finally:
         await client.aclose()
 
 
-async def _prefect_up(url: str, child: Child) -> None:
-    deadline = time.monotonic() + 120
-    async with httpx.AsyncClient(timeout=5) as client:
-        while True:
-            try:
-                if (await client.get(url)).is_success:
-                    return
-            except httpx.HTTPError:
-                pass
-            if child.process.returncode is not None or time.monotonic() > deadline:
-                raise TimeoutError(f"the Prefect server did not come up:\n{child.last_words()}")
-            await asyncio.sleep(0.2)
+async def _answers(client: httpx.AsyncClient, url: str) -> bool:
+    try:
+        return (await client.get(url)).is_success
+    except httpx.HTTPError:
+        return False
 
 
 async def _end_all(children: Mapping[str, Child]) -> None:

@@ -2,17 +2,19 @@
 
 import asyncio
 import json
+import sqlite3
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from town.platform import Platform, seconds
-from town.stack import Stack, until
+from town.stack import Stack
+from town.waits import GaveUp, Sight, size
 
 LESSON_S = 12
-ANSWER_S = 60.0
 SLACK_S = 2.0
 """What the connection and the nearest key picture may cost a class of its seconds."""
 
@@ -84,16 +86,38 @@ class Table:
 
     # -- what must be true -----------------------------------------------------------------------------------------
 
+    async def comes(
+        self, condition: Callable[[], bool | Awaitable[bool]], what: str, class_id: str, latest: float | None = None
+    ) -> str:
+        """Wait for *condition* of a class until *latest* (epoch seconds), or while it gets on; says why it failed."""
+        try:
+            came = await self.stack.waits.until(condition, what, lambda: self._seen(class_id), latest=latest)
+        except GaveUp as error:
+            return str(error)
+        return "" if came else f"{what} did not come in time"
+
+    async def answer(self, class_id: str, latest: float | None = None) -> dict[str, Any] | None:
+        """The first answer to a booking; None if it does not come."""
+        answers = self.platform.answers
+        await self.comes(lambda: bool(answers[class_id]), f"the answer to {class_id}", class_id, latest)
+        return answers[class_id][0] if answers[class_id] else None
+
+    def _seen(self, class_id: str) -> Sight:
+        """How a class gets on: what both databases know of it, and the files that are made for any class."""
+        newest = [_newest(self.stack.root / name, class_id) for name in ("teacher.db", "task_list.db")]
+        made = size(*(self.stack.root / name for name in ("video", "ecs", "origin", "received")))
+        return Sight((newest, made), max(newest)[1])
+
     async def aired(self, row: Row, booking: dict[str, Any], *, pushes: int = 1) -> None:
         """The class was answered with success, and received from its second to its end."""
-        answer = await self.platform.answer(row.class_id, booking["end_time"] - time.time())
+        answer = await self.answer(row.class_id, booking["end_time"])
         if answer is None or answer["result"] != "success":
             self.judge(row, answer, "it was not answered with success")
             return
         row.code, row.result = answer["code"], "ready"
         length = booking["end_time"] - booking["start_time"]
         await asyncio.sleep(max(0.0, booking["end_time"] + 1.0 - time.time()))
-        await eventually(lambda: self._over(row.class_id), 15)
+        await self.comes(lambda: self._over(row.class_id), f"the end of {row.class_id}", row.class_id)
         taken = self.platform.received(row.class_id)
         row.received_s = seconds(taken)
         if not taken or taken[0].first_media_at is None:
@@ -114,16 +138,20 @@ class Table:
     def _over(self, class_id: str) -> bool:
         return all(one.ended_at is not None for one in self.platform.received(class_id))
 
-    async def refused(self, row: Row, code: int, timeout_s: float = ANSWER_S, *, alarm: bool = False) -> None:
-        """The class was refused with *code*, once; and an alarm came, if one should."""
-        answer = await self.platform.answer(row.class_id, timeout_s)
-        fault = "" if answer and answer["code"] == code else f"was not refused with {code} within {timeout_s:g} s"
+    async def refused(self, row: Row, code: int, within_s: float | None = None, *, alarm: bool = False) -> None:
+        """The class was refused with *code*, within *within_s* if it is named; and an alarm came, if one should."""
+        answer = await self.answer(row.class_id, None if within_s is None else time.time() + within_s)
+        fault = "" if answer and answer["code"] == code else f"was not refused with {code}"
+        fault += f" within {within_s:g} s" if fault and within_s is not None else ""
         if alarm and not fault:
-            came = await eventually(lambda: any(one["code"] == code for one in self.platform.alarms), 5)
-            fault = "" if came else f"no alarm {code} came"
+            fault = await self.comes(lambda: self.alarmed(code), f"alarm {code}", row.class_id)
         if not fault and self.platform.received(row.class_id):
             fault = "was pushed all the same"
         self.judge(row, answer, fault)
+
+    def alarmed(self, code: int) -> bool:
+        """Whether an alarm of this code has come."""
+        return any(one["code"] == code for one in self.platform.alarms)
 
     def judge(self, row: Row, answer: dict[str, Any] | None, fault: str, *, result: str | None = None) -> None:
         """Close a row."""
@@ -138,10 +166,12 @@ def report(rows: Sequence[Row], target: Path) -> None:
     target.write_text(json.dumps([asdict(row) for row in rows], indent=2) + "\n")
 
 
-async def eventually(condition: Callable[[], bool], timeout_s: float) -> bool:
-    """Whether *condition* became true within *timeout_s*."""
+def _newest(database: Path, class_id: str) -> tuple[float, str]:
+    """When and what the newest event of a class in *database* was; 0 if there is none, or no database yet."""
+    sql = "SELECT at, what, detail FROM event_list WHERE class_id = ? ORDER BY id DESC LIMIT 1"
     try:
-        await until(condition, timeout_s, "a condition")
-    except TimeoutError:
-        return False
-    return True
+        with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True, timeout=1)) as connection:
+            found = connection.execute(sql, (class_id,)).fetchone()
+    except sqlite3.Error:
+        found = None
+    return (found[0], f"{found[1]} {found[2]}".strip()) if found else (0.0, "")

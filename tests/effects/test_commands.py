@@ -2,6 +2,7 @@
 
 import io
 import json
+import shlex
 import socket
 import sqlite3
 import subprocess
@@ -11,13 +12,16 @@ import time
 from contextlib import closing
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 
 from lectern import __version__
-from lectern.cli.app import COMMANDS
+from lectern.cli.app import COMMANDS, EXAMPLES, app
 from lectern.cli.booking import _read
 from lectern.commands import parse
+from lectern.decide.report import NAMES
 from lectern.effects.rows import bookings, leases
 from lectern.effects.rows.tables.engine import transaction
 from lectern.errors import Misuse
@@ -106,9 +110,48 @@ def test_a_shell_can_complete_the_commands(tmp_path: Path) -> None:
     assert done.stdout.split() == ["status"]
 
 
+def test_the_help_of_each_command_ends_with_a_line_that_the_command_understands() -> None:
+    all_commands: Any = typer.main.get_command(app)
+    commands = {name: all_commands.get_command(None, name) for name in COMMANDS if name != "rollout"}
+    parts = {f"{name} {part}": one for name, group in commands.items() for part, one in _parts(group)}
+    typed_by_people = {name: one for name, one in commands.items() if not _parts(one)} | parts
+    assert EXAMPLES.keys() == typed_by_people.keys() | {"playout"}
+    for name, command in typed_by_people.items():
+        assert command.epilog.endswith(f"  {EXAMPLES[name]}")
+        line = EXAMPLES[name].partition(" > ")[0]
+        _, *words = shlex.split(line)
+        command.make_context(name, words[len(name.split()) :])
+
+
+def _parts(group: Any) -> list[tuple[str, Any]]:
+    return list(getattr(group, "commands", {}).items())
+
+
+def test_the_help_is_plain_and_names_the_columns_of_the_report(tmp_path: Path) -> None:
+    said = lectern(tmp_path, "report", "--help").stdout
+    assert {*"╭│"} & {*said} == set()
+    assert all(name in said for name in NAMES)
+
+
+def test_a_host_without_a_database_is_asked_what_it_is(tmp_path: Path) -> None:
+    done = lectern(tmp_path, "doctor")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "lectern doctor teacher, or lectern doctor streamer" in done.stderr
+
+
 def test_the_example_is_a_booking_of_ten_minutes_from_now(tmp_path: Path) -> None:
     booking = parse(lectern(tmp_path, "book", "--example").stdout, (Booking,))
     assert 9 * 60 <= booking.start_time - time.time() <= 11 * 60
+
+
+def test_the_example_names_recordings_and_a_push_server_that_are_there_if_it_is_told_of_some(tmp_path: Path) -> None:
+    """The demo tells of its own, so that the example can be booked and is aired."""
+    own = {"video_url": "http://127.0.0.1:1/1200.flv", "push_url": "rtmp://127.0.0.1:1/live/CLASS_ID"}
+    said = lectern(tmp_path, "book", "--example", LECTERN_EXAMPLE=json.dumps(own)).stdout
+    booking = parse(said, (Booking,))
+    assert (booking.video_url, booking.push_url) == (own["video_url"], f"rtmp://127.0.0.1:1/live/{booking.class_id}")
+    odd = lectern(tmp_path, "book", "--example", LECTERN_EXAMPLE="{")
+    assert (odd.returncode, "LECTERN_EXAMPLE" in odd.stderr, "Traceback" in odd.stderr) == (2, True, False)
 
 
 def test_a_dry_run_says_what_would_be_decided_and_sends_nothing(teacher: Path) -> None:
@@ -211,7 +254,8 @@ def test_doctor_says_what_is_not_there_and_what_to_type(teacher: Path) -> None:
         "TRANSCODE_SIGN_KEY=(secret)",
         f"✓ database: {teacher}/teacher.db is as this release needs it",
         "✗ redis: redis://127.0.0.1:1",
-        "    --> redis-cli -u REDIS_URL ping",
+        "    --> redis-cli -h 127.0.0.1 -p 1 ping",
+        "    --> curl http://127.0.0.1:1/api/health",
         "✗ prefect: http://127.0.0.1:1/api cannot be reached: nobody answers there.",
         "✗ process: http://127.0.0.1:8800/health cannot be reached: nobody answers there",
     ):
@@ -303,7 +347,7 @@ def test_doctor_says_why_a_redis_that_answers_takes_no_writes(teacher: Path) -> 
         client.replicaof("127.0.0.1", 1)
         done = lectern(teacher, "doctor", "teacher", **more)
         assert f"✗ redis: {url_of(client)} answers, but takes no writes: You can't write against a" in done.stdout
-        assert "    --> redis-cli -u REDIS_URL INFO" in done.stdout
+        assert "    --> redis-cli -h" in done.stdout
 
 
 def test_doctor_looks_at_a_streamers_own_needs(tmp_path: Path) -> None:
@@ -341,13 +385,23 @@ def test_a_drain_that_does_not_wait_is_a_drain_and_its_help_says_so(tmp_path: Pa
 
 
 def test_a_demo_that_goes_on_says_what_to_look_at_and_how(tmp_path: Path) -> None:
-    said = next_steps("http://127.0.0.1:4200", tmp_path, {"API_BIND": "127.0.0.1:1", "ODD": "it's $HOME"})
+    page = "http://127.0.0.1:1/?token=t"
+    said = next_steps("http://127.0.0.1:4200", page, tmp_path, {"ODD": "it's $HOME"})
     assert "lectern status" in said
+    assert page in said
     shown = subprocess.run(
         ["sh", "-c", f'. {tmp_path}/env; printf %s "$ODD"'], capture_output=True, text=True, timeout=10, check=True
     )
     assert shown.stdout == "it's $HOME"
     assert (tmp_path / "env").stat().st_mode & 0o077 == 0
+
+
+def test_a_demo_that_cannot_begin_says_why_in_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "of somebody").touch()
+    argv = [sys.executable, "-m", "town", "--root", str(tmp_path), "--report", str(tmp_path / "report.json")]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, "Traceback" in done.stderr) == (1, False), done.stderr
+    assert "no demo made it" in done.stderr
 
 
 def test_a_viewers_token_is_made_once_listed_without_it_and_revoked(teacher: Path) -> None:

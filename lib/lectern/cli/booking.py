@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -36,7 +37,7 @@ def book(
 ) -> None:
     """Book a class by hand: put a booking on the order stream."""
     if example:
-        print(json.dumps(_example(time.time()), indent=1))
+        print(json.dumps(_example(time.time(), os.environ.get("LECTERN_EXAMPLE") or "{}"), indent=1))
         return
     booking = _read(file)
     if dry_run:
@@ -66,19 +67,25 @@ def _read(file: Path | None) -> Booking:
         raise Misuse(f"{name}: {error.message}") from error
 
 
-def _example(now: float) -> dict[str, Any]:
-    start = int(now // 60 + 10) * 60
+def _example(now: float, fields: str) -> dict[str, Any]:
+    """A booking with *fields* (a JSON object) in place of the made-up ones; CLASS_ID in them stands for its class."""
+    start, class_id = int(now // 60 + 10) * 60, f"c-{time.strftime('%m%d-%H%M%S', time.localtime(now))}"
+    try:
+        own = dict(json.loads(fields.replace("CLASS_ID", class_id)))
+    except (ValueError, TypeError) as error:
+        raise Misuse(f"LECTERN_EXAMPLE: {fields[:80]!r} is no JSON object.") from error
     return {
         "cmd": "order",
-        "class_id": f"c-{time.strftime('%m%d-%H%M%S', time.localtime(now))}",
+        "class_id": class_id,
         "institution_id": "inst-1",
         "video_url": "https://origin.example/6666/6666.flv",
         "start_time": start,
         "end_time": start + 2700,
-        "push_url": "rtmp://push.example/live/STREAM",
+        "push_url": f"rtmp://push.example/live/{class_id}",
         "record_id": 6666,
         "video_resolution": "720P",
         "video_url_list": {"720P": "https://origin.example/6666/6666_720P.flv"},
+        **own,
     }
 
 
