@@ -11,6 +11,8 @@ from uuid import UUID
 from prefect.artifacts import acreate_progress_artifact, acreate_table_artifact, aupdate_progress_artifact
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.actions import ArtifactCreate
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
+from prefect.client.schemas.sorting import ArtifactSort
 from prefect.context import FlowRunContext
 
 from flows.host import log
@@ -142,8 +144,8 @@ class Progress:
 class Board:
     """The artifacts of one host.
 
-    Prefect never deletes an artifact that belongs to no run. So each key has one artifact, which is updated: a year
-    of updates every 15 seconds leaves one row.
+    Prefect never deletes an artifact that belongs to no run. So each key has one artifact, which is updated, also by
+    the next process: a year of updates every 15 seconds leaves one row, and the UI opens on the newest.
     """
 
     def __init__(self, client: PrefectClient) -> None:
@@ -160,6 +162,8 @@ class Board:
         slug, said = _slug(key), f"{description}; as of {words.moment(time.time())}"
         try:
             async with asyncio.timeout(SHOW_S):
+                if key not in self._ids and (before := await self._of_before(slug)) is not None:
+                    self._ids[key] = before
                 if key in self._ids:
                     # Not by the client's own method: it sends all the data once more, as an event.
                     more = {"data": data, "description": said}
@@ -175,3 +179,9 @@ class Board:
             _not_shown(slug, error)
             return False
         return True
+
+    async def _of_before(self, slug: str) -> UUID | None:
+        """The artifact that a process before this one has made under *slug*."""
+        wanted = ArtifactFilter(key=ArtifactFilterKey(any_=[slug]))
+        found = await self._client.read_artifacts(artifact_filter=wanted, sort=ArtifactSort.UPDATED_DESC, limit=1)
+        return found[0].id if found else None

@@ -6,6 +6,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -108,7 +109,22 @@ class Alone:
                     one.is_known, one.run_id = True, id_
                     self._shown.add(id_)  # no process executes it, and it is no orphan to be taken over
                     continue
+                else:
+                    await self._say_why(id_, state)
                 self._works.pop(str(one.run.key), None)
+
+    async def _say_why(self, run_id: UUID, state: State[Any]) -> None:
+        """Write the reason of a failure into the log of its run: the UI opens such a run on its log."""
+        if not state.is_failed():
+            return
+        line = {"name": "lectern", "level": logging.ERROR, "message": state.message, "flow_run_id": str(run_id)}
+        try:
+            async with asyncio.timeout(ASK_S):
+                await self._created.client.create_logs([{**line, "timestamp": datetime.now(UTC).isoformat()}])
+        except httpx.HTTPStatusError as error:
+            if error.response.status_code not in REFUSES:
+                raise
+            log.warning("recorder: log lines of %d runs are not shown: %s", 1, error)
 
     async def _bulk(self, flow: str, some: Sequence[tuple[_Work, State[Any]]]) -> list[UUID | str]:
         """The id of each run, or why Prefect refuses it; if a request of many is refused, each is made alone."""
@@ -145,6 +161,7 @@ class Alone:
         with suppress(ObjectNotFound):  # somebody has deleted it
             async with asyncio.timeout(ASK_S):
                 await self._created.client.set_flow_run_state(one.run_id, state, force=True)
+                await self._say_why(one.run_id, state)
         self._shown.discard(one.run_id)
         self._works.pop(str(one.run.key), None)
 

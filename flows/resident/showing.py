@@ -108,7 +108,7 @@ class Showing:
 
     async def lines(self, some: Sequence[Page]) -> None:
         """Send the pages' log lines, with their own times; a refusal by Prefect is logged."""
-        lines = [page.said_line(line) for page in some for line in page.lines]
+        lines = [page.said_line(line) for page in some for line in page.log()]
         for first in range(0, len(lines), LINES_AT_ONCE):
             try:
                 await self._ask("POST", "/logs/", lines[first : first + LINES_AT_ONCE])

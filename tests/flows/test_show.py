@@ -22,6 +22,10 @@ class Slow:
     def __init__(self) -> None:
         self.pause_s = 60.0
         self.made = 0
+        self.left: list[Any] = []  # what an earlier process has made
+
+    async def read_artifacts(self, **_: object) -> list[Any]:
+        return self.left
 
     async def create_artifact(self, _wanted: object) -> Any:
         await asyncio.sleep(self.pause_s)
@@ -72,6 +76,20 @@ def test_a_table_says_as_of_when_it_is_also_when_it_is_brought_up_to_date(monkey
 
     asyncio.run(both())
     assert said == ["the day; as of 19:00:00", "the day; as of 19:00:15"]
+
+
+def test_a_host_that_was_restarted_brings_its_table_up_to_date_and_makes_no_second_one() -> None:
+    """The UI would open on a list of both."""
+    patched: list[object] = []
+
+    class Server(Slow):
+        async def request(self, *_: object, path_params: dict[str, object], **__: object) -> None:
+            patched.append(path_params["id"])
+
+    server = Server()
+    server.left = [type("Artifact", (), {"id": uuid4()})]
+    asyncio.run(Board(cast("Any", server)).table("timetable-s1", [{"class": "c-1"}], "the day"))
+    assert (patched, server.made) == ([server.left[0].id], 0)
 
 
 @pytest.mark.parametrize(

@@ -249,6 +249,22 @@ async def test_batches_that_went_well_are_one_run(desk: Desk) -> None:
     assert "RuntimeError: boo" in "".join(line["message"] for line in desk.prefect.logs), "its traceback is in its log"
 
 
+async def test_the_log_of_a_run_that_failed_or_was_refused_says_why_and_no_other_gets_a_line_for_it(desk: Desk) -> None:
+    """Nobody has logged anything, and the UI opens such a run on its log."""
+    refused = Handled("booking", desk.book("c-1"), rows=[{"class": "c-1", "decision": "refuse", "code": 207}])
+    done = Handled("booking", desk.book("c-2"), rows=[{"class": "c-2", "decision": "proceed"}])
+    failed = Handled("booking", desk.book("c-3"), failed="the database is locked")
+    for batch in (refused, done, failed):
+        with desk.recorder.showing(batch):
+            batch.ended = time.time()
+    await desk.recorder.tell()
+    names = {run["id"]: run["name"] for run in desk.prefect.runs.values()}
+    said = {names[line["flow_run_id"]]: (line["message"], line["level"]) for line in desk.prefect.logs}
+    assert said.keys() == {"booking c-1", "booking c-3"}
+    assert "refuse 207" in said["booking c-1"][0]
+    assert ("the database is locked" in said["booking c-3"][0], said["booking c-3"][1]) == (True, logging.ERROR)
+
+
 async def test_every_class_of_a_storm_is_found_and_refused_ones_stand_out(desk: Desk) -> None:
     """However many there are: no run has more tags than Prefect takes."""
     names = [f"c-{number}" for number in range(500)]

@@ -155,6 +155,10 @@ class Back(Prefect):
     def __init__(self) -> None:
         super().__init__(httpx.ConnectError("no"))
         self.taken: dict[UUID, dict[str, Any]] = {}
+        self.logs: list[dict[str, Any]] = []
+
+    async def create_logs(self, lines: list[dict[str, Any]]) -> None:
+        self.logs += lines
 
     async def request(self, *_: Any, content: bytes = b"", **__: Any) -> httpx.Response:
         if self.error is not None:
@@ -232,8 +236,10 @@ def test_work_that_was_done_without_a_run_has_one_afterwards() -> None:
             await mine.alone.show()
         return server
 
-    (run,) = asyncio.run(scene()).taken.values()
+    server = asyncio.run(scene())
+    ((id_, run),) = server.taken.items()
     assert (run["name"], run["state"]["type"]) == ("transcode 7 240P", "FAILED")
+    assert [(one["flow_run_id"], one["message"]) for one in server.logs] == [(str(id_), run["state"]["message"])]
     assert set(run["tags"]) == {"record:7", "lectern:without-run"}
     assert run["state"]["message"].startswith("404; done without a run, because Prefect let none begin, from ")
 

@@ -1,5 +1,6 @@
 """Pages of what was handled without runs: each page becomes one run in the UI, found by its classes."""
 
+import logging
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -39,6 +40,9 @@ class Kind(Enum):
 
 
 MARKS = {Kind.REFUSED: ["lectern:refused"], Kind.LATE: ["lectern:shown-late"]}
+LEVELS = {Kind.REFUSED: logging.WARNING, Kind.FAILED: logging.ERROR, Kind.LATE: logging.INFO}
+"""The level of the line by which the log of such a run ends."""
+
 LATE_WORDS = "handled by a process that ended before it could show it; its log is lost: lectern explain CLASS_ID"
 NO = ("refuse", "malformed")
 SHOWN = "*; handled * to *"
@@ -119,6 +123,12 @@ class Page:
 
     def _took(self) -> str:
         return f"handled {clock(self.began)} to {clock(self.ended)}"
+
+    def log(self) -> list[Line]:
+        """Its lines, and at the end why its messages were refused or failed: the UI opens such a run on its log."""
+        if self.kind not in LEVELS:
+            return self.lines
+        return [*self.lines, Line(self.ended, LEVELS[self.kind], self.message())]
 
     def said_line(self, line: Line) -> dict[str, Any]:
         """A line of its log, in the form of Prefect's API."""
