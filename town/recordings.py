@@ -127,6 +127,7 @@ class Publish:
     video_frames: int = 0
     ended_at: float | None = None
     largest_gap_s: float = 0.0  # between two pictures or sounds, as they came
+    largest_step_ms: int = 0  # between two of them, by their timestamps
 
 
 def read_publishes(root: Path) -> list[Publish]:
@@ -197,6 +198,8 @@ class Take:
         now = time.time()
         if publish.last_media_at is not None:
             publish.largest_gap_s = max(publish.largest_gap_s, now - publish.last_media_at)
+        if publish.last_timestamp_ms is not None:
+            publish.largest_step_ms = max(publish.largest_step_ms, timestamp_ms - publish.last_timestamp_ms)
         publish.last_media_at, publish.last_timestamp_ms = now, timestamp_ms
         if publish.first_media_at is None:
             publish.first_media_at, publish.first_timestamp_ms = publish.last_media_at, timestamp_ms

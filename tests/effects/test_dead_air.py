@@ -110,6 +110,7 @@ def _told(folder: Path, lessons: list[Lesson]) -> dict[str, list[dead_air.Fault]
     return dict(zip([one.name for one in lessons], asyncio.run(all_of_them()), strict=True))
 
 
+@pytest.mark.live
 def test_nothing_is_told_of_forty_clean_lessons(tmp_path: Path) -> None:
     """With slides, speech to a still picture, pauses, fades and titles among them."""
     lessons = _clean()
@@ -117,6 +118,7 @@ def test_nothing_is_told_of_forty_clean_lessons(tmp_path: Path) -> None:
     assert {name: told for name, told in _told(tmp_path, lessons).items() if told} == {}
 
 
+@pytest.mark.live
 def test_the_fault_of_each_of_forty_lessons_is_found_at_its_place(tmp_path: Path) -> None:
     lessons = _faulty()
     assert len(lessons) == 40

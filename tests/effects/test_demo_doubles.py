@@ -36,7 +36,7 @@ async def origin(tmp_path: Path) -> AsyncIterator[Origin]:
         yield server
 
 
-@pytest.fixture(params=["double", "system"])
+@pytest.fixture(params=["double", pytest.param("system", marks=pytest.mark.live)])
 def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     """Where the programs are."""
     there = tmp_path / "bin"
@@ -57,7 +57,7 @@ async def run(*argv: str | Path, given: bytes = b"") -> tuple[int, str, str]:
     environment = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
     words, pipe = [str(word) for word in argv], subprocess.PIPE
     process = await asyncio.create_subprocess_exec(*words, env=environment, stdin=pipe, stdout=pipe, stderr=pipe)
-    output, errors = await asyncio.wait_for(process.communicate(given), 15)
+    output, errors = await asyncio.wait_for(process.communicate(given), 200)
     assert process.returncode is not None
     return process.returncode, output.decode(), errors.decode()
 
@@ -115,7 +115,7 @@ async def test_lectern_downloads_at_its_rate_and_reads_the_errors(origin: Origin
 
     async def download(name: str) -> None:
         remote = RemoteFile(origin.url_for(name), None, None, None)
-        limits = effects_wget.Limits("1m", 15, len(CONTENT))
+        limits = effects_wget.Limits("1m", 200, len(CONTENT))
         await effects_wget.download(str(folder / "wget"), remote, part, limits, lambda _: None)
 
     began = time.monotonic()

@@ -139,6 +139,7 @@ def crashes() -> Iterator[dict[str, subprocess.Popen[str]]]:
         }
 
 
+@pytest.mark.live
 @pytest.mark.parametrize("kind", OLD)
 def test_killed_anywhere_then_run_again_it_is_done(crashes: dict[str, subprocess.Popen[str]], kind: str) -> None:
     """SIGKILL at every statement, and inside them: the database is as before, and the next run finishes it."""

@@ -44,12 +44,13 @@ def host(tmp_path: Path) -> Iterator[Streamer]:
 
 async def put(host: Streamer, url: str, container: str = "flv") -> Path:
     """A class that begins in a second, and its recording of 4 s, as an earlier release left it: without an index."""
-    now, root = time.time(), host.settings.video_root
+    root = host.settings.video_root
     path = store.rendition_path(root, "1")
     path.parent.mkdir(parents=True)
     argv = [ffmpeg.executable(), "-v", "error", "-f", "lavfi", "-i", "testsrc2=size=160x120:rate=25:duration=4"]
     argv += ["-f", "lavfi", "-i", "sine=duration=4", "-c:v", "libx264", "-g", "25", "-c:a", "aac", "-f", container]
     assert (await process.run([*argv, str(path)], timeout_s=60)).returncode == 0
+    now = time.time()
     times = {"start_time": now + 1, "end_time": now + 6}
     one = Prepare(class_id="c", record_id=1, video_url="http://origin.example/1.flv", push_url=url, **times)
     with transaction(host.engine) as connection:

@@ -3,6 +3,10 @@
 import subprocess
 import sys
 
+import pytest
+
+pytestmark = pytest.mark.live
+
 EVERY_LINE = """
 import signal, sys, threading, time
 from flows.resident.process import asked_to_end, signals

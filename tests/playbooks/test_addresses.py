@@ -9,6 +9,8 @@ import pytest
 
 from tests.playbooks.test_prefect_apart import played, written
 
+pytestmark = pytest.mark.live
+
 FIREWALL = """
 - hosts: teacher1
   gather_facts: false

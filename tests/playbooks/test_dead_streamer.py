@@ -8,6 +8,8 @@ import pytest
 
 from tests.playbooks.hosts.controller import Controller
 
+pytestmark = pytest.mark.live
+
 LECTERN = """#!/bin/sh
 cat > /dev/null
 echo "$2" >> {did}

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.live
+
 TEMPLATE = Path(__file__).parents[2] / "playbooks/roles/provision/templates/lectern-firewall.service.j2"
 SYSTEM = Path("/usr/lib/systemd/system")
 NETWORKING = """\

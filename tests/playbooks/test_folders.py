@@ -9,6 +9,8 @@ import yaml  # type: ignore[import-untyped]  # its types are a package of their 
 from tests.playbooks import here
 from tests.playbooks.here import ROOT
 
+pytestmark = pytest.mark.live
+
 TASKS = ROOT / "playbooks/roles/provision/tasks/folders.yml"
 SHARED = ROOT / "playbooks/roles/provision/tasks/shared.yml"
 PROGRAMS = {

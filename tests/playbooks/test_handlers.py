@@ -9,6 +9,8 @@ import yaml  # type: ignore[import-untyped]  # its types are a package of their 
 from tests.playbooks import here
 from tests.playbooks.here import ROOT
 
+pytestmark = pytest.mark.live
+
 HANDLERS = ROOT / "playbooks/roles/provision/handlers/main.yml"
 NOTIFIED = sorted({one["listen"] for one in yaml.safe_load(HANDLERS.read_text())})
 PLAYS = {

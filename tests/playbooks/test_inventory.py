@@ -12,6 +12,8 @@ import yaml  # type: ignore[import-untyped]  # its types are a package of their 
 from tests.playbooks import here
 from tests.playbooks.here import ROOT
 
+pytestmark = pytest.mark.live
+
 INVENTORY, ROLES = ROOT / "inventory", ROOT / "playbooks" / "roles"
 INVENTORIES = ("production", "staging")
 BOTH = """

@@ -25,6 +25,8 @@ from tests.playbooks.hosts.step_fault import IDLE, Watch
 from tests.playbooks.matrix import Share
 from tests.stage import wait_until
 
+pytestmark = pytest.mark.live
+
 SECRET = "made-up-token"
 LECTERN = """#!{python} -S
 import json, os, signal, sys, time

@@ -9,6 +9,8 @@ import yaml  # type: ignore[import-untyped]  # its types are a package of their 
 from tests.playbooks.here import ROOT
 from tests.playbooks.test_prefect_apart import played
 
+pytestmark = pytest.mark.live
+
 TASKS = ROOT / "playbooks/roles/provision/tasks/main.yml"
 LOOK = """
 - hosts: teachers:streamers

@@ -14,6 +14,8 @@ from tests.stage import Child, wait_until
 from town import programs
 from town.ports import free_port
 
+pytestmark = pytest.mark.live
+
 RENDER = """
 - hosts: teacher1
   gather_facts: false

@@ -20,6 +20,8 @@ from lectern.settings import Settings, StreamerSettings, TeacherSettings
 from tests.playbooks import here
 from tests.playbooks.here import ROOT
 
+pytestmark = pytest.mark.live
+
 ROLES = ROOT / "playbooks" / "roles"
 INVENTORIES = ("production", "staging")
 SIGN_KEY = "CHANGE-ME was changed"

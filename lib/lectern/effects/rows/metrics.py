@@ -31,14 +31,15 @@ def exposition(
     connection: Connection,
     bound: Usage = NO_BOUND,
     backup_ages_s: Mapping[str, float] | None = None,
+    now: float | None = None,
 ) -> bytes:
     """All metrics of a host in Prometheus' text format; *connection* reads its database.
 
     *backup_ages_s* is the age of its newest backup by where it is.
     """
-    now = time.time()
     rows = CollectorRegistry()
-    rows.register(_Read([_info(role, name), *_of(role, connection, now, bound), _backups(backup_ages_s or {})]))
+    at = time.time() if now is None else now
+    rows.register(_Read([_info(role, name), *_of(role, connection, at, bound), _backups(backup_ages_s or {})]))
     return generate_latest(rows) + generate_latest(SEEN)
 
 
