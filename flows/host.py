@@ -113,6 +113,7 @@ class Host(Generic[S]):
     beside: Beside = field(default_factory=Beside)
     notes: Notes = field(default_factory=Notes)
     claim: str = ""  # a streamer's: the session of the lease that it asks for
+    granted: asyncio.Event = field(default_factory=asyncio.Event)  # a streamer's: set when a grant was taken
     playout: Playout = field(default_factory=Playout)  # a streamer's: what airs its classes
     hears: bool = False  # a streamer's: whether its last beat was confirmed
     blind_at: float = field(default_factory=boot_now)  # a streamer's: when it last said that it is cut off, or began

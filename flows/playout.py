@@ -1,4 +1,4 @@
-"""A streamer's link to its playout: the control socket, the lease that is passed on, the runs that watch classes."""
+"""A streamer's link to its playout: the control socket, how long the lease is held, the runs that watch classes."""
 
 import asyncio
 import logging
@@ -15,9 +15,6 @@ from lectern.errors import LecternError, TryAgain
 from lectern.playout.client import Client, Refused, Unreachable
 
 log = logging.getLogger("lectern")
-FOR_EVER_S = 10 * 365 * 86_400.0
-"""Seconds of a lease without end, because the playout takes only numbers."""
-
 LINES = 200
 """Number of log lines kept for the run that watches a class; older lines are dropped."""
 
@@ -58,7 +55,9 @@ class Playout:
     until: float = 0.0
     """The end of the lease, as `boot_now` counts."""
 
-    renewed: asyncio.Event = field(default_factory=asyncio.Event)
+    cleared: tuple[str, int] | None = None
+    """The session of the lease, and the holder, for which the playout has left the classes that are not ours."""
+
     wanted: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the playout must be told of new or changed classes."""
 
@@ -79,20 +78,9 @@ class Playout:
 
     # -- the lease -----------------------------------------------------------------------------------------------------
 
-    def hold(self, until: float) -> None:
-        """Tell the playout at once that the lease ends at *until*, as `boot_now` counts; infinity means no end."""
-        self.until = until
-        self.renewed.set()
-
     def held(self) -> bool:
         """Whether this streamer may push."""
         return boot_now() < self.until
-
-    async def pass_on_lease(self) -> None:
-        """Tell the playout when the lease ends; raises TryAgain if the playout is away."""
-        self.renewed.clear()
-        if self.until:
-            await self.ask("lease", until=min(self.until, boot_now() + FOR_EVER_S))
 
     # -- requests ------------------------------------------------------------------------------------------------------
 
@@ -113,6 +101,7 @@ class Playout:
         try:
             answer = await self.client.ask(do, **fields)
         except Unreachable as error:
+            self.cleared = None
             raise TryAgain(str(error)) from error
         except Refused as error:
             raise NotTaken(str(error)) from error
@@ -153,7 +142,7 @@ class Playout:
 
     def is_away(self, why: str) -> None:
         """Note that the playout does not answer, or that its worker has ended."""
-        self.client = None
+        self.client = self.cleared = None
         if self.why is None:
             self.away_since = time.monotonic()
         self.why = why

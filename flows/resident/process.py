@@ -24,6 +24,7 @@ from flows.resident import (
     peers,
     people,
     prefect_client,
+    questions,
     retention,
     run_log,
     sweeps,
@@ -184,7 +185,7 @@ class Resident:
         try:
             if isinstance(host.settings, StreamerSettings):
                 # First of all: the teacher must not take this streamer for lost while its disk is scanned.
-                keeper = lease.Keeper(host)
+                keeper = lease.Keeper(host, questions.about_moves)
                 works.begin({"lease": keeper.run, "playout": handing.Handing(host).run})
                 await works.once("reconcile", lambda: reconcile.reconciled(host, reads=False))
             works.begin({**self._beside(host, runs, handler, recorder), **taking, "recorder": recorder.run})

@@ -1,9 +1,10 @@
 """Asks Prefect about runs; each function raises TryAgain while Prefect is away."""
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from uuid import UUID
 
-from prefect.client.orchestration import PrefectClient
+from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.filters import (
     DeploymentFilter,
     DeploymentFilterId,
@@ -21,6 +22,7 @@ from prefect.client.schemas.filters import (
 from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.client.schemas.sorting import FlowRunSort
 
+from flows.host import NOT_MOVED, lost_tag
 from flows.resident.prefect_client import answered
 from lectern.effects.rows import inbox
 from lectern.errors import Misuse
@@ -53,6 +55,20 @@ async def is_tagged(client: PrefectClient, tag: str, but: str) -> bool:
     )
     async with answered():
         return bool(await client.read_flow_runs(flow_run_filter=wanted, limit=1))
+
+
+@asynccontextmanager
+async def about_moves() -> AsyncIterator[Callable[[str, str], Awaitable[bool]]]:
+    """Asks, by a client of its own, whether a run takes away, or has taken, what a streamer airs under a lease.
+
+    A run that ended without saying that it took nothing may have taken it. The lease is named by its session.
+    """
+    async with get_client() as client:
+
+        async def is_taken(streamer: str, session: str) -> bool:
+            return await is_tagged(client, lost_tag(streamer, session), but=NOT_MOVED)
+
+        yield is_taken
 
 
 async def named(client: PrefectClient, pool: str, queue: str, states: Sequence[str]) -> list[FlowRun]:

@@ -19,7 +19,7 @@ from prefect.flows import Flow
 from prefect.states import Cancelled, Pending, Scheduled
 
 from flows import resumed, tries
-from flows.host import NOT_MOVED, Host, current, lost_tag, run_name
+from flows.host import Host, current, run_name
 from flows.new_run import NewRun
 from flows.resident import ended, groups, questions
 from flows.resident.alone import Alone
@@ -207,13 +207,6 @@ class ResidentRuns:
                 await self.client.update_flow_run(UUID(run.id), tags={*run.tags, tag})
         except AWAY as error:
             raise TryAgain(f"{run.name}: Prefect does not take its tag: {error!r}") from error
-
-    async def is_taken_from(self, streamer: str, session: str) -> bool:
-        """Whether a run takes away, or has taken, what *streamer* airs under the lease of *session*.
-
-        A run that ended without saying that it took nothing may have taken it. Raises TryAgain if Prefect is away.
-        """
-        return await questions.is_tagged(self.client, lost_tag(streamer, session), but=NOT_MOVED)
 
     async def watch(self) -> None:
         """End the runs that somebody cancels in the UI."""

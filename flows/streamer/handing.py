@@ -18,7 +18,7 @@ from flows.tell import tell
 from lectern import errors, words
 from lectern.backoff import backoff_s
 from lectern.effects.media import slate
-from lectern.effects.rows import airings
+from lectern.effects.rows import airings, leases
 from lectern.errors import LecternError, TryAgain
 from lectern.facts import Airing, Cached
 from lectern.places import Places
@@ -47,7 +47,6 @@ class Handing:
         self._handed: dict[str, Lesson] = {}  # what the playout was told since it was connected
         self._refused: dict[str, Lesson] = {}
         self._odd: dict[str, float] = {}  # until when classes are passed over, monotonic
-        self._is_rid = asyncio.Event()  # set when the playout has left the classes that are not ours
         self._alarmed_at = -ALARM_AGAIN_S
         self._slate: str | None = None
 
@@ -99,14 +98,12 @@ class Handing:
 
     async def _followed(self, client: Client) -> None:
         """Bring the playout up to date, and follow it to the end of the connection; raises TryAgain then."""
-        self._is_rid.clear()
         ours = {
             asyncio.create_task(work, name=name)
             for name, work in (
                 ("events", self._events(client)),
                 ("hand over", self._keep_handing_over()),
                 ("look around", self._keep_looking_around()),
-                ("lease", self._keep_lease()),
             )
         }
         try:
@@ -122,17 +119,15 @@ class Handing:
         raise TryAgain("the worker of the playout ended")
 
     async def _bring_up_to_date(self) -> None:
-        """Cancel classes that are not ours any more, pass on the lease, take in missed events, hand over all classes.
+        """Cancel classes that are not ours any more, take in missed events, hand over all classes.
 
-        The cancels come first: the lease could let a class go on that was moved to another streamer meanwhile. After
-        them the lease is passed on at once, however many classes there are to take in and to hand over.
+        The cancels come first: a new lease would let a class go on that was moved to another streamer meanwhile, so
+        the holder gets none before (`flows.streamer.lease`).
         """
         host, playout = self._host, self._host.playout
         async with playout.sync:
             hello = await playout.ask("hello", events=True)
             found = await playout.ask("status")
-            if hello["lease_until"] > max(playout.until, hello["boot_now"]):
-                playout.until = hello["lease_until"]
             ours = await host.look(live)
             self._following.only(ours)
             self._handed = {one: wanted for one, wanted in self._handed.items() if one in playout.children}
@@ -141,8 +136,7 @@ class Handing:
                 if one["class_id"] not in ours and one["state"] != "ended":
                     log.info("%s: is not to be aired here any more, the playout is told", one["class_id"])
                     await playout.ask("cancel", class_id=one["class_id"])
-            await playout.pass_on_lease()
-            self._is_rid.set()
+            playout.cleared = await host.look(leases.session, host.settings.name) or "", hello["holder_pid"]
             for one in found["classes"]:
                 if one["class_id"] in ours:
                     await self._following.catch_up(one)
@@ -153,12 +147,6 @@ class Handing:
     async def _events(self, client: Client) -> None:
         async for event in client.events():
             await self._following.take(event)
-
-    async def _keep_lease(self) -> None:
-        await self._is_rid.wait()
-        while True:
-            await self._host.playout.renewed.wait()
-            await self._host.playout.pass_on_lease()
 
     async def _keep_handing_over(self) -> None:
         while True:

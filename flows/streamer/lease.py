@@ -1,8 +1,20 @@
-"""Renews the lease of a streamer's classes by heartbeats; asks others if Redis confirms none."""
+"""Keeps the lease of a streamer: heartbeats to Redis and renewals to the playout's holder, in a thread of their own.
+
+Nothing that the resident does can make them late: the thread has a loop, a Redis connection and a connection to the
+holder of its own. It uses neither the database nor the resident's loop, which hands it what a heartbeat says.
+"""
 
 import asyncio
+import json
+import logging
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from concurrent.futures import Future
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -13,8 +25,10 @@ from sqlalchemy.exc import DBAPIError
 from flows import trouble
 from flows.host import Streamer, log
 from flows.playout import boot_now
-from flows.streamer.witnesses import Witnesses
+from flows.streamer.witnesses import IsTaken, Witnesses
 from lectern.decide import lease as decide
+from lectern.decide.lease import Answer
+from lectern.effects.redis.bus import Bus
 from lectern.effects.rows import airings, cache, leases
 from lectern.settings import StreamerSettings
 
@@ -22,156 +36,316 @@ AGAIN_S = 1.0
 FULL_S = 30.0
 """Seconds for which a disk counts as full after a failed write."""
 
+STALE_S = 10.0
+"""Seconds after which this process counts as hung if its loop hands over no new facts: then it gets no new class."""
+
+HOLDER_S = 2.0
+"""Seconds that the playout's holder has to answer."""
+
+FOR_EVER_S = 10 * 365 * 86_400.0
+"""The end of a lease without end, because the holder takes only numbers."""
+
+HOLDER_AGAIN_S = 0.2
+END_S = 2.0
+"""Seconds in which the thread must end."""
+
+AskPrefect = Callable[[], AbstractAsyncContextManager[IsTaken]]
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the resident's loop has read for the heartbeats; *at* is of the boot clock."""
+
+    at: float
+    session: str
+    fields: Mapping[str, Any]
+
 
 class Keeper:
-    """Keeps the lease of one streamer for as long as no other streamer can have its classes."""
+    """Runs the thread that keeps the lease, and hands it the facts; belongs to the resident's loop."""
 
-    def __init__(self, host: Streamer) -> None:
-        self._host = host
-        self._session = ""
+    def __init__(self, host: Streamer, ask_prefect: AskPrefect) -> None:
+        self._host, self._ask_prefect = host, ask_prefect
         host.claim = uuid4().hex
-        self._ours = False  # whether the lease was ours at the last answered beat
-        self._lease = decide.Lease()
-        self._trouble = False
-        self._was_held = False
-        self._looking: asyncio.Task[None] | None = None
-        self._fields: dict[str, Any] = {"used_bytes": 0, "on_air": 0}
-        self._witnesses = Witnesses(host)
-        self._why = ""  # why the classes go on, or end, while no beat is confirmed
 
     async def run(self) -> None:
-        """Beat until cancelled."""
-        await self._witnesses.remember()
-        while True:
-            self._host.rounds.come("lease")
-            pause_s = await self._once()
-            self._say_whether_held()
-            await asyncio.sleep(pause_s)
+        """Keep the lease until cancelled."""
+        known = await self._host.look(leases.peers, self._host.settings.name)
+        beats = Beats(self._host, await self._read(), known, self._ask_prefect)
+        beats.start()
+        try:
+            while True:
+                self._host.rounds.come("lease")
+                await _soon(
+                    self._host.granted, self._host.settings.heartbeat_interval_s if self._host.hears else AGAIN_S
+                )
+                try:
+                    beats.hand_over(await self._read())
+                except DBAPIError as error:
+                    log.error("database: cannot be read: %s", error.orig)
+        finally:
+            await beats.stop()
 
-    async def _once(self) -> float:
-        """One beat; returns after how many seconds the next one is due."""
-        settings = self._host.settings
-        asked_at = boot_now()
-        await self._look()
-        if self._session == self._host.claim:
+    async def _read(self) -> Facts:
+        settings, at = self._host.settings, boot_now()
+        session, fields = await self._host.look(_facts, settings)
+        since = self._host.no_room_at
+        is_full = since is not None and time.monotonic() - since < FULL_S  # it could not even refuse a class
+        # A teacher of an older release, too, gives no class to a streamer that is drained.
+        return Facts(at, session, fields | {"full": is_full or fields["drains"], "address": self._host.address})
+
+
+def _facts(connection: Connection, settings: StreamerSettings) -> tuple[str, dict[str, Any]]:
+    fields = {
+        "used_bytes": cache.used(connection, settings.video_root).size_bytes,
+        "max_bytes": settings.max_bytes,
+        "on_air": airings.on_air(connection),
+        "drains": leases.drained_since(connection, settings.name) is not None,
+    }
+    return leases.session(connection, settings.name) or "", fields
+
+
+class Beats:
+    """The thread. `start`, `hand_over` and `stop` are called by the resident's loop; all else is in the thread's own."""
+
+    def __init__(self, host: Streamer, facts: Facts, known: dict[str, str] | None, ask_prefect: AskPrefect) -> None:
+        self._host, self._settings, self._facts = host, host.settings, facts
+        self._resident = asyncio.get_running_loop()
+        self._witnesses = Witnesses(host.settings, known, self._note_peers)
+        self._ask_prefect = ask_prefect
+        self._lease, self._session = decide.Lease(), ""
+        self._is_adopted = False  # whether the holder was asked for the lease that the process before this one left
+        self._was_held = self._was_ours = self._is_trouble = False
+        self._why: str | None = ""  # why the classes go on, or end, while no beat is confirmed
+        self._no_holder: str | None = None  # why the holder does not take the lease, or does not write it down
+        self._saying: Future[None] | None = None
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._run, name="lease", daemon=True)
+        self._stops, self._wakes, self._moved, self._doubt = (asyncio.Event() for _ in range(4))
+
+    def start(self) -> None:
+        """Begin to beat."""
+        log.addFilter(self._passed_on)
+        self._thread.start()
+
+    def hand_over(self, facts: Facts) -> None:
+        """What the heartbeats say from now on; a new session is used at once."""
+        is_new, self._facts = facts.session != self._facts.session, facts
+        if is_new:
+            self._call(self._wakes)
+
+    async def stop(self) -> None:
+        """End the thread; the lease stays, for the next process."""
+        self._call(self._stops)
+        try:
+            await asyncio.to_thread(self._thread.join, END_S)
+        finally:
+            log.removeFilter(self._passed_on)
+
+    def _call(self, event: asyncio.Event) -> None:
+        with suppress(RuntimeError):  # it has ended
+            self._loop.call_soon_threadsafe(event.set)
+
+    # -- the thread, and what it asks of the resident's loop without waiting for it ------------------------------------
+
+    def _run(self) -> None:
+        try:
+            self._loop.run_until_complete(self._main())
+        finally:
+            self._loop.close()
+
+    async def _main(self) -> None:
+        bus = Bus.open(self._settings.redis_url.get_secret_value())
+        loops = (partial(self._keep_beating, bus), self._keep_telling, self._keep_asking)
+        tasks = [asyncio.create_task(self._again(loop)) for loop in loops]
+        await self._stops.wait()
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks, timeout=END_S / 2)
+        with suppress(RedisError, OSError):
+            async with asyncio.timeout(END_S / 2):
+                await bus.close()
+
+    async def _again(self, loop: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Do *loop*; an error that nobody foresaw is said, and it begins again."""
+        while True:
+            try:
+                await loop()
+            except Exception as error:  # noqa: BLE001 (whatever it is, the lease is to be kept)
+                if self._saying is None or self._saying.done():
+                    said = trouble.say(self._host, "lease", error, AGAIN_S)
+                    self._saying = asyncio.run_coroutine_threadsafe(said, self._resident)
+            await asyncio.sleep(AGAIN_S)
+
+    def _passed_on(self, record: logging.LogRecord) -> bool:
+        """A filter: the thread's lines are written by the resident's loop, because a log may hang."""
+        if threading.current_thread() is not self._thread:
+            return True
+        with suppress(RuntimeError):  # the resident's loop has ended
+            self._resident.call_soon_threadsafe(log.handle, record)
+        return False
+
+    async def _note_peers(self, known: Mapping[str, str]) -> None:
+        noted = self._host.commit(leases.note_peers, self._settings.name, known)
+        await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(noted, self._resident))
+
+    # -- Redis ---------------------------------------------------------------------------------------------------------
+
+    async def _keep_beating(self, bus: Bus) -> None:
+        while True:
+            pause_s = await self._beat(bus)
+            self._say_whether_held()
+            await _soon(self._wakes, pause_s)
+
+    async def _beat(self, bus: Bus) -> float:
+        """One heartbeat; returns after how many seconds the next one is due."""
+        settings, facts, asked_at = self._settings, self._facts, boot_now()
+        if facts.session == self._host.claim:
             # Never claim the current session again: it would be granted before we read the releases issued under it.
             self._host.claim = uuid4().hex
-        asking = asyncio.create_task(self._ask()) if self._trouble else None
         claim = {"session": self._host.claim, "lease_s": settings.lease_s}
-        fields = self._fields | self._witnesses.said
+        told = {**facts.fields, **self._witnesses.said}
+        if asked_at - facts.at > STALE_S + settings.heartbeat_interval_s:
+            told |= {"stale": True, "full": True}
         try:
             async with asyncio.timeout(self._patience_s):
-                beats = await self._host.bus.beat(settings.streamers_key, settings.name, self._session, fields, claim)
-        except Exception as error:  # noqa: BLE001 (whatever it is, others may still keep the lease)
-            if not isinstance(error, (RedisError, OSError)):
-                await trouble.say(self._host, "lease", error, AGAIN_S)
-            self._host.hears = False
-            self._take(decide.Answer.NONE, asked_at)
-            await (asking or self._ask())
-            if not self._trouble:
+                found = await bus.beat(settings.streamers_key, settings.name, facts.session, told, claim)
+        except (RedisError, OSError) as error:
+            if not self._is_trouble:
                 log.warning("redis: no heartbeat: %s", str(error) or "no answer in time")
-            self._trouble = True
+            self._take(Answer.NONE, asked_at)
             return min(AGAIN_S, settings.heartbeat_interval_s)
-        if isinstance(beats, Mapping):
-            if asking is not None:
-                asking.cancel()
-            await self._confirmed(beats, asked_at)
+        if isinstance(found, dict):
+            self._session = facts.session
+            self._take(Answer.OURS, asked_at)
+            self._witnesses.take_in(found)
             return settings.heartbeat_interval_s
-        if asking is not None:
-            asking.cancel()
-        self._host.hears = False
-        answer = decide.answer(beats, self._host.claim)
-        self._refused(answer)
-        if answer is not decide.Answer.TAKEN:
-            await self._ask()
+        self._take(decide.answer(found, self._host.claim), asked_at)
         return min(AGAIN_S, settings.heartbeat_interval_s)
-
-    async def _confirmed(self, beats: Mapping[str, Mapping[str, Any]], asked_at: float) -> None:
-        self._take(decide.Answer.OURS, asked_at)
-        if self._why:
-            log.info("lease: the control host is heard again")
-        self._host.hears, self._ours, self._trouble, self._why = True, True, False, ""
-        await self._witnesses.take_in(beats)
 
     @property
     def _patience_s(self) -> float:
         """Seconds that Redis may take for a heartbeat; in trouble, fewer than Prefect's answer remains valid."""
-        if self._trouble:
+        if self._is_trouble:
             return decide.WITNESS_S / 4
-        lease_s = self._host.settings.lease_s
+        lease_s = self._settings.lease_s
         return min(5.0, lease_s / 4) if lease_s else 5.0
 
-    async def _look(self) -> None:
-        """Read what is sent with the heartbeat; a disk that hangs or is full stops no heartbeat."""
-        if self._looking is None or self._looking.done():
-            self._looking = asyncio.create_task(self._read())
-        await asyncio.wait({self._looking}, timeout=AGAIN_S)
-        if self._looking.done() and (error := self._looking.exception()) is not None:
-            await trouble.say(self._host, "what a heartbeat says", error, AGAIN_S)
-
-    async def _read(self) -> None:
-        settings = self._host.settings
-        self._fields |= {
-            "max_bytes": settings.max_bytes,
-            "full": self._is_full(),
-            "address": self._host.address,
-        }
-        try:
-            self._session, facts = await self._host.look(_facts, settings)
-            self._fields |= facts
-            if facts["drains"]:
-                self._fields["full"] = True  # a teacher of an older release, too, then gives it no class
-        except DBAPIError as error:
-            log.error("database: cannot be read: %s", error.orig)
-
-    def _is_full(self) -> bool:
-        """Whether the disk takes nothing: then this streamer gets no classes, because it could not even refuse them."""
-        since = self._host.no_room_at
-        return since is not None and time.monotonic() - since < FULL_S
-
-    async def _ask(self) -> None:
-        """Ask Prefect and the other streamers while Redis is away; classes go on if no other streamer can have them."""
-        if not self._host.playout.held() or self._host.settings.lease_s == 0:
-            return
-        asked_at = boot_now()
-        found = await self._witnesses.verdict(self._session, self._host.claim)
-        lease = decide.Lease(self._host.playout.until, self._lease.answer)
-        self._lease = lease.witnessed(asked_at, boot_now(), goes_on=found.goes_on)
-        if self._lease != lease:
-            self._host.playout.hold(self._lease.until)
-        if found.why != self._why:
-            self._why = found.why
-            left_s = max(self._host.playout.until - boot_now(), 0.0)
-            ends = "the classes go on" if found.goes_on else f"they end in {left_s:.0f} s"
-            log.warning("lease: no heartbeat is confirmed: %s; %s", found.why, ends)
-
-    def _refused(self, answer: decide.Answer) -> None:
-        """Give up a lease that was taken, before anything else; the next beats claim a new session."""
-        self._take(answer, boot_now())
-        if self._ours:
+    def _take(self, answer: Answer, asked_at: float) -> None:
+        """Take in Redis' *answer*: a lease that was taken is given up before anything else."""
+        self._set(self._lease.answered(answer, asked_at, boot_now(), self._settings.lease_s))
+        if answer is Answer.OURS:
+            if self._why:
+                log.info("lease: the control host is heard again")
+            self._why, self._was_ours = "", True
+        elif answer is not Answer.NONE and self._was_ours:
             log.warning("lease: is not ours any more, a new one is asked for")
-        self._ours, self._trouble = False, True
+            self._was_ours = False
+        self._is_trouble = answer is not Answer.OURS
+        if answer in (Answer.OURS, Answer.TAKEN):
+            self._doubt.clear()
+        elif self._settings.lease_s:
+            self._doubt.set()
 
-    def _take(self, answer: decide.Answer, asked_at: float) -> None:
-        """Tell the playout when the lease ends after Redis' *answer*."""
-        until = self._host.playout.until
-        self._lease = decide.Lease(until, self._lease.answer).answered(
-            answer, asked_at, boot_now(), self._host.settings.lease_s
-        )
-        if self._lease.until != until:
-            self._host.playout.hold(self._lease.until)
+    def _set(self, lease: decide.Lease) -> None:
+        if lease.until != self._lease.until:
+            self._moved.set()
+        self._lease = lease
+        self._host.playout.until = lease.until
+        self._host.hears = lease.answer is Answer.OURS
 
     def _say_whether_held(self) -> None:
-        held = self._host.playout.held()
+        held = boot_now() < self._lease.until
         if held and not self._was_held:
             log.info("lease: held")
         elif self._was_held and not held:
             log.error("lease: has run out; nothing is pushed until it is held again")
         self._was_held = held
 
+    # -- the witnesses -------------------------------------------------------------------------------------------------
 
-def _facts(connection: Connection, settings: StreamerSettings) -> tuple[str, dict[str, Any]]:
-    session = leases.session(connection, settings.name)
-    used_bytes = cache.used(connection, settings.video_root).size_bytes
-    drains = leases.drained_since(connection, settings.name) is not None
-    return session or "", {"used_bytes": used_bytes, "on_air": airings.on_air(connection), "drains": drains}
+    async def _keep_asking(self) -> None:
+        """Ask Prefect and the other streamers while Redis confirms nothing."""
+        while True:
+            await self._doubt.wait()
+            async with self._ask_prefect() as is_taken:
+                while self._doubt.is_set():
+                    await self._ask(is_taken)
+                    await asyncio.sleep(AGAIN_S)
+
+    async def _ask(self, is_taken: IsTaken) -> None:
+        """Ask once; classes go on if no other streamer can have them. A lease that is over comes back by Redis alone."""
+        asked_at = boot_now()
+        if asked_at >= self._lease.until:
+            return
+        found = await self._witnesses.verdict(is_taken, self._facts.session, self._host.claim)
+        self._set(self._lease.witnessed(asked_at, boot_now(), goes_on=found.goes_on))
+        if found.why != self._why and self._doubt.is_set():
+            self._why = found.why
+            ends = f"they end in {max(self._lease.until - boot_now(), 0.0):.0f} s"
+            said = "the classes go on" if found.goes_on else ends
+            log.warning("lease: no heartbeat is confirmed: %s; %s", found.why, said)
+
+    # -- the playout's holder ------------------------------------------------------------------------------------------
+
+    async def _keep_telling(self) -> None:
+        """Tell the holder when the lease ends, at once when that changes, and each second."""
+        while True:
+            try:
+                async with _holder(self._settings.playout_dir / "lease.sock") as ask:
+                    await self._tell(ask)
+            except (OSError, ValueError) as error:
+                if self._no_holder is None:
+                    log.warning("playout: its holder takes no lease: %s", str(error) or "no answer in time")
+                self._no_holder = "away"
+                await asyncio.sleep(HOLDER_AGAIN_S)
+
+    async def _tell(self, ask: "AskHolder") -> None:
+        found = await ask({})
+        if not self._is_adopted and self._lease.answer not in (Answer.OURS, Answer.TAKEN):
+            self._set(decide.Lease(max(self._lease.until, found["lease_until"]), self._lease.answer))
+        self._is_adopted = True
+        while True:
+            self._moved.clear()
+            until = min(self._lease.until, FOR_EVER_S)
+            found = await ask({"until": until} if self._may_have(until, found) else {})
+            if (why := found.get("why")) is not None and why != self._no_holder:
+                log.warning("playout: %s; if it ends now, it forgets that", why)
+            self._no_holder = why
+            await _soon(self._moved, AGAIN_S)
+
+    def _may_have(self, until: float, found: Mapping[str, Any]) -> bool:
+        """Whether the holder may be told *until*: a lease that was over airs all classes that the playout knows."""
+        now, cleared = boot_now(), self._host.playout.cleared
+        return until <= now or found["lease_until"] > now or cleared == (self._session, found["holder_pid"])
+
+
+AskHolder = Callable[[dict[str, float]], Coroutine[Any, Any, dict[str, Any]]]
+
+
+@asynccontextmanager
+async def _holder(path: Path) -> AsyncIterator[AskHolder]:
+    """A connection to the playout's holder; raises OSError or ValueError if it does not answer as it should."""
+    async with asyncio.timeout(HOLDER_S):
+        reader, writer = await asyncio.open_unix_connection(str(path))
+
+    async def ask(request: dict[str, float]) -> dict[str, Any]:
+        writer.write(json.dumps(request).encode() + b"\n")
+        async with asyncio.timeout(HOLDER_S):
+            found: dict[str, Any] = json.loads(await reader.readline() or "null") or {"why": "it has ended"}
+        if not found.get("ok"):
+            raise ValueError(found.get("why"))
+        return found
+
+    try:
+        yield ask
+    finally:
+        writer.close()
+
+
+async def _soon(event: asyncio.Event, within_s: float) -> None:
+    """Wait for *event* for at most *within_s*, and clear it."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(within_s):
+            await event.wait()
+    event.clear()

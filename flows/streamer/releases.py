@@ -62,7 +62,12 @@ async def take_back(host: Streamer, kept: Sequence[Kept]) -> list[Airing]:
         ids = [one.kept.id for one in grants]
         await host.commit(inbox.put_off, host.journal, ids, time.time() + GRANT_AGAIN_S)
     elif grants:
-        found.failed += (await handled(host, grants, partial(grant, host.claim))).failed
+        held = await handled(host, grants, partial(grant, host.claim))
+        found.failed += held.failed
+        for session in (changes.session for changes in held.done if changes.session is not None):
+            if host.playout.cleared is not None:  # else it is cleared when the playout is connected again
+                host.playout.cleared = session, host.playout.cleared[1]
+        host.granted.set()
     for one, _ in found.failed:
         await tries.failed(host, [one.kept.id])
     await tell(host)

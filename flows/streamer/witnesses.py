@@ -1,17 +1,17 @@
 """Asks Prefect and other streamers about a streamer's classes while it does not hear the control host."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from sqlalchemy.exc import DBAPIError
 
-from flows.host import Streamer, log
+from flows.host import log
 from lectern.decide import control_lost
 from lectern.decide.control_lost import Peer, Peers, Verdict, Word
 from lectern.effects import health
-from lectern.effects.rows import leases
 from lectern.errors import TryAgain
+from lectern.settings import StreamerSettings
 
 ASK_S = 4.0
 """Seconds that Prefect has to answer before it counts as away; fewer if the lease is short, to ask again in time."""
@@ -19,61 +19,66 @@ ASK_S = 4.0
 LOOK_S = 2.0
 """Seconds that another streamer has to answer."""
 
+IsTaken = Callable[[str, str], Awaitable[bool]]
+"""Asks Prefect whether the classes of a streamer, by the session of its lease, are taken; raises TryAgain."""
+
 
 class Witnesses:
     """Knows the other streamers by their last beats, and asks them.
 
     Their names are on the disk before a beat reports them: the teacher moves classes only to streamers that this one
-    reported, and this one asks all of those, also after its restart.
+    reported, and this one asks all of those, also after its restart. *known* are those that the disk has (addresses by
+    name); None if no beat ever named them. *note* writes them down.
     """
 
-    def __init__(self, host: Streamer) -> None:
-        self._host = host
-        self._known: dict[str, str] | None = None  # addresses of the others by name; None until a beat names them
+    def __init__(
+        self,
+        settings: StreamerSettings,
+        known: dict[str, str] | None,
+        note: Callable[[Mapping[str, str]], Awaitable[None]],
+    ) -> None:
+        self._settings, self._known, self._note = settings, known, note
         self._say: list[str] | None = None  # the names that the next beat reports
-
-    async def remember(self) -> None:
-        """Read which streamers the process before this one knew; a disk that cannot be read ends no heartbeat."""
-        try:
-            self._known = await self._host.look(leases.peers, self._host.settings.name)
-        except DBAPIError as error:
-            log.error("database: cannot be read: %s", error.orig)
+        self._noting: asyncio.Task[None] | None = None
 
     @property
     def said(self) -> dict[str, Any]:
         """The field of a beat that names the other streamers."""
-        says = control_lost.says(self._host.settings.on_control_lost, self._named)
+        says = control_lost.says(self._settings.on_control_lost, self._named)
         return {} if says is None else {"peers": says}
 
     @property
     def _named(self) -> list[str]:
         return list(self._known or ()) if self._say is None else self._say
 
-    async def take_in(self, beats: Mapping[str, Mapping[str, Any]]) -> None:
-        """Remember the streamers of *beats*, and keep those that our last beat named."""
-        name = self._host.settings.name
-        found = control_lost.others(beats, name)
-        named = {one: address for one, address in (self._known or {}).items() if one in self._named}
-        if (known := named | found) != self._known:
-            try:
-                await self._host.commit(leases.note_peers, name, known)
-            except DBAPIError as error:
-                log.error("database: the other streamers cannot be written down: %s", error.orig)
-                return
-        self._known, self._say = known, sorted(found)
+    def take_in(self, beats: Mapping[str, Mapping[str, Any]]) -> None:
+        """Remember the streamers of *beats*, and those that our last beat named; no beat waits for the disk."""
+        found = control_lost.others(beats, self._settings.name)
+        known = {one: address for one, address in (self._known or {}).items() if one in self._named} | found
+        if known == self._known:
+            self._say = sorted(found)
+        elif self._noting is None or self._noting.done():
+            self._noting = asyncio.create_task(self._note_down(known, sorted(found)))
 
-    async def verdict(self, session: str, claim: str) -> Verdict:
-        """Whether the classes of the running lease of *session* go on; *claim* may have been granted meanwhile."""
-        policy = self._host.settings.on_control_lost
-        asks = policy == "ask peers"
-        word, peers = await asyncio.gather(self._prefect(session, claim), self._peers() if asks else _nobody())
-        return control_lost.verdict(policy, word, peers)
-
-    async def _prefect(self, *sessions: str) -> Word:
-        name = self._host.settings.name
+    async def _note_down(self, known: dict[str, str], found: list[str]) -> None:
         try:
-            async with asyncio.timeout(min(ASK_S, self._host.settings.lease_s / 4)):
-                taken = [await self._host.runs.is_taken_from(name, session) for session in sessions]
+            await self._note(known)
+        except DBAPIError as error:
+            log.error("database: the other streamers cannot be written down: %s", error.orig)
+            return
+        self._known, self._say = known, found
+
+    async def verdict(self, is_taken: IsTaken, session: str, claim: str) -> Verdict:
+        """Whether the classes of the running lease of *session* go on; *claim* may have been granted meanwhile."""
+        policy = self._settings.on_control_lost
+        peers = self._peers() if policy == "ask peers" else _nobody()
+        word, others = await asyncio.gather(self._prefect(is_taken, session, claim), peers)
+        return control_lost.verdict(policy, word, others)
+
+    async def _prefect(self, is_taken: IsTaken, *sessions: str) -> Word:
+        try:
+            async with asyncio.timeout(min(ASK_S, self._settings.lease_s / 4)):
+                taken = [await is_taken(self._settings.name, session) for session in sessions]
         except (TryAgain, TimeoutError) as error:
             log.debug("prefect: cannot be asked for the lease: %r", error)
             return Word.AWAY

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -282,16 +282,39 @@ def test_a_class_that_the_only_other_streamer_refuses_goes_back_to_the_one_that_
         assert bookings.by_id(connection, ["c-1"])["c-1"] == order, "it is not given to and fro"
 
 
-def test_a_streamer_whose_disk_cannot_be_read_beats_and_takes_nobody_for_away(host: Host[StreamerSettings]) -> None:
+def test_a_streamer_that_never_heard_of_others_takes_nobody_for_away(host: Host[StreamerSettings]) -> None:
     """It does not know who the others are: then its classes end with the lease, as if another one might have them."""
 
-    class Away:
-        async def is_taken_from(self, _streamer: str, _session: str) -> bool:
-            raise TryAgain("Prefect is away")
+    async def is_taken(_streamer: str, _session: str) -> bool:
+        raise TryAgain("Prefect is away")
 
-    with transaction(host.engine) as connection:
-        connection.exec_driver_sql("alter table lease_list rename to elsewhere")
-    host.runs = cast("Any", Away())
-    found = witnesses.Witnesses(host)
-    asyncio.run(found.remember())
-    assert not asyncio.run(found.verdict("session", "claim")).goes_on
+    async def note(_: object) -> None: ...
+
+    found = witnesses.Witnesses(host.settings, None, note)
+    assert not asyncio.run(found.verdict(is_taken, "session", "claim")).goes_on
+
+
+@pytest.mark.asyncio
+async def test_no_beat_names_a_streamer_before_the_disk_has_it(host: Host[StreamerSettings]) -> None:
+    """A process that is started anew asks all that the teacher may move classes to; and no beat waits for the disk."""
+    may_write = asyncio.Event()
+    written: list[set[str]] = []
+
+    async def note(known: Mapping[str, str]) -> None:
+        await may_write.wait()
+        written.append(set(known))
+
+    found = witnesses.Witnesses(host.settings, {"s2": ""}, note)
+    assert found.said == {"peers": ["s2"]}
+    found.take_in({"s2": {"at": 1.0}, "s3": {"at": 1.0}})
+    await asyncio.sleep(0)
+    assert found.said == {"peers": ["s2"]}
+    found.take_in({"s3": {"at": 1.0}})
+    may_write.set()
+    await asyncio.sleep(0.01)
+    assert written == [{"s2", "s3"}]
+    assert found.said == {"peers": ["s2", "s3"]}
+    for _ in range(2):
+        found.take_in({"s3": {"at": 1.0}})
+        await asyncio.sleep(0.01)
+    assert (written[-1], found.said) == ({"s3"}, {"peers": ["s3"]}), "who was named by no beat for a while is forgotten"

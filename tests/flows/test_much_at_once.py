@@ -5,7 +5,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
 from sqlalchemy import Connection, insert
@@ -15,7 +15,6 @@ from flows.streamer.handing import Handing
 from lectern.effects.rows import airings
 from lectern.effects.rows.tables.engine import open_database, transaction
 from lectern.effects.rows.tables.streamer import classes, tasks
-from lectern.playout.client import Client
 from lectern.settings import StreamerSettings
 from tests.faults import hosts
 
@@ -85,25 +84,6 @@ async def test_rows_are_read_while_many_transactions_wait_to_write(streamer: Str
     finally:
         goes_on.set()
         await asyncio.gather(*writing)
-
-
-async def test_the_lease_is_passed_on_while_classes_are_handed_over(
-    streamer: Streamer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A playout that takes its time with hundreds of classes is not to let the lease of those on air run out."""
-    slow = Slow(streamer, monkeypatch)
-    streamer.playout.hold(float("inf"))
-    followed = asyncio.create_task(Handing(streamer)._followed(cast("Client", slow)))
-    try:
-        async with asyncio.timeout(20):
-            await slow.next("lease")
-            await slow.next("air")
-            streamer.playout.hold(float("inf"))
-            await slow.next("lease")
-        assert not slow.may_answer.is_set()
-    finally:
-        followed.cancel()
-        await asyncio.wait({followed})
 
 
 async def test_classes_are_handed_over_together_those_first_that_begin_first(

@@ -102,7 +102,7 @@ def host(tmp_path: Path) -> Iterator[Streamer]:
     engine = open_database(f"sqlite:///{hosts.database('streamer', tmp_path / 'task_list.db')}")
     made = hosts.streamer(engine, root, 10_000_000, 1000)
     made.bus, made.runs = cast("Any", Bus()), cast("Any", Runs())
-    made.playout.hold(float("inf"))
+    made.playout.until = float("inf")
     yield made
     engine.dispose()
 

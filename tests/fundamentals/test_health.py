@@ -27,7 +27,7 @@ def host(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Host[Any]]:
     engine = open_database(f"sqlite:///{hosts.database(request.param, tmp_path / 'host.db')}")
     teaching = request.param == "teacher"
     found: Host[Any] = hosts.teacher(engine) if teaching else hosts.streamer(engine, tmp_path, 1 << 20, 10)
-    found.playout.hold(boot_now() + 60)
+    found.playout.until = boot_now() + 60
     found.playout.is_there()
     yield found
     engine.dispose()
@@ -93,14 +93,14 @@ def test_a_message_that_waits_too_long_makes_its_host_not_ready(
 
 def test_a_streamer_that_has_lost_its_lease_is_not_ready(host: Host[Any], health: http.Health) -> None:
     assert said(health)[0] == 200
-    host.playout.hold(0)
+    host.playout.until = 0
     teaching = host.settings.name == "teacher"
     assert said(health)[0] == (200 if teaching else 503)
 
 
 def test_a_new_streamer_has_a_while_until_it_must_hold_a_lease(host: Host[Any], health: http.Health) -> None:
     """A rollout asks its health before there is a teacher that could grant one."""
-    host.playout.hold(0)
+    host.playout.until = 0
     assert said(health)[0] == 200
     health._new_until -= 1000
     teaching = host.settings.name == "teacher"

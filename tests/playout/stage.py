@@ -76,7 +76,17 @@ class Playout:
             return False
 
     def lease(self, seconds: float) -> None:
-        self.ask("lease", until=kernel.boot_now() + seconds)
+        self.lease_until(kernel.boot_now() + seconds)
+
+    def lease_until(self, until: float) -> dict[str, Any]:
+        """Tell the holder when the lease ends; the answer."""
+        with socket.socket(socket.AF_UNIX) as holder:
+            holder.settimeout(10)
+            holder.connect(str(self.folder / "lease.sock"))
+            holder.sendall(json.dumps({"until": until}).encode() + b"\n")
+            found: dict[str, Any] = json.loads(holder.makefile().readline())
+        assert found["ok"], found
+        return found
 
     def air(
         self, class_id: str, file: Path, *urls: str, starts_in_s: float = 0.5, length_s: float = 60.0, **more: Any

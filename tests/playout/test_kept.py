@@ -1,7 +1,6 @@
-"""The timetable and the lease are written down by one thread at a time, however long the disk hangs."""
+"""The timetable is written down by one thread at a time, however long the disk hangs."""
 
 import asyncio
-import json
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -54,28 +53,6 @@ def at_work(folder: Path) -> Desk:
 
 
 @pytest.mark.asyncio
-async def test_a_hanging_disk_holds_up_one_thread_and_has_the_newest_lease_in_the_end(
-    tmp_path: Path, disk: Disk, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A lease that was ended must not be held again after a restart, because an older one was written late."""
-    desk = at_work(tmp_path)
-    for until in (5e8, 0.0):
-        answer = await desk.does["lease"]({"until": until})
-        assert answer == {"lease_until": until, "durable": False, "why": answer["why"]}
-        assert "hangs" in answer["why"]
-    assert disk.at_work == 1
-    disk.go.set()
-    lease = tmp_path / "lease.json"
-
-    def is_newest() -> bool:
-        return lease.exists() and json.loads(lease.read_text())["until"] == 0.0
-
-    await asyncio.to_thread(wait_until, is_newest, description="the newest lease")
-    monkeypatch.setattr(kept, "WAIT_S", 30.0)
-    assert (await desk.does["lease"]({"until": 7.0}))["durable"]
-
-
-@pytest.mark.asyncio
 async def test_a_cancel_is_answered_though_the_disk_hangs(tmp_path: Path, disk: Disk) -> None:
     """Else its client gives up, and each client that gave up has a connection, until no other gets one."""
     desk = at_work(tmp_path)
@@ -90,7 +67,7 @@ async def test_a_cancel_is_answered_though_the_disk_hangs(tmp_path: Path, disk: 
 def test_drafts_of_workers_that_were_killed_are_deleted(tmp_path: Path) -> None:
     folder = tmp_path / "p"
     folder.mkdir()
-    drafts = [folder / f".{name}.json.{number}.tmp" for name in ("timetable", "lease") for number in (1, 99_999_999)]
+    drafts = [folder / f".timetable.json.{number}.tmp" for number in (1, 99_999_999)]
     for one in drafts:
         one.write_text("{")
     with Playout(folder) as playout:

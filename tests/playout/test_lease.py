@@ -1,14 +1,22 @@
 """Nothing is sent without a lease, whatever state the worker is in: so that two never air one class."""
 
+import json
 import os
 import signal
+import socket
+import stat
+import threading
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from lectern.playout import kernel
+from lectern.playout import folder, kernel, lease
+from lectern.playout.lease import LeaseSocket
+from lectern.playout.shared import Shared
 from tests.playout import flvs
 from tests.playout.receiver import Receiver, wait_until
 from tests.playout.stage import Playout
@@ -16,8 +24,8 @@ from tests.playout.stage import Playout
 pytestmark = pytest.mark.live
 
 
-def on_air(playout: Playout, receiver: Receiver, folder: Path) -> None:
-    path = flvs.write(folder / "a.flv", flvs.lesson(60))
+def on_air(playout: Playout, receiver: Receiver, where: Path) -> None:
+    path = flvs.write(where / "a.flv", flvs.lesson(60))
     playout.air("c1", path, receiver.url("c1"), starts_in_s=0.2)
     wait_until(lambda: playout.told("on_air"), description="on air")
 
@@ -39,7 +47,7 @@ def test_nothing_comes_after_the_leases_end(tmp_path: Path, state: str) -> None:
         on_air(playout, receiver, tmp_path)
         worker = playout.worker()
         until = kernel.boot_now() + 0.8
-        playout.ask("lease", until=until)
+        playout.lease_until(until)
         over_at = time.monotonic() + until - kernel.boot_now()
         if state == "stopped":
             os.kill(worker, signal.SIGSTOP)
@@ -54,14 +62,29 @@ def test_nothing_comes_after_the_leases_end(tmp_path: Path, state: str) -> None:
         time.sleep(1.5)
         assert session.media[-1].at < over_at + 0.15
         assert len(receiver.sessions) == 1
-        playout.again("lease", until=kernel.boot_now() + 60)
+        playout.lease(60)
         wait_until(lambda: len(receiver.of("c1")) == 2, description="a new session under a new lease")
+
+
+def test_a_worker_that_hangs_delays_no_renewal(tmp_path: Path) -> None:
+    """The holder serves the lease itself: else a busy worker would let it run out for all classes."""
+    with Receiver() as receiver, Playout(tmp_path / "p", lease_s=3) as playout:
+        on_air(playout, receiver, tmp_path)
+        worker = playout.worker()
+        os.kill(worker, signal.SIGSTOP)
+        began = time.monotonic()
+        assert playout.lease_until(kernel.boot_now() + 60)["durable"]
+        assert time.monotonic() - began < 5
+        with suppress(ProcessLookupError):  # the holder may have killed it meanwhile
+            os.kill(worker, signal.SIGCONT)
+        time.sleep(3)
+        assert len(receiver.of("c1")) == 1
 
 
 def test_a_running_worker_says_that_the_lease_is_over(tmp_path: Path) -> None:
     with Receiver() as receiver, Playout(tmp_path / "p") as playout:
         on_air(playout, receiver, tmp_path)
-        playout.ask("lease", until=0)
+        playout.lease_until(0)
         wait_until(lambda: playout.told("lease_over"), description="the event")
         assert playout.status("c1")["state"] == "no_lease"
 
@@ -91,3 +114,110 @@ def test_a_lease_that_is_renewed_by_another_client_is_not_noticed(tmp_path: Path
             time.sleep(0.4)
         assert len(receiver.sessions) == 1
         assert receiver.sessions[0].ended is None
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[LeaseSocket]:
+    shared = Shared()
+    found = LeaseSocket(tmp_path, shared)
+    yield found
+    found.close()
+    os.close(shared.file)
+
+
+def asked(served: LeaseSocket, client: socket.socket, line: bytes) -> dict[str, Any]:
+    """The answer to *line*, once the holder's loop has looked."""
+    client.sendall(line + b"\n")
+    for _ in range(3):
+        served.serve()
+    client.settimeout(5)
+    found: dict[str, Any] = json.loads(client.recv(4096))
+    return found
+
+
+def connected(where: Path) -> socket.socket:
+    client = socket.socket(socket.AF_UNIX)
+    client.connect(str(where / "lease.sock"))
+    return client
+
+
+def test_only_its_owner_can_renew_a_lease(tmp_path: Path, served: LeaseSocket) -> None:
+    assert stat.S_IMODE((tmp_path / "lease.sock").stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        b"",
+        b"\xff\xfe\n",
+        b"[" * 4000 + b"\n",
+        b'{"until": 1' + b"0" * 400 + b"}\n",
+        b"x" * 20_000,
+        b'{"until": 1}\n' * 3000,
+    ],
+    ids=["it goes", "no text", "deep", "no number of seconds", "no end of line", "a flood"],
+)
+def test_a_client_that_is_odd_harms_no_other(tmp_path: Path, served: LeaseSocket, odd: bytes) -> None:
+    """It is cut off, or gets an answer; the lease of the one beside it is renewed."""
+    with connected(tmp_path) as strange, connected(tmp_path) as good:
+        strange.settimeout(0)
+        with suppress(OSError):
+            strange.sendall(odd)
+            if not odd:
+                strange.close()
+        assert asked(served, good, b'{"until": 7}')["lease_until"] == 7
+        assert asked(served, good, b"{}")["lease_until"] in (7, 1)
+
+
+@pytest.mark.parametrize("odd", [b"7", b"null", b'{"until": true}', b'{"until": "7"}', b'{"until": NaN}'])
+def test_a_request_without_a_number_changes_nothing(tmp_path: Path, served: LeaseSocket, odd: bytes) -> None:
+    with connected(tmp_path) as client:
+        assert not asked(served, client, odd)["ok"]
+        assert asked(served, client, b"{}")["lease_until"] == 0
+
+
+def test_who_reads_no_answer_is_cut_off(tmp_path: Path, served: LeaseSocket) -> None:
+    """And the holder's loop has waited for nobody."""
+    with connected(tmp_path) as deaf:
+        deaf.settimeout(0)
+        for _ in range(10_000):
+            with suppress(BlockingIOError):
+                deaf.sendall(b"{}\n" * 30)
+            served.serve()
+            if len(served.sockets()) == 1:
+                break
+        assert len(served.sockets()) == 1, "only the listener is left"
+
+
+def test_clients_that_are_left_behind_keep_nobody_out(tmp_path: Path, served: LeaseSocket) -> None:
+    with ExitStack() as stack:
+        for _ in range(100):
+            stack.enter_context(connected(tmp_path))
+            served.serve()
+        assert len(served.sockets()) <= 17
+        assert asked(served, stack.enter_context(connected(tmp_path)), b'{"until": 7}')["ok"]
+
+
+def test_a_hanging_disk_holds_up_no_renewal_and_has_the_newest_lease_in_the_end(
+    tmp_path: Path, served: LeaseSocket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A lease that was ended must not be held again after a restart, because an older one was written late."""
+    goes_on, kept = threading.Event(), folder.keep_lease
+
+    def hang(path: Path, until: float) -> None:
+        assert goes_on.wait(60)
+        kept(path, until)
+
+    monkeypatch.setattr(folder, "keep_lease", hang)
+    monkeypatch.setattr(lease, "SLOW_S", 0.0)
+    with connected(tmp_path) as client:
+        for until in (5e8, 0.0):
+            answer = asked(served, client, json.dumps({"until": until}).encode())
+            assert (answer["lease_until"], answer["durable"]) == (until, False)
+            assert "hangs" in answer["why"]
+        goes_on.set()
+        path = tmp_path / "lease.json"
+        wait_until(
+            lambda: path.exists() and json.loads(path.read_text())["until"] == 0.0, description="the newest lease"
+        )
+        wait_until(lambda: asked(served, client, b"{}")["durable"], description="it is written")

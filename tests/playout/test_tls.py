@@ -58,7 +58,7 @@ def test_a_class_is_aired_over_tls_and_connects_anew_when_its_worker_dies(tmp_pa
         assert len(packets) > 30
         until = kernel.boot_now() + 0.5
         over_at = time.monotonic() + 0.5
-        playout.again("lease", until=until)
+        playout.lease_until(until)
         os.kill(playout.worker(), signal.SIGSTOP)
         second = receiver.of("c1")[1]
         wait_until(lambda: second.ended, description="the reset")

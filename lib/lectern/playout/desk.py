@@ -1,8 +1,6 @@
 """What is done for each request on the control socket."""
 
 import asyncio
-import json
-import math
 import os
 import time
 from typing import TYPE_CHECKING, Any
@@ -31,12 +29,10 @@ class Desk:
     def __init__(self, worker: "Worker") -> None:
         self._worker = worker
         self._saved = Kept("the timetable", worker.file.path, self._timetable, is_synced=True)
-        self._lease_saved = Kept("the lease", worker.terms.folder / "lease.json", self._lease_held, is_synced=False)
         self.does: dict[str, Do] = {
             "hello": self._hello,
             "air": self._air,
             "cancel": self._cancel,
-            "lease": self._lease,
             "status": self._status,
             "try": self._try,
             "upgrade": self._upgrade,
@@ -63,9 +59,6 @@ class Desk:
         for airing in airings:
             airing.write_down()
         return self._worker.file.text({one.class_id: one.entry for one in airings})
-
-    def _lease_held(self) -> str:
-        return json.dumps({"until": self._worker.shared.lease_until, "boot": kernel.boot_id()})
 
     async def _hello(self, _: dict[str, Any]) -> dict[str, Any]:
         until = self._worker.shared.lease_until
@@ -106,14 +99,6 @@ class Desk:
             airing.end("it was cancelled", Now.read())
         problem = await self._saved.write()
         return {"was": was, "durable": problem is None, **({"why": problem} if problem else {})}
-
-    async def _lease(self, request: dict[str, Any]) -> dict[str, Any]:
-        until = request.get("until")
-        if isinstance(until, bool) or not isinstance(until, (int, float)) or not math.isfinite(until):
-            raise BadRequest("until: a number of seconds of CLOCK_BOOTTIME is needed")
-        self._worker.shared.lease_until = float(until)
-        problem = await self._lease_saved.write()
-        return {"lease_until": float(until), "durable": problem is None, **({"why": problem} if problem else {})}
 
     async def _status(self, request: dict[str, Any]) -> dict[str, Any]:
         now, worker = Now.read(), self._worker

@@ -1,4 +1,4 @@
-"""What the holder finds and makes in its folder: its lock, its control socket, and the last holder's lease."""
+"""What the holder finds and makes in its folder: its lock, its sockets, and the last holder's lease."""
 
 import fcntl
 import json
@@ -43,8 +43,11 @@ def locked(path: Path) -> int:
     return file
 
 
-def listening(path: Path) -> socket.socket:
-    """Listen on the control socket; the caller holds the lock, so an existing file is a leftover. Raises Misuse."""
+def listening(path: Path, option: str) -> socket.socket:
+    """Listen on a socket; the caller holds the lock, so an existing file is a leftover.
+
+    Raises Misuse, which names the *option* that moves the socket elsewhere.
+    """
     listener = socket.socket(socket.AF_UNIX)
     before = os.umask(0o177)
     try:
@@ -52,12 +55,19 @@ def listening(path: Path) -> socket.socket:
         listener.bind(str(path))
     except OSError as error:
         why = error.strerror or error
-        raise Misuse(f"{path}: the control socket cannot be made: {why}. Name another one with --socket") from error
+        raise Misuse(f"{path}: the socket cannot be made: {why}. Name another place with {option}") from error
     finally:
         os.umask(before)
     listener.listen(64)
     listener.settimeout(0)
     return listener
+
+
+def keep_lease(path: Path, until: float) -> None:
+    """Write the end of the lease for the next holder; not synced, because no lease outlives the machine's restart."""
+    draft = path.with_name(f".{path.name}.tmp")
+    draft.write_text(json.dumps({"until": until, "boot": kernel.boot_id()}), encoding="utf-8")
+    draft.replace(path)
 
 
 def kept_lease(path: Path) -> float:

@@ -12,6 +12,7 @@ from pathlib import Path
 from lectern.playout import child, kernel
 from lectern.playout import folder as folder_of
 from lectern.playout.child import Child
+from lectern.playout.lease import LeaseSocket
 from lectern.playout.lines import say
 from lectern.playout.shared import Shared
 
@@ -55,8 +56,8 @@ class Holder:
         folder_of.made(folder)
         self._lock = folder_of.locked(folder / "playout.lock")
         self.shared = Shared()
-        self.shared.lease_until = folder_of.kept_lease(folder / "lease.json")
-        self.listener = folder_of.listening(address)
+        self.lease = LeaseSocket(folder, self.shared)
+        self.listener = folder_of.listening(address, "--socket")
         self.sessions: dict[str, Held] = {}
         self.worker: Child | None = None
         self.standby: Child | None = None
@@ -80,10 +81,10 @@ class Holder:
         try:
             while not self._over:
                 self.look()
-                pipes = [one.pipe.connection for one in (self.worker, self.standby, self.next) if one is not None]
+                ours = [one.pipe.connection for one in (self.worker, self.standby, self.next) if one is not None]
                 left = self.shared.lease_until - kernel.boot_now()
                 ready = select.poll()  # not select.select, which takes no descriptor above 1,023
-                for one in pipes:
+                for one in (*ours, *self.lease.sockets()):
                     ready.register(one, select.POLLIN)
                 ready.poll((min(LOOK_S, left) if left > 0 else LOOK_S) * 1000)
         finally:
@@ -91,6 +92,7 @@ class Holder:
 
     def look(self) -> None:
         """Check everything once: the lease, the worker, the next worker, the standby."""
+        self.lease.serve()
         self._hear()
         if not self.shared.held():
             self._fence()
@@ -118,6 +120,7 @@ class Holder:
                 one.close()
         for held in self.sessions.values():
             held.close()
+        self.lease.close()
         self.listener.close()
         self.address.unlink(missing_ok=True)
         say("ended")

@@ -24,7 +24,7 @@ class Shared:
 
     @property
     def lease_until(self) -> float:
-        """The end of the lease by kernel.boot_now; read twice, because the holder or a worker may be writing it."""
+        """The end of the lease by kernel.boot_now; read twice, because the holder may be writing it."""
         while True:
             first, second = self._get(_LEASE), self._get(_LEASE)
             if first == second:

@@ -1,0 +1,134 @@
+"""The lease, which the holder keeps itself: a hung or busy worker delays no renewal of it."""
+
+import json
+import math
+import os
+import socket
+import threading
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from lectern.playout import folder as folder_of
+from lectern.playout import kernel
+from lectern.playout.shared import Shared
+
+MAX_LINE_BYTES = 4096
+MAX_CLIENTS = 16
+LINES_AT_ONCE = 32
+"""Requests of one client that are answered in one turn of the holder's loop."""
+SLOW_S = 3.0
+"""Seconds after which a write of lease.json that has not ended is told."""
+
+
+class LeaseSocket:
+    """Serves `lease.sock` in the holder's loop, one JSON object a line; whoever is slow or odd is cut off."""
+
+    def __init__(self, folder: Path, shared: Shared) -> None:
+        self._shared = shared
+        self._path = folder / "lease.sock"
+        self._file = _LeaseFile(folder / "lease.json")
+        shared.lease_until = folder_of.kept_lease(folder / "lease.json")
+        self._listener = folder_of.listening(self._path, "--dir")
+        self._clients: dict[socket.socket, bytes] = {}  # the beginning of a request, by its client
+
+    def sockets(self) -> list[socket.socket]:
+        """What the loop waits for."""
+        return [self._listener, *self._clients]
+
+    def serve(self) -> None:
+        """Answer what has come, without waiting for anybody."""
+        with suppress(OSError):  # nobody else has connected, or no descriptor is free
+            client, _ = self._listener.accept()
+            client.setblocking(False)  # noqa: FBT003 (it has no name)
+            if len(self._clients) >= MAX_CLIENTS:
+                oldest = next(iter(self._clients))  # whoever needs the lease connects again
+                del self._clients[oldest]
+                oldest.close()
+            self._clients[client] = b""
+        for client in list(self._clients):
+            with suppress(BlockingIOError):
+                self._serve(client)
+
+    def close(self) -> None:
+        """End all connections."""
+        for one in self.sockets():
+            one.close()
+        self._path.unlink(missing_ok=True)
+
+    def _serve(self, client: socket.socket) -> None:
+        """Answer what *client* has sent; raises BlockingIOError if it has sent nothing."""
+        try:
+            came = client.recv(MAX_LINE_BYTES)
+        except ConnectionError:
+            came = b""
+        *lines, self._clients[client] = (self._clients[client] + came).split(b"\n")
+        try:
+            if not came or len(self._clients[client]) > MAX_LINE_BYTES or len(lines) > LINES_AT_ONCE:
+                raise ConnectionError("it has gone, or sends too much")
+            for line in lines:
+                client.sendall(json.dumps(self._answer(line)).encode() + b"\n")
+        except (OSError, ValueError, OverflowError):  # also if it does not read its answers
+            del self._clients[client]
+            client.close()
+
+    def _answer(self, line: bytes) -> dict[str, Any]:
+        """Take the `until` of a request, and tell the lease; raises ValueError if it is no JSON."""
+        try:
+            request = json.loads(line)
+        except RecursionError:
+            raise ValueError("too deep") from None
+        until = request.get("until") if isinstance(request, dict) else "none"
+        if until is not None:
+            if isinstance(until, bool) or not isinstance(until, (int, float)) or not math.isfinite(until):
+                return {"ok": False, "why": "until: a number of seconds of CLOCK_BOOTTIME is needed"}
+            if until != self._shared.lease_until:
+                self._shared.lease_until = float(until)
+                self._file.write(float(until))
+        problem = self._file.problem()
+        told = {"ok": True, "lease_until": self._shared.lease_until, "boot_now": kernel.boot_now()}
+        told |= {"holder_pid": os.getpid(), "durable": problem is None}
+        return told | ({"why": problem} if problem else {})
+
+
+class _LeaseFile:
+    """Writes lease.json in a thread: a disk that hangs holds up neither the fence nor a renewal.
+
+    It is not synced: the lease outlives the holder, but not the machine's restart.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._wanted = 0.0
+        self._since = math.inf  # when the first write was asked for that has not ended, monotonic
+        self._why: str | None = None
+        self._wakes = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def write(self, until: float) -> None:
+        """Have the newest end of the lease written soon."""
+        self._wanted = until
+        self._since = min(self._since, time.monotonic())
+        self._wakes.set()
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._write_newest, name="lease.json", daemon=True)
+            self._thread.start()
+
+    def problem(self) -> str | None:
+        """Why the file is not as it should be; None if it is, or is just being written."""
+        if time.monotonic() - self._since > SLOW_S:
+            return "the lease is not written yet: the disk is slow, or hangs"
+        return self._why
+
+    def _write_newest(self) -> None:
+        while True:
+            self._wakes.wait()
+            self._wakes.clear()
+            try:
+                folder_of.keep_lease(self._path, self._wanted)
+                self._why = None
+            except OSError as error:
+                self._why = f"the lease cannot be written: {error.strerror or error}"
+            if not self._wakes.is_set():
+                self._since = math.inf

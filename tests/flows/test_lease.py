@@ -1,0 +1,228 @@
+"""A streamer's lease is kept by a thread that nothing in the resident's loop can hold up."""
+
+import asyncio
+import json
+import os
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+import redis
+
+from flows.host import Streamer
+from flows.playout import boot_now
+from flows.streamer import lease
+from flows.streamer.lease import Keeper
+from lectern.decide import lease as decide
+from lectern.effects.rows import leases
+from lectern.effects.rows.tables.engine import open_database
+from lectern.playout.lease import LeaseSocket
+from lectern.playout.shared import Shared
+from tests.effects.redis_servers import redis_server, url_of
+from tests.faults import hosts
+from tests.playout import flvs
+from tests.playout.receiver import Receiver
+from tests.playout.stage import Playout
+from tests.stage import wait_until
+
+NAME, KEY = hosts.ALIVE[0], "streamers"
+LEASE_S, BEAT_S = 2.0, 0.3
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[redis.Redis]:
+    with redis_server(tmp_path_factory.mktemp("redis")) as client:
+        yield client
+
+
+@pytest.fixture
+def bus(server: redis.Redis) -> redis.Redis:
+    server.flushall()
+    return server
+
+
+@pytest.fixture
+def streamer(bus: redis.Redis, tmp_path: Path) -> Iterator[Streamer]:
+    """A streamer with a session that Redis knows, and whose playout has left what is not its own."""
+    engine = open_database(f"sqlite:///{hosts.database('streamer', tmp_path / 'task_list.db')}")
+    found = hosts.streamer(engine, tmp_path, 1 << 20, 10)
+    found.settings = found.settings.model_copy(
+        update={
+            "redis_url": type(found.settings.redis_url)(url_of(bus)),
+            "playout_dir": tmp_path / "p",
+            "lease_s": LEASE_S,
+            "heartbeat_interval_s": BEAT_S,
+        }
+    )
+    with engine.begin() as connection:
+        leases.hold(connection, NAME, "s0", time.time())
+    bus.hset(f"{KEY}:lease", NAME, "s0")
+    found.playout.cleared = "s0", os.getpid()
+    yield found
+    engine.dispose()
+
+
+@pytest.fixture
+def shared(tmp_path: Path) -> Iterator[Shared]:
+    """The memory in which a holder keeps the end of the lease; the holder has no other work."""
+    (tmp_path / "p").mkdir()
+    found = Shared()
+    yield found
+    os.close(found.file)
+
+
+@asynccontextmanager
+async def kept(streamer: Streamer, *, prefect: Callable[[], bool] = lambda: False) -> AsyncIterator[None]:
+    """The lease is kept meanwhile; *prefect* says whether the classes are taken."""
+
+    @asynccontextmanager
+    async def asked() -> AsyncIterator[Callable[[str, str], Awaitable[bool]]]:
+        async def is_taken(_: str, __: str) -> bool:
+            return prefect()
+
+        yield is_taken
+
+    keeping = asyncio.create_task(Keeper(streamer, asked).run())
+    try:
+        yield
+    finally:
+        keeping.cancel()
+        await asyncio.wait({keeping})
+
+
+async def until(is_so: Callable[[], object], description: str) -> None:
+    await asyncio.to_thread(wait_until, is_so, timeout_s=20, description=description)
+
+
+def beat(bus: redis.Redis) -> dict[str, Any]:
+    return dict(json.loads(cast("str", bus.hget(KEY, NAME)) or "{}"))
+
+
+def age_s(bus: redis.Redis) -> float:
+    """Seconds since the last heartbeat."""
+    return time.time() - float(beat(bus).get("at", 0))
+
+
+@pytest.mark.asyncio
+async def test_a_resident_that_hangs_longer_than_its_lease_cuts_no_class(
+    streamer: Streamer, bus: redis.Redis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its classes on air go on in their session; meanwhile it takes no new ones, because it could not prepare them."""
+    monkeypatch.setattr(lease, "STALE_S", 1.0)
+    path = flvs.write(tmp_path / "a.flv", flvs.lesson(60))
+    with Receiver() as receiver, Playout(tmp_path / "p", lease_s=0) as playout:
+        streamer.playout.cleared = "s0", playout.hello()["holder_pid"]
+        async with kept(streamer):
+            await asyncio.to_thread(playout.air, "c1", path, receiver.url("c1"), starts_in_s=0.2)
+            await until(lambda: playout.told("on_air"), "on air")
+            assert beat(bus)["full"] is False
+            time.sleep(3 * LEASE_S)  # noqa: ASYNC251 (the loop hangs: that is what the test is about)
+            assert age_s(bus) < LEASE_S
+            assert (beat(bus)["stale"], beat(bus)["full"]) == (True, True)
+            (session,) = receiver.sessions
+            assert session.ended is None
+            await until(lambda: not beat(bus)["full"], "it takes classes again")
+        assert not playout.told("lease_over")
+
+
+class Holder:
+    """Serves the lease's socket as the holder does, in a thread."""
+
+    def __init__(self, folder: Path, shared: Shared) -> None:
+        self.shared = shared
+        self._served = LeaseSocket(folder, shared)
+        self._serving: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> "Holder":
+        self._serving = asyncio.create_task(self._serve())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        assert self._serving is not None
+        self._serving.cancel()
+        await asyncio.wait({self._serving})
+        self._served.close()
+
+    async def _serve(self) -> None:
+        while True:
+            self._served.serve()
+            await asyncio.sleep(0.01)
+
+    @property
+    def left_s(self) -> float:
+        return self.shared.lease_until - boot_now()
+
+
+@pytest.mark.asyncio
+async def test_a_lease_that_was_taken_is_given_up_at_once(
+    streamer: Streamer, bus: redis.Redis, tmp_path: Path, shared: Shared
+) -> None:
+    """Although Prefect says that nobody takes the classes, and seconds of it are left."""
+    streamer.settings = streamer.settings.model_copy(update={"lease_s": 600})
+    async with Holder(tmp_path / "p", shared) as holder, kept(streamer):
+        await until(lambda: holder.left_s > 500, "it is held")
+        bus.hset(f"{KEY}:lease", NAME, "")
+        await until(lambda: holder.left_s <= 0, "it is given up")
+        await until(lambda: bus.hget(f"{KEY}:claims", NAME), "a new one is asked for")
+        await asyncio.sleep(1)
+        assert holder.left_s <= 0
+        assert not streamer.playout.held()
+
+
+@pytest.mark.asyncio
+async def test_a_redis_that_lost_its_data_takes_no_class_off_the_air(
+    streamer: Streamer, bus: redis.Redis, tmp_path: Path, shared: Shared
+) -> None:
+    """The lease is lengthened while Prefect says that nobody takes the classes, and granted anew."""
+    async with Holder(tmp_path / "p", shared) as holder, kept(streamer):
+        await until(lambda: holder.left_s > 0, "it is held")
+        bus.flushall()
+        await until(lambda: bus.hget(f"{KEY}:claims", NAME), "a new one is asked for")
+        began = time.monotonic()
+        while time.monotonic() - began < 1.5 * LEASE_S:
+            assert holder.left_s > 0
+            await asyncio.sleep(0.1)
+        claim = json.loads(cast("str", bus.hget(f"{KEY}:claims", NAME)))["session"]
+        bus.hset(f"{KEY}:lease", NAME, claim)
+        await streamer.commit(leases.hold, NAME, claim, time.time())
+        streamer.granted.set()
+        await until(lambda: beat(bus), "a heartbeat is confirmed again")
+        assert holder.left_s > 0
+
+
+@pytest.mark.asyncio
+async def test_a_lease_that_is_over_comes_back_when_the_playout_has_left_what_is_not_ours(
+    streamer: Streamer, bus: redis.Redis, tmp_path: Path, shared: Shared
+) -> None:
+    """Else the playout would air what another streamer took meanwhile, until it is told."""
+    streamer.playout.cleared = None
+    async with Holder(tmp_path / "p", shared) as holder, kept(streamer):
+        await until(streamer.playout.held, "Redis confirms it")
+        await asyncio.sleep(1.5)
+        assert holder.left_s <= 0
+        streamer.playout.cleared = "s0", os.getpid()
+        await until(lambda: holder.left_s > 0, "the holder has it")
+
+
+@pytest.mark.asyncio
+async def test_the_lease_of_the_process_before_is_kept_while_redis_is_away(
+    streamer: Streamer, tmp_path: Path, shared: Shared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is lengthened as long as nobody takes the classes, and ends with Prefect's word that somebody does."""
+    nowhere = type(streamer.settings.redis_url)("redis://127.0.0.1:1/0")
+    streamer.settings = streamer.settings.model_copy(update={"redis_url": nowhere})
+    monkeypatch.setattr(decide, "WITNESS_S", 2 * LEASE_S)
+    is_taken = False
+    holder = Holder(tmp_path / "p", shared)
+    shared.lease_until = boot_now() + LEASE_S
+    async with holder, kept(streamer, prefect=lambda: is_taken):
+        await until(lambda: holder.left_s > LEASE_S, "it is lengthened")
+        is_taken = True
+        await until(lambda: holder.left_s <= 0, "it ends")
+        is_taken = False
+        await asyncio.sleep(1.5)
+        assert holder.left_s <= 0, "no witness gives it back"
+        assert not streamer.hears
