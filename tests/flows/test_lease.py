@@ -106,6 +106,7 @@ def age_s(bus: redis.Redis) -> float:
     return time.time() - float(beat(bus).get("at", 0))
 
 
+@pytest.mark.live
 @pytest.mark.asyncio
 async def test_a_resident_that_hangs_longer_than_its_lease_cuts_no_class(
     streamer: Streamer, bus: redis.Redis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
