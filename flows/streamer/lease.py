@@ -106,7 +106,7 @@ def _facts(connection: Connection, settings: StreamerSettings) -> tuple[str, dic
 
 
 class Beats:
-    """The thread. `start`, `hand_over` and `stop` are called by the resident's loop; all else is in the thread's own."""
+    """The thread: `start`, `hand_over` and `stop` are called by the resident's loop; all else is in its own loop."""
 
     def __init__(self, host: Streamer, facts: Facts, known: dict[str, str] | None, ask_prefect: AskPrefect) -> None:
         self._host, self._settings, self._facts = host, host.settings, facts
@@ -274,7 +274,7 @@ class Beats:
                     await asyncio.sleep(AGAIN_S)
 
     async def _ask(self, is_taken: IsTaken) -> None:
-        """Ask once; classes go on if no other streamer can have them. A lease that is over comes back by Redis alone."""
+        """Ask once: classes go on if no other streamer can have them. Only Redis gives back a lease that is over."""
         asked_at = boot_now()
         if asked_at >= self._lease.until:
             return
