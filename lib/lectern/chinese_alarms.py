@@ -40,6 +40,7 @@ FORMS: Mapping[str, str] = {
     "{m} is not read in time: the disk is slow, or hangs": "{m}没有按时读出：磁盘太慢，或没有反应",
     "{m} is broken: it cannot be read from byte {n} on": "{m}损坏：从第 {n} 字节起读不出来",
     "{m} ends after {n} s, which is too early": "{m}在第 {n} 秒就结束了，太早",
+    "{m} has a hole of {n} s": "{m}中断了 {n} 秒，没有内容",
     "{m} cannot be read: {s}": "{m}读不出来：{s}",
     "{m} cannot be aired: {s}": "{m}不能播出：{s}",
     "its file is lost and cannot be had again: {s}": "文件丢失，无法重新取得：{s}",

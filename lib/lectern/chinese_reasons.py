@@ -120,6 +120,9 @@ _RECORDINGS: Mapping[str, str] = {
     "the pictures cannot be decoded: the header that must come before is missing": "画面解不出来：缺少前面的解码信息",
     "the sound cannot be decoded: the header that must come before is missing": "声音解不出来：缺少前面的解码信息",
     "its times go back by {n} s, at byte {n2}": "时间倒退 {n} 秒，在第 {n2} 字节",
+    "its times do not go on: all of it is at one moment": "时间不前进：全部内容都在同一时刻",
+    "it has more than {n} tags a second, at byte {n2}": "每秒超过 {n} 个数据块，在第 {n2} 字节",
+    "it has more than {n} keyframes and headers": "关键帧和解码信息超过 {n} 个",
     "it is as broken as before": "还是原来的坏文件",
     "the index does not fit the recording": "索引和录像对不上",
 }

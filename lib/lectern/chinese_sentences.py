@@ -100,6 +100,7 @@ FORMS: Mapping[str, str] = {
     "ready, checked at {c}": "已就绪，检查于 {c}",
     "{c} on {x}, last at {c2}: {s}": "{c}，{x}，最近 {c2}：{s}",
     "{d} to {d2} {z} ({t})": "{d} 至 {d2} {z}（{t}）",
+    "nothing recorded from {p} to {p2}": "{p} 至 {p2} 没有录下任何内容",
     "black from {p} to {p2}": "{p} 至 {p2} 黑屏",
     "frozen and silent from {p} to {p2}": "{p} 至 {p2} 画面静止且没有声音",
     "silent from {p} to {p2}": "{p} 至 {p2} 没有声音",

@@ -1,5 +1,7 @@
 """Of a recording it is told where it is black, where it stands still without sound, and where it is silent."""
 
+from dataclasses import replace
+
 import pytest
 
 from lectern.decide.dead_air import faults, warning
@@ -38,6 +40,7 @@ def lesson(
         (lesson(still=(60, 100), silent=(60, 100)), "frozen and silent from 1:00 to 1:40"),
         (lesson(still=(60, 80), silent=(60, 80)), ""),
         (lesson(black=(60, 100), silent=(60, 100)), "black from 0:58 to 1:40"),
+        (replace(lesson(), holes=((3.0, 3603.0),)), "nothing recorded from 0:03 to 1:00:03"),
         (lesson(loudness=-45.0), "very quiet (-45 LUFS)"),
         (lesson(loudness=-2.0), "very loud (-2 LUFS)"),
     ],

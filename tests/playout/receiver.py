@@ -84,6 +84,8 @@ class Receiver:
         self.ping_every_s: float | None = None
         self.window = 2_500_000
         self.frozen = threading.Event()
+        self.bytes_a_second: float | None = None
+        """How fast it reads; None: as fast as it can."""
         self._over = False
         self._receive_buffer: int | None = None
 
@@ -248,6 +250,8 @@ class _Conversation:
             if not part:
                 raise EOFError
             self._session.bytes_in += len(part)
+            if self._receiver.bytes_a_second is not None:
+                time.sleep(len(part) / self._receiver.bytes_a_second)
             parts.append(part)
             size -= len(part)
         return b"".join(parts)

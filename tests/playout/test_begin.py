@@ -14,6 +14,7 @@ from lectern.playout.feed import Feed
 from lectern.playout.files import Files
 from lectern.playout.heads import Item
 from lectern.playout.rtmp import amf0
+from lectern.playout.track import RECORDING, SLATE, TAGS
 from tests.playout import flvs
 from tests.playout.receiver import wait_until
 
@@ -180,3 +181,67 @@ def test_another_recording_is_sent_though_the_disk_still_hangs_on_the_one_before
             wait_until(is_sent, description="the other recording")
         finally:
             os.close(os.open(hangs, os.O_RDWR))
+
+
+def test_the_slate_fills_a_hole_in_a_recording_and_the_recording_comes_back_at_its_end(tmp_path: Path) -> None:
+    tags = [(kind, at if at < 3000 else at + 30_000, body) for kind, at, body in flvs.lesson(9)]
+    path, slate = flvs.write(tmp_path / "a.flv", tags), flvs.write(tmp_path / "slate.flv", flvs.lesson(2))
+    with feeding(path, slate=slate) as (feed, told):
+        feed.open(0.0)
+        is_ready(feed, 0.0)
+        feed.begin(0.0)
+        last = pictures(sent(feed, 3000.0))[-1]
+        assert last.at_ms == 2960
+        wait_until(lambda: _looked(feed, 4000.0) and feed.track.source == SLATE, description="the slate")
+        assert told == ["slate: the recording has a hole of 30 s"]
+        assert not feed.wants_file
+        assert pictures(sent(feed, 5000.0))
+        wait_until(lambda: _looked(feed, 30_000.0) and feed.track.before_ms == 33_000, description="the way back")
+        assert feed.track.source == SLATE
+        wait_until(lambda: _looked(feed, 33_100.0) and feed.track.source == RECORDING, description="the recording")
+        back = pictures(sent(feed, 33_100.0))[0]
+        assert (back.at_ms, flv.is_keyframe(back.kind, back.body)) == (33_000, True)
+        assert told[1:] == ["back: the recording is there; before, it has a hole of 30 s"]
+
+
+def test_a_recording_is_sent_until_the_next_keyframe_of_the_one_that_replaces_it(tmp_path: Path) -> None:
+    """Else the picture freezes until then."""
+    path = flvs.write(tmp_path / "a.flv", flvs.lesson(20))
+    other = flvs.write(tmp_path / "b.flv", flvs.lesson(20, keyframe_ms=5000, first_number=1000))
+    with feeding(path) as (feed, told):
+        feed.open(0.0)
+        is_ready(feed, 0.0)
+        feed.begin(0.0)
+        found = sent(feed, 6000.0)
+        feed.replace(Files(other, other.with_suffix(".index"), None, None), 6000.0)
+        wait_until(lambda: _looked(feed, 6000.0) and feed.track.before_ms == 10_000, description="the other one")
+        found += sent(feed, 9990.0)
+        feed.look(time.monotonic(), 10_000.0)
+        found += sent(feed, 11_000.0)
+        shown = pictures(found)
+        assert [one.at_ms for one in shown] == list(range(0, 11_001, 40))
+        assert [flvs.number(one.body) >= 1000 for one in shown] == [one.at_ms >= 10_000 for one in shown]
+        assert told == []
+
+
+def test_of_very_many_tags_a_turn_takes_a_few_whether_they_are_sent_or_passed_over(tmp_path: Path) -> None:
+    """Sixteen full batches of tiny tags were 100,000 messages, which held up all classes."""
+    many = [(9, 1000 + at // 100, b"\x17\x01\0\0\0") for at in range(20_000)]
+    path = flvs.write(tmp_path / "a.flv", [*flvs.lesson(1), *many, *flvs.lesson(1, first_ms=1200)])
+    with feeding(path) as (feed, _):
+        feed.open(0.0)
+        is_ready(feed, 0.0)
+        feed.begin(0.0)
+        for skipped_ms in (0, 1100):
+            feed.track.skip_to(skipped_ms)
+            begun = feed.track.place()[2]
+            feed.look(time.monotonic(), 1200.0)
+            while (item := feed.track.peek(1200.0)) is not None:
+                feed.track.advance(item)
+            assert 0 < feed.track.place()[2] - begun < TAGS * 4000
+            assert feed.track.tags_left <= 0
+
+
+def _looked(feed: Feed, position_ms: float) -> bool:
+    feed.look(time.monotonic(), position_ms)
+    return True

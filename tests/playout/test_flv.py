@@ -101,6 +101,12 @@ def test_a_file_that_is_broken_in_its_middle_says_where(tmp_path: Path) -> None:
         (flvs.data([(8, 0, flvs.sound(0))]), "sound cannot be decoded"),
         (flvs.data([(9, 0, flvs.AVC_HEADER), (9, 0, flvs.picture(0))]), "no keyframe"),
         (flvs.data([(9, 0, b"\x1d\x01\0\0\0")]), "unknown kind 13"),
+        (flvs.data([(kind, 0, body) for kind, _, body in flvs.lesson(2)]), "times do not go on"),
+        (
+            flvs.data([*flvs.lesson(1), *[(8, 1000 + at // 2, b"\xaf\x01") for at in range(11_000)]]),
+            "1000 tags a second",
+        ),
+        (flvs.data([*flvs.lesson(1), *[(8, 1000, b"")] * 11_000]), "1000 tags a second"),
         (flvs.data([(9, 0, b"\x90xxxx\0\0\0\0")]), "unknown kind 'xxxx'"),
     ],
 )
@@ -109,6 +115,32 @@ def test_what_cannot_be_aired_is_refused_with_its_reason(tmp_path: Path, data: b
     path.write_bytes(data)
     with pytest.raises(NotAirable, match=words):
         index.look(path)
+
+
+def test_a_recording_of_nothing_but_keyframes_has_five_a_second_in_its_index(tmp_path: Path) -> None:
+    """A seek then reads a little further; an index of all of them would take more memory than the recording."""
+    found = index.look(flvs.write(tmp_path / "a.flv", flvs.lesson(10, keyframe_ms=40)))
+    keys = [one.time_ms for one in found.records if one.kind == KEYFRAME]
+    assert (keys[:3], len(keys)) == ([0, 200, 400], 50)
+
+
+def test_an_index_that_is_longer_than_any_recording_needs_is_neither_written_nor_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = flvs.write(tmp_path / "a.flv", flvs.lesson(10))
+    found = index.look(path)
+    index.write(found, index.path_of(path))
+    monkeypatch.setattr(index, "MAX_RECORDS", len(found.records) - 1)
+    assert index.read(index.path_of(path), found.size_bytes) is None
+    with pytest.raises(NotAirable, match="keyframes and headers"):
+        index.look(path)
+
+
+def test_a_hole_in_the_times_of_a_recording_is_noted(tmp_path: Path) -> None:
+    """A recorder that was paused leaves one: nothing would be sent in it, and the server may end the session."""
+    tags = [(kind, at if at < 3000 else at + 3_600_000, body) for kind, at, body in flvs.lesson(8)]
+    assert index.look(flvs.write(tmp_path / "a.flv", tags)).holes == ((2960, 3_603_000),)
+    assert index.look(flvs.write(tmp_path / "b.flv", flvs.lesson(8))).holes == ()
 
 
 @given(st.binary(max_size=3000))

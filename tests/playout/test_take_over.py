@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from lectern.playout import child
+from lectern.playout import child, feed, holder
 from tests.playout import dying, flvs
 from tests.playout.receiver import Arrived, Receiver, Session, wait_until
 from tests.playout.stage import Playout
@@ -131,6 +131,12 @@ def test_a_new_release_whose_workers_die_is_left_for_the_one_before(tmp_path: Pa
         assert playout.worker() == worker
         program_of = Path(f"/proc/{worker}/cmdline").read_text().split("\0")[3]
         assert program_of.startswith(str(tmp_path / "one"))
+
+
+def test_what_a_worker_that_hung_left_undone_is_sent_by_the_next_one() -> None:
+    """It is killed after a while, and another one starts: what is late by that much is not skipped."""
+    a_start_s = 1.5
+    assert holder.HUNG_S + holder.LOOK_S + a_start_s < feed.BEHIND_MS / 1000
 
 
 def test_a_worker_that_hangs_is_replaced(tmp_path: Path) -> None:

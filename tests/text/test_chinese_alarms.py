@@ -272,6 +272,7 @@ ALARMS = [
     "c-1: nothing is sent, there is no slate: the slate is missing",
     f"c-1: nothing is sent, there is no slate: the slate cannot be read: {SAID}",
     "c-1: its slate is sent: the recording is not read in time: the disk is slow, or hangs",
+    "c-1: its slate is sent: the recording has a hole of 3600 s",
     "c-1: its slate is sent: the recording cannot be aired: it is as broken as before",
     "c-1: its slate is sent: the recording cannot be aired: the index does not fit the recording",
     "c-1: its recording cannot be had again: 6666_720P: the recording is missing, and no URL is known",
@@ -373,6 +374,7 @@ def of_streamers() -> Iterator[str]:
     ]:
         yield f"c-1: {cache.with_next_place(cache.no_room('6_720P', size_bytes, usage, bound, []), 9.0, 0.0)}"
     yield f"c-1: its recording 6_720P has dead air: {dead_air.Fault('black', 10, 31).text()}; 7 more places"
+    yield f"c-1: its recording 6_720P has dead air: {dead_air.Fault('nothing recorded', 3, 3603).text()}"
     yield f"c-1: {not_aired(Sums(0, 0, 9, 1), 'the recording is missing')}"
     yield f"c-1: {not_aired(Sums(0, 9, 9, 1), 'the server closed the connection')}"
     yield f"streamer1: class c-1 does not work: {ForbiddenMove('c-1', 'aired', 'on air').message}"
@@ -418,6 +420,9 @@ def of_files() -> Iterator[str]:
         "the file has neither pictures nor sound",
         "the file has pictures, but no keyframe to begin with",
         "its times go back by 3.5 s, at byte 12",
+        "its times do not go on: all of it is at one moment",
+        "it has more than 1000 tags a second, at byte 12",
+        "it has more than 200000 keyframes and headers",
         "the pictures cannot be decoded: the header that must come before is missing",
         "the sound cannot be decoded: the header that must come before is missing",
         flv.codec_fault(flv.PICTURE, b"\x1f"),

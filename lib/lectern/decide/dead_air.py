@@ -1,4 +1,7 @@
-"""Where a recording is black, frozen or silent, and whether it is too quiet or loud; reported before its class."""
+"""Where a recording is black, frozen or silent, or has a hole, and whether it is too quiet or loud.
+
+It is reported before the class.
+"""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -47,7 +50,8 @@ def faults(found: Samples) -> list[Fault]:
     silent = _silent(found)
     least_s = FROZEN_S - SLACK_S
     frozen = _long(_both(_long(_frozen(found), least_s), _long(silent, least_s)), least_s)
-    told = [Fault("black", *one) for one in black]
+    told = [Fault("nothing recorded", *one) for one in found.holes]
+    told += [Fault("black", *one) for one in black]
     told += [Fault("frozen and silent", *one) for one in frozen if not _within(one, black)]
     told += [Fault("silent", *one) for one in _long(silent, SILENT_S - SLACK_S) if not _within(one, frozen)]
     return sorted(told, key=lambda one: (one.begins_s, one.ends_s))

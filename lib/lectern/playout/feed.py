@@ -8,18 +8,23 @@ from dataclasses import replace
 from typing import Any
 
 from lectern.playout.files import Files
-from lectern.playout.index import path_of
+from lectern.playout.index import HOLE_MS, path_of
 from lectern.playout.journal import Mark
 from lectern.playout.opening import At, Identity
 from lectern.playout.reel import MISSING, STALL_S, STALLED, Reel
-from lectern.playout.track import RECORDING, SLATE, Track
+from lectern.playout.track import RECORDING, SLATE, TAGS, Track
 
 FROM_THE_START_MS = 1000
 """Milliseconds of delay below which a class begins at its beginning: a seek would skip to the next keyframe."""
 RETRY_S = 1.0
 """Seconds between two looks for a recording that is missing or at fault."""
-BEHIND_MS = 2000
-"""Milliseconds of delay above which media are skipped, to go on at the clock's position."""
+BEHIND_MS = 4000
+"""Milliseconds of delay above which media are skipped, to go on at the clock's position.
+
+A worker that hangs is killed after 2 s, and the next one may take as long to start: it sends what it finds undone.
+"""
+NEAR_MS = 2000
+"""Milliseconds that a reel may be away from where a new session begins; further, a seek is faster than reading on."""
 TOO_SHORT_MS = 1000
 FINAL = ("is broken", "ends after")
 """The beginnings of those faults of a recording that stay until another file replaces it."""
@@ -40,6 +45,7 @@ class Feed:
         self._coming: Reel | None = None
         self._back = False
         self._slate: Reel | None = None
+        self._hole_ms = 0
         self._bad: Identity | None = None
         self._retry_at = self._come_at = 0.0
 
@@ -98,13 +104,14 @@ class Feed:
     def look(self, now: float, position_ms: float) -> None:
         """Move between recording and slate; called once a tick."""
         track = self.track
+        track.tags_left = TAGS
         reel = track.reel
         if reel is not None and reel.is_elsewhere and reel.ready():
             reel.is_elsewhere = False
             track.skip_to(int(position_ms))
             track.announce(position_ms)
         if reel is not None and track.source == RECORDING and not self.over:
-            if reel.peek() is None and reel.ended:
+            if reel.peek() is None and reel.ended and self._coming is None:
                 # Its last tags need not have been sent: pictures without their keyframe are not.
                 last_ms = max(track.last_ms, reel.last_ms)
                 short = self.files.needed_ms is not None and last_ms + TOO_SHORT_MS < self.files.needed_ms
@@ -115,6 +122,8 @@ class Feed:
                 self._lose(now, reel.fault)
             elif reel.stalled(now):
                 self._lose(now, "is not read in time: the disk is slow, or hangs")
+            elif (hole_ms := self._hole(reel, position_ms)) > 0:
+                self._lose(now, f"has a hole of {hole_ms / 1000:.0f} s")
         self._look_at_coming(now, position_ms)
         if self.lost is not None:
             self._look_at_slate(position_ms)
@@ -132,12 +141,12 @@ class Feed:
         other = files.recording != self.files.recording
         self.files = files
         if other:
-            self._bad, self.over = None, False
+            self._bad, self.over, self._hole_ms = None, False, 0
             is_sent = self.track.reel is not None and self.track.source == RECORDING
             was_coming = self._coming is not None and self.lost is None
             self._drop_coming()  # also if the disk still hangs on it
-            if is_sent:
-                self._come(At(clock_ms=position_ms))
+            if is_sent:  # until the next keyframe of the other one
+                self._come(At(after_ms=position_ms + _SOON_MS), is_back=True)
             elif was_coming:
                 self.open(max(0.0, position_ms))
             else:
@@ -154,7 +163,22 @@ class Feed:
         if position_ms < FROM_THE_START_MS:
             return reel.has_begun or reel.begins_ms > position_ms
         apart_ms = position_ms - max(self.track.last_ms, reel.begins_ms)  # below 0 if the clock was set back
-        return abs(apart_ms) > BEHIND_MS or not reel.knows_headers
+        return abs(apart_ms) > NEAR_MS or not reel.knows_headers
+
+    def _hole(self, reel: Reel, position_ms: float) -> int:
+        """Milliseconds until the next sound or picture, if the position lies in a hole that ends no time soon; else 0.
+
+        A hole after which the recording cannot be begun is lost only once: its end is awaited, whatever is sent.
+        """
+        tag = reel.peek()
+        if tag is None or not reel.has_begun or tag.time_ms == self._hole_ms:
+            return 0
+        last_ms = max(reel.last_ms, reel.begins_ms, self.track.last_ms)
+        left_ms = tag.time_ms - position_ms
+        if tag.time_ms - last_ms <= HOLE_MS or position_ms < last_ms or left_ms < FROM_THE_START_MS:
+            return 0
+        self._hole_ms = tag.time_ms
+        return tag.time_ms - last_ms
 
     def _come(self, at: At, *, is_back: bool = False) -> None:
         self._back, self._come_at = is_back, time.monotonic()
@@ -179,7 +203,7 @@ class Feed:
         if coming.ready():
             if self._back and not was_open and now - self._come_at > STALL_S:
                 self._drop_coming()  # the keyframe to begin at has passed meanwhile
-                self._retry_at = now
+                self._come(At(after_ms=position_ms + _SOON_MS), is_back=True)
             elif not self._back or position_ms >= coming.begins_ms:
                 self._coming = None
                 self._send_recording(coming, position_ms)

@@ -18,8 +18,17 @@ KEYFRAME = 1
 """One kind of record; flv.SOUND and flv.PICTURE are the others: headers of that kind."""
 SOUND_EVERY_MS = 2000
 """Milliseconds between the sounds at which a recording without pictures can be begun."""
+KEYFRAME_EVERY_MS = 200
+"""Milliseconds between two keyframes of the index: a recording may consist of nothing but keyframes."""
 MAX_STEP_BACK_MS = 2000
 """Milliseconds by which sound and pictures may be out of order."""
+HOLE_MS = 5000
+"""Milliseconds without any sound or picture that are a hole: a recorder that was paused leaves one."""
+MAX_HOLES = 100
+MAX_TAGS_A_SECOND, TAGS_OVER_MS = 1000, 10_000
+"""Greatest number of tags a second, on average over that time; a lesson has about 100."""
+MAX_RECORDS = 200_000
+"""Greatest number of keyframes and headers in an index; at five keyframes a second, those of 11 hours."""
 
 _RECORD = struct.Struct(">QQ")
 _MARK = int.from_bytes(b"lectern1", "big")
@@ -38,7 +47,11 @@ class Record:
 
 @dataclass(frozen=True)
 class Look:
-    """What was found in a recording; *broken_at* is the offset from which it cannot be read, None if all of it can."""
+    """What was found in a recording.
+
+    *broken_at* is the offset from which it cannot be read, None if all of it can. In the *holes*, from one time in
+    milliseconds to another, there is neither sound nor picture.
+    """
 
     size_bytes: int
     duration_ms: int
@@ -46,6 +59,7 @@ class Look:
     has_picture: bool
     broken_at: int | None
     records: tuple[Record, ...]
+    holes: tuple[tuple[int, int], ...] = ()
 
 
 def path_of(recording: Path) -> Path:
@@ -85,8 +99,10 @@ def write(found: Look, to: Path) -> None:
 
 
 def read(path: Path, size_bytes: int) -> tuple[Record, ...] | None:
-    """The records of the index at *path*; None if there is no index, or its recording had another size."""
+    """The records of the index at *path*; None if there is none, it is too long, or its recording had another size."""
     with suppress(OSError, struct.error, StopIteration):
+        if path.stat().st_size > (1 + MAX_RECORDS) * _RECORD.size:
+            return None
         records = _RECORD.iter_unpack(path.read_bytes())
         if next(records) == (_MARK, size_bytes):
             times = (1 << _TIME_BITS) - 1
@@ -117,6 +133,8 @@ class _Scan:
         self._headers: list[Record] = []
         self._keyframes: list[Record] = []
         self._sounds: list[Record] = []
+        self._holes: list[tuple[int, int]] = []
+        self._count, self._count_from = 0, 0
         self._known: set[int] = set()
         self._first: int | None = None
         self._last = 0
@@ -133,7 +151,10 @@ class _Scan:
         keys = self._keyframes if has_picture else self._sounds
         records = tuple(sorted([*self._headers, *keys], key=lambda one: one.offset))
         length_ms = self._last - (self._first or 0)
-        return Look(self._size, length_ms, SOUND in self._known, has_picture, broken_at, records)
+        if length_ms == 0:
+            raise NotAirable("its times do not go on: all of it is at one moment")
+        holes = tuple(self._holes)
+        return Look(self._size, length_ms, SOUND in self._known, has_picture, broken_at, records, holes)
 
     def _walk(self) -> int | None:
         """Examine each tag; returns the offset at which the file is broken, None if it is whole."""
@@ -146,10 +167,21 @@ class _Scan:
                 return at
             if at + flv.TAG_HEAD_BYTES + head.size > self._size:
                 return None  # the last tag is cut off
+            self._bound(at)
             if head.size and head.kind != SCRIPT:
                 self._note(head, data[flv.TAIL_BYTES + flv.TAG_HEAD_BYTES :][: head.size], at)
             at, before = at + head.whole, head.whole - flv.TAIL_BYTES
         return None
+
+    def _bound(self, at: int) -> None:
+        """Raise NotAirable if the tags are so many that sending them would hold up the classes beside this one."""
+        self._count += 1
+        if self._last - self._count_from >= TAGS_OVER_MS:
+            self._count, self._count_from = 0, self._last
+        elif self._count > MAX_TAGS_A_SECOND * TAGS_OVER_MS // 1000:
+            raise NotAirable(f"it has more than {MAX_TAGS_A_SECOND} tags a second, at byte {at}")
+        if len(self._headers) + len(self._keyframes) > MAX_RECORDS:
+            raise NotAirable(f"it has more than {MAX_RECORDS} keyframes and headers")
 
     def _note(self, head: flv.TagHead, body: bytes, at: int) -> None:
         kind = head.kind
@@ -160,7 +192,7 @@ class _Scan:
             return
         time = self._unwrap(head.timestamp)
         if self._first is None:
-            self._first = self._last = time
+            self._first = self._last = self._count_from = time
         if time < self._last - MAX_STEP_BACK_MS:
             raise NotAirable(f"its times go back by {(self._last - time) / 1000:.1f} s, at byte {at}")
         time_ms = max(0, time - self._first)
@@ -168,8 +200,12 @@ class _Scan:
             name = "pictures" if kind == PICTURE else "sound"
             raise NotAirable(f"the {name} cannot be decoded: the header that must come before is missing")
         self._known.add(kind)
+        if time - self._last > HOLE_MS and len(self._holes) < MAX_HOLES:
+            self._holes.append((self._last - self._first, time_ms))
         self._last = max(self._last, time)
         if flv.is_keyframe(kind, body):
+            if self._keyframes and 0 <= time_ms - self._keyframes[-1].time_ms < KEYFRAME_EVERY_MS:
+                return
             self._keyframes.append(Record(KEYFRAME, time_ms, at))
         elif kind == SOUND and (not self._sounds or time_ms - self._sounds[-1].time_ms >= SOUND_EVERY_MS):
             self._sounds.append(Record(KEYFRAME, time_ms, at))

@@ -11,6 +11,8 @@ from lectern.playout.flv import SCRIPT, NotAirable
 from lectern.playout.opening import BLOCK_BYTES, At, Identity, Opened, fingerprint, open_at
 
 MAX_BLOCK_BYTES = 4 * 1024 * 1024
+SKIPPED_TAGS = 500
+"""Greatest number of tags without pictures or sound that are passed over at once: the other classes have their turn."""
 STALL_S = 1.0
 """Seconds after which a read counts as stalled."""
 
@@ -100,7 +102,9 @@ class Reel:
 
     def peek(self) -> Tag | None:
         """The next tag; None while it is being read, at the end, and if the file is at fault."""
-        while self._next is None and self.ready() and not (self.ended or self.fault):
+        for _ in range(SKIPPED_TAGS):
+            if self._next is not None or not self.ready() or self.ended or self.fault:
+                break
             self._collect()
             begins = self._cursor
             head = flv.tag_head(self._data, begins) if len(self._data) >= begins + flv.TAG_HEAD_BYTES else None

@@ -12,6 +12,9 @@ RECORDING, SLATE = 0, 1
 NAMES = "recording", "slate"
 """The names of the sources in an as-run."""
 
+TAGS = 500
+"""Greatest number of tags in a turn, sent or passed over: the other classes have their turn."""
+
 Place = tuple[int, int, int, int, int, bool, int]
 """*source* to *wrap* of a journal's mark."""
 
@@ -28,6 +31,8 @@ class Track:
         """Where in the class the reel begins."""
         self.before_ms = math.inf
         """Position in the class from which another reel takes over."""
+        self.tags_left = TAGS
+        """Number of tags that may still be taken in this turn."""
         self._from_ms, self._awaits_key = 0, False
         self._heads = Heads()
         self._resumed: tuple[Place, dict[str, Any]] | None = None
@@ -45,13 +50,14 @@ class Track:
         reel = self.reel
         if position_ms >= self.before_ms:
             position_ms = self.before_ms - 1
-        while reel is not None and (tag := reel.peek()) is not None:
+        while reel is not None and self.tags_left > 0 and (tag := reel.peek()) is not None:
             at_ms = tag.time_ms + self.shift_ms
             if at_ms > position_ms or reel.is_elsewhere:  # the place to begin in another file is not known yet
                 return None
             if self._is_wanted(tag.kind, at_ms, tag.body):
                 return Item(tag.kind, at_ms, tag.body)
             reel.advance()
+            self.tags_left -= 1
         return None
 
     def advance(self, item: Item) -> bool:
@@ -62,6 +68,7 @@ class Track:
             return True
         assert self.reel is not None
         self.reel.advance()
+        self.tags_left -= 1
         self.last_ms = item.at_ms
         if item.kind == flv.PICTURE and not is_header:
             self._awaits_key = False

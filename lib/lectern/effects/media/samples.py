@@ -4,6 +4,7 @@ This runs as a program of its own (``python -m lectern.effects.media.samples PAT
 file does to a decoder, it does not do it to the process that airs classes, and it can be ended at any moment.
 """
 
+import asyncio
 import resource
 import sys
 from collections.abc import Iterator
@@ -20,6 +21,8 @@ from av.video.frame import VideoFrame
 from lectern.effects import process
 from lectern.effects.media.probe import HOW
 from lectern.errors import TryAgain
+from lectern.playout import index
+from lectern.playout.flv import NotAirable
 from lectern.samples import Samples
 
 EVERY_S = 1.0
@@ -62,7 +65,11 @@ async def samples(path: Path, duration_s: float) -> Samples:
     done = await process.run(argv, timeout_s=timeout_s, stall_s=STALL_S, on_line=take, nice=NICE)
     if done.returncode != 0:
         raise TryAgain(f"{path}: cannot be looked through: {done.last_words or f'exit code {done.returncode}'}")
-    return Samples(duration_s, tuple(pictures), tuple(sounds), loudness[-1] if loudness else None)
+    holes: tuple[tuple[float, float], ...] = ()
+    with suppress(NotAirable):  # it is no plain FLV, and nobody airs it
+        found = await asyncio.to_thread(index.look, path)
+        holes = tuple((begins_ms / 1000, ends_ms / 1000) for begins_ms, ends_ms in found.holes)
+    return Samples(duration_s, tuple(pictures), tuple(sounds), loudness[-1] if loudness else None, holes)
 
 
 class _Pictures:
