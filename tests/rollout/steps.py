@@ -6,6 +6,7 @@ import json
 import os
 import sys
 import traceback
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -98,3 +99,11 @@ def _run(words: list[str], wanted: str, fault: str, out: str, err: str) -> None:
         with contextlib.suppress(OSError):
             sys.stdout.flush()
         os._exit(code)
+
+
+def by_table(rows: Iterable[tuple[str, Fields]]) -> dict[str, list[Fields]]:
+    """Rows that come with their tables, by table."""
+    found: dict[str, list[Fields]] = {}
+    for table, row in rows:
+        found.setdefault(table, []).append(row)
+    return found

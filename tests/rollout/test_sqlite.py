@@ -11,12 +11,15 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from sqlalchemy import Engine
 
+from lectern.effects.rows.tables.engine import open_database
 from lectern.errors import CallAPerson
 from lectern.rollout.backup import sqlite
 from lectern.rollout.backup.copies import sha256
 from lectern.rollout.backup.sqlite import SqliteFile
 from lectern.rollout.host import durable
+from tests.rollout.steps import by_table
 from tests.stage import wait_until
 
 WRITER = """
@@ -114,6 +117,25 @@ def test_what_is_no_database_is_refused_in_words(tmp_path: Path) -> None:
         look.exec_driver_sql("SELECT 1 FROM sqlite_master")
 
 
+def test_a_copy_is_tried_by_a_restore_that_the_program_s_own_engine_opens(
+    live: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not by looking at the same bytes a second time."""
+    opened: list[str] = []
+
+    def noted(url: str) -> Engine:
+        opened.append(url)
+        return open_database(url)
+
+    monkeypatch.setattr(sqlite, "open_database", noted)
+    found, copied = SqliteFile(live), SqliteFile(live).copy(tmp_path)
+    found.try_restore(copied, tmp_path)
+    assert opened == [f"sqlite:///{tmp_path}/.restored.db"]
+    assert {path.name for path in tmp_path.iterdir()} == {"live", live.name}
+    with pytest.raises(CallAPerson, match="other rows"):
+        found.try_restore(copied.model_copy(update={"rows": {**copied.rows, "a": 1}}), tmp_path)
+
+
 def test_a_copy_that_was_changed_is_not_what_was_copied(live: Path, tmp_path: Path) -> None:
     copied = SqliteFile(live).copy(tmp_path)
     with closing(sqlite3.connect(tmp_path / live.name)) as connection:
@@ -146,7 +168,7 @@ def test_the_rows_since_a_copy_are_those_that_a_restore_would_lose(live: Path, t
         connection.execute('CREATE TABLE c ("odd "" name" TEXT)')
         connection.execute("INSERT INTO c VALUES ('x')")
         connection.commit()
-    assert SqliteFile(live).rows_since(tmp_path / live.name) == {
+    assert by_table(SqliteFile(live).rows_since(tmp_path / live.name)) == {
         "a": [
             {"n": 7, "filler": {"base64": "AP8="}, "institution_id": "i-7"},
             {"n": None, "filler": None, "institution_id": None},
@@ -157,7 +179,7 @@ def test_the_rows_since_a_copy_are_those_that_a_restore_would_lose(live: Path, t
 
 
 def test_of_a_database_that_was_not_there_all_rows_are_new(live: Path) -> None:
-    assert len(SqliteFile(live).rows_since(None)["a"]) == 199
+    assert len(by_table(SqliteFile(live).rows_since(None))["a"]) == 199
 
 
 @pytest.mark.parametrize("mode", ["WAL", "DELETE"])
@@ -166,7 +188,7 @@ def test_a_look_leaves_nothing_beside_a_database_and_changes_no_byte_of_it(live:
         connection.execute(f"PRAGMA journal_mode={mode}")
     before = {path: path.read_bytes() for path in live.parent.iterdir()}
     with closing(sqlite.opened(live)) as connection:
-        assert sqlite.rows(connection) == {"a": 199, "b": 199}
+        assert sqlite.rows(connection.execute) == {"a": 199, "b": 199}
     assert {path: path.read_bytes() for path in live.parent.iterdir()} == before
 
 
@@ -185,7 +207,7 @@ def test_a_look_leaves_the_wal_of_a_killed_writer_as_it_is(live: Path) -> None:
     subprocess.run([sys.executable, "-c", code, str(live), "WAL"], check=False, capture_output=True)
     before = {path.name: path.read_bytes() for path in live.parent.iterdir() if not path.name.endswith("-shm")}
     with SqliteFile(live).untouched(), closing(sqlite.opened(live)) as connection:
-        assert sqlite.rows(connection) == {"a": 199 + 7, "b": 199 + 7}
+        assert sqlite.rows(connection.execute) == {"a": 199 + 7, "b": 199 + 7}
     after = {path.name: path.read_bytes() for path in live.parent.iterdir() if not path.name.endswith("-shm")}
     assert after == before
 

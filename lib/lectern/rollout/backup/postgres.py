@@ -1,11 +1,11 @@
 """A database on a PostgreSQL server: copied, the copy proved by a restore, put back; PostgreSQL's programs do it."""
 
 import asyncio
-import json
 import secrets
 import time
+from collections import deque
 from collections.abc import Container, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -109,18 +109,19 @@ class PostgresServer:
         """Whether the database equals *copied*: False, because only a restore would tell."""
         return False
 
-    def rows_since(self, copied: Path | None) -> dict[str, list[Row]]:
-        """The rows that the copy lacks or has with other values: what a restore of the copy would lose."""
-        before: dict[str, frozenset[str]] = {}
-        if copied is not None:
-            with self._scratch(copied) as restored, restored.reading() as connection:
-                before = {name: frozenset(map(_written, _all(connection, name))) for name in tables(connection)}
-        with self.reading() as connection:
-            found = {
-                name: [row for row in _all(connection, name) if _written(row) not in before.get(name, ())]
-                for name in tables(connection)
-            }
-        return {name: new for name, new in found.items() if new}
+    def rows_since(self, copied: Path | None) -> Iterator[tuple[str, Row]]:
+        """Each row, with its table, that the copy lacks or has with other values: what a restore would lose.
+
+        The server sorts both, and a row of each is in memory at a time: a database may be larger than that.
+        """
+        with ExitStack() as stack:
+            old = copied and stack.enter_context(stack.enter_context(self._scratch(copied)).reading())
+            before = {name: _columns(old, name) for name in tables(old)} if old else {}
+            new = stack.enter_context(self.reading())
+            for name in tables(new):
+                same = [one for one in _columns(new, name) if one in before.get(name, ())]
+                known = _sorted(old, name, same) if old and name in before else iter(())
+                yield from ((name, row) for row in _lacking(_sorted(new, name, same), known))
 
     def put_back(self, copied: Path, rows: dict[str, int], user: str) -> None:
         """Put *copied*, which has the tables of *rows*, in the database's place; Misuse if others work in it."""
@@ -226,14 +227,29 @@ def rows(connection: Connection) -> dict[str, int]:
     return {name: connection.execute(count).scalar_one() for name, count in counts.items()}
 
 
-def _all(connection: Connection, table: str) -> Iterator[Row]:
-    told = connection.execute(text(f"SELECT * FROM {quoted(table)}"))  # noqa: S608 (quoted)
-    for row in told.mappings():
-        yield {name: jsonable(value) for name, value in row.items()}
+def _columns(connection: Connection, table: str) -> list[str]:
+    return [one["name"] for one in inspect(connection).get_columns(table)]
 
 
-def _written(row: Row) -> str:
-    return json.dumps(row, sort_keys=True, default=str)
+def _sorted(connection: Connection, table: str, columns: list[str]) -> Iterator[tuple[str, Row]]:
+    """The rows of *table* as they come from the server, sorted by the text of their *columns*, which comes first."""
+    key = f"ROW({', '.join(map(quoted, columns))})::text"
+    wanted = f'SELECT {key} COLLATE "C", * FROM {quoted(table)} ORDER BY 1'  # noqa: S608 (quoted)
+    with connection.execution_options(stream_results=True).exec_driver_sql(wanted) as found:
+        names = list(found.keys())[1:]
+        for first, *values in found:
+            yield first, dict(zip(names, map(jsonable, values), strict=True))
+
+
+def _lacking(new: Iterator[tuple[str, Row]], old: Iterator[tuple[str, Row]]) -> Iterator[Row]:
+    """The rows of *new* whose texts *old* lacks; both are sorted by code points, and read to their ends."""
+    at = next(old, None)
+    for key, row in new:
+        while at is not None and at[0] < key:
+            at = next(old, None)
+        if at is None or at[0] != key:
+            yield row
+    deque(old, maxlen=0)  # else the server's cursor stays open
 
 
 def _drop_abandoned(connection: Connection) -> None:

@@ -1,8 +1,13 @@
 """The last resort of a rollback: restores the database, too, and keeps what was written since as JSON."""
 
+import json
+from collections.abc import Iterator
+from itertools import groupby
+from pathlib import Path
+
 from lectern.errors import CallAPerson
 from lectern.rollout.backup import make, store
-from lectern.rollout.backup.copies import sha256
+from lectern.rollout.backup.copies import Row, sha256
 from lectern.rollout.backup.make import Backup
 from lectern.rollout.host import durable
 from lectern.rollout.wanted import Wanted
@@ -16,11 +21,10 @@ def restore(wanted: Wanted, copied: Backup) -> list[str]:
     if found.exists():
         if file is not None and found.is_copy(file):
             return [f"{found.shown}: it is the copy already."]
-        since = found.rows_since(file)
         target = durable.free(folder / "rows-since.json")
-        durable.write_json(target, since)
+        number = _keep(found.rows_since(file), target)
         # The backup's folder is renamed at the end, and the last sentence of the answer has its new name.
-        said.append(f"{target.name} in the backup: {sum(map(len, since.values()))} rows written since the copy.")
+        said.append(f"{target.name} in the backup: {number} rows written since the copy.")
     if file is None:
         found.clear()
         return [*said, f"{found.shown}: taken away, as there was none."]
@@ -29,3 +33,22 @@ def restore(wanted: Wanted, copied: Backup) -> list[str]:
         raise CallAPerson(f"{file}: it is not what was copied (its SHA-256 differs). The database was left as it is.")
     found.put_back(file, copied.database.rows, wanted.user)
     return [*said, f"{found.shown}: restored from {file}."]
+
+
+def _keep(since: Iterator[tuple[str, Row]], target: Path) -> int:
+    """Write each row below its table, as it comes; returns how many there are."""
+    part, number = target.with_name(f".{target.name}.part"), 0
+    durable.make_private(part)
+    with part.open("w", encoding="utf-8") as file:
+        file.write("{")
+        for at, (table, some) in enumerate(groupby(since, lambda one: one[0])):
+            file.write(f"{',' if at else ''}\n {json.dumps(table, ensure_ascii=False)}: [")
+            for row, (_, values) in enumerate(some):
+                file.write(f"{',' if row else ''}\n  {json.dumps(values, ensure_ascii=False, default=str)}")
+                number += 1
+            file.write("\n ]")
+        file.write("\n}\n")
+    durable.sync(part)
+    part.replace(target)
+    durable.sync_folder(target.parent)
+    return number

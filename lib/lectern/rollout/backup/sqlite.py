@@ -4,16 +4,17 @@ import os
 import shutil
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from sqlalchemy import Connection, NullPool, create_engine
 from sqlalchemy.exc import DBAPIError
 
 from lectern.effects.rows import schema
-from lectern.effects.rows.tables.engine import BUSY_TIMEOUT_S
+from lectern.effects.rows.tables.engine import BUSY_TIMEOUT_S, open_database, reading
 from lectern.errors import CallAPerson, Misuse, TryAgain
 from lectern.rollout.backup.copies import Copy, Row, jsonable, quoted, sha256
 from lectern.rollout.host import durable
@@ -98,32 +99,40 @@ class SqliteFile:
         return proved(target)
 
     def try_restore(self, copied: Copy, folder: Path) -> None:
-        """Restore the copy in *folder* into a scratch file beside it and compare; raises CallAPerson if they differ."""
-        scratch = folder / f"{copied.file}.scratch"
+        """Restore the copy in *folder* as a scratch database, open it as the program does, and count its rows.
+
+        Raises CallAPerson if they are others than were copied.
+        """
+        scratch = SqliteFile(folder / ".restored.db")
         try:
-            _put(folder / copied.file, scratch, durable.PRIVATE)
-            found = proved(scratch)
-            if (found.sha256, found.rows) != (copied.sha256, copied.rows):
+            _put(folder / copied.file, scratch.file, durable.PRIVATE)
+            engine = open_database(scratch.url)
+            try:
+                with _in_words(scratch.file), reading(engine) as connection:
+                    found = rows(connection.exec_driver_sql)
+            finally:
+                engine.dispose()
+            if found != copied.rows:
                 raise CallAPerson(
-                    f"{folder / copied.file}: restored to try it, it has other rows ({found.rows}) than were copied "
+                    f"{folder / copied.file}: restored to try it, it has other rows ({found}) than were copied "
                     f"({copied.rows}). Does the disk keep what is written to it? Nothing was changed."
                 )
         finally:
-            scratch.unlink(missing_ok=True)
+            scratch.clear()
 
     def is_copy(self, copied: Path) -> bool:
         """Whether the database equals *copied* to the byte."""
         return self.exists() and sha256(copied) == sha256(self.file)
 
-    def rows_since(self, copied: Path | None) -> dict[str, list[Row]]:
-        """The rows that the copy lacks or has with other values: what a restore of the copy would lose."""
+    def rows_since(self, copied: Path | None) -> Iterator[tuple[str, Row]]:
+        """Each row, with its table, that the copy lacks or has with other values: what a restore would lose."""
         with _in_words(self.file), closing(opened(self.file)) as connection:
             before: dict[str, list[str]] = {}
             if copied is not None:
                 connection.execute("ATTACH ? AS copied", [f"{copied.as_uri()}?mode=ro&immutable=1"])
                 before = {name: _columns(connection, "copied", name) for name in _tables(connection, "copied")}
-            found = {name: _new(connection, name, before.get(name)) for name in _tables(connection, "main")}
-        return {name: new for name, new in found.items() if new}
+            for name in _tables(connection, "main"):
+                yield from ((name, row) for row in _new(connection, name, before.get(name)))
 
     def refuse_company(self) -> None:
         """Raise Misuse if another program has the database open: it would go on writing into the file that is gone."""
@@ -182,15 +191,13 @@ def proved(file: Path) -> Copy:
                 f"{file}: the copy is damaged, so the database is ({'; '.join(map(str, found))}). Nothing was changed. "
                 f"Mend it by hand (sqlite3 ... .recover) before any rollout."
             )
-        return Copy(file=file.name, size_bytes=file.stat().st_size, sha256=sha256(file), rows=rows(connection))
+        return Copy(file=file.name, size_bytes=file.stat().st_size, sha256=sha256(file), rows=rows(connection.execute))
 
 
-def rows(connection: sqlite3.Connection) -> dict[str, int]:
-    """The number of rows of each table."""
-    return {
-        name: connection.execute(f"SELECT count(*) FROM {quoted(name)}").fetchone()[0]  # noqa: S608 (quoted)
-        for name in sorted(_tables(connection, "main"))
-    }
+def rows(execute: Callable[[str], Any]) -> dict[str, int]:
+    """The number of rows of each table, counted by *execute*, of the driver's connection or of an engine's."""
+    names = sorted(row[0] for row in execute(_TABLES.format("main")).fetchall())
+    return {name: execute(f"SELECT count(*) FROM {quoted(name)}").fetchone()[0] for name in names}  # noqa: S608 (quoted)
 
 
 def _wal(file: Path) -> Path:
@@ -216,14 +223,15 @@ def _put(copied: Path, file: Path, owner: durable.Owner) -> None:
     durable.sync_folder(file.parent)
 
 
-def _new(connection: sqlite3.Connection, table: str, before: list[str] | None) -> list[Row]:
+def _new(connection: sqlite3.Connection, table: str, before: list[str] | None) -> Iterator[Row]:
     """The rows of *table* that the attached copy lacks, in which it has the columns *before*; None: it has none."""
     here = _columns(connection, "main", table)
     among = f"SELECT {', '.join(map(quoted, here))} FROM main.{quoted(table)} AS new"  # noqa: S608 (quoted)
     if before is not None:
         same = " AND ".join(f"new.{quoted(one)} IS old.{quoted(one)}" for one in here if one in before)
         among += f" WHERE NOT EXISTS (SELECT 1 FROM copied.{quoted(table)} AS old WHERE {same or 1})"  # noqa: S608
-    return [dict(zip(here, map(jsonable, row), strict=True)) for row in connection.execute(among)]
+    for row in connection.execute(among):
+        yield dict(zip(here, map(jsonable, row), strict=True))
 
 
 def _tables(connection: sqlite3.Connection, schema: str) -> list[str]:
