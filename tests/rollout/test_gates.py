@@ -335,6 +335,16 @@ def test_a_prefect_url_with_a_slip_in_it_is_in_the_way(host: Host, wanted: Field
     assert all(words in answered.msg for words in ("correct prefect_api_url", "no-wget"))
 
 
+@pytest.mark.parametrize("url", ["http://[::1/health", "127.0.0.1:8801/health", "http:///health"])
+def test_an_address_at_which_nobody_can_be_asked_is_in_the_way(host: Host, wanted: Fields, url: str) -> None:
+    """Else the host is stopped, and taken back because nobody could ask it how it is."""
+    wanted["health_url"] = url
+    (said,) = refused(host, wanted)
+    assert "`streamer_health_url` is no http address" in said
+    answered = host.step("verify", wanted=wanted)
+    assert (answered.code, answered.fields["failed"]) == (1, True)
+
+
 def test_settings_that_can_not_be_read_are_in_the_way(host: Host, wanted: Fields) -> None:
     (host.code / ".env").write_bytes(b"A=\xff\n")
     assert any("not UTF-8" in one for one in refused(host, wanted))
@@ -397,7 +407,10 @@ def test_rules_that_fit_no_key_are_asked_about_at_a_first_rollout(
         assert "-e rollout_unmatched_rules=true" in said[0]
         host.done("preflight", wanted={**wanted, "unmatched_rules": True})
         database.rpush("waiting:6666:720P", "c-1")
+        database.config_resetstat()
         host.done("preflight", wanted=wanted)
+        scans = database.info("commandstats")["cmdstat_scan"]["calls"]
+        assert scans <= 2  # all keys once for the rule, and once for the waiting lists
     database.flushall()
 
 

@@ -110,8 +110,10 @@ def test_what_neither_stands_nor_is_wanted_goes_with_the_next_rollout(host: Host
     second = rolled_out(host, other)
     host.done("rollback", wanted=other)
     assert names(host) == {first.name, second.name}
+    by_hand = host.root / "instances" / "by-hand"
+    by_hand.mkdir()
     third = rolled_out(host, host.wanted(env={**host.wanted()["env"], "DRAIN_TIMEOUT_S": "8"}))
-    assert names(host) == {first.name, third.name}
+    assert names(host) == {first.name, third.name, by_hand.name}, "what no rollout made is left alone"
 
 
 def test_a_host_of_the_release_before_is_upgraded_in_place_and_goes_back_to_it(host: Host) -> None:

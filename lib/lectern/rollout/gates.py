@@ -5,6 +5,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from typing import TypeVar
 
 import httpx
 from redis.exceptions import NoPermissionError
@@ -19,13 +20,13 @@ from lectern.rollout.host import durable
 from lectern.rollout.host.supervisor import Supervisor
 from lectern.rollout.journal import Journal, State
 from lectern.rollout.settings import files
-from lectern.rollout.takeover import both
 from lectern.rollout.wanted import Wanted
 
 CLOCK_TOLERANCE_S = 2.0
 ASK_TIMEOUT_S = 10.0
 
-Gate = Callable[[Wanted], Iterator[str] | None]
+T = TypeVar("T")
+Gate = Callable[[T], Iterator[str] | None]
 
 
 def preflight(wanted: Wanted, *, check: bool = False) -> Answer:
@@ -38,18 +39,21 @@ def preflight(wanted: Wanted, *, check: bool = False) -> Answer:
     answer = Answer(more={"state": state, "id": wanted.id})
     skipped = ({programs} if check else set()) | ({release} if check and not wanted.release.exists() else set())
     found = [sentence for gate in _GATES[state] if gate not in skipped for sentence in _asked(gate, wanted)]
+    old = plan.OldProgram(wanted)
+    if _GATES[state] is _BEFORE and plan.is_first(wanted):
+        found += [sentence for gate in (keys, adoptable) for sentence in _asked(gate, old)]
     if found:
         answer.say(*found)
         count = "One thing is" if len(found) == 1 else f"{len(found)} things are"
         told = " ".join(f"({number}) {one}" for number, one in enumerate(found, 1)) if len(found) > 1 else found[0]
         raise Failed(f"{count} in the way of {wanted.id}: {told}", answer)
-    answer.say(*(said for one in plan.of(wanted, journal).values() for said in one.said))
+    answer.say(*(said for one in plan.of(wanted, journal, old).values() for said in one.said))
     return answer
 
 
-def _asked(gate: Gate, wanted: Wanted) -> list[str]:
+def _asked(gate: Gate[T], about: T) -> list[str]:
     try:
-        return list(gate(wanted) or ())
+        return list(gate(about) or ())
     except LecternError as error:
         return [error.message]
     except OSError as error:
@@ -149,7 +153,7 @@ def programs(wanted: Wanted) -> Iterator[str]:
 
 
 def redis(wanted: Wanted) -> Iterator[str]:
-    """Refuse if Redis does not answer or takes no writes, if its clock is off, or if a key's new name is taken."""
+    """Refuse if Redis does not answer or takes no writes, or if its clock is off."""
     with (
         redis_keys.opened(wanted) as client,
         rekey.in_words(lambda: "Correct redis_url, or start it; nothing was changed."),
@@ -160,8 +164,6 @@ def redis(wanted: Wanted) -> Iterator[str]:
         off_s = time.time() - (int(seconds) + int(micros) / 1e6)
     if abs(off_s) > CLOCK_TOLERANCE_S:
         yield f"This host's clock is {off_s:+.1f} s off that of Redis. Set it (systemctl restart systemd-timesyncd)."
-    if plan.is_first(wanted):
-        redis_keys.rename(wanted, dry_run=True)
 
 
 def prefect(wanted: Wanted) -> Iterator[str]:
@@ -190,19 +192,33 @@ def classes(wanted: Wanted) -> Iterator[str]:
     yield from on_air.refusals(wanted, time.time())
 
 
-def adoptable(wanted: Wanted) -> Iterator[str]:
+def health_address(wanted: Wanted) -> Iterator[str]:
+    """Refuse if nobody could be asked at `health_url`: the program would count as not well, and be taken back."""
+    try:
+        url = httpx.URL(wanted.health_url)
+        right = url.scheme in {"http", "https"} and bool(url.host)
+    except (httpx.InvalidURL, ValueError):
+        right = False
+    if not right:
+        yield (
+            f"`{wanted.role}_health_url` is no http address, so nobody could ask the new program whether it is well. "
+            f"Correct it, such as http://127.0.0.1:8801/health; an address of IPv6 stands in brackets."
+        )
+
+
+# -- what a first rollout finds of the old program -----------------------------------------------------------------
+
+
+def adoptable(old: plan.OldProgram) -> Iterator[str]:
     """Refuse if something of the old program cannot be taken over."""
-    if plan.is_first(wanted):
-        _, refusals = both.planned(wanted)
-        yield from refusals
+    _, refusals = old.takeover
+    yield from refusals
 
 
-def rules(wanted: Wanted) -> Iterator[str]:
-    """Refuse a first rollout whose rules fit no key in Redis: rules that were copied from an example fit none."""
-    if not plan.is_first(wanted) or not wanted.rekey or wanted.unmatched_rules:
-        return
-    matched, _ = redis_keys.rename(wanted, dry_run=True)
-    if not matched:
+def keys(old: plan.OldProgram) -> Iterator[str]:
+    """Refuse if a key's new name is taken, or if the rules fit no key, as those of an example."""
+    wanted = old.wanted
+    if wanted.rekey and not old.renames[0] and not wanted.unmatched_rules:
         told = "; ".join(f"{one.old} => {one.new}" for one in wanted.rekey)
         yield (
             f"The rules for the old program's keys ({told}) fit no key in Redis. Correct `teacher_rekey` (redis-cli "
@@ -210,9 +226,9 @@ def rules(wanted: Wanted) -> Iterator[str]:
         )
 
 
-_ALWAYS: tuple[Gate, ...] = (other_rollout, release, places, silence, settings, redis, prefect)
-_BEFORE: tuple[Gate, ...] = (*_ALWAYS, room, database_schema, left_behind, programs, classes, rules, adoptable)
-_GATES: dict[State, tuple[Gate, ...]] = {
+_ALWAYS: tuple[Gate[Wanted], ...] = (other_rollout, release, places, silence, settings, health_address, redis, prefect)
+_BEFORE: tuple[Gate[Wanted], ...] = (*_ALWAYS, room, database_schema, left_behind, programs, classes)
+_GATES: dict[State, tuple[Gate[Wanted], ...]] = {
     "untouched": _BEFORE,
     "rolledback": _BEFORE,
     "half": _ALWAYS,  # the window goes on: nothing may keep the stopped programs down

@@ -9,7 +9,6 @@ from lectern.migrations.look import shape
 from lectern.rollout import redis_keys
 from lectern.rollout.answer import Answer, Difference
 from lectern.rollout.backup import make, store
-from lectern.rollout.backup.make import Backup
 from lectern.rollout.host import health, switch
 from lectern.rollout.host.supervisor import Beat, Supervisor, no_beat
 from lectern.rollout.journal import Journal, states_before
@@ -82,8 +81,12 @@ class _Work:
         changing = any(note.step in CHANGING for note in self.journal.round(self.wanted.id))
         if make.silent(self.wanted) is not None and changing:
             return False  # it was copied before a crash, and holds the state before the first change
-        made = make.copy_in_silence(self.wanted)
-        answer.say(f"Copied {store.of(self.wanted).shown} in silence; rows: {_rows(made)}.")
+        made, database = make.copy_in_silence(self.wanted).database, store.of(self.wanted).shown
+        answer.say(
+            f"There is no database yet ({database}): nothing was to be copied of it."
+            if made is None
+            else f"Copied {database} in silence; rows: {make.counted_rows(made)}."
+        )
         return True
 
     def alter(self, answer: Answer) -> bool:
@@ -139,11 +142,6 @@ class _Work:
         health.wait_until_well(self.wanted, self.supervisor, self.beat)
         answer.say(f"{self.wanted.program} runs, is {self.wanted.version}, and is ready.")
         return False
-
-
-def _rows(made: Backup) -> str:
-    rows = made.database.rows if made.database is not None else {}
-    return ", ".join(f"{number} in {table}" for table, number in rows.items()) or "none"
 
 
 def _said(answer: Answer, done: list[str]) -> bool:

@@ -1,5 +1,8 @@
 """What each task of the window would do on this host, with its differences; changes nothing."""
 
+from dataclasses import dataclass
+from functools import cached_property
+
 from lectern.effects.rows import schema
 from lectern.migrations.look import shape
 from lectern.rollout import redis_keys
@@ -25,8 +28,28 @@ def is_first(wanted: Wanted) -> bool:
     return Journal.of(wanted).behind(wanted.id) is None
 
 
-def of(wanted: Wanted, journal: Journal) -> dict[str, Answer]:
-    """An answer for each task of the window; if the rollout is finished, no task changes anything."""
+@dataclass(frozen=True)
+class OldProgram:
+    """What a first rollout would do with what the old program has; each is looked for once: it is a scan of Redis."""
+
+    wanted: Wanted
+
+    @cached_property
+    def renames(self) -> tuple[int, list[str]]:
+        """How many keys would get new names, and sentences about it; raises CallAPerson if new names are taken."""
+        return redis_keys.rename(self.wanted, dry_run=True)
+
+    @cached_property
+    def takeover(self) -> tuple[list[str], list[str]]:
+        """What would be taken over, and what cannot be, in sentences."""
+        return both.planned(self.wanted)
+
+
+def of(wanted: Wanted, journal: Journal, old: OldProgram | None = None) -> dict[str, Answer]:
+    """An answer for each task of the window; if the rollout is finished, no task changes anything.
+
+    *old* is what was found already of the old program.
+    """
     tasks = TASKS[wanted.role]
     state = journal.state(wanted.id)
     if state == "finished":
@@ -44,10 +67,11 @@ def of(wanted: Wanted, journal: Journal) -> dict[str, Answer]:
         if file is not None:
             found[task] = _file(file)
     if is_first(wanted):
-        number, said = redis_keys.rename(wanted, dry_run=True)
+        old = old or OldProgram(wanted)
         if wanted.role == "teacher":
+            number, said = old.renames
             found["rekey"] = Answer(number > 0, said)
-        adopted, _ = both.planned(wanted)
+        adopted, _ = old.takeover
         found["adopt"] = Answer(bool(adopted), adopted)
     found["reload"] = Answer(changed=True, said=["Reload supervisord."])
     found["healthy"] = Answer(said=[f"{wanted.program} must be ready within {wanted.health_timeout_s:g} s."])

@@ -148,7 +148,7 @@ def make_ready(wanted: Wanted, journal: Journal) -> None:
         raise Misuse(f"{wanted.backup_dir}: there is no backup of this rollout. Run `lectern rollout backup` first.")
     if wanted.role == "teacher":
         redis_keys.refuse_silence(wanted)
-    instance.render(wanted, history.standing)
+    instance.render(wanted, journal)
 
 
 def through(window: Window) -> None:

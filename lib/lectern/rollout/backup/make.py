@@ -126,11 +126,16 @@ def _say_what_is_due(wanted: Wanted, journal: Journal, answer: Answer) -> None:
 
 
 def _say_what_was_made(wanted: Wanted, made: Backup, answer: Answer) -> None:
-    rows = ", ".join(f"{n} in {table}" for table, n in made.database.rows.items()) if made.database else "no database"
-    answer.say(f"{wanted.backup_dir}: backed up and proved; rows: {rows}.")
+    rows = "there is no database yet" if made.database is None else f"rows: {counted_rows(made.database)}"
+    answer.say(f"{wanted.backup_dir}: backed up and proved; {rows}.")
     if made.code is not None and made.code.unsteady:
         answer.say(f"Written to while they were archived: {', '.join(made.code.unsteady[:10])}.")
     answer.more["backup"] = str(wanted.backup_dir)
+
+
+def counted_rows(copied: Copy) -> str:
+    """The rows of a copy, by table, in words."""
+    return ", ".join(f"{number} in {table}" for table, number in copied.rows.items()) or "none"
 
 
 def copy_in_silence(wanted: Wanted) -> Backup:

@@ -48,7 +48,7 @@ class Health:
     def _answers_well(self) -> bool:
         try:
             found = httpx.get(self.wanted.health_url, timeout=ASK_TIMEOUT_S, trust_env=False)
-        except httpx.HTTPError as error:
+        except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:  # the latter two: no address
             self.answer = f"not ({error})"
             return False
         try:
