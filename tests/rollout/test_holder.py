@@ -12,7 +12,7 @@ import pytest
 
 from lectern.errors import CallAPerson, Misuse, TryAgain
 from lectern.rollout import holder
-from lectern.rollout.holder_socket import SOCKET, address
+from lectern.rollout.holder import SOCKET, address
 from lectern.rollout.plan import TASKS
 from lectern.rollout.standing import Standing
 from tests.rollout.host import Host, a_host
@@ -58,7 +58,7 @@ def ask(host: Host, task: str) -> dict[str, Any]:
 
 
 def process_of(host: Host) -> int:
-    return int((host.root / "rollout" / "lock").read_text())
+    return int((host.root / "rollout" / "lock").read_text().split()[0])
 
 
 NOTHING_TO_DO = ["adopt", "healthy"]
@@ -149,7 +149,7 @@ def test_a_rollback_does_not_wait_until_the_window_is_done_which_it_would_take_b
         ask(host, task)
     answer = host.done("rollback")
     assert answer["changed"]
-    assert "A rollback was asked for" in answer["said"][0]
+    assert "has heard of this rollback" in answer["said"][0]
     assert state_of(host) == "rolledback"
     host.is_old(before)
     with pytest.raises(CallAPerson, match="The host is as it was before"):

@@ -59,6 +59,31 @@ def test_what_is_finished_is_not_stopped_again(host: Host) -> None:
     assert journal(host) == lines
 
 
+def test_a_rollback_is_heard_by_a_window_without_tasks(host: Host) -> None:
+    """The window is in its slow stop; it takes back by itself, and whoever typed the rollback waits for that."""
+    before = host.tree()
+    host.done("backup")
+    slow = "import time\nfrom lectern.rollout.host import supervisor\nreal = supervisor.Supervisor.stop_all\n"
+    slow += "supervisor.Supervisor.stop_all = lambda self: (real(self), time.sleep(2))\n"
+    window = host.begin("window", fault=slow)
+    wait_until(lambda: '"stop"' in journal(host), description="the window stops the host")
+    answer = host.done("rollback")
+    assert (answer["changed"], answer["state"]) == (True, "rolledback")
+    assert "has heard of this rollback" in answer["said"][0]
+    assert window.answered().code == 1
+    host.is_old(before)
+
+
+def test_a_rollback_does_not_end_a_backup(host: Host) -> None:
+    """Whoever makes one has nothing to undo: it is waited for."""
+    slow = "import time\nfrom lectern.rollout.backup import archive\nreal = archive.make\n"
+    slow += "archive.make = lambda *args: (time.sleep(2), real(*args))[1]\n"
+    backup = host.begin("backup", fault=slow)
+    wait_until(lambda: '"backup"' in journal(host), description="the backup is under way")
+    assert not host.done("rollback")["changed"]
+    assert backup.answered().code == 0
+
+
 def test_without_a_backup_nothing_is_stopped(host: Host) -> None:
     before = host.everything()
     answered = host.step("window")
@@ -213,7 +238,7 @@ def test_a_second_rollout_at_the_same_time_is_refused_in_words(host: Host) -> No
     first = host.begin("window")
     wait_until(lambda: '"reload"' in journal(host), description="the window is at work")
     impatient = "from lectern.rollout import journal\njournal.locked.__wrapped__.__defaults__ = (0.2,)\n"
-    for step in ("window", "rollback", "backup"):
+    for step in ("window", "backup"):
         answered = host.step(step, fault=impatient)
         assert (answered.code, "another rollout is at work" in answered.msg) == (1, True), answered
     os.kill(first.pid, signal.SIGTERM)

@@ -23,12 +23,12 @@ from lectern.effects import process
 from lectern.errors import CallAPerson, LecternError, Misuse, TryAgain
 from lectern.rollout import plan, window
 from lectern.rollout.answer import Answer
-from lectern.rollout.holder_socket import SOCKET, TAKE_BACK, address
 from lectern.rollout.interruption import Interruption
-from lectern.rollout.journal import Journal, locked
+from lectern.rollout.journal import WINDOW, Journal, locked
 from lectern.rollout.standing import Standing
 from lectern.rollout.wanted import Wanted
 
+SOCKET = "holder.sock"
 FIRST_WORD_S = 60.0
 """Seconds without a first request after which the holder ends; nothing was stopped by then."""
 PACE_S = 3.0
@@ -61,10 +61,8 @@ class Holder:
             self.spoken = True
             give_up_at = time.monotonic() + (BY_HAND_S if self.by_hand else PACE_S)
             connection, wish = asked
-            if wish in (task, TAKE_BACK):
+            if wish == task:
                 self.asking = connection
-                if wish == TAKE_BACK:
-                    raise TryAgain(f"A rollback was asked for before the task {task}.")
                 return
             if wish in self.told:
                 _reply(connection, {**self.told[wish], "changed": False})
@@ -139,7 +137,7 @@ def _hold(wanted: Wanted, journal: Journal, failure: Failure, opened: int, *, by
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     said, code = os.fdopen(opened, "w", encoding="utf-8"), 1
     try:
-        with Interruption() as interruption, locked(wanted.rollout_dir), _listening(wanted) as listener:
+        with Interruption() as interruption, locked(wanted.rollout_dir, work=WINDOW), _listening(wanted) as listener:
             window.make_ready(wanted, journal)
             _let_go(wanted.rollout_dir / "holder.log")
             _leave_session()
@@ -165,6 +163,16 @@ def _through(wanted: Wanted, journal: Journal, failure: Failure, holder: Holder,
         holder.reply(failure(error))
         raise
     return 0
+
+
+@contextmanager
+def address(folder: Path) -> Iterator[str]:
+    """A short path to the socket in *folder*: a socket's path is limited to 108 bytes."""
+    descriptor = os.open(folder, os.O_PATH | os.O_DIRECTORY)
+    try:
+        yield f"/proc/self/fd/{descriptor}/{SOCKET}"
+    finally:
+        os.close(descriptor)
 
 
 @contextmanager

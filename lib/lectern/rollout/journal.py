@@ -3,9 +3,10 @@
 import fcntl
 import json
 import os
+import signal
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -19,6 +20,9 @@ State = Literal["untouched", "half", "finished", "rolledback"]
 Phase = Literal["begin", "done"]
 
 LOCK_TIMEOUT_S = 10.0
+TAKE_BACK_S = 300.0
+"""Seconds within which a window that was sent SIGTERM has ended its step and undone everything."""
+WINDOW = "window"
 _POLL_S = 0.05
 
 
@@ -195,24 +199,34 @@ def named(wanted: Wanted) -> Wanted:
 
 
 @contextmanager
-def locked(rollout_dir: Path, timeout_s: float = LOCK_TIMEOUT_S) -> Iterator[None]:
-    """Hold the lock of this host's rollout; raises TryAgain, in words, if another has it for *timeout_s*."""
+def locked(
+    rollout_dir: Path, timeout_s: float = LOCK_TIMEOUT_S, *, work: str = "", ends_window: bool = False
+) -> Iterator[bool]:
+    """Hold the lock of this host's rollout; raises TryAgain, in words, if another has it for *timeout_s*.
+
+    *work* WINDOW says that this process undoes everything on SIGTERM. With *ends_window*, such a process is sent that
+    signal and waited for; yields whether one was.
+    """
     durable.make_folder(rollout_dir)
     path = rollout_dir / "lock"
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    give_up_at = time.monotonic() + timeout_s
+    give_up_at, has_ended_one = time.monotonic() + timeout_s, False
     try:
         while not _taken(descriptor):
+            holder, _, its_work = os.pread(descriptor, 40, 0).decode(errors="replace").partition(" ")
+            if ends_window and not has_ended_one and its_work == WINDOW:
+                with suppress(ProcessLookupError):
+                    os.kill(int(holder), signal.SIGTERM)
+                give_up_at, has_ended_one = time.monotonic() + TAKE_BACK_S, True
             if time.monotonic() >= give_up_at:
-                holder = os.pread(descriptor, 40, 0).decode(errors="replace").strip() or "unknown"
                 raise TryAgain(
-                    f"{path}: another rollout is at work on this host (process {holder}). Wait until it is done "
-                    f"(ps -p {holder}), then run this again."
+                    f"{path}: another rollout is at work on this host (process {holder or 'unknown'}). Wait "
+                    f"until it is done (ps -p {holder}), then run this again."
                 )
             time.sleep(_POLL_S)
         os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, str(os.getpid()).encode(), 0)
-        yield
+        os.pwrite(descriptor, f"{os.getpid()} {work}".strip().encode(), 0)
+        yield has_ended_one
     finally:
         os.close(descriptor)
 

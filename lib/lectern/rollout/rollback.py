@@ -8,7 +8,7 @@ from functools import partial
 from itertools import dropwhile
 
 from lectern.errors import CallAPerson, LecternError, TryAgain
-from lectern.rollout import behind, holder_socket, on_air, playout, redis_keys, standing, withdrawal
+from lectern.rollout import behind, on_air, playout, redis_keys, standing, withdrawal
 from lectern.rollout.answer import Answer
 from lectern.rollout.backup import make, restore, store
 from lectern.rollout.host import supervisor, switch
@@ -39,10 +39,10 @@ def run(wanted: Wanted, *, check: bool = False) -> Answer:
     with ExitStack() as alone:
         if not check:
             alone.enter_context(Interruption())
-            told = holder_socket.take_back(wanted.rollout_dir)
-            alone.enter_context(locked(wanted.rollout_dir))
-            if told is not None and journal.state(wanted.id) == "rolledback":
-                return Answer(changed=True, said=[told], more={"state": "rolledback"})
+            has_ended = alone.enter_context(locked(wanted.rollout_dir, ends_window=True))
+            if has_ended and journal.state(wanted.id) == "rolledback":
+                said = f"{wanted.id} was under way; it has heard of this rollback, and has taken everything back."
+                return Answer(changed=True, said=[said], more={"state": "rolledback"})
         if not _is_due(wanted, journal, answer):
             return answer
         if journal.state(wanted.id) == "finished":

@@ -15,7 +15,7 @@ from lectern.rollout.backup import make
 from lectern.rollout.host import instance, supervisor
 from lectern.rollout.host.supervisor import States
 from lectern.rollout.interruption import Interruption
-from lectern.rollout.journal import Journal, locked, states_before
+from lectern.rollout.journal import WINDOW, Journal, locked, states_before
 from lectern.rollout.order import Step, order
 from lectern.rollout.wanted import Wanted
 
@@ -125,7 +125,7 @@ def run(wanted: Wanted) -> Answer:
     Raises Failed if it failed and the host is as before, CallAPerson if even the rollback failed, and Misuse, before
     any change, if it may not begin.
     """
-    with Interruption() as interruption, locked(wanted.rollout_dir):
+    with Interruption() as interruption, locked(wanted.rollout_dir, work=WINDOW):
         journal = Journal.of(wanted)
         window = Window(wanted, journal, interruption)
         if journal.state(wanted.id) == "finished":
