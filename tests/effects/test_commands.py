@@ -17,7 +17,8 @@ from typing import Any
 import pytest
 import typer
 
-from lectern import __version__
+from lectern import __version__, words
+from lectern.cli import drain
 from lectern.cli.app import COMMANDS, EXAMPLES, app
 from lectern.cli.booking import _read
 from lectern.commands import parse
@@ -382,6 +383,21 @@ def test_a_drain_that_does_not_wait_is_a_drain_and_its_help_says_so(tmp_path: Pa
     assert (done.returncode, json.loads(done.stdout)["drained"], is_drained) == (0, True, True)
     told = " ".join(lectern(tmp_path, "drain", "--help", COLUMNS="200").stdout.split())
     assert "0 drains and does not wait." in told
+
+
+def test_a_drain_names_each_class_once_and_says_the_day_of_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    laid.opened("streamer", tmp_path / "task_list.db").dispose()
+    end = time.time() + 2 * 86400
+    left = drain.Left(on_air=["c-1"], waiting=["c-2"], last_end=end, others=["streamer2"])
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(drain, "_left", lambda _: left)
+    with pytest.raises(typer.Exit):
+        drain.drain(within=0)
+    said = capsys.readouterr().out
+    assert (said.count("c-1"), said.count("c-2"), words.moment(end) in said) == (1, 1, True)
+    assert drain.END in said
 
 
 def test_a_demo_that_goes_on_says_what_to_look_at_and_how(tmp_path: Path) -> None:
