@@ -86,7 +86,8 @@ def of_redis(settings: Common) -> Iterator[Finding]:
     try:
         shared, refusal = asyncio.run(looked())
     except (LecternError, TimeoutError) as error:
-        said = f"{where}: {str(error) or 'no answer in time'}"
+        why = error.__cause__ or error.message if isinstance(error, LecternError) else "no answer in time"
+        said = f"{where}: {why}"
         yield Finding("redis", is_well=False, said=said, to_type=address.command(url, "ping"))
         return
     said = f"{where} answers, but takes no writes: {refusal}" if refusal else f"{where} answers"
