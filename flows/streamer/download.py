@@ -20,6 +20,7 @@ from flows.streamer.growing import Growing
 from flows.streamer.prepare import follow
 from flows.tell import tell
 from lectern import errors
+from lectern.decide import endings
 from lectern.effects import process
 from lectern.effects.files import disk, origin, store, wget
 from lectern.effects.files.origin import Allowed, RemoteFile
@@ -221,7 +222,7 @@ def _finish(part: Path, plain: Path, final: Path, look: Look) -> None:
 
 
 def arrived(stem: str, remote: RemoteFile, found: Probe) -> Decide[StreamerChanges]:
-    """How to note that a download is in its place: its classes become ready."""
+    """How to note that a download is in its place: its classes become ready, but for those that have ended."""
 
     def go(connection: Connection, changes: StreamerChanges) -> None:
         row = cache.by_stem(connection, [stem])[stem]
@@ -229,7 +230,10 @@ def arrived(stem: str, remote: RemoteFile, found: Probe) -> Decide[StreamerChang
             return  # a start, or a person who reconciled, has noted it before
         changes.arrived.append(Arrived(row, found.size_bytes, found.duration_s, remote.etag, remote.crc64, found.mtime))
         for one in airings.citing(connection, stem, {AiringState.WAITING}):
-            changes.report("prepared", changes.move(one, AiringState.READY), message="downloaded")
+            if one.end_time <= changes.now:
+                endings.close_late(changes, one)
+            else:
+                changes.report("prepared", changes.move(one, AiringState.READY), message="downloaded")
         changes.note("downloaded", detail=f"{found.size_bytes} bytes, {found.duration_s:.1f} s", stem=stem)
 
     return go

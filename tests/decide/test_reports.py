@@ -5,7 +5,8 @@ from dataclasses import replace
 from lectern.changes import Changes
 from lectern.decide import reports as decide
 from lectern.facts import AsRun, Order
-from lectern.messages import Report
+from lectern.messages import Release, Report
+from lectern.outgoing import OrderResult
 from lectern.settings import TeacherSettings
 from lectern.states import BookingState
 
@@ -37,6 +38,32 @@ def test_what_was_sent_before_a_cancel_is_kept_and_the_class_stays_cancelled() -
     changes = taken(replace(READY, state=BookingState.CANCELLED), result="fail", code=323)
     assert changes.sent == [("s1", "c-1", [PART])]
     assert changes.orders["c-1"].state is BookingState.CANCELLED
+
+
+PREPARED = {"cmd": "prepared", "as_run": None}
+ASKED = replace(READY, state=BookingState.PLACED, promised_at=None)
+
+
+def answers(changes: Changes) -> list[tuple[str, int]]:
+    return [(one.message.result, one.message.code) for one in changes.sends if isinstance(one.message, OrderResult)]
+
+
+def test_no_success_is_answered_after_the_end_of_a_class() -> None:
+    """Its streamer has it, and can air nothing of it any more."""
+    changes = taken(ASKED, **PREPARED)
+    assert (answers(changes), changes.orders["c-1"].state) == ([("fail", 410)], BookingState.REFUSED)
+    assert [one.message.class_id for one in changes.sends if isinstance(one.message, Release)] == ["c-1"]
+    assert answers(taken(replace(ASKED, end_time=1_701), **PREPARED)) == [("success", 0)]
+
+
+def test_a_class_whose_end_is_reported_first_is_closed_as_aired_and_answered_without_a_success() -> None:
+    changes = taken(ASKED)
+    assert (answers(changes), changes.orders["c-1"].state) == ([("fail", 410)], BookingState.AIRED)
+
+
+def test_a_promised_class_whose_file_comes_after_its_end_is_broken_and_goes_to_no_other_streamer() -> None:
+    changes = taken(replace(ASKED, promised_at=900), **PREPARED, result="fail", code=410, message="it ended before")
+    assert (answers(changes), changes.orders["c-1"].state) == ([], BookingState.BROKEN)
 
 
 def test_a_part_that_cannot_be_read_is_noted_and_the_class_is_closed() -> None:

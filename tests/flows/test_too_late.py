@@ -6,22 +6,26 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, update
 
+from flows import handling
 from flows.host import Host
-from flows.streamer import admission
+from flows.streamer import admission, download
 from flows.streamer.looks import Looked
 from lectern import errors
 from lectern.effects.files import store
 from lectern.effects.files.origin import RemoteFile
+from lectern.effects.media.probe import Probe
 from lectern.effects.rows.tables.engine import open_database, reading, transaction
-from lectern.effects.rows.tables.streamer import classes, files
+from lectern.effects.rows.tables.streamer import classes, files, tasks
 from lectern.messages import Prepare
 from lectern.settings import StreamerSettings
 from tests import rows, strategies
 from tests.faults import hosts
 
 URL = "http://origin.example/6666.flv"
+PROBE = Probe(640, 360, 10.0, 10, "h264", "aac", last_second_decodes=True)
+LATE = {"class_id": "c-late", "end_time": 1_764_013_500.0}
 LONG_S = 1000
 """Seconds until the class is over."""
 
@@ -88,3 +92,34 @@ def test_what_is_on_the_disk_already_is_not_downloaded_again(host: Host[Streamer
 def test_a_class_that_is_over_is_refused_as_ended(host: Host[StreamerSettings]) -> None:
     """Its message came late, perhaps because the streamer was down; its recording is not to blame."""
     assert admitted(host, 1, left_s=-1) == ("refused", errors.ENDED.number)
+
+
+def test_a_download_that_ends_after_a_class_refuses_it_and_makes_ready_those_that_are_still_to_be_aired(
+    host: Host[StreamerSettings],
+) -> None:
+    """Nothing of the first can be aired any more, so nobody is told that it is ready."""
+    now = hosts.now()
+    fields = {
+        **json.loads(strategies.booking("c").to_json()),
+        "cmd": "prepare",
+        "video_url": URL,
+        "start_time": now - 9,
+    }
+    both = [Prepare(**{**fields, "class_id": f"c-{end:g}", "end_time": now + end}).named({}) for end in (60, 600)]
+    remote = RemoteFile(URL, 10, None, None)
+    with transaction(host.engine) as connection:
+        rows.did(connection, host, partial(admission.decided, {both[0].stem: remote}, {}), *both)
+        connection.execute(update(tasks).where(tasks.c.class_id == "c-60").values(end_time=now - 1))
+        handling.change(connection, host, download.arrived(both[0].stem, remote, PROBE))
+        # Their rendition is here: a class that comes late is refused all the same.
+        rows.did(connection, host, partial(admission.decided, {}, {}), both[0].model_copy(update=LATE))
+        found = connection.execute(select(classes.c.class_id, classes.c.state, classes.c.code)).all()
+        bodies = connection.execute(select(host.journal.outbox.c.body)).scalars()
+        reports = [(one["class_id"], one["code"]) for one in map(json.loads, bodies) if one["cmd"] == "prepared"]
+    ended = errors.ENDED.number
+    assert {tuple(one) for one in found} == {
+        ("c-60", "refused", ended),
+        ("c-600", "ready", None),
+        ("c-late", "refused", ended),
+    }
+    assert sorted(reports) == [("c-60", ended), ("c-600", 0), ("c-late", ended)]

@@ -74,7 +74,9 @@ def wanted(
     found: list[Wanted] = []
     for one in new:
         there = coming.get(one.stem)
-        if one.stem in here:
+        if one.end_time <= changes.now:
+            changes.refuse(one, errors.ENDED, "it ended before its rendition was there")
+        elif one.stem in here:
             found.append(Wanted(one.class_id, one.stem))
         elif isinstance(there, Coming):
             refusal = _too_late(changes, one, there)
@@ -96,8 +98,6 @@ def _why_not(found: LecternError | None) -> tuple[ErrorCode, str]:
 def _too_late(changes: StreamerChanges, one: Prepare, coming: Coming) -> tuple[ErrorCode, str] | None:
     """Why a recording cannot arrive before its class is over, even if no other download comes first; None if it can."""
     now, settings = changes.now, changes.settings
-    if one.end_time <= now:
-        return errors.ENDED, "it ended before its rendition was there"
     takes_s = coming.left_bytes / settings.download_rate_bytes
     if now + takes_s < one.end_time:
         return None

@@ -84,8 +84,15 @@ def _is_from(order: Order, said: Report) -> bool:
 
 
 def _prepared(changes: Changes, order: Order, said: Report, facts: Facts) -> None:
-    if said.result == "success":
+    is_over = order.end_time <= changes.now
+    if said.result == "success" and is_over and order.promised_at is None:
+        changes.refuse(order, errors.ENDED, _late(order), alarm=True)
+        changes.release(order.streamer or "", order.class_id, order.placement)
+        cancel_second(changes, order)
+    elif said.result == "success":
         _ready(changes, order, said)
+    elif is_over and order.promised_at is not None:
+        _ended(changes, order, said)
     elif order.promised_at is not None or order.state is BookingState.READY:
         why = f"{said.streamer}: {said.code} {said.message}"
         place_again(changes, [order], facts.choice, why, refused=True)
@@ -95,10 +102,17 @@ def _prepared(changes: Changes, order: Order, said: Report, facts: Facts) -> Non
         cancel_second(changes, order)
 
 
+def _late(order: Order) -> str:
+    return f"{order.streamer} did not say in time that it is ready"
+
+
 def _ready(changes: Changes, order: Order, said: Report) -> Order:
     changes.row(order.class_id, "ready", where=said.streamer)
     what, promised_at = "prepared anew", order.promised_at
-    if promised_at is None:
+    if promised_at is None and order.end_time <= changes.now:
+        changes.answer(order, errors.ENDED.number, _late(order), order.deliveries)
+        what, promised_at = "answered with 410", changes.now
+    elif promised_at is None:
         changes.answer(order, 0, "prepared", order.deliveries)
         what, promised_at = "answered with success", changes.now
     changes.note(what, order, f"{said.streamer}: {said.message}".rstrip(": "))
