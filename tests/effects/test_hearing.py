@@ -1,6 +1,8 @@
 """What is heard of Redis: a subscription that is dead without an error is noticed, one bad stream spoils no other."""
 
 import asyncio
+import os
+import signal
 import socket
 import time
 from collections.abc import AsyncIterator
@@ -12,7 +14,6 @@ import redis
 
 from lectern.effects.redis import key_types, streams
 from lectern.effects.redis.bus import Bus
-from lectern.effects.redis.hearing import Deaf
 from lectern.effects.redis.streams import Entry, Streams
 from lectern.settings import TeacherSettings
 from tests.effects.redis_servers import url_of
@@ -48,19 +49,88 @@ async def first(messages: AsyncIterator[tuple[str, str] | None]) -> tuple[str, s
     raise AssertionError("the subscription ended")
 
 
-async def test_a_subscription_whose_connection_carries_nothing_any_more_is_deaf(client: redis.Redis) -> None:
-    async with through(client) as (bus, proxy):
-        async with bus.subscribed(["order"]) as messages, asyncio.timeout(20):
-            await subscription(messages)
-            client.publish("order", "one")
-            assert await first(messages) == ("order", "one")
-            proxy.swallow()
-            with pytest.raises(Deaf, match="own beat"):
-                await first(messages)
-        async with bus.subscribed(["order"]) as messages, asyncio.timeout(20):
-            await subscription(messages)
-            client.publish("order", "two")
-            assert await first(messages) == ("order", "two"), "it is subscribed anew, over a new connection"
+async def test_a_subscription_whose_connection_carries_nothing_any_more_is_made_anew(client: redis.Redis) -> None:
+    async with through(client) as (bus, proxy), bus.subscribed(["order"]) as messages, asyncio.timeout(20):
+        await subscription(messages)
+        client.publish("order", "one")
+        assert await first(messages) == ("order", "one")
+        proxy.swallow()
+        opened, heard_at = proxy.opened, bus.hearing.heard_at
+        async for one in messages:
+            assert one is None
+            if proxy.opened > opened and bus.hearing.heard_at != heard_at:
+                break
+        client.publish("order", "two")
+        assert await first(messages) == ("order", "two"), "over a new connection"
+
+
+async def heard_over_a_hang(client: redis.Redis, bus: Bus, length_s: float) -> list[str]:
+    """What is heard of all that is published while Redis is stopped for *length_s*, and until a while after that."""
+    heard: list[str] = []
+    sending: list[asyncio.Task[Any]] = []
+    port = client.connection_pool.connection_kwargs["port"]
+
+    def publish(text: str) -> None:
+        with redis.Redis(port=port, socket_timeout=120) as own:
+            own.publish("order", text)
+
+    async def listen() -> None:
+        async with bus.subscribed(["order"]) as messages:
+            async for one in messages:
+                if one is not None:
+                    heard.append(one[1])  # noqa: PERF401 (what was heard counts although it is cancelled)
+
+    async def say(text: str) -> None:
+        sending.append(asyncio.create_task(asyncio.to_thread(publish, text)))
+        await asyncio.sleep(length_s / 10)
+
+    listening = asyncio.create_task(listen())
+    info: Any = client.info("server")
+    await asyncio.sleep(1)
+    try:
+        await say("before")
+        os.kill(info["process_id"], signal.SIGSTOP)
+        for number in range(9):
+            await say(f"{number}")
+        await say("same")
+        sending.append(asyncio.create_task(asyncio.to_thread(publish, "same")))
+        await asyncio.sleep(0.2)
+    finally:
+        os.kill(info["process_id"], signal.SIGCONT)
+    await asyncio.gather(*sending)
+    for number in range(20):
+        await asyncio.to_thread(publish, f"after {number}")
+        await asyncio.sleep(bus.hearing.beat_s / 5)
+    await asyncio.sleep(1.5)
+    listening.cancel()
+    await asyncio.wait([listening])
+    return heard
+
+
+SENT = sorted(["before", *map(str, range(9)), "same", "same", *(f"after {number}" for number in range(20))])
+
+
+async def test_nothing_is_lost_of_a_redis_that_hung_and_nothing_is_heard_twice(client: redis.Redis) -> None:
+    """A hung Redis executes what was published meanwhile when it goes on: the old subscription is still there."""
+    bus = Bus.open(url_of(client))
+    bus.hearing.beat_s, bus.hearing.deaf_after_s = 0.3, 1.0
+    try:
+        assert sorted(await heard_over_a_hang(client, bus, 3.0)) == SENT
+    finally:
+        await bus.close()
+
+
+@pytest.mark.night
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("again", range(3))
+@pytest.mark.parametrize("length_s", [5, 10, 15, 20, 25, 30])
+async def test_nothing_is_lost_however_long_redis_hangs(client: redis.Redis, length_s: float, again: int) -> None:
+    """With the times of the product."""
+    bus = Bus.open(url_of(client))
+    try:
+        assert sorted(await heard_over_a_hang(client, bus, length_s)) == SENT
+    finally:
+        await bus.close()
 
 
 async def test_a_subscription_that_hears_is_left_alone_and_says_when_it_heard(client: redis.Redis) -> None:

@@ -70,10 +70,7 @@ class Bus:
     # -- messages ---------------------------------------------------------------------------------------------
 
     def subscribed(self, channels: Sequence[str]) -> AbstractAsyncContextManager[AsyncIterator[tuple[str, str] | None]]:
-        """Subscribe to *channels*; yields (channel, body), and None each second in which nothing came.
-
-        Raises Deaf if the connection is dead although it looks alive.
-        """
+        """Subscribe to *channels*; yields (channel, body), and None each second in which nothing came."""
         return self.hearing.subscribed(channels)
 
     def streams(self, names: Sequence[str], consumer: str, *, shared: bool = False) -> Streams:

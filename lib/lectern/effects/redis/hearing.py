@@ -6,9 +6,11 @@ import os
 import secrets
 import socket
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import cast
 
 import redis.asyncio as redis
 from redis.asyncio.client import PubSub
@@ -22,13 +24,19 @@ HANGS_S = 2.0
 """Seconds after which a poll for a message, which should take one second, is given up and begun again."""
 
 
-class Deaf(redis.ConnectionError):
-    """A subscription no longer receives its own messages."""
+BESIDE_S = 0.1
+"""Seconds for which a poll waits for a message while there are two subscriptions."""
+
+AT_ONCE = 1000
+"""Messages that are taken from one of two subscriptions before the other one has its turn."""
+
+Message = tuple[str, str]
+"""A channel, and what was published on it."""
 
 
 @dataclass
 class Hearing:
-    """A subscription that checks itself: it publishes to a channel of its own, and must receive that."""
+    """Subscriptions that check themselves: each publishes to a channel of its own, and must receive that."""
 
     client: "redis.Redis"
     beat_s: float = 5.0
@@ -38,33 +46,36 @@ class Hearing:
     _is_allowed: bool | None = None  # whether it may publish to itself; None if that is not known
 
     @asynccontextmanager
-    async def subscribed(self, channels: Sequence[str]) -> AsyncIterator[AsyncIterator[tuple[str, str] | None]]:
+    async def subscribed(self, channels: Sequence[str]) -> AsyncIterator[AsyncIterator[Message | None]]:
         """Subscribe to *channels*; yields (channel, body), and None each second in which nothing came.
 
-        Raises Deaf if its own beat is not heard for *deaf_after_s*: the connection is dead, although it looks alive.
+        If its own beat is not heard for *deaf_after_s*, it subscribes anew: the connection may be dead although it
+        looks alive. The old subscription stays until the new one is proved: a Redis that hung executes what was
+        published meanwhile when it goes on, and only the old one hears that.
         """
-        own = f"lectern:heard:{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
-        began = time.time()
-        pubsub = self.client.pubsub(ignore_subscribe_messages=True)
-        beating: asyncio.Task[None] | None = None
+        pair = _Pair(self, channels, await self.opened(channels))
         try:
-            if await self._may_use(own):
-                await pubsub.subscribe(*channels, own)
-                beating = asyncio.create_task(self._beat(own))
-            else:
-                await pubsub.subscribe(*channels)
-            self.heard_at = time.monotonic()
-            self.sent_since = began if beating is not None else None
-            yield self._messages(pubsub, own, is_beating=beating is not None)
+            yield pair.messages()
         except NoPermissionError:
             self._is_allowed = None
             raise
         finally:
-            if beating is not None:
-                beating.cancel()
-                await asyncio.wait([beating], timeout=1.0)
-            async with asyncio.timeout(5.0):
-                await pubsub.aclose()  # type: ignore[no-untyped-call]  # as the library declares it
+            await pair.close()
+
+    async def opened(self, channels: Sequence[str]) -> "_Subscription":
+        """A new subscription to *channels*."""
+        own = f"lectern:heard:{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
+        began = time.time()
+        pubsub = self.client.pubsub(ignore_subscribe_messages=True)
+        try:
+            is_beating = await self._may_use(own)
+            await pubsub.subscribe(*channels, *([own] if is_beating else []))
+        except BaseException:
+            await _closed(pubsub)
+            raise
+        self.heard_at = time.monotonic()
+        beating = asyncio.create_task(self._beat(own)) if is_beating else None
+        return _Subscription(pubsub, own, beating, sent_since=began if is_beating else None)
 
     async def _may_use(self, own: str) -> bool:
         if self._is_allowed is None:
@@ -86,33 +97,155 @@ class Hearing:
             heed_cancel()
             await asyncio.sleep(self.beat_s)
 
-    async def _messages(self, pubsub: PubSub, own: str, *, is_beating: bool) -> AsyncIterator[tuple[str, str] | None]:
-        quiet_s = 0.0
+
+@dataclass
+class _Subscription:
+    """One subscription, which publishes its beat on the channel *own* unless it may not (*beating* is None)."""
+
+    pubsub: PubSub
+    own: str
+    beating: "asyncio.Task[None] | None"
+    sent_since: float | None
+    quiet_s: float = 0.0
+    beats: int = 0
+    """Number of its own beats that it has heard."""
+
+    heard: Counter[Message] = field(default_factory=Counter)
+    """How often each message was heard while there were two subscriptions."""
+
+    async def next(self, within_s: float) -> Message | None:
+        """The next message; None if none came in time, or its own beat. Raises RedisError if the connection ends."""
+        began = time.monotonic()
+        try:
+            async with asyncio.timeout(HANGS_S):
+                found = await self.pubsub.get_message(timeout=within_s)
+        except TimeoutError:
+            found = None
+        heed_cancel()
+        if found is None or found["type"] != "message":
+            # Counted in seconds of listening: a process that stood still has not listened, so it is not deaf.
+            self.quiet_s += min(time.monotonic() - began, HANGS_S)
+            return None
+        self.quiet_s = 0.0
+        if found["channel"] != self.own:
+            return found["channel"], found["data"]
+        # A process that stood still reads messages late, but all of them were sent after its last beat.
+        self.sent_since = float(found["data"])
+        self.beats += 1
+        return None
+
+    def is_deaf(self, after_s: float) -> bool:
+        """Whether it has heard nothing for *after_s*, not even its own beat."""
+        return self.beating is not None and self.quiet_s >= after_s
+
+    async def close(self) -> None:
+        """End it."""
+        if self.beating is not None:
+            self.beating.cancel()
+            await asyncio.wait([self.beating], timeout=1.0)
+        await _closed(self.pubsub)
+
+
+async def _closed(pubsub: PubSub) -> None:
+    async with asyncio.timeout(5.0):
+        await pubsub.aclose()  # type: ignore[no-untyped-call]  # as the library declares it
+
+
+class _Pair:
+    """A subscription, and beside it the one that takes its place; what both hear is one message."""
+
+    def __init__(self, hearing: Hearing, channels: Sequence[str], first: _Subscription) -> None:
+        self._hearing, self._channels = hearing, channels
+        self._old, self._new = first, cast("_Subscription | None", None)
+        self._opening: asyncio.Task[_Subscription] | None = None
+        self._passed: Counter[Message] = Counter()  # the messages that were yielded while there were two
+        self._proved: tuple[float, int] | None = None  # when the new one was (monotonic); the old one's beats then
+
+    async def messages(self) -> AsyncIterator[Message | None]:
+        """The messages, and None each second in which nothing came."""
         while True:
-            began = time.monotonic()
-            try:
-                async with asyncio.timeout(HANGS_S):
-                    found = await pubsub.get_message(timeout=1.0)
-            except TimeoutError:
-                found = None
-            heed_cancel()
+            await self._renew()
+            is_alone = self._new is None and self._opening is None
+            for one in [self._old] if self._new is None else [self._old, self._new]:
+                found = await self._next(one, 1.0 if is_alone else BESIDE_S)
+                for _ in range(AT_ONCE):
+                    if found is None:
+                        break
+                    if self._new is None or self._is_first(one, found):
+                        self._hearing.sent_since = one.sent_since
+                        yield found
+                    found = await self._next(one, 0.0)
+            yield None
+
+    async def close(self) -> None:
+        """End all subscriptions."""
+        if self._opening is not None:
+            self._opening.cancel()
+            await asyncio.wait([self._opening], timeout=1.0)
+            if self._opening.done() and not self._opening.cancelled() and self._opening.exception() is None:
+                await self._opening.result().close()
+        for one in (self._old, self._new):
+            if one is not None:
+                await one.close()
+
+    async def _next(self, one: _Subscription, within_s: float) -> Message | None:
+        beats = one.beats
+        try:
+            found = await one.next(within_s)
+        except (RedisError, OSError):
+            if self._new is None:
+                raise
+            await (self._switch() if one is self._old else self._drop_new())
+            return None
+        if found is not None or one.beats > beats:
+            self._hearing.heard_at = time.monotonic()
+        if one.beats > beats:
+            self._hearing.sent_since = one.sent_since
+            counters.HEARD_AT.set_to_current_time()
+        return found
+
+    def _is_first(self, one: _Subscription, found: Message) -> bool:
+        """Whether the other subscription has not heard *found* before: the k-th hearings of both are one message."""
+        one.heard[found] += 1
+        if one.heard[found] <= self._passed[found]:
+            return False
+        self._passed[found] += 1
+        return True
+
+    async def _renew(self) -> None:
+        """Subscribe anew if the subscription is deaf, and end the old one when the new one hears all."""
+        if self._new is not None:
             now = time.monotonic()
-            if found is None or found["type"] != "message":
-                # Counted in seconds of listening: a process that stood still has not listened, so it is not deaf.
-                quiet_s += min(now - began, HANGS_S)
-                if is_beating and quiet_s >= self.deaf_after_s:
-                    counters.DEAF.inc()
-                    raise Deaf(f"the subscription has not heard its own beat for {self.deaf_after_s:g} s")
-                yield None
-                continue
-            quiet_s, self.heard_at = 0.0, now
-            if found["channel"] == own:
-                # A process that stood still reads messages late, but all of them were sent after its last beat.
-                self.sent_since = float(found["data"])
-                counters.HEARD_AT.set_to_current_time()
-                yield None
-            else:
-                yield found["channel"], found["data"]
+            if self._new.is_deaf(self._hearing.deaf_after_s):
+                await self._drop_new()
+            elif self._new.beats and self._proved is None:
+                self._proved = now, self._old.beats
+            elif self._proved and (
+                self._old.beats > self._proved[1] or now - self._proved[0] > 2 * self._hearing.beat_s
+            ):
+                await self._switch()  # the old one has read all that only it heard, or it hears nothing any more
+        elif self._opening is not None and self._opening.done():
+            opening, self._opening = self._opening, None
+            try:
+                self._new = opening.result()
+            except (RedisError, OSError) as error:
+                log.debug("redis: cannot be subscribed anew yet: %s", error)
+            self._old.heard, self._passed, self._proved = Counter(), Counter(), None
+        elif self._opening is None and self._old.is_deaf(self._hearing.deaf_after_s):
+            counters.DEAF.inc()
+            log.warning("redis: nothing is heard for %.0f s, not even our own beat: subscribed anew", self._old.quiet_s)
+            self._old.quiet_s = 0.0  # it is tried again after as long
+            self._opening = asyncio.create_task(self._hearing.opened(self._channels))
+
+    async def _switch(self) -> None:
+        assert self._new is not None
+        old, self._old, self._new = self._old, self._new, None
+        await old.close()
+
+    async def _drop_new(self) -> None:
+        assert self._new is not None
+        new, self._new = self._new, None
+        await new.close()
 
 
 def heed_cancel() -> None:
