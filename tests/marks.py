@@ -1,6 +1,7 @@
 """Which tests run when: the marks `live` and `night`, `--depth`, and one seed for all that is drawn."""
 
 import random
+import re
 import subprocess
 from collections import defaultdict
 from collections.abc import Sequence
@@ -53,6 +54,13 @@ def share(of_profile: float) -> int:
 def again(config: pytest.Config) -> str:
     """How to draw the same again."""
     return f"SEED={config.option.seed} draws the same examples and cases"
+
+
+def is_for_later(config: pytest.Config, file: Path) -> bool:
+    """Whether no test of a file is of this depth, so that each worker need not import it."""
+    if config.getoption("--depth") != "commit" or file.suffix != ".py" or TUTORIAL in file.parents:
+        return False
+    return re.search(r"^pytestmark = .*\bmark\.(live|night)\b", file.read_text(), flags=re.MULTILINE) is not None
 
 
 def select(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -110,15 +110,15 @@ DAY_S = 86_400.0
 NOW = 1_764_010_000.0
 
 
-def test_a_clock_that_is_set_back_by_a_day_keeps_no_message_waiting_for_a_day(teacher_engine: Engine) -> None:
+def test_a_clock_that_is_set_back_by_a_day_keeps_no_message_waiting_for_a_day(either_engine: Engine) -> None:
     """It was put off for seconds by the clock of before: a host may begin with a wrong one."""
     late = 10 * DAY_S
-    with transaction(teacher_engine) as connection:
+    with transaction(either_engine) as connection:
         inbox.keep(connection, journal, [Arrived("test", "order", "{}")], late)
         inbox.put_off(connection, journal, [1], late + 5)
 
     def claimed(now: float) -> list[int]:
-        with transaction(teacher_engine) as connection:
+        with transaction(either_engine) as connection:
             return [one.id for one in inbox.claim(connection, journal, ["order"], limit=9, lease_s=60, now=now)]
 
     assert claimed(late + 4) == []
@@ -127,17 +127,17 @@ def test_a_clock_that_is_set_back_by_a_day_keeps_no_message_waiting_for_a_day(te
     assert claimed(late - DAY_S + 60) == [1]
 
 
-def test_a_clock_that_is_set_back_by_a_day_keeps_nothing_unsent_for_a_day(teacher_engine: Engine) -> None:
+def test_a_clock_that_is_set_back_by_a_day_keeps_nothing_unsent_for_a_day(either_engine: Engine) -> None:
     """Not what Redis refused a moment before, nor what waits behind it in its stream."""
     late = 10 * DAY_S
     letters = [outgoing.dead_letter("dead_letter", "order", body, "odd") for body in ("1", "2")]
-    with transaction(teacher_engine) as connection:
+    with transaction(either_engine) as connection:
         outbox.put(connection, journal, letters, late)
         first, _ = outbox.unsent(connection, journal, limit=9, now=late)
         outbox.refused(connection, journal, [(first, Rest.ADD, "no")], late)
 
     def unsent(now: float) -> list[int]:
-        with transaction(teacher_engine) as connection:
+        with transaction(either_engine) as connection:
             return [one.id for one in outbox.unsent(connection, journal, limit=9, now=now)]
 
     assert unsent(late) == []
@@ -146,11 +146,11 @@ def test_a_clock_that_is_set_back_by_a_day_keeps_nothing_unsent_for_a_day(teache
 
 @pytest.mark.parametrize(("refusals", "pause_s"), [(1, 1), (2, 2), (3, 4), (6, 32), (7, 60), (40, 60)])
 def test_each_refusal_doubles_the_pause_of_a_message_up_to_a_minute(
-    teacher_engine: Engine, refusals: int, pause_s: float
+    either_engine: Engine, refusals: int, pause_s: float
 ) -> None:
     """And what waits behind it in its stream waits as long; a message of another stream does not."""
     letters = [outgoing.dead_letter(stream, "order", "odd", "odd") for stream in ("mine", "mine", "other")]
-    with transaction(teacher_engine) as connection:
+    with transaction(either_engine) as connection:
         outbox.put(connection, journal, letters, NOW)
         later = NOW
         for number in range(refusals):

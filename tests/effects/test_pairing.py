@@ -37,62 +37,62 @@ def rows(engine: Engine) -> list[str]:
         return list(connection.execute(select(journal.inbox.c.body).order_by(journal.inbox.c.id)).scalars())
 
 
-def test_what_two_hear_is_one_row(teacher_engine: Engine) -> None:
-    assert keep(teacher_engine, "a", said("order 1", "order 2")) == 2
-    assert keep(teacher_engine, "b", said("order 2", "order 1")) == 0
-    assert rows(teacher_engine) == ["order 1", "order 2"]
+def test_what_two_hear_is_one_row(either_engine: Engine) -> None:
+    assert keep(either_engine, "a", said("order 1", "order 2")) == 2
+    assert keep(either_engine, "b", said("order 2", "order 1")) == 0
+    assert rows(either_engine) == ["order 1", "order 2"]
 
 
-def test_what_the_platform_sends_twice_is_two_rows_however_many_hear_it(teacher_engine: Engine) -> None:
+def test_what_the_platform_sends_twice_is_two_rows_however_many_hear_it(either_engine: Engine) -> None:
     for me in ("a", "b", "c"):
-        keep(teacher_engine, me, said("order 1", "order 1"))
-    assert rows(teacher_engine) == ["order 1", "order 1"]
+        keep(either_engine, me, said("order 1", "order 1"))
+    assert rows(either_engine) == ["order 1", "order 1"]
 
 
-def test_a_teacher_that_was_cut_off_from_the_database_pairs_what_it_heard_meanwhile(teacher_engine: Engine) -> None:
+def test_a_teacher_that_was_cut_off_from_the_database_pairs_what_it_heard_meanwhile(either_engine: Engine) -> None:
     """It writes a minute later what it heard at the same time as the others."""
-    keep(teacher_engine, "a", said("order 1"))
-    assert keep(teacher_engine, "b", said("order 1"), now=NOW + 60) == 0
+    keep(either_engine, "a", said("order 1"))
+    assert keep(either_engine, "b", said("order 1"), now=NOW + 60) == 0
 
 
-def test_what_comes_again_later_was_sent_again(teacher_engine: Engine) -> None:
-    keep(teacher_engine, "a", said("order 1"))
-    assert keep(teacher_engine, "b", said("order 1", at=NOW + 31), now=NOW + 31) == 1
+def test_what_comes_again_later_was_sent_again(either_engine: Engine) -> None:
+    keep(either_engine, "a", said("order 1"))
+    assert keep(either_engine, "b", said("order 1", at=NOW + 31), now=NOW + 31) == 1
 
 
-def test_who_stood_still_pairs_what_was_sent_meanwhile_however_late_it_reads_it(teacher_engine: Engine) -> None:
+def test_who_stood_still_pairs_what_was_sent_meanwhile_however_late_it_reads_it(either_engine: Engine) -> None:
     """The others have answered it long ago: a second row would be a second answer."""
-    keep(teacher_engine, "a", said("order 1"))
-    keep(teacher_engine, "a", said("order 2", at=NOW + 500))
+    keep(either_engine, "a", said("order 1"))
+    keep(either_engine, "a", said("order 2", at=NOW + 500))
     late = NOW + 600
-    assert keep(teacher_engine, "b", said("order 1", "order 2", at=late, since=NOW - 5), now=late) == 0
-    assert keep(teacher_engine, "b", said("order 2", at=late + 1, since=late), now=late + 1) == 1
+    assert keep(either_engine, "b", said("order 1", "order 2", at=late, since=NOW - 5), now=late) == 0
+    assert keep(either_engine, "b", said("order 2", at=late + 1, since=late), now=late + 1) == 1
 
 
-def test_one_name_is_no_part_of_another(teacher_engine: Engine) -> None:
+def test_one_name_is_no_part_of_another(either_engine: Engine) -> None:
     """A name may hold what is a wildcard to SQL."""
-    keep(teacher_engine, "t_1", said("order 1"))
-    assert keep(teacher_engine, "tx1", said("order 1")) == 0
-    assert keep(teacher_engine, "t_1", said("order 1")) == 1
+    keep(either_engine, "t_1", said("order 1"))
+    assert keep(either_engine, "tx1", said("order 1")) == 0
+    assert keep(either_engine, "t_1", said("order 1")) == 1
 
 
-def test_a_batch_is_added_once_though_nobody_heard_of_its_commit(teacher_engine: Engine) -> None:
+def test_a_batch_is_added_once_though_nobody_heard_of_its_commit(either_engine: Engine) -> None:
     """The database was cut off while it committed: the batch is tried again, and is no second hearing."""
-    keep(teacher_engine, "b", said("order 1"))
+    keep(either_engine, "b", said("order 1"))
     for _ in range(2):
-        with transaction(teacher_engine) as connection:
+        with transaction(either_engine) as connection:
             pairing.keep(connection, said("order 1", "order 2", at=NOW + 1), "a", NOW + 60, "first")
-    assert rows(teacher_engine) == ["order 1", "order 2"]
-    with transaction(teacher_engine) as connection:
+    assert rows(either_engine) == ["order 1", "order 2"]
+    with transaction(either_engine) as connection:
         pairing.keep(connection, said("order 1", "order 2", at=NOW + 1), "a", NOW + 60, "second")
-    assert rows(teacher_engine) == ["order 1", "order 2"] * 2
+    assert rows(either_engine) == ["order 1", "order 2"] * 2
 
 
-def test_an_entry_of_a_stream_that_is_read_again_is_one_row(teacher_engine: Engine) -> None:
+def test_an_entry_of_a_stream_that_is_read_again_is_one_row(either_engine: Engine) -> None:
     """Its first reader was stopped between its commit and its acknowledgement."""
-    assert keep(teacher_engine, "a", [read("1-0", "order 1"), read("2-0", "order 1")]) == 2
-    assert keep(teacher_engine, "b", [read("1-0", "order 1"), read("2-0", "order 1"), read("3-0", "order 1")]) == 1
-    assert len(rows(teacher_engine)) == 3
+    assert keep(either_engine, "a", [read("1-0", "order 1"), read("2-0", "order 1")]) == 2
+    assert keep(either_engine, "b", [read("1-0", "order 1"), read("2-0", "order 1"), read("3-0", "order 1")]) == 1
+    assert len(rows(either_engine)) == 3
 
 
 @settings(max_examples=share(0.2), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -100,23 +100,23 @@ def test_an_entry_of_a_stream_that_is_read_again_is_one_row(teacher_engine: Engi
     st.lists(st.lists(st.sampled_from(BODIES), max_size=6), min_size=1, max_size=4), st.randoms(use_true_random=False)
 )
 def test_there_are_as_many_rows_of_a_message_as_the_best_ear_heard(
-    teacher_engine: Engine, heard: list[list[str]], chance: random.Random
+    either_engine: Engine, heard: list[list[str]], chance: random.Random
 ) -> None:
     """Whatever each of the teachers hears and misses, and in whatever order they write it down."""
-    with transaction(teacher_engine) as connection:
+    with transaction(either_engine) as connection:
         connection.execute(delete(journal.inbox))
     waiting = {f"teacher{number}": list(bodies) for number, bodies in enumerate(heard)}
     while any(waiting.values()):
         me = chance.choice([name for name, bodies in waiting.items() if bodies])
         number = chance.randint(1, len(waiting[me]))
-        keep(teacher_engine, me, said(*waiting[me][:number]))
+        keep(either_engine, me, said(*waiting[me][:number]))
         del waiting[me][:number]
     best = {body: max(bodies.count(body) for bodies in heard) for body in BODIES}
-    assert Counter(rows(teacher_engine)) == Counter(best)
+    assert Counter(rows(either_engine)) == Counter(best)
 
 
 @pytest.mark.parametrize("number", [5000])
-def test_a_whole_batch_pairs(teacher_engine: Engine, number: int) -> None:
+def test_a_whole_batch_pairs(either_engine: Engine, number: int) -> None:
     bodies = [f"order {one}" for one in range(number)]
-    assert keep(teacher_engine, "a", said(*bodies)) == number
-    assert keep(teacher_engine, "b", said(*reversed(bodies))) == 0
+    assert keep(either_engine, "a", said(*bodies)) == number
+    assert keep(either_engine, "b", said(*reversed(bodies))) == 0

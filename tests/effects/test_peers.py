@@ -25,40 +25,40 @@ def claimed(engine: Engine, me: str, now: float = NOW) -> list[int]:
         return [one.id for one in outbox.claim(connection, journal, me, limit=100, now=now)]
 
 
-def test_what_one_sends_no_other_sends_nor_anything_behind_it(teacher_engine: Engine) -> None:
+def test_what_one_sends_no_other_sends_nor_anything_behind_it(either_engine: Engine) -> None:
     """Two that sent to one channel at the same time could tell of a class in the wrong order."""
-    answers(teacher_engine, "c-1", "c-2")
-    assert claimed(teacher_engine, "a") == [1, 2]
-    answers(teacher_engine, "c-3")
-    answers(teacher_engine, "c-4", target="alarm")
-    assert claimed(teacher_engine, "b") == [4]
-    with transaction(teacher_engine) as connection:
+    answers(either_engine, "c-1", "c-2")
+    assert claimed(either_engine, "a") == [1, 2]
+    answers(either_engine, "c-3")
+    answers(either_engine, "c-4", target="alarm")
+    assert claimed(either_engine, "b") == [4]
+    with transaction(either_engine) as connection:
         outbox.sent(connection, journal, [1, 2, 4], NOW)
-    assert claimed(teacher_engine, "b") == [3]
+    assert claimed(either_engine, "b") == [3]
 
 
-def test_what_was_not_sent_in_its_time_is_sent_by_another(teacher_engine: Engine) -> None:
-    answers(teacher_engine, "c-1")
-    assert claimed(teacher_engine, "a") == [1]
-    assert claimed(teacher_engine, "b", NOW + outbox.SENDING_S - 1) == []
-    assert claimed(teacher_engine, "b", NOW + outbox.SENDING_S) == [1]
+def test_what_was_not_sent_in_its_time_is_sent_by_another(either_engine: Engine) -> None:
+    answers(either_engine, "c-1")
+    assert claimed(either_engine, "a") == [1]
+    assert claimed(either_engine, "b", NOW + outbox.SENDING_S - 1) == []
+    assert claimed(either_engine, "b", NOW + outbox.SENDING_S) == [1]
 
 
-def test_what_could_not_be_sent_is_anybodys_at_once(teacher_engine: Engine) -> None:
-    answers(teacher_engine, "c-1")
-    assert claimed(teacher_engine, "a") == [1]
-    with transaction(teacher_engine) as connection:
+def test_what_could_not_be_sent_is_anybodys_at_once(either_engine: Engine) -> None:
+    answers(either_engine, "c-1")
+    assert claimed(either_engine, "a") == [1]
+    with transaction(either_engine) as connection:
         outbox.unclaim(connection, journal, "a", [1])
-    assert claimed(teacher_engine, "b") == [1]
-    with transaction(teacher_engine) as connection:
+    assert claimed(either_engine, "b") == [1]
+    with transaction(either_engine) as connection:
         outbox.unclaim(connection, journal, "a", [1])
-    assert claimed(teacher_engine, "c") == [], "it is b's, which sends it just now"
+    assert claimed(either_engine, "c") == [], "it is b's, which sends it just now"
 
 
-def test_what_a_dead_one_had_claimed_is_anybodys_and_what_the_living_have_is_not(teacher_engine: Engine) -> None:
-    answers(teacher_engine, "c-1")
-    claimed(teacher_engine, "a")
-    with transaction(teacher_engine) as connection:
+def test_what_a_dead_one_had_claimed_is_anybodys_and_what_the_living_have_is_not(either_engine: Engine) -> None:
+    answers(either_engine, "c-1")
+    claimed(either_engine, "a")
+    with transaction(either_engine) as connection:
         inbox.keep(connection, journal, [Arrived("stream:order", "order", "{}") for _ in range(3)], NOW)
         for me, limit in (("a", 1), ("b", 1)):
             inbox.claim(connection, journal, ["order"], limit=limit, lease_s=60, now=NOW, owner=me)
@@ -69,13 +69,13 @@ def test_what_a_dead_one_had_claimed_is_anybodys_and_what_the_living_have_is_not
         free = inbox.claim(connection, journal, ["order"], limit=9, lease_s=60, now=NOW, owner="b")
         assert [one.id for one in free] == [1, 3]
         assert peers.take(connection, SWEEPING, "b", 60, NOW)
-    assert claimed(teacher_engine, "b") == [1]
+    assert claimed(either_engine, "b") == [1]
 
 
-def test_what_a_dead_one_was_to_ask_the_oss_for_another_asks_for_at_once(teacher_engine: Engine) -> None:
+def test_what_a_dead_one_was_to_ask_the_oss_for_another_asks_for_at_once(either_engine: Engine) -> None:
     """Once: whoever only stood still finds that it is no longer its own."""
     keys = [(1, Resolution.P720), (2, Resolution.P720), (3, Resolution.P720)]
-    with transaction(teacher_engine) as connection:
+    with transaction(either_engine) as connection:
         url = "http://origin.example/1.flv"
         renditions.begin(connection, [Attempt(*key, 1, 1, NOW, Backend.OSS, NOW + 120, url) for key in keys], NOW)
         for key, name in zip(keys, ("a", "a_b", "b"), strict=True):
@@ -87,8 +87,8 @@ def test_what_a_dead_one_was_to_ask_the_oss_for_another_asks_for_at_once(teacher
         assert not oss_requests.may_ask(connection, keys[0], 1, oss_requests.owned_by("a", "run"), NOW + 60)
 
 
-def test_a_duty_is_one_teachers_until_it_is_over(teacher_engine: Engine) -> None:
-    with transaction(teacher_engine) as connection:
+def test_a_duty_is_one_teachers_until_it_is_over(either_engine: Engine) -> None:
+    with transaction(either_engine) as connection:
         assert peers.take(connection, SWEEPING, "a", 60, NOW)
         assert peers.take(connection, SWEEPING, "a", 60, NOW + 1)
         assert not peers.take(connection, SWEEPING, "b", 60, NOW + 60)
@@ -97,8 +97,8 @@ def test_a_duty_is_one_teachers_until_it_is_over(teacher_engine: Engine) -> None
         assert not peers.take(connection, SWEEPING, "a", 60, NOW + 62)
 
 
-def test_each_knows_the_others_until_they_are_long_gone(teacher_engine: Engine) -> None:
-    with transaction(teacher_engine) as connection:
+def test_each_knows_the_others_until_they_are_long_gone(either_engine: Engine) -> None:
+    with transaction(either_engine) as connection:
         peers.note(connection, "a", NOW)
         assert peers.noted(connection, "a") == {}
         peers.note(connection, "b", NOW + 1)

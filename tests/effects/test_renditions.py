@@ -20,9 +20,9 @@ ORIGINAL = "http://origin/6666.flv"
 
 
 @pytest.fixture
-def rows(teacher_engine: Engine) -> Iterator[Connection]:
+def rows(either_engine: Engine) -> Iterator[Connection]:
     """Three renditions of a record are wanted of our own servers, the last one from a larger source."""
-    with transaction(teacher_engine) as connection:
+    with transaction(either_engine) as connection:
         sources = {P240: ORIGINAL, P480: ORIGINAL, P720: "http://origin/6666_1080P.flv"}
         attempts = [Attempt(RECORD, one, 1, 1, NOW, Backend.ECS, NOW + 3600, url) for one, url in sources.items()]
         renditions.begin(connection, attempts, NOW)

@@ -52,9 +52,9 @@ def sent(body: str, at: float | None) -> dict[str, object]:
     return {"target": "order_result", "kind": "channel", "body": body, "created_at": WEEK_AGO - DAY, "sent_at": at}
 
 
-def test_a_teacher_forgets_what_is_done_with_and_nothing_else(teacher_engine: Engine) -> None:
+def test_a_teacher_forgets_what_is_done_with_and_nothing_else(either_engine: Engine) -> None:
     add(
-        teacher_engine,
+        either_engine,
         orders,
         order("aired", "aired", QUARTER_AGO - 1),
         order("refused", "refused", QUARTER_AGO - 1),
@@ -63,65 +63,65 @@ def test_a_teacher_forgets_what_is_done_with_and_nothing_else(teacher_engine: En
         order("younger", "aired", QUARTER_AGO + 1),
     )
     old, young = WEEK_AGO - 1, WEEK_AGO + 1
-    add(teacher_engine, journal.inbox, *(message(one, one, old) for one in ("done", "dead", "new")))
-    add(teacher_engine, journal.inbox, message("younger", "done", young))
-    add(teacher_engine, journal.outbox, sent("sent", old), sent("unsent", None), sent("sent lately", young))
-    add(teacher_engine, journal.events, *({"at": MONTH_AGO + by, "what": str(by), "host": "t"} for by in (-1, 1)))
+    add(either_engine, journal.inbox, *(message(one, one, old) for one in ("done", "dead", "new")))
+    add(either_engine, journal.inbox, message("younger", "done", young))
+    add(either_engine, journal.outbox, sent("sent", old), sent("unsent", None), sent("sent lately", young))
+    add(either_engine, journal.events, *({"at": MONTH_AGO + by, "what": str(by), "host": "t"} for by in (-1, 1)))
     add(
-        teacher_engine,
+        either_engine,
         moves,
         *({"class_id": "c", "streamer": "s", "placement": 1, "moved_at": at} for at in (old, young)),
     )
     sent_part = {"streamer": "s", "url": 0, "session": 1, "source": "recording", "position_s": 0, "sent_s": 9}
     parts = [{**sent_part, "class_id": str(at), "begins": at - 9, "ends": at} for at in (YEAR_AGO - 1, YEAR_AGO + 1)]
-    add(teacher_engine, as_runs, *parts)
-    forget(teacher_engine, retention.of_teacher(BEFORE))
-    assert left(teacher_engine, as_runs, "ends") == [YEAR_AGO + 1]
-    assert left(teacher_engine, orders, "class_id") == ["waits for ever", "younger"]
-    assert left(teacher_engine, journal.inbox, "body") == ["new", "younger"]
-    assert left(teacher_engine, journal.outbox, "body") == ["sent lately", "unsent"]
-    assert left(teacher_engine, journal.events, "what") == ["1"]
-    assert left(teacher_engine, moves, "moved_at") == [young]
+    add(either_engine, as_runs, *parts)
+    forget(either_engine, retention.of_teacher(BEFORE))
+    assert left(either_engine, as_runs, "ends") == [YEAR_AGO + 1]
+    assert left(either_engine, orders, "class_id") == ["waits for ever", "younger"]
+    assert left(either_engine, journal.inbox, "body") == ["new", "younger"]
+    assert left(either_engine, journal.outbox, "body") == ["sent lately", "unsent"]
+    assert left(either_engine, journal.events, "what") == ["1"]
+    assert left(either_engine, moves, "moved_at") == [young]
 
 
 def test_it_is_done_in_slices_and_only_the_oldest_rows_are_looked_at(
-    teacher_engine: Engine, monkeypatch: pytest.MonkeyPatch
+    either_engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A transaction of many thousand rows would hold up the bookings; a look at all of them the disk."""
     monkeypatch.setattr(retention, "SLICE", 10)
     monkeypatch.setattr(retention, "OLDEST", 30)
-    add(teacher_engine, journal.inbox, *(message(str(one), "done", WEEK_AGO - 1) for one in range(25)))
-    add(teacher_engine, journal.inbox, *(message("young", "done", NOW) for _ in range(40)))
-    add(teacher_engine, journal.inbox, message("out of its order", "done", WEEK_AGO - 1))
+    add(either_engine, journal.inbox, *(message(str(one), "done", WEEK_AGO - 1) for one in range(25)))
+    add(either_engine, journal.inbox, *(message("young", "done", NOW) for _ in range(40)))
+    add(either_engine, journal.inbox, message("out of its order", "done", WEEK_AGO - 1))
     rules = [one for one in retention.of_teacher(BEFORE) if one.table is journal.inbox]
-    assert forget(teacher_engine, rules) == [10, 10, 5]
-    assert left(teacher_engine, journal.inbox, "body") == ["out of its order", *["young"] * 40]
+    assert forget(either_engine, rules) == [10, 10, 5]
+    assert left(either_engine, journal.inbox, "body") == ["out of its order", *["young"] * 40]
 
 
 @pytest.mark.parametrize("kind", ["inbox", "outbox", "order_list"])
 def test_rows_that_must_stay_hide_no_newer_ones_however_many_they_are(
-    teacher_engine: Engine, monkeypatch: pytest.MonkeyPatch, kind: str
+    either_engine: Engine, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     """Messages that Redis refuses for weeks, say: the oldest rows are theirs, and all that is done lies behind them."""
     monkeypatch.setattr(retention, "OLDEST", 30)
     old = WEEK_AGO - 1
-    add(teacher_engine, journal.inbox, *(message("stays", "new", old) for _ in range(30)), message("d", "done", old))
-    add(teacher_engine, journal.outbox, *(sent("stays", None) for _ in range(30)), sent("sent", old))
+    add(either_engine, journal.inbox, *(message("stays", "new", old) for _ in range(30)), message("d", "done", old))
+    add(either_engine, journal.outbox, *(sent("stays", None) for _ in range(30)), sent("sent", old))
     orders_ = [order(f"stays {one}", "waiting", QUARTER_AGO - 9) for one in range(30)]
-    add(teacher_engine, orders, *orders_, order("over", "aired", QUARTER_AGO - 1))
+    add(either_engine, orders, *orders_, order("over", "aired", QUARTER_AGO - 1))
     rules = [one for one in retention.of_teacher(BEFORE) if one.table.name.startswith(kind)]
-    assert forget(teacher_engine, rules) == [1]
+    assert forget(either_engine, rules) == [1]
 
 
-def test_what_is_needed_again_meanwhile_stays(teacher_engine: Engine) -> None:
-    add(teacher_engine, orders, order("c-1", "aired", QUARTER_AGO - 1))
+def test_what_is_needed_again_meanwhile_stays(either_engine: Engine) -> None:
+    add(either_engine, orders, order("c-1", "aired", QUARTER_AGO - 1))
     (rule,) = [one for one in retention.of_teacher(BEFORE) if one.table is orders]
-    with reading(teacher_engine) as connection:
+    with reading(either_engine) as connection:
         keys = retention.outdated(connection, rule)
-    with transaction(teacher_engine) as connection:
+    with transaction(either_engine) as connection:
         connection.execute(orders.update().values(state="placed"))
         assert retention.forget(connection, rule, keys) == 0
-    assert left(teacher_engine, orders, "class_id") == ["c-1"]
+    assert left(either_engine, orders, "class_id") == ["c-1"]
 
 
 def test_a_streamer_forgets_released_classes_with_their_row_of_the_old_table(streamer_engine: Engine) -> None:
@@ -152,18 +152,18 @@ def test_a_streamer_forgets_why_recordings_could_not_be_fetched_but_not_those_th
     assert left(streamer_engine, at_streamer.files, "id") == ["on its way", "the old program's", "whole", "young"]
 
 
-def test_after_its_retention_a_host_is_as_large_as_it_stays(teacher_engine: Engine) -> None:
+def test_after_its_retention_a_host_is_as_large_as_it_stays(either_engine: Engine) -> None:
     """Two hundred days, each of twenty classes: from the hundredth on, every table has the same number of rows."""
     sizes = []
     for day in range(200):
         now = NOW + day * DAY
         classes = [f"d{day}-{one}" for one in range(20)]
-        add(teacher_engine, orders, *(order(one, "aired", now) for one in classes))
-        add(teacher_engine, journal.inbox, *(message(one, "done", now) for one in classes))
-        add(teacher_engine, journal.outbox, *(sent(one, now) for one in classes))
-        add(teacher_engine, journal.events, *({"at": now, "what": "aired", "host": "t"} for _ in classes))
-        forget(teacher_engine, retention.of_teacher(Before(*(now - days * DAY for days in (7, 30, 90, 400)))))
-        with reading(teacher_engine) as connection:
+        add(either_engine, orders, *(order(one, "aired", now) for one in classes))
+        add(either_engine, journal.inbox, *(message(one, "done", now) for one in classes))
+        add(either_engine, journal.outbox, *(sent(one, now) for one in classes))
+        add(either_engine, journal.events, *({"at": now, "what": "aired", "host": "t"} for _ in classes))
+        forget(either_engine, retention.of_teacher(Before(*(now - days * DAY for days in (7, 30, 90, 400)))))
+        with reading(either_engine) as connection:
             tables = (orders, journal.inbox, journal.outbox, journal.events)
             sizes.append([connection.execute(select(func.count()).select_from(one)).scalar_one() for one in tables])
     assert {tuple(one) for one in sizes[100:]} == {(91 * 20, 8 * 20, 8 * 20, 31 * 20)}

@@ -40,19 +40,31 @@ def postgresql() -> Iterator[Databases]:
         yield Databases(url)
 
 
+def _url(kind: str, request: pytest.FixtureRequest, folder: Path) -> str:
+    if kind == "sqlite":
+        return f"sqlite:///{laid.database('teacher', folder / 'teacher.db')}"
+    found: Databases = request.getfixturevalue("postgresql")
+    return found.laid()
+
+
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.night)])
 def teacher_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """A database of a teacher with its tables: whatever is claimed of its rows holds on both kinds."""
-    if request.param == "sqlite":
-        return f"sqlite:///{laid.database('teacher', tmp_path / 'teacher.db')}"
-    found: Databases = request.getfixturevalue("postgresql")
-    return found.laid()
+    return _url(request.param, request, tmp_path)
 
 
 @pytest.fixture
 def teacher_engine(teacher_url: str) -> Iterator[Engine]:
     """The same, opened."""
     engine = open_database(teacher_url)
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.live)])
+def either_engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Engine]:
+    """A teacher's database for claims whose SQL differs: lists as one parameter, locks, numbers, who claims a row."""
+    engine = open_database(_url(request.param, request, tmp_path))
     yield engine
     engine.dispose()
 
