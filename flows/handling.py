@@ -123,7 +123,11 @@ def came(kept: Kept, kinds: tuple[type[M], ...]) -> Came[M]:
     """The message *kept*, parsed, or the error that parsing it raised."""
     try:
         return Came(kept, parse(kept.body, kinds, kept.command))
-    except Exception as error:  # noqa: BLE001 (raised, or buried, when it is this message's turn)
+    except Malformed as error:
+        # Its words are all that is needed. Its frames hold the batch, which holds it: garbage that stays for long.
+        error.__cause__ = error.__context__ = None
+        return Came(kept, error.with_traceback(None))
+    except Exception as error:  # noqa: BLE001 (raised when it is this message's turn)
         return Came(kept, error)
 
 
