@@ -1,6 +1,5 @@
 """Ends classes: takes the citation back, and reports once to the teacher how much of the class was aired."""
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,7 +9,8 @@ from flows.handling import Decide, changed
 from flows.host import Streamer
 from flows.tell import tell
 from lectern.decide import endings as decide
-from lectern.effects.rows import airings, cache
+from lectern.decide.broadcast import STORY
+from lectern.effects.rows import airings, sent
 from lectern.states import AiringState
 from lectern.streamer_changes import StreamerChanges
 
@@ -40,9 +40,7 @@ def as_told(class_id: str, told: Mapping[str, Any]) -> Decide[StreamerChanges]:
 
     def go(connection: Connection, changes: StreamerChanges) -> None:
         one = airings.by_id(connection, [class_id]).get(class_id)
-        row = cache.by_stem(connection, [one.stem]).get(one.stem) if one is not None else None
-        duration_s = row.duration_s if row is not None and row.duration_s is not None else math.inf
-        decide.ended(changes, class_id, one, duration_s, told)
+        decide.ended(changes, class_id, one, sent.story(connection, class_id, STORY), told)
 
     return go
 

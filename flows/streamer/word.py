@@ -11,6 +11,7 @@ from flows.host import Streamer
 from flows.playout import NotTaken
 from lectern.decide import day
 from lectern.decide import sending as decide
+from lectern.decide.broadcast import STORY
 from lectern.effects.rows import airings, cache, dead_air, incidents, sent
 from lectern.effects.rows.tables.streamer import journal
 from lectern.errors import TryAgain
@@ -51,7 +52,12 @@ async def _sent(host: Streamer, rows: Mapping[str, Sending]) -> Mapping[str, Sen
         answer = await host.playout.ask("status")
     except (TryAgain, NotTaken) as error:
         return {class_id: decide.without_playout(error.message) for class_id in rows}
-    told = {one["class_id"]: decide.of_playout(one) for one in answer["classes"] if one["class_id"] in rows}
+    now = time.time()
+    told = {one["class_id"]: decide.of_playout(one, now) for one in answer["classes"] if one["class_id"] in rows}
+    for one in answer["classes"]:
+        if one["class_id"] in told and told[one["class_id"]].gaps:
+            events = await host.look(sent.story, one["class_id"], STORY)
+            told[one["class_id"]] = decide.of_playout(one, now, events)
     found: dict[str, Sending] = {}
     for class_id, known in rows.items():
         if class_id in told:
@@ -59,7 +65,7 @@ async def _sent(host: Streamer, rows: Mapping[str, Sending]) -> Mapping[str, Sen
         elif class_id in host.playout.children:
             found[class_id] = known  # an ffmpeg of this process airs it
         else:  # the last report in its rows may be long outdated
-            found[class_id] = decide.without_playout("the playout does not know it")
+            found[class_id] = decide.NOT_IN_PLAYOUT
     return found
 
 

@@ -16,7 +16,8 @@ from lectern.decide import reports as decide
 from lectern.decide import roll
 from lectern.decide.backups import twin_id
 from lectern.decide.verdicts import Choice
-from lectern.effects.rows import bookings, cancels, inbox, leases, revisions
+from lectern.effects.rows import as_run, bookings, cancels, events, inbox, leases, revisions
+from lectern.effects.rows.tables import teacher as teacher_tables
 from lectern.errors import TryAgain
 from lectern.messages import Report
 
@@ -49,6 +50,9 @@ def decided(alive: Sequence[str], connection: Connection, changes: Changes, repo
         before = leases.moved_from(connection, list(no))
         back = roll.back(changes, before, leases.holders(connection) if before else {}, no)
         choice = Choice(loads, no, back)
-        facts = decide.Facts(choice, cancels.unconfirmed(connection, ids))
+        over = [said.class_id for said in reports if said.cmd == "ended"]
+        parts = as_run.of_classes(connection, over)
+        moved = events.named(connection, teacher_tables.journal, "moved", list(parts))
+        facts = decide.Facts(choice, cancels.unconfirmed(connection, ids), parts, moved)
     for said in reports:
         decide.take(changes, said, facts)

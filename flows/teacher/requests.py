@@ -1,6 +1,7 @@
 """Requests renditions from the OSS, and makes renditions on an ECS host as the fallback."""
 
 import asyncio
+import math
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -17,9 +18,11 @@ from flows.resumed import is_retried
 from flows.teacher.attempts import words
 from flows.teacher.ecs import flow as ecs
 from flows.teacher.results import settle_now
+from flows.tell import tell
+from lectern import errors
 from lectern.decide.breaker import Breaker
 from lectern.effects.files import oss
-from lectern.effects.rows import oss_requests
+from lectern.effects.rows import oss_requests, outbox
 from lectern.errors import FallBack, LecternError, TryAgain
 from lectern.facts import RenditionKey
 from lectern.messages import TranscodingResult
@@ -31,6 +34,9 @@ from lectern.stems import stem
 
 
 POSTS, POSTS_AT_ONCE = 4, 16
+SAY_AGAIN_S = 60.0
+"""Seconds until the same alarm about the OSS may be raised again."""
+
 LEASE_S = 60.0
 """Seconds for which a run owns its requests, renewed while it lives: another run takes over only after its end."""
 
@@ -86,7 +92,7 @@ async def _post(host: Teacher, key: RenditionKey, attempt: int, owner: str) -> N
         if not await host.commit(oss_requests.may_ask, key, attempt, owner, time.time() + LEASE_S):
             log.info("%s: is asked for by another run, or is settled", stem(*key))
             return
-        async with _door.passed(host.settings, stem(*key)):
+        async with _said_if_refused(host), _door.passed(host.settings, stem(*key)):
             await oss.request_transcoding(
                 host.settings.oss_transcode_url,
                 *key,
@@ -97,6 +103,29 @@ async def _post(host: Teacher, key: RenditionKey, attempt: int, owner: str) -> N
     deadline = now + host.settings.transcoding_time_out_s
     if not await host.commit(oss_requests.asked, key, attempt, now, deadline):
         log.info("%s: the OSS took the request late, its attempt is over", stem(*key))
+
+
+@asynccontextmanager
+async def _said_if_refused(host: Teacher) -> AsyncIterator[None]:
+    """A context around one request: raises an alarm if the OSS does not know this teacher, which the fallback hides.
+
+    The trouble goes on until a request is taken.
+    """
+    code = errors.OSS_REFUSES
+    try:
+        yield
+    except FallBack as error:
+        if error.code is not code:
+            raise
+        now = time.monotonic()
+        host.ongoing[code.number] = math.inf
+        if now - host.alarmed_at.get(code.meaning, -math.inf) >= SAY_AGAIN_S:
+            host.alarmed_at[code.meaning] = now
+            alarm = host.alarm(code, error.message, time.time())
+            await host.commit(outbox.put, host.journal, [alarm], time.time())
+            await tell(host)
+        raise
+    host.ongoing.pop(code.number, None)
 
 
 @flow(name="request", persist_result=False, result_storage=NOWHERE)

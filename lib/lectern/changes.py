@@ -14,6 +14,7 @@ from lectern.outgoing import Kind, Outgoing
 from lectern.settings import TeacherSettings
 from lectern.states import BOOKING_MOVES, RENDITION_MOVES, BookingState, RenditionState, check_move
 from lectern.stems import stem
+from lectern.told import Past
 from lectern.wire import BACKUP, called
 
 MAX_DELIVERIES = 10
@@ -76,6 +77,7 @@ class Changes(Decided[TeacherSettings]):
     cancels: list[CancelTold] = field(default_factory=list)
     confirmed: list[tuple[str, str]] = field(default_factory=list)  # class, and the streamer that confirmed its cancel
     sent: list[tuple[str, str, list[AsRun]]] = field(default_factory=list)  # streamer, class, and the parts it sent
+    stories: list[list[Past]] = field(default_factory=list)  # what happened to a class on its streamer
     met: list[str] = field(default_factory=list)  # bookings whose cancel arrived before them
     told_again: list[str] = field(default_factory=list)  # classes whose streamer is told again what to prepare
     cancels_told_again: list[str] = field(default_factory=list)

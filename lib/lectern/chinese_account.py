@@ -13,7 +13,7 @@ from lectern.chinese_sentences import FORMS, WORDS
 from lectern.codes import CODES
 
 _GAPS: Mapping[str, str] = {
-    "t": r"\d+ (?:d|h|min|s)(?: \d+ (?:h|min))?",
+    "t": r"\d+(?:\.\d+)? (?:d|h|min|s)(?: \d+ (?:h|min|s))*",
     "n": r"-?[\d,]+(?:\.\d+)?",
     "c": r"[\d:×, ]+",
     "p": r"[\d:]+",

@@ -97,6 +97,9 @@ HALF_A_RECORDING = ErrorCode(215, CRITICAL,
     Words("录像缺少画面或声音", "更换录像。"), says={
         "has sound ({r}), but no picture": "有声音（{r}），没有画面",
         "has a picture ({r}), but no sound": "有画面（{r}），没有声音"})
+OSS_REFUSES = ErrorCode(216, WARNING,
+    Words("the OSS transcoder refuses this teacher", "Nothing; ECS hosts transcode meanwhile."),
+    Words("OSS 转码拒绝这个虚拟老师", "无需处理，期间由 ECS 转码。"))
 DISK_FULL = ErrorCode(316, CRITICAL,
     Words("disk full", "Move the class; the streamers' caches are full."),
     Words("磁盘空间已满", "调课，推流端的缓存已满。"), endangers=True, says={
@@ -179,6 +182,26 @@ DEAD_AIR = ErrorCode(328, WARNING,
     Words("a recording is black, frozen or silent", "Look at the recording, and replace it if it is bad."),
     Words("录像有黑屏、静止或静音", "检查录像，有问题就更换。"),
     says={"its recording {x} has dead air: {s}": "录像 {x} 有黑屏、静止或静音：{s}"})
+AIRED_WITH_GAPS = ErrorCode(329, WARNING,
+    Words("a class was aired with gaps", "Have the class repeated if what is missing matters."),
+    Words("课播出了，但有缺失", "缺失的部分重要的话，重新安排这节课。"), says={
+        "{t} of {t2} were not sent: {s}": "{t2}里有{t}没有推送：{s}",
+        "{c}-{c2} {s}": "{c} 至 {c2} {s}",
+        "the push was refused: {s}": "推流被拒绝：{s}",
+        "the push broke off: {s}": "推流中断：{s}",
+        "there was nothing to send: {s}": "没有可推的内容：{s}",
+        "the slate was sent: {s}": "推的是垫片：{s}",
+        "the slate was sent": "推的是垫片",
+        "its receiver took less than it was sent": "接收方收得比推的慢",
+        "its streamer held no lease": "推流端没有租约",
+        "the playout was not there": "播出进程不可用",
+        "it was moved to another streamer": "正转到别的推流端",
+        "its recording was over": "录像已播完",
+        "no reason is known": "原因不明",
+        "{n} gap": "{n} 处缺失",
+        "{n} gaps": "{n} 处缺失",
+        "{n} more gap": "另有 {n} 处缺失",
+        "{n} more gaps": "另有 {n} 处缺失"})
 MALFORMED = ErrorCode(400, WARNING,
     Words("malformed booking", "Correct the booking and send it again."),
     Words("约课格式错误", "改正约课，重新发送。"))

@@ -241,3 +241,4 @@ class Report(Message, comes_by="report_stream", goes_to="report"):
     message: str = ""
     placement: Count = 1
     as_run: list[dict[str, Any]] | None = None  # what was really sent of a class that ended, part by part: `AsRun`
+    events: list[dict[str, Any]] | None = None  # what happened to it on its streamer while it was aired

@@ -1,11 +1,13 @@
 """How URLs are written for people: without their secrets, which are user, password, query and stream key."""
 
+import os
 import re
 
 _UNTIL_PATH = r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]{0,19})://(?P<place>[^\s/?#\\]*)"
 _SHOWN_ALREADY = r"[?]…(?=[.,:;!)\]}'`\"]*(?:\s|$))"
 _URL = re.compile(_UNTIL_PATH + rf"(?P<path>[^\s?#]*)(?P<rest>{_SHOWN_ALREADY}|[?#]\S*)?")
 _PLACE = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]*\]|[^:@]*)(?P<port>:\d*)?")
+_NUMBERED = re.compile(r"Error (?P<number>\d+) connecting to (?P<place>\S+?)\.( |$)")  # as redis-py writes it
 _LOGIN = re.compile(r"[\w.-]+@[^\s:@/]+(:\w*)?")  # an SSH login, whose user is kept: people must type it
 _PUSH = ("rtmp", "rtmps")  # the last part of their path is the stream key
 _MOST_CHARACTERS = 300
@@ -23,6 +25,13 @@ def shown(url: str) -> str:
 def masked(text: str) -> str:
     """*text* with the secrets removed from each URL in it; what programs and libraries print often has URLs."""
     return _URL.sub(_within, text) if "://" in text else text
+
+
+def plain(error: BaseException) -> str:
+    """What went wrong with a connection, in the words of the system instead of its numbers."""
+    if found := _NUMBERED.match(str(error)):
+        return f"{found['place']}: {os.strerror(int(found['number'])).lower()}"
+    return (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__
 
 
 def _within(matched: re.Match[str]) -> str:

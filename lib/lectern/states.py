@@ -68,6 +68,7 @@ class BookingState(StrEnum):
     REFUSED = "refused"
     CANCELLED = "cancelled"
     AIRED = "aired"
+    AIRED_WITH_GAPS = "aired with gaps"  # minutes or seconds of it were not sent
     BROKEN = "broken"  # was ready, but could not be aired
 
 
@@ -78,6 +79,7 @@ class AiringState(StrEnum):
     READY = "ready"
     ON_AIR = "on air"
     AIRED = "aired"
+    AIRED_WITH_GAPS = "aired with gaps"
     REFUSED = "refused"
     CANCELLED = "cancelled"
     BROKEN = "broken"
@@ -133,12 +135,21 @@ BOOKING_MOVES: Mapping[BookingState, frozenset[BookingState]] = MappingProxyType
             {BookingState.READY, BookingState.REFUSED, BookingState.CANCELLED, BookingState.BROKEN}
         ),
         BookingState.READY: frozenset(
-            {BookingState.AIRED, BookingState.CANCELLED, BookingState.BROKEN, BookingState.PLACED}  # moved to another
+            {
+                BookingState.AIRED,
+                BookingState.AIRED_WITH_GAPS,
+                BookingState.CANCELLED,
+                BookingState.BROKEN,
+                BookingState.PLACED,  # moved to another
+            }
         ),
         BookingState.REFUSED: frozenset(),
         BookingState.CANCELLED: frozenset(),
         BookingState.AIRED: frozenset(),
-        BookingState.BROKEN: frozenset({BookingState.AIRED, BookingState.CANCELLED}),  # a person retried in the UI
+        BookingState.AIRED_WITH_GAPS: frozenset({BookingState.AIRED}),  # another streamer reported its part late
+        BookingState.BROKEN: frozenset(  # a person retried in the UI
+            {BookingState.AIRED, BookingState.AIRED_WITH_GAPS, BookingState.CANCELLED}
+        ),
     }
 )
 
@@ -149,9 +160,16 @@ AIRING_MOVES: Mapping[AiringState, frozenset[AiringState]] = MappingProxyType(
             {AiringState.ON_AIR, AiringState.CANCELLED, AiringState.BROKEN, AiringState.WAITING}  # its file is lost
         ),
         AiringState.ON_AIR: frozenset(
-            {AiringState.AIRED, AiringState.CANCELLED, AiringState.BROKEN, AiringState.WAITING}  # its file is lost
+            {
+                AiringState.AIRED,
+                AiringState.AIRED_WITH_GAPS,
+                AiringState.CANCELLED,
+                AiringState.BROKEN,
+                AiringState.WAITING,  # its file is lost
+            }
         ),
         AiringState.AIRED: frozenset(),
+        AiringState.AIRED_WITH_GAPS: frozenset(),
         AiringState.REFUSED: frozenset(),
         AiringState.CANCELLED: frozenset(),
         AiringState.BROKEN: frozenset({AiringState.ON_AIR, AiringState.CANCELLED}),
@@ -166,6 +184,11 @@ FILE_MOVES: Mapping[FileState, frozenset[FileState]] = MappingProxyType(
         FileState.BAD: frozenset(),  # the row is deleted before the next download
     }
 )
+
+BOOKING_OVER = frozenset(
+    {BookingState.REFUSED, BookingState.CANCELLED, BookingState.AIRED, BookingState.AIRED_WITH_GAPS}
+)
+"""States of a class that will not be pushed any more."""
 
 LIVE_AIRINGS = frozenset({AiringState.WAITING, AiringState.READY, AiringState.ON_AIR, AiringState.BROKEN})
 """States in which a class cites its rendition (``num_cite``)."""

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from lectern import errors
 from lectern.decided import Decided
 from lectern.errors import ErrorCode
 from lectern.facts import Airing, AsRun, Cached, Idle
@@ -12,10 +13,14 @@ from lectern.messages import Prepare, Report
 from lectern.outgoing import Kind, Outgoing
 from lectern.settings import StreamerSettings
 from lectern.states import AIRING_MOVES, AiringState, check_move
+from lectern.told import Past
 from lectern.wire import called
 
-AS_RUN_TOLD = 200
-"""Greatest number of parts of a class that its teacher is told: the length of a message is limited."""
+AS_RUN_TOLD, EVENTS_TOLD, DETAIL_TOLD = 150, 60, 120
+"""Number of parts and of events of a class that its teacher is told, and of characters of each event.
+
+A message may be 64 KiB long.
+"""
 
 
 @dataclass(frozen=True)
@@ -63,6 +68,7 @@ class StreamerChanges(Decided[StreamerSettings]):
     released_early: list[tuple[str, int | None]] = field(default_factory=list)  # before they came; up to a placement
     taken_away: list[str] = field(default_factory=list)  # classes that are over here, and moved or cancelled
     sent: list[tuple[str, Sequence[AsRun]]] = field(default_factory=list)  # parts that were sent of a class
+    missing_s: list[float] = field(default_factory=list)  # seconds that each class lacks that was aired to its end
     session: str | None = None  # of the lease that is held from now on
     # renditions
     evicted: list[Idle] = field(default_factory=list)
@@ -132,18 +138,28 @@ class StreamerChanges(Decided[StreamerSettings]):
         code: ErrorCode | None = None,
         message: str = "",
         parts: Sequence[AsRun] = (),
+        events: Sequence[Past] = (),
     ) -> None:
-        """Report to the teacher how the Prepare of a class went, or how the class ended and which *parts* were sent."""
+        """Report to the teacher how the Prepare of a class went, or how the class ended.
+
+        *parts* are what was sent of it, *events* its story on this streamer.
+        """
+        is_aired = code in {None, errors.AIRED_WITH_GAPS}
         self.tell(
             Report(
                 cmd=cmd,
                 class_id=about.class_id,
                 streamer=self.settings.name,
-                result="fail" if code else "success",
+                result="success" if is_aired else "fail",
                 code=code.number if code else 0,
                 message=message,
                 placement=about.placement,
-                as_run=[vars(one) for one in parts[-AS_RUN_TOLD:]] or None,
+                as_run=[vars(one) for one in parts] or None,
+                events=[
+                    {"at": one.at, "what": one.what, "detail": one.detail[:DETAIL_TOLD]}
+                    for one in events[-EVENTS_TOLD:]
+                ]
+                or None,
             )
         )
 

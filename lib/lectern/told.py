@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from lectern import words
 from lectern.facts import AsRun, Usage
 from lectern.states import AiringState, Backend, BookingState, RenditionState
 
@@ -64,6 +65,25 @@ class Cited:
 
 
 @dataclass(frozen=True)
+class Gap:
+    """A time (epoch seconds) of a class in which its recording was not sent, for *missing_s* seconds in all."""
+
+    begins: float
+    ends: float
+    missing_s: float
+    why: str
+    detail: str = ""  # the words of whoever refused it
+
+    def reason(self) -> str:
+        """Why it was not sent."""
+        return f"{self.why}: {self.detail}" if self.detail else self.why
+
+    def text(self) -> str:
+        """The gap in a sentence, with both ends."""
+        return f"{words.clock(self.begins)}-{words.clock(self.ends)} {self.reason()}"
+
+
+@dataclass(frozen=True)
 class Sending:
     """How a class in its time is sent, as its streamer last saw it; times are epoch seconds."""
 
@@ -75,6 +95,8 @@ class Sending:
     why: str | None = None  # the last thing that went wrong
     why_at: float | None = None
     slate: bool = False
+    is_playout_away: bool = False  # the playout of its streamer does not answer
+    gaps: tuple[Gap, ...] = ()  # the last ones since its start
 
 
 @dataclass(frozen=True)
@@ -87,7 +109,7 @@ class Check:
 
 @dataclass(frozen=True)
 class OpenAlarm:
-    """An open incident that names the class or its rendition; *last_at* is epoch seconds."""
+    """An open incident, and the classes that it names; *last_at* is epoch seconds."""
 
     code: int
     host: str

@@ -2,6 +2,7 @@
 
 import os
 import time
+from unicodedata import east_asian_width
 
 _UNITS = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
 
@@ -38,6 +39,15 @@ def span(seconds: float) -> str:
     return said.removesuffix(" 0 min").removesuffix(" 0 h")
 
 
+def length(seconds: float) -> str:
+    """A length of time to the second: ``1.1 s``, ``16 min 40 s``, ``1 h 5 s``."""
+    if seconds < 10:
+        return f"{max(seconds, 0.0):.1f}".removesuffix(".0") + " s"
+    whole = round(seconds)
+    units = ((whole // 3600, "h"), (whole // 60 % 60, "min"), (whole % 60, "s"))
+    return " ".join(f"{number} {unit}" for number, unit in units if number)
+
+
 def position(seconds: float) -> str:
     """A place in a recording: ``4:03``, ``1:04:03``."""
     whole = max(int(seconds), 0)
@@ -57,6 +67,12 @@ def size(number_of_bytes: float) -> str:
 def counted(number: int, thing: str, things: str | None = None) -> str:
     """A number and what it counts: ``1 class``, ``1,200 classes``."""
     return f"{number:,} {thing if number == 1 else things or thing + 's'}"
+
+
+def padded(text: str, cells: int) -> str:
+    """*text* with spaces up to *cells* cells of a terminal, of which a Chinese character takes two."""
+    taken = sum(2 if east_asian_width(one) in "WF" else 1 for one in text)
+    return text + " " * (cells - taken)
 
 
 def path(file: str | os.PathLike[str]) -> str:

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lectern import words
 from lectern.decide.account import Standing, account, standing
 from lectern.decide.gathered import joined, with_word
 from lectern.facts import AsRun
@@ -97,8 +98,8 @@ def test_an_open_alarm_of_its_streamer_is_named_with_its_heading() -> None:
 
 def test_the_header_has_the_booking_itself() -> None:
     said = told(Found("c-1", booked(BookingState.WAITING, streamer=None)))
-    for words in ("time: 20", "institution: inst-1", "recording: http://o/6666.flv", "push URL: rtmp://push/…"):
-        assert words in said
+    for shown in ("time: 20", "institution: inst-1", "recording: http://o/6666.flv", "push URL: rtmp://push/…"):
+        assert shown in said
     assert "streamer:" not in said
 
 
@@ -109,9 +110,23 @@ def test_a_class_that_is_over_says_what_was_really_sent_of_it() -> None:
         AsRun(0, 2, "recording", START + 325, END, 325, END - START - 325, 70_000_000),
     ]
     said = told(Found("c-1", booked(BookingState.AIRED), as_run=parts), END + 60)
-    assert "as run: 11 min of the recording, " in said
-    assert "; 20 s of the slate; 5 s of nothing; 2 sessions; 0.1 GB" in said
+    minutes = words.length(END - START - 25)
+    assert f"as run: {minutes} of the recording, " in said
+    assert "; 20 s of the slate; 2 sessions; 0.1 GB" in said
+    assert f"not sent: 25 s of {words.length(END - START)} were not sent: " in said
     assert "as run" not in told(Found("c-1", booked(BookingState.READY)))
+
+
+def test_a_class_with_gaps_says_which_and_sends_to_their_heading() -> None:
+    """At its teacher and on its streamer, in the same words."""
+    why = {"code": 329, "message": "25 s of 1 h were not sent: 19:00:00-19:00:25 the push was refused: no"}
+    for found in (
+        Found("c-1", booked(BookingState.AIRED_WITH_GAPS, **why)),
+        Found("c-1", cited=cited(AiringState.AIRED_WITH_GAPS, **why), streamer="streamer1"),
+    ):
+        known = account(found, END + 60)
+        assert known.standing is Standing.AIRED_WITH_GAPS
+        assert known.following == (f"Cause: {why['message']}", "RUNBOOK.md: 329: a class was aired with gaps")
 
 
 def test_on_one_host_each_sentence_is_said_once() -> None:

@@ -91,7 +91,7 @@ def test_explain_names_the_lines_of_its_header_in_chinese() -> None:
     sent = Sending(False, failures=2, why="Connection refused")
     one = Booked("c-1", BookingState.READY, "6666_720P", NOW - 60, NOW + 600, None, None, "streamer1", True, None)
     told = account.account(Found("c-1", one, None, None, "streamer1", sent, None, None, "", ()), NOW)
-    said = "\n".join(explain.lines("c-1", told, (), told.following, "zh"))
+    said = "\n".join(explain.lines("c-1", told, told.following, "zh"))
     assert "状态" in said
     assert "未上课：连接失败 2 次，最近一次的原因：Connection refused" in said
     assert "--> 现在应该在上课" in said
@@ -191,9 +191,9 @@ def test_what_no_rule_knows_of_an_alarm_stays_as_it_is() -> None:
     "text",
     [
         "aired whole; 1 session; its end has come",
-        "aired from 12 s on; 2 sessions; its recording is over",
-        "aired but for 8 s; 1 session; its end has come",
-        "aired but for 8 s (2 s of them the slate); 3 sessions; its end has come",
+        "12 s of 1 h 5 s were not sent: 19:00:00-19:00:12 the push was refused: no such stream; 2 sessions",
+        "2.5 s of 1 min were not sent: 19:00:00-19:00:01 no reason is known; 2 more gaps; 3 sessions; its end has come",
+        "1 min of 1 h 5 s were not sent: 1 gap; 1 session; its end has come",
         "not aired",
         "not aired: its end has come",
         "not aired; the slate was sent for 9 s",

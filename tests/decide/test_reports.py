@@ -1,24 +1,29 @@
 """What the teacher takes of a streamer's report about a class that is over."""
 
 from dataclasses import replace
+from typing import Any
+
+import pytest
 
 from lectern.changes import Changes
 from lectern.decide import reports as decide
 from lectern.facts import AsRun, Order
 from lectern.messages import Release, Report
-from lectern.outgoing import OrderResult
+from lectern.outgoing import Alarm, OrderResult
 from lectern.settings import TeacherSettings
 from lectern.states import BookingState
+from lectern.streamer_changes import DETAIL_TOLD
+from lectern.told import Past
 
 SETTINGS = TeacherSettings.load(_env_file=None, transcode_sign_key="made-up")
 PART = AsRun(0, 1, "recording", 1_000.0, 1_600.0, 0.0, 600.0, 1_234_567)
 READY = Order("c-1", BookingState.READY, "{}", 6666, None, 1_000, 1_600, streamer="s1", placement=1, promised_at=900)
 
 
-def taken(order: Order, **fields: object) -> Changes:
+def taken(order: Order, facts: decide.Facts = decide.NO_FACTS, **fields: object) -> Changes:
     changes = Changes(SETTINGS, 1_700.0, orders={order.class_id: order})
     said = {"cmd": "ended", "class_id": "c-1", "streamer": "s1", "result": "success", "as_run": [vars(PART)]}
-    decide.take(changes, Report.model_validate({**said, **fields}), decide.NO_FACTS)
+    decide.take(changes, Report.model_validate({**said, **fields}), facts)
     return changes
 
 
@@ -71,3 +76,70 @@ def test_a_part_that_cannot_be_read_is_noted_and_the_class_is_closed() -> None:
     assert changes.sent == [("s1", "c-1", [PART])]
     assert "as-run not readable" in {one.what for one in changes.notes}
     assert changes.orders["c-1"].state is BookingState.AIRED
+
+
+def alarms(changes: Changes) -> list[tuple[int, str]]:
+    said = [one.message for one in changes.sends]
+    return [(one.code, one.message) for one in said if isinstance(one, Alarm)]
+
+
+GAPS = "10 min of 20 min were not sent: 19:00:00-19:10:00 the push was refused: no such stream; 1 session"
+
+
+@pytest.mark.parametrize(
+    ("fields", "state", "code"),
+    [
+        ({"message": "aired whole; 1 session; its end has come"}, BookingState.AIRED, None),
+        ({"code": 329, "message": f"{GAPS}; its end has come"}, BookingState.AIRED_WITH_GAPS, 329),
+        ({"result": "fail", "code": 321, "message": "not aired", "as_run": None}, BookingState.BROKEN, 321),
+        ({"result": "fail", "code": 411, "message": "cancelled in the UI"}, BookingState.CANCELLED, None),
+    ],
+    ids=["whole", "gaps", "nothing", "cancelled"],
+)
+def test_a_class_ends_in_a_state_of_its_own_with_one_alarm_if_something_is_missing(
+    fields: dict[str, Any], state: BookingState, code: int | None
+) -> None:
+    changes = taken(READY, **fields)
+    order = changes.orders["c-1"]
+    assert (order.state, order.message) == (state, fields["message"])
+    assert alarms(changes) == ([] if code is None else [(code, f"c-1: {fields['message']}")])
+
+
+LONG = replace(READY, end_time=2_200, streamer="s2", placement=2)
+SECOND = AsRun(0, 1, "recording", 1_601.0, 2_200.0, 601.0, 599.0, 1_234_567)
+OF_SECOND: dict[str, Any] = {"streamer": "s2", "placement": 2, "as_run": [vars(SECOND)]}
+
+
+def test_of_a_class_that_was_moved_counts_what_all_its_streamers_sent() -> None:
+    facts = replace(decide.NO_FACTS, parts={"c-1": [PART]})
+    whole = taken(LONG, facts, code=329, message=f"{GAPS}; its end has come", **OF_SECOND)
+    assert whole.orders["c-1"].state is BookingState.AIRED
+    assert whole.orders["c-1"].message == "aired whole; 1 session; its end has come"
+    assert alarms(whole) == []
+    moved = {"c-1": [Past(1_590.0, "moved", "c-1", None, "teacher", "from s1 to s2: s1 is lost")]}
+    early = replace(decide.NO_FACTS, parts={"c-1": [replace(PART, ends=1_560.0)]}, moved=moved)
+    gaps = taken(LONG, early, code=329, message=f"{GAPS}; its end has come", **OF_SECOND).orders["c-1"]
+    assert gaps.state is BookingState.AIRED_WITH_GAPS
+    assert str(gaps.message).startswith("41 s of 20 min were not sent: ")
+    assert "it was moved to another streamer" in str(gaps.message)
+
+
+def test_what_the_first_streamer_of_a_class_tells_late_completes_its_story_without_another_alarm() -> None:
+    over = replace(LONG, state=BookingState.AIRED_WITH_GAPS, code=329, message=f"{GAPS}; its end has come")
+    changes = taken(over, replace(decide.NO_FACTS, parts={"c-1": [SECOND]}))
+    assert changes.orders["c-1"].state is BookingState.AIRED
+    assert alarms(changes) == []
+
+
+def test_the_story_of_a_class_on_its_streamer_is_kept_in_bounds_and_only_what_belongs_there() -> None:
+    events = [
+        {"at": 1_000.0, "what": "push refused", "detail": "x" * 5_000},
+        {"at": 1_001.0, "what": "lease granted", "detail": "not of this class"},
+        {"at": 1_002.0, "what": "on air", "detail": "at 1.5 s", "class_id": "c-2", "host": "s9"},
+        {"what": "on air"},
+    ]
+    changes = taken(READY, events=events)
+    ((refused, on_air),) = changes.stories
+    assert (refused.what, len(refused.detail)) == ("push refused", DETAIL_TOLD)
+    assert (on_air.class_id, on_air.host) == ("c-1", "s1")
+    assert "as-run not readable" in {one.what for one in changes.notes}

@@ -17,16 +17,19 @@ from typing import Any
 import pytest
 import typer
 
-from lectern import __version__, words
+from lectern import __version__, outgoing, words
 from lectern.cli import drain
 from lectern.cli.app import COMMANDS, EXAMPLES, app
 from lectern.cli.booking import _read
 from lectern.commands import parse
 from lectern.decide.report import NAMES
-from lectern.effects.rows import bookings, leases
-from lectern.effects.rows.tables.engine import transaction
-from lectern.errors import Misuse
+from lectern.effects.rows import bookings, incidents, leases, outbox
+from lectern.effects.rows.incidents import Patience
+from lectern.effects.rows.tables.engine import open_database, transaction
+from lectern.effects.rows.tables.teacher import journal
+from lectern.errors import OSS_REFUSES, Misuse
 from lectern.messages import Booking
+from lectern.outgoing import Kind, Outgoing
 from lectern.states import BookingState
 from tests import laid
 from tests.effects.redis_servers import redis_server, url_of
@@ -262,6 +265,7 @@ def test_doctor_says_what_is_not_there_and_what_to_type(teacher: Path) -> None:
     ):
         assert line in done.stdout
     assert "made up" not in done.stdout
+    assert "OSS" not in done.stdout
     found = json.loads(lectern(teacher, "doctor", "--json").stdout)
     assert found["well"] is False
     assert {one["what"] for one in found["findings"]} >= {"database", "redis", "prefect", "process", "settings"}
@@ -442,3 +446,29 @@ def test_an_empty_institution_is_none_and_not_all_of_them(teacher: Path) -> None
     refused = lectern(teacher, "viewer", "add", "school", "--institution", "")
     assert (refused.returncode, "1 to 250" in refused.stderr) == (2, True)
     assert "school" not in lectern(teacher, "viewer", "ls").stdout
+
+
+def test_doctor_tries_the_oss_and_tells_what_it_answered_last(teacher: Path) -> None:
+    """It says plainly that the key is not tried: each request is a transcoding."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Answers)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    url = f"http://127.0.0.1:{server.server_port}/transcode"
+    try:
+        asked = lectern(teacher, "doctor", "teacher", OSS_TRANSCODE_URL=url).stdout
+        assert f"✓ OSS transcoder: {url} answers; TRANSCODE_SIGN_KEY is not tried here, because" in asked
+        assert "no request was taken yet" in asked
+        engine = open_database(f"sqlite:///{teacher}/teacher.db")
+        with transaction(engine) as connection:
+            said = outgoing.alarm(OSS_REFUSES, "6666_720P: OSS transcoding: answered 401", 1.0, "teacher")
+            outbox.put(connection, journal, [Outgoing("alarm", Kind.CHANNEL, said)], 1.0)
+            incidents.fold(
+                connection, journal, outbox.unsent(connection, journal, limit=9, now=2.0), Patience(60, 60, 60), 1.0
+            )
+        engine.dispose()
+        refused = lectern(teacher, "doctor", "teacher", OSS_TRANSCODE_URL=url).stdout
+        assert f"✗ OSS transcoder: {url} answers, and refused the last request: 6666_720P: " in refused
+    finally:
+        server.shutdown()
+        server.server_close()
+    away = lectern(teacher, "doctor", "teacher", OSS_TRANSCODE_URL=url).stdout
+    assert f"✗ OSS transcoder: {url} cannot be reached: nobody answers there" in away

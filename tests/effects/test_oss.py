@@ -51,11 +51,13 @@ async def test_a_busy_transcoder_is_asked_again_later(origin: Origin, status: in
 
 
 @pytest.mark.asyncio
-@pytest.mark.parametrize("status", [302, 400, 401, 404])
-async def test_a_transcoder_that_says_no_is_fallen_back_from(origin: Origin, status: int) -> None:
+@pytest.mark.parametrize(("status", "code"), [(302, None), (400, None), (401, 216), (403, 216), (404, None)])
+async def test_a_transcoder_that_says_no_is_fallen_back_from(origin: Origin, status: int, code: int | None) -> None:
+    """If it does not know who asks, that is told apart: the fallback would hide a wrong key."""
     origin.statuses["/t"] = [status]
-    with pytest.raises(FallBack, match=f"answer {status}"):
+    with pytest.raises(FallBack, match=f"answer {status}") as caught:
         await ask(f"{origin.url}/t")
+    assert (caught.value.code and caught.value.code.number) == code
 
 
 @pytest.mark.asyncio

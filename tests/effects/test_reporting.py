@@ -19,7 +19,8 @@ from sqlalchemy import Connection, Engine
 from flows import as_run as cli
 from flows.as_run import Format
 from lectern.cli.report import report
-from lectern.decide.broadcast import Sums, as_run, how_aired
+from lectern.decide import gaps
+from lectern.decide.broadcast import as_run
 from lectern.decide.report import NAMES, line
 from lectern.effects.rows import as_run as sent
 from lectern.effects.rows import bookings
@@ -100,7 +101,7 @@ def test_the_sums_of_a_thousand_classes_are_those_of_their_receivers(engine: Eng
 
 def part(begins: float, ends: float, **more: Any) -> AsRun:
     return AsRun(
-        **{"url": 0, "session": 1, "source": "recording", "position_s": 0, "sent_s": 0, **more},
+        **{"url": 0, "session": 1, "source": "recording", "position_s": 0, "sent_s": ends - begins, **more},
         begins=begins,
         ends=ends,
     )
@@ -112,10 +113,16 @@ def test_a_class_is_punctual_that_begins_within_a_second() -> None:
     assert not line(PLANNED, []).punctual
 
 
-def test_a_recording_that_is_shorter_than_its_class_misses_nothing() -> None:
-    why = "aired whole; 1 session; its recording is over"
-    short = line(PLANNED._replace(why=why), [part(START, START + 40)])
-    assert (short.sent_s, short.missing_s) == (40, 0)
+def test_what_a_recording_lacks_that_is_shorter_than_its_class_is_missing() -> None:
+    short = line(PLANNED._replace(why="its recording is over"), [part(START, START + 40)])
+    assert (short.sent_s, short.missing_s) == (40, 20)
+
+
+def test_each_second_that_was_not_sent_is_missing_also_of_a_class_that_people_call_whole() -> None:
+    cut = line(PLANNED, [part(START, START + 30), part(START + 31.1, START + 60, session=2)])
+    assert (cut.sent_s, cut.missing_s) == (58.9, 1.1)
+    behind = line(PLANNED, [part(START, START + 30, sent_s=27), part(START + 30, START + 60)])
+    assert (behind.sent_s, behind.missing_s) == (57, 3)
 
 
 def test_a_part_of_a_source_that_nobody_knows_counts_for_nothing_and_hides_no_class() -> None:
@@ -124,28 +131,16 @@ def test_a_part_of_a_source_that_nobody_knows_counts_for_nothing_and_hides_no_cl
     assert (odd.began, odd.ended, odd.sent_s, odd.slate_s, odd.missing_s) == (START, START + 30, 20, 0, 40)
 
 
-def how_it_ended(sent_s: float, *, is_recording_over: bool) -> tuple[str, list[AsRun]]:
-    """The sentence of a class that is over, as the playout and the streamer say it, and what was sent."""
+def test_the_reason_of_the_last_gap_goes_by_the_word_that_the_playout_really_says() -> None:
     fields = {"class_id": "c-1", "file": "/6666.flv", "push_urls": ["rtmp://h/live/c"], "start": START}
     with ThreadPoolExecutor(1) as pool:
         station = Station(pool, lambda _: None, lambda *_: None, lambda _: None, is_held=True)
         push = Push(lesson({**fields, "end": START + LENGTH_S}), 0, station, lambda *_, **__: None)
-        push.feed.over = is_recording_over
-        why = push.tick(Now(0.0, START + (sent_s if is_recording_over else LENGTH_S)))
+        push.feed.over = True
+        why = push.tick(Now(0.0, START + 40))
         push.end()
-    begins, length_s = (START, sent_s) if is_recording_over else (START + LENGTH_S - sent_s, LENGTH_S)
-    parts = [part(begins, begins + sent_s)]
-    return f"{how_aired(parts, Sums(sent_s, 0.0, LENGTH_S - sent_s, 1), START, length_s)}; {why}", parts
-
-
-def test_the_sums_go_by_the_words_that_are_really_said() -> None:
-    """A word that is changed in one place alone would change the sums, and nobody would notice."""
-    short, parts = how_it_ended(40.0, is_recording_over=True)
-    assert line(PLANNED._replace(why=short), parts).missing_s == 0
-    whole, parts = how_it_ended(58.6, is_recording_over=False)
-    assert line(PLANNED._replace(why=whole), parts).missing_s == 0
-    late, parts = how_it_ended(55.0, is_recording_over=False)
-    assert line(PLANNED._replace(why=late), parts).missing_s == 5
+    found = gaps.sent(START, START + LENGTH_S, [part(START, START + 40)], (), why or "")
+    assert [one.why for one in found.gaps] == ["its recording was over"]
 
 
 def test_what_was_never_sent_is_missing_and_what_was_cancelled_is_not() -> None:

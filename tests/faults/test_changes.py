@@ -31,7 +31,7 @@ from lectern.facts import Kept
 from lectern.leased import Holder
 from lectern.messages import Booking, Cancel, Grant, Prepare, Release, Report, TranscodingResult
 from lectern.settings import StreamerSettings, TeacherSettings
-from lectern.states import LIVE_AIRINGS, AiringState, BookingState, FileState
+from lectern.states import BOOKING_OVER, LIVE_AIRINGS, AiringState, BookingState, FileState
 from lectern.streamer_changes import StreamerChanges
 from lectern.wire import class_of, revised
 from tests import strategies
@@ -42,7 +42,7 @@ pytestmark = pytest.mark.night
 CLASSES, PORTION, ROUNDS = 10_000, 500, 14
 SIZE = 10
 PROBE = Probe(640, 360, 10.0, SIZE, "h264", "aac", last_second_decodes=True)
-OVER = {BookingState.REFUSED, BookingState.CANCELLED, BookingState.AIRED, BookingState.BROKEN}
+OVER = BOOKING_OVER | {BookingState.BROKEN}
 
 
 class World:

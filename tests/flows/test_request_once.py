@@ -6,7 +6,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,11 +18,13 @@ from flows import host as hall
 from flows.host import Host
 from flows.new_run import NewRun
 from flows.teacher import requests, results, sweep
+from flows.tell import patience
 from lectern.decide.breaker import THRESHOLD, Breaker
 from lectern.effects.redis.bus import Bus
-from lectern.effects.rows import oss_requests, renditions
+from lectern.effects.rows import incidents, oss_requests, renditions
 from lectern.effects.rows.tables.engine import open_database, transaction
-from lectern.effects.rows.tables.teacher import videos
+from lectern.effects.rows.tables.teacher import journal, videos
+from lectern.errors import OSS_REFUSES, FallBack
 from lectern.facts import Attempt, RenditionKey
 from lectern.settings import TeacherSettings
 from lectern.states import Backend, Resolution
@@ -227,3 +229,28 @@ async def test_what_was_to_be_asked_of_an_oss_that_is_set_up_no_more_is_settled(
         await requests.request.fn([(1, "720P")])
         assert row(host.engine).status == state
         assert begun == [[KEY] if ecs else []]
+
+
+async def test_a_wrong_key_is_told_at_once_and_until_a_request_is_taken(
+    client: redis.Redis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The fallback goes on as ever, and would hide it."""
+    async with SlowOss(0.0, 401, 403, 200) as oss, teacher(client, oss, tmp_path, monkeypatch) as host:
+
+        async def asked(record: int) -> tuple[list[Any], bool]:
+            begin(host.engine, record)
+            with transaction(host.engine) as connection:
+                oss_requests.take(connection, [(record, P720)], "mine", 60, time.time())
+            with suppress(FallBack):
+                await requests._post(host, (record, P720), 1, "mine")
+            with transaction(host.engine) as connection:
+                told = [one for one in incidents.open_now(connection, journal) if one["code"] == OSS_REFUSES.number]
+            return told, OSS_REFUSES.number in patience(host).goes_on
+
+        (first,), goes_on = await asked(1)
+        assert (first["count"], goes_on) == (1, True)
+        assert "1_720P: OSS transcoding: answered 401" in first["message"]
+        assert await asked(2) == ([first], True), "it is not said anew each time"
+        _, goes_on = await asked(3)
+        assert not goes_on
+        assert oss.asked == Counter({1: 1, 2: 1, 3: 1})

@@ -1,6 +1,7 @@
 """A class on air: at its second, to its end, at the clock's position, released once."""
 
 import json
+import re
 import socket
 
 import pytest
@@ -128,7 +129,10 @@ def test_a_receiver_that_does_not_answer_is_alarmed_within_15_s(stage: Stage) ->
 
 
 def test_a_class_whose_file_is_cut_short_gets_it_again_and_goes_on(stage: Stage) -> None:
-    """A person hears of it at once; the slate is sent until the recording is downloaded again, by itself."""
+    """A person hears of it at once; the slate is sent until the recording is downloaded again, by itself.
+
+    At its end its teacher knows the gap, both its ends and its reason; one alarm says so.
+    """
     booking = stage.booking(record := stage.town.record(seconds=40), starts_in_s=12, length_s=40)
     class_id = stage.book(booking)
     stage.answer(class_id)
@@ -138,7 +142,9 @@ def test_a_class_whose_file_is_cut_short_gets_it_again_and_goes_on(stage: Stage)
     with file.open("r+b") as sink:
         sink.truncate(file.stat().st_size // 4)
     wait_until(lambda: stage.alarms(326, class_id=class_id), timeout_s=60, description="a person hears of it")
-    wait_until(lambda: stage.order(class_id)["state"] == "aired", timeout_s=60, description="the teacher knows")
+    wait_until(
+        lambda: stage.order(class_id)["state"] == "aired with gaps", timeout_s=60, description="the teacher knows"
+    )
     parts = stage.rows("streamer1", "select * from as_run_list where class_id = ? order by begins", class_id)
     assert [one["source"] for one in parts] == ["recording", "slate", "recording"]
     assert {one["session"] for one in parts} == {1}
@@ -146,6 +152,12 @@ def test_a_class_whose_file_is_cut_short_gets_it_again_and_goes_on(stage: Stage)
     assert -0.5 < late_s < 5, "it goes on where the clock is, not where it was cut"
     story = json.loads(stage.lectern("streamer1", "explain", class_id, "--json").stdout)["events"]
     assert {"its file is lost", "downloaded", "recording again"} <= {one["what"] for one in story}
+    wait_until(lambda: stage.alarms(329, class_id=class_id), description="a person hears how it ended")
+    assert len(stage.alarms(329, class_id=class_id)) == 1
+    told = stage.lectern("teacher", "explain", class_id).stdout
+    assert f"streamer1  {class_id}: slate: the recording " in told
+    assert re.search(rf"{class_id}: not sent until [\d:]+, .* s: the slate was sent: the recording ", told)
+    assert f"streamer1  {class_id}: recording again: " in told
 
 
 def test_a_class_with_a_backup_url_is_pushed_twice_and_cancelled_once(stage: Stage) -> None:

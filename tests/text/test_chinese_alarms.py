@@ -13,8 +13,8 @@ from lectern import chinese_alarms, chinese_reasons, chinese_transcoding, comman
 from lectern.amendments import Change
 from lectern.chinese_account import message, sentence
 from lectern.decide import cache, dead_air, readiness
-from lectern.decide.broadcast import Sums, not_aired
 from lectern.decide.cache import Bound
+from lectern.decide.gaps import not_aired, sent
 from lectern.decide.readiness import Seen
 from lectern.effects import process
 from lectern.effects.ecs import check
@@ -24,7 +24,7 @@ from lectern.effects.files.upload import Put
 from lectern.effects.media import ffmpeg
 from lectern.effects.process import Finished
 from lectern.errors import CODES, ForbiddenMove, LecternError, Malformed, Refuse
-from lectern.facts import Usage
+from lectern.facts import AsRun, Usage
 from lectern.messages import Booking, Cancel, Report, TranscodingResult
 from lectern.playout import flv, index, link
 from lectern.playout.flv import NotAirable
@@ -375,8 +375,8 @@ def of_streamers() -> Iterator[str]:
         yield f"c-1: {cache.with_next_place(cache.no_room('6_720P', size_bytes, usage, bound, []), 9.0, 0.0)}"
     yield f"c-1: its recording 6_720P has dead air: {dead_air.Fault('black', 10, 31).text()}; 7 more places"
     yield f"c-1: its recording 6_720P has dead air: {dead_air.Fault('nothing recorded', 3, 3603).text()}"
-    yield f"c-1: {not_aired(Sums(0, 0, 9, 1), 'the recording is missing')}"
-    yield f"c-1: {not_aired(Sums(0, 9, 9, 1), 'the server closed the connection')}"
+    yield f"c-1: {not_aired(sent(0, 9, ()), 'the recording is missing')}"
+    yield f"c-1: {not_aired(sent(0, 9, [AsRun(0, 1, 'slate', 0, 9, 0, 9)]), 'the server closed the connection')}"
     yield f"streamer1: class c-1 does not work: {ForbiddenMove('c-1', 'aired', 'on air').message}"
     for url in ("http://h:x/", "ftp://h/6.flv", "http://u:p@h/6.flv", "http://h/\x7f", "http://h*/6.flv"):
         yield f"c-1: {raised(origin._split, url)}"

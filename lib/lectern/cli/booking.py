@@ -19,11 +19,10 @@ from lectern.effects.rows.tables.look import looking
 from lectern.errors import LecternError, Malformed, Misuse
 from lectern.messages import Booking, Cancel
 from lectern.shared_settings import Common
-from lectern.states import BookingState
+from lectern.states import BOOKING_OVER, BookingState
 
 app = typer.Typer()
 WAIT_S = 600.0
-OVER = {BookingState.REFUSED, BookingState.CANCELLED, BookingState.AIRED}
 File = Annotated[Path | None, typer.Argument(help="A JSON file with one booking, or - for standard input.")]
 
 
@@ -143,7 +142,7 @@ def cancel(class_id: str) -> None:
     except Malformed as error:
         raise Misuse(error.message) from error
     state = _state(class_id)
-    if isinstance(state, BookingState) and state in OVER:
+    if isinstance(state, BookingState) and state in BOOKING_OVER:
         raise LecternError(f"{class_id}: it is {state} already, so there is nothing to cancel; nothing was sent.")
     settings = Common.load()
     asyncio.run(on_bus(settings, lambda bus: bus.add(settings.cancel_channel, message.to_json())))

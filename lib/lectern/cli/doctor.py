@@ -60,6 +60,7 @@ def _of(role: Role) -> Iterator[Finding]:
 
 def _own(settings: Settings) -> Iterator[Finding]:
     if isinstance(settings, TeacherSettings):
+        yield from findings.of_oss(settings)
         yield from _ecs_hosts(settings)
         return
     yield from findings.of_programs(settings)

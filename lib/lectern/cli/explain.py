@@ -12,7 +12,7 @@ from lectern.cli import places
 from lectern.cli.places import Place
 from lectern.cli.terms import Json, painted, say, typed
 from lectern.decide import account as decide
-from lectern.decide import gathered, tale
+from lectern.decide import gathered
 from lectern.decide.account import Account, Standing
 from lectern.effects.rows import story
 from lectern.effects.rows.tables.look import looking
@@ -21,12 +21,14 @@ from lectern.page import labels
 from lectern.settings import StreamerSettings
 from lectern.told import Found, Past
 from lectern.wire import BACKUP
+from lectern.words import padded
 
 app = typer.Typer()
 COLOURS = {
     Standing.ON_AIR: "green",
     Standing.READY: "green",
     Standing.AIRED: "green",
+    Standing.AIRED_WITH_GAPS: "yellow",
     Standing.NOT_ON_AIR: "bold red",
     Standing.SILENT: "bold red",
     Standing.BROKEN: "red",
@@ -57,13 +59,13 @@ def explain(thing: Annotated[str, typer.Argument(help="A class_id, or a record_i
         "next": following,
     }
     language = here[0].settings.lectern_lang
-    told = [] if as_json else lines(thing, known, found.events, following, language)
+    told = [] if as_json else lines(thing, known, following, language)
     second = f"{thing}{BACKUP}"
     other, _ = _found(here, second, now)
     if other.events:
         account = decide.account(other, now)
         fields["backup"] = {"thing": second, "standing": account.standing, "next": list(account.following)}
-        told += [] if as_json else ["", *lines(second, account, other.events, account.following, language)]
+        told += [] if as_json else ["", *lines(second, account, account.following, language)]
     say(as_json, fields, told)
 
 
@@ -80,7 +82,7 @@ def _found(here: Sequence[Place[Any]], thing: str, now: float) -> tuple[Found, s
     if found.booked is None and found.cited is None:
         return found, None
     if found.cited is not None and found.cited.start_time <= now < found.cited.end_time:
-        asked = places.playout_says(here, thing)
+        asked = places.playout_says(here, thing, found.events)
         if asked is not None:
             return replace(found, sending=asked), None  # the playout that sends the class knows better than Redis
     try:
@@ -90,18 +92,15 @@ def _found(here: Sequence[Place[Any]], thing: str, now: float) -> tuple[Found, s
         return gathered.with_word(found, None), error.message + rows
 
 
-def lines(
-    thing: str, known: Account, events: Sequence[Past], following: Sequence[str], language: str = "en"
-) -> list[str]:
+def lines(thing: str, known: Account, following: Sequence[str], language: str = "en") -> list[str]:
     """The account as lines for people."""
     translate: Callable[[str], str] = sentence if language == "zh" else str
     t = labels.of(language)
     said = [painted(thing, "bold")] if known.header else []
     for what, text in known.header:
-        said.append(
-            f"  {t[what]:<12}{painted(translate(text), COLOURS.get(known.standing) if what == 'state' else None)}"
-        )
-    said += ["", *(one.written() for one in tale.lines(events))]
+        colour = COLOURS.get(known.standing) if what == "state" else None
+        said.append(f"  {padded(t[what], 12)}{painted(translate(text), colour)}")
+    said += ["", *(one.written(translate) for one in known.story)]
     return said + [painted(f"--> {translate(one)}", "bold") for one in following]
 
 

@@ -13,15 +13,16 @@ from redis.exceptions import NoPermissionError, ResponseError
 from lectern import words
 from lectern.cli import origins
 from lectern.cli.terms import on_bus
-from lectern.effects.files import disk
+from lectern.effects.files import disk, tls
 from lectern.effects.redis import address
 from lectern.effects.redis.bus import Bus
-from lectern.effects.rows import airings, cache, schema
+from lectern.effects.rows import airings, cache, incidents, oss_requests, schema
+from lectern.effects.rows.tables import teacher
 from lectern.effects.rows.tables.engine import open_database
 from lectern.effects.rows.tables.look import looking, open_to_look
-from lectern.errors import LecternError
+from lectern.errors import OSS_REFUSES, LecternError
 from lectern.playout import client as playout
-from lectern.settings import Settings, StreamerSettings
+from lectern.settings import Settings, StreamerSettings, TeacherSettings
 from lectern.shared_settings import Common
 from lectern.shown import shown
 
@@ -128,6 +129,32 @@ def _why(error: Exception) -> str:
         case httpx.InvalidURL():
             return "is no URL"
     return "answers something else than JSON of ours"
+
+
+def of_oss(settings: TeacherSettings) -> Iterator[Finding]:
+    """Whether the OSS transcoder can be reached, and how it took the last request.
+
+    No request is known that would try the key and book no transcoding.
+    """
+    url = settings.oss_transcode_url
+    if url is None:
+        return
+    try:
+        httpx.head(url, timeout=LOOK_S, trust_env=False, verify=tls.context())
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
+        yield Finding("OSS transcoder", is_well=False, said=f"{shown(url)} {_why(error)}", to_type="curl -I URL")
+        return
+    key = "TRANSCODE_SIGN_KEY is not tried here, because each request is a transcoding"
+    with looking(open_to_look(settings.database_url, settings.role), settings.role) as connection:
+        refused = incidents.open_of(connection, teacher.journal, OSS_REFUSES.number)
+        taken = oss_requests.last_taken(connection)
+    if refused is not None:
+        said = f"{shown(url)} answers, and refused the last request: {refused}"
+        to_type = "correct TRANSCODE_SIGN_KEY, and restart the teacher"
+        yield Finding("OSS transcoder", is_well=False, said=said, to_type=to_type)
+        return
+    last = "no request was taken yet" if taken is None else f"it took the last request at {words.moment(taken)}"
+    yield Finding("OSS transcoder", is_well=True, said=f"{shown(url)} answers; {key}; {last}")
 
 
 def of_process(settings: Settings) -> Finding:

@@ -1,6 +1,7 @@
 """What commands read: the databases of this host, opened for reading only, and what Redis knows of streamers."""
 
 import asyncio
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -15,7 +16,7 @@ from lectern.errors import LecternError, Misuse
 from lectern.playout.client import Client, Refused, Unreachable
 from lectern.settings import StreamerSettings, TeacherSettings
 from lectern.shared_settings import Common
-from lectern.told import Sending, Word
+from lectern.told import Past, Sending, Word
 
 S = TypeVar("S", TeacherSettings, StreamerSettings)
 LOOK_S = 3.0
@@ -81,8 +82,11 @@ def asked(settings: Common, work: Any) -> Any:  # noqa: ANN401 (a call of the bu
     return asyncio.run(ask())
 
 
-def playout_says(here: Sequence[Place[Any]], class_id: str) -> Sending | None:
-    """How the playout of this host sends a class; None if the host has none, or the playout does not know the class."""
+def playout_says(here: Sequence[Place[Any]], class_id: str, events: Sequence[Past]) -> Sending | None:
+    """How the playout of this host sends a class; None if the host has no playout.
+
+    The *events* of the class say why something was not sent.
+    """
     own = [one.settings for one in here if isinstance(one.settings, StreamerSettings) and one.settings.playout == "own"]
     if not own:
         return None
@@ -96,4 +100,4 @@ def playout_says(here: Sequence[Place[Any]], class_id: str) -> Sending | None:
         classes = asyncio.run(ask())["classes"]
     except (Unreachable, Refused, TimeoutError) as error:
         return sending.without_playout(str(error) or "no answer in time")
-    return sending.of_playout(classes[0]) if classes else None
+    return sending.of_playout(classes[0], time.time(), events) if classes else sending.NOT_IN_PLAYOUT

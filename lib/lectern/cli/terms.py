@@ -17,6 +17,7 @@ from lectern.effects.redis.bus import Bus
 from lectern.errors import LecternError, Misuse
 from lectern.settings import Settings, StreamerSettings, TeacherSettings
 from lectern.shared_settings import Common
+from lectern.shown import plain
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 Name = Annotated[str | None, typer.Option("--name", help="The host's name, if not the one in the settings.")]
@@ -60,7 +61,7 @@ async def on_bus(settings: Common, work: "Any") -> Any:  # noqa: ANN401 (a call 
         return await coroutine
     except (RedisError, OSError) as error:
         asked = address.command(settings.redis_url.get_secret_value(), "ping")
-        raise LecternError(f"Redis does not answer: {error}. Is REDIS_URL right, and Redis up? Try: {asked}") from error
+        raise LecternError(f"Redis does not answer: {plain(error)}. Is REDIS_URL right, and Redis up? Try: {asked}") from error
     finally:
         await bus.close()
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from lectern import urls, words
-from lectern.decide import broadcast, gathered, outlook
-from lectern.errors import AIRING_BROKEN, CODES, DEAD_AIR, NOT_READY_FOR_START, STREAMER_LOST
+from lectern.decide import gaps, gathered, outlook, tale
+from lectern.errors import AIRING_BROKEN, CODES, DEAD_AIR, NOT_READY_FOR_START, PLAYOUT_AWAY, STREAMER_LOST, ErrorCode
 from lectern.states import AiringState, BookingState
 from lectern.told import Booked, Cited, Found, OpenAlarm, Sending
 
@@ -23,6 +23,7 @@ class Standing(StrEnum):
     NOT_ON_AIR = "not on air"
     SILENT = "not known"
     AIRED = "aired"
+    AIRED_WITH_GAPS = "aired with gaps"
     BROKEN = "broken"
     REFUSED = "refused"
     CANCELLED = "cancelled"
@@ -32,6 +33,10 @@ MISSING = frozenset({Standing.NOT_ON_AIR, Standing.SILENT})
 """The standings of a class in its time that is not on air, or whose silent streamer does not say whether it is."""
 
 
+GAPS = 50
+"""Number of gaps that the story of a class has a line for, the longest ones."""
+
+
 @dataclass(frozen=True)
 class Account:
     """What the command line and the page show of a class."""
@@ -39,17 +44,30 @@ class Account:
     standing: Standing
     header: tuple[tuple[str, str], ...]
     following: tuple[str, ...]
+    story: tuple[tale.Line, ...] = ()
 
 
 def account(found: Found, now: float) -> Account:
     """The account of a class at *now* (epoch seconds)."""
     known = standing(found, now)
     header = tuple((label, text) for label, text in _header(found, known, now) if text)
-    return Account(known, header, tuple(_following(found, known, now)))
+    return Account(known, header, tuple(_following(found, known, now)), tuple(_story(found, now)))
+
+
+def _story(found: Found, now: float) -> list[tale.Line]:
+    if found.sending is not None and found.sending.gaps and not found.as_run:
+        return tale.story(found, found.sending.gaps)
+    known = what_was_sent(found, now).gaps if found.as_run else ()
+    longest = sorted((one for one in known if one.missing_s >= gaps.SHOWN_S), key=lambda gap: -gap.missing_s)
+    return tale.story(found, longest[:GAPS])
 
 
 _OVER: dict[str, Standing] = {
-    one: one for one in (Standing.AIRED, Standing.BROKEN, Standing.REFUSED, Standing.CANCELLED)
+    one: one
+    for one in (
+        *(Standing.AIRED, Standing.AIRED_WITH_GAPS, Standing.BROKEN),
+        *(Standing.REFUSED, Standing.CANCELLED),
+    )
 }
 """The standing of a class that is over, by its state at its teacher or on its streamer: both use the same words."""
 
@@ -133,6 +151,7 @@ def _header(found: Found, known: Standing, now: float) -> list[tuple[str, str]]:
     if one is None:
         return []
     making = found.booked is not None and found.booked.streamer is None
+    sent = what_was_sent(found, now)
     return [
         ("state", state_sentence(found, known, now)),
         ("time", words.period(one.start_time, one.end_time)),
@@ -144,9 +163,18 @@ def _header(found: Found, known: Standing, now: float) -> list[tuple[str, str]]:
         ("last error", _last_error(found, one)),
         ("readiness", _readiness(found, known)),
         ("dead air", found.dead_air),
-        ("as run", broadcast.as_run_sentence(found.as_run)),
+        ("as run", gaps.as_run(sent, found.as_run)),
+        ("not sent", sent.missing() if found.as_run else ""),
         *(("open alarm", _open(alarm)) for alarm in found.alarms),
     ]
+
+
+def what_was_sent(found: Found, now: float) -> gaps.Sent:
+    """What was sent of the class until *now* (epoch seconds), and what was not, and why."""
+    one = found.booked or found.cited
+    start, end = (one.start_time, one.end_time) if one is not None else (0.0, 0.0)
+    mine = [event for event in found.events if event.class_id == found.class_id]
+    return gaps.sent(start, min(end, max(start, now)), found.as_run, mine, (one.message if one else None) or "")
 
 
 def _last_error(found: Found, one: Booked | Cited) -> str:
@@ -196,7 +224,7 @@ def _following(found: Found, known: Standing, now: float) -> list[str]:
 
 
 def _missing(found: Found) -> list[str]:
-    said = [f"It should be on air now: {_why_not(found)}.", _heading(AIRING_BROKEN.number)]
+    said = [f"It should be on air now: {_why_not(found)}.", _heading(_why_code(found).number)]
     if found.sending is not None and found.sending.failures:
         reached = _reached(found.booked or found.cited)
         said.append(f"See whether the push host answers, on {found.host}: nc -vz {reached}. {_ending(found)}")
@@ -210,6 +238,18 @@ def _reached(one: Booked | Cited | None) -> str:
     except ValueError:
         return "HOST PORT"
     return f"{url.host} {url.port}"
+
+
+def _why_code(found: Found) -> ErrorCode:
+    """The code whose heading in RUNBOOK.md is about what `_why_not` says."""
+    sending = found.sending
+    if sending is not None and sending.is_playout_away:
+        return PLAYOUT_AWAY
+    if sending is not None and (sending.failures or sending.why):
+        return AIRING_BROKEN
+    has_none = found.cited is None or found.cited.state is AiringState.WAITING
+    is_there = found.booked is None or found.booked.state is BookingState.READY
+    return AIRING_BROKEN if is_there or not has_none else NOT_READY_FOR_START
 
 
 def _ending(found: Found) -> str:

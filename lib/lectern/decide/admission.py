@@ -14,6 +14,8 @@ from lectern.states import LIVE_AIRINGS, AiringState
 from lectern.streamer_changes import Reserved, StreamerChanges
 from lectern.wire import called
 
+_WAS_READY = frozenset({AiringState.READY, AiringState.ON_AIR, AiringState.AIRED, AiringState.AIRED_WITH_GAPS})
+
 
 @dataclass(frozen=True)
 class Coming:
@@ -57,7 +59,7 @@ def fresh(
 def _again(changes: StreamerChanges, known: Airing) -> None:
     """Repeat the report that the first prepare of a class got, if it got one; the class stays as it is."""
     code = errors.CODES.get(known.code or 0)
-    if known.state in {AiringState.READY, AiringState.ON_AIR, AiringState.AIRED}:
+    if known.state in _WAS_READY:
         changes.report("prepared", known, message="prepared")
     elif code is not None:
         changes.report("prepared", known, code, known.message or "")

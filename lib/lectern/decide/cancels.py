@@ -6,14 +6,12 @@ from lectern import errors
 from lectern.changes import CancelTold, Changes
 from lectern.facts import Order
 from lectern.messages import Booking, Cancel
-from lectern.states import BookingState
+from lectern.states import BOOKING_OVER, BookingState
 from lectern.unconfirmed import Unconfirmed
 from lectern.wire import BACKUP
 
 EARLY_S = 600.0
 """Seconds for which the cancel of an unknown class is kept: its booking may arrive later, by another way."""
-
-OVER = frozenset({BookingState.REFUSED, BookingState.CANCELLED, BookingState.AIRED})
 
 
 def cancel(changes: Changes, message: Cancel) -> None:
@@ -22,7 +20,7 @@ def cancel(changes: Changes, message: Cancel) -> None:
     if (second := f"{class_id}{BACKUP}") in changes.orders:
         cancel(changes, Cancel.model_construct(class_id=second))
     for revision in changes.revisions.get(class_id, ()):
-        if changes.orders[revision].state not in OVER:
+        if changes.orders[revision].state not in BOOKING_OVER:
             cancel(changes, Cancel.model_construct(class_id=revision))
     order = changes.orders.get(class_id)
     if order is None:
@@ -31,7 +29,7 @@ def cancel(changes: Changes, message: Cancel) -> None:
         changes.note("cancel of an unknown class", class_id=class_id)
         return
     # A broken class is not over before its end: a person may have retried it, so it may be on air.
-    if order.state in OVER or (order.state is BookingState.BROKEN and order.end_time <= changes.now):
+    if order.state in BOOKING_OVER or (order.state is BookingState.BROKEN and order.end_time <= changes.now):
         changes.row(class_id, f"cancel of a class that is {order.state}")
         changes.note(f"cancel of a class that is {order.state}", order)
         return
@@ -50,7 +48,7 @@ def cancel(changes: Changes, message: Cancel) -> None:
 def cancel_second(changes: Changes, order: Order) -> None:
     """Cancel the second airing of a class that was refused: the platform was told that the class is not aired."""
     second = changes.orders.get(f"{order.class_id}{BACKUP}")
-    if order.revises is None and second is not None and second.state not in OVER:
+    if order.revises is None and second is not None and second.state not in BOOKING_OVER:
         cancel(changes, Cancel.model_construct(class_id=second.class_id))
 
 

@@ -16,6 +16,7 @@ SENT = "sent"
 OUTCOMES: Mapping[str, frozenset[BookingState]] = {
     "ready or aired": frozenset({BookingState.READY, BookingState.AIRED}),
     "under way": frozenset({BookingState.RECEIVED, BookingState.WAITING, BookingState.PLACED}),
+    "with gaps": frozenset({BookingState.AIRED_WITH_GAPS}),
     "refused": frozenset({BookingState.REFUSED}),
     "broken": frozenset({BookingState.BROKEN}),
     "cancelled": frozenset({BookingState.CANCELLED}),

@@ -5,58 +5,76 @@ from dataclasses import replace
 from typing import Any
 
 from lectern import errors
-from lectern.decide import broadcast
+from lectern.decide import broadcast, gaps
 from lectern.facts import Airing, AsRun
 from lectern.messages import Release, Report
 from lectern.states import LIVE_AIRINGS, AiringState
-from lectern.streamer_changes import StreamerChanges
+from lectern.streamer_changes import AS_RUN_TOLD, StreamerChanges
+from lectern.told import Past
 
 CANCELLED = "it was cancelled"
 """The playout's reason for the end of a class that was taken off the air."""
 
-CODES = {AiringState.BROKEN: errors.AIRING_BROKEN, AiringState.CANCELLED: errors.CANCELLED}
-"""The code of each ending that is not a success."""
+CODES = {
+    AiringState.BROKEN: errors.AIRING_BROKEN,
+    AiringState.CANCELLED: errors.CANCELLED,
+    AiringState.AIRED_WITH_GAPS: errors.AIRED_WITH_GAPS,
+}
+"""The code of each ending but *aired*."""
 
-OVER = frozenset({AiringState.AIRED, AiringState.REFUSED, AiringState.CANCELLED})
+KEPT = 1_000
+"""Number of parts of a class that its streamer keeps: a class whose receiver takes nothing gets a new one every 5 s."""
+
+AIRED = frozenset({AiringState.AIRED, AiringState.AIRED_WITH_GAPS})
+OVER = AIRED | {AiringState.REFUSED, AiringState.CANCELLED}
 
 
 def ended(
-    changes: StreamerChanges, class_id: str, one: Airing | None, duration_s: float, told: Mapping[str, Any]
+    changes: StreamerChanges, class_id: str, one: Airing | None, events: Sequence[Past], told: Mapping[str, Any]
 ) -> None:
     """Close a class that the playout reports as ended: *told* is its event `ended`, or its `status`.
 
-    *duration_s* is the length of its recording.
+    *events* are those of the class that its teacher is told, too.
     """
     parts = broadcast.as_run(told["as_run"])
-    changes.sent.append((class_id, parts))
+    changes.sent.append((class_id, gaps.longest(parts, KEPT)))
     if one is None:
         return
+    parts_told = gaps.longest(parts, AS_RUN_TOLD)
     if one.state is AiringState.CANCELLED and parts:  # its teacher heard before of the cancel, but not what was sent
-        changes.report("ended", one, errors.CANCELLED, "what was sent before it was cancelled", parts)
+        changes.report("ended", one, errors.CANCELLED, "what was sent before it was cancelled", parts_told, events)
     if one.state not in LIVE_AIRINGS - {AiringState.WAITING} or told["why"] == CANCELLED:
         return
-    total = broadcast.sums(told)
-    said = broadcast.how_aired(parts, total, one.start_time, min(one.end_time - one.start_time, duration_s))
-    if said is None:
-        why = broadcast.not_aired(total, told.get("last") or told["why"])
-        close(changes, one, AiringState.BROKEN, why, parts)
-    else:
-        close(changes, one, AiringState.AIRED, f"{said}; {told['why']}", parts)
+    sent = gaps.sent(one.start_time, one.end_time, parts, events, told["why"])
+    if sent.recording_s <= 0:
+        why = gaps.not_aired(sent, told.get("last") or told["why"])
+        close(changes, one, AiringState.BROKEN, why, parts_told, events)
+        return
+    state = AiringState.AIRED if sent.is_whole else AiringState.AIRED_WITH_GAPS
+    changes.missing_s.append(sent.missing_s)
+    close(changes, one, state, f"{sent.sentence()}; {told['why']}", parts_told, events)
 
 
-def close(changes: StreamerChanges, one: Airing, state: AiringState, message: str, parts: Sequence[AsRun] = ()) -> None:
+def close(
+    changes: StreamerChanges,
+    one: Airing,
+    state: AiringState,
+    message: str,
+    parts: Sequence[AsRun] = (),
+    events: Sequence[Past] = (),
+) -> None:
     """End a class, which then cites no rendition (if broken: after its end), and report once how it ended."""
     code = CODES.get(state)
-    if one.state in {AiringState.AIRED, AiringState.CANCELLED}:
+    if one.state in AIRED | {AiringState.CANCELLED}:
         return  # the class was released meanwhile
-    if state is AiringState.AIRED and one.state in {AiringState.READY, AiringState.BROKEN}:
+    if state in AIRED and one.state in {AiringState.READY, AiringState.BROKEN}:
         one = changes.move(one, AiringState.ON_AIR)  # it ended before it was seen on air, or was closed too early
     after = changes.move(one, state, code, message)
     if changes.now >= one.end_time:  # until then a person may retry a broken class
         changes.given_up.append(one)
     if (one.state, one.message) == (state, message):
         return  # reported before; the playout says it again to each process that begins
-    changes.report("ended", after, code, message, parts)
+    changes.report("ended", after, code, message, parts, events)
     changes.note(state, one, message)
 
 

@@ -21,6 +21,7 @@ def _classes(changes: Changes) -> list[str]:
         *(f"{one.class_id}: taken from {one.streamer}" for one in changes.taken),
         *(f"{one.class_id}: its cancel waits for {one.streamer or 'its booking'}" for one in changes.cancels),
         *(f"{class_id}: its cancel is confirmed by {streamer}" for class_id, streamer in changes.confirmed),
+        *(f"{one[0].class_id}: {len(one)} events on {one[0].host}" for one in changes.stories),
         *(f"{one}: its cancel has met it" for one in changes.met),
         *(f"{class_id}: what {streamer} sent of it: {len(parts)} parts" for streamer, class_id, parts in changes.sent),
         *(f"{one}: its streamer is told again" for one in changes.told_again),

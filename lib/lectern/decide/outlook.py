@@ -84,7 +84,7 @@ def of_airing(one: Cited, now: float) -> list[str]:
             return ["It was aired to its end. Nothing is to be done."]
         case AiringState.CANCELLED:
             return ["It was cancelled; its rendition is released."]
-        case AiringState.REFUSED | AiringState.BROKEN:
+        case AiringState.REFUSED | AiringState.BROKEN | AiringState.AIRED_WITH_GAPS:
             return _refused(one.code, one.message, over=now >= one.end_time)
 
 
@@ -106,7 +106,7 @@ def _standing(one: Booked, making: Making | None, now: float) -> list[str]:
             return ["It was aired to its end. Nothing is to be done."]
         case BookingState.CANCELLED:
             return ["It was cancelled and is not aired. To have it all the same, book it with a new class_id."]
-        case BookingState.REFUSED | BookingState.BROKEN:
+        case BookingState.REFUSED | BookingState.BROKEN | BookingState.AIRED_WITH_GAPS:
             return _refused(one.code, one.message, over=now >= one.end_time)
         case _:
             assert_never(one.state)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, fields
 from math import inf
 from typing import NamedTuple
 
-from lectern.decide.broadcast import MISSING_S, RECORDING_OVER, WHOLE, covered
+from lectern.decide import gaps
 from lectern.facts import AsRun, Planned
 from lectern.states import BookingState
 from lectern.wire import BACKUP
@@ -13,7 +13,9 @@ from lectern.wire import BACKUP
 PUNCTUAL_S = 1.0
 """Seconds from its start within which the first byte of a punctual class is sent."""
 
-PUSHED = frozenset({BookingState.AIRED, BookingState.BROKEN, BookingState.PLACED, BookingState.READY})
+PUSHED = frozenset(
+    {BookingState.AIRED, BookingState.AIRED_WITH_GAPS, BookingState.BROKEN, BookingState.PLACED, BookingState.READY}
+)
 """States of classes that were to be aired: neither refused nor cancelled in time."""
 
 TO_COME = frozenset({BookingState.PLACED, BookingState.READY})
@@ -116,42 +118,27 @@ class Report:
 def line(planned: Planned, parts: Sequence[AsRun], now: float = inf) -> Line:
     """What was sent of a class until *now* (epoch seconds), beside what was planned.
 
-    Missing are the seconds of the class in which its recording was not sent; the slate does not count as sent. If a
-    whole recording was sent that is shorter than its class, nothing is missing after the recording's end. Nothing is
-    missing yet of a class that is to be aired and has not ended: what was sent of it is known after its end.
+    Missing are the seconds of the class in which its recording was not sent, each of them; the slate does not count as
+    sent, and a recording that is shorter than its class leaves the rest missing. Nothing is missing yet of a class that
+    is to be aired and has not ended: what was sent of it is known after its end.
     """
     is_to_come = planned.state in TO_COME and now < planned.end
-    began, ended, sent_s, slate_s = _covered(parts)
-    until = planned.end
-    if planned.state is BookingState.AIRED and ended is not None and RECORDING_OVER in planned.why:
-        until = min(planned.end, ended)
-    missing_s = max(0.0, until - planned.start - sent_s)
-    whole = planned.state is BookingState.AIRED and planned.why.startswith(WHOLE) and missing_s < MISSING_S
+    sent = gaps.sent(planned.start, planned.end, parts)
+    is_counted = planned.state in PUSHED and not is_to_come
     return Line(
         *planned[:6],
-        None if began is None else round(began, 1),
-        None if ended is None else round(ended, 1),
-        round(sent_s, 2),
-        round(slate_s, 2),
-        0.0 if whole or is_to_come or planned.state not in PUSHED else round(missing_s, 2),
-        len({(one.url, one.session) for one in parts}),
+        round(parts[0].begins, 1) if parts else None,
+        round(max(one.ends for one in parts), 1) if parts else None,
+        round(sent.recording_s, 2),
+        round(sent.slate_s, 2),
+        round(sent.missing_s, 2) if is_counted else 0.0,
+        sent.sessions,
         sum(one.sent_bytes or 0 for one in parts),
         planned.state,
         planned.why,
         sum(one.ends - one.begins for one in parts),
         is_to_come,
     )
-
-
-def _covered(parts: Sequence[AsRun]) -> tuple[float | None, float | None, float, float]:
-    """The begin and the end of all *parts*, and the seconds in which the recording, and the slate, was sent.
-
-    *parts* are in time order. A second that was sent to two push URLs at once counts once.
-    """
-    if not parts:
-        return None, None, 0.0, 0.0
-    ended = max(one.ends for one in parts)
-    return parts[0].begins, ended, covered(parts, "recording"), covered(parts, "slate")
 
 
 def report(

@@ -1,21 +1,24 @@
 """What a teacher does with streamers' reports: answer a prepared class, close an ended one, move a lost one."""
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from pydantic import TypeAdapter, ValidationError
 
 from lectern import errors
 from lectern.changes import Changes
-from lectern.decide import revisions
+from lectern.decide import gaps, revisions
+from lectern.decide.broadcast import STORY
 from lectern.decide.cancels import cancel_second
 from lectern.decide.verdicts import Choice, place_again
 from lectern.facts import AsRun, Order
 from lectern.messages import Report
 from lectern.states import BookingState
+from lectern.streamer_changes import DETAIL_TOLD
+from lectern.told import Past
 from lectern.wire import revised
 
-_PART = TypeAdapter(AsRun)
+_PART, _EVENT = TypeAdapter(AsRun), TypeAdapter(Past)
 ENDING = frozenset({BookingState.PLACED, BookingState.READY, BookingState.BROKEN})
 """States in which a class may end on its streamer."""
 
@@ -34,6 +37,12 @@ class Facts:
     unconfirmed: Collection[tuple[str, str]]
     """Pairs of a class and a streamer that has not confirmed the class's cancel."""
 
+    parts: Mapping[str, Sequence[AsRun]] = field(default_factory=dict)
+    """What streamers have reported before to have sent of a class."""
+
+    moved: Mapping[str, Sequence[Past]] = field(default_factory=dict)
+    """When a class was moved to another streamer."""
+
 
 NO_FACTS = Facts(Choice({}, {}), ())
 
@@ -47,8 +56,7 @@ def take(changes: Changes, said: Report, facts: Facts) -> None:
     """Take one report, with what the reports before it have changed."""
     order = changes.orders.get(said.class_id)
     its = (said.class_id, said.streamer)
-    if order is not None and said.as_run:  # kept even if another streamer has the class by now
-        _keep_sent(changes, order, said)
+    sent = _keep_sent(changes, order, said, facts) if order is not None else _Sent()  # also if another one has it now
     if said.cmd == "ended" and its in facts.unconfirmed and its not in changes.confirmed:
         changes.confirmed.append(its)
         changes.row(said.class_id, "cancel confirmed", where=said.streamer)
@@ -57,25 +65,50 @@ def take(changes: Changes, said: Report, facts: Facts) -> None:
         revisions.reported(changes, order, said, facts.choice.loads)
     elif order is None or not _is_from(order, said):
         changes.row(said.class_id, "report of a class that is not there", where=said.streamer)
+        if order is not None and order.state is BookingState.AIRED_WITH_GAPS and sent.parts:
+            _judge_again(changes, order, sent)
     elif said.cmd == "prepared" and order.state in PREPARING[said.result]:
         _prepared(changes, order, said, facts)
     elif said.cmd == "ended" and order.state in ENDING:
         if order.state is BookingState.PLACED:  # two runs handle reports at once: that of the end overtook it
             order = _ready(changes, order, said)
-        _ended(changes, order, said)
+        _ended(changes, order, said, sent)
     else:
         changes.row(order.class_id, f"{said.cmd} of a class that is {order.state}", where=said.streamer)
 
 
-def _keep_sent(changes: Changes, order: Order, said: Report) -> None:
-    """Keep what was really sent; a part that cannot be read is noted, and the others are kept."""
-    parts = []
-    for one in said.as_run or ():
+@dataclass(frozen=True)
+class _Sent:
+    """What a report says was sent of a class, with what was known before, and why the rest was not."""
+
+    parts: Sequence[AsRun] = ()
+    before: Sequence[AsRun] = ()
+    reasons: Sequence[Past] = ()
+
+    def together(self, order: Order, message: str) -> tuple[bool, str]:
+        """Whether all streamers together aired the class whole, and how; *message* is that of the last one."""
+        known = gaps.sent(order.start_time, order.end_time, [*self.before, *self.parts], self.reasons, message)
+        return known.is_whole, f"{known.sentence()}; {message.rpartition('; ')[2]}"
+
+
+def _keep_sent(changes: Changes, order: Order, said: Report, facts: Facts) -> _Sent:
+    """Keep what was really sent, and what happened meanwhile; what cannot be read is noted, and the rest is kept."""
+    parts: list[AsRun] = []
+    story: list[Past] = []
+    whose = {"class_id": order.class_id, "stem": order.stem, "host": said.streamer}
+    for one in (*(said.as_run or ()), *({**event, **whose} for event in said.events or ())):
         try:
-            parts.append(_PART.validate_python(one))
+            if "host" not in one:
+                parts.append(_PART.validate_python(one))
+            elif (event := _EVENT.validate_python(one)).what in STORY:
+                story.append(replace(event, detail=event.detail[:DETAIL_TOLD]))
         except ValidationError as error:
             changes.note("as-run not readable", order, f"{said.streamer}: {error.errors()[0]['msg']}: {one!r:.200}")
-    changes.sent.append((said.streamer, said.class_id, parts))
+    if parts:
+        changes.sent.append((said.streamer, said.class_id, parts))
+    changes.stories += [story] if story else []
+    id_ = said.class_id
+    return _Sent(parts, facts.parts.get(id_, ()), [*facts.moved.get(id_, ()), *story])
 
 
 def _is_from(order: Order, said: Report) -> bool:
@@ -119,15 +152,30 @@ def _ready(changes: Changes, order: Order, said: Report) -> Order:
     return changes.move(order, BookingState.READY, 0, said.message, promised_at=promised_at)
 
 
-def _ended(changes: Changes, order: Order, said: Report) -> None:
+def _ended(changes: Changes, order: Order, said: Report, sent: _Sent) -> None:
     code = errors.CODES.get(said.code, errors.AIRING_BROKEN)
-    state = BookingState.BROKEN
+    state, message = BookingState.BROKEN, said.message
     if said.result == "success":
-        state = BookingState.AIRED
+        is_whole = code is not errors.AIRED_WITH_GAPS
+        if sent.before:  # it was moved, and its streamer knows only its own part
+            is_whole, message = sent.together(order, said.message)
+        state = BookingState.AIRED if is_whole else BookingState.AIRED_WITH_GAPS
+        code = errors.AIRED_WITH_GAPS
     elif code is errors.CANCELLED:
         state = BookingState.CANCELLED  # a person cancelled it, in the UI
-    changes.move(order, state, said.code, said.message)
-    if state is BookingState.BROKEN:
-        changes.alarm(code, f"{order.class_id}: {said.message}", class_id=order.class_id, record_id=order.record_id)
-    changes.row(order.class_id, state, where=said.streamer, code=said.code, detail=said.message)
-    changes.note(state, order, f"{said.streamer}: {said.message}".rstrip(": "))
+    number = 0 if state is BookingState.AIRED else said.code or code.number
+    changes.move(order, state, number, message)
+    if state in {BookingState.BROKEN, BookingState.AIRED_WITH_GAPS}:
+        changes.alarm(code, f"{order.class_id}: {message}", class_id=order.class_id, record_id=order.record_id)
+    changes.row(order.class_id, state, where=said.streamer, code=number, detail=message)
+    changes.note(state, order, f"{said.streamer}: {message}".rstrip(": "))
+
+
+def _judge_again(changes: Changes, order: Order, sent: _Sent) -> None:
+    """Correct what is said of a class that has gaps: a streamer that had it before tells late what it sent of it."""
+    is_whole, message = sent.together(order, order.message or "")
+    if is_whole:
+        changes.move(order, BookingState.AIRED, 0, message)
+        changes.note(BookingState.AIRED, order, message)
+    elif message != order.message:
+        changes.move(order, order.state, order.code or 0, message)

@@ -199,7 +199,7 @@ def _in_force(changes: Changes, order: Order, revision: Order, loads: Loads) -> 
     changes.move(revision, BookingState.CANCELLED, 0, IN_FORCE)
     changes.answer(revision, 0, IN_FORCE, revision.deliveries)
     changes.row(order.class_id, "changed", where=order.streamer or "", detail=revision.stem)
-    changes.note("changed", order, f"as change {_number(revision.class_id)} says")
+    changes.note("changed", order, f"by change {_number(revision.class_id)}")
     if any(_is_newer(changes.orders[one], revision) for one in changes.revisions[order.class_id]):
         changes.release(revision.streamer or "", revision.class_id, revision.placement)
         return

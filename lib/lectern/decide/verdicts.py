@@ -11,7 +11,7 @@ from lectern.decide.placement import place
 from lectern.facts import Order
 from lectern.states import BookingState
 
-ANSWERED = frozenset({BookingState.READY, BookingState.AIRED, BookingState.BROKEN})
+ANSWERED = frozenset({BookingState.READY, BookingState.AIRED, BookingState.AIRED_WITH_GAPS, BookingState.BROKEN})
 """States that a class reaches only after the platform was answered with success."""
 
 Loads = dict[str, int]

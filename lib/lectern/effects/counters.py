@@ -38,3 +38,9 @@ DEAF = Counter(
     registry=SEEN,
 )
 RECONNECTS = Counter("lectern_push_reconnects", "Pushes that were taken up again within a class.", registry=SEEN)
+MISSING = Histogram(
+    "lectern_class_missing_seconds",
+    "Seconds of each class that ended on air in which its recording was not sent.",
+    buckets=(0.5, 1, 2, 5, 15, 60, 300, 1800),
+    registry=SEEN,
+)

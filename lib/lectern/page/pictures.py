@@ -6,7 +6,7 @@ from typing import NamedTuple
 from markupsafe import Markup, escape
 
 WIDTH, HEIGHT, LEFT, FOOT = 720, 180, 44, 22
-COLOURS = ("#2fa36b", "#8aa9f5", "#e0a030", "#d64545", "#c8c8c8")
+COLOURS = ("#2fa36b", "#8aa9f5", "#e0a030", "#d64545", "#8b1a1a", "#c8c8c8")
 LIMIT = 'stroke="#d64545" stroke-width="2" stroke-dasharray="6 4"'
 SMALL = 4
 """A limit is drawn up to this many times the highest bar; if it were higher, the bars would be flat."""

@@ -12,7 +12,7 @@ from sqlalchemy import Connection
 
 from lectern.decide import account as decide
 from lectern.decide import day as hours
-from lectern.decide import gathered, outlook, tale
+from lectern.decide import gathered, outlook
 from lectern.decide.account import Account, Standing
 from lectern.decide.tally import MISSED
 from lectern.effects.rows import incidents, status, story, timetable
@@ -173,7 +173,7 @@ def _waiting(found: Found, now: float) -> Waiting:
     return Waiting(booked, sentence, *outlook.nearest_deadline(booked, found.making))
 
 
-_SAID = {Standing.REFUSED, Standing.BROKEN, Standing.AIRED, Standing.CANCELLED}
+_SAID = {Standing.REFUSED, Standing.BROKEN, Standing.AIRED, Standing.AIRED_WITH_GAPS, Standing.CANCELLED}
 
 
 @dataclass(frozen=True)
@@ -182,7 +182,6 @@ class OneClass:
 
     class_id: str
     account: Account
-    story: Sequence[tale.Line]
 
 
 def of_class(
@@ -208,7 +207,7 @@ def of_class(
             one for one in known.alarms if one.classes and {class_id, f"{class_id}{BACKUP}"}.issuperset(one.classes)
         ]
         known = replace(known, events=events, alarms=alarms)
-    return OneClass(class_id, decide.account(known, time.time()), tale.lines(known.events)[-500:])
+    return OneClass(class_id, decide.account(known, time.time()))
 
 
 def for_calendar(connection: Connection, viewer: Viewer, institution: str | None, now: float) -> list[Booked]:

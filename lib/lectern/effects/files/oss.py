@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from lectern import errors
 from lectern.effects.files import tls
 from lectern.errors import FallBack, TryAgain
 from lectern.states import Resolution
@@ -35,7 +36,8 @@ async def request_transcoding(
 ) -> None:
     """Ask the transcoder at *url* once; its answer comes later, on the bus.
 
-    Raises TryAgain (no answer in *timeout_s*, 429, 5xx) or FallBack (any other answer than 2xx, with its first words).
+    Raises TryAgain (no answer in *timeout_s*, 429, 5xx) or FallBack (any other answer than 2xx, with its first words;
+    its code is set if the transcoder does not know this teacher: 401, 403).
     """
     thing = f"{record_id}_{resolution}: OSS transcoding"
     fields: dict[str, object] = {"record_id": record_id, "video_resolution": str(resolution)}
@@ -60,7 +62,7 @@ async def request_transcoding(
     found = f"{thing}: answered {answer.status_code}: {said}".rstrip(": ")
     if answer.status_code == 429 or answer.is_server_error:
         raise TryAgain(found)
-    raise FallBack(found)
+    raise FallBack(found, errors.OSS_REFUSES if answer.status_code in {401, 403} else None)
 
 
 async def _beginning(answer: httpx.Response) -> str:

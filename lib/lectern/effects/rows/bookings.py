@@ -14,15 +14,12 @@ from lectern.effects.rows.many import among, insert_many, these, update_many
 from lectern.effects.rows.tables.teacher import IS_CLASS, orders
 from lectern.facts import Order, Slot
 from lectern.messages import Booking
-from lectern.states import BOOKING_MOVES, BookingState, Resolution, check_move
+from lectern.states import BOOKING_MOVES, BOOKING_OVER, BookingState, Resolution, check_move
 from lectern.wire import called, class_of
 
 log = logging.getLogger("lectern")
 LOADING = (BookingState.PLACED, BookingState.READY)
 """States in which a class counts as load of its streamer."""
-
-OVER = (BookingState.REFUSED, BookingState.CANCELLED, BookingState.AIRED)
-"""States of a class that will not be pushed."""
 
 OPEN = (BookingState.RECEIVED, BookingState.WAITING, *LOADING)
 """States of a class for which work is left to do."""
@@ -41,7 +38,7 @@ _LIVE = orders.c.end_time > bindparam("now", type_=Float())
 _BY_ID = select(*_COLUMNS).where(among(orders.c.class_id))
 _TAKEN = [
     select(stream, orders.c.class_id, orders.c.start_time, orders.c.end_time).where(
-        among(stream), _LIVE, orders.c.state.not_in(OVER)
+        among(stream), _LIVE, orders.c.state.not_in(BOOKING_OVER)
     )
     for stream in (orders.c.stream, orders.c.backup_stream)
 ]

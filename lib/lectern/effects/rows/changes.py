@@ -34,7 +34,7 @@ def write(
     if isinstance(changes, Changes):
         _bookings(connection, changes)
         _renditions(connection, changes)
-        _streamers(connection, changes)
+        _streamers(connection, journal, changes)
     elif isinstance(changes, StreamerChanges):
         _cache(connection, changes)
         _airings(connection, changes)
@@ -82,7 +82,7 @@ def _renditions(connection: Connection, changes: Changes) -> None:
         renditions.fall_back(connection, [key], deadline, changes.now)
 
 
-def _streamers(connection: Connection, changes: Changes) -> None:
+def _streamers(connection: Connection, journal: Journal, changes: Changes) -> None:
     now = changes.now
     if changes.taken:
         leases.note_moves(connection, changes.taken, now)
@@ -96,6 +96,8 @@ def _streamers(connection: Connection, changes: Changes) -> None:
         leases.grant(connection, claim, now)
     for streamer, class_id, parts in changes.sent:
         as_run.keep_of(connection, streamer, class_id, parts)
+    for story in changes.stories:
+        events.keep_of(connection, journal, story)
 
 
 # -- a streamer's ------------------------------------------------------------------------------------------------------
@@ -141,5 +143,7 @@ def _airings(connection: Connection, changes: StreamerChanges) -> None:
         released.taken_away(connection, class_id)
     for class_id, parts in changes.sent:
         as_run.keep(connection, class_id, parts)
+    for missing_s in changes.missing_s:
+        counters.MISSING.observe(missing_s)
     if changes.session is not None:
         leases.hold(connection, changes.settings.name, changes.session, now)

@@ -1,9 +1,10 @@
 """What happened to a class or a rendition, when, where, why: the source of ``lectern explain``."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import astuple
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, or_, select
+from sqlalchemy import ColumnElement, Connection, delete, or_, select
 
 from lectern.effects.rows.many import among, insert_many, these
 from lectern.effects.rows.tables.shared import Journal
@@ -21,11 +22,30 @@ def note(connection: Connection, journal: Journal, host: str, events: Iterable[E
     insert_many(connection, journal.events, ("at", "what", "class_id", "stem", "host", "detail"), rows)
 
 
+def keep_of(connection: Connection, journal: Journal, story: Sequence[Past]) -> None:
+    """Add what happened to a class on another host; told again, it replaces what was told before."""
+    table, first = journal.events, story[0]
+    same = (table.c.class_id == first.class_id) & (table.c.host == first.host)
+    same &= table.c.at.between(min(one.at for one in story), max(one.at for one in story))
+    connection.execute(delete(table).where(same, table.c.what.in_({one.what for one in story})))
+    names = ("at", "what", "class_id", "stem", "host", "detail")
+    insert_many(connection, table, names, [(*astuple(one)[:-1], masked(one.detail)) for one in story])
+
+
 def known(connection: Connection, journal: Journal, what: str, class_ids: Sequence[str]) -> set[str]:
     """The classes among *class_ids* to which *what* happened before."""
     events = journal.events
     wanted = select(events.c.class_id).where(among(events.c.class_id), events.c.what == what)
     return {str(class_id) for class_id in connection.execute(wanted, these(class_ids)).scalars()}
+
+
+def named(connection: Connection, journal: Journal, what: str, class_ids: Sequence[str]) -> dict[str, list[Past]]:
+    """The events *what* of the classes *class_ids*, each in time order."""
+    wanted = select(*columns(journal)).where(among(journal.events.c.class_id), journal.events.c.what == what)
+    found: dict[str, list[Past]] = {}
+    for row in connection.execute(wanted.order_by(journal.events.c.id), these(class_ids)):
+        found.setdefault(row.class_id, []).append(Past(*row))
+    return found
 
 
 def of_thing(connection: Connection, journal: Journal, *, class_id: str | None, stems: Iterable[str]) -> list[Past]:

@@ -1,7 +1,6 @@
 """Groups alarms of one code into an incident, which is sent at once, then seldom, and when it is resolved."""
 
 import json
-import re
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,8 +15,6 @@ from lectern.effects.rows.tables.shared import Journal
 from lectern.errors import CODES, Severity
 from lectern.outgoing import Alarm
 from lectern.told import OpenAlarm
-
-_WORDS = re.compile(r"[\s,;:]+")
 
 NAMES_SAID = 20
 """Number of classes that the text of an alarm names; its field *classes* has all that are kept."""
@@ -197,6 +194,11 @@ def _newest(connection: Connection, journal: Journal, row: Any) -> str:  # noqa:
     return "" if body is None else str(json.loads(body).get("message", ""))
 
 
+def open_of(connection: Connection, journal: Journal, code: int) -> str | None:
+    """The newest message of the open incident of *code*; None if there is none."""
+    return next((str(one["message"]) for one in open_now(connection, journal) if one["code"] == code), None)
+
+
 def open_now(connection: Connection, journal: Journal) -> list[dict[str, Any]]:
     """The incidents that are not resolved, oldest first, each with its newest message."""
     table = journal.incidents
@@ -227,8 +229,6 @@ def shortened(alarm: OpenAlarm, number: int) -> OpenAlarm:
     return replace(alarm, classes=alarm.classes[-number:])
 
 
-def about(connection: Connection, journal: Journal, host: str, *, class_id: str, stem: str) -> tuple[OpenAlarm, ...]:
-    """The unresolved incidents that are about a class or its rendition."""
-    found = alarms(connection, journal, host)
-    named = {class_id, stem}
-    return tuple(one for one in found if class_id in one.classes or not named.isdisjoint(_WORDS.split(one.message)))
+def about(connection: Connection, journal: Journal, host: str, class_id: str) -> tuple[OpenAlarm, ...]:
+    """The unresolved incidents that name a class."""
+    return tuple(one for one in alarms(connection, journal, host) if class_id in one.classes)

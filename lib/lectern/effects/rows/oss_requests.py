@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from sqlalchemy import Connection, or_, select, update
+from sqlalchemy import Connection, func, or_, select, update
 from sqlalchemy.sql.elements import ColumnElement
 
 from lectern.effects.rows import renditions, transcodings
@@ -52,6 +52,12 @@ def asked(connection: Connection, key: RenditionKey, attempt: int, now: float, d
 def forgotten(connection: Connection, before: float, now: float) -> list[Due]:
     """The OSS transcodings begun before *before* that were never requested, and that nobody is about to request."""
     return transcodings.where(connection, _unasked() & (videos.c.updated_at < before) & _free(now))
+
+
+def last_taken(connection: Connection) -> float | None:
+    """When the OSS last took a request (epoch seconds); None if it never did."""
+    found: float | None = connection.execute(select(func.max(videos.c.requested_at))).scalar_one()
+    return found
 
 
 def owned_by(name: str, run: str) -> str:

@@ -8,9 +8,9 @@ from sqlalchemy import ColumnElement, Connection, Table, delete, func, select, t
 from lectern.effects.rows.tables import streamer as at_streamer
 from lectern.effects.rows.tables import teacher as at_teacher
 from lectern.effects.rows.tables.shared import Journal
-from lectern.states import BookingState, FileState, InboxState
+from lectern.states import BOOKING_OVER, BookingState, FileState, InboxState
 
-OVER = (BookingState.REFUSED, BookingState.CANCELLED, BookingState.AIRED, BookingState.BROKEN)
+OVER = (*BOOKING_OVER, BookingState.BROKEN)
 SLICE = 1000
 """Number of rows that one transaction deletes."""
 

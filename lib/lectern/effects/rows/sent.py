@@ -45,6 +45,11 @@ def _sending(state: AiringState, newest_first: Sequence[Past]) -> Sending:
     )
 
 
+def story(connection: Connection, class_id: str, whats: Iterable[str]) -> list[Past]:
+    """The events of a class that are among *whats*, in time order."""
+    return _latest(connection, [class_id], list(whats))[::-1]
+
+
 def checks(connection: Connection, class_ids: Iterable[str]) -> Mapping[str, Check]:
     """The findings of the last check of each class."""
     found: dict[str, Check] = {}

@@ -70,7 +70,7 @@ def at_teacher(connection: Connection, host: str, class_id: str) -> Found:
         since = kept_since(connection, "teacher", class_id)
         is_malformed = any(event.what == "malformed" for event in told)
         return Found(class_id, kept_since=since, is_malformed=is_malformed, events=told)
-    alarms = incidents.about(connection, teacher_tables.journal, host, class_id=class_id, stem=one.stem)
+    alarms = incidents.about(connection, teacher_tables.journal, host, class_id)
     parts = as_run.of_classes(connection, [class_id]).get(class_id, ())
     return Found(class_id, booked(connection, one), making(connection, one), alarms=alarms, as_run=parts, events=told)
 
@@ -81,7 +81,7 @@ def at_streamer(connection: Connection, host: str, class_id: str, now: float) ->
     told = tuple(events_of(connection, "streamer", class_id))
     if one is None:
         return Found(class_id, kept_since=kept_since(connection, "streamer", class_id), events=told)
-    alarms = incidents.about(connection, streamer_tables.journal, host, class_id=class_id, stem=one.stem)
+    alarms = incidents.about(connection, streamer_tables.journal, host, class_id)
     return Found(
         class_id,
         cited=_cited(connection, one),

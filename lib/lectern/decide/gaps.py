@@ -1,0 +1,192 @@
+"""What was sent of a class and what was not, and why: report, explain, page and alarm all say it from here."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from operator import attrgetter
+
+from lectern import words
+from lectern.facts import AsRun
+from lectern.told import Gap, Past
+
+WHOLE = "aired whole"
+"""How the message of a class begins of which at most a moment is missing."""
+
+RECORDING_OVER = "its recording is over"
+"""The playout's reason for the end of a class at the end of its recording."""
+
+LOST_S, LOST_SHARE, LEAST_S = 5.0, 0.01, 2.0
+"""A class has gaps if it lacks more than LOST_S or LOST_SHARE of its length; up to LEAST_S are a moment."""
+
+NEAR_S = 2.0
+"""Seconds before a gap in which an event may be its reason, and seconds of sending that do not part two gaps."""
+
+SHOWN_S = 1.0
+"""Seconds from which a gap is named; shorter ones are only counted."""
+
+NAMED = 5
+"""Number of gaps that a sentence names, the longest ones; it only counts the others."""
+
+_WHYS: Mapping[str, str] = {
+    "push refused": "the push was refused",
+    "push broke off": "the push broke off",
+    "nothing to send": "there was nothing to send",
+    "fell behind": "its receiver took less than it was sent",
+    "lease over": "its streamer held no lease",
+    "playout away": "the playout was not there",
+    "moved": "it was moved to another streamer",
+}
+"""The reason of a gap in which nothing was sent, by the event that says so."""
+
+_SLATE, _OVER, _UNKNOWN = "the slate was sent", "its recording was over", "no reason is known"
+_DETAILED = frozenset({"push refused", "push broke off", "nothing to send", "slate"})
+
+
+@dataclass(frozen=True)
+class Sent:
+    """What was sent of a class that lasts *length_s*, and its gaps in time order."""
+
+    length_s: float
+    recording_s: float
+    slate_s: float
+    sessions: int
+    gaps: Sequence[Gap]
+
+    @property
+    def missing_s(self) -> float:
+        """Seconds in which the recording was not sent; the slate does not count as sent."""
+        return max(0.0, self.length_s - self.recording_s)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether people may say that the class was aired whole."""
+        return self.missing_s <= max(LEAST_S, min(LOST_S, LOST_SHARE * self.length_s))
+
+    def missing(self) -> str:
+        """What is missing, with the longest gaps and their reasons; empty if nothing is."""
+        if not self.gaps:
+            return ""
+        longest = sorted(self.gaps, key=lambda gap: -gap.missing_s)[:NAMED]
+        named = [gap.text() for gap in self.gaps if gap in longest and gap.missing_s >= SHOWN_S]
+        more = len(self.gaps) - len(named)
+        if more:
+            named.append(words.counted(more, "gap" if not named else "more gap"))
+        return f"{words.length(self.missing_s)} of {words.length(self.length_s)} were not sent: {'; '.join(named)}"
+
+    def sentence(self) -> str:
+        """How the class was aired: whole, or what is missing and why."""
+        said = WHOLE if self.is_whole else self.missing()
+        return f"{said}; {words.counted(self.sessions, 'session')}"
+
+
+def sent(start: float, end: float, parts: Sequence[AsRun], reasons: Iterable[Past] = (), message: str = "") -> Sent:
+    """What the *parts* sent of the class from *start* to *end* (epoch seconds).
+
+    *reasons* are events of the class; *message* is how it ended, in the words of its playout.
+    """
+    is_over = RECORDING_OVER in message
+    recording = _joined(parts, "recording", start, end)
+    slate = _joined(parts, "slate", start, end)
+    missing = _without([(start, end)], recording)
+    shown = _both(missing, slate)
+    known = sorted((one for one in reasons if one.what in _WHYS or one.what == "slate"), key=attrgetter("at"))
+    pieces = [(*piece, *_slate_why(piece, known)) for piece in shown]
+    for piece in _without(missing, shown):
+        why = (_OVER, "") if is_over and recording and piece[0] >= recording[-1][1] else _why(piece, known)
+        pieces.append((*piece, *why))
+    return Sent(
+        max(0.0, end - start),
+        sum(ends - begins for begins, ends in recording),
+        sum(ends - begins for begins, ends in shown),
+        len({(one.url, one.session) for one in parts}),
+        _grouped(sorted(pieces)),
+    )
+
+
+def as_run(found: Sent, parts: Sequence[AsRun]) -> str:
+    """What was really sent of a class, for people; empty if nothing was sent."""
+    if not parts:
+        return ""
+    begins, ends = min(one.begins for one in parts), max(one.ends for one in parts)
+    said = f"{words.length(found.recording_s)} of the recording, {words.clock(begins)} to {words.clock(ends)}"
+    said += f"; {words.length(found.slate_s)} of the slate" if found.slate_s >= 1 else ""
+    said += f"; {words.counted(found.sessions, 'session')}"
+    size = sum(one.sent_bytes or 0 for one in parts)
+    return f"{said}; {words.size(size)}" if size else said
+
+
+def not_aired(found: Sent, why: str | None) -> str:
+    """The message for a class whose recording was never sent."""
+    slate = f"; the slate was sent for {found.slate_s:.0f} s" if found.slate_s >= 1 else ""
+    return f"not aired{slate}{': ' + why if why else ''}"
+
+
+def longest(parts: Sequence[AsRun], most: int) -> list[AsRun]:
+    """At most *most* of the *parts*, in time order: without the shortest ones, which change the sums least."""
+    if len(parts) <= most:
+        return list(parts)
+    return sorted(sorted(parts, key=lambda one: one.begins - one.ends)[:most], key=attrgetter("begins"))
+
+
+_Stretch = tuple[float, float]
+
+
+def _joined(parts: Sequence[AsRun], source: str, start: float, end: float) -> list[_Stretch]:
+    """The time in which any session sent *source*: up to the media that it really sent, if it fell behind."""
+    found: list[_Stretch] = []
+    for part in sorted((one for one in parts if one.source == source), key=attrgetter("begins")):
+        begins, ends = max(start, part.begins), min(end, part.ends, part.begins + part.sent_s)
+        if ends <= begins:
+            continue
+        if found and begins <= found[-1][1]:
+            found[-1] = found[-1][0], max(found[-1][1], ends)
+        else:
+            found.append((begins, ends))
+    return found
+
+
+def _without(whole: Sequence[_Stretch], taken: Sequence[_Stretch]) -> list[_Stretch]:
+    """What is left of *whole* without *taken*; both are in time order and do not overlap."""
+    found: list[_Stretch] = []
+    for begins, ends in whole:
+        at = begins
+        for taken_from, taken_to in taken:
+            if taken_to > at and taken_from < ends:
+                if taken_from > at:
+                    found.append((at, taken_from))
+                at = max(at, taken_to)
+        if at < ends:
+            found.append((at, ends))
+    return found
+
+
+def _both(some: Sequence[_Stretch], others: Sequence[_Stretch]) -> list[_Stretch]:
+    pairs = ((max(one[0], other[0]), min(one[1], other[1])) for one in some for other in others)
+    return [(begins, ends) for begins, ends in pairs if begins < ends]
+
+
+def _slate_why(piece: _Stretch, known: Sequence[Past]) -> tuple[str, str]:
+    before = [one.detail for one in known if one.what == "slate" and one.at <= piece[1]]
+    return _SLATE, before[-1] if before else ""
+
+
+def _why(piece: _Stretch, known: Sequence[Past]) -> tuple[str, str]:
+    """The last event in the gap, or shortly before it, that says why nothing was sent."""
+    near = [one for one in known if one.what in _WHYS and piece[0] - NEAR_S <= one.at <= piece[1]]
+    if not near:
+        return _UNKNOWN, ""
+    return _WHYS[near[-1].what], near[-1].detail if near[-1].what in _DETAILED else ""
+
+
+def _grouped(pieces: Iterable[tuple[float, float, str, str]]) -> list[Gap]:
+    """The gaps; one that follows after a moment of sending belongs to the one before, unless its reason is another.
+
+    Of many tries to connect, the events name only a few.
+    """
+    found: list[Gap] = []
+    for begins, ends, why, detail in pieces:
+        last = found[-1] if found else None
+        if last is not None and why in {last.why, _UNKNOWN} and begins - last.ends <= NEAR_S:
+            found[-1] = Gap(last.begins, ends, last.missing_s + ends - begins, last.why, detail or last.detail)
+        else:
+            found.append(Gap(begins, ends, ends - begins, why, detail))
+    return found

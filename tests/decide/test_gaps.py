@@ -1,0 +1,133 @@
+"""What was not sent of a class is found from its as-run and its events, to the second, each gap with both ends."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lectern import words
+from lectern.decide.gaps import Sent, as_run, longest, not_aired, sent
+from lectern.facts import AsRun
+from lectern.told import Past
+
+START, LENGTH = 1_000.0, 1_000.0
+END = START + LENGTH
+REFUSED, BROKE_OFF = "push refused", "push broke off"
+
+
+def part(begins: float, ends: float, source: str = "recording", session: int = 1, sent_s: float | None = None) -> AsRun:
+    """A part between two seconds of the class."""
+    length = ends - begins if sent_s is None else sent_s
+    return AsRun(0, session, source, START + begins, START + ends, begins, length)
+
+
+def event(at: float, what: str, detail: str = "") -> Past:
+    return Past(START + at, what, "c-1", None, "s1", detail)
+
+
+def found(*parts: AsRun, events: tuple[Past, ...] = (), message: str = "") -> Sent:
+    return sent(START, END, parts, events, message)
+
+
+stretches = st.tuples(st.floats(-50, 1_050), st.floats(0, 400), st.sampled_from(["recording", "slate", "a hymn"]))
+happenings = st.tuples(
+    st.floats(-10, 1_010), st.sampled_from([REFUSED, BROKE_OFF, "slate", "fell behind", "connected"])
+)
+
+
+@given(st.lists(stretches, max_size=12), st.lists(happenings, max_size=12), st.booleans())
+def test_what_was_sent_and_what_was_not_make_up_the_class(
+    drawn: list[tuple[float, float, str]], said: list[tuple[float, str]], is_over: bool
+) -> None:
+    parts = [part(begins, begins + length, source) for begins, length, source in drawn]
+    events = tuple(event(at, what) for at, what in said)
+    known = found(*parts, events=events, message="its recording is over" if is_over else "")
+    assert known.recording_s + sum(one.missing_s for one in known.gaps) == pytest.approx(LENGTH)
+    assert known.missing_s == pytest.approx(sum(one.missing_s for one in known.gaps), abs=1e-6)
+    assert 0 <= known.slate_s <= known.missing_s + 1e-6
+    ends = [bound for one in known.gaps for bound in (one.begins, one.ends)]
+    assert ends == sorted(ends)
+    assert all(START <= bound <= END for bound in ends)
+    assert all(one.missing_s <= one.ends - one.begins + 1e-6 for one in known.gaps)
+
+
+def test_each_gap_is_told_with_both_ends_and_its_reason() -> None:
+    known = found(
+        part(0, 300),
+        part(417, 600, session=2),
+        part(600, 640, "slate", session=2),
+        part(640, 800, session=2),
+        events=(
+            event(300, BROKE_OFF, "the server closed the connection"),
+            event(305, REFUSED, "no such stream (so far 10 times)"),
+            event(599.5, "slate", "the recording is missing"),
+            event(799, "lease over"),
+        ),
+    )
+    clock = [words.clock(START + at) for at in (300, 417, 600, 640, 800, 1_000)]
+    assert [one.text() for one in known.gaps] == [
+        f"{clock[0]}-{clock[1]} the push was refused: no such stream (so far 10 times)",
+        f"{clock[2]}-{clock[3]} the slate was sent: the recording is missing",
+        f"{clock[4]}-{clock[5]} its streamer held no lease",
+    ]
+    assert known.sentence() == (
+        f"5 min 57 s of 16 min 40 s were not sent: {'; '.join(one.text() for one in known.gaps)}; 2 sessions"
+    )
+    assert not known.is_whole
+
+
+def test_a_recording_that_is_shorter_than_its_class_leaves_a_gap_at_the_end() -> None:
+    known = found(part(0, 500), part(501, 700), message="aired whole; 1 session; its recording is over")
+    assert [one.why for one in known.gaps] == ["no reason is known", "its recording was over"]
+
+
+def test_a_receiver_that_takes_less_than_it_is_sent_lacks_what_was_skipped() -> None:
+    known = found(part(0, 500, sent_s=490), part(500, 1_000), events=(event(500, "fell behind", "10.0 s late"),))
+    assert (known.missing_s, [one.why for one in known.gaps]) == (10, ["its receiver took less than it was sent"])
+
+
+def test_a_push_that_is_taken_for_moments_only_is_one_gap() -> None:
+    tries = [part(at, at + 0.5, session=at) for at in range(100, 200, 2)]
+    known = found(part(0, 100), *tries, part(200, 1_000), events=(event(101, REFUSED, "no"),))
+    assert [(one.begins - START, one.ends - START, one.missing_s) for one in known.gaps] == [(100.5, 200, 75)]
+
+
+@pytest.mark.parametrize(
+    ("length", "missing_s", "whole"),
+    [
+        (2_700, 5, True),
+        (2_700, 5.1, False),
+        (300, 3, True),
+        (300, 3.1, False),
+        (60, 2, True),
+        (60, 2.1, False),
+    ],
+)
+def test_a_class_is_whole_for_people_if_it_lacks_at_most_5_s_and_1_percent(
+    length: float, missing_s: float, whole: bool
+) -> None:
+    """Of a short class, 1 % would be a moment that nobody notices."""
+    known = sent(START, START + length, [part(missing_s, length)])
+    assert known.is_whole is whole
+    assert known.sentence().startswith("aired whole; 1 session" if whole else f"{words.length(missing_s)} of ")
+
+
+def test_many_gaps_are_counted_and_the_longest_are_named() -> None:
+    parts = [part(at, at + 90 - at / 50) for at in range(0, 1_000, 100)]
+    said = found(*parts).missing()
+    assert said.count("no reason is known") == 5
+    assert said.endswith("; 5 more gaps")
+
+
+def test_a_class_of_which_nothing_was_sent_was_not_aired_although_its_slate_was() -> None:
+    known = found(part(0, 1_000, "slate"))
+    assert not_aired(known, "the recording is missing") == (
+        "not aired; the slate was sent for 1000 s: the recording is missing"
+    )
+    assert not_aired(found(), None) == "not aired"
+    assert (as_run(known, [part(0, 1_000, "slate")]).split(",")[0], as_run(known, ())) == ("0 s of the recording", "")
+
+
+def test_of_too_many_parts_the_shortest_are_left_out() -> None:
+    parts = [part(at, at + 1 + at / 100) for at in range(0, 100, 10)]
+    assert longest(parts, 3) == parts[-3:]
+    assert longest(parts, 20) == parts
