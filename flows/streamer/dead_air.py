@@ -57,7 +57,7 @@ async def look(host: Streamer, row: Cached) -> None:
 
 
 async def warn(host: Streamer) -> None:
-    """Raise an alarm for each class that has not begun, and whose recording has dead air; once."""
+    """Raise an alarm for each class whose recording has dead air or is too short; once."""
     found = await host.look(dead_air.untold, time.time())
     if found:
         await host.commit(_warn, host, found, time.time())

@@ -179,9 +179,11 @@ PLAYOUT_AWAY = ErrorCode(327, CRITICAL,
         "{n} class should be on air": "{n} 节课应在播出",
         "{n} classes should be on air": "{n} 节课应在播出"})
 DEAD_AIR = ErrorCode(328, WARNING,
-    Words("a recording is black, frozen or silent", "Look at the recording, and replace it if it is bad."),
-    Words("录像有黑屏、静止或静音", "检查录像，有问题就更换。"),
-    says={"its recording {x} has dead air: {s}": "录像 {x} 有黑屏、静止或静音：{s}"})
+    Words("a recording is black, frozen, silent or too short", "Look at the recording, and replace it if it is bad."),
+    Words("录像有黑屏、静止、静音，或太短", "检查录像，有问题就更换。"),
+    says={
+        "its recording {x} has dead air: {s}": "录像 {x} 有黑屏、静止、静音，或太短：{s}",
+        "it ends {t} before its class": "比课早结束{t}"})
 AIRED_WITH_GAPS = ErrorCode(329, WARNING,
     Words("a class was aired with gaps", "Have the class repeated if what is missing matters."),
     Words("课播出了，但有缺失", "缺失的部分重要的话，重新安排这节课。"), says={

@@ -190,6 +190,10 @@ class Planned(NamedTuple):  # a month has a hundred thousand of them
     why: str
 
 
+SHORT_S, SHORT_SHARE = 60.0, 0.05
+"""A recording may be so many seconds, or that share of its class, shorter than its class until somebody is warned."""
+
+
 @dataclass(frozen=True)
 class Airing:
     """A class on this streamer; times are epoch seconds."""
@@ -206,6 +210,12 @@ class Airing:
     message: str | None = None
     placement: int = 1
     lost: bool = False  # it was ready, and lacks its file
+
+    def lacks_s(self, duration_s: float | None) -> float:
+        """Seconds that a recording of *duration_s* is too short for the class; 0 if so few that nobody is warned."""
+        length_s = self.end_time - self.start_time
+        missing_s = 0.0 if duration_s is None else length_s - duration_s
+        return missing_s if missing_s > max(SHORT_S, SHORT_SHARE * length_s) else 0.0
 
 
 @dataclass(frozen=True)

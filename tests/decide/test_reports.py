@@ -45,7 +45,7 @@ def test_what_was_sent_before_a_cancel_is_kept_and_the_class_stays_cancelled() -
     assert changes.orders["c-1"].state is BookingState.CANCELLED
 
 
-PREPARED = {"cmd": "prepared", "as_run": None}
+PREPARED: dict[str, Any] = {"cmd": "prepared", "as_run": None}
 ASKED = replace(READY, state=BookingState.PLACED, promised_at=None)
 
 

@@ -565,7 +565,7 @@ def test_dead_air_is_told_of_each_recording_of_a_class(host: Streamer) -> None:
         add(host, f"class-{stem}", stem)
     now = time.time()
     with transaction(host.engine) as connection:
-        connection.execute(update(files).values(dead_air="black from 0:00"))
+        connection.execute(update(files).values(dead_air="black from 0:00", duration_s=600.0))
         untold = [(one.class_id, one.stem) for one, _ in dead_air.untold(connection, now)]
         assert untold == [("class-1", "1"), ("class-2", "2")]
         told = [Event(dead_air.TOLD, class_id, stem, "black from 0:00") for class_id, stem in untold]
@@ -573,6 +573,32 @@ def test_dead_air_is_told_of_each_recording_of_a_class(host: Streamer) -> None:
         assert dead_air.untold(connection, now) == []
         connection.execute(update(classes).where(classes.c.class_id == "class-1").values(video_id="2"))
         assert [(one.class_id, one.stem) for one, _ in dead_air.untold(connection, now)] == [("class-1", "2")]
+
+
+def test_a_recording_that_is_too_short_is_told_when_it_is_here_and_when_its_class_is_changed(host: Streamer) -> None:
+    """Also on air: an end past the recording's end leaves the rest of the class without anything to send."""
+    add(host, "class-1", "1")
+    now = time.time()
+
+    def untold(length_s: float, *, on_air: bool = False) -> list[str]:
+        with transaction(host.engine) as connection:
+            start = now - 10 if on_air else now + 100
+            connection.execute(update(tasks).values(start_time=start, end_time=start + length_s))
+            connection.execute(update(files).values(dead_air="", duration_s=600.0))
+            found = dead_air.untold(connection, now)
+            told = [Event(dead_air.TOLD, one.class_id, one.stem, why) for one, why in found]
+            events.note(connection, journal, "streamer1", told, now)
+            assert [why for _, why in dead_air.coming(connection)] == [why for _, why in found] or not found
+            return [why for _, why in found]
+
+    assert untold(655) == [], "up to a minute is no fault"
+    assert untold(661) == ["it ends 1 min 1 s before its class"]
+    assert untold(661) == [], "it was told"
+    assert untold(900, on_air=True) == ["it ends 5 min before its class"]
+    with transaction(host.engine) as connection:
+        connection.execute(update(files).values(duration_s=3430.0))
+        connection.execute(update(tasks).values(start_time=now + 100, end_time=now + 3700))
+        assert dead_air.untold(connection, now) == [], "5 % of an hour are three minutes"
 
 
 def test_a_recording_that_cannot_be_there_in_time_is_told_at_once(host: Streamer) -> None:

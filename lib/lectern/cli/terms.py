@@ -61,7 +61,9 @@ async def on_bus(settings: Common, work: "Any") -> Any:  # noqa: ANN401 (a call 
         return await coroutine
     except (RedisError, OSError) as error:
         asked = address.command(settings.redis_url.get_secret_value(), "ping")
-        raise LecternError(f"Redis does not answer: {plain(error)}. Is REDIS_URL right, and Redis up? Try: {asked}") from error
+        raise LecternError(
+            f"Redis does not answer: {plain(error)}. Is REDIS_URL right, and Redis up? Try: {asked}"
+        ) from error
     finally:
         await bus.close()
 

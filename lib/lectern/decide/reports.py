@@ -125,7 +125,7 @@ def _prepared(changes: Changes, order: Order, said: Report, facts: Facts) -> Non
     elif said.result == "success":
         _ready(changes, order, said)
     elif is_over and order.promised_at is not None:
-        _ended(changes, order, said)
+        _ended(changes, order, said, _Sent())
     elif order.promised_at is not None or order.state is BookingState.READY:
         why = f"{said.streamer}: {said.code} {said.message}"
         place_again(changes, [order], facts.choice, why, refused=True)

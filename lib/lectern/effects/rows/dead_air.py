@@ -2,20 +2,21 @@
 
 from collections.abc import Sequence
 
-from sqlalchemy import Connection, select, update
+from sqlalchemy import Connection, case, exists, func, select, update
 
+from lectern import words
 from lectern.effects.rows import airings, cache
 from lectern.effects.rows.cache import HERE
 from lectern.effects.rows.many import among, these
 from lectern.effects.rows.tables.streamer import classes, files, journal, tasks
-from lectern.facts import Airing, Cached
+from lectern.facts import SHORT_S, SHORT_SHARE, Airing, Cached
 from lectern.states import AiringState
 
 TOLD = "dead air"
 """The event of a class whose recording has dead air."""
 
 _NEEDED = HERE & (files.c.num_cite > 0)
-_COMING = frozenset({AiringState.WAITING, AiringState.READY})
+_NOT_OVER = frozenset({AiringState.WAITING, AiringState.READY, AiringState.ON_AIR})
 
 
 def unlooked(connection: Connection, now: float) -> Cached | None:
@@ -33,36 +34,61 @@ def looked(connection: Connection, row: Cached, warning: str) -> bool:
     return bool(connection.execute(update(files).where(its).values(dead_air=warning)).rowcount)
 
 
-def warning(connection: Connection, stem: str) -> str:
-    """The dead air in a rendition, if a class needs it; empty if there is none."""
-    found = select(files.c.dead_air).where(_NEEDED & (files.c.id == stem))
-    return connection.execute(found).scalar() or ""
+def warning(connection: Connection, one: Airing) -> str:
+    """The dead air in the recording of a class, if it is here, and how much too short it is; empty if all is well."""
+    found = select(files.c.dead_air, files.c.duration_s).where(_NEEDED & (files.c.id == one.stem))
+    row = connection.execute(found).one_or_none()
+    return "" if row is None else _said(row.dead_air, _short(one, row.duration_s))
 
 
 def coming(connection: Connection, limit: int | None = None) -> list[tuple[Airing, str]]:
-    """The first classes that are not over and whose recordings have dead air, by their start, each with the warning."""
-    has = _NEEDED & (files.c.dead_air != "")
-    warnings = {
-        str(row.id): str(row.dead_air) for row in connection.execute(select(files.c.id, files.c.dead_air).where(has))
-    }
-    if not warnings:
-        return []
-    theirs = airings.selected().where(
-        airings.LIVE, airings.NO_REVISION, classes.c.video_id.in_(select(files.c.id).where(has))
-    )
-    found = airings.readable(connection.execute(theirs.order_by(tasks.c.start_time).limit(limit)))
-    return [(one, warnings[one.stem]) for one in found if one.stem in warnings]
+    """The first classes that are not over and whose recordings have dead air or are too short, each with the warning.
+
+    They are ordered by their start.
+    """
+    return [(one, _said(places, short)) for one, places, short in _faulty(connection, limit)]
 
 
 def untold(connection: Connection, now: float) -> list[tuple[Airing, str]]:
-    """The classes with dead air that have not begun, each with the warning, if no alarm told of this recording yet."""
-    found = [(one, why) for one, why in coming(connection) if one.state in _COMING and one.start_time > now]
+    """The classes with dead air that have not begun, each with the warning, if no alarm has said the same yet.
+
+    Also those on air whose recording is too short: their end may have been changed.
+    """
+    faulty = [one for one in _faulty(connection) if one[0].end_time > now and one[0].state in _NOT_OVER]
+    found = [(one, _said(places if one.start_time > now else "", short)) for one, places, short in faulty]
     told = _told(connection, [one.class_id for one, _ in found]) if found else set()
-    return [(one, why) for one, why in found if (one.class_id, one.stem) not in told]
+    return [(one, why) for one, why in found if why and (one.class_id, one.stem, why) not in told]
 
 
-def _told(connection: Connection, class_ids: Sequence[str]) -> set[tuple[str, str]]:
-    """The classes among *class_ids* for which an alarm was raised, each with its recording of then."""
+def _faulty(connection: Connection, limit: int | None = None) -> list[tuple[Airing, str, str]]:
+    """The classes that are not over and whose recordings have a fault: the dead air, and how much is too short."""
+    length = tasks.c.end_time - tasks.c.start_time
+    allowed = case((SHORT_SHARE * length > SHORT_S, SHORT_SHARE * length), else_=SHORT_S)
+    is_text = func.typeof(tasks.c.start_time) == "text"  # as an old program wrote it: SQL cannot count with it
+    fault = (files.c.dead_air != "") | (files.c.duration_s < length - allowed) | is_text
+    has = exists().where(_NEEDED, files.c.id == classes.c.video_id, fault).correlate(classes, tasks)
+    wanted = airings.selected().where(airings.LIVE, airings.NO_REVISION, has)
+    found = airings.readable(connection.execute(wanted.order_by(tasks.c.start_time).limit(limit)))
+    if not found:
+        return []
+    its = select(files.c.id, files.c.dead_air, files.c.duration_s).where(among(files.c.id))
+    rows = {row.id: row for row in connection.execute(its, these({one.stem for one in found}))}
+    told = [(one, rows[one.stem].dead_air or "", _short(one, rows[one.stem].duration_s)) for one in found]
+    return [one for one in told if one[1] or one[2]]
+
+
+def _short(one: Airing, duration_s: float | None) -> str:
+    lacks_s = one.lacks_s(duration_s)
+    return f"it ends {words.length(lacks_s)} before its class" if lacks_s else ""
+
+
+def _said(places: str | None, short: str) -> str:
+    return "; ".join(filter(None, (places, short)))
+
+
+def _told(connection: Connection, class_ids: Sequence[str]) -> set[tuple[str, str, str]]:
+    """The alarms that were raised for the classes *class_ids*: class, recording, and warning."""
     events = journal.events
-    wanted = select(events.c.class_id, events.c.stem).where(among(events.c.class_id), events.c.what == TOLD)
-    return {(row.class_id, row.stem) for row in connection.execute(wanted, these(class_ids))}
+    columns = (events.c.class_id, events.c.stem, events.c.detail)
+    wanted = select(*columns).where(among(events.c.class_id), events.c.what == TOLD)
+    return {(row.class_id, row.stem, row.detail) for row in connection.execute(wanted, these(class_ids))}

@@ -88,7 +88,7 @@ def at_streamer(connection: Connection, host: str, class_id: str, now: float) ->
         streamer=host,
         sending=sent.sendings(connection, [one]).get(class_id) if now >= one.start_time else None,
         check=sent.checks(connection, [class_id]).get(class_id),
-        dead_air=dead_air.warning(connection, one.stem),
+        dead_air=dead_air.warning(connection, one),
         alarms=alarms,
         as_run=as_run.of_class(connection, class_id),
         events=told,
