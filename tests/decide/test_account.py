@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 from lectern import words
 from lectern.decide.account import Standing, account, standing
 from lectern.decide.gathered import joined, with_word
+from lectern.decide.sending import NOT_IN_PLAYOUT, of_playout, without_playout
 from lectern.facts import AsRun
 from lectern.states import AiringState, BookingState
-from lectern.told import Booked, Check, Cited, Found, OpenAlarm, Sending, Word
+from lectern.told import Booked, Check, Cited, Found, OpenAlarm, Past, Sending, Word
 
 NOW = 1_764_010_000.0
 START, END = NOW - 120, NOW + 600
@@ -192,3 +193,78 @@ def test_a_class_that_is_late_says_what_it_waits_for(state: BookingState) -> Non
     found = with_word(Found("c-1", booked(state, streamer=streamer)), {"streamer1": word()})
     assert standing(found, NOW) is Standing.NOT_ON_AIR
     assert "not on air: " in told(found)
+
+
+@pytest.mark.parametrize(
+    ("found", "heading"),
+    [
+        (Found("c-1", booked(), sending=without_playout("nobody listens at /run/playout.sock")), 327),
+        (Found("c-1", booked(), sending=NOT_IN_PLAYOUT), 321),
+        (Found("c-1", booked(), sending=REFUSED), 321),
+        (Found("c-1", booked(BookingState.PLACED)), 324),
+        (Found("c-1", cited=cited(AiringState.WAITING), streamer="streamer1"), 324),
+        (Found("c-1", booked()), 321),
+    ],
+    ids=["playout away", "not in playout", "refused", "placed", "downloading", "not sent"],
+)
+def test_the_heading_is_that_of_the_reason_why_a_class_is_not_on_air(found: Found, heading: int) -> None:
+    following = account(found, NOW).following
+    assert following[0].startswith("It should be on air now: ")
+    assert following[1].startswith(f"RUNBOOK.md: {heading}: ")
+
+
+def test_a_playout_that_answers_is_not_said_to_be_silent() -> None:
+    said = told(Found("c-1", booked(), sending=NOT_IN_PLAYOUT))
+    assert "its playout does not have it yet" in said
+    assert "does not answer" not in said
+
+
+def test_the_story_has_a_line_for_each_gap_with_both_ends_and_what_happened_meanwhile_once() -> None:
+    """Its teacher has a copy of what its streamer noted; on one host both are there."""
+    parts = [
+        AsRun(0, 1, "recording", START, START + 300, 0, 300),
+        AsRun(0, 2, "recording", START + 417, END, 417, END - START - 417),
+    ]
+    whole = Past(START + 300, "push broke off", "c-1", "6666_720P", "streamer1", "reset by the server " + "x" * 200)
+    copy = replace(whole, stem=None, detail=whole.detail[:120])
+    found = Found("c-1", booked(BookingState.AIRED_WITH_GAPS), as_run=parts, events=(copy, whole))
+    broke_off, gap = (line.text() for line in account(found, END + 60).story)
+    assert broke_off == f"c-1: push broke off: {whole.detail}"
+    until = words.clock(START + 417)
+    assert gap.startswith(f"c-1: not sent until {until}, 1 min 57 s: the push broke off: reset by the server")
+
+
+def test_so_has_that_of_a_class_on_air_as_its_streamer_tells_them() -> None:
+    status = {
+        "state": "on_air",
+        "start": START,
+        "end": END,
+        "sessions": 2,
+        "pushes": [{"failures": 0}],
+        "slate": False,
+        "as_run": [
+            {
+                "url": 0,
+                "session": 1,
+                "source": "recording",
+                "from": START,
+                "to": START + 20,
+                "position_s": 0,
+                "sent_s": 20,
+            },
+            {
+                "url": 0,
+                "session": 2,
+                "source": "recording",
+                "from": START + 50,
+                "to": NOW,
+                "position_s": 50,
+                "sent_s": 70,
+            },
+        ],
+    }
+    refused = Past(START + 21, "push refused", "c-1", None, "streamer1", "no such stream")
+    sending = of_playout(status, NOW, [refused])
+    found = with_word(Found("c-1", booked()), {"streamer1": word(sendings={"c-1": sending})})
+    (line,) = account(found, NOW).story
+    assert line.text() == (f"c-1: not sent until {words.clock(START + 50)}, 30 s: the push was refused: no such stream")

@@ -10,11 +10,11 @@ from lectern import chinese_account
 from lectern.chinese_account import sentence, status_line
 from lectern.cli import explain, status
 from lectern.cli.terms import translated
-from lectern.decide import account, outlook
+from lectern.decide import account, outlook, tale
 from lectern.errors import CODES, NO_RECORDING
 from lectern.playout import reel
 from lectern.states import AiringState, Backend, BookingState, RenditionState
-from lectern.told import Booked, Check, Cited, Found, Making, OpenAlarm, Sending
+from lectern.told import Booked, Check, Cited, Found, Making, OpenAlarm, Past, Sending
 
 NOW = 1_764_010_000.0
 times = st.floats(NOW - 1e6, NOW + 1e6)
@@ -95,6 +95,46 @@ def test_explain_names_the_lines_of_its_header_in_chinese() -> None:
     assert "状态" in said
     assert "未上课：连接失败 2 次，最近一次的原因：Connection refused" in said
     assert "--> 现在应该在上课" in said
+
+
+STORY = [
+    *(("waits", ""), ("placed", "on streamer1"), ("answered with success", "streamer1: prepared")),
+    *(("moved", "from streamer1 to streamer2: streamer1 is lost"), ("changed", "by change 1")),
+    *(
+        ("connected", "session 1 is ready to publish"),
+        ("on air", "at 1.5 s, session 1"),
+        ("slate", "the recording is missing"),
+    ),
+    *(("push refused", "no such stream (so far 10 times)"), ("push broke off", "the server closed the connection")),
+    *(
+        ("recording again", "the recording is there; before, it is missing; it goes on at 5.0 s"),
+        ("nothing to send", "why"),
+    ),
+    *(
+        ("fell behind", "3.0 s late; it goes on at the clock's position"),
+        ("aired", "streamer1: aired whole; 1 session"),
+    ),
+    *(("alarm", "c-1: its slate is sent: the recording is missing"), ("downloaded", "12.3 MB, 600.0 s")),
+    *(("refused", "316: disk full"), ("broken", "321: not aired"), ("checked: not ready", "its file is gone")),
+    ("not sent", "until 19:00:12, 12 s: the push was refused: no such stream"),
+]
+
+
+def test_the_lines_of_a_story_are_said_in_chinese_with_their_times_hosts_and_classes() -> None:
+    events = [Past(NOW + at, what, "c-1", None, "streamer1", detail) for at, (what, detail) in enumerate(STORY)]
+    said = explain.lines("c-1", account.Account(account.Standing.AIRED, (), (), tuple(tale.lines(events))), (), "zh")
+    assert len(said) == len(STORY) + 1
+    for line in said[1:]:
+        assert re.fullmatch(r"\S+ \S+  streamer1  c-1: .*[\u4e00-\u9fff].*", line), line
+
+
+def test_the_labels_of_explain_stand_in_columns_of_cells() -> None:
+    """A Chinese character is two cells wide."""
+    known = account.Account(account.Standing.AIRED, (("state", "aired"), ("push URL", "rtmp://p/…")), ())
+    english, chinese = (explain.lines("c-1", known, (), language)[1:3] for language in ("en", "zh"))
+    assert [line.index(text) for line, text in zip(english, ("aired", "rtmp"), strict=True)] == [14, 14]
+    wide = [line[: line.index(text)] for line, text in zip(chinese, ("已下课", "rtmp"), strict=True)]
+    assert [len(one) + sum("\u4e00" <= letter <= "\u9fff" for letter in one) for one in wide] == [14, 14]
 
 
 def test_a_line_with_colours_is_said_in_chinese_and_keeps_its_colour() -> None:

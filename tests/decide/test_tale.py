@@ -1,7 +1,7 @@
 """What happened many times in a row is one line of the story, with its number and the last reason."""
 
-from lectern.decide.tale import lines
-from lectern.told import Past
+from lectern.decide.tale import lines, story
+from lectern.told import Found, Gap, Past
 
 
 def event(at: float, what: str, detail: str = "", class_id: str = "c-1", host: str = "streamer1") -> Past:
@@ -33,3 +33,18 @@ def test_a_story_is_told_in_its_order_whatever_comes_between() -> None:
 def test_events_of_other_classes_and_hosts_are_no_series() -> None:
     told = [event(n, "push refused", class_id=f"c-{n}") for n in range(5)]
     assert len(lines(told)) == 5
+
+
+def test_a_detail_that_goes_on_with_the_sentence_stands_in_it_and_any_other_behind_a_colon() -> None:
+    (line,) = lines([event(0, "placed", "on streamer1")])
+    assert line.text() == "c-1: placed on streamer1"
+    (line,) = lines([event(0, "push refused", "no such stream")])
+    assert line.text() == "c-1: push refused: no such stream"
+    (line,) = lines([event(0, "waits")])
+    assert line.text() == "c-1: waits"
+
+
+def test_gaps_are_a_line_each_however_many_there_are() -> None:
+    gaps = [Gap(at, at + 5, 5, "the push was refused") for at in range(0, 100, 10)]
+    found = story(Found("c-1", events=[event(1, "push refused")]), gaps)
+    assert [line.first.what for line in found].count("not sent") == 10

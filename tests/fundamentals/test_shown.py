@@ -1,11 +1,13 @@
 """How URLs are written where people can read them."""
 
+import errno
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from lectern.errors import CallAPerson, Malformed
-from lectern.shown import masked, shown
+from lectern.shown import masked, plain, shown
 
 
 @pytest.mark.parametrize(
@@ -73,3 +75,19 @@ def test_a_query_is_never_shown(around: str, secret: str) -> None:
 
 def test_a_long_text_is_read_in_no_time() -> None:
     assert len(masked("a://" * 200_000)) > 0
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (
+            ConnectionError("Error 111 connecting to 127.0.0.1:1. Connect call failed ('127.0.0.1', 1)."),
+            "127.0.0.1:1: connection refused",
+        ),
+        (OSError(errno.ENOENT, "No such file or directory"), "No such file or directory"),
+        (TimeoutError(), "TimeoutError"),
+        (ValueError("it is none"), "it is none"),
+    ],
+)
+def test_what_went_wrong_is_said_without_numbers_of_the_system(error: Exception, said: str) -> None:
+    assert plain(error) == said

@@ -63,3 +63,19 @@ def test_a_place_in_a_recording_is_told_as_players_do() -> None:
 
 def test_a_time_that_no_clock_shows_is_told_all_the_same() -> None:
     assert "no time" in words.moment(1e30)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [
+        (0, "0 s"),
+        (1.13, "1.1 s"),
+        (9.96, "10 s"),
+        (45, "45 s"),
+        (180, "3 min"),
+        (1000, "16 min 40 s"),
+        (3605, "1 h 5 s"),
+    ],
+)
+def test_what_is_missing_of_a_class_is_said_to_the_second(seconds: float, said: str) -> None:
+    assert words.length(seconds) == said

@@ -109,7 +109,7 @@ def state_sentence(found: Found, known: Standing, now: float) -> str:
         case Standing.ON_AIR:
             return _on_air(found)
         case Standing.NOT_ON_AIR:
-            return f"not on air: {_why_not(found)}"
+            return f"not on air: {_why_not(found)[0]}"
         case Standing.SILENT:
             return f"{found.unheard}: nobody here knows whether the class is on air"
         case Standing.READY:
@@ -130,20 +130,22 @@ def _on_air(found: Found) -> str:
     return f"{what} on {found.host}{since}{place}{cuts}"
 
 
-def _why_not(found: Found) -> str:
+def _why_not(found: Found) -> tuple[str, ErrorCode]:
+    """Why a class is not on air, and the code whose heading in RUNBOOK.md is about that."""
     sending, booked, cited = found.sending, found.booked, found.cited
     if sending is not None and sending.failures:
         refused = words.counted(sending.failures, "attempt")
-        return f"{refused} to connect failed, the last because: {sending.why or 'no reason was given'}"
+        said = f"{refused} to connect failed, the last because: {sending.why or 'no reason was given'}"
+        return said, AIRING_BROKEN
     if sending is not None and sending.why:
-        return sending.why
+        return sending.why, PLAYOUT_AWAY if sending.is_playout_away else AIRING_BROKEN
     if booked is not None and booked.state in {BookingState.RECEIVED, BookingState.WAITING}:
-        return f"it waits for {booked.stem}"
+        return f"it waits for {booked.stem}", NOT_READY_FOR_START
     if (cited is not None and cited.state is AiringState.WAITING) or (
         cited is None and booked is not None and booked.state is BookingState.PLACED
     ):
-        return f"{found.host} does not have its recording yet"
-    return f"nothing of it was sent yet by {found.host}"
+        return f"{found.host} does not have its recording yet", NOT_READY_FOR_START
+    return f"nothing of it was sent yet by {found.host}", AIRING_BROKEN
 
 
 def _header(found: Found, known: Standing, now: float) -> list[tuple[str, str]]:
@@ -224,7 +226,8 @@ def _following(found: Found, known: Standing, now: float) -> list[str]:
 
 
 def _missing(found: Found) -> list[str]:
-    said = [f"It should be on air now: {_why_not(found)}.", _heading(_why_code(found).number)]
+    why, code = _why_not(found)
+    said = [f"It should be on air now: {why}.", _heading(code.number)]
     if found.sending is not None and found.sending.failures:
         reached = _reached(found.booked or found.cited)
         said.append(f"See whether the push host answers, on {found.host}: nc -vz {reached}. {_ending(found)}")
@@ -238,18 +241,6 @@ def _reached(one: Booked | Cited | None) -> str:
     except ValueError:
         return "HOST PORT"
     return f"{url.host} {url.port}"
-
-
-def _why_code(found: Found) -> ErrorCode:
-    """The code whose heading in RUNBOOK.md is about what `_why_not` says."""
-    sending = found.sending
-    if sending is not None and sending.is_playout_away:
-        return PLAYOUT_AWAY
-    if sending is not None and (sending.failures or sending.why):
-        return AIRING_BROKEN
-    has_none = found.cited is None or found.cited.state is AiringState.WAITING
-    is_there = found.booked is None or found.booked.state is BookingState.READY
-    return AIRING_BROKEN if is_there or not has_none else NOT_READY_FOR_START
 
 
 def _ending(found: Found) -> str:
