@@ -349,7 +349,7 @@ async def test_a_class_has_the_account_that_explain_gives(
         "<dt>institution</dt><dd>i-1</dd>",
         "rtmp://push.example/…",
         "http://o.example/6666.flv?…",
-        "c-1: placed. on streamer1",
+        "c-1: placed on streamer1",
     ):
         assert words in page
     assert "s3" not in page
@@ -364,7 +364,7 @@ async def test_a_class_whose_booking_could_not_be_read_has_a_page_for_who_sees_a
         events.note(connection, journal, "teacher", [Event("malformed", "c-odd", None, "start_time: no number")], NOON)
     await let_in(client, host)
     page = (await client.get("/class/c-odd")).text
-    assert "c-odd: malformed. start_time: no number" in page
+    assert "c-odd: malformed: start_time: no number" in page
     assert 'It is not booked: <a href="/runbook#400">400: malformed booking</a>' in page
     client.cookies.clear()
     await let_in(client, host, "i-1")
