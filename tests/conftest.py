@@ -3,6 +3,7 @@
 import math
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -29,6 +30,12 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     """The seed once more, where it is looked for."""
     if terminalreporter.getreports("failed"):
         terminalreporter.write_line(marks.again(config))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> marks.OneTown | None:
+    """Start one town for the tutorial."""
+    return marks.OneTown(config, log) if config.getoption("--depth") == "commit" else None
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:

@@ -5,9 +5,11 @@ import re
 import subprocess
 from collections import defaultdict
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 
 import pytest
+from xdist.scheduler.loadfile import LoadFileScheduling
 
 ROOT = Path(__file__).parents[1]
 TUTORIAL = ROOT / "tests" / "fundamentals"
@@ -58,9 +60,22 @@ def again(config: pytest.Config) -> str:
 
 def is_for_later(config: pytest.Config, file: Path) -> bool:
     """Whether no test of a file is of this depth, so that each worker need not import it."""
-    if config.getoption("--depth") != "commit" or file.suffix != ".py" or TUTORIAL in file.parents:
-        return False
-    return re.search(r"^pytestmark = .*\bmark\.(live|night)\b", file.read_text(), flags=re.MULTILINE) is not None
+    return config.getoption("--depth") == "commit" and TUTORIAL not in file.parents and _says_so(file)
+
+
+@cache
+def _says_so(file: Path) -> bool:
+    """Whether all of a file is marked live, or night."""
+    says = re.compile(r"^pytestmark = .*\bmark\.(live|night)\b", flags=re.MULTILINE)
+    return file.suffix == ".py" and says.search(file.read_text()) is not None
+
+
+class OneTown(LoadFileScheduling):  # type: ignore[misc]
+    """Sends each file to a worker, and all live files of the tutorial to one, so that one town is started for them."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = str(super()._split_scope(nodeid))
+        return "the tutorial" if (ROOT / file).is_relative_to(TUTORIAL) and _says_so(ROOT / file) else file
 
 
 def select(config: pytest.Config, items: list[pytest.Item]) -> None:
