@@ -35,7 +35,7 @@ def test_a_prefect_that_takes_no_events_in_time_gets_them_later(monkeypatch: pyt
     monkeypatch.setattr(alarms, "PASS_ON_S", 0.1)
     host, began = raised(3), time.monotonic()
     asyncio.run(alarms._emit(host, cast("Any", Slow(60))))
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 30
     assert len(host.alarmed) == 3
     quick = Slow(0)
     asyncio.run(alarms._emit(host, cast("Any", quick)))

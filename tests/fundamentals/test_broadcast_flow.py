@@ -81,8 +81,8 @@ def test_a_push_that_breaks_off_is_taken_up_at_the_clocks_position(stage: Stage)
     first, second = stage.off_air(class_id)
     assert second.first_media_at is not None
     assert first.last_media_at is not None
-    assert second.first_media_at - first.last_media_at < PROMPT_S
-    assert abs(stage.position_s(record, second) - (second.first_media_at - booking["start_time"])) < 2.5
+    late_s = second.first_media_at - booking["start_time"] - stage.position_s(record, second)
+    assert -2.5 < late_s < 6, "it begins with a key picture near the clock's position"
     assert not second.concurrent
     wait_until(lambda: stage.order(class_id)["state"] == "aired", description="the teacher knows")
     assert stage.order(class_id)["message"].startswith("aired")
