@@ -129,7 +129,9 @@ _RECORDINGS: Mapping[str, str] = {
 
 _PUSHES: Mapping[str, str] = {
     "the push URL begins neither with rtmp:// nor with rtmps://": "推流地址不以 rtmp:// 或 rtmps:// 开头",
-    "the push URL has a user name, for which the playout has no login": "推流地址有用户名，播出进程不能登录",
+    "the server asks for a user and password, and the push URL has none": "服务器要用户名和密码，推流地址里没有",
+    "the server does not take the user and password of the push URL": "服务器不接受推流地址里的用户名和密码",
+    "the server asks for a login again, and gives nothing to answer": "服务器又要求登录，但没有给出要应答的内容",
     "the push URL has no host, or a port that is none": "推流地址没有主机，或端口不对",
     "the push URL {s}": "推流地址：{s}",
     "{y} does not answer within {n} s": "{y} {n} 秒内没有应答",

@@ -1,5 +1,7 @@
 """An RTMP server that reads chunks by the letter of the protocol, keeps all that comes, and has faults on request."""
 
+import base64
+import hashlib
 import socket
 import struct
 import threading
@@ -79,6 +81,9 @@ class Receiver:
         """Whether only full headers are taken, which is what the playout sends; ffmpeg shortens them."""
         self.refuse_publish: str | None = None
         self.close_after_start = False
+        self.login: tuple[str, str, str] | None = None
+        """The method (adobe or llnw), user and password without which it lets nobody in."""
+        self.closes_after_refusal = False
         self.flood: bytes | None = None
         """What it says without end to whoever publishes."""
         self.ping_every_s: float | None = None
@@ -216,6 +221,10 @@ class _Conversation:
             self._send(5, struct.pack(">I", self._receiver.window))
             self._send(6, struct.pack(">IB", self._receiver.window, 2))
             self._send(1, struct.pack(">I", 4096))
+            if self._receiver.login and (refusal := refused(str(self._session.connect["app"]), *self._receiver.login)):
+                why = {"level": "error", "code": "NetConnection.Connect.Rejected", "description": refusal}
+                self._reply("_error", number, None, why)
+                return not self._receiver.closes_after_refusal
             self._reply("_result", number, {"fmsVer": "x"}, {"code": "NetConnection.Connect.Success"})
         elif name == "createStream":
             self._reply("_result", number, None, 1)
@@ -255,6 +264,30 @@ class _Conversation:
             parts.append(part)
             size -= len(part)
         return b"".join(parts)
+
+
+def refused(app: str, method: str, user: str, password: str) -> str | None:
+    """How Adobe's and Limelight's servers refuse an app without the right login; None if they let it in."""
+    place, _, query = app.partition("?")
+    said = dict(one.partition("=")[::2] for one in query.split("&"))
+    head = f"[ AccessManager.Reject ] : [ authmod={method} ] : "
+    if said.get("user") is None:
+        return f"[ AccessManager.Reject ] : [ code=403 need auth; authmod={method} ] : "
+    if said["user"] != user:
+        return f"{head}?reason=nosuchuser&user={said['user']}"
+    if "response" not in said:
+        return f"{head}?reason=needauth&user={user}&salt=c2FsdA==&challenge=Y2g=&opaque=b3A=&nonce=bm9uY2U="
+
+    def hashed(text: str) -> str:
+        found = hashlib.md5(text.encode())
+        return base64.b64encode(found.digest()).decode() if method == "adobe" else found.hexdigest()
+
+    if method == "adobe":
+        right = hashed(f"{hashed(f'{user}c2FsdA=={password}')}b3A={said['challenge']}")
+    else:
+        way = hashed(f"publish:/{place}{'' if '/' in place else '/_definst_'}")
+        right = hashed(f"{hashed(f'{user}:live:{password}')}:bm9uY2U=:{said['nc']}:{said['cnonce']}:auth:{way}")
+    return None if said["response"] == right else f"{head}?reason=authfailed&user={user}"
 
 
 def wait_until(

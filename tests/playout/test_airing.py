@@ -215,6 +215,34 @@ def test_a_receiver_that_floods_is_cut_and_the_class_beside_it_does_not_notice(t
         assert (playout.worker(), len(good.of("good"))) == (worker, 1)
 
 
+def test_a_server_that_asks_for_a_login_gets_it_and_nobody_else_does(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Each step is a new connection; all of them are one try, and one session."""
+    path = flvs.write(tmp_path / "a.flv", flvs.lesson(30))
+    with Receiver() as adobe, Receiver() as llnw, Playout(tmp_path / "p") as playout:
+        adobe.login, adobe.closes_after_refusal = ("adobe", "teacher", "hunter2"), True
+        llnw.login = "llnw", "teacher", "hunter2"
+        for name, server in (("a", adobe), ("l", llnw)):
+            url = server.url(name).replace("//", "//teacher:hunter2@")
+            assert playout.ask("try", url=url)["refused"] is None
+            playout.air(name, path, url, starts_in_s=0.5)
+        wrong = llnw.url("w").replace("//", "//teacher:hunter3@")
+        refusal = "the server does not take the user and password of the push URL"
+        assert playout.ask("try", url=wrong)["refused"] == refusal
+        playout.air("w", path, wrong, starts_in_s=0.5)
+        wait_until(lambda: {one["class_id"] for one in playout.told("on_air")} == {"a", "l"}, description="on air")
+        wait_until(lambda: len(playout.told("broke_off", "w")) >= 2, description="two tries")
+        assert {one["why"] for one in playout.told("broke_off")} == {refusal}
+        assert [one["session"] for one in playout.told("broke_off", "w")][:2] == [1, 2]
+        assert [one["session"] for one in playout.told("on_air")] == [1, 1]
+        connects = [one.connect for one in (*adobe.sessions, *llnw.sessions)]
+        assert connects[0]["tcUrl"] == f"rtmp://127.0.0.1:{adobe.port}/live"
+        shown = f"{connects} {playout.ask('status')} {playout.events} {capfd.readouterr()}"
+        assert "hunter" not in shown
+        assert "teacher" not in shown.replace("user=teacher", "user="), "but where the server asked for it"
+
+
 def test_two_urls_are_two_sessions_each_with_its_own_luck(tmp_path: Path) -> None:
     path = flvs.write(tmp_path / "a.flv", flvs.lesson(60))
     with Receiver() as one, Receiver() as other, Playout(tmp_path / "p") as playout:

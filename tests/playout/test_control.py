@@ -79,7 +79,7 @@ def test_a_line_without_end_ends_that_connection_only(tmp_path: Path) -> None:
         ({"push_urls": []}, "push_urls: 1 to 4"),
         ({"push_urls": ["rtmp://h/a/b"] * 2}, "push_urls: 1 to 4 different"),
         ({"push_urls": ["http://h/a"]}, r"push_urls\[0\]: the push URL begins neither"),
-        ({"push_urls": ["rtmp://me:secret@h/a/b"]}, r"push_urls\[0\]: the push URL has a user name"),
+        ({"push_urls": ["rtmp://me:secret@/a/b"]}, r"push_urls\[0\]: the push URL has no host"),
         ({"start": "soon"}, "start: a number"),
         ({"end": 999.0}, "end: it must be after start"),
         ({"end": float("nan")}, "end: a number"),

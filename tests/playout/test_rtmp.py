@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lectern.playout.rtmp import NotRtmp, amf0, chunks
+from lectern.playout.rtmp import NotRtmp, amf0, chunks, login
 from lectern.playout.rtmp.chunks import Parser, compose
 from lectern.playout.rtmp.publish import HANDSHAKE_BYTES, Publisher, Step
 from lectern.playout.rtmp.url import target
+from tests.playout.receiver import refused
 
 TIMES = st.one_of(st.integers(0, 2**33), st.sampled_from([0xFFFFFE, 0xFFFFFF, 0x1000000, 0xFFFFFFFF]))
 TARGET = target("rtmp://live.example/app/room?token=1")
@@ -247,7 +248,8 @@ def test_app_and_stream_are_what_ffmpeg_makes_of_the_url(url: str, port: int, ap
     [
         ("http://h/a/b", "neither"),
         ("rtmpt://h/a/b", "neither"),
-        ("rtmp://user:secret@h/a/b", "user name"),
+        ("rtmp://user:secret@/a/b", "no host"),
+        ("rtmp://user:secret@h:x/a/b", "port"),
         ("rtmp:///a/b", "no host"),
         ("rtmp://h:99999/a/b", "port"),
         ("rtmp://h:x/a/b", "port"),
@@ -257,6 +259,83 @@ def test_a_url_that_is_not_spoken_is_refused_in_words_that_hold_no_secret(url: s
     with pytest.raises(NotRtmp, match=words) as caught:
         target(url)
     assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("login", "user", "password"),
+    [("", "", ""), ("teacher:hunter2@", "teacher", "hunter2"), ("teacher@", "teacher", ""), ("a:b:c@d@", "a", "b:c@d")],
+)
+def test_user_and_password_are_kept_apart_from_what_is_shown_and_sent(login: str, user: str, password: str) -> None:
+    found = target(f"rtmp://{login}h/live/room")
+    assert (found.user, found.password, found.host, found.tc_url) == (user, password, "h", "rtmp://h:1935/live")
+    assert not password or password not in f"{found} {found.shown}"
+
+
+@pytest.mark.parametrize("method", ["adobe", "llnw"])
+def test_a_login_is_answered_as_it_is_asked_for(method: str) -> None:
+    """Two refusals, each of which says what the next connection must carry; then the server lets the class in."""
+    found = target("rtmp://teacher:hunter2@h/live/room")
+    query = ""
+    for _ in range(2):
+        refusal = refused(f"live{query}", method, "teacher", "hunter2")
+        assert refusal is not None
+        assert login.is_asked(refusal)
+        query = login.wanted(found, refusal, query, "01234567").query
+        assert "hunter2" not in query
+    assert refused(f"live{query}", method, "teacher", "hunter2") is None
+
+
+@pytest.mark.parametrize(
+    ("user", "refusal", "query", "words"),
+    [
+        (
+            "teacher:hunter2@",
+            "authmod=adobe : ?reason=authfailed&user=teacher",
+            "?user=teacher&response=x",
+            "does not take",
+        ),
+        ("teacher:hunter2@", "authmod=llnw : ?reason=nosuchuser", "?authmod=llnw&user=teacher", "does not take"),
+        ("teacher:hunter2@", "authmod=llnw : ?reason=needauth&nonce=x", "?user=teacher&response=x", "does not take"),
+        ("teacher:hunter2@", "code=403 need auth; authmod=adobe", "?authmod=adobe&user=teacher", "nothing to answer"),
+        ("", "code=403 need auth; authmod=adobe", "", "has none"),
+        ("teacher@", "code=403 need auth; authmod=adobe", "", "has none"),
+    ],
+)
+def test_a_login_that_is_not_taken_ends_in_words_that_hold_no_secret(
+    user: str, refusal: str, query: str, words: str
+) -> None:
+    with pytest.raises(NotRtmp, match=words) as caught:
+        login.wanted(target(f"rtmp://{user}h/live/room"), refusal, query, "01234567")
+    assert type(caught.value) is NotRtmp
+    assert "teacher" not in str(caught.value)
+    assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        (b"taken", "taken"),
+        ("推流地址已过期".encode(), "推流地址已过期"),
+        ("推流地址已过期".encode("gbk"), "�"),
+        (b"\xff\xfe", "�"),
+        (b"a\0b\r\nc", "a b c"),
+        (b"\x1b[31mred\x1b[0m \x1b]0;title\x07end", "red end"),
+        (b"of teacher with hunter2", "of … with …"),
+        (b"x" * 900, "x" * 200),
+    ],
+)
+def test_the_words_of_a_server_are_cleaned_where_they_come_in(said: bytes, words: str) -> None:
+    """They reach logs, terminals, the database, JSON and the page: one text that is no UTF-8 silenced a streamer."""
+    session = Publisher(target("rtmp://teacher:hunter2@h/app/room"), NONCE)
+    session.receive(SHAKE)
+    fields: amf0.Value = {"level": "error", "code": "X", "description": said.decode("utf-8", "surrogateescape")}
+    with pytest.raises(NotRtmp) as caught:
+        session.receive(compose(20, 0, 0, amf0.encode("_error", 1, None, fields), chunk_stream=3, chunk_bytes=128))
+    why = str(caught.value)
+    assert words in why
+    assert why.isprintable()
+    assert len(why) <= 330
+    json.dumps(why, ensure_ascii=False).encode()
 
 
 @pytest.mark.parametrize("path", ["live/key?token=secret", "live/a/key", "live?token=secret/key", "key", ""])

@@ -256,6 +256,9 @@ ALARMS = [
     AIR.format(
         "the server sends too much: more than 1 MB before the class is published, or thousands of tiny messages"
     ),
+    AIR.format("the server asks for a user and password, and the push URL has none"),
+    AIR.format("the server does not take the user and password of the push URL"),
+    AIR.format("the server asks for a login again, and gives nothing to answer"),
     AIR.format("a window that names no number of bytes"),
     AIR.format("messages of more than 16384 bytes that are begun, and do not end"),
     AIR.format("a message of 70000 bytes, which is more than 65536"),
@@ -432,7 +435,7 @@ def of_files() -> Iterator[str]:
 
 def of_pushes() -> Iterator[str]:
     """Why a push does not come about."""
-    for url in ("http://h/a/s", "rtmp://u:p@h/a/s", "rtmp://h:0/a/s"):
+    for url in ("http://h/a/s", "rtmp://h:0/a/s"):
         yield AIR.format(raised(target, url))
     for data in (b"\x0d", b"\x00", b"\x0a\0\0\0\x01" * 20):
         yield AIR.format(raised(amf0.decode, data))

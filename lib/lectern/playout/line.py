@@ -13,6 +13,8 @@ from lectern.playout.session import Broken, Session
 from lectern.playout.station import Now, Station
 from lectern.playout.timetable import Lesson
 
+_Wanted = tuple[Lesson, int, Callable[[], dict[str, Any]]]
+
 
 class Line:
     """Calls *went* with a session that is new or has advanced, and *broke* with the reason when it has ended."""
@@ -23,8 +25,9 @@ class Line:
         self.session: Session | None = None
         self._url, self._target = url, target(url)
         self._station, self._went, self._broke = station, went, broke
-        self._key = ""
+        self._key, self._login = "", ""
         self._connecting: asyncio.Task[None] | None = None
+        self._wanted: _Wanted
 
     @property
     def number(self) -> int:
@@ -44,8 +47,8 @@ class Line:
 
         *notes* returns what the session's journal must keep besides the session's own state.
         """
-        coming = self._connect(lesson, buffer_bytes, notes)
-        self._connecting = asyncio.get_running_loop().create_task(coming)
+        self._login, self._wanted = "", (lesson, buffer_bytes, notes)
+        self._begin()
 
     def adopt(self, key: str, session: Session) -> None:
         """Go on with the session of a worker that died."""
@@ -63,6 +66,9 @@ class Line:
             session.close(politely=politely)
             self._station.drop(self._key)
 
+    def _begin(self) -> None:
+        self._connecting = asyncio.get_running_loop().create_task(self._connect(*self._wanted))
+
     async def _connect(self, lesson: Lesson, buffer_bytes: int, notes: Callable[[], dict[str, Any]]) -> None:
         try:
             trusted = self._station.trusted if self._target.secure else None
@@ -73,7 +79,7 @@ class Line:
             return
         self._connecting = None
         self._key = f"{time.monotonic_ns()}\n{lesson.class_id}\n{self._url}"
-        self.session = session = Session(self._target, connection, notes)
+        self.session = session = Session(self._target, connection, notes, self._login)
         self._station.keep(self._key, session)
         self._listen(session)
         with suppress(Broken):  # the next tick finds the session broken, too
@@ -95,7 +101,12 @@ class Line:
             elif session.step is not Step.LIVE:
                 session.flush()
         except Broken as error:
-            self._broke(str(error), now)
+            if error.login is None:
+                self._broke(str(error), now)
+            else:  # the next connection carries it; all of them are one try
+                self.end(politely=True)
+                self._login = error.login
+                self._begin()
         except Exception as error:  # noqa: BLE001 (one server's answers must not spin the loop of all classes)
             self._broke(f"a fault of the playout: {type(error).__name__}: {error}", now)
         finally:

@@ -9,6 +9,7 @@ from contextlib import suppress
 
 from lectern.playout.reach import may_reach
 from lectern.playout.rtmp.url import Target
+from lectern.playout.words import cleaned
 
 TRY_S = 5.0
 """Seconds allowed to each address of a name, and to the TLS handshake."""
@@ -67,7 +68,11 @@ def receive(connection: socket.socket, size: int, flags: int = 0) -> bytes | Non
 
 
 def words(error: Exception) -> str:
-    """The reason of a connection's failure, for people."""
+    """The reason of a connection's failure, for people; what a server or its certificate says in it is cleaned."""
+    return cleaned(_words(error))
+
+
+def _words(error: Exception) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"the server's certificate is not trusted: {error.verify_message}"
     if isinstance(error, (ssl.SSLEOFError, ssl.SSLZeroReturnError)):

@@ -171,7 +171,8 @@ class Push:
             return
         if session.step is Step.SHAKING:
             self._zero = None
-            self.as_run.begin()
+            if not session.login:  # with it, the session goes on for which the server asked for it
+                self.as_run.begin()
         session.flush()
         if session.step is Step.READY:
             self.say("connected", now, session=self.as_run.sessions)

@@ -10,6 +10,7 @@ from typing import Any
 from lectern.playout import kernel, link
 from lectern.playout.journal import Journal, Mark
 from lectern.playout.rtmp import NotRtmp
+from lectern.playout.rtmp.login import LoginWanted
 from lectern.playout.rtmp.publish import HANDSHAKE_BYTES, Publisher, Step
 from lectern.playout.rtmp.url import Target
 
@@ -25,7 +26,11 @@ PORTION_BYTES = 1024
 
 
 class Broken(Exception):
-    """The session is over; the text says why."""
+    """The session is over; the text says why. A new connection may carry *login*, for which the server asks."""
+
+    def __init__(self, why: str, login: str | None = None) -> None:
+        super().__init__(why)
+        self.login = login
 
 
 class Intake:
@@ -58,8 +63,11 @@ class Intake:
 class Session:
     """Bytes between a `Publisher` and a connection; *notes* gives what else its journal must keep."""
 
-    def __init__(self, target: Target, connection: socket.socket, notes: Callable[[], dict[str, Any]]) -> None:
-        self.publisher = Publisher(target, os.urandom(HANDSHAKE_BYTES - 8))
+    def __init__(
+        self, target: Target, connection: socket.socket, notes: Callable[[], dict[str, Any]], login: str = ""
+    ) -> None:
+        self.publisher = Publisher(target, os.urandom(HANDSHAKE_BYTES - 8), login)
+        self.login = login
         self.connection = connection
         self.journal: Journal | None = None
         self.written = 0
@@ -88,6 +96,7 @@ class Session:
         if not 0 <= sent <= len(body) or len(body) < mark.size:
             raise Broken("the session's journal does not fit what was sent")
         self = cls.__new__(cls)
+        self.login = ""
         self.publisher, self.connection, self.journal = Publisher.load(target, saved["publisher"]), connection, journal
         self.written, self.sent_at, self._notes = counted.written, mark.sent_at, notes
         self._rest, self._deadline, self._intake = memoryview(body)[sent:], None, Intake()
@@ -121,6 +130,8 @@ class Session:
             while left > 0 and (taken := self._receive()):
                 left -= taken
             return isinstance(self.connection, ssl.SSLSocket) and self.connection.pending() > 0
+        except LoginWanted as error:
+            raise Broken(str(error), error.query) from error
         except NotRtmp as error:
             raise Broken(str(error)) from error
         except OSError as error:

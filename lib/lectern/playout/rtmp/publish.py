@@ -1,13 +1,15 @@
 """A publisher's side of one RTMP session, as a pure state machine: bytes in, bytes and decisions out."""
 
 import base64
+import secrets
 from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any
 
-from lectern.playout.rtmp import NotRtmp, amf0, chunks
+from lectern.playout.rtmp import NotRtmp, amf0, chunks, login
 from lectern.playout.rtmp.chunks import Message, Parser, compose
 from lectern.playout.rtmp.url import Target
+from lectern.playout.words import cleaned
 
 HANDSHAKE_BYTES = 1536
 MAX_OWED_BYTES = 64 * 1024
@@ -32,13 +34,16 @@ class Step(StrEnum):
 
 
 class Publisher:
-    """Drives a session to `READY`, after `publish` to `LIVE`; `owed` is what must be sent meanwhile."""
+    """Drives a session to `READY`, after `publish` to `LIVE`; `owed` is what must be sent meanwhile.
 
-    def __init__(self, target: Target, nonce: bytes) -> None:
+    *query* is the login for which the server asked when it refused the connection before.
+    """
+
+    def __init__(self, target: Target, nonce: bytes, query: str = "") -> None:
         self.step = Step.SHAKING
         self.is_connected = False
         self.owed = b"\x03" + bytes(8) + nonce
-        self._target = target
+        self._target, self._query = target, query
         self._shake: bytes = b""
         self._parser = Parser()
         self._stream = 0
@@ -114,8 +119,12 @@ class Publisher:
         self.owed += self._shake[1 : 1 + HANDSHAKE_BYTES]
         rest, self._shake = self._shake[1 + 2 * HANDSHAKE_BYTES :], b""
         self.step = Step.CONNECTING
-        about = {"app": self._target.app, "type": "nonprivate", "flashVer": "FMLE/3.0 (compatible; lectern)"}
-        self._command("connect", _CONNECT, {**about, "tcUrl": self._target.tc_url})
+        about = {
+            "app": self._target.app + self._query,
+            "type": "nonprivate",
+            "flashVer": "FMLE/3.0 (compatible; lectern)",
+        }
+        self._command("connect", _CONNECT, {**about, "tcUrl": self._target.tc_url + self._query})
         return rest
 
     def _handle(self, message: Message) -> None:
@@ -147,7 +156,10 @@ class Publisher:
                 raise NotRtmp("the server names no stream to publish on")
             self._stream, self.step = int(stream), Step.READY
         elif name == "_error" and number in (_CONNECT, _CREATE, _PUBLISH):
-            raise NotRtmp(_words(values))
+            refusal = str(_fields(values).get("description"))[:1000]
+            if number == _CONNECT and login.is_asked(refusal):
+                raise login.wanted(self._target, refusal, self._query, secrets.token_hex(4))
+            raise NotRtmp(self._words(values))
         elif name == "onStatus":
             self._status(values)
         elif name == "close":
@@ -156,9 +168,18 @@ class Publisher:
     def _status(self, values: list[amf0.Value]) -> None:
         status = _fields(values)
         if status.get("level") == "error":
-            raise NotRtmp(_words(values))
+            raise NotRtmp(self._words(values))
         if status.get("code") == "NetStream.Publish.Start" and self.step is Step.PUBLISHING:
             self.step = Step.LIVE
+
+    def _words(self, values: list[amf0.Value]) -> str:
+        """The server's refusal in its own words, without the user and the password of the push URL."""
+        fields = _fields(values)
+        text = ": ".join(str(fields[name]) for name in ("code", "description") if fields.get(name))
+        for secret in filter(None, (self._target.password, self._target.user)):
+            text = text.replace(secret, "…")
+        text = cleaned(text)
+        return f"the server refuses: {text}" if text else "the server refuses, and gives no reason"
 
     def _control(self, kind: int, body: bytes) -> None:
         self.owed += compose(kind, 0, 0, body, chunk_stream=_PROTOCOL)
@@ -172,11 +193,3 @@ class Publisher:
 
 def _fields(values: list[amf0.Value]) -> Mapping[str, amf0.Value]:
     return next((one for one in reversed(values) if isinstance(one, Mapping)), {})
-
-
-def _words(values: list[amf0.Value]) -> str:
-    """The server's refusal in its own words, on one line of limited length."""
-    fields = _fields(values)
-    parts = [str(fields[name]) for name in ("code", "description") if fields.get(name)]
-    text = " ".join(": ".join(parts).split())[:300]
-    return f"the server refuses: {text}" if text else "the server refuses, and gives no reason"

@@ -1,6 +1,6 @@
 """What a push URL means: host, app and stream, by ffmpeg's rule, so that classes arrive where they always did."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from urllib.parse import unquote
 
 from lectern.playout.rtmp import NotRtmp
@@ -18,26 +18,29 @@ class Target:
     app: str
     stream: str
     tc_url: str
+    user: str = field(default="", repr=False)
+    password: str = field(default="", repr=False)
 
     @property
     def shown(self) -> str:
-        """The target for people: its server, without the path and the query, which hold the stream key."""
+        """The target for people: its server, without user and password, and without the path, which holds the key."""
         return f"{self.tc_url.removesuffix(self.app)}…"
 
 
 def target(url: str) -> Target:
-    """The target of *url*; raises NotRtmp for what we do not speak (other schemes, a user name and password)."""
+    """The target of *url*; raises NotRtmp for what we do not speak, and what has no host. Nothing in it is unquoted."""
     scheme, found, rest = url.partition("://")
     if not found or scheme not in PORTS:
         raise NotRtmp("the push URL begins neither with rtmp:// nor with rtmps://")
     cut = min((at for mark in "/?#" if (at := rest.find(mark)) >= 0), default=len(rest))
     place, path = rest[:cut], rest[cut:].partition(" ")[0]
-    if "@" in place:
-        raise NotRtmp("the push URL has a user name, for which the playout has no login")
+    login, _, place = place.rpartition("@")
+    user, _, password = login.partition(":")
     host, port = _host_and_port(place, PORTS[scheme])
     app, stream = _app_and_stream(path)
     shown_host = f"[{host}]" if ":" in host else host
-    return Target(host, port, scheme == "rtmps", app, _named(stream), f"{scheme}://{shown_host}:{port}/{app}")
+    tc_url = f"{scheme}://{shown_host}:{port}/{app}"
+    return Target(host, port, scheme == "rtmps", app, _named(stream), tc_url, user, password)
 
 
 def _host_and_port(place: str, default: int) -> tuple[str, int]:

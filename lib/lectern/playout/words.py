@@ -1,0 +1,21 @@
+"""Text from outside, made fit for logs, alarms, JSON and databases: it is cleaned once, where it comes in."""
+
+import re
+
+MAX_CHARACTERS = 300
+"""What is kept of a text: a reason is a line."""
+
+_ESCAPE = re.compile(r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]?|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)?|\x1b.?")
+_NO_CHARACTER = re.compile(r"[\ud800-\udfff]+")
+"""Half a pair of surrogates, or a byte that a decoder kept because it is no UTF-8."""
+
+
+def cleaned(text: str | bytes) -> str:
+    """*text* on one line, without escape sequences and control characters, and with a mark for what is no UTF-8.
+
+    It is cut after MAX_CHARACTERS.
+    """
+    text = text if isinstance(text, str) else text.decode("utf-8", "replace")
+    text = _NO_CHARACTER.sub("\N{REPLACEMENT CHARACTER}", _ESCAPE.sub(" ", text[: 8 * MAX_CHARACTERS]))
+    line = " ".join("".join(one if one.isprintable() else " " for one in text).split())
+    return line if len(line) <= MAX_CHARACTERS else f"{line[: MAX_CHARACTERS - 1]}…"
