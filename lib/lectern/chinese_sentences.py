@@ -130,6 +130,7 @@ FORMS: Mapping[str, str] = {
     "nothing to send: {s}": "没有可推的内容：{s}",
     "recording again: {s}": "恢复推录像：{s}",
     "it goes on at {n} s": "从 {n} 秒处继续",
+    "lease over: session {n} was ended": "租约到期：会话 {n} 已结束",
     "fell behind: {n} s late": "落后：晚了 {n} 秒",
     "not sent until {c}, {t}: {s}": "没有推送，到 {c}，共{t}：{s}",
     "{s}, {n} times until {c}": "{s}，到 {c} 共 {n} 次",

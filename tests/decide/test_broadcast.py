@@ -27,6 +27,7 @@ def test_the_run_of_a_class_begins_its_lead_before_the_start_or_now() -> None:
             ("recording again", "it is there; it goes on at 5.0 s"),
         ),
         ({"event": "behind", "behind_s": 3.0}, ("fell behind", "3.0 s late; it goes on at the clock's position")),
+        ({"event": "fenced", "session": 2}, ("lease over", "session 2 was ended: this streamer may not push")),
         ({"event": "lease_over"}, None),
     ],
 )

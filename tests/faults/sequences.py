@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from lectern.decide.gaps import LEAST_S, LOST_S, LOST_SHARE
 from tests.stage import Stage, Town, staged, wait_until
 
 AT_ONCE = 10
@@ -30,9 +31,6 @@ LATE_S = 10.0
 
 EDGE_S = 2.0
 """Seconds before a start and after an end within which sending may begin or end."""
-
-MISSED_S, MISSED_SHARE = 5.0, 0.01
-"""From this much on a class was aired with gaps."""
 
 NOT_SURE_S = 2.5
 """Seconds by which what a receiver took and what was sent may differ."""
@@ -291,7 +289,7 @@ def _told_otherwise(
     got = _covered([(begins, ends) for begins, ends, _ in taken], last.start, last.end)
     length = last.end - last.start
     missing = length - got
-    bound = max(MISSED_S, MISSED_SHARE * length)
+    bound = max(LEAST_S, min(LOST_S, LOST_SHARE * length))
     if missing > bound + NOT_SURE_S and state not in {"aired with gaps", "broken"}:
         yield f"{missing:.1f} of {length:.1f} s were not sent, and it is {state}"
     if missing < bound - NOT_SURE_S and state != "aired":
@@ -304,7 +302,8 @@ def _told_otherwise(
         yield f"the report says {line['missing_s']} s are missing, the receiver {missing:.1f}"
     if (told == "aired") != (state == "aired"):
         yield f"explain says {told}, the teacher {state}"
-    if state in {"aired with gaps", "broken"} and not stage.alarms(321, class_id=one.class_id):
+    code = {"aired with gaps": 329, "broken": 321}.get(str(state))
+    if code is not None and not stage.alarms(code, class_id=one.class_id):
         yield f"is {state}, and nobody was alarmed"
 
 

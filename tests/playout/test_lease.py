@@ -86,6 +86,7 @@ def test_a_running_worker_says_that_the_lease_is_over(tmp_path: Path) -> None:
         on_air(playout, receiver, tmp_path)
         playout.lease_until(0)
         wait_until(lambda: playout.told("lease_over"), description="the event")
+        wait_until(lambda: playout.told("fenced") or playout.told("broke_off"), description="the class's own event")
         assert playout.status("c1")["state"] == "no_lease"
 
 

@@ -55,6 +55,8 @@ def said(event: Event) -> tuple[str, str] | None:
             return ("slate" if event["slate"] else "nothing to send"), str(event["why"])
         case "back":
             return "recording again", f"{event['why']}; it goes on at {event['position_s']:.1f} s"
+        case "fenced":
+            return "lease over", f"session {event['session']} was ended: this streamer may not push"
         case "behind":
             return "fell behind", f"{event['behind_s']:.1f} s late; it goes on at the clock's position"
     return None

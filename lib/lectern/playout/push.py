@@ -73,7 +73,7 @@ class Push:
         if position_ms < -self._lead_s * 1000:
             return None
         if not self._station.is_held:
-            self._fence()
+            self._fence(now)
             return None
         if not self._opened:
             self._opened = True
@@ -220,8 +220,10 @@ class Push:
 
     # -- its end -------------------------------------------------------------------------------------------------------
 
-    def _fence(self) -> None:
+    def _fence(self, now: Now) -> None:
         """Reset the connection when the lease has expired: not even bytes in the kernel may be sent after that."""
+        if self.state not in {"waiting", "no_lease"}:
+            self.say("fenced", now, session=self.as_run.sessions)
         self._end_session(politely=False)
         self.state = "no_lease"
         self.backoff.reset()
