@@ -4,9 +4,11 @@ from dataclasses import replace
 
 from sqlalchemy import Engine
 
-from lectern.effects.rows import as_run
+from lectern.effects.rows import as_run, events
 from lectern.effects.rows.tables.engine import reading, transaction
-from lectern.facts import AsRun
+from lectern.effects.rows.tables.teacher import journal
+from lectern.facts import AsRun, Event
+from lectern.told import Past
 
 FIRST = AsRun(0, 1, "recording", 1_000.0, 1_300.0, 0.0, 300.0, 5_000_000_000)
 SECOND = AsRun(0, 2, "slate", 1_310.0, 1_600.0, 310.0, 290.0)
@@ -29,3 +31,26 @@ def test_a_streamer_keeps_the_bytes_of_each_part(streamer_engine: Engine) -> Non
         as_run.keep(connection, "c-1", [FIRST, SECOND])
     with reading(streamer_engine) as connection:
         assert as_run.of_class(connection, "c-1") == [FIRST, SECOND]
+
+
+def test_a_second_report_of_what_happened_to_a_class_doubles_no_event_and_takes_none_of_another_host(
+    teacher_engine: Engine,
+) -> None:
+    story = [
+        Past(1_000.0, "on air", "c-1", "6666", "s1", "at 1.5 s, session 1"),
+        Past(1_010.0, "push refused", "c-1", "6666", "s1", "rtmp://push.example/live/secret: no"),
+    ]
+    with transaction(teacher_engine) as connection:
+        events.note(connection, journal, "teacher", [Event("on air", "c-1", "6666", "here")], 1_005.0)
+        events.note(connection, journal, "s1", [Event("downloaded", "c-1", "6666", "1 MB")], 1_005.0)
+        for _ in range(2):
+            events.keep_of(connection, journal, story)
+        events.keep_of(connection, journal, [replace(story[0], host="s2")])
+    with reading(teacher_engine) as connection:
+        found = events.of_thing(connection, journal, class_id="c-1", stems=())
+    told = sorted((one.host, one.what) for one in found)
+    assert told == [
+        *(("s1", "downloaded"), ("s1", "on air"), ("s1", "push refused")),
+        *(("s2", "on air"), ("teacher", "on air")),
+    ]
+    assert not [one for one in found if "secret" in one.detail]
