@@ -18,7 +18,7 @@ from flows.resident.handler import Handler
 from flows.resident.works import Work
 from flows.trouble import MustEnd
 from lectern.backoff import backoff_s
-from lectern.commands import COMMANDS, MAX_BODY_BYTES, Body, command_of
+from lectern.commands import COMMANDS, MAX_BODY_BYTES, Body, command_of, is_own_result
 from lectern.effects import process
 from lectern.effects.redis.streams import Entry, Streams
 from lectern.effects.rows import inbox, pairing
@@ -82,8 +82,8 @@ class Intake:
             log.info("%s: listens on %s", self._host.settings.name, ", ".join(self._channels))
             async for found in messages:
                 self._host.rounds.come("channels")
-                if found is not None:
-                    self._batch.append(replace(self._arrived("channel", *found), since=hearing.sent_since))
+                if found is not None and not is_own_result((one := self._arrived("channel", *found)).body):
+                    self._batch.append(replace(one, since=hearing.sent_since))
                     self._came.set()
                 if len(self._batch) >= QUEUE_BOUND:
                     self._room.clear()

@@ -11,6 +11,7 @@ from pydantic_core import from_json
 from lectern import amendments, messages
 from lectern.errors import Malformed
 from lectern.messages import Message
+from lectern.states import Backend
 from lectern.wire import is_name
 
 MAX_BODY_BYTES = 64 * 1024
@@ -69,6 +70,12 @@ def command_of(body: str | bytes) -> str:
     """The ``cmd`` of a message of any kind; empty if it has none."""
     command = fields_of(body).get("cmd")
     return command if isinstance(command, str) else ""
+
+
+def is_own_result(body: str | bytes) -> bool:
+    """Whether the message is a result of our own ECS transcoding, which we read from the stream, not the channel."""
+    fields = fields_of(body)
+    return fields.get("cmd") == "transcoding" and fields.get("type") == Backend.ECS and "attempt" in fields
 
 
 M = TypeVar("M", bound=Message)

@@ -11,7 +11,7 @@ from pydantic_core import from_json
 import lectern.commands
 from flows.resident import deployments
 from lectern.amendments import Change
-from lectern.commands import COMMANDS, MAX_BODY_BYTES, Body, command_of, parse
+from lectern.commands import COMMANDS, MAX_BODY_BYTES, Body, command_of, is_own_result, parse
 from lectern.decide.backups import second_of
 from lectern.errors import MALFORMED, Malformed
 from lectern.facts import Kept, Order
@@ -392,3 +392,11 @@ def test_a_message_is_read_once_however_many_look_into_it(monkeypatch: pytest.Mo
     assert class_of(odd) is None
     with pytest.raises(Malformed):
         parse(odd.body, (Booking,))
+
+
+def test_a_result_of_our_own_transcoding_is_told_from_those_of_others() -> None:
+    """It is published for the platform, and read from the stream alone; a result of the OSS is read from both."""
+    ours = TranscodingResult.model_validate(RESULT | {"type": "ecs", "attempt": 1}).to_json()
+    assert is_own_result(ours)
+    for other in (RESULT, RESULT | {"type": "ecs"}, RESULT | {"type": "oss", "attempt": 1}, BOOKING, []):
+        assert not is_own_result(json.dumps(other))

@@ -53,8 +53,10 @@ def test_a_success_without_the_url_in_the_booking_is_refused_with_501(stage: Sta
 
 
 def test_where_the_oss_fails_our_own_server_takes_over(stage: Stage) -> None:
-    """Over SSH, in truth: both classes proceed with the URL that was uploaded to."""
+    """Over SSH, in truth: both classes proceed with the URL that was uploaded to, and the platform hears it."""
     record = stage.town.record()
+    heard = stage.town.redis.pubsub(ignore_subscribe_messages=True)
+    heard.subscribe(stage.channels["transcoding"])
     stage.oss.behave(Rule(Behaviour.FAIL, record_id=record))
     both = [stage.book(stage.booking(record, "240P")) for _ in range(2)]
     assert [stage.answer(one, timeout_s=90)["result"] for one in both] == ["success", "success"]
@@ -63,6 +65,13 @@ def test_where_the_oss_fails_our_own_server_takes_over(stage: Stage) -> None:
     assert cached.read_bytes() == made.read_bytes()
     assert stage.posts(record) == 1
     assert stage.status(record, "240P") == "success"
+    said = [json.loads(one["data"]) for _ in range(30) if (one := heard.get_message(timeout=0.1)) is not None]
+    (ours,) = [one for one in said if (one["record_id"], one["type"]) == (record, "ecs")]
+    assert (ours["result"], ours["transcode_video_url"].endswith(f"{record}_240P.flv")) == ("sucess", True)
+    kept = "select source from inbox_list where command = 'transcoding' and body like ?"
+    its = [row["source"] for row in stage.rows("teacher", kept, f'%"record_id":{record},%"type":"ecs"%')]
+    assert its == [f"stream:{stage.channels['transcoding']}"], "it is handled once, though it is sent on both ways"
+    heard.close()
 
 
 def test_where_the_oss_does_not_take_the_request_our_own_server_takes_over(stage: Stage) -> None:

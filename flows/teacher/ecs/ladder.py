@@ -234,7 +234,7 @@ def _put_results(connection: Connection, host: Teacher, due: Sequence[Due], owne
         )
         for one in ours
     ]
-    sending = [Outgoing(host.settings.transcoding_channel, Kind.STREAM, one) for one in results]
+    sending = [Outgoing(host.settings.transcoding_channel, Kind.CHANNEL, one) for one in results]
     outbox.put(connection, host.journal, sending, now)
     why = f"{(error.code or TRANSCODE_FAILED).number}: {error.message}" if error else ""
     noted = [Event("ECS transcoding ended", stem=one.stem, detail=why or result.made[one.resolution]) for one in ours]
