@@ -398,5 +398,6 @@ def test_a_result_of_our_own_transcoding_is_told_from_those_of_others() -> None:
     """It is published for the platform, and read from the stream alone; a result of the OSS is read from both."""
     ours = TranscodingResult.model_validate(RESULT | {"type": "ecs", "attempt": 1}).to_json()
     assert is_own_result(ours)
-    for other in (RESULT, RESULT | {"type": "ecs"}, RESULT | {"type": "oss", "attempt": 1}, BOOKING, []):
+    others: list[object] = [RESULT | {"type": "ecs"}, RESULT | {"type": "oss", "attempt": 1}, BOOKING, []]
+    for other in others:
         assert not is_own_result(json.dumps(other))

@@ -55,7 +55,7 @@ def test_a_success_without_the_url_in_the_booking_is_refused_with_501(stage: Sta
 def test_where_the_oss_fails_our_own_server_takes_over(stage: Stage) -> None:
     """Over SSH, in truth: both classes proceed with the URL that was uploaded to, and the platform hears it."""
     record = stage.town.record()
-    heard = stage.town.redis.pubsub(ignore_subscribe_messages=True)
+    heard = stage.town.redis.pubsub(ignore_subscribe_messages=True)  # type: ignore[no-untyped-call]
     heard.subscribe(stage.channels["transcoding"])
     stage.oss.behave(Rule(Behaviour.FAIL, record_id=record))
     both = [stage.book(stage.booking(record, "240P")) for _ in range(2)]
