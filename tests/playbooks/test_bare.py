@@ -53,8 +53,8 @@ def test_the_readme_is_followed_from_the_clone_to_the_way_back(clone: Clone, hos
 
 
 def test_the_runbook_is_followed_on_hosts_that_were_rolled_back(clone: Clone, hosts: BareHosts) -> None:
-    vault = clone.folder / "inventory/production/group_vars/all/vault.yml"
-    vault.write_bytes((clone.folder / "inventory/staging/group_vars/all/vault.yml").read_bytes())
+    vault = clone.folder / "inventory/production.vault.yml"
+    vault.write_bytes((clone.folder / "inventory/staging.vault.yml").read_bytes())
     # The names of production's hosts are other ones; the same machines have them.
     for line in runbook_commands("How do I roll out?", "2.0.0"):
         clone.type(line)

@@ -40,7 +40,7 @@ def test_what_has_new_settings_is_begun_anew_also_if_a_later_task_fails(tmp_path
         "provision_has_systemd": False,
         "provision_supervisorctl": ["sh", "-c", 'echo "$@" >"$0"', str(tmp_path / "told")],
     }
-    vault = ROOT / "inventory/production/group_vars/all/vault.yml.example"
+    vault = ROOT / "inventory/vault.yml.example"
     done = here.played(tmp_path / "play.yml", "-i", "inventory/production", "-e", f"@{vault}", "-e", json.dumps(told))
     assert (done.returncode, "a later task" in done.stdout) == (2, True), done.stdout
     assert (tmp_path / "told").exists(), done.stdout

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,7 @@ def looked(
 ) -> "subprocess.CompletedProcess[str]":
     """What is said of the secrets of vault.yml.example, some of which are *given*."""
     (folder / "look.yml").write_text(playbook)
-    example = INVENTORY / inventory / "group_vars/all/vault.yml.example"
+    example = INVENTORY / "vault.yml.example"
     variables = yaml.safe_load(example.read_text()) | given | {"ansible_connection": "local"}
     return here.played(folder / "look.yml", "-i", f"inventory/{inventory}", "-e", json.dumps(variables), *arguments)
 
@@ -63,6 +64,42 @@ def test_each_secret_that_is_still_that_of_the_example_is_named_and_refused(tmp_
     assert "vault_postgres_password still says CHANGE-ME" in " ".join(
         looked(tmp_path, inventory, **one_left).stdout.split()
     )
+
+
+def test_each_key_that_the_vault_lacks_is_named(tmp_path: Path) -> None:
+    """By its own name: what takes it, or what is refused without it later, is not what is to be written."""
+    (tmp_path / "look.yml").write_text(LOOK)
+    given = {"ansible_connection": "local", "vault_redis_url": "redis://x:other@192.0.2.1/0"}
+    done = here.played(tmp_path / "look.yml", "-i", "inventory/staging", "-e", json.dumps(given))
+    said = " ".join(done.stdout.split())
+    assert done.returncode == 2, said
+    assert "staging-teacher: the vault lacks vault_prefect_api_auth_string, vault_transcode_sign_key. Type" in said
+    assert "staging-streamer: the vault lacks vault_prefect_api_auth_string. Type ansible-vault edit" in said
+    assert "inventory/staging.vault.yml" in said
+
+
+def played(folder: Path, name: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    """The project's playbook *name*, with a home in *folder*."""
+    (folder / "play.yml").write_text(f"- import_playbook: {ROOT}/playbooks/{name}.yml\n")
+    return here.played(folder / "play.yml", "-e", "release=2.0.0", *arguments)
+
+
+@pytest.mark.parametrize("name", ["rollout", "provision", "rollback", "verify"])
+def test_a_playbook_without_an_inventory_fails_in_words(tmp_path: Path, name: str) -> None:
+    """Else it would skip all plays, and end as if all were well."""
+    done = played(tmp_path, name)
+    assert done.returncode == 2, done.stdout
+    assert "Say which inventory: -i inventory/staging" in " ".join(done.stdout.split())
+
+
+@pytest.mark.parametrize(("name", "is_opened"), [("rollout", True), ("rollback", False), ("verify", False)])
+def test_only_what_needs_a_secret_opens_the_vault(tmp_path: Path, name: str, *, is_opened: bool) -> None:
+    """Without its password it cannot be opened, so whoever opens it fails."""
+    shutil.copytree(INVENTORY / "staging", tmp_path / "staging")
+    (tmp_path / "staging.vault.yml").write_text("$ANSIBLE_VAULT;1.1;AES256\n3132\n")
+    more = ("-i", str(tmp_path / "staging"), "-e", "ansible_connection=local", "-e", "ansible_become=false")
+    done = played(tmp_path, name, *more, "-e", f"lectern_root={tmp_path}", "--check")
+    assert ("no vault secrets" in done.stdout + done.stderr) == is_opened, done.stdout + done.stderr
 
 
 def test_a_host_that_is_teacher_and_streamer_is_refused(tmp_path: Path) -> None:

@@ -85,7 +85,7 @@ def played(folder: Path, playbook: str, hosts: str, **more: object) -> "subproce
     (folder / "play.yml").write_text(playbook)
     (folder / "more.yml").write_text(hosts)
     (folder / "out").mkdir()
-    vault = ROOT / "inventory/production/group_vars/all/vault.yml.example"
+    vault = ROOT / "inventory/vault.yml.example"
     templates = ROOT / "playbooks/roles/provision/templates"
     given: dict[str, object] = {
         "out": str(folder / "out"),

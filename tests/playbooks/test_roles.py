@@ -95,7 +95,7 @@ def _played(folder: Path, inventory: str, text: str, **more: object) -> "subproc
     given = {"out": str(out), "release": "2.0.0", "ansible_connection": "local", "ansible_become": False}
     given["vault_transcode_sign_key"] = SIGN_KEY
     given |= {f"{role}_{name}": str(there) for role in SETTINGS for name in ("code_dir", "log_dir")} | more
-    vault = ROOT / "inventory" / inventory / "group_vars" / "all" / "vault.yml.example"
+    vault = ROOT / "inventory/vault.yml.example"
     return here.played(playbook, "-i", f"inventory/{inventory}", "-e", f"@{vault}", "-e", json.dumps(given))
 
 

@@ -36,7 +36,7 @@ class Clone:
             ["git", "clone", "-q", str(ROOT), str(self.folder)], check=True, capture_output=True, timeout=TYPED_S
         )
         secrets = folder / "secrets.yml"
-        example = self.folder / "inventory/staging/group_vars/all/vault.yml.example"
+        example = self.folder / "inventory/vault.yml.example"
         text = example.read_text().replace("CHANGE-ME", SECRET)
         secrets.write_text(re.sub(r"@[\d.]+:", f"@{hosts.addresses['teacher']}:", text))
         editor = folder / "editor"
