@@ -84,7 +84,6 @@ def rolled_out(folder: Path, role: schema.Role) -> Path:
     template = (ROOT / "playbooks/roles/host/templates/lectern.conf.j2").read_text(encoding="utf-8")
     own = {"host_code_dir": code, "host_root": root, "host_role": role, "host_owner": getpass.getuser()}
     conf = re.sub(r"{{ (\w+) }}", lambda name: str(own.get(name[1], name[1])), template)
-    (folder / f"lectern-{role}.conf").write_text(conf)
     program = Path(
         next(line for line in conf.splitlines() if line.startswith("command="))[len("command=") :].split()[0]
     )
@@ -95,6 +94,7 @@ def rolled_out(folder: Path, role: schema.Role) -> Path:
     program.chmod(0o755)
     settings = f"{role}_database_url=sqlite:///{code}/rows.db\n{role}_name=me\nTRANSCODE_SIGN_KEY=k\n"
     (root / "current/settings.env").write_text(settings)
+    (root / "current/program.conf").write_text(conf)
     return root
 
 
@@ -115,20 +115,18 @@ def typed(script: str) -> "subprocess.CompletedProcess[str]":
 def test_what_is_typed_first_leads_to_the_program_and_its_settings(tmp_path: Path, role: schema.Role) -> None:
     root = rolled_out(tmp_path, role)
     [block] = re.findall(r"```console\n(.*?)```", RUNBOOK.partition("\n## ")[0], flags=re.DOTALL)
-    first = block.replace("/etc/supervisor/conf.d", str(tmp_path)).replace("/opt/lectern", str(root))
-    done = typed(f"{first.replace('lectern-teacher', f'lectern-{role}')}lectern explain c-1")
+    first = block.replace("/opt/lectern", str(root))
+    done = typed(f"{first}lectern explain c-1")
     assert (done.returncode, "c-1: nothing is known of it here" in done.stderr) == (2, True), done.stderr
 
 
 @pytest.mark.parametrize("role", ["teacher", "streamer"])
 def test_the_command_of_a_provisioned_host_needs_no_folder_and_no_settings(tmp_path: Path, role: schema.Role) -> None:
-    """`/usr/local/bin/lectern`, from anywhere."""
+    """`/usr/local/bin/lectern`, from anywhere, whatever supervisor's file is called and wherever it is."""
     root = rolled_out(tmp_path, role)
     template = (ROOT / "playbooks/roles/provision/templates/lectern.sh.j2").read_text(encoding="utf-8")
     command = tmp_path / "command"
-    command.write_text(
-        template.replace("{{ provision_root }}", str(root)).replace("/etc/supervisor/conf.d", str(tmp_path))
-    )
+    command.write_text(template.replace("{{ provision_root }}", str(root)))
     done = typed(f"sh {command} explain c-1")
     assert (done.returncode, "c-1: nothing is known of it here" in done.stderr) == (2, True), done.stderr
 
@@ -137,16 +135,14 @@ def on_a_host(folder: Path, program: str) -> Path:
     """`/usr/local/bin/lectern` of a provisioned host in *folder*, on which *program* is rolled out."""
     (folder / "the code").mkdir()
     conf = f"directory={folder / 'the code'}\nuser={getpass.getuser()}\n"
-    (folder / "lectern-teacher.conf").write_text(conf)
     there = folder / "current/venv/bin/lectern"
     there.parent.mkdir(parents=True)
+    (folder / "current/program.conf").write_text(conf)
     there.write_text(program)
     there.chmod(0o755)
     template = (ROOT / "playbooks/roles/provision/templates/lectern.sh.j2").read_text(encoding="utf-8")
     command = folder / "command"
-    command.write_text(
-        template.replace("{{ provision_root }}", str(folder)).replace("/etc/supervisor/conf.d", str(folder))
-    )
+    command.write_text(template.replace("{{ provision_root }}", str(folder)))
     return command
 
 
