@@ -43,6 +43,20 @@ def test_a_host_on_which_nothing_was_rolled_out_is_not_as_wanted(host: Host) -> 
     assert "was not rolled out on this host" in faults(host)[0]
 
 
+def test_what_stands_tells_none_of_its_secrets(host: Host) -> None:
+    """A way back has no vault, so only the host knows what is to be blotted out."""
+    wanted = host.wanted(redis_url="redis://lectern:hidden%2Fpass@127.0.0.1:1/0")
+    wanted["env"] |= {"PREFECT_API_AUTH_STRING": "admin:hidden words"}
+    host.done("backup", wanted=wanted)
+    host.done("window", wanted=wanted)
+    leak = "from lectern.errors import CallAPerson\nfrom lectern.rollout import rollback, verify\n"
+    leak += "def told(*_, **__): raise CallAPerson('it says admin:hidden words, hidden/pass, streamer1')\n"
+    for step in ("rollback", "verify"):
+        place = "rollback.of_standing" if step == "rollback" else "verify.run"
+        answered = host.step(step, "--standing", wanted=wanted, fault=f"{leak}{place} = told\n")
+        assert answered.msg == "it says ********, ********, streamer1"
+
+
 def test_it_changes_nothing(new: Host) -> None:
     before = new.everything()
     new.done("verify")

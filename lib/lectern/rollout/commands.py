@@ -8,7 +8,8 @@ import gc
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
+from functools import reduce
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
@@ -17,6 +18,7 @@ from lectern.errors import CallAPerson, LecternError, Misuse
 
 if TYPE_CHECKING:
     from lectern.rollout.answer import Answer
+    from lectern.rollout.standing import Standing
     from lectern.rollout.wanted import Wanted
 
 app = typer.Typer(
@@ -70,9 +72,8 @@ def playout(check: Check = False) -> None:
 def ended(task: str, check: Check = False) -> None:  # noqa: ARG001 (it changes nothing anyway; all steps take it)
     """Say what became of a TASK of the window when the process that did it is no longer there."""
     from lectern.rollout import holder
-    from lectern.rollout.standing import Standing
 
-    _print_answer(lambda text: holder.ended(Standing.parse(text), task))
+    _answer_standing(lambda asked: holder.ended(asked, task))
 
 
 @app.command()
@@ -104,10 +105,9 @@ def _planned(wanted: "Wanted") -> "Answer":
 def rollback(check: Check = False, stands: Stands = False) -> None:
     """Take the rollout back, from wherever it has come to."""
     from lectern.rollout import rollback
-    from lectern.rollout.standing import Standing
 
     if stands:
-        _print_answer(lambda text: rollback.of_standing(Standing.parse(text), check=check))
+        _answer_standing(lambda asked: rollback.of_standing(asked, check=check))
     _answer(lambda wanted: rollback.run(wanted, check=check))
 
 
@@ -117,7 +117,7 @@ def verify(check: Check = False, stands: Stands = False) -> None:  # noqa: ARG00
     from lectern.rollout import standing, verify
 
     if stands:
-        _print_answer(lambda text: verify.run(standing.looked_at(standing.Standing.parse(text))))
+        _answer_standing(lambda asked: verify.run(standing.looked_at(asked)))
     _answer(verify.run)
 
 
@@ -139,23 +139,37 @@ def _answer(step: "Callable[[Wanted], Answer]") -> NoReturn:
     from lectern.rollout.journal import named
     from lectern.rollout.wanted import Wanted
 
-    _print_answer(lambda text: step(named(Wanted.parse(text))))
+    _print_fields(lambda: step(named(Wanted.parse(sys.stdin.read()))).to_dict())
 
 
-def _print_answer(step: "Callable[[str], Answer]") -> NoReturn:
-    """Do *step* and print its answer; a failure is printed as an answer, too, with exit code 1, or 2 for misuse."""
-    _print_fields(lambda: step(sys.stdin.read()).to_dict())
+def _answer_standing(step: "Callable[[Standing], Answer]") -> NoReturn:
+    """Do *step* with what stands on this host, and print its answer without the secrets, which nobody else knows."""
+    from lectern.rollout import standing
+
+    text = sys.stdin.read()
+    secrets = standing.secrets(text)  # before the step, which may rename a backup
+    _print_fields(lambda: step(standing.Standing.parse(text)).to_dict(), secrets)
 
 
-def _print_fields(found: Callable[[], dict[str, Any]]) -> NoReturn:
+def _print_fields(found: Callable[[], dict[str, Any]], secrets: Collection[str] = ()) -> NoReturn:
+    """Print what is *found*; a failure is printed as an answer, too, with exit code 1, or 2 for misuse."""
     gc.freeze()
     gc.enable()  # all that the step needs is imported
     try:
         fields, code = found(), 0
     except (LecternError, OSError) as error:
         fields, code = _failure(error), 2 if isinstance(error, Misuse) else 1
-    _print(fields)
+    _print(_masked(fields, sorted(secrets, key=len, reverse=True)))
     raise typer.Exit(code)
+
+
+def _masked(value: Any, secrets: Sequence[str]) -> Any:  # noqa: ANN401 (any JSON)
+    """*value* with each of *secrets* blotted out of its texts."""
+    if isinstance(value, dict):
+        return {name: _masked(one, secrets) for name, one in value.items()}
+    if isinstance(value, list):
+        return [_masked(one, secrets) for one in value]
+    return reduce(lambda text, one: text.replace(one, "********"), secrets, value) if isinstance(value, str) else value
 
 
 def _failure(error: BaseException) -> dict[str, Any]:

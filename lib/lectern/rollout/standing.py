@@ -1,13 +1,15 @@
 """Reads from a host's own backups what is rolled out on it, so that rollback and verify need no inventory."""
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from lectern.errors import CallAPerson, Misuse
+from lectern.errors import CallAPerson, LecternError, Misuse
 from lectern.rollout.backup import make
 from lectern.rollout.journal import Journal, Note
+from lectern.rollout.settings import env_file
 from lectern.rollout.wanted import Absolute, Wanted
 
 
@@ -71,6 +73,18 @@ def looked_at(asked: Standing) -> Wanted:
 
 def _folder(rolledback: Note) -> str:
     return str(rolledback.detail["backup"])
+
+
+def secrets(text: str) -> set[str]:
+    """What is blotted out of the answer to the JSON *text*: the secrets of every rollout of this role on the host."""
+    found: set[str] = set()
+    with suppress(LecternError):  # what cannot be read is the answer's business
+        asked = Standing.parse(text)
+        for file in (asked.rollout_dir / "backups").glob(f"{asked.role}-*/{make.WANTED}"):
+            with suppress(LecternError, OSError):
+                wanted = stored(file.parent)
+                found |= env_file.secrets({**wanted.env, "REDIS_URL": wanted.redis_url})
+    return found
 
 
 def stored(folder: Path) -> Wanted:

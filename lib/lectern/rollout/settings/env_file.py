@@ -4,6 +4,7 @@ import io
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 from dotenv import dotenv_values
 from dotenv.parser import Binding, parse_stream
@@ -13,6 +14,8 @@ from lectern.errors import Misuse
 from lectern.settings import StreamerSettings, TeacherSettings
 
 MASK = "********"
+SHORTEST = 6
+"""Number of characters below which a text is no secret: to blot it out would make an answer unreadable."""
 
 _PLAIN = re.compile(r"[A-Za-z0-9_./:@%+,=-]+")
 _LINE = (
@@ -98,10 +101,20 @@ def shown(text: str, names: Iterable[str]) -> str:
     return "".join(f"{name}={value if _is_harmless(name, value) else MASK}\n" for name, value in seen.items())
 
 
+def secrets(settings: Mapping[str, str]) -> set[str]:
+    """What of the values of *settings* nobody may see, wherever it stands: secrets, and the passwords of URLs."""
+    found = {value for name, value in settings.items() if not _is_open(name)}
+    passwords = {urlsplit(value).password or "" for value in settings.values() if "://" in value}
+    return {one for one in {*found, *passwords, *map(unquote, passwords)} if len(one) >= SHORTEST}
+
+
 def _is_harmless(name: str, value: str) -> bool:
-    fields = {**TeacherSettings.model_fields, **StreamerSettings.model_fields}
-    field = fields.get(name.lower())
-    return field is not None and SecretStr.__name__ not in str(field.annotation) and "://" not in value
+    return _is_open(name) and "://" not in value
+
+
+def _is_open(name: str) -> bool:
+    field = {**TeacherSettings.model_fields, **StreamerSettings.model_fields}.get(name.lower())
+    return field is not None and SecretStr.__name__ not in str(field.annotation)
 
 
 def _bindings(text: str) -> Iterable[Binding]:
