@@ -380,3 +380,27 @@ def test_what_watches_a_step_sees_neither_itself_nor_what_changes_nothing(tmp_pa
     for path in ("/srv/rollout/lock", str(log), database, "/dev/null", str(log), database):
         watch.hook("open", (path, None, written))
     assert log.read_text().splitlines() == ["open code/task_list.db (1)", "open code/task_list.db (2)"]
+
+
+PLAY = """
+- hosts: all
+  gather_facts: false
+  tasks:
+    - name: A step
+      lectern_step: {{step: verify, lectern: {lectern}, wanted: '{{"role": "teacher"}}'}}
+"""
+
+
+def test_what_a_step_answers_stands_under_its_task(host: Host) -> None:
+    """Once, whether it is done or fails; and a host that cannot be reached gets a word of ours."""
+    play = host.folder / "play.yml"
+    play.write_text(PLAY.format(lectern=host.lectern))
+    steps = [{"step": "5 switch", "seconds": 0.25}]
+    host.orders(out=json.dumps({"changed": True, "said": ["One thing is done."], "steps": steps}))
+    done = here.played(play, "-i", "here,", "-e", "ansible_connection=local")
+    assert "changed: [here]\n    One thing is done.\n    5 switch: 0.25 s\n" in done.stdout
+    host.orders(out=json.dumps({"failed": True, "msg": "A class is on air.", "said": ["A class is on air."]}), status=1)
+    failed = here.played(play, "-i", "here,", "-e", "ansible_connection=local")
+    assert failed.stdout.count("A class is on air.") == 1
+    gone = here.played(play, "-i", "gone,", "-e", "ansible_port=1 ansible_host=127.0.0.1")
+    assert "gone cannot be reached. If it was being rolled out" in gone.stdout

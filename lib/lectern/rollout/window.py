@@ -102,9 +102,8 @@ class Window:
         self.answer.say(*supervisor.as_before(self.supervisor, others, beat=self.interruption.check))
         self.journal.note(self.wanted.id, "committed", "done", self.answer.more)
         self.answer.say(f"{self.wanted.id} is finished.")
-        took = [f"{title}: {seconds:.2f} s" for title, seconds in self.answer.steps]
-        down = [f"Down for {self.answer.more['downtime_s']} s."] if "downtime_s" in self.answer.more else []
-        self.answer.more["did"] = [*self.answer.said, *took, *down]
+        if "downtime_s" in self.answer.more:
+            self.answer.say(f"Down for {self.answer.more['downtime_s']} s.")
         self.pace.tell(COMMIT, self.answer.since(already, changed=True))
 
     def _neighbours(self) -> States:
