@@ -7,10 +7,12 @@ SHELL := /bin/sh
 .DELETE_ON_ERROR:
 .PHONY: help demo cluster schema test test-all test-night test-bare faults faults-teachers fuzz mutants test-rollout-matrix bench check fmt release clean
 
-UV_VERSION := 0.13.9
 PYTHONS := $(or $(PYTHON),python3 python3.13 python3.12 python3.11)
 BIN := .venv/bin
 SOURCES := lib flows town tests $(wildcard benchmarks playbooks)
+
+# The uv that installs all else by the lock's checksums is itself installed by them, for each platform that it has a wheel of.
+PIP_UV := -m pip install --quiet --disable-pip-version-check --only-binary=:all: --require-hashes --requirement .uv/uv.txt
 
 # Another project's environment has no say here.
 unexport VIRTUAL_ENV
@@ -113,9 +115,15 @@ clean: ## remove everything that was built or cached here
 	@uv=$$(command -v uv || echo .uv/bin/uv); "$$uv" sync --frozen --quiet --extra postgresql --extra prefect-servers --group bench
 	@touch $@
 
+.uv/uv.txt: uv.lock
+	@mkdir -p .uv; echo '*' > .uv/.gitignore
+	@awk '/^\[\[package/ { is_uv = 0 } /^name = "uv"$$/ { is_uv = 1 } \
+		is_uv && /^version = / { split($$0, part, "\""); printf "uv==%s", part[2] } \
+		is_uv && match($$0, /sha256:[0-9a-f]+/) { printf " --hash=%s", substr($$0, RSTART, RLENGTH) }' uv.lock > $@
+
 # Built again only when the lock or the project file has changed. An environment that is there keeps its Python,
 # unless PYTHON=... asks for another one.
-.venv/.built: uv.lock pyproject.toml
+.venv/.built: uv.lock pyproject.toml | .uv/uv.txt
 	@python=; \
 	for one in $(PYTHONS); do \
 		if "$$one" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
@@ -130,12 +138,12 @@ clean: ## remove everything that was built or cached here
 	if [ -z "$$uv" ]; then \
 		uv=.uv/bin/uv; \
 		if ! "$$uv" --version >/dev/null 2>&1; then \
-			rm -rf .uv/bin .uv/lib .uv/lib64 .uv/pyvenv.cfg; mkdir -p .uv; echo '*' > .uv/.gitignore; \
+			rm -rf .uv/bin .uv/lib .uv/lib64 .uv/pyvenv.cfg; \
 			if "$$python" -c 'import venv, ensurepip' 2>/dev/null; then \
 				"$$python" -m venv .uv; \
-				.uv/bin/python -m pip install --quiet --disable-pip-version-check "uv==$(UV_VERSION)"; \
+				.uv/bin/python $(PIP_UV); \
 			elif "$$python" -m pip --version >/dev/null 2>&1; then \
-				"$$python" -m pip install --quiet --disable-pip-version-check --target .uv "uv==$(UV_VERSION)"; \
+				"$$python" $(PIP_UV) --target .uv; \
 			else \
 				echo "$$python has neither venv nor pip. Install them (Debian: apt install python3-venv), then type the same again." >&2; \
 				exit 1; \

@@ -16,7 +16,7 @@ DOCUMENTATION = """
 """
 
 
-class CallbackModule(Default):  # type: ignore[misc]  # Ansible has no types
+class CallbackModule(Default):
     """The default output and more; with another callback, the same is in each task's result."""
 
     CALLBACK_NAME = "lectern"
