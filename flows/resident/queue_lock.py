@@ -18,6 +18,7 @@ from lectern.backoff import backoff_s
 from lectern.effects.redis.bus import Bus
 from lectern.errors import CallAPerson
 from lectern.settings import Settings, StreamerSettings
+from lectern.shown import plain
 
 TTL_S = 15.0
 RENEW_S = 4.0
@@ -67,7 +68,7 @@ class QueueLock:
             async with asyncio.timeout(ANSWERS_S):
                 holder = await self._renewed(bus)
         except (RedisError, OSError) as error:
-            why = f"Redis does not answer: {str(error) or 'no answer in time'}"
+            why = f"Redis does not answer: {plain(error)}"
             if self._folder is None:
                 return why
             log.warning("%s: begins without its lock in Redis: %s", self._name, why)

@@ -12,6 +12,7 @@ from flows.handling import PUT_BACK
 from flows.host import Teacher, log
 from lectern.effects.rows import inbox, leases
 from lectern.errors import TryAgain
+from lectern.shown import plain
 
 AGAIN_S = 2.0
 ASKED_S = 5.0
@@ -41,7 +42,7 @@ async def living(host: Teacher) -> list[str]:
                 found = tuple(await host.bus.alive(settings.streamers_key, settings.streamer_lost_after_s))
         except (RedisError, OSError) as error:
             host.redis_away = True
-            why = str(error) or "no answer in time"
+            why = plain(error)
             raise TryAgain(f"the streamers' heartbeats cannot be read: {why}") from error
         host.seen = now, found
     # A Redis that was started anew has forgotten the beats; we have not.

@@ -26,6 +26,7 @@ from lectern.effects.rows import bookings, leases
 from lectern.errors import TryAgain
 from lectern.leased import Holder
 from lectern.runs.handled import summary
+from lectern.shown import plain
 
 LOOK_S = 1.0
 
@@ -41,7 +42,7 @@ async def move(streamer: str, force: bool = False, dry_run: bool = False) -> Sta
     try:
         return await _move(host, streamer, force=force, dry_run=dry_run)
     except (RedisError, OSError) as error:
-        return Failed(name=NOT_MOVED, message=f"Redis does not answer, nothing was moved: {error}")
+        return Failed(name=NOT_MOVED, message=f"Redis does not answer, nothing was moved: {plain(error)}")
     except TryAgain as error:
         return Failed(name=NOT_MOVED, message=f"nothing was moved: {error.message}")
     finally:

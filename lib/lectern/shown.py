@@ -31,6 +31,8 @@ def plain(error: BaseException) -> str:
     """What went wrong with a connection, in the words of the system instead of its numbers."""
     if found := _NUMBERED.match(str(error)):
         return f"{found['place']}: {os.strerror(int(found['number'])).lower()}"
+    if isinstance(error, TimeoutError) and not str(error):
+        return "no answer in time"
     return (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__
 
 

@@ -85,7 +85,7 @@ def test_a_long_text_is_read_in_no_time() -> None:
             "127.0.0.1:1: connection refused",
         ),
         (OSError(errno.ENOENT, "No such file or directory"), "No such file or directory"),
-        (TimeoutError(), "TimeoutError"),
+        (TimeoutError(), "no answer in time"),
         (ValueError("it is none"), "it is none"),
     ],
 )

@@ -12,7 +12,7 @@ import pytest
 from lectern import chinese_alarms, chinese_reasons, chinese_transcoding, commands, urls
 from lectern.amendments import Change
 from lectern.chinese_account import message, sentence
-from lectern.decide import cache, dead_air, readiness
+from lectern.decide import broadcast, cache, dead_air, readiness
 from lectern.decide.cache import Bound
 from lectern.decide.gaps import not_aired, sent
 from lectern.decide.readiness import Seen
@@ -33,6 +33,7 @@ from lectern.playout.rtmp import NotRtmp, amf0
 from lectern.playout.rtmp.url import target
 from lectern.playout.timetable import BadRequest, lesson
 from lectern.states import Resolution
+from lectern.told import Past
 
 SAID = "WHAT THE PROGRAM SAID"
 NAMES = re.compile(
@@ -380,6 +381,11 @@ def of_streamers() -> Iterator[str]:
     yield f"c-1: its recording 6_720P has dead air: {dead_air.Fault('nothing recorded', 3, 3603).text()}"
     yield f"c-1: {not_aired(sent(0, 9, ()), 'the recording is missing')}"
     yield f"c-1: {not_aired(sent(0, 9, [AsRun(0, 1, 'slate', 0, 9, 0, 9)]), 'the server closed the connection')}"
+    for what in (*broadcast.STORY, "moved"):
+        events = [Past(5.0, what, "c-1", None, "s1", "the recording is missing")]
+        for source in ("recording", "slate"):
+            parts = [AsRun(0, 1, "recording", 0, 5, 0, 5), AsRun(0, 2, source, 500, 600, 0, 100)]
+            yield f"c-1: {sent(0, 600, parts, events, 'its recording is over').sentence()}; its end has come"
     yield f"streamer1: class c-1 does not work: {ForbiddenMove('c-1', 'aired', 'on air').message}"
     for url in ("http://h:x/", "ftp://h/6.flv", "http://u:p@h/6.flv", "http://h/\x7f", "http://h*/6.flv"):
         yield f"c-1: {raised(origin._split, url)}"

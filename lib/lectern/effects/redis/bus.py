@@ -17,6 +17,7 @@ from lectern.effects.redis.sending import STREAM_BOUND, Sent, send
 from lectern.effects.redis.streams import Streams
 from lectern.effects.rows.outbox import Unsent
 from lectern.errors import Misuse, TryAgain
+from lectern.shown import plain
 from lectern.told import Word
 
 log = logging.getLogger("lectern")
@@ -238,7 +239,7 @@ class Bus:
         try:
             await self._client.ping()
         except RedisError as error:
-            raise TryAgain(f"Redis does not answer: {error}") from error
+            raise TryAgain(f"Redis does not answer: {plain(error)}") from error
 
 
 def _keepalive(url: str) -> dict[str, Any]:
