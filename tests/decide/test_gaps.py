@@ -131,3 +131,12 @@ def test_of_too_many_parts_the_shortest_are_left_out() -> None:
     parts = [part(at, at + 1 + at / 100) for at in range(0, 100, 10)]
     assert longest(parts, 3) == parts[-3:]
     assert longest(parts, 20) == parts
+
+
+def test_a_class_that_was_booked_after_its_start_says_so() -> None:
+    """Its teacher notes when it was placed, its streamer when it came."""
+    for what in ("placed", "prepare: proceed"):
+        known = found(part(90, 1_000), events=(event(88, what, "on s1"), event(89, "connected")))
+        assert [one.reason() for one in known.gaps] == ["it was booked too late"]
+    early = found(part(90, 1_000), events=(event(-500, "placed"), event(3, REFUSED, "no such stream")))
+    assert [one.reason() for one in early.gaps] == ["the push was refused: no such stream"]

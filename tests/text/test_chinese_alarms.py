@@ -381,7 +381,7 @@ def of_streamers() -> Iterator[str]:
     yield f"c-1: its recording 6_720P has dead air: {dead_air.Fault('nothing recorded', 3, 3603).text()}"
     yield f"c-1: {not_aired(sent(0, 9, ()), 'the recording is missing')}"
     yield f"c-1: {not_aired(sent(0, 9, [AsRun(0, 1, 'slate', 0, 9, 0, 9)]), 'the server closed the connection')}"
-    for what in (*broadcast.STORY, "moved"):
+    for what in (*broadcast.STORY, "moved", "placed"):
         events = [Past(5.0, what, "c-1", None, "s1", "the recording is missing")]
         for source in ("recording", "slate"):
             parts = [AsRun(0, 1, "recording", 0, 5, 0, 5), AsRun(0, 2, source, 500, 600, 0, 100)]

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from lectern.decide.cache import Admit
 from lectern.facts import AsRun
 
 NOT_ON_AIR_S = 5.0
@@ -18,6 +19,7 @@ STORY = frozenset(
     {
         *("connected", "on air", "push broke off", "push refused", "fell behind", "lease over", "playout away"),
         *("slate", "nothing to send", "recording again", "alarm"),
+        *(f"prepare: {how}" for how in (Admit.READY, Admit.JOIN, Admit.RESERVE)),
     }
 )
 """The events of a class on its streamer that its teacher is told at its end."""

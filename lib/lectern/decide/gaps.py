@@ -34,8 +34,13 @@ _WHYS: Mapping[str, str] = {
     "lease over": "its streamer held no lease",
     "playout away": "the playout was not there",
     "moved": "it was moved to another streamer",
+    "placed": "it was booked too late",
+    "prepare": "it was booked too late",
 }
-"""The reason of a gap in which nothing was sent, by the event that says so."""
+"""The reason of a gap in which nothing was sent, by the event that says so, up to its colon.
+
+*Placed* is noted by its teacher, *prepare* by its streamer.
+"""
 
 _SLATE, _OVER, _UNKNOWN = "the slate was sent", "its recording was over", "no reason is known"
 _DETAILED = frozenset({"push refused", "push broke off", "nothing to send", "slate"})
@@ -88,7 +93,7 @@ def sent(start: float, end: float, parts: Sequence[AsRun], reasons: Iterable[Pas
     slate = _joined(parts, "slate", start, end)
     missing = _without([(start, end)], recording)
     shown = _both(missing, slate)
-    known = sorted((one for one in reasons if one.what in _WHYS or one.what == "slate"), key=attrgetter("at"))
+    known = sorted((one for one in reasons if _kind(one) in _WHYS or one.what == "slate"), key=attrgetter("at"))
     pieces = [(*piece, *_slate_why(piece, known)) for piece in shown]
     for piece in _without(missing, shown):
         why = (_OVER, "") if is_over and recording and piece[0] >= recording[-1][1] else _why(piece, known)
@@ -171,10 +176,15 @@ def _slate_why(piece: _Stretch, known: Sequence[Past]) -> tuple[str, str]:
 
 def _why(piece: _Stretch, known: Sequence[Past]) -> tuple[str, str]:
     """The last event in the gap, or shortly before it, that says why nothing was sent."""
-    near = [one for one in known if one.what in _WHYS and piece[0] - NEAR_S <= one.at <= piece[1]]
+    near = [one for one in known if _kind(one) in _WHYS and piece[0] - NEAR_S <= one.at <= piece[1]]
     if not near:
         return _UNKNOWN, ""
-    return _WHYS[near[-1].what], near[-1].detail if near[-1].what in _DETAILED else ""
+    last = near[-1]
+    return _WHYS[_kind(last)], last.detail if last.what in _DETAILED else ""
+
+
+def _kind(event: Past) -> str:
+    return event.what.partition(":")[0]
 
 
 def _grouped(pieces: Iterable[tuple[float, float, str, str]]) -> list[Gap]:
