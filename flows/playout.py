@@ -1,11 +1,11 @@
-"""A streamer's link to its playout: the control socket, how long the lease is held, the runs that watch classes."""
+"""A streamer's link to its playout: the socket, what it has confirmed, its lease, the runs that watch classes."""
 
 import asyncio
 import logging
 import math
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +17,9 @@ from lectern.playout.client import Client, Refused, Unreachable
 log = logging.getLogger("lectern")
 LINES = 200
 """Number of log lines kept for the run that watches a class; older lines are dropped."""
+
+Lesson = Mapping[str, Any]
+"""A class of the timetable; docs/playout.md names its fields: class_id, file, push_urls, start, end …"""
 
 _CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
@@ -59,22 +62,26 @@ class Playout:
     """The session of the lease, and the holder, for which the playout has left the classes that are not ours."""
 
     wanted: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set when the playout must be told of new or changed classes."""
+    """Set when rows changed that the timetable is made of; without it, they are read again within seconds."""
+
+    confirmed: Mapping[str, Lesson] = field(default_factory=dict)
+    """The classes that the playout airs, by class_id, each with the very content that it has confirmed.
+
+    Empty while the playout is away. A class that is not here is not aired, or nobody knows whether it is. It is valid
+    for the rows of this moment after `in_force` returned True, and is replaced as a whole, so it may be kept.
+    """
 
     watches: dict[str, Watch] = field(default_factory=dict)
     """The runs that watch classes, by class_id."""
 
-    children: dict[str, "asyncio.Task[None]"] = field(default_factory=dict)
-    """The tasks that air classes by an ffmpeg of this process, by class_id."""
-
-    pushed: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
-    """The as-run of these classes so far, which outlasts a task whose class is changed."""
-
     unkept: set[str] = field(default_factory=set)
     """The kinds of requests whose last one the playout took, but could not write down."""
 
-    sync: asyncio.Lock = field(default_factory=asyncio.Lock)
-    """Held while the playout is told its classes, so that no cancel overtakes the class that it cancels."""
+    _asked: int = 0
+    _written: int = 0
+    _confirmed: int = 0
+    _is_kept: bool = False
+    _news: asyncio.Event = field(default_factory=asyncio.Event)
 
     # -- the lease -----------------------------------------------------------------------------------------------------
 
@@ -126,23 +133,56 @@ class Playout:
             return None
         return None if found is None else str(found)
 
-    async def cancel(self, class_id: str) -> None:
-        """Take a class off the air; a playout that cannot be reached now is told as soon as it is back."""
-        if (child := self.children.get(class_id)) is not None:
-            child.cancel()
-        async with self.sync:
-            with suppress(TryAgain):
-                await self.ask("cancel", class_id=class_id)
+    # -- the timetable -------------------------------------------------------------------------------------------------
+
+    async def in_force(self, timeout_s: float) -> bool:
+        """Wait until the playout has confirmed that it airs what the rows say now; False if it does not in time.
+
+        It confirms all classes at once, so that `confirmed` then tells of each how it is aired, or that it is not.
+        While the playout is away this returns False as soon as the timetable is on the disk, where the next worker
+        reads it.
+        """
+        self._asked += 1
+        number = self._asked
+        self.wanted.set()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                while self._is_kept and self._confirmed < number:
+                    if self.client is None and self._written >= number:
+                        break
+                    await self._news.wait()
+        return self._confirmed >= number
+
+    def begin_round(self) -> int:
+        """The number of a round in which the rows are read, written and confirmed; `in_force` waits for it."""
+        self._is_kept = True
+        return self._asked
+
+    def written(self, number: int) -> None:
+        """Note that the timetable of a round is on the disk."""
+        self._written = number
+        self._tell_news()
+
+    def confirm(self, number: int, lessons: Mapping[str, Lesson]) -> None:
+        """Note that the playout has confirmed the timetable of a round, of which it airs *lessons*."""
+        self._confirmed, self.confirmed = number, lessons
+        self._tell_news()
+
+    def _tell_news(self) -> None:
+        self._news.set()
+        self._news = asyncio.Event()
 
     # -- whether it is there -------------------------------------------------------------------------------------------
 
     def is_there(self) -> None:
-        """Note that the playout answers, and knows all its classes."""
+        """Note that the playout answers."""
         self.why, self.away_since = None, math.inf
 
     def is_away(self, why: str) -> None:
         """Note that the playout does not answer, or that its worker has ended."""
         self.client = self.cleared = None
+        self.confirmed = {}
+        self._tell_news()
         if self.why is None:
             self.away_since = time.monotonic()
         self.why = why

@@ -155,14 +155,14 @@ class Metrics:
         left_s = max(host.playout.until - boot_now(), 0.0) if is_streamer else None
         text = await host.look(self._text, settings)
         text += metrics.of_process({"redis": not host.redis_away, "prefect": not host.prefect_away}, left_s)
-        if is_streamer and settings.playout == "own":
+        if is_streamer:
             text += playout_metrics.exposition(await self._playout())
         return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
 
     async def _playout(self) -> dict[str, Any] | None:
         try:
             async with asyncio.timeout(LOOK_S):
-                return await self._host.playout.ask("status")
+                return await self._host.playout.ask("status", active=True)
         except (LecternError, TimeoutError):
             return None
 

@@ -186,7 +186,10 @@ class Resident:
             if isinstance(host.settings, StreamerSettings):
                 # First of all: the teacher must not take this streamer for lost while its disk is scanned.
                 keeper = lease.Keeper(host, questions.about_moves)
-                works.begin({"lease": keeper.run, "playout": handing.Handing(host).run})
+                playout = handing.Handing(host)
+                works.begin(
+                    {"lease": keeper.run, "playout": playout.run, "timetable of the playout": playout.keep_in_step}
+                )
                 await works.once("reconcile", lambda: reconcile.reconciled(host, reads=False))
             works.begin({**self._beside(host, runs, handler, recorder), **taking, "recorder": recorder.run})
             gc.collect()

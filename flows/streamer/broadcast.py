@@ -77,4 +77,4 @@ async def _watched(host: Streamer, one: Airing, watching: Watch, bar: show.Progr
 
 async def _cancelled(host: Streamer, one: Airing) -> None:
     await ends.close(host, one.class_id, AiringState.CANCELLED, "cancelled in the UI")
-    await host.playout.cancel(one.class_id)
+    host.playout.wanted.set()

@@ -1,6 +1,5 @@
 """Applies the teacher's changes to classes: from the next second on they are aired as changed, in the same session."""
 
-import time
 from collections.abc import Sequence
 
 from prefect import flow
@@ -9,7 +8,6 @@ from sqlalchemy import Connection
 
 from flows.handling import Came, ended, handled, printed, read
 from flows.host import NOWHERE, Streamer, log, streamer
-from flows.streamer.lessons import AHEAD_S
 from flows.tell import tell
 from lectern.amendments import Amend
 from lectern.decide import amending as decide
@@ -45,11 +43,9 @@ def decided(connection: Connection, changes: StreamerChanges, messages: Sequence
 
 
 async def _follow(host: Streamer, one: Airing, revision: Airing) -> None:
-    """Take back the run that was planned for the old time of a class; the playout reads the rest with its next list."""
+    """Take back the run that was planned for the old time of a class; the playout gets the rest by the timetable."""
     if revision.start_time == one.start_time:
         return
-    if revision.start_time > time.time() + AHEAD_S:  # too far ahead for the playout to be told of it now
-        await host.playout.cancel(one.class_id)
     if one.run_id is not None and one.class_id not in host.playout.watches:
         try:
             await host.runs.cancel(one.run_id, OTHER_TIME)

@@ -1,6 +1,7 @@
 """A recording is downloaded once for all classes that cite it; then all of them are answered together."""
 
 import asyncio
+import time
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -20,6 +21,7 @@ from flows.streamer.growing import Growing
 from flows.streamer.prepare import follow
 from flows.tell import tell
 from lectern import errors
+from lectern.backoff import backoff_s
 from lectern.decide import endings
 from lectern.effects import process
 from lectern.effects.files import disk, origin, store, wget
@@ -35,6 +37,9 @@ from lectern.states import AiringState, FileState
 from lectern.streamer_changes import Arrived, StreamerChanges
 
 FIRST_PAUSE_S, LAST_PAUSE_S = 2.0, 1200.0
+ON_AIR_PAUSE_S = 60.0
+"""Longest pause between two tries while a class on air lacks the recording."""
+
 LOOKS_AGAIN = 3
 MAX_RUNS = 10
 """Number of runs that crashed or were killed after which a download is given up: it may be what kills its process."""
@@ -102,10 +107,29 @@ async def _come(host: Streamer, stem: str) -> tuple[RemoteFile, Probe] | None:
 
 
 async def _fetched(host: Streamer, stem: str) -> tuple[RemoteFile, Probe]:
+    """Download; while a class on air lacks the recording, try again whatever was wrong, until its end."""
+    tries = 0
+    while True:
+        on_air = bool(await host.look(lost.on_air, stem, time.time()))
+        try:
+            return await _tried(host, stem, ON_AIR_PAUSE_S if on_air else LAST_PAUSE_S)
+        except LecternError as error:
+            if not await host.look(lost.on_air, stem, time.time()):
+                raise
+            pause_s = backoff_s(tries, FIRST_PAUSE_S, ON_AIR_PAUSE_S)
+            log.warning("%s: a class on air lacks it, again in %.0f s: %s", stem, pause_s, error.message)
+            if tries == 0:
+                await changed(host, partial(lost.alarm_on_air, stem=stem, why=error.message))
+                await tell(host)
+        await asyncio.sleep(pause_s)
+        tries += 1
+
+
+async def _tried(host: Streamer, stem: str, longest_pause_s: float) -> tuple[RemoteFile, Probe]:
     """Download until the file is there; the pauses between the tries double."""
     tries = host.settings.download_tries
     async for attempt in stamina.retry_context(
-        on=TryAgain, attempts=tries, timeout=None, wait_initial=FIRST_PAUSE_S, wait_max=LAST_PAUSE_S
+        on=TryAgain, attempts=tries, timeout=None, wait_initial=FIRST_PAUSE_S, wait_max=longest_pause_s
     ):
         with attempt:
             return await _fetch(host, stem)

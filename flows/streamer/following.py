@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Collection, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -15,19 +15,20 @@ from flows.handling import Decide, changed
 from flows.host import Streamer, log
 from flows.streamer import ends, lost
 from flows.tell import tell
-from lectern import errors
+from lectern import errors, words
 from lectern.decide import broadcast as decide
 from lectern.effects import counters
 from lectern.effects.rows import airings
 from lectern.errors import ErrorCode, TryAgain
 from lectern.facts import Airing
-from lectern.states import AiringState
+from lectern.states import LIVE_AIRINGS, AiringState
 from lectern.streamer_changes import StreamerChanges
 
 ALARM_EVERY_S = 60.0
 """Seconds until the same alarm of a class may be raised again."""
 
-_NOT_ENDED = frozenset({AiringState.READY, AiringState.ON_AIR, AiringState.BROKEN})
+_COMES_ON_AIR = frozenset({AiringState.READY, AiringState.BROKEN})
+_OFF_AIR = frozenset({"connecting", "trying", "no_lease"})
 
 
 class Following:
@@ -45,8 +46,11 @@ class Following:
     async def take(self, event: Mapping[str, Any]) -> None:
         """Write one event down; a full disk ends no class."""
         class_id = event.get("class_id")
-        if class_id is None:
-            return  # the end of the lease, which the keeper of the lease sees by itself
+        if class_id is None:  # the end of the playout's lease
+            if self._host.playout.held():
+                await changed(self._host, alarm_away("its lease is over, although this streamer holds one"))
+                await tell(self._host)
+            return
         async with self._alone(class_id):
             if event["event"] == "ended":
                 await ends.ended(self._host, class_id, {**event, "last": self._why.get(class_id)})
@@ -71,8 +75,12 @@ class Following:
                 await self._alarm(class_id, errors.NO_RECORDING, f"its slate is sent: {status['why']}")
                 self._fetch(class_id, status)
 
-    async def look_around(self, now: float) -> None:
-        """Raise the alarms that are due although no event comes: a server may simply not answer."""
+    async def look_around(self, now: float, statuses: Sequence[Mapping[str, Any]] = ()) -> None:
+        """Raise the alarms that are due although no event comes: a server may simply not answer.
+
+        *statuses* are those of the classes whose time has come, as the playout has them at *now*.
+        """
+        await self._compare(now, statuses)
         if self._slate:
             self._host.ongoing[errors.NO_RECORDING.number] = time.monotonic()
         if self._off_since:
@@ -83,9 +91,28 @@ class Following:
                 if one is not None:
                     await self._off(one, now)
 
-    async def refused(self, class_id: str, why: str) -> None:
-        """Note that the playout refuses a class, and why."""
-        await self._alarm(class_id, errors.AIRING_BROKEN, f"the playout does not take it: {why}")
+    async def _compare(self, now: float, statuses: Sequence[Mapping[str, Any]]) -> None:
+        """Correct what this process believes of the classes that should be on air, by their *statuses*."""
+        due = {one.class_id: one for one in await self._host.look(airings.due, now, now)}
+        for status in statuses:
+            class_id = str(status["class_id"])
+            if class_id not in due:
+                continue
+            async with self._alone(class_id):
+                if status["state"] == "on_air":
+                    self._off_since.pop(class_id, None)
+                    if due[class_id].state in _COMES_ON_AIR:
+                        await changed(self._host, _on_air(class_id))
+                elif status["state"] in _OFF_AIR and self._host.playout.held():
+                    lacks = "it has no lease, although this streamer holds one"
+                    why = lacks if status["state"] == "no_lease" else "no receiver takes it yet"
+                    self._why[class_id] = status["why"] or why
+                    self._off_since.setdefault(class_id, now)
+
+    async def not_known(self, class_id: str, why: str) -> None:
+        """Note that the playout does not air a class, and why."""
+        async with self._alone(class_id):
+            await self._alarm(class_id, errors.AIRING_BROKEN, why)
 
     def only(self, class_ids: Collection[str]) -> None:
         """Forget all classes but *class_ids*."""
@@ -178,7 +205,7 @@ class Following:
     async def _off(self, one: Airing, at: float) -> None:
         """Raise an alarm while there is time: the class should be on air, and its receiver takes nothing."""
         since = self._off_since.get(one.class_id)
-        if since is None or one.state not in _NOT_ENDED:  # it came on air, or ended, while others were looked at
+        if since is None or one.state not in LIVE_AIRINGS:  # it came on air, or ended, while others were looked at
             return
         if at - max(since, one.start_time) >= decide.NOT_ON_AIR_S:
             said = f"it is not on air: {self._why[one.class_id]}; it is tried again until its end"
@@ -213,7 +240,7 @@ def _on_air(class_id: str) -> Decide[StreamerChanges]:
 
     def go(connection: Connection, changes: StreamerChanges) -> None:
         one = airings.by_id(connection, [class_id]).get(class_id)
-        if one is not None and one.state in {AiringState.READY, AiringState.BROKEN}:
+        if one is not None and one.state in _COMES_ON_AIR:
             changes.move(one, AiringState.ON_AIR)
 
     return go
@@ -224,7 +251,18 @@ def _alarm(class_id: str, code: ErrorCode, why: str) -> Decide[StreamerChanges]:
 
     def go(connection: Connection, changes: StreamerChanges) -> None:
         one = airings.by_id(connection, [class_id]).get(class_id)
-        if one is not None and one.state in _NOT_ENDED | {AiringState.WAITING}:
+        if one is not None and one.state in LIVE_AIRINGS:
             changes.alarm(code, f"{class_id}: {why}", one)
+
+    return go
+
+
+def alarm_away(why: str) -> Decide[StreamerChanges]:
+    """How to raise the alarm that the playout sends nothing, as *why* says."""
+
+    def go(connection: Connection, changes: StreamerChanges) -> None:
+        on_air = airings.due(connection, changes.now, changes.now)
+        said = f"{changes.settings.name}: {why}; {words.counted(len(on_air), 'class', 'classes')} should be on air"
+        changes.raise_alarm(errors.PLAYOUT_AWAY, said)
 
     return go

@@ -1,41 +1,48 @@
-"""Hands the playout its classes and follows it; the resident process may restart meanwhile."""
+"""Keeps the playout's timetable as the rows want it, and follows the playout; the resident may restart meanwhile."""
 
 import asyncio
 import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-
-from sqlalchemy import Connection
-from sqlalchemy.exc import DBAPIError
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from flows import trouble
-from flows.handling import Decide, changed
-from flows.host import Streamer, all_of, log
+from flows.handling import changed
+from flows.host import Streamer, log
 from flows.playout import NotTaken
-from flows.streamer import by_ffmpeg, push_hosts
-from flows.streamer.following import Following
-from flows.streamer.lessons import Lesson, due, has_password, lesson, live
+from flows.streamer import push_hosts
+from flows.streamer.following import Following, alarm_away
+from flows.streamer.lessons import Lessons, Wanted, live
 from flows.tell import tell
-from lectern import errors, words
+from lectern import errors
 from lectern.backoff import backoff_s
 from lectern.effects.media import slate
-from lectern.effects.rows import airings, leases
 from lectern.errors import LecternError, TryAgain
-from lectern.facts import Airing, Cached
-from lectern.places import Places
-from lectern.playout.client import Client
-from lectern.streamer_changes import StreamerChanges
+from lectern.playout.client import PROTOCOL, Client, version_of, write_timetable
+
+NAME = "timetable.jsonl"
 
 LOOK_EVERY_S = 3.0
-"""Seconds between two reads of the classes if no event says that one got ready."""
+"""Seconds between two beats; in each the rows are read, and the playout is asked which timetable it airs."""
+
+WRITE_EVERY_S = 1.0
+"""Least number of seconds between two beats, however much changes."""
+
+LATE_S = 3.0
+"""Seconds after the start of a class from which it is an alarm that the playout does not know it."""
 
 ALARM_AFTER_S, ALARM_AGAIN_S = 5.0, 600.0
 """Seconds without a playout after which an alarm is raised, and raised again."""
 
-AGAIN_S = 60.0
-"""Seconds until a class is tried again that an unexpected error kept from being handed over."""
+NO_DISK = Path("/dev/shm")  # noqa: S108 (its file gets a name of its own, and is our owner's only)
+"""Where the timetable is written if the disk takes nothing: the playout reads it there, but not after a restart."""
 
 _FIRST_S, _MOST_S = 0.05, 1.0
 """Seconds between the first tries to reach the playout, and between those long after."""
+
+_FILE = ThreadPoolExecutor(1, thread_name_prefix="timetable")
 
 
 class Handing:
@@ -44,9 +51,13 @@ class Handing:
     def __init__(self, host: Streamer) -> None:
         self._host = host
         self._following = Following(host)
-        self._handed: dict[str, Lesson] = {}  # what the playout was told since it was connected
-        self._refused: dict[str, Lesson] = {}
-        self._odd: dict[str, float] = {}  # until when classes are passed over, monotonic
+        self._lessons = Lessons(host)
+        folder = host.settings.playout_dir
+        self._path = folder / NAME if folder.is_dir() else None  # until the playout says where it reads
+        self._holder_pid = 0
+        self._version: str | None = None  # of the timetable that was written there last
+        self._one_at_a_time = asyncio.Lock()
+        self._said: dict[str, str] = {}  # what was said of classes that the playout refuses
         self._alarmed_at = -ALARM_AGAIN_S
         self._slate: str | None = None
 
@@ -71,9 +82,9 @@ class Handing:
         self._slate = str(path.absolute())
         self._host.playout.wanted.set()
 
+    # -- the connection ------------------------------------------------------------------------------------------------
+
     async def _keep_connected(self) -> None:
-        if self._host.settings.playout == "ffmpeg":
-            await self._without()
         tries = 0
         while True:
             self._host.rounds.come("playout")
@@ -87,22 +98,12 @@ class Handing:
             await asyncio.sleep(backoff_s(tries, _FIRST_S, _MOST_S))
             tries += 1
 
-    async def _without(self) -> None:
-        """Do without the playout: ffmpeg children of this process air all classes."""
-        self._host.playout.is_there()
-        while True:
-            self._host.rounds.come("playout")
-            await self._hand_over()
-            await self._wait()
-            await self._following.look_around(time.time())
-
     async def _followed(self, client: Client) -> None:
         """Bring the playout up to date, and follow it to the end of the connection; raises TryAgain then."""
         ours = {
             asyncio.create_task(work, name=name)
             for name, work in (
                 ("events", self._events(client)),
-                ("hand over", self._keep_handing_over()),
                 ("look around", self._keep_looking_around()),
             )
         }
@@ -119,99 +120,119 @@ class Handing:
         raise TryAgain("the worker of the playout ended")
 
     async def _bring_up_to_date(self) -> None:
-        """Cancel classes that are not ours any more, take in missed events, hand over all classes.
+        """Hand the timetable over, and take in missed events.
 
-        The cancels come first: a new lease would let a class go on that was moved to another streamer meanwhile, so
+        The timetable comes first: a new lease would let a class go on that was moved to another streamer meanwhile, so
         the holder gets none before (`flows.streamer.lease`).
         """
         host, playout = self._host, self._host.playout
-        async with playout.sync:
-            hello = await playout.ask("hello", events=True)
-            found = await playout.ask("status")
-            ours = await host.look(live)
-            self._following.only(ours)
-            self._handed = {one: wanted for one, wanted in self._handed.items() if one in playout.children}
-            self._refused.clear()
-            for one in found["classes"]:
-                if one["class_id"] not in ours and one["state"] != "ended":
-                    log.info("%s: is not to be aired here any more, the playout is told", one["class_id"])
-                    await playout.ask("cancel", class_id=one["class_id"])
-            playout.cleared = await host.look(leases.session, host.settings.name) or "", hello["holder_pid"]
-            for one in found["classes"]:
-                if one["class_id"] in ours:
-                    await self._following.catch_up(one)
-            await self._hand_over()
+        hello = await playout.ask("hello", events=True)
+        if hello["protocol"] != PROTOCOL:
+            raise TryAgain(f"it is of release {hello['release']}, which takes no timetable: lectern playout upgrade")
+        self._path, self._holder_pid = Path(hello["timetable"]["path"]), hello["holder_pid"]
+        await self.step()
+        found = await playout.ask("status")
+        ours = await host.look(live)
+        self._following.only(ours)
+        for one in found["classes"]:
+            if one["class_id"] in ours and one["state"] != "waiting":
+                await self._following.catch_up(one)
         playout.is_there()
-        log.info("playout: release %s, %d classes", found["release"], len(self._handed))
+        log.info("playout: release %s, %d classes", found["release"], len(playout.confirmed))
 
     async def _events(self, client: Client) -> None:
         async for event in client.events():
             await self._following.take(event)
 
-    async def _keep_handing_over(self) -> None:
-        while True:
-            await self._wait()
-            self._host.rounds.come("playout")
-            async with self._host.playout.sync:
-                await self._hand_over()
-
     async def _keep_looking_around(self) -> None:
-        """Raise due alarms in a loop of its own: many classes may need one, and handing over must not wait for them."""
+        """Raise due alarms in a loop of its own: many classes may need one, and nothing must wait for them."""
         while True:
             await asyncio.sleep(LOOK_EVERY_S)
             self._host.rounds.come("alarms of classes")
-            await self._following.look_around(time.time())
+            found = await self._host.playout.ask("status", active=True)
+            await self._following.look_around(time.time(), found["classes"])
 
-    async def _wait(self) -> None:
-        self._host.playout.wanted.clear()
-        with suppress(TimeoutError):
-            async with asyncio.timeout(LOOK_EVERY_S):
-                await self._host.playout.wanted.wait()
+    # -- the timetable -------------------------------------------------------------------------------------------------
 
-    # -- one class -----------------------------------------------------------------------------------------------------
+    async def keep_in_step(self) -> None:
+        """Compare what the playout airs with what the rows want, at each beat, until cancelled.
 
-    async def _hand_over(self) -> None:
-        """Tell the playout the classes that are new or have changed; raises TryAgain if the playout is away."""
-        host = self._host
-        found, allowed = await host.look(due, time.time()), await push_hosts.allowed(host)
-        self._handed = {class_id: one for class_id, one in self._handed.items() if class_id in found}
-        self._refused = {class_id: one for class_id, one in self._refused.items() if class_id in found}
-        self._odd = {class_id: until for class_id, until in self._odd.items() if class_id in found}
-        now = [one for one in found.values() if self._odd.get(one[0].class_id, 0.0) <= time.monotonic()]
-        now.sort(key=lambda one: one[0].start_time)
-        for error in await all_of([self._hand(one, row, allowed) for one, row in now]):
-            if isinstance(error, BaseException):
-                raise error
+        The timetable is written also while the playout is away: the next worker goes by what lies on the disk.
+        """
+        while True:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_EVERY_S):
+                    await self._host.playout.wanted.wait()
+            self._host.rounds.come("timetable of the playout")
+            with suppress(TryAgain):  # its connection has ended, which `run` notes
+                await self.step()
+            await asyncio.sleep(WRITE_EVERY_S)
 
-    async def _hand(self, one: Airing, row: Cached | None, allowed: Places) -> None:
-        """Hand one class over; raises what is wrong with the playout or the database, not with the class."""
-        try:
-            await self._hand_new(one, lesson(one, row, self._host, self._slate, allowed))
-        except (TryAgain, DBAPIError):
-            raise
-        except Exception as error:  # noqa: BLE001 (whatever it is, it is this class's: the others are handed over)
-            self._odd[one.class_id] = time.monotonic() + AGAIN_S
-            await trouble.say(self._host, f"class {one.class_id}", error, AGAIN_S)
+    async def step(self) -> None:
+        """Write the timetable if it is another one, and have the playout take it over if that airs another one.
 
-    async def _hand_new(self, one: Airing, wanted: Lesson) -> None:
-        class_id = one.class_id
-        if wanted in (self._handed.get(class_id), self._refused.get(class_id)):
+        Raises TryAgain if the playout is away.
+        """
+        host, playout = self._host, self._host.playout
+        async with self._one_at_a_time:
+            playout.wanted.clear()
+            number, allowed = playout.begin_round(), await push_hosts.allowed(host)
+            wanted = await host.look(self._lessons.wanted, time.time(), self._slate, allowed, self._path)
+            for class_id, error in wanted.odd.items():
+                await trouble.say(host, f"class {class_id}", error, LOOK_EVERY_S)
+            if self._path is None:  # the playout was never there, so nobody knows where it reads
+                playout.written(number)
+                return
+            version = version_of(wanted.lines)
+            try:
+                if version != self._version:
+                    await _written(self._path, wanted.lines)
+            except OSError as error:
+                await trouble.say(host, "the playout's timetable", error, LOOK_EVERY_S)
+                with TemporaryDirectory(prefix="lectern-", dir=NO_DISK) as folder:
+                    path = Path(folder) / NAME
+                    await _written(path, wanted.lines)
+                    await self._hand_over(number, version, wanted, path=str(path))
+                return
+            self._version = version
+            playout.written(number)
+            await self._hand_over(number, version, wanted)
+
+    async def _hand_over(self, number: int, version: str, wanted: Wanted, **where: str) -> None:
+        """Ask the playout to take the timetable over, and note what it confirms; alarm what it does not air."""
+        playout = self._host.playout
+        if playout.client is None:
             return
-        if self._host.settings.playout == "ffmpeg" or has_password(one.push_url):
-            by_ffmpeg.begin(self._host, one, wanted, self._following)
-            self._handed[class_id] = wanted
-        else:
-            await self._tell(class_id, wanted)
-
-    async def _tell(self, class_id: str, wanted: Lesson) -> None:
+        refused: dict[str, str] = {}
         try:
-            await self._host.playout.ask("air", **wanted)
+            answer = await playout.ask("timetable", version=version, **where)
         except NotTaken as error:
-            self._refused[class_id] = wanted
-            log.error("%s: the playout does not take it: %s", class_id, error.message)
-            await self._following.refused(class_id, error.message)
+            answer = {"version": None}
+            log.error("playout: the timetable is not taken: %s", error.message)
+        if answer["version"] == version:
+            left_out = list(wanted.lessons)[len(wanted.lessons) - answer["left_out"] :]
+            refused = {**answer["refused"], **dict.fromkeys(left_out, "its timetable is full")}
+            aired = {class_id: one for class_id, one in wanted.lessons.items() if class_id not in refused}
+            playout.confirm(number, aired)
+            playout.cleared = wanted.session, self._holder_pid
         else:
-            self._handed[class_id] = wanted
+            self._version = None  # whatever lies there: it is written again at the next beat
+        await self._tell(wanted, refused)
+
+    async def _tell(self, wanted: Wanted, refused: Mapping[str, str]) -> None:
+        """Alarm the classes that the playout refuses, each once, and those that have begun without it."""
+        for class_id, why in refused.items():
+            if self._said.get(class_id) != why:
+                log.error("%s: the playout does not take it: %s", class_id, why)
+                await self._following.not_known(class_id, f"the playout does not take it: {why}")
+        self._said = dict(refused)
+        begun_before = time.time() - LATE_S
+        for class_id, one in wanted.rows.items():
+            if one.start_time > begun_before:
+                break
+            lesson = wanted.lessons.get(class_id)
+            if class_id not in refused and self._host.playout.confirmed.get(class_id) != lesson:
+                await self._following.not_known(class_id, "the playout does not know it as it is booked")
 
     # -- it is not there -----------------------------------------------------------------------------------------------
 
@@ -223,15 +244,10 @@ class Handing:
         if now - self._alarmed_at < ALARM_AGAIN_S:
             return
         log.error("playout: is not there, so nothing is aired: %s", playout.why)
-        await changed(self._host, _alarm_away(str(playout.why)))
+        await changed(self._host, alarm_away(str(playout.why)))
         self._alarmed_at = now
         await tell(self._host)
 
 
-def _alarm_away(why: str) -> Decide[StreamerChanges]:
-    def go(connection: Connection, changes: StreamerChanges) -> None:
-        on_air = airings.due(connection, changes.now, changes.now)
-        said = f"{changes.settings.name}: {why}; {words.counted(len(on_air), 'class', 'classes')} should be on air"
-        changes.raise_alarm(errors.PLAYOUT_AWAY, said)
-
-    return go
+async def _written(path: Path, lines: Sequence[str]) -> None:
+    await asyncio.get_running_loop().run_in_executor(_FILE, write_timetable, path, lines)

@@ -16,7 +16,7 @@ from lectern.effects.files import store
 from lectern.effects.media import whole
 from lectern.effects.rows import airings, cache
 from lectern.errors import LecternError
-from lectern.facts import Cached
+from lectern.facts import Airing, Cached
 from lectern.states import LIVE_AIRINGS, AiringState, FileState
 from lectern.streamer_changes import StreamerChanges
 
@@ -71,3 +71,15 @@ def refuse(connection: Connection, changes: StreamerChanges, stem: str, error: L
     """Refuse all classes that wait for a rendition: it cannot be had. Those on air go on without it."""
     waiting = airings.citing(connection, stem, {AiringState.WAITING, AiringState.ON_AIR})
     decide.refuse(changes, waiting, error.code or errors.DOWNLOAD_FAILED, error.message)
+
+
+def on_air(connection: Connection, stem: str, now: float) -> list[Airing]:
+    """The classes that should be on air at *now* with the rendition, and that had it, or go on without it."""
+    citing = airings.citing(connection, stem, {AiringState.ON_AIR, AiringState.WAITING})
+    promised = [one for one in citing if one.lost or one.state is AiringState.ON_AIR]
+    return [one for one in promised if one.start_time <= now < one.end_time]
+
+
+def alarm_on_air(connection: Connection, changes: StreamerChanges, stem: str, why: str) -> None:
+    """Raise an alarm for the classes that are on air without their recording, which cannot be had now."""
+    decide.alarm_on_air(changes, on_air(connection, stem, changes.now), why)

@@ -20,18 +20,24 @@ from lectern.streamer_changes import StreamerChanges
 
 COMMANDS = frozenset({"release", "grant"})
 GRANT_AGAIN_S = 1.0
-"""Seconds until a grant that waits for a failed release is tried again."""
+"""Seconds until a grant that waits for a failed release, or for the playout, is tried again."""
+
+OFF_AIR_S = 5.0
+"""Seconds in which the playout must confirm that it has left the released classes."""
 
 WHY = "the class was cancelled"
 
 
-async def end_pushes(host: Streamer, released: Sequence[Airing]) -> None:
-    """Take classes off the air that are released in the database already, and end the runs that watch them."""
+async def end_pushes(host: Streamer, released: Sequence[Airing]) -> bool:
+    """Take classes off the air that are released in the database already, and end the runs that watch them.
+
+    Returns whether nothing of them is pushed any more, or will be by the next worker of a playout that is away.
+    """
     for one in released:
         watching = host.playout.watches.get(one.class_id)
         for run_id in {one.run_id, watching.run_id if watching else None} - {None}:
             host.runs.end(str(run_id), WHY)
-        await host.playout.cancel(one.class_id)
+    return await host.playout.in_force(OFF_AIR_S) or host.playout.client is None
 
 
 async def end_runs(host: Streamer, released: Sequence[Airing]) -> None:
@@ -49,7 +55,7 @@ async def take_back(host: Streamer, kept: Sequence[Kept]) -> list[Airing]:
     """Handle releases, then grants; returns the classes that were released.
 
     Their pushes must end before a lease is granted, which would let them go on. So a grant waits for a release that
-    failed, until the release is given up.
+    failed, until the release is given up, and for the playout to confirm that it has left the classes.
     """
     came: list[Came[Release | Grant]] = [came_of(one, (Release, Grant)) for one in kept]
     grants = [one for one in came if one.kept.command == "grant"]
@@ -57,8 +63,8 @@ async def take_back(host: Streamer, kept: Sequence[Kept]) -> list[Airing]:
     stops = [before for changes in found.done for before, _ in changes.moves]
     if stops:
         log.info("released: %s", ", ".join(one.class_id for one in stops))
-        await end_pushes(host, stops)
-    if grants and found.failed:
+    is_off_air = await end_pushes(host, stops) if stops or grants else True
+    if grants and (found.failed or not is_off_air):
         ids = [one.kept.id for one in grants]
         await host.commit(inbox.put_off, host.journal, ids, time.time() + GRANT_AGAIN_S)
     elif grants:
@@ -68,6 +74,7 @@ async def take_back(host: Streamer, kept: Sequence[Kept]) -> list[Airing]:
             if host.playout.cleared is not None:  # else it is cleared when the playout is connected again
                 host.playout.cleared = session, host.playout.cleared[1]
         host.granted.set()
+        host.playout.wanted.set()  # a look at the rows that began before the grant does not know its session
     for one, _ in found.failed:
         await tries.failed(host, [one.kept.id])
     await tell(host)

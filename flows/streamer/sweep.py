@@ -61,10 +61,11 @@ async def _way(host: Streamer, one: Airing) -> Decide[StreamerChanges] | None:
     try:
         found = (await host.playout.ask("status", class_id=one.class_id))["classes"]
     except TryAgain:
-        if host.settings.playout != "ffmpeg" and time.time() - one.end_time < UNKNOWN_S:
+        if time.time() - one.end_time < UNKNOWN_S:
             return None
         found = []
-    if found and found[0]["state"] == "ended" and one.state is not AiringState.WAITING:
+    is_told = bool(found) and found[0]["state"] == "ended" and ends.is_of(host.settings.video_root, one, found[0])
+    if is_told and one.state is not AiringState.WAITING:
         return ends.as_told(one.class_id, found[0])
     return ends.late(one.class_id)
 

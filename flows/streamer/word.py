@@ -40,8 +40,7 @@ async def say(host: Streamer) -> None:
         if time.monotonic() >= due:
             coming, due = await host.look(ahead, time.time()), time.monotonic() + AHEAD_EVERY_S
         own = replace(await host.look(word, settings, time.time()), ahead=coming)
-        if settings.playout == "own":
-            own = replace(own, sendings=await _sent(host, own.sendings))
+        own = replace(own, sendings=await _sent(host, own.sendings))
         await host.bus.say(settings.streamers_key, settings.name, own)
         await asyncio.sleep(settings.heartbeat_interval_s)
 
@@ -49,7 +48,7 @@ async def say(host: Streamer) -> None:
 async def _sent(host: Streamer, rows: Mapping[str, Sending]) -> Mapping[str, Sending]:
     """What the playout says of the classes that should be on air; *rows* say when something went wrong last."""
     try:
-        answer = await host.playout.ask("status")
+        answer = await host.playout.ask("status", active=True)
     except (TryAgain, NotTaken) as error:
         return {class_id: decide.without_playout(error.message) for class_id in rows}
     now = time.time()
@@ -62,8 +61,6 @@ async def _sent(host: Streamer, rows: Mapping[str, Sending]) -> Mapping[str, Sen
     for class_id, known in rows.items():
         if class_id in told:
             found[class_id] = replace(told[class_id], why_at=known.why_at)
-        elif class_id in host.playout.children:
-            found[class_id] = known  # an ffmpeg of this process airs it
         else:  # the last report in its rows may be long outdated
             found[class_id] = decide.NOT_IN_PLAYOUT
     return found

@@ -139,6 +139,10 @@ AIRING_BROKEN = ErrorCode(321, CRITICAL,
         "it falls behind the clock, and {n} s of it were skipped: its receiver takes less than it is sent":
             "落后于时钟，跳过了 {n} 秒：接收方收得比推的慢",
         "the playout does not take it: {s}": "播出进程不接受它：{s}",
+        "the playout does not know it as it is booked": "播出进程不知道这节课，或者知道的不是预订的内容",
+        "its timetable is full": "它的课表满了",
+        "it has no lease, although this streamer holds one": "它没有租约，尽管这个推流端持有租约",
+        "no receiver takes it yet": "还没有接收方收它",
         "{x} never said how it ended": "{x} 一直没有报告是怎么结束的"})
 STREAMER_LOST = ErrorCode(322, CRITICAL,
     Words("a streamer is lost", "Nothing; its classes are moved to others."),
@@ -176,6 +180,7 @@ NO_RECORDING = ErrorCode(326, CRITICAL,
 PLAYOUT_AWAY = ErrorCode(327, CRITICAL,
     Words("the playout of a streamer is not there", _CALL),
     Words("推流端的播出进程不可用", _CALL_ZH), says={
+        "its lease is over, although this streamer holds one": "它的租约已到期，尽管这个推流端持有租约",
         "{n} class should be on air": "{n} 节课应在播出",
         "{n} classes should be on air": "{n} 节课应在播出"})
 DEAD_AIR = ErrorCode(328, WARNING,

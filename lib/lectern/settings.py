@@ -131,7 +131,6 @@ class StreamerSettings(Common):
     allowed_origins: str = ""
     allowed_push_hosts: str = ""
     broadcast_lead_s: float = Field(300, ge=0)
-    playout: Literal["own", "ffmpeg"] = "own"
     playout_dir: Path = Path("/var/lib/lectern/playout")
     playout_socket: Path | None = None
     slate: Path | None = None

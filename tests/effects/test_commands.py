@@ -307,6 +307,13 @@ def test_doctor_says_in_plain_words_what_prefect_answers(teacher: Path, status: 
     assert f"{'✓' if status == 200 and body != '<html>' else '✗'} prefect: {url} {words}" in done.stdout
 
 
+def test_doctor_names_a_setting_that_does_nothing_any_more(teacher: Path) -> None:
+    """Whoever set PLAYOUT=ffmpeg believes that classes are aired without the playout."""
+    (teacher / ".env").open("a").write("\nPLAYOUT=ffmpeg\n")
+    done = lectern(teacher, "doctor", "teacher", PREFECT_API_URL="http://127.0.0.1:1/api")
+    assert "PLAYOUT does nothing any more" in done.stdout
+
+
 def test_doctor_takes_no_other_program_for_the_process_whatever_that_answers(teacher: Path) -> None:
     body = json.dumps({"wrong": [], "since": None})
     server = ThreadingHTTPServer(("127.0.0.1", 0), type("One", (Answers,), {"body": body}))

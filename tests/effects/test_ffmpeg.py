@@ -1,11 +1,5 @@
 """The sizes and command lines that ffmpeg is given, and what becomes of a push."""
 
-import asyncio
-import socket
-import subprocess
-import threading
-import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import av
@@ -18,7 +12,6 @@ from lectern.effects.media import ffmpeg, probe
 from lectern.effects.media.ffmpeg import Output, Progress
 from lectern.errors import Misuse
 from lectern.states import Resolution
-from town.ports import free_port
 
 
 @pytest.mark.parametrize(
@@ -98,62 +91,3 @@ def keyframes(path: Path) -> list[int]:
             if one.is_keyframe and one.pts is not None and one.time_base
         ]
     return [round(time - times[0]) for time in times]
-
-
-@pytest.fixture
-def receiver(tmp_path: Path) -> Iterator[tuple[str, Path, subprocess.Popen[bytes]]]:
-    """An ffmpeg that takes one push."""
-    url, target = f"rtmp://127.0.0.1:{free_port()}/live/c-1", tmp_path / "received.flv"
-    argv = ["ffmpeg", "-v", "error", "-nostdin", "-y", "-listen", "1", "-timeout", "20", "-i", url, "-c", "copy"]
-    with subprocess.Popen([*argv, str(target)]) as server:
-        yield url, target, server
-        server.kill()
-
-
-async def push(path: Path, url: str, position_s: float, length_s: float) -> process.Finished:
-    return await process.run(ffmpeg.push_argv(str(path), url, position_s, length_s), timeout_s=20)
-
-
-async def push_until_taken(path: Path, url: str, **options: float) -> process.Finished:
-    """The receiver needs a moment to listen; a push before that ends at once."""
-    for _ in range(100):
-        finished = await push(path, url, **options)
-        if "Connection refused" not in finished.errors:
-            return finished
-        await asyncio.sleep(0.1)
-    raise AssertionError("nobody listens")
-
-
-@pytest.mark.asyncio
-async def test_a_push_sends_in_real_time_from_its_position(
-    recording: Path, receiver: tuple[str, Path, subprocess.Popen[bytes]]
-) -> None:
-    url, target, server = receiver
-    finished = await push_until_taken(recording, url, position_s=2, length_s=1.5)
-    assert finished.returncode == 0, finished.errors
-    assert 1.2 < finished.seconds < 5
-    server.wait(10)
-    assert (await probe.probe(target)).duration_s == pytest.approx(1.5, abs=0.3)
-
-
-@pytest.mark.asyncio
-async def test_a_push_nobody_takes_ends_by_itself(recording: Path) -> None:
-    url = f"rtmp://127.0.0.1:{free_port()}/live/c-1"
-    finished = await push(recording, url, 0, 4)
-    assert finished.returncode != 0
-    assert "refused" in finished.errors
-
-
-@pytest.mark.asyncio
-async def test_a_push_to_a_silent_server_ends_in_about_five_seconds(recording: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        taken: list[socket.socket] = []
-        thread = threading.Thread(target=lambda: taken.append(server.accept()[0]))
-        thread.start()
-        url = f"rtmp://127.0.0.1:{server.getsockname()[1]}/live/c-1"
-        begun_at = time.monotonic()
-        finished = await push(recording, url, 0, 4)
-        assert finished.returncode != 0
-        thread.join()
-    taken[0].close()
-    assert 4 < time.monotonic() - begun_at < 18  # of the 20 that it may take

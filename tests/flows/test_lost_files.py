@@ -187,6 +187,35 @@ async def test_the_broken_file_of_a_class_on_air_is_fetched_again_while_the_clas
 
 
 @pytest.mark.asyncio
+async def test_a_recording_lost_in_class_is_asked_for_again_until_it_is_there(
+    host: Streamer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its origin may have it again a minute later; its class goes on with the slate, and is alarmed once."""
+    monkeypatch.setattr(download, "tell", untold)
+    monkeypatch.setattr(download, "FIRST_PAUSE_S", 0.001)
+    on_air(host)
+    with transaction(host.engine) as connection:
+        connection.execute(update(tasks).values(start_time=time.time() - 60))
+    answers = [404, 404, 404, 200]
+
+    async def tried(*_: object) -> Any:
+        if (answer := answers.pop(0)) != 200:
+            raise Refuse(f"the origin says {answer}", DOWNLOAD_FAILED)
+        return "remote", "probe"
+
+    monkeypatch.setattr(download, "_tried", tried)
+    assert str(await download._fetched(host, "1")) == "('remote', 'probe')"
+    (alarm,) = sent(host)
+    assert (alarm["code"], "cannot be had again" in alarm["message"]) == (326, True)
+    assert state(host) == "on air"
+    with transaction(host.engine) as connection:
+        connection.execute(update(tasks).values(end_time=time.time() - 1))
+    answers.append(404)
+    with pytest.raises(Refuse, match="404"):
+        await download._fetched(host, "1")
+
+
+@pytest.mark.asyncio
 async def test_a_file_that_is_well_by_now_is_not_put_aside(host: Streamer, monkeypatch: pytest.MonkeyPatch) -> None:
     """It was made a plain FLV after its row had been read for the check: another size, and nothing is wrong."""
     monkeypatch.setattr(lost, "tell", untold)

@@ -1,9 +1,10 @@
 """With much to do at once, a streamer reads its rows, passes on the lease and hands over what begins soon first."""
 
 import asyncio
+import json
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from flows.streamer.handing import Handing
 from lectern.effects.rows import airings
 from lectern.effects.rows.tables.engine import open_database, transaction
 from lectern.effects.rows.tables.streamer import classes, tasks
+from lectern.playout.client import PROTOCOL
 from lectern.settings import StreamerSettings
 from tests.faults import hosts
 
@@ -39,36 +41,6 @@ def streamer(tmp_path: Path) -> Iterator[Streamer]:
     engine.dispose()
 
 
-class Slow:
-    """A playout that answers nothing about a class until it may."""
-
-    def __init__(self, host: Streamer, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.asked: asyncio.Queue[tuple[str, str]] = asyncio.Queue()
-        self.may_answer = asyncio.Event()
-        monkeypatch.setattr(host.playout, "ask", self._ask)
-
-    async def _ask(self, do: str, **fields: Any) -> dict[str, Any]:
-        self.asked.put_nowait((do, str(fields.get("class_id", ""))))
-        if do == "air":
-            await self.may_answer.wait()
-        return {"lease_until": 0.0, "boot_now": 0.0, "classes": [], "release": "2.0.0"}
-
-    async def events(self) -> AsyncIterator[dict[str, Any]]:
-        """None, and no end."""
-        await asyncio.Event().wait()
-        yield {}
-
-    async def close(self) -> None:
-        """Nothing is held."""
-
-    async def next(self, do: str) -> str:
-        """The class of the next request to *do*."""
-        while True:
-            asked, class_id = await self.asked.get()
-            if asked == do:
-                return class_id
-
-
 async def test_rows_are_read_while_many_transactions_wait_to_write(streamer: Streamer) -> None:
     """What begins soon is read from the rows: it must not wait in the line of all that is written down."""
     goes_on = threading.Event()
@@ -87,16 +59,17 @@ async def test_rows_are_read_while_many_transactions_wait_to_write(streamer: Str
 
 
 async def test_classes_are_handed_over_together_those_first_that_begin_first(
-    streamer: Streamer, monkeypatch: pytest.MonkeyPatch
+    streamer: Streamer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """No class waits until the playout has answered for another."""
-    slow = Slow(streamer, monkeypatch)
-    handing = asyncio.create_task(Handing(streamer)._hand_over())
-    try:
-        async with asyncio.timeout(20):
-            assert [await slow.next("air") for _ in SOON] == list(SOON)
-        slow.may_answer.set()
-        await handing
-    finally:
-        handing.cancel()
-        await asyncio.wait({handing})
+    path = tmp_path / "timetable.jsonl"
+
+    async def ask(_do: str, **fields: Any) -> dict[str, Any]:
+        answer = {"holder_pid": 1, "classes": [], "release": "2.0.0", "protocol": PROTOCOL}
+        taken: dict[str, Any] = {"version": fields.get("version"), "refused": {}, "left_out": 0}
+        return {**answer, **taken, "timetable": {"path": str(path), "version": None}}
+
+    monkeypatch.setattr(streamer.playout, "ask", ask)
+    monkeypatch.setattr(streamer.playout, "client", object())
+    await Handing(streamer)._bring_up_to_date()
+    assert [json.loads(line)["class_id"] for line in path.read_text().splitlines()[1:]] == list(SOON)
+    assert list(streamer.playout.confirmed) == list(SOON)

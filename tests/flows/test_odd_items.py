@@ -18,10 +18,12 @@ from sqlalchemy import insert, select, update
 
 from flows import handling, trouble
 from flows.host import Host
+from flows.playout import Lesson
 from flows.resident import orphans, questions
 from flows.resident.intake import Intake
-from flows.streamer import dead_air, ends, indexes, prepare, sweep, word
+from flows.streamer import dead_air, ends, indexes, lessons, prepare, sweep, word
 from flows.streamer.handing import Handing
+from flows.streamer.lessons import Facts, lesson
 from flows.teacher import deadlines, results
 from flows.teacher.ecs import flow as ecs
 from lectern.changes import Changes
@@ -35,6 +37,7 @@ from lectern.effects.rows.tables.streamer import classes, files, tasks
 from lectern.errors import Malformed
 from lectern.facts import Cached, Idle, Kept
 from lectern.messages import Booking
+from lectern.playout.client import PROTOCOL
 from lectern.settings import StreamerSettings, TeacherSettings
 from lectern.states import FileState, Resolution
 from lectern.told import Sending
@@ -146,25 +149,45 @@ async def test_a_sweep_removes_no_file_that_came_again_while_it_asked_the_playou
         assert cache.by_stem(connection, ["6666"])["6666"].state is FileState.READY
 
 
-async def test_classes_are_handed_over_beside_an_odd_one(streamer: Streamer, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_classes_are_handed_over_beside_an_odd_one(
+    streamer: Streamer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     """What nobody foresaw of one class would end the work on the playout, and no class would be handed over."""
     on_air(streamer, "bad", "good")
     cached(streamer, "6666")
-    told: list[tuple[str, str]] = []
+    path = tmp_path / "timetable.jsonl"
 
-    async def ask(do: str, **fields: Any) -> dict[str, Any]:
-        told.append((do, str(fields.get("class_id", ""))))
-        if (do, fields.get("class_id")) == ("air", "bad"):
-            raise RecursionError("odd")
+    async def ask(_do: str, **fields: Any) -> dict[str, Any]:
         odd = {"class_id": "bad", "state": "on_air"}  # and not a word more
-        return {"lease_until": 0.0, "boot_now": 0.0, "holder_pid": 1, "classes": [odd], "release": "2.0.0"}
+        answer = {"holder_pid": 1, "classes": [odd], "release": "2.0.0", "protocol": PROTOCOL}
+        taken: dict[str, Any] = {"version": fields.get("version"), "refused": {}, "left_out": 0}
+        return {**answer, **taken, "timetable": {"path": str(path), "version": None}}
+
+    def handed_over() -> list[str]:
+        return [json.loads(line)["class_id"] for line in path.read_text().splitlines()[1:]]
+
+    def odd(facts: Facts, host: Streamer) -> Lesson:
+        if facts[0].class_id == "bad":
+            raise RecursionError("odd")
+        return lesson(facts, host)
 
     monkeypatch.setattr(streamer.playout, "ask", ask)
+    monkeypatch.setattr(streamer.playout, "client", cast("Any", "there"))
+    monkeypatch.setattr(lessons, "lesson", odd)
     handing = Handing(streamer)
     await handing._bring_up_to_date()
-    assert told.count(("air", "good")) == 1
-    await handing._hand_over()
-    assert told.count(("air", "bad")) == 1, "it is tried again after a minute"
+    assert handed_over() == ["good"]
+    assert streamer.playout.confirmed.keys() == {"good"}
+    monkeypatch.setattr(lessons, "lesson", lesson)
+    await handing.step()
+    assert handed_over() == ["bad", "good"], "it is made again at the next beat"
+    with transaction(streamer.engine) as connection:
+        connection.execute(update(tasks).values(push_url="rtmp://other.example/live/x"))
+    monkeypatch.setattr(lessons, "lesson", odd)
+    await handing.step()
+    urls = {one["class_id"]: one["push_urls"] for one in map(json.loads, path.read_text().splitlines()[1:])}
+    assert urls["good"] == ["rtmp://other.example/live/x"]
+    assert urls["bad"] != urls["good"], "it is aired as before"
 
 
 async def test_a_recording_at_which_something_odd_happens_holds_up_none_behind_it(
@@ -268,16 +291,15 @@ async def test_a_run_of_a_dead_process_that_prefect_refuses_hides_no_other(monke
 async def test_a_class_that_the_playout_does_not_know_is_not_said_to_be_on_air(
     streamer: Streamer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its rows may say *on air*, for a playout of before; those of a class that an ffmpeg airs are all there is."""
+    """Its rows may say *on air*, as a playout of before has told."""
 
     async def ask(_do: str, **_: object) -> dict[str, Any]:
         return {"classes": []}
 
     monkeypatch.setattr(streamer.playout, "ask", ask)
-    streamer.playout.children["by-ffmpeg"] = cast("Any", None)
-    found = await word._sent(streamer, {"c-1": Sending(on_air=True), "by-ffmpeg": Sending(on_air=True)})
-    assert (found["c-1"].on_air, found["by-ffmpeg"].on_air) == (False, True)
-    assert "does not know it" in (found["c-1"].why or "")
+    found = await word._sent(streamer, {"c-1": Sending(on_air=True)})
+    assert not found["c-1"].on_air
+    assert "does not have it" in (found["c-1"].why or "")
 
 
 class Batch(list[Any]):

@@ -28,7 +28,7 @@ def test_a_playout_that_would_forget_a_class_is_said_once_until_it_writes_again(
     playout = Playout(client=cast("Client", Told(lost, kept, lost, kept, lost)))
 
     async def tell() -> None:
-        for do in ("air", "cancel", "air", "air", "air"):
+        for do in ("timetable", "status", "timetable", "timetable", "timetable"):
             await playout.ask(do)
 
     with caplog.at_level(logging.WARNING, logger="lectern"):

@@ -339,7 +339,7 @@ async def test_in_another_video_root_a_class_is_aired_from_there(
     assert caplog.text.count(f"it was at {before}") == (0 if moved else 2), "where the files are that nobody deletes"
     with reading(host.engine) as connection:
         one = airings.by_id(connection, ["class-1"])["class-1"]
-    assert lesson(one, row(host), host, None, Places())["file"] == str(store.rendition_path(root, "1"))
+    assert lesson((one, None, None, Places()), host)["file"] == str(store.rendition_path(root, "1"))
 
 
 @pytest.mark.asyncio

@@ -12,7 +12,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from lectern.playout import child, kernel
+from lectern.playout import child, kernel, timetable
+from lectern.playout.client import write_timetable
 from tests import marks
 from tests.playout.receiver import wait_until
 
@@ -34,6 +35,7 @@ class Playout:
         self._environment = {**os.environ, **environment}
         self.socket = folder / "s"
         self.events: list[dict[str, Any]] = []
+        self.timetable: dict[str, dict[str, Any]] = {}
         self._connection: socket.socket | None = None
         self._rest = b""
         self._answers: list[dict[str, Any]] = []
@@ -93,8 +95,21 @@ class Playout:
     ) -> Any:
         start = more.pop("start", time.time() + starts_in_s)
         fields = {"class_id": class_id, "file": str(file), "push_urls": list(urls)}
-        answer = self.ask("air", **fields, start=start, end=start + length_s, **more)
-        assert answer["ok"], answer
+        self.timetable[class_id] = {**fields, "start": start, "end": start + length_s, **more}
+        answer = self.hand_over()
+        assert class_id not in answer["refused"], answer
+        return answer
+
+    def cancel(self, class_id: str) -> None:
+        del self.timetable[class_id]
+        self.hand_over()
+
+    def hand_over(self) -> dict[str, Any]:
+        """Write the timetable, and have it taken over; the answer."""
+        lines = [json.dumps(one) for one in sorted(self.timetable.values(), key=lambda one: float(one["start"]))]
+        version = write_timetable(self.folder / timetable.NAME, lines)
+        answer = self.ask("timetable", version=version)
+        assert answer["ok"] and answer["version"] == version, answer  # noqa: PT018 (it is one answer)
         return answer
 
     def status(self, class_id: str) -> dict[str, Any]:

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from lectern.playout.aired import Entry
 from lectern.playout.airing import Airing
 from lectern.playout.station import Now, Station
-from lectern.playout.timetable import Entry, Lesson
+from lectern.playout.timetable import Lesson
 from tests.playout import flvs
 from tests.playout.receiver import Arrived, Receiver, Session, wait_until
 from tests.playout.stage import Playout
@@ -106,7 +107,9 @@ def test_a_class_on_air_goes_on_though_the_clock_is_set_to_before_its_start(tmp_
             while not receiver.of("c1") or len(receiver.of("c1")[0].packets()) < count:
                 assert time.monotonic() < end, f"nothing is sent; the class is {airing.state}"
                 now = Now.read()
-                airing.tick(Now(now.mono, now.wall - set_back_s))
+                back = Now(now.mono, now.wall - set_back_s)
+                assert not airing.is_early(back)
+                airing.tick(back)
                 await asyncio.sleep(0.02)
 
         await until(60)
@@ -258,10 +261,9 @@ def test_an_end_that_is_moved_is_kept_on_air(tmp_path: Path) -> None:
     path = flvs.write(tmp_path / "a.flv", flvs.lesson(60))
     with Receiver() as receiver, Playout(tmp_path / "p") as playout:
         start = time.time() + 0.5
-        assert playout.air("c1", path, receiver.url("c1"), start=start)["change"] == "new"
-        assert playout.air("c1", path, receiver.url("c1"), start=start)["change"] == "same"
+        playout.air("c1", path, receiver.url("c1"), start=start)
         wait_until(lambda: playout.told("on_air"), description="on air")
-        assert playout.air("c1", path, receiver.url("c1"), start=start, length_s=3)["change"] == "changed"
+        playout.air("c1", path, receiver.url("c1"), start=start, length_s=3)
         wait_until(lambda: playout.told("ended"), description="the end")
         (session,) = receiver.of("c1")
         assert 2.8 < session.packets()[-1][1] / 1000 <= 3.0
@@ -273,10 +275,11 @@ def test_a_cancelled_class_ends_politely_and_is_forgotten(tmp_path: Path) -> Non
     with Receiver() as receiver, Playout(tmp_path / "p") as playout:
         playout.air("c1", path, receiver.url("c1"), starts_in_s=0.2)
         wait_until(lambda: playout.told("on_air"), description="on air")
-        assert playout.ask("cancel", class_id="c1")["was"] == "on_air"
+        playout.cancel("c1")
         wait_until(lambda: receiver.of("c1")[0].ended, description="the end")
         assert receiver.of("c1")[0].ended == "eof"
-        assert playout.ask("cancel", class_id="c1")["was"] is None
+        (told,) = playout.told("ended")
+        assert (told["why"], told["file"]) == ("it was cancelled", str(path))
         assert playout.ask("status")["classes"] == []
 
 

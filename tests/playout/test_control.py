@@ -8,7 +8,6 @@ import socket
 import stat
 import subprocess
 import sys
-import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,14 +18,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lectern.playout import child, client, control
-from lectern.playout.kept import replace
+from lectern.playout import aired, child, client, control, timetable
+from lectern.playout.aired import Entry
+from lectern.playout.schedule import Schedule
 from lectern.playout.station import Now
-from lectern.playout.timetable import BadRequest, Entry, TimetableFile, lesson
-from lectern.playout.worker import Terms, Worker
+from lectern.playout.timetable import BadRequest, lesson
 from tests.playout import flvs
 from tests.playout.receiver import Receiver, wait_until
 from tests.playout.stage import Playout
+
+pytestmark = pytest.mark.live
 
 LESSON: dict[str, Any] = {
     "class_id": "c1",
@@ -58,7 +59,7 @@ def test_a_line_that_cannot_be_read_is_answered_and_harms_nothing(tmp_path: Path
         assert answer["why"]
         other.sendall(b'{"do": "hello", "id": 7}\n')
         answer = json.loads(other.recv(65_536))
-        assert (answer["ok"], answer["id"], answer["protocol"]) == (True, 7, 1)
+        assert (answer["ok"], answer["id"], answer["protocol"]) == (True, 7, 2)
 
 
 @pytest.mark.live
@@ -108,34 +109,49 @@ def test_any_fields_are_a_class_or_a_bad_request(fields: dict[str, Any]) -> None
     assert found.end > found.start
 
 
-def test_the_timetable_is_read_as_it_was_written_but_for_odd_entries(tmp_path: Path) -> None:
-    file = TimetableFile(tmp_path / "timetable.json")
-    assert file.read() == {}
+def test_what_was_aired_is_read_as_it_was_written_but_for_odd_entries(tmp_path: Path) -> None:
+    path = tmp_path / aired.NAME
+    assert aired.read(path) == ({}, [])
     row = {"url": 0, "session": 1, "source": "recording", "from": 1.0, "to": 2.0, "position_s": 0.0, "sent_s": 1.0}
     row |= {"bytes": 9, "open": False}
-    entry = Entry(lesson(LESSON), [row], "over", 3.0)
-    replace(file.path, file.text({"c1": entry}), is_synced=True)
-    assert file.read() == {"c1": entry}
-    rows = json.loads((tmp_path / "timetable.json").read_text())
+    on_air, over = Entry(lesson(LESSON), [row], None, 3.0), Entry(lesson({**LESSON, "class_id": "c2"}), [row], "over")
+    odd = Entry(lesson({**LESSON, "class_id": "c3"}), [row, cast("Any", 7), {"from": 1.0}, {**row, "to": None}])
+    lines = [json.dumps({"on_air": 4}), on_air.line(), odd.line(), "odd", json.dumps({"lesson": {}}), over.line()]
+    path.write_text("\n".join(lines))
+    found, others = aired.read(path)
+    assert found == {"c1": on_air, "c3": Entry(odd.lesson, [row])}
+    assert [aired.entry(one) for one in others] == [over]
     url = f"rtmp://h:{'9' * 5000}/live/x"
-    for odd in ({"class_id": "odd"}, ["odd"], "odd", None, {**LESSON, "push_urls": [url]}):
-        rows["classes"].append({"lesson": odd, "as_run": [], "ended": None, "first_byte_at": None})
-    rows["classes"] += ["odd", {"lesson": {}}]
-    rows["classes"][0]["as_run"] += [7, {"from": 1.0}, {**row, "to": None}]
-    (tmp_path / "timetable.json").write_text(json.dumps(rows))
-    assert file.read() == {"c1": entry}
-    for text in ("{", "{}", "[]", '{"classes": 7}', "[" * 100_000):
-        (tmp_path / "timetable.json").write_text(text)
+    for fields in ({"class_id": "odd"}, ["odd"], "odd", None, {**LESSON, "push_urls": [url]}):
+        assert aired.entry(json.dumps({"lesson": fields, "as_run": [], "ended": None}).encode()) is None
+    for text in ("{", "{}", "[]", "", "[" * 100_000):
+        path.write_text(text)
         with pytest.raises(BadRequest, match="cannot be read"):
-            file.read()
+            aired.read(path)
+
+
+@pytest.mark.live
+@pytest.mark.parametrize(
+    "text",
+    ["", "{", "{}", "[]", '{"version": "v", "count": 2}\n{}', "[" * 100_000],
+    ids=["empty", "half", "no version", "a list", "too few classes", "deep"],
+)
+def test_a_timetable_that_cannot_be_read_changes_nothing(tmp_path: Path, text: str) -> None:
+    with Playout(tmp_path / "p") as playout:
+        playout.air("c1", tmp_path / "a.flv", "rtmp://127.0.0.1/live/c1", starts_in_s=600)
+        version = playout.hello()["timetable"]["version"]
+        (tmp_path / "p" / timetable.NAME).write_text(text)
+        answer = playout.ask("timetable", version="another")
+        assert (answer["ok"], "cannot be read" in answer["why"]) == (False, True)
+        assert playout.hello()["timetable"]["version"] == version
+        assert playout.status("c1")["state"] == "waiting"
 
 
 @pytest.mark.live
 def test_classes_outlive_everything_that_is_killed(tmp_path: Path) -> None:
     path = flvs.write(tmp_path / "a.flv", flvs.lesson(60))
     with Receiver() as receiver, Playout(tmp_path / "p") as playout:
-        answer = playout.air("c1", path, receiver.url("c1"), starts_in_s=4)
-        assert answer["durable"]
+        playout.air("c1", path, receiver.url("c1"), starts_in_s=4)
         os.kill(playout.worker(), signal.SIGKILL)
         playout.process.kill()
         playout.process.wait()
@@ -144,48 +160,37 @@ def test_classes_outlive_everything_that_is_killed(tmp_path: Path) -> None:
 
 
 @pytest.mark.live
-def test_a_timetable_that_cannot_be_read_is_set_aside_and_the_playout_starts(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", [timetable.NAME, aired.NAME])
+def test_a_file_that_cannot_be_read_is_set_aside_and_the_playout_starts(tmp_path: Path, name: str) -> None:
     folder = tmp_path / "p"
     folder.mkdir()
-    (folder / "timetable.json").write_text("{")
+    (folder / name).write_text("{")
     with Playout(folder) as playout:
         assert playout.ask("status")["classes"] == []
-    assert (folder / "timetable.json.unreadable").read_text() == "{"
+    assert (folder / f"{name}.unreadable").read_text() == "{"
 
 
 @pytest.mark.live
 def test_a_timetable_that_can_be_neither_read_nor_set_aside_keeps_the_playout_from_nothing(tmp_path: Path) -> None:
     """As on a disk that is mounted read-only after an error; here a folder is in the way."""
     folder = tmp_path / "p"
-    (folder / "timetable.json.unreadable/full").mkdir(parents=True)
-    (folder / "timetable.json").write_text("{")
+    (folder / f"{timetable.NAME}.unreadable/full").mkdir(parents=True)
+    (folder / timetable.NAME).write_text("{")
     with Playout(folder) as playout:
         assert playout.ask("status")["classes"] == []
-    assert (folder / "timetable.json").read_text() == "{"
-
-
-def test_a_worker_that_waits_sets_no_timetable_aside(tmp_path: Path) -> None:
-    """It is that of the worker on air, which needs it after a restart; it could not be read for a moment only."""
-    path = tmp_path / "timetable.json"
-    waiting = Worker.__new__(Worker)
-    waiting.file, waiting.terms = TimetableFile(path), cast("Terms", SimpleNamespace(folder=tmp_path))
-    path.mkdir()
-    entries = waiting._entries()
-    path.rmdir()
-    replace(path, waiting.file.text({"c1": Entry(lesson(LESSON))}), is_synced=True)
-    assert not (tmp_path / "timetable.json.unreadable").exists()
-    assert entries().keys() == {"c1"}
+    assert (folder / timetable.NAME).read_text() == "{"
 
 
 @pytest.mark.live
-def test_a_class_that_cannot_be_written_down_is_aired_and_says_so(tmp_path: Path) -> None:
+def test_what_was_aired_that_cannot_be_written_down_is_told(tmp_path: Path) -> None:
+    """The class goes on; only the next worker would not know what was sent."""
     path = flvs.write(tmp_path / "a.flv", flvs.lesson(60))
     with Receiver() as receiver, Playout(tmp_path / "p") as playout:
-        (tmp_path / "p/timetable.json").mkdir()
-        answer = playout.air("c1", path, receiver.url("c1"), starts_in_s=0.2)
-        assert not answer["durable"]
-        assert answer["why"].startswith("the timetable cannot be written: ")
+        (tmp_path / "p" / aired.NAME).mkdir()
+        playout.air("c1", path, receiver.url("c1"), starts_in_s=0.2)
         wait_until(lambda: receiver.of("c1"), description="on air")
+        wait_until(lambda: not playout.hand_over()["durable"], description="it is told")
+        assert playout.hand_over()["why"].startswith("what was aired cannot be written: ")
 
 
 @pytest.mark.live
@@ -206,10 +211,9 @@ async def test_the_client_asks_hears_events_and_notices_the_workers_end(tmp_path
     with Receiver() as receiver, Playout(tmp_path / "p") as playout:
         async with await client.Client.connect(playout.socket) as ours:
             hello = await ours.ask("hello", events=True)
-            fields: dict[str, Any] = {"class_id": "c1", "file": str(path), "push_urls": [receiver.url("c1")]}
-            await ours.ask("air", **fields, start=time.time(), end=time.time() + 60)
-            with pytest.raises(client.Refused, match="push_urls"):
-                await ours.ask("air", **{**fields, "push_urls": []}, start=1, end=2)
+            await asyncio.to_thread(playout.air, "c1", path, receiver.url("c1"), starts_in_s=0.0)
+            with pytest.raises(client.Refused, match="url: "):
+                await ours.ask("try", url="http://127.0.0.1/x")
             seen = []
             async for event in ours.events():
                 seen.append(event["event"])
@@ -352,7 +356,7 @@ def test_only_addresses_of_the_networks_of_a_class_are_connected_to(tmp_path: Pa
         assert receiver.sessions == []
         playout.air("c2", path, receiver.url("c2"), networks=["127.0.0.0/8"])
         wait_until(lambda: receiver.of("c2"), description="on air")
-        assert not playout.ask("air", **LESSON, networks=["everywhere"])["ok"]
+        assert not playout.ask("try", url=receiver.url("c1"), networks=["everywhere"])["ok"]
 
 
 def test_a_request_at_which_something_unforeseen_happens_is_answered(tmp_path: Path) -> None:
@@ -362,8 +366,8 @@ def test_a_request_at_which_something_unforeseen_happens_is_answered(tmp_path: P
         raise AttributeError("odd")
 
     with socket.socket(socket.AF_UNIX) as listener:
-        desk = control.Control(listener, {"air": odd})
-        answer = asyncio.run(desk._answer(b'{"do": "air", "id": 7}'))
+        desk = control.Control(listener, {"timetable": odd})
+        answer = asyncio.run(desk._answer(b'{"do": "timetable", "id": 7}'))
     assert answer == {"id": 7, "ok": False, "why": "a fault of the playout: AttributeError: odd"}
 
 
@@ -373,8 +377,13 @@ def test_a_class_at_which_something_unforeseen_happens_rests_and_the_others_are_
     class Class:
         """Stands for an airing."""
 
+        entry = SimpleNamespace(ended=None)
+
         def __init__(self, class_id: str) -> None:
             self.class_id = class_id
+
+        def is_early(self, _now: Now) -> bool:
+            return False
 
         def tick(self, _now: Now) -> None:
             ticked.append(self.class_id)
@@ -384,9 +393,7 @@ def test_a_class_at_which_something_unforeseen_happens_rests_and_the_others_are_
         def rest(self, _now: Now) -> None:
             ticked.append(f"{self.class_id} rests")
 
-    shared = SimpleNamespace(held=lambda: True, tick=lambda: None)
-    station, pipe = SimpleNamespace(is_held=False), SimpleNamespace(flush=lambda: None)
-    airings = {name: Class(name) for name in ("bad", "good")}
-    ours = SimpleNamespace(station=station, shared=shared, airings=airings, pipe=pipe, _was_held=True)
-    Worker.tick(cast("Worker", ours), Now.read())
+    schedule = Schedule(cast("Any", None))
+    schedule.active = {name: cast("Any", Class(name)) for name in ("bad", "good")}
+    schedule.tick(Now.read())
     assert ticked == ["bad", "bad rests", "good"]

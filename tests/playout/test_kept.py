@@ -1,18 +1,15 @@
-"""The timetable is written down by one thread at a time, however long the disk hangs."""
+"""What was aired is written down by one thread at a time, however long the disk hangs."""
 
 import asyncio
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
 from lectern.playout import kept
-from lectern.playout.desk import Desk
-from lectern.playout.timetable import TimetableFile
-from lectern.playout.worker import Worker
+from lectern.playout.kept import Kept
 from tests.playout.receiver import wait_until
 from tests.playout.stage import Playout
 
@@ -45,31 +42,29 @@ def disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Disk]:
     found.go.set()
 
 
-def at_work(folder: Path) -> Desk:
-    """The desk of a worker without classes."""
-    station, terms = SimpleNamespace(), SimpleNamespace(folder=folder, holder=1)
-    shared, file = SimpleNamespace(lease_until=0.0), TimetableFile(folder / "timetable.json")
-    return Desk(cast("Worker", SimpleNamespace(station=station, terms=terms, shared=shared, file=file, airings={})))
-
-
 @pytest.mark.asyncio
-async def test_a_cancel_is_answered_though_the_disk_hangs(tmp_path: Path, disk: Disk) -> None:
-    """Else its client gives up, and each client that gave up has a connection, until no other gets one."""
-    desk = at_work(tmp_path)
-    desk._worker.airings["c1"] = cast("Any", SimpleNamespace(state="ended"))
-    async with asyncio.timeout(8):
-        answer = await desk.does["cancel"]({"class_id": "c1"})
+async def test_a_hanging_disk_holds_up_one_thread_and_has_the_newest_text_in_the_end(
+    tmp_path: Path, disk: Disk
+) -> None:
+    """An older text that is written late must not replace it."""
+    texts = ["old", "new"]
+    one = Kept("it", tmp_path / "it.json", lambda: texts[0], is_synced=False)
+    for _ in texts:
+        assert "hangs" in (await one.write() or "")
+        texts.reverse()
+    texts[:] = ["newest"]
+    assert disk.at_work == 1
     disk.go.set()
-    assert (answer["was"], answer["durable"]) == ("ended", False)
-    assert "hangs" in answer["why"]
+    await asyncio.to_thread(wait_until, lambda: one.path.exists() and one.path.read_text() == "newest")
 
 
-def test_drafts_of_workers_that_were_killed_are_deleted(tmp_path: Path) -> None:
+def test_drafts_of_processes_that_were_killed_are_deleted(tmp_path: Path) -> None:
     folder = tmp_path / "p"
     folder.mkdir()
-    drafts = [folder / f".timetable.json.{number}.tmp" for number in (1, 99_999_999)]
+    names = ("timetable.jsonl", "aired.jsonl")
+    drafts = [folder / f".{name}.{number}.tmp" for name in names for number in (1, 99_999_999)]
     for one in drafts:
         one.write_text("{")
     with Playout(folder) as playout:
-        playout.air("c1", tmp_path / "a.flv", "rtmp://127.0.0.1/live/c1", starts_in_s=600)
+        playout.air("c1", tmp_path / "a.flv", "rtmp://127.0.0.1/live/c1", starts_in_s=-1, length_s=1.5)
         wait_until(lambda: not any(one.exists() for one in drafts), timeout_s=10, description="no draft is left")

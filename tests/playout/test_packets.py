@@ -182,7 +182,7 @@ def test_nginx_keeps_a_session_that_is_handed_over_and_refuses_in_its_way(tmp_pa
         wait_until(lambda: playout.status("c1")["state"] == "ended", description="the end", timeout_s=60)
         assert playout.status("c1")["sessions"] == 1
         assert playout.status("c2")["why"]
-        playout.ask("cancel", class_id="c2")
+        playout.cancel("c2")
         time.sleep(0.5)
     argv = ["ffmpeg", "-v", "error", "-i", str(tmp_path / "n/records/ours.flv"), "-f", "null", "-"]
     decoded = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=True)

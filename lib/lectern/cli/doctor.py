@@ -65,8 +65,7 @@ def _own(settings: Settings) -> Iterator[Finding]:
         return
     yield from findings.of_programs(settings)
     yield findings.of_disk(settings)
-    if settings.playout == "own":
-        yield findings.of_playout(settings.playout_socket_path)
+    yield findings.of_playout(settings.playout_socket_path)
     yield from _push_hosts(settings)
 
 

@@ -48,6 +48,8 @@ def of_settings(settings: Settings) -> Iterator[Finding]:
         yield Finding("settings", is_well=False, said=said, to_type="cd to the folder of the host's .env, or set them")
     for source, named in sources.items():
         yield Finding("settings", is_well=True, said=f"from {source}: {', '.join(named)}")
+    for said in origins.gone():
+        yield Finding("settings", is_well=False, said=said, to_type="take it out of the file, or of the environment")
 
 
 def of_database(settings: Settings) -> Finding:

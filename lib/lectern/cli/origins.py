@@ -13,11 +13,20 @@ from lectern.shared_settings import own_file
 ENV_FILE = Path(".env")
 
 
+GONE = {"PLAYOUT": "each class is aired by the playout, which must run"}
+"""Settings that do nothing any more, and what is instead."""
+
+
+def gone() -> list[str]:
+    """A sentence for each setting of this host that does nothing any more."""
+    written = {name.upper() for its in _places().values() for name in its}
+    return [f"{name} does nothing any more: {why}" for name, why in GONE.items() if name in written]
+
+
 def origins(settings: Settings) -> dict[str, tuple[str, str]]:
     """Each setting that is not its default: its value as people may see it, and its source."""
-    files = {str(one.absolute()): dotenv_values(one) for one in (own_file(), ENV_FILE)}
-    places: dict[str, Mapping[str, str | None]] = {"the environment": os.environ, **files}
-    written = {place: {one.upper() for one, value in its.items() if value is not None} for place, its in places.items()}
+    places = _places().items()
+    written = {place: {one.upper() for one, value in its.items() if value is not None} for place, its in places}
     found: dict[str, tuple[str, str]] = {}
     for field in sorted(settings.model_fields_set):
         name = field.upper()
@@ -25,6 +34,11 @@ def origins(settings: Settings) -> dict[str, tuple[str, str]]:
         source = source or str(getattr(settings, "teacher_config", None) or "the command line")
         found[name] = (_shown(getattr(settings, field)), source)
     return found
+
+
+def _places() -> dict[str, Mapping[str, str | None]]:
+    files = {str(one.absolute()): dotenv_values(one) for one in (own_file(), ENV_FILE)}
+    return {"the environment": os.environ, **files}
 
 
 def _shown(value: object) -> str:

@@ -87,7 +87,7 @@ def playout_says(here: Sequence[Place[Any]], class_id: str, events: Sequence[Pas
 
     The *events* of the class say why something was not sent.
     """
-    own = [one.settings for one in here if isinstance(one.settings, StreamerSettings) and one.settings.playout == "own"]
+    own = [one.settings for one in here if isinstance(one.settings, StreamerSettings)]
     if not own:
         return None
     socket = own[0].playout_socket_path

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from lectern import logs
+from lectern.cli import origins
 from lectern.cli.terms import Json, Name, Role, on_bus, say, set_prefect, settings_of
 from lectern.effects.redis import key_types
 from lectern.effects.rows import schema
@@ -56,8 +57,9 @@ def init(
         return
     made = _deploy(settings)
     faults = _redis_faults(settings)
-    fields = {"changed": bool(done or made), "database": done, "prefect": made, "redis": faults}
-    say(as_json, fields, [*done, *made, *faults])
+    gone = origins.gone()
+    fields = {"changed": bool(done or made), "database": done, "prefect": made, "redis": faults, "settings": gone}
+    say(as_json, fields, [*done, *made, *faults, *gone])
 
 
 @app.command()

@@ -39,14 +39,20 @@ def refuse(changes: StreamerChanges, waiting: Sequence[Airing], code: ErrorCode,
 
     A class on air is not refused: it goes on with the slate, and raises an alarm.
     """
+    alarm_on_air(changes, [one for one in waiting if one.state is AiringState.ON_AIR], why)
     for one in waiting:
         if one.state is AiringState.ON_AIR:
-            changes.alarm(errors.NO_RECORDING, f"{one.class_id}: its recording cannot be had again: {why}", one)
             continue
         after = changes.move(one, AiringState.REFUSED, code, why)
         changes.report("prepared", after, code, why)
         if one.lost:
             _alarm(changes, one, f"its file is lost and cannot be had again: {why}")
+
+
+def alarm_on_air(changes: StreamerChanges, classes: Sequence[Airing], why: str) -> None:
+    """Raise an alarm for each of *classes*, which go on with the slate."""
+    for one in classes:
+        changes.alarm(errors.NO_RECORDING, f"{one.class_id}: its recording cannot be had again: {why}", one)
 
 
 def _alarm(changes: StreamerChanges, one: Airing, why: str) -> None:

@@ -2,29 +2,33 @@
 
 from typing import Any
 
+from lectern.playout.aired import Entry
 from lectern.playout.as_run import covered
 from lectern.playout.push import LEAD_S, Push
 from lectern.playout.rtmp.url import target
 from lectern.playout.station import Now, Station
-from lectern.playout.timetable import Entry, Lesson
+from lectern.playout.timetable import Lesson
+
+CANCELLED = "it was cancelled"
+"""The reason for the end of a class that is not in the timetable any more."""
 
 _RANK = ("on_air", "trying", "connecting", "no_lease", "waiting", "ended")
 
-_IDLE_S = 1.0
+_REST_S = 1.0
 
 
 class Airing:
-    """Airs the class of a timetable's entry, and writes down in it what was sent."""
+    """Airs the class of an entry, and writes down in it what was sent."""
 
     def __init__(self, entry: Entry, station: Station) -> None:
         self.entry = entry
         self._station = station
-        self._idle_until = 0.0
+        self._rests_until = 0.0
         self._pushes: dict[str, Push] = {}
+        self._is_made = False  # a class far ahead has no pushes yet: there may be thousands
         for row in entry.as_run:
             row["open"] = False
         self._earlier: list[dict[str, Any]] = list(entry.as_run)
-        self._make()
 
     @property
     def class_id(self) -> str:
@@ -34,6 +38,7 @@ class Airing:
     @property
     def pushes(self) -> dict[str, Push]:
         """The pushes, by URL."""
+        self._make()
         return self._pushes
 
     @property
@@ -48,15 +53,16 @@ class Airing:
             return "ended"
         return min((one.state for one in self._pushes.values()), key=_RANK.index, default="waiting")
 
+    def is_early(self, now: Now) -> bool:
+        """Whether its time has not come; a class on air goes on by time.monotonic, though the wall clock be set."""
+        begins_in_s = self.entry.lesson.start - LEAD_S - now.wall
+        return begins_in_s > 0 and not any(one.is_begun for one in self._pushes.values())
+
     def tick(self, now: Now) -> None:
         """Do what is due at *now*; never waits."""
-        if self.entry.ended is not None or now.mono < self._idle_until:
+        if self.entry.ended is not None or now.mono < self._rests_until:
             return
-        left_s = self.entry.lesson.start - LEAD_S - now.wall
-        if left_s > 0 and not any(one.is_begun for one in self._pushes.values()):
-            # Looked at each second, because the wall clock may be set; a class on air goes on by time.monotonic.
-            self._idle_until = now.mono + min(left_s, _IDLE_S)
-            return
+        self._make()
         over: str | None = None
         for push in self._pushes.values():
             if push.state == "ended":
@@ -74,12 +80,12 @@ class Airing:
 
     def rest(self, now: Now) -> None:
         """Skip the ticks of the next second."""
-        self._idle_until = now.mono + _IDLE_S
+        self._rests_until = now.mono + _REST_S
 
     def change(self, lesson: Lesson, now: Now) -> None:
         """Take over a changed lesson; the sessions that it leaves valid go on."""
         old, self.entry.lesson = self.entry.lesson, lesson
-        self._idle_until = 0.0
+        self._rests_until, self._is_made = 0.0, False
         self.entry.ended = None
         keep = set(lesson.push_urls) if old.start == lesson.start else set()
         for url in [one for one, push in self._pushes.items() if one not in keep or push.state == "ended"]:
@@ -88,7 +94,6 @@ class Airing:
             self._earlier += push.as_run.rows
         for push in self._pushes.values():
             push.change(lesson, now)
-        self._make()
 
     def end(self, why: str, now: Now) -> None:
         """End the class: stop its pushes, and report what was sent."""
@@ -98,7 +103,8 @@ class Airing:
         self.entry.ended = why
         self.write_down()
         summary = {name: self.sums(now)[name] for name in ("sent_s", "gap_s", "slate_s", "sessions")}
-        self._tell("ended", at=now.wall, why=why, as_run=self.entry.as_run, **summary)
+        lesson = {"start": self.entry.lesson.start, "file": self.entry.lesson.file}
+        self._tell("ended", at=now.wall, why=why, as_run=self.entry.as_run, **lesson, **summary)
 
     def reopen(self, push: Push) -> None:
         """Remove the rows that *push* has resumed from those of earlier sessions, because its session goes on."""
@@ -129,17 +135,24 @@ class Airing:
             "sessions": len({(row["url"], row["session"]) for row in self.entry.as_run}),
         }
 
+    def slate_s(self, now: Now) -> float:
+        """Seconds of the class in which the slate was sent."""
+        if not any(row["source"] == "slate" for row in self.entry.as_run):
+            return 0.0
+        return float(self.sums(now)["slate_s"])
+
     def status(self, now: Now) -> dict[str, Any]:
         """The status of the class; docs/playout.md names its fields."""
         self.write_down()
-        pushes = list(self._pushes.values())
+        lesson, pushes = self.entry.lesson, list(self._pushes.values())
         best = min(pushes, key=lambda one: _RANK.index(one.state), default=None)
         is_sending = best is not None and self.state == "on_air"
         return {
             "class_id": self.class_id,
             "state": self.state,
-            "start": self.entry.lesson.start,
-            "end": self.entry.lesson.end,
+            "start": lesson.start,
+            "end": lesson.end,
+            "file": lesson.file,
             "slate": any(one.feed.lost is not None for one in pushes if one.state != "ended"),
             "wants_file": any(one.feed.wants_file for one in pushes if one.state != "ended"),
             "position_s": round(best.feed.track.last_ms / 1000, 3) if best is not None and is_sending else None,
@@ -151,14 +164,19 @@ class Airing:
             "pushes": [
                 {"url": target(one.url).shown, "state": one.state, "why": one.why, "failures": one.backoff.failures}
                 for one in pushes
+            ]
+            or [
+                {"url": target(url).shown, "state": self.state, "why": None, "failures": 0} for url in lesson.push_urls
             ],
             "as_run": self.entry.as_run,
         }
 
     def _make(self) -> None:
+        """Make the pushes that are missing, once the time of the class has come."""
         lesson = self.entry.lesson
-        if self.entry.ended is not None:
+        if self._is_made or self.entry.ended is not None:
             return
+        self._is_made = True
         for number, url in enumerate(lesson.push_urls):
             if url not in self._pushes:
                 push = Push(lesson, number, self._station, self._tell)

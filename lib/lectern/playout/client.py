@@ -1,18 +1,22 @@
 """An asyncio client of the control socket: answers arrive in the order of the requests, events between them.
 
-Several requests may be unanswered at once: a busy process reads each answer late, and would need minutes for hundreds
-of classes if it waited for each answer before the next request.
+Several requests may be unanswered at once: a busy process reads each answer late, and no request waits for another.
 """
 
 import asyncio
+import hashlib
 import json
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from lectern.playout.kept import replace
+
+PROTOCOL = 2
+"""Version of what is said on the socket; a worker of another one is not asked for anything but an upgrade."""
 MAX_LINE_BYTES = 64 * 1024 * 1024
 """A status of thousands of classes is one line."""
 ANSWER_S = 10.0
@@ -27,6 +31,24 @@ class Unreachable(Exception):
 
 class Refused(Exception):
     """The playout answered that it cannot; the text is its reason."""
+
+
+def version_of(lines: Sequence[str]) -> str:
+    """The version of a timetable that has these *lines*: the hash of its content."""
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:32]
+
+
+def write_timetable(path: Path, lines: Sequence[str]) -> str:
+    """Replace the timetable at *path* as a whole; returns its version. Raises OSError.
+
+    *lines* are its classes by their start, each as JSON; when this returns they are on the disk.
+    """
+    version = version_of(lines)
+    head = json.dumps({"version": version, "count": len(lines)})
+    replace(path, "\n".join([head, *lines, ""]), is_synced=True)
+    for draft in path.parent.glob(f".{path.name}.*.tmp"):  # of processes that were killed
+        draft.unlink(missing_ok=True)
+    return version
 
 
 class Client:

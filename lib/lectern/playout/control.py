@@ -9,13 +9,17 @@ from typing import Any
 
 from lectern.playout.timetable import BadRequest
 
-PROTOCOL = 1
 MAX_LINE_BYTES = 64 * 1024
 MAX_WAITING_BYTES = 1024 * 1024
 """Unread bytes above which a client is disconnected, not counting one answer: a long status takes a while to read."""
 MAX_CLIENTS = 64
 AT_ONCE = 32
-"""Number of requests that one client may have at work at once, so that one write of the timetable serves many."""
+"""Number of requests that one client may have at work at once: a lease waits for no other request."""
+
+
+class Lines(list[str]):
+    """A list in an answer whose items are JSON already, because thousands at once would hold up the sending loop."""
+
 
 Do = Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]
 
@@ -109,4 +113,7 @@ class Control:
 
 
 def _line(fields: dict[str, Any]) -> bytes:
-    return json.dumps(fields).encode() + b"\n"
+    lists = {name: value for name, value in fields.items() if isinstance(value, Lines)}
+    plain = json.dumps({name: value for name, value in fields.items() if name not in lists})
+    more = "".join(f', "{name}": [{", ".join(value)}]' for name, value in lists.items())
+    return f"{plain[:-1]}{more}}}\n".encode()

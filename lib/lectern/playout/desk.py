@@ -1,64 +1,43 @@
 """What is done for each request on the control socket."""
 
 import asyncio
+import json
 import os
-import time
+from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lectern.playout import journal, kernel, release, trial
 from lectern.playout.airing import Airing
-from lectern.playout.control import PROTOCOL, Do
-from lectern.playout.kept import Kept
+from lectern.playout.client import PROTOCOL
+from lectern.playout.control import Do, Lines
 from lectern.playout.rtmp import NotRtmp
 from lectern.playout.rtmp.url import target
+from lectern.playout.slices import in_slices
 from lectern.playout.station import Now
-from lectern.playout.timetable import FORGET_S, BadRequest, Entry, lesson, networks
+from lectern.playout.timetable import BadRequest, networks
 
 if TYPE_CHECKING:
     from lectern.playout.worker import Worker
 
-SAVE_EVERY_S = 10.0
+TAKE_S = 5.0
+"""Seconds in which a timetable is taken over, or the answer names the one before; a client gives up after 10 s."""
 TRY_S = 5.0
-MAX_CLASSES = 10_000
-_CHECK_S = 1.0
 
 
 class Desk:
-    """Answers requests for a worker, and keeps its timetable on the disk."""
+    """Answers requests for a worker."""
 
     def __init__(self, worker: "Worker") -> None:
         self._worker = worker
-        self._saved = Kept("the timetable", worker.file.path, self._timetable, is_synced=True)
+        self._taking: asyncio.Task[None] | None = None
         self.does: dict[str, Do] = {
             "hello": self._hello,
-            "air": self._air,
-            "cancel": self._cancel,
+            "timetable": self._timetable,
             "status": self._status,
             "try": self._try,
             "upgrade": self._upgrade,
         }
-
-    async def save_for_ever(self) -> None:
-        """Save the timetable when a session began or a class ended, and every 10 s on air; forget classes long over."""
-        saved_at, saved = time.monotonic(), (0, 0)
-        while True:
-            await asyncio.sleep(_CHECK_S)
-            airings = self._worker.airings
-            over = {one.class_id for one in airings.values() if one.entry.ended is not None}
-            is_sending = any(one.state == "on_air" for one in airings.values())
-            known = len(over), sum(one.row_count for one in airings.values())
-            if known != saved or (is_sending and time.monotonic() - saved_at >= SAVE_EVERY_S):
-                saved_at, saved = time.monotonic(), known
-                await self._saved.write()
-            for class_id in over & airings.keys():
-                if airings[class_id].entry.lesson.end + FORGET_S < time.time():
-                    del airings[class_id]
-
-    def _timetable(self) -> str:
-        airings = self._worker.airings.values()
-        for airing in airings:
-            airing.write_down()
-        return self._worker.file.text({one.class_id: one.entry for one in airings})
 
     async def _hello(self, _: dict[str, Any]) -> dict[str, Any]:
         until = self._worker.shared.lease_until
@@ -71,48 +50,41 @@ class Desk:
             "hand_over": kernel.HAND_OVER,
             "lease_until": until,
             "boot_now": kernel.boot_now(),
+            "timetable": {"path": str(self._worker.path), "version": self._worker.schedule.version},
         }
 
-    async def _air(self, request: dict[str, Any]) -> dict[str, Any]:
-        wanted, now = lesson(request), Now.read()
-        airings = self._worker.airings
-        known = airings.get(wanted.class_id)
-        if known is not None and known.entry.lesson == wanted:
-            change = "same"
-        elif known is not None:
-            change = "changed"
-            known.change(wanted, now)
-        elif len(airings) >= MAX_CLASSES:
-            raise BadRequest(f"the timetable has {MAX_CLASSES} classes already, which is all it takes")
-        else:
-            change = "new"
-            airings[wanted.class_id] = Airing(Entry(wanted), self._worker.station)
-        problem = await self._saved.write() if change != "same" or self._saved.problem else None
-        return {"change": change, "durable": problem is None, **({"why": problem} if problem else {})}
-
-    async def _cancel(self, request: dict[str, Any]) -> dict[str, Any]:
-        airing = self._worker.airings.pop(str(request.get("class_id")), None)
-        if airing is None:
-            return {"was": None}
-        was = airing.state
-        if was != "ended":
-            airing.end("it was cancelled", Now.read())
-        problem = await self._saved.write()
-        return {"was": was, "durable": problem is None, **({"why": problem} if problem else {})}
+    async def _timetable(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Take over the timetable on the disk, unless the wanted version is in force; answers which one is by then."""
+        worker, schedule = self._worker, self._worker.schedule
+        wanted, path = request.get("version"), request.get("path")
+        for _ in range(2):  # it may be taken over already, as it was before the wanted version was written
+            if wanted == schedule.version:
+                break
+            if self._taking is None or self._taking.done():
+                file = worker.path if path is None else Path(str(path))
+                self._taking = asyncio.create_task(worker.take_over(file))
+            done, _ = await asyncio.wait({self._taking}, timeout=TAKE_S / 2)
+            for one in done:
+                one.result()
+        problem = worker.aired.saved.problem
+        found = {"version": schedule.version, "refused": schedule.refused, "left_out": schedule.left_out}
+        return {**found, "durable": problem is None, **({"why": problem} if problem else {})}
 
     async def _status(self, request: dict[str, Any]) -> dict[str, Any]:
-        now, worker = Now.read(), self._worker
-        wanted = request.get("class_id")
-        airings = [one for one in worker.airings.values() if wanted in (None, one.class_id)]
-        classes = [one.status(now) for one in airings]
-        totals = worker.station.totals
+        worker, schedule = self._worker, self._worker.schedule
+        known = schedule.active if request.get("active") else schedule.airings
+        wanted = [known.get(str(request["class_id"]))] if "class_id" in request else list(known.values())
+        classes = Lines()
+        await in_slices(_shown([one for one in wanted if one is not None], classes))
+        totals, now = worker.station.totals, Now.read()
+        known_slate_s = sum(one.slate_s(now) for one in (*schedule.active.values(), *schedule.over.values()))
         told = {
             "since": worker.since,
             "lateness_s": round(max(worker.lateness.values(), default=0.0), 4),
             "bytes": totals.bytes,
             "reconnects": totals.reconnects,
-            "slate_s": round(sum(one.sums(now)["slate_s"] for one in worker.airings.values()), 3),
-            "classes_on_air": sum(one.state == "on_air" for one in worker.airings.values()),
+            "slate_s": round(known_slate_s, 3),
+            "classes_on_air": sum(one.state == "on_air" for one in schedule.active.values()),
             "taken_over": worker.taken_over,
         }
         return {**await self._hello(request), "worker": told, "classes": classes}
@@ -136,6 +108,13 @@ class Desk:
         if worker.upgrading is not None and not worker.upgrading.done():
             raise BadRequest("an upgrade is under way")
         worker.upgrading = asyncio.get_running_loop().create_future()
-        await self._saved.write()
+        await worker.aired.save(everything=True)
         worker.pipe.say("upgrade")
         raise BadRequest(await worker.upgrading)
+
+
+def _shown(airings: list[Airing], classes: Lines) -> Iterator[None]:
+    """Add the status of *airings* to *classes*, a class at each step."""
+    for one in airings:
+        classes.append(json.dumps(one.status(Now.read())))
+        yield

@@ -11,7 +11,7 @@ WAIT_S = 3.0
 
 
 class Kept:
-    """Keeps the file at *path* as *text* makes it; *what* is its name for people.
+    """Keeps the file at *path* as *text* makes it, which a thread calls; *what* is its name for people.
 
     There are never two writes at once: the late one could replace the newer one, and each write that a hanging disk
     holds up takes one of the threads that recordings are read by.
@@ -20,14 +20,15 @@ class Kept:
     def __init__(self, what: str, path: Path, text: Callable[[], str], *, is_synced: bool) -> None:
         self.problem: str | None = None
         """Why the file is not as it should be; None if it is."""
-        self._what, self._path, self._text, self._is_synced = what, path, text, is_synced
+        self.path = path
+        self._what, self._text, self._is_synced = what, text, is_synced
         self._asked = self._written = 0
         self._one_more = asyncio.Event()
         self._writing: asyncio.Task[None] | None = None
         self._is_swept = False
 
     async def write(self) -> str | None:
-        """Write the text as it is now; returns the reason if that failed, or is not done within `WAIT_S`."""
+        """Write the text as it is now, or newer; returns the reason if that failed, or is not done within `WAIT_S`."""
         self._asked += 1
         wanted = self._asked
         if self._writing is None or self._writing.done():
@@ -45,7 +46,7 @@ class Kept:
         while self._written < self._asked:
             asked = self._asked
             try:
-                await asyncio.to_thread(self._replace, self._text())
+                await asyncio.to_thread(self._replace)
                 self.problem = None
             except OSError as error:
                 self.problem = f"{self._what} cannot be written: {error.strerror or error}"
@@ -55,13 +56,13 @@ class Kept:
             self._one_more.set()
             self._one_more = asyncio.Event()
 
-    def _replace(self, text: str) -> None:
+    def _replace(self) -> None:
         if not self._is_swept:
             self._is_swept = True
-            for draft in self._path.parent.glob(f".{self._path.name}.*.tmp"):  # of workers that were killed
+            for draft in self.path.parent.glob(f".{self.path.name}.*.tmp"):  # of workers that were killed
                 with suppress(OSError):
                     draft.unlink()
-        replace(self._path, text, is_synced=self._is_synced)
+        replace(self.path, self._text(), is_synced=self._is_synced)
 
 
 def replace(path: Path, text: str, *, is_synced: bool) -> None:

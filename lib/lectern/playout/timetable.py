@@ -1,7 +1,8 @@
-"""The classes to be aired, and the file that keeps them over any restart."""
+"""The timetable: the file in which the resident says which classes are to be aired, and a class of it."""
 
 import json
-from dataclasses import asdict, dataclass, field
+from collections.abc import Collection
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,12 @@ from lectern.playout.reach import is_network
 from lectern.playout.rtmp import NotRtmp
 from lectern.playout.rtmp.url import target
 
+NAME = "timetable.jsonl"
+"""The file in the playout's folder: a header, then a class a line, by their start."""
+MAX_BYTES = 64 * 1024 * 1024
+MAX_CLASSES = 10_000
+"""Number of classes of a timetable that are aired; the classes after them are left out."""
 MAX_URLS = 4
-FORGET_S = 24 * 3600.0
-"""Seconds after the end of a class until its status is forgotten."""
 
 
 class BadRequest(Exception):
@@ -45,15 +49,36 @@ class Lesson:
         return Files(recording, index, Path(self.slate) if self.slate else None, needed_ms)
 
 
-@dataclass
-class Entry:
-    """A class of the timetable, and what became of it."""
+@dataclass(frozen=True)
+class Difference:
+    """A version of the timetable, and how it differs from the lines that a worker has."""
 
-    lesson: Lesson
-    as_run: list[dict[str, Any]] = field(default_factory=list)
-    ended: str | None = None
-    """Why the class is over, in words; None if it is not."""
-    first_byte_at: float | None = None
+    version: str
+    new: list[bytes]
+    """The lines that the worker does not have, the class that begins soonest first."""
+    gone: frozenset[bytes]
+    left_out: int
+    """Number of classes at the end of the file that are more than MAX_CLASSES."""
+
+
+def difference(path: Path, known: Collection[bytes]) -> Difference:
+    """Read the timetable at *path* and compare it with the *known* lines; raises BadRequest if it cannot be read.
+
+    It parses the header only, so that a thread can do it beside the sending loop.
+    """
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
+        head, *lines = data.splitlines()
+        fields = json.loads(head)
+        version, count = str(fields["version"]), fields["count"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise BadRequest(f"{path}: it cannot be read: {error}") from error
+    if len(data) > MAX_BYTES or count != len(lines):
+        raise BadRequest(f"{path}: it cannot be read: it has {len(data)} bytes, and {len(lines)} classes of {count}")
+    wanted = lines[:MAX_CLASSES]
+    new = [line for line in wanted if line not in known]
+    return Difference(version, new, frozenset(known).difference(wanted), len(lines) - len(wanted))
 
 
 def lesson(fields: dict[str, Any]) -> Lesson:
@@ -67,7 +92,7 @@ def lesson(fields: dict[str, Any]) -> Lesson:
         except NotRtmp as error:
             raise BadRequest(f"push_urls[{number}]: {error}") from error
     found = Lesson(
-        class_id=_text(fields, "class_id"),
+        class_id=class_id_of(fields),
         file=_path(fields, "file") or "",
         push_urls=tuple(map(str, urls)),
         start=_number(fields, "start") or 0.0,
@@ -82,42 +107,9 @@ def lesson(fields: dict[str, Any]) -> Lesson:
     return found
 
 
-class TimetableFile:
-    """The file that keeps the timetable."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def read(self) -> dict[str, Entry]:
-        """The entries by class_id, without unreadable entries; raises BadRequest if the file itself cannot be read."""
-        try:
-            rows = list(json.loads(self.path.read_text(encoding="utf-8"))["classes"])
-        except FileNotFoundError:
-            return {}
-        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-            raise BadRequest(f"{self.path}: it cannot be read: {error}") from error
-        found = {}
-        for row in rows:
-            try:
-                known, ended = lesson(row["lesson"]), row["ended"]
-                sent = [one for one in row["as_run"] if _is_whole(one)]
-                began = _number(row, "first_byte_at", is_needed=False)
-                entry = Entry(known, sent, None if ended is None else str(ended), began)
-            except (BadRequest, AttributeError, KeyError, TypeError):  # no object, or one of another release
-                continue
-            found[known.class_id] = entry
-        return found
-
-    def text(self, entries: dict[str, Entry]) -> str:
-        """The text of the file; it is made at once, so that a thread can write it later."""
-        return json.dumps({"classes": [asdict(one) for one in entries.values()]})
-
-
-def _is_whole(row: Any) -> bool:  # noqa: ANN401 (JSON)
-    """Whether a row of the as-run has all the numbers that sums need."""
-    numbers = ("url", "session", "from", "to", "position_s", "sent_s", "bytes")
-    known = isinstance(row, dict) and isinstance(row.get("source"), str)
-    return known and all(type(row.get(name)) in (int, float) for name in numbers)
+def class_id_of(fields: dict[str, Any]) -> str:
+    """The class_id of *fields*; raises BadRequest if they have none."""
+    return _text(fields, "class_id")
 
 
 def networks(fields: dict[str, Any]) -> tuple[str, ...] | None:

@@ -5,22 +5,24 @@ import os
 import signal
 import socket
 import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lectern.playout import desk, journal, kernel, link, release
-from lectern.playout.airing import Airing
+from lectern.playout import aired, desk, journal, kernel, link, release, timetable
+from lectern.playout.aired import AiredFile, Entry
 from lectern.playout.control import Control
 from lectern.playout.journal import Journal
 from lectern.playout.lines import say
 from lectern.playout.pipe import Gone, Pipe
+from lectern.playout.schedule import Schedule
 from lectern.playout.session import Broken, Session
 from lectern.playout.shared import Shared
+from lectern.playout.slices import in_slices
 from lectern.playout.station import Now, Station
-from lectern.playout.timetable import BadRequest, Entry, TimetableFile
+from lectern.playout.timetable import BadRequest, Difference
 
 TICK_S = 0.02
 THREADS = 256
@@ -46,8 +48,7 @@ class Worker:
         self.terms = terms
         self.pipe = Pipe(socket.socket(fileno=terms.pipe))
         self.shared = Shared(terms.shared)
-        self.file = TimetableFile(terms.folder / "timetable.json")
-        self.airings: dict[str, Airing] = {}
+        self.path = terms.folder / timetable.NAME
         self.station = Station(
             pool=ThreadPoolExecutor(THREADS, "file"),
             tell=self._tell,
@@ -56,6 +57,8 @@ class Worker:
             handle=self.shared.handle,
             ca_file=terms.ca_file,
         )
+        self.schedule = Schedule(self.station)
+        self.aired = AiredFile(terms.folder / aired.NAME, self.schedule)
         self.since = time.time()
         self.lateness: dict[int, float] = {}
         self.taken_over: dict[str, Any] | None = None
@@ -68,28 +71,24 @@ class Worker:
         """Report "loaded", wait until the holder says "go", then tick until the holder ends."""
         loop = asyncio.get_running_loop()
         loop.set_default_executor(self.station.pool)
-        entries = self._entries()
         self.pipe.say("loaded", release=release.name(), journal=journal.VERSION, pid=os.getpid())
         sessions, why, began_at = await self._handed_over()
-        self.airings = {one.lesson.class_id: Airing(one, self.station) for one in entries().values()}
+        rest = self._begin({key.split("\n")[1] for key, _, _ in sessions})
         self._adopt(sessions, why, began_at)
         loop.add_reader(self.pipe.connection, self._hear)
-        served = desk.Desk(self)
-        self._control = Control(socket.socket(fileno=self.terms.listener), served.does)
-        await self._control.start()
-        saving = loop.create_task(served.save_for_ever())
+        going_on = loop.create_task(self._go_on(rest, desk.Desk(self)))
         await self._tick_for_ever()
-        saving.cancel()
+        going_on.cancel()
+
+    async def take_over(self, path: Path) -> None:
+        """Take over the timetable at *path*; raises BadRequest if it cannot be read, and then changes nothing."""
+        found = await asyncio.to_thread(timetable.difference, path, self.schedule.lines)
+        await in_slices(self.schedule.take_over(found))
 
     def tick(self, now: Now) -> None:
         """Do what is due for all classes."""
         is_held = self.station.is_held = self.shared.held()
-        for airing in list(self.airings.values()):
-            try:
-                airing.tick(now)
-            except Exception as error:  # noqa: BLE001 (a fault in one class must not end the fifty beside it)
-                say(f"{airing.class_id}: a fault of the playout: {type(error).__name__}: {error}")
-                airing.rest(now)
+        self.schedule.tick(now)
         if self._was_held and not is_held:
             self._tell({"event": "lease_over", "at": now.wall})
         self._was_held = is_held
@@ -109,28 +108,41 @@ class Worker:
 
     # -- the holder ----------------------------------------------------------------------------------------------------
 
-    def _entries(self) -> Any:  # noqa: ANN401 (a function)
-        """Read the timetable now, to test that it can be read; returns a function that reads it when going on air."""
+    def _begin(self, on_air: set[str]) -> Callable[[], Iterator[None]]:
+        """Read the files that the worker before left; returns what is left to do, a class at each step.
 
-        def entries() -> dict[str, Entry]:
-            try:
-                return self.file.read()
-            except BadRequest as error:
-                # An unreadable file is kept for people; the resident sends all classes again when it connects.
-                self._set_aside(error)
-                return {}
-
-        with suppress(BadRequest):  # it is still the file of the worker on air
-            self.file.read()
-        return entries
-
-    def _set_aside(self, why: BadRequest) -> None:
-        path = self.terms.folder / "timetable.json"
+        The classes of the sessions that were handed over, *on_air*, are known at once: the sessions wait for them. To
+        read thousands of others takes longer than a viewer should notice.
+        """
+        found = Difference("", [], frozenset(), 0)
+        entries: dict[str, Entry] = {}
+        over: list[bytes] = []
         try:
-            path.replace(f"{path}.unreadable")
-            say(f"{why}; it is set aside")
-        except OSError as error:  # a disk that takes nothing keeps no class from being aired
-            say(f"{why}; it cannot be set aside: {error.strerror or error}")
+            entries, over = aired.read(self.aired.saved.path)
+        except BadRequest as error:
+            _set_aside(self.aired.saved.path, error)
+        try:
+            if self.path.exists():
+                found = timetable.difference(self.path, ())
+        except BadRequest as error:  # it is kept for people; the resident writes it again when it connects
+            _set_aside(self.path, error)
+        self.schedule.begin(found, entries, on_air, Now.read())
+
+        def rest() -> Iterator[None]:
+            yield from self.aired.restore(over)
+            yield from self.schedule.take_over(found)
+
+        return rest
+
+    async def _go_on(self, rest: Callable[[], Iterator[None]], answers: desk.Desk) -> None:
+        """Take in the rest of what the worker before left, then answer requests, and save what is aired."""
+        try:
+            await in_slices(rest())
+        except Exception as error:  # noqa: BLE001 (whatever the files hold, this worker must answer, and go on airing)
+            say(f"not all that the worker before left is known: {type(error).__name__}: {error}")
+        self._control = Control(socket.socket(fileno=self.terms.listener), answers.does)
+        await self._control.start()
+        await self.aired.save_for_ever()
 
     async def _handed_over(self) -> tuple[list[tuple[str, socket.socket, Journal]], str, float]:
         """Take what the last worker left, until the holder says go; a standby waits here."""
@@ -170,7 +182,7 @@ class Worker:
     def _adopt_one(self, key: str, connection: socket.socket, kept_journal: Journal, now: Now) -> float:
         """Go on with one session; returns the seconds in which nothing was sent on it. Raises Broken."""
         class_id, url = key.split("\n")[1:3]
-        airing = self.airings.get(class_id)
+        airing = self.schedule.airings.get(class_id)
         push = airing.pushes.get(url) if airing is not None else None
         last = kept_journal.last()
         if airing is None or push is None or last is None or not self.shared.held():
@@ -209,6 +221,16 @@ async def _run(terms: Terms) -> None:
     await Worker(terms).run()
 
 
+def _set_aside(path: Path, why: BadRequest) -> None:
+    try:
+        path.replace(f"{path}.unreadable")
+        say(f"{why}; it is set aside")
+    except OSError as error:  # a disk that takes nothing keeps no class from being aired
+        say(f"{why}; it cannot be set aside: {error.strerror or error}")
+
+
 def check(folder: Path) -> None:
     """Read what a worker reads when it starts; raises BadRequest if it cannot."""
-    TimetableFile(folder / "timetable.json").read()
+    aired.read(folder / aired.NAME)
+    if (folder / timetable.NAME).exists():
+        timetable.difference(folder / timetable.NAME, ())

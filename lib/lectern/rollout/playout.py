@@ -48,9 +48,7 @@ def held(wanted: Wanted) -> Held:
 
 
 def is_missing(wanted: Wanted) -> str:
-    """Why the playout does not answer; empty if it does, or if the settings want none."""
-    if wanted.env.get("PLAYOUT", "own") != "own":
-        return ""
+    """Why the playout does not answer; empty if it does."""
     try:
         asyncio.run(_asked(socket_of(wanted), "hello"))
     except (Unreachable, Refused) as error:

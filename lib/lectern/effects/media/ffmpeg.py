@@ -7,9 +7,6 @@ from dataclasses import dataclass
 from lectern.errors import Misuse
 from lectern.states import Resolution
 
-PUSH_STALL_S = 5.0
-"""Seconds after which a push ends if its connection moves no bytes."""
-
 LOCAL = (
     *("-protocol_whitelist", "file"),
     # A playlist that is called .flv would read other files.
@@ -104,17 +101,6 @@ def remux_argv(path: str, to: str) -> list[str]:
     """The command line that makes a plain FLV file of *path*, with the same packets, and progress on stdout."""
     argv = [executable(), "-hide_banner", "-nostdin", "-y", *_REPORTS, *LOCAL, "-i", f"file:{path}"]
     return [*argv, "-c", "copy", "-f", "flv", f"file:{to}"]
-
-
-def push_argv(path: str, url: str, position_s: float, length_s: float) -> list[str]:
-    """The command line that sends *path* to *url* as if it were live, from *position_s* on, for *length_s*.
-
-    A connection that moves no bytes for 5 s ends by itself. Raises Misuse if there is no ffmpeg.
-    """
-    argv = [executable(), "-hide_banner", "-nostdin", "-protocol_whitelist", "file", "-re"]
-    # Without -copypriorss 0, all media since the last keyframe would be sent at once, and every viewer would lag by it.
-    argv += ["-ss", f"{position_s:.3f}", "-i", f"file:{path}", "-c", "copy", "-copypriorss", "0"]
-    return [*argv, "-t", f"{length_s:.3f}", "-f", "flv", "-rw_timeout", str(int(PUSH_STALL_S * 1_000_000)), url]
 
 
 def _even(size: float) -> int:

@@ -99,7 +99,9 @@ def citing(connection: Connection, stem: str, states: Collection[AiringState]) -
     return readable(connection.execute(wanted.order_by(tasks.c.start_time)))
 
 
-LIVE = or_(classes.c.state.in_(LIVE_AIRINGS), (classes.c.state == AiringState.REFUSED) & classes.c.lost_at.is_not(None))
+_PROMISED = (classes.c.state == AiringState.REFUSED) & classes.c.lost_at.is_not(None)
+
+LIVE = or_(classes.c.state.in_(LIVE_AIRINGS), _PROMISED)
 """The rows of classes that are not over.
 
 A class that was refused because its file was lost counts until its teacher takes it away: it was promised."""
@@ -115,7 +117,8 @@ def live(connection: Connection, begins_before: float = math.inf) -> list[Airing
 
 def due(connection: Connection, started_before: float, ends_after: float) -> list[Airing]:
     """The classes to be aired that begin before *started_before* and end after *ends_after* (epoch seconds)."""
-    wanted_state = classes.c.state.in_([AiringState.READY, AiringState.ON_AIR])
+    coming = [AiringState.WAITING, AiringState.READY, AiringState.ON_AIR]  # the recording of one that waits may be late
+    wanted_state = or_(classes.c.state.in_(coming), _PROMISED)
     wanted = selected()
     began = or_(tasks.c.start_time <= started_before, func.typeof(tasks.c.start_time) == "text")
     goes_on = or_(tasks.c.end_time > ends_after, func.typeof(tasks.c.end_time) == "text")

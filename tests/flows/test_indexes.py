@@ -1,34 +1,30 @@
-"""What the playout does not air: classes of PLAYOUT=ffmpeg, and files that an earlier release downloaded."""
+"""Files that an earlier release downloaded get their index before their class."""
 
 import asyncio
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, cast
 
 import pytest
 from sqlalchemy import update
 from sqlalchemy.exc import OperationalError
 
 from flows.host import Host
-from flows.streamer import by_ffmpeg, indexes, prepare
-from flows.streamer.following import Following
-from flows.streamer.handing import Handing
+from flows.streamer import indexes, prepare
 from lectern.effects import process
 from lectern.effects.files import store
 from lectern.effects.media import airable, ffmpeg
 from lectern.effects.rows import airings, cache
 from lectern.effects.rows.tables.engine import open_database, reading, transaction
 from lectern.effects.rows.tables.streamer import files
-from lectern.errors import DISK_FULL, Misuse, Refuse, TryAgain
-from lectern.facts import Airing, Idle
+from lectern.errors import DISK_FULL, Refuse
+from lectern.facts import Idle
 from lectern.messages import Prepare
 from lectern.playout.index import Look
 from lectern.settings import StreamerSettings
 from lectern.states import AiringState, FileState
 from tests import rows
 from tests.faults import hosts
-from tests.playout import servers
 
 Streamer = Host[StreamerSettings]
 
@@ -60,137 +56,6 @@ async def put(host: Streamer, url: str, container: str = "flv") -> Path:
         rows.add(connection, one, AiringState.READY, str(path), now)
         cache.recount(connection, root, airings.citations(connection))
     return path
-
-
-class Heard:
-    """Takes the events that the playout would tell."""
-
-    def __init__(self) -> None:
-        self.events: list[Mapping[str, Any]] = []
-        self.came = asyncio.Event()
-
-    async def take(self, event: Mapping[str, Any]) -> None:
-        self.events.append(event)
-        self.came.set()
-
-
-@pytest.mark.asyncio
-async def test_a_url_with_a_password_is_aired_by_ffmpeg_to_its_end(host: Streamer, tmp_path: Path) -> None:
-    """It is told as the playout would tell it, with what was sent."""
-    heard = Heard()
-    with servers.listening_ffmpeg(tmp_path / "came.flv") as plain:
-        url = plain.replace("rtmp://", "rtmp://user:password@")
-        path = await put(host, url)
-        host.playout.until = by_ffmpeg_clock() + 600
-        with reading(host.engine) as connection:
-            one = airings.by_id(connection, ["c"])["c"]
-        wanted = {"file": str(path), "push_urls": [url], "start": one.start_time, "end": one.end_time}
-        by_ffmpeg.begin(host, one, wanted, cast("Following", heard))
-        await asyncio.wait_for(host.playout.children["c"], 60)
-    assert len(servers.packets(tmp_path / "came.flv")) > 150
-    assert [event["event"] for event in heard.events] == ["on_air", "ended"]
-    ended = heard.events[-1]
-    assert ended["sent_s"] > 2
-    assert [(row["session"], row["source"]) for row in ended["as_run"]] == [(1, "recording")]
-    assert host.playout.children == {}
-
-
-async def pushed(argv: list[str], *, timeout_s: float) -> process.Finished:
-    """What an ffmpeg does whose receiver takes everything."""
-    length_s = float(argv[argv.index("-t") + 1])
-    await asyncio.sleep(length_s)
-    return process.Finished(tuple(argv), 0, "", "", length_s)
-
-
-async def aired(host: Streamer, heard: Heard, end: float) -> None:
-    """A class is aired that has begun a second ago, until *end*."""
-    host.playout.until = by_ffmpeg_clock() + 600
-    begun = time.time() - 1
-    one = Airing("c", "1", AiringState.READY, "rtmp://user:password@push.example/live/x", begun, end, 1, None)
-    wanted = {"file": "x.flv", "push_urls": [one.push_url], "start": one.start_time, "end": end}
-    by_ffmpeg.begin(host, one, wanted, cast("Following", heard))
-
-
-@pytest.mark.asyncio
-async def test_what_was_sent_before_a_change_counts_when_the_class_ends(
-    host: Streamer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Else its teacher would hear that a class was aired from its middle on, which was aired whole."""
-    monkeypatch.setattr(process, "run", pushed)
-    heard = Heard()
-    await aired(host, heard, time.time() + 60)
-    await asyncio.wait_for(heard.came.wait(), 60)
-    await aired(host, heard, time.time() + 4)
-    await asyncio.wait_for(host.playout.children["c"], 60)
-    assert [event["event"] for event in heard.events] == ["on_air", "on_air", "ended"]
-    ended = heard.events[-1]
-    assert [row["session"] for row in ended["as_run"]] == [1, 2]
-    assert ended["sent_s"] > 4
-    assert host.playout.pushed == {}
-
-
-@pytest.mark.asyncio
-async def test_a_class_is_tried_again_while_there_is_no_ffmpeg(host: Streamer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is told why, and who installs ffmpeg during the class finds it on air without a restart."""
-    monkeypatch.setattr(process, "run", pushed)
-    monkeypatch.setattr(by_ffmpeg, "AGAIN_S", 0.05)
-    install = ffmpeg.executable
-
-    def missing() -> str:
-        monkeypatch.setattr(ffmpeg, "executable", install)
-        raise Misuse("ffmpeg: not found")
-
-    monkeypatch.setattr(ffmpeg, "executable", missing)
-    heard = Heard()
-    await aired(host, heard, time.time() + 4)
-    await asyncio.wait_for(host.playout.children["c"], 60)
-    assert [event["event"] for event in heard.events] == ["broke_off", "on_air", "ended"]
-    assert "ffmpeg: not found" in heard.events[0]["why"]
-
-
-@pytest.mark.asyncio
-async def test_a_class_that_ffmpeg_airs_goes_on_when_the_playout_has_another_worker(
-    host: Streamer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The playout has no part in it: an upgrade of it, or the end of a worker, must not cut the class."""
-    await put(host, "rtmp://user:password@push.example/live/x")
-    monkeypatch.setattr(process, "run", pushed)
-
-    async def ask(_do: str, **_fields: Any) -> dict[str, Any]:
-        return {"lease_until": 0.0, "boot_now": 0.0, "classes": [], "release": "2.0.0"}
-
-    monkeypatch.setattr(host.playout, "ask", ask)
-    handing = Handing(host)
-    await handing._bring_up_to_date()
-    airing = host.playout.children["c"]
-    try:
-        await handing._bring_up_to_date()
-        assert host.playout.children["c"] is airing
-    finally:
-        for one in {airing, host.playout.children["c"]}:
-            one.cancel()
-            await asyncio.wait({one})
-
-
-@pytest.mark.asyncio
-async def test_a_push_that_cannot_be_started_is_tried_again(host: Streamer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """For a moment there was no memory for another process."""
-    refused = ["ffmpeg: cannot be started: Cannot allocate memory"]
-
-    async def run(argv: list[str], *, timeout_s: float) -> process.Finished:
-        if refused:
-            raise TryAgain(refused.pop())
-        return await pushed(argv, timeout_s=timeout_s)
-
-    monkeypatch.setattr(process, "run", run)
-    heard = Heard()
-    await aired(host, heard, time.time() + 6)
-    await asyncio.wait_for(host.playout.children["c"], 60)
-    assert [event["event"] for event in heard.events] == ["broke_off", "on_air", "ended"]
-
-
-def by_ffmpeg_clock() -> float:
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 @pytest.mark.asyncio

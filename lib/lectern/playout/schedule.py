@@ -1,0 +1,177 @@
+"""The classes that a worker knows: those of the timetable, and what became of those that have begun."""
+
+import heapq
+import json
+from collections.abc import Collection, Iterator
+from typing import Any
+
+from lectern.playout import timetable
+from lectern.playout.aired import Entry
+from lectern.playout.airing import CANCELLED, Airing
+from lectern.playout.lines import say
+from lectern.playout.push import LEAD_S
+from lectern.playout.station import Now, Station
+from lectern.playout.timetable import MAX_CLASSES, BadRequest, Difference, Lesson
+
+SOON_S = 5.0
+"""Seconds ahead of which a worker that goes on air needs the classes at once, to go on with their sessions."""
+FORGET_S = 24 * 3600.0
+"""Seconds after the end of a class until its status is forgotten."""
+MAX_WHY = 300
+
+
+class Schedule:
+    """Takes over timetables, and ticks the classes whose time has come: the others cost a tick nothing."""
+
+    def __init__(self, station: Station) -> None:
+        self.airings: dict[str, Airing] = {}
+        """All classes, by class_id; also those that are over, for 24 h."""
+        self.version: str | None = None
+        """The version of the timetable that is in force; None if there is none yet."""
+        self.refused: dict[str, str] = {}
+        """Why classes of the timetable are not aired, by class_id."""
+        self.left_out = 0
+        """Number of classes at the end of the timetable that are too many."""
+        self.over: dict[str, Airing] = {}
+        """The classes that are over, in the order in which they ended."""
+        self.active: dict[str, Airing] = {}
+        """The classes whose time has come, and that are not over."""
+        self._station = station
+        self._coming: list[tuple[float, str]] = []  # a heap: when a class is due, in epoch seconds
+        self._lines: dict[bytes, str] = {}  # the timetable's lines, and their class_ids
+        self._line_of: dict[str, bytes] = {}
+
+    # -- the timetable -------------------------------------------------------------------------------------------------
+
+    @property
+    def lines(self) -> frozenset[bytes]:
+        """The lines of the timetable that is in force, or of that part of it that was taken over."""
+        return frozenset(self._lines)
+
+    def begin(self, found: Difference, entries: dict[str, Entry], on_air: Collection[str], now: Now) -> None:
+        """Take over at once the classes of *entries*, and those *on_air*; all others are for `take_over`."""
+        for line in found.new:
+            wanted = _read(line)
+            if isinstance(wanted, Lesson):
+                if wanted.start > now.wall + SOON_S:
+                    break
+                if wanted.class_id in entries or wanted.class_id in on_air:
+                    self._take(line, wanted, entries.get(wanted.class_id))
+
+    def ended(self, entry: Entry) -> None:
+        """Take in a class that was over before this worker began."""
+        class_id = entry.lesson.class_id
+        if class_id not in self.airings:
+            self.airings[class_id] = self.over[class_id] = Airing(entry, self._station)
+
+    def take_over(self, found: Difference) -> Iterator[None]:
+        """Take over a timetable, a class at each step; the class that begins soonest is taken first.
+
+        It may be left at any step: the next timetable is compared with the lines that were taken until then.
+        """
+        for line in found.new:
+            if line not in self._lines:
+                try:
+                    self._take_line(line, found.gone)
+                except Exception as error:  # noqa: BLE001 (one odd class must not keep the others off the air)
+                    say(f"{line[:60]!r}: a fault of the playout: {type(error).__name__}: {error}")
+                    self._lines[line] = ""
+            yield
+        for line in found.gone:
+            self._drop_line(line)
+            yield
+        self.version, self.left_out = found.version or None, found.left_out
+        if len(self._coming) > 2 * len(self.airings) + 100:
+            coming = set(self.airings) - self.active.keys() - self.over.keys()
+            self._coming = [(self.airings[one].entry.lesson.start - LEAD_S, one) for one in coming]
+            heapq.heapify(self._coming)
+
+    def _take_line(self, line: bytes, gone: frozenset[bytes]) -> None:
+        wanted = _read(line)
+        class_id = wanted.class_id if isinstance(wanted, Lesson) else wanted[0]
+        before = self._line_of.get(class_id)
+        if before is not None and before not in gone:
+            say(f"{class_id}: is in the timetable twice; its first line counts")
+            self._lines[line] = class_id
+        elif isinstance(wanted, Lesson):
+            self._take(line, wanted, None)
+        else:
+            self._lines[line], self._line_of[class_id] = class_id, line
+            self.refused[class_id] = wanted[1][:MAX_WHY]
+            if class_id not in self.active:  # what is on air goes on, and its next line may be good
+                self._drop(class_id)
+
+    def _take(self, line: bytes, wanted: Lesson, entry: Entry | None) -> None:
+        class_id = wanted.class_id
+        self._lines[line], self._line_of[class_id] = class_id, line
+        self.refused.pop(class_id, None)
+        airing = self.airings.get(class_id)
+        if airing is None:
+            airing = self.airings[class_id] = Airing(entry or Entry(wanted), self._station)
+        if airing.entry.lesson != wanted:
+            airing.change(wanted, Now.read())
+            self.over.pop(class_id, None)
+        if airing.entry.ended is None and class_id not in self.active:
+            heapq.heappush(self._coming, (wanted.start - LEAD_S, class_id))
+
+    def _drop_line(self, line: bytes) -> None:
+        class_id = self._lines.pop(line, None)
+        if class_id is not None and self._line_of.get(class_id) == line:
+            del self._line_of[class_id]
+            self.refused.pop(class_id, None)
+            self._drop(class_id)
+
+    def _drop(self, class_id: str) -> None:
+        """Take a class off the air; what was aired of a class that is over stays known."""
+        if class_id in self.over:
+            return
+        airing = self.airings.pop(class_id, None)
+        if self.active.pop(class_id, None) is not None and airing is not None:
+            airing.end(CANCELLED, Now.read())
+
+    # -- ticks ---------------------------------------------------------------------------------------------------------
+
+    def tick(self, now: Now) -> None:
+        """Do what is due for all classes."""
+        while self._coming and self._coming[0][0] <= now.wall:
+            _, class_id = heapq.heappop(self._coming)
+            if class_id not in self.over and (airing := self.airings.get(class_id)) is not None:
+                self.active[class_id] = airing
+        for class_id, airing in list(self.active.items()):
+            if airing.is_early(now):  # the wall clock was set back, or its start was moved
+                del self.active[class_id]
+                heapq.heappush(self._coming, (airing.entry.lesson.start - LEAD_S, class_id))
+                continue
+            try:
+                airing.tick(now)
+            except Exception as error:  # noqa: BLE001 (a fault in one class must not end the fifty beside it)
+                say(f"{class_id}: a fault of the playout: {type(error).__name__}: {error}")
+                airing.rest(now)
+            if airing.entry.ended is not None:
+                del self.active[class_id]
+                self.over[class_id] = airing
+
+    def forget(self, now: float) -> None:
+        """Forget, at *now* (epoch seconds), the classes that are long over, and the first ones of very many."""
+        while self.over:
+            class_id, airing = next(iter(self.over.items()))
+            if airing.entry.lesson.end + FORGET_S > now and len(self.over) <= MAX_CLASSES:
+                return
+            del self.over[class_id]
+            self.airings.pop(class_id, None)
+
+
+def _read(line: bytes) -> Lesson | tuple[str, str]:
+    """The class of a line; or its class_id, and why it cannot be aired."""
+    fields: Any = None
+    try:
+        fields = json.loads(line)
+        if not isinstance(fields, dict):
+            raise BadRequest("a class is a JSON object")
+        return timetable.lesson(fields)
+    except (BadRequest, ValueError, TypeError, RecursionError) as error:
+        why = str(error) if isinstance(error, BadRequest) else "a class is a JSON object"
+        try:
+            return timetable.class_id_of(fields), why
+        except (BadRequest, AttributeError):
+            return f"a line that begins with {line[:60]!r}", why

@@ -1,0 +1,203 @@
+"""The playout airs what the rows say, whatever was lost on the way, and an end of before a change ends nothing."""
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import insert, select, update
+
+from flows.host import Host
+from flows.streamer import ends, following, handing
+from flows.streamer.handing import Handing
+from lectern.effects.files import store
+from lectern.effects.rows.tables.engine import open_database, reading, transaction
+from lectern.effects.rows.tables.streamer import classes, journal, tasks
+from lectern.playout import kernel
+from lectern.settings import StreamerSettings
+from tests.faults import hosts
+from tests.playout import flvs
+from tests.playout.receiver import Receiver, wait_until
+from tests.playout.stage import Playout
+
+pytestmark = [pytest.mark.live, pytest.mark.asyncio]
+Streamer = Host[StreamerSettings]
+HOURS_S = 3 * 3600.0
+
+
+async def nobody(_host: object) -> None:
+    """Hears nothing."""
+
+
+@pytest.fixture
+def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Streamer]:
+    """A streamer that holds its lease; what it sends stays in its outbox."""
+    for module in (following, ends, handing):
+        monkeypatch.setattr(module, "tell", nobody)
+    root = tmp_path / "videos"
+    root.mkdir()
+    engine = open_database(f"sqlite:///{hosts.database('streamer', tmp_path / 'task_list.db')}")
+    made = hosts.streamer(engine, root, 10_000_000, 1000)
+    places = {"playout_dir": tmp_path / "p", "playout_socket": tmp_path / "p/s", "slate": None}
+    made.settings = made.settings.model_copy(update={**places, "allowed_push_hosts": "127.0.0.1"})
+    made.playout.until = kernel.boot_now() + 600
+    yield made
+    engine.dispose()
+
+
+def book(
+    host: Streamer, class_id: str, url: str, *, state: str = "ready", starts_in_s: float = 60, **more: Any
+) -> float:
+    """A class of a minute, and its recording; returns when it begins."""
+    start = time.time() + starts_in_s
+    with transaction(host.engine) as connection:
+        times = {"start_time": start, "end_time": start + more.get("length_s", 60.0)}
+        connection.execute(insert(tasks).values(class_id=class_id, push_url=url, **times))
+        connection.execute(insert(classes).values(class_id=class_id, video_id="1", state=state))
+    return start
+
+
+def move(host: Streamer, class_id: str, start: float) -> None:
+    """Write another start of a class into its row, as a change does."""
+    with transaction(host.engine) as connection:
+        times = {"start_time": start, "end_time": start + 60.0}
+        connection.execute(update(tasks).where(tasks.c.class_id == class_id).values(**times))
+
+
+def recorded(host: Streamer) -> Path:
+    path = store.rendition_path(host.settings.video_root, "1")
+    path.parent.mkdir(exist_ok=True)
+    return flvs.write(path, flvs.lesson(60))
+
+
+def alarms(host: Streamer) -> list[str]:
+    with reading(host.engine) as connection:
+        bodies = [json.loads(body) for body in connection.execute(select(journal.outbox.c.body)).scalars()]
+    return [body["message"] for body in bodies if body["cmd"] == "alarm"]
+
+
+def state(host: Streamer, class_id: str) -> str:
+    with reading(host.engine) as connection:
+        return str(connection.execute(select(classes.c.state).where(classes.c.class_id == class_id)).scalar_one())
+
+
+@asynccontextmanager
+async def kept(host: Streamer) -> AsyncIterator[Handing]:
+    """A resident that keeps its playout in step; at the end it is gone as if killed."""
+    ours = Handing(host)
+    works = [asyncio.create_task(one) for one in (ours.run(), ours.keep_in_step())]
+    try:
+        await until(lambda: host.playout.why is None, "the playout answers")
+        yield ours
+    finally:
+        for one in works:
+            one.cancel()
+        await asyncio.wait(works)
+
+
+async def until(what: Any, description: str, timeout_s: float = 20) -> None:
+    await asyncio.to_thread(wait_until, what, timeout_s=timeout_s, description=description)
+
+
+async def test_a_class_that_is_moved_while_its_playout_is_away_is_not_aired_at_its_old_time(host: Streamer) -> None:
+    """The playout reads the timetable by itself when it is back, and may be on air before the resident reaches it."""
+    recorded(host)
+    playout = Playout(host.settings.playout_dir)
+    with Receiver() as receiver, playout:
+        async with kept(host):
+            start = book(host, "c", receiver.url("c"), starts_in_s=4)
+            assert await host.playout.in_force(20)
+            assert host.playout.confirmed["c"]["start"] == start
+            playout.process.kill()
+            playout.process.wait()
+            await until(lambda: host.playout.client is None, "the playout is away")
+            move(host, "c", start + HOURS_S)
+            assert not await host.playout.in_force(20), "nobody confirms it"
+        playout.start()  # and no resident is there
+        assert playout.ask("status")["classes"] == []
+        await asyncio.sleep(max(0.0, start + 1 - time.time()))
+        assert receiver.of("c") == []
+
+
+async def test_a_class_that_is_moved_away_and_back_at_once_is_aired(host: Streamer) -> None:
+    recorded(host)
+    with Receiver() as receiver, Playout(host.settings.playout_dir) as playout:
+        async with kept(host):
+            start = book(host, "c", receiver.url("c"), starts_in_s=6)
+            assert await host.playout.in_force(20)
+            move(host, "c", start + HOURS_S)
+            host.playout.wanted.set()
+            move(host, "c", start)
+            assert await host.playout.in_force(20)
+            assert host.playout.confirmed["c"]["start"] == start
+            move(host, "c", start + HOURS_S)
+            assert await host.playout.in_force(20)
+            assert "c" not in host.playout.confirmed
+            assert playout.ask("status")["classes"] == []
+            move(host, "c", start)
+            assert await host.playout.in_force(20)
+            await until(lambda: receiver.of("c"), "it is on air")
+
+
+async def test_a_change_that_the_playout_lost_is_corrected_at_the_next_beat(host: Streamer) -> None:
+    """Whoever wrote over the timetable, or whatever the worker has: the versions are compared."""
+    with Playout(host.settings.playout_dir) as playout:
+        async with kept(host):
+            book(host, "c", "rtmp://127.0.0.1/live/c")
+            assert await host.playout.in_force(20)
+            playout.hand_over()  # a timetable without a class, as the test's own
+            await until(lambda: playout.ask("status")["classes"], "it is known again")
+
+
+async def test_a_class_whose_recording_is_still_coming_is_on_air_with_the_slate(host: Streamer) -> None:
+    host.settings = host.settings.model_copy(
+        update={"slate": flvs.write(host.settings.video_root / "s.flv", flvs.lesson(3))}
+    )
+    with Receiver() as receiver, Playout(host.settings.playout_dir) as playout:
+        async with kept(host):
+            book(host, "c", receiver.url("c"), state="waiting", starts_in_s=1)
+            await until(lambda: receiver.of("c"), "its slate is on air")
+            await until(lambda: any("its slate is sent" in one for one in alarms(host)), "it is alarmed")
+            recorded(host)
+            with transaction(host.engine) as connection:
+                connection.execute(update(classes).values(state="ready"))
+            await until(lambda: playout.told("back"), "the recording is sent")
+            await until(lambda: state(host, "c") == "on air", "the row says that it is on air")
+            assert len(receiver.of("c")) == 1
+
+
+async def test_a_class_that_is_due_and_that_the_playout_does_not_air_is_alarmed(host: Streamer) -> None:
+    with Playout(host.settings.playout_dir):
+        async with kept(host):
+            book(host, "c-1", "rtmp://127.0.0.1:99999/live/c", starts_in_s=-10)
+            await until(lambda: any("the playout does not take it" in one for one in alarms(host)), "it is alarmed")
+
+
+async def test_classes_off_the_air_without_a_lease_are_alarmed_if_this_streamer_holds_one(host: Streamer) -> None:
+    recorded(host)
+    with Receiver() as receiver, Playout(host.settings.playout_dir) as playout:
+        async with kept(host):
+            book(host, "c", receiver.url("c"), starts_in_s=0)
+            await until(lambda: state(host, "c") == "on air", "on air")
+            playout.lease(-1)
+            await until(lambda: any("its lease is over, although" in one for one in alarms(host)), "the lease")
+            await until(lambda: any("it is not on air" in one for one in alarms(host)), "the class", timeout_s=30)
+
+
+async def test_an_end_of_before_a_change_ends_nothing(host: Streamer) -> None:
+    """The playout may tell it while the change is on its way, and each time that the resident connects."""
+    start = book(host, "c", "rtmp://127.0.0.1/live/c", starts_in_s=60)
+    file = str(store.rendition_path(host.settings.video_root, "1"))
+    row = {"url": 0, "session": 1, "source": "recording", "from": start, "to": start + 60, "position_s": 0.0}
+    row |= {"sent_s": 60.0, "bytes": 9, "open": False}
+    sums = {"sent_s": 60.0, "slate_s": 0.0, "gap_s": 0.0, "sessions": 1, "as_run": [row]}
+    told = {"class_id": "c", "state": "ended", "slate": False, "why": "its end has come", **sums}
+    for was in ({"start": start - HOURS_S, "file": file}, {"start": start, "file": "/elsewhere.flv"}):
+        await following.Following(host).catch_up({**told, **was})
+        assert state(host, "c") == "ready"
+    await following.Following(host).catch_up({**told, "start": start, "file": file})
+    assert state(host, "c") == "aired"
