@@ -1,9 +1,11 @@
 """The inventories that the project comes with: what must be changed is refused until it is, what is said is so."""
 
+import hashlib
 import json
 import re
 import shutil
 import subprocess
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -158,3 +160,34 @@ def test_no_secret_is_on_a_command_line_or_in_an_environment_when_a_host_is_prov
             argv = json.dumps(task.get("ansible.builtin.command", ""))
             shown = re.sub(r'"stdin": "[^"]*"', "", argv)
             assert not re.search(r"password|auth_string|_login", shown), f"{file.name}: {task.get('name')}"
+
+
+FILES = """
+- hosts: all
+  gather_facts: false
+  tasks:
+    - ansible.builtin.import_role: {name: release, tasks_from: python}
+    - ansible.builtin.import_role: {name: release, tasks_from: file}
+    - ansible.builtin.import_role: {name: release, tasks_from: file}
+"""
+
+
+def test_a_release_is_read_through_once_a_run_and_not_for_each_host(tmp_path: Path) -> None:
+    """Two hosts have the same file, a third another one, and each is prepared after it was looked at."""
+    (tmp_path / "manifest.json").write_text("{}")
+    for name in ("one", "other"):
+        with tarfile.open(tmp_path / f"{name}.tar.gz", "w:gz") as tar:
+            tar.add(tmp_path / "manifest.json", "manifest.json")
+        digest = hashlib.sha256((tmp_path / f"{name}.tar.gz").read_bytes()).hexdigest()
+        (tmp_path / f"{name}.tar.gz.sha256").write_text(f"{digest}  {name}.tar.gz\n")
+    files = {"a": "one", "b": "one", "c": "other"}
+    hosts = {host: {"release_file": str(tmp_path / f"{name}.tar.gz")} for host, name in files.items()}
+    (tmp_path / "hosts.json").write_text(json.dumps({"all": {"hosts": hosts, "vars": {"ansible_connection": "local"}}}))
+    (tmp_path / "play.yml").write_text(FILES)
+    done = here.played(tmp_path / "play.yml", "-i", str(tmp_path / "hosts.json"))
+    assert done.returncode == 0, done.stdout
+    looked_at = done.stdout.split("The release file is looked at]")[1:]
+    assert [sorted(re.findall(r"^ok: \[(\w)", one.split("TASK")[0], re.MULTILINE)) for one in looked_at] == [["a", "c"]]
+    (tmp_path / "other.tar.gz.sha256").write_text("0  other.tar.gz\n")
+    done = here.played(tmp_path / "play.yml", "-i", str(tmp_path / "hosts.json"))
+    assert re.findall(r"fatal: \[(\w)", done.stdout) == ["c"]
