@@ -35,6 +35,7 @@ NAMES = (
     "download",
     "transcode",
     "playout",
+    "timetable",
     "lone",
     "lone_postgres",
     "run_cost",

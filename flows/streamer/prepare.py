@@ -23,6 +23,7 @@ from lectern.effects.rows import cache, inbox
 from lectern.facts import Idle
 from lectern.messages import Prepare
 from lectern.outgoing import Alarm
+from lectern.states import AiringState
 from lectern.streamer_changes import StreamerChanges
 
 
@@ -112,3 +113,5 @@ def follow(host: Streamer, changes: StreamerChanges) -> None:
     if any(begins < soon for begins in changes.ready):
         host.unplanned.set()
         host.playout.wanted.set()
+    elif any(one.state is AiringState.WAITING and one.wanted.start_time < soon for one in changes.admitted):
+        host.playout.wanted.set()  # it begins with the slate
