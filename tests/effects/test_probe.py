@@ -1,6 +1,7 @@
 """What is found in recordings, good and bad."""
 
 import resource
+import sys
 from pathlib import Path
 
 import pytest
@@ -94,6 +95,23 @@ async def test_slides_with_few_keyframes_are_no_fault_though_the_file_is_small(t
     found = await probe.probe(path)
     assert found.duration_s == pytest.approx(50, abs=0.3)
     assert found.last_second_decodes
+
+
+@pytest.mark.asyncio
+async def test_a_recording_with_one_keyframe_takes_no_more_memory_than_another(tmp_path: Path) -> None:
+    """All its pictures since the keyframe were kept: a minute of them took gigabytes of the resident."""
+    long = ("-s", "1280x720", "-g", "500", "-keyint_min", "500", "-sc_threshold", "0")
+    path = make_recording(tmp_path / "long.flv", *long, seconds=16)
+
+    async def within(megabytes: int) -> str:
+        code = f"from lectern.effects.media import probe; probe.MEMORY_BYTES = {megabytes} * 1024**2"
+        argv = [sys.executable, "-I", "-c", f"{code}; probe.main({str(path)!r})"]
+        return (await process.run(argv, timeout_s=60)).output
+
+    assert '["found", ' in await within(100)
+    refused = await within(20)
+    assert '["refused", ' in refused
+    assert "cannot be opened as a recording: decoding it takes more than 20 MB of memory" in refused
 
 
 @pytest.mark.asyncio

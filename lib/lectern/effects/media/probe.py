@@ -1,9 +1,16 @@
-"""Looks into a recording on disk: its picture, its streams, how long it is, and whether its end can be played."""
+"""Looks into a recording on disk: its picture, its streams, how long it is, and whether its end can be played.
 
-import asyncio
+This runs as a program of its own (``python -m lectern.effects.media.probe PATH``): whatever a file does to a decoder,
+it does not take the memory or the life of the process that keeps the lease.
+"""
+
+import json
 import re
+import resource
+import signal
+import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +19,15 @@ from av.container import InputContainer
 from av.packet import Packet
 from av.video.stream import VideoStream
 
+from lectern.effects import process
 from lectern.effects.files import reading
 from lectern.errors import BAD_RECORDING, Refuse, TryAgain
 
 TIMEOUT_S = 60.0
+MEMORY_BYTES = 1024**3
+"""What a look may take; pictures of 3840x2160 take about 400 MB."""
 
+_CRASHES = frozenset({signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGFPE, signal.SIGILL})
 _TAIL_BYTES = 8 * 1024 * 1024
 _MOST_TAIL_BYTES = 64 * 1024 * 1024
 _TAIL_S = 15
@@ -52,12 +63,39 @@ class Probe:
 
 
 async def probe(path: Path) -> Probe:
-    """Look into *path* in at most 60 s, whatever its size; raises Refuse(BAD_RECORDING) if it is no recording."""
+    """Look into *path* in at most 60 s, whatever its size; raises Refuse(BAD_RECORDING) if it is no recording.
+
+    Raises TryAgain if it is not the file that kept it from being looked into.
+    """
+    argv = [sys.executable, "-I", "-m", __name__, str(path.absolute())]
     try:
-        async with asyncio.timeout(TIMEOUT_S):
-            return await asyncio.to_thread(_probe, path)
-    except TimeoutError as error:
+        done = await process.run(argv, timeout_s=TIMEOUT_S)
+    except process.TimedOut as error:
         raise TryAgain(f"{path}: not probed within {TIMEOUT_S:g} s; is the disk busy?") from error
+    if done.returncode == 0:
+        what, said = json.loads(done.output)
+        if what == "found":
+            return Probe(**said)
+        raise Refuse(said, BAD_RECORDING) if what == "refused" else TryAgain(said)
+    if -done.returncode in _CRASHES:
+        raise Refuse(f"{path}: cannot be opened as a recording: the decoder crashes on it", BAD_RECORDING)
+    raise TryAgain(f"{path}: cannot be probed: {done.last_words or f'exit code {done.returncode}'}")
+
+
+def main(path: str) -> None:
+    """Print what is found in *path*, or why nothing is; in bounds of memory, with the rest of the time unbounded."""
+    resource.setrlimit(resource.RLIMIT_DATA, (MEMORY_BYTES, MEMORY_BYTES))
+    av.logging.set_level(None)
+    try:
+        said: tuple[str, Any] = "found", asdict(_probe(Path(path)))
+    except MemoryError:
+        most = f"decoding it takes more than {MEMORY_BYTES // 1024**2} MB of memory"
+        said = "refused", f"{path}: cannot be opened as a recording: {most}"
+    except Refuse as error:
+        said = "refused", error.message
+    except TryAgain as error:
+        said = "again", error.message
+    sys.stdout.write(json.dumps(said))
 
 
 def _probe(path: Path) -> Probe:
@@ -68,6 +106,8 @@ def _probe(path: Path) -> Probe:
             if container.streams.video[0].codec_context is None:
                 raise Refuse(f"{path}: its pictures are of a kind that is not known", BAD_RECORDING)
             return _look(path, container)
+    except MemoryError:
+        raise
     except (av.error.FFmpegError, OSError) as error:
         if error.errno in reading.OURS:
             raise TryAgain(f"{path}: cannot be opened: {error.strerror}") from error
@@ -120,6 +160,8 @@ def _packets(container: InputContainer) -> "Iterator[Packet[Any]]":
     while True:
         try:
             packet = next(demuxed)
+        except MemoryError:
+            raise
         except (StopIteration, av.error.FFmpegError, IndexError):
             return
         if packet.size and _time_s(packet) is not None:
@@ -169,12 +211,16 @@ def _decodes(stream: VideoStream, packets: "list[Packet[Any]]") -> bool:
         return False
     decoder = stream.codec_context
     decoder.flush_buffers()
+    shown = False
     try:
-        frames = [frame for packet in video[(early or keys)[-1] :] for frame in decoder.decode(packet)]
-        frames += decoder.decode(None)
-    except av.error.FFmpegError:
+        for packet in [*video[(early or keys)[-1] :], None]:
+            for frame in decoder.decode(packet):  # none is kept: a minute of pictures is gigabytes
+                shown = shown or (frame.time >= last_s - 1.0 and not frame.is_corrupt)
+    except av.error.FFmpegError as error:
+        if isinstance(error, MemoryError):
+            raise
         return False
-    return any(frame.time >= last_s - 1.0 for frame in frames if not frame.is_corrupt)
+    return shown
 
 
 def _time_s(packet: "Packet[Any]") -> float | None:
@@ -188,3 +234,7 @@ def _end_s(packet: "Packet[Any]") -> float:
 
 def _found(container: InputContainer) -> str:
     return ", ".join(stream.type for stream in container.streams) or "no stream at all"
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
