@@ -92,6 +92,8 @@ _ORIGINS: Mapping[str, str] = {
 }
 
 _RECORDINGS: Mapping[str, str] = {
+    "is a symbolic link, which may lead anywhere": "是符号链接，可能指向任何地方",
+    "take it away": "请删掉它",
     "its end cannot be decoded": "结尾解不出来",
     "its CRC-64 is {n}, not {n2}": "CRC-64 是 {n}，应为 {n2}",
     "it ends after {n} s, not {n2} s": "在第 {n} 秒结束，应在第 {n2} 秒",

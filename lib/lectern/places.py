@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from lectern.errors import Misuse
+from lectern.playout.reach import is_public
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -68,7 +69,7 @@ class Places:
     def _takes(self, address: Address) -> bool:
         if any(address.version == network.version and address in network for network in self.networks):
             return True
-        return self.public and address.is_global and not address.is_multicast
+        return self.public and is_public(address)
 
 
 def _shortest(host: str) -> str:

@@ -147,6 +147,19 @@ def test_a_store_that_is_not_there_yet_is_empty(tmp_path: Path) -> None:
     assert scan.scan(tmp_path / "none") == []
 
 
+def test_a_records_folder_that_is_a_symbolic_link_is_refused_and_listed_as_unknown(tmp_path: Path) -> None:
+    """What is written through it lies outside of the store; a start of the streamer puts it aside, and names it."""
+    root, elsewhere = tmp_path / "v", tmp_path / "elsewhere"
+    root.mkdir()
+    elsewhere.mkdir()
+    (root / "6666").symlink_to(elsewhere)
+    part = store.part_path(root, "6666_720P")
+    with pytest.raises(Refuse, match="/v/6666: is a symbolic link"):
+        store.resume(part, RemoteFile("http://h/6666.flv", 9, None, None))
+    assert list(elsewhere.iterdir()) == []
+    assert [(one.path.name, one.kind) for one in scan.scan(root)] == [("6666", "unknown")]
+
+
 def test_the_sidecar_remembers_the_first_try(tmp_path: Path) -> None:
     part = store.part_path(tmp_path, "6666")
     assert store.read_origin(part) is None

@@ -8,6 +8,7 @@ import socket
 import stat
 import subprocess
 import sys
+import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -397,3 +398,29 @@ def test_a_class_at_which_something_unforeseen_happens_rests_and_the_others_are_
     schedule.active = {name: cast("Any", Class(name)) for name in ("bad", "good")}
     schedule.tick(Now.read())
     assert ticked == ["bad", "bad rests", "good"]
+
+
+def test_a_client_that_has_gone_is_written_to_no_more(caplog: pytest.LogCaptureFixture) -> None:
+    """Its answers come one after another; asyncio logs a line without time or sense for each write."""
+    begun = asyncio.Event()
+
+    async def slow(_: dict[str, Any]) -> dict[str, Any]:
+        begun.set()
+        await asyncio.sleep(0.05)
+        return {}
+
+    async def gone(listener: socket.socket, path: str) -> None:
+        desk = control.Control(listener, {"air": slow})
+        await desk.start()
+        _, writer = await asyncio.open_unix_connection(path)
+        writer.write(b'{"do": "air"}\n' * 30)
+        await writer.drain()
+        await begun.wait()
+        writer.transport.abort()
+        await asyncio.wait(set(desk._clients), timeout=30)
+
+    with socket.socket(socket.AF_UNIX) as listener, tempfile.TemporaryDirectory() as folder:
+        listener.bind(f"{folder}/s")
+        listener.listen()
+        asyncio.run(gone(listener, f"{folder}/s"))
+    assert "socket.send() raised exception" not in caplog.text

@@ -5,6 +5,7 @@ import resource
 import signal
 import socket
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from lectern.playout import child
+from lectern.playout import holder as holder_module
 from lectern.playout.holder import Held, Holder
 from lectern.playout.pipe import Gone, Pipe
 from tests.playout.receiver import wait_until
@@ -96,6 +98,19 @@ def test_a_worker_that_does_not_end_when_killed_keeps_nobody_from_its_place(
     assert f"process {worker.process.pid} was killed and has not ended" in capfd.readouterr().err
     os.kill(worker.process.pid, signal.SIGKILL)
     worker.process.wait()
+
+
+def test_the_release_before_is_forgotten_an_hour_after_the_upgrade(holder: Holder, tmp_path: Path) -> None:
+    """Three deaths in a minute, weeks later, are no reason to air with an old release."""
+    for minutes, program in ((30, tmp_path), (90, holder._program)):
+        holder._good, holder._good_at, holder._deaths = tmp_path, time.monotonic() - minutes * 60, []
+        before, holder._program = holder._program, holder._program
+        for _ in range(holder_module.DEATHS):
+            holder.worker = child.Child(child.PROGRAM, holder.folder, {}, None)
+            holder.worker.kill()
+            holder._lost("died", "was ended by this test")
+        assert holder._program == program
+        holder._program = before
 
 
 def test_a_session_over_which_two_workers_hung_is_not_handed_to_a_third(

@@ -425,6 +425,7 @@ def of_files() -> Iterator[str]:
     for head in (b"", b"MP4", b"FLV\x01", b"FLV\x01\x05\0\0\0\x08\0\0\0\0"):
         yield f"c-1: /v/6.flv: cannot be aired: {raised(flv.check_head, head)}"
     yield RED.format(f"its file is damaged: {raised(index.check, found)}")
+    yield "c-1: /v/6: is a symbolic link, which may lead anywhere; take it away"
     for why in (
         "the file has neither pictures nor sound",
         "the file has pictures, but no keyframe to begin with",

@@ -105,9 +105,13 @@ class Control:
 
     def _write(self, writer: asyncio.StreamWriter, line: bytes) -> None:
         transport = writer.transport
+        if transport.is_closing():
+            self._hearing.discard(writer)  # the client has gone: asyncio warns of each further write
+            return
         if transport.get_write_buffer_size() > MAX_WAITING_BYTES + self._longest.get(writer, 0):
             self._hearing.discard(writer)
             transport.abort()
+            return
         with suppress(OSError):
             writer.write(line)
 

@@ -23,6 +23,8 @@ START_S = 10.0
 """Seconds in which a worker must make its first tick."""
 DEATHS, DEATHS_S = 3, 60.0
 """Number of workers that die within that many seconds before the holder goes back to the release before."""
+GOOD_S = 3600.0
+"""Seconds after an upgrade for which the holder may go back to the release before."""
 HANGS = 2
 """Number of workers that may hang over a session; then it is not handed on, because it may be what holds them up."""
 MAX_PAUSE_S = 5.0
@@ -65,6 +67,7 @@ class Holder:
         self._why, self._why_at = "start", time.monotonic()
         self._program = child.program()
         self._good: Path | None = None
+        self._good_at = 0.0
         self._ran = self._program.resolve()  # of the last worker on air, whatever the link leads to by now
         self._deaths: list[float] = []
         self._start_at, self._pause_s = 0.0, 0.0
@@ -177,6 +180,8 @@ class Holder:
         if why == "hung":
             self._hung_over(self.shared.handled)
         self._deaths = [at for at in self._deaths if at > self._why_at - DEATHS_S] + [self._why_at]
+        if self._why_at - self._good_at > GOOD_S:
+            self._good = None
         if len(self._deaths) >= DEATHS and self._good is not None and self._good != worker.program:
             say(f"{DEATHS} workers of {worker.program} died within {DEATHS_S:g} s: back to {self._good}")
             self._program, self._deaths = self._good, []
@@ -202,7 +207,7 @@ class Holder:
         if new.loaded is not None and not new.is_over:
             self.next = None
             if self.worker is not None:
-                self._good = self.worker.program
+                self._good, self._good_at = self.worker.program, time.monotonic()
                 self.worker.kill()
                 self._take(self.worker)
                 self.worker.pipe.close()

@@ -12,7 +12,7 @@ from fastcrc import crc64 as _crc64
 from lectern import stems
 from lectern.effects.files import reading
 from lectern.effects.files.promise import RemoteFile
-from lectern.errors import Misuse
+from lectern.errors import DOWNLOAD_FAILED, Misuse, Refuse
 from lectern.playout.index import path_of
 from lectern.shown import shown
 
@@ -129,8 +129,10 @@ def resume(part: Path, remote: RemoteFile) -> bool:
     """Keep the bytes of earlier tries if the origin still has the same file, else begin from zero; note its promise.
 
     Returns whether some were kept. After a restart of the machine, only synced bytes are: nobody knows whether the
-    others reached the disk.
+    others reached the disk. Raises Refuse if the record's folder is a symbolic link.
     """
+    if part.parent.is_symlink():
+        raise Refuse(f"{part.parent}: is a symbolic link, which may lead anywhere; take it away", DOWNLOAD_FAILED)
     noted = _noted(part)
     before = read_origin(part)
     if before is None or before.promise != remote.promise:
