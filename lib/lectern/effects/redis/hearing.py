@@ -98,7 +98,7 @@ class Hearing:
             await asyncio.sleep(self.beat_s)
 
 
-@dataclass
+@dataclass(eq=False)
 class _Subscription:
     """One subscription, which publishes its beat on the channel *own* unless it may not (*beating* is None)."""
 
@@ -111,7 +111,7 @@ class _Subscription:
     """Number of its own beats that it has heard."""
 
     heard: Counter[Message] = field(default_factory=Counter)
-    """How often each message was heard while there were two subscriptions."""
+    """How often each message was heard since a second subscription was begun."""
 
     async def next(self, within_s: float) -> Message | None:
         """The next message; None if none came in time, or its own beat. Raises RedisError if the connection ends."""
@@ -158,7 +158,7 @@ class _Pair:
         self._hearing, self._channels = hearing, channels
         self._old, self._new = first, cast("_Subscription | None", None)
         self._opening: asyncio.Task[_Subscription] | None = None
-        self._passed: Counter[Message] = Counter()  # the messages that were yielded while there were two
+        self._passed: Counter[Message] = Counter()  # the messages that were yielded since the second one was begun
         self._proved: tuple[float, int] | None = None  # when the new one was (monotonic); the old one's beats then
 
     async def messages(self) -> AsyncIterator[Message | None]:
@@ -167,14 +167,14 @@ class _Pair:
             await self._renew()
             is_alone = self._new is None and self._opening is None
             for one in [self._old] if self._new is None else [self._old, self._new]:
-                found = await self._next(one, 1.0 if is_alone else BESIDE_S)
-                for _ in range(AT_ONCE):
-                    if found is None:
-                        break
-                    if self._new is None or self._is_first(one, found):
+                if one not in (self._old, self._new):
+                    continue  # its connection has just ended
+                found, taken = await self._next(one, 1.0 if is_alone else BESIDE_S), 1
+                while found is not None:
+                    if is_alone or self._is_first(one, found):
                         self._hearing.sent_since = one.sent_since
                         yield found
-                    found = await self._next(one, 0.0)
+                    found, taken = await self._next(one, 0.0) if taken < AT_ONCE else None, taken + 1
             yield None
 
     async def close(self) -> None:
@@ -230,11 +230,12 @@ class _Pair:
                 self._new = opening.result()
             except (RedisError, OSError) as error:
                 log.debug("redis: cannot be subscribed anew yet: %s", error)
-            self._old.heard, self._passed, self._proved = Counter(), Counter(), None
         elif self._opening is None and self._old.is_deaf(self._hearing.deaf_after_s):
             counters.DEAF.inc()
             log.warning("redis: nothing is heard for %.0f s, not even our own beat: subscribed anew", self._old.quiet_s)
             self._old.quiet_s = 0.0  # it is tried again after as long
+            # Counted from now on: the new one may hear what comes before we know that it is there.
+            self._old.heard, self._passed, self._proved = Counter(), Counter(), None
             self._opening = asyncio.create_task(self._hearing.opened(self._channels))
 
     async def _switch(self) -> None:
