@@ -54,6 +54,8 @@ def change(connection: Connection, host: Host[Any], decide: Decide[C], *, dry_ru
     """Read the facts, decide, and write as `changed` does, in the transaction of *connection*."""
     kind = Changes if isinstance(host.settings, TeacherSettings) else StreamerChanges
     changes = cast("C", kind(host.settings, time.time()))
+    if isinstance(changes, Changes):
+        changes.drained = host.drained()
     decide(connection, changes)
     if not dry_run:
         write(connection, host.journal, changes)

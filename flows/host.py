@@ -183,6 +183,10 @@ class Host(Generic[S]):
         since = time.monotonic() - min(self.settings.streamer_lost_after_s, within_s)
         return sorted(name for name, heard in self.heard.items() if heard >= since)
 
+    def drained(self) -> list[str]:
+        """The names of the streamers that are there and drained, as this teacher heard them."""
+        return sorted(name for name, beat in self.beats.items() if beat.get("drains") and not beat.get("gone"))
+
     def alarm(self, code: ErrorCode, said: str, now: float, **about: Unpack[About]) -> Outgoing:
         """An alarm of this host, for the outbox."""
         alarm = outgoing.alarm(code, said, now, self.settings.name, **about)

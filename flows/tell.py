@@ -30,16 +30,30 @@ had claimed 6 s after it stopped, see `flows.resident.peers.SILENT`."""
 SEEN_S = 60.0
 """Seconds for which trouble counts as going on after it was last seen; every check for it repeats sooner."""
 
+WATCHED_S = 15.0
+WATCHED = frozenset(
+    one.number
+    for one in (
+        errors.AIRING_BROKEN,
+        errors.STREAMER_LOST,
+        errors.NO_RECORDING,
+        errors.PLAYOUT_AWAY,
+        errors.REDIS_AWAY,
+    )
+)
+"""Trouble that is looked for every few seconds: once seen so, it is resolved WATCHED_S after it was last seen."""
+
 
 def patience(host: Host[Any]) -> Patience:
     """The times after which this host repeats alarms, and the trouble that goes on, so that it is not resolved yet."""
     settings, now = host.settings, time.monotonic()
-    goes_on = {code for code, at in host.ongoing.items() if now - at < SEEN_S}
+    goes_on = {code for code, at in host.ongoing.items() if now - at < (WATCHED_S if code in WATCHED else SEEN_S)}
+    ended = {code: now - at for code, at in host.ongoing.items() if code in WATCHED - goes_on}
     if host.rounds.failing(0) or host.prefect_away:  # of the latter an alarm is raised if it lasts
         goes_on.add(errors.WORK_FAILED.number)
     lasts_s = {errors.HOST_ASIDE.number: settings.ecs_aside_s} if isinstance(settings, TeacherSettings) else {}
     waits = settings.alarm_group_s, settings.alarm_escalate_s, settings.alarm_quiet_s
-    return Patience(*waits, frozenset(goes_on), lasts_s, settings.shared)
+    return Patience(*waits, frozenset(goes_on), lasts_s, ended, settings.shared)
 
 
 async def tell(host: Host[Any]) -> bool:
@@ -85,6 +99,13 @@ async def _send(host: Host[Any], sending: Sequence[Unsent], until: float) -> Sen
     if time.monotonic() > until:
         return Sent(late=True)
     return await host.bus.send(sending, now + STANDS_STILL_S)
+
+
+async def tell_people(host: Host[Any]) -> None:
+    """Pass unsent alarms on to ALARM_URLS without trying Redis, which is away."""
+    batch = await _next(host)
+    if _alarms(host, batch.sending):
+        await host.commit(_left, host, batch.sending)
 
 
 def _left(connection: Connection, host: Host[Any], left: Sequence[Unsent]) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import time
 import traceback
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from redis.exceptions import AuthenticationError, RedisError, ResponseError
@@ -14,7 +15,7 @@ from flows.tell import alarm_refusal, tell
 from lectern import errors, outgoing
 from lectern.effects.files import disk
 from lectern.effects.rows import outbox
-from lectern.errors import CallAPerson, LecternError, TryAgain
+from lectern.errors import CallAPerson, ErrorCode, LecternError, TryAgain
 
 AGAIN_AFTER_S = 600.0
 """Seconds until an alarm is raised again for the same trouble."""
@@ -54,22 +55,28 @@ async def say(host: Host[Any], what: str, error: BaseException, pause_s: float, 
 
 async def alarm(host: Host[Any], what: str, why: str) -> None:
     """Raise an alarm that *what* does not work, at most every ten minutes. Raises no error."""
+    await raised(host, what, errors.WORK_FAILED, f"{host.settings.name}: {what} does not work: {why}", tell)
+
+
+async def raised(
+    host: Host[Any], what: str, code: ErrorCode, said: str, pass_on: Callable[[Host[Any]], Awaitable[object]]
+) -> None:
+    """Raise an alarm about *what*, at most every ten minutes, and *pass_on* what the outbox has. Raises no error."""
     now = time.monotonic()
     if now - host.alarmed_at.get(what, -AGAIN_AFTER_S) < AGAIN_AFTER_S:
         return
-    said = f"{host.settings.name}: {what} does not work: {why}"
     try:
         async with asyncio.timeout(ALARM_S):
-            await host.commit(_put, host, said)
+            await host.commit(_put, host, code, said)
             host.alarmed_at[what] = now
-            await tell(host)
+            await pass_on(host)
     except Exception as error:  # noqa: BLE001 (whatever it is, the part must begin again)
         log.error("%s: its alarm is not sent yet: %s", what, words(error))
 
 
-def _put(connection: Connection, host: Host[Any], said: str) -> None:
+def _put(connection: Connection, host: Host[Any], code: ErrorCode, said: str) -> None:
     now = time.time()
-    outbox.put(connection, host.journal, [host.alarm(errors.WORK_FAILED, said, now)], now)
+    outbox.put(connection, host.journal, [host.alarm(code, said, now)], now)
 
 
 async def _disk(host: Host[Any], what: str, why: str) -> None:

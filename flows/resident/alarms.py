@@ -13,17 +13,47 @@ import httpx
 from prefect.client.orchestration import PrefectClient
 from sqlalchemy import Connection
 
+from flows import trouble
 from flows.host import Host
 from flows.retry import AWAY
-from flows.tell import patience, tell
-from lectern import chinese_account
+from flows.tell import patience, tell, tell_people
+from lectern import chinese_account, errors
 from lectern.effects.rows import incidents, outbox
+from lectern.errors import TryAgain
 from lectern.outgoing import Kind, Outgoing
 from lectern.settings import Settings
 
 log = logging.getLogger("lectern")
 EVENT = "lectern.alarm"
 FOLLOW_UP_S = 5.0
+
+
+PING_S, AGAIN_S = 3.0, 2.0
+AWAY_S = 10.0
+"""Seconds without Redis after which an alarm is raised."""
+
+
+async def watch_redis(host: Host[Any]) -> None:
+    """Raise an alarm while Redis is away, which hides behind classes that go on; ALARM_URLS need no Redis."""
+    well_at = time.monotonic()
+    while True:
+        host.rounds.come("redis")
+        try:
+            async with asyncio.timeout(PING_S):
+                await host.bus.ping()
+            well_at = time.monotonic()
+            host.alarmed_at.pop("redis", None)
+        except (TryAgain, OSError) as error:
+            now = time.monotonic()
+            if now - well_at >= AWAY_S:
+                host.ongoing[errors.REDIS_AWAY.number] = now
+                why = f"Redis has not answered for {now - well_at:.0f} s: {_why(error)}"
+                await trouble.raised(host, "redis", errors.REDIS_AWAY, f"{host.settings.name}: {why}", tell_people)
+        await asyncio.sleep(AGAIN_S)
+
+
+def _why(error: Exception) -> str:
+    return str(error.__cause__ or error) or "no answer in time"
 
 
 async def watch(host: Host[Any], client: PrefectClient) -> None:

@@ -218,6 +218,7 @@ class Resident:
             "runs": lambda: worker.serve(host, runs),
             "lock": lambda: self._lock.keep(host),
             "alarms": lambda: alarms.watch(host, runs.client),
+            "redis": lambda: alarms.watch_redis(host),
             "retention": lambda: retention.forget(host),
             "people": people.People(host).tell,
             "notes": host.keep_noting,

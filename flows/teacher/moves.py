@@ -72,6 +72,8 @@ async def _move(host: Teacher, streamer: str, *, force: bool, dry_run: bool) -> 
     if not await host.bus.take(host.settings.streamers_key, streamer, silent_s):
         return Completed(name=NOT_MOVED, message=f"{streamer} was heard of again: it keeps its classes")
     found = await changed(host, taken(streamer, before, alive, force=force))
+    if force:  # it is taken out: nobody misses it any more
+        await host.bus.part(host.settings.streamers_key, streamer)
     await tell(host)
     await show.table("move-batch", found.table, f"What became of the classes of {streamer}")
     return Completed(message=summary(found.table))

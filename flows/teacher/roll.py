@@ -88,19 +88,20 @@ class Roll:
         holders, having = await self.host.look(_facts)
         failed: list[tuple[str, Exception]] = []
         withdrawn = {name for name, beat in beats.items() if self.leaving.is_withdrawn(beat)}
-        for name in sorted(claims.keys() | having.keys() | withdrawn):
+        lost = {name for name, one in holders.items() if one.lost_at is not None}  # missed until it is heard again
+        for name in sorted(claims.keys() | having.keys() | withdrawn | lost):
             try:
                 if name in withdrawn:
                     await self.leaving.withdraw(name)
                 if name in claims:
                     await grant(self.host, Granted(name, str(claims[name]["session"]), float(claims[name]["lease_s"])))
-                if name in having and name not in withdrawn and not _is_withdrawn(holders.get(name)):
+                if name in having.keys() | lost and name not in withdrawn and not _is_withdrawn(holders.get(name)):
                     await self.leaving.drain(name, beats.get(name, {}))
                     silent_s = self._silent_s(name, now, beats, heard)
                     is_heard = (
                         name in beats and now - float(beats[name]["at"]) <= self.host.settings.streamer_lost_after_s
                     )
-                    await self._watch(name, having[name], holders.get(name), silent_s, is_heard=is_heard)
+                    await self._watch(name, having.get(name, 0), holders.get(name), silent_s, is_heard=is_heard)
             except trouble.PASSING:
                 raise
             except Exception as error:  # noqa: BLE001 (whatever it is, it is this streamer's alone)
@@ -121,13 +122,13 @@ class Roll:
             self.host.heard[name] = said_at
 
     async def _watch(self, name: str, number: int, holder: Holder | None, silent_s: float, *, is_heard: bool) -> None:
-        """Announce, and then raise an alarm, that a streamer with *number* classes is silent.
+        """Announce, and then raise an alarm, that a streamer with *number* classes is silent; 0 if they were moved.
 
         A teacher that has just begun to listen knows of no silence: then a lost streamer is back only if it *is_heard*.
         """
         settings = self.host.settings
         limit_s = decide.lost_after(settings.streamer_lost_after_s, holder.lease_s if holder else 0)
-        if silent_s > decide.suspect_after(limit_s, settings.heartbeat_interval_s):
+        if number and silent_s > decide.suspect_after(limit_s, settings.heartbeat_interval_s):
             again_s = TAKEN_AGAIN_S if holder and holder.session is None else ANNOUNCE_AGAIN_S
             self._announce(name, silent_s, again_s)
         if silent_s > settings.streamer_lost_after_s:

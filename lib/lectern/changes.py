@@ -1,7 +1,7 @@
 """What a flow of the teacher has decided, as one value: one writer commits it, one printer shows it."""
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -64,6 +64,7 @@ class Granted:
 class Changes(Decided[TeacherSettings]):
     """What a flow of the teacher has decided; nothing of it happens before it is committed."""
 
+    drained: Sequence[str] = ()  # streamers that are there and take no classes, because they are drained
     orders: dict[str, Order] = field(default_factory=dict)  # bookings as they will be
     booked: dict[str, Booking] = field(default_factory=dict)  # new bookings
     moves: list[tuple[Order, Order]] = field(default_factory=list)  # before and after
@@ -90,6 +91,14 @@ class Changes(Decided[TeacherSettings]):
     joins: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))  # waiting lists in Redis
     leaves: list[tuple[str, str]] = field(default_factory=list)
     transcoded: list[tuple[str, str]] = field(default_factory=list)  # backend and outcome, for the metrics
+
+    def no_streamer(self) -> str:
+        """Why no streamer can take a class."""
+        if not self.drained:
+            return "no streamer was heard of lately"
+        return (
+            f"no streamer takes classes: {', '.join(self.drained)} {'is' if len(self.drained) == 1 else 'are'} drained"
+        )
 
     # -- a class -------------------------------------------------------------------------------------------------------
 

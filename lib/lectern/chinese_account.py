@@ -63,6 +63,7 @@ LABELS: Mapping[str, str] = {
     "inbox": "收件箱",
     "outbox": "发件箱",
     "streamer": "推流端",
+    "redis": "Redis",
 }
 """The first words of the lines of ``lectern status``."""
 

@@ -62,6 +62,11 @@ WORDS: Mapping[str, str] = {
     "failed": "失败",
     "timed_out": "超时",
     "none is alive": "没有存活的",
+    "does not answer": "没有应答",
+    "not known, because Redis does not answer": "不清楚，因为 Redis 没有应答",
+    "drained": "正在腾空",
+    "its disk takes nothing": "磁盘写不进去",
+    "its process hangs": "进程卡住了",
     "1 message waits": "1 条消息在等",
     "It was ready and lost its file: its teacher gives it to another streamer, or raises alarm 323.": (
         "课就绪之后丢了文件：虚拟老师会把它交给别的推流端，否则报警 323。"
@@ -69,6 +74,12 @@ WORDS: Mapping[str, str] = {
 }
 
 FORMS: Mapping[str, str] = {
+    "lost, not heard of for {t}": "失联，已有 {t} 没有消息",
+    "stopped, not heard of for {t}": "已停止，已有 {t} 没有消息",
+    "{n} class booked": "已约 {n}",
+    "{n} classes booked": "已约 {n}",
+    "{n} on air, {n2} class booked": "正在上课 {n}，已约 {n2}",
+    "{n} on air, {n2} classes booked": "正在上课 {n}，已约 {n2}",
     "not aired: {s}": "没有播出：{s}",
     "the slate was sent for {n} s": "推了 {n} 秒垫片",
     "the slate was sent for {n} s: {s}": "推了 {n} 秒垫片：{s}",

@@ -119,9 +119,11 @@ DISK_FULL = ErrorCode(316, CRITICAL,
         "the disk cannot be written: {s}": "磁盘写不进去：{s}",
         "cannot be written: {s}": "写不进去：{s}"})
 NO_STREAMER = ErrorCode(317, CRITICAL,
-    Words("no streamer is alive", _AGAIN),
-    Words("没有存活的推流端", _AGAIN_ZH), endangers=True,
-    says={"no streamer was heard of lately": "近来没有任何推流端的消息"})
+    Words("no streamer takes classes", _AGAIN),
+    Words("没有推流端可以接课", _AGAIN_ZH), endangers=True, says={
+        "no streamer was heard of lately": "近来没有任何推流端的消息",
+        "no streamer takes classes: {s} is drained": "没有推流端可以接课：{s} 正在腾空",
+        "no streamer takes classes: {s} are drained": "没有推流端可以接课：{s} 正在腾空"})
 DOWNLOAD_FAILED = ErrorCode(318, CRITICAL,
     Words("the recording could not be downloaded", "Check the URL, then book."),
     Words("录像下载失败", "检查 URL，再约课。"), endangers=True)
@@ -267,6 +269,11 @@ WORK_FAILED = ErrorCode(507, CRITICAL,
     Words("a part of a host does not work", "Nothing; the part is tried again."),
     Words("主机的某个部分不工作", "无需处理，这个部分会重试。"),
     says={"{y}: {o} does not work: {s}": "{y}：“{o}”不工作：{s}"})
+REDIS_AWAY = ErrorCode(508, CRITICAL,
+    Words("Redis is away", "Nothing; it is handled when Redis is back."),
+    Words("Redis 没有应答", "无需处理，Redis 恢复后会处理。"), says={
+        "Redis has not answered for {n} s: {s}": "Redis 已有 {n} 秒没有应答：{s}",
+        "no answer in time": "没有按时应答"})
 # fmt: on
 
 OK = 0

@@ -51,7 +51,6 @@ class World:
     reached: bool = True
     prefect: bool = True
     late_s: float = 0.5
-    forgets: bool = False
     # What Redis and Prefect have
     holder: str | None = "s0"
     beat_at: float | None = 0.0
@@ -114,7 +113,7 @@ class World:
         self.asks = False
         word = Word.AWAY
         if self.prefect:
-            is_taken = self.announced & {self.session, self.claim} and not self.forgets
+            is_taken = self.announced & {self.session, self.claim}
             word = Word.TAKEN if is_taken else Word.FREE
         peers = Peers.HEARS if self.redis else Peers.BLIND
         if peers is Peers.BLIND:
@@ -173,7 +172,7 @@ class World:
                 self.redis = self.reached = True
             case "Prefect away" | "Prefect back":
                 self.prefect = event == "Prefect back"
-                self.late_s, self.forgets = 0.5, False
+                self.late_s = 0.5
             case "Prefect late":
                 self.late_s = 4.0
             case (
@@ -182,7 +181,7 @@ class World:
                 self.forgets = self.taken_at < math.inf
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(st.lists(st.tuples(st.integers(1, 60), st.sampled_from(EVENTS)), max_size=14))
 @example([(5, "stop"), (60, "Prefect forgets"), (1, "wake"), (20, "wake")])
 @example([(3, "Redis emptied"), (1, "Redis away from the first"), (60, "stop"), (20, "Redis back"), (1, "wake")])

@@ -254,3 +254,20 @@ def test_a_thousand_alarms_are_folded_in_few_statements(desk: Desk) -> None:
     event.listen(desk.engine, "before_cursor_execute", lambda *given: statements.append(given[2]))
     assert desk.send(1000) == [316]
     assert len([one for one in statements if "incident_list" in one]) <= 4
+
+
+def test_trouble_that_is_watched_is_resolved_when_it_is_seen_no_more(desk: Desk) -> None:
+    """Not five minutes later; but an alarm that came after it was last seen has its own time."""
+    desk.cry(DISK_FULL, 1000)
+    desk.send(1000)
+    number = DISK_FULL.number
+    desk.patience = replace(PATIENCE, goes_on={number})
+    assert desk.follow_up(5000) == [], "it is open while its cause is seen"
+    desk.patience = replace(PATIENCE, ended_s={number: 20.0})
+    assert desk.follow_up(5020) == [("resolved", 1)]
+    desk.cry(DISK_FULL, 6000)
+    desk.send(6000)
+    desk.patience = replace(PATIENCE, ended_s={number: 1000.0})
+    assert desk.follow_up(6020) == []
+    desk.patience = replace(PATIENCE, ended_s={number: 1280.0})
+    assert desk.follow_up(6300) == [("resolved", 1)]

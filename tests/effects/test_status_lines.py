@@ -4,7 +4,9 @@ from typing import Any
 
 import pytest
 
+from lectern.chinese_account import sentence
 from lectern.cli import status
+from lectern.decide.roll import listed
 from lectern.states import BookingState
 from lectern.told import Booked, Found
 
@@ -30,6 +32,7 @@ def told(number: int, size_bytes: float) -> dict[str, Any]:
         "streamer_incidents": [],
         "inbox": number,
         "oldest_unsent_s": None,
+        "redis": None,
         "streamers": {
             "streamer1": {
                 "on_air": number,
@@ -39,6 +42,7 @@ def told(number: int, size_bytes: float) -> dict[str, Any]:
                 "max_bytes": size_bytes,
                 "used_num": number,
                 "max_num": number,
+                "state": "alive",
             }
         },
     }
@@ -87,8 +91,52 @@ def test_a_class_whose_time_it_is_is_not_counted_as_ready_too() -> None:
 def test_a_heartbeat_that_somebody_else_wrote_hides_no_other_line(beat: dict[str, Any]) -> None:
     """Redis keeps whatever is written there; only the time of a heartbeat is checked."""
     odd = told(1, 10**12)
-    odd["streamers"]["odd"] = {"at": NOW, **beat, "on_air": 0, "booked": 0}
+    odd["streamers"]["odd"] = {"at": NOW, **beat, "on_air": 0, "booked": 0, "state": "alive"}
     assert status.lines(odd)[-2:] == [
         "streamer    streamer1: 1 on air, 1 class booked; cache: 500 GB of 1,000 GB, 1 of 1 rendition; 1 open alarm",
         "streamer    odd: 0 on air, 0 classes booked; cache: not known",
     ]
+
+
+def test_a_streamer_is_said_to_be_what_it_is() -> None:
+    """A drained one is not dead, and a lost one is not forgotten, although its classes were moved."""
+    beats = {
+        "a": {"at": NOW},
+        "b": {"at": NOW, "drains": True, "full": True},
+        "c": {"at": NOW - 300},
+        "d": {"at": NOW - 300, "gone": True},
+        "e": {"at": NOW - 300, "drains": True},
+        "f": {"at": NOW, "stale": True, "full": True},
+        "g": {"at": NOW, "full": True},
+        "h": {"at": NOW - 90 * 86_400},
+        "i": {"at": NOW - 90 * 86_400, "gone": True},
+    }
+    found = told(1, 10**12)
+    found["streamers"] = {
+        name: {"state": state, "silent_s": silent_s, "on_air": 0, "booked": 2}
+        for name, (state, silent_s) in listed(beats, NOW, 60.0).items()
+    }
+    said = [one.removeprefix("streamer    ") for one in status.lines(found) if one.startswith("streamer ")]
+    assert [one.removesuffix("; cache: not known") for one in said] == [
+        "a: 0 on air, 2 classes booked",
+        "b: drained; 0 on air, 2 classes booked",
+        "c: lost, not heard of for 5 min; 2 classes booked",
+        "d: stopped, not heard of for 5 min; 2 classes booked",
+        "e: drained; 0 on air, 2 classes booked",
+        "f: its process hangs; 0 on air, 2 classes booked",
+        "g: its disk takes nothing; 0 on air, 2 classes booked",
+        "h: lost, not heard of for 90 d; 2 classes booked",
+    ]
+    for one in said:
+        assert sentence(one) != one
+
+
+def test_without_redis_nobody_is_called_dead() -> None:
+    """What cannot be known is not said in red."""
+    found = {**told(1, 10**12), "redis": "Redis does not answer: no answer in time", "streamers": {}}
+    assert status.lines(found)[-2:] == [
+        "redis       does not answer",
+        "streamer    not known, because Redis does not answer",
+    ]
+    found["redis"] = None
+    assert status.lines(found)[-1] == "streamer    none is alive"

@@ -318,3 +318,80 @@ async def test_no_beat_names_a_streamer_before_the_disk_has_it(host: Host[Stream
         found.take_in({"s3": {"at": 1.0}})
         await asyncio.sleep(0.01)
     assert (written[-1], found.said) == ({"s3"}, {"peers": ["s3"]}), "who was named by no beat for a while is forgotten"
+
+
+def test_a_streamer_is_missed_until_it_is_heard_again_though_its_classes_were_moved(
+    teacher: Host[TeacherSettings],
+) -> None:
+    """Its incident is open, and nobody begins to move classes that it has not."""
+    name, lost_after_s = hosts.ALIVE[0], teacher.settings.streamer_lost_after_s
+    now = hosts.now()
+    with transaction(teacher.engine) as connection:
+        leases.grant(connection, Granted(name, "session", 12.0), now)
+        leases.note_lost(connection, name, now - 300)
+    mine = roll.Roll(teacher)
+    asyncio.run(mine._take_in(now, {name: {"at": now - lost_after_s - 1}}, {}))
+    assert errors.STREAMER_LOST.number in teacher.ongoing
+    assert mine.announced_at == {}
+    teacher.ongoing.clear()
+    asyncio.run(mine._take_in(now, {name: {"at": now}}, {}))
+    assert errors.STREAMER_LOST.number not in teacher.ongoing
+    with reading(teacher.engine) as connection:
+        assert leases.holder(connection, name).lost_at is None
+
+
+def test_a_booking_that_only_drained_streamers_could_take_is_refused_in_those_words(
+    teacher: Host[TeacherSettings],
+) -> None:
+    """Not as if they were dead: the operator is to end the drain, not to start them."""
+    teacher.beats = {"s1": {"at": 1.0, "drains": True}, "s2": {"at": 1.0, "drains": True, "gone": True}}
+    with transaction(teacher.engine) as connection:
+        changes = handling.change(connection, teacher, lambda *_: None)
+    assert changes.no_streamer() == "no streamer takes classes: s1 is drained"
+    assert Changes(teacher.settings, 1.0).no_streamer() == "no streamer was heard of lately"
+
+
+def test_of_a_class_that_left_a_streamer_twice_and_came_back_the_latest_placement_counts(
+    teacher: Host[TeacherSettings],
+) -> None:
+    """An earlier one would release what the streamer has now, or leave what it has no more."""
+    name, other = hosts.ALIVE
+    with transaction(teacher.engine) as connection:
+        for placement in (1, 3):
+            leases.note_moves(connection, [Taken("c-1", name, placement, refused=False)], 1000.0)
+        leases.note_moves(
+            connection, [Taken("c-1", other, 2, refused=False), Taken("c-2", name, 7, refused=True)], 1000.0
+        )
+        assert leases.taken_from(connection, name) == [("c-1", 3), ("c-2", 7)]
+        assert leases.taken_from(connection, other) == [("c-1", 2)]
+
+
+def test_a_grant_that_waits_for_a_failed_release_is_tried_again_after_a_second(
+    host: Host[StreamerSettings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not before, and not never: until then the streamer has no lease, because it would go on with what was taken."""
+    said: list[Release | Grant] = [
+        Release(class_id="c-1", placement=1),
+        Grant(streamer=host.settings.name, session="new"),
+    ]
+    with transaction(host.engine) as connection:
+        inbox.keep(connection, journal, [Arrived("test", one.cmd, one.to_json()) for one in said], hosts.now())
+        kept = inbox.claim(connection, journal, ["release", "grant"], limit=10, lease_s=60, now=hosts.now())
+    host.claim = "new"
+
+    def fails(*_: object) -> None:
+        raise IndexError("nobody foresaw it")
+
+    monkeypatch.setattr(releases, "release", fails)
+    asyncio.run(releases.take_back(host, kept))
+    now = hosts.now()
+    with transaction(host.engine) as connection:
+        assert leases.session(connection, host.settings.name) is None
+        its = journal.inbox.c.command == "grant"
+        due_at = connection.execute(select(journal.inbox.c.not_before).where(its)).scalar_one()
+        assert now < due_at <= now + releases.GRANT_AGAIN_S
+        (again,) = inbox.claim(connection, journal, ["grant"], limit=10, lease_s=60, now=due_at + 0.01)
+    monkeypatch.setattr(releases, "release", lambda *_: None)
+    asyncio.run(releases.take_back(host, [again]))
+    with reading(host.engine) as connection:
+        assert leases.session(connection, host.settings.name) == "new"

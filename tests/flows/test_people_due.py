@@ -17,9 +17,11 @@ from sqlalchemy.exc import OperationalError
 
 from flows import duties, trouble
 from flows.host import ALARMS_KEPT, Host
+from flows.resident import alarms
 from flows.resident import people as telling
 from flows.resident.people import People
 from flows.tell import patience, tell
+from lectern import errors
 from lectern.effects.redis.bus import Bus
 from lectern.effects.redis.sending import Refused, Sent
 from lectern.effects.rows import incidents, outbox, peers, people
@@ -362,3 +364,37 @@ async def test_a_streamer_keeps_what_is_due_too(tmp_path: Path) -> None:
     assert await tell(host)
     assert len(await host.look(people.due, host.journal, 9)) == 1
     engine.dispose()
+
+
+async def test_a_redis_that_is_away_is_told_to_people_who_need_no_redis(
+    tmp_path: Path, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once, with its incident open while it is away; what hides behind classes that go on is alarmed all the same."""
+    monkeypatch.setattr(alarms, "AWAY_S", 0.2)
+    monkeypatch.setattr(alarms, "AGAIN_S", 0.05)
+    found = teacher(f"sqlite:///{hosts.database('teacher', tmp_path / 'teacher.db')}", service.url)
+    found.bus = Bus.open("redis://127.0.0.1:1/0")
+    works = [asyncio.create_task(alarms.watch_redis(found)), asyncio.create_task(People(found).tell())]
+    try:
+        await asyncio.to_thread(
+            wait_until, lambda: len(service.got) == 1, timeout_s=20, description="people were told of it"
+        )
+        assert "508" in str(service.got)
+        assert errors.REDIS_AWAY.number in patience(found).goes_on
+        await asyncio.sleep(0.5)
+        assert len(service.got) == 1
+        found.bus = cast("Bus", Answers())
+        seen = found.ongoing[errors.REDIS_AWAY.number]
+        await asyncio.sleep(0.5)
+        assert found.ongoing[errors.REDIS_AWAY.number] <= seen + 0.2, "it is seen no more"
+    finally:
+        for work in works:
+            work.cancel()
+        await asyncio.wait(works)
+        found.engine.dispose()
+
+
+class Answers:
+    """A Redis that answers."""
+
+    async def ping(self) -> None: ...

@@ -20,6 +20,7 @@ from lectern import chinese_account, message_schema
 from lectern import words as written
 from lectern.decide import day as hours
 from lectern.decide.report import NAMES
+from lectern.decide.roll import Presence, listed
 from lectern.effects.rows import viewers
 from lectern.effects.rows.viewers import Viewer
 from lectern.errors import CODES
@@ -115,7 +116,15 @@ class Page:
         words, name = await self._heard(), self._host.settings.name
         found = await self._host.look_in(self._threads, view.of_day, viewer, words, name, begins, page)
         chart = _charts(found, labels.of(_language(request))) if viewer.institution is None else ""
-        return self._shown(request, "day.html", viewer=viewer, host=name, chart=chart, **view.fields_of(found))
+        apart = {} if viewer.institution is not None else self._apart()
+        return self._shown(
+            request, "day.html", viewer=viewer, host=name, chart=chart, apart=apart, **view.fields_of(found)
+        )
+
+    def _apart(self) -> Mapping[str, tuple[Presence, float]]:
+        """The streamers that take no classes, why, and the seconds since they were heard."""
+        found = listed(self._host.beats, time.time(), self._host.settings.streamer_lost_after_s)
+        return {name: one for name, one in found.items() if one[0] is not Presence.ALIVE}
 
     async def one_class(self, request: Request, viewer: Viewer) -> Response:
         """The account of one class, as ``lectern explain`` gives it."""

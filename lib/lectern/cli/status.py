@@ -4,7 +4,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import typer
 
@@ -13,6 +13,7 @@ from lectern.chinese_account import status_line
 from lectern.cli import places
 from lectern.cli.places import Place
 from lectern.cli.terms import Json, painted, say, translated
+from lectern.decide.roll import Presence, listed
 from lectern.decide.tally import tally
 from lectern.effects.rows import status, timetable
 from lectern.effects.rows.tables.look import looking
@@ -74,14 +75,14 @@ def _standing(place: Place[TeacherSettings]) -> tuple[dict[str, Any], LecternErr
     """How things stand, and the error of Redis, if any; without Redis nobody knows what is on air."""
     now, trouble = time.time(), None
     said: Mapping[str, Word] | None = None
-    alive: Mapping[str, Any] = {}
+    now_there, beats = now, cast("Mapping[str, Mapping[str, Any]]", {})
     with looking(place.engine, "teacher") as connection:
         found = status.of_teacher(connection, now)
         due = timetable.due(connection, now)
     try:
         said = places.words(place.settings)
         own = place.settings
-        alive = places.asked(own, lambda bus: bus.alive(own.streamers_key, own.streamer_lost_after_s))
+        now_there, beats, _ = places.asked(own, lambda bus: bus.heard(own.streamers_key))
     except LecternError as error:
         trouble = error
     counted = tally(due, said, now)
@@ -90,9 +91,15 @@ def _standing(place: Place[TeacherSettings]) -> tuple[dict[str, Any], LecternErr
     found["unknown"] = [asdict(one) for one in counted.unknown]
     found["due"] = len(due)
     _count_apart(found["bookings"], due)
+    found["redis"] = None if trouble is None else trouble.message
     found["streamers"] = {
-        name: {**beat, **_streamer((said or {}).get(name), found["booked"].get(name, 0), counted.on_air.get(name, 0))}
-        for name, beat in alive.items()
+        name: {
+            **beats[name],
+            **_streamer((said or {}).get(name), found["booked"].get(name, 0), counted.on_air.get(name, 0)),
+            "state": state,
+            "silent_s": round(silent_s, 1),
+        }
+        for name, (state, silent_s) in listed(beats, now_there, place.settings.streamer_lost_after_s).items()
     }
     found["streamer_incidents"] = [
         {"streamer": name, **asdict(alarm)} for name, word in (said or {}).items() for alarm in word.alarms
@@ -141,8 +148,15 @@ def lines(found: Mapping[str, Any]) -> list[str]:
     said.append(f"inbox       {messages}")
     if found["oldest_unsent_s"] is not None:
         said.append(f"outbox      the oldest unsent message is {words.span(found['oldest_unsent_s'])} old")
+    if found.get("redis") is not None:
+        return [
+            *said,
+            painted("redis       does not answer", "red"),
+            painted("streamer    not known, because Redis does not answer", "yellow"),
+        ]
     said += [f"streamer    {name}: {_of_streamer(one)}" for name, one in found["streamers"].items()]
-    return said if found["streamers"] else [*said, painted("streamer    none is alive", "red")]
+    is_there = any(one.get("state") not in {Presence.LOST, Presence.STOPPED} for one in found["streamers"].values())
+    return said if is_there else [*said, painted("streamer    none is alive", "red")]
 
 
 def _on_air(found: Mapping[str, Any]) -> str:
@@ -191,6 +205,11 @@ def _incidents(found: Mapping[str, Any]) -> list[str]:
 
 def _of_streamer(one: Mapping[str, Any]) -> str:
     """A streamer's line; without its status, the numbers are those of its heartbeat, which may lack some."""
+    if one.get("state") in {Presence.LOST, Presence.STOPPED}:
+        said = f"{one['state']}, not heard of for {words.span(one['silent_s'])}"
+        said = painted(said, "bold red" if one["state"] is Presence.LOST else None)
+        return f"{said}; {words.counted(one['booked'], 'class', 'classes')} booked"
+    state = "" if one.get("state", Presence.ALIVE) == Presence.ALIVE else f"{painted(one['state'], 'yellow')}; "
     known = {name for name, value in one.items() if isinstance(value, int | float)}
     on_air = f"{one['on_air']:,} on air"
     booked = f"{words.counted(one['booked'], 'class', 'classes')} booked"
@@ -201,4 +220,4 @@ def _of_streamer(one: Mapping[str, Any]) -> str:
     if {"used_num", "max_num"} <= known:
         number = f", {one['used_num']:,} of {words.counted(one['max_num'], 'rendition')}"
     alarms = f"; {words.counted(one['alarms'], 'open alarm')}" if "alarms" in known and one["alarms"] else ""
-    return f"{on_air}, {booked}; cache: {used}{number}{painted(alarms, 'red')}"
+    return f"{state}{on_air}, {booked}; cache: {used}{number}{painted(alarms, 'red')}"

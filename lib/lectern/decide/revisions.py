@@ -123,7 +123,7 @@ def _admitted(changes: Changes, latest: Order, booking: Booking, facts: Facts, l
         raise Refuse(verdict.message, verdict.code)
     waits = latest.revises is None and latest.state is BookingState.WAITING
     if waits and verdict.state is BookingState.PLACED and not facts.loads:
-        raise Refuse(f"{booking.class_id}: no streamer was heard of lately", errors.NO_STREAMER)
+        raise Refuse(f"{booking.class_id}: {changes.no_streamer()}", errors.NO_STREAMER)
     for attempt in made.attempts:
         changes.begun.append(attempt)
         changes.note("transcoding begins", stem=attempt.stem, detail=f"{attempt.backend}, attempt {attempt.attempt}")

@@ -1,6 +1,8 @@
 """What a teacher records of its streamers: one is lost, leased, drained, or back at the old program."""
 
 from collections.abc import Mapping, Sequence
+from enum import StrEnum
+from typing import Any
 
 from lectern import errors, words
 from lectern.changes import Changes, Granted
@@ -13,9 +15,51 @@ from lectern.unconfirmed import Unconfirmed
 DRAIN_AHEAD_S = 120.0
 """Seconds before its start until which a class is moved off a drained streamer: by its start that streamer has
 read that it lost the class, or its lease has expired."""
+LISTED_S = 86_400.0
+"""Seconds for which a streamer is still listed that was drained or stopped."""
 STAY_S = 3600.0
 """Seconds before its start at which a class leaves its lost streamer in any case; until then it stays if no other can
 take it: the lost streamer may come back, or another may have room."""
+
+
+class Presence(StrEnum):
+    """What a streamer's last heartbeat says of it, in words for people."""
+
+    ALIVE = "alive"
+    FULL = "its disk takes nothing"
+    HANGS = "its process hangs"
+    DRAINED = "drained"
+    STOPPED = "stopped"
+    LOST = "lost"
+
+
+def presence(beat: Mapping[str, Any], silent_s: float, lost_after_s: float) -> Presence:
+    """What *beat*, which is *silent_s* old, says of its streamer; one that is drained on purpose is never lost."""
+    if beat.get("drains"):
+        return Presence.DRAINED
+    if beat.get("gone"):
+        return Presence.STOPPED
+    if silent_s > lost_after_s:
+        return Presence.LOST
+    if beat.get("stale"):
+        return Presence.HANGS
+    return Presence.FULL if beat.get("full") else Presence.ALIVE
+
+
+def listed(
+    beats: Mapping[str, Mapping[str, Any]], now: float, lost_after_s: float
+) -> dict[str, tuple[Presence, float]]:
+    """Each streamer of *beats*, and the seconds since it was heard; without those that were taken out a day ago.
+
+    A streamer that is lost is listed until it is back, or was taken out: drained, stopped, or moved away from by force.
+    """
+    found: dict[str, tuple[Presence, float]] = {}
+    for name, beat in sorted(beats.items()):
+        silent_s = max(now - float(beat["at"]), 0.0)
+        state = presence(beat, silent_s, lost_after_s)
+        if state is Presence.LOST or silent_s < LISTED_S:
+            found[name] = state, silent_s
+    return found
 
 
 def lose(changes: Changes, name: str, number: int, others: Sequence[str], *, movable: bool) -> str:

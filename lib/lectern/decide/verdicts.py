@@ -42,7 +42,7 @@ def proceed(changes: Changes, going: Sequence[tuple[Order, str]], loads: Loads) 
     chosen = place([order.stem for order, _ in open_], loads, changes.settings.streamer_load_slack)
     for (order, url), streamer in zip(open_, chosen, strict=True):
         if streamer is None:
-            changes.refuse(order, errors.NO_STREAMER, f"{order.stem}: no streamer was heard of lately", alarm=True)
+            changes.refuse(order, errors.NO_STREAMER, f"{order.stem}: {changes.no_streamer()}", alarm=True)
             continue
         loads[streamer] += 1
         changes.place(order, streamer, url)

@@ -35,8 +35,9 @@ class Stage(StrEnum):
 class Patience:
     """Seconds between two alarms of a growing incident, until it is escalated, and of silence until it is resolved.
 
-    The trouble of the codes *goes_on* is known to last; the codes in *lasts_s* need a longer silence. If *shared*,
-    other hosts have the same incidents.
+    The trouble of the codes *goes_on* is known to last; the codes in *lasts_s* need a longer silence. That of the codes
+    in *ended_s* was seen to last, and has not been seen for so many seconds: it is resolved unless an alarm came since.
+    If *shared*, other hosts have the same incidents.
     """
 
     group_s: float
@@ -44,6 +45,7 @@ class Patience:
     quiet_s: float
     goes_on: Collection[int] = ()
     lasts_s: Mapping[int, float] = field(default_factory=dict)
+    ended_s: Mapping[int, float] = field(default_factory=dict)
     shared: bool = False
 
 
@@ -131,6 +133,8 @@ def follow_up(connection: Connection, journal: Journal, host: str, patience: Pat
 
 def _stage(row: Any, patience: Patience, now: float) -> Stage | None:  # noqa: ANN401 (a row of SQLAlchemy)
     quiet_s = max(patience.quiet_s, patience.lasts_s.get(row.code, 0.0))
+    if row.code in patience.ended_s and not patience.shared:
+        quiet_s = min(quiet_s, patience.ended_s[row.code])
     if _s(now, row.last_at) >= quiet_s and row.code not in patience.goes_on:
         return Stage.RESOLVED
     urgent = row.code in CODES and CODES[row.code].severity is Severity.CRITICAL
