@@ -72,7 +72,7 @@ class Following:
                 self._found_again(class_id)
             else:
                 self._slate.add(class_id)
-                await self._alarm(class_id, errors.NO_RECORDING, f"its slate is sent: {status['why']}")
+                await self._without_recording(class_id, status["why"], has_slate=True)
                 self._fetch(class_id, status)
 
     async def look_around(self, now: float, statuses: Sequence[Mapping[str, Any]] = ()) -> None:
@@ -182,9 +182,15 @@ class Following:
         elif kind == "slate":
             self._slate.add(class_id)
             self._why[class_id] = event["why"]
-            sent = "its slate is sent" if event["slate"] else "nothing is sent, there is no slate"
-            await self._alarm(class_id, errors.NO_RECORDING, f"{sent}: {event['why']}")
+            await self._without_recording(class_id, event["why"], has_slate=event["slate"])
             self._fetch(class_id, event)
+
+    async def _without_recording(self, class_id: str, why: str, *, has_slate: bool) -> None:
+        """Raise the alarm that the recording of a class is missing; its playout opens the file before the class."""
+        one = (await self._host.look(airings.by_id, [class_id])).get(class_id)
+        has_begun = one is None or one.start_time <= time.time()
+        sent = decide.instead(has_slate=has_slate, has_begun=has_begun)
+        await self._alarm(class_id, errors.NO_RECORDING, f"{sent}: {why}")
 
     def _fetch(self, class_id: str, told: Mapping[str, Any]) -> None:
         if told.get("wants_file") and class_id not in self._fetching:

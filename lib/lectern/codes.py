@@ -177,6 +177,8 @@ NO_RECORDING = ErrorCode(326, CRITICAL,
     Words("a class is on air without its recording", _CALL),
     Words("正在上的课没有录像可播", _CALL_ZH), endangers=True, says={
         "its slate is sent: {s}": "正在推垫片：{s}",
+        "its slate is sent from its start on: {s}": "上课时会推垫片：{s}",
+        "nothing will be sent, there is no slate: {s}": "上课时什么都不会推，没有垫片：{s}",
         "nothing is sent, there is no slate: {s}": "什么都没有推，没有垫片：{s}",
         "its recording cannot be had again: {s}": "录像无法重新取得：{s}"})
 PLAYOUT_AWAY = ErrorCode(327, CRITICAL,

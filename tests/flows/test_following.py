@@ -60,6 +60,20 @@ async def test_a_class_that_falls_behind_the_clock_is_alarmed_at_once(host: Host
     assert said.startswith("c-1: it falls behind the clock, and 2 s of it were skipped")
 
 
+@pytest.mark.parametrize(
+    ("starts_in_s", "said"), [(2, "its slate is sent from its start on"), (-2, "its slate is sent")]
+)
+async def test_a_class_that_is_to_begin_without_its_recording_is_not_said_to_send_its_slate_already(
+    host: Host[StreamerSettings], starts_in_s: float, said: str
+) -> None:
+    """Its playout opens the file some seconds before the class."""
+    with transaction(host.engine) as connection:
+        connection.execute(update(tasks).values(start_time=time.time() + starts_in_s))
+    slate = {"event": "slate", "class_id": "c-1", "at": time.time(), "slate": True, "why": "the recording is missing"}
+    await following.Following(host).take(slate)
+    assert alarms(host) == [f"c-1: {said}: the recording is missing"]
+
+
 async def test_a_push_that_broke_off_is_alarmed_though_nothing_is_told_after_it(host: Host[StreamerSettings]) -> None:
     one = following.Following(host)
     await one.take(broke_off(START + 50, was_on_air=True))

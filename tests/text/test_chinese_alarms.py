@@ -274,6 +274,8 @@ ALARMS = [
     "c-1: not aired to its end: nobody knows how much of it was sent",
     "c-1: not aired: it was cancelled",
     "c-1: nothing is sent, there is no slate: the slate is missing",
+    "c-1: its slate is sent from its start on: the recording is missing",
+    "c-1: nothing will be sent, there is no slate: the slate is missing",
     f"c-1: nothing is sent, there is no slate: the slate cannot be read: {SAID}",
     "c-1: its slate is sent: the recording is not read in time: the disk is slow, or hangs",
     "c-1: its slate is sent: the recording has a hole of 3600 s",

@@ -64,6 +64,13 @@ def said(event: Event) -> tuple[str, str] | None:
     return None
 
 
+def instead(*, has_slate: bool, has_begun: bool) -> str:
+    """What a class without its recording sends: its slate, or nothing; from its start on, if that is still to come."""
+    if has_begun:
+        return "its slate is sent" if has_slate else "nothing is sent, there is no slate"
+    return "its slate is sent from its start on" if has_slate else "nothing will be sent, there is no slate"
+
+
 def lead_time(start: float, lead_s: float, now: float) -> float:
     """When the run of a class begins: *lead_s* seconds before its *start*, or now (epoch seconds)."""
     return max(start - lead_s, now)
