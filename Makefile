@@ -47,7 +47,7 @@ PYTEST := $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder --
 # built and killed piece by piece: half an hour of packages.
 BARE := tests/playbooks/test_bare.py tests/playbooks/test_cluster.py
 # Who names a path gets all of it but what the night is for.
-depth = $(if $(filter tests/%,$(ARGS)),,--depth $1 tests)
+depth = $(if $(filter tests/%,$(ARGS)),,--depth $1 $(addprefix --ignore=,$(BARE)) tests)
 
 test: check ## all checks, unmarked tests, and the tutorial on living hosts; ARGS="tests/flows -k booking -n 0" is passed on
 	@$(PYTEST) $(call depth,commit) $(ARGS)
@@ -56,7 +56,7 @@ test-all: .venv/.built ## what make test leaves: the other live tests, and some 
 	@$(PYTEST) $(call depth,ci) $(ARGS)
 
 test-night: check ## everything, before a release: the matrices whole, days with faults, bare hosts; takes a night
-	@LECTERN_BY_EXEC=1 $(PYTEST) $(call depth,night) $(addprefix --ignore=,$(BARE)) $(ARGS)
+	@LECTERN_BY_EXEC=1 $(PYTEST) $(call depth,night) $(ARGS)
 	@$(PYTEST) --postgresql -m live tests/fundamentals
 	@$(MAKE) faults
 	@$(MAKE) faults-teachers
