@@ -46,8 +46,8 @@ class Played:
 
     @property
     def changed(self) -> dict[str, int]:
-        """How many tasks of each host changed something."""
-        return {host: counts["changed"] for host, counts in self.recap.items()}
+        """How many tasks of each host changed something; the controller itself is none."""
+        return {host: counts["changed"] for host, counts in self.recap.items() if host != "localhost"}
 
     def done(self, host: str) -> list[str]:
         """The tasks that were done on *host*, in their order."""
