@@ -3,7 +3,8 @@
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections import Counter
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -18,6 +19,7 @@ from starlette.routing import Route
 from flows.host import Host
 from flows.playout import boot_now
 from lectern import __version__
+from lectern.decide.roll import Presence, listed
 from lectern.effects import health as healths
 from lectern.effects import playout_metrics
 from lectern.effects.files import backups
@@ -154,10 +156,15 @@ class Metrics:
         is_streamer = isinstance(settings, StreamerSettings)
         left_s = max(host.playout.until - boot_now(), 0.0) if is_streamer else None
         text = await host.look(self._text, settings)
-        text += metrics.of_process({"redis": not host.redis_away, "prefect": not host.prefect_away}, left_s)
+        states = None if is_streamer else self._states(settings)
+        text += metrics.of_process({"redis": not host.redis_away, "prefect": not host.prefect_away}, left_s, states)
         if is_streamer:
             text += playout_metrics.exposition(await self._playout())
         return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    def _states(self, settings: TeacherSettings) -> Mapping[str, int]:
+        known = listed(self._host.beats, time.time(), settings.streamer_lost_after_s)
+        return dict.fromkeys(map(str, Presence), 0) | Counter(str(state) for state, _ in known.values())
 
     async def _playout(self) -> dict[str, Any] | None:
         try:

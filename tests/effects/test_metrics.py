@@ -138,7 +138,10 @@ def test_what_a_dashboard_or_a_rule_names_is_exported(file: str, tmp_path: Path)
             known |= {family.name, *(family.name + end for end in extra.get(family.type, ()))}
     worker = dict.fromkeys(("classes_on_air", "lateness_s", "slate_s", "bytes", "reconnects"), 0)
     playout = playout_metrics.exposition({"worker": worker, "classes": [], "lease_until": 1, "boot_now": 0}).decode()
-    known |= {one.name for one in text_string_to_metric_families(metrics.of_process({"redis": True}, 1.0).decode())}
+    known |= {
+        one.name
+        for one in text_string_to_metric_families(metrics.of_process({"redis": True}, 1.0, {"lost": 1}).decode())
+    }
     for family in text_string_to_metric_families(playout):
         known |= {family.name, f"{family.name}_total"}
         assert file != "lectern.json" or family.name in (DASHBOARDS / file).read_text(), "each is on the dashboard"
@@ -156,7 +159,9 @@ def test_every_metric_is_on_the_dashboard(streamer: Engine, teacher: Engine) -> 
     with transaction(streamer) as connection:
         both = metrics.exposition("streamer", "s", connection)
     with transaction(teacher) as connection:
-        both += metrics.exposition("teacher", "t", connection) + metrics.of_process({"redis": True}, 20.0)
+        both += metrics.exposition("teacher", "t", connection) + metrics.of_process(
+            {"redis": True}, 20.0, {"drained": 1}
+        )
     families = {family.name for family in text_string_to_metric_families(both.decode())}
     assert {one for one in families if "process" not in one and one not in text} == set()
 

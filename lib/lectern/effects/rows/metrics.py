@@ -43,14 +43,26 @@ def exposition(
     return generate_latest(rows) + generate_latest(SEEN)
 
 
-def of_process(answers: Mapping[str, bool], lease_left_s: float | None) -> bytes:
-    """The metrics that need no rows: whether servers answer, and on a streamer, how long it may still push."""
+def of_process(
+    answers: Mapping[str, bool], lease_left_s: float | None, streamers: Mapping[str, int] | None = None
+) -> bytes:
+    """The metrics that need no rows: whether servers answer, how long a streamer may still push.
+
+    *streamers*: at a teacher, the number of streamers by what their last heartbeats say.
+    """
     answered = GaugeMetricFamily("lectern_server_answers", "Whether it answered when asked last.", labels=("server",))
     for server, has in answers.items():
         answered.add_metric([server], has)
     found: list[Metric] = [answered]
     if lease_left_s is not None:
         found.append(_gauge("lectern_lease_left_seconds", "Until the streamer has to stop pushing.", lease_left_s))
+    if streamers is not None:
+        known = GaugeMetricFamily(
+            "lectern_streamers", "Streamers by what their last heartbeats say.", labels=("state",)
+        )
+        for state, number in streamers.items():
+            known.add_metric([state], number)
+        found.append(known)
     rows = CollectorRegistry()
     rows.register(_Read(found))
     return generate_latest(rows)
