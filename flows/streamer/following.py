@@ -18,11 +18,12 @@ from flows.tell import tell
 from lectern import errors, words
 from lectern.decide import broadcast as decide
 from lectern.effects import counters
-from lectern.effects.rows import airings
+from lectern.effects.rows import airings, events
 from lectern.errors import ErrorCode, TryAgain
 from lectern.facts import Airing
 from lectern.states import LIVE_AIRINGS, AiringState
 from lectern.streamer_changes import StreamerChanges
+from lectern.told import Past
 
 ALARM_EVERY_S = 60.0
 """Seconds until the same alarm of a class may be raised again."""
@@ -74,6 +75,13 @@ class Following:
                 self._slate.add(class_id)
                 await self._without_recording(class_id, status["why"], has_slate=True)
                 self._fetch(class_id, status)
+
+    async def was_away(self, class_id: str, at: float) -> None:
+        """Note that the playout was not there from *at* (epoch seconds) on: another one airs the class now."""
+        name = self._host.settings.name
+        async with self._alone(class_id):
+            event = Past(at, "playout away", class_id, None, name, str(self._host.playout.why or ""))
+            await self._host.commit(events.keep_of, self._host.journal, [event])
 
     async def look_around(self, now: float, statuses: Sequence[Mapping[str, Any]] = ()) -> None:
         """Raise the alarms that are due although no event comes: a server may simply not answer.

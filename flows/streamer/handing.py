@@ -129,13 +129,18 @@ class Handing:
         hello = await playout.ask("hello", events=True)
         if hello["protocol"] != PROTOCOL:
             raise TryAgain(f"it is of release {hello['release']}, which takes no timetable: lectern playout upgrade")
+        is_back, away_at = self._holder_pid != 0, time.time() - playout.away_s()
         self._path, self._holder_pid = Path(hello["timetable"]["path"]), hello["holder_pid"]
         await self.step()
         found = await playout.ask("status")
         ours = await host.look(live)
         self._following.only(ours)
         for one in found["classes"]:
-            if one["class_id"] in ours and one["state"] != "waiting":
+            if one["class_id"] not in ours:
+                continue
+            if is_back and one["state"] != "ended" and one["start"] <= time.time():
+                await self._following.was_away(one["class_id"], away_at)
+            if one["state"] != "waiting":
                 await self._following.catch_up(one)
         playout.is_there()
         log.info("playout: release %s, %d classes", found["release"], len(playout.confirmed))

@@ -14,11 +14,14 @@ from sqlalchemy import insert, select, update
 from flows.host import Host
 from flows.streamer import ends, following, handing
 from flows.streamer.handing import Handing
+from lectern.decide import gaps
 from lectern.effects.files import store
 from lectern.effects.rows.tables.engine import open_database, reading, transaction
 from lectern.effects.rows.tables.streamer import classes, journal, tasks
+from lectern.facts import AsRun
 from lectern.playout import kernel
 from lectern.settings import StreamerSettings
+from lectern.told import Past
 from tests.faults import hosts
 from tests.playout import flvs
 from tests.playout.receiver import Receiver, wait_until
@@ -201,3 +204,35 @@ async def test_an_end_of_before_a_change_ends_nothing(host: Streamer) -> None:
         assert state(host, "c") == "ready"
     await following.Following(host).catch_up({**told, "start": start, "file": file})
     assert state(host, "c") == "aired"
+
+
+async def test_the_story_of_a_class_that_is_cut_twice_goes_to_its_teacher_with_its_end(host: Streamer) -> None:
+    """Once by the server, which then refuses it, and once because the playout dies: each gap has its reason."""
+    recorded(host)
+    playout = Playout(host.settings.playout_dir)
+    with Receiver() as receiver, playout:
+        async with kept(host):
+            start = book(host, "c", receiver.url("c"), starts_in_s=2, length_s=24.0)
+            await until(lambda: state(host, "c") == "on air", "it is on air")
+            receiver.refuse_publish = "NetStream.Publish.Denied"
+            receiver.of("c")[0].cut()
+            await asyncio.sleep(4)
+            receiver.refuse_publish = None
+            await until(lambda: playout.status("c")["state"] == "on_air", "it is on air again")
+            await asyncio.sleep(2.5)
+            playout.process.kill()
+            playout.process.wait()
+            await asyncio.sleep(3)
+            playout.start()
+            await until(lambda: state(host, "c") == "aired with gaps", "it is over", timeout_s=60)
+    with reading(host.engine) as connection:
+        bodies = [json.loads(body) for body in connection.execute(select(journal.outbox.c.body)).scalars()]
+    (said,) = (body for body in bodies if body["cmd"] == "ended")
+    assert (said["result"], said["code"]) == ("success", 329)
+    story = [Past(class_id="c", stem=None, host="streamer1", **one) for one in said["events"]]
+    assert {"on air", "push refused", "playout away"} <= {one.what for one in story}
+    known = gaps.sent(start, start + 24, [AsRun(**one) for one in said["as_run"]], story, said["message"])
+    assert said["message"] == f"{known.sentence()}; its end has come"
+    whys = [one.why for one in known.gaps if one.missing_s >= gaps.SHOWN_S]
+    assert whys == ["the push was refused", "the playout was not there"]
+    assert known.recording_s + known.missing_s == pytest.approx(24)
