@@ -291,3 +291,13 @@ async def test_many_run_at_once_and_leave_no_open_files() -> None:
     results = await asyncio.gather(*(process.run(["sleep", "0.3"], timeout_s=20) for _ in range(30)))
     assert [result.returncode for result in results] == [0] * 30
     assert len(list(Path("/proc/self/fd").iterdir())) <= before + 2
+
+
+@pytest.mark.asyncio
+async def test_the_last_words_of_a_program_are_fit_for_logs_and_databases() -> None:
+    """They are what a server in between said, or a file name: in GBK, in colour, or without an end."""
+    code = "import os; os.write(2, '\\x1b[31mred\\x1b[0m \\0'.encode() + '过期'.encode('gbk') + b'x' * 900 + b'\\r\\n')"
+    done = await process.run([sys.executable, "-c", code], timeout_s=30)
+    assert done.last_words.startswith("red \N{REPLACEMENT CHARACTER}")
+    assert done.last_words.isprintable()
+    assert len(done.last_words) == 300

@@ -22,6 +22,7 @@ from lectern.effects.rows.tables.engine import open_database
 from lectern.effects.rows.tables.look import looking, open_to_look
 from lectern.errors import OSS_REFUSES, LecternError
 from lectern.playout import client as playout
+from lectern.playout.words import cleaned
 from lectern.settings import Settings, StreamerSettings, TeacherSettings
 from lectern.shared_settings import Common
 from lectern.shown import shown
@@ -121,7 +122,7 @@ def _why(error: Exception) -> str:
         case httpx.HTTPStatusError(response=answer) if answer.status_code in {401, 403}:
             return f"does not let this host in (HTTP {answer.status_code})"
         case httpx.HTTPStatusError(response=answer):
-            return f"answers HTTP {answer.status_code} {answer.reason_phrase}"
+            return f"answers HTTP {answer.status_code} {cleaned(answer.reason_phrase)}"
         case httpx.TimeoutException():
             return f"does not answer in {LOOK_S:.0f} s"
         case httpx.ConnectError():

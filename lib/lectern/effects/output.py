@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 
+from lectern.playout.words import cleaned
 from lectern.shown import masked
 
 KEPT_BYTES = 8192
@@ -62,8 +63,8 @@ class Lines:
 
 
 def last_line(text: str) -> str:
-    """The last line of *text* that is not blank, with secrets in URLs masked: programs print what they were given."""
-    return masked(next((line.strip() for line in reversed(re.split(r"[\r\n]+", text)) if line.strip()), ""))
+    """The last line of *text* that is not blank, cleaned, with secrets in URLs masked, which programs print, too."""
+    return cleaned(masked(next((line for line in reversed(re.split(r"[\r\n]+", text)) if line.strip()), "")))
 
 
 async def drain(stream: asyncio.StreamReader | None, tail: Tail, lines: Lines | None) -> None:

@@ -12,6 +12,7 @@ from lectern.effects.files import lookup, tls
 from lectern.effects.files.promise import RemoteFile as RemoteFile  # noqa: PLC0414 (asked for here)
 from lectern.errors import DOWNLOAD_FAILED, FORBIDDEN_ORIGIN, Refuse, TryAgain
 from lectern.places import Address, Places
+from lectern.playout.words import cleaned
 from lectern.shown import shown
 
 _REDIRECTS = 3
@@ -109,10 +110,10 @@ async def _look(url: str, allowed: Allowed, timeout_s: float) -> RemoteFile:
                     return _promised(here, address, answer)
                 here = str(httpx.URL(here).join(answer.headers["location"]))
             except httpx.TransportError as error:
-                said = f"{type(error).__name__} {error}"[:_TOLD_CHARACTERS]
+                said = cleaned(f"{type(error).__name__} {error}")[:_TOLD_CHARACTERS]
                 raise TryAgain(f"{shown(here)}: no answer: {said}") from error
             except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
-                said = f"{type(error).__name__} {error}"[:_TOLD_CHARACTERS]
+                said = cleaned(f"{type(error).__name__} {error}")[:_TOLD_CHARACTERS]
                 raise Refuse(f"{shown(here)}: its answer cannot be read: {said}", DOWNLOAD_FAILED) from error
     last = shown(here)
     raise Refuse(f"{shown(url)}: more than {_REDIRECTS} redirects, the last one to {last}", DOWNLOAD_FAILED)

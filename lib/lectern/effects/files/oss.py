@@ -11,6 +11,7 @@ import httpx
 from lectern import errors
 from lectern.effects.files import tls
 from lectern.errors import FallBack, TryAgain
+from lectern.playout.words import cleaned
 from lectern.states import Resolution
 
 _TOLD_CHARACTERS = 200
@@ -56,9 +57,13 @@ async def request_transcoding(
     except TimeoutError as error:
         raise TryAgain(f"{thing}: no answer within {timeout_s:g} s") from error
     except httpx.TransportError as error:
-        raise TryAgain(f"{thing}: no answer: {type(error).__name__} {error}"[:_ERROR_CHARACTERS]) from error
+        raise TryAgain(
+            f"{thing}: no answer: {type(error).__name__} {cleaned(str(error))}"[:_ERROR_CHARACTERS]
+        ) from error
     except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
-        raise FallBack(f"{thing}: cannot be asked: {type(error).__name__} {error}"[:_ERROR_CHARACTERS]) from error
+        raise FallBack(
+            f"{thing}: cannot be asked: {type(error).__name__} {cleaned(str(error))}"[:_ERROR_CHARACTERS]
+        ) from error
     found = f"{thing}: answered {answer.status_code}: {said}".rstrip(": ")
     if answer.status_code == 429 or answer.is_server_error:
         raise TryAgain(found)
@@ -72,5 +77,4 @@ async def _beginning(answer: httpx.Response) -> str:
         raw += chunk
         if len(raw) >= _TOLD_BYTES:
             break
-    text = raw[:_TOLD_BYTES].decode(errors="replace")
-    return "".join(one if one.isprintable() else " " for one in text)[:_TOLD_CHARACTERS]
+    return cleaned(raw[:_TOLD_BYTES])[:_TOLD_CHARACTERS]
