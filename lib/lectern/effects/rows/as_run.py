@@ -12,9 +12,6 @@ from lectern.effects.rows.tables import streamer as at_streamer
 from lectern.effects.rows.tables import teacher as at_teacher
 from lectern.facts import AsRun
 
-MOST = 1_000
-"""Number of rows that are kept of a class: a class whose receiver takes nothing gets a new row every 5 s."""
-
 _PART = ("url", "session", "source", "begins", "ends", "position_s", "sent_s", "sent_bytes")
 
 
@@ -43,7 +40,7 @@ def _keep(connection: Connection, table: Table, whose: dict[str, str], parts: Se
         return
     newer = table.c.begins >= min(one.begins for one in parts) - 0.001
     connection.execute(delete(table).where(newer, *(table.c[name] == value for name, value in whose.items())))
-    connection.execute(insert(table), [{**whose, **vars(one)} for one in parts[-MOST:]])
+    connection.execute(insert(table), [{**whose, **vars(one)} for one in parts])
 
 
 def _read(connection: Connection, table: Table, class_ids: Sequence[str] | Select[Any]) -> dict[str, list[AsRun]]:
