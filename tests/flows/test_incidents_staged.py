@@ -348,6 +348,7 @@ def is_lost(night: Night, class_id: str, since: float) -> None:
     """All six places, less the run, of a streamer that has died since then, and has this class."""
     dead = night.stage.name("streamer1")
     night.raised(322, f"{dead}: not heard of for", since=since)
+    assert f"streamer    {dead}: lost, not heard of for" in night.status()
     night.named(class_id, 322, f"{dead} is lost")
     assert re.search(rf"{dead} .*silent", night.listed("streamers"))
     assert night.metric("streamer1", REDIS_ANSWERS) is None, "Prometheus sees that it is down"
@@ -402,6 +403,6 @@ def test_the_streamer_is_dead(night: Night) -> None:
     night.agree(refused, 317, "no streamer")
     assert "supervisorctl start lectern-streamer" in runbook.commands(CODES[317].runbook, "supervisorctl")
     stage.up("streamer1")
-    wait_until(lambda: f"streamer    {lost}:" in night.status(), timeout_s=60, description="it is listed")
+    wait_until(lambda: f"streamer    {lost}: 0 on air" in night.status(), timeout_s=60, description="it is back")
     wait_until(lambda: "It is aired in" in night.explained(kept), timeout_s=60, description="its class is on the table")
     night.booked_anew(stage.town.record())
