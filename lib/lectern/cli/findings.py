@@ -22,7 +22,7 @@ from lectern.effects.rows.tables.engine import open_database
 from lectern.effects.rows.tables.look import looking, open_to_look
 from lectern.errors import OSS_REFUSES, LecternError
 from lectern.playout import client as playout
-from lectern.playout.words import cleaned
+from lectern.playout.sanitize import cleaned
 from lectern.settings import Settings, StreamerSettings, TeacherSettings
 from lectern.shared_settings import Common
 from lectern.shown import shown

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from lectern.playout.words import cleaned
+from lectern.playout.sanitize import cleaned
 from lectern.shown import masked
 
 KEPT_BYTES = 8192

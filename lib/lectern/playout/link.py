@@ -9,7 +9,7 @@ from contextlib import suppress
 
 from lectern.playout.reach import may_reach
 from lectern.playout.rtmp.url import Target
-from lectern.playout.words import cleaned
+from lectern.playout.sanitize import cleaned
 
 TRY_S = 5.0
 """Seconds allowed to each address of a name, and to the TLS handshake."""

@@ -12,7 +12,7 @@ from lectern.effects.files import lookup, tls
 from lectern.effects.files.promise import RemoteFile as RemoteFile  # noqa: PLC0414 (asked for here)
 from lectern.errors import DOWNLOAD_FAILED, FORBIDDEN_ORIGIN, Refuse, TryAgain
 from lectern.places import Address, Places
-from lectern.playout.words import cleaned
+from lectern.playout.sanitize import cleaned
 from lectern.shown import shown
 
 _REDIRECTS = 3

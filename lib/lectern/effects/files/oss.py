@@ -11,7 +11,7 @@ import httpx
 from lectern import errors
 from lectern.effects.files import tls
 from lectern.errors import FallBack, TryAgain
-from lectern.playout.words import cleaned
+from lectern.playout.sanitize import cleaned
 from lectern.states import Resolution
 
 _TOLD_CHARACTERS = 200

@@ -9,7 +9,7 @@ from typing import Any
 from lectern.playout.rtmp import NotRtmp, amf0, chunks, login
 from lectern.playout.rtmp.chunks import Message, Parser, compose
 from lectern.playout.rtmp.url import Target
-from lectern.playout.words import cleaned
+from lectern.playout.sanitize import cleaned
 
 HANDSHAKE_BYTES = 1536
 MAX_OWED_BYTES = 64 * 1024
