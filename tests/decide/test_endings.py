@@ -1,0 +1,72 @@
+"""How a class ends on its streamer: the state, the code and the message of its row and of its report are one truth."""
+
+from typing import Any
+
+import pytest
+
+from lectern.commands import MAX_BODY_BYTES
+from lectern.decide import endings
+from lectern.facts import Airing
+from lectern.messages import Report
+from lectern.settings import StreamerSettings
+from lectern.states import AiringState
+from lectern.streamer_changes import AS_RUN_TOLD, EVENTS_TOLD, StreamerChanges
+from lectern.told import Past
+
+SETTINGS = StreamerSettings.load(_env_file=None, streamer_name="streamer1")
+START, END = 1_764_010_000.0, 1_764_011_000.0
+ON_AIR = Airing("c-1", "6666", AiringState.ON_AIR, "rtmp://p/live/c-1", START, END, 6666, None)
+OVER, SHORT = "its end has come", "its recording is over"
+
+
+def row(begins: float, ends: float, source: str = "recording", session: int = 1) -> dict[str, Any]:
+    fields = {"from": START + begins, "to": START + ends, "position_s": begins, "sent_s": ends - begins}
+    return {"url": 0, "session": session, "source": source, "bytes": 1_000_000, **fields}
+
+
+def ended(*rows: dict[str, Any], why: str = OVER, events: tuple[Past, ...] = ()) -> tuple[StreamerChanges, Report]:
+    changes = StreamerChanges(SETTINGS, END + 1)
+    endings.ended(changes, "c-1", ON_AIR, events, {"as_run": rows, "why": why, "last": "no such stream"})
+    (said,) = (one.message for one in changes.sends)
+    assert isinstance(said, Report)
+    return changes, said
+
+
+@pytest.mark.parametrize(
+    ("rows", "why", "state", "code", "message"),
+    [
+        ([row(0, 1_000)], OVER, AiringState.AIRED, 0, "aired whole; 1 session; its end has come"),
+        ([row(0, 500), row(505, 1_000)], OVER, AiringState.AIRED, 0, "aired whole; 1 session"),
+        ([row(0, 500), row(505.1, 1_000)], OVER, AiringState.AIRED_WITH_GAPS, 329, "5.1 s of 16 min 40 s were not"),
+        ([row(13, 1_000)], OVER, AiringState.AIRED_WITH_GAPS, 329, "13 s of 16 min 40 s were not sent"),
+        ([row(0, 980)], SHORT, AiringState.AIRED_WITH_GAPS, 329, "20 s of 16 min 40 s were not sent"),
+        ([row(0, 600), row(600, 1_000, "slate")], OVER, AiringState.AIRED_WITH_GAPS, 329, "6 min 40 s of 16 min 40 s"),
+        ([row(0, 1_000, "slate")], OVER, AiringState.BROKEN, 321, "not aired; the slate was sent for 1000 s: no such"),
+        ([], OVER, AiringState.BROKEN, 321, "not aired: no such stream"),
+    ],
+    ids=["whole", "5 s", "5.1 s", "late", "short recording", "slate", "only slate", "nothing"],
+)
+def test_a_class_ends_as_what_was_sent_of_it(
+    rows: list[dict[str, Any]], why: str, state: AiringState, code: int, message: str
+) -> None:
+    changes, said = ended(*rows, why=why)
+    _, after = changes.moves[-1]
+    assert (after.state, after.message) == (state, said.message)
+    assert said.message.startswith(message)
+    assert (said.result, said.code) == ("fail" if code == 321 else "success", code)
+    assert changes.missing_s == ([] if state is AiringState.BROKEN else pytest.approx([1_000 - sum(_sent(rows))]))
+
+
+def _sent(rows: list[dict[str, Any]]) -> list[float]:
+    return [one["sent_s"] for one in rows if one["source"] == "recording"]
+
+
+def test_the_report_of_a_class_that_was_cut_all_the_time_fits_into_a_message() -> None:
+    """Its receiver took a second of each five, and said why it refused the rest at length, in Chinese."""
+    rows = [row(at, at + 1, session=at) for at in range(0, 1_000, 2)]
+    events = tuple(Past(START + at, "push refused", "c-1", "6666", "s1", "推流密钥已过期" * 60) for at in range(900))
+    changes, said = ended(*rows, events=events)
+    assert len(said.to_json().encode()) < MAX_BODY_BYTES
+    assert (len(said.as_run or ()), len(said.events or ())) == (AS_RUN_TOLD, EVENTS_TOLD)
+    ((_, kept),) = changes.sent
+    assert len(kept) == len(rows)
