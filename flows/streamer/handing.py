@@ -30,6 +30,9 @@ LOOK_EVERY_S = 3.0
 WRITE_EVERY_S = 1.0
 """Least number of seconds between two beats, however much changes."""
 
+WRITE_S = 5.0
+"""Seconds that the disk has to take a timetable."""
+
 LATE_S = 3.0
 """Seconds after the start of a class from which it is an alarm that the playout does not know it."""
 
@@ -56,6 +59,7 @@ class Handing:
         self._path = folder / NAME if folder.is_dir() else None  # until the playout says where it reads
         self._holder_pid = 0
         self._version: str | None = None  # of the timetable that was written there last
+        self._writing: asyncio.Future[str] | None = None
         self._one_at_a_time = asyncio.Lock()
         self._said: dict[str, str] = {}  # what was said of classes that the playout refuses
         self._alarmed_at = -ALARM_AGAIN_S
@@ -190,18 +194,28 @@ class Handing:
                 return
             version = version_of(wanted.lines)
             try:
-                if version != self._version:
-                    await _written(self._path, wanted.lines)
+                await self._write(self._path, version, wanted.lines)
             except OSError as error:
                 await trouble.say(host, "the playout's timetable", error, LOOK_EVERY_S)
                 with TemporaryDirectory(prefix="lectern-", dir=NO_DISK) as folder:
                     path = Path(folder) / NAME
-                    await _written(path, wanted.lines)
+                    await asyncio.to_thread(write_timetable, path, wanted.lines)
                     await self._hand_over(number, version, wanted, path=str(path))
                 return
-            self._version = version
             playout.written(number)
             await self._hand_over(number, version, wanted)
+
+    async def _write(self, path: Path, version: str, lines: Sequence[str]) -> None:
+        """Write the timetable, unless it lies there; raises OSError, also if the disk hangs."""
+        while self._version != version:
+            if self._writing is None:
+                loop = asyncio.get_running_loop()
+                self._writing = loop.run_in_executor(_FILE, write_timetable, path, lines)
+            done, _ = await asyncio.wait({self._writing}, timeout=WRITE_S)
+            if not done:
+                raise TimeoutError(f"{path}: the disk is slow, or hangs")
+            writing, self._writing = self._writing, None
+            self._version = writing.result()
 
     async def _hand_over(self, number: int, version: str, wanted: Wanted, **where: str) -> None:
         """Ask the playout to take the timetable over, and note what it confirms; alarm what it does not air."""
@@ -252,7 +266,3 @@ class Handing:
         await changed(self._host, alarm_away(str(playout.why)))
         self._alarmed_at = now
         await tell(self._host)
-
-
-async def _written(path: Path, lines: Sequence[str]) -> None:
-    await asyncio.get_running_loop().run_in_executor(_FILE, write_timetable, path, lines)

@@ -80,8 +80,8 @@ STREAMER: Mapping[str, Point] = {
     "noted, not committed": Point("lectern.effects.rows.cache:arrived", "after"),
     "committed, not sent": Point("lectern.effects.redis.bus:Bus.send", "before"),
     "sent, not noted": Point("lectern.effects.redis.bus:Bus.send", "after"),
-    "airable, not handed to the playout": Point("flows.streamer.handing:_written", "before"),
-    "handed to the playout": Point("flows.streamer.handing:_written", "after"),
+    "airable, not handed to the playout": Point("flows.streamer.handing:Handing._write", "before"),
+    "handed to the playout": Point("flows.streamer.handing:Handing._write", "after"),
     "released, not committed": Point("lectern.effects.rows.cache:uncite", "after"),
     "lease held, not said": Point("lectern.effects.rows.leases:hold", "after"),
 }

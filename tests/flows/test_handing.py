@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from sqlalchemy import insert, select, update
 
+from flows import trouble
 from flows.host import Host
 from flows.streamer import ends, following, handing
 from flows.streamer.handing import Handing
@@ -39,7 +40,7 @@ async def nobody(_host: object) -> None:
 @pytest.fixture
 def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Streamer]:
     """A streamer that holds its lease; what it sends stays in its outbox."""
-    for module in (following, ends, handing):
+    for module in (following, ends, handing, trouble):
         monkeypatch.setattr(module, "tell", nobody)
     root = tmp_path / "videos"
     root.mkdir()
@@ -154,6 +155,18 @@ async def test_a_change_that_the_playout_lost_is_corrected_at_the_next_beat(host
             assert await host.playout.in_force(20)
             playout.hand_over()  # a timetable without a class, as the test's own
             await until(lambda: playout.ask("status")["classes"], "it is known again")
+
+
+async def test_a_disk_that_takes_nothing_keeps_no_class_from_being_aired(host: Streamer) -> None:
+    """The timetable goes through memory then; only a restart of the playout would not find it."""
+    recorded(host)
+    (host.settings.playout_dir / "timetable.jsonl/in the way").mkdir(parents=True)
+    with Receiver() as receiver, Playout(host.settings.playout_dir):
+        async with kept(host):
+            start = book(host, "c", receiver.url("c"), starts_in_s=3)
+            assert await host.playout.in_force(20)
+            assert host.playout.confirmed["c"]["start"] == start
+            await until(lambda: receiver.of("c"), "it is on air")
 
 
 async def test_a_class_whose_recording_is_still_coming_is_on_air_with_the_slate(host: Streamer) -> None:
