@@ -19,6 +19,12 @@ AHEAD_S = 2 * 3600.0
 """Seconds ahead for which the playout gets the classes: a lease ends long before it would need more."""
 
 
+KEPT_S = 60.0
+"""Seconds after its end until a class is taken out of the timetable, if the playout has not told its end before.
+
+The playout ends it by a clock that nobody sets; if it were taken out a moment too early, it would be cancelled.
+"""
+
 Facts = tuple[Airing, float | None, str | None, Places]
 """What a class of the timetable is made of: its row, its rendition's seconds, the slate, where it may be pushed to."""
 
@@ -61,7 +67,7 @@ class Lessons:
         A class whose row cannot be read stays as it is in the timetable: as this process made it, or as it is in the
         file *before*.
         """
-        found = sorted(airings.due(connection, now + AHEAD_S, now), key=lambda one: one.start_time)
+        found = sorted(airings.due(connection, now + AHEAD_S, now - KEPT_S), key=lambda one: one.start_time)
         renditions = cache.by_stem(connection, {one.stem for one in found})
         wanted = Wanted(session=leases.session(connection, self._host.settings.name) or "")
         made: dict[str, _Made] = {}

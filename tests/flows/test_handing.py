@@ -15,11 +15,13 @@ from flows import trouble
 from flows.host import Host
 from flows.streamer import ends, following, handing
 from flows.streamer.handing import Handing
+from flows.streamer.lessons import Lessons
 from lectern.decide import gaps
 from lectern.effects.files import store
 from lectern.effects.rows.tables.engine import open_database, reading, transaction
 from lectern.effects.rows.tables.streamer import classes, journal, tasks
 from lectern.facts import AsRun
+from lectern.places import Places
 from lectern.playout import kernel
 from lectern.settings import StreamerSettings
 from lectern.told import Past
@@ -202,6 +204,20 @@ async def test_classes_off_the_air_without_a_lease_are_alarmed_if_this_streamer_
             playout.lease(-1)
             await until(lambda: any("its lease is over, although" in one for one in alarms(host)), "the lease")
             await until(lambda: any("it is not on air" in one for one in alarms(host)), "the class", timeout_s=30)
+
+
+async def test_a_class_stays_in_the_timetable_until_the_playout_has_told_its_end(host: Streamer) -> None:
+    """It would be cancelled, if the clock of this host were a moment ahead of that by which the playout airs."""
+    for class_id, ended_ago_s, was in (
+        ("a", 1, "on air"),
+        ("b", 1, "aired"),
+        ("c", 300, "on air"),
+        ("d", -60, "ready"),
+    ):
+        book(host, class_id, "rtmp://127.0.0.1/live/x", state=was, starts_in_s=-60 - ended_ago_s)
+    with reading(host.engine) as connection:
+        found = Lessons(host).wanted(connection, time.time(), None, Places(), None)
+    assert list(found.lessons) == ["a", "d"]
 
 
 async def test_an_end_of_before_a_change_ends_nothing(host: Streamer) -> None:
