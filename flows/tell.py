@@ -104,8 +104,10 @@ async def _send(host: Host[Any], sending: Sequence[Unsent], until: float) -> Sen
 async def tell_people(host: Host[Any]) -> None:
     """Pass unsent alarms on to ALARM_URLS without trying Redis, which is away."""
     batch = await _next(host)
-    if _alarms(host, batch.sending):
+    if alarms := _alarms(host, batch.sending):
         await host.commit(_left, host, batch.sending)
+        for one in alarms:
+            _log(one.body)
 
 
 def _left(connection: Connection, host: Host[Any], left: Sequence[Unsent]) -> None:

@@ -97,11 +97,13 @@ def seconds(publishes: list[Publish]) -> float:
 
 
 def position_s(source: Path, received: Path) -> float | None:
-    """Where in *source* a received push began: the time of the picture with the very same bytes."""
-    first = next(iter(_key_frames(received)), None)
-    if first is None:
-        return None
-    return next((at for at, picture in _key_frames(source) if picture == first[1]), None)
+    """Where in *source* a received push began, by its first picture with the very same bytes.
+
+    The slate may come before it; then the push began as much earlier in *source* as the slate was sent.
+    """
+    known = {picture: at for at, picture in reversed(_key_frames(source))}
+    pictures = _key_frames(received)
+    return next((known[one] - (at - pictures[0][0]) for at, one in pictures if one in known), None)
 
 
 def _key_frames(path: Path) -> list[tuple[float, bytes]]:

@@ -22,6 +22,7 @@ from lectern.effects.rows import incidents, outbox
 from lectern.errors import TryAgain
 from lectern.outgoing import Kind, Outgoing
 from lectern.settings import Settings
+from lectern.shown import plain
 
 log = logging.getLogger("lectern")
 EVENT = "lectern.alarm"
@@ -47,13 +48,9 @@ async def watch_redis(host: Host[Any]) -> None:
             now = time.monotonic()
             if now - well_at >= AWAY_S:
                 host.ongoing[errors.REDIS_AWAY.number] = now
-                why = f"Redis has not answered for {now - well_at:.0f} s: {_why(error)}"
+                why = f"Redis has not answered for {now - well_at:.0f} s: {plain(error.__cause__ or error)}"
                 await trouble.raised(host, "redis", errors.REDIS_AWAY, f"{host.settings.name}: {why}", tell_people)
         await asyncio.sleep(AGAIN_S)
-
-
-def _why(error: Exception) -> str:
-    return str(error.__cause__ or error) or "no answer in time"
 
 
 async def watch(host: Host[Any], client: PrefectClient) -> None:

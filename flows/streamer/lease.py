@@ -31,6 +31,7 @@ from lectern.decide.lease import Answer
 from lectern.effects.redis.bus import Bus
 from lectern.effects.rows import airings, cache, leases
 from lectern.settings import StreamerSettings
+from lectern.shown import plain
 
 AGAIN_S = 1.0
 FULL_S = 30.0
@@ -212,7 +213,7 @@ class Beats:
                 found = await bus.beat(settings.streamers_key, settings.name, facts.session, told, claim)
         except (RedisError, OSError) as error:
             if not self._is_trouble:
-                log.warning("redis: no heartbeat: %s", str(error) or "no answer in time")
+                log.warning("redis: no heartbeat: %s", plain(error))
             self._take(Answer.NONE, asked_at)
             return min(AGAIN_S, settings.heartbeat_interval_s)
         if isinstance(found, dict):
@@ -296,7 +297,7 @@ class Beats:
                     await self._tell(ask)
             except (OSError, ValueError) as error:
                 if self._no_holder is None:
-                    log.warning("playout: its holder takes no lease: %s", str(error) or "no answer in time")
+                    log.warning("playout: its holder takes no lease: %s", plain(error))
                 self._no_holder = "away"
                 await asyncio.sleep(HOLDER_AGAIN_S)
 
