@@ -203,9 +203,10 @@ def test_a_class_that_is_late_says_what_it_waits_for(state: BookingState) -> Non
         (Found("c-1", booked(), sending=REFUSED), 321),
         (Found("c-1", booked(BookingState.PLACED)), 324),
         (Found("c-1", cited=cited(AiringState.WAITING), streamer="streamer1"), 324),
+        (Found("c-1", cited=cited(AiringState.WAITING), streamer="streamer1", sending=NOT_IN_PLAYOUT), 324),
         (Found("c-1", booked()), 321),
     ],
-    ids=["playout away", "not in playout", "refused", "placed", "downloading", "not sent"],
+    ids=["playout away", "not in playout", "refused", "placed", "downloading", "not handed over", "not sent"],
 )
 def test_the_heading_is_that_of_the_reason_why_a_class_is_not_on_air(found: Found, heading: int) -> None:
     following = account(found, NOW).following

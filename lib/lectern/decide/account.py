@@ -137,14 +137,16 @@ def _why_not(found: Found) -> tuple[str, ErrorCode]:
         refused = words.counted(sending.failures, "attempt")
         said = f"{refused} to connect failed, the last because: {sending.why or 'no reason was given'}"
         return said, AIRING_BROKEN
-    if sending is not None and sending.why:
-        return sending.why, PLAYOUT_AWAY if sending.is_playout_away else AIRING_BROKEN
+    if sending is not None and sending.is_playout_away and sending.why:
+        return sending.why, PLAYOUT_AWAY
     if booked is not None and booked.state in {BookingState.RECEIVED, BookingState.WAITING}:
         return f"it waits for {booked.stem}", NOT_READY_FOR_START
     if (cited is not None and cited.state is AiringState.WAITING) or (
         cited is None and booked is not None and booked.state is BookingState.PLACED
     ):
         return f"{found.host} does not have its recording yet", NOT_READY_FOR_START
+    if sending is not None and sending.why:
+        return sending.why, AIRING_BROKEN
     return f"nothing of it was sent yet by {found.host}", AIRING_BROKEN
 
 
