@@ -236,9 +236,10 @@ def test_a_server_that_asks_for_a_login_gets_it_and_nobody_else_does(
         playout.air("w", path, wrong, starts_in_s=0.5)
         wait_until(lambda: {one["class_id"] for one in playout.told("on_air")} == {"a", "l"}, description="on air")
         wait_until(lambda: len(playout.told("broke_off", "w")) >= 2, description="two tries")
-        assert {one["why"] for one in playout.told("broke_off")} == {refusal}
+        assert {one["why"] for one in playout.told("broke_off", "w")} == {refusal}
         assert [one["session"] for one in playout.told("broke_off", "w")][:2] == [1, 2]
-        assert [one["session"] for one in playout.told("on_air")] == [1, 1]
+        assert playout.told("broke_off", "l") == []
+        assert [one["session"] for one in playout.told("on_air", "l")] == [1]
         connects = [one.connect for one in (*adobe.sessions, *llnw.sessions)]
         assert connects[0]["tcUrl"] == f"rtmp://127.0.0.1:{adobe.port}/live"
         shown = f"{connects} {playout.ask('status')} {playout.events} {capfd.readouterr()}"
