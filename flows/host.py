@@ -109,6 +109,7 @@ class Host(Generic[S]):
     rounds: Rounds = field(default_factory=Rounds)
     fetched: dict[str, "tuple[RemoteFile, Probe]"] = field(default_factory=dict)  # a streamer's: come, not yet noted
     unplanned: asyncio.Event = field(default_factory=asyncio.Event)  # a streamer's: set if a ready class has no run
+    amended: asyncio.Event = field(default_factory=asyncio.Event)  # a streamer's: set if a class was changed
     unfetched: asyncio.Event = field(default_factory=asyncio.Event)  # a streamer's: set if downloads are wanted, or end
     beside: Beside = field(default_factory=Beside)
     notes: Notes = field(default_factory=Notes)

@@ -153,6 +153,10 @@ class Playout:
                     await self._news.wait()
         return self._confirmed >= number
 
+    def is_written(self) -> bool:
+        """Whether the timetable on the disk has the rows of the last `in_force`."""
+        return self._written >= self._asked
+
     def begin_round(self) -> int:
         """The number of a round in which the rows are read, written and confirmed; `in_force` waits for it."""
         self._is_kept = True

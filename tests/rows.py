@@ -5,9 +5,10 @@ from typing import TypeVar
 
 from sqlalchemy import Connection
 
-from flows.handling import DecideAll, change
+from flows.handling import Decide, DecideAll, change
 from flows.host import Streamer
 from lectern.effects.rows import airings, cache
+from lectern.facts import Airing
 from lectern.messages import Message, Prepare
 from lectern.states import AiringState
 from lectern.streamer_changes import Admitted, Reserved, StreamerChanges
@@ -32,3 +33,13 @@ def did(connection: Connection, host: Streamer, decide: DecideAll[StreamerChange
         decide(connection, changes, messages)
 
     return change(connection, host, go)
+
+
+def went(connection: Connection, host: Streamer, decide: Decide[StreamerChanges]) -> StreamerChanges:
+    """Write what *decide* decides of no message."""
+    return change(connection, host, decide)
+
+
+def moved(connection: Connection, host: Streamer, one: Airing, state: AiringState) -> None:
+    """A class that came to another state."""
+    went(connection, host, lambda _, changes: changes.move(one, state) and None)

@@ -38,7 +38,7 @@ from flows.resident.queue_lock import QueueLock
 from flows.resident.record import Recorder
 from flows.resident.runs import ResidentRuns
 from flows.resident.works import Work, Works
-from flows.streamer import dead_air, handing, indexes, lease, reconcile, timetable, word
+from flows.streamer import change, dead_air, handing, indexes, lease, reconcile, timetable, word
 from flows.streamer import readiness as streamer_readiness
 from flows.streamer.fetching import Fetching
 from flows.teacher import readiness as teacher_readiness
@@ -227,6 +227,7 @@ class Resident:
             return works | {
                 "timetable": lambda: timetable.cancels(host),
                 "plan": lambda: timetable.plan(host),
+                "changes": lambda: change.keep_confirming(host),
                 "indexes": lambda: indexes.keep(host),
                 "files written to": lambda: reconcile.read_again(host),
                 "dead air": lambda: dead_air.keep(host),

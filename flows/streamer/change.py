@@ -1,22 +1,39 @@
-"""Applies the teacher's changes to classes: from the next second on they are aired as changed, in the same session."""
+"""Applies the teacher's changes to classes, and tells the teacher when they are aired so, in the same session."""
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
 
 from prefect import flow
 from prefect.client.schemas.objects import State
 from sqlalchemy import Connection
 
-from flows.handling import Came, ended, handled, printed, read
+from flows.handling import Came, changed, ended, handled, printed, read
 from flows.host import NOWHERE, Streamer, log, streamer
+from flows.playout import Lesson
+from flows.streamer.lessons import AHEAD_S
 from flows.tell import tell
+from lectern import urls
 from lectern.amendments import Amend
 from lectern.decide import amending as decide
-from lectern.effects.rows import airings, inbox
+from lectern.effects.files import store
+from lectern.effects.rows import airings, amendments, inbox
 from lectern.errors import TryAgain
 from lectern.facts import Airing
 from lectern.streamer_changes import StreamerChanges
+from lectern.wire import called
 
 OTHER_TIME = "the class was changed, and begins at another time"
+
+LOOK_EVERY_S = 3.0
+"""Seconds between two looks at the changes that wait to be confirmed, if nobody says that there is a new one."""
+
+CONFIRMS_S = 5.0
+"""Seconds in which the playout mostly confirms; a change that it does not confirm by then is looked at again."""
+
+NO_WORKER_S = 10.0
+"""Seconds without a connection after which the playout has no worker: one that hangs is ended sooner."""
 
 
 @flow(name="amend", persist_result=False, result_storage=NOWHERE)
@@ -27,10 +44,11 @@ async def amend(inbox_ids: str, dry_run: bool = False) -> State[None]:
     found = await handled(host, came, decided, dry_run=dry_run)
     if dry_run:
         return await printed("amend", found.done)
+    host.amended.set()
+    host.playout.wanted.set()
     for one, revision in [pair for changes in found.done for pair in changes.amended]:
         await _follow(host, one, revision)
     host.unplanned.set()
-    host.playout.wanted.set()
     await tell(host)
     return await ended("amend", found, "What became of each class", len(ids))
 
@@ -38,8 +56,12 @@ async def amend(inbox_ids: str, dry_run: bool = False) -> State[None]:
 def decided(connection: Connection, changes: StreamerChanges, messages: Sequence[Amend]) -> None:
     """Decide the changes of *messages*: each class takes over the values of its revision."""
     known = airings.by_id(connection, [name for one in messages for name in (one.class_id, one.revision)])
+    waiting = amendments.unconfirmed(connection)
     for one in messages:
-        known |= decide.amend(changes, one, known.get(one.class_id), known.get(one.revision))
+        its = known.get(one.class_id), known.get(one.revision)
+        known |= decide.amend(
+            changes, one, *its, [it for it in waiting if called(it.class_id) == one.class_id], AHEAD_S
+        )
 
 
 async def _follow(host: Streamer, one: Airing, revision: Airing) -> None:
@@ -51,3 +73,68 @@ async def _follow(host: Streamer, one: Airing, revision: Airing) -> None:
             await host.runs.cancel(one.run_id, OTHER_TIME)
         except TryAgain as error:
             log.warning("%s: its run cannot be cancelled in the UI: %s", one.class_id, error.message)
+
+
+# -- what is in force --------------------------------------------------------------------------------------------------
+
+
+async def keep_confirming(host: Streamer) -> None:
+    """Tell the teacher of each change when it is in force, or cannot be any more, until cancelled."""
+    while True:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LOOK_EVERY_S):
+                await host.amended.wait()
+        host.rounds.come("changes")
+        host.amended.clear()
+        await confirm(host)
+
+
+async def confirm(host: Streamer) -> None:
+    """Report the changes that the playout has confirmed, and those whose classes are over."""
+    waiting = {one.class_id for one in await host.look(amendments.unconfirmed)}
+    if not waiting:
+        return
+    is_known = await host.playout.in_force(CONFIRMS_S)
+    is_aired = as_aired(host.playout.confirmed) if is_known else _nobody_knows
+    if not is_known and host.playout.is_written() and host.playout.away_s() > NO_WORKER_S:
+        is_aired = _as_written
+    if (await changed(host, partial(confirmed, waiting, is_aired))).settled:
+        await tell(host)
+
+
+IsAired = Callable[[StreamerChanges, Airing], bool]
+"""Whether a class is, or will be, aired as its row is."""
+
+
+def confirmed(among: Collection[str], is_aired: IsAired, connection: Connection, changes: StreamerChanges) -> None:
+    """Decide which of the revisions *among* are in force."""
+    waiting = [one for one in amendments.unconfirmed(connection) if one.class_id in among]
+    classes = airings.by_id(connection, [called(one.class_id) for one in waiting])
+    for revision in waiting:
+        one = classes.get(called(revision.class_id))
+        decide.confirm(changes, revision, one, is_aired=one is not None and is_aired(changes, one))
+
+
+def as_aired(lessons: Mapping[str, Lesson]) -> IsAired:
+    """By all that the playout airs."""
+
+    def is_aired(changes: StreamerChanges, one: Airing) -> bool:
+        lesson = lessons.get(one.class_id)
+        if lesson is None:  # so far ahead of its start the playout must not know it
+            return one.start_time > changes.now + AHEAD_S
+        file = str(store.rendition_path(changes.settings.video_root, one.stem).absolute())
+        its = one.start_time, one.end_time, file, [urls.push(one.push_url).text]
+        return (
+            its == tuple(lesson[name] for name in ("start", "end", "file", "push_urls")) and one.end_time > changes.now
+        )
+
+    return is_aired
+
+
+def _as_written(changes: StreamerChanges, one: Airing) -> bool:
+    """No worker is there, and the next one goes by the timetable on the disk, which has the rows of before."""
+    return one.end_time > changes.now
+
+
+def _nobody_knows(_changes: StreamerChanges, _one: Airing) -> bool:
+    return False

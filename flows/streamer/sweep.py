@@ -64,7 +64,11 @@ async def _way(host: Streamer, one: Airing) -> Decide[StreamerChanges] | None:
         if time.time() - one.end_time < UNKNOWN_S:
             return None
         found = []
-    is_told = bool(found) and found[0]["state"] == "ended" and ends.is_of(host.settings.video_root, one, found[0])
+    is_told = (
+        bool(found)
+        and found[0]["state"] == "ended"
+        and ends.is_of(host.settings.video_root, one, found[0], time.time())
+    )
     if is_told and one.state is not AiringState.WAITING:
         return ends.as_told(one.class_id, found[0])
     return ends.late(one.class_id)

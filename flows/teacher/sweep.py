@@ -21,6 +21,7 @@ from lectern.decide import revisions as decide
 from lectern.effects.rows import bookings, cancels, events, oss_requests, revisions, transcodings
 from lectern.effects.rows.tables.teacher import journal
 from lectern.errors import TryAgain
+from lectern.states import BookingState
 
 UNREPORTED_S = 60.0
 """Seconds after which a class is sent again to a streamer that has reported nothing about it."""
@@ -62,9 +63,13 @@ def overlooked(connection: Connection, changes: Changes) -> None:
     closing.warn(changes, bookings.overdue_waiters(connection, now - changes.settings.order_warn_time_out_s))
     silent = bookings.unreported(connection, now - UNREPORTED_S, now)
     noted = events.known(connection, journal, closing.TOLD_AGAIN, [order.class_id for order in silent])
-    closing.tell_again(changes, silent, noted)
+    closing.tell_again(changes, [one for one in silent if one.state is BookingState.PLACED], noted)
+    if unconfirmed := [one for one in silent if one.state is BookingState.READY]:
+        its = [one.revises for one in unconfirmed if one.revises is not None]
+        changes.learn(bookings.by_id(connection, its) | revisions.of(connection, its))
+        decide.apply_again(changes, unconfirmed)
     cancelling.tell_again(changes, cancels.untold(connection, now))
-    decide.forsake(changes, revisions.forsaken(connection))
+    decide.forsake(changes, revisions.forsaken(connection, now - UNREPORTED_S))
     closing.close(changes, bookings.unended(connection, now - GRACE_S))
 
 
@@ -79,5 +84,5 @@ def due(connection: Connection, host: Teacher) -> bool:
         or bookings.unreported(connection, now - UNREPORTED_S, now)
         or closing.unended(bookings.unended(connection, now - GRACE_S), now)
         or cancels.untold(connection, now)
-        or revisions.forsaken(connection)
+        or revisions.forsaken(connection, now - UNREPORTED_S)
     )

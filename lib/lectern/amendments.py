@@ -67,9 +67,13 @@ class Change(Message, comes_by="change_channel", goes_to="change"):
 
 
 class Amend(Message, comes_by="streamer_stream", goes_to="amend"):
-    """Teacher to streamer: from now on the class has the content of its *revision*, which then ends."""
+    """Teacher to streamer: from now on the class has the content of its *revision*, which then ends.
+
+    *placement* is that of the class. A report ``amended`` says when the class is aired so.
+    """
 
     cmd: Literal["amend"] = "amend"
     class_id: AiringName
     revision: AiringName
     placement: Count
+    revision_placement: Count = 1

@@ -149,7 +149,9 @@ class Changes(Decided[TeacherSettings]):
 
     def refuse(self, order: Order, code: ErrorCode, why: str, *, alarm: bool = False) -> None:
         """Refuse a class with *code*, and answer the platform as many times as the class was booked."""
-        self.move(order, BookingState.REFUSED, code.number, why)
+        # Only a change can be refused after its streamer was ready: it is not in force before it is applied.
+        was_ready = order.revises is not None and order.state is BookingState.READY
+        self.move(order, BookingState.CANCELLED if was_ready else BookingState.REFUSED, code.number, why)
         self.answer(order, code.number, why, order.deliveries)
         if alarm and order.revises is None:
             self.alarm(code, f"{order.class_id}: {why}", order)

@@ -102,6 +102,7 @@ PARTS: Mapping[str, str] = {
     "reconcile": "核对磁盘与数据库",
     "timetable": "课表",
     "plan": "安排播出",
+    "changes": "确认更改是否生效",
     "indexes": "录像的索引",
     "dead air": "检查黑屏和静音",
     "word": "报告自己的情况",

@@ -157,6 +157,8 @@ FORMS: Mapping[str, str] = {
     "prepared anew: {s}": "重新准备好：{s}",
     "changed by change {n}": "按更改 {n} 更改",
     "change {n} is asked for": "要求更改 {n}",
+    "change {n} is prepared: waits for {x} to confirm it": "更改 {n} 已准备好，等 {x} 确认",
+    "change in force": "更改已生效",
     "change refused: {n}: {s}": "更改被拒绝：{n}：{s}",
     "refused: {n}: {s}": "已拒绝：{n}：{s}",
     "broken: {s}": "中断：{s}",

@@ -232,7 +232,10 @@ ENDED = ErrorCode(410, WARNING,
     Words("the class has already ended", _CORRECT),
     Words("课已结束", _CORRECT_ZH), says={
         "it ended before its rendition was there": "视频还没有，课就结束了",
-        "{x} did not say in time that it is ready": "{x} 没有及时报告就绪"})
+        "{x} did not say in time that it is ready": "{x} 没有及时报告就绪",
+        "it ends in {t}, so it cannot be changed any more": "{t}后下课，不能再改",
+        "its end has passed, so it cannot be changed any more": "下课时间已过，不能再改",
+        "the class was over before its change was in force": "更改生效之前，课就结束了"})
 CANCELLED = ErrorCode(411, NOTICE,
     Words("the class was cancelled", _AGAIN),
     Words("课已取消", _AGAIN_ZH))

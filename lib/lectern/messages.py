@@ -231,14 +231,19 @@ class Grant(Message, comes_by="streamer_stream", goes_to=TAKE_BACK):
 
 
 class Report(Message, comes_by="report_stream", goes_to="report"):
-    """Streamer to teacher: what became of a class. ``prepared`` answers a Prepare, ``ended`` closes the airing."""
+    """Streamer to teacher: what became of a class.
 
-    cmd: Literal["prepared", "ended"]
+    ``prepared`` answers a Prepare, ``amended`` an Amend (then *class_id* is the revision's, and *of_placement* that of
+    the class), ``ended`` closes the airing.
+    """
+
+    cmd: Literal["prepared", "amended", "ended"]
     class_id: AiringName
     streamer: Name
     result: Literal["success", "fail"]
     code: Count = 0
     message: str = ""
     placement: Count = 1
+    of_placement: Count | None = None
     as_run: list[dict[str, Any]] | None = None  # what was really sent of a class that ended, part by part: `AsRun`
     events: list[dict[str, Any]] | None = None  # what happened to it on its streamer while it was aired

@@ -64,6 +64,8 @@ class StreamerChanges(Decided[StreamerSettings]):
     placed: list[tuple[str, int]] = field(default_factory=list)  # known classes, and their later placement
     moves: list[tuple[Airing, Airing]] = field(default_factory=list)  # before and after
     amended: list[tuple[Airing, Airing]] = field(default_factory=list)  # a class, and its revision, which it becomes
+    unconfirmed: list[str] = field(default_factory=list)  # revisions whose content the playout is to confirm
+    settled: list[str] = field(default_factory=list)  # revisions that wait for the playout no more
     given_up: list[Airing] = field(default_factory=list)  # broken, and over: nobody can retry them any more
     released_early: list[tuple[str, int | None]] = field(default_factory=list)  # before they came; up to a placement
     taken_away: list[str] = field(default_factory=list)  # classes that are over here, and moved or cancelled
@@ -160,6 +162,23 @@ class StreamerChanges(Decided[StreamerSettings]):
                     for one in events[-EVENTS_TOLD:]
                 ]
                 or None,
+            )
+        )
+
+    def report_amended(
+        self, revision: str, placement: int, of_placement: int, code: ErrorCode | None = None, message: str = ""
+    ) -> None:
+        """Report that a class is aired as its *revision* says, or why it is not; *of_placement* is the class's."""
+        self.tell(
+            Report(
+                cmd="amended",
+                class_id=revision,
+                streamer=self.settings.name,
+                result="fail" if code else "success",
+                code=code.number if code else 0,
+                message=message,
+                placement=placement,
+                of_placement=of_placement,
             )
         )
 

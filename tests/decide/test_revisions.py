@@ -51,15 +51,34 @@ def ready(changes: Changes, **fields: Any) -> Order:
 
 def prepared(changes: Changes, class_id: str, code: int = 0, message: str = "") -> None:
     """The streamer of a class, or of a revision, reports that it has it, or why not."""
-    order = changes.orders[class_id]
+    take(changes, changes.orders[class_id], "prepared", code, message)
+
+
+def applied(changes: Changes, class_id: str, code: int = 0, message: str = "", of_placement: int | None = None) -> None:
+    """The streamer of a class confirms that it airs it as its revision says, or says why not."""
+    revision = changes.orders[class_id]
+    its = changes.orders[revision.revises or ""]
+    take(changes, revision, "amended", code, message, of_placement or its.placement)
+
+
+def in_force(changes: Changes, class_id: str) -> None:
+    """The streamer prepares a revision, is told to apply it, and confirms that it airs its class so."""
+    prepared(changes, class_id)
+    applied(changes, class_id)
+
+
+def take(
+    changes: Changes, order: Order, cmd: Any, code: int = 0, message: str = "", of_placement: int | None = None
+) -> None:
     said = Report(
-        cmd="prepared",
-        class_id=class_id,
+        cmd=cmd,
+        class_id=order.class_id,
         streamer=order.streamer or "",
         result="fail" if code else "success",
         code=code,
         message=message,
         placement=order.placement,
+        of_placement=of_placement,
     )
     reports.take(changes, said, reports.Facts(Choice({"s1": 0, "s2": 0}, {}), ()))
 
@@ -88,7 +107,7 @@ def answers(changes: Changes) -> list[tuple[str, int]]:
     ],
     ids=["earlier", "later", "longer", "shorter", "another push URL", "another recording"],
 )
-def test_a_change_is_in_force_once_its_streamer_has_it(changes: Changes, fields: dict[str, Any]) -> None:
+def test_a_change_is_in_force_once_its_streamer_confirms_it(changes: Changes, fields: dict[str, Any]) -> None:
     before = ready(changes)
     change(changes, **fields)
     (asked,) = told(changes, Prepare)
@@ -96,6 +115,11 @@ def test_a_change_is_in_force_once_its_streamer_has_it(changes: Changes, fields:
     assert changes.orders["c-1"] == before
     assert answers(changes) == []
     prepared(changes, FIRST)
+    assert told(changes, Amend) == [
+        Amend(class_id="c-1", revision=FIRST, placement=before.placement, revision_placement=1)
+    ]
+    assert (answers(changes), changes.orders["c-1"]) == ([], before), "nobody knows yet whether it will be aired so"
+    applied(changes, FIRST)
     after, wanted = (
         changes.orders["c-1"],
         strategies.booking("c-1", **({"video_url": None} if "record_id" in fields else {}) | fields),
@@ -103,7 +127,6 @@ def test_a_change_is_in_force_once_its_streamer_has_it(changes: Changes, fields:
     assert (after.payload, after.booked) == (wanted.payload, before.payload)
     assert (after.start_time, after.end_time, after.stem) == (wanted.start_time, wanted.end_time, wanted.stem)
     assert (after.state, after.streamer, after.placement) == (before.state, before.streamer, before.placement)
-    assert told(changes, Amend) == [Amend(class_id="c-1", revision=FIRST, placement=before.placement)]
     assert answers(changes) == [("c-1", 0)]
     assert told(changes, OrderResult) == []
     assert "c-1: its booking is changed" in lines(changes)
@@ -170,8 +193,9 @@ def test_a_second_delivery_changes_nothing_and_is_answered_as_the_first(changes:
     for _ in range(2):
         change(changes, **OTHER)
     assert len(told(changes, Prepare)) == 1
-    assert answers(changes) == []
     prepared(changes, FIRST)
+    assert answers(changes) == []
+    applied(changes, FIRST)
     assert answers(changes) == [("c-1", 0)] * 2
     after = changes.orders["c-1"]
     change(changes, **OTHER)
@@ -183,13 +207,107 @@ def test_changes_add_up_also_while_one_waits(changes: Changes) -> None:
     ready(changes)
     change(changes, **OTHER)
     change(changes, end_time=strategies.NOW + 9000)
-    prepared(changes, "c-1^2")
+    in_force(changes, "c-1^2")
     after = changes.orders["c-1"]
     assert (after.stem, after.end_time) == ("7777_720P", strategies.NOW + 9000)
-    prepared(changes, FIRST)  # it comes late, and is a part of what is in force
-    assert changes.orders["c-1"] == after
     assert answers(changes) == [("c-1", 0)] * 2
     assert [one.class_id for one in told(changes, Release)] == [FIRST]
+    prepared(changes, FIRST)  # it comes late, and is a part of what is in force
+    assert (changes.orders["c-1"], len(answers(changes))) == (after, 2)
+
+
+def test_two_changes_that_are_applied_together_are_answered_when_the_later_one_is_aired(changes: Changes) -> None:
+    """Whichever is prepared first: what the platform hears is what is aired then, and it hears it once for each."""
+    for first, second in ((1, 2), (2, 1)):
+        its = Changes(changes.settings, strategies.NOW)
+        before = ready(its)
+        change(its, start_time=strategies.NOW + 20_000, end_time=strategies.NOW + 21_000)
+        change(its, start_time=before.start_time, end_time=before.end_time + 60)
+        prepared(its, f"c-1^{first}")
+        prepared(its, f"c-1^{second}")
+        assert (answers(its), its.orders["c-1"]) == ([], before)
+        assert told(its, Amend)[-1].revision == "c-1^2"
+        applied(its, "c-1^2")
+        assert answers(its) == [("c-1", 0)] * 2
+        assert {one.message for one in told(its, ChangeResult)} == {IN_FORCE, f"{IN_FORCE}, with the change after it"}
+        assert its.orders["c-1"].end_time == before.end_time + 60
+
+
+@pytest.mark.parametrize("left_s", [4.9, 0.0, -1.0])
+@pytest.mark.parametrize("of", ["booked", "changed"])
+def test_a_class_is_not_changed_in_the_last_seconds_before_its_end(changes: Changes, left_s: float, of: str) -> None:
+    """Its streamer may not do it in time, and nobody could say afterwards which end was aired."""
+    end = strategies.NOW + 99
+    before = ready(changes, start_time=strategies.NOW - 99, end_time=end if of == "booked" else end + 600)
+    changes.now = end - left_s
+    change(changes, end_time=end if of == "changed" else end + 600)
+    assert (answers(changes), changes.orders["c-1"], told(changes, Prepare)) == ([("c-1", 410)], before, [])
+
+
+def test_a_change_that_is_prepared_in_the_last_seconds_is_refused_and_released(changes: Changes) -> None:
+    before = ready(changes, start_time=strategies.NOW - 99, end_time=strategies.NOW + 60)
+    change(changes, **OTHER)
+    changes.now += 56
+    prepared(changes, FIRST)
+    assert (answers(changes), changes.orders["c-1"], told(changes, Amend)) == ([("c-1", 410)], before, [])
+    assert [one.class_id for one in told(changes, Release)] == [FIRST]
+
+
+def test_a_change_that_its_streamer_cannot_apply_is_refused_with_those_that_it_includes(changes: Changes) -> None:
+    before = ready(changes)
+    for end in (9000, 9500):
+        change(changes, end_time=strategies.NOW + end)
+    for one in (FIRST, "c-1^2"):
+        prepared(changes, one)
+    applied(changes, "c-1^2", errors.ENDED.number, "the class was over before its change was in force")
+    assert answers(changes) == [("c-1", 410)] * 2
+    assert changes.orders["c-1"] == before
+
+
+def test_a_change_is_in_force_also_if_the_end_of_its_class_was_reported_first(changes: Changes) -> None:
+    """Reports are handled by several runs at once; what was aired is what the change said."""
+    ready(changes)
+    change(changes, end_time=strategies.NOW + 9000)
+    prepared(changes, FIRST)
+    changes.move(changes.orders["c-1"], BookingState.AIRED)
+    applied(changes, FIRST)
+    assert (answers(changes), changes.orders["c-1"].end_time) == ([("c-1", 0)], strategies.NOW + 9000)
+
+
+def test_a_change_is_prepared_anew_if_its_streamer_has_the_class_without_it(changes: Changes) -> None:
+    """The class was moved away and back, or the streamer lost the rows of the change: it is not said to be in force."""
+    ready(changes)
+    change(changes, **OTHER)
+    prepared(changes, FIRST)
+    applied(changes, FIRST, errors.NOT_BOOKED.number, "its streamer has the class without this change")
+    assert (answers(changes), changes.orders[FIRST].state, len(told(changes, Prepare))) == ([], BookingState.PLACED, 2)
+    in_force(changes, FIRST)
+    assert answers(changes) == [("c-1", 0)]
+
+
+def test_a_report_of_a_class_that_was_moved_since_does_not_put_its_change_in_force(changes: Changes) -> None:
+    """The streamer that has it now has it as it was: it prepares the change, too."""
+    before = ready(changes)
+    change(changes, **OTHER)
+    prepared(changes, FIRST)
+    place_again(changes, [changes.orders["c-1"]], Choice({"s1": 0, "s2": 0}, {}), "it is lost", refused=False)
+    applied(changes, FIRST, of_placement=before.placement)
+    moved = changes.orders["c-1"]
+    assert (answers(changes), moved.stem, changes.orders[FIRST].streamer) == ([], before.stem, moved.streamer)
+    in_force(changes, FIRST)
+    assert (answers(changes), changes.orders["c-1"].stem) == ([("c-1", 0)], "7777_720P")
+
+
+def test_a_change_of_which_nothing_was_confirmed_is_told_again_the_newest_alone(changes: Changes) -> None:
+    ready(changes)
+    for end in (9000, 9500):
+        change(changes, end_time=strategies.NOW + end)
+    for one in (FIRST, "c-1^2"):
+        prepared(changes, one)
+    told_before = len(told(changes, Amend))
+    revisions.apply_again(changes, [changes.orders[FIRST], changes.orders["c-1^2"]])
+    assert [one.revision for one in told(changes, Amend)[told_before:]] == ["c-1^2"]
+    assert changes.told_again == [FIRST, "c-1^2"]
 
 
 def test_another_recording_is_transcoded_first_and_its_failure_refuses_the_change_alone(changes: Changes) -> None:
@@ -257,7 +375,7 @@ def test_a_rendition_that_is_made_goes_to_the_streamer_of_the_class(changes: Cha
     loads = {"s1": 0, "s2": 0, "s3": 0}
     results.succeed(changes, (7777, Resolution.P720), url, Waiters([changes.orders[FIRST]]), loads)
     assert (changes.orders[FIRST].streamer, changes.orders[FIRST].url) == (before.streamer, url)
-    prepared(changes, FIRST)
+    in_force(changes, FIRST)
     assert (changes.orders["c-1"].url, changes.orders["c-1"].stem) == (url, "7777_720P")
 
 
@@ -287,9 +405,9 @@ def test_the_second_airing_is_changed_too_and_nobody_is_answered_for_it(changes:
     ready(changes, push_url_backup="rtmp://backup.example/live/c-1")
     change(changes, end_time=strategies.NOW + 9000, push_url_backup="rtmp://backup.example/live/new")
     assert {one.class_id for one in told(changes, Prepare)} == {FIRST, "c-1~backup^1"}
-    prepared(changes, "c-1~backup^1")
+    in_force(changes, "c-1~backup^1")
     assert answers(changes) == []
-    prepared(changes, FIRST)
+    in_force(changes, FIRST)
     assert answers(changes) == [("c-1", 0)]
     assert '"rtmp://backup.example/live/new"' in changes.orders["c-1~backup"].payload
     assert changes.orders["c-1~backup"].end_time == strategies.NOW + 9000
@@ -298,7 +416,7 @@ def test_the_second_airing_is_changed_too_and_nobody_is_answered_for_it(changes:
 def test_a_change_can_ask_for_a_second_airing(changes: Changes) -> None:
     ready(changes)
     change(changes, push_url_backup="rtmp://backup.example/live/c-1")
-    prepared(changes, FIRST)
+    in_force(changes, FIRST)
     assert changes.orders["c-1~backup"].state is BookingState.PLACED
 
 
@@ -308,7 +426,7 @@ def test_an_empty_backup_url_takes_the_second_airing_away_once_the_change_is_in_
     ready(changes, push_url_backup=url)
     change(changes, push_url_backup="")
     states = [changes.orders["c-1~backup"].state]
-    prepared(changes, FIRST)
+    in_force(changes, FIRST)
     states.append(changes.orders["c-1~backup"].state)
     assert states == [BookingState.READY, BookingState.CANCELLED]
     assert {one.class_id for one in told(changes, Release)} == {"c-1~backup"}
@@ -334,7 +452,7 @@ def test_a_second_airing_that_is_over_is_not_said_to_be_changed(changes: Changes
     assert all(word in refused.message for word in ("second airing is broken", "the disk is full"))
     changes.sends.clear()
     change(changes, end_time=strategies.NOW + 9000, push_url_backup="rtmp://backup.example/live/c-1")
-    prepared(changes, FIRST)
+    in_force(changes, FIRST)
     assert answers(changes) == [("c-1", 0)]
 
 
@@ -356,7 +474,7 @@ def test_a_change_follows_its_class_to_another_streamer(changes: Changes) -> Non
     assert moved.streamer != before.streamer
     assert (changes.orders[FIRST].streamer, changes.orders[FIRST].state) == (moved.streamer, BookingState.PLACED)
     assert answers(changes) == []
-    prepared(changes, FIRST)
+    in_force(changes, FIRST)
     assert (answers(changes), changes.orders["c-1"].stem) == ([("c-1", 0)], "7777_720P")
 
 
@@ -373,7 +491,7 @@ def test_the_booking_that_comes_again_is_the_one_that_was_booked(changes: Change
     """The platform may deliver it once more after it changed the class: that contradicts nothing."""
     ready(changes)
     change(changes, **OTHER)
-    prepared(changes, FIRST)
+    in_force(changes, FIRST)
     from lectern.decide.orders import known
 
     before = bookings.Before(known(changes.orders))
@@ -384,5 +502,5 @@ def test_the_booking_that_comes_again_is_the_one_that_was_booked(changes: Change
 def test_in_force_is_what_the_platform_reads(changes: Changes) -> None:
     ready(changes)
     change(changes, end_time=strategies.NOW + 9000)
-    prepared(changes, FIRST)
+    in_force(changes, FIRST)
     assert [one.message for one in told(changes, ChangeResult)] == [IN_FORCE]

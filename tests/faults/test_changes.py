@@ -13,21 +13,24 @@ from sqlalchemy import Connection, select
 
 from flows import handling
 from flows.host import Host
+from flows.playout import Lesson
 from flows.streamer import admission, download, looks, releases
 from flows.streamer import change as amending
 from flows.teacher import booking, change, moves, reports, results, sweep
 from lectern.amendments import Amend, Change
 from lectern.commands import COMMANDS
 from lectern.decide import endings
+from lectern.decide.revisions import IN_FORCE
+from lectern.effects.files import store
 from lectern.effects.files.origin import RemoteFile
 from lectern.effects.media.probe import Probe
-from lectern.effects.rows import airings, cache, inbox, leases
+from lectern.effects.rows import airings, amendments, cache, inbox, leases
 from lectern.effects.rows.inbox import Arrived
 from lectern.effects.rows.tables.engine import transaction
 from lectern.effects.rows.tables.streamer import classes, files, tasks
 from lectern.effects.rows.tables.teacher import orders
 from lectern.errors import BAD_RECORDING, Refuse
-from lectern.facts import Kept
+from lectern.facts import Airing, Kept
 from lectern.leased import Holder
 from lectern.messages import Booking, Cancel, Grant, Prepare, Release, Report, TranscodingResult
 from lectern.settings import StreamerSettings, TeacherSettings
@@ -45,6 +48,26 @@ PROBE = Probe(640, 360, 10.0, SIZE, "h264", "aac", last_second_decodes=True)
 OVER = BOOKING_OVER | {BookingState.BROKEN}
 
 
+Content = tuple[str, float, float, str]
+"""The rendition, the times and the push URL of a class."""
+
+
+def lesson(host: Host[StreamerSettings], one: Airing) -> Lesson:
+    """A class as the playout has it."""
+    file = str(store.rendition_path(host.settings.video_root, one.stem).absolute())
+    return {"start": one.start_time, "end": one.end_time, "file": file, "push_urls": [one.push_url]}
+
+
+def content(row: Any) -> Content:
+    """What a booking says, the class's or that of a change."""
+    return f"{row.record_id}_720P", row.start_time, row.end_time, json.loads(row.payload)["push_url"]
+
+
+def _confirmed(aired: dict[str, Lesson], connection: Connection, changes: StreamerChanges) -> None:
+    waiting = {one.class_id for one in amendments.unconfirmed(connection)}
+    amending.confirmed(waiting, amending.as_aired(aired), connection, changes)
+
+
 class World:
     """A teacher and two streamers; what they say to each other waits until somebody takes it, in its order."""
 
@@ -54,6 +77,8 @@ class World:
         self.links: dict[tuple[str, str], deque[str]] = defaultdict(deque)  # by who takes it, and class
         self.answers: dict[str, Counter[str]] = {"order_result": Counter(), "change_result": Counter()}
         self.asked: Counter[str] = Counter()
+        self.aired: dict[str, dict[str, Lesson]] = {name: {} for name in streamers}  # what each playout has
+        self.history: dict[str, set[Content]] = defaultdict(set)  # all that some playout had of a class
         self._read: dict[str, int] = {}
 
     # -- messages ------------------------------------------------------------------------------------------------------
@@ -142,6 +167,22 @@ class World:
     def _amend(self, host: Host[StreamerSettings], bodies: Sequence[str], connection: Connection) -> None:
         came = [handling.came(one, (Amend,)) for one in self.kept(connection, host, bodies)]
         handling.change(connection, host, partial(handling.of_messages, host, came, amending.decided))
+
+    def playout_takes_over(self, name: str, share: float) -> None:
+        """The playout takes over some classes as their rows are, and leaves those that are over; then it confirms."""
+        host, aired = self.streamers[name], self.aired[name]
+
+        def work(connection: Connection) -> None:
+            live = {one.class_id: one for one in airings.live(connection)}
+            for class_id in [one for one in aired if one not in live]:
+                del aired[class_id]
+            for class_id, one in live.items():
+                if self._maybe(share):
+                    aired[class_id] = lesson(host, one)
+                    self.history[class_id].add((one.stem, one.start_time, one.end_time, one.push_url))
+            handling.change(connection, host, partial(_confirmed, aired))
+
+        self.at(host, work)
 
     def _prepare(self, host: Host[StreamerSettings], bodies: Sequence[str], connection: Connection) -> None:
         came = [handling.came(one, (Prepare,)) for one in self.kept(connection, host, bodies)]
@@ -248,6 +289,7 @@ class World:
             for name in self.streamers:
                 self.streamer_takes(name, 1)
                 self.downloads(name, 1)
+                self.playout_takes_over(name, 1)
             self.sweep()
             if not any(self.links.values()):
                 return
@@ -268,6 +310,8 @@ class World:
         for class_id, row in booked.items():
             if row.revises is not None and row.state not in OVER:
                 yield f"{class_id}: is a revision that is {row.state}"
+            if row.message == IN_FORCE and content(row) not in self.history[row.revises]:
+                yield f"{class_id}: was answered with success, and no playout ever had {content(row)}"
             if row.revises is None and row.state not in OVER and live.get(class_id) != row.streamer:
                 yield f"{class_id}: is {row.state} on {row.streamer}, and lives on {live.get(class_id)}"
 
@@ -289,19 +333,21 @@ class World:
                     yield f"{row.class_id}: its revision lives on {name}"
                 if order.state in OVER:
                     yield f"{row.class_id}: is {order.state}, and lives on {name}"
-                its = (
-                    f"{order.record_id}_720P",
-                    order.start_time,
-                    order.end_time,
-                    json.loads(order.payload)["push_url"],
-                )
+                its = content(order)
+                if self.aired[name][row.class_id] != lesson(
+                    host, Airing(row.class_id, *its[:1], AiringState.READY, its[3], *its[1:3], None, None)
+                ):
+                    yield f"{row.class_id}: the playout of {name} airs {self.aired[name][row.class_id]}, not {its}"
                 if (row.video_id, row.start_time, row.end_time, row.push_url) != its:
                     yield f"{row.class_id}: {name} has {row.video_id} {row.start_time} {row.end_time}, not {its}"
 
 
 @pytest.mark.parametrize("seed", range(CLASSES // PORTION))
 def test_no_interleaving_of_a_change_leaves_anything_inconsistent(tmp_path: Path, seed: int) -> None:
-    """Each class is answered once and each change once, its citations are right, and it is on one streamer, as told."""
+    """Each class and each change is answered once, and what was answered is what a playout had and has.
+
+    Citations are right, and each class is on one streamer, as told.
+    """
     root = tmp_path / "videos"
     root.mkdir()
     paths = [hosts.database("teacher", tmp_path / "t.db")]
@@ -324,6 +370,7 @@ def test_no_interleaving_of_a_change_leaves_anything_inconsistent(tmp_path: Path
             for name in hosts.ALIVE:
                 world.streamer_takes(name, 0.7)
                 world.downloads(name, 0.4)
+                world.playout_takes_over(name, 0.5)
                 world.airs(name, 0.05)
             if step in {5, 9}:
                 world.loses(hosts.ALIVE[step % 2])

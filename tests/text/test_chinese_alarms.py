@@ -80,7 +80,7 @@ FIELDS = {
     "end",
     "sh",
 }
-FIELDS |= {"cancel", "change", "transcoding", "prepared", "ended"}
+FIELDS |= {"cancel", "change", "transcoding", "prepared", "amended", "ended"}
 """Words of messages and of the playout's requests, which their sender looks for."""
 
 
@@ -304,6 +304,9 @@ ALARMS = [
     "c-1: task_list has 'soon' for a time. Write epoch seconds there. Until then the class is not aired.",
     # messages
     "c-1: it is booked already with other content: record_id 6 -> 7; the first booking stands, it is ready",
+    "c-1: its change is refused: c-1: it ends in 3 s, so it cannot be changed any more",
+    "c-1: its change is refused: c-1: its end has passed, so it cannot be changed any more",
+    "c-1: its change is refused: the class was over before its change was in force",
     "c-1: inbox 12: not handled in 7 runs; see their logs",
     "inbox 12: not handled in 7 runs; see their logs",
     "c-1: not handled in 7 runs; see their logs",
@@ -498,6 +501,7 @@ BODIES: list[Mapping[str, object] | list[object]] = [
     {**HERE, "push_url_backup": "rtmp://h/a/s"},
     {**HERE, "push_url_backup": "rtmp://h/a/t", "class_id": "c" * 250},
     {"cmd": "change", "class_id": "c-1"},
+    {"cmd": "change", "class_id": "c-1", "end_time": 5, "institution_id": "i-8"},
     {**RESULT, "result": "maybe"},
     {**RESULT, "result": "success"},
     {**RESULT, "result": "failed"},

@@ -52,6 +52,8 @@ def _airings(changes: StreamerChanges) -> list[str]:
         *(f"{one.wanted.class_id}: new -> {one.state}" for one in changes.admitted),
         *(f"{class_id}: placement {placement}" for class_id, placement in changes.placed),
         *(f"{one.class_id}: is as {revision.class_id} from now on" for one, revision in changes.amended),
+        *(f"{one}: waits for the playout to confirm it" for one in changes.unconfirmed),
+        *(f"{one}: waits for the playout no more" for one in changes.settled),
         *(f"{before.class_id}: {before.state} -> {after.state}" for before, after in changes.moves),
         *(f"{one.class_id}: gives its rendition back" for one in changes.given_up),
         *(f"{class_id}: released before it came" for class_id, _ in changes.released_early),

@@ -1,9 +1,9 @@
-"""Changes of booked classes: each is admitted as a booking is, and is in force once a streamer has what it needs.
+"""Changes of booked classes: each is admitted as a booking is, and in force once a streamer confirms that it airs it.
 
 If a class waits for its rendition, its booking is changed at once. If a streamer has the class, its changed form is a
-booking of its own, the *revision*, until its streamer has prepared it: it is placed, downloaded, moved, refused and
-cancelled like any other, holds its push URL and its place in the cache, and is never aired by itself. So a change that
-cannot be kept leaves the class as it was.
+booking of its own, the *revision*, until its streamer has prepared it and confirmed that its playout has it: it is
+placed, downloaded, moved, refused and cancelled like any other, holds its push URL and its place in the cache, and is
+never aired by itself. So a change that cannot be kept leaves the class as it was, and none is answered before it is so.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pydantic import ValidationError
 from pydantic_core import from_json
 
-from lectern import errors
+from lectern import errors, words
 from lectern.amendments import Amend, Change
 from lectern.changes import Changes
 from lectern.commands import in_words
@@ -31,8 +31,11 @@ from lectern.wire import BACKUP, class_of, revised, revision_id
 IN_FORCE = "in force"
 """The message of a revision that has replaced the booking of its class."""
 
-WAITS = frozenset({BookingState.WAITING, BookingState.PLACED})
-"""States of a revision that is neither in force nor refused."""
+WAITS = frozenset({BookingState.WAITING, *backups.ON})
+"""States of a revision that is neither in force nor refused; *ready* means that its streamer is to apply it."""
+
+LAST_S = 5.0
+"""Seconds before the end of a class in which it cannot be changed: its streamer may not do it in time."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,7 @@ def wanted(orders: Mapping[str, Order], revisions: Sequence[str], asked: Change)
     order = orders.get(asked.class_id)
     if order is None:
         raise Refuse(f"{asked.class_id}: nobody has booked it here", errors.NOT_BOOKED)
-    if order.state not in WAITS | backups.ON:
+    if order.state not in WAITS:
         code = errors.CANCELLED if order.state is BookingState.CANCELLED else errors.ENDED
         raise Refuse(f"{asked.class_id}: the class is {order.state}", code)
     waiting = [orders[one] for one in revisions if orders[one].state in WAITS]
@@ -82,8 +85,9 @@ def _decide(changes: Changes, asked: Change, facts: Facts, limits: Limits) -> No
         return
     if order.start_time <= changes.now < booking.start_time:
         raise Refuse(f"{order.class_id}: it has begun, so its start_time cannot be later than now", errors.MALFORMED)
+    _refuse_late(changes, order, min(order.end_time, booking.end_time))
     twin = changes.orders.get(backups.twin_id(order.class_id))
-    if twin is not None and twin.state not in WAITS | backups.ON and _airs_elsewhere(latest, asked):
+    if twin is not None and twin.state not in WAITS and _airs_elsewhere(latest, asked):
         why = f"its second airing is {twin.state}{f' ({twin.message})' if twin.message else ''}"
         raise Refuse(f"{order.class_id}: {why}, so its {backups.FIELD} cannot be changed", errors.ENDED)
     verdict = _admitted(changes, latest, booking, facts, limits)
@@ -94,6 +98,14 @@ def _decide(changes: Changes, asked: Change, facts: Facts, limits: Limits) -> No
     second = backups.second_of(booking.payload)
     if second is not None and twin is not None and twin.state in backups.ON:
         _revision(changes, twin, second.under(twin.class_id), verdict)
+
+
+def _refuse_late(changes: Changes, order: Order, end_time: float) -> None:
+    """Raise Refuse if a class ends, or is to end, too soon for a change to be surely done before."""
+    left_s = end_time - changes.now
+    if left_s < LAST_S and order.state is not BookingState.WAITING:
+        said = f"it ends in {words.span(left_s)}" if left_s > 0 else "its end has passed"
+        raise Refuse(f"{order.class_id}: {said}, so it cannot be changed any more", errors.ENDED)
 
 
 def _airs_elsewhere(latest: Order, asked: Change) -> bool:
@@ -177,50 +189,115 @@ def _revision(changes: Changes, order: Order, booking: Booking, verdict: Verdict
 
 
 def reported(changes: Changes, revision: Order, said: Report, loads: Loads) -> None:
-    """Take a streamer's report on a revision that it was told to prepare."""
-    if revision.state is not BookingState.PLACED:
-        changes.row(revision.class_id, f"{said.cmd} of a revision that is {revision.message or revision.state}")
-        return
+    """Take a streamer's report on a revision: that it is prepared, that its class has its content, or why not."""
     its = changes.orders.get(revision.revises or "")
-    if said.cmd == "ended" or said.result != "success":
+    if revision.state not in {BookingState.PLACED, BookingState.READY}:
+        changes.row(revision.class_id, f"{said.cmd} of a revision that is {revision.message or revision.state}")
+    elif said.cmd == "amended" and said.result == "success" and its is not None and _is_of(its, revision, said):
+        _in_force(changes, its, revision, loads)  # also if its end was reported first
+    elif said.cmd == "ended" or (said.cmd == "prepared" and said.result != "success"):
         code = errors.CODES.get(said.code, errors.DOWNLOAD_FAILED)
         changes.refuse(revision, code, said.message, alarm=_is_second(revision))
     elif its is None or its.state not in backups.ON:
         forsake(changes, [revision])
-    elif its.streamer != revision.streamer:  # the class was moved, or its revision was
+    elif said.cmd == "prepared" and its.streamer == revision.streamer:
+        _apply(changes, its, revision)
+    elif said.cmd == "amended" and said.code == errors.ENDED.number and _is_of(its, revision, said):
+        for one in _all_of(changes, its):
+            if one.state is BookingState.READY:
+                changes.refuse(one, errors.ENDED, said.message, alarm=_is_second(one))
+    else:  # the class was moved, or its revision was, or its streamer has lost the revision
         changes.release(revision.streamer or "", revision.class_id, revision.placement)
         changes.place(revision, its.streamer or "", revision.url or "")
-    else:
-        _in_force(changes, its, revision, loads)
+
+
+def _is_of(its: Order, revision: Order, said: Report) -> bool:
+    """Whether a report says something of the class as it is placed now; it may have ended since."""
+    may_be = backups.ON | {BookingState.AIRED, BookingState.AIRED_WITH_GAPS, BookingState.BROKEN}
+    return its.state in may_be and (its.streamer, max(its.placement, 1)) == (revision.streamer, said.of_placement)
+
+
+def _apply(changes: Changes, its: Order, revision: Order) -> None:
+    """Tell the streamer, which has prepared a revision, to give its class the content; it reports when that is so.
+
+    If a newer revision is being applied already, this one is a part of it, and is answered with it.
+    """
+    try:
+        _refuse_late(changes, its, its.end_time)
+    except Refuse as error:
+        changes.refuse(revision, errors.ENDED, error.message)
+        changes.release(revision.streamer or "", revision.class_id, revision.placement)
+        return
+    after = changes.move(revision, BookingState.READY)
+    if any(_number(one.class_id) > _number(revision.class_id) for one in _applied(changes, its)):
+        changes.release(revision.streamer or "", revision.class_id, revision.placement)
+        return
+    _tell(changes, its, after)
+    changes.note(f"change {_number(revision.class_id)} is prepared", its, f"waits for {its.streamer} to confirm it")
+    changes.row(its.class_id, "to be changed", where=its.streamer or "", detail=revision.stem)
+
+
+def _tell(changes: Changes, its: Order, revision: Order) -> None:
+    told = Amend.model_construct(
+        class_id=its.class_id,
+        revision=revision.class_id,
+        placement=max(its.placement, 1),
+        revision_placement=max(revision.placement, 1),
+    )
+    changes.tell(revision.streamer or "", told, its.class_id)
+
+
+def apply_again(changes: Changes, silent: Sequence[Order]) -> None:
+    """Tell streamers again to apply revisions of which they confirmed nothing, of each class the newest."""
+    for one in silent:
+        its = changes.orders.get(one.revises or "")
+        if its is not None and one == max(_applied(changes, its), key=lambda it: _number(it.class_id)):
+            _tell(changes, its, one)
+        changes.told_again.append(one.class_id)
+
+
+def _all_of(changes: Changes, its: Order) -> list[Order]:
+    return [changes.orders[one] for one in changes.revisions.get(its.class_id, ())]
+
+
+def _applied(changes: Changes, its: Order) -> list[Order]:
+    """The revisions of a class that its streamer was told to apply, or that are a part of such a one."""
+    return [one for one in _all_of(changes, its) if one.state is BookingState.READY]
 
 
 def _in_force(changes: Changes, order: Order, revision: Order, loads: Loads) -> None:
-    """Put a revision that its streamer has prepared in force, unless a newer one is in force already."""
-    changes.move(revision, BookingState.CANCELLED, 0, IN_FORCE)
-    changes.answer(revision, 0, IN_FORCE, revision.deliveries)
-    changes.row(order.class_id, "changed", where=order.streamer or "", detail=revision.stem)
-    changes.note("changed", order, f"by change {_number(revision.class_id)}")
-    if any(_is_newer(changes.orders[one], revision) for one in changes.revisions[order.class_id]):
-        changes.release(revision.streamer or "", revision.class_id, revision.placement)
-        return
+    """Give a class the content that its streamer confirms to air; answer its change, and those that it includes."""
+    number, streamer = _number(revision.class_id), order.streamer or ""
+    for one in _all_of(changes, order):
+        if one.state in WAITS and _number(one.class_id) <= number:
+            said = IN_FORCE if one.class_id == revision.class_id else f"{IN_FORCE}, with the change after it"
+            changes.answer(one, 0, said, one.deliveries)
+            changes.move(one, BookingState.CANCELLED, 0, said)
+            _let_go(changes, one)
+    changes.row(order.class_id, "changed", where=streamer, detail=revision.stem)
+    changes.note("changed", order, f"by change {number}")
     booking = Booking.model_validate(from_json(revision.payload) | {"class_id": class_of(order.class_id)})
     after = changes.revise(order, booking.under(order.class_id), revision.url)
-    streamer = order.streamer or ""
-    told = Amend.model_construct(class_id=order.class_id, revision=revision.class_id, placement=order.placement)
-    changes.tell(streamer, told, order.class_id)
+    if after.state not in backups.ON:
+        return
     backups.add(changes, after, streamer, revision.url or "", loads)
     if backups.second_of(after.payload) is None:  # an empty push_url_backup took it away
         cancel_second(changes, after)
 
 
+def _let_go(changes: Changes, one: Order) -> None:
+    """Take back what a revision still holds: its place in a waiting list, or what its streamer prepares for it."""
+    if one.state is BookingState.WAITING:
+        changes.leaves.append((changes.waiting_key(one), one.class_id))
+    elif one.state is BookingState.PLACED:
+        changes.release(one.streamer or "", one.class_id, one.placement)
+
+
 def forsake(changes: Changes, revisions: Sequence[Order]) -> None:
     """Refuse the changes of *revisions* because their classes are over."""
     for one in revisions:
-        changes.refuse(one, errors.ENDED, "the class was over before its change was prepared")
-        if one.state is BookingState.WAITING:
-            changes.leaves.append((changes.waiting_key(one), one.class_id))
-        if one.streamer is not None:
-            changes.release(one.streamer, one.class_id, one.placement)
+        changes.refuse(one, errors.ENDED, "the class was over before its change was in force")
+        _let_go(changes, one)
 
 
 def _plain(order: Order) -> str:
@@ -233,10 +310,6 @@ def _plain(order: Order) -> str:
 def _number(class_id: str) -> int:
     before = revised(class_id)
     return 0 if before is None else int(class_id[len(before) + 1 :])
-
-
-def _is_newer(one: Order, revision: Order) -> bool:
-    return one.message == IN_FORCE and _number(one.class_id) > _number(revision.class_id)
 
 
 def _is_second(revision: Order) -> bool:

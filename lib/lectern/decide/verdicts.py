@@ -93,7 +93,7 @@ def open_to(changes: Changes, order: Order, choice: Choice) -> Mapping[str, int]
 
 
 def _nowhere(changes: Changes, order: Order, why: str) -> None:
-    if order.promised_at is None and order.state is not BookingState.READY:
+    if order.revises is not None or (order.promised_at is None and order.state is not BookingState.READY):
         changes.refuse(order, errors.NO_STREAMER, why, alarm=True)
         cancel_second(changes, order)
         return

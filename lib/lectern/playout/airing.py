@@ -103,7 +103,8 @@ class Airing:
         self.entry.ended = why
         self.write_down()
         summary = {name: self.sums(now)[name] for name in ("sent_s", "gap_s", "slate_s", "sessions")}
-        lesson = {"start": self.entry.lesson.start, "file": self.entry.lesson.file}
+        was = self.entry.lesson
+        lesson = {"start": was.start, "end": was.end, "file": was.file, "push_urls": list(was.push_urls)}
         self._tell("ended", at=now.wall, why=why, as_run=self.entry.as_run, **lesson, **summary)
 
     def reopen(self, push: Push) -> None:

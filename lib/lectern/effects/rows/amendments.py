@@ -1,8 +1,11 @@
-"""Gives a streamer's class the values of its revision, and moves its citation to the revision's rendition."""
+"""Gives a streamer's class the values of its revision; keeps which revisions wait for the playout's confirmation."""
+
+from collections.abc import Sequence
 
 from sqlalchemy import Connection, select, update
 
-from lectern.effects.rows import cache
+from lectern.effects.rows import airings, cache
+from lectern.effects.rows.many import among, these
 from lectern.effects.rows.tables.streamer import classes, tasks
 from lectern.facts import Airing
 from lectern.states import AiringState
@@ -23,3 +26,15 @@ def take_over(connection: Connection, one: Airing, revision: Airing, now: float)
     connection.execute(update(tasks).where(tasks.c.class_id == one.class_id).values(**task))
     cache.cite(connection, revision.stem, 1, now)
     cache.uncite(connection, one.stem)
+
+
+def unconfirmed(connection: Connection) -> list[Airing]:
+    """The revisions whose classes have their content, and whose teacher still waits to hear that they are aired so."""
+    return airings.readable(connection.execute(airings.selected().where(classes.c.unconfirmed_since.is_not(None))))
+
+
+def wait(connection: Connection, revisions: Sequence[str], now: float | None) -> None:
+    """Note since when *revisions* wait to be confirmed; None if they wait no more."""
+    if revisions:
+        its = update(classes).where(among(classes.c.class_id)).values(unconfirmed_since=now)
+        connection.execute(its, these(revisions))

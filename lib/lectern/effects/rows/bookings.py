@@ -176,8 +176,12 @@ def warned(connection: Connection, class_ids: Sequence[str], now: float) -> None
 
 
 def unreported(connection: Connection, before: float, now: float) -> list[Order]:
-    """The classes that were placed before *before* (epoch seconds), and about which their streamer reported nothing."""
-    silent = (orders.c.state == BookingState.PLACED) & (orders.c.updated_at < before) & (orders.c.end_time > now)
+    """The classes that were placed before *before* (epoch seconds), and about which their streamer reported nothing.
+
+    Also the revisions that it was told to apply before then.
+    """
+    asked = (orders.c.state == BookingState.PLACED) | ((orders.c.state == BookingState.READY) & ~IS_CLASS)
+    silent = asked & (orders.c.updated_at < before) & (orders.c.end_time > now)
     return where(connection, silent)
 
 

@@ -133,6 +133,8 @@ def _airings(connection: Connection, changes: StreamerChanges) -> None:
         airings.place(connection, class_id, placement)
     for one, revision in changes.amended:
         amendments.take_over(connection, one, revision, now)
+    amendments.wait(connection, changes.unconfirmed, now)
+    amendments.wait(connection, changes.settled, None)
     for before, after in changes.moves:
         airings.move(connection, before, after, now)
     for one in changes.given_up:

@@ -12,7 +12,7 @@ from lectern.facts import Order
 from lectern.messages import Booking
 from lectern.states import BookingState, InboxState
 
-WAITS = (BookingState.WAITING, BookingState.PLACED)
+WAITS = (BookingState.WAITING, *bookings.LOADING)
 """States of a revision that is neither in force nor refused."""
 
 _AMENDED = ("payload", "record_id", "resolution", "start_time", "end_time", "url_stem", "url", "booked")
@@ -50,11 +50,15 @@ def coming(connection: Connection, class_ids: Collection[str]) -> set[str]:
     return {one for one in named if isinstance(one, str) and one in class_ids}
 
 
-def forsaken(connection: Connection) -> list[Order]:
-    """The revisions that still wait although their class is over, or does not exist."""
+def forsaken(connection: Connection, before: float) -> list[Order]:
+    """The revisions that still wait although their class is over, or does not exist.
+
+    One that its streamer is to apply waits for its report until *before*: the end of its class may have overtaken it.
+    """
     its = orders.alias()
-    goes_on = its.c.state.in_((BookingState.WAITING, *bookings.LOADING))
-    alive = select(its.c.class_id).where(its.c.class_id == orders.c.revises, goes_on).exists()
+    goes_on = its.c.state.in_(WAITS)
+    reports = (orders.c.state == BookingState.READY) & (its.c.updated_at >= before)
+    alive = select(its.c.class_id).where(its.c.class_id == orders.c.revises, goes_on | reports).exists()
     return bookings.where(connection, orders.c.revises.is_not(None) & orders.c.state.in_(WAITS) & ~alive)
 
 

@@ -73,6 +73,7 @@ class ClassRow(StreamerTable, table=True):
     released_at: float | None = None
     placement: int = 1
     lost_at: float | None = None  # since when its file has been lost
+    unconfirmed_since: float | None = Field(default=None, index=True)  # of a revision: its class has its content
 
 
 class LeaseRow(StreamerTable, table=True):

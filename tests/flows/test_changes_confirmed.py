@@ -1,0 +1,138 @@
+"""A streamer tells its teacher that a change is in force when its playout airs the class so, and not before."""
+
+import asyncio
+import json
+import time
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import select
+
+from flows.host import Host
+from flows.streamer import admission, change, ends
+from flows.streamer.looks import Looked
+from lectern.amendments import Amend
+from lectern.effects.files.origin import RemoteFile
+from lectern.effects.rows import airings, amendments
+from lectern.effects.rows.tables.engine import open_database, transaction
+from lectern.messages import Prepare
+from lectern.settings import StreamerSettings
+from lectern.states import AiringState
+from tests import rows, strategies
+from tests.faults import hosts
+from tests.faults.test_changes import lesson
+from tests.faults.turns import Quiet
+
+URL = "http://origin.example/6666.flv"
+CHANGE = "c-1^1"
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Iterator[Host[StreamerSettings]]:
+    """A streamer whose class begins in a minute, and has just got another end by a change."""
+    engine = open_database(f"sqlite:///{hosts.database('streamer', tmp_path / 'task_list.db')}")
+    host = hosts.streamer(engine, tmp_path, max_bytes=1 << 40, max_num=10)
+    host.bus = Quiet()  # type: ignore[assignment]
+    start = hosts.now() + 60
+    fields = {
+        **json.loads(strategies.booking("c-1").to_json()),
+        "cmd": "prepare",
+        "video_url": URL,
+        "start_time": start,
+    }
+    both = [
+        Prepare(**{**fields, "class_id": class_id, "end_time": start + length_s}).named({})
+        for class_id, length_s in (("c-1", 600), (CHANGE, 900))
+    ]
+    looked: dict[str, Looked] = {both[0].stem: RemoteFile(URL, 10, None, None)}
+    with transaction(engine) as connection:
+        rows.did(connection, host, partial(admission.decided, looked, {}), *both)
+        for one in airings.by_id(connection, ["c-1", CHANGE]).values():
+            rows.moved(connection, host, one, AiringState.READY)
+        asked = Amend(class_id="c-1", revision=CHANGE, placement=1)
+        rows.did(connection, host, change.decided, asked)
+    yield host
+    engine.dispose()
+
+
+def reports(host: Host[StreamerSettings]) -> list[int]:
+    """The codes that the teacher hears of the change."""
+    with transaction(host.engine) as connection:
+        bodies = connection.execute(select(host.journal.outbox.c.body)).scalars().all()
+    return [one["code"] for one in map(json.loads, bodies) if one["cmd"] == "amended"]
+
+
+def its_class(host: Host[StreamerSettings]) -> Any:
+    with transaction(host.engine) as connection:
+        return airings.by_id(connection, ["c-1"])["c-1"]
+
+
+async def confirmed(host: Host[StreamerSettings], **has: object) -> None:
+    """One look at the changes, while the playout confirms that it airs the class with what it *has*."""
+    lessons = {"c-1": {**lesson(host, its_class(host)), **has}}
+
+    async def beat() -> None:
+        host.playout.begin_round()
+        while True:
+            host.playout.confirm(host.playout.begin_round(), lessons)
+            await asyncio.sleep(0.01)
+
+    beats = asyncio.create_task(beat())
+    await asyncio.sleep(0.02)
+    await change.confirm(host)
+    beats.cancel()
+
+
+@pytest.mark.asyncio
+async def test_a_change_is_reported_when_the_playout_has_it_and_once(host: Host[StreamerSettings]) -> None:
+    """Before that it has the class as it was, which is what would be aired."""
+    await confirmed(host, end=its_class(host).end_time - 300)
+    assert reports(host) == []
+    for _ in range(2):
+        await confirmed(host)
+    assert reports(host) == [0]
+
+
+@pytest.mark.asyncio
+async def test_a_change_waits_while_nobody_knows_what_the_playout_airs(
+    host: Host[StreamerSettings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once the playout has surely no worker, the timetable on the disk says what the next one airs."""
+    monkeypatch.setattr(change, "CONFIRMS_S", 0.05)
+    await change.confirm(host)
+    assert reports(host) == []
+    host.playout.is_away("it was killed")
+    host.playout.away_since = time.monotonic() - change.NO_WORKER_S - 1
+    await change.confirm(host)
+    assert reports(host) == [], "its timetable is not written"
+    host.playout.written(host.playout.begin_round() + 1)
+    await change.confirm(host)
+    assert reports(host) == [0]
+
+
+@pytest.mark.parametrize(("end_of", "code"), [("changed", 0), ("before", 410)])
+def test_a_class_that_ends_before_that_is_reported_as_it_was_aired(
+    host: Host[StreamerSettings], monkeypatch: pytest.MonkeyPatch, end_of: str, code: int
+) -> None:
+    """The end of its change has passed, too: as the playout says which end it had, the teacher hears of the change."""
+    one = its_class(host)
+    monkeypatch.setattr(time, "time", lambda: one.end_time + 1)
+    told = {**lesson(host, one), "as_run": [], "why": "its end has come", "sent_s": 0.0, "slate_s": 0.0, "gap_s": 0.0}
+    told |= {"end": one.end_time - (0 if end_of == "changed" else 300), "sessions": 0}
+    with transaction(host.engine) as connection:
+        rows.went(connection, host, ends.as_told("c-1", told))
+        rows.went(connection, host, partial(change.confirmed, {CHANGE}, change.as_aired({})))
+        assert amendments.unconfirmed(connection) == []
+    assert reports(host) == [code]
+
+
+def test_a_class_whose_end_was_moved_away_while_it_ended_goes_on(host: Host[StreamerSettings]) -> None:
+    """The playout had the end of before; it gets the timetable, in which the class is not over."""
+    one = its_class(host)
+    told = {**lesson(host, one), "end": one.end_time - 900, "as_run": [], "why": "its end has come"}
+    with transaction(host.engine) as connection:
+        rows.went(connection, host, ends.as_told("c-1", told))
+    assert its_class(host).state is one.state
