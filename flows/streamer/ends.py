@@ -73,6 +73,10 @@ def as_told(class_id: str, told: Mapping[str, Any]) -> Decide[StreamerChanges]:
     return go
 
 
-def late(class_id: str) -> Decide[StreamerChanges]:
-    """How to close a class whose end has passed, and that is not aired."""
-    return lambda connection, changes: decide.close_late(changes, airings.by_id(connection, [class_id])[class_id])
+def late(class_id: str, *, is_known: bool = False) -> Decide[StreamerChanges]:
+    """How to close a class whose end has passed, and that is not aired; *is_known*: its playout has nothing of it."""
+
+    def go(connection: Connection, changes: StreamerChanges) -> None:
+        decide.close_late(changes, airings.by_id(connection, [class_id])[class_id], is_known=is_known)
+
+    return go

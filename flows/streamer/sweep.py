@@ -61,9 +61,7 @@ async def _way(host: Streamer, one: Airing) -> Decide[StreamerChanges] | None:
     try:
         found = (await host.playout.ask("status", class_id=one.class_id))["classes"]
     except TryAgain:
-        if time.time() - one.end_time < UNKNOWN_S:
-            return None
-        found = []
+        return None if time.time() - one.end_time < UNKNOWN_S else ends.late(one.class_id)
     is_told = (
         bool(found)
         and found[0]["state"] == "ended"
@@ -71,7 +69,7 @@ async def _way(host: Streamer, one: Airing) -> Decide[StreamerChanges] | None:
     )
     if is_told and one.state is not AiringState.WAITING:
         return ends.as_told(one.class_id, found[0])
-    return ends.late(one.class_id)
+    return ends.late(one.class_id, is_known=not found)
 
 
 def _left(connection: Connection) -> tuple[list[Idle], list[Airing]]:

@@ -15,6 +15,7 @@ WORDS: Mapping[str, str] = {
     "it was cancelled": "课已取消",
     "no reason was given": "没有说原因",
     "not aired to its end: nobody knows how much of it was sent": "没有播到下课：不知道播出了多少",
+    "not aired: nothing was sent": "没有播出：什么都没有推",
     "it was not reached yet": "还没有连上",
     "the worker of the playout ended": "播出进程的 worker 结束了",
     "the playout's worker ended before it answered": "播出进程的 worker 没有答复就结束了",

@@ -13,13 +13,17 @@ from flows.host import Host
 from flows.streamer import admission, download
 from flows.streamer.looks import Looked
 from lectern import errors
+from lectern.decide import endings
 from lectern.effects.files import store
 from lectern.effects.files.origin import RemoteFile
 from lectern.effects.media.probe import Probe
 from lectern.effects.rows.tables.engine import open_database, reading, transaction
 from lectern.effects.rows.tables.streamer import classes, files, tasks
-from lectern.messages import Prepare
+from lectern.facts import Airing
+from lectern.messages import Prepare, Report
 from lectern.settings import StreamerSettings
+from lectern.states import AiringState
+from lectern.streamer_changes import StreamerChanges
 from tests import rows, strategies
 from tests.faults import hosts
 
@@ -123,3 +127,23 @@ def test_a_download_that_ends_after_a_class_refuses_it_and_makes_ready_those_tha
         ("c-late", "refused", ended),
     }
     assert sorted(reports) == [("c-60", ended), ("c-600", 0), ("c-late", ended)]
+
+
+@pytest.mark.parametrize(
+    ("state", "is_known", "says"),
+    [
+        (AiringState.READY, True, "nothing was sent"),
+        (AiringState.READY, False, "nobody knows"),
+        (AiringState.ON_AIR, True, "nobody knows"),
+    ],
+    ids=["its playout has nothing of it", "its playout is away", "it was on air, and its playout forgot it"],
+)
+def test_a_class_of_which_nothing_was_sent_is_closed_with_these_words(
+    host: Host[StreamerSettings], state: AiringState, is_known: bool, says: str
+) -> None:
+    now = hosts.now()
+    one = Airing("c-1", "6", state, "rtmp://push.example/live/c", now - 99, now - 60, 6, None)
+    changes = StreamerChanges(host.settings, now)
+    endings.close_late(changes, one, is_known=is_known)
+    (said,) = [one.message for one in changes.sends if isinstance(one.message, Report)]
+    assert (said.code, says in said.message) == (errors.AIRING_BROKEN.number, True)

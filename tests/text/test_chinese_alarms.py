@@ -272,6 +272,7 @@ ALARMS = [
     AIR.format(f"a fault of the playout: {SAID}"),
     "c-1: it falls behind the clock, and 2 s of it were skipped: its receiver takes less than it is sent",
     "c-1: not aired to its end: nobody knows how much of it was sent",
+    "c-1: not aired: nothing was sent",
     "c-1: not aired: it was cancelled",
     "c-1: nothing is sent, there is no slate: the slate is missing",
     "c-1: its slate is sent from its start on: the recording is missing",

@@ -78,8 +78,11 @@ def close(
     changes.note(state, one, message)
 
 
-def close_late(changes: StreamerChanges, one: Airing) -> None:
-    """Close a class whose end has passed without a report, because no process aired it or the disk was full."""
+def close_late(changes: StreamerChanges, one: Airing, *, is_known: bool = False) -> None:
+    """Close a class whose end has passed without a report, because no process aired it or the disk was full.
+
+    *is_known*: the playout was asked, and has nothing of it.
+    """
     if one.state is AiringState.WAITING:
         code, why = errors.ENDED, "it ended before its rendition was there"
         changes.report("prepared", changes.move(one, AiringState.REFUSED, code, why), code, why)
@@ -88,6 +91,8 @@ def close_late(changes: StreamerChanges, one: Airing) -> None:
         return
     else:
         code, why = errors.AIRING_BROKEN, "not aired to its end: nobody knows how much of it was sent"
+        if is_known and one.state is AiringState.READY:  # no receiver ever took it
+            why = "not aired: nothing was sent"
         changes.report("ended", changes.move(one, AiringState.BROKEN, code, why), code, why)
         changes.given_up.append(one)
     changes.note("closed late", one, why)
