@@ -42,4 +42,8 @@ def went(connection: Connection, host: Streamer, decide: Decide[StreamerChanges]
 
 def moved(connection: Connection, host: Streamer, one: Airing, state: AiringState) -> None:
     """A class that came to another state."""
-    went(connection, host, lambda _, changes: changes.move(one, state) and None)
+
+    def go(_connection: Connection, changes: StreamerChanges) -> None:
+        changes.move(one, state)
+
+    went(connection, host, go)

@@ -136,3 +136,18 @@ def test_a_class_whose_end_was_moved_away_while_it_ended_goes_on(host: Host[Stre
     with transaction(host.engine) as connection:
         rows.went(connection, host, ends.as_told("c-1", told))
     assert its_class(host).state is one.state
+
+
+@pytest.mark.asyncio
+async def test_a_change_is_reported_by_itself_soon_after_the_playout_has_it(host: Host[StreamerSettings]) -> None:
+    """Also after a restart: what waits is a row, and nobody needs to ask."""
+    lessons = {"c-1": lesson(host, its_class(host))}
+    work = asyncio.create_task(change.keep_confirming(host))
+    host.amended.set()
+    for _ in range(500):
+        host.playout.confirm(host.playout.begin_round(), lessons)
+        await asyncio.sleep(0.02)
+        if reports(host):
+            break
+    work.cancel()
+    assert reports(host) == [0]
