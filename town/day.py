@@ -223,7 +223,7 @@ async def record(stack: Stack, say: Callable[[str], None]) -> None:
     lessons |= {f"{record}/{record}": (LESSON_S, 854, 480) for record in (1003, 1004, 1005, 1006)}
     lessons |= {
         "1007/1007": (20, 640, 360),
-        "1010/1010": (20, 640, 360),
+        "1010/1010": (26, 640, 360),
         "1002/1002": (LESSON_S, 640, 480),
         "1002/1002_480P": (LESSON_S, 640, 480),
     }

@@ -39,11 +39,11 @@ class Faults:
         self._faults.append(fault)
         return fault
 
-    def clear(self) -> None:
-        """Switch all faults off, and let go what they hold."""
-        for fault in self._faults:
+    def clear(self, *some: Fault) -> None:
+        """Switch *some* faults off, or all, and let go what they hold."""
+        for fault in some or tuple(self._faults):
             fault.held = False
-        self._faults.clear()
+            self._faults.remove(fault)
 
     def take(self, method: str, path: str) -> Fault:
         """The fault for a request, used up by one; a fault without any fault in it if none matches."""

@@ -106,6 +106,13 @@ def position_s(source: Path, received: Path) -> float | None:
     return next((known[one] - (at - pictures[0][0]) for at, one in pictures if one in known), None)
 
 
+def foreign_s(source: Path, received: Path) -> float | None:
+    """Seconds of a received push before its first picture of *source*; None if there is none."""
+    own = {picture for _, picture in _key_frames(source)}
+    frames = _key_frames(received)
+    return next((at - frames[0][0] for at, picture in frames if picture in own), None)
+
+
 def _key_frames(path: Path) -> list[tuple[float, bytes]]:
     with av.open(str(path)) as container:
         return [

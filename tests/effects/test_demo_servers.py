@@ -13,7 +13,7 @@ import httpx
 import pytest
 import pytest_asyncio
 
-from town.faults import Fault
+from town.faults import Fault, Faults
 from town.origin import CRC_HEADER, Origin
 from town.ports import HOST, free_port
 
@@ -160,3 +160,12 @@ async def test_origin_is_slow_or_silent(origin: Origin, client: httpx.AsyncClien
     await wait_until(lambda: len(origin.requests) == 3, timeout_s=5, description="the second silent request")
     await asyncio.wait_for(origin.stop(), 20)
     await asyncio.gather(hanging, return_exceptions=True)
+
+
+def test_one_fault_is_switched_off_and_the_others_stay() -> None:
+    faults = Faults()
+    lost, slow = faults.add(Fault("1/*", status=404)), faults.add(Fault("*", delay_s=9.0))
+    faults.clear(lost)
+    assert faults.take("GET", "1/1.flv") is slow
+    faults.clear()
+    assert faults.take("GET", "1/1.flv") == Fault("1/1.flv")
