@@ -133,6 +133,7 @@ def test_the_fault_of_each_of_forty_lessons_is_found_at_its_place(tmp_path: Path
     assert missed == {}
 
 
+@pytest.mark.live
 def test_a_look_costs_less_than_three_hundredths_of_a_processor(tmp_path: Path) -> None:
     """Measured by the processor's time, so that a busy machine makes no difference."""
     length_s = 240

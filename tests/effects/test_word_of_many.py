@@ -28,5 +28,6 @@ def test_classes_of_tomorrow_are_not_read_with_each_heartbeat(tmp_path: Path) ->
             assert word(connection, settings, now).due == 3
         taken.append(steps(engine, lambda connection: word(connection, settings, now)))
     engine.dispose()
-    # What is left is the look at the state and the start of each class; a row that is read takes twice as much.
-    assert taken[2] - taken[1] < 2000 * 0.4
+    # What is left are two looks at the state and the start of each class, and at the faults of its recording: 0.3 each.
+    # A row that is read takes twice as much.
+    assert taken[2] - taken[1] < 2000 * 0.7

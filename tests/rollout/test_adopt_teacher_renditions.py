@@ -99,6 +99,7 @@ def test_an_old_transcoding_that_nobody_waits_for_gets_a_deadline(client: redis.
     engine.dispose()
 
 
+@pytest.mark.live
 def test_old_transcodings_get_a_deadline_however_many_there_are(client: redis.Redis, file: Path) -> None:
     """Whatever an old program never finished is still there; SQL takes no list of so many keys at once."""
     number = 20_000

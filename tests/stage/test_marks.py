@@ -22,6 +22,7 @@ def collected(*arguments: str) -> list[str]:
     return [line for line in done.stdout.splitlines() if "::" in line]
 
 
+@pytest.mark.live
 def test_the_ci_draws_a_few_cases_of_each_night_matrix_by_the_seed() -> None:
     matrix = "tests/rollout/test_window_killed.py"
     first, second = (collected("--depth", "ci", "--seed", seed, matrix) for seed in "12")
