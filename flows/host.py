@@ -108,6 +108,7 @@ class Host(Generic[S]):
     ongoing: dict[int, float] = field(default_factory=dict)  # codes of trouble, and when each was last seen, monotonic
     rounds: Rounds = field(default_factory=Rounds)
     fetched: dict[str, "tuple[RemoteFile, Probe]"] = field(default_factory=dict)  # a streamer's: come, not yet noted
+    dead_air: Mapping[str, str] = field(default_factory=dict)  # a streamer's: what is wrong with coming classes' files
     unplanned: asyncio.Event = field(default_factory=asyncio.Event)  # a streamer's: set if a ready class has no run
     amended: asyncio.Event = field(default_factory=asyncio.Event)  # a streamer's: set if a class was changed
     unfetched: asyncio.Event = field(default_factory=asyncio.Event)  # a streamer's: set if downloads are wanted, or end

@@ -19,20 +19,28 @@ from lectern.effects.rows import dead_air, events, outbox
 from lectern.facts import Airing, Cached, Event
 
 LOOK_EVERY_S = 5.0
+WARN_EVERY_S = 30.0
+"""Seconds between two comparisons of all classes with their recordings, besides those after a look."""
+
+REPORTED = 200
+"""Number of classes whose dead air a streamer reports to its teacher, the earliest classes first."""
 
 
 async def keep(host: Streamer) -> None:
     """Look through one recording after another, and tell what was found, until cancelled."""
     looking: asyncio.Task[None] | None = None
+    warn_at = 0.0
     try:
         while True:
             host.rounds.come("dead air")
             if looking is not None and looking.done():
                 looking.result()  # raises what nobody foresaw
-                looking = None
+                looking, warn_at = None, 0.0
             if looking is None and (row := await host.look(dead_air.unlooked, time.time())) is not None:
                 looking = asyncio.create_task(look(host, row), name=f"look through {row.stem}")
-            await warn(host)
+            if time.monotonic() >= warn_at:
+                await warn(host)
+                warn_at = time.monotonic() + WARN_EVERY_S
             if looking is not None:
                 await asyncio.wait({looking}, timeout=LOOK_EVERY_S)
             else:
@@ -58,6 +66,7 @@ async def look(host: Streamer, row: Cached) -> None:
 
 async def warn(host: Streamer) -> None:
     """Raise an alarm for each class whose recording has dead air or is too short; once."""
+    host.dead_air = {one.class_id: why for one, why in await host.look(dead_air.coming, REPORTED)}
     found = await host.look(dead_air.untold, time.time())
     if found:
         await host.commit(_warn, host, found, time.time())

@@ -12,7 +12,7 @@ from flows.playout import NotTaken
 from lectern.decide import day
 from lectern.decide import sending as decide
 from lectern.decide.broadcast import STORY
-from lectern.effects.rows import airings, cache, dead_air, incidents, sent
+from lectern.effects.rows import airings, cache, incidents, sent
 from lectern.effects.rows.tables.streamer import journal
 from lectern.errors import TryAgain
 from lectern.facts import Usage
@@ -26,9 +26,6 @@ ALARMS, CLASSES = 10, 20
 AHEAD_EVERY_S = 60.0
 """Seconds between two looks at the next 24 hours, which may be thousands of classes."""
 
-DEAD_AIR = 200
-"""Number of classes whose dead air a streamer reports, the earliest classes first."""
-
 
 async def say(host: Streamer) -> None:
     """Send this streamer's status at each heartbeat, until cancelled."""
@@ -40,7 +37,7 @@ async def say(host: Streamer) -> None:
         if time.monotonic() >= due:
             coming, due = await host.look(ahead, time.time()), time.monotonic() + AHEAD_EVERY_S
         own = replace(await host.look(word, settings, time.time()), ahead=coming)
-        own = replace(own, sendings=await _sent(host, own.sendings))
+        own = replace(own, sendings=await _sent(host, own.sendings), dead_air=host.dead_air)
         await host.bus.say(settings.streamers_key, settings.name, own)
         await asyncio.sleep(settings.heartbeat_interval_s)
 
@@ -86,5 +83,4 @@ def word(connection: Connection, settings: StreamerSettings, now: float) -> Word
         due=len(due),
         used=cache.used(connection, settings.video_root),
         bound=Usage(settings.max_bytes, settings.max_video_num),
-        dead_air={one.class_id: why for one, why in dead_air.coming(connection, DEAD_AIR)},
     )
