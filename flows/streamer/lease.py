@@ -84,6 +84,8 @@ class Keeper:
                     beats.hand_over(await self._read())
                 except DBAPIError as error:
                     log.error("database: cannot be read: %s", error.orig)
+                except Exception as error:  # noqa: BLE001 (whatever it is, the thread beats on with what it has)
+                    await trouble.say(self._host, "what a heartbeat says", error, AGAIN_S)
         finally:
             await beats.stop()
 
