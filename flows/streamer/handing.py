@@ -157,7 +157,7 @@ class Handing:
         """Raise due alarms in a loop of its own: many classes may need one, and nothing must wait for them."""
         while True:
             await asyncio.sleep(LOOK_EVERY_S)
-            self._host.rounds.come("alarms of classes")
+            self._host.rounds.come("playout")  # a connection that lasts is no loop that stands still
             found = await self._host.playout.ask("status", active=True)
             await self._following.look_around(time.time(), found["classes"])
 

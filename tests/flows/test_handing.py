@@ -159,6 +159,17 @@ async def test_a_change_that_the_playout_lost_is_corrected_at_the_next_beat(host
             await until(lambda: playout.ask("status")["classes"], "it is known again")
 
 
+async def test_a_connection_that_lasts_is_no_loop_that_stands_still(
+    host: Streamer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a streamer is not ready a minute after its playout was there, and its next rollout ends."""
+    monkeypatch.setattr(handing, "LOOK_EVERY_S", 0.1)
+    with Playout(host.settings.playout_dir):
+        async with kept(host):
+            begun = host.rounds._at["playout"]
+            await until(lambda: host.rounds._at["playout"] > begun + 0.3, "the loop goes on with its rounds")
+
+
 async def test_a_disk_that_takes_nothing_keeps_no_class_from_being_aired(host: Streamer) -> None:
     """The timetable goes through memory then; only a restart of the playout would not find it."""
     recorded(host)
