@@ -52,10 +52,11 @@ class Outlived(Table):
         await self.book(booking)
         await self.answer(row.class_id, booking["start_time"])
         # The playout opens the file 2 s before the class: the first answer comes when the class is on air.
-        fault = self.stack.origin.faults.add(Fault("1010/*", status=404, delay_s=3.5))
+        late = Fault("1010/*", status=404, delay_s=3.5, times=1)
+        faults = [self.stack.origin.faults.add(one) for one in (late, Fault("1010/*", status=404))]
         (self.stack.root / "video" / "1010" / "1010.flv").unlink()
         await _at(booking, SLATE_S)
-        self.stack.origin.faults.clear(fault)
+        self.stack.origin.faults.clear(*faults)
         await self.aired(row, booking)
         self._without_gap(row)
         taken = self.platform.received(row.class_id)
