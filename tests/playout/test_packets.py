@@ -89,7 +89,8 @@ def push_all(names: tuple[str, ...], recordings: dict[str, Path], folder: Path, 
         assert [one.wait(100) for one in theirs] == [0] * len(theirs)
         wait_until(lambda: len(playout.told("ended")) == len(names), description="all ends", timeout_s=100)
         assert playout.told("broke_off") == []
-        assert playout.told("slate") == []
+        # A part is joined in the hole before it, if the connection is made in time.
+        assert [one for one in playout.told("slate") if one["class_id"] not in PARTS] == []
 
 
 def compare(name: str, recording: Path, ours: Path, theirs: Path) -> None:
