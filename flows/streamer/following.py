@@ -193,12 +193,12 @@ class Following:
             await self._without_recording(class_id, event["why"], has_slate=event["slate"])
             self._fetch(class_id, event)
 
-    async def _without_recording(self, class_id: str, why: str, *, has_slate: bool) -> None:
+    async def _without_recording(self, class_id: str, why: str | None, *, has_slate: bool) -> None:
         """Raise the alarm that the recording of a class is missing; its playout opens the file before the class."""
         one = (await self._host.look(airings.by_id, [class_id])).get(class_id)
         has_begun = one is None or one.start_time <= time.time()
         sent = decide.instead(has_slate=has_slate, has_begun=has_begun)
-        await self._alarm(class_id, errors.NO_RECORDING, f"{sent}: {why}")
+        await self._alarm(class_id, errors.NO_RECORDING, f"{sent}: {why or 'no reason is known'}")
 
     def _fetch(self, class_id: str, told: Mapping[str, Any]) -> None:
         if told.get("wants_file") and class_id not in self._fetching:

@@ -74,6 +74,13 @@ async def test_a_class_that_is_to_begin_without_its_recording_is_not_said_to_sen
     assert alarms(host) == [f"c-1: {said}: the recording is missing"]
 
 
+async def test_a_slate_whose_reason_the_playout_does_not_know_any_more_is_alarmed_in_words(
+    host: Host[StreamerSettings],
+) -> None:
+    await following.Following(host).catch_up({"class_id": "c-1", "state": "waiting", "slate": True, "why": None})
+    assert alarms(host) == ["c-1: its slate is sent: no reason is known"]
+
+
 async def test_a_push_that_broke_off_is_alarmed_though_nothing_is_told_after_it(host: Host[StreamerSettings]) -> None:
     one = following.Following(host)
     await one.take(broke_off(START + 50, was_on_air=True))
