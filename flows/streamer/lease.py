@@ -224,6 +224,8 @@ class Beats:
             self._witnesses.take_in(found)
             return settings.heartbeat_interval_s
         self._take(decide.answer(found, self._host.claim), asked_at)
+        if found == f"-{self._host.claim}":  # it was granted and taken before we have read of it
+            self._host.claim = uuid4().hex
         return min(AGAIN_S, settings.heartbeat_interval_s)
 
     @property

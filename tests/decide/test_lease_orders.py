@@ -103,8 +103,11 @@ class World:
             self.coming.append(Sent(self.now + STEP_S, self.now, Answer.OURS, None))
             self.next_beat = self.now + BEAT_S
         else:
-            self.claim_at = self.claim
+            if self.holder != f"-{self.claim}":
+                self.claim_at = self.claim
             said = lease.answer(self.holder, self.claim)
+            if self.holder == f"-{self.claim}":
+                self.claims += 1
             self.coming.append(Sent(self.now + STEP_S, self.now, said, None))
             self.next_beat = self.now + BEAT_S
         self.asks = True
@@ -146,7 +149,7 @@ class World:
         age_s = None if self.beat_at is None else self.now - self.beat_at
         missing_s = 0.0 if self.missed_at is None else self.now - self.missed_at
         silent_s = lease.silence(age_s, missing_s, self.now - self.deaf_at)
-        if self.claim_at is not None and self.granted is None:
+        if self.claim_at is not None and self.granted is None and self.holder != f"-{self.claim_at}":
             self.holder = self.known = self.claim_at
             self.granted = self.now + GRANT_S, self.claim_at, self.taken_at < math.inf
         if silent_s < lease.suspect_after(LOST_S, BEAT_S):
@@ -155,7 +158,8 @@ class World:
             self.announced_at = self.now
             self.announced.add(self.known)
         elif self.announced_at is not None and silent_s > LOST_S and self.now - self.announced_at > lease.NOTICE_S:
-            self.holder, self.known, self.announced_at = "", None, None
+            self.holder = f"-{(self.holder or '').removeprefix('-')}"
+            self.known = self.announced_at = self.claim_at = None
             self.taken_at = min(self.taken_at, self.now)
 
     def happens(self, event: str) -> None:
@@ -184,6 +188,7 @@ class World:
 @settings(max_examples=300, deadline=None)
 @given(st.lists(st.tuples(st.integers(1, 60), st.sampled_from(EVENTS)), max_size=14))
 @example([(5, "stop"), (60, "Prefect forgets"), (1, "wake"), (20, "wake")])
+@example([(1, "Redis emptied"), (2, "stop"), (5, "Redis away from the first"), (3, "wake"), (31, "Redis back")])
 @example([(3, "Redis emptied"), (1, "Redis away from the first"), (60, "stop"), (20, "Redis back"), (1, "wake")])
 def test_two_never_hold_one_class_at_one_moment(events: list[tuple[int, str]]) -> None:
     """Nobody who wakes, hears late or finds Redis empty airs what another one has taken."""

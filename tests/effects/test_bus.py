@@ -203,7 +203,7 @@ async def test_a_full_redis_keeps_leases_and_locks(client: redis.Redis) -> None:
         assert (await bus.words("streamers", 60))["streamer1"].due == 3
         assert not await bus.take("streamers", "streamer1", 60), "it was heard of a moment ago"
         assert await bus.take("streamers", "streamer1", -1)
-        assert await bus.beat("streamers", "streamer1", "first", {}, claim) == "", "a lease that was taken"
+        assert await bus.beat("streamers", "streamer1", "first", {}, claim) == "-first", "a lease that was taken"
         await bus.grant("streamers", "streamer1", "second")
         assert await bus.beat("streamers", "streamer1", "first", {}, claim) == "second"
         client.delete("streamers:lease")
@@ -214,3 +214,20 @@ async def test_a_full_redis_keeps_leases_and_locks(client: redis.Redis) -> None:
     finally:
         client.config_set("maxmemory", "0")
         await bus.close()
+
+
+async def test_a_session_that_has_lost_its_classes_is_never_granted_again(client: redis.Redis) -> None:
+    """A streamer that reads of an old grant would go on with what was moved meanwhile."""
+    bus, claim = Bus.open(url_of(client)), {"session": "second", "lease_s": 45}
+    assert await bus.beat("streamers", "streamer1", "first", {}, claim) is None
+    await bus.grant("streamers", "streamer1", "second")
+    assert await bus.take("streamers", "streamer1", -1)
+    assert (await bus.heard("streamers"))[2] == {}, "its claim went with the lease"
+    assert await bus.beat("streamers", "streamer1", "first", {}, claim) == "-second"
+    assert (await bus.heard("streamers"))[2] == {}, "it is not claimed again"
+    await bus.grant("streamers", "streamer1", "second")
+    assert await bus.beat("streamers", "streamer1", "second", {}, claim) == "-second", "nor granted"
+    await bus.beat("streamers", "streamer1", "first", {}, {**claim, "session": "third"})
+    await bus.grant("streamers", "streamer1", "third")
+    assert isinstance(await bus.beat("streamers", "streamer1", "third", {}, claim), dict)
+    await bus.close()

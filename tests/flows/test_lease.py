@@ -165,7 +165,7 @@ async def test_a_lease_that_was_taken_is_given_up_at_once(
     streamer.settings = streamer.settings.model_copy(update={"lease_s": 600})
     async with Holder(tmp_path / "p", shared) as holder, kept(streamer):
         await until(lambda: holder.left_s > 500, "it is held")
-        bus.hset(f"{KEY}:lease", NAME, "")
+        bus.hset(f"{KEY}:lease", NAME, "-s0")
         await until(lambda: holder.left_s <= 0, "it is given up")
         await until(lambda: bus.hget(f"{KEY}:claims", NAME), "a new one is asked for")
         await asyncio.sleep(1)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 NAME = "aired.jsonl"
 """The file in the playout's folder: a header, the classes on air, then those that are over, each on a line."""
-SAVE_EVERY_S = 10.0
+SAVE_EVERY_S = 2.0
 """Seconds after which the rows of a class on air are written again."""
 _CHECK_S = 1.0
 
@@ -87,7 +87,7 @@ class AiredFile:
             yield
 
     async def save_for_ever(self) -> None:
-        """Save when a session began or a class ended, and every 10 s on air; forget classes long over."""
+        """Save when a session began or a class ended, and every 2 s on air; forget classes long over."""
         while True:
             await asyncio.sleep(_CHECK_S)
             self._schedule.forget(time.time())

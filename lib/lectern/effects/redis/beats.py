@@ -18,12 +18,13 @@ if holder == ARGV[2] then
   redis.call('hset', KEYS[1], ARGV[1], '{"at": ' .. now .. ', ' .. string.sub(ARGV[3], 2))
   return redis.call('hgetall', KEYS[1])
 end
-redis.call('hset', KEYS[3], ARGV[1], ARGV[4])
+if holder ~= '-' .. ARGV[5] then redis.call('hset', KEYS[3], ARGV[1], ARGV[4]) end
 return holder
 """
 """Writes the heartbeat of a streamer whose session holds the lease; for any other session, writes a claim.
 
-Then it returns who holds the lease: nil if Redis has forgotten it, an empty text if it was taken.
+Then it returns who holds the lease: nil if Redis has forgotten it, `-SESSION` if it was taken from that session. That
+session is never granted again: its streamer may know of the grant, but not which classes were moved since.
 
 A Redis that has reached its `maxmemory` refuses `HSET`, unless the script has written before. So `HDEL`, which it never
 refuses, comes first: a lease must not run out because others' data fill Redis, and a heartbeat takes the place of one.
@@ -43,14 +44,26 @@ if beat then
   local heard = readable and type(said) == 'table' and tonumber(said['at'])
   if heard and at[1] + at[2] / 1000000 - heard <= tonumber(ARGV[2]) then return 0 end
 end
+local holder = redis.call('hget', KEYS[2], ARGV[1]) or ''
 redis.call('hdel', KEYS[2], ARGV[1])
-redis.call('hset', KEYS[2], ARGV[1], '')
+if string.sub(holder, 1, 1) ~= '-' then holder = '-' .. holder end
+redis.call('hset', KEYS[2], ARGV[1], holder)
+redis.call('hdel', KEYS[3], ARGV[1])
 return 1
 """
 """Takes the lease of a streamer that has sent no readable heartbeat for the given number of seconds.
 
-The empty text tells the streamer that its lease was taken; a Redis that has lost its data has nothing there.
+The mark with the session tells the streamer that its lease was taken; a Redis that has lost its data has none. A claim
+that was sent before goes, too: its session may be the one that has just lost its classes.
 """
+
+GRANT = """
+if redis.call('hget', KEYS[1], ARGV[1]) == '-' .. ARGV[2] then return 0 end
+redis.call('hdel', KEYS[1], ARGV[1])
+redis.call('hset', KEYS[1], ARGV[1], ARGV[2])
+return 1
+"""
+"""Grants the lease of a streamer to a session, unless it was taken from just that one since the session was claimed."""
 
 
 def readable(

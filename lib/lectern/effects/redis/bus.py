@@ -140,10 +140,10 @@ class Bus:
         """Send the heartbeat of streamer *name*, which renews its lease; returns the last heartbeats of all streamers.
 
         If *session* does not hold the lease, only the *claim* to a new one is sent. Then the answer is the session that
-        holds it: an empty text if the lease was taken, None if Redis knows of none.
+        holds it: `-SESSION` if the lease was taken from that one, None if Redis knows of none.
         """
         keys = (key, f"{key}:lease", f"{key}:claims")
-        said = (name, session, json.dumps(dict(fields)), json.dumps(dict(claim)))
+        said = (name, session, json.dumps(dict(fields)), json.dumps(dict(claim)), str(claim["session"]))
         found = await self._client.eval(beats.BEAT, len(keys), *keys, *said)
         if not isinstance(found, list):
             return None if found is None else str(found)
@@ -188,12 +188,12 @@ class Bus:
         return await word.said(self._client, key, lost_after_s)
 
     async def grant(self, key: str, name: str, session: str) -> None:
-        """Grant the lease of streamer *name* to *session*."""
-        await self._client.eval(beats.NOTE, 1, f"{key}:lease", name, session)
+        """Grant the lease of streamer *name* to *session*, unless it was taken from that one meanwhile."""
+        await self._client.eval(beats.GRANT, 1, f"{key}:lease", name, session)
 
     async def take(self, key: str, name: str, silent_s: float) -> bool:
         """Take the lease of streamer *name* away; False if its last heartbeat is younger than *silent_s*."""
-        return bool(await self._client.eval(beats.TAKE, 2, key, f"{key}:lease", name, silent_s))
+        return bool(await self._client.eval(beats.TAKE, 3, key, f"{key}:lease", f"{key}:claims", name, silent_s))
 
     async def forget_withdrawn(self, key: str, name: str) -> None:
         """Forget streamer *name*, which reported that it is back at the old program, unless it beats again."""
