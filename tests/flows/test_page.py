@@ -361,7 +361,7 @@ async def test_a_class_with_gaps_is_amber_and_its_page_has_each_gap_and_what_hap
     client: httpx.AsyncClient, host: Host[TeacherSettings]
 ) -> None:
     """What its streamer noted came with its end; nothing of it is known by Redis any more."""
-    start = view.begin_of_day(time.time())
+    start = view.begin_of_day(view.begin_of_day(time.time()) - view.DAY_S / 2)  # its end has passed, at any hour
     parts = [
         AsRun(0, 1, "recording", start, start + 900, 0, 900),
         AsRun(0, 2, "recording", start + 1020, start + 2700, 1020, 1680),
@@ -373,7 +373,8 @@ async def test_a_class_with_gaps_is_amber_and_its_page_has_each_gap_and_what_hap
         refused = Past(start + 901, "push refused", "c-1", "6666_720P", "streamer1", "no such stream")
         events.keep_of(connection, journal, [refused])
     await let_in(client, host)
-    day, page = (await client.get("/")).text, (await client.get("/class/c-1")).text
+    yesterday = {"day": time.strftime("%Y-%m-%d", time.localtime(start))}
+    day, page = (await client.get("/", params=yesterday)).text, (await client.get("/class/c-1")).text
     for shown in (day, page):
         assert '<span class="s aired_with_gaps">aired with gaps</span>' in shown
     assert why in day

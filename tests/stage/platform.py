@@ -127,7 +127,7 @@ class Platform(Hosts):
         received = self.town.receiver.root / push.file
         (found,) = wait_until(
             lambda: [at for at in [position_s(source, received)] if at is not None],
-            timeout_s=10,
+            timeout_s=60,
             description=f"{push.file} has a key picture of {source.name}",
         )
         return found
