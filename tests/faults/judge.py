@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from lectern import errors
 from tests.faults.day import Class
 from tests.faults.play import Play
 from tests.faults.singles import Recovery
@@ -93,10 +94,13 @@ def judge(play: Play, recoveries: Sequence[Recovery] = ()) -> Verdict:
     answers, alarmed = play.sight.answers(), play.sight.alarmed()
     for one in classes:
         class_id = play.class_id(one)
-        said = set(answers.get(class_id, []))
+        told = answers.get(class_id, [])
+        if one.differently_after_s is not None:  # the refusal of the other booking is no answer to this one
+            told = [found for found in told if found != ("fail", errors.CONFLICT.number)]
+        said = set(told)
         if not said:
             verdict.lost.append(class_id)
-        elif len(said) > 1 and not _was_cancelled(play, class_id, answers[class_id]):
+        elif len(said) > 1 and not _was_cancelled(play, class_id, told):
             verdict.answered_twice.append(f"{class_id}: {sorted(said)}")
         else:
             verdict.answered_once += 1
