@@ -1,6 +1,8 @@
 """What all rings have: the options, the depth, the seed; servers and hosts are in a plugin, `tests.stage.plugin`."""
 
 import math
+import os
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,12 @@ def pytest_configure(config: pytest.Config) -> None:
     asked = [Path(one.partition("::")[0]).resolve() for one in config.args]
     if not all(any(one.is_relative_to(ring) for ring in PURE) for one in asked):
         config.pluginmanager.import_plugin("tests.stage.plugin")
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Name what fails at once: whoever reads the log of a run of half an hour need not wait for its end."""
+    if report.failed and "PYTEST_XDIST_WORKER" not in os.environ:
+        sys.stderr.write(f"\nfailed: {report.nodeid} ({report.when}): {str(report.longrepr).splitlines()[-1]}\n")
 
 
 def pytest_report_header(config: pytest.Config) -> str:

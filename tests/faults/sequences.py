@@ -120,7 +120,7 @@ class Play:
         for one in threads:
             one.join()
         begun = [found for one in new if (found := one.last) is not None and found.start < time.time() + FAR_S / 2]
-        over = max((one.end for one in begun), default=time.time()) + LATE_S
+        over = min(max((one.end for one in begun), default=0.0), time.time() + 90) + LATE_S
         wait_until(lambda: time.time() > over, timeout_s=120, description="all classes are over")
         self._take_answers()
 
