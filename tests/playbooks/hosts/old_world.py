@@ -14,6 +14,8 @@ from tests.playbooks.hosts.places import Places
 OLD = Path(__file__).parent / "old"
 IDC_TOKEN, OSS_SECRET = "made-up-idc-token", "made-up-oss-secret"
 DAY_S = 86400
+CLASS_S = 60
+"""Length of a class that the streamer has: its recordings have half a minute, and no alarm is to say they are short."""
 
 _PROGRAM = """\
 ; {name}, as the old programs' people wrote it
@@ -105,7 +107,15 @@ def _database(path: Path, tag: str) -> None:
         connection.execute(_table())
         for class_id, (end_of_url, in_s) in booked(tag).items():
             url, status = f"http://origin.example/{end_of_url}", 0 if in_s > 0 else 2
-            row = (class_id, url, f"rtmp://live.example/live/{class_id}", now + in_s, now + in_s + 2700, status, "Li")
+            row = (
+                class_id,
+                url,
+                f"rtmp://live.example/live/{class_id}",
+                now + in_s,
+                now + in_s + CLASS_S,
+                status,
+                "Li",
+            )
             connection.execute("INSERT INTO task_list VALUES (?, ?, ?, ?, ?, ?, ?)", row)
 
 
