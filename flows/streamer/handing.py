@@ -72,6 +72,7 @@ class Handing:
             await self._keep_connected()
         finally:
             making.cancel()
+            await asyncio.gather(making, return_exceptions=True)  # what it has started ends before this process
 
     async def _make_slate(self) -> None:
         """Read the slate before a class needs it; without a slate, nothing is sent while a recording is missing."""

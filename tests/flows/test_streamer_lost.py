@@ -58,7 +58,8 @@ def on_air(pair: Stage) -> Begin:
             return sum(bool(time.time() - one["at"] < LOST_S / 2 and one.get("full") is False) for one in beats) == 2
 
         wait_until(both_live, description="both streamers are heard of")
-        class_id = pair.book(pair.booking(pair.town.record(seconds=90), starts_in_s=8, length_s=length_s))
+        booking = pair.booking(pair.town.record(seconds=90), starts_in_s=8, length_s=length_s)
+        class_id = pair.book_on_stream(booking)  # after a test before, the teacher may not hear its channels yet
         where = pair.answer(class_id)["streamer"].removeprefix(f"{pair.prefix}-")
         pair.on_air(class_id)
         return class_id, where, {"streamer1": "streamer2", "streamer2": "streamer1"}[where]
