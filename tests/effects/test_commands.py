@@ -309,7 +309,8 @@ def test_doctor_says_in_plain_words_what_prefect_answers(teacher: Path, status: 
 
 def test_doctor_names_a_setting_that_does_nothing_any_more(teacher: Path) -> None:
     """Whoever set PLAYOUT=ffmpeg believes that classes are aired without the playout."""
-    (teacher / ".env").open("a").write("\nPLAYOUT=ffmpeg\n")
+    with (teacher / ".env").open("a") as settings:
+        settings.write("\nPLAYOUT=ffmpeg\n")
     done = lectern(teacher, "doctor", "teacher", PREFECT_API_URL="http://127.0.0.1:1/api")
     assert "PLAYOUT does nothing any more" in done.stdout
 

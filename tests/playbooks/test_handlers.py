@@ -27,7 +27,8 @@ def test_each_handler_is_tried() -> None:
 @pytest.mark.parametrize("notified", NOTIFIED)
 def test_what_has_new_settings_is_begun_anew_also_if_a_later_task_fails(tmp_path: Path, notified: str) -> None:
     plays = yaml.safe_load((ROOT / "playbooks/provision.yml").read_text())
-    [play] = [one for one in plays if f"'{PLAYS[notified]}'" in str(one["tasks"])]
+    [play] = [one for one in plays if f"'{PLAYS[notified]}'" in str(one.get("tasks"))]
+    del play["vars_files"]  # the secrets are given below
     play["tasks"] = [
         {"include_role": {"name": "provision", "tasks_from": "prefect_others"}},  # it does nothing: there are none
         {"command": "true", "changed_when": True, "notify": notified},

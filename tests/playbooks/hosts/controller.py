@@ -87,7 +87,7 @@ class Controller:
             "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
             "ANSIBLE_HOME": str(folder / "a"),
             "ANSIBLE_NOCOLOR": "1",
-            "ANSIBLE_CALLBACK_PLUGINS": str(CALLBACKS),
+            "ANSIBLE_CALLBACK_PLUGINS": os.pathsep.join([str(ROOT / "playbooks/callback_plugins"), str(CALLBACKS)]),
             "ANSIBLE_CONNECTION_PLUGINS": str(CONNECTIONS),
             # As in ansible.cfg, but a host that is lost is noticed within seconds.
             "ANSIBLE_SSH_ARGS": "-o ControlMaster=auto -o ControlPersist=60s -o ServerAliveInterval=2 "
