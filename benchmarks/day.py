@@ -16,11 +16,10 @@ from starlette.applications import Starlette
 from benchmarks.figures import Figure, quantile
 from benchmarks.stand import Stand
 from flows.host import Host
-from flows.resident.page.routes import Page
+from flows.resident.page.routes import COOKIE, Page
 from lectern.effects.rows import schema, viewers
 from lectern.effects.rows.tables.engine import open_database, reading, transaction
 from lectern.effects.rows.tables.teacher import journal, orders
-from lectern.page.doors import COOKIE
 from lectern.page.view import DAY_S, begin_of_day
 from lectern.settings import TeacherSettings
 from lectern.states import BookingState

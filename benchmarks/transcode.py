@@ -13,9 +13,9 @@ from benchmarks.recording import run
 from benchmarks.stand import Stand
 from lectern.effects.ecs import ssh, transcode
 from lectern.effects.ecs.job import Job, Report
-from lectern.effects.files.origin import Allowed
 from lectern.effects.files.upload import Target
 from lectern.effects.media import ffmpeg
+from lectern.places import Places
 from lectern.states import Resolution
 from town import sshd
 from town.origin import Origin
@@ -70,7 +70,7 @@ class Bench:
             target=Target(self.origin.url_for("put"), self.origin.url_for("put")),
             begun_at=time.time(),
             limit_s=lambda _: recording.COMMAND_S,
-            allowed=Allowed.parse("127.0.0.1"),
+            allowed=Places.listed("127.0.0.1"),
             work_root=str(self.folder / "work"),
         )
         host = ssh.Host.parse(self.server.url)

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from flows.new_run import NewRun
-from lectern.backoff import backoff_s
 from lectern.errors import TryAgain
 from lectern.runs.handled import of_batch
+from lectern.timing import backoff_s
 
 if TYPE_CHECKING:
     from flows.resident.runs import ResidentRuns

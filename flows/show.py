@@ -18,8 +18,8 @@ from prefect.context import FlowRunContext
 from flows.host import log
 from flows.retry import AWAY
 from lectern import words
-from lectern.pace import Pace
 from lectern.runs.handled import of_batch
+from lectern.timing import Pace
 
 ROWS = 500
 LOOK_S = 1.0

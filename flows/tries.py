@@ -15,7 +15,6 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 from flows.host import Host, log
 from flows.tell import tell
 from lectern import errors, outgoing
-from lectern.backoff import backoff_s
 from lectern.commands import fields_of
 from lectern.effects.files import disk
 from lectern.effects.rows import airings, events, inbox, outbox, revisions
@@ -25,6 +24,7 @@ from lectern.messages import Report
 from lectern.outgoing import Kind, Outgoing
 from lectern.runs.labels import class_of
 from lectern.settings import TeacherSettings
+from lectern.timing import backoff_s
 
 COMPANY = (1000, 64, 8)
 """Most messages in a run after 0, 1 and 2 failures of each; a message that failed more often is alone in its run.

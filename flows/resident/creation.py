@@ -17,8 +17,8 @@ from prefect.states import to_state_create
 
 from flows.new_run import NewRun
 from flows.retry import AWAY
-from lectern.backoff import backoff_s
 from lectern.errors import TryAgain
+from lectern.timing import backoff_s
 
 JSON = {"content-type": "application/json"}
 BUSY_TRIES, BUSY_PAUSE_S, BUSY_MOST_S = 16, 0.05, 0.4

@@ -17,7 +17,6 @@ from flows.resident import groups
 from flows.resident.handler import Handler
 from flows.resident.works import Work
 from flows.trouble import MustEnd
-from lectern.backoff import backoff_s
 from lectern.commands import COMMANDS, MAX_BODY_BYTES, Body, command_of, is_own_result
 from lectern.effects import process
 from lectern.effects.redis.streams import Entry, Streams
@@ -25,6 +24,7 @@ from lectern.effects.rows import inbox, pairing
 from lectern.effects.rows.inbox import Arrived
 from lectern.facts import Kept
 from lectern.runs.handled import Handled
+from lectern.timing import backoff_s
 
 log = logging.getLogger("lectern")
 QUEUE_BOUND = 20_000

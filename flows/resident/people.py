@@ -8,10 +8,10 @@ from typing import Any
 
 from flows import duties
 from flows.host import Host
-from lectern.backoff import backoff_s
 from lectern.effects import notify
 from lectern.effects.rows import people
 from lectern.effects.rows.people import Telling
+from lectern.timing import backoff_s
 
 log = logging.getLogger("lectern")
 LOOK_S = 1.0

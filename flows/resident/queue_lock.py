@@ -14,11 +14,11 @@ from redis.exceptions import RedisError
 
 from flows.host import Host, log
 from flows.trouble import MustEnd
-from lectern.backoff import backoff_s
 from lectern.effects.redis.bus import Bus
 from lectern.errors import CallAPerson
 from lectern.settings import Settings, StreamerSettings
 from lectern.shown import plain
+from lectern.timing import backoff_s
 
 TTL_S = 15.0
 RENEW_S = 4.0

@@ -13,7 +13,6 @@ from flows.resident.creation import BULK
 from flows.resident.runs import ResidentRuns
 from flows.resident.showing import Showing
 from flows.retry import AWAY
-from lectern.backoff import backoff_s
 from lectern.effects.rows import inbox
 from lectern.errors import TryAgain
 from lectern.facts import Kept
@@ -21,6 +20,7 @@ from lectern.messages import TAKE_BACK
 from lectern.runs import pages, paging
 from lectern.runs.handled import Handled
 from lectern.runs.pages import Kind, Page
+from lectern.timing import backoff_s
 
 ROUND_S = 1.0
 GATHER_S = 0.05

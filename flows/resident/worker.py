@@ -20,9 +20,9 @@ from flows.resident.prefect_client import answered
 from flows.resident.runs import ResidentRuns
 from flows.retry import AWAY
 from lectern import errors
-from lectern.backoff import backoff_s
 from lectern.errors import TryAgain
 from lectern.settings import Settings
+from lectern.timing import backoff_s
 
 STEADY_S = 60.0
 ALARM_AFTER_S = 60.0

@@ -8,7 +8,7 @@ from typing import Any
 from flows import trouble
 from flows.host import Host, log
 from flows.trouble import MustEnd
-from lectern.backoff import backoff_s
+from lectern.timing import backoff_s
 
 Work = Callable[[], Coroutine[Any, Any, object]]
 STEADY_S = 60.0

@@ -21,20 +21,21 @@ from flows.streamer.growing import Growing
 from flows.streamer.prepare import follow
 from flows.tell import tell
 from lectern import errors
-from lectern.backoff import backoff_s
 from lectern.decide import endings
 from lectern.effects import process
 from lectern.effects.files import disk, origin, store, wget
-from lectern.effects.files.origin import Allowed, RemoteFile
+from lectern.effects.files.origin import RemoteFile
 from lectern.effects.media import airable, probe
 from lectern.effects.media.probe import Probe
 from lectern.effects.rows import airings, cache, plans
 from lectern.errors import LecternError, Refuse, TryAgain
 from lectern.facts import Cached
+from lectern.places import Places
 from lectern.playout.index import Look
 from lectern.shown import shown
 from lectern.states import AiringState, FileState
 from lectern.streamer_changes import Arrived, StreamerChanges
+from lectern.timing import backoff_s
 
 FIRST_PAUSE_S, LAST_PAUSE_S = 2.0, 1200.0
 ON_AIR_PAUSE_S = 60.0
@@ -202,7 +203,7 @@ async def _of_one_recording(host: Streamer, stem: str, part: Path, remote: Remot
     Origins of several servers may name the file differently at each look: one look that finds the same is enough.
     """
     settings = host.settings
-    allowed = Allowed.parse(settings.allowed_origins)
+    allowed = Places.listed(settings.allowed_origins)
     for _ in range(LOOKS_AGAIN):
         again = await origin.look(remote.url, allowed=allowed, timeout_s=settings.http_timeout_s)
         if again.promise == remote.promise:

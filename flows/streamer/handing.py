@@ -17,10 +17,10 @@ from flows.streamer.following import Following, alarm_away
 from flows.streamer.lessons import Lessons, Wanted, live
 from flows.tell import tell
 from lectern import errors
-from lectern.backoff import backoff_s
 from lectern.effects.media import slate
 from lectern.errors import LecternError, TryAgain
 from lectern.playout.client import PROTOCOL, Client, version_of, write_timetable
+from lectern.timing import backoff_s
 
 NAME = "timetable.jsonl"
 

@@ -12,11 +12,12 @@ from flows.handling import Came
 from flows.host import Streamer, log
 from flows.trouble import words
 from lectern.effects.files import origin
-from lectern.effects.files.origin import Allowed, RemoteFile
+from lectern.effects.files.origin import RemoteFile
 from lectern.effects.rows import airings, cache
 from lectern.errors import DOWNLOAD_FAILED, LecternError, Refuse
 from lectern.facts import Cached
 from lectern.messages import Prepare
+from lectern.places import Places
 from lectern.shown import shown
 from lectern.states import FileState
 from lectern.stems import Held
@@ -101,7 +102,7 @@ async def of_download(host: Streamer, row: Cached) -> RemoteFile:
     A signed URL may expire while its download waits for others, or has to go on after a break. Raises Refuse with what
     the origin said to its own URL, and TryAgain.
     """
-    allowed = Allowed.parse(host.settings.allowed_origins)
+    allowed = Places.listed(host.settings.allowed_origins)
     try:
         return await origin.look(row.url or "", allowed=allowed, timeout_s=host.settings.http_timeout_s)
     except Refuse as refusal:
@@ -123,7 +124,7 @@ def _looks(host: Streamer, came: Sequence[Asked], here: Collection[str]) -> dict
     for one in prepares(came):
         if one.stem not in here:
             named[one.stem].insert(0, one.video_url)
-    allowed = Allowed.parse(host.settings.allowed_origins)
+    allowed = Places.listed(host.settings.allowed_origins)
     gate = asyncio.Semaphore(LOOKS)
     gates: defaultdict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(LOOKS_AT_HOST))
 

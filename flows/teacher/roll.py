@@ -18,13 +18,13 @@ from flows.teacher.leaving import Leaving
 from flows.teacher.living import BEATS
 from flows.tell import tell
 from lectern import errors
-from lectern.backoff import backoff_s
 from lectern.changes import Changes, Granted
 from lectern.decide import control_lost
 from lectern.decide import lease as decide
 from lectern.decide import roll as rolls
 from lectern.effects.rows import bookings, cancels, leases
 from lectern.leased import Holder
+from lectern.timing import backoff_s
 
 LOOK_S = 1.0
 ANNOUNCE_AGAIN_S = 3.0

@@ -6,13 +6,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from lectern.errors import Misuse
-from lectern.playout.reach import is_public
-
-Address = ipaddress.IPv4Address | ipaddress.IPv6Address
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
-
-PUBLIC = "public"
-"""The entry that stands for every public host, for a list that also names private hosts."""
+from lectern.playout.reach import PUBLIC as PUBLIC  # noqa: PLC0414 (asked for here)
+from lectern.playout.reach import Address as Address  # noqa: PLC0414
+from lectern.playout.reach import may_reach
 
 _LISTED = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::(?P<port>[0-9]{1,5}))?")
 
@@ -22,54 +18,39 @@ class Places:
     """The hosts and networks that a setting lists."""
 
     hosts: frozenset[tuple[str, int | None]] = frozenset()
-    networks: tuple[Network, ...] = ()
-    public: bool = True
+    networks: tuple[str, ...] = (PUBLIC,)
 
     @classmethod
-    def listed(cls, text: str, setting: str) -> "Places":
+    def listed(cls, text: str, setting: str = "ALLOWED_ORIGINS") -> "Places":
         """Read ``host,host:port,10.0.0.0/8,public``; empty means public hosts only. Raises Misuse for anything else."""
         entries = [entry.strip().lower() for entry in text.split(",") if entry.strip()]
         hosts: set[tuple[str, int | None]] = set()
-        networks: list[Network] = []
+        networks = [] if entries else [PUBLIC]
         for entry in entries:
-            matched = _LISTED.fullmatch(entry)
-            if entry == PUBLIC:
-                continue
-            if matched is not None:
+            if (matched := _LISTED.fullmatch(entry)) is not None and entry != PUBLIC:
                 hosts.add((_shortest(matched["host"].strip("[]")), int(matched["port"]) if matched["port"] else None))
                 continue
             try:
-                networks.append(ipaddress.ip_network(entry, strict=False))
+                networks.append(PUBLIC if entry == PUBLIC else str(ipaddress.ip_network(entry, strict=False)))
             except ValueError as error:
                 raise Misuse(
                     f"{setting}: {entry!r} cannot be read; write host, host:port, 10.0.0.0/8 or {PUBLIC}"
                 ) from error
-        return cls(frozenset(hosts), tuple(networks), not entries or PUBLIC in entries)
+        return cls(frozenset(hosts), tuple(networks))
 
     def and_also(self, hosts: Iterable[tuple[str, int]]) -> "Places":
         """These places and *hosts*."""
         return replace(self, hosts=self.hosts.union((_shortest(host), port) for host, port in hosts))
 
     def of_server(self, host: str, port: int) -> list[str] | None:
-        """The networks, and `PUBLIC`, in which the host's addresses must lie; None if the host is listed by name."""
-        if self._lists(host, port):
-            return None
-        return [*([PUBLIC] if self.public else []), *map(str, self.networks)]
-
-    def forbidden(self, host: str, port: int, addresses: list[Address]) -> Address | None:
-        """The first of the host's *addresses* that may not be connected to; None if all of them may."""
-        if self._lists(host, port):
-            return None
-        return next((one for one in addresses if not self._takes(one)), None)
-
-    def _lists(self, host: str, port: int) -> bool:
+        """The networks in which the host's addresses must lie; None if the host is listed by name."""
         name = _shortest(host)
-        return bool({(name, port), (name, None)} & self.hosts)
+        return None if {(name, port), (name, None)} & self.hosts else list(self.networks)
 
-    def _takes(self, address: Address) -> bool:
-        if any(address.version == network.version and address in network for network in self.networks):
-            return True
-        return self.public and is_public(address)
+    def forbidden(self, host: str, port: int, addresses: Iterable[Address]) -> Address | None:
+        """The first of the host's *addresses* that may not be connected to; None if all of them may."""
+        networks = self.of_server(host, port)
+        return next((one for one in addresses if not may_reach(str(one), networks)), None)
 
 
 def _shortest(host: str) -> str:

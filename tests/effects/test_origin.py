@@ -7,10 +7,10 @@ from contextlib import asynccontextmanager
 import pytest
 
 from lectern.effects.files import origin
-from lectern.effects.files.origin import Allowed
 from lectern.errors import DOWNLOAD_FAILED, FORBIDDEN_ORIGIN, Refuse, TryAgain
+from lectern.places import Places
 
-HERE = Allowed.parse("127.0.0.1")
+HERE = Places.listed("127.0.0.1")
 LONG = "9" * 4_301  # more digits than int() takes
 WIDE = str(2**64)  # one more than 64 bits hold
 

@@ -9,8 +9,9 @@ import pytest
 
 from lectern.effects.files import origin as origins
 from lectern.effects.files import scan, store
-from lectern.effects.files.origin import Allowed, RemoteFile
+from lectern.effects.files.origin import RemoteFile
 from lectern.errors import DOWNLOAD_FAILED, FORBIDDEN_ORIGIN, Misuse, Refuse, TryAgain
+from lectern.places import Places
 from tests.effects.conftest import Origin
 
 REMOTE = RemoteFile("http://h/a.flv", 3, '"e"', 42)
@@ -213,7 +214,7 @@ def test_a_sidecar_that_can_not_be_read_means_from_zero(tmp_path: Path, text: st
     ],
 )
 def test_what_is_listed_is_allowed(setting: str, url: str) -> None:
-    Allowed.parse(setting).check(url)
+    origins.checked(url, Places.listed(setting))
 
 
 @pytest.mark.parametrize(
@@ -242,18 +243,18 @@ def test_what_is_listed_is_allowed(setting: str, url: str) -> None:
 )
 def test_all_else_is_forbidden(setting: str, url: str) -> None:
     with pytest.raises(Refuse) as raised:
-        Allowed.parse(setting).check(url)
+        origins.checked(url, Places.listed(setting))
     assert raised.value.code is FORBIDDEN_ORIGIN
     assert "secret" not in raised.value.message
 
 
 def test_a_list_that_can_not_be_read_is_misuse() -> None:
     with pytest.raises(Misuse, match="cannot be read"):
-        Allowed.parse("http://h/")
+        Places.listed("http://h/")
 
 
 async def look(origin: Origin, path: str, timeout_s: float = 5) -> RemoteFile:
-    allowed = Allowed.parse(origin.url.removeprefix("http://"))
+    allowed = Places.listed(origin.url.removeprefix("http://"))
     return await origins.look(f"{origin.url}{path}", allowed=allowed, timeout_s=timeout_s)
 
 

@@ -29,7 +29,6 @@ from lectern.effects.rows.tables.teacher import journal, orders, videos
 from lectern.errors import CODES
 from lectern.facts import AsRun, Event, Usage
 from lectern.page import calendar, labels, runbook, view
-from lectern.page.doors import Rates
 from lectern.settings import TeacherSettings
 from lectern.states import BookingState
 from lectern.told import Booked, OpenAlarm, Past, Sending, Word
@@ -618,11 +617,3 @@ async def test_a_calendars_lines_are_folded_and_escaped() -> None:
     assert max(len(line.encode()) for line in text.split("\r\n")) <= 75
     assert "SUMMARY:c\\;1\\," in text
     assert "课" * 60 in text.replace("\r\n ", "")
-
-
-async def test_a_rate_is_a_burst_and_then_a_little() -> None:
-    rates = Rates(3, 20)
-    assert [rates.allow("a") for _ in range(5)] == [True, True, True, False, False]
-    assert rates.allow("b")
-    await asyncio.sleep(0.12)
-    assert rates.allow("a")

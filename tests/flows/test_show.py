@@ -13,7 +13,7 @@ from prefect.context import FlowRunContext
 from flows import show
 from flows.show import Board, Progress
 from lectern import words
-from lectern.pace import Pace
+from lectern.timing import Pace
 
 
 class Slow:

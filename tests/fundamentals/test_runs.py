@@ -25,7 +25,7 @@ from flows.resident import heartbeats, orphans, prefect_client, questions, worke
 from flows.resident.prefect_client import asking
 from flows.resident.runs import ResidentRuns
 from flows.resident.worker import ResidentWorker
-from lectern import backoff
+from lectern import timing
 from lectern.effects.rows.tables.engine import open_database
 from lectern.errors import TryAgain
 from tests.faults import hosts
@@ -526,7 +526,7 @@ def test_a_prefect_that_hangs_makes_no_host_look_as_if_it_stood_still(
     """Its client would wait for seven minutes; classes are answered and aired without it, so the host is well."""
     monkeypatch.setattr(prefect_client, "ASK_S", 0.02)
     monkeypatch.setattr(worker, "UNHEARD_EVERY_S", 0.02)
-    monkeypatch.setattr(backoff, "FIRST_S", 0.01)
+    monkeypatch.setattr(timing, "FIRST_S", 0.01)
 
     async def scene() -> None:
         mine = runs(server := Hangs())

@@ -21,7 +21,7 @@ from flows.resident import works as works_module
 from flows.resident.works import Works
 from flows.tell import patience
 from flows.trouble import MustEnd
-from lectern import backoff
+from lectern import timing
 from lectern.effects.redis.sending import Sent
 from lectern.effects.rows import incidents
 from lectern.effects.rows.tables.engine import open_database, reading, transaction
@@ -38,7 +38,7 @@ class Silence:
 
 @pytest.fixture
 def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Host[Any]]:
-    monkeypatch.setattr(backoff, "FIRST_S", 0.01)
+    monkeypatch.setattr(timing, "FIRST_S", 0.01)
     engine = open_database(f"sqlite:///{hosts.database('teacher', tmp_path / 'teacher.db')}")
     found: Host[Any] = hosts.teacher(engine)
     found.bus = cast("Any", Silence())

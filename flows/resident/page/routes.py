@@ -25,9 +25,16 @@ from lectern.effects.rows import viewers
 from lectern.effects.rows.viewers import Viewer
 from lectern.errors import CODES
 from lectern.page import calendar, labels, pictures, runbook, view
-from lectern.page.doors import BURST, COOKIE, EACH_S, TRIES, Rates
 from lectern.settings import TeacherSettings
+from lectern.timing import Rate
 from lectern.told import Word
+
+COOKIE = "lectern_viewer"
+BURST, A_SECOND = 30.0, 3.0
+"""Number of requests that a viewer may send at once, and then in a second."""
+
+TRIES = 20.0
+"""Number of wrong tokens that one address may try at once; after that, one a second."""
 
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; style-src 'self'; base-uri 'none'; frame-ancestors 'none'",
@@ -58,7 +65,7 @@ class Page:
 
     def __init__(self, host: Host[TeacherSettings]) -> None:
         self._host = host
-        self._rates, self._tries = Rates(BURST, EACH_S), Rates(TRIES, 1.0)
+        self._rates, self._tries = Rate(BURST, A_SECOND), Rate(TRIES, 1.0)
         self._gate, self._waiting = asyncio.Semaphore(AT_ONCE), 0
         self._threads = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="page")
         self._words: tuple[float, Mapping[str, Word] | None] = (0.0, None)  # until when they are fresh, monotonic
@@ -84,14 +91,14 @@ class Page:
         async def answer(request: Request) -> Response:
             token = request.query_params.get("token") or request.cookies.get(COOKIE) or ""
             address = request.client.host if request.client else ""
-            if token and not self._tries.has_left(address):
+            if token and self._tries.wait_s(address):
                 return _later("Too many wrong tokens; wait a minute.", 429, 60)
             viewer = await self._host.look(viewers.of_token, token) if token and len(token) < 100 else None
             if viewer is None:
                 if token:
-                    self._tries.allow(address)
+                    self._tries.take(address)
                 return self._shown(request, "closed.html", 401)
-            if not self._rates.allow(viewer.name):
+            if self._rates.take(viewer.name):
                 return _later("Too many requests; wait a few seconds.", 429, 5)
             if request.query_params.get("token") and not request.url.path.endswith(".ics"):
                 return _remembered(request, token)

@@ -23,13 +23,13 @@ from flows.teacher.ecs import flow as ecs
 from flows.teacher.ecs import openapi
 from lectern.decide.attempts import Limits, next_attempt
 from lectern.effects.files import oss
-from lectern.effects.rate import Rate
 from lectern.effects.rows import bookings, events, renditions
 from lectern.errors import Refuse, TryAgain
 from lectern.facts import Event
 from lectern.messages import Booking
 from lectern.states import Backend, RenditionState, Resolution
 from lectern.stems import stem
+from lectern.timing import Rate
 from lectern.wire import RecordId, WireResolution
 
 MAX_BODY_BYTES = 4096
@@ -101,8 +101,8 @@ class TranscodeApi:
     def __init__(self, host: Teacher, read_run: ReadRun) -> None:
         self._host = host
         self._read_run = read_run
-        self._rate = Rate(A_SECOND, BURST)
-        self._strangers = Rate(A_SECOND, BURST)
+        self._rate = Rate(BURST, A_SECOND)
+        self._strangers = Rate(BURST, A_SECOND)
         self._key = host.settings.transcode_sign_key.get_secret_value()
 
     async def ask(self, request: Request) -> Response:
@@ -179,7 +179,7 @@ class TranscodeApi:
 
 
 def _admit(rate: Rate) -> None:
-    wait_s = rate.take(time.monotonic())
+    wait_s = rate.take()
     if wait_s > 0:
         raise _No(429, "too many requests", Retry_After=str(int(wait_s) + 1))
 

@@ -12,18 +12,18 @@ from flows import show
 from flows.host import Teacher, log
 from flows.teacher.ecs.kept import TAKEN, Kept
 from flows.teacher.ecs.line import Line, NoLongerOurs, Place, hosts
-from lectern.backoff import backoff_s
 from lectern.decide.transcode import total_limit_s
 from lectern.effects import process
 from lectern.effects.ecs import ssh, transcode
 from lectern.effects.ecs.job import Job, Made, Programs
-from lectern.effects.files.origin import Allowed
 from lectern.effects.files.upload import OssKey, Target
 from lectern.effects.rows import ecs_hosts
 from lectern.effects.rows.transcodings import Due
 from lectern.errors import LecternError, Misuse
+from lectern.places import Places
 from lectern.settings import TeacherSettings
 from lectern.states import Resolution
+from lectern.timing import backoff_s
 
 CONNECT_S = 15.0
 BEAT_S = 4.0
@@ -57,7 +57,7 @@ def job(settings: TeacherSettings, due: Sequence[Due]) -> Job:
         target=target(settings),
         begun_at=time.time(),
         limit_s=total_limit_s,
-        allowed=Allowed.parse(settings.allowed_origins),
+        allowed=Places.listed(settings.allowed_origins),
         work_root=settings.ecs_work_root,
         keyframe_s=settings.keyframe_interval_s,
         programs=Programs(settings.ecs_wget, settings.ecs_ffmpeg, settings.ecs_ffprobe, settings.ecs_curl),

@@ -13,11 +13,10 @@ from flows.teacher.ecs.ladder import Making
 from flows.teacher.ecs.line import LEASE_S, hosts
 from lectern.decide.transcode import UNKNOWN_LIMIT_S
 from lectern.effects.files import origin
-from lectern.effects.files.origin import Allowed
 from lectern.effects.rows import renditions, transcodings
 from lectern.effects.rows.transcodings import Due
 from lectern.errors import LecternError
-from lectern.places import PUBLIC
+from lectern.places import PUBLIC, Places
 from lectern.settings import TeacherSettings
 from lectern.shown import shown
 from lectern.states import Resolution
@@ -34,7 +33,7 @@ def check(settings: TeacherSettings) -> None:
     hosts(settings)
     settings.refuse_half_ecs()
     attempt.target(settings)
-    Allowed.parse(settings.allowed_origins)
+    Places.listed(settings.allowed_origins)
 
 
 async def work(host: Teacher, record_id: int, wanted: Sequence[Resolution], owner: str, *, again: bool) -> State[None]:
@@ -72,7 +71,7 @@ async def output_there(host: Teacher, one: Due) -> str | None:
     if base is None:
         return None
     url = f"{base.rstrip('/')}/{one.record_id}/{one.stem}.flv"
-    allowed = Allowed.parse(f"{url.split('/')[2]},public")
+    allowed = Places.listed(f"{url.split('/')[2]},public")
     try:
         await origin.look(url, allowed=allowed, timeout_s=host.settings.http_timeout_s)
     except LecternError as error:
@@ -86,7 +85,7 @@ async def gone(host: Teacher, url: str) -> bool:
     settings = host.settings
     ours = urlsplit(settings.public_url or "").netloc.rpartition("@")[2]
     try:
-        allowed = Allowed.parse(f"{settings.allowed_origins or PUBLIC},{ours}")
+        allowed = Places.listed(f"{settings.allowed_origins or PUBLIC},{ours}")
         await origin.look(url, allowed=allowed, timeout_s=settings.http_timeout_s)
     except origin.Absent:
         return True

@@ -13,7 +13,7 @@ from lectern.effects.ecs.job import Job, Report
 from lectern.effects.rows import bookings, ecs_hosts, events, renditions
 from lectern.effects.rows.transcodings import Due
 from lectern.facts import Event
-from lectern.pace import Pace
+from lectern.timing import Pace
 
 RENEW_S = LEASE_S / 4
 """Seconds between two renewals of a lease: a teacher that stands still for half a minute keeps it."""

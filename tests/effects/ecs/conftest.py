@@ -10,8 +10,8 @@ import pytest_asyncio
 
 from lectern.effects.ecs import ssh, steps
 from lectern.effects.ecs.job import Job, Programs
-from lectern.effects.files.origin import Allowed
 from lectern.effects.files.upload import Target
+from lectern.places import Places
 from lectern.states import Resolution
 from tests.effects.conftest import Origin, Sshd, make_recording
 from tests.effects.ecs.at_work import SOURCE, stand_in
@@ -39,7 +39,7 @@ def job(origin: Origin, recording: Path, tmp_path: Path) -> Job:
         target=Target(f"{origin.url}/up/", f"{origin.url}/up"),
         begun_at=time.time(),
         limit_s=lambda duration_s: 3600.0 if duration_s is None else 3 * duration_s + 120,
-        allowed=Allowed.parse("127.0.0.1"),
+        allowed=Places.listed("127.0.0.1"),
         work_root=str(tmp_path / "the host's work"),
     )
 

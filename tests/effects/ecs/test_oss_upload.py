@@ -18,9 +18,9 @@ from pydantic import SecretStr
 from lectern.effects.ecs import ssh
 from lectern.effects.ecs import transcode as ecs
 from lectern.effects.ecs.job import Job, Report
-from lectern.effects.files.origin import Allowed
 from lectern.effects.files.upload import OssKey, Target
 from lectern.errors import UPLOAD_FAILED, CallAPerson, Misuse, TryAgain
+from lectern.places import Places
 from lectern.states import Resolution
 from tests.effects.conftest import Origin, running_with
 from tests.effects.ecs.at_work import transcode
@@ -133,7 +133,7 @@ def job(origin: Origin, store: Store, recording: Path, tmp_path: Path) -> Job:
         target=to(store),
         begun_at=time.time(),
         limit_s=lambda _: 600.0,
-        allowed=Allowed.parse("127.0.0.1"),
+        allowed=Places.listed("127.0.0.1"),
         work_root=str(tmp_path / "work"),
     )
 

@@ -13,7 +13,7 @@ import pytest_asyncio
 from lectern.decide import ecs as decide
 from lectern.effects.ecs import source, ssh
 from lectern.effects.ecs.job import Job, Report
-from lectern.effects.files.origin import Allowed, RemoteFile
+from lectern.effects.files.origin import RemoteFile
 from lectern.errors import (
     BAD_RECORDING,
     DOWNLOAD_FAILED,
@@ -24,6 +24,7 @@ from lectern.errors import (
     Refuse,
     TryAgain,
 )
+from lectern.places import Places
 from tests.effects.conftest import Origin, make_recording
 from tests.effects.ecs.at_work import SOURCE, UP, transcode, until
 from town import origin as demo
@@ -43,7 +44,7 @@ async def test_a_source_that_is_not_there_is_refused(connection: ssh.Connection,
 @pytest.mark.asyncio
 async def test_a_source_at_a_forbidden_place_is_refused(connection: ssh.Connection, job: Job, origin: Origin) -> None:
     with pytest.raises(Refuse, match="ALLOWED_ORIGINS") as raised:
-        await transcode(connection, replace(job, allowed=Allowed()))
+        await transcode(connection, replace(job, allowed=Places()))
     assert raised.value.code is FORBIDDEN_ORIGIN
     assert origin.asked == []
 

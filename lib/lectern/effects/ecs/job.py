@@ -5,9 +5,9 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from lectern.effects.files.origin import Allowed
 from lectern.effects.files.upload import Target
 from lectern.errors import LecternError, Misuse
+from lectern.places import Places
 from lectern.states import Resolution
 from lectern.stems import stem
 
@@ -37,7 +37,7 @@ class Job:
     target: Target
     begun_at: float
     limit_s: Callable[[float | None], float]
-    allowed: Allowed
+    allowed: Places
     work_root: str = "~/lectern-work"
     keyframe_s: float = 2.0
     stall_s: float = 60.0

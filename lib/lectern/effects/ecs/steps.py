@@ -6,12 +6,12 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from lectern.backoff import backoff_s
 from lectern.effects import process
 from lectern.effects.ecs import check, detached, ssh
 from lectern.effects.ecs.detached import Ended, Folder, Step
 from lectern.effects.ecs.job import Job, Report
 from lectern.errors import NO_ECS_ROOM, TRANSCODE_TIMED_OUT, CallAPerson, FallBack, Refuse, TryAgain
+from lectern.timing import backoff_s
 
 T = TypeVar("T")
 

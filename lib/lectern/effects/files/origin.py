@@ -2,7 +2,6 @@
 
 import asyncio
 import re
-from dataclasses import dataclass, field
 from urllib.parse import SplitResult, urlsplit
 
 import httpx
@@ -32,33 +31,22 @@ class Absent(Refuse):
     """The origin says that there is no such file, or that nothing is in it."""
 
 
-@dataclass(frozen=True)
-class Allowed:
-    """From where recordings may come."""
+def checked(url: str, allowed: Places) -> list[Address]:
+    """The addresses at which *url* may be fetched; looks the host up, so it can wait (use a thread).
 
-    places: Places = field(default_factory=Places)
-
-    @classmethod
-    def parse(cls, text: str) -> "Allowed":
-        """Read ``host,host:port,10.0.0.0/8,public``; empty means public hosts only. Raises Misuse for anything else."""
-        return cls(Places.listed(text, "ALLOWED_ORIGINS"))
-
-    def check(self, url: str) -> list[Address]:
-        """The addresses at which *url* may be fetched; looks the host up, so it can wait (use a thread).
-
-        Raises Refuse(FORBIDDEN_ORIGIN) if the origin is not allowed, Refuse(DOWNLOAD_FAILED) if there is no such host,
-        TryAgain if the host's name cannot be looked up just now.
-        """
-        parts, host, port = _split(url)
-        try:
-            found = lookup.addresses(host, port)
-        except lookup.NoSuchHost as error:
-            raise Refuse(str(error), DOWNLOAD_FAILED) from error
-        forbidden = self.places.forbidden(host, port, found)
-        if forbidden is not None:
-            where = f"{parts.scheme}://{parts.netloc}"
-            raise Refuse(f"{where}: {forbidden} is no allowed origin; see ALLOWED_ORIGINS", FORBIDDEN_ORIGIN)
-        return found
+    Raises Refuse(FORBIDDEN_ORIGIN) if the origin is not *allowed*, Refuse(DOWNLOAD_FAILED) if there is no such host,
+    TryAgain if the host's name cannot be looked up just now.
+    """
+    parts, host, port = _split(url)
+    try:
+        found = lookup.addresses(host, port)
+    except lookup.NoSuchHost as error:
+        raise Refuse(str(error), DOWNLOAD_FAILED) from error
+    forbidden = allowed.forbidden(host, port, found)
+    if forbidden is not None:
+        where = f"{parts.scheme}://{parts.netloc}"
+        raise Refuse(f"{where}: {forbidden} is no allowed origin; see ALLOWED_ORIGINS", FORBIDDEN_ORIGIN)
+    return found
 
 
 def _split(url: str) -> tuple[SplitResult, str, int]:
@@ -81,7 +69,7 @@ def _split(url: str) -> tuple[SplitResult, str, int]:
     return parts, host, port or _PORTS[parts.scheme]
 
 
-async def look(url: str, *, allowed: Allowed, timeout_s: float) -> RemoteFile:
+async def look(url: str, *, allowed: Places, timeout_s: float) -> RemoteFile:
     """What the origin promises of *url*, in at most *timeout_s* and three tries.
 
     Follows up to three redirects, each to an allowed place only; connects to no other address than the checked ones.
@@ -98,12 +86,12 @@ async def look(url: str, *, allowed: Allowed, timeout_s: float) -> RemoteFile:
     raise AssertionError("stamina ends by returning or raising")
 
 
-async def _look(url: str, allowed: Allowed, timeout_s: float) -> RemoteFile:
+async def _look(url: str, allowed: Places, timeout_s: float) -> RemoteFile:
     tls_context = tls.context()
     async with httpx.AsyncClient(timeout=timeout_s, headers=_HEADERS, trust_env=False, verify=tls_context) as client:
         here = url
         for _ in range(_REDIRECTS + 1):
-            addresses = await asyncio.to_thread(allowed.check, here)
+            addresses = await asyncio.to_thread(checked, here, allowed)
             try:
                 address, answer = await _ask(client, here, addresses, timeout_s)
                 if not answer.has_redirect_location:

@@ -11,6 +11,7 @@ from pydantic import SecretStr
 from lectern.effects.files import origin
 from lectern.effects.output import last_line
 from lectern.errors import UPLOAD_FAILED, CallAPerson, Misuse, Refuse, TryAgain
+from lectern.places import Places
 from lectern.shown import shown
 
 _LOOK_S = 30.0
@@ -121,7 +122,7 @@ def judge(put: Put, host: object, exit_code: int | None, output: str, errors: st
 async def verify(url: str, size_bytes: int, crc64: int | None) -> None:
     """Check that the whole upload is at its public *url*; raises TryAgain with what is there instead."""
     try:
-        ours = origin.Allowed.parse(urlsplit(url).netloc.rpartition("@")[2])  # from our own settings
+        ours = Places.listed(urlsplit(url).netloc.rpartition("@")[2])  # from our own settings
         there = await origin.look(url, allowed=ours, timeout_s=_LOOK_S)
     except (Refuse, TryAgain) as error:
         raise TryAgain(f"{shown(url)}: was uploaded, but: {error.message}", UPLOAD_FAILED) from error

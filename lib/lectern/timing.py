@@ -1,0 +1,95 @@
+"""How long to wait before a retry, and how often something may happen; times are monotonic seconds."""
+
+import math
+import random
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+
+FIRST_S, MOST_S = 0.5, 10.0
+
+PROGRESS_S = 30.0
+"""Seconds between two writes of progress. A write for each class on air every few seconds fills a Prefect server."""
+
+NAMES = 2_000
+"""Number of names of a `Rate` or a `Throttle` that are remembered; the one that came least recently is forgotten."""
+
+
+def backoff_s(tries: int, first_s: float | None = None, most_s: float = MOST_S, *, jitter: float = 0.2) -> float:
+    """Seconds to wait after *tries* failures in a row, counted from 0: each time twice as long, up to *most_s*.
+
+    The wait varies by up to the fraction *jitter*, so that callers that failed together do not retry together.
+    """
+    first_s = FIRST_S if first_s is None else first_s
+    return min(first_s * 2.0 ** min(tries, 30), most_s) * random.uniform(1 - jitter, 1 + jitter)  # noqa: S311 (no secret)
+
+
+class Pace:
+    """Says when progress is to be written: at most every 30 seconds, and only if its whole per cent has changed.
+
+    The first value is due at once, and so is 100 %.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._written: int | None = None
+        self._at_s = -math.inf
+
+    def due(self, percent: float) -> float | None:
+        """The whole per cent to record now, which then counts as recorded; None if there is nothing to record."""
+        whole, now_s = math.floor(percent), self._clock()
+        if whole == self._written or (whole < 100 and now_s - self._at_s < PROGRESS_S):
+            return None
+        self._written, self._at_s = whole, now_s
+        return float(whole)
+
+
+class Rate:
+    """A token bucket for each name: *burst* calls at once, and *a_second* in the long run."""
+
+    def __init__(self, burst: float, a_second: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._burst, self._a_second, self._clock = burst, a_second, clock
+        self._left: OrderedDict[str, tuple[float, float]] = OrderedDict()  # calls that were left, and at what time
+
+    def wait_s(self, name: str = "") -> float:
+        """The seconds until *name* may call; 0 if it may now. Takes no call."""
+        return max(0.0, 1 - self._left_now(name)) / self._a_second
+
+    def take(self, name: str = "") -> float:
+        """Take one call; returns 0, or the seconds to wait if no call is left."""
+        wait_s = self.wait_s(name)
+        self._left[name] = self._left_now(name) - (not wait_s), self._clock()
+        self._left.move_to_end(name)
+        if len(self._left) > NAMES:
+            self._left.popitem(last=False)
+        return wait_s
+
+    def _left_now(self, name: str) -> float:
+        now = self._clock()
+        left, at = self._left.get(name, (self._burst, now))
+        return min(self._burst, left + (now - at) * self._a_second)
+
+
+class Throttle:
+    """Lets each name pass at most once in *every_s*."""
+
+    def __init__(self, every_s: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self.every_s, self._clock = every_s, clock
+        self._at: OrderedDict[str, float] = OrderedDict()
+
+    def due(self, name: str = "") -> bool:
+        """Whether *name* may pass; it does not pass yet."""
+        return self._clock() - self._at.get(name, -math.inf) >= self.every_s
+
+    def passes(self, name: str = "") -> None:
+        """Note that *name* passes now."""
+        self._at[name] = self._clock()
+        self._at.move_to_end(name)
+        if len(self._at) > NAMES:
+            self._at.popitem(last=False)
+
+    def take(self, name: str = "") -> bool:
+        """Whether *name* may pass; if so, it does."""
+        if is_due := self.due(name):
+            self.passes(name)
+        return is_due

@@ -1,0 +1,58 @@
+"""A token bucket lets a burst through, then so many a second; a throttle lets one through in so many seconds."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lectern.timing import NAMES, Rate, Throttle
+
+
+class Clock:
+    """A clock that stands still unless it is set."""
+
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_a_burst_goes_through_and_the_next_one_is_told_how_long_to_wait() -> None:
+    clock = Clock()
+    rate = Rate(3, 10, clock)
+    assert [rate.take() for _ in range(3)] == [0, 0, 0]
+    wait_s = rate.take()
+    assert 0 < wait_s <= 0.1
+    assert rate.wait_s() == wait_s
+    assert rate.take("somebody else") == 0
+    clock.now += wait_s + 1e-6
+    assert rate.take() == 0
+
+
+@given(st.lists(st.floats(0, 0.5), max_size=200), st.integers(1, 20), st.integers(1, 10))
+def test_no_more_than_the_burst_and_the_rate_go_through(gaps: list[float], a_second: int, burst: int) -> None:
+    clock = Clock()
+    rate, through = Rate(burst, a_second, clock), 0
+    for gap in gaps:
+        clock.now += gap
+        through += rate.take() == 0
+    assert through <= burst + a_second * (clock.now - 100) + 1e-6
+
+
+def test_a_throttle_lets_each_name_through_once_in_its_time() -> None:
+    clock = Clock()
+    throttle = Throttle(10, clock)
+    assert [throttle.take("a"), throttle.take("a"), throttle.take("b")] == [True, False, True]
+    clock.now += 10
+    assert throttle.due("a")
+    assert [throttle.take("a"), throttle.take("a")] == [True, False]
+
+
+def test_names_that_never_come_again_are_forgotten() -> None:
+    """An address that tries tokens can have any number of names."""
+    clock = Clock()
+    rate, throttle = Rate(1, 1, clock), Throttle(10, clock)
+    for number in range(NAMES + 1):
+        assert rate.take(str(number)) == 0
+        assert throttle.take(str(number))
+    assert rate.take("0") == 0
+    assert rate.take(str(NAMES)) > 0
+    assert throttle.take("0")
