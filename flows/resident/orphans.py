@@ -67,9 +67,6 @@ async def take_unheard(runs: ResidentRuns) -> None:
 
     Their messages may be handled by now: each flow skips what is done.
     """
-    for key in runs.alone.keys() & set(runs.created.unheard):
-        runs.created.unheard.remove(key)
-        runs.alone.unheard(key)  # its work is done without it, and it will show that
     keys = list(runs.created.unheard)
     if not keys:
         return

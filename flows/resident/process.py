@@ -178,7 +178,8 @@ class Resident:
 
     async def _work(self, host: Host[Any], runs: ResidentRuns) -> None:
         """Do all works until the process is asked to end; raises MustEnd if one of them says that it must."""
-        works, recorder = Works(host), Recorder(host, runs)
+        works = Works(host)
+        recorder = runs.recorder = Recorder(host, runs)
         handler = Handler(host, deployments.of(self.settings), recorder)
         intake = Intake(host, handler, groups.channels(host.settings), list(groups.sources(host.settings)))
         taking: dict[str, Work] = {**intake.works(), "sweeps": lambda: sweeps.sweeps(host, handler)}

@@ -152,7 +152,8 @@ class Recorder:
             await asyncio.sleep(GATHER_S)
 
     def _long(self) -> list[Handled]:
-        return [one for one in self._at_work if not one.is_open and time.time() - one.began > LONG_S]
+        new = [one for one in self._at_work if one.run_id is None and not one.is_refused]
+        return [one for one in new if time.time() - one.began > LONG_S]
 
     # -- one round -------------------------------------------------------------------------------------------------
 

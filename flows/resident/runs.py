@@ -2,13 +2,14 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from contextvars import copy_context
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
-from uuid import UUID
+from typing import TYPE_CHECKING, Any
+from uuid import UUID, uuid4
 
 from prefect import runtime
 from prefect.client.orchestration import PrefectClient
@@ -22,13 +23,16 @@ from flows import resumed, tries
 from flows.host import Host, current, run_name
 from flows.new_run import NewRun
 from flows.resident import ended, groups, questions
-from flows.resident.alone import Alone
 from flows.resident.creation import CREATE_S, Creation
 from flows.resident.prefect_client import asking
 from flows.retry import AWAY
 from lectern.effects.rows import inbox
-from lectern.errors import Misuse, TryAgain
-from lectern.runs.handled import of_batch
+from lectern.errors import LecternError, Misuse, TryAgain
+from lectern.runs.handled import Handled, of_batch
+from lectern.shown import masked
+
+if TYPE_CHECKING:
+    from flows.resident.record import Recorder
 
 log = logging.getLogger("lectern")
 WATCH_S = 2.0
@@ -36,6 +40,9 @@ WATCH_S = 2.0
 
 ONLY_WATCHES = frozenset({"broadcast"})
 """Flows whose runs do nothing but watch: the end of the process waits for none of them."""
+
+WITHOUT = "lectern:without-run"
+"""The tag of a run that shows work which was done without it."""
 
 ENDING = [StateType.CANCELLING, StateType.CANCELLED]
 
@@ -61,10 +68,10 @@ class ResidentRuns:
         self.shown: set[UUID] = set()
         """Runs that only show work that is done without a run: they are no orphans to be taken over."""
 
-        self.alone = Alone(self.created, self.shown)
         # Runs begin in this context, not in that of the run which started them: they must not become its subflows.
         self._context = copy_context()
         self.host: Host[Any] | None = None
+        self.recorder: Recorder  # set before the first run
 
     def draining(self) -> bool:
         """Whether the process is going down."""
@@ -84,10 +91,27 @@ class ResidentRuns:
         return str(created.id)
 
     async def without(self, run: NewRun) -> None:
-        """Do the work of *run* without it, because Prefect is away; raises what the work raises."""
+        """Do the work of *run* without it, because Prefect is away; the recorder shows it. Raises what it raises."""
         current.set(self.host)  # type: ignore[arg-type]  # set before the first run
         of_batch.set(None)
-        await self.alone.do(run, self._by_name[run.flow].fn)
+        key = run.key or uuid4().hex
+        work = Handled(run.flow, name=run.name, tags=(*run.tags, WITHOUT), given=run.parameters, key=key)
+        if key in self.created.unheard:  # Prefect may have created its run
+            self.created.unheard.remove(key)
+            work.is_open = True
+        failure: Exception | None = None
+        with self.recorder.showing(work):
+            try:
+                found = await self._by_name[run.flow].fn(**run.parameters)
+            except Exception as error:  # noqa: BLE001 (it is raised when it is noted)
+                failure = error
+                work.failed = error.message if isinstance(error, LecternError) else masked(repr(error))
+            else:
+                work.message = (found.message if isinstance(found, State) else None) or "done"
+                work.failed = work.message if isinstance(found, State) and found.is_failed() else None
+            work.ended = time.time()
+        if failure is not None:
+            raise failure
 
     def is_at_work(self, run_id: str) -> bool:
         """Whether a run is being executed here."""

@@ -80,11 +80,18 @@ class Showing:
     async def begin(self, batch: Handled) -> None:
         """Show a batch that is still at work; `end` sets its final state."""
         batch.is_open = True
-        async with asyncio.timeout(ASK_S):
-            (found,) = await self._runs.created.bulk(batch.flow, [paging.at_work(batch, self._host)])
+        found: UUID | str
+        try:
+            async with asyncio.timeout(ASK_S):
+                (found,) = await self._runs.created.bulk(batch.flow, [paging.at_work(batch, self._host)])
+        except httpx.HTTPStatusError as error:
+            if error.response.status_code not in REFUSES:
+                raise
+            found = str(error)
         if isinstance(found, UUID):
             batch.run_id = str(found)
             self._runs.shown.add(found)
+        batch.is_refused = batch.run_id is None
 
     async def end(self, page: Page) -> None:
         """Set the final state of a batch that was shown at work; if its run was deleted, the page has none any more.

@@ -182,6 +182,5 @@ async def _look_after(host: Host[Any], runs: ResidentRuns) -> None:
                 await runs.created.outdated.wait()
         except TimeoutError:
             await orphans.take_unheard(runs)
-            await runs.alone.show()
         else:
             raise TryAgain("the deployments were deleted or made anew; their ids are read anew")

@@ -20,6 +20,7 @@ from sqlalchemy import select
 from flows import show, tries
 from flows.handling import PUT_BACK
 from flows.host import Host
+from flows.new_run import NewRun
 from flows.resident import record, run_log
 from flows.resident.handler import Handler
 from flows.resident.record import Recorder
@@ -36,7 +37,7 @@ from tests.faults import hosts
 from tests.fundamentals.test_tries import Silence
 
 pytestmark = pytest.mark.asyncio
-DEPLOYMENTS = {name: uuid4() for name in ("booking", "change", "settle", "report", "sweep")}
+DEPLOYMENTS = {name: uuid4() for name in ("booking", "change", "settle", "report", "sweep", "transcode")}
 
 
 class Prefect:
@@ -159,10 +160,10 @@ class Desk:
 
     def restart(self) -> None:
         """The next process."""
-        self.runs = ResidentRuns(cast("PrefectClient", self.prefect), {})
+        self.runs = ResidentRuns(cast("PrefectClient", self.prefect), {"transcode": cast("Any", self)})
         self.runs.host = self.host
         self.runs.created.know(DEPLOYMENTS)
-        self.recorder = Recorder(self.host, self.runs)
+        self.recorder = self.runs.recorder = Recorder(self.host, self.runs)
         self.handler = Handler(self.host, {"booking": self._flow(), "sweep": self._flow()}, self.recorder)
 
     def _flow(self) -> Any:
@@ -184,6 +185,12 @@ class Desk:
             return Completed(message="all done")
 
         return booking
+
+    async def fn(self, **_: Any) -> None:
+        """The work of a transcoding, which can be done without a run."""
+        await self.may_end.wait()
+        if self.error is not None:
+            raise self.error
 
     def book(self, *class_ids: str) -> list[Kept]:
         """The messages come, and are claimed."""
@@ -719,3 +726,62 @@ async def test_a_failed_state_counts_a_try(desk: Desk) -> None:
     assert batch.undone == {1}
     with reading(desk.host.engine) as connection:
         assert [one.tries for one in inbox.read(connection, desk.host.journal, [1])] == [1]
+
+
+# -- work without a run ------------------------------------------------------------------------------------------------
+
+
+async def test_work_that_was_done_without_a_run_has_one_afterwards(desk: Desk) -> None:
+    """It failed while Prefect took no run: without one, nobody could try it again in the UI."""
+    desk.error, desk.prefect.away = TryAgain("404"), True
+    with pytest.raises(TryAgain):
+        await desk.runs.without(NewRun("transcode", {"record_id": 7}, "transcode 7 240P", ["record:7"]))
+    await desk.recorder.close(1)
+    assert desk.prefect.runs == {}
+    desk.prefect.away = False
+    for _ in range(2):
+        await desk.recorder.tell()
+    (run,) = desk.prefect.runs.values()
+    assert (run["name"], run["state"]["type"], run["parameters"]) == ("transcode 7 240P", "FAILED", {"record_id": 7})
+    assert set(run["tags"]) == {"record:7", "lectern:without-run"}
+    assert run["state"]["message"].startswith("404; handled ")
+    assert run["state"]["message"].endswith(", without a run because Prefect let none begin")
+
+
+async def test_work_without_a_run_that_prefect_refuses_to_show_hides_no_other(desk: Desk) -> None:
+    for name in ("one", "odd", "other"):
+        await desk.runs.without(NewRun("transcode", {}, name))
+    desk.prefect.refuses = "odd"
+    await desk.recorder.tell()
+    assert sorted(one["name"] for one in desk.prefect.runs.values()) == ["one", "other"]
+
+
+async def test_work_without_a_run_is_shown_while_it_is_done(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A transcoding takes minutes: when Prefect is back, the UI shows it at work, and then how it ended."""
+    monkeypatch.setattr(record, "LONG_S", 0.0)
+    desk.may_end.clear()
+    desk.prefect.away = True
+    working = asyncio.create_task(desk.runs.without(NewRun("transcode", {}, "transcode 7 240P")))
+    await asyncio.sleep(0.01)
+    await desk.recorder.close(1)
+    desk.prefect.away = False
+    await desk.recorder.tell()
+    (run,) = desk.prefect.runs.values()
+    assert (run["state"]["type"], desk.runs.shown) == ("RUNNING", {UUID(run["id"])})
+    desk.may_end.set()
+    await working
+    await desk.recorder.tell()
+    assert (run["state"]["type"], desk.runs.shown, len(desk.prefect.runs)) == ("COMPLETED", set(), 1)
+
+
+async def test_a_run_that_was_not_heard_of_shows_what_was_done_without_it(desk: Desk) -> None:
+    """Prefect had created it: it is not done a second time, and it does not look alive for ever."""
+    run = NewRun("transcode", {}, "transcode 7 240P", key="k-1")
+    desk.runs.created.unheard.append("k-1")
+    made: dict[str, Any] = {"id": str(uuid4()), "deployment": str(DEPLOYMENTS["transcode"]), "parameters": {}}
+    made |= {"tags": [], "state": {"type": "PENDING"}}
+    desk.prefect.runs["k-1"] = made
+    await desk.runs.without(run)
+    assert not desk.runs.created.unheard
+    await desk.recorder.tell()
+    assert (made["state"]["type"], len(desk.prefect.runs)) == ("COMPLETED", 1)

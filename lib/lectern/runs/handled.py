@@ -25,10 +25,17 @@ class Line(NamedTuple):
 
 @dataclass(eq=False)
 class Handled:
-    """One batch of *flow*: its messages (none for a sweep), and what was done with them."""
+    """One batch of *flow*: its messages (none for a sweep), and what was done with them.
+
+    It is also work of another kind that was done without a run, which has a *name*, *tags* and parameters (*given*) of
+    its own.
+    """
 
     flow: str
     kept: Sequence[Kept] = ()
+    name: str = ""
+    tags: Sequence[str] = ()
+    given: Mapping[str, Any] = field(default_factory=dict)
     began: float = field(default_factory=time.time)
     ended: float | None = None
     message: str = ""
@@ -41,6 +48,7 @@ class Handled:
     key: str = field(default_factory=lambda: uuid4().hex)
     run_id: str | None = None  # of the run that shows it while it is at work
     is_open: bool = False  # Prefect was asked for that run, and may have made it
+    is_refused: bool = False  # Prefect refuses to show it while it is at work
 
     @property
     def ids(self) -> list[int]:
@@ -48,9 +56,9 @@ class Handled:
         return [one.id for one in self.kept]
 
     @property
-    def parameters(self) -> dict[str, str]:
+    def parameters(self) -> dict[str, Any]:
         """The parameters of the flow."""
-        return {"inbox_ids": spell(self.ids)} if self.kept else {}
+        return {"inbox_ids": spell(self.ids)} if self.kept else dict(self.given)
 
     def say(self, line: Line) -> None:
         """Keep a line of the log, unless LINES are kept already."""

@@ -11,7 +11,7 @@ from typing import Any
 from uuid import uuid4
 
 from lectern.effects.rows.inbox import spell
-from lectern.runs.handled import LINES, Line, summary
+from lectern.runs.handled import LINES, Handled, Line, summary
 from lectern.runs.labels import CLASSES, Label, name_of, tags_of
 
 MANY = 500
@@ -87,14 +87,20 @@ class Page:
     is_untagged: bool = False  # its run was created, and its tags are to be set
     from_messages: bool = True  # each label comes from a message, and can be read from it again
     title: Label | None = None  # label of the one message that decided all its classes
+    work: Handled | None = None  # what was done without a run, and names itself
 
     @property
     def name(self) -> str:
         """The name of its run in the UI."""
         if not self.ids:
-            return f"{self.flow} {self.host}"
+            return self.work.name if self.work else f"{self.flow} {self.host}"
         labels = [] if self.is_plain else [self.title] if self.title else self.labels
         return name_of(self.flow, labels, len(self.ids))
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """The parameters of its run if no message of the inbox is."""
+        return self.work.parameters if self.work else {}
 
     def has_room(self, entries: int) -> bool:
         """Whether there is room for that many more *entries*."""
@@ -122,7 +128,8 @@ class Page:
         return f"{what}; {took}" if self.kind is not Kind.LATE else what
 
     def _took(self) -> str:
-        return f"handled {clock(self.began)} to {clock(self.ended)}"
+        why = ", without a run because Prefect let none begin" if self.work else ""
+        return f"handled {clock(self.began)} to {clock(self.ended)}{why}"
 
     def log(self) -> list[Line]:
         """Its lines, and at the end why its messages were refused or failed: the UI opens such a run on its log."""
@@ -155,7 +162,8 @@ class Page:
         """The tags of its run; a run of more than CLASSES messages has no class tags, as a few would stand for all."""
         if self.is_plain:
             return []
-        return [*MARKS.get(self.kind, []), *tags_of(self.labels if len(self.labels) <= CLASSES else [])]
+        own = self.work.tags if self.work else ()
+        return [*MARKS.get(self.kind, []), *own, *tags_of(self.labels if len(self.labels) <= CLASSES else [])]
 
     def tags_follow(self) -> bool:
         """Whether most tags are set after its run was created: each makes an event of Prefect's longer."""
@@ -165,7 +173,7 @@ class Page:
         """The run, in the form of Prefect's API."""
         return {
             "name": self.name,
-            "parameters": {"inbox_ids": spell(sorted(set(self.ids)))} if self.ids else {},
+            "parameters": {"inbox_ids": spell(sorted(set(self.ids)))} if self.ids else self.given,
             "tags": [*MARKS.get(self.kind, []), FOLLOW] if self.tags_follow() else self.tags,
             "state": self.state(),
             "idempotency_key": self.key,

@@ -27,11 +27,11 @@ def late(flow: str, kept: Sequence[Kept]) -> list[Page]:
 def at_work(batch: Handled, host: str) -> dict[str, Any]:
     """The run that shows a batch while it is at work, in the form of Prefect's API."""
     labels = [label_of(one) for one in batch.kept[:CLASSES]]
-    name = name_of(batch.flow, labels, len(batch.kept)) if batch.kept else f"{batch.flow} {host}"
+    name = name_of(batch.flow, labels, len(batch.kept)) if batch.kept else batch.name or f"{batch.flow} {host}"
     return {
         "name": name,
         "parameters": batch.parameters,
-        "tags": tags_of(labels),
+        "tags": [*batch.tags, *tags_of(labels)],
         "state": {"type": "RUNNING", "name": "Running", "message": f"at work since {clock(batch.began)}"},
         "idempotency_key": batch.key,
         "labels": {"lectern.began": utc(batch.began)},
@@ -70,6 +70,7 @@ def _filled(batch: Handled, kind: Kind, entries: list[Entry], host: str) -> list
     pages: list[Page] = []
     for first in range(0, max(1, len(entries)), CLASSES):
         page = Page(batch.flow, kind, batch.began, batch.ended, host, table=batch.table)
+        page.work = batch if batch.name else None
         page.said = (batch.failed or batch.message) if kind in (Kind.FAILED, Kind.BACK) else batch.message
         page.longest_s = batch.ended - batch.began
         page.add(entries[first : first + CLASSES])
