@@ -8,6 +8,7 @@ import argparse
 import itertools
 import json
 import random
+import re
 import shutil
 import sys
 import tempfile
@@ -18,8 +19,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import httpx
+
+from flows.streamer.change import OTHER_TIME
 from lectern.decide.gaps import LEAST_S, LOST_S, LOST_SHARE
 from tests.stage import Stage, Town, staged, wait_until
+from town.ports import HOST, free_port
 
 AT_ONCE = 10
 """Number of classes that are booked together."""
@@ -38,6 +43,12 @@ FORGOTTEN_S = 3.0
 
 NOT_SURE_S = 2.5
 """Seconds by which what a receiver took and what was sent may differ."""
+
+OVER = ("aired with gaps", "aired", "broken", "cancelled")
+"""The states of a class that is over; the longer of two words first, because a sentence is searched for them."""
+
+RUN_ENDS = {"broken": "FAILED", "cancelled": "CANCELLED"}
+"""The state of the run of a class, by how the class ended; COMPLETED for the others."""
 
 
 @dataclass(frozen=True)
@@ -103,8 +114,10 @@ class Story:
 class Play:
     """Sequences on one stage."""
 
-    def __init__(self, stage: Stage, seed: int) -> None:
+    def __init__(self, stage: Stage, seed: int, bind: str) -> None:
         self.stage, self.chance = stage, random.Random(seed)
+        self._viewer = httpx.Client(base_url=f"http://{bind}", headers={"Accept-Language": "en"}, timeout=60)
+        self._seen: dict[str, str] = {}
         self.sequences: list[Story] = []
         self.faults: list[tuple[float, float, str]] = []  # from, to, what
         self._over = threading.Event()
@@ -131,6 +144,24 @@ class Play:
         class_id = self.stage.book_on_stream(booking)
         first = Content(float(booking["start_time"]), float(booking["end_time"]), class_id)
         return Story(class_id, random.Random(self.chance.random()), first)
+
+    # -- what is told of it --------------------------------------------------------------------------------------------
+
+    def page(self, path: str) -> str:
+        """What the teacher's page answers at *path*, which is asked for once; a viewer has to wait for many pages."""
+
+        def answer() -> httpx.Response | None:
+            found = self._viewer.get(path)
+            return None if found.status_code == httpx.codes.TOO_MANY_REQUESTS else found
+
+        if not self._viewer.cookies:
+            made = self.stage.lectern("teacher", "viewer", "add", "sequences", "--json")
+            self._viewer.get("/", params={"token": json.loads(made.stdout)["token"]})
+        if path not in self._seen:
+            found = wait_until(answer, timeout_s=60, description=f"{path} is answered")
+            assert found is not None
+            self._seen[path] = found.raise_for_status().text
+        return self._seen[path]
 
     # -- what is sent --------------------------------------------------------------------------------------------------
 
@@ -225,6 +256,8 @@ def complaints(play: Play) -> Iterator[str]:
     day = time.strftime("%Y-%m-%d", time.localtime(min(one.first.start for one in play.sequences) - 60))
     report = stage.lectern("teacher", "report", "--from", day, "--to", "2099-01-01", "--format", "json")
     lines = {one["class_id"]: one for one in json.loads(report.stdout)["classes"]}
+    if not any(_runs(play, one) for one in play.sequences):
+        yield "Prefect has no run of any class"
     for one in play.sequences:
         line = lines.get(one.class_id, {})
         found = min((list(_of(play, way, line)) for way in _ways(one)), key=len)
@@ -300,11 +333,12 @@ def _told_otherwise(
 ) -> Iterator[str]:
     """How the class ended, by the receiver and by all that tell of it."""
     stage = play.stage
-    order, airing = stage.order(one.class_id), stage.airing("streamer1", one.class_id)
+    order = stage.order(one.class_id)
     state = order.get("state")
     if last is None:
         if state not in {"cancelled", "aired", "aired with gaps", "broken"}:
             yield f"was cancelled, and is {state}"
+        yield from _told(play, one, line, str(state))
         return
     if last.start > time.time():  # it was moved away at last, and nothing can be said of how it will be aired
         if taken or state not in {"ready", "placed"}:
@@ -323,12 +357,63 @@ def _told_otherwise(
     reported_s = line.get("missing_s", 0.0) - missing
     if state != "broken" and not -NOT_SURE_S - 1 < reported_s < NOT_SURE_S + 1 + forgotten_s:
         yield f"the report says {line.get('missing_s')} s are missing, the receiver {missing:.1f}"
-    told = json.loads(stage.lectern("teacher", "explain", one.class_id, "--json").stdout)["standing"]
-    says = {"the streamer": airing.get("state"), "the report": line.get("state"), "explain": told}
-    yield from (f"{who} says {what}, the teacher {state}" for who, what in says.items() if what != state)
+    yield from _told(play, one, line, str(state))
     code = {"aired with gaps": 329, "broken": 321}.get(str(state))
     if code is not None and not stage.alarms(code, class_id=one.class_id):
         yield f"is {state}, and nobody was alarmed"
+
+
+def _told(play: Play, one: Story, line: dict[str, Any], state: str) -> Iterator[str]:
+    """Who says of a class that is over another state than its teacher."""
+    standing = json.loads(play.stage.lectern("teacher", "explain", one.class_id, "--json").stdout)["standing"]
+    says = {
+        "the streamer": play.stage.airing("streamer1", one.class_id).get("state"),
+        "the report": line.get("state"),
+        "explain": standing,
+        "the page": _on_the_page(play, one),
+        "the as-run page": _in_the_as_run(play, one),
+    }
+    yield from (f"{who} says {what}, the teacher {state}" for who, what in says.items() if what != state)
+    yield from _shown_in_prefect(play, one, state)
+
+
+def _on_the_page(play: Play, one: Story) -> str:
+    """The state of a class on its page."""
+    text = play.page(f"/class/{one.class_id}")
+    found = re.search(r'<h1>\S+ <span class="[^"]*">([^<]*)</span>', text)
+    return found[1] if found else text
+
+
+def _in_the_as_run(play: Play, one: Story) -> str:
+    """The state of a class in the as-run table of the day on which it begins."""
+    at = play.stage.order(one.class_id)["start_time"]
+    rows = play.page(f"/as-run?day={time.strftime('%Y-%m-%d', time.localtime(at))}").split("<tr>")
+    cells = [cell for row in rows if f"<td>{one.class_id}</td>" in row for cell in row.split("</td>")]
+    return next((state for state in OVER if f"<td>{state}" in cells), f"nothing: {cells}")
+
+
+def _runs(play: Play, one: Story) -> list[tuple[str, str]]:
+    """The state and the message of each run of a class, oldest first."""
+    tags = [f"class:{one.class_id}"]
+    runs = sorted(play.stage.runs("streamer1", "broadcast", tags=tags), key=lambda run: str(run["created"]))
+    return [(run["state_type"], str((run["state"] or {}).get("message") or "")) for run in runs]
+
+
+def _shown_in_prefect(play: Play, one: Story, state: str) -> Iterator[str]:
+    """What its runs say otherwise than the rows: the last one that was not for another time tells its end."""
+    told = _runs(play, one)
+    for kind, message in told:
+        if kind not in {"COMPLETED", "FAILED", "CANCELLED"}:
+            yield f"is {state}, and one of its runs is {kind}: {message}"
+        named = next((name for name in OVER if name in message), state) if kind == "COMPLETED" else state
+        if named != state:
+            yield f"is {state}, and one of its runs says {named}: {message}"
+    shown = [kind for kind, message in told if not message.startswith(("nothing to do", OTHER_TIME))]
+    if shown and shown[-1] != RUN_ENDS.get(state, "COMPLETED"):
+        yield f"is {state}, and its runs are {told}"
+    bar = play.stage.described(f"broadcast-{one.class_id}")
+    if bar.startswith(f"{one.class_id}: ") and bar != f"{one.class_id}: {state}":
+        yield f"is {state}, and the bar of its run says {bar}"
 
 
 def _covered(spans: Sequence[tuple[float, float]], begin: float, end: float) -> float:
@@ -341,23 +426,27 @@ def _covered(spans: Sequence[tuple[float, float]], begin: float, end: float) -> 
     return total
 
 
-def _goes_on(stage: Stage, one: Story) -> bool:
-    return stage.order(one.class_id).get("state") in {"ready", "placed"}
+def _goes_on(play: Play, one: Story) -> bool:
+    """Whether a class is not over, or one of its runs is not."""
+    is_open = any(kind not in {"COMPLETED", "FAILED", "CANCELLED"} for kind, _ in _runs(play, one))
+    return is_open or play.stage.order(one.class_id).get("state") in {"ready", "placed"}
 
 
 def played(town: Town, folder: Path, count: int, seed: int) -> list[str]:
     """Play *count* sequences in *town*, a portion after the other; returns what is wrong."""
     with staged(town, folder) as stage:
+        bind = f"{HOST}:{free_port()}"
+        stage.own["teacher"] = {"API_BIND": bind}
         stage.up("teacher", "streamer1")
         record = stage.town.record(seconds=90)
         cached = stage.book(stage.booking(record, starts_in_s=2 * 86_400))
         stage.answer(cached)
-        play = Play(stage, seed)
+        play = Play(stage, seed, bind)
         for done in range(0, count, AT_ONCE):
             play.play(min(AT_ONCE, count - done), record)
             sys.stderr.write(f"{len(play.sequences)} of {count} sequences\n")
         give_up_at = time.monotonic() + 120  # what is not over then is a complaint of its class
-        while any(_goes_on(stage, one) for one in play.sequences) and time.monotonic() < give_up_at:
+        while any(_goes_on(play, one) for one in play.sequences) and time.monotonic() < give_up_at:
             time.sleep(1.0)
         return list(complaints(play))
 

@@ -118,6 +118,11 @@ class Stage(Platform):
         found = self._post("/artifacts/latest/filter", {"artifacts": {"key": {"any_": [key]}}})
         return next((one["data"] if isinstance(one["data"], str) else json.dumps(one["data"]) for one in found), "")
 
+    def described(self, key: str) -> str:
+        """The line above the artifact *key*; empty if there is none."""
+        found = self._post("/artifacts/latest/filter", {"artifacts": {"key": {"any_": [key]}}})
+        return next((str(one["description"]) for one in found), "")
+
     def tables(self, run_id: str) -> str:
         """What the artifacts of a run show."""
         found = self._post("/artifacts/filter", {"artifacts": {"flow_run_id": {"any_": [run_id]}}})
