@@ -1,6 +1,5 @@
 """Sends the outbox: answers, alarms and orders to streamers, each once; a message that Redis refuses stops no other."""
 
-import asyncio
 import math
 import time
 from collections.abc import Collection, Sequence
@@ -9,16 +8,17 @@ from functools import partial
 from typing import Any
 
 from pydantic_core import from_json
-from redis.exceptions import RedisError
 from sqlalchemy import Connection
 
 from flows.host import Host, log
 from lectern import errors
 from lectern.effects import counters
+from lectern.effects.redis.address import asking
 from lectern.effects.redis.sending import Refused, Sent
 from lectern.effects.rows import bookings, incidents, outbox, people
 from lectern.effects.rows.incidents import Patience
 from lectern.effects.rows.outbox import Unsent
+from lectern.errors import TryAgain
 from lectern.settings import TeacherSettings
 
 SEND_BATCH = 5000
@@ -91,9 +91,9 @@ async def _send(host: Host[Any], sending: Sequence[Unsent], until: float) -> Sen
     if not host.settings.shared:
         return await host.bus.send(sending)
     try:
-        async with asyncio.timeout(ANSWERS_S):
+        async with asking(ANSWERS_S):
             now = await host.bus.now()
-    except (RedisError, OSError) as error:
+    except TryAgain as error:
         host.redis_away = True
         return Sent(broke=error)
     if time.monotonic() > until:

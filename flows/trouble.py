@@ -6,7 +6,7 @@ import traceback
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from redis.exceptions import AuthenticationError, RedisError, ResponseError
+from redis.exceptions import AuthenticationError, ResponseError
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError, OperationalError
 
@@ -23,12 +23,12 @@ AGAIN_AFTER_S = 600.0
 ALARM_S = 10.0
 """Seconds that an alarm may take to be written down and sent."""
 
-PASSING = (RedisError, OperationalError, TryAgain, ConnectionError, TimeoutError)
+PASSING = (OperationalError, TryAgain, ConnectionError, TimeoutError)
 """Expected errors: a service is away for a while."""
 
 
 LASTING = (ResponseError, AuthenticationError)
-"""Errors by which Redis refuses a request: if they last, waiting does not help."""
+"""Causes of a TryAgain by which Redis refuses a request: if they last, waiting does not help."""
 
 
 class MustEnd(CallAPerson):
@@ -45,7 +45,7 @@ async def say(host: Host[Any], what: str, error: BaseException, pause_s: float, 
         await _disk(host, what, _said(cause))
     elif isinstance(cause, PASSING):
         log.warning("%s: interrupted, again in %.1f s: %s", what, pause_s, _said(cause))
-        if lasts and isinstance(cause, LASTING):
+        if lasts and isinstance(cause.__cause__, LASTING):
             await alarm(host, what, _said(cause))
     else:
         trace = None if isinstance(cause, LecternError) else error
@@ -92,7 +92,7 @@ async def _disk(host: Host[Any], what: str, why: str) -> None:
         _to_people(host, made)
     try:
         await host.bus.publish_alarm(host.settings.alarm_channel, made)
-    except (RedisError, OSError) as lost:
+    except TryAgain as lost:
         log.error("redis: an alarm could not be sent: %s", lost)
         return
     host.alarmed_at["disk"] = now

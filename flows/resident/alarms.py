@@ -18,6 +18,7 @@ from flows.host import Host
 from flows.retry import AWAY
 from flows.tell import patience, tell, tell_people
 from lectern import chinese_account, errors
+from lectern.effects.redis.address import asking
 from lectern.effects.rows import incidents, outbox
 from lectern.errors import TryAgain
 from lectern.outgoing import Kind, Outgoing
@@ -40,11 +41,11 @@ async def watch_redis(host: Host[Any]) -> None:
     while True:
         host.rounds.come("redis")
         try:
-            async with asyncio.timeout(PING_S):
+            async with asking(PING_S):
                 await host.bus.ping()
             well_at = time.monotonic()
             host.alarmed_at.pop("redis", None)
-        except (TryAgain, OSError) as error:
+        except TryAgain as error:
             now = time.monotonic()
             if now - well_at >= AWAY_S:
                 host.ongoing[errors.REDIS_AWAY.number] = now

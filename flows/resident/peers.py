@@ -6,7 +6,6 @@ from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
-from redis.exceptions import RedisError
 from sqlalchemy.exc import SQLAlchemyError
 
 from flows import duties
@@ -17,6 +16,7 @@ from flows.resident.runs import ResidentRuns
 from flows.resident.works import Work
 from flows.retry import AWAY
 from flows.tell import tell
+from lectern.effects.redis.address import asking
 from lectern.effects.rows import peers
 from lectern.effects.rows.tables.engine import own_rows
 from lectern.errors import TryAgain
@@ -104,7 +104,7 @@ class Peers:
             self._host.rounds.come("peers")
             try:
                 await self._look()
-            except (RedisError, OSError) as error:
+            except TryAgain as error:
                 # Without Redis, this teacher cannot send the answers to what it has claimed; the others may be able to.
                 name = self._host.settings.name
                 await self._host.commit(peers.free, name, name, keeps=(duties.TELLING,))
@@ -116,7 +116,7 @@ class Peers:
 
     async def _look(self) -> None:
         host = self._host
-        async with asyncio.timeout(ASKED_S):
+        async with asking(ASKED_S):
             await host.bus.now()
         dead = self._silent()
         now = time.monotonic()

@@ -12,7 +12,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from redis.exceptions import RedisError
 from sqlalchemy.exc import DBAPIError
 
 from flows.host import Host
@@ -46,12 +45,13 @@ from flows.teacher import roll
 from flows.teacher.ecs import api as transcode_api
 from flows.teacher.ecs import flow as ecs
 from flows.tell import tell
+from lectern.effects.redis.address import asking
 from lectern.effects.redis.bus import Bus
 from lectern.effects.rows import inbox, oss_requests, schema
 from lectern.effects.rows.tables import streamer as streamer_tables
 from lectern.effects.rows.tables import teacher as teacher_tables
 from lectern.effects.rows.tables.engine import close_to_others, open_database
-from lectern.errors import LecternError
+from lectern.errors import LecternError, TryAgain
 from lectern.settings import Settings, StreamerSettings, TeacherSettings
 
 log = logging.getLogger("lectern")
@@ -244,8 +244,8 @@ class Resident:
         }
 
     async def _leave(self, host: Host[Any]) -> None:
-        with suppress(RedisError, OSError):
-            async with asyncio.timeout(END_S / 2):
+        with suppress(TryAgain):
+            async with asking(END_S / 2):
                 with suppress(DBAPIError):  # the disk is full, perhaps: what is not noted is sent after the restart
                     await tell(host)
                     await host.note()

@@ -10,14 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from redis.exceptions import RedisError
 
 from flows.host import Host, log
 from flows.trouble import MustEnd
+from lectern.effects.redis.address import asking
 from lectern.effects.redis.bus import Bus
-from lectern.errors import CallAPerson
+from lectern.errors import CallAPerson, TryAgain
 from lectern.settings import Settings, StreamerSettings
-from lectern.shown import plain
 from lectern.timing import backoff_s
 
 TTL_S = 15.0
@@ -65,13 +64,12 @@ class QueueLock:
         except OSError as error:
             return f"{self._root}: {error.strerror}; see VIDEO_ROOT"
         try:
-            async with asyncio.timeout(ANSWERS_S):
+            async with asking(ANSWERS_S):
                 holder = await self._renewed(bus)
-        except (RedisError, OSError) as error:
-            why = f"Redis does not answer: {plain(error)}"
+        except TryAgain as error:
             if self._folder is None:
-                return why
-            log.warning("%s: begins without its lock in Redis: %s", self._name, why)
+                return error.message
+            log.warning("%s: begins without its lock in Redis: %s", self._name, error.message)
             return None
         return None if holder is None else f"another process serves {self._name}: {holder}"
 
@@ -103,7 +101,7 @@ class QueueLock:
             await asyncio.sleep(RENEW_S)
             try:
                 holder = await self._renewed(host.bus)
-            except (RedisError, OSError) as error:
+            except TryAgain as error:
                 host.redis_away = True
                 log.warning("redis: the queue's lock is not renewed: %s", error)
                 continue

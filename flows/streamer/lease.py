@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from redis.exceptions import RedisError
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
@@ -28,8 +27,10 @@ from flows.playout import boot_now
 from flows.streamer.witnesses import IsTaken, Witnesses
 from lectern.decide import lease as decide
 from lectern.decide.lease import Answer
+from lectern.effects.redis.address import asking
 from lectern.effects.redis.bus import Bus
 from lectern.effects.rows import airings, cache, leases
+from lectern.errors import TryAgain
 from lectern.settings import StreamerSettings
 from lectern.shown import plain
 
@@ -165,8 +166,8 @@ class Beats:
         for task in tasks:
             task.cancel()
         await asyncio.wait(tasks, timeout=END_S / 2)
-        with suppress(RedisError, OSError):
-            async with asyncio.timeout(END_S / 2):
+        with suppress(TryAgain):
+            async with asking(END_S / 2):
                 await bus.close()
 
     async def _again(self, loop: Callable[[], Coroutine[Any, Any, None]]) -> None:
@@ -211,11 +212,11 @@ class Beats:
         if asked_at - facts.at > STALE_S + settings.heartbeat_interval_s:
             told |= {"stale": True, "full": True}
         try:
-            async with asyncio.timeout(self._patience_s):
+            async with asking(self._patience_s):
                 found = await bus.beat(settings.streamers_key, settings.name, facts.session, told, claim)
-        except (RedisError, OSError) as error:
+        except TryAgain as error:
             if not self._is_trouble:
-                log.warning("redis: no heartbeat: %s", plain(error))
+                log.warning("redis: no heartbeat: %s", error.message)
             self._take(Answer.NONE, asked_at)
             return min(AGAIN_S, settings.heartbeat_interval_s)
         if isinstance(found, dict):

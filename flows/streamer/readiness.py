@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from operator import attrgetter
 
 from prefect.client.orchestration import PrefectClient
-from redis.exceptions import RedisError
 from sqlalchemy import Connection
 
 from flows import trouble
@@ -179,7 +178,7 @@ class Readiness:
             before = time.time()
             shared = await self._host.bus.now()
             return (before + time.time()) / 2 - shared
-        except (RedisError, OSError):
+        except TryAgain:
             return None
 
     # -- what the UI shows -----------------------------------------------------------------------------------------

@@ -5,7 +5,6 @@ from functools import partial
 
 from prefect import flow
 from prefect.client.schemas.objects import State
-from redis.exceptions import RedisError
 from sqlalchemy import Connection
 
 from flows.handling import Came, ended, handled, printed, read
@@ -71,7 +70,7 @@ async def after(host: Teacher, some: Sequence[Changes]) -> None:
                 await host.bus.join_waiting(one.joins)
             for key, class_id in one.leaves:
                 await host.bus.leave_waiting(key, class_id)
-    except (RedisError, OSError) as error:
+    except TryAgain as error:
         log.warning("redis: the waiting lists are behind the database: %s", error)
     for backend, start in ((Backend.OSS, attempts.start_requests), (Backend.ECS, attempts.start_ecs)):
         if keys := [(a.record_id, a.resolution) for one in some for a in one.begun if a.backend is backend]:

@@ -1,18 +1,16 @@
 """Which streamers can take classes; while that cannot be known, messages wait."""
 
-import asyncio
 import time
 from collections.abc import Sequence
 
 from prefect.client.schemas.objects import State
 from prefect.states import Completed
-from redis.exceptions import RedisError
 
 from flows.handling import PUT_BACK
 from flows.host import Teacher, log
+from lectern.effects.redis.address import asking
 from lectern.effects.rows import inbox, leases
 from lectern.errors import TryAgain
-from lectern.shown import plain
 
 AGAIN_S = 2.0
 ASKED_S = 5.0
@@ -38,12 +36,11 @@ async def living(host: Teacher) -> list[str]:
     seen_at, found = host.seen
     if not found or now - seen_at > SEEN_S:
         try:
-            async with asyncio.timeout(ASKED_S):
+            async with asking(ASKED_S):
                 found = tuple(await host.bus.alive(settings.streamers_key, settings.streamer_lost_after_s))
-        except (RedisError, OSError) as error:
+        except TryAgain as error:
             host.redis_away = True
-            why = plain(error)
-            raise TryAgain(f"the streamers' heartbeats cannot be read: {why}") from error
+            raise TryAgain(f"the streamers' heartbeats cannot be read: {error.message}") from error.__cause__
         host.seen = now, found
     # A Redis that was started anew has forgotten the beats; we have not.
     alive = sorted({*found, *host.living_now()})

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from prefect import flow
 from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
-from redis.exceptions import RedisError
 from sqlalchemy import Connection
 
 from flows import show
@@ -26,7 +25,6 @@ from lectern.effects.rows import bookings, leases
 from lectern.errors import TryAgain
 from lectern.leased import Holder
 from lectern.runs.handled import summary
-from lectern.shown import plain
 
 LOOK_S = 1.0
 
@@ -41,8 +39,6 @@ async def move(streamer: str, force: bool = False, dry_run: bool = False) -> Sta
     host.busy.add(key)
     try:
         return await _move(host, streamer, force=force, dry_run=dry_run)
-    except (RedisError, OSError) as error:
-        return Failed(name=NOT_MOVED, message=f"Redis does not answer, nothing was moved: {plain(error)}")
     except TryAgain as error:
         return Failed(name=NOT_MOVED, message=f"nothing was moved: {error.message}")
     finally:

@@ -5,7 +5,6 @@ from functools import partial
 
 from prefect import flow
 from prefect.client.schemas.objects import State
-from redis.exceptions import RedisError
 from sqlalchemy import Connection
 
 from flows.handling import changed, ended, handled, printed, read
@@ -115,7 +114,7 @@ async def old_waiters(host: Teacher, keys: set[RenditionKey]) -> dict[RenditionK
     names = {key: host.settings.waiting_key.format(record_id=key[0], resolution=key[1]) for key in keys}
     try:
         found = await host.bus.waiting(list(names.values()))
-    except (RedisError, OSError) as error:
+    except TryAgain as error:
         log.warning("redis: the waiting lists cannot be read: %s", error)
         return {key: [] for key in keys}
     return {key: found[name] for key, name in names.items()}
@@ -130,5 +129,5 @@ async def drop_lists(host: Teacher, keys: Sequence[RenditionKey], lists: Lists) 
     }
     try:
         await host.bus.drop_waiting(counts)
-    except (RedisError, OSError) as error:
+    except TryAgain as error:
         log.warning("redis: drained waiting lists stay: %s", error)

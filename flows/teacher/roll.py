@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from redis.exceptions import RedisError
 from sqlalchemy import Connection
 
 from flows import trouble
@@ -23,8 +22,8 @@ from lectern.decide import control_lost
 from lectern.decide import lease as decide
 from lectern.decide import roll as rolls
 from lectern.effects.rows import bookings, cancels, leases
+from lectern.errors import TryAgain
 from lectern.leased import Holder
-from lectern.timing import backoff_s
 
 LOOK_S = 1.0
 ANNOUNCE_AGAIN_S = 3.0
@@ -45,7 +44,6 @@ class Roll:
 
     host: Teacher
     announced_at: dict[str, float] = field(default_factory=dict)
-    failures: int = 0
 
     def __post_init__(self) -> None:
         self.leaving = Leaving(self.host)
@@ -54,11 +52,8 @@ class Roll:
         """Call the roll until cancelled."""
         while True:
             self.host.rounds.come("streamers")
-            await asyncio.sleep(backoff_s(self.failures) if self.failures else LOOK_S)
-            try:
-                await self.look()
-            except (RedisError, OSError) as error:
-                log.warning("redis: the streamers cannot be heard: %s", error)
+            await asyncio.sleep(LOOK_S)
+            await self.look()
 
     async def look(self) -> None:
         """Take in what Redis has. While it is away, or takes no writes, no streamer counts as silent."""
@@ -67,16 +62,14 @@ class Roll:
             now, beats, claims = await self.host.bus.heard(settings.streamers_key)
             newest = max((float(one["at"]) for one in beats.values()), default=-math.inf)
             if self.host.redis_away and now - newest > BEATS * settings.heartbeat_interval_s:
-                raise RedisError("it takes no heartbeats")
+                raise TryAgain("Redis: it takes no heartbeats")
             await self._take_in(now, beats, claims)
-            self.failures = 0
         except Exception:
             self._is_deaf()
             raise
 
     def _is_deaf(self) -> None:
         """Note that this teacher hears nothing itself: no streamer's silence grows meanwhile."""
-        self.failures += 1
         self.host.listens_since = time.monotonic()
         self.host.missing_since.clear()
 

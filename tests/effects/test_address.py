@@ -14,7 +14,7 @@ import redis.asyncio
 from flows.tell import ANSWERS_S
 from lectern.effects.redis import address, rekey
 from lectern.effects.redis.bus import Bus
-from lectern.errors import Misuse
+from lectern.errors import Misuse, TryAgain
 from tests.effects.redis_servers import redis_server, url_of
 from tests.stage.waiting import wait_until
 from town import programs
@@ -120,7 +120,7 @@ async def test_when_the_master_dies_its_replica_is_spoken_to(sentinel: tuple[int
         try:
             await bus.add("order", "after")
             break
-        except (redis.RedisError, OSError):
+        except TryAgain:
             await asyncio.sleep(0.2)
     await bus.close()
     entries: list[tuple[bytes, dict[bytes, bytes]]] = replica.xrange("order")  # type: ignore[assignment]

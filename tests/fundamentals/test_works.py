@@ -100,7 +100,7 @@ def test_what_redis_refuses_for_long_is_alarmed_and_shows_in_health(
     monkeypatch.setattr(works_module, "STEADY_S", 0.05)
 
     async def deaf() -> None:
-        raise error
+        raise TryAgain("Redis") from error
 
     async def scene() -> None:
         works = Works(host)

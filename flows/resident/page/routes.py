@@ -9,7 +9,6 @@ from urllib.parse import urlencode
 
 from jinja2 import Environment, PackageLoader
 from markupsafe import Markup
-from redis.exceptions import RedisError
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route
@@ -21,9 +20,10 @@ from lectern import words as written
 from lectern.decide import day as hours
 from lectern.decide.report import NAMES
 from lectern.decide.roll import Presence, listed
+from lectern.effects.redis.address import asking
 from lectern.effects.rows import viewers
 from lectern.effects.rows.viewers import Viewer
-from lectern.errors import CODES
+from lectern.errors import CODES, TryAgain
 from lectern.page import calendar, labels, pictures, runbook, view
 from lectern.settings import TeacherSettings
 from lectern.timing import Rate
@@ -189,10 +189,10 @@ class Page:
             return words
         settings = self._host.settings
         try:
-            async with asyncio.timeout(FRESH_S):
+            async with asking(FRESH_S):
                 lost_after_s = 3 * settings.heartbeat_interval_s + FRESH_S
                 words = await self._host.bus.words(settings.streamers_key, lost_after_s)
-        except (RedisError, OSError, TimeoutError):
+        except TryAgain:
             words = None  # the page says that Redis does not answer
         self._words = time.monotonic() + FRESH_S, words
         return words

@@ -20,7 +20,7 @@ from lectern.effects.rows import airings, cache, incidents, oss_requests, schema
 from lectern.effects.rows.tables import teacher
 from lectern.effects.rows.tables.engine import open_database
 from lectern.effects.rows.tables.look import looking, open_to_look
-from lectern.errors import OSS_REFUSES, LecternError
+from lectern.errors import OSS_REFUSES, LecternError, TryAgain
 from lectern.playout import client as playout
 from lectern.playout.sanitize import cleaned
 from lectern.settings import Settings, StreamerSettings, TeacherSettings
@@ -75,10 +75,11 @@ def of_redis(settings: Common) -> Iterator[Finding]:
         now = await bus.now()
         try:
             await bus.try_write()
-        except NoPermissionError:  # the user may have been given our keys one by one
-            return now, ""
-        except ResponseError as error:
-            return now, str(error)
+        except TryAgain as error:
+            why = error.__cause__
+            if not isinstance(why, ResponseError):
+                raise
+            return now, "" if isinstance(why, NoPermissionError) else str(why)  # it may have our keys one by one
         return now, ""
 
     async def looked() -> tuple[float, str]:

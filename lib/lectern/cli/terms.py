@@ -4,17 +4,17 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from redis.exceptions import RedisError
 
 from lectern.effects.redis import address
+from lectern.effects.redis.address import asking
 from lectern.effects.redis.bus import Bus
-from lectern.errors import LecternError, Misuse
+from lectern.errors import LecternError, Misuse, TryAgain
 from lectern.settings import Settings, StreamerSettings, TeacherSettings
 from lectern.shared_settings import Common
 from lectern.shown import plain
@@ -57,13 +57,13 @@ async def on_bus(settings: Common, work: "Any") -> Any:  # noqa: ANN401 (a call 
     """What *work* returns of an open bus; raises LecternError if Redis does not answer."""
     bus = Bus.open(settings.redis_url.get_secret_value())
     try:
-        coroutine: Coroutine[Any, Any, Any] = work(bus)
-        return await coroutine
-    except (RedisError, OSError) as error:
+        async with asking():
+            return await work(bus)
+    except TryAgain as error:
         asked = address.command(settings.redis_url.get_secret_value(), "ping")
         raise LecternError(
-            f"Redis does not answer: {plain(error)}. Is REDIS_URL right, and Redis up? Try: {asked}"
-        ) from error
+            f"Redis does not answer: {plain(error.__cause__ or error)}. Is REDIS_URL right, and Redis up? Try: {asked}"
+        ) from error.__cause__
     finally:
         await bus.close()
 

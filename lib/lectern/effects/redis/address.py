@@ -1,7 +1,9 @@
-"""Opens Redis by its URL: one server, or the server that the sentinels call the master."""
+"""Opens Redis by its URL, one server or the master of sentinels; and says what a call of it raises."""
 
+import asyncio
 import shlex
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import SplitResult, unquote, urlsplit
 
@@ -10,8 +12,10 @@ import redis.asyncio as redis
 from redis import sentinel as blocking_sentinel
 from redis.asyncio.connection import parse_url
 from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
+from redis.exceptions import RedisError
 
-from lectern.errors import Misuse
+from lectern.errors import Misuse, TryAgain
+from lectern.shown import plain
 
 SENTINELS = ("redis+sentinel", "rediss+sentinel")
 FORM = "redis+sentinel://host:26379,host:26379/mymaster/0"
@@ -27,6 +31,24 @@ NO_CLUSTER = (
 TRIED_KEY = "lectern:tried"
 TRY_WRITE = "redis.call('set', KEYS[1], '') return redis.call('del', KEYS[1])"
 """Writes TRIED_KEY and leaves nothing, to see whether Redis takes writes: one that is a copy still answers."""
+
+
+@asynccontextmanager
+async def asking(within_s: float | None = None) -> AsyncIterator[None]:
+    """A context, or a decorator, for calls of Redis and nothing else: raises TryAgain for any of their errors.
+
+    Also if they take longer than *within_s*. The cause of the TryAgain tells whether Redis is away, or refuses.
+    """
+    try:
+        async with asyncio.timeout(within_s):
+            yield
+    except (RedisError, OSError) as error:
+        raise away(error) from error
+
+
+def away(error: Exception) -> TryAgain:
+    """What is raised for *error* of Redis' client."""
+    return TryAgain(f"Redis: {plain(error)}")
 
 
 def opened(url: str, options: Mapping[str, Any]) -> "redis.Redis":

@@ -1,6 +1,5 @@
 """Redis: channels, streams, waiting lists, heartbeats, and the lock of a queue."""
 
-import asyncio
 import json
 import logging
 import socket
@@ -12,12 +11,12 @@ import redis.asyncio as redis
 from redis.exceptions import ReadOnlyError, RedisError
 
 from lectern.effects.redis import address, beats, withdrawn, word
+from lectern.effects.redis.address import asking
 from lectern.effects.redis.hearing import Hearing
 from lectern.effects.redis.sending import STREAM_BOUND, Sent, send
 from lectern.effects.redis.streams import Streams
 from lectern.effects.rows.outbox import Unsent
 from lectern.errors import Misuse, TryAgain
-from lectern.shown import plain
 from lectern.told import Word
 
 log = logging.getLogger("lectern")
@@ -38,7 +37,7 @@ _RENEW = (
 
 
 class Bus:
-    """One Redis, over one pool of connections; every call has a timeout."""
+    """One Redis, over one pool of connections; every call has a timeout, and raises TryAgain only, see `asking`."""
 
     def __init__(self, client: "redis.Redis") -> None:
         self._client = client
@@ -59,10 +58,12 @@ class Bus:
         }
         return cls(address.opened(url, options))
 
+    @asking()
     async def close(self) -> None:
         """Close the connections."""
         await address.close(self._client)
 
+    @asking()
     async def now(self) -> float:
         """The time of Redis' clock, which all hosts share, in epoch seconds."""
         seconds, micros = await self._client.time()
@@ -71,7 +72,10 @@ class Bus:
     # -- messages ---------------------------------------------------------------------------------------------
 
     def subscribed(self, channels: Sequence[str]) -> AbstractAsyncContextManager[AsyncIterator[tuple[str, str] | None]]:
-        """Subscribe to *channels*; yields (channel, body), and None each second in which nothing came."""
+        """Subscribe to *channels*; yields (channel, body), and None each second in which nothing came.
+
+        Raises TryAgain, also while it is read.
+        """
         return self.hearing.subscribed(channels)
 
     def streams(self, names: Sequence[str], consumer: str, *, shared: bool = False) -> Streams:
@@ -85,12 +89,14 @@ class Bus:
         """
         return await send(self._client, messages, until)
 
+    @asking()
     async def add(self, stream: str, body: str) -> None:
         """Add one message to a stream, which keeps it until somebody reads it."""
         await self._client.xadd(stream, {"body": body}, maxlen=STREAM_BOUND, approximate=True)
 
+    @asking()
     async def publish_alarm(self, channel: str, body: str) -> None:
-        """Send an alarm directly, because the database cannot keep it first; raises RedisError if nobody gets it."""
+        """Send an alarm directly, because the database cannot keep it first; raises TryAgain if nobody gets it."""
         async with self._client.pipeline(transaction=False) as pipe:
             pipe.publish(channel, body)
             pipe.xadd(channel, {"body": body}, maxlen=STREAM_BOUND, approximate=True)
@@ -99,12 +105,14 @@ class Bus:
         if isinstance(added, ReadOnlyError) or (isinstance(added, RedisError) and isinstance(published, RedisError)):
             raise added
 
+    @asking()
     async def publish(self, channel: str, body: str) -> int:
         """Publish one message by hand; returns the number of its receivers."""
         return int(await self._client.publish(channel, body))
 
     # -- waiting lists, kept for people and for the old program --------------------------------------------------
 
+    @asking()
     async def join_waiting(self, joins: Mapping[str, Sequence[str]]) -> None:
         """Append class_ids to the waiting list of each key."""
         async with self._client.pipeline(transaction=False) as pipe:
@@ -112,6 +120,7 @@ class Bus:
                 pipe.rpush(key, *class_ids)
             await pipe.execute()
 
+    @asking()
     async def waiting(self, keys: Sequence[str]) -> dict[str, list[str]]:
         """The class_ids on the waiting list of each key; a key of another type counts as empty."""
         async with self._client.pipeline(transaction=False) as pipe:
@@ -120,6 +129,7 @@ class Bus:
             found = await pipe.execute(raise_on_error=False)
         return {key: list(one) if isinstance(one, list) else [] for key, one in zip(keys, found, strict=True)}
 
+    @asking()
     async def drop_waiting(self, counts: Mapping[str, int]) -> None:
         """Take the first *counts* entries off each waiting list; an empty list is deleted by Redis."""
         if counts:
@@ -128,12 +138,14 @@ class Bus:
                     pipe.ltrim(key, count, -1)
                 await pipe.execute()
 
+    @asking()
     async def leave_waiting(self, key: str, class_id: str) -> None:
         """Take one class off a waiting list."""
         await self._client.lrem(key, 0, class_id)
 
     # -- streamers and locks -------------------------------------------------------------------------------------
 
+    @asking()
     async def beat(
         self, key: str, name: str, session: str, fields: Mapping[str, object], claim: Mapping[str, object]
     ) -> dict[str, dict[str, Any]] | str | None:
@@ -150,6 +162,7 @@ class Bus:
         told = dict(zip(found[::2], found[1::2], strict=True))
         return beats.readable("heartbeat", told, beats.is_beat, self._unreadable["beats"])
 
+    @asking()
     async def part(self, key: str, name: str) -> None:
         """Say that streamer *name* is leaving: it gets no more classes, and keeps its lease until it counts as lost.
 
@@ -159,6 +172,7 @@ class Bus:
         last = {**said.get(name, {}), "at": now, "gone": True}
         await self._client.eval(beats.NOTE, 1, key, name, json.dumps(last))
 
+    @asking()
     async def heard(self, key: str) -> tuple[float, dict[str, dict[str, Any]], dict[str, dict[str, Any]]]:
         """The shared clock, the last beat of each streamer, and the claims to a lease."""
         async with self._client.pipeline(transaction=False) as pipe:
@@ -179,39 +193,48 @@ class Bus:
             if now - one["at"] <= lost_after_s and not one.get("gone", False) and not one.get("full", False)
         }
 
+    @asking()
     async def say(self, key: str, name: str, own: Word) -> None:
         """Publish the status of streamer *name*; only what people see depends on it."""
         await word.say(self._client, key, name, own)
 
+    @asking()
     async def words(self, key: str, lost_after_s: float) -> dict[str, Word]:
         """The last status of each streamer, by name."""
         return await word.said(self._client, key, lost_after_s)
 
+    @asking()
     async def grant(self, key: str, name: str, session: str) -> None:
         """Grant the lease of streamer *name* to *session*, unless it was taken from that one meanwhile."""
         await self._client.eval(beats.GRANT, 1, f"{key}:lease", name, session)
 
+    @asking()
     async def take(self, key: str, name: str, silent_s: float) -> bool:
         """Take the lease of streamer *name* away; False if its last heartbeat is younger than *silent_s*."""
         return bool(await self._client.eval(beats.TAKE, 3, key, f"{key}:lease", f"{key}:claims", name, silent_s))
 
+    @asking()
     async def forget_withdrawn(self, key: str, name: str) -> None:
         """Forget streamer *name*, which reported that it is back at the old program, unless it beats again."""
         await withdrawn.forget(self._client, key, name)
 
+    @asking()
     async def hold(self, lock: str, owner: str, ttl_s: float) -> bool:
         """Take or renew a lock; False if another holds it."""
         return bool(await self._client.eval(_RENEW, 1, lock, owner, int(ttl_s * 1000)))
 
+    @asking()
     async def holder(self, lock: str) -> str | None:
         """The owner of the lock; None if it is free."""
         found = await self._client.get(lock)
         return None if found is None else str(found)
 
+    @asking()
     async def let_go(self, lock: str, owner: str) -> None:
         """Release the lock if *owner* holds it."""
         await self._client.eval(_RELEASE, 1, lock, owner)
 
+    @asking()
     async def types(self, keys: Sequence[str]) -> dict[str, str]:
         """The type of each key; ``none`` if the key does not exist."""
         async with self._client.pipeline(transaction=False) as pipe:
@@ -222,24 +245,23 @@ class Bus:
     async def refuse_cluster(self) -> None:
         """Raise Misuse if the server belongs to a cluster: our scripts need all keys on one server."""
         try:
-            async with asyncio.timeout(CLUSTER_S):
+            async with asking(CLUSTER_S):
                 found = await self._client.info("cluster")
-        except (RedisError, OSError) as error:
+        except TryAgain as error:
             log.debug("redis: does not say whether it is one of a cluster: %s", error)
             return
         if int(found.get("cluster_enabled", 0)):
             raise Misuse(address.NO_CLUSTER)
 
+    @asking()
     async def try_write(self) -> None:
-        """Raise ResponseError if Redis answers, but takes no writes."""
+        """Raise TryAgain, with a ResponseError as its cause, if Redis answers, but takes no writes."""
         await self._client.eval(address.TRY_WRITE, 1, address.TRIED_KEY)
 
+    @asking()
     async def ping(self) -> None:
         """Raise TryAgain if Redis does not answer."""
-        try:
-            await self._client.ping()
-        except RedisError as error:
-            raise TryAgain(f"Redis does not answer: {plain(error)}") from error
+        await self._client.ping()
 
 
 def _keepalive(url: str) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import socket
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import cast
 
@@ -17,6 +17,8 @@ from redis.asyncio.client import PubSub
 from redis.exceptions import NoPermissionError, RedisError
 
 from lectern.effects import counters
+from lectern.effects.redis.address import asking, away
+from lectern.errors import TryAgain
 
 log = logging.getLogger("lectern")
 
@@ -56,23 +58,24 @@ class Hearing:
         pair = _Pair(self, channels, await self.opened(channels))
         try:
             yield pair.messages()
-        except NoPermissionError:
-            self._is_allowed = None
+        except TryAgain as error:
+            if isinstance(error.__cause__, NoPermissionError):
+                self._is_allowed = None
             raise
         finally:
             await pair.close()
 
+    @asking()
     async def opened(self, channels: Sequence[str]) -> "_Subscription":
         """A new subscription to *channels*."""
         own = f"lectern:heard:{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
         began = time.time()
         pubsub = self.client.pubsub(ignore_subscribe_messages=True)
-        try:
+        async with AsyncExitStack() as failed:
+            failed.push_async_callback(_closed, pubsub)
             is_beating = await self._may_use(own)
             await pubsub.subscribe(*channels, *([own] if is_beating else []))
-        except BaseException:
-            await _closed(pubsub)
-            raise
+            failed.pop_all()
         self.heard_at = time.monotonic()
         beating = asyncio.create_task(self._beat(own)) if is_beating else None
         return _Subscription(pubsub, own, beating, sent_since=began if is_beating else None)
@@ -90,9 +93,9 @@ class Hearing:
     async def _beat(self, own: str) -> None:
         while True:
             try:
-                async with asyncio.timeout(self.beat_s):
+                async with asking(self.beat_s):
                     await self.client.publish(own, repr(time.time()))
-            except (RedisError, OSError, TimeoutError) as error:
+            except TryAgain as error:
                 log.debug("%s: not published, so it is not heard: %s", own, error)
             heed_cancel()
             await asyncio.sleep(self.beat_s)
@@ -192,9 +195,9 @@ class _Pair:
         beats = one.beats
         try:
             found = await one.next(within_s)
-        except (RedisError, OSError):
+        except (RedisError, OSError) as error:
             if self._new is None:
-                raise
+                raise away(error) from error
             await (self._switch() if one is self._old else self._drop_new())
             return None
         if found is not None or one.beats > beats:
@@ -228,7 +231,7 @@ class _Pair:
             opening, self._opening = self._opening, None
             try:
                 self._new = opening.result()
-            except (RedisError, OSError) as error:
+            except TryAgain as error:
                 log.debug("redis: cannot be subscribed anew yet: %s", error)
         elif self._opening is None and self._old.is_deaf(self._hearing.deaf_after_s):
             counters.DEAF.inc()

@@ -11,6 +11,7 @@ from typing import Any, cast
 import redis.asyncio as redis
 from redis.exceptions import ReadOnlyError, ResponseError
 
+from lectern.effects.redis.address import asking
 from lectern.effects.redis.hearing import heed_cancel
 
 log = logging.getLogger("lectern")
@@ -51,10 +52,11 @@ class Streams:
     _caught_up: set[str] = field(default_factory=set)  # streams without pending entries from before our start
     _refused: dict[str, str] = field(default_factory=dict)
 
+    @asking()
     async def next(self, *, count: int, block_ms: int) -> list[Entry]:
         """The next messages; first those that *consumer* read before its start and never acknowledged.
 
-        Raises RedisError if Redis is away, or is only a copy.
+        Raises TryAgain if Redis is away, or is only a copy.
         """
         await self._make_groups()
         try:
@@ -72,6 +74,7 @@ class Streams:
         found, self._refused = self._refused, {}
         return found
 
+    @asking()
     async def acknowledge(self, entries: Sequence[Entry]) -> None:
         """Acknowledge messages that are committed to the database."""
         async with self.client.pipeline(transaction=False) as pipe:
@@ -79,6 +82,7 @@ class Streams:
                 pipe.xack(stream, GROUP, *[entry.id for entry in entries if entry.stream == stream])
             await pipe.execute()
 
+    @asking()
     async def trim(self) -> int:
         """Delete, at most once a minute, the entries that all groups have acknowledged; returns their number.
 
