@@ -19,7 +19,6 @@ from lectern.effects.rows.tables.teacher import journal, orders
 from lectern.errors import CallAPerson, Misuse, TryAgain
 from lectern.facts import AsRun, Event
 from lectern.messages import Booking, Release
-from lectern.migrations.teacher.versions import r0009_wide_numbers as wide
 from lectern.outgoing import Kind, Outgoing
 from lectern.states import BookingState
 from lectern.wire import BACKUP, MAX_NAME
@@ -132,25 +131,6 @@ def test_a_migration_of_a_large_table_takes_as_long_as_it_takes(url: str, monkey
     engine = open_database(f"{url}?options=-c%20statement_timeout%3D200")
     assert schema.upgrade(engine, "teacher") == []
     engine.dispose()
-
-
-def test_numbers_that_were_narrow_are_widened_once_with_all_that_was_in_them(url: str, engine: Engine) -> None:
-    """As an earlier release left them: INTEGER, and a sequence that ends there."""
-    with transaction(engine) as connection:
-        inbox.keep(connection, journal, [Arrived("stream:order", "order", "{}")], NOW)
-        connection.execute(text("ALTER TABLE inbox_list ALTER COLUMN id TYPE INTEGER"))
-        connection.execute(text("ALTER SEQUENCE inbox_list_id_seq AS integer"))
-        connection.execute(text("ALTER TABLE order_list ALTER COLUMN record_id TYPE INTEGER"))
-        connection.execute(text("UPDATE alembic_version SET version_num = :one"), {"one": wide.down_revision})
-    said = schema.upgrade(engine, "teacher")
-    assert "order_list: record_id takes numbers of 64 bits" in said
-    assert "inbox_list: id takes numbers of 64 bits" in said
-    with transaction(engine) as connection:
-        connection.execute(text("SELECT setval('inbox_list_id_seq', 3000000000)"))
-        inbox.keep(connection, journal, [Arrived("stream:order", "order", "{}")], NOW)
-    with reading(engine) as connection:
-        ids = list(connection.execute(select(journal.inbox.c.id).order_by(journal.inbox.c.id)).scalars())
-    assert ids == [1, 3_000_000_001]
 
 
 def test_the_largest_record_of_the_wire_is_booked(engine: Engine) -> None:

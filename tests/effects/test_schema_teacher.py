@@ -176,7 +176,7 @@ def test_a_newer_database_that_an_older_program_cannot_use_is_refused(
 
 def test_a_mark_that_is_known_here_is_no_obstacle(tmp_path: Path) -> None:
     """The newest program that the mark lets in is the one that knows its revision."""
-    mark = "INSERT INTO oldest_reader VALUES ('teacher_0002')"
+    mark = "INSERT INTO oldest_reader VALUES ('teacher_0001')"
     engine = _newer(tmp_path / "teacher.db", "CREATE TABLE oldest_reader (revision VARCHAR(32))", mark)
     schema.check(engine, "teacher")
     engine.dispose()

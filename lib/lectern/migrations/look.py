@@ -54,8 +54,8 @@ def _shape_in_sqlite(connection: Connection, table: str) -> Shape | None:
         return None
     rows = connection.execute(
         text(
-            'SELECT l.name, l."unique", i.name FROM pragma_index_list(:table) AS l, pragma_index_info(l.name) AS i'
-            " WHERE NOT l.partial ORDER BY l.seq, i.seqno"
+            'SELECT l.name, l."unique" AND NOT l.partial, i.name'
+            " FROM pragma_index_list(:table) AS l, pragma_index_info(l.name) AS i ORDER BY l.seq, i.seqno"
         ),
         {"table": table},
     )

@@ -3,14 +3,10 @@
 from collections.abc import Sequence
 
 from alembic import op
-from sqlalchemy import BigInteger, Column, Integer, MetaData, String, Table, Text, func, inspect, select, text
-from sqlalchemy.schema import SchemaItem
+from sqlalchemy import Column, Table, func, select
 
 from lectern.errors import CallAPerson, Misuse
 from lectern.migrations.look import Shape, shape
-
-ZERO = text("0")
-"""The value of a counter in rows that are older than its column."""
 
 
 def say(sentence: str) -> None:
@@ -36,11 +32,6 @@ def need(table: str, columns: Sequence[str]) -> bool:
     return True
 
 
-def ensure(table: str, *parts: SchemaItem) -> None:
-    """Create *table* with *parts*, or add the columns and indexes of *parts* that it lacks."""
-    complete(Table(table, MetaData(), *parts))
-
-
 def complete(table: Table) -> None:
     """Create *table*, or add the columns, the key and the indexes that it lacks; raises Misuse, CallAPerson."""
     found = shape(op.get_bind(), table.name)
@@ -55,7 +46,7 @@ def complete(table: Table) -> None:
     for index in sorted(table.indexes, key=lambda index: str(index.name)):
         names = [column.name for column in index.columns]
         if tuple(names) not in found.indexes:
-            op.create_index(index.name, table.name, names)
+            index.create(op.get_bind())
             say(f"{table.name}: new index {index.name} on {', '.join(names)}")
 
 
@@ -86,33 +77,3 @@ def _ensure_key(table: Table, found: Shape) -> None:
         )
     op.create_index(f"ux_{table.name}_{'_'.join(names)}", table.name, names, unique=True)
     say(f"{table.name}: new unique index on {', '.join(names)}")
-
-
-def widen(table: str, *columns: str) -> None:
-    """Make *columns* 64-bit integers in PostgreSQL, with their sequences; in SQLite they always are."""
-    bind = op.get_bind()
-    if bind.dialect.name != "postgresql":
-        return
-    kinds = {column["name"]: column["type"] for column in inspect(bind).get_columns(table)}
-    for name in columns:
-        if not isinstance(kinds[name], Integer) or isinstance(kinds[name], BigInteger):
-            continue
-        op.alter_column(table, name, type_=BigInteger())
-        serial = text("SELECT pg_get_serial_sequence(:table, :column)")
-        sequence = bind.execute(serial, {"table": table, "column": name}).scalar_one()
-        if sequence is not None:
-            op.execute(f"ALTER SEQUENCE {sequence} AS bigint")
-        say(f"{table}: {name} takes numbers of 64 bits")
-
-
-def lengthen(table: str, *columns: str) -> None:
-    """Let *columns* hold texts of any length in PostgreSQL; SQLite has never limited them."""
-    bind = op.get_bind()
-    if bind.dialect.name != "postgresql":
-        return
-    kinds = {column["name"]: column["type"] for column in inspect(bind).get_columns(table)}
-    for name in columns:
-        kind = kinds[name]
-        if isinstance(kind, String) and kind.length is not None:
-            op.alter_column(table, name, type_=Text())
-            say(f"{table}: {name} takes texts of any length")

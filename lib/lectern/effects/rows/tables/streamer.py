@@ -1,6 +1,6 @@
 """The streamer's tables, in the ``task_list.db`` that the old program already has."""
 
-from sqlalchemy import MetaData, Text
+from sqlalchemy import Index, MetaData, Text
 from sqlmodel import Field, SQLModel
 
 from lectern.effects.rows.tables.shared import (
@@ -12,7 +12,7 @@ from lectern.effects.rows.tables.shared import (
     Whole,
     table_of,
 )
-from lectern.states import AiringState, FileState
+from lectern.states import FileState
 
 
 class StreamerTable(SQLModel):
@@ -64,7 +64,7 @@ class ClassRow(StreamerTable, table=True):
     class_id: str = Field(primary_key=True, max_length=250)
     video_id: str = Field(max_length=250, index=True)
     site: str | None = Field(default=None, max_length=250)
-    state: str | None = Field(default=AiringState.WAITING, max_length=20, index=True)
+    state: str | None = Field(default=None, max_length=20, index=True)  # NULL: its task_list row says how far it is
     record_id: int | None = None
     code: int | None = None
     message: str | None = Field(default=None, sa_type=Text)
@@ -149,6 +149,8 @@ tasks = table_of(TaskRow)
 files = table_of(FileRow)
 classes = table_of(ClassRow)
 dirs = table_of(DirRow)
+Index("ix_task_list_end_time", tasks.c.end_time)
+Index("ix_video_list_eviction", files.c.num_cite, files.c.update_time)
 leases = table_of(LeaseRow)
 drains = table_of(DrainRow)
 as_runs = table_of(AsRunRow)

@@ -63,7 +63,7 @@ class OrderRow(TeacherTable, table=True):
     """A booking, the authoritative row of a class."""
 
     __tablename__ = "order_list"
-    class_id: str = Field(primary_key=True, max_length=250)
+    class_id: str = Field(primary_key=True, sa_type=Text)
     institution_id: str | None = Field(default=None, max_length=250)
     record_id: int | None = Field(default=None, index=True, sa_type=Whole)
     url_stem: str | None = Field(default=None, max_length=250)  # if no record is named
@@ -106,7 +106,7 @@ class MoveRow(TeacherTable, table=True):
 
     __tablename__ = "move_list"
     id: int | None = Field(default=None, primary_key=True, sa_type=Whole)
-    class_id: str = Field(max_length=250, index=True)
+    class_id: str = Field(sa_type=Text, index=True)
     streamer: str = Field(max_length=250, index=True)
     placement: int
     moved_at: float
@@ -117,7 +117,7 @@ class CancelRow(TeacherTable, table=True):
     """A cancel that still waits: for its streamer's confirmation, or (without a streamer) for its booking."""
 
     __tablename__ = "cancel_list"
-    class_id: str = Field(primary_key=True, max_length=250)
+    class_id: str = Field(primary_key=True, sa_type=Text)
     streamer: str | None = Field(default=None, max_length=250, index=True)
     cancelled_at: float
     told_at: float
@@ -156,7 +156,7 @@ class AsRunRow(TeacherTable, table=True):
 
     __tablename__ = "as_run_list"
     id: int | None = Field(default=None, primary_key=True, sa_type=Whole)
-    class_id: str = Field(max_length=250, index=True)
+    class_id: str = Field(sa_type=Text, index=True)
     streamer: str = Field(max_length=250)
     url: int
     session: int
