@@ -35,8 +35,6 @@ log = logging.getLogger("lectern")
 P = ParamSpec("P")
 T = TypeVar("T")
 S = TypeVar("S", TeacherSettings, StreamerSettings)
-ALARMS_KEPT = 200
-"""Number of alarms that are kept in memory for Prefect while it is away; the channel and the log have them all."""
 
 
 _WRITING = ThreadPoolExecutor(4, thread_name_prefix="writing")
@@ -121,7 +119,6 @@ class Host(Generic[S]):
     blind_at: float = field(default_factory=boot_now)  # a streamer's: when it last said that it is cut off, or began
     address: str = ""  # its HTTP address for other hosts; empty if it serves no HTTP
     beats: dict[str, Mapping[str, Any]] = field(default_factory=dict)  # the teacher's: the last beat of each streamer
-    alarmed: deque[str] = field(default_factory=lambda: deque(maxlen=ALARMS_KEPT))  # sent, not yet passed on to Prefect
     to_people: deque[str] = field(default_factory=deque)  # alarms for ALARM_URLS that the database could not keep
     cache_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     refused: dict[str, float] = field(default_factory=dict)  # when Redis was last said to refuse a target, monotonic

@@ -70,7 +70,6 @@ async def tell(host: Host[Any]) -> bool:
                 told = await host.commit(_sent, host, batch, done, now)
                 for one in _alarms(host, told):
                     _log(one.body)
-                    host.alarmed.append(one.body)
             if done.broke is not None:
                 log.warning("redis: %d messages stay unsent: %s", len(sending) - done.number, done.broke)
                 left = sending[done.number :]

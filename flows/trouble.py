@@ -10,7 +10,7 @@ from redis.exceptions import AuthenticationError, ResponseError
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError, OperationalError
 
-from flows.host import ALARMS_KEPT, Host, log
+from flows.host import Host, log
 from flows.tell import alarm_refusal, tell
 from lectern import errors, outgoing
 from lectern.effects.files import disk
@@ -19,6 +19,9 @@ from lectern.errors import CallAPerson, ErrorCode, LecternError, TryAgain
 
 AGAIN_AFTER_S = 600.0
 """Seconds until an alarm is raised again for the same trouble."""
+
+ALARMS_KEPT = 200
+"""Number of alarms for ALARM_URLS that are kept in memory while the database takes none."""
 
 ALARM_S = 10.0
 """Seconds that an alarm may take to be written down and sent."""

@@ -12,7 +12,7 @@ from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 from prefect.flows import Flow
 
 from flows.host import log
-from flows.resident import automations
+from flows.resident import heartbeats
 from flows.retry import AWAY
 from flows.streamer.broadcast import broadcast
 from flows.streamer.change import amend
@@ -81,7 +81,7 @@ def of(settings: Settings) -> Mapping[str, Flow[..., Any]]:
 
 
 async def make(settings: Settings) -> list[str]:
-    """Make the work pool, the host's queue, a deployment of each flow and the automations, if they are missing.
+    """Make the work pool, the host's queue, a deployment of each flow and the automation, if they are missing.
 
     What exists is made anew only by another release. Returns the name of each thing that was made; raises TryAgain if
     Prefect does not answer.
@@ -94,7 +94,7 @@ async def make(settings: Settings) -> list[str]:
             for flow in of(settings).values():
                 if f"deployment {flow.name}/{settings.queue}" in wanted:
                     await _make_deployment(settings, flow)
-            await automations.make(client, settings)
+            await heartbeats.make(client, settings.run_heartbeat_s)
             return wanted
     except AWAY as error:
         raise TryAgain(f"Prefect does not answer at {settings.prefect_api_url}: {error!r}") from error
@@ -131,7 +131,8 @@ async def _missing(client: PrefectClient, settings: Settings) -> list[str]:
         else:
             if there.version != __version__ or there.work_queue_name != settings.queue:
                 found.append(f"deployment {name}")
-    found += [f"automation {one.name!r}" for one in await automations.missing(client, settings)]
+    if await heartbeats.is_missing(client, settings.run_heartbeat_s):
+        found.append(f"automation {heartbeats.NAME!r}")
     return found
 
 

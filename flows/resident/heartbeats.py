@@ -25,6 +25,9 @@ NOT_AT_WORK |= {"Suspended", SILENT, NOT_MOVED}
 """States in which no run is at work. The server writes down each expected event singly: expecting also the events of
 new runs kept it from taking them; so did the events of runs that the recorder creates in their final state."""
 
+NAME = "lectern: silent runs"
+"""The name of the automation by which the server sees that a run falls silent."""
+
 MESSAGE = "prefect.state-message"
 """The label of an event that has the message of the run's state."""
 
@@ -67,7 +70,7 @@ def automation(every_s: float) -> AutomationCore:
     """The automation by which the server sets a run to *Silent* after three missed heartbeats."""
     silence = max(timedelta(seconds=BEATS * every_s), timedelta(seconds=10))  # Prefect's least
     return AutomationCore(
-        name="lectern: silent runs",
+        name=NAME,
         description="A run whose process says nothing any more becomes Silent; its host takes it up when it starts.",
         enabled=True,
         trigger=EventTrigger(
@@ -87,3 +90,23 @@ def automation(every_s: float) -> AutomationCore:
             )
         ],
     )
+
+
+async def is_missing(client: PrefectClient, every_s: float) -> bool:
+    """Whether the server lacks the automation, or has it in another form."""
+    wanted = automation(every_s)
+    there = await client.read_automations_by_name(wanted.name)
+    return not any(one.trigger == wanted.trigger and one.actions == wanted.actions for one in there)
+
+
+async def make(client: PrefectClient, every_s: float) -> None:
+    """Create or update the automation; delete the one that passed alarms on for an earlier build."""
+    for one in await client.read_automations_by_name("lectern: alarms"):
+        await client.delete_automation(one.id)
+    if not await is_missing(client, every_s):
+        return
+    wanted = automation(every_s)
+    if there := await client.read_automations_by_name(wanted.name):
+        await client.update_automation(there[0].id, wanted)
+    else:
+        await client.create_automation(wanted)

@@ -218,7 +218,7 @@ class Resident:
         works: dict[str, Work] = {
             "runs": lambda: worker.serve(host, runs),
             "lock": lambda: self._lock.keep(host),
-            "alarms": lambda: alarms.watch(host, runs.client),
+            "alarms": lambda: alarms.watch(host),
             "redis": lambda: alarms.watch_redis(host),
             "retention": lambda: retention.forget(host),
             "people": people.People(host).tell,

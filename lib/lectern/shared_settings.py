@@ -65,7 +65,6 @@ class Common(BaseSettings):
     drain_timeout_s: float = Field(20, ge=0, le=20)  # supervisor ends a host 30 s after TERM
     inbox_tries: int = Field(5, ge=1)
     inbox_lease_s: float = Field(60, gt=0)
-    alarm_block: str | None = Field(default=None, pattern=r"^[a-z0-9-]+/[a-z0-9-]+$")
     alarm_urls: SecretStr | None = None  # URLs of apprise services; they hold tokens
     runbook_url: str | None = None
     alarm_group_s: float = Field(60, ge=0)

@@ -175,11 +175,19 @@ def test_a_host_that_was_not_initialised_says_what_to_type(town: Town, tmp_path:
 
 
 def test_deployments_can_be_made_alone_and_again(pair: Stage) -> None:
-    """``lectern deploy`` changes nothing where all is there, and says what is missing where it is not."""
+    """``lectern deploy`` changes nothing where all is there, and says what is missing where it is not.
+
+    An automation by which an earlier build passed alarms on is deleted.
+    """
+    asked, api = {"automations": {"name": {"any_": ["lectern: alarms"]}}}, pair.town.api
+    trigger = {"type": "event", "posture": "Reactive", "expect": ["lectern.alarm"], "threshold": 1, "within": 0}
+    earlier = {"name": "lectern: alarms", "trigger": trigger, "actions": []}
+    api.post("/automations/", json=earlier).raise_for_status()
     assert json.loads(pair.lectern("teacher", "deploy", "teacher", "--json").stdout) == {
         "changed": False,
         "prefect": [],
     }
+    assert api.post("/automations/filter", json=asked).raise_for_status().json() == []
     new = (*("deploy", "streamer", "--name", f"{pair.prefix}-new"), "--json")
     planned = json.loads(pair.lectern("streamer1", *new, "--check").stdout)
     assert f"deployment broadcast/{pair.prefix}-new" in planned["prefect"]

@@ -95,7 +95,7 @@ class Night:
     # -- all places ------------------------------------------------------------------------------------------------
 
     def raised(self, code: int, words: str, *, since: float = 0.0, **fields: object) -> Fields:
-        """An alarm; status, page, metric and Prefect's event say the same, and of which host it is. Returns it."""
+        """An alarm; status, page and metric say the same, and of which host it is. Returns it."""
         alarm = self.alarm(code, words, since=since, **fields)
         assert alarm.get("class_id", "") in alarm["message"], "status and the page have the message alone"
         who = str(alarm["host"]).removeprefix(f"{self.stage.prefix}-")
@@ -113,13 +113,6 @@ class Night:
             pause_s=0.5,
             description=f"the metric of {who} has {code}",
         )
-
-        def is_passed_on() -> bool:
-            events = self.events("lectern.alarm", f"lectern.host.{alarm['host']}")
-            said = [one["payload"] for one in events if one["payload"]["code"] == code]
-            return any(words in one["message"] and one["runbook"] == alarm["runbook"] for one in said)
-
-        wait_until(is_passed_on, timeout_s=60, pause_s=0.5, description=f"Prefect has the event of {code}: {words}")
         return alarm
 
     def named(self, class_id: str, code: int, words: str) -> None:

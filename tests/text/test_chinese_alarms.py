@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import pytest
 
-from flows.resident import alarms
 from lectern import chinese_alarms, chinese_reasons, chinese_transcoding, commands, urls, words
 from lectern.amendments import Change
 from lectern.chinese_account import message, sentence
@@ -33,7 +32,6 @@ from lectern.playout.index import Look
 from lectern.playout.rtmp import NotRtmp, amf0
 from lectern.playout.rtmp.url import target
 from lectern.playout.timetable import BadRequest, lesson
-from lectern.settings import TeacherSettings
 from lectern.states import Resolution
 from lectern.told import Past
 
@@ -336,13 +334,3 @@ def test_the_end_of_an_incident_and_a_code_of_another_release_are_told_too() -> 
     title, text, _ = notify.written(alarm(999), None, "zh")
     assert title == "lectern 999 警告: streamer1"
     assert text.splitlines()[2:] == ["课程: c-1", "RUNBOOK.zh.md: a heading"]
-
-
-@pytest.mark.parametrize(("language", "message"), [("en", "c-1: cut"), ("zh", "课没有完整播出：c-1: cut")])
-def test_the_event_for_prefects_automations_is_in_the_language_that_is_set(language: str, message: str) -> None:
-    settings = TeacherSettings.load(transcode_sign_key="made up", teacher_name="teacher", lectern_lang=language)
-    event = alarms._event(settings, alarm(321, message="c-1: cut"))
-    assert event is not None
-    payload = event["payload"]
-    assert isinstance(payload, dict)
-    assert payload["message"] == message

@@ -13,7 +13,10 @@ from lectern.shared_settings import own_file
 ENV_FILE = Path(".env")
 
 
-GONE = {"PLAYOUT": "each class is aired by the playout, which must run"}
+GONE = {
+    "ALARM_BLOCK": "alarms reach people by the channel and by ALARM_URLS",
+    "PLAYOUT": "each class is aired by the playout, which must run",
+}
 """Settings that do nothing any more, and what is instead."""
 
 

@@ -69,7 +69,7 @@ def deploy(
     check: Annotated[bool, typer.Option("--check", help="Say what would be made in Prefect, do nothing.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Make this host's work queue, deployments and automations in Prefect, and nothing else; safe to repeat."""
+    """Make this host's work queue, deployments and automation in Prefect, and nothing else; safe to repeat."""
     made = _deploy(settings_of(role, name), check=check)
     say(as_json, {"changed": bool(made), "prefect": made}, made or ["Prefect has all that this host needs."])
 
