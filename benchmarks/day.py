@@ -19,7 +19,7 @@ from flows.host import Host
 from flows.resident.page.routes import COOKIE, Page
 from lectern.effects.rows import schema, viewers
 from lectern.effects.rows.tables.engine import open_database, reading, transaction
-from lectern.effects.rows.tables.teacher import journal, orders
+from lectern.model.tables.teacher import journal, orders
 from lectern.page.view import DAY_S, begin_of_day
 from lectern.settings import TeacherSettings
 from lectern.states import BookingState

@@ -11,7 +11,7 @@ from benchmarks.stand import Stand
 from flows.as_run import Format, made, write
 from lectern.effects.rows import schema
 from lectern.effects.rows.tables.engine import open_database, transaction
-from lectern.effects.rows.tables.teacher import as_runs, orders
+from lectern.model.tables.teacher import as_runs, orders
 from lectern.states import BookingState
 
 WHAT = (

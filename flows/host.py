@@ -21,8 +21,8 @@ from lectern import outgoing
 from lectern.effects.redis.bus import Bus
 from lectern.effects.redis.hearing import heed_cancel
 from lectern.effects.rows.tables.engine import reading, transaction
-from lectern.effects.rows.tables.shared import Journal
 from lectern.errors import ErrorCode
+from lectern.model.tables.shared import Journal
 from lectern.outgoing import About, Kind, Outgoing
 from lectern.settings import StreamerSettings, TeacherSettings
 

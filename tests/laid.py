@@ -10,7 +10,7 @@ from sqlalchemy import Engine
 
 from lectern.effects.rows import schema
 from lectern.effects.rows.tables.engine import open_database
-from lectern.effects.rows.tables.shared import Role
+from lectern.model.tables.shared import Role
 
 
 @cache

@@ -21,11 +21,11 @@ from lectern.decide.verdicts import proceed
 from lectern.effects.rows import airings, bookings, events, renditions
 from lectern.effects.rows import cache as cached
 from lectern.effects.rows.changes import write
-from lectern.effects.rows.tables import streamer as streamer_tables
-from lectern.effects.rows.tables import teacher as teacher_tables
 from lectern.effects.rows.tables.engine import open_database, transaction
 from lectern.facts import Event
 from lectern.messages import Booking, Message, Prepare, Report
+from lectern.model.tables import streamer as streamer_tables
+from lectern.model.tables import teacher as teacher_tables
 from lectern.settings import TeacherSettings
 from lectern.states import AiringState, BookingState, FileState, RenditionState
 from lectern.streamer_changes import Admitted

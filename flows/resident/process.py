@@ -48,10 +48,10 @@ from flows.tell import tell
 from lectern.effects.redis.address import asking
 from lectern.effects.redis.bus import Bus
 from lectern.effects.rows import inbox, oss_requests, schema
-from lectern.effects.rows.tables import streamer as streamer_tables
-from lectern.effects.rows.tables import teacher as teacher_tables
 from lectern.effects.rows.tables.engine import close_to_others, open_database
 from lectern.errors import LecternError, TryAgain
+from lectern.model.tables import streamer as streamer_tables
+from lectern.model.tables import teacher as teacher_tables
 from lectern.settings import Settings, StreamerSettings, TeacherSettings
 
 log = logging.getLogger("lectern")

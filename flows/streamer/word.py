@@ -13,9 +13,9 @@ from lectern.decide import day
 from lectern.decide import sending as decide
 from lectern.decide.broadcast import STORY
 from lectern.effects.rows import airings, cache, incidents, sent
-from lectern.effects.rows.tables.streamer import journal
 from lectern.errors import TryAgain
 from lectern.facts import Usage
+from lectern.model.tables.streamer import journal
 from lectern.settings import StreamerSettings
 from lectern.told import Sending, Word
 

@@ -21,9 +21,9 @@ from lectern.decide import revisions as decide
 from lectern.decide.attempts import Limits
 from lectern.decide.backups import twin_id
 from lectern.effects.rows import bookings, inbox, renditions, revisions
-from lectern.effects.rows.tables.teacher import journal
 from lectern.errors import Misuse, Refuse, TryAgain
 from lectern.messages import Booking
+from lectern.model.tables.teacher import journal
 
 BOOKING_S = 10.0
 """Seconds for which a change of an unknown class waits for its booking, which may come by the other way.

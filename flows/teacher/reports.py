@@ -17,9 +17,9 @@ from lectern.decide import roll
 from lectern.decide.backups import twin_id
 from lectern.decide.verdicts import Choice
 from lectern.effects.rows import as_run, bookings, cancels, events, inbox, leases, revisions
-from lectern.effects.rows.tables import teacher as teacher_tables
 from lectern.errors import TryAgain
 from lectern.messages import Report
+from lectern.model.tables import teacher as teacher_tables
 
 
 @flow(name="report", persist_result=False, result_storage=NOWHERE)

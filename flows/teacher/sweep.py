@@ -19,8 +19,8 @@ from lectern.decide import cancels as cancelling
 from lectern.decide import closing
 from lectern.decide import revisions as decide
 from lectern.effects.rows import bookings, cancels, events, oss_requests, revisions, transcodings
-from lectern.effects.rows.tables.teacher import journal
 from lectern.errors import TryAgain
+from lectern.model.tables.teacher import journal
 from lectern.states import BookingState
 
 UNREPORTED_S = 60.0

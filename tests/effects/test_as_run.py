@@ -6,8 +6,8 @@ from sqlalchemy import Engine
 
 from lectern.effects.rows import as_run, events
 from lectern.effects.rows.tables.engine import reading, transaction
-from lectern.effects.rows.tables.teacher import journal
 from lectern.facts import AsRun, Event
+from lectern.model.tables.teacher import journal
 from lectern.told import Past
 
 FIRST = AsRun(0, 1, "recording", 1_000.0, 1_300.0, 0.0, 300.0, 5_000_000_000)

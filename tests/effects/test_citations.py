@@ -7,7 +7,7 @@ from sqlalchemy import Connection, select
 
 from lectern.effects.rows import cache
 from lectern.effects.rows.tables.engine import transaction
-from lectern.effects.rows.tables.streamer import files
+from lectern.model.tables.streamer import files
 from tests import laid, rows
 
 NOW = 1_764_010_000.0

@@ -26,9 +26,9 @@ from lectern.decide.report import NAMES
 from lectern.effects.rows import bookings, incidents, leases, outbox
 from lectern.effects.rows.incidents import Patience
 from lectern.effects.rows.tables.engine import open_database, transaction
-from lectern.effects.rows.tables.teacher import journal
 from lectern.errors import OSS_REFUSES, Misuse
 from lectern.messages import Booking
+from lectern.model.tables.teacher import journal
 from lectern.outgoing import Kind, Outgoing
 from lectern.states import BookingState
 from tests import laid

@@ -15,7 +15,7 @@ from flows.teacher import sweep
 from lectern.effects.rows import bookings, metrics, outbox, peers, retention, status, story, timetable, transcodings
 from lectern.effects.rows.retention import Before
 from lectern.effects.rows.tables.engine import open_database
-from lectern.effects.rows.tables.teacher import journal
+from lectern.model.tables.teacher import journal
 from tests.effects.sqlite_steps import steps
 from tests.faults import hosts
 

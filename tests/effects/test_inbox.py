@@ -13,8 +13,8 @@ from lectern.effects.rows import inbox, outbox
 from lectern.effects.rows.inbox import Arrived
 from lectern.effects.rows.outbox import Rest
 from lectern.effects.rows.tables.engine import transaction
-from lectern.effects.rows.tables.teacher import journal
 from lectern.errors import Misuse
+from lectern.model.tables.teacher import journal
 from tests import laid
 from tests.effects.sqlite_steps import steps
 

@@ -11,8 +11,8 @@ from lectern import outgoing
 from lectern.effects.rows import incidents, outbox
 from lectern.effects.rows.incidents import Patience
 from lectern.effects.rows.tables.engine import transaction
-from lectern.effects.rows.tables.teacher import journal
 from lectern.errors import CONFLICT, DISK_FULL, NOT_READY_FOR_START, TRANSCODE_FAILED, ErrorCode
+from lectern.model.tables.teacher import journal
 from lectern.outgoing import Alarm, Kind, Outgoing
 
 PATIENCE = Patience(group_s=60, escalate_s=900, quiet_s=300)

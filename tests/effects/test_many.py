@@ -5,7 +5,7 @@ from sqlalchemy import select
 from sqlalchemy.engine.url import make_url
 
 from lectern.effects.rows.many import among, these
-from lectern.effects.rows.tables.teacher import journal
+from lectern.model.tables.teacher import journal
 
 INBOX = journal.inbox
 

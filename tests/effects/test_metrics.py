@@ -14,11 +14,11 @@ from sqlalchemy import Engine, insert
 
 from lectern.effects import playout_metrics
 from lectern.effects.rows import events, metrics, schema
-from lectern.effects.rows.tables import streamer as at_streamer
 from lectern.effects.rows.tables.engine import reading, transaction
-from lectern.effects.rows.tables.streamer import classes, files, tasks
-from lectern.effects.rows.tables.teacher import journal, orders, videos
 from lectern.facts import Event, Usage
+from lectern.model.tables import streamer as at_streamer
+from lectern.model.tables.streamer import classes, files, tasks
+from lectern.model.tables.teacher import journal, orders, videos
 from tests import laid
 
 DASHBOARDS = Path(__file__).parents[2] / "dashboards"

@@ -11,7 +11,7 @@ from sqlalchemy import Engine, delete, select
 from lectern.effects.rows import pairing
 from lectern.effects.rows.inbox import Arrived
 from lectern.effects.rows.tables.engine import reading, transaction
-from lectern.effects.rows.tables.teacher import journal
+from lectern.model.tables.teacher import journal
 from tests.marks import share
 
 NOW = 1_764_010_800.0

@@ -5,8 +5,8 @@ from sqlalchemy import Engine
 from lectern.effects.rows import inbox, oss_requests, outbox, peers, renditions
 from lectern.effects.rows.inbox import Arrived
 from lectern.effects.rows.tables.engine import transaction
-from lectern.effects.rows.tables.teacher import journal
 from lectern.facts import Attempt
+from lectern.model.tables.teacher import journal
 from lectern.outgoing import Kind, OrderResult, Outgoing
 from lectern.states import Backend, Resolution
 

@@ -15,10 +15,10 @@ from lectern.effects.rows import as_run, bookings, cancels, events, inbox, lease
 from lectern.effects.rows.inbox import Arrived
 from lectern.effects.rows.tables.engine import WRITERS, open_database, own_rows, reading, transaction
 from lectern.effects.rows.tables.look import looking, open_to_look
-from lectern.effects.rows.tables.teacher import journal, orders
 from lectern.errors import CallAPerson, Misuse, TryAgain
 from lectern.facts import AsRun, Event
 from lectern.messages import Booking, Release
+from lectern.model.tables.teacher import journal, orders
 from lectern.outgoing import Kind, Outgoing
 from lectern.states import BookingState
 from lectern.wire import BACKUP, MAX_NAME

@@ -8,9 +8,9 @@ from sqlalchemy import Connection, Engine, insert, update
 from lectern.effects.rows import ecs_hosts, renditions, transcodings
 from lectern.effects.rows.ecs_hosts import Begun
 from lectern.effects.rows.tables.engine import transaction
-from lectern.effects.rows.tables.teacher import orders, videos
 from lectern.effects.rows.transcodings import Due
 from lectern.facts import Attempt
+from lectern.model.tables.teacher import orders, videos
 from lectern.states import Backend, Resolution
 from tests.strategies import NOW
 

@@ -5,9 +5,9 @@ from sqlalchemy import Engine, Table, func, insert, select
 
 from lectern.effects.rows import retention
 from lectern.effects.rows.retention import Before, Rule
-from lectern.effects.rows.tables import streamer as at_streamer
 from lectern.effects.rows.tables.engine import reading, transaction
-from lectern.effects.rows.tables.teacher import as_runs, journal, moves, orders
+from lectern.model.tables import streamer as at_streamer
+from lectern.model.tables.teacher import as_runs, journal, moves, orders
 
 DAY = 86_400.0
 NOW = 1_764_010_800.0

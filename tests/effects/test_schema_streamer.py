@@ -12,8 +12,8 @@ from sqlalchemy import text
 
 from lectern.effects.rows import schema
 from lectern.effects.rows.tables.engine import open_database, transaction
-from lectern.effects.rows.tables.streamer import StreamerTable
 from lectern.errors import CallAPerson, Misuse
+from lectern.model.tables.streamer import StreamerTable
 from tests.effects import old_databases as old
 from tests.marks import share
 

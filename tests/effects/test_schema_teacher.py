@@ -12,8 +12,8 @@ from sqlalchemy import Engine, text
 
 from lectern.effects.rows import schema
 from lectern.effects.rows.tables.engine import open_database, transaction
-from lectern.effects.rows.tables.teacher import TeacherTable
 from lectern.errors import CallAPerson, Misuse
+from lectern.model.tables.teacher import TeacherTable
 from tests.effects import old_databases as old
 from tests.marks import share
 

@@ -14,9 +14,9 @@ from lectern.decide.day import NEEDED
 from lectern.effects.redis.bus import Bus
 from lectern.effects.rows import airings, events, incidents, sent
 from lectern.effects.rows.tables.engine import reading, transaction
-from lectern.effects.rows.tables.streamer import journal
 from lectern.facts import Event
 from lectern.messages import Prepare
+from lectern.model.tables.streamer import journal
 from lectern.settings import StreamerSettings
 from lectern.states import AiringState
 from lectern.told import OpenAlarm, Sending

@@ -13,10 +13,10 @@ from lectern.effects.rows import bookings, events, reporting, status, timetable
 from lectern.effects.rows.changes import write
 from lectern.effects.rows.story import events_of
 from lectern.effects.rows.tables.engine import open_database, reading, transaction
-from lectern.effects.rows.tables.teacher import journal, orders, videos
 from lectern.errors import Misuse
 from lectern.facts import Event
 from lectern.messages import Booking
+from lectern.model.tables.teacher import journal, orders, videos
 from lectern.settings import TeacherSettings
 from lectern.states import BookingState
 from tests import laid, strategies

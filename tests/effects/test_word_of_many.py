@@ -7,7 +7,7 @@ from sqlalchemy import insert
 
 from flows.streamer.word import word
 from lectern.effects.rows.tables.engine import open_database, reading, transaction
-from lectern.effects.rows.tables.streamer import classes, tasks
+from lectern.model.tables.streamer import classes, tasks
 from tests.effects.sqlite_steps import steps
 from tests.faults import hosts
 

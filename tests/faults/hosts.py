@@ -7,8 +7,8 @@ from typing import Any, cast
 from sqlalchemy import Engine
 
 from flows.host import Host
-from lectern.effects.rows.tables import streamer as at_streamer
-from lectern.effects.rows.tables import teacher as at_teacher
+from lectern.model.tables import streamer as at_streamer
+from lectern.model.tables import teacher as at_teacher
 from lectern.settings import GIBIBYTE, StreamerSettings, TeacherSettings
 from tests.laid import database as database  # noqa: PLC0414 (asked for here, too)
 

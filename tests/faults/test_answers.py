@@ -26,8 +26,8 @@ from flows.streamer import ends
 from flows.streamer.lessons import AHEAD_S
 from lectern.effects.rows import airings, cache
 from lectern.effects.rows.tables.engine import transaction
-from lectern.effects.rows.tables.teacher import orders
 from lectern.messages import Cancel
+from lectern.model.tables.teacher import orders
 from lectern.states import AiringState, BookingState
 from lectern.streamer_changes import StreamerChanges
 from tests import marks, strategies

@@ -20,9 +20,9 @@ from lectern.effects.files.origin import RemoteFile
 from lectern.effects.media.probe import Probe
 from lectern.effects.rows import airings, cache, plans
 from lectern.effects.rows.tables.engine import transaction
-from lectern.effects.rows.tables.streamer import classes, dirs, files
 from lectern.errors import BAD_RECORDING, Refuse
 from lectern.messages import Prepare, Release
+from lectern.model.tables.streamer import classes, dirs, files
 from lectern.states import LIVE_AIRINGS, AiringState, FileState
 from lectern.streamer_changes import StreamerChanges
 from tests import rows

@@ -27,12 +27,12 @@ from lectern.effects.media.probe import Probe
 from lectern.effects.rows import airings, amendments, cache, inbox, leases
 from lectern.effects.rows.inbox import Arrived
 from lectern.effects.rows.tables.engine import transaction
-from lectern.effects.rows.tables.streamer import classes, files, tasks
-from lectern.effects.rows.tables.teacher import orders
 from lectern.errors import BAD_RECORDING, Refuse
 from lectern.facts import Airing, Kept
 from lectern.leased import Holder
 from lectern.messages import Booking, Cancel, Grant, Prepare, Release, Report, TranscodingResult
+from lectern.model.tables.streamer import classes, files, tasks
+from lectern.model.tables.teacher import orders
 from lectern.settings import StreamerSettings, TeacherSettings
 from lectern.states import BOOKING_OVER, LIVE_AIRINGS, AiringState, BookingState, FileState
 from lectern.streamer_changes import StreamerChanges

@@ -16,11 +16,11 @@ from flows.streamer import broadcast
 from flows.teacher.ecs.ladder import Making
 from lectern.effects.redis.sending import Sent
 from lectern.effects.rows import airings, transcodings
-from lectern.effects.rows.tables import teacher as at_teacher
 from lectern.effects.rows.tables.engine import open_database, reading, transaction
 from lectern.effects.rows.transcodings import Due
 from lectern.facts import Airing
 from lectern.messages import Prepare
+from lectern.model.tables import teacher as at_teacher
 from lectern.settings import StreamerSettings, TeacherSettings
 from lectern.states import AiringState, Backend, RenditionState, Resolution
 from tests import rows, strategies

@@ -23,9 +23,9 @@ from lectern.effects.rows import bookings, inbox, leases, plans
 from lectern.effects.rows.changes import write
 from lectern.effects.rows.inbox import Arrived
 from lectern.effects.rows.tables.engine import open_database, reading, transaction
-from lectern.effects.rows.tables.streamer import journal
 from lectern.errors import TryAgain
 from lectern.messages import Grant, Prepare, Release, Report
+from lectern.model.tables.streamer import journal
 from lectern.settings import StreamerSettings, TeacherSettings
 from lectern.states import AiringState, BookingState
 from tests import rows, strategies

@@ -18,9 +18,9 @@ from lectern.commands import command_of
 from lectern.effects.rows import bookings, inbox, renditions
 from lectern.effects.rows.inbox import Arrived
 from lectern.effects.rows.tables.engine import open_database, transaction
-from lectern.effects.rows.tables.teacher import orders
 from lectern.facts import Attempt
 from lectern.messages import Booking
+from lectern.model.tables.teacher import orders
 from lectern.settings import TeacherSettings
 from lectern.states import Backend, Resolution
 from tests import strategies

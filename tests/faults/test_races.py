@@ -17,10 +17,10 @@ from lectern.decide.transcode import Overdue
 from lectern.effects.rows import bookings, inbox, renditions, transcodings
 from lectern.effects.rows.inbox import Arrived
 from lectern.effects.rows.tables.engine import transaction
-from lectern.effects.rows.tables.teacher import journal, orders, videos
 from lectern.errors import ForbiddenMove
 from lectern.facts import Attempt
 from lectern.messages import Booking, Cancel, Message, TranscodingResult
+from lectern.model.tables.teacher import journal, orders, videos
 from lectern.states import Backend, BookingState, Resolution
 from tests import strategies
 from tests.faults import hosts

@@ -23,10 +23,10 @@ from lectern.effects.rows import airings, cancels, inbox, released
 from lectern.effects.rows.changes import write
 from lectern.effects.rows.inbox import Arrived
 from lectern.effects.rows.tables.engine import open_database, transaction
-from lectern.effects.rows.tables.shared import Journal
-from lectern.effects.rows.tables.teacher import cancels as cancel_list
-from lectern.effects.rows.tables.teacher import streamers
 from lectern.messages import Booking, Cancel, Grant, Message, Prepare, Release, Report
+from lectern.model.tables.shared import Journal
+from lectern.model.tables.teacher import cancels as cancel_list
+from lectern.model.tables.teacher import streamers
 from lectern.settings import StreamerSettings, TeacherSettings
 from lectern.states import AiringState
 from lectern.streamer_changes import StreamerChanges

@@ -24,10 +24,10 @@ from lectern.effects.rows import inbox, leases, renditions
 from lectern.effects.rows.changes import write
 from lectern.effects.rows.inbox import Arrived
 from lectern.effects.rows.tables.engine import transaction
-from lectern.effects.rows.tables.teacher import TeacherTable, orders
 from lectern.errors import Misuse
 from lectern.facts import Attempt
 from lectern.messages import Booking, Cancel, Message, Report
+from lectern.model.tables.teacher import TeacherTable, orders
 from lectern.states import Backend, BookingState, Resolution
 from tests import strategies
 from tests.faults import hosts

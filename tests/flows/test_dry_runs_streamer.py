@@ -21,9 +21,9 @@ from lectern.effects.files.origin import RemoteFile
 from lectern.effects.rows import airings, cache, inbox
 from lectern.effects.rows.inbox import Arrived
 from lectern.effects.rows.tables.engine import open_database, reading, transaction
-from lectern.effects.rows.tables.streamer import StreamerTable, classes, files
 from lectern.errors import DOWNLOAD_FAILED, ForbiddenMove, Refuse, TryAgain
 from lectern.messages import Prepare
+from lectern.model.tables.streamer import StreamerTable, classes, files
 from lectern.states import AiringState, FileState
 from lectern.streamer_changes import StreamerChanges
 from tests import rows

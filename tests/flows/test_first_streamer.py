@@ -14,8 +14,8 @@ from lectern.changes import Granted
 from lectern.effects.redis.bus import Bus
 from lectern.effects.rows import leases
 from lectern.effects.rows.tables.engine import open_database, transaction
-from lectern.effects.rows.tables.teacher import journal
 from lectern.errors import TryAgain
+from lectern.model.tables.teacher import journal
 from lectern.settings import TeacherSettings
 from tests import laid
 

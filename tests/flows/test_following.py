@@ -15,7 +15,7 @@ from flows import trouble
 from flows.host import Host
 from flows.streamer import ends, following, lost
 from lectern.effects.rows.tables.engine import reading, transaction
-from lectern.effects.rows.tables.streamer import classes, journal, tasks
+from lectern.model.tables.streamer import classes, journal, tasks
 from lectern.settings import StreamerSettings
 from tests import laid
 

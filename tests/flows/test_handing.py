@@ -19,8 +19,8 @@ from flows.streamer.lessons import Lessons
 from lectern.decide import gaps
 from lectern.effects.files import store
 from lectern.effects.rows.tables.engine import open_database, reading, transaction
-from lectern.effects.rows.tables.streamer import classes, journal, tasks
 from lectern.facts import AsRun
+from lectern.model.tables.streamer import classes, journal, tasks
 from lectern.places import Places
 from lectern.playout import kernel
 from lectern.settings import StreamerSettings

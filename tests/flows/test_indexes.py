@@ -16,10 +16,10 @@ from lectern.effects.files import store
 from lectern.effects.media import airable, ffmpeg
 from lectern.effects.rows import airings, cache
 from lectern.effects.rows.tables.engine import open_database, reading, transaction
-from lectern.effects.rows.tables.streamer import files
 from lectern.errors import DISK_FULL, Refuse
 from lectern.facts import Idle
 from lectern.messages import Prepare
+from lectern.model.tables.streamer import files
 from lectern.playout.index import Look
 from lectern.settings import StreamerSettings
 from lectern.states import AiringState, FileState

@@ -21,7 +21,7 @@ from lectern.effects.redis.sending import Sent
 from lectern.effects.rows import inbox
 from lectern.effects.rows.inbox import Arrived
 from lectern.effects.rows.tables.engine import open_database, reading
-from lectern.effects.rows.tables.teacher import journal
+from lectern.model.tables.teacher import journal
 from lectern.runs.handled import Handled
 from lectern.settings import TeacherSettings
 from tests.effects.redis_servers import empty_redis, redis_of_a_module, url_of

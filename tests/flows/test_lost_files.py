@@ -33,11 +33,11 @@ from lectern.effects.rows import airings, bookings, cache, inbox, metrics, plans
 from lectern.effects.rows.changes import write
 from lectern.effects.rows.inbox import Arrived
 from lectern.effects.rows.tables.engine import open_database, reading, transaction
-from lectern.effects.rows.tables.streamer import classes, files, journal, tasks
-from lectern.effects.rows.tables.teacher import journal as of_teacher
 from lectern.errors import DISK_FULL, DOWNLOAD_FAILED, Refuse, TryAgain
 from lectern.facts import Kept, Order
 from lectern.messages import Booking, Prepare, Release, Report
+from lectern.model.tables.streamer import classes, files, journal, tasks
+from lectern.model.tables.teacher import journal as of_teacher
 from lectern.playout.index import Look
 from lectern.settings import StreamerSettings, TeacherSettings
 from lectern.states import AiringState, BookingState, FileState

@@ -15,7 +15,7 @@ from flows.host import Host
 from flows.streamer.handing import Handing
 from lectern.effects.rows import airings
 from lectern.effects.rows.tables.engine import open_database, transaction
-from lectern.effects.rows.tables.streamer import classes, tasks
+from lectern.model.tables.streamer import classes, tasks
 from lectern.playout.client import PROTOCOL
 from lectern.settings import StreamerSettings
 from tests.faults import hosts

@@ -31,12 +31,12 @@ from lectern.commands import MAX_BODY_BYTES
 from lectern.effects.files import store
 from lectern.effects.media import airable
 from lectern.effects.rows import bookings, cache
-from lectern.effects.rows.tables import teacher as at_teacher
 from lectern.effects.rows.tables.engine import open_database, reading, transaction
-from lectern.effects.rows.tables.streamer import classes, files, tasks
 from lectern.errors import Malformed
 from lectern.facts import Cached, Idle, Kept
 from lectern.messages import Booking
+from lectern.model.tables import teacher as at_teacher
+from lectern.model.tables.streamer import classes, files, tasks
 from lectern.playout.client import PROTOCOL
 from lectern.settings import StreamerSettings, TeacherSettings
 from lectern.states import FileState, Resolution

@@ -25,9 +25,9 @@ from lectern.decide.day import HOURS, NEEDED
 from lectern.effects.redis.bus import Bus
 from lectern.effects.rows import as_run, events, viewers
 from lectern.effects.rows.tables.engine import transaction
-from lectern.effects.rows.tables.teacher import journal, orders, videos
 from lectern.errors import CODES
 from lectern.facts import AsRun, Event, Usage
+from lectern.model.tables.teacher import journal, orders, videos
 from lectern.page import calendar, labels, runbook, view
 from lectern.settings import TeacherSettings
 from lectern.states import BookingState

@@ -25,8 +25,8 @@ from lectern.effects.rows import incidents, outbox
 from lectern.effects.rows.incidents import Patience
 from lectern.effects.rows.people import Telling
 from lectern.effects.rows.tables.engine import transaction
-from lectern.effects.rows.tables.teacher import journal
 from lectern.errors import Misuse, TryAgain
+from lectern.model.tables.teacher import journal
 from lectern.outgoing import Alarm, Kind, Outgoing
 from lectern.settings import TeacherSettings
 from tests import laid

@@ -27,7 +27,7 @@ from lectern.effects.redis.sending import Refused, Sent
 from lectern.effects.rows import incidents, outbox, peers, people
 from lectern.effects.rows.outbox import Rest, Unsent
 from lectern.effects.rows.tables.engine import open_database, transaction
-from lectern.effects.rows.tables.teacher import journal
+from lectern.model.tables.teacher import journal
 from lectern.outgoing import Alarm, Kind, Outgoing
 from lectern.settings import TeacherSettings
 from tests.effects.sqlite_steps import steps

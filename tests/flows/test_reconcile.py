@@ -22,9 +22,9 @@ from lectern.effects.media import airable, probe, whole
 from lectern.effects.rows import airings, cache, holdings
 from lectern.effects.rows.differences import Odd, differences, doubtful
 from lectern.effects.rows.tables.engine import open_database, reading, transaction
-from lectern.effects.rows.tables.streamer import classes, dirs, files
 from lectern.facts import Cached, Idle, Usage
 from lectern.messages import Prepare
+from lectern.model.tables.streamer import classes, dirs, files
 from lectern.places import Places
 from lectern.settings import StreamerSettings
 from lectern.states import AiringState, FileState

@@ -23,9 +23,9 @@ from lectern.decide.breaker import THRESHOLD, Breaker
 from lectern.effects.redis.bus import Bus
 from lectern.effects.rows import incidents, oss_requests, renditions
 from lectern.effects.rows.tables.engine import open_database, transaction
-from lectern.effects.rows.tables.teacher import journal, videos
 from lectern.errors import OSS_REFUSES, FallBack
 from lectern.facts import Attempt, RenditionKey
+from lectern.model.tables.teacher import journal, videos
 from lectern.settings import TeacherSettings
 from lectern.states import Backend, Resolution
 from tests.effects.redis_servers import empty_redis, redis_of_a_module, url_of

@@ -21,9 +21,9 @@ from flows.teacher import requests
 from flows.teacher.ecs import ladder
 from lectern.effects.rows import renditions
 from lectern.effects.rows.tables.engine import open_database, reading, transaction
-from lectern.effects.rows.tables.teacher import videos
 from lectern.errors import TryAgain
 from lectern.facts import Attempt
+from lectern.model.tables.teacher import videos
 from lectern.settings import TeacherSettings
 from lectern.states import Backend, RenditionState, Resolution
 from tests.faults import hosts

@@ -26,10 +26,10 @@ from lectern.effects.media import push_target
 from lectern.effects.redis.sending import Sent
 from lectern.effects.rows import airings, cache, dead_air, events, metrics, old_times, plans
 from lectern.effects.rows.tables.engine import open_database, reading, transaction
-from lectern.effects.rows.tables.streamer import classes, files, journal, tasks
 from lectern.errors import TryAgain
 from lectern.facts import Airing, Event
 from lectern.messages import Prepare
+from lectern.model.tables.streamer import classes, files, journal, tasks
 from lectern.places import Places
 from lectern.settings import StreamerSettings
 from lectern.states import AiringState, FileState

@@ -26,9 +26,9 @@ from lectern.effects.redis.bus import Bus
 from lectern.effects.rows import bookings, inbox, outbox, pairing, peers, renditions, transcodings
 from lectern.effects.rows.inbox import Arrived
 from lectern.effects.rows.tables.engine import open_database
-from lectern.effects.rows.tables.teacher import journal
 from lectern.effects.rows.transcodings import Due
 from lectern.facts import Attempt
+from lectern.model.tables.teacher import journal
 from lectern.outgoing import Kind, Outgoing
 from lectern.runs.handled import Handled
 from lectern.settings import TeacherSettings

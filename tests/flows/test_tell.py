@@ -18,9 +18,9 @@ from lectern import outgoing
 from lectern.effects.redis.bus import Bus
 from lectern.effects.rows import outbox
 from lectern.effects.rows.tables.engine import open_database, transaction
-from lectern.effects.rows.tables.teacher import journal
 from lectern.errors import CONFLICT
 from lectern.messages import Grant, Release
+from lectern.model.tables.teacher import journal
 from lectern.outgoing import Kind, Outgoing
 from lectern.settings import TeacherSettings
 from tests.effects.redis_servers import empty_redis, redis_of_a_module, url_of

@@ -18,9 +18,9 @@ from lectern.effects.files import store
 from lectern.effects.files.origin import RemoteFile
 from lectern.effects.media.probe import Probe
 from lectern.effects.rows.tables.engine import open_database, reading, transaction
-from lectern.effects.rows.tables.streamer import classes, files, tasks
 from lectern.facts import Airing
 from lectern.messages import Prepare, Report
+from lectern.model.tables.streamer import classes, files, tasks
 from lectern.settings import StreamerSettings
 from lectern.states import AiringState
 from lectern.streamer_changes import StreamerChanges

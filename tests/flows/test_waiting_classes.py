@@ -15,9 +15,9 @@ from flows.teacher.ecs import line
 from lectern.effects.rows import bookings, ecs_hosts, renditions, transcodings
 from lectern.effects.rows.ecs_hosts import Begun
 from lectern.effects.rows.tables.engine import open_database, transaction
-from lectern.effects.rows.tables.teacher import journal, orders
 from lectern.errors import ENDED
 from lectern.facts import Attempt
+from lectern.model.tables.teacher import journal, orders
 from lectern.settings import TeacherSettings
 from lectern.states import Backend, BookingState, Resolution
 from tests import strategies

@@ -21,8 +21,8 @@ from lectern.effects.ecs import ssh, transcode
 from lectern.effects.ecs.job import Made, Outcome, Report
 from lectern.effects.rows import bookings, renditions, transcodings
 from lectern.effects.rows.tables.engine import open_database, reading, transaction
-from lectern.effects.rows.tables.teacher import videos
 from lectern.facts import Attempt
+from lectern.model.tables.teacher import videos
 from lectern.states import Backend, BookingState, Resolution
 from tests import strategies
 from tests.faults import hosts

@@ -14,8 +14,8 @@ from flows.host import Host
 from flows.streamer import push_hosts
 from lectern.effects.files import lookup
 from lectern.effects.rows.tables.engine import transaction
-from lectern.effects.rows.tables.streamer import journal
 from lectern.messages import Prepare
+from lectern.model.tables.streamer import journal
 from lectern.places import Address
 from lectern.settings import StreamerSettings
 from lectern.states import AiringState

@@ -20,10 +20,10 @@ from lectern.effects.redis.sending import Sent
 from lectern.effects.rows import inbox
 from lectern.effects.rows.inbox import Arrived
 from lectern.effects.rows.tables.engine import open_database, reading, transaction
-from lectern.effects.rows.tables.streamer import classes, tasks
-from lectern.effects.rows.tables.teacher import orders
 from lectern.facts import Kept
 from lectern.messages import Message, Prepare
+from lectern.model.tables.streamer import classes, tasks
+from lectern.model.tables.teacher import orders
 from lectern.settings import TeacherSettings
 from tests import strategies
 from tests.faults import hosts

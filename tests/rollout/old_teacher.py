@@ -10,9 +10,9 @@ from sqlalchemy import Engine
 from lectern.commands import parse
 from lectern.effects.rows import bookings, inbox, renditions, transcodings
 from lectern.effects.rows.tables.engine import open_database, transaction
-from lectern.effects.rows.tables.teacher import journal
 from lectern.facts import Attempt, Order
 from lectern.messages import Booking
+from lectern.model.tables.teacher import journal
 from lectern.rollout.takeover.old_waiting import Names
 from lectern.rollout.takeover.teacher import Adoption, OldLists
 from lectern.states import Backend, RenditionState, Resolution

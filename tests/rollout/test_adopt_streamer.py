@@ -11,7 +11,7 @@ from sqlalchemy import Connection
 from lectern import stems
 from lectern.effects.rows import airings, cache, events, holdings, plans
 from lectern.effects.rows.tables.engine import reading, transaction
-from lectern.effects.rows.tables.streamer import journal
+from lectern.model.tables.streamer import journal
 from lectern.rollout.backup.sqlite import SqliteFile
 from lectern.rollout.takeover import streamer
 from lectern.states import AiringState

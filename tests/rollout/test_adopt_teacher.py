@@ -10,9 +10,9 @@ from sqlalchemy import Engine
 from lectern.commands import parse
 from lectern.effects.rows import bookings, events, oss_requests, transcodings
 from lectern.effects.rows.tables.engine import transaction
-from lectern.effects.rows.tables.teacher import journal
 from lectern.errors import CallAPerson
 from lectern.messages import Booking
+from lectern.model.tables.teacher import journal
 from lectern.rollout.takeover import old_waiting, teacher
 from lectern.rollout.takeover.teacher import ADOPTED
 from lectern.states import Backend, BookingState, RenditionState

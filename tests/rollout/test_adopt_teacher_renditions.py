@@ -11,8 +11,8 @@ from sqlalchemy import Engine
 from lectern.effects.redis.rekey import Rule, opened
 from lectern.effects.rows import bookings, events, renditions, schema
 from lectern.effects.rows.tables.engine import open_database, transaction
-from lectern.effects.rows.tables.teacher import journal
 from lectern.errors import Misuse, TryAgain
+from lectern.model.tables.teacher import journal
 from lectern.rollout.takeover import old_waiting, teacher
 from lectern.rollout.takeover.old_waiting import Names
 from lectern.rollout.takeover.teacher import ADOPTED, OldLists

@@ -17,10 +17,10 @@ from lectern.effects.files import disk, tls
 from lectern.effects.redis import address
 from lectern.effects.redis.bus import Bus
 from lectern.effects.rows import airings, cache, incidents, oss_requests, schema
-from lectern.effects.rows.tables import teacher
 from lectern.effects.rows.tables.engine import open_database
 from lectern.effects.rows.tables.look import looking, open_to_look
 from lectern.errors import OSS_REFUSES, LecternError, TryAgain
+from lectern.model.tables import teacher
 from lectern.playout import client as playout
 from lectern.playout.sanitize import cleaned
 from lectern.settings import Settings, StreamerSettings, TeacherSettings

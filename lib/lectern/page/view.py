@@ -16,9 +16,9 @@ from lectern.decide import gathered, outlook
 from lectern.decide.account import Account, Standing
 from lectern.decide.tally import MISSED
 from lectern.effects.rows import incidents, status, story, timetable
-from lectern.effects.rows.tables.teacher import journal
 from lectern.effects.rows.viewers import Viewer
 from lectern.errors import LecternError
+from lectern.model.tables.teacher import journal
 from lectern.told import Booked, Found, OpenAlarm, Word
 from lectern.wire import BACKUP
 

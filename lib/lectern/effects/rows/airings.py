@@ -10,9 +10,9 @@ from sqlalchemy import Connection, Integer, Select, delete, func, literal_column
 
 from lectern.effects.rows import cache, old_times
 from lectern.effects.rows.many import among, insert_many, these
-from lectern.effects.rows.tables.streamer import classes, tasks
 from lectern.errors import CallAPerson
 from lectern.facts import Airing, Needed
+from lectern.model.tables.streamer import classes, tasks
 from lectern.states import LIVE_AIRINGS, AiringState
 from lectern.streamer_changes import Admitted
 from lectern.wire import REVISION

@@ -6,8 +6,8 @@ from sqlalchemy import Connection, select, update
 
 from lectern.effects.rows import airings, cache
 from lectern.effects.rows.many import among, these
-from lectern.effects.rows.tables.streamer import classes, tasks
 from lectern.facts import Airing
+from lectern.model.tables.streamer import classes, tasks
 from lectern.states import AiringState
 
 _TASK = ("video_url", "push_url", "start_time", "end_time", "institution_id")

@@ -8,9 +8,9 @@ from typing import Any
 
 from sqlalchemy import Connection, Select, Table, delete, insert, select
 
-from lectern.effects.rows.tables import streamer as at_streamer
-from lectern.effects.rows.tables import teacher as at_teacher
 from lectern.facts import AsRun
+from lectern.model.tables import streamer as at_streamer
+from lectern.model.tables import teacher as at_teacher
 
 _PART = ("url", "session", "source", "begins", "ends", "position_s", "sent_s", "sent_bytes")
 

@@ -11,9 +11,9 @@ from pydantic_core import from_json, to_json
 from sqlalchemy import ColumnElement, Connection, Float, Integer, bindparam, func, literal_column, select, update
 
 from lectern.effects.rows.many import among, insert_many, these, update_many
-from lectern.effects.rows.tables.teacher import IS_CLASS, orders
 from lectern.facts import Order, Slot
 from lectern.messages import Booking
+from lectern.model.tables.teacher import IS_CLASS, orders
 from lectern.states import BOOKING_MOVES, BOOKING_OVER, BookingState, Resolution, check_move
 from lectern.wire import called, class_of
 

@@ -8,8 +8,8 @@ from sqlalchemy import ColumnElement, Connection, bindparam, delete, func, inser
 
 from lectern.effects.files import store
 from lectern.effects.rows.many import among, these
-from lectern.effects.rows.tables.streamer import dirs, files
 from lectern.facts import Cached, Idle, Usage
+from lectern.model.tables.streamer import dirs, files
 from lectern.states import FILE_MOVES, FileState, check_move
 from lectern.streamer_changes import Arrived, Reserved
 

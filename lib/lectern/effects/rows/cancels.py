@@ -8,7 +8,7 @@ from sqlalchemy.sql.elements import ColumnElement
 
 from lectern.changes import CancelTold
 from lectern.effects.rows.many import among, these
-from lectern.effects.rows.tables.teacher import cancels
+from lectern.model.tables.teacher import cancels
 from lectern.unconfirmed import TOLD_AGAIN_S, Unconfirmed
 
 

@@ -21,7 +21,7 @@ from lectern.effects.rows import (
     renditions,
     revisions,
 )
-from lectern.effects.rows.tables.shared import Journal
+from lectern.model.tables.shared import Journal
 from lectern.settings import StreamerSettings, TeacherSettings
 from lectern.states import RenditionState
 from lectern.streamer_changes import StreamerChanges

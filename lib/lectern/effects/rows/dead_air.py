@@ -8,8 +8,8 @@ from lectern import words
 from lectern.effects.rows import airings, cache
 from lectern.effects.rows.cache import HERE
 from lectern.effects.rows.many import among, these
-from lectern.effects.rows.tables.streamer import classes, files, journal, tasks
 from lectern.facts import SHORT_S, SHORT_SHARE, Airing, Cached
+from lectern.model.tables.streamer import classes, files, journal, tasks
 from lectern.states import AiringState
 
 TOLD = "dead air"

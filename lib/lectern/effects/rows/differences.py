@@ -11,8 +11,8 @@ from lectern import words
 from lectern.effects.files import store
 from lectern.effects.files.scan import Found
 from lectern.effects.rows import cache
-from lectern.effects.rows.tables.streamer import files
 from lectern.facts import Cached
+from lectern.model.tables.streamer import files
 from lectern.states import FileState
 
 

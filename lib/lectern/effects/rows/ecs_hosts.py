@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from sqlalchemy import Connection, func, insert, select, update
 
 from lectern.effects.rows.renditions import among, transcoding
-from lectern.effects.rows.tables.teacher import ecs_hosts, orders, videos
 from lectern.effects.rows.transcodings import PUBLISHED, Due, to_be_made
 from lectern.facts import EcsHost, RenditionKey
+from lectern.model.tables.teacher import ecs_hosts, orders, videos
 from lectern.states import Backend, BookingState, Resolution
 
 RENEW_S = 1800.0

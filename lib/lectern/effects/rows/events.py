@@ -7,8 +7,8 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, delete, or_, select
 
 from lectern.effects.rows.many import among, insert_many, these
-from lectern.effects.rows.tables.shared import Journal
 from lectern.facts import Event
+from lectern.model.tables.shared import Journal
 from lectern.shown import masked
 from lectern.told import Past
 

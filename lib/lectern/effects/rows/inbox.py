@@ -8,9 +8,9 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Float, Integer, Select, bindparam, func, or_, select, update
 
 from lectern.effects.rows.many import among, insert_many, these
-from lectern.effects.rows.tables.shared import Journal
 from lectern.errors import Misuse
 from lectern.facts import Kept
+from lectern.model.tables.shared import Journal
 from lectern.states import InboxState
 
 MAX_IDS = 100_000

@@ -11,8 +11,8 @@ from sqlalchemy import Connection, insert, select, update
 
 from lectern import words
 from lectern.effects.rows.outbox import Rest, Unsent
-from lectern.effects.rows.tables.shared import Journal
 from lectern.errors import CODES, Severity
+from lectern.model.tables.shared import Journal
 from lectern.outgoing import Alarm
 from lectern.told import OpenAlarm
 

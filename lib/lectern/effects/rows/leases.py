@@ -7,9 +7,9 @@ from dataclasses import asdict
 from sqlalchemy import Connection, delete, insert, select, update
 
 from lectern.changes import Granted, Taken
-from lectern.effects.rows.tables.streamer import drains, leases
-from lectern.effects.rows.tables.teacher import moves, streamers
 from lectern.leased import Holder
+from lectern.model.tables.streamer import drains, leases
+from lectern.model.tables.teacher import moves, streamers
 
 # -- the teacher's ---------------------------------------------------------------------------------------------------
 

@@ -13,7 +13,7 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
-from lectern.effects.rows.tables.shared import Whole
+from lectern.model.tables.shared import Whole
 
 _MARKS = {"qmark": "?", "format": "%s", "pyformat": "%s"}
 

@@ -14,11 +14,11 @@ from sqlalchemy import Connection, Table, func, select
 from lectern import __version__
 from lectern.effects.counters import SEEN
 from lectern.effects.rows import airings, bookings, sent
-from lectern.effects.rows.tables import streamer as at_streamer
-from lectern.effects.rows.tables import teacher as at_teacher
-from lectern.effects.rows.tables.shared import Journal
-from lectern.effects.rows.tables.shared import Role as Role  # noqa: PLC0414 (asked for here, too)
 from lectern.facts import Usage
+from lectern.model.tables import streamer as at_streamer
+from lectern.model.tables import teacher as at_teacher
+from lectern.model.tables.shared import Journal
+from lectern.model.tables.shared import Role as Role  # noqa: PLC0414 (asked for here, too)
 from lectern.states import BookingState, FileState, InboxState, RenditionState
 
 NO_BOUND = Usage(0, 0)

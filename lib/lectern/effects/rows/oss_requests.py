@@ -6,9 +6,9 @@ from sqlalchemy import Connection, func, or_, select, update
 from sqlalchemy.sql.elements import ColumnElement
 
 from lectern.effects.rows import renditions, transcodings
-from lectern.effects.rows.tables.teacher import videos
 from lectern.effects.rows.transcodings import Due, lease
 from lectern.facts import RenditionKey
+from lectern.model.tables.teacher import videos
 from lectern.states import Backend, Resolution
 
 

@@ -11,7 +11,7 @@ from sqlalchemy.sql.elements import ColumnElement
 
 from lectern.effects import counters
 from lectern.effects.rows.many import among, insert_many, these
-from lectern.effects.rows.tables.shared import Journal
+from lectern.model.tables.shared import Journal
 from lectern.outgoing import Alarm, Kind, Outgoing
 
 SENDING_S = 20.0

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from sqlalchemy import Connection, insert, select, update
 
 from lectern.effects.rows.inbox import Arrived
-from lectern.effects.rows.tables.teacher import journal
+from lectern.model.tables.teacher import journal
 from lectern.states import InboxState
 
 SAME_S = 30.0

@@ -8,7 +8,7 @@ from lectern.effects.rows import oss_requests
 from lectern.effects.rows.inbox import unshown
 from lectern.effects.rows.tables.engine import WRITERS
 from lectern.effects.rows.tables.postgresql import program_of
-from lectern.effects.rows.tables.teacher import duties, journal, teachers
+from lectern.model.tables.teacher import duties, journal, teachers
 from lectern.states import InboxState
 
 _CUT_OFF = text("""

@@ -6,7 +6,7 @@ from enum import StrEnum
 from sqlalchemy import ColumnElement, Connection, literal_column, select, update
 
 from lectern.effects.rows.many import among, these
-from lectern.effects.rows.tables.shared import Journal
+from lectern.model.tables.shared import Journal
 
 
 class Telling(StrEnum):

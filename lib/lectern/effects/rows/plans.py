@@ -5,8 +5,8 @@ from collections.abc import Collection
 from sqlalchemy import Connection, func, select, update
 
 from lectern.effects.rows import airings
-from lectern.effects.rows.tables.streamer import classes, files, tasks
 from lectern.facts import Airing
+from lectern.model.tables.streamer import classes, files, tasks
 from lectern.states import AiringState, FileState
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from sqlalchemy import Connection, delete, insert, select, update
 
 from lectern.effects.rows.many import among, these
-from lectern.effects.rows.tables.streamer import classes
+from lectern.model.tables.streamer import classes
 from lectern.states import AiringState
 
 ANY_PLACEMENT = 2**31 - 1

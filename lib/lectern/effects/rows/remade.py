@@ -5,7 +5,7 @@ from pathlib import Path
 from sqlalchemy import Connection, update
 
 from lectern.effects.rows import airings, cache
-from lectern.effects.rows.tables.streamer import files
+from lectern.model.tables.streamer import files
 
 
 def remade(connection: Connection, root: Path, stem: str, size_bytes: int, mtime: float) -> None:

@@ -5,8 +5,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from sqlalchemy import Connection, func, insert, select, tuple_, update
 from sqlalchemy.sql.elements import ColumnElement
 
-from lectern.effects.rows.tables.teacher import videos
 from lectern.facts import Attempt, Rendition, RenditionKey
+from lectern.model.tables.teacher import videos
 from lectern.states import RENDITION_MOVES, Backend, RenditionState, Resolution, check_move
 from lectern.stems import stem
 

@@ -7,9 +7,9 @@ from typing import Any
 from sqlalchemy import Connection, Select, func, select
 
 from lectern.effects.rows import as_run
-from lectern.effects.rows.tables.teacher import orders, videos
 from lectern.effects.rows.timetable import Span, begins_in
 from lectern.facts import AsRun, Planned
+from lectern.model.tables.teacher import orders, videos
 from lectern.states import BookingState, RenditionState
 from lectern.stems import stem
 

@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 
 from sqlalchemy import ColumnElement, Connection, Table, delete, func, select, true
 
-from lectern.effects.rows.tables import streamer as at_streamer
-from lectern.effects.rows.tables import teacher as at_teacher
-from lectern.effects.rows.tables.shared import Journal
+from lectern.model.tables import streamer as at_streamer
+from lectern.model.tables import teacher as at_teacher
+from lectern.model.tables.shared import Journal
 from lectern.states import BOOKING_OVER, BookingState, FileState, InboxState
 
 OVER = (*BOOKING_OVER, BookingState.BROKEN)

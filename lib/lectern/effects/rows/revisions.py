@@ -7,9 +7,9 @@ from sqlalchemy import Connection, bindparam, select, update
 from lectern.commands import fields_of
 from lectern.effects.rows import bookings
 from lectern.effects.rows.many import among, these
-from lectern.effects.rows.tables.teacher import journal, orders
 from lectern.facts import Order
 from lectern.messages import Booking
+from lectern.model.tables.teacher import journal, orders
 from lectern.states import BookingState, InboxState
 
 WAITS = (BookingState.WAITING, *bookings.LOADING)

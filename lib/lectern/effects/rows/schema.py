@@ -17,11 +17,11 @@ from sqlalchemy.exc import DBAPIError
 from lectern.effects.rows import newer
 from lectern.effects.rows.tables.engine import BUSY_TIMEOUT_S, close_to_others, file_of, transaction
 from lectern.effects.rows.tables.look import read_only as read_only  # noqa: PLC0414 (asked for here, too)
-from lectern.effects.rows.tables.shared import Role as Role  # noqa: PLC0414 (asked for here, too)
-from lectern.effects.rows.tables.streamer import StreamerTable
-from lectern.effects.rows.tables.teacher import TeacherTable
 from lectern.errors import CallAPerson, LecternError, Misuse, TryAgain
 from lectern.migrations.look import shape
+from lectern.model.tables.shared import Role as Role  # noqa: PLC0414 (asked for here, too)
+from lectern.model.tables.streamer import StreamerTable
+from lectern.model.tables.teacher import TeacherTable
 
 _TABLES: Mapping[Role, MetaData] = MappingProxyType(
     {"teacher": TeacherTable.metadata, "streamer": StreamerTable.metadata}

@@ -5,8 +5,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from sqlalchemy import Connection, func, select
 
 from lectern.effects.rows import events
-from lectern.effects.rows.tables.streamer import journal
 from lectern.facts import Airing
+from lectern.model.tables.streamer import journal
 from lectern.states import AiringState
 from lectern.told import Check, Past, Sending
 

@@ -6,7 +6,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, case, func, literal, select
 
 from lectern.effects.rows import bookings, inbox, incidents, outbox, renditions, timetable, transcodings
-from lectern.effects.rows.tables import teacher as teacher_tables
+from lectern.model.tables import teacher as teacher_tables
 from lectern.states import BookingState
 from lectern.told import Booked
 

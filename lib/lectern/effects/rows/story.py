@@ -9,12 +9,12 @@ from pydantic_core import from_json
 from sqlalchemy import Connection, select
 
 from lectern.effects.rows import airings, as_run, bookings, dead_air, events, incidents, sent, transcodings
-from lectern.effects.rows.tables import streamer as streamer_tables
-from lectern.effects.rows.tables import teacher as teacher_tables
-from lectern.effects.rows.tables.shared import Journal, Role
-from lectern.effects.rows.tables.teacher import orders, streamers, videos
 from lectern.errors import LecternError
 from lectern.facts import Airing, Order
+from lectern.model.tables import streamer as streamer_tables
+from lectern.model.tables import teacher as teacher_tables
+from lectern.model.tables.shared import Journal, Role
+from lectern.model.tables.teacher import orders, streamers, videos
 from lectern.shown import shown
 from lectern.states import InboxState
 from lectern.told import Booked, Cited, Found, Making, Past

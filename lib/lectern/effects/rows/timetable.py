@@ -8,8 +8,8 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Select, case, func, select
 
 from lectern.effects.rows.bookings import OPEN
-from lectern.effects.rows.tables.teacher import IS_CLASS, orders, streamers, videos
 from lectern.effects.rows.transcodings import MAKING, making
+from lectern.model.tables.teacher import IS_CLASS, orders, streamers, videos
 from lectern.states import BookingState, RenditionState
 from lectern.stems import stem
 from lectern.told import Booked, Found

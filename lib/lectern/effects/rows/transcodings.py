@@ -9,8 +9,8 @@ from sqlalchemy import Connection, func, or_, select, update
 from sqlalchemy.sql.elements import ColumnElement
 
 from lectern.effects.rows.renditions import among, transcoding
-from lectern.effects.rows.tables.teacher import videos
 from lectern.facts import RenditionKey
+from lectern.model.tables.teacher import videos
 from lectern.states import Backend, RenditionState, Resolution
 from lectern.stems import stem
 from lectern.told import Making

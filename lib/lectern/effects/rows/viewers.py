@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, delete, insert, select
 
-from lectern.effects.rows.tables.teacher import viewers
 from lectern.errors import Misuse
+from lectern.model.tables.teacher import viewers
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from sqlalchemy import Connection, Table, insert, update
 from lectern import stems
 from lectern.effects.files import store
 from lectern.effects.rows import airings, cache, events
-from lectern.effects.rows.tables import streamer as tables
 from lectern.facts import Event
+from lectern.model.tables import streamer as tables
 from lectern.rollout.takeover.old_classes import Judged
 from lectern.rollout.takeover.old_recordings import Recording
 from lectern.rollout.takeover.old_tables import ClassRow, FileRow

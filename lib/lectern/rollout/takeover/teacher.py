@@ -13,9 +13,9 @@ from lectern.decide.booking import Do, Named, action, named_by
 from lectern.effects.redis.rekey import Rule, in_words
 from lectern.effects.rows import bookings, events, inbox, renditions, transcodings
 from lectern.effects.rows.inbox import Arrived
-from lectern.effects.rows.tables.teacher import journal, orders
 from lectern.facts import Attempt, Event, Rendition, RenditionKey
 from lectern.messages import Booking
+from lectern.model.tables.teacher import journal, orders
 from lectern.rollout.takeover import old_waiting
 from lectern.rollout.takeover.old_waiting import Names, Waiter
 from lectern.states import Backend, BookingState, RenditionState

@@ -1,1 +1,1 @@
-"""The tables of both databases; nothing outside effects knows them."""
+"""Opens the databases of both roles."""

@@ -1,7 +1,7 @@
 """The streamer's tables, beside and added to those of the old program in ``task_list.db``."""
 
-from lectern.effects.rows.tables.streamer import StreamerTable
 from lectern.migrations.steps import complete, need
+from lectern.model.tables.streamer import StreamerTable
 
 revision = "streamer_0001"
 down_revision = None

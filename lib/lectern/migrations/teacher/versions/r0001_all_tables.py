@@ -2,9 +2,9 @@
 
 from alembic import op
 
-from lectern.effects.rows.tables.teacher import TeacherTable
 from lectern.migrations.set_aside import set_aside
 from lectern.migrations.steps import complete, need
+from lectern.model.tables.teacher import TeacherTable
 
 revision = "teacher_0001"
 down_revision = None

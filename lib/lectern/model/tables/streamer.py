@@ -3,7 +3,7 @@
 from sqlalchemy import Index, MetaData, Text
 from sqlmodel import Field, SQLModel
 
-from lectern.effects.rows.tables.shared import (
+from lectern.model.tables.shared import (
     EventColumns,
     InboxColumns,
     IncidentColumns,
