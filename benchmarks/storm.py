@@ -130,7 +130,7 @@ class Ours:
         idle = "select count(*) as n from inbox_list where state = 'new'"
         for who in self._hosts:
             wait_until(
-                lambda w=who: self._stage.rows(w, idle)[0]["n"] == 0,  # type: ignore[misc]
+                lambda w=who: self._stage.rows(w, idle)[0]["n"] == 0,
                 timeout_s=600,
                 pause_s=0.5,
                 description=f"{who} is calm",

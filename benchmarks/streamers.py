@@ -51,7 +51,7 @@ def _have_all(stage: Stage, streamers: Sequence[str], records: Sequence[int]) ->
     wanted = {str(record) for record in records}
     for who in streamers:
         wait_until(
-            lambda who=who: wanted <= stage.cached(who),  # type: ignore[misc]
+            lambda who=who: wanted <= stage.cached(who),
             timeout_s=300,
             description=f"{who} has all recordings",
         )

@@ -8,7 +8,7 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +21,7 @@ from lectern.effects.ecs import ssh
 from lectern.effects.rows.tables.engine import open_database
 from tests import laid, marks
 from tests.effects.redis_servers import empty_redis, redis_of_a_module
+from tests.waiting import wait_until
 from town.ports import free_port
 
 __all__ = ["empty_redis", "redis_of_a_module"]
@@ -28,13 +29,6 @@ __all__ = ["empty_redis", "redis_of_a_module"]
 SSHD = Path("/usr/sbin/sshd")
 FAMILY = 'sleep 300 & echo "$$ $!"; wait'
 """A program with a child; says the ids of both."""
-
-
-def wait_until(condition: Callable[[], bool], description: str, timeout_s: float = 10.0) -> None:
-    give_up_at = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < give_up_at, f"waited {timeout_s} s until {description}"
-        time.sleep(0.02)
 
 
 def alive(pid: int) -> bool:
@@ -253,7 +247,7 @@ def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
     with (folder / "log").open("wb") as log:
         server = subprocess.Popen([*argv, "-D", "-e"], stderr=log, stdout=log)
         try:
-            wait_until(lambda: _listens(port), f"sshd listens: {(folder / 'log').read_text()}")
+            wait_until(lambda: _listens(port), description=f"sshd listens: {(folder / 'log').read_text()}")
             user = psutil.Process().username()
             yield Sshd(f"ssh://{user}@127.0.0.1:{port}", port, folder / "client", folder / "known_hosts", folder)
         finally:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from tests.stage.waiting import wait_until
+from tests.waiting import wait_until
 from town import programs
 from town.ports import free_port
 

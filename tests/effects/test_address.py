@@ -16,7 +16,7 @@ from lectern.effects.redis import address, rekey
 from lectern.effects.redis.bus import Bus
 from lectern.errors import Misuse, TryAgain
 from tests.effects.redis_servers import redis_server, url_of
-from tests.stage.waiting import wait_until
+from tests.waiting import wait_until
 from town import programs
 from town.ports import free_port
 
@@ -93,9 +93,7 @@ def sentinel(tmp_path: Path) -> Iterator[tuple[int, redis.Redis, redis.Redis]]:
                 running = subprocess.Popen(argv, stdout=log, stderr=log)
             try:
                 with redis.Redis(port=port, socket_timeout=5, decode_responses=True) as asked:
-                    wait_until(
-                        lambda: _knows_replica(asked), description="the sentinel knows the replica", timeout_s=30
-                    )
+                    wait_until(lambda: _knows_replica(asked), description="the sentinel knows the replica")
                 yield port, master, replica
             finally:
                 running.terminate()

@@ -24,7 +24,7 @@ from lectern.states import BookingState
 from lectern.wire import BACKUP, MAX_NAME
 from tests import strategies
 from tests.stage.postgres import Databases
-from tests.stage.waiting import wait_until
+from tests.waiting import wait_until
 from town.ports import free_port
 
 pytestmark = pytest.mark.live

@@ -14,14 +14,15 @@ import pytest
 
 from lectern.effects import output, process
 from lectern.errors import Misuse, TryAgain
-from tests.effects.conftest import alive, wait_until
+from tests.effects.conftest import alive
+from tests.waiting import wait_until
 
 FAMILY = 'sleep 300 & echo "$$ $!" > "$1"; echo begun; wait'
 STUBBORN = "trap '' TERM; sleep 300 & " + FAMILY
 
 
 def family(path: Path) -> list[int]:
-    wait_until(lambda: path.exists() and len(path.read_text().split()) == 2, "the child wrote its family")
+    wait_until(lambda: path.exists() and len(path.read_text().split()) == 2, description="the child wrote its family")
     return [int(pid) for pid in path.read_text().split()]
 
 
@@ -282,7 +283,7 @@ def test_a_child_dies_with_us_even_by_kill_9(tmp_path: Path) -> None:
         pid = int(we.stdout.readline())
         assert alive(pid)
         we.kill()
-    wait_until(lambda: not alive(pid), "the child is gone")
+    wait_until(lambda: not alive(pid), description="the child is gone")
 
 
 @pytest.mark.asyncio

@@ -10,7 +10,7 @@ import redis
 
 from lectern.effects.redis.bus import Bus
 from tests.effects.certificates import issued
-from tests.stage.waiting import wait_until
+from tests.waiting import wait_until
 from town import programs
 from town.ports import HOST, free_port
 

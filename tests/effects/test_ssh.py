@@ -11,7 +11,8 @@ import pytest
 from lectern.effects import output, process
 from lectern.effects.ecs import remote_program, ssh
 from lectern.errors import CallAPerson, Misuse, TryAgain
-from tests.effects.conftest import FAMILY, Sshd, alive, login, make_key, wait_until
+from tests.effects.conftest import FAMILY, Sshd, alive, login, make_key
+from tests.waiting import wait_until
 from town.ports import free_port
 
 pytestmark = pytest.mark.live
@@ -163,7 +164,7 @@ async def test_a_program_does_not_begin_before_its_process_is_known(
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        wait_until(lambda: not alive(int(ids.read_text())), "the wrapper is gone")
+        wait_until(lambda: not alive(int(ids.read_text())), description="the wrapper is gone")
     assert not begun.exists()
 
 

@@ -11,7 +11,8 @@ import paramiko  # type: ignore[import-untyped]
 import pytest
 
 from lectern.effects import process
-from tests.effects.conftest import FAMILY, Sshd, alive, login, wait_until
+from tests.effects.conftest import FAMILY, Sshd, alive, login
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.live
 
@@ -80,5 +81,5 @@ async def test_a_server_that_only_does_exec_is_enough(minimal: Sshd) -> None:
         with pytest.raises(process.TimedOut):
             await connection.run(["sh", "-c", FAMILY], timeout_s=0.6, on_line=lines.append)
         pids = [int(pid) for pid in lines[0].split()]
-        wait_until(lambda: not any(alive(pid) for pid in pids), "the family is gone")
+        wait_until(lambda: not any(alive(pid) for pid in pids), description="the family is gone")
         assert (await connection.run(["echo", "still"], timeout_s=10)).output == "still\n"

@@ -10,7 +10,8 @@ import pytest
 from lectern.effects.files import wget
 from lectern.effects.files.origin import RemoteFile
 from lectern.errors import DISK_FULL, DOWNLOAD_FAILED, CallAPerson, Misuse, Refuse, TryAgain
-from tests.effects.conftest import Origin, running_with, wait_until
+from tests.effects.conftest import Origin, running_with
+from tests.waiting import async_wait_until
 
 BODY = os.urandom(400_000)
 
@@ -203,7 +204,7 @@ async def test_a_cancelled_download_leaves_no_wget(origin: Origin, part: Path) -
     with pytest.raises(asyncio.CancelledError):
         await task
     # If it was just being started, it is killed as soon as it is there.
-    await asyncio.to_thread(wait_until, lambda: running_with(str(part)) == [], description="wget is gone")
+    await async_wait_until(lambda: running_with(str(part)) == [], description="wget is gone")
 
 
 @pytest.mark.asyncio

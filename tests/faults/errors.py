@@ -27,7 +27,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.stage.waiting import wait_until
+from tests.waiting import wait_until
 
 FOLDER = "TEST_ERRORS"
 

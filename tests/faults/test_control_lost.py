@@ -101,7 +101,7 @@ def on_air(stage: Stage) -> Iterator[tuple[str, str, str]]:
         beats = stage.town.redis.hgetall(f"{stage.prefix}:streamers")
         return len(beats) == 2 and all(f'"peers": ["{stage.prefix}-' in one for one in beats.values())
 
-    wait_until(know_each_other, timeout_s=60, description="the streamers know each other")
+    wait_until(know_each_other, description="the streamers know each other")
     booking = stage.booking(stage.town.record(seconds=170), starts_in_s=8, length_s=160)
     class_id = stage.book_on_stream(booking)
     where = stage.answer(class_id, timeout_s=60)["streamer"].removeprefix(f"{stage.prefix}-")
@@ -124,7 +124,7 @@ def test_classes_go_on_while_the_control_host_is_away_for_all(
     with ways.away(*((who, "prefect") for who in WHO)):
         stage.town.servers["redis"].kill()
         began = time.monotonic()
-        wait_until(lambda: time.monotonic() - began > LONG_S, timeout_s=60, description="it is away for long")
+        wait_until(lambda: time.monotonic() - began > LONG_S, description="it is away for long")
         said = stage.residents[where].said()
         (push,) = stage.pushes(class_id)
         assert push.ended_at is None, said[-3000:]
@@ -132,7 +132,6 @@ def test_classes_go_on_while_the_control_host_is_away_for_all(
         stage.town.begin("redis")  # it has forgotten all
     wait_until(
         lambda: stage.residents[where].said().count("the control host is heard again") > 0,
-        timeout_s=60,
         description="its lease is confirmed again",
     )
     (push,) = stage.pushes(class_id)
@@ -152,9 +151,7 @@ def test_a_streamer_that_is_cut_off_alone_stops_before_another_takes_over(
             timeout_s=LOST_S + 60,
             description="the other one takes over",
         )
-    wait_until(
-        lambda: stage.airing(where, class_id)["state"] == "cancelled", timeout_s=60, description="it hears of the move"
-    )
+    wait_until(lambda: stage.airing(where, class_id)["state"] == "cancelled", description="it hears of the move")
     assert not any(one.concurrent for one in stage.pushes(class_id))
 
 
@@ -165,5 +162,5 @@ def test_a_streamer_that_reaches_nobody_at_all_stops(stage: Stage, ways: Ways, o
     with ways.away(*blind, (other, "health")):
         wait_until(lambda: not is_pushed(stage, class_id), timeout_s=OVER_S, description="it stops at its lease's end")
         assert "another streamer does not answer" in stage.residents[where].said()
-    wait_until(lambda: is_pushed(stage, class_id), timeout_s=60, description="it goes on when it is heard again")
+    wait_until(lambda: is_pushed(stage, class_id), description="it goes on when it is heard again")
     assert not any(one.concurrent for one in stage.pushes(class_id))

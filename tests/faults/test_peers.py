@@ -58,7 +58,7 @@ def nothing_is_left(stage: Stage) -> None:
         pending: Any = stage.town.redis.xpending(stage.channels["order"], "lectern")
         return not new and not unsent and not pending["pending"]
 
-    wait_until(done, timeout_s=60, description="nothing is left")
+    wait_until(done, description="nothing is left")
 
 
 def test_what_both_hear_is_answered_once_and_asked_for_once(stage: Stage) -> None:

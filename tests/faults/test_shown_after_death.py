@@ -92,7 +92,7 @@ def _day(found: Lives) -> list[str]:
     for one in booked:
         stage.answer(one, timeout_s=60)
     for who in WHO:
-        wait_until(lambda w=who: not stage.rows(w, UNSHOWN), description=f"all that {who} has handled is shown")  # type: ignore[misc]
+        wait_until(lambda w: not stage.rows(w, UNSHOWN), who, description=f"all that {who} has handled is shown")
     return booked
 
 

@@ -93,7 +93,7 @@ def lives_on(stage: Stage) -> None:
     booking = stage.booking(stage.town.record(), starts_in_s=3600)
     assert stage.answer(stage.book(booking), timeout_s=90)["result"] == "success"
     for who in WHO:
-        wait_until(lambda w=who: wrong(stage, w) == [], timeout_s=90, description=f"{who} is well")  # type: ignore[misc]
+        wait_until(lambda w: wrong(stage, w) == [], who, timeout_s=90, description=f"{who} is well")
 
 
 def wrong(stage: Stage, who: str) -> list[str]:

@@ -27,8 +27,9 @@ from lectern.settings import StreamerSettings
 from lectern.told import Past
 from tests.faults import hosts
 from tests.playout import flvs
-from tests.playout.receiver import Receiver, wait_until
+from tests.playout.receiver import Receiver
 from tests.playout.stage import Playout
+from tests.waiting import async_wait_until
 
 pytestmark = [pytest.mark.live, pytest.mark.asyncio]
 Streamer = Host[StreamerSettings]
@@ -97,16 +98,12 @@ async def kept(host: Streamer) -> AsyncIterator[Handing]:
     ours = Handing(host)
     works = [asyncio.create_task(one) for one in (ours.run(), ours.keep_in_step())]
     try:
-        await until(lambda: host.playout.why is None, "the playout answers")
+        await async_wait_until(lambda: host.playout.why is None, description="the playout answers")
         yield ours
     finally:
         for one in works:
             one.cancel()
         await asyncio.wait(works)
-
-
-async def until(what: Any, description: str, timeout_s: float = 20) -> None:
-    await asyncio.to_thread(wait_until, what, timeout_s=timeout_s, description=description)
 
 
 async def test_a_class_that_is_moved_while_its_playout_is_away_is_not_aired_at_its_old_time(host: Streamer) -> None:
@@ -120,7 +117,7 @@ async def test_a_class_that_is_moved_while_its_playout_is_away_is_not_aired_at_i
             assert host.playout.confirmed["c"]["start"] == start
             playout.process.kill()
             playout.process.wait()
-            await until(lambda: host.playout.client is None, "the playout is away")
+            await async_wait_until(lambda: host.playout.client is None, description="the playout is away")
             move(host, "c", start + HOURS_S)
             assert not await host.playout.in_force(20), "nobody confirms it"
         playout.start()  # and no resident is there
@@ -146,7 +143,7 @@ async def test_a_class_that_is_moved_away_and_back_at_once_is_aired(host: Stream
             assert playout.ask("status")["classes"] == []
             move(host, "c", start)
             assert await host.playout.in_force(20)
-            await until(lambda: receiver.of("c"), "it is on air")
+            await async_wait_until(lambda: receiver.of("c"), description="it is on air")
 
 
 async def test_a_change_that_the_playout_lost_is_corrected_at_the_next_beat(host: Streamer) -> None:
@@ -156,7 +153,7 @@ async def test_a_change_that_the_playout_lost_is_corrected_at_the_next_beat(host
             book(host, "c", "rtmp://127.0.0.1/live/c")
             assert await host.playout.in_force(20)
             playout.hand_over()  # a timetable without a class, as the test's own
-            await until(lambda: playout.ask("status")["classes"], "it is known again")
+            await async_wait_until(lambda: playout.ask("status")["classes"], description="it is known again")
 
 
 async def test_a_connection_that_lasts_is_no_loop_that_stands_still(
@@ -167,7 +164,9 @@ async def test_a_connection_that_lasts_is_no_loop_that_stands_still(
     with Playout(host.settings.playout_dir):
         async with kept(host):
             begun = host.rounds._at["playout"]
-            await until(lambda: host.rounds._at["playout"] > begun + 0.3, "the loop goes on with its rounds")
+            await async_wait_until(
+                lambda: host.rounds._at["playout"] > begun + 0.3, description="the loop goes on with its rounds"
+            )
 
 
 async def test_a_disk_that_takes_nothing_keeps_no_class_from_being_aired(host: Streamer) -> None:
@@ -179,7 +178,7 @@ async def test_a_disk_that_takes_nothing_keeps_no_class_from_being_aired(host: S
             start = book(host, "c", receiver.url("c"), starts_in_s=3)
             assert await host.playout.in_force(20)
             assert host.playout.confirmed["c"]["start"] == start
-            await until(lambda: receiver.of("c"), "it is on air")
+            await async_wait_until(lambda: receiver.of("c"), description="it is on air")
 
 
 async def test_a_class_whose_recording_is_still_coming_is_on_air_with_the_slate(host: Streamer) -> None:
@@ -189,13 +188,15 @@ async def test_a_class_whose_recording_is_still_coming_is_on_air_with_the_slate(
     with Receiver() as receiver, Playout(host.settings.playout_dir) as playout:
         async with kept(host):
             book(host, "c", receiver.url("c"), state="waiting", starts_in_s=1)
-            await until(lambda: receiver.of("c"), "its slate is on air")
-            await until(lambda: any("its slate is sent" in one for one in alarms(host)), "it is alarmed")
+            await async_wait_until(lambda: receiver.of("c"), description="its slate is on air")
+            await async_wait_until(
+                lambda: any("its slate is sent" in one for one in alarms(host)), description="it is alarmed"
+            )
             recorded(host)
             with transaction(host.engine) as connection:
                 connection.execute(update(classes).values(state="ready"))
-            await until(lambda: playout.told("back"), "the recording is sent")
-            await until(lambda: state(host, "c") == "on air", "the row says that it is on air")
+            await async_wait_until(lambda: playout.told("back"), description="the recording is sent")
+            await async_wait_until(lambda: state(host, "c") == "on air", description="the row says that it is on air")
             assert len(receiver.of("c")) == 1
 
 
@@ -203,7 +204,9 @@ async def test_a_class_that_is_due_and_that_the_playout_does_not_air_is_alarmed(
     with Playout(host.settings.playout_dir):
         async with kept(host):
             book(host, "c-1", "rtmp://127.0.0.1:99999/live/c", starts_in_s=-10)
-            await until(lambda: any("the playout does not take it" in one for one in alarms(host)), "it is alarmed")
+            await async_wait_until(
+                lambda: any("the playout does not take it" in one for one in alarms(host)), description="it is alarmed"
+            )
 
 
 async def test_classes_off_the_air_without_a_lease_are_alarmed_if_this_streamer_holds_one(host: Streamer) -> None:
@@ -211,10 +214,14 @@ async def test_classes_off_the_air_without_a_lease_are_alarmed_if_this_streamer_
     with Receiver() as receiver, Playout(host.settings.playout_dir) as playout:
         async with kept(host):
             book(host, "c", receiver.url("c"), starts_in_s=0)
-            await until(lambda: state(host, "c") == "on air", "on air")
+            await async_wait_until(lambda: state(host, "c") == "on air", description="on air")
             playout.lease(-1)
-            await until(lambda: any("its lease is over, although" in one for one in alarms(host)), "the lease")
-            await until(lambda: any("it is not on air" in one for one in alarms(host)), "the class", timeout_s=30)
+            await async_wait_until(
+                lambda: any("its lease is over, although" in one for one in alarms(host)), description="the lease"
+            )
+            await async_wait_until(
+                lambda: any("it is not on air" in one for one in alarms(host)), description="the class"
+            )
 
 
 async def test_a_class_stays_in_the_timetable_until_the_playout_has_told_its_end(host: Streamer) -> None:
@@ -253,18 +260,18 @@ async def test_the_story_of_a_class_that_is_cut_twice_goes_to_its_teacher_with_i
     with Receiver() as receiver, playout:
         async with kept(host):
             start = book(host, "c", receiver.url("c"), starts_in_s=2, length_s=24.0)
-            await until(lambda: state(host, "c") == "on air", "it is on air")
+            await async_wait_until(lambda: state(host, "c") == "on air", description="it is on air")
             receiver.refuse_publish = "NetStream.Publish.Denied"
             receiver.of("c")[0].cut()
             await asyncio.sleep(4)
             receiver.refuse_publish = None
-            await until(lambda: playout.status("c")["state"] == "on_air", "it is on air again")
+            await async_wait_until(lambda: playout.status("c")["state"] == "on_air", description="it is on air again")
             await asyncio.sleep(2.5)
             playout.process.kill()
             playout.process.wait()
             await asyncio.sleep(3)
             playout.start()
-            await until(lambda: state(host, "c") == "aired with gaps", "it is over", timeout_s=60)
+            await async_wait_until(lambda: state(host, "c") == "aired with gaps", description="it is over")
     with reading(host.engine) as connection:
         bodies = [json.loads(body) for body in connection.execute(select(journal.outbox.c.body)).scalars()]
     (said,) = (body for body in bodies if body["cmd"] == "ended")

@@ -225,11 +225,11 @@ def test_prefect_is_gone(night: Night) -> None:
         assert ready in night.page(f"/class/{class_id}")
         assert re.search(rf"{class_id}</a>.*{ready}", night.timetable(booking))
         assert re.search(rf"^streamer    {stage.name('streamer1')}: ", night.status(), re.MULTILINE)
-        wait_until(told, timeout_s=60, description="the teacher says it")
+        wait_until(told, description="the teacher says it")
         for who in ("teacher", "streamer1"):
             wait_until(
-                lambda who=who: night.metric(who, PREFECT_ANSWERS) == 0,  # type: ignore[misc]
-                timeout_s=60,
+                lambda who: night.metric(who, PREFECT_ANSWERS) == 0,
+                who,
                 pause_s=0.5,
                 description=f"the metric of {who} says it",
             )
@@ -247,7 +247,6 @@ def test_prefect_is_gone(night: Night) -> None:
     assert not [one for one in stage.ear.alarms[raised:] if class_id in one["message"]]
     wait_until(
         lambda: {night.metric(who, PREFECT_ANSWERS) for who in ("teacher", "streamer1")} == {1},
-        timeout_s=60,
         pause_s=0.5,
         description="it answers again",
     )
@@ -258,7 +257,6 @@ def nobody_knows(night: Night, on_air: str, run: str, heading: str = "redis: no 
     stage = night.stage
     wait_until(
         lambda: {night.metric(who, REDIS_ANSWERS) for who in ("teacher", "streamer1")} == {0},
-        timeout_s=60,
         pause_s=0.5,
         description="their metrics say it",
     )
@@ -287,7 +285,6 @@ def all_know_again(night: Night, on_air: str, run: str) -> None:
     stage = night.stage
     wait_until(
         lambda: {night.metric(who, REDIS_ANSWERS) for who in ("teacher", "streamer1")} == {1},
-        timeout_s=60,
         pause_s=0.5,
         description="it answers again",
     )
@@ -305,7 +302,7 @@ def test_redis_is_gone(night: Night) -> None:
     lost = len(stage.alarms(322))
     stage.town.background.run(night.redis.stop())
     try:
-        wait_until(told, timeout_s=60, description="both hosts say it")
+        wait_until(told, description="both hosts say it")
         waiting = stage.book_on_stream(stage.booking(stage.town.record()))
         nobody_knows(night, on_air, run)
     finally:
@@ -329,12 +326,10 @@ def test_redis_hangs(night: Night) -> None:
     hangs_since = time.monotonic()
     try:
         waiting = stage.book_on_stream(stage.booking(stage.town.record()))
-        wait_until(told, timeout_s=60, description="both hosts say it, and that the classes go on")
+        wait_until(told, description="both hosts say it, and that the classes go on")
         nobody_knows(night, on_air, run)
         lease_s = float(stage.settings["LEASE_S"])
-        wait_until(
-            lambda: time.monotonic() - hangs_since > lease_s + 2, timeout_s=60, description="its lease would have ended"
-        )
+        wait_until(lambda: time.monotonic() - hangs_since > lease_s + 2, description="its lease would have ended")
     finally:
         stage.town.background.run(night.redis.go_on())
     assert stage.answer(waiting, timeout_s=90)["result"] == "success"
@@ -367,14 +362,13 @@ def test_a_streamer_dies_in_the_middle_of_a_class(night: Night) -> None:
     stage.off_air(class_id)
     wait_until(
         lambda: f"{dead} has been silent for" in (said := night.explained(class_id)) and "on air on" not in said,
-        timeout_s=60,
         pause_s=1,
         description="it is explained that nobody knows",
     )
     assert "nobody here knows" in night.typed("teacher", CODES[322].runbook, "lectern status").stdout
     assert class_id in night.listed("not known")
     is_lost(night, class_id, since)
-    wait_until(lambda: stage.run(run)["state_name"] == "Silent", timeout_s=60, description="its run is Silent")
+    wait_until(lambda: stage.run(run)["state_name"] == "Silent", description="its run is Silent")
     stage.up("streamer1")
     second = stage.on_air(class_id, timeout_s=90)
     order = stage.order(class_id)
@@ -383,7 +377,7 @@ def test_a_streamer_dies_in_the_middle_of_a_class(night: Night) -> None:
     off = stage.position_s(int(order["url_stem"]), second) - (second.first_media_at - order["start_time"])
     assert abs(off) < 2.5, "a key picture every 2 s"
     stage.residents["streamer1"].wait_for(f"{stage.run(run)['name']}: its process died; it is put to AwaitingRetry")
-    wait_until(lambda: stage.run(run)["state_name"] == "Running", timeout_s=60, description="its run is at work again")
+    wait_until(lambda: stage.run(run)["state_name"] == "Running", description="its run is at work again")
     night.on_air(class_id)
     assert class_id not in night.listed("not known")
     stage.cancel_on_stream(class_id)
@@ -403,6 +397,6 @@ def test_the_streamer_is_dead(night: Night) -> None:
     night.agree(refused, 317, "no streamer")
     assert "supervisorctl start lectern-streamer" in runbook.commands(CODES[317].runbook, "supervisorctl")
     stage.up("streamer1")
-    wait_until(lambda: f"streamer    {lost}: 0 on air" in night.status(), timeout_s=60, description="it is back")
-    wait_until(lambda: "It is aired in" in night.explained(kept), timeout_s=60, description="its class is on the table")
+    wait_until(lambda: f"streamer    {lost}: 0 on air" in night.status(), description="it is back")
+    wait_until(lambda: "It is aired in" in night.explained(kept), description="its class is on the table")
     night.booked_anew(stage.town.record())

@@ -26,6 +26,7 @@ from lectern.runs.handled import Handled
 from lectern.settings import TeacherSettings
 from tests.effects.redis_servers import empty_redis, redis_of_a_module, url_of
 from tests.faults import hosts
+from tests.waiting import async_wait_until
 
 __all__ = ["empty_redis", "redis_of_a_module"]
 pytestmark = pytest.mark.asyncio
@@ -74,13 +75,9 @@ class Slow:
         await self.go.wait()
         await self.host.commit(inbox.done, self.host.journal, batch.ids)
 
-    async def until(self, number: int) -> None:
+    async def has(self, number: int) -> None:
         """Wait until this many batches have come."""
-        for _ in range(500):
-            if len(self.batches) >= number:
-                return
-            await asyncio.sleep(0.01)
-        raise AssertionError(f"{len(self.batches)} batches, not {number}")
+        await async_wait_until(lambda: len(self.batches) >= number, description=f"{number} batches have come")
 
 
 @pytest.fixture
@@ -116,7 +113,7 @@ async def test_what_comes_while_a_batch_is_at_work_is_handled_after_it_without_b
 ) -> None:
     async with dispatching(teacher) as (intake, slow):
         await intake._commit(orders("c-1"))
-        await slow.until(1)
+        await slow.has(1)
 
         def claimed(*_: object, **__: object) -> list[object]:
             return []
@@ -125,7 +122,7 @@ async def test_what_comes_while_a_batch_is_at_work_is_handled_after_it_without_b
         await intake._commit(orders("c-2"))
         await intake._commit(orders("c-3", "c-4"))
         slow.go.set()
-        await slow.until(2)
+        await slow.has(2)
         assert slow.batches == [[1], [2, 3, 4]]
 
 
@@ -134,11 +131,11 @@ async def test_a_message_whose_lease_ended_while_it_waited_is_in_its_batch_once(
     teacher.settings = teacher.settings.model_copy(update={"inbox_lease_s": 0.0})
     async with dispatching(teacher) as (intake, slow):
         await intake._commit(orders("c-1"))
-        await slow.until(1)
+        await slow.has(1)
         await intake._commit(orders("c-2"))
         intake._claimed_at["booking"] = 0.0  # it is time to look for others
         slow.go.set()
-        await slow.until(2)
+        await slow.has(2)
         assert [batch.count(2) for batch in slow.batches] == [0, 1]
 
 
@@ -159,7 +156,7 @@ async def test_what_was_claimed_is_handled_although_the_database_fails_when_it_i
         await intake._dispatch("booking")
     monkeypatch.setattr(inbox, "claim", claim)
     work = asyncio.create_task(intake._dispatch("booking"))
-    await slow.until(1)
+    await slow.has(1)
     slow.go.set()
     work.cancel()
     await asyncio.wait({work}, timeout=5)

@@ -26,7 +26,7 @@ from tests.faults import hosts
 from tests.playout import flvs
 from tests.playout.receiver import Receiver
 from tests.playout.stage import Playout
-from tests.stage import wait_until
+from tests.waiting import async_wait_until
 
 NAME, KEY = hosts.ALIVE[0], "streamers"
 LEASE_S, BEAT_S = 2.0, 0.3
@@ -93,10 +93,6 @@ async def kept(streamer: Streamer, *, prefect: Callable[[], bool] = lambda: Fals
         await asyncio.wait({keeping})
 
 
-async def until(is_so: Callable[[], object], description: str) -> None:
-    await asyncio.to_thread(wait_until, is_so, timeout_s=20, description=description)
-
-
 def beat(bus: redis.Redis) -> dict[str, Any]:
     return dict(json.loads(cast("str", bus.hget(KEY, NAME)) or "{}"))
 
@@ -118,14 +114,14 @@ async def test_a_resident_that_hangs_longer_than_its_lease_cuts_no_class(
         streamer.playout.cleared = "s0", playout.hello()["holder_pid"]
         async with kept(streamer):
             await asyncio.to_thread(playout.air, "c1", path, receiver.url("c1"), starts_in_s=0.2)
-            await until(lambda: playout.told("on_air"), "on air")
+            await async_wait_until(lambda: playout.told("on_air"), description="on air")
             assert beat(bus)["full"] is False
             time.sleep(3 * LEASE_S)  # noqa: ASYNC251 (the loop hangs: that is what the test is about)
             assert age_s(bus) < LEASE_S
             assert (beat(bus)["stale"], beat(bus)["full"]) == (True, True)
             (session,) = receiver.sessions
             assert session.ended is None
-            await until(lambda: not beat(bus)["full"], "it takes classes again")
+            await async_wait_until(lambda: not beat(bus)["full"], description="it takes classes again")
         assert not playout.told("lease_over")
 
 
@@ -164,10 +160,10 @@ async def test_a_lease_that_was_taken_is_given_up_at_once(
     """Although Prefect says that nobody takes the classes, and seconds of it are left."""
     streamer.settings = streamer.settings.model_copy(update={"lease_s": 600})
     async with Holder(tmp_path / "p", shared) as holder, kept(streamer):
-        await until(lambda: holder.left_s > 500, "it is held")
+        await async_wait_until(lambda: holder.left_s > 500, description="it is held")
         bus.hset(f"{KEY}:lease", NAME, "-s0")
-        await until(lambda: holder.left_s <= 0, "it is given up")
-        await until(lambda: bus.hget(f"{KEY}:claims", NAME), "a new one is asked for")
+        await async_wait_until(lambda: holder.left_s <= 0, description="it is given up")
+        await async_wait_until(lambda: bus.hget(f"{KEY}:claims", NAME), description="a new one is asked for")
         await asyncio.sleep(1)
         assert holder.left_s <= 0
         assert not streamer.playout.held()
@@ -179,9 +175,9 @@ async def test_a_redis_that_lost_its_data_takes_no_class_off_the_air(
 ) -> None:
     """The lease is lengthened while Prefect says that nobody takes the classes, and granted anew."""
     async with Holder(tmp_path / "p", shared) as holder, kept(streamer):
-        await until(lambda: holder.left_s > 0, "it is held")
+        await async_wait_until(lambda: holder.left_s > 0, description="it is held")
         bus.flushall()
-        await until(lambda: bus.hget(f"{KEY}:claims", NAME), "a new one is asked for")
+        await async_wait_until(lambda: bus.hget(f"{KEY}:claims", NAME), description="a new one is asked for")
         began = time.monotonic()
         while time.monotonic() - began < 1.5 * LEASE_S:
             assert holder.left_s > 0
@@ -190,7 +186,7 @@ async def test_a_redis_that_lost_its_data_takes_no_class_off_the_air(
         bus.hset(f"{KEY}:lease", NAME, claim)
         await streamer.commit(leases.hold, NAME, claim, time.time())
         streamer.granted.set()
-        await until(lambda: beat(bus), "a heartbeat is confirmed again")
+        await async_wait_until(lambda: beat(bus), description="a heartbeat is confirmed again")
         assert holder.left_s > 0
 
 
@@ -201,11 +197,11 @@ async def test_a_lease_that_is_over_comes_back_when_the_playout_has_left_what_is
     """Else the playout would air what another streamer took meanwhile, until it is told."""
     streamer.playout.cleared = None
     async with Holder(tmp_path / "p", shared) as holder, kept(streamer):
-        await until(streamer.playout.held, "Redis confirms it")
+        await async_wait_until(streamer.playout.held, description="Redis confirms it")
         await asyncio.sleep(1.5)
         assert holder.left_s <= 0
         streamer.playout.cleared = "s0", os.getpid()
-        await until(lambda: holder.left_s > 0, "the holder has it")
+        await async_wait_until(lambda: holder.left_s > 0, description="the holder has it")
 
 
 @pytest.mark.asyncio
@@ -220,9 +216,9 @@ async def test_the_lease_of_the_process_before_is_kept_while_redis_is_away(
     holder = Holder(tmp_path / "p", shared)
     shared.lease_until = boot_now() + LEASE_S
     async with holder, kept(streamer, prefect=lambda: is_taken):
-        await until(lambda: holder.left_s > LEASE_S, "it is lengthened")
+        await async_wait_until(lambda: holder.left_s > LEASE_S, description="it is lengthened")
         is_taken = True
-        await until(lambda: holder.left_s <= 0, "it ends")
+        await async_wait_until(lambda: holder.left_s <= 0, description="it ends")
         is_taken = False
         await asyncio.sleep(1.5)
         assert holder.left_s <= 0, "no witness gives it back"

@@ -559,10 +559,9 @@ def test_a_class_whose_file_is_lost_for_good_is_aired_by_the_other_streamer(town
         store.rendition_path(stage.folder / where, str(record)).unlink()
         expired = town.origin.faults.add(Fault(f"{record}/*", method="HEAD", status=404, times=1))
         stage.up(where)
-        wait_until(lambda: expired.times == 0, timeout_s=60, description="the first one asks its origin, in vain")
+        wait_until(lambda: expired.times == 0, description="the first one asks its origin, in vain")
         wait_until(
             lambda: (stage.order(class_id)["streamer"], stage.order(class_id)["state"]) == (stage.name(other), "ready"),
-            timeout_s=60,
             description="the other one has it",
         )
         assert len(stage.ear.answers[class_id]) == 1

@@ -34,7 +34,7 @@ from tests.effects.sqlite_steps import steps
 from tests.faults import hosts
 from tests.flows.test_people import Service, service
 from tests.stage.postgres import Databases
-from tests.stage.waiting import wait_until
+from tests.waiting import async_wait_until
 
 __all__ = ["service"]
 pytestmark = [
@@ -315,7 +315,7 @@ async def test_of_teachers_that_share_their_rows_one_passes_an_alarm_on(
     put(a)
     await tell(a)
     passing = asyncio.create_task(pass_on(a))
-    await asyncio.to_thread(wait_until, lambda: len(service.answers) < 3, description="the first try of a")
+    await async_wait_until(lambda: len(service.answers) < 3, description="the first try of a")
     await a.commit(peers.free, "a", "a", keeps=(duties.TELLING,))  # as a teacher that Redis does not answer does
     assert not await duties.is_ours(b, duties.TELLING, 1), "a's try may be under way"
     await pass_on(b)
@@ -376,9 +376,7 @@ async def test_a_redis_that_is_away_is_told_to_people_who_need_no_redis(
     found.bus = Bus.open("redis://127.0.0.1:1/0")
     works = [asyncio.create_task(alarms.watch_redis(found)), asyncio.create_task(People(found).tell())]
     try:
-        await asyncio.to_thread(
-            wait_until, lambda: len(service.got) == 1, timeout_s=20, description="people were told of it"
-        )
+        await async_wait_until(lambda: len(service.got) == 1, description="people were told of it")
         assert "508" in str(service.got)
         assert errors.REDIS_AWAY.number in patience(found).goes_on
         await asyncio.sleep(0.5)

@@ -51,7 +51,7 @@ def test_bookings_are_answered_while_prefect_is_away(walled: tuple[Stage, Gate])
     finally:
         stage.town.background.run(gate.start())
     for who in ("teacher", "streamer1"):
-        wait_until(lambda w=who: all_shown(stage, w), timeout_s=60, description=f"{who} has shown it")  # type: ignore[misc]
+        wait_until(lambda w: all_shown(stage, w), who, description=f"{who} has shown it")
         ids = shown(stage, who)
         assert ids == sorted(set(ids)), "each once"
     assert [len(stage.ear.answers[one]) for one in several] == [1, 1, 1]
@@ -73,7 +73,7 @@ def test_a_killed_teacher_shows_afterwards_what_it_had_answered(walled: tuple[St
     finally:
         stage.town.background.run(gate.start())
     stage.up("teacher")
-    wait_until(lambda: all_shown(stage, "teacher"), timeout_s=60, description="it is shown")
+    wait_until(lambda: all_shown(stage, "teacher"), description="it is shown")
     ids = shown(stage, "teacher")
     assert ids == sorted(set(ids)), "each once"
     (late,) = [one for one in stage.runs("teacher", "booking", limit=200) if f"class:{class_id}" in one["tags"]]

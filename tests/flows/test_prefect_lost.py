@@ -50,7 +50,6 @@ def finds(stage: Stage, class_id: str) -> None:
     """The UI finds the booking by its class, although it was handled before the new deployments were there."""
     wait_until(
         lambda: any(f"class:{class_id}" in one["tags"] for one in stage.runs("teacher", "booking", limit=200)),
-        timeout_s=60,
         description="it is shown",
     )
 
@@ -84,7 +83,10 @@ def test_a_server_that_was_emptied_ends_no_process(own: Stage) -> None:
     for who, role in (("teacher", "teacher"), ("streamer1", "streamer")):
         said = len(own.residents[who].said())
         wait_until(
-            lambda w=who, r=role, s=said: f"Type: lectern init {r}" in own.residents[w].said()[s:],  # type: ignore[misc]
+            lambda w, r, s: f"Type: lectern init {r}" in own.residents[w].said()[s:],
+            who,
+            role,
+            said,
             timeout_s=120,
             description=f"{who} says what to type",
         )

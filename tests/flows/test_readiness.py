@@ -44,7 +44,6 @@ def test_a_lost_file_and_a_push_url_where_nobody_listens_are_told_before_the_sta
 
         wait_until(
             lambda: shown() == {good["class_id"]: "●", bad["class_id"]: "✗"},
-            timeout_s=60,
             description="the timetable shows which one is ready",
         )
 

@@ -128,7 +128,7 @@ def test_a_playout_that_is_not_there_is_alarmed_and_airs_the_class_as_soon_as_it
     booking = streamer.booking(streamer.town.record(seconds=240), starts_in_s=8, length_s=200)
     streamer.playouts["streamer1"].kill()
     streamer.tell("streamer1", {**booking, "cmd": "prepare"})
-    wait_until(lambda: streamer.alarms(327), timeout_s=60, description="a person is told")
+    wait_until(lambda: streamer.alarms(327), description="a person is told")
     wait_until(lambda: time.time() > booking["start_time"] + 1, description="its time has come")
     assert streamer.pushes(booking["class_id"]) == []
     streamer.play("streamer1")

@@ -245,7 +245,7 @@ def _accepted(api: httpx.Client, path: str, body: Mapping[str, object]) -> dict[
         answers.append(api.post(path, json=body))
         return answers[-1].status_code != httpx.codes.SERVICE_UNAVAILABLE
 
-    wait_until(answered, timeout_s=60, pause_s=1, description="Prefect takes the run")
+    wait_until(answered, pause_s=1, description="Prefect takes the run")
     found: dict[str, Any] = answers[-1].raise_for_status().json()
     return found
 
@@ -286,5 +286,5 @@ def test_the_scanner_finds_what_is_planted(shown: Shown) -> None:
                 found[name].add(place)
         return found
 
-    wait_until(lambda: all(places().values()), timeout_s=60, pause_s=2, description="all that is planted is found")
+    wait_until(lambda: all(places().values()), pause_s=2, description="all that is planted is found")
     assert "prefect flow_run" in places()["parameter"]

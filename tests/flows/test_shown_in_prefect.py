@@ -64,7 +64,7 @@ def test_what_is_tagged_afterwards_is_in_no_event(stage: Stage) -> None:
         found: list[dict[str, object]] = stage.town.api.post("/events/filter", json=asked).json()["events"]
         return found if len(found) >= len(many) else []
 
-    for one in wait_until(events, timeout_s=30, description="Prefect has the events of the runs"):
+    for one in wait_until(events, description="Prefect has the events of the runs"):
         tags = [its for its in one["related"] if its["prefect.resource.role"] == "tag"]  # type: ignore[attr-defined]
         assert len(tags) <= 4, one
 

@@ -37,7 +37,7 @@ def test_a_run_that_falls_silent_is_marked_and_taken_up_again(town: Town, tmp_pa
 
         wait_until(alive, description="its process says that it is alive")
         stage.residents["streamer1"].kill()
-        wait_until(lambda: state_of(stage, class_id) == "Silent", timeout_s=60, description="its silence is seen")
+        wait_until(lambda: state_of(stage, class_id) == "Silent", description="its silence is seen")
         stage.up("streamer1")
         wait_until(lambda: state_of(stage, class_id) == "Running", description="its run is at work again")
         stage.on_air(class_id)
@@ -59,7 +59,7 @@ def test_only_runs_of_a_process_are_watched(town: Town, tmp_path: Path) -> None:
 
         booking, download = f"booking {class_id}", f"download {record}"
         for name in (booking, download):
-            wait_until(lambda n=name: end(n) != [], description=f"the end of {name} is seen")  # type: ignore[misc]
+            wait_until(lambda n: end(n) != [], name, description=f"the end of {name} is seen")
         assert [trigger.covers(one) for one in (*end(booking), *end(download))] == [False, True]
 
 
@@ -77,7 +77,7 @@ def test_a_host_says_over_http_which_version_is_ready(town: Town, tmp_path: Path
         with staged(town, tmp_path / "second", HEALTH_BIND=bind) as second:
             second.lectern("streamer1", "init", "streamer")
             other = second.serve("streamer1")
-            wait_until(lambda: other.exit_code is not None, timeout_s=60, description="the second host ends")
+            wait_until(lambda: other.exit_code is not None, description="the second host ends")
             assert f"cannot listen at {bind}" in other.said()
             assert "HEALTH_BIND" in other.said()
         assert stage.residents["streamer1"].end() == 0

@@ -107,7 +107,7 @@ def test_a_class_on_air_and_one_to_come_are_taken_over_from_a_dead_streamer(
     pair.cancel(class_id)
     pair.cancel(later)
     pair.up(dead)
-    wait_until(lambda: pair.num_cite(dead, str(record)) == 0, timeout_s=60, description="the dead one hears of it")
+    wait_until(lambda: pair.num_cite(dead, str(record)) == 0, description="the dead one hears of it")
     assert pair.airing(dead, class_id)["state"] == "cancelled"
 
 
@@ -160,10 +160,10 @@ def test_a_streamer_that_is_back_at_the_old_program_keeps_its_classes(pair: Stag
     assert pair.order(later)["streamer"] == pair.name(gone)
     assert losses(pair) == known
     pair.up(gone)
-    wait_until(lambda: redis.hget(f"{key}:lease", pair.name(gone)), timeout_s=60, description="it is leased again")
+    wait_until(lambda: redis.hget(f"{key}:lease", pair.name(gone)), description="it is leased again")
     assert pair.order(later)["state"] == "ready"
     pair.cancel(later)
-    wait_until(lambda: pair.airing(gone, later)["state"] == "cancelled", timeout_s=60, description="it hears again")
+    wait_until(lambda: pair.airing(gone, later)["state"] == "cancelled", description="it hears again")
 
 
 def test_a_stopped_streamer_pushes_nothing_when_its_lease_has_run_out(pair: Stage, on_air: Begin) -> None:
@@ -174,7 +174,7 @@ def test_a_stopped_streamer_pushes_nothing_when_its_lease_has_run_out(pair: Stag
     pair.off_air(class_id, timeout_s=LEASE_S + 5)
     taken_over(pair, class_id, other, LOST_S + 60)
     pair.residents[stopped].go_on()
-    wait_until(lambda: pair.num_cite(stopped, str(record)) == 0, timeout_s=60, description="it hears of it")
+    wait_until(lambda: pair.num_cite(stopped, str(record)) == 0, description="it hears of it")
     assert pair.airing(stopped, class_id)["state"] == "cancelled"
     assert sum(one.ended_at is None for one in pair.pushes(class_id)) == 1
     assert not any(one.concurrent for one in pair.pushes(class_id))
@@ -198,7 +198,7 @@ def test_a_streamer_that_does_not_reach_redis_hears_of_the_move_from_prefect(
         assert not second.concurrent
     finally:
         pair.town.background.run(gates[cut].start())
-    wait_until(lambda: pair.airing(cut, class_id)["state"] == "cancelled", timeout_s=60, description="it hears of it")
+    wait_until(lambda: pair.airing(cut, class_id)["state"] == "cancelled", description="it hears of it")
     assert not any(one.concurrent for one in pair.pushes(class_id))
     pair.cancel(class_id)
     pair.off_air(class_id)
@@ -226,7 +226,7 @@ def test_classes_on_air_go_on_while_no_streamer_reaches_redis(
         beats = pair.town.redis.hgetall(f"{pair.prefix}:streamers")
         return all(json.loads(beats[pair.name(one)])["at"] > back for one in (where, other))
 
-    wait_until(heard_anew, timeout_s=60, description="both are heard of again; what Redis has is of before")
+    wait_until(heard_anew, description="both are heard of again; what Redis has is of before")
     booking = pair.booking(pair.town.record())
     assert pair.answer(pair.book_on_stream(booking))["result"] == "success"
     (push,) = pair.pushes(class_id)
@@ -245,7 +245,7 @@ def test_a_full_redis_cuts_no_class_and_moves_none(pair: Stage, on_air: Begin) -
     pair.town.redis.config_set("maxmemory", "1")
     try:
         began = time.monotonic()
-        wait_until(lambda: time.monotonic() - began > LOST_S + 8, timeout_s=60, description="Redis is full for long")
+        wait_until(lambda: time.monotonic() - began > LOST_S + 8, description="Redis is full for long")
         beat = json.loads(pair.town.redis.hget(f"{pair.prefix}:streamers", pair.name(where)) or "{}")
         assert time.time() - beat["at"] < LOST_S / 2
     finally:
@@ -266,7 +266,7 @@ def test_a_redis_that_takes_no_writes_cuts_no_class_and_refuses_no_booking(pair:
     pair.town.redis.config_set("min-replicas-to-write", "1")
     try:
         began = time.monotonic()
-        wait_until(lambda: time.monotonic() - began > LOST_S + 8, timeout_s=60, description="no heartbeat is new")
+        wait_until(lambda: time.monotonic() - began > LOST_S + 8, description="no heartbeat is new")
         booked = pair.book(pair.booking(pair.town.record()))
         claimed = "SELECT not_before FROM inbox_list WHERE state = 'new' AND not_before > 0"
         claims = wait_until(lambda: pair.rows("teacher", claimed), description="it is handled")

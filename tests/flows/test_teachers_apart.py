@@ -38,6 +38,7 @@ from tests.effects.redis_servers import redis_of_a_module, url_of
 from tests.faults import hosts
 from tests.stage.gate import Gate
 from tests.stage.postgres import Databases
+from tests.waiting import async_wait_until
 
 __all__ = ["redis_of_a_module"]
 pytestmark = [pytest.mark.live, pytest.mark.asyncio]
@@ -60,7 +61,9 @@ async def host(url: str, server: Server) -> AsyncIterator[Host[TeacherSettings]]
     yield found
     await found.bus.close()
     pool = cast("QueuePool", engine.pool)
-    await until(lambda: pool.checkedout() == 0)  # of work that was cancelled, its thread may be at a statement yet
+    await async_wait_until(
+        lambda: pool.checkedout() == 0, description="no work that was cancelled has a connection any more"
+    )  # of work that was cancelled, its thread may be at a statement yet
     engine.dispose()
 
 
@@ -84,13 +87,6 @@ async def claimed(host: Host[TeacherSettings], owner: str) -> int:
     """How many messages *owner* gets."""
     now = time.time()
     return len(await host.commit(inbox.claim, journal, ["order"], limit=9, lease_s=3600, now=now, owner=owner))
-
-
-async def until(done: Callable[[], bool], timeout_s: float = 30.0) -> None:
-    end = time.monotonic() + timeout_s
-    while not done():
-        assert time.monotonic() < end
-        await asyncio.sleep(0.05)
 
 
 async def test_who_notes_nothing_in_four_rounds_of_another_is_dead_and_its_messages_are_free(
@@ -132,9 +128,9 @@ async def test_a_teacher_notes_that_it_is_there_while_another_holds_up_all_write
                 row = other.execute("SELECT max(seen_at) FROM teacher_list").fetchone()
             return float(row[0] or 0.0) if row else 0.0
 
-        await until(lambda: noted() > 0, 8)
+        await async_wait_until(lambda: noted() > 0, description="the teacher is noted")
         first = noted()
-        await until(lambda: noted() > first, 8)
+        await async_wait_until(lambda: noted() > first, description="it is noted again")
         running.cancel()
     await asyncio.gather(*waiting)
     await asyncio.wait([running])
@@ -213,7 +209,7 @@ async def test_what_a_dead_one_had_decided_is_begun_though_a_sweep_is_at_work(
     await asyncio.sleep(0.3)
     assert begun == []
     host.busy.discard(once.SWEEP)
-    await until(lambda: begun == ["sweep"])
+    await async_wait_until(lambda: begun == ["sweep"], description="the sweep begins")
     await asyncio.sleep(0.3)
     assert begun == ["sweep"], "once"
     sweeping.cancel()
@@ -233,7 +229,7 @@ async def test_runs_that_nobody_has_are_looked_for_though_no_teacher_is_dead(
 
     monkeypatch.setattr(orphans, "adopt", adopt)
     adopting = asyncio.create_task(peers_of(host)._adopt())
-    await until(lambda: asked[:2] == [orphans.NOBODY] * 2)
+    await async_wait_until(lambda: asked[:2] == [orphans.NOBODY] * 2, description="it has looked for them twice")
     adopting.cancel()
     await asyncio.wait([adopting])
 
@@ -255,10 +251,10 @@ async def test_one_of_them_calls_classes_late_and_leaves_it_to_another_if_redis_
     await asyncio.sleep(0.3)
     assert checked == []
     await host.commit(peers.free, "b", "a")
-    await until(lambda: len(checked) > 2)
+    await async_wait_until(lambda: len(checked) > 2, description="it checks classes")
     host.redis_away = True
     number = len(checked)
-    await until(lambda: len(checked) > number + 2)  # nobody else does it
+    await async_wait_until(lambda: len(checked) > number + 2, description="it goes on with it")  # nobody else does it
     assert await host.commit(peers.take, duties.CHECKING, "b", 3600, time.time() + 1)
     number = len(checked)
     await asyncio.sleep(0.3)
@@ -307,14 +303,14 @@ async def test_what_is_read_after_a_standstill_is_what_the_other_has_heard_long_
     intake = Intake(host, cast("Any", None), ["order"], [])
     listening = asyncio.create_task(intake._listen())
     heard = host.bus.hearing
-    await until(lambda: heard.sent_since is not None)
+    await async_wait_until(lambda: heard.sent_since is not None, description="it listens")
     began = time.time()
-    await until(lambda: (heard.sent_since or 0.0) > began)
+    await async_wait_until(lambda: (heard.sent_since or 0.0) > began, description="it is heard since")
     theirs = Arrived("channel:order", "order", "{}", at=time.time())
     assert len(await host.commit(pairing.keep, [theirs], "b", time.time())) == 1
     assert server.publish("order", "{}") == 1
     time.sleep(3)  # noqa: ASYNC251 (nothing of this process goes on)
-    await until(lambda: bool(intake._batch))
+    await async_wait_until(lambda: bool(intake._batch), description="the message has come")
     await intake._keep()
     assert await host.look(inbox.waiting, journal) == 1
     listening.cancel()

@@ -23,7 +23,6 @@ def test_retry_runs_a_run_again_within_half_a_minute(stage: Stage) -> None:
     stage.click(run["id"], "SCHEDULED", "AwaitingRetry")
     wait_until(
         lambda: stage.run(run["id"])["state_type"] == "COMPLETED" and stage.run(run["id"])["run_count"] == 1,
-        timeout_s=30,
         description="it ran again",
     )
     assert len(stage.ear.answers[class_id]) == 1
@@ -74,7 +73,7 @@ def test_retry_of_a_failed_transcode_tries_again(stage: Stage) -> None:
     )
     gone.times = 0
     stage.click(run["id"], "SCHEDULED", "AwaitingRetry")
-    wait_until(lambda: stage.status(record, "240P") == "success", timeout_s=60, description="the rendition is made")
+    wait_until(lambda: stage.status(record, "240P") == "success", description="the rendition is made")
     assert stage.run(run["id"])["run_count"] == 2
 
 
@@ -107,7 +106,7 @@ def test_cancel_takes_a_class_off_the_timetable(stage: Stage) -> None:
     stage.answer(class_id)
     (run,) = wait_until(lambda: stage.runs("streamer1", f"broadcast {class_id}"), description="its run is there")
     stage.click(run["id"], "CANCELLING", "Cancelling")
-    wait_until(lambda: stage.num_cite("streamer1", str(record)) == 0, timeout_s=40, description="it is released")
+    wait_until(lambda: stage.num_cite("streamer1", str(record)) == 0, description="it is released")
     wait_until(lambda: time.time() > booking["start_time"] + 8, timeout_s=90, description="it should be on air")
     assert stage.pushes(class_id) == []
 
@@ -124,7 +123,7 @@ def test_a_class_that_a_quick_run_airs_can_be_cancelled(stage: Stage) -> None:
     stage.cancel(class_id)
     wait_until(lambda: stage.num_cite("streamer1", str(record)) == 0, description="its citation is taken back")
     for run_id in (quick, planned["id"]):
-        wait_until(lambda one=run_id: stage.run(one)["state_type"] == "CANCELLED", description="the run is cancelled")  # type: ignore[misc]
+        wait_until(lambda one: stage.run(one)["state_type"] == "CANCELLED", run_id, description="the run is cancelled")
 
 
 def test_a_paused_queue_holds_back_what_is_pressed_and_no_class(stage: Stage) -> None:

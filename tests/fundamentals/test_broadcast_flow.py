@@ -65,7 +65,7 @@ def test_a_late_booking_is_aired_from_the_clocks_position(stage: Stage) -> None:
     stage.off_air(class_id)
     assert abs(position_s - clock_s) < 2.5  # a key picture every 2 s
     kept = lambda: stage.rows("teacher", "select * from as_run_list where class_id = ?", class_id)  # noqa: E731
-    wait_until(kept, timeout_s=60, description="the teacher knows what was sent before it was cancelled")
+    wait_until(kept, description="the teacher knows what was sent before it was cancelled")
     assert stage.order(class_id)["state"] == "cancelled"
 
 
@@ -105,9 +105,9 @@ def test_what_a_receiver_refuses_is_alarmed_while_there_is_time(stage: Stage) ->
             stage.town.record(), starts_in_s=5, length_s=14, push_url=f"rtmp://127.0.0.1:{free_port()}/live/x"
         )
     )
-    wait_until(lambda: stage.alarms(321, class_id=class_id), timeout_s=60, description="an alarm comes")
+    wait_until(lambda: stage.alarms(321, class_id=class_id), description="an alarm comes")
     assert stage.airing("streamer1", class_id)["state"] == "ready"
-    wait_until(lambda: stage.order(class_id)["state"] == "broken", timeout_s=60, description="the teacher knows")
+    wait_until(lambda: stage.order(class_id)["state"] == "broken", description="the teacher knows")
     assert stage.order(class_id)["message"] == "not aired: Connection refused"
     story = json.loads(stage.lectern("streamer1", "explain", class_id, "--json").stdout)["events"]
     refusals = [one["detail"] for one in story if one["what"] == "push refused"]
@@ -122,7 +122,7 @@ def test_a_receiver_that_does_not_answer_is_alarmed_within_15_s(stage: Stage) ->
         url = f"rtmp://127.0.0.1:{deaf.getsockname()[1]}/live/x"
         booking = stage.booking(stage.town.record(), starts_in_s=6, length_s=25, push_url=url)
         class_id = stage.book(booking)
-        alarm, *_ = wait_until(lambda: stage.alarms(321, class_id=class_id), timeout_s=60, description="an alarm comes")
+        alarm, *_ = wait_until(lambda: stage.alarms(321, class_id=class_id), description="an alarm comes")
         assert 0 <= alarm["at"] - booking["start_time"] <= 15
         assert "it is not on air" in alarm["message"]
         stage.cancel(class_id)
@@ -141,10 +141,8 @@ def test_a_class_whose_file_is_cut_short_gets_it_again_and_goes_on(stage: Stage)
     file = store.rendition_path(stage.folder / "streamer1", str(record))
     with file.open("r+b") as sink:
         sink.truncate(file.stat().st_size // 4)
-    wait_until(lambda: stage.alarms(326, class_id=class_id), timeout_s=60, description="a person hears of it")
-    wait_until(
-        lambda: stage.order(class_id)["state"] == "aired with gaps", timeout_s=60, description="the teacher knows"
-    )
+    wait_until(lambda: stage.alarms(326, class_id=class_id), description="a person hears of it")
+    wait_until(lambda: stage.order(class_id)["state"] == "aired with gaps", description="the teacher knows")
     parts = stage.rows("streamer1", "select * from as_run_list where class_id = ? order by begins", class_id)
     assert [one["source"] for one in parts] == ["recording", "slate", "recording"]
     assert {one["session"] for one in parts} == {1}

@@ -68,7 +68,7 @@ def test_a_recording_in_another_container_is_made_plain_when_it_is_downloaded(st
     assert index.read(index.path_of(file), file.stat().st_size)
     (row,) = stage.rows("streamer1", "select size_bytes from video_list where id = ?", str(record))
     assert row["size_bytes"] == file.stat().st_size
-    wait_until(lambda: stage.order(class_id)["state"] == "aired", timeout_s=60, description="it is aired")
+    wait_until(lambda: stage.order(class_id)["state"] == "aired", description="it is aired")
     assert stage.order(class_id)["message"].startswith("aired whole")
 
 

@@ -35,6 +35,7 @@ from lectern.runs.labels import CLASSES
 from lectern.settings import TeacherSettings
 from tests.faults import hosts
 from tests.fundamentals.test_tries import Silence
+from tests.waiting import async_wait_until
 
 pytestmark = pytest.mark.asyncio
 DEPLOYMENTS = {name: uuid4() for name in ("booking", "change", "settle", "report", "sweep", "transcode")}
@@ -634,20 +635,15 @@ async def test_what_a_storm_leaves_in_memory_is_bounded(desk: Desk, monkeypatch:
 
 async def until_at_work(desk: Desk) -> None:
     """Wait for a batch that is at work."""
-    for _ in range(500):
-        if desk.recorder._at_work:
-            return
-        await asyncio.sleep(0.01)
-    raise AssertionError("nothing is at work")
+    await async_wait_until(lambda: desk.recorder._at_work, description="a batch is at work")
 
 
 async def until_shown(desk: Desk, states: list[str]) -> None:
     """Wait until Prefect has runs in these states, and no others."""
-    for _ in range(500):
-        if [one["state"]["name"] for one in desk.prefect.runs.values()] == states:
-            return
-        await asyncio.sleep(0.05)
-    raise AssertionError(f"{desk.prefect.runs} are not {states}")
+    await async_wait_until(
+        lambda: [one["state"]["name"] for one in desk.prefect.runs.values()] == states,
+        description=f"{states} are shown",
+    )
 
 
 @pytest.mark.parametrize("status", [422, 500])

@@ -27,6 +27,7 @@ from lectern.effects.rows import incidents
 from lectern.effects.rows.tables.engine import open_database, reading, transaction
 from lectern.errors import TryAgain
 from tests.faults import hosts
+from tests.waiting import async_wait_until
 
 
 class Silence:
@@ -51,12 +52,6 @@ def alarms(host: Host[Any]) -> list[str]:
         return list(connection.execute(select(host.journal.outbox.c.body)).scalars())
 
 
-async def until(condition: Any) -> None:
-    async with asyncio.timeout(20):
-        while not condition():  # noqa: ASYNC110 (any condition)
-            await asyncio.sleep(0.01)
-
-
 def play(scene: Coroutine[Any, Any, None]) -> None:
     asyncio.run(asyncio.wait_for(scene, 30))
 
@@ -79,7 +74,7 @@ def test_a_work_that_fails_begins_again_and_the_others_go_on(host: Host[Any], er
     async def scene() -> None:
         works = Works(host)
         works.begin({"bad": bad, "good": good})
-        await until(lambda: begun.count("bad") > 4)
+        await async_wait_until(lambda: begun.count("bad") > 4, description="it has begun again five times")
         await works.end_all(5)
 
     play(scene())
@@ -105,7 +100,7 @@ def test_what_redis_refuses_for_long_is_alarmed_and_shows_in_health(
     async def scene() -> None:
         works = Works(host)
         works.begin({"channels": deaf})
-        await until(lambda: "channels" in host.rounds.failing(0.2))
+        await async_wait_until(lambda: "channels" in host.rounds.failing(0.2), description="the work fails")
         await works.end_all(5)
 
     play(scene())
@@ -125,8 +120,10 @@ def test_a_work_that_goes_on_is_no_longer_one_that_fails(host: Host[Any], monkey
     async def scene() -> None:
         works = Works(host)
         works.begin({"late": late})
-        await until(lambda: host.rounds.failing(0.0))
-        await until(lambda: len(tries) == 3 and not host.rounds.failing(0.0))
+        await async_wait_until(lambda: host.rounds.failing(0.0), description="the work fails")
+        await async_wait_until(
+            lambda: len(tries) == 3 and not host.rounds.failing(0.0), description="the third try works"
+        )
         await works.end_all(5)
 
     play(scene())
@@ -154,8 +151,8 @@ def test_a_work_that_failed_once_is_never_one_that_fails_for_long(
     async def scene() -> None:
         works = Works(host)
         works.begin({"hiccup": hiccup})
-        await until(lambda: host.rounds.failing(0.0))
-        await until(is_over)
+        await async_wait_until(lambda: host.rounds.failing(0.0), description="the work fails")
+        await async_wait_until(is_over, description="it has begun again and works")
         await works.end_all(5)
 
     play(scene())
@@ -189,7 +186,7 @@ def test_somebody_who_is_away_is_waited_for_without_an_alarm(host: Host[Any]) ->
     async def scene() -> None:
         works = Works(host)
         works.begin({"away": away})
-        await until(lambda: tries > 3)
+        await async_wait_until(lambda: tries > 3, description="it has been tried four times")
         await works.end_all(5)
 
     play(scene())
@@ -211,7 +208,7 @@ def test_a_swallowed_cancel_keeps_no_work_alive(host: Host[Any]) -> None:
     async def scene() -> None:
         works = Works(host)
         works.begin({"deaf": deaf})
-        await until(lambda: rounds)
+        await async_wait_until(lambda: rounds, description="a round has begun")
         began = time.monotonic()
         await works.end_all(60)
         assert time.monotonic() - began < 30
@@ -258,7 +255,7 @@ def test_a_cancel_that_nobody_asked_for_ends_no_work(host: Host[Any]) -> None:
     async def scene() -> None:
         works = Works(host)
         works.begin({"work": work})
-        await until(lambda: begun == 2)
+        await async_wait_until(lambda: begun == 2, description="it has begun again")
         await works.end_all(5)
 
     play(scene())
@@ -293,7 +290,9 @@ STUBBORN = """
 import asyncio, sys, time
 from contextlib import suppress
 from flows.resident import process as resident
+from tests.waiting import async_wait_until
 from lectern.settings import TeacherSettings
+from tests.waiting import async_wait_until
 
 async def main(self):
     self._loop = asyncio.get_running_loop()

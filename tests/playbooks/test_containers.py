@@ -78,11 +78,11 @@ def _a_class_is_booked_and_aired(hosts: Fleet, ear: Ear) -> None:
     _publish(hosts, "order", booking)
     answer = _answer(ear, class_id)
     assert answer["result"] == "success", answer
-    wait_until(lambda: hosts.received_s(class_id) > 4, timeout_s=60, description="the new class is aired")
+    wait_until(lambda: hosts.received_s(class_id) > 4, description="the new class is aired")
 
 
 def _answer(ear: Ear, class_id: str) -> dict[str, Any]:
-    wait_until(lambda: ear.answers[class_id], timeout_s=60, description=f"{class_id} is answered")
+    wait_until(lambda: ear.answers[class_id], description=f"{class_id} is answered")
     return ear.answers[class_id][0]
 
 

@@ -128,7 +128,6 @@ def test_a_window_goes_on_though_the_controller_is_killed_and_a_check_of_the_fin
 
     wait_until(
         lambda: host.rows("SELECT class_id FROM class_list WHERE state = 'ready' AND run_id IS NULL") == [],
-        timeout_s=60,
         description="the new program has given the adopted classes their runs",
     )
     wait_until(

@@ -163,7 +163,7 @@ def _steps(played: Played, host: str) -> list[str]:
 
 def _a_class_is_booked_and_aired(scene: Scene, ear: Ear) -> str:
     class_id = _book(scene, scene.town.record("480P"), "480P", starts_in_s=12, listed=("480P",))
-    wait_until(lambda: ear.answers[class_id], timeout_s=60, description="a new booking is answered")
+    wait_until(lambda: ear.answers[class_id], description="a new booking is answered")
     assert ear.answers[class_id][0]["result"] == "success"
     _is_aired_to_its_end(scene, class_id, timeout_s=90, description="the new class is aired to its end")
     return class_id
@@ -173,7 +173,7 @@ def _classes_of_an_old_waiting_list_go_on(scene: Scene, ear: Ear) -> None:
     scene.town.record("720P", record_id=6666)
     _publish(scene, "transcoding", _result(scene, 6666))
     for class_id in ("wait-t-1", "wait-t-2"):
-        wait_until(lambda c=class_id: ear.answers[c], timeout_s=60, description=f"{class_id} is answered")  # type: ignore[misc]
+        wait_until(lambda c: ear.answers[c], class_id, description=f"{class_id} is answered")
         assert ear.answers[class_id][0]["result"] == "success", ear.answers[class_id]
 
 

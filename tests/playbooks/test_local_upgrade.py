@@ -116,7 +116,7 @@ def _back_and_back(scene: Scene, class_id: str) -> None:
     refused = scene.run("rollback", "-e", "release=2.0.0", "--limit", "streamer1").assert_failed()
     assert "even_on_air=true" in refused.output, "the old program would cut the class"
     scene.redis.publish("cancel", json.dumps({"cmd": "cancel", "class_id": class_id}))
-    wait_until(lambda: receiver.publishes[class_id][-1].ended_at, timeout_s=60, description="the class is off the air")
+    wait_until(lambda: receiver.publishes[class_id][-1].ended_at, description="the class is off the air")
     assert len(receiver.publishes[class_id]) == 1, "all of it was one session"
     first = ("-e", "release=2.0.0", "-e", "even_on_air=true")
     cut_off(scene, streamer, "rollback", STOPPED, "rollback", *first, release="2.0.0")
@@ -169,7 +169,7 @@ def _goes_on(scene: Scene, class_id: str) -> None:
     (push,) = scene.town.receiver.publishes[class_id]
     assert push.ended_at is None
     before = push.bytes
-    wait_until(lambda: push.bytes > before, timeout_s=20, description="bytes come")
+    wait_until(lambda: push.bytes > before, description="bytes come")
 
 
 def _columns(host: LocalHost) -> int:

@@ -16,7 +16,7 @@ import pytest
 import yaml  # type: ignore[import-untyped]  # its types are a package of their own
 
 from tests.playout.stage import Playout
-from tests.stage.waiting import wait_until
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.live
 

@@ -6,7 +6,7 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -288,13 +288,3 @@ def refused(app: str, method: str, user: str, password: str) -> str | None:
         way = hashed(f"publish:/{place}{'' if '/' in place else '/_definst_'}")
         right = hashed(f"{hashed(f'{user}:live:{password}')}:bm9uY2U=:{said['nc']}:{said['cnonce']}:auth:{way}")
     return None if said["response"] == right else f"{head}?reason=authfailed&user={user}"
-
-
-def wait_until(
-    condition: Callable[..., object], *arguments: object, timeout_s: float = 30.0, description: str = ""
-) -> None:
-    """Wait for *condition* of *arguments*; fails with *description*."""
-    end = time.monotonic() + timeout_s
-    while not condition(*arguments):
-        assert time.monotonic() < end, f"waited {timeout_s:g} s in vain: {description}"
-        time.sleep(0.01)

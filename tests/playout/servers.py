@@ -13,7 +13,8 @@ from typing import NamedTuple
 
 import av
 
-from tests.playout.receiver import HOST, wait_until
+from tests.playout.receiver import HOST
+from tests.waiting import wait_until
 from town.ports import free_port
 
 NGINX_MODULE = Path("/usr/lib/nginx/modules/ngx_rtmp_module.so")
@@ -86,7 +87,7 @@ def node_media_server(folder: Path) -> Iterator[str]:
     with (folder / "node.log").open("wb") as log:
         process = subprocess.Popen(["node", "serve.js"], cwd=folder, stdout=log, stderr=log)
         try:
-            wait_until(lambda: listens(port), description="node-media-server", timeout_s=60)
+            wait_until(lambda: listens(port), description="node-media-server")
             yield f"rtmp://{HOST}:{port}/live"
         finally:
             process.terminate()

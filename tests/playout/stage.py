@@ -15,7 +15,7 @@ from typing import Any, Self
 from lectern.playout import child, kernel, timetable
 from lectern.playout.client import write_timetable
 from tests import marks
-from tests.playout.receiver import wait_until
+from tests.waiting import wait_until
 
 
 class Playout:

@@ -13,8 +13,9 @@ from lectern.playout.airing import Airing
 from lectern.playout.station import Now, Station
 from lectern.playout.timetable import Lesson
 from tests.playout import flvs
-from tests.playout.receiver import Arrived, Receiver, Session, wait_until
+from tests.playout.receiver import Arrived, Receiver, Session
 from tests.playout.stage import Playout
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.live
 

@@ -16,7 +16,7 @@ from lectern.playout.heads import Item
 from lectern.playout.rtmp import amf0
 from lectern.playout.track import RECORDING, SLATE, TAGS
 from tests.playout import flvs
-from tests.playout.receiver import wait_until
+from tests.waiting import wait_until
 
 
 @contextmanager

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from tests.playout import flvs
-from tests.playout.receiver import Receiver, wait_until
+from tests.playout.receiver import Receiver
 from tests.playout.stage import Playout
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.live
 
@@ -66,7 +67,7 @@ def test_the_command_becomes_the_holder_which_stays_small(tmp_path: Path) -> Non
     argv = [str(Path(sys.executable).with_name("lectern")), "playout", "--dir", str(tmp_path / "p")]
     process = subprocess.Popen(argv)
     try:
-        wait_until((tmp_path / "p/playout.sock").exists, description="the socket", timeout_s=60)
+        wait_until((tmp_path / "p/playout.sock").exists, description="the socket")
         rollup = Path(f"/proc/{process.pid}/smaps_rollup").read_text()
         pss_kb = int(next(line for line in rollup.splitlines() if line.startswith("Pss:")).split()[1])
         assert pss_kb < 30_000

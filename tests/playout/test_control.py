@@ -25,8 +25,9 @@ from lectern.playout.schedule import Schedule
 from lectern.playout.station import Now
 from lectern.playout.timetable import BadRequest, lesson
 from tests.playout import flvs
-from tests.playout.receiver import Receiver, wait_until
+from tests.playout.receiver import Receiver
 from tests.playout.stage import Playout
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.live
 

@@ -16,7 +16,7 @@ from lectern.playout import child
 from lectern.playout import holder as holder_module
 from lectern.playout.holder import Held, Holder
 from lectern.playout.pipe import Gone, Pipe
-from tests.playout.receiver import wait_until
+from tests.waiting import wait_until
 
 
 @pytest.fixture

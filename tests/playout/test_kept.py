@@ -1,6 +1,5 @@
 """What was aired is written down by one thread at a time, however long the disk hangs."""
 
-import asyncio
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,8 +9,8 @@ import pytest
 
 from lectern.playout import kept
 from lectern.playout.kept import Kept
-from tests.playout.receiver import wait_until
 from tests.playout.stage import Playout
+from tests.waiting import async_wait_until, wait_until
 
 pytestmark = pytest.mark.live
 
@@ -55,7 +54,9 @@ async def test_a_hanging_disk_holds_up_one_thread_and_has_the_newest_text_in_the
     texts[:] = ["newest"]
     assert disk.at_work == 1
     disk.go.set()
-    await asyncio.to_thread(wait_until, lambda: one.path.exists() and one.path.read_text() == "newest")
+    await async_wait_until(
+        lambda: one.path.exists() and one.path.read_text() == "newest", description="the newest is written"
+    )
 
 
 def test_drafts_of_processes_that_were_killed_are_deleted(tmp_path: Path) -> None:
@@ -67,4 +68,4 @@ def test_drafts_of_processes_that_were_killed_are_deleted(tmp_path: Path) -> Non
         one.write_text("{")
     with Playout(folder) as playout:
         playout.air("c1", tmp_path / "a.flv", "rtmp://127.0.0.1/live/c1", starts_in_s=-1, length_s=1.5)
-        wait_until(lambda: not any(one.exists() for one in drafts), timeout_s=10, description="no draft is left")
+        wait_until(lambda: not any(one.exists() for one in drafts), description="no draft is left")

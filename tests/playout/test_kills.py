@@ -17,8 +17,9 @@ from lectern.playout.files import Files
 from lectern.playout.journal import Mark
 from lectern.playout.track import RECORDING
 from tests.playout import dying, flvs
-from tests.playout.receiver import Receiver, wait_until
+from tests.playout.receiver import Receiver
 from tests.playout.stage import Playout
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.live
 

@@ -18,8 +18,9 @@ from lectern.playout import folder, kernel, lease
 from lectern.playout.lease import LeaseSocket
 from lectern.playout.shared import Shared
 from tests.playout import flvs
-from tests.playout.receiver import Receiver, wait_until
+from tests.playout.receiver import Receiver
 from tests.playout.stage import Playout
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.live
 

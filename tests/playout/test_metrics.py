@@ -7,8 +7,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from lectern.effects import playout_metrics
 from tests.playout import flvs
-from tests.playout.receiver import Receiver, wait_until
+from tests.playout.receiver import Receiver
 from tests.playout.stage import Playout
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.live
 

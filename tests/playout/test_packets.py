@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from tests.playout import dying, flvs, servers
-from tests.playout.receiver import wait_until
 from tests.playout.stage import Playout
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.live
 
@@ -180,7 +180,7 @@ def test_nginx_keeps_a_session_that_is_handed_over_and_refuses_in_its_way(tmp_pa
         os.kill(playout.worker(), signal.SIGKILL)
         wait_until(lambda: playout.again("status")["worker"]["taken_over"], description="another worker")
         assert playout.again("status")["worker"]["taken_over"]["kept"] == 1
-        wait_until(lambda: playout.status("c1")["state"] == "ended", description="the end", timeout_s=60)
+        wait_until(lambda: playout.status("c1")["state"] == "ended", description="the end")
         assert playout.status("c1")["sessions"] == 1
         assert playout.status("c2")["why"]
         playout.cancel("c2")

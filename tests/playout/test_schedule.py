@@ -15,8 +15,9 @@ from lectern.playout.client import write_timetable
 from lectern.playout.schedule import Schedule
 from lectern.playout.station import Now, Station
 from tests.playout import flvs
-from tests.playout.receiver import Receiver, wait_until
+from tests.playout.receiver import Receiver
 from tests.playout.stage import Playout
+from tests.waiting import wait_until
 
 HOUR_S = 3600.0
 NOW = Now(1000.0, 1_700_000_000.0)

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from tests.playout import flvs
-from tests.playout.receiver import Arrived, Receiver, Session, wait_until
+from tests.playout.receiver import Arrived, Receiver, Session
 from tests.playout.stage import Playout
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.live
 

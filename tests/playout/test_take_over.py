@@ -10,8 +10,9 @@ import pytest
 
 from lectern.playout import child, feed, holder
 from tests.playout import dying, flvs
-from tests.playout.receiver import Arrived, Receiver, Session, wait_until
+from tests.playout.receiver import Arrived, Receiver, Session
 from tests.playout.stage import Playout
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.live
 
@@ -155,7 +156,7 @@ def test_a_worker_that_hangs_is_replaced(tmp_path: Path) -> None:
             sessions = receiver.of(name)
             assert len(sessions) == 1
             count = len(sessions[0].packets())
-            wait_until(lambda count=count, one=sessions[0]: len(one.packets()) > count + 10, description="more")
+            wait_until(lambda count, one: len(one.packets()) > count + 10, count, sessions[0], description="more")
 
 
 def test_a_holder_that_is_killed_takes_its_worker_along_and_the_next_one_connects_anew(tmp_path: Path) -> None:

@@ -18,8 +18,9 @@ from cryptography.x509.oid import NameOID
 from lectern.playout import kernel, trial
 from lectern.playout.rtmp.url import target
 from tests.playout import flvs
-from tests.playout.receiver import HOST, Receiver, wait_until
+from tests.playout.receiver import HOST, Receiver
 from tests.playout.stage import Playout
+from tests.waiting import wait_until
 
 
 def certificate(folder: Path, host: str) -> tuple[ssl.SSLContext, Path]:

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from lectern.playout.rtmp.url import target
-from tests.playout.receiver import HOST, Receiver, wait_until
+from tests.playout.receiver import HOST, Receiver
 from tests.playout.test_rtmp import URLS
+from tests.waiting import wait_until
 
 SOUND = ("-f", "lavfi", "-i", "sine=duration=0.1", "-c:a", "aac", "-f", "flv")
 

@@ -28,7 +28,7 @@ def host(tmp_path: Path) -> Iterator[Host]:
     with a_host(tmp_path) as found:
         found.done("backup")
         yield found
-        wait_until(lambda: not socket_of(found).exists(), timeout_s=60, description="no holder is left behind")
+        wait_until(lambda: not socket_of(found).exists(), description="no holder is left behind")
 
 
 def socket_of(host: Host) -> Path:
@@ -104,7 +104,7 @@ def test_each_task_does_what_its_name_says_and_tells_it(host: Host) -> None:
 def test_where_no_further_word_comes_the_host_goes_on_by_itself(host: Host) -> None:
     opened(host, fault=PATIENCE.format(name="PACE_S", seconds=0.3))
     assert ask(host, "stop")["changed"]
-    wait_until(lambda: state_of(host) == "finished", timeout_s=60, description="the host has done the rest")
+    wait_until(lambda: state_of(host) == "finished", description="the host has done the rest")
     host.is_new()
     late = ask(host, "create")
     assert not late["changed"]
@@ -134,7 +134,7 @@ def test_who_confirms_by_hand_and_goes_away_gets_the_old_host(host: Host) -> Non
     opened(host, "--by-hand", fault=PATIENCE.format(name="BY_HAND_S", seconds=1.5))
     ask(host, "stop")
     ask(host, "alter")
-    wait_until(lambda: state_of(host) == "rolledback", timeout_s=60, description="all is taken back")
+    wait_until(lambda: state_of(host) == "rolledback", description="all is taken back")
     host.is_old(before)
     with pytest.raises(CallAPerson, match=r"No word came for 1\.5 s before the task create"):
         ask(host, "create")

@@ -12,7 +12,7 @@ import psutil
 
 from tests import marks
 from tests.stage.forked import Forked
-from tests.stage.waiting import wait_until
+from tests.waiting import wait_until
 
 UP_S = 600.0
 """A start is no claim: whoever waits for one waits while the process lives, and this is the end of that."""

@@ -16,7 +16,7 @@ from tests.stage.children import LECTERN, UP_S, Child, is_forked
 from tests.stage.ear import Ear
 from tests.stage.leases import grant
 from tests.stage.town import Town
-from tests.stage.waiting import wait_until
+from tests.waiting import wait_until
 from town import playout
 from town.oss_transcoder import OssTranscoder
 from town.ports import HOST
@@ -150,7 +150,7 @@ class Hosts:
         new = [one for one in who if one not in self._initialised]
         begun = [self._begin(one, "init", _role(one)) for one in new]
         for one, child in zip(new, begun, strict=True):
-            wait_until(lambda c=child: c.exit_code is not None, timeout_s=UP_S, description=f"{one} is initialised")  # type: ignore[misc]
+            wait_until(lambda c: c.exit_code is not None, child, timeout_s=UP_S, description=f"{one} is initialised")
             assert child.exit_code == 0, child.said()
             self._initialised.add(one)
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import redis
 
-from tests.stage.waiting import wait_until
+from tests.waiting import wait_until
 
 
 def grant(bus: "redis.Redis", name: str, *, key: str, stream: str, timeout_s: float = 120.0) -> None:

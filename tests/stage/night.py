@@ -19,7 +19,7 @@ from tests.stage import runbook
 from tests.stage.ear import Fields
 from tests.stage.gate import Gate
 from tests.stage.seen import Stage
-from tests.stage.waiting import wait_until
+from tests.waiting import wait_until
 
 
 @dataclass
@@ -145,12 +145,12 @@ class Night:
     def on_air(self, class_id: str) -> None:
         """A class that is on air, as status, explanation, page and metric say it."""
         where = f"on air on {self.stage.name('streamer1')}"
-        wait_until(lambda: where in self.explained(class_id), timeout_s=60, pause_s=1, description="it is explained")
+        wait_until(lambda: where in self.explained(class_id), pause_s=1, description="it is explained")
 
         def is_listed() -> bool:
             return where in (said := self.listed("on air")) and class_id in said
 
-        wait_until(is_listed, timeout_s=60, pause_s=0.5, description=f"the page lists {class_id} as on air")
+        wait_until(is_listed, pause_s=0.5, description=f"the page lists {class_id} as on air")
         assert where in self.page(f"/class/{class_id}")
         said = self.status()
         assert "on air      1 class" in said
@@ -161,7 +161,7 @@ class Night:
         """The run in Prefect by which the UI finds a refused class."""
         tags = ("lectern:refused", f"class:{class_id}")
         found = wait_until(
-            lambda: self.stage.runs("teacher", tags=tags), timeout_s=60, description=f"{class_id} is Refused in the UI"
+            lambda: self.stage.runs("teacher", tags=tags), description=f"{class_id} is Refused in the UI"
         )[0]
         assert found["state_name"] == "Refused"
         assert decision in found["state"]["message"]
@@ -195,7 +195,6 @@ class Night:
         )[0]
         wait_until(
             lambda: self.events("lectern.run.alive", f"prefect.flow-run.{run['id']}"),
-            timeout_s=60,
             pause_s=0.5,
             description="Prefect hears that its run is alive",
         )

@@ -10,7 +10,7 @@ from typing import Any
 from tests.stage.ear import Fields
 from tests.stage.hosts import Hosts
 from tests.stage.town import Town
-from tests.stage.waiting import wait_until
+from tests.waiting import wait_until
 from town.platform import position_s
 from town.recordings import Publish
 
@@ -127,7 +127,6 @@ class Platform(Hosts):
         received = self.town.receiver.root / push.file
         (found,) = wait_until(
             lambda: [at for at in [position_s(source, received)] if at is not None],
-            timeout_s=60,
             description=f"{push.file} has a key picture of {source.name}",
         )
         return found

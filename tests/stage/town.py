@@ -14,7 +14,7 @@ import redis
 
 from tests.stage import prefect_database
 from tests.stage.children import UP_S, Child
-from tests.stage.waiting import wait_until
+from tests.waiting import wait_until
 from town import programs, recordings
 from town.origin import Origin
 from town.ports import HOST, free_port

@@ -1,8 +1,5 @@
 """A job at work on this machine, by SSH: what the claims about it have in common."""
 
-import asyncio
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 from lectern.effects.ecs import ssh
@@ -26,13 +23,6 @@ async def transcode(connection: ssh.Connection, job: Job, report: Report | None 
         root = Path(job.work_root)
         assert not root.exists() or list(root.iterdir()) == []
         assert running_with(job.work_root) == []
-
-
-async def until(condition: Callable[[], object], description: str, timeout_s: float = 20.0) -> None:
-    give_up_at = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < give_up_at, f"waited {timeout_s} s until {description}"
-        await asyncio.sleep(0.02)
 
 
 def stand_in(path: Path, script: str) -> str:

@@ -15,7 +15,8 @@ from lectern.effects.ecs import detached, ssh
 from lectern.effects.ecs.detached import Step
 from lectern.errors import TryAgain
 from tests.effects.conftest import running_with
-from tests.effects.ecs.at_work import called, until
+from tests.effects.ecs.at_work import called
+from tests.waiting import async_wait_until
 
 pytestmark = pytest.mark.live
 
@@ -63,7 +64,9 @@ async def test_a_program_that_is_cancelled_at_any_moment_of_its_start_is_gone(
         await cancelled_at(monkeypatch, moment, when, connection.run(sleeping, timeout_s=60))
         begun = [pid for pid in running_with(" ".join(sleeping)) if called(pid) == "sleep"]
         assert begun == [], f"cancelled {when} wait {moment}"
-        await until(lambda: not running_with(" ".join(sleeping)), "what waited for the word is gone")
+        await async_wait_until(
+            lambda: not running_with(" ".join(sleeping)), description="what waited for the word is gone"
+        )
 
 
 @pytest.mark.asyncio
@@ -78,7 +81,9 @@ async def test_a_step_that_is_cancelled_at_any_moment_of_its_start_is_ended_by_l
         await cancelled_at(monkeypatch, moment, when, step)
         await detached.leave(connection, str(tmp_path), "job")
         assert list(tmp_path.iterdir()) == []
-        await until(lambda: not running_with(" ".join(sleeping)), f"all is gone, cancelled {when} wait {moment}")
+        await async_wait_until(
+            lambda: not running_with(" ".join(sleeping)), description=f"all is gone, cancelled {when} wait {moment}"
+        )
 
 
 @pytest.mark.asyncio
@@ -89,7 +94,9 @@ async def test_a_step_whose_folder_is_taken_away_is_told_so_and_not_watched_for_
     monkeypatch.setattr(detached, "_RUN", detached._RUN.replace("flock -w 20", "flock -w 1"))  # it looks sooner
     folder = await detached.enter(connection, str(tmp_path), "job")
     watching = asyncio.ensure_future(detached.run(connection, folder, Step("step", sleeping), 60))
-    await until(lambda: running_with(" ".join(sleeping)) and list(tmp_path.glob("job/step.pid")), "it runs there")
+    await async_wait_until(
+        lambda: running_with(" ".join(sleeping)) and any(tmp_path.glob("job/step.pid")), description="it runs there"
+    )
     group = int((tmp_path / "job" / "step.pid").read_text())
     shutil.rmtree(tmp_path / "job")
     try:
@@ -99,4 +106,4 @@ async def test_a_step_whose_folder_is_taken_away_is_told_so_and_not_watched_for_
             await detached.run(connection, folder, Step("next", sleeping), 60)
     finally:
         os.killpg(group, signal.SIGKILL)
-    await until(lambda: not running_with(str(tmp_path)), "nobody watches it any more")
+    await async_wait_until(lambda: not running_with(str(tmp_path)), description="nobody watches it any more")

@@ -16,7 +16,8 @@ from lectern.effects.ecs import source, ssh
 from lectern.effects.ecs.job import Job, Programs, Report
 from lectern.errors import NO_ECS_ROOM, TRANSCODE_TIMED_OUT, CallAPerson, FallBack, Refuse, TryAgain
 from lectern.states import Resolution
-from tests.effects.ecs.at_work import encoders, stand_in, transcode, until
+from tests.effects.ecs.at_work import encoders, stand_in, transcode
+from tests.waiting import async_wait_until
 
 pytestmark = pytest.mark.live
 
@@ -96,7 +97,7 @@ async def test_an_encoder_that_stands_still_is_noticed(connection: ssh.Connectio
 async def test_a_killed_encoder_is_noticed(connection: ssh.Connection, slow_job: Job, whom: str) -> None:
     job = slow_job
     task = asyncio.create_task(transcode(connection, job))
-    await until(lambda: encoders(job), "ffmpeg is at work there")
+    await async_wait_until(lambda: encoders(job), description="ffmpeg is at work there")
     if whom == "ffmpeg":
         os.kill(encoders(job)[0], signal.SIGKILL)
     else:

@@ -26,7 +26,8 @@ from lectern.errors import (
 )
 from lectern.places import Places
 from tests.effects.conftest import Origin, make_recording
-from tests.effects.ecs.at_work import SOURCE, UP, transcode, until
+from tests.effects.ecs.at_work import SOURCE, UP, transcode
+from tests.waiting import async_wait_until
 from town import origin as demo
 from town.faults import Fault
 
@@ -197,7 +198,7 @@ async def test_a_source_that_changes_while_it_is_read_is_read_again(
     """What is made is made of the one file, whole, that was there in the end."""
     origin.slow_s = 0.3
     task = asyncio.create_task(transcode(connection, job))
-    await until(lambda: origin.took("GET", SOURCE), "it is read")
+    await async_wait_until(lambda: origin.took("GET", SOURCE), description="it is read")
     origin.files[SOURCE] = make_recording(tmp_path / "new.flv", seconds=6).read_bytes()
     origin.slow_s = 0.0
     (made,) = await task

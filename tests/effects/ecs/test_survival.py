@@ -12,7 +12,8 @@ from lectern.effects.ecs import ssh
 from lectern.effects.ecs import transcode as ecs
 from lectern.effects.ecs.job import Job, Programs, Report
 from tests.effects.conftest import Origin, Sshd, running_with
-from tests.effects.ecs.at_work import SOURCE, UP, encoders, stand_in, transcode, until
+from tests.effects.ecs.at_work import SOURCE, UP, encoders, stand_in, transcode
+from tests.waiting import async_wait_until
 
 pytestmark = pytest.mark.live
 
@@ -26,7 +27,7 @@ async def test_a_job_that_we_are_torn_from_goes_on_and_is_found_again(
     host = ssh.Host.parse(sshd.url)
     async with ssh.connect(host, sshd.key, sshd.known_hosts, timeout_s=10) as first:
         task = asyncio.create_task(ecs.transcode(first, job, Report()))
-        await until(lambda: encoders(job), "ffmpeg is at work there")
+        await async_wait_until(lambda: encoders(job), description="ffmpeg is at work there")
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
@@ -34,7 +35,7 @@ async def test_a_job_that_we_are_torn_from_goes_on_and_is_found_again(
     async with ssh.connect(host, sshd.key, sshd.known_hosts, timeout_s=10) as second:
         report = Report()
         again = asyncio.create_task(transcode(second, job, report))
-        await until(lambda: report.percent > 0 or again.done(), "it is watched again")
+        await async_wait_until(lambda: report.percent > 0 or again.done(), description="it is watched again")
         assert encoders(job) == [before]
         assert len(await again) == 1
     assert origin.took("GET", SOURCE) == 1
@@ -71,7 +72,7 @@ async def test_a_job_that_is_left_leaves_nothing(
         return found if step == "upload" else found & set(running_with(job.work_root))
 
     task = asyncio.create_task(transcode(connection, job, report))
-    await until(lambda: report.step == step and ours(), f"it is at {step}")
+    await async_wait_until(lambda: report.step == step and ours(), description=f"it is at {step}")
     began = ours()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -86,7 +87,7 @@ async def test_what_nobody_looked_at_for_long_is_ended_by_the_next_job(
     """Its teacher went for good, or was cut off and took another host."""
     lost = replace(slow_job, attempts=(7,))
     task = asyncio.create_task(ecs.transcode(connection, lost, Report()))
-    await until(lambda: encoders(lost), "the lost job encodes")
+    await async_wait_until(lambda: encoders(lost), description="the lost job encodes")
     task.cancel()
     await asyncio.wait({task})
     long_ago = time.time() - 20 * 60

@@ -147,7 +147,7 @@ class Play:
         stage = self.stage
         for who in case.victims:
             if case.do == "kill":
-                wait_until(lambda w=who: stage.residents[w].exit_code is not None, description="it is dead")  # type: ignore[misc]
+                wait_until(lambda w: stage.residents[w].exit_code is not None, who, description="it is dead")
             else:
                 threading.Timer(STOPPED_S, self._go_on, [who]).start()
         if case.survivor is not None and case.point != ADOPTING:

@@ -43,7 +43,7 @@ class Held:
         def found() -> int:
             return next(iter(self._ecs.programs(name, marker, f"/{self.record}_")), 0)
 
-        self.program = wait_until(found, timeout_s=60, description=f"{self.record} is at {self.step}")
+        self.program = wait_until(found, description=f"{self.record} is at {self.step}")
         if self.step == "encode":
             os.kill(self.program, signal.SIGSTOP)
         else:

@@ -81,7 +81,7 @@ class Ecs(Stage):
 
     def encoding(self) -> int:
         """Wait until one encodes, and is watched."""
-        return wait_until(lambda: (self.encoders() or [0])[0], timeout_s=60, description="ffmpeg encodes")
+        return wait_until(lambda: (self.encoders() or [0])[0], description="ffmpeg encodes")
 
     def encoders_of(self, record: int) -> list[int]:
         """Those of one record."""
@@ -130,8 +130,8 @@ class Ecs(Stage):
         """Wait until nothing is left on the hosts."""
         for server in (self.a, self.b):
             wait_until(
-                lambda s=server: not s.jobs() and not s.processes(),  # type: ignore[misc]
-                timeout_s=30,
+                lambda s: not s.jobs() and not s.processes(),
+                server,
                 description=f"nothing is left on {server.name}: {server.jobs()}, {server.processes()}",
             )
 

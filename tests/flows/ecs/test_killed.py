@@ -86,7 +86,7 @@ def test_a_program_that_is_killed_there_is_begun_again(ecs: Ecs, jobs: list[Held
         assert [one["result"] for one in ecs.results(job.record)] == ["sucess"]
         assert len(ecs.ear.answers[job.class_id]) == 1
         puts = 2 if job.step == "upload" else 1
-        wait_until(lambda job=job, puts=puts: ecs.puts(job.record) == puts, description=f"{puts} uploads")  # type: ignore[misc]
+        wait_until(lambda job, puts: ecs.puts(job.record) == puts, job, puts, description=f"{puts} uploads")
         asked = [one.range for one in list(ecs.town.origin.requests) if one.path == f"/{job.record}/{job.record}.flv"]
         gone_on_with = [one for one in asked if one is not None]
         assert bool(gone_on_with) == (job.step == "fetch"), asked

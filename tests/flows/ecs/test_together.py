@@ -33,9 +33,7 @@ def joint(ecs: Ecs) -> Iterator[tuple[int, str, str]]:
         for resolution in ("240P", "480P"):
             classes.append(ecs.book(ecs.booking(record, resolution)))
             wait_until(
-                lambda one=resolution: ecs.row(record, one).get("owner"),  # type: ignore[misc]
-                timeout_s=30,
-                description=f"{resolution} waits in line",
+                lambda one: ecs.row(record, one).get("owner"), resolution, description=f"{resolution} waits in line"
             )
         assert [ecs.row(record, one)["begun_at"] for one in ("240P", "480P")] == [None, None]
         # The first run takes the second rendition as soon as its row is there, which can be before its own run is.
@@ -64,7 +62,7 @@ def states(ecs: Ecs, record: int) -> list[str]:
         found = ecs.runs("teacher", f"transcode {record}")
         return found if all(one["state"]["type"] in over for one in found) else []
 
-    runs: list[dict[str, Any]] = wait_until(ended, timeout_s=60, description="the runs have ended")
+    runs: list[dict[str, Any]] = wait_until(ended, description="the runs have ended")
     return [one["state"]["type"] for one in sorted(runs, key=lambda one: str(one["name"]))]
 
 
@@ -83,7 +81,7 @@ def test_a_rendition_that_has_not_begun_is_joined_by_a_later_wish(ecs: Ecs, join
 def test_a_joint_job_is_found_again_by_a_teacher_that_was_killed(ecs: Ecs, joint: tuple[int, str, str]) -> None:
     record, *classes = joint
     job = in_one_job(ecs, record)
-    wait_until(lambda: ecs.encoders_of(record), timeout_s=60, description="it encodes")
+    wait_until(lambda: ecs.encoders_of(record), description="it encodes")
     (encoder,) = ecs.encoders_of(record)
     ecs.residents["teacher"].kill()
     assert ecs.encoders_of(record) == [encoder]

@@ -64,7 +64,7 @@ class Fleet:
 
     def meet(self) -> None:
         """Wait until each can be reached, then write down its real host key, read from inside."""
-        wait_until(self._greeted, timeout_s=60, description="every sshd says its SSH- banner")
+        wait_until(self._greeted, description="every sshd says its SSH- banner")
         lines = [f"[127.0.0.1]:{self.ports[name, 22]} {one.host_key()}\n" for name, one in self.containers.items()]
         self.known_hosts.write_text("".join(lines))
 
@@ -127,7 +127,7 @@ class Fleet:
             except redis.RedisError:
                 return False
 
-        wait_until(pings, timeout_s=60, description="the control host's Redis answers")
+        wait_until(pings, description="the control host's Redis answers")
 
     def reset(self, *names: str, keep_release: bool = True) -> None:
         """The hosts *names*, or all, as the old programs left them."""

@@ -25,7 +25,7 @@ class BareHosts:
         self.addresses = {name: self._address(one) for name, one in self.containers.items()}
         self.known_hosts = folder / "known_hosts"
         for one in self.containers.values():
-            wait_until(lambda one=one: bool(one.host_key()), description="its SSH host key is made")  # type: ignore[misc]
+            wait_until(lambda one: bool(one.host_key()), one, description="its SSH host key is made")
         lines = [f"{self.addresses[name]} {one.host_key()}\n" for name, one in self.containers.items()]
         self.known_hosts.write_text("".join(lines))
 
