@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import math
 import re
 import time
 from collections.abc import Awaitable, Sequence
@@ -16,8 +17,9 @@ from prefect.client.schemas.sorting import ArtifactSort
 from prefect.context import FlowRunContext
 
 from flows.host import log
-from flows.retry import AWAY
+from flows.prefect_api import asking, best_effort
 from lectern import words
+from lectern.errors import TryAgain
 from lectern.runs.handled import of_batch
 from lectern.timing import Pace
 
@@ -40,16 +42,8 @@ async def table(key: str, rows: Sequence[dict[str, Any]], description: str) -> N
         return
     if not rows or FlowRunContext.get() is None:
         return
-    try:
-        async with asyncio.timeout(SHOW_S):
-            await acreate_table_artifact(table=list(rows[:ROWS]), key=key, description=description)
-    except AWAY as error:
-        _not_shown(key, error)
-
-
-def _not_shown(key: str, error: Exception) -> None:
-    why = f"no answer within {SHOW_S:g} s" if isinstance(error, TimeoutError) else error
-    log.warning("artifact %s: not shown: %s", key, why)
+    async with best_effort(f"show artifact {key}", SHOW_S):
+        await acreate_table_artifact(table=list(rows[:ROWS]), key=key, description=description)
 
 
 def _slug(key: str) -> str:
@@ -96,24 +90,21 @@ class Progress:
         try:
             while True:
                 await asyncio.sleep(LOOK_S)
-                await self._if_there(self.show())
+                await self._if_there(self.show(), math.inf)
         except asyncio.CancelledError:
             if self._shown is not None and self._percent >= 100.0:
-                await self._if_there(self._last())
+                await self._if_there(self._put(100.0, self._description), SHOW_S)
             raise
 
-    async def _last(self) -> None:
-        async with asyncio.timeout(SHOW_S):
-            await self._put(100.0, self._description)
-
-    async def _if_there(self, writing: Awaitable[None]) -> None:
+    async def _if_there(self, writing: Awaitable[None], within_s: float) -> None:
         """Write, or log once that the UI is away: work of hours is shown again when it is back."""
         try:
-            await writing
+            async with asking(within_s):
+                await writing
             self._is_away = False
-        except AWAY as error:
+        except TryAgain as error:
             if not self._is_away:
-                _not_shown(self._key, error)
+                log.warning("prefect: cannot %s: %s", f"show artifact {self._key}", error.message)
             self._is_away = True
 
     async def show(self) -> None:
@@ -161,7 +152,7 @@ class Board:
     async def _put(self, key: str, kind: str, data: str, description: str) -> bool:
         slug, said = _slug(key), f"{description}; as of {words.moment(time.time())}"
         try:
-            async with asyncio.timeout(SHOW_S):
+            async with asking(SHOW_S):
                 if key not in self._ids and (before := await self._of_before(slug)) is not None:
                     self._ids[key] = before
                 if key in self._ids:
@@ -173,10 +164,10 @@ class Board:
                 else:
                     wanted: Any = ArtifactCreate(key=slug, type=kind, description=said, data=data)
                     self._ids[key] = (await self._client.create_artifact(wanted)).id
-        except AWAY as error:
-            if not isinstance(error, TimeoutError):
+        except TryAgain as error:
+            if not isinstance(error.__cause__, TimeoutError):
                 self._ids.pop(key, None)  # somebody may have deleted it
-            _not_shown(slug, error)
+            log.warning("prefect: cannot %s: %s", f"show artifact {slug}", error.message)
             return False
         return True
 

@@ -5,10 +5,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-import httpx
 from prefect.client.schemas.objects import FlowRun, State
-from prefect.exceptions import PrefectException
-from redis.exceptions import RedisError
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError, OperationalError
 
@@ -42,7 +39,7 @@ AWAY_S = 5.0
 PUTS_BACK = 7
 """Number of retries to put messages back, within half a minute; afterwards their lease expires soon anyway."""
 
-AWAY = (OperationalError, TryAgain, RedisError, httpx.HTTPError, PrefectException, ConnectionError, TimeoutError)
+AWAY = (OperationalError, TryAgain, ConnectionError, TimeoutError)
 
 
 def portions(kept: Sequence[Kept]) -> list[list[Kept]]:

@@ -16,7 +16,7 @@ from prefect.exceptions import ObjectNotFound
 from prefect.states import to_state_create
 
 from flows.new_run import NewRun
-from flows.retry import AWAY
+from flows.prefect_api import asking
 from lectern.errors import TryAgain
 from lectern.timing import backoff_s
 
@@ -78,7 +78,7 @@ class Creation:
         """The flow of a deployment; None if it is not ours."""
         return self._flows.get(deployment)
 
-    def failed(self, what: str, error: Exception) -> TryAgain:
+    def failed(self, what: str, error: BaseException) -> TryAgain:
         """The error to raise if the API failed with *error*; unknown deployments are read anew from now on."""
         status = error.response.status_code if isinstance(error, httpx.HTTPStatusError) else None
         if status != httpx.codes.NOT_FOUND and not isinstance(error, ObjectNotFound):
@@ -98,16 +98,19 @@ class Creation:
     async def _created(self, run: NewRun, state: State[Any]) -> FlowRun:
         # Prefect's client would retry for more than a minute; our callers keep their work, and retry sooner.
         try:
-            async with asyncio.timeout(CREATE_S):
+            async with asking(CREATE_S):
                 (found,) = await self.bulk(run.flow, [wanted(run, state)])
                 if isinstance(found, str):
                     raise TryAgain(f"{run.name}: Prefect does not take the run: {found}")
                 return await self.client.read_flow_run(found)
-        except AWAY as error:
-            is_unheard = run.key is not None and state.is_pending() and not isinstance(error, httpx.HTTPStatusError)
+        except TryAgain as error:
+            cause = error.__cause__
+            if cause is None:  # its own
+                raise
+            is_unheard = run.key is not None and state.is_pending() and not isinstance(cause, httpx.HTTPStatusError)
             if is_unheard and run.key not in self.unheard:  # each try has the same key
                 self.unheard.append(str(run.key))
-            raise self.failed(run.name, error) from error
+            raise self.failed(run.name, cause) from cause
 
     async def bulk(self, flow: str, runs: Sequence[Mapping[str, Any]]) -> list[UUID | str]:
         """Create runs of one flow in one request: the id of each, or why there is none. Raises what the client raises.

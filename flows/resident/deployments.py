@@ -1,6 +1,7 @@
 """The flows of each role, and how ``lectern init`` makes their deployments; a second run of it changes nothing."""
 
 import inspect
+import math
 from collections.abc import Mapping
 from typing import Any
 from uuid import UUID
@@ -12,8 +13,8 @@ from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 from prefect.flows import Flow
 
 from flows.host import log
+from flows.prefect_api import asking
 from flows.resident import heartbeats
-from flows.retry import AWAY
 from flows.streamer.broadcast import broadcast
 from flows.streamer.change import amend
 from flows.streamer.download import download
@@ -86,27 +87,21 @@ async def make(settings: Settings) -> list[str]:
     What exists is made anew only by another release. Returns the name of each thing that was made; raises TryAgain if
     Prefect does not answer.
     """
-    try:
-        async with get_client() as client:
-            wanted = await _missing(client, settings)
-            if f"work pool {settings.work_pool}" in wanted:
-                await _make_pool(client, settings.work_pool)
-            for flow in of(settings).values():
-                if f"deployment {flow.name}/{settings.queue}" in wanted:
-                    await _make_deployment(settings, flow)
-            await heartbeats.make(client, settings.run_heartbeat_s)
-            return wanted
-    except AWAY as error:
-        raise TryAgain(f"Prefect does not answer at {settings.prefect_api_url}: {error!r}") from error
+    async with asking(math.inf), get_client() as client:
+        wanted = await _missing(client, settings)
+        if f"work pool {settings.work_pool}" in wanted:
+            await _make_pool(client, settings.work_pool)
+        for flow in of(settings).values():
+            if f"deployment {flow.name}/{settings.queue}" in wanted:
+                await _make_deployment(settings, flow)
+        await heartbeats.make(client, settings.run_heartbeat_s)
+        return wanted
 
 
 async def missing(settings: Settings) -> list[str]:
     """The names of what `make` would make; changes nothing, and raises what `make` raises."""
-    try:
-        async with get_client() as client:
-            return await _missing(client, settings)
-    except AWAY as error:
-        raise TryAgain(f"Prefect does not answer at {settings.prefect_api_url}: {error!r}") from error
+    async with asking(math.inf), get_client() as client:
+        return await _missing(client, settings)
 
 
 async def _missing(client: PrefectClient, settings: Settings) -> list[str]:
@@ -176,13 +171,14 @@ async def read(client: PrefectClient, settings: Settings) -> dict[str, UUID]:
     for key, flow in of(settings).items():
         name = f"{flow.name}/{settings.queue}"
         try:
-            there = await client.read_deployment_by_name(name)
-            if there.version != __version__:
-                await _make_deployment(settings, flow)  # it keeps its id
-                log.info("deployment %s: was of %s, made anew", name, there.version)
-        except ObjectNotFound as error:
+            async with asking():
+                there = await client.read_deployment_by_name(name)
+                if there.version != __version__:
+                    await _make_deployment(settings, flow)  # it keeps its id
+                    log.info("deployment %s: was of %s, made anew", name, there.version)
+        except TryAgain as error:
+            if not isinstance(error.__cause__, ObjectNotFound):
+                raise
             raise Misuse(f"Prefect knows no deployment {name!r}. Type: lectern init {settings.role}") from error
-        except AWAY as error:
-            raise TryAgain(f"Prefect does not answer at {settings.prefect_api_url}: {error!r}") from error
         found[key] = there.id
     return found

@@ -8,6 +8,7 @@ from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.states import Failed
 
+from flows.prefect_api import asking
 from lectern.shown import masked
 
 log = logging.getLogger("lectern")
@@ -22,10 +23,11 @@ def cancelled_before(engine: "asyncio.Task[State[Any] | None]") -> str | None:
 async def unreadable(client: PrefectClient, run: FlowRun, error: Exception) -> State[Any]:
     """Fail a run whose parameters cannot be read; otherwise it would be due again each second.
 
-    Raises what the client raises if Prefect is away.
+    Raises TryAgain if Prefect is away.
     """
     why = f"its parameters cannot be read: {masked(str(error))}"
     log.warning("%s: %s", run.name, why)
     state: State[Any] = Failed(message=why)
-    await client.set_flow_run_state(run.id, state, force=True)
+    async with asking():
+        await client.set_flow_run_state(run.id, state, force=True)
     return state

@@ -12,7 +12,7 @@ from prefect.events.actions import ChangeFlowRunState
 from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
 
 from flows.host import NOT_MOVED
-from flows.retry import AWAY
+from flows.prefect_api import best_effort
 from lectern.runs.pages import SHOWN
 
 log = logging.getLogger("lectern")
@@ -46,11 +46,8 @@ async def beat(client: PrefectClient, active: Callable[[], Mapping[UUID, str]], 
         runs = active()
         if not runs:
             continue
-        try:
-            async with asyncio.timeout(ASK_S):
-                await client.request("POST", "/events", json=[_event(id_, name) for id_, name in runs.items()])
-        except AWAY as error:
-            log.warning("prefect: no heartbeat of %d runs: %r", len(runs), error)
+        async with best_effort(f"take the heartbeats of {len(runs)} runs", ASK_S):
+            await client.request("POST", "/events", json=[_event(id_, name) for id_, name in runs.items()])
 
 
 def _event(run_id: UUID, name: str) -> dict[str, object]:

@@ -1,6 +1,5 @@
 """Takes over runs that no process executes: those that a crash left, and those whose creation was not confirmed."""
 
-import asyncio
 import logging
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -12,10 +11,12 @@ from prefect.exceptions import ObjectNotFound
 from prefect.states import Cancelled
 
 from flows import resumed
-from flows.resident import prefect_client, questions
+from flows.prefect_api import asking
+from flows.resident import questions
 from flows.resident.creation import HOST, host_tag
 from flows.resident.heartbeats import SILENT
 from flows.resident.runs import ResidentRuns
+from lectern.errors import TryAgain
 
 log = logging.getLogger("lectern")
 LEFT = ["Running", "Pending", "Cancelling", "Retrying", SILENT]
@@ -44,14 +45,16 @@ async def adopt(runs: ResidentRuns, pool: str, queue: str, host: str | None = No
         state: State[Any] = Cancelled(message=resumed.DIED) if cancelling else resumed.to_go_on(resumed.DIED)
         log.warning("%s: its process died; it is put to %s", run.name, state.name)
         try:
-            async with asyncio.timeout(prefect_client.ASK_S):
+            async with asking():
                 await runs.client.set_flow_run_state(run.id, state, force=True)
-        except httpx.HTTPStatusError as error:  # a run that Prefect refuses holds up no other
-            if not error.response.is_client_error:
-                raise
-            log.warning("%s: Prefect does not take its new state: %s", run.name, error)
-        except ObjectNotFound:
-            continue  # somebody has deleted it
+        except TryAgain as error:
+            match error.__cause__:
+                case httpx.HTTPStatusError(response=answer) if answer.is_client_error:  # it holds up no other run
+                    log.warning("%s: Prefect does not take its new state: %s", run.name, error.__cause__)
+                case ObjectNotFound():  # somebody has deleted it
+                    pass
+                case _:
+                    raise
     return len(orphans)
 
 

@@ -14,7 +14,6 @@ from flows.resident import orphans
 from flows.resident.record import Recorder
 from flows.resident.runs import ResidentRuns
 from flows.resident.works import Work
-from flows.retry import AWAY
 from flows.tell import tell
 from lectern.effects.redis.address import asking
 from lectern.effects.rows import peers
@@ -165,7 +164,7 @@ class Peers:
             for name in sorted(self._unadopted & {*self._dead, orphans.NOBODY}):
                 try:
                     await orphans.adopt(self._runs, settings.work_pool, settings.queue, name)
-                except (TryAgain, *AWAY) as error:
+                except TryAgain as error:
                     log.warning("prefect: the runs of %s are taken up later: %r", name or "nobody", error)
                     self._unadopted.discard(orphans.NOBODY)  # they are tried again a minute later
                     break

@@ -14,6 +14,7 @@ from typing import Any
 
 from sqlalchemy.exc import DBAPIError
 
+from flows import prefect_api
 from flows.host import Host
 from flows.resident import (
     alarms,
@@ -22,7 +23,6 @@ from flows.resident import (
     http,
     peers,
     people,
-    prefect_client,
     questions,
     retention,
     run_log,
@@ -150,7 +150,7 @@ class Resident:
         await asyncio.to_thread(close_to_others, engine)
         bus = Bus.open(self.settings.redis_url.get_secret_value())
         run_log.set_up()
-        async with prefect_client.connected() as client:
+        async with prefect_api.connected() as client:
             runs = ResidentRuns(client, deployments.of(self.settings))
             journal = teacher_tables.journal if teaching else streamer_tables.journal
             host: Host[Any] = Host(self.settings, engine, journal, bus, runs)

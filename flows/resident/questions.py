@@ -23,7 +23,7 @@ from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.client.schemas.sorting import FlowRunSort
 
 from flows.host import NOT_MOVED, lost_tag
-from flows.resident.prefect_client import answered
+from flows.prefect_api import asking
 from lectern.effects.rows import inbox
 from lectern.errors import Misuse
 
@@ -37,13 +37,13 @@ async def in_state(client: PrefectClient, ids: Sequence[UUID], states: Sequence[
         id=FlowRunFilterId(any_=list(ids)),
         state=FlowRunFilterState(type=FlowRunFilterStateType(any_=list(states))),
     )
-    async with answered():
+    async with asking():
         return await client.read_flow_runs(flow_run_filter=wanted)
 
 
 async def among(client: PrefectClient, ids: Sequence[UUID]) -> list[FlowRun]:
     """The runs *ids* that nobody has deleted."""
-    async with answered():
+    async with asking():
         return await client.read_flow_runs(flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=list(ids))))
 
 
@@ -53,7 +53,7 @@ async def is_tagged(client: PrefectClient, tag: str, but: str) -> bool:
         tags=FlowRunFilterTags(all_=[tag]),
         state=FlowRunFilterState(name=FlowRunFilterStateName(not_any_=[but])),
     )
-    async with answered():
+    async with asking():
         return bool(await client.read_flow_runs(flow_run_filter=wanted, limit=1))
 
 
@@ -80,7 +80,7 @@ async def named(client: PrefectClient, pool: str, queue: str, states: Sequence[s
     of_pool = WorkPoolFilter(name=WorkPoolFilterName(any_=[pool]))
     found: list[FlowRun] = []
     while True:
-        async with answered():
+        async with asking():
             page = await client.read_flow_runs(
                 flow_run_filter=wanted, work_pool_filter=of_pool, limit=PAGE, offset=len(found)
             )
@@ -95,14 +95,14 @@ async def begun(client: PrefectClient, keys: Sequence[str]) -> list[FlowRun]:
         idempotency_key=FlowRunFilterIdempotencyKey(any_=list(keys)),
         state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.PENDING])),
     )
-    async with answered():
+    async with asking():
         return await client.read_flow_runs(flow_run_filter=wanted)
 
 
 async def newest(client: PrefectClient, deployments: Sequence[UUID], limit: int) -> list[FlowRun]:
     """The runs of *deployments* that were begun last."""
     wanted = DeploymentFilter(id=DeploymentFilterId(any_=list(deployments)))
-    async with answered():
+    async with asking():
         return await client.read_flow_runs(deployment_filter=wanted, sort=FlowRunSort.START_TIME_DESC, limit=limit)
 
 

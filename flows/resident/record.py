@@ -8,11 +8,11 @@ from contextlib import contextmanager
 from typing import Any
 
 from flows.host import Host, log
+from flows.prefect_api import AWAY
 from flows.resident import groups, questions
 from flows.resident.creation import BULK
 from flows.resident.runs import ResidentRuns
 from flows.resident.showing import Showing
-from flows.retry import AWAY
 from lectern.effects.rows import inbox
 from lectern.errors import TryAgain
 from lectern.facts import Kept

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -22,10 +23,9 @@ from prefect.states import Cancelled, Pending, Scheduled
 from flows import resumed, tries
 from flows.host import Host, current, run_name
 from flows.new_run import NewRun
+from flows.prefect_api import asking, best_effort
 from flows.resident import ended, groups, questions
 from flows.resident.creation import CREATE_S, Creation
-from flows.resident.prefect_client import asking
-from flows.retry import AWAY
 from lectern.effects.rows import inbox
 from lectern.errors import LecternError, Misuse, TryAgain
 from lectern.runs.handled import Handled, of_batch
@@ -146,8 +146,9 @@ class ResidentRuns:
         """
         if self.end(run_id, reason):
             return
-        with asking(), suppress(ObjectNotFound):
-            await self.client.set_flow_run_state(UUID(run_id), Cancelled(message=reason), force=True)
+        async with asking():
+            with suppress(ObjectNotFound):
+                await self.client.set_flow_run_state(UUID(run_id), Cancelled(message=reason), force=True)
 
     async def execute(self, run: FlowRun) -> None:
         """Run the flow of *run* to its end, report how it ended if the engine cannot, and count its messages' tries."""
@@ -169,10 +170,8 @@ class ResidentRuns:
             log.info("%s: %s", run.name, active.verdict)
             again = resumed.to_go_on(resumed.STOPPED)
             state = Cancelled(message="cancelled") if active.verdict == "cancelled" else again
-            try:
+            async with best_effort(f"note that {run.name} is {active.verdict}"):
                 await self.client.set_flow_run_state(run.id, state, force=True)
-            except AWAY as error:
-                log.warning("%s: is %s, which Prefect does not know yet: %r", run.name, active.verdict, error)
             return
         if not active.task.cancelled() and (failed := active.task.exception()) is not None:
             log.error("%s: the engine failed: %r", run.name, failed)
@@ -188,7 +187,8 @@ class ResidentRuns:
             parameters = await self._own(name, flow.validate_parameters(run.parameters))
         except (Misuse, PrefectException) as error:
             return await ended.unreadable(self.client, run, error)
-        found = await run_flow_async(flow, flow_run=alone, parameters=parameters, return_type="state")
+        async with asking(math.inf):  # what the flow raises is in the state
+            found = await run_flow_async(flow, flow_run=alone, parameters=parameters, return_type="state")
         return found if isinstance(found, State) else None
 
     async def _own(self, name: str, parameters: dict[str, Any]) -> dict[str, Any]:
@@ -207,11 +207,8 @@ class ResidentRuns:
         """The name of *run*; it is set in Prefect only for a quick run; the engine would set it for each run."""
         name = run_name(run.name, flow.name, run.parameters)
         if name != run.name:
-            try:
+            async with best_effort(f"name {run.name} {name}"):
                 await self.client.set_flow_run_name(run.id, name)
-            except AWAY as error:
-                log.warning("%s: cannot be named %s: %r", run.name, name, error)
-                return run.name
         return name
 
     async def cancelled(self, run_ids: Sequence[str]) -> list[str]:
@@ -226,11 +223,8 @@ class ResidentRuns:
     async def announce(self, tag: str) -> None:
         """Add *tag* to the calling run, so that it is found by it; raises TryAgain if Prefect does not take the tag."""
         run = runtime.flow_run
-        try:
-            async with asyncio.timeout(CREATE_S):
-                await self.client.update_flow_run(UUID(run.id), tags={*run.tags, tag})
-        except AWAY as error:
-            raise TryAgain(f"{run.name}: Prefect does not take its tag: {error!r}") from error
+        async with asking(CREATE_S):
+            await self.client.update_flow_run(UUID(run.id), tags={*run.tags, tag})
 
     async def watch(self) -> None:
         """End the runs that somebody cancels in the UI."""
@@ -239,14 +233,10 @@ class ResidentRuns:
             ids = [id_ for id_, active in self._active.items() if active.verdict is None]
             if not ids:
                 continue
-            try:
-                ending = await questions.in_state(self.client, ids, ENDING)
-            except TryAgain as error:
-                log.warning("prefect: cannot ask for cancelled runs: %s", error.message)
-                continue
-            for run in ending:
-                log.info("%s: cancelled in the UI", run.name)
-                self.end(str(run.id), "cancelled in the UI")
+            async with best_effort("say which runs are cancelled", math.inf):
+                for run in await questions.in_state(self.client, ids, ENDING):
+                    log.info("%s: cancelled in the UI", run.name)
+                    self.end(str(run.id), "cancelled in the UI")
 
     def close(self) -> None:
         """Begin no new runs; from now on a cancelled run is to go on later."""

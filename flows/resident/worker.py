@@ -1,6 +1,7 @@
 """Prefect's side of a host: deployments, orphans of a crash, and a worker that executes runs in this process."""
 
 import asyncio
+import math
 import os
 import time
 from typing import Any
@@ -14,11 +15,10 @@ from prefect.workers.base import BaseJobConfiguration, BaseVariables, BaseWorker
 
 from flows import trouble
 from flows.host import Host, log
+from flows.prefect_api import asking
 from flows.resident import deployments, heartbeats, orphans
 from flows.resident.creation import HOST
-from flows.resident.prefect_client import answered
 from flows.resident.runs import ResidentRuns
-from flows.retry import AWAY
 from lectern import errors
 from lectern.errors import TryAgain
 from lectern.settings import Settings
@@ -137,14 +137,13 @@ async def _serve(host: Host[Any], runs: ResidentRuns) -> None:
         began = time.monotonic()
         host.rounds.note("runs")
         try:
-            async with answered():
-                known = await deployments.read(runs.client, settings)
+            known = await deployments.read(runs.client, settings)
             runs.created.know(known)
             host.rounds.note("runs")
             await orphans.adopt(runs, settings.work_pool, settings.queue, settings.name if settings.shared else None)
             well_at, host.prefect_away = time.monotonic(), False
             await _work(host, runs)
-        except* (TryAgain, *AWAY) as group:
+        except* TryAgain as group:
             now, why, host.prefect_away = time.monotonic(), repr(trouble.first(group)), True
             if now - began > STEADY_S:
                 tries, well_at = 0, now
@@ -170,7 +169,12 @@ async def _work(host: Host[Any], runs: ResidentRuns) -> None:
         group.create_task(runs.watch())
         group.create_task(_look_after(host, runs))
         group.create_task(heartbeats.beat(runs.client, runs.alive, settings.run_heartbeat_s))
-        group.create_task(worker.start(printer=lambda said="": log.info("%s", said)))
+        group.create_task(_started(worker))
+
+
+async def _started(worker: ResidentWorker) -> None:
+    async with asking(math.inf):
+        await worker.start(printer=lambda said="": log.info("%s", said))
 
 
 async def _look_after(host: Host[Any], runs: ResidentRuns) -> None:

@@ -10,8 +10,9 @@ from prefect.client.schemas.objects import State
 from sqlalchemy import Connection
 
 from flows.handling import Came, changed, ended, handled, printed, read
-from flows.host import NOWHERE, Streamer, log, streamer
+from flows.host import NOWHERE, Streamer, streamer
 from flows.playout import Lesson
+from flows.prefect_api import best_effort
 from flows.streamer.lessons import AHEAD_S
 from flows.tell import tell
 from lectern import urls
@@ -19,7 +20,6 @@ from lectern.amendments import Amend
 from lectern.decide import amending as decide
 from lectern.effects.files import store
 from lectern.effects.rows import airings, amendments, inbox
-from lectern.errors import TryAgain
 from lectern.facts import Airing
 from lectern.streamer_changes import StreamerChanges
 from lectern.wire import called
@@ -69,10 +69,8 @@ async def _follow(host: Streamer, one: Airing, revision: Airing) -> None:
     if revision.start_time == one.start_time:
         return
     if one.run_id is not None and one.class_id not in host.playout.watches:
-        try:
+        async with best_effort(f"cancel the run of {one.class_id}"):
             await host.runs.cancel(one.run_id, OTHER_TIME)
-        except TryAgain as error:
-            log.warning("%s: its run cannot be cancelled in the UI: %s", one.class_id, error.message)
 
 
 # -- what is in force --------------------------------------------------------------------------------------------------

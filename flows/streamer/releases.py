@@ -10,10 +10,10 @@ from flows import tries
 from flows.handling import Came, handled
 from flows.handling import came as came_of
 from flows.host import Streamer, log
+from flows.prefect_api import best_effort
 from flows.tell import tell
 from lectern.decide import endings as decide
 from lectern.effects.rows import airings, inbox
-from lectern.errors import TryAgain
 from lectern.facts import Airing, Kept
 from lectern.messages import Grant, Release
 from lectern.streamer_changes import StreamerChanges
@@ -43,12 +43,9 @@ async def end_pushes(host: Streamer, released: Sequence[Airing]) -> bool:
 async def end_runs(host: Streamer, released: Sequence[Airing]) -> None:
     """Take the runs of released classes off the timetable; what runs here has been ended by `end_pushes`."""
     for one in released:
-        if one.run_id is None:
-            continue
-        try:
-            await host.runs.cancel(one.run_id, WHY)
-        except TryAgain as error:
-            log.warning("%s: its run cannot be cancelled in the UI: %s", one.class_id, error.message)
+        if one.run_id is not None:
+            async with best_effort(f"cancel the run of {one.class_id}"):
+                await host.runs.cancel(one.run_id, WHY)
 
 
 async def take_back(host: Streamer, kept: Sequence[Kept]) -> list[Airing]:

@@ -18,10 +18,11 @@ from prefect.exceptions import ObjectNotFound
 from prefect.states import Cancelling, Completed, Pending, Running, Scheduled
 from prefect.workers import base
 
+from flows import prefect_api
 from flows.host import Host
 from flows.new_run import NewRun
-from flows.resident import heartbeats, orphans, prefect_client, questions, worker
-from flows.resident.prefect_client import asking
+from flows.prefect_api import asking
+from flows.resident import heartbeats, orphans, questions, worker
 from flows.resident.runs import ResidentRuns
 from flows.resident.worker import ResidentWorker
 from lectern import timing
@@ -99,8 +100,9 @@ def test_whatever_prefect_answers_that_is_no_answer_it_is_away(error: Exception)
     async def scene() -> None:
         with pytest.raises(TryAgain):
             await runs(Prefect(error)).start(NewRun("booking", {}, "booking c-1"))
-        with pytest.raises(TryAgain), asking():
-            raise error
+        with pytest.raises(TryAgain):
+            async with asking():
+                raise error
 
     asyncio.run(scene())
 
@@ -381,7 +383,7 @@ def test_a_prefect_that_hangs_makes_no_host_look_as_if_it_stood_still(
     host: Host[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its client would wait for seven minutes; classes are answered and aired without it, so the host is well."""
-    monkeypatch.setattr(prefect_client, "ASK_S", 0.02)
+    monkeypatch.setattr(prefect_api, "ASK_S", 0.02)
     monkeypatch.setattr(worker, "UNHEARD_EVERY_S", 0.02)
     monkeypatch.setattr(timing, "FIRST_S", 0.01)
 
