@@ -43,7 +43,6 @@ STEPS: Mapping[str, str] = {
     "a sweep is looked for": "flows.resident.sweeps:due",
     "the lock is renewed": "lectern.effects.redis.bus:Bus.hold",
     "alarms are followed up": "flows.resident.alarms:_follow_up",
-    "alarms are passed on": "flows.resident.alarms:_emit",
     "messages are sent": "lectern.effects.redis.bus:Bus.send",
     "cancels are looked for": "flows.resident.questions:in_state",
     "heartbeats are sent": "flows.resident.heartbeats:_event",

@@ -1,0 +1,144 @@
+"""What all other tests rely on is true: the receiver sees all of a push, the origin fails as told, wget is wget."""
+
+import asyncio
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import av
+import httpx
+import pytest
+import pytest_asyncio
+
+from lectern.effects.files import wget as effects_wget
+from tests.waiting import async_wait_until
+from town import doubles, recordings
+from town.faults import Fault
+from town.origin import Origin
+from town.ports import HOST, free_port
+from town.rtmp import RtmpReceiver
+
+pytestmark = pytest.mark.asyncio
+CONTENT = bytes(range(256)) * 4096  # 1 MiB
+SECONDS = 4
+
+
+@pytest.fixture(scope="module")
+def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("recordings") / "6666.flv"
+    return asyncio.run(recordings.make(recordings.ffmpeg_path(), path, seconds=SECONDS, width=320, height=240))
+
+
+@pytest_asyncio.fixture
+async def receiver(tmp_path: Path) -> AsyncIterator[RtmpReceiver]:
+    async with RtmpReceiver(tmp_path / "received") as server:
+        yield server
+
+
+@pytest_asyncio.fixture
+async def origin(tmp_path: Path) -> AsyncIterator[Origin]:
+    async with Origin(tmp_path / "origin") as server:
+        (server.root / "6666").mkdir()
+        (server.root / "6666" / "6666.flv").write_bytes(CONTENT)
+        yield server
+
+
+async def push(url: str, recording: Path) -> asyncio.subprocess.Process:
+    """A push in real time."""
+    words = ("-nostdin", "-hide_banner", "-loglevel", "error", "-re", "-i", str(recording), "-c", "copy", "-f", "flv")
+    return await asyncio.create_subprocess_exec(recordings.ffmpeg_path(), *words, url)
+
+
+def packets(path: Path, kind: str) -> list[tuple[int | None, bytes]]:
+    with av.open(str(path)) as container:
+        stream = (container.streams.video if kind == "video" else container.streams.audio)[0]
+        return [(packet.dts, bytes(packet)) for packet in container.demux(stream) if packet.size]
+
+
+async def test_the_receiver_records_a_push_whole_with_its_times(receiver: RtmpReceiver, recording: Path) -> None:
+    """Every packet with its time stamp, under a name with all that a class_id may have."""
+    name, began = "c:1.2_3-" + "x" * 242, time.time()
+    assert await (await push(receiver.url(name), recording)).wait() == 0
+    await async_wait_until(lambda: receiver.publishes[name][0].ended_at, description="the end of the push")
+    [publish] = receiver.publishes[name]
+    for kind in ("video", "audio"):
+        assert packets(receiver.root / publish.file, kind) == packets(recording, kind)
+    assert (publish.name, publish.app, publish.n, publish.concurrent) == (name, "live", 1, False)
+    assert publish.video_frames == SECONDS * 25
+    assert publish.first_timestamp_ms == 0
+    assert publish.last_timestamp_ms == pytest.approx(SECONDS * 1000, abs=100)
+    assert publish.first_media_at is not None
+    assert publish.last_media_at is not None
+    assert began <= publish.started_at <= publish.first_media_at
+    assert publish.last_media_at - publish.first_media_at > SECONDS - 1, "in real time"
+
+
+async def test_the_receiver_says_that_a_name_is_pushed_twice_at_once(receiver: RtmpReceiver, recording: Path) -> None:
+    first = await push(receiver.url("twice"), recording)
+    await async_wait_until(lambda: receiver.publishes.get("twice"), description="the first push")
+    second = await push(receiver.url("twice"), recording)
+    assert (await first.wait(), await second.wait()) == (0, 0)
+    ends = receiver.publishes["twice"]
+    await async_wait_until(lambda: all(one.ended_at for one in ends), description="the end of both")
+    assert [(publish.n, publish.concurrent) for publish in receiver.publishes["twice"]] == [(1, False), (2, True)]
+    assert [publish.video_frames for publish in receiver.publishes["twice"]] == [SECONDS * 25] * 2
+
+
+async def test_the_origin_breaks_off_and_lies_as_it_was_told(origin: Origin) -> None:
+    """A truncated answer announces its full length; a lie makes the length wrong in either direction."""
+    url = origin.url_for("6666/6666.flv")
+    origin.faults.add(Fault("*", method="GET", times=1, truncate_bytes=1000))
+    origin.faults.add(Fault("*", method="GET", times=1, length_lie=10))
+    origin.faults.add(Fault("*", length_lie=-10))
+    async with httpx.AsyncClient(timeout=60, trust_env=False) as client:
+        for lie in (0, 10):
+            got = b""
+            with pytest.raises(httpx.RemoteProtocolError):  # noqa: PT012  # what came before the end counts
+                async with client.stream("GET", url) as answer:
+                    assert int(answer.headers["content-length"]) == len(CONTENT) + lie
+                    async for part in answer.aiter_raw():
+                        got += part
+            assert got == (CONTENT if lie else CONTENT[:1000])
+        assert (await client.get(url)).content == CONTENT[:-10]
+        assert (await client.head(url)).headers["content-length"] == str(len(CONTENT) - 10)
+
+
+@pytest.mark.parametrize("which", ["double", pytest.param("system", marks=pytest.mark.live)])
+async def test_the_stand_in_for_wget_resumes_and_exits_like_wget(origin: Origin, tmp_path: Path, which: str) -> None:
+    """Resume by Range, leave complete files alone, keep what came of a download that breaks off, exit 0, 4 or 8."""
+    doubles.write("wget", tmp_path)
+    program = str(tmp_path / "wget") if which == "double" else shutil.which("wget")
+    if program is None:
+        pytest.skip("there is no wget on this machine: only the stand-in is checked")
+    file, url = tmp_path / "6666.flv.part", origin.url_for("6666/6666.flv")
+
+    async def wget(url: str) -> int:
+        options, line = effects_wget.asked(url, None)
+        argv, pipe = effects_wget.argv(program, str(file), "100m", options), subprocess.PIPE
+        environment = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
+        process = await asyncio.create_subprocess_exec(*argv, env=environment, stdin=pipe, stdout=pipe, stderr=pipe)
+        await process.communicate(line)
+        return process.returncode or 0
+
+    assert await wget(url) == 0
+    assert file.read_bytes() == CONTENT
+    assert await wget(url) == 0
+    file.write_bytes(CONTENT[:1000])
+    assert await wget(url) == 0
+    assert file.read_bytes() == CONTENT
+    assert origin.requests[-1].range == "bytes=1000-"
+    file.unlink()
+    origin.faults.add(Fault("*", times=1, truncate_bytes=5000))
+    assert await wget(url) == 4
+    assert file.read_bytes() == CONTENT[:5000]
+    assert await wget(f"http://{HOST}:{free_port()}/") == 4
+    assert await wget(origin.url_for("none.flv")) == 8
+    name = 'it\'s a "lesson"/$(touch x); -O /1.flv'
+    (origin.root / name).parent.mkdir(parents=True)
+    (origin.root / name).write_bytes(CONTENT)
+    file.unlink()
+    assert await wget(f"{origin.url}/{name}") == 0
+    assert file.read_bytes() == CONTENT
