@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from lectern import errors
 from lectern.decide import ecs as decide
-from lectern.decide.ecs import Blame, again, blame, first_to_start, host_for
+from lectern.decide.ecs import Blame, again, blame, first_start, host_for
 from lectern.errors import CallAPerson, FallBack, LecternError, Refuse, TryAgain
 from lectern.facts import EcsHost
 from lectern.states import Resolution
@@ -108,5 +108,5 @@ P720, P240 = Resolution.P720, Resolution.P240
 
 
 def test_the_class_that_begins_first_is_served_first_and_what_no_class_needs_last() -> None:
-    waiting = {"x": [(1, P720)], "y": [(2, P720), (2, P240)], "z": [(3, P240)]}
-    assert first_to_start(waiting, {(1, P720): NOW + 600, (2, P240): NOW + 60}) == ["y", "x", "z"]
+    waiting, starts = [[(1, P720)], [(2, P720), (2, P240)], [(3, P240)]], {(1, P720): NOW + 600, (2, P240): NOW + 60}
+    assert sorted(waiting, key=lambda keys: first_start(keys, starts)) == [waiting[1], waiting[0], waiting[2]]

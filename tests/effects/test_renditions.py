@@ -1,4 +1,4 @@
-"""Who makes which renditions, and which of them in one job: one owner at a time, whoever comes, goes and is killed."""
+"""Who makes which renditions: one owner at a time, whoever comes, goes and is killed."""
 
 from collections.abc import Iterator
 
@@ -33,53 +33,23 @@ def take(rows: Connection, wanted: list[Resolution], owner: str, now: float = NO
     return transcodings.take(rows, [(RECORD, one) for one in wanted], owner, LEASE_S, now)
 
 
-def join(rows: Connection, due: list[Due], owner: str, *strangers: str) -> list[Resolution]:
-    return [one.resolution for one in transcodings.join(rows, due, owner, strangers, NOW + LEASE_S)]
-
-
 def resolutions(due: list[Due]) -> list[Resolution]:
     return [one.resolution for one in due]
 
 
-def test_what_another_run_waits_for_is_joined_and_is_no_longer_its_own(rows: Connection) -> None:
-    first, second = take(rows, [P240], "first"), take(rows, [P480], "second")
-    assert join(rows, second, "second") == [P240]
-    assert ecs_hosts.ours(rows, first, "first") == []
-    assert resolutions(ecs_hosts.ours(rows, [*first, *second], "second")) == [P240, P480]
-    assert take(rows, [P240], "first") == []
-
-
-def test_what_was_asked_for_a_moment_later_and_has_no_run_yet_is_joined(rows: Connection) -> None:
-    """Its own run finds it taken, and ends as it does."""
-    first = take(rows, [P240], "first")
-    assert join(rows, first, "first") == [P480]
-    assert take(rows, [P480], "second") == []
-    assert resolutions(transcodings.elsewhere(rows, [(RECORD, P480)], "second")) == [P480]
-    assert transcodings.elsewhere(rows, [(RECORD, P240)], "first") == []
-
-
-def test_what_has_begun_or_has_another_source_is_not_joined(rows: Connection) -> None:
-    first = take(rows, [P240], "first")
-    take(rows, [P720], "third")
-    second = take(rows, [P480], "second")
-    assert join(rows, first, "first", "second") == [], "it has failed where this one begins"
-    ecs_hosts.attach(rows, second, "second", Begun("ssh://a@b:22", "job", NOW))
-    assert join(rows, first, "first") == []
-
-
-def test_a_joint_job_is_taken_up_as_a_whole(rows: Connection) -> None:
-    """By its own run, which only asks for one of them, at once; by another when the lease is over."""
-    first = take(rows, [P240], "first")
-    take(rows, [P480], "second")
-    join(rows, first, "first")
-    both = [*first, *take(rows, [P240, P480], "first")[1:]]
+def test_what_another_run_has_in_its_hands_is_left_to_it_while_its_lease_lasts(rows: Connection) -> None:
+    """Also if it waits for a host, and also in the same job: each run has its own renditions, and its own folder."""
+    both, key = take(rows, [P240, P480], "first"), (RECORD, P480)
+    assert resolutions(both) == [P240, P480]
     ecs_hosts.attach(rows, both, "first", Begun("ssh://a@b:22", "job", NOW))
-    assert resolutions(take(rows, [P240], "first")) == [P240, P480]
-    assert take(rows, [P480], "second") == []
-    late = take(rows, [P480], "second", NOW + 2 * LEASE_S)
-    assert {one.ecs_job for one in late} == {"job"}
-    assert resolutions(late) == [P240, P480]
-    assert ecs_hosts.ours(rows, both, "first") == []
+    assert resolutions(take(rows, [P480, P720], "second")) == [P720]
+    assert ecs_hosts.others(rows, [key], "second", NOW) == ["first"]
+    assert ecs_hosts.others(rows, [key], "first", NOW) == []
+    later = NOW + 2 * LEASE_S
+    assert ecs_hosts.others(rows, [key], "second", later) == []
+    assert resolutions(take(rows, [P480], "second", later)) == [P480]
+    assert resolutions(ecs_hosts.ours(rows, both, "first")) == [P240]
+    assert resolutions(take(rows, [P240, P480], "first", later)) == [P240], "its own it finds again"
 
 
 def test_each_result_is_published_once_and_by_the_owner_alone(rows: Connection) -> None:

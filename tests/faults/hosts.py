@@ -24,6 +24,8 @@ def teacher(engine: Engine) -> Host[TeacherSettings]:
         transcode_sign_key="made-up",
         oss_transcode_url="http://oss.example/transcode",
         ecs_hosts="",
+        upload_url="http://oss.example/up",
+        public_url="http://oss.example/up",
         max_attempts_a_day=1000,
     )
     return Host(settings, engine, at_teacher.journal, NOBODY, NOBODY)

@@ -13,7 +13,7 @@ from sqlalchemy import Connection, insert, select
 
 from flows.host import Host
 from flows.streamer import broadcast
-from flows.teacher.ecs.ladder import Making
+from flows.teacher.ecs.job import TranscodeJob
 from lectern.effects.redis.sending import Sent
 from lectern.effects.rows import airings, transcodings
 from lectern.effects.rows.tables.engine import open_database, reading, transaction
@@ -129,12 +129,12 @@ def test_a_rendition_is_given_up_by_nobody_but_a_person(
     async def main() -> None:
         begun = asyncio.Event()
 
-        async def forever(_making: Making) -> None:
+        async def forever(_job: TranscodeJob) -> None:
             begun.set()
             await asyncio.sleep(60)
 
-        monkeypatch.setattr(Making, "_climb", forever)
-        await cut(Making(teacher, due, RUN).run(), begun)
+        monkeypatch.setattr(TranscodeJob, "_climb", forever)
+        await cut(TranscodeJob(teacher, due, RUN).run(), begun)
 
     asyncio.run(main())
     with reading(teacher.engine) as connection:

@@ -18,7 +18,7 @@ from flows import resumed
 from flows.host import Host
 from flows.resumed import DIED, STOPPED
 from flows.teacher import requests
-from flows.teacher.ecs import ladder
+from flows.teacher.ecs import job
 from lectern.effects.rows import renditions
 from lectern.effects.rows.tables.engine import open_database, reading, transaction
 from lectern.errors import TryAgain
@@ -65,7 +65,7 @@ def attempts_after(host: Host[TeacherSettings], states: Sequence[State[Any]], mo
         yield Prefect()
 
     monkeypatch.setattr(resumed, "get_client", client)
-    monkeypatch.setattr(ladder, "tell", told)
+    monkeypatch.setattr(job, "tell", told)
     monkeypatch.setenv("PREFECT__RUNTIME__FLOW_RUN__ID", str(uuid4()))
     monkeypatch.setenv("PREFECT__RUNTIME__FLOW_RUN__RUN_COUNT", str(sum(one.is_running() for one in states)))
     hall.current.set(host)

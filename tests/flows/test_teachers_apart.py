@@ -19,7 +19,7 @@ from flows.resident import orphans, sweeps
 from flows.resident import peers as looking
 from flows.resident.intake import Intake
 from flows.teacher import readiness
-from flows.teacher.ecs import line
+from flows.teacher.ecs import job
 from flows.tell import tell
 from lectern import outgoing
 from lectern.effects.redis.bus import Bus
@@ -278,14 +278,14 @@ async def test_a_free_place_of_an_ecs_host_is_left_to_the_teacher_whose_class_be
             bookings.add(connection, [(booked, BookingState.WAITING)], now)
             url = "http://origin.example/1.flv"
             renditions.begin(connection, [Attempt(*key, 1, 1, now, Backend.ECS, now + 120, url)], now)
-        transcodings.take(connection, [owners["b"]], "b", line.LEASE_S, now)
-        return transcodings.take(connection, [owners["a"]], "a", line.LEASE_S, now)
+        transcodings.take(connection, [owners["b"]], "b", job.LEASE_S, now)
+        return transcodings.take(connection, [owners["a"]], "a", job.LEASE_S, now)
 
-    waiting = line._Waiting(await host.commit(begin), "a", lambda _due: "job", [])
+    waiting = job.TranscodeJob(host, await host.commit(begin), "a")
 
     async def places() -> int:
-        given, gone = await host.commit(line._assign, host, {"a job": waiting})
-        assert gone == []
+        given = await host.commit(job.assign, host, [waiting])
+        assert None not in given.values()
         return len(given)
 
     assert await places() == (1 if earlier == "a" else 0)

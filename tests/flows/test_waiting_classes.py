@@ -11,7 +11,7 @@ from sqlalchemy import select, update
 
 from flows.host import Host
 from flows.teacher import booking, readiness, sweep
-from flows.teacher.ecs import line
+from flows.teacher.ecs import job
 from lectern.effects.rows import bookings, ecs_hosts, renditions, transcodings
 from lectern.effects.rows.ecs_hosts import Begun
 from lectern.effects.rows.tables.engine import open_database, transaction
@@ -106,11 +106,11 @@ async def test_a_rendition_that_waits_for_its_turn_on_a_server_is_not_timed_out(
         url = "http://origin.example/1.flv"
         attempts = [Attempt(*key, 1, 1, now, Backend.ECS, now + 60, url) for key in (ours, theirs)]
         renditions.begin(connection, attempts, now)
-        at_work = transcodings.take(connection, [theirs], "their run", line.LEASE_S, now)
+        at_work = transcodings.take(connection, [theirs], "their run", job.LEASE_S, now)
         ecs_hosts.attach(connection, at_work, "their run", Begun(SERVER, "their job", now))
-        due = transcodings.take(connection, [ours], "our run", line.LEASE_S, now)
-    waiting = {"our job": line._Waiting(due, "our run", lambda _due: "our job", [])}
-    assert await host.commit(line._assign, host, waiting) == ({}, [])
+        due = transcodings.take(connection, [ours], "our run", job.LEASE_S, now)
+    waiting = [job.TranscodeJob(host, due, "our run")]
+    assert await host.commit(job.assign, host, waiting) == {}
     with transaction(host.engine) as connection:
         late = transcodings.overdue(connection, now + 120)
         assert [one.key for one in late] == [theirs], "what is at work there has a time of its own"

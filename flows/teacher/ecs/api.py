@@ -23,7 +23,7 @@ from flows.teacher.ecs import flow as ecs
 from flows.teacher.ecs import openapi
 from lectern.decide.attempts import Limits, next_attempt
 from lectern.effects.files import oss
-from lectern.effects.rows import bookings, events, renditions
+from lectern.effects.rows import bookings, ecs_hosts, events, renditions
 from lectern.errors import Refuse, TryAgain
 from lectern.facts import Event
 from lectern.messages import Booking
@@ -60,6 +60,7 @@ class _Found:
     status: int
     body: dict[str, object]
     attempt: int = 0
+    run_id: str | None = None  # the run that makes it already
 
 
 class _No(Exception):
@@ -116,7 +117,7 @@ class TranscodeApi:
         if found.status != 202:
             return JSONResponse(found.body, found.status)
         try:
-            run_id = await ecs_run(self._host, asked.record_id, [asked.video_resolution], found.attempt)
+            run_id = found.run_id or await ecs_run(self._host, asked.record_id, [asked.video_resolution], found.attempt)
         except (TryAgain, httpx.HTTPError) as error:
             raise _No(503, f"{stem(*key)}: noted, its run begins later: {error}", Retry_After="30") from error
         body = {**found.body, "id": run_id}
@@ -224,7 +225,8 @@ def _begin(
         if row.backend is not Backend.ECS:
             renditions.fall_back(connection, [key], now + ecs.DEADLINE_S, now)
             _note(connection, host, name, "taken over from the OSS", now)
-        return _Found(202, {"rendition": name, "status": "transcoding"}, row.attempt)
+        run_id = next(iter(ecs_hosts.others(connection, [key], "", now)), None)
+        return _Found(202, {"rendition": name, "status": "transcoding"}, row.attempt, run_id)
     if row is not None and (asked_at is None or renditions.settled_since(connection, key, asked_at)):
         (before,) = renditions.standing(connection, [key])
         fate = "it was made, but its file is gone" if row.attempt == gone else f"{row.state}: {before['reason']}"

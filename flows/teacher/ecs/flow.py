@@ -8,12 +8,10 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 
 from flows.host import Teacher, all_of, log
-from flows.teacher.ecs import attempt
-from flows.teacher.ecs.ladder import Making
-from flows.teacher.ecs.line import LEASE_S, hosts
+from flows.teacher.ecs.job import LEASE_S, TranscodeJob, hosts, leave, target
 from lectern.decide.transcode import UNKNOWN_LIMIT_S
 from lectern.effects.files import origin
-from lectern.effects.rows import renditions, transcodings
+from lectern.effects.rows import ecs_hosts, renditions, transcodings
 from lectern.effects.rows.transcodings import Due
 from lectern.errors import LecternError
 from lectern.places import PUBLIC, Places
@@ -32,12 +30,12 @@ def check(settings: TeacherSettings) -> None:
         return
     hosts(settings)
     settings.refuse_half_ecs()
-    attempt.target(settings)
+    target(settings)
     Places.listed(settings.allowed_origins)
 
 
 async def work(host: Teacher, record_id: int, wanted: Sequence[Resolution], owner: str, *, again: bool) -> State[None]:
-    """Make those of *wanted* that nobody else makes, publish each result, and wait for those that another run makes.
+    """Make those of *wanted* that no other run makes, and publish each result.
 
     *again*: a person retries the run, so what failed is attempted once more.
     """
@@ -45,24 +43,25 @@ async def work(host: Teacher, record_id: int, wanted: Sequence[Resolution], owne
     if again:
         await host.commit(renditions.retry, keys, now + DEADLINE_S, now)
     due = await host.commit(transcodings.take, keys, owner, LEASE_S, now)
-    theirs = await host.look(transcodings.elsewhere, keys, owner)
+    others = await host.look(ecs_hosts.others, keys, owner, now)
     left = await host.commit(transcodings.left_behind, keys)
     jobs: dict[tuple[str | None, str | None], list[Due]] = {}
     for rendition in due:
         under_way = rendition.ecs_job if rendition.begun_at is not None else None
         jobs.setdefault((under_way, rendition.source_url), []).append(rendition)
-    making = [Making(host, together, owner).run() for together in jobs.values()]
-    following = [Making(host, [one], owner).follow() for one in theirs]
-    found = await all_of([*making, *following])
-    await attempt.tidy(host, left)
+    found = await all_of([TranscodeJob(host, together, owner).run() for together in jobs.values()])
+    for where, name in {(one.ecs_host or "", one.ecs_job or "") for one in left}:  # of runs that were killed
+        if where in hosts(host.settings):
+            await leave(host, where, name)
     for one in found:
         if isinstance(one, BaseException):
             raise one
     failures = [failure for one in found if not isinstance(one, BaseException) for failure in one]
     if failures:
         return Failed(message="; ".join(failures))
-    made = ", ".join(rendition.stem for rendition in (*due, *theirs))
-    return Completed(message=f"made {made}" if made else "nothing to do: settled already")
+    done = [f"made {', '.join(rendition.stem for rendition in due)}"] if due else []
+    done += [f"the run {other} makes {'the rest' if due else 'them'}" for other in others]
+    return Completed(message="; ".join(done) or "nothing to do: settled already")
 
 
 async def output_there(host: Teacher, one: Due) -> str | None:

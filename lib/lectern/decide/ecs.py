@@ -1,7 +1,7 @@
 """Which ECS host takes a job, and whether a failed job is tried again."""
 
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from enum import StrEnum
 
 from lectern.errors import (
@@ -82,11 +82,6 @@ def after_failure(host: EcsHost, now: float, aside_s: float) -> EcsHost:
     """The host after one more failure in a row."""
     failures = host.failures + 1
     return EcsHost(host.name, host.jobs, failures, now + aside_s if failures >= FAILURES else host.aside_until)
-
-
-def first_to_start(waiting: Mapping[str, Sequence[RenditionKey]], starts: Mapping[RenditionKey, float]) -> list[str]:
-    """The owners that wait for a host, in the order in which their first classes begin; owners without a class last."""
-    return sorted(waiting, key=lambda owner: first_start(waiting[owner], starts))
 
 
 def first_start(keys: Iterable[RenditionKey], starts: Mapping[RenditionKey, float]) -> float:

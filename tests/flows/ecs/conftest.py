@@ -11,7 +11,7 @@ from town.oss_transcoder import Behaviour, Rule
 
 @pytest.fixture(scope="module")
 def ecs(request: pytest.FixtureRequest, town: Town, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ecs]:
-    """The SETTINGS of a file are its own."""
+    """The SETTINGS of a file are its own; those with an empty value are not set."""
     folder = tmp_path_factory.mktemp("ecs")
     first = Server(folder / "a")
     servers = [first, Server(folder / "b", first.client_key)]  # both let the same key in, and each has its own home
@@ -33,6 +33,8 @@ def ecs(request: pytest.FixtureRequest, town: Town, tmp_path_factory: pytest.Tem
         **getattr(request.module, "SETTINGS", {}),
     }
     found = Ecs(town, folder, settings)
+    for name in [name for name, value in settings.items() if not value]:
+        del found.settings[name]
     found.a, found.b = servers
     STAGES.append(found)
     try:

@@ -27,7 +27,7 @@ class Job:
     """One attempt to make the *wanted* renditions of a record, begun at *begun_at* (epoch seconds).
 
     *attempts* are their numbers, in the order of *wanted*, or one for all. *limit_s* gives the seconds that it may take
-    by the recording's duration in seconds, None while that is unknown. *folder* is that of a job that is resumed.
+    by the recording's duration in seconds, None while that is unknown.
     """
 
     record_id: int
@@ -42,7 +42,6 @@ class Job:
     keyframe_s: float = 2.0
     stall_s: float = 60.0
     programs: Programs = Programs()
-    folder: str | None = None
 
     def __post_init__(self) -> None:
         numbers = (self.record_id, *self.attempts)
@@ -53,16 +52,9 @@ class Job:
     def name(self) -> str:
         """The name of its folder on the host: the same when the attempt is resumed, another for every other attempt."""
         numbers = ".".join(str(one) for one in dict.fromkeys(self.attempts))
-        return self.folder or f"{self.record_id}_{'_'.join(self.wanted)}-{numbers}-{self._mark}"
-
-    def goes_on_in(self, folder: str) -> bool:
-        """Whether the files in *folder* were made from the same source, for the same upload target."""
-        return folder.rpartition("-")[2] == self._mark
-
-    @property
-    def _mark(self) -> str:
         whole = f"{self.source_url} {self.target.upload_url} {self.target.public_url}"
-        return hashlib.sha256(whole.encode(errors="replace")).hexdigest()[:8]
+        mark = hashlib.sha256(whole.encode(errors="replace")).hexdigest()[:8]
+        return f"{self.record_id}_{'_'.join(self.wanted)}-{numbers}-{mark}"
 
     def stem(self, resolution: Resolution) -> str:
         """The id of one of its renditions."""

@@ -1,6 +1,6 @@
 """The rows of ECS hosts: the jobs on each host, their progress, and the host's recent failures."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import Connection, func, insert, select, update
@@ -103,12 +103,10 @@ def waiting_elsewhere(connection: Connection, owners: Sequence[str], since: floa
     return [(row.record_id, Resolution(row.resolution)) for row in found]
 
 
-def owner_of(connection: Connection, due: Sequence[Due]) -> str | None:
-    """The owner of the renditions, if they are still to be made; None if nobody works on them."""
-    found = connection.execute(
-        select(videos.c.owner).where(among(one.key for one in due), transcoding(Backend.ECS)).limit(1)
-    ).scalar_one_or_none()
-    return None if found is None else str(found)
+def others(connection: Connection, keys: Iterable[RenditionKey], owner: str, now: float) -> list[str]:
+    """The runs other than *owner* that make any of the renditions, and hold a lease on it."""
+    theirs = among(keys) & transcoding(Backend.ECS) & (videos.c.owner != owner) & (videos.c.lease_until >= now)
+    return sorted(connection.execute(select(videos.c.owner).where(theirs).distinct()).scalars())
 
 
 def starts(connection: Connection) -> Mapping[RenditionKey, float]:

@@ -1,7 +1,7 @@
 """The teacher's transcodings that need attention, and their owners."""
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -55,33 +55,11 @@ PUBLISHED = "published"
 
 
 def take(connection: Connection, keys: Sequence[RenditionKey], owner: str, lease_s: float, now: float) -> list[Due]:
-    """Lease to *owner*, for *lease_s*, the ECS transcodings among *keys* that nobody else works on.
-
-    Also leases those that are made in the same job, and those that *owner* has joined to its own before.
-    """
+    """Lease to *owner*, for *lease_s*, the ECS transcodings among *keys* that nobody else works on."""
     free = or_(videos.c.owner.is_(None), videos.c.owner == owner, videos.c.lease_until < now)
-    asked = among(keys) & to_be_made() & free
-    jobs = select(videos.c.ecs_job).where(asked, videos.c.begun_at.is_not(None))
-    together = (videos.c.owner == owner) | (videos.c.begun_at.is_not(None) & videos.c.ecs_job.in_(jobs))
-    same_record = videos.c.record_id.in_({record_id for record_id, _ in keys})
-    return _leased(connection, asked | (same_record & to_be_made() & free & together), owner, now + lease_s)
-
-
-def join(connection: Connection, due: Sequence[Due], owner: str, strangers: Iterable[str], until: float) -> list[Due]:
-    """Lease to *owner*, until *until*, the renditions of *due*'s recording that wait to be made.
-
-    They are taken from other runs that wait for a host; those of *strangers* are left alone.
-    """
-    first = due[0]
-    waiting = (videos.c.record_id == first.record_id) & (videos.c.source_url == first.source_url)
-    waiting &= to_be_made() & videos.c.begun_at.is_(None)
-    waiting &= or_(videos.c.owner.is_(None), videos.c.owner.not_in([owner, *strangers]))
-    return _leased(connection, waiting, owner, until)
-
-
-def elsewhere(connection: Connection, keys: Sequence[RenditionKey], owner: str) -> list[Due]:
-    """The transcodings among *keys* that another run than *owner* makes."""
-    return where(connection, among(keys) & to_be_made() & videos.c.owner.is_not(None) & (videos.c.owner != owner))
+    found = sorted(where(connection, among(keys) & to_be_made() & free), key=lambda one: one.resolution)
+    lease(connection, among(one.key for one in found), owner, now + lease_s)
+    return found
 
 
 def left_behind(connection: Connection, keys: Sequence[RenditionKey]) -> list[Due]:
@@ -142,12 +120,6 @@ def making(row: Any) -> Making:  # noqa: ANN401 (a row of SQLAlchemy)
 def _due(row: Any) -> Due:  # noqa: ANN401 (a row of SQLAlchemy)
     backend = Backend(row.backend) if row.backend else None
     return Due(**{**row._mapping, "resolution": Resolution(row.resolution), "backend": backend})
-
-
-def _leased(connection: Connection, which: ColumnElement[bool], owner: str, until: float) -> list[Due]:
-    found = sorted(where(connection, which), key=lambda one: one.resolution)
-    lease(connection, among(one.key for one in found), owner, until)
-    return found
 
 
 def _asked_for() -> ColumnElement[bool]:

@@ -1,0 +1,498 @@
+"""Makes renditions of one recording on our ffmpeg servers: host after host, and one result for each rendition.
+
+The jobs of this process wait for their hosts in one queue: the class that begins first gets the next free place.
+"""
+
+import asyncio
+import dataclasses
+import math
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import count
+from typing import Any
+
+from sqlalchemy import Connection
+from sqlalchemy.exc import OperationalError
+
+from flows import show
+from flows.host import Teacher, log
+from flows.tell import tell
+from lectern.decide import ecs as decide
+from lectern.decide.transcode import UNKNOWN_LIMIT_S, total_limit_s
+from lectern.effects import process
+from lectern.effects.ecs import ssh, transcode
+from lectern.effects.ecs.job import Job, Programs, Report
+from lectern.effects.files.upload import OssKey, Target
+from lectern.effects.rows import bookings, ecs_hosts, events, outbox, renditions
+from lectern.effects.rows.ecs_hosts import Begun
+from lectern.effects.rows.transcodings import Due
+from lectern.errors import CANCELLED, HOST_ASIDE, TRANSCODE_FAILED, FallBack, LecternError, Refuse
+from lectern.facts import EcsHost, Event, RenditionKey
+from lectern.messages import TranscodingResult
+from lectern.outgoing import Kind, Outgoing
+from lectern.places import Places
+from lectern.settings import TeacherSettings
+from lectern.states import Backend, Resolution
+from lectern.timing import backoff_s
+
+LEASE_S = 60.0
+RENEW_S = LEASE_S / 4
+"""Seconds between two renewals of a lease: a teacher that stands still for half a minute keeps it."""
+
+BEAT_S = 4.0
+CONNECT_S = 15.0
+RECONNECTS = 4
+"""Number of reconnects in a row, with doubling pauses, after which the host is given up."""
+
+LASTING_S = 60.0
+SLACK_S = 60.0
+"""Seconds after its limit after which the sweeper gives up an attempt, if the attempt's own process did not."""
+
+LOOK_S = 2.0
+"""Seconds until a place is seen that another teacher, or a crash, has left free; our own is seen at once."""
+
+YIELD_S = 2 * LOOK_S
+"""Seconds for which a free place is left to another teacher whose class begins earlier, and that looks meanwhile."""
+
+TAKEN = "another run has taken it over"
+SETTLED = "it was settled meanwhile"
+UNWANTED = "no class needs it any more"
+
+Missed = Mapping[Resolution, LecternError]
+
+
+class NoLongerOurs(Exception):
+    """The renditions were settled, taken over, or are needed by no class any more."""
+
+
+def hosts(settings: TeacherSettings) -> dict[str, ssh.Host]:
+    """The hosts by their names, in the order of the setting; raises Misuse for an entry that names no host."""
+    listed = [ssh.Host.parse(text) for text in settings.ecs_hosts.split(",") if text.strip()]
+    return {str(one): one for one in listed}
+
+
+def target(settings: TeacherSettings) -> Target:
+    """Where renditions are uploaded to; raises Misuse if UPLOAD_URL, its key or PUBLIC_URL is wrong."""
+    key = None
+    if settings.oss_region and settings.oss_access_key_id and settings.oss_access_key_secret:
+        key = OssKey(
+            settings.oss_region, settings.oss_access_key_id, settings.oss_access_key_secret, settings.oss_endpoint
+        )
+    return Target(settings.upload_url or "", settings.public_url or "", key)
+
+
+def remote_job(settings: TeacherSettings, due: Sequence[Due], begun_at: float = 0.0) -> Job:
+    """What a host does to make *due* since *begun_at* (epoch seconds)."""
+    return Job(
+        record_id=due[0].record_id,
+        attempts=tuple(one.attempt for one in due),
+        source_url=due[0].source_url or "",
+        wanted=tuple(one.resolution for one in due),
+        target=target(settings),
+        begun_at=begun_at,
+        limit_s=total_limit_s,
+        allowed=Places.listed(settings.allowed_origins),
+        work_root=settings.ecs_work_root,
+        keyframe_s=settings.keyframe_interval_s,
+        programs=Programs(settings.ecs_wget, settings.ecs_ffmpeg, settings.ecs_ffprobe, settings.ecs_curl),
+    )
+
+
+async def pause(tries: int) -> None:
+    """Wait before the next try: about 1 s after the first, twice as long after each further try."""
+    await asyncio.sleep(backoff_s(tries - 1, 1.0))
+
+
+def connect(settings: TeacherSettings, where: str) -> Any:  # noqa: ANN401 (the context manager of ssh.connect)
+    """A login on the ECS host *where*."""
+    assert settings.ecs_ssh_key is not None  # the process has checked at its start what its settings need
+    assert settings.ecs_known_hosts is not None
+    return ssh.connect(hosts(settings)[where], settings.ecs_ssh_key, settings.ecs_known_hosts, timeout_s=CONNECT_S)
+
+
+async def leave(host: Teacher, where: str, name: str, tries: int = 1) -> bool:
+    """End a job on a host, and clean up there; returns whether nothing is left. If it fails, a later job there does it.
+
+    It logs in anew: the connection of the job may be the reason why it ended.
+    """
+    for number in range(1, tries + 1):
+        try:
+            async with connect(host.settings, where) as connection:
+                await transcode.leave(connection, host.settings.ecs_work_root, name)
+        except LecternError as error:  # what really happened must not be hidden by this
+            log.warning("%s: may be left on %s: %s", name, where, error.message)
+        else:
+            await host.commit(ecs_hosts.detached, where, name)
+            return True
+        if number < tries:
+            await pause(number)
+    return False
+
+
+class TranscodeJob:
+    """The renditions *due* of one recording, which the run *owner* has made together, on host after host."""
+
+    def __init__(self, host: Teacher, due: Sequence[Due], owner: str) -> None:
+        self.host, self.due, self.owner = host, list(due), owner
+        self.avoid: list[str] = []  # the hosts where it has failed
+        self.yields_until: float | None = None  # epoch seconds
+        self.wanted = False  # it was begun for classes, and ends with the last of them
+        self.report = Report()
+        self.place: Begun | None = None
+        self.left: set[tuple[str, str]] = set()  # the hosts, and its folders there, where something of it may be
+        self._failures: list[str] = []
+        self._published = False
+        self._verdict: str | None = None
+        self._stage: tuple[str, bool] | None = None
+        self._renewed_at = -math.inf
+
+    @property
+    def keys(self) -> list[RenditionKey]:
+        """The keys of what it is still to make."""
+        return [one.key for one in self.due]
+
+    def yields(self, now: float) -> bool:
+        """Whether it leaves a place to another teacher; not for long, because that one may want another host."""
+        self.yields_until = self.yields_until or now + YIELD_S
+        return now < self.yields_until
+
+    async def run(self) -> list[str]:
+        """Make the renditions and publish the results; returns why some could not be made.
+
+        If a person cancels its run, what runs on the host is ended; if this process ends, it stays there, to be found
+        again.
+        """
+        try:
+            await self._climb()
+        except NoLongerOurs as why:
+            log.info("%s: %s", self.due[0].stem, why)
+        except asyncio.CancelledError:
+            if self.host.runs.was_cancelled(self.owner):  # else the process ends, and the next one goes on
+                await process.surely(self._publish({}, Refuse("cancelled in the UI", CANCELLED)))
+            raise
+        while self.left:
+            await leave(self.host, *self.left.pop(), tries=RECONNECTS)
+        return self._failures
+
+    async def _climb(self) -> None:
+        """Try host after host, while another try is worth it."""
+        self.wanted = await self.host.look(is_wanted, self.due)
+        for tries in count(1):
+            self.place = None
+            try:
+                self.place = await QUEUE.place(self)
+                missed = await self.attempt(self.place)
+            except LecternError as error:
+                missed = {one.resolution: error for one in self.due}
+            finally:
+                QUEUE.moved.set()
+            if missed:
+                await self._failed(missed, tries if self.place else decide.TRIES)
+            if not missed or not self.due:
+                return
+            await pause(tries)
+
+    # -- on a host -------------------------------------------------------------------------------------------------
+
+    async def attempt(self, place: Begun) -> Missed:
+        """Make the renditions at *place* and publish them; returns what went wrong with one of them alone.
+
+        Raises NoLongerOurs, or what went wrong with all.
+        """
+        self.report, self._published, self._stage = Report(clock=self.report.clock), False, None
+        working = asyncio.ensure_future(self._work(place))
+        keeping = asyncio.ensure_future(self._keep(place, working))
+        try:
+            return await working
+        except asyncio.CancelledError:
+            if keeping.done() and not keeping.cancelled() and (error := keeping.exception()) is not None:
+                raise error from None
+            if self._verdict is not None:
+                raise NoLongerOurs(self._verdict) from None
+            raise
+        finally:
+            keeping.cancel()
+            await asyncio.wait({keeping})
+
+    async def _work(self, place: Begun) -> Missed:
+        there = place.host, place.job
+        try:
+            made, missed = await self._reconnected(remote_job(self.host.settings, self.due, place.at), there)
+            await self._publish(made)
+        except ssh.Lost:
+            raise  # the host is asked again when all is over
+        except (LecternError, asyncio.CancelledError):
+            if self._verdict == TAKEN or self.host.runs.draining():  # it goes on there without us
+                self.left.discard(there)
+            elif there in self.left:
+                await process.surely(self._leave(there))
+            raise
+        await process.surely(self._leave(there))
+        return missed
+
+    async def _leave(self, there: tuple[str, str]) -> None:
+        if await leave(self.host, *there):
+            self.left.discard(there)
+
+    async def _reconnected(self, job: Job, there: tuple[str, str]) -> tuple[Mapping[Resolution, str], Missed]:
+        """Do the job, also if the connection breaks; returns the URLs of what was made, and what was missed."""
+        lost = 0
+        while True:
+            began = time.monotonic()
+            try:
+                async with connect(self.host.settings, there[0]) as connection:
+                    self.left.add(there)
+                    outcome = await transcode.transcode(connection, job, self.report)
+                self._published = True
+                return {one.resolution: one.url for one in outcome.made}, outcome.missed
+            except ssh.Lost as error:
+                lost = 1 if time.monotonic() - began > LASTING_S else lost + 1
+                if there not in self.left or lost > RECONNECTS:
+                    raise
+                log.warning("%s: %s; it goes on there, and is looked for", job.name, error.message)
+            await pause(lost)
+
+    # -- kept ours -------------------------------------------------------------------------------------------------
+
+    async def _keep(self, place: Begun, working: "asyncio.Future[Missed]") -> None:
+        name = f"{self.due[0].record_id} {'+'.join(one.resolution for one in self.due)}"
+        where = hosts(self.host.settings)[place.host].name
+        shown = show.Progress(f"transcode-{self.due[0].record_id}", f"transcode {name} on {where}")
+        try:
+            async with shown as bar:
+                while self._verdict is None:
+                    self._verdict = await self.beat(place)
+                    bar.set(self.report.percent)
+                    await asyncio.sleep(0 if self._verdict else BEAT_S)
+        finally:
+            if not self._published:
+                working.cancel()
+
+    async def beat(self, place: Begun) -> str | None:
+        """Renew the leases and write the progress when it is time; returns why the job is to be ended, if it is.
+
+        It is called every few seconds, and writes far more seldom: a read does not wait for those who write. While the
+        database is away, the job goes on.
+        """
+        stage, now = (self.report.step, self.report.left_s is None), self.report.clock()
+        try:
+            if stage == self._stage and now - self._renewed_at < RENEW_S and not await self.host.look(self._is_over):
+                return None
+            verdict = await self.host.commit(self._renew, place)
+        except OperationalError as error:  # nobody else can take it over meanwhile
+            log.warning("%s: goes on, although the database does not answer: %s", self.due[0].stem, error.orig)
+            return None
+        self._stage, self._renewed_at = stage, now
+        return verdict
+
+    def _is_over(self, connection: Connection) -> bool:
+        """Whether the job may be over; if so, the transaction that ends it checks again."""
+        still = ecs_hosts.ours(connection, self.due, self.owner)
+        return len(still) < len(self.due) or (self.wanted and not is_wanted(connection, still))
+
+    def _renew(self, connection: Connection, place: Begun) -> str | None:
+        """Renew the leases, write the progress, drop what was settled; returns why the job is to be ended, if it is."""
+        now, report, left_s = time.time(), self.report, self.report.left_s
+        still = ecs_hosts.reported(
+            connection,
+            self.due,
+            self.owner,
+            now + LEASE_S,
+            deadline=place.at + total_limit_s(report.duration_s) + SLACK_S,
+            step=report.step,
+            percent=float(math.floor(report.percent)),
+            eta=None if left_s is None else now + left_s,
+        )
+        if not still:
+            taken = ecs_hosts.others(connection, self.keys, self.owner, now)
+            return None if self._published else TAKEN if taken else SETTLED
+        self.due = still
+        if not self.wanted or is_wanted(connection, still):
+            return None
+        for one in still:  # in the transaction that saw the last class cancelled: none can join meanwhile
+            renditions.drop(connection, one.key, UNWANTED, now)
+        self.note(connection, "ECS transcoding ended", dict.fromkeys(still, UNWANTED), now)
+        return UNWANTED
+
+    # -- the results -----------------------------------------------------------------------------------------------
+
+    async def _failed(self, missed: Missed, tries: int) -> None:
+        """Keep the renditions that are worth another try, and publish that the others failed."""
+        where = self.place.host if self.place else "none"
+        for error in set(missed.values()):
+            log.warning("%s: ECS host %s: %s", self.due[0].stem, where, error.message)
+        failed = {one: missed[one.resolution] for one in self.due if one.resolution in missed}
+        again = [one for one, error in failed.items() if decide.again(error, tries)]
+        await self.host.commit(self._note_failure, failed, again)
+        await tell(self.host)
+        self._failures += dict.fromkeys(error.message for one, error in failed.items() if one not in again)
+        self.due = again
+        self.avoid.append(where)
+
+    def _note_failure(self, connection: Connection, failed: Mapping[Due, LecternError], again: Sequence[Due]) -> None:
+        """Note a failure in one transaction, so that no other run takes the renditions that are given up for good."""
+        now = time.time()
+        ecs_hosts.given_up(connection, again, self.owner)
+        if self.place is not None:
+            name = self.place.host
+            said = {one: f"{name}: {error.message.removeprefix(f'{name}: ')}" for one, error in failed.items()}
+            self.note(connection, "ECS host failed", said, now)
+            _blame(connection, self.host, name, failed.values(), now)
+        for one, error in failed.items():
+            if one not in again:
+                self._results(connection, [one], {}, error)
+
+    async def _publish(self, made: Mapping[Resolution, str], error: LecternError | None = None) -> None:
+        """Publish the URLs of what was *made*, or that nothing was because of *error*."""
+        due = self.due if error else [one for one in self.due if one.resolution in made]
+        await self.host.commit(self._results, due, made, error)
+        await tell(self.host)
+
+    def _results(
+        self, connection: Connection, due: Sequence[Due], made: Mapping[Resolution, str], error: LecternError | None
+    ) -> None:
+        """Put a message for each rendition that is still ours into the outbox, once."""
+        ours = ecs_hosts.published(connection, due, self.owner)
+        for one in due:
+            if one not in ours:
+                log.info("%s: settled or taken over meanwhile; our result does not count", one.stem)
+        if not ours:
+            return
+        now, code = time.time(), (error.code or TRANSCODE_FAILED).number if error else None
+        for one in ours:
+            result = TranscodingResult(
+                record_id=one.record_id,
+                video_resolution=one.resolution,
+                result="failed" if error else "sucess",
+                transcode_video_url=made.get(one.resolution),
+                type=Backend.ECS,
+                attempt=one.attempt,
+                code=code,
+                message=error.message if error else None,
+            )
+            sending = Outgoing(self.host.settings.transcoding_channel, Kind.CHANNEL, result)
+            outbox.put(connection, self.host.journal, [sending], now)
+        said = {one: f"{code}: {error.message}" if error else made[one.resolution] for one in ours}
+        self.note(connection, "ECS transcoding ended", said, now)
+        if self.place is not None and not error:
+            ecs_hosts.remember(connection, EcsHost(self.place.host), None, now)
+
+    def note(self, connection: Connection, what: str, details: Mapping[Due, str], now: float) -> None:
+        """Note in the story of each rendition that *what* happened, with its details."""
+        noted = [Event(what, stem=one.stem, detail=detail) for one, detail in details.items()]
+        events.note(connection, self.host.journal, self.host.settings.name, noted, now)
+
+
+def is_wanted(connection: Connection, due: Sequence[Due]) -> bool:
+    """Whether a class waits for any of *due*."""
+    return any(bookings.waiting_for(connection, *one.key) for one in due)
+
+
+def _blame(connection: Connection, host: Teacher, name: str, errors: Iterable[LecternError], now: float) -> None:
+    """Count a failure of the host if one of *errors* is its own; a host that is put aside gets no job for a while."""
+    its_own = [error for error in errors if decide.blame(error) is decide.Blame.HOST]
+    if not its_own:
+        return
+    message = its_own[0].message.removeprefix(f"{name}: ")
+    (before,) = ecs_hosts.facts(connection, [name])
+    after = decide.after_failure(before, now, host.settings.ecs_aside_s)
+    ecs_hosts.remember(connection, after, message, now)
+    if after.aside_until > before.aside_until:
+        for_s = host.settings.ecs_aside_s
+        said = f"{name}: failed {after.failures} times in a row, it gets no job for {for_s:.0f} s: {message}"
+        outbox.put(connection, host.journal, [host.alarm(HOST_ASIDE, said, now)], now)
+
+
+# -- the queue ---------------------------------------------------------------------------------------------------------
+
+
+class HostQueue:
+    """The jobs of this process that wait for a host; a task serves them while there are any.
+
+    Who sets *moved* says that a place may be free.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: dict[TranscodeJob, asyncio.Future[Begun]] = {}
+        self._clerk: asyncio.Task[None] | None = None
+        self.moved = asyncio.Event()
+
+    async def place(self, job: TranscodeJob) -> Begun:
+        """Wait for a host for what the job is still to make; raises FallBack (none is set up) or NoLongerOurs."""
+        known, first = hosts(job.host.settings), job.due[0]
+        if not known:
+            raise FallBack(f"{first.stem}: no ECS host is set up; set ECS_HOSTS")
+        if first.begun_at is not None and first.ecs_host in known and not job.avoid:
+            before = Begun(first.ecs_host, remote_job(job.host.settings, job.due).name, first.begun_at)
+            if first.ecs_job == before.job:
+                job.left.add((before.host, before.job))
+                return before
+        given: asyncio.Future[Begun] = asyncio.get_running_loop().create_future()
+        self._waiting[job] = given
+        self.moved.set()
+        if self._clerk is None or self._clerk.done():
+            self._clerk = asyncio.create_task(self._serve(job.host))
+            self._clerk.add_done_callback(self._ended)
+        try:
+            return await given
+        finally:
+            self._waiting.pop(job, None)
+
+    def _ended(self, clerk: asyncio.Task[None]) -> None:
+        """Pass the exception of the serving task to every job that waits."""
+        error = None if clerk.cancelled() else clerk.exception()
+        for given in self._waiting.values():
+            if error is not None and not given.done():
+                given.set_exception(error)
+
+    async def _serve(self, host: Teacher) -> None:
+        while self._waiting:
+            self.moved.clear()
+            # A job whose future is set has its place even before it resumes: it must not get a second one.
+            waiting = {job: given for job, given in self._waiting.items() if not given.done()}
+            for job, place in (await host.commit(assign, host, list(waiting))).items():
+                if waiting[job].done():
+                    continue
+                if place is None:
+                    waiting[job].set_exception(NoLongerOurs(SETTLED))
+                else:
+                    waiting[job].set_result(place)
+            try:
+                async with asyncio.timeout(LOOK_S):
+                    await self.moved.wait()
+            except TimeoutError:
+                continue
+
+
+QUEUE = HostQueue()
+
+
+def assign(connection: Connection, host: Teacher, waiting: Sequence[TranscodeJob]) -> dict[TranscodeJob, Begun | None]:
+    """Give each free place to the first in the queue; None for a job that need not wait any more."""
+    now, known = time.time(), hosts(host.settings)
+    owners = sorted({job.owner for job in waiting})
+    ecs_hosts.kept_waiting(connection, owners, now + LEASE_S, now + UNKNOWN_LIMIT_S)
+    facts = {one.name: one for one in ecs_hosts.facts(connection, list(known))}
+    found: dict[TranscodeJob, Begun | None] = {}
+    starts, earlier = ecs_hosts.starts(connection), math.inf
+    if host.settings.shared:
+        since = now + LEASE_S - YIELD_S
+        earlier = decide.first_start(ecs_hosts.waiting_elsewhere(connection, owners, since), starts)
+    for job in sorted(waiting, key=lambda job: decide.first_start(job.keys, starts)):
+        due = ecs_hosts.ours(connection, job.due, job.owner)
+        if not due:
+            found[job] = None
+            continue
+        job.due = due
+        chosen = decide.host_for(facts.values(), host.settings.max_ecs_jobs, job.avoid, now)
+        if chosen is None:
+            job.yields_until = None
+            continue  # another job may avoid other hosts
+        if earlier < decide.first_start(job.keys, starts) and job.yields(now):
+            continue
+        found[job] = begun = Begun(chosen, remote_job(host.settings, due).name, now)
+        ecs_hosts.attach(connection, due, job.owner, begun)
+        facts[chosen] = dataclasses.replace(facts[chosen], jobs=facts[chosen].jobs + 1)
+        with_ = f" in one job of {len(due)}" if len(due) > 1 else ""
+        job.note(connection, "ECS transcoding begins", dict.fromkeys(due, f"on {chosen}{with_}"), now)
+    return found
