@@ -64,7 +64,7 @@ async def _refuse_to_know(host: Teacher, listened_s: float) -> None:
         raise TryAgain("no streamer of this release has ever been leased here; is one about to be rolled out?")
     now, lately_s = time.time(), host.settings.streamer_lost_after_s
     leased = [one for one in holders.values() if one.session is not None]
-    if new := sorted(one.name for one in leased if abs(now - one.granted_at) < lately_s):  # a clock can be set back
+    if new := sorted(one.name for one in leased if one.granted_s_ago(now) < lately_s):
         raise TryAgain(f"{', '.join(new)} has just been given its lease, and was not heard of yet")
 
 

@@ -23,7 +23,7 @@ from lectern.decide.backups import twin_id
 from lectern.decide.verdicts import Choice, place_again
 from lectern.effects.rows import bookings, leases
 from lectern.errors import TryAgain
-from lectern.leased import Holder
+from lectern.model.tables.teacher import StreamerRow
 from lectern.runs.handled import summary
 
 LOOK_S = 1.0
@@ -113,7 +113,7 @@ async def _silence(host: Teacher, streamer: str) -> tuple[float | None, float]:
     return None, heard - host.missing_since.setdefault(streamer, heard)
 
 
-def taken(streamer: str, before: Holder, alive: Sequence[str], *, force: bool) -> Decide[Changes]:
+def taken(streamer: str, before: StreamerRow, alive: Sequence[str], *, force: bool) -> Decide[Changes]:
     """Take the classes of *streamer*, unless its lease was granted anew since *before* was read."""
 
     def go(connection: Connection, changes: Changes) -> None:

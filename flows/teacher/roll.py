@@ -23,7 +23,7 @@ from lectern.decide import lease as decide
 from lectern.decide import roll as rolls
 from lectern.effects.rows import bookings, cancels, leases
 from lectern.errors import TryAgain
-from lectern.leased import Holder
+from lectern.model.tables.teacher import StreamerRow
 
 LOOK_S = 1.0
 ANNOUNCE_AGAIN_S = 3.0
@@ -114,7 +114,9 @@ class Roll:
         else:
             self.host.heard[name] = said_at
 
-    async def _watch(self, name: str, number: int, holder: Holder | None, silent_s: float, *, is_heard: bool) -> None:
+    async def _watch(
+        self, name: str, number: int, holder: StreamerRow | None, silent_s: float, *, is_heard: bool
+    ) -> None:
         """Announce, and then raise an alarm, that a streamer with *number* classes is silent; 0 if they were moved.
 
         A teacher that has just begun to listen knows of no silence: then a lost streamer is back only if it *is_heard*.
@@ -139,7 +141,9 @@ class Roll:
         age_s = now - float(beats[name]["at"]) if name in beats else None
         return decide.silence(age_s, missing_s, heard - self.host.listens_since)
 
-    async def _miss(self, name: str, number: int, holder: Holder | None, silent_s: float, *, movable: bool) -> None:
+    async def _miss(
+        self, name: str, number: int, holder: StreamerRow | None, silent_s: float, *, movable: bool
+    ) -> None:
         self._goes_on()
         if holder is None or holder.lost_at is None:
             others = heirs(self.host, name, silent_s)
@@ -160,7 +164,7 @@ class Roll:
         self.host.beside.begin(self.host.runs, run, needs_run=True)
 
 
-def _is_withdrawn(holder: Holder | None) -> bool:
+def _is_withdrawn(holder: StreamerRow | None) -> bool:
     """Whether the old program has the streamer and its classes; its silence then means nothing."""
     return holder is not None and holder.withdrawn_at is not None
 
@@ -176,7 +180,7 @@ def move_key(streamer: str) -> str:
     return f"move:{streamer}"
 
 
-def _facts(connection: Connection) -> tuple[dict[str, Holder], dict[str, int]]:
+def _facts(connection: Connection) -> tuple[dict[str, StreamerRow], dict[str, int]]:
     return leases.holders(connection), bookings.having(connection, time.time())
 
 
@@ -204,7 +208,7 @@ def granted(claim: Granted) -> Decide[Changes]:
     def go(connection: Connection, changes: Changes) -> None:
         name, now = claim.streamer, changes.now
         holder = leases.holder(connection, name)
-        if holder.session == claim.session and abs(now - holder.granted_at) < GRANT_AGAIN_S:  # a clock can be set back
+        if holder.session == claim.session and holder.granted_s_ago(now) < GRANT_AGAIN_S:
             return
         taken = leases.taken_from(connection, name)
         rolls.grant(changes, claim, taken, cancels.unconfirmed_by(connection, name, now))

@@ -1,6 +1,5 @@
 """Streamers that go: a drained or lost one gives away what it can, one that is rolled back keeps its classes."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,14 +7,17 @@ import pytest
 from lectern.changes import Changes
 from lectern.decide import roll
 from lectern.decide.verdicts import Choice, proceed
-from lectern.leased import Holder
 from lectern.messages import Prepare, Release
+from lectern.model.tables.teacher import StreamerRow
 from lectern.settings import TeacherSettings
 from lectern.states import BookingState
 from tests import strategies
 
-THERE = Holder("s1", "session", 12.0, strategies.NOW, None)
 URL = "http://origin.example/6666.flv"
+
+
+def _there(session: str | None = "session", lease_s: float = 12.0, **since: float) -> StreamerRow:
+    return StreamerRow(name="s1", session=session, lease_s=lease_s, granted_at=strategies.NOW, **since)
 
 
 @pytest.fixture
@@ -77,17 +79,17 @@ def test_a_lost_streamer_keeps_what_begins_in_an_hour_and_nobody_else_can_take(
 @pytest.mark.parametrize(
     ("holder", "returns"),
     [
-        (THERE, ["soon", "later"]),
-        (replace(THERE, lost_at=strategies.NOW), ["later"]),
-        (replace(THERE, session=None), ["later"]),
-        (replace(THERE, session=None, lease_s=0.0), []),
-        (replace(THERE, withdrawn_at=strategies.NOW), []),
+        (_there(), ["soon", "later"]),
+        (_there(lost_at=strategies.NOW), ["later"]),
+        (_there(session=None), ["later"]),
+        (_there(session=None, lease_s=0.0), []),
+        (_there(withdrawn_at=strategies.NOW), []),
         (None, []),
     ],
     ids=["drained, but there", "lost", "its lease was taken", "lost, without an end", "rolled back", "unknown"],
 )
 def test_a_class_may_go_back_to_who_is_there_or_has_time_to_come_back(
-    changes: Changes, holder: Holder | None, returns: list[str]
+    changes: Changes, holder: StreamerRow | None, returns: list[str]
 ) -> None:
     holders = {"s1": holder} if holder is not None else {}
     assert list(roll.back(changes, {"soon": "s1", "later": "s1"}, holders, {"soon": set(), "later": set()})) == returns
@@ -95,6 +97,6 @@ def test_a_class_may_go_back_to_who_is_there_or_has_time_to_come_back(
 
 def test_a_class_does_not_go_back_to_who_has_refused_it(changes: Changes) -> None:
     before = {"soon": "s1", "later": "s1", "gone": "s1"}
-    assert roll.back(changes, before, {"s1": THERE}, {"soon": {"s1"}, "later": {"s2"}, "gone": set()}) == {
+    assert roll.back(changes, before, {"s1": _there()}, {"soon": {"s1"}, "later": {"s2"}, "gone": set()}) == {
         "later": "s1"
     }

@@ -29,10 +29,9 @@ from lectern.effects.rows.inbox import Arrived
 from lectern.effects.rows.tables.engine import transaction
 from lectern.errors import BAD_RECORDING, Refuse
 from lectern.facts import Airing, Kept
-from lectern.leased import Holder
 from lectern.messages import Booking, Cancel, Grant, Prepare, Release, Report, TranscodingResult
 from lectern.model.tables.streamer import classes, files, tasks
-from lectern.model.tables.teacher import orders
+from lectern.model.tables.teacher import StreamerRow, orders
 from lectern.settings import StreamerSettings, TeacherSettings
 from lectern.states import BOOKING_OVER, LIVE_AIRINGS, AiringState, BookingState, FileState
 from lectern.streamer_changes import StreamerChanges
@@ -144,7 +143,7 @@ class World:
 
         def work(connection: Connection) -> None:
             holder = leases.holder(connection, name)
-            assert isinstance(holder, Holder)
+            assert isinstance(holder, StreamerRow)
             handling.change(connection, self.teacher, moves.taken(name, holder, others, force=True))
 
         self.at(self.teacher, work)

@@ -22,8 +22,8 @@ from lectern.decide.report import NAMES
 from lectern.decide.roll import Presence, listed
 from lectern.effects.redis.address import asking
 from lectern.effects.rows import viewers
-from lectern.effects.rows.viewers import Viewer
 from lectern.errors import CODES, TryAgain
+from lectern.model.tables.teacher import ViewerRow
 from lectern.page import calendar, labels, pictures, runbook, view
 from lectern.settings import TeacherSettings
 from lectern.timing import Rate
@@ -57,7 +57,7 @@ LINES = 2_000
 MOST_STREAMERS = 4
 """Number of streamers that have a colour of their own in a chart."""
 
-Handler = Callable[[Request, Viewer], Awaitable[Response]]
+Handler = Callable[[Request, ViewerRow], Awaitable[Response]]
 
 
 class Page:
@@ -116,14 +116,14 @@ class Page:
 
         return answer
 
-    async def day(self, request: Request, viewer: Viewer) -> Response:
+    async def day(self, request: Request, viewer: ViewerRow) -> Response:
         """The day's timetable, and how things stand."""
         begins = view.begin_of_day(time.time(), request.query_params.get("day"))
         page = min(_number(request.query_params.get("page")), 999)
         words, name = await self._heard(), self._host.settings.name
         found = await self._host.look_in(self._threads, view.of_day, viewer, words, name, begins, page)
-        chart = _charts(found, labels.of(_language(request))) if viewer.institution is None else ""
-        apart = {} if viewer.institution is not None else self._apart()
+        chart = _charts(found, labels.of(_language(request))) if viewer.institution_id is None else ""
+        apart = {} if viewer.institution_id is not None else self._apart()
         return self._shown(
             request, "day.html", viewer=viewer, host=name, chart=chart, apart=apart, **view.fields_of(found)
         )
@@ -133,7 +133,7 @@ class Page:
         found = listed(self._host.beats, time.time(), self._host.settings.streamer_lost_after_s)
         return {name: one for name, one in found.items() if one[0] is not Presence.ALIVE}
 
-    async def one_class(self, request: Request, viewer: Viewer) -> Response:
+    async def one_class(self, request: Request, viewer: ViewerRow) -> Response:
         """The account of one class, as ``lectern explain`` gives it."""
         class_id = request.path_params["class_id"]
         words, name = await self._heard(), self._host.settings.name
@@ -142,12 +142,12 @@ class Page:
             return self._shown(request, "none.html", 404, class_id=class_id, why=found)
         return self._shown(request, "class.html", found=found, viewer=viewer)
 
-    async def as_run(self, request: Request, viewer: Viewer) -> Response:
+    async def as_run(self, request: Request, viewer: ViewerRow) -> Response:
         """The as-run report of a day; of yesterday, if the request names no day."""
         today = view.begin_of_day(time.time())
         begins = view.begin_of_day(today - view.DAY_S / 2, request.query_params.get("day"))
         until = view.begin_of_day(begins + 1.5 * view.DAY_S)
-        found = await self._host.look_in(self._threads, as_run.made, begins, until, viewer.institution)
+        found = await self._host.look_in(self._threads, as_run.made, begins, until, viewer.institution_id)
         names = ("institution", *found.whole().told())
         rows = [as_run.cells(one) for one in found.lines[:LINES]]
         given: dict[str, Any] = {
@@ -159,11 +159,11 @@ class Page:
         }
         return self._shown(request, "as_run.html", number=len(found.lines), **given)
 
-    async def calendar(self, request: Request, viewer: Viewer) -> Response:
+    async def calendar(self, request: Request, viewer: ViewerRow) -> Response:
         """The timetable for calendars."""
         now, wanted = time.time(), request.query_params.get("institution")
-        if viewer.institution not in {None, wanted or viewer.institution}:
-            return PlainTextResponse(f"This token is for {viewer.institution}.", 403, HEADERS)
+        if viewer.institution_id not in {None, wanted or viewer.institution_id}:
+            return PlainTextResponse(f"This token is for {viewer.institution_id}.", 403, HEADERS)
         booked = await self._host.look_in(self._threads, view.for_calendar, viewer, wanted, now)
         text = calendar.calendar(booked, self._host.settings.name, now)
         return Response(text, media_type="text/calendar; charset=utf-8", headers=HEADERS)

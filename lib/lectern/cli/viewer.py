@@ -47,6 +47,6 @@ def ls(as_json: Json = False) -> None:
     place = places.teacher()
     with looking(place.engine, "teacher") as connection:
         found = viewers.everybody(connection)
-    seen = {one.name: "everything" if one.institution is None else one.institution for one in found}
+    seen = {one.name: "everything" if one.institution_id is None else one.institution_id for one in found}
     lines = [f"{one.name}  {seen[one.name]}  since {words.moment(one.made_at)}" for one in found]
     say(as_json, {"viewers": [vars(one) for one in found]}, lines or ["Nobody; make a token: lectern viewer add NAME"])

@@ -6,8 +6,8 @@ from lectern import errors
 from lectern.changes import CancelTold, Changes
 from lectern.facts import Order
 from lectern.messages import Booking, Cancel
+from lectern.model.tables.teacher import CancelRow
 from lectern.states import BOOKING_OVER, BookingState
-from lectern.unconfirmed import Unconfirmed
 from lectern.wire import BACKUP
 
 EARLY_S = 600.0
@@ -71,9 +71,9 @@ def without_cancelled(changes: Changes, booked: Sequence[Booking], early: Collec
     return others
 
 
-def tell_again(changes: Changes, unconfirmed: Sequence[Unconfirmed]) -> None:
+def tell_again(changes: Changes, unconfirmed: Sequence[CancelRow]) -> None:
     """Tell streamers again to release classes that were cancelled."""
     for one in unconfirmed:
-        changes.release(one.streamer, one.class_id)
+        changes.release(one.streamer or "", one.class_id)
         changes.note("cancel told again", class_id=one.class_id, detail=f"to {one.streamer}")
         changes.cancels_told_again.append(one.class_id)

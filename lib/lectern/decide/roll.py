@@ -8,9 +8,8 @@ from lectern import errors, words
 from lectern.changes import Changes, Granted
 from lectern.decide.verdicts import Choice, open_to, place_again
 from lectern.facts import Order
-from lectern.leased import Holder
 from lectern.messages import Grant
-from lectern.unconfirmed import Unconfirmed
+from lectern.model.tables.teacher import CancelRow, StreamerRow
 
 DRAIN_AHEAD_S = 120.0
 """Seconds before its start until which a class is moved off a drained streamer: by its start that streamer has
@@ -84,7 +83,7 @@ def leaving(changes: Changes, orders: Sequence[Order], choice: Choice, *, force:
 
 
 def back(
-    changes: Changes, before: Mapping[str, str], holders: Mapping[str, Holder], no: Mapping[str, set[str]]
+    changes: Changes, before: Mapping[str, str], holders: Mapping[str, StreamerRow], no: Mapping[str, set[str]]
 ) -> dict[str, str]:
     """The streamer that each class was moved from *before*, if it can have the class back: it has not refused it.
 
@@ -100,14 +99,14 @@ def back(
     return found
 
 
-def grant(changes: Changes, claim: Granted, taken: Sequence[tuple[str, int]], cancelled: Sequence[Unconfirmed]) -> None:
+def grant(changes: Changes, claim: Granted, taken: Sequence[tuple[str, int]], cancelled: Sequence[CancelRow]) -> None:
     """Give a streamer its lease, after telling it all that was *taken* from it (class_id and placement)."""
     name = claim.streamer
     changes.granted.append(claim)
     for class_id, placement in taken:
         changes.release(name, class_id, placement)
     for one in cancelled:
-        changes.release(one.streamer, one.class_id)
+        changes.release(name, one.class_id)
         changes.cancels_told_again.append(one.class_id)
     changes.tell(name, Grant.model_construct(streamer=name, session=claim.session), None)
     changes.note(

@@ -16,9 +16,8 @@ from lectern.decide import gathered, outlook
 from lectern.decide.account import Account, Standing
 from lectern.decide.tally import MISSED
 from lectern.effects.rows import incidents, status, story, timetable
-from lectern.effects.rows.viewers import Viewer
 from lectern.errors import LecternError
-from lectern.model.tables.teacher import journal
+from lectern.model.tables.teacher import ViewerRow, journal
 from lectern.told import Booked, Found, OpenAlarm, Word
 from lectern.wire import BACKUP
 
@@ -100,10 +99,10 @@ def begin_of_day(now: float, text: str | None = None) -> float:
 
 
 def of_day(
-    connection: Connection, viewer: Viewer, words: Mapping[str, Word] | None, host: str, begins: float, page: int
+    connection: Connection, viewer: ViewerRow, words: Mapping[str, Word] | None, host: str, begins: float, page: int
 ) -> Day:
     """What *viewer* sees of the day that begins at *begins*; *words* is None if Redis does not answer."""
-    now, until, institution = time.time(), begin_of_day(begins + 1.5 * DAY_S), viewer.institution
+    now, until, institution = time.time(), begin_of_day(begins + 1.5 * DAY_S), viewer.institution_id
     span = timetable.Span(begins, until, institution)
     outcomes = timetable.outcomes(connection, span)
     found = timetable.of_time(connection, span, ROWS, page * ROWS)
@@ -185,7 +184,7 @@ class OneClass:
 
 
 def of_class(
-    connection: Connection, viewer: Viewer, words: Mapping[str, Word] | None, host: str, class_id: str
+    connection: Connection, viewer: ViewerRow, words: Mapping[str, Word] | None, host: str, class_id: str
 ) -> OneClass | str | None:
     """What *viewer* sees of a class; None if nothing is known of it, or it belongs to another institution.
 
@@ -195,13 +194,15 @@ def of_class(
     try:
         found = story.at_teacher(connection, host, class_id)
     except LecternError as error:
-        return error.message if viewer.institution is None else None
+        return error.message if viewer.institution_id is None else None
     if found.booked is None and not found.is_malformed and found.kept_since is None:
         return None
-    if viewer.institution is not None and (found.booked is None or found.booked.institution != viewer.institution):
+    if viewer.institution_id is not None and (
+        found.booked is None or found.booked.institution != viewer.institution_id
+    ):
         return None
     known = gathered.with_word(found, words)
-    if viewer.institution is not None:  # what is of a rendition, or of an incident, may name classes of others
+    if viewer.institution_id is not None:  # what is of a rendition, or of an incident, may name classes of others
         events = [one for one in known.events if one.class_id == class_id]
         alarms = [
             one for one in known.alarms if one.classes and {class_id, f"{class_id}{BACKUP}"}.issuperset(one.classes)
@@ -210,9 +211,9 @@ def of_class(
     return OneClass(class_id, decide.account(known, time.time()))
 
 
-def for_calendar(connection: Connection, viewer: Viewer, institution: str | None, now: float) -> list[Booked]:
+def for_calendar(connection: Connection, viewer: ViewerRow, institution: str | None, now: float) -> list[Booked]:
     """The classes from yesterday to 30 days ahead that are neither refused nor cancelled; at most CALENDAR_ROWS."""
-    wanted = institution if viewer.institution is None else viewer.institution
+    wanted = institution if viewer.institution_id is None else viewer.institution_id
     found = timetable.not_dropped(connection, timetable.Span(now - DAY_S, now + 30 * DAY_S, wanted), CALENDAR_ROWS)
     return [one.booked for one in found if one.booked is not None]
 

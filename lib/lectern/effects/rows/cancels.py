@@ -3,13 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import asdict
 
+import sqlmodel
 from sqlalchemy import Connection, bindparam, delete, insert, select, update
 from sqlalchemy.sql.elements import ColumnElement
 
 from lectern.changes import CancelTold
 from lectern.effects.rows.many import among, these
-from lectern.model.tables.teacher import cancels
-from lectern.unconfirmed import TOLD_AGAIN_S, Unconfirmed
+from lectern.effects.rows.tables.engine import rows_of
+from lectern.model.tables.teacher import TOLD_AGAIN_S, CancelRow, cancels
 
 
 def put(connection: Connection, told: Sequence[CancelTold], now: float) -> None:
@@ -47,21 +48,19 @@ def booked(connection: Connection, class_ids: Sequence[str]) -> None:
     connection.execute(delete(cancels).where(mine), these(class_ids))
 
 
-def untold(connection: Connection, now: float) -> list[Unconfirmed]:
+def untold(connection: Connection, now: float) -> list[CancelRow]:
     """The cancels that are to be sent to their streamers again now."""
     which = cancels.c.streamer.is_not(None) & (cancels.c.until > now) & (cancels.c.told_at <= now - TOLD_AGAIN_S)
     return [one for one in _read(connection, which) if one.told_again_at <= now]
 
 
-def unconfirmed_by(connection: Connection, streamer: str, now: float) -> list[Unconfirmed]:
+def unconfirmed_by(connection: Connection, streamer: str, now: float) -> list[CancelRow]:
     """All cancels that *streamer* has not confirmed."""
     return _read(connection, (cancels.c.streamer == streamer) & (cancels.c.until > now))
 
 
-def _read(connection: Connection, which: ColumnElement[bool]) -> list[Unconfirmed]:
-    columns = (cancels.c.class_id, cancels.c.streamer, cancels.c.cancelled_at, cancels.c.told_at)
-    wanted = select(*columns).where(which).order_by(cancels.c.told_at).limit(1000)
-    return [Unconfirmed(*row) for row in connection.execute(wanted)]
+def _read(connection: Connection, which: ColumnElement[bool]) -> list[CancelRow]:
+    return rows_of(connection, sqlmodel.select(CancelRow).where(which).order_by(cancels.c.told_at).limit(1000))
 
 
 def touch(connection: Connection, class_ids: Sequence[str], now: float) -> None:

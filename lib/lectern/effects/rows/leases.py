@@ -4,29 +4,25 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
+import sqlmodel
 from sqlalchemy import Connection, delete, insert, select, update
 
 from lectern.changes import Granted, Taken
-from lectern.leased import Holder
+from lectern.effects.rows.tables.engine import rows_of
 from lectern.model.tables.streamer import drains, leases
-from lectern.model.tables.teacher import moves, streamers
+from lectern.model.tables.teacher import StreamerRow, moves, streamers
 
 # -- the teacher's ---------------------------------------------------------------------------------------------------
 
 
-def holders(connection: Connection) -> dict[str, Holder]:
+def holders(connection: Connection) -> dict[str, StreamerRow]:
     """All streamers that ever held a lease, by name."""
-    return {
-        row.name: Holder(
-            row.name, row.session, float(row.lease_s), row.granted_at or 0.0, row.lost_at, row.withdrawn_at
-        )
-        for row in connection.execute(select(streamers))
-    }
+    return {row.name: row for row in rows_of(connection, sqlmodel.select(StreamerRow))}
 
 
-def holder(connection: Connection, name: str) -> Holder:
+def holder(connection: Connection, name: str) -> StreamerRow:
     """The row of streamer *name*; without a session if it never held a lease."""
-    return holders(connection).get(name, Holder(name, None, 0.0, 0.0, None))
+    return holders(connection).get(name) or StreamerRow(name=name)
 
 
 def grant(connection: Connection, claim: Granted, now: float) -> None:

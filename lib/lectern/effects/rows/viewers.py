@@ -3,21 +3,13 @@
 import hashlib
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass
 
+import sqlmodel
 from sqlalchemy import Connection, delete, insert, select
 
+from lectern.effects.rows.tables.engine import rows_of
 from lectern.errors import Misuse
-from lectern.model.tables.teacher import viewers
-
-
-@dataclass(frozen=True)
-class Viewer:
-    """Somebody who may look at the page; *institution* is None for a viewer who sees all classes."""
-
-    name: str
-    institution: str | None
-    made_at: float
+from lectern.model.tables.teacher import ViewerRow, viewers
 
 
 def make(connection: Connection, name: str, institution: str | None, now: float) -> str:
@@ -36,17 +28,14 @@ def revoke(connection: Connection, name: str) -> None:
         raise Misuse(f"{name}: is no viewer. See: lectern viewer ls")
 
 
-def everybody(connection: Connection) -> Sequence[Viewer]:
+def everybody(connection: Connection) -> Sequence[ViewerRow]:
     """All viewers, by name."""
-    columns = (viewers.c.name, viewers.c.institution_id, viewers.c.made_at)
-    return [Viewer(*row) for row in connection.execute(select(*columns).order_by(viewers.c.name))]
+    return rows_of(connection, sqlmodel.select(ViewerRow).order_by(viewers.c.name))
 
 
-def of_token(connection: Connection, token: str) -> Viewer | None:
+def of_token(connection: Connection, token: str) -> ViewerRow | None:
     """The viewer with this token; the search is by digest, so that its duration reveals nothing of a token."""
-    columns = (viewers.c.name, viewers.c.institution_id, viewers.c.made_at)
-    row = connection.execute(select(*columns).where(viewers.c.digest == _digest(token))).one_or_none()
-    return None if row is None else Viewer(*row)
+    return next(iter(rows_of(connection, sqlmodel.select(ViewerRow).where(viewers.c.digest == _digest(token)))), None)
 
 
 def _digest(token: str) -> str:

@@ -14,6 +14,10 @@ from lectern.model.tables.shared import (
 )
 from lectern.states import BookingState
 
+TOLD_AGAIN_S = 60.0
+TOLD_AGAIN_WITHIN_S = 3600.0
+"""Least and most seconds until a cancel is sent again; in between, the pause is as long as it has waited so far."""
+
 
 class TeacherTable(SQLModel):
     """Keeps the teacher's tables apart from the streamer's, two of which have the same name."""
@@ -90,7 +94,7 @@ class OrderRow(TeacherTable, table=True):
 
 
 class StreamerRow(TeacherTable, table=True):
-    """A streamer, and the session under which it holds the lease of its classes."""
+    """A streamer that ever held a lease, and its session; without one if it was taken. Times are epoch seconds."""
 
     __tablename__ = "streamer_list"
     name: str = Field(primary_key=True, max_length=250)
@@ -99,6 +103,15 @@ class StreamerRow(TeacherTable, table=True):
     granted_at: float | None = None
     lost_at: float | None = None
     withdrawn_at: float | None = None  # when it went back to the old program, which airs its classes itself
+
+    @property
+    def is_there(self) -> bool:
+        """Whether it has its lease, and was heard of lately."""
+        return self.session is not None and self.lost_at is None
+
+    def granted_s_ago(self, now: float) -> float:
+        """Seconds since it was given its lease; a time that lies ahead was noted before the clock was set back."""
+        return abs(now - (self.granted_at or 0.0))
 
 
 class MoveRow(TeacherTable, table=True):
@@ -122,6 +135,11 @@ class CancelRow(TeacherTable, table=True):
     cancelled_at: float
     told_at: float
     until: float = Field(index=True)  # the row is deleted after it
+
+    @property
+    def told_again_at(self) -> float:
+        """When to tell the streamer again if it has not confirmed by then (epoch seconds)."""
+        return self.told_at + min(max(self.told_at - self.cancelled_at, TOLD_AGAIN_S), TOLD_AGAIN_WITHIN_S)
 
 
 class TeacherRow(TeacherTable, table=True):

@@ -7,10 +7,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from sqlite3 import Connection as SqliteConnection
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
 from sqlalchemy.exc import ArgumentError
+from sqlmodel import Session
+from sqlmodel.sql.expression import SelectOfScalar
 
 from lectern.effects.rows.tables.postgresql import FORM, open_server
 from lectern.errors import Misuse
@@ -26,6 +28,7 @@ WRITERS = 7365
 
 _SNAPSHOT = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
 _WRITING = threading.Lock()
+T = TypeVar("T")
 
 
 def open_database(url: str, host: str = "") -> Engine:
@@ -125,3 +128,9 @@ def reading(engine: Engine) -> Iterator[Connection]:
         connection = plain.execution_options(**{READS: True}, **snapshot)
         with connection.begin():
             yield connection
+
+
+def rows_of(connection: Connection, wanted: SelectOfScalar[T]) -> list[T]:
+    """The rows that *wanted* selects, as values: nothing that is set in one of them is written to the database."""
+    with Session(connection) as session:
+        return list(session.exec(wanted))
