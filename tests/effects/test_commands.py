@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from contextlib import closing
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -31,27 +32,13 @@ from lectern.messages import Booking
 from lectern.model.tables.teacher import journal
 from lectern.outgoing import Kind, Outgoing
 from lectern.states import BookingState
-from tests import laid
+from tests import laid, typed
 from tests.effects.redis_servers import redis_server, url_of
 from town.__main__ import next_steps
 
-pytestmark = pytest.mark.live
-
 CODE = "from lectern.cli import main; main()"
+lectern = partial(typed.lectern, TRANSCODE_SIGN_KEY="made up")
 HEAVY = ("sqlalchemy", "pydantic", "redis", "rich", "prefect", "httpx", "paramiko")
-
-
-def lectern(folder: Path, *arguments: str, text: str = "", **more: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        [sys.executable, "-c", CODE, *arguments],
-        env={"PATH": "/usr/bin:/bin", "REDIS_URL": "redis://127.0.0.1:1/0", "TRANSCODE_SIGN_KEY": "made up", **more},
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        input=text,
-        timeout=60,
-        check=False,
-    )
 
 
 @pytest.fixture
@@ -71,6 +58,7 @@ def teacher(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.live
 @pytest.mark.parametrize("option", ["--help", "-h", "--version"])
 def test_the_first_word_loads_nothing_that_takes_long(tmp_path: Path, option: str) -> None:
     """Measured on an idle machine it comes within 0.2 s; what is loaded is the same on a busy one."""
@@ -101,6 +89,7 @@ def test_a_mistyped_command_is_guessed(tmp_path: Path) -> None:
     assert "Did you mean 'status'?" in done.stderr
 
 
+@pytest.mark.live
 def test_a_shell_can_complete_the_commands(tmp_path: Path) -> None:
     asked = {"_LECTERN_COMPLETE": "complete_bash", "COMP_WORDS": "lectern st", "COMP_CWORD": "1"}
     done = subprocess.run(
@@ -216,6 +205,7 @@ def test_a_class_in_a_state_that_nobody_knows_is_told_in_words(teacher: Path, co
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.live
 def test_the_settings_of_a_rollout_win_over_the_old_env_and_are_found_by_the_path_of_the_program(teacher: Path) -> None:
     """Of any folder, as it is called by the link; or where a variable names them."""
     (teacher / ".env").write_text("TEACHER_NAME=old\nMAX_ECS_JOBS=3\n")
@@ -424,6 +414,7 @@ def test_a_demo_that_goes_on_says_what_to_look_at_and_how(tmp_path: Path) -> Non
     assert (tmp_path / "env").stat().st_mode & 0o077 == 0
 
 
+@pytest.mark.live
 def test_a_demo_that_cannot_begin_says_why_in_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "of somebody").touch()
     argv = [sys.executable, "-m", "town", "--root", str(tmp_path), "--report", str(tmp_path / "report.json")]

@@ -13,22 +13,9 @@ import pytest
 
 from lectern.effects.rows import schema
 from tests import laid
-
-pytestmark = pytest.mark.live
+from tests.typed import lectern
 
 LOOKING = (("status",), ("explain", "c-1"), ("cache", "ls"), ("status", "--json"))
-
-
-def lectern(folder: Path, *arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        [sys.executable, "-c", "from lectern.cli import main; main()", *arguments],
-        env={"PATH": "/usr/bin:/bin", "REDIS_URL": "redis://127.0.0.1:1/0", **environment},
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
 
 
 @pytest.mark.parametrize("arguments", LOOKING, ids=" ".join)
@@ -96,6 +83,7 @@ def _gone() -> int:
     return writing
 
 
+@pytest.mark.live
 @pytest.mark.parametrize(
     ("opened", "words"),
     [

@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,8 +14,9 @@ import redis
 from lectern.effects.redis import rekey
 from lectern.effects.redis.rekey import Rule, renamed
 from lectern.errors import CallAPerson, Misuse, TryAgain
+from tests import typed
 from tests.effects.redis_servers import redis_server, url_of
-from tests.effects.rekeying import CLASSES, LECTERN, WAITING, everything, fill, names_of
+from tests.effects.rekeying import CLASSES, WAITING, everything, fill, names_of
 from town.ports import free_port
 
 pytestmark = pytest.mark.live
@@ -93,17 +93,9 @@ def test_a_url_that_is_none_is_refused() -> None:
 # -- the command -------------------------------------------------------------------------------------------------------
 
 
-def lectern(client: redis.Redis, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """``lectern rekey`` as a process."""
-    return subprocess.run(
-        [sys.executable, "-c", LECTERN, "rekey", *arguments],
-        cwd=folder,
-        env={**os.environ, "REDIS_URL": url_of(client)},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
+def lectern(client: redis.Redis, folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    """``lectern rekey``."""
+    return typed.lectern(folder, "rekey", *arguments, REDIS_URL=url_of(client))
 
 
 def test_the_command_counts_renames_and_takes_back(client: redis.Redis, tmp_path: Path) -> None:
