@@ -47,21 +47,10 @@ def exported(engine: Engine, role: metrics.Role) -> dict[tuple[str, ...], float]
     }
 
 
-@pytest.fixture
-def teacher(teacher_engine: Engine) -> Engine:
-    return teacher_engine
-
-
-@pytest.fixture
-def streamer(tmp_path: Path) -> Iterator[Engine]:
-    with engine_of(tmp_path, "streamer") as engine:
-        yield engine
-
-
-def test_bookings_are_counted_by_state_and_code_and_the_oldest_waiter_has_an_age(teacher: Engine) -> None:
+def test_bookings_are_counted_by_state_and_code_and_the_oldest_waiter_has_an_age(teacher_engine: Engine) -> None:
     now = NOW
     common = {"start_time": now + 600, "end_time": now + 1200, "payload": "{}", "updated_at": now}
-    with transaction(teacher) as connection:
+    with transaction(teacher_engine) as connection:
         for class_id, state, code, age in (
             ("a", "waiting", None, 40),
             ("b", "waiting", None, 5),
@@ -72,7 +61,7 @@ def test_bookings_are_counted_by_state_and_code_and_the_oldest_waiter_has_an_age
         connection.execute(
             insert(videos).values(record_id=1, resolution="720P", status="transcoding", deadline=now + 60)
         )
-    found = exported(teacher, "teacher")
+    found = exported(teacher_engine, "teacher")
     assert found["lectern_bookings", "0", "waiting"] == 2
     assert found["lectern_bookings", "207", "refused"] == 1
     assert found["lectern_waiting_classes",] == 2
@@ -82,30 +71,30 @@ def test_bookings_are_counted_by_state_and_code_and_the_oldest_waiter_has_an_age
     assert found["lectern_renditions", "transcoding"] == 1
 
 
-def test_a_message_that_is_not_handled_has_a_lag(teacher: Engine) -> None:
-    with transaction(teacher) as connection:
+def test_a_message_that_is_not_handled_has_a_lag(teacher_engine: Engine) -> None:
+    with transaction(teacher_engine) as connection:
         for state, age in (("new", 30), ("done", 900), ("dead", 60)):
             row = {"source": "order", "body": "{}", "state": state, "received_at": NOW - age}
             connection.execute(insert(journal.inbox).values(**row))
-    found = exported(teacher, "teacher")
+    found = exported(teacher_engine, "teacher")
     assert found["lectern_inbox_messages",] == 1
     assert found["lectern_inbox_lag_seconds",] == 30
     assert found["lectern_dead_letters",] == 1
     assert found["lectern_outbox_lag_seconds",] == 0
 
 
-def test_the_cache_is_measured_in_bytes_used_reserved_pinned_and_its_bound(streamer: Engine) -> None:
-    with transaction(streamer) as connection:
+def test_the_cache_is_measured_in_bytes_used_reserved_pinned_and_its_bound(streamer_engine: Engine) -> None:
+    with transaction(streamer_engine) as connection:
         for stem, state, cited, size in (("1", "ready", 1, 100), ("2", None, 0, 20), ("3", "downloading", 1, 7)):
             connection.execute(insert(files).values(id=stem, state=state, num_cite=cited, size_bytes=size, tries=0))
-    found = exported(streamer, "streamer")
+    found = exported(streamer_engine, "streamer")
     kinds = {kind: found["lectern_cache_bytes", kind] for kind in ("used", "reserved", "pinned", "bound")}
     assert kinds == {"used": 120, "reserved": 7, "pinned": 100, "bound": 1000}
 
 
-def test_a_class_that_should_be_on_air_and_is_not_is_counted(streamer: Engine) -> None:
+def test_a_class_that_should_be_on_air_and_is_not_is_counted(streamer_engine: Engine) -> None:
     now = NOW
-    with transaction(streamer) as connection:
+    with transaction(streamer_engine) as connection:
         for class_id, state, start in (
             ("late", "ready", -5),
             ("on", "on air", -5),
@@ -121,7 +110,7 @@ def test_a_class_that_should_be_on_air_and_is_not_is_counted(streamer: Engine) -
         connection.execute(insert(classes).values(class_id="old", video_id="1", state="ready"))
         times = ("2030-01-01 00:00:00", "2030-01-01 01:00:00")
         connection.exec_driver_sql("INSERT INTO task_list (class_id, start_time, end_time) VALUES ('old', ?, ?)", times)
-    found = exported(streamer, "streamer")
+    found = exported(streamer_engine, "streamer")
     assert found["lectern_classes_not_on_air",] == 2, "also one whose push broke off and did not come back"
     assert found["lectern_pushes_on_air",] == 1
     assert found["lectern_next_class_seconds",] == 90
@@ -154,11 +143,11 @@ def test_what_a_dashboard_or_a_rule_names_is_exported(file: str, tmp_path: Path)
     assert named <= known
 
 
-def test_every_metric_is_on_the_dashboard(streamer: Engine, teacher: Engine) -> None:
+def test_every_metric_is_on_the_dashboard(streamer_engine: Engine, teacher_engine: Engine) -> None:
     text = (DASHBOARDS / "lectern.json").read_text()
-    with transaction(streamer) as connection:
+    with transaction(streamer_engine) as connection:
         both = metrics.exposition("streamer", "s", connection)
-    with transaction(teacher) as connection:
+    with transaction(teacher_engine) as connection:
         both += metrics.exposition("teacher", "t", connection) + metrics.of_process(
             {"redis": True}, 20.0, {"drained": 1}
         )
@@ -182,16 +171,16 @@ def test_promtool_takes_the_rules_and_they_fire_on_what_they_are_for() -> None:
         assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_what_is_over_is_counted_for_a_day_and_what_is_open_for_ever(teacher: Engine) -> None:
+def test_what_is_over_is_counted_for_a_day_and_what_is_open_for_ever(teacher_engine: Engine) -> None:
     """To count all that is kept would take longer each day."""
     now = NOW
     common = {"start_time": now, "end_time": now + 60, "payload": "{}", "updated_at": now}
     ages = (("a", "aired", 3600), ("b", "aired", 100_000), ("c", "waiting", 100_000), ("d", "broken", 100_000))
-    with transaction(teacher) as connection:
+    with transaction(teacher_engine) as connection:
         for class_id, state, age in ages:
             row = {"class_id": class_id, "state": state, "received_at": now - age, **common}
             connection.execute(insert(orders).values(**row))
-    found = exported(teacher, "teacher")
+    found = exported(teacher_engine, "teacher")
     assert {key[1:]: value for key, value in found.items() if key[0] == "lectern_bookings"} == {
         ("0", "aired"): 1,
         ("0", "waiting"): 1,

@@ -34,13 +34,13 @@ LARGEST = 2**63 - 1
 
 
 @pytest.fixture
-def url(postgresql: Databases) -> str:
+def postgres_url(postgresql: Databases) -> str:
     return postgresql.fresh()
 
 
 @pytest.fixture
-def engine(url: str) -> Iterator[Engine]:
-    found = open_database(url)
+def engine(postgres_url: str) -> Iterator[Engine]:
+    found = open_database(postgres_url)
     schema.upgrade(found, "teacher")
     yield found
     found.dispose()
@@ -76,16 +76,16 @@ def test_the_driver_is_named_with_what_to_type_where_it_is_missing(monkeypatch: 
 
 
 @pytest.mark.parametrize("form", ["postgres://", "postgresql://", "postgresql+psycopg://"])
-def test_each_usual_spelling_of_the_url_opens(url: str, form: str) -> None:
-    engine = open_database(url.replace("postgresql://", form))
+def test_each_usual_spelling_of_the_url_opens(postgres_url: str, form: str) -> None:
+    engine = open_database(postgres_url.replace("postgresql://", form))
     with reading(engine) as connection:
         assert connection.execute(text("SELECT 1")).scalar_one() == 1
     engine.dispose()
 
 
-def test_of_several_servers_that_one_is_taken_which_may_write(url: str) -> None:
+def test_of_several_servers_that_one_is_taken_which_may_write(postgres_url: str) -> None:
     """Whoever sees to it that a replica takes over names both, and needs no address that moves."""
-    parsed = make_url(url)
+    parsed = make_url(postgres_url)
     places = f"host={parsed.host}:{free_port()}&host={parsed.host}:{parsed.port}"
     engine = open_database(
         f"postgresql://{parsed.username}@/{parsed.database}?{places}&target_session_attrs=read-write"
@@ -95,16 +95,16 @@ def test_of_several_servers_that_one_is_taken_which_may_write(url: str) -> None:
     engine.dispose()
 
 
-def test_what_the_server_refuses_is_said_in_words(url: str) -> None:
-    engine = open_database(f"{url}-is-not-there")
+def test_what_the_server_refuses_is_said_in_words(postgres_url: str) -> None:
+    engine = open_database(f"{postgres_url}-is-not-there")
     with pytest.raises(CallAPerson, match="does not exist") as caught:
         schema.upgrade(engine, "teacher")
     assert "Traceback" not in caught.value.message
     engine.dispose()
 
 
-def test_a_second_migration_finds_nothing_to_do_and_the_plan_said_what_the_first_did(url: str) -> None:
-    engine = open_database(url)
+def test_a_second_migration_finds_nothing_to_do_and_the_plan_said_what_the_first_did(postgres_url: str) -> None:
+    engine = open_database(postgres_url)
     with pytest.raises(Misuse, match="Run `lectern init`"):
         schema.check(engine, "teacher")
     planned = schema.plan(engine, "teacher")
@@ -114,21 +114,23 @@ def test_a_second_migration_finds_nothing_to_do_and_the_plan_said_what_the_first
     engine.dispose()
 
 
-def test_a_migration_that_waits_for_another_writer_for_too_long_can_be_tried_again(url: str) -> None:
+def test_a_migration_that_waits_for_another_writer_for_too_long_can_be_tried_again(postgres_url: str) -> None:
     """As with SQLite; another teacher may be migrating, or somebody stands still in a transaction."""
-    engine = open_database(f"{url}?options=-c%20statement_timeout%3D200")
-    with psycopg.connect(url) as other:
+    engine = open_database(f"{postgres_url}?options=-c%20statement_timeout%3D200")
+    with psycopg.connect(postgres_url) as other:
         other.execute("SELECT pg_advisory_lock(%s)", (WRITERS,))
         with pytest.raises(TryAgain, match=r"others write to it .* Run this again"):
             schema.upgrade(engine, "teacher")
     engine.dispose()
 
 
-def test_a_migration_of_a_large_table_takes_as_long_as_it_takes(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_migration_of_a_large_table_takes_as_long_as_it_takes(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A session is ended for a statement that takes a minute; the next release would never start."""
     slow = text("SELECT pg_sleep(0.6)")
     monkeypatch.setattr(schema, "_migrate", lambda connection, _role: list(connection.execute(slow))[1:])
-    engine = open_database(f"{url}?options=-c%20statement_timeout%3D200")
+    engine = open_database(f"{postgres_url}?options=-c%20statement_timeout%3D200")
     assert schema.upgrade(engine, "teacher") == []
     engine.dispose()
 
@@ -179,31 +181,31 @@ def test_the_longest_class_can_be_changed(engine: Engine, class_id: str) -> None
         assert bookings.by_id(connection, [class_id])[class_id].state is BookingState.PLACED
 
 
-def test_who_looks_at_a_database_without_our_tables_is_told_what_to_type(url: str) -> None:
-    engine = open_to_look(url, "teacher")
+def test_who_looks_at_a_database_without_our_tables_is_told_what_to_type(postgres_url: str) -> None:
+    engine = open_to_look(postgres_url, "teacher")
     said = "(?s)no teacher's database of this release .*lectern init"
     with pytest.raises(Misuse, match=said), looking(engine, "teacher") as connection:
         inbox.waiting(connection, journal)
     engine.dispose()
 
 
-def test_who_may_make_no_tables_is_not_told_of_a_file(url: str) -> None:
-    with psycopg.connect(url) as owner:
+def test_who_may_make_no_tables_is_not_told_of_a_file(postgres_url: str) -> None:
+    with psycopg.connect(postgres_url) as owner:
         owner.execute("DROP ROLE IF EXISTS guest")
         owner.execute("CREATE ROLE guest LOGIN")
         owner.execute("REVOKE CREATE ON SCHEMA public FROM PUBLIC")
-    engine = open_database(make_url(url).set(username="guest").render_as_string(hide_password=False))
+    engine = open_database(make_url(postgres_url).set(username="guest").render_as_string(hide_password=False))
     with pytest.raises(Misuse, match="permission denied") as caught:
         schema.upgrade(engine, "teacher")
     assert "file" not in caught.value.message
-    assert f"ALTER DATABASE {make_url(url).database} OWNER TO guest" in caught.value.message
+    assert f"ALTER DATABASE {make_url(postgres_url).database} OWNER TO guest" in caught.value.message
     engine.dispose()
 
 
 @pytest.mark.usefixtures("processes")
-def test_writers_that_wait_for_each_other_lose_no_step_and_none_fails(engine: Engine, url: str) -> None:
+def test_writers_that_wait_for_each_other_lose_no_step_and_none_fails(engine: Engine, postgres_url: str) -> None:
     """Each reads what the one before it wrote: its statements see all that was committed before it had its turn."""
-    others = [engine, open_database(url)]
+    others = [engine, open_database(postgres_url)]
     with transaction(engine) as connection:
         connection.execute(text("CREATE TABLE counted (number integer)"))
         connection.execute(text("INSERT INTO counted VALUES (0)"))
@@ -229,12 +231,12 @@ def test_writers_that_wait_for_each_other_lose_no_step_and_none_fails(engine: En
 
 
 @pytest.mark.usefixtures("processes")
-def test_who_stands_still_in_a_transaction_holds_up_nobody_for_long(url: str, engine: Engine) -> None:
+def test_who_stands_still_in_a_transaction_holds_up_nobody_for_long(postgres_url: str, engine: Engine) -> None:
     """The server ends its session; what it does next is a database that is away, which is waited for everywhere."""
-    hangs = open_database(f"{url}?options=-c%20idle_in_transaction_session_timeout%3D500")
+    hangs = open_database(f"{postgres_url}?options=-c%20idle_in_transaction_session_timeout%3D500")
     with pytest.raises(OperationalError), transaction(hangs) as still:  # noqa: PT012 (both at the same time)
         began = time.monotonic()
-        thread = threading.Thread(target=_write, args=(url,))
+        thread = threading.Thread(target=_write, args=(postgres_url,))
         thread.start()
         thread.join(8)
         assert time.monotonic() - began < 8
@@ -266,9 +268,11 @@ def standing_still(url: str, program: str) -> Iterator[None]:
         still.finish()
 
 
-def test_who_stands_still_in_the_middle_of_a_statement_is_cut_off_by_a_living_teacher(url: str, engine: Engine) -> None:
+def test_who_stands_still_in_the_middle_of_a_statement_is_cut_off_by_a_living_teacher(
+    postgres_url: str, engine: Engine
+) -> None:
     """None of the server's limits ends its session: the server waits for what it sends next."""
-    with standing_still(url, "lectern a"):
+    with standing_still(postgres_url, "lectern a"):
         wait_until(lambda: held_by(engine) == ["lectern a"], description="it holds the lock")
         time.sleep(1.0)
         assert held_by(engine) == ["lectern a"], "longer than its limits"
@@ -276,14 +280,14 @@ def test_who_stands_still_in_the_middle_of_a_statement_is_cut_off_by_a_living_te
             assert peers.cut_off(connection, ["b", "lectern a"], 0) == []
             assert peers.cut_off(connection, ["b", "a"], 60) == [], "one that was started again just begins"
             assert peers.cut_off(connection, ["b", "a"], 0.5) == ["a"]
-        _write(url)
+        _write(postgres_url)
     with reading(engine) as connection:
         assert connection.execute(select(journal.inbox.c.body)).scalar_one() == "written meanwhile"
 
 
 @pytest.mark.parametrize("name", ["teacher1", "t" * 250], ids=["short", "long"])
-def test_a_teacher_that_holds_up_all_writers_is_found_by_its_name(url: str, engine: Engine, name: str) -> None:
-    own = open_database(url, name)
+def test_a_teacher_that_holds_up_all_writers_is_found_by_its_name(postgres_url: str, engine: Engine, name: str) -> None:
+    own = open_database(postgres_url, name)
     with pytest.raises(OperationalError), transaction(own) as still:  # noqa: PT012 (both at the same time)
         with own_rows(engine) as connection:
             assert peers.cut_off(connection, [name], 0) == [name]
@@ -298,7 +302,7 @@ def _write(url: str) -> None:
     other.dispose()
 
 
-def test_each_session_has_limits_and_a_readers_writes_nothing(url: str, engine: Engine) -> None:
+def test_each_session_has_limits_and_a_readers_writes_nothing(postgres_url: str, engine: Engine) -> None:
     with transaction(engine) as connection:
         limits = {
             name: connection.execute(text(f"SHOW {name}")).scalar_one()
@@ -313,8 +317,8 @@ def test_each_session_has_limits_and_a_readers_writes_nothing(url: str, engine: 
         connection.execute(text("DELETE FROM inbox_list"))
 
 
-def test_a_reader_waits_for_no_writer_and_sees_one_state(url: str, engine: Engine) -> None:
-    with psycopg.connect(url) as writer:
+def test_a_reader_waits_for_no_writer_and_sees_one_state(postgres_url: str, engine: Engine) -> None:
+    with psycopg.connect(postgres_url) as writer:
         writer.execute("SELECT pg_advisory_xact_lock(7365)")
         with reading(engine) as connection:
             before = inbox.waiting(connection, journal)

@@ -43,7 +43,7 @@ def master(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 
 
 @pytest.fixture
-def host(tmp_path: Path, origin: Origin) -> Iterator[Host[StreamerSettings]]:
+def streamer(tmp_path: Path, origin: Origin) -> Iterator[Host[StreamerSettings]]:
     engine = open_database(f"sqlite:///{hosts.database('streamer', tmp_path / 'streamer.db')}")
     found = hosts.streamer(engine, tmp_path / "videos", 10**9, 10)
     allowed = urlsplit(origin.url).netloc
@@ -85,35 +85,35 @@ def row(host: Host[StreamerSettings]) -> Cached:
 
 @pytest.mark.parametrize("filler_bytes", [500, 5000], ids=["shorter", "longer"])
 def test_replaced_by_another_length_before_its_download_the_new_one_is_fetched(
-    host: Host[StreamerSettings], origin: Origin, master: bytes, filler_bytes: int
+    streamer: Host[StreamerSettings], origin: Origin, master: bytes, filler_bytes: int
 ) -> None:
     """Its reservation becomes that of the new length, and the sums are right."""
     old, new = recording(master, b"o"), recording(master, b"n", filler_bytes)
-    reserve(host, origin, len(old))
+    reserve(streamer, origin, len(old))
     origin.files[PATH] = new
-    assert fetch(host) == new
-    assert (row(host).state, row(host).size_bytes) == (FileState.READY, len(new))
-    assert asyncio.run(host.look(cache.used, host.settings.video_root)) == Usage(len(new), 1)
+    assert fetch(streamer) == new
+    assert (row(streamer).state, row(streamer).size_bytes) == (FileState.READY, len(new))
+    assert asyncio.run(streamer.look(cache.used, streamer.settings.video_root)) == Usage(len(new), 1)
 
 
 def test_replaced_between_two_tries_it_begins_from_zero(
-    host: Host[StreamerSettings], origin: Origin, master: bytes
+    streamer: Host[StreamerSettings], origin: Origin, master: bytes
 ) -> None:
     old, new = recording(master, b"o"), recording(master, b"n")
-    reserve(host, origin, len(old))
+    reserve(streamer, origin, len(old))
     origin.files[PATH], origin.cut_at[PATH] = old, CUT
     with pytest.raises(TryAgain):
-        fetch(host)
+        fetch(streamer)
     origin.files[PATH] = new
     origin.cut_at.clear()
-    assert fetch(host) == new
+    assert fetch(streamer) == new
 
 
 def test_one_that_promises_another_sum_and_no_etag_begins_from_zero(
-    host: Host[StreamerSettings], origin: Origin, master: bytes, tmp_path: Path
+    streamer: Host[StreamerSettings], origin: Origin, master: bytes, tmp_path: Path
 ) -> None:
     old, new = recording(master, b"o"), recording(master, b"n")
-    reserve(host, origin, len(old))
+    reserve(streamer, origin, len(old))
     for name, body in (("old", old), ("new", new)):
         (tmp_path / name).write_bytes(body)
     promised = {
@@ -121,21 +121,21 @@ def test_one_that_promises_another_sum_and_no_etag_begins_from_zero(
     }
     origin.files[PATH], origin.cut_at[PATH], origin.headers[PATH] = old, CUT, promised["old"]
     with pytest.raises(TryAgain):
-        fetch(host)
+        fetch(streamer)
     origin.files[PATH], origin.headers[PATH] = new, promised["new"]
     origin.cut_at.clear()
-    assert fetch(host) == new
+    assert fetch(streamer) == new
 
 
 def test_replaced_while_the_rest_is_fetched_it_is_thrown_away_and_the_next_try_has_the_new_one(
-    host: Host[StreamerSettings], origin: Origin, master: bytes, monkeypatch: pytest.MonkeyPatch
+    streamer: Host[StreamerSettings], origin: Origin, master: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The origin was looked at before: of the second half nobody had promised anything."""
     old, new = recording(master, b"o"), recording(master, b"n")
-    final = reserve(host, origin, len(old))
+    final = reserve(streamer, origin, len(old))
     origin.files[PATH], origin.cut_at[PATH] = old, CUT
     with pytest.raises(TryAgain):
-        fetch(host)
+        fetch(streamer)
     origin.cut_at.clear()
     real = wget.download
 
@@ -146,22 +146,22 @@ def test_replaced_while_the_rest_is_fetched_it_is_thrown_away_and_the_next_try_h
     with monkeypatch.context() as patch:
         patch.setattr(wget, "download", late)
         with pytest.raises(TryAgain, match="was replaced at its origin"):
-            fetch(host)
+            fetch(streamer)
     assert not final.exists()
-    assert fetch(host) == new
+    assert fetch(streamer) == new
 
 
 def test_replaced_while_it_is_cached_it_is_aired_as_it_was(
-    host: Host[StreamerSettings], origin: Origin, master: bytes
+    streamer: Host[StreamerSettings], origin: Origin, master: bytes
 ) -> None:
     """Nobody asks the origin again; RUNBOOK says how a person has the new one fetched."""
     old, new = recording(master, b"o"), recording(master, b"n")
-    final = reserve(host, origin, len(old))
+    final = reserve(streamer, origin, len(old))
     origin.files[PATH] = old
-    assert fetch(host) == old
+    assert fetch(streamer) == old
     origin.files[PATH] = new
     asked = len(origin.asked)
-    assert asyncio.run(_looked_at(host, origin)) == {}
+    assert asyncio.run(_looked_at(streamer, origin)) == {}
     assert final.read_bytes() == old
     assert len(origin.asked) == asked
 

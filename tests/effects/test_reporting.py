@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -24,7 +23,7 @@ from lectern.decide.broadcast import as_run
 from lectern.decide.report import NAMES, line
 from lectern.effects.rows import as_run as sent
 from lectern.effects.rows import bookings
-from lectern.effects.rows.tables.engine import open_database, transaction
+from lectern.effects.rows.tables.engine import transaction
 from lectern.errors import Misuse
 from lectern.facts import AsRun, Order, Planned
 from lectern.playout.as_run import AsRun as Sending
@@ -33,18 +32,10 @@ from lectern.playout.station import Now, Station
 from lectern.playout.timetable import lesson
 from lectern.states import BookingState
 from tests import strategies
-from tests.faults import hosts
 
 START, LENGTH_S, TICK_S = strategies.NOW, 60.0, 0.1
 CLASSES = 1_000
 PLANNED = Planned("c-1", "i-7", "6666_720P", "s1", START, START + 60, BookingState.AIRED, "aired whole; 1 session")
-
-
-@pytest.fixture
-def engine(tmp_path: Path) -> Iterator[Engine]:
-    found = open_database(f"sqlite:///{hosts.database('teacher', tmp_path / 't.db')}")
-    yield found
-    found.dispose()
 
 
 def keep(connection: Connection, class_id: str, parts: list[AsRun], why: str, institution: str = "i-7") -> None:
@@ -77,10 +68,10 @@ def pushed(chance: random.Random) -> tuple[list[AsRun], dict[str, float]]:
     return as_run(rows.rows), received
 
 
-def test_the_sums_of_a_thousand_classes_are_those_of_their_receivers(engine: Engine) -> None:
+def test_the_sums_of_a_thousand_classes_are_those_of_their_receivers(teacher_engine: Engine) -> None:
     """Within a tenth of a second a class; all of them together, too."""
     chance, counted = random.Random(7), {}
-    with transaction(engine) as connection:
+    with transaction(teacher_engine) as connection:
         for number in range(CLASSES):
             parts, counted[f"c-{number}"] = pushed(chance)
             keep(connection, f"c-{number}", parts, "aired but for 9 s; 3 sessions", f"i-{number % 3}")
@@ -152,10 +143,10 @@ def test_what_was_never_sent_is_missing_and_what_was_cancelled_is_not() -> None:
 
 
 @pytest.mark.parametrize("state", [BookingState.READY, BookingState.PLACED])
-def test_nothing_is_missing_of_a_class_that_is_still_to_be_aired(engine: Engine, state: BookingState) -> None:
+def test_nothing_is_missing_of_a_class_that_is_still_to_be_aired(teacher_engine: Engine, state: BookingState) -> None:
     """It is on air, or comes later on the last day of the report; once its end has passed, it was not aired."""
     start = time.time() - 60
-    with transaction(engine) as connection:
+    with transaction(teacher_engine) as connection:
         for class_id, end in (("c-now", start + 600), ("c-over", start + 30)):
             booking = strategies.booking(class_id, start_time=start, end_time=end)
             bookings.insert_all(connection, [(booking, replace(Order.of(booking), state=state))], start)
@@ -165,8 +156,8 @@ def test_nothing_is_missing_of_a_class_that_is_still_to_be_aired(engine: Engine,
     assert (told["classes"], told["missing_s"], told["punctuality_percent"]) == (1, 30, 0)
 
 
-def test_a_report_is_written_for_programs_and_for_people(engine: Engine) -> None:
-    with transaction(engine) as connection:
+def test_a_report_is_written_for_programs_and_for_people(teacher_engine: Engine) -> None:
+    with transaction(teacher_engine) as connection:
         keep(connection, "c-1", [part(START + 0.04, START + 60, sent_bytes=7)], "aired whole; 1 session")
         keep(connection, "c-2", [part(START + 2, START + 30)], "aired but for 32 s; <b>")
         found = cli.made(connection, START - 1, START + 1, None)
@@ -200,7 +191,7 @@ def berlin() -> Iterator[ZoneInfo]:
 @pytest.mark.parametrize(("day", "hours"), [("2026-10-25", 25), ("2026-03-29", 23)], ids=["put back", "put forward"])
 @pytest.mark.parametrize("is_named", [True, False], ids=["named", "yesterday"])
 def test_a_day_on_which_the_clock_is_changed_is_reported_whole(
-    engine: Engine,
+    teacher_engine: Engine,
     berlin: ZoneInfo,
     day: str,
     hours: int,
@@ -211,12 +202,12 @@ def test_a_day_on_which_the_clock_is_changed_is_reported_whole(
     """It has 25 hours or 23, and each class belongs to one day."""
     first = datetime.fromisoformat(day).replace(tzinfo=berlin).timestamp()
     starts = {"before": first - 1, "first": first, "last": first + hours * 3600 - 1, "after": first + hours * 3600}
-    with transaction(engine) as connection:
+    with transaction(teacher_engine) as connection:
         for class_id, at in starts.items():
             booking = strategies.booking(class_id, start_time=at, end_time=at + LENGTH_S)
             order = replace(Order.of(booking), state=BookingState.AIRED, message="aired whole", streamer="s1")
             bookings.insert_all(connection, [(booking, order)], at)
-    monkeypatch.setenv("TEACHER_DATABASE_URL", str(engine.url))
+    monkeypatch.setenv("TEACHER_DATABASE_URL", str(teacher_engine.url))
     monkeypatch.setattr(time, "time", lambda: first + 36 * 3600)
     report(since=day if is_named else None, form=Format.json)
     told = json.loads(capsys.readouterr().out)

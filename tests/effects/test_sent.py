@@ -27,7 +27,7 @@ NOW = 1_764_010_000.0
 
 
 @pytest.fixture
-def engine(tmp_path: Path) -> Iterator[Engine]:
+def streamer_engine(tmp_path: Path) -> Iterator[Engine]:
     """A streamer with a class that should be on air."""
     made = laid.opened("streamer", tmp_path / "task_list.db")
     wanted = Prepare(
@@ -53,27 +53,27 @@ def happens(engine: Engine, *whats: str) -> Sending:
         return sent.sendings(connection, [due])["c-1"]
 
 
-def test_a_class_is_on_air_from_when_its_receiver_took_it(engine: Engine) -> None:
-    assert happens(engine, "connected", "on air") == Sending(on_air=True, since=NOW - 49)
+def test_a_class_is_on_air_from_when_its_receiver_took_it(streamer_engine: Engine) -> None:
+    assert happens(streamer_engine, "connected", "on air") == Sending(on_air=True, since=NOW - 49)
 
 
-def test_refused_pushes_are_counted_with_their_last_reason(engine: Engine) -> None:
-    found = happens(engine, *["push refused"] * 17)
+def test_refused_pushes_are_counted_with_their_last_reason(streamer_engine: Engine) -> None:
+    found = happens(streamer_engine, *["push refused"] * 17)
     assert (found.on_air, found.failures, found.why, found.why_at) == (False, 17, "because 16", NOW - 34)
 
 
-def test_a_class_that_was_cut_is_not_on_air_until_it_is_taken_again(engine: Engine) -> None:
-    assert not happens(engine, "on air", "push broke off", "push refused").on_air
-    again = happens(engine, "on air")
+def test_a_class_that_was_cut_is_not_on_air_until_it_is_taken_again(streamer_engine: Engine) -> None:
+    assert not happens(streamer_engine, "on air", "push broke off", "push refused").on_air
+    again = happens(streamer_engine, "on air")
     assert (again.on_air, again.cuts, again.failures, again.why) == (True, 1, 0, "because 2")
 
 
-def test_a_class_that_comes_and_goes_hides_no_other(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_class_that_comes_and_goes_hides_no_other(streamer_engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its receiver takes it and cuts it each second; the page called all other classes not on air after an hour."""
     monkeypatch.setattr(sent, "_MOST", 40)
     monkeypatch.setattr(sent, "_MOST_OF_ONE", 10)
-    happens(engine, "connected", "on air")
-    with transaction(engine) as connection:
+    happens(streamer_engine, "connected", "on air")
+    with transaction(streamer_engine) as connection:
         (quiet,) = airings.live(connection)
         for number in range(100):
             what = ("push broke off", "on air")[number % 2]
@@ -83,27 +83,27 @@ def test_a_class_that_comes_and_goes_hides_no_other(engine: Engine, monkeypatch:
     assert (found["c-2"].on_air, found["c-2"].cuts) == (True, 9)
 
 
-def test_the_slate_is_told(engine: Engine) -> None:
-    assert happens(engine, "on air", "slate").slate
-    assert not happens(engine, "recording again").slate
+def test_the_slate_is_told(streamer_engine: Engine) -> None:
+    assert happens(streamer_engine, "on air", "slate").slate
+    assert not happens(streamer_engine, "recording again").slate
 
 
-def test_a_class_of_which_nothing_was_tried_has_no_sending(engine: Engine) -> None:
-    with reading(engine) as connection:
+def test_a_class_of_which_nothing_was_tried_has_no_sending(streamer_engine: Engine) -> None:
+    with reading(streamer_engine) as connection:
         assert sent.sendings(connection, airings.live(connection)) == {}
 
 
-def test_the_last_check_counts(engine: Engine) -> None:
-    with transaction(engine) as connection:
+def test_the_last_check_counts(streamer_engine: Engine) -> None:
+    with transaction(streamer_engine) as connection:
         for what, why in ((sent.NOT_READY, "its file is gone"), (sent.CHECKED, "")):
             events.note(connection, journal, "streamer1", [Event(what, "c-1", "1", why)], NOW)
             assert sent.checks(connection, ["c-1"])["c-1"].reds == why
 
 
-def test_a_streamers_word_reaches_its_teacher_whole_and_grows_old(engine: Engine, tmp_path: Path) -> None:
-    happens(engine, "push refused")
+def test_a_streamers_word_reaches_its_teacher_whole_and_grows_old(streamer_engine: Engine, tmp_path: Path) -> None:
+    happens(streamer_engine, "push refused")
     settings = StreamerSettings.load(streamer_name="streamer1", video_root=tmp_path, max_video_num=12)
-    with reading(engine) as connection:
+    with reading(streamer_engine) as connection:
         own = replace(word(connection, settings, NOW), ahead=ahead(connection, NOW))
     assert (own.due, own.bound.num, own.sendings["c-1"].why) == (1, 12, "because 0")
     assert set(own.ahead[NEEDED]) == {0}  # nothing is cached, so nothing is pinned

@@ -69,7 +69,7 @@ class Pair:
 
 
 @pytest.fixture(scope="module")
-def pair(town: Town, tmp_path_factory: pytest.TempPathFactory, postgresql: Databases) -> Iterator[Pair]:
+def two_teachers(town: Town, tmp_path_factory: pytest.TempPathFactory, postgresql: Databases) -> Iterator[Pair]:
     url = make_url(postgresql.fresh())
     assert url.port is not None
     gates = {"postgresql": Gate(url.port), "redis": Gate(town.redis_port), "prefect": Gate(town.prefect_port)}
@@ -97,26 +97,26 @@ def load() -> float:
 
 @pytest.mark.parametrize("what", WHAT)
 def test_the_other_answers_and_the_one_that_was_cut_off_heals_without_a_restart(
-    pair: Pair, what: str, capsys: pytest.CaptureFixture[str]
+    two_teachers: Pair, what: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    stage = pair.stage
-    pace_s = pair.pace_s()
-    before = pair.booked(40)
-    pair.cut(what)
+    stage = two_teachers.stage
+    pace_s = two_teachers.pace_s()
+    before = two_teachers.booked(40)
+    two_teachers.cut(what)
     cut_at, cut_on = time.monotonic(), time.time()
-    after = pair.booked(40)
-    pair.answered([*before, *after], LONGEST_S - (time.monotonic() - cut_at))
+    after = two_teachers.booked(40)
+    two_teachers.answered([*before, *after], LONGEST_S - (time.monotonic() - cut_at))
     last_s = max(stage.ear.answers[one][0]["received_at"] for one in [*before, *after]) - cut_on
     with capsys.disabled():
         said = f"the other's last answer after {last_s:.1f} s, load {load():.0f}, {pace_s:.1f} s before the cut"
         sys.stdout.write(f" [cut off from {what}: {said}] ")
     time.sleep(max(0.0, CUT_S - (time.monotonic() - cut_at)))
-    pair.heal(what)
+    two_teachers.heal(what)
     assert last_s <= WITHIN_S + PACES * pace_s
-    pair.answered(pair.booked(20), LONGEST_S)
+    two_teachers.answered(two_teachers.booked(20), LONGEST_S)
     stage.residents["teacher"].pause()  # from here on it is the second one's work alone
     try:
-        pair.answered(pair.booked(20), HEALED_S)
+        two_teachers.answered(two_teachers.booked(20), HEALED_S)
     finally:
         stage.residents["teacher"].go_on()
     often = {one: len(stage.ear.answers[one]) for one in [*before, *after]}
@@ -125,4 +125,4 @@ def test_the_other_answers_and_the_one_that_was_cut_off_heals_without_a_restart(
     assert stage.residents["teacher2"].exit_code is None
     placed = stage.rows("teacher", "select class_id, placement from order_list")
     assert {row["placement"] for row in placed if row["class_id"] in often} == {1}
-    pair.answered(pair.booked(2), HEALED_S)
+    two_teachers.answered(two_teachers.booked(2), HEALED_S)

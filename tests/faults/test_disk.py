@@ -18,7 +18,7 @@ def disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SmallDisk]:
 
 
 @pytest.fixture
-def host(town: Town, disk: SmallDisk, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+def full_disk_stage(town: Town, disk: SmallDisk, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     """A teacher, and a streamer whose database and renditions lie on the small disk."""
     with staged(town, tmp_path_factory.mktemp("disk")) as found:
         found.database("streamer1").symlink_to(disk.path / "streamer1.db")
@@ -45,35 +45,38 @@ def goes_on(host: Stage, class_id: str) -> None:
     assert host.residents["streamer1"].exit_code is None
 
 
-def test_without_room_for_a_recording_its_class_is_refused_with_316(host: Stage, disk: SmallDisk) -> None:
+def test_without_room_for_a_recording_its_class_is_refused_with_316(full_disk_stage: Stage, disk: SmallDisk) -> None:
     """While there is room for the refusal itself; and when there is room again, classes are taken again."""
     disk.fill(leave_bytes=KEEP_FREE_BYTES - 2**20)
-    answer = host.answer(host.book(host.booking(host.town.record())))
+    answer = full_disk_stage.answer(full_disk_stage.book(full_disk_stage.booking(full_disk_stage.town.record())))
     assert (answer["result"], answer["code"]) == ("fail", 316)
-    assert host.alarms(316)
+    assert full_disk_stage.alarms(316)
     disk.empty()
-    assert host.answer(host.book(host.booking(host.town.record())))["result"] == "success"
-    assert host.residents["streamer1"].exit_code is None
+    assert (
+        full_disk_stage.answer(full_disk_stage.book(full_disk_stage.booking(full_disk_stage.town.record())))["result"]
+        == "success"
+    )
+    assert full_disk_stage.residents["streamer1"].exit_code is None
 
 
-def test_a_full_disk_stops_nothing_that_is_on_air(host: Stage, disk: SmallDisk) -> None:
+def test_a_full_disk_stops_nothing_that_is_on_air(full_disk_stage: Stage, disk: SmallDisk) -> None:
     """Not even a message can be written down: it waits on its stream until there is room, and a person is called."""
-    on_air = put_on_air(host)
+    on_air = put_on_air(full_disk_stage)
     disk.fill()
-    waiting = host.book(host.booking(host.town.record()))
-    wait_until(lambda: host.alarms(316), description="a person is called")
-    assert "the disk cannot be written" in host.residents["streamer1"].said()
-    goes_on(host, on_air)
-    assert not host.ear.answers[waiting]
+    waiting = full_disk_stage.book(full_disk_stage.booking(full_disk_stage.town.record()))
+    wait_until(lambda: full_disk_stage.alarms(316), description="a person is called")
+    assert "the disk cannot be written" in full_disk_stage.residents["streamer1"].said()
+    goes_on(full_disk_stage, on_air)
+    assert not full_disk_stage.ear.answers[waiting]
     disk.empty()
-    assert host.answer(waiting, timeout_s=120)["result"] == "success"
-    goes_on(host, on_air)
+    assert full_disk_stage.answer(waiting, timeout_s=120)["result"] == "success"
+    goes_on(full_disk_stage, on_air)
 
 
-def test_a_disk_that_has_become_read_only_stops_nothing_that_is_on_air(host: Stage, disk: SmallDisk) -> None:
+def test_a_disk_that_has_become_read_only_stops_nothing_that_is_on_air(full_disk_stage: Stage, disk: SmallDisk) -> None:
     """A person is called, and has until its end."""
-    on_air = put_on_air(host)
+    on_air = put_on_air(full_disk_stage)
     disk.break_down()
-    host.book(host.booking(host.town.record()))
-    wait_until(lambda: host.alarms(316), description="a person is called")
-    goes_on(host, on_air)
+    full_disk_stage.book(full_disk_stage.booking(full_disk_stage.town.record()))
+    wait_until(lambda: full_disk_stage.alarms(316), description="a person is called")
+    goes_on(full_disk_stage, on_air)

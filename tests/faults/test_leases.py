@@ -49,7 +49,7 @@ class Runs:
 
 
 @pytest.fixture
-def host(tmp_path: Path) -> Iterator[Host[StreamerSettings]]:
+def streamer(tmp_path: Path) -> Iterator[Host[StreamerSettings]]:
     engine = open_database(f"sqlite:///{hosts.database('streamer', tmp_path / 'task_list.db')}")
     yield hosts.streamer(engine, tmp_path, max_bytes=1 << 20, max_num=10)
     engine.dispose()
@@ -65,26 +65,26 @@ def on_air(connection: Connection, class_id: str) -> None:
 
 @pytest.mark.parametrize("grant_first", [True, False])
 def test_pushes_of_what_was_taken_away_have_ended_when_the_lease_is_held(
-    host: Host[StreamerSettings], *, grant_first: bool
+    streamer: Host[StreamerSettings], *, grant_first: bool
 ) -> None:
     """In whatever order the messages lie in the inbox: for a moment, two streamers would push one class."""
     said: list[Release | Grant] = [
         Release(class_id="c-1", placement=1),
-        Grant(streamer=host.settings.name, session="new"),
+        Grant(streamer=streamer.settings.name, session="new"),
     ]
     arrived = [Arrived("test", one.cmd, one.to_json()) for one in (reversed(said) if grant_first else said)]
-    with transaction(host.engine) as connection:
+    with transaction(streamer.engine) as connection:
         on_air(connection, "c-1")
         inbox.keep(connection, journal, arrived, hosts.now())
         kept = inbox.claim(connection, journal, ["release", "grant"], limit=10, lease_s=60, now=hosts.now())
-    host.claim = "new"
-    runs = Runs(host)
-    host.runs = cast("Any", runs)
-    stops = asyncio.run(releases.take_back(host, kept))
+    streamer.claim = "new"
+    runs = Runs(streamer)
+    streamer.runs = cast("Any", runs)
+    stops = asyncio.run(releases.take_back(streamer, kept))
     assert [one.class_id for one in stops] == ["c-1"]
     assert runs.seen == [(RUN, None)]
-    with reading(host.engine) as connection:
-        assert leases.session(connection, host.settings.name) == "new"
+    with reading(streamer.engine) as connection:
+        assert leases.session(connection, streamer.settings.name) == "new"
 
 
 @pytest.mark.parametrize(
@@ -92,16 +92,16 @@ def test_pushes_of_what_was_taken_away_have_ended_when_the_lease_is_held(
     [Grant(streamer=hosts.ALIVE[0], session="another"), Grant(streamer=hosts.ALIVE[1], session="asked")],
     ids=["another session", "another streamer"],
 )
-def test_a_lease_that_was_not_asked_for_is_not_held(host: Host[StreamerSettings], strange: Grant) -> None:
+def test_a_lease_that_was_not_asked_for_is_not_held(streamer: Host[StreamerSettings], strange: Grant) -> None:
     """Whoever can write to the stream would else take the lease away that this streamer holds."""
-    host.claim = "asked"
-    for one in (Grant(streamer=host.settings.name, session="asked"), strange):
-        with transaction(host.engine) as connection:
+    streamer.claim = "asked"
+    for one in (Grant(streamer=streamer.settings.name, session="asked"), strange):
+        with transaction(streamer.engine) as connection:
             inbox.keep(connection, journal, [Arrived("test", one.cmd, one.to_json())], hosts.now())
             kept = inbox.claim(connection, journal, ["grant"], limit=10, lease_s=60, now=hosts.now())
-        asyncio.run(releases.take_back(host, kept))
-    with reading(host.engine) as connection:
-        assert leases.session(connection, host.settings.name) == "asked"
+        asyncio.run(releases.take_back(streamer, kept))
+    with reading(streamer.engine) as connection:
+        assert leases.session(connection, streamer.settings.name) == "asked"
         assert leases.session(connection, hosts.ALIVE[1]) is None
         assert inbox.waiting(connection, journal) == 0
 
@@ -282,7 +282,7 @@ def test_a_class_that_the_only_other_streamer_refuses_goes_back_to_the_one_that_
         assert bookings.by_id(connection, ["c-1"])["c-1"] == order, "it is not given to and fro"
 
 
-def test_a_streamer_that_never_heard_of_others_takes_nobody_for_away(host: Host[StreamerSettings]) -> None:
+def test_a_streamer_that_never_heard_of_others_takes_nobody_for_away(streamer: Host[StreamerSettings]) -> None:
     """It does not know who the others are: then its classes end with the lease, as if another one might have them."""
 
     async def is_taken(_streamer: str, _session: str) -> bool:
@@ -290,12 +290,12 @@ def test_a_streamer_that_never_heard_of_others_takes_nobody_for_away(host: Host[
 
     async def note(_: object) -> None: ...
 
-    found = witnesses.Witnesses(host.settings, None, note)
+    found = witnesses.Witnesses(streamer.settings, None, note)
     assert not asyncio.run(found.verdict(is_taken, "session", "claim")).goes_on
 
 
 @pytest.mark.asyncio
-async def test_no_beat_names_a_streamer_before_the_disk_has_it(host: Host[StreamerSettings]) -> None:
+async def test_no_beat_names_a_streamer_before_the_disk_has_it(streamer: Host[StreamerSettings]) -> None:
     """A process that is started anew asks all that the teacher may move classes to; and no beat waits for the disk."""
     may_write = asyncio.Event()
     written: list[set[str]] = []
@@ -304,7 +304,7 @@ async def test_no_beat_names_a_streamer_before_the_disk_has_it(host: Host[Stream
         await may_write.wait()
         written.append(set(known))
 
-    found = witnesses.Witnesses(host.settings, {"s2": ""}, note)
+    found = witnesses.Witnesses(streamer.settings, {"s2": ""}, note)
     assert found.said == {"peers": ["s2"]}
     found.take_in({"s2": {"at": 1.0}, "s3": {"at": 1.0}})
     await asyncio.sleep(0)
@@ -367,31 +367,31 @@ def test_of_a_class_that_left_a_streamer_twice_and_came_back_the_latest_placemen
 
 
 def test_a_grant_that_waits_for_a_failed_release_is_tried_again_after_a_second(
-    host: Host[StreamerSettings], monkeypatch: pytest.MonkeyPatch
+    streamer: Host[StreamerSettings], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Not before, and not never: until then the streamer has no lease, because it would go on with what was taken."""
     said: list[Release | Grant] = [
         Release(class_id="c-1", placement=1),
-        Grant(streamer=host.settings.name, session="new"),
+        Grant(streamer=streamer.settings.name, session="new"),
     ]
-    with transaction(host.engine) as connection:
+    with transaction(streamer.engine) as connection:
         inbox.keep(connection, journal, [Arrived("test", one.cmd, one.to_json()) for one in said], hosts.now())
         kept = inbox.claim(connection, journal, ["release", "grant"], limit=10, lease_s=60, now=hosts.now())
-    host.claim = "new"
+    streamer.claim = "new"
 
     def fails(*_: object) -> None:
         raise IndexError("nobody foresaw it")
 
     monkeypatch.setattr(releases, "release", fails)
-    asyncio.run(releases.take_back(host, kept))
+    asyncio.run(releases.take_back(streamer, kept))
     now = hosts.now()
-    with transaction(host.engine) as connection:
-        assert leases.session(connection, host.settings.name) is None
+    with transaction(streamer.engine) as connection:
+        assert leases.session(connection, streamer.settings.name) is None
         its = journal.inbox.c.command == "grant"
         due_at = connection.execute(select(journal.inbox.c.not_before).where(its)).scalar_one()
         assert now < due_at <= now + releases.GRANT_AGAIN_S
         (again,) = inbox.claim(connection, journal, ["grant"], limit=10, lease_s=60, now=due_at + 0.01)
     monkeypatch.setattr(releases, "release", lambda *_: None)
-    asyncio.run(releases.take_back(host, [again]))
-    with reading(host.engine) as connection:
-        assert leases.session(connection, host.settings.name) == "new"
+    asyncio.run(releases.take_back(streamer, [again]))
+    with reading(streamer.engine) as connection:
+        assert leases.session(connection, streamer.settings.name) == "new"

@@ -30,7 +30,7 @@ STARTS_IN_S = 3600
 
 
 @pytest.fixture
-def host(tmp_path: Path) -> Iterator[Host[TeacherSettings]]:
+def teacher(tmp_path: Path) -> Iterator[Host[TeacherSettings]]:
     engine = open_database(f"sqlite:///{hosts.database('teacher', tmp_path / 'teacher.db')}")
     yield hosts.teacher(engine)
     engine.dispose()
@@ -56,35 +56,37 @@ def states(host: Host[TeacherSettings]) -> dict[str, str]:
         return {row.class_id: row.state for row in connection.execute(select(orders.c.class_id, orders.c.state))}
 
 
-def test_a_second_change_in_a_batch_joins_the_transcoding_that_its_recording_has(host: Host[TeacherSettings]) -> None:
+def test_a_second_change_in_a_batch_joins_the_transcoding_that_its_recording_has(
+    teacher: Host[TeacherSettings],
+) -> None:
     """The first names the recording, the second its resolution: only together they name a rendition that is made."""
     at_1080, at_720 = (7777, Resolution.P1080), (7777, Resolution.P720)
-    decided(host, booking, wanted("c-1", video_url_list={"720P": "http://origin.example/6666_720P.flv"}))
+    decided(teacher, booking, wanted("c-1", video_url_list={"720P": "http://origin.example/6666_720P.flv"}))
     now = hosts.now()
-    with transaction(host.engine) as connection:
+    with transaction(teacher.engine) as connection:
         attempt = Attempt(*at_1080, 3, 3, now, Backend.OSS, now + 60, "http://origin.example/7777.flv")
         renditions.begin(connection, [attempt], now)
         renditions.requested(connection, at_1080, now)
     first = Change(class_id="c-1", record_id=7777, video_url="http://origin.example/7777.flv")
-    found = decided(host, change, first, Change(class_id="c-1", video_resolution=Resolution.P1080))
+    found = decided(teacher, change, first, Change(class_id="c-1", video_resolution=Resolution.P1080))
     assert [one.stem for one in found.begun] == ["7777_720P"]
-    assert states(host) == {"c-1": "placed", "c-1^1": "waiting", "c-1^2": "waiting"}
-    with transaction(host.engine) as connection:
+    assert states(teacher) == {"c-1": "placed", "c-1^1": "waiting", "c-1^2": "waiting"}
+    with transaction(teacher.engine) as connection:
         found_now = renditions.states(connection, [at_1080, at_720])
     assert {key: one.attempt for key, one in found_now.items()} == {at_1080: 3, at_720: 1}
 
 
 @pytest.mark.asyncio
 async def test_a_change_waits_for_the_booking_of_its_class_that_is_in_the_inbox(
-    host: Host[TeacherSettings], monkeypatch: pytest.MonkeyPatch
+    teacher: Host[TeacherSettings], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Others handle bookings, perhaps another teacher: the change would be answered with 404, and be lost."""
     order, end = wanted("c-1"), hosts.now() + STARTS_IN_S + 900
     about = [Change(class_id="c-1", end_time=end), Change(class_id="c-2", end_time=end)]
-    with transaction(host.engine) as connection:
+    with transaction(teacher.engine) as connection:
         bodies = [order.to_json(), *(one.to_json() for one in about)]
         arrived = [Arrived("test", command_of(one), one) for one in bodies]
-        ids = [one.id for one in inbox.keep_claimed(connection, host.journal, arrived, hosts.now(), 60)]
+        ids = [one.id for one in inbox.keep_claimed(connection, teacher.journal, arrived, hosts.now(), 60)]
 
     async def nothing(*_: object) -> None:
         """Neither Redis nor Prefect is there."""
@@ -92,19 +94,19 @@ async def test_a_change_waits_for_the_booking_of_its_class_that_is_in_the_inbox(
     monkeypatch.setattr(change, "after", nothing)
     monkeypatch.setattr(show, "table", nothing)
     monkeypatch.setattr(change, "BOOKING_S", 0.0)  # what is not in the inbox does not come
-    host.seen = time.monotonic() + 3600, tuple(hosts.ALIVE)
-    token = hall.current.set(host)
+    teacher.seen = time.monotonic() + 3600, tuple(hosts.ALIVE)
+    token = hall.current.set(teacher)
     try:
         await change.change.fn(inbox.spell(ids[1:]))
-        assert left(host, ids) == ids[:2], "nobody has booked c-2"
-        decided(host, booking, order)
-        with transaction(host.engine) as connection:
-            inbox.done(connection, host.journal, ids[:1])
+        assert left(teacher, ids) == ids[:2], "nobody has booked c-2"
+        decided(teacher, booking, order)
+        with transaction(teacher.engine) as connection:
+            inbox.done(connection, teacher.journal, ids[:1])
         await change.change.fn(inbox.spell(ids[1:2]))
     finally:
         hall.current.reset(token)
-    assert left(host, ids) == []
-    with transaction(host.engine) as connection:
+    assert left(teacher, ids) == []
+    with transaction(teacher.engine) as connection:
         assert bookings.by_id(connection, ["c-1"])["c-1"].end_time == end
 
 
@@ -113,18 +115,18 @@ def left(host: Host[TeacherSettings], ids: list[int]) -> list[int]:
         return sorted(inbox.unhandled(connection, host.journal, ids))
 
 
-def test_the_backup_stream_of_a_class_that_waits_for_its_rendition_is_taken(host: Host[TeacherSettings]) -> None:
+def test_the_backup_stream_of_a_class_that_waits_for_its_rendition_is_taken(teacher: Host[TeacherSettings]) -> None:
     """Its second airing is placed only when the rendition is there, and would then be pushed over another class."""
     backup = "rtmp://backup.example/live/c-1"
-    decided(host, booking, wanted("c-1", push_url_backup=backup))
-    decided(host, booking, wanted("c-2", push_url=backup), wanted("c-3", push_url_backup=backup), wanted("c-4"))
-    assert states(host) == {"c-1": "waiting", "c-2": "refused", "c-3": "refused", "c-4": "waiting"}
+    decided(teacher, booking, wanted("c-1", push_url_backup=backup))
+    decided(teacher, booking, wanted("c-2", push_url=backup), wanted("c-3", push_url_backup=backup), wanted("c-4"))
+    assert states(teacher) == {"c-1": "waiting", "c-2": "refused", "c-3": "refused", "c-4": "waiting"}
 
 
-def test_the_backup_stream_that_a_change_asks_for_is_taken(host: Host[TeacherSettings]) -> None:
+def test_the_backup_stream_that_a_change_asks_for_is_taken(teacher: Host[TeacherSettings]) -> None:
     """And the one of before is free once the change is in force."""
     old, new = "rtmp://backup.example/live/old", "rtmp://backup.example/live/new"
-    decided(host, booking, wanted("c-1", push_url_backup=old))
-    decided(host, change, Change(class_id="c-1", push_url_backup=new))
-    decided(host, booking, wanted("c-2", push_url=new), wanted("c-3", push_url=old))
-    assert states(host) == {"c-1": "waiting", "c-2": "refused", "c-3": "waiting"}
+    decided(teacher, booking, wanted("c-1", push_url_backup=old))
+    decided(teacher, change, Change(class_id="c-1", push_url_backup=new))
+    decided(teacher, booking, wanted("c-2", push_url=new), wanted("c-3", push_url=old))
+    assert states(teacher) == {"c-1": "waiting", "c-2": "refused", "c-3": "waiting"}

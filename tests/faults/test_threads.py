@@ -15,7 +15,7 @@ from tests.faults import hosts
 
 
 @pytest.fixture
-def host(tmp_path: Path) -> Iterator[Host[StreamerSettings]]:
+def streamer(tmp_path: Path) -> Iterator[Host[StreamerSettings]]:
     engine = open_database(f"sqlite:///{hosts.database('streamer', tmp_path / 'task_list.db')}")
     yield hosts.streamer(engine, tmp_path, max_bytes=1 << 20, max_num=10)
     engine.dispose()
@@ -25,7 +25,7 @@ def counted(connection: Connection) -> int:
     return int(connection.execute(text("select count(*) from inbox_list")).scalar_one())
 
 
-def test_a_resolver_that_hangs_keeps_no_transaction_waiting(host: Host[StreamerSettings]) -> None:
+def test_a_resolver_that_hangs_keeps_no_transaction_waiting(streamer: Host[StreamerSettings]) -> None:
     """Names are looked up in threads, as many as there are bookings with odd hosts; the database has its own."""
     goes_on = threading.Event()
 
@@ -34,7 +34,7 @@ def test_a_resolver_that_hangs_keeps_no_transaction_waiting(host: Host[StreamerS
         try:
             await asyncio.sleep(0)
             async with asyncio.timeout(10):
-                return [await host.look(counted), await host.commit(counted)]
+                return [await streamer.look(counted), await streamer.commit(counted)]
         finally:
             goes_on.set()
             await asyncio.gather(*hanging)

@@ -25,7 +25,7 @@ LEFT_S = 130
 
 
 @pytest.fixture(scope="module")
-def hosts(town: Town, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Stage, Errors]]:
+def faulty_stage(town: Town, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Stage, Errors]]:
     """A teacher and a streamer whose steps raise when they are told to."""
     folder = tmp_path_factory.mktemp("unforeseen")
     errors = Errors(folder / "errors")
@@ -45,9 +45,9 @@ def watched() -> list[dict[str, Any]]:
 
 
 @pytest.fixture
-def on_air(hosts: tuple[Stage, Errors], watched: list[dict[str, Any]]) -> str:
+def on_air(faulty_stage: tuple[Stage, Errors], watched: list[dict[str, Any]]) -> str:
     """A class that is on air, and is to stay so."""
-    stage, _ = hosts
+    stage, _ = faulty_stage
     if not watched or watched[-1]["end_time"] < time.time() + LEFT_S:
         watched.append(stage.booking(stage.town.record(seconds=LONG_S), starts_in_s=15, length_s=LONG_S))
         assert stage.answer(stage.book(watched[-1]), timeout_s=60)["result"] == "success"
@@ -105,9 +105,9 @@ def wrong(stage: Stage, who: str) -> list[str]:
 
 @pytest.mark.parametrize("step", STEPS)
 def test_an_error_in_a_step_ends_neither_the_process_nor_what_is_on_air(
-    hosts: tuple[Stage, Errors], on_air: str, step: str
+    faulty_stage: tuple[Stage, Errors], on_air: str, step: str
 ) -> None:
-    stage, errors = hosts
+    stage, errors = faulty_stage
     living, before = dict(stage.residents), len(stage.pushes(on_air))
     with errors.at(step):
         booking = stage.booking(stage.town.record(), starts_in_s=900)
@@ -124,10 +124,10 @@ def test_an_error_in_a_step_ends_neither_the_process_nor_what_is_on_air(
 
 
 def test_a_booking_that_cannot_be_handled_is_answered_and_its_neighbours_are_served(
-    hosts: tuple[Stage, Errors],
+    faulty_stage: tuple[Stage, Errors],
 ) -> None:
     """It is tried five times within a minute; then the platform can move the class, and people know which it is."""
-    stage, errors = hosts
+    stage, errors = faulty_stage
     record = stage.town.record()
     bad, *good = [stage.booking(record, starts_in_s=3600) for _ in range(4)]
     with errors.at("a message is read", only=bad["class_id"], error="RecursionError"):
@@ -141,9 +141,9 @@ def test_a_booking_that_cannot_be_handled_is_answered_and_its_neighbours_are_ser
 
 
 @pytest.mark.parametrize("step", AT_START)
-def test_an_error_at_the_start_keeps_no_host_down(hosts: tuple[Stage, Errors], on_air: str, step: str) -> None:
+def test_an_error_at_the_start_keeps_no_host_down(faulty_stage: tuple[Stage, Errors], on_air: str, step: str) -> None:
     """The class on air goes on although the step fails; all other steps are taken meanwhile."""
-    stage, errors = hosts
+    stage, errors = faulty_stage
     with errors.at(step):
         for who in WHO:
             stage.residents[who].kill()

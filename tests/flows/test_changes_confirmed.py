@@ -31,7 +31,7 @@ CHANGE = "c-1^1"
 
 
 @pytest.fixture
-def host(tmp_path: Path) -> Iterator[Host[StreamerSettings]]:
+def streamer(tmp_path: Path) -> Iterator[Host[StreamerSettings]]:
     """A streamer whose class begins in a minute, and has just got another end by a change."""
     engine = open_database(f"sqlite:///{hosts.database('streamer', tmp_path / 'task_list.db')}")
     host = hosts.streamer(engine, tmp_path, max_bytes=1 << 40, max_num=10)
@@ -87,67 +87,74 @@ async def confirmed(host: Host[StreamerSettings], **has: object) -> None:
 
 
 @pytest.mark.asyncio
-async def test_a_change_is_reported_when_the_playout_has_it_and_once(host: Host[StreamerSettings]) -> None:
+async def test_a_change_is_reported_when_the_playout_has_it_and_once(streamer: Host[StreamerSettings]) -> None:
     """Before that it has the class as it was, which is what would be aired."""
-    await confirmed(host, end=its_class(host).end_time - 300)
-    assert reports(host) == []
+    await confirmed(streamer, end=its_class(streamer).end_time - 300)
+    assert reports(streamer) == []
     for _ in range(2):
-        await confirmed(host)
-    assert reports(host) == [0]
+        await confirmed(streamer)
+    assert reports(streamer) == [0]
 
 
 @pytest.mark.asyncio
 async def test_a_change_waits_while_nobody_knows_what_the_playout_airs(
-    host: Host[StreamerSettings], monkeypatch: pytest.MonkeyPatch
+    streamer: Host[StreamerSettings], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Once the playout has surely no worker, the timetable on the disk says what the next one airs."""
     monkeypatch.setattr(change, "CONFIRMS_S", 0.05)
-    await change.confirm(host)
-    assert reports(host) == []
-    host.playout.is_away("it was killed")
-    host.playout.away_since = time.monotonic() - change.NO_WORKER_S - 1
-    await change.confirm(host)
-    assert reports(host) == [], "its timetable is not written"
-    host.playout.written(host.playout.begin_round() + 1)
-    await change.confirm(host)
-    assert reports(host) == [0]
+    await change.confirm(streamer)
+    assert reports(streamer) == []
+    streamer.playout.is_away("it was killed")
+    streamer.playout.away_since = time.monotonic() - change.NO_WORKER_S - 1
+    await change.confirm(streamer)
+    assert reports(streamer) == [], "its timetable is not written"
+    streamer.playout.written(streamer.playout.begin_round() + 1)
+    await change.confirm(streamer)
+    assert reports(streamer) == [0]
 
 
 @pytest.mark.parametrize(("end_of", "code"), [("changed", 0), ("before", 410)])
 def test_a_class_that_ends_before_that_is_reported_as_it_was_aired(
-    host: Host[StreamerSettings], monkeypatch: pytest.MonkeyPatch, end_of: str, code: int
+    streamer: Host[StreamerSettings], monkeypatch: pytest.MonkeyPatch, end_of: str, code: int
 ) -> None:
     """The end of its change has passed, too: as the playout says which end it had, the teacher hears of the change."""
-    one = its_class(host)
+    one = its_class(streamer)
     monkeypatch.setattr(time, "time", lambda: one.end_time + 1)
-    told = {**lesson(host, one), "as_run": [], "why": "its end has come", "sent_s": 0.0, "slate_s": 0.0, "gap_s": 0.0}
+    told = {
+        **lesson(streamer, one),
+        "as_run": [],
+        "why": "its end has come",
+        "sent_s": 0.0,
+        "slate_s": 0.0,
+        "gap_s": 0.0,
+    }
     told |= {"end": one.end_time - (0 if end_of == "changed" else 300), "sessions": 0}
-    with transaction(host.engine) as connection:
-        rows.went(connection, host, ends.as_told("c-1", told))
-        rows.went(connection, host, partial(change.confirmed, {CHANGE}, change.as_aired({})))
+    with transaction(streamer.engine) as connection:
+        rows.went(connection, streamer, ends.as_told("c-1", told))
+        rows.went(connection, streamer, partial(change.confirmed, {CHANGE}, change.as_aired({})))
         assert amendments.unconfirmed(connection) == []
-    assert reports(host) == [code]
+    assert reports(streamer) == [code]
 
 
-def test_a_class_whose_end_was_moved_away_while_it_ended_goes_on(host: Host[StreamerSettings]) -> None:
+def test_a_class_whose_end_was_moved_away_while_it_ended_goes_on(streamer: Host[StreamerSettings]) -> None:
     """The playout had the end of before; it gets the timetable, in which the class is not over."""
-    one = its_class(host)
-    told = {**lesson(host, one), "end": one.end_time - 900, "as_run": [], "why": "its end has come"}
-    with transaction(host.engine) as connection:
-        rows.went(connection, host, ends.as_told("c-1", told))
-    assert its_class(host).state is one.state
+    one = its_class(streamer)
+    told = {**lesson(streamer, one), "end": one.end_time - 900, "as_run": [], "why": "its end has come"}
+    with transaction(streamer.engine) as connection:
+        rows.went(connection, streamer, ends.as_told("c-1", told))
+    assert its_class(streamer).state is one.state
 
 
 @pytest.mark.asyncio
-async def test_a_change_is_reported_by_itself_soon_after_the_playout_has_it(host: Host[StreamerSettings]) -> None:
+async def test_a_change_is_reported_by_itself_soon_after_the_playout_has_it(streamer: Host[StreamerSettings]) -> None:
     """Also after a restart: what waits is a row, and nobody needs to ask."""
-    lessons = {"c-1": lesson(host, its_class(host))}
-    work = asyncio.create_task(change.keep_confirming(host))
-    host.amended.set()
+    lessons = {"c-1": lesson(streamer, its_class(streamer))}
+    work = asyncio.create_task(change.keep_confirming(streamer))
+    streamer.amended.set()
     for _ in range(500):
-        host.playout.confirm(host.playout.begin_round(), lessons)
+        streamer.playout.confirm(streamer.playout.begin_round(), lessons)
         await asyncio.sleep(0.02)
-        if reports(host):
+        if reports(streamer):
             break
     work.cancel()
-    assert reports(host) == [0]
+    assert reports(streamer) == [0]

@@ -13,7 +13,7 @@ pytestmark = pytest.mark.live
 
 
 @pytest.fixture(scope="module")
-def pair(town: Town, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+def two_streamers(town: Town, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     """A teacher and two streamers."""
     with staged(town, tmp_path_factory.mktemp("pair")) as found:
         found.up("teacher", "streamer1", "streamer2")
@@ -22,105 +22,105 @@ def pair(town: Town, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage
         yield found
 
 
-def test_classes_of_one_rendition_are_placed_on_one_streamer(pair: Stage) -> None:
+def test_classes_of_one_rendition_are_placed_on_one_streamer(two_streamers: Stage) -> None:
     """There it is cached; others go elsewhere."""
-    records = [pair.town.record() for _ in range(8)]
-    booked = {record: pair.book(pair.booking(record)) for record in records}
-    first = {record: pair.answer(class_id)["streamer"] for record, class_id in booked.items()}
-    booked = {record: pair.book(pair.booking(record)) for record in records[:4]}
-    second = {record: pair.answer(class_id)["streamer"] for record, class_id in booked.items()}
-    assert set(first.values()) == {pair.name("streamer1"), pair.name("streamer2")}
+    records = [two_streamers.town.record() for _ in range(8)]
+    booked = {record: two_streamers.book(two_streamers.booking(record)) for record in records}
+    first = {record: two_streamers.answer(class_id)["streamer"] for record, class_id in booked.items()}
+    booked = {record: two_streamers.book(two_streamers.booking(record)) for record in records[:4]}
+    second = {record: two_streamers.answer(class_id)["streamer"] for record, class_id in booked.items()}
+    assert set(first.values()) == {two_streamers.name("streamer1"), two_streamers.name("streamer2")}
     same = [record for record in second if second[record] == first[record]]
     assert len(same) >= 3  # the bounded load may send one elsewhere
-    assert all(pair.town.asked(f"{record}/{record}.flv") == 1 for record in same)
+    assert all(two_streamers.town.asked(f"{record}/{record}.flv") == 1 for record in same)
 
 
-def test_status_tells_bookings_streamers_and_what_waits(pair: Stage) -> None:
+def test_status_tells_bookings_streamers_and_what_waits(two_streamers: Stage) -> None:
     """For programs as JSON, for people in lines."""
-    pair.answer(pair.book(pair.booking(pair.town.record())))
-    found = json.loads(pair.lectern("teacher", "status", "--json").stdout)
+    two_streamers.answer(two_streamers.book(two_streamers.booking(two_streamers.town.record())))
+    found = json.loads(two_streamers.lectern("teacher", "status", "--json").stdout)
     assert found["bookings"]["ready"] >= 1
-    assert set(found["streamers"]) == {pair.name("streamer1"), pair.name("streamer2")}
-    said = pair.lectern("teacher", "status")
+    assert set(found["streamers"]) == {two_streamers.name("streamer1"), two_streamers.name("streamer2")}
+    said = two_streamers.lectern("teacher", "status")
     assert said.returncode == 0
-    assert f"streamer    {pair.name('streamer1')}:" in said.stdout
+    assert f"streamer    {two_streamers.name('streamer1')}:" in said.stdout
 
 
-def test_a_class_is_booked_explained_and_cancelled_by_hand(pair: Stage, tmp_path: Path) -> None:
+def test_a_class_is_booked_explained_and_cancelled_by_hand(two_streamers: Stage, tmp_path: Path) -> None:
     """Each command says what to type next."""
-    booking = pair.booking(pair.town.record())
+    booking = two_streamers.booking(two_streamers.town.record())
     class_id = booking["class_id"]
     file = tmp_path / "booking.json"
     file.write_text(json.dumps(booking))
-    booked = pair.lectern("teacher", "book", str(file))
+    booked = two_streamers.lectern("teacher", "book", str(file))
     assert (booked.returncode, booked.stderr) == (0, "")
     assert f"lectern explain {class_id}" in booked.stdout
-    where = pair.answer(class_id)["streamer"].removeprefix(f"{pair.prefix}-")
+    where = two_streamers.answer(class_id)["streamer"].removeprefix(f"{two_streamers.prefix}-")
 
-    story = json.loads(pair.lectern("teacher", "explain", class_id, "--json").stdout)
+    story = json.loads(two_streamers.lectern("teacher", "explain", class_id, "--json").stdout)
     assert [one["what"] for one in story["events"]][:2] == ["placed", "answered with success"]
-    told = pair.lectern(where, "explain", class_id)
+    told = two_streamers.lectern(where, "explain", class_id)
     assert "downloaded" in told.stdout
 
-    assert pair.lectern("teacher", "cancel", class_id).returncode == 0
-    wait_until(lambda: pair.order(class_id)["state"] == "cancelled", description="it is cancelled")
-    assert "cancelled" in pair.lectern("teacher", "explain", class_id).stdout
+    assert two_streamers.lectern("teacher", "cancel", class_id).returncode == 0
+    wait_until(lambda: two_streamers.order(class_id)["state"] == "cancelled", description="it is cancelled")
+    assert "cancelled" in two_streamers.lectern("teacher", "explain", class_id).stdout
 
 
-def test_a_booking_can_be_read_from_standard_input(pair: Stage) -> None:
-    booking = pair.booking(pair.town.record())
-    done = pair.lectern("teacher", "book", "-", "--json", text=json.dumps(booking))
+def test_a_booking_can_be_read_from_standard_input(two_streamers: Stage) -> None:
+    booking = two_streamers.booking(two_streamers.town.record())
+    done = two_streamers.lectern("teacher", "book", "-", "--json", text=json.dumps(booking))
     assert (done.returncode, json.loads(done.stdout)) == (0, {"class_id": booking["class_id"], "result": "sent"})
-    assert pair.answer(booking["class_id"])["result"] == "success"
+    assert two_streamers.answer(booking["class_id"])["result"] == "success"
 
 
-def test_a_booking_by_hand_can_wait_for_its_answer(pair: Stage) -> None:
-    booking = pair.booking(pair.town.record())
-    done = pair.lectern("teacher", "book", "-", "--wait", text=json.dumps(booking))
+def test_a_booking_by_hand_can_wait_for_its_answer(two_streamers: Stage) -> None:
+    booking = two_streamers.booking(two_streamers.town.record())
+    done = two_streamers.lectern("teacher", "book", "-", "--wait", text=json.dumps(booking))
     assert (done.returncode, done.stderr) == (0, "")
     assert f"{booking['class_id']}: " in done.stdout
-    assert pair.answer(booking["class_id"])["result"] == "success"
+    assert two_streamers.answer(booking["class_id"])["result"] == "success"
 
 
-def test_the_cancel_of_a_class_that_nobody_booked_says_so(pair: Stage) -> None:
-    done = pair.lectern("teacher", "cancel", "c-nobody")
+def test_the_cancel_of_a_class_that_nobody_booked_says_so(two_streamers: Stage) -> None:
+    done = two_streamers.lectern("teacher", "cancel", "c-nobody")
     assert done.returncode == 1
     assert "c-nobody: nobody has booked it here" in done.stderr
 
 
-def test_a_second_cancel_leaves_its_line_in_the_story_of_the_class(pair: Stage) -> None:
+def test_a_second_cancel_leaves_its_line_in_the_story_of_the_class(two_streamers: Stage) -> None:
     """The platform may send one: who asks later why a class was not aired sees both."""
-    class_id = pair.book(pair.booking(pair.town.record()))
-    pair.answer(class_id)
+    class_id = two_streamers.book(two_streamers.booking(two_streamers.town.record()))
+    two_streamers.answer(class_id)
     for _ in range(2):
-        pair.publish("cancel", {"cmd": "cancel", "class_id": class_id})
-        wait_until(lambda: pair.order(class_id)["state"] == "cancelled", description="it is cancelled")
+        two_streamers.publish("cancel", {"cmd": "cancel", "class_id": class_id})
+        wait_until(lambda: two_streamers.order(class_id)["state"] == "cancelled", description="it is cancelled")
     said = "select 1 from event_list where class_id = ? and what = 'cancel of a class that is cancelled'"
-    wait_until(lambda: pair.rows("teacher", said, class_id), description="the second cancel is noted")
+    wait_until(lambda: two_streamers.rows("teacher", said, class_id), description="the second cancel is noted")
 
 
-def test_the_cache_is_listed_emptied_and_compared(pair: Stage) -> None:
+def test_the_cache_is_listed_emptied_and_compared(two_streamers: Stage) -> None:
     """What a class needs is not evicted by hand either."""
-    record = pair.town.record()
-    class_id = pair.book(pair.booking(record))
-    where = pair.answer(class_id)["streamer"].removeprefix(f"{pair.prefix}-")
-    listed = json.loads(pair.lectern(where, "cache", "ls", "--json").stdout)
+    record = two_streamers.town.record()
+    class_id = two_streamers.book(two_streamers.booking(record))
+    where = two_streamers.answer(class_id)["streamer"].removeprefix(f"{two_streamers.prefix}-")
+    listed = json.loads(two_streamers.lectern(where, "cache", "ls", "--json").stdout)
     (row,) = [one for one in listed if one["stem"] == str(record)]
     assert (row["state"], row["num_cite"]) == ("ready", 1)
-    pinned = pair.lectern(where, "cache", "evict", str(record))
+    pinned = two_streamers.lectern(where, "cache", "evict", str(record))
     assert pinned.returncode == 2
     assert "1 class needs it" in pinned.stderr
 
-    pair.cancel(class_id)
-    wait_until(lambda: pair.num_cite(where, str(record)) == 0, description="nothing needs it")
-    assert pair.lectern(where, "cache", "evict", str(record)).returncode == 0
-    assert str(record) not in pair.cached(where)
-    assert not (pair.folder / where / str(record)).exists()
+    two_streamers.cancel(class_id)
+    wait_until(lambda: two_streamers.num_cite(where, str(record)) == 0, description="nothing needs it")
+    assert two_streamers.lectern(where, "cache", "evict", str(record)).returncode == 0
+    assert str(record) not in two_streamers.cached(where)
+    assert not (two_streamers.folder / where / str(record)).exists()
 
-    assert json.loads(pair.lectern(where, "cache", "reconcile", "--json").stdout) == {"differences": []}
-    stray = pair.folder / where / "stray.txt"
+    assert json.loads(two_streamers.lectern(where, "cache", "reconcile", "--json").stdout) == {"differences": []}
+    stray = two_streamers.folder / where / "stray.txt"
     stray.write_text("?")
-    assert "stray.txt: no row knows it" in pair.lectern(where, "cache", "reconcile").stdout
+    assert "stray.txt: no row knows it" in two_streamers.lectern(where, "cache", "reconcile").stdout
     stray.unlink()
 
 
@@ -134,36 +134,36 @@ MISUSE = (
 )
 
 
-def test_misuse_ends_with_2_and_says_what_is_wrong(pair: Stage) -> None:
+def test_misuse_ends_with_2_and_says_what_is_wrong(two_streamers: Stage) -> None:
     """In a sentence, without a traceback."""
     with ThreadPoolExecutor() as together:
         hosts = ["streamer1" if one[0] == "cache" else "teacher" for one, _ in MISUSE]
-        done = list(together.map(lambda host, one: pair.lectern(host, *one[0]), hosts, MISUSE))
+        done = list(together.map(lambda host, one: two_streamers.lectern(host, *one[0]), hosts, MISUSE))
     for (arguments, words), one in zip(MISUSE, done, strict=True):
         assert one.returncode == 2, arguments
         assert words in one.stderr
         assert "Traceback" not in one.stderr
 
 
-def test_a_booking_by_hand_that_is_malformed_is_not_sent(pair: Stage) -> None:
-    done = pair.lectern("teacher", "book", "-", text='{"cmd": "order", "class_id": "c-1"}')
+def test_a_booking_by_hand_that_is_malformed_is_not_sent(two_streamers: Stage) -> None:
+    done = two_streamers.lectern("teacher", "book", "-", text='{"cmd": "order", "class_id": "c-1"}')
     assert done.returncode == 2
     assert "start_time" in done.stderr
 
 
-def test_init_can_be_repeated(pair: Stage) -> None:
+def test_init_can_be_repeated(two_streamers: Stage) -> None:
     """The second time it changes nothing; --check only looks."""
-    assert json.loads(pair.lectern("teacher", "init", "teacher", "--json").stdout)["changed"] is False
-    assert pair.lectern("teacher", "init", "teacher", "--check").stdout == "The database is as it should be.\n"
+    assert json.loads(two_streamers.lectern("teacher", "init", "teacher", "--json").stdout)["changed"] is False
+    assert two_streamers.lectern("teacher", "init", "teacher", "--check").stdout == "The database is as it should be.\n"
 
 
-def test_init_mends_a_work_pool_that_was_made_otherwise(pair: Stage) -> None:
+def test_init_mends_a_work_pool_that_was_made_otherwise(two_streamers: Stage) -> None:
     """With the usual template the server checks a schema in each new run, which takes it longer than all the rest."""
     usual = {"job_configuration": {"command": "{{ command }}"}, "variables": {"properties": {"command": {}}}}
-    pair.change("/work_pools/resident", base_job_template=usual)
-    made = json.loads(pair.lectern("teacher", "init", "teacher", "--json").stdout)["prefect"]
+    two_streamers.change("/work_pools/resident", base_job_template=usual)
+    made = json.loads(two_streamers.lectern("teacher", "init", "teacher", "--json").stdout)["prefect"]
     assert made == ["work pool resident"]
-    found = pair.town.api.get("/work_pools/resident").raise_for_status().json()
+    found = two_streamers.town.api.get("/work_pools/resident").raise_for_status().json()
     assert "command" not in json.dumps(found["base_job_template"])
 
 
@@ -174,23 +174,23 @@ def test_a_host_that_was_not_initialised_says_what_to_type(town: Town, tmp_path:
     assert "lectern init" in done.stderr
 
 
-def test_deployments_can_be_made_alone_and_again(pair: Stage) -> None:
+def test_deployments_can_be_made_alone_and_again(two_streamers: Stage) -> None:
     """``lectern deploy`` changes nothing where all is there, and says what is missing where it is not.
 
     An automation by which an earlier build passed alarms on is deleted.
     """
-    asked, api = {"automations": {"name": {"any_": ["lectern: alarms"]}}}, pair.town.api
+    asked, api = {"automations": {"name": {"any_": ["lectern: alarms"]}}}, two_streamers.town.api
     trigger = {"type": "event", "posture": "Reactive", "expect": ["lectern.alarm"], "threshold": 1, "within": 0}
     earlier = {"name": "lectern: alarms", "trigger": trigger, "actions": []}
     api.post("/automations/", json=earlier).raise_for_status()
-    assert json.loads(pair.lectern("teacher", "deploy", "teacher", "--json").stdout) == {
+    assert json.loads(two_streamers.lectern("teacher", "deploy", "teacher", "--json").stdout) == {
         "changed": False,
         "prefect": [],
     }
     assert api.post("/automations/filter", json=asked).raise_for_status().json() == []
-    new = (*("deploy", "streamer", "--name", f"{pair.prefix}-new"), "--json")
-    planned = json.loads(pair.lectern("streamer1", *new, "--check").stdout)
-    assert f"deployment broadcast/{pair.prefix}-new" in planned["prefect"]
-    made = json.loads(pair.lectern("streamer1", *new).stdout)
+    new = (*("deploy", "streamer", "--name", f"{two_streamers.prefix}-new"), "--json")
+    planned = json.loads(two_streamers.lectern("streamer1", *new, "--check").stdout)
+    assert f"deployment broadcast/{two_streamers.prefix}-new" in planned["prefect"]
+    made = json.loads(two_streamers.lectern("streamer1", *new).stdout)
     assert made == planned
-    assert json.loads(pair.lectern("streamer1", *new).stdout)["changed"] is False
+    assert json.loads(two_streamers.lectern("streamer1", *new).stdout)["changed"] is False

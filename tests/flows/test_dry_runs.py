@@ -79,7 +79,7 @@ class Stage(Alone):
 
 
 @pytest.fixture
-def stage(teacher_engine: Engine, monkeypatch: pytest.MonkeyPatch) -> Stage:
+def dry_run(teacher_engine: Engine, monkeypatch: pytest.MonkeyPatch) -> Stage:
     made = Stage(hosts.teacher(teacher_engine), TeacherTable.metadata)
     made.watch(monkeypatch)
     return made
@@ -111,8 +111,8 @@ def agree(stage: Stage, key: str, flow: Callable[..., Coroutine[Any, Any, State[
     return written
 
 
-def test_of_bookings_and_cancels(stage: Stage) -> None:
-    stage.placed("c-0")
+def test_of_bookings_and_cancels(dry_run: Stage) -> None:
+    dry_run.placed("c-0")
     listed = booked("c-1", video_url_list={"720P": "http://origin.example/6666_720P.flv"})
     messages: list[Message | str] = [
         listed,
@@ -122,104 +122,104 @@ def test_of_bookings_and_cancels(stage: Stage) -> None:
         Cancel(class_id="c-0"),
         '{"cmd":"order"}',
     ]
-    ids = stage.comes(*messages)
-    said = agree(stage, "booking", lambda **options: booking.fn(ids, **options))
+    ids = dry_run.comes(*messages)
+    said = agree(dry_run, "booking", lambda **options: booking.fn(ids, **options))
     assert {"c-1: received -> placed", "c-2: received -> waiting", "c-3: received -> refused"} <= set(said)
     assert {"c-1: delivered again", "c-0: placed -> cancelled", "to order_result: order_result c-3"} <= set(said)
     assert {"6666_720P: oss transcoding, attempt 1", "to alarm: alarm 504", "inbox 6: dead"} <= set(said)
 
 
-def test_of_changes(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_changes(dry_run: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("flows.teacher.change.BOOKING_S", 0.0)  # the booking of c-9 does not come
-    under_way(stage, 600)
-    stage.placed("c-5", ready=True)
-    ids = stage.comes(
+    under_way(dry_run, 600)
+    dry_run.placed("c-5", ready=True)
+    ids = dry_run.comes(
         Change(class_id="c-5", end_time=time.time() + 9000),
         Change(class_id="c-1", push_url="rtmp://push.example/live/other"),
         Change(class_id="c-9", end_time=time.time() + 9000),
         '{"cmd":"change","class_id":"c-5"}',
     )
-    said = agree(stage, "change", lambda **options: change.fn(ids, **options))
+    said = agree(dry_run, "change", lambda **options: change.fn(ids, **options))
     assert {"c-5^1: received -> placed", "c-1: its booking is changed"} <= set(said)
     assert {"to change_result: change_result c-9", "inbox 4: dead"} <= set(said)
 
 
-def test_of_a_change_by_hand(stage: Stage) -> None:
-    stage.placed("c-5", ready=True)
+def test_of_a_change_by_hand(dry_run: Stage) -> None:
+    dry_run.placed("c-5", ready=True)
     end = time.time() + 9000
-    said = agree(stage, "change", lambda **options: change.fn(class_id="c-5", end_time=end, **options))
+    said = agree(dry_run, "change", lambda **options: change.fn(class_id="c-5", end_time=end, **options))
     assert "c-5^1: received -> placed" in said
     with pytest.raises(Misuse, match="nothing is to be changed"):
-        stage.run(lambda: change.fn(class_id="c-5"))
+        dry_run.run(lambda: change.fn(class_id="c-5"))
 
 
-def test_of_reports(stage: Stage) -> None:
-    stage.placed("c-1")
-    stage.placed("c-2")
-    stage.placed("c-3", ready=True)
+def test_of_reports(dry_run: Stage) -> None:
+    dry_run.placed("c-1")
+    dry_run.placed("c-2")
+    dry_run.placed("c-3", ready=True)
     common: dict[str, Any] = {"streamer": ONE, "placement": 1}
-    ids = stage.comes(
+    ids = dry_run.comes(
         Report(cmd="prepared", class_id="c-1", result="success", **common),
         Report(cmd="prepared", class_id="c-2", result="fail", code=318, message="404", **common),
         Report(cmd="ended", class_id="c-3", result="fail", code=321, message="cut", **common),
     )
-    said = agree(stage, "report", lambda **options: report.fn(ids, **options))
+    said = agree(dry_run, "report", lambda **options: report.fn(ids, **options))
     assert {"c-1: placed -> ready", "c-2: placed -> refused", "c-3: ready -> broken"} <= set(said)
     assert {"to order_result: order_result c-1", "to alarm: alarm 321 c-3"} <= set(said)
 
 
-def test_of_results(stage: Stage) -> None:
-    under_way(stage, 600)
-    ids = stage.comes(strategies.result(success=True))
-    said = agree(stage, "settle", lambda **options: settle.fn(ids, **options))
+def test_of_results(dry_run: Stage) -> None:
+    under_way(dry_run, 600)
+    ids = dry_run.comes(strategies.result(success=True))
+    said = agree(dry_run, "settle", lambda **options: settle.fn(ids, **options))
     assert {"6666_720P: transcoding -> success", "c-1: waiting -> placed", "c-2: waiting -> placed"} <= set(said)
 
 
-def test_of_a_sweep(stage: Stage) -> None:
-    under_way(stage, -600)
-    stage.placed("c-8", ready=True, start_in_s=-9000)
-    stage.placed("c-9")
-    with transaction(stage.host.engine) as connection:
+def test_of_a_sweep(dry_run: Stage) -> None:
+    under_way(dry_run, -600)
+    dry_run.placed("c-8", ready=True, start_in_s=-9000)
+    dry_run.placed("c-9")
+    with transaction(dry_run.host.engine) as connection:
         connection.execute(update(orders).where(orders.c.class_id == "c-9").values(updated_at=time.time() - 1000))
-    said = agree(stage, "sweep", sweep_teacher.fn)
+    said = agree(dry_run, "sweep", sweep_teacher.fn)
     assert {"6666_720P: transcoding -> timed out", "c-1: waiting -> refused", "c-8: ready -> broken"} <= set(said)
     assert {"c-9: its streamer is told again", f"to streamer:{ONE}: prepare c-9"} <= set(said)
 
 
-def test_of_a_move(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_a_move(dry_run: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lease, "NOTICE_S", 0.05)
     monkeypatch.setattr(moves, "LOOK_S", 0.05)
-    stage.host.bus = cast("Any", Silent())
-    stage.host.heard[OTHER] = time.monotonic()  # by the roll, which listens beside each run
-    stage.placed("c-1", ready=True)
-    with transaction(stage.host.engine) as connection:
+    dry_run.host.bus = cast("Any", Silent())
+    dry_run.host.heard[OTHER] = time.monotonic()  # by the roll, which listens beside each run
+    dry_run.placed("c-1", ready=True)
+    with transaction(dry_run.host.engine) as connection:
         leases.grant(connection, Granted(ONE, "session", 45), time.time())
-    said = agree(stage, "move", lambda **options: move.fn(ONE, **options))
+    said = agree(dry_run, "move", lambda **options: move.fn(ONE, **options))
     assert {"c-1: ready -> placed", f"c-1: taken from {ONE}", f"{ONE}: its lease is taken"} <= set(said)
     assert {f"to streamer:{ONE}: release c-1", f"to streamer:{OTHER}: prepare c-1"} <= set(said)
 
 
-def test_of_transcodings_that_are_asked_for_and_made(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_transcodings_that_are_asked_for_and_made(dry_run: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     """These two do their work outside: they say what they would begin."""
     monkeypatch.setattr(requests, "run_id", lambda: "run")
-    under_way(stage, 600)
-    with transaction(stage.host.engine) as connection:
+    under_way(dry_run, 600)
+    with transaction(dry_run.host.engine) as connection:
         renditions.begin(connection, [Attempt(7, KEY[1], 1, 1, 0.0, Backend.OSS, 9e9, "http://o/7.flv")], time.time())
-    before = stage.rows()
-    asked = stage.run(lambda: requests.request.fn([(7, "720P"), (6666, "720P")], dry_run=True))
+    before = dry_run.rows()
+    asked = dry_run.run(lambda: requests.request.fn([(7, "720P"), (6666, "720P")], dry_run=True))
     assert asked == "dry run: would ask for 7 720P"
-    assert stage.run(lambda: requests.transcode.fn(7, ["720P"], dry_run=True)).startswith("dry run: would make 720P")
-    assert stage.rows() == before
+    assert dry_run.run(lambda: requests.transcode.fn(7, ["720P"], dry_run=True)).startswith("dry run: would make 720P")
+    assert dry_run.rows() == before
 
 
 @pytest.mark.parametrize("name", ["booking", "report", "settle", "sweep", "move"])
-def test_with_redis_away_nothing_is_written_either(stage: Stage, name: str) -> None:
-    under_way(stage, -600)
-    stage.host.bus = cast("Any", Away())
+def test_with_redis_away_nothing_is_written_either(dry_run: Stage, name: str) -> None:
+    under_way(dry_run, -600)
+    dry_run.host.bus = cast("Any", Away())
     ids = {
-        "booking": stage.comes(booked("c-5")),
-        "report": stage.comes(Report(cmd="prepared", class_id="c-1", streamer=ONE, result="success")),
-        "settle": stage.comes(strategies.result(success=True)),
+        "booking": dry_run.comes(booked("c-5")),
+        "report": dry_run.comes(Report(cmd="prepared", class_id="c-1", streamer=ONE, result="success")),
+        "settle": dry_run.comes(strategies.result(success=True)),
     }
     flows: dict[str, Callable[[], Coroutine[Any, Any, State[None]]]] = {
         "booking": lambda: booking.fn(ids["booking"], dry_run=True),
@@ -228,6 +228,6 @@ def test_with_redis_away_nothing_is_written_either(stage: Stage, name: str) -> N
         "sweep": lambda: sweep_teacher.fn(dry_run=True),
         "move": lambda: move.fn(ONE, dry_run=True),
     }
-    before = stage.rows()
-    stage.run(flows[name])
-    assert stage.rows() == before
+    before = dry_run.rows()
+    dry_run.run(flows[name])
+    assert dry_run.rows() == before

@@ -54,7 +54,7 @@ def wanted(class_id: str, record: int, start_in_s: float = 3600, placement: int 
 
 
 @pytest.fixture
-def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Alone]:
+def dry_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Alone]:
     """Record 1 is cached, and nobody needs it; the cache has room for two renditions."""
     root = tmp_path / "videos"
     root.mkdir()
@@ -88,61 +88,63 @@ def taken(stage: Alone, one: Prepare, state: AiringState) -> None:
         cache.cite(connection, one.stem, 1, time.time())
 
 
-def test_of_prepares(stage: Alone) -> None:
+def test_of_prepares(dry_run: Alone) -> None:
     """Classes that reserve room, join a download, evict, are refused, or were known; and a message nobody can read."""
     known = wanted("c-0", 1)
-    taken(stage, known, AiringState.AIRED)
-    with transaction(stage.host.engine) as connection:
+    taken(dry_run, known, AiringState.AIRED)
+    with transaction(dry_run.host.engine) as connection:
         connection.execute(update(files).values(num_cite=0))
     messages = [wanted("c-2", 2), wanted("c-3", 2), wanted("c-4", 3), wanted("c-9", 9), known]
     bodies = [*(one.to_json() for one in messages), '{"cmd":"prepare"}']
-    with transaction(stage.host.engine) as connection:
-        inbox.keep(connection, stage.host.journal, [Arrived("test", "prepare", one) for one in bodies], time.time())
-    said = agree(stage, "prepare", lambda **options: prepare.fn("1-6", **options))
+    with transaction(dry_run.host.engine) as connection:
+        inbox.keep(connection, dry_run.host.journal, [Arrived("test", "prepare", one) for one in bodies], time.time())
+    said = agree(dry_run, "prepare", lambda **options: prepare.fn("1-6", **options))
     assert {"c-2: new -> waiting", "c-3: new -> waiting", "c-4: new -> waiting", "c-9: new -> refused"} <= said
     assert {"2: 2,000 bytes reserved", "2: cited 2 times more", "1: evicted", "inbox 1: done", "inbox 6: dead"} <= said
     assert {"to streamer_report: prepared c-9", "to streamer_report: prepared c-0", "event: evicted 1"} <= said
 
 
-def test_of_a_sweep(stage: Alone, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_a_sweep(dry_run: Alone, monkeypatch: pytest.MonkeyPatch) -> None:
     """Classes that are past their end are closed, evicted files removed."""
     monkeypatch.setattr("flows.streamer.sweep.UNKNOWN_S", 0.0)
-    taken(stage, wanted("c-1", 1, start_in_s=-9000), AiringState.READY)
-    taken(stage, wanted("c-2", 1, start_in_s=-9000), AiringState.WAITING)
+    taken(dry_run, wanted("c-1", 1, start_in_s=-9000), AiringState.READY)
+    taken(dry_run, wanted("c-2", 1, start_in_s=-9000), AiringState.WAITING)
 
     async def away(*_: object, **__: object) -> dict[str, Any]:
         raise TryAgain("it is not there")
 
-    monkeypatch.setattr(stage.host.playout, "ask", away)
-    with transaction(stage.host.engine) as connection:
-        room = stage.host.settings.video_root
+    monkeypatch.setattr(dry_run.host.playout, "ask", away)
+    with transaction(dry_run.host.engine) as connection:
+        room = dry_run.host.settings.video_root
         rows.reserve(connection, room, "7", 10, "http://origin.example/7.flv", time.time())
         connection.execute(update(files).where(files.c.id == "7").values(state=FileState.EVICTING))
-    said = agree(stage, "sweep", sweep_streamer.fn)
+    said = agree(dry_run, "sweep", sweep_streamer.fn)
     assert {"c-1: ready -> broken", "c-1: gives its rendition back", "c-2: waiting -> refused"} <= said
     assert {"to streamer_report: ended c-1", "7: its file is removed"} <= said
 
 
-def test_of_what_works_outside(stage: Alone) -> None:
+def test_of_what_works_outside(dry_run: Alone) -> None:
     """A download, a broadcast and the look through the disk say what they would begin, or mend."""
-    taken(stage, wanted("c-1", 1), AiringState.READY)
-    room = stage.host.settings.video_root
-    with transaction(stage.host.engine) as connection:
+    taken(dry_run, wanted("c-1", 1), AiringState.READY)
+    room = dry_run.host.settings.video_root
+    with transaction(dry_run.host.engine) as connection:
         rows.reserve(connection, room, "2", 10, "http://origin.example/2.flv?key=x", time.time())
-    before = stage.rows()
-    assert stage.run(lambda: download.fn("2", dry_run=True)).startswith("dry run: would download http://origin.example")
-    assert stage.run(lambda: broadcast.fn("c-1", dry_run=True)).startswith("dry run: would watch 1 at ")
-    assert stage.run(lambda: reconcile.fn(dry_run=True)) == "1 differences"  # the file of record 1 is not there
-    assert stage.rows() == before
+    before = dry_run.rows()
+    assert dry_run.run(lambda: download.fn("2", dry_run=True)).startswith(
+        "dry run: would download http://origin.example"
+    )
+    assert dry_run.run(lambda: broadcast.fn("c-1", dry_run=True)).startswith("dry run: would watch 1 at ")
+    assert dry_run.run(lambda: reconcile.fn(dry_run=True)) == "1 differences"  # the file of record 1 is not there
+    assert dry_run.rows() == before
 
 
-def test_a_class_moves_by_the_table_only(stage: Alone) -> None:
+def test_a_class_moves_by_the_table_only(dry_run: Alone) -> None:
     """A decision that the table of states does not have is raised before anything is written."""
-    taken(stage, wanted("c-1", 1), AiringState.READY)
-    with reading(stage.host.engine) as connection:
+    taken(dry_run, wanted("c-1", 1), AiringState.READY)
+    with reading(dry_run.host.engine) as connection:
         one = airings.by_id(connection, ["c-1"])["c-1"]
         states = connection.execute(select(classes.c.state)).scalars().all()
-    changes = StreamerChanges(stage.host.settings, time.time())
+    changes = StreamerChanges(dry_run.host.settings, time.time())
     with pytest.raises(ForbiddenMove, match="c-1: may not go from"):
         changes.move(replace(one, state=AiringState.AIRED), AiringState.READY)
     assert (changes.moves, states) == ([], ["ready"])

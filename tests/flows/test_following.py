@@ -28,7 +28,7 @@ async def nobody(_host: object) -> None:
 
 
 @pytest.fixture
-def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Host[StreamerSettings]]:
+def streamer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Host[StreamerSettings]]:
     """A streamer with a class on air; what it sends stays in its outbox."""
     monkeypatch.setattr(following, "tell", nobody)
     engine = laid.opened("streamer", tmp_path / "streamer.db")
@@ -53,10 +53,10 @@ def broke_off(at: float, *, was_on_air: bool) -> dict[str, object]:
     return {"event": "broke_off", "class_id": "c-1", "at": at, "session": 1, "why": why, "was_on_air": was_on_air}
 
 
-async def test_a_class_that_falls_behind_the_clock_is_alarmed_at_once(host: Host[StreamerSettings]) -> None:
-    one = following.Following(host)
+async def test_a_class_that_falls_behind_the_clock_is_alarmed_at_once(streamer: Host[StreamerSettings]) -> None:
+    one = following.Following(streamer)
     await one.take({"event": "behind", "class_id": "c-1", "at": START + 50, "behind_s": 2.1})
-    (said,) = alarms(host)
+    (said,) = alarms(streamer)
     assert said.startswith("c-1: it falls behind the clock, and 2 s of it were skipped")
 
 
@@ -64,130 +64,132 @@ async def test_a_class_that_falls_behind_the_clock_is_alarmed_at_once(host: Host
     ("starts_in_s", "said"), [(2, "its slate is sent from its start on"), (-2, "its slate is sent")]
 )
 async def test_a_class_that_is_to_begin_without_its_recording_is_not_said_to_send_its_slate_already(
-    host: Host[StreamerSettings], starts_in_s: float, said: str
+    streamer: Host[StreamerSettings], starts_in_s: float, said: str
 ) -> None:
     """Its playout opens the file some seconds before the class."""
-    with transaction(host.engine) as connection:
+    with transaction(streamer.engine) as connection:
         connection.execute(update(tasks).values(start_time=time.time() + starts_in_s))
     slate = {"event": "slate", "class_id": "c-1", "at": time.time(), "slate": True, "why": "the recording is missing"}
-    await following.Following(host).take(slate)
-    assert alarms(host) == [f"c-1: {said}: the recording is missing"]
+    await following.Following(streamer).take(slate)
+    assert alarms(streamer) == [f"c-1: {said}: the recording is missing"]
 
 
 async def test_a_slate_whose_reason_the_playout_does_not_know_any_more_is_alarmed_in_words(
-    host: Host[StreamerSettings],
+    streamer: Host[StreamerSettings],
 ) -> None:
-    await following.Following(host).catch_up({"class_id": "c-1", "state": "waiting", "slate": True, "why": None})
-    assert alarms(host) == ["c-1: its slate is sent: no reason is known"]
+    await following.Following(streamer).catch_up({"class_id": "c-1", "state": "waiting", "slate": True, "why": None})
+    assert alarms(streamer) == ["c-1: its slate is sent: no reason is known"]
 
 
-async def test_a_push_that_broke_off_is_alarmed_though_nothing_is_told_after_it(host: Host[StreamerSettings]) -> None:
-    one = following.Following(host)
+async def test_a_push_that_broke_off_is_alarmed_though_nothing_is_told_after_it(
+    streamer: Host[StreamerSettings],
+) -> None:
+    one = following.Following(streamer)
     await one.take(broke_off(START + 50, was_on_air=True))
     await one.look_around(START + 54)
-    assert alarms(host) == []
+    assert alarms(streamer) == []
     await one.look_around(START + 56)
-    (said,) = alarms(host)
+    (said,) = alarms(streamer)
     assert "it is not on air: the server took nothing for 5 s" in said
 
 
-async def test_a_push_that_comes_back_at_once_is_not_alarmed(host: Host[StreamerSettings]) -> None:
-    one = following.Following(host)
+async def test_a_push_that_comes_back_at_once_is_not_alarmed(streamer: Host[StreamerSettings]) -> None:
+    one = following.Following(streamer)
     await one.take(broke_off(START + 50, was_on_air=True))
     told = {"event": "on_air", "class_id": "c-1", "at": START + 52, "session": 2, "position_s": 52.0}
     await one.take(told)
     await one.look_around(START + 60)
-    assert alarms(host) == []
+    assert alarms(streamer) == []
 
 
 async def test_a_class_that_ends_while_others_are_looked_at_is_passed_over(
-    host: Host[StreamerSettings], monkeypatch: pytest.MonkeyPatch
+    streamer: Host[StreamerSettings], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Events are taken beside the look; one of the last class must not end the whole work on the playout."""
-    one = following.Following(host)
+    one = following.Following(streamer)
     await one.take(broke_off(START + 50, was_on_air=True))
-    look = host.look
+    look = streamer.look
 
     async def slowly(*asked: Any) -> Any:
         found = await look(*asked)
         one.only([])
         return found
 
-    monkeypatch.setattr(host, "look", slowly)
+    monkeypatch.setattr(streamer, "look", slowly)
     await one.look_around(START + 60)
-    assert alarms(host) == []
+    assert alarms(streamer) == []
 
 
-async def test_a_class_that_was_never_on_air_counts_from_its_start(host: Host[StreamerSettings]) -> None:
+async def test_a_class_that_was_never_on_air_counts_from_its_start(streamer: Host[StreamerSettings]) -> None:
     """A server that takes the connection, and does not answer, is given up after 10 s: those count, too."""
-    one = following.Following(host)
+    one = following.Following(streamer)
     await one.take(broke_off(START + 8, was_on_air=False))
-    (said,) = alarms(host)
+    (said,) = alarms(streamer)
     assert "it is not on air" in said
 
 
 async def test_a_class_that_was_not_aired_is_reported_once(
-    host: Host[StreamerSettings], monkeypatch: pytest.MonkeyPatch
+    streamer: Host[StreamerSettings], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The playout tells its end to each process that begins; the story and the teacher need it once."""
     monkeypatch.setattr(ends, "tell", nobody)
-    host.playout = cast("Any", SimpleNamespace(over=lambda _class_id: None))
-    one = following.Following(host)
+    streamer.playout = cast("Any", SimpleNamespace(over=lambda _class_id: None))
+    one = following.Following(streamer)
     sums = {"sent_s": 0.0, "slate_s": 0.0, "gap_s": 2700.0, "sessions": 0, "as_run": []}
     told = {"event": "ended", "class_id": "c-1", "at": START + 2700, "why": "its end has come", **sums}
     for _ in range(2):
         await one.take(told)
-    with reading(host.engine) as connection:
+    with reading(streamer.engine) as connection:
         bodies = [json.loads(body) for body in connection.execute(select(journal.outbox.c.body)).scalars()]
     assert [body["cmd"] for body in bodies if body["cmd"] != "alarm"] == ["ended"]
 
 
 async def test_a_class_that_was_closed_too_early_is_aired_after_all(
-    host: Host[StreamerSettings], monkeypatch: pytest.MonkeyPatch
+    streamer: Host[StreamerSettings], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The playout was away when the sweeper closed it, and says now what it has sent."""
     monkeypatch.setattr(ends, "tell", nobody)
-    host.playout = cast("Any", SimpleNamespace(over=lambda _class_id: None))
-    with transaction(host.engine) as connection:
+    streamer.playout = cast("Any", SimpleNamespace(over=lambda _class_id: None))
+    with transaction(streamer.engine) as connection:
         connection.execute(update(classes).values(state="broken", message="nobody knows how much of it was sent"))
     row = {"url": 0, "session": 1, "source": "recording", "from": START, "to": START + 2700, "position_s": 0.0}
     row |= {"sent_s": 2700.0, "bytes": 9, "open": False}
     sums = {"sent_s": 2700.0, "slate_s": 0.0, "gap_s": 0.0, "sessions": 1, "as_run": [row]}
     told = {"class_id": "c-1", "state": "ended", "slate": False, "why": "its end has come", **sums}
-    await following.Following(host).catch_up(told)
-    with reading(host.engine) as connection:
+    await following.Following(streamer).catch_up(told)
+    with reading(streamer.engine) as connection:
         assert connection.execute(select(classes.c.state)).scalar_one() == "aired"
 
 
 async def test_an_odd_word_of_the_playout_about_a_class_is_alarmed_and_ends_nothing(
-    host: Host[StreamerSettings], monkeypatch: pytest.MonkeyPatch
+    streamer: Host[StreamerSettings], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It would end the whole work on the playout, which passes the lease on: all classes would leave the air."""
     monkeypatch.setattr(trouble, "tell", nobody)
-    one = following.Following(host)
+    one = following.Following(streamer)
     await one.catch_up({"class_id": "c-1", "state": "on_air"})
     await one.take({"event": "behind", "class_id": "c-1", "at": START})
-    (said,) = alarms(host)
+    (said,) = alarms(streamer)
     assert said.startswith("streamer1: class c-1 does not work: KeyError")
 
 
 async def test_what_was_over_before_the_playout_was_reached_again_goes_on_no_longer(
-    host: Host[StreamerSettings],
+    streamer: Host[StreamerSettings],
 ) -> None:
     """Its word `back` or `on air` was said while nobody listened: no alarm is raised, nor kept open, for it."""
-    one = following.Following(host)
+    one = following.Following(streamer)
     await one.take(broke_off(START + 50, was_on_air=True))
     slate = {"event": "slate", "class_id": "c-1", "at": START, "why": "it is missing", "slate": "/s.flv"}
     await one.take({**slate, "wants_file": False})
-    raised = len(alarms(host))
+    raised = len(alarms(streamer))
     await one.catch_up({"class_id": "c-1", "state": "on_air", "slate": False})
-    host.ongoing.clear()
+    streamer.ongoing.clear()
     await one.look_around(START + 90)
-    assert (host.ongoing, len(alarms(host))) == ({}, raised)
+    assert (streamer.ongoing, len(alarms(streamer))) == ({}, raised)
 
 
 async def test_a_recording_that_was_lost_while_nobody_listened_is_downloaded_again(
-    host: Host[StreamerSettings], monkeypatch: pytest.MonkeyPatch
+    streamer: Host[StreamerSettings], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else the slate is sent to the end of the class: the playout's word for it is said only once."""
     asked: list[tuple[str, str]] = []
@@ -197,7 +199,7 @@ async def test_a_recording_that_was_lost_while_nobody_listened_is_downloaded_aga
         assert on_air
 
     monkeypatch.setattr(lost, "replace", replace)
-    one = following.Following(host)
+    one = following.Following(streamer)
     told = {"class_id": "c-1", "state": "on_air", "slate": True, "why": "the recording is missing"}
     await one.catch_up(told)  # an older playout does not say what helps
     for _ in range(2):
@@ -207,7 +209,7 @@ async def test_a_recording_that_was_lost_while_nobody_listened_is_downloaded_aga
 
 
 async def test_a_recording_that_is_lost_twice_is_downloaded_twice(
-    host: Host[StreamerSettings], monkeypatch: pytest.MonkeyPatch
+    streamer: Host[StreamerSettings], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Once it was back, a second loss is a new one: else the slate is sent to the end of the class."""
     asked: list[str] = []
@@ -217,7 +219,7 @@ async def test_a_recording_that_is_lost_twice_is_downloaded_twice(
         asked.append(why)
 
     monkeypatch.setattr(lost, "replace", replace)
-    one = following.Following(host)
+    one = following.Following(streamer)
     slate = {"event": "slate", "class_id": "c-1", "at": START, "slate": "/s.flv", "wants_file": True}
     for why in ("it is missing", "it is missing again"):
         await one.take({**slate, "why": why})

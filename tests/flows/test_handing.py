@@ -41,7 +41,7 @@ async def nobody(_host: object) -> None:
 
 
 @pytest.fixture
-def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Streamer]:
+def streamer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Streamer]:
     """A streamer that holds its lease; what it sends stays in its outbox."""
     for module in (following, ends, handing, trouble):
         monkeypatch.setattr(module, "tell", nobody)
@@ -106,125 +106,128 @@ async def kept(host: Streamer) -> AsyncIterator[Handing]:
         await asyncio.wait(works)
 
 
-async def test_a_class_that_is_moved_while_its_playout_is_away_is_not_aired_at_its_old_time(host: Streamer) -> None:
+async def test_a_class_that_is_moved_while_its_playout_is_away_is_not_aired_at_its_old_time(streamer: Streamer) -> None:
     """The playout reads the timetable by itself when it is back, and may be on air before the resident reaches it."""
-    recorded(host)
-    playout = Playout(host.settings.playout_dir)
+    recorded(streamer)
+    playout = Playout(streamer.settings.playout_dir)
     with Receiver() as receiver, playout:
-        async with kept(host):
-            start = book(host, "c", receiver.url("c"), starts_in_s=4)
-            assert await host.playout.in_force(20)
-            assert host.playout.confirmed["c"]["start"] == start
+        async with kept(streamer):
+            start = book(streamer, "c", receiver.url("c"), starts_in_s=4)
+            assert await streamer.playout.in_force(20)
+            assert streamer.playout.confirmed["c"]["start"] == start
             playout.process.kill()
             playout.process.wait()
-            await async_wait_until(lambda: host.playout.client is None, description="the playout is away")
-            move(host, "c", start + HOURS_S)
-            assert not await host.playout.in_force(20), "nobody confirms it"
+            await async_wait_until(lambda: streamer.playout.client is None, description="the playout is away")
+            move(streamer, "c", start + HOURS_S)
+            assert not await streamer.playout.in_force(20), "nobody confirms it"
         playout.start()  # and no resident is there
         assert playout.ask("status")["classes"] == []
         await asyncio.sleep(max(0.0, start + 1 - time.time()))
         assert receiver.of("c") == []
 
 
-async def test_a_class_that_is_moved_away_and_back_at_once_is_aired(host: Streamer) -> None:
-    recorded(host)
-    with Receiver() as receiver, Playout(host.settings.playout_dir) as playout:
-        async with kept(host):
-            start = book(host, "c", receiver.url("c"), starts_in_s=6)
-            assert await host.playout.in_force(20)
-            move(host, "c", start + HOURS_S)
-            host.playout.wanted.set()
-            move(host, "c", start)
-            assert await host.playout.in_force(20)
-            assert host.playout.confirmed["c"]["start"] == start
-            move(host, "c", start + HOURS_S)
-            assert await host.playout.in_force(20)
-            assert "c" not in host.playout.confirmed
+async def test_a_class_that_is_moved_away_and_back_at_once_is_aired(streamer: Streamer) -> None:
+    recorded(streamer)
+    with Receiver() as receiver, Playout(streamer.settings.playout_dir) as playout:
+        async with kept(streamer):
+            start = book(streamer, "c", receiver.url("c"), starts_in_s=6)
+            assert await streamer.playout.in_force(20)
+            move(streamer, "c", start + HOURS_S)
+            streamer.playout.wanted.set()
+            move(streamer, "c", start)
+            assert await streamer.playout.in_force(20)
+            assert streamer.playout.confirmed["c"]["start"] == start
+            move(streamer, "c", start + HOURS_S)
+            assert await streamer.playout.in_force(20)
+            assert "c" not in streamer.playout.confirmed
             assert playout.ask("status")["classes"] == []
-            move(host, "c", start)
-            assert await host.playout.in_force(20)
+            move(streamer, "c", start)
+            assert await streamer.playout.in_force(20)
             await async_wait_until(lambda: receiver.of("c"), description="it is on air")
 
 
-async def test_a_change_that_the_playout_lost_is_corrected_at_the_next_beat(host: Streamer) -> None:
+async def test_a_change_that_the_playout_lost_is_corrected_at_the_next_beat(streamer: Streamer) -> None:
     """Whoever wrote over the timetable, or whatever the worker has: the versions are compared."""
-    with Playout(host.settings.playout_dir) as playout:
-        async with kept(host):
-            book(host, "c", "rtmp://127.0.0.1/live/c")
-            assert await host.playout.in_force(20)
+    with Playout(streamer.settings.playout_dir) as playout:
+        async with kept(streamer):
+            book(streamer, "c", "rtmp://127.0.0.1/live/c")
+            assert await streamer.playout.in_force(20)
             playout.hand_over()  # a timetable without a class, as the test's own
             await async_wait_until(lambda: playout.ask("status")["classes"], description="it is known again")
 
 
 async def test_a_connection_that_lasts_is_no_loop_that_stands_still(
-    host: Streamer, monkeypatch: pytest.MonkeyPatch
+    streamer: Streamer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else a streamer is not ready a minute after its playout was there, and its next rollout ends."""
     monkeypatch.setattr(handing, "LOOK_EVERY_S", 0.1)
-    with Playout(host.settings.playout_dir):
-        async with kept(host):
-            begun = host.rounds._at["playout"]
+    with Playout(streamer.settings.playout_dir):
+        async with kept(streamer):
+            begun = streamer.rounds._at["playout"]
             await async_wait_until(
-                lambda: host.rounds._at["playout"] > begun + 0.3, description="the loop goes on with its rounds"
+                lambda: streamer.rounds._at["playout"] > begun + 0.3, description="the loop goes on with its rounds"
             )
 
 
-async def test_a_disk_that_takes_nothing_keeps_no_class_from_being_aired(host: Streamer) -> None:
+async def test_a_disk_that_takes_nothing_keeps_no_class_from_being_aired(streamer: Streamer) -> None:
     """The timetable goes through memory then; only a restart of the playout would not find it."""
-    recorded(host)
-    (host.settings.playout_dir / "timetable.jsonl/in the way").mkdir(parents=True)
-    with Receiver() as receiver, Playout(host.settings.playout_dir):
-        async with kept(host):
-            start = book(host, "c", receiver.url("c"), starts_in_s=3)
-            assert await host.playout.in_force(20)
-            assert host.playout.confirmed["c"]["start"] == start
+    recorded(streamer)
+    (streamer.settings.playout_dir / "timetable.jsonl/in the way").mkdir(parents=True)
+    with Receiver() as receiver, Playout(streamer.settings.playout_dir):
+        async with kept(streamer):
+            start = book(streamer, "c", receiver.url("c"), starts_in_s=3)
+            assert await streamer.playout.in_force(20)
+            assert streamer.playout.confirmed["c"]["start"] == start
             await async_wait_until(lambda: receiver.of("c"), description="it is on air")
 
 
-async def test_a_class_whose_recording_is_still_coming_is_on_air_with_the_slate(host: Streamer) -> None:
-    host.settings = host.settings.model_copy(
-        update={"slate": flvs.write(host.settings.video_root / "s.flv", flvs.lesson(3))}
+async def test_a_class_whose_recording_is_still_coming_is_on_air_with_the_slate(streamer: Streamer) -> None:
+    streamer.settings = streamer.settings.model_copy(
+        update={"slate": flvs.write(streamer.settings.video_root / "s.flv", flvs.lesson(3))}
     )
-    with Receiver() as receiver, Playout(host.settings.playout_dir) as playout:
-        async with kept(host):
-            book(host, "c", receiver.url("c"), state="waiting", starts_in_s=1)
+    with Receiver() as receiver, Playout(streamer.settings.playout_dir) as playout:
+        async with kept(streamer):
+            book(streamer, "c", receiver.url("c"), state="waiting", starts_in_s=1)
             await async_wait_until(lambda: receiver.of("c"), description="its slate is on air")
             await async_wait_until(
-                lambda: any("its slate is sent" in one for one in alarms(host)), description="it is alarmed"
+                lambda: any("its slate is sent" in one for one in alarms(streamer)), description="it is alarmed"
             )
-            recorded(host)
-            with transaction(host.engine) as connection:
+            recorded(streamer)
+            with transaction(streamer.engine) as connection:
                 connection.execute(update(classes).values(state="ready"))
             await async_wait_until(lambda: playout.told("back"), description="the recording is sent")
-            await async_wait_until(lambda: state(host, "c") == "on air", description="the row says that it is on air")
+            await async_wait_until(
+                lambda: state(streamer, "c") == "on air", description="the row says that it is on air"
+            )
             assert len(receiver.of("c")) == 1
 
 
-async def test_a_class_that_is_due_and_that_the_playout_does_not_air_is_alarmed(host: Streamer) -> None:
-    with Playout(host.settings.playout_dir):
-        async with kept(host):
-            book(host, "c-1", "rtmp://127.0.0.1:99999/live/c", starts_in_s=-10)
+async def test_a_class_that_is_due_and_that_the_playout_does_not_air_is_alarmed(streamer: Streamer) -> None:
+    with Playout(streamer.settings.playout_dir):
+        async with kept(streamer):
+            book(streamer, "c-1", "rtmp://127.0.0.1:99999/live/c", starts_in_s=-10)
             await async_wait_until(
-                lambda: any("the playout does not take it" in one for one in alarms(host)), description="it is alarmed"
+                lambda: any("the playout does not take it" in one for one in alarms(streamer)),
+                description="it is alarmed",
             )
 
 
-async def test_classes_off_the_air_without_a_lease_are_alarmed_if_this_streamer_holds_one(host: Streamer) -> None:
-    recorded(host)
-    with Receiver() as receiver, Playout(host.settings.playout_dir) as playout:
-        async with kept(host):
-            book(host, "c", receiver.url("c"), starts_in_s=0)
-            await async_wait_until(lambda: state(host, "c") == "on air", description="on air")
+async def test_classes_off_the_air_without_a_lease_are_alarmed_if_this_streamer_holds_one(streamer: Streamer) -> None:
+    recorded(streamer)
+    with Receiver() as receiver, Playout(streamer.settings.playout_dir) as playout:
+        async with kept(streamer):
+            book(streamer, "c", receiver.url("c"), starts_in_s=0)
+            await async_wait_until(lambda: state(streamer, "c") == "on air", description="on air")
             playout.lease(-1)
             await async_wait_until(
-                lambda: any("its lease is over, although" in one for one in alarms(host)), description="the lease"
+                lambda: any("its lease is over, although" in one for one in alarms(streamer)), description="the lease"
             )
             await async_wait_until(
-                lambda: any("it is not on air" in one for one in alarms(host)), description="the class"
+                lambda: any("it is not on air" in one for one in alarms(streamer)), description="the class"
             )
 
 
-async def test_a_class_stays_in_the_timetable_until_the_playout_has_told_its_end(host: Streamer) -> None:
+async def test_a_class_stays_in_the_timetable_until_the_playout_has_told_its_end(streamer: Streamer) -> None:
     """It would be cancelled, if the clock of this host were a moment ahead of that by which the playout airs."""
     for class_id, ended_ago_s, was in (
         ("a", 1, "on air"),
@@ -232,35 +235,35 @@ async def test_a_class_stays_in_the_timetable_until_the_playout_has_told_its_end
         ("c", 300, "on air"),
         ("d", -60, "ready"),
     ):
-        book(host, class_id, "rtmp://127.0.0.1/live/x", state=was, starts_in_s=-60 - ended_ago_s)
-    with reading(host.engine) as connection:
-        found = Lessons(host).wanted(connection, time.time(), None, Places(), None)
+        book(streamer, class_id, "rtmp://127.0.0.1/live/x", state=was, starts_in_s=-60 - ended_ago_s)
+    with reading(streamer.engine) as connection:
+        found = Lessons(streamer).wanted(connection, time.time(), None, Places(), None)
     assert list(found.lessons) == ["a", "d"]
 
 
-async def test_an_end_of_before_a_change_ends_nothing(host: Streamer) -> None:
+async def test_an_end_of_before_a_change_ends_nothing(streamer: Streamer) -> None:
     """The playout may tell it while the change is on its way, and each time that the resident connects."""
-    start = book(host, "c", "rtmp://127.0.0.1/live/c", starts_in_s=60)
-    file = str(store.rendition_path(host.settings.video_root, "1"))
+    start = book(streamer, "c", "rtmp://127.0.0.1/live/c", starts_in_s=60)
+    file = str(store.rendition_path(streamer.settings.video_root, "1"))
     row = {"url": 0, "session": 1, "source": "recording", "from": start, "to": start + 60, "position_s": 0.0}
     row |= {"sent_s": 60.0, "bytes": 9, "open": False}
     sums = {"sent_s": 60.0, "slate_s": 0.0, "gap_s": 0.0, "sessions": 1, "as_run": [row]}
     told = {"class_id": "c", "state": "ended", "slate": False, "why": "its end has come", **sums}
     for was in ({"start": start - HOURS_S, "file": file}, {"start": start, "file": "/elsewhere.flv"}):
-        await following.Following(host).catch_up({**told, **was})
-        assert state(host, "c") == "ready"
-    await following.Following(host).catch_up({**told, "start": start, "file": file})
-    assert state(host, "c") == "aired"
+        await following.Following(streamer).catch_up({**told, **was})
+        assert state(streamer, "c") == "ready"
+    await following.Following(streamer).catch_up({**told, "start": start, "file": file})
+    assert state(streamer, "c") == "aired"
 
 
-async def test_the_story_of_a_class_that_is_cut_twice_goes_to_its_teacher_with_its_end(host: Streamer) -> None:
+async def test_the_story_of_a_class_that_is_cut_twice_goes_to_its_teacher_with_its_end(streamer: Streamer) -> None:
     """Once by the server, which then refuses it, and once because the playout dies: each gap has its reason."""
-    recorded(host)
-    playout = Playout(host.settings.playout_dir)
+    recorded(streamer)
+    playout = Playout(streamer.settings.playout_dir)
     with Receiver() as receiver, playout:
-        async with kept(host):
-            start = book(host, "c", receiver.url("c"), starts_in_s=2, length_s=24.0)
-            await async_wait_until(lambda: state(host, "c") == "on air", description="it is on air")
+        async with kept(streamer):
+            start = book(streamer, "c", receiver.url("c"), starts_in_s=2, length_s=24.0)
+            await async_wait_until(lambda: state(streamer, "c") == "on air", description="it is on air")
             receiver.refuse_publish = "NetStream.Publish.Denied"
             receiver.of("c")[0].cut()
             await asyncio.sleep(4)
@@ -271,8 +274,8 @@ async def test_the_story_of_a_class_that_is_cut_twice_goes_to_its_teacher_with_i
             playout.process.wait()
             await asyncio.sleep(3)
             playout.start()
-            await async_wait_until(lambda: state(host, "c") == "aired with gaps", description="it is over")
-    with reading(host.engine) as connection:
+            await async_wait_until(lambda: state(streamer, "c") == "aired with gaps", description="it is over")
+    with reading(streamer.engine) as connection:
         bodies = [json.loads(body) for body in connection.execute(select(journal.outbox.c.body)).scalars()]
     (said,) = (body for body in bodies if body["cmd"] == "ended")
     assert (said["result"], said["code"]) == ("success", 329)

@@ -20,7 +20,7 @@ REDIS_ANSWERS, PREFECT_ANSWERS = (f'lectern_server_answers{{server="{one}"}}' fo
 
 
 @pytest.fixture(scope="module")
-def night(town: Town, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Night]:
+def incident_stage(town: Town, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Night]:
     gates = Gate(town.redis_port), Gate(town.prefect_port)
     for gate in gates:
         town.background.run(gate.start())
@@ -41,22 +41,22 @@ def night(town: Town, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nigh
         town.background.run(gate.stop())
 
 
-def test_the_oss_is_down(night: Night) -> None:
+def test_the_oss_is_down(incident_stage: Night) -> None:
     """207; the class is booked again with a resolution that needs no transcoding."""
-    stage = night.stage
+    stage = incident_stage.stage
     stage.oss.behave(Rule(Behaviour.SILENT, record_id=(record := stage.town.record("480P"))))
     class_id = stage.book(stage.booking(record, "720P"))
     assert stage.answer(class_id)["code"] == 207
-    night.agree(class_id, 207, f"{record}_720P", record=record)
-    done = night.typed("teacher", CODES[207].runbook, "lectern explain CLASS_ID", CLASS_ID=class_id)
+    incident_stage.agree(class_id, 207, f"{record}_720P", record=record)
+    done = incident_stage.typed("teacher", CODES[207].runbook, "lectern explain CLASS_ID", CLASS_ID=class_id)
     assert "waits" in done.stdout
     assert "refused" in done.stdout
-    night.booked_anew(record, "480P")
+    incident_stage.booked_anew(record, "480P")
 
 
-def test_the_ecs_hosts_are_down(night: Night) -> None:
+def test_the_ecs_hosts_are_down(incident_stage: Night) -> None:
     """208 and 212 name the host; the login of the runbook fails as the alarm says, and is let in afterwards."""
-    stage, ssh = night.stage, night.stage.town.ssh
+    stage, ssh = incident_stage.stage, incident_stage.stage.town.ssh
     stage.oss.behave(Rule(Behaviour.FAIL, record_id=(record := stage.town.record())))
     user, _, place = ssh.url.removeprefix("ssh://").partition("@")
     host, _, port = place.partition(":")
@@ -67,79 +67,79 @@ def test_the_ecs_hosts_are_down(night: Night) -> None:
     try:
         class_id = stage.book(stage.booking(record, "240P"))
         assert stage.answer(class_id, timeout_s=90)["code"] == 208
-        night.agree(class_id, 208, f"{host}:{port}", record=record)
-        night.raised(212, f"{host}:{port}")
-        assert night.typed("teacher", CODES[212].runbook, login, **words).returncode == 255
+        incident_stage.agree(class_id, 208, f"{host}:{port}", record=record)
+        incident_stage.raised(212, f"{host}:{port}")
+        assert incident_stage.typed("teacher", CODES[212].runbook, login, **words).returncode == 255
     finally:
         stage.town.background.run(ssh.start())
-    assert "ffmpeg" in night.typed("teacher", CODES[212].runbook, login, **words).stdout
+    assert "ffmpeg" in incident_stage.typed("teacher", CODES[212].runbook, login, **words).stdout
     again = stage.book(stage.booking(record, "240P"))
     assert stage.answer(again, timeout_s=90)["result"] == "success"
 
 
-def test_the_disk_is_full(night: Night) -> None:
+def test_the_disk_is_full(incident_stage: Night) -> None:
     """316; both commands show it, and the class is booked again when there is room."""
-    stage = night.stage
+    stage = incident_stage.stage
     huge = stage.town.origin.faults.add(Fault(f"{(record := stage.town.record())}/*", length_lie=2 * 10**12))
     class_id = stage.book(stage.booking(record, starts_in_s=200_000))  # time enough to download it
     assert stage.answer(class_id)["code"] == 316
-    night.agree(class_id, 316, "no room for")
+    incident_stage.agree(class_id, 316, "no room for")
     heading = CODES[316].runbook
-    assert str(record) not in night.typed("streamer1", heading, "lectern cache ls").stdout
+    assert str(record) not in incident_stage.typed("streamer1", heading, "lectern cache ls").stdout
     root = str(stage.folder / "streamer1")
-    assert "%" in night.typed("streamer1", heading, "df -h /home/video", **{"/home/video": root}).stdout
+    assert "%" in incident_stage.typed("streamer1", heading, "df -h /home/video", **{"/home/video": root}).stdout
     huge.times = 0
-    night.booked_anew(record)
-    assert str(record) in night.typed("streamer1", heading, "lectern cache ls").stdout
+    incident_stage.booked_anew(record)
+    assert str(record) in incident_stage.typed("streamer1", heading, "lectern cache ls").stdout
 
 
-def test_the_source_is_missing(night: Night) -> None:
+def test_the_source_is_missing(incident_stage: Night) -> None:
     """318; the origin's answer is seen from the streamer, and the class is booked again when it is back."""
-    stage, heading = night.stage, CODES[318].runbook
+    stage, heading = incident_stage.stage, CODES[318].runbook
     gone = stage.town.origin.faults.add(Fault(f"{(record := stage.town.record())}/*", status=404))
     booking = stage.booking(record)
     class_id = stage.book(booking)
     assert stage.answer(class_id, timeout_s=90)["code"] == 318
-    night.agree(class_id, 318, "404")
+    incident_stage.agree(class_id, 318, "404")
     look = "wget --spider -S URL"
-    assert "404" in night.typed("streamer1", heading, look, URL=booking["video_url"]).stderr
+    assert "404" in incident_stage.typed("streamer1", heading, look, URL=booking["video_url"]).stderr
     gone.times = 0
-    assert night.typed("streamer1", heading, look, URL=booking["video_url"]).returncode == 0
-    night.booked_anew(record)
+    assert incident_stage.typed("streamer1", heading, look, URL=booking["video_url"]).returncode == 0
+    incident_stage.booked_anew(record)
 
 
-def test_the_clock_is_off(night: Night) -> None:
+def test_the_clock_is_off(incident_stage: Night) -> None:
     """410: to a producer whose clock is behind, a class of the past is one of tomorrow. The answer alone says it."""
-    stage, heading = night.stage, CODES[410].runbook
+    stage, heading = incident_stage.stage, CODES[410].runbook
     record = stage.town.record()
     class_id = stage.book(stage.booking(record, starts_in_s=-7200))
     assert stage.answer(class_id)["code"] == 410
-    night.named(class_id, 410, why := "it ended ")
-    night.run_refused(class_id, "refuse 410", why)
-    assert night.counted(410) == 1
+    incident_stage.named(class_id, 410, why := "it ended ")
+    incident_stage.run_refused(class_id, "refuse 410", why)
+    assert incident_stage.counted(410) == 1
     assert stage.alarms(410) == [], "the mistake is its producer's, who is told by the answer: nobody is called"
-    assert "410" not in night.status() + night.listed("incidents")
-    here = night.typed("teacher", heading, "date -u").stdout
+    assert "410" not in incident_stage.status() + incident_stage.listed("incidents")
+    here = incident_stage.typed("teacher", heading, "date -u").stdout
     assert time.strftime("%Y", time.gmtime()) in here
-    night.booked_anew(record)
+    incident_stage.booked_anew(record)
 
 
-def test_a_flood_of_malformed_messages(night: Night) -> None:
+def test_a_flood_of_malformed_messages(incident_stage: Night) -> None:
     """400 and 504; those that could be read are named, and a corrected booking may keep its class_id."""
-    stage = night.stage
+    stage = incident_stage.stage
     booking = stage.booking(stage.town.record())
     class_id = booking["class_id"]
     for number in range(40):
         stage.publish("order", f"no JSON {number}")
     stage.publish("order", {**booking, "start_time": "soon"})
     assert stage.answer(class_id)["code"] == 400
-    night.agree(class_id, 400, "start_time", run="malformed")
-    unread = night.raised(504, "is not JSON")
+    incident_stage.agree(class_id, 400, "start_time", run="malformed")
+    unread = incident_stage.raised(504, "is not JSON")
     (look,) = runbook.commands(unread["runbook"], "redis-cli")
     assert look == "redis-cli XREVRANGE dead_letter + - COUNT 5"
     letters = f"{stage.prefix}:dead_letter"
     wait_until(lambda: stage.town.redis.xlen(letters) == 41, description="all of them lie there")
-    assert night.metric("teacher", "lectern_dead_letters") == 41
+    assert incident_stage.metric("teacher", "lectern_dead_letters") == 41
     typed = look.replace("dead_letter", letters).split()[1:]
     last: list[object] = stage.town.redis.execute_command(*typed)  # type: ignore[no-untyped-call]
     assert len(last) == 5
@@ -147,21 +147,21 @@ def test_a_flood_of_malformed_messages(night: Night) -> None:
     assert stage.answer(class_id, count=2)["result"] == "success"
 
 
-def test_the_push_url_is_wrong(night: Night) -> None:
+def test_the_push_url_is_wrong(incident_stage: Night) -> None:
     """321, while there is time: nobody listens there. It is tried again until somebody does; nothing is to be typed."""
-    stage = night.stage
+    stage = incident_stage.stage
     way = Gate(stage.town.receiver.port)
     booking = stage.booking(stage.town.record(seconds=170), starts_in_s=10, length_s=165)
     class_id, why = booking["class_id"], "Connection refused"
     stage.book({**booking, "push_url": f"rtmp://127.0.0.1:{way.port}/live/{class_id}"})
-    night.raised(321, why, class_id=class_id)
-    night.named(class_id, 321, why)
-    assert f"push refused. {why}" in night.explained(class_id, "streamer1")
-    said = night.status()
+    incident_stage.raised(321, why, class_id=class_id)
+    incident_stage.named(class_id, 321, why)
+    assert f"push refused. {why}" in incident_stage.explained(class_id, "streamer1")
+    said = incident_stage.status()
     assert "1 class should be on air and is not" in said
     assert re.search(rf"^  {class_id}: .*{why}", said, re.MULTILINE)
-    assert re.search(rf"{class_id}</a>.*{why}", night.listed("should be on air and is not"))
-    assert night.metric("streamer1", "lectern_classes_not_on_air") == 1
+    assert re.search(rf"{class_id}</a>.*{why}", incident_stage.listed("should be on air and is not"))
+    assert incident_stage.metric("streamer1", "lectern_classes_not_on_air") == 1
     (run,) = stage.runs("streamer1", f"broadcast {class_id}")
     assert run["state_name"] == "Running"
     refusals = lambda: [line for line in stage.log(run["id"]) if "push refused" in line and why in line]  # noqa: E731
@@ -169,8 +169,8 @@ def test_the_push_url_is_wrong(night: Night) -> None:
     stage.town.background.run(way.start())
     try:
         stage.on_air(class_id)
-        night.on_air(class_id)
-        assert night.metric("streamer1", "lectern_classes_not_on_air") == 0
+        incident_stage.on_air(class_id)
+        assert incident_stage.metric("streamer1", "lectern_classes_not_on_air") == 0
         assert stage.run(run["id"])["state_name"] == "Running"
     finally:
         stage.cancel(class_id)
@@ -178,9 +178,9 @@ def test_the_push_url_is_wrong(night: Night) -> None:
         stage.town.background.run(way.stop())
 
 
-def test_the_source_is_frozen(night: Night) -> None:
+def test_the_source_is_frozen(incident_stage: Night) -> None:
     """328, before the class, as a warning: it is ready; the run of its broadcast says so, too; looked through once."""
-    stage, heading = night.stage, CODES[328].runbook
+    stage, heading = incident_stage.stage, CODES[328].runbook
     record = stage.town.record()
     booking = stage.booking(record, starts_in_s=120, length_s=60)
     file = stage.town.origin.root / str(record) / f"{record}.flv"
@@ -191,44 +191,44 @@ def test_the_source_is_frozen(night: Night) -> None:
     class_id = stage.book(booking)
     assert stage.answer(class_id)["result"] == "success"
     found = "frozen and silent from 0:00 to 1:15"
-    night.raised(328, found, class_id=class_id)
-    night.named(class_id, 328, found)
-    assert f"dead air: {found}" in night.timetable(booking)
-    here = night.explained(class_id, "streamer1")
+    incident_stage.raised(328, found, class_id=class_id)
+    incident_stage.named(class_id, 328, found)
+    assert f"dead air: {found}" in incident_stage.timetable(booking)
+    here = incident_stage.explained(class_id, "streamer1")
     assert found in here
     assert here.count("looked through") == 1
     (run,) = wait_until(lambda: stage.runs("streamer1", f"broadcast {class_id}"), description="its run is planned")
     told = lambda: [line for line in stage.log(run["id"]) if found in line]  # noqa: E731
     wait_until(told, timeout_s=200, description="the run of its broadcast says so")
     assert stage.run(run["id"])["state_name"] == "Running"
-    assert night.typed("teacher", heading, "lectern cancel CLASS_ID", CLASS_ID=class_id).returncode == 0
+    assert incident_stage.typed("teacher", heading, "lectern cancel CLASS_ID", CLASS_ID=class_id).returncode == 0
     stage.residents["streamer1"].end()
     stage.up("streamer1")
-    assert night.explained(class_id, "streamer1").count("looked through") == 1
-    night.booked_anew(stage.town.record())
+    assert incident_stage.explained(class_id, "streamer1").count("looked through") == 1
+    incident_stage.booked_anew(stage.town.record())
 
 
-def test_prefect_is_gone(night: Night) -> None:
+def test_prefect_is_gone(incident_stage: Night) -> None:
     """No alarm of a class, because none is in danger: it is answered and explained as ever, and shown afterwards.
 
     The metrics, the log and ``lectern doctor`` name Prefect, and the heading that helps.
     """
-    stage, heading = night.stage, "prefect: away"
-    told = night.told_from_now_on(("teacher", heading), ("teacher", "not shown yet"))
+    stage, heading = incident_stage.stage, "prefect: away"
+    told = incident_stage.told_from_now_on(("teacher", heading), ("teacher", "not shown yet"))
     raised = len(stage.ear.alarms)
-    stage.town.background.run(night.prefect.stop())
+    stage.town.background.run(incident_stage.prefect.stop())
     try:
         class_id = stage.book(booking := stage.booking(stage.town.record()))
         assert stage.answer(class_id)["result"] == "success"
         ready = f"ready on {stage.name('streamer1')}"
-        assert ready in night.explained(class_id)
-        assert ready in night.page(f"/class/{class_id}")
-        assert re.search(rf"{class_id}</a>.*{ready}", night.timetable(booking))
-        assert re.search(rf"^streamer    {stage.name('streamer1')}: ", night.status(), re.MULTILINE)
+        assert ready in incident_stage.explained(class_id)
+        assert ready in incident_stage.page(f"/class/{class_id}")
+        assert re.search(rf"{class_id}</a>.*{ready}", incident_stage.timetable(booking))
+        assert re.search(rf"^streamer    {stage.name('streamer1')}: ", incident_stage.status(), re.MULTILINE)
         wait_until(told, description="the teacher says it")
         for who in ("teacher", "streamer1"):
             wait_until(
-                lambda who: night.metric(who, PREFECT_ANSWERS) == 0,
+                lambda who: incident_stage.metric(who, PREFECT_ANSWERS) == 0,
                 who,
                 pause_s=0.5,
                 description=f"the metric of {who} says it",
@@ -236,7 +236,7 @@ def test_prefect_is_gone(night: Night) -> None:
         assert "Classes are aired without it." in stage.lectern("teacher", "doctor").stdout
         assert runbook.commands(heading, "systemctl")
     finally:
-        stage.town.background.run(night.prefect.start())
+        stage.town.background.run(incident_stage.prefect.start())
 
     def is_shown() -> bool:
         return any(f"class:{class_id}" in one["tags"] for one in stage.runs("teacher", "booking", limit=200))
@@ -246,7 +246,7 @@ def test_prefect_is_gone(night: Night) -> None:
     wait_until(planned, timeout_s=90, description="and so is that of its broadcast")
     assert not [one for one in stage.ear.alarms[raised:] if class_id in one["message"]]
     wait_until(
-        lambda: {night.metric(who, PREFECT_ANSWERS) for who in ("teacher", "streamer1")} == {1},
+        lambda: {incident_stage.metric(who, PREFECT_ANSWERS) for who in ("teacher", "streamer1")} == {1},
         pause_s=0.5,
         description="it answers again",
     )
@@ -294,46 +294,46 @@ def all_know_again(night: Night, on_air: str, run: str) -> None:
     assert stage.run(run)["state_name"] == "Running"
 
 
-def test_redis_is_gone(night: Night) -> None:
+def test_redis_is_gone(incident_stage: Night) -> None:
     """What is on air goes on; both hosts and the command line name Redis; bookings on the stream are not lost."""
-    stage = night.stage
-    on_air, run = night.aired(160)
-    told = night.told_from_now_on(("teacher", "interrupted, again in"), ("streamer1", "redis: no heartbeat"))
+    stage = incident_stage.stage
+    on_air, run = incident_stage.aired(160)
+    told = incident_stage.told_from_now_on(("teacher", "interrupted, again in"), ("streamer1", "redis: no heartbeat"))
     lost = len(stage.alarms(322))
-    stage.town.background.run(night.redis.stop())
+    stage.town.background.run(incident_stage.redis.stop())
     try:
         wait_until(told, description="both hosts say it")
         waiting = stage.book_on_stream(stage.booking(stage.town.record()))
-        nobody_knows(night, on_air, run)
+        nobody_knows(incident_stage, on_air, run)
     finally:
-        stage.town.background.run(night.redis.start())
+        stage.town.background.run(incident_stage.redis.start())
     assert stage.answer(waiting, timeout_s=90)["result"] == "success"
-    all_know_again(night, on_air, run)
+    all_know_again(incident_stage, on_air, run)
     assert len(stage.alarms(322)) == lost, "nobody was silent while nobody could be heard"
     stage.cancel_on_stream(on_air)
     stage.off_air(on_air)
 
 
-def test_redis_hangs(night: Night) -> None:
+def test_redis_hangs(incident_stage: Night) -> None:
     """It takes connections and answers nothing: all say so within seconds, what is on air goes on, nothing is lost."""
-    stage = night.stage
-    on_air, run = night.aired(160)
-    told = night.told_from_now_on(
+    stage = incident_stage.stage
+    on_air, run = incident_stage.aired(160)
+    told = incident_stage.told_from_now_on(
         ("teacher", "interrupted, again in"), ("streamer1", "redis: no heartbeat"), ("streamer1", "; the classes go on")
     )
     lost = len(stage.alarms(322))
-    stage.town.background.run(night.redis.fall_silent())
+    stage.town.background.run(incident_stage.redis.fall_silent())
     hangs_since = time.monotonic()
     try:
         waiting = stage.book_on_stream(stage.booking(stage.town.record()))
         wait_until(told, description="both hosts say it, and that the classes go on")
-        nobody_knows(night, on_air, run)
+        nobody_knows(incident_stage, on_air, run)
         lease_s = float(stage.settings["LEASE_S"])
         wait_until(lambda: time.monotonic() - hangs_since > lease_s + 2, description="its lease would have ended")
     finally:
-        stage.town.background.run(night.redis.go_on())
+        stage.town.background.run(incident_stage.redis.go_on())
     assert stage.answer(waiting, timeout_s=90)["result"] == "success"
-    all_know_again(night, on_air, run)
+    all_know_again(incident_stage, on_air, run)
     assert len(stage.alarms(322)) == lost, "nobody was silent while nobody could be heard"
     stage.cancel_on_stream(on_air)
     stage.off_air(on_air)
@@ -349,25 +349,27 @@ def is_lost(night: Night, class_id: str, since: float) -> None:
     assert night.metric("streamer1", REDIS_ANSWERS) is None, "Prometheus sees that it is down"
 
 
-def test_a_streamer_dies_in_the_middle_of_a_class(night: Night) -> None:
+def test_a_streamer_dies_in_the_middle_of_a_class(incident_stage: Night) -> None:
     """Its resident and its playout are killed: nobody says that the class is on air; 322 says what is to be typed.
 
     Its run in Prefect is Silent. Started again, the streamer goes on with the class, at the clock's position.
     """
-    stage = night.stage
-    class_id, run = night.aired(160)
+    stage = incident_stage.stage
+    class_id, run = incident_stage.aired(160)
     dead, since = stage.name("streamer1"), time.time()
     stage.playouts["streamer1"].kill()
     stage.residents["streamer1"].kill()
     stage.off_air(class_id)
     wait_until(
-        lambda: f"{dead} has been silent for" in (said := night.explained(class_id)) and "on air on" not in said,
+        lambda: (
+            f"{dead} has been silent for" in (said := incident_stage.explained(class_id)) and "on air on" not in said
+        ),
         pause_s=1,
         description="it is explained that nobody knows",
     )
-    assert "nobody here knows" in night.typed("teacher", CODES[322].runbook, "lectern status").stdout
-    assert class_id in night.listed("not known")
-    is_lost(night, class_id, since)
+    assert "nobody here knows" in incident_stage.typed("teacher", CODES[322].runbook, "lectern status").stdout
+    assert class_id in incident_stage.listed("not known")
+    is_lost(incident_stage, class_id, since)
     wait_until(lambda: stage.run(run)["state_name"] == "Silent", description="its run is Silent")
     stage.up("streamer1")
     second = stage.on_air(class_id, timeout_s=90)
@@ -378,25 +380,25 @@ def test_a_streamer_dies_in_the_middle_of_a_class(night: Night) -> None:
     assert abs(off) < 2.5, "a key picture every 2 s"
     stage.residents["streamer1"].wait_for(f"{stage.run(run)['name']}: its process died; it is put to AwaitingRetry")
     wait_until(lambda: stage.run(run)["state_name"] == "Running", description="its run is at work again")
-    night.on_air(class_id)
-    assert class_id not in night.listed("not known")
+    incident_stage.on_air(class_id)
+    assert class_id not in incident_stage.listed("not known")
     stage.cancel_on_stream(class_id)
     stage.off_air(class_id)
 
 
-def test_the_streamer_is_dead(night: Night) -> None:
+def test_the_streamer_is_dead(incident_stage: Night) -> None:
     """322, and 317 for who books now; it is started as the runbook says, and keeps its classes."""
-    stage = night.stage
-    kept = night.booked_anew(stage.town.record())
+    stage = incident_stage.stage
+    kept = incident_stage.booked_anew(stage.town.record())
     since = time.time()
     stage.residents["streamer1"].kill()
     lost = stage.name("streamer1")
-    is_lost(night, kept, since)
+    is_lost(incident_stage, kept, since)
     refused = stage.book(stage.booking(stage.town.record()))
     assert stage.answer(refused)["code"] == 317
-    night.agree(refused, 317, "no streamer")
+    incident_stage.agree(refused, 317, "no streamer")
     assert "supervisorctl start lectern-streamer" in runbook.commands(CODES[317].runbook, "supervisorctl")
     stage.up("streamer1")
-    wait_until(lambda: f"streamer    {lost}: 0 on air" in night.status(), description="it is back")
-    wait_until(lambda: "It is aired in" in night.explained(kept), description="its class is on the table")
-    night.booked_anew(stage.town.record())
+    wait_until(lambda: f"streamer    {lost}: 0 on air" in incident_stage.status(), description="it is back")
+    wait_until(lambda: "It is aired in" in incident_stage.explained(kept), description="its class is on the table")
+    incident_stage.booked_anew(stage.town.record())

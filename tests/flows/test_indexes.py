@@ -30,7 +30,7 @@ Streamer = Host[StreamerSettings]
 
 
 @pytest.fixture
-def host(tmp_path: Path) -> Iterator[Streamer]:
+def streamer(tmp_path: Path) -> Iterator[Streamer]:
     root = tmp_path / "videos"
     root.mkdir()
     engine = open_database(f"sqlite:///{hosts.database('streamer', tmp_path / 'task_list.db')}")
@@ -59,81 +59,83 @@ async def put(host: Streamer, url: str, container: str = "flv") -> Path:
 
 
 @pytest.mark.asyncio
-async def test_a_file_of_an_earlier_release_gets_its_index_before_its_class(host: Streamer) -> None:
-    path = await put(host, "rtmp://push.example/live/x")
+async def test_a_file_of_an_earlier_release_gets_its_index_before_its_class(streamer: Streamer) -> None:
+    path = await put(streamer, "rtmp://push.example/live/x")
     assert not airable.has_index(path)
     failed: dict[str, indexes.Seen] = {}
-    await indexes.make(host, failed)
+    await indexes.make(streamer, failed)
     assert airable.has_index(path)
     assert failed == {}
 
 
 @pytest.mark.asyncio
-async def test_a_file_of_an_earlier_release_that_is_no_flv_is_made_one_and_the_sums_are_right(host: Streamer) -> None:
-    path = await put(host, "rtmp://push.example/live/x", "mp4")
-    await indexes.make(host, {})
+async def test_a_file_of_an_earlier_release_that_is_no_flv_is_made_one_and_the_sums_are_right(
+    streamer: Streamer,
+) -> None:
+    path = await put(streamer, "rtmp://push.example/live/x", "mp4")
+    await indexes.make(streamer, {})
     assert path.read_bytes()[:3] == b"FLV"
     assert airable.has_index(path)
-    with reading(host.engine) as connection:
+    with reading(streamer.engine) as connection:
         (row,) = cache.by_stem(connection, ["1"]).values()
-    with transaction(host.engine) as connection:
-        assert cache.usage(connection, host.settings.video_root).size_bytes == row.size_bytes == path.stat().st_size
+    with transaction(streamer.engine) as connection:
+        assert cache.usage(connection, streamer.settings.video_root).size_bytes == row.size_bytes == path.stat().st_size
 
 
 @pytest.mark.asyncio
 async def test_a_file_that_is_made_flv_holds_up_no_class_and_does_not_come_back_if_it_is_evicted(
-    host: Streamer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    streamer: Streamer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """It may take half an hour, in which each booking of this streamer would wait for its answer."""
-    path = await put(host, "rtmp://push.example/live/x", "mp4")
+    path = await put(streamer, "rtmp://push.example/live/x", "mp4")
     plain = airable.looked
 
     async def looked(one: Path) -> tuple[Look, Path]:
         found = await plain(one)
-        async with asyncio.timeout(10), host.cache_lock:
+        async with asyncio.timeout(10), streamer.cache_lock:
             gone = Idle("1", path.stat().st_size)
-            await host.commit(cache.mark_evicting, host.settings.video_root, [gone])
-            await prepare.remove_files(host, [gone])
+            await streamer.commit(cache.mark_evicting, streamer.settings.video_root, [gone])
+            await prepare.remove_files(streamer, [gone])
         return found
 
     monkeypatch.setattr(airable, "looked", looked)
-    await indexes.make(host, {})
+    await indexes.make(streamer, {})
     assert caplog.text == ""
     assert not path.parent.exists()
 
 
 @pytest.mark.asyncio
 async def test_a_file_that_the_disk_had_no_room_for_is_tried_again(
-    host: Streamer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    streamer: Streamer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Its class would be aired with the slate, although there is room by then."""
-    path = await put(host, "rtmp://push.example/live/x")
+    path = await put(streamer, "rtmp://push.example/live/x")
     monkeypatch.setattr(indexes, "AGAIN_S", 0.0)
     failed: dict[str, indexes.Seen] = {}
     with monkeypatch.context() as full:
         full.setattr(airable, "write_index", no_room)
-        await indexes.make(host, failed)
+        await indexes.make(streamer, failed)
     assert "can get no index" in caplog.text
     await asyncio.sleep(0)
-    await indexes.make(host, failed)
+    await indexes.make(streamer, failed)
     assert airable.has_index(path)
 
 
 @pytest.mark.asyncio
 async def test_the_size_of_a_file_that_was_made_flv_is_noted_although_the_database_took_nothing_at_first(
-    host: Streamer, monkeypatch: pytest.MonkeyPatch
+    streamer: Streamer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Otherwise the check before its class finds another size, and has it downloaded again."""
-    path = await put(host, "rtmp://push.example/live/x", "mp4")
+    path = await put(streamer, "rtmp://push.example/live/x", "mp4")
 
     def full(*_: object) -> None:
         raise OperationalError("UPDATE video_list", {}, Exception("database or disk is full"))
 
     with monkeypatch.context() as disk:
         disk.setattr(indexes, "remade", full)
-        await indexes.make(host, {})
-    await indexes.make(host, {})
-    with reading(host.engine) as connection:
+        await indexes.make(streamer, {})
+    await indexes.make(streamer, {})
+    with reading(streamer.engine) as connection:
         (row,) = cache.by_stem(connection, ["1"]).values()
     assert row.size_bytes == path.stat().st_size
     assert airable.has_index(path)
@@ -146,17 +148,17 @@ def no_room(*_: object) -> None:
 
 @pytest.mark.asyncio
 async def test_a_file_that_can_get_no_index_is_tried_again_only_when_it_is_another_one(
-    host: Streamer, caplog: pytest.LogCaptureFixture
+    streamer: Streamer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    path = await put(host, "rtmp://push.example/live/x")
+    path = await put(streamer, "rtmp://push.example/live/x")
     good = path.read_bytes()
     path.write_bytes(b"not a recording")
     failed: dict[str, indexes.Seen] = {}
     for _ in range(2):
-        await indexes.make(host, failed)
+        await indexes.make(streamer, failed)
     assert list(failed) == ["1"]
     assert caplog.text.count("can get no index") == 1
     path.write_bytes(good)
-    await indexes.make(host, failed)
+    await indexes.make(streamer, failed)
     assert failed == {}
     assert airable.has_index(path)

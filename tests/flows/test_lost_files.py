@@ -52,7 +52,7 @@ Teacher = Host[TeacherSettings]
 
 
 @pytest.fixture
-def host(tmp_path: Path) -> Iterator[Streamer]:
+def streamer(tmp_path: Path) -> Iterator[Streamer]:
     """A streamer with a class that begins in 200 s, whose rendition is on the disk."""
     root = tmp_path / "videos"
     root.mkdir()
@@ -110,42 +110,42 @@ def gone(host: Streamer, error: str = "403") -> None:
 
 
 @pytest.mark.asyncio
-async def test_a_file_that_is_missing_at_the_start_is_told_at_once(host: Streamer) -> None:
+async def test_a_file_that_is_missing_at_the_start_is_told_at_once(streamer: Streamer) -> None:
     """Its class waits for the second download; a person hears of it before that has failed."""
-    store.rendition_path(host.settings.video_root, "1").unlink()
-    await reconcile.reconciled(host)
-    assert state(host) == "waiting"
-    (alarm,) = sent(host)
+    store.rendition_path(streamer.settings.video_root, "1").unlink()
+    await reconcile.reconciled(streamer)
+    assert state(streamer) == "waiting"
+    (alarm,) = sent(streamer)
     assert (alarm["code"], alarm["class_id"]) == (324, "class")
     assert "it is downloaded again" in alarm["message"]
-    with reading(host.engine) as connection:
+    with reading(streamer.engine) as connection:
         (row,) = cache.by_stem(connection, ["1"]).values()
         assert (row.state, row.num_cite) == (FileState.DOWNLOADING, 1)
 
 
-def test_a_class_that_lost_its_file_for_good_is_reported_and_alarmed(host: Streamer) -> None:
-    gone(host)
-    assert state(host) == "refused"
-    assert {one["cmd"] for one in sent(host)} == {"alarm", "prepared"}
-    assert [one["code"] for one in sent(host) if one["cmd"] == "prepared"] == [318]
-    assert ["cannot be had again" in one["message"] for one in sent(host) if one["cmd"] == "alarm"] == [False, True]
+def test_a_class_that_lost_its_file_for_good_is_reported_and_alarmed(streamer: Streamer) -> None:
+    gone(streamer)
+    assert state(streamer) == "refused"
+    assert {one["cmd"] for one in sent(streamer)} == {"alarm", "prepared"}
+    assert [one["code"] for one in sent(streamer) if one["cmd"] == "prepared"] == [318]
+    assert ["cannot be had again" in one["message"] for one in sent(streamer) if one["cmd"] == "alarm"] == [False, True]
 
 
-def test_where_nobody_knows_a_url_the_class_is_refused_at_once(host: Streamer) -> None:
-    with transaction(host.engine) as connection:
+def test_where_nobody_knows_a_url_the_class_is_refused_at_once(streamer: Streamer) -> None:
+    with transaction(streamer.engine) as connection:
         connection.exec_driver_sql("UPDATE task_list SET video_url = NULL")
         connection.execute(update(files).values(url=None))
         (row,) = cache.by_stem(connection, ["1"]).values()
         go = partial(lost.lose, row=row, why="it is not on the disk")
-        assert not handling.change(connection, host, go).reserved
-    assert state(host) == "refused"
+        assert not handling.change(connection, streamer, go).reserved
+    assert state(streamer) == "refused"
 
 
-def test_it_stays_in_sight_until_its_teacher_takes_it_away(host: Streamer) -> None:
+def test_it_stays_in_sight_until_its_teacher_takes_it_away(streamer: Streamer) -> None:
     """In the checks, the metrics, and `lectern explain`."""
-    gone(host)
+    gone(streamer)
     after = time.time() + 300  # it should be on air
-    with reading(host.engine) as connection:
+    with reading(streamer.engine) as connection:
         assert [one.class_id for one in airings.live(connection)] == ["class"]
         (missing,) = [
             sample.value
@@ -154,13 +154,13 @@ def test_it_stays_in_sight_until_its_teacher_takes_it_away(host: Streamer) -> No
             if sample.name == "lectern_classes_not_on_air"
         ]
         assert missing == 1
-    with reading(host.engine) as connection:
+    with reading(streamer.engine) as connection:
         found = story.at_streamer(connection, "streamer1", "class", time.time())
     said = account.account(found, time.time()).following
     assert "lost its file" in said[0]
     assert any("318" in one for one in said)
-    with transaction(host.engine) as connection:
-        rows.did(connection, host, releases.release, Release(class_id="class", placement=1))
+    with transaction(streamer.engine) as connection:
+        rows.did(connection, streamer, releases.release, Release(class_id="class", placement=1))
         assert airings.live(connection) == []
 
 
@@ -170,16 +170,16 @@ def on_air(host: Streamer) -> None:
 
 
 @pytest.mark.asyncio
-async def test_the_broken_file_of_a_class_on_air_is_fetched_again_while_the_class_goes_on(host: Streamer) -> None:
-    on_air(host)
-    path = store.rendition_path(host.settings.video_root, "1")
-    await lost.replace(host, "1", "it may be in use")
+async def test_the_broken_file_of_a_class_on_air_is_fetched_again_while_the_class_goes_on(streamer: Streamer) -> None:
+    on_air(streamer)
+    path = store.rendition_path(streamer.settings.video_root, "1")
+    await lost.replace(streamer, "1", "it may be in use")
     assert path.exists(), "nobody said that the playout cannot send it"
-    await lost.replace(host, "1", "the recording is broken", on_air=True)
+    await lost.replace(streamer, "1", "the recording is broken", on_air=True)
     assert not path.exists()
-    assert state(host) == "on air"
-    assert host.unfetched.is_set()
-    with reading(host.engine) as connection:
+    assert state(streamer) == "on air"
+    assert streamer.unfetched.is_set()
+    with reading(streamer.engine) as connection:
         (row,) = cache.by_stem(connection, ["1"]).values()
         assert (row.state, row.num_cite) == (FileState.DOWNLOADING, 1)
         assert plans.unfetched(connection, 5) == [("1", None)]
@@ -188,13 +188,13 @@ async def test_the_broken_file_of_a_class_on_air_is_fetched_again_while_the_clas
 
 @pytest.mark.asyncio
 async def test_a_recording_lost_in_class_is_asked_for_again_until_it_is_there(
-    host: Streamer, monkeypatch: pytest.MonkeyPatch
+    streamer: Streamer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its origin may have it again a minute later; its class goes on with the slate, and is alarmed once."""
     monkeypatch.setattr(download, "tell", untold)
     monkeypatch.setattr(download, "FIRST_PAUSE_S", 0.001)
-    on_air(host)
-    with transaction(host.engine) as connection:
+    on_air(streamer)
+    with transaction(streamer.engine) as connection:
         connection.execute(update(tasks).values(start_time=time.time() - 60))
     answers = [404, 404, 404, 200]
 
@@ -204,42 +204,42 @@ async def test_a_recording_lost_in_class_is_asked_for_again_until_it_is_there(
         return "remote", "probe"
 
     monkeypatch.setattr(download, "_tried", tried)
-    assert str(await download._fetched(host, "1")) == "('remote', 'probe')"
-    (alarm,) = sent(host)
+    assert str(await download._fetched(streamer, "1")) == "('remote', 'probe')"
+    (alarm,) = sent(streamer)
     assert (alarm["code"], "cannot be had again" in alarm["message"]) == (326, True)
-    assert state(host) == "on air"
-    with transaction(host.engine) as connection:
+    assert state(streamer) == "on air"
+    with transaction(streamer.engine) as connection:
         connection.execute(update(tasks).values(end_time=time.time() - 1))
     answers.append(404)
     with pytest.raises(Refuse, match="404"):
-        await download._fetched(host, "1")
+        await download._fetched(streamer, "1")
 
 
 @pytest.mark.asyncio
-async def test_a_file_that_is_well_by_now_is_not_put_aside(host: Streamer, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_file_that_is_well_by_now_is_not_put_aside(streamer: Streamer, monkeypatch: pytest.MonkeyPatch) -> None:
     """It was made a plain FLV after its row had been read for the check: another size, and nothing is wrong."""
     monkeypatch.setattr(lost, "tell", untold)
-    path = store.rendition_path(host.settings.video_root, "1")
-    await lost.replace(host, "1", "it has 2428 bytes, not 1000")
+    path = store.rendition_path(streamer.settings.video_root, "1")
+    await lost.replace(streamer, "1", "it has 2428 bytes, not 1000")
     assert path.exists()
-    assert state(host) == "ready"
+    assert state(streamer) == "ready"
     path.write_bytes(path.read_bytes()[:1000])
-    await lost.replace(host, "1", "it has 1000 bytes, not 2428")
+    await lost.replace(streamer, "1", "it has 1000 bytes, not 2428")
     assert not path.exists()
-    assert state(host) == "waiting"
+    assert state(streamer) == "waiting"
 
 
 @pytest.mark.asyncio
 async def test_a_file_is_not_put_aside_because_too_many_files_are_open(
-    host: Streamer, monkeypatch: pytest.MonkeyPatch
+    streamer: Streamer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is well; its class would wait for a download that it does not need."""
-    path = store.rendition_path(host.settings.video_root, "1")
+    path = store.rendition_path(streamer.settings.video_root, "1")
     monkeypatch.setattr(Path, "open", too_many_open)
     with pytest.raises(TryAgain, match="Too many open files"):
-        await lost.replace(host, "1", "it may be damaged")
+        await lost.replace(streamer, "1", "it may be damaged")
     assert path.exists()
-    assert state(host) == "ready"
+    assert state(streamer) == "ready"
 
 
 def too_many_open(path: Path, *_: object, **__: object) -> None:
@@ -247,18 +247,18 @@ def too_many_open(path: Path, *_: object, **__: object) -> None:
     raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), str(path))
 
 
-def test_of_a_class_on_air_whose_recording_cannot_be_had_again_a_person_hears(host: Streamer) -> None:
-    on_air(host)
-    gone(host)
-    assert state(host) == "on air"
-    (alarm,) = sent(host)
+def test_of_a_class_on_air_whose_recording_cannot_be_had_again_a_person_hears(streamer: Streamer) -> None:
+    on_air(streamer)
+    gone(streamer)
+    assert state(streamer) == "on air"
+    (alarm,) = sent(streamer)
     assert alarm["code"] == 326
     assert "cannot be had again: the origin says 403" in alarm["message"]
 
 
-def test_what_a_class_on_air_still_cites_counts_when_another_class_has_it_downloaded(host: Streamer) -> None:
+def test_what_a_class_on_air_still_cites_counts_when_another_class_has_it_downloaded(streamer: Streamer) -> None:
     """The end of the class on air takes its own citation back, not the one of the class that has yet to begin."""
-    on_air(host)
+    on_air(streamer)
     start = time.time() + 3600
     one = Prepare(
         class_id="next",
@@ -269,37 +269,37 @@ def test_what_a_class_on_air_still_cites_counts_when_another_class_has_it_downlo
         push_url="rtmp://push.example/live/y",
     )
     looked: dict[str, Looked] = {"1": RemoteFile(one.video_url, flv.size(20), None, None)}
-    with transaction(host.engine) as connection:
+    with transaction(streamer.engine) as connection:
         handling.change(
-            connection, host, partial(lost.lose, row=cache.by_stem(connection, ["1"])["1"], why="it is gone")
+            connection, streamer, partial(lost.lose, row=cache.by_stem(connection, ["1"])["1"], why="it is gone")
         )
-        handling.change(connection, host, download.failed("1", Refuse("the origin says 403", DOWNLOAD_FAILED)))
-        handling.change(connection, host, partial(admission.admit, new=[one], looked=looked))
+        handling.change(connection, streamer, download.failed("1", Refuse("the origin says 403", DOWNLOAD_FAILED)))
+        handling.change(connection, streamer, partial(admission.admit, new=[one], looked=looked))
         assert cache.by_stem(connection, ["1"])["1"].num_cite == 2
-        rows.did(connection, host, releases.release, Release(class_id="class"))
+        rows.did(connection, streamer, releases.release, Release(class_id="class"))
         assert cache.by_stem(connection, ["1"])["1"].num_cite == 1
 
 
 @pytest.mark.parametrize("begins", [True, False], ids=["the older is on air", "both wait for their start"])
-def test_a_lost_file_is_downloaded_by_the_url_of_the_youngest_booking(host: Streamer, begins: bool) -> None:
+def test_a_lost_file_is_downloaded_by_the_url_of_the_youngest_booking(streamer: Streamer, begins: bool) -> None:
     """Whatever else happened to the older class since: its signed URL may have expired."""
     now = time.time()
     fresh = "http://origin.example/1.flv?Signature=fresh"
     times = {"start_time": now + 3600, "end_time": now + 4200}
     one = Prepare(class_id="younger", record_id=1, video_url=fresh, push_url="rtmp://push.example/live/y", **times)
-    with transaction(host.engine) as connection:
+    with transaction(streamer.engine) as connection:
         rows.add(connection, one, AiringState.READY, "", now)
         older = airings.by_id(connection, ["class"])["class"]
         after = replace(older, state=AiringState.ON_AIR if begins else AiringState.READY)
         airings.move(connection, older, after, now + 1 if begins else now)
         lose = partial(lost.lose, row=cache.by_stem(connection, ["1"])["1"], why="it is gone")
-        (reserved,) = handling.change(connection, host, lose).reserved
+        (reserved,) = handling.change(connection, streamer, lose).reserved
     assert reserved.url == fresh
 
 
 @pytest.mark.asyncio
 async def test_a_recording_is_downloaded_by_the_url_that_answers_of_several_that_come_together(
-    host: Streamer, monkeypatch: pytest.MonkeyPatch
+    streamer: Streamer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The bad URL of one class refuses no other class of the recording."""
     good = "http://origin.example/2.flv?Signature=good"
@@ -315,11 +315,11 @@ async def test_a_recording_is_downloaded_by_the_url_that_answers_of_several_that
 
     monkeypatch.setattr(origin, "look", look)
     came = [Came(Kept(number, "prepare", "", 0), one) for number, one in enumerate(new)]
-    looked = await looks.look(host, came, set())
-    with transaction(host.engine) as connection:
-        changes = handling.change(connection, host, partial(admission.admit, new=new, looked=looked))
+    looked = await looks.look(streamer, came, set())
+    with transaction(streamer.engine) as connection:
+        changes = handling.change(connection, streamer, partial(admission.admit, new=new, looked=looked))
     assert [(one.stem, one.url) for one in changes.reserved] == [("2", good)]
-    assert [state(host, one.class_id) for one in new] == ["waiting"] * 3
+    assert [state(streamer, one.class_id) for one in new] == ["waiting"] * 3
 
 
 class Signed(http.server.SimpleHTTPRequestHandler):
@@ -336,7 +336,7 @@ class Signed(http.server.SimpleHTTPRequestHandler):
 @pytest.mark.asyncio
 @pytest.mark.parametrize("fresh", [True, False], ids=["a younger booking has a fresh URL", "all have expired"])
 async def test_a_download_whose_url_has_expired_in_the_queue_takes_that_of_the_youngest_booking(
-    host: Streamer, tmp_path: Path, fresh: bool
+    streamer: Streamer, tmp_path: Path, fresh: bool
 ) -> None:
     """The class that was booked with a good URL would be refused for the URL of another."""
     flv.write(tmp_path / "origin" / "1.flv", 20)
@@ -344,7 +344,7 @@ async def test_a_download_whose_url_has_expired_in_the_queue_takes_that_of_the_y
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as origin:
         threading.Thread(target=origin.serve_forever, daemon=True).start()
         url = f"http://127.0.0.1:{origin.server_port}/1.flv?Signature="
-        host.settings = host.settings.model_copy(update={"allowed_origins": f"127.0.0.1:{origin.server_port}"})
+        streamer.settings = streamer.settings.model_copy(update={"allowed_origins": f"127.0.0.1:{origin.server_port}"})
         now = time.time()
         one = Prepare(
             class_id="younger",
@@ -354,20 +354,20 @@ async def test_a_download_whose_url_has_expired_in_the_queue_takes_that_of_the_y
             start_time=now + 3600,
             end_time=now + 4200,
         )
-        with transaction(host.engine) as connection:
+        with transaction(streamer.engine) as connection:
             connection.execute(tasks.update().values(video_url=f"{url}expired"))
             connection.execute(classes.update().values(state=AiringState.WAITING))
             connection.execute(update(files).values(state=FileState.DOWNLOADING, url=f"{url}expired"))
             rows.add(connection, one, AiringState.WAITING, "", now + 1)
         with pytest.raises(Refuse) as raised:  # what comes is no recording
-            await download._fetch(host, "1")
+            await download._fetch(streamer, "1")
         origin.shutdown()
     assert ("403" in raised.value.message) is not fresh
 
 
 @pytest.mark.asyncio
 async def test_a_download_whose_index_cannot_be_written_leaves_no_file_that_nobody_counts(
-    host: Streamer, monkeypatch: pytest.MonkeyPatch
+    streamer: Streamer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its classes are refused, because the disk is full: the file must not make it fuller until the next start."""
 
@@ -375,8 +375,8 @@ async def test_a_download_whose_index_cannot_be_written_leaves_no_file_that_nobo
         raise Refuse("No space left on device", DISK_FULL)
 
     monkeypatch.setattr(airable, "write_index", full)
-    final = store.rendition_path(host.settings.video_root, "2")
-    part = flv.write(store.part_path(host.settings.video_root, "2"), 20)
+    final = store.rendition_path(streamer.settings.video_root, "2")
+    part = flv.write(store.part_path(streamer.settings.video_root, "2"), 20)
     with pytest.raises(Refuse):
         download._finish(part, part, final, Look(part.stat().st_size, 20_000, False, True, None, ()))
     assert not final.parent.exists()
@@ -384,22 +384,22 @@ async def test_a_download_whose_index_cannot_be_written_leaves_no_file_that_nobo
 
 @pytest.mark.asyncio
 async def test_a_download_that_is_given_up_leaves_no_file_that_nobody_counts(
-    host: Streamer, monkeypatch: pytest.MonkeyPatch
+    streamer: Streamer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The plain FLV file that was made of it did not fit into the cache."""
     monkeypatch.setattr(download, "tell", untold)
-    part = flv.write(store.part_path(host.settings.video_root, "2"), 20)
+    part = flv.write(store.part_path(streamer.settings.video_root, "2"), 20)
     flv.write(part.with_name(f"{part.name}.remuxed"), 20)
-    await download.give_up(host, "2", Refuse("no room for 2", DISK_FULL))
+    await download.give_up(streamer, "2", Refuse("no room for 2", DISK_FULL))
     assert not part.parent.exists()
 
 
 @pytest.mark.asyncio
 async def test_what_came_while_the_database_took_nothing_is_not_downloaded_again(
-    host: Streamer, monkeypatch: pytest.MonkeyPatch
+    streamer: Streamer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is in its place, and is noted as soon as the disk has room: its class may begin before it came again."""
-    final = store.rendition_path(host.settings.video_root, "1")
+    final = store.rendition_path(streamer.settings.video_root, "1")
     remote = RemoteFile("http://origin.example/1.flv", flv.size(20), None, None)
     found = Probe(640, 360, 20.0, flv.size(20), "h264", "aac", last_second_decodes=True, mtime=1.0)
     downloads: list[str] = []
@@ -410,11 +410,11 @@ async def test_what_came_while_the_database_took_nothing_is_not_downloaded_again
         return remote, found
 
     monkeypatch.setattr(download, "_fetched", fetched)
-    with transaction(host.engine) as connection:
+    with transaction(streamer.engine) as connection:
         lose = partial(lost.lose, row=cache.by_stem(connection, ["1"])["1"], why="it is gone")
-        handling.change(connection, host, lose)
+        handling.change(connection, streamer, lose)
     monkeypatch.setattr(download, "tell", untold)
-    context = current.set(host)
+    context = current.set(streamer)
     try:
         with monkeypatch.context() as full:
             full.setattr(download, "arrived", no_room)
@@ -424,8 +424,8 @@ async def test_what_came_while_the_database_took_nothing_is_not_downloaded_again
     finally:
         current.reset(context)
     assert downloads == ["1"]
-    assert state(host) == "ready"
-    assert host.fetched == {}
+    assert state(streamer) == "ready"
+    assert streamer.fetched == {}
 
 
 async def untold(_: Streamer) -> bool:
@@ -445,7 +445,7 @@ def no_room(*_: object) -> handling.Decide[StreamerChanges]:
 @pytest.mark.asyncio
 @pytest.mark.parametrize("noted_bytes", [1, 5_000_000], ids=["smaller", "larger"])
 async def test_what_was_made_plain_flv_is_downloaded_again_although_its_origin_has_another_size(
-    host: Streamer, tmp_path: Path, noted_bytes: int
+    streamer: Streamer, tmp_path: Path, noted_bytes: int
 ) -> None:
     """Its row has the size of the file that was made, not of the one that comes."""
     folder = tmp_path / "origin"
@@ -457,21 +457,21 @@ async def test_what_was_made_plain_flv_is_downloaded_again_although_its_origin_h
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as origin:
         threading.Thread(target=origin.serve_forever, daemon=True).start()
         url = f"http://127.0.0.1:{origin.server_port}/1.flv"
-        host.settings = host.settings.model_copy(update={"allowed_origins": f"127.0.0.1:{origin.server_port}"})
-        with transaction(host.engine) as connection:
+        streamer.settings = streamer.settings.model_copy(update={"allowed_origins": f"127.0.0.1:{origin.server_port}"})
+        with transaction(streamer.engine) as connection:
             connection.execute(tasks.update().values(video_url=url))
             connection.execute(update(files).values(size_bytes=noted_bytes, url=url))
-            cache.recount(connection, host.settings.video_root, airings.citations(connection))
+            cache.recount(connection, streamer.settings.video_root, airings.citations(connection))
             (row,) = cache.by_stem(connection, ["1"]).values()
-            handling.change(connection, host, partial(lost.lose, row=row, why="it is not on the disk"))
-        remote, found = await download._fetch(host, "1")
+            handling.change(connection, streamer, partial(lost.lose, row=row, why="it is not on the disk"))
+        remote, found = await download._fetch(streamer, "1")
         origin.shutdown()
-    with transaction(host.engine) as connection:
-        handling.change(connection, host, download.arrived("1", remote, found))
+    with transaction(streamer.engine) as connection:
+        handling.change(connection, streamer, download.arrived("1", remote, found))
         (row,) = cache.by_stem(connection, ["1"]).values()
-        assert row.size_bytes == store.rendition_path(host.settings.video_root, "1").stat().st_size
-        assert cache.usage(connection, host.settings.video_root).size_bytes == row.size_bytes
-    assert state(host) == "ready"
+        assert row.size_bytes == store.rendition_path(streamer.settings.video_root, "1").stat().st_size
+        assert cache.usage(connection, streamer.settings.video_root).size_bytes == row.size_bytes
+    assert state(streamer) == "ready"
 
 
 # -- what its teacher does ---------------------------------------------------------------------------------------------

@@ -72,14 +72,14 @@ def order(class_id: str, state: str, start: float, **more: object) -> dict[str, 
 
 
 @pytest.fixture
-def host(teacher_engine: Engine) -> Host[TeacherSettings]:
+def teacher(teacher_engine: Engine) -> Host[TeacherSettings]:
     settings = TeacherSettings.load(transcode_sign_key="made up", teacher_name="teacher")
     return Host(settings, teacher_engine, journal, cast("Bus", Words()), cast("Any", None))
 
 
 @pytest_asyncio.fixture
-async def client(host: Host[TeacherSettings]) -> AsyncIterator[httpx.AsyncClient]:
-    app = Starlette(routes=Page(host).routes())
+async def client(teacher: Host[TeacherSettings]) -> AsyncIterator[httpx.AsyncClient]:
+    app = Starlette(routes=Page(teacher).routes())
     transport = httpx.ASGITransport(app=app)
     async with httpx.AsyncClient(transport=transport, base_url="http://page") as made:
         yield made
@@ -102,8 +102,8 @@ async def let_in(client: httpx.AsyncClient, host: Host[TeacherSettings], institu
     assert "HttpOnly" in answer.headers["set-cookie"]
 
 
-async def test_nobody_is_let_in_without_a_token(client: httpx.AsyncClient, host: Host[TeacherSettings]) -> None:
-    book(host, order("c-1", "ready", NOON))
+async def test_nobody_is_let_in_without_a_token(client: httpx.AsyncClient, teacher: Host[TeacherSettings]) -> None:
+    book(teacher, order("c-1", "ready", NOON))
     for path in ("/", "/class/c-1", "/timetable.ics", "/?token=wrong", f"/?token={'x' * 5000}"):
         answer = await client.get(path)
         assert answer.status_code == 401
@@ -112,11 +112,11 @@ async def test_nobody_is_let_in_without_a_token(client: httpx.AsyncClient, host:
 
 
 async def test_the_page_and_the_report_are_there_beside_a_class_in_a_state_that_nobody_knows(
-    client: httpx.AsyncClient, host: Host[TeacherSettings]
+    client: httpx.AsyncClient, teacher: Host[TeacherSettings]
 ) -> None:
     """A newer release has written it, and was rolled back."""
-    book(host, order("c-odd", "on the moon", NOON, received_at=time.time()), order("c-1", "ready", NOON))
-    await let_in(client, host)
+    book(teacher, order("c-odd", "on the moon", NOON, received_at=time.time()), order("c-1", "ready", NOON))
+    await let_in(client, teacher)
     for path in ("/", "/as-run", f"/as-run?day={time.strftime('%Y-%m-%d')}"):
         answer = await client.get(path)
         assert answer.status_code == 200
@@ -128,12 +128,12 @@ async def test_the_page_and_the_report_are_there_beside_a_class_in_a_state_that_
 
 
 async def test_a_storm_of_refused_bookings_hides_no_class_in_the_calendar(
-    client: httpx.AsyncClient, host: Host[TeacherSettings], monkeypatch: pytest.MonkeyPatch
+    client: httpx.AsyncClient, teacher: Host[TeacherSettings], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(view, "CALENDAR_ROWS", 2)
     refused = [order(f"c-{at}", state, NOON) for at, state in enumerate(("refused", "cancelled", "refused"))]
-    book(host, *refused, order("c-ready", "ready", NOON + 3600))
-    await let_in(client, host)
+    book(teacher, *refused, order("c-ready", "ready", NOON + 3600))
+    await let_in(client, teacher)
     said = (await client.get("/timetable.ics")).text
     assert re.findall("UID:(.*)@", said) == ["c-ready"]
 
@@ -145,7 +145,7 @@ async def test_guessing_tokens_is_slow(client: httpx.AsyncClient) -> None:
 
 
 async def test_an_address_without_tries_left_costs_no_read_of_the_database(
-    client: httpx.AsyncClient, host: Host[TeacherSettings], monkeypatch: pytest.MonkeyPatch
+    client: httpx.AsyncClient, teacher: Host[TeacherSettings], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[str] = []
     monkeypatch.setattr(viewers, "of_token", lambda _connection, token: asked.append(token))
@@ -155,7 +155,7 @@ async def test_an_address_without_tries_left_costs_no_read_of_the_database(
 
 
 async def test_pages_that_take_long_hold_up_no_read_and_no_more_of_them_wait_than_have_room(
-    client: httpx.AsyncClient, host: Host[TeacherSettings], monkeypatch: pytest.MonkeyPatch
+    client: httpx.AsyncClient, teacher: Host[TeacherSettings], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two pages at once in threads of their own; the reads that answer bookings go on beside them."""
     let_go, begun = threading.Event(), list[int]()
@@ -168,11 +168,11 @@ async def test_pages_that_take_long_hold_up_no_read_and_no_more_of_them_wait_tha
 
     monkeypatch.setattr(as_run_page, "made", slow)
     monkeypatch.setattr(routes, "MOST_WAITING", 4)
-    await let_in(client, host)
+    await let_in(client, teacher)
     asked = [asyncio.create_task(client.get("/as-run")) for _ in range(9)]
     try:
         refused = await asyncio.wait(asked, return_when=asyncio.FIRST_COMPLETED, timeout=30)
-        assert await asyncio.wait_for(host.look(viewers.everybody), 30)
+        assert await asyncio.wait_for(teacher.look(viewers.everybody), 30)
         assert len(begun) <= 2
         assert {one.result().status_code for one in refused[0]} == {503}
         assert {one.result().headers["retry-after"] for one in refused[0]} == {"5"}
@@ -182,31 +182,31 @@ async def test_pages_that_take_long_hold_up_no_read_and_no_more_of_them_wait_tha
     assert (answers.count(200), answers.count(503)) == (6, 3)
 
 
-async def test_a_revoked_token_lets_nobody_in(client: httpx.AsyncClient, host: Host[TeacherSettings]) -> None:
-    await let_in(client, host)
+async def test_a_revoked_token_lets_nobody_in(client: httpx.AsyncClient, teacher: Host[TeacherSettings]) -> None:
+    await let_in(client, teacher)
     assert (await client.get("/")).status_code == 200
-    with transaction(host.engine) as connection:
+    with transaction(teacher.engine) as connection:
         viewers.revoke(connection, "viewer-None")
     assert (await client.get("/")).status_code == 401
 
 
-async def test_the_day_shows_each_class_as_it_stands(client: httpx.AsyncClient, host: Host[TeacherSettings]) -> None:
+async def test_the_day_shows_each_class_as_it_stands(client: httpx.AsyncClient, teacher: Host[TeacherSettings]) -> None:
     now = time.time()
     book(
-        host,
+        teacher,
         order("c-air", "ready", now - 60),
         order("c-missing", "ready", now - 61),
         order("c-refused", "refused", now - 50, code=316, message="no room for 6666"),
         order("c-waiting", "waiting", now - 62, streamer=None),
     )
-    said = cast("Words", host.bus)
+    said = cast("Words", teacher.bus)
     sendings = {
         "c-air": Sending(True, since=now - 60, position_s=61),
         "c-missing": Sending(False, failures=17, why="Connection refused"),
     }
     alarm = OpenAlarm(321, "streamer1", 3, now, "c-missing: it is not on air", ("c-missing",))
     said.said = {"streamer1": Word(now, sendings, {}, [alarm], 1, 2)}
-    await let_in(client, host)
+    await let_in(client, teacher)
     page = (await client.get("/")).text
     assert "on air on streamer1 since" in page
     assert "17 attempts to connect failed, the last because: Connection refused" in page
@@ -218,15 +218,15 @@ async def test_the_day_shows_each_class_as_it_stands(client: httpx.AsyncClient, 
 
 
 async def test_the_numbers_of_the_day_are_those_of_all_classes_not_of_those_that_are_listed(
-    client: httpx.AsyncClient, host: Host[TeacherSettings]
+    client: httpx.AsyncClient, teacher: Host[TeacherSettings]
 ) -> None:
     """A streamer of which nobody hears has neither its classes on air, for all that is known, nor off the air."""
     now = time.time()
-    book(host, *(order(f"c-{n}", "ready", now - 60) for n in range(60)))
-    book(host, *(order(f"d-{n}", "ready", now - 60, streamer="streamer2") for n in range(70)))
+    book(teacher, *(order(f"c-{n}", "ready", now - 60) for n in range(60)))
+    book(teacher, *(order(f"d-{n}", "ready", now - 60, streamer="streamer2") for n in range(70)))
     gone = Word(now, {}, {}, [], 0, 70, silent_s=40.0)
-    cast("Words", host.bus).said = {"streamer1": Word(now, {}, {}, [], 0, 60), "streamer2": gone}
-    await let_in(client, host)
+    cast("Words", teacher.bus).said = {"streamer1": Word(now, {}, {}, [], 0, 60), "streamer2": gone}
+    await let_in(client, teacher)
     page = (await client.get("/")).text
     assert '<li class="bad"><b>60</b> should be on air and is not</li>' in page
     assert '<li class="bad"><b>70</b> not known</li>' in page
@@ -240,13 +240,13 @@ def waits(page: str) -> str:
 
 
 async def test_who_waits_is_listed_with_what_for_the_nearest_deadline_first(
-    client: httpx.AsyncClient, host: Host[TeacherSettings]
+    client: httpx.AsyncClient, teacher: Host[TeacherSettings]
 ) -> None:
     """The deadline is that of the rendition, or the start, whichever comes first; over, ready and aired do not wait."""
     now = time.time()
     alone: dict[str, object] = {"streamer": None}
     book(
-        host,
+        teacher,
         order("c-late", "placed", now - 60),
         order("c-oss", "waiting", now + 7200, **alone),
         order("c-soon", "placed", now + 300),
@@ -262,11 +262,11 @@ async def test_who_waits_is_listed_with_what_for_the_nearest_deadline_first(
         {"record_id": 2, "backend": "ecs", "deadline": now + 600, "begun_at": None},
         {"record_id": 3, "backend": "ecs", "deadline": now + 9000, "begun_at": now},
     ]
-    with transaction(host.engine) as connection:
+    with transaction(teacher.engine) as connection:
         for row in rows:
             its = {"resolution": "720P", "status": "transcoding", "attempt": 1}
             connection.execute(insert(videos).values(**row, **its))
-    await let_in(client, host)
+    await let_in(client, teacher)
     page = (await client.get("/")).text
     listed = ["c-late", "c-oss", "c-soon", "c-queue", "c-made", "c-nobody", "c-theirs"]
     assert re.findall(r'href="/class/([^"]+)"', waits(page)) == listed
@@ -287,27 +287,27 @@ async def test_who_waits_is_listed_with_what_for_the_nearest_deadline_first(
     assert "<h2>等待中</h2>" in chinese
     assert "在等 2_720P：第 1 次转码，由 ECS（排队中）" in chinese
     client.cookies.clear()
-    await let_in(client, host, "i-2")
+    await let_in(client, teacher, "i-2")
     assert re.findall(r'href="/class/([^"]+)"', waits((await client.get("/")).text)) == ["c-theirs"]
 
 
 async def test_alarms_are_told_in_the_language_of_the_page(
-    client: httpx.AsyncClient, host: Host[TeacherSettings]
+    client: httpx.AsyncClient, teacher: Host[TeacherSettings]
 ) -> None:
     alarm = OpenAlarm(326, "streamer1", 1, NOON, "c-1: its slate is sent: the recording is missing", ("c-1",))
-    cast("Words", host.bus).said = {"streamer1": Word(NOON, {}, {}, [alarm], 1, 1)}
-    await let_in(client, host)
+    cast("Words", teacher.bus).said = {"streamer1": Word(NOON, {}, {}, [alarm], 1, 1)}
+    await let_in(client, teacher)
     assert '<td class="wide">c-1: its slate is sent: the recording is missing</td>' in (await client.get("/")).text
     page = (await client.get("/", params={"lang": "zh"})).text
     assert f"{errors.NO_RECORDING.chinese.meaning}：c-1：正在推垫片：没有录像文件" in page
 
 
 async def test_of_many_that_wait_the_first_are_listed_and_the_others_counted(
-    client: httpx.AsyncClient, host: Host[TeacherSettings]
+    client: httpx.AsyncClient, teacher: Host[TeacherSettings]
 ) -> None:
     now = time.time()
-    book(host, *(order(f"c-{n:04}", "placed", now + 60 + n) for n in range(1300)))
-    await let_in(client, host)
+    book(teacher, *(order(f"c-{n:04}", "placed", now + 60 + n) for n in range(1300)))
+    await let_in(client, teacher)
     section = waits((await client.get("/")).text)
     assert re.findall(r'href="/class/([^"]+)"', section) == [f"c-{n:04}" for n in range(view.LISTED)]
     assert "<p>and 1,250 more</p>" in section
@@ -315,33 +315,35 @@ async def test_of_many_that_wait_the_first_are_listed_and_the_others_counted(
 
 
 async def test_of_many_that_should_be_on_air_the_first_are_listed_and_the_others_counted(
-    client: httpx.AsyncClient, host: Host[TeacherSettings]
+    client: httpx.AsyncClient, teacher: Host[TeacherSettings]
 ) -> None:
     now = time.time()
-    book(host, *(order(f"c-{n:04}", "ready", now - 60) for n in range(view.LISTED + 7)))
-    cast("Words", host.bus).said = {"streamer1": Word(now, {}, {}, [], 0, 0)}
-    await let_in(client, host)
+    book(teacher, *(order(f"c-{n:04}", "ready", now - 60) for n in range(view.LISTED + 7)))
+    cast("Words", teacher.bus).said = {"streamer1": Word(now, {}, {}, [], 0, 0)}
+    await let_in(client, teacher)
     page = (await client.get("/")).text
     section = page.partition("<h2>should be on air and is not</h2>")[2].partition("</section>")[0]
     assert section.count('href="/class/') == view.LISTED
     assert "<p>and 7 more</p>" in section
 
 
-async def test_where_none_waits_there_is_no_such_list(client: httpx.AsyncClient, host: Host[TeacherSettings]) -> None:
-    book(host, order("c-1", "ready", NOON))
-    await let_in(client, host)
+async def test_where_none_waits_there_is_no_such_list(
+    client: httpx.AsyncClient, teacher: Host[TeacherSettings]
+) -> None:
+    book(teacher, order("c-1", "ready", NOON))
+    await let_in(client, teacher)
     assert "<h2>waiting</h2>" not in (await client.get("/")).text
 
 
 async def test_a_class_has_the_account_that_explain_gives(
-    client: httpx.AsyncClient, host: Host[TeacherSettings]
+    client: httpx.AsyncClient, teacher: Host[TeacherSettings]
 ) -> None:
     now = time.time()
-    book(host, order("c-1", "ready", now - 60))
-    with transaction(host.engine) as connection:
+    book(teacher, order("c-1", "ready", now - 60))
+    with transaction(teacher.engine) as connection:
         events.note(connection, journal, "teacher", [Event("placed", "c-1", "6666_720P", "on streamer1")], now)
-    cast("Words", host.bus).said = None
-    await let_in(client, host)
+    cast("Words", teacher.bus).said = None
+    await let_in(client, teacher)
     page = (await client.get("/class/c-1")).text
     for words in (
         "Redis does not answer: nobody here knows whether the class is on air",
@@ -357,7 +359,7 @@ async def test_a_class_has_the_account_that_explain_gives(
 
 
 async def test_a_class_with_gaps_is_amber_and_its_page_has_each_gap_and_what_happened_meanwhile(
-    client: httpx.AsyncClient, host: Host[TeacherSettings]
+    client: httpx.AsyncClient, teacher: Host[TeacherSettings]
 ) -> None:
     """What its streamer noted came with its end; nothing of it is known by Redis any more."""
     start = view.begin_of_day(view.begin_of_day(time.time()) - view.DAY_S / 2)  # its end has passed, at any hour
@@ -366,12 +368,12 @@ async def test_a_class_with_gaps_is_amber_and_its_page_has_each_gap_and_what_hap
         AsRun(0, 2, "recording", start + 1020, start + 2700, 1020, 1680),
     ]
     why = "2 min of 45 min were not sent: 00:15:00-00:17:00 the push was refused: no such stream; 2 sessions"
-    book(host, order("c-1", "aired with gaps", start, code=329, message=why))
-    with transaction(host.engine) as connection:
+    book(teacher, order("c-1", "aired with gaps", start, code=329, message=why))
+    with transaction(teacher.engine) as connection:
         as_run.keep_of(connection, "streamer1", "c-1", parts)
         refused = Past(start + 901, "push refused", "c-1", "6666_720P", "streamer1", "no such stream")
         events.keep_of(connection, journal, [refused])
-    await let_in(client, host)
+    await let_in(client, teacher)
     yesterday = {"day": time.strftime("%Y-%m-%d", time.localtime(start))}
     day, page = (await client.get("/", params=yesterday)).text, (await client.get("/class/c-1")).text
     for shown in (day, page):
@@ -389,42 +391,42 @@ async def test_a_class_with_gaps_is_amber_and_its_page_has_each_gap_and_what_hap
 
 
 async def test_a_class_whose_booking_could_not_be_read_has_a_page_for_who_sees_all(
-    client: httpx.AsyncClient, host: Host[TeacherSettings]
+    client: httpx.AsyncClient, teacher: Host[TeacherSettings]
 ) -> None:
-    with transaction(host.engine) as connection:
+    with transaction(teacher.engine) as connection:
         events.note(connection, journal, "teacher", [Event("malformed", "c-odd", None, "start_time: no number")], NOON)
-    await let_in(client, host)
+    await let_in(client, teacher)
     page = (await client.get("/class/c-odd")).text
     assert "c-odd: malformed: start_time: no number" in page
     assert 'It is not booked: <a href="/runbook#400">400: malformed booking</a>' in page
     client.cookies.clear()
-    await let_in(client, host, "i-1")
+    await let_in(client, teacher, "i-1")
     assert (await client.get("/class/c-odd")).status_code == 404, "nobody knows whose it is"
 
 
 @pytest.mark.parametrize("institution", ["i-1", None])
 async def test_the_alarms_of_a_class_tell_an_institution_nothing_of_another(
-    client: httpx.AsyncClient, host: Host[TeacherSettings], institution: str | None
+    client: httpx.AsyncClient, teacher: Host[TeacherSettings], institution: str | None
 ) -> None:
     """An incident is about many classes, and its newest message names the last one; only its own are for everybody."""
-    book(host, order("c-mine", "ready", time.time() - 60), order("c-other", "ready", NOON, institution_id="i-2"))
+    book(teacher, order("c-mine", "ready", time.time() - 60), order("c-other", "ready", NOON, institution_id="i-2"))
     last, now = "c-other: no answer from push.of.other.example", time.time()
     shared = OpenAlarm(321, "streamer1", 3, now, last, ("c-mine", "c-other"))
     own = OpenAlarm(326, "streamer1", 1, now, "c-mine: its recording is missing", ("c-mine",))
-    cast("Words", host.bus).said = {"streamer1": Word(now, {}, {}, [shared, own], 2, 1)}
-    await let_in(client, host, institution)
+    cast("Words", teacher.bus).said = {"streamer1": Word(now, {}, {}, [shared, own], 2, 1)}
+    await let_in(client, teacher, institution)
     page = (await client.get("/class/c-mine")).text
     assert ("c-other" in page) == (institution is None)
     assert "c-mine: its recording is missing" in page
 
 
 async def test_an_institution_sees_its_own_classes_alone(
-    client: httpx.AsyncClient, host: Host[TeacherSettings]
+    client: httpx.AsyncClient, teacher: Host[TeacherSettings]
 ) -> None:
-    book(host, order("c-mine", "ready", NOON), order("c-other", "ready", NOON, institution_id="i-2"))
+    book(teacher, order("c-mine", "ready", NOON), order("c-other", "ready", NOON, institution_id="i-2"))
     alarm = OpenAlarm(321, "streamer1", 3, NOON, "c-other", ("c-other",))
-    cast("Words", host.bus).said = {"streamer1": Word(NOON, {}, {}, [alarm], 1, 2)}
-    await let_in(client, host, "i-1")
+    cast("Words", teacher.bus).said = {"streamer1": Word(NOON, {}, {}, [alarm], 1, 2)}
+    await let_in(client, teacher, "i-1")
     page = (await client.get("/")).text
     assert "c-mine" in page
     assert "c-other" not in page
@@ -434,11 +436,11 @@ async def test_an_institution_sees_its_own_classes_alone(
 
 
 async def test_what_was_booked_cannot_write_into_the_page(
-    client: httpx.AsyncClient, host: Host[TeacherSettings]
+    client: httpx.AsyncClient, teacher: Host[TeacherSettings]
 ) -> None:
     odd = "<script>alert(1)</script>"
-    book(host, order("c-1", "refused", NOON, code=318, message=odd, institution_id=odd, streamer=odd))
-    await let_in(client, host)
+    book(teacher, order("c-1", "refused", NOON, code=318, message=odd, institution_id=odd, streamer=odd))
+    await let_in(client, teacher)
     for path in ("/", "/class/c-1"):
         answer = await client.get(path)
         assert odd not in answer.text
@@ -447,15 +449,15 @@ async def test_what_was_booked_cannot_write_into_the_page(
         assert "default-src 'none'" in answer.headers["content-security-policy"]
 
 
-async def test_nothing_can_be_written(client: httpx.AsyncClient, host: Host[TeacherSettings]) -> None:
-    await let_in(client, host)
+async def test_nothing_can_be_written(client: httpx.AsyncClient, teacher: Host[TeacherSettings]) -> None:
+    await let_in(client, teacher)
     for method in ("POST", "PUT", "PATCH", "DELETE"):
         for path in ("/", "/class/c-1", "/timetable.ics", "/runbook"):
             assert (await client.request(method, path)).status_code == 405
 
 
-async def test_who_asks_too_often_has_to_wait(client: httpx.AsyncClient, host: Host[TeacherSettings]) -> None:
-    await let_in(client, host)
+async def test_who_asks_too_often_has_to_wait(client: httpx.AsyncClient, teacher: Host[TeacherSettings]) -> None:
+    await let_in(client, teacher)
     found = [(await client.get("/page.css" if n < 0 else "/timetable.ics")).status_code for n in range(40)]
     assert found[0] == 200
     assert 429 in found
@@ -482,22 +484,22 @@ async def test_the_runbook_is_read_in_chinese_at_the_same_anchors(client: httpx.
 
 
 async def test_the_page_speaks_chinese_to_whoever_reads_it(
-    client: httpx.AsyncClient, host: Host[TeacherSettings]
+    client: httpx.AsyncClient, teacher: Host[TeacherSettings]
 ) -> None:
-    await let_in(client, host)
+    await let_in(client, teacher)
     assert "课表" in (await client.get("/", headers={"accept-language": "zh-CN,zh;q=0.9"})).text
     assert "课表" in (await client.get("/?lang=zh")).text
     assert "timetable" in (await client.get("/", headers={"accept-language": "de"})).text
 
 
 async def test_a_refusal_and_an_alarm_are_told_in_chinese(
-    client: httpx.AsyncClient, host: Host[TeacherSettings]
+    client: httpx.AsyncClient, teacher: Host[TeacherSettings]
 ) -> None:
     now = time.time()
-    book(host, order("c-refused", "refused", now - 50, code=316, message="no room for 6666"))
+    book(teacher, order("c-refused", "refused", now - 50, code=316, message="no room for 6666"))
     alarm = OpenAlarm(321, "streamer1", 3, now, "c-1: it is not on air", ("c-1",))
-    cast("Words", host.bus).said = {"streamer1": Word(now, {}, {}, [alarm], 1, 2)}
-    await let_in(client, host)
+    cast("Words", teacher.bus).said = {"streamer1": Word(now, {}, {}, [alarm], 1, 2)}
+    await let_in(client, teacher)
     page = (await client.get("/", params={"lang": "zh"})).text
     assert '<a href="/runbook#316">316</a> 磁盘空间已满: no room for 6666' in page
     assert "平台应: 调课，推流端的缓存已满。" in page
@@ -513,19 +515,19 @@ async def test_each_word_of_the_page_has_its_chinese() -> None:
 
 
 @pytest.mark.parametrize("day", ["2026-13-45", "x" * 900, "9999-99-99", "0001-01-01", "-1"])
-async def test_an_odd_day_is_today(client: httpx.AsyncClient, host: Host[TeacherSettings], day: str) -> None:
-    await let_in(client, host)
+async def test_an_odd_day_is_today(client: httpx.AsyncClient, teacher: Host[TeacherSettings], day: str) -> None:
+    await let_in(client, teacher)
     answer = await client.get("/", params={"day": day, "page": day})
     assert answer.status_code == 200
     assert time.strftime("%Y-%m-%d") in answer.text
 
 
 async def test_ten_thousand_classes_are_shown_in_time_and_in_pages(
-    client: httpx.AsyncClient, host: Host[TeacherSettings]
+    client: httpx.AsyncClient, teacher: Host[TeacherSettings]
 ) -> None:
     """A page of them costs the processor about what a day of two pages costs."""
     midnight = NOON - 12 * 3600
-    await let_in(client, host)
+    await let_in(client, teacher)
 
     async def cost_s() -> float:
         took = []
@@ -537,7 +539,7 @@ async def test_ten_thousand_classes_are_shown_in_time_and_in_pages(
 
     def add(some: range) -> None:
         rows = [order(f"c-{n}", "ready", midnight + 60 + n * 8.6) for n in some]
-        with transaction(host.engine) as connection:
+        with transaction(teacher.engine) as connection:
             connection.execute(insert(orders), rows)
 
     add(range(400))
@@ -552,20 +554,20 @@ async def test_ten_thousand_classes_are_shown_in_time_and_in_pages(
 
 
 async def test_what_was_really_sent_on_a_day_is_read_there(
-    client: httpx.AsyncClient, host: Host[TeacherSettings]
+    client: httpx.AsyncClient, teacher: Host[TeacherSettings]
 ) -> None:
     """Each class, and the sums; of an institution its own classes alone."""
     yesterday = view.begin_of_day(time.time() - view.DAY_S) + 43_200
     why = "aired whole; 1 session"
-    book(host, order("c-1", "aired", yesterday, message=why))
-    book(host, order("c-2", "aired", yesterday, message=why, institution_id="i-8"))
+    book(teacher, order("c-1", "aired", yesterday, message=why))
+    book(teacher, order("c-2", "aired", yesterday, message=why, institution_id="i-8"))
     part = AsRun(0, 1, "recording", yesterday + 0.2, yesterday + 2700, 0.0, 2699.8, 1000)
-    with transaction(host.engine) as connection:
+    with transaction(teacher.engine) as connection:
         as_run.keep_of(connection, "streamer1", "c-1", [part])
-    await let_in(client, host, "i-8")
+    await let_in(client, teacher, "i-8")
     assert "c-1" not in (await client.get("/as-run")).text
     client.cookies.clear()
-    await let_in(client, host)
+    await let_in(client, teacher)
     assert 'href="/as-run"' in (await client.get("/")).text
     page = await client.get("/as-run")
     assert page.status_code == 200
@@ -582,14 +584,14 @@ def full_of(bound_gb: float, *needed_gb: float) -> Word:
     ("bound_gb", "share", "line"), [(15, "33", True), (500, "1", False), (5, "100", True), (9000, "&lt; 0.1", False)]
 )
 async def test_the_picture_of_the_caches_shows_what_classes_need_against_the_limit(
-    client: httpx.AsyncClient, host: Host[TeacherSettings], bound_gb: float, share: str, line: bool
+    client: httpx.AsyncClient, teacher: Host[TeacherSettings], bound_gb: float, share: str, line: bool
 ) -> None:
     """The bars are drawn as high as there is room for, also if they are small beside the limit, which is then named.
 
     What is free is no part of it: beside 500 GB that are free nobody sees the 10 GB that are needed.
     """
-    cast("Words", host.bus).said = {"s1": full_of(bound_gb, 6, 2), "s2": full_of(bound_gb, 4)}
-    await let_in(client, host)
+    cast("Words", teacher.bus).said = {"s1": full_of(bound_gb, 6, 2), "s2": full_of(bound_gb, 4)}
+    await let_in(client, teacher)
     page = (await client.get("/")).text
     (figure,) = re.findall(r"<figure><figcaption>what classes need of the caches[^§]*?</figure>", page)
     assert re.findall(r"</svg> ([^<]+)</span>", figure)[0] == "needed by classes"
@@ -601,9 +603,9 @@ async def test_the_picture_of_the_caches_shows_what_classes_need_against_the_lim
     assert "free" not in figure
 
 
-async def test_a_calendar_can_read_it(client: httpx.AsyncClient, host: Host[TeacherSettings]) -> None:
-    book(host, order("c-1", "ready", NOON), order("c-2", "refused", NOON))
-    answer = await client.get("/timetable.ics", params={"token": token(host, "i-1"), "institution": "i-1"})
+async def test_a_calendar_can_read_it(client: httpx.AsyncClient, teacher: Host[TeacherSettings]) -> None:
+    book(teacher, order("c-1", "ready", NOON), order("c-2", "refused", NOON))
+    answer = await client.get("/timetable.ics", params={"token": token(teacher, "i-1"), "institution": "i-1"})
     assert answer.headers["content-type"].startswith("text/calendar")
     lines = answer.text.split("\r\n")
     assert lines[0] == "BEGIN:VCALENDAR"

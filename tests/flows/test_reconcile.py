@@ -42,7 +42,7 @@ def master(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 
 
 @pytest.fixture
-def host(tmp_path: Path) -> Iterator[Streamer]:
+def streamer(tmp_path: Path) -> Iterator[Streamer]:
     root = tmp_path / "videos"
     root.mkdir()
     engine = open_database(f"sqlite:///{hosts.database('streamer', tmp_path / 'task_list.db')}")
@@ -95,51 +95,51 @@ def aside(host: Streamer) -> list[str]:
 @pytest.mark.asyncio
 @pytest.mark.parametrize("change", [-1000, 1000], ids=["shorter", "longer"])
 async def test_a_file_of_another_size_is_put_aside_and_downloaded_again(
-    host: Streamer, master: bytes, change: int
+    streamer: Streamer, master: bytes, change: int
 ) -> None:
     """It is not what was downloaded: its class would be aired to half."""
-    site = put(host, "1", master)
+    site = put(streamer, "1", master)
     os.truncate(site, len(master) + change)
-    await reconcile.reconciled(host)
-    found = row(host)
+    await reconcile.reconciled(streamer)
+    found = row(streamer)
     assert found is not None
     assert (found.state, found.num_cite, found.size_bytes) == (FileState.DOWNLOADING, 1, len(master))
-    assert state(host) == "waiting"
-    assert aside(host) == ["1.flv"]
+    assert state(streamer) == "waiting"
+    assert aside(streamer) == ["1.flv"]
     assert not site.exists()
 
 
 @pytest.mark.asyncio
-async def test_a_size_is_adopted_where_the_row_has_none(host: Streamer, master: bytes) -> None:
+async def test_a_size_is_adopted_where_the_row_has_none(streamer: Streamer, master: bytes) -> None:
     """A row of the old program."""
-    put(host, "1", master, size_bytes=None, duration_s=None, mtime=None)
-    assert await reconcile.reconciled(host) == []
-    found = row(host)
+    put(streamer, "1", master, size_bytes=None, duration_s=None, mtime=None)
+    assert await reconcile.reconciled(streamer) == []
+    found = row(streamer)
     assert found is not None
     assert found.size_bytes == len(master)
     assert found.duration_s == pytest.approx(SECONDS, abs=0.2)
     assert found.mtime is not None
-    with reading(host.engine) as connection:
+    with reading(streamer.engine) as connection:
         assert connection.execute(select(dirs.c.size)).scalar_one() == len(master)
 
 
 @pytest.mark.asyncio
-async def test_a_file_that_was_written_to_is_read_again(host: Streamer, master: bytes) -> None:
+async def test_a_file_that_was_written_to_is_read_again(streamer: Streamer, master: bytes) -> None:
     """One that is whole stays; one whose CRC-64 or whose end is another does not."""
-    kept = put(host, "1", master)
-    ended = put(host, "2", master)
-    damaged = put(host, "3", master)
-    with transaction(host.engine) as connection:
+    kept = put(streamer, "1", master)
+    ended = put(streamer, "2", master)
+    damaged = put(streamer, "3", master)
+    with transaction(streamer.engine) as connection:
         known = update(files).where(files.c.id.in_(["1", "3"]))
         connection.execute(known.values(crc64=str(store.crc64(kept))))
     ended.write_bytes(master[: len(master) // 2] + bytes(len(master) - len(master) // 2))
     damaged.write_bytes(master[:5000] + bytes(100) + master[5100:])
     for path in (kept, ended, damaged):
         os.utime(path, (1, 1))
-    await reconcile.reconciled(host)
-    assert [state(host, stem) for stem in "123"] == ["ready", "waiting", "waiting"]
-    assert aside(host) == ["2.flv", "3.flv"]
-    assert await reconcile.reconciled(host) == []
+    await reconcile.reconciled(streamer)
+    assert [state(streamer, stem) for stem in "123"] == ["ready", "waiting", "waiting"]
+    assert aside(streamer) == ["2.flv", "3.flv"]
+    assert await reconcile.reconciled(streamer) == []
 
 
 @pytest.mark.asyncio
@@ -147,118 +147,118 @@ async def test_a_file_that_was_written_to_is_read_again(host: Streamer, master: 
     ("number", "stays"), [(errno.EIO, False), (errno.EMFILE, True)], ids=["the disk is bad", "too many open files"]
 )
 async def test_a_file_that_the_disk_cannot_read_any_more_is_downloaded_again(
-    host: Streamer, master: bytes, monkeypatch: pytest.MonkeyPatch, number: int, stays: bool
+    streamer: Streamer, master: bytes, monkeypatch: pytest.MonkeyPatch, number: int, stays: bool
 ) -> None:
     """Nothing of it could be aired from there on; what only this process cannot read just now stays."""
-    site = put(host, "1", master, crc64="1", mtime=1.0)
+    site = put(streamer, "1", master, crc64="1", mtime=1.0)
 
     def unreadable(path: Path) -> int:
         raise OSError(number, os.strerror(number), str(path))
 
     monkeypatch.setattr(store, "crc64", unreadable)
-    (line,) = await reconcile.reconciled(host)
+    (line,) = await reconcile.reconciled(streamer)
     assert site.exists() == stays
-    assert aside(host) == ([] if stays else ["1.flv"])
-    assert state(host) == ("ready" if stays else "waiting")
+    assert aside(streamer) == ([] if stays else ["1.flv"])
+    assert state(streamer) == ("ready" if stays else "waiting")
     assert os.strerror(number) in str(line["done"])
 
 
 @pytest.mark.asyncio
 @pytest.mark.parametrize("evicted", [False, True])
 async def test_a_start_takes_bookings_before_it_has_read_what_was_written_to(
-    host: Streamer, master: bytes, monkeypatch: pytest.MonkeyPatch, *, evicted: bool
+    streamer: Streamer, master: bytes, monkeypatch: pytest.MonkeyPatch, *, evicted: bool
 ) -> None:
     """Files that were copied to a larger disk have other times: to read all of them may take hours."""
-    put(host, "1", master)
-    path, plain = put(host, "2", master), whole.trouble
+    put(streamer, "1", master)
+    path, plain = put(streamer, "2", master), whole.trouble
     os.utime(path, (1, 1))
 
     async def trouble(one: Path, its: Cached) -> str | None:
         found = await plain(one, its)
-        async with asyncio.timeout(10), host.cache_lock:
+        async with asyncio.timeout(10), streamer.cache_lock:
             if evicted:
                 path.unlink()
         return found
 
     monkeypatch.setattr(whole, "trouble", trouble)
-    assert await reconcile.reconciled(host, reads=False) == []
-    found = row(host, "2")
+    assert await reconcile.reconciled(streamer, reads=False) == []
+    found = row(streamer, "2")
     assert found is not None
     assert found.mtime != 1
-    table = await reconcile.read_again(host)
-    found = row(host, "2")
+    table = await reconcile.read_again(streamer)
+    found = row(streamer, "2")
     assert found is not None
     assert (found.state, found.mtime == 1) == (FileState.READY, not evicted)
     assert [one["done"] for one in table] == ["nothing: it was evicted, or replaced" if evicted else "it is whole"]
 
 
 @pytest.mark.asyncio
-async def test_what_was_being_evicted_is_deleted(host: Streamer, master: bytes) -> None:
+async def test_what_was_being_evicted_is_deleted(streamer: Streamer, master: bytes) -> None:
     """Its process died between the commit and the unlink; it was in no sum any more."""
-    site = put(host, "1", master)
-    with transaction(host.engine) as connection:
-        cache.mark_evicting(connection, host.settings.video_root, [Idle("1", len(master))])
-    await reconcile.reconciled(host)
-    assert row(host) is None
+    site = put(streamer, "1", master)
+    with transaction(streamer.engine) as connection:
+        cache.mark_evicting(connection, streamer.settings.video_root, [Idle("1", len(master))])
+    await reconcile.reconciled(streamer)
+    assert row(streamer) is None
     assert not site.exists()
-    assert aside(host) == []
+    assert aside(streamer) == []
 
 
 @pytest.mark.asyncio
-async def test_a_download_that_had_come_is_taken_where_it_is_whole(host: Streamer, master: bytes) -> None:
+async def test_a_download_that_had_come_is_taken_where_it_is_whole(streamer: Streamer, master: bytes) -> None:
     """Its process died between the rename and the commit: no second download, its class is ready."""
-    put(host, "1", master, FileState.DOWNLOADING, duration_s=None)
-    put(host, "2", master[: len(master) // 2], FileState.DOWNLOADING, size_bytes=len(master))
-    put(host, "3", master, FileState.DOWNLOADING)
-    part = store.part_path(host.settings.video_root, "3")
+    put(streamer, "1", master, FileState.DOWNLOADING, duration_s=None)
+    put(streamer, "2", master[: len(master) // 2], FileState.DOWNLOADING, size_bytes=len(master))
+    put(streamer, "3", master, FileState.DOWNLOADING)
+    part = store.part_path(streamer.settings.video_root, "3")
     store.write_origin(part, RemoteFile("http://origin.example/3.flv", len(master), None, 12345))
-    await reconcile.reconciled(host)
-    found = [row(host, stem) for stem in "123"]
+    await reconcile.reconciled(streamer)
+    found = [row(streamer, stem) for stem in "123"]
     assert [one.state for one in found if one] == [FileState.READY, FileState.DOWNLOADING, FileState.DOWNLOADING]
-    assert [state(host, stem) for stem in "123"] == ["ready", "waiting", "waiting"]
-    assert [store.rendition_path(host.settings.video_root, stem).exists() for stem in "123"] == [True, False, False]
-    assert aside(host) == []
+    assert [state(streamer, stem) for stem in "123"] == ["ready", "waiting", "waiting"]
+    assert [store.rendition_path(streamer.settings.video_root, stem).exists() for stem in "123"] == [True, False, False]
+    assert aside(streamer) == []
 
 
 @pytest.mark.asyncio
-async def test_a_download_that_is_about_to_be_noted_is_left_to_its_run(host: Streamer, master: bytes) -> None:
+async def test_a_download_that_is_about_to_be_noted_is_left_to_its_run(streamer: Streamer, master: bytes) -> None:
     """A person can reconcile at any time; a file that was made plain FLV is smaller than its row says until then."""
-    site = put(host, "1", master, FileState.DOWNLOADING, size_bytes=len(master) + 5000)
-    host.busy.add("1")
-    (line,) = await reconcile.reconciled(host)
+    site = put(streamer, "1", master, FileState.DOWNLOADING, size_bytes=len(master) + 5000)
+    streamer.busy.add("1")
+    (line,) = await reconcile.reconciled(streamer)
     assert "nothing" in str(line["done"])
     assert site.exists()
-    assert state(host) == "waiting"
+    assert state(streamer) == "waiting"
 
 
 @pytest.mark.asyncio
-async def test_a_download_that_is_noted_twice_is_counted_once(host: Streamer, master: bytes) -> None:
+async def test_a_download_that_is_noted_twice_is_counted_once(streamer: Streamer, master: bytes) -> None:
     """It came while the start of the streamer took what the process before had left in its place."""
-    site = put(host, "1", master, FileState.DOWNLOADING)
-    await reconcile.reconciled(host)
-    assert state(host) == "ready"
+    site = put(streamer, "1", master, FileState.DOWNLOADING)
+    await reconcile.reconciled(streamer)
+    assert state(streamer) == "ready"
     found = await probe.probe(site)
     remote = RemoteFile("http://origin.example/1.flv", len(master), None, None)
-    with transaction(host.engine) as connection:
-        handling.change(connection, host, download.arrived("1", remote, found))
-        used = cache.usage(connection, host.settings.video_root)
+    with transaction(streamer.engine) as connection:
+        handling.change(connection, streamer, download.arrived("1", remote, found))
+        used = cache.usage(connection, streamer.settings.video_root)
         assert used == Usage(len(master), 1)
         assert connection.execute(select(dirs.c.size, dirs.c.reserved_num)).one() == (len(master), 0)
 
 
 @pytest.mark.asyncio
 async def test_a_part_that_nobody_goes_on_with_is_deleted(
-    host: Streamer, master: bytes, caplog: pytest.LogCaptureFixture
+    streamer: Streamer, master: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     """That of a download under way stays, and nobody looks for its recording, which is not there yet."""
-    site = put(host, "1", master, FileState.DOWNLOADING, duration_s=None)
+    site = put(streamer, "1", master, FileState.DOWNLOADING, duration_s=None)
     site.unlink()
-    here = store.part_path(host.settings.video_root, "1")
-    left = store.part_path(host.settings.video_root, "2")
+    here = store.part_path(streamer.settings.video_root, "1")
+    left = store.part_path(streamer.settings.video_root, "2")
     for part in (here, left):
         part.parent.mkdir(exist_ok=True)
         part.write_bytes(b"x" * 5000)
-    await reconcile.reconciled(host)
+    await reconcile.reconciled(streamer)
     assert here.exists()
     assert not left.parent.exists()
     assert [one.message for one in caplog.records if one.levelno >= logging.WARNING] == []
@@ -266,31 +266,31 @@ async def test_a_part_that_nobody_goes_on_with_is_deleted(
 
 @pytest.mark.asyncio
 async def test_a_file_that_is_just_being_made_plain_flv_stays(
-    host: Streamer, master: bytes, monkeypatch: pytest.MonkeyPatch
+    streamer: Streamer, master: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A person can reconcile at any time; what an earlier process left of such a file is deleted."""
-    site = put(host, "1", b"no plain FLV file")
+    site = put(streamer, "1", b"no plain FLV file")
     left = site.with_name("1_720P.flv.remuxed")
     left.write_bytes(b"x")
     there: list[bool] = []
 
     async def remux(_: Path, to: Path, why: str) -> None:
         to.write_bytes(master)
-        await reconcile.reconciled(host)
+        await reconcile.reconciled(streamer)
         there.extend([to.exists(), left.exists()])
 
     monkeypatch.setattr(airable, "_remux", remux)
     await airable.looked(site)
     assert there == [True, False]
-    await reconcile.reconciled(host)
+    await reconcile.reconciled(streamer)
     assert [one.name for one in site.parent.iterdir()] == ["1.flv"]
 
 
 @pytest.mark.asyncio
 async def test_one_file_that_cannot_be_mended_keeps_back_none_of_the_others(
-    host: Streamer, master: bytes, monkeypatch: pytest.MonkeyPatch
+    streamer: Streamer, master: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    root = host.settings.video_root
+    root = streamer.settings.video_root
     for name in ("a.txt", "b.txt"):
         (root / name).write_text("who put me here?")
     plain = store.quarantine
@@ -301,56 +301,56 @@ async def test_one_file_that_cannot_be_mended_keeps_back_none_of_the_others(
         return plain(where, path)
 
     monkeypatch.setattr(store, "quarantine", quarantine_of)
-    table = await reconcile.reconciled(host)
-    assert aside(host) == ["b.txt"]
+    table = await reconcile.reconciled(streamer)
+    assert aside(streamer) == ["b.txt"]
     assert [("not mended" in str(one["done"])) for one in table] == [True, False]
 
 
 @pytest.mark.asyncio
 async def test_a_file_that_comes_while_the_disk_is_scanned_is_not_missing(
-    host: Streamer, master: bytes, monkeypatch: pytest.MonkeyPatch
+    streamer: Streamer, master: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A person can reconcile at any time, and downloads go on meanwhile."""
     plain = scan.scan
 
     def scanned(root: Path) -> list[scan.Found]:
         found = plain(root)
-        put(host, "1", master)
+        put(streamer, "1", master)
         return found
 
     monkeypatch.setattr(scan, "scan", scanned)
-    assert await reconcile.reconciled(host) == []
-    assert state(host) == "ready"
+    assert await reconcile.reconciled(streamer) == []
+    assert state(streamer) == "ready"
 
 
 @pytest.mark.asyncio
 @pytest.mark.parametrize("moved", [True, False], ids=["its files were moved", "its files stay behind"])
 async def test_in_another_video_root_a_class_is_aired_from_there(
-    host: Streamer, master: bytes, caplog: pytest.LogCaptureFixture, *, moved: bool
+    streamer: Streamer, master: bytes, caplog: pytest.LogCaptureFixture, *, moved: bool
 ) -> None:
     """A disk was too small: the playout is not sent to the old folder, where nothing is any more."""
-    put(host, "1", master)
-    before = host.settings.video_root
+    put(streamer, "1", master)
+    before = streamer.settings.video_root
     root = before.rename(before.with_name("larger")) if moved else before.with_name("larger")
     root.mkdir(exist_ok=True)
-    host.settings = host.settings.model_copy(update={"video_root": root})
-    await reconcile.reconciled(host)
-    assert state(host) == ("ready" if moved else "waiting")
+    streamer.settings = streamer.settings.model_copy(update={"video_root": root})
+    await reconcile.reconciled(streamer)
+    assert state(streamer) == ("ready" if moved else "waiting")
     assert caplog.text.count(f"it was at {before}") == (0 if moved else 2), "where the files are that nobody deletes"
-    with reading(host.engine) as connection:
+    with reading(streamer.engine) as connection:
         one = airings.by_id(connection, ["class-1"])["class-1"]
-    assert lesson((one, None, None, Places()), host)["file"] == str(store.rendition_path(root, "1"))
+    assert lesson((one, None, None, Places()), streamer)["file"] == str(store.rendition_path(root, "1"))
 
 
 @pytest.mark.asyncio
-async def test_a_dry_run_changes_nothing(host: Streamer, master: bytes) -> None:
-    site = put(host, "1", master)
+async def test_a_dry_run_changes_nothing(streamer: Streamer, master: bytes) -> None:
+    site = put(streamer, "1", master)
     os.truncate(site, 10)
-    (host.settings.video_root / "a.txt").write_text("who put me here?")
-    assert len(await reconcile.reconciled(host, dry_run=True)) == 2
-    assert state(host) == "ready"
+    (streamer.settings.video_root / "a.txt").write_text("who put me here?")
+    assert len(await reconcile.reconciled(streamer, dry_run=True)) == 2
+    assert state(streamer) == "ready"
     assert site.exists()
-    assert aside(host) == []
+    assert aside(streamer) == []
 
 
 # -- the quarantine ----------------------------------------------------------------------------------------------------
@@ -401,11 +401,11 @@ def test_a_file_that_cannot_be_deleted_keeps_no_other_in_the_quarantine(
     assert [one.name for one in (tmp_path / store.QUARANTINE).iterdir()] == ["2"]
 
 
-def test_a_start_with_many_files_is_short(host: Streamer) -> None:
+def test_a_start_with_many_files_is_short(streamer: Streamer) -> None:
     """No file is read, and nothing is written, where the disk and the rows agree."""
-    number, root = 3000, host.settings.video_root
+    number, root = 3000, streamer.settings.video_root
     path = flv.write(root / "0.flv", 1)
-    with transaction(host.engine) as connection:
+    with transaction(streamer.engine) as connection:
         rows = []
         for stem in range(1, number):
             (root / str(stem)).mkdir()
@@ -415,13 +415,13 @@ def test_a_start_with_many_files_is_short(host: Streamer) -> None:
         connection.execute(insert(files), rows)
     path.unlink()
     found = scan.scan(root)
-    with reading(host.engine) as connection:
+    with reading(streamer.engine) as connection:
         known = {one.stem: one for one in cache.everything(connection)}
     assert differences(found, known) == []
     assert len(differences(found[1:], known)) == 1
     touched = [replace(found[0], mtime=1.0), *found[1:]]
     assert [one.odd for one in differences(touched, known)] == [Odd.TOUCHED]
-    with reading(host.engine) as connection:
+    with reading(streamer.engine) as connection:
         assert doubtful(connection, found) == ([], {}), "what agrees is not looked at again"
         odd, doubted = doubtful(connection, [replace(found[0], mtime=1.0), *found[2:]])
     assert ([one.stem for one in odd], set(doubted)) == ([found[0].stem], {found[0].stem, found[1].stem})
@@ -429,31 +429,31 @@ def test_a_start_with_many_files_is_short(host: Streamer) -> None:
 
 
 @pytest.mark.asyncio
-async def test_a_file_whose_name_is_no_utf_8_is_named_like_the_others(host: Streamer, master: bytes) -> None:
+async def test_a_file_whose_name_is_no_utf_8_is_named_like_the_others(streamer: Streamer, master: bytes) -> None:
     """A terminal and Prefect take no half characters: of all differences, none would be shown."""
-    put(host, "1", master, mtime=0.0).unlink()
-    odd = host.settings.video_root / os.fsdecode("课程.flv".encode("gbk"))
+    put(streamer, "1", master, mtime=0.0).unlink()
+    odd = streamer.settings.video_root / os.fsdecode("课程.flv".encode("gbk"))
     odd.write_bytes(master)
-    with reading(host.engine) as connection:
-        found = holdings.differences(connection, host.settings.video_root)
+    with reading(streamer.engine) as connection:
+        found = holdings.differences(connection, streamer.settings.video_root)
     assert len("\n".join(found).encode().splitlines()) == 2
     assert "\\xbf\u03b3\\xcc.flv: no row knows it" in found[0]
-    table = await reconcile.reconciled(host)
+    table = await reconcile.reconciled(streamer)
     assert sorted(str(one["done"]) for one in table) == ["it is downloaded again", "moved to quarantine"]
     assert all(str(one["what"]).encode() for one in table)
 
 
 @pytest.mark.asyncio
-async def test_a_rendition_in_a_state_that_nobody_knows_holds_up_no_start(host: Streamer, master: bytes) -> None:
+async def test_a_rendition_in_a_state_that_nobody_knows_holds_up_no_start(streamer: Streamer, master: bytes) -> None:
     """A newer release has left it, or somebody's hand: the file is as good as its size says, and it is counted."""
-    put(host, "1", master, mtime=0.0).unlink()
-    put(host, "2", master)
-    put(host, "3", master).write_bytes(b"x")
-    with transaction(host.engine) as connection:
+    put(streamer, "1", master, mtime=0.0).unlink()
+    put(streamer, "2", master)
+    put(streamer, "3", master).write_bytes(b"x")
+    with transaction(streamer.engine) as connection:
         connection.execute(update(files).where(files.c.id.in_(["2", "3"])).values(state="on the moon"))
-    table = await reconcile.reconciled(host)
+    table = await reconcile.reconciled(streamer)
     assert sorted(str(one["what"]).partition(":")[0] for one in table) == ["1", "3"]
-    with reading(host.engine) as connection:
+    with reading(streamer.engine) as connection:
         states = dict(connection.execute(select(files.c.id, files.c.state)).all())
         assert states == {"1": "downloading", "2": None, "3": "downloading"}
-        assert cache.used(connection, host.settings.video_root) == Usage(3 * len(master), 3)
+        assert cache.used(connection, streamer.settings.video_root) == Usage(3 * len(master), 3)

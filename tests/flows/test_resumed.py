@@ -34,7 +34,7 @@ ONCE: list[State[Any]] = [Pending(), Running()]
 
 
 @pytest.fixture
-def host(tmp_path: Path) -> Iterator[Host[TeacherSettings]]:
+def teacher(tmp_path: Path) -> Iterator[Host[TeacherSettings]]:
     """A teacher whose rendition has failed in its first attempt."""
     engine = open_database(f"sqlite:///{hosts.database('teacher', tmp_path / 'teacher.db')}")
     with transaction(engine) as connection:
@@ -86,10 +86,10 @@ def attempts_after(host: Host[TeacherSettings], states: Sequence[State[Any]], mo
     ids=["killed", "stopped", "silent", "its retry was killed", "a quick run"],
 )
 def test_a_run_that_goes_on_begins_no_attempt_that_nobody_asked_for(
-    host: Host[TeacherSettings], states: list[State[Any]], monkeypatch: pytest.MonkeyPatch
+    teacher: Host[TeacherSettings], states: list[State[Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its rendition has failed meanwhile, or just before: the classes are refused, and nobody waits."""
-    assert attempts_after(host, states, monkeypatch) == 1
+    assert attempts_after(teacher, states, monkeypatch) == 1
 
 
 @pytest.mark.parametrize(
@@ -102,9 +102,9 @@ def test_a_run_that_goes_on_begins_no_attempt_that_nobody_asked_for(
     ids=["at once", "of one that was killed before", "which was killed before it began"],
 )
 def test_a_retry_of_a_person_begins_the_next_attempt(
-    host: Host[TeacherSettings], states: list[State[Any]], monkeypatch: pytest.MonkeyPatch
+    teacher: Host[TeacherSettings], states: list[State[Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert attempts_after(host, states, monkeypatch) == 2
+    assert attempts_after(teacher, states, monkeypatch) == 2
 
 
 def test_a_prefect_that_is_away_is_said_to_be(monkeypatch: pytest.MonkeyPatch) -> None:

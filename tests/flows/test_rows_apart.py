@@ -95,7 +95,7 @@ class Runs:
 
 
 @pytest.fixture
-def host(tmp_path: Path) -> Iterator[Streamer]:
+def streamer(tmp_path: Path) -> Iterator[Streamer]:
     """A streamer that holds its lease, with a cache in a folder."""
     root = tmp_path / "videos"
     root.mkdir()
@@ -154,7 +154,7 @@ def old(class_id: str) -> object:
 
 
 @pytest.fixture
-def checks(host: Streamer, monkeypatch: pytest.MonkeyPatch) -> Readiness:
+def checks(streamer: Streamer, monkeypatch: pytest.MonkeyPatch) -> Readiness:
     """Its checks; each push URL can be reached but one, at which something nobody foresaw happens."""
 
     async def look(url: str, *, timeout_s: float, allowed: Places) -> None:
@@ -163,18 +163,18 @@ def checks(host: Streamer, monkeypatch: pytest.MonkeyPatch) -> Readiness:
 
     monkeypatch.setattr(push_target, "unreachable", look)
     monkeypatch.setattr(readiness, "LATE_AFTER_S", 0.0)
-    return Readiness(host, cast("Any", None))
+    return Readiness(streamer, cast("Any", None))
 
 
 @pytest.mark.asyncio
-async def test_a_check_that_fails_is_the_red_line_of_its_class_alone(host: Streamer, checks: Readiness) -> None:
+async def test_a_check_that_fails_is_the_red_line_of_its_class_alone(streamer: Streamer, checks: Readiness) -> None:
     """With the reason, and the alarm of any red one; the other classes are checked."""
-    add(host, "good")
-    add(host, "bad", push_url="rtmp://odd.example:99999/live/x")
-    add(host, "gone", "2")
-    (host.settings.video_root / "2" / "2.flv").unlink()
+    add(streamer, "good")
+    add(streamer, "bad", push_url="rtmp://odd.example:99999/live/x")
+    add(streamer, "gone", "2")
+    (streamer.settings.video_root / "2" / "2.flv").unlink()
     await checks.check(time.time())
-    said = alarms(host)
+    said = alarms(streamer)
     assert said.keys() == {"bad", "gone"}
     assert "port out of range" in said["bad"]
     assert "live/x" not in said["bad"], "a stream key is a secret"
@@ -185,13 +185,13 @@ async def test_a_check_that_fails_is_the_red_line_of_its_class_alone(host: Strea
 
 @pytest.mark.asyncio
 async def test_that_a_class_is_not_ready_goes_on_until_it_begins_and_no_longer(
-    host: Streamer, checks: Readiness
+    streamer: Streamer, checks: Readiness
 ) -> None:
     """The checks are minutes apart; an hour after the class, nobody is to look for what was wrong with it."""
-    add(host, "good")
+    add(streamer, "good")
     await checks.check(time.time())
     assert not checks._is_red(time.time())
-    add(host, "bad", push_url="rtmp://odd.example/live/x")
+    add(streamer, "bad", push_url="rtmp://odd.example/live/x")
     await checks.check(time.time())
     assert checks._is_red(time.time())
     assert not checks._is_red(time.time() + 300)
@@ -202,31 +202,31 @@ async def test_that_a_class_is_not_ready_goes_on_until_it_begins_and_no_longer(
     "change", [{"start_time": 3000.0}, {"push_url": "rtmp://other.example/live/y"}], ids=["its time", "its push URL"]
 )
 async def test_a_class_that_is_changed_after_its_last_check_is_checked_again(
-    host: Streamer, checks: Readiness, change: dict[str, Any]
+    streamer: Streamer, checks: Readiness, change: dict[str, Any]
 ) -> None:
     """It was checked five minutes before the start of then; what it is now, nobody has looked at."""
     now = time.time()
-    add(host, "moved")
+    add(streamer, "moved")
     await checks.check(now)
-    assert alarms(host) == {}
-    store.rendition_path(host.settings.video_root, "1").unlink()
+    assert alarms(streamer) == {}
+    store.rendition_path(streamer.settings.video_root, "1").unlink()
     its = {name: now + value if name == "start_time" else value for name, value in change.items()}
-    with transaction(host.engine) as connection:
+    with transaction(streamer.engine) as connection:
         connection.execute(update(tasks).where(tasks.c.class_id == "moved").values(**its, end_time=now + 4000))
     await checks.check(now + 1)
-    assert "its file is gone" in alarms(host)["moved"]
-    with transaction(host.engine) as connection:
+    assert "its file is gone" in alarms(streamer)["moved"]
+    with transaction(streamer.engine) as connection:
         connection.execute(journal.outbox.delete())
     await checks.check(now + 2)
-    assert alarms(host) == {}, "once"
+    assert alarms(streamer) == {}, "once"
 
 
 @pytest.mark.asyncio
 async def test_a_file_that_cannot_be_read_just_now_is_told_and_not_downloaded_again(
-    host: Streamer, checks: Readiness, monkeypatch: pytest.MonkeyPatch
+    streamer: Streamer, checks: Readiness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """All recordings of the next hour would be put aside at once, because this process has too many open files."""
-    add(host, "good")
+    add(streamer, "good")
 
     def too_many(path: Path, *_: object, **__: object) -> None:
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), str(path))
@@ -234,15 +234,15 @@ async def test_a_file_that_cannot_be_read_just_now_is_told_and_not_downloaded_ag
     with monkeypatch.context() as full:
         full.setattr(Path, "open", too_many)
         await checks.check(time.time())
-    assert "its file cannot be read" in alarms(host)["good"]
-    assert "Too many open files" in alarms(host)["good"]
-    assert store.rendition_path(host.settings.video_root, "1").exists()
-    assert states(host) == {"good": "ready"}
+    assert "its file cannot be read" in alarms(streamer)["good"]
+    assert "Too many open files" in alarms(streamer)["good"]
+    assert store.rendition_path(streamer.settings.video_root, "1").exists()
+    assert states(streamer) == {"good": "ready"}
 
 
 @pytest.mark.asyncio
 async def test_a_file_that_cannot_be_put_aside_keeps_no_other_from_being_downloaded_again(
-    host: Streamer, checks: Readiness, monkeypatch: pytest.MonkeyPatch
+    streamer: Streamer, checks: Readiness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And each class is checked and alarmed once, not every 15 s."""
     replaced: list[str] = []
@@ -254,8 +254,8 @@ async def test_a_file_that_cannot_be_put_aside_keeps_no_other_from_being_downloa
 
     monkeypatch.setattr(lost, "replace", replace)
     for number in ("1", "2", "3"):
-        add(host, f"c-{number}", number)
-        (host.settings.video_root / number / f"{number}.flv").unlink()
+        add(streamer, f"c-{number}", number)
+        (streamer.settings.video_root / number / f"{number}.flv").unlink()
     for _ in range(2):
         await checks.check(time.time())
     assert sorted(replaced) == ["1", "2", "3"]
@@ -263,33 +263,33 @@ async def test_a_file_that_cannot_be_put_aside_keeps_no_other_from_being_downloa
 
 @pytest.mark.asyncio
 async def test_a_class_whose_times_can_not_be_read_is_told_and_hides_no_other(
-    host: Streamer, checks: Readiness
+    streamer: Streamer, checks: Readiness
 ) -> None:
     """A row of the old program, or written by hand: it is one alarm, once."""
-    add(host, "good")
-    add(host, "bad", push_url="rtmp://odd.example/live/x")
-    add(host, "old")
-    with transaction(host.engine) as connection:
+    add(streamer, "good")
+    add(streamer, "bad", push_url="rtmp://odd.example/live/x")
+    add(streamer, "old")
+    with transaction(streamer.engine) as connection:
         old("old")(connection)  # type: ignore[operator]
     await checks.check(time.time())
-    assert alarms(host).keys() == {"bad", "old"}
-    assert "'soon'" in alarms(host)["old"]
-    with transaction(host.engine) as connection:
+    assert alarms(streamer).keys() == {"bad", "old"}
+    assert "'soon'" in alarms(streamer)["old"]
+    with transaction(streamer.engine) as connection:
         connection.execute(journal.outbox.delete())
     await checks.check(time.time())
-    assert alarms(host) == {}
+    assert alarms(streamer) == {}
 
 
 @pytest.mark.asyncio
-async def test_an_odd_row_hides_no_other_from_whoever_reads_the_classes(host: Streamer) -> None:
+async def test_an_odd_row_hides_no_other_from_whoever_reads_the_classes(streamer: Streamer) -> None:
     """Nobody else's class is left out of the timetable, the metrics, or what is due."""
     now = time.time()
     for name in ("good", "old", "word"):
-        add(host, name, starts_in_s=-5)
-    with transaction(host.engine) as connection:
+        add(streamer, name, starts_in_s=-5)
+    with transaction(streamer.engine) as connection:
         old("old")(connection)  # type: ignore[operator]
         connection.execute(update(classes).where(classes.c.class_id == "word").values(state="on fire"))
-    with reading(host.engine) as connection:
+    with reading(streamer.engine) as connection:
         assert [one.class_id for one in airings.live(connection)] == ["good"]
         assert [one.class_id for one in airings.due(connection, now, now)] == ["good"]
         assert [one.class_id for one in airings.citing(connection, "1", {AiringState.READY})] == ["good"]
@@ -298,52 +298,52 @@ async def test_an_odd_row_hides_no_other_from_whoever_reads_the_classes(host: St
         assert b"lectern_classes_not_on_air 1.0" in metrics.exposition("streamer", "x", connection)
 
 
-def test_of_classes_that_begin_later_nobody_reads_the_rows(host: Streamer) -> None:
+def test_of_classes_that_begin_later_nobody_reads_the_rows(streamer: Streamer) -> None:
     """Whoever looks every few seconds looks at those that begin soon; an old program's date is read all the same."""
     starts = {"soon": 100.0, "soon-dated": 110.0, "later": 90_000.0, "later-dated": 90_010.0, "odd": 0.0}
     now = time.time()
     for name, starts_in_s in starts.items():
-        add(host, name, starts_in_s=starts_in_s)
+        add(streamer, name, starts_in_s=starts_in_s)
         dated = datetime.fromtimestamp(now + starts_in_s, UTC).isoformat(" ")
         end_time = old_times.BEYOND if name == "odd" else now + 99_999
-        with transaction(host.engine) as connection:
+        with transaction(streamer.engine) as connection:
             values = (dated if "dated" in name else now + starts_in_s, end_time, name)
             connection.exec_driver_sql("UPDATE task_list SET start_time = ?, end_time = ? WHERE class_id = ?", values)
-    with reading(host.engine) as connection:
+    with reading(streamer.engine) as connection:
         assert [one.class_id for one in airings.live(connection, now + 200)] == ["soon", "soon-dated"]
         assert {one.class_id for one in airings.live(connection)} == starts.keys() - {"odd"}
         assert airings.unreadable(connection).keys() == {"odd"}
 
 
 @pytest.mark.asyncio
-async def test_a_class_that_prefect_does_not_take_holds_up_no_other(host: Streamer) -> None:
+async def test_a_class_that_prefect_does_not_take_holds_up_no_other(streamer: Streamer) -> None:
     """It is tried again later; the guard airs it without a run."""
     for number, name in enumerate(("odd", "refused", "good")):
-        add(host, name, starts_in_s=100 + number)
-    runs = cast("Runs", host.runs)
+        add(streamer, name, starts_in_s=100 + number)
+    runs = cast("Runs", streamer.runs)
     runs.odd = {
         "odd": UnicodeEncodeError("utf-8", "\ud800", 0, 1, "surrogates not allowed"),
         "refused": TryAgain("409"),
     }
-    plan = timetable.Plan(host)
+    plan = timetable.Plan(streamer)
     for _ in range(3):
         await plan.step()
     assert runs.made == ["good"]
     runs.odd.clear()
     plan._aside.clear()
-    host.unplanned.set()
+    streamer.unplanned.set()
     await plan.step()
     assert sorted(runs.made) == ["good", "odd", "refused"]
 
 
 @pytest.mark.asyncio
 async def test_classes_for_later_are_read_together_and_planned_as_they_are_then(
-    host: Streamer, monkeypatch: pytest.MonkeyPatch
+    streamer: Streamer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """To look through all of them before each run would take longer than the run."""
     monkeypatch.setattr(timetable, "CALM_S", -1.0)
     for number in range(4):
-        add(host, f"c-{number}", starts_in_s=90_000 + number)
+        add(streamer, f"c-{number}", starts_in_s=90_000 + number)
     looks: list[int] = []
     unscheduled = plans.unscheduled
 
@@ -352,29 +352,29 @@ async def test_classes_for_later_are_read_together_and_planned_as_they_are_then(
         return unscheduled(connection, before, limit, but)
 
     monkeypatch.setattr(plans, "unscheduled", counted)
-    plan = timetable.Plan(host)
+    plan = timetable.Plan(streamer)
     await plan.step()
-    with transaction(host.engine) as connection:
+    with transaction(streamer.engine) as connection:
         connection.execute(update(classes).where(classes.c.class_id == "c-1").values(state=AiringState.CANCELLED))
     for _ in range(2):
         await plan.step()
-    assert cast("Runs", host.runs).made == ["c-0", "c-2", "c-3"]
+    assert cast("Runs", streamer.runs).made == ["c-0", "c-2", "c-3"]
     assert len(looks) == 2, "once for those that begin soon, once for the others"
 
 
 @pytest.mark.asyncio
 async def test_a_class_that_gets_ready_and_begins_soon_is_planned_before_those_for_later(
-    host: Streamer, monkeypatch: pytest.MonkeyPatch
+    streamer: Streamer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(timetable, "CALM_S", -1.0)
     for number in range(3):
-        add(host, f"later-{number}", starts_in_s=90_000 + number)
-    plan = timetable.Plan(host)
+        add(streamer, f"later-{number}", starts_in_s=90_000 + number)
+    plan = timetable.Plan(streamer)
     await plan.step()
-    add(host, "soon", starts_in_s=30)
-    host.unplanned.set()
+    add(streamer, "soon", starts_in_s=30)
+    streamer.unplanned.set()
     await plan.step()
-    assert cast("Runs", host.runs).made == ["later-0", "soon"]
+    assert cast("Runs", streamer.runs).made == ["later-0", "soon"]
 
 
 def states(host: Streamer) -> dict[str, str]:
@@ -391,34 +391,34 @@ def planned(host: Streamer, class_id: str, state: AiringState = AiringState.READ
 
 
 @pytest.mark.asyncio
-async def test_a_cancelled_run_of_a_class_on_air_that_nobody_watches_ends_the_class(host: Streamer) -> None:
+async def test_a_cancelled_run_of_a_class_on_air_that_nobody_watches_ends_the_class(streamer: Streamer) -> None:
     """Its process died, and a person pressed Cancel meanwhile: the class is not aired again after the start."""
     for class_id in ("died", "watched", "ready"):
-        add(host, class_id, starts_in_s=-20)
-        planned(host, class_id, AiringState.READY if class_id == "ready" else AiringState.ON_AIR)
-    host.playout.watches["watched"] = Watch("run-watched")  # its run is ended by its own cancel
-    cast("Runs", host.runs).cancelled_ids = {"run-died", "run-watched", "run-ready"}
-    await timetable.Cancels(host).look()
-    assert states(host) == {"died": "cancelled", "watched": "on air", "ready": "cancelled"}
+        add(streamer, class_id, starts_in_s=-20)
+        planned(streamer, class_id, AiringState.READY if class_id == "ready" else AiringState.ON_AIR)
+    streamer.playout.watches["watched"] = Watch("run-watched")  # its run is ended by its own cancel
+    cast("Runs", streamer.runs).cancelled_ids = {"run-died", "run-watched", "run-ready"}
+    await timetable.Cancels(streamer).look()
+    assert states(streamer) == {"died": "cancelled", "watched": "on air", "ready": "cancelled"}
 
 
 @pytest.mark.asyncio
 async def test_a_cancel_is_seen_however_many_classes_begin_before_that_one(
-    host: Streamer, monkeypatch: pytest.MonkeyPatch
+    streamer: Streamer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Prefect is asked about at most two pages at a time."""
     monkeypatch.setattr(timetable, "PAGE", 20)
     for number in range(90):
-        add(host, f"c-{number}", starts_in_s=1000 + number)
-        planned(host, f"c-{number}")
-    runs = cast("Runs", host.runs)
+        add(streamer, f"c-{number}", starts_in_s=1000 + number)
+        planned(streamer, f"c-{number}")
+    runs = cast("Runs", streamer.runs)
     runs.cancelled_ids = {"run-c-3", "run-c-88"}
-    cancels = timetable.Cancels(host)
+    cancels = timetable.Cancels(streamer)
     await cancels.look()
-    assert states(host)["c-3"] == "cancelled"
+    assert states(streamer)["c-3"] == "cancelled"
     for _ in range(4):
         await cancels.look()
-    assert states(host)["c-88"] == "cancelled"
+    assert states(streamer)["c-88"] == "cancelled"
     assert max(runs.asked) <= 20
     assert len(runs.asked) == 10
 
@@ -441,62 +441,62 @@ def downloading(host: Streamer, stem: str) -> Path:
 
 @pytest.mark.asyncio
 async def test_a_cancelled_download_is_not_begun_again_for_its_classes(
-    host: Streamer, monkeypatch: pytest.MonkeyPatch
+    streamer: Streamer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """They are refused with words; what came of it leaves the disk, its room is free. The other one goes on."""
-    parts = [downloading(host, stem) for stem in ("1", "2")]
-    runs = cast("Runs", host.runs)
+    parts = [downloading(streamer, stem) for stem in ("1", "2")]
+    runs = cast("Runs", streamer.runs)
     runs.cancelled_ids = {"run-1"}
     monkeypatch.setattr(fetching, "AGAIN_S", 0.0)
-    line = fetching.Fetching(host)
+    line = fetching.Fetching(streamer)
     await line.step()
     assert runs.made == [], "the runs of the last process may be taken up yet"
     await line.step()
     assert runs.made == ["2"]
-    assert states(host) == {"class-1": "refused", "class-2": "waiting"}
+    assert states(streamer) == {"class-1": "refused", "class-2": "waiting"}
     assert [part.exists() for part in parts] == [False, True]
-    with reading(host.engine) as connection:
+    with reading(streamer.engine) as connection:
         one = airings.by_id(connection, ["class-1"])["class-1"]
         assert (one.code, one.message) == (411, "the download of 1 was cancelled in the UI")
-        assert cache.usage(connection, host.settings.video_root).num == 1
+        assert cache.usage(connection, streamer.settings.video_root).num == 1
         assert cache.by_stem(connection, ["1"])["1"].state is FileState.BAD
-    await download.give_up(host, "1", download.cancelled("1"))  # twice is as good as once
-    assert states(host)["class-1"] == "refused"
+    await download.give_up(streamer, "1", download.cancelled("1"))  # twice is as good as once
+    assert states(streamer)["class-1"] == "refused"
 
 
 @pytest.mark.asyncio
-async def test_after_a_restart_no_more_downloads_are_at_work_than_may_be(host: Streamer) -> None:
+async def test_after_a_restart_no_more_downloads_are_at_work_than_may_be(streamer: Streamer) -> None:
     """Else each restart would add as many, and take from the classes on air what they need."""
-    runs = cast("Runs", host.runs)
-    host.settings = host.settings.model_copy(update={"max_downloads": 2})
+    runs = cast("Runs", streamer.runs)
+    streamer.settings = streamer.settings.model_copy(update={"max_downloads": 2})
     for stem in ("1", "2", "3", "4"):
-        downloading(host, stem)
-    with transaction(host.engine) as connection:
+        downloading(streamer, stem)
+    with transaction(streamer.engine) as connection:
         connection.execute(update(files).where(files.c.id.in_(["3", "4"])).values(run_id=None))
-    line = fetching.Fetching(host)
+    line = fetching.Fetching(streamer)
     for _ in range(2):
         await line.step()
     assert runs.made == [], "the runs of the last process may be taken up yet"
-    host.busy |= {"1", "2"}
+    streamer.busy |= {"1", "2"}
     line._aside.clear()
     await line.step()
     assert runs.made == [], "they were"
-    host.busy.remove("1")
-    host.busy.add(SWEEP)
+    streamer.busy.remove("1")
+    streamer.busy.add(SWEEP)
     await line.step()
     assert len(runs.made) == 1
 
 
 @pytest.mark.asyncio
 async def test_downloads_are_done_without_runs_that_prefect_does_not_let_begin(
-    host: Streamer, monkeypatch: pytest.MonkeyPatch
+    streamer: Streamer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A Prefect whose database is locked takes runs and then hangs; four of them would hold up all other downloads."""
     for stem in ("1", "2"):
-        downloading(host, stem)
-    runs = cast("Runs", host.runs)
+        downloading(streamer, stem)
+    runs = cast("Runs", streamer.runs)
     monkeypatch.setattr(fetching, "AGAIN_S", 0.0)
-    line = fetching.Fetching(host)
+    line = fetching.Fetching(streamer)
     for _ in range(2):
         await line.step()
     assert (runs.made, runs.alone) == (["1", "2"], [])
@@ -508,13 +508,13 @@ async def test_downloads_are_done_without_runs_that_prefect_does_not_let_begin(
 
 @pytest.mark.asyncio
 async def test_downloads_do_not_ask_a_prefect_that_took_no_run_just_before(
-    host: Streamer, monkeypatch: pytest.MonkeyPatch
+    streamer: Streamer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each would wait for its answer, and keep a place meanwhile."""
-    runs = cast("Runs", host.runs)
-    host.settings = host.settings.model_copy(update={"max_downloads": 1})
+    runs = cast("Runs", streamer.runs)
+    streamer.settings = streamer.settings.model_copy(update={"max_downloads": 1})
     for stem in ("1", "2"):
-        downloading(host, stem)
+        downloading(streamer, stem)
         runs.odd[stem] = TryAgain("Prefect does not take the run")
     asked: list[object] = []
     start = runs.start
@@ -524,7 +524,7 @@ async def test_downloads_do_not_ask_a_prefect_that_took_no_run_just_before(
         return await start(run)
 
     monkeypatch.setattr(runs, "start", counted)
-    line = fetching.Fetching(host)
+    line = fetching.Fetching(streamer)
     line._known.extend(["run-1", "run-2"])  # of this process
     for _ in range(2):
         await line.step()
@@ -534,37 +534,39 @@ async def test_downloads_do_not_ask_a_prefect_that_took_no_run_just_before(
 
 
 @pytest.mark.asyncio
-async def test_only_the_last_runs_of_downloads_are_remembered(host: Streamer, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_only_the_last_runs_of_downloads_are_remembered(
+    streamer: Streamer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A process that runs for a year has begun some millions."""
     monkeypatch.setattr(fetching, "AGAIN_S", 0.0)
     monkeypatch.setattr(fetching, "KNOWN", 2)
     for stem in ("1", "2"):
-        downloading(host, stem)
-    line = fetching.Fetching(host)
+        downloading(streamer, stem)
+    line = fetching.Fetching(streamer)
     for _ in range(2):
         await line.step()
-    assert cast("Runs", host.runs).made == ["1", "2"]
+    assert cast("Runs", streamer.runs).made == ["1", "2"]
     assert len(line._known) == 2
 
 
-def test_the_recording_of_the_class_that_begins_first_is_looked_through_first(host: Streamer) -> None:
+def test_the_recording_of_the_class_that_begins_first_is_looked_through_first(streamer: Streamer) -> None:
     """Not that of a short class that begins later, but is over before."""
-    add(host, "long", "1", starts_in_s=100)
-    add(host, "short", "2", starts_in_s=200)
+    add(streamer, "long", "1", starts_in_s=100)
+    add(streamer, "short", "2", starts_in_s=200)
     now = time.time()
-    with transaction(host.engine) as connection:
+    with transaction(streamer.engine) as connection:
         connection.execute(update(tasks).where(tasks.c.class_id == "long").values(end_time=now + 9000))
         found = dead_air.unlooked(connection, now)
         assert found is not None
         assert found.stem == "1"
 
 
-def test_dead_air_is_told_of_each_recording_of_a_class(host: Streamer) -> None:
+def test_dead_air_is_told_of_each_recording_of_a_class(streamer: Streamer) -> None:
     """If the class was changed to another recording because of the first alarm, that one may be black as well."""
     for stem in ("1", "2"):
-        add(host, f"class-{stem}", stem)
+        add(streamer, f"class-{stem}", stem)
     now = time.time()
-    with transaction(host.engine) as connection:
+    with transaction(streamer.engine) as connection:
         connection.execute(update(files).values(dead_air="black from 0:00", duration_s=600.0))
         untold = [(one.class_id, one.stem) for one, _ in dead_air.untold(connection, now)]
         assert untold == [("class-1", "1"), ("class-2", "2")]
@@ -575,13 +577,15 @@ def test_dead_air_is_told_of_each_recording_of_a_class(host: Streamer) -> None:
         assert [(one.class_id, one.stem) for one, _ in dead_air.untold(connection, now)] == [("class-1", "2")]
 
 
-def test_a_recording_that_is_too_short_is_told_when_it_is_here_and_when_its_class_is_changed(host: Streamer) -> None:
+def test_a_recording_that_is_too_short_is_told_when_it_is_here_and_when_its_class_is_changed(
+    streamer: Streamer,
+) -> None:
     """Also on air: an end past the recording's end leaves the rest of the class without anything to send."""
-    add(host, "class-1", "1")
+    add(streamer, "class-1", "1")
     now = time.time()
 
     def untold(length_s: float, *, on_air: bool = False) -> list[str]:
-        with transaction(host.engine) as connection:
+        with transaction(streamer.engine) as connection:
             start = now - 10 if on_air else now + 100
             connection.execute(update(tasks).values(start_time=start, end_time=start + length_s))
             connection.execute(update(files).values(dead_air="", duration_s=600.0))
@@ -595,16 +599,16 @@ def test_a_recording_that_is_too_short_is_told_when_it_is_here_and_when_its_clas
     assert untold(661) == ["it ends 1 min 1 s before its class"]
     assert untold(661) == [], "it was told"
     assert untold(900, on_air=True) == ["it ends 5 min before its class"]
-    with transaction(host.engine) as connection:
+    with transaction(streamer.engine) as connection:
         connection.execute(update(files).values(duration_s=3430.0))
         connection.execute(update(tasks).values(start_time=now + 100, end_time=now + 3700))
         assert dead_air.untold(connection, now) == [], "5 % of an hour are three minutes"
 
 
-def test_a_recording_that_cannot_be_there_in_time_is_told_at_once(host: Streamer) -> None:
+def test_a_recording_that_cannot_be_there_in_time_is_told_at_once(streamer: Streamer) -> None:
     """With the numbers; it is not refused, because its class is aired from the clock's position."""
     now, reserved = time.time(), list[Reserved]()
-    host.settings = host.settings.model_copy(update={"download_rate": "10k"})
+    streamer.settings = streamer.settings.model_copy(update={"download_rate": "10k"})
     for record_id, size_bytes in ((1, 100_000), (2, 9_000_000)):
         one = Prepare(
             class_id=f"class-{record_id}",
@@ -614,9 +618,9 @@ def test_a_recording_that_cannot_be_there_in_time_is_told_at_once(host: Streamer
             end_time=now + 900,
             push_url="rtmp://push.example/live/x",
         )
-        with transaction(host.engine) as connection:
+        with transaction(streamer.engine) as connection:
             looked: dict[str, Looked] = {one.stem: RemoteFile(one.video_url, size_bytes, None, None)}
-            reserved += rows.did(connection, host, partial(admission.decided, looked, {}), one).reserved
-    assert alarms(host).keys() == {"class-2"}
-    assert "its download of 9.0 MB takes 14 min at DOWNLOAD_RATE 10k" in alarms(host)["class-2"]
+            reserved += rows.did(connection, streamer, partial(admission.decided, looked, {}), one).reserved
+    assert alarms(streamer).keys() == {"class-2"}
+    assert "its download of 9.0 MB takes 14 min at DOWNLOAD_RATE 10k" in alarms(streamer)["class-2"]
     assert [one.stem for one in reserved] == ["1", "2"]

@@ -32,7 +32,7 @@ def gates(town: Town) -> Iterator[dict[str, Gate]]:
 
 
 @pytest.fixture(scope="module")
-def pair(town: Town, gates: dict[str, Gate], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+def two_streamers(town: Town, gates: dict[str, Gate], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     """A teacher and two streamers, which are lost soon."""
     settings = {
         "STREAMER_LOST_AFTER_S": str(LOST_S),
@@ -47,21 +47,23 @@ def pair(town: Town, gates: dict[str, Gate], tmp_path_factory: pytest.TempPathFa
 
 
 @pytest.fixture
-def on_air(pair: Stage) -> Begin:
+def on_air(two_streamers: Stage) -> Begin:
     """Puts a class on air: its class_id, the streamer that has it, and the other one."""
-    pair.up("teacher", "streamer1", "streamer2")
+    two_streamers.up("teacher", "streamer1", "streamer2")
 
     def begin(length_s: float = 85) -> tuple[str, str, str]:
         def both_live() -> bool:
-            told: Any = pair.town.redis.hvals(f"{pair.prefix}:streamers")
+            told: Any = two_streamers.town.redis.hvals(f"{two_streamers.prefix}:streamers")
             beats: list[dict[str, Any]] = [json.loads(one) for one in told]
             return sum(bool(time.time() - one["at"] < LOST_S / 2 and one.get("full") is False) for one in beats) == 2
 
         wait_until(both_live, description="both streamers are heard of")
-        booking = pair.booking(pair.town.record(seconds=90), starts_in_s=8, length_s=length_s)
-        class_id = pair.book_on_stream(booking)  # after a test before, the teacher may not hear its channels yet
-        where = pair.answer(class_id)["streamer"].removeprefix(f"{pair.prefix}-")
-        pair.on_air(class_id)
+        booking = two_streamers.booking(two_streamers.town.record(seconds=90), starts_in_s=8, length_s=length_s)
+        class_id = two_streamers.book_on_stream(
+            booking
+        )  # after a test before, the teacher may not hear its channels yet
+        where = two_streamers.answer(class_id)["streamer"].removeprefix(f"{two_streamers.prefix}-")
+        two_streamers.on_air(class_id)
         return class_id, where, {"streamer1": "streamer2", "streamer2": "streamer1"}[where]
 
     return begin
@@ -82,202 +84,215 @@ def taken_over(stage: Stage, class_id: str, by: str, timeout_s: float) -> None:
 
 
 def test_a_class_on_air_and_one_to_come_are_taken_over_from_a_dead_streamer(
-    pair: Stage, on_air: Begin, capsys: pytest.CaptureFixture[str]
+    two_streamers: Stage, on_air: Begin, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """At the clock's position, within 10 s after the streamer counts as lost; the platform hears nothing of it."""
     class_id, dead, other = on_air()
-    record = pair.order(class_id)["url_stem"]
-    later = pair.book(pair.booking(record))
-    assert pair.answer(later)["streamer"] == pair.name(dead)
-    pair.residents[dead].kill()
+    record = two_streamers.order(class_id)["url_stem"]
+    later = two_streamers.book(two_streamers.booking(record))
+    assert two_streamers.answer(later)["streamer"] == two_streamers.name(dead)
+    two_streamers.residents[dead].kill()
     killed_at = time.time()
-    taken_over(pair, class_id, other, LOST_S + 60)
-    _, second, *_ = pair.pushes(class_id)
+    taken_over(two_streamers, class_id, other, LOST_S + 60)
+    _, second, *_ = two_streamers.pushes(class_id)
     assert second.first_media_at is not None
     assert not second.concurrent
     with capsys.disabled():
         took_s = second.first_media_at - killed_at - LOST_S
         sys.stdout.write(f" [taken over {took_s:.1f} s after the streamer counts as lost] ")
-    start = pair.order(class_id)["start_time"]
-    assert abs(pair.position_s(record, second) - (second.first_media_at - start)) < 2.5  # a key picture every 2 s
-    wait_until(lambda: pair.order(later)["streamer"] == pair.name(other), description="the later class is moved")
-    wait_until(lambda: pair.order(later)["state"] == "ready", description="it is prepared anew")
-    assert len(pair.ear.answers[class_id]) == len(pair.ear.answers[later]) == 1
-    assert pair.alarms(322)
-    pair.cancel(class_id)
-    pair.cancel(later)
-    pair.up(dead)
-    wait_until(lambda: pair.num_cite(dead, str(record)) == 0, description="the dead one hears of it")
-    assert pair.airing(dead, class_id)["state"] == "cancelled"
+    start = two_streamers.order(class_id)["start_time"]
+    assert (
+        abs(two_streamers.position_s(record, second) - (second.first_media_at - start)) < 2.5
+    )  # a key picture every 2 s
+    wait_until(
+        lambda: two_streamers.order(later)["streamer"] == two_streamers.name(other),
+        description="the later class is moved",
+    )
+    wait_until(lambda: two_streamers.order(later)["state"] == "ready", description="it is prepared anew")
+    assert len(two_streamers.ear.answers[class_id]) == len(two_streamers.ear.answers[later]) == 1
+    assert two_streamers.alarms(322)
+    two_streamers.cancel(class_id)
+    two_streamers.cancel(later)
+    two_streamers.up(dead)
+    wait_until(lambda: two_streamers.num_cite(dead, str(record)) == 0, description="the dead one hears of it")
+    assert two_streamers.airing(dead, class_id)["state"] == "cancelled"
 
 
-def test_a_drained_streamer_gives_its_classes_away_and_airs_what_it_has_begun(pair: Stage, on_air: Begin) -> None:
+def test_a_drained_streamer_gives_its_classes_away_and_airs_what_it_has_begun(
+    two_streamers: Stage, on_air: Begin
+) -> None:
     """Nothing is cut, nobody is answered twice, and no class comes to it until the drain is ended."""
     class_id, drained, other = on_air()
-    later = pair.book(pair.booking(pair.order(class_id)["url_stem"]))
-    assert pair.answer(later)["streamer"] == pair.name(drained)
-    found = pair.lectern(drained, "drain", "--within", "40", "--json")
+    later = two_streamers.book(two_streamers.booking(two_streamers.order(class_id)["url_stem"]))
+    assert two_streamers.answer(later)["streamer"] == two_streamers.name(drained)
+    found = two_streamers.lectern(drained, "drain", "--within", "40", "--json")
     told = json.loads(found.stdout)
     assert (found.returncode, told["empty"], told["on_air"]) == (1, False, [class_id]), found.stderr
-    assert told["others"] == [pair.name(other)]
+    assert told["others"] == [two_streamers.name(other)]
     assert told["waiting"] == [], "the class of later was moved"
-    wait_until(lambda: pair.order(later)["state"] == "ready", description="it is prepared anew")
-    assert pair.order(later)["streamer"] == pair.name(other)
-    new = pair.book(pair.booking(pair.order(class_id)["url_stem"]))
-    assert pair.answer(new)["streamer"] == pair.name(other)
-    assert len(pair.pushes(class_id)) == 1, "what is on air is not touched"
-    pair.cancel(class_id)
-    pair.off_air(class_id)
-    empty = pair.lectern(drained, "drain", "--within", "60")
+    wait_until(lambda: two_streamers.order(later)["state"] == "ready", description="it is prepared anew")
+    assert two_streamers.order(later)["streamer"] == two_streamers.name(other)
+    new = two_streamers.book(two_streamers.booking(two_streamers.order(class_id)["url_stem"]))
+    assert two_streamers.answer(new)["streamer"] == two_streamers.name(other)
+    assert len(two_streamers.pushes(class_id)) == 1, "what is on air is not touched"
+    two_streamers.cancel(class_id)
+    two_streamers.off_air(class_id)
+    empty = two_streamers.lectern(drained, "drain", "--within", "60")
     assert empty.returncode == 0, empty.stdout + empty.stderr
     assert "Nothing waits here" in empty.stdout
-    assert pair.lectern(drained, "drain", "--off").returncode == 0
+    assert two_streamers.lectern(drained, "drain", "--off").returncode == 0
 
     def is_open() -> bool:
-        beat = json.loads(pair.town.redis.hget(f"{pair.prefix}:streamers", pair.name(drained)) or "{}")
+        beat = json.loads(
+            two_streamers.town.redis.hget(f"{two_streamers.prefix}:streamers", two_streamers.name(drained)) or "{}"
+        )
         return beat.get("full") is False
 
     wait_until(is_open, description="it gets classes again")
-    assert len(pair.ear.answers[later]) == 1
+    assert len(two_streamers.ear.answers[later]) == 1
     for one in (later, new):
-        pair.cancel(one)
+        two_streamers.cancel(one)
 
 
-def test_a_streamer_that_is_back_at_the_old_program_keeps_its_classes(pair: Stage, on_air: Begin) -> None:
+def test_a_streamer_that_is_back_at_the_old_program_keeps_its_classes(two_streamers: Stage, on_air: Begin) -> None:
     """It is not missed, for the old program airs them; leased again it goes on with them."""
     class_id, gone, _ = on_air()
-    later = pair.book(pair.booking(pair.order(class_id)["url_stem"]))
-    assert pair.answer(later)["streamer"] == pair.name(gone)
-    known = losses(pair)
-    pair.cancel(class_id)
-    pair.off_air(class_id)
-    pair.residents[gone].end()
-    key, redis = f"{pair.prefix}:streamers", pair.town.redis
-    withdrawn.say(redis, key, pair.name(gone))
-    wait_until(lambda: withdrawn.is_read(redis, key, pair.name(gone)), description="the teacher has read it")
+    later = two_streamers.book(two_streamers.booking(two_streamers.order(class_id)["url_stem"]))
+    assert two_streamers.answer(later)["streamer"] == two_streamers.name(gone)
+    known = losses(two_streamers)
+    two_streamers.cancel(class_id)
+    two_streamers.off_air(class_id)
+    two_streamers.residents[gone].end()
+    key, redis = f"{two_streamers.prefix}:streamers", two_streamers.town.redis
+    withdrawn.say(redis, key, two_streamers.name(gone))
+    wait_until(lambda: withdrawn.is_read(redis, key, two_streamers.name(gone)), description="the teacher has read it")
     began = time.monotonic()
     wait_until(lambda: time.monotonic() - began > LOST_S + 5, timeout_s=LOST_S + 10, description="it would be missed")
-    assert pair.order(later)["streamer"] == pair.name(gone)
-    assert losses(pair) == known
-    pair.up(gone)
-    wait_until(lambda: redis.hget(f"{key}:lease", pair.name(gone)), description="it is leased again")
-    assert pair.order(later)["state"] == "ready"
-    pair.cancel(later)
-    wait_until(lambda: pair.airing(gone, later)["state"] == "cancelled", description="it hears again")
+    assert two_streamers.order(later)["streamer"] == two_streamers.name(gone)
+    assert losses(two_streamers) == known
+    two_streamers.up(gone)
+    wait_until(lambda: redis.hget(f"{key}:lease", two_streamers.name(gone)), description="it is leased again")
+    assert two_streamers.order(later)["state"] == "ready"
+    two_streamers.cancel(later)
+    wait_until(lambda: two_streamers.airing(gone, later)["state"] == "cancelled", description="it hears again")
 
 
-def test_a_stopped_streamer_pushes_nothing_when_its_lease_has_run_out(pair: Stage, on_air: Begin) -> None:
+def test_a_stopped_streamer_pushes_nothing_when_its_lease_has_run_out(two_streamers: Stage, on_air: Begin) -> None:
     """Although it cannot do anything itself; and when it goes on, it finds that the class is another's."""
     class_id, stopped, other = on_air()
-    record = pair.order(class_id)["url_stem"]
-    pair.residents[stopped].pause()
-    pair.off_air(class_id, timeout_s=LEASE_S + 5)
-    taken_over(pair, class_id, other, LOST_S + 60)
-    pair.residents[stopped].go_on()
-    wait_until(lambda: pair.num_cite(stopped, str(record)) == 0, description="it hears of it")
-    assert pair.airing(stopped, class_id)["state"] == "cancelled"
-    assert sum(one.ended_at is None for one in pair.pushes(class_id)) == 1
-    assert not any(one.concurrent for one in pair.pushes(class_id))
-    assert pair.order(class_id)["streamer"] == pair.name(other)
-    pair.cancel(class_id)
-    pair.off_air(class_id)
+    record = two_streamers.order(class_id)["url_stem"]
+    two_streamers.residents[stopped].pause()
+    two_streamers.off_air(class_id, timeout_s=LEASE_S + 5)
+    taken_over(two_streamers, class_id, other, LOST_S + 60)
+    two_streamers.residents[stopped].go_on()
+    wait_until(lambda: two_streamers.num_cite(stopped, str(record)) == 0, description="it hears of it")
+    assert two_streamers.airing(stopped, class_id)["state"] == "cancelled"
+    assert sum(one.ended_at is None for one in two_streamers.pushes(class_id)) == 1
+    assert not any(one.concurrent for one in two_streamers.pushes(class_id))
+    assert two_streamers.order(class_id)["streamer"] == two_streamers.name(other)
+    two_streamers.cancel(class_id)
+    two_streamers.off_air(class_id)
 
 
 def test_a_streamer_that_does_not_reach_redis_hears_of_the_move_from_prefect(
-    pair: Stage, gates: dict[str, Gate], on_air: Begin
+    two_streamers: Stage, gates: dict[str, Gate], on_air: Begin
 ) -> None:
     """Until then it goes on, longer than its lease; it stops before the other begins."""
     class_id, cut, other = on_air()
-    pair.town.background.run(gates[cut].stop())
+    two_streamers.town.background.run(gates[cut].stop())
     try:
-        taken_over(pair, class_id, other, LOST_S + 60)
-        first, second, *_ = pair.pushes(class_id)
+        taken_over(two_streamers, class_id, other, LOST_S + 60)
+        first, second, *_ = two_streamers.pushes(class_id)
         assert first.last_media_at is not None
         assert second.first_media_at is not None
         assert first.last_media_at - first.started_at > LEASE_S + 2
         assert not second.concurrent
     finally:
-        pair.town.background.run(gates[cut].start())
-    wait_until(lambda: pair.airing(cut, class_id)["state"] == "cancelled", description="it hears of it")
-    assert not any(one.concurrent for one in pair.pushes(class_id))
-    pair.cancel(class_id)
-    pair.off_air(class_id)
+        two_streamers.town.background.run(gates[cut].start())
+    wait_until(lambda: two_streamers.airing(cut, class_id)["state"] == "cancelled", description="it hears of it")
+    assert not any(one.concurrent for one in two_streamers.pushes(class_id))
+    two_streamers.cancel(class_id)
+    two_streamers.off_air(class_id)
 
 
 @pytest.mark.parametrize("cut", [("teacher", "streamer1", "streamer2"), ("streamer1", "streamer2")])
 def test_classes_on_air_go_on_while_no_streamer_reaches_redis(
-    pair: Stage, gates: dict[str, Gate], on_air: Begin, cut: tuple[str, ...]
+    two_streamers: Stage, gates: dict[str, Gate], on_air: Begin, cut: tuple[str, ...]
 ) -> None:
     """Longer than a lease, and longer than a streamer may be silent: nobody can take a class while nobody is heard."""
     class_id, where, other = on_air()
     for who in cut:
-        pair.town.background.run(gates[who].stop())
+        two_streamers.town.background.run(gates[who].stop())
     try:
         began = time.monotonic()
         wait_until(lambda: time.monotonic() - began > LOST_S + 8, description="Redis is away for long")
-        (push,) = pair.pushes(class_id)
+        (push,) = two_streamers.pushes(class_id)
         assert push.ended_at is None
     finally:
         for who in cut:
-            pair.town.background.run(gates[who].start())
+            two_streamers.town.background.run(gates[who].start())
     back = time.time()
 
     def heard_anew() -> bool:
-        beats = pair.town.redis.hgetall(f"{pair.prefix}:streamers")
-        return all(json.loads(beats[pair.name(one)])["at"] > back for one in (where, other))
+        beats = two_streamers.town.redis.hgetall(f"{two_streamers.prefix}:streamers")
+        return all(json.loads(beats[two_streamers.name(one)])["at"] > back for one in (where, other))
 
     wait_until(heard_anew, description="both are heard of again; what Redis has is of before")
-    booking = pair.booking(pair.town.record())
-    assert pair.answer(pair.book_on_stream(booking))["result"] == "success"
-    (push,) = pair.pushes(class_id)
+    booking = two_streamers.booking(two_streamers.town.record())
+    assert two_streamers.answer(two_streamers.book_on_stream(booking))["result"] == "success"
+    (push,) = two_streamers.pushes(class_id)
     assert push.ended_at is None
-    assert pair.airing(other, class_id) == {}
-    pair.cancel_on_stream(class_id)  # the teacher may not listen to its channels again yet
-    pair.off_air(class_id)
+    assert two_streamers.airing(other, class_id) == {}
+    two_streamers.cancel_on_stream(class_id)  # the teacher may not listen to its channels again yet
+    two_streamers.off_air(class_id)
 
 
-def test_a_full_redis_cuts_no_class_and_moves_none(pair: Stage, on_air: Begin) -> None:
+def test_a_full_redis_cuts_no_class_and_moves_none(two_streamers: Stage, on_air: Begin) -> None:
     """Leases are renewed in it, so no streamer seems lost; what was not sent meanwhile is sent afterwards."""
     class_id, where, _ = on_air()
-    later = pair.book(pair.booking(pair.order(class_id)["url_stem"]))
-    assert pair.answer(later)["streamer"] == pair.name(where)
-    known = losses(pair)
-    pair.town.redis.config_set("maxmemory", "1")
+    later = two_streamers.book(two_streamers.booking(two_streamers.order(class_id)["url_stem"]))
+    assert two_streamers.answer(later)["streamer"] == two_streamers.name(where)
+    known = losses(two_streamers)
+    two_streamers.town.redis.config_set("maxmemory", "1")
     try:
         began = time.monotonic()
         wait_until(lambda: time.monotonic() - began > LOST_S + 8, description="Redis is full for long")
-        beat = json.loads(pair.town.redis.hget(f"{pair.prefix}:streamers", pair.name(where)) or "{}")
+        beat = json.loads(
+            two_streamers.town.redis.hget(f"{two_streamers.prefix}:streamers", two_streamers.name(where)) or "{}"
+        )
         assert time.time() - beat["at"] < LOST_S / 2
     finally:
-        pair.town.redis.config_set("maxmemory", "0")
-    (push,) = pair.pushes(class_id)
+        two_streamers.town.redis.config_set("maxmemory", "0")
+    (push,) = two_streamers.pushes(class_id)
     assert push.ended_at is None
-    assert pair.order(later)["streamer"] == pair.name(where)
-    assert losses(pair) == known
+    assert two_streamers.order(later)["streamer"] == two_streamers.name(where)
+    assert losses(two_streamers) == known
     for one in (class_id, later):
-        pair.cancel(one)
-    pair.off_air(class_id)
+        two_streamers.cancel(one)
+    two_streamers.off_air(class_id)
 
 
-def test_a_redis_that_takes_no_writes_cuts_no_class_and_refuses_no_booking(pair: Stage, on_air: Begin) -> None:
+def test_a_redis_that_takes_no_writes_cuts_no_class_and_refuses_no_booking(two_streamers: Stage, on_air: Begin) -> None:
     """It became a copy, or its disk is full: what it has of the streamers grows old, and says nothing of them."""
     class_id, *_ = on_air()
-    known = losses(pair)
-    pair.town.redis.config_set("min-replicas-to-write", "1")
+    known = losses(two_streamers)
+    two_streamers.town.redis.config_set("min-replicas-to-write", "1")
     try:
         began = time.monotonic()
         wait_until(lambda: time.monotonic() - began > LOST_S + 8, description="no heartbeat is new")
-        booked = pair.book(pair.booking(pair.town.record()))
+        booked = two_streamers.book(two_streamers.booking(two_streamers.town.record()))
         claimed = "SELECT not_before FROM inbox_list WHERE state = 'new' AND not_before > 0"
-        claims = wait_until(lambda: pair.rows("teacher", claimed), description="it is handled")
-        wait_until(lambda: pair.rows("teacher", claimed) not in ([], claims), description="it is put off, again")
-        assert booked not in pair.ear.answers
+        claims = wait_until(lambda: two_streamers.rows("teacher", claimed), description="it is handled")
+        wait_until(
+            lambda: two_streamers.rows("teacher", claimed) not in ([], claims), description="it is put off, again"
+        )
+        assert booked not in two_streamers.ear.answers
     finally:
-        pair.town.redis.config_set("min-replicas-to-write", "0")
-    assert pair.answer(booked)["result"] == "success"
-    (push,) = pair.pushes(class_id)
+        two_streamers.town.redis.config_set("min-replicas-to-write", "0")
+    assert two_streamers.answer(booked)["result"] == "success"
+    (push,) = two_streamers.pushes(class_id)
     assert push.ended_at is None
-    assert losses(pair) == known
-    pair.cancel(booked)
-    pair.cancel(class_id)
-    pair.off_air(class_id)
+    assert losses(two_streamers) == known
+    two_streamers.cancel(booked)
+    two_streamers.cancel(class_id)
+    two_streamers.off_air(class_id)

@@ -46,16 +46,18 @@ Server = Any  # a client of Redis
 
 
 @pytest.fixture
-def url(postgresql: Databases) -> str:
+def postgres_url(postgresql: Databases) -> str:
     return postgresql.laid()
 
 
 @pytest_asyncio.fixture
-async def host(url: str, server: Server) -> AsyncIterator[Host[TeacherSettings]]:
+async def teacher(postgres_url: str, server: Server) -> AsyncIterator[Host[TeacherSettings]]:
     """The teacher a."""
-    engine = open_database(url)
+    engine = open_database(postgres_url)
     found = hosts.teacher(engine)
-    found.settings = found.settings.model_copy(update={"teacher_database_url": SecretStr(url), "teacher_name": "a"})
+    found.settings = found.settings.model_copy(
+        update={"teacher_database_url": SecretStr(postgres_url), "teacher_name": "a"}
+    )
     assert found.settings.shared
     found.bus = Bus.open(url_of(server))
     yield found
@@ -90,41 +92,41 @@ async def claimed(host: Host[TeacherSettings], owner: str) -> int:
 
 
 async def test_who_notes_nothing_in_four_rounds_of_another_is_dead_and_its_messages_are_free(
-    host: Host[TeacherSettings],
+    teacher: Host[TeacherSettings],
 ) -> None:
     """However long a round takes: a slow machine, or a database that was away, kills nobody."""
-    ours = peers_of(host)
-    await host.commit(peers.note, "b", 1.0)
-    await host.commit(inbox.keep, journal, [Arrived("stream:order", "order", "{}")], 1.0)
-    assert await claimed(host, "b") == 1
+    ours = peers_of(teacher)
+    await teacher.commit(peers.note, "b", 1.0)
+    await teacher.commit(inbox.keep, journal, [Arrived("stream:order", "order", "{}")], 1.0)
+    assert await claimed(teacher, "b") == 1
     for _ in range(looking.SILENT):
         ours._go_round()
         await ours._look()
-    assert await host.look(peers.claiming) == {"b"}
-    await host.commit(peers.note, "b", 2.0)
+    assert await teacher.look(peers.claiming) == {"b"}
+    await teacher.commit(peers.note, "b", 2.0)
     for _ in range(looking.SILENT):
         ours._go_round()
         await ours._look()
-    assert await host.look(peers.claiming) == {"b"}
+    assert await teacher.look(peers.claiming) == {"b"}
     ours._go_round()
     await ours._look()
-    assert await host.look(peers.claiming) == set()
-    assert await claimed(host, "a") == 1
+    assert await teacher.look(peers.claiming) == set()
+    assert await claimed(teacher, "a") == 1
 
 
 async def test_a_teacher_notes_that_it_is_there_while_another_holds_up_all_writers(
-    host: Host[TeacherSettings], url: str, monkeypatch: pytest.MonkeyPatch
+    teacher: Host[TeacherSettings], postgres_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else a third one would take it for dead, because a second one stands still in a transaction."""
     monkeypatch.setattr(looking, "LOOK_S", 0.1)
-    with psycopg.connect(url) as still:
+    with psycopg.connect(postgres_url) as still:
         still.execute("SELECT pg_advisory_xact_lock(7365)")
-        waiting = [asyncio.create_task(host.commit(inbox.answers, journal)) for _ in range(20)]
-        ours = peers_of(host)
+        waiting = [asyncio.create_task(teacher.commit(inbox.answers, journal)) for _ in range(20)]
+        ours = peers_of(teacher)
         running = asyncio.create_task(ours._note())
 
         def noted() -> float:
-            with psycopg.connect(url) as other:
+            with psycopg.connect(postgres_url) as other:
                 row = other.execute("SELECT max(seen_at) FROM teacher_list").fetchone()
             return float(row[0] or 0.0) if row else 0.0
 
@@ -138,15 +140,15 @@ async def test_a_teacher_notes_that_it_is_there_while_another_holds_up_all_write
 
 
 async def test_a_dead_teacher_that_holds_up_all_writers_is_cut_off_in_the_round_in_which_it_counts_as_dead(
-    host: Host[TeacherSettings], url: str, monkeypatch: pytest.MonkeyPatch
+    teacher: Host[TeacherSettings], postgres_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(looking, "STANDS_S", 0.0)  # the rounds of this test take no time
-    ours = peers_of(host)
-    with psycopg.connect(url, application_name="lectern b") as still:
+    ours = peers_of(teacher)
+    with psycopg.connect(postgres_url, application_name="lectern b") as still:
         still.execute("SELECT pg_advisory_xact_lock(7365)")
-        with psycopg.connect(url) as other:
+        with psycopg.connect(postgres_url) as other:
             other.execute("INSERT INTO teacher_list (name, seen_at) VALUES ('b', 1.0)")
-        waiting = asyncio.create_task(host.commit(inbox.answers, journal))
+        waiting = asyncio.create_task(teacher.commit(inbox.answers, journal))
         for _ in range(looking.SILENT):
             await asyncio.to_thread(ours._go_round)
         assert not waiting.done()
@@ -157,13 +159,13 @@ async def test_a_dead_teacher_that_holds_up_all_writers_is_cut_off_in_the_round_
 
 
 async def test_a_teacher_that_was_found_dead_is_looked_at_at_once(
-    host: Host[TeacherSettings], monkeypatch: pytest.MonkeyPatch
+    teacher: Host[TeacherSettings], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And not at the next look: the answers that it was about to send wait for this."""
     monkeypatch.setattr(looking, "LOOK_S", 3600.0)
-    await host.commit(peers.note, "b", 1.0)
-    assert await host.commit(peers.take, "of a test", "b", 3600, time.time())
-    ours = peers_of(host)
+    await teacher.commit(peers.note, "b", 1.0)
+    assert await teacher.commit(peers.take, "of a test", "b", 3600, time.time())
+    ours = peers_of(teacher)
     look, looks, looked_again = ours._look, asyncio.Event(), asyncio.Event()
 
     async def looked() -> None:
@@ -177,7 +179,7 @@ async def test_a_teacher_that_was_found_dead_is_looked_at_at_once(
         monkeypatch.setattr(looking, "LOOK_S", 0.05)  # of the rounds; the look waits for an hour
         running.append(asyncio.create_task(ours._note()))
         await looked_again.wait()
-    assert await host.look(peers.claiming) == set()
+    assert await teacher.look(peers.claiming) == set()
     for one in running:
         one.cancel()
     await asyncio.wait(running)
@@ -185,7 +187,7 @@ async def test_a_teacher_that_was_found_dead_is_looked_at_at_once(
 
 
 async def test_what_a_dead_one_had_decided_is_begun_though_a_sweep_is_at_work(
-    host: Host[TeacherSettings], monkeypatch: pytest.MonkeyPatch
+    teacher: Host[TeacherSettings], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """That one began before the dead one's work was free: the next would come half a minute later."""
     monkeypatch.setattr(looking, "LOOK_S", 0.05)
@@ -199,16 +201,16 @@ async def test_what_a_dead_one_had_decided_is_begun_though_a_sweep_is_at_work(
 
     monkeypatch.setattr(sweeps, "due", due)
     handler = cast("Any", SimpleNamespace(handle=handle))
-    ours = peers_of(host, lambda: sweeps.sweep(host, handler))
-    host.busy.add(once.SWEEP)
-    await host.commit(peers.note, "b", 1.0)
+    ours = peers_of(teacher, lambda: sweeps.sweep(teacher, handler))
+    teacher.busy.add(once.SWEEP)
+    await teacher.commit(peers.note, "b", 1.0)
     for _ in range(looking.SILENT + 1):
         ours._go_round()
     await ours._look()
     sweeping = asyncio.create_task(ours._sweep_after())
     await asyncio.sleep(0.3)
     assert begun == []
-    host.busy.discard(once.SWEEP)
+    teacher.busy.discard(once.SWEEP)
     await async_wait_until(lambda: begun == ["sweep"], description="the sweep begins")
     await asyncio.sleep(0.3)
     assert begun == ["sweep"], "once"
@@ -217,7 +219,7 @@ async def test_what_a_dead_one_had_decided_is_begun_though_a_sweep_is_at_work(
 
 
 async def test_runs_that_nobody_has_are_looked_for_though_no_teacher_is_dead(
-    host: Host[TeacherSettings], monkeypatch: pytest.MonkeyPatch
+    teacher: Host[TeacherSettings], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(looking, "LOOK_S", 0.05)
     monkeypatch.setattr(orphans, "UNTAGGED_S", 0.2)
@@ -228,14 +230,14 @@ async def test_runs_that_nobody_has_are_looked_for_though_no_teacher_is_dead(
         return 0
 
     monkeypatch.setattr(orphans, "adopt", adopt)
-    adopting = asyncio.create_task(peers_of(host)._adopt())
+    adopting = asyncio.create_task(peers_of(teacher)._adopt())
     await async_wait_until(lambda: asked[:2] == [orphans.NOBODY] * 2, description="it has looked for them twice")
     adopting.cancel()
     await asyncio.wait([adopting])
 
 
 async def test_one_of_them_calls_classes_late_and_leaves_it_to_another_if_redis_does_not_answer_it(
-    host: Host[TeacherSettings], monkeypatch: pytest.MonkeyPatch
+    teacher: Host[TeacherSettings], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else each class that is not ready is alarmed by each teacher."""
     monkeypatch.setattr(readiness, "LOOK_EVERY_S", 0.05)
@@ -246,16 +248,16 @@ async def test_one_of_them_calls_classes_late_and_leaves_it_to_another_if_redis_
         return done
 
     monkeypatch.setattr(readiness, "check_of_teacher", check)
-    assert await host.commit(peers.take, duties.CHECKING, "b", 3600, time.time())
-    checking = asyncio.create_task(readiness.teacher_checks(host))
+    assert await teacher.commit(peers.take, duties.CHECKING, "b", 3600, time.time())
+    checking = asyncio.create_task(readiness.teacher_checks(teacher))
     await asyncio.sleep(0.3)
     assert checked == []
-    await host.commit(peers.free, "b", "a")
+    await teacher.commit(peers.free, "b", "a")
     await async_wait_until(lambda: len(checked) > 2, description="it checks classes")
-    host.redis_away = True
+    teacher.redis_away = True
     number = len(checked)
     await async_wait_until(lambda: len(checked) > number + 2, description="it goes on with it")  # nobody else does it
-    assert await host.commit(peers.take, duties.CHECKING, "b", 3600, time.time() + 1)
+    assert await teacher.commit(peers.take, duties.CHECKING, "b", 3600, time.time() + 1)
     number = len(checked)
     await asyncio.sleep(0.3)
     assert len(checked) <= number + 1
@@ -265,10 +267,10 @@ async def test_one_of_them_calls_classes_late_and_leaves_it_to_another_if_redis_
 
 @pytest.mark.parametrize("earlier", ["a", "b"])
 async def test_a_free_place_of_an_ecs_host_is_left_to_the_teacher_whose_class_begins_first(
-    host: Host[TeacherSettings], monkeypatch: pytest.MonkeyPatch, earlier: str
+    teacher: Host[TeacherSettings], monkeypatch: pytest.MonkeyPatch, earlier: str
 ) -> None:
     """Not for long: it may want another host, or be dead."""
-    host.settings = host.settings.model_copy(update={"ecs_hosts": "ssh://ecs@one.example:22"})
+    teacher.settings = teacher.settings.model_copy(update={"ecs_hosts": "ssh://ecs@one.example:22"})
     now, owners = time.time(), {"a": (1, Resolution.P720), "b": (2, Resolution.P720)}
 
     def begin(connection: Connection) -> list[Due]:
@@ -281,10 +283,10 @@ async def test_a_free_place_of_an_ecs_host_is_left_to_the_teacher_whose_class_be
         transcodings.take(connection, [owners["b"]], "b", job.LEASE_S, now)
         return transcodings.take(connection, [owners["a"]], "a", job.LEASE_S, now)
 
-    waiting = job.TranscodeJob(host, await host.commit(begin), "a")
+    waiting = job.TranscodeJob(teacher, await teacher.commit(begin), "a")
 
     async def places() -> int:
-        given = await host.commit(job.assign, host, [waiting])
+        given = await teacher.commit(job.assign, teacher, [waiting])
         assert None not in given.values()
         return len(given)
 
@@ -295,74 +297,74 @@ async def test_a_free_place_of_an_ecs_host_is_left_to_the_teacher_whose_class_be
 
 
 async def test_what_is_read_after_a_standstill_is_what_the_other_has_heard_long_ago(
-    host: Host[TeacherSettings], server: Server, monkeypatch: pytest.MonkeyPatch
+    teacher: Host[TeacherSettings], server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It waited in the connection; to take it for new would answer it twice."""
     monkeypatch.setattr(pairing, "SAME_S", 1.0)
-    host.bus.hearing.beat_s = 0.2
-    intake = Intake(host, cast("Any", None), ["order"], [])
+    teacher.bus.hearing.beat_s = 0.2
+    intake = Intake(teacher, cast("Any", None), ["order"], [])
     listening = asyncio.create_task(intake._listen())
-    heard = host.bus.hearing
+    heard = teacher.bus.hearing
     await async_wait_until(lambda: heard.sent_since is not None, description="it listens")
     began = time.time()
     await async_wait_until(lambda: (heard.sent_since or 0.0) > began, description="it is heard since")
     theirs = Arrived("channel:order", "order", "{}", at=time.time())
-    assert len(await host.commit(pairing.keep, [theirs], "b", time.time())) == 1
+    assert len(await teacher.commit(pairing.keep, [theirs], "b", time.time())) == 1
     assert server.publish("order", "{}") == 1
     time.sleep(3)  # noqa: ASYNC251 (nothing of this process goes on)
     await async_wait_until(lambda: bool(intake._batch), description="the message has come")
     await intake._keep()
-    assert await host.look(inbox.waiting, journal) == 1
+    assert await teacher.look(inbox.waiting, journal) == 1
     listening.cancel()
     await asyncio.wait([listening])
 
 
 @pytest.mark.parametrize("where", ["now", "send"])
 async def test_a_teacher_that_stands_still_while_it_sends_sends_nothing_that_another_has_sent(
-    host: Host[TeacherSettings], server: Server, monkeypatch: pytest.MonkeyPatch, where: str
+    teacher: Host[TeacherSettings], server: Server, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
     """Before it asks Redis, or between the answer and the sending."""
     monkeypatch.setattr(telling, "STANDS_STILL_S", 0.2)
     monkeypatch.setattr(outbox, "SENDING_S", 0.4)
     server.flushall()
     said = Outgoing("order_result", Kind.CHANNEL, outgoing.answer("c-1", 0, "prepared"), "c-1")
-    await host.commit(outbox.put, journal, [said], time.time())
-    goes_on = getattr(host.bus, where)
+    await teacher.commit(outbox.put, journal, [said], time.time())
+    goes_on = getattr(teacher.bus, where)
     stood: list[int] = []
 
     async def stands_still(*given: Any) -> Any:
         if not stood:
             await asyncio.sleep(0.5)
-            assert await host.commit(peers.free, "a", "b") == 1
-            (one,) = await host.commit(outbox.claim, journal, "b", limit=9, now=time.time())
+            assert await teacher.commit(peers.free, "a", "b") == 1
+            (one,) = await teacher.commit(outbox.claim, journal, "b", limit=9, now=time.time())
             server.xadd("order_result", {"body": one.body})
-            await host.commit(outbox.sent, journal, [one.id], time.time())
+            await teacher.commit(outbox.sent, journal, [one.id], time.time())
             stood.append(one.id)
         return await goes_on(*given)
 
-    monkeypatch.setattr(host.bus, where, stands_still)
-    assert await tell(host)
+    monkeypatch.setattr(teacher.bus, where, stands_still)
+    assert await tell(teacher)
     assert len(stood) == server.xlen("order_result") == 1
 
 
 async def test_a_teacher_that_redis_does_not_answer_holds_up_no_other_that_sends(
-    host: Host[TeacherSettings], server: Server
+    teacher: Host[TeacherSettings], server: Server
 ) -> None:
     """It gives back what it was about to send within seconds, and says that Redis is away; all is sent by another."""
     gate = Gate(int(server.connection_pool.connection_kwargs["port"]))
     await gate.start()
     through = Bus.open(f"redis://127.0.0.1:{gate.port}/0")
     await through.now()
-    there, host.bus = host.bus, through
+    there, teacher.bus = teacher.bus, through
     said = Outgoing("order_result", Kind.CHANNEL, outgoing.answer("c-1", 0, "prepared"), "c-1")
-    await host.commit(outbox.put, journal, [said], time.time())
+    await teacher.commit(outbox.put, journal, [said], time.time())
     await gate.fall_silent()
     began = time.monotonic()
-    assert await tell(host) is False
+    assert await tell(teacher) is False
     assert time.monotonic() - began < 40
-    assert host.redis_away
-    assert len(await host.commit(outbox.claim, journal, "b", limit=9, now=time.time())) == 1
-    host.bus = there
+    assert teacher.redis_away
+    assert len(await teacher.commit(outbox.claim, journal, "b", limit=9, now=time.time())) == 1
+    teacher.bus = there
     await gate.go_on()
     await gate.stop()
     await through.close()

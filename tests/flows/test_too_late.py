@@ -35,7 +35,7 @@ LONG_S = 1000
 
 
 @pytest.fixture
-def host(tmp_path: Path) -> Iterator[Host[StreamerSettings]]:
+def streamer(tmp_path: Path) -> Iterator[Host[StreamerSettings]]:
     engine = open_database(f"sqlite:///{hosts.database('streamer', tmp_path / 'task_list.db')}")
     yield hosts.streamer(engine, tmp_path, max_bytes=1 << 40, max_num=10)
     engine.dispose()
@@ -54,52 +54,52 @@ def admitted(host: Host[StreamerSettings], size_bytes: int, left_s: float = LONG
     return str(row.state), row.code
 
 
-def test_a_download_that_would_end_after_its_class_is_refused_at_once(host: Host[StreamerSettings]) -> None:
+def test_a_download_that_would_end_after_its_class_is_refused_at_once(streamer: Host[StreamerSettings]) -> None:
     """Nothing is reserved and nothing evicted for it."""
-    size_bytes = int(host.settings.download_rate_bytes * (LONG_S + 60))
-    assert admitted(host, size_bytes) == ("refused", errors.NOT_READY_FOR_START.number)
-    with reading(host.engine) as connection:
+    size_bytes = int(streamer.settings.download_rate_bytes * (LONG_S + 60))
+    assert admitted(streamer, size_bytes) == ("refused", errors.NOT_READY_FOR_START.number)
+    with reading(streamer.engine) as connection:
         assert connection.execute(select(files.c.id)).all() == []
 
 
 def test_the_alarm_of_a_change_whose_recording_comes_too_late_names_the_class_that_people_know(
-    host: Host[StreamerSettings],
+    streamer: Host[StreamerSettings],
 ) -> None:
     now = int(hosts.now())
     fields = json.loads(strategies.booking("c-1", start_time=now + 100, end_time=now + 9 * LONG_S).to_json())
     one = Prepare(**{**fields, "cmd": "prepare", "class_id": "c-1^1", "video_url": URL}).named({})
-    with transaction(host.engine) as connection:
-        size_bytes = int(host.settings.download_rate_bytes * LONG_S)
+    with transaction(streamer.engine) as connection:
+        size_bytes = int(streamer.settings.download_rate_bytes * LONG_S)
         looked: dict[str, Looked] = {one.stem: RemoteFile(URL, size_bytes, None, None)}
-        rows.did(connection, host, partial(admission.decided, looked, {}), one)
-    with reading(host.engine) as connection:
-        sent = connection.execute(select(host.journal.outbox.c.target, host.journal.outbox.c.body)).all()
-    (alarm,) = [json.loads(row.body) for row in sent if row.target == host.settings.alarm_channel]
+        rows.did(connection, streamer, partial(admission.decided, looked, {}), one)
+    with reading(streamer.engine) as connection:
+        sent = connection.execute(select(streamer.journal.outbox.c.target, streamer.journal.outbox.c.body)).all()
+    (alarm,) = [json.loads(row.body) for row in sent if row.target == streamer.settings.alarm_channel]
     assert alarm["class_id"] == "c-1"
     assert alarm["message"].startswith("c-1 begins in ")
 
 
-def test_a_download_that_ends_within_its_class_is_begun(host: Host[StreamerSettings]) -> None:
+def test_a_download_that_ends_within_its_class_is_begun(streamer: Host[StreamerSettings]) -> None:
     """The class is then aired from the clock's position on."""
-    assert admitted(host, int(host.settings.download_rate_bytes * (LONG_S - 60)))[0] == "waiting"
+    assert admitted(streamer, int(streamer.settings.download_rate_bytes * (LONG_S - 60)))[0] == "waiting"
 
 
-def test_what_is_on_the_disk_already_is_not_downloaded_again(host: Host[StreamerSettings]) -> None:
-    size_bytes = int(host.settings.download_rate_bytes * (LONG_S + 60))
-    part = store.part_path(host.settings.video_root, "6666_720P")
+def test_what_is_on_the_disk_already_is_not_downloaded_again(streamer: Host[StreamerSettings]) -> None:
+    size_bytes = int(streamer.settings.download_rate_bytes * (LONG_S + 60))
+    part = store.part_path(streamer.settings.video_root, "6666_720P")
     part.parent.mkdir(parents=True)
     with part.open("wb") as file:
-        file.truncate(int(host.settings.download_rate_bytes * 120))
-    assert admitted(host, size_bytes)[0] == "waiting"
+        file.truncate(int(streamer.settings.download_rate_bytes * 120))
+    assert admitted(streamer, size_bytes)[0] == "waiting"
 
 
-def test_a_class_that_is_over_is_refused_as_ended(host: Host[StreamerSettings]) -> None:
+def test_a_class_that_is_over_is_refused_as_ended(streamer: Host[StreamerSettings]) -> None:
     """Its message came late, perhaps because the streamer was down; its recording is not to blame."""
-    assert admitted(host, 1, left_s=-1) == ("refused", errors.ENDED.number)
+    assert admitted(streamer, 1, left_s=-1) == ("refused", errors.ENDED.number)
 
 
 def test_a_download_that_ends_after_a_class_refuses_it_and_makes_ready_those_that_are_still_to_be_aired(
-    host: Host[StreamerSettings],
+    streamer: Host[StreamerSettings],
 ) -> None:
     """Nothing of the first can be aired any more, so nobody is told that it is ready."""
     now = hosts.now()
@@ -111,14 +111,14 @@ def test_a_download_that_ends_after_a_class_refuses_it_and_makes_ready_those_tha
     }
     both = [Prepare(**{**fields, "class_id": f"c-{end:g}", "end_time": now + end}).named({}) for end in (60, 600)]
     remote = RemoteFile(URL, 10, None, None)
-    with transaction(host.engine) as connection:
-        rows.did(connection, host, partial(admission.decided, {both[0].stem: remote}, {}), *both)
+    with transaction(streamer.engine) as connection:
+        rows.did(connection, streamer, partial(admission.decided, {both[0].stem: remote}, {}), *both)
         connection.execute(update(tasks).where(tasks.c.class_id == "c-60").values(end_time=now - 1))
-        handling.change(connection, host, download.arrived(both[0].stem, remote, PROBE))
+        handling.change(connection, streamer, download.arrived(both[0].stem, remote, PROBE))
         # Their rendition is here: a class that comes late is refused all the same.
-        rows.did(connection, host, partial(admission.decided, {}, {}), both[0].model_copy(update=LATE))
+        rows.did(connection, streamer, partial(admission.decided, {}, {}), both[0].model_copy(update=LATE))
         found = connection.execute(select(classes.c.class_id, classes.c.state, classes.c.code)).all()
-        bodies = connection.execute(select(host.journal.outbox.c.body)).scalars()
+        bodies = connection.execute(select(streamer.journal.outbox.c.body)).scalars()
         reports = [(one["class_id"], one["code"]) for one in map(json.loads, bodies) if one["cmd"] == "prepared"]
     ended = errors.ENDED.number
     assert {tuple(one) for one in found} == {
@@ -139,11 +139,11 @@ def test_a_download_that_ends_after_a_class_refuses_it_and_makes_ready_those_tha
     ids=["its playout has nothing of it", "its playout is away", "it was on air, and its playout forgot it"],
 )
 def test_a_class_of_which_nothing_was_sent_is_closed_with_these_words(
-    host: Host[StreamerSettings], state: AiringState, is_known: bool, says: str
+    streamer: Host[StreamerSettings], state: AiringState, is_known: bool, says: str
 ) -> None:
     now = hosts.now()
     one = Airing("c-1", "6", state, "rtmp://push.example/live/c", now - 99, now - 60, 6, None)
-    changes = StreamerChanges(host.settings, now)
+    changes = StreamerChanges(streamer.settings, now)
     endings.close_late(changes, one, is_known=is_known)
     (said,) = [one.message for one in changes.sends if isinstance(one.message, Report)]
     assert (said.code, says in said.message) == (errors.AIRING_BROKEN.number, True)

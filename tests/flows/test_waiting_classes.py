@@ -28,7 +28,7 @@ SERVER = "ssh://ecs@one.example:22"
 
 
 @pytest.fixture
-def host(tmp_path: Path) -> Iterator[Teacher]:
+def teacher(tmp_path: Path) -> Iterator[Teacher]:
     """A teacher with a class that begins in four minutes, and waits for its rendition."""
     engine = open_database(f"sqlite:///{hosts.database('teacher', tmp_path / 'teacher.db')}")
     now = time.time()
@@ -54,64 +54,64 @@ async def quiet(_: Teacher) -> bool:
 
 @pytest.mark.asyncio
 async def test_a_class_that_is_moved_after_its_last_check_is_checked_before_its_new_start_too(
-    host: Teacher, monkeypatch: pytest.MonkeyPatch
+    teacher: Teacher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(readiness, "tell", quiet)
     now = time.time()
-    done = await readiness.check_of_teacher(host, {}, now)
-    assert [one["code"] for one in said(host)] == [324]
-    done = await readiness.check_of_teacher(host, done, now + 15)
-    assert said(host) == [], "once"
-    with transaction(host.engine) as connection:
+    done = await readiness.check_of_teacher(teacher, {}, now)
+    assert [one["code"] for one in said(teacher)] == [324]
+    done = await readiness.check_of_teacher(teacher, done, now + 15)
+    assert said(teacher) == [], "once"
+    with transaction(teacher.engine) as connection:
         connection.execute(update(orders).values(start_time=now + 1200, end_time=now + 1800))
     for at in (now + 30, now + 310, now + 905):
-        done = await readiness.check_of_teacher(host, done, at)
-    assert [one["code"] for one in said(host)] == [324, 324, 324], "an hour, a quarter and five minutes before it"
+        done = await readiness.check_of_teacher(teacher, done, at)
+    assert [one["code"] for one in said(teacher)] == [324, 324, 324], "an hour, a quarter and five minutes before it"
 
 
 @pytest.mark.asyncio
 async def test_a_class_that_has_ended_while_it_waited_is_answered_then(
-    host: Teacher, monkeypatch: pytest.MonkeyPatch
+    teacher: Teacher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Not when its rendition is made or given up: the server that is to make it may have a long queue, or be away."""
     lists = Lists()
-    host.bus = cast("Any", lists)
+    teacher.bus = cast("Any", lists)
     monkeypatch.setattr(booking, "tell", quiet)
     monkeypatch.setattr(sweep, "tell", quiet)
-    with transaction(host.engine) as connection:
-        assert not sweep.due(connection, host), "it has not begun"
-    await sweep._sweep_teacher(host, False)
-    assert said(host) == []
+    with transaction(teacher.engine) as connection:
+        assert not sweep.due(connection, teacher), "it has not begun"
+    await sweep._sweep_teacher(teacher, False)
+    assert said(teacher) == []
     over = time.time() - 60
-    with transaction(host.engine) as connection:
+    with transaction(teacher.engine) as connection:
         connection.execute(update(orders).values(start_time=over - 600, end_time=over))
-        assert sweep.due(connection, host)
-    await sweep._sweep_teacher(host, False)
-    answer, alarm = sorted(said(host), key=lambda one: str(one["cmd"]), reverse=True)
+        assert sweep.due(connection, teacher)
+    await sweep._sweep_teacher(teacher, False)
+    answer, alarm = sorted(said(teacher), key=lambda one: str(one["cmd"]), reverse=True)
     assert (answer["cmd"], answer["result"], answer["code"]) == ("order_result", "fail", ENDED.number)
     assert (alarm["cmd"], alarm["class_id"], alarm["code"]) == ("alarm", "c-1", ENDED.number)
     assert "it ended before its rendition was there" in alarm["message"]
     assert lists.left == [("6666_720P", "c-1")]
-    with transaction(host.engine) as connection:
+    with transaction(teacher.engine) as connection:
         assert bookings.waiting_for(connection, 6666, Resolution.P720) == []
-        assert not sweep.due(connection, host)
+        assert not sweep.due(connection, teacher)
 
 
 @pytest.mark.asyncio
-async def test_a_rendition_that_waits_for_its_turn_on_a_server_is_not_timed_out(host: Teacher) -> None:
+async def test_a_rendition_that_waits_for_its_turn_on_a_server_is_not_timed_out(teacher: Teacher) -> None:
     """While the OSS is down all are made there, and a queue may be hours long; its class may begin tomorrow."""
-    host.settings = host.settings.model_copy(update={"ecs_hosts": SERVER, "max_ecs_jobs": 1})
+    teacher.settings = teacher.settings.model_copy(update={"ecs_hosts": SERVER, "max_ecs_jobs": 1})
     now, ours, theirs = time.time(), (6666, Resolution.P720), (7, Resolution.P720)
-    with transaction(host.engine) as connection:
+    with transaction(teacher.engine) as connection:
         url = "http://origin.example/1.flv"
         attempts = [Attempt(*key, 1, 1, now, Backend.ECS, now + 60, url) for key in (ours, theirs)]
         renditions.begin(connection, attempts, now)
         at_work = transcodings.take(connection, [theirs], "their run", job.LEASE_S, now)
         ecs_hosts.attach(connection, at_work, "their run", Begun(SERVER, "their job", now))
         due = transcodings.take(connection, [ours], "our run", job.LEASE_S, now)
-    waiting = [job.TranscodeJob(host, due, "our run")]
-    assert await host.commit(job.assign, host, waiting) == {}
-    with transaction(host.engine) as connection:
+    waiting = [job.TranscodeJob(teacher, due, "our run")]
+    assert await teacher.commit(job.assign, teacher, waiting) == {}
+    with transaction(teacher.engine) as connection:
         late = transcodings.overdue(connection, now + 120)
         assert [one.key for one in late] == [theirs], "what is at work there has a time of its own"
 
