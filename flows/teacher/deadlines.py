@@ -17,7 +17,7 @@ from lectern.decide import results as decide
 from lectern.decide import transcode
 from lectern.decide.results import Late
 from lectern.effects.rows import bookings, inbox, transcodings
-from lectern.effects.rows.transcodings import Due
+from lectern.model.tables.teacher import RenditionRow
 from lectern.stems import stem
 
 RESULTS_FIRST_S = 60.0
@@ -27,7 +27,7 @@ LOOKS = 100
 """Number of outputs that are looked for at the same time: each holds a socket, and a process has about a thousand."""
 
 
-def _overdue(connection: Connection, host: Teacher) -> list[Due]:
+def _overdue(connection: Connection, host: Teacher) -> list[RenditionRow]:
     """The transcodings to time out; while unread results wait, one may be theirs, so only those long overdue."""
     now = time.time()
     due = transcodings.overdue(connection, now)
@@ -46,7 +46,7 @@ async def time_out(host: Teacher, *, dry_run: bool = False) -> list[Changes]:
     alive = await living(host)
     gate = asyncio.Semaphore(LOOKS)
 
-    async def output(one: Due) -> str | None:
+    async def output(one: RenditionRow) -> str | None:
         async with gate:
             return await _output(host, one)
 
@@ -61,7 +61,7 @@ async def time_out(host: Teacher, *, dry_run: bool = False) -> list[Changes]:
     return found.done
 
 
-async def _output(host: Teacher, one: Due) -> str | None:
+async def _output(host: Teacher, one: RenditionRow) -> str | None:
     """The URL of the output, if it is there; an unexpected error counts as absence, and stops no other rendition."""
     try:
         return await ecs.output_there(host, one)
@@ -70,7 +70,7 @@ async def _output(host: Teacher, one: Due) -> str | None:
         return None
 
 
-def _what(host: Teacher, one: Due, url: str | None) -> transcode.Overdue:
+def _what(host: Teacher, one: RenditionRow, url: str | None) -> transcode.Overdue:
     return transcode.overdue(
         output_there=url is not None,
         backend=one.backend,

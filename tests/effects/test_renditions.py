@@ -8,9 +8,8 @@ from sqlalchemy import Connection, Engine, insert, update
 from lectern.effects.rows import ecs_hosts, renditions, transcodings
 from lectern.effects.rows.ecs_hosts import Begun
 from lectern.effects.rows.tables.engine import transaction
-from lectern.effects.rows.transcodings import Due
 from lectern.facts import Attempt
-from lectern.model.tables.teacher import orders, videos
+from lectern.model.tables.teacher import RenditionRow, orders, videos
 from lectern.states import Backend, Resolution
 from tests.strategies import NOW
 
@@ -29,11 +28,11 @@ def rows(either_engine: Engine) -> Iterator[Connection]:
         yield connection
 
 
-def take(rows: Connection, wanted: list[Resolution], owner: str, now: float = NOW) -> list[Due]:
+def take(rows: Connection, wanted: list[Resolution], owner: str, now: float = NOW) -> list[RenditionRow]:
     return transcodings.take(rows, [(RECORD, one) for one in wanted], owner, LEASE_S, now)
 
 
-def resolutions(due: list[Due]) -> list[Resolution]:
+def resolutions(due: list[RenditionRow]) -> list[Resolution]:
     return [one.resolution for one in due]
 
 

@@ -17,10 +17,10 @@ from flows.teacher.ecs.job import TranscodeJob
 from lectern.effects.redis.sending import Sent
 from lectern.effects.rows import airings, transcodings
 from lectern.effects.rows.tables.engine import open_database, reading, transaction
-from lectern.effects.rows.transcodings import Due
 from lectern.facts import Airing
 from lectern.messages import Prepare
 from lectern.model.tables import teacher as at_teacher
+from lectern.model.tables.teacher import RenditionRow
 from lectern.settings import StreamerSettings, TeacherSettings
 from lectern.states import AiringState, Backend, RenditionState, Resolution
 from tests import rows, strategies
@@ -124,7 +124,7 @@ def test_a_rendition_is_given_up_by_nobody_but_a_person(
     with transaction(teacher.engine) as connection:
         connection.execute(insert(at_teacher.videos).values(**row))
         due = transcodings.take(connection, [(6666, Resolution.P720)], RUN, 60, begun_at)
-    assert [type(one) for one in due] == [Due]
+    assert [type(one) for one in due] == [RenditionRow]
 
     async def main() -> None:
         begun = asyncio.Event()

@@ -26,9 +26,8 @@ from lectern.effects.redis.bus import Bus
 from lectern.effects.rows import bookings, inbox, outbox, pairing, peers, renditions, transcodings
 from lectern.effects.rows.inbox import Arrived
 from lectern.effects.rows.tables.engine import open_database
-from lectern.effects.rows.transcodings import Due
 from lectern.facts import Attempt
-from lectern.model.tables.teacher import journal
+from lectern.model.tables.teacher import RenditionRow, journal
 from lectern.outgoing import Kind, Outgoing
 from lectern.runs.handled import Handled
 from lectern.settings import TeacherSettings
@@ -273,7 +272,7 @@ async def test_a_free_place_of_an_ecs_host_is_left_to_the_teacher_whose_class_be
     teacher.settings = teacher.settings.model_copy(update={"ecs_hosts": "ssh://ecs@one.example:22"})
     now, owners = time.time(), {"a": (1, Resolution.P720), "b": (2, Resolution.P720)}
 
-    def begin(connection: Connection) -> list[Due]:
+    def begin(connection: Connection) -> list[RenditionRow]:
         for name, key in owners.items():
             starts = now + (600 if name == earlier else 6000)
             booked = strategies.booking(f"c-{name}", record_id=key[0], start_time=starts, end_time=starts + 600)

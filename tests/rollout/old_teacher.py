@@ -12,7 +12,7 @@ from lectern.effects.rows import bookings, inbox, renditions, transcodings
 from lectern.effects.rows.tables.engine import open_database, transaction
 from lectern.facts import Attempt, Order
 from lectern.messages import Booking
-from lectern.model.tables.teacher import journal
+from lectern.model.tables.teacher import RenditionRow, journal
 from lectern.rollout.takeover.old_waiting import Names
 from lectern.rollout.takeover.teacher import Adoption, OldLists
 from lectern.states import Backend, RenditionState, Resolution
@@ -58,7 +58,7 @@ def orders_of(engine: Engine, *class_ids: str) -> dict[str, Order]:
         return bookings.by_id(connection, class_ids)
 
 
-def under_way(engine: Engine) -> list[transcodings.Due]:
+def under_way(engine: Engine) -> list[RenditionRow]:
     with transaction(engine) as connection:
         return transcodings.under_way(connection)
 

@@ -49,7 +49,8 @@ def test_its_rendition_is_under_way_and_has_a_deadline(client: redis.Redis, engi
         assert transcodings.overdue(connection, NOW + 119) == []
         (due,) = transcodings.overdue(connection, NOW + 120)
         assert [one.class_id for one in bookings.waiting_for(connection, *due.key)] == ["c-1"]
-    assert due == transcodings.Due(6666, P720, 1, Backend.OSS, "http://origin.example/6666.flv", None, NOW + 120)
+    found = due.key, due.attempt, due.backend, due.source_url, due.url, due.deadline
+    assert found == ((6666, P720), 1, Backend.OSS, "http://origin.example/6666.flv", None, NOW + 120)
 
 
 def as_hash(one: Booking) -> dict[str, str]:

@@ -12,8 +12,8 @@ from flows.teacher.ecs.job import LEASE_S, TranscodeJob, hosts, leave, target
 from lectern.decide.transcode import UNKNOWN_LIMIT_S
 from lectern.effects.files import origin
 from lectern.effects.rows import ecs_hosts, renditions, transcodings
-from lectern.effects.rows.transcodings import Due
 from lectern.errors import LecternError
+from lectern.model.tables.teacher import RenditionRow
 from lectern.places import PUBLIC, Places
 from lectern.settings import TeacherSettings
 from lectern.shown import shown
@@ -45,7 +45,7 @@ async def work(host: Teacher, record_id: int, wanted: Sequence[Resolution], owne
     due = await host.commit(transcodings.take, keys, owner, LEASE_S, now)
     others = await host.look(ecs_hosts.others, keys, owner, now)
     left = await host.commit(transcodings.left_behind, keys)
-    jobs: dict[tuple[str | None, str | None], list[Due]] = {}
+    jobs: dict[tuple[str | None, str | None], list[RenditionRow]] = {}
     for rendition in due:
         under_way = rendition.ecs_job if rendition.begun_at is not None else None
         jobs.setdefault((under_way, rendition.source_url), []).append(rendition)
@@ -64,7 +64,7 @@ async def work(host: Teacher, record_id: int, wanted: Sequence[Resolution], owne
     return Completed(message="; ".join(done) or "nothing to do: settled already")
 
 
-async def output_there(host: Teacher, one: Due) -> str | None:
+async def output_there(host: Teacher, one: RenditionRow) -> str | None:
     """The rendition's public URL, if a HEAD finds it there; None if that cannot be said."""
     base = host.settings.public_url
     if base is None:

@@ -25,10 +25,10 @@ from lectern.effects.ecs.job import Job, Programs, Report
 from lectern.effects.files.upload import OssKey, Target
 from lectern.effects.rows import bookings, ecs_hosts, events, outbox, renditions
 from lectern.effects.rows.ecs_hosts import Begun
-from lectern.effects.rows.transcodings import Due
 from lectern.errors import CANCELLED, HOST_ASIDE, TRANSCODE_FAILED, FallBack, LecternError, Refuse
 from lectern.facts import EcsHost, Event, RenditionKey
 from lectern.messages import TranscodingResult
+from lectern.model.tables.teacher import RenditionRow
 from lectern.outgoing import Kind, Outgoing
 from lectern.places import Places
 from lectern.settings import TeacherSettings
@@ -81,7 +81,7 @@ def target(settings: TeacherSettings) -> Target:
     return Target(settings.upload_url or "", settings.public_url or "", key)
 
 
-def remote_job(settings: TeacherSettings, due: Sequence[Due], begun_at: float = 0.0) -> Job:
+def remote_job(settings: TeacherSettings, due: Sequence[RenditionRow], begun_at: float = 0.0) -> Job:
     """What a host does to make *due* since *begun_at* (epoch seconds)."""
     return Job(
         record_id=due[0].record_id,
@@ -132,7 +132,7 @@ async def leave(host: Teacher, where: str, name: str, tries: int = 1) -> bool:
 class TranscodeJob:
     """The renditions *due* of one recording, which the run *owner* has made together, on host after host."""
 
-    def __init__(self, host: Teacher, due: Sequence[Due], owner: str) -> None:
+    def __init__(self, host: Teacher, due: Sequence[RenditionRow], owner: str) -> None:
         self.host, self.due, self.owner = host, list(due), owner
         self.avoid: list[str] = []  # the hosts where it has failed
         self.yields_until: float | None = None  # epoch seconds
@@ -311,7 +311,7 @@ class TranscodeJob:
             return None
         for one in still:  # in the transaction that saw the last class cancelled: none can join meanwhile
             renditions.drop(connection, one.key, UNWANTED, now)
-        self.note(connection, "ECS transcoding ended", dict.fromkeys(still, UNWANTED), now)
+        self.note(connection, "ECS transcoding ended", dict.fromkeys((one.stem for one in still), UNWANTED), now)
         return UNWANTED
 
     # -- the results -----------------------------------------------------------------------------------------------
@@ -321,24 +321,26 @@ class TranscodeJob:
         where = self.place.host if self.place else "none"
         for error in set(missed.values()):
             log.warning("%s: ECS host %s: %s", self.due[0].stem, where, error.message)
-        failed = {one: missed[one.resolution] for one in self.due if one.resolution in missed}
-        again = [one for one, error in failed.items() if decide.again(error, tries)]
+        failed = [(one, missed[one.resolution]) for one in self.due if one.resolution in missed]
+        again = [one for one, error in failed if decide.again(error, tries)]
         await self.host.commit(self._note_failure, failed, again)
         await tell(self.host)
-        self._failures += dict.fromkeys(error.message for one, error in failed.items() if one not in again)
+        self._failures += dict.fromkeys(error.message for one, error in failed if one not in again)
         self.due = again
         self.avoid.append(where)
 
-    def _note_failure(self, connection: Connection, failed: Mapping[Due, LecternError], again: Sequence[Due]) -> None:
+    def _note_failure(
+        self, connection: Connection, failed: Sequence[tuple[RenditionRow, LecternError]], again: Sequence[RenditionRow]
+    ) -> None:
         """Note a failure in one transaction, so that no other run takes the renditions that are given up for good."""
         now = time.time()
         ecs_hosts.given_up(connection, again, self.owner)
         if self.place is not None:
             name = self.place.host
-            said = {one: f"{name}: {error.message.removeprefix(f'{name}: ')}" for one, error in failed.items()}
+            said = {one.stem: f"{name}: {error.message.removeprefix(f'{name}: ')}" for one, error in failed}
             self.note(connection, "ECS host failed", said, now)
-            _blame(connection, self.host, name, failed.values(), now)
-        for one, error in failed.items():
+            _blame(connection, self.host, name, [error for _, error in failed], now)
+        for one, error in failed:
             if one not in again:
                 self._results(connection, [one], {}, error)
 
@@ -349,7 +351,11 @@ class TranscodeJob:
         await tell(self.host)
 
     def _results(
-        self, connection: Connection, due: Sequence[Due], made: Mapping[Resolution, str], error: LecternError | None
+        self,
+        connection: Connection,
+        due: Sequence[RenditionRow],
+        made: Mapping[Resolution, str],
+        error: LecternError | None,
     ) -> None:
         """Put a message for each rendition that is still ours into the outbox, once."""
         ours = ecs_hosts.published(connection, due, self.owner)
@@ -372,18 +378,18 @@ class TranscodeJob:
             )
             sending = Outgoing(self.host.settings.transcoding_channel, Kind.CHANNEL, result)
             outbox.put(connection, self.host.journal, [sending], now)
-        said = {one: f"{code}: {error.message}" if error else made[one.resolution] for one in ours}
+        said = {one.stem: f"{code}: {error.message}" if error else made[one.resolution] for one in ours}
         self.note(connection, "ECS transcoding ended", said, now)
         if self.place is not None and not error:
             ecs_hosts.remember(connection, EcsHost(self.place.host), None, now)
 
-    def note(self, connection: Connection, what: str, details: Mapping[Due, str], now: float) -> None:
-        """Note in the story of each rendition that *what* happened, with its details."""
-        noted = [Event(what, stem=one.stem, detail=detail) for one, detail in details.items()]
+    def note(self, connection: Connection, what: str, details: Mapping[str, str], now: float) -> None:
+        """Note in the story of each rendition, by its stem, that *what* happened, with its details."""
+        noted = [Event(what, stem=stem, detail=detail) for stem, detail in details.items()]
         events.note(connection, self.host.journal, self.host.settings.name, noted, now)
 
 
-def is_wanted(connection: Connection, due: Sequence[Due]) -> bool:
+def is_wanted(connection: Connection, due: Sequence[RenditionRow]) -> bool:
     """Whether a class waits for any of *due*."""
     return any(bookings.waiting_for(connection, *one.key) for one in due)
 
@@ -494,5 +500,6 @@ def assign(connection: Connection, host: Teacher, waiting: Sequence[TranscodeJob
         ecs_hosts.attach(connection, due, job.owner, begun)
         facts[chosen] = dataclasses.replace(facts[chosen], jobs=facts[chosen].jobs + 1)
         with_ = f" in one job of {len(due)}" if len(due) > 1 else ""
-        job.note(connection, "ECS transcoding begins", dict.fromkeys(due, f"on {chosen}{with_}"), now)
+        said = dict.fromkeys((one.stem for one in due), f"on {chosen}{with_}")
+        job.note(connection, "ECS transcoding begins", said, now)
     return found

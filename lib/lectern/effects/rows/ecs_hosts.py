@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from sqlalchemy import Connection, func, insert, select, update
 
 from lectern.effects.rows.renditions import among, transcoding
-from lectern.effects.rows.transcodings import PUBLISHED, Due, to_be_made
+from lectern.effects.rows.transcodings import PUBLISHED, to_be_made
 from lectern.facts import EcsHost, RenditionKey
-from lectern.model.tables.teacher import ecs_hosts, orders, videos
+from lectern.model.tables.teacher import RenditionRow, ecs_hosts, orders, videos
 from lectern.states import Backend, BookingState, Resolution
 
 RENEW_S = 1800.0
@@ -36,7 +36,7 @@ def remember(connection: Connection, host: EcsHost, reason: str | None, now: flo
         connection.execute(insert(ecs_hosts).values(host=host.name, **values))
 
 
-def ours(connection: Connection, due: Sequence[Due], owner: str) -> list[Due]:
+def ours(connection: Connection, due: Sequence[RenditionRow], owner: str) -> list[RenditionRow]:
     """The renditions among *due* that *owner* is still to make."""
     mine = among(one.key for one in due) & to_be_made() & (videos.c.owner == owner)
     found = connection.execute(select(videos.c.record_id, videos.c.resolution).where(mine))
@@ -53,12 +53,12 @@ class Begun:
     at: float
 
 
-def attach(connection: Connection, due: Sequence[Due], owner: str, begun: Begun) -> None:
+def attach(connection: Connection, due: Sequence[RenditionRow], owner: str, begun: Begun) -> None:
     """Note on which host *owner*'s renditions are made from now on."""
     _set(connection, due, owner, ecs_host=begun.host, ecs_job=begun.job, begun_at=begun.at, percent=None, eta=None)
 
 
-def given_up(connection: Connection, due: Sequence[Due], owner: str) -> None:
+def given_up(connection: Connection, due: Sequence[RenditionRow], owner: str) -> None:
     """Note that a host no longer makes the renditions: its place is free, and they wait for another host."""
     _set(connection, due, owner, begun_at=None, step="wait", percent=None, eta=None)
 
@@ -69,14 +69,16 @@ def detached(connection: Connection, host: str, job: str) -> None:
     connection.execute(update(videos).where(there).values(ecs_host=None, ecs_job=None))
 
 
-def reported(connection: Connection, due: Sequence[Due], owner: str, until: float, **values: object) -> list[Due]:
+def reported(
+    connection: Connection, due: Sequence[RenditionRow], owner: str, until: float, **values: object
+) -> list[RenditionRow]:
     """Renew the leases until *until*, and write the progress; returns the renditions that *owner* is still to make."""
     still = ours(connection, due, owner)
     _set(connection, still, owner, lease_until=until, **values)
     return still
 
 
-def published(connection: Connection, due: Sequence[Due], owner: str) -> list[Due]:
+def published(connection: Connection, due: Sequence[RenditionRow], owner: str) -> list[RenditionRow]:
     """Note that results are committed in this transaction; returns what of *due* was still *owner*'s to make."""
     still = ours(connection, due, owner)
     _set(connection, still, owner, step=PUBLISHED)
@@ -119,6 +121,6 @@ def starts(connection: Connection) -> Mapping[RenditionKey, float]:
     return {(record, Resolution(name)): float(first) for record, name, first in connection.execute(waiting)}
 
 
-def _set(connection: Connection, due: Sequence[Due], owner: str, **values: object) -> None:
+def _set(connection: Connection, due: Sequence[RenditionRow], owner: str, **values: object) -> None:
     mine = among(one.key for one in due) & transcoding(Backend.ECS) & (videos.c.owner == owner)
     connection.execute(update(videos).where(mine).values(**values))

@@ -6,9 +6,9 @@ from sqlalchemy import Connection, func, or_, select, update
 from sqlalchemy.sql.elements import ColumnElement
 
 from lectern.effects.rows import renditions, transcodings
-from lectern.effects.rows.transcodings import Due, lease
+from lectern.effects.rows.transcodings import lease
 from lectern.facts import RenditionKey
-from lectern.model.tables.teacher import videos
+from lectern.model.tables.teacher import RenditionRow, videos
 from lectern.states import Backend, Resolution
 
 
@@ -49,7 +49,7 @@ def asked(connection: Connection, key: RenditionKey, attempt: int, now: float, d
     return connection.execute(update(videos).where(mine).values(**values)).rowcount == 1
 
 
-def forgotten(connection: Connection, before: float, now: float) -> list[Due]:
+def forgotten(connection: Connection, before: float, now: float) -> list[RenditionRow]:
     """The OSS transcodings begun before *before* that were never requested, and that nobody is about to request."""
     return transcodings.where(connection, _unasked() & (videos.c.updated_at < before) & _free(now))
 

@@ -1,9 +1,23 @@
 """Columns of the tables that both roles keep: inbox, outbox, events."""
 
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import BigInteger, DefaultClause, Dialect, Index, Integer, Table, Text, TypeDecorator, false, text, true
+from sqlalchemy import (
+    BigInteger,
+    DefaultClause,
+    Dialect,
+    Index,
+    Integer,
+    String,
+    Table,
+    Text,
+    TypeDecorator,
+    false,
+    text,
+    true,
+)
 from sqlalchemy.types import TypeEngine
 from sqlmodel import Field, SQLModel
 
@@ -20,6 +34,27 @@ class Whole(TypeDecorator[int]):
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[int]:
         """The type in SQL; for SQLite it is INTEGER, because SQLite assigns keys itself only for that type."""
         return dialect.type_descriptor(Integer() if dialect.name == "sqlite" else BigInteger())
+
+
+class Named(TypeDecorator[str]):
+    """A text that names a member of an enumeration; a name that this release does not know is read as it stands."""
+
+    impl = String
+    cache_ok = True
+
+    def __init__(self, names: type[StrEnum], length: int) -> None:
+        super().__init__(length)
+        self.names = names
+        self.members: dict[str, str] = {str(one): one for one in names}
+
+    def process_result_value(self, value: str | None, dialect: Dialect) -> str | None:
+        """The member that *value* names."""
+        return value if value is None else self.members.get(value, value)
+
+
+def named(names: type[StrEnum], length: int) -> Any:  # noqa: ANN401 (SQLModel declares a class, and takes a type)
+    """The type of a column that names a member of *names*."""
+    return Named(names, length)
 
 
 class InboxColumns(SQLModel):

@@ -10,9 +10,11 @@ from lectern.model.tables.shared import (
     Journal,
     OutboxColumns,
     Whole,
+    named,
     table_of,
 )
-from lectern.states import BookingState
+from lectern.states import Backend, BookingState, Resolution
+from lectern.stems import stem
 
 TOLD_AGAIN_S = 60.0
 TOLD_AGAIN_WITHIN_S = 3600.0
@@ -30,10 +32,10 @@ class RenditionRow(TeacherTable, table=True):
 
     __tablename__ = "video_list"
     record_id: int = Field(primary_key=True, sa_type=Whole)
-    resolution: str = Field(primary_key=True, max_length=10)
+    resolution: Resolution = Field(primary_key=True, sa_type=named(Resolution, 10))
     status: str | None = Field(default=None, max_length=20)
     url: str | None = Field(default=None, sa_type=Text)
-    backend: str | None = Field(default=None, max_length=10)
+    backend: Backend | None = Field(default=None, sa_type=named(Backend, 10))
     attempt: int = 0
     attempts_since: float = 0  # when the day of `attempts_today` began
     attempts_today: int = 0
@@ -50,6 +52,22 @@ class RenditionRow(TeacherTable, table=True):
     eta: float | None = None
     reason: str | None = Field(default=None, sa_type=Text)
     updated_at: float | None = None
+
+    @property
+    def key(self) -> tuple[int, Resolution]:
+        """The primary key."""
+        return self.record_id, self.resolution
+
+    @property
+    def stem(self) -> str:
+        """The rendition's id on a streamer."""
+        return stem(self.record_id, self.resolution)
+
+    @property
+    def unknown(self) -> str:
+        """What an old program or a newer release wrote, and this release cannot read; empty if it can."""
+        read: dict[str, object] = {"resolution": self.resolution, "backend": self.backend}
+        return ", ".join(f"{name} {it!r}" for name, it in read.items() if type(it) is str and it)
 
 
 class EcsHostRow(TeacherTable, table=True):
