@@ -9,7 +9,6 @@ from uuid import uuid4
 
 from flows.new_run import NewRun
 from lectern.errors import TryAgain
-from lectern.runs.handled import of_batch
 from lectern.timing import backoff_s
 
 if TYPE_CHECKING:
@@ -58,7 +57,6 @@ class Beside:
             await asyncio.wait(tasks, timeout=within_s)
 
     async def _do(self, runs: "ResidentRuns", run: NewRun, *, needs_run: bool) -> None:
-        of_batch.set(None)  # log lines from here belong to no batch
         async with self._places:
             if not needs_run and time.monotonic() < self._shunned_until:
                 why = "Prefect took no run just before"

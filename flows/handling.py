@@ -1,5 +1,6 @@
 """How flows work: read the facts, decide, and write (or print) all in one transaction; no failure stops the rest."""
 
+import json
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
@@ -8,12 +9,13 @@ from functools import partial
 from typing import Any, Generic, TypeVar, cast
 
 from prefect.client.schemas.objects import State
+from prefect.context import FlowRunContext
 from prefect.states import Completed, Failed
 from sqlalchemy import Connection
 from sqlalchemy.exc import OperationalError
 
 from flows import show
-from flows.host import Host, log
+from flows.host import Host, claimed, log
 from flows.trouble import words
 from lectern.changes import Changes
 from lectern.commands import parse
@@ -21,9 +23,9 @@ from lectern.decide.lines import lines
 from lectern.effects.rows import bookings, inbox
 from lectern.effects.rows.changes import write
 from lectern.errors import Malformed, TryAgain
-from lectern.facts import Kept
+from lectern.facts import Kept, Work
 from lectern.messages import Message
-from lectern.runs.handled import FAILED, of_batch, summary
+from lectern.run_records import FAILED, said_of, summary
 from lectern.settings import TeacherSettings
 from lectern.streamer_changes import StreamerChanges
 
@@ -115,9 +117,9 @@ async def read(host: Host[Any], ids: Sequence[int], kinds: tuple[type[M], ...]) 
 
     They are parsed before the transaction, because every other writer has to wait for its end.
     """
-    batch = of_batch.get()
-    at_hand = batch is not None and batch.ids == list(ids)
-    kept = batch.kept if batch is not None and at_hand else await host.look(inbox.read, host.journal, ids)
+    kept = claimed.get()
+    if [one.id for one in kept] != list(ids):
+        kept = await host.look(inbox.read, host.journal, ids)
     return [came(one, kinds) for one in kept]
 
 
@@ -169,6 +171,10 @@ def of_messages(
     decide(connection, changes, good)
     for kept, fault in malformed:
         changes.bury(kept, fault)
+    named = [(id_, getattr(one, "class_id", None)) for id_, one in zip(changes.done, good, strict=True)]
+    named += [(kept.id, fault.class_id) for kept, fault in malformed]
+    changes.said = said_of(named, changes.table)
+    changes.shown = FlowRunContext.get() is not None
 
 
 # -- what is shown -----------------------------------------------------------------------------------------------------
@@ -186,6 +192,20 @@ async def ended(key: str, found: Apart[Came[M], C], said: str, came: int) -> Sta
     if not found.failed:
         return Completed(message=summary(rows))
     return Failed(message=f"{len(found.failed)} of {came} failed: {found.failed[0][1]}; the others: {summary(rows)}")
+
+
+async def swept(host: Host[Any], rows: list[dict[str, object]], said: str) -> State[None]:
+    """The end of a sweep: a run shows its table, now or, if the sweep has none, when the recorder has made one."""
+    if FlowRunContext.get() is None:
+        await noted(host, Work("sweep", f"sweep {host.settings.name}", time.time(), said, said=json.dumps(rows)))
+    await show.table("sweep-batch", rows, "What passed its deadline")
+    return Completed(message=said)
+
+
+async def noted(host: Host[Any], work: Work) -> None:
+    """Keep *work* that was done without a run, for the recorder."""
+    owner = host.settings.name if host.settings.shared else None
+    await host.commit(inbox.keep_work, host.journal, work, time.time(), owner)
 
 
 async def printed(key: str, some: Sequence[C], *more: str) -> State[None]:

@@ -22,6 +22,7 @@ from lectern.effects.redis.bus import Bus
 from lectern.effects.redis.hearing import heed_cancel
 from lectern.effects.rows.tables.engine import reading, transaction
 from lectern.errors import ErrorCode
+from lectern.facts import Kept
 from lectern.model.tables.shared import Journal
 from lectern.outgoing import About, Kind, Outgoing
 from lectern.settings import StreamerSettings, TeacherSettings
@@ -193,6 +194,8 @@ class Host(Generic[S]):
 
 
 current: ContextVar[Host[Any]] = ContextVar("host")
+claimed: ContextVar[Sequence[Kept]] = ContextVar("claimed", default=())
+"""The messages that this task has just claimed, which need not be read again."""
 
 
 Teacher = Host[TeacherSettings]

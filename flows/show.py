@@ -20,7 +20,6 @@ from flows.host import log
 from flows.prefect_api import asking, best_effort
 from lectern import words
 from lectern.errors import TryAgain
-from lectern.runs.handled import of_batch
 from lectern.timing import Pace
 
 ROWS = 500
@@ -35,11 +34,7 @@ LAST_S = 1.0
 
 
 async def table(key: str, rows: Sequence[dict[str, Any]], description: str) -> None:
-    """Show *rows*; an empty table is not shown, a UI that is away is logged. A batch keeps them for the recorder."""
-    if (batch := of_batch.get()) is not None:
-        batch.rows += rows
-        batch.table = key, description
-        return
+    """Show *rows* in the calling run, if there is one; an empty table is not shown, a UI that is away is logged."""
     if not rows or FlowRunContext.get() is None:
         return
     async with best_effort(f"show artifact {key}", SHOW_S):

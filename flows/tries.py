@@ -9,6 +9,7 @@ from prefect.client.schemas.objects import FlowRun, State
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError, OperationalError
 
+from flows import trouble
 from flows.host import Host, log
 from flows.tell import tell
 from lectern import errors, outgoing
@@ -16,10 +17,10 @@ from lectern.commands import fields_of
 from lectern.effects.files import disk
 from lectern.effects.rows import airings, events, inbox, outbox, revisions
 from lectern.errors import CallAPerson, Misuse, TryAgain
-from lectern.facts import Event, Kept
+from lectern.facts import Event, Kept, Work
 from lectern.messages import Report
 from lectern.outgoing import Kind, Outgoing
-from lectern.runs.labels import class_of
+from lectern.run_records import CLASSES, label_of, name_of, tags_of
 from lectern.settings import TeacherSettings
 from lectern.timing import backoff_s
 
@@ -52,22 +53,27 @@ def portions(kept: Sequence[Kept]) -> list[list[Kept]]:
     return found
 
 
-async def after(host: Host[Any], ids: Sequence[int], error: Exception, *, passes: bool) -> set[int]:
-    """Put back the messages among *ids* that are not handled, and return them; counts a failure unless it *passes*."""
+async def after(
+    host: Host[Any], ids: Sequence[int], error: Exception, *, passes: bool, flow: str | None = None
+) -> None:
+    """Put back the messages among *ids* that are not handled; counts a failure of *flow* unless it *passes*."""
     if not passes:
-        return await failed(host, ids)
+        await failed(host, ids, flow, trouble.words(error))
+        return
     pause_s = AGAIN_S if isinstance(error, TryAgain) else AWAY_S
     for failures in range(PUTS_BACK):
         try:
-            return await host.commit(_put_off, host, ids, time.time() + pause_s)
+            await host.commit(_put_off, host, ids, time.time() + pause_s)
         except OperationalError as away:
             log.info("inbox: %d messages are put back when the database is there again: %r", len(ids), away.orig)
             await asyncio.sleep(backoff_s(failures))
-    return await host.commit(_put_off, host, ids, time.time() + pause_s)
+        else:
+            return
+    await host.commit(_put_off, host, ids, time.time() + pause_s)
 
 
 async def after_run(host: Host[Any], run: FlowRun, task: "asyncio.Task[State[Any] | None]") -> None:
-    """Count the failures of a run that somebody began in the UI, and note that it shows its messages."""
+    """Count the failures of a run that somebody began in the UI."""
     text = run.parameters.get("inbox_ids")
     if not isinstance(text, str) or task.cancelled():
         return
@@ -83,7 +89,6 @@ async def after_run(host: Host[Any], run: FlowRun, task: "asyncio.Task[State[Any
             await after(host, ids, found, passes=await is_away(host, found))
         elif is_bad:
             await failed(host, ids)
-        await host.commit(inbox.recorded, host.journal, ids, time.time())
     except Exception:  # noqa: BLE001 (whatever it is, the run has ended: its place must be free again)
         log.exception("%s: its messages are tried again later, when their lease ends", run.name)
 
@@ -107,27 +112,21 @@ async def is_away(host: Host[Any], error: Exception) -> bool:
     return False
 
 
-async def left(host: Host[Any], ids: Sequence[int]) -> set[int]:
-    """The messages among *ids* that are not handled."""
-    return await host.look(inbox.unhandled, host.journal, ids)
+def _put_off(connection: Connection, host: Host[Any], ids: Sequence[int], until: float) -> None:
+    inbox.put_off(connection, host.journal, inbox.unhandled(connection, host.journal, ids), until)
 
 
-def _put_off(connection: Connection, host: Host[Any], ids: Sequence[int], until: float) -> set[int]:
-    left = inbox.unhandled(connection, host.journal, ids)
-    inbox.put_off(connection, host.journal, left, until)
-    return left
+async def failed(host: Host[Any], ids: Sequence[int], flow: str | None = None, why: str = "") -> None:
+    """Retry, or give up, the unhandled messages of a failed batch.
 
-
-async def failed(host: Host[Any], ids: Sequence[int]) -> set[int]:
-    """Retry, or give up, the unhandled messages of a failed batch; returns those that were unhandled."""
-    left, given_up = await host.commit(_failed, host, ids)
-    if given_up:
+    A batch of *flow* that failed without a run gets one afterwards, which says *why*.
+    """
+    if await host.commit(_failed, host, ids, flow, why):
         await tell(host)
-    return left
 
 
-def _failed(connection: Connection, host: Host[Any], ids: Sequence[int]) -> tuple[set[int], bool]:
-    """The unhandled messages, and whether one was given up: only a message that was alone in its run is."""
+def _failed(connection: Connection, host: Host[Any], ids: Sequence[int], flow: str | None, why: str) -> bool:
+    """Whether a message was given up: only one that was alone in its run is."""
     now = time.time()
     given_up = False
     left = inbox.read(connection, host.journal, ids)
@@ -138,15 +137,25 @@ def _failed(connection: Connection, host: Host[Any], ids: Sequence[int]) -> tupl
         else:
             pause_s = PAUSES_S[min(one.tries, len(PAUSES_S) - 1)]
             inbox.failed(connection, host.journal, [one.id], now + pause_s)
-    return {one.id for one in left}, given_up
+    if flow is not None and not given_up:
+        for first in range(0, len(left), CLASSES):
+            _show(connection, host, left[first : first + CLASSES], flow, why)
+    return given_up
+
+
+def _show(connection: Connection, host: Host[Any], some: Sequence[Kept], flow: str, why: str) -> None:
+    """Keep a failed try of *flow* for the recorder: a Retry of its run handles these messages."""
+    labels, ids, now = [label_of(one.body) for one in some], inbox.spell([one.id for one in some]), time.time()
+    work = Work(flow, name_of(flow, labels, len(some)), now, "", {"inbox_ids": ids}, tags_of(labels), why)
+    inbox.keep_work(connection, host.journal, work, now, host.settings.name if host.settings.shared else None)
 
 
 def _give_up(connection: Connection, host: Host[Any], one: Kept, now: float) -> None:
     """Give up a message: write a dead letter, an alarm, an event for ``lectern explain``, and a due answer."""
-    class_id = class_of(one)
+    class_id = label_of(one.body).class_id
     why = f"not handled in {one.tries + 1} runs; see their logs"
     log.error("inbox %d: %s", one.id, why)
-    inbox.dead(connection, host.journal, one.id, why)
+    inbox.dead(connection, host.journal, one.id, why, inbox.Handling(now))
     code = errors.NOT_HANDLED if class_id else errors.DEAD_LETTER
     answer = _answer(connection, host, one, class_id, why) if class_id else None
     what = f"{class_id}: " if class_id else ""

@@ -13,7 +13,7 @@ from prefect.events.schemas.automations import AutomationCore, EventTrigger, Pos
 
 from flows.host import NOT_MOVED
 from flows.prefect_api import best_effort
-from lectern.runs.pages import SHOWN
+from lectern.run_records import SHOWN
 
 log = logging.getLogger("lectern")
 ALIVE = "lectern.run.alive"

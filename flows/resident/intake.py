@@ -23,7 +23,6 @@ from lectern.effects.redis.streams import Entry, Streams
 from lectern.effects.rows import inbox, pairing
 from lectern.effects.rows.inbox import Arrived
 from lectern.facts import Kept
-from lectern.runs.handled import Handled
 from lectern.timing import backoff_s
 
 log = logging.getLogger("lectern")
@@ -178,7 +177,7 @@ class Intake:
             if not kept:
                 await _soon(self._woken[flow])
             for portion in tries.portions(kept):
-                task = asyncio.create_task(self._handler.handle(Handled(flow, portion)))
+                task = asyncio.create_task(self._handler.handle(flow, portion))
                 at_work.add(task)
                 task.add_done_callback(at_work.discard)
                 await asyncio.wait({task}, timeout=HANGS_S)

@@ -34,9 +34,9 @@ async def adopt(runs: ResidentRuns, pool: str, queue: str, host: str | None = No
 
     If hosts share the queue, only runs of *host* and runs abandoned untagged; None if the queue belongs to one host.
     """
-    ours = runs.alive().keys() | runs.shown
+    ours = set(runs.alive())
     left = await questions.named(runs.client, pool, queue, LEFT)
-    ours |= runs.alive().keys() | runs.shown  # some have begun meanwhile
+    ours |= runs.alive().keys()  # some have begun meanwhile
     orphans = [run for run in left if run.id not in ours]
     if host is not None:
         orphans = [run for run in orphans if _is_of(run, host)]

@@ -11,7 +11,6 @@ from sqlalchemy.exc import SQLAlchemyError
 from flows import duties
 from flows.host import Teacher, log
 from flows.resident import orphans
-from flows.resident.record import Recorder
 from flows.resident.runs import ResidentRuns
 from flows.resident.works import Work
 from flows.tell import tell
@@ -41,14 +40,11 @@ AGAIN_S = 30.0
 class Peers:
     """The other teachers, as one of them sees them."""
 
-    def __init__(
-        self, host: Teacher, runs: ResidentRuns, recorder: Recorder, sweep: Callable[[], Awaitable[bool]]
-    ) -> None:
+    def __init__(self, host: Teacher, runs: ResidentRuns, sweep: Callable[[], Awaitable[bool]]) -> None:
         self._host = host
         self._sweep = sweep  # returns False if a sweep is at work already
         self._unswept = asyncio.Event()  # set if work that a dead teacher decided may not have begun
         self._runs = runs
-        self._recorder = recorder
         self._noting = ThreadPoolExecutor(1, thread_name_prefix="peers")  # threads for transactions may all wait
         self._noted: Mapping[str, float] = {}  # the time in each teacher's last note
         self._rounds: Mapping[str, int] = {}  # rounds of this teacher since each other's last note
@@ -133,7 +129,6 @@ class Peers:
     async def _take_over(self, name: str) -> None:
         number = await self._host.commit(peers.free, name, self._host.settings.name)
         log.warning("%s: is dead; %d messages that it had claimed are taken over", name, number)
-        self._recorder.look_back()
 
     async def _sweep_after(self) -> None:
         """Sweep for what a dead teacher had decided, once its claims are free; a sweep at work may miss some."""

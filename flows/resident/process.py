@@ -178,9 +178,8 @@ class Resident:
 
     async def _work(self, host: Host[Any], runs: ResidentRuns) -> None:
         """Do all works until the process is asked to end; raises MustEnd if one of them says that it must."""
-        works = Works(host)
-        recorder = runs.recorder = Recorder(host, runs)
-        handler = Handler(host, deployments.of(self.settings), recorder)
+        works, recorder = Works(host), Recorder(host, runs)
+        handler = Handler(host, deployments.of(self.settings))
         intake = Intake(host, handler, groups.channels(host.settings), list(groups.sources(host.settings)))
         taking: dict[str, Work] = {**intake.works(), "sweeps": lambda: sweeps.sweeps(host, handler)}
         try:
@@ -192,7 +191,7 @@ class Resident:
                     {"lease": keeper.run, "playout": playout.run, "timetable of the playout": playout.keep_in_step}
                 )
                 await works.once("reconcile", lambda: reconcile.reconciled(host, reads=False))
-            works.begin({**self._beside(host, runs, handler, recorder), **taking, "recorder": recorder.run})
+            works.begin({**self._beside(host, runs, handler), **taking, "recorder": recorder.run})
             gc.collect()
             gc.freeze()  # these objects stay for good: scanning them again and again took a third of a storm's time
             self._health.begins(host)
@@ -213,7 +212,7 @@ class Resident:
         if works.why is not None:
             raise works.why
 
-    def _beside(self, host: Host[Any], runs: ResidentRuns, handler: Handler, recorder: Recorder) -> dict[str, Work]:
+    def _beside(self, host: Host[Any], runs: ResidentRuns, handler: Handler) -> dict[str, Work]:
         """The works that are done beside the runs and the messages, by name."""
         works: dict[str, Work] = {
             "runs": lambda: worker.serve(host, runs),
@@ -237,7 +236,7 @@ class Resident:
                 "readiness": streamer_readiness.Readiness(host, runs.client).run,
             }
         if host.settings.shared:
-            works |= peers.Peers(host, runs, recorder, lambda: sweeps.sweep(host, handler)).works()
+            works |= peers.Peers(host, runs, lambda: sweeps.sweep(host, handler)).works()
         return works | {
             "streamers": roll.Roll(host).run,
             "readiness": lambda: teacher_readiness.teacher_checks(host),

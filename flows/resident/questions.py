@@ -6,8 +6,6 @@ from uuid import UUID
 
 from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.filters import (
-    DeploymentFilter,
-    DeploymentFilterId,
     FlowRunFilter,
     FlowRunFilterId,
     FlowRunFilterIdempotencyKey,
@@ -20,12 +18,9 @@ from prefect.client.schemas.filters import (
     WorkPoolFilterName,
 )
 from prefect.client.schemas.objects import FlowRun, StateType
-from prefect.client.schemas.sorting import FlowRunSort
 
 from flows.host import NOT_MOVED, lost_tag
 from flows.prefect_api import asking
-from lectern.effects.rows import inbox
-from lectern.errors import Misuse
 
 PAGE = 200
 """Number of runs that Prefect gives at a time."""
@@ -39,12 +34,6 @@ async def in_state(client: PrefectClient, ids: Sequence[UUID], states: Sequence[
     )
     async with asking():
         return await client.read_flow_runs(flow_run_filter=wanted)
-
-
-async def among(client: PrefectClient, ids: Sequence[UUID]) -> list[FlowRun]:
-    """The runs *ids* that nobody has deleted."""
-    async with asking():
-        return await client.read_flow_runs(flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=list(ids))))
 
 
 async def is_tagged(client: PrefectClient, tag: str, but: str) -> bool:
@@ -97,18 +86,3 @@ async def begun(client: PrefectClient, keys: Sequence[str]) -> list[FlowRun]:
     )
     async with asking():
         return await client.read_flow_runs(flow_run_filter=wanted)
-
-
-async def newest(client: PrefectClient, deployments: Sequence[UUID], limit: int) -> list[FlowRun]:
-    """The runs of *deployments* that were begun last."""
-    wanted = DeploymentFilter(id=DeploymentFilterId(any_=list(deployments)))
-    async with asking():
-        return await client.read_flow_runs(deployment_filter=wanted, sort=FlowRunSort.START_TIME_DESC, limit=limit)
-
-
-def inbox_ids(run: FlowRun) -> list[int]:
-    """The messages that a run shows, or was to handle; none if its parameter cannot be read."""
-    try:
-        return inbox.ids_of(str(run.parameters.get("inbox_ids", "")))
-    except Misuse:
-        return []

@@ -1,4 +1,4 @@
-"""Copies what a host logs while a run or a batch is at work into the log of its run in the UI."""
+"""Copies what a host logs while a run is at work into the log of that run in the UI."""
 
 import logging
 
@@ -7,20 +7,8 @@ from prefect.logging.handlers import APILogHandler
 from stamina.instrumentation import RetryDetails, set_on_retry_hooks
 
 from lectern.logs import all_alike, without_secrets
-from lectern.runs.handled import Line, of_batch
 
 log = logging.getLogger("lectern")
-LONGEST = 10_000
-"""Most characters of a log line, with its traceback."""
-
-
-class _OfBatch(logging.Handler):
-    """Keeps the lines of a batch that is handled without a run, for the recorder."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Keep a line, at its own time."""
-        if (batch := of_batch.get()) is not None:
-            batch.say(Line(record.created, record.levelno, self.format(record)[:LONGEST]))
 
 
 def _of_a_run(_record: logging.LogRecord) -> bool:
@@ -49,6 +37,5 @@ def set_up() -> None:
         return
     handler = APILogHandler()
     handler.addFilter(_of_a_run)
-    for one in (handler, _OfBatch()):
-        one.addFilter(without_secrets)
-        logger.addHandler(one)
+    handler.addFilter(without_secrets)
+    logger.addHandler(handler)

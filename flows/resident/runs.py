@@ -7,9 +7,10 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from contextvars import copy_context
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import Any
 from uuid import UUID, uuid4
 
 from prefect import runtime
@@ -21,18 +22,17 @@ from prefect.flows import Flow
 from prefect.states import Cancelled, Pending, Scheduled
 
 from flows import resumed, tries
-from flows.host import Host, current, run_name
+from flows.handling import noted
+from flows.host import Host, claimed, current, run_name
 from flows.new_run import NewRun
 from flows.prefect_api import asking, best_effort
 from flows.resident import ended, groups, questions
 from flows.resident.creation import CREATE_S, Creation
 from lectern.effects.rows import inbox
 from lectern.errors import LecternError, Misuse, TryAgain
-from lectern.runs.handled import Handled, of_batch
+from lectern.facts import Work
+from lectern.run_records import WITHOUT
 from lectern.shown import masked
-
-if TYPE_CHECKING:
-    from flows.resident.record import Recorder
 
 log = logging.getLogger("lectern")
 WATCH_S = 2.0
@@ -40,9 +40,6 @@ WATCH_S = 2.0
 
 ONLY_WATCHES = frozenset({"broadcast"})
 """Flows whose runs do nothing but watch: the end of the process waits for none of them."""
-
-WITHOUT = "lectern:without-run"
-"""The tag of a run that shows work which was done without it."""
 
 ENDING = [StateType.CANCELLING, StateType.CANCELLED]
 
@@ -65,13 +62,9 @@ class ResidentRuns:
         self._active: dict[UUID, _Active] = {}
         self._tasks: dict[UUID, asyncio.Task[None]] = {}
         self._draining = False
-        self.shown: set[UUID] = set()
-        """Runs that only show work that is done without a run: they are no orphans to be taken over."""
-
         # Runs begin in this context, not in that of the run which started them: they must not become its subflows.
         self._context = copy_context()
         self.host: Host[Any] | None = None
-        self.recorder: Recorder  # set before the first run
 
     def draining(self) -> bool:
         """Whether the process is going down."""
@@ -92,26 +85,25 @@ class ResidentRuns:
 
     async def without(self, run: NewRun) -> None:
         """Do the work of *run* without it, because Prefect is away; the recorder shows it. Raises what it raises."""
-        current.set(self.host)  # type: ignore[arg-type]  # set before the first run
-        of_batch.set(None)
-        key = run.key or uuid4().hex
-        work = Handled(run.flow, name=run.name, tags=(*run.tags, WITHOUT), given=run.parameters, key=key)
-        if key in self.created.unheard:  # Prefect may have created its run
+        assert self.host is not None  # set before the first run
+        current.set(self.host)
+        claimed.set(())
+        began, key = time.time(), run.key or uuid4().hex
+        with suppress(ValueError):  # Prefect may have created its run: the recorder will end that
             self.created.unheard.remove(key)
-            work.is_open = True
-        failure: Exception | None = None
-        with self.recorder.showing(work):
-            try:
-                found = await self._by_name[run.flow].fn(**run.parameters)
-            except Exception as error:  # noqa: BLE001 (it is raised when it is noted)
-                failure = error
-                work.failed = error.message if isinstance(error, LecternError) else masked(repr(error))
-            else:
-                work.message = (found.message if isinstance(found, State) else None) or "done"
-                work.failed = work.message if isinstance(found, State) and found.is_failed() else None
-            work.ended = time.time()
-        if failure is not None:
-            raise failure
+        note = partial(self._noted, replace(run, key=key), began)
+        try:  # if it is cut off, the next attempt does it again
+            found = await self._by_name[run.flow].fn(**run.parameters)
+        except Exception as error:
+            await note("", error.message if isinstance(error, LecternError) else masked(repr(error)))
+            raise
+        message = (found.message if isinstance(found, State) else None) or "done"
+        await note(message, message if isinstance(found, State) and found.is_failed() else None)
+
+    async def _noted(self, run: NewRun, began: float, message: str, failed: str | None) -> None:
+        assert self.host is not None
+        tags = (*run.tags, WITHOUT)
+        await noted(self.host, Work(run.flow, run.name, began, message, run.parameters, tags, failed, key=run.key))
 
     def is_at_work(self, run_id: str) -> bool:
         """Whether a run is being executed here."""

@@ -12,7 +12,6 @@ from flows.resident.handler import Handler
 from flows.streamer import sweep as of_streamer
 from flows.teacher import sweep as of_teacher
 from lectern.effects.rows import outbox, transcodings
-from lectern.runs.handled import Handled
 from lectern.settings import TeacherSettings
 
 FIRST_S = once.GRACE_S + 1.0
@@ -40,7 +39,7 @@ async def sweep(host: Host[Any], handler: Handler) -> bool:
     if once.SWEEP in host.busy:
         return False
     if await due(host) and await duties.is_ours(host, duties.SWEEPING, 2 * host.settings.sweep_interval_s):
-        await asyncio.create_task(handler.handle(Handled("sweep")), name="sweep")
+        await asyncio.create_task(handler.sweep(), name="sweep")
     return True
 
 

@@ -4,11 +4,10 @@ import time
 
 from prefect import flow
 from prefect.client.schemas.objects import State
-from prefect.states import Completed
 from sqlalchemy import Connection
 
 from flows import trouble
-from flows.handling import Decide, changed, printed
+from flows.handling import Decide, changed, printed, swept
 from flows.host import NOWHERE, Streamer, streamer
 from flows.once import alone
 from flows.streamer import ends
@@ -41,16 +40,17 @@ async def _sweep_streamer(host: Streamer, dry_run: bool) -> State[None]:
         return await printed("sweep", some, *(f"{one.stem}: its file is removed" for one in evicting))
     async with host.cache_lock:  # while the playout was asked, one may have been downloaded again
         await remove_files(host, (await host.look(_left))[0])
+    rows: list[dict[str, object]] = []
     for one, way in ways:
         try:
-            await changed(host, way)
+            rows += (await changed(host, way)).table
         except (LecternError, LookupError, TypeError, ValueError) as error:  # one odd row holds up no other
             await trouble.say(host, f"class {one.class_id}", error, 0)
         else:
             host.playout.over(one.class_id)
     sent = await tell(host)
     said = f"{len(evicting)} evictions, {len(over)} past their end"
-    return Completed(message=said if sent else f"{said}; Redis is away")
+    return await swept(host, rows, said if sent else f"{said}; Redis is away")
 
 
 async def _way(host: Streamer, one: Airing) -> Decide[StreamerChanges] | None:

@@ -24,7 +24,7 @@ from lectern.decide.verdicts import Choice, place_again
 from lectern.effects.rows import bookings, leases
 from lectern.errors import TryAgain
 from lectern.model.tables.teacher import StreamerRow
-from lectern.runs.handled import summary
+from lectern.run_records import summary
 
 LOOK_S = 1.0
 

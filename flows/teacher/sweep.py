@@ -4,11 +4,9 @@ import time
 
 from prefect import flow
 from prefect.client.schemas.objects import State
-from prefect.states import Completed
 from sqlalchemy import Connection
 
-from flows import show
-from flows.handling import changed, printed
+from flows.handling import changed, printed, swept
 from flows.host import NOWHERE, Teacher, log, teacher
 from flows.once import GRACE_S, alone
 from flows.teacher import attempts, deadlines
@@ -51,10 +49,9 @@ async def _sweep_teacher(host: Teacher, dry_run: bool) -> State[None]:
     await after(host, [found])
     sent = await tell(host)
     rows = [row for one in (*settled, found) for row in one.table]
-    await show.table("sweep-batch", rows, "What passed its deadline")
     again = len(found.told_again)
     done = f"{len(rows)} outcomes, {len(lost)} lost owners, {len(found.warned)} late, {again} told again"
-    return Completed(message=done if sent else f"{done}; Redis is away")
+    return await swept(host, rows, done if sent else f"{done}; Redis is away")
 
 
 def overlooked(connection: Connection, changes: Changes) -> None:

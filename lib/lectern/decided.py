@@ -1,5 +1,6 @@
 """What a flow of either role can decide: messages to send, events to keep, and what becomes of the messages it read."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar, Unpack
 
@@ -35,6 +36,8 @@ class Decided(Generic[S]):
     done: list[int] = field(default_factory=list)  # inbox ids of the handled messages
     dead: list[tuple[int, str]] = field(default_factory=list)  # inbox ids of unreadable messages, and the fault of each
     table: list[dict[str, object]] = field(default_factory=list)  # what the UI shows after the commit
+    said: Mapping[int, str] = field(default_factory=dict)  # its lines by message, as JSON
+    shown: bool = False  # by the run that handles the messages
 
     def raise_alarm(self, code: ErrorCode, said: str, **about: Unpack[About]) -> None:
         """Raise an alarm."""

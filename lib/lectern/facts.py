@@ -1,7 +1,8 @@
 """What the databases say, as values: effects read them, decisions are made of them."""
 
-from dataclasses import dataclass, replace
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
 
 from lectern.commands import Body
 from lectern.messages import Booking
@@ -147,6 +148,25 @@ class Kept:
     def __post_init__(self) -> None:
         if not isinstance(self.body, Body):
             object.__setattr__(self, "body", Body(self.body))
+
+
+@dataclass(frozen=True)
+class Work:
+    """Work that was done without a run, which a run shows afterwards: a sweep, a download, a batch that failed.
+
+    *tags*, *parameters* and *key* are those of its run, *said* is the JSON of the lines of its table; *error* says why
+    it failed, if it did; *began* is epoch seconds.
+    """
+
+    flow: str
+    name: str
+    began: float
+    message: str = ""
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    tags: Sequence[str] = ()
+    error: str | None = None
+    said: str | None = None
+    key: str | None = None
 
 
 @dataclass(frozen=True)

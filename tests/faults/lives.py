@@ -21,17 +21,13 @@ from pathlib import Path
 
 from lectern.cli import main as lectern
 from lectern.cli.terms import Role, set_prefect, settings_of
-from lectern.runs import pages
 from tests.faults.points import Point, arm
 
 PLAN, LOG, DATABASE = "TEST_LIVES", "TEST_LIVES_LOG", "TEST_LIVES_DATABASE"
 LONGEST_S = 3.0
 """Seconds at most from the first batch that a life handles to its end, if it does not come to its point."""
 
-LINGER_S = 2.6
-"""Seconds for which batches linger that are to be shown while they are at work."""
-
-RECORD, SHOWING = "flows.resident.record:Recorder", "flows.resident.showing:Showing"
+RECORD = "flows.resident.record:Recorder"
 POINTS: Sequence[Point] = (
     Point("lectern.effects.rows.inbox:done", "before"),
     Point("lectern.effects.rows.inbox:done", "after"),
@@ -39,27 +35,20 @@ POINTS: Sequence[Point] = (
     Point("lectern.effects.redis.bus:Bus.send", "after"),
     Point("lectern.effects.rows.outbox:sent", "before"),
     Point("lectern.effects.rows.outbox:sent", "after"),
-    Point("flows.resident.handler:Handler._ended", "before"),
-    Point("flows.resident.handler:Handler._ended", "after"),
+    Point("flows.resident.handler:Handler.handle", "before"),
     Point("flows.resident.handler:Handler.handle", "after"),
-    Point(f"{RECORD}._look_back", "before"),
-    Point(f"{RECORD}._look_back", "after"),
-    Point(f"{SHOWING}.create", "before"),
-    Point(f"{SHOWING}.create", "after"),
-    Point(f"{SHOWING}.begin", "before"),
-    Point(f"{SHOWING}.begin", "after"),
-    Point(f"{SHOWING}.end", "before"),
-    Point(f"{SHOWING}.tags", "before"),
-    Point(f"{SHOWING}.tags", "after"),
-    Point(f"{SHOWING}.lines", "before"),
-    Point(f"{SHOWING}.lines", "after"),
+    Point("lectern.effects.rows.inbox:give_keys", "before"),
+    Point("lectern.effects.rows.inbox:give_keys", "after"),
+    Point(f"{RECORD}._show", "before"),
+    Point(f"{RECORD}._create", "before"),
+    Point(f"{RECORD}._create", "after"),
     Point("lectern.effects.rows.inbox:recorded", "before"),
     Point("lectern.effects.rows.inbox:recorded", "after"),
-    Point(f"{SHOWING}.table", "before"),
+    Point(f"{RECORD}._detail", "before"),
 )
 """Where a moment begins: between the handling of a batch and the note that a run shows it."""
 
-HANDLED = Point("flows.resident.handler:Handler._ended", "before")
+HANDLED = Point("flows.resident.handler:Handler.handle", "before")
 
 
 @dataclass(frozen=True)
@@ -73,12 +62,10 @@ class Moment:
     call: int
     seconds: float
     longest_s: float
-    lingers: bool
 
     def __str__(self) -> str:
         place = POINTS[self.point]
-        slow = ", its batches linger" if self.lingers else ""
-        return f"{self.seconds:.3f} s after call {self.call} of {place.function} ({place.when}){slow}"
+        return f"{self.seconds:.3f} s after call {self.call} of {place.function} ({place.when})"
 
 
 def moments(seed: str, number: int) -> list[Moment]:
@@ -91,10 +78,8 @@ def moments(seed: str, number: int) -> list[Moment]:
 
 
 def _moment(chance: random.Random, point: int) -> Moment:
-    lingers = POINTS[point].function in {f"{SHOWING}.begin", f"{SHOWING}.end"}
     seconds = chance.choice((0.0, chance.uniform(0.0, 0.03), chance.uniform(0.0, 0.3)))
-    longest_s = chance.uniform(0.3, 1.0) * LONGEST_S + (LINGER_S if lingers else 0.0)
-    return Moment(point, chance.choice((1, 1, 2)), seconds, longest_s, lingers)
+    return Moment(point, chance.choice((1, 1, 2)), seconds, chance.uniform(0.3, 1.0) * LONGEST_S)
 
 
 def environment(plan: Sequence[Moment], log: Path, database: Path) -> dict[str, str]:
@@ -120,7 +105,7 @@ class _Death:
         if not self._ends:
             self._ends = True
             self._in(self._moment.longest_s)
-        return LINGER_S if self._moment.lingers else 0.0
+        return 0.0
 
     @staticmethod
     def _in(seconds: float) -> None:
@@ -138,7 +123,6 @@ def main() -> None:
     set_prefect(settings_of(Role(sys.argv[2]), None))
     for name in ("lectern.cli.app", "flows.resident.process"):
         importlib.import_module(name)
-    pages.FEW = 0  # each run gets its tags after it was created, as those of a storm do
     gc.freeze()
     for moment in (*plan, None):
         child = os.fork()

@@ -101,7 +101,7 @@ async def test_a_change_waits_for_the_booking_of_its_class_that_is_in_the_inbox(
         assert left(teacher, ids) == ids[:2], "nobody has booked c-2"
         decided(teacher, booking, order)
         with transaction(teacher.engine) as connection:
-            inbox.done(connection, teacher.journal, ids[:1])
+            inbox.done(connection, teacher.journal, ids[:1], inbox.Handling(time.time()))
         await change.change.fn(inbox.spell(ids[1:2]))
     finally:
         hall.current.reset(token)

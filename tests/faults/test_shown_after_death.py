@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from lectern.effects.rows.inbox import ids_of
-from lectern.runs.pages import FOLLOW
 from tests.faults import lives
 from tests.faults.day import Rendition
 from tests.faults.transcoder import Transcoder
@@ -122,37 +121,24 @@ def test_every_class_is_answered_and_again_only_if_nobody_knew_that_it_was_sent(
 
 @pytest.mark.parametrize("who", WHO)
 def test_every_message_is_shown_by_one_run(lived: tuple[Lives, list[str]], who: str) -> None:
-    """Whatever was shown when its process died is not shown a second time, and no run looks alive for ever.
-
-    A batch that was shown while it was at work names all its messages in that run; what became of them may be shown by
-    another one.
-    """
+    """Whatever was shown when its process died is not shown a second time, and no run looks alive for ever."""
     stage = lived[0].stage
     runs = _all_runs(stage, who)
     shown: Counter[tuple[str, int]] = Counter()
-    at_work: Counter[tuple[str, int]] = Counter()
     for run in runs:
         ids = ids_of(str(run["parameters"].get("inbox_ids", "")))
-        counted = shown if "lectern.ended" in run["labels"] else at_work
-        counted.update((run["name"].split()[0], id_) for id_ in ids)
+        shown.update((run["name"].split()[0], id_) for id_ in ids)
     rows = stage.rows(who, "select id, command from inbox_list")
     messages = [(FLOW_OF[row["command"]], int(row["id"])) for row in rows if row["command"] in FLOW_OF]
-    assert [one for one in messages if shown[one] > 1 or shown[one] + at_work[one] == 0] == []
+    assert [one for one in messages if shown[one] != 1] == []
     alive = [(run["name"], run["state"]["name"]) for run in runs if run["state"]["type"] in {"RUNNING", "PENDING"}]
     assert alive == []
 
 
 def test_every_class_is_found_by_its_name(lived: tuple[Lives, list[str]]) -> None:
-    """Also by runs whose process died between their creation and their tags, which follow when nothing else waits."""
     found, booked = lived
-
-    def lacking() -> list[str]:
-        runs = _all_runs(found.stage, "teacher")
-        tags = {tag for run in runs for tag in run["tags"]}
-        untagged = [run["name"] for run in runs if FOLLOW in run["tags"]]
-        return untagged + [one for one in booked if f"class:{one}" not in tags]
-
-    wait_until(lambda: not lacking(), description="all runs have the tags of their classes")
+    tags = {tag for run in _all_runs(found.stage, "teacher") for tag in run["tags"]}
+    assert [one for one in booked if f"class:{one}" not in tags] == []
 
 
 def _all_runs(stage: Stage, who: str) -> list[dict[str, Any]]:

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -21,8 +21,8 @@ from lectern.effects.redis.sending import Sent
 from lectern.effects.rows import inbox
 from lectern.effects.rows.inbox import Arrived
 from lectern.effects.rows.tables.engine import open_database, reading
+from lectern.facts import Kept
 from lectern.model.tables.teacher import journal
-from lectern.runs.handled import Handled
 from lectern.settings import TeacherSettings
 from tests.effects.redis_servers import empty_redis, redis_of_a_module, url_of
 from tests.faults import hosts
@@ -70,10 +70,10 @@ class Slow:
         self.batches: list[list[int]] = []
         self.go = asyncio.Event()
 
-    async def handle(self, batch: Handled) -> None:
-        self.batches.append(batch.ids)
+    async def handle(self, _flow: str, kept: Sequence[Kept]) -> None:
+        self.batches.append(ids := [one.id for one in kept])
         await self.go.wait()
-        await self.host.commit(inbox.done, self.host.journal, batch.ids)
+        await self.host.commit(inbox.done, self.host.journal, ids, inbox.Handling(1.0))
 
     async def has(self, number: int) -> None:
         """Wait until this many batches have come."""

@@ -5,8 +5,7 @@ from datetime import datetime
 
 import pytest
 
-from lectern.runs.labels import CLASSES, TAGS
-from lectern.runs.pages import FEW
+from lectern.run_records import CLASSES, TAGS
 from tests.stage import Stage, Town, wait_until
 
 pytestmark = pytest.mark.live
@@ -48,25 +47,6 @@ def test_all_classes_of_a_storm_are_found(stage: Stage) -> None:
     tags = {tag for one in stage.runs("teacher", "booking", limit=200) for tag in one["tags"]}
     assert {f"class:{one}" for one in storm} <= tags
     assert CLASSES < TAGS
-
-
-def test_what_is_tagged_afterwards_is_in_no_event(stage: Stage) -> None:
-    """For each tag an event of the run would have a row: with them a storm costs Prefect twice as much."""
-    record = stage.town.record()
-    storm = [stage.book(stage.booking(record, starts_in_s=-60, length_s=1)) for _ in range(200)]
-    runs = {str(run["id"]): run for run in [shown(stage, one) for one in storm]}
-    many = [id_ for id_, run in runs.items() if len(run["tags"]) > FEW + 2]  # type: ignore[arg-type]
-    assert many, "classes of a storm share their runs"
-    resources = [f"prefect.flow-run.{id_}" for id_ in many]
-
-    def events() -> list[dict[str, object]]:
-        asked = {"filter": {"any_resource": {"id": resources}, "event": {"prefix": ["prefect.flow-run."]}}}
-        found: list[dict[str, object]] = stage.town.api.post("/events/filter", json=asked).json()["events"]
-        return found if len(found) >= len(many) else []
-
-    for one in wait_until(events, description="Prefect has the events of the runs"):
-        tags = [its for its in one["related"] if its["prefect.resource.role"] == "tag"]  # type: ignore[attr-defined]
-        assert len(tags) <= 4, one
 
 
 def test_the_servers_limit_of_tags_is_above_ours(stage: Stage, town: Town) -> None:

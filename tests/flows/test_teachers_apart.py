@@ -29,7 +29,6 @@ from lectern.effects.rows.tables.engine import open_database
 from lectern.facts import Attempt
 from lectern.model.tables.teacher import RenditionRow, journal
 from lectern.outgoing import Kind, Outgoing
-from lectern.runs.handled import Handled
 from lectern.settings import TeacherSettings
 from lectern.states import Backend, BookingState, Resolution
 from tests import strategies
@@ -68,20 +67,13 @@ async def teacher(postgres_url: str, server: Server) -> AsyncIterator[Host[Teach
     engine.dispose()
 
 
-class Nothing:
-    """Stands for the recorder: it shows nothing."""
-
-    def look_back(self) -> None:
-        """There is nothing to show."""
-
-
 async def swept() -> bool:
     """A sweep that finds nothing."""
     return True
 
 
 def peers_of(host: Host[TeacherSettings], sweep: Callable[[], Awaitable[bool]] = swept) -> looking.Peers:
-    return looking.Peers(host, hosts.NOBODY, cast("Any", Nothing()), sweep)
+    return looking.Peers(host, hosts.NOBODY, sweep)
 
 
 async def claimed(host: Host[TeacherSettings], owner: str) -> int:
@@ -192,14 +184,14 @@ async def test_what_a_dead_one_had_decided_is_begun_though_a_sweep_is_at_work(
     monkeypatch.setattr(looking, "LOOK_S", 0.05)
     begun: list[str] = []
 
-    async def handle(batch: Handled) -> None:
-        begun.append(batch.flow)
+    async def sweep() -> None:
+        begun.append("sweep")
 
     async def due(_host: Host[TeacherSettings]) -> bool:
         return True
 
     monkeypatch.setattr(sweeps, "due", due)
-    handler = cast("Any", SimpleNamespace(handle=handle))
+    handler = cast("Any", SimpleNamespace(sweep=sweep))
     ours = peers_of(teacher, lambda: sweeps.sweep(teacher, handler))
     teacher.busy.add(once.SWEEP)
     await teacher.commit(peers.note, "b", 1.0)

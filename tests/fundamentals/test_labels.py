@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lectern.effects.rows.inbox import Handled
 from lectern.facts import Kept
-from lectern.runs.labels import CLASSES, TAGS, Label, class_of, label_of, name_of, tags_of
-from lectern.runs.pages import Entry, Kind, Page
+from lectern.run_records import CLASSES, TAGS, label_of, name_of, records_of, tags_of
 
 ODD = [
     "[" * 1100,
@@ -26,7 +26,7 @@ ODD = [
 
 
 def labels(flow: str, messages: list[Kept]) -> tuple[str, list[str]]:
-    found = [label_of(one) for one in messages]
+    found = [label_of(one.body) for one in messages]
     return name_of(flow, found, len(found)), tags_of(found)
 
 
@@ -49,7 +49,7 @@ def test_a_result_is_called_after_its_rendition() -> None:
 def test_nothing_that_a_body_holds_stands_in_a_name_or_a_tag(body: str) -> None:
     """Brackets that overflow a stack, half a surrogate pair, NUL: each once ended the teacher, or Prefect's request."""
     good = json.dumps({"class_id": "good"})
-    assert class_of(kept(body)[0]) is None
+    assert label_of(body).class_id is None
     name, tags = labels("booking", kept(body, good))
     assert (name, tags[-1:]) == ("booking 2 messages", ["class:good"])
     alone, _ = labels("booking", kept(body))
@@ -75,6 +75,6 @@ def test_a_storm_has_a_bounded_number_of_tags() -> None:
 @pytest.mark.parametrize(("number", "named"), [(CLASSES, CLASSES), (CLASSES + 1, 0)])
 def test_a_run_of_more_classes_than_it_can_name_names_none(number: int, named: int) -> None:
     """Each is found by its booking; the first of them here would stand for all."""
-    page = Page("report", Kind.DONE, 0.0, 0.0)
-    page.add(Entry(Label(f"c-{one}", 7), [one]) for one in range(number))
-    assert sum(tag.startswith("class:") for tag in page.tags) == named
+    bodies = [json.dumps({"class_id": f"c-{one}", "record_id": 7}) for one in range(number)]
+    (record,) = records_of("report", [Handled(1, "prepared", one, None, None, 1.0, None) for one in bodies], "key", 1.0)
+    assert sum(tag.startswith("class:") for tag in record.tags) == named

@@ -17,7 +17,7 @@ from lectern.errors import MALFORMED, Malformed
 from lectern.facts import Kept, Order
 from lectern.messages import TAKE_BACK, Booking, Cancel, Message, Prepare, TranscodingResult
 from lectern.outgoing import Alarm, OrderResult, prepare
-from lectern.runs.labels import class_of
+from lectern.run_records import label_of
 from lectern.settings import StreamerSettings, TeacherSettings
 from lectern.states import Backend, Resolution
 from lectern.stems import stem
@@ -385,11 +385,11 @@ def test_a_message_is_read_once_however_many_look_into_it(monkeypatch: pytest.Mo
     monkeypatch.setattr(lectern.commands, "from_json", read)
     body = Body(json.dumps(BOOKING))
     kept = Kept(1, command_of(body), body, 0)
-    assert (kept.command, class_of(kept)) == ("order", BOOKING["class_id"])
+    assert (kept.command, label_of(kept.body).class_id) == ("order", BOOKING["class_id"])
     assert parse(kept.body, (Booking,)).class_id == BOOKING["class_id"]
     assert read.call_count == 1
     odd = Kept(2, "order", "{", 0)
-    assert class_of(odd) is None
+    assert label_of(odd.body).class_id is None
     with pytest.raises(Malformed):
         parse(odd.body, (Booking,))
 

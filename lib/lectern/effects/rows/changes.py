@@ -41,9 +41,10 @@ def write(
     now = changes.now
     outbox.put(connection, journal, changes.sends, now)
     events.note(connection, journal, changes.settings.name, changes.notes, now)
-    inbox.done(connection, journal, changes.done)
+    handling = inbox.Handling(now, changes.said, changes.shown)
+    inbox.done(connection, journal, changes.done, handling)
     for id_, error in changes.dead:
-        inbox.dead(connection, journal, id_, error)
+        inbox.dead(connection, journal, id_, error, handling)
 
 
 # -- the teacher's -----------------------------------------------------------------------------------------------------

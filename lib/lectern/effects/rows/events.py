@@ -13,7 +13,7 @@ from lectern.shown import masked
 from lectern.told import Past
 
 MOST = 500
-"""Number of events of a record that are shown; it may have been aired a thousand times."""
+"""Number of events of a record, or in the log of a run, that are shown; there may be thousands."""
 
 
 def note(connection: Connection, journal: Journal, host: str, events: Iterable[Event], now: float) -> None:
@@ -46,6 +46,16 @@ def named(connection: Connection, journal: Journal, what: str, class_ids: Sequen
     for row in connection.execute(wanted.order_by(journal.events.c.id), these(class_ids)):
         found.setdefault(row.class_id, []).append(Past(*row))
     return found
+
+
+def between(
+    connection: Connection, journal: Journal, class_ids: Iterable[str], since: float, until: float
+) -> list[Past]:
+    """The first events of the classes *class_ids* from *since* until *until*, in time order, at most MOST."""
+    events = journal.events
+    wanted = select(*columns(journal)).where(among(events.c.class_id), events.c.at.between(since, until))
+    found = connection.execute(wanted.order_by(events.c.id).limit(MOST), these(class_ids))
+    return [Past(*row) for row in found]
 
 
 def of_thing(connection: Connection, journal: Journal, *, class_id: str | None, stems: Iterable[str]) -> list[Past]:

@@ -1,15 +1,17 @@
-"""Keeps every message as it came, until it is handled."""
+"""Keeps every message as it came, until it is handled, and what was done with it, until a run shows that."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from functools import cache
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Connection, Float, Integer, Select, bindparam, func, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Float, Integer, Select, bindparam, func, insert, or_, select, update
 
-from lectern.effects.rows.many import among, insert_many, these
+from lectern.effects.rows.many import among, insert_many, these, update_many
 from lectern.errors import Misuse
-from lectern.facts import Kept
+from lectern.facts import Kept, Work
 from lectern.model.tables.shared import Journal
 from lectern.states import InboxState
 
@@ -17,6 +19,9 @@ MAX_IDS = 100_000
 FAR_S = 3600.0
 """Seconds beyond its lease until which no message is put off: one that is was put off before the clock was set back.
 By less than this the clocks of teachers differ."""
+
+WORKS = frozenset({"work", "sweep"})
+"""The commands of rows that are no messages, but work that a host has done without a run."""
 
 _COLUMNS = ("source", "command", "body", "received_at", "state", "not_before")
 
@@ -35,6 +40,26 @@ class Arrived:
     entry: str = ""
     at: float | None = None
     since: float | None = None
+
+
+class Handling(NamedTuple):
+    """When messages were handled, what was said of each (lines of a table, as JSON), whether their run shows it."""
+
+    at: float
+    said: Mapping[int, str] = MappingProxyType({})
+    is_shown: bool = False
+
+
+class Handled(NamedTuple):
+    """A handled message, or work without a run, that no run shows yet; *said* is the JSON of its lines of the table."""
+
+    id: int
+    command: str
+    body: str
+    error: str | None
+    said: str | None
+    handled_at: float
+    run_key: str | None
 
 
 def spell(ids: Sequence[int]) -> str:
@@ -140,11 +165,6 @@ def read(connection: Connection, journal: Journal, ids: Sequence[int]) -> list[K
     return [Kept(*row) for row in connection.execute(_new_among(journal), these(ids))]
 
 
-def whatever(connection: Connection, journal: Journal, ids: Sequence[int]) -> list[Kept]:
-    """The messages among *ids* that are not deleted yet, in whatever state, in their order of arrival."""
-    return [Kept(*row) for row in connection.execute(_among(journal), these(ids))]
-
-
 def unhandled(connection: Connection, journal: Journal, ids: Sequence[int]) -> set[int]:
     """The ids among *ids* of messages that are not handled yet."""
     wanted = _new_among(journal).with_only_columns(journal.inbox.c.id)
@@ -166,24 +186,24 @@ def of_commands(connection: Connection, journal: Journal, ids: Sequence[int], co
 
 
 def recorded(connection: Connection, journal: Journal, ids: Sequence[int], now: float) -> None:
-    """Note that a run shows these messages; an unhandled message is left out, and shown again when it is handled."""
-    inbox = journal.inbox
-    its = among(inbox.c.id) & (inbox.c.state != InboxState.NEW)
-    connection.execute(update(inbox).where(its).values(recorded_at=now), these(ids))
+    """Note that a run shows these messages."""
+    _mark(connection, journal, ids, recorded_at=now)
 
 
-def unrecorded(connection: Connection, journal: Journal, limit: int, owner: str | None = None) -> list[Kept]:
-    """The oldest *limit* of the handled messages that no run shows.
+def unrecorded(connection: Connection, journal: Journal, limit: int, owner: str | None = None) -> list[Handled]:
+    """The handled messages that no run shows: those that Prefect was asked to show, else the oldest *limit* of all.
 
     If several share the inbox, only those of *owner*: the others may be about to show theirs.
     """
     inbox, which = journal.inbox, unshown(journal)
     if owner is not None:
         which &= inbox.c.owner == owner
-    wanted = (
-        select(inbox.c.id, inbox.c.command, inbox.c.body, inbox.c.tries).where(which).order_by(inbox.c.id).limit(limit)
-    )
-    return [Kept(*row) for row in connection.execute(wanted)]
+    handled_at = func.coalesce(inbox.c.handled_at, inbox.c.received_at)  # an earlier release does not note it
+    columns = (inbox.c.id, inbox.c.command, inbox.c.body, inbox.c.error, inbox.c.said, handled_at, inbox.c.run_key)
+    wanted = select(*columns).where(which).order_by(inbox.c.run_key, inbox.c.id)  # as its index is
+    asked = connection.execute(wanted.where(inbox.c.run_key > "")).all()
+    found = asked or connection.execute(wanted.where(inbox.c.run_key.is_(None)).limit(limit))
+    return [Handled(*row) for row in found]
 
 
 def unshown(journal: Journal) -> ColumnElement[bool]:
@@ -191,14 +211,38 @@ def unshown(journal: Journal) -> ColumnElement[bool]:
     return journal.inbox.c.recorded_at.is_(None) & (journal.inbox.c.state != InboxState.NEW)
 
 
-def done(connection: Connection, journal: Journal, ids: Iterable[int]) -> None:
+def give_keys(connection: Connection, journal: Journal, keys: Mapping[str, Sequence[int]]) -> None:
+    """Write into the messages the key of the runs that are to show them, before Prefect is asked for these runs."""
+    for key, ids in keys.items():
+        _mark(connection, journal, ids, run_key=key)
+
+
+def done(connection: Connection, journal: Journal, ids: Iterable[int], handling: Handling) -> None:
     """Mark the messages as handled."""
-    _mark(connection, journal, list(ids), state=InboxState.DONE)
+    names = ("state", "handled_at", "said", "recorded_at")
+    at, said, recorded_at = handling.at, handling.said, handling.at if handling.is_shown else None
+    rows = [(InboxState.DONE, at, said.get(one), recorded_at, one) for one in ids]
+    update_many(connection, journal.inbox, "id", names, rows)
 
 
-def dead(connection: Connection, journal: Journal, id_: int, error: str) -> None:
+def dead(connection: Connection, journal: Journal, id_: int, error: str, handling: Handling) -> None:
     """Mark the message as a dead letter, which can never be handled; *error* says why."""
+    done(connection, journal, [id_], handling)
     _mark(connection, journal, [id_], state=InboxState.DEAD, error=error)
+
+
+def keep_work(connection: Connection, journal: Journal, work: Work, now: float, owner: str | None = None) -> None:
+    """Add *work* that was done without a run, for a run that shows it. Give *owner* if several share the inbox."""
+    body = asdict(work)
+    values = {name: body.pop(name) for name in ("error", "said")} | {"run_key": body.pop("key")}
+    values |= {"source": "host", "command": "sweep" if work.flow == "sweep" else "work", "body": json.dumps(body)}
+    values |= {"state": InboxState.DONE, "received_at": work.began, "handled_at": now}
+    connection.execute(insert(journal.inbox).values(**values, **({"owner": owner} if owner else {})))
+
+
+def work_of(row: Handled) -> Work | None:
+    """The work without a run that *row* keeps; None if it is a message."""
+    return Work(**json.loads(row.body)) if row.command in WORKS else None
 
 
 def failed(connection: Connection, journal: Journal, ids: Iterable[int], not_before: float) -> None:

@@ -69,6 +69,9 @@ class InboxColumns(SQLModel):
     received_at: float
     tries: int = 0
     not_before: float = 0
+    handled_at: float | None = None
+    said: str | None = Field(default=None, sa_type=Text)  # what was decided, as a JSON list of lines of a run's table
+    run_key: str | None = Field(default=None, max_length=250)  # shared by the messages that Prefect is asked to show
     recorded_at: float | None = None  # when it was shown as part of a run; empty until then
 
 
@@ -131,7 +134,7 @@ class Journal:
 
     def __post_init__(self) -> None:
         """Add the indexes of what waits, which find it without reading a table of many days."""
-        _index_some("ix_inbox_list_unshown", self.inbox, "recorded_at", "recorded_at IS NULL")
+        _index_some("ix_inbox_list_unshown", self.inbox, "run_key", "recorded_at IS NULL")
         _index_some("ix_outbox_list_due", self.outbox, "people", "people = 'due'")
 
 
