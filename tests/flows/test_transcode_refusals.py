@@ -1,0 +1,248 @@
+"""What the API for ECS transcoding refuses, and why: signed, bounded, and never a 500."""
+
+import asyncio
+import json
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+from urllib.parse import unquote
+from uuid import UUID, uuid4
+
+import httpx
+import pytest
+import pytest_asyncio
+import schemathesis
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from prefect.exceptions import ObjectNotFound
+from schemathesis import Case
+from schemathesis.generation import GenerationMode
+from starlette.applications import Starlette
+
+from flows.host import Host
+from flows.new_run import NewRun
+from flows.teacher.ecs import api
+from lectern.effects.files.oss import sign
+from lectern.effects.rows import bookings, renditions, transcodings
+from lectern.effects.rows.tables.engine import open_database, transaction
+from lectern.facts import Attempt
+from lectern.settings import TeacherSettings
+from lectern.states import Backend, BookingState, RenditionState, Resolution
+from tests import strategies
+from tests.faults import hosts
+from tests.marks import share
+
+SECRET = "made-up"
+ID = "00000000-0000-0000-0000-000000000000"
+RECORD, KEY = 6666, (6666, Resolution.P720)
+
+
+class Prefect:
+    """Its runs: those that were begun, and those that somebody typed."""
+
+    def __init__(self) -> None:
+        self.begun: list[NewRun] = []
+        self.parameters: dict[UUID, Any] = {}
+
+    async def start(self, run: NewRun) -> str:
+        self.begun.append(run)
+        return str(uuid4())
+
+    async def read(self, id_: UUID) -> Any:
+        if id_ not in self.parameters:
+            raise ObjectNotFound(LookupError())
+        return SimpleNamespace(parameters=self.parameters[id_], state=None)
+
+
+@pytest.fixture
+def prefect() -> Prefect:
+    return Prefect()
+
+
+@pytest.fixture
+def host(tmp_path: Path, prefect: Prefect) -> Iterator[Host[TeacherSettings]]:
+    """A teacher that knows the recording of RECORD."""
+    engine = open_database(f"sqlite:///{hosts.database('teacher', tmp_path / 'teacher.db')}")
+    with transaction(engine) as connection:
+        booked = strategies.booking("c-1", record_id=RECORD)
+        bookings.add(connection, [(booked, BookingState.REFUSED)], time.time())
+    host = hosts.teacher(engine)
+    host.settings = host.settings.model_copy(update={"ecs_hosts": "ssh://ecs@one.example:22"})
+    host.runs = cast("Any", prefect)
+    yield host
+    engine.dispose()
+
+
+@pytest.fixture
+def app(host: Host[TeacherSettings], prefect: Prefect) -> Starlette:
+    return Starlette(routes=api.routes(host, prefect.read))
+
+
+@pytest_asyncio.fixture
+async def client(app: Starlette) -> AsyncIterator[httpx.AsyncClient]:
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://api") as made:
+        yield made
+
+
+def signed(**fields: object) -> bytes:
+    return json.dumps({**fields, "sign": sign(fields, SECRET)}).encode()
+
+
+def wish(**fields: object) -> bytes:
+    return signed(record_id=RECORD, video_resolution="720P", **fields)
+
+
+def spoilt(**fields: object) -> bytes:
+    return json.dumps({**json.loads(wish()), **fields}).encode()
+
+
+def at(written: str) -> bytes:
+    """A request whose time is *written* so; no comparison with it is ever true."""
+    fields = {"record_id": 6, "video_resolution": "720P", "at": float(written)}
+    return json.dumps({**fields, "sign": sign(fields, SECRET)}).replace(json.dumps(float(written)), written).encode()
+
+
+REFUSED: dict[str, tuple[bytes, int, str]] = {
+    "another signature": (spoilt(sign="0" * 32), 401, "signature"),
+    "another record": (spoilt(record_id=7), 401, "signature"),
+    "no signature": (spoilt(sign=None), 401, "signature"),
+    "a field more": (spoilt(extra=1), 401, "signature"),
+    "an umlaut": ('{"sign": "ß"}'.encode(), 401, "signature"),
+    "half a signature": (b'{"sign": "\\ud800"}', 401, "signature"),
+    "half a character": (b'{"x": "\\ud800", "sign": "%s"}' % (b"0" * 32), 401, "signature"),
+    "a long number": (b'{"record_id": %s}' % (b"9" * 4000), 401, "signature"),
+    "an hour ago": (wish(at=time.time() - 3600), 401, "of another time"),
+    "a word for a record": (signed(record_id="six", video_resolution="720P"), 422, "record_id"),
+    "a resolution of its own": (signed(record_id=6, video_resolution="721P"), 422, "video_resolution"),
+    "no resolution": (signed(record_id=6), 422, "video_resolution"),
+    "a record below zero": (signed(record_id=-1, video_resolution="720P"), 422, "record_id"),
+    "nothing": (b"", 422, "no JSON"),
+    "half an object": (b"{", 422, "no JSON"),
+    "a list": (b"[]", 422, "must be a JSON object"),
+    "no UTF-8": (b"\xff\xfe", 422, "no JSON"),
+    "a text": (b'"text"', 422, "must be a JSON object"),
+    "nested": (b"[" * 4000, 422, "no JSON"),
+    "nested objects": (b'{"x": ' * 600, 422, "no JSON"),
+    **{one: (at(one), 422, "at:") for one in ("NaN", "Infinity", "-Infinity", "1e999")},
+    "too long": (json.dumps({"x": "y" * 5000}).encode(), 413, "longer than"),
+    "an unknown record": (signed(record_id=987654321, video_resolution="720P"), 404, "no booking names it"),
+}
+
+
+@pytest.mark.asyncio
+async def test_what_is_not_as_it_should_be_is_refused_and_says_why(client: httpx.AsyncClient, prefect: Prefect) -> None:
+    wrong = {}
+    for name, (body, status, words) in REFUSED.items():
+        found = await client.post("/transcode", content=body)
+        if found.status_code != status or words not in found.json()["error"]:
+            wrong[name] = found.status_code, found.text
+    assert wrong == {}
+    assert prefect.begun == []
+
+
+@pytest.mark.asyncio
+async def test_looking_needs_a_signature_and_the_id_of_a_transcoding(
+    client: httpx.AsyncClient, prefect: Prefect
+) -> None:
+    """Anybody may have typed the parameters of a run in Prefect's UI."""
+    odd: list[dict[str, object]] = [{}, {"record_id": "x", "resolutions": ["720P"]}, {"resolutions": 5}]
+    odd.append({"record_id": 7, "resolutions": ["tall"]})
+    typed = {UUID(int=number + 1): one for number, one in enumerate(odd)}
+    prefect.parameters.update(typed)
+    for id_ in (ID, "x'y", *map(str, typed)):
+        unknown = await client.get(f"/transcode/{id_}", params={"sign": sign({"id": id_}, SECRET)})
+        assert (unknown.status_code, "no such transcoding" in unknown.text) == (404, True), id_
+    for params in ({}, {"sign": "ß" * 32}, {"sign": "0" * 32}):
+        assert (await client.get(f"/transcode/{ID}", params=params)).status_code == 401
+
+
+@pytest.mark.asyncio
+async def test_a_teacher_without_servers_answers_503(host: Host[TeacherSettings], client: httpx.AsyncClient) -> None:
+    host.settings = host.settings.model_copy(update={"ecs_hosts": ""})
+    found = await client.post("/transcode", content=wish())
+    assert (found.status_code, "set ECS_HOSTS" in found.text) == (503, True)
+
+
+@pytest.mark.asyncio
+async def test_a_body_that_does_not_come_is_not_waited_for(
+    client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(api, "BODY_S", 0.05)
+
+    async def body() -> AsyncIterator[bytes]:
+        yield b"{"
+        await asyncio.Event().wait()
+
+    assert (await client.post("/transcode", content=body())).status_code == 408
+
+
+@pytest.mark.asyncio
+async def test_too_many_requests_are_429_and_say_how_long_to_wait(client: httpx.AsyncClient) -> None:
+    """Strangers soon hear only that; who has the key comes through meanwhile."""
+    strangers = [await client.post("/transcode", content=b"{}") for _ in range(4 * api.BURST)]
+    assert {one.status_code for one in strangers} == {401, 429}
+    refused = [one for one in strangers if one.status_code == 429]
+    assert int(refused[0].headers["Retry-After"]) >= 1
+    assert (await client.get("/transcode/x", params={"sign": "0" * 32})).status_code == 429
+    known = await client.post("/transcode", content=wish())
+    assert known.status_code == 202, known.text
+
+
+@pytest.mark.asyncio
+async def test_a_rendition_that_another_run_makes_is_answered_with_that_run(
+    host: Host[TeacherSettings], client: httpx.AsyncClient, prefect: Prefect
+) -> None:
+    with transaction(host.engine) as connection:
+        url, now = "http://origin.example/6666.flv", time.time()
+        renditions.begin(connection, [Attempt(*KEY, 1, 1, now, Backend.ECS, now + 60, url)], now)
+        transcodings.take(connection, [KEY], ID, 60, now)
+    found = await client.post("/transcode", content=wish())
+    assert (found.status_code, found.json()["id"], prefect.begun) == (202, ID, [])
+
+
+@pytest.mark.asyncio
+async def test_a_request_that_is_sent_again_after_its_attempt_failed_begins_no_other(
+    host: Host[TeacherSettings], client: httpx.AsyncClient, prefect: Prefect
+) -> None:
+    """It asked for the attempt that has failed; who wants another asks anew, and names the time of that."""
+    asked = [wish(), wish(at=time.time())]
+    assert (await client.post("/transcode", content=asked[1])).status_code == 202
+    with transaction(host.engine) as connection:
+        states = RenditionState.TRANSCODING, RenditionState.FAILED
+        renditions.move(connection, KEY, *states, time.time(), reason="the origin answered 404")
+    for body in asked:
+        again = await client.post("/transcode", content=body)
+        assert (again.status_code, "the origin answered 404" in again.text) == (409, True), again.text
+    anew = await client.post("/transcode", content=wish(at=time.time()))
+    assert anew.status_code == 202, anew.text
+    assert len({one.key for one in prefect.begun}) == len(prefect.begun) == 2
+
+
+@pytest.mark.parametrize("mode", GenerationMode)
+@pytest.mark.parametrize("operation", ["POST /transcode", "GET /transcode/{id}"])
+def test_it_does_what_it_says_of_itself(
+    host: Host[TeacherSettings], prefect: Prefect, monkeypatch: pytest.MonkeyPatch, operation: str, mode: GenerationMode
+) -> None:
+    """Whatever is asked, well signed or not: a status, a type and a body that are described, and never a 500."""
+    monkeypatch.setattr(api, "BURST", 1e9)
+    method, path = operation.split()
+    app = Starlette(routes=api.routes(host, prefect.read))
+    described = schemathesis.openapi.from_asgi("/openapi.json", app)
+    assert {"/transcode", "/transcode/{id}"} == set(described.raw_schema["paths"])
+    seen: Counter[int] = Counter()
+
+    @settings(max_examples=share(0.15), deadline=None, derandomize=True, database=None)
+    @given(case=described[path][method].as_strategy(generation_mode=mode), honest=st.booleans())
+    def asked(case: Case[Any], honest: bool) -> None:
+        if honest and isinstance(case.body, dict):
+            case.body = json.loads(signed(**{name: value for name, value in case.body.items() if name != "sign"}))
+        if honest and case.path_parameters:
+            case.query = {"sign": sign({"id": unquote(case.path_parameters["id"])}, SECRET)}
+        seen[case.call_and_validate().status_code] += 1
+
+    asked()
+    assert seen[401]
+    assert seen.keys() - {401}, "none came past the signature"
