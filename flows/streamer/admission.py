@@ -12,7 +12,7 @@ from lectern.decide.admission import Coming
 from lectern.decide.cache import Admission, Admit, Bound
 from lectern.effects.files import disk, store
 from lectern.effects.files.promise import RemoteFile
-from lectern.effects.rows import airings, cache, released
+from lectern.effects.rows import airings, cache
 from lectern.errors import DISK_FULL, LecternError, Refuse
 from lectern.facts import Cached, Needed, Usage
 from lectern.messages import Prepare
@@ -30,7 +30,7 @@ def decided(
     """Decide the classes of *prepares*, by what was *looked* up of their recordings; *barred* has bad push URLs."""
     class_ids = [one.class_id for one in prepares]
     known = airings.by_id(connection, class_ids)
-    gone = released.released_before(connection, class_ids)
+    gone = airings.released_before(connection, class_ids)
     admit(connection, changes, decide.fresh(changes, prepares, known, gone, barred), looked)
 
 

@@ -19,7 +19,7 @@ from lectern import urls
 from lectern.amendments import Amend
 from lectern.decide import amending as decide
 from lectern.effects.files import store
-from lectern.effects.rows import airings, amendments, inbox
+from lectern.effects.rows import airings, inbox
 from lectern.facts import Airing
 from lectern.streamer_changes import StreamerChanges
 from lectern.wire import called
@@ -56,7 +56,7 @@ async def amend(inbox_ids: str, dry_run: bool = False) -> State[None]:
 def decided(connection: Connection, changes: StreamerChanges, messages: Sequence[Amend]) -> None:
     """Decide the changes of *messages*: each class takes over the values of its revision."""
     known = airings.by_id(connection, [name for one in messages for name in (one.class_id, one.revision)])
-    waiting = amendments.unconfirmed(connection)
+    waiting = airings.unconfirmed(connection)
     for one in messages:
         its = known.get(one.class_id), known.get(one.revision)
         known |= decide.amend(
@@ -89,7 +89,7 @@ async def keep_confirming(host: Streamer) -> None:
 
 async def confirm(host: Streamer) -> None:
     """Report the changes that the playout has confirmed, and those whose classes are over."""
-    waiting = {one.class_id for one in await host.look(amendments.unconfirmed)}
+    waiting = {one.class_id for one in await host.look(airings.unconfirmed)}
     if not waiting:
         return
     is_known = await host.playout.in_force(CONFIRMS_S)
@@ -106,7 +106,7 @@ IsAired = Callable[[StreamerChanges, Airing], bool]
 
 def confirmed(among: Collection[str], is_aired: IsAired, connection: Connection, changes: StreamerChanges) -> None:
     """Decide which of the revisions *among* are in force."""
-    waiting = [one for one in amendments.unconfirmed(connection) if one.class_id in among]
+    waiting = [one for one in airings.unconfirmed(connection) if one.class_id in among]
     classes = airings.by_id(connection, [called(one.class_id) for one in waiting])
     for revision in waiting:
         one = classes.get(called(revision.class_id))

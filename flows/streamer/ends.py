@@ -14,7 +14,7 @@ from lectern.decide import amending
 from lectern.decide import endings as decide
 from lectern.decide.broadcast import STORY
 from lectern.effects.files import store
-from lectern.effects.rows import airings, amendments, sent
+from lectern.effects.rows import airings, sent
 from lectern.facts import Airing
 from lectern.states import AiringState
 from lectern.streamer_changes import StreamerChanges
@@ -63,7 +63,7 @@ def as_told(class_id: str, told: Mapping[str, Any]) -> Decide[StreamerChanges]:
             decide.ended(changes, class_id, one, events, told)
         elif is_of(changes.settings.video_root, one, told, changes.now):
             is_changed = told.get("end") == one.end_time and told.get("push_urls") == [one.push_url]
-            waiting = [it for it in amendments.unconfirmed(connection) if called(it.class_id) == class_id]
+            waiting = [it for it in airings.unconfirmed(connection) if called(it.class_id) == class_id]
             for revision in waiting:
                 amending.confirm(changes, revision, one, is_aired=is_changed)
             if waiting and not is_changed:  # it was aired as it was before, which its teacher still takes for planned

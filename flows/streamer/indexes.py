@@ -12,7 +12,7 @@ from flows.streamer.lessons import AHEAD_S
 from lectern.effects.files import store
 from lectern.effects.media import airable
 from lectern.effects.rows import airings, cache
-from lectern.effects.rows.remade import remade
+from lectern.effects.rows.airings import remade
 from lectern.errors import DISK_FULL, Refuse
 from lectern.facts import Cached
 from lectern.states import FileState

@@ -24,7 +24,7 @@ from lectern.decide.revisions import IN_FORCE
 from lectern.effects.files import store
 from lectern.effects.files.origin import RemoteFile
 from lectern.effects.media.probe import Probe
-from lectern.effects.rows import airings, amendments, cache, inbox, leases
+from lectern.effects.rows import airings, cache, inbox, leases
 from lectern.effects.rows.inbox import Arrived
 from lectern.effects.rows.tables.engine import transaction
 from lectern.errors import BAD_RECORDING, Refuse
@@ -63,7 +63,7 @@ def content(row: Any) -> Content:
 
 
 def _confirmed(aired: dict[str, Lesson], connection: Connection, changes: StreamerChanges) -> None:
-    waiting = {one.class_id for one in amendments.unconfirmed(connection)}
+    waiting = {one.class_id for one in airings.unconfirmed(connection)}
     amending.confirmed(waiting, amending.as_aired(aired), connection, changes)
 
 

@@ -19,7 +19,7 @@ from lectern.changes import Changes, Granted
 from lectern.commands import parse
 from lectern.decide import admission
 from lectern.decide import cancels as cancelling
-from lectern.effects.rows import airings, cancels, inbox, released
+from lectern.effects.rows import airings, cancels, inbox
 from lectern.effects.rows.changes import write
 from lectern.effects.rows.inbox import Arrived
 from lectern.effects.rows.tables.engine import open_database, transaction
@@ -120,7 +120,7 @@ class Pair:
 def admitted(connection: Any, changes: StreamerChanges, prepares: Sequence[Prepare]) -> None:
     """Classes that are taken are ready at once."""
     ids = [one.class_id for one in prepares]
-    known, gone = airings.by_id(connection, ids), released.released_before(connection, ids)
+    known, gone = airings.by_id(connection, ids), airings.released_before(connection, ids)
     for one in admission.fresh(changes, prepares, known, gone, {}):
         changes.admit(one, AiringState.READY)
 

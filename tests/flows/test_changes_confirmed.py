@@ -16,7 +16,7 @@ from flows.streamer import admission, change, ends
 from flows.streamer.looks import Looked
 from lectern.amendments import Amend
 from lectern.effects.files.origin import RemoteFile
-from lectern.effects.rows import airings, amendments
+from lectern.effects.rows import airings
 from lectern.effects.rows.tables.engine import open_database, transaction
 from lectern.messages import Prepare
 from lectern.settings import StreamerSettings
@@ -132,7 +132,7 @@ def test_a_class_that_ends_before_that_is_reported_as_it_was_aired(
     with transaction(streamer.engine) as connection:
         rows.went(connection, streamer, ends.as_told("c-1", told))
         rows.went(connection, streamer, partial(change.confirmed, {CHANGE}, change.as_aired({})))
-        assert amendments.unconfirmed(connection) == []
+        assert airings.unconfirmed(connection) == []
     assert reports(streamer) == [code]
 
 

@@ -4,15 +4,16 @@ import math
 from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from operator import attrgetter
+from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Integer, Select, delete, func, literal_column, or_, select, update
+from sqlalchemy import Connection, Integer, Select, delete, func, insert, literal_column, or_, select, update
 
 from lectern.effects.rows import cache, old_times
 from lectern.effects.rows.many import among, insert_many, these
 from lectern.errors import CallAPerson
 from lectern.facts import Airing, Needed
-from lectern.model.tables.streamer import classes, tasks
+from lectern.model.tables.streamer import classes, files, tasks
 from lectern.states import LIVE_AIRINGS, AiringState
 from lectern.streamer_changes import Admitted
 from lectern.wire import REVISION
@@ -37,9 +38,12 @@ _CLASS = (
     *("class_id", "video_id", "site", "record_id", "placement"),
     *("state", "code", "message", "updated_at", "released_at"),
 )
+_OF_REVISION = ("video_id", "site", "record_id")
 _DELETE = [delete(table).where(among(table.c.class_id)) for table in (tasks, classes)]
 _JOINED = classes.join(tasks, classes.c.class_id == tasks.c.class_id)
 
+ANY_PLACEMENT = 2**31 - 1
+_RELEASED = select(classes.c.class_id, classes.c.placement).where(among(classes.c.class_id), classes.c.video_id == "")
 
 NO_REVISION = classes.c.class_id.not_like(f"%{REVISION}%")
 """Selects the classes without their revisions, which are never aired themselves."""
@@ -231,3 +235,67 @@ def push_urls(connection: Connection) -> list[str]:
     mine = classes.c.class_id == tasks.c.class_id
     taken = select(tasks.c.push_url).join(classes, mine).where(classes.c.state != AiringState.REFUSED)
     return [str(url) for url in connection.execute(taken.distinct()).scalars() if url is not None]
+
+
+# -- classes that are not here, or no more -----------------------------------------------------------------------------
+
+
+def note_released(connection: Connection, class_id: str, placement: int | None, now: float) -> None:
+    """Note that an unknown class was released, up to *placement*; None means any placement."""
+    connection.execute(delete(classes).where(classes.c.class_id == class_id))
+    connection.execute(
+        insert(classes).values(
+            class_id=class_id,
+            video_id="",
+            state=AiringState.CANCELLED,
+            updated_at=now,
+            released_at=now,
+            placement=ANY_PLACEMENT if placement is None else placement,
+        )
+    )
+
+
+def released_before(connection: Connection, class_ids: Sequence[str]) -> dict[str, int]:
+    """The classes among *class_ids* that were released before they came, each with its highest released placement."""
+    return {row.class_id: row.placement for row in connection.execute(_RELEASED, these(class_ids))}
+
+
+def taken_away(connection: Connection, class_id: str) -> None:
+    """Note that the teacher has moved the class or given it up, so that it is no longer waited for here."""
+    connection.execute(update(classes).where(classes.c.class_id == class_id).values(lost_at=None))
+
+
+# -- revisions ---------------------------------------------------------------------------------------------------------
+
+
+def take_over(connection: Connection, one: Airing, revision: Airing, now: float) -> None:
+    """Give the class *one* the times, push URL and rendition of its *revision*; its state stays."""
+    of_class = select(*(classes.c[name] for name in _OF_REVISION)).where(classes.c.class_id == revision.class_id)
+    of_task = select(*(tasks.c[name] for name in _TASK[1:])).where(tasks.c.class_id == revision.class_id)
+    values = {**connection.execute(of_class).one()._mapping, "updated_at": now}
+    if revision.start_time != one.start_time and one.state is AiringState.READY:
+        values["run_id"] = None  # the run of its old time is cancelled
+    task = {**connection.execute(of_task).one()._mapping}
+    connection.execute(update(classes).where(classes.c.class_id == one.class_id).values(**values))
+    connection.execute(update(tasks).where(tasks.c.class_id == one.class_id).values(**task))
+    cache.cite(connection, revision.stem, 1, now)
+    cache.uncite(connection, one.stem)
+
+
+def unconfirmed(connection: Connection) -> list[Airing]:
+    """The revisions whose classes have their content, and whose teacher still waits to hear that they are aired so."""
+    return readable(connection.execute(selected().where(classes.c.unconfirmed_since.is_not(None))))
+
+
+def wait(connection: Connection, revisions: Sequence[str], now: float | None) -> None:
+    """Note since when *revisions* wait to be confirmed; None if they wait no more."""
+    if revisions:
+        its = update(classes).where(among(classes.c.class_id)).values(unconfirmed_since=now)
+        connection.execute(its, these(revisions))
+
+
+def remade(connection: Connection, root: Path, stem: str, size_bytes: int, mtime: float) -> None:
+    """Note the new size and mtime of the file, forget its CRC-64 and ETag, and set the sums of the cache anew."""
+    values = {"size_bytes": size_bytes, "mtime": mtime, "crc64": None, "etag": None}
+    connection.execute(update(files).where(files.c.id == stem).values(**values))
+    cache.recount(connection, root, citations(connection))

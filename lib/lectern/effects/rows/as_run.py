@@ -4,6 +4,7 @@ A streamer keeps what its playout reports, a teacher what its streamers report.
 """
 
 from collections.abc import Sequence
+from dataclasses import fields
 from typing import Any
 
 from sqlalchemy import Connection, Select, Table, delete, insert, select
@@ -12,7 +13,7 @@ from lectern.facts import AsRun
 from lectern.model.tables import streamer as at_streamer
 from lectern.model.tables import teacher as at_teacher
 
-_PART = ("url", "session", "source", "begins", "ends", "position_s", "sent_s", "sent_bytes")
+_PART = tuple(one.name for one in fields(AsRun))
 
 
 def keep(connection: Connection, class_id: str, parts: Sequence[AsRun]) -> None:

@@ -8,7 +8,6 @@ from lectern.effects import counters
 from lectern.effects.files import store
 from lectern.effects.rows import (
     airings,
-    amendments,
     as_run,
     bookings,
     cache,
@@ -17,7 +16,6 @@ from lectern.effects.rows import (
     inbox,
     leases,
     outbox,
-    released,
     renditions,
     revisions,
 )
@@ -133,17 +131,17 @@ def _airings(connection: Connection, changes: StreamerChanges) -> None:
     for class_id, placement in changes.placed:
         airings.place(connection, class_id, placement)
     for one, revision in changes.amended:
-        amendments.take_over(connection, one, revision, now)
-    amendments.wait(connection, changes.unconfirmed, now)
-    amendments.wait(connection, changes.settled, None)
+        airings.take_over(connection, one, revision, now)
+    airings.wait(connection, changes.unconfirmed, now)
+    airings.wait(connection, changes.settled, None)
     for before, after in changes.moves:
         airings.move(connection, before, after, now)
     for one in changes.given_up:
         airings.give_up(connection, one, now)
     for class_id, up_to in changes.released_early:
-        released.note_released(connection, class_id, up_to, now)
+        airings.note_released(connection, class_id, up_to, now)
     for class_id in changes.taken_away:
-        released.taken_away(connection, class_id)
+        airings.taken_away(connection, class_id)
     for class_id, parts in changes.sent:
         as_run.keep(connection, class_id, parts)
     for missing_s in changes.missing_s:

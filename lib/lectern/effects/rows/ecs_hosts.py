@@ -40,7 +40,7 @@ def ours(connection: Connection, due: Sequence[RenditionRow], owner: str) -> lis
     """The renditions among *due* that *owner* is still to make."""
     mine = among(one.key for one in due) & to_be_made() & (videos.c.owner == owner)
     found = connection.execute(select(videos.c.record_id, videos.c.resolution).where(mine))
-    keys = {(row.record_id, Resolution(row.resolution)) for row in found}
+    keys = {(row.record_id, row.resolution) for row in found}
     return [one for one in due if one.key in keys]
 
 
@@ -102,7 +102,7 @@ def waiting_elsewhere(connection: Connection, owners: Sequence[str], since: floa
     theirs = to_be_made() & videos.c.begun_at.is_(None) & videos.c.owner.not_in(owners) & (videos.c.lease_until > since)
     theirs &= videos.c.resolution.in_(list(Resolution))  # a newer release may know more
     found = connection.execute(select(videos.c.record_id, videos.c.resolution).where(theirs))
-    return [(row.record_id, Resolution(row.resolution)) for row in found]
+    return [(row.record_id, row.resolution) for row in found]
 
 
 def others(connection: Connection, keys: Iterable[RenditionKey], owner: str, now: float) -> list[str]:

@@ -9,7 +9,7 @@ from lectern.effects.rows import renditions, transcodings
 from lectern.effects.rows.transcodings import lease
 from lectern.facts import RenditionKey
 from lectern.model.tables.teacher import RenditionRow, videos
-from lectern.states import Backend, Resolution
+from lectern.states import Backend
 
 
 def open_among(
@@ -19,7 +19,7 @@ def open_among(
     free = renditions.among(keys) & _unasked() & _free(now, owner)
     columns = (videos.c.record_id, videos.c.resolution, videos.c.attempt)
     rows = connection.execute(select(*columns).where(free))
-    return [((row.record_id, Resolution(row.resolution)), int(row.attempt)) for row in rows]
+    return [((row.record_id, row.resolution), int(row.attempt)) for row in rows]
 
 
 def take(

@@ -7,7 +7,7 @@ from sqlalchemy.sql.elements import ColumnElement
 
 from lectern.facts import Attempt, Rendition, RenditionKey
 from lectern.model.tables.teacher import videos
-from lectern.states import RENDITION_MOVES, Backend, RenditionState, Resolution, check_move
+from lectern.states import RENDITION_MOVES, Backend, RenditionState, check_move
 from lectern.stems import stem
 
 _NOT_BEGUN = {"owner": None, "lease_until": None, "begun_at": None, "step": None, "percent": None, "eta": None}
@@ -22,8 +22,7 @@ def states(connection: Connection, keys: Iterable[RenditionKey]) -> dict[Renditi
     found: dict[RenditionKey, Rendition] = {}
     rows = connection.execute(select(*columns).where(among(keys)))
     for record_id, size, status, attempt, today, since, backend in rows:
-        made_by = Backend(backend) if backend else None
-        found[record_id, Resolution(size)] = Rendition(RenditionState.read(status), attempt, today, since, made_by)
+        found[record_id, size] = Rendition(RenditionState.read(status), attempt, today, since, backend)
     return found
 
 
@@ -103,7 +102,7 @@ def standing(connection: Connection, keys: Iterable[RenditionKey]) -> list[dict[
     columns = (videos.c.record_id, videos.c.resolution, videos.c.status, videos.c.url, videos.c.reason)
     return [
         {
-            "rendition": stem(row.record_id, Resolution(row.resolution)),
+            "rendition": stem(row.record_id, row.resolution),
             "status": str(RenditionState.read(row.status)),
             "url": row.url,
             "reason": row.reason,

@@ -2,7 +2,7 @@
 
 import sqlite3
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
 from types import MappingProxyType
@@ -11,10 +11,9 @@ from alembic.config import Config
 from alembic.runtime.environment import EnvironmentContext
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, Engine, MetaData, NullPool, create_engine, text
+from sqlalchemy import Connection, Engine, MetaData, NullPool, create_engine, inspect, text
 from sqlalchemy.exc import DBAPIError
 
-from lectern.effects.rows import newer
 from lectern.effects.rows.tables.engine import BUSY_TIMEOUT_S, close_to_others, file_of, transaction
 from lectern.effects.rows.tables.look import read_only as read_only  # noqa: PLC0414 (asked for here, too)
 from lectern.errors import CallAPerson, LecternError, Misuse, TryAgain
@@ -31,6 +30,9 @@ _NOT_THEIRS = "42501"
 
 _LATE = "57014"
 """The SQLSTATE of PostgreSQL for a statement that waited too long, in all likelihood for another writer."""
+
+MARK = "oldest_reader"
+"""A table with one row, for a migration that does not only add: the revision that a program must know at least."""
 
 _ALEMBIC = threading.Lock()
 """Held during a migration, because Alembic keeps it in module globals."""
@@ -112,7 +114,7 @@ def _is_behind(connection: Connection, role: Role, script: ScriptDirectory) -> b
         )
     if not unknown:
         return list(current) != heads
-    obstacles = newer.obstacles(connection, known, _TABLES[role])
+    obstacles = _obstacles(connection, known, _TABLES[role])
     if obstacles := [*obstacles, *(f"there is no {one}" for one in _missing(connection, role))]:
         raise CallAPerson(
             f"a newer release wrote it (revision {current[0]}; this program knows revisions up to {heads[0]}), and "
@@ -120,6 +122,29 @@ def _is_behind(connection: Connection, role: Role, script: ScriptDirectory) -> b
             f"made before it."
         )
     return False
+
+
+def _obstacles(connection: Connection, known: Collection[str], tables: MetaData) -> list[str]:
+    """Why a program that knows the revisions *known* cannot use this database, one reason each; none if it can."""
+    found: list[str] = []
+    if shape(connection, MARK) is not None:
+        needed = connection.execute(text(f"SELECT revision FROM {MARK}")).scalars().all()  # noqa: S608 (a constant)
+        found += [f"only a program that knows revision {one} can read it" for one in needed if one not in known]
+    for table in tables.tables.values():
+        needed = sorted(_needed(connection, table.name) - {column.name.lower() for column in table.columns})
+        found += [f"{table.name}.{name} must have a value, and this program gives it none" for name in needed]
+    return found
+
+
+def _needed(connection: Connection, table: str) -> set[str]:
+    """The columns of *table*, in lower case, that every new row must give a value."""
+    if connection.dialect.name != "sqlite":
+        if shape(connection, table) is None:
+            return set()
+        columns = inspect(connection).get_columns(table)
+        return {one["name"].lower() for one in columns if not one["nullable"] and one["default"] is None}
+    query = text('SELECT name FROM pragma_table_xinfo(:table) WHERE "notnull" AND dflt_value IS NULL AND hidden = 0')
+    return {name.lower() for name in connection.execute(query, {"table": table}).scalars()}
 
 
 def _refuse_missing(connection: Connection, role: Role) -> None:

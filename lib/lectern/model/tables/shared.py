@@ -123,6 +123,21 @@ class IncidentColumns(SQLModel):
     resolved_at: float | None = Field(default=None, index=True)
 
 
+class AsRunColumns(SQLModel):
+    """A part of a class that was really sent; times are epoch seconds."""
+
+    id: int | None = Field(default=None, primary_key=True, sa_type=Whole)
+    class_id: str = Field(sa_type=Text, index=True)
+    url: int
+    session: int
+    source: str = Field(max_length=20)
+    begins: float
+    ends: float
+    position_s: float
+    sent_s: float
+    sent_bytes: int | None = Field(default=None, sa_type=Whole)
+
+
 @dataclass(frozen=True)
 class Journal:
     """The tables of messages, events and incidents of one role."""

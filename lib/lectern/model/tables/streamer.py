@@ -4,12 +4,12 @@ from sqlalchemy import Index, MetaData, Text
 from sqlmodel import Field, SQLModel
 
 from lectern.model.tables.shared import (
+    AsRunColumns,
     EventColumns,
     InboxColumns,
     IncidentColumns,
     Journal,
     OutboxColumns,
-    Whole,
     table_of,
 )
 from lectern.states import FileState
@@ -94,20 +94,11 @@ class DrainRow(StreamerTable, table=True):
     since: float
 
 
-class AsRunRow(StreamerTable, table=True):
-    """A part of a class that was really sent; times are epoch seconds."""
+class AsRunRow(AsRunColumns, StreamerTable, table=True):
+    """A part of a class that was really sent from here."""
 
     __tablename__ = "as_run_list"
-    id: int | None = Field(default=None, primary_key=True)
-    class_id: str = Field(max_length=250, index=True)
-    url: int
-    session: int
-    source: str = Field(max_length=20)
-    begins: float
     ends: float = Field(index=True)
-    position_s: float
-    sent_s: float
-    sent_bytes: int | None = Field(default=None, sa_type=Whole)
 
 
 class DirRow(StreamerTable, table=True):

@@ -4,6 +4,7 @@ from sqlalchemy import MetaData, Text, func
 from sqlmodel import Field, SQLModel
 
 from lectern.model.tables.shared import (
+    AsRunColumns,
     EventColumns,
     InboxColumns,
     IncidentColumns,
@@ -187,21 +188,12 @@ class ViewerRow(TeacherTable, table=True):
     made_at: float
 
 
-class AsRunRow(TeacherTable, table=True):
-    """A part of a class that *streamer* really sent, as it reported it; times are epoch seconds."""
+class AsRunRow(AsRunColumns, TeacherTable, table=True):
+    """A part of a class that *streamer* really sent, as it reported it."""
 
     __tablename__ = "as_run_list"
-    id: int | None = Field(default=None, primary_key=True, sa_type=Whole)
-    class_id: str = Field(sa_type=Text, index=True)
     streamer: str = Field(max_length=250)
-    url: int
-    session: int
-    source: str = Field(max_length=20)
     begins: float = Field(index=True)
-    ends: float
-    position_s: float
-    sent_s: float
-    sent_bytes: int | None = Field(default=None, sa_type=Whole)
 
 
 class TeacherInbox(InboxColumns, TeacherTable, table=True):
