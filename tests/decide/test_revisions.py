@@ -499,6 +499,15 @@ def test_the_booking_that_comes_again_is_the_one_that_was_booked(changes: Change
     assert [one.differs for one in made.again] == [[]]
 
 
+def test_a_change_that_is_so_already_is_no_success_after_the_end(changes: Changes) -> None:
+    """Until then, it is answered as the first delivery was."""
+    one = ready(changes)
+    for now in (one.end_time - 1, one.end_time):
+        changes.now = now
+        change(changes, end_time=one.end_time)
+    assert answers(changes) == [("c-1", 0), ("c-1", errors.ENDED.number)]
+
+
 def test_in_force_is_what_the_platform_reads(changes: Changes) -> None:
     ready(changes)
     change(changes, end_time=strategies.NOW + 9000)

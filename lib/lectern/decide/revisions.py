@@ -113,10 +113,12 @@ def _airs_elsewhere(latest: Order, asked: Change) -> bool:
 
 
 def _again(changes: Changes, latest: Order) -> None:
-    """Answer a second delivery as the first was answered, or will be; it changes nothing."""
+    """Answer a second delivery as the first was answered, or will be; raises Refuse after the end of the class."""
     class_id = class_of(latest.class_id)
     if latest.revises is not None:
         changes.count_delivery(latest)
+    elif latest.end_time <= changes.now:
+        raise Refuse(f"{class_id}: its end has passed, so it cannot be changed any more", errors.ENDED)
     else:
         changes.answer_change(class_id, 0, IN_FORCE)
     changes.row(class_id, "change delivered again")
