@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -11,18 +11,21 @@ from pydantic_core import from_json
 from sqlalchemy import Connection
 
 from flows.host import Host, log
-from lectern import errors
+from lectern import errors, outgoing
 from lectern.effects import counters
 from lectern.effects.redis.address import asking
 from lectern.effects.redis.sending import Refused, Sent
-from lectern.effects.rows import bookings, incidents, outbox, people
+from lectern.effects.rows import bookings, events, incidents, outbox, people
 from lectern.effects.rows.incidents import Patience
 from lectern.effects.rows.outbox import Unsent
 from lectern.errors import TryAgain
+from lectern.facts import Event
 from lectern.settings import TeacherSettings
 
 SEND_BATCH = 5000
 ANSWERS_S = 3.0
+LATE_S = 1.0
+"""Seconds after which an answer has waited for Redis, or for this process: its class may be over meanwhile."""
 STANDS_STILL_S = 5.0
 """Seconds for which a process that is about to send may stand still and still send: others begin to take over what it
 had claimed 6 s after it stopped, see `flows.resident.peers.SILENT`."""
@@ -156,10 +159,10 @@ async def _next(host: Host[Any]) -> "_Batch":
     """The messages to send now; reads without a lock unless alarms are to be folded, or other hosts send too."""
     if not host.settings.shared:
         sent = host.notes.ids()
-        limit = SEND_BATCH + len(sent)
-        found = await host.look(outbox.unsent, host.journal, limit=limit, now=time.time())
+        limit, now = SEND_BATCH + len(sent), time.time()
+        found = await host.look(outbox.unsent, host.journal, limit=limit, now=now)
         found = [one for one in found if one.id not in sent][:SEND_BATCH]
-        if not _alarms(host, found):
+        if not _alarms(host, found) and not _waited(host, found, now):
             return _Batch(found, found)
     return await host.commit(_unsent, host)
 
@@ -181,9 +184,36 @@ def _unsent(connection: Connection, host: Host[Any]) -> _Batch:
     else:
         found = outbox.unsent(connection, host.journal, limit=SEND_BATCH, now=now)
     sent = host.notes.ids()
-    found = [one for one in found if one.id not in sent]
+    found = _in_time(connection, host, [one for one in found if one.id not in sent], now)
     folded = incidents.fold(connection, host.journal, _alarms(host, found), patience(host), now)
     return _Batch(found, [one for one in found if one.id not in folded], folded, until)
+
+
+def _waited(host: Host[Any], some: Sequence[Unsent], now: float) -> list[Unsent]:
+    """The answers to bookings that have waited to be sent, and of which nobody has heard a part."""
+    if not isinstance(host.settings, TeacherSettings):
+        return []
+    to = host.settings.order_result_channel
+    return [one for one in some if one.target == to and not one.is_told and abs(now - one.created_at) > LATE_S]
+
+
+def _in_time(connection: Connection, host: Host[Any], found: Sequence[Unsent], now: float) -> list[Unsent]:
+    """The messages *found*; an answer that has waited until its class was over is no success any more."""
+    waited = [one for one in _waited(host, found, now) if one.class_id is not None and from_json(one.body)["code"] == 0]
+    over = bookings.over_unheard(connection, [str(one.class_id) for one in waited], now) if waited else set()
+    if not over:
+        return list(found)
+    why = "it ended before its answer could be sent"
+    late = {
+        one.id: replace(one, body=outgoing.answer(one.class_id, errors.ENDED.number, why).to_json())
+        for one in waited
+        if one.class_id in over
+    }
+    outbox.rewrite(connection, host.journal, list(late.values()))
+    bookings.promised_late(connection, over, now)
+    noted = [Event("answered with 410", class_id, detail=why) for class_id in sorted(over)]
+    events.note(connection, host.journal, host.settings.name, noted, now)
+    return [late.get(one.id, one) for one in found]
 
 
 def _sent(connection: Connection, host: Host[Any], batch: _Batch, done: Sent, now: float) -> list[Unsent]:

@@ -10,17 +10,20 @@ from typing import Any
 
 import pytest
 import redis
-from sqlalchemy import Connection, select, update
+from sqlalchemy import Connection, insert, select, update
 
 from flows.host import Host
 from flows.tell import tell
 from lectern import outgoing
+from lectern.changes import Changes
+from lectern.decide.verdicts import answer_again
 from lectern.effects.redis.bus import Bus
-from lectern.effects.rows import outbox
+from lectern.effects.redis.sending import Sent
+from lectern.effects.rows import bookings, outbox
 from lectern.effects.rows.tables.engine import open_database, transaction
-from lectern.errors import CONFLICT
+from lectern.errors import CONFLICT, ENDED
 from lectern.messages import Grant, Release
-from lectern.model.tables.teacher import journal
+from lectern.model.tables.teacher import journal, orders
 from lectern.outgoing import Kind, Outgoing
 from lectern.settings import TeacherSettings
 from tests.effects.redis_servers import empty_redis, redis_of_a_module, url_of
@@ -50,6 +53,13 @@ class Ear:
     def classes(self, channel: str = "order_result") -> list[str]:
         """The class_ids of the answers that came since it was last asked."""
         return [body["class_id"] for name, body in self.heard() if name == channel]
+
+
+class Away:
+    """Stands for Redis that cannot be reached."""
+
+    async def send(self, _: object) -> Sent:
+        return Sent(broke=OSError("nobody is there"))
 
 
 @pytest.fixture
@@ -112,6 +122,35 @@ def wrong_type(client: redis.Redis) -> None:
 
 def no_memory(client: redis.Redis) -> None:
     client.config_set("maxmemory", 1)
+
+
+@pytest.mark.parametrize(("ends_in_s", "code"), [(-1, ENDED.number), (60, 0)])
+async def test_no_success_that_waited_for_redis_leaves_after_the_end_of_its_class(
+    client: redis.Redis, ear: Ear, tmp_path: Path, ends_in_s: float, code: int
+) -> None:
+    """It is refused then, once; the booking that is delivered again is answered so, too."""
+    now = time.time()
+    async with host_at(client, tmp_path) as host:
+        with transaction(host.engine) as connection:
+            times = {"start_time": now - 60, "end_time": now + ends_in_s, "received_at": now - 90}
+            row = {
+                "class_id": "c-1",
+                "state": "ready",
+                "payload": "{}",
+                "promised_at": now - 30,
+                "updated_at": now,
+                **times,
+            }
+            connection.execute(insert(orders).values(row))
+            outbox.put(connection, journal, [answer("c-1")], now - 30)
+        bus, host.bus = host.bus, Away()  # type: ignore[assignment]
+        assert not await tell(host)
+        host.bus = bus
+        await tell(host)
+        assert [(one["class_id"], one["code"]) for _, one in ear.heard()] == [("c-1", code)]
+        order = (await host.look(bookings.by_id, ["c-1"]))["c-1"]
+        answer_again(again := Changes(host.settings, now), order)
+        assert [one.message.code for one in again.sends] == [code]  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("spoil", [wrong_type, no_memory])

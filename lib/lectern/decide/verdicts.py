@@ -110,6 +110,8 @@ def answer_again(changes: Changes, order: Order) -> None:
         changes.answer(order, order.code or 0, order.message or "")
     elif order.state is BookingState.CANCELLED:
         changes.answer(order, errors.CANCELLED.number, errors.CANCELLED.meaning)
+    elif order.promised_at is not None and order.promised_at >= order.end_time:  # it came too late the first time
+        changes.answer(order, errors.ENDED.number, errors.ENDED.meaning)
     elif order.state in ANSWERED or order.promised_at is not None:
         changes.answer(order, 0, "prepared")
     changes.count_delivery(order)

@@ -57,6 +57,7 @@ _TOUCHED = _THESE.values(updated_at=bindparam("at", type_=Float()))
 _FIRST = among(orders.c.class_id) & orders.c.answered_at.is_(None)
 _UNANSWERED = select(orders.c.received_at).where(_FIRST)
 _ANSWERED = update(orders).where(_FIRST).values(answered_at=bindparam("at", type_=Float()))
+_PROMISED = update(orders).where(_FIRST).values(promised_at=bindparam("at", type_=Float()))
 _WARNED = _THESE.values(warned_at=bindparam("at", type_=Float()))
 
 
@@ -162,6 +163,17 @@ def answered(connection: Connection, class_ids: Sequence[str], now: float) -> li
     took = [now - float(received_at) for received_at in connection.execute(_UNANSWERED, ids).scalars()]
     connection.execute(_ANSWERED, {**ids, "at": now})
     return took
+
+
+def over_unheard(connection: Connection, class_ids: Sequence[str], now: float) -> set[str]:
+    """The classes of *class_ids* that are over at *now* (epoch seconds), and whose answer was never sent."""
+    wanted = select(orders.c.class_id).where(_FIRST, orders.c.end_time <= now)
+    return set(connection.execute(wanted, these(class_ids)).scalars())
+
+
+def promised_late(connection: Connection, class_ids: Iterable[str], now: float) -> None:
+    """Note that the classes were answered after their end, with a refusal; a second delivery is answered so, too."""
+    connection.execute(_PROMISED, {**these(class_ids), "at": now})
 
 
 def overdue_waiters(connection: Connection, before: float) -> list[Order]:

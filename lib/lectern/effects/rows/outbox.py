@@ -43,6 +43,7 @@ class Unsent:
     rest: Rest | None = None
     tries: int = 0
     class_id: str | None = None
+    created_at: float = 0.0
 
     @property
     def todo(self) -> Rest:
@@ -74,9 +75,17 @@ def unsent(
     """
     wanted = _unsent(journal) if such is None else _unsent(journal).where(such)
     return [
-        Unsent(id_, target, Kind(kind), body, Rest(rest) if rest else None, tries, class_id)
-        for id_, target, kind, body, rest, tries, class_id in connection.execute(wanted, {"now": now, "most": limit})
+        Unsent(id_, target, Kind(kind), body, Rest(rest) if rest else None, tries, class_id, created_at)
+        for id_, target, kind, body, rest, tries, class_id, created_at in connection.execute(
+            wanted, {"now": now, "most": limit}
+        )
     ]
+
+
+def rewrite(connection: Connection, journal: Journal, messages: Sequence[Unsent]) -> None:
+    """Write the bodies of messages of which nothing was sent yet."""
+    for one in messages:
+        connection.execute(update(journal.outbox).where(journal.outbox.c.id == one.id).values(body=one.body))
 
 
 def claim(connection: Connection, journal: Journal, me: str, *, limit: int, now: float) -> list[Unsent]:
@@ -101,7 +110,7 @@ def unclaim(connection: Connection, journal: Journal, me: str, ids: Sequence[int
 @cache
 def _unsent(journal: Journal) -> Select[Any]:
     outbox = journal.outbox
-    names = ("id", "target", "kind", "body", "rest", "tries", "class_id")
+    names = ("id", "target", "kind", "body", "rest", "tries", "class_id", "created_at")
     return (
         select(*(outbox.c[name] for name in names))
         .where(_due(journal))
