@@ -45,7 +45,7 @@ async def watch(host: Streamer, one: Airing) -> Airing:
     host.playout.wanted.set()
     try:
         if warning := await host.look(dead_air.warning, one):
-            log.warning("%s: its recording %s has dead air: %s", one.class_id, one.stem, warning)
+            log.warning("%s: its recording %s is faulty: %s", one.class_id, one.stem, warning)
         async with show.Progress(f"broadcast-{one.class_id}", f"{one.class_id} on air") as bar:
             over = await _watched(host, one, watching, bar)
             bar.end(f"{one.class_id}: {over.state}")

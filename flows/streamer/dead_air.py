@@ -23,7 +23,7 @@ WARN_EVERY_S = 30.0
 """Seconds between two comparisons of all classes with their recordings, besides those after a look."""
 
 REPORTED = 200
-"""Number of classes whose dead air a streamer reports to its teacher, the earliest classes first."""
+"""Number of classes whose faulty recordings a streamer reports to its teacher, the earliest classes first."""
 
 
 async def keep(host: Streamer) -> None:
@@ -82,8 +82,8 @@ def _note(connection: Connection, host: Streamer, row: Cached, warning: str, sai
 def _warn(connection: Connection, host: Streamer, found: Sequence[tuple[Airing, str]], now: float) -> None:
     code, name = errors.DEAD_AIR, host.settings.name
     for one, warning in found:
-        log.warning("%s: its recording %s has dead air: %s", one.class_id, one.stem, warning)
-        said = f"{one.class_id}: its recording {one.stem} has dead air: {warning}"
+        log.warning("%s: its recording %s is faulty: %s", one.class_id, one.stem, warning)
+        said = f"{one.class_id}: its recording {one.stem} is faulty: {warning}"
         alarm = host.alarm(code, said, now, class_id=one.class_id, record_id=one.record_id)
         outbox.put(connection, host.journal, [alarm], now)
         events.note(connection, host.journal, name, [Event(dead_air.TOLD, one.class_id, one.stem, warning)], now)

@@ -191,7 +191,7 @@ DEAD_AIR = ErrorCode(328, WARNING,
     Words("a recording is black, frozen, silent or too short", "Look at the recording, and replace it if it is bad."),
     Words("录像有黑屏、静止、静音，或太短", "检查录像，有问题就更换。"),
     says={
-        "its recording {x} has dead air: {s}": "录像 {x} 有黑屏、静止、静音，或太短：{s}",
+        "its recording {x} is faulty: {s}": "录像 {x} 有问题：{s}",
         "it ends {t} before its class": "比课早结束{t}"})
 AIRED_WITH_GAPS = ErrorCode(329, WARNING,
     Words("a class was aired with gaps", "Have the class repeated if what is missing matters."),
@@ -231,6 +231,7 @@ CONFLICT = ErrorCode(409, WARNING,
 ENDED = ErrorCode(410, WARNING,
     Words("the class has already ended", _CORRECT),
     Words("课已结束", _CORRECT_ZH), says={
+        "it ended before its answer could be sent": "答复还没能发出，课就结束了",
         "it ended before its rendition was there": "视频还没有，课就结束了",
         "{x} did not say in time that it is ready": "{x} 没有及时报告就绪",
         "it ends in {t}, so it cannot be changed any more": "{t}后下课，不能再改",

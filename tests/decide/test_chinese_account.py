@@ -189,7 +189,7 @@ ALARMS = [
     "c-1: nothing is sent, there is no slate: the recording is broken: it cannot be read from byte 7 on",
     "c-1 begins in 5 min and is not ready with 6666_720P: its file is gone; nothing pins its rendition",
     "c-1 should have begun 80 s ago and is not ready with 6666_720P: streamer1 does not have it yet",
-    "c-1: its recording 6666_720P has dead air: black from 0:10 to 0:31",
+    "c-1: its recording 6666_720P is faulty: black from 0:10 to 0:31",
     "streamer1: not heard of for 60 s; 12 classes to be moved to others",
     "streamer1: not heard of for 60 s; 1 class stays with it, because its lease has no end",
     "streamer1: the worker of the playout ended; 3 classes should be on air",

@@ -193,7 +193,7 @@ def test_the_source_is_frozen(incident_stage: Night) -> None:
     found = "frozen and silent from 0:00 to 1:15"
     incident_stage.raised(328, found, class_id=class_id)
     incident_stage.named(class_id, 328, found)
-    assert f"dead air: {found}" in incident_stage.timetable(booking)
+    assert f"recording faults: {found}" in incident_stage.timetable(booking)
     here = incident_stage.explained(class_id, "streamer1")
     assert found in here
     assert here.count("looked through") == 1

@@ -179,8 +179,8 @@ def of_streamers() -> Iterator[str]:
         (9 * GB, Usage(88 * GB, 1), Bound(90 * GB, 9, by_disk=True)),
     ]:
         yield f"c-1: {cache.with_next_place(cache.no_room('6_720P', size_bytes, usage, bound, []), 9.0, 0.0)}"
-    yield f"c-1: its recording 6_720P has dead air: {dead_air.Fault('black', 10, 31).text()}; 7 more places"
-    yield f"c-1: its recording 6_720P has dead air: {dead_air.Fault('nothing recorded', 3, 3603).text()}"
+    yield f"c-1: its recording 6_720P is faulty: {dead_air.Fault('black', 10, 31).text()}; 7 more places"
+    yield f"c-1: its recording 6_720P is faulty: {dead_air.Fault('nothing recorded', 3, 3603).text()}"
     yield f"c-1: {not_aired(sent(0, 9, ()), 'the recording is missing')}"
     yield f"c-1: {not_aired(sent(0, 9, [AsRun(0, 1, 'slate', 0, 9, 0, 9)]), 'the server closed the connection')}"
     for what in (*broadcast.STORY, "moved", "placed"):

@@ -166,7 +166,7 @@ def _header(found: Found, known: Standing, now: float) -> list[tuple[str, str]]:
         ("rendition", one.stem),
         ("last error", _last_error(found, one)),
         ("readiness", _readiness(found, known)),
-        ("dead air", found.dead_air),
+        ("recording faults", found.dead_air),
         ("as run", gaps.as_run(sent, found.as_run)),
         ("not sent", sent.missing() if found.as_run else ""),
         *(("open alarm", _open(alarm)) for alarm in found.alarms),

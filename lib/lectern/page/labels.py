@@ -42,7 +42,7 @@ CHINESE: Mapping[str, str] = {
     "not sent": "没有推送",
     "as-run of yesterday": "昨天的实际播出",
     "classes in all; lectern report has them all": "节课；全部见 lectern report",
-    "dead air": "黑屏或静音",
+    "recording faults": "录像问题",
     "open alarm": "未恢复的报警",
     "begins": "上课时间",
     "why": "原因",

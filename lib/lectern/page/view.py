@@ -161,7 +161,7 @@ def _line(known: Found, standing: Standing, now: float) -> Line:
     assert booked is not None  # the timetable lists only bookings
     said = booked.message or "" if standing in _SAID else decide.state_sentence(known, standing, now)
     if known.dead_air and standing in {Standing.READY, Standing.COMING}:
-        said += f"; dead air: {known.dead_air}"
+        said += f"; recording faults: {known.dead_air}"
     return Line(booked, standing, said)
 
 

@@ -12,8 +12,8 @@ from lectern.facts import SHORT_S, SHORT_SHARE, Airing, Cached
 from lectern.model.tables.streamer import classes, files, journal, tasks
 from lectern.states import AiringState
 
-TOLD = "dead air"
-"""The event of a class whose recording has dead air."""
+TOLD = "recording faults"
+"""The event of a class whose recording has dead air, or is too short."""
 
 _NEEDED = HERE & (files.c.num_cite > 0)
 _NOT_OVER = frozenset({AiringState.WAITING, AiringState.READY, AiringState.ON_AIR})
