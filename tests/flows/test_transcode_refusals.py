@@ -234,7 +234,7 @@ def test_it_does_what_it_says_of_itself(
     assert {"/transcode", "/transcode/{id}"} == set(described.raw_schema["paths"])
     seen: Counter[int] = Counter()
 
-    @settings(max_examples=share(0.15), deadline=None, derandomize=True, database=None)
+    @settings(max_examples=share(1), deadline=None, database=None)
     @given(case=described[path][method].as_strategy(generation_mode=mode), honest=st.booleans())
     def asked(case: Case[Any], honest: bool) -> None:
         if honest and isinstance(case.body, dict):
