@@ -1,4 +1,4 @@
-"""Begins runs in the background, so that no handling of messages waits for Prefect."""
+"""Gives work its runs in Prefect; what needs none is done without, if Prefect takes no run."""
 
 import asyncio
 import logging
@@ -27,72 +27,91 @@ SHUNNED_S = 10.0
 """Seconds for which work that needs no run does not ask for one, after Prefect took none: a long queue would wait for
 a Prefect that hangs. Not longer, because nobody sees or cancels work without a run in the UI."""
 
+Begun = str | asyncio.Task[None]
+"""The id of the run that does a work, or the task that does it without a run."""
 
-class Beside:
-    """Begins a few runs at a time, retries each a few times, and ignores a run that already waits to begin."""
+
+class Starter:
+    """Begins runs. What Prefect refuses to one work that needs no run, no other such work asks for a while."""
 
     def __init__(self) -> None:
-        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._waiting: dict[str, asyncio.Task[None]] = {}
         self._places = asyncio.Semaphore(AT_ONCE)
         self._working: set[asyncio.Task[None]] = set()
-        self._shunned_until = 0.0
+        self._shunned_until = 0.0  # monotonic
 
     def begin(self, runs: "ResidentRuns", run: NewRun, *, needs_run: bool = False) -> None:
-        """Begin *run* in the background; if Prefect does not take it, do its work without it, unless it *needs_run*."""
+        """Start *run* in the background, so that no message waits for Prefect; one that waits already is ignored."""
         what = f"{run.flow} {run.parameters}"
-        if what in self._tasks:
+        if what in self._waiting:
             return
-        if len(self._tasks) >= WAITING:
+        if len(self._waiting) >= WAITING:
             log.warning("%s: its run cannot begin, the sweeper tries again: %d others wait", run.name, WAITING)
             return
-        self._tasks[what] = asyncio.create_task(self._do(runs, run, needs_run=needs_run), name=run.name)
-        self._tasks[what].add_done_callback(lambda _: self._tasks.pop(what))
+        self._waiting[what] = asyncio.create_task(self._in_turn(runs, run, needs_run=needs_run), name=run.name)
+        self._waiting[what].add_done_callback(lambda _: self._waiting.pop(what))
+
+    async def _in_turn(self, runs: "ResidentRuns", run: NewRun, *, needs_run: bool) -> None:
+        async with self._places:
+            try:
+                await self.start(runs, run, needs_run=needs_run)
+            except Exception as error:  # noqa: BLE001 (whatever it is, the others are begun)
+                log.warning("%s: needs a run, which cannot begin yet: %s", run.name, error)
+
+    async def start(
+        self, runs: "ResidentRuns", run: NewRun, at: float | None = None, *, needs_run: bool = False
+    ) -> Begun:
+        """Begin *run* now, or make it for *at* (epoch seconds); if Prefect does not take it, its work is done without.
+
+        Raises TryAgain if it *needs_run*, or the process goes down.
+        """
+        run = replace(run, key=run.key or f"{run.name} {uuid4().hex}")
+        why = "Prefect took no run just before"
+        if needs_run or time.monotonic() >= self._shunned_until:
+            try:
+                run_id = await _asked(runs, run, at)
+            except TryAgain as error:
+                self._shunned_until = time.monotonic() + SHUNNED_S
+                if needs_run or runs.draining():
+                    raise
+                why = error.message
+            else:
+                self._shunned_until = 0.0
+                return run_id
+        return self.without(runs, run, why)
+
+    def without(self, runs: "ResidentRuns", run: NewRun, why: str) -> Begun:
+        """Do the work of *run* without it, in the background."""
+        log.warning("%s: has no run, its work is done without: %s", run.name, why)
+        working = asyncio.create_task(_without(runs, run), name=run.name)
+        self._working.add(working)
+        working.add_done_callback(self._working.discard)
+        return working
 
     async def close(self, within_s: float) -> None:
         """Cancel the runs that wait to begin, and the work that is done without a run."""
-        tasks = {*self._tasks.values(), *self._working}
+        tasks = {*self._waiting.values(), *self._working}
         for task in tasks:
             task.cancel("drained")
         if tasks:
             await asyncio.wait(tasks, timeout=within_s)
 
-    async def _do(self, runs: "ResidentRuns", run: NewRun, *, needs_run: bool) -> None:
-        async with self._places:
-            if not needs_run and time.monotonic() < self._shunned_until:
-                why = "Prefect took no run just before"
-            else:
-                run = replace(run, key=f"{run.name} {uuid4().hex}")
-                why = await _asked(runs, run)
-                self._shunned_until = time.monotonic() + SHUNNED_S if why else 0.0
-                if not why:
-                    return
-        if runs.draining() or needs_run:
-            log.warning("%s: needs a run, which cannot begin yet: %s", run.name, why)
-            return
-        log.warning("%s: has no run, its work is done without: %s", run.name, why)
-        working = asyncio.create_task(self._without(runs, run), name=run.name)
-        self._working.add(working)
-        working.add_done_callback(self._working.discard)
 
-    @staticmethod
-    async def _without(runs: "ResidentRuns", run: NewRun) -> None:
+async def _without(runs: "ResidentRuns", run: NewRun) -> None:
+    try:
+        await runs.without(run)
+    except Exception as error:  # noqa: BLE001 (whatever it is, it is begun again)
+        log.error("%s: failed without a run, it is begun again: %r", run.name, error)
+
+
+async def _asked(runs: "ResidentRuns", run: NewRun, at: float | None) -> str:
+    """Begin a run, or make it for *at*; returns its id. Raises TryAgain if Prefect does not take it."""
+    until, failures = time.monotonic() + PATIENCE_S, 0
+    while True:
         try:
-            await runs.without(run)
-        except Exception as error:  # noqa: BLE001 (whatever it is, the sweeper begins it again)
-            log.error("%s: failed without a run, the sweeper tries again: %r", run.name, error)
-
-
-async def _asked(runs: "ResidentRuns", run: NewRun) -> str:
-    """Begin a run; returns why it could not begin, or an empty string."""
-    began, why = time.monotonic(), ""
-    for tries in range(TRIES):
-        try:
-            await runs.start(run)
-        except Exception as error:  # noqa: BLE001 (whatever it is, the others are begun)
-            why = error.message if isinstance(error, TryAgain) else repr(error)
-            if time.monotonic() - began > PATIENCE_S:
-                break
-            await asyncio.sleep(backoff_s(tries))
-        else:
-            return ""
-    return why or "it is not known why"
+            return await (runs.start(run) if at is None else runs.schedule(run, at))
+        except TryAgain:
+            failures += 1
+            if failures == TRIES or time.monotonic() > until:
+                raise
+            await asyncio.sleep(backoff_s(failures))

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar,
 
 from sqlalchemy import Connection, Engine
 
-from flows.beside import Beside
+from flows.beside import Starter
 from flows.notes import ALONE_AFTER_S, Notes, NotWritten
 from flows.playout import Playout, boot_now
 from lectern import outgoing
@@ -111,7 +111,7 @@ class Host(Generic[S]):
     unplanned: asyncio.Event = field(default_factory=asyncio.Event)  # a streamer's: set if a ready class has no run
     amended: asyncio.Event = field(default_factory=asyncio.Event)  # a streamer's: set if a class was changed
     unfetched: asyncio.Event = field(default_factory=asyncio.Event)  # a streamer's: set if downloads are wanted, or end
-    beside: Beside = field(default_factory=Beside)
+    starter: Starter = field(default_factory=Starter)
     notes: Notes = field(default_factory=Notes)
     claim: str = ""  # a streamer's: the session of the lease that it asks for
     granted: asyncio.Event = field(default_factory=asyncio.Event)  # a streamer's: set when a grant was taken

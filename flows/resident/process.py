@@ -204,7 +204,7 @@ class Resident:
             until = time.monotonic() + host.settings.drain_timeout_s
             await works.end(taking, END_S)  # messages left in the inbox are handled after the restart
             await intake.close(END_S / 2)
-            await host.beside.close(END_S / 2)
+            await host.starter.close(END_S / 2)
             await runs.drain(max(0.0, until - time.monotonic()), END_S / 2)
             await works.end(["recorder"], END_S / 2)
             await recorder.close(END_S / 2)

@@ -4,10 +4,9 @@ import asyncio
 import time
 from collections import deque
 from dataclasses import dataclass, field
-from uuid import uuid4
 
 from flows import trouble
-from flows.beside import SHUNNED_S
+from flows.beside import Begun
 from flows.host import Streamer, log
 from flows.new_run import NewRun
 from flows.once import SWEEP
@@ -33,7 +32,7 @@ BEGINS_S = 5.0
 
 @dataclass
 class _Begun:
-    run: "str | asyncio.Task[object]"
+    run: Begun
     was_busy: bool = False
     at: float = field(default_factory=time.monotonic)
 
@@ -47,24 +46,18 @@ class Fetching:
         self._aside: dict[str, float] = {}  # until when a download is passed over, monotonic
         self._awaited: set[str] = set()  # those of them whose earlier run may be resumed meanwhile
         self._known: deque[str] = deque(maxlen=KNOWN)  # the runs that this process has begun, or has waited for
-        self._shunned_until = 0.0  # until when Prefect is not asked for a run, monotonic
 
     async def run(self) -> None:
         """Begin downloads until cancelled."""
-        try:
-            while True:
-                self._host.rounds.come("downloads")
-                self._host.unfetched.clear()
-                await self.step()
-                try:
-                    async with asyncio.timeout(min([LOOK_S, *(self._rest_s())])):
-                        await self._host.unfetched.wait()
-                except TimeoutError:
-                    continue
-        finally:
-            for one in self._begun.values():
-                if isinstance(one.run, asyncio.Task):
-                    one.run.cancel("drained")
+        while True:
+            self._host.rounds.come("downloads")
+            self._host.unfetched.clear()
+            await self.step()
+            try:
+                async with asyncio.timeout(min([LOOK_S, *(self._rest_s())])):
+                    await self._host.unfetched.wait()
+            except TimeoutError:
+                continue
 
     def _rest_s(self) -> list[float]:
         now = time.monotonic()
@@ -77,7 +70,8 @@ class Fetching:
             del self._begun[stem]
             self._aside[stem] = now + AGAIN_S
         for stem in [stem for stem, one in self._begun.items() if self._is_stuck(one, now)]:
-            self._alone(_run(stem), "Prefect does not let its run begin")  # if its run begins at last, all is done
+            why = "Prefect does not let its run begin"  # if it begins at last, all is done
+            self._begun[stem] = _Begun(self._host.starter.without(self._host.runs, _run(stem), why))
         self._aside = {stem: until for stem, until in self._aside.items() if until > now}
         self._awaited &= self._aside.keys()
         # A run that is resumed, or that a person began, was not begun here and downloads all the same.
@@ -126,33 +120,16 @@ class Fetching:
             return False
 
     async def _begin(self, stem: str) -> None:
-        run = _run(stem)
-        if time.monotonic() < self._shunned_until:
-            self._alone(run, "Prefect took no run just before")
-            return
+        host = self._host
         try:
-            run_id = await self._host.runs.start(run)
-        except TryAgain as error:
-            if not self._host.runs.draining():
-                self._shunned_until = time.monotonic() + SHUNNED_S
-                self._alone(run, error.message)
+            begun = await host.starter.start(host.runs, _run(stem))
+        except TryAgain:  # the process goes down
             return
-        self._begun[stem] = _Begun(run_id)
-        self._known.append(run_id)
-        await self._host.commit(plans.begun_by, stem, run_id)
-
-    def _alone(self, run: NewRun, why: str) -> None:
-        """Do a download without its run."""
-        log.warning("%s: has no run, its work is done without: %s", run.name, why)
-        self._begun[run.parameters["stem"]] = _Begun(asyncio.create_task(self._without(run), name=run.name))
-
-    async def _without(self, run: NewRun) -> None:
-        try:
-            await self._host.runs.without(run)
-        except Exception as error:  # noqa: BLE001 (whatever it is, it is begun again)
-            log.error("%s: failed without a run, it is begun again: %r", run.name, error)
+        self._begun[stem] = _Begun(begun)
+        if isinstance(begun, str):
+            self._known.append(begun)
+            await host.commit(plans.begun_by, stem, begun)
 
 
 def _run(stem: str) -> NewRun:
-    name = f"download {stem}"
-    return NewRun("download", {"stem": stem}, name, [f"record:{stems.folder(stem)}"], f"{name} {uuid4().hex}")
+    return NewRun("download", {"stem": stem}, f"download {stem}", [f"record:{stems.folder(stem)}"])

@@ -4,9 +4,7 @@ import asyncio
 import time
 from collections.abc import Sequence
 
-import httpx
-from prefect.exceptions import PrefectException
-
+from flows.beside import Begun
 from flows.host import Streamer, log
 from flows.new_run import NewRun
 from flows.playout import Watch
@@ -86,8 +84,8 @@ class Plan:
     async def _made(self, one: Airing) -> bool:
         """Make the run of a class; False if Prefect seems to be away, so that the other classes can wait, too."""
         try:
-            run_id = await self._create(one)
-        except (httpx.HTTPError, PrefectException, TryAgain) as error:
+            run_id = str(await self._create(one))
+        except TryAgain as error:
             log.warning("%s: its broadcast cannot be scheduled, soon again: %s", one.class_id, error)
             self._aside[one.class_id] = time.time() + AGAIN_S
             return False
@@ -98,8 +96,8 @@ class Plan:
         await self._host.commit(plans.scheduled, one.class_id, run_id)
         return True
 
-    async def _create(self, one: Airing) -> str:
-        """Create the run of a class, at its time or at once."""
+    async def _create(self, one: Airing) -> Begun:
+        """Create the run of a class, for its time or at once."""
         host = self._host
         at = lead_time(one.start_time, host.settings.broadcast_lead_s, time.time())
         tags = [f"class:{one.class_id}", f"record:{stems.folder(one.stem)}"]
@@ -108,9 +106,8 @@ class Plan:
         # A class may be moved to another time and back, to the time whose run was cancelled then; and if its file was
         # lost when its run began, the run had nothing to do.
         run = NewRun("broadcast", {"class_id": one.class_id}, name, tags, key, OTHER_TIME)
-        if at <= time.time() + AT_ONCE_S:  # too late for the timetable: not even a poll is waited for
-            return await host.runs.start(run)
-        return await host.runs.schedule(run, at)
+        is_late = at <= time.time() + AT_ONCE_S  # for the timetable: not even a poll is waited for
+        return await host.starter.start(host.runs, run, None if is_late else at, needs_run=True)
 
 
 class Cancels:

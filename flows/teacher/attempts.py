@@ -36,7 +36,7 @@ async def ecs_run(host: Teacher, record_id: int, resolutions: Sequence[Resolutio
 
 def _start(host: Teacher, which: str, parameters: dict[str, object], name: str, records: Sequence[int]) -> None:
     tags = [f"record:{record_id}" for record_id in records[:20]]
-    host.beside.begin(host.runs, NewRun(which, parameters, name, tags))
+    host.starter.begin(host.runs, NewRun(which, parameters, name, tags))
 
 
 def words(key: RenditionKey) -> str:

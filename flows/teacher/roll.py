@@ -161,7 +161,7 @@ class Roll:
             return
         self.announced_at[name] = now
         run = NewRun("move", {"streamer": name}, f"move classes of {name}", [lost_tag(name)])
-        self.host.beside.begin(self.host.runs, run, needs_run=True)
+        self.host.starter.begin(self.host.runs, run, needs_run=True)
 
 
 def _is_withdrawn(holder: StreamerRow | None) -> bool:

@@ -179,13 +179,13 @@ def test_a_streamer_that_is_lost_again_is_announced_again_at_once(
     """Although what stayed with it when it was lost before is tried again after minutes only."""
     begun: list[str] = []
 
-    class Beside:
+    class Starter:
         def begin(self, _runs: object, run: NewRun, *, needs_run: bool) -> None:
             assert needs_run
             begun.append(run.name)
 
     monkeypatch.setattr(roll, "heirs", lambda *_: [hosts.ALIVE[1]])
-    teacher.beside = cast("Any", Beside())
+    teacher.starter = cast("Any", Starter())
     mine = roll.Roll(teacher)
     for again_s in (roll.TAKEN_AGAIN_S, roll.TAKEN_AGAIN_S, 0.0):
         mine._announce(hosts.ALIVE[0], 30, again_s)

@@ -6,7 +6,7 @@ from typing import cast
 import pytest
 
 from flows import beside
-from flows.beside import Beside
+from flows.beside import Starter
 from flows.new_run import NewRun
 from flows.resident.runs import ResidentRuns
 from lectern.errors import TryAgain
@@ -39,12 +39,12 @@ class Prefect:
         return False
 
 
-async def _begin(mine: Beside, prefect: Prefect, number: int, *, needs_run: bool = False) -> None:
+async def _begin(mine: Starter, prefect: Prefect, number: int, *, needs_run: bool = False) -> None:
     for stem in map(str, range(number)):
         runs = cast("ResidentRuns", prefect)
         mine.begin(runs, NewRun("download", {"stem": stem}, f"download {stem}"), needs_run=needs_run)
     async with asyncio.timeout(20):
-        await asyncio.gather(*mine._tasks.values())
+        await asyncio.gather(*mine._waiting.values())
         await asyncio.gather(*mine._working)
 
 
@@ -52,7 +52,7 @@ def test_downloads_do_not_wait_one_after_the_other_for_a_prefect_that_is_away(mo
     """Those at the front of the line find it out; the others begin at once, without a run."""
     monkeypatch.setattr(beside, "PATIENCE_S", 0.0)
     prefect = Prefect()
-    asyncio.run(_begin(Beside(), prefect, DOWNLOADS))
+    asyncio.run(_begin(Starter(), prefect, DOWNLOADS))
     assert sorted(prefect.done) == sorted(map(str, range(DOWNLOADS)))
     assert prefect.asked <= beside.AT_ONCE
 
@@ -61,7 +61,7 @@ def test_prefect_is_asked_again_after_a_while(monkeypatch: pytest.MonkeyPatch) -
     """When it is back, runs are shown again."""
     monkeypatch.setattr(beside, "PATIENCE_S", 0.0)
     monkeypatch.setattr(beside, "SHUNNED_S", 0.0)
-    prefect, mine = Prefect(), Beside()
+    prefect, mine = Prefect(), Starter()
 
     async def scene() -> None:
         await _begin(mine, prefect, 1)
@@ -76,6 +76,6 @@ def test_work_that_needs_a_run_asks_every_time(monkeypatch: pytest.MonkeyPatch) 
     """Nothing of it can be done without, so it waits for its own answer."""
     monkeypatch.setattr(beside, "PATIENCE_S", 0.0)
     prefect = Prefect()
-    asyncio.run(_begin(Beside(), prefect, 2 * beside.AT_ONCE, needs_run=True))
+    asyncio.run(_begin(Starter(), prefect, 2 * beside.AT_ONCE, needs_run=True))
     assert prefect.asked == 2 * beside.AT_ONCE
     assert prefect.done == []

@@ -13,6 +13,7 @@ from typing import Any, cast
 import pytest
 from sqlalchemy import Connection, select, update
 
+from flows import beside
 from flows.host import Host
 from flows.new_run import NewRun
 from flows.once import SWEEP
@@ -524,6 +525,7 @@ async def test_downloads_do_not_ask_a_prefect_that_took_no_run_just_before(
         return await start(run)
 
     monkeypatch.setattr(runs, "start", counted)
+    monkeypatch.setattr(beside, "PATIENCE_S", 0.0)
     line = fetching.Fetching(streamer)
     line._known.extend(["run-1", "run-2"])  # of this process
     for _ in range(2):
