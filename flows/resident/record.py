@@ -38,7 +38,8 @@ AT_ONCE = 2000
 DETAILS_KEPT = 2000
 """Number of runs whose log and table wait to be sent; those of the oldest beyond it are not."""
 
-SAY_EVERY_S = 60.0
+SAY_EVERY_S, KNOWN_S = 60.0, 10.0
+"""Seconds between two log lines while Prefect is away, and from the start to the first one: until Prefect knows us."""
 
 
 class Recorder:
@@ -49,7 +50,7 @@ class Recorder:
         self._runs = runs
         self._flows = groups.of(host.settings)
         self._details: deque[RunRecord] = deque(maxlen=DETAILS_KEPT)  # runs without their log and table
-        self._said_at = -SAY_EVERY_S
+        self._said_at = time.monotonic() - SAY_EVERY_S + KNOWN_S
 
     async def run(self) -> None:
         """Show what was handled, until cancelled."""
