@@ -22,7 +22,7 @@ from lectern.commands import parse
 from lectern.decide.lines import lines
 from lectern.effects.rows import bookings, inbox
 from lectern.effects.rows.changes import write
-from lectern.errors import Malformed, TryAgain
+from lectern.errors import Caught, Malformed, TryAgain
 from lectern.facts import Kept, Work
 from lectern.messages import Message
 from lectern.run_records import FAILED, said_of, summary
@@ -86,16 +86,13 @@ async def apart(
     waiting = deque([list(items)])
     while waiting:
         some = waiting.popleft()
-        try:
+        with Caught(OperationalError, TryAgain) as failed:
             found.done.append(await work(some))
-        except (OperationalError, TryAgain):
-            raise
-        except Exception as error:  # noqa: BLE001 (whatever it is, the others are not to wait for it)
-            if len(some) > 1 and len(found.failed) < BOUND:
-                middle = len(some) // 2
-                waiting.extendleft([some[middle:], some[:middle]])
-                continue
-            why = words(error)
+        if failed.error is not None and len(some) > 1 and len(found.failed) < BOUND:
+            middle = len(some) // 2
+            waiting.extendleft([some[middle:], some[:middle]])
+        elif failed.error is not None:
+            why = words(failed.error)
             log.error("%s: not handled: %s", ", ".join(name(one) for one in some[:BOUND]), why)
             found.failed += [(one, why) for one in some]
     return found
@@ -125,14 +122,16 @@ async def read(host: Host[Any], ids: Sequence[int], kinds: tuple[type[M], ...]) 
 
 def came(kept: Kept, kinds: tuple[type[M], ...]) -> Came[M]:
     """The message *kept*, parsed, or the error that parsing it raised."""
-    try:
+    with Caught() as failed:
         return Came(kept, parse(kept.body, kinds, kept.command))
-    except Malformed as error:
+    error = failed.error  # raised when it is this message's turn
+    assert error is not None
+    if isinstance(error, Malformed):
         # Its words are all that is needed. Its frames hold the batch, which holds it: garbage that stays for long.
         error.__cause__ = error.__context__ = None
-        return Came(kept, error.with_traceback(None))
-    except Exception as error:  # noqa: BLE001 (raised when it is this message's turn)
-        return Came(kept, error)
+        error = error.with_traceback(None)
+    failed.error = None
+    return Came(kept, error)
 
 
 DecideAll = Callable[[Connection, C, Sequence[M]], None]

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from sqlalchemy import Connection
 from sqlalchemy.exc import OperationalError
 
+from lectern.errors import Caught
+
 log = logging.getLogger("lectern")
 ALONE_AFTER_S = 0.5
 """Seconds after which a note is written in a transaction of its own, if no other transaction has written it."""
@@ -51,16 +53,14 @@ class Notes:
         with self._lock:
             some = list(self._waiting)
         for note in some:
-            try:
+            with Caught(OperationalError) as failed:
                 note.write(connection)
-            except OperationalError:
-                raise
-            except Exception as error:
+            if failed.error is not None:
                 with self._lock:
                     self._waiting = [one for one in self._waiting if one is not note]
                     self._odd.append(note)
-                log.error("outbox: it is not noted yet that %d messages were sent: %r", len(note.ids), error)
-                raise NotWritten from error
+                log.error("outbox: it is not noted yet that %d messages were sent: %r", len(note.ids), failed.error)
+                raise NotWritten from failed.error
         return some
 
     def alone(self, connection: Connection) -> Sequence[Note]:

@@ -84,13 +84,11 @@ async def after_run(host: Host[Any], run: FlowRun, task: "asyncio.Task[State[Any
     error, state = task.exception(), None if task.exception() else task.result()
     is_bad = error is not None or (state is not None and (state.is_failed() or state.is_crashed()))
     found = error if error is not None else getattr(state.data, "result", state.data) if state else None
-    try:
+    async with trouble.isolated(host, f"the messages of {run.name}", through=()):  # its place must be free again
         if is_bad and isinstance(found, Exception):
             await after(host, ids, found, passes=await is_away(host, found))
         elif is_bad:
             await failed(host, ids)
-    except Exception:  # noqa: BLE001 (whatever it is, the run has ended: its place must be free again)
-        log.exception("%s: its messages are tried again later, when their lease ends", run.name)
 
 
 PASSES = ("locked", "busy", "disk i/o", "unable to open", "readonly", "read-only", "is full")

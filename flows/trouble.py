@@ -3,7 +3,8 @@
 import asyncio
 import time
 import traceback
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 from redis.exceptions import AuthenticationError, ResponseError
@@ -15,7 +16,7 @@ from flows.tell import alarm_refusal, tell
 from lectern import errors, outgoing
 from lectern.effects.files import disk
 from lectern.effects.rows import outbox
-from lectern.errors import CallAPerson, ErrorCode, LecternError, TryAgain
+from lectern.errors import CallAPerson, Caught, ErrorCode, LecternError, TryAgain
 
 AGAIN_AFTER_S = 600.0
 """Seconds until an alarm is raised again for the same trouble."""
@@ -32,6 +33,10 @@ PASSING = (OperationalError, TryAgain, ConnectionError, TimeoutError)
 
 LASTING = (ResponseError, AuthenticationError)
 """Causes of a TryAgain by which Redis refuses a request: if they last, waiting does not help."""
+
+
+BATCH_WAITS = (TryAgain, DBAPIError)
+"""Errors that are no item's own: they would take one item of a batch after the other."""
 
 
 class MustEnd(CallAPerson):
@@ -56,6 +61,20 @@ async def say(host: Host[Any], what: str, error: BaseException, pause_s: float, 
         await alarm(host, what, words(cause))
 
 
+@asynccontextmanager
+async def isolated(
+    host: Host[Any], what: str, pause_s: float = 0.0, *, through: tuple[type[Exception], ...] = BATCH_WAITS
+) -> AsyncIterator[None]:
+    """A context for *what*, one item of several: its error goes to `say`, and the next item has its turn.
+
+    Errors of *through* are raised: while Redis or the database is away, all items wait.
+    """
+    with Caught(*through) as failed:
+        yield
+    if failed.error is not None:
+        await say(host, what, failed.error, pause_s)
+
+
 async def alarm(host: Host[Any], what: str, why: str) -> None:
     """Raise an alarm that *what* does not work, at most every ten minutes. Raises no error."""
     await raised(host, what, errors.WORK_FAILED, f"{host.settings.name}: {what} does not work: {why}", tell)
@@ -68,13 +87,13 @@ async def raised(
     now = time.monotonic()
     if now - host.alarmed_at.get(what, -AGAIN_AFTER_S) < AGAIN_AFTER_S:
         return
-    try:
+    with Caught() as failed:
         async with asyncio.timeout(ALARM_S):
             await host.commit(_put, host, code, said)
             host.alarmed_at[what] = now
             await pass_on(host)
-    except Exception as error:  # noqa: BLE001 (whatever it is, the part must begin again)
-        log.error("%s: its alarm is not sent yet: %s", what, words(error))
+    if failed.error is not None:
+        log.error("%s: its alarm is not sent yet: %s", what, words(failed.error))
 
 
 def _put(connection: Connection, host: Host[Any], code: ErrorCode, said: str) -> None:

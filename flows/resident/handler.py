@@ -5,6 +5,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from prefect.client.schemas.objects import State
 from prefect.flows import Flow
 
 from flows import tries, trouble
@@ -12,6 +13,7 @@ from flows.handling import noted
 from flows.host import Host, claimed, current, log
 from flows.streamer import releases
 from lectern.effects.rows import inbox
+from lectern.errors import Caught
 from lectern.facts import Kept, Work
 from lectern.messages import TAKE_BACK
 
@@ -28,23 +30,22 @@ class Handler:
         """Handle a batch to its end; messages that it does not handle are retried. Raises nothing; run it in a task."""
         current.set(self._host)
         claimed.set(kept)
-        try:
+        # What can be neither handled nor put back is retried when its lease ends.
+        async with trouble.isolated(self._host, flow, self._host.settings.inbox_lease_s, through=()):
             if flow == TAKE_BACK:
                 await self._take_back(kept)
             else:
                 await self._handle(flow, [one.id for one in kept])
-        except Exception:  # noqa: BLE001 (whatever it is, the next batch is to be handled)
-            log.exception("inbox: %d messages are tried again later, when their lease ends", len(kept))
 
     async def _handle(self, flow: str, ids: Sequence[int]) -> None:
-        try:
+        state: State[Any] | None = None
+        with Caught() as failed:
             state = await self._flows[flow].fn(inbox_ids=inbox.spell(ids))
-        except Exception as error:  # noqa: BLE001 (whatever it is, it is tried again, and given up at last)
-            passes = await self._said(flow, error)
-            await tries.after(self._host, ids, error, passes=passes, flow=flow)
-        else:
-            if state.is_failed() or state.is_crashed():
-                await tries.failed(self._host, ids, flow, state.message or "")
+        if failed.error is not None:
+            passes = await self._said(flow, failed.error)
+            await tries.after(self._host, ids, failed.error, passes=passes, flow=flow)
+        elif state is not None and (state.is_failed() or state.is_crashed()):
+            await tries.failed(self._host, ids, flow, state.message or "")
 
     async def _said(self, flow: str, error: Exception) -> bool:
         """Log that *flow* has failed; returns whether that is because a service is away."""
@@ -59,15 +60,12 @@ class Handler:
         """Sweep; a run shows a sweep that fails. Raises nothing; run it in a task."""
         current.set(self._host)
         began = time.time()
-        try:
-            try:
+        async with trouble.isolated(self._host, "sweep", through=()):
+            with Caught() as failed:
                 await self._flows["sweep"].fn()
-            except Exception as error:  # noqa: BLE001 (whatever it is, the next sweep is to come)
-                if not await self._said("sweep", error):
-                    name = f"sweep {self._host.settings.name}"
-                    await noted(self._host, Work("sweep", name, began, error=trouble.words(error)))
-        except Exception:  # noqa: BLE001 (whatever it is, the next sweep is to come)
-            log.exception("sweep: its failure cannot be shown")
+            if failed.error is not None and not await self._said("sweep", failed.error):
+                name = f"sweep {self._host.settings.name}"
+                await noted(self._host, Work("sweep", name, began, error=trouble.words(failed.error)))
 
     async def _take_back(self, kept: Sequence[Kept]) -> None:
         stops = await releases.take_back(self._host, kept)

@@ -166,14 +166,12 @@ class Intake:
         while True:
             self._host.rounds.come(f"inbox, {flow}")
             self._woken[flow].clear()
+            found: list[Kept] = []
+            if not self._claimed[flow] or flow in self._left or time.monotonic() - self._claimed_at[flow] > IDLE_S:
+                found = await self._claim(flow)
             kept, self._claimed[flow] = self._claimed[flow], []
-            if not kept or flow in self._left or time.monotonic() - self._claimed_at[flow] > IDLE_S:
-                known = {one.id for one in kept}  # a message whose lease expired here is claimed twice
-                try:
-                    kept += [one for one in await self._claim(flow) if one.id not in known]
-                except Exception:
-                    self._claimed[flow] = kept + self._claimed[flow]  # else they would wait for the end of their lease
-                    raise
+            known = {one.id for one in kept}  # a message whose lease expired here is claimed twice
+            kept += [one for one in found if one.id not in known]
             if not kept:
                 await _soon(self._woken[flow])
             for portion in tries.portions(kept):

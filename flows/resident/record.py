@@ -20,7 +20,7 @@ from flows.resident.creation import BULK, JSON, REFUSES
 from flows.resident.runs import ResidentRuns
 from lectern.effects.rows import events, inbox
 from lectern.effects.rows.inbox import Handled
-from lectern.errors import TryAgain
+from lectern.errors import Caught, TryAgain
 from lectern.messages import TAKE_BACK
 from lectern.run_records import RunRecord, records_of
 from lectern.timing import backoff_s
@@ -130,10 +130,10 @@ class Recorder:
     async def _show(self, key: str, rows: Sequence[Handled]) -> None:
         flow, records = self._flow(rows[0]), []
         if flow != TAKE_BACK:  # releases and leases are no runs
-            try:
+            with Caught() as failed:
                 records = records_of(flow, rows, key, time.time())
-            except Exception:  # noqa: BLE001 (whatever is odd about them, they are handled, and the others are shown)
-                log.exception("recorder: a batch of %s cannot be shown", flow)
+            if failed.error is not None:  # they are handled, and the others are shown
+                log.error("recorder: a batch of %s cannot be shown", flow, exc_info=failed.error)
         for first in range(0, len(records), BULK):
             self._host.rounds.note("recorder")
             await self._create(records[first : first + BULK])

@@ -29,7 +29,7 @@ from flows.prefect_api import asking, best_effort
 from flows.resident import ended, groups, questions
 from flows.resident.creation import CREATE_S, Creation
 from lectern.effects.rows import inbox
-from lectern.errors import LecternError, Misuse, TryAgain
+from lectern.errors import Caught, LecternError, Misuse, TryAgain
 from lectern.facts import Work
 from lectern.run_records import WITHOUT
 from lectern.shown import masked
@@ -92,11 +92,12 @@ class ResidentRuns:
         with suppress(ValueError):  # Prefect may have created its run: the recorder will end that
             self.created.unheard.remove(key)
         note = partial(self._noted, replace(run, key=key), began)
-        try:  # if it is cut off, the next attempt does it again
+        found: Any = None
+        with Caught() as failed:  # if it is cut off, the next attempt does it again
             found = await self._by_name[run.flow].fn(**run.parameters)
-        except Exception as error:
+        if (error := failed.error) is not None:
             await note("", error.message if isinstance(error, LecternError) else masked(repr(error)))
-            raise
+            raise error
         message = (found.message if isinstance(found, State) else None) or "done"
         await note(message, message if isinstance(found, State) and found.is_failed() else None)
 

@@ -8,6 +8,7 @@ from typing import Any
 from flows import trouble
 from flows.host import Host, log
 from flows.trouble import MustEnd
+from lectern.errors import Caught
 from lectern.timing import backoff_s
 
 Work = Callable[[], Coroutine[Any, Any, object]]
@@ -36,10 +37,8 @@ class Works:
 
     async def once(self, name: str, work: Work) -> None:
         """Do *work* to its end; if it fails, log and alarm that, and go on without."""
-        try:
+        async with trouble.isolated(self._host, name, through=()):
             await work()
-        except Exception as error:  # noqa: BLE001 (whatever it is, classes are to be aired)
-            await trouble.say(self._host, name, error, 0)
 
     async def end(self, names: Collection[str], within_s: float) -> None:
         """Cancel the works of these *names*, again and again until they have ended, for at most *within_s* seconds."""
@@ -62,23 +61,26 @@ class Works:
         while True:
             began = time.monotonic()
             steady = asyncio.get_running_loop().call_later(STEADY_S, self._host.rounds.works, name)
+            pause_s = backoff_s(0)
             try:
-                return await work()
+                with Caught(MustEnd) as failed:
+                    return await work()
             except MustEnd as error:
                 self.why = self.why or error
                 self.must_end.set()
                 return None
-            except Exception as error:  # noqa: BLE001 (whatever it is, the others and what is on air go on)
+            except asyncio.CancelledError:
+                if name in self._ending:
+                    raise
+                self._uncancelled(name)
+            else:
                 now = time.monotonic()
                 tries = 0 if now - began > STEADY_S else tries + 1
                 since = now if tries <= 1 else since
                 self._host.rounds.fails(name, since)
                 pause_s = backoff_s(tries)
-                await trouble.say(self._host, name, error, pause_s, lasts=now - since > STEADY_S)
-            except asyncio.CancelledError:
-                if name in self._ending:
-                    raise
-                pause_s = self._uncancelled(name)
+                assert failed.error is not None
+                await trouble.say(self._host, name, failed.error, pause_s, lasts=now - since > STEADY_S)
             finally:
                 steady.cancel()
             if name in self._ending:  # it swallowed its cancel, and failed then
@@ -86,10 +88,9 @@ class Works:
             await asyncio.sleep(pause_s)
 
     @staticmethod
-    def _uncancelled(name: str) -> float:
-        """Log that a library's leftover cancel has ended *name*; returns the seconds until it begins again."""
+    def _uncancelled(name: str) -> None:
+        """Log that a library's leftover cancel has ended *name*, and take it back."""
         task = asyncio.current_task()
         while task is not None and task.cancelling():
             task.uncancel()
         log.error("%s: was cancelled by nobody; it begins again", name)
-        return backoff_s(0)

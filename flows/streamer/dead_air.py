@@ -16,6 +16,7 @@ from lectern.decide import dead_air as decide
 from lectern.effects.files import store
 from lectern.effects.media.samples import samples
 from lectern.effects.rows import dead_air, events, outbox
+from lectern.errors import Caught
 from lectern.facts import Airing, Cached, Event
 
 LOOK_EVERY_S = 5.0
@@ -53,14 +54,15 @@ async def keep(host: Streamer) -> None:
 async def look(host: Streamer, row: Cached) -> None:
     """Look through one recording, and note what was found; one that cannot be looked through is not tried again."""
     path = store.rendition_path(host.settings.video_root, row.stem)
-    try:
+    warning, said = "", ""
+    with Caught() as failed:
         found = await samples(path, row.duration_s or 0.0)
         warning = await asyncio.to_thread(decide.warning, found)
         loud = "" if found.loudness is None else f", {found.loudness:.0f} LUFS"
         said = warning or f"nothing is black, frozen or silent for long{loud}"
-    except Exception as error:  # noqa: BLE001 (whatever it is, it is this file's, and those behind it are looked at)
-        log.warning("%s: was not looked through for dead air: %s", row.stem, error)
-        warning, said = "", f"it could not be: {error}"
+    if failed.error is not None:  # it is this file's, and those behind it are looked at
+        log.warning("%s: was not looked through for dead air: %s", row.stem, failed.error)
+        warning, said = "", f"it could not be: {failed.error}"
     await host.commit(_note, host, row, warning, said)
 
 

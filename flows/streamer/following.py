@@ -10,16 +10,16 @@ from typing import Any
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
-from flows import trouble
 from flows.handling import Decide, changed
 from flows.host import Streamer, log
 from flows.streamer import ends, lost
 from flows.tell import tell
+from flows.trouble import isolated
 from lectern import errors, words
 from lectern.decide import broadcast as decide
 from lectern.effects import counters
 from lectern.effects.rows import airings, events
-from lectern.errors import ErrorCode, TryAgain
+from lectern.errors import ErrorCode
 from lectern.facts import Airing
 from lectern.states import LIVE_AIRINGS, AiringState
 from lectern.streamer_changes import StreamerChanges
@@ -131,13 +131,10 @@ class Following:
     async def _alone(self, class_id: str) -> AsyncIterator[None]:
         """A context in which an error of one class ends nothing else: the others go on, and the lease is passed on."""
         try:
-            yield
+            async with isolated(self._host, f"class {class_id}"):
+                yield
         except DBAPIError as error:
             log.error("%s: is not written down, the class goes on: %s", class_id, error.orig)
-        except TryAgain:
-            raise
-        except Exception as error:  # noqa: BLE001 (whatever it is, it is this class's)
-            await trouble.say(self._host, f"class {class_id}", error, 0)
 
     def _forget(self, class_id: str) -> None:
         for key in [key for key in self._said if key[0] == class_id]:

@@ -13,7 +13,7 @@ from lectern.effects.files import store
 from lectern.effects.media import airable
 from lectern.effects.rows import airings, cache
 from lectern.effects.rows.airings import remade
-from lectern.errors import DISK_FULL, Refuse
+from lectern.errors import DISK_FULL, Caught, Refuse
 from lectern.facts import Cached
 from lectern.states import FileState
 
@@ -41,19 +41,18 @@ async def make(host: Streamer, failed: dict[str, Seen]) -> None:
         seen = await asyncio.to_thread(_seen, path)
         if seen is None or failed.get(row.stem) == seen or await asyncio.to_thread(airable.has_index, path):
             continue
-        try:
+        with Caught() as caught:
             await _index(host, row, path, seen)
-        except DBAPIError as error:
+        error = caught.error
+        if error is None:
+            failed.pop(row.stem, None)
+        elif isinstance(error, DBAPIError):
             log.error("%s: its index is not written down, it is made again: %s", row.stem, error.orig)
-        except Exception as error:  # noqa: BLE001 (whatever it is, it is this file's: the next ones are looked at)
-            if await asyncio.to_thread(_seen, path) != seen:
-                continue  # it was evicted, or replaced
+        elif await asyncio.to_thread(_seen, path) == seen:  # else it was evicted, or replaced
             failed[row.stem] = seen
             if not isinstance(error, Refuse) or error.code is DISK_FULL:  # it says nothing about the file
                 asyncio.get_running_loop().call_later(AGAIN_S, failed.pop, row.stem, None)
             log.error("%s: can get no index, and may not be aired: %s", row.stem, error)
-        else:
-            failed.pop(row.stem, None)
 
 
 async def _index(host: Streamer, row: Cached, path: Path, seen: Seen) -> None:

@@ -19,18 +19,18 @@ from typing import Any
 from uuid import uuid4
 
 from sqlalchemy import Connection
-from sqlalchemy.exc import DBAPIError
 
 from flows import trouble
 from flows.host import Streamer, log
 from flows.playout import boot_now
 from flows.streamer.witnesses import IsTaken, Witnesses
+from flows.trouble import isolated
 from lectern.decide import lease as decide
 from lectern.decide.lease import Answer
 from lectern.effects.redis.address import asking
 from lectern.effects.redis.bus import Bus
 from lectern.effects.rows import airings, cache, leases
-from lectern.errors import TryAgain
+from lectern.errors import Caught, TryAgain
 from lectern.settings import StreamerSettings
 from lectern.shown import plain
 
@@ -81,12 +81,8 @@ class Keeper:
                 await _soon(
                     self._host.granted, self._host.settings.heartbeat_interval_s if self._host.hears else AGAIN_S
                 )
-                try:
+                async with isolated(self._host, "what a heartbeat says", AGAIN_S, through=()):  # it beats on meanwhile
                     beats.hand_over(await self._read())
-                except DBAPIError as error:
-                    log.error("database: cannot be read: %s", error.orig)
-                except Exception as error:  # noqa: BLE001 (whatever it is, the thread beats on with what it has)
-                    await trouble.say(self._host, "what a heartbeat says", error, AGAIN_S)
         finally:
             await beats.stop()
 
@@ -173,12 +169,11 @@ class Beats:
     async def _again(self, loop: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Do *loop*; an error that nobody foresaw is said, and it begins again."""
         while True:
-            try:
+            with Caught() as failed:
                 await loop()
-            except Exception as error:  # noqa: BLE001 (whatever it is, the lease is to be kept)
-                if self._saying is None or self._saying.done():
-                    said = trouble.say(self._host, "lease", error, AGAIN_S)
-                    self._saying = asyncio.run_coroutine_threadsafe(said, self._resident)
+            if failed.error is not None and (self._saying is None or self._saying.done()):
+                said = trouble.say(self._host, "lease", failed.error, AGAIN_S)
+                self._saying = asyncio.run_coroutine_threadsafe(said, self._resident)
             await asyncio.sleep(AGAIN_S)
 
     def _passed_on(self, record: logging.LogRecord) -> bool:

@@ -12,6 +12,7 @@ from flows.playout import Lesson
 from lectern import urls
 from lectern.effects.files import store
 from lectern.effects.rows import airings, cache, leases
+from lectern.errors import Caught
 from lectern.facts import Airing
 from lectern.places import Places
 
@@ -76,10 +77,10 @@ class Lessons:
             of = one, row.duration_s if row is not None else None, slate, allowed
             known = self._made.get(one.class_id)
             wanted.rows[one.class_id] = one
-            try:
+            with Caught() as failed:
                 made[one.class_id] = known if known is not None and known.of == of else self._make(of)
-            except Exception as error:  # noqa: BLE001 (whatever it is, it is this class's: the others are aired)
-                wanted.odd[one.class_id] = error
+            if failed.error is not None:
+                wanted.odd[one.class_id] = failed.error
         self._keep(made, {*wanted.odd, *airings.unreadable(connection)}, before)
         self._made = made
         for class_id, each in sorted(made.items(), key=lambda item: float(item[1].lesson["start"])):

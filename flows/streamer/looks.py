@@ -14,7 +14,7 @@ from flows.trouble import words
 from lectern.effects.files import origin
 from lectern.effects.files.origin import RemoteFile
 from lectern.effects.rows import airings, cache
-from lectern.errors import DOWNLOAD_FAILED, LecternError, Refuse
+from lectern.errors import DOWNLOAD_FAILED, Caught, LecternError, Refuse
 from lectern.facts import Cached
 from lectern.messages import Prepare
 from lectern.places import Places
@@ -129,15 +129,15 @@ def _looks(host: Streamer, came: Sequence[Asked], here: Collection[str]) -> dict
     gates: defaultdict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(LOOKS_AT_HOST))
 
     async def ask(url: str) -> Looked:
-        try:
+        with Caught() as failed:
             async with gates[urlsplit(url).netloc], gate:
                 return await origin.look(url, allowed=allowed, timeout_s=host.settings.http_timeout_s)
-        except LecternError as error:
-            return error
-        except Exception as error:  # noqa: BLE001 (an answer that nobody foresaw)
-            why = words(error)
-            log.error("%s: cannot be looked at: %s", shown(url), why)
-            return Refuse(f"{shown(url)}: cannot be looked at: {why}", DOWNLOAD_FAILED)
+        if isinstance(failed.error, LecternError):
+            return failed.error
+        assert failed.error is not None
+        why = words(failed.error)
+        log.error("%s: cannot be looked at: %s", shown(url), why)
+        return Refuse(f"{shown(url)}: cannot be looked at: {why}", DOWNLOAD_FAILED)
 
     async def first(urls: Collection[str]) -> Looked:
         failed: list[Looked] = []

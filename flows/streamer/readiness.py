@@ -9,13 +9,13 @@ from operator import attrgetter
 from prefect.client.orchestration import PrefectClient
 from sqlalchemy import Connection
 
-from flows import trouble
 from flows.handling import apart
 from flows.host import Streamer, log
 from flows.once import LATE_AFTER_S, LOOK_EVERY_S
 from flows.show import Board
 from flows.streamer import cache_table, lost, push_hosts
 from flows.tell import tell
+from flows.trouble import isolated
 from lectern import errors, urls
 from lectern.decide import readiness as decide
 from lectern.effects.files import store
@@ -99,10 +99,8 @@ class Readiness:
         await self._alarm(red, now)
         self._done |= due
         for stem, found in lost_files.items():
-            try:
+            async with isolated(host, f"rendition {stem}", through=()):
                 await lost.replace(host, stem, found)
-            except Exception as error:  # noqa: BLE001 (whatever it is, the other files are downloaded again)
-                await trouble.say(host, f"rendition {stem}", error, 0)
 
     def _is_red(self, now: float) -> bool:
         """Whether a class that has not begun was not ready when it was last checked, or cannot be read."""

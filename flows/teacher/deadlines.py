@@ -17,6 +17,7 @@ from lectern.decide import results as decide
 from lectern.decide import transcode
 from lectern.decide.results import Late
 from lectern.effects.rows import bookings, inbox, transcodings
+from lectern.errors import Caught
 from lectern.model.tables.teacher import RenditionRow
 from lectern.stems import stem
 
@@ -63,11 +64,11 @@ async def time_out(host: Teacher, *, dry_run: bool = False) -> list[Changes]:
 
 async def _output(host: Teacher, one: RenditionRow) -> str | None:
     """The URL of the output, if it is there; an unexpected error counts as absence, and stops no other rendition."""
-    try:
+    with Caught() as failed:
         return await ecs.output_there(host, one)
-    except Exception as error:  # noqa: BLE001 (an odd answer of a server)
-        log.error("%s: its output cannot be looked for: %s", stem(*one.key), words(error))
-        return None
+    assert failed.error is not None
+    log.error("%s: its output cannot be looked for: %s", stem(*one.key), words(failed.error))
+    return None
 
 
 def _what(host: Teacher, one: RenditionRow, url: str | None) -> transcode.Overdue:

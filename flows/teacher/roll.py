@@ -4,6 +4,7 @@ import asyncio
 import math
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,7 +23,7 @@ from lectern.decide import control_lost
 from lectern.decide import lease as decide
 from lectern.decide import roll as rolls
 from lectern.effects.rows import bookings, cancels, leases
-from lectern.errors import TryAgain
+from lectern.errors import Caught, TryAgain
 from lectern.model.tables.teacher import StreamerRow
 
 LOOK_S = 1.0
@@ -58,15 +59,14 @@ class Roll:
     async def look(self) -> None:
         """Take in what Redis has. While it is away, or takes no writes, no streamer counts as silent."""
         settings = self.host.settings
-        try:
+        with ExitStack() as failed:
+            failed.callback(self._is_deaf)
             now, beats, claims = await self.host.bus.heard(settings.streamers_key)
             newest = max((float(one["at"]) for one in beats.values()), default=-math.inf)
             if self.host.redis_away and now - newest > BEATS * settings.heartbeat_interval_s:
                 raise TryAgain("Redis: it takes no heartbeats")
             await self._take_in(now, beats, claims)
-        except Exception:
-            self._is_deaf()
-            raise
+            failed.pop_all()
 
     def _is_deaf(self) -> None:
         """Note that this teacher hears nothing itself: no streamer's silence grows meanwhile."""
@@ -83,7 +83,7 @@ class Roll:
         withdrawn = {name for name, beat in beats.items() if self.leaving.is_withdrawn(beat)}
         lost = {name for name, one in holders.items() if one.lost_at is not None}  # missed until it is heard again
         for name in sorted(claims.keys() | having.keys() | withdrawn | lost):
-            try:
+            with Caught(*trouble.PASSING) as caught:
                 if name in withdrawn:
                     await self.leaving.withdraw(name)
                 if name in claims:
@@ -95,10 +95,8 @@ class Roll:
                         name in beats and now - float(beats[name]["at"]) <= self.host.settings.streamer_lost_after_s
                     )
                     await self._watch(name, having.get(name, 0), holders.get(name), silent_s, is_heard=is_heard)
-            except trouble.PASSING:
-                raise
-            except Exception as error:  # noqa: BLE001 (whatever it is, it is this streamer's alone)
-                failed.append((name, error))
+            if caught.error is not None:  # it is this streamer's alone
+                failed.append((name, caught.error))
         for name, why in failed:
             await trouble.say(self.host, f"the lease of {name}", why, LOOK_S)
 

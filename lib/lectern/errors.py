@@ -5,6 +5,25 @@ from lectern.codes import MALFORMED, ErrorCode
 from lectern.shown import masked
 
 
+class Caught:
+    """A context in which an error harms nothing behind it: it is kept in *error*. Errors of *through* are raised."""
+
+    def __init__(self, *through: type[BaseException]) -> None:
+        self.error: Exception | None = None
+        self._through = through
+
+    def __enter__(self) -> "Caught":
+        """Begin."""
+        return self
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> bool:
+        """Keep *error*, unless it must end more than this: a cancel, and what *through* names."""
+        if not isinstance(error, Exception) or isinstance(error, self._through):
+            return False
+        self.error = error
+        return True
+
+
 class LecternError(Exception):
     """Anything that went wrong: the thing, what happened, what was found.
 

@@ -5,17 +5,18 @@ import logging
 import sys
 from typing import Literal
 
-from lectern.errors import LecternError
+from lectern.errors import Caught, LecternError
 from lectern.shown import masked
 
 
 def without_secrets(record: logging.LogRecord) -> bool:
     """A filter that drops no line, but removes the secrets from each URL in a line and its traceback."""
-    try:
+    said = ""
+    with Caught() as unfit:
         said = record.getMessage()
-    except Exception:  # noqa: BLE001 (the arguments of a library's line do not fit its text; its work goes on)
-        said = f"{record.msg} {record.args!r}"
-        record.msg, record.args = said, None
+    if unfit.error is not None:  # the arguments of a library's line do not fit its text; its work goes on
+        record.msg, record.args = f"{record.msg} {record.args!r}", None
+        said = record.msg
     if "://" in said:
         record.msg, record.args = masked(said), None
     if record.exc_info and not record.exc_text:

@@ -8,8 +8,10 @@ import errno
 import subprocess
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
+
+from lectern.errors import Caught
 
 
 class Started:
@@ -74,7 +76,7 @@ async def start(
     ended = asyncio.Event()
 
     def live() -> None:
-        try:
+        with Caught() as failed:
             popen = subprocess.Popen(
                 argv,
                 stdin=subprocess.PIPE if reads else subprocess.DEVNULL,
@@ -86,8 +88,8 @@ async def start(
                 process_group=0,
                 preexec_fn=before_exec,  # noqa: PLW1509 (it only calls the system; see lectern.effects.last_will)
             )
-        except Exception as error:  # noqa: BLE001 (it is raised to whoever starts the program)
-            _tell(loop, _failed, coming, error)
+        if failed.error is not None:  # it is raised to whoever starts the program
+            _tell(loop, _failed, coming, failed.error)
             return
         if not _tell(loop, _came, coming, popen):
             popen.kill()
@@ -100,12 +102,11 @@ async def start(
         raise OSError(errno.EAGAIN, "no thread to be had just now") from error
     popen = await coming
     started = Started(popen, ended)
-    try:
+    with ExitStack() as failed:
+        failed.callback(_kill, popen)
+        failed.callback(started.close)
         await started.connect()
-    except BaseException:
-        started.close()
-        _kill(popen)
-        raise
+        failed.pop_all()
     return started
 
 

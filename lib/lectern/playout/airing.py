@@ -4,6 +4,7 @@ from typing import Any
 
 from lectern.playout.aired import Entry
 from lectern.playout.as_run import covered
+from lectern.playout.lines import Isolated
 from lectern.playout.push import LEAD_S, Push
 from lectern.playout.rtmp.url import target
 from lectern.playout.station import Now, Station
@@ -67,12 +68,12 @@ class Airing:
         for push in self._pushes.values():
             if push.state == "ended":
                 continue
-            try:
+            found = None
+            with Isolated() as isolated:
                 found = push.tick(now)
-            except Exception as error:  # noqa: BLE001 (a fault in one class must not end the fifty beside it)
-                push.broke_off(f"a fault of the playout: {type(error).__name__}: {error}", now)
-                continue
-            if found is not None:
+            if isolated.fault:
+                push.broke_off(isolated.fault, now)
+            elif found is not None:
                 over = over or found
                 push.end()
         if over is not None and all(one.state == "ended" for one in self._pushes.values()):

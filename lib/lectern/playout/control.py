@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any
 
+from lectern.playout.lines import Isolated
 from lectern.playout.timetable import BadRequest
 
 MAX_LINE_BYTES = 64 * 1024
@@ -85,6 +86,7 @@ class Control:
 
     async def _answer(self, line: bytes) -> dict[str, Any]:
         number: dict[str, Any] = {}
+        answer: dict[str, Any] = {"ok": False}
         try:
             request = json.loads(line)
             if not isinstance(request, dict):
@@ -94,13 +96,14 @@ class Control:
             if do is None:
                 raise BadRequest(f"do: one of {', '.join(sorted(self._does))} is needed")
             hears = {"hears": True} if request.get("do") == "hello" and request.get("events") else {}
-            answer = {"ok": True, **await do(request), **hears}
+            with Isolated(BadRequest, ValueError, RecursionError) as isolated:
+                answer = {"ok": True, **await do(request), **hears}
+            if isolated.fault:  # one odd request must not end a connection that others wait on
+                answer = {"ok": False, "why": isolated.fault}
         except BadRequest as error:
             answer = {"ok": False, "why": str(error)}
         except (ValueError, RecursionError):
             answer = {"ok": False, "why": "a request is a JSON object"}
-        except Exception as error:  # noqa: BLE001 (one odd request must not end a connection that others wait on)
-            answer = {"ok": False, "why": f"a fault of the playout: {type(error).__name__}: {error}"}
         return {**number, **answer}
 
     def _write(self, writer: asyncio.StreamWriter, line: bytes) -> None:

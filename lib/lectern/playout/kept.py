@@ -6,6 +6,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+from lectern.playout.lines import Isolated
+
 WAIT_S = 3.0
 """Seconds for which anybody waits for a write; a disk that hangs longer is written when it goes on."""
 
@@ -45,13 +47,10 @@ class Kept:
         """Write until no newer text was asked for meanwhile."""
         while self._written < self._asked:
             asked = self._asked
-            try:
+            with Isolated() as isolated:  # whoever waits must hear of it, and the next write be tried
                 await asyncio.to_thread(self._replace)
-                self.problem = None
-            except OSError as error:
-                self.problem = f"{self._what} cannot be written: {error.strerror or error}"
-            except Exception as error:  # noqa: BLE001 (whoever waits must hear of it, and the next write be tried)
-                self.problem = f"{self._what} cannot be written: {type(error).__name__}: {error}"
+            why = isolated.error.strerror if isinstance(isolated.error, OSError) else None
+            self.problem = f"{self._what} cannot be written: {why or isolated.fault}" if isolated.error else None
             self._written = asked
             self._one_more.set()
             self._one_more = asyncio.Event()

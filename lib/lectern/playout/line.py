@@ -7,6 +7,7 @@ from contextlib import suppress
 from typing import Any
 
 from lectern.playout import link
+from lectern.playout.lines import Isolated
 from lectern.playout.rtmp.publish import Step
 from lectern.playout.rtmp.url import target
 from lectern.playout.session import Broken, Session
@@ -94,12 +95,15 @@ class Line:
         now, before = Now.read(), session.step
         self._station.handle(self.number)
         try:
-            if session.receive():  # TLS has more of it, of which the loop cannot know
-                asyncio.get_running_loop().call_soon(self._readable, session)
-            if session.step is not before:
-                self._went(session, now)
-            elif session.step is not Step.LIVE:
-                session.flush()
+            with Isolated(Broken) as isolated:  # one server's answers must not spin the loop of all classes
+                if session.receive():  # TLS has more of it, of which the loop cannot know
+                    asyncio.get_running_loop().call_soon(self._readable, session)
+                if session.step is not before:
+                    self._went(session, now)
+                elif session.step is not Step.LIVE:
+                    session.flush()
+            if isolated.fault:
+                self._broke(isolated.fault, now)
         except Broken as error:
             if error.login is None:
                 self._broke(str(error), now)
@@ -107,7 +111,5 @@ class Line:
                 self.end(politely=True)
                 self._login = error.login
                 self._begin()
-        except Exception as error:  # noqa: BLE001 (one server's answers must not spin the loop of all classes)
-            self._broke(f"a fault of the playout: {type(error).__name__}: {error}", now)
         finally:
             self._station.handle(0)

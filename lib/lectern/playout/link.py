@@ -5,7 +5,7 @@ import os
 import socket
 import ssl
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 
 from lectern.playout.reach import may_reach
 from lectern.playout.rtmp.url import Target
@@ -97,7 +97,8 @@ def _set_up(connection: socket.socket, buffer_bytes: int) -> None:
 async def _secured(connection: socket.socket, target: Target, trusted: ssl.SSLContext) -> ssl.SSLSocket:
     """Do the TLS handshake, and verify the server's certificate and name."""
     secured = trusted.wrap_socket(connection, server_hostname=target.host, do_handshake_on_connect=False)
-    try:
+    with ExitStack() as failed:
+        failed.callback(secured.close)
         while True:
             try:
                 secured.do_handshake()
@@ -106,10 +107,8 @@ async def _secured(connection: socket.socket, target: Target, trusted: ssl.SSLCo
             except ssl.SSLWantWriteError:
                 await until_ready(secured, writable=True)
             else:
+                failed.pop_all()
                 return secured
-    except BaseException:
-        secured.close()
-        raise
 
 
 async def until_ready(connection: socket.socket, *, writable: bool = False) -> None:

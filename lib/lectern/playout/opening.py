@@ -3,6 +3,7 @@
 import os
 import zlib
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,7 +55,8 @@ def fingerprint(identity: Identity | None) -> int:
 def open_at(path: Path, index_path: Path, at: At, unless: Identity | None) -> Opened:
     """Open a file and read at its place to begin; raises NotAirable, OSError. Runs in a thread."""
     file = os.open(path, os.O_RDONLY)
-    try:
+    with ExitStack() as failed:
+        failed.callback(os.close, file)
         state = os.fstat(file)
         identity = (state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns)
         if identity == unless:
@@ -74,9 +76,7 @@ def open_at(path: Path, index_path: Path, at: At, unless: Identity | None) -> Op
                 headers = index.headers(records, place)
         bodies = {kind: (offset, _body(file, offset)) for kind, offset in headers.items()}
         data = os.pread(file, BLOCK_BYTES, place)
-    except BaseException:
-        os.close(file)
-        raise
+        failed.pop_all()
     return Opened(file, identity, first, place, begins_ms, wrap, metadata, bodies, data, is_elsewhere)
 
 

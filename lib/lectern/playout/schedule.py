@@ -8,7 +8,7 @@ from typing import Any
 from lectern.playout import timetable
 from lectern.playout.aired import Entry
 from lectern.playout.airing import CANCELLED, Airing
-from lectern.playout.lines import say
+from lectern.playout.lines import Isolated, say
 from lectern.playout.push import LEAD_S
 from lectern.playout.station import Now, Station
 from lectern.playout.timetable import MAX_CLASSES, BadRequest, Difference, Lesson
@@ -71,10 +71,10 @@ class Schedule:
         """
         for line in found.new:
             if line not in self._lines:
-                try:
+                with Isolated() as isolated:  # one odd class must not keep the others off the air
                     self._take_line(line, found.gone)
-                except Exception as error:  # noqa: BLE001 (one odd class must not keep the others off the air)
-                    say(f"{line[:60]!r}: a fault of the playout: {type(error).__name__}: {error}")
+                if isolated.fault:
+                    say(f"{line[:60]!r}: {isolated.fault}")
                     self._lines[line] = ""
             yield
         for line in found.gone:
@@ -142,10 +142,10 @@ class Schedule:
                 del self.active[class_id]
                 heapq.heappush(self._coming, (airing.entry.lesson.start - LEAD_S, class_id))
                 continue
-            try:
+            with Isolated() as isolated:
                 airing.tick(now)
-            except Exception as error:  # noqa: BLE001 (a fault in one class must not end the fifty beside it)
-                say(f"{class_id}: a fault of the playout: {type(error).__name__}: {error}")
+            if isolated.fault:
+                say(f"{class_id}: {isolated.fault}")
                 airing.rest(now)
             if airing.entry.ended is not None:
                 del self.active[class_id]

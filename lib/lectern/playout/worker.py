@@ -15,7 +15,7 @@ from lectern.playout import aired, desk, journal, kernel, link, release, timetab
 from lectern.playout.aired import AiredFile, Entry
 from lectern.playout.control import Control
 from lectern.playout.journal import Journal
-from lectern.playout.lines import say
+from lectern.playout.lines import Isolated, say
 from lectern.playout.pipe import Gone, Pipe
 from lectern.playout.schedule import Schedule
 from lectern.playout.session import Broken, Session
@@ -136,10 +136,10 @@ class Worker:
 
     async def _go_on(self, rest: Callable[[], Iterator[None]], answers: desk.Desk) -> None:
         """Take in the rest of what the worker before left, then answer requests, and save what is aired."""
-        try:
+        with Isolated() as isolated:  # whatever the files hold, this worker must answer, and go on airing
             await in_slices(rest())
-        except Exception as error:  # noqa: BLE001 (whatever the files hold, this worker must answer, and go on airing)
-            say(f"not all that the worker before left is known: {type(error).__name__}: {error}")
+        if isolated.fault:
+            say(f"not all that the worker before left is known: {isolated.fault}")
         self._control = Control(socket.socket(fileno=self.terms.listener), answers.does)
         await self._control.start()
         await self.aired.save_for_ever()
@@ -165,12 +165,12 @@ class Worker:
         """Go on with as many sessions as possible; end the others, which are then replaced by new ones."""
         now, kept, gap_s = Now.read(), 0, 0.0
         for key, connection, kept_journal in sessions:
-            try:
+            with Isolated() as isolated:  # another release's journal may be odd in any way
                 gap_s = max(gap_s, self._adopt_one(key, connection, kept_journal, now))
                 kept += 1
-            except Exception as error:  # noqa: BLE001 (another release's journal may be odd in any way)
-                if not isinstance(error, Broken):
-                    say(f"a session is not gone on with: {type(error).__name__}: {error}")
+            if isolated.error is not None:
+                if not isinstance(isolated.error, Broken):
+                    say(f"a session is not gone on with: {isolated.fault}")
                 kernel.reset(connection)
                 connection.close()
                 kept_journal.close()

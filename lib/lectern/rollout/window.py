@@ -8,7 +8,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Protocol
 
-from lectern.errors import CallAPerson, LecternError, Misuse, TryAgain
+from lectern.errors import CallAPerson, Caught, LecternError, Misuse, TryAgain
 from lectern.rollout import on_air, redis_keys, rollback, verify
 from lectern.rollout.answer import Answer, Failed
 from lectern.rollout.backup import make
@@ -174,12 +174,13 @@ def _undone(window: Window, error: BaseException) -> LecternError:
     cause = _words(error)
     failed_in = window.answer.steps[-1][0] if window.answer.steps else "the beginning"
     why = f"The window failed in step {failed_in}: {cause}"
-    try:
+    with Caught() as second:
         window.journal.note(window.wanted.id, "failed", "done", {"why": why})
         rollback.take_back(window.wanted, window.journal, window.answer)
-    except Exception as second:  # noqa: BLE001 (a full disk, a locked database: a person must hear of the half host)
+    if second.error is not None:  # a full disk, a locked database: a person must hear of the half host
         return CallAPerson(
-            f"{why} Then the rollback failed too: {_words(second)} The host is half done. Mend what is named, then "
+            f"{why} Then the rollback failed too: {_words(second.error)} The host is half done. "
+            f"Mend what is named, then "
             f"{rollback.TYPE}."
         )
     silent_s = time.monotonic() - window.silent_since if window.silent_since else 0

@@ -6,7 +6,7 @@ from pathlib import Path
 import paramiko  # type: ignore[import-untyped]
 from paramiko.hostkeys import HostKeyEntry  # type: ignore[import-untyped]
 
-from lectern.errors import Misuse
+from lectern.errors import Caught, Misuse
 
 
 def own(path: Path) -> paramiko.PKey:
@@ -31,9 +31,7 @@ def know(hosts: paramiko.HostKeys, path: Path) -> None:
     for number, line in enumerate(map(str.strip, lines), 1):
         if not line or line.startswith("#"):
             continue
-        try:
+        with Caught():  # whatever is odd about a line, it is that host's alone
             entry = HostKeyEntry.from_line(line, number)
-        except Exception:  # noqa: BLE001, S112 (whatever is odd about a line, it is that host's alone)
-            continue
-        for name in entry.hostnames if entry is not None else ():
-            hosts.add(name, entry.key.get_name(), entry.key)
+            for name in entry.hostnames if entry is not None else ():
+                hosts.add(name, entry.key.get_name(), entry.key)

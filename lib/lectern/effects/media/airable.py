@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+from contextlib import ExitStack
 from pathlib import Path
 
 from lectern.effects import process
@@ -33,14 +34,14 @@ async def looked(path: Path) -> tuple[Look, Path]:
     remuxed = store.remuxed_path(path)
     _at_work.add(remuxed)
     try:
-        await _remux(path, remuxed, why)
-        return await asyncio.to_thread(_looked, remuxed), remuxed
+        with ExitStack() as failed:
+            failed.callback(remuxed.unlink, missing_ok=True)
+            await _remux(path, remuxed, why)
+            found = await asyncio.to_thread(_looked, remuxed)
+            failed.pop_all()
+            return found, remuxed
     except NotAirable as error:
-        await asyncio.to_thread(remuxed.unlink, missing_ok=True)
         raise Refuse(f"{path}: cannot be aired: {error}", BAD_RECORDING) from error
-    except BaseException:
-        remuxed.unlink(missing_ok=True)
-        raise
     finally:
         _at_work.discard(remuxed)
 
