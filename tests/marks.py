@@ -41,7 +41,7 @@ def configure(config: pytest.Config) -> None:
         settings.register_profile(name, max_examples=number, deadline=None, suppress_health_check=slow)
     settings.load_profile(config.getoption("--examples") or config.getoption("--depth") or "commit")
     if config.option.seed is None:
-        config.option.seed = _seed_of_the_commit()
+        config.option.seed = seed_of_the_commit()
     if getattr(config.option, "hypothesis_seed", None) is None:
         config.option.hypothesis_seed = str(config.option.seed)
 
@@ -128,7 +128,8 @@ def starts(what: str) -> None:
         assert is_live(item), f"{item.nodeid} starts {what}: mark it live (pytestmark = pytest.mark.live)"
 
 
-def _seed_of_the_commit() -> int:
+def seed_of_the_commit() -> int:
+    """The number of the commit; 0 without git."""
     argv = ["git", "rev-parse", "--short=8", "HEAD"]
     try:
         done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, timeout=30, check=False)

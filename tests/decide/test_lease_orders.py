@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from lectern.decide import control_lost, lease
@@ -185,7 +185,6 @@ class World:
                 self.forgets = self.taken_at < math.inf
 
 
-@settings(max_examples=300, deadline=None)
 @given(st.lists(st.tuples(st.integers(1, 60), st.sampled_from(EVENTS)), max_size=14))
 @example([(5, "stop"), (60, "Prefect forgets"), (1, "wake"), (20, "wake")])
 @example([(1, "Redis emptied"), (2, "stop"), (5, "Redis away from the first"), (3, "wake"), (31, "Redis back")])

@@ -101,7 +101,7 @@ async def heard_over_a_hang(client: redis.Redis, bus: Bus, length_s: float) -> l
     for number in range(20):
         await asyncio.to_thread(publish, f"after {number}")
         await asyncio.sleep(bus.hearing.beat_s / 5)
-    await asyncio.sleep(1.5)
+    await asyncio.sleep(1.5)  # whatever comes twice comes now
     listening.cancel()
     await asyncio.wait([listening])
     return heard
@@ -154,7 +154,7 @@ async def test_who_did_not_listen_for_a_while_is_not_deaf(client: redis.Redis) -
         await subscription(messages)
         for number in range(3):
             client.publish("order", str(number))
-        await asyncio.sleep(4)
+        await asyncio.sleep(4)  # longer than a beat, in which nobody reads
         assert [(await first(messages))[1] for _ in range(3)] == ["0", "1", "2"]
 
 

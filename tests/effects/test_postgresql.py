@@ -235,11 +235,10 @@ def test_who_stands_still_in_a_transaction_holds_up_nobody_for_long(postgres_url
     """The server ends its session; what it does next is a database that is away, which is waited for everywhere."""
     hangs = open_database(f"{postgres_url}?options=-c%20idle_in_transaction_session_timeout%3D500")
     with pytest.raises(OperationalError), transaction(hangs) as still:  # noqa: PT012 (both at the same time)
-        began = time.monotonic()
         thread = threading.Thread(target=_write, args=(postgres_url,))
         thread.start()
-        thread.join(8)
-        assert time.monotonic() - began < 8
+        thread.join(60)
+        assert not thread.is_alive()
         still.execute(text("SELECT 1"))
     with reading(engine) as connection:
         assert connection.execute(select(journal.inbox.c.body)).scalar_one() == "written meanwhile"
@@ -274,7 +273,7 @@ def test_who_stands_still_in_the_middle_of_a_statement_is_cut_off_by_a_living_te
     """None of the server's limits ends its session: the server waits for what it sends next."""
     with standing_still(postgres_url, "lectern a"):
         wait_until(lambda: held_by(engine) == ["lectern a"], description="it holds the lock")
-        time.sleep(1.0)
+        time.sleep(1.0)  # longer than the limits of a statement
         assert held_by(engine) == ["lectern a"], "longer than its limits"
         with own_rows(engine) as connection:
             assert peers.cut_off(connection, ["b", "lectern a"], 0) == []

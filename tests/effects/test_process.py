@@ -31,7 +31,7 @@ async def test_a_program_that_ends_is_returned_with_what_it_said() -> None:
     finished = await process.run(["sh", "-c", "echo out; echo err >&2; exit 7"], timeout_s=10)
     assert (finished.returncode, finished.output, finished.errors) == (7, "out\n", "err\n")
     assert finished.last_words == "err"
-    assert 0 < finished.seconds < 10
+    assert finished.seconds > 0
 
 
 @pytest.mark.asyncio

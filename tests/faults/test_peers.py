@@ -40,7 +40,7 @@ def answered(stage: Stage, class_ids: list[str], within_s: float) -> dict[str, i
         timeout_s=within_s,
         description=f"all {len(class_ids)} are answered",
     )
-    time.sleep(3)
+    time.sleep(3)  # a second answer would come now
     return {one: len(stage.ear.answers[one]) for one in class_ids}
 
 

@@ -122,7 +122,7 @@ async def test_a_class_that_is_moved_while_its_playout_is_away_is_not_aired_at_i
             assert not await streamer.playout.in_force(20), "nobody confirms it"
         playout.start()  # and no resident is there
         assert playout.ask("status")["classes"] == []
-        await asyncio.sleep(max(0.0, start + 1 - time.time()))
+        await asyncio.sleep(max(0.0, start + 1 - time.time()))  # until after its old start
         assert receiver.of("c") == []
 
 
@@ -266,13 +266,13 @@ async def test_the_story_of_a_class_that_is_cut_twice_goes_to_its_teacher_with_i
             await async_wait_until(lambda: state(streamer, "c") == "on air", description="it is on air")
             receiver.refuse_publish = "NetStream.Publish.Denied"
             receiver.of("c")[0].cut()
-            await asyncio.sleep(4)
+            await asyncio.sleep(4)  # a gap of a length that can be told
             receiver.refuse_publish = None
             await async_wait_until(lambda: playout.status("c")["state"] == "on_air", description="it is on air again")
-            await asyncio.sleep(2.5)
+            await asyncio.sleep(2.5)  # it is sent for so long
             playout.process.kill()
             playout.process.wait()
-            await asyncio.sleep(3)
+            await asyncio.sleep(3)  # another gap
             playout.start()
             await async_wait_until(lambda: state(streamer, "c") == "aired with gaps", description="it is over")
     with reading(streamer.engine) as connection:

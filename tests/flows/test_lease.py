@@ -164,7 +164,7 @@ async def test_a_lease_that_was_taken_is_given_up_at_once(
         bus.hset(f"{KEY}:lease", NAME, "-s0")
         await async_wait_until(lambda: holder.left_s <= 0, description="it is given up")
         await async_wait_until(lambda: bus.hget(f"{KEY}:claims", NAME), description="a new one is asked for")
-        await asyncio.sleep(1)
+        await asyncio.sleep(1)  # nobody lengthens it
         assert holder.left_s <= 0
         assert not streamer.playout.held()
 
@@ -198,7 +198,7 @@ async def test_a_lease_that_is_over_comes_back_when_the_playout_has_left_what_is
     streamer.playout.cleared = None
     async with Holder(tmp_path / "p", shared) as holder, kept(streamer):
         await async_wait_until(streamer.playout.held, description="Redis confirms it")
-        await asyncio.sleep(1.5)
+        await asyncio.sleep(1.5)  # nobody grants it
         assert holder.left_s <= 0
         streamer.playout.cleared = "s0", os.getpid()
         await async_wait_until(lambda: holder.left_s > 0, description="the holder has it")
@@ -220,6 +220,6 @@ async def test_the_lease_of_the_process_before_is_kept_while_redis_is_away(
         is_taken = True
         await async_wait_until(lambda: holder.left_s <= 0, description="it ends")
         is_taken = False
-        await asyncio.sleep(1.5)
+        await asyncio.sleep(1.5)  # nobody gives it back
         assert holder.left_s <= 0, "no witness gives it back"
         assert not streamer.hears

@@ -379,11 +379,11 @@ async def test_a_redis_that_is_away_is_told_to_people_who_need_no_redis(
         await async_wait_until(lambda: len(service.got) == 1, description="people were told of it")
         assert "508" in str(service.got)
         assert errors.REDIS_AWAY.number in patience(found).goes_on
-        await asyncio.sleep(0.5)
+        await asyncio.sleep(0.5)  # nothing is said again
         assert len(service.got) == 1
         found.bus = cast("Bus", Answers())
         seen = found.ongoing[errors.REDIS_AWAY.number]
-        await asyncio.sleep(0.5)
+        await asyncio.sleep(0.5)  # nobody sees it again
         assert found.ongoing[errors.REDIS_AWAY.number] <= seen + 0.2, "it is seen no more"
     finally:
         for work in works:

@@ -127,7 +127,7 @@ async def test_a_slow_api_is_asked_once_for_each_of_240_renditions(
         await host.runs.start(NewRun("request", {"renditions": [(one, "720P") for one in records]}, "request"))
         tasks = cast("RunsHere", host.runs).tasks
         while not all(one.done() for one in tasks):
-            await asyncio.sleep(0.5)
+            await asyncio.sleep(0.5)  # no more requests come
             assert sum(oss.asked.values()) <= 240
             await sweep._sweep_teacher(host, False)
         for one in tasks:

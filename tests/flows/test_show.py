@@ -20,7 +20,7 @@ class Slow:
     """A Prefect server that takes its time, as a busy one does."""
 
     def __init__(self) -> None:
-        self.pause_s = 60.0
+        self.pause_s = 3600.0
         self.made = 0
         self.left: list[Any] = []  # what an earlier process has made
 
@@ -44,9 +44,8 @@ def test_a_table_that_is_not_taken_in_time_is_shown_later(
     async def table() -> None:
         await shown.table("timetable-s1", [{"class": "c-1"}], "the day")
 
-    began = time.monotonic()
     asyncio.run(table())
-    assert time.monotonic() - began < 30
+    assert server.made == 0, "nobody waited for the server"
     assert "cannot show artifact timetable-s1" in caplog.text
     assert "no answer in time" in caplog.text
     server.pause_s = 0

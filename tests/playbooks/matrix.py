@@ -6,6 +6,7 @@ a case of its own the rollback: each must end in a host that is wholly new or wh
 
 import argparse
 import queue
+import random
 import re
 import sys
 import tempfile
@@ -20,6 +21,7 @@ from rich.console import Console
 
 from playbooks.release.__main__ import built
 from playbooks.release.target import Target
+from tests.marks import seed_of_the_commit
 from tests.playbooks.hosts import engine
 from tests.playbooks.hosts.faults import Case, Ground, Kind, Playbook, listed, play
 from tests.playbooks.hosts.fleet import raised
@@ -70,7 +72,12 @@ def main() -> int:
         help="the hosts, side by side; names begin with the role; NAME:7+20-35+300- plays only these cases of one",
     )
     parser.add_argument("--every", type=int, default=1, metavar="N", help="only every N-th case")
+    parser.add_argument("--draw", type=int, metavar="N", help="only N cases of each host of this machine, drawn")
+    parser.add_argument("--seed", type=int, default=seed_of_the_commit(), help="what they are drawn by")
     given = parser.parse_args()
+    if given.draw is not None:
+        given.hosts = ",".join(one for one in given.hosts.split(",") if not one.startswith(CONTAINER))
+        sys.stdout.write(f"--draw {given.draw} --seed {given.seed} draws the same cases\n")
     console = Console(highlight=False, soft_wrap=True)
     tally = Tally(console)
     with tempfile.TemporaryDirectory(prefix="matrix-") as name:
@@ -103,7 +110,7 @@ def _side_by_side(given: argparse.Namespace, town: Town, folder: Path, tally: Ta
     ready = threading.Barrier(len(names))
 
     def work(name: str) -> None:
-        share = Share(given.only, parts[name], given.every)
+        share = Share(given.only, parts[name], given.every, given.draw, given.seed)
         try:
             with ExitStack() as stack:
                 if name == CONTAINER:
@@ -152,13 +159,18 @@ class Share:
     only: str
     parts: str
     every: int
+    draw: int | None = None
+    seed: int = 0
 
     def of(self, cases: Sequence[Case]) -> list[tuple[int, Case]]:
         """The cases with their numbers, one part after the other; raises ValueError for a number that none has."""
         numbers = [number for part in self.parts.split("+") for number in self._numbers(part, len(cases))]
         if max(numbers, default=0) >= len(cases):
             raise ValueError(f"{self.parts}: there are {len(cases)} cases, counted from 0")
-        return [(number, cases[number]) for number in numbers if re.search(self.only, str(cases[number]))]
+        numbers = [number for number in numbers if re.search(self.only, str(cases[number]))]
+        if self.draw is not None:
+            numbers = sorted(random.Random(self.seed).sample(numbers, min(self.draw, len(numbers))))
+        return [(number, cases[number]) for number in numbers]
 
     def _numbers(self, part: str, count: int) -> range:
         first, dash, last = part.partition("-")

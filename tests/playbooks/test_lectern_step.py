@@ -368,6 +368,9 @@ def test_the_crash_matrix_goes_on_where_it_was_ended() -> None:
     assert numbers("0-", every=3) == [0, 3, 6, 9]
     assert numbers("7+2-4+8-", every=1) == [7, 2, 3, 4, 8, 9]
     assert numbers("0-", only="task [13]") == [1, 3]
+    drawn = [number for number, _ in Share("task [1-9]", "0-", 1, draw=5, seed=7).of(cases)]
+    assert (len(drawn), sorted(drawn), 0 in drawn) == (5, drawn, False)
+    assert drawn == [number for number, _ in Share("task [1-9]", "0-", 1, draw=5, seed=7).of(cases)]
     with pytest.raises(ValueError, match="there are 10 cases"):
         numbers("9-10")
 

@@ -79,7 +79,7 @@ def test_a_session_that_is_cut_is_made_anew_at_the_clocks_position(tmp_path: Pat
             wait_until(lambda number: len(receiver.of("c1")) == number + 1, number, description="a session")
             session = receiver.of("c1")[-1]
             wait_until(sounds, session, description="sound")
-            time.sleep(1.7)
+            time.sleep(1.7)  # some of it is sent
             session.cut()
         wait_until(lambda: len(receiver.of("c1")) == 5 and sounds(receiver.of("c1")[-1]), description="the last")
         errors_s = []
@@ -128,7 +128,7 @@ def test_a_server_that_says_start_and_closes_is_not_stormed(tmp_path: Path) -> N
         receiver.close_after_start = True
         playout.air("c1", path, receiver.url("c1"), starts_in_s=0.2)
         wait_until(lambda: receiver.sessions, description="a first session")
-        time.sleep(4)
+        time.sleep(4)  # so many tries as there may be in this time
         assert 3 <= len(receiver.sessions) <= 8
         assert playout.told("on_air") == []
         assert playout.status("c1")["state"] == "trying"
@@ -193,7 +193,7 @@ def test_a_slow_receiver_is_skipped_to_the_clocks_position_in_the_same_session(t
         receiver.bytes_a_second = 20_000
         wait_until(lambda: playout.told("behind"), description="behind")
         receiver.bytes_a_second = None
-        time.sleep(2.5)
+        time.sleep(2.5)  # it catches up
         (session,) = receiver.of("c1")
         sound = sounds(session)[-1]
         arrived_s = sound.at + time.time() - time.monotonic() - start

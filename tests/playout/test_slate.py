@@ -48,7 +48,7 @@ def test_a_missing_recording_is_the_slate_at_its_second_and_the_recording_when_i
         offset_s = time.time() - time.monotonic()
         assert of_slate(receiver.of("c1")[0])[0].at + offset_s >= start
         assert playout.told("slate")[0]["why"] == "the recording is missing"
-        time.sleep(2.5)
+        time.sleep(2.5)  # the slate is sent for so long
         flvs.write(tmp_path / "whole", flvs.lesson(30)).replace(path)
         wait_until(lambda: playout.told("back"), description="back")
         wait_until(lambda: playout.told("ended"), description="the end")
@@ -83,7 +83,7 @@ def test_a_recording_that_breaks_in_its_middle_is_followed_by_the_slate(tmp_path
         (session,) = receiver.of("c1")
         wait_until(lambda: of_slate(session), description="the slate's pictures")
         assert of_slate(session)[0].timestamp - of_recording(session)[-1].timestamp < 500
-        time.sleep(2)
+        time.sleep(2)  # several looks at the file
         assert playout.told("back") == [], "what is broken is not tried again"
         flvs.write(tmp_path / "whole", flvs.lesson(20)).replace(path)
         wait_until(lambda: playout.told("back"), description="back")
@@ -108,7 +108,7 @@ def test_without_a_slate_nothing_is_sent_until_the_recording_is_there(tmp_path: 
         start = time.time() + 0.3
         playout.air("c1", path, receiver.url("c1"), start=start)
         wait_until(lambda: playout.told("slate"), description="the reason")
-        time.sleep(2)
+        time.sleep(2)  # nothing is sent
         assert receiver.of("c1") == []
         assert playout.status("c1")["why"] == "the recording is missing"
         flvs.write(tmp_path / "whole", flvs.lesson(30)).replace(path)

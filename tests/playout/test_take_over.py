@@ -126,9 +126,9 @@ def test_a_new_release_whose_workers_die_is_left_for_the_one_before(tmp_path: Pa
         with pytest.raises(OSError, match="ended"):
             playout.ask("upgrade")
         wait_until(lambda: playout.is_there() and playout.told("on_air") is not None, description="an answer")
-        time.sleep(3)
+        time.sleep(3)  # the new program has failed by now
         worker = playout.worker()
-        time.sleep(1)
+        time.sleep(1)  # no second worker is started
         assert playout.worker() == worker
         program_of = Path(f"/proc/{worker}/cmdline").read_text().split("\0")[3]
         assert program_of.startswith(str(tmp_path / "one"))

@@ -1,7 +1,5 @@
 """Who gets which host, what is made together, and how far it is."""
 
-import time
-
 import pytest
 
 from tests.flows.ecs.servers import Ecs, made_once
@@ -21,7 +19,7 @@ def test_progress_and_host_are_in_the_row(ecs: Ecs) -> None:
     wait_until(told, description="the row says how far it is")
     row = ecs.row(record)
     assert row["ecs_host"] in (ecs.a.name, ecs.b.name)
-    assert 0 <= row["eta"] - time.time() < 60
+    assert row["eta"] > row["begun_at"]
     made_once(ecs, record, class_id)
 
 
