@@ -51,6 +51,13 @@ def test_what_another_run_has_in_its_hands_is_left_to_it_while_its_lease_lasts(r
     assert resolutions(take(rows, [P240, P480], "first", later)) == [P240], "its own it finds again"
 
 
+def test_what_is_set_in_a_row_that_was_read_is_not_written(rows: Connection) -> None:
+    """Decisions get rows: what they change must be in the plan that a dry run prints, and nowhere else."""
+    for one in transcodings.under_way(rows):
+        one.step = "elsewhere"
+    assert [one.step for one in transcodings.under_way(rows)] == [None, None, None]
+
+
 def test_each_result_is_published_once_and_by_the_owner_alone(rows: Connection) -> None:
     due = take(rows, [P240, P480], "first")
     assert ecs_hosts.published(rows, due, "stranger") == []

@@ -151,6 +151,7 @@ def mark_evicting(connection: Connection, root: Path, evictions: Sequence[Idle])
     """Take renditions out of the sums; the caller deletes their files next. Forgets downloads that have not begun."""
     if not evictions:
         return
+    check_move(FILE_MOVES, "a rendition", FileState.READY, FileState.EVICTING)
     stems = these(one.stem for one in evictions)
     dropped = [size or 0 for size in connection.execute(_DROP, stems).scalars()]
     connection.execute(_EVICT, stems)
