@@ -41,7 +41,7 @@ from flows.streamer import change, dead_air, handing, indexes, lease, reconcile,
 from flows.streamer import readiness as streamer_readiness
 from flows.streamer.fetching import Fetching
 from flows.teacher import readiness as teacher_readiness
-from flows.teacher import roll
+from flows.teacher import requests, roll
 from flows.teacher.ecs import api as transcode_api
 from flows.teacher.ecs import flow as ecs
 from flows.tell import tell
@@ -191,6 +191,8 @@ class Resident:
                     {"lease": keeper.run, "playout": playout.run, "timetable of the playout": playout.keep_in_step}
                 )
                 await works.once("reconcile", lambda: reconcile.reconciled(host, reads=False))
+            else:
+                await works.once("what the OSS refuses", lambda: requests.remember(host))
             works.begin({**self._beside(host, runs, handler), **taking, "recorder": recorder.run})
             gc.collect()
             gc.freeze()  # these objects stay for good: scanning them again and again took a third of a storm's time

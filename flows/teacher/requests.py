@@ -22,7 +22,7 @@ from flows.tell import tell
 from lectern import errors
 from lectern.decide.breaker import Breaker
 from lectern.effects.files import oss
-from lectern.effects.rows import oss_requests, outbox
+from lectern.effects.rows import incidents, oss_requests, outbox
 from lectern.errors import FallBack, LecternError, TryAgain
 from lectern.facts import RenditionKey
 from lectern.messages import TranscodingResult
@@ -126,6 +126,14 @@ async def _said_if_refused(host: Teacher) -> AsyncIterator[None]:
             await tell(host)
         raise
     host.ongoing.pop(code.number, None)
+
+
+async def remember(host: Teacher) -> None:
+    """Take over from the process before that the OSS refuses this teacher, which goes on until it takes a request."""
+    code = errors.OSS_REFUSES.number
+    is_told = await host.look(incidents.open_of, host.journal, code) is not None
+    if is_told and host.settings.oss_transcode_url is not None:
+        host.ongoing[code] = math.inf
 
 
 @flow(name="request", persist_result=False, result_storage=NOWHERE)

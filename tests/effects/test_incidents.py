@@ -11,7 +11,7 @@ from lectern import outgoing
 from lectern.effects.rows import incidents, outbox
 from lectern.effects.rows.incidents import Patience
 from lectern.effects.rows.tables.engine import transaction
-from lectern.errors import CONFLICT, DISK_FULL, NOT_READY_FOR_START, TRANSCODE_FAILED, ErrorCode
+from lectern.errors import CONFLICT, DISK_FULL, NO_RECORDING, NOT_READY_FOR_START, TRANSCODE_FAILED, ErrorCode
 from lectern.model.tables.teacher import journal
 from lectern.outgoing import Alarm, Kind, Outgoing
 
@@ -84,6 +84,27 @@ def test_the_first_alarm_is_sent_as_it_is_and_another_code_is_another_incident(d
     assert desk.send(1000) == [208, 316]
     desk.cry(TRANSCODE_FAILED, 1001)
     assert desk.send(1001) == []
+
+
+def test_a_class_without_its_recording_is_one_incident_before_its_start_and_after(desk: Desk) -> None:
+    """324, then 326. It lasts as long as either is seen."""
+    late = desk.cry(NOT_READY_FOR_START, 1000)
+    assert desk.send(1000) == [324]
+    desk.cry(NO_RECORDING, 1030, class_id=late)
+    assert desk.send(1030) == []
+    with transaction(desk.engine) as connection:
+        (found,) = incidents.open_now(connection, journal)
+    assert (found["code"], found["count"], found["classes"]) == (326, 2, [late])
+    desk.patience = replace(PATIENCE, goes_on={326})
+    assert desk.follow_up(9000) == [("escalated", 2)]
+    desk.patience = PATIENCE
+    assert desk.follow_up(9001) == [("resolved", 2)]
+
+
+def test_another_class_without_its_recording_is_an_incident_of_its_own(desk: Desk) -> None:
+    desk.cry(NOT_READY_FOR_START, 1000)
+    desk.cry(NO_RECORDING, 1001)
+    assert desk.send(1001) == [324, 326]
 
 
 def test_after_its_end_the_same_code_is_a_new_incident(desk: Desk) -> None:

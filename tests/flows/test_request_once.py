@@ -251,6 +251,9 @@ async def test_a_wrong_key_is_told_at_once_and_until_a_request_is_taken(
         assert (first["count"], goes_on) == (1, True)
         assert "1_720P: OSS transcoding: answered 401" in first["message"]
         assert await asked(2) == ([first], True), "it is not said anew each time"
+        host.ongoing.clear()  # as in a process that has just begun
+        await requests.remember(host)
+        assert OSS_REFUSES.number in patience(host).goes_on, "it goes on, and is not called resolved"
         _, goes_on = await asked(3)
         assert not goes_on
         assert oss.asked == Counter({1: 1, 2: 1, 3: 1})

@@ -111,8 +111,10 @@ def test_a_teacher_becomes_new_and_then_old_again(host: Host, wanted: Fields, cl
 def test_a_new_database_belongs_to_the_user_of_the_program(host: Host, wanted: Fields) -> None:
     wanted["user"] = "nobody"
     host.done("backup", wanted=wanted)
-    host.done("window", wanted=wanted)
+    said = json.dumps(host.done("window", wanted=wanted))
     assert host.database.owner() == "nobody"
+    assert "There is no database yet" in said
+    assert "Copied" not in said, "nothing was there to be copied"
 
 
 def test_keys_that_were_made_since_get_old_names_too(host: Host, wanted: Fields, client: redis.Redis) -> None:

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, insert, select, update
 
 from lectern import words
 from lectern.effects.rows.outbox import Rest, Unsent
-from lectern.errors import CODES, Severity
+from lectern.errors import CODES, NO_RECORDING, NOT_READY_FOR_START, Severity
 from lectern.model.tables.shared import Journal
 from lectern.outgoing import Alarm
 from lectern.told import OpenAlarm
@@ -29,6 +29,10 @@ class Stage(StrEnum):
     MORE = "more"
     ESCALATED = "escalated"
     RESOLVED = "resolved"
+
+
+GOES_ON_AS = {NOT_READY_FOR_START.number: NO_RECORDING.number, NO_RECORDING.number: NOT_READY_FOR_START.number}
+"""The same trouble of a class before its start and after it: alarms of both are one incident, with the later code."""
 
 
 @dataclass(frozen=True)
@@ -74,8 +78,7 @@ def _count(
 ) -> int:
     """Count alarms of *code* into the open incident, or a new one; returns the id of the incident's first alarm."""
     table = journal.incidents
-    is_open = (table.c.code == code) & table.c.resolved_at.is_(None)
-    row = connection.execute(select(table).where(is_open)).one_or_none()
+    row = _open(connection, journal, code, alarms)
     known = row.last_id if row is not None else 0
     new = [one for one in alarms if one[0] > known]  # the others were counted before a crash
     named = json.loads(row.classes) if row is not None else []
@@ -91,9 +94,21 @@ def _count(
         return first_id
     if new:
         more = {"last_at": now, "number": row.number + len(new), "last_id": new[-1][0], "classes": kept}
-        more["told_classes"] = max(0, row.told_classes - forgotten)
+        more |= {"told_classes": max(0, row.told_classes - forgotten), "code": max(code, row.code)}
         connection.execute(update(table).where(table.c.id == row.id).values(**more))
     return int(row.first_id)
+
+
+def _open(
+    connection: Connection, journal: Journal, code: int, alarms: Sequence[tuple[int, dict[str, Any]]]
+) -> Any | None:  # noqa: ANN401 (a row of SQLAlchemy)
+    """The open incident that alarms of *code* belong to: one of another code if it has all their classes."""
+    table = journal.incidents
+    found = {row.code: row for row in connection.execute(select(table).where(table.c.resolved_at.is_(None)))}
+    other = found.get(GOES_ON_AS.get(code, code))
+    classes = {class_id for _, fields in alarms for class_id in _classes(fields)}
+    is_its = other is not None and bool(classes) and classes.issubset(json.loads(other.classes))
+    return found.get(code) or (other if is_its else None)
 
 
 def _classes(fields: Mapping[str, Any]) -> list[str]:
@@ -135,7 +150,8 @@ def _stage(row: Any, patience: Patience, now: float) -> Stage | None:  # noqa: A
     quiet_s = max(patience.quiet_s, patience.lasts_s.get(row.code, 0.0))
     if row.code in patience.ended_s and not patience.shared:
         quiet_s = min(quiet_s, patience.ended_s[row.code])
-    if _s(now, row.last_at) >= quiet_s and row.code not in patience.goes_on:
+    goes_on = not {row.code, GOES_ON_AS.get(row.code, row.code)}.isdisjoint(patience.goes_on)
+    if _s(now, row.last_at) >= quiet_s and not goes_on:
         return Stage.RESOLVED
     urgent = row.code in CODES and CODES[row.code].severity is Severity.CRITICAL
     if urgent and row.escalated_at is None and row.number > 1 and _s(now, row.first_at) >= patience.escalate_s:
