@@ -58,7 +58,9 @@ TAKEN = "another run has taken it over"
 SETTLED = "it was settled meanwhile"
 UNWANTED = "no class needs it any more"
 
+Due = Sequence[RenditionRow]
 Missed = Mapping[Resolution, LecternError]
+Urls = Mapping[Resolution, str]
 
 
 class NoLongerOurs(Exception):
@@ -81,7 +83,7 @@ def target(settings: TeacherSettings) -> Target:
     return Target(settings.upload_url or "", settings.public_url or "", key)
 
 
-def remote_job(settings: TeacherSettings, due: Sequence[RenditionRow], begun_at: float = 0.0) -> Job:
+def remote_job(settings: TeacherSettings, due: Due, begun_at: float = 0.0) -> Job:
     """What a host does to make *due* since *begun_at* (epoch seconds)."""
     return Job(
         record_id=due[0].record_id,
@@ -132,7 +134,7 @@ async def leave(host: Teacher, where: str, name: str, tries: int = 1) -> bool:
 class TranscodeJob:
     """The renditions *due* of one recording, which the run *owner* has made together, on host after host."""
 
-    def __init__(self, host: Teacher, due: Sequence[RenditionRow], owner: str) -> None:
+    def __init__(self, host: Teacher, due: Due, owner: str) -> None:
         self.host, self.due, self.owner = host, list(due), owner
         self.avoid: list[str] = []  # the hosts where it has failed
         self.yields_until: float | None = None  # epoch seconds
@@ -234,7 +236,7 @@ class TranscodeJob:
         if await leave(self.host, *there):
             self.left.discard(there)
 
-    async def _reconnected(self, job: Job, there: tuple[str, str]) -> tuple[Mapping[Resolution, str], Missed]:
+    async def _reconnected(self, job: Job, there: tuple[str, str]) -> tuple[Urls, Missed]:
         """Do the job, also if the connection breaks; returns the URLs of what was made, and what was missed."""
         lost = 0
         while True:
@@ -330,7 +332,7 @@ class TranscodeJob:
         self.avoid.append(where)
 
     def _note_failure(
-        self, connection: Connection, failed: Sequence[tuple[RenditionRow, LecternError]], again: Sequence[RenditionRow]
+        self, connection: Connection, failed: Sequence[tuple[RenditionRow, LecternError]], again: Due
     ) -> None:
         """Note a failure in one transaction, so that no other run takes the renditions that are given up for good."""
         now = time.time()
@@ -344,19 +346,13 @@ class TranscodeJob:
             if one not in again:
                 self._results(connection, [one], {}, error)
 
-    async def _publish(self, made: Mapping[Resolution, str], error: LecternError | None = None) -> None:
+    async def _publish(self, made: Urls, error: LecternError | None = None) -> None:
         """Publish the URLs of what was *made*, or that nothing was because of *error*."""
         due = self.due if error else [one for one in self.due if one.resolution in made]
         await self.host.commit(self._results, due, made, error)
         await tell(self.host)
 
-    def _results(
-        self,
-        connection: Connection,
-        due: Sequence[RenditionRow],
-        made: Mapping[Resolution, str],
-        error: LecternError | None,
-    ) -> None:
+    def _results(self, connection: Connection, due: Due, made: Urls, error: LecternError | None) -> None:
         """Put a message for each rendition that is still ours into the outbox, once."""
         ours = ecs_hosts.published(connection, due, self.owner)
         for one in due:
@@ -389,7 +385,7 @@ class TranscodeJob:
         events.note(connection, self.host.journal, self.host.settings.name, noted, now)
 
 
-def is_wanted(connection: Connection, due: Sequence[RenditionRow]) -> bool:
+def is_wanted(connection: Connection, due: Due) -> bool:
     """Whether a class waits for any of *due*."""
     return any(bookings.waiting_for(connection, *one.key) for one in due)
 
@@ -413,15 +409,12 @@ def _blame(connection: Connection, host: Teacher, name: str, errors: Iterable[Le
 
 
 class HostQueue:
-    """The jobs of this process that wait for a host; a task serves them while there are any.
-
-    Who sets *moved* says that a place may be free.
-    """
+    """The jobs of this process that wait for a host; a task serves them while there are any."""
 
     def __init__(self) -> None:
         self._waiting: dict[TranscodeJob, asyncio.Future[Begun]] = {}
         self._clerk: asyncio.Task[None] | None = None
-        self.moved = asyncio.Event()
+        self.moved = asyncio.Event()  # a place may be free
 
     async def place(self, job: TranscodeJob) -> Begun:
         """Wait for a host for what the job is still to make; raises FallBack (none is set up) or NoLongerOurs."""

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import TypeVar
 
 import paramiko  # type: ignore[import-untyped]
+from paramiko.hostkeys import HostKeyEntry  # type: ignore[import-untyped]
 
 from lectern.effects import output, process
-from lectern.effects.ecs import keys
 from lectern.effects.ecs.remote_program import ENDING, GO, WRAPPER, Running
 from lectern.effects.ecs.ssh_host import Host as Host  # noqa: PLC0414 (a part of this interface)
-from lectern.errors import CallAPerson, Misuse, TryAgain
+from lectern.errors import CallAPerson, Caught, Misuse, TryAgain
 
 T = TypeVar("T")
 _Cause = type[process.TimedOut] | type[process.Stalled] | None
@@ -209,12 +209,12 @@ def _log_in(client: paramiko.SSHClient, host: Host, key_path: Path, known_hosts_
         raise Misuse(f"{known_hosts_path}: there is no such file; type: {host.keyscan(known_hosts_path)}")
     look = f"look who it is, then: {host.keyscan(known_hosts_path)}; see RUNBOOK.md"
     try:
-        keys.know(client.get_host_keys(), known_hosts_path)
+        _know(client.get_host_keys(), known_hosts_path)
         client.connect(
             host.name,
             host.port,
             host.user,
-            pkey=keys.own(key_path),
+            pkey=_own_key(key_path),
             sock=_wire(host, timeout_s),
             allow_agent=False,
             look_for_keys=False,
@@ -232,6 +232,34 @@ def _log_in(client: paramiko.SSHClient, host: Host, key_path: Path, known_hosts_
     except (paramiko.SSHException, OSError, EOFError) as error:
         why = getattr(error, "strerror", None) or error or type(error).__name__
         raise Lost(f"{host}: cannot be reached: {why}") from error
+
+
+def _own_key(path: Path) -> paramiko.PKey:
+    """The SSH key in a file; paramiko itself would hide a host's refusal behind its attempts to read other kinds."""
+    try:
+        return paramiko.PKey.from_path(path)
+    except (paramiko.SSHException, paramiko.UnknownKeyType, OSError, TypeError, ValueError) as error:
+        make = f"make one that has no passphrase: ssh-keygen -t ed25519 -N '' -f {shlex.quote(str(path))}"
+        raise Misuse(f"{path}: cannot be read as an SSH key ({error or type(error).__name__}); {make}") from error
+
+
+def _know(hosts: paramiko.HostKeys, path: Path) -> None:
+    """Add the keys in *path* to *hosts*; raises Misuse if the file cannot be read.
+
+    A line that cannot be read is passed over: its host counts as unknown, which says what to type. Paramiko by itself
+    would know no host at all.
+    """
+    try:
+        lines = path.read_bytes().decode(errors="replace").split("\n")
+    except OSError as error:
+        raise Misuse(f"{path}: cannot be read ({error.strerror}); let the user of the teacher read it") from error
+    for number, line in enumerate(map(str.strip, lines), 1):
+        if not line or line.startswith("#"):
+            continue
+        with Caught():  # whatever is odd about a line, it is that host's alone
+            entry = HostKeyEntry.from_line(line, number)
+            for name in entry.hostnames if entry is not None else ():
+                hosts.add(name, entry.key.get_name(), entry.key)
 
 
 def _wire(host: Host, timeout_s: float) -> socket.socket:
