@@ -3,11 +3,11 @@
 import asyncio
 import logging
 import time
-from dataclasses import replace
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from flows.new_run import NewRun
 from lectern.errors import TryAgain
 from lectern.timing import backoff_s
 
@@ -29,6 +29,22 @@ a Prefect that hangs. Not longer, because nobody sees or cancels work without a 
 
 Begun = str | asyncio.Task[None]
 """The id of the run that does a work, or the task that does it without a run."""
+
+
+@dataclass(frozen=True)
+class NewRun:
+    """What the run does and what it is called; of runs with the same *key* Prefect creates one.
+
+    If it names *outdated*, a run that was cancelled because of that, or that has completed, does not count as one of
+    them: another is created.
+    """
+
+    flow: str
+    parameters: Mapping[str, Any]
+    name: str
+    tags: Sequence[str] = ()
+    key: str | None = None
+    outdated: str | None = None
 
 
 class Starter:

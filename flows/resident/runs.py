@@ -19,14 +19,14 @@ from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.exceptions import ObjectNotFound, PrefectException
 from prefect.flow_engine import run_flow_async
 from prefect.flows import Flow
-from prefect.states import Cancelled, Pending, Scheduled
+from prefect.states import Cancelled, Failed, Pending, Scheduled
 
 from flows import resumed, tries
+from flows.beside import NewRun
 from flows.handling import noted
 from flows.host import Host, claimed, current, run_name
-from flows.new_run import NewRun
 from flows.prefect_api import asking, best_effort
-from flows.resident import ended, groups, questions
+from flows.resident import groups, questions
 from flows.resident.creation import CREATE_S, Creation
 from lectern.effects.rows import inbox
 from lectern.errors import Caught, LecternError, Misuse, TryAgain
@@ -158,7 +158,7 @@ class ResidentRuns:
             await asyncio.wait({active.task})
         finally:
             del self._active[run.id]
-        active.verdict = active.verdict or ended.cancelled_before(active.task)
+        active.verdict = active.verdict or _cancelled_before(active.task)
         if active.verdict is not None:
             log.info("%s: %s", run.name, active.verdict)
             again = resumed.to_go_on(resumed.STOPPED)
@@ -179,7 +179,7 @@ class ResidentRuns:
         try:
             parameters = await self._own(name, flow.validate_parameters(run.parameters))
         except (Misuse, PrefectException) as error:
-            return await ended.unreadable(self.client, run, error)
+            return await _unreadable(self.client, run, error)
         async with asking(math.inf):  # what the flow raises is in the state
             found = await run_flow_async(flow, flow_run=alone, parameters=parameters, return_type="state")
         return found if isinstance(found, State) else None
@@ -247,3 +247,22 @@ class ResidentRuns:
         left = set(self._tasks.values()) | {active.task for active in self._active.values()}
         if left:
             await asyncio.wait(left, timeout=rest_s)
+
+
+def _cancelled_before(engine: "asyncio.Task[State[Any] | None]") -> str | None:
+    """The verdict for a run that was cancelled before the engine began it: the engine leaves it in state Cancelling."""
+    found = engine.result() if not engine.cancelled() and engine.exception() is None else None
+    return "cancelled" if found is not None and found.is_cancelling() else None
+
+
+async def _unreadable(client: PrefectClient, run: FlowRun, error: Exception) -> State[Any]:
+    """Fail a run whose parameters cannot be read; otherwise it would be due again each second.
+
+    Raises TryAgain if Prefect is away.
+    """
+    why = f"its parameters cannot be read: {masked(str(error))}"
+    log.warning("%s: %s", run.name, why)
+    state: State[Any] = Failed(message=why)
+    async with asking():
+        await client.set_flow_run_state(run.id, state, force=True)
+    return state

@@ -6,9 +6,8 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from flows import trouble
-from flows.beside import Begun
+from flows.beside import Begun, NewRun
 from flows.host import Streamer, log
-from flows.new_run import NewRun
 from flows.once import SWEEP
 from flows.streamer import download
 from lectern import stems

@@ -4,9 +4,8 @@ import asyncio
 import time
 from collections.abc import Sequence
 
-from flows.beside import Begun
+from flows.beside import Begun, NewRun
 from flows.host import Streamer, log
-from flows.new_run import NewRun
 from flows.playout import Watch
 from flows.streamer import ends, releases
 from flows.streamer.change import OTHER_TIME

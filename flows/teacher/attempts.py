@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
+from flows.beside import NewRun
 from flows.host import Teacher
-from flows.new_run import NewRun
 from lectern.decide.transcode import by_record
 from lectern.facts import RenditionKey
 from lectern.states import Resolution

@@ -11,9 +11,9 @@ from typing import Any
 from sqlalchemy import Connection
 
 from flows import trouble
+from flows.beside import NewRun
 from flows.handling import Decide, changed
 from flows.host import Teacher, log, lost_tag
-from flows.new_run import NewRun
 from flows.teacher.leaving import Leaving
 from flows.teacher.living import BEATS
 from flows.tell import tell

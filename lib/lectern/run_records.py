@@ -15,6 +15,7 @@ from pydantic_core import to_json
 from lectern.commands import fields_of
 from lectern.effects.rows.inbox import Handled, spell, work_of
 from lectern.facts import Work
+from lectern.shown import masked
 from lectern.states import Resolution
 from lectern.told import Past
 from lectern.wire import is_name, read_resolution
@@ -111,7 +112,7 @@ def said_of(messages: Iterable[tuple[int, str | None]], table: Iterable[Mapping[
     waiting: list[Mapping[str, object]] = []
     last = next((ids[0] for ids in (*named.values(), nameless) if ids), None)
     for line in table:
-        waiting.append({key: value for key, value in line.items() if value})
+        waiting.append({key: masked(str(value)) for key, value in line.items() if value})
         name = str(line["class"])
         if ids := named.get(name):
             last = ids[0] if len(ids) == 1 else ids.popleft()

@@ -11,8 +11,8 @@ import pytest
 from sqlalchemy import Connection, select
 
 from flows import handling
+from flows.beside import NewRun
 from flows.host import Host
-from flows.new_run import NewRun
 from flows.streamer import releases, witnesses
 from flows.teacher import leaving, moves, reports, roll
 from lectern import errors

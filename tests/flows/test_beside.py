@@ -6,8 +6,7 @@ from typing import cast
 import pytest
 
 from flows import beside
-from flows.beside import Starter
-from flows.new_run import NewRun
+from flows.beside import NewRun, Starter
 from flows.resident.runs import ResidentRuns
 from lectern.errors import TryAgain
 

@@ -15,8 +15,8 @@ import redis
 from sqlalchemy import Engine, select, update
 
 from flows import host as hall
+from flows.beside import NewRun
 from flows.host import Host
-from flows.new_run import NewRun
 from flows.teacher import requests, results, sweep
 from flows.tell import patience
 from lectern.decide.breaker import THRESHOLD, Breaker

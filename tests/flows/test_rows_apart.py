@@ -14,8 +14,8 @@ import pytest
 from sqlalchemy import Connection, select, update
 
 from flows import beside
+from flows.beside import NewRun
 from flows.host import Host
-from flows.new_run import NewRun
 from flows.once import SWEEP
 from flows.playout import Watch
 from flows.streamer import admission, download, fetching, lost, readiness, timetable

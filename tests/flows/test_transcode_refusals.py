@@ -22,8 +22,8 @@ from schemathesis import Case
 from schemathesis.generation import GenerationMode
 from starlette.applications import Starlette
 
+from flows.beside import NewRun
 from flows.host import Host
-from flows.new_run import NewRun
 from flows.teacher.ecs import api
 from lectern.effects.files.oss import sign
 from lectern.effects.rows import bookings, renditions, transcodings

@@ -20,9 +20,9 @@ from prefect.states import Completed, Failed
 from sqlalchemy import Connection, func, select
 
 from flows import handling
+from flows.beside import NewRun
 from flows.handling import swept
 from flows.host import Host
-from flows.new_run import NewRun
 from flows.resident import record
 from flows.resident.handler import Handler
 from flows.resident.record import Recorder

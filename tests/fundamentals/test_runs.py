@@ -20,8 +20,8 @@ from prefect.states import Cancelling, Completed, Pending, Running, Scheduled
 from prefect.workers import base
 
 from flows import prefect_api
+from flows.beside import NewRun
 from flows.host import Host
-from flows.new_run import NewRun
 from flows.prefect_api import asking
 from flows.resident import heartbeats, orphans, questions, worker
 from flows.resident.runs import ResidentRuns
