@@ -2,10 +2,10 @@
 
 import logging
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields, replace
 from operator import attrgetter
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic_core import from_json, to_json
 from sqlalchemy import ColumnElement, Connection, Float, Integer, bindparam, func, literal_column, select, update
@@ -18,6 +18,7 @@ from lectern.states import BOOKING_MOVES, BOOKING_OVER, BookingState, Resolution
 from lectern.wire import called, class_of
 
 log = logging.getLogger("lectern")
+T = TypeVar("T")
 LOADING = (BookingState.PLACED, BookingState.READY)
 """States in which a class counts as load of its streamer."""
 
@@ -68,15 +69,17 @@ def _order(row: Any) -> Order:  # noqa: ANN401 (a row of SQLAlchemy)
     return Order(class_id, BookingState(state), payload, record_id, size, *rest)
 
 
-def _orders(rows: Iterable[Any]) -> list[Order]:
-    """The bookings in *rows*; an unreadable row is logged, and hides no other."""
-    found = []
+def readable(rows: Iterable[Any], value: Callable[[Any], T]) -> Iterator[tuple[Any, T]]:
+    """Each row of a class with its *value*; an unreadable one is logged, and hides no other."""
     for row in rows:
         try:
-            found.append(_order(row))
+            yield row, value(row)
         except ValueError as error:
             log.error("%s: its booking cannot be read, and is passed over: %s", row.class_id, error)
-    return found
+
+
+def _orders(rows: Iterable[Any]) -> list[Order]:
+    return [order for _, order in readable(rows, _order)]
 
 
 def by_id(connection: Connection, class_ids: Sequence[str]) -> dict[str, Order]:

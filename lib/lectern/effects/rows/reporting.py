@@ -1,19 +1,18 @@
 """Reads the facts of an as-run report: the classes of a span, what was sent of them, transcoding times."""
 
-import logging
 from collections.abc import Iterator
 from typing import Any
 
 from sqlalchemy import Connection, Select, func, select
 
 from lectern.effects.rows import as_run
+from lectern.effects.rows.bookings import readable
 from lectern.effects.rows.timetable import Span, begins_in
 from lectern.facts import AsRun, Planned
 from lectern.model.tables.teacher import orders, videos
 from lectern.states import BookingState, RenditionState
 from lectern.stems import stem
 
-log = logging.getLogger("lectern")
 _NAMES = (
     *("class_id", "institution_id", "record_id", "resolution", "url_stem"),
     *("streamer", "start_time", "end_time", "state", "message"),
@@ -24,14 +23,13 @@ _COLUMNS = tuple(orders.c[name] for name in _NAMES)
 def booked(connection: Connection, span: Span) -> Iterator[Planned]:
     """The classes of *span*, by their start; an unreadable one is logged, and hides no other."""
     wanted = select(*_COLUMNS).where(begins_in(span)).order_by(orders.c.start_time, orders.c.class_id)
-    for class_id, of, record_id, resolution, named, streamer, start, end, state, why in connection.execute(wanted):
-        try:
-            known = BookingState(state)
-        except ValueError as error:
-            log.error("%s: its booking cannot be read, and is passed over: %s", class_id, error)
-            continue
-        name = named or (stem(record_id, resolution) if record_id is not None else "")
-        yield Planned(class_id, of or "", name, streamer or "", start, end, known, why or "")
+    yield from (planned for _, planned in readable(connection.execute(wanted), _planned))
+
+
+def _planned(row: Any) -> Planned:  # noqa: ANN401 (a row of SQLAlchemy)
+    class_id, of, record_id, resolution, named, streamer, start, end, state, why = row
+    name = named or (stem(record_id, resolution) if record_id is not None else "")
+    return Planned(class_id, of or "", name, streamer or "", start, end, BookingState(state), why or "")
 
 
 def parts(connection: Connection, span: Span) -> dict[str, list[AsRun]]:

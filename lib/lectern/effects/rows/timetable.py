@@ -1,20 +1,18 @@
 """The teacher's timetable for people: the classes of a span of time."""
 
-import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Select, case, func, select
 
-from lectern.effects.rows.bookings import OPEN
+from lectern.effects.rows.bookings import OPEN, readable
 from lectern.effects.rows.transcodings import MAKING, making
 from lectern.model.tables.teacher import IS_CLASS, orders, streamers, videos
 from lectern.states import BookingState, RenditionState
 from lectern.stems import stem
 from lectern.told import Booked, Found
 
-log = logging.getLogger("lectern")
 _NAMES = (
     *("class_id", "state", "record_id", "resolution", "url_stem", "start_time", "end_time"),
     *("code", "message", "streamer", "institution_id", "placement"),
@@ -54,7 +52,7 @@ def waiting(connection: Connection, now: float, institution: str | None, limit: 
     )
     return [
         Found(row.class_id, replace(booked, lost_since=row.lost_at), None if row.status is None else making(row))
-        for row, booked in _readable(connection.execute(wanted))
+        for row, booked in readable(connection.execute(wanted), _booked)
     ]
 
 
@@ -105,20 +103,10 @@ def _selected(which: ColumnElement[bool]) -> Select[Any]:
 
 
 def _found(connection: Connection, wanted: Select[Any]) -> list[Found]:
-    return [Found(row[0], booked) for row, booked in _readable(connection.execute(wanted))]
-
-
-def _readable(rows: Iterable[Any]) -> Iterator[tuple[Any, Booked]]:
-    """Each row with its booking; an unreadable one is logged, and hides no other."""
-    for row in rows:
-        try:
-            yield row, _booked(row[: len(_COLUMNS)])
-        except ValueError as error:
-            log.error("%s: its booking cannot be read, and is passed over: %s", row[0], error)
+    return [Found(row[0], booked) for row, booked in readable(connection.execute(wanted), _booked)]
 
 
 def _booked(row: Any) -> Booked:  # noqa: ANN401 (a row of SQLAlchemy)
-    class_id, state, record_id, resolution, named, starts, ends, code, message, streamer, institution, placement = row
-    name = named or (stem(record_id, resolution) if record_id is not None else "")
-    known = (class_id, BookingState(state), name, starts, ends, code, message, streamer)
-    return Booked(*known, answered=True, institution=institution, placement=placement)
+    name = row.url_stem or (stem(row.record_id, row.resolution) if row.record_id is not None else "")
+    known = (row.class_id, BookingState(row.state), name, row.start_time, row.end_time, row.code, row.message)
+    return Booked(*known, row.streamer, answered=True, institution=row.institution_id, placement=row.placement)
