@@ -1,11 +1,10 @@
-"""What is released: this project's version, its commit, its own wheel, and uv out of its wheel."""
+"""What is released: this project's version, its commit, and its own wheel."""
 
 import asyncio
 import os
 import sys
 import time
 import tomllib
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,17 +49,6 @@ def own_wheel(root: Path, scratch: Path, source: Source) -> Path:
     if done.returncode != 0 or len(built) != 1:
         raise CallAPerson(f"the wheel of lectern {source.version} was not built: {done.last_words or done.output}")
     return built[0]
-
-
-def uv_program(wheel: Path, scratch: Path) -> Path:
-    """Take the program out of uv's wheel. Raises CallAPerson."""
-    into = scratch / "uv"
-    with zipfile.ZipFile(wheel) as opened:
-        names = [name for name in opened.namelist() if name.endswith(".data/scripts/uv")]
-        if len(names) != 1:
-            raise CallAPerson(f"{wheel.name}: there is no program uv in it, but {names}")
-        into.write_bytes(opened.read(names[0]))
-    return into
 
 
 def _git(root: Path, *words: str) -> str:

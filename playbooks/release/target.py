@@ -3,10 +3,7 @@
 import platform
 import re
 import sys
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-
-from packaging.markers import Marker
 
 from lectern.errors import Misuse
 
@@ -15,7 +12,6 @@ GLIBC = (2, 28)
 
 _OLDEST_PYTHON = (3, 11)
 _MACHINES = ("x86_64", "aarch64")
-_LEGACY = {(2, 17): "manylinux2014", (2, 12): "manylinux2010", (2, 5): "manylinux1"}
 
 
 @dataclass(frozen=True)
@@ -53,43 +49,12 @@ class Target:
         """The target as the release file's name writes it: cp313-linux-x86_64."""
         return f"{self.python_tag}-{self.platform}"
 
-    def pip_options(self) -> list[str]:
-        """The options that tell pip which wheels run on the target."""
-        version = f"{self.python[0]}.{self.python[1]}"
-        options = ["--implementation", "cp", "--python-version", version, "--abi", self.python_tag]
-        return [*options, *(word for name in _platforms(self.machine) for word in ("--platform", name))]
-
-    def needs(self, marker: Marker | None) -> bool:
-        """Whether some host of this kind installs a package with *marker*; its Python's patch version is unknown."""
-        return marker is None or any(marker.evaluate(dict(one)) for one in self._environments())
-
-    def _environments(self) -> Iterable[Mapping[str, str]]:
-        version = f"{self.python[0]}.{self.python[1]}"
-        for last in (0, 3, 99):
-            yield {
-                "implementation_name": "cpython",
-                "implementation_version": f"{version}.{last}",
-                "os_name": "posix",
-                "platform_machine": self.machine,
-                "platform_python_implementation": "CPython",
-                "platform_system": "Linux",
-                "python_full_version": f"{version}.{last}",
-                "python_version": version,
-                "sys_platform": "linux",
-                "extra": "",
-            }
+    def uv_options(self) -> list[str]:
+        """The options that tell uv for which hosts it installs; of their Python, the patch version is taken as 0."""
+        major, minor = self.python
+        return ["--python-version", f"{major}.{minor}", "--python-platform", f"{self.machine}-manylinux_2_{GLIBC[1]}"]
 
 
 def _pair(version: str) -> tuple[int, int]:
     major, _, minor = version.partition(".")
     return int(major), int(minor)
-
-
-def _platforms(machine: str) -> Iterable[str]:
-    major, newest = GLIBC
-    oldest = 5 if machine == "x86_64" else 17
-    for minor in range(newest, oldest - 1, -1):
-        yield f"manylinux_{major}_{minor}_{machine}"
-        if (major, minor) in _LEGACY:
-            yield f"{_LEGACY[major, minor]}_{machine}"
-    yield f"linux_{machine}"

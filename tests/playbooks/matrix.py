@@ -139,7 +139,7 @@ def _side_by_side(given: argparse.Namespace, town: Town, folder: Path, tally: Ta
 
 
 def _built(folder: Path, python: str | None, console: Console) -> Path:
-    return built(Target.parse(python, None), folder, ROOT / "dist" / ".wheels", console)
+    return built(Target.parse(python, None), folder, console)
 
 
 @dataclass(frozen=True)

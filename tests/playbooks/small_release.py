@@ -1,15 +1,11 @@
-"""A release of one tiny program, which is staged in a second; its installer can be made to wait at a gate."""
+"""A release of one tiny program, which is staged in a second; its installation can be made to wait at a gate."""
 
-import base64
-import hashlib
-import io
 import json
 import subprocess
 import sys
 import tarfile
-import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +14,15 @@ from playbooks.release.source import Source
 from playbooks.release.target import Target
 
 SCRIPT = Path(__file__).parents[2] / "playbooks/roles/release/files/on_host.py"
-_UV = """\
-#!/bin/sh
-# The real one. Before and after it waits as long as there is a gate beside the releases, 30 s at most.
-at() {{
-    touch "$HOME/$1"
-    n=0
-    while [ -e "$HOME/../gate-$1" ] && [ $n -lt 600 ]; do sleep 0.05; n=$((n + 1)); done
-}}
-at installing
-{uv} "$@" || exit
-at installed
+_GATE = """\
+# Read by whatever Python of the release begins: it waits as long as there is a gate beside the releases, 30 s at most.
+import pathlib, sys, time
+release = pathlib.Path(sys.prefix).parent
+(release / "installing").touch()
+for _ in range(600):
+    if not (release.parent / "gate").exists():
+        break
+    time.sleep(0.05)
 """
 
 
@@ -50,47 +44,26 @@ class Small:
 
     def asked(self, root: Path, **more: Any) -> dict[str, Any]:
         """What the role asks the host for."""
-        with tarfile.open(self.file) as tar:
-            content = tar.extractfile(tarball.MANIFEST)
-            assert content is not None
-            digest = hashlib.sha256(content.read()).hexdigest()
         told = {name: self.manifest[name] for name in ("version", "python", "platform", "glibc")}
         into = root / "releases" / self.version
-        return {"root": str(root), "into": str(into), "digest": digest, "needs_bytes": 1} | told | more
-
-    def tampered(self, folder: Path, name: str) -> "Small":
-        """The same, but with other content in the file *name*, of which the manifest does not know."""
-        folder.mkdir()
-        file = folder / self.file.name
-        with tarfile.open(self.file) as old, tarfile.open(file, "w:gz") as new:
-            for member in old:
-                content = old.extractfile(member)
-                assert content is not None
-                data = content.read()
-                if member.name == name:
-                    data = bytes([data[0] ^ 1]) + data[1:]
-                new.addfile(member, io.BytesIO(data))
-        file.with_name(f"{file.name}.sha256").write_text(
-            f"{hashlib.sha256(file.read_bytes()).hexdigest()}  {file.name}\n"
+        return (
+            {"root": str(root), "into": str(into), "digest": tarball.digest(self.file), "needs_bytes": 1} | told | more
         )
-        return replace(self, file=file)
 
 
 def small(folder: Path, version: str = "1.0.0", says: str = "small") -> Small:
     """Build one; its `lectern` prints *says*."""
-    wheel = _wheel(version, says)
-    name = f"lectern-{version}-py3-none-any.whl"
-    requirement = f"lectern=={version} --hash=sha256:{hashlib.sha256(wheel).hexdigest()}\n"
-    entries = [
-        tarball.Entry(f"wheels/{name}", wheel),
-        tarball.Entry("bin/uv", _UV.format(uv=Path(sys.prefix, "bin", "uv")).encode()),
-        tarball.Entry("requirements.txt", requirement.encode()),
-    ]
+    tree = folder / f"{version}-{says}"
+    info = tree / f"lectern-{version}.dist-info"
+    info.mkdir(parents=True)
+    (tree / "lectern.py").write_text(f"def main():\n    print({says!r})\n")
+    (tree / "sitecustomize.py").write_text(_GATE)
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: lectern\nVersion: {version}\n")
+    (info / "entry_points.txt").write_text("[console_scripts]\nlectern = lectern:main\n")
     target = Target.parse(None, None)
     source = Source(version, commit=None, dirty=False, built_at=1_700_000_000)
-    folder.mkdir(parents=True, exist_ok=True)
     file = folder / f"lectern-{version}-{target.name}.tar.gz"
-    tarball.write(file, tarball.pack(entries, tarball.manifest(entries, source, target), source.built_at))
+    tarball.write(file, tree, tarball.manifest(tree, source, target), source.built_at)
     return Small(file, version)
 
 
@@ -117,23 +90,3 @@ def answer(verb: str, asked: Mapping[str, Any]) -> dict[str, Any]:
     assert process.returncode == 0, err
     found: dict[str, Any] = json.loads(out)
     return found
-
-
-def _wheel(version: str, says: str) -> bytes:
-    info = f"lectern-{version}.dist-info"
-    files = {
-        "lectern.py": f"def main():\n    print({says!r})\n",
-        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: lectern\nVersion: {version}\n",
-        f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
-        f"{info}/entry_points.txt": "[console_scripts]\nlectern = lectern:main\n",
-    }
-    record = "".join(f"{name},sha256={_record(text)},{len(text.encode())}\n" for name, text in files.items())
-    packed = io.BytesIO()
-    with zipfile.ZipFile(packed, "w") as wheel:
-        for name, text in {**files, f"{info}/RECORD": f"{record}{info}/RECORD,,\n"}.items():
-            wheel.writestr(zipfile.ZipInfo(name), text)
-    return packed.getvalue()
-
-
-def _record(text: str) -> str:
-    return base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest()).decode().rstrip("=")

@@ -13,7 +13,6 @@ import tomllib
 import zipfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -21,8 +20,7 @@ from pathlib import Path
 import pytest
 
 from lectern.errors import CallAPerson, Misuse, TryAgain
-from playbooks.release import download, lock, source, tarball
-from playbooks.release.lock import Locked
+from playbooks.release import packages, source, tarball
 from playbooks.release.target import Target
 from town.ports import free_port
 
@@ -51,18 +49,20 @@ class Index:
         self._thread.start()
         self.url = f"http://127.0.0.1:{self._server.server_port}/simple"
 
-    def has(self, *wheels: str) -> Locked:
+    def has(self, *wheels: str) -> str:
         """Put *wheels* of one package into it; returns how they are locked."""
         name = wheels[0].partition("-")[0]
         page = self._folder / "simple" / name
         page.mkdir(parents=True)
         for wheel in wheels:
+            tag, info = "-".join(wheel.removesuffix(".whl").split("-")[2:]), f"{name}-1.0.dist-info"
             with zipfile.ZipFile(page / wheel, "w") as file:
-                file.writestr(f"{name}-1.0.dist-info/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
-                file.writestr(f"{name}-1.0.dist-info/WHEEL", f"Wheel-Version: 1.0\nRoot-Is-Purelib: true\n# {wheel}\n")
+                file.writestr(f"{name}.py", wheel)
+                file.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+                file.writestr(f"{info}/WHEEL", f"Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: {tag}\n")
+                file.writestr(f"{info}/RECORD", f"{name}.py,,\n{info}/METADATA,,\n{info}/WHEEL,,\n{info}/RECORD,,\n")
         (page / "index.html").write_text("".join(f'<a href="{wheel}">{wheel}</a>' for wheel in wheels))
-        hashes = tuple(f"--hash=sha256:{_sha256(page / wheel)}" for wheel in wheels)
-        return Locked(name, f"{name}==1.0", None, hashes)
+        return f"{name}==1.0 {' '.join(f'--hash=sha256:{_sha256(page / wheel)}' for wheel in wheels)}\n"
 
     def close(self) -> None:
         """It does not answer any more."""
@@ -73,40 +73,43 @@ class Index:
 
 @pytest.fixture
 def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Index]:
-    """The only index that pip knows."""
+    """The only index that uv knows, and a cache of its own."""
     found = Index(tmp_path / "index")
-    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
-    monkeypatch.setenv("PIP_INDEX_URL", found.url)
-    monkeypatch.setenv("PIP_RETRIES", "1")
+    monkeypatch.setenv("UV_NO_CONFIG", "1")
+    monkeypatch.setenv("UV_DEFAULT_INDEX", found.url)
+    monkeypatch.setenv("UV_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setenv("UV_HTTP_RETRIES", "0")
     yield found
     found.close()
 
 
-def test_it_holds_all_that_its_manifest_lists_and_nothing_else(release_file: Path) -> None:
+def test_it_holds_what_is_locked_and_nothing_of_the_machine_that_built_it(release_file: Path) -> None:
     with tarfile.open(release_file) as tar:
         first, *others = tar.getmembers()
         assert first.name == "manifest.json"
         manifest = json.loads(_content(tar, first.name))
-        sums = {one.name: hashlib.sha256(_content(tar, one.name)).hexdigest() for one in others}
-        assert sums == {name: listed["sha256"] for name, listed in manifest["files"].items()}
-        assert {(one.uid, one.gid, one.mtime) for one in others} == {(0, 0, manifest["built_at"])}
-        assert sorted(name for name in sums if not name.startswith("wheels/")) == ["bin/uv", "requirements.txt"]
-        requirements = _content(tar, "requirements.txt").decode()
-        wheels = {digest for name, digest in sums.items() if name.endswith(".whl")}
-        assert set(re.findall("sha256:([0-9a-f]{64})", requirements)) == wheels
-        own = next(name for name in sums if name.startswith("wheels/lectern-"))
-        with zipfile.ZipFile(tar.extractfile(own) or pytest.fail(own)) as wheel:
-            assert {"flows/resident/process.py", "lectern/cli/__init__.py"} <= set(wheel.namelist())
+        sums = [
+            (one.name.removeprefix("packages/"), hashlib.sha256(_content(tar, one.name)).hexdigest()) for one in others
+        ]
+        told = "".join(f"{digest}  {name}\n" for name, digest in sums)
+        assert manifest["sha256"] == hashlib.sha256(told.encode()).hexdigest()
+        assert {(one.uid, one.gid, one.mode, one.mtime) for one in others} == {(0, 0, 0o644, manifest["built_at"])}
+        names = {name for name, _ in sums}
+        assert {"flows/resident/process.py", "lectern/cli/__init__.py", "prefect/__init__.py"} <= names
+        assert [one for one in names if one.endswith(("/direct_url.json", "/uv_cache.json")) or "bin/" in one[:4]] == []
+        own = next(name for name in names if re.fullmatch(r"lectern-[^/]+/RECORD", name))
+        assert "bin/" not in _content(tar, f"packages/{own}").decode()
 
 
 def test_builds_side_by_side_do_not_take_each_others_half_written_file(tmp_path: Path) -> None:
     """Two people, or two shells, type make release at the same time."""
-    file, content = tmp_path / "lectern.tar.gz", b"x" * 1_000_000
+    file, tree = tmp_path / "lectern.tar.gz", tmp_path / "tree"
+    tree.mkdir()
+    (tree / "one.py").write_bytes(b"x" * 1_000_000)
     with ThreadPoolExecutor(4) as builders:
-        checksums = list(builders.map(lambda _: tarball.write(file, content), range(40)))
-    assert file.read_bytes() == content
-    assert checksums[0].read_text() == f"{hashlib.sha256(content).hexdigest()}  {file.name}\n"
-    assert sorted(one.name for one in tmp_path.iterdir()) == [file.name, checksums[0].name]
+        checksums = list(builders.map(lambda _: tarball.write(file, tree, b"{}", 0), range(40)))
+    assert checksums[0].read_text() == f"{_sha256(file)}  {file.name}\n"
+    assert sorted(one.name for one in tmp_path.iterdir()) == [file.name, checksums[0].name, "tree"]
 
 
 @pytest.mark.usefixtures("release_file")  # its wheels are in the cache now
@@ -116,7 +119,7 @@ def test_two_builds_are_byte_for_byte_the_same_and_need_no_network(tmp_path: Pat
         shutil.copytree(ROOT / name, tree / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "uv.lock", "README.md", "RUNBOOK.md", "RUNBOOK.zh.md", "LICENSE", ".gitignore"):
         shutil.copy(ROOT / name, tree)
-    argv = [sys.executable, "-m", "playbooks.release", "--cache", str(ROOT / "dist" / ".wheels"), "--dist"]
+    argv = [sys.executable, "-m", "playbooks.release", "--dist"]
     env = {**os.environ, "SOURCE_DATE_EPOCH": "1764010800", "HTTPS_PROXY": f"http://127.0.0.1:{free_port()}"}
     builds = [
         subprocess.Popen(
@@ -134,41 +137,37 @@ def test_two_builds_are_byte_for_byte_the_same_and_need_no_network(tmp_path: Pat
     assert (manifest["built_at"], manifest["commit"], manifest["dirty"]) == (1764010800, None, False)
 
 
-def test_a_wheel_that_was_tampered_with_in_the_cache_is_refused_by_its_name(tmp_path: Path, index: Index) -> None:
+def test_what_was_fetched_once_is_not_fetched_again(tmp_path: Path, index: Index) -> None:
     wanted = index.has("tiny-1.0-py3-none-any.whl")
-    fetch = partial(download.fetched, [wanted], TARGET, tmp_path / "cache")
-    assert [file.name for file in fetch(tmp_path / "first")] == ["tiny-1.0-py3-none-any.whl"]
+    packages.install(wanted, TARGET, tmp_path / "first")
     index.close()
-    assert [file.name for file in fetch(tmp_path / "second")] == ["tiny-1.0-py3-none-any.whl"], "out of the cache"
-    [kept] = (tmp_path / "cache" / TARGET.name).iterdir()
-    kept.write_bytes(b"as nobody locked")
-    with pytest.raises(CallAPerson, match=rf"^tiny==1\.0: file://.*{kept.name} has sha256 {_sha256(kept)}"):
-        fetch(tmp_path / "third")
+    packages.install(wanted, TARGET, tmp_path / "second")
+    names = [
+        sorted(str(one.relative_to(tmp_path / tree)) for one in (tmp_path / tree).rglob("*"))
+        for tree in ("first", "second")
+    ]
+    assert names[0] == names[1]
+    assert "tiny.py" in names[0]
+    assert ".lock" not in names[0]
 
 
-def test_a_wheel_that_comes_with_another_checksum_is_refused_by_its_name_and_not_kept(
-    tmp_path: Path, index: Index
-) -> None:
-    wanted = replace(index.has("tiny-1.0-py3-none-any.whl"), hashes=(f"--hash=sha256:{'0' * 64}",))
-    with pytest.raises(CallAPerson, match=r"^tiny==1\.0: http://127.0.0.1.* has sha256 .* uv\.lock does not list"):
-        download.fetched([wanted], TARGET, tmp_path / "cache", tmp_path)
-    assert list((tmp_path / "cache" / TARGET.name).iterdir()) == []
+def test_a_wheel_that_comes_with_another_checksum_is_refused_by_its_name(tmp_path: Path, index: Index) -> None:
+    index.has("tiny-1.0-py3-none-any.whl")
+    with pytest.raises(CallAPerson, match=r"`tiny==1\.0`.*Hash mismatch.* find out what"):
+        packages.install(f"tiny==1.0 --hash=sha256:{'0' * 64}\n", TARGET, tmp_path / "tree")
 
 
 def test_without_a_network_it_says_which_package_can_not_be_fetched(tmp_path: Path, index: Index) -> None:
     wanted = index.has("tiny-1.0-py3-none-any.whl")
     index.close()
-    with pytest.raises(
-        TryAgain, match=r"^tiny==1\.0: could not be fetched \(.*See that this machine reaches the index"
-    ):
-        download.fetched([wanted], TARGET, tmp_path / "cache", tmp_path)
-    assert list((tmp_path / "cache" / TARGET.name).iterdir()) == []
+    with pytest.raises(TryAgain, match=r"simple/tiny/.*See that this machine reaches the index"):
+        packages.install(wanted, TARGET, tmp_path / "tree")
 
 
 def test_a_package_without_a_wheel_for_the_hosts_is_refused_by_its_name(tmp_path: Path, index: Index) -> None:
-    packages = [index.has("tiny-1.0-py3-none-any.whl"), index.has("big-1.0-cp313-cp313-win_amd64.whl")]
-    with pytest.raises(Misuse, match=r"^big==1\.0: uv\.lock has no wheel for cp313-linux-x86_64 with glibc 2\.28"):
-        download.fetched(packages, TARGET, tmp_path / "cache", tmp_path)
+    wanted = index.has("tiny-1.0-py3-none-any.whl") + index.has("big-1.0-cp313-cp313-win_amd64.whl")
+    with pytest.raises(Misuse, match=r"big==1\.0 has no wheels with a matching .* Build cp313-linux-x86_64"):
+        packages.install(wanted, TARGET, tmp_path / "tree")
 
 
 @pytest.mark.parametrize(
@@ -177,23 +176,22 @@ def test_a_package_without_a_wheel_for_the_hosts_is_refused_by_its_name(tmp_path
         (["big-1.0-py3-none-any.whl", "big-1.0-cp313-cp313-manylinux_2_17_x86_64.whl"], "manylinux_2_17"),
         (["big-1.0-cp311-abi3-manylinux2014_x86_64.whl", "big-1.0-cp312-cp312-manylinux2014_x86_64.whl"], "cp311-abi3"),
         (["big-1.0-py3-none-any.whl", "big-1.0-cp313-cp313-manylinux_2_34_x86_64.whl"], "none-any"),
-        (["big-1.0-py3-none-any.whl", "big-1.0-cp313-cp313-musllinux_1_2_x86_64.whl"], "none-any"),
-        (["big-1.0-py3-none-any.whl", "big-1.0-cp313-cp313t-manylinux_2_17_x86_64.whl"], "none-any"),
     ],
 )
 def test_of_several_wheels_the_best_one_that_runs_on_the_hosts_is_taken(
     tmp_path: Path, index: Index, wheels: list[str], chosen: str
 ) -> None:
-    [file] = download.fetched([index.has(*wheels)], TARGET, tmp_path / "cache", tmp_path)
-    assert chosen in file.name
+    """Whatever Python and platform this machine has."""
+    packages.install(index.has(*wheels), TARGET, tmp_path / "tree")
+    assert chosen in (tmp_path / "tree/big.py").read_text()
 
 
-def test_a_package_for_some_hosts_of_a_python_is_packed_with_its_marker() -> None:
-    exported = "tiny==1.0 ; python_full_version < '3.11.3' \\\n    --hash=sha256:a \\\n    --hash=sha256:b\nbig==2\n"
-    tiny, big = lock.wanted(exported, Target((3, 11), "x86_64"))
-    assert (tiny.pinned, tiny.hashes) == ("tiny==1.0", ("--hash=sha256:a", "--hash=sha256:b"))
-    assert tiny.line("--hash=sha256:b") == 'tiny==1.0 ; python_full_version < "3.11.3" --hash=sha256:b\n'
-    assert lock.wanted(exported, Target((3, 12), "x86_64")) == [big]
+def test_a_package_for_some_patch_versions_of_a_python_is_there_for_all_of_them(tmp_path: Path, index: Index) -> None:
+    name, _, hashes = index.has("tiny-1.0-py3-none-any.whl").partition(" ")
+    for number, python in enumerate([(3, 11), (3, 12)]):
+        wanted = f"{name} ; python_full_version < '3.11.3' {hashes}"
+        packages.install(wanted, Target(python, "x86_64"), tmp_path / str(number))
+        assert (tmp_path / str(number) / "tiny.py").exists() is (python == (3, 11))
 
 
 @pytest.mark.parametrize(("python", "platform"), [("3.10", None), ("3", None), ("2.7", None), (None, "win32-amd64")])

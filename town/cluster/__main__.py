@@ -1,17 +1,18 @@
 """``make cluster``: builds the image of the release, starts the cluster, and waits until classes are on air."""
 
 import argparse
+import json
 import os
 import shutil
 import subprocess
 import sys
-import tarfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
 
+from playbooks.release import tarball
 from playbooks.release.__main__ import built
 from playbooks.release.target import Target
 from tests.playbooks.hosts import engine
@@ -64,11 +65,14 @@ def main() -> int:
 
 def _context() -> None:
     """All that the image is made of, in one folder."""
-    release = built(Target.parse(PYTHON, None), ROOT / "dist", ROOT / "dist" / ".wheels", Console(stderr=True))
+    release = built(Target.parse(PYTHON, None), ROOT / "dist", Console(stderr=True))
     shutil.rmtree(CONTEXT, ignore_errors=True)
     CONTEXT.mkdir(parents=True)
-    with tarfile.open(release) as packed:
-        packed.extractall(CONTEXT / "release", filter="data")
+    (CONTEXT / "release").mkdir()
+    for file in (release, ROOT / "playbooks/roles/release/files/on_host.py"):
+        shutil.copy(file, CONTEXT / "release")
+    asked = {"tarball": f"/release/{release.name}", "into": "/opt/releases/now", "digest": tarball.digest(release)}
+    (CONTEXT / "release/asked.json").write_text(json.dumps(asked))
     shutil.copytree(ROOT / "town", CONTEXT / "town", ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("Dockerfile", "haproxy.cfg", "postgres.sh"):
         shutil.copy(HERE / name, CONTEXT / name)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
+import importlib.metadata
 import importlib.util
 import json
 import os
@@ -20,10 +21,9 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    import tarfile
     from collections.abc import Iterator
 
 _COMPLETE = ".complete"
@@ -52,7 +52,7 @@ def look(asked: dict[str, Any]) -> dict[str, Any]:
 
 
 def stage(asked: dict[str, Any]) -> dict[str, Any]:
-    """Unpack the tarball, check every file, and build the virtual environment; complete only when all is done.
+    """Unpack the tarball, and make a virtual environment of it; complete only when all is done.
 
     A second call waits for the first, and then has nothing to do; so a first call whose controller was lost can finish.
     """
@@ -66,10 +66,8 @@ def stage(asked: dict[str, Any]) -> dict[str, Any]:
             try:
                 _unpack(tarball, into, asked["digest"])
                 _install(into, lock)
-            except BaseException as error:  # whatever ends it, also a signal: half a release is none
+            except BaseException:  # whatever ends it, also a signal: half a release is none
                 _remove(into)
-                if isinstance(error, EOFError) or type(error).__module__ in ("tarfile", "zlib"):  # a host may lack both
-                    raise Trouble(f"{tarball}: it is damaged: {error}. Run this again.") from error
                 raise
             _finish(into, asked["digest"])
         tarball.unlink(missing_ok=True)
@@ -103,7 +101,7 @@ def _unfit(asked: dict[str, Any]) -> Iterator[str]:
     library, found = platform.libc_ver()
     if library != "glibc" or _numbers(found) < _numbers(asked["glibc"]):
         yield f"the C library is {library or 'unknown'} {found}, and the release needs glibc {asked['glibc']} or newer."
-    for module in ("ctypes", "sqlite3", "ssl", "tarfile", "venv"):
+    for module in ("ctypes", "sqlite3", "ssl", "venv"):
         if importlib.util.find_spec(module) is None:
             yield f"{sys.executable} has no module {module}. Type: apt-get install python3 python3-venv"
 
@@ -161,62 +159,45 @@ def _remove(release: Path) -> None:
 
 
 def _unpack(tarball: Path, into: Path, digest: str) -> None:
-    """Unpack the files that the manifest lists, and check each; raises Trouble for any other file."""
-    import tarfile  # noqa: PLC0415  # look must say so where it is missing
-
+    """Unpack the tarball, which is whole if its copy arrived whole; raises Trouble if it is not the release's."""
     into.mkdir()
-    with tarfile.open(tarball, "r:gz") as tar:
-        told = _content(tar, tar.next()).read()
-        if hashlib.sha256(told).hexdigest() != digest:
-            raise Trouble(f"{tarball}: its manifest is not the one of the release file. Run this again.")
-        (into / _MANIFEST).write_bytes(told)
-        listed = dict(json.loads(told)["files"])
-        while (member := tar.next()) is not None:
-            wanted = listed.pop(member.name, None)
-            if wanted is None or _written(_content(tar, member), into / member.name) != wanted["sha256"]:
-                raise Trouble(f"{tarball}: {member.name} is not what its manifest lists. Type: make release")
-            (into / member.name).chmod(member.mode & 0o755)
-    if listed:
-        raise Trouble(f"{tarball}: {', '.join(sorted(listed))} is not in it. Type: make release")
-
-
-def _content(tar: tarfile.TarFile, member: tarfile.TarInfo | None) -> IO[bytes]:
-    content = tar.extractfile(member) if member is not None and member.isreg() else None
-    if content is None:
-        raise Trouble(f"{tar.name!s}: {member.name if member else 'the manifest'} is no file in it. Type: make release")
-    return content
-
-
-def _written(content: IO[bytes], into: Path) -> str:
-    into.parent.mkdir(exist_ok=True)
-    with into.open("w+b") as out:
-        shutil.copyfileobj(content, out)
-        out.seek(0)
-        return hashlib.file_digest(out, "sha256").hexdigest()
+    argv = ["tar", "--extract", "--gzip", "--no-same-owner", f"--file={tarball}", f"--directory={into}"]
+    tar = subprocess.run(argv, capture_output=True, text=True, timeout=_INSTALL_S, check=False)
+    if tar.returncode != 0:
+        raise Trouble(f"{tarball}: it is damaged: {' '.join(tar.stderr.split())}. Run this again.")
+    if hashlib.sha256((into / _MANIFEST).read_bytes()).hexdigest() != digest:
+        raise Trouble(f"{tarball}: its manifest is not the one of the release file. Run this again.")
 
 
 def _install(release: Path, lock: int) -> None:
-    """Build the virtual environment from the files of the release only; raises Trouble."""
+    """Make a virtual environment whose packages are those of the release, with their programs and bytecode."""
     import venv  # noqa: PLC0415  # look must say so where it is missing
 
     environment = release / "venv"
     venv.create(environment, with_pip=False, symlinks=True)
-    argv = [str(release / "bin" / "uv"), "pip", "sync", "--quiet", "--offline", "--no-index", "--require-hashes"]
-    argv += ["--no-build", "--find-links", str(release / "wheels"), "--compile-bytecode"]
-    argv += ["--python", str(environment / "bin" / "python"), str(release / "requirements.txt")]
-    # The cache lies beside the environment, so that files are linked instead of copied.
-    env = {"PATH": os.defpath, "LANG": "C.UTF-8", "HOME": str(release), "UV_CACHE_DIR": str(release / ".cache")}
-    env |= {"UV_NO_CONFIG": "1", "UV_PYTHON_DOWNLOADS": "never", "UV_COMPILE_BYTECODE_TIMEOUT": "300"}
-    # uv inherits the lock: if this process is killed, the lock is held until uv has ended.
-    uv = subprocess.run(argv, env=env, pass_fds=[lock], capture_output=True, text=True, timeout=_INSTALL_S, check=False)
-    if uv.returncode != 0:
-        raise Trouble(f"{environment}: its packages could not be installed: {uv.stderr.strip()}")
+    [packages] = environment.glob("lib/python3*/site-packages")
+    packages.rmdir()
+    (release / "packages").rename(packages)
+    for one in importlib.metadata.distributions(path=[str(packages)]):
+        for point in one.entry_points:
+            if point.group == "console_scripts":
+                _write_program(environment / "bin", point)
+    # It inherits the lock: if this process is killed, the lock is held until it has ended. Files that are no Python of
+    # this version, such as templates, are none of our business.
+    python = str(environment / "bin" / "python")
+    argv = [python, "-m", "compileall", "-qq", "-j", "0", str(packages)]
+    subprocess.run(argv, pass_fds=[lock], capture_output=True, timeout=_INSTALL_S, check=False)
+
+
+def _write_program(folder: Path, point: importlib.metadata.EntryPoint) -> None:
+    begins, called = point.attr.partition(".")[0], point.attr
+    program = folder / point.name
+    program.write_text(f"#!{folder}/python\nimport sys\nfrom {point.module} import {begins}\nsys.exit({called}())\n")
+    program.chmod(0o755)
 
 
 def _finish(release: Path, digest: str) -> None:
-    """Remove what only the installation needed, and mark the release complete."""
-    for leftover in ("wheels", ".cache"):
-        shutil.rmtree(release / leftover)
+    """Mark the release complete."""
     part = release / f"{_COMPLETE}.part"
     part.write_text(f"{digest}\n")
     os.sync()  # after a power loss, a complete release must not have empty files
