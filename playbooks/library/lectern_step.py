@@ -75,15 +75,15 @@ said:
   type: list
   returned: always
 steps:
-  description: The steps of a window and their seconds.
+  description: What was done, and its seconds.
   type: list
-  returned: by window and rollback
+  returned: by the steps of the silence and by rollback
 """
 
 READERS = ("preflight", "verify", "healthy")
 SILENT = ("stop", "alter", "create", "switch", "rekey", "adopt", "config", "env", "reload", "healthy", "commit")
 """Steps of the silence, which the process does that `open` has left on the host."""
-CHANGERS = ("backup", "deploy", "playout", "open", "window", "rollback", *(one for one in SILENT if one != "healthy"))
+CHANGERS = ("backup", "deploy", "playout", "open", "rollback", *(one for one in SILENT if one != "healthy"))
 GRACE_S = 60
 LAST_LINES = 12
 

@@ -154,12 +154,12 @@ def answer(shown: str) -> dict[str, Any]:
 
 def test_the_command_gets_what_is_wanted_and_its_answer_comes_back(host: Host) -> None:
     host.orders(out=json.dumps({"changed": True, "said": ["down for 2 s"], "steps": [], "downtime_s": 2}))
-    status, shown = host.run("window")
+    status, shown = host.run("open")
     assert status == 0
     found = answer(shown)
     assert (found["changed"], found["said"], found["downtime_s"]) == (True, ["down for 2 s"], 2)
     [call] = host.calls()
-    assert call["argv"] == ["rollout", "window"]
+    assert call["argv"] == ["rollout", "open"]
     assert json.loads(call["given"])["role"] == "streamer"
 
 
@@ -199,19 +199,19 @@ def test_a_check_is_a_check_of_the_command_and_shows_its_differences(host: Host)
     host.orders(
         out=json.dumps({"changed": True, "said": [], "diff": [{"before": "old-line\n", "after": "new-line\n"}]})
     )
-    assert "new-line" in host.run("window", "--check", "--diff")[1]
-    assert "new-line" not in host.run("window", "--check")[1]
-    assert [call["argv"] for call in host.calls()] == [["rollout", "window", "--check"]] * 2
+    assert "new-line" in host.run("open", "--check", "--diff")[1]
+    assert "new-line" not in host.run("open", "--check")[1]
+    assert [call["argv"] for call in host.calls()] == [["rollout", "open", "--check"]] * 2
 
 
 def test_where_the_release_is_not_staged_a_check_says_so_and_a_run_is_refused(host: Host) -> None:
     host.lectern.unlink()
-    status, shown = host.run("window", "--check")
+    status, shown = host.run("open", "--check")
     assert status == 0
     assert answer(shown)["changed"] is True
     assert "--tags prepare" in answer(shown)["said"][0]
     assert answer(host.run("preflight", "--check")[1])["changed"] is False
-    status, shown = host.run("window")
+    status, shown = host.run("open")
     assert status != 0
     assert "--tags prepare" in answer(shown)["msg"]
 
@@ -316,7 +316,7 @@ def _command_lines() -> str:
 
 def test_a_command_that_takes_too_long_is_asked_to_end_and_may_undo_itself(host: Host) -> None:
     host.orders(out="{}", hang=str(host.folder / "never"))
-    status, shown = host.run("window", timeout_s=4)
+    status, shown = host.run("open", timeout_s=4)
     assert status != 0
     assert "took longer than 4 s" in answer(shown)["msg"]
     assert "undone" in answer(shown)["msg"]
@@ -325,7 +325,7 @@ def test_a_command_that_takes_too_long_is_asked_to_end_and_may_undo_itself(host:
 def test_the_command_finishes_though_the_controller_and_the_module_are_killed(host: Host) -> None:
     gate = host.folder / "gate"
     host.orders(out='{"changed": true, "said": []}', hang=str(gate))
-    process = host.begin("window")
+    process = host.begin("open")
     wait_until(host.calls, description="the command is called")
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate(timeout=30)

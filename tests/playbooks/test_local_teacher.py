@@ -128,12 +128,9 @@ def _snapshots(scene: Scene) -> dict[str, Facts]:
 
 
 def _a_rollout_that_was_cut_off_in_the_streamers_window_goes_on(scene: Scene) -> None:
-    """The playbook, typed again, does the rest of the window, and does not stop the teacher, which is out, once more.
-
-    The first try is unattended: each silence is one command.
-    """
+    """The playbook, typed again, does the rest of it, and does not stop the teacher, which is out, once more."""
     streamer = scene.host("streamer1")
-    cut_off(scene, streamer, "window", ALTERED, "rollout", "-e", "rollout_unattended=true")
+    cut_off(scene, streamer, "open", ALTERED, "rollout")
     assert scene.before["teacher1"].not_new() == []
     assert streamer.answer() == "", "it is half done"
     assert scene.controller.read_out("How do I roll out?", "rollout.yml").assert_ok().changed["teacher1"] == 0

@@ -88,7 +88,9 @@ def _run(words: list[str], wanted: str, fault: str, out: str, err: str) -> None:
     try:
         exec(fault, {})
         from lectern.cli import main
+        from lectern.rollout import commands
 
+        commands.app.command(name="window")(lambda: commands._answer(_window))
         main()
         code = 0
     except SystemExit as error:
@@ -99,6 +101,32 @@ def _run(words: list[str], wanted: str, fault: str, out: str, err: str) -> None:
         with contextlib.suppress(OSError):
             sys.stdout.flush()
         os._exit(code)
+
+
+class _AtOnce:
+    """The pace of a window in one process, which a test can kill: what `open` leaves behind waits for each task."""
+
+    def wait(self, task: str) -> None:
+        """Return at once."""
+
+    def tell(self, task: str, answer: object) -> None:
+        """Do nothing: nobody waits for the answer of a single task."""
+
+
+def _window(wanted: Any) -> Any:
+    from lectern.rollout import window
+    from lectern.rollout.answer import Answer
+    from lectern.rollout.interruption import Interruption
+    from lectern.rollout.journal import WINDOW, Journal, locked
+
+    with Interruption() as interruption, locked(wanted.rollout_dir, work=WINDOW):
+        journal = Journal.of(wanted)
+        if journal.state(wanted.id) == "finished":
+            return Answer(said=["finished already"])
+        window.make_ready(wanted, journal)
+        found = window.Window(wanted, journal, interruption, _AtOnce())
+        window.through(found)
+        return found.answer
 
 
 def by_table(rows: Iterable[tuple[str, Fields]]) -> dict[str, list[Fields]]:

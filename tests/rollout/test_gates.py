@@ -82,7 +82,7 @@ def test_an_untouched_host_is_told_what_is_to_be_done(host: Host, wanted: Fields
     before = host.everything()
     answer = host.done("preflight", wanted=wanted)
     assert (answer["state"], answer["changed"]) == ("untouched", False)
-    answer = host.done("window", "--check", wanted=wanted)
+    answer = host.done("open", "--check", wanted=wanted)
     plan = " ".join(answer["said"])
     for words in (
         "Stop all",
@@ -130,16 +130,16 @@ def test_no_step_of_a_check_changes_a_byte_of_a_host(
                 assert host.everything() == before, step
             assert sorted(database.keys()) == keys
 
-        look("preflight", "backup", "window", "rollback")
+        look("preflight", "backup", "open", "rollback")
         host.done("backup", wanted=wanted)
-        look("preflight", "backup", "window", "rollback")
+        look("preflight", "backup", "open", "rollback")
         die = "import os\nfrom lectern.rollout.settings.files import SettingsFile\n"
         die += "SettingsFile.apply = lambda _: os.kill(os.getpid(), 9)\n"
         assert host.step("window", wanted=wanted, fault=die).code == -9
-        look("preflight", "backup", "window", "rollback")
+        look("preflight", "backup", "open", "rollback")
         host.done("window", wanted=wanted)
         host.ctl("stop", "all")
-        look("preflight", "backup", "window", "rollback")
+        look("preflight", "backup", "open", "rollback")
 
 
 def test_all_that_is_in_the_way_is_said_at_once(host: Host, wanted: Fields) -> None:

@@ -178,7 +178,7 @@ def test_a_teacher_on_postgresql_is_rolled_out_and_back_with_its_database(
     before = teacher.tree()
 
     teacher.done("backup", wanted=wanted)
-    assert "would" not in str(teacher.done("window", "--check", wanted=wanted)["changed"])
+    assert "would" not in str(teacher.done("open", "--check", wanted=wanted)["changed"])
     teacher.done("window", wanted=wanted)
     assert teacher.done("verify", wanted=wanted)["state"] == "finished"
     with PostgresServer(address).reading() as connection:

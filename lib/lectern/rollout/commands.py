@@ -76,14 +76,6 @@ def ended(task: str, check: Check = False) -> None:  # noqa: ARG001 (it changes 
     _answer_standing(lambda asked: holder.ended(asked, task))
 
 
-@app.command()
-def window(check: Check = False) -> None:
-    """Do all tasks of the window at once; undone by itself if anything fails."""
-    from lectern.rollout import window
-
-    _answer(_planned if check else window.run)
-
-
 def _planned(wanted: "Wanted") -> "Answer":
     """What each task would do, as Ansible's check mode shows it at each task."""
     from lectern.rollout import plan

@@ -15,7 +15,7 @@ from lectern.rollout.backup import make
 from lectern.rollout.host import instance, supervisor
 from lectern.rollout.host.supervisor import States
 from lectern.rollout.interruption import Interruption
-from lectern.rollout.journal import WINDOW, Journal, locked, states_before
+from lectern.rollout.journal import Journal, states_before
 from lectern.rollout.order import Step, order
 from lectern.rollout.wanted import Wanted
 
@@ -33,16 +33,6 @@ class Pace(Protocol):
         """Take the answer of *task*."""
 
 
-class Unattended:
-    """The pace of a window without pauses: one task after another."""
-
-    def wait(self, task: str) -> None:
-        """Return at once."""
-
-    def tell(self, task: str, answer: Answer) -> None:
-        """Do nothing: in one command, no client waits for the answer of a single task."""
-
-
 @dataclass
 class Window:
     """One window, and how far it has come."""
@@ -50,7 +40,7 @@ class Window:
     wanted: Wanted
     journal: Journal
     interruption: Interruption
-    pace: Pace = field(default_factory=Unattended)
+    pace: Pace
     answer: Answer = field(default_factory=Answer)
     silent_since: float = 0.0
 
@@ -118,23 +108,6 @@ class Window:
         return supervisor.programs_in(found.before.text(conf))
 
 
-def run(wanted: Wanted) -> Answer:
-    """Do the whole window, or undo it; a finished window is not done again, a killed one is resumed.
-
-    Raises Failed if it failed and the host is as before, CallAPerson if even the rollback failed, and Misuse, before
-    any change, if it may not begin.
-    """
-    with Interruption() as interruption, locked(wanted.rollout_dir, work=WINDOW):
-        journal = Journal.of(wanted)
-        window = Window(wanted, journal, interruption)
-        if journal.state(wanted.id) == "finished":
-            window.answer.say(f"{wanted.id} is finished already; nothing was stopped.")
-            return window.answer
-        make_ready(wanted, journal)
-        through(window)
-        return window.answer
-
-
 def make_ready(wanted: Wanted, journal: Journal) -> None:
     """Render the files that the window switches to; raises Misuse or TryAgain, before a change, if it may not begin."""
     history = journal.history()
@@ -151,7 +124,11 @@ def make_ready(wanted: Wanted, journal: Journal) -> None:
 
 
 def through(window: Window) -> None:
-    """Do what is left of the window at its pace; raises as `run` does."""
+    """Do what is left of the window at its pace; what was done of it before a kill is not done again.
+
+    Raises TryAgain, before any change, if it may not begin, Failed if it failed and the host is as before, CallAPerson
+    if even the rollback failed.
+    """
     steps = order(window.wanted, window.journal, window.supervisor, window.interruption.check)
     is_done = window.is_almost_done()  # its tasks have nothing left to do, and the playbook asks for each all the same
     tasks = [(task, [] if is_done else list(some)) for task, some in groupby(steps, lambda step: step.task)]

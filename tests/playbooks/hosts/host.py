@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lectern.rollout.plan import TASKS
 from tests.playbooks.hosts import old_world
 from tests.playbooks.hosts.places import Places
 from tests.stage import wait_until
@@ -138,9 +139,11 @@ class Host(ABC):
 
         A streamer is new once it holds its lease, of which its rollback tells the teacher.
         """
-        for step in ("backup", "window", *(["playout"] if self.places.role == "streamer" else [])):
+        for step in ("backup", "open"):
             self.step(step, check=True)
+        self.speak(TASKS[self.places.role])
         if self.places.role == "streamer":
+            self.step("playout", check=True)
             self.run([self.places.python, "-c", _LEASED, self._learned()["health_url"]], timeout_s=150)
 
     def step(self, step: str, *options: str, check: bool = False) -> None:
