@@ -28,12 +28,14 @@ TYPE = "ansible-playbook playbooks/rollback.yml"
 def run(wanted: Wanted, *, check: bool = False) -> Answer:
     """Roll the rollout *wanted* back, or say what that would do; a rollout that is rolled back already is left alone.
 
-    A window that is under way takes itself back first.
+    A window that is under way takes itself back first. Raises Misuse if a database on a server is to be restored, too.
     Raises CallAPerson if another rollout is half done, the backup is missing, or the old programs do not run again:
     then the rollback is half done, and the next call resumes it.
     """
     answer = Answer()
     journal = Journal.of(wanted)
+    if wanted.restore_database:
+        restore.restorable(wanted)
     if not wanted.rollout_dir.exists():
         return Answer(said=[f"{wanted.id} has never been on this host; nothing was changed."])
     with ExitStack() as alone:

@@ -1,14 +1,9 @@
-"""What copies of databases of either kind have in common: what is known of a copy, and how a row becomes JSON."""
+"""What copies of databases of either kind have in common: a proved copy, checksums, quoted names."""
 
-import base64
 import hashlib
 from pathlib import Path
-from typing import Any
 
 from pydantic import BaseModel, ConfigDict
-
-Row = dict[str, Any]
-"""A row of any table: its values by column, in types that JSON can hold."""
 
 
 class Copy(BaseModel):
@@ -31,8 +26,3 @@ def sha256(file: Path) -> str:
 def quoted(name: str) -> str:
     """*name* as an SQL identifier."""
     return '"' + name.replace('"', '""') + '"'
-
-
-def jsonable(value: object) -> object:
-    """*value* in a type that JSON can hold; bytes become ``{"base64": …}``."""
-    return {"base64": base64.b64encode(value).decode()} if isinstance(value, bytes) else value

@@ -3,9 +3,8 @@
 import asyncio
 import secrets
 import time
-from collections import deque
-from collections.abc import Container, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from sqlalchemy.exc import DBAPIError
 
 from lectern.effects import process
 from lectern.errors import CallAPerson, Misuse, TryAgain
-from lectern.rollout.backup.copies import Copy, Row, jsonable, quoted, sha256
+from lectern.rollout.backup.copies import Copy, quoted, sha256
 from lectern.rollout.host import durable
 
 COPY_TIMEOUT_S = 3600.0
@@ -105,34 +104,15 @@ class PostgresServer:
                 f"({copied.rows}). Nothing was changed. Look at the server's log and its disk."
             )
 
-    def is_copy(self, copied: Path) -> bool:
-        """Whether the database equals *copied*: False, because only a restore would tell."""
-        return False
-
-    def rows_since(self, copied: Path | None) -> Iterator[tuple[str, Row]]:
-        """Each row, with its table, that the copy lacks or has with other values: what a restore would lose.
-
-        The server sorts both, and a row of each is in memory at a time: a database may be larger than that.
-        """
-        with ExitStack() as stack:
-            old = copied and stack.enter_context(stack.enter_context(self._scratch(copied)).reading())
-            before = {name: _columns(old, name) for name in tables(old)} if old else {}
-            new = stack.enter_context(self.reading())
-            for name in tables(new):
-                same = [one for one in _columns(new, name) if one in before.get(name, ())]
-                known = _sorted(old, name, same) if old and name in before else iter(())
-                yield from ((name, row) for row in _lacking(_sorted(new, name, same), known))
-
     def put_back(self, copied: Path, rows: dict[str, int], user: str) -> None:
         """Put *copied*, which has the tables of *rows*, in the database's place; Misuse if others work in it."""
         self.refuse_company()
         whole = ["--clean", "--if-exists", "--single-transaction", "--exit-on-error", "--no-owner"]
         self._run(["pg_restore", *whole, f"--dbname={self.address.database}", str(copied)])
-        self._drop_tables(but=rows)
-
-    def clear(self) -> None:
-        """Drop all tables of the database; raises Misuse if another program is connected to it."""
-        self._drop_tables(but={})
+        with self.connected() as connection, connection.begin():
+            for name in tables(connection):
+                if name not in rows:
+                    connection.execute(text(f"DROP TABLE {quoted(name)} CASCADE"))
 
     def give(self, user: str) -> None:
         """Do nothing: the user that made the tables owns them already."""
@@ -155,13 +135,6 @@ class PostgresServer:
         finally:
             with self.connected(isolation_level="AUTOCOMMIT") as connection:
                 connection.execute(text(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)'))
-
-    def _drop_tables(self, but: Container[str]) -> None:
-        self.refuse_company()
-        with self.connected() as connection, connection.begin():
-            for name in tables(connection):
-                if name not in but:
-                    connection.execute(text(f"DROP TABLE {quoted(name)} CASCADE"))
 
     def refuse_company(self) -> None:
         """Raise Misuse if somebody else works in the database: another teacher would lose what it has just answered."""
@@ -225,31 +198,6 @@ def rows(connection: Connection) -> dict[str, int]:
     """The number of rows of each table."""
     counts = {name: text(f"SELECT count(*) FROM {quoted(name)}") for name in tables(connection)}  # noqa: S608 (quoted)
     return {name: connection.execute(count).scalar_one() for name, count in counts.items()}
-
-
-def _columns(connection: Connection, table: str) -> list[str]:
-    return [one["name"] for one in inspect(connection).get_columns(table)]
-
-
-def _sorted(connection: Connection, table: str, columns: list[str]) -> Iterator[tuple[str, Row]]:
-    """The rows of *table* as they come from the server, sorted by the text of their *columns*, which comes first."""
-    key = f"ROW({', '.join(map(quoted, columns))})::text"
-    wanted = f'SELECT {key} COLLATE "C", * FROM {quoted(table)} ORDER BY 1'  # noqa: S608 (quoted)
-    with connection.execution_options(stream_results=True).exec_driver_sql(wanted) as found:
-        names = list(found.keys())[1:]
-        for first, *values in found:
-            yield first, dict(zip(names, map(jsonable, values), strict=True))
-
-
-def _lacking(new: Iterator[tuple[str, Row]], old: Iterator[tuple[str, Row]]) -> Iterator[Row]:
-    """The rows of *new* whose texts *old* lacks; both are sorted by code points, and read to their ends."""
-    at = next(old, None)
-    for key, row in new:
-        while at is not None and at[0] < key:
-            at = next(old, None)
-        if at is None or at[0] != key:
-            yield row
-    deque(old, maxlen=0)  # else the server's cursor stays open
 
 
 def _drop_abandoned(connection: Connection) -> None:

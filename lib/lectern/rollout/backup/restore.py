@@ -1,21 +1,33 @@
-"""The last resort of a rollback: restores the database, too, and keeps what was written since as JSON."""
+"""The last resort of a rollback: restores a SQLite database, too, and keeps what was written since as JSON."""
 
 import json
 from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
 
-from lectern.errors import CallAPerson
+from lectern.errors import CallAPerson, Misuse
 from lectern.rollout.backup import make, store
-from lectern.rollout.backup.copies import Row, sha256
+from lectern.rollout.backup.copies import sha256
 from lectern.rollout.backup.make import Backup
+from lectern.rollout.backup.sqlite import Row, SqliteFile
 from lectern.rollout.host import durable
 from lectern.rollout.wanted import Wanted
 
 
+def restorable(wanted: Wanted) -> SqliteFile:
+    """The database of *wanted*; raises Misuse for one on a server, where others may work in it."""
+    found = store.of(wanted)
+    if isinstance(found, SqliteFile):
+        return found
+    raise Misuse(
+        f"{found.shown}: restore_database restores SQLite files only. Nothing was changed. Roll back without it; "
+        f"then read RUNBOOK.md, How do I restore the database?"
+    )
+
+
 def restore(wanted: Wanted, copied: Backup) -> list[str]:
     """Keep what was written since the copy as JSON, then put the copy in the database's place; returns sentences."""
-    folder, found = wanted.backup_dir, store.of(wanted)
+    folder, found = wanted.backup_dir, restorable(wanted)
     file = copied.database_in(folder / make.SILENT)
     said: list[str] = []
     if found.exists():

@@ -1,5 +1,6 @@
 """A SQLite database in a file: copied while others write to it, the copy proved, and put back."""
 
+import base64
 import os
 import shutil
 import sqlite3
@@ -16,8 +17,11 @@ from sqlalchemy.exc import DBAPIError
 from lectern.effects.rows import schema
 from lectern.effects.rows.tables.engine import BUSY_TIMEOUT_S, open_database, reading
 from lectern.errors import CallAPerson, Misuse, TryAgain
-from lectern.rollout.backup.copies import Copy, Row, jsonable, quoted, sha256
+from lectern.rollout.backup.copies import Copy, quoted, sha256
 from lectern.rollout.host import durable
+
+Row = dict[str, Any]
+"""A row of any table: its values by column, in types that JSON can hold."""
 
 COPY_TIMEOUT_S = 600.0
 SIDES = ("-wal", "-shm", "-journal")
@@ -231,7 +235,11 @@ def _new(connection: sqlite3.Connection, table: str, before: list[str] | None) -
         same = " AND ".join(f"new.{quoted(one)} IS old.{quoted(one)}" for one in here if one in before)
         among += f" WHERE NOT EXISTS (SELECT 1 FROM copied.{quoted(table)} AS old WHERE {same or 1})"  # noqa: S608
     for row in connection.execute(among):
-        yield dict(zip(here, map(jsonable, row), strict=True))
+        yield dict(zip(here, map(_jsonable, row), strict=True))
+
+
+def _jsonable(value: object) -> object:
+    return {"base64": base64.b64encode(value).decode()} if isinstance(value, bytes) else value
 
 
 def _tables(connection: sqlite3.Connection, schema: str) -> list[str]:
