@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from lectern.effects.files import backups
 from lectern.errors import CallAPerson, Misuse
 from lectern.rollout.backup import archive, make
 from lectern.rollout.backup.copies import sha256
@@ -56,9 +57,8 @@ def test_a_backup_holds_the_code_the_database_and_every_file_that_will_change(ho
         assert content is not None
         assert content.read() == (host.code / "idc_client.py").read_bytes()
     assert found.code.sha256 == sha256(wanted.backup_dir / "code.tar")
-    assert found.database is not None
-    assert found.database.rows == {"task_list": 1}
-    assert found.database.sha256 == sha256(wanted.backup_dir / "task_list.db")
+    assert found.rows == {"task_list": 1}
+    assert found.sha256 == sha256(wanted.backup_dir / "task_list.db")
     for path in (host.code / ".env", host.programs / "idc_client.conf"):
         assert found.before.data(path) == path.read_bytes()
         assert found.before.kept(path).owner == durable.Owner.of(path)
@@ -84,7 +84,7 @@ def test_what_a_crash_left_half_is_no_backup(wanted: Wanted, monkeypatch: pytest
     real = durable.write_json
 
     def dies(path: Path, value: object) -> None:
-        if path.name == make.MANIFEST:
+        if path.name == backups.MANIFEST:
             raise KeyboardInterrupt
         real(path, value)
 
@@ -190,11 +190,11 @@ def test_a_host_without_a_database_has_a_backup_that_says_so(host: Host) -> None
     make.make(wanted)
     found = make.read(wanted.backup_dir)
     assert found is not None
-    assert found.database is None
+    assert not found.file
 
 
 def test_a_damaged_manifest_calls_a_person(wanted: Wanted) -> None:
     make.make(wanted)
-    (wanted.backup_dir / make.MANIFEST).write_text(json.dumps({"id": 1}))
+    (wanted.backup_dir / backups.MANIFEST).write_text(json.dumps({"id": 1}))
     with pytest.raises(CallAPerson, match="cannot be read"):
         make.read(wanted.backup_dir)

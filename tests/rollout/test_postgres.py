@@ -10,7 +10,7 @@ import redis
 from sqlalchemy import URL, text
 
 from lectern.errors import CallAPerson, Misuse, TryAgain
-from lectern.rollout.backup import make, postgres, store
+from lectern.rollout.backup import make, nightly, postgres, store
 from lectern.rollout.backup.copies import quoted, sha256
 from lectern.rollout.backup.postgres import PostgresServer
 from tests.effects.redis_servers import redis_server, url_of
@@ -191,6 +191,12 @@ def test_a_teacher_on_postgresql_is_rolled_out_and_back_with_its_database(
     assert refused.code == 2
     assert "RUNBOOK.md, How do I restore the database?" in refused.msg
     teacher.done("rollback", wanted=second)
+    teacher.ctl("stop", "all")
+    aside = next(parsed.backups_dir.glob("teacher-2.0.1-*.used-*"))
+    nightly.restore(PostgresServer(address), "teacher-teacher1", aside / make.SILENT)
+    with PostgresServer(address).reading() as connection:
+        assert connection.execute(text("SELECT class_id FROM event_list")).scalars().all() == ["c-1"]
+    teacher.ctl("start", "all")
     assert teacher.done("verify", wanted=wanted)["state"] == "finished"
 
     teacher.done("rollback", wanted=wanted)
@@ -198,4 +204,4 @@ def test_a_teacher_on_postgresql_is_rolled_out_and_back_with_its_database(
     aside = next(parsed.backups_dir.glob(f"{parsed.id}.used-*"))
     copied = make.read(aside)
     assert copied is not None
-    assert copied.database is None, "there was nothing in it before the first rollout"
+    assert not copied.file, "there was nothing in it before the first rollout"

@@ -1,6 +1,5 @@
 """``lectern backup``: a proved backup of this host's databases, at any time."""
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -57,7 +56,7 @@ def backup(
     found, called = _wanted(role, database, name)
     if restore is not None:
         made = nightly.restore(found, called, restore.absolute())
-        say(as_json, asdict(made), [f"{made.database}: is again what it was when {restore} was made."])
+        say(as_json, made.model_dump(), [f"{made.database}: is again what it was when {restore} was made."])
         return
     into = (into or Common.load().backup_dir).absolute()
     try:
@@ -66,7 +65,7 @@ def backup(
         raise Misuse(f"{into}: its name is no UTF-8, and no manifest could name it. Choose another folder.") from error
     with nightly.alone(into):
         made = nightly.make(found, called, into)
-        pruned = nightly.prune(called, into, keep)
+        pruned = nightly.prune(into, called, backups.manifests(into, called), keep)
         odd = [str(one) for one in backups.damaged(into, called)]
         failure = None
         try:
@@ -79,7 +78,7 @@ def backup(
             failure = error
     say(
         as_json,
-        {**asdict(made), "pruned": pruned, "damaged": odd, "failed": failure.message if failure else None},
+        {**made.model_dump(), "pruned": pruned, "damaged": odd, "failed": failure.message if failure else None},
         [
             *_lines(made, pruned),
             *(f"{one}: its manifest cannot be read, so it is no backup. Take it away." for one in odd),

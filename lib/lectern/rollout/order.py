@@ -81,11 +81,11 @@ class _Work:
         changing = any(note.step in CHANGING for note in self.journal.round(self.wanted.id))
         if make.silent(self.wanted) is not None and changing:
             return False  # it was copied before a crash, and holds the state before the first change
-        made, database = make.copy_in_silence(self.wanted).database, store.of(self.wanted).shown
+        made = make.copy_in_silence(self.wanted)
         answer.say(
-            f"There is no database yet ({database}): nothing was to be copied of it."
-            if made is None
-            else f"Copied {database} in silence; rows: {make.counted_rows(made)}."
+            f"Copied {made.database} in silence; rows: {make.counted_rows(made)}."
+            if made.file
+            else f"There is no database yet ({made.database}): nothing was to be copied of it."
         )
         return True
 
@@ -106,7 +106,7 @@ class _Work:
                 with engine.connect() as connection:
                     connection.exec_driver_sql(PROOF).all()
         copied = make.silent(self.wanted)
-        if copied is None or copied.database is None:  # the database is new, and ours
+        if copied is None or not copied.file:  # the database is new, and ours
             store.of(self.wanted).give(self.wanted.user)
         return _told(answer, self.wanted, done)
 

@@ -10,7 +10,7 @@ from itertools import dropwhile
 from lectern.errors import CallAPerson, LecternError, TryAgain
 from lectern.rollout import behind, on_air, playout, redis_keys, standing, withdrawal
 from lectern.rollout.answer import Answer
-from lectern.rollout.backup import make, restore, store
+from lectern.rollout.backup import make, store
 from lectern.rollout.host import supervisor, switch
 from lectern.rollout.host.health import wait_until_well
 from lectern.rollout.host.supervisor import Supervisor
@@ -35,7 +35,7 @@ def run(wanted: Wanted, *, check: bool = False) -> Answer:
     answer = Answer()
     journal = Journal.of(wanted)
     if wanted.restore_database:
-        restore.restorable(wanted)
+        make.restorable(wanted)
     if not wanted.rollout_dir.exists():
         return Answer(said=[f"{wanted.id} has never been on this host; nothing was changed."])
     with ExitStack() as alone:
@@ -168,7 +168,7 @@ class _Way:
         store.of(wanted).sweep()
         if wanted.restore_database and not self.has("restore", "done", since_rollback=True):
             self.journal.note(wanted.id, "restore", "begin")
-            self.answer.say(*restore.restore(wanted, copied))
+            self.answer.say(*make.restore(wanted, copied))
             self.journal.note(wanted.id, "restore", "done")
         for one in files.all_of(wanted):
             self.answer.say(*one.take_back(copied.before))

@@ -41,8 +41,8 @@ def _of_finished(wanted: Wanted, _journal: Journal) -> Iterator[str]:
     if silent is None:
         yield f"{wanted.backup_dir}: the backup is gone, so this rollout cannot be taken back."
         return
-    file = silent.database_in(wanted.backup_dir / make.SILENT)
-    if file is not None and (silent.database is None or sha256(file) != silent.database.sha256):
+    file = silent.file_in(wanted.backup_dir / make.SILENT)
+    if file is not None and sha256(file) != silent.sha256:
         yield f"{file}: it is not what was copied (its SHA-256 differs)."
 
 

@@ -1,45 +1,40 @@
-"""The proved backup of a host: made while the old program works; what the window changes is copied after the stop."""
+"""A backup of a host: of its database, the code folder, the files that the window changes, and what is wanted.
 
+It is made while the old program works; what the window changes is copied once more after the stop, and a rollback
+restores that.
+"""
+
+import json
 import shutil
 import time
+from collections.abc import Iterator
+from itertools import groupby
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict
-
+from lectern.effects.files.backups import MANIFEST
 from lectern.errors import CallAPerson, Misuse
 from lectern.rollout.answer import Answer
-from lectern.rollout.backup import archive, before, store
+from lectern.rollout.backup import archive, before, nightly, store
 from lectern.rollout.backup.archive import Archive
 from lectern.rollout.backup.before import Before
-from lectern.rollout.backup.copies import Copy
+from lectern.rollout.backup.copies import sha256
+from lectern.rollout.backup.nightly import Made
+from lectern.rollout.backup.sqlite import Row, SqliteFile
 from lectern.rollout.host import durable
 from lectern.rollout.journal import Journal, locked
 from lectern.rollout.wanted import Wanted
 
-MANIFEST = "manifest.json"
 WANTED = "wanted.json"
 SILENT = "silent"
 """The folder inside the backup with what was copied after the stop, which a rollback restores."""
-SLACK_BYTES = 64 << 20
 
 
-class Backup(BaseModel):
-    """The manifest of a finished backup, which is written last."""
-
-    model_config = ConfigDict(frozen=True)
+class Backup(Made):
+    """The manifest of a host's backup."""
 
     id: str
-    role: str
-    name: str
-    version: str
-    made_at: float
-    database: Copy | None
     before: Before
     code: Archive | None = None
-
-    def database_in(self, folder: Path) -> Path | None:
-        """The path of the database's copy in *folder*; None if there was no database."""
-        return None if self.database is None else folder / self.database.file
 
 
 def read(folder: Path) -> Backup | None:
@@ -68,21 +63,9 @@ def left_out(wanted: Wanted) -> list[Path]:
 
 def refuse_small_disk(wanted: Wanted) -> None:
     """Raise Misuse if the backup would not fit: the code, the database twice (copy and scratch), and some slack."""
-    code = archive.size_bytes(wanted.code_dir, left_out(wanted))
-    size = store.of(wanted).needs_bytes
-    needed = code + 2 * size + SLACK_BYTES
+    code_bytes = archive.size_bytes(wanted.code_dir, left_out(wanted))
     place = next(one for one in (wanted.rollout_dir, *wanted.rollout_dir.parents) if one.exists())
-    free = shutil.disk_usage(place).free
-    if free < needed:
-        raise Misuse(
-            f"{place}: the backup needs {_megabytes(needed)} ({_megabytes(code)} of code, twice {_megabytes(size)} of "
-            f"database, {_megabytes(SLACK_BYTES)} of slack), and {_megabytes(free)} are free. Free some (du -xh "
-            f"{place} | sort -h | tail), or set another root."
-        )
-
-
-def _megabytes(size: int) -> str:
-    return f"{size / 1e6:.0f} MB"
+    nightly.refuse_small_disk(store.of(wanted), place, "or set another root", code_bytes)
 
 
 def make(wanted: Wanted, *, check: bool = False) -> Answer:
@@ -103,7 +86,7 @@ def make(wanted: Wanted, *, check: bool = False) -> Answer:
         durable.make_folder(wanted.backups_dir)
         journal.note(wanted.id, "backup", "begin")
         made = _build(wanted, wanted.backup_dir, answer, live=True)
-        journal.note(wanted.id, "backup", "done", {"rows": made.database.rows if made.database else None})
+        journal.note(wanted.id, "backup", "done", {"rows": made.rows if made.file else None})
         _say_what_was_made(wanted, made, answer)
         answer.say(*(f"Took away the old backup {name}." for name in _prune(wanted, journal)))
     return answer
@@ -126,16 +109,16 @@ def _say_what_is_due(wanted: Wanted, journal: Journal, answer: Answer) -> None:
 
 
 def _say_what_was_made(wanted: Wanted, made: Backup, answer: Answer) -> None:
-    rows = "there is no database yet" if made.database is None else f"rows: {counted_rows(made.database)}"
+    rows = f"rows: {counted_rows(made)}" if made.file else "there is no database yet"
     answer.say(f"{wanted.backup_dir}: backed up and proved; {rows}.")
     if made.code is not None and made.code.unsteady:
         answer.say(f"Written to while they were archived: {', '.join(made.code.unsteady[:10])}.")
     answer.more["backup"] = str(wanted.backup_dir)
 
 
-def counted_rows(copied: Copy) -> str:
-    """The rows of a copy, by table, in words."""
-    return ", ".join(f"{number} in {table}" for table, number in copied.rows.items()) or "none"
+def counted_rows(made: Made) -> str:
+    """The rows of the copy, by table, in words."""
+    return ", ".join(f"{number} in {table}" for table, number in made.rows.items()) or "none"
 
 
 def copy_in_silence(wanted: Wanted) -> Backup:
@@ -147,38 +130,26 @@ def copy_in_silence(wanted: Wanted) -> Backup:
 
 
 def _build(wanted: Wanted, target: Path, answer: Answer, *, live: bool) -> Backup:
-    part = target.with_name(f"{target.name}.part")
-    if part.exists():
-        shutil.rmtree(part)
-    durable.make_folder(part)
-    copied, found = None, store.of(wanted)
+    part, found, copied, code = nightly.begun(target), store.of(wanted), None, None
     if found.exists():
         with answer.timed("1 copy the database"):
-            copied = found.copy(part)
-            if live:
-                found.try_restore(copied, part)
-    code = None
+            copied = nightly.proved(found, part) if live else found.copy(part)
     if live:
         with answer.timed("1 archive the code folder"):
             code = archive.make(wanted.code_dir, part / "code.tar", left_out(wanted))
         durable.write_json(part / WANTED, wanted.model_dump(mode="json"))
     made = Backup(
         id=wanted.id,
-        role=wanted.role,
-        name=wanted.name,
+        name=f"{wanted.role}-{wanted.name}",
+        folder=str(target),
+        database=found.shown,
         version=wanted.version,
         made_at=time.time(),
-        database=copied,
         before=before.keep(wanted, part / "files"),
         code=code,
+        **(copied.model_dump() if copied else {}),
     )
-    durable.write_json(part / MANIFEST, made.model_dump(mode="json"))
-    durable.sync_folder(part)
-    part.rename(target)
-    durable.sync_folder(target.parent)
-    written = read(target)
-    assert written is not None  # it was just renamed to this folder
-    return written
+    return nightly.finished(made, part)
 
 
 def set_aside(folder: Path, why: str) -> Path:
@@ -192,20 +163,65 @@ def set_aside(folder: Path, why: str) -> Path:
 
 def _prune(wanted: Wanted, journal: Journal) -> list[str]:
     """Delete the oldest backups beyond `keep`, except those of rollouts that can still be rolled back."""
-    history = journal.history()
+    history, folder = journal.history(), wanted.backups_dir
+    made = sorted(((found.made_at, one) for one in folder.iterdir() if (found := read(one)) is not None), reverse=True)
     needed = {wanted.id, history.half, *history.standing}
-    made = sorted(
-        ((found.made_at, folder) for folder in wanted.backups_dir.iterdir() if (found := read(folder)) is not None),
-        reverse=True,
-    )
-    gone = [folder for _, folder in made[wanted.keep :] if folder.name not in needed]
-    for half in wanted.backups_dir.glob("*.part"):
-        shutil.rmtree(half)  # a crash left it; this backup has already been renamed
-    for folder in gone:
-        (folder / MANIFEST).unlink()  # without a manifest it is no backup any more
-        shutil.rmtree(folder)
-    return [folder.name for folder in gone]
+    return nightly.prune(folder, wanted.role, [one for _, one in made], wanted.keep, needed)
 
 
 def _at(epoch_s: float) -> str:
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(epoch_s))
+
+
+# -- the last resort of a rollback ----------------------------------------------------------------------------------
+
+
+def restorable(wanted: Wanted) -> SqliteFile:
+    """The database of *wanted*; raises Misuse for one on a server, where others may work in it."""
+    found = store.of(wanted)
+    if isinstance(found, SqliteFile):
+        return found
+    raise Misuse(
+        f"{found.shown}: restore_database restores SQLite files only. Nothing was changed. Roll back without it; "
+        f"then read RUNBOOK.md, How do I restore the database?"
+    )
+
+
+def restore(wanted: Wanted, copied: Backup) -> list[str]:
+    """Keep what was written since the copy as JSON, then put the copy in the database's place; returns sentences."""
+    folder, found = wanted.backup_dir, restorable(wanted)
+    file = copied.file_in(folder / SILENT)
+    said: list[str] = []
+    if found.exists():
+        if file is not None and found.is_copy(file):
+            return [f"{found.shown}: it is the copy already."]
+        target = durable.free(folder / "rows-since.json")
+        number = _keep(found.rows_since(file), target)
+        # The backup's folder is renamed at the end, and the last sentence of the answer has its new name.
+        said.append(f"{target.name} in the backup: {number} rows written since the copy.")
+    if file is None:
+        found.clear()
+        return [*said, f"{found.shown}: taken away, as there was none."]
+    if sha256(file) != copied.sha256:
+        raise CallAPerson(f"{file}: it is not what was copied (its SHA-256 differs). The database was left as it is.")
+    found.put_back(file, copied.rows, wanted.user)
+    return [*said, f"{found.shown}: restored from {file}."]
+
+
+def _keep(since: Iterator[tuple[str, Row]], target: Path) -> int:
+    """Write each row below its table, as it comes; returns how many there are."""
+    part, number = target.with_name(f".{target.name}.part"), 0
+    durable.make_private(part)
+    with part.open("w", encoding="utf-8") as file:
+        file.write("{")
+        for at, (table, some) in enumerate(groupby(since, lambda one: one[0])):
+            file.write(f"{',' if at else ''}\n {json.dumps(table, ensure_ascii=False)}: [")
+            for row, (_, values) in enumerate(some):
+                file.write(f"{',' if row else ''}\n  {json.dumps(values, ensure_ascii=False, default=str)}")
+                number += 1
+            file.write("\n ]")
+        file.write("\n}\n")
+    durable.sync(part)
+    part.replace(target)
+    durable.sync_folder(target.parent)
+    return number

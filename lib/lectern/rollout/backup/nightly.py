@@ -1,46 +1,55 @@
-"""A proved backup of one database, made at any time; deletes older ones, and restores one."""
+"""A proved backup: a folder with the copy of one database, made at any time; deletes older ones, and restores one."""
 
 import fcntl
-import json
 import os
 import pwd
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Container, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
+from typing import TypeVar
+
+from pydantic import BaseModel, ConfigDict
 
 from lectern import __version__
 from lectern.effects.files import backups
 from lectern.errors import CallAPerson, Misuse, TryAgain
-from lectern.rollout.backup.copies import sha256
-from lectern.rollout.backup.make import SLACK_BYTES
+from lectern.rollout.backup.copies import Copy, sha256
 from lectern.rollout.backup.store import Store
 from lectern.rollout.host import durable
 
+SLACK_BYTES = 64 << 20
 
-@dataclass(frozen=True)
-class Made:
-    """A finished backup, with the fields of its manifest."""
+
+class Made(BaseModel):
+    """The manifest of a finished backup, which is written last; without a *file*, there was no database."""
+
+    model_config = ConfigDict(frozen=True)
 
     name: str
     folder: str
     database: str
-    file: str
-    size_bytes: int
-    sha256: str
-    rows: dict[str, int]
+    file: str = ""
+    size_bytes: int = 0
+    sha256: str = ""
+    rows: dict[str, int] = {}
     made_at: float
     version: str = __version__
     copied_to: str = ""
     copied_at: float = 0.0
-    pruned: list[str] = field(default_factory=list)
 
     @property
     def path(self) -> Path:
         """The folder of the backup."""
         return Path(self.folder)
+
+    def file_in(self, folder: Path) -> Path | None:
+        """The path of the database's copy in *folder*; None if there was no database."""
+        return folder / self.file if self.file else None
+
+
+M = TypeVar("M", bound=Made)
 
 
 def make(found: Store, name: str, into: Path) -> Made:
@@ -51,32 +60,46 @@ def make(found: Store, name: str, into: Path) -> Made:
     """
     if not found.exists():
         raise Misuse(f"{found.shown}: there is no such database. Set the database URL, or go to its folder.")
-    _refuse_small_disk(found, into)
+    refuse_small_disk(found, into, "keep fewer, or name another folder by --into")
     at = time.time()
     target = into / f"{name}-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime(at))}"
     if target.exists():
         raise TryAgain(f"{target}: a backup of this second is there already.")
+    part = begun(target)
+    copied = proved(found, part)
+    return finished(Made(name=name, folder=str(target), database=found.shown, made_at=at, **copied.model_dump()), part)
+
+
+def begun(target: Path) -> Path:
+    """The new folder in which the backup *target* is made; what a killed one has left of it is deleted."""
     part = target.with_name(f"{target.name}.part")
+    if part.exists():
+        shutil.rmtree(part)
     durable.make_folder(part)
+    return part
+
+
+def proved(found: Store, part: Path) -> Copy:
+    """Copy the database into *part*, and try its restore."""
     copied = found.copy(part)
     found.try_restore(copied, part)
-    made = Made(name=name, folder=str(target), database=found.shown, made_at=at, **copied.model_dump())
-    _write(made, part)
+    return copied
+
+
+def finished(made: M, part: Path) -> M:
+    """Write the manifest, and give *part* its name; all of it is on the disk when this returns."""
+    durable.write_json(part / backups.MANIFEST, made.model_dump(mode="json"))
     durable.sync_folder(part)
-    part.rename(target)
-    durable.sync_folder(into)
+    part.rename(made.path)
+    durable.sync_folder(made.path.parent)
     return made
 
 
 def noted(made: Made, where: str) -> Made:
     """Record in the manifest that a copy of the backup is also at *where*."""
-    told = Made(**{**asdict(made), "copied_to": where, "copied_at": time.time()})
-    _write(told, made.path)
+    told = made.model_copy(update={"copied_to": where, "copied_at": time.time()})
+    durable.write_json(made.path / backups.MANIFEST, told.model_dump(mode="json"))
     return told
-
-
-def _write(made: Made, folder: Path) -> None:
-    durable.write_json(folder / backups.MANIFEST, asdict(made))
 
 
 def restore(found: Store, name: str, folder: Path) -> Made:
@@ -85,12 +108,11 @@ def restore(found: Store, name: str, folder: Path) -> Made:
     Raises Misuse if it is no backup of *name* or somebody uses the database, CallAPerson if the backup is damaged.
     """
     try:
-        told = json.loads((folder / backups.MANIFEST).read_text(encoding="utf-8"))
-        made = Made(**{one.name: told[one.name] for one in fields(Made) if one.name in told})
-    except (OSError, ValueError, TypeError, AttributeError) as error:
+        made = Made.model_validate_json((folder / backups.MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
         raise Misuse(f"{folder}: it holds no finished backup. See what there is: ls {folder.parent}") from error
-    if made.name != name:
-        raise Misuse(f"{folder}: it is a backup of {made.name}, and {name} was named.")
+    if made.name != name or not made.file:
+        raise Misuse(f"{folder}: it is a backup of {made.name if made.file else 'no database'}, and {name} was named.")
     if sha256(folder / made.file) != made.sha256:
         raise CallAPerson(
             f"{folder / made.file}: it is not what was copied (its SHA-256 differs). Nothing was changed."
@@ -101,14 +123,15 @@ def restore(found: Store, name: str, folder: Path) -> Made:
     return made
 
 
-def prune(name: str, into: Path, keep: int) -> list[str]:
-    """Delete the backups of *name* beyond the newest *keep*, and what killed backups left; returns their names.
+def prune(into: Path, prefix: str, newest: Iterable[Path], keep: int, needed: Container[str | None] = ()) -> list[str]:
+    """Of the *newest* backups first, delete those beyond *keep*, and what killed ones left; returns their names.
 
-    Rollouts do not need these: each rollout keeps its own copies, in its own folder.
+    Those that are *needed* by a rollback stay. The caller holds the lock, so nobody is writing
+    a half one.
     """
-    for half in into.glob(f"{name}-*.part"):
-        shutil.rmtree(half)  # we hold the lock, so nobody is writing it
-    gone = [*backups.manifests(into, name)][keep:]
+    for half in into.glob(f"{prefix}-*.part"):
+        shutil.rmtree(half)
+    gone = [one for one in [*newest][keep:] if one.name not in needed]
     for folder in gone:
         (folder / backups.MANIFEST).unlink()  # without a manifest it is no backup any more
         shutil.rmtree(folder)
@@ -135,10 +158,14 @@ def alone(into: Path) -> Iterator[None]:
         os.close(lock)
 
 
-def _refuse_small_disk(found: Store, into: Path) -> None:
-    needed, free = 2 * found.needs_bytes + SLACK_BYTES, shutil.disk_usage(into).free
+def refuse_small_disk(found: Store, place: Path, remedy: str, more_bytes: int = 0) -> None:
+    """Raise Misuse if *place* has no room for the database twice (its copy, its tried restore) and *more_bytes*."""
+    size = found.needs_bytes
+    needed, free = more_bytes + 2 * size + SLACK_BYTES, shutil.disk_usage(place).free
     if free < needed:
+        parts = f"{more_bytes / 1e6:,.0f} MB of code, " if more_bytes else ""
         raise Misuse(
-            f"{into}: a backup and its tried restore need {needed / 1e6:,.0f} MB, and {free / 1e6:,.0f} MB are free. "
-            f"Free some (du -xh {into} | sort -h | tail), keep fewer, or name another folder by --into."
+            f"{place}: the backup needs {needed / 1e6:,.0f} MB ({parts}twice {size / 1e6:,.0f} MB of database, "
+            f"{SLACK_BYTES / 1e6:,.0f} MB of slack), and {free / 1e6:,.0f} MB are free. Free some (du -xh {place} | "
+            f"sort -h | tail), {remedy}."
         )
