@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml  # type: ignore[import-untyped]  # its types are a package of their own
 
-from lectern.rollout.plan import TASKS
+from lectern.rollout.order import TASKS
 from lectern.rollout.wanted import Wanted
 
 ROOT = Path(__file__).parents[2]

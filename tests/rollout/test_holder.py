@@ -13,7 +13,7 @@ import pytest
 from lectern.errors import CallAPerson, Misuse, TryAgain
 from lectern.rollout import holder
 from lectern.rollout.holder import SOCKET, address
-from lectern.rollout.plan import TASKS
+from lectern.rollout.order import TASKS
 from lectern.rollout.standing import Standing
 from tests.rollout.host import Host, a_host
 from tests.stage import wait_until

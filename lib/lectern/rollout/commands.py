@@ -78,11 +78,10 @@ def ended(task: str, check: Check = False) -> None:  # noqa: ARG001 (it changes 
 
 def _planned(wanted: "Wanted") -> "Answer":
     """What each task would do, as Ansible's check mode shows it at each task."""
-    from lectern.rollout import plan
+    from lectern.rollout import order
     from lectern.rollout.answer import Answer
-    from lectern.rollout.journal import Journal
 
-    found = plan.of(wanted, Journal.of(wanted))
+    found = order.plan(order.checked(wanted))
     diff = [one for answer in found.values() for one in answer.diff]
     changed = any(one.changed for one in found.values())
     return Answer(

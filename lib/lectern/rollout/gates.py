@@ -12,7 +12,7 @@ from redis.exceptions import NoPermissionError
 
 from lectern.effects.redis import address, rekey
 from lectern.errors import LecternError, Misuse
-from lectern.rollout import on_air, other_database, plan, playout, redis_keys, rollback
+from lectern.rollout import on_air, order, other_database, playout, redis_keys, rollback
 from lectern.rollout.answer import Answer, Failed
 from lectern.rollout.backup import make
 from lectern.rollout.backup.copies import sha256
@@ -34,20 +34,19 @@ def preflight(wanted: Wanted, *, check: bool = False) -> Answer:
 
     A *check* is also made before the release is staged and before wget is installed, so it does not ask for them.
     """
-    journal = Journal.of(wanted)
-    state = journal.state(wanted.id)
+    state = Journal.of(wanted).state(wanted.id)
     answer = Answer(more={"state": state, "id": wanted.id})
     skipped = ({programs} if check else set()) | ({release} if check and not wanted.release.exists() else set())
     found = [sentence for gate in _GATES[state] if gate not in skipped for sentence in _asked(gate, wanted)]
-    old = plan.OldProgram(wanted)
-    if _GATES[state] is _BEFORE and plan.is_first(wanted):
-        found += [sentence for gate in (keys, adoptable) for sentence in _asked(gate, old)]
+    work = order.checked(wanted)
+    if _GATES[state] is _BEFORE and work.is_first:
+        found += [sentence for gate in (keys, adoptable) for sentence in _asked(gate, work)]
     if found:
         answer.say(*found)
         count = "One thing is" if len(found) == 1 else f"{len(found)} things are"
         told = " ".join(f"({number}) {one}" for number, one in enumerate(found, 1)) if len(found) > 1 else found[0]
         raise Failed(f"{count} in the way of {wanted.id}: {told}", answer)
-    answer.say(*(said for one in plan.of(wanted, journal, old).values() for said in one.said))
+    answer.say(*(said for one in order.plan(work).values() for said in one.said))
     return answer
 
 
@@ -125,7 +124,7 @@ def room(wanted: Wanted) -> None:
 
 def database_schema(wanted: Wanted) -> None:
     """Refuse if the database cannot be brought up to this release."""
-    plan.schema_changes(wanted)
+    order.schema_changes(wanted)
 
 
 def settings(wanted: Wanted) -> Iterator[str]:
@@ -184,7 +183,7 @@ def prefect(wanted: Wanted) -> Iterator[str]:
 
 def classes(wanted: Wanted) -> Iterator[str]:
     """Refuse if the stop would harm a class or, in an upgrade of a streamer, if its playout does not answer."""
-    if wanted.role == "streamer" and not plan.is_first(wanted) and (why := playout.is_missing(wanted)):
+    if wanted.role == "streamer" and not order.checked(wanted).is_first and (why := playout.is_missing(wanted)):
         yield (
             f"{why}. It airs the classes while the host is stopped, and after that. Start it (systemctl start "
             f"lectern-playout), or provision the host: ansible-playbook playbooks/provision.yml."
@@ -209,16 +208,16 @@ def health_address(wanted: Wanted) -> Iterator[str]:
 # -- what a first rollout finds of the old program -----------------------------------------------------------------
 
 
-def adoptable(old: plan.OldProgram) -> Iterator[str]:
+def adoptable(work: order.Work) -> Iterator[str]:
     """Refuse if something of the old program cannot be taken over."""
-    _, refusals = old.takeover
+    _, refusals = work.takeover
     yield from refusals
 
 
-def keys(old: plan.OldProgram) -> Iterator[str]:
+def keys(work: order.Work) -> Iterator[str]:
     """Refuse if a key's new name is taken, or if the rules fit no key, as those of an example."""
-    wanted = old.wanted
-    if wanted.rekey and not old.renames[0] and not wanted.unmatched_rules:
+    wanted = work.wanted
+    if wanted.rekey and not work.renames[0] and not wanted.unmatched_rules:
         told = "; ".join(f"{one.old} => {one.new}" for one in wanted.rekey)
         yield (
             f"The rules for the old program's keys ({told}) fit no key in Redis. Correct `teacher_rekey` (redis-cli "

@@ -21,7 +21,7 @@ from typing import Any
 
 from lectern.effects import process
 from lectern.errors import CallAPerson, LecternError, Misuse, TryAgain
-from lectern.rollout import plan, window
+from lectern.rollout import order, window
 from lectern.rollout.answer import Answer
 from lectern.rollout.interruption import Interruption
 from lectern.rollout.journal import WINDOW, Journal, locked
@@ -109,7 +109,7 @@ def open_(wanted: Wanted, failure: Failure, *, by_hand: bool) -> Answer:
     """Leave a holder behind for the window of *wanted*; raises what keeps the window from beginning."""
     journal = Journal.of(wanted)
     if journal.state(wanted.id) == "finished":
-        nothing = {task: one.to_dict() for task, one in plan.of(wanted, journal).items()}
+        nothing = {task: one.to_dict() for task, one in order.plan(order.checked(wanted)).items()}
         said = [f"{wanted.id} is finished already; nothing is stopped."]
         return Answer(said=said, more={"opened": False, "plan": nothing})
     reading, writing = os.pipe()

@@ -1,7 +1,8 @@
-"""The steps of the silent part, by role, in the order and with the numbers of the rollout note."""
+"""The steps of the silence, in the order and with the numbers of the rollout note: what each does, or would do."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 from lectern.effects.rows import schema
 from lectern.effects.rows.tables.engine import transaction
@@ -19,65 +20,61 @@ from lectern.rollout.wanted import Wanted
 
 CHANGING = frozenset({"alter", "schema", "switch", "env", "config", "rekey", "adopt"})
 """Steps that change what was copied after the stop: once one of them has begun, the copy is not made again."""
+COMMIT = "commit"
+"""The last task: the other programs are as they were, and the journal says that all is done."""
 COLUMN = "alter table task_list add column institution_id VARCHAR(250)"
 PROOF = "select class_id, institution_id from task_list limit 1"
 
 
 @dataclass(frozen=True)
-class Step:
-    """One step: the playbook's task it belongs to, its title, its name in the journal, and what it does.
+class Work:
+    """What the steps do on one host, or, in a *check*, say that they would do; then nothing is changed.
 
-    *work* adds to the answer that it gets, and returns whether it changed anything.
+    Each step adds to the answer that it gets, and returns whether it changes anything.
     """
-
-    task: str
-    title: str
-    name: str
-    work: Callable[[Answer], bool]
-
-
-def order(wanted: Wanted, journal: Journal, supervisor: Supervisor, beat: Beat = no_beat) -> list[Step]:
-    """All steps from the stop until the new program is proved healthy."""
-    work = _Work(wanted, journal, supervisor, beat)
-    if wanted.role == "streamer":
-        return [
-            Step("stop", "2 stop all", "stop", work.stop),
-            Step("stop", "1 copy the database", "copy", work.copy),
-            Step("alter", "3 alter task_list", "alter", work.alter),
-            Step("create", "4 create tables", "schema", work.create),
-            Step("switch", "5 switch to the release", "switch", work.switch),
-            Step("env", "6 .env", "env", work.env),
-            Step("adopt", "7 adopt old bookings and files", "adopt", work.adopt),
-            Step("reload", "8 reload", "reload", work.reload),
-            Step("healthy", "8 healthy", "healthy", work.healthy),
-        ]
-    return [
-        Step("stop", "1 stop all", "stop", work.stop),
-        Step("stop", "1 copy the database", "copy", work.copy),
-        Step("switch", "2 switch to the release", "switch", work.switch),
-        Step("create", "3 create tables", "schema", work.create),
-        Step("rekey", "4 rename keys", "rekey", work.rekey),
-        Step("adopt", "4 adopt waiting lists", "adopt", work.adopt),
-        Step("config", "5 config", "config", work.config),
-        Step("reload", "6 reload", "reload", work.reload),
-        Step("healthy", "6 healthy", "healthy", work.healthy),
-    ]
-
-
-@dataclass(frozen=True)
-class _Work:
-    """The work of the steps on one host."""
 
     wanted: Wanted
     journal: Journal
-    supervisor: Supervisor
-    beat: Beat
+    beat: Beat = no_beat
+    check: bool = False
 
-    def stop(self, _answer: Answer) -> bool:
-        self.supervisor.stop_all()
+    @cached_property
+    def supervisor(self) -> Supervisor:
+        """The host's supervisord."""
+        return Supervisor(self.wanted.supervisorctl)
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this rollout replaces the old program: whatever an earlier release has taken over is ours already."""
+        return self.journal.behind(self.wanted.id) is None
+
+    @cached_property
+    def renames(self) -> tuple[int, list[str]]:
+        """How many keys would get new names, and sentences about it; raises CallAPerson if new names are taken.
+
+        It is a scan of Redis, so it is made once.
+        """
+        return redis_keys.rename(self.wanted, dry_run=True)
+
+    @cached_property
+    def takeover(self) -> tuple[list[str], list[str]]:
+        """What would be taken over of the old program, and what cannot be, in sentences; looked for once."""
+        return both.planned(self.wanted)
+
+    def stop(self, answer: Answer) -> bool:
+        """Stop all programs of supervisord."""
+        if not self.check:
+            self.supervisor.stop_all()
+        elif self.journal.state(self.wanted.id) == "half":
+            answer.say(f"{self.wanted.id} was begun and goes on.")
+        else:
+            answer.say("Stop all programs of supervisord, copy the database.")
         return True
 
     def copy(self, answer: Answer) -> bool:
+        """Copy what the other steps are about to change."""
+        if self.check:
+            return False  # the stop has said it
         changing = any(note.step in CHANGING for note in self.journal.round(self.wanted.id))
         if make.silent(self.wanted) is not None and changing:
             return False  # it was copied before a crash, and holds the state before the first change
@@ -90,6 +87,12 @@ class _Work:
         return True
 
     def alter(self, answer: Answer) -> bool:
+        """Add the note's column to the old table, and prove it by the note's select."""
+        if self.check:
+            with store.of(self.wanted).reading() as connection:
+                table = shape(connection, "task_list")
+            is_due = table is not None and bool(table.lacks(["institution_id"]))
+            return is_due and self._told(answer, [COLUMN])
         with store.opened(store.of(self.wanted)) as engine, schema.in_words(engine), transaction(engine) as connection:
             table = shape(connection, "task_list")
             is_due = table is not None and bool(table.lacks(["institution_id"]))
@@ -97,9 +100,12 @@ class _Work:
                 connection.exec_driver_sql(COLUMN)
             if table is not None:
                 connection.exec_driver_sql(PROOF).all()
-        return is_due and _told(answer, self.wanted, [f"{COLUMN}; proved by {PROOF}"])
+        return is_due and self._told(answer, [f"{COLUMN}; proved by {PROOF}"])
 
     def create(self, answer: Answer) -> bool:
+        """Create the tables and columns of this release."""
+        if self.check:
+            return self._told(answer, [one for one in schema_changes(self.wanted) if "institution_id" not in one])
         with store.opened(store.of(self.wanted)) as engine:
             done = schema.upgrade(engine, self.wanted.role)
             if self.wanted.role == "streamer":
@@ -108,59 +114,125 @@ class _Work:
         copied = make.silent(self.wanted)
         if copied is None or not copied.file:  # the database is new, and ours
             store.of(self.wanted).give(self.wanted.user)
-        return _told(answer, self.wanted, done)
+        return self._told(answer, done)
 
     def switch(self, answer: Answer) -> bool:
-        answer.diff += switch.pending(self.wanted)
-        return _said(answer, switch.apply(self.wanted))
+        """Let the link and supervisor's files lead to the release."""
+        return self._changed(answer, switch.pending(self.wanted), lambda: switch.apply(self.wanted))
 
     def env(self, answer: Answer) -> bool:
-        return _edited(answer, files.env(self.wanted))
+        """Put the note's four parameters into the old `.env`."""
+        return self._edited(answer, files.env(self.wanted))
 
     def config(self, answer: Answer) -> bool:
-        return _edited(answer, files.config(self.wanted))
+        """Put the note's two timeouts into the old JSON config."""
+        return self._edited(answer, files.config(self.wanted))
 
     def rekey(self, answer: Answer) -> bool:
-        if not self._is_first():
+        """Give the old program's keys their new names."""
+        if not self.is_first:
             return False
-        number, said = redis_keys.rename(self.wanted)
+        number, said = self.renames if self.check else redis_keys.rename(self.wanted)
         answer.say(*said)
         return number > 0
 
     def adopt(self, answer: Answer) -> bool:
-        return self._is_first() and _said(answer, both.adopt(self.wanted))
+        """Take over the old program's classes, files and waiting lists."""
+        return self.is_first and _said(answer, self.takeover[0] if self.check else both.adopt(self.wanted))
 
-    def _is_first(self) -> bool:
-        """Whether this rollout replaces the old program: whatever an earlier release has taken over is ours already."""
-        return self.journal.behind(self.wanted.id) is None
-
-    def reload(self, _answer: Answer) -> bool:
-        self.supervisor.begin_anew(states_before(self.journal.round(self.wanted.id)), self.wanted.program)
+    def reload(self, answer: Answer) -> bool:
+        """Let supervisord read its files anew."""
+        if self.check:
+            answer.say("Reload supervisord.")
+        else:
+            self.supervisor.begin_anew(states_before(self.journal.round(self.wanted.id)), self.wanted.program)
         return True
 
     def healthy(self, answer: Answer) -> bool:
+        """Wait until the new program is ready."""
+        if self.check:
+            answer.say(f"{self.wanted.program} must be ready within {self.wanted.health_timeout_s:g} s.")
+            return False
         health.wait_until_well(self.wanted, self.supervisor, self.beat)
         answer.say(f"{self.wanted.program} runs, is {self.wanted.version}, and is ready.")
         return False
+
+    def _told(self, answer: Answer, changes: list[str]) -> bool:
+        """Say the *changes* of the database, and show them as one difference."""
+        if changes:
+            answer.diff.append(Difference(store.of(self.wanted).shown, "", "".join(f"{one}\n" for one in changes)))
+        return _said(answer, [f"{one}." for one in changes])
+
+    def _edited(self, answer: Answer, file: SettingsFile | None) -> bool:
+        return file is not None and self._changed(answer, file.pending(), file.apply)
+
+    def _changed(self, answer: Answer, pending: list[Difference], apply: Callable[[], list[str]]) -> bool:
+        answer.diff += pending
+        return _said(answer, [f"{one.path}: changes." for one in pending] if self.check else apply())
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step: the playbook's task it belongs to, its title, its name in the journal, and its work."""
+
+    task: str
+    title: str
+    name: str
+    work: Callable[[Work, Answer], bool]
+
+
+ORDER = {
+    "streamer": (
+        Step("stop", "2 stop all", "stop", Work.stop),
+        Step("stop", "1 copy the database", "copy", Work.copy),
+        Step("alter", "3 alter task_list", "alter", Work.alter),
+        Step("create", "4 create tables", "schema", Work.create),
+        Step("switch", "5 switch to the release", "switch", Work.switch),
+        Step("env", "6 .env", "env", Work.env),
+        Step("adopt", "7 adopt old bookings and files", "adopt", Work.adopt),
+        Step("reload", "8 reload", "reload", Work.reload),
+        Step("healthy", "8 healthy", "healthy", Work.healthy),
+    ),
+    "teacher": (
+        Step("stop", "1 stop all", "stop", Work.stop),
+        Step("stop", "1 copy the database", "copy", Work.copy),
+        Step("switch", "2 switch to the release", "switch", Work.switch),
+        Step("create", "3 create tables", "schema", Work.create),
+        Step("rekey", "4 rename keys", "rekey", Work.rekey),
+        Step("adopt", "4 adopt waiting lists", "adopt", Work.adopt),
+        Step("config", "5 config", "config", Work.config),
+        Step("reload", "6 reload", "reload", Work.reload),
+        Step("healthy", "6 healthy", "healthy", Work.healthy),
+    ),
+}
+"""All steps from the stop until the new program is proved healthy."""
+TASKS = {role: (*dict.fromkeys(one.task for one in steps), COMMIT) for role, steps in ORDER.items()}
+
+
+def plan(work: Work) -> dict[str, Answer]:
+    """What each task would do on this host, as a check says it; if the rollout is finished, none changes anything."""
+    found = {task: Answer() for task in TASKS[work.wanted.role]}
+    if work.journal.state(work.wanted.id) == "finished":
+        found["stop"].say(f"{work.wanted.id} is finished; nothing is to be done.")
+        return found
+    for one in ORDER[work.wanted.role]:
+        found[one.task].changed |= one.work(work, found[one.task])
+    found[COMMIT].changed = True
+    return found
+
+
+def checked(wanted: Wanted) -> Work:
+    """The work on this host that changes nothing."""
+    return Work(wanted, Journal.of(wanted), check=True)
+
+
+def schema_changes(wanted: Wanted) -> list[str]:
+    """What the migration would change; raises if the database cannot be brought up to this release."""
+    found = store.of(wanted)
+    with found.untouched(), store.opened(found) as engine:
+        return schema.plan(engine, wanted.role)
 
 
 def _said(answer: Answer, done: list[str]) -> bool:
     answer.say(*done)
     return bool(done)
-
-
-def differences(wanted: Wanted, changes: list[str]) -> list[Difference]:
-    """The *changes* of the database, as one difference; none if there are no changes."""
-    return [Difference(store.of(wanted).shown, "", "".join(f"{one}\n" for one in changes))] if changes else []
-
-
-def _told(answer: Answer, wanted: Wanted, changes: list[str]) -> bool:
-    answer.diff += differences(wanted, changes)
-    return _said(answer, [f"{one}." for one in changes])
-
-
-def _edited(answer: Answer, file: SettingsFile | None) -> bool:
-    if file is None:
-        return False
-    answer.diff += file.pending()
-    return _said(answer, file.apply())

@@ -16,11 +16,8 @@ from lectern.rollout.host import instance, supervisor
 from lectern.rollout.host.supervisor import States
 from lectern.rollout.interruption import Interruption
 from lectern.rollout.journal import Journal, states_before
-from lectern.rollout.order import Step, order
+from lectern.rollout.order import COMMIT, ORDER, Step, Work
 from lectern.rollout.wanted import Wanted
-
-COMMIT = "commit"
-"""The last task: the other programs are as they were, and the journal says that all is done."""
 
 
 class Pace(Protocol):
@@ -45,7 +42,8 @@ class Window:
     silent_since: float = 0.0
 
     def __post_init__(self) -> None:
-        self.supervisor = supervisor.Supervisor(self.wanted.supervisorctl)
+        self.work = Work(self.wanted, self.journal, self.interruption.check)
+        self.supervisor = self.work.supervisor
 
     @contextmanager
     def step(self, step: Step) -> Iterator[None]:
@@ -64,7 +62,7 @@ class Window:
             if one.name == "stop":
                 self.silent_since = time.monotonic()
             with self.step(one):
-                changed = one.work(self.answer) or changed
+                changed = one.work(self.work, self.answer) or changed
         if task == "healthy" and self.silent_since:
             self.answer.more["downtime_s"] = round(time.monotonic() - self.silent_since, 3)
         self.pace.tell(task, self.answer.since(already, changed=changed))
@@ -129,9 +127,11 @@ def through(window: Window) -> None:
     Raises TryAgain, before any change, if it may not begin, Failed if it failed and the host is as before, CallAPerson
     if even the rollback failed.
     """
-    steps = order(window.wanted, window.journal, window.supervisor, window.interruption.check)
     is_done = window.is_almost_done()  # its tasks have nothing left to do, and the playbook asks for each all the same
-    tasks = [(task, [] if is_done else list(some)) for task, some in groupby(steps, lambda step: step.task)]
+    tasks = [
+        (task, [] if is_done else list(some))
+        for task, some in groupby(ORDER[window.wanted.role], lambda step: step.task)
+    ]
     window.pace.wait(tasks[0][0])
     window.begin()
     window.answer.changed = True
