@@ -389,19 +389,23 @@ PLAY = """
 - hosts: all
   gather_facts: false
   tasks:
+    - name: Nothing to be said
+      ansible.builtin.set_fact: {{seen: true}}
     - name: A step
       lectern_step: {{step: verify, lectern: {lectern}, wanted: '{{"role": "teacher"}}'}}
 """
 
 
 def test_what_a_step_answers_stands_under_its_task(host: Host) -> None:
-    """Once, whether it is done or fails; and a host that cannot be reached gets a word of ours."""
+    """Once, whether it is done or fails; a task that says nothing is shown to whoever asks for all of them."""
     play = host.folder / "play.yml"
     play.write_text(PLAY.format(lectern=host.lectern))
     steps = [{"step": "5 switch", "seconds": 0.25}]
     host.orders(out=json.dumps({"changed": True, "said": ["One thing is done."], "steps": steps}))
     done = here.played(play, "-i", "here,", "-e", "ansible_connection=local")
     assert "changed: [here]\n    One thing is done.\n    5 switch: 0.25 s\n" in done.stdout
+    assert "Nothing to be said" not in done.stdout
+    assert "Nothing to be said" in here.played(play, "-v", "-i", "here,", "-e", "ansible_connection=local").stdout
     host.orders(out=json.dumps({"failed": True, "msg": "A class is on air.", "said": ["A class is on air."]}), status=1)
     failed = here.played(play, "-i", "here,", "-e", "ansible_connection=local")
     assert failed.stdout.count("A class is on air.") == 1

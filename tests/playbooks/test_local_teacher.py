@@ -24,6 +24,8 @@ pytestmark = [
     pytest.mark.timeout(1800),
 ]  # a run of a playbook takes seconds, many where other tests run beside it
 DAY_S = 86400
+MOST_LINES = 398
+"""What a person reads of a rollout on two hosts, at most: half of what all tasks together would print."""
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +65,11 @@ def test_bookings_and_waiting_lists_go_out_and_back_by_what_the_runbook_says(
     streamer.book(soon, "record/4940_22/video_4940_22.flv", scene.town.receiver.url(soon), start, start + 20)
     with teacher.probed() as of_teacher, streamer.probed() as of_streamer:
         out = read_out("How do I roll out?", "rollout.yml").assert_ok()
+    lines = out.output.splitlines()
+    figure(f"lines of a rollout on two hosts: {len(lines)}")
+    assert len(lines) <= MOST_LINES
+    said = [one for task in out.tasks if task["how"] == "ok" for one in task["said"]]
+    assert [one for one in said if f"    {one}" not in lines] == [], "each step's answer stands under its task"
     figure(f"downtime of the teacher: {downtime_s(of_teacher, NEW_VERSION):.2f} s")
     figure(f"downtime of the streamer: {downtime_s(of_streamer, NEW_VERSION):.2f} s")
     figure(f"steps of the streamer: {'; '.join(_steps(out, 'streamer1'))}")
