@@ -2,8 +2,8 @@
 
 ``LECTERN_TASKS`` names the file for the facts, one JSON line each. ``LECTERN_FAULT`` is a JSON object:
 ``kind`` (kill, middle, fail or cut), ``at`` (the number of the task among those that a host was given, from 0)
-or ``task`` (a part of its name), ``fired`` (a file that is made when the fault was made), for *middle* ``after_s``,
-and for *cut* ``command``, which takes the host's network away.
+or ``task`` (a part of its name), ``fired`` (a file that is made when the fault was made), for *middle* ``after_s``
+or ``once``, a file that must be there, and for *cut* ``command``, which takes the host's network away.
 """
 
 import json
@@ -55,7 +55,7 @@ class CallbackModule(CallbackBase):
         if kind not in ("kill", "middle", "cut") or not self._is_it(task, self._number):
             return
         if kind == "middle":
-            threading.Timer(self._fault["after_s"], self._kill).start()
+            threading.Thread(target=self._kill_later, daemon=True).start()
         elif kind == "kill":
             self._kill()
         else:
@@ -100,6 +100,12 @@ class CallbackModule(CallbackBase):
 
     def _fire(self) -> None:
         Path(self._fault["fired"]).touch()
+
+    def _kill_later(self) -> None:
+        time.sleep(self._fault.get("after_s", 0))
+        while "once" in self._fault and not Path(self._fault["once"]).exists():
+            time.sleep(0.05)
+        self._kill()
 
     def _kill(self) -> None:
         """The controller with all that it started, as when its machine dies."""
