@@ -15,7 +15,6 @@ import pytest
 
 from tests.playbooks.hosts.controller import Controller, Played
 from tests.playbooks.small_release import Small, answer, on_host, small
-from tests.stage import wait_until
 
 pytestmark = pytest.mark.live
 
