@@ -1,6 +1,8 @@
-"""The way back of a Prefect server stops nothing if what it would go back to is gone."""
+"""The way back of a Prefect server stops nothing if what it would go back to is gone, or if another one serves."""
 
+import http.server
 import json
+import threading
 from pathlib import Path
 
 import pytest
@@ -8,6 +10,7 @@ import yaml  # type: ignore[import-untyped]  # its types are a package of their 
 
 from tests.playbooks import here
 from tests.playbooks.here import ROOT
+from town.ports import free_port
 
 pytestmark = pytest.mark.live
 
@@ -15,8 +18,19 @@ TASKS = ROOT / "playbooks/roles/provision/tasks/prefect_back.yml"
 PLACES = ("backups/prefect-1/manifest.json", "releases/2.0.0/venv/bin/prefect")
 
 
-@pytest.mark.parametrize("gone", [None, *PLACES])
-def test_nothing_is_stopped_if_its_backup_or_its_release_is_gone(tmp_path: Path, gone: str | None) -> None:
+class Healthy(http.server.BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.send_response(200 if self.path == "/api/health" else 404)
+        self.end_headers()
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Nobody reads it."""
+
+
+@pytest.mark.parametrize("gone", [None, "another serves", *PLACES])
+def test_nothing_is_stopped_if_its_backup_or_its_release_is_gone_or_another_serves(
+    tmp_path: Path, gone: str | None
+) -> None:
     """The nights' backups take that of an upgrade away after two weeks, and rollouts the release."""
     for name in PLACES:
         (tmp_path / name).parent.mkdir(parents=True)
@@ -27,6 +41,12 @@ def test_nothing_is_stopped_if_its_backup_or_its_release_is_gone(tmp_path: Path,
     tasks = yaml.safe_load(TASKS.read_text().replace("/etc/lectern", str(tmp_path)))
     tasks[-1]["block"] = [{"command": f"touch {tmp_path}/stopped"}]
     (tmp_path / "play.yml").write_text(json.dumps([{"hosts": "localhost", "gather_facts": False, "tasks": tasks}]))
-    done = here.played(tmp_path / "play.yml", "-i", "localhost,", "-e", json.dumps({"ansible_connection": "local"}))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Healthy) as other:
+        port = other.server_port if gone == "another serves" else free_port()
+        given = {"provision_prefect_others": ["127.0.0.1"], "provision_prefect_listens_port": port}
+        threading.Thread(target=other.serve_forever, args=(0.05,), daemon=True).start()
+        argv = ["-i", "localhost,127.0.0.1,", "-e", json.dumps({"ansible_connection": "local", **given})]
+        done = here.played(tmp_path / "play.yml", *argv)
+        other.shutdown()
     assert (done.returncode, (tmp_path / "stopped").exists()) == ((2, False) if gone else (0, True)), done.stdout
     assert ("Nothing was stopped" in done.stdout) is (gone is not None)
