@@ -33,23 +33,6 @@ def names(host: Host) -> set[str]:
     return {one.name for one in (host.root / "instances").iterdir()}
 
 
-def as_the_release_before_leaves_it(host: Host) -> None:
-    """2.0.0 had no instances: its link led to the release, supervisor had a file, and all settings were in .env."""
-    instance, conf = rolled_out(host, host.wanted()), host.programs / "lectern-streamer.conf"
-    text, own = conf.read_text(), (instance / "settings.env").read_text()
-    conf.unlink()
-    conf.write_text(text)
-    with (host.code / ".env").open("a") as file:
-        file.write(f"\n{own}")
-    for one in instance.iterdir():
-        one.unlink()
-    instance.rmdir()
-    (host.root / "instances").rmdir()
-    (host.root / "current").unlink()
-    (host.root / "current").symlink_to("releases/2.0.0")
-    host.ctl("restart", "lectern-streamer")
-
-
 def test_the_old_env_gets_the_documented_lines_and_nothing_else(host: Host) -> None:
     rolled_out(host, host.wanted())
     assert (host.code / ".env").read_text() == ENV.replace("MAX_VIDEO_SIZE=10", "MAX_VIDEO_SIZE=1000") + DOCUMENTED
@@ -116,25 +99,8 @@ def test_what_neither_stands_nor_is_wanted_goes_with_the_next_rollout(host: Host
     assert names(host) == {first.name, third.name, by_hand.name}, "what no rollout made is left alone"
 
 
-def test_a_host_of_the_release_before_is_upgraded_in_place_and_goes_back_to_it(host: Host) -> None:
-    as_the_release_before_leaves_it(host)
-    before, env = host.tree(), (host.code / ".env").read_text()
-    host.stage_release("2.0.1")
-    newer = host.wanted(version="2.0.1")
-    newer["env"] = {**newer["env"], "MAX_VIDEO_NUM": "7"}
-    rolled_out(host, newer)
-    assert host.runs() == "2.0.1"
-    assert (host.programs / "lectern-streamer.conf").is_symlink()
-    assert (host.code / ".env").read_text() == env.replace("MAX_VIDEO_NUM=1000", "MAX_VIDEO_NUM=7")
-    host.done("rollback", wanted=newer)
-    host.done("verify", wanted=newer)
-    assert host.tree() == before
-    assert not (host.programs / "lectern-streamer.conf").is_symlink()
-    assert (host.runs(), host.states()) == ("2.0.0", {"lectern-streamer": "RUNNING"})
-
-
 def test_of_a_release_before_that_could_not_start_again_nothing_is_stopped(host: Host) -> None:
-    as_the_release_before_leaves_it(host)
+    rolled_out(host, host.wanted())
     host.stage_release("2.0.1")
     newer = host.wanted(version="2.0.1")
     rolled_out(host, newer)

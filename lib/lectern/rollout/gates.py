@@ -1,6 +1,7 @@
 """Everything that prevents a rollout, found before anything is stopped: one sentence each, with what to type."""
 
 import json
+import math
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -9,21 +10,29 @@ from typing import TypeVar
 
 import httpx
 from redis.exceptions import NoPermissionError
+from sqlalchemy import text
 
 from lectern.effects.redis import address, rekey
+from lectern.effects.rows.old_times import epoch
 from lectern.errors import LecternError, Misuse
-from lectern.rollout import on_air, order, other_database, playout, redis_keys, rollback
+from lectern.migrations.look import shape
+from lectern.rollout import on_air, order, playout, redis_keys, rollback, standing
 from lectern.rollout.answer import Answer, Failed
-from lectern.rollout.backup import make
+from lectern.rollout.backup import make, store
 from lectern.rollout.backup.copies import sha256
+from lectern.rollout.backup.store import Store
 from lectern.rollout.host import durable
 from lectern.rollout.host.supervisor import Supervisor
 from lectern.rollout.journal import Journal, State
 from lectern.rollout.settings import files
+from lectern.rollout.takeover import old_tables
 from lectern.rollout.wanted import Wanted
+from lectern.rollout.wording import shown, some
+from lectern.states import LIVE_AIRINGS, BookingState
 
 CLOCK_TOLERANCE_S = 2.0
 ASK_TIMEOUT_S = 10.0
+_OPEN = (BookingState.RECEIVED, BookingState.WAITING, BookingState.PLACED, BookingState.READY)
 
 T = TypeVar("T")
 Gate = Callable[[T], Iterator[str] | None]
@@ -139,9 +148,39 @@ def settings(wanted: Wanted) -> Iterator[str]:
 
 
 def left_behind(wanted: Wanted) -> Iterator[str]:
-    """Refuse if classes would stay behind in another database."""
-    if (why := other_database.refusal(wanted, time.time())) is not None:
-        yield why
+    """Refuse if classes that are still to come would stay behind in another database.
+
+    If this rollout replaces the old program, its classes are taken over.
+    """
+    behind = Journal.of(wanted).behind(wanted.id)
+    if behind is None or wanted.other_database:
+        return
+    before, after, now = store.of(standing.stored(wanted.backups_dir / behind)), store.of(wanted), time.time()
+    if before.shown == after.shown:
+        return
+    if left := _to_come(before, wanted.role, now) - _to_come(after, wanted.role, now):
+        yield (
+            f"{some(shown(one) for one in sorted(left))}: booked in {before.shown}, and not in {after.shown}, in which "
+            f"the new program would look. Keep the database of before, or bring its rows over first; or, if the "
+            f"platform is to book these classes again, add -e rollout_other_database=true."
+        )
+
+
+def _to_come(found: Store, role: str, now: float) -> set[str]:
+    if not found.exists():
+        return set()
+    with found.reading() as connection:
+        if role == "streamer":
+            known = old_tables.classes(connection)
+            states = {name: one.state for name, one in known.items()}
+            tasks = old_tables.tasks(connection)
+            ends = {one.class_id: epoch(one.end) or -math.inf for one in tasks}
+            live = {*LIVE_AIRINGS, None}
+            return {name for name, end in ends.items() if end > now and states.get(name) in live}
+        if shape(connection, "order_list") is None:
+            return set()
+        wanted = text("SELECT class_id, state FROM order_list WHERE end_time > :now")
+        return {name for name, state in connection.execute(wanted, {"now": now}) if state in _OPEN}
 
 
 def programs(wanted: Wanted) -> Iterator[str]:

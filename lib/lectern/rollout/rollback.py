@@ -1,5 +1,6 @@
 """The rollback: restores the host as it was before the window, however far the window, or a rollback, has come."""
 
+import asyncio
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -7,10 +8,12 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import dropwhile
 
+from lectern.effects import process
 from lectern.errors import CallAPerson, LecternError, TryAgain
-from lectern.rollout import behind, on_air, playout, redis_keys, standing, withdrawal
+from lectern.rollout import on_air, playout, redis_keys, standing, withdrawal
 from lectern.rollout.answer import Answer
 from lectern.rollout.backup import make, store
+from lectern.rollout.backup.before import Before
 from lectern.rollout.host import supervisor, switch
 from lectern.rollout.host.health import wait_until_well
 from lectern.rollout.host.supervisor import Supervisor
@@ -21,6 +24,7 @@ from lectern.rollout.standing import Standing
 from lectern.rollout.takeover import both
 from lectern.rollout.wanted import Wanted
 
+ASK_TIMEOUT_S = 60.0
 TYPE = "ansible-playbook playbooks/rollback.yml"
 """What a person types to roll back a rollout."""
 
@@ -65,10 +69,37 @@ def refuse_harm(wanted: Wanted, journal: Journal) -> None:
     if copied is None:
         return  # the rollback itself reports that it is missing
     if journal.behind(wanted.id) is not None:
-        behind.refuse_unready(wanted, copied.before)
+        _refuse_unready(wanted, copied.before)
     said = [] if wanted.even_on_air else on_air.cut_now(wanted, time.time())
     if said:
         raise TryAgain(f"{' '.join(said)} Nothing was stopped.")
+
+
+def _refuse_unready(wanted: Wanted, kept: Before) -> None:
+    """Raise CallAPerson if the release that a rollback would start is gone, or cannot use the database as it is now.
+
+    If the database is restored, too, it does not matter how it is now. Else that release is asked itself, by its own
+    program: an older release knows best what it can read.
+    """
+    if kept.link is None:
+        return  # a rollback would start the old program
+    program = wanted.current.parent / kept.link / "venv/bin/lectern"
+    version = program.parents[1].resolve().parent.name
+    if not program.exists():
+        raise CallAPerson(
+            f"{program}: the release that a rollback would start is gone. Nothing was stopped. Stage it again: "
+            f"ansible-playbook playbooks/rollout.yml -e release={version} --tags prepare."
+        )
+    if wanted.restore_database:
+        return
+    argv = [str(program), "init", wanted.role, "--check", "--json"]
+    answer = asyncio.run(process.run(argv, timeout_s=ASK_TIMEOUT_S, cwd=wanted.code_dir))
+    if answer.returncode != 0:
+        raise CallAPerson(
+            f"lectern {version}, which a rollback would start, cannot use the database as it is now "
+            f"({answer.last_words or 'it gives no reason'}). Nothing was stopped. Go on with {wanted.version}; or add "
+            f"-e restore_database=true, which loses what was written since the rollout (it is exported first)."
+        )
 
 
 def of_standing(asked: Standing, *, check: bool = False) -> Answer:

@@ -156,8 +156,7 @@ class Wanted(BaseModel):
     @cached_property
     def digest(self) -> str:
         """SHA-256 of what is wanted, secrets included, without the fields that say how to roll out."""
-        # Nothing of a number that is 0: a rollout of before keeps its name.
-        fields = self.model_dump(mode="json", exclude={*_HOW_NOT_WHAT, *(() if self.again else ("again",))})
+        fields = self.model_dump(mode="json", exclude={*_HOW_NOT_WHAT})
         return hashlib.sha256(json.dumps(fields, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
     @cached_property
@@ -187,7 +186,7 @@ class Wanted(BaseModel):
 
     @property
     def current(self) -> Path:
-        """The link to the instance that runs; releases before 2.1 let it lead to a release."""
+        """The link to the instance that runs."""
         return self.root / "current"
 
     @property

@@ -45,7 +45,7 @@ def apply(wanted: Wanted) -> list[str]:
         said.append(f"{wanted.current}: leads to {_target(wanted)} now.")
     said += [f"{old}: taken out; it is in the backup." for old in wanted.old_confs if durable.remove(old)]
     if durable.link_target(wanted.conf) != _program(wanted):
-        durable.remove(wanted.conf)  # a release before 2.1 wrote a file, which is in the backup
+        durable.remove(wanted.conf)
         durable.switch_link(wanted.conf, _program(wanted))
         said.append(f"{wanted.conf}: leads to {_program(wanted)} now.")
     return said
@@ -61,15 +61,20 @@ def take_back(wanted: Wanted, before: Before) -> list[str]:
         else:
             durable.switch_link(wanted.current, before.link)
         said.append(f"{wanted.current}: leads to {before.link or 'nothing'} again.")
-    for path in (wanted.conf, *wanted.old_confs):  # the new program's file now points to the earlier instance
-        kept, data = before.kept(path), before.data(path)
-        if data is None:
-            if path == wanted.conf and durable.remove(path):
-                said.append(f"{path}: taken out.")
-        elif path != wanted.conf and path.exists() and path.read_bytes() != data:
+    # If a release is behind, the new program's file leads to its instance by now, unless somebody took it away.
+    if before.data(wanted.conf) is not None and not wanted.conf.exists():
+        durable.switch_link(wanted.conf, _program(wanted))
+        said.append(f"{wanted.conf}: put back.")
+    elif before.data(wanted.conf) is None and durable.remove(wanted.conf):
+        said.append(f"{wanted.conf}: taken out.")
+    for path in wanted.old_confs:
+        data = before.data(path)
+        if data is None or (path.exists() and path.read_bytes() == data):
+            continue
+        if path.exists():
             said.append(f"{path}: somebody wrote it since the window; left as it is, the old one is in the backup.")
-        elif not path.exists() or path.read_bytes() != data:
-            durable.write(path, data, kept.owner)
+        else:
+            durable.write(path, data, before.kept(path).owner)
             said.append(f"{path}: put back.")
     return said
 

@@ -11,7 +11,7 @@ from lectern.effects.rows.tables.engine import transaction
 from lectern.errors import Misuse
 from lectern.rollout.host.durable import Owner
 from lectern.rollout.takeover import moves as file_moves
-from lectern.rollout.takeover import old_classes, old_files, old_recordings, old_tables, places
+from lectern.rollout.takeover import old_classes, old_files, old_recordings, old_tables
 from lectern.rollout.takeover import rows as adopted_rows
 from lectern.rollout.takeover.old_classes import Judged
 from lectern.rollout.takeover.old_files import Scan
@@ -62,8 +62,8 @@ def planned(connection: Connection, sources: Sources, now: float) -> Adoption:
     matched = old_recordings.match(scan.found, Claims(judged.tasks, patterns), video_root)
     refusals = [*_of_places(known, scan, video_root, database), *judged.refusals, *_unobtainable(judged, matched)]
     plan = Adoption(
-        places.recordings(matched),
-        places.quarantined(matched, video_root),
+        old_recordings.to_move(matched),
+        old_recordings.to_quarantine(matched, video_root),
         adopted_rows.planned(known, video_root, judged, matched.recordings, now),
         _bounded(refusals),
     )
@@ -81,7 +81,7 @@ def adopt(engine: Engine, sources: Sources, host: str, now: float) -> list[str]:
         plan, database = planned(connection, sources, now), old_tables.database_file(connection)
     if plan.refusals:
         raise Misuse(f"The old classes and recordings cannot be taken over: {'; '.join(plan.refusals)}.")
-    steps = places.moves([*plan.strange, *plan.moves])
+    steps = old_recordings.moves([*plan.strange, *plan.moves])
     file_moves.perform(steps, sources.moves_journal, _owner(sources.video_root, database))
     with transaction(engine) as connection:
         adopted_rows.write(connection, sources.video_root, plan.changes, host, now)
