@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
+from xml.parsers.expat import ExpatError
 
 from lectern.rollout.wanted import Wanted
 from tests.rollout.steps import Answered, Fields, Step
@@ -29,31 +30,21 @@ CONFIG = '{\n\t"redis": {"password": "hidden"},\n\t"order_warn_time_out": 360000
 SUPERVISOR_BIN = Path(sys.executable).parent
 
 
-class _Rpc(xmlrpc.client.Transport):
-    """Speaks with a supervisord over its socket."""
-
-    def __init__(self, path: str) -> None:
-        super().__init__()
-        self._path = path
-
-    def make_connection(self, host: object) -> http.client.HTTPConnection:
-        found = http.client.HTTPConnection("localhost")
-        found.sock = socket.socket(socket.AF_UNIX)
-        found.sock.settimeout(20)
-        found.sock.connect(self._path)
-        return found
-
-
 def states_at(path: str) -> dict[str, str]:
     """The programs of the supervisord at the socket *path* and their states; nothing while it does not answer.
 
     They are asked for in each wait, and `supervisorctl` takes a quarter of a second.
     """
-    try:
-        with xmlrpc.client.ServerProxy("http://localhost", transport=_Rpc(path)) as rpc:
-            found: Any = rpc.supervisor.getAllProcessInfo()
-    except (OSError, http.client.HTTPException, xmlrpc.client.Error):
-        return {}
+    asked, server = xmlrpc.client.dumps((), "supervisor.getAllProcessInfo"), http.client.HTTPConnection("localhost")
+    with socket.socket(socket.AF_UNIX) as server.sock:
+        server.sock.settimeout(20)
+        try:
+            server.sock.connect(path)
+            server.request("POST", "/RPC2", asked.encode(), {"Content-Type": "text/xml"})
+            with closing(server.getresponse()) as answer:
+                found: Any = xmlrpc.client.loads(answer.read())[0][0]
+        except (OSError, http.client.HTTPException, xmlrpc.client.Error, ExpatError):
+            return {}
     return {
         one["name"] if one["name"] == one["group"] else f"{one['group']}:{one['name']}": one["statename"]
         for one in found
