@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from lectern.errors import TryAgain
+from lectern.errors import Caught, TryAgain
 from lectern.timing import backoff_s
 
 if TYPE_CHECKING:
@@ -69,10 +69,10 @@ class Starter:
 
     async def _in_turn(self, runs: "ResidentRuns", run: NewRun, *, needs_run: bool) -> None:
         async with self._places:
-            try:
+            with Caught() as failed:
                 await self.start(runs, run, needs_run=needs_run)
-            except Exception as error:  # noqa: BLE001 (whatever it is, the others are begun)
-                log.warning("%s: needs a run, which cannot begin yet: %s", run.name, error)
+            if failed.error is not None:
+                log.warning("%s: needs a run, which cannot begin yet: %s", run.name, failed.error)
 
     async def start(
         self, runs: "ResidentRuns", run: NewRun, at: float | None = None, *, needs_run: bool = False
@@ -114,10 +114,10 @@ class Starter:
 
 
 async def _without(runs: "ResidentRuns", run: NewRun) -> None:
-    try:
+    with Caught() as failed:
         await runs.without(run)
-    except Exception as error:  # noqa: BLE001 (whatever it is, it is begun again)
-        log.error("%s: failed without a run, it is begun again: %r", run.name, error)
+    if failed.error is not None:
+        log.error("%s: failed without a run, it is begun again: %r", run.name, failed.error)
 
 
 async def _asked(runs: "ResidentRuns", run: NewRun, at: float | None) -> str:

@@ -26,6 +26,7 @@ from lectern.facts import Kept
 from lectern.model.tables.shared import Journal
 from lectern.outgoing import About, Kind, Outgoing
 from lectern.settings import StreamerSettings, TeacherSettings
+from lectern.timing import Throttle
 
 if TYPE_CHECKING:
     from flows.resident.runs import ResidentRuns
@@ -103,7 +104,7 @@ class Host(Generic[S]):
     seen: tuple[float, tuple[str, ...]] = (0.0, ())  # the teacher's: who was alive when Redis was last asked, monotonic
     listens_since: float = field(default_factory=time.monotonic)  # the teacher's: since when it hears them, monotonic
     no_room_at: float | None = None  # when the disk was last found to take nothing, monotonic
-    alarmed_at: dict[str, float] = field(default_factory=dict)  # when an alarm was last raised, by trouble, monotonic
+    alarmed_at: Throttle = field(default_factory=Throttle)  # when an alarm was last raised, by trouble
     ongoing: dict[int, float] = field(default_factory=dict)  # codes of trouble, and when each was last seen, monotonic
     rounds: Rounds = field(default_factory=Rounds)
     fetched: dict[str, "tuple[RemoteFile, Probe]"] = field(default_factory=dict)  # a streamer's: come, not yet noted
@@ -122,7 +123,6 @@ class Host(Generic[S]):
     beats: dict[str, Mapping[str, Any]] = field(default_factory=dict)  # the teacher's: the last beat of each streamer
     to_people: deque[str] = field(default_factory=deque)  # alarms for ALARM_URLS that the database could not keep
     cache_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-    refused: dict[str, float] = field(default_factory=dict)  # when Redis was last said to refuse a target, monotonic
     send_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     prefect_away: bool = False  # by the last try to reach it
     redis_away: bool = False  # by the last try to reach it; a teacher leaves shared rows to others meanwhile

@@ -248,8 +248,6 @@ def _refused(connection: Connection, host: Host[Any], refused: Sequence[tuple[Un
 
 def alarm_refusal(connection: Connection, host: Host[Any], what: str, target: str, why: str) -> None:
     """Raise an alarm that Redis refuses something of *target*, again while it does, so that its incident stays open."""
-    seen, now = time.monotonic(), time.time()
-    if seen - host.refused.get(target, -math.inf) < host.settings.alarm_quiet_s / 2:
-        return
-    host.refused[target] = seen
-    outbox.put(connection, host.journal, [host.alarm(errors.REFUSED_BY_REDIS, f"Redis {what}: {why}", now)], now)
+    now = time.time()
+    if host.alarmed_at.take(f"refused {target}", host.settings.alarm_quiet_s / 2):
+        outbox.put(connection, host.journal, [host.alarm(errors.REFUSED_BY_REDIS, f"Redis {what}: {why}", now)], now)

@@ -84,13 +84,12 @@ async def raised(
     host: Host[Any], what: str, code: ErrorCode, said: str, pass_on: Callable[[Host[Any]], Awaitable[object]]
 ) -> None:
     """Raise an alarm about *what*, at most every ten minutes, and *pass_on* what the outbox has. Raises no error."""
-    now = time.monotonic()
-    if now - host.alarmed_at.get(what, -AGAIN_AFTER_S) < AGAIN_AFTER_S:
+    if not host.alarmed_at.due(what, AGAIN_AFTER_S):
         return
     with Caught() as failed:
         async with asyncio.timeout(ALARM_S):
             await host.commit(_put, host, code, said)
-            host.alarmed_at[what] = now
+            host.alarmed_at.passes(what)
             await pass_on(host)
     if failed.error is not None:
         log.error("%s: its alarm is not sent yet: %s", what, words(failed.error))
@@ -104,20 +103,19 @@ def _put(connection: Connection, host: Host[Any], code: ErrorCode, said: str) ->
 async def _disk(host: Host[Any], what: str, why: str) -> None:
     """Raise an alarm for a disk that cannot be written directly on the channel, not by way of the database."""
     log.error("%s: the disk cannot be written: %s; it is tried again", what, why)
-    host.no_room_at = now = time.monotonic()
-    if now - host.alarmed_at.get("disk", -AGAIN_AFTER_S) < AGAIN_AFTER_S:
+    host.no_room_at = time.monotonic()
+    if not host.alarmed_at.due("disk", AGAIN_AFTER_S):
         return
     said = f"{host.settings.name}: the disk cannot be written: {why}"
     made = outgoing.alarm(errors.DISK_FULL, said, time.time(), host.settings.name).to_json()
-    if now - host.alarmed_at.get("disk, people", -AGAIN_AFTER_S) >= AGAIN_AFTER_S:
-        host.alarmed_at["disk, people"] = now  # people need no Redis
+    if host.alarmed_at.take("disk, people", AGAIN_AFTER_S):  # people need no Redis
         _to_people(host, made)
     try:
         await host.bus.publish_alarm(host.settings.alarm_channel, made)
     except TryAgain as lost:
         log.error("redis: an alarm could not be sent: %s", lost)
         return
-    host.alarmed_at["disk"] = now
+    host.alarmed_at.passes("disk")
 
 
 def _to_people(host: Host[Any], made: str) -> None:

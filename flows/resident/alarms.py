@@ -33,7 +33,7 @@ async def watch_redis(host: Host[Any]) -> None:
             async with asking(PING_S):
                 await host.bus.ping()
             well_at = time.monotonic()
-            host.alarmed_at.pop("redis", None)
+            host.alarmed_at.forget("redis")
         except TryAgain as error:
             now = time.monotonic()
             if now - well_at >= AWAY_S:

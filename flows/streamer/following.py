@@ -23,6 +23,7 @@ from lectern.errors import ErrorCode
 from lectern.facts import Airing
 from lectern.states import LIVE_AIRINGS, AiringState
 from lectern.streamer_changes import StreamerChanges
+from lectern.timing import Throttle
 from lectern.told import Past
 
 ALARM_EVERY_S = 60.0
@@ -41,7 +42,7 @@ class Following:
         self._off_since: dict[str, float] = {}  # since when a receiver takes nothing of a class, epoch seconds
         self._slate: set[str] = set()  # classes whose slate is sent, or nothing
         self._why: dict[str, str] = {}  # the last thing that went wrong with a class
-        self._alarmed: dict[tuple[str, int], float] = {}
+        self._alarmed = Throttle()
         self._fetching: dict[str, asyncio.Task[None]] = {}  # at most once for each loss of a class
 
     async def take(self, event: Mapping[str, Any]) -> None:
@@ -143,7 +144,7 @@ class Following:
         self._slate.discard(class_id)
         self._why.pop(class_id, None)
         self._fetching.pop(class_id, None)
-        self._alarmed = {key: at for key, at in self._alarmed.items() if key[0] != class_id}
+        self._alarmed.forget(f"{class_id} ")
 
     async def _note(self, class_id: str, event: Mapping[str, Any]) -> None:
         """Say what happened in the log and in the class's story; only a few of a series of the same event."""
@@ -223,11 +224,11 @@ class Following:
             await self._alarm(one.class_id, errors.AIRING_BROKEN, said)
 
     async def _alarm(self, class_id: str, code: ErrorCode, why: str) -> None:
-        now = time.monotonic()
-        if now - self._alarmed.get((class_id, code.number), -ALARM_EVERY_S) < ALARM_EVERY_S:
+        what = f"{class_id} {code.number}"
+        if not self._alarmed.due(what, ALARM_EVERY_S):
             return
         if (await changed(self._host, _alarm(class_id, code, why))).sends:
-            self._alarmed[class_id, code.number] = now
+            self._alarmed.passes(what)
             await tell(self._host)
 
 

@@ -62,7 +62,6 @@ class Handing:
         self._writing: asyncio.Future[str] | None = None
         self._one_at_a_time = asyncio.Lock()
         self._said: dict[str, str] = {}  # what was said of classes that the playout refuses
-        self._alarmed_at = -ALARM_AGAIN_S
         self._slate: str | None = None
 
     async def run(self) -> None:
@@ -261,9 +260,9 @@ class Handing:
         if playout.away_s() < ALARM_AFTER_S:
             return
         self._host.ongoing[errors.PLAYOUT_AWAY.number] = now
-        if now - self._alarmed_at < ALARM_AGAIN_S:
+        if not self._host.alarmed_at.due(errors.PLAYOUT_AWAY.meaning, ALARM_AGAIN_S):
             return
         log.error("playout: is not there, so nothing is aired: %s", playout.why)
         await changed(self._host, alarm_away(str(playout.why)))
-        self._alarmed_at = now
+        self._host.alarmed_at.passes(errors.PLAYOUT_AWAY.meaning)
         await tell(self._host)

@@ -12,7 +12,7 @@ from flows.streamer.change import OTHER_TIME
 from lectern import errors, stems
 from lectern.decide.broadcast import lead_time
 from lectern.effects.rows import airings, inbox, plans
-from lectern.errors import TryAgain
+from lectern.errors import Caught, TryAgain
 from lectern.facts import Airing
 from lectern.states import AiringState
 
@@ -82,14 +82,15 @@ class Plan:
 
     async def _made(self, one: Airing) -> bool:
         """Make the run of a class; False if Prefect seems to be away, so that the other classes can wait, too."""
-        try:
+        run_id = ""
+        with Caught() as failed:
             run_id = str(await self._create(one))
-        except TryAgain as error:
-            log.warning("%s: its broadcast cannot be scheduled, soon again: %s", one.class_id, error)
+        if isinstance(failed.error, TryAgain):
+            log.warning("%s: its broadcast cannot be scheduled, soon again: %s", one.class_id, failed.error)
             self._aside[one.class_id] = time.time() + AGAIN_S
             return False
-        except Exception:  # noqa: BLE001 (whatever is odd about this class, the others get their runs)
-            log.exception("%s: no run can be made for it; it is aired without one", one.class_id)
+        if failed.error is not None:  # the others get their runs
+            log.error("%s: no run can be made for it; it is aired without one", one.class_id, exc_info=failed.error)
             self._aside[one.class_id] = time.time() + AGAIN_S
             return True
         await self._host.commit(plans.scheduled, one.class_id, run_id)

@@ -1,6 +1,5 @@
 """Handles streamers that leave: a drained streamer gives its classes to others, one that is rolled back keeps them."""
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,6 +15,7 @@ from lectern.decide.backups import twin_id
 from lectern.decide.verdicts import Choice
 from lectern.effects.redis.withdrawn import FIELD as WITHDRAWN
 from lectern.effects.rows import bookings, leases
+from lectern.timing import Throttle
 
 DRAINS = "drains"
 """The field of a heartbeat that says that its streamer is drained."""
@@ -29,7 +29,7 @@ class Leaving:
     """The streamers that leave, as one teacher hears of them."""
 
     host: Teacher
-    drained_at: dict[str, float] = field(default_factory=dict)  # when each was looked at last, monotonic
+    drained_at: Throttle = field(default_factory=Throttle)  # when each was looked at last
 
     @staticmethod
     def is_withdrawn(beat: Mapping[str, Any]) -> bool:
@@ -44,13 +44,8 @@ class Leaving:
 
     async def drain(self, name: str, beat: Mapping[str, Any]) -> None:
         """Move the later classes of *name* to other streamers, if its *beat* says that it is being drained."""
-        if not beat.get(DRAINS, False):
-            self.drained_at.pop(name, None)
+        if not beat.get(DRAINS, False) or not self.drained_at.take(name, DRAIN_AGAIN_S):
             return
-        now = time.monotonic()
-        if now - self.drained_at.get(name, -DRAIN_AGAIN_S) < DRAIN_AGAIN_S:
-            return
-        self.drained_at[name] = now
         alive = [one for one in self.host.living_now() if one != name]
         found = await changed(self.host, drained(name, alive))
         if found.taken:

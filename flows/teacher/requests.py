@@ -117,10 +117,8 @@ async def _said_if_refused(host: Teacher) -> AsyncIterator[None]:
     except FallBack as error:
         if error.code is not code:
             raise
-        now = time.monotonic()
         host.ongoing[code.number] = math.inf
-        if now - host.alarmed_at.get(code.meaning, -math.inf) >= SAY_AGAIN_S:
-            host.alarmed_at[code.meaning] = now
+        if host.alarmed_at.take(code.meaning, SAY_AGAIN_S):
             alarm = host.alarm(code, error.message, time.time())
             await host.commit(outbox.put, host.journal, [alarm], time.time())
             await tell(host)

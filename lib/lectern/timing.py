@@ -71,25 +71,29 @@ class Rate:
 
 
 class Throttle:
-    """Lets each name pass at most once in *every_s*."""
+    """Lets each name pass at most once in so many seconds."""
 
-    def __init__(self, every_s: float, clock: Callable[[], float] = time.monotonic) -> None:
-        self.every_s, self._clock = every_s, clock
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self._at: OrderedDict[str, float] = OrderedDict()
 
-    def due(self, name: str = "") -> bool:
+    def due(self, name: str, every_s: float) -> bool:
         """Whether *name* may pass; it does not pass yet."""
-        return self._clock() - self._at.get(name, -math.inf) >= self.every_s
+        return self._clock() - self._at.get(name, -math.inf) >= every_s
 
-    def passes(self, name: str = "") -> None:
+    def passes(self, name: str) -> None:
         """Note that *name* passes now."""
         self._at[name] = self._clock()
         self._at.move_to_end(name)
         if len(self._at) > NAMES:
             self._at.popitem(last=False)
 
-    def take(self, name: str = "") -> bool:
+    def take(self, name: str, every_s: float) -> bool:
         """Whether *name* may pass; if so, it does."""
-        if is_due := self.due(name):
+        if is_due := self.due(name, every_s):
             self.passes(name)
         return is_due
+
+    def forget(self, name: str = "") -> None:
+        """Let *name* pass again at once, and all names that begin so."""
+        self._at = OrderedDict((one, at) for one, at in self._at.items() if not one.startswith(name))

@@ -39,20 +39,22 @@ def test_no_more_than_the_burst_and_the_rate_go_through(gaps: list[float], a_sec
 
 def test_a_throttle_lets_each_name_through_once_in_its_time() -> None:
     clock = Clock()
-    throttle = Throttle(10, clock)
-    assert [throttle.take("a"), throttle.take("a"), throttle.take("b")] == [True, False, True]
+    throttle = Throttle(clock)
+    assert [throttle.take(one, 10) for one in ("a", "a", "b")] == [True, False, True]
     clock.now += 10
-    assert throttle.due("a")
-    assert [throttle.take("a"), throttle.take("a")] == [True, False]
+    assert throttle.due("a", 10)
+    assert [throttle.take("a", 10), throttle.take("a", 10)] == [True, False]
+    throttle.forget("a")
+    assert throttle.take("a", 10)
 
 
 def test_names_that_never_come_again_are_forgotten() -> None:
     """An address that tries tokens can have any number of names."""
     clock = Clock()
-    rate, throttle = Rate(1, 1, clock), Throttle(10, clock)
+    rate, throttle = Rate(1, 1, clock), Throttle(clock)
     for number in range(NAMES + 1):
         assert rate.take(str(number)) == 0
-        assert throttle.take(str(number))
+        assert throttle.take(str(number), 10)
     assert rate.take("0") == 0
     assert rate.take(str(NAMES)) > 0
-    assert throttle.take("0")
+    assert throttle.take("0", 10)

@@ -27,6 +27,7 @@ from lectern.effects.redis.sending import Refused, Sent
 from lectern.effects.rows import incidents, outbox, peers, people
 from lectern.effects.rows.outbox import Rest, Unsent
 from lectern.effects.rows.tables.engine import open_database, transaction
+from lectern.errors import TryAgain
 from lectern.model.tables.teacher import journal
 from lectern.outgoing import Alarm, Kind, Outgoing
 from lectern.settings import TeacherSettings
@@ -61,7 +62,7 @@ class Redis:
         return Sent(number=len(messages)) if self.is_up else Sent(broke=OSError("no route to host"))
 
     async def publish_alarm(self, *_: str) -> None:
-        raise OSError("no route to host")
+        raise TryAgain("Redis: no route to host")
 
 
 def teacher(url: str, alarm_urls: str, name: str = "teacher") -> Host[TeacherSettings]:
@@ -291,7 +292,7 @@ async def test_what_a_host_cannot_write_down_waits_in_memory_and_what_is_dropped
 ) -> None:
     host = begin()
     for number in range(trouble.ALARMS_KEPT + 1):
-        host.alarmed_at.clear()  # a while later
+        host.alarmed_at.forget()  # a while later
         await trouble._disk(host, "sweeps", f"no space left, {number}")
         await trouble._disk(host, "inbox", f"no space left, {number}")  # the same trouble, which Redis was not told
     assert len(host.to_people) == trouble.ALARMS_KEPT
