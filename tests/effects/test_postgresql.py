@@ -16,7 +16,7 @@ from lectern.effects.rows.inbox import Arrived
 from lectern.effects.rows.tables.engine import WRITERS, open_database, own_rows, reading, transaction
 from lectern.effects.rows.tables.look import looking, open_to_look
 from lectern.errors import CallAPerson, Misuse, TryAgain
-from lectern.facts import AsRun, Event
+from lectern.facts import AsRun, Event, Work
 from lectern.messages import Booking, Release
 from lectern.model.tables.teacher import journal, orders
 from lectern.outgoing import Kind, Outgoing
@@ -326,3 +326,24 @@ def test_a_reader_waits_for_no_writer_and_sees_one_state(postgres_url: str, engi
             assert inbox.waiting(connection, journal) == before == 0
     with reading(engine) as connection:
         assert inbox.waiting(connection, journal) == 1
+
+
+@pytest.mark.usefixtures("processes")
+def test_a_teacher_shows_its_own_rows_first_those_that_prefect_was_asked_for(engine: Engine) -> None:
+    """Also work without a run; those of a dead teacher keep their key, by which their heir asks for the same runs."""
+    now = time.time()
+    with transaction(engine) as connection:
+        connection.execute(text("DELETE FROM inbox_list"))
+        for name in ("a", "b"):
+            for stem in ("6", "7"):
+                inbox.keep_work(connection, journal, Work("download", f"download {stem}", now), now, name)
+        mine = inbox.unrecorded(connection, journal, 9, "a")
+        assert [inbox.work_of(one).name for one in mine] == ["download 6", "download 7"]  # type: ignore[union-attr]
+        inbox.give_keys(connection, journal, {"key": [mine[1].id]})
+        assert [one.id for one in inbox.unrecorded(connection, journal, 9, "a")] == [mine[1].id]
+        peers.free(connection, "a", "b")
+        (asked,) = inbox.unrecorded(connection, journal, 9, "b")
+        assert (asked.id, asked.run_key) == (mine[1].id, "key")
+        inbox.recorded(connection, journal, [asked.id], now)
+        inbox.done(connection, journal, [mine[0].id], inbox.Handling(now, {mine[0].id: "[]"}, is_shown=True))
+        assert len(inbox.unrecorded(connection, journal, 9, "b")) == 2
