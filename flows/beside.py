@@ -127,7 +127,7 @@ async def _asked(runs: "ResidentRuns", run: NewRun, at: float | None) -> str:
         try:
             return await (runs.start(run) if at is None else runs.schedule(run, at))
         except TryAgain:
-            failures += 1
-            if failures == TRIES or time.monotonic() > until:
+            if failures + 1 == TRIES or time.monotonic() > until:
                 raise
             await asyncio.sleep(backoff_s(failures))
+            failures += 1
