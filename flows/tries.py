@@ -1,6 +1,7 @@
 """How messages are tried again: with fewer others each time, at last alone; then they are given up and answered."""
 
 import asyncio
+import json
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -20,7 +21,7 @@ from lectern.errors import CallAPerson, Misuse, TryAgain
 from lectern.facts import Event, Kept, Work
 from lectern.messages import Report
 from lectern.outgoing import Kind, Outgoing
-from lectern.run_records import CLASSES, label_of, name_of, tags_of
+from lectern.run_records import CLASSES, FAILED, label_of, name_of, tags_of
 from lectern.settings import TeacherSettings
 from lectern.timing import backoff_s
 
@@ -144,7 +145,9 @@ def _failed(connection: Connection, host: Host[Any], ids: Sequence[int], flow: s
 def _show(connection: Connection, host: Host[Any], some: Sequence[Kept], flow: str, why: str) -> None:
     """Keep a failed try of *flow* for the recorder: a Retry of its run handles these messages."""
     labels, ids, now = [label_of(one.body) for one in some], inbox.spell([one.id for one in some]), time.time()
-    work = Work(flow, name_of(flow, labels, len(some)), now, "", {"inbox_ids": ids}, tags_of(labels), why)
+    names = [label.class_id or f"inbox {one.id}" for label, one in zip(labels, some, strict=True)]
+    said = json.dumps([{"class": name, "decision": FAILED, "detail": why} for name in names])
+    work = Work(flow, name_of(flow, labels, len(some)), now, "", {"inbox_ids": ids}, tags_of(labels), why, said)
     inbox.keep_work(connection, host.journal, work, now, host.settings.name if host.settings.shared else None)
 
 

@@ -161,7 +161,8 @@ def _entries(row: Handled, label: Label) -> list[_Entry]:
         name = str(line["class"])
         class_id = label.class_id if _is_no_class(name) else name
         entries.setdefault(class_id, _Entry(row, Label(class_id), [])).lines.append(line)
-    return list(entries.values())
+    found = list(entries.values())
+    return found[1:] if len(found) > 1 and label == Label() and not found[0].lines else found
 
 
 # -- runs --------------------------------------------------------------------------------------------------------------
@@ -210,7 +211,7 @@ class RunRecord:
             return []
         marks = [self.kind.value[2], "lectern:shown-late" if self.is_late else None]
         classes = tags_of(self.labels if len(self.labels) <= CLASSES else [])
-        return [*(one for one in marks if one), *(self.work.tags if self.work else ()), *classes]
+        return list(dict.fromkeys([*(one for one in marks if one), *(self.work.tags if self.work else ()), *classes]))
 
     @property
     def classes(self) -> set[str]:

@@ -33,7 +33,7 @@ from lectern.effects.rows.tables.engine import open_database, reading, transacti
 from lectern.errors import TryAgain
 from lectern.facts import Event, Kept
 from lectern.messages import Cancel
-from lectern.run_records import said_of
+from lectern.run_records import CLASSES, said_of
 from lectern.settings import TeacherSettings
 from tests.faults import hosts
 from tests.fundamentals.test_tries import Silence
@@ -239,6 +239,18 @@ async def test_batches_that_went_well_are_one_run(desk: Desk) -> None:
     (failed,) = [one for one in desk.prefect.runs.values() if one["state"]["type"] == "FAILED"]
     assert "RuntimeError" in failed["state"]["message"]
     assert (failed["parameters"], failed["tags"]) == ({"inbox_ids": "4"}, ["class:c-4", "record:7"])
+    (table,) = [json.loads(one["data"]) for one in desk.prefect.tables if one["flow_run_id"] == failed["id"]]
+    assert [(line["class"], line["decision"], "RuntimeError" in line["detail"]) for line in table] == [
+        ("c-4", "failed", True)
+    ]
+
+
+async def test_a_failed_batch_of_many_is_a_run_for_each_80_classes(desk: Desk) -> None:
+    desk.error = RuntimeError("boo")
+    await desk.handle(*(f"c-{number}" for number in range(CLASSES + 1)))
+    await desk.recorder.tell()
+    tags = [[tag for tag in one["tags"] if tag.startswith("class:")] for one in desk.prefect.runs.values()]
+    assert [len(one) for one in tags] == [CLASSES, 1]
 
 
 async def test_a_message_that_is_given_up_is_one_failed_run_more(desk: Desk) -> None:
