@@ -433,11 +433,12 @@ class OneClass(RuleBasedStateMachine):
 
     @rule()
     def messages_pass(self) -> None:
-        """To the teacher, to the streamers and back; recordings arrive."""
-        self.day.teacher_takes(1)
-        for name in hosts.ALIVE:
-            self.day.streamer_takes(name, 1)
-            self.day.downloads(name, 1)
+        """To the teacher, to the streamers and back, until a change is applied; recordings arrive."""
+        for _ in range(2):
+            self.day.teacher_takes(1)
+            for name in hosts.ALIVE:
+                self.day.streamer_takes(name, 1)
+                self.day.downloads(name, 1)
         self.day.teacher_takes(1)
 
     @rule(name=st.sampled_from(hosts.ALIVE))
