@@ -2,10 +2,8 @@
 
 import asyncio
 import json
-from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -16,7 +14,7 @@ from flows.streamer import broadcast
 from flows.teacher.ecs.job import TranscodeJob
 from lectern.effects.redis.sending import Sent
 from lectern.effects.rows import airings, transcodings
-from lectern.effects.rows.tables.engine import open_database, reading, transaction
+from lectern.effects.rows.tables.engine import reading, transaction
 from lectern.facts import Airing
 from lectern.messages import Prepare
 from lectern.model.tables import teacher as at_teacher
@@ -58,13 +56,6 @@ async def cut(work: Any, begun: asyncio.Event) -> None:
         await task
 
 
-@pytest.fixture
-def streamer(tmp_path: Path) -> Iterator[Host[StreamerSettings]]:
-    engine = open_database(f"sqlite:///{hosts.database('streamer', tmp_path / 'task_list.db')}")
-    yield hosts.streamer(engine, tmp_path, max_bytes=1 << 20, max_num=10)
-    engine.dispose()
-
-
 def put_on_air(connection: Connection) -> Airing:
     fields = json.loads(strategies.booking("c-1").to_json())
     prepare = Prepare(**{**fields, "cmd": "prepare", "placement": 1})
@@ -98,13 +89,6 @@ def test_a_class_is_cancelled_by_nobody_but_a_person(
     asyncio.run(main())
     with reading(streamer.engine) as connection:
         assert airings.by_id(connection, ["c-1"])["c-1"].state is state
-
-
-@pytest.fixture
-def teacher(tmp_path: Path) -> Iterator[Host[TeacherSettings]]:
-    engine = open_database(f"sqlite:///{hosts.database('teacher', tmp_path / 'teacher.db')}")
-    yield hosts.teacher(engine)
-    engine.dispose()
 
 
 @pytest.mark.parametrize(("cancelled", "results"), [(False, 0), (True, 1)])

@@ -3,8 +3,7 @@
 import asyncio
 import json
 import time
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any, cast
 
 import pytest
@@ -22,7 +21,7 @@ from lectern.decide import roll as rolls
 from lectern.effects.rows import bookings, inbox, leases, plans
 from lectern.effects.rows.changes import write
 from lectern.effects.rows.inbox import Arrived
-from lectern.effects.rows.tables.engine import open_database, reading, transaction
+from lectern.effects.rows.tables.engine import reading, transaction
 from lectern.errors import TryAgain
 from lectern.messages import Grant, Prepare, Release, Report
 from lectern.model.tables.streamer import journal
@@ -46,13 +45,6 @@ class Runs:
         with reading(self.host.engine) as connection:
             self.seen.append((run_id, leases.session(connection, self.host.settings.name)))
         return True
-
-
-@pytest.fixture
-def streamer(tmp_path: Path) -> Iterator[Host[StreamerSettings]]:
-    engine = open_database(f"sqlite:///{hosts.database('streamer', tmp_path / 'task_list.db')}")
-    yield hosts.streamer(engine, tmp_path, max_bytes=1 << 20, max_num=10)
-    engine.dispose()
 
 
 def on_air(connection: Connection, class_id: str) -> None:
@@ -121,12 +113,10 @@ class Ear:
 
 
 @pytest.fixture
-def teacher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Host[TeacherSettings]]:
+def teacher(teacher: Host[TeacherSettings], monkeypatch: pytest.MonkeyPatch) -> Host[TeacherSettings]:
     monkeypatch.setattr(lease, "NOTICE_S", 0.05)
     monkeypatch.setattr(moves, "LOOK_S", 0.05)
-    engine = open_database(f"sqlite:///{hosts.database('teacher', tmp_path / 'teacher.db')}")
-    yield hosts.teacher(engine)
-    engine.dispose()
+    return teacher
 
 
 def stays_silent(teacher: Host[TeacherSettings], bus: object, silent_s: float) -> bool:

@@ -1,8 +1,6 @@
 """What is decided together, or while something else waits, is decided as if one came after the other."""
 
 import time
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,7 +15,7 @@ from lectern.changes import Changes
 from lectern.commands import command_of
 from lectern.effects.rows import bookings, inbox, renditions
 from lectern.effects.rows.inbox import Arrived
-from lectern.effects.rows.tables.engine import open_database, transaction
+from lectern.effects.rows.tables.engine import transaction
 from lectern.facts import Attempt
 from lectern.messages import Booking
 from lectern.model.tables.teacher import orders
@@ -27,13 +25,6 @@ from tests import strategies
 from tests.faults import hosts
 
 STARTS_IN_S = 3600
-
-
-@pytest.fixture
-def teacher(tmp_path: Path) -> Iterator[Host[TeacherSettings]]:
-    engine = open_database(f"sqlite:///{hosts.database('teacher', tmp_path / 'teacher.db')}")
-    yield hosts.teacher(engine)
-    engine.dispose()
 
 
 def wanted(class_id: str, **fields: Any) -> Booking:

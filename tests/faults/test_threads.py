@@ -2,23 +2,11 @@
 
 import asyncio
 import threading
-from collections.abc import Iterator
-from pathlib import Path
 
-import pytest
 from sqlalchemy import Connection, text
 
 from flows.host import Host
-from lectern.effects.rows.tables.engine import open_database
 from lectern.settings import StreamerSettings
-from tests.faults import hosts
-
-
-@pytest.fixture
-def streamer(tmp_path: Path) -> Iterator[Host[StreamerSettings]]:
-    engine = open_database(f"sqlite:///{hosts.database('streamer', tmp_path / 'task_list.db')}")
-    yield hosts.streamer(engine, tmp_path, max_bytes=1 << 20, max_num=10)
-    engine.dispose()
 
 
 def counted(connection: Connection) -> int:

@@ -3,9 +3,7 @@
 import asyncio
 import json
 import time
-from collections.abc import Iterator
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,7 +15,7 @@ from flows.streamer.looks import Looked
 from lectern.amendments import Amend
 from lectern.effects.files.origin import RemoteFile
 from lectern.effects.rows import airings
-from lectern.effects.rows.tables.engine import open_database, transaction
+from lectern.effects.rows.tables.engine import transaction
 from lectern.messages import Prepare
 from lectern.settings import StreamerSettings
 from lectern.states import AiringState
@@ -31,11 +29,9 @@ CHANGE = "c-1^1"
 
 
 @pytest.fixture
-def streamer(tmp_path: Path) -> Iterator[Host[StreamerSettings]]:
+def streamer(streamer: Host[StreamerSettings]) -> Host[StreamerSettings]:
     """A streamer whose class begins in a minute, and has just got another end by a change."""
-    engine = open_database(f"sqlite:///{hosts.database('streamer', tmp_path / 'task_list.db')}")
-    host = hosts.streamer(engine, tmp_path, max_bytes=1 << 40, max_num=10)
-    host.bus = Quiet()  # type: ignore[assignment]
+    streamer.bus = Quiet()  # type: ignore[assignment]
     start = hosts.now() + 60
     fields = {
         **json.loads(strategies.booking("c-1").to_json()),
@@ -48,14 +44,13 @@ def streamer(tmp_path: Path) -> Iterator[Host[StreamerSettings]]:
         for class_id, length_s in (("c-1", 600), (CHANGE, 900))
     ]
     looked: dict[str, Looked] = {both[0].stem: RemoteFile(URL, 10, None, None)}
-    with transaction(engine) as connection:
-        rows.did(connection, host, partial(admission.decided, looked, {}), *both)
+    with transaction(streamer.engine) as connection:
+        rows.did(connection, streamer, partial(admission.decided, looked, {}), *both)
         for one in airings.by_id(connection, ["c-1", CHANGE]).values():
-            rows.moved(connection, host, one, AiringState.READY)
+            rows.moved(connection, streamer, one, AiringState.READY)
         asked = Amend(class_id="c-1", revision=CHANGE, placement=1)
-        rows.did(connection, host, change.decided, asked)
-    yield host
-    engine.dispose()
+        rows.did(connection, streamer, change.decided, asked)
+    return streamer
 
 
 def reports(host: Host[StreamerSettings]) -> list[int]:

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -18,14 +18,13 @@ from flows.streamer.handing import Handing
 from flows.streamer.lessons import Lessons
 from lectern.decide import gaps
 from lectern.effects.files import store
-from lectern.effects.rows.tables.engine import open_database, reading, transaction
+from lectern.effects.rows.tables.engine import reading, transaction
 from lectern.facts import AsRun
 from lectern.model.tables.streamer import classes, journal, tasks
 from lectern.places import Places
 from lectern.playout import kernel
 from lectern.settings import StreamerSettings
 from lectern.told import Past
-from tests.faults import hosts
 from tests.playout import flvs
 from tests.playout.receiver import Receiver
 from tests.playout.stage import Playout
@@ -41,19 +40,14 @@ async def nobody(_host: object) -> None:
 
 
 @pytest.fixture
-def streamer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Streamer]:
+def streamer(streamer: Streamer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Streamer:
     """A streamer that holds its lease; what it sends stays in its outbox."""
     for module in (following, ends, handing, trouble):
         monkeypatch.setattr(module, "tell", nobody)
-    root = tmp_path / "videos"
-    root.mkdir()
-    engine = open_database(f"sqlite:///{hosts.database('streamer', tmp_path / 'task_list.db')}")
-    made = hosts.streamer(engine, root, 10_000_000, 1000)
     places = {"playout_dir": tmp_path / "p", "playout_socket": tmp_path / "p/s", "slate": None}
-    made.settings = made.settings.model_copy(update={**places, "allowed_push_hosts": "127.0.0.1"})
-    made.playout.until = kernel.boot_now() + 600
-    yield made
-    engine.dispose()
+    streamer.settings = streamer.settings.model_copy(update={**places, "allowed_push_hosts": "127.0.0.1"})
+    streamer.playout.until = kernel.boot_now() + 600
+    return streamer
 
 
 def book(

@@ -2,7 +2,6 @@
 
 import asyncio
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,7 +14,7 @@ from lectern.effects import process
 from lectern.effects.files import store
 from lectern.effects.media import airable, ffmpeg
 from lectern.effects.rows import airings, cache
-from lectern.effects.rows.tables.engine import open_database, reading, transaction
+from lectern.effects.rows.tables.engine import reading, transaction
 from lectern.errors import DISK_FULL, Refuse
 from lectern.facts import Idle
 from lectern.messages import Prepare
@@ -24,18 +23,8 @@ from lectern.playout.index import Look
 from lectern.settings import StreamerSettings
 from lectern.states import AiringState, FileState
 from tests import rows
-from tests.faults import hosts
 
 Streamer = Host[StreamerSettings]
-
-
-@pytest.fixture
-def streamer(tmp_path: Path) -> Iterator[Streamer]:
-    root = tmp_path / "videos"
-    root.mkdir()
-    engine = open_database(f"sqlite:///{hosts.database('streamer', tmp_path / 'task_list.db')}")
-    yield hosts.streamer(engine, root, 10_000_000, 1000)
-    engine.dispose()
 
 
 async def put(host: Streamer, url: str, container: str = "flv") -> Path:

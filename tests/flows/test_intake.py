@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -78,13 +78,6 @@ class Slow:
     async def has(self, number: int) -> None:
         """Wait until this many batches have come."""
         await async_wait_until(lambda: len(self.batches) >= number, description=f"{number} batches have come")
-
-
-@pytest.fixture
-def teacher(tmp_path: Path) -> Iterator[Host[TeacherSettings]]:
-    engine = open_database(f"sqlite:///{hosts.database('teacher', tmp_path / 'teacher.db')}")
-    yield hosts.teacher(engine)
-    engine.dispose()
 
 
 @asynccontextmanager

@@ -6,7 +6,6 @@ import json
 import os
 import threading
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -32,7 +31,7 @@ from lectern.effects.media.probe import Probe
 from lectern.effects.rows import airings, bookings, cache, inbox, metrics, plans, story
 from lectern.effects.rows.changes import write
 from lectern.effects.rows.inbox import Arrived
-from lectern.effects.rows.tables.engine import open_database, reading, transaction
+from lectern.effects.rows.tables.engine import reading, transaction
 from lectern.errors import DISK_FULL, DOWNLOAD_FAILED, Refuse, TryAgain
 from lectern.facts import Kept, Order
 from lectern.messages import Booking, Prepare, Release, Report
@@ -43,7 +42,6 @@ from lectern.settings import StreamerSettings, TeacherSettings
 from lectern.states import AiringState, BookingState, FileState
 from lectern.streamer_changes import StreamerChanges
 from tests import flv, rows
-from tests.faults import hosts
 from tests.stage import Town, staged, wait_until
 from town.faults import Fault
 
@@ -52,15 +50,10 @@ Teacher = Host[TeacherSettings]
 
 
 @pytest.fixture
-def streamer(tmp_path: Path) -> Iterator[Streamer]:
+def streamer(streamer: Streamer) -> Streamer:
     """A streamer with a class that begins in 200 s, whose rendition is on the disk."""
-    root = tmp_path / "videos"
-    root.mkdir()
-    engine = open_database(f"sqlite:///{hosts.database('streamer', tmp_path / 'task_list.db')}")
-    made = hosts.streamer(engine, root, 10_000_000, 1000)
-    put(made, "class", "1")
-    yield made
-    engine.dispose()
+    put(streamer, "class", "1")
+    return streamer
 
 
 def put(host: Streamer, class_id: str, stem: str, **file: object) -> Path:
@@ -478,10 +471,8 @@ async def test_what_was_made_plain_flv_is_downloaded_again_although_its_origin_h
 
 
 @pytest.fixture
-def teacher(tmp_path: Path) -> Iterator[Teacher]:
+def teacher(teacher: Teacher) -> Teacher:
     """A teacher whose class is ready on streamer1, and promised."""
-    engine = open_database(f"sqlite:///{hosts.database('teacher', tmp_path / 'teacher.db')}")
-    made = hosts.teacher(engine)
     now = time.time()
     booking = {
         "cmd": "order",
@@ -492,14 +483,13 @@ def teacher(tmp_path: Path) -> Iterator[Teacher]:
         "end_time": now + 800,
         "push_url": "rtmp://push.example/live/x",
     }
-    with transaction(engine) as connection:
-        changes = Changes(made.settings, now)
+    with transaction(teacher.engine) as connection:
+        changes = Changes(teacher.settings, now)
         changes.place(changes.book(Booking.model_validate(booking)), "streamer1", "http://origin.example/1.flv")
         changes.move(changes.orders["class"], BookingState.READY, promised_at=now)
         changes.sends.clear()
-        write(connection, made.journal, changes)
-    yield made
-    engine.dispose()
+        write(connection, teacher.journal, changes)
+    return teacher
 
 
 def hears(host: Teacher, alive: list[str], placement: int = 1) -> Order:

@@ -4,7 +4,6 @@ import asyncio
 import json
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +13,10 @@ from sqlalchemy import Connection, insert
 from flows.host import Host
 from flows.streamer.handing import Handing
 from lectern.effects.rows import airings
-from lectern.effects.rows.tables.engine import open_database, transaction
+from lectern.effects.rows.tables.engine import transaction
 from lectern.model.tables.streamer import classes, tasks
 from lectern.playout.client import PROTOCOL
 from lectern.settings import StreamerSettings
-from tests.faults import hosts
 
 pytestmark = pytest.mark.asyncio
 Streamer = Host[StreamerSettings]
@@ -26,19 +24,15 @@ SOON = ("c-1", "c-2", "c-3")
 
 
 @pytest.fixture
-def streamer(tmp_path: Path) -> Iterator[Streamer]:
+def streamer(streamer: Streamer) -> Streamer:
     """A streamer with three classes that begin one after another; their rows are in another order."""
-    root = tmp_path / "videos"
-    root.mkdir()
-    engine = open_database(f"sqlite:///{hosts.database('streamer', tmp_path / 'task_list.db')}")
     now = time.time()
-    with transaction(engine) as connection:
+    with transaction(streamer.engine) as connection:
         for number, class_id in reversed(list(enumerate(SOON))):
             times = {"start_time": now + 600 + number, "end_time": now + 1200}
             connection.execute(insert(tasks).values(class_id=class_id, push_url="rtmp://push.example/live/x", **times))
             connection.execute(insert(classes).values(class_id=class_id, video_id="6666", state="ready"))
-    yield hosts.streamer(engine, root, 10_000_000, 1000)
-    engine.dispose()
+    return streamer
 
 
 async def test_rows_are_read_while_many_transactions_wait_to_write(streamer: Streamer) -> None:

@@ -4,7 +4,6 @@ import gc
 import json
 import time
 import weakref
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -31,7 +30,7 @@ from lectern.commands import MAX_BODY_BYTES
 from lectern.effects.files import store
 from lectern.effects.media import airable
 from lectern.effects.rows import bookings, cache
-from lectern.effects.rows.tables.engine import open_database, reading, transaction
+from lectern.effects.rows.tables.engine import reading, transaction
 from lectern.errors import Malformed
 from lectern.facts import Cached, Idle, Kept
 from lectern.messages import Booking
@@ -41,7 +40,6 @@ from lectern.playout.client import PROTOCOL
 from lectern.settings import StreamerSettings, TeacherSettings
 from lectern.states import FileState, Resolution
 from lectern.told import Sending
-from tests.faults import hosts
 
 pytestmark = pytest.mark.asyncio
 Streamer = Host[StreamerSettings]
@@ -54,20 +52,9 @@ async def nobody(_host: object) -> bool:
 
 
 @pytest.fixture
-def streamer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Streamer]:
+def streamer(streamer: Streamer, monkeypatch: pytest.MonkeyPatch) -> Streamer:
     monkeypatch.setattr(trouble, "tell", nobody)
-    root = tmp_path / "videos"
-    root.mkdir()
-    engine = open_database(f"sqlite:///{hosts.database('streamer', tmp_path / 'task_list.db')}")
-    yield hosts.streamer(engine, root, 10_000_000, 1000)
-    engine.dispose()
-
-
-@pytest.fixture
-def teacher(tmp_path: Path) -> Iterator[Teacher]:
-    engine = open_database(f"sqlite:///{hosts.database('teacher', tmp_path / 'teacher.db')}")
-    yield hosts.teacher(engine)
-    engine.dispose()
+    return streamer
 
 
 def cached(host: Streamer, *stems: str, state: FileState = FileState.READY) -> None:

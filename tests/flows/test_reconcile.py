@@ -5,7 +5,6 @@ import errno
 import logging
 import os
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,7 +20,7 @@ from lectern.effects.files.origin import RemoteFile
 from lectern.effects.media import airable, probe, whole
 from lectern.effects.rows import airings, cache, holdings
 from lectern.effects.rows.differences import Odd, differences, doubtful
-from lectern.effects.rows.tables.engine import open_database, reading, transaction
+from lectern.effects.rows.tables.engine import reading, transaction
 from lectern.facts import Cached, Idle, Usage
 from lectern.messages import Prepare
 from lectern.model.tables.streamer import classes, dirs, files
@@ -30,7 +29,6 @@ from lectern.settings import StreamerSettings
 from lectern.states import AiringState, FileState
 from tests import flv, rows
 from tests.effects.conftest import make_recording
-from tests.faults import hosts
 
 Streamer = Host[StreamerSettings]
 SECONDS = 8
@@ -39,15 +37,6 @@ SECONDS = 8
 @pytest.fixture(scope="module")
 def master(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     return make_recording(tmp_path_factory.mktemp("master") / "1.flv", seconds=SECONDS).read_bytes()
-
-
-@pytest.fixture
-def streamer(tmp_path: Path) -> Iterator[Streamer]:
-    root = tmp_path / "videos"
-    root.mkdir()
-    engine = open_database(f"sqlite:///{hosts.database('streamer', tmp_path / 'task_list.db')}")
-    yield hosts.streamer(engine, root, 100_000_000, 1000)
-    engine.dispose()
 
 
 def put(host: Streamer, stem: str, data: bytes, state: FileState = FileState.READY, **values: object) -> Path:

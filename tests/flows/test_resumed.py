@@ -1,10 +1,9 @@
 """A run that goes on after its process ended asks for nothing new; only a person's *Retry* does."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -20,7 +19,7 @@ from flows.resumed import DIED, STOPPED
 from flows.teacher import requests
 from flows.teacher.ecs import job
 from lectern.effects.rows import renditions
-from lectern.effects.rows.tables.engine import open_database, reading, transaction
+from lectern.effects.rows.tables.engine import reading, transaction
 from lectern.errors import TryAgain
 from lectern.facts import Attempt
 from lectern.model.tables.teacher import videos
@@ -34,16 +33,14 @@ ONCE: list[State[Any]] = [Pending(), Running()]
 
 
 @pytest.fixture
-def teacher(tmp_path: Path) -> Iterator[Host[TeacherSettings]]:
+def teacher(teacher: Host[TeacherSettings]) -> Host[TeacherSettings]:
     """A teacher whose rendition has failed in its first attempt."""
-    engine = open_database(f"sqlite:///{hosts.database('teacher', tmp_path / 'teacher.db')}")
-    with transaction(engine) as connection:
+    with transaction(teacher.engine) as connection:
         now = hosts.now()
         url = "http://origin.example/6666.flv"
         renditions.begin(connection, [Attempt(*KEY, 1, 1, now, Backend.ECS, now + 60, url)], now)
         renditions.move(connection, KEY, RenditionState.TRANSCODING, RenditionState.FAILED, now, reason="boo")
-    yield hosts.teacher(engine)
-    engine.dispose()
+    return teacher
 
 
 async def told(_host: Host[Any]) -> bool:

@@ -4,7 +4,7 @@ import asyncio
 import errno
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -26,7 +26,7 @@ from lectern.effects.files.origin import RemoteFile
 from lectern.effects.media import push_target
 from lectern.effects.redis.sending import Sent
 from lectern.effects.rows import airings, cache, dead_air, events, metrics, old_times, plans
-from lectern.effects.rows.tables.engine import open_database, reading, transaction
+from lectern.effects.rows.tables.engine import reading, transaction
 from lectern.errors import TryAgain
 from lectern.facts import Airing, Event
 from lectern.messages import Prepare
@@ -36,7 +36,6 @@ from lectern.settings import StreamerSettings
 from lectern.states import AiringState, FileState
 from lectern.streamer_changes import Reserved
 from tests import flv, rows
-from tests.faults import hosts
 
 Streamer = Host[StreamerSettings]
 
@@ -96,16 +95,11 @@ class Runs:
 
 
 @pytest.fixture
-def streamer(tmp_path: Path) -> Iterator[Streamer]:
+def streamer(streamer: Streamer) -> Streamer:
     """A streamer that holds its lease, with a cache in a folder."""
-    root = tmp_path / "videos"
-    root.mkdir()
-    engine = open_database(f"sqlite:///{hosts.database('streamer', tmp_path / 'task_list.db')}")
-    made = hosts.streamer(engine, root, 10_000_000, 1000)
-    made.bus, made.runs = cast("Any", Bus()), cast("Any", Runs())
-    made.playout.until = float("inf")
-    yield made
-    engine.dispose()
+    streamer.bus, streamer.runs = cast("Any", Bus()), cast("Any", Runs())
+    streamer.playout.until = float("inf")
+    return streamer
 
 
 def add(host: Streamer, class_id: str, stem: str = "1", *, starts_in_s: float = 250, **task: object) -> None:

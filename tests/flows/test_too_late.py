@@ -1,9 +1,7 @@
 """A recording that cannot be there before its class is over is refused at once, while the class can be moved."""
 
 import json
-from collections.abc import Iterator
 from functools import partial
-from pathlib import Path
 
 import pytest
 from sqlalchemy import select, update
@@ -17,7 +15,7 @@ from lectern.decide import endings
 from lectern.effects.files import store
 from lectern.effects.files.origin import RemoteFile
 from lectern.effects.media.probe import Probe
-from lectern.effects.rows.tables.engine import open_database, reading, transaction
+from lectern.effects.rows.tables.engine import reading, transaction
 from lectern.facts import Airing
 from lectern.messages import Prepare, Report
 from lectern.model.tables.streamer import classes, files, tasks
@@ -32,13 +30,6 @@ PROBE = Probe(640, 360, 10.0, 10, "h264", "aac", last_second_decodes=True)
 LATE = {"class_id": "c-late", "end_time": 1_764_013_500.0}
 LONG_S = 1000
 """Seconds until the class is over."""
-
-
-@pytest.fixture
-def streamer(tmp_path: Path) -> Iterator[Host[StreamerSettings]]:
-    engine = open_database(f"sqlite:///{hosts.database('streamer', tmp_path / 'task_list.db')}")
-    yield hosts.streamer(engine, tmp_path, max_bytes=1 << 40, max_num=10)
-    engine.dispose()
 
 
 def admitted(host: Host[StreamerSettings], size_bytes: int, left_s: float = LONG_S) -> tuple[str, int | None]:

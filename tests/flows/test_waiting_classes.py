@@ -2,8 +2,6 @@
 
 import json
 import time
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -14,29 +12,26 @@ from flows.teacher import booking, readiness, sweep
 from flows.teacher.ecs import job
 from lectern.effects.rows import bookings, ecs_hosts, renditions, transcodings
 from lectern.effects.rows.ecs_hosts import Begun
-from lectern.effects.rows.tables.engine import open_database, transaction
+from lectern.effects.rows.tables.engine import transaction
 from lectern.errors import ENDED
 from lectern.facts import Attempt
 from lectern.model.tables.teacher import journal, orders
 from lectern.settings import TeacherSettings
 from lectern.states import Backend, BookingState, Resolution
 from tests import strategies
-from tests.faults import hosts
 
 Teacher = Host[TeacherSettings]
 SERVER = "ssh://ecs@one.example:22"
 
 
 @pytest.fixture
-def teacher(tmp_path: Path) -> Iterator[Teacher]:
+def teacher(teacher: Teacher) -> Teacher:
     """A teacher with a class that begins in four minutes, and waits for its rendition."""
-    engine = open_database(f"sqlite:///{hosts.database('teacher', tmp_path / 'teacher.db')}")
     now = time.time()
     one = strategies.booking("c-1", start_time=now + 240, end_time=now + 600)
-    with transaction(engine) as connection:
+    with transaction(teacher.engine) as connection:
         bookings.add(connection, [(one, BookingState.WAITING)], now - 3600)
-    yield hosts.teacher(engine)
-    engine.dispose()
+    return teacher
 
 
 def said(host: Teacher) -> list[dict[str, Any]]:

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,9 +12,7 @@ from flows.host import Host
 from flows.resident import process
 from flows.resident.process import Resident
 from flows.trouble import MustEnd
-from lectern.effects.rows.tables.engine import open_database
 from lectern.settings import StreamerSettings
-from tests.faults import hosts
 
 
 class Said:
@@ -35,12 +32,9 @@ class Said:
 
 
 @pytest.fixture
-def streamer(tmp_path: Path) -> Iterator[Host[StreamerSettings]]:
-    engine = open_database(f"sqlite:///{hosts.database('streamer', tmp_path / 'streamer.db')}")
-    host = hosts.streamer(engine, tmp_path, 10**9, 10)
-    host.bus = cast("Any", Said())
-    yield host
-    engine.dispose()
+def streamer(streamer: Host[StreamerSettings]) -> Host[StreamerSettings]:
+    streamer.bus = cast("Any", Said())
+    return streamer
 
 
 def test_a_process_whose_disk_is_full_leaves_as_any_other_and_says_why_it_ends(

@@ -3,9 +3,8 @@
 import asyncio
 import inspect
 import json
-from collections.abc import Coroutine, Iterator
+from collections.abc import Coroutine
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 from uuid import UUID, uuid4
@@ -27,9 +26,7 @@ from flows.resident import heartbeats, orphans, questions, worker
 from flows.resident.runs import ResidentRuns
 from flows.resident.worker import ResidentWorker
 from lectern import timing
-from lectern.effects.rows.tables.engine import open_database
 from lectern.errors import TryAgain
-from tests.faults import hosts
 
 
 class Prefect:
@@ -60,10 +57,8 @@ def runs(server: Prefect) -> ResidentRuns:
 
 
 @pytest.fixture
-def host(tmp_path: Path) -> Iterator[Host[Any]]:
-    engine = open_database(f"sqlite:///{hosts.database('teacher', tmp_path / 'teacher.db')}")
-    yield hosts.teacher(engine)
-    engine.dispose()
+def host(teacher: Host[Any]) -> Host[Any]:
+    return teacher
 
 
 def status(code: int) -> httpx.HTTPStatusError:

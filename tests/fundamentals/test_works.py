@@ -5,9 +5,8 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Coroutine, Iterator
+from collections.abc import Coroutine
 from contextlib import suppress
-from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -24,9 +23,8 @@ from flows.trouble import MustEnd
 from lectern import timing
 from lectern.effects.redis.sending import Sent
 from lectern.effects.rows import incidents
-from lectern.effects.rows.tables.engine import open_database, reading, transaction
+from lectern.effects.rows.tables.engine import reading, transaction
 from lectern.errors import TryAgain
-from tests.faults import hosts
 from tests.waiting import async_wait_until
 
 
@@ -38,13 +36,10 @@ class Silence:
 
 
 @pytest.fixture
-def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Host[Any]]:
+def host(teacher: Host[Any], monkeypatch: pytest.MonkeyPatch) -> Host[Any]:
     monkeypatch.setattr(timing, "FIRST_S", 0.01)
-    engine = open_database(f"sqlite:///{hosts.database('teacher', tmp_path / 'teacher.db')}")
-    found: Host[Any] = hosts.teacher(engine)
-    found.bus = cast("Any", Silence())
-    yield found
-    engine.dispose()
+    teacher.bus = cast("Any", Silence())
+    return teacher
 
 
 def alarms(host: Host[Any]) -> list[str]:

@@ -6,8 +6,11 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine
 
+from flows.host import Host
 from lectern.effects.rows.tables.engine import open_database
+from lectern.settings import StreamerSettings, TeacherSettings
 from tests import laid
+from tests.faults import hosts
 from tests.stage import STAGES, Stage, Town, staged
 from tests.stage.postgres import Databases, postgres_server
 from town import programs
@@ -66,6 +69,24 @@ def either_engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[En
     """A teacher's database for claims whose SQL differs: lists as one parameter, locks, numbers, who claims a row."""
     engine = open_database(_url(request.param, request, tmp_path))
     yield engine
+    engine.dispose()
+
+
+@pytest.fixture
+def teacher(tmp_path: Path) -> Iterator[Host[TeacherSettings]]:
+    """A teacher in this process, with a database: no bus and no runs but those that a test gives it."""
+    engine = laid.opened("teacher", tmp_path / "teacher.db")
+    yield hosts.teacher(engine)
+    engine.dispose()
+
+
+@pytest.fixture
+def streamer(tmp_path: Path) -> Iterator[Host[StreamerSettings]]:
+    """The same of a streamer, with an empty cache in a folder."""
+    root = tmp_path / "videos"
+    root.mkdir()
+    engine = laid.opened("streamer", tmp_path / "task_list.db")
+    yield hosts.streamer(engine, root, max_bytes=1 << 40, max_num=1000)
     engine.dispose()
 
 
