@@ -526,3 +526,16 @@ class OneClass(RuleBasedStateMachine):
 
 TestOneClass = OneClass.TestCase
 TestOneClass.settings = settings(max_examples=min(marks.share(1.0), 300), stateful_step_count=30)
+
+
+def test_a_change_is_not_confirmed_while_a_worker_airs_the_class_as_it_was() -> None:
+    """It may answer nothing for seconds before it is killed; hypothesis seldom draws this day."""
+    day = OneClass()
+    day.book(begins_s=20.0)
+    day.all_is_said()
+    day.worker_is_deaf(day.day.row().streamer)
+    day.push_elsewhere(1)
+    day.messages_pass()
+    day.streamer_beats(day.day.row().streamer)
+    day.nothing_untrue_was_said()
+    day.teardown()
