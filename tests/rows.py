@@ -3,13 +3,15 @@
 from pathlib import Path
 from typing import TypeVar
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, insert
 
 from flows.handling import Decide, DecideAll, change
 from flows.host import Streamer
+from lectern.changes import NEW, Granted, new_row
 from lectern.effects.rows import airings, cache
-from lectern.facts import Airing
-from lectern.messages import Message, Prepare
+from lectern.facts import Airing, Order
+from lectern.messages import Booking, Message, Prepare
+from lectern.model.tables.teacher import orders, streamers
 from lectern.states import AiringState
 from lectern.streamer_changes import Admitted, Reserved, StreamerChanges
 
@@ -19,6 +21,17 @@ M = TypeVar("M", bound=Message)
 def add(connection: Connection, wanted: Prepare, state: AiringState, site: str, now: float) -> None:
     """A class that was taken."""
     airings.add_all(connection, [(Admitted(wanted, state), site)], now)
+
+
+def granted(connection: Connection, claim: Granted, now: float, lost_at: float | None = None) -> None:
+    """A streamer that was given its lease, and that is lost since then."""
+    held = {"session": claim.session, "lease_s": claim.lease_s, "granted_at": now, "lost_at": lost_at}
+    connection.execute(insert(streamers).values(name=claim.streamer, **held))
+
+
+def booked(connection: Connection, booking: Booking, order: Order, now: float) -> None:
+    """A booking about which much was decided."""
+    connection.execute(insert(orders).values(dict(zip(NEW, new_row(booking, order, now), strict=True))))
 
 
 def reserve(connection: Connection, root: Path, stem: str, size_bytes: int, url: str, now: float) -> None:

@@ -23,7 +23,7 @@ from lectern.decide.backups import twin_id
 from lectern.decide.verdicts import Choice, place_again
 from lectern.effects.rows import bookings, leases
 from lectern.errors import TryAgain
-from lectern.model.tables.teacher import StreamerRow
+from lectern.model.tables.teacher import StreamerRow, streamers
 from lectern.run_records import summary
 
 LOOK_S = 1.0
@@ -120,10 +120,10 @@ def taken(streamer: str, before: StreamerRow, alive: Sequence[str], *, force: bo
         holder = leases.holder(connection, streamer)
         if holder.session != before.session:
             return
-        changes.leaseless.append(streamer)
+        changes.change(streamers, {"name": streamer}, {}, {"session": None})
         orders = bookings.on(connection, streamer, changes.now)
         if not force and holder.lost_at is None:  # the roll may not have raised this alarm yet
-            roll.lose(changes, streamer, len(orders), alive, movable=True)
+            roll.lose(changes, holder, len(orders), alive, movable=True)
         changes.orders |= bookings.by_id(connection, [twin_id(order.class_id) for order in orders])
         no = leases.refused_by(connection, [order.class_id for order in orders])
         choice = Choice(bookings.loads(connection, alive, changes.now), no)

@@ -22,7 +22,6 @@ from lectern.effects.rows import bookings, inbox, renditions, revisions
 from lectern.errors import TryAgain
 from lectern.facts import RenditionKey
 from lectern.messages import TranscodingResult
-from lectern.states import RenditionState
 from lectern.stems import stem
 from lectern.wire import class_of, is_name
 
@@ -99,9 +98,7 @@ async def follow(host: Teacher, some: Sequence[Changes], lists: Lists) -> None:
         for backend, outcome in one.transcoded:
             counters.TRANSCODES.labels(backend, outcome).inc()
     await tell(host)
-    await drop_lists(
-        host, [made.key for one in some for made in one.remade if made.old is RenditionState.TRANSCODING], lists
-    )
+    await drop_lists(host, [key for one in some for key in one.ended], lists)
     await start_ecs(host, [key for one in some for key, _ in one.fallen])
 
 

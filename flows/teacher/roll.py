@@ -24,7 +24,7 @@ from lectern.decide import lease as decide
 from lectern.decide import roll as rolls
 from lectern.effects.rows import bookings, cancels, leases
 from lectern.errors import Caught, TryAgain
-from lectern.model.tables.teacher import StreamerRow
+from lectern.model.tables.teacher import StreamerRow, streamers
 
 LOOK_S = 1.0
 ANNOUNCE_AGAIN_S = 3.0
@@ -128,7 +128,8 @@ class Roll:
             await self._miss(name, number, holder, silent_s, movable=limit_s < math.inf)
         elif holder is not None and holder.lost_at is not None:
             if is_heard:
-                await self.host.commit(leases.note_lost, name, None)
+                back = {"lost_at": None}
+                await changed(self.host, lambda _, changes: changes.change(streamers, {"name": name}, {}, back))
             else:
                 self._goes_on()
 
@@ -186,15 +187,16 @@ def lost(name: str, number: int, others: Sequence[str], *, movable: bool) -> Dec
     """Raise one alarm that the streamer *name* is lost, and what becomes of its *number* classes."""
 
     def go(connection: Connection, changes: Changes) -> None:
-        if leases.holder(connection, name).lost_at is None:
-            log.error("%s: is lost: %s", name, rolls.lose(changes, name, number, others, movable=movable))
+        holder = leases.holder(connection, name)
+        if holder.lost_at is None:
+            log.error("%s: is lost: %s", name, rolls.lose(changes, holder, number, others, movable=movable))
 
     return go
 
 
 async def grant(host: Teacher, claim: Granted) -> None:
     """Give a streamer the lease that it asks for, after it was told all that was taken from it."""
-    if (await changed(host, granted(claim))).granted:
+    if (await changed(host, granted(claim))).rows:
         # The streamer can use the session only when it has read the message, so Redis may know the session first.
         await host.bus.grant(host.settings.streamers_key, claim.streamer, claim.session)
         await tell(host)

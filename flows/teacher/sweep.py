@@ -49,8 +49,9 @@ async def _sweep_teacher(host: Teacher, dry_run: bool) -> State[None]:
     await after(host, [found])
     sent = await tell(host)
     rows = [row for one in (*settled, found) for row in one.table]
-    again = len(found.told_again)
-    done = f"{len(rows)} outcomes, {len(lost)} lost owners, {len(found.warned)} late, {again} told again"
+    written = [one.after or {} for one in found.rows.values()]
+    late, again = (sum(column in one for one in written) for column in ("warned_at", "updated_at"))
+    done = f"{len(rows)} outcomes, {len(lost)} lost owners, {late} late, {again} told again"
     return await swept(host, rows, done if sent else f"{done}; Redis is away")
 
 

@@ -2,14 +2,16 @@
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
+from operator import attrgetter
 from typing import Any
 
 from lectern import errors, outgoing
-from lectern.decided import Decided
+from lectern.decided import Decided, RowChange
 from lectern.errors import ErrorCode, Malformed
 from lectern.facts import AsRun, Attempt, Kept, Order, RenditionKey
 from lectern.messages import Booking, Message, Release
+from lectern.model.tables.teacher import StreamerRow, cancels, moves, orders, streamers, videos
 from lectern.outgoing import Kind, Outgoing
 from lectern.settings import TeacherSettings
 from lectern.states import BOOKING_MOVES, RENDITION_MOVES, BookingState, RenditionState, check_move
@@ -17,38 +19,13 @@ from lectern.stems import stem
 from lectern.told import Past
 from lectern.wire import BACKUP, called
 
+_FIELDS = tuple(one.name for one in fields(Order))
+_VALUES = attrgetter(*_FIELDS)
+NEW = (*_FIELDS, "institution_id", "stream", "backup_stream", "received_at", "updated_at")
+"""The columns of a new booking."""
+
 MAX_DELIVERIES = 10
 """Greatest number of answers that a booking gets, however often it is delivered."""
-
-
-@dataclass(frozen=True)
-class Remade:
-    """A rendition changes its state; *url* is where it is, *reason* why it will not be made."""
-
-    key: RenditionKey
-    old: RenditionState
-    new: RenditionState
-    url: str | None = None
-    reason: str | None = None
-
-
-@dataclass(frozen=True)
-class Taken:
-    """A class is taken from its streamer, because the streamer is lost or drained, or has *refused* the class."""
-
-    class_id: str
-    streamer: str
-    placement: int
-    refused: bool
-
-
-@dataclass(frozen=True)
-class CancelTold:
-    """*streamer* is told to release a class until it confirms; without a streamer, the cancel waits for its booking."""
-
-    class_id: str
-    streamer: str | None
-    until: float
 
 
 @dataclass(frozen=True)
@@ -67,29 +44,19 @@ class Changes(Decided[TeacherSettings]):
     drained: Sequence[str] = ()  # streamers that are there and take no classes, because they are drained
     orders: dict[str, Order] = field(default_factory=dict)  # bookings as they will be
     booked: dict[str, Booking] = field(default_factory=dict)  # new bookings
-    moves: list[tuple[Order, Order]] = field(default_factory=list)  # before and after
-    again: set[str] = field(default_factory=set)  # classes that were delivered again, otherwise unchanged
-    revised: list[tuple[Order, Booking]] = field(default_factory=list)  # each class as it will be, and its new booking
+    before: dict[str, Order] = field(default_factory=dict)  # known bookings that change, as they were read
+    moved: set[str] = field(default_factory=set)  # classes that come to another state
+    revised: dict[str, Booking] = field(default_factory=dict)  # the new bookings of changed classes
     revisions: dict[str, list[str]] = field(default_factory=dict)  # ids of the known revisions, by class
     begun: list[Attempt] = field(default_factory=list)
-    remade: list[Remade] = field(default_factory=list)
     fallen: list[tuple[RenditionKey, float]] = field(default_factory=list)  # to ECS, until this deadline
-    taken: list[Taken] = field(default_factory=list)
-    cancels: list[CancelTold] = field(default_factory=list)
-    confirmed: list[tuple[str, str]] = field(default_factory=list)  # class, and the streamer that confirmed its cancel
+    taken: list[str] = field(default_factory=list)  # classes that are taken from their streamers
     sent: list[tuple[str, str, list[AsRun]]] = field(default_factory=list)  # streamer, class, and the parts it sent
     stories: list[list[Past]] = field(default_factory=list)  # what happened to a class on its streamer
-    met: list[str] = field(default_factory=list)  # bookings whose cancel arrived before them
-    told_again: list[str] = field(default_factory=list)  # classes whose streamer is told again what to prepare
-    cancels_told_again: list[str] = field(default_factory=list)
-    warned: list[str] = field(default_factory=list)  # classes that have waited too long
-    lost: dict[str, float | None] = field(default_factory=dict)  # streamers, and since when they are lost
-    leaseless: list[str] = field(default_factory=list)  # streamers whose lease is taken away
-    withdrawn: list[str] = field(default_factory=list)  # streamers that the old program has again
-    granted: list[Granted] = field(default_factory=list)
     # done after the commit
     joins: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))  # waiting lists in Redis
     leaves: list[tuple[str, str]] = field(default_factory=list)
+    ended: list[RenditionKey] = field(default_factory=list)  # renditions whose transcoding is over
     transcoded: list[tuple[str, str]] = field(default_factory=list)  # backend and outcome, for the metrics
 
     def no_streamer(self) -> str:
@@ -119,10 +86,8 @@ class Changes(Decided[TeacherSettings]):
 
     def revise(self, order: Order, booking: Booking, url: str | None) -> Order:
         """Change a class to what *booking* says, with its recording at *url*; returns the class as it is then."""
-        after = order.as_booked(booking, url)
-        self.revised.append((after, booking))
-        self.orders[order.class_id] = after
-        return after
+        self.revised[order.class_id] = booking
+        return self._as(order, order.as_booked(booking, url))
 
     def move(self, order: Order, state: BookingState, code: int = 0, message: str = "", **more: Any) -> Order:  # noqa: ANN401 (fields of an order)
         """Move a class to *state*; raises ForbiddenMove if the tables have no such move. Returns it as it is then."""
@@ -131,7 +96,11 @@ class Changes(Decided[TeacherSettings]):
         assert new.keys() <= vars(order).keys(), new
         after = object.__new__(Order)  # `dataclasses.replace` would take as long as the rest of a decision
         vars(after).update(vars(order), **new)
-        self.moves.append((order, after))
+        self.moved.add(order.class_id)
+        return self._as(order, after)
+
+    def _as(self, order: Order, after: Order) -> Order:
+        self.before.setdefault(order.class_id, order)
         self.orders[order.class_id] = after
         return after
 
@@ -144,8 +113,7 @@ class Changes(Decided[TeacherSettings]):
 
     def count_delivery(self, order: Order) -> None:
         """Count another delivery of a booking."""
-        self.orders[order.class_id] = replace(order, deliveries=min(order.deliveries + 1, MAX_DELIVERIES))
-        self.again.add(order.class_id)
+        self._as(order, replace(order, deliveries=min(order.deliveries + 1, MAX_DELIVERIES)))
 
     def refuse(self, order: Order, code: ErrorCode, why: str, *, alarm: bool = False) -> None:
         """Refuse a class with *code*, and answer the platform as many times as the class was booked."""
@@ -165,10 +133,67 @@ class Changes(Decided[TeacherSettings]):
 
     # -- a rendition ---------------------------------------------------------------------------------------------------
 
-    def remake(self, made: Remade) -> None:
-        """Move a rendition to another state; raises ForbiddenMove if the tables have no such move."""
-        check_move(RENDITION_MOVES, stem(*made.key), made.old, made.new)
-        self.remade.append(made)
+    def remake(self, key: RenditionKey, old: RenditionState, new: RenditionState, **lies: str) -> None:
+        """Move a rendition, with its *url* or *reason*; raises ForbiddenMove if the tables have no such move."""
+        check_move(RENDITION_MOVES, stem(*key), old, new)
+        after = {"status": new, "owner": None, "lease_until": None, "deadline": None, "updated_at": self.now, **lies}
+        if old is RenditionState.TRANSCODING:
+            self.ended.append(key)
+        # Words of the old program are read as *failed*, and need not stand there so.
+        before = {} if old is RenditionState.FAILED else {"status": old}
+        self.change(videos, {"record_id": key[0], "resolution": key[1]}, before, after)
+
+    # -- the rows ------------------------------------------------------------------------------------------------------
+
+    def new(self) -> list[tuple[object, ...]]:
+        """The rows of new bookings, each in the order of `NEW`: in a storm, thousands."""
+        return [new_row(booking, self.orders[class_id], self.now) for class_id, booking in self.booked.items()]
+
+    def written(self) -> list[RowChange]:
+        """All rows that are changed, bookings first; see `new` for those that are new."""
+        return [self._changed(was) for id_, was in self.before.items() if id_ not in self.booked] + super().written()
+
+    def _changed(self, was: Order) -> RowChange:
+        class_id = was.class_id
+        old, its = vars(was), vars(self.orders[class_id])
+        before = {name: value for name, value in old.items() if its[name] is not value and its[name] != value}
+        after = {name: its[name] for name in before}
+        if (booking := self.revised.get(class_id)) is not None:
+            after |= {"stream": booking.stream, "backup_stream": booking.backup_stream}
+        if class_id in self.moved or booking is not None:
+            after["updated_at"] = self.now
+        return RowChange(orders, {"class_id": class_id}, before, after)
+
+    def note_of(self, class_id: str, **after: object) -> None:
+        """Change columns of a class that no decision reads."""
+        self.change(orders, {"class_id": class_id}, {}, after)
+
+    def await_cancel(self, class_id: str, streamer: str | None, until: float) -> None:
+        """Tell *streamer* to release a class until it confirms; without one, the cancel waits for its booking."""
+        after = {
+            "class_id": class_id,
+            "streamer": streamer,
+            "cancelled_at": self.now,
+            "told_at": self.now,
+            "until": until,
+        }
+        self.change(cancels, {"class_id": class_id}, None, after)
+
+    def cancel_told_again(self, class_id: str) -> None:
+        """Note that a streamer was told again to release a class."""
+        self.change(cancels, {"class_id": class_id}, {}, {"told_at": self.now})
+
+    def take(self, class_id: str, streamer: str, placement: int, *, refused: bool) -> None:
+        """Note that a class is taken from its streamer, which is lost or drained, or has *refused* it."""
+        self.taken.append(class_id)
+        after = {"class_id": class_id, "streamer": streamer, "placement": placement}
+        self.change(moves, {}, None, {**after, "refused": refused, "moved_at": self.now})
+
+    def hold(self, holder: StreamerRow, **after: object) -> None:
+        """Write what is known of a streamer's lease, *holder* as it was read, or *after*; it may have no row yet."""
+        known = self.rows.get((streamers, holder.name))
+        its = {**holder.model_dump(), **((known.after or {}) if known else {}), **after}
+        self.change(streamers, {"name": holder.name}, None, its)
 
     # -- what is said --------------------------------------------------------------------------------------------------
 
@@ -237,3 +262,9 @@ class Changes(Decided[TeacherSettings]):
     def waiting_key(self, order: Order) -> str:
         """The Redis list on which a class waits."""
         return self.settings.waiting_key.format(record_id=order.record_id, resolution=order.resolution)
+
+
+def new_row(booking: Booking, order: Order, now: float) -> tuple[object, ...]:
+    """The row of a new booking in the order of `NEW`; a refused one takes no stream."""
+    streams = (None, None) if order.state is BookingState.REFUSED else (booking.stream, booking.backup_stream)
+    return *_VALUES(order), booking.institution_id, *streams, now, now

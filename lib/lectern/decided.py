@@ -7,6 +7,7 @@ from typing import Generic, Protocol, TypeVar, Unpack
 from lectern import outgoing
 from lectern.errors import ErrorCode, Malformed
 from lectern.facts import Event, Kept
+from lectern.model.tables.shared import AnyTable
 from lectern.outgoing import About, Kind, Outgoing
 from lectern.settings import StreamerSettings, TeacherSettings
 
@@ -25,6 +26,27 @@ class Lesson(Protocol):
         """The id of its rendition."""
 
 
+@dataclass(slots=True)
+class RowChange:
+    """What is written of a row of *table*.
+
+    *before* are columns as they were read, which they still have to be; None makes a new row instead of any that has
+    the *key*. *after* are columns as they will be; None deletes the row.
+    """
+
+    table: AnyTable
+    key: Mapping[str, object]  # empty for a new row that can replace no other
+    before: Mapping[str, object] | None
+    after: Mapping[str, object] | None
+
+    def then(self, other: "RowChange") -> "RowChange":
+        """This change and a later one of the same row, as one."""
+        if other.before is None or other.after is None or self.after is None:
+            return RowChange(self.table, self.key, self.before if other.after is None else None, other.after)
+        before = None if self.before is None else {**other.before, **self.before}
+        return RowChange(self.table, self.key, before, {**self.after, **other.after})
+
+
 @dataclass
 class Decided(Generic[S]):
     """What a flow has decided; nothing of it happens before it is committed."""
@@ -33,11 +55,29 @@ class Decided(Generic[S]):
     now: float
     sends: list[Outgoing] = field(default_factory=list)
     notes: list[Event] = field(default_factory=list)
+    rows: dict[object, RowChange] = field(default_factory=dict)  # one for each row
     done: list[int] = field(default_factory=list)  # inbox ids of the handled messages
     dead: list[tuple[int, str]] = field(default_factory=list)  # inbox ids of unreadable messages, and the fault of each
     table: list[dict[str, object]] = field(default_factory=list)  # what the UI shows after the commit
     said: Mapping[int, str] = field(default_factory=dict)  # its lines by message, as JSON
     shown: bool = False  # by the run that handles the messages
+
+    def change(
+        self,
+        table: AnyTable,
+        key: Mapping[str, object],
+        before: Mapping[str, object] | None,
+        after: Mapping[str, object] | None,
+    ) -> None:
+        """Change a row as `RowChange` says, after all that is changed of it already."""
+        made = RowChange(table, key, before, after)
+        id_ = (table, *key.values()) if key else (table, len(self.rows))
+        known = self.rows.get(id_)
+        self.rows[id_] = made if known is None else known.then(made)
+
+    def written(self) -> list[RowChange]:
+        """All rows that are written, beside messages and events."""
+        return list(self.rows.values())
 
     def raise_alarm(self, code: ErrorCode, said: str, **about: Unpack[About]) -> None:
         """Raise an alarm."""

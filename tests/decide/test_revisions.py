@@ -12,12 +12,12 @@ from lectern.changes import Changes
 from lectern.decide import booking as bookings
 from lectern.decide import closing, reports, results, revisions
 from lectern.decide.cancels import cancel
-from lectern.decide.lines import lines
 from lectern.decide.results import Waiters
 from lectern.decide.revisions import IN_FORCE, Facts
 from lectern.decide.verdicts import Choice, place_again, proceed
 from lectern.facts import Order, Rendition, Slot
 from lectern.messages import Cancel, Prepare, Release, Report
+from lectern.model.tables.teacher import orders
 from lectern.outgoing import Alarm, ChangeResult, OrderResult
 from lectern.settings import TeacherSettings
 from lectern.states import BookingState, RenditionState, Resolution
@@ -129,7 +129,7 @@ def test_a_change_is_in_force_once_its_streamer_confirms_it(changes: Changes, fi
     assert (after.state, after.streamer, after.placement) == (before.state, before.streamer, before.placement)
     assert answers(changes) == [("c-1", 0)]
     assert told(changes, OrderResult) == []
-    assert "c-1: its booking is changed" in lines(changes)
+    assert "c-1" in changes.revised
 
 
 def test_what_stays_is_not_named_and_the_recording_is_where_it_was(changes: Changes) -> None:
@@ -307,7 +307,7 @@ def test_a_change_of_which_nothing_was_confirmed_is_told_again_the_newest_alone(
     told_before = len(told(changes, Amend))
     revisions.apply_again(changes, [changes.orders[FIRST], changes.orders["c-1^2"]])
     assert [one.revision for one in told(changes, Amend)[told_before:]] == ["c-1^2"]
-    assert changes.told_again == [FIRST, "c-1^2"]
+    assert list(changes.rows) == [(orders, FIRST), (orders, "c-1^2")]
 
 
 def test_another_recording_is_transcoded_first_and_its_failure_refuses_the_change_alone(changes: Changes) -> None:
@@ -352,7 +352,7 @@ def test_the_alarm_of_a_change_that_waits_too_long_names_the_class_that_people_k
     closing.warn(changes, [changes.orders[FIRST]])
     (alarm,) = told(changes, Alarm)
     assert (alarm.class_id, alarm.message) == ("c-1", "c-1: its change has waited for 7777_720P for more than 24 h")
-    assert changes.warned == [FIRST]
+    assert list(changes.rows) == [(orders, FIRST)]
     assert "更改" in chinese_account.message(alarm.code, alarm.message)
 
 
@@ -398,7 +398,7 @@ def test_a_class_that_waits_is_not_refused_because_of_a_change_that_no_streamer_
     change(changes, facts(loads={}), **OTHER)
     assert answers(changes) == [("c-1", errors.NO_STREAMER.number)]
     assert changes.orders["c-1"] == before
-    assert (told(changes, OrderResult), changes.leaves, changes.revised) == ([], [], [])
+    assert (told(changes, OrderResult), changes.leaves, list(changes.revised)) == ([], [], [])
 
 
 def test_the_second_airing_is_changed_too_and_nobody_is_answered_for_it(changes: Changes) -> None:

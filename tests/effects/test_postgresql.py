@@ -10,8 +10,9 @@ import pytest
 from sqlalchemy import Engine, make_url, select, text
 from sqlalchemy.exc import OperationalError
 
-from lectern.changes import CancelTold, Taken
-from lectern.effects.rows import as_run, bookings, cancels, events, inbox, leases, outbox, peers, schema, tables
+from lectern.changes import Changes
+from lectern.effects.rows import as_run, bookings, events, inbox, outbox, peers, schema, tables
+from lectern.effects.rows.changes import write
 from lectern.effects.rows.inbox import Arrived
 from lectern.effects.rows.tables.engine import WRITERS, open_database, own_rows, reading, transaction
 from lectern.effects.rows.tables.look import looking, open_to_look
@@ -20,6 +21,7 @@ from lectern.facts import AsRun, Event, Work
 from lectern.messages import Booking, Release
 from lectern.model.tables.teacher import journal, orders
 from lectern.outgoing import Kind, Outgoing
+from lectern.settings import TeacherSettings
 from lectern.states import BookingState
 from lectern.wire import BACKUP, MAX_NAME
 from tests import strategies
@@ -174,8 +176,10 @@ def test_the_longest_class_can_be_changed(engine: Engine, class_id: str) -> None
         bookings.add(connection, [(booking, BookingState.PLACED)], NOW)
         outbox.put(connection, journal, [told], NOW)
         events.note(connection, journal, "teacher", [Event("placed", class_id)], NOW)
-        cancels.put(connection, [CancelTold(class_id, "streamer1", NOW + 60)], NOW)
-        leases.note_moves(connection, [Taken(class_id, "streamer1", 1, refused=False)], NOW)
+        changes = Changes(TeacherSettings.load(_env_file=None, transcode_sign_key="made-up"), NOW)
+        changes.await_cancel(class_id, "streamer1", NOW + 60)
+        changes.take(class_id, "streamer1", 1, refused=False)
+        write(connection, journal, changes)
         as_run.keep_of(connection, "streamer1", class_id, parts)
     with reading(engine) as connection:
         assert bookings.by_id(connection, [class_id])[class_id].state is BookingState.PLACED

@@ -31,7 +31,7 @@ from lectern.playout.push import Push
 from lectern.playout.station import Now, Station
 from lectern.playout.timetable import lesson
 from lectern.states import BookingState
-from tests import strategies
+from tests import rows, strategies
 
 START, LENGTH_S, TICK_S = strategies.NOW, 60.0, 0.1
 CLASSES = 1_000
@@ -42,7 +42,7 @@ def keep(connection: Connection, class_id: str, parts: list[AsRun], why: str, in
     """A class that is over, and what was sent of it."""
     booking = strategies.booking(class_id, start_time=START, end_time=START + LENGTH_S, institution_id=institution)
     order = replace(Order.of(booking), state=BookingState.AIRED, message=why, streamer="s1")
-    bookings.insert_all(connection, [(booking, order)], START)
+    rows.booked(connection, booking, order, START)
     sent.keep_of(connection, "s1", class_id, parts)
 
 
@@ -149,7 +149,7 @@ def test_nothing_is_missing_of_a_class_that_is_still_to_be_aired(teacher_engine:
     with transaction(teacher_engine) as connection:
         for class_id, end in (("c-now", start + 600), ("c-over", start + 30)):
             booking = strategies.booking(class_id, start_time=start, end_time=end)
-            bookings.insert_all(connection, [(booking, replace(Order.of(booking), state=state))], start)
+            bookings.add(connection, [(booking, state)], start)
         found = cli.made(connection, start - 1, start + 1, None)
     assert {one.class_id: one.missing_s for one in found.lines} == {"c-now": 0, "c-over": 30}
     told = found.whole().told()
@@ -206,7 +206,7 @@ def test_a_day_on_which_the_clock_is_changed_is_reported_whole(
         for class_id, at in starts.items():
             booking = strategies.booking(class_id, start_time=at, end_time=at + LENGTH_S)
             order = replace(Order.of(booking), state=BookingState.AIRED, message="aired whole", streamer="s1")
-            bookings.insert_all(connection, [(booking, order)], at)
+            rows.booked(connection, booking, order, at)
     monkeypatch.setenv("TEACHER_DATABASE_URL", str(teacher_engine.url))
     monkeypatch.setattr(time, "time", lambda: first + 36 * 3600)
     report(since=day if is_named else None, form=Format.json)

@@ -15,7 +15,7 @@ from flows.host import Host
 from flows.streamer import releases, witnesses
 from flows.teacher import leaving, moves, reports, roll
 from lectern import errors
-from lectern.changes import Changes, Granted, Taken
+from lectern.changes import Changes, Granted
 from lectern.decide import lease
 from lectern.decide import roll as rolls
 from lectern.effects.rows import bookings, inbox, leases, plans
@@ -155,7 +155,7 @@ def test_who_takes_the_classes_of_a_lost_streamer_says_that_it_is_lost(teacher: 
     """Once, whoever finds it first: the roll that is called each second, or the run that waits for this moment."""
     name, other = hosts.ALIVE
     with transaction(teacher.engine) as connection:
-        leases.grant(connection, Granted(name, "session", 12.0), hosts.now())
+        rows.granted(connection, Granted(name, "session", 12.0), hosts.now())
         before = leases.holder(connection, name)
         handling.change(connection, teacher, moves.taken(name, before, [other], force=False))
         handling.change(connection, teacher, roll.lost(name, 1, [other], movable=True))
@@ -194,8 +194,7 @@ def test_a_teacher_that_has_just_begun_to_listen_takes_no_lost_streamer_for_foun
         booking = strategies.booking("c-1", start_time=now + 600, end_time=now + 1200)
         changes.place(changes.book(booking), name, "http://origin.example/6666.flv")
         write(connection, teacher.journal, changes)
-        leases.grant(connection, Granted(name, "session", 12.0), now)
-        leases.note_lost(connection, name, now - 300)
+        rows.granted(connection, Granted(name, "session", 12.0), now, now - 300)
 
     def lost_at(beats: dict[str, dict[str, float]]) -> float | None:
         asyncio.run(roll.Roll(teacher)._take_in(now, beats, {}))
@@ -221,9 +220,9 @@ def test_a_class_of_tomorrow_that_nobody_else_can_take_stays_with_its_lost_strea
         changes = Changes(teacher.settings, now)
         changes.place(changes.book(booking), name, "http://origin.example/6666.flv")
         changes.move(changes.orders["c-1"], BookingState.READY, promised_at=now)
-        changes.taken.append(Taken("c-1", other, 0, refused=True))
+        changes.take("c-1", other, 0, refused=True)
         write(connection, teacher.journal, changes)
-        leases.grant(connection, Granted(name, "session", 12.0), now)
+        rows.granted(connection, Granted(name, "session", 12.0), now)
         before = leases.holder(connection, name)
         handling.change(connection, teacher, moves.taken(name, before, [other], force=False))
         order = bookings.by_id(connection, ["c-1"])["c-1"]
@@ -260,7 +259,7 @@ def test_a_class_that_the_only_other_streamer_refuses_goes_back_to_the_one_that_
         changes.place(changes.book(booking), name, "http://origin.example/6666.flv")
         changes.move(changes.orders["c-1"], BookingState.READY, promised_at=now)
         write(connection, teacher.journal, changes)
-        leases.grant(connection, Granted(name, "session", 12.0), now)
+        rows.granted(connection, Granted(name, "session", 12.0), now)
         before = leases.holder(connection, name)
         away = leaving.drained(name, [other]) if drained else moves.taken(name, before, [other], force=False)
         handling.change(connection, teacher, away)
@@ -317,8 +316,7 @@ def test_a_streamer_is_missed_until_it_is_heard_again_though_its_classes_were_mo
     name, lost_after_s = hosts.ALIVE[0], teacher.settings.streamer_lost_after_s
     now = hosts.now()
     with transaction(teacher.engine) as connection:
-        leases.grant(connection, Granted(name, "session", 12.0), now)
-        leases.note_lost(connection, name, now - 300)
+        rows.granted(connection, Granted(name, "session", 12.0), now, now - 300)
     mine = roll.Roll(teacher)
     asyncio.run(mine._take_in(now, {name: {"at": now - lost_after_s - 1}}, {}))
     assert errors.STREAMER_LOST.number in teacher.ongoing
@@ -347,11 +345,10 @@ def test_of_a_class_that_left_a_streamer_twice_and_came_back_the_latest_placemen
     """An earlier one would release what the streamer has now, or leave what it has no more."""
     name, other = hosts.ALIVE
     with transaction(teacher.engine) as connection:
-        for placement in (1, 3):
-            leases.note_moves(connection, [Taken("c-1", name, placement, refused=False)], 1000.0)
-        leases.note_moves(
-            connection, [Taken("c-1", other, 2, refused=False), Taken("c-2", name, 7, refused=True)], 1000.0
-        )
+        for class_id, streamer, placement in (("c-1", name, 1), ("c-1", name, 3), ("c-1", other, 2), ("c-2", name, 7)):
+            changes = Changes(teacher.settings, 1000.0)
+            changes.take(class_id, streamer, placement, refused=False)
+            write(connection, teacher.journal, changes)
         assert leases.taken_from(connection, name) == [("c-1", 3), ("c-2", 7)]
         assert leases.taken_from(connection, other) == [("c-1", 2)]
 

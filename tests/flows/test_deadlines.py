@@ -77,7 +77,7 @@ def test_what_a_result_settled_while_its_output_was_looked_for_is_not_settled_ag
         states = RenditionState.TRANSCODING, RenditionState.SUCCESS
         renditions.move(connection, settled, *states, now, deadline=None, url="http://origin.example/1_720P.flv")
         changes = handling.change(connection, host, deadlines.expired(late, hosts.ALIVE, {key: [] for key in keys}))
-        assert [one.key for one in changes.remade] == [silent]
+        assert changes.ended == [silent]
         found = renditions.states(connection, keys)
         assert (found[settled].state, found[silent].state) == (RenditionState.SUCCESS, RenditionState.TIMED_OUT)
     engine.dispose()

@@ -12,12 +12,11 @@ from flows.teacher.living import FIRST_STREAMER_S, living
 from flows.teacher.roll import Roll
 from lectern.changes import Granted
 from lectern.effects.redis.bus import Bus
-from lectern.effects.rows import leases
 from lectern.effects.rows.tables.engine import open_database, transaction
 from lectern.errors import TryAgain
 from lectern.model.tables.teacher import journal
 from lectern.settings import TeacherSettings
-from tests import laid
+from tests import laid, rows
 
 
 class Beats:
@@ -54,7 +53,7 @@ async def test_where_a_streamer_was_leased_before_a_booking_without_one_is_refus
 ) -> None:
     host = teacher(tmp_path, listened_s=60)
     with transaction(host.engine) as connection:
-        leases.grant(connection, Granted("s1", "session", 60), time.time() - ago_s)
+        rows.granted(connection, Granted("s1", "session", 60), time.time() - ago_s)
     assert await living(host) == []
 
 
@@ -62,7 +61,7 @@ async def test_where_a_streamer_was_leased_before_a_booking_without_one_is_refus
 async def test_a_streamer_that_has_just_been_leased_is_about_to_be_heard_of(tmp_path: Path) -> None:
     host = teacher(tmp_path, listened_s=60)
     with transaction(host.engine) as connection:
-        leases.grant(connection, Granted("s1", "session", 60), time.time())
+        rows.granted(connection, Granted("s1", "session", 60), time.time())
     with pytest.raises(TryAgain, match="s1 has just been given its lease"):
         await living(host)
 
@@ -72,7 +71,7 @@ async def test_while_the_last_streamer_is_started_again_bookings_are_kept(tmp_pa
     """It has said that it goes; only if it stays away are they refused."""
     host = teacher(tmp_path, listened_s=3600)
     with transaction(host.engine) as connection:
-        leases.grant(connection, Granted("s1", "session", 60), time.time() - 3600)
+        rows.granted(connection, Granted("s1", "session", 60), time.time() - 3600)
     roll = Roll(host)
     now = time.time()
     await roll._take_in(now, {"s1": {"at": now - 1, "gone": True}}, {})
@@ -101,7 +100,7 @@ async def test_while_redis_takes_no_writes_no_booking_is_refused_for_want_of_a_s
     """It answers what was written before, but no heartbeat can come. Afterwards the streamers have seconds to beat."""
     host = teacher(tmp_path, listened_s=3600)
     with transaction(host.engine) as connection:
-        leases.grant(connection, Granted("s1", "session", 60), time.time() - 3600)
+        rows.granted(connection, Granted("s1", "session", 60), time.time() - 3600)
     host.redis_away = True  # the lock of the queue could not be renewed
     with pytest.raises(TryAgain, match="Redis takes no heartbeats"):
         await living(host)

@@ -1,9 +1,11 @@
 """A host without processes: what its runs show and write, and what its database holds."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
+import time
+from collections.abc import Callable, Coroutine, Iterable
 from contextvars import copy_context
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -19,6 +21,12 @@ from lectern.effects.rows.tables.engine import reading
 from tests.faults.turns import Quiet
 
 
+def says(said: Iterable[str], *lines: str) -> bool:
+    """Whether each of *lines* is said, with anything for its gaps."""
+    said = list(said)
+    return all(any(all(part in its for part in one.split(" … ")) for its in said) for one in lines)
+
+
 @dataclass
 class Alone:
     """A host without processes; *shown* are its plans, *written* is what its runs wrote."""
@@ -27,6 +35,7 @@ class Alone:
     tables: MetaData
     shown: dict[str, list[str]] = field(default_factory=dict)
     written: list[str] = field(default_factory=list)
+    monkeypatch: pytest.MonkeyPatch = field(default_factory=pytest.MonkeyPatch)
 
     def watch(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Keep what is shown and written from now on; Redis and Prefect say nothing."""
@@ -41,6 +50,7 @@ class Alone:
 
         monkeypatch.setattr(show, "table", table)
         monkeypatch.setattr(handling, "write", noted)
+        self.monkeypatch = monkeypatch
 
     def run(self, flow: Callable[[], Coroutine[Any, Any, State[None]]]) -> str:
         """Run a flow to its end; returns its last word."""
@@ -60,7 +70,8 @@ class Alone:
 
     def agree(self, key: str, flow: Callable[..., Coroutine[Any, Any, State[None]]]) -> tuple[list[str], list[str]]:
         """What a dry run shows, which writes nothing, and what the run after it writes."""
-        before = self.rows()
+        now, before = time.time(), self.rows()
+        self.monkeypatch.setattr(handling, "time", SimpleNamespace(time=lambda: now))
         assert self.run(lambda: flow(dry_run=True)).startswith("dry run: ")
         assert self.rows() == before
         assert not self.written

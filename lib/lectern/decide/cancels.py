@@ -3,10 +3,10 @@
 from collections.abc import Collection, Sequence
 
 from lectern import errors
-from lectern.changes import CancelTold, Changes
+from lectern.changes import Changes
 from lectern.facts import Order
 from lectern.messages import Booking, Cancel
-from lectern.model.tables.teacher import CancelRow
+from lectern.model.tables.teacher import CancelRow, cancels
 from lectern.states import BOOKING_OVER, BookingState
 from lectern.wire import BACKUP
 
@@ -24,7 +24,7 @@ def cancel(changes: Changes, message: Cancel) -> None:
             cancel(changes, Cancel.model_construct(class_id=revision))
     order = changes.orders.get(class_id)
     if order is None:
-        changes.cancels.append(CancelTold(class_id, None, changes.now + EARLY_S))
+        changes.await_cancel(class_id, None, changes.now + EARLY_S)
         changes.row(class_id, "cancel of an unknown class")
         changes.note("cancel of an unknown class", class_id=class_id)
         return
@@ -39,7 +39,7 @@ def cancel(changes: Changes, message: Cancel) -> None:
     if order.promised_at is None:
         changes.answer(order, errors.CANCELLED.number, errors.CANCELLED.meaning, order.deliveries)
     if order.streamer:
-        changes.cancels.append(CancelTold(class_id, order.streamer, order.end_time))
+        changes.await_cancel(class_id, order.streamer, order.end_time)
         changes.release(order.streamer, class_id)
     changes.note("cancelled", order)
     changes.row(class_id, "cancel", where=order.streamer or "")
@@ -65,7 +65,7 @@ def without_cancelled(changes: Changes, booked: Sequence[Booking], early: Collec
             continue
         order = changes.move(changes.book(booking), BookingState.CANCELLED, code.number, code.meaning)
         changes.answer(order, code.number, code.meaning)
-        changes.met.append(order.class_id)
+        changes.change(cancels, {"class_id": order.class_id}, {"streamer": None}, None)
         changes.note("cancelled before it was booked", order)
         changes.row(order.class_id, "cancelled before it was booked", code=code.number)
     return others
@@ -76,4 +76,4 @@ def tell_again(changes: Changes, unconfirmed: Sequence[CancelRow]) -> None:
     for one in unconfirmed:
         changes.release(one.streamer or "", one.class_id)
         changes.note("cancel told again", class_id=one.class_id, detail=f"to {one.streamer}")
-        changes.cancels_told_again.append(one.class_id)
+        changes.cancel_told_again(one.class_id)

@@ -21,14 +21,14 @@ def warn(changes: Changes, late: Sequence[Order]) -> None:
         its = order.class_id if order.revises is None else f"{order.revises}: its change"
         said = f"{its} has waited for {order.stem} for more than {span}"
         changes.alarm(errors.STALE_WAITING, said, order)
-        changes.warned.append(order.class_id)
+        changes.note_of(order.class_id, warned_at=changes.now)
 
 
 def tell_again(changes: Changes, silent: Sequence[Order], noted: Collection[str]) -> None:
     """Send *silent* classes to their streamers again; the event is recorded unless the class is in *noted*."""
     for order in silent:
         changes.prepare(order)
-        changes.told_again.append(order.class_id)
+        changes.note_of(order.class_id, updated_at=changes.now)
         if order.class_id not in noted:
             changes.note(TOLD_AGAIN, order)
 

@@ -1,6 +1,11 @@
 """The lines that a dry run prints: one for each thing that would be written."""
 
-from lectern.changes import Changes
+from collections.abc import Mapping
+
+from lectern import words
+from lectern.changes import NEW, Changes
+from lectern.decided import RowChange
+from lectern.model.tables.teacher import orders
 from lectern.outgoing import Alarm, Outgoing
 from lectern.stems import stem
 from lectern.streamer_changes import StreamerChanges
@@ -8,42 +13,48 @@ from lectern.streamer_changes import StreamerChanges
 
 def lines(changes: Changes | StreamerChanges) -> list[str]:
     """Everything that *changes* would write; of a message only its kind and its class, the rest may be secret."""
+    rows = [_row(one) for one in changes.written()]
     if isinstance(changes, StreamerChanges):
-        return [*_airings(changes), *_cache(changes), *_said(changes)]
-    return [*_classes(changes), *_renditions(changes), *_streamers(changes), *_said(changes)]
+        return [*rows, *_airings(changes), *_cache(changes), *_said(changes)]
+    new = [_row(RowChange(orders, {}, None, dict(zip(NEW, one, strict=True)))) for one in changes.new()]
+    return [*new, *rows, *_renditions(changes), *_said(changes)]
 
 
-def _classes(changes: Changes) -> list[str]:
-    return [
-        *(f"{after.class_id}: {before.state} -> {after.state}" for before, after in changes.moves),
-        *(f"{one.class_id}: its booking is changed" for one, _ in changes.revised),
-        *(f"{one}: delivered again" for one in sorted(changes.again)),
-        *(f"{one.class_id}: taken from {one.streamer}" for one in changes.taken),
-        *(f"{one.class_id}: its cancel waits for {one.streamer or 'its booking'}" for one in changes.cancels),
-        *(f"{class_id}: its cancel is confirmed by {streamer}" for class_id, streamer in changes.confirmed),
-        *(f"{one[0].class_id}: {len(one)} events on {one[0].host}" for one in changes.stories),
-        *(f"{one}: its cancel has met it" for one in changes.met),
-        *(f"{class_id}: what {streamer} sent of it: {len(parts)} parts" for streamer, class_id, parts in changes.sent),
-        *(f"{one}: its streamer is told again" for one in changes.told_again),
-        *(f"{one}: its cancel is told again" for one in changes.cancels_told_again),
-        *(f"{one}: is known to wait for too long" for one in changes.warned),
-    ]
+SECRET = frozenset(
+    {"payload", "booked", "stream", "backup_stream", "url", "push_url", "video_url", "source_url", "source"}
+)
+"""Columns that may hold the address or the key of a stream: their values are not printed."""
+
+
+def _row(one: RowChange) -> str:
+    """What is written of a row: each column with its value before, if that was read, and after."""
+    name = f"{one.table.name} {' '.join(map(str, one.key.values()))}".rstrip()
+    if one.after is None:
+        return f"{name}: is deleted"
+    old = one.before or {}
+    columns = [_column(column, old, value) for column, value in one.after.items() if one.key or value is not None]
+    return f"{name}: {'' if one.before is not None else 'new, '}{', '.join(columns)}"
+
+
+def _column(name: str, old: Mapping[str, object], value: object) -> str:
+    if name in SECRET:
+        return name
+    before = f"{_shown(name, old[name])} -> " if name in old else ""
+    return f"{name}: {before}{_shown(name, value)}"
+
+
+def _shown(name: str, value: object) -> str:
+    if isinstance(value, float) and not name.endswith(("_s", "size")):
+        return words.moment(value)
+    return "none" if value is None else str(value)
 
 
 def _renditions(changes: Changes) -> list[str]:
     return [
         *(f"{one.stem}: {one.backend} transcoding, attempt {one.attempt}" for one in changes.begun),
-        *(f"{stem(*one.key)}: {one.old} -> {one.new}" for one in changes.remade),
         *(f"{stem(*key)}: falls back to ECS" for key, _ in changes.fallen),
-    ]
-
-
-def _streamers(changes: Changes) -> list[str]:
-    return [
-        *(f"{name}: {'lost' if since else 'not lost any more'}" for name, since in changes.lost.items()),
-        *(f"{name}: its lease is taken" for name in changes.leaseless),
-        *(f"{name}: is left to the old program" for name in changes.withdrawn),
-        *(f"{one.streamer}: holds its lease" for one in changes.granted),
+        *(f"{one[0].class_id}: {len(one)} events on {one[0].host}" for one in changes.stories),
+        *(f"{class_id}: what {streamer} sent of it: {len(parts)} parts" for streamer, class_id, parts in changes.sent),
     ]
 
 

@@ -13,6 +13,7 @@ from lectern.decide.cancels import cancel_second
 from lectern.decide.verdicts import Choice, place_again
 from lectern.facts import AsRun, Order
 from lectern.messages import Report
+from lectern.model.tables.teacher import cancels
 from lectern.states import BookingState
 from lectern.streamer_changes import DETAIL_TOLD
 from lectern.told import Past
@@ -57,8 +58,8 @@ def take(changes: Changes, said: Report, facts: Facts) -> None:
     order = changes.orders.get(said.class_id)
     its = (said.class_id, said.streamer)
     sent = _keep_sent(changes, order, said, facts) if order is not None else _Sent()  # also if another one has it now
-    if said.cmd == "ended" and its in facts.unconfirmed and its not in changes.confirmed:
-        changes.confirmed.append(its)
+    if said.cmd == "ended" and its in facts.unconfirmed and (cancels, *its) not in changes.rows:
+        changes.change(cancels, {"class_id": said.class_id, "streamer": said.streamer}, {}, None)
         changes.row(said.class_id, "cancel confirmed", where=said.streamer)
         changes.note("cancel confirmed", class_id=said.class_id, detail=f"{said.streamer}: {said.message}")
     elif order is not None and order.revises is not None and _is_from(order, said):

@@ -4,7 +4,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 from lectern import errors, words
-from lectern.changes import Changes, Remade
+from lectern.changes import Changes
 from lectern.decide.transcode import Outcome, Overdue, Settled
 from lectern.decide.verdicts import Loads, proceed
 from lectern.errors import ErrorCode
@@ -48,7 +48,7 @@ def apply(changes: Changes, one: Settled, row: Rendition | None, waiters: Waiter
         case Outcome.SUCCEED if row is not None:
             succeed(changes, one.key, url, waiters, ahead.loads)
         case Outcome.CORRECT if row is not None:
-            changes.remake(Remade(one.key, row.state, RenditionState.SUCCESS, url=url))
+            changes.remake(one.key, row.state, RenditionState.SUCCESS, url=url)
         case Outcome.FAIL if row is not None:
             give_up(changes, one.key, errors.TRANSCODE_FAILED, why, waiters)
         case Outcome.TIME_OUT if row is not None:
@@ -89,7 +89,7 @@ def expire(changes: Changes, one: Late, waiters: Waiters, ahead: Ahead) -> None:
 
 def succeed(changes: Changes, key: RenditionKey, url: str, waiters: Waiters, loads: Loads) -> None:
     """Let every waiting class proceed with *url*: the rendition was made."""
-    changes.remake(Remade(key, RenditionState.TRANSCODING, RenditionState.SUCCESS, url=url))
+    changes.remake(key, RenditionState.TRANSCODING, RenditionState.SUCCESS, url=url)
     proceed(changes, [(order, url) for order in waiters.orders], loads)
     _orphans(changes, key, waiters)
 
@@ -100,7 +100,7 @@ def give_up(changes: Changes, key: RenditionKey, code: ErrorCode, why: str, wait
     A class whose change waits is not refused, but its change: the class stays as it was.
     """
     state = RenditionState.TIMED_OUT if code is errors.TRANSCODE_TIMED_OUT else RenditionState.FAILED
-    changes.remake(Remade(key, RenditionState.TRANSCODING, state, reason=why))
+    changes.remake(key, RenditionState.TRANSCODING, state, reason=why)
     for order in waiters.orders:
         changes.refuse(order, code, why)
     _orphans(changes, key, waiters)

@@ -255,7 +255,7 @@ def apply_again(changes: Changes, silent: Sequence[Order]) -> None:
         its = changes.orders.get(one.revises or "")
         if its is not None and one == max(_applied(changes, its), key=lambda it: _number(it.class_id)):
             _tell(changes, its, one)
-        changes.told_again.append(one.class_id)
+        changes.note_of(one.class_id, updated_at=changes.now)
 
 
 def _all_of(changes: Changes, its: Order) -> list[Order]:

@@ -9,7 +9,7 @@ from lectern.changes import Changes, Granted
 from lectern.decide.verdicts import Choice, open_to, place_again
 from lectern.facts import Order
 from lectern.messages import Grant
-from lectern.model.tables.teacher import CancelRow, StreamerRow
+from lectern.model.tables.teacher import CancelRow, StreamerRow, streamers
 
 DRAIN_AHEAD_S = 120.0
 """Seconds before its start until which a class is moved off a drained streamer: by its start that streamer has
@@ -61,9 +61,10 @@ def listed(
     return found
 
 
-def lose(changes: Changes, name: str, number: int, others: Sequence[str], *, movable: bool) -> str:
-    """Alarm that the streamer *name* is lost, and what becomes of its *number* classes; returns it in words."""
-    changes.lost[name] = changes.now
+def lose(changes: Changes, holder: StreamerRow, number: int, others: Sequence[str], *, movable: bool) -> str:
+    """Alarm that a streamer is lost, and what becomes of its *number* classes; returns it in words."""
+    name = holder.name
+    changes.hold(holder, lost_at=changes.now)
     after = f"not heard of for {changes.settings.streamer_lost_after_s:g} s"
     classes, stay = words.counted(number, "class", "classes"), "stays" if number == 1 else "stay"
     if not others:
@@ -102,12 +103,13 @@ def back(
 def grant(changes: Changes, claim: Granted, taken: Sequence[tuple[str, int]], cancelled: Sequence[CancelRow]) -> None:
     """Give a streamer its lease, after telling it all that was *taken* from it (class_id and placement)."""
     name = claim.streamer
-    changes.granted.append(claim)
+    held = StreamerRow(name=name, session=claim.session, lease_s=claim.lease_s, granted_at=changes.now)
+    changes.hold(held)
     for class_id, placement in taken:
         changes.release(name, class_id, placement)
     for one in cancelled:
         changes.release(name, one.class_id)
-        changes.cancels_told_again.append(one.class_id)
+        changes.cancel_told_again(one.class_id)
     changes.tell(name, Grant.model_construct(streamer=name, session=claim.session), None)
     changes.note(
         "lease granted", detail=f"to {name}; taken from it before: {words.counted(len(taken), 'class', 'classes')}"
@@ -123,7 +125,8 @@ def drain(changes: Changes, name: str, orders: Sequence[Order], choice: Choice) 
 
 def withdraw(changes: Changes, name: str, orders: Sequence[Order]) -> str:
     """Leave *orders* to the old program, which runs again on the streamer *name*; returns that in words."""
-    changes.withdrawn.append(name)
+    after = {"session": None, "lost_at": None, "withdrawn_at": changes.now}
+    changes.change(streamers, {"name": name}, {}, after)
     for order in orders:
         changes.note("left to the old program", order, f"{name} was rolled back")
     its = words.counted(len(orders), "class", "classes")

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from lectern import errors
-from lectern.changes import Changes, Taken
+from lectern.changes import Changes
 from lectern.decide import backups
 from lectern.decide.cancels import cancel_second
 from lectern.decide.placement import place
@@ -74,7 +74,7 @@ def place_again(changes: Changes, orders: Sequence[Order], choice: Choice, why: 
         before = order.streamer or ""
         (chosen,) = place([order.stem], open_to(changes, order, choice), changes.settings.streamer_load_slack)
         chosen = chosen or choice.back.get(order.class_id)
-        changes.taken.append(Taken(order.class_id, before, order.placement, refused))
+        changes.take(order.class_id, before, order.placement, refused=refused)
         changes.release(before, order.class_id, order.placement)
         if chosen is None:
             _nowhere(changes, order, why)

@@ -4,13 +4,13 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields, replace
-from operator import attrgetter
 from typing import Any, TypeVar
 
 from pydantic_core import from_json, to_json
 from sqlalchemy import ColumnElement, Connection, Float, Integer, bindparam, func, literal_column, select, update
 
-from lectern.effects.rows.many import among, insert_many, these, update_many
+from lectern.changes import NEW, new_row
+from lectern.effects.rows.many import among, insert_many, these
 from lectern.facts import Order, Slot
 from lectern.messages import Booking
 from lectern.model.tables.teacher import IS_CLASS, orders
@@ -30,11 +30,6 @@ COUNTED_S = 86_400.0
 
 _FIELDS = tuple(one.name for one in fields(Order))
 _COLUMNS = tuple(orders.c[name] for name in _FIELDS)
-_VALUES = attrgetter(*_FIELDS)
-_CHANGES = ("state", "code", "message", "streamer", "deliveries", "url", "placement", "promised_at")
-"""The columns of an existing booking that can change."""
-
-_CHANGED = attrgetter(*_CHANGES)
 _LIVE = orders.c.end_time > bindparam("now", type_=Float())
 _BY_ID = select(*_COLUMNS).where(among(orders.c.class_id))
 _TAKEN = [
@@ -53,13 +48,10 @@ _WAITING = (
     )
     .order_by(orders.c.received_at, orders.c.class_id)
 )
-_THESE = update(orders).where(among(orders.c.class_id))
-_TOUCHED = _THESE.values(updated_at=bindparam("at", type_=Float()))
 _FIRST = among(orders.c.class_id) & orders.c.answered_at.is_(None)
 _UNANSWERED = select(orders.c.received_at).where(_FIRST)
 _ANSWERED = update(orders).where(_FIRST).values(answered_at=bindparam("at", type_=Float()))
 _PROMISED = update(orders).where(_FIRST).values(promised_at=bindparam("at", type_=Float()))
-_WARNED = _THESE.values(warned_at=bindparam("at", type_=Float()))
 
 
 def _order(row: Any) -> Order:  # noqa: ANN401 (a row of SQLAlchemy)
@@ -129,33 +121,17 @@ def on(connection: Connection, streamer: str, now: float) -> list[Order]:
     return _orders(connection.execute(select(*_COLUMNS).where(wanted).order_by(orders.c.start_time)))
 
 
-def insert_all(connection: Connection, booked: Sequence[tuple[Booking, Order]], now: float) -> None:
-    """Insert new bookings as they were decided; a refused booking has no stream."""
-    rows = []
-    for one, order in booked:
-        streams = (None, None) if order.state is BookingState.REFUSED else (one.stream, one.backup_stream)
-        rows.append((*_VALUES(order), one.institution_id, *streams, now, now))
-    more = ("institution_id", "stream", "backup_stream", "received_at", "updated_at")
-    insert_many(connection, orders, (*_FIELDS, *more), rows)
-
-
-def update_all(connection: Connection, changed: Sequence[tuple[Order, float | None]]) -> None:
-    """Write changed bookings, each with the time of its move to a new state, or None if its state is the same."""
-    moved = [(*_CHANGED(one), at, one.class_id) for one, at in changed if at is not None]
-    others = [(*_CHANGED(one), one.class_id) for one, at in changed if at is None]
-    update_many(connection, orders, "class_id", (*_CHANGES, "updated_at"), moved)
-    update_many(connection, orders, "class_id", _CHANGES, others)
-
-
 def add(connection: Connection, booked: Sequence[tuple[Booking, BookingState]], now: float) -> None:
     """Insert bookings, each in the given state, that nobody has decided yet or that another program took."""
-    insert_all(connection, [(one, replace(Order.of(one), state=state)) for one, state in booked], now)
+    rows = [new_row(booking, replace(Order.of(booking), state=state), now) for booking, state in booked]
+    insert_many(connection, orders, NEW, rows)
 
 
 def close(connection: Connection, order: Order, state: BookingState, now: float) -> None:
     """Move one booking; raises ForbiddenMove if the tables have no such move."""
     check_move(BOOKING_MOVES, order.class_id, order.state, state)
-    update_all(connection, [(replace(order, state=state), now)])
+    mine = orders.c.class_id == order.class_id
+    connection.execute(update(orders).where(mine).values(state=state, updated_at=now))
 
 
 def answered(connection: Connection, class_ids: Sequence[str], now: float) -> list[float]:
@@ -185,11 +161,6 @@ def overdue_waiters(connection: Connection, before: float) -> list[Order]:
     return where(connection, late)
 
 
-def warned(connection: Connection, class_ids: Sequence[str], now: float) -> None:
-    """Note that an alarm was raised for the waiting classes."""
-    connection.execute(_WARNED, {**these(class_ids), "at": now})
-
-
 def unreported(connection: Connection, before: float, now: float) -> list[Order]:
     """The classes that were placed before *before* (epoch seconds), and about which their streamer reported nothing.
 
@@ -205,11 +176,6 @@ def unended(connection: Connection, before: float) -> list[Order]:
     open_ = orders.c.state.in_((BookingState.WAITING, *LOADING))
     over = open_ & (orders.c.end_time < before) & IS_CLASS
     return where(connection, over)
-
-
-def touch(connection: Connection, class_ids: Sequence[str], now: float) -> None:
-    """Note that the classes were just sent to their streamers again."""
-    connection.execute(_TOUCHED, {**these(class_ids), "at": now})
 
 
 def unready(connection: Connection, received_before: float, now: float, until: float) -> list[Order]:

@@ -1,27 +1,29 @@
 """The only writer of what flows have decided: writes all of it or nothing, in the caller's transaction."""
 
+from collections import defaultdict
+from collections.abc import Sequence
+
 from sqlalchemy import Connection
 
-from lectern.changes import Changes
-from lectern.decided import Decided
+from lectern.changes import NEW, Changes
+from lectern.decided import Decided, RowChange
 from lectern.effects import counters
 from lectern.effects.files import store
 from lectern.effects.rows import (
     airings,
     as_run,
-    bookings,
     cache,
-    cancels,
     events,
     inbox,
     leases,
     outbox,
     renditions,
-    revisions,
 )
+from lectern.effects.rows.many import delete_many, insert_many, update_many
+from lectern.errors import ForbiddenMove
 from lectern.model.tables.shared import Journal
+from lectern.model.tables.teacher import orders
 from lectern.settings import StreamerSettings, TeacherSettings
-from lectern.states import RenditionState
 from lectern.streamer_changes import StreamerChanges
 
 
@@ -30,9 +32,10 @@ def write(
 ) -> None:
     """Write *changes*, all rows of a kind together."""
     if isinstance(changes, Changes):
-        _bookings(connection, changes)
-        _renditions(connection, changes)
-        _streamers(connection, journal, changes)
+        insert_many(connection, orders, NEW, changes.new())
+    _rows(connection, changes.written())
+    if isinstance(changes, Changes):
+        _renditions(connection, journal, changes)
     elif isinstance(changes, StreamerChanges):
         _cache(connection, changes)
         _airings(connection, changes)
@@ -45,54 +48,42 @@ def write(
         inbox.dead(connection, journal, id_, error, handling)
 
 
-# -- the teacher's -----------------------------------------------------------------------------------------------------
+def _rows(connection: Connection, changes: Sequence[RowChange]) -> None:
+    """Write rows, one statement for all that change the same columns of a table in the same way."""
+    alike: dict[tuple[object, ...], list[RowChange]] = defaultdict(list)
+    for one in changes:
+        before, after = one.before, one.after
+        how = None if before is None else (*before,), None if after is None else (*after,)
+        alike[one.table, (*one.key,), *how].append(one)
+    for some in alike.values():
+        _alike(connection, some)
 
 
-def _bookings(connection: Connection, changes: Changes) -> None:
-    """Write bookings and their cancels."""
-    now = changes.now
-    bookings.insert_all(connection, [(one, changes.orders[id_]) for id_, one in changes.booked.items()], now)
-    moved = dict.fromkeys(after.class_id for _, after in changes.moves)
-    known = [one for one in moved | dict.fromkeys(sorted(changes.again)) if one not in changes.booked]
-    if changes.revised:
-        revisions.write(connection, changes.revised, now)
-    bookings.update_all(connection, [(changes.orders[one], now if one in moved else None) for one in known])
-    if changes.told_again:
-        bookings.touch(connection, changes.told_again, now)
-    if changes.warned:
-        bookings.warned(connection, changes.warned, now)
-    if changes.cancels:
-        cancels.put(connection, changes.cancels, now)
-    if changes.confirmed:
-        cancels.confirm(connection, changes.confirmed)
-    if changes.met:
-        cancels.booked(connection, changes.met)
-    if changes.cancels_told_again:
-        cancels.touch(connection, changes.cancels_told_again, now)
+def _alike(connection: Connection, some: Sequence[RowChange]) -> None:
+    first, number = some[0], len(some)
+    table, key = first.table, tuple(first.key)
+    if first.before is None:
+        if key:
+            delete_many(connection, table, (key, ()), [(*one.key.values(),) for one in some])
+        if first.after is not None:
+            insert_many(connection, table, tuple(first.after), [(*(one.after or {}).values(),) for one in some])
+        return
+    which = key, tuple(first.before)
+    if first.after is None:
+        its = [(*one.key.values(), *(one.before or {}).values()) for one in some]
+        number = delete_many(connection, table, which, its)
+    elif first.after:
+        its = [(*(one.after or {}).values(), *one.key.values(), *(one.before or {}).values()) for one in some]
+        number = update_many(connection, table, which, tuple(first.after), its)
+    if first.before and number != len(some):
+        raise ForbiddenMove(f"{len(some) - number} of {len(some)} rows of {table.name}", "as they were read", "changed")
 
 
-def _renditions(connection: Connection, changes: Changes) -> None:
+def _renditions(connection: Connection, journal: Journal, changes: Changes) -> None:
     if changes.begun:
         renditions.begin(connection, changes.begun, changes.now)
-    for one in changes.remade:
-        lies = {"url": one.url} if one.new is RenditionState.SUCCESS else {"reason": one.reason}
-        renditions.move(connection, one.key, one.old, one.new, changes.now, deadline=None, **lies)
     for key, deadline in changes.fallen:
         renditions.fall_back(connection, [key], deadline, changes.now)
-
-
-def _streamers(connection: Connection, journal: Journal, changes: Changes) -> None:
-    now = changes.now
-    if changes.taken:
-        leases.note_moves(connection, changes.taken, now)
-    for name, since in changes.lost.items():
-        leases.note_lost(connection, name, since)
-    for name in changes.leaseless:
-        leases.take(connection, name)
-    for name in changes.withdrawn:
-        leases.withdraw(connection, name, now)
-    for claim in changes.granted:
-        leases.grant(connection, claim, now)
     for streamer, class_id, parts in changes.sent:
         as_run.keep_of(connection, streamer, class_id, parts)
     for story in changes.stories:

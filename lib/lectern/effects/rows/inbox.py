@@ -222,7 +222,7 @@ def done(connection: Connection, journal: Journal, ids: Iterable[int], handling:
     names = ("state", "handled_at", "said", "recorded_at")
     at, said, recorded_at = handling.at, handling.said, handling.at if handling.is_shown else None
     rows = [(InboxState.DONE, at, said.get(one), recorded_at, one) for one in ids]
-    update_many(connection, journal.inbox, "id", names, rows)
+    update_many(connection, journal.inbox, (("id",), ()), names, rows)
 
 
 def dead(connection: Connection, journal: Journal, id_: int, error: str, handling: Handling) -> None:

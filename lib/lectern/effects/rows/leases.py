@@ -2,15 +2,13 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 
 import sqlmodel
 from sqlalchemy import Connection, delete, insert, select, update
 
-from lectern.changes import Granted, Taken
 from lectern.effects.rows.tables.engine import rows_of
 from lectern.model.tables.streamer import drains, leases
-from lectern.model.tables.teacher import StreamerRow, moves, streamers
+from lectern.model.tables.teacher import StreamerRow, moves
 
 # -- the teacher's ---------------------------------------------------------------------------------------------------
 
@@ -23,37 +21,6 @@ def holders(connection: Connection) -> dict[str, StreamerRow]:
 def holder(connection: Connection, name: str) -> StreamerRow:
     """The row of streamer *name*; without a session if it never held a lease."""
     return holders(connection).get(name) or StreamerRow(name=name)
-
-
-def grant(connection: Connection, claim: Granted, now: float) -> None:
-    """Note that the streamer holds its lease from now on, as *claim* says."""
-    connection.execute(delete(streamers).where(streamers.c.name == claim.streamer))
-    held = {"name": claim.streamer, "session": claim.session, "lease_s": claim.lease_s, "granted_at": now}
-    connection.execute(insert(streamers).values(**held))
-
-
-def take(connection: Connection, name: str) -> None:
-    """Take the lease of streamer *name* away."""
-    connection.execute(update(streamers).where(streamers.c.name == name).values(session=None))
-
-
-def note_lost(connection: Connection, name: str, lost_at: float | None) -> None:
-    """Note since when the streamer is lost (epoch seconds); None if it is not."""
-    if holders(connection).get(name) is None:
-        connection.execute(insert(streamers).values(name=name, lost_at=lost_at))
-        return
-    connection.execute(update(streamers).where(streamers.c.name == name).values(lost_at=lost_at))
-
-
-def withdraw(connection: Connection, name: str, now: float) -> None:
-    """Note that the old program has the streamer and its classes, until it gets a lease again."""
-    held = update(streamers).where(streamers.c.name == name).values(session=None, lost_at=None, withdrawn_at=now)
-    connection.execute(held)
-
-
-def note_moves(connection: Connection, taken: Sequence[Taken], now: float) -> None:
-    """Note that classes were taken from their streamers."""
-    connection.execute(insert(moves), [{**asdict(one), "moved_at": now} for one in taken])
 
 
 def taken_from(connection: Connection, streamer: str) -> list[tuple[str, int]]:

@@ -65,17 +65,43 @@ def insert_many(
 
 
 def update_many(
-    connection: Connection, table: Table, key: str, names: tuple[str, ...], rows: Sequence[tuple[object, ...]]
-) -> None:
-    """Write *rows*, each with its values in the order of *names*, and at last its *key*."""
-    if rows:
-        connection.exec_driver_sql(_changed(table, key, names, _MARKS[connection.dialect.paramstyle]), list(rows))
+    connection: Connection,
+    table: Table,
+    which: tuple[tuple[str, ...], tuple[str, ...]],
+    names: tuple[str, ...],
+    rows: Sequence[tuple[object, ...]],
+) -> int:
+    """Write *rows*, each with its values in the order of *names*, and the values of *which*.
+
+    *which* are the columns of the key, and columns that may be NULL. Returns the number of rows that were there.
+    """
+    if not rows:
+        return 0
+    mark = _MARKS[connection.dialect.paramstyle]
+    return connection.exec_driver_sql(_changed(table, which, names, mark), list(rows)).rowcount
+
+
+def delete_many(
+    connection: Connection,
+    table: Table,
+    which: tuple[tuple[str, ...], tuple[str, ...]],
+    rows: Sequence[tuple[object, ...]],
+) -> int:
+    """Delete *rows*, each the values of *which*, see `update_many`. Returns the number of rows that were there."""
+    text = f"DELETE FROM {table.name} WHERE {_those(which, _MARKS[connection.dialect.paramstyle])}"  # noqa: S608 (our own columns)
+    return connection.exec_driver_sql(text, list(rows)).rowcount
+
+
+def _those(which: tuple[tuple[str, ...], tuple[str, ...]], mark: str) -> str:
+    key, others = which
+    same = "IS" if mark == "?" else "IS NOT DISTINCT FROM"
+    return " AND ".join([*(f"{name} = {mark}" for name in key), *(f"{name} {same} {mark}" for name in others)])
 
 
 @cache
-def _changed(table: Table, key: str, names: tuple[str, ...], mark: str) -> str:
+def _changed(table: Table, which: tuple[tuple[str, ...], tuple[str, ...]], names: tuple[str, ...], mark: str) -> str:
     values = ", ".join(f"{name} = {mark}" for name in names)
-    return f"UPDATE {table.name} SET {values} WHERE {key} = {mark}"  # noqa: S608 (our own columns)
+    return f"UPDATE {table.name} SET {values} WHERE {_those(which, mark)}"  # noqa: S608 (our own columns)
 
 
 @cache

@@ -2,27 +2,18 @@
 
 from collections.abc import Collection, Sequence
 
-from sqlalchemy import Connection, bindparam, select, update
+from sqlalchemy import Connection, select
 
 from lectern.commands import fields_of
 from lectern.effects.rows import bookings
 from lectern.effects.rows.many import among, these
 from lectern.facts import Order
-from lectern.messages import Booking
 from lectern.model.tables.teacher import journal, orders
 from lectern.states import BookingState, InboxState
 
 WAITS = (BookingState.WAITING, *bookings.LOADING)
 """States of a revision that is neither in force nor refused."""
 
-_AMENDED = ("payload", "record_id", "resolution", "start_time", "end_time", "url_stem", "url", "booked")
-"""The columns that a change can set."""
-
-_REVISE = (
-    update(orders)
-    .where(orders.c.class_id == bindparam("of"))
-    .values({name: bindparam(f"new_{name}") for name in (*_AMENDED, "stream", "backup_stream", "updated_at")})
-)
 _REVISIONS = select(orders.c.class_id).where(among(orders.c.revises))
 
 
@@ -60,18 +51,3 @@ def forsaken(connection: Connection, before: float) -> list[Order]:
     reports = (orders.c.state == BookingState.READY) & (its.c.updated_at >= before)
     alive = select(its.c.class_id).where(its.c.class_id == orders.c.revises, goes_on | reports).exists()
     return bookings.where(connection, orders.c.revises.is_not(None) & orders.c.state.in_(WAITS) & ~alive)
-
-
-def write(connection: Connection, revised: Sequence[tuple[Order, Booking]], now: float) -> None:
-    """Write classes with the values that they have since a change."""
-    rows = [
-        {
-            "of": one.class_id,
-            "new_stream": booking.stream,
-            "new_backup_stream": booking.backup_stream,
-            "new_updated_at": now,
-            **{f"new_{name}": getattr(one, name) for name in _AMENDED},
-        }
-        for one, booking in revised
-    ]
-    connection.execute(_REVISE, rows)

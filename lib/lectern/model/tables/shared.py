@@ -24,6 +24,9 @@ from sqlmodel import Field, SQLModel
 from lectern.states import InboxState
 from lectern.states import Role as Role  # noqa: PLC0414 (asked for here, too)
 
+AnyTable = Table
+"""A table, for decisions, which know nothing of SQLAlchemy."""
+
 
 class Whole(TypeDecorator[int]):
     """A whole number of 64 bits on both kinds of database."""
