@@ -28,12 +28,12 @@ from flows.resident.handler import Handler
 from flows.resident.record import Recorder
 from flows.resident.runs import ResidentRuns
 from lectern.effects.rows import events, inbox
-from lectern.effects.rows.inbox import Arrived
+from lectern.effects.rows.inbox import Arrived, Handled
 from lectern.effects.rows.tables.engine import open_database, reading, transaction
 from lectern.errors import TryAgain
 from lectern.facts import Event, Kept
 from lectern.messages import Cancel
-from lectern.run_records import CLASSES, said_of
+from lectern.run_records import CLASSES, records_of, said_of
 from lectern.settings import TeacherSettings
 from tests.faults import hosts
 from tests.fundamentals.test_tries import Silence
@@ -251,6 +251,19 @@ async def test_a_failed_batch_of_many_is_a_run_for_each_80_classes(desk: Desk) -
     await desk.recorder.tell()
     tags = [[tag for tag in one["tags"] if tag.startswith("class:")] for one in desk.prefect.runs.values()]
     assert [len(one) for one in tags] == [CLASSES, 1]
+
+
+async def test_the_classes_of_one_message_are_in_one_run() -> None:
+    """A result that more classes wait for than a run has room for is in as few runs as can be."""
+
+    def result(id_: int, classes: int) -> Handled:
+        said = [{"class": f"c-{id_}-{number}", "decision": "proceed"} for number in range(classes)]
+        return Handled(id_, "transcoding", "{}", None, json.dumps(said), 100.0, "a")
+
+    runs = [run.ids for run in records_of("settle", [result(1, 50), result(2, 50), result(3, 30)], "a", 101.0)]
+    assert runs == [[1], [2, 3]]
+    runs = [run.ids for run in records_of("settle", [result(1, 2 * CLASSES + 1), result(2, 1)], "a", 101.0)]
+    assert runs == [[1], [1], [1, 2]]
 
 
 async def test_a_message_that_is_given_up_is_one_failed_run_more(desk: Desk) -> None:
