@@ -142,9 +142,9 @@ def main() -> None:
 
 
 def _unsent(database: Path) -> list[str]:
-    """The classes whose answers are not known to be sent: whoever comes next sends them, perhaps again."""
+    """The class of each answer that is not known to be sent: whoever comes next sends it, perhaps again."""
     with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True, timeout=20)) as connection:
-        wanted = "select distinct class_id from outbox_list where sent_at is null and class_id is not null"
+        wanted = "select class_id from outbox_list where sent_at is null and class_id is not null"
         return [str(class_id) for (class_id,) in connection.execute(wanted)]
 
 
