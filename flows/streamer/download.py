@@ -255,10 +255,10 @@ def arrived(stem: str, remote: RemoteFile, found: Probe) -> Decide[StreamerChang
             return  # a start, or a person who reconciled, has noted it before
         changes.arrived.append(Arrived(row, found.size_bytes, found.duration_s, remote.etag, remote.crc64, found.mtime))
         for one in airings.citing(connection, stem, {AiringState.WAITING}):
-            if one.end_time <= changes.now:
-                endings.close_late(changes, one)
-            else:
+            if one.end_time > changes.now:
                 changes.report("prepared", changes.move(one, AiringState.READY), message="downloaded")
+            elif not one.lost:  # how much of a class was aired that had its file before, the playout reports
+                endings.close_late(changes, one)
         changes.note("downloaded", detail=f"{found.size_bytes} bytes, {found.duration_s:.1f} s", stem=stem)
 
     return go

@@ -200,19 +200,20 @@ class Following:
 
     def _fetch(self, class_id: str, told: Mapping[str, Any]) -> None:
         if told.get("wants_file") and class_id not in self._fetching:
-            self._fetching[class_id] = asyncio.create_task(self._fetch_again(class_id, told["why"]))
+            seen_at = float(told.get("at") or time.time())
+            self._fetching[class_id] = asyncio.create_task(self._fetch_again(class_id, told["why"], seen_at))
 
     def _found_again(self, class_id: str) -> None:
         self._slate.discard(class_id)
         if class_id in self._fetching and self._fetching[class_id].done():
             del self._fetching[class_id]
 
-    async def _fetch_again(self, class_id: str, why: str) -> None:
+    async def _fetch_again(self, class_id: str, why: str, seen_at: float) -> None:
         """Have the recording of a class on air downloaded again; the playout goes on with it when it is there."""
         async with self._alone(class_id):
             one = (await self._host.look(airings.by_id, [class_id])).get(class_id)
-            if one is not None:
-                await lost.replace(self._host, one.stem, why, on_air=True)
+            if one is not None and not await lost.replace(self._host, one.stem, why, seen_at=seen_at):
+                self._fetching.pop(class_id, None)
 
     async def _off(self, one: Airing, at: float) -> None:
         """Raise an alarm while there is time: the class should be on air, and its receiver takes nothing."""

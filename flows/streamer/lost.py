@@ -21,21 +21,22 @@ from lectern.states import LIVE_AIRINGS, AiringState, FileState
 from lectern.streamer_changes import StreamerChanges
 
 
-async def replace(host: Streamer, stem: str, why: str, *, on_air: bool = False) -> None:
-    """Put what there is of a rendition aside and download it again.
+async def replace(host: Streamer, stem: str, why: str, *, seen_at: float | None = None) -> bool:
+    """Put what there is of a rendition aside and download it again; returns whether it did.
 
-    Unless *on_air* (the playout reports that it cannot push it), does nothing while a class is pushed from it, or if
+    *seen_at* is when the playout found that it cannot push the file (epoch seconds); a file that was put there since
+    stays, as the playout looks for it by itself. If None, nothing is done while a class is pushed from the file, or if
     it is well by now: it may have been made anew since somebody looked.
     """
     path = store.rendition_path(host.settings.video_root, stem)
     async with host.cache_lock:
         row = (await host.look(cache.by_stem, [stem])).get(stem)
         pushed = await host.look(airings.citing, stem, {AiringState.ON_AIR})
-        if row is None or row.state is not FileState.READY or (pushed and not on_air):
-            return
-        if not on_air and await _is_well(path, row):
+        if row is None or row.state is not FileState.READY or (pushed and seen_at is None):
+            return False
+        if await (_is_well(path, row) if seen_at is None else asyncio.to_thread(_was_put_since, path, seen_at)):
             log.info("%s: is well by now, it stays", stem)
-            return
+            return False
         try:
             if await asyncio.to_thread(path.exists):
                 await asyncio.to_thread(store.quarantine, host.settings.video_root, path)
@@ -43,6 +44,14 @@ async def replace(host: Streamer, stem: str, why: str, *, on_air: bool = False) 
             log.error("%s: its file cannot be put aside: %s", stem, error)
         await fetch_again(host, row, why)
     await tell(host)
+    return True
+
+
+def _was_put_since(path: Path, at: float) -> bool:
+    try:
+        return path.stat().st_ctime > at  # the time of its renaming: wget gives it the origin's modification time
+    except OSError:
+        return False
 
 
 async def _is_well(path: Path, row: Cached) -> bool:

@@ -67,7 +67,7 @@ async def _way(host: Streamer, one: Airing) -> Decide[StreamerChanges] | None:
         and found[0]["state"] == "ended"
         and ends.is_of(host.settings.video_root, one, found[0], time.time())
     )
-    if is_told and one.state is not AiringState.WAITING:
+    if is_told and (one.lost or one.state is not AiringState.WAITING):
         return ends.as_told(one.class_id, found[0])
     return ends.late(one.class_id, is_known=not found)
 

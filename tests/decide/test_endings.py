@@ -1,5 +1,6 @@
 """How a class ends on its streamer: the state, the code and the message of its row and of its report are one truth."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -24,9 +25,11 @@ def row(begins: float, ends: float, source: str = "recording", session: int = 1)
     return {"url": 0, "session": session, "source": source, "bytes": 1_000_000, **fields}
 
 
-def ended(*rows: dict[str, Any], why: str = OVER, events: tuple[Past, ...] = ()) -> tuple[StreamerChanges, Report]:
+def ended(
+    *rows: dict[str, Any], why: str = OVER, events: tuple[Past, ...] = (), one: Airing = ON_AIR
+) -> tuple[StreamerChanges, Report]:
     changes = StreamerChanges(SETTINGS, END + 1)
-    endings.ended(changes, "c-1", ON_AIR, events, {"as_run": rows, "why": why, "last": "no such stream"})
+    endings.ended(changes, "c-1", one, events, {"as_run": rows, "why": why, "last": "no such stream"})
     (said,) = (one.message for one in changes.sends)
     assert isinstance(said, Report)
     return changes, said
@@ -59,6 +62,36 @@ def test_a_class_ends_as_what_was_sent_of_it(
 
 def _sent(rows: list[dict[str, Any]]) -> list[float]:
     return [one["sent_s"] for one in rows if one["source"] == "recording"]
+
+
+LOST = replace(ON_AIR, state=AiringState.WAITING, lost=True)
+"""It was ready, and its file is being downloaded again: the playout airs what there is."""
+
+
+def test_a_class_that_lost_its_file_ends_as_what_was_sent_of_it() -> None:
+    """It was promised: nobody may say that its rendition never came."""
+    changes, said = ended(row(0, 900, "slate"), row(900, 1_000), one=LOST)
+    _, after = changes.moves[-1]
+    assert (after.state, said.result, said.code) == (AiringState.AIRED_WITH_GAPS, "success", 329)
+    assert len(said.as_run or ()) == 2
+
+
+@pytest.mark.parametrize(
+    ("one", "command", "code", "state"),
+    [
+        (replace(LOST, lost=False), "prepared", 410, AiringState.REFUSED),
+        (LOST, "ended", 321, AiringState.BROKEN),
+    ],
+    ids=["never ready", "promised"],
+)
+def test_a_class_without_its_file_is_closed_late_by_what_was_promised(
+    one: Airing, command: str, code: int, state: AiringState
+) -> None:
+    changes = StreamerChanges(SETTINGS, END + 60)
+    endings.close_late(changes, one, is_known=True)
+    (said,) = (sent.message for sent in changes.sends)
+    assert isinstance(said, Report)
+    assert (said.cmd, said.code, changes.moves[-1][1].state) == (command, code, state)
 
 
 def test_the_report_of_a_class_that_was_cut_all_the_time_fits_into_a_message() -> None:

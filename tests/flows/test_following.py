@@ -194,9 +194,9 @@ async def test_a_recording_that_was_lost_while_nobody_listened_is_downloaded_aga
     """Else the slate is sent to the end of the class: the playout's word for it is said only once."""
     asked: list[tuple[str, str]] = []
 
-    async def replace(_host: object, stem: str, why: str, *, on_air: bool) -> None:
+    async def replace(_host: object, stem: str, why: str, *, seen_at: float) -> bool:
         asked.append((stem, why))
-        assert on_air
+        return seen_at > 0
 
     monkeypatch.setattr(lost, "replace", replace)
     one = following.Following(streamer)
@@ -214,9 +214,9 @@ async def test_a_recording_that_is_lost_twice_is_downloaded_twice(
     """Once it was back, a second loss is a new one: else the slate is sent to the end of the class."""
     asked: list[str] = []
 
-    async def replace(_host: object, _stem: str, why: str, *, on_air: bool) -> None:
-        assert on_air
+    async def replace(_host: object, _stem: str, why: str, *, seen_at: float) -> bool:
         asked.append(why)
+        return seen_at == START
 
     monkeypatch.setattr(lost, "replace", replace)
     one = following.Following(streamer)

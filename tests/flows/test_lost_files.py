@@ -168,7 +168,9 @@ async def test_the_broken_file_of_a_class_on_air_is_fetched_again_while_the_clas
     path = store.rendition_path(streamer.settings.video_root, "1")
     await lost.replace(streamer, "1", "it may be in use")
     assert path.exists(), "nobody said that the playout cannot send it"
-    await lost.replace(streamer, "1", "the recording is broken", on_air=True)
+    await lost.replace(streamer, "1", "the recording is missing", seen_at=time.time() - 60)
+    assert path.exists(), "it came after the playout had looked for it"
+    await lost.replace(streamer, "1", "the recording is broken", seen_at=time.time() + 60)
     assert not path.exists()
     assert state(streamer) == "on air"
     assert streamer.unfetched.is_set()

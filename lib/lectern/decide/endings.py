@@ -43,7 +43,10 @@ def ended(
     parts_told = gaps.longest(parts, AS_RUN_TOLD)
     if one.state is AiringState.CANCELLED and parts:  # its teacher heard before of the cancel, but not what was sent
         changes.report("ended", one, errors.CANCELLED, "what was sent before it was cancelled", parts_told, events)
-    if one.state not in LIVE_AIRINGS - {AiringState.WAITING} or told["why"] == CANCELLED:
+    if one.state not in LIVE_AIRINGS or told["why"] == CANCELLED:
+        return
+    one = _promised(changes, one)
+    if one.state is AiringState.WAITING:  # its teacher refuses it, or has refused it: no answer was given before
         return
     sent = gaps.sent(one.start_time, one.end_time, parts, events, told["why"])
     if sent.recording_s <= 0:
@@ -53,6 +56,11 @@ def ended(
     state = AiringState.AIRED if sent.is_whole else AiringState.AIRED_WITH_GAPS
     changes.missing_s.append(sent.missing_s)
     close(changes, one, state, f"{sent.sentence()}; {told['why']}", parts_told, events)
+
+
+def _promised(changes: StreamerChanges, one: Airing) -> Airing:
+    """*one*; a class that was ready and waits for its lost file again ends as one that is ready: it may be on air."""
+    return changes.move(one, AiringState.READY) if one.state is AiringState.WAITING and one.lost else one
 
 
 def close(
@@ -83,6 +91,7 @@ def close_late(changes: StreamerChanges, one: Airing, *, is_known: bool = False)
 
     *is_known*: the playout was asked, and has nothing of it.
     """
+    one = _promised(changes, one)
     if one.state is AiringState.WAITING:
         code, why = errors.ENDED, "it ended before its rendition was there"
         changes.report("prepared", changes.move(one, AiringState.REFUSED, code, why), code, why)
