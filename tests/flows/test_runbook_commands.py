@@ -93,6 +93,7 @@ ELSEWHERE = {
         "tests/rollout/test_rollback.py",
         'host.done("rollback")',
     ),
+    "cp -r /opt/lectern/rollout/backups/ID/silent": ("tests/rollout/test_postgres.py", "aside / make.SILENT"),
     "lectern change": ("tests/flows/test_change.py", '"change", class_id, "--end", end, "--wait"'),
     "lectern doctor": ("tests/effects/test_commands.py", 'lectern(teacher, "doctor")'),
     "lectern drain": ("tests/flows/test_streamer_lost.py", '"drain", "--within"'),
@@ -103,6 +104,8 @@ ELSEWHERE = {
 
 NEEDS_SYSTEMD = {"systemctl start lectern-prefect", "systemctl restart redis-server", "timedatectl"}
 NEEDS_SYSTEMD |= {"systemctl restart lectern-playout", "systemctl status lectern-backup"}
+NEEDS_SYSTEMD |= {f"ssh PREFECT2 systemctl {verb} lectern-prefect" for verb in ("stop", "start")}
+NEEDS_SYSTEMD |= {"ssh PREFECT2 ln -sfn releases/BEFORE /opt/lectern/prefect"}
 INSTALLS = {"apt-get install ffmpeg wget curl"}
 NAMED = {"curl -I", "dmesg", "lectern", "lectern deploy", "lectern explain", "lectern init"}
 NAMED |= {"lectern playout --dir PLAYOUT_DIR", "lectern playout --dir PLAYOUT_DIR status", "lectern playout status"}

@@ -184,7 +184,7 @@ def test_a_release_is_read_through_once_a_run_and_not_for_each_host(tmp_path: Pa
     hosts = {host: {"release_file": str(tmp_path / f"{name}.tar.gz")} for host, name in files.items()}
     (tmp_path / "hosts.json").write_text(json.dumps({"all": {"hosts": hosts, "vars": {"ansible_connection": "local"}}}))
     (tmp_path / "play.yml").write_text(FILES)
-    done = here.played(tmp_path / "play.yml", "-i", str(tmp_path / "hosts.json"))
+    done = here.played(tmp_path / "play.yml", "-v", "-i", str(tmp_path / "hosts.json"))
     assert done.returncode == 0, done.stdout
     looked_at = done.stdout.split("The release file is looked at]")[1:]
     assert [sorted(re.findall(r"^ok: \[(\w)", one.split("TASK")[0], re.MULTILINE)) for one in looked_at] == [["a", "c"]]
