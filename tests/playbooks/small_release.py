@@ -57,7 +57,8 @@ def small(folder: Path, version: str = "1.0.0", says: str = "small") -> Small:
     info = tree / f"lectern-{version}.dist-info"
     info.mkdir(parents=True)
     (tree / "lectern.py").write_text(f"def main():\n    print({says!r})\n")
-    (tree / "sitecustomize.py").write_text(_GATE)
+    (tree / "gate.py").write_text(_GATE)
+    (tree / "gate.pth").write_text("import gate\n")  # no sitecustomize: Debian's Python has one of its own
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: lectern\nVersion: {version}\n")
     (info / "entry_points.txt").write_text("[console_scripts]\nlectern = lectern:main\n")
     target = Target.parse(None, None)
