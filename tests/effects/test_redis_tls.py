@@ -9,6 +9,7 @@ import pytest
 import redis
 
 from lectern.effects.redis.bus import Bus
+from lectern.errors import TryAgain
 from tests.effects.certificates import issued
 from tests.waiting import wait_until
 from town import programs
@@ -88,7 +89,7 @@ async def test_a_server_that_has_another_name_is_told_nothing(encrypted: Encrypt
 async def _is_refused(url: str) -> None:
     bus = Bus.open(url)
     try:
-        with pytest.raises(redis.ConnectionError, match=r"(?i)certificate"):
+        with pytest.raises(TryAgain, match=r"(?i)certificate"):
             await bus.hold("lectern:queue:a", "me", 5)
     finally:
         await bus.close()
