@@ -7,7 +7,10 @@ _UNTIL_PATH = r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]{0,19})://(?P<place>[^\s/?#\\]*
 _SHOWN_ALREADY = r"[?]…(?=[.,:;!)\]}'`\"]*(?:\s|$))"
 _URL = re.compile(_UNTIL_PATH + rf"(?P<path>[^\s?#]*)(?P<rest>{_SHOWN_ALREADY}|[?#]\S*)?")
 _PLACE = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]*\]|[^:@]*)(?P<port>:\d*)?")
-_NUMBERED = re.compile(r"Error (?P<number>\d+) connecting to (?P<place>\S+?)\.( |$)")  # as redis-py writes it
+_NUMBERED = re.compile(
+    r"Error (?P<number>\d+) connecting to (?P<place>\S+?)\.( |$)(?P<words>.*)"
+)  # as redis-py writes it
+_SSL = re.compile(r"\[SSL: \w+\] | \(_ssl\.c:\d+\)\.?")  # around OpenSSL's words; its numbers are no errno
 _LOGIN = re.compile(r"[\w.-]+@[^\s:@/]+(:\w*)?")  # an SSH login, whose user is kept: people must type it
 _PUSH = ("rtmp", "rtmps")  # the last part of their path is the stream key
 _MOST_CHARACTERS = 300
@@ -30,6 +33,8 @@ def masked(text: str) -> str:
 def plain(error: BaseException) -> str:
     """What went wrong with a connection, in the words of the system instead of its numbers."""
     if found := _NUMBERED.match(str(error)):
+        if _SSL.search(found["words"]):
+            return f"{found['place']}: {_SSL.sub('', found['words'])}"
         return f"{found['place']}: {os.strerror(int(found['number'])).lower()}"
     if isinstance(error, TimeoutError) and not str(error):
         return "no answer in time"

@@ -84,6 +84,13 @@ def test_a_long_text_is_read_in_no_time() -> None:
             ConnectionError("Error 111 connecting to 127.0.0.1:1. Connect call failed ('127.0.0.1', 1)."),
             "127.0.0.1:1: connection refused",
         ),
+        (
+            ConnectionError(
+                "Error 1 connecting to h:1. [SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed: "
+                "self-signed certificate (_ssl.c:1032)."
+            ),
+            "h:1: certificate verify failed: self-signed certificate",
+        ),
         (OSError(errno.ENOENT, "No such file or directory"), "No such file or directory"),
         (TimeoutError(), "no answer in time"),
         (ValueError("it is none"), "it is none"),
