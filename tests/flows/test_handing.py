@@ -250,6 +250,12 @@ async def test_an_end_of_before_a_change_ends_nothing(streamer: Streamer) -> Non
     assert state(streamer, "c") == "aired"
 
 
+def story(host: Streamer) -> set[str]:
+    """What has happened on a streamer."""
+    with reading(host.engine) as connection:
+        return set(connection.execute(select(journal.events.c.what)).scalars())
+
+
 async def test_the_story_of_a_class_that_is_cut_twice_goes_to_its_teacher_with_its_end(streamer: Streamer) -> None:
     """Once by the server, which then refuses it, and once because the playout dies: each gap has its reason."""
     recorded(streamer)
@@ -260,7 +266,8 @@ async def test_the_story_of_a_class_that_is_cut_twice_goes_to_its_teacher_with_i
             await async_wait_until(lambda: state(streamer, "c") == "on air", description="it is on air")
             receiver.refuse_publish = "NetStream.Publish.Denied"
             receiver.of("c")[0].cut()
-            await asyncio.sleep(4)  # a gap of a length that can be told
+            await async_wait_until(lambda: "push refused" in story(streamer), description="it is refused, and noted")
+            await asyncio.sleep(2)  # a gap of a length that can be told
             receiver.refuse_publish = None
             await async_wait_until(lambda: playout.status("c")["state"] == "on_air", description="it is on air again")
             await asyncio.sleep(2.5)  # it is sent for so long
@@ -273,9 +280,9 @@ async def test_the_story_of_a_class_that_is_cut_twice_goes_to_its_teacher_with_i
         bodies = [json.loads(body) for body in connection.execute(select(journal.outbox.c.body)).scalars()]
     (said,) = (body for body in bodies if body["cmd"] == "ended")
     assert (said["result"], said["code"]) == ("success", 329)
-    story = [Past(class_id="c", stem=None, host="streamer1", **one) for one in said["events"]]
-    assert {"on air", "push refused", "playout away"} <= {one.what for one in story}
-    known = gaps.sent(start, start + 24, [AsRun(**one) for one in said["as_run"]], story, said["message"])
+    past = [Past(class_id="c", stem=None, host="streamer1", **one) for one in said["events"]]
+    assert {"on air", "push refused", "playout away"} <= {one.what for one in past}
+    known = gaps.sent(start, start + 24, [AsRun(**one) for one in said["as_run"]], past, said["message"])
     assert said["message"] == f"{known.sentence()}; its end has come"
     whys = [one.why for one in known.gaps if one.missing_s >= gaps.SHOWN_S]
     assert whys == ["the push was refused", "the playout was not there"]
