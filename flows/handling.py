@@ -3,8 +3,8 @@
 import json
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Generic, TypeVar, cast
 
@@ -15,7 +15,8 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import OperationalError
 
 from flows import show
-from flows.host import Host, claimed, log
+from flows.host import Host, Streamer, Teacher, claimed, log
+from flows.tell import tell
 from flows.trouble import words
 from lectern.changes import Changes
 from lectern.commands import parse
@@ -33,11 +34,15 @@ M = TypeVar("M", bound=Message)
 I = TypeVar("I")  # noqa: E741 (an item)
 T = TypeVar("T")
 C = TypeVar("C", Changes, StreamerChanges)
+S = TypeVar("S", Teacher, Streamer)
 BOUND = 20
 """Number of failed items after which the rest is left to a later run: more point to the database, not to the items."""
 
-PUT_BACK = "PutBack"
-"""The name of the state of a run that handled nothing: its messages went back to the inbox."""
+GRACE_S = 5.0
+"""Seconds for which a sweep leaves something new to the run that began it."""
+
+SWEEP = "a sweep"
+"""The entry of `Host.busy` while a sweep is at work; no class has this name."""
 
 Decide = Callable[[Connection, C], None]
 """Reads the facts and adds its decisions to the changes; what it writes to the database itself, no dry run shows."""
@@ -109,15 +114,35 @@ class Came(Generic[M]):
     message: M | Exception
 
 
-async def read(host: Host[Any], ids: Sequence[int], kinds: tuple[type[M], ...]) -> list[Came[M]]:
-    """The messages among *ids* that are not handled yet, parsed; a batch that was just claimed is not read again.
+@dataclass(frozen=True)
+class Batch(Generic[M]):
+    """The messages of a flow that are not handled yet, of *asked* in all; a *dry_run* only prints what it decides."""
+
+    host: Host[Any]
+    came: list[Came[M]]
+    asked: int
+    dry_run: bool
+
+
+async def read(host: Host[Any], inbox_ids: str, kinds: tuple[type[M], ...], *, dry_run: bool) -> Batch[M]:
+    """Read the messages of *inbox_ids*, parsed; those that were just claimed are not read again.
 
     They are parsed before the transaction, because every other writer has to wait for its end.
     """
-    kept = claimed.get()
-    if [one.id for one in kept] != list(ids):
+    ids, kept = inbox.ids_of(inbox_ids), claimed.get()
+    if [one.id for one in kept] != ids:
         kept = await host.look(inbox.read, host.journal, ids)
-    return [came(one, kinds) for one in kept]
+    return Batch(host, [came(one, kinds) for one in kept], len(ids), dry_run)
+
+
+async def put_off(batch: Batch[M], ids: Collection[int], wait_s: float, why: str) -> Batch[M]:
+    """Leave the messages *ids* in the inbox for *wait_s*, because of *why*; returns the rest of the batch."""
+    if not ids:
+        return batch
+    log.info("%d messages wait for %.0f s: %s", len(ids), wait_s, why)
+    if not batch.dry_run:
+        await batch.host.commit(inbox.put_off, batch.host.journal, sorted(ids), time.time() + wait_s)
+    return replace(batch, came=[one for one in batch.came if one.kept.id not in ids])
 
 
 def came(kept: Kept, kinds: tuple[type[M], ...]) -> Came[M]:
@@ -135,6 +160,19 @@ def came(kept: Kept, kinds: tuple[type[M], ...]) -> Came[M]:
 
 
 DecideAll = Callable[[Connection, C, Sequence[M]], None]
+After = Callable[[Any, Sequence[C]], Awaitable[object]]
+"""What follows the commit, on this host."""
+
+
+async def batch_flow(name: str, batch: Batch[M], decide: DecideAll[C, M], after: After[C], title: str) -> State[None]:
+    """The body of a flow that handles a batch: decide, write, do what comes *after*, and show it under this *title*.
+
+    Raises TryAgain while Redis is away; what is not handled then is put back into the inbox (`flows.tries`).
+    """
+    found = await handled(batch.host, batch.came, decide, dry_run=batch.dry_run)
+    if not batch.dry_run:
+        await after(batch.host, found.done)
+    return await ended(name, batch, found, title)
 
 
 async def handled(
@@ -179,18 +217,40 @@ def of_messages(
 # -- what is shown -----------------------------------------------------------------------------------------------------
 
 
-async def ended(key: str, found: Apart[Came[M], C], said: str, came: int) -> State[None]:
-    """The end of a run: what became of each of the *came* messages, in a table described by *said*, and its state.
+async def ended(name: str, batch: Batch[M], found: Apart[Came[M], C], title: str) -> State[None]:
+    """The end of a batch: its state, and what became of each message, in a table of this *title*; or its dry run.
 
     It has failed if a message did; a retry does only these again.
     """
+    if batch.dry_run:
+        return await printed(name, found.done)
     rows = [row for one in found.done for row in one.table]
     blank: dict[str, object] = dict.fromkeys(rows[0] if rows else (), "")
     rows += [{**blank, "class": f"inbox {one.kept.id}", "decision": FAILED, "detail": why} for one, why in found.failed]
-    await show.table(f"{key}-batch", rows, said)
+    await show.table(f"{name}-batch", rows, title)
     if not found.failed:
         return Completed(message=summary(rows))
-    return Failed(message=f"{len(found.failed)} of {came} failed: {found.failed[0][1]}; the others: {summary(rows)}")
+    failed = f"{len(found.failed)} of {batch.asked} failed: {found.failed[0][1]}"
+    return Failed(message=f"{failed}; the others: {summary(rows)}")
+
+
+Swept = tuple[Sequence[Changes | StreamerChanges], str, Sequence[str]]
+"""What a sweep has changed, in one sentence, too, and what else it would do: only a dry run prints that."""
+
+
+async def sweep_flow(host: S, sweep: Callable[[S, bool], Awaitable[Swept]], dry_run: bool) -> State[None]:
+    """Sweep, unless another sweep is at work: if Prefect is slow, sweeps would pile up and make it slower."""
+    if SWEEP in host.busy:
+        return Completed(message="another sweep is at work")
+    host.busy.add(SWEEP)
+    try:
+        done, said, more = await sweep(host, dry_run)
+        if dry_run:
+            return await printed("sweep", done, *more)
+        said = said if await tell(host) else f"{said}; Redis is away"
+        return await swept(host, [row for one in done for row in one.table], said)
+    finally:
+        host.busy.discard(SWEEP)
 
 
 async def swept(host: Host[Any], rows: list[dict[str, object]], said: str) -> State[None]:
@@ -207,7 +267,7 @@ async def noted(host: Host[Any], work: Work) -> None:
     await host.commit(inbox.keep_work, host.journal, work, time.time(), owner)
 
 
-async def printed(key: str, some: Sequence[C], *more: str) -> State[None]:
+async def printed(key: str, some: Sequence[Changes | StreamerChanges], *more: str) -> State[None]:
     """The end of a dry run: what would be written, a line each, in the log and in a table; *more* are further lines."""
     said = [*(line for one in some for line in lines(one)), *more]
     for line in said[: show.ROWS]:

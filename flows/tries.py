@@ -76,7 +76,7 @@ async def after(
 async def after_run(host: Host[Any], run: FlowRun, task: "asyncio.Task[State[Any] | None]") -> None:
     """Count the failures of a run that somebody began in the UI."""
     text = run.parameters.get("inbox_ids")
-    if not isinstance(text, str) or task.cancelled():
+    if not isinstance(text, str) or run.parameters.get("dry_run") or task.cancelled():
         return
     try:
         ids = inbox.ids_of(text)

@@ -6,7 +6,8 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from flows import duties, once
+from flows import duties
+from flows.handling import GRACE_S, SWEEP
 from flows.host import Host
 from flows.resident.handler import Handler
 from flows.streamer import sweep as of_streamer
@@ -14,7 +15,7 @@ from flows.teacher import sweep as of_teacher
 from lectern.effects.rows import outbox, transcodings
 from lectern.settings import TeacherSettings
 
-FIRST_S = once.GRACE_S + 1.0
+FIRST_S = GRACE_S + 1.0
 """Seconds from the start to the first sweep, which then finds what was decided up to the start."""
 
 
@@ -36,7 +37,7 @@ async def sweep(host: Host[Any], handler: Handler) -> bool:
 
     False if a sweep is at work here, which may not find what has come up since it began.
     """
-    if once.SWEEP in host.busy:
+    if SWEEP in host.busy:
         return False
     if await due(host) and await duties.is_ours(host, duties.SWEEPING, 2 * host.settings.sweep_interval_s):
         await asyncio.create_task(handler.sweep(), name="sweep")
@@ -53,12 +54,12 @@ async def _until(host: Host[Any]) -> float:
 
 async def due(host: Host[Any]) -> bool:
     """Whether anything is to be swept and no sweep is at work."""
-    return once.SWEEP not in host.busy and await host.commit(_due, host)
+    return SWEEP not in host.busy and await host.commit(_due, host)
 
 
 def _due(connection: Connection, host: Host[Any]) -> bool:
     unsent = outbox.oldest_unsent(connection, host.journal, now := time.time())
-    if unsent is not None and unsent < now - once.GRACE_S:
+    if unsent is not None and unsent < now - GRACE_S:
         return True
     if isinstance(host.settings, TeacherSettings):
         return of_teacher.due(connection, host)

@@ -9,7 +9,7 @@ from prefect import flow
 from prefect.client.schemas.objects import State
 from sqlalchemy import Connection
 
-from flows.handling import Came, changed, ended, handled, printed, read
+from flows.handling import batch_flow, changed, read
 from flows.host import NOWHERE, Streamer, streamer
 from flows.playout import Lesson
 from flows.prefect_api import best_effort
@@ -19,7 +19,7 @@ from lectern import urls
 from lectern.amendments import Amend
 from lectern.decide import amending as decide
 from lectern.effects.files import store
-from lectern.effects.rows import airings, inbox
+from lectern.effects.rows import airings
 from lectern.facts import Airing
 from lectern.streamer_changes import StreamerChanges
 from lectern.wire import called
@@ -39,18 +39,18 @@ NO_WORKER_S = 10.0
 @flow(name="amend", persist_result=False, result_storage=NOWHERE)
 async def amend(inbox_ids: str, dry_run: bool = False) -> State[None]:
     """Apply their teacher's changes to the classes of *inbox_ids*; a class on air goes on."""
-    host, ids = streamer(), inbox.ids_of(inbox_ids)
-    came: list[Came[Amend]] = await read(host, ids, (Amend,))
-    found = await handled(host, came, decided, dry_run=dry_run)
-    if dry_run:
-        return await printed("amend", found.done)
+    batch = await read(streamer(), inbox_ids, (Amend,), dry_run=dry_run)
+    return await batch_flow("amend", batch, decided, after, "What became of each class")
+
+
+async def after(host: Streamer, some: Sequence[StreamerChanges]) -> None:
+    """What follows the commit: the playout's timetable, the runs of other times, the reports."""
     host.amended.set()
     host.playout.wanted.set()
-    for one, revision in [pair for changes in found.done for pair in changes.amended]:
+    for one, revision in [pair for changes in some for pair in changes.amended]:
         await _follow(host, one, revision)
     host.unplanned.set()
     await tell(host)
-    return await ended("amend", found, "What became of each class", len(ids))
 
 
 def decided(connection: Connection, changes: StreamerChanges, messages: Sequence[Amend]) -> None:

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 from flows import trouble
 from flows.beside import Begun, NewRun
+from flows.handling import SWEEP
 from flows.host import Streamer, log
-from flows.once import SWEEP
 from flows.streamer import download
 from lectern import stems
 from lectern.effects.rows import plans

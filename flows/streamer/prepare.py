@@ -10,7 +10,7 @@ from pathlib import Path
 from prefect import flow
 from prefect.client.schemas.objects import State
 
-from flows.handling import Apart, ended, handled, printed, read
+from flows.handling import Apart, Batch, ended, handled, put_off, read
 from flows.host import NOWHERE, Streamer, log, streamer
 from flows.playout import boot_now
 from flows.streamer import admission, looks, push_hosts
@@ -19,7 +19,7 @@ from flows.streamer.timetable import SOON_S
 from flows.tell import tell
 from lectern.decide.lease import WITNESS_S
 from lectern.effects.files import store
-from lectern.effects.rows import cache, inbox
+from lectern.effects.rows import cache
 from lectern.facts import Idle
 from lectern.messages import Prepare
 from lectern.outgoing import Alarm
@@ -30,33 +30,27 @@ from lectern.streamer_changes import StreamerChanges
 @flow(name="prepare", persist_result=False, result_storage=NOWHERE)
 async def prepare(inbox_ids: str, dry_run: bool = False) -> State[None]:
     """Prepare the classes of *inbox_ids*: cite cached renditions, reserve and download the others."""
-    host, ids = streamer(), inbox.ids_of(inbox_ids)
-    came = await _put_off_moved(host, await read(host, ids, (Prepare,)), dry_run=dry_run)
+    host = streamer()
+    batch = await _put_off_moved(await read(host, inbox_ids, (Prepare,), dry_run=dry_run))
     found = Apart[Asked, StreamerChanges]()
-    async with aclosing(looks.as_looked(host, *await host.look(looks.named, came))) as portions:
+    async with aclosing(looks.as_looked(host, *await host.look(looks.named, batch.came))) as portions:
         async for some, looked in portions:
             portion = await _take(host, some, looked, dry_run=dry_run)
             found.done += portion.done
             found.failed += portion.failed
-    if dry_run:
-        return await printed("prepare", found.done)
-    return await ended("prepare", found, "What became of each class", len(ids))
+    return await ended("prepare", batch, found, "What became of each class")
 
 
-async def _put_off_moved(host: Streamer, came: list[Asked], *, dry_run: bool) -> list[Asked]:
+async def _put_off_moved(batch: Batch[Prepare]) -> Batch[Prepare]:
     """The messages that may be handled now; moved classes wait if this streamer has lately said that it is cut off.
 
     The streamer that had such a class may rely on that answer for WITNESS_S, and go on airing the class.
     """
-    wait_s = host.blind_at + WITNESS_S - boot_now()
+    wait_s = batch.host.blind_at + WITNESS_S - boot_now()
     if wait_s <= 0:
-        return came
-    moved = {one.kept.id for one in came if isinstance(one.message, Prepare) and one.message.placement > 1}
-    if moved:
-        log.info("%d moved classes wait for %.0f s: their streamers may still air them", len(moved), wait_s)
-        if not dry_run:
-            await host.commit(inbox.put_off, host.journal, sorted(moved), time.time() + wait_s)
-    return [one for one in came if one.kept.id not in moved]
+        return batch
+    moved = {one.kept.id for one in batch.came if isinstance(one.message, Prepare) and one.message.placement > 1}
+    return await put_off(batch, moved, wait_s, "their classes were moved, and may still be aired where they were")
 
 
 async def _take(

@@ -11,13 +11,13 @@ from sqlalchemy import Connection
 
 from flows.handling import apart
 from flows.host import Streamer, log
-from flows.once import LATE_AFTER_S, LOOK_EVERY_S
 from flows.show import Board
 from flows.streamer import cache_table, lost, push_hosts
 from flows.tell import tell
 from flows.trouble import isolated
 from lectern import errors, urls
 from lectern.decide import readiness as decide
+from lectern.decide.readiness import LATE_AFTER_S, LOOK_EVERY_S
 from lectern.effects.files import store
 from lectern.effects.media import push_target, whole
 from lectern.effects.rows import airings, cache, events, outbox, sent
@@ -80,11 +80,10 @@ class Readiness:
         self._done = {class_id: at for class_id, at in self._done.items() if class_id in same}
         self._reds = {class_id: why for class_id, why in self._reds.items() if class_id in same}
         await self._tell_unreadable(now)
-        due: dict[str, float] = {}
-        for class_id, one in live.items():
-            check = decide.check_due(one.start_time, now, self._done.get(class_id))
-            if check is not None and now - self._since[class_id] >= LATE_AFTER_S:
-                due[class_id] = check
+        known = {
+            class_id: live[class_id].start_time for class_id, at in self._since.items() if now - at >= LATE_AFTER_S
+        }
+        due = decide.checks_due(known, now, self._done)
         if not due:
             return
         lost_files: dict[str, str] = {}

@@ -6,15 +6,13 @@ from prefect import flow
 from prefect.client.schemas.objects import State
 from sqlalchemy import Connection
 
-from flows import trouble
-from flows.handling import Decide, changed, printed, swept
+from flows.handling import Decide, Swept, changed, sweep_flow
 from flows.host import NOWHERE, Streamer, streamer
-from flows.once import alone
 from flows.streamer import ends
 from flows.streamer.prepare import remove_files
-from flows.tell import tell
+from flows.trouble import isolated
 from lectern.effects.rows import airings, cache
-from lectern.errors import LecternError, TryAgain
+from lectern.errors import TryAgain
 from lectern.facts import Airing, Idle
 from lectern.states import AiringState
 from lectern.streamer_changes import StreamerChanges
@@ -29,28 +27,24 @@ OVER_S = 30.0
 @flow(name="sweep streamer", persist_result=False, result_storage=NOWHERE)
 async def sweep_streamer(dry_run: bool = False) -> State[None]:
     """Send reports again, take up evictions that nobody does, close classes that are over."""
-    return await alone(streamer(), _sweep_streamer, dry_run)
+    return await sweep_flow(streamer(), _sweep, dry_run)
 
 
-async def _sweep_streamer(host: Streamer, dry_run: bool) -> State[None]:
+async def _sweep(host: Streamer, dry_run: bool) -> Swept:
     evicting, over = await host.look(_left)
     ways = [(one, way) for one in over if (way := await _way(host, one)) is not None]
+    said = f"{len(evicting)} evictions, {len(over)} past their end"
     if dry_run:
         some = [await changed(host, way, dry_run=True) for _, way in ways]
-        return await printed("sweep", some, *(f"{one.stem}: its file is removed" for one in evicting))
+        return some, said, [f"{one.stem}: its file is removed" for one in evicting]
     async with host.cache_lock:  # while the playout was asked, one may have been downloaded again
         await remove_files(host, (await host.look(_left))[0])
-    rows: list[dict[str, object]] = []
+    done: list[StreamerChanges] = []
     for one, way in ways:
-        try:
-            rows += (await changed(host, way)).table
-        except (LecternError, LookupError, TypeError, ValueError) as error:  # one odd row holds up no other
-            await trouble.say(host, f"class {one.class_id}", error, 0)
-        else:
+        async with isolated(host, f"class {one.class_id}"):  # one odd row holds up no other
+            done.append(await changed(host, way))
             host.playout.over(one.class_id)
-    sent = await tell(host)
-    said = f"{len(evicting)} evictions, {len(over)} past their end"
-    return await swept(host, rows, said if sent else f"{said}; Redis is away")
+    return done, said, ()
 
 
 async def _way(host: Streamer, one: Airing) -> Decide[StreamerChanges] | None:

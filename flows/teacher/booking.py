@@ -7,16 +7,16 @@ from prefect import flow
 from prefect.client.schemas.objects import State
 from sqlalchemy import Connection
 
-from flows.handling import Came, ended, handled, printed, read
+from flows.handling import Batch, batch_flow, read
 from flows.host import NOWHERE, Teacher, log, teacher
 from flows.teacher import attempts
-from flows.teacher.living import living, put_back
+from flows.teacher.living import living
 from flows.tell import tell
 from lectern.changes import Changes
 from lectern.decide import booking as decide
 from lectern.decide import orders
 from lectern.decide.attempts import Limits
-from lectern.effects.rows import bookings, cancels, inbox, renditions, revisions
+from lectern.effects.rows import bookings, cancels, renditions, revisions
 from lectern.errors import TryAgain
 from lectern.messages import Booking, Cancel
 from lectern.states import Backend
@@ -29,17 +29,9 @@ Asked = Booking | Cancel
 @flow(name="booking", persist_result=False, result_storage=NOWHERE)
 async def booking(inbox_ids: str, dry_run: bool = False) -> State[None]:
     """Decide the bookings and cancels of *inbox_ids*; those handled already are passed over."""
-    host, ids = teacher(), inbox.ids_of(inbox_ids)
-    try:
-        alive = await living(host)
-    except TryAgain as error:
-        return await put_back(host, ids, error, dry_run=dry_run)
-    came: list[Came[Asked]] = await read(host, ids, (Booking, Cancel))
-    found = await handled(host, came, partial(decided, alive), dry_run=dry_run)
-    if dry_run:
-        return await printed("booking", found.done)
-    await after(host, found.done)
-    return await ended("booking", found, "What became of each booking", len(ids))
+    batch: Batch[Asked] = await read(teacher(), inbox_ids, (Booking, Cancel), dry_run=dry_run)
+    alive = await living(batch.host)
+    return await batch_flow("booking", batch, partial(decided, alive), after, "What became of each booking")
 
 
 def decided(alive: Sequence[str], connection: Connection, changes: Changes, messages: Sequence[Asked]) -> None:

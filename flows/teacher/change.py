@@ -6,14 +6,14 @@ from functools import partial
 
 from prefect import flow
 from prefect.client.schemas.objects import State
-from prefect.states import Failed
 from pydantic import ValidationError
 from sqlalchemy import Connection
 
-from flows.handling import Came, changed, ended, handled, printed, read
+from flows.handling import Came, changed, ended, handled, put_off, read
 from flows.host import NOWHERE, teacher
 from flows.teacher.booking import after
-from flows.teacher.living import living, put_back
+from flows.teacher.living import living
+from flows.tries import AGAIN_S
 from lectern.amendments import Change
 from lectern.changes import Changes
 from lectern.commands import in_words
@@ -21,7 +21,7 @@ from lectern.decide import revisions as decide
 from lectern.decide.attempts import Limits
 from lectern.decide.backups import twin_id
 from lectern.effects.rows import bookings, inbox, renditions, revisions
-from lectern.errors import Misuse, Refuse, TryAgain
+from lectern.errors import Misuse, Refuse
 from lectern.messages import Booking
 from lectern.model.tables.teacher import journal
 
@@ -43,28 +43,18 @@ async def change(
 
     Push URLs and recordings are changed by ``lectern change``: a parameter of a run is no place for a secret.
     """
-    host, ids = teacher(), inbox.ids_of(inbox_ids)
+    host = teacher()
     by_hand = [_by_hand(class_id, start_time, end_time)] if class_id else []
-    try:
-        alive = await living(host)
-    except TryAgain as error:
-        waiting = await put_back(host, ids, error, dry_run=dry_run)
-        return Failed(message=f"{class_id} is not changed: {error.message}") if by_hand else waiting
-    go = partial(decided, alive)
-    came: list[Came[Change]] = await read(host, ids, (Change,))
-    if too_early := await host.look(early, came):
-        why = TryAgain("the bookings of their classes are not here, or not handled yet")
-        waiting = await put_back(host, too_early, why, dry_run=dry_run)
-        came = [one for one in came if one.kept.id not in too_early]
-        if not (came or by_hand):
-            return waiting
-    found = await handled(host, came, go, dry_run=dry_run)
+    batch = await read(host, inbox_ids, (Change,), dry_run=dry_run)
+    go = partial(decided, await living(host))
+    why = "the bookings of their classes are not here, or not handled yet"
+    batch = await put_off(batch, await host.look(early, batch.came), AGAIN_S, why)
+    found = await handled(host, batch.came, go, dry_run=dry_run)
     if by_hand:
         found.done.append(await changed(host, lambda c, changes: go(c, changes, by_hand), dry_run=dry_run))
-    if dry_run:
-        return await printed("change", found.done)
-    await after(host, found.done)
-    return await ended("change", found, "What became of each change", len(ids) + len(by_hand))
+    if not dry_run:
+        await after(host, found.done)
+    return await ended("change", batch, found, "What became of each change")
 
 
 def early(connection: Connection, came: Sequence[Came[Change]]) -> list[int]:

@@ -1,18 +1,12 @@
 """Which streamers can take classes; while that cannot be known, messages wait."""
 
 import time
-from collections.abc import Sequence
 
-from prefect.client.schemas.objects import State
-from prefect.states import Completed
-
-from flows.handling import PUT_BACK
-from flows.host import Teacher, log
+from flows.host import Teacher
 from lectern.effects.redis.address import asking
-from lectern.effects.rows import inbox, leases
+from lectern.effects.rows import leases
 from lectern.errors import TryAgain
 
-AGAIN_S = 2.0
 ASKED_S = 5.0
 """Seconds that Redis has to answer: not longer, because another teacher could handle the messages meanwhile."""
 
@@ -66,12 +60,3 @@ async def _refuse_to_know(host: Teacher, listened_s: float) -> None:
     leased = [one for one in holders.values() if one.session is not None]
     if new := sorted(one.name for one in leased if one.granted_s_ago(now) < lately_s):
         raise TryAgain(f"{', '.join(new)} has just been given its lease, and was not heard of yet")
-
-
-async def put_back(host: Teacher, inbox_ids: Sequence[int], error: TryAgain, *, dry_run: bool) -> State[None]:
-    """Put messages that cannot be handled before Redis is back into the inbox again, as if they had just come."""
-    if dry_run:
-        return Completed(message=f"dry run: {len(inbox_ids)} messages would wait: {error.message}")
-    log.warning("%d messages wait in the inbox: %s", len(inbox_ids), error.message)
-    await host.commit(inbox.put_off, host.journal, inbox_ids, time.time() + AGAIN_S)
-    return Completed(name=PUT_BACK, message=f"{len(inbox_ids)} messages wait: {error.message}")

@@ -9,11 +9,11 @@ from sqlalchemy import Connection
 from flows import duties
 from flows.handling import Decide, apart, changed
 from flows.host import Teacher, log
-from flows.once import LATE_AFTER_S, LOOK_EVERY_S
 from flows.tell import tell
 from lectern import errors
 from lectern.changes import Changes
 from lectern.decide import readiness as decide
+from lectern.decide.readiness import LATE_AFTER_S, LOOK_EVERY_S
 from lectern.effects.rows import bookings
 from lectern.facts import Order
 
@@ -35,11 +35,7 @@ async def check_of_teacher(host: Teacher, done: Mapping[Begins, float], now: flo
     """Raise alarms for unready bookings whose check is due; returns the last check of each, to be passed as *done*."""
     found = await host.look(bookings.unready, now - LATE_AFTER_S, now, now + decide.CHECKS_S[0])
     unready = {(one.class_id, one.start_time): one for one in found}
-    due = {
-        its: check
-        for its, one in unready.items()
-        if (check := decide.check_due(one.start_time, now, done.get(its))) is not None
-    }
+    due = decide.checks_due({its: one.start_time for its, one in unready.items()}, now, done)
     if due:
         late = [unready[its] for its in due]
         await apart(late, lambda some: changed(host, _late(some)), lambda one: one.class_id)

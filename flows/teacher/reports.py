@@ -7,17 +7,16 @@ from prefect import flow
 from prefect.client.schemas.objects import State
 from sqlalchemy import Connection
 
-from flows.handling import ended, handled, printed, read
+from flows.handling import batch_flow, read
 from flows.host import NOWHERE, teacher
-from flows.teacher.living import living, put_back
+from flows.teacher.living import living
 from flows.tell import tell
 from lectern.changes import Changes
 from lectern.decide import reports as decide
 from lectern.decide import roll
 from lectern.decide.backups import twin_id
 from lectern.decide.verdicts import Choice
-from lectern.effects.rows import as_run, bookings, cancels, events, inbox, leases, revisions
-from lectern.errors import TryAgain
+from lectern.effects.rows import as_run, bookings, cancels, events, leases, revisions
 from lectern.messages import Report
 from lectern.model.tables import teacher as teacher_tables
 
@@ -25,16 +24,9 @@ from lectern.model.tables import teacher as teacher_tables
 @flow(name="report", persist_result=False, result_storage=NOWHERE)
 async def report(inbox_ids: str, dry_run: bool = False) -> State[None]:
     """Answer the bookings that a streamer has prepared or could not, and close those that were aired."""
-    host, ids = teacher(), inbox.ids_of(inbox_ids)
-    try:
-        alive = await living(host)
-    except TryAgain as error:
-        return await put_back(host, ids, error, dry_run=dry_run)
-    found = await handled(host, await read(host, ids, (Report,)), partial(decided, alive), dry_run=dry_run)
-    if dry_run:
-        return await printed("report", found.done)
-    await tell(host)
-    return await ended("report", found, "What the streamers reported", len(ids))
+    batch = await read(teacher(), inbox_ids, (Report,), dry_run=dry_run)
+    go = partial(decided, await living(batch.host))
+    return await batch_flow("report", batch, go, lambda host, _: tell(host), "What the streamers reported")
 
 
 def decided(alive: Sequence[str], connection: Connection, changes: Changes, reports: Sequence[Report]) -> None:

@@ -7,18 +7,18 @@ from prefect import flow
 from prefect.client.schemas.objects import State
 from sqlalchemy import Connection
 
-from flows.handling import changed, ended, handled, printed, read
+from flows.handling import batch_flow, changed, read
 from flows.host import NOWHERE, Teacher, log, teacher
 from flows.teacher.attempts import start_ecs
 from flows.teacher.ecs import flow as ecs
-from flows.teacher.living import living, put_back
+from flows.teacher.living import living
 from flows.tell import tell
 from lectern.changes import Changes
 from lectern.decide import results as decide
 from lectern.decide import transcode
 from lectern.decide.results import Waiters
 from lectern.effects import counters
-from lectern.effects.rows import bookings, inbox, renditions, revisions
+from lectern.effects.rows import bookings, renditions, revisions
 from lectern.errors import TryAgain
 from lectern.facts import RenditionKey
 from lectern.messages import TranscodingResult
@@ -32,18 +32,12 @@ Lists = Mapping[RenditionKey, list[str]]
 @flow(name="settle", persist_result=False, result_storage=NOWHERE)
 async def settle(inbox_ids: str, dry_run: bool = False) -> State[None]:
     """Settle the transcoding results of *inbox_ids*: waiting classes proceed or are refused."""
-    host, ids = teacher(), inbox.ids_of(inbox_ids)
-    came = await read(host, ids, (TranscodingResult,))
-    try:
-        alive = await living(host)
-    except TryAgain as error:
-        return await put_back(host, ids, error, dry_run=dry_run)
-    lists = await old_waiters(host, {_key(r) for one in came if isinstance(r := one.message, TranscodingResult)})
-    found = await handled(host, came, partial(decided, alive, lists), dry_run=dry_run)
-    if dry_run:
-        return await printed("settle", found.done)
-    await follow(host, found.done, lists)
-    return await ended("settle", found, "What became of each result and its classes", len(ids))
+    batch = await read(teacher(), inbox_ids, (TranscodingResult,), dry_run=dry_run)
+    alive = await living(batch.host)
+    results = [one.message for one in batch.came if isinstance(one.message, TranscodingResult)]
+    lists = await old_waiters(batch.host, set(map(_key, results)))
+    go, after = partial(decided, alive, lists), partial(follow, lists=lists)
+    return await batch_flow("settle", batch, go, after, "What became of each result and its classes")
 
 
 async def settle_now(host: Teacher, result: TranscodingResult) -> Changes:

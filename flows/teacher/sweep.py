@@ -6,12 +6,10 @@ from prefect import flow
 from prefect.client.schemas.objects import State
 from sqlalchemy import Connection
 
-from flows.handling import changed, printed, swept
+from flows.handling import GRACE_S, Swept, changed, sweep_flow
 from flows.host import NOWHERE, Teacher, log, teacher
-from flows.once import GRACE_S, alone
 from flows.teacher import attempts, deadlines
 from flows.teacher.booking import after
-from flows.tell import tell
 from lectern.changes import Changes
 from lectern.decide import cancels as cancelling
 from lectern.decide import closing
@@ -28,10 +26,10 @@ UNREPORTED_S = 60.0
 @flow(name="sweep teacher", persist_result=False, result_storage=NOWHERE)
 async def sweep_teacher(dry_run: bool = False) -> State[None]:
     """Enforce deadlines, send unsent answers again, and take up work whose process has died."""
-    return await alone(teacher(), _sweep_teacher, dry_run)
+    return await sweep_flow(teacher(), _sweep, dry_run)
 
 
-async def _sweep_teacher(host: Teacher, dry_run: bool) -> State[None]:
+async def _sweep(host: Teacher, dry_run: bool) -> Swept:
     now = time.time()
     forgotten = await host.look(oss_requests.forgotten, now - GRACE_S, now)
     try:
@@ -41,18 +39,16 @@ async def _sweep_teacher(host: Teacher, dry_run: bool) -> State[None]:
         settled = []
     lost = await host.look(transcodings.ownerless, now - GRACE_S, now)
     found = await changed(host, overlooked, dry_run=dry_run)
-    if dry_run:
-        asked = [f"{one.stem}: the OSS is asked" for one in forgotten]
-        return await printed("sweep", [*settled, found], *asked, *(f"{one.stem}: made on ECS" for one in lost))
-    await attempts.start_requests(host, [one.key for one in forgotten])
-    await attempts.start_ecs(host, [one.key for one in lost])
-    await after(host, [found])
-    sent = await tell(host)
-    rows = [row for one in (*settled, found) for row in one.table]
+    if not dry_run:
+        await attempts.start_requests(host, [one.key for one in forgotten])
+        await attempts.start_ecs(host, [one.key for one in lost])
+        await after(host, [found])
+    done = [*settled, found]
     written = [one.after or {} for one in found.rows.values()]
     late, again = (sum(column in one for one in written) for column in ("warned_at", "updated_at"))
-    done = f"{len(rows)} outcomes, {len(lost)} lost owners, {late} late, {again} told again"
-    return await swept(host, rows, done if sent else f"{done}; Redis is away")
+    said = f"{sum(len(one.table) for one in done)} outcomes, {len(lost)} lost owners, {late} late, {again} told again"
+    asked = [f"{one.stem}: the OSS is asked" for one in forgotten]
+    return done, said, [*asked, *(f"{one.stem}: made on ECS" for one in lost)]
 
 
 def overlooked(connection: Connection, changes: Changes) -> None:

@@ -95,7 +95,6 @@ async def test_a_sweep_closes_the_classes_beside_one_that_it_cannot_close(
     on_air(streamer, "bad", "good")
     with transaction(streamer.engine) as connection:
         connection.execute(update(tasks).values(end_time=time.time() - 1000))
-    monkeypatch.setattr(sweep, "tell", nobody)
     late = ends.late
 
     def fails(*_: object) -> None:
@@ -105,7 +104,7 @@ async def test_a_sweep_closes_the_classes_beside_one_that_it_cannot_close(
         return fails if class_id == "bad" else late(class_id)
 
     monkeypatch.setattr(ends, "late", odd)
-    await sweep._sweep_streamer(streamer, dry_run=False)
+    await sweep._sweep(streamer, dry_run=False)
     with reading(streamer.engine) as connection:
         found = connection.execute(select(classes.c.class_id, classes.c.state)).all()
     assert {one.class_id: one.state for one in found} == {"bad": "on air", "good": "broken"}
@@ -123,14 +122,13 @@ async def test_a_sweep_removes_no_file_that_came_again_while_it_asked_the_playou
     with transaction(streamer.engine) as connection:
         connection.execute(update(tasks).values(end_time=time.time() - 1000))
         connection.execute(update(files).where(files.c.id == "6666").values(state=FileState.EVICTING))
-    monkeypatch.setattr(sweep, "tell", nobody)
 
     async def asks(*_: object) -> None:
         with transaction(streamer.engine) as connection:
             connection.execute(update(files).where(files.c.id == "6666").values(state=FileState.READY))
 
     monkeypatch.setattr(sweep, "_way", asks)
-    await sweep._sweep_streamer(streamer, dry_run=False)
+    await sweep._sweep(streamer, dry_run=False)
     assert site.read_bytes() == b"new"
     with reading(streamer.engine) as connection:
         assert cache.by_stem(connection, ["6666"])["6666"].state is FileState.READY

@@ -129,7 +129,7 @@ async def test_a_slow_api_is_asked_once_for_each_of_240_renditions(
         while not all(one.done() for one in tasks):
             await asyncio.sleep(0.5)  # no more requests come
             assert sum(oss.asked.values()) <= 240
-            await sweep._sweep_teacher(host, False)
+            await sweep._sweep(host, False)
         for one in tasks:
             one.result()
         assert oss.asked == Counter(dict.fromkeys(records, 1))

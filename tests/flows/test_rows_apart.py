@@ -15,8 +15,8 @@ from sqlalchemy import Connection, select, update
 
 from flows import beside
 from flows.beside import NewRun
+from flows.handling import SWEEP
 from flows.host import Host
-from flows.once import SWEEP
 from flows.playout import Watch
 from flows.streamer import admission, download, fetching, lost, readiness, timetable
 from flows.streamer.looks import Looked

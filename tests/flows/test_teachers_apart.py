@@ -12,8 +12,9 @@ import pytest_asyncio
 from pydantic import SecretStr
 from sqlalchemy import Connection, QueuePool
 
-from flows import duties, once
+from flows import duties
 from flows import tell as telling
+from flows.handling import SWEEP
 from flows.host import Host
 from flows.resident import orphans, sweeps
 from flows.resident import peers as looking
@@ -193,7 +194,7 @@ async def test_what_a_dead_one_had_decided_is_begun_though_a_sweep_is_at_work(
     monkeypatch.setattr(sweeps, "due", due)
     handler = cast("Any", SimpleNamespace(sweep=sweep))
     ours = peers_of(teacher, lambda: sweeps.sweep(teacher, handler))
-    teacher.busy.add(once.SWEEP)
+    teacher.busy.add(SWEEP)
     await teacher.commit(peers.note, "b", 1.0)
     for _ in range(looking.SILENT + 1):
         ours._go_round()
@@ -201,7 +202,7 @@ async def test_what_a_dead_one_had_decided_is_begun_though_a_sweep_is_at_work(
     sweeping = asyncio.create_task(ours._sweep_after())
     await asyncio.sleep(0.3)  # no second sweep begins beside the first
     assert begun == []
-    teacher.busy.discard(once.SWEEP)
+    teacher.busy.discard(SWEEP)
     await async_wait_until(lambda: begun == ["sweep"], description="the sweep begins")
     await asyncio.sleep(0.3)  # nor after it
     assert begun == ["sweep"], "once"

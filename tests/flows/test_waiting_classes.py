@@ -72,16 +72,15 @@ async def test_a_class_that_has_ended_while_it_waited_is_answered_then(
     lists = Lists()
     teacher.bus = cast("Any", lists)
     monkeypatch.setattr(booking, "tell", quiet)
-    monkeypatch.setattr(sweep, "tell", quiet)
     with transaction(teacher.engine) as connection:
         assert not sweep.due(connection, teacher), "it has not begun"
-    await sweep._sweep_teacher(teacher, False)
+    await sweep._sweep(teacher, False)
     assert said(teacher) == []
     over = time.time() - 60
     with transaction(teacher.engine) as connection:
         connection.execute(update(orders).values(start_time=over - 600, end_time=over))
         assert sweep.due(connection, teacher)
-    await sweep._sweep_teacher(teacher, False)
+    await sweep._sweep(teacher, False)
     answer, alarm = sorted(said(teacher), key=lambda one: str(one["cmd"]), reverse=True)
     assert (answer["cmd"], answer["result"], answer["code"]) == ("order_result", "fail", ENDED.number)
     assert (alarm["cmd"], alarm["class_id"], alarm["code"]) == ("alarm", "c-1", ENDED.number)

@@ -66,12 +66,12 @@ def sent(host: Host[Any]) -> list[dict[str, Any]]:
         return [json.loads(body) for body in bodies]
 
 
-def ended(host: Host[Any], some: list[Kept], how: Any) -> None:
+def ended(host: Host[Any], some: list[Kept], how: Any, **also: object) -> None:
     """A run of these messages, which somebody began in the UI, has ended so."""
     task = SimpleNamespace(cancelled=lambda: False, exception=lambda: None, result=lambda: how)
     if isinstance(how, Exception):
         task = SimpleNamespace(cancelled=lambda: False, exception=lambda: how, result=lambda: None)
-    run = FlowRun(flow_id=uuid4(), parameters={"inbox_ids": inbox.spell([one.id for one in some])})
+    run = FlowRun(flow_id=uuid4(), parameters={"inbox_ids": inbox.spell([one.id for one in some]), **also})
     asyncio.run(tries.after_run(host, run, cast("Any", task)))
 
 
@@ -155,6 +155,16 @@ def test_a_try_is_counted_only_where_the_handler_failed(host: Host[Any], how: ob
             inbox.free_all(connection, host.journal)
     assert [one.tries for one in claim(host)] == [0]
     assert sent(host) == []
+
+
+@pytest.mark.parametrize("how", [Failed(message="boo"), ConnectionError("redis")])
+def test_a_dry_run_that_fails_neither_counts_a_try_nor_puts_its_messages_back(host: Host[Any], how: object) -> None:
+    keep(host, [message(host, "c-1").to_json()], "order" if is_teacher(host) else "prepare")
+    kept = claim(host)
+    ended(host, kept, how, dry_run=True)
+    assert claim(host) == [], "they are still claimed"
+    with reading(host.engine) as connection:
+        assert [one.tries for one in inbox.read(connection, host.journal, [1])] == [0]
 
 
 def test_messages_are_put_back_as_soon_as_the_database_is_there_again(

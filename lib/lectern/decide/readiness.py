@@ -1,10 +1,19 @@
 """Whether a class is ready for its start: checked 60, 15 and 5 minutes before it."""
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
+
+K = TypeVar("K", bound=Hashable)
 
 CHECKS_S = (3600.0, 900.0, 300.0)
 """Seconds before the start at which a class is checked."""
+
+LOOK_EVERY_S = 15.0
+"""Seconds between two looks at the classes that are about to begin."""
+
+LATE_AFTER_S = 30.0
+"""Seconds that a class which was just booked has to get ready before it is called late."""
 
 MAX_SKEW_S = 2.0
 """Seconds of difference from the shared clock from which a host begins its classes at the wrong second."""
@@ -32,6 +41,12 @@ def check_due(start: float, now: float, done: float | None) -> float | None:
         return None
     due = [one for one in CHECKS_S if left <= one]
     return due[-1] if due and (done is None or due[-1] < done) else None
+
+
+def checks_due(starts: Mapping[K, float], now: float, done: Mapping[K, float]) -> dict[K, float]:
+    """Which of `CHECKS_S` is due for each class, by its start; *done* has the last check made of each."""
+    checks = {key: check_due(start, now, done.get(key)) for key, start in starts.items()}
+    return {key: check for key, check in checks.items() if check is not None}
 
 
 def reds(seen: Seen) -> list[str]:
