@@ -3,9 +3,10 @@
 import asyncio
 import logging
 import math
+import threading
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextvars import ContextVar, copy_context
 from dataclasses import dataclass, field
@@ -13,15 +14,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar, Unpack, cast
 
 from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import OperationalError
 
 from flows.beside import Starter
-from flows.notes import ALONE_AFTER_S, Notes, NotWritten
 from flows.playout import Playout, boot_now
 from lectern import outgoing
 from lectern.effects.redis.bus import Bus
 from lectern.effects.redis.hearing import heed_cancel
+from lectern.effects.rows import peers
 from lectern.effects.rows.tables.engine import reading, transaction
-from lectern.errors import ErrorCode
+from lectern.errors import Caught, ErrorCode
 from lectern.facts import Kept
 from lectern.model.tables.shared import Journal
 from lectern.outgoing import About, Kind, Outgoing
@@ -45,6 +47,73 @@ _READING = ThreadPoolExecutor(4, thread_name_prefix="reading")
 
 Writers wait for each other. Readers have threads of their own, so that they do not wait for the writers before them.
 """
+
+
+ALONE_AFTER_S = 0.5
+"""Seconds after which a note is written in a transaction of its own, if no other transaction has written it."""
+
+
+@dataclass(frozen=True, eq=False)
+class Note:
+    """The note that the messages *ids* were sent; *write* stores it in a transaction, and may be called twice."""
+
+    ids: frozenset[int]
+    write: Callable[[Connection], object]
+
+
+class NotWritten(Exception):
+    """A note cannot be written; the other work of its transaction was not begun."""
+
+
+class Notes:
+    """Notes that wait to be written. If the process dies before that, their messages are sent a second time."""
+
+    def __init__(self) -> None:
+        self._waiting: list[Note] = []
+        self._odd: list[Note] = []  # could not be written; kept apart from other work
+        self._lock = threading.Lock()
+        self.came = asyncio.Event()
+
+    def add(self, ids: Iterable[int], write: Callable[[Connection], object]) -> None:
+        """Have *write* called with the next commit."""
+        with self._lock:
+            self._waiting.append(Note(frozenset(ids), write))
+        self.came.set()
+
+    def ids(self) -> set[int]:
+        """The messages that were sent although the database does not say so yet."""
+        with self._lock:
+            return {id_ for note in (*self._waiting, *self._odd) for id_ in note.ids}
+
+    def along(self, connection: Connection) -> Sequence[Note]:
+        """Write the waiting notes first in a transaction, and return them for `written`; raises NotWritten."""
+        with self._lock:
+            some = list(self._waiting)
+        for note in some:
+            with Caught(OperationalError) as failed:
+                note.write(connection)
+            if failed.error is not None:
+                with self._lock:
+                    self._waiting = [one for one in self._waiting if one is not note]
+                    self._odd.append(note)
+                log.error("outbox: it is not noted yet that %d messages were sent: %r", len(note.ids), failed.error)
+                raise NotWritten from failed.error
+        return some
+
+    def alone(self, connection: Connection) -> Sequence[Note]:
+        """Write all notes in a transaction that does nothing else, and return them for `written`."""
+        with self._lock:
+            some = [*self._odd, *self._waiting]
+        for note in some:
+            note.write(connection)
+        return some
+
+    def written(self, some: Sequence[Note]) -> None:
+        """Forget these notes: their transaction was committed."""
+        if some:
+            with self._lock:
+                self._waiting = [one for one in self._waiting if one not in some]
+                self._odd = [one for one in self._odd if one not in some]
 
 
 class Rounds:
@@ -191,6 +260,24 @@ class Host(Generic[S]):
         """An alarm of this host, for the outbox."""
         alarm = outgoing.alarm(code, said, now, self.settings.name, **about)
         return Outgoing(self.settings.alarm_channel, Kind.CHANNEL, alarm)
+
+
+SWEEPING = "sweep"
+PRUNING = "prune"
+CHECKING = "readiness"
+TELLING = "people"
+"""Duties that one of several teachers with a shared database does for all; alarms reach people without Redis."""
+
+
+async def is_ours(host: Host[Any], duty: str, lease_s: float) -> bool:
+    """Whether this host has the *duty*, from now on for *lease_s* seconds.
+
+    A teacher without Redis has a duty that needs Redis only while no other teacher has it: another may reach Redis.
+    """
+    if not host.settings.shared:
+        return True
+    lease_s = 0.0 if host.redis_away and duty != TELLING else lease_s
+    return await host.commit(peers.take, duty, host.settings.name, lease_s, time.time())
 
 
 current: ContextVar[Host[Any]] = ContextVar("host")

@@ -4,12 +4,17 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
 
 import httpx
-from prefect.client.orchestration import PrefectClient
+from prefect.client.orchestration import PrefectClient, get_client
+from prefect.client.schemas.objects import State, StateType
 from prefect.context import AsyncClientContext, SyncClientContext
 from prefect.exceptions import PrefectException
 from prefect.settings import PREFECT_API_URL
+from prefect.states import AwaitingRetry
 
 from lectern.errors import TryAgain
 
@@ -56,3 +61,21 @@ async def connected() -> AsyncIterator[PrefectClient]:
             yield shared.client
         finally:
             SyncClientContext.__var__.reset(unused)
+
+
+DIED, STOPPED = "its process died", "its process was stopped"
+"""Why a run goes on: the messages of the states that we set, by which they differ from a person's *Retry*."""
+
+
+def to_go_on(why: str) -> State[Any]:
+    """The state of a run that is to go on at once, because of *why*."""
+    return AwaitingRetry(scheduled_time=datetime.now(UTC), message=why)
+
+
+async def is_retried(run_id: UUID) -> bool:
+    """Whether a run has begun for the first time since a person asked for it. Raises TryAgain if Prefect is away."""
+    async with asking(), get_client() as client:
+        states = sorted(await client.read_flow_run_states(run_id), key=lambda one: one.timestamp)
+    asked = [at for at, one in enumerate(states) if one.is_scheduled() and one.message not in (DIED, STOPPED)]
+    begun = [one for one in states[asked[-1] :] if one.type is StateType.RUNNING] if asked else []
+    return len(begun) == 1

@@ -99,7 +99,7 @@ class Intake:
     async def _keep(self) -> None:
         """Commit messages of channels, which exist nowhere else; retries often, then raises MustEnd."""
         batch, name = self._batch.copy(), token_hex(6)
-        for failures in range(1000):
+        for failures in range(1000):  # not left to `Works`: a try must have the name of the one before
             try:
                 return await process.surely(self._keep_once(batch, name))
             except OperationalError as error:

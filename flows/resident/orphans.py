@@ -10,8 +10,7 @@ from prefect.client.schemas.objects import FlowRun, State
 from prefect.exceptions import ObjectNotFound
 from prefect.states import Cancelled
 
-from flows import resumed
-from flows.prefect_api import asking
+from flows.prefect_api import DIED, asking, to_go_on
 from flows.resident import questions
 from flows.resident.creation import HOST, host_tag
 from flows.resident.heartbeats import SILENT
@@ -42,7 +41,7 @@ async def adopt(runs: ResidentRuns, pool: str, queue: str, host: str | None = No
         orphans = [run for run in orphans if _is_of(run, host)]
     for run in orphans:
         cancelling = run.state is not None and run.state.is_cancelling()
-        state: State[Any] = Cancelled(message=resumed.DIED) if cancelling else resumed.to_go_on(resumed.DIED)
+        state: State[Any] = Cancelled(message=DIED) if cancelling else to_go_on(DIED)
         log.warning("%s: its process died; it is put to %s", run.name, state.name)
         try:
             async with asking():

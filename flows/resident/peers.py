@@ -8,8 +8,7 @@ from contextlib import suppress
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from flows import duties
-from flows.host import Teacher, log
+from flows.host import TELLING, Teacher, log
 from flows.resident import orphans
 from flows.resident.runs import ResidentRuns
 from flows.resident.works import Work
@@ -102,7 +101,7 @@ class Peers:
             except TryAgain as error:
                 # Without Redis, this teacher cannot send the answers to what it has claimed; the others may be able to.
                 name = self._host.settings.name
-                await self._host.commit(peers.free, name, name, keeps=(duties.TELLING,))
+                await self._host.commit(peers.free, name, name, keeps=(TELLING,))
                 log.warning("redis: away; the others take up what this teacher had claimed: %r", error)
             with suppress(TimeoutError):
                 async with asyncio.timeout(LOOK_S):

@@ -6,8 +6,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
-from flows import duties
-from flows.host import Host
+from flows.host import TELLING, Host, is_ours
 from lectern.effects import notify
 from lectern.effects.rows import people
 from lectern.effects.rows.people import Telling
@@ -71,7 +70,7 @@ class People:
         return [one for one in found if one[0] not in self._unnoted][:1]
 
     async def _is_ours(self) -> bool:
-        return await duties.is_ours(self._host, duties.TELLING, LEASE_S)
+        return await is_ours(self._host, TELLING, LEASE_S)
 
     async def _pass_on(self, alarm: str, *, is_due: bool = False) -> Telling | None:
         """Send *alarm* to all services, with retries; None if it *is_due*, and another teacher passes alarms on now."""

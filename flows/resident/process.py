@@ -24,8 +24,8 @@ from flows.resident import (
     peers,
     people,
     questions,
+    record,
     retention,
-    run_log,
     sweeps,
     worker,
 )
@@ -149,7 +149,7 @@ class Resident:
         await asyncio.to_thread(schema.check, engine, self.settings.role)
         await asyncio.to_thread(close_to_others, engine)
         bus = Bus.open(self.settings.redis_url.get_secret_value())
-        run_log.set_up()
+        record.set_up()
         async with prefect_api.connected() as client:
             runs = ResidentRuns(client, deployments.of(self.settings))
             journal = teacher_tables.journal if teaching else streamer_tables.journal

@@ -43,7 +43,7 @@ class QueueLock:
         """
         until = time.monotonic() + START_WAIT_S
         tries = 0
-        while True:
+        while True:  # not left to `Works`: nothing works before this, and its pause ends when the process is stopped
             why = await self._try(bus)
             if why is None:
                 return True
@@ -96,7 +96,7 @@ class QueueLock:
 
     async def keep(self, host: Host[Any]) -> None:
         """Renew the lock until cancelled; raises MustEnd if another process has it."""
-        while True:
+        while True:  # not left to `Works`: its longest pause is nearly the life of the lock
             host.rounds.come("lock")
             await asyncio.sleep(RENEW_S)
             try:

@@ -5,6 +5,7 @@ What is normal work is also what follows a crash: it knows only what the rows sa
 
 import asyncio
 import json
+import logging
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -12,6 +13,9 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import httpx
+from prefect.context import FlowRunContext
+from prefect.logging.handlers import APILogHandler
+from stamina.instrumentation import RetryDetails, set_on_retry_hooks
 
 from flows.host import Host, log
 from flows.prefect_api import asking
@@ -21,6 +25,7 @@ from flows.resident.runs import ResidentRuns
 from lectern.effects.rows import events, inbox
 from lectern.effects.rows.inbox import Handled
 from lectern.errors import Caught, TryAgain
+from lectern.logs import all_alike, without_secrets
 from lectern.messages import TAKE_BACK
 from lectern.run_records import RunRecord, records_of
 from lectern.timing import backoff_s
@@ -55,7 +60,7 @@ class Recorder:
     async def run(self) -> None:
         """Show what was handled, until cancelled."""
         tries = 0
-        while True:
+        while True:  # not left to `Works`: a host without Prefect is well, and says so once a minute
             self._host.rounds.come("recorder")
             try:
                 await self.tell()
@@ -193,3 +198,36 @@ class Recorder:
                 if not error.response.is_client_error and error.response.status_code not in REFUSES:
                     raise
                 log.warning("recorder: %s is not shown: %s", what, error)
+
+
+# -- the log of a run in the UI ----------------------------------------------------------------------------------------
+
+
+def _of_a_run(_record: logging.LogRecord) -> bool:
+    return FlowRunContext.get() is not None
+
+
+def _no_crash(record: logging.LogRecord) -> bool:
+    """A filter that drops the engine's report of a crash: we end such runs ourselves, for a cancel or at the end."""
+    return "Execution was cancelled by the runtime environment" not in record.getMessage()
+
+
+def _tried_again(details: RetryDetails) -> None:
+    """Log a retry with its subject and its reason, both of which the library's own line lacks."""
+    log.warning("%s; it is tried again in %.1f s", details.caused_by, details.wait_for)
+
+
+def set_up() -> None:
+    """Pass the lines of runs on to Prefect, whose thread sends them in batches."""
+    all_alike()
+    set_on_retry_hooks([_tried_again])
+    logging.getLogger("prefect.flow_runs").addFilter(_no_crash)
+    for name in ("prefect.flow_runs", "prefect.task_runs"):
+        logging.getLogger(name).addFilter(without_secrets)
+    logger = logging.getLogger("lectern")
+    if any(isinstance(one, APILogHandler) for one in logger.handlers):
+        return
+    handler = APILogHandler()
+    handler.addFilter(_of_a_run)
+    handler.addFilter(without_secrets)
+    logger.addHandler(handler)

@@ -6,8 +6,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from flows import duties
-from flows.host import Host, log
+from flows.host import PRUNING, Host, is_ours, log
 from lectern.effects.rows import cancels, peers, retention
 from lectern.effects.rows.retention import Before, Rule
 from lectern.settings import TeacherSettings
@@ -23,7 +22,7 @@ async def forget(host: Host[Any]) -> None:
     """Forget what is old, again and again until cancelled."""
     while True:
         host.rounds.come("retention")
-        if await duties.is_ours(host, duties.PRUNING, LEASE_S):
+        if await is_ours(host, PRUNING, LEASE_S):
             await _forget(host)
         await _pause(host)
 

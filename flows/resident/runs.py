@@ -21,11 +21,11 @@ from prefect.flow_engine import run_flow_async
 from prefect.flows import Flow
 from prefect.states import Cancelled, Failed, Pending, Scheduled
 
-from flows import resumed, tries
+from flows import tries
 from flows.beside import NewRun
 from flows.handling import noted
 from flows.host import Host, claimed, current, run_name
-from flows.prefect_api import asking, best_effort
+from flows.prefect_api import STOPPED, asking, best_effort, to_go_on
 from flows.resident import groups, questions
 from flows.resident.creation import CREATE_S, Creation
 from lectern.effects.rows import inbox
@@ -161,7 +161,7 @@ class ResidentRuns:
         active.verdict = active.verdict or _cancelled_before(active.task)
         if active.verdict is not None:
             log.info("%s: %s", run.name, active.verdict)
-            again = resumed.to_go_on(resumed.STOPPED)
+            again = to_go_on(STOPPED)
             state = Cancelled(message="cancelled") if active.verdict == "cancelled" else again
             async with best_effort(f"note that {run.name} is {active.verdict}"):
                 await self.client.set_flow_run_state(run.id, state, force=True)

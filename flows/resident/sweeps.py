@@ -6,9 +6,8 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from flows import duties
 from flows.handling import GRACE_S, SWEEP
-from flows.host import Host
+from flows.host import SWEEPING, Host, is_ours
 from flows.resident.handler import Handler
 from flows.streamer import sweep as of_streamer
 from flows.teacher import sweep as of_teacher
@@ -39,7 +38,7 @@ async def sweep(host: Host[Any], handler: Handler) -> bool:
     """
     if SWEEP in host.busy:
         return False
-    if await due(host) and await duties.is_ours(host, duties.SWEEPING, 2 * host.settings.sweep_interval_s):
+    if await due(host) and await is_ours(host, SWEEPING, 2 * host.settings.sweep_interval_s):
         await asyncio.create_task(handler.sweep(), name="sweep")
     return True
 

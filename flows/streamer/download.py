@@ -17,7 +17,6 @@ from flows import show
 from flows.handling import Decide, changed
 from flows.host import NOWHERE, Streamer, log, streamer
 from flows.streamer import admission, looks, lost
-from flows.streamer.growing import Growing
 from flows.streamer.prepare import follow
 from flows.tell import tell
 from lectern import errors
@@ -36,6 +35,9 @@ from lectern.shown import shown
 from lectern.states import AiringState, FileState
 from lectern.streamer_changes import Arrived, StreamerChanges
 from lectern.timing import backoff_s
+
+SYNC_BYTES = 64 * 1024**2
+"""Number of bytes that a download grows by until it is synced to the disk."""
 
 FIRST_PAUSE_S, LAST_PAUSE_S = 2.0, 1200.0
 ON_AIR_PAUSE_S = 60.0
@@ -277,3 +279,28 @@ def failed(stem: str, error: LecternError) -> Decide[StreamerChanges]:
         changes.note("download failed", detail=f"{code.number}: {error.message}", stem=stem)
 
     return go
+
+
+class Growing:
+    """A download under way, synced to the disk now and then: a power cut costs no more than what came since."""
+
+    def __init__(self, part: Path, remote: RemoteFile) -> None:
+        self._part, self._remote = part, remote
+        self._synced_bytes: int | None = None
+        self._syncing: asyncio.Future[None] | None = None
+
+    def reached(self, size_bytes: int) -> None:
+        """Note that the download has *size_bytes* now."""
+        if self._synced_bytes is None:
+            self._synced_bytes = size_bytes
+        busy = self._syncing is not None and not self._syncing.done()
+        if not busy and size_bytes - self._synced_bytes >= SYNC_BYTES:
+            self._synced_bytes = size_bytes
+            self._syncing = asyncio.ensure_future(asyncio.to_thread(store.write_origin, self._part, self._remote))
+
+    async def close(self) -> None:
+        """Wait for the sync under way; if it failed, only less of the download is safe from a power cut."""
+        if self._syncing is not None:
+            await asyncio.wait({self._syncing})
+            if (error := self._syncing.exception()) is not None:
+                log.warning("%s: could not be synced: %s", self._part, error)

@@ -90,7 +90,7 @@ class Handing:
 
     async def _keep_connected(self) -> None:
         tries = 0
-        while True:
+        while True:  # not left to `Works`: a worker that was restarted is there after a fraction of its pauses
             self._host.rounds.come("playout")
             try:
                 client = await self._host.playout.connect(self._host.settings.playout_socket_path)

@@ -167,7 +167,10 @@ class Beats:
                 await bus.close()
 
     async def _again(self, loop: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """Do *loop*; an error that nobody foresaw is said, and it begins again."""
+        """Do *loop*; an error that nobody foresaw is said, and it begins again.
+
+        Not left to `Works`, which is of the resident's loop, and pauses for longer than a lease can wait.
+        """
         while True:
             with Caught() as failed:
                 await loop()

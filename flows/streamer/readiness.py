@@ -12,10 +12,10 @@ from sqlalchemy import Connection
 from flows.handling import apart
 from flows.host import Streamer, log
 from flows.show import Board
-from flows.streamer import cache_table, lost, push_hosts
+from flows.streamer import lost, push_hosts
 from flows.tell import tell
 from flows.trouble import isolated
-from lectern import errors, urls
+from lectern import errors, urls, words
 from lectern.decide import readiness as decide
 from lectern.decide.readiness import LATE_AFTER_S, LOOK_EVERY_S
 from lectern.effects.files import store
@@ -187,7 +187,7 @@ class Readiness:
         await self._board.table(f"timetable-{name}", day, said)
         rows = await self._host.look(cache.everything)
         bound = Usage(self._host.settings.max_bytes, self._host.settings.max_video_num)
-        await self._board.table(f"cache-{name}", cache_table.lines(rows, bound), f"The cache of {name}")
+        await self._board.table(f"cache-{name}", cache_lines(rows, bound), f"The cache of {name}")
 
     def _line(self, one: Airing) -> dict[str, object]:
         why = self._reds.get(one.class_id)
@@ -229,3 +229,29 @@ def _put(connection: Connection, host: Streamer, red: Sequence[_Red], now: float
         code = errors.NOT_READY_FOR_START
         alarm = host.alarm(code, one.said, now, class_id=one.class_id, record_id=one.record_id)
         outbox.put(connection, host.journal, [alarm], now)
+
+
+def cache_lines(rows: Sequence[Cached], bound: Usage) -> list[dict[str, object]]:
+    """The cache of a streamer as a table: what is used, reserved, pinned, evictable."""
+    here = [one for one in rows if one.state is FileState.READY]
+    idle = [one for one in here if one.num_cite <= 0]
+    sums = {
+        "used": here,
+        "reserved": [one for one in rows if one.state is FileState.DOWNLOADING],
+        "pinned": [one for one in here if one.num_cite > 0],
+        "evictable": idle,
+    }
+    found: list[dict[str, object]] = [
+        {"what": what, "renditions": len(some), "size": words.size(sum(one.size_bytes for one in some))}
+        for what, some in sums.items()
+    ]
+    oldest = f"oldest evictable: {idle[0].stem}" if idle else "nothing is evictable"
+    return [
+        *found,
+        {
+            "what": "bound (MAX_VIDEO_NUM, MAX_VIDEO_SIZE)",
+            "renditions": bound.num,
+            "size": words.size(bound.size_bytes),
+        },
+        {"what": oldest, "renditions": "", "size": ""},
+    ]

@@ -6,9 +6,8 @@ from collections.abc import Mapping, Sequence
 
 from sqlalchemy import Connection
 
-from flows import duties
 from flows.handling import Decide, apart, changed
-from flows.host import Teacher, log
+from flows.host import CHECKING, Teacher, is_ours, log
 from flows.tell import tell
 from lectern import errors
 from lectern.changes import Changes
@@ -26,7 +25,7 @@ async def teacher_checks(host: Teacher) -> None:
     done: dict[Begins, float] = {}
     while True:
         host.rounds.come("readiness")
-        if await duties.is_ours(host, duties.CHECKING, 3 * LOOK_EVERY_S):
+        if await is_ours(host, CHECKING, 3 * LOOK_EVERY_S):
             done = await check_of_teacher(host, done, time.time())
         await asyncio.sleep(LOOK_EVERY_S)
 

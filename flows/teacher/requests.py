@@ -14,7 +14,7 @@ from prefect.states import Completed, Failed
 
 from flows import show
 from flows.host import NOWHERE, Teacher, log, teacher
-from flows.resumed import is_retried
+from flows.prefect_api import is_retried
 from flows.teacher.attempts import words
 from flows.teacher.ecs import flow as ecs
 from flows.teacher.results import settle_now

@@ -63,7 +63,7 @@ STEPS: Mapping[str, str] = {
     "a broadcast is scheduled": "flows.streamer.timetable:Plan._create",
     "live classes are looked at": "lectern.effects.rows.airings:live",
     "a push URL is tried": "lectern.effects.media.push_target:unreachable",
-    "the cache is shown": "flows.streamer.cache_table:lines",
+    "the cache is shown": "flows.streamer.readiness:cache_lines",
     "a streamer says how it stands": "flows.streamer.word:word",
     "a beat is sent": "lectern.effects.redis.bus:Bus.beat",
     "what a beat says is read": "flows.streamer.lease:Keeper._read",

@@ -18,7 +18,7 @@ from apprise.plugins import dingtalk, feishu, lark, wecombot
 
 from flows import tell as telling
 from flows.host import Host
-from flows.resident import people, run_log
+from flows.resident import people, record
 from lectern import words
 from lectern.effects import notify
 from lectern.effects.rows import incidents, outbox
@@ -296,7 +296,7 @@ def test_the_end_of_an_incident_is_no_error_in_the_log(
 
 def test_a_retry_is_logged_with_its_reason(caplog: pytest.LogCaptureFixture) -> None:
     """The library's own line has neither the subject nor the reason."""
-    run_log.set_up()
+    record.set_up()
 
     @stamina.retry(on=TryAgain, attempts=2, wait_initial=0.01, wait_jitter=0.01)
     def ask() -> None:

@@ -15,8 +15,8 @@ from pydantic import SecretStr
 from sqlalchemy import insert, select, update
 from sqlalchemy.exc import OperationalError
 
-from flows import duties, trouble
-from flows.host import Host
+from flows import trouble
+from flows.host import TELLING, Host, is_ours
 from flows.resident import alarms
 from flows.resident import people as telling
 from flows.resident.people import People
@@ -317,8 +317,8 @@ async def test_of_teachers_that_share_their_rows_one_passes_an_alarm_on(
     await tell(a)
     passing = asyncio.create_task(pass_on(a))
     await async_wait_until(lambda: len(service.answers) < 3, description="the first try of a")
-    await a.commit(peers.free, "a", "a", keeps=(duties.TELLING,))  # as a teacher that Redis does not answer does
-    assert not await duties.is_ours(b, duties.TELLING, 1), "a's try may be under way"
+    await a.commit(peers.free, "a", "a", keeps=(TELLING,))  # as a teacher that Redis does not answer does
+    assert not await is_ours(b, TELLING, 1), "a's try may be under way"
     await pass_on(b)
     await passing
     await asyncio.gather(pass_on(a), pass_on(b))
@@ -326,7 +326,7 @@ async def test_of_teachers_that_share_their_rows_one_passes_an_alarm_on(
 
     put(a, 318, "c-2")
     await tell(a)
-    assert await duties.is_ours(a, duties.TELLING, 3600)
+    assert await is_ours(a, TELLING, 3600)
     await pass_on(b)
     assert len(service.got) == 1
     await b.commit(peers.free, "a", "b")

@@ -13,9 +13,9 @@ from prefect.states import AwaitingRetry, Crashed, Failed, Pending, Running, Sch
 from sqlalchemy import select
 
 from flows import host as hall
-from flows import resumed
+from flows import prefect_api
 from flows.host import Host
-from flows.resumed import DIED, STOPPED
+from flows.prefect_api import DIED, STOPPED
 from flows.teacher import requests
 from flows.teacher.ecs import job
 from lectern.effects.rows import renditions
@@ -61,7 +61,7 @@ def attempts_after(host: Host[TeacherSettings], states: Sequence[State[Any]], mo
     async def client() -> AsyncIterator[Prefect]:
         yield Prefect()
 
-    monkeypatch.setattr(resumed, "get_client", client)
+    monkeypatch.setattr(prefect_api, "get_client", client)
     monkeypatch.setattr(job, "tell", told)
     monkeypatch.setenv("PREFECT__RUNTIME__FLOW_RUN__ID", str(uuid4()))
     monkeypatch.setenv("PREFECT__RUNTIME__FLOW_RUN__RUN_COUNT", str(sum(one.is_running() for one in states)))
@@ -108,6 +108,6 @@ def test_a_prefect_that_is_away_is_said_to_be(monkeypatch: pytest.MonkeyPatch) -
     def client() -> None:
         raise ConnectionError("away")
 
-    monkeypatch.setattr(resumed, "get_client", client)
+    monkeypatch.setattr(prefect_api, "get_client", client)
     with pytest.raises(TryAgain, match="away"):
-        asyncio.run(resumed.is_retried(uuid4()))
+        asyncio.run(prefect_api.is_retried(uuid4()))

@@ -12,10 +12,9 @@ import pytest_asyncio
 from pydantic import SecretStr
 from sqlalchemy import Connection, QueuePool
 
-from flows import duties
 from flows import tell as telling
 from flows.handling import SWEEP
-from flows.host import Host
+from flows.host import CHECKING, Host
 from flows.resident import orphans, sweeps
 from flows.resident import peers as looking
 from flows.resident.intake import Intake
@@ -240,7 +239,7 @@ async def test_one_of_them_calls_classes_late_and_leaves_it_to_another_if_redis_
         return done
 
     monkeypatch.setattr(readiness, "check_of_teacher", check)
-    assert await teacher.commit(peers.take, duties.CHECKING, "b", 3600, time.time())
+    assert await teacher.commit(peers.take, CHECKING, "b", 3600, time.time())
     checking = asyncio.create_task(readiness.teacher_checks(teacher))
     await asyncio.sleep(0.3)  # it is the other's duty
     assert checked == []
@@ -249,7 +248,7 @@ async def test_one_of_them_calls_classes_late_and_leaves_it_to_another_if_redis_
     teacher.redis_away = True
     number = len(checked)
     await async_wait_until(lambda: len(checked) > number + 2, description="it goes on with it")  # nobody else does it
-    assert await teacher.commit(peers.take, duties.CHECKING, "b", 3600, time.time() + 1)
+    assert await teacher.commit(peers.take, CHECKING, "b", 3600, time.time() + 1)
     number = len(checked)
     await asyncio.sleep(0.3)  # it is the other's duty again
     assert len(checked) <= number + 1
