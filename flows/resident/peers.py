@@ -9,7 +9,7 @@ from contextlib import suppress
 from sqlalchemy.exc import SQLAlchemyError
 
 from flows.host import TELLING, Teacher, log
-from flows.resident import orphans
+from flows.resident import worker
 from flows.resident.runs import ResidentRuns
 from flows.resident.works import Work
 from flows.tell import tell
@@ -152,14 +152,14 @@ class Peers:
         looked_at = time.monotonic()
         while True:
             await asyncio.sleep(LOOK_S)
-            if time.monotonic() - looked_at > orphans.UNTAGGED_S:
+            if time.monotonic() - looked_at > worker.UNTAGGED_S:
                 looked_at = time.monotonic()
-                self._unadopted.add(orphans.NOBODY)
-            for name in sorted(self._unadopted & {*self._dead, orphans.NOBODY}):
+                self._unadopted.add(worker.NOBODY)
+            for name in sorted(self._unadopted & {*self._dead, worker.NOBODY}):
                 try:
-                    await orphans.adopt(self._runs, settings.work_pool, settings.queue, name)
+                    await worker.adopt(self._runs, settings.work_pool, settings.queue, name)
                 except TryAgain as error:
                     log.warning("prefect: the runs of %s are taken up later: %r", name or "nobody", error)
-                    self._unadopted.discard(orphans.NOBODY)  # they are tried again a minute later
+                    self._unadopted.discard(worker.NOBODY)  # they are tried again a minute later
                     break
                 self._unadopted.discard(name)

@@ -25,7 +25,6 @@ from flows.resident import (
     people,
     questions,
     record,
-    retention,
     sweeps,
     worker,
 )
@@ -221,7 +220,7 @@ class Resident:
             "lock": lambda: self._lock.keep(host),
             "alarms": lambda: alarms.watch(host),
             "redis": lambda: alarms.watch_redis(host),
-            "retention": lambda: retention.forget(host),
+            "retention": lambda: sweeps.forget(host),
             "people": people.People(host).tell,
             "notes": host.keep_noting,
         }

@@ -1,4 +1,4 @@
-"""Begins a sweep of a host only if there is something to do: empty sweeps would only fill the UI."""
+"""Two timers of a host: it sweeps if there is something to do, and deletes old rows so that no table grows for ever."""
 
 import asyncio
 import time
@@ -7,15 +7,23 @@ from typing import Any
 from sqlalchemy import Connection
 
 from flows.handling import GRACE_S, SWEEP
-from flows.host import SWEEPING, Host, is_ours
+from flows.host import PRUNING, SWEEPING, Host, is_ours, log
 from flows.resident.handler import Handler
 from flows.streamer import sweep as of_streamer
 from flows.teacher import sweep as of_teacher
-from lectern.effects.rows import outbox, transcodings
+from lectern.effects.rows import cancels, outbox, peers, retention, transcodings
+from lectern.effects.rows.retention import Before, Rule
 from lectern.settings import TeacherSettings
 
 FIRST_S = GRACE_S + 1.0
 """Seconds from the start to the first sweep, which then finds what was decided up to the start."""
+
+
+PAUSE_S = 0.05
+"""Seconds between two slices: others write meanwhile."""
+
+PRUNING_S = 300.0
+"""Seconds for which one of several teachers has the duty; deleting a slice takes well below one second."""
 
 
 async def sweeps(host: Host[Any], handler: Handler) -> None:
@@ -63,3 +71,51 @@ def _due(connection: Connection, host: Host[Any]) -> bool:
     if isinstance(host.settings, TeacherSettings):
         return of_teacher.due(connection, host)
     return of_streamer.due(connection)
+
+
+# -- old rows ----------------------------------------------------------------------------------------------------------
+
+
+async def forget(host: Host[Any]) -> None:
+    """Forget what is old, again and again until cancelled."""
+    while True:
+        host.rounds.come("retention")
+        if await is_ours(host, PRUNING, PRUNING_S):
+            await _forget(host)
+        await _pause(host)
+
+
+async def _pause(host: Host[Any]) -> None:
+    until = time.monotonic() + host.settings.prune_interval_s
+    while (left := until - time.monotonic()) > 0:
+        host.rounds.come("retention")
+        await asyncio.sleep(min(left, 10.0))
+
+
+async def _forget(host: Host[Any]) -> None:
+    for rule in _rules(host, time.time()):
+        number = 0
+        while keys := await host.look(retention.outdated, rule):
+            host.rounds.come("retention")
+            forgotten = await host.commit(retention.forget, rule, keys)
+            number += forgotten
+            if not forgotten:
+                break
+            await asyncio.sleep(PAUSE_S)
+        if number:
+            log.info("retention: %d rows of %s are forgotten", number, rule.table.name)
+    if isinstance(host.settings, TeacherSettings):
+        await host.commit(_forget_small, time.time(), host.settings.keep_messages_s)
+
+
+def _rules(host: Host[Any], now: float) -> list[Rule]:
+    settings = host.settings
+    kept = (settings.keep_messages_s, settings.keep_events_s, settings.keep_classes_s, settings.keep_as_run_s)
+    before = Before(*(now - one for one in kept))
+    return retention.of_teacher(before) if isinstance(settings, TeacherSettings) else retention.of_streamer(before)
+
+
+def _forget_small(connection: Connection, now: float, keep_s: float) -> None:
+    """Forget old rows of the small tables, which need no slices."""
+    cancels.prune(connection, now)
+    peers.forget(connection, now - keep_s)

@@ -10,7 +10,7 @@ from sqlalchemy import Connection
 from flows.handling import Batch, batch_flow, read
 from flows.host import NOWHERE, Teacher, log, teacher
 from flows.teacher import attempts
-from flows.teacher.living import living
+from flows.teacher.roll import living
 from flows.tell import tell
 from lectern.changes import Changes
 from lectern.decide import booking as decide

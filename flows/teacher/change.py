@@ -12,7 +12,7 @@ from sqlalchemy import Connection
 from flows.handling import Came, changed, ended, handled, put_off, read
 from flows.host import NOWHERE, teacher
 from flows.teacher.booking import after
-from flows.teacher.living import living
+from flows.teacher.roll import living
 from flows.tries import AGAIN_S
 from lectern.amendments import Change
 from lectern.changes import Changes

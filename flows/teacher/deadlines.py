@@ -10,7 +10,7 @@ from flows.handling import Decide, apart, changed
 from flows.host import Teacher, log
 from flows.teacher import results
 from flows.teacher.ecs import flow as ecs
-from flows.teacher.living import living
+from flows.teacher.roll import living
 from flows.trouble import words
 from lectern.changes import Changes
 from lectern.decide import results as decide

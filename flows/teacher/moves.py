@@ -13,8 +13,7 @@ from sqlalchemy import Connection
 from flows import show
 from flows.handling import Decide, changed, printed
 from flows.host import NOT_MOVED, NOWHERE, Teacher, lost_tag, teacher
-from flows.teacher.living import living
-from flows.teacher.roll import heirs, move_key
+from flows.teacher.roll import heirs, living, move_key
 from flows.tell import tell
 from lectern.changes import Changes
 from lectern.decide import lease as decide

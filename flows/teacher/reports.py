@@ -9,7 +9,7 @@ from sqlalchemy import Connection
 
 from flows.handling import batch_flow, read
 from flows.host import NOWHERE, teacher
-from flows.teacher.living import living
+from flows.teacher.roll import living
 from flows.tell import tell
 from lectern.changes import Changes
 from lectern.decide import reports as decide

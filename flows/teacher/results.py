@@ -11,7 +11,7 @@ from flows.handling import batch_flow, changed, read
 from flows.host import NOWHERE, Teacher, log, teacher
 from flows.teacher.attempts import start_ecs
 from flows.teacher.ecs import flow as ecs
-from flows.teacher.living import living
+from flows.teacher.roll import living
 from flows.tell import tell
 from lectern.changes import Changes
 from lectern.decide import results as decide

@@ -1,4 +1,4 @@
-"""Reads the heartbeats of all streamers every second, grants leases, and has the classes of lost streamers moved."""
+"""Knows which streamers live: grants leases, and has the classes of those that are lost, or that leave, moved."""
 
 import asyncio
 import math
@@ -14,17 +14,20 @@ from flows import trouble
 from flows.beside import NewRun
 from flows.handling import Decide, changed
 from flows.host import Teacher, log, lost_tag
-from flows.teacher.leaving import Leaving
-from flows.teacher.living import BEATS
 from flows.tell import tell
 from lectern import errors
 from lectern.changes import Changes, Granted
 from lectern.decide import control_lost
 from lectern.decide import lease as decide
 from lectern.decide import roll as rolls
+from lectern.decide.backups import twin_id
+from lectern.decide.verdicts import Choice
+from lectern.effects.redis.address import asking
+from lectern.effects.redis.withdrawn import FIELD as WITHDRAWN
 from lectern.effects.rows import bookings, cancels, leases
 from lectern.errors import Caught, TryAgain
 from lectern.model.tables.teacher import StreamerRow, streamers
+from lectern.timing import Throttle
 
 LOOK_S = 1.0
 ANNOUNCE_AGAIN_S = 3.0
@@ -36,7 +39,119 @@ TAKEN_AGAIN_S = 300.0
 GRANT_AGAIN_S = 10.0
 """Seconds after which a claim that is still there is answered again: Redis may have lost the answer."""
 
+DRAINS = "drains"
+"""The field of a heartbeat that says that its streamer is drained."""
+
+DRAIN_AGAIN_S = 5.0
+"""Seconds between two looks at the classes of a drained streamer: another streamer may be able to take them by then."""
+
+ASKED_S = 5.0
+"""Seconds that Redis has to answer: not longer, because another teacher could handle the messages meanwhile."""
+
+FIRST_STREAMER_S = 300.0
+"""Seconds for which a teacher that never had a streamer keeps bookings: a rollout starts streamers after it."""
+
+BEATS = 2
+"""Number of heartbeat intervals after which every living streamer has been heard, once Redis is there (again)."""
+
+SEEN_S = 1.0
+"""Seconds for which the list of living streamers is reused; their heartbeats are farther apart than that."""
+
 Said = Mapping[str, Mapping[str, Any]]
+
+
+async def living(host: Teacher) -> list[str]:
+    """The streamers that were heard of lately, by name.
+
+    Raises TryAgain if that cannot be known: while Redis is away or takes no writes, in the first seconds after it came
+    back, while the last streamer is being started again, and for some minutes if there was never a streamer yet.
+    """
+    settings, now = host.settings, time.monotonic()
+    seen_at, found = host.seen
+    if not found or now - seen_at > SEEN_S:
+        try:
+            async with asking(ASKED_S):
+                found = tuple(await host.bus.alive(settings.streamers_key, settings.streamer_lost_after_s))
+        except TryAgain as error:
+            host.redis_away = True
+            raise TryAgain(f"the streamers' heartbeats cannot be read: {error.message}") from error.__cause__
+        host.seen = now, found
+    # A Redis that was started anew has forgotten the beats; we have not.
+    alive = sorted({*found, *host.living_now()})
+    listened_s = now - host.listens_since
+    if not alive and listened_s < BEATS * settings.heartbeat_interval_s:
+        raise TryAgain("no streamer was heard of yet")
+    since = time.monotonic() - settings.streamer_lost_after_s
+    if not alive and (leaving := sorted(name for name, at in host.left.items() if at > since)):
+        raise TryAgain(f"{', '.join(leaving)} has just been stopped, and may be about to be started again")
+    if not alive and host.redis_away:
+        raise TryAgain("Redis takes no heartbeats, so no streamer can be heard of")
+    if not alive:
+        await _refuse_to_know(host, listened_s)
+    return alive
+
+
+async def _refuse_to_know(host: Teacher, listened_s: float) -> None:
+    """Raise TryAgain while a streamer is about to be heard of for the first time."""
+    holders = await host.look(leases.holders)
+    if not holders and listened_s < FIRST_STREAMER_S:
+        raise TryAgain("no streamer of this release has ever been leased here; is one about to be rolled out?")
+    now, lately_s = time.time(), host.settings.streamer_lost_after_s
+    leased = [one for one in holders.values() if one.session is not None]
+    if new := sorted(one.name for one in leased if one.granted_s_ago(now) < lately_s):
+        raise TryAgain(f"{', '.join(new)} has just been given its lease, and was not heard of yet")
+
+
+@dataclass
+class Leaving:
+    """The streamers that leave, as one teacher hears of them."""
+
+    host: Teacher
+    drained_at: Throttle = field(default_factory=Throttle)  # when each was looked at last
+
+    @staticmethod
+    def is_withdrawn(beat: Mapping[str, Any]) -> bool:
+        """Whether *beat* says that the old program has the streamer again."""
+        return bool(beat.get(WITHDRAWN, False))
+
+    async def withdraw(self, name: str) -> None:
+        """Leave the classes of *name* to the old program."""
+        await changed(self.host, withdrawn(name))
+        await self.host.bus.forget_withdrawn(self.host.settings.streamers_key, name)
+        self.host.beats.pop(name, None)
+
+    async def drain(self, name: str, beat: Mapping[str, Any]) -> None:
+        """Move the later classes of *name* to other streamers, if its *beat* says that it is being drained."""
+        if not beat.get(DRAINS, False) or not self.drained_at.take(name, DRAIN_AGAIN_S):
+            return
+        alive = [one for one in self.host.living_now() if one != name]
+        found = await changed(self.host, drained(name, alive))
+        if found.taken:
+            log.info("%s: is drained; %d classes were moved to others", name, len(found.taken))
+            await tell(self.host)
+
+
+def withdrawn(name: str) -> Decide[Changes]:
+    """Leave the classes of the streamer *name* to the old program, once."""
+
+    def go(connection: Connection, changes: Changes) -> None:
+        if leases.holder(connection, name).withdrawn_at is None:
+            said = rolls.withdraw(changes, name, bookings.on(connection, name, changes.now))
+            log.info("%s: %s", name, said)
+
+    return go
+
+
+def drained(name: str, alive: Sequence[str]) -> Decide[Changes]:
+    """Move the later classes of the streamer *name* to those of *alive* that can take them."""
+
+    def go(connection: Connection, changes: Changes) -> None:
+        orders = bookings.on(connection, name, changes.now)
+        changes.orders |= bookings.by_id(connection, [twin_id(order.class_id) for order in orders])
+        no = leases.refused_by(connection, [order.class_id for order in orders])
+        rolls.drain(changes, name, orders, Choice(bookings.loads(connection, alive, changes.now), no))
+
+    return go
 
 
 @dataclass

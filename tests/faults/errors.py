@@ -76,7 +76,7 @@ STEPS: Mapping[str, str] = {
 AT_START: Mapping[str, str] = {
     "a channel is subscribed": "lectern.effects.redis.bus:Bus.subscribed",
     "deployments are read": "flows.resident.deployments:read",
-    "orphans are adopted": "flows.resident.orphans:adopt",
+    "orphans are adopted": "flows.resident.worker:adopt",
     "the playout is connected": "flows.playout:Playout.connect",
     "the disk is looked through": "flows.streamer.reconcile:reconciled",
 }

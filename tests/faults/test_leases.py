@@ -12,8 +12,9 @@ from sqlalchemy import Connection, select
 from flows import handling
 from flows.beside import NewRun
 from flows.host import Host
-from flows.streamer import releases, witnesses
-from flows.teacher import leaving, moves, reports, roll
+from flows.streamer import releases
+from flows.streamer.lease import Witnesses
+from flows.teacher import moves, reports, roll
 from lectern import errors
 from lectern.changes import Changes, Granted
 from lectern.decide import lease
@@ -261,13 +262,13 @@ def test_a_class_that_the_only_other_streamer_refuses_goes_back_to_the_one_that_
         write(connection, teacher.journal, changes)
         rows.granted(connection, Granted(name, "session", 12.0), now)
         before = leases.holder(connection, name)
-        away = leaving.drained(name, [other]) if drained else moves.taken(name, before, [other], force=False)
+        away = roll.drained(name, [other]) if drained else moves.taken(name, before, [other], force=False)
         handling.change(connection, teacher, away)
         assert bookings.by_id(connection, ["c-1"])["c-1"].streamer == other
         handling.change(connection, teacher, refused)
         order = bookings.by_id(connection, ["c-1"])["c-1"]
         assert (order.state, order.streamer) == ((BookingState.PLACED, name) if back else (BookingState.BROKEN, other))
-        handling.change(connection, teacher, leaving.drained(name, [other]))
+        handling.change(connection, teacher, roll.drained(name, [other]))
         assert bookings.by_id(connection, ["c-1"])["c-1"] == order, "it is not given to and fro"
 
 
@@ -279,7 +280,7 @@ def test_a_streamer_that_never_heard_of_others_takes_nobody_for_away(streamer: H
 
     async def note(_: object) -> None: ...
 
-    found = witnesses.Witnesses(streamer.settings, None, note)
+    found = Witnesses(streamer.settings, None, note)
     assert not asyncio.run(found.verdict(is_taken, "session", "claim")).goes_on
 
 
@@ -293,7 +294,7 @@ async def test_no_beat_names_a_streamer_before_the_disk_has_it(streamer: Host[St
         await may_write.wait()
         written.append(set(known))
 
-    found = witnesses.Witnesses(streamer.settings, {"s2": ""}, note)
+    found = Witnesses(streamer.settings, {"s2": ""}, note)
     assert found.said == {"peers": ["s2"]}
     found.take_in({"s2": {"at": 1.0}, "s3": {"at": 1.0}})
     await asyncio.sleep(0)

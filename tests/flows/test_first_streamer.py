@@ -8,8 +8,7 @@ from typing import Any, cast
 import pytest
 
 from flows.host import Host, Teacher
-from flows.teacher.living import FIRST_STREAMER_S, living
-from flows.teacher.roll import Roll
+from flows.teacher.roll import FIRST_STREAMER_S, Roll, living
 from lectern.changes import Granted
 from lectern.effects.redis.bus import Bus
 from lectern.effects.rows.tables.engine import open_database, transaction

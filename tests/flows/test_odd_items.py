@@ -18,7 +18,7 @@ from sqlalchemy import insert, select, update
 from flows import handling, trouble
 from flows.host import Host
 from flows.playout import Lesson
-from flows.resident import orphans, questions
+from flows.resident import questions, worker
 from flows.resident.intake import Intake
 from flows.streamer import dead_air, ends, indexes, lessons, prepare, sweep, word
 from flows.streamer.handing import Handing
@@ -269,7 +269,7 @@ async def test_a_run_of_a_dead_process_that_prefect_refuses_hides_no_other(monke
     monkeypatch.setattr(questions, "named", named)
     client = SimpleNamespace(set_flow_run_state=set_state)
     runs = SimpleNamespace(client=client, alive=dict, shown=set[UUID]())
-    assert await orphans.adopt(cast("Any", runs), "pool", "teacher") == 3
+    assert await worker.adopt(cast("Any", runs), "pool", "teacher") == 3
     assert adopted == [one.id for one in left[1:]]
 
 

@@ -15,8 +15,8 @@ from sqlalchemy import Connection, QueuePool
 from flows import tell as telling
 from flows.handling import SWEEP
 from flows.host import CHECKING, Host
-from flows.resident import orphans, sweeps
 from flows.resident import peers as looking
+from flows.resident import sweeps, worker
 from flows.resident.intake import Intake
 from flows.teacher import readiness
 from flows.teacher.ecs import job
@@ -213,16 +213,16 @@ async def test_runs_that_nobody_has_are_looked_for_though_no_teacher_is_dead(
     teacher: Host[TeacherSettings], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(looking, "LOOK_S", 0.05)
-    monkeypatch.setattr(orphans, "UNTAGGED_S", 0.2)
+    monkeypatch.setattr(worker, "UNTAGGED_S", 0.2)
     asked: list[str] = []
 
     async def adopt(_runs: object, _pool: str, _queue: str, of: str) -> int:
         asked.append(of)
         return 0
 
-    monkeypatch.setattr(orphans, "adopt", adopt)
+    monkeypatch.setattr(worker, "adopt", adopt)
     adopting = asyncio.create_task(peers_of(teacher)._adopt())
-    await async_wait_until(lambda: asked[:2] == [orphans.NOBODY] * 2, description="it has looked for them twice")
+    await async_wait_until(lambda: asked[:2] == [worker.NOBODY] * 2, description="it has looked for them twice")
     adopting.cancel()
     await asyncio.wait([adopting])
 

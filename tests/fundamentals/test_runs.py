@@ -22,7 +22,7 @@ from flows import prefect_api
 from flows.beside import NewRun
 from flows.host import Host
 from flows.prefect_api import asking
-from flows.resident import heartbeats, orphans, questions, worker
+from flows.resident import heartbeats, questions, worker
 from flows.resident.runs import ResidentRuns
 from flows.resident.worker import ResidentWorker
 from lectern import timing
@@ -114,7 +114,7 @@ def test_a_run_whose_creation_was_not_heard_of_is_executed(monkeypatch: pytest.M
         assert list(mine.created.unheard) == ["k-1"]
         server.there = [FlowRun(id=uuid4(), flow_id=uuid4(), name="booking c-1", state=Pending())]
         monkeypatch.setattr(mine, "take", lambda run: taken.append(run.id))
-        await orphans.take_unheard(mine)
+        await worker.take_unheard(mine)
         assert list(mine.created.unheard) == []
         assert taken == [server.there[0].id]
         return taken
@@ -139,7 +139,7 @@ def test_runs_that_were_not_heard_of_are_executed_though_the_list_of_them_has_ov
 
         monkeypatch.setattr(questions, "begun", begun)
         monkeypatch.setattr(mine, "take", lambda run: taken.append(run.id))
-        await orphans.take_unheard(mine)
+        await worker.take_unheard(mine)
         assert taken == [there.id]
         return taken
 
@@ -237,7 +237,7 @@ def test_all_orphans_are_adopted_however_many_there_are() -> None:
     async def scene() -> Prefect:
         server = Prefect()
         server.there = [FlowRun(id=uuid4(), flow_id=uuid4(), state=Running()) for _ in range(2 * questions.PAGE + 50)]
-        assert await orphans.adopt(runs(server), "pool", "teacher") == len(server.there)
+        assert await worker.adopt(runs(server), "pool", "teacher") == len(server.there)
         return server
 
     server = asyncio.run(scene())
@@ -258,7 +258,7 @@ def test_a_run_that_begins_while_prefect_is_asked_is_no_orphan(monkeypatch: pyte
             return [run]
 
         monkeypatch.setattr(questions, "named", named)
-        assert await orphans.adopt(mine, "pool", "teacher") == 0
+        assert await worker.adopt(mine, "pool", "teacher") == 0
         return server
 
     assert asyncio.run(scene()).states == {}
@@ -273,10 +273,10 @@ def test_a_run_that_was_claimed_and_never_tagged_is_taken_up_after_a_while() -> 
         return FlowRun(id=uuid4(), flow_id=uuid4(), state=state, tags=list(tags))
 
     async def scene(server: Prefect) -> None:
-        assert await orphans.adopt(runs(server), "pool", "teacher", orphans.NOBODY) == 1
+        assert await worker.adopt(runs(server), "pool", "teacher", worker.NOBODY) == 1
 
     server = Prefect()
-    lost, fresh, tagged = claimed(orphans.UNTAGGED_S + 1), claimed(5), claimed(3600, "host:a")
+    lost, fresh, tagged = claimed(worker.UNTAGGED_S + 1), claimed(5), claimed(3600, "host:a")
     server.there = [lost, fresh, tagged]
     asyncio.run(scene(server))
     assert server.states == {lost.id: "AwaitingRetry"}
