@@ -17,7 +17,6 @@ from sqlalchemy.exc import DBAPIError
 from flows import prefect_api
 from flows.host import Host
 from flows.resident import (
-    alarms,
     deployments,
     groups,
     http,
@@ -39,8 +38,8 @@ from flows.resident.works import Work, Works
 from flows.streamer import change, dead_air, handing, indexes, lease, reconcile, timetable, word
 from flows.streamer import readiness as streamer_readiness
 from flows.streamer.fetching import Fetching
-from flows.teacher import readiness as teacher_readiness
 from flows.teacher import requests, roll
+from flows.teacher import sweep as teacher_sweep
 from flows.teacher.ecs import api as transcode_api
 from flows.teacher.ecs import flow as ecs
 from flows.tell import tell
@@ -218,8 +217,8 @@ class Resident:
         works: dict[str, Work] = {
             "runs": lambda: worker.serve(host, runs),
             "lock": lambda: self._lock.keep(host),
-            "alarms": lambda: alarms.watch(host),
-            "redis": lambda: alarms.watch_redis(host),
+            "alarms": lambda: people.watch(host),
+            "redis": lambda: people.watch_redis(host),
             "retention": lambda: sweeps.forget(host),
             "people": people.People(host).tell,
             "notes": host.keep_noting,
@@ -240,7 +239,7 @@ class Resident:
             works |= peers.Peers(host, runs, lambda: sweeps.sweep(host, handler)).works()
         return works | {
             "streamers": roll.Roll(host).run,
-            "readiness": lambda: teacher_readiness.teacher_checks(host),
+            "readiness": lambda: teacher_sweep.teacher_checks(host),
         }
 
     async def _leave(self, host: Host[Any]) -> None:

@@ -42,7 +42,7 @@ STEPS: Mapping[str, str] = {
     # both roles: beside it
     "a sweep is looked for": "flows.resident.sweeps:due",
     "the lock is renewed": "lectern.effects.redis.bus:Bus.hold",
-    "alarms are followed up": "flows.resident.alarms:_follow_up",
+    "alarms are followed up": "flows.resident.people:_follow_up",
     "messages are sent": "lectern.effects.redis.bus:Bus.send",
     "cancels are looked for": "flows.resident.questions:in_state",
     "heartbeats are sent": "flows.resident.heartbeats:_event",

@@ -17,9 +17,8 @@ from sqlalchemy.exc import OperationalError
 
 from flows import trouble
 from flows.host import TELLING, Host, is_ours
-from flows.resident import alarms
 from flows.resident import people as telling
-from flows.resident.people import People
+from flows.resident.people import People, watch_redis
 from flows.tell import patience, tell
 from lectern import errors
 from lectern.effects.redis.bus import Bus
@@ -371,11 +370,11 @@ async def test_a_redis_that_is_away_is_told_to_people_who_need_no_redis(
     tmp_path: Path, service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Once, with its incident open while it is away; what hides behind classes that go on is alarmed all the same."""
-    monkeypatch.setattr(alarms, "AWAY_S", 0.2)
-    monkeypatch.setattr(alarms, "AGAIN_S", 0.05)
+    monkeypatch.setattr(telling, "AWAY_S", 0.2)
+    monkeypatch.setattr(telling, "PING_AGAIN_S", 0.05)
     found = teacher(f"sqlite:///{hosts.database('teacher', tmp_path / 'teacher.db')}", service.url)
     found.bus = Bus.open("redis://127.0.0.1:1/0")
-    works = [asyncio.create_task(alarms.watch_redis(found)), asyncio.create_task(People(found).tell())]
+    works = [asyncio.create_task(watch_redis(found)), asyncio.create_task(People(found).tell())]
     try:
         await async_wait_until(lambda: len(service.got) == 1, description="people were told of it")
         assert "508" in str(service.got)

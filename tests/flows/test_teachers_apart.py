@@ -18,7 +18,7 @@ from flows.host import CHECKING, Host
 from flows.resident import peers as looking
 from flows.resident import sweeps, worker
 from flows.resident.intake import Intake
-from flows.teacher import readiness
+from flows.teacher import sweep
 from flows.teacher.ecs import job
 from flows.tell import tell
 from lectern import outgoing
@@ -231,16 +231,16 @@ async def test_one_of_them_calls_classes_late_and_leaves_it_to_another_if_redis_
     teacher: Host[TeacherSettings], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else each class that is not ready is alarmed by each teacher."""
-    monkeypatch.setattr(readiness, "LOOK_EVERY_S", 0.05)
+    monkeypatch.setattr(sweep, "LOOK_EVERY_S", 0.05)
     checked: list[float] = []
 
     async def check(_host: Host[TeacherSettings], done: dict[Any, float], now: float) -> dict[Any, float]:
         checked.append(now)
         return done
 
-    monkeypatch.setattr(readiness, "check_of_teacher", check)
+    monkeypatch.setattr(sweep, "check_of_teacher", check)
     assert await teacher.commit(peers.take, CHECKING, "b", 3600, time.time())
-    checking = asyncio.create_task(readiness.teacher_checks(teacher))
+    checking = asyncio.create_task(sweep.teacher_checks(teacher))
     await asyncio.sleep(0.3)  # it is the other's duty
     assert checked == []
     await teacher.commit(peers.free, "b", "a")

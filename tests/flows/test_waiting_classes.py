@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import select, update
 
 from flows.host import Host
-from flows.teacher import booking, readiness, sweep
+from flows.teacher import booking, sweep
 from flows.teacher.ecs import job
 from lectern.effects.rows import bookings, ecs_hosts, renditions, transcodings
 from lectern.effects.rows.ecs_hosts import Begun
@@ -51,16 +51,16 @@ async def quiet(_: Teacher) -> bool:
 async def test_a_class_that_is_moved_after_its_last_check_is_checked_before_its_new_start_too(
     teacher: Teacher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(readiness, "tell", quiet)
+    monkeypatch.setattr(sweep, "tell", quiet)
     now = time.time()
-    done = await readiness.check_of_teacher(teacher, {}, now)
+    done = await sweep.check_of_teacher(teacher, {}, now)
     assert [one["code"] for one in said(teacher)] == [324]
-    done = await readiness.check_of_teacher(teacher, done, now + 15)
+    done = await sweep.check_of_teacher(teacher, done, now + 15)
     assert said(teacher) == [], "once"
     with transaction(teacher.engine) as connection:
         connection.execute(update(orders).values(start_time=now + 1200, end_time=now + 1800))
     for at in (now + 30, now + 310, now + 905):
-        done = await readiness.check_of_teacher(teacher, done, at)
+        done = await sweep.check_of_teacher(teacher, done, at)
     assert [one["code"] for one in said(teacher)] == [324, 324, 324], "an hour, a quarter and five minutes before it"
 
 
