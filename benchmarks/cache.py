@@ -20,7 +20,7 @@ from lectern.effects.rows import cache
 from lectern.effects.rows.tables.engine import transaction
 from lectern.messages import Prepare
 from lectern.settings import StreamerSettings
-from lectern.streamer_changes import Arrived, StreamerChanges
+from lectern.streamer_changes import StreamerChanges
 
 WHAT = (
     "a streamer's cache is full of renditions that no class cites. A class comes that needs another one: in one"
@@ -126,7 +126,11 @@ def _settle(host: Host[StreamerSettings], record: int) -> None:
     with transaction(host.engine) as connection:
         cache.forget(connection, [one.stem for one in cache.evicting(connection)])
         before = cache.by_stem(connection, [str(record)])[str(record)]
-        cache.arrived(connection, host.settings.video_root, Arrived(before, before.size_bytes, 30.0), time.time())
+
+        def go(_connection: Connection, changes: StreamerChanges) -> None:
+            changes.arrive(before, before.size_bytes, duration_s=30.0)
+
+        change(connection, host, go)
 
 
 def _peer(folder: Path, stems: list[str], synchronous: int) -> Cache:

@@ -21,6 +21,7 @@ from flows.trouble import words
 from lectern.changes import Changes
 from lectern.commands import parse
 from lectern.decide.lines import lines
+from lectern.effects import counters
 from lectern.effects.rows import bookings, inbox
 from lectern.effects.rows.changes import write
 from lectern.errors import Caught, Malformed, TryAgain
@@ -53,8 +54,15 @@ Decide = Callable[[Connection, C], None]
 
 async def changed(host: Host[Any], decide: Decide[C], *, dry_run: bool = False) -> C:
     """Read the facts, decide, and write what is decided, in one transaction; a dry run reads and decides only."""
-    go = host.look if dry_run else host.commit
-    return await go(change, host, decide, dry_run=dry_run)
+    if dry_run:
+        return await host.look(change, host, decide, dry_run=True)
+    changes = await host.commit(change, host, decide)
+    if isinstance(changes, StreamerChanges):
+        counters.EVICTIONS.inc(len(changes.evicted))
+        counters.DOWNLOAD_BYTES.inc(changes.downloaded_bytes)
+        for missing_s in changes.missing_s:
+            counters.MISSING.observe(missing_s)
+    return changes
 
 
 def change(connection: Connection, host: Host[Any], decide: Decide[C], *, dry_run: bool = False) -> C:

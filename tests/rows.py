@@ -8,19 +8,23 @@ from sqlalchemy import Connection, insert
 from flows.handling import Decide, DecideAll, change
 from flows.host import Streamer
 from lectern.changes import NEW, Granted, new_row
-from lectern.effects.rows import airings, cache
+from lectern.effects.rows.changes import write
 from lectern.facts import Airing, Order
 from lectern.messages import Booking, Message, Prepare
+from lectern.model.tables.streamer import classes, journal, tasks
 from lectern.model.tables.teacher import orders, streamers
+from lectern.settings import StreamerSettings
 from lectern.states import AiringState
-from lectern.streamer_changes import Admitted, Reserved, StreamerChanges
+from lectern.streamer_changes import NEW_CLASS, NEW_TASK, Admitted, StreamerChanges, class_row, task_row
 
 M = TypeVar("M", bound=Message)
 
 
 def add(connection: Connection, wanted: Prepare, state: AiringState, site: str, now: float) -> None:
     """A class that was taken."""
-    airings.add_all(connection, [(Admitted(wanted, state), site)], now)
+    made = Admitted(wanted, state)
+    connection.execute(insert(tasks).values(dict(zip(NEW_TASK, task_row(made), strict=True))))
+    connection.execute(insert(classes).values(dict(zip(NEW_CLASS, class_row(made, site, now), strict=True))))
 
 
 def granted(connection: Connection, claim: Granted, now: float, lost_at: float | None = None) -> None:
@@ -36,7 +40,17 @@ def booked(connection: Connection, booking: Booking, order: Order, now: float) -
 
 def reserve(connection: Connection, root: Path, stem: str, size_bytes: int, url: str, now: float) -> None:
     """A download that was asked for."""
-    cache.reserve(connection, root, Reserved(stem, size_bytes, url), now)
+    settings = StreamerSettings.load(_env_file=None, streamer_name="s1").model_copy(update={"video_root": root})
+    changes = StreamerChanges(settings, now)
+    changes.reserve(stem, size_bytes, url, None)
+    write(connection, journal, changes)
+
+
+def cite(connection: Connection, stem: str, number: int, now: float) -> None:
+    """Citations that a rendition gained, or lost."""
+    changes = StreamerChanges(StreamerSettings.load(_env_file=None, streamer_name="s1"), now)
+    changes.cited[stem] += number
+    write(connection, journal, changes)
 
 
 def did(connection: Connection, host: Streamer, decide: DecideAll[StreamerChanges, M], *messages: M) -> StreamerChanges:

@@ -7,7 +7,6 @@ those of the class and its events are written. The teacher and the streamer have
 import os
 import time
 from functools import cache
-from pathlib import Path
 
 import redis
 from sqlalchemy import Connection, Engine
@@ -18,22 +17,21 @@ from lectern.decide import booking as decide
 from lectern.decide import orders, reports
 from lectern.decide.attempts import Limits
 from lectern.decide.verdicts import proceed
-from lectern.effects.rows import airings, bookings, events, renditions
+from lectern.effects.rows import airings, bookings, renditions
 from lectern.effects.rows import cache as cached
 from lectern.effects.rows.changes import write
 from lectern.effects.rows.tables.engine import open_database, transaction
-from lectern.facts import Event
 from lectern.messages import Booking, Message, Prepare, Report
 from lectern.model.tables import streamer as streamer_tables
 from lectern.model.tables import teacher as teacher_tables
-from lectern.settings import TeacherSettings
+from lectern.settings import StreamerSettings, TeacherSettings
 from lectern.states import AiringState, BookingState, FileState, RenditionState
-from lectern.streamer_changes import Admitted
+from lectern.streamer_changes import StreamerChanges
 
 STREAMER = "streamer1"
-ROOT = Path("/home/video")
 LIMITS = Limits(5, 120.0, 3600.0, oss=True, ecs=False)
 SETTINGS = TeacherSettings.load(_env_file=None, transcode_sign_key="made-up")
+OF_STREAMER = StreamerSettings.load(_env_file=None, streamer_name=STREAMER)
 
 
 @cache
@@ -97,11 +95,10 @@ def prepare(body: str) -> str:
     with transaction(database("streamer")) as connection:
         assert wanted.class_id not in airings.by_id(connection, [wanted.class_id])
         assert wanted.stem in cached.by_stem(connection, [wanted.stem])
-        cached.cite(connection, wanted.stem, 1, now)
-        site = f"{ROOT}/{wanted.record_id}/{wanted.stem}.flv"
-        airings.add_all(connection, [(Admitted(wanted, AiringState.READY), site)], now)
-        event = Event("prepare: cached already", wanted.class_id, wanted.stem)
-        events.note(connection, streamer_tables.journal, STREAMER, [event], now)
+        changes = StreamerChanges(OF_STREAMER, now)
+        changes.admit(wanted, AiringState.READY)
+        changes.note("prepare: cached already", wanted)
+        write(connection, streamer_tables.journal, changes)
     said = Report(cmd="prepared", class_id=wanted.class_id, streamer=STREAMER, result="success", message="cached")
     return said.to_json()
 

@@ -59,7 +59,7 @@ def admit(
     decide.take(changes, {one.class_id: one for one in new}, admissions, urls)
     # A class on air, or a broken one, still cites a recording that was lost and could not be had again.
     if changes.reserved:
-        changes.cited.update(airings.citations(connection, [one.stem for one in changes.reserved]))
+        changes.cited.update(airings.citations(connection, changes.reserved))
 
 
 def _needed_by(new: Sequence[Prepare], admissions: Sequence[Admission], rows: Mapping[str, Cached]) -> list[Needed]:
@@ -102,7 +102,7 @@ def sized(connection: Connection, changes: StreamerChanges, before: Cached, size
         at = decide_cache.next_place(size_bytes, bound, needed)
         raise Refuse(decide_cache.with_next_place(why, at, changes.now), DISK_FULL)
     changes.evict(gone)
-    changes.resized.append((before, size_bytes))
+    changes.resize(before, size_bytes)
 
 
 def _bound(connection: Connection, changes: StreamerChanges, usage: Usage) -> Bound:

@@ -96,7 +96,7 @@ async def confirm(host: Streamer) -> None:
     is_aired = as_aired(host.playout.confirmed) if is_known else _nobody_knows
     if not is_known and host.playout.is_written() and host.playout.away_s() > NO_WORKER_S:
         is_aired = _as_written
-    if (await changed(host, partial(confirmed, waiting, is_aired))).settled:
+    if (await changed(host, partial(confirmed, waiting, is_aired))).sends:
         await tell(host)
 
 

@@ -33,7 +33,7 @@ from lectern.places import Places
 from lectern.playout.index import Look
 from lectern.shown import shown
 from lectern.states import AiringState, FileState
-from lectern.streamer_changes import Arrived, StreamerChanges
+from lectern.streamer_changes import StreamerChanges
 from lectern.timing import backoff_s
 
 SYNC_BYTES = 64 * 1024**2
@@ -255,7 +255,8 @@ def arrived(stem: str, remote: RemoteFile, found: Probe) -> Decide[StreamerChang
         row = cache.by_stem(connection, [stem])[stem]
         if row.state is not FileState.DOWNLOADING:
             return  # a start, or a person who reconciled, has noted it before
-        changes.arrived.append(Arrived(row, found.size_bytes, found.duration_s, remote.etag, remote.crc64, found.mtime))
+        its = {"duration_s": found.duration_s, "etag": remote.etag, "mtime": found.mtime}
+        changes.arrive(row, found.size_bytes, remote.crc64, **its)
         for one in airings.citing(connection, stem, {AiringState.WAITING}):
             if one.end_time > changes.now:
                 changes.report("prepared", changes.move(one, AiringState.READY), message="downloaded")
@@ -275,7 +276,7 @@ def failed(stem: str, error: LecternError) -> Decide[StreamerChanges]:
             return  # it is finished, or was given up before
         code = error.code or errors.DOWNLOAD_FAILED
         lost.refuse(connection, changes, stem, error)
-        changes.failed.append((row, error.message))
+        changes.fail(row, error.message)
         changes.note("download failed", detail=f"{code.number}: {error.message}", stem=stem)
 
     return go

@@ -173,10 +173,9 @@ async def _fetch_again(host: Streamer, missing: Sequence[Cached]) -> list[dict[s
     table: list[dict[str, object]] = []
     for changes in found.done:
         follow(host, changes)
-        needed = {one.stem for one in changes.reserved}
-        for row in changes.lost:
-            done = "it is downloaded again" if row.stem in needed else "nobody needs it"
-            table.append({"what": f"{row.stem}: {Odd.MISSING}", "done": done})
+        for stem in changes.lost:
+            done = "it is downloaded again" if stem in changes.reserved else "nobody needs it"
+            table.append({"what": f"{stem}: {Odd.MISSING}", "done": done})
     return table + [{"what": row.stem, "done": f"not mended: {why}"} for row, why in found.failed]
 
 

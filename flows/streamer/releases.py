@@ -57,7 +57,7 @@ async def take_back(host: Streamer, kept: Sequence[Kept]) -> list[Airing]:
     came: list[Came[Release | Grant]] = [came_of(one, (Release, Grant)) for one in kept]
     grants = [one for one in came if one.kept.command == "grant"]
     found = await handled(host, [one for one in came if one not in grants], release)
-    stops = [before for changes in found.done for before, _ in changes.moves]
+    stops = [one for changes in found.done for one in changes.moved]
     if stops:
         log.info("released: %s", ", ".join(one.class_id for one in stops))
     is_off_air = await end_pushes(host, stops) if stops or grants else True

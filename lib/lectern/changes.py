@@ -7,7 +7,7 @@ from operator import attrgetter
 from typing import Any
 
 from lectern import errors, outgoing
-from lectern.decided import Decided, RowChange
+from lectern.decided import Decided, New, RowChange
 from lectern.errors import ErrorCode, Malformed
 from lectern.facts import AsRun, Attempt, Kept, Order, RenditionKey
 from lectern.messages import Booking, Message, Release
@@ -145,9 +145,10 @@ class Changes(Decided[TeacherSettings]):
 
     # -- the rows ------------------------------------------------------------------------------------------------------
 
-    def new(self) -> list[tuple[object, ...]]:
-        """The rows of new bookings, each in the order of `NEW`: in a storm, thousands."""
-        return [new_row(booking, self.orders[class_id], self.now) for class_id, booking in self.booked.items()]
+    def new(self) -> list[New]:
+        """The rows of new bookings."""
+        its = [new_row(booking, self.orders[class_id], self.now) for class_id, booking in self.booked.items()]
+        return [(orders, NEW, its)]
 
     def written(self) -> list[RowChange]:
         """All rows that are changed, bookings first; see `new` for those that are new."""

@@ -1,6 +1,6 @@
 """What a flow of either role can decide: messages to send, events to keep, and what becomes of the messages it read."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar, Unpack
 
@@ -26,6 +26,10 @@ class Lesson(Protocol):
         """The id of its rendition."""
 
 
+class Increment(int):
+    """A number to be added to what a column has, whose sum is never below 0; citations and sums are counted so."""
+
+
 @dataclass(slots=True)
 class RowChange:
     """What is written of a row of *table*.
@@ -41,10 +45,25 @@ class RowChange:
 
     def then(self, other: "RowChange") -> "RowChange":
         """This change and a later one of the same row, as one."""
-        if other.before is None or other.after is None or self.after is None:
+        if other.before is None or other.after is None:
             return RowChange(self.table, self.key, self.before if other.after is None else None, other.after)
-        before = None if self.before is None else {**other.before, **self.before}
-        return RowChange(self.table, self.key, before, {**self.after, **other.after})
+        if (its := self.after) is None:  # the row is deleted
+            return self
+        # What a column is compared with is what was read, not what the first change makes of it.
+        read = {name: value for name, value in other.before.items() if name not in its}
+        after = {**its, **{name: _later(its.get(name), value) for name, value in other.after.items()}}
+        return RowChange(self.table, self.key, None if self.before is None else {**read, **self.before}, after)
+
+
+def _later(known: object, value: object) -> object:
+    """The value of a column that first changes to *known*, then to *value*."""
+    if not isinstance(value, Increment) or not isinstance(known, int):
+        return value
+    return Increment(known + value) if isinstance(known, Increment) else max(0, known + value)
+
+
+New = tuple[AnyTable, tuple[str, ...], Sequence[tuple[object, ...]]]
+"""New rows of a table, each with its values in the order of the columns' names."""
 
 
 @dataclass
@@ -75,8 +94,12 @@ class Decided(Generic[S]):
         known = self.rows.get(id_)
         self.rows[id_] = made if known is None else known.then(made)
 
+    def new(self) -> list[New]:
+        """The rows of bookings or classes that are new: in a storm, thousands."""
+        return []
+
     def written(self) -> list[RowChange]:
-        """All rows that are written, beside messages and events."""
+        """All rows that are changed; see `new` for those that are new."""
         return list(self.rows.values())
 
     def raise_alarm(self, code: ErrorCode, said: str, **about: Unpack[About]) -> None:

@@ -81,6 +81,7 @@ class Idle:
 
     stem: str
     size_bytes: int
+    queued: bool = False  # its download has not begun
 
 
 @dataclass(frozen=True)
@@ -230,6 +231,9 @@ class Airing:
     message: str | None = None
     placement: int = 1
     lost: bool = False  # it was ready, and lacks its file
+    cites: bool = True  # its rendition, which is not evicted until then
+    video_url: str | None = None
+    institution_id: str | None = None
 
     def lacks_s(self, duration_s: float | None) -> float:
         """Seconds that a recording of *duration_s* is too short for the class; 0 if so few that nobody is warned."""

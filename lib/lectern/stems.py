@@ -4,9 +4,11 @@ import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from urllib.parse import parse_qsl, urlencode
 
 from lectern import urls
+from lectern.errors import Misuse
 from lectern.states import Resolution
 
 _SIZES = "|".join(Resolution)
@@ -97,6 +99,13 @@ def folder(text: str) -> str:
     """The folder of a rendition below the root: its record_id, or the stem if it has none."""
     record_id = record_of(text)
     return text if record_id is None else str(record_id)
+
+
+def rendition_path(root: Path, stem: str) -> Path:
+    """Where the rendition lies: ``root/6666/6666_720P.flv``; raises Misuse if *stem* is no stem."""
+    if not is_stem(stem):
+        raise Misuse(f"{stem!r}: is no rendition; write 6666 or 6666_720P")
+    return root / folder(stem) / f"{stem}.flv"
 
 
 def _signs(name: str) -> bool:

@@ -1,18 +1,21 @@
 """What a flow of a streamer has decided, as one value: the writer commits it, the printer shows it."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from operator import attrgetter
+from typing import Any, Literal
 
 from lectern import errors
-from lectern.decided import Decided
+from lectern.decided import Decided, Increment, New, RowChange
 from lectern.errors import ErrorCode
 from lectern.facts import Airing, AsRun, Cached, Idle
 from lectern.messages import Prepare, Report
+from lectern.model.tables.streamer import classes, dirs, files, tasks
 from lectern.outgoing import Kind, Outgoing
 from lectern.settings import StreamerSettings
-from lectern.states import AIRING_MOVES, AiringState, check_move
+from lectern.states import AIRING_MOVES, FILE_MOVES, LIVE_AIRINGS, AiringState, FileState, check_move
+from lectern.stems import rendition_path
 from lectern.told import Past
 from lectern.wire import called
 
@@ -21,6 +24,19 @@ AS_RUN_TOLD, EVENTS_TOLD, DETAIL_TOLD = 150, 60, 120
 
 A message may be 64 KiB long.
 """
+
+_CLASS = ("state", "record_id", "run_id", "code", "message", "placement")
+"""The values of a class whose columns have their names; `become` writes the others."""
+
+_TASK = ("video_url", "push_url", "start_time", "end_time", "institution_id")
+NEW_TASK = ("class_id", *_TASK, "status")
+_OF_TASK = attrgetter("class_id", *_TASK)
+NEW_CLASS = (
+    *("class_id", "video_id", "site", "record_id", "placement"),
+    *("state", "code", "message", "updated_at", "released_at"),
+)
+
+ANY_PLACEMENT = 2**31 - 1
 
 
 @dataclass(frozen=True)
@@ -33,64 +49,53 @@ class Admitted:
     message: str | None = None
 
 
-@dataclass(frozen=True)
-class Reserved:
-    """Room for a download; *source* is the recording if that has no record_id."""
-
-    stem: str
-    size_bytes: int
-    url: str
-    source: str | None = None
+def task_row(one: Admitted) -> tuple[object, ...]:
+    """The row of a class in the old program's table, in the order of `NEW_TASK`, filled as that filled it."""
+    return *_OF_TASK(one.wanted), one.state
 
 
-@dataclass(frozen=True)
-class Arrived:
-    """A download that is complete and in its place."""
-
-    before: Cached
-    size_bytes: int
-    duration_s: float
-    etag: str | None = None
-    crc64: int | None = None
-    mtime: float | None = None
+def class_row(one: Admitted, site: str, now: float) -> tuple[object, ...]:
+    """The row of a class, in the order of `NEW_CLASS`."""
+    wanted = one.wanted
+    released_at = None if one.state in LIVE_AIRINGS else now  # it never cited its rendition
+    whose = wanted.class_id, wanted.stem, site, wanted.record_id, wanted.placement
+    return *whose, one.state, one.code, one.message, now, released_at
 
 
 @dataclass
 class StreamerChanges(Decided[StreamerSettings]):
     """What a flow of a streamer has decided; nothing of it happens before it is committed."""
 
-    # classes
     admitted: list[Admitted] = field(default_factory=list)
-    placed: list[tuple[str, int]] = field(default_factory=list)  # known classes, and their later placement
-    moves: list[tuple[Airing, Airing]] = field(default_factory=list)  # before and after
-    amended: list[tuple[Airing, Airing]] = field(default_factory=list)  # a class, and its revision, which it becomes
-    unconfirmed: list[str] = field(default_factory=list)  # revisions whose content the playout is to confirm
-    settled: list[str] = field(default_factory=list)  # revisions that wait for the playout no more
-    given_up: list[Airing] = field(default_factory=list)  # broken, and over: nobody can retry them any more
-    released_early: list[tuple[str, int | None]] = field(default_factory=list)  # before they came; up to a placement
-    taken_away: list[str] = field(default_factory=list)  # classes that are over here, and moved or cancelled
+    cited: Counter[str] = field(default_factory=Counter)  # citations that renditions gain, or lose
     sent: list[tuple[str, Sequence[AsRun]]] = field(default_factory=list)  # parts that were sent of a class
-    missing_s: list[float] = field(default_factory=list)  # seconds that each class lacks that was aired to its end
     session: str | None = None  # of the lease that is held from now on
-    # renditions
+    # done after the commit
+    moved: list[Airing] = field(default_factory=list)  # classes that come to another state, as they are then
+    amended: list[tuple[Airing, Airing]] = field(default_factory=list)  # a class, and its revision, which it becomes
     evicted: list[Idle] = field(default_factory=list)
-    lost: list[Cached] = field(default_factory=list)
-    reserved: list[Reserved] = field(default_factory=list)
-    resized: list[tuple[Cached, int]] = field(default_factory=list)
-    arrived: list[Arrived] = field(default_factory=list)
-    failed: list[tuple[Cached, str]] = field(default_factory=list)
-    cited: Counter[str] = field(default_factory=Counter)
+    lost: list[str] = field(default_factory=list)  # renditions
+    reserved: list[str] = field(default_factory=list)  # renditions to download
+    downloaded_bytes: int = 0
+    missing_s: list[float] = field(default_factory=list)  # seconds that each class lacks that was aired to its end
 
     @property
     def ready(self) -> list[float]:
         """When the classes begin that became ready with these changes (epoch seconds)."""
-        return [one.wanted.start_time for one in self.admitted if one.state is AiringState.READY] + [
-            after.start_time for _, after in self.moves if after.state is AiringState.READY
-        ]
+        its = [one.wanted.start_time for one in self.admitted if one.state is AiringState.READY]
+        return its + [one.start_time for one in self.moved if one.state is AiringState.READY]
+
+    @property
+    def unconfirmed(self) -> list[str]:
+        """The revisions that wait from now on for the playout to confirm them."""
+        its = [one for one in self.rows.values() if one.table is classes and one.after is not None]
+        return [str(one.key["class_id"]) for one in its if (one.after or {}).get("unconfirmed_since") is not None]
 
     def row(self, class_id: str, decision: str, detail: str = "") -> None:
         """Add one line to the table that the run shows in the UI."""
         self.table.append({"class": class_id, "decision": decision, "detail": detail})
+
+    # -- a class -------------------------------------------------------------------------------------------------------
 
     def admit(self, wanted: Prepare, state: AiringState) -> None:
         """Take a class, which cites its rendition."""
@@ -105,19 +110,36 @@ class StreamerChanges(Decided[StreamerSettings]):
         self.row(wanted.class_id, f"refuse {code.number}", why)
 
     def move(self, one: Airing, state: AiringState, code: ErrorCode | None = None, message: str = "") -> Airing:
-        """Move a class to *state*; raises ForbiddenMove if the tables have no such move. Returns it as it is then."""
+        """Move a class to *state*; raises ForbiddenMove if the tables have no such move. Returns it as it is then.
+
+        A class that is over cites its rendition no more; one that waits again has lost its file.
+        """
         check_move(AIRING_MOVES, one.class_id, one.state, state)
-        # A class that waits again has lost its file.
-        lost = state is AiringState.WAITING or (one.lost and state is not AiringState.READY)
-        after = replace(one, state=state, message=message, code=one.code if code is None else code.number, lost=lost)
-        self.moves.append((one, after))
+        waits = state is AiringState.WAITING
+        after = self.become(
+            one,
+            {"updated_at": self.now},
+            state=state,
+            message=message,
+            code=one.code if code is None else code.number,
+            lost=waits or (one.lost and state is not AiringState.READY),
+            run_id=None if waits else one.run_id,
+            cites=one.cites and state in LIVE_AIRINGS,
+        )
+        self.moved.append(after)
         return after
+
+    def give_up(self, one: Airing) -> None:
+        """Take back the citation of a class that is over, once; its state and reason stay."""
+        self.become(one, {}, cites=False)
 
     def amend(self, one: Airing, revision: Airing) -> Airing:
         """Give a class the content of its *revision*, which is cancelled. Returns the class as it is then."""
-        its = {name: getattr(revision, name) for name in ("stem", "push_url", "start_time", "end_time", "record_id")}
+        its = {name: getattr(revision, name) for name in (*_TASK, "stem", "record_id")}
         runs_on = revision.start_time == one.start_time or one.state is not AiringState.READY
-        after = replace(one, **its, run_id=one.run_id if runs_on else None)
+        after = self.become(one, {"updated_at": self.now}, **its, run_id=one.run_id if runs_on else None)
+        self.cited.update([revision.stem])
+        self.cited.subtract([one.stem])
         self.amended.append((one, revision))
         self.move(revision, AiringState.CANCELLED)
         if after.state is AiringState.WAITING and revision.state is AiringState.READY:
@@ -127,11 +149,115 @@ class StreamerChanges(Decided[StreamerSettings]):
             after = self.move(after, AiringState.WAITING)
         return after
 
+    def wait(self, revisions: Iterable[str], since: float | None) -> None:
+        """Note since when *revisions* wait for the playout to confirm them; None if they wait no more."""
+        for one in revisions:
+            self.change(classes, {"class_id": one}, {}, {"unconfirmed_since": since})
+
+    def bar(self, class_id: str, placement: int | None) -> None:
+        """Note that an unknown class was released, up to *placement*; None means any placement."""
+        up_to = ANY_PLACEMENT if placement is None else placement
+        after = {"class_id": class_id, "video_id": "", "state": AiringState.CANCELLED, "placement": up_to}
+        self.change(classes, {"class_id": class_id}, None, {**after, "updated_at": self.now, "released_at": self.now})
+
+    def become(self, one: Airing, noted: Mapping[str, object], **after: Any) -> Airing:  # noqa: ANN401 (fields of an airing)
+        """Give a class the values *after*, and *noted*, columns that no decision reads. Returns it as it is then."""
+        new = {name: value for name, value in after.items() if value != getattr(one, name)}
+        key, before = {"class_id": one.class_id}, dict[str, object]()
+        of_task = {name: new[name] for name in _TASK if name in new}
+        of_class = {**noted, **{name: new[name] for name in _CLASS if name in new}}
+        if "state" in new:
+            of_task["status"] = new["state"]
+            if one.state is not AiringState.WAITING:  # so is read a row of the old program, too, which has NULL
+                before["state"] = one.state
+        if "stem" in new:
+            of_class |= {"video_id": new["stem"], "site": str(rendition_path(self.settings.video_root, new["stem"]))}
+        if "lost" in new:
+            of_class["lost_at"] = self.now if new["lost"] else None
+        if "cites" in new:
+            before["released_at"], of_class["released_at"] = None, self.now
+            self.cited.subtract([one.stem])
+        for table, columns in ((classes, of_class), (tasks, of_task)):
+            if columns:
+                self.change(table, key, before if table is classes else {}, columns)
+        return replace(one, **new)
+
+    # -- a rendition ---------------------------------------------------------------------------------------------------
+
     def evict(self, gone: Sequence[Idle]) -> None:
-        """Take renditions out of the cache; their files go after the commit."""
+        """Take renditions out of the cache, and forget downloads that have not begun; files go after the commit."""
         self.evicted += gone
         for one in gone:
             self.note("evicted", stem=one.stem)
+            if one.queued:
+                self.change(files, {"id": one.stem}, {}, None)
+                self._add(reserved_bytes=-one.size_bytes, reserved_num=-1)
+            else:
+                check_move(FILE_MOVES, one.stem, FileState.READY, FileState.EVICTING)
+                self.change(files, {"id": one.stem}, {}, {"state": FileState.EVICTING})
+                self._add(size=-one.size_bytes, num=-1)
+
+    def lose(self, row: Cached) -> None:
+        """Forget a rendition whose file was in the cache and is lost."""
+        self.lost.append(row.stem)
+        self.change(files, {"id": row.stem}, {}, None)
+        self._add(size=-row.size_bytes, num=-1)
+
+    def reserve(self, stem: str, size_bytes: int, url: str, source: str | None) -> None:
+        """Reserve room for a download; *source* is the recording if that has no record_id."""
+        self.reserved.append(stem)
+        site = str(rendition_path(self.settings.video_root, stem))
+        after = {"id": stem, "num_cite": 0, "site": site, "update_time": self.now, "state": FileState.DOWNLOADING}
+        its = {"size_bytes": size_bytes, "url": url, "source": source, "tries": 0}
+        self.change(files, {"id": stem}, None, {**after, **its})
+        self._add(reserved_bytes=size_bytes, reserved_num=1)
+
+    def resize(self, before: Cached, size_bytes: int) -> None:
+        """Change a reservation to the size that its download really has."""
+        self.change(files, {"id": before.stem}, {}, {"size_bytes": size_bytes})
+        self._add(reserved_bytes=size_bytes - before.size_bytes)
+
+    def arrive(self, before: Cached, size_bytes: int, crc64: int | None = None, **more: float | str | None) -> None:
+        """Count a download that is complete and in its place as used, no longer as reserved; *more* are columns."""
+        self.downloaded_bytes += size_bytes
+        its = {"size_bytes": size_bytes, "crc64": None if crc64 is None else str(crc64), **more}
+        self._over(before, FileState.READY, {**its, "update_time": self.now, "reason": None, "run_id": None})
+        self._add(size=size_bytes, num=1)
+
+    def fail(self, before: Cached, reason: str) -> None:
+        """Give back the reservation of a download that failed for good, and keep the reason."""
+        self._over(before, FileState.BAD, {"num_cite": 0, "reason": reason})
+
+    def _over(self, before: Cached, state: FileState, its: Mapping[str, object]) -> None:
+        check_move(FILE_MOVES, before.stem, before.state, state)
+        self.change(files, {"id": before.stem}, {"state": before.state}, {"state": state, **its})
+        self._add(reserved_bytes=-before.size_bytes, reserved_num=-1)
+
+    def _add(self, **sums: int) -> None:
+        """Add to the sums of the cache."""
+        more = {name: Increment(number) for name, number in sums.items()}
+        self.change(dirs, {"dir": str(self.settings.video_root)}, {}, more)
+
+    # -- the rows ------------------------------------------------------------------------------------------------------
+
+    def new(self) -> list[New]:
+        """The rows of new classes, and of those that have come back."""
+        stems = {one.wanted.stem for one in self.admitted}
+        sites = {stem: str(rendition_path(self.settings.video_root, stem)) for stem in stems}
+        its = [class_row(one, sites[one.wanted.stem], self.now) for one in self.admitted]
+        return [(tasks, NEW_TASK, [task_row(one) for one in self.admitted]), (classes, NEW_CLASS, its)]
+
+    def written(self) -> list[RowChange]:
+        """All rows that are changed, with the citations of renditions; one that is cited is used, too."""
+        found = dict(self.rows)
+        for stem, number in self.cited.items():
+            used: dict[str, object] = {"update_time": self.now} if number >= 0 else {}
+            one = RowChange(files, {"id": stem}, {}, {"num_cite": Increment(number), **used})
+            known = found.get((files, stem))
+            found[files, stem] = one if known is None else known.then(one)
+        return list(found.values())
+
+    # -- what is said --------------------------------------------------------------------------------------------------
 
     def report(
         self,

@@ -53,7 +53,7 @@ def test_a_class_ends_as_what_was_sent_of_it(
     rows: list[dict[str, Any]], why: str, state: AiringState, code: int, message: str
 ) -> None:
     changes, said = ended(*rows, why=why)
-    _, after = changes.moves[-1]
+    after = changes.moved[-1]
     assert (after.state, after.message) == (state, said.message)
     assert said.message.startswith(message)
     assert (said.result, said.code) == ("fail" if code == 321 else "success", code)

@@ -6,8 +6,12 @@ import pytest
 from sqlalchemy import Connection, select
 
 from lectern.effects.rows import cache
+from lectern.effects.rows.changes import write
 from lectern.effects.rows.tables.engine import transaction
-from lectern.model.tables.streamer import files
+from lectern.model.tables.streamer import files, journal
+from lectern.settings import StreamerSettings
+from lectern.states import FileState
+from lectern.streamer_changes import StreamerChanges
 from tests import laid, rows
 
 NOW = 1_764_010_000.0
@@ -25,11 +29,32 @@ def test_a_citation_is_taken_back_never_below_0(tmp_path: Path, classes: int) ->
         cache.usage(connection, tmp_path)
         for stem in ("1", "2"):
             rows.reserve(connection, tmp_path, stem, 10, f"http://origin.example/{stem}.flv", NOW)
-            cache.cite(connection, stem, classes, NOW)
+            rows.cite(connection, stem, classes, NOW)
         found = []
         for _ in range(classes + 1):
-            cache.uncite(connection, "1")
+            rows.cite(connection, "1", -1, NOW)
             found.append(cited(connection, "1"))
         assert found == [*reversed(range(classes)), 0]
         assert cited(connection, "2") == classes, "it is another rendition's"
+    engine.dispose()
+
+
+def test_what_becomes_of_a_rendition_in_one_run_is_written_as_one_change(tmp_path: Path) -> None:
+    """Its file is lost, it is reserved anew, cited by two classes and given back by one; another is only lost."""
+    engine = laid.opened("streamer", tmp_path / "task_list.db")
+    with transaction(engine) as connection:
+        for stem in ("1", "2"):
+            rows.reserve(connection, tmp_path, stem, 10, f"http://origin.example/{stem}.flv", NOW)
+            rows.cite(connection, stem, 1, NOW)
+        known = cache.by_stem(connection, ["1", "2"])
+        settings = StreamerSettings.load(_env_file=None, streamer_name="s1").model_copy(update={"video_root": tmp_path})
+        changes = StreamerChanges(settings, NOW + 1)
+        for stem in ("1", "2"):
+            changes.lose(known[stem])
+        changes.reserve("1", 20, "http://origin.example/1.flv", None)
+        for stem, number in (("1", 2), ("1", -1), ("2", -1)):
+            changes.cited[stem] += number
+        write(connection, journal, changes)
+        (left,) = cache.by_stem(connection, ["1", "2"]).values()
+    assert (left.stem, left.num_cite, left.size_bytes, left.state) == ("1", 1, 20, FileState.DOWNLOADING)
     engine.dispose()

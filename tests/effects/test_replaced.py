@@ -20,7 +20,7 @@ from lectern.facts import Cached, Kept, Usage
 from lectern.messages import Prepare
 from lectern.settings import StreamerSettings
 from lectern.states import FileState
-from lectern.streamer_changes import Reserved
+from tests import rows
 from tests.effects.conftest import Origin, make_recording
 from tests.faults import hosts
 from town.programs import gather
@@ -62,7 +62,7 @@ def reserve(host: Host[StreamerSettings], origin: Origin, size_bytes: int) -> Pa
 
     def work(connection: Any) -> None:
         cache.usage(connection, root)
-        cache.reserve(connection, root, Reserved(STEM, size_bytes, origin.url + PATH), 0.0)
+        rows.reserve(connection, root, STEM, size_bytes, origin.url + PATH, 0.0)
 
     asyncio.run(host.commit(work))
     return final

@@ -3,11 +3,10 @@
 import asyncio
 import json
 from contextlib import suppress
-from dataclasses import replace
 from typing import Any, cast
 
 import pytest
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import Connection, insert, select, update
 
 from flows.host import Host
 from flows.streamer import broadcast
@@ -18,6 +17,7 @@ from lectern.effects.rows.tables.engine import reading, transaction
 from lectern.facts import Airing
 from lectern.messages import Prepare
 from lectern.model.tables import teacher as at_teacher
+from lectern.model.tables.streamer import classes
 from lectern.model.tables.teacher import RenditionRow
 from lectern.settings import StreamerSettings, TeacherSettings
 from lectern.states import AiringState, Backend, RenditionState, Resolution
@@ -60,8 +60,7 @@ def put_on_air(connection: Connection) -> Airing:
     fields = json.loads(strategies.booking("c-1").to_json())
     prepare = Prepare(**{**fields, "cmd": "prepare", "placement": 1})
     rows.add(connection, prepare, AiringState.READY, "/videos/6666/6666.flv", hosts.now())
-    ready = airings.by_id(connection, ["c-1"])["c-1"]
-    airings.move(connection, ready, replace(ready, state=AiringState.ON_AIR), hosts.now())
+    connection.execute(update(classes).values(state=AiringState.ON_AIR))
     return airings.by_id(connection, ["c-1"])["c-1"]
 
 

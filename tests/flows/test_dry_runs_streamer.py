@@ -28,7 +28,7 @@ from lectern.states import AiringState, FileState
 from lectern.streamer_changes import StreamerChanges
 from tests import rows
 from tests.faults import hosts
-from tests.stage.dry_runs import Alone
+from tests.stage.dry_runs import Alone, says
 
 Flow = Callable[..., Coroutine[Any, Any, State[None]]]
 
@@ -85,7 +85,7 @@ def dry_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Alone]:
 def taken(stage: Alone, one: Prepare, state: AiringState) -> None:
     with transaction(stage.host.engine) as connection:
         rows.add(connection, one, state, "/videos/1/1.flv", time.time())
-        cache.cite(connection, one.stem, 1, time.time())
+        rows.cite(connection, one.stem, 1, time.time())
 
 
 def test_of_prepares(dry_run: Alone) -> None:
@@ -99,8 +99,11 @@ def test_of_prepares(dry_run: Alone) -> None:
     with transaction(dry_run.host.engine) as connection:
         inbox.keep(connection, dry_run.host.journal, [Arrived("test", "prepare", one) for one in bodies], time.time())
     said = agree(dry_run, "prepare", lambda **options: prepare.fn("1-6", **options))
-    assert {"c-2: new -> waiting", "c-3: new -> waiting", "c-4: new -> waiting", "c-9: new -> refused"} <= said
-    assert {"2: 2,000 bytes reserved", "2: cited 2 times more", "1: evicted", "inbox 1: done", "inbox 6: dead"} <= said
+    assert says(said, *(f"class_list: new … class_id: {one} … state: waiting" for one in ("c-2", "c-3", "c-4")))
+    assert says(said, "class_list: new … class_id: c-9 … state: refused", "video_list 1: state: evicting")
+    assert says(said, "video_list 2: new … size_bytes: 2000 … num_cite: 2", "dir_info … size: -1,000, num: -1")
+    assert not any("origin.example" in one or "push.example" in one for one in said)
+    assert {"inbox 1: done", "inbox 6: dead"} <= said
     assert {"to streamer_report: prepared c-9", "to streamer_report: prepared c-0", "event: evicted 1"} <= said
 
 
@@ -119,7 +122,8 @@ def test_of_a_sweep(dry_run: Alone, monkeypatch: pytest.MonkeyPatch) -> None:
         rows.reserve(connection, room, "7", 10, "http://origin.example/7.flv", time.time())
         connection.execute(update(files).where(files.c.id == "7").values(state=FileState.EVICTING))
     said = agree(dry_run, "sweep", sweep_streamer.fn)
-    assert {"c-1: ready -> broken", "c-1: gives its rendition back", "c-2: waiting -> refused"} <= said
+    assert says(said, "class_list c-1 … state: ready -> broken … released_at: none -> ", "video_list 1: num_cite: -1")
+    assert says(said, "class_list c-2 … state: refused")
     assert {"to streamer_report: ended c-1", "7: its file is removed"} <= said
 
 
@@ -147,4 +151,4 @@ def test_a_class_moves_by_the_table_only(dry_run: Alone) -> None:
     changes = StreamerChanges(dry_run.host.settings, time.time())
     with pytest.raises(ForbiddenMove, match="c-1: may not go from"):
         changes.move(replace(one, state=AiringState.AIRED), AiringState.READY)
-    assert (changes.moves, states) == ([], ["ready"])
+    assert (changes.written(), states) == ([], ["ready"])

@@ -5,9 +5,10 @@ import time
 from pathlib import Path
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import Connection, update
 from sqlalchemy.exc import OperationalError
 
+from flows.handling import changed
 from flows.host import Host
 from flows.streamer import indexes, prepare
 from lectern.effects import process
@@ -22,6 +23,7 @@ from lectern.model.tables.streamer import files
 from lectern.playout.index import Look
 from lectern.settings import StreamerSettings
 from lectern.states import AiringState, FileState
+from lectern.streamer_changes import StreamerChanges
 from tests import rows
 
 Streamer = Host[StreamerSettings]
@@ -77,13 +79,15 @@ async def test_a_file_that_is_made_flv_holds_up_no_class_and_does_not_come_back_
 ) -> None:
     """It may take half an hour, in which each booking of this streamer would wait for its answer."""
     path = await put(streamer, "rtmp://push.example/live/x", "mp4")
-    plain = airable.looked
+    plain, gone = airable.looked, Idle("1", path.stat().st_size)
+
+    def evict(_connection: Connection, changes: StreamerChanges) -> None:
+        changes.evict([gone])
 
     async def looked(one: Path) -> tuple[Look, Path]:
         found = await plain(one)
         async with asyncio.timeout(10), streamer.cache_lock:
-            gone = Idle("1", path.stat().st_size)
-            await streamer.commit(cache.mark_evicting, streamer.settings.video_root, [gone])
+            await changed(streamer, evict)
             await prepare.remove_files(streamer, [gone])
         return found
 

@@ -6,7 +6,6 @@ import json
 import os
 import threading
 import time
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -284,12 +283,12 @@ def test_a_lost_file_is_downloaded_by_the_url_of_the_youngest_booking(streamer: 
     one = Prepare(class_id="younger", record_id=1, video_url=fresh, push_url="rtmp://push.example/live/y", **times)
     with transaction(streamer.engine) as connection:
         rows.add(connection, one, AiringState.READY, "", now)
-        older = airings.by_id(connection, ["class"])["class"]
-        after = replace(older, state=AiringState.ON_AIR if begins else AiringState.READY)
-        airings.move(connection, older, after, now + 1 if begins else now)
+        older = update(classes).where(classes.c.class_id == "class")
+        after = (AiringState.ON_AIR, now + 1) if begins else (AiringState.READY, now)
+        connection.execute(older.values(state=after[0], updated_at=after[1]))
         lose = partial(lost.lose, row=cache.by_stem(connection, ["1"])["1"], why="it is gone")
-        (reserved,) = handling.change(connection, streamer, lose).reserved
-    assert reserved.url == fresh
+        handling.change(connection, streamer, lose)
+        assert cache.by_stem(connection, ["1"])["1"].url == fresh
 
 
 @pytest.mark.asyncio
@@ -313,7 +312,8 @@ async def test_a_recording_is_downloaded_by_the_url_that_answers_of_several_that
     looked = await looks.look(streamer, came, set())
     with transaction(streamer.engine) as connection:
         changes = handling.change(connection, streamer, partial(admission.admit, new=new, looked=looked))
-    assert [(one.stem, one.url) for one in changes.reserved] == [("2", good)]
+        assert changes.reserved == ["2"]
+        assert cache.by_stem(connection, ["2"])["2"].url == good
     assert [state(streamer, one.class_id) for one in new] == ["waiting"] * 3
 
 

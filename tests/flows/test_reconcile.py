@@ -186,7 +186,7 @@ async def test_what_was_being_evicted_is_deleted(streamer: Streamer, master: byt
     """Its process died between the commit and the unlink; it was in no sum any more."""
     site = put(streamer, "1", master)
     with transaction(streamer.engine) as connection:
-        cache.mark_evicting(connection, streamer.settings.video_root, [Idle("1", len(master))])
+        rows.went(connection, streamer, lambda _, changes: changes.evict([Idle("1", len(master))]))
     await reconcile.reconciled(streamer)
     assert row(streamer) is None
     assert not site.exists()

@@ -34,7 +34,6 @@ from lectern.model.tables.streamer import classes, files, journal, tasks
 from lectern.places import Places
 from lectern.settings import StreamerSettings
 from lectern.states import AiringState, FileState
-from lectern.streamer_changes import Reserved
 from tests import flv, rows
 
 Streamer = Host[StreamerSettings]
@@ -121,7 +120,7 @@ def add(host: Streamer, class_id: str, stem: str = "1", *, starts_in_s: float = 
             rows.reserve(connection, root, stem, flv.size(20), one.video_url, now)
             connection.execute(update(files).where(files.c.id == stem).values(state=FileState.READY, duration_s=20.0))
         rows.add(connection, one, AiringState.READY, str(site), now)
-        cache.cite(connection, stem, 1, now)
+        rows.cite(connection, stem, 1, now)
         if task:
             connection.execute(update(tasks).where(tasks.c.class_id == class_id).values(**task))
 
@@ -603,7 +602,7 @@ def test_a_recording_that_is_too_short_is_told_when_it_is_here_and_when_its_clas
 
 def test_a_recording_that_cannot_be_there_in_time_is_told_at_once(streamer: Streamer) -> None:
     """With the numbers; it is not refused, because its class is aired from the clock's position."""
-    now, reserved = time.time(), list[Reserved]()
+    now, reserved = time.time(), list[str]()
     streamer.settings = streamer.settings.model_copy(update={"download_rate": "10k"})
     for record_id, size_bytes in ((1, 100_000), (2, 9_000_000)):
         one = Prepare(
@@ -619,4 +618,4 @@ def test_a_recording_that_cannot_be_there_in_time_is_told_at_once(streamer: Stre
             reserved += rows.did(connection, streamer, partial(admission.decided, looked, {}), one).reserved
     assert alarms(streamer).keys() == {"class-2"}
     assert "its download of 9.0 MB takes 14 min at DOWNLOAD_RATE 10k" in alarms(streamer)["class-2"]
-    assert [one.stem for one in reserved] == ["1", "2"]
+    assert reserved == ["1", "2"]

@@ -57,7 +57,7 @@ def cache_evict(stem: str) -> None:
     """Delete one rendition that no class needs."""
     settings = StreamerSettings.load()
     places.streamer()  # raises Misuse if there is no database
-    size = holdings.evict(open_database(settings.database_url), settings.video_root, stem)
+    size = holdings.evict(open_database(settings.database_url), settings, stem)
     print(f"{stem}: evicted, {words.size(size)} are free")
 
 

@@ -1,7 +1,7 @@
 """What a streamer does with new classes: each cites a cached rendition, reserves room for it, or is refused."""
 
 from collections.abc import Mapping, Sequence, Set
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from lectern import errors, words
 from lectern.decide import readiness
@@ -11,7 +11,7 @@ from lectern.facts import Airing
 from lectern.messages import Prepare
 from lectern.settings import StreamerSettings
 from lectern.states import LIVE_AIRINGS, AiringState
-from lectern.streamer_changes import Reserved, StreamerChanges
+from lectern.streamer_changes import StreamerChanges
 from lectern.wire import called
 
 _WAS_READY = frozenset({AiringState.READY, AiringState.ON_AIR, AiringState.AIRED, AiringState.AIRED_WITH_GAPS})
@@ -47,8 +47,7 @@ def fresh(
             found[one.class_id] = one if one.placement > latest.placement else latest
         else:
             if one.placement > before.placement:
-                changes.placed.append((one.class_id, one.placement))
-                before = replace(before, placement=one.placement)
+                before = changes.become(before, {}, placement=one.placement)
             _again(changes, before)
     for one in found.values():
         if one.push_url in barred:
@@ -125,7 +124,7 @@ def take(
             continue
         if admission.admit is Admit.RESERVE:
             size_bytes = admission.wanted.size_bytes
-            changes.reserved.append(Reserved(one.stem, size_bytes, urls[one.stem], one.source))
+            changes.reserve(one.stem, size_bytes, urls[one.stem], one.source)
             _warn(changes, one, size_bytes)
         is_ready = admission.admit is Admit.READY
         changes.admit(one, AiringState.READY if is_ready else AiringState.WAITING)

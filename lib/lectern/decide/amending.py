@@ -49,12 +49,12 @@ def amend(
         changes.report_amended(revision.class_id, revision.placement, asked.placement, errors.ENDED, OVER)
         return {revision.class_id: changes.move(revision, AiringState.CANCELLED)}
     after = changes.amend(one, revision)
-    changes.settled += [it.class_id for it in waiting]  # the teacher answers them with this one
-    changes.unconfirmed = [it for it in changes.unconfirmed if revised(it) != one.class_id]
+    earlier = [*(it.class_id for it in waiting), *(it for it in changes.unconfirmed if revised(it) == one.class_id)]
+    changes.wait(earlier, None)  # the teacher answers them with this one
     if min(one.start_time, after.start_time) > changes.now + ahead_s:
         changes.report_amended(revision.class_id, revision.placement, one.placement)
     else:
-        changes.unconfirmed.append(revision.class_id)
+        changes.wait([revision.class_id], changes.now)
     changes.note("changed", after)
     changes.row(one.class_id, "changed", asked.revision)
     return {one.class_id: after, revision.class_id: replace(revision, state=AiringState.CANCELLED)}
@@ -74,4 +74,4 @@ def confirm(changes: StreamerChanges, revision: Airing, one: Airing | None, *, i
         changes.note("change in force", one)
     else:
         return
-    changes.settled.append(revision.class_id)
+    changes.wait([revision.class_id], None)

@@ -1,7 +1,6 @@
 """The end of a class on its streamer: aired, broken, released, or closed late because its end was not recorded."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from lectern import errors
@@ -79,7 +78,7 @@ def close(
         one = changes.move(one, AiringState.ON_AIR)  # it ended before it was seen on air, or was closed too early
     after = changes.move(one, state, code, message)
     if changes.now >= one.end_time:  # until then a person may retry a broken class
-        changes.given_up.append(one)
+        changes.give_up(after)
     if (one.state, one.message) == (state, message):
         return  # reported before; the playout says it again to each process that begins
     changes.report("ended", after, code, message, parts, events)
@@ -96,14 +95,15 @@ def close_late(changes: StreamerChanges, one: Airing, *, is_known: bool = False)
         code, why = errors.ENDED, "it ended before its rendition was there"
         changes.report("prepared", changes.move(one, AiringState.REFUSED, code, why), code, why)
     elif one.state is AiringState.BROKEN:
-        changes.given_up.append(one)  # how it ended was reported before
+        changes.give_up(one)  # how it ended was reported before
         return
     else:
         code, why = errors.AIRING_BROKEN, "not aired to its end: nobody knows how much of it was sent"
         if is_known and one.state is AiringState.READY:  # no receiver ever took it
             why = "not aired: nothing was sent"
-        changes.report("ended", changes.move(one, AiringState.BROKEN, code, why), code, why)
-        changes.given_up.append(one)
+        after = changes.move(one, AiringState.BROKEN, code, why)
+        changes.report("ended", after, code, why)
+        changes.give_up(after)
     changes.note("closed late", one, why)
 
 
@@ -115,11 +115,10 @@ def release(changes: StreamerChanges, known: Airing | None, message: Release) ->
     """
     after = known
     if known is None:
-        changes.released_early.append((message.class_id, message.placement))
+        changes.bar(message.class_id, message.placement)
     elif message.placement is None or message.placement >= known.placement:
         if known.state in OVER:
-            changes.taken_away.append(known.class_id)
-            after = replace(known, lost=False)
+            after = changes.become(known, {}, lost=False)  # it is no longer waited for here
         else:
             after = changes.move(known, AiringState.CANCELLED)
             changes.note("released", known)

@@ -3,9 +3,8 @@
 from collections.abc import Mapping
 
 from lectern import words
-from lectern.changes import NEW, Changes
-from lectern.decided import RowChange
-from lectern.model.tables.teacher import orders
+from lectern.changes import Changes
+from lectern.decided import Increment, RowChange
 from lectern.outgoing import Alarm, Outgoing
 from lectern.stems import stem
 from lectern.streamer_changes import StreamerChanges
@@ -13,11 +12,13 @@ from lectern.streamer_changes import StreamerChanges
 
 def lines(changes: Changes | StreamerChanges) -> list[str]:
     """Everything that *changes* would write; of a message only its kind and its class, the rest may be secret."""
-    rows = [_row(one) for one in changes.written()]
-    if isinstance(changes, StreamerChanges):
-        return [*rows, *_airings(changes), *_cache(changes), *_said(changes)]
-    new = [_row(RowChange(orders, {}, None, dict(zip(NEW, one, strict=True)))) for one in changes.new()]
-    return [*new, *rows, *_renditions(changes), *_said(changes)]
+    new = [
+        _row(RowChange(table, {}, None, dict(zip(names, one, strict=True))))
+        for table, names, its in changes.new()
+        for one in its
+    ]
+    rest = _streamer(changes) if isinstance(changes, StreamerChanges) else _renditions(changes)
+    return [*new, *(_row(one) for one in changes.written()), *rest, *_said(changes)]
 
 
 SECRET = frozenset(
@@ -44,6 +45,8 @@ def _column(name: str, old: Mapping[str, object], value: object) -> str:
 
 
 def _shown(name: str, value: object) -> str:
+    if isinstance(value, Increment):
+        return f"{value:+,}"
     if isinstance(value, float) and not name.endswith(("_s", "size")):
         return words.moment(value)
     return "none" if value is None else str(value)
@@ -58,31 +61,10 @@ def _renditions(changes: Changes) -> list[str]:
     ]
 
 
-def _airings(changes: StreamerChanges) -> list[str]:
+def _streamer(changes: StreamerChanges) -> list[str]:
     return [
-        *(f"{one.wanted.class_id}: new -> {one.state}" for one in changes.admitted),
-        *(f"{class_id}: placement {placement}" for class_id, placement in changes.placed),
-        *(f"{one.class_id}: is as {revision.class_id} from now on" for one, revision in changes.amended),
-        *(f"{one}: waits for the playout to confirm it" for one in changes.unconfirmed),
-        *(f"{one}: waits for the playout no more" for one in changes.settled),
-        *(f"{before.class_id}: {before.state} -> {after.state}" for before, after in changes.moves),
-        *(f"{one.class_id}: gives its rendition back" for one in changes.given_up),
-        *(f"{class_id}: released before it came" for class_id, _ in changes.released_early),
-        *(f"{one}: taken away" for one in changes.taken_away),
         *(f"{class_id}: {len(parts)} parts were sent" for class_id, parts in changes.sent),
         *([f"{changes.settings.name}: holds its lease"] if changes.session else []),
-    ]
-
-
-def _cache(changes: StreamerChanges) -> list[str]:
-    return [
-        *(f"{one.stem}: evicted" for one in changes.evicted),
-        *(f"{one.stem}: lost" for one in changes.lost),
-        *(f"{one.stem}: {one.size_bytes:,} bytes reserved" for one in changes.reserved),
-        *(f"{one.stem}: {size_bytes:,} bytes instead of {one.size_bytes:,}" for one, size_bytes in changes.resized),
-        *(f"{one.before.stem}: arrived" for one in changes.arrived),
-        *(f"{one.stem}: download failed" for one, _ in changes.failed),
-        *(f"{stem}: cited {number} times more" for stem, number in changes.cited.items()),
     ]
 
 

@@ -7,7 +7,7 @@ from lectern.decide import readiness
 from lectern.errors import ErrorCode
 from lectern.facts import Airing, Cached
 from lectern.states import AiringState
-from lectern.streamer_changes import Reserved, StreamerChanges
+from lectern.streamer_changes import StreamerChanges
 from lectern.wire import called
 
 
@@ -18,10 +18,10 @@ def fetch_again(changes: StreamerChanges, row: Cached, url: str | None, citing: 
     class on air goes on, with the slate.
     """
     needing = [one for one in citing if one.state is not AiringState.WAITING]
-    changes.lost.append(row)
+    changes.lose(row)
     changes.note("its file is lost", detail=why, stem=row.stem)
     if needing and url:
-        changes.reserved.append(Reserved(row.stem, row.size_bytes, url, row.source))
+        changes.reserve(row.stem, row.size_bytes, url, row.source)
         changes.cited[row.stem] += len(needing)
     waiting = [one for one in citing if one.state in {AiringState.WAITING, AiringState.ON_AIR}]
     for one in needing:

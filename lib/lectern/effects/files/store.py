@@ -31,11 +31,7 @@ def crc64(path: Path) -> int:
     return _crc64.xz(b"") if value is None else value
 
 
-def rendition_path(root: Path, stem: str) -> Path:
-    """Where the rendition lies: ``root/6666/6666_720P.flv``; raises Misuse if *stem* is no stem."""
-    if not stems.is_stem(stem):
-        raise Misuse(f"{stem!r}: is no rendition; write 6666 or 6666_720P")
-    return root / stems.folder(stem) / f"{stem}.flv"
+rendition_path = stems.rendition_path
 
 
 def part_path(root: Path, stem: str) -> Path:

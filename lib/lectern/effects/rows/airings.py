@@ -3,19 +3,17 @@
 import math
 from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
-from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Integer, Select, delete, func, insert, literal_column, or_, select, update
+from sqlalchemy import Connection, Integer, Select, func, literal_column, or_, select, update
 
 from lectern.effects.rows import cache, old_times
-from lectern.effects.rows.many import among, insert_many, these
+from lectern.effects.rows.many import among, these
 from lectern.errors import CallAPerson
 from lectern.facts import Airing, Needed
 from lectern.model.tables.streamer import classes, files, tasks
 from lectern.states import LIVE_AIRINGS, AiringState
-from lectern.streamer_changes import Admitted
 from lectern.wire import REVISION
 
 _COLUMNS = (
@@ -31,18 +29,12 @@ _COLUMNS = (
     classes.c.message,
     classes.c.placement,
     classes.c.lost_at,
+    classes.c.released_at,
+    tasks.c.video_url,
+    tasks.c.institution_id,
 )
-_TASK = ("class_id", "video_url", "push_url", "start_time", "end_time", "institution_id")
-_OF_TASK = attrgetter(*_TASK)
-_CLASS = (
-    *("class_id", "video_id", "site", "record_id", "placement"),
-    *("state", "code", "message", "updated_at", "released_at"),
-)
-_OF_REVISION = ("video_id", "site", "record_id")
-_DELETE = [delete(table).where(among(table.c.class_id)) for table in (tasks, classes)]
 _JOINED = classes.join(tasks, classes.c.class_id == tasks.c.class_id)
 
-ANY_PLACEMENT = 2**31 - 1
 _RELEASED = select(classes.c.class_id, classes.c.placement).where(among(classes.c.class_id), classes.c.video_id == "")
 
 NO_REVISION = classes.c.class_id.not_like(f"%{REVISION}%")
@@ -58,9 +50,9 @@ _BY_ID = selected().where(among(classes.c.class_id))
 
 
 def _airing(row) -> Airing:  # type: ignore[no-untyped-def]  # noqa: ANN001 (a row of SQLAlchemy)
-    class_id, stem, state, push_url, start, end, *rest, lost_at = row
+    class_id, stem, state, push_url, start, end, *rest, lost_at, released_at, video_url, institution = row
     known = AiringState(state or AiringState.WAITING)
-    rest.append(lost_at is not None)
+    rest += [lost_at is not None, released_at is None, video_url, institution]
     return Airing(class_id, stem, known, push_url, _seconds(row, start), _seconds(row, end), *rest)
 
 
@@ -157,58 +149,12 @@ def citations(connection: Connection, stems: Iterable[str] | None = None) -> dic
     return {str(stem): int(number) for stem, number in connection.execute(some, these(stems))}
 
 
-def add_all(connection: Connection, new: Sequence[tuple[Admitted, str]], now: float) -> None:
-    """Insert classes, each with its site, and their tasks; the old program's columns are filled as it filled them.
-
-    Rows of an earlier placement of these classes are deleted.
-    """
-    if not new:
-        return
-    class_ids = [one.wanted.class_id for one, _ in new]
-    for statement in _DELETE:
-        connection.execute(statement, these(class_ids))
-    insert_many(connection, tasks, (*_TASK, "status"), [(*_OF_TASK(one.wanted), one.state) for one, _ in new])
-    insert_many(connection, classes, _CLASS, [_class(one, site, now) for one, site in new])
-
-
-def _class(one: Admitted, site: str, now: float) -> tuple[object, ...]:
-    wanted = one.wanted
-    released_at = None if one.state in LIVE_AIRINGS else now  # it never cited its rendition
-    whose = wanted.class_id, wanted.stem, site, wanted.record_id, wanted.placement
-    return *whose, one.state, one.code, one.message, now, released_at
-
-
-def place(connection: Connection, class_id: str, placement: int) -> None:
-    """Note the later placement of a class."""
-    connection.execute(update(classes).where(classes.c.class_id == class_id).values(placement=placement))
-
-
 def over(connection: Connection, before: float) -> list[Airing]:
     """The classes that ended before *before* (epoch seconds) and still cite their rendition."""
     live = or_(classes.c.state.in_(LIVE_AIRINGS), classes.c.state.is_(None)) & classes.c.released_at.is_(None)
     ended = or_(tasks.c.end_time < before, func.typeof(tasks.c.end_time) == "text")
     found = readable(connection.execute(selected().where(live, ended)))
     return [one for one in found if one.end_time < before][:1000]
-
-
-def give_up(connection: Connection, airing: Airing, now: float) -> None:
-    """Take back the citation of a class that is over, once; its state and reason stay."""
-    row = (classes.c.class_id == airing.class_id) & classes.c.released_at.is_(None)
-    if connection.execute(update(classes).where(row).values(released_at=now)).rowcount:
-        cache.uncite(connection, airing.stem)
-
-
-def move(connection: Connection, before: Airing, after: Airing, now: float) -> None:
-    """Write the state of a class; if the class is over, its citation is taken back, once."""
-    values: dict[str, object] = {"state": after.state, "updated_at": now, "message": after.message, "code": after.code}
-    if after.state is AiringState.READY:
-        values["lost_at"] = None
-    if after.state is AiringState.WAITING:
-        values |= {"lost_at": now, "run_id": None}
-    if after.state not in LIVE_AIRINGS:
-        give_up(connection, before, now)
-    connection.execute(update(classes).where(classes.c.class_id == before.class_id).values(**values))
-    connection.execute(update(tasks).where(tasks.c.class_id == before.class_id).values(status=after.state))
 
 
 def latest_url(connection: Connection, stem: str) -> str | None:
@@ -240,58 +186,17 @@ def push_urls(connection: Connection) -> list[str]:
 # -- classes that are not here, or no more -----------------------------------------------------------------------------
 
 
-def note_released(connection: Connection, class_id: str, placement: int | None, now: float) -> None:
-    """Note that an unknown class was released, up to *placement*; None means any placement."""
-    connection.execute(delete(classes).where(classes.c.class_id == class_id))
-    connection.execute(
-        insert(classes).values(
-            class_id=class_id,
-            video_id="",
-            state=AiringState.CANCELLED,
-            updated_at=now,
-            released_at=now,
-            placement=ANY_PLACEMENT if placement is None else placement,
-        )
-    )
-
-
 def released_before(connection: Connection, class_ids: Sequence[str]) -> dict[str, int]:
     """The classes among *class_ids* that were released before they came, each with its highest released placement."""
     return {row.class_id: row.placement for row in connection.execute(_RELEASED, these(class_ids))}
 
 
-def taken_away(connection: Connection, class_id: str) -> None:
-    """Note that the teacher has moved the class or given it up, so that it is no longer waited for here."""
-    connection.execute(update(classes).where(classes.c.class_id == class_id).values(lost_at=None))
-
-
 # -- revisions ---------------------------------------------------------------------------------------------------------
-
-
-def take_over(connection: Connection, one: Airing, revision: Airing, now: float) -> None:
-    """Give the class *one* the times, push URL and rendition of its *revision*; its state stays."""
-    of_class = select(*(classes.c[name] for name in _OF_REVISION)).where(classes.c.class_id == revision.class_id)
-    of_task = select(*(tasks.c[name] for name in _TASK[1:])).where(tasks.c.class_id == revision.class_id)
-    values = {**connection.execute(of_class).one()._mapping, "updated_at": now}
-    if revision.start_time != one.start_time and one.state is AiringState.READY:
-        values["run_id"] = None  # the run of its old time is cancelled
-    task = {**connection.execute(of_task).one()._mapping}
-    connection.execute(update(classes).where(classes.c.class_id == one.class_id).values(**values))
-    connection.execute(update(tasks).where(tasks.c.class_id == one.class_id).values(**task))
-    cache.cite(connection, revision.stem, 1, now)
-    cache.uncite(connection, one.stem)
 
 
 def unconfirmed(connection: Connection) -> list[Airing]:
     """The revisions whose classes have their content, and whose teacher still waits to hear that they are aired so."""
     return readable(connection.execute(selected().where(classes.c.unconfirmed_since.is_not(None))))
-
-
-def wait(connection: Connection, revisions: Sequence[str], now: float | None) -> None:
-    """Note since when *revisions* wait to be confirmed; None if they wait no more."""
-    if revisions:
-        its = update(classes).where(among(classes.c.class_id)).values(unconfirmed_since=now)
-        connection.execute(its, these(revisions))
 
 
 def remade(connection: Connection, root: Path, stem: str, size_bytes: int, mtime: float) -> None:

@@ -6,12 +6,10 @@ from pathlib import Path
 
 from sqlalchemy import ColumnElement, Connection, bindparam, delete, func, insert, select, update
 
-from lectern.effects.files import store
 from lectern.effects.rows.many import among, these
 from lectern.facts import Cached, Idle, Usage
 from lectern.model.tables.streamer import dirs, files
-from lectern.states import FILE_MOVES, FileState, check_move
-from lectern.streamer_changes import Arrived, Reserved
+from lectern.states import FileState
 
 _COLUMNS = (files.c.id, *(files.c[one.name] for one in fields(Cached)[1:]))
 HERE = func.coalesce(files.c.state, FileState.READY) == FileState.READY  # no index: it would lead through all rows
@@ -36,27 +34,8 @@ _USAGE = select(dirs).where(dirs.c.dir == bindparam("of"))
 _DOWNLOADING = select(*_COLUMNS).where(
     files.c.state == FileState.DOWNLOADING, func.coalesce(files.c.update_time, 0) < bindparam("before")
 )
-_CITE = (
-    update(files)
-    .where(files.c.id == bindparam("of"))
-    .values(num_cite=func.coalesce(files.c.num_cite, 0) + bindparam("by"), update_time=bindparam("at"))
-)
-_EVICT = update(files).where(among(files.c.id), HERE).values(state=FileState.EVICTING)
-_DROP = delete(files).where(among(files.c.id), _QUEUED).returning(files.c.size_bytes)
-_REMOVE = delete(files).where(files.c.id == bindparam("of"))
-_ADD = (
-    update(dirs)
-    .where(dirs.c.dir == bindparam("of"))
-    .values(
-        size=dirs.c.size + bindparam("more_size"),
-        num=dirs.c.num + bindparam("more_num"),
-        reserved_bytes=func.coalesce(dirs.c.reserved_bytes, 0) + bindparam("more_reserved_bytes"),
-        reserved_num=func.coalesce(dirs.c.reserved_num, 0) + bindparam("more_reserved_num"),
-    )
-)
-_NO_MORE = {"more_size": 0, "more_num": 0, "more_reserved_bytes": 0, "more_reserved_num": 0}
 _IDLE = (
-    select(files.c.id, files.c.size_bytes)
+    select(files.c.id, files.c.size_bytes, _QUEUED.label("queued"))
     .where(HERE | _QUEUED, _UNPINNED, ~among(files.c.id))
     .order_by(files.c.update_time, files.c.id)
 )
@@ -106,58 +85,9 @@ def idle(connection: Connection, *, but: Iterable[str], size_bytes: int, num: in
     for row in connection.execution_options(yield_per=20).execute(_IDLE, these(but)):
         if held >= size_bytes and len(found) >= num:
             break
-        found.append(Idle(row.id, row.size_bytes or 0))
+        found.append(Idle(row.id, row.size_bytes or 0, bool(row.queued)))
         held += row.size_bytes or 0
     return found
-
-
-def cite(connection: Connection, stem: str, by: int, now: float) -> None:
-    """Add *by* citations to a rendition, and note that it was used."""
-    connection.execute(_CITE, {"of": stem, "by": by, "at": now})
-
-
-def uncite(connection: Connection, stem: str) -> None:
-    """Take one citation back, never below 0; the file stays."""
-    pinned = files.c.num_cite > 0
-    connection.execute(update(files).where(files.c.id == stem, pinned).values(num_cite=files.c.num_cite - 1))
-
-
-def reserve(connection: Connection, root: Path, room: Reserved, now: float) -> None:
-    """Reserve room for a download."""
-    connection.execute(_REMOVE, {"of": room.stem})
-    connection.execute(
-        insert(files).values(
-            id=room.stem,
-            num_cite=0,
-            site=str(store.rendition_path(root, room.stem)),
-            update_time=now,
-            state=FileState.DOWNLOADING,
-            size_bytes=room.size_bytes,
-            url=room.url,
-            source=room.source,
-            tries=0,
-        )
-    )
-    _add(connection, root, reserved_bytes=room.size_bytes, reserved_num=1)
-
-
-def resize(connection: Connection, root: Path, before: Cached, size_bytes: int) -> None:
-    """Change a reservation to the size that its download really has."""
-    connection.execute(update(files).where(files.c.id == before.stem).values(size_bytes=size_bytes))
-    _add(connection, root, reserved_bytes=size_bytes - before.size_bytes)
-
-
-def mark_evicting(connection: Connection, root: Path, evictions: Sequence[Idle]) -> None:
-    """Take renditions out of the sums; the caller deletes their files next. Forgets downloads that have not begun."""
-    if not evictions:
-        return
-    check_move(FILE_MOVES, "a rendition", FileState.READY, FileState.EVICTING)
-    stems = these(one.stem for one in evictions)
-    dropped = [size or 0 for size in connection.execute(_DROP, stems).scalars()]
-    connection.execute(_EVICT, stems)
-    all_bytes, dropped_bytes = sum(one.size_bytes for one in evictions), sum(dropped)
-    _add(connection, root, size=dropped_bytes - all_bytes, num=len(dropped) - len(evictions))
-    _add(connection, root, reserved_bytes=-dropped_bytes, reserved_num=-len(dropped))
 
 
 def evicting(connection: Connection) -> list[Cached]:
@@ -176,37 +106,6 @@ def downloading(connection: Connection, before: float) -> list[Cached]:
     return [_cached(row) for row in connection.execute(_DOWNLOADING, {"before": before})]
 
 
-def arrived(connection: Connection, root: Path, file: Arrived, now: float) -> None:
-    """Count a download that is in place as used, no longer as reserved."""
-    before = file.before
-    check_move(FILE_MOVES, before.stem, before.state, FileState.READY)
-    connection.execute(
-        update(files)
-        .where(files.c.id == before.stem)
-        .values(
-            state=FileState.READY,
-            size_bytes=file.size_bytes,
-            etag=file.etag,
-            crc64=None if file.crc64 is None else str(file.crc64),
-            duration_s=file.duration_s,
-            update_time=now,
-            reason=None,
-            run_id=None,
-            mtime=file.mtime,
-        )
-    )
-    _add(connection, root, size=file.size_bytes, num=1, reserved_bytes=-before.size_bytes, reserved_num=-1)
-
-
-def failed(connection: Connection, root: Path, before: Cached, reason: str) -> None:
-    """Give back the reservation of a download that failed for good, and keep the reason."""
-    check_move(FILE_MOVES, before.stem, before.state, FileState.BAD)
-    connection.execute(
-        update(files).where(files.c.id == before.stem).values(state=FileState.BAD, num_cite=0, reason=reason)
-    )
-    _add(connection, root, reserved_bytes=-before.size_bytes, reserved_num=-1)
-
-
 def seen(connection: Connection, found: Sequence[tuple[str, int, float]]) -> None:
     """Note the size in bytes and the mtime of files that were found whole: (stem, size, mtime)."""
     if found:
@@ -218,12 +117,6 @@ def seen(connection: Connection, found: Sequence[tuple[str, int, float]]) -> Non
 def measured(connection: Connection, stem: str, duration_s: float) -> None:
     """Note the duration of a recording in seconds."""
     connection.execute(update(files).where(files.c.id == stem).values(duration_s=duration_s))
-
-
-def lose(connection: Connection, root: Path, before: Cached) -> None:
-    """Forget a rendition whose file was in the cache and is lost."""
-    connection.execute(_REMOVE, {"of": before.stem})
-    _add(connection, root, size=-before.size_bytes, num=-1)
 
 
 def recount(connection: Connection, root: Path, citations: dict[str, int]) -> Usage:
@@ -244,8 +137,3 @@ def recount(connection: Connection, root: Path, citations: dict[str, int]) -> Us
         .values(size=used, num=num, reserved_bytes=reserved, reserved_num=reserved_num)
     )
     return Usage(used + reserved, num + reserved_num)
-
-
-def _add(connection: Connection, root: Path, **more: int) -> None:
-    """Add *more* to columns of the sums."""
-    connection.execute(_ADD, {"of": str(root), **_NO_MORE, **{f"more_{name}": number for name, number in more.items()}})

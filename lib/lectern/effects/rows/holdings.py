@@ -1,5 +1,6 @@
 """A streamer's cache for people: lists it, evicts a rendition by hand, and compares the disk with the database."""
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,14 @@ from lectern import words
 from lectern.effects.files import scan, store
 from lectern.effects.rows import cache
 from lectern.effects.rows import differences as disagreements
+from lectern.effects.rows.changes import write
 from lectern.effects.rows.tables.engine import transaction
 from lectern.errors import Misuse
 from lectern.facts import Idle
+from lectern.model.tables.streamer import journal
+from lectern.settings import StreamerSettings
 from lectern.states import FileState
+from lectern.streamer_changes import StreamerChanges
 
 
 def cached(connection: Connection) -> list[dict[str, Any]]:
@@ -31,7 +36,7 @@ def cached(connection: Connection) -> list[dict[str, Any]]:
     ]
 
 
-def evict(engine: Engine, root: Path, stem: str) -> int:
+def evict(engine: Engine, settings: StreamerSettings, stem: str) -> int:
     """Delete one unpinned rendition; returns its size in bytes. Raises Misuse if a class needs it."""
     with transaction(engine) as connection:
         row = cache.by_stem(connection, [stem]).get(stem)
@@ -40,8 +45,10 @@ def evict(engine: Engine, root: Path, stem: str) -> int:
         if row.num_cite > 0:
             needed = words.counted(row.num_cite, "class needs", "classes need")
             raise Misuse(f"{stem}: {needed} it. Cancel them first, or wait for their end.")
-        cache.mark_evicting(connection, root, [Idle(stem, row.size_bytes)])
-    store.remove(store.rendition_path(root, stem))
+        changes = StreamerChanges(settings, time.time())
+        changes.evict([Idle(stem, row.size_bytes)])
+        write(connection, journal, changes)
+    store.remove(store.rendition_path(settings.video_root, stem))
     with transaction(engine) as connection:
         cache.forget(connection, [stem])
     return row.size_bytes

@@ -73,7 +73,8 @@ def update_many(
 ) -> int:
     """Write *rows*, each with its values in the order of *names*, and the values of *which*.
 
-    *which* are the columns of the key, and columns that may be NULL. Returns the number of rows that were there.
+    *which* are the columns of the key, and columns that may be NULL. To a column whose name has a plus before it, the
+    value is added, never to less than 0. Returns the number of rows that were there.
     """
     if not rows:
         return 0
@@ -100,8 +101,12 @@ def _those(which: tuple[tuple[str, ...], tuple[str, ...]], mark: str) -> str:
 
 @cache
 def _changed(table: Table, which: tuple[tuple[str, ...], tuple[str, ...]], names: tuple[str, ...], mark: str) -> str:
-    values = ", ".join(f"{name} = {mark}" for name in names)
+    values = ", ".join(f"{name} = {mark}" if name[0] != "+" else _sum(name[1:], mark) for name in names)
     return f"UPDATE {table.name} SET {values} WHERE {_those(which, mark)}"  # noqa: S608 (our own columns)
+
+
+def _sum(name: str, mark: str) -> str:
+    return f"{name} = {'MAX' if mark == '?' else 'GREATEST'}(0, COALESCE({name}, 0) + {mark})"
 
 
 @cache
