@@ -3,10 +3,8 @@
 import csv
 import json
 import time
-from collections.abc import Iterable, Sequence
 from enum import StrEnum
-from html import escape
-from typing import TextIO
+from typing import Any, TextIO
 
 from sqlalchemy import Connection
 
@@ -15,6 +13,7 @@ from lectern.decide import report as decide
 from lectern.decide.report import NAMES, Line, Report
 from lectern.effects.rows import reporting
 from lectern.effects.rows.timetable import Span
+from lectern.page.html import rendered
 
 TIMES = ("start", "end", "began", "ended")
 
@@ -49,7 +48,7 @@ def write(found: Report, form: Format, sink: TextIO, title: str) -> None:
         rows.writerow(("institution", *found.whole().told()))
         rows.writerows(sums(found))
     else:
-        sink.write(html(found, title))
+        sink.write(rendered("as_run.html", title=title, **fields_of(found)))
 
 
 def cells(one: Line) -> list[object]:
@@ -71,16 +70,12 @@ def _blank(told: dict[str, float | None]) -> list[object]:
     return ["" if value is None else value for value in told.values()]
 
 
-def html(found: Report, title: str) -> str:
-    """The report as an HTML page that loads no other file."""
-    totals = _table(("institution", *found.whole().told()), sums(found))
-    classes = _table(NAMES, [cells(one) for one in found.lines])
-    style = "body{font:14px sans-serif}td,th{padding:2px 8px;text-align:left}tr:nth-child(even){background:#eee}"
-    head = f'<!doctype html><meta charset="utf-8"><title>{escape(title)}</title><style>{style}</style>'
-    return f"{head}<h1>{escape(title)}</h1>{totals}<h2>Classes</h2>{classes}\n"
-
-
-def _table(names: Iterable[str], rows: Iterable[Sequence[object]]) -> str:
-    cells = ("".join(f"<td>{escape(str(value))}</td>" for value in row) for row in rows)
-    body = "".join(f"<tr>{row}</tr>" for row in cells)
-    return f"<table><tr>{''.join(f'<th>{escape(name)}</th>' for name in names)}</tr>{body}</table>"
+def fields_of(found: Report, most: int | None = None) -> dict[str, Any]:
+    """The variables of the report's template, with the first *most* classes."""
+    return {
+        "names": ("institution", *found.whole().told()),
+        "sums": sums(found),
+        "columns": NAMES,
+        "rows": [cells(one) for one in found.lines[:most]],
+        "number": len(found.lines),
+    }

@@ -35,7 +35,7 @@ from lectern.states import BookingState
 from lectern.told import Booked, OpenAlarm, Past, Sending, Word
 
 pytestmark = pytest.mark.asyncio
-TEMPLATES = Path(__file__).parents[2] / "flows/resident/page/templates"
+TEMPLATES = Path(__file__).parents[2] / "lib/lectern/page/templates"
 NOON = time.mktime((*time.localtime()[:3], 12, 0, 0, 0, 0, -1))
 
 

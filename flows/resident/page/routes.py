@@ -7,7 +7,6 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from urllib.parse import urlencode
 
-from jinja2 import Environment, PackageLoader
 from markupsafe import Markup
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
@@ -15,16 +14,15 @@ from starlette.routing import Route
 
 from flows import as_run
 from flows.host import Host
-from lectern import chinese_account, message_schema
+from lectern import message_schema
 from lectern import words as written
 from lectern.decide import day as hours
-from lectern.decide.report import NAMES
 from lectern.decide.roll import Presence, listed
 from lectern.effects.redis.address import asking
 from lectern.effects.rows import viewers
-from lectern.errors import CODES, TryAgain
+from lectern.errors import TryAgain
 from lectern.model.tables.teacher import ViewerRow
-from lectern.page import calendar, labels, pictures, runbook, view
+from lectern.page import calendar, html, labels, pictures, runbook, view
 from lectern.settings import TeacherSettings
 from lectern.timing import Rate
 from lectern.told import Word
@@ -69,11 +67,6 @@ class Page:
         self._gate, self._waiting = asyncio.Semaphore(AT_ONCE), 0
         self._threads = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="page")
         self._words: tuple[float, Mapping[str, Word] | None] = (0.0, None)  # until when they are fresh, monotonic
-        made = Environment(loader=PackageLoader("flows.resident.page"), autoescape=True, trim_blocks=True)
-        made.filters |= {"moment": written.moment, "clock": written.clock, "span": written.span}
-        made.filters["when"] = written.when
-        made.filters |= {"size": written.size, "place": written.position, "day": _day, "local": _local}
-        self._templates = made
 
     def routes(self) -> list[Route]:
         """The routes of the page."""
@@ -148,16 +141,7 @@ class Page:
         begins = view.begin_of_day(today - view.DAY_S / 2, request.query_params.get("day"))
         until = view.begin_of_day(begins + 1.5 * view.DAY_S)
         found = await self._host.look_in(self._threads, as_run.made, begins, until, viewer.institution_id)
-        names = ("institution", *found.whole().told())
-        rows = [as_run.cells(one) for one in found.lines[:LINES]]
-        given: dict[str, Any] = {
-            "begins": begins,
-            "names": names,
-            "sums": as_run.sums(found),
-            "columns": NAMES,
-            "rows": rows,
-        }
-        return self._shown(request, "as_run.html", number=len(found.lines), **given)
+        return self._shown(request, "as_run.html", begins=begins, **as_run.fields_of(found, LINES))
 
     async def calendar(self, request: Request, viewer: ViewerRow) -> Response:
         """The timetable for calendars."""
@@ -170,8 +154,8 @@ class Page:
 
     async def runbook(self, request: Request) -> Response:
         """RUNBOOK.md or RUNBOOK.zh.md, without a token: it holds no secret, and an alarm may have woken the reader."""
-        html = await asyncio.to_thread(runbook.rendered, _language(request))
-        return self._shown(request, "runbook.html", html=Markup(html))  # noqa: S704 (the renderer escapes raw HTML)
+        text = await asyncio.to_thread(runbook.rendered, _language(request))
+        return self._shown(request, "runbook.html", html=Markup(text))  # noqa: S704 (the renderer escapes raw HTML)
 
     async def schema(self, _: Request) -> Response:
         """The JSON Schema of all messages of this release; needs no token."""
@@ -179,8 +163,9 @@ class Page:
 
     async def css(self, _request: Request) -> Response:
         """The style sheet of the page."""
-        text = self._templates.get_template("page.css").render()
-        return Response(text, media_type="text/css", headers={**HEADERS, "Cache-Control": "max-age=300"})
+        return Response(
+            html.rendered("page.css"), media_type="text/css", headers={**HEADERS, "Cache-Control": "max-age=300"}
+        )
 
     async def _heard(self) -> Mapping[str, Word] | None:
         """The last status of each streamer; None if Redis does not answer."""
@@ -201,16 +186,8 @@ class Page:
         language = _language(request)
         others = {name: value for name, value in request.query_params.items() if name not in {"token", "lang"}}
         other = {**others, "lang": "en" if language == "zh" else "zh"}
-        given = {
-            "t": labels.of(language),
-            "codes": {code: one.chinese if language == "zh" else one.english for code, one in CODES.items()},
-            "language": language,
-            "say": chinese_account.sentence if language == "zh" else str,
-            "tell": chinese_account.message if language == "zh" else _as_it_is,
-            "other": f"?{urlencode(other)}",
-            "now": time.time(),
-        }
-        return HTMLResponse(self._templates.get_template(template).render(**given, **fields), status, HEADERS)
+        text = html.rendered(template, language, other=f"?{urlencode(other)}", **fields)
+        return HTMLResponse(text, status, HEADERS)
 
 
 def _later(why: str, status: int, seconds: int) -> Response:
@@ -227,10 +204,6 @@ def _remembered(request: Request, token: str) -> Response:
     return gone
 
 
-def _as_it_is(_code: int, message: str) -> str:
-    return message
-
-
 def _language(request: Request) -> str:
     wanted = request.query_params.get("lang")
     if wanted in labels.LANGUAGES:
@@ -241,14 +214,6 @@ def _language(request: Request) -> str:
 
 def _number(text: str | None) -> int:
     return int(text) if text is not None and text.isascii() and text.isdecimal() and len(text) < 6 else 0
-
-
-def _day(at: float) -> str:
-    return written.moment(at)[:10]
-
-
-def _local(at: float) -> str:
-    return written.moment(at)[5:16]
 
 
 def _charts(found: view.Day, t: Mapping[str, str]) -> Markup:
