@@ -28,8 +28,7 @@ from flows.resident import (
     worker,
 )
 from flows.resident.creation import host_tag
-from flows.resident.handler import Handler
-from flows.resident.intake import Intake
+from flows.resident.intake import Handler, Intake
 from flows.resident.page.routes import Page
 from flows.resident.queue_lock import QueueLock
 from flows.resident.record import Recorder

@@ -8,7 +8,7 @@ from sqlalchemy import Connection
 
 from flows.handling import GRACE_S, SWEEP
 from flows.host import PRUNING, SWEEPING, Host, is_ours, log
-from flows.resident.handler import Handler
+from flows.resident.intake import Handler
 from flows.streamer import sweep as of_streamer
 from flows.teacher import sweep as of_teacher
 from lectern.effects.rows import cancels, outbox, peers, retention, transcodings

@@ -35,8 +35,8 @@ POINTS: Sequence[Point] = (
     Point("lectern.effects.redis.bus:Bus.send", "after"),
     Point("lectern.effects.rows.outbox:sent", "before"),
     Point("lectern.effects.rows.outbox:sent", "after"),
-    Point("flows.resident.handler:Handler.handle", "before"),
-    Point("flows.resident.handler:Handler.handle", "after"),
+    Point("flows.resident.intake:Handler.handle", "before"),
+    Point("flows.resident.intake:Handler.handle", "after"),
     Point("lectern.effects.rows.inbox:give_keys", "before"),
     Point("lectern.effects.rows.inbox:give_keys", "after"),
     Point(f"{RECORD}._show", "before"),
@@ -48,7 +48,7 @@ POINTS: Sequence[Point] = (
 )
 """Where a moment begins: between the handling of a batch and the note that a run shows it."""
 
-HANDLED = Point("flows.resident.handler:Handler.handle", "before")
+HANDLED = Point("flows.resident.intake:Handler.handle", "before")
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from flows.beside import NewRun
 from flows.handling import swept
 from flows.host import Host
 from flows.resident import record
-from flows.resident.handler import Handler
+from flows.resident.intake import Handler
 from flows.resident.record import Recorder
 from flows.resident.runs import ResidentRuns
 from lectern.effects.rows import events, inbox
