@@ -139,7 +139,7 @@ class StreamerChanges(Decided[StreamerSettings]):
         runs_on = revision.start_time == one.start_time or one.state is not AiringState.READY
         after = self.become(one, {"updated_at": self.now}, **its, run_id=one.run_id if runs_on else None)
         self.cited.update([revision.stem])
-        self.cited.subtract([one.stem])
+        self.uncite(one.stem)
         self.amended.append((one, revision))
         self.move(revision, AiringState.CANCELLED)
         if after.state is AiringState.WAITING and revision.state is AiringState.READY:
@@ -148,6 +148,10 @@ class StreamerChanges(Decided[StreamerSettings]):
         elif after.state in {AiringState.READY, AiringState.ON_AIR} and revision.state is AiringState.WAITING:
             after = self.move(after, AiringState.WAITING)
         return after
+
+    def uncite(self, stem: str) -> None:
+        """Take one citation back, never below 0; the file stays."""
+        self.cited[stem] -= 1
 
     def wait(self, revisions: Iterable[str], since: float | None) -> None:
         """Note since when *revisions* wait for the playout to confirm them; None if they wait no more."""
@@ -176,7 +180,7 @@ class StreamerChanges(Decided[StreamerSettings]):
             of_class["lost_at"] = self.now if new["lost"] else None
         if "cites" in new:
             before["released_at"], of_class["released_at"] = None, self.now
-            self.cited.subtract([one.stem])
+            self.uncite(one.stem)
         for table, columns in ((classes, of_class), (tasks, of_task)):
             if columns:
                 self.change(table, key, before if table is classes else {}, columns)
