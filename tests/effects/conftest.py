@@ -1,12 +1,10 @@
 """Real things to play against: recordings, an origin that can misbehave, an sshd on loopback."""
 
 import hashlib
-import http.server
 import os
 import shutil
 import socket
 import subprocess
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -20,6 +18,7 @@ from sqlalchemy import Engine
 from lectern.effects.ecs import ssh
 from lectern.effects.rows.tables.engine import open_database
 from tests import laid, marks
+from tests.answering import Answer, serving
 from tests.effects.redis_servers import empty_redis, redis_of_a_module
 from tests.waiting import wait_until
 from town.ports import free_port
@@ -85,26 +84,20 @@ class Origin:
         return sum(1 for asked in self.asked if asked[:2] == (method, path))
 
 
-class _Handler(http.server.BaseHTTPRequestHandler):
+class _Origin(Answer):
     origin: Origin
 
-    def log_message(self, format: str, *args: object) -> None:
-        return
-
-    def do_HEAD(self) -> None:
-        self._serve()
-
-    def do_GET(self) -> None:
-        self._serve()
-
-    def do_POST(self) -> None:
-        self.origin.posted.append(self.rfile.read(int(self.headers["content-length"])))
-        self._plain(self._status() or 200)
-
-    def do_PUT(self) -> None:
+    def answer(self) -> None:
+        if self.command == "POST":
+            self.origin.posted.append(self.sent())
+            self._plain(self._status() or 200)
+            return
         self._note()
-        body = self.rfile.read(int(self.headers["content-length"]))
         status = self._status()
+        if self.command != "PUT":
+            self._serve(status)
+            return
+        body = self.sent()
         if status is None:
             self.origin.files[self.path] = body
         self._plain(status or 201)
@@ -120,24 +113,14 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         return status or None
 
     def _plain(self, status: int) -> None:
-        text = f"answer {status}".encode()
-        self.send_response(status)
-        self.send_header("content-length", str(len(text)))
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(text)
+        self.say(status, body=f"answer {status}".encode())
 
-    def _serve(self) -> None:
-        self._note()
-        status = self._status()
+    def _serve(self, status: int | None) -> None:
         body = self.origin.files.get(self.path)
         if self.command == "HEAD" and self.path in self.origin.no_head:
             status = 403
         if self.path in self.origin.redirects:
-            self.send_response(302)
-            self.send_header("location", self.origin.redirects[self.path])
-            self.send_header("content-length", "0")
-            self.end_headers()
+            self.say(302, {"location": self.origin.redirects[self.path]})
         elif status is not None or body is None:
             self._plain(status or 404)
         else:
@@ -167,24 +150,12 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             return  # the reader was ended, which is what many claims are about
 
 
-class _Server(http.server.ThreadingHTTPServer):
-    daemon_threads = True
-
-    def handle_error(self, request: object, client_address: object) -> None:
-        return
-
-
 @pytest.fixture
 def origin() -> Iterator[Origin]:
     made = Origin()
-    handler = type("Handler", (_Handler,), {"origin": made})
-    with _Server(("127.0.0.1", 0), handler) as server:
-        made.url = f"http://127.0.0.1:{server.server_address[1]}"
-        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-        thread.start()
+    with serving(_Origin, origin=made) as server:
+        made.url = server.url
         yield made
-        server.shutdown()
-        thread.join()
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,7 @@
 """Servers whose certificate was issued by an authority that only this host trusts; the name that is verified."""
 
-import http.server
 import ipaddress
 import ssl
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +11,7 @@ import pytest
 from lectern.effects.files import lookup, origin, tls
 from lectern.errors import TryAgain
 from lectern.places import Address, Places
+from tests.answering import Answer, serving
 from tests.effects.certificates import issued
 
 NAME = "recordings.example"
@@ -27,6 +26,17 @@ class Private:
     asked: list[str]
 
 
+class Noting(Answer):
+    """Notes by which name it is asked."""
+
+    asked: list[str]
+    body = b"12345"
+
+    def answer(self) -> None:
+        self.asked.append(self.headers["host"])
+        super().answer()
+
+
 @pytest.fixture
 def private(tmp_path: Path) -> Iterator[Private]:
     authority, server_pem = issued(tmp_path, NAME)
@@ -34,29 +44,9 @@ def private(tmp_path: Path) -> Iterator[Private]:
     context.load_cert_chain(server_pem)
     asked: list[str] = []
 
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_HEAD(self) -> None:
-            asked.append(self.headers["host"])
-            self.send_response(200)
-            self.send_header("content-length", "5")
-            self.end_headers()
-
-        def log_message(self, format: str, *args: object) -> None:
-            return
-
-    class Server(http.server.ThreadingHTTPServer):
-        daemon_threads = True
-
-        def handle_error(self, request: object, client_address: object) -> None:
-            return
-
-    with Server(("127.0.0.1", 0), Handler) as server:
+    with serving(Noting, asked=asked) as server:
         server.socket = context.wrap_socket(server.socket, server_side=True)
-        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-        thread.start()
         yield Private(authority, server.server_port, asked)
-        server.shutdown()
-        thread.join()
 
 
 @pytest.fixture(autouse=True)
@@ -115,23 +105,10 @@ async def test_a_name_that_leads_elsewhere_a_moment_later_leads_nobody_there(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The connection goes to the address that was checked: the name is looked up once."""
-    asked: list[bytes] = []
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_HEAD(self) -> None:
-            asked.append(self.headers["host"].encode())
-            self.send_response(200)
-            self.end_headers()
-
-        def log_message(self, format: str, *args: object) -> None:
-            return
-
-    with http.server.HTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.handle_request)
-        thread.start()
+    asked: list[str] = []
+    with serving(Noting, asked=asked) as server:
         looked_up = _leads_here(monkeypatch, times=1)
         url = f"http://{NAME}:{server.server_port}/a.flv"
         found = await origin.look(url, allowed=Places.listed("127.0.0.0/8"), timeout_s=5)
-        thread.join()
     assert looked_up == [NAME]
-    assert (found.address, asked) == ("127.0.0.1", [f"{NAME}:{server.server_port}".encode()])
+    assert (found.address, asked) == ("127.0.0.1", [f"{NAME}:{server.server_port}"])

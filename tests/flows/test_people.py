@@ -6,9 +6,9 @@ import logging
 import socket
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
@@ -30,6 +30,7 @@ from lectern.model.tables.teacher import journal
 from lectern.outgoing import Alarm, Kind, Outgoing
 from lectern.settings import TeacherSettings
 from tests import laid
+from tests.answering import Answer, serving
 
 # A library of apprise's looks at images by a module that Python drops; nobody sends any.
 pytestmark = pytest.mark.filterwarnings("ignore:'imghdr' is deprecated:DeprecationWarning")
@@ -37,41 +38,43 @@ NOW = 1_764_010_000.0
 CODE = "from lectern.cli import main; main()"
 
 
+@dataclass
 class Service:
     """A webhook: what it was sent, and what it answers."""
 
-    def __init__(self) -> None:
-        self.got: list[dict[str, Any]] = []
-        self.answers = [200]
-        self.says = b""
-        service = self
+    answers: list[int]
+    got: list[dict[str, Any]] = field(default_factory=list)
+    says: bytes = b""
+    address: str = ""
 
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["content-length"]))
-                status = service.answers.pop(0) if len(service.answers) > 1 else service.answers[0]
-                if status == 200:
-                    service.got.append(json.loads(body))
-                self.send_response(status)
-                self.send_header("content-length", str(len(service.says)))
-                self.end_headers()
-                self.wfile.write(service.says)
+    @property
+    def url(self) -> str:
+        return f"json://{self.address}/hook"
 
-            def log_message(self, *_: object) -> None:
-                """Nobody reads it."""
 
-        self.server = HTTPServer(("127.0.0.1", 0), Handler)
-        self.address = f"127.0.0.1:{self.server.server_port}"
-        self.url = f"json://{self.address}/hook"
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+class Hook(Answer):
+    service: Service
+
+    def answer(self) -> None:
+        body, answers = self.sent(), self.service.answers
+        status = answers.pop(0) if len(answers) > 1 else answers[0]
+        if status == 200:
+            self.service.got.append(json.loads(body))
+        self.say(status, body=self.service.says)
+
+
+@contextmanager
+def listening(answers: list[int]) -> Iterator[Service]:
+    made = Service(answers=answers)
+    with serving(Hook, service=made) as server:
+        made.address = f"127.0.0.1:{server.server_port}"
+        yield made
 
 
 @pytest.fixture
 def service() -> Iterator[Service]:
-    made = Service()
-    yield made
-    made.server.shutdown()
-    made.server.server_close()
+    with listening([200]) as made:
+        yield made
 
 
 def alarm(**more: object) -> str:
@@ -170,11 +173,8 @@ def test_a_service_that_took_an_alarm_does_not_get_it_again_because_another_refu
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(people, "backoff_s", lambda _: 0.01)
-    busy = Service()
-    busy.answers = [500, 500, 200]
-    asyncio.run(people.People(stand(f"{service.url} {busy.url}"))._pass_on(alarm()))
-    busy.server.shutdown()
-    busy.server.server_close()
+    with listening([500, 500, 200]) as busy:
+        asyncio.run(people.People(stand(f"{service.url} {busy.url}"))._pass_on(alarm()))
     assert (len(service.got), len(busy.got)) == (1, 1)
 
 

@@ -1,8 +1,6 @@
 """A streamer's cache: what is downloaded once, pinned by its classes, and evicted when room is needed."""
 
-import http.server
 import subprocess
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +8,7 @@ import pytest
 
 from lectern.effects.files import store
 from lectern.playout import index
+from tests.answering import Answer, serving
 from tests.stage import Stage, Town, staged, wait_until
 from town.faults import Fault
 
@@ -109,26 +108,13 @@ def liar(tmp_path_factory: pytest.TempPathFactory, town: Town) -> Iterator[str]:
     """An origin that sends another CRC-64 than the recording has, or one that is no number any more."""
     body = (town.folder / "master.flv").read_bytes()
 
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_HEAD(self) -> None:
-            self.send_response(200)
-            self.send_header("content-length", str(len(body)))
-            self.send_header("x-oss-hash-crc64ecma", "9" * 4_301 if "odd" in self.path else "1234567890")
-            self.end_headers()
+    class Lying(Answer):
+        def answer(self) -> None:
+            crc = "9" * 4_301 if "odd" in self.path else "1234567890"
+            self.say(200, {"x-oss-hash-crc64ecma": crc}, body)
 
-        def do_GET(self) -> None:
-            self.do_HEAD()
-            self.wfile.write(body)
-
-        def log_message(self, format: str, *args: object) -> None:
-            """Say nothing."""
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}/recording.flv"
-        server.shutdown()
-        thread.join()
+    with serving(Lying) as server:
+        yield f"{server.url}/recording.flv"
 
 
 @pytest.fixture(scope="module")

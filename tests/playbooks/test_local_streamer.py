@@ -3,23 +3,21 @@
 That they go out and back and out again is played in test_local_teacher.py, with the teacher that leases them.
 """
 
-import http.server
 import shutil
 import socket
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from tests.answering import serving
 from tests.playbooks.hosts import old_world
 from tests.playbooks.hosts.controller import Played
 from tests.playbooks.hosts.faults import ALTERED, Case, cut_off, play
 from tests.playbooks.hosts.host import Host, differences
 from tests.playbooks.hosts.scene import Only, Scene, opened
 from tests.stage import Town, wait_until
-from town.ports import HOST, free_port
+from town.ports import HOST
 
 pytestmark = [
     pytest.mark.live,
@@ -59,8 +57,8 @@ def test_the_harness_sees_a_lost_row_a_changed_file_and_a_stopped_program(scene:
 def test_a_new_program_that_can_not_start_sends_its_host_back_and_the_next_host_is_never_begun(scene: Scene) -> None:
     scene.reset()
     second = scene.host("streamer2").snapshot()
-    with _taken_port() as port:
-        bind = {"streamer_health_bind": f"{HOST}:{port}", "streamer_health_timeout_s": 25}
+    with serving(status=404) as stranger:
+        bind = {"streamer_health_bind": f"{HOST}:{stranger.server_port}", "streamer_health_timeout_s": 25}
         with scene.meanwhile(streamer1=bind):
             played = scene.run("rollout").assert_failed()
 
@@ -89,27 +87,6 @@ def _is_taken_back_and_the_roll_ends(scene: Scene, played: Played) -> None:
     assert any("Streamer 8" in task for task in played.done("streamer1")), "it came to the steps of the window"
     assert not any("Streamer" in task for task in played.done("streamer2"))
     assert scene.before["streamer2"].not_old() == []
-
-
-@contextmanager
-def _taken_port() -> Iterator[int]:
-    """A port at which a stranger answers."""
-    port = free_port()
-    server = http.server.ThreadingHTTPServer((HOST, port), _Stranger)
-    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
-    thread.start()
-    yield port
-    server.shutdown()
-    thread.join(10)
-    server.server_close()
-
-
-class _Stranger(http.server.BaseHTTPRequestHandler):
-    def do_GET(self) -> None:
-        self.send_error(404)
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Nobody reads it."""
 
 
 def _said(played: Played) -> str:

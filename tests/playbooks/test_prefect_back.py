@@ -1,13 +1,12 @@
 """The way back of a Prefect server stops nothing if what it would go back to is gone, or if another one serves."""
 
-import http.server
 import json
-import threading
 from pathlib import Path
 
 import pytest
 import yaml  # type: ignore[import-untyped]  # its types are a package of their own
 
+from tests.answering import Answer, serving
 from tests.playbooks import here
 from tests.playbooks.here import ROOT
 from town.ports import free_port
@@ -18,13 +17,9 @@ TASKS = ROOT / "playbooks/roles/provision/tasks/prefect_back.yml"
 PLACES = ("backups/prefect-1/manifest.json", "releases/2.0.0/venv/bin/prefect")
 
 
-class Healthy(http.server.BaseHTTPRequestHandler):
-    def do_GET(self) -> None:
-        self.send_response(200 if self.path == "/api/health" else 404)
-        self.end_headers()
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Nobody reads it."""
+class Healthy(Answer):
+    def answer(self) -> None:
+        self.say(200 if self.path == "/api/health" else 404)
 
 
 @pytest.mark.parametrize("gone", [None, "another serves", *PLACES])
@@ -41,12 +36,10 @@ def test_nothing_is_stopped_if_its_backup_or_its_release_is_gone_or_another_serv
     tasks = yaml.safe_load(TASKS.read_text().replace("/etc/lectern", str(tmp_path)))
     tasks[-1]["block"] = [{"command": f"touch {tmp_path}/stopped"}]
     (tmp_path / "play.yml").write_text(json.dumps([{"hosts": "localhost", "gather_facts": False, "tasks": tasks}]))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Healthy) as other:
+    with serving(Healthy) as other:
         port = other.server_port if gone == "another serves" else free_port()
         given = {"provision_prefect_others": ["127.0.0.1"], "provision_prefect_listens_port": port}
-        threading.Thread(target=other.serve_forever, args=(0.05,), daemon=True).start()
         argv = ["-i", "localhost,127.0.0.1,", "-e", json.dumps({"ansible_connection": "local", **given})]
         done = here.played(tmp_path / "play.yml", *argv)
-        other.shutdown()
     assert (done.returncode, (tmp_path / "stopped").exists()) == ((2, False) if gone else (0, True)), done.stdout
     assert ("Nothing was stopped" in done.stdout) is (gone is not None)

@@ -1,5 +1,6 @@
 """Preflight finds everything that is in the way at once, says what to type, and changes nothing."""
 
+import base64
 import hashlib
 import json
 import os
@@ -17,9 +18,9 @@ import redis
 from lectern.rollout import gates
 from lectern.rollout import playout as rollout_playout
 from lectern.rollout.answer import Failed
+from tests.answering import Answer, serving
 from tests.effects.redis_servers import redis_server, url_of
 from tests.rollout.host import Host, a_host
-from tests.rollout.prefect_login import prefect_asking
 from tests.rollout.steps import Fields
 from tests.stage import Child, wait_until
 from town import playout
@@ -29,10 +30,19 @@ pytestmark = pytest.mark.live
 PASSWORD = "pass:word with spaces"
 
 
+class Login(Answer):
+    """A Prefect server of which only the login is there, as its middleware does it."""
+
+    def answer(self) -> None:
+        given = base64.b64decode(self.headers.get("Authorization", "").removeprefix("Basic ")).decode()
+        is_known, is_there = given == f"admin:{PASSWORD}", self.path == "/api/admin/version"
+        self.say(404 if not is_there else 200 if is_known else 401)
+
+
 @pytest.fixture(scope="module")
 def prefect() -> Iterator[str]:
-    with prefect_asking(f"admin:{PASSWORD}") as url:
-        yield url
+    with serving(Login) as server:
+        yield f"{server.url}/api"
 
 
 @pytest.fixture(scope="module")

@@ -3,8 +3,6 @@
 import base64
 import hashlib
 import hmac
-import http.server
-import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -22,6 +20,7 @@ from lectern.effects.files.upload import OssKey, Target
 from lectern.errors import UPLOAD_FAILED, CallAPerson, Misuse, TryAgain
 from lectern.places import Places
 from lectern.states import Resolution
+from tests.answering import Answer, serving
 from tests.effects.conftest import Origin, running_with
 from tests.effects.ecs.at_work import transcode
 
@@ -67,54 +66,42 @@ def signature(method: str, path: str, query: list[tuple[str, str]], headers: dic
     return hmac.new(key, to_sign.encode(), hashlib.sha256).hexdigest()
 
 
-class _Handler(http.server.BaseHTTPRequestHandler):
+class _Bucket(Answer):
     store: Store
 
-    def log_message(self, format: str, *args: object) -> None:
-        return
-
-    def do_HEAD(self) -> None:
+    def answer(self) -> None:
+        if self.command == "PUT":
+            self._put()
+            return
         body = self.store.objects.get(urlsplit(self.path).path)
         if body is None:
-            self._say(404)
+            self.say(404)
             return
         crc = fastcrc.crc64.xz(body) + (1 if self.store.wrong_crc else 0)
-        self._say(200, {"content-length": str(len(body)), "x-oss-hash-crc64ecma": str(crc)})
+        self.say(200, {"content-length": str(len(body)), "x-oss-hash-crc64ecma": str(crc)})
 
-    def do_PUT(self) -> None:
+    def _put(self) -> None:
         self.store.command_lines += running_with("x-oss-signature") + running_with(SECRET)
-        body = self.rfile.read(int(self.headers["content-length"]))
+        body = self.sent()
         parts = urlsplit(self.path)
         query = parse_qsl(parts.query, keep_blank_values=True)
         expected = signature("PUT", parts.path, query, dict(self.headers.items()), SECRET)
         md5 = base64.b64encode(hashlib.md5(body).digest()).decode()
         if not hmac.compare_digest(expected, dict(query)["x-oss-signature"]):
-            self._say(403, text=DENIED.format("SignatureDoesNotMatch"))
+            self.say(403, body=DENIED.format("SignatureDoesNotMatch").encode())
         elif self.headers["content-md5"] != md5:
-            self._say(400, text=DENIED.format("InvalidDigest"))
+            self.say(400, body=DENIED.format("InvalidDigest").encode())
         else:
             self.store.objects[parts.path] = body
-            self._say(200, {"x-oss-hash-crc64ecma": str(fastcrc.crc64.xz(body))})
-
-    def _say(self, status: int, headers: dict[str, str] | None = None, text: str = "") -> None:
-        self.send_response(status)
-        for name, value in {"content-length": str(len(text)), **(headers or {})}.items():
-            self.send_header(name, value)
-        self.end_headers()
-        self.wfile.write(text.encode())
+            self.say(200, {"x-oss-hash-crc64ecma": str(fastcrc.crc64.xz(body))})
 
 
 @pytest.fixture
 def store() -> Iterator[Store]:
     made = Store()
-    handler = type("Handler", (_Handler,), {"store": made})
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        made.url = f"http://127.0.0.1:{server.server_address[1]}"
-        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-        thread.start()
+    with serving(_Bucket, store=made) as server:
+        made.url = server.url
         yield made
-        server.shutdown()
-        thread.join()
 
 
 def to(store: Store, secret: str = SECRET) -> Target:
