@@ -51,6 +51,25 @@ def states_at(path: str) -> dict[str, str]:
     }
 
 
+NOTES = 20
+"""Number of lines that a window writes, of a streamer and of a teacher."""
+
+KILL = """
+import os, signal
+from lectern.rollout.journal import Journal
+calls, real = [0], Journal.note
+def note(self, id_, step, state, detail=None):
+    calls[0] += 1
+    last = calls[0] == {number}
+    if last and state == "done":
+        os.kill(os.getpid(), signal.SIGKILL)  # the work is done, and the line that says so is missing
+    real(self, id_, step, state, detail)
+    if last:
+        os.kill(os.getpid(), signal.SIGKILL)  # the line says that it is begun, and nothing is done
+Journal.note = note
+"""
+
+
 class Host:
     """One host. Everything is under *folder*, but the socket, whose path must be short."""
 
@@ -201,6 +220,11 @@ class Host:
     def step(self, step: str, *options: str, wanted: Fields | None = None, fault: str = "") -> Answered:
         """`lectern rollout STEP`, with a *fault* put into the process before it begins."""
         return self.begin(step, *options, wanted=wanted, fault=fault).answered()
+
+    def killed(self, step: str, number: int, wanted: Fields | None = None) -> None:
+        """A step that is killed at the line *number* of its journal."""
+        answered = self.step(step, wanted=wanted, fault=KILL.format(number=number))
+        assert answered.code == -9, f"the fault did not fire: {answered}"
 
     def told(self) -> Fields:
         """What `lectern rollout status` says of this host."""

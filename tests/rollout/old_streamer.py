@@ -6,16 +6,16 @@ import sqlite3
 import stat
 import tempfile
 import time
-from collections.abc import Iterable, Sequence
-from contextlib import closing
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
 
 from lectern.effects.rows import schema
-from lectern.effects.rows.tables.engine import open_database
+from lectern.effects.rows.tables.engine import open_database, transaction
 from lectern.rollout.takeover import moves, streamer
 from lectern.rollout.takeover.streamer import Adoption, Sources
 from tests.effects import old_databases as old
@@ -120,6 +120,14 @@ class OldStreamer:
 
     def engine(self) -> Engine:
         return open_database(f"sqlite:///{self.database}")
+
+    @contextmanager
+    def committed(self) -> Iterator[Connection]:
+        """A transaction of this program."""
+        engine = self.engine()
+        with transaction(engine) as connection:
+            yield connection
+        engine.dispose()
 
     @property
     def sources(self) -> Sources:

@@ -1,16 +1,14 @@
 """Old bookings and old files of a streamer become classes and cached renditions of this program."""
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
-from sqlalchemy import Connection
 
 from lectern import stems
 from lectern.effects.rows import airings, cache, events, holdings, plans
-from lectern.effects.rows.tables.engine import reading, transaction
+from lectern.errors import Misuse
 from lectern.model.tables.streamer import journal
 from lectern.rollout.backup.sqlite import SqliteFile
 from lectern.rollout.takeover import streamer
@@ -27,14 +25,6 @@ def host(tmp_path: Path) -> OldStreamer:
     return made
 
 
-@contextmanager
-def committed(host: OldStreamer) -> Iterator[Connection]:
-    engine = host.engine()
-    with transaction(engine) as connection:
-        yield connection
-    engine.dispose()
-
-
 def test_a_class_whose_recording_is_there_is_ready(host: OldStreamer) -> None:
     """Its file has the record-id name, it is pinned, and the sweeper's next look schedules its broadcast."""
     host.has_class("c-1", "http://origin.example/6666_720P.flv")
@@ -44,7 +34,7 @@ def test_a_class_whose_recording_is_there_is_ready(host: OldStreamer) -> None:
     assert path.read_bytes() == flv(60)
     assert host.cached() == {"6666_720P": ("ready", 1, len(flv(60)))}
     assert host.sums() == (len(flv(60)), 1, 0, 0)
-    with committed(host) as connection:
+    with host.committed() as connection:
         (found,) = plans.unscheduled(connection, NOW)
         row = cache.by_stem(connection, [found.stem])[found.stem]
     assert (found.class_id, found.state, found.record_id, found.run_id) == ("c-1", AiringState.READY, 6666, None)
@@ -59,7 +49,7 @@ def test_a_class_whose_recording_is_not_there_waits_for_its_download(host: OldSt
     host.adopt()
     assert host.states() == {"c-1": "waiting", "c-2": "waiting"}
     assert host.sums() == (0, 0, 0, 1)
-    with committed(host) as connection:
+    with host.committed() as connection:
         (found,) = cache.downloading(connection, NOW)
         waiting = airings.citing(connection, "6666_720P", {AiringState.WAITING})
     assert (found.stem, found.url, found.num_cite) == ("6666_720P", NO_FILE, 2)
@@ -74,17 +64,9 @@ def test_recordings_of_ended_classes_are_the_cache(host: OldStreamer) -> None:
     host.has_file("video/2.flv", age_s=900_000)
     host.adopt()
     assert host.states() == {}
-    with committed(host) as connection:
+    with host.committed() as connection:
         idle = cache.idle(connection, but=(), size_bytes=10**9, num=9)
     assert [one.stem for one in idle] == ["2", "1"]
-
-
-def test_the_rows_of_the_old_program_stay_as_they_are(host: OldStreamer) -> None:
-    host.has_class("c-1", "http://origin.example/1.flv", str(int(NOW + 3600)), local(NOW + 7200))
-    host.has_class("c-2", None, "soon", None)
-    before = host.dump()["task_list"]
-    host.adopt()
-    assert host.dump()["task_list"] == before
 
 
 def test_a_second_call_changes_nothing(host: OldStreamer) -> None:
@@ -108,10 +90,8 @@ def test_the_disk_and_the_database_agree_afterwards(host: OldStreamer) -> None:
     (host.video_root / "nothing").mkdir()
     (host.video_root / "link").symlink_to("/etc")
     host.adopt()
-    engine = host.engine()
-    with reading(engine) as connection:
+    with host.committed() as connection:
         assert holdings.differences(connection, host.video_root) == []
-    engine.dispose()
 
 
 def test_the_plan_needs_no_new_schema_and_changes_nothing(tmp_path: Path) -> None:
@@ -173,7 +153,7 @@ def test_times_are_read_as_old_programs_wrote_them(tmp_path: Path, declared: str
     host.has_file("video/1.flv")
     host.is_upgraded()
     host.adopt()
-    with committed(host) as connection:
+    with host.committed() as connection:
         found = plans.unscheduled(connection, NOW)
         live = airings.live(connection)
         too_early = airings.due(connection, NOW + 3599, NOW + 3599)
@@ -249,7 +229,7 @@ def test_folders_belong_to_who_owns_the_store(host: OldStreamer) -> None:
 def test_what_happened_to_a_class_can_be_explained(host: OldStreamer) -> None:
     host.has_class("c-1", "http://origin.example/1.flv")
     host.adopt()
-    with committed(host) as connection:
+    with host.committed() as connection:
         (event,) = events.of_thing(connection, journal, class_id="c-1", stems=[])
     assert (event.what, event.host, event.stem, event.detail) == (
         "taken over from the old program",
@@ -257,3 +237,62 @@ def test_what_happened_to_a_class_can_be_explained(host: OldStreamer) -> None:
         "1",
         "waiting",
     )
+
+
+@pytest.mark.parametrize(
+    ("start", "end"),
+    [(None, None), ("soon", "x"), (NOW - 9, "later"), (b"\x00", NOW - 0.5), ("", b"\xff"), (1.7e12, 1.7e12), (-1, 0)],
+)
+def test_a_class_of_unreadable_times_is_named_and_left_alone(
+    host: OldStreamer, start: float | str | bytes | None, end: float | str | bytes | None
+) -> None:
+    host.has_class("c-'9'", "http://origin.example/1.flv", start, end)
+    before = host.dump()["task_list"]
+    plan = host.planned()
+    if end != NOW - 0.5:  # that one has ended, whenever it began
+        assert "task_list left alone, because their times cannot be read: 'c-\\'9\\''" in plan.said[-1]
+    host.adopt()
+    assert host.states() == {}
+    assert host.dump()["task_list"] == before
+
+
+REFUSED: dict[str, tuple[dict[str, Value], str]] = {
+    "its record is unknown": (
+        {"url": "ftp://user:secret@origin.example/a/intro.flv?token=secret"},
+        r"class 'c-9' at 2025-11-2\d \d\d:\d\d: its video_url 'ftp://origin.example/a/intro.flv' names no record; add",
+    ),
+    "it has no URL": ({"url": None}, "its video_url '' names no record"),
+    "its URL is none": ({"url": "http://[/1.flv"}, "is not on this host, and its video_url is no http address"),
+    "its URL is bytes": ({"url": b"\xff/1.flv"}, "is not on this host, and its video_url is no http address"),
+    "its recording is a path": ({"url": "/data/1.flv"}, "its recording 1 is not on this host"),
+    "its record is too large, and its URL is none": ({"url": f"/data/{2**63}.flv"}, "names no record"),
+    "nobody takes its push": ({"push_url": "http://push.example"}, "its push_url 'http://push.example' is no rtmp"),
+    "it has no push": ({"push_url": None}, "its push_url '' is no rtmp address"),
+    "its name is none of ours": ({"class_id": "课 2"}, "class '课 2' at .*: its class_id has other characters"),
+    "it ends before it begins": ({"end": NOW + 60}, "it ends .* before it begins"),
+    "it begins, who knows its end": ({"end": "x"}, "its times cannot be read, and it may be to come"),
+    "it ends, who knows its begin": (
+        {"start": None},
+        r"\(start_time NULL, end_time '1764020800.0'\): its times cannot",
+    ),
+    "its times are milliseconds": (
+        {"start": (NOW + 60) * 1000, "end": (NOW + 90) * 1000},
+        "its times cannot be read, and it may be to come; correct them in the old program",
+    ),
+}
+
+
+@pytest.mark.parametrize("why", REFUSED)
+def test_a_class_that_can_not_be_taken_over_is_refused_in_words(host: OldStreamer, why: str) -> None:
+    """Before anything is changed; what an operator may not see is not in the words."""
+    changed, words = REFUSED[why]
+    given: dict[str, Any] = {"class_id": "c-9", "url": "http://origin.example/1.flv", **changed}
+    host.has_class(**given)
+    host.has_file("video/2.flv")
+    tree, rows = host.tree(), host.dump()
+    (refusal,) = host.planned().refusals
+    with pytest.raises(Misuse, match=words) as raised:
+        host.adopt()
+    assert refusal in raised.value.message
+    assert "secret" not in refusal
+    assert (host.tree(), host.dump(), host.journal.exists()) == (tree, rows, False)

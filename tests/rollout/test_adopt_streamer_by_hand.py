@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 
 from lectern.effects.rows import airings, cache
-from lectern.effects.rows.tables.engine import transaction
 from tests.effects import old_databases as old
 from tests.rollout.old_streamer import NOW, OldStreamer, flv
 
@@ -64,11 +63,9 @@ def test_classes_by_hand_that_are_over_cite_nothing(tmp_path: Path) -> None:
     host.adopt()
     assert host.states() == {"ended": "aired", "unknown": "cancelled", "nobody": "cancelled"}
     assert host.rows("SELECT num_cite FROM video_list") == [(0,)]
-    engine = host.engine()
-    with transaction(engine) as connection:
+    with host.committed() as connection:
         assert airings.by_id(connection, ["unknown"])["unknown"].end_time == 0  # were it booked anew
         assert airings.over(connection, NOW) == []
-    engine.dispose()
     assert host.adopt() == []
 
 
@@ -81,10 +78,8 @@ def test_rows_by_hand_without_a_file_take_no_room(tmp_path: Path) -> None:
     host.adopt()
     assert host.cached() == {"7": ("downloading", 1, 0), "8": ("bad", 0, None), "课": ("bad", 0, None)}
     assert host.sums() == (0, 0, 0, 1)
-    engine = host.engine()
-    with transaction(engine) as connection:
+    with host.committed() as connection:
         (found,) = cache.downloading(connection, NOW)
-    engine.dispose()
     assert (found.stem, found.url) == ("7", f"{ORIGIN}/7.flv")
 
 

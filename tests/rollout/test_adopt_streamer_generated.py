@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from lectern.effects.files import scan
 from lectern.effects.rows import airings
 from lectern.effects.rows.old_times import epoch
-from lectern.effects.rows.tables.engine import transaction
 from lectern.errors import Misuse
 from lectern.rollout.wording import shown
 from tests.effects import old_databases as old
@@ -122,11 +121,9 @@ def assert_whole(host: OldStreamer, made: Old) -> None:
             assert states[class_id] in LIVE, (class_id, start, end)
         elif ends_at is not None:
             assert states.get(class_id) not in LIVE, class_id
-    engine = host.engine()
-    with transaction(engine) as connection:
+    with host.committed() as connection:
         cited = airings.citations(connection)
         live = airings.live(connection)
-    engine.dispose()
     cached = host.cached()
     assert {stem: row[1] for stem, row in cached.items() if row[1]} == {
         stem: number for stem, number in cited.items() if stem in cached

@@ -13,7 +13,6 @@ import pytest
 
 from tests.effects.redis_servers import redis_server, url_of
 from tests.rollout.host import ENV, Host, a_host
-from tests.rollout.test_window_killed import killed
 from tests.stage import wait_until
 
 pytestmark = pytest.mark.live
@@ -136,7 +135,7 @@ def test_an_older_copy_never_takes_the_place_of_a_database_that_the_window_did_n
     host.done("backup")
     number = len(host.acknowledged())
     wait_until(lambda: len(host.acknowledged()) > number + 5, description="rows are written after the backup")
-    killed(host, "window", 3)
+    host.killed("window", 3)
     host.done("rollback", wanted=host.wanted(restore_database=True))
     host.is_old(before)
 

@@ -12,9 +12,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.rollout.host import Host, a_host
+from tests.rollout.host import NOTES, Host, a_host
 from tests.rollout.steps import Fields
-from tests.rollout.test_window_killed import NOTES, killed
 from tests.stage import wait_until
 
 pytestmark = pytest.mark.live
@@ -198,7 +197,7 @@ def test_an_old_program_that_was_stopped_by_hand_is_not_started_by_a_rollback(ho
 
 def test_a_window_that_was_killed_behind_its_work_is_finished_without_another_stop(host: Host) -> None:
     host.done("backup")
-    killed(host, "window", NOTES - 1)
+    host.killed("window", NOTES - 1)
     wait_until(lambda: host.states().get("lectern-streamer") == "RUNNING", description="the new program runs")
     pid = program_pid(host, "lectern-streamer")
     assert host.done("window")["changed"]

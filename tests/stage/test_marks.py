@@ -24,7 +24,7 @@ def collected(*arguments: str) -> list[str]:
 
 @pytest.mark.live
 def test_the_ci_draws_a_few_cases_of_each_night_matrix_by_the_seed() -> None:
-    matrix = "tests/rollout/test_window_killed.py"
+    matrix = "tests/rollout/test_killed.py"
     first, second = (collected("--depth", "ci", "--seed", seed, matrix) for seed in "12")
     functions = [line.partition("[")[0] for line in first]
     assert {functions.count(one) for one in functions} == {DRAWN}
