@@ -68,11 +68,11 @@ def main() -> int:
     for complaint in verdict.complaints():
         _say(complaint)
     sys.stdout.write(f"{verdict.line()} ({time.monotonic() - began:.0f} s, load {load:.1f})\n")
-    if verdict.faultless:
+    if not verdict.complaints():
         shutil.rmtree(folder)
-    else:
-        _say(f"Play it again: make faults N={given.classes} SEED={seed}. Logs and databases: {folder}")
-    return 0 if verdict.faultless else 1
+        return 0
+    _say(f"Play it again: make faults N={given.classes} SEED={seed}. Logs and databases: {folder}")
+    return 1
 
 
 if __name__ == "__main__":

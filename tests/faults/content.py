@@ -13,7 +13,7 @@ from tests.faults.errors import FOLDER, STEPS, Errors
 from tests.faults.world import HOSTS, World
 from tests.fuzz import kinds, odd_rows
 from tests.fuzz import odd_values as odd
-from tests.fuzz.odd_messages import Here, Sending
+from tests.fuzz.odd_messages import Here
 from tests.fuzz.odd_server import OddServer
 from tests.fuzz.odd_values import written
 
@@ -83,13 +83,7 @@ class Content:
             if one.due is not None:
                 self.due[one.due] = one.kind
             for sending in one.sendings:
-                self.send(self._stream(sending), sending.entry)
-
-    def _stream(self, sending: Sending) -> str:
-        stage = self.world.stage
-        if sending.target == "streamer":
-            return f"{stage.prefix}:to:{self._here.streamer}"
-        return stage.channels.get(sending.target, stage.settings["REPORT_STREAM"])
+                self.send(sending.stream(self.world.stage), sending.entry)
 
     def _place(self) -> None:
         """A class whose recording is at a place with odd answers."""
@@ -115,10 +109,8 @@ class Content:
         chance = self._chance
         times = (None, "x", "", b"\xff", 1e300, -1, "1e400", "2020-13-45 99:00", "9" * 400, float("inf"), True)
         class_id = f"old-{self.happened}"
-        stem, state = (
-            chance.choice(("1", "x", "", "../x", "9_720P")),
-            chance.choice(("ready", "waiting", None, "?", "on air")),
-        )
+        stem = chance.choice(("1", "x", "", "../x", "9_720P"))
+        state = chance.choice(("ready", "waiting", None, "?", "on air"))
         urls = (odd.url(chance, "http"), chance.choice((None, "", odd.url(chance, "rtmp"))))
         task = (class_id, *urls, chance.choice(times), chance.choice(times))
         database = self.world.stage.database(chance.choice(HOSTS[1:]))

@@ -3,7 +3,7 @@
 import itertools
 import math
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -29,36 +29,13 @@ class Verdict:
     aired: int = 0
     losses: int = 0
     moved: int = 0
-    lost: list[str] = field(default_factory=list)
-    missing: list[str] = field(default_factory=list)
-    answered_twice: list[str] = field(default_factory=list)
-    refused_in_vain: list[str] = field(default_factory=list)
-    pushed_twice: list[str] = field(default_factory=list)
-    citations_wrong: list[str] = field(default_factory=list)
-    over_bound: list[str] = field(default_factory=list)
-    unrest: list[str] = field(default_factory=list)
     recovered_s: float | None = None
     recoveries: list[Recovery] = field(default_factory=list)
-
-    @property
-    def faultless(self) -> bool:
-        """Whether nothing is wrong."""
-        return not self.complaints()
+    wrong: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))  # by what is wrong
 
     def complaints(self) -> list[str]:
         """What is wrong, in words."""
-        named = {
-            "lost": self.lost,
-            "silently missing": self.missing,
-            "answered twice": self.answered_twice,
-            "refused in vain": self.refused_in_vain,
-            "pushed twice": self.pushed_twice,
-            "citations wrong": self.citations_wrong,
-            "cache over bound": self.over_bound,
-            "not at rest": self.unrest,
-            "too slow": [words for one in self.recoveries if (words := one.complaint())],
-        }
-        return [f"{what}: {one}" for what, found in named.items() for one in found]
+        return [f"{what}: {one}" for what, found in self.wrong.items() for one in found]
 
     def line(self) -> str:
         """The day in one line."""
@@ -67,11 +44,9 @@ class Verdict:
         return (
             f"seed {self.seed}: {self.faults} faults, {self.odd} odd things, {self.classes} classes, "
             f"{self.answered_once} answered once, "
-            f"{self.promised} with success, {self.aired} pushed, {self.moved} of {self.losses} taken over on air, "
-            f"{len(self.lost)} lost, {len(self.missing)} silently missing, "
-            f"{len(self.answered_twice)} answered twice, {len(self.pushed_twice)} pushed twice, "
-            f"{len(self.citations_wrong)} citations wrong, {len(self.over_bound)} over the bound, "
-            f"{len(self.refused_in_vain)} refused in vain; all answered {recovered} after the last fault"
+            f"{self.promised} with success, {self.aired} pushed, {self.moved} of {self.losses} taken over on air; "
+            + (", ".join(f"{len(found)} {what}" for what, found in self.wrong.items() if found) or "nothing is wrong")
+            + f"; all answered {recovered} after the last fault"
             + (f", after a single kill of {singles}" if singles else "")
         )
 
@@ -88,9 +63,10 @@ def judge(play: Play, recoveries: Sequence[Recovery] = ()) -> Verdict:
         recovered_s=play.recovered_s,
     )
     verdict.losses, verdict.moved = play.losses, play.moved
-    verdict.unrest = play.sight.unrest()
-    verdict.over_bound = sorted(play.over_bound)
-    verdict.recoveries = list(recoveries)
+    verdict.recoveries, wrong = list(recoveries), verdict.wrong
+    wrong["not at rest"] += play.sight.unrest()
+    wrong["cache over bound"] += sorted(play.over_bound)
+    wrong["too slow"] += [words for one in recoveries if (words := one.complaint())]
     answers, alarmed = play.sight.answers(), play.sight.alarmed()
     for one in classes:
         class_id = play.class_id(one)
@@ -99,25 +75,25 @@ def judge(play: Play, recoveries: Sequence[Recovery] = ()) -> Verdict:
             told = [found for found in told if found != ("fail", errors.CONFLICT.number)]
         said = set(told)
         if not said:
-            verdict.lost.append(class_id)
+            wrong["lost"].append(class_id)
         elif len(said) > 1 and not _was_cancelled(play, class_id, told):
-            verdict.answered_twice.append(f"{class_id}: {sorted(said)}")
+            wrong["answered twice"].append(f"{class_id}: {sorted(said)}")
         else:
             verdict.answered_once += 1
             verdict.promised += said == {("success", 0)}
-        wrong = {code for _, code in said} - allowed(play, one) - ({411} if len(said) > 1 else set())
-        if wrong:
-            verdict.refused_in_vain.append(f"{class_id} ({one.kind}): {sorted(wrong)}")
+        odd = {code for _, code in said} - allowed(play, one) - ({411} if len(said) > 1 else set())
+        if odd:
+            wrong["refused in vain"].append(f"{class_id} ({one.kind}): {sorted(odd)}")
         pushes = [push for push in world.stage.pushes(class_id) if push.first_media_at is not None]
         verdict.aired += bool(pushes)
         if overlap_s(pushes) > 0:
-            verdict.pushed_twice.append(f"{class_id}: {overlap_s(pushes):.1f} s")
+            wrong["pushed twice"].append(f"{class_id}: {overlap_s(pushes):.1f} s")
         is_to_air = one.is_on_air and one.cancelled_after_s is None and said == {("success", 0)}
         if is_to_air and not pushes and class_id not in alarmed:
-            verdict.missing.append(class_id)
+            wrong["silently missing"].append(class_id)
     _judge_odd(play, answers, verdict)
     for who in HOSTS[1:]:
-        verdict.citations_wrong += _citations(play, who)
+        wrong["citations wrong"] += _citations(play, who)
     return verdict
 
 
@@ -132,9 +108,9 @@ def _judge_odd(play: Play, answers: Mapping[str, list[tuple[str, int]]], verdict
     for class_id, kind in play.content.due.items():
         said = set(answers.get(class_id, []))
         if not said:
-            verdict.lost.append(f"{class_id} (odd: {kind})")
+            verdict.wrong["lost"].append(f"{class_id} (odd: {kind})")
         elif len(said) > 1 and kind not in TWO_WAYS:
-            verdict.answered_twice.append(f"{class_id} (odd: {kind}): {sorted(said)}")
+            verdict.wrong["answered twice"].append(f"{class_id} (odd: {kind}): {sorted(said)}")
 
 
 def allowed(play: Play, one: Class) -> set[int]:

@@ -4,9 +4,8 @@ import sys
 
 import pytest
 
-from tests.faults.teachers.cases import Case, chosen
+from tests.faults.teachers.cases import SETTINGS, Case, chosen
 from tests.faults.teachers.play import Play
-from tests.faults.teachers.settings import SETTINGS
 from tests.stage import Town, staged
 from tests.stage.postgres import Databases
 

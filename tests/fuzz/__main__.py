@@ -1,4 +1,4 @@
-"""``python -m tests.fuzz --messages 100000 --seed 7``: odd messages and odd answers, and a table of what came of it."""
+"""``python -m tests.fuzz --messages 100000 --seed 7``: odd messages and odd answers, and what came of it."""
 
 import argparse
 import random
@@ -6,47 +6,45 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from itertools import count
 from pathlib import Path
-
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from tests.fuzz import kinds, verdict
 from tests.fuzz import play as playing
 from tests.fuzz.session import Harm, Session, living
-from tests.fuzz.smaller import smaller
 from tests.stage import Town
 
 ANSWERS_A_MESSAGE = 0.1
-SHOWN = 10
+TRIES, SHOWN = 14, 10
 """Of so many messages it is said what they are; where more hurt together, their numbers are told above."""
 
 
-def play(session: Session, indices: Sequence[int], answers: int, without: frozenset[str], console: Console) -> str:
+def play(session: Session, indices: Sequence[int], answers: int, without: frozenset[str]) -> str:
     """Send and serve it all; returns what was hurt, in words, empty if nothing was."""
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console, refresh_per_second=1) as progress:
-        messages = progress.add_task("odd messages", total=len(indices))
-        served = progress.add_task("odd answers", total=answers)
-        try:
-            playing.messages(session, indices, lambda number: progress.advance(messages, number), without)
-            playing.places(session, answers, lambda number: progress.advance(served, number))
-            session.rest()
-        except AssertionError as harm:
-            done = int(progress.tasks[0].completed)
-            return f"after {done} messages and {session.odd_server.answered.total()} answers: {harm}"
+    done: Counter[str] = Counter()
+
+    def tell(what: str, number: int) -> None:
+        done[what] += number
+        say(", ".join(f"{number:,} {what}" for what, number in done.items()))
+
+    try:
+        playing.messages(session, indices, lambda number: tell("odd messages", number), without)
+        playing.places(session, answers, lambda number: tell("odd answers", number))
+        session.rest()
+    except AssertionError as harm:
+        return f"after {done['odd messages']} messages and {session.odd_server.answered.total()} answers: {harm}"
     return ""
 
 
-def isolate(town: Town, folder: Path, seed: int, indices: Sequence[int], console: Console) -> list[int]:
+def say(words: str) -> None:
+    """Say it at once: it takes long."""
+    sys.stdout.write(f"{words}\n")
+    sys.stdout.flush()
+
+
+def isolate(town: Town, folder: Path, seed: int, indices: Sequence[int]) -> list[int]:
     """The fewest messages of *indices* that hurt hosts that are new."""
     turns = count()
 
@@ -55,12 +53,27 @@ def isolate(town: Town, folder: Path, seed: int, indices: Sequence[int], console
             with living(town, folder / f"again{next(turns)}", seed) as session:
                 playing.messages(session, some, lambda _: None)
         except Harm as harm:
-            console.print(f"{some[0]}-{some[-1]} ({len(some)}) hurts: {str(harm).splitlines()[0]}", markup=False)
+            say(f"{some[0]}-{some[-1]} ({len(some)}) hurts: {str(harm).splitlines()[0]}")
             return True
-        console.print(f"{some[0]}-{some[-1]} ({len(some)}) does not hurt", markup=False)
+        say(f"{some[0]}-{some[-1]} ({len(some)}) does not hurt")
         return False
 
     return smaller(indices, hurts)
+
+
+def smaller(indices: Sequence[int], hurts: Callable[[Sequence[int]], bool]) -> list[int]:
+    """The fewest of *indices* that still hurt, as far as halves of them and some tries tell."""
+    found, tries = list(indices), TRIES
+    while len(found) > 1 and tries > 0:
+        middle = len(found) // 2
+        for half in (found[:middle], found[middle:]):
+            tries -= 1
+            if hurts(half):
+                found = half
+                break
+        else:
+            break  # it takes more than one of them
+    return found
 
 
 def main() -> int:
@@ -80,29 +93,28 @@ def main() -> int:
     answers = int(given.messages * ANSWERS_A_MESSAGE) if given.answers is None else given.answers
     indices = range(given.first, given.first + given.messages)
     folder = Path(tempfile.mkdtemp(prefix="lectern-fuzz-"))
-    console = Console(width=None if sys.stdout.isatty() else 120)
-    console.print(f"seed {seed}, {len(indices):,} odd messages, {answers:,} odd answers, in {folder}", markup=False)
+    say(f"seed {seed}, {len(indices):,} odd messages, {answers:,} odd answers, in {folder}")
     began = time.monotonic()
     town = Town(folder / "town")
     try:
         town.start()
         with living(town, folder / "hosts", seed) as session:
-            harm = play(session, indices, answers, frozenset(given.without.split(",")), console)
+            harm = play(session, indices, answers, frozenset(given.without.split(",")))
             wrong = [harm] if harm else verdict.complaints(session)
-            console.print(verdict.table(session))
-            for line in [*verdict.lines(session, time.monotonic() - began), *verdict.summary(wrong)]:
-                console.print(line, markup=False, highlight=False)
+            took_s = time.monotonic() - began
+            for line in (*verdict.kinds(session), *verdict.lines(session, took_s), *verdict.summary(wrong)):
+                say(line)
             portion = [one for one in session.suspects() if one in indices] if harm else []
         if portion:
-            for index in isolate(town, folder, seed, portion, console)[:SHOWN]:
-                console.print(kinds.shown(kinds.drawn(session.here, index)), markup=False, highlight=False)
+            for index in isolate(town, folder, seed, portion)[:SHOWN]:
+                say(kinds.shown(kinds.drawn(session.here, index)))
     finally:
         town.stop()
     if not wrong:
         shutil.rmtree(folder)
         return 0
     again = f"make fuzz N={given.messages} ANSWERS={answers} SEED={seed}"
-    console.print(f"Play it again: {again}. Logs and databases: {folder}", markup=False)
+    say(f"Play it again: {again}. Logs and databases: {folder}")
     return 1
 
 

@@ -1,4 +1,4 @@
-"""What was heard of the hosts: answers, alarms and dead letters, each of them once."""
+"""What was heard of the hosts: answers and dead letters, each of them once."""
 
 import json
 from collections import Counter, defaultdict
@@ -22,7 +22,6 @@ class Ledger:
 
     stage: Stage
     answers: dict[str, list[Answer]] = field(default_factory=lambda: defaultdict(list))
-    alarms: Counter[int] = field(default_factory=Counter)
     letters: Counter[str] = field(default_factory=Counter)  # by the kind of their message
     accused: list[str] = field(default_factory=list)  # good messages among them
     kinds: dict[str, str] = field(default_factory=dict)  # of the odd classes
@@ -34,9 +33,9 @@ class Ledger:
         self._client = redis.Redis.from_url(
             self.stage.town.redis_url, decode_responses=True, encoding_errors="replace", socket_timeout=30
         )
-        self._answers, self._alarms = (self.stage.channels[name] for name in ("order_result", "alarm"))
+        self._answers = self.stage.channels["order_result"]
         self._letters = self.stage.settings["DEAD_LETTER_STREAM"]
-        self._read = dict.fromkeys((self._answers, self._alarms, self._letters), "0")
+        self._read = dict.fromkeys((self._answers, self._letters), "0")
 
     def note(self, one: Odd) -> None:
         """An odd message is sent."""
@@ -60,8 +59,6 @@ class Ledger:
     def _take(self, stream: str, said: dict[str, Any], good: set[str]) -> None:
         if stream == self._answers:
             self.answers[said["class_id"]].append((said["result"], said["code"]))
-        elif stream == self._alarms:
-            self.alarms[said["code"]] += 1
         else:
             body = str(said["body"])
             self.letters[self._bodies.get(_known(body), "entries")] += 1

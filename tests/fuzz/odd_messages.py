@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from tests.fuzz import odd_values as odd
+from tests.stage import Stage
 
 CHANNELS = ("order", "cancel", "transcoding")
 STREAMS = (*CHANNELS, "report", "streamer")
@@ -28,6 +29,12 @@ class Sending:
     def entry(self) -> Mapping[bytes, bytes]:
         """As it is put on a stream."""
         return {b"body": self.body} if self.fields is None else self.fields
+
+    def stream(self, stage: Stage) -> str:
+        """The stream that it goes to."""
+        if self.target == "streamer":
+            return f"{stage.prefix}:to:{stage.name('streamer1')}"
+        return stage.channels.get(self.target, stage.settings["REPORT_STREAM"])
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 
 from tests.fuzz import kinds, odd_rows
 from tests.fuzz.odd_messages import Odd, Sending
@@ -65,9 +64,3 @@ def rows(session: Session, first: int) -> None:
         row = odd_rows.drawn(session.seed, number, time.time())
         if row.name != session.here.streamer.encode():
             session.bus.hset(key if row.which == "streamers" else f"{key}:{row.which}", row.name, row.value)
-
-
-def rest(session: Session) -> None:
-    """Wait until all that is due has come; what has not is told by the verdict."""
-    with suppress(TimeoutError):
-        session.rest()

@@ -13,7 +13,7 @@ import redis
 from tests.fuzz import counted
 from tests.fuzz.good import OFTEN, Good, Goods
 from tests.fuzz.ledger import Ledger
-from tests.fuzz.odd_messages import Here, Odd, Sending
+from tests.fuzz.odd_messages import Here, Odd
 from tests.fuzz.odd_server import OddServer
 from tests.fuzz.watch import Watch
 from tests.stage import Stage, Town, wait_until
@@ -147,13 +147,8 @@ class Session:
                 if sending.via == "channel":
                     pipe.publish(self.stage.channels[sending.target], sending.body)
                 else:
-                    pipe.xadd(self._stream(sending), dict(sending.entry.items()))
+                    pipe.xadd(sending.stream(self.stage), dict(sending.entry.items()))
             pipe.execute()
-
-    def _stream(self, sending: Sending) -> str:
-        if sending.target == "streamer":
-            return f"{self.stage.prefix}:to:{self.here.streamer}"
-        return self.stage.channels.get(sending.target, self.stage.settings["REPORT_STREAM"])
 
     # -- what must be true -------------------------------------------------------------------------------------------
 

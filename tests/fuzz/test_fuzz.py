@@ -6,9 +6,9 @@ import pytest
 
 from tests.fuzz import kinds, play, verdict
 from tests.fuzz.session import Harm, Session, living
-from tests.fuzz.smaller import smaller
 from tests.stage import Town
 
+pytestmark = pytest.mark.night
 SEED = 1
 MESSAGES, ANSWERS = 300, 60
 
@@ -20,7 +20,6 @@ def session(town: Town, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Se
         yield found
 
 
-@pytest.mark.night
 def test_every_good_booking_among_odd_messages_is_answered_its_one_way(session: Session) -> None:
     """No process ends, and no host says that it is ready while it takes nothing."""
     try:
@@ -33,7 +32,6 @@ def test_every_good_booking_among_odd_messages_is_answered_its_one_way(session: 
     assert sum(session.ledger.letters.values()) > MESSAGES / 3
 
 
-@pytest.mark.night
 def test_every_good_booking_among_odd_answers_of_servers_is_answered_its_one_way(session: Session) -> None:
     """Classes at odd places are answered, too; odd rows beside the streamers' own are no streamers."""
     play.places(session, ANSWERS, lambda _: None)
@@ -42,7 +40,6 @@ def test_every_good_booking_among_odd_answers_of_servers_is_answered_its_one_way
     assert session.odd_server.answered.total() >= ANSWERS
 
 
-@pytest.mark.night
 def test_the_same_seed_draws_the_same(session: Session) -> None:
     """Whatever was drawn before; but for the times, which are counted from now."""
     kind_of = {index: kinds.drawn(session.here, index).kind for index in (7, 3, 5)}
@@ -51,12 +48,3 @@ def test_the_same_seed_draws_the_same(session: Session) -> None:
     assert {one.index: one.sendings for one in alone if one.kind == "noise"}.items() <= {
         index: kinds.drawn(session.here, index).sendings for index in range(200)
     }.items()
-
-
-@pytest.mark.parametrize("culprit", [0, 1, 77, 199])
-def test_the_message_that_hurts_is_found_among_many(culprit: int) -> None:
-    assert smaller(range(200), lambda some: culprit in some, tries=20) == [culprit]
-
-
-def test_where_it_takes_two_messages_both_are_shown() -> None:
-    assert {10, 190} <= set(smaller(range(200), lambda some: {10, 190} <= set(some)))

@@ -1,10 +1,8 @@
-"""What came of it: complaints, and the table."""
+"""What came of it: complaints, and numbers by kind."""
 
 import statistics
 from collections import Counter
 from collections.abc import Sequence
-
-from rich.table import Table
 
 from tests.fuzz.good import counted
 from tests.fuzz.kinds import KINDS, TWO_WAYS
@@ -35,27 +33,22 @@ def complaints(session: Session) -> list[str]:
     return found
 
 
-def table(session: Session) -> Table:
+def kinds(session: Session) -> list[str]:
     """Sent by kind, and what came of it."""
-    found = Table(title=f"seed {session.seed}", header_style="bold")
-    for name in ("kind", "sent", "answered", "refused by code", "dead letters"):
-        found.add_column(name, justify="right" if name in {"sent", "answered", "dead letters"} else "left")
-    ledger = session.ledger
-    for kind in [*KINDS, "odd origin", "odd transcoder"]:
-        if ledger.sent[kind]:
-            codes = ledger.by_kind(kind)
-            found.add_row(
-                kind, f"{ledger.sent[kind]:,}", f"{codes.total():,}", _codes(codes), f"{ledger.letters[kind]:,}"
-            )
-    found.add_section()
-    for kind, number in sorted(counted(session.goods).items()):
-        codes = Counter(
-            ledger.answers[one.class_id][0][1]
-            for one in session.goods.made.values()
-            if one.kind == kind and ledger.answers.get(one.class_id)
-        )
-        found.add_row(f"good: {kind}", f"{number:,}", f"{codes.total():,}", _codes(codes), "0")
-    return found
+    ledger, goods = session.ledger, session.goods
+    rows = [
+        (kind, ledger.sent[kind], ledger.by_kind(kind), ledger.letters[kind])
+        for kind in (*KINDS, "odd origin", "odd transcoder")
+        if ledger.sent[kind]
+    ]
+    for kind, number in sorted(counted(goods).items()):
+        ids = [one.class_id for one in goods.made.values() if one.kind == kind]
+        codes = Counter(ledger.answers[one][0][1] for one in ids if ledger.answers.get(one))
+        rows.append((f"good: {kind}", number, codes, 0))
+    return [
+        f"{kind}: {number:,} sent, {codes.total():,} answered, refused: {_codes(codes)}; {letters:,} dead letters"
+        for kind, number, codes, letters in rows
+    ]
 
 
 def _codes(codes: Counter[int]) -> str:

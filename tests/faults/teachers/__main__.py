@@ -8,10 +8,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests.faults.teachers.cases import cases, chosen
-from tests.faults.teachers.outcome import Outcome, table
+from tests.faults.teachers.cases import SETTINGS, cases, chosen
+from tests.faults.teachers.outcome import Outcome, sums
 from tests.faults.teachers.play import Play
-from tests.faults.teachers.settings import SETTINGS
 from tests.stage import Town, staged
 from tests.stage.postgres import Databases, postgres_server
 
@@ -45,7 +44,7 @@ def main() -> int:
                     sys.stdout.flush()
     finally:
         town.stop()
-    sys.stdout.write(f"\nSeconds from the strike, or from when somebody was there again:\n{table(found)}\n")
+    sys.stdout.write(f"\nSeconds from the strike, or from when somebody was there again:\n{sums(found)}\n")
     if not any(one.faults for one in found):
         shutil.rmtree(folder)
         return 0

@@ -10,6 +10,9 @@ from tests.faults.points import TEACHERS, Do
 
 By = Literal["channel", "stream"]
 NAMES = ("teacher", "teacher2")
+SETTINGS = {"SWEEP_INTERVAL_S": "30", "STREAMER_LOST_AFTER_S": "60", "LEASE_S": "45"}
+"""Those of the cases; what counts is as an operator has it."""
+
 ADOPTING = "taking over from a dead one"
 DOUBLING = ("sent, not noted", "noting what was sent")
 """Points between the sending of an answer and the note of it: there it may come twice."""

@@ -1,4 +1,4 @@
-"""What came of a case: in one line while it is played, and in a table at the end."""
+"""What came of a case, in one line, and of all of them."""
 
 import statistics
 from collections import Counter
@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from tests.faults.teachers.cases import Case
-
-HEADS = ("what is done", "to", "over", "where", "answers", "taken over", "booked", "last", "work", "before", "load", "")
 
 
 @dataclass
@@ -55,24 +53,9 @@ class Outcome:
             f" {last} ({pace}): {self.said}"
         )
 
-    def cells(self) -> tuple[str, ...]:
-        """In a row of the table, under HEADS."""
-        taken = "" if self.taken_s is None else f"{self.taken_s:.1f}"
-        seconds = [f"{one:.1f}" for one in (self.booked_s, self.last_s, self.work_s, self.before_s)]
-        case = self.case
-        whom = " and ".join(case.victims)
-        return case.do, whom, case.by, case.point, self.often, taken, *seconds, f"{self.load:.0f}", self.said
 
-
-def table(found: Sequence[Outcome]) -> str:
-    """All of them, in columns, and what they come to."""
-    rows = [HEADS, *(one.cells() for one in found)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(HEADS))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    return "\n".join([*lines, *_sums(found)])
-
-
-def _sums(found: Sequence[Outcome]) -> list[str]:
+def sums(found: Sequence[Outcome]) -> str:
+    """What they come to: a slow machine makes the work longer, a timer that is too long what is before it."""
     said = []
     for do in sorted({one.case.do for one in found}):
         its = [one for one in found if one.case.do == do]
@@ -84,4 +67,4 @@ def _sums(found: Sequence[Outcome]) -> list[str]:
             f" at load {worst.load:.0f}"
         )
     wrong = sum(bool(one.faults) for one in found)
-    return [*said, f"{len(found)} cases, {wrong} not as they must be"]
+    return "\n".join([*said, f"{len(found)} cases, {wrong} not as they must be"])
