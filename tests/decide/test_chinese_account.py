@@ -11,8 +11,7 @@ from lectern.chinese_account import sentence, status_line
 from lectern.cli import explain, status
 from lectern.cli.terms import translated
 from lectern.decide import account, outlook, tale
-from lectern.errors import CODES, NO_RECORDING
-from lectern.playout import reel
+from lectern.errors import CODES
 from lectern.states import AiringState, Backend, BookingState, RenditionState
 from lectern.told import Booked, Check, Cited, Found, Making, OpenAlarm, Past, Sending
 
@@ -180,89 +179,3 @@ def test_the_lines_of_status_are_said_in_chinese() -> None:
         assert re.search("[\u4e00-\u9fff]", status_line(line)), line
     assert status_line("streamer    none is alive") == f"推流端{chr(0x3000) * 3}没有存活的"
     assert set(chinese_account.LABELS) >= {"next", "inbox", "outbox"}
-
-
-ALARMS = [
-    "c-1: it is not on air: Connection refused; it is tried again until its end",
-    "c-1: it falls behind the clock, and 2 s of it were skipped: its receiver takes less than it is sent",
-    "c-1: its slate is sent: the recording is missing",
-    "c-1: nothing is sent, there is no slate: the recording is broken: it cannot be read from byte 7 on",
-    "c-1 begins in 5 min and is not ready with 6666_720P: its file is gone; nothing pins its rendition",
-    "c-1 should have begun 80 s ago and is not ready with 6666_720P: streamer1 does not have it yet",
-    "c-1: its recording 6666_720P is faulty: black from 0:10 to 0:31",
-    "streamer1: not heard of for 60 s; 12 classes to be moved to others",
-    "streamer1: not heard of for 60 s; 1 class stays with it, because its lease has no end",
-    "streamer1: the worker of the playout ended; 3 classes should be on air",
-    "6666_720P: no reason was given; 3 classes refused",
-    "c-1: no room for 6666_720P (1.2 GB): booked classes need 12 of 12 renditions (MAX_VIDEO_NUM)",
-    "c-1: no room for 6666_720P (9 GB): it is larger than the whole cache, 1.0 GB (MAX_VIDEO_SIZE)",
-    "c-1: no room for 6666_720P (9 GB): it is larger than the 1.0 GB that the disk has room for",
-    "ssh://ecs@h:22: failed 3 times in a row, it gets no job for 600 s: cannot be reached: timed out",
-    "streamer1: the disk cannot be written: No space left on device",
-    "teacher: channels does not work: NoPermissionError",
-    "occurred 12 times since 19:00:02; new: c-1, c-2; first message: c-1: its slate is sent: it is missing",
-    "still going on, occurred 12 times since 19:00:02; the newest: c-2: its slate is sent: it is missing",
-    "resolved: occurred once, at 19:00:02; first message: streamer1: not heard of for 60 s",
-]
-
-
-@pytest.mark.parametrize("text", ALARMS)
-def test_the_sentence_of_an_alarm_is_said_in_chinese(text: str) -> None:
-    said = chinese_account.message(321, text).removeprefix("课没有完整播出：")
-    assert re.search("[\u4e00-\u9fff]", said), said
-    assert re.findall(r"\b(?:c-\d|streamer1|6666_720P)\b", said) == re.findall(
-        r"\b(?:c-\d|streamer1|6666_720P)\b", text
-    )
-
-
-@pytest.mark.parametrize("at", ["19:40:00", "2026-11-26 19:40:00"])
-def test_when_the_next_place_is_free_is_said_in_chinese(at: str) -> None:
-    full = "no room for 6666_720P (1.2 GB): booked classes need 12 of 12 renditions (MAX_VIDEO_NUM)"
-    said = chinese_account.message(316, f"c-1: {full}; the next place for it is free at {at}")
-    assert said.startswith("磁盘空间已满：c-1：6666_720P（1.2 GB）放不下：")
-    assert said.endswith(f"；{at} 起有空位放它")
-
-
-def test_what_no_rule_knows_of_an_alarm_stays_as_it_is() -> None:
-    assert chinese_account.message(504, "order: it is not JSON") == "消息无法解析：order: it is not JSON"
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "aired whole; 1 session; its end has come",
-        "12 s of 1 h 5 s were not sent: 19:00:00-19:00:12 the push was refused: no such stream; 2 sessions",
-        "2.5 s of 1 min were not sent: 19:00:00-19:00:01 no reason is known; 2 more gaps; 3 sessions; its end has come",
-        "1 min of 1 h 5 s were not sent: 1 gap; 1 session; its end has come",
-        "not aired",
-        "not aired: its end has come",
-        "not aired; the slate was sent for 9 s",
-        "not aired; the slate was sent for 9 s: its end has come",
-        "no result of the oss transcoding in time",
-        "transcoding of 6666_720P timed out",
-        "6666_720P is transcoded, but video_url_list lacks it",
-        "it ended 2 h 5 min ago",
-        "the message is not JSON: expected value at line 1 column 1",
-    ],
-)
-def test_how_a_class_ended_and_why_it_was_refused_is_said_in_chinese(text: str) -> None:
-    """Each part: the page lists these for every class of a day."""
-    for part in sentence(text).split("；"):
-        assert re.search("[\u4e00-\u9fff]", part), part
-
-
-@pytest.mark.parametrize(
-    "fault",
-    [
-        reel.MISSING,
-        reel.STALLED,
-        reel._BROKEN.format(77),
-        reel._words(OSError(5, "-")),
-        "ends after 9 s, which is too early",
-    ],
-)
-@pytest.mark.parametrize("before", [*NO_RECORDING.says])
-def test_why_a_class_is_on_air_without_its_recording_is_said_in_chinese(before: str, fault: str) -> None:
-    """All that the playout says of a recording, in each alarm that tells of it."""
-    said = sentence(f"c-1: {before.format(s=f'the recording {fault}')}")
-    assert re.findall("[A-Za-z]+", said.removeprefix("c-1")) == []

@@ -23,10 +23,10 @@ from lectern.effects.files import disk, origin, upload, wget
 from lectern.effects.files.upload import Put
 from lectern.effects.media import ffmpeg
 from lectern.effects.process import Finished
-from lectern.errors import CODES, ForbiddenMove, LecternError, Malformed, Refuse, Severity
+from lectern.errors import CODES, NO_RECORDING, ForbiddenMove, LecternError, Malformed, Refuse, Severity
 from lectern.facts import AsRun, Usage
 from lectern.messages import Booking, Cancel, Report, TranscodingResult
-from lectern.playout import flv, index, link
+from lectern.playout import flv, index, link, reel
 from lectern.playout.flv import NotAirable
 from lectern.playout.index import Look
 from lectern.playout.rtmp import NotRtmp, amf0
@@ -80,6 +80,7 @@ def left(text: str) -> list[str]:
 
 
 LOST = "a result came, and nobody asked for it"
+FREE = [f"the next place for it is free at {at}" for at in ("19:40:00", "2026-11-26 19:40:00")]
 NESTED = [
     "occurred 12 times since 19:00:02; new: c-1, c-2; first message: c-1: its slate is sent: the recording is missing",
     "occurred once since 19:00:02; new: c-1, c-2 and 7 more; first message: c-1: it is not on air: no reason was given",
@@ -96,6 +97,38 @@ NESTED = [
     RED.format("its push URL cannot be reached: h: 10.0.0.1 is no allowed push host; see ALLOWED_PUSH_HOSTS"),
     "c-1: it is booked already with other content: record_id 6 -> 7; the first booking stands, it is ready",
     "teacher: runs does not work: Prefect knows no deployment 'booking/teacher'. Type: lectern init teacher",
+    f"c-1: it is not on air: {SAID}; it is tried again until its end",
+    "c-1: it falls behind the clock, and 2 s of it were skipped: its receiver takes less than it is sent",
+    "c-1: nothing is sent, there is no slate: the recording is broken: it cannot be read from byte 7 on",
+    "c-1 begins in 5 min and is not ready with 6666_720P: its file is gone; nothing pins its rendition",
+    "c-1 should have begun 80 s ago and is not ready with 6666_720P: streamer1 does not have it yet",
+    "c-1: its recording 6666_720P is faulty: black from 0:10 to 0:31",
+    "streamer1: not heard of for 60 s; 12 classes to be moved to others",
+    "streamer1: not heard of for 60 s; 1 class stays with it, because its lease has no end",
+    "streamer1: the worker of the playout ended; 3 classes should be on air",
+    "6666_720P: no reason was given; 3 classes refused",
+    "c-1: no room for 6666_720P (1.2 GB): booked classes need 12 of 12 renditions (MAX_VIDEO_NUM)",
+    "c-1: no room for 6666_720P (9 GB): it is larger than the whole cache, 1.0 GB (MAX_VIDEO_SIZE)",
+    "c-1: no room for 6666_720P (9 GB): it is larger than the 1.0 GB that the disk has room for",
+    "streamer1: the disk cannot be written: No space left on device",
+    "resolved: occurred once, at 19:00:02; first message: streamer1: not heard of for 60 s",
+    *(
+        f"c-1: no room for 6_720P (1.2 GB): booked classes need 12 of 12 renditions (MAX_VIDEO_NUM); {one}"
+        for one in FREE
+    ),
+    "aired whole; 1 session; its end has come",
+    f"12 s of 1 h 5 s were not sent: 19:00:00-19:00:12 the push was refused: {SAID}; 2 sessions",
+    "2.5 s of 1 min were not sent: 19:00:00-19:00:01 no reason is known; 2 more gaps; 3 sessions; its end has come",
+    "1 min of 1 h 5 s were not sent: 1 gap; 1 session; its end has come",
+    "not aired",
+    "not aired: its end has come",
+    "not aired; the slate was sent for 9 s",
+    "not aired; the slate was sent for 9 s: its end has come",
+    "no result of the oss transcoding in time",
+    "transcoding of 6666_720P timed out",
+    "6666_720P is transcoded, but video_url_list lacks it",
+    "it ended 2 h 5 min ago",
+    f"the message is not JSON: {SAID}",
 ]
 
 
@@ -181,6 +214,9 @@ def of_streamers() -> Iterator[str]:
         yield f"c-1: {cache.with_next_place(cache.no_room('6_720P', size_bytes, usage, bound, []), 9.0, 0.0)}"
     yield f"c-1: its recording 6_720P is faulty: {dead_air.Fault('black', 10, 31).text()}; 7 more places"
     yield f"c-1: its recording 6_720P is faulty: {dead_air.Fault('nothing recorded', 3, 3603).text()}"
+    faults = (reel.MISSING, reel.STALLED, reel._BROKEN.format(77), reel._words(OSError(5, "-")))
+    for fault in (*faults, "ends after 9 s, which is too early"):
+        yield from (f"c-1: {before.format(s=f'the recording {fault}')}" for before in NO_RECORDING.says)
     yield f"c-1: {not_aired(sent(0, 9, ()), 'the recording is missing')}"
     yield f"c-1: {not_aired(sent(0, 9, [AsRun(0, 1, 'slate', 0, 9, 0, 9)]), 'the server closed the connection')}"
     for what in (*broadcast.STORY, "moved", "placed"):
