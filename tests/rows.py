@@ -20,6 +20,13 @@ from lectern.streamer_changes import NEW_CLASS, NEW_TASK, Admitted, StreamerChan
 M = TypeVar("M", bound=Message)
 
 
+def prepare(class_id: str, record: int, start: float, length_s: float = 600.0, **fields: object) -> Prepare:
+    """What a streamer is told of a class whose recording is that of *record*, changed by *fields*."""
+    times = {"start_time": start, "end_time": start + length_s, "push_url": "rtmp://push.example/live/x"}
+    its = {"class_id": class_id, "record_id": record, "video_url": f"http://origin.example/{record}.flv"}
+    return Prepare.model_validate({**its, **times, **fields})
+
+
 def add(connection: Connection, wanted: Prepare, state: AiringState, site: str, now: float) -> None:
     """A class that was taken."""
     made = Admitted(wanted, state)

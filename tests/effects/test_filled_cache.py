@@ -6,34 +6,29 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Connection
+from sqlalchemy import Connection, insert
 
 from benchmarks import streamer
 from flows.handling import change
 from flows.host import Streamer
 from flows.streamer import admission, sweep
+from flows.streamer.word import word
 from lectern.effects.files.origin import RemoteFile
 from lectern.effects.rows import cache, dead_air
-from lectern.messages import Prepare
+from lectern.effects.rows.tables.engine import open_database, reading, transaction
+from lectern.model.tables.streamer import classes, tasks
 from lectern.streamer_changes import StreamerChanges
+from tests import rows
 from tests.effects.sqlite_steps import steps
+from tests.faults import hosts
 
 SOME, MANY = 2000, 8000
 
 
 def claim(connection: Connection, host: Streamer) -> None:
     """A class comes that needs another rendition, for which one has to go."""
-    now, record = time.time(), 10_000_000
-    url = f"http://127.0.0.1/{record}.flv"
-    wanted = Prepare(
-        class_id="c-1",
-        record_id=record,
-        video_url=url,
-        push_url="rtmp://127.0.0.1/live/c-1",
-        start_time=now + 900,
-        end_time=now + 1800,
-    )
-    remote = RemoteFile(url=url, size_bytes=streamer.SIZE_BYTES, etag=None, crc64=None)
+    wanted = rows.prepare("c-1", 10_000_000, time.time() + 900)
+    remote = RemoteFile(url=wanted.video_url, size_bytes=streamer.SIZE_BYTES, etag=None, crc64=None)
 
     def go(connection: Connection, changes: StreamerChanges) -> None:
         admission.admit(connection, changes, [wanted], {wanted.stem: remote})
@@ -67,3 +62,25 @@ def taken(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[int]]:
 def test_it_takes_no_longer_with_four_times_the_renditions(taken: dict[str, list[int]], what: str) -> None:
     some, many = taken[what]
     assert many <= 1.2 * some + 20
+
+
+DAY_S = 86_400
+
+
+def test_classes_of_tomorrow_are_not_read_with_each_heartbeat(tmp_path: Path) -> None:
+    engine = open_database(f"sqlite:///{hosts.database('streamer', tmp_path / 'task_list.db')}")
+    settings = hosts.streamer(engine, tmp_path, 10_000_000, 1000).settings
+    now, taken = time.time(), []
+    for begins, number in ((now - 60, 3), (now + DAY_S, 200), (now + 2 * DAY_S, 2000)):
+        with transaction(engine) as connection:
+            for one in range(number):
+                its = {"class_id": f"c-{begins:.0f}-{one}", "start_time": begins, "end_time": begins + 600}
+                connection.execute(insert(tasks).values(**its, push_url="rtmp://push.example/live/x"))
+                connection.execute(insert(classes).values(class_id=its["class_id"], video_id="6666", state="ready"))
+        with reading(engine) as connection:
+            assert word(connection, settings, now).due == 3
+        taken.append(steps(engine, lambda connection: word(connection, settings, now)))
+    engine.dispose()
+    # What is left are two looks at the state and the start of each class, and at the faults of its recording: 0.3 each.
+    # A row that is read takes twice as much.
+    assert taken[2] - taken[1] < 2000 * 0.7

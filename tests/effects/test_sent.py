@@ -15,7 +15,6 @@ from lectern.effects.redis.bus import Bus
 from lectern.effects.rows import airings, events, incidents, sent
 from lectern.effects.rows.tables.engine import reading, transaction
 from lectern.facts import Event
-from lectern.messages import Prepare
 from lectern.model.tables.streamer import journal
 from lectern.settings import StreamerSettings
 from lectern.states import AiringState
@@ -30,14 +29,7 @@ NOW = 1_764_010_000.0
 def streamer_engine(tmp_path: Path) -> Iterator[Engine]:
     """A streamer with a class that should be on air."""
     made = laid.opened("streamer", tmp_path / "task_list.db")
-    wanted = Prepare(
-        class_id="c-1",
-        record_id=1,
-        video_url="http://origin.example/1.flv",
-        push_url="rtmp://push.example/live/secret",
-        start_time=NOW - 60,
-        end_time=NOW + 600,
-    )
+    wanted = rows.prepare("c-1", 1, NOW - 60, 660, push_url="rtmp://push.example/live/secret")
     with transaction(made) as connection:
         rows.add(connection, wanted, AiringState.ON_AIR, "/v/1.flv", NOW)
     yield made

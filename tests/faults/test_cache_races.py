@@ -43,15 +43,7 @@ def size_of(record: int) -> int:
 
 def prepare(number: int, record: int) -> Prepare:
     """Of a class that begins in an hour."""
-    start = hosts.now() + 3600
-    return Prepare(
-        class_id=f"c-{number}",
-        record_id=record,
-        video_url=f"http://origin.example/{record}.flv",
-        start_time=start,
-        end_time=start + 600,
-        push_url="rtmp://push.example/live/x",
-    )
+    return rows.prepare(f"c-{number}", record, hosts.now() + 3600)
 
 
 def admitted(wanted: Sequence[Prepare]) -> Decide[StreamerChanges]:

@@ -60,14 +60,7 @@ def put(host: Streamer, class_id: str, stem: str, **file: object) -> Path:
     now, root = time.time(), host.settings.video_root
     site = store.rendition_path(root, stem)
     flv.write(site, 20)
-    one = Prepare(
-        class_id=class_id,
-        record_id=int(stem),
-        video_url=f"http://origin.example/{stem}.flv",
-        start_time=now + 200,
-        end_time=now + 800,
-        push_url="rtmp://push.example/live/x",
-    )
+    one = rows.prepare(class_id, int(stem), now + 200)
     values = {"state": FileState.READY, "duration_s": 20.0, **file}
     with transaction(host.engine) as connection:
         cache.usage(connection, root)
@@ -253,15 +246,7 @@ def test_of_a_class_on_air_whose_recording_cannot_be_had_again_a_person_hears(st
 def test_what_a_class_on_air_still_cites_counts_when_another_class_has_it_downloaded(streamer: Streamer) -> None:
     """The end of the class on air takes its own citation back, not the one of the class that has yet to begin."""
     on_air(streamer)
-    start = time.time() + 3600
-    one = Prepare(
-        class_id="next",
-        record_id=1,
-        video_url="http://origin.example/1.flv",
-        start_time=start,
-        end_time=start + 600,
-        push_url="rtmp://push.example/live/y",
-    )
+    one = rows.prepare("next", 1, time.time() + 3600)
     looked: dict[str, Looked] = {"1": RemoteFile(one.video_url, flv.size(20), None, None)}
     with transaction(streamer.engine) as connection:
         handling.change(
@@ -341,14 +326,8 @@ async def test_a_download_whose_url_has_expired_in_the_queue_takes_that_of_the_y
         url = f"http://127.0.0.1:{origin.server_port}/1.flv?Signature="
         streamer.settings = streamer.settings.model_copy(update={"allowed_origins": f"127.0.0.1:{origin.server_port}"})
         now = time.time()
-        one = Prepare(
-            class_id="younger",
-            record_id=1,
-            video_url=f"{url}{'fresh' if fresh else 'expired-too'}",
-            push_url="rtmp://push.example/live/y",
-            start_time=now + 3600,
-            end_time=now + 4200,
-        )
+        its = f"{url}{'fresh' if fresh else 'expired-too'}"
+        one = rows.prepare("younger", 1, now + 3600, video_url=its)
         with transaction(streamer.engine) as connection:
             connection.execute(tasks.update().values(video_url=f"{url}expired"))
             connection.execute(classes.update().values(state=AiringState.WAITING))

@@ -22,7 +22,6 @@ from lectern.effects.rows import airings, cache, holdings
 from lectern.effects.rows.differences import Odd, differences, doubtful
 from lectern.effects.rows.tables.engine import reading, transaction
 from lectern.facts import Cached, Idle, Usage
-from lectern.messages import Prepare
 from lectern.model.tables.streamer import classes, dirs, files
 from lectern.places import Places
 from lectern.settings import StreamerSettings
@@ -45,14 +44,7 @@ def put(host: Streamer, stem: str, data: bytes, state: FileState = FileState.REA
     site = store.rendition_path(root, stem)
     site.parent.mkdir(exist_ok=True)
     site.write_bytes(data)
-    one = Prepare(
-        class_id=f"class-{stem}",
-        record_id=int(stem),
-        video_url=f"http://origin.example/{stem}.flv",
-        start_time=now + 200,
-        end_time=now + 800,
-        push_url="rtmp://push.example/live/x",
-    )
+    one = rows.prepare(f"class-{stem}", int(stem), now + 200)
     its = {"state": state, "duration_s": float(SECONDS), "mtime": site.stat().st_mtime, **values}
     waits = AiringState.WAITING if state is FileState.DOWNLOADING else AiringState.READY
     with transaction(host.engine) as connection:

@@ -29,7 +29,6 @@ from lectern.effects.rows import airings, cache, dead_air, events, metrics, old_
 from lectern.effects.rows.tables.engine import reading, transaction
 from lectern.errors import TryAgain
 from lectern.facts import Airing, Event
-from lectern.messages import Prepare
 from lectern.model.tables.streamer import classes, files, journal, tasks
 from lectern.places import Places
 from lectern.settings import StreamerSettings
@@ -104,17 +103,10 @@ def streamer(streamer: Streamer) -> Streamer:
 def add(host: Streamer, class_id: str, stem: str = "1", *, starts_in_s: float = 250, **task: object) -> None:
     """A class that is ready, with its rendition on the disk."""
     now = time.time()
-    record, root = int(stem), host.settings.video_root
+    root = host.settings.video_root
     site = root / stem / f"{stem}.flv"
     flv.write(site, 20)
-    one = Prepare(
-        class_id=class_id,
-        record_id=record,
-        video_url=f"http://origin.example/{stem}.flv",
-        start_time=now + starts_in_s,
-        end_time=now + starts_in_s + 600,
-        push_url="rtmp://push.example/live/x",
-    )
+    one = rows.prepare(class_id, int(stem), now + starts_in_s)
     with transaction(host.engine) as connection:
         if stem not in cache.by_stem(connection, [stem]):
             rows.reserve(connection, root, stem, flv.size(20), one.video_url, now)
@@ -605,14 +597,7 @@ def test_a_recording_that_cannot_be_there_in_time_is_told_at_once(streamer: Stre
     now, reserved = time.time(), list[str]()
     streamer.settings = streamer.settings.model_copy(update={"download_rate": "10k"})
     for record_id, size_bytes in ((1, 100_000), (2, 9_000_000)):
-        one = Prepare(
-            class_id=f"class-{record_id}",
-            record_id=record_id,
-            video_url=f"http://origin.example/{record_id}.flv",
-            start_time=now + 250,
-            end_time=now + 900,
-            push_url="rtmp://push.example/live/x",
-        )
+        one = rows.prepare(f"class-{record_id}", record_id, now + 250, 650)
         with transaction(streamer.engine) as connection:
             looked: dict[str, Looked] = {one.stem: RemoteFile(one.video_url, size_bytes, None, None)}
             reserved += rows.did(connection, streamer, partial(admission.decided, looked, {}), one).reserved

@@ -14,21 +14,14 @@ from lectern.effects.files.origin import RemoteFile
 from lectern.errors import DOWNLOAD_FAILED, Refuse
 from lectern.facts import Kept
 from lectern.messages import Prepare
+from tests import rows
 
 GOOD = "http://127.0.0.1/good.flv"
 ODD = "http://127.0.0.1/odd.flv?Signature=planted"
 
 
 def prepare(class_id: str, record_id: int, url: str) -> Prepare:
-    return Prepare(
-        class_id=class_id,
-        record_id=record_id,
-        video_url=url,
-        push_url="rtmp://h/live/x",
-        start_time=2e9,
-        end_time=2e9 + 60,
-        placement=1,
-    )
+    return rows.prepare(class_id, record_id, 2e9, video_url=url)
 
 
 def asked(id_: int, message: Prepare) -> Asked:
