@@ -176,11 +176,6 @@ def test_a_further_attempt_of_the_day_keeps_the_day() -> None:
     assert (attempt.attempt, attempt.attempts_today, attempt.attempts_since) == (10, 5, NOW - 60)
 
 
-def test_the_deadline_is_the_time_out_from_now() -> None:
-    (attempt,) = plan([booking()], Before(), LIMITS, NOW).attempts
-    assert attempt.deadline == NOW + 120
-
-
 @pytest.mark.parametrize(
     ("listed", "video_url", "wanted", "source"),
     [

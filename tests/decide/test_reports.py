@@ -53,6 +53,12 @@ def answers(changes: Changes) -> list[tuple[str, int]]:
     return [(one.message.result, one.message.code) for one in changes.sends if isinstance(one.message, OrderResult)]
 
 
+@pytest.mark.parametrize(("more", "answer"), [({}, ("success", 0)), ({"result": "fail", "code": 318}, ("fail", 318))])
+def test_a_booking_that_came_twice_before_its_answer_is_answered_twice(more: dict[str, Any], answer: object) -> None:
+    changes = taken(replace(ASKED, end_time=1_701, deliveries=2), **PREPARED, **more)
+    assert answers(changes) == [answer] * 2
+
+
 def test_no_success_is_answered_after_the_end_of_a_class() -> None:
     """Its streamer has it, and can air nothing of it any more."""
     changes = taken(ASKED, **PREPARED)

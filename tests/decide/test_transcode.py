@@ -58,58 +58,36 @@ ECS = Rendition(RenditionState.TRANSCODING, 1, backend=Backend.ECS)
         (result(success=False), Rendition(RenditionState.SUCCESS, 1, backend=Backend.OSS), Outcome.IGNORE),
         (result(), Rendition(RenditionState.FAILED, 1, backend=Backend.OSS), Outcome.IGNORE),
         (result(success=False), Rendition(RenditionState.FAILED, 1, backend=Backend.OSS), Outcome.IGNORE),
+        # A row of the old program knows no backend, and takes any failure.
+        (result(success=False), Rendition(RenditionState.TRANSCODING, 0), Outcome.FALL_BACK),
+        (result(success=False, type=Backend.ECS), Rendition(RenditionState.TRANSCODING, 0), Outcome.FAIL),
+        # A result with another attempt than the row's.
+        (result(type=Backend.ECS, attempt=1), Rendition(ECS.state, 2, backend=Backend.ECS), Outcome.IGNORE),
+        (result(type=Backend.ECS, attempt=3), Rendition(ECS.state, 2, backend=Backend.ECS), Outcome.IGNORE),
+        # The cloud was given up: its failure does not fail our own attempt, its late success is welcome.
+        (result(success=False), ECS, Outcome.IGNORE),
+        (result(), ECS, Outcome.SUCCEED),
     ],
 )
 def test_a_lone_result_follows_its_row(came: TranscodingResult, row: Rendition | None, what: Outcome) -> None:
     assert outcome(came, row) is what
 
 
-def test_a_row_of_the_old_program_knows_no_backend_and_takes_any_failure() -> None:
-    old = Rendition(RenditionState.TRANSCODING, 0, backend=None)
-    assert outcome(result(success=False), old) is Outcome.FALL_BACK
-    assert outcome(result(success=False, type=Backend.ECS), old) is Outcome.FAIL
+LATE = Rendition(RenditionState.TIMED_OUT, 1, backend=Backend.OSS)
+CLOUD_FAILED, OURS_FAILED = result(success=False), result(success=False, type=Backend.ECS)
+BATCHES: dict[str, tuple[list[TranscodingResult], Rendition, bool, list[Outcome]]] = {
+    "a doubled success is taken once": ([result(), result()], OSS, True, [Outcome.SUCCEED, Outcome.IGNORE]),
+    "the cloud fails twice": ([CLOUD_FAILED, CLOUD_FAILED], OSS, True, [Outcome.FALL_BACK, Outcome.IGNORE]),
+    "both rungs fail": ([CLOUD_FAILED, OURS_FAILED], OSS, True, [Outcome.FALL_BACK, Outcome.FAIL]),
+    "there is no server of our own": ([CLOUD_FAILED, CLOUD_FAILED], OSS, False, [Outcome.FAIL, Outcome.IGNORE]),
+    "a late success corrects once": ([result(), result()], LATE, True, [Outcome.CORRECT, Outcome.IGNORE]),
+}
 
 
-def test_a_result_with_another_attempt_than_the_rows_changes_nothing() -> None:
-    for attempt in (1, 3):
-        assert (
-            outcome(result(type=Backend.ECS, attempt=attempt), Rendition(ECS.state, 2, backend=Backend.ECS))
-            is Outcome.IGNORE
-        )
-
-
-def test_a_failure_of_the_cloud_that_was_given_up_does_not_fail_our_own_attempt() -> None:
-    assert outcome(result(success=False), ECS) is Outcome.IGNORE
-
-
-def test_a_late_success_of_the_cloud_is_welcome_while_our_own_attempt_is_under_way() -> None:
-    assert outcome(result(), ECS) is Outcome.SUCCEED
-
-
-def settled(*came: TranscodingResult, row: Rendition = OSS, ecs: bool = True) -> list[Outcome]:
-    return [one.outcome for one in settle(came, {KEY: row}, ecs=ecs)]
-
-
-def test_a_doubled_success_is_taken_once() -> None:
-    assert settled(result(), result()) == [Outcome.SUCCEED, Outcome.IGNORE]
-
-
-def test_a_doubled_failure_of_the_cloud_falls_back_once() -> None:
-    assert settled(result(success=False), result(success=False)) == [Outcome.FALL_BACK, Outcome.IGNORE]
-
-
-def test_both_rungs_failing_in_one_batch_fail_the_rendition() -> None:
-    ladder = settled(result(success=False), result(success=False, type=Backend.ECS))
-    assert ladder == [Outcome.FALL_BACK, Outcome.FAIL]
-
-
-def test_with_nothing_to_fall_back_to_a_failure_of_the_cloud_is_final() -> None:
-    assert settled(result(success=False), result(success=False), ecs=False) == [Outcome.FAIL, Outcome.IGNORE]
-
-
-def test_a_late_success_corrects_a_timed_out_rendition_once() -> None:
-    row = Rendition(RenditionState.TIMED_OUT, 1, backend=Backend.OSS)
-    assert settled(result(), result(), row=row) == [Outcome.CORRECT, Outcome.IGNORE]
+@pytest.mark.parametrize("case", BATCHES)
+def test_of_a_batch_each_result_finds_what_the_one_before_has_left(case: str) -> None:
+    came, row, ecs, outcomes = BATCHES[case]
+    assert [one.outcome for one in settle(came, {KEY: row}, ecs=ecs)] == outcomes
 
 
 batches = st.lists(strategies.results(), max_size=12)

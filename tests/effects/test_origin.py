@@ -120,8 +120,9 @@ async def test_a_head_that_says_there_is_no_file_is_believed() -> None:
     """Such answers have no body, and say so."""
     answers = iter([ok("Content-Length: 0", status="404 Not Found"), ok("Content-Length: 7")])
     async with answering(lambda _path: next(answers)) as url:
-        with pytest.raises(origin.Absent, match="answered 404"):
+        with pytest.raises(origin.Absent, match="answered 404") as raised:
             await origin.look(f"{url}/a.flv", allowed=HERE, timeout_s=3)
+    assert raised.value.code is DOWNLOAD_FAILED
 
 
 @pytest.mark.asyncio

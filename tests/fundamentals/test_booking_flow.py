@@ -91,29 +91,6 @@ def test_the_same_booking_twice_gets_the_same_answer_twice(stage: Stage) -> None
     assert len(stage.runs("streamer1", f"broadcast {class_id}")) == 1
 
 
-def test_the_same_booking_twice_at_once_gets_the_same_answer_twice(stage: Stage) -> None:
-    """Where the second comes before the first is answered, too."""
-    booking = stage.booking(stage.town.record())
-    class_id = stage.book(booking)
-    stage.book(booking)
-    stage.answer(class_id, count=2)
-    first, second = stage.ear.answers[class_id]
-    assert (first["result"], second["result"]) == ("success", "success")
-    assert stage.num_cite("streamer1", stage.order(class_id)["url_stem"]) == 1
-
-
-def test_another_booking_of_a_booked_class_is_refused_and_changes_nothing(stage: Stage) -> None:
-    """The first one stands; the answer says what differs, and a person is told."""
-    booking = stage.booking(stage.town.record())
-    class_id = stage.book(booking)
-    stage.answer(class_id)
-    stage.book({**booking, "end_time": booking["end_time"] + 60})
-    refused = stage.answer(class_id, count=2)
-    assert (refused["result"], refused["code"], "end_time" in refused["message"]) == ("fail", 409, True)
-    wait_until(lambda: stage.alarms(409, class_id=class_id), description="the alarm comes")
-    assert stage.order(class_id)["end_time"] == booking["end_time"]
-
-
 def test_a_malformed_booking_is_answered_with_400(stage: Stage) -> None:
     """Where its class can be read."""
     booking = {**stage.booking(stage.town.record()), "record_id": "six"}
@@ -135,12 +112,6 @@ def test_what_can_not_be_read_is_a_dead_letter(stage: Stage) -> None:
     (letter,) = [one for one in stage.stream(f"{stage.prefix}:dead_letter") if one["body"] == nonsense]
     assert "not JSON" in letter["error"]
     assert any("not JSON" in one["message"] for one in stage.alarms(504))
-
-
-def test_a_class_that_has_ended_is_refused_at_once(stage: Stage) -> None:
-    """There is nothing to air any more."""
-    answer = stage.answer(stage.book(stage.booking(stage.town.record(), starts_in_s=-60, length_s=10)))
-    assert (answer["result"], answer["code"]) == ("fail", 410)
 
 
 def test_a_message_of_a_stream_is_as_good_as_one_of_a_channel(stage: Stage) -> None:

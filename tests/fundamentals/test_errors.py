@@ -12,7 +12,6 @@ from lectern.errors import (
     CallAPerson,
     ErrorCode,
     FallBack,
-    ForbiddenMove,
     LecternError,
     Malformed,
     Misuse,
@@ -75,12 +74,6 @@ def test_a_malformed_message_is_a_400_and_may_know_its_class() -> None:
     assert Malformed("no JSON").code is MALFORMED
     assert Malformed("no JSON").class_id is None
     assert Malformed("push_url: Field required", "c-1").class_id == "c-1"
-
-
-def test_a_forbidden_move_calls_a_person() -> None:
-    error = ForbiddenMove("6666_720P", "success", "failed")
-    assert isinstance(error, CallAPerson)
-    assert error.message == '6666_720P: may not go from "success" to "failed"'
 
 
 def test_what_the_caller_should_do_is_told_by_the_class_alone() -> None:
