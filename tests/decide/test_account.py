@@ -10,6 +10,7 @@ from lectern import words
 from lectern.decide.account import Standing, account, standing
 from lectern.decide.gathered import joined, with_word
 from lectern.decide.sending import NOT_IN_PLAYOUT, of_playout, without_playout
+from lectern.decide.tally import tally
 from lectern.facts import AsRun
 from lectern.states import AiringState, BookingState
 from lectern.told import Booked, Check, Cited, Found, OpenAlarm, Past, Sending, Word
@@ -269,3 +270,26 @@ def test_so_has_that_of_a_class_on_air_as_its_streamer_tells_them() -> None:
     found = with_word(Found("c-1", booked()), {"streamer1": word(sendings={"c-1": sending})})
     (line,) = account(found, NOW).story
     assert line.text() == (f"c-1: not sent until {words.clock(START + 50)}, 30 s: the push was refused: no such stream")
+
+
+def due(class_id: str, streamer: str | None, state: BookingState = BookingState.READY) -> Found:
+    return Found(
+        class_id, Booked(class_id, state, "1", NOW - 1, NOW + 60, 321, "no one listens", streamer, answered=True)
+    )
+
+
+def test_each_class_is_on_air_or_is_missing_with_the_reason() -> None:
+    here = Word(NOW, {"a": Sending(True), "b": Sending(False, failures=2, why="refused")}, {}, ())
+    gone = Word(NOW, {"d": Sending(True)}, {}, (), silent_s=40)
+    classes = [due("a", "s1"), due("b", "s1"), due("c", None, BookingState.WAITING), due("d", "s2")]
+    found = tally([*classes, due("e", "s1", BookingState.BROKEN)], {"s1": here, "s2": gone}, NOW)
+    assert found.on_air == {"s1": 1}
+    assert {one.class_id: one.standing for one in found.missing} == {
+        "b": Standing.NOT_ON_AIR,
+        "c": Standing.NOT_ON_AIR,
+        "e": Standing.BROKEN,
+    }
+    assert [(one.class_id, one.standing) for one in found.unknown] == [("d", Standing.SILENT)]
+    assert "refused" in found.missing[0].why
+    assert "it waits for 1" in found.missing[1].why
+    assert "321: no one listens" in found.missing[2].why

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from flows.handling import Came, changed
-from flows.host import Host
+from flows.host import Streamer
 from flows.streamer import download, looks
 from lectern.effects.files import store, wget
 from lectern.effects.rows import cache
@@ -18,7 +18,6 @@ from lectern.effects.rows.tables.engine import open_database
 from lectern.errors import TryAgain
 from lectern.facts import Cached, Kept, Usage
 from lectern.messages import Prepare
-from lectern.settings import StreamerSettings
 from lectern.states import FileState
 from tests import rows
 from tests.effects.conftest import Origin, make_recording
@@ -43,7 +42,7 @@ def master(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 
 
 @pytest.fixture
-def streamer(tmp_path: Path, origin: Origin) -> Iterator[Host[StreamerSettings]]:
+def streamer(tmp_path: Path, origin: Origin) -> Iterator[Streamer]:
     engine = open_database(f"sqlite:///{hosts.database('streamer', tmp_path / 'streamer.db')}")
     found = hosts.streamer(engine, tmp_path / "videos", 10**9, 10)
     allowed = urlsplit(origin.url).netloc
@@ -55,7 +54,7 @@ def streamer(tmp_path: Path, origin: Origin) -> Iterator[Host[StreamerSettings]]
     engine.dispose()
 
 
-def reserve(host: Host[StreamerSettings], origin: Origin, size_bytes: int) -> Path:
+def reserve(host: Streamer, origin: Origin, size_bytes: int) -> Path:
     """Reserve a download, as a booking does; returns where the rendition will be."""
     root = host.settings.video_root
     final = store.rendition_path(root, STEM)
@@ -68,7 +67,7 @@ def reserve(host: Host[StreamerSettings], origin: Origin, size_bytes: int) -> Pa
     return final
 
 
-def fetch(host: Host[StreamerSettings]) -> bytes:
+def fetch(host: Streamer) -> bytes:
     """One try of the download, noted as there; returns what is in its place."""
 
     async def go() -> None:
@@ -79,13 +78,13 @@ def fetch(host: Host[StreamerSettings]) -> bytes:
     return store.rendition_path(host.settings.video_root, STEM).read_bytes()
 
 
-def row(host: Host[StreamerSettings]) -> Cached:
+def row(host: Streamer) -> Cached:
     return asyncio.run(host.look(cache.by_stem, [STEM]))[STEM]
 
 
 @pytest.mark.parametrize("filler_bytes", [500, 5000], ids=["shorter", "longer"])
 def test_replaced_by_another_length_before_its_download_the_new_one_is_fetched(
-    streamer: Host[StreamerSettings], origin: Origin, master: bytes, filler_bytes: int
+    streamer: Streamer, origin: Origin, master: bytes, filler_bytes: int
 ) -> None:
     """Its reservation becomes that of the new length, and the sums are right."""
     old, new = recording(master, b"o"), recording(master, b"n", filler_bytes)
@@ -96,9 +95,7 @@ def test_replaced_by_another_length_before_its_download_the_new_one_is_fetched(
     assert asyncio.run(streamer.look(cache.used, streamer.settings.video_root)) == Usage(len(new), 1)
 
 
-def test_replaced_between_two_tries_it_begins_from_zero(
-    streamer: Host[StreamerSettings], origin: Origin, master: bytes
-) -> None:
+def test_replaced_between_two_tries_it_begins_from_zero(streamer: Streamer, origin: Origin, master: bytes) -> None:
     old, new = recording(master, b"o"), recording(master, b"n")
     reserve(streamer, origin, len(old))
     origin.files[PATH], origin.cut_at[PATH] = old, CUT
@@ -110,7 +107,7 @@ def test_replaced_between_two_tries_it_begins_from_zero(
 
 
 def test_one_that_promises_another_sum_and_no_etag_begins_from_zero(
-    streamer: Host[StreamerSettings], origin: Origin, master: bytes, tmp_path: Path
+    streamer: Streamer, origin: Origin, master: bytes, tmp_path: Path
 ) -> None:
     old, new = recording(master, b"o"), recording(master, b"n")
     reserve(streamer, origin, len(old))
@@ -128,7 +125,7 @@ def test_one_that_promises_another_sum_and_no_etag_begins_from_zero(
 
 
 def test_replaced_while_the_rest_is_fetched_it_is_thrown_away_and_the_next_try_has_the_new_one(
-    streamer: Host[StreamerSettings], origin: Origin, master: bytes, monkeypatch: pytest.MonkeyPatch
+    streamer: Streamer, origin: Origin, master: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The origin was looked at before: of the second half nobody had promised anything."""
     old, new = recording(master, b"o"), recording(master, b"n")
@@ -151,9 +148,7 @@ def test_replaced_while_the_rest_is_fetched_it_is_thrown_away_and_the_next_try_h
     assert fetch(streamer) == new
 
 
-def test_replaced_while_it_is_cached_it_is_aired_as_it_was(
-    streamer: Host[StreamerSettings], origin: Origin, master: bytes
-) -> None:
+def test_replaced_while_it_is_cached_it_is_aired_as_it_was(streamer: Streamer, origin: Origin, master: bytes) -> None:
     """Nobody asks the origin again; RUNBOOK says how a person has the new one fetched."""
     old, new = recording(master, b"o"), recording(master, b"n")
     final = reserve(streamer, origin, len(old))
@@ -166,7 +161,7 @@ def test_replaced_while_it_is_cached_it_is_aired_as_it_was(
     assert len(origin.asked) == asked
 
 
-async def _looked_at(host: Host[StreamerSettings], origin: Origin) -> dict[str, looks.Looked]:
+async def _looked_at(host: Streamer, origin: Origin) -> dict[str, looks.Looked]:
     """What another class of the same recording has looked at."""
     times = {"start_time": time.time() + 600, "end_time": time.time() + 700}
     wanted = Prepare(class_id="c-2", video_url=origin.url + PATH, push_url="rtmp://127.0.0.1/live/c-2", **times)

@@ -6,7 +6,7 @@ from typing import Any, cast
 
 from sqlalchemy import Engine
 
-from flows.host import Host
+from flows.host import Host, Streamer, Teacher
 from lectern.model.tables import streamer as at_streamer
 from lectern.model.tables import teacher as at_teacher
 from lectern.settings import GIBIBYTE, StreamerSettings, TeacherSettings
@@ -17,7 +17,7 @@ NOBODY = cast("Any", None)
 """No bus and no runs: a transaction reaches neither."""
 
 
-def teacher(engine: Engine) -> Host[TeacherSettings]:
+def teacher(engine: Engine) -> Teacher:
     """A teacher that asks the OSS, and has no server of its own."""
     settings = TeacherSettings.load(
         _env_file=None,
@@ -31,9 +31,7 @@ def teacher(engine: Engine) -> Host[TeacherSettings]:
     return Host(settings, engine, at_teacher.journal, NOBODY, NOBODY)
 
 
-def streamer(
-    engine: Engine, root: Path, max_bytes: int, max_num: int, *, name: str = ALIVE[0]
-) -> Host[StreamerSettings]:
+def streamer(engine: Engine, root: Path, max_bytes: int, max_num: int, *, name: str = ALIVE[0]) -> Streamer:
     """A streamer with a small cache."""
     settings = StreamerSettings.load(
         _env_file=None,

@@ -8,7 +8,7 @@ from sqlalchemy import Connection, select
 
 from flows import handling, show
 from flows import host as hall
-from flows.host import Host
+from flows.host import Teacher
 from flows.teacher import booking, change
 from lectern.amendments import Change
 from lectern.changes import Changes
@@ -19,7 +19,6 @@ from lectern.effects.rows.tables.engine import transaction
 from lectern.facts import Attempt
 from lectern.messages import Booking
 from lectern.model.tables.teacher import orders
-from lectern.settings import TeacherSettings
 from lectern.states import Backend, Resolution
 from tests import strategies
 from tests.faults import hosts
@@ -32,7 +31,7 @@ def wanted(class_id: str, **fields: Any) -> Booking:
     return strategies.booking(class_id, start_time=starts, end_time=starts + 600, **fields)
 
 
-def decided(host: Host[TeacherSettings], flow: Any, *messages: Booking | Change) -> Changes:
+def decided(host: Teacher, flow: Any, *messages: Booking | Change) -> Changes:
     """Decide *messages* in one transaction, as *flow* does."""
 
     def go(connection: Connection, changes: Changes) -> None:
@@ -42,14 +41,12 @@ def decided(host: Host[TeacherSettings], flow: Any, *messages: Booking | Change)
         return handling.change(connection, host, go)
 
 
-def states(host: Host[TeacherSettings]) -> dict[str, str]:
+def states(host: Teacher) -> dict[str, str]:
     with transaction(host.engine) as connection:
         return {row.class_id: row.state for row in connection.execute(select(orders.c.class_id, orders.c.state))}
 
 
-def test_a_second_change_in_a_batch_joins_the_transcoding_that_its_recording_has(
-    teacher: Host[TeacherSettings],
-) -> None:
+def test_a_second_change_in_a_batch_joins_the_transcoding_that_its_recording_has(teacher: Teacher) -> None:
     """The first names the recording, the second its resolution: only together they name a rendition that is made."""
     at_1080, at_720 = (7777, Resolution.P1080), (7777, Resolution.P720)
     decided(teacher, booking, wanted("c-1", video_url_list={"720P": "http://origin.example/6666_720P.flv"}))
@@ -69,7 +66,7 @@ def test_a_second_change_in_a_batch_joins_the_transcoding_that_its_recording_has
 
 @pytest.mark.asyncio
 async def test_a_change_waits_for_the_booking_of_its_class_that_is_in_the_inbox(
-    teacher: Host[TeacherSettings], monkeypatch: pytest.MonkeyPatch
+    teacher: Teacher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Others handle bookings, perhaps another teacher: the change would be answered with 404, and be lost."""
     order, end = wanted("c-1"), hosts.now() + STARTS_IN_S + 900
@@ -101,12 +98,12 @@ async def test_a_change_waits_for_the_booking_of_its_class_that_is_in_the_inbox(
         assert bookings.by_id(connection, ["c-1"])["c-1"].end_time == end
 
 
-def left(host: Host[TeacherSettings], ids: list[int]) -> list[int]:
+def left(host: Teacher, ids: list[int]) -> list[int]:
     with transaction(host.engine) as connection:
         return sorted(inbox.unhandled(connection, host.journal, ids))
 
 
-def test_the_backup_stream_of_a_class_that_waits_for_its_rendition_is_taken(teacher: Host[TeacherSettings]) -> None:
+def test_the_backup_stream_of_a_class_that_waits_for_its_rendition_is_taken(teacher: Teacher) -> None:
     """Its second airing is placed only when the rendition is there, and would then be pushed over another class."""
     backup = "rtmp://backup.example/live/c-1"
     decided(teacher, booking, wanted("c-1", push_url_backup=backup))
@@ -114,7 +111,7 @@ def test_the_backup_stream_of_a_class_that_waits_for_its_rendition_is_taken(teac
     assert states(teacher) == {"c-1": "waiting", "c-2": "refused", "c-3": "refused", "c-4": "waiting"}
 
 
-def test_the_backup_stream_that_a_change_asks_for_is_taken(teacher: Host[TeacherSettings]) -> None:
+def test_the_backup_stream_that_a_change_asks_for_is_taken(teacher: Teacher) -> None:
     """And the one of before is free once the change is in force."""
     old, new = "rtmp://backup.example/live/old", "rtmp://backup.example/live/new"
     decided(teacher, booking, wanted("c-1", push_url_backup=old))

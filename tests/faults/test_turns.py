@@ -1,19 +1,22 @@
 """Runs of one process side by side: in whatever order their transactions come, each class is answered one way."""
 
 import asyncio
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Connection
+from sqlalchemy import Connection, text
 
 from flows import show
+from flows.host import Host
 from flows.resident import sweeps
 from flows.teacher import booking, deadlines, results, sweep
 from lectern.effects.rows import renditions, transcodings
 from lectern.effects.rows.tables.engine import open_database, transaction
 from lectern.facts import Attempt
 from lectern.messages import TranscodingResult
+from lectern.settings import StreamerSettings
 from lectern.states import Backend
 from tests.faults import hosts
 from tests.faults.test_races import KEY, booked, faults, kept, result, under_way
@@ -145,3 +148,24 @@ def test_a_result_of_an_attempt_that_was_given_up_refuses_nobody(paths: Iterator
             (row,) = transcodings.under_way(connection)
         engine.dispose()
         assert (found, row.attempt, row.backend) == ([], 2, Backend.ECS)
+
+
+def counted(connection: Connection) -> int:
+    return int(connection.execute(text("select count(*) from inbox_list")).scalar_one())
+
+
+def test_a_resolver_that_hangs_keeps_no_transaction_waiting(streamer: Host[StreamerSettings]) -> None:
+    """Names are looked up in threads, as many as there are bookings with odd hosts; the database has its own."""
+    goes_on = threading.Event()
+
+    async def asked() -> list[int]:
+        hanging = [asyncio.create_task(asyncio.to_thread(goes_on.wait, 30)) for _ in range(64)]
+        try:
+            await asyncio.sleep(0)
+            async with asyncio.timeout(10):
+                return [await streamer.look(counted), await streamer.commit(counted)]
+        finally:
+            goes_on.set()
+            await asyncio.gather(*hanging)
+
+    assert asyncio.run(asked()) == [0, 0]

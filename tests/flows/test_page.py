@@ -17,7 +17,7 @@ from sqlalchemy import Engine, insert
 from starlette.applications import Starlette
 
 from flows import as_run as as_run_page
-from flows.host import Host
+from flows.host import Host, Teacher
 from flows.resident.page import routes
 from flows.resident.page.routes import Page
 from lectern import errors, message_schema
@@ -35,6 +35,7 @@ from lectern.states import BookingState
 from lectern.told import Booked, OpenAlarm, Past, Sending, Word
 
 pytestmark = pytest.mark.asyncio
+Client = httpx.AsyncClient
 TEMPLATES = Path(__file__).parents[2] / "lib/lectern/page/templates"
 NOON = time.mktime((*time.localtime()[:3], 12, 0, 0, 0, 0, -1))
 
@@ -73,37 +74,37 @@ def order(class_id: str, state: str, start: float, **more: object) -> dict[str, 
 
 
 @pytest.fixture
-def teacher(teacher_engine: Engine) -> Host[TeacherSettings]:
+def teacher(teacher_engine: Engine) -> Teacher:
     settings = TeacherSettings.load(transcode_sign_key="made up", teacher_name="teacher")
     return Host(settings, teacher_engine, journal, cast("Bus", Words()), cast("Any", None))
 
 
 @pytest_asyncio.fixture
-async def client(teacher: Host[TeacherSettings]) -> AsyncIterator[httpx.AsyncClient]:
+async def client(teacher: Teacher) -> AsyncIterator[Client]:
     app = Starlette(routes=Page(teacher).routes())
     transport = httpx.ASGITransport(app=app)
     async with httpx.AsyncClient(transport=transport, base_url="http://page") as made:
         yield made
 
 
-def book(host: Host[TeacherSettings], *rows: dict[str, object]) -> None:
+def book(host: Teacher, *rows: dict[str, object]) -> None:
     with transaction(host.engine) as connection:
         for row in rows:
             connection.execute(insert(orders).values(**row))
 
 
-def token(host: Host[TeacherSettings], institution: str | None = None) -> str:
+def token(host: Teacher, institution: str | None = None) -> str:
     with transaction(host.engine) as connection:
         return viewers.make(connection, f"viewer-{institution}", institution, time.time())
 
 
-async def let_in(client: httpx.AsyncClient, host: Host[TeacherSettings], institution: str | None = None) -> None:
+async def let_in(client: Client, host: Teacher, institution: str | None = None) -> None:
     answer = await client.get("/", params={"token": token(host, institution)})
     assert (answer.status_code, answer.headers["location"]) == (303, "/")  # the token leaves the address
     assert "HttpOnly" in answer.headers["set-cookie"]
 
 
-async def test_nobody_is_let_in_without_a_token(client: httpx.AsyncClient, teacher: Host[TeacherSettings]) -> None:
+async def test_nobody_is_let_in_without_a_token(client: Client, teacher: Teacher) -> None:
     book(teacher, order("c-1", "ready", NOON))
     for path in ("/", "/class/c-1", "/timetable.ics", "/?token=wrong", f"/?token={'x' * 5000}"):
         answer = await client.get(path)
@@ -113,7 +114,7 @@ async def test_nobody_is_let_in_without_a_token(client: httpx.AsyncClient, teach
 
 
 async def test_the_page_and_the_report_are_there_beside_a_class_in_a_state_that_nobody_knows(
-    client: httpx.AsyncClient, teacher: Host[TeacherSettings]
+    client: Client, teacher: Teacher
 ) -> None:
     """A newer release has written it, and was rolled back."""
     book(teacher, order("c-odd", "on the moon", NOON, received_at=time.time()), order("c-1", "ready", NOON))
@@ -129,7 +130,7 @@ async def test_the_page_and_the_report_are_there_beside_a_class_in_a_state_that_
 
 
 async def test_a_storm_of_refused_bookings_hides_no_class_in_the_calendar(
-    client: httpx.AsyncClient, teacher: Host[TeacherSettings], monkeypatch: pytest.MonkeyPatch
+    client: Client, teacher: Teacher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(view, "CALENDAR_ROWS", 2)
     refused = [order(f"c-{at}", state, NOON) for at, state in enumerate(("refused", "cancelled", "refused"))]
@@ -139,14 +140,14 @@ async def test_a_storm_of_refused_bookings_hides_no_class_in_the_calendar(
     assert re.findall("UID:(.*)@", said) == ["c-ready"]
 
 
-async def test_guessing_tokens_is_slow(client: httpx.AsyncClient) -> None:
+async def test_guessing_tokens_is_slow(client: Client) -> None:
     found = [(await client.get("/?token=guess")).status_code for _ in range(25)]
     assert found[0] == 401
     assert found[-1] == 429
 
 
 async def test_an_address_without_tries_left_costs_no_read_of_the_database(
-    client: httpx.AsyncClient, teacher: Host[TeacherSettings], monkeypatch: pytest.MonkeyPatch
+    client: Client, teacher: Teacher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[str] = []
     monkeypatch.setattr(viewers, "of_token", lambda _connection, token: asked.append(token))
@@ -156,7 +157,7 @@ async def test_an_address_without_tries_left_costs_no_read_of_the_database(
 
 
 async def test_pages_that_take_long_hold_up_no_read_and_no_more_of_them_wait_than_have_room(
-    client: httpx.AsyncClient, teacher: Host[TeacherSettings], monkeypatch: pytest.MonkeyPatch
+    client: Client, teacher: Teacher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two pages at once in threads of their own; the reads that answer bookings go on beside them."""
     let_go, begun = threading.Event(), list[int]()
@@ -183,7 +184,7 @@ async def test_pages_that_take_long_hold_up_no_read_and_no_more_of_them_wait_tha
     assert (answers.count(200), answers.count(503)) == (6, 3)
 
 
-async def test_a_revoked_token_lets_nobody_in(client: httpx.AsyncClient, teacher: Host[TeacherSettings]) -> None:
+async def test_a_revoked_token_lets_nobody_in(client: Client, teacher: Teacher) -> None:
     await let_in(client, teacher)
     assert (await client.get("/")).status_code == 200
     with transaction(teacher.engine) as connection:
@@ -191,7 +192,7 @@ async def test_a_revoked_token_lets_nobody_in(client: httpx.AsyncClient, teacher
     assert (await client.get("/")).status_code == 401
 
 
-async def test_the_day_shows_each_class_as_it_stands(client: httpx.AsyncClient, teacher: Host[TeacherSettings]) -> None:
+async def test_the_day_shows_each_class_as_it_stands(client: Client, teacher: Teacher) -> None:
     now = time.time()
     book(
         teacher,
@@ -219,7 +220,7 @@ async def test_the_day_shows_each_class_as_it_stands(client: httpx.AsyncClient, 
 
 
 async def test_the_numbers_of_the_day_are_those_of_all_classes_not_of_those_that_are_listed(
-    client: httpx.AsyncClient, teacher: Host[TeacherSettings]
+    client: Client, teacher: Teacher
 ) -> None:
     """A streamer of which nobody hears has neither its classes on air, for all that is known, nor off the air."""
     now = time.time()
@@ -240,9 +241,7 @@ def waits(page: str) -> str:
     return str(section)
 
 
-async def test_who_waits_is_listed_with_what_for_the_nearest_deadline_first(
-    client: httpx.AsyncClient, teacher: Host[TeacherSettings]
-) -> None:
+async def test_who_waits_is_listed_with_what_for_the_nearest_deadline_first(client: Client, teacher: Teacher) -> None:
     """The deadline is that of the rendition, or the start, whichever comes first; over, ready and aired do not wait."""
     now = time.time()
     alone: dict[str, object] = {"streamer": None}
@@ -292,9 +291,7 @@ async def test_who_waits_is_listed_with_what_for_the_nearest_deadline_first(
     assert re.findall(r'href="/class/([^"]+)"', waits((await client.get("/")).text)) == ["c-theirs"]
 
 
-async def test_alarms_are_told_in_the_language_of_the_page(
-    client: httpx.AsyncClient, teacher: Host[TeacherSettings]
-) -> None:
+async def test_alarms_are_told_in_the_language_of_the_page(client: Client, teacher: Teacher) -> None:
     alarm = OpenAlarm(326, "streamer1", 1, NOON, "c-1: its slate is sent: the recording is missing", ("c-1",))
     cast("Words", teacher.bus).said = {"streamer1": Word(NOON, {}, {}, [alarm], 1, 1)}
     await let_in(client, teacher)
@@ -303,9 +300,7 @@ async def test_alarms_are_told_in_the_language_of_the_page(
     assert f"{errors.NO_RECORDING.chinese.meaning}：c-1：正在推垫片：没有录像文件" in page
 
 
-async def test_of_many_that_wait_the_first_are_listed_and_the_others_counted(
-    client: httpx.AsyncClient, teacher: Host[TeacherSettings]
-) -> None:
+async def test_of_many_that_wait_the_first_are_listed_and_the_others_counted(client: Client, teacher: Teacher) -> None:
     now = time.time()
     book(teacher, *(order(f"c-{n:04}", "placed", now + 60 + n) for n in range(1300)))
     await let_in(client, teacher)
@@ -316,7 +311,7 @@ async def test_of_many_that_wait_the_first_are_listed_and_the_others_counted(
 
 
 async def test_of_many_that_should_be_on_air_the_first_are_listed_and_the_others_counted(
-    client: httpx.AsyncClient, teacher: Host[TeacherSettings]
+    client: Client, teacher: Teacher
 ) -> None:
     now = time.time()
     book(teacher, *(order(f"c-{n:04}", "ready", now - 60) for n in range(view.LISTED + 7)))
@@ -328,17 +323,13 @@ async def test_of_many_that_should_be_on_air_the_first_are_listed_and_the_others
     assert "<p>and 7 more</p>" in section
 
 
-async def test_where_none_waits_there_is_no_such_list(
-    client: httpx.AsyncClient, teacher: Host[TeacherSettings]
-) -> None:
+async def test_where_none_waits_there_is_no_such_list(client: Client, teacher: Teacher) -> None:
     book(teacher, order("c-1", "ready", NOON))
     await let_in(client, teacher)
     assert "<h2>waiting</h2>" not in (await client.get("/")).text
 
 
-async def test_a_class_has_the_account_that_explain_gives(
-    client: httpx.AsyncClient, teacher: Host[TeacherSettings]
-) -> None:
+async def test_a_class_has_the_account_that_explain_gives(client: Client, teacher: Teacher) -> None:
     now = time.time()
     book(teacher, order("c-1", "ready", now - 60))
     with transaction(teacher.engine) as connection:
@@ -360,7 +351,7 @@ async def test_a_class_has_the_account_that_explain_gives(
 
 
 async def test_a_class_with_gaps_is_amber_and_its_page_has_each_gap_and_what_happened_meanwhile(
-    client: httpx.AsyncClient, teacher: Host[TeacherSettings]
+    client: Client, teacher: Teacher
 ) -> None:
     """What its streamer noted came with its end; nothing of it is known by Redis any more."""
     start = view.begin_of_day(view.begin_of_day(time.time()) - view.DAY_S / 2)  # its end has passed, at any hour
@@ -392,7 +383,7 @@ async def test_a_class_with_gaps_is_amber_and_its_page_has_each_gap_and_what_hap
 
 
 async def test_a_class_whose_booking_could_not_be_read_has_a_page_for_who_sees_all(
-    client: httpx.AsyncClient, teacher: Host[TeacherSettings]
+    client: Client, teacher: Teacher
 ) -> None:
     with transaction(teacher.engine) as connection:
         events.note(connection, journal, "teacher", [Event("malformed", "c-odd", None, "start_time: no number")], NOON)
@@ -407,7 +398,7 @@ async def test_a_class_whose_booking_could_not_be_read_has_a_page_for_who_sees_a
 
 @pytest.mark.parametrize("institution", ["i-1", None])
 async def test_the_alarms_of_a_class_tell_an_institution_nothing_of_another(
-    client: httpx.AsyncClient, teacher: Host[TeacherSettings], institution: str | None
+    client: Client, teacher: Teacher, institution: str | None
 ) -> None:
     """An incident is about many classes, and its newest message names the last one; only its own are for everybody."""
     book(teacher, order("c-mine", "ready", time.time() - 60), order("c-other", "ready", NOON, institution_id="i-2"))
@@ -421,9 +412,7 @@ async def test_the_alarms_of_a_class_tell_an_institution_nothing_of_another(
     assert "c-mine: its recording is missing" in page
 
 
-async def test_an_institution_sees_its_own_classes_alone(
-    client: httpx.AsyncClient, teacher: Host[TeacherSettings]
-) -> None:
+async def test_an_institution_sees_its_own_classes_alone(client: Client, teacher: Teacher) -> None:
     book(teacher, order("c-mine", "ready", NOON), order("c-other", "ready", NOON, institution_id="i-2"))
     alarm = OpenAlarm(321, "streamer1", 3, NOON, "c-other", ("c-other",))
     cast("Words", teacher.bus).said = {"streamer1": Word(NOON, {}, {}, [alarm], 1, 2)}
@@ -436,9 +425,7 @@ async def test_an_institution_sees_its_own_classes_alone(
     assert (await client.get("/timetable.ics?institution=i-2")).status_code == 403
 
 
-async def test_what_was_booked_cannot_write_into_the_page(
-    client: httpx.AsyncClient, teacher: Host[TeacherSettings]
-) -> None:
+async def test_what_was_booked_cannot_write_into_the_page(client: Client, teacher: Teacher) -> None:
     odd = "<script>alert(1)</script>"
     book(teacher, order("c-1", "refused", NOON, code=318, message=odd, institution_id=odd, streamer=odd))
     await let_in(client, teacher)
@@ -450,52 +437,48 @@ async def test_what_was_booked_cannot_write_into_the_page(
         assert "default-src 'none'" in answer.headers["content-security-policy"]
 
 
-async def test_nothing_can_be_written(client: httpx.AsyncClient, teacher: Host[TeacherSettings]) -> None:
+async def test_nothing_can_be_written(client: Client, teacher: Teacher) -> None:
     await let_in(client, teacher)
     for method in ("POST", "PUT", "PATCH", "DELETE"):
         for path in ("/", "/class/c-1", "/timetable.ics", "/runbook"):
             assert (await client.request(method, path)).status_code == 405
 
 
-async def test_who_asks_too_often_has_to_wait(client: httpx.AsyncClient, teacher: Host[TeacherSettings]) -> None:
+async def test_who_asks_too_often_has_to_wait(client: Client, teacher: Teacher) -> None:
     await let_in(client, teacher)
     found = [(await client.get("/page.css" if n < 0 else "/timetable.ics")).status_code for n in range(40)]
     assert found[0] == 200
     assert 429 in found
 
 
-async def test_the_runbook_has_an_anchor_for_each_code(client: httpx.AsyncClient) -> None:
+async def test_the_runbook_has_an_anchor_for_each_code(client: Client) -> None:
     page = (await client.get("/runbook")).text
     assert [code for code in CODES if f'<h2 id="{code}">' not in page] == []
     assert "<table>" in page
     assert runbook.anchor("messages wait in the inbox") == "messages-wait-in-the-inbox"
 
 
-async def test_a_developer_of_the_platform_reads_the_schema_of_all_messages(client: httpx.AsyncClient) -> None:
+async def test_a_developer_of_the_platform_reads_the_schema_of_all_messages(client: Client) -> None:
     answer = await client.get("/messages.schema.json")
     assert answer.headers["content-type"] == "application/schema+json"
     assert answer.json() == message_schema.schema()
     assert {"Booking", "Change", "OrderResult"} <= set(answer.json()["$defs"])
 
 
-async def test_the_runbook_is_read_in_chinese_at_the_same_anchors(client: httpx.AsyncClient) -> None:
+async def test_the_runbook_is_read_in_chinese_at_the_same_anchors(client: Client) -> None:
     english, chinese = [(await client.get("/runbook", params={"lang": language})).text for language in ("en", "zh")]
     assert '<h2 id="316">316: 磁盘空间已满</h2>' in chinese
     assert re.findall(r'<h\d id="([^"]*)"', chinese) == re.findall(r'<h\d id="([^"]*)"', english)
 
 
-async def test_the_page_speaks_chinese_to_whoever_reads_it(
-    client: httpx.AsyncClient, teacher: Host[TeacherSettings]
-) -> None:
+async def test_the_page_speaks_chinese_to_whoever_reads_it(client: Client, teacher: Teacher) -> None:
     await let_in(client, teacher)
     assert "课表" in (await client.get("/", headers={"accept-language": "zh-CN,zh;q=0.9"})).text
     assert "课表" in (await client.get("/?lang=zh")).text
     assert "timetable" in (await client.get("/", headers={"accept-language": "de"})).text
 
 
-async def test_a_refusal_and_an_alarm_are_told_in_chinese(
-    client: httpx.AsyncClient, teacher: Host[TeacherSettings]
-) -> None:
+async def test_a_refusal_and_an_alarm_are_told_in_chinese(client: Client, teacher: Teacher) -> None:
     now = time.time()
     book(teacher, order("c-refused", "refused", now - 50, code=316, message="no room for 6666"))
     alarm = OpenAlarm(321, "streamer1", 3, now, "c-1: it is not on air", ("c-1",))
@@ -516,16 +499,14 @@ async def test_each_word_of_the_page_has_its_chinese() -> None:
 
 
 @pytest.mark.parametrize("day", ["2026-13-45", "x" * 900, "9999-99-99", "0001-01-01", "-1"])
-async def test_an_odd_day_is_today(client: httpx.AsyncClient, teacher: Host[TeacherSettings], day: str) -> None:
+async def test_an_odd_day_is_today(client: Client, teacher: Teacher, day: str) -> None:
     await let_in(client, teacher)
     answer = await client.get("/", params={"day": day, "page": day})
     assert answer.status_code == 200
     assert time.strftime("%Y-%m-%d") in answer.text
 
 
-async def test_ten_thousand_classes_are_shown_in_time_and_in_pages(
-    client: httpx.AsyncClient, teacher: Host[TeacherSettings]
-) -> None:
+async def test_ten_thousand_classes_are_shown_in_time_and_in_pages(client: Client, teacher: Teacher) -> None:
     """A page of them costs the processor about what a day of two pages costs."""
     midnight = NOON - 12 * 3600
     await let_in(client, teacher)
@@ -554,9 +535,7 @@ async def test_ten_thousand_classes_are_shown_in_time_and_in_pages(
     assert "c-9999" in (await client.get("/?page=49")).text
 
 
-async def test_what_was_really_sent_on_a_day_is_read_there(
-    client: httpx.AsyncClient, teacher: Host[TeacherSettings]
-) -> None:
+async def test_what_was_really_sent_on_a_day_is_read_there(client: Client, teacher: Teacher) -> None:
     """Each class, and the sums; of an institution its own classes alone."""
     yesterday = view.begin_of_day(time.time() - view.DAY_S) + 43_200
     why = "aired whole; 1 session"
@@ -585,7 +564,7 @@ def full_of(bound_gb: float, *needed_gb: float) -> Word:
     ("bound_gb", "share", "line"), [(15, "33", True), (500, "1", False), (5, "100", True), (9000, "&lt; 0.1", False)]
 )
 async def test_the_picture_of_the_caches_shows_what_classes_need_against_the_limit(
-    client: httpx.AsyncClient, teacher: Host[TeacherSettings], bound_gb: float, share: str, line: bool
+    client: Client, teacher: Teacher, bound_gb: float, share: str, line: bool
 ) -> None:
     """The bars are drawn as high as there is room for, also if they are small beside the limit, which is then named.
 
@@ -604,7 +583,7 @@ async def test_the_picture_of_the_caches_shows_what_classes_need_against_the_lim
     assert "free" not in figure
 
 
-async def test_a_calendar_can_read_it(client: httpx.AsyncClient, teacher: Host[TeacherSettings]) -> None:
+async def test_a_calendar_can_read_it(client: Client, teacher: Teacher) -> None:
     book(teacher, order("c-1", "ready", NOON), order("c-2", "refused", NOON))
     answer = await client.get("/timetable.ics", params={"token": token(teacher, "i-1"), "institution": "i-1"})
     assert answer.headers["content-type"].startswith("text/calendar")

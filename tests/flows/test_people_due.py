@@ -16,7 +16,7 @@ from sqlalchemy import insert, select, update
 from sqlalchemy.exc import OperationalError
 
 from flows import trouble
-from flows.host import TELLING, Host, is_ours
+from flows.host import TELLING, Host, Teacher, is_ours
 from flows.resident import people as telling
 from flows.resident.people import People, watch_redis
 from flows.tell import patience, tell
@@ -29,7 +29,6 @@ from lectern.effects.rows.tables.engine import open_database, transaction
 from lectern.errors import TryAgain
 from lectern.model.tables.teacher import journal
 from lectern.outgoing import Alarm, Kind, Outgoing
-from lectern.settings import TeacherSettings
 from tests.effects.sqlite_steps import steps
 from tests.faults import hosts
 from tests.flows.test_people import Service, service
@@ -37,10 +36,7 @@ from tests.stage.postgres import Databases
 from tests.waiting import async_wait_until
 
 __all__ = ["service"]
-pytestmark = [
-    pytest.mark.asyncio,
-    pytest.mark.filterwarnings("ignore:'imghdr' is deprecated:DeprecationWarning"),
-]
+pytestmark = [pytest.mark.asyncio, pytest.mark.filterwarnings("ignore:'imghdr' is deprecated:DeprecationWarning")]
 
 
 class Redis:
@@ -64,7 +60,7 @@ class Redis:
         raise TryAgain("Redis: no route to host")
 
 
-def teacher(url: str, alarm_urls: str, name: str = "teacher") -> Host[TeacherSettings]:
+def teacher(url: str, alarm_urls: str, name: str = "teacher") -> Teacher:
     """A process of a teacher: what it has in memory ends with it, its database stays."""
     found = hosts.teacher(open_database(url))
     given = {"teacher_database_url": SecretStr(url), "alarm_urls": SecretStr(alarm_urls), "teacher_name": name}
@@ -74,12 +70,12 @@ def teacher(url: str, alarm_urls: str, name: str = "teacher") -> Host[TeacherSet
 
 
 @pytest_asyncio.fixture
-async def begin(tmp_path: Path, service: Service) -> AsyncIterator[Callable[..., Host[TeacherSettings]]]:
+async def begin(tmp_path: Path, service: Service) -> AsyncIterator[Callable[..., Teacher]]:
     """Begins a process on the same database."""
-    begun: list[Host[TeacherSettings]] = []
+    begun: list[Teacher] = []
     url = f"sqlite:///{hosts.database('teacher', tmp_path / 'teacher.db')}"
 
-    def one_more(alarm_urls: str = service.url) -> Host[TeacherSettings]:
+    def one_more(alarm_urls: str = service.url) -> Teacher:
         begun.append(teacher(url, alarm_urls))
         return begun[-1]
 
@@ -111,7 +107,7 @@ def classes(service: Service) -> list[str]:
 
 
 async def test_what_was_sent_and_not_passed_on_before_the_process_was_killed_is_passed_on_by_the_next(
-    begin: Callable[..., Host[TeacherSettings]], service: Service
+    begin: Callable[..., Teacher], service: Service
 ) -> None:
     """The oldest first, once, and what was folded into an incident not at all."""
     killed = begin()
@@ -129,7 +125,7 @@ async def test_what_was_sent_and_not_passed_on_before_the_process_was_killed_is_
 
 
 async def test_people_are_told_once_while_redis_is_away_also_if_the_process_is_killed_meanwhile(
-    begin: Callable[..., Host[TeacherSettings]], service: Service
+    begin: Callable[..., Teacher], service: Service
 ) -> None:
     """Redis takes the alarm later, and they are not told again."""
     killed = begin()
@@ -159,7 +155,7 @@ def follow_up(host: Host[Any], later_s: float) -> list[str]:
 
 @pytest.mark.parametrize("trouble", [{"is_up": False}, {"refuses": True}], ids=str)
 async def test_people_hear_of_each_further_class_while_redis_takes_no_alarm(
-    begin: Callable[..., Host[TeacherSettings]], service: Service, trouble: dict[str, bool]
+    begin: Callable[..., Teacher], service: Service, trouble: dict[str, bool]
 ) -> None:
     """Redis may be away all night; its first alarm, which counts the others in, cannot be sent meanwhile."""
     host = begin()
@@ -185,7 +181,7 @@ async def test_people_hear_of_each_further_class_while_redis_takes_no_alarm(
 
 
 async def test_people_are_told_of_an_alarm_that_redis_refuses_and_once(
-    begin: Callable[..., Host[TeacherSettings]], service: Service
+    begin: Callable[..., Teacher], service: Service
 ) -> None:
     """A user of Redis may lack the right to publish there; then nobody hears of anything on the channel."""
     host = begin()
@@ -202,9 +198,7 @@ async def test_people_are_told_of_an_alarm_that_redis_refuses_and_once(
     assert classes(service).count("c-1") == 1
 
 
-async def test_without_services_nothing_is_due_and_nothing_piles_up(
-    begin: Callable[..., Host[TeacherSettings]],
-) -> None:
+async def test_without_services_nothing_is_due_and_nothing_piles_up(begin: Callable[..., Teacher]) -> None:
     host = begin("")
     put(host)
     cast("Any", host.bus).is_up = False
@@ -217,7 +211,7 @@ async def test_without_services_nothing_is_due_and_nothing_piles_up(
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO])
 async def test_a_disk_that_takes_nothing_is_told_with_its_own_reason_and_no_other(
-    begin: Callable[..., Host[TeacherSettings]], caplog: pytest.LogCaptureFixture, number: int
+    begin: Callable[..., Teacher], caplog: pytest.LogCaptureFixture, number: int
 ) -> None:
     """A broken disk must not be told as full: whoever is woken would look for files to delete."""
     host = begin()
@@ -232,10 +226,7 @@ async def test_a_disk_that_takes_nothing_is_told_with_its_own_reason_and_no_othe
 
 
 async def test_an_alarm_that_no_service_takes_is_given_up_and_not_begun_again(
-    begin: Callable[..., Host[TeacherSettings]],
-    service: Service,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
+    begin: Callable[..., Teacher], service: Service, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(telling, "backoff_s", lambda _: 0.0)
     service.answers = [500] * telling.TRIES + [200]
@@ -249,9 +240,7 @@ async def test_an_alarm_that_no_service_takes_is_given_up_and_not_begun_again(
     assert sum("nobody could be told" in one.message for one in caplog.records) == 1
 
 
-async def test_an_alarm_that_cannot_be_read_holds_up_no_other(
-    begin: Callable[..., Host[TeacherSettings]], service: Service
-) -> None:
+async def test_an_alarm_that_cannot_be_read_holds_up_no_other(begin: Callable[..., Teacher], service: Service) -> None:
     host = begin()
     put(host)
     put(host, 318, "c-2")
@@ -263,7 +252,7 @@ async def test_an_alarm_that_cannot_be_read_holds_up_no_other(
 
 
 async def test_people_are_told_once_though_the_database_does_not_take_the_note(
-    begin: Callable[..., Host[TeacherSettings]], service: Service, monkeypatch: pytest.MonkeyPatch
+    begin: Callable[..., Teacher], service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nor does that hold up the next alarm."""
     host = begin()
@@ -287,7 +276,7 @@ async def test_people_are_told_once_though_the_database_does_not_take_the_note(
 
 
 async def test_what_a_host_cannot_write_down_waits_in_memory_and_what_is_dropped_there_is_logged(
-    begin: Callable[..., Host[TeacherSettings]], caplog: pytest.LogCaptureFixture
+    begin: Callable[..., Teacher], caplog: pytest.LogCaptureFixture
 ) -> None:
     host = begin()
     for number in range(trouble.ALARMS_KEPT + 1):
@@ -335,9 +324,7 @@ async def test_of_teachers_that_share_their_rows_one_passes_an_alarm_on(
         one.engine.dispose()
 
 
-async def test_what_is_due_is_found_without_reading_what_was_told(
-    begin: Callable[..., Host[TeacherSettings]],
-) -> None:
+async def test_what_is_due_is_found_without_reading_what_was_told(begin: Callable[..., Teacher]) -> None:
     """An outbox has the messages of a week, and each host looks every second."""
     host = begin()
     put(host)

@@ -10,6 +10,7 @@ from pydantic_core import from_json
 
 import lectern.commands
 from flows.resident import deployments
+from lectern import outgoing
 from lectern.amendments import Change
 from lectern.commands import COMMANDS, MAX_BODY_BYTES, Body, command_of, is_own_result, parse
 from lectern.decide.backups import second_of
@@ -21,6 +22,7 @@ from lectern.run_records import label_of
 from lectern.settings import StreamerSettings, TeacherSettings
 from lectern.states import Backend, Resolution
 from lectern.stems import stem
+from tests import strategies
 from tests.strategies import BOOKING, RESULT
 
 EVERY = tuple(COMMANDS.values())
@@ -401,3 +403,27 @@ def test_a_result_of_our_own_transcoding_is_told_from_those_of_others() -> None:
     others: list[object] = [RESULT | {"type": "ecs"}, RESULT | {"type": "oss", "attempt": 1}, BOOKING, []]
     for other in others:
         assert not is_own_result(json.dumps(other))
+
+
+def test_what_a_streamer_is_told_reads_as_if_it_had_been_checked_again() -> None:
+    """Its values were checked as the booking came in; unknown fields are passed on, the list of URLs is not."""
+    booked = strategies.booking("c-1", teacher_mood="good")
+    told = outgoing.prepare(booked.payload, "http://origin.example/6666.flv", 2).to_json()
+    fields = {**json.loads(booked.payload), "cmd": "prepare", "placement": 2}
+    fields["video_url"] = "http://origin.example/6666.flv"
+    del fields["video_url_list"]
+    assert json.loads(told) == json.loads(Prepare.model_validate(fields).to_json())
+    assert parse(told, (Prepare,)).placement == 2
+
+
+@pytest.mark.parametrize(("code", "result"), [(0, "success"), (207, "fail")])
+def test_an_answer_is_the_documented_one(code: int, result: str) -> None:
+    said = outgoing.answer("c-1", code, "why").to_json()
+    assert json.loads(said) == {
+        "cmd": "order_result",
+        "class_id": "c-1",
+        "result": result,
+        "code": code,
+        "message": "why",
+    }
+    assert OrderResult.model_validate_json(said).to_json() == said

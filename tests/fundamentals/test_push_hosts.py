@@ -10,13 +10,13 @@ from typing import Any, cast
 
 import pytest
 
-from flows.host import Host
+from flows.host import Host, Streamer
 from flows.streamer import push_hosts
 from lectern.effects.files import lookup
 from lectern.effects.rows.tables.engine import transaction
 from lectern.messages import Prepare
 from lectern.model.tables.streamer import journal
-from lectern.places import Address
+from lectern.places import Address, Places
 from lectern.settings import StreamerSettings
 from lectern.states import AiringState
 from tests import laid, rows
@@ -44,53 +44,48 @@ def asked_names(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 @pytest.fixture
-def streamer(tmp_path: Path) -> Iterator[Host[StreamerSettings]]:
+def streamer(tmp_path: Path) -> Iterator[Streamer]:
     engine = laid.opened("streamer", tmp_path / "task_list.db")
     yield with_setting(cast("Any", engine), "")
     engine.dispose()
 
 
-def with_setting(engine: object, setting: str) -> Host[StreamerSettings]:
+def with_setting(engine: object, setting: str) -> Streamer:
     settings = StreamerSettings.load(_env_file=None, streamer_name="s", allowed_push_hosts=setting)
     return Host(settings, cast("Any", engine), journal, cast("Any", None), cast("Any", None))
 
 
-def take(host: Host[StreamerSettings], class_id: str, push_url: str, state: AiringState) -> None:
+def take(host: Streamer, class_id: str, push_url: str, state: AiringState) -> None:
     one = Prepare(
-        class_id=class_id,
-        record_id=1,
-        video_url="http://h/1.flv",
-        push_url=push_url,
-        start_time=2e9,
-        end_time=2e9 + 60,
+        class_id=class_id, record_id=1, video_url="http://h/1.flv", push_url=push_url, start_time=2e9, end_time=2e9 + 60
     )
     with transaction(host.engine) as connection:
         rows.add(connection, one, state, "/home/video/1/1.flv", 1e9)
 
 
-def why(host: Host[StreamerSettings], *urls: str) -> dict[str, str]:
+def why(host: Streamer, *urls: str) -> dict[str, str]:
     return asyncio.run(push_hosts.forbidden(host, urls))
 
 
 @pytest.mark.parametrize("url", [PRIVATE, "rtmps://inner.example/live/key", "rtmp://127.0.0.1/live/key"])
-def test_a_private_host_is_refused_and_told_what_to_set(streamer: Host[StreamerSettings], url: str) -> None:
+def test_a_private_host_is_refused_and_told_what_to_set(streamer: Streamer, url: str) -> None:
     (said,) = why(streamer, url, "rtmp://outer.example/live/x").values()
     assert f"set ALLOWED_PUSH_HOSTS=public,{url.split('/')[2].partition(':')[0]}" in said
     assert "key" not in said
 
 
 @pytest.mark.parametrize("setting", ["10.0.0.5", "10.0.0.5:1935", "public,10.0.0.0/8"])
-def test_a_host_that_is_listed_is_allowed(streamer: Host[StreamerSettings], setting: str) -> None:
+def test_a_host_that_is_listed_is_allowed(streamer: Streamer, setting: str) -> None:
     assert why(with_setting(streamer.engine, setting), PRIVATE) == {}
 
 
-def test_where_only_private_hosts_are_listed_public_ones_are_refused(streamer: Host[StreamerSettings]) -> None:
+def test_where_only_private_hosts_are_listed_public_ones_are_refused(streamer: Streamer) -> None:
     (said,) = why(with_setting(streamer.engine, "10.0.0.0/8"), "rtmp://outer.example/live/x").values()
     assert said.endswith("set ALLOWED_PUSH_HOSTS=10.0.0.0/8,outer.example")
 
 
 def test_a_host_that_classes_were_pushed_to_before_stays_allowed_and_is_told(
-    streamer: Host[StreamerSettings], caplog: pytest.LogCaptureFixture
+    streamer: Streamer, caplog: pytest.LogCaptureFixture
 ) -> None:
     """An upgrade breaks no push; as soon as the setting is set, it alone counts."""
     take(streamer, "c-old", PRIVATE, AiringState.AIRED)
@@ -105,13 +100,13 @@ def test_a_host_that_classes_were_pushed_to_before_stays_allowed_and_is_told(
     assert list(why(with_setting(streamer.engine, "public"), PRIVATE)) == [PRIVATE]
 
 
-def test_a_class_that_was_refused_opens_no_door(streamer: Host[StreamerSettings]) -> None:
+def test_a_class_that_was_refused_opens_no_door(streamer: Streamer) -> None:
     take(streamer, "c-refused", PRIVATE, AiringState.REFUSED)
     assert list(why(streamer, PRIVATE)) == [PRIVATE]
 
 
 def test_a_name_server_that_hangs_or_knows_nothing_refuses_no_class(
-    streamer: Host[StreamerSettings], monkeypatch: pytest.MonkeyPatch
+    streamer: Streamer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert why(streamer, "rtmp://nowhere.example/live/x") == {}
     go_on = threading.Event()
@@ -121,7 +116,20 @@ def test_a_name_server_that_hangs_or_knows_nothing_refuses_no_class(
     go_on.set()
 
 
-def test_a_name_is_looked_up_once_a_minute(streamer: Host[StreamerSettings], asked_names: list[str]) -> None:
+def test_a_name_is_looked_up_once_a_minute(streamer: Streamer, asked_names: list[str]) -> None:
     for number in range(5):
         why(streamer, f"rtmp://outer.example/live/{number}", f"rtmp://outer.example/live/x{number}")
     assert asked_names == ["outer.example"]
+
+
+LOCAL = [ipaddress.ip_address("fd00::1")]
+
+
+@pytest.mark.parametrize("listed", ["[fd00::1]", "[FD00:0:0:0:0:0:0:1]", "[fd00:0000::0001]:1935"])
+@pytest.mark.parametrize("host", ["fd00::1", "fd00:0:0:0:0:0:0:1"])
+def test_an_address_is_listed_however_it_is_written(listed: str, host: str) -> None:
+    """An address of version 6 has many spellings: the setting's and the URL's need not be the same."""
+    places = Places.listed(listed, "ALLOWED_PUSH_HOSTS")
+    assert places.forbidden(host, 1935, LOCAL) is None
+    assert places.of_server(host, 1935) is None
+    assert places.forbidden("fd00::2", 1935, [ipaddress.ip_address("fd00::2")]) is not None

@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, cast
 
@@ -17,7 +17,7 @@ from sqlalchemy import select
 from flows import trouble
 from flows.host import Host
 from flows.resident import works as works_module
-from flows.resident.works import Works
+from flows.resident.works import Work, Works
 from flows.tell import patience
 from flows.trouble import MustEnd
 from lectern import timing
@@ -47,8 +47,17 @@ def alarms(host: Host[Any]) -> list[str]:
         return list(connection.execute(select(host.journal.outbox.c.body)).scalars())
 
 
-def play(scene: Coroutine[Any, Any, None]) -> None:
-    asyncio.run(asyncio.wait_for(scene, 120))
+def play(host: Host[Any], works: dict[str, Work], *until: Callable[[], object], end_s: float = 5) -> None:
+    """Begin *works*, wait until each condition was true in its turn, and end them."""
+
+    async def scene() -> None:
+        at_work = Works(host)
+        at_work.begin(works)
+        for number, condition in enumerate(until, 1):
+            await async_wait_until(condition, description=f"condition {number} of {[*works]} is true")
+        await at_work.end_all(end_s)
+
+    asyncio.run(asyncio.wait_for(scene(), 120))
 
 
 @pytest.mark.parametrize(
@@ -66,13 +75,7 @@ def test_a_work_that_fails_begins_again_and_the_others_go_on(host: Host[Any], er
         begun.append("good")
         await asyncio.sleep(60)
 
-    async def scene() -> None:
-        works = Works(host)
-        works.begin({"bad": bad, "good": good})
-        await async_wait_until(lambda: begun.count("bad") > 4, description="it has begun again five times")
-        await works.end_all(5)
-
-    play(scene())
+    play(host, {"bad": bad, "good": good}, lambda: begun.count("bad") > 4)
     assert begun.count("good") == 1
     (said,) = alarms(host)
     assert '"code":507' in said
@@ -92,13 +95,7 @@ def test_what_redis_refuses_for_long_is_alarmed_and_shows_in_health(
     async def deaf() -> None:
         raise TryAgain("Redis") from error
 
-    async def scene() -> None:
-        works = Works(host)
-        works.begin({"channels": deaf})
-        await async_wait_until(lambda: "channels" in host.rounds.failing(0.2), description="the work fails")
-        await works.end_all(5)
-
-    play(scene())
+    play(host, {"channels": deaf}, lambda: "channels" in host.rounds.failing(0.2))
     assert len(alarms(host)) == number
 
 
@@ -112,16 +109,10 @@ def test_a_work_that_goes_on_is_no_longer_one_that_fails(host: Host[Any], monkey
             raise RuntimeError("odd")
         await asyncio.sleep(60)
 
-    async def scene() -> None:
-        works = Works(host)
-        works.begin({"late": late})
-        await async_wait_until(lambda: host.rounds.failing(0.0), description="the work fails")
-        await async_wait_until(
-            lambda: len(tries) == 3 and not host.rounds.failing(0.0), description="the third try works"
-        )
-        await works.end_all(5)
+    def works() -> bool:
+        return len(tries) == 3 and not host.rounds.failing(0.0)
 
-    play(scene())
+    play(host, {"late": late}, lambda: host.rounds.failing(0.0), works)
 
 
 def test_a_work_that_failed_once_is_never_one_that_fails_for_long(
@@ -143,14 +134,7 @@ def test_a_work_that_failed_once_is_never_one_that_fails_for_long(
         red.extend(host.rounds.failing(works_module.STEADY_S).values())
         return len(begun) == 2 and not host.rounds.failing(0.0)
 
-    async def scene() -> None:
-        works = Works(host)
-        works.begin({"hiccup": hiccup})
-        await async_wait_until(lambda: host.rounds.failing(0.0), description="the work fails")
-        await async_wait_until(is_over, description="it has begun again and works")
-        await works.end_all(5)
-
-    play(scene())
+    play(host, {"hiccup": hiccup}, lambda: host.rounds.failing(0.0), is_over)
     assert red == []
 
 
@@ -178,13 +162,7 @@ def test_somebody_who_is_away_is_waited_for_without_an_alarm(host: Host[Any]) ->
         tries += 1
         raise TryAgain("Redis is away")
 
-    async def scene() -> None:
-        works = Works(host)
-        works.begin({"away": away})
-        await async_wait_until(lambda: tries > 3, description="it has been tried four times")
-        await works.end_all(5)
-
-    play(scene())
+    play(host, {"away": away}, lambda: tries > 3)
     assert alarms(host) == []
 
 
@@ -200,13 +178,7 @@ def test_a_swallowed_cancel_keeps_no_work_alive(host: Host[Any]) -> None:
             with suppress(asyncio.CancelledError):
                 await asyncio.sleep(60)
 
-    async def scene() -> None:
-        works = Works(host)
-        works.begin({"deaf": deaf})
-        await async_wait_until(lambda: rounds, description="a round has begun")
-        await works.end_all(600)  # far longer than this test may take
-
-    play(scene())
+    play(host, {"deaf": deaf}, lambda: rounds, end_s=600)  # far longer than this test may take
     assert rounds == 1
 
 
@@ -227,7 +199,7 @@ def test_a_work_that_never_obeys_holds_up_the_end_for_a_bounded_time(host: Host[
         over = True
         await works.end_all(5)
 
-    play(scene())
+    asyncio.run(asyncio.wait_for(scene(), 120))
 
 
 def test_a_cancel_that_nobody_asked_for_ends_no_work(host: Host[Any]) -> None:
@@ -243,13 +215,7 @@ def test_a_cancel_that_nobody_asked_for_ends_no_work(host: Host[Any]) -> None:
             task.cancel()
         await asyncio.sleep(60)
 
-    async def scene() -> None:
-        works = Works(host)
-        works.begin({"work": work})
-        await async_wait_until(lambda: begun == 2, description="it has begun again")
-        await works.end_all(5)
-
-    play(scene())
+    play(host, {"work": work}, lambda: begun == 2)
 
 
 def test_only_a_work_that_says_so_ends_the_process(host: Host[Any]) -> None:
@@ -264,7 +230,7 @@ def test_only_a_work_that_says_so_ends_the_process(host: Host[Any]) -> None:
         assert str(works.why) == "another process serves teacher now"
         await works.end_all(5)
 
-    play(scene())
+    asyncio.run(asyncio.wait_for(scene(), 120))
 
 
 def test_a_loop_that_stands_still_is_seen(host: Host[Any]) -> None:
@@ -274,16 +240,14 @@ def test_a_loop_that_stands_still_is_seen(host: Host[Any]) -> None:
         host.rounds.come("round")
         assert list(host.rounds.late(0.1)) == ["still"]
 
-    play(scene())
+    asyncio.run(scene())
 
 
 STUBBORN = """
 import asyncio, sys, time
 from contextlib import suppress
 from flows.resident import process as resident
-from tests.waiting import async_wait_until
 from lectern.settings import TeacherSettings
-from tests.waiting import async_wait_until
 
 async def main(self):
     self._loop = asyncio.get_running_loop()

@@ -2,8 +2,10 @@
 
 import json
 import random
+import subprocess
 from contextlib import suppress
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -13,7 +15,8 @@ from lectern.playout.rtmp import NotRtmp, amf0, chunks, login
 from lectern.playout.rtmp.chunks import Parser, compose
 from lectern.playout.rtmp.publish import HANDSHAKE_BYTES, Publisher, Step
 from lectern.playout.rtmp.url import target
-from tests.playout.receiver import refused
+from tests.playout.receiver import HOST, Receiver, refused
+from tests.waiting import wait_until
 
 TIMES = st.one_of(st.integers(0, 2**33), st.sampled_from([0xFFFFFE, 0xFFFFFF, 0x1000000, 0xFFFFFFFF]))
 TARGET = target("rtmp://live.example/app/room?token=1")
@@ -345,3 +348,19 @@ def test_a_target_is_shown_without_its_stream_key(path: str) -> None:
 
 def test_the_address_of_a_server_keeps_the_brackets_of_ipv6() -> None:
     assert target("rtmp://[::1]:1936/live/room").tc_url == "rtmp://[::1]:1936/live"
+
+
+SOUND = ("-f", "lavfi", "-i", "sine=duration=0.1", "-c:a", "aac", "-f", "flv")
+
+
+@pytest.mark.parametrize("path", [url.split("/", 3)[3] for url, *_ in URLS])
+def test_ffmpeg_publishes_to_the_same_place(path: str, tmp_path: Path) -> None:
+    with Receiver() as receiver:
+        receiver.strict = False
+        url = f"rtmp://{HOST}:{receiver.port}/{path}"
+        subprocess.run(["ffmpeg", "-nostdin", "-v", "error", *SOUND, url], timeout=60, capture_output=True, check=False)
+        wait_until(lambda: receiver.sessions and receiver.sessions[0].published is not None, description=path)
+        (session,) = receiver.sessions
+    found = target(url)
+    assert (session.connect["app"], session.connect["tcUrl"]) == (found.app, found.tc_url)
+    assert session.published == found.stream
