@@ -85,9 +85,7 @@ class TeacherSettings(Common):
     @field_validator("public_url")
     @classmethod
     def _anybodys(cls, url: str | None) -> str | None:
-        if not url:
-            return None
-        if urls.http(url).text and "@" in urlsplit(url).netloc:
+        if url and urls.http(url).text and "@" in urlsplit(url).netloc:
             raise ValueError("must have no user and no password: the platform fetches recordings by it")
         return url
 

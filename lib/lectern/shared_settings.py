@@ -78,6 +78,11 @@ class Common(BaseSettings):
     backup_dir: Path = BACKUP_DIR
     http_timeout_s: float = Field(10, gt=0)
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _empty_is_not_set(cls, value: Any, info: ValidationInfo) -> Any:  # noqa: ANN401 (what the field will hold)
+        return None if value == "" and cls.model_fields[str(info.field_name)].default is None else value
+
     @field_validator("teacher_name", "teacher_queue", "streamer_name", check_fields=False)
     @classmethod
     def _nameable(cls, name: str) -> str:

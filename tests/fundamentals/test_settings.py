@@ -119,6 +119,16 @@ def test_every_documented_variable_is_read_from_the_environment(name: str, monke
     assert str(int(found) if isinstance(found, float) else found) == value
 
 
+def test_a_variable_without_a_value_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such as `OSS_TRANSCODE_URL=`, which else would be an address that nobody answers at."""
+    for roles in (TeacherSettings, StreamerSettings):
+        unset = [name for name, field in roles.model_fields.items() if field.default is None]
+        for name in unset:
+            monkeypatch.setenv(name.upper(), "")
+        found = teacher() if roles is TeacherSettings else StreamerSettings.load()
+        assert {name: getattr(found, name) for name in unset} == dict.fromkeys(unset)
+
+
 @pytest.mark.parametrize("bind", ["8800", "127.0.0.1", "127.0.0.1:http", ":8800", "127.0.0.1:70000"])
 def test_an_address_to_listen_at_is_host_and_port(bind: str) -> None:
     with pytest.raises(Misuse, match="API_BIND: must be host:port, or empty for none"):
