@@ -3,6 +3,7 @@
 import asyncio
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from lectern.effects.files import wget
 from lectern.effects.files.origin import RemoteFile
 from lectern.errors import DISK_FULL, DOWNLOAD_FAILED, CallAPerson, Misuse, Refuse, TryAgain
 from tests.effects.conftest import Origin, running_with
+from tests.effects.test_origin import answering
 from tests.waiting import async_wait_until
 
 BODY = os.urandom(400_000)
@@ -255,3 +257,34 @@ async def test_what_wget_says_of_a_url_shows_no_query(origin: Origin, part: Path
             await fetch(f"{origin.url}{path}", part)
         assert "planted" not in str(raised.value)
         assert origin.url in str(raised.value)
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"",
+        b"\xff\xfe\x00\x00" * 99,
+        b"SSH-2.0-OpenSSH_9.2\r\n",
+        b"HTTP/1.1 999 X\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: " + b"9" * 400 + b"\r\n\r\nx",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nx",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\nx",
+        b"HTTP/1.1 206 X\r\nContent-Range: bytes 5-1/-3\r\nContent-Length: 1\r\n\r\nx",
+        b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 3_000,
+    ],
+    ids=["nothing", "bytes", "ssh", "999", "length", "two lengths", "chunk", "range", "headers"],
+)
+async def test_whatever_an_origin_sends_a_download_of_it_ends_and_calls_nobody(part: Path, raw: bytes) -> None:
+    """What wget takes for a file is looked at afterwards."""
+    async with answering(lambda _path: raw) as url:
+        with suppress(TryAgain, Refuse):
+            await fetch(f"{url}/a.flv", part)
+
+
+@pytest.mark.asyncio
+async def test_a_download_that_never_ends_is_cut_at_its_limit(part: Path) -> None:
+    async with answering(lambda _path: b"HTTP/1.1 200 OK\r\n\r\n" + b"x" * 3_000_000) as url:
+        with pytest.raises((TryAgain, Refuse)):
+            await fetch(f"{url}/a.flv", part, limit_bytes=10**6)
+    assert not part.exists() or part.stat().st_size <= 2 * 10**6

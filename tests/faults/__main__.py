@@ -8,7 +8,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from contextlib import closing
 from pathlib import Path
 
 from tests.faults.day import day
@@ -33,10 +32,9 @@ def suffer(
     world = World(town, folder, played.cached)
     try:
         play = Play(world, played, _say)
-        with closing(play.content):
-            world.open(play.day)
-            play.run()
-            return judge(play, kill_each(play, victims))
+        world.open(play.day)
+        play.run()
+        return judge(play, kill_each(play, victims))
     finally:
         world.close()
 

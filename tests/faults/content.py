@@ -1,4 +1,4 @@
-"""What is odd in a day, beside the kills: messages, answers of servers, rows of old programs, errors within."""
+"""What is odd in a day, beside the kills: messages, rows of old programs, errors within."""
 
 import random
 import sqlite3
@@ -11,11 +11,9 @@ import redis
 
 from tests.faults.errors import FOLDER, STEPS, Errors
 from tests.faults.world import HOSTS, World
-from tests.fuzz import kinds, odd_rows
+from tests.fuzz import kinds
 from tests.fuzz import odd_values as odd
 from tests.fuzz.odd_messages import Here
-from tests.fuzz.odd_server import OddServer
-from tests.fuzz.odd_values import written
 
 ERRORS = ("RuntimeError", "ValueError", "KeyError", "RecursionError", "TypeError", "OSError", "MemoryError")
 ERROR_S = (0.2, 5.0)
@@ -24,7 +22,6 @@ ERROR_S = (0.2, 5.0)
 ALONE = frozenset({"strangers", "names"})
 """Kinds left to ``make fuzz``: what they name may be another odd message's, too, which leaves it without an answer."""
 
-PLACES = 6_000_000
 Send = Callable[[str, Mapping[bytes, bytes]], None]
 """Puts an entry on a stream, sooner or later."""
 
@@ -45,16 +42,13 @@ class Content:
         town, stage = self.world.town, self.world.stage
         record = self.world.record_id(0)
         self.world.record(0)
-        recording = (town.origin.root / str(record) / f"{record}.flv").read_bytes()
-        self._server = OddServer(self.seed, recording, town.redis_url, "", "", 0)
-        town.background.run(self._server.start())
         self._raising = Errors(stage.folder / "errors")
         stage.settings[FOLDER] = str(self._raising.folder)
         self._here = Here(self.seed, stage.name("streamer1"), town.origin.url, record)
 
     def happen(self) -> None:
         """One odd thing, or some messages."""
-        what = self._chance.choices((self._messages, self._place, self._row, self._error), (10, 4, 3, 4))[0]
+        what = self._chance.choices((self._messages, self._row, self._error), (12, 4, 4))[0]
         what()
         self.happened += 1
 
@@ -70,11 +64,6 @@ class Content:
         self._errors = [(0.0, step, ending) for _, step, ending in self._errors]
         self.tend()
 
-    def close(self) -> None:
-        """End the server."""
-        self.end()
-        self.world.town.background.run(self._server.stop())
-
     def _messages(self) -> None:
         for _ in range(self._chance.randint(1, 5)):
             one = kinds.drawn(self._here, self._chance.randrange(10**6))
@@ -85,25 +74,10 @@ class Content:
             for sending in one.sendings:
                 self.send(sending.stream(self.world.stage), sending.entry)
 
-    def _place(self) -> None:
-        """A class whose recording is at a place with odd answers."""
-        number = len(self.due)
-        stage, index = self.world.stage, PLACES + self._chance.randrange(10**5)
-        class_id = f"{stage.prefix}-place-{self.seed}-{number}"
-        booking = stage.booking(
-            index,
-            starts_in_s=odd.FAR_S,
-            class_id=class_id,
-            video_url=f"{self._server.url}/odd/{index}.flv",
-            push_url=f"rtmp://127.0.0.1:1/live/{class_id}",
-        )
-        self.due[class_id] = "odd origin"
-        self.send(stage.channels["order"], {b"body": written(booking)})
-
     def _row(self) -> None:
         """What an old program, or a finger, has left in Redis or in a database."""
         with suppress(redis.RedisError, OSError, sqlite3.Error):  # it is away: nobody leaves anything there
-            self._chance.choice((self._old_class, self._beat, self._waiting))()
+            self._chance.choice((self._old_class, self._waiting))()
 
     def _old_class(self) -> None:
         chance = self._chance
@@ -120,13 +94,6 @@ class Content:
             connection.execute(f"insert into task_list ({columns}) values (?, ?, ?, ?, ?)", task)
             columns = "class_id, video_id, state, placement"
             connection.execute(f"insert into class_list ({columns}) values (?, ?, ?, 1)", (class_id, stem, state))
-
-    def _beat(self) -> None:
-        row = odd_rows.drawn(self.seed, self.happened, time.time())
-        key = self.world.stage.settings["STREAMERS_KEY"]
-        name = row.name.decode(errors="replace")
-        if name not in {self.world.stage.name(who) for who in HOSTS}:
-            self.world.town.redis.hset(key if row.which == "streamers" else f"{key}:{row.which}", name, row.value)
 
     def _waiting(self) -> None:
         key = f"{self.world.stage.prefix}:{self._here.record_id}_{self._chance.choice(('240P', '720P'))}"

@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from shutil import rmtree
 from tempfile import mkdtemp
@@ -226,23 +225,3 @@ def test_a_download_that_nobody_needs_gives_its_room_to_the_next_unless_it_has_b
             sums = connection.execute(select(dirs)).one()
             assert (sums.size, sums.num, sums.reserved_num) == (0, 0, 1)
             assert sums.reserved_bytes == size_of(1 if begun else 2)
-
-
-@pytest.mark.parametrize("torn", [False, True])
-def test_two_workers_do_not_give_the_last_place_twice(tmp_path: Path, torn: bool) -> None:
-    """By no interleaving; without the transactions by some, so this would tell."""
-    harmful = 0
-    for stop in range(25):
-        path = hosts.database("streamer", tmp_path / f"{stop}.db")
-        with databases(path, torn=torn) as engines:
-            with transaction(engines[0]) as connection:
-                cache.usage(connection, tmp_path)
-            workers = []
-            for number, engine in enumerate(engines):
-                host, one = hosts.streamer(engine, tmp_path, MAX_BYTES, 1), prepare(number, number + 1)
-                workers.append(Worker(engine, partial(change, host=host, decide=admitted([one]))))
-            interleave(workers[0], workers[1], [True] * stop + [False] * 60)
-            with transaction(engines[0]) as connection:
-                states = connection.execute(select(files.c.state)).scalars().all()
-                harmful += states.count(FileState.DOWNLOADING) > 1
-    assert (harmful > 0) is torn

@@ -1,28 +1,82 @@
 """Runs of one process side by side: in whatever order their transactions come, each class is answered one way."""
 
 import asyncio
+import json
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, select, text
 
 from flows import show
 from flows.host import Host
 from flows.resident import sweeps
 from flows.teacher import booking, deadlines, results, sweep
-from lectern.effects.rows import renditions, transcodings
+from lectern.effects.rows import bookings, inbox, renditions, transcodings
+from lectern.effects.rows.inbox import Arrived
 from lectern.effects.rows.tables.engine import open_database, transaction
 from lectern.facts import Attempt
-from lectern.messages import TranscodingResult
+from lectern.messages import Booking, Message, TranscodingResult
+from lectern.model.tables.teacher import journal, orders, videos
 from lectern.settings import StreamerSettings
-from lectern.states import Backend
+from lectern.states import Backend, BookingState, Resolution
+from tests import strategies
 from tests.faults import hosts
-from tests.faults.test_races import KEY, booked, faults, kept, result, under_way
 from tests.faults.turns import Flow, Run, Stepped, in_turns, stepped
 
 Prepare = Callable[[Connection], Flow]
+KEY = (6666, Resolution.P720)
+
+
+def result(*, success: bool) -> TranscodingResult:
+    return strategies.result(success=success)
+
+
+def booked(class_id: str) -> Booking:
+    start = hosts.now() + 3600
+    return strategies.booking(class_id, start_time=start, end_time=start + 600)
+
+
+def kept(connection: Connection, message: Message) -> int:
+    """Put a message into the inbox; returns its id."""
+    fields = json.loads(message.to_json())
+    inbox.keep(connection, journal, [Arrived("test", fields["cmd"], message.to_json())], hosts.now())
+    return int(connection.execute(select(journal.inbox.c.id).order_by(journal.inbox.c.id.desc())).scalars().first())  # type: ignore[arg-type]
+
+
+def under_way(connection: Connection) -> None:
+    """The rendition is being transcoded, its deadline passed so long ago that no result goes first, one class waits."""
+    now = hosts.now()
+    deadline = now - deadlines.RESULTS_FIRST_S - 1
+    attempt = Attempt(*KEY, 1, 1, now, Backend.OSS, deadline, "http://origin.example/6666.flv")
+    renditions.begin(connection, [attempt], now)
+    renditions.requested(connection, KEY, now)
+    bookings.add(connection, [(booked("c-0"), BookingState.WAITING)], now)
+
+
+def faults(connection: Connection) -> list[str]:
+    """What must never be, in words."""
+    rows = {row.class_id: row for row in connection.execute(select(orders))}
+    status = connection.execute(select(videos.c.status)).scalar_one()
+    found = [
+        f"{class_id} waits for a rendition that is {status}"
+        for class_id, row in rows.items()
+        if row.state == BookingState.WAITING and status != "transcoding"
+    ]
+    answers: dict[str, set[int]] = {}
+    for row in connection.execute(select(journal.outbox).where(journal.outbox.c.target == "order_result")):
+        answers.setdefault(row.class_id, set()).add(json.loads(row.body)["code"])
+    found += [f"{class_id} is answered with {codes}" for class_id, codes in answers.items() if len(codes) > 1]
+    told = [row.class_id for row in connection.execute(select(journal.outbox)) if row.target.startswith("streamer:")]
+    found += [f"{class_id} is placed twice" for class_id in set(told) if told.count(class_id) > 1]
+    found += [f"{class_id} is placed, and answered with {answers[class_id]}" for class_id in {*told} & {*answers}]
+    found += [
+        f"{class_id} is {row.state}, and nobody is told"
+        for class_id, row in rows.items()
+        if row.state == BookingState.REFUSED and class_id not in answers
+    ]
+    return found
 
 
 def books(class_id: str) -> Prepare:

@@ -4,12 +4,10 @@ import base64
 import json
 import secrets
 import sqlite3
-import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
 import httpx
@@ -235,56 +233,3 @@ def test_after_a_day_with_failures_nothing_shows_a_secret(shown: Shown) -> None:
     assert any('"level": "WARNING"' in text for text in texts.values())  # JSON, too
     assert sum(len(text) for text in texts.values()) > 100_000
     assert scanner.found_in(texts) == {}
-
-
-def _accepted(api: httpx.Client, path: str, body: Mapping[str, object]) -> dict[str, Any]:
-    """What Prefect answers as soon as its database has time for us: it says 503 while another one writes."""
-    answers: list[httpx.Response] = []
-
-    def answered() -> bool:
-        answers.append(api.post(path, json=body))
-        return answers[-1].status_code != httpx.codes.SERVICE_UNAVAILABLE
-
-    wait_until(answered, pause_s=1, description="Prefect takes the run")
-    found: dict[str, Any] = answers[-1].raise_for_status().json()
-    return found
-
-
-def test_the_scanner_finds_what_is_planted(shown: Shown) -> None:
-    """In each kind of place that it looks at; in whatever form."""
-    stage, api = shown.stage, shown.stage.town.api
-    planted = {
-        one: f"planted-{one}-{secrets.token_hex(6)}"
-        for one in ("name", "tag", "parameter", "state", "artifact", "event", "log", "file", "alarm", "typed")
-    }
-    (run, *_) = stage.runs("teacher", "booking")
-    body = {
-        "name": f"booking {planted['name']}",
-        "tags": [planted["tag"]],
-        "parameters": {"inbox_ids": "", "x": quote(planted["parameter"])},
-        "state": {"type": "FAILED", "message": f"no: {planted['state']}"},
-        "enforce_parameter_schema": False,
-    }
-    made = _accepted(api, f"/deployments/{run['deployment_id']}/create_flow_run", body)
-    encoded = base64.b64encode(planted["artifact"].encode()).decode()
-    api.post("/artifacts/", json={"key": "planted", "type": "markdown", "data": encoded}).raise_for_status()
-    now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    line = {"name": "x", "level": 30, "message": planted["log"], "timestamp": now, "flow_run_id": made["id"]}
-    api.post("/logs/", json=[line]).raise_for_status()
-    resource = {"prefect.resource.id": "planted"}
-    event = {"id": made["id"], "occurred": now, "event": "planted", "resource": resource}
-    api.post("/events", json=[{**event, "payload": {"x": planted["event"]}}]).raise_for_status()
-    Path(stage.folder / "planted.log").write_text(json.dumps({"message": planted["file"]}))
-    stage.town.redis.publish(stage.channels["alarm"], json.dumps({"code": 0, "message": planted["alarm"]}))
-    shown.typed.append(planted["typed"])
-    scanner = Scanner(planted)
-
-    def places() -> dict[str, set[str]]:
-        found: dict[str, set[str]] = {name: set() for name in planted}
-        for place, names in scanner.found_in(shown.texts()).items():
-            for name in names:
-                found[name].add(place)
-        return found
-
-    wait_until(lambda: all(places().values()), pause_s=2, description="all that is planted is found")
-    assert "prefect flow_run" in places()["parameter"]

@@ -186,18 +186,14 @@ def _url_list(chance: random.Random) -> dict[str, str]:
     }
 
 
-def spoiled(draw: Draw, message: Fields, values: odd.Pick | None = None) -> Odd:
-    """*message* with one field spoiled, or two, or taken out."""
-    kind = "spoiled"
-    fields = draw.chance.sample(sorted(message), k=draw.chance.choice((1, 1, 1, 2)))
+def spoiled(draw: Draw, message: Fields, values: odd.Pick | None = None, keep: tuple[str, ...] = ()) -> Odd:
+    """*message* with a field spoiled, or two, but none to *keep*; by what is odd for the field if not by *values*."""
+    fields = draw.chance.sample(sorted(message.keys() - set(keep)), k=draw.chance.choice((1, 1, 1, 2)))
     found: Fields = dict(message)
     for name in fields:
         found[name] = (values or specials(name))(draw.chance)
-        if values is None and draw.chance.random() < 0.1:
-            del found[name]
     body = odd.written(found)
-    is_due = message["cmd"] == "order" and not {"cmd", "class_id"} & set(fields) and odd.is_readable(body)
-    to = ("order",) if message["cmd"] == "order" and draw.chance.random() < 0.8 else STREAMS
-    sending = draw.sending(body, to=to)
-    is_due = is_due and sending.target in {"order", "cancel"}
-    return Odd(draw.index, kind, (sending,), draw.class_id if is_due else None)
+    is_order = message["cmd"] == "order"
+    sending = draw.sending(body, to=("order",) if is_order and draw.chance.random() < 0.8 else STREAMS)
+    is_due = is_order and not {"cmd", "class_id"} & set(fields) and sending.target in {"order", "cancel"}
+    return Odd(draw.index, "", (sending,), draw.class_id if is_due and odd.is_readable(body) else None)

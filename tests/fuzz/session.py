@@ -1,26 +1,26 @@
 """A living teacher and a streamer, what is sent to them, and whether they bear it."""
 
 import random
-import sys
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import redis
 
-from tests.fuzz import counted
+from tests.fuzz import kinds
 from tests.fuzz.good import OFTEN, Good, Goods
 from tests.fuzz.ledger import Ledger
 from tests.fuzz.odd_messages import Here, Odd
-from tests.fuzz.odd_server import OddServer
 from tests.fuzz.watch import Watch
 from tests.stage import Stage, Town, wait_until
+from town.oss_transcoder import Behaviour, Rule
 from town.ports import HOST, free_port
 
 WHO = ("teacher", "streamer1")
-ROOT = Path(__file__).parents[2]
+PORTION = 250
+"""So many odd messages are sent together."""
 
 CANARY_S = 150.0
 """While a host says that it is ready, a booking is answered within so long, whatever came with it.
@@ -43,25 +43,20 @@ AIR_EVERY = 10
 BACKLOG, DOWNLOADS = 2_000, 100
 """So many messages, and so many downloads, may wait before more are sent."""
 
-ODD_RECORDS = 5_000_000
-"""The transcoder answers oddly for records from here on."""
-
 
 class Harm(AssertionError):
     """Something odd has hurt more than itself."""
 
 
 class Session:
-    """One teacher, one streamer, one odd server; the other servers are the town's."""
+    """One teacher and one streamer; the servers are the town's."""
 
     def __init__(self, town: Town, folder: Path, seed: int) -> None:
         self.town, self.seed = town, seed
         self.stage = Stage(town, folder, {})
         origin = town.record("720P", seconds=3)
-        recording = (town.origin.root / str(origin) / f"{origin}.flv").read_bytes()
-        channel = self.stage.channels["transcoding"]
-        self.odd_server = OddServer(seed, recording, town.redis_url, channel, town.origin.url, ODD_RECORDS)
-        town.background.run(self.odd_server.start())
+        made = f"{town.origin.url}/{{record_id}}/{{record_id}}_{{video_resolution}}.flv"
+        self.stage.oss.rules.append(Rule(Behaviour.QUICK, url=made))
         ports = {who: free_port() for who in WHO}
         self.watch = Watch(self.stage, ports)
         self.stage.settings |= self._settings()
@@ -69,7 +64,6 @@ class Session:
             "teacher": {"API_BIND": f"{HOST}:{ports['teacher']}"},
             "streamer1": {"HEALTH_BIND": f"{HOST}:{ports['streamer1']}"},
         }
-        self.stage.launcher = (sys.executable, "-m", "tests.fuzz.counted")
         self.goods = Goods(self.stage)
         self.ledger = Ledger(self.stage)
         self.here = Here(seed, self.stage.name("streamer1"), town.origin.url, origin)
@@ -80,7 +74,6 @@ class Session:
 
     def _settings(self) -> dict[str, str]:
         return {
-            "OSS_TRANSCODE_URL": f"{self.odd_server.url}/transcode",
             "ECS_HOSTS": "",
             "TRANSCODING_TIME_OUT_S": "15",
             "HTTP_TIMEOUT_S": "5",
@@ -91,14 +84,13 @@ class Session:
             "ALARM_GROUP_S": "60",
             "SWEEP_INTERVAL_S": "5",
             "LOG_LEVEL": "INFO",
-            "PYTHONPATH": str(ROOT),
         }
 
     def up(self) -> None:
         """Start the hosts, and wait until a booking is answered."""
         self.stage.init(*WHO)
         for who in WHO:
-            self.stage.serve(who, **{counted.FILE: str(self.watch.tasks_file(who))})
+            self.stage.serve(who)
         for who in WHO:
             self.stage.residents[who].wait_for("started!")
         self.watch.start()
@@ -110,11 +102,17 @@ class Session:
         """End all that is ours."""
         self.watch.close()
         self.stage.close()
-        self.town.background.run(self.odd_server.stop())
         self.ledger.close()
         self.bus.close()
 
     # -- messages ----------------------------------------------------------------------------------------------------
+
+    def odd(self, indices: Sequence[int], tell: Callable[[int], None] = lambda _: None) -> None:
+        """Send the odd messages of *indices*, and wait for their canaries; raises Harm."""
+        for first in range(0, len(indices), PORTION):
+            self.portion([kinds.drawn(self.here, index) for index in indices[first : first + PORTION]])
+            tell(min(first + PORTION, len(indices)))
+        self.catch_up()
 
     def portion(self, odds: Sequence[Odd]) -> None:
         """Send these, and good bookings among them; raises Harm if something before them has hurt anybody."""
@@ -165,12 +163,10 @@ class Session:
 
     def measure(self) -> None:
         """Raise Harm where a process grows without end."""
-        sizes = self.watch.sizes()
         if self._portions == WARM:
-            self.watch.before = sizes
-        for who, before in self.watch.before.items():
-            if grown := sizes[who].outgrew(before):
-                raise Harm(f"{who} {grown}")
+            self.watch.before = {who: self.watch.size(who) for who in WHO}
+        if grown := self.watch.outgrown():
+            raise Harm("; ".join(grown))
 
     def suspects(self) -> list[int]:
         """The numbers of the odd messages whose canaries were not answered yet."""

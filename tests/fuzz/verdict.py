@@ -37,9 +37,7 @@ def kinds(session: Session) -> list[str]:
     """Sent by kind, and what came of it."""
     ledger, goods = session.ledger, session.goods
     rows = [
-        (kind, ledger.sent[kind], ledger.by_kind(kind), ledger.letters[kind])
-        for kind in (*KINDS, "odd origin", "odd transcoder")
-        if ledger.sent[kind]
+        (kind, ledger.sent[kind], ledger.by_kind(kind), ledger.letters[kind]) for kind in KINDS if ledger.sent[kind]
     ]
     for kind, number in sorted(counted(goods).items()):
         ids = [one.class_id for one in goods.made.values() if one.kind == kind]
@@ -58,24 +56,15 @@ def _codes(codes: Counter[int]) -> str:
 def lines(session: Session, seconds: float) -> list[str]:
     """How the hosts bore it."""
     alive = sum(session.stage.residents[who].exit_code is None for who in WHO)
-    canaries = sorted(session.canaries_s.values())
-    watch, server = session.watch, session.odd_server
-    answers = ", ".join(f"{kind} {number:,}" for kind, number in server.answered.most_common())
-    said = [
-        f"odd answers of servers: {server.answered.total():,} ({answers or 'none'})",
-        f"processes alive: {alive} of {len(WHO)}; health probes: {watch.probes:,}, not ready: {len(watch.not_ready)}",
+    canaries = list(session.canaries_s.values()) or [0.0]
+    watch = session.watch
+    return [
+        f"processes alive: {alive} of {len(WHO)}; answers that they were not ready: {len(watch.not_ready)}",
         *sorted({f"  {who} {said}" for _, who, said in watch.not_ready})[:SHOWN],
-        f"canaries: {len(canaries):,}, median {statistics.median(canaries):.2f} s, worst {canaries[-1]:.2f} s"
-        if canaries
-        else "no canary",
+        f"canaries: {len(canaries):,}, median {statistics.median(canaries):.2f} s, worst {max(canaries):.2f} s",
+        *(f"{who}: {watch.size(who)[0] / 1024**2:.0f} MiB, {watch.size(who)[1]} open files" for who in WHO[:alive]),
+        f"{seconds:.0f} s",
     ]
-    for who, size in watch.largest.items():
-        before = watch.before.get(who, size)
-        said.append(
-            f"{who}: {before.rss_bytes / 1024**2:.0f} MiB after the first messages, at most "
-            f"{size.rss_bytes / 1024**2:.0f}; at most {size.tasks} tasks {size.most}, {size.files} open files"
-        )
-    return [*said, f"{seconds:.0f} s"]
 
 
 def summary(found: Sequence[str]) -> list[str]:
