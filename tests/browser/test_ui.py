@@ -67,22 +67,6 @@ def test_a_class_that_nobody_takes_fails_and_says_why(day: Stage, ui: Ui) -> Non
     ui.shot("a broadcast that failed")
 
 
-def test_cancel_takes_a_class_off_the_air(day: Stage, ui: Ui) -> None:
-    """Its push ends within seconds, and its citation is taken back."""
-    booking = day.booking(record := day.town.record(seconds=90), starts_in_s=10, length_s=85)
-    class_id = day.book(booking)
-    day.on_air(class_id)
-    ui.open_run(f"broadcast {class_id}", searched=class_id)
-    ui.state("Running")
-    ui.choose("Cancel")
-    (push,) = day.off_air(class_id)
-    assert push.ended_at is not None
-    assert push.ended_at < booking["end_time"] - 2
-    ui.state("Cancelled")
-    wait_until(lambda: day.num_cite("streamer1", str(record)) == 0, description="its citation is taken back")
-    wait_until(lambda: day.order(class_id)["state"] == "cancelled", description="the teacher knows")
-
-
 def test_the_classes_of_tomorrow_are_seen(day: Stage, ui: Ui) -> None:
     """In the timetable, each with its sign, and as upcoming runs of the streamer's deployment."""
     hours = (2, 9, 17, 23)

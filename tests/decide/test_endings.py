@@ -71,7 +71,7 @@ LOST = replace(ON_AIR, state=AiringState.WAITING, lost=True)
 def test_a_class_that_lost_its_file_ends_as_what_was_sent_of_it() -> None:
     """It was promised: nobody may say that its rendition never came."""
     changes, said = ended(row(0, 900, "slate"), row(900, 1_000), one=LOST)
-    _, after = changes.moves[-1]
+    after = changes.moved[-1]
     assert (after.state, said.result, said.code) == (AiringState.AIRED_WITH_GAPS, "success", 329)
     assert len(said.as_run or ()) == 2
 
@@ -91,7 +91,7 @@ def test_a_class_without_its_file_is_closed_late_by_what_was_promised(
     endings.close_late(changes, one, is_known=True)
     (said,) = (sent.message for sent in changes.sends)
     assert isinstance(said, Report)
-    assert (said.cmd, said.code, changes.moves[-1][1].state) == (command, code, state)
+    assert (said.cmd, said.code, changes.moved[-1].state) == (command, code, state)
 
 
 def test_the_report_of_a_class_that_was_cut_all_the_time_fits_into_a_message() -> None:

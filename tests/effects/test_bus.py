@@ -1,6 +1,5 @@
 """What is sent by the bus: all of it, in its order, also behind what Redis refuses."""
 
-import json
 from typing import Any, cast
 
 import pytest
@@ -42,17 +41,6 @@ async def test_what_is_published_is_kept_on_a_stream_too_and_a_streams_message_o
     assert [(one["channel"], one["data"].decode()) for one in found] == [(b"answers", odd)]
     assert bodies(client, "answers") == [odd]
     assert bodies(client, "streamer1") == ["prepare"]
-
-
-async def test_thousands_come_in_their_order(client: redis.Redis) -> None:
-    wanted = [json.dumps({"number": number}) for number in range(2 * SEND_AT_ONCE + 7)]
-    await send(client, [Unsent(number, "answers", Kind.CHANNEL, body) for number, body in enumerate(wanted)])
-    assert bodies(client, "answers") == wanted
-
-
-async def test_nothing_to_send_is_no_trouble(client: redis.Redis) -> None:
-    await send(client, [])
-    assert client.keys() == []
 
 
 async def test_a_key_that_is_no_stream_is_told_and_holds_up_none_of_the_others(client: redis.Redis) -> None:

@@ -21,7 +21,6 @@ from lectern.cli import drain
 from lectern.cli.app import COMMANDS, EXAMPLES, app
 from lectern.cli.booking import _read
 from lectern.commands import parse
-from lectern.decide.report import NAMES
 from lectern.effects.rows import bookings, incidents, leases, outbox
 from lectern.effects.rows.incidents import Patience
 from lectern.effects.rows.tables.engine import open_database, transaction
@@ -33,7 +32,6 @@ from lectern.states import BookingState
 from tests import laid, typed
 from tests.answering import serving
 from tests.effects.redis_servers import redis_server, url_of
-from town.__main__ import next_steps
 
 CODE = "from lectern.cli import main; main()"
 lectern = partial(typed.lectern, TRANSCODE_SIGN_KEY="made up")
@@ -82,12 +80,6 @@ def test_help_names_each_command_and_each_has_its_help(tmp_path: Path) -> None:
         assert (done.returncode, f"lectern {name}" in done.stdout) == (0, True), done.stderr
 
 
-def test_a_mistyped_command_is_guessed(tmp_path: Path) -> None:
-    done = lectern(tmp_path, "statsu")
-    assert done.returncode == 2
-    assert "Did you mean 'status'?" in done.stderr
-
-
 @pytest.mark.live
 def test_a_shell_can_complete_the_commands(tmp_path: Path) -> None:
     asked = {"_LECTERN_COMPLETE": "complete_bash", "COMP_WORDS": "lectern st", "COMP_CWORD": "1"}
@@ -117,12 +109,6 @@ def test_the_help_of_each_command_ends_with_a_line_that_the_command_understands(
 
 def _parts(group: Any) -> list[tuple[str, Any]]:
     return list(getattr(group, "commands", {}).items())
-
-
-def test_the_help_is_plain_and_names_the_columns_of_the_report(tmp_path: Path) -> None:
-    said = lectern(tmp_path, "report", "--help").stdout
-    assert {*"╭│"} & {*said} == set()
-    assert all(name in said for name in NAMES)
 
 
 def test_a_host_without_a_database_is_asked_what_it_is(tmp_path: Path) -> None:
@@ -372,27 +358,6 @@ def test_a_drain_names_each_class_once_and_says_the_day_of_its_end(
     said = capsys.readouterr().out
     assert (said.count("c-1"), said.count("c-2"), words.moment(end) in said) == (1, 1, True)
     assert drain.END in said
-
-
-def test_a_demo_that_goes_on_says_what_to_look_at_and_how(tmp_path: Path) -> None:
-    page = "http://127.0.0.1:1/?token=t"
-    said = next_steps("http://127.0.0.1:4200", page, tmp_path, {"ODD": "it's $HOME"})
-    assert "lectern status" in said
-    assert page in said
-    shown = subprocess.run(
-        ["sh", "-c", f'. {tmp_path}/env; printf %s "$ODD"'], capture_output=True, text=True, timeout=10, check=True
-    )
-    assert shown.stdout == "it's $HOME"
-    assert (tmp_path / "env").stat().st_mode & 0o077 == 0
-
-
-@pytest.mark.live
-def test_a_demo_that_cannot_begin_says_why_in_a_sentence(tmp_path: Path) -> None:
-    (tmp_path / "of somebody").touch()
-    argv = [sys.executable, "-m", "town", "--root", str(tmp_path), "--report", str(tmp_path / "report.json")]
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=120, check=False)
-    assert (done.returncode, "Traceback" in done.stderr) == (1, False), done.stderr
-    assert "no demo made it" in done.stderr
 
 
 def test_a_viewers_token_is_made_once_listed_without_it_and_revoked(teacher: Path) -> None:

@@ -167,13 +167,3 @@ async def test_a_codec_that_nobody_knows_is_found(tmp_path: Path, recording: Pat
     with pytest.raises(Refuse, match="its pictures are of a kind that is not known") as raised:
         await probe.probe(path)
     assert raised.value.code is BAD_RECORDING
-
-
-@pytest.mark.asyncio
-async def test_other_containers_are_read_too(tmp_path: Path, recording: Path) -> None:
-    path = tmp_path / "x.mp4"
-    argv = ["ffmpeg", "-v", "error", "-i", str(recording), "-c", "copy", str(path)]
-    assert (await process.run(argv, timeout_s=30)).returncode == 0
-    found = await probe.probe(path)
-    assert found.duration_s == pytest.approx(4, abs=0.1)
-    assert found.last_second_decodes

@@ -48,33 +48,6 @@ def told(number: int, size_bytes: float) -> dict[str, Any]:
     }
 
 
-def test_one_of_everything_is_said_in_the_singular() -> None:
-    assert status.lines(told(1, 10**12)) == [
-        "on air      1 class; 1 class should be on air and is not; of 1 class nobody here knows",
-        "  c-0: not on air: nothing of it was sent yet by streamer1",
-        "  d-0: streamer2 has been silent for 40 s: nobody here knows whether the class is on air",
-        "bookings    1 ready",
-        "renditions  1 success",
-        "under way   1 rendition, by their deadline:",
-        "  1_240P: oss, attempt 1, 80 s to its deadline",
-        "inbox       1 message waits",
-        "streamer    streamer1: 1 on air, 1 class booked; cache: 500 GB of 1,000 GB, 1 of 1 rendition; 1 open alarm",
-    ]
-
-
-def test_more_than_one_is_said_in_the_plural_and_thousands_are_set_apart() -> None:
-    said = status.lines(told(1200, 10**9))
-    assert said[0] == (
-        "on air      1,200 classes; 1,200 classes should be on air and are not; of 1,200 classes nobody here knows"
-    )
-    assert f"  and {1200 - status.MISSING:,} more" in said
-    assert "inbox       1,200 messages wait" in said
-    assert said[-1] == (
-        "streamer    streamer1: 1,200 on air, 1,200 classes booked; "
-        "cache: 0.5 GB of 1.0 GB, 1,200 of 1,200 renditions; 1,200 open alarms"
-    )
-
-
 def test_a_class_whose_time_it_is_is_not_counted_as_ready_too() -> None:
     due = [
         Found("c", Booked("c", state, "1", NOW, NOW + 60, 0, "", "s1", answered=True))

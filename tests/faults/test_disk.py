@@ -4,7 +4,6 @@ from collections.abc import Iterator
 
 import pytest
 
-from lectern.effects.files.disk import KEEP_FREE_BYTES
 from tests.faults.small_disk import SmallDisk, small_disk
 from tests.stage import Stage, Town, staged, wait_until
 
@@ -43,20 +42,6 @@ def goes_on(host: Stage, class_id: str) -> None:
     (push,) = host.pushes(class_id)
     assert push.ended_at is None
     assert host.residents["streamer1"].exit_code is None
-
-
-def test_without_room_for_a_recording_its_class_is_refused_with_316(full_disk_stage: Stage, disk: SmallDisk) -> None:
-    """While there is room for the refusal itself; and when there is room again, classes are taken again."""
-    disk.fill(leave_bytes=KEEP_FREE_BYTES - 2**20)
-    answer = full_disk_stage.answer(full_disk_stage.book(full_disk_stage.booking(full_disk_stage.town.record())))
-    assert (answer["result"], answer["code"]) == ("fail", 316)
-    assert full_disk_stage.alarms(316)
-    disk.empty()
-    assert (
-        full_disk_stage.answer(full_disk_stage.book(full_disk_stage.booking(full_disk_stage.town.record())))["result"]
-        == "success"
-    )
-    assert full_disk_stage.residents["streamer1"].exit_code is None
 
 
 def test_a_full_disk_stops_nothing_that_is_on_air(full_disk_stage: Stage, disk: SmallDisk) -> None:

@@ -20,7 +20,7 @@ from flows import as_run as as_run_page
 from flows.host import Host, Teacher
 from flows.resident.page import routes
 from flows.resident.page.routes import Page
-from lectern import errors, message_schema
+from lectern import message_schema
 from lectern import words as written
 from lectern.decide.day import HOURS, NEEDED
 from lectern.effects.redis.bus import Bus
@@ -291,15 +291,6 @@ async def test_who_waits_is_listed_with_what_for_the_nearest_deadline_first(clie
     assert re.findall(r'href="/class/([^"]+)"', waits((await client.get("/")).text)) == ["c-theirs"]
 
 
-async def test_alarms_are_told_in_the_language_of_the_page(client: Client, teacher: Teacher) -> None:
-    alarm = OpenAlarm(326, "streamer1", 1, NOON, "c-1: its slate is sent: the recording is missing", ("c-1",))
-    cast("Words", teacher.bus).said = {"streamer1": Word(NOON, {}, {}, [alarm], 1, 1)}
-    await let_in(client, teacher)
-    assert '<td class="wide">c-1: its slate is sent: the recording is missing</td>' in (await client.get("/")).text
-    page = (await client.get("/", params={"lang": "zh"})).text
-    assert f"{errors.NO_RECORDING.chinese.meaning}：c-1：正在推垫片：没有录像文件" in page
-
-
 async def test_of_many_that_wait_the_first_are_listed_and_the_others_counted(client: Client, teacher: Teacher) -> None:
     now = time.time()
     book(teacher, *(order(f"c-{n:04}", "placed", now + 60 + n) for n in range(1300)))
@@ -321,12 +312,6 @@ async def test_of_many_that_should_be_on_air_the_first_are_listed_and_the_others
     section = page.partition("<h2>should be on air and is not</h2>")[2].partition("</section>")[0]
     assert section.count('href="/class/') == view.LISTED
     assert "<p>and 7 more</p>" in section
-
-
-async def test_where_none_waits_there_is_no_such_list(client: Client, teacher: Teacher) -> None:
-    book(teacher, order("c-1", "ready", NOON))
-    await let_in(client, teacher)
-    assert "<h2>waiting</h2>" not in (await client.get("/")).text
 
 
 async def test_a_class_has_the_account_that_explain_gives(client: Client, teacher: Teacher) -> None:

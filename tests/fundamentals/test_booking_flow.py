@@ -4,7 +4,6 @@ import json
 
 import pytest
 
-from lectern import stems
 from tests.stage import PROMPT_S, Stage, wait_until
 from town.oss_transcoder import Behaviour, Rule
 
@@ -23,72 +22,6 @@ def test_a_booking_of_the_old_kind_is_answered_and_aired(stage: Stage) -> None:
     (push,) = stage.off_air(booking["class_id"])
     assert push.first_media_at is not None
     assert 0 <= push.first_media_at - booking["start_time"] < PROMPT_S
-
-
-def test_of_two_classes_on_one_push_url_at_the_same_time_the_second_is_refused(stage: Stage) -> None:
-    """The first is not touched; once it is cancelled, its place is free."""
-    record = stage.town.record()
-    first = stage.booking(record, length_s=3_600)
-    stage.answer(stage.book(first))
-    second, third = (stage.booking(record, length_s=60, push_url=first["push_url"]) for _ in range(2))
-    refused = stage.answer(stage.book(second), timeout_s=10)
-    assert (refused["code"], first["class_id"] in refused["message"]) == (409, True)
-    assert stage.order(first["class_id"])["state"] == "ready"
-    stage.cancel(first["class_id"])
-    wait_until(lambda: stage.order(first["class_id"])["state"] == "cancelled", description="the first is cancelled")
-    assert stage.answer(stage.book(third))["result"] == "success"
-
-
-def test_two_recordings_of_one_file_name_are_two_files(stage: Stage) -> None:
-    """Each class has its own; a third, whose URL is signed anew, has that of its recording."""
-    one, other = stage.town.record(), stage.town.record(seconds=12)
-    urls = [stage.town.origin.url_for(f"{folder}/lesson.flv") for folder in (one, other)]
-    for folder in (one, other):
-        whole = stage.town.origin.root / str(folder) / f"{folder}.flv"
-        whole.with_name("lesson.flv").write_bytes(whole.read_bytes())
-    signed = f"{urls[1]}?Expires=1&Signature=x"
-    booked = [stage.book(stage.booking(one, video_url=url)) for url in (*urls, signed)]
-    assert [stage.answer(class_id)["result"] for class_id in booked] == ["success"] * 3
-    first, second, third = (stage.airing("streamer1", class_id)["video_id"] for class_id in booked)
-    assert first == "lesson"
-    assert second == third == stems.hashed(urls[1])
-    kept = [stage.folder / "streamer1" / stem / f"{stem}.flv" for stem in (first, second)]
-    sources = [stage.town.origin.root / str(folder) / "lesson.flv" for folder in (one, other)]
-    assert [path.read_bytes() for path in kept] == [path.read_bytes() for path in sources]
-
-
-def test_a_booking_that_names_its_record_and_no_resolution_is_kept_by_its_record(stage: Stage) -> None:
-    """Whatever its recording is called."""
-    record = stage.town.record()
-    whole = stage.town.origin.root / str(record) / f"{record}.flv"
-    whole.with_name("take-2.flv").write_bytes(whole.read_bytes())
-    url = stage.town.origin.url_for(f"{record}/take-2.flv")
-    class_id = stage.book({**stage.booking(record, video_url=url), "record_id": record})
-    assert stage.answer(class_id)["result"] == "success"
-    assert (stage.folder / "streamer1" / str(record) / f"{record}.flv").exists()
-
-
-def test_a_resolution_that_is_in_the_list_needs_no_transcoding(stage: Stage) -> None:
-    """Its URL is in the booking."""
-    record = stage.town.record("480P")
-    class_id = stage.book(stage.booking(record, "480P", listed=("480P",)))
-    assert stage.answer(class_id)["result"] == "success"
-    assert (stage.folder / "streamer1" / str(record) / f"{record}_480P.flv").exists()
-    assert stage.posts(record) == 0
-
-
-def test_the_same_booking_twice_gets_the_same_answer_twice(stage: Stage) -> None:
-    """And changes nothing: one row, one citation, one airing."""
-    booking = stage.booking(stage.town.record())
-    class_id = stage.book(booking)
-    first = stage.answer(class_id)
-    stage.book(booking)
-    second = stage.answer(class_id, count=2)
-    told = ("class_id", "result", "code", "streamer")
-    assert [first[name] for name in told] == [second[name] for name in told]
-    assert stage.num_cite("streamer1", stage.order(class_id)["url_stem"]) == 1
-    wait_until(lambda: stage.airing("streamer1", class_id)["run_id"], description="its run is on the timetable")
-    assert len(stage.runs("streamer1", f"broadcast {class_id}")) == 1
 
 
 def test_a_malformed_booking_is_answered_with_400(stage: Stage) -> None:
@@ -163,15 +96,6 @@ def test_a_class_on_air_can_be_cancelled(stage: Stage) -> None:
     assert push.ended_at < booking["end_time"] - 5
     wait_until(lambda: stage.num_cite("streamer1", str(record)) == 0, description="the citation is taken back")
     assert stage.airing("streamer1", class_id)["state"] == "cancelled"
-
-
-def test_a_cancel_that_overtakes_its_booking_is_kept_a_moment(stage: Stage) -> None:
-    """Channels keep no order among themselves."""
-    booking = stage.booking(record := stage.town.record())
-    stage.cancel(booking["class_id"])
-    stage.book(booking)
-    wait_until(lambda: stage.order(booking["class_id"]).get("state") == "cancelled", description="it is cancelled")
-    wait_until(lambda: stage.num_cite("streamer1", str(record)) in (None, 0), description="nothing cites the record")
 
 
 def _silent(record_id: int) -> Rule:

@@ -53,22 +53,6 @@ def test_the_timetable_is_in_the_ui(stage: Stage) -> None:
     assert {f"class:{class_id}", f"record:{record}"} <= set(run["tags"])
 
 
-def test_a_late_booking_is_aired_from_the_clocks_position(stage: Stage) -> None:
-    """Whoever joins late misses what was said before, as in any class."""
-    booking = stage.booking(record := stage.town.record(seconds=90), starts_in_s=-10, length_s=85)
-    class_id = stage.book(booking)
-    push = stage.on_air(class_id)
-    assert push.first_media_at is not None
-    clock_s = push.first_media_at - booking["start_time"]
-    position_s = stage.position_s(record, push)  # until its recording is there, the slate is sent
-    stage.cancel(class_id)
-    stage.off_air(class_id)
-    assert abs(position_s - clock_s) < 2.5  # a key picture every 2 s
-    kept = lambda: stage.rows("teacher", "select * from as_run_list where class_id = ?", class_id)  # noqa: E731
-    wait_until(kept, description="the teacher knows what was sent before it was cancelled")
-    assert stage.order(class_id)["state"] == "cancelled"
-
-
 def test_a_push_that_breaks_off_is_taken_up_at_the_clocks_position(stage: Stage) -> None:
     """At once, and what happened is in the story of the class, and in the log of its run."""
     booking = stage.booking(record := stage.town.record(), starts_in_s=12, length_s=10)

@@ -26,21 +26,6 @@ def test_a_cached_rendition_is_not_downloaded_again(stage: Stage) -> None:
         assert stage.town.asked(path) == 1
 
 
-def test_a_cached_class_does_not_wait_for_the_origins_of_its_batch(stage: Stage) -> None:
-    """Two dozen classes come with it whose origins never answer."""
-    record, silent = stage.town.record(), stage.town.record()
-    stage.answer(stage.book(stage.booking(record)))
-    stage.town.origin.faults.add(Fault("silent/*", silent=True))
-    url_for = stage.town.origin.url_for
-    slow = [stage.booking(silent + 5_000 + number, video_url=url_for(f"silent/{number}.flv")) for number in range(24)]
-    for one in slow:
-        stage.book(one)
-    cached = stage.book(stage.booking(record))
-    assert stage.answer(cached)["result"] == "success"
-    assert not any(stage.ear.answers[str(one["class_id"])] for one in slow)
-    assert {stage.answer(str(one["class_id"]))["code"] for one in slow} == {318}
-
-
 def test_classes_that_come_during_a_download_join_it(stage: Stage) -> None:
     """One download; all are answered together."""
     record = stage.town.record()
@@ -69,23 +54,6 @@ def test_a_recording_in_another_container_is_made_plain_when_it_is_downloaded(st
     assert row["size_bytes"] == file.stat().st_size
     wait_until(lambda: stage.order(class_id)["state"] == "aired", description="it is aired")
     assert stage.order(class_id)["message"].startswith("aired whole")
-
-
-def test_what_is_larger_than_the_whole_cache_is_refused_with_316(stage: Stage) -> None:
-    """At once, with an alarm, and nothing is evicted in vain."""
-    before = stage.cached("streamer1")
-    record = stage.town.record()
-    file = stage.town.origin.root / str(record) / f"{record}.flv"
-    file.unlink()
-    with file.open("wb") as sink:
-        sink.truncate(300 * 1024**2)
-    class_id = stage.book(stage.booking(record))
-    answer = stage.answer(class_id)
-    assert answer["code"] == 316
-    assert "it is larger than the" in answer["message"]
-    wait_until(lambda: stage.alarms(316, class_id=class_id), description="the alarm comes")
-    assert stage.cached("streamer1") >= before
-    assert stage.town.asked(f"{record}/{record}.flv") == 0
 
 
 def test_a_class_whose_push_host_is_not_allowed_is_refused_with_325(stage: Stage) -> None:

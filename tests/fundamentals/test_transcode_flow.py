@@ -2,7 +2,6 @@
 
 import json
 
-import httpx
 import pytest
 
 from tests.stage import Stage, wait_until
@@ -24,21 +23,6 @@ def test_two_classes_wait_for_one_transcoding(stage: Stage) -> None:
     assert stage.status(record, "240P") == "success"
     assert stage.waiting_list(record, "240P") == []
     assert stage.num_cite("streamer1", f"{record}_240P") == 2
-
-
-def test_a_result_that_comes_twice_changes_nothing_the_second_time(stage: Stage) -> None:
-    """The class is answered once."""
-    record = stage.town.record()
-    stage.oss.behave(Rule(Behaviour.TWICE, record_id=record))
-    class_id = stage.book(stage.booking(record, "240P"))
-    stage.answer(class_id)
-    handled = "select 1 from inbox_list where command = 'transcoding' and state = 'done' and body like ?"
-    both = wait_until(
-        lambda: len(stage.rows("teacher", handled, f'%"record_id": {record},%')) == 2, description="both are handled"
-    )
-    assert both
-    assert len(stage.ear.answers[class_id]) == 1
-    assert stage.num_cite("streamer1", f"{record}_240P") == 1
 
 
 def test_a_success_without_the_url_in_the_booking_is_refused_with_501(stage: Stage) -> None:
@@ -124,22 +108,6 @@ def test_a_silent_oss_is_given_up_with_207(stage: Stage) -> None:
     assert not stage.rows("teacher", spelled, "%sucess%", "%sucess%")
 
 
-def test_a_result_with_an_unknown_word_is_a_dead_letter_and_refuses_nobody(stage: Stage) -> None:
-    """The class goes on waiting, and the true result settles it, in capitals and with its record as a string."""
-    record = stage.town.record()
-    stage.oss.behave(Rule(Behaviour.SILENT, record_id=record))
-    waiting = stage.book(stage.booking(record, "240P"))
-    wait_until(lambda: stage.waiting_list(record, "240P") == [waiting], description="the class waits")
-    url = stage.town.origin.url_for(f"{record}/{record}.flv")
-    result = {"cmd": "transcoding", "record_id": str(record), "video_resolution": "240P", "transcode_video_url": url}
-    stage.publish("transcoding", {**result, "result": "done"})
-    buried = "select 1 from inbox_list where command = 'transcoding' and state = 'dead' and body like ?"
-    wait_until(lambda: stage.rows("teacher", buried, f'%"{record}"%'), description="it is a dead letter")
-    assert stage.waiting_list(record, "240P") == [waiting]
-    stage.publish("transcoding", {**result, "result": "SUCCESS"})
-    assert stage.answer(waiting)["result"] == "success"
-
-
 def test_the_alarm_of_a_result_that_nobody_asked_for_names_the_classes_that_wait(stage: Stage) -> None:
     """Nothing is changed; a person is told how many classes are on the list, and how to see them."""
     record = stage.town.record()
@@ -163,9 +131,3 @@ def test_what_the_old_program_left_on_a_waiting_list_is_answered(stage: Stage) -
     assert stage.answer(ours)["result"] == "success"
     assert stage.answer(stranger)["code"] == 211
     wait_until(lambda: stage.waiting_list(record, "240P") == [], description="the list is gone")
-
-
-def test_a_post_is_signed(stage: Stage) -> None:
-    """Without the secret the transcoder does nothing."""
-    body = {"record_id": 1, "video_resolution": "240P", "sign": "0" * 32}
-    assert httpx.post(stage.oss.url, content=json.dumps(body)).status_code == 401

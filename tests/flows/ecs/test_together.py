@@ -7,7 +7,6 @@ import pytest
 
 from tests.flows.ecs.servers import Ecs
 from tests.stage import wait_until
-from town.faults import Fault
 
 pytestmark = pytest.mark.live
 
@@ -74,21 +73,6 @@ def test_a_joint_job_is_found_again_by_a_teacher_that_was_killed(ecs: Ecs, joint
     ecs.up("teacher")
     assert {ecs.row(record, one)["ecs_job"] for one in ("240P", "480P")} <= {job, None}
     made_once(ecs, record, *classes, downloads=1)
-
-
-def test_a_rendition_that_can_not_be_uploaded_does_not_fail_the_other(ecs: Ecs, joint: tuple[int, str, str]) -> None:
-    record, first, second = joint
-    ecs.town.origin.faults.add(Fault(f"put/{record}/{record}_480P.flv", method="PUT", status=403))
-    assert ecs.answer(first, timeout_s=120)["result"] == "success"
-    refused = ecs.answer(second, timeout_s=120)
-    assert refused["code"] == 208
-    assert "403" in refused["message"]
-    assert sorted((one["video_resolution"], one.get("code")) for one in ecs.results(record)) == [
-        ("240P", None),
-        ("480P", 214),
-    ]
-    assert ecs.puts(record, "240P") == 1
-    assert states(ecs, record) == ["FAILED"]
 
 
 def test_two_runs_of_one_record_do_not_touch_each_other(ecs: Ecs) -> None:

@@ -7,20 +7,10 @@ import pytest
 from tests.flows.ecs.servers import Ecs
 from tests.stage import wait_until
 from town import recordings
-from town.faults import Fault
 from town.oss_transcoder import Behaviour, Rule
 from town.ports import HOST
 
 pytestmark = pytest.mark.live
-
-
-def test_a_source_that_is_bad_is_tried_on_no_other_host(ecs: Ecs) -> None:
-    record = ecs.town.record()
-    ecs.town.origin.faults.add(Fault(f"{record}/*", status=404))
-    class_id = ecs.book(ecs.booking(record, "240P"))
-    assert ecs.answer(class_id, timeout_s=60)["code"] == 208
-    assert [one["code"] for one in ecs.results(record)] == [318]
-    assert ecs.town.asked(f"{record}/{record}.flv", "HEAD") == 1
 
 
 def test_a_recording_without_sound_is_refused_with_a_code_of_its_own(ecs: Ecs) -> None:
@@ -34,16 +24,6 @@ def test_a_recording_without_sound_is_refused_with_a_code_of_its_own(ecs: Ecs) -
     assert [one["code"] for one in ecs.results(record)] == [215]
     assert ecs.town.asked(f"{record}/{record}.flv") == 1
     assert ecs.puts(record) == 0
-
-
-def test_an_upload_that_is_not_allowed_is_refused_and_says_why(ecs: Ecs) -> None:
-    record = ecs.town.record()
-    ecs.town.origin.faults.add(Fault(f"put/{record}/*", method="PUT", status=403))
-    class_id = ecs.book(ecs.booking(record, "240P"))
-    answer = ecs.answer(class_id, timeout_s=90)
-    assert answer["code"] == 208
-    assert "403" in answer["message"]
-    assert [one["code"] for one in ecs.results(record)] == [214]
 
 
 def test_hosts_that_fail_again_and_again_are_put_aside_with_an_alarm(ecs: Ecs) -> None:
