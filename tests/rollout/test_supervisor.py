@@ -1,15 +1,21 @@
 """supervisorctl is asked, and its exit codes are not believed."""
 
+import json
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from lectern.errors import CallAPerson, TryAgain
 from lectern.rollout.backup.before import Before, Kept
 from lectern.rollout.host import supervisor
+from lectern.rollout.host.health import Health
 from lectern.rollout.host.supervisor import Supervisor, as_before, programs_in, wait_for
+from tests.answering import Answer, serving
 
 pytestmark = pytest.mark.live
 
@@ -103,6 +109,20 @@ def test_supervisord_is_asked_while_it_stops_all_because_it_looks_at_its_program
 def test_a_wait_has_an_end_and_says_why(says: Says) -> None:
     with pytest.raises(CallAPerson, match=r"idc_client is FATAL 0\.1 s after the reload"):
         as_before(says("idc_client   FATAL   Exited too quickly\n", 3), {"idc_client": "RUNNING"}, timeout_s=0.1)
+
+
+class Late(Answer):
+    def answer(self) -> None:
+        time.sleep(4)
+        super().answer()
+
+
+def test_a_program_that_answers_late_on_a_busy_host_is_well(says: Says) -> None:
+    """Else a host that has gone back is said not to be back."""
+    answer = {"version": "2.0.0", "role": "streamer", "name": "streamer1", "ready": True}
+    with serving(Late, body=json.dumps(answer).encode()) as server:
+        wanted: Any = SimpleNamespace(**answer, program="lectern-streamer", health_url=server.url)
+        assert Health(wanted, says("lectern-streamer   RUNNING   pid 7, uptime 0:00:01\n")).is_well()
 
 
 def test_what_beats_can_end_a_wait() -> None:

@@ -10,7 +10,8 @@ from lectern.errors import CallAPerson
 from lectern.rollout.host.supervisor import Beat, Supervisor, no_beat, wait_for
 from lectern.rollout.wanted import Wanted
 
-ASK_TIMEOUT_S = 3.0
+ASK_TIMEOUT_S = 10.0
+"""Seconds for one answer; a busy host answers late, and is well all the same."""
 DEAD_AFTER_S = 3.0
 """Seconds after a reload in which supervisord may still report the state before it."""
 _LOOK_S = 1.0
