@@ -20,8 +20,6 @@ from tests.waiting import wait_until
 from town import programs
 from town.ports import free_port
 
-pytestmark = pytest.mark.asyncio
-
 
 @pytest.mark.parametrize(
     ("url", "said"),

@@ -19,7 +19,6 @@ async def remade(recording: Path, to: Path, *arguments: str) -> Path:
     return to
 
 
-@pytest.mark.asyncio
 async def test_a_plain_recording_stays_as_it_is_and_gets_its_index(recording: Path, tmp_path: Path) -> None:
     path = tmp_path / "6666.flv"
     path.write_bytes(recording.read_bytes())
@@ -34,7 +33,6 @@ async def test_a_plain_recording_stays_as_it_is_and_gets_its_index(recording: Pa
     assert next(one.time_ms for one in records if one.kind == index.KEYFRAME) < 100
 
 
-@pytest.mark.asyncio
 async def test_another_container_is_made_plain_with_the_same_packets(recording: Path, tmp_path: Path) -> None:
     """Beside it: its caller puts it in its place."""
     path = await remade(recording, tmp_path / "6666.flv", "-f", "mp4")
@@ -47,7 +45,6 @@ async def test_another_container_is_made_plain_with_the_same_packets(recording: 
     assert abs(found.duration_ms - index.look(recording).duration_ms) < 100
 
 
-@pytest.mark.asyncio
 @pytest.mark.parametrize("content", [b"", b"not a recording" * 100])
 async def test_what_cannot_be_aired_is_refused_with_its_code_and_leaves_nothing(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "6666.flv"
@@ -58,7 +55,6 @@ async def test_what_cannot_be_aired_is_refused_with_its_code_and_leaves_nothing(
     assert list(tmp_path.iterdir()) == [path]
 
 
-@pytest.mark.asyncio
 @pytest.mark.parametrize("ends", ["kill -KILL $$", "kill -TERM $$", "exit 255"])
 async def test_an_ffmpeg_that_somebody_ends_says_nothing_of_the_recording(
     ends: str, recording: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -74,7 +70,6 @@ async def test_an_ffmpeg_that_somebody_ends_says_nothing_of_the_recording(
         await airable.looked(path)
 
 
-@pytest.mark.asyncio
 async def test_an_index_is_nobodys_recording_and_goes_with_its_own(recording: Path, tmp_path: Path) -> None:
     """A start takes it neither for a rendition nor for something unknown; what lies alone is left over."""
     path = store.rendition_path(tmp_path, "6666")
@@ -90,7 +85,6 @@ async def test_an_index_is_nobodys_recording_and_goes_with_its_own(recording: Pa
     assert store.is_sidecar(alone.path.name)
 
 
-@pytest.mark.asyncio
 async def test_a_slate_is_made_once_and_can_be_aired(tmp_path: Path) -> None:
     path = tmp_path / "slate.flv"
     await slate.make(path)
@@ -105,7 +99,6 @@ async def test_a_slate_is_made_once_and_can_be_aired(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
-@pytest.mark.asyncio
 async def test_an_empty_file_that_a_power_cut_left_is_no_slate(tmp_path: Path) -> None:
     """If it stayed, no class would ever have one on this host."""
     path = tmp_path / "slate.flv"
@@ -114,7 +107,6 @@ async def test_an_empty_file_that_a_power_cut_left_is_no_slate(tmp_path: Path) -
     assert index.look(path).has_picture
 
 
-@pytest.mark.asyncio
 async def test_a_slate_that_cannot_be_made_is_told(tmp_path: Path) -> None:
     with pytest.raises(LecternError, match="the slate cannot be made"):
         await slate.make(tmp_path / "nowhere" / "slate.flv")

@@ -14,8 +14,6 @@ from lectern.outgoing import Kind
 from lectern.told import Word
 from tests.effects.redis_servers import url_of
 
-pytestmark = pytest.mark.asyncio
-
 
 async def send(client: redis.Redis, messages: list[Unsent], *, within_s: float | None = None) -> Sent:
     """Send *messages*; with *within_s*, up to so many seconds after now."""

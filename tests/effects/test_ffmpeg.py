@@ -58,7 +58,6 @@ def test_no_ffmpeg_anywhere_is_told_with_what_to_install(monkeypatch: pytest.Mon
         ffmpeg.executable()
 
 
-@pytest.mark.asyncio
 async def test_two_renditions_come_out_of_one_run(recording: Path, tmp_path: Path) -> None:
     """Of any name: 'it's -1' is neither an option nor a protocol."""
     wanted = {Resolution.P240: tmp_path / "a:b's 240.flv", Resolution.P480: tmp_path / "-480.flv"}

@@ -19,8 +19,6 @@ from lectern.settings import TeacherSettings
 from tests.effects.redis_servers import url_of
 from tests.effects.swallowing import Swallower
 
-pytestmark = pytest.mark.asyncio
-
 
 @asynccontextmanager
 async def through(client: redis.Redis) -> AsyncIterator[tuple[Bus, Swallower]]:

@@ -43,14 +43,12 @@ def ok(*headers: str, status: str = "200 OK") -> bytes:
     return "\r\n".join([f"HTTP/1.1 {status}", *headers, "", ""]).encode("latin-1")
 
 
-@pytest.mark.asyncio
 async def test_a_good_answer_is_read() -> None:
     crc = str(2**64 - 1)
     found = await looked(ok("Content-Length: 5", 'ETag: "a"', f"x-oss-hash-crc64ecma: {crc}"))
     assert (found.size_bytes, found.etag, found.crc64) == (5, '"a"', 2**64 - 1)
 
 
-@pytest.mark.asyncio
 @pytest.mark.parametrize(
     "headers",
     [
@@ -71,7 +69,6 @@ async def test_a_promise_that_nobody_can_keep_is_refused(headers: list[str]) -> 
     assert len(raised.value.message) < 300
 
 
-@pytest.mark.asyncio
 @pytest.mark.parametrize("total", [LONG, WIDE, "-1", "\xb2"])
 async def test_a_size_in_a_range_is_bounded_too(total: str) -> None:
     with pytest.raises(Refuse) as raised:
@@ -79,7 +76,6 @@ async def test_a_size_in_a_range_is_bounded_too(total: str) -> None:
     assert raised.value.code is DOWNLOAD_FAILED
 
 
-@pytest.mark.asyncio
 @pytest.mark.parametrize(
     "raw",
     [
@@ -102,7 +98,6 @@ async def test_what_is_no_answer_is_tried_again_or_refused(raw: bytes) -> None:
     assert len(raised.value.message) < 500
 
 
-@pytest.mark.asyncio
 @pytest.mark.parametrize(
     "raw",
     [ok("Content-Length: 0"), ok("Content-Range: bytes */0", "Content-Length: 5", status="416 Range Not Satisfiable")],
@@ -115,7 +110,6 @@ async def test_an_empty_file_is_as_good_as_none(raw: bytes) -> None:
     assert raised.value.code is DOWNLOAD_FAILED
 
 
-@pytest.mark.asyncio
 async def test_a_head_that_says_there_is_no_file_is_believed() -> None:
     """Such answers have no body, and say so."""
     answers = iter([ok("Content-Length: 0", status="404 Not Found"), ok("Content-Length: 7")])
@@ -125,7 +119,6 @@ async def test_a_head_that_says_there_is_no_file_is_believed() -> None:
     assert raised.value.code is DOWNLOAD_FAILED
 
 
-@pytest.mark.asyncio
 async def test_a_head_that_says_nothing_is_there_is_asked_again_by_a_get() -> None:
     """A program that makes its answers often knows their length only once it has sent them."""
     answers = iter([ok("Content-Length: 0"), ok("Content-Range: bytes 0-0/7", "Content-Length: 1", status="206 Part")])
@@ -134,13 +127,11 @@ async def test_a_head_that_says_nothing_is_there_is_asked_again_by_a_get() -> No
     assert found.size_bytes == 7
 
 
-@pytest.mark.asyncio
 @pytest.mark.parametrize("headers", [[], ["Content-Encoding: gzip"], ["Content-Type: text/html; charset=nonsense"]])
 async def test_what_promises_no_size_is_taken_without_one(headers: list[str]) -> None:
     assert (await looked(ok(*headers))).size_bytes is None
 
 
-@pytest.mark.asyncio
 @pytest.mark.parametrize(
     ("to", "code"),
     [
@@ -160,7 +151,6 @@ async def test_an_odd_redirect_is_refused(to: str, code: object) -> None:
     assert raised.value.code is code
 
 
-@pytest.mark.asyncio
 @pytest.mark.parametrize(
     "to", ["//", "http://", "http://[", "http://127.0.0.1:99999/", "http://a:b/", "http://\xff\xfe/", "\xff" * 70_000]
 )
@@ -169,7 +159,6 @@ async def test_a_redirect_that_is_no_url_is_an_error_of_that_url(to: str) -> Non
         await looked(ok(f"Location: {to}", "Content-Length: 0", status="302 Found"))
 
 
-@pytest.mark.asyncio
 @pytest.mark.parametrize("status", ["302 Found", "300 Multiple Choices", "304 Not Modified"])
 async def test_a_redirect_to_nowhere_is_refused(status: str) -> None:
     with pytest.raises(Refuse, match=status[:3]):

@@ -30,7 +30,6 @@ async def ask(url: str, timeout_s: float = 5) -> None:
     await oss.request_transcoding(url, 6666, Resolution.P720, "secret", timeout_s=timeout_s)
 
 
-@pytest.mark.asyncio
 async def test_a_request_is_one_signed_post(origin: Origin) -> None:
     await ask(f"{origin.url}/t")
     (body,) = (json.loads(posted) for posted in origin.posted)
@@ -41,7 +40,6 @@ async def test_a_request_is_one_signed_post(origin: Origin) -> None:
     }
 
 
-@pytest.mark.asyncio
 @pytest.mark.parametrize("status", [429, 500, 503])
 async def test_a_busy_transcoder_is_asked_again_later(origin: Origin, status: int) -> None:
     origin.statuses["/t"] = [status]
@@ -50,7 +48,6 @@ async def test_a_busy_transcoder_is_asked_again_later(origin: Origin, status: in
     assert len(origin.posted) == 1
 
 
-@pytest.mark.asyncio
 @pytest.mark.parametrize(("status", "code"), [(302, None), (400, None), (401, 216), (403, 216), (404, None)])
 async def test_a_transcoder_that_says_no_is_fallen_back_from(origin: Origin, status: int, code: int | None) -> None:
     """If it does not know who asks, that is told apart: the fallback would hide a wrong key."""
@@ -60,19 +57,16 @@ async def test_a_transcoder_that_says_no_is_fallen_back_from(origin: Origin, sta
     assert (caught.value.code and caught.value.code.number) == code
 
 
-@pytest.mark.asyncio
 async def test_a_dead_transcoder_is_asked_again_later() -> None:
     with pytest.raises(TryAgain, match="no answer"):
         await ask("http://127.0.0.1:1/t")
 
 
-@pytest.mark.asyncio
 async def test_a_url_that_is_none_is_fallen_back_from() -> None:
     with pytest.raises((FallBack, TryAgain)):
         await ask("http://[::bad/t")
 
 
-@pytest.mark.asyncio
 @pytest.mark.parametrize(
     ("raw", "expected"),
     [
@@ -95,7 +89,6 @@ async def test_whatever_a_transcoder_answers_is_a_retry_or_a_fallback(raw: bytes
     assert len(str(raised.value)) < 500
 
 
-@pytest.mark.asyncio
 async def test_a_transcoder_that_trickles_its_answer_is_given_up() -> None:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -115,7 +108,6 @@ async def test_a_transcoder_that_trickles_its_answer_is_given_up() -> None:
             await ask(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/t", timeout_s=0.5)
 
 
-@pytest.mark.asyncio
 @pytest.mark.parametrize("url", ["ftp://127.0.0.1/", "http://127.0.0.1:99999/", "http://[", "no URL", "http://\ud800/"])
 async def test_a_transcoder_at_no_url_is_fallen_back_from(url: str) -> None:
     with pytest.raises((FallBack, TryAgain)):

@@ -12,7 +12,6 @@ from lectern.errors import BAD_RECORDING, Refuse, TryAgain
 from tests.effects.conftest import make_recording
 
 
-@pytest.mark.asyncio
 async def test_a_recording_is_described(recording: Path) -> None:
     found = await probe.probe(recording)
     assert (found.width, found.height, found.video_codec, found.audio_codec) == (640, 360, "h264", "aac")
@@ -21,7 +20,6 @@ async def test_a_recording_is_described(recording: Path) -> None:
     assert found.last_second_decodes
 
 
-@pytest.mark.asyncio
 async def test_duration_is_found_without_metadata(tmp_path: Path) -> None:
     path = make_recording(tmp_path / "bare.flv", "-flvflags", "no_duration_filesize+no_metadata")
     found = await probe.probe(path)
@@ -29,7 +27,6 @@ async def test_duration_is_found_without_metadata(tmp_path: Path) -> None:
     assert found.last_second_decodes
 
 
-@pytest.mark.asyncio
 @pytest.mark.parametrize("flags", [(), ("-flvflags", "no_duration_filesize+no_metadata")], ids=["said", "not said"])
 async def test_duration_does_not_count_the_hours_before_the_recording(tmp_path: Path, flags: tuple[str, ...]) -> None:
     """A recorded live stream begins at its own clock, and is whole also if its header does not say how long it is."""
@@ -38,7 +35,6 @@ async def test_duration_does_not_count_the_hours_before_the_recording(tmp_path: 
     assert found.last_second_decodes
 
 
-@pytest.mark.asyncio
 async def test_a_long_file_is_looked_at_only_at_its_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(probe, "_TAIL_BYTES", 100_000)
     path = make_recording(tmp_path / "long.flv", "-b:v", "4M", "-minrate", "4M", "-bufsize", "1M", seconds=6)
@@ -48,14 +44,12 @@ async def test_a_long_file_is_looked_at_only_at_its_ends(tmp_path: Path, monkeyp
     assert found.last_second_decodes
 
 
-@pytest.mark.asyncio
 async def test_no_sound_is_said(tmp_path: Path) -> None:
     found = await probe.probe(make_recording(tmp_path / "mute.flv", audio=False))
     assert found.audio_codec is None
     assert found.last_second_decodes
 
 
-@pytest.mark.asyncio
 async def test_a_recording_without_video_is_refused(tmp_path: Path) -> None:
     path = make_recording(tmp_path / "audio.flv", video=False)
     with pytest.raises(Refuse, match="only audio") as raised:
@@ -63,7 +57,6 @@ async def test_a_recording_without_video_is_refused(tmp_path: Path) -> None:
     assert raised.value.code is BAD_RECORDING
 
 
-@pytest.mark.asyncio
 @pytest.mark.parametrize("content", [b"", b"<html>404</html>" * 100, b"FLV\x01\x05\x00\x00\x00\x09"])
 async def test_what_is_no_recording_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "bad.flv"
@@ -73,7 +66,6 @@ async def test_what_is_no_recording_is_refused(tmp_path: Path, content: bytes) -
     assert raised.value.code is BAD_RECORDING
 
 
-@pytest.mark.asyncio
 async def test_a_recording_is_not_refused_because_too_many_files_are_open(recording: Path) -> None:
     """It would be deleted, and its classes be refused, for what is wrong with this process."""
     _, most = before = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -85,7 +77,6 @@ async def test_a_recording_is_not_refused_because_too_many_files_are_open(record
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
-@pytest.mark.asyncio
 async def test_slides_with_few_keyframes_are_no_fault_though_the_file_is_small(tmp_path: Path) -> None:
     """A transport stream is sought by time to any picture; encoders make a keyframe every 250 pictures, or fewer."""
     path = tmp_path / "slides.ts"
@@ -97,7 +88,6 @@ async def test_slides_with_few_keyframes_are_no_fault_though_the_file_is_small(t
     assert found.last_second_decodes
 
 
-@pytest.mark.asyncio
 async def test_a_recording_with_one_keyframe_takes_no_more_memory_than_another(tmp_path: Path) -> None:
     """All its pictures since the keyframe were kept: a minute of them took gigabytes of the resident."""
     long = ("-s", "1280x720", "-g", "500", "-keyint_min", "500", "-sc_threshold", "0")
@@ -114,7 +104,6 @@ async def test_a_recording_with_one_keyframe_takes_no_more_memory_than_another(t
     assert "cannot be opened as a recording: decoding it takes more than 20 MB of memory" in refused
 
 
-@pytest.mark.asyncio
 async def test_a_playlist_that_is_called_flv_reads_no_other_file(tmp_path: Path, recording: Path) -> None:
     path = tmp_path / "list.flv"
     path.write_text(f"ffconcat version 1.0\nfile '{make_recording(tmp_path / 'x.flv')}'\n")
@@ -122,7 +111,6 @@ async def test_a_playlist_that_is_called_flv_reads_no_other_file(tmp_path: Path,
         await probe.probe(path)
 
 
-@pytest.mark.asyncio
 async def test_a_truncated_recording_says_what_is_there(tmp_path: Path) -> None:
     whole = make_recording(tmp_path / "whole.flv", seconds=6).read_bytes()
     path = tmp_path / "half.flv"
@@ -132,7 +120,6 @@ async def test_a_truncated_recording_says_what_is_there(tmp_path: Path) -> None:
     assert not found.last_second_decodes
 
 
-@pytest.mark.asyncio
 async def test_a_damaged_end_is_seen(tmp_path: Path, recording: Path) -> None:
     whole = bytearray(recording.read_bytes())
     whole[-700_000:] = bytes(700_000)
@@ -141,7 +128,6 @@ async def test_a_damaged_end_is_seen(tmp_path: Path, recording: Path) -> None:
     assert not (await probe.probe(path)).last_second_decodes
 
 
-@pytest.mark.asyncio
 async def test_a_title_in_gbk_is_no_fault(tmp_path: Path) -> None:
     """Many Chinese tools write one; the playout sends it as it is."""
     path = make_recording(tmp_path / "title.flv", "-metadata", "title=ABCDEFGH")
@@ -150,7 +136,6 @@ async def test_a_title_in_gbk_is_no_fault(tmp_path: Path) -> None:
     assert (await samples.samples(path, 4.0)).sounds
 
 
-@pytest.mark.asyncio
 @pytest.mark.parametrize(("kind", "codec"), [(8, 0xD0), (9, 0x0F)], ids=["sound", "pictures"])
 async def test_a_codec_that_nobody_knows_is_found(tmp_path: Path, recording: Path, kind: int, codec: int) -> None:
     """Pictures that cannot be decoded are refused at once, not after ten runs that crash."""

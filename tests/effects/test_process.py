@@ -26,7 +26,6 @@ def family(path: Path) -> list[int]:
     return [int(pid) for pid in path.read_text().split()]
 
 
-@pytest.mark.asyncio
 async def test_a_program_that_ends_is_returned_with_what_it_said() -> None:
     finished = await process.run(["sh", "-c", "echo out; echo err >&2; exit 7"], timeout_s=10)
     assert (finished.returncode, finished.output, finished.errors) == (7, "out\n", "err\n")
@@ -34,27 +33,23 @@ async def test_a_program_that_ends_is_returned_with_what_it_said() -> None:
     assert finished.seconds > 0
 
 
-@pytest.mark.asyncio
 async def test_arguments_reach_the_program_as_they_are() -> None:
     odd = ["it's", 'a "b" $HOME', "-x; rm", "二"]
     finished = await process.run(["printf", "%s\n", *odd], timeout_s=10)
     assert finished.output.splitlines() == odd
 
 
-@pytest.mark.asyncio
 async def test_lines_end_at_newlines_and_carriage_returns() -> None:
     lines: list[str] = []
     await process.run(["printf", r"a\rb\r\nc\n\nd"], timeout_s=10, on_line=lines.append)
     assert lines == ["a", "b", "c", "d"]
 
 
-@pytest.mark.asyncio
 async def test_input_is_empty_and_env_is_added() -> None:
     finished = await process.run(["sh", "-c", "cat; echo $MORE$HOME"], timeout_s=10, env={"MORE": "more"})
     assert finished.output.strip() == f"more{os.environ.get('HOME', '')}"
 
 
-@pytest.mark.asyncio
 async def test_input_that_comes_late_is_waited_for_and_is_no_stall() -> None:
     """It is read when it is there, and then ends; the clock of the stall begins with it."""
     told: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
@@ -69,14 +64,12 @@ async def test_input_that_comes_late_is_waited_for_and_is_no_stall() -> None:
         await task
 
 
-@pytest.mark.asyncio
 async def test_input_goes_to_a_program_that_does_not_want_it() -> None:
     told: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
     told.set_result(b"x" * 1_000_000)
     assert (await process.run(["true"], timeout_s=10, stdin=lambda: told)).returncode == 0
 
 
-@pytest.mark.asyncio
 async def test_a_run_that_is_cancelled_while_its_input_is_waited_for_leaves_nobody() -> None:
     told: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
     pids: list[int] = []
@@ -94,7 +87,6 @@ async def test_a_run_that_is_cancelled_while_its_input_is_waited_for_leaves_nobo
     assert not alive(pids[0])
 
 
-@pytest.mark.asyncio
 async def test_memory_is_bounded_whatever_is_printed() -> None:
     """50 MB without one newline leave 8 KiB, and lines of 64 KiB."""
     longest = 0
@@ -108,7 +100,6 @@ async def test_memory_is_bounded_whatever_is_printed() -> None:
     assert longest <= 4 * 65536
 
 
-@pytest.mark.asyncio
 @pytest.mark.parametrize("script", [FAMILY, STUBBORN], ids=["polite", "stubborn"])
 async def test_a_program_that_takes_too_long_is_ended_with_its_children(tmp_path: Path, script: str) -> None:
     pids = tmp_path / "pids"
@@ -119,7 +110,6 @@ async def test_a_program_that_takes_too_long_is_ended_with_its_children(tmp_path
     assert not any(alive(pid) for pid in family(pids))
 
 
-@pytest.mark.asyncio
 async def test_a_program_that_stalls_is_ended_and_its_last_word_is_told(tmp_path: Path) -> None:
     pids = tmp_path / "pids"
     with pytest.raises(process.Stalled, match="hmm"):
@@ -127,7 +117,6 @@ async def test_a_program_that_stalls_is_ended_and_its_last_word_is_told(tmp_path
     assert not any(alive(pid) for pid in family(pids))
 
 
-@pytest.mark.asyncio
 async def test_a_program_that_shows_progress_does_not_stall() -> None:
     finished = await process.run(
         ["sh", "-c", "for i in 1 2 3 4 5 6; do echo $i; sleep 0.2; done"], timeout_s=60, stall_s=0.8
@@ -135,7 +124,6 @@ async def test_a_program_that_shows_progress_does_not_stall() -> None:
     assert finished.returncode == 0
 
 
-@pytest.mark.asyncio
 async def test_lines_that_are_no_progress_do_not_count() -> None:
     with pytest.raises(process.Stalled):
         await process.run(
@@ -143,7 +131,6 @@ async def test_lines_that_are_no_progress_do_not_count() -> None:
         )
 
 
-@pytest.mark.asyncio
 async def test_a_cancelled_run_leaves_nobody(tmp_path: Path) -> None:
     """Even when it is cancelled twice, and the child does not listen to TERM."""
     pids = tmp_path / "pids"
@@ -160,7 +147,6 @@ async def test_a_cancelled_run_leaves_nobody(tmp_path: Path) -> None:
     assert not any(alive(pid) for pid in family(pids))
 
 
-@pytest.mark.asyncio
 async def test_what_on_line_raises_ends_the_program(tmp_path: Path) -> None:
     pids = tmp_path / "pids"
 
@@ -172,7 +158,6 @@ async def test_what_on_line_raises_ends_the_program(tmp_path: Path) -> None:
     assert not any(alive(pid) for pid in family(pids))
 
 
-@pytest.mark.asyncio
 async def test_a_grandchild_that_holds_the_pipe_does_not_hold_us() -> None:
     pid = 0
 
@@ -185,19 +170,16 @@ async def test_a_grandchild_that_holds_the_pipe_does_not_hold_us() -> None:
     assert not alive(pid)
 
 
-@pytest.mark.asyncio
 async def test_a_missing_program_is_named_with_what_to_install() -> None:
     with pytest.raises(Misuse, match="apt-get install wgett"):
         await process.run(["/usr/bin/wgett"], timeout_s=10)
 
 
-@pytest.mark.asyncio
 async def test_a_missing_folder_is_not_a_missing_program(tmp_path: Path) -> None:
     with pytest.raises(Misuse, match="no such folder"):
         await process.run(["true"], timeout_s=10, cwd=tmp_path / "none")
 
 
-@pytest.mark.asyncio
 async def test_no_file_grows_over_its_limit(tmp_path: Path) -> None:
     target = tmp_path / "large"
     finished = await process.run(
@@ -207,7 +189,6 @@ async def test_no_file_grows_over_its_limit(tmp_path: Path) -> None:
     assert target.stat().st_size == 5000
 
 
-@pytest.mark.asyncio
 async def test_a_program_that_gives_way_does_so_to_us_and_not_only_within_its_own_session() -> None:
     """Linux shares the processors out between sessions first: in one of its own it would take as much as all of us."""
     looks = "import os; print(os.getpriority(os.PRIO_PROCESS, 0), os.getsid(0), os.getpgid(0) == os.getpid())"
@@ -232,7 +213,6 @@ def gated(folder: Path) -> Callable[[], None]:
     return wait
 
 
-@pytest.mark.asyncio
 async def test_a_child_that_waits_for_its_turn_does_not_hold_up_the_loop(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -244,7 +224,6 @@ async def test_a_child_that_waits_for_its_turn_does_not_hold_up_the_loop(
     assert (await running).returncode == 0
 
 
-@pytest.mark.asyncio
 async def test_a_run_that_is_cancelled_while_its_child_waits_for_its_turn_leaves_nobody(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -286,7 +265,6 @@ def test_a_child_dies_with_us_even_by_kill_9(tmp_path: Path) -> None:
     wait_until(lambda: not alive(pid), description="the child is gone")
 
 
-@pytest.mark.asyncio
 async def test_many_run_at_once_and_leave_no_open_files() -> None:
     before = len(list(Path("/proc/self/fd").iterdir()))
     results = await asyncio.gather(*(process.run(["sleep", "0.3"], timeout_s=20) for _ in range(30)))
@@ -294,7 +272,6 @@ async def test_many_run_at_once_and_leave_no_open_files() -> None:
     assert len(list(Path("/proc/self/fd").iterdir())) <= before + 2
 
 
-@pytest.mark.asyncio
 async def test_the_last_words_of_a_program_are_fit_for_logs_and_databases() -> None:
     """They are what a server in between said, or a file name: in GBK, in colour, or without an end."""
     code = "import os; os.write(2, '\\x1b[31mred\\x1b[0m \\0'.encode() + '过期'.encode('gbk') + b'x' * 900 + b'\\r\\n')"

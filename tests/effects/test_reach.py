@@ -11,14 +11,12 @@ HOST = "127.0.0.1"
 HERE = Places.listed(HOST, "ALLOWED_PUSH_HOSTS")
 
 
-@pytest.mark.asyncio
 async def test_a_server_that_listens_is_reached_in_any_spelling_of_the_scheme() -> None:
     with socket.create_server((HOST, 0)) as server:
         port = server.getsockname()[1]
         assert await push_target.unreachable(f"RTMP://{HOST}:{port}/live/x", timeout_s=5, allowed=HERE) is None
 
 
-@pytest.mark.asyncio
 async def test_where_nobody_listens_the_host_and_the_port_are_named() -> None:
     with socket.create_server((HOST, 0)) as server:
         port = server.getsockname()[1]
@@ -26,7 +24,6 @@ async def test_where_nobody_listens_the_host_and_the_port_are_named() -> None:
     assert (found or "").startswith(f"{HOST}:{port}: ")
 
 
-@pytest.mark.asyncio
 @pytest.mark.parametrize(
     "url",
     ["rtmp://h:99999/live/x", "rtmp://h:abc/live/x", "rtmp://a..b/live/x", f"rtmp://{'a' * 64}/live/x", "http://[", ""],
@@ -35,7 +32,6 @@ async def test_a_faulty_url_is_words_and_no_error(url: str) -> None:
     assert (await push_target.unreachable(url, timeout_s=5, allowed=HERE) or "").startswith("the push URL must ")
 
 
-@pytest.mark.asyncio
 @pytest.mark.parametrize("name", [HOST, "localhost"])
 async def test_a_place_that_is_not_allowed_is_not_connected_to(name: str) -> None:
     """What listens there is nobody's business."""

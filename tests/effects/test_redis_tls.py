@@ -16,7 +16,7 @@ from town import programs
 from town.ports import HOST, free_port
 
 # The Redis that comes with the Python packages speaks no TLS: only a machine with everything can look at it.
-pytestmark = [pytest.mark.asyncio, pytest.mark.live]
+pytestmark = pytest.mark.live
 NAME = "localhost"
 
 

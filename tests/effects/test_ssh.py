@@ -32,7 +32,6 @@ def test_what_is_no_host_is_told_what_to_type(text: str) -> None:
         ssh.Host.parse(text)
 
 
-@pytest.mark.asyncio
 async def test_a_program_runs_there_and_its_words_come_back(sshd: Sshd) -> None:
     odd = ["it's", 'a "b" $HOME', "-x; rm", "二", ""]
     async with login(sshd) as connection:
@@ -45,7 +44,6 @@ async def test_a_program_runs_there_and_its_words_come_back(sshd: Sshd) -> None:
         assert (await connection.run(["cat"], timeout_s=10)).output == ""
 
 
-@pytest.mark.asyncio
 @pytest.mark.parametrize("cut", [8, 40, 60], ids=["in the kind of key", "in the key", "near its end"])
 async def test_an_odd_line_of_the_known_hosts_makes_no_other_host_unknown(sshd: Sshd, tmp_path: Path, cut: int) -> None:
     """A disk that was full cut off a line, somebody wrote a remark in GBK, or what a server answered was no key."""
@@ -57,7 +55,6 @@ async def test_an_odd_line_of_the_known_hosts_makes_no_other_host_unknown(sshd: 
         assert (await connection.run(["echo", "in"], timeout_s=10)).output == "in\n"
 
 
-@pytest.mark.asyncio
 async def test_known_hosts_in_hashes_and_with_several_names_are_known(sshd: Sshd, tmp_path: Path) -> None:
     """As ``HashKnownHosts yes`` and people write them."""
     name, key = sshd.known_hosts.read_text().split("\n")[0].split(maxsplit=1)
@@ -68,7 +65,6 @@ async def test_known_hosts_in_hashes_and_with_several_names_are_known(sshd: Sshd
             assert (await connection.run(["echo", "in"], timeout_s=10)).output == "in\n"
 
 
-@pytest.mark.asyncio
 async def test_output_is_bounded_and_whole_lines_come_in_order(sshd: Sshd) -> None:
     lines: list[str] = []
     async with login(sshd) as connection:
@@ -77,14 +73,12 @@ async def test_output_is_bounded_and_whole_lines_come_in_order(sshd: Sshd) -> No
     assert len(finished.output) == output.KEPT_BYTES
 
 
-@pytest.mark.asyncio
 async def test_several_programs_run_at_once(sshd: Sshd) -> None:
     async with login(sshd) as connection:
         runs = (connection.run(["sh", "-c", f"sleep 0.5; echo {number}"], timeout_s=20) for number in range(5))
         assert [finished.output for finished in await asyncio.gather(*runs)] == [f"{n}\n" for n in range(5)]
 
 
-@pytest.mark.asyncio
 @pytest.mark.parametrize("script", [FAMILY, STUBBORN], ids=["polite", "stubborn"])
 async def test_a_program_that_takes_too_long_is_ended_there(
     sshd: Sshd, script: str, monkeypatch: pytest.MonkeyPatch
@@ -98,7 +92,6 @@ async def test_a_program_that_takes_too_long_is_ended_there(
     assert not any(alive(int(pid)) for pid in lines[0].split())
 
 
-@pytest.mark.asyncio
 async def test_a_program_that_stalls_is_ended_there(sshd: Sshd) -> None:
     lines: list[str] = []
     async with login(sshd) as connection:
@@ -109,7 +102,6 @@ async def test_a_program_that_stalls_is_ended_there(sshd: Sshd) -> None:
     assert not any(alive(int(pid)) for pid in lines[0].split())
 
 
-@pytest.mark.asyncio
 async def test_a_cancelled_program_is_gone_there(sshd: Sshd) -> None:
     lines: list[str] = []
     begun = asyncio.Event()
@@ -128,7 +120,6 @@ async def test_a_cancelled_program_is_gone_there(sshd: Sshd) -> None:
         assert (await connection.run(["echo", "still"], timeout_s=10)).output == "still\n"
 
 
-@pytest.mark.asyncio
 async def test_a_program_cancelled_while_it_starts_is_gone_there(sshd: Sshd, tmp_path: Path) -> None:
     """At whichever moment that is, before the shell is there or after."""
     pids = [tmp_path / str(number) for number in range(12)]
@@ -144,7 +135,6 @@ async def test_a_program_cancelled_while_it_starts_is_gone_there(sshd: Sshd, tmp
     assert [pid for pid in begun if pid and alive(pid)] == []
 
 
-@pytest.mark.asyncio
 @pytest.mark.parametrize("how", ["cancelled", "cut off"])
 async def test_a_program_does_not_begin_before_its_process_is_known(
     sshd: Sshd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
@@ -168,7 +158,6 @@ async def test_a_program_does_not_begin_before_its_process_is_known(
     assert not begun.exists()
 
 
-@pytest.mark.asyncio
 async def test_an_unknown_host_key_calls_a_person(sshd: Sshd, tmp_path: Path) -> None:
     empty = tmp_path / "known_hosts"
     empty.touch()
@@ -178,7 +167,6 @@ async def test_an_unknown_host_key_calls_a_person(sshd: Sshd, tmp_path: Path) ->
     assert empty.read_text() == ""
 
 
-@pytest.mark.asyncio
 async def test_another_host_key_calls_a_person(sshd: Sshd, tmp_path: Path) -> None:
     other = tmp_path / "known_hosts"
     other.write_text(f"[127.0.0.1]:{sshd.port} {make_key(tmp_path / 'other')}")
@@ -190,7 +178,6 @@ async def test_another_host_key_calls_a_person(sshd: Sshd, tmp_path: Path) -> No
 KEYS = [("-t", "ed25519"), ("-t", "ecdsa"), ("-t", "rsa"), ("-t", "rsa", "-m", "PEM")]
 
 
-@pytest.mark.asyncio
 @pytest.mark.parametrize("kind", KEYS, ids=" ".join)
 async def test_a_key_that_is_not_taken_calls_a_person(sshd: Sshd, tmp_path: Path, kind: tuple[str, ...]) -> None:
     """Of whatever kind it is: that the host does not take it is what is said."""
@@ -200,7 +187,6 @@ async def test_a_key_that_is_not_taken_calls_a_person(sshd: Sshd, tmp_path: Path
             pass
 
 
-@pytest.mark.asyncio
 @pytest.mark.parametrize("kind", KEYS, ids=" ".join)
 async def test_a_key_of_any_kind_lets_us_in(sshd: Sshd, tmp_path: Path, kind: tuple[str, ...]) -> None:
     authorized = sshd.folder / "authorized"
@@ -213,7 +199,6 @@ async def test_a_key_of_any_kind_lets_us_in(sshd: Sshd, tmp_path: Path, kind: tu
         authorized.write_text(before)
 
 
-@pytest.mark.asyncio
 @pytest.mark.parametrize("what", ["a key with a passphrase", "no key"])
 async def test_a_file_that_is_no_key_to_log_in_with_is_named(sshd: Sshd, tmp_path: Path, what: str) -> None:
     if what == "no key":
@@ -225,7 +210,6 @@ async def test_a_file_that_is_no_key_to_log_in_with_is_named(sshd: Sshd, tmp_pat
             pass
 
 
-@pytest.mark.asyncio
 async def test_missing_files_are_named(sshd: Sshd, tmp_path: Path) -> None:
     with pytest.raises(Misuse, match="ssh-keygen"):
         async with login(sshd, key=tmp_path / "none"):
@@ -235,7 +219,6 @@ async def test_missing_files_are_named(sshd: Sshd, tmp_path: Path) -> None:
             pass
 
 
-@pytest.mark.asyncio
 async def test_a_host_that_is_not_there_is_tried_again(sshd: Sshd) -> None:
     host = ssh.Host("media", "127.0.0.1", free_port())
     with pytest.raises(TryAgain, match=r"cannot be reached: (?!\[Errno)"):
@@ -243,7 +226,6 @@ async def test_a_host_that_is_not_there_is_tried_again(sshd: Sshd) -> None:
             pass
 
 
-@pytest.mark.asyncio
 async def test_a_host_that_says_nothing_is_not_waited_for(sshd: Sshd) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         host = ssh.Host("media", "127.0.0.1", server.getsockname()[1])
@@ -252,7 +234,6 @@ async def test_a_host_that_says_nothing_is_not_waited_for(sshd: Sshd) -> None:
                 pass
 
 
-@pytest.mark.asyncio
 async def test_a_lost_connection_is_tried_again(sshd: Sshd) -> None:
     async with login(sshd) as connection:
         begun = asyncio.Event()

@@ -72,7 +72,6 @@ def minimal(sshd: Sshd) -> Iterator[Sshd]:
             transport.close()
 
 
-@pytest.mark.asyncio
 async def test_a_server_that_only_does_exec_is_enough(minimal: Sshd) -> None:
     """Its own processes are not in the group that is ended."""
     lines: list[str] = []

@@ -258,14 +258,12 @@ async def look(origin: Origin, path: str, timeout_s: float = 5) -> RemoteFile:
     return await origins.look(f"{origin.url}{path}", allowed=allowed, timeout_s=timeout_s)
 
 
-@pytest.mark.asyncio
 async def test_a_url_that_is_signed_for_get_only_is_looked_at_too(origin: Origin) -> None:
     origin.files["/a"] = b"abc"
     origin.no_head.add("/a")
     assert (await look(origin, "/a")).size_bytes == 3
 
 
-@pytest.mark.asyncio
 async def test_a_busy_origin_is_asked_three_times(origin: Origin) -> None:
     origin.statuses["/a"] = [503]
     with pytest.raises(TryAgain, match="503"):
@@ -273,14 +271,12 @@ async def test_a_busy_origin_is_asked_three_times(origin: Origin) -> None:
     assert origin.took("HEAD", "/a") == 3
 
 
-@pytest.mark.asyncio
 async def test_an_origin_that_recovers_is_believed(origin: Origin) -> None:
     origin.files["/a"] = b"abc"
     origin.statuses["/a"] = [503, 0]
     assert (await look(origin, "/a")).size_bytes == 3
 
 
-@pytest.mark.asyncio
 async def test_a_redirect_is_followed_four_times_at_most(origin: Origin) -> None:
     origin.files["/a"] = b"abc"
     origin.redirects |= {"/b": "/a", "/loop": "/loop"}

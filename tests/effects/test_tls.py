@@ -69,7 +69,6 @@ def _leads_here(monkeypatch: pytest.MonkeyPatch, *, times: int) -> list[str]:
     return looked_up
 
 
-@pytest.mark.asyncio
 async def test_an_authority_that_the_host_trusts_is_trusted(private: Private, monkeypatch: pytest.MonkeyPatch) -> None:
     """By its name, at the address that was checked."""
     monkeypatch.setenv("SSL_CERT_FILE", str(private.authority))
@@ -80,7 +79,6 @@ async def test_an_authority_that_the_host_trusts_is_trusted(private: Private, mo
     assert private.asked == [f"{NAME}:{private.port}"]
 
 
-@pytest.mark.asyncio
 @pytest.mark.parametrize(("name", "trusted"), [(NAME, False), ("another.example", True)])
 async def test_a_server_that_does_not_prove_its_name_is_told_nothing(
     private: Private, monkeypatch: pytest.MonkeyPatch, name: str, trusted: bool
@@ -100,7 +98,6 @@ def test_the_authorities_of_the_release_stay_trusted(monkeypatch: pytest.MonkeyP
     assert tls.context().verify_mode is ssl.CERT_REQUIRED
 
 
-@pytest.mark.asyncio
 async def test_a_name_that_leads_elsewhere_a_moment_later_leads_nobody_there(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -11,7 +11,6 @@ from pathlib import Path
 import av
 import httpx
 import pytest
-import pytest_asyncio
 
 from lectern.effects.files import wget as effects_wget
 from tests.waiting import async_wait_until
@@ -21,7 +20,6 @@ from town.origin import Origin
 from town.ports import HOST, free_port
 from town.rtmp import RtmpReceiver
 
-pytestmark = pytest.mark.asyncio
 CONTENT = bytes(range(256)) * 4096  # 1 MiB
 SECONDS = 4
 
@@ -32,13 +30,13 @@ def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return asyncio.run(recordings.make(recordings.ffmpeg_path(), path, seconds=SECONDS, width=320, height=240))
 
 
-@pytest_asyncio.fixture
+@pytest.fixture
 async def receiver(tmp_path: Path) -> AsyncIterator[RtmpReceiver]:
     async with RtmpReceiver(tmp_path / "received") as server:
         yield server
 
 
-@pytest_asyncio.fixture
+@pytest.fixture
 async def origin(tmp_path: Path) -> AsyncIterator[Origin]:
     async with Origin(tmp_path / "origin") as server:
         (server.root / "6666").mkdir()

@@ -42,7 +42,6 @@ def part(tmp_path: Path) -> Path:
     return tmp_path / "6666" / "6666_720P.flv.part"
 
 
-@pytest.mark.asyncio
 async def test_a_file_arrives_whole(origin: Origin, part: Path) -> None:
     origin.files["/a.flv"] = BODY
     seen: list[int] = []
@@ -51,7 +50,6 @@ async def test_a_file_arrives_whole(origin: Origin, part: Path) -> None:
     assert seen[-1] == len(BODY)
 
 
-@pytest.mark.asyncio
 async def test_a_download_goes_on_where_it_stopped(origin: Origin, part: Path) -> None:
     origin.files["/a.flv"] = BODY
     part.parent.mkdir()
@@ -61,7 +59,6 @@ async def test_a_download_goes_on_where_it_stopped(origin: Origin, part: Path) -
     assert origin.asked[-1] == ("GET", "/a.flv", "bytes=150000-")
 
 
-@pytest.mark.asyncio
 async def test_a_whole_part_is_not_fetched_again(origin: Origin, part: Path) -> None:
     origin.files["/a.flv"] = BODY
     part.parent.mkdir()
@@ -70,7 +67,6 @@ async def test_a_whole_part_is_not_fetched_again(origin: Origin, part: Path) -> 
     assert part.read_bytes() == BODY
 
 
-@pytest.mark.asyncio
 async def test_a_cut_connection_keeps_what_has_come(origin: Origin, part: Path) -> None:
     """The next try then makes it whole."""
     origin.files["/a.flv"] = BODY
@@ -83,7 +79,6 @@ async def test_a_cut_connection_keeps_what_has_come(origin: Origin, part: Path) 
     assert part.read_bytes() == BODY
 
 
-@pytest.mark.asyncio
 async def test_the_rate_is_kept_and_progress_is_told(origin: Origin, part: Path) -> None:
     origin.files["/a.flv"] = BODY
     seen: list[int] = []
@@ -94,7 +89,6 @@ async def test_the_rate_is_kept_and_progress_is_told(origin: Origin, part: Path)
     assert any(0 < size_bytes < len(BODY) for size_bytes in seen)
 
 
-@pytest.mark.asyncio
 @pytest.mark.parametrize("status", [403, 404, 410])
 async def test_what_is_not_there_is_refused(origin: Origin, part: Path, status: int) -> None:
     origin.statuses["/a.flv"] = [status]
@@ -103,7 +97,6 @@ async def test_what_is_not_there_is_refused(origin: Origin, part: Path, status: 
     assert raised.value.code is DOWNLOAD_FAILED
 
 
-@pytest.mark.asyncio
 @pytest.mark.parametrize("status", [429, 500, 503])
 async def test_a_busy_origin_is_asked_again_later(origin: Origin, part: Path, status: int) -> None:
     origin.statuses["/a.flv"] = [status]
@@ -111,13 +104,11 @@ async def test_a_busy_origin_is_asked_again_later(origin: Origin, part: Path, st
         await fetch(f"{origin.url}/a.flv", part)
 
 
-@pytest.mark.asyncio
 async def test_a_dead_origin_is_asked_again_later(part: Path) -> None:
     with pytest.raises(TryAgain, match="refused"):
         await fetch("http://127.0.0.1:1/a.flv", part)
 
 
-@pytest.mark.asyncio
 async def test_a_file_never_grows_over_its_limit(origin: Origin, part: Path) -> None:
     origin.files["/a.flv"] = BODY
     with pytest.raises(Refuse, match="larger than the 100000 bytes") as raised:
@@ -126,14 +117,12 @@ async def test_a_file_never_grows_over_its_limit(origin: Origin, part: Path) -> 
     assert part.stat().st_size <= 100_000
 
 
-@pytest.mark.asyncio
 async def test_a_file_of_just_the_limit_arrives(origin: Origin, part: Path) -> None:
     origin.files["/a.flv"] = BODY
     await fetch(f"{origin.url}/a.flv", part, limit_bytes=len(BODY))
     assert part.read_bytes() == BODY
 
 
-@pytest.mark.asyncio
 async def test_a_part_that_is_too_large_already_asks_nobody(origin: Origin, part: Path) -> None:
     part.parent.mkdir()
     part.write_bytes(BODY)
@@ -142,7 +131,6 @@ async def test_a_part_that_is_too_large_already_asks_nobody(origin: Origin, part
     assert origin.asked == []
 
 
-@pytest.mark.asyncio
 async def test_a_full_disk_is_refused_as_such(origin: Origin, part: Path) -> None:
     origin.files["/a.flv"] = BODY
     part.parent.mkdir()
@@ -152,7 +140,6 @@ async def test_a_full_disk_is_refused_as_such(origin: Origin, part: Path) -> Non
     assert raised.value.code is DISK_FULL
 
 
-@pytest.mark.asyncio
 async def test_a_part_that_can_not_be_written_calls_a_person(origin: Origin, part: Path) -> None:
     origin.files["/a.flv"] = BODY
     part.mkdir(parents=True)
@@ -160,7 +147,6 @@ async def test_a_part_that_can_not_be_written_calls_a_person(origin: Origin, par
         await fetch(f"{origin.url}/a.flv", part)
 
 
-@pytest.mark.asyncio
 async def test_a_redirect_is_not_followed(origin: Origin, part: Path) -> None:
     """Where it leads was not checked."""
     origin.files["/a.flv"] = BODY
@@ -170,7 +156,6 @@ async def test_a_redirect_is_not_followed(origin: Origin, part: Path) -> None:
     assert origin.took("GET", "/a.flv") == 0
 
 
-@pytest.mark.asyncio
 @pytest.mark.parametrize("name", ['it\'s "q" $(touch x).flv', "--output-document=x", "; rm -rf x"])
 async def test_a_url_is_never_an_option_nor_a_command(origin: Origin, part: Path, name: str) -> None:
     with pytest.raises(Refuse):
@@ -180,13 +165,11 @@ async def test_a_url_is_never_an_option_nor_a_command(origin: Origin, part: Path
     assert not list(Path().glob("x"))
 
 
-@pytest.mark.asyncio
 async def test_a_rate_that_can_not_be_read_is_misuse(part: Path) -> None:
     with pytest.raises(Misuse, match="1000k"):
         await fetch("http://127.0.0.1:1/a.flv", part, rate="fast")
 
 
-@pytest.mark.asyncio
 async def test_an_origin_that_trickles_is_ended_at_the_timeout(origin: Origin, part: Path) -> None:
     origin.files["/a.flv"] = BODY
     origin.slow_s = 1.0
@@ -196,7 +179,6 @@ async def test_an_origin_that_trickles_is_ended_at_the_timeout(origin: Origin, p
     assert part.exists()
 
 
-@pytest.mark.asyncio
 async def test_a_cancelled_download_leaves_no_wget(origin: Origin, part: Path) -> None:
     origin.files["/a.flv"] = BODY
     begun = asyncio.Event()
@@ -209,7 +191,6 @@ async def test_a_cancelled_download_leaves_no_wget(origin: Origin, part: Path) -
     await async_wait_until(lambda: running_with(str(part)) == [], description="wget is gone")
 
 
-@pytest.mark.asyncio
 async def test_no_user_of_the_machine_sees_the_url(origin: Origin, part: Path) -> None:
     """A command line is anybody's to read."""
     origin.files["/a.flv?Signature=planted"] = BODY
@@ -225,7 +206,6 @@ async def test_no_user_of_the_machine_sees_the_url(origin: Origin, part: Path) -
     assert part.read_bytes() == BODY
 
 
-@pytest.mark.asyncio
 async def test_the_host_is_asked_at_the_address_that_was_checked(origin: Origin, part: Path) -> None:
     """By a name that leads nowhere: nobody looks it up again."""
     origin.files["/a.flv"] = BODY
@@ -249,7 +229,6 @@ def test_a_url_is_one_line(url: str) -> None:
         wget.asked(url, None)
 
 
-@pytest.mark.asyncio
 async def test_what_wget_says_of_a_url_shows_no_query(origin: Origin, part: Path) -> None:
     origin.redirects["/b.flv?Signature=planted"] = "/c.flv?Signature=planted"
     for path in ("/a.flv?Signature=planted", "/b.flv?Signature=planted"):
@@ -259,7 +238,6 @@ async def test_what_wget_says_of_a_url_shows_no_query(origin: Origin, part: Path
         assert origin.url in str(raised.value)
 
 
-@pytest.mark.asyncio
 @pytest.mark.parametrize(
     "raw",
     [
@@ -282,7 +260,6 @@ async def test_whatever_an_origin_sends_a_download_of_it_ends_and_calls_nobody(p
             await fetch(f"{url}/a.flv", part)
 
 
-@pytest.mark.asyncio
 async def test_a_download_that_never_ends_is_cut_at_its_limit(part: Path) -> None:
     async with answering(lambda _path: b"HTTP/1.1 200 OK\r\n\r\n" + b"x" * 3_000_000) as url:
         with pytest.raises((TryAgain, Refuse)):

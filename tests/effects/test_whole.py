@@ -28,7 +28,6 @@ def recording(tmp_path: Path) -> Path:
     return make_recording(tmp_path / "1.flv", seconds=12)
 
 
-@pytest.mark.asyncio
 async def test_a_whole_recording_has_no_trouble(recording: Path) -> None:
     """As ffmpeg writes it, and the cheap look at its last tags is enough."""
     row = await row_of(recording, crc64=True)
@@ -41,7 +40,6 @@ async def test_a_whole_recording_has_no_trouble(recording: Path) -> None:
     assert await whole.trouble(recording, row) is None
 
 
-@pytest.mark.asyncio
 @pytest.mark.parametrize("zeros", [False, True], ids=["cut short", "zeros in its second half"])
 async def test_a_file_without_its_end_is_found(recording: Path, zeros: bool) -> None:
     row = await row_of(recording)
@@ -54,7 +52,6 @@ async def test_a_file_without_its_end_is_found(recording: Path, zeros: bool) -> 
     assert "it ends after" in why
 
 
-@pytest.mark.asyncio
 async def test_damage_in_the_middle_is_found_where_the_crc_is_known(recording: Path) -> None:
     row = await row_of(recording, crc64=True)
     with recording.open("r+b") as file:
@@ -63,7 +60,6 @@ async def test_damage_in_the_middle_is_found_where_the_crc_is_known(recording: P
     assert "CRC-64" in str(await whole.trouble(recording, row))
 
 
-@pytest.mark.asyncio
 async def test_damage_in_the_middle_is_found_by_the_tags_whatever_size_and_time_say(recording: Path) -> None:
     row, before = await row_of(recording), recording.stat()
     assert await whole.middle_trouble(recording) is None, "without an index nobody knows how it was"
@@ -79,7 +75,6 @@ async def test_damage_in_the_middle_is_found_by_the_tags_whatever_size_and_time_
     assert "its tags cannot be read from byte" in str(await whole.middle_trouble(recording))
 
 
-@pytest.mark.asyncio
 async def test_a_file_that_ends_oddly_and_always_has_is_whole(recording: Path) -> None:
     """A recorder that was stopped left half a tag behind: the decoder has the last word."""
     with recording.open("ab") as file:
@@ -89,7 +84,6 @@ async def test_a_file_that_ends_oddly_and_always_has_is_whole(recording: Path) -
     assert await whole.end_trouble(recording, row) is None
 
 
-@pytest.mark.asyncio
 async def test_a_recording_is_not_called_damaged_because_the_disk_is_slow(
     recording: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

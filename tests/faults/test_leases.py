@@ -281,7 +281,6 @@ def test_a_streamer_that_never_heard_of_others_takes_nobody_for_away(streamer: S
     assert not asyncio.run(found.verdict(is_taken, "session", "claim")).goes_on
 
 
-@pytest.mark.asyncio
 async def test_no_beat_names_a_streamer_before_the_disk_has_it(streamer: Streamer) -> None:
     """A process that is started anew asks all that the teacher may move classes to; and no beat waits for the disk."""
     may_write = asyncio.Event()

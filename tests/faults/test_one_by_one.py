@@ -64,7 +64,6 @@ def test_a_second_change_in_a_batch_joins_the_transcoding_that_its_recording_has
     assert {key: one.attempt for key, one in found_now.items()} == {at_1080: 3, at_720: 1}
 
 
-@pytest.mark.asyncio
 async def test_a_change_waits_for_the_booking_of_its_class_that_is_in_the_inbox(
     teacher: Teacher, monkeypatch: pytest.MonkeyPatch
 ) -> None:

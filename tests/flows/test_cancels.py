@@ -32,7 +32,6 @@ from lectern.states import AiringState
 from lectern.streamer_changes import StreamerChanges
 from tests.faults import hosts
 
-pytestmark = pytest.mark.asyncio
 STREAMER = "streamer1"
 
 

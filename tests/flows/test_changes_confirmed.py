@@ -81,7 +81,6 @@ async def confirmed(host: Host[StreamerSettings], **has: object) -> None:
     beats.cancel()
 
 
-@pytest.mark.asyncio
 async def test_a_change_is_reported_when_the_playout_has_it_and_once(streamer: Host[StreamerSettings]) -> None:
     """Before that it has the class as it was, which is what would be aired."""
     await confirmed(streamer, end=its_class(streamer).end_time - 300)
@@ -91,7 +90,6 @@ async def test_a_change_is_reported_when_the_playout_has_it_and_once(streamer: H
     assert reports(streamer) == [0]
 
 
-@pytest.mark.asyncio
 async def test_a_change_waits_while_nobody_knows_what_the_playout_airs(
     streamer: Host[StreamerSettings], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -140,7 +138,6 @@ def test_a_class_whose_end_was_moved_away_while_it_ended_goes_on(streamer: Host[
     assert its_class(streamer).state is one.state
 
 
-@pytest.mark.asyncio
 async def test_a_change_is_reported_by_itself_soon_after_the_playout_has_it(streamer: Host[StreamerSettings]) -> None:
     """Also after a restart: what waits is a row, and nobody needs to ask."""
     lessons = {"c-1": lesson(streamer, its_class(streamer))}

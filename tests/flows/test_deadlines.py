@@ -21,7 +21,6 @@ from tests.faults import hosts
 RENDITIONS = 400
 
 
-@pytest.mark.asyncio
 async def test_of_very_many_outputs_only_some_are_looked_for_at_a_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

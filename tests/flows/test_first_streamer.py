@@ -37,7 +37,6 @@ def teacher(folder: Path, *alive: str, listened_s: float) -> Teacher:
     return host
 
 
-@pytest.mark.asyncio
 async def test_until_the_first_streamer_bookings_are_kept_for_some_minutes_and_then_refused(tmp_path: Path) -> None:
     with pytest.raises(TryAgain, match="about to be rolled out"):
         await living(teacher(tmp_path, listened_s=60))
@@ -45,7 +44,6 @@ async def test_until_the_first_streamer_bookings_are_kept_for_some_minutes_and_t
     assert await living(teacher(tmp_path, "s1", listened_s=60)) == ["s1"]
 
 
-@pytest.mark.asyncio
 @pytest.mark.parametrize("ago_s", [3600, -3600], ids=["an hour ago", "before the clock was set back by an hour"])
 async def test_where_a_streamer_was_leased_before_a_booking_without_one_is_refused_at_once(
     tmp_path: Path, ago_s: float
@@ -56,7 +54,6 @@ async def test_where_a_streamer_was_leased_before_a_booking_without_one_is_refus
     assert await living(host) == []
 
 
-@pytest.mark.asyncio
 async def test_a_streamer_that_has_just_been_leased_is_about_to_be_heard_of(tmp_path: Path) -> None:
     host = teacher(tmp_path, listened_s=60)
     with transaction(host.engine) as connection:
@@ -65,7 +62,6 @@ async def test_a_streamer_that_has_just_been_leased_is_about_to_be_heard_of(tmp_
         await living(host)
 
 
-@pytest.mark.asyncio
 async def test_while_the_last_streamer_is_started_again_bookings_are_kept(tmp_path: Path) -> None:
     """It has said that it goes; only if it stays away are they refused."""
     host = teacher(tmp_path, listened_s=3600)
@@ -94,7 +90,6 @@ class Said(Beats):
         return time.time(), {"s1": self._beat}, {}
 
 
-@pytest.mark.asyncio
 async def test_while_redis_takes_no_writes_no_booking_is_refused_for_want_of_a_streamer(tmp_path: Path) -> None:
     """It answers what was written before, but no heartbeat can come. Afterwards the streamers have seconds to beat."""
     host = teacher(tmp_path, listened_s=3600)
@@ -111,7 +106,6 @@ async def test_while_redis_takes_no_writes_no_booking_is_refused_for_want_of_a_s
         await living(host)
 
 
-@pytest.mark.asyncio
 async def test_while_redis_takes_heartbeats_their_silence_counts_although_our_lock_is_refused(tmp_path: Path) -> None:
     host = teacher(tmp_path, listened_s=3600)
     host.bus, host.redis_away, before = cast("Bus", Said(1)), True, host.listens_since

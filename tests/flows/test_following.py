@@ -19,7 +19,6 @@ from lectern.model.tables.streamer import classes, journal, tasks
 from lectern.settings import StreamerSettings
 from tests import laid
 
-pytestmark = pytest.mark.asyncio
 START = time.time() - 100
 
 

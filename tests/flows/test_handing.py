@@ -30,7 +30,7 @@ from tests.playout.receiver import Receiver
 from tests.playout.stage import Playout
 from tests.waiting import async_wait_until
 
-pytestmark = [pytest.mark.live, pytest.mark.asyncio]
+pytestmark = pytest.mark.live
 Streamer = Host[StreamerSettings]
 HOURS_S = 3 * 3600.0
 

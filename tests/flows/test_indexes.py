@@ -49,7 +49,6 @@ async def put(host: Streamer, url: str, container: str = "flv") -> Path:
     return path
 
 
-@pytest.mark.asyncio
 async def test_a_file_of_an_earlier_release_gets_its_index_before_its_class(streamer: Streamer) -> None:
     path = await put(streamer, "rtmp://push.example/live/x")
     assert not airable.has_index(path)
@@ -59,7 +58,6 @@ async def test_a_file_of_an_earlier_release_gets_its_index_before_its_class(stre
     assert failed == {}
 
 
-@pytest.mark.asyncio
 async def test_a_file_of_an_earlier_release_that_is_no_flv_is_made_one_and_the_sums_are_right(
     streamer: Streamer,
 ) -> None:
@@ -73,7 +71,6 @@ async def test_a_file_of_an_earlier_release_that_is_no_flv_is_made_one_and_the_s
         assert cache.usage(connection, streamer.settings.video_root).size_bytes == row.size_bytes == path.stat().st_size
 
 
-@pytest.mark.asyncio
 async def test_a_file_that_is_made_flv_holds_up_no_class_and_does_not_come_back_if_it_is_evicted(
     streamer: Streamer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -97,7 +94,6 @@ async def test_a_file_that_is_made_flv_holds_up_no_class_and_does_not_come_back_
     assert not path.parent.exists()
 
 
-@pytest.mark.asyncio
 async def test_a_file_that_the_disk_had_no_room_for_is_tried_again(
     streamer: Streamer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -114,7 +110,6 @@ async def test_a_file_that_the_disk_had_no_room_for_is_tried_again(
     assert airable.has_index(path)
 
 
-@pytest.mark.asyncio
 async def test_the_size_of_a_file_that_was_made_flv_is_noted_although_the_database_took_nothing_at_first(
     streamer: Streamer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -139,7 +134,6 @@ def no_room(*_: object) -> None:
     raise Refuse("1.flv: cannot be written: No space left on device", DISK_FULL)
 
 
-@pytest.mark.asyncio
 async def test_a_file_that_can_get_no_index_is_tried_again_only_when_it_is_another_one(
     streamer: Streamer, caplog: pytest.LogCaptureFixture
 ) -> None:

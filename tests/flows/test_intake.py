@@ -29,7 +29,6 @@ from tests.faults import hosts
 from tests.waiting import async_wait_until
 
 __all__ = ["empty_redis", "redis_of_a_module"]
-pytestmark = pytest.mark.asyncio
 
 
 async def test_a_key_of_a_wrong_type_keeps_no_other_stream_from_being_read(client: redis.Redis, tmp_path: Path) -> None:

@@ -103,7 +103,6 @@ def age_s(bus: redis.Redis) -> float:
 
 
 @pytest.mark.live
-@pytest.mark.asyncio
 async def test_a_resident_that_hangs_longer_than_its_lease_cuts_no_class(
     streamer: Streamer, bus: redis.Redis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -153,7 +152,6 @@ class Holder:
         return self.shared.lease_until - boot_now()
 
 
-@pytest.mark.asyncio
 async def test_a_lease_that_was_taken_is_given_up_at_once(
     streamer: Streamer, bus: redis.Redis, tmp_path: Path, shared: Shared
 ) -> None:
@@ -169,7 +167,6 @@ async def test_a_lease_that_was_taken_is_given_up_at_once(
         assert not streamer.playout.held()
 
 
-@pytest.mark.asyncio
 async def test_a_redis_that_lost_its_data_takes_no_class_off_the_air(
     streamer: Streamer, bus: redis.Redis, tmp_path: Path, shared: Shared
 ) -> None:
@@ -190,7 +187,6 @@ async def test_a_redis_that_lost_its_data_takes_no_class_off_the_air(
         assert holder.left_s > 0
 
 
-@pytest.mark.asyncio
 async def test_a_lease_that_is_over_comes_back_when_the_playout_has_left_what_is_not_ours(
     streamer: Streamer, bus: redis.Redis, tmp_path: Path, shared: Shared
 ) -> None:
@@ -204,7 +200,6 @@ async def test_a_lease_that_is_over_comes_back_when_the_playout_has_left_what_is
         await async_wait_until(lambda: holder.left_s > 0, description="the holder has it")
 
 
-@pytest.mark.asyncio
 async def test_the_lease_of_the_process_before_is_kept_while_redis_is_away(
     streamer: Streamer, tmp_path: Path, shared: Shared, monkeypatch: pytest.MonkeyPatch
 ) -> None:

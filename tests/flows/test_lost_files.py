@@ -94,7 +94,6 @@ def gone(host: Streamer, error: str = "403") -> None:
         handling.change(connection, host, partial(lost.refuse, stem="1", error=why))
 
 
-@pytest.mark.asyncio
 async def test_a_file_that_is_missing_at_the_start_is_told_at_once(streamer: Streamer) -> None:
     """Its class waits for the second download; a person hears of it before that has failed."""
     store.rendition_path(streamer.settings.video_root, "1").unlink()
@@ -154,7 +153,6 @@ def on_air(host: Streamer) -> None:
         connection.execute(update(classes).values(state=AiringState.ON_AIR))
 
 
-@pytest.mark.asyncio
 async def test_the_broken_file_of_a_class_on_air_is_fetched_again_while_the_class_goes_on(streamer: Streamer) -> None:
     on_air(streamer)
     path = store.rendition_path(streamer.settings.video_root, "1")
@@ -173,7 +171,6 @@ async def test_the_broken_file_of_a_class_on_air_is_fetched_again_while_the_clas
         assert [one.class_id for one in airings.due(connection, time.time() + 600, time.time())] == ["class"]
 
 
-@pytest.mark.asyncio
 async def test_a_recording_lost_in_class_is_asked_for_again_until_it_is_there(
     streamer: Streamer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -202,7 +199,6 @@ async def test_a_recording_lost_in_class_is_asked_for_again_until_it_is_there(
         await download._fetched(streamer, "1")
 
 
-@pytest.mark.asyncio
 async def test_a_file_that_is_well_by_now_is_not_put_aside(streamer: Streamer, monkeypatch: pytest.MonkeyPatch) -> None:
     """It was made a plain FLV after its row had been read for the check: another size, and nothing is wrong."""
     monkeypatch.setattr(lost, "tell", untold)
@@ -216,7 +212,6 @@ async def test_a_file_that_is_well_by_now_is_not_put_aside(streamer: Streamer, m
     assert state(streamer) == "waiting"
 
 
-@pytest.mark.asyncio
 async def test_a_file_is_not_put_aside_because_too_many_files_are_open(
     streamer: Streamer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -276,7 +271,6 @@ def test_a_lost_file_is_downloaded_by_the_url_of_the_youngest_booking(streamer: 
         assert cache.by_stem(connection, ["1"])["1"].url == fresh
 
 
-@pytest.mark.asyncio
 async def test_a_recording_is_downloaded_by_the_url_that_answers_of_several_that_come_together(
     streamer: Streamer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -313,7 +307,6 @@ class Signed(http.server.SimpleHTTPRequestHandler):
         return super().send_head()
 
 
-@pytest.mark.asyncio
 @pytest.mark.parametrize("fresh", [True, False], ids=["a younger booking has a fresh URL", "all have expired"])
 async def test_a_download_whose_url_has_expired_in_the_queue_takes_that_of_the_youngest_booking(
     streamer: Streamer, tmp_path: Path, fresh: bool
@@ -339,7 +332,6 @@ async def test_a_download_whose_url_has_expired_in_the_queue_takes_that_of_the_y
     assert ("403" in raised.value.message) is not fresh
 
 
-@pytest.mark.asyncio
 async def test_a_download_whose_index_cannot_be_written_leaves_no_file_that_nobody_counts(
     streamer: Streamer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -356,7 +348,6 @@ async def test_a_download_whose_index_cannot_be_written_leaves_no_file_that_nobo
     assert not final.parent.exists()
 
 
-@pytest.mark.asyncio
 async def test_a_download_that_is_given_up_leaves_no_file_that_nobody_counts(
     streamer: Streamer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -368,7 +359,6 @@ async def test_a_download_that_is_given_up_leaves_no_file_that_nobody_counts(
     assert not part.parent.exists()
 
 
-@pytest.mark.asyncio
 async def test_what_came_while_the_database_took_nothing_is_not_downloaded_again(
     streamer: Streamer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -416,7 +406,6 @@ def no_room(*_: object) -> handling.Decide[StreamerChanges]:
     return go
 
 
-@pytest.mark.asyncio
 @pytest.mark.parametrize("noted_bytes", [1, 5_000_000], ids=["smaller", "larger"])
 async def test_what_was_made_plain_flv_is_downloaded_again_although_its_origin_has_another_size(
     streamer: Streamer, tmp_path: Path, noted_bytes: int

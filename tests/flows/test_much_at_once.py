@@ -18,7 +18,6 @@ from lectern.model.tables.streamer import classes, tasks
 from lectern.playout.client import PROTOCOL
 from lectern.settings import StreamerSettings
 
-pytestmark = pytest.mark.asyncio
 Streamer = Host[StreamerSettings]
 SOON = ("c-1", "c-2", "c-3")
 

@@ -41,7 +41,6 @@ from lectern.settings import StreamerSettings, TeacherSettings
 from lectern.states import FileState, Resolution
 from lectern.told import Sending
 
-pytestmark = pytest.mark.asyncio
 Streamer = Host[StreamerSettings]
 Teacher = Host[TeacherSettings]
 

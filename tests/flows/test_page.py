@@ -12,7 +12,6 @@ from typing import Any, cast
 
 import httpx
 import pytest
-import pytest_asyncio
 from sqlalchemy import Engine, insert
 from starlette.applications import Starlette
 
@@ -34,7 +33,6 @@ from lectern.settings import TeacherSettings
 from lectern.states import BookingState
 from lectern.told import Booked, OpenAlarm, Past, Sending, Word
 
-pytestmark = pytest.mark.asyncio
 Client = httpx.AsyncClient
 TEMPLATES = Path(__file__).parents[2] / "lib/lectern/page/templates"
 NOON = time.mktime((*time.localtime()[:3], 12, 0, 0, 0, 0, -1))
@@ -79,7 +77,7 @@ def teacher(teacher_engine: Engine) -> Teacher:
     return Host(settings, teacher_engine, journal, cast("Bus", Words()), cast("Any", None))
 
 
-@pytest_asyncio.fixture
+@pytest.fixture
 async def client(teacher: Teacher) -> AsyncIterator[Client]:
     app = Starlette(routes=Page(teacher).routes())
     transport = httpx.ASGITransport(app=app)

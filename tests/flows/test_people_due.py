@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
-import pytest_asyncio
 from pydantic import SecretStr
 from sqlalchemy import insert, select, update
 from sqlalchemy.exc import OperationalError
@@ -36,7 +35,7 @@ from tests.stage.postgres import Databases
 from tests.waiting import async_wait_until
 
 __all__ = ["service"]
-pytestmark = [pytest.mark.asyncio, pytest.mark.filterwarnings("ignore:'imghdr' is deprecated:DeprecationWarning")]
+pytestmark = [pytest.mark.filterwarnings("ignore:'imghdr' is deprecated:DeprecationWarning")]
 
 
 class Redis:
@@ -69,7 +68,7 @@ def teacher(url: str, alarm_urls: str, name: str = "teacher") -> Teacher:
     return found
 
 
-@pytest_asyncio.fixture
+@pytest.fixture
 async def begin(tmp_path: Path, service: Service) -> AsyncIterator[Callable[..., Teacher]]:
     """Begins a process on the same database."""
     begun: list[Teacher] = []

@@ -73,7 +73,6 @@ def aside(host: Streamer) -> list[str]:
     return sorted(one.path.name for one in quarantine.held(host.settings.video_root))
 
 
-@pytest.mark.asyncio
 @pytest.mark.parametrize("change", [-1000, 1000], ids=["shorter", "longer"])
 async def test_a_file_of_another_size_is_put_aside_and_downloaded_again(
     streamer: Streamer, master: bytes, change: int
@@ -90,7 +89,6 @@ async def test_a_file_of_another_size_is_put_aside_and_downloaded_again(
     assert not site.exists()
 
 
-@pytest.mark.asyncio
 async def test_a_size_is_adopted_where_the_row_has_none(streamer: Streamer, master: bytes) -> None:
     """A row of the old program."""
     put(streamer, "1", master, size_bytes=None, duration_s=None, mtime=None)
@@ -104,7 +102,6 @@ async def test_a_size_is_adopted_where_the_row_has_none(streamer: Streamer, mast
         assert connection.execute(select(dirs.c.size)).scalar_one() == len(master)
 
 
-@pytest.mark.asyncio
 async def test_a_file_that_was_written_to_is_read_again(streamer: Streamer, master: bytes) -> None:
     """One that is whole stays; one whose CRC-64 or whose end is another does not."""
     kept = put(streamer, "1", master)
@@ -123,7 +120,6 @@ async def test_a_file_that_was_written_to_is_read_again(streamer: Streamer, mast
     assert await reconcile.reconciled(streamer) == []
 
 
-@pytest.mark.asyncio
 @pytest.mark.parametrize(
     ("number", "stays"), [(errno.EIO, False), (errno.EMFILE, True)], ids=["the disk is bad", "too many open files"]
 )
@@ -144,7 +140,6 @@ async def test_a_file_that_the_disk_cannot_read_any_more_is_downloaded_again(
     assert os.strerror(number) in str(line["done"])
 
 
-@pytest.mark.asyncio
 @pytest.mark.parametrize("evicted", [False, True])
 async def test_a_start_takes_bookings_before_it_has_read_what_was_written_to(
     streamer: Streamer, master: bytes, monkeypatch: pytest.MonkeyPatch, *, evicted: bool
@@ -173,7 +168,6 @@ async def test_a_start_takes_bookings_before_it_has_read_what_was_written_to(
     assert [one["done"] for one in table] == ["nothing: it was evicted, or replaced" if evicted else "it is whole"]
 
 
-@pytest.mark.asyncio
 async def test_what_was_being_evicted_is_deleted(streamer: Streamer, master: bytes) -> None:
     """Its process died between the commit and the unlink; it was in no sum any more."""
     site = put(streamer, "1", master)
@@ -185,7 +179,6 @@ async def test_what_was_being_evicted_is_deleted(streamer: Streamer, master: byt
     assert aside(streamer) == []
 
 
-@pytest.mark.asyncio
 async def test_a_download_that_had_come_is_taken_where_it_is_whole(streamer: Streamer, master: bytes) -> None:
     """Its process died between the rename and the commit: no second download, its class is ready."""
     put(streamer, "1", master, FileState.DOWNLOADING, duration_s=None)
@@ -201,7 +194,6 @@ async def test_a_download_that_had_come_is_taken_where_it_is_whole(streamer: Str
     assert aside(streamer) == []
 
 
-@pytest.mark.asyncio
 async def test_a_download_that_is_about_to_be_noted_is_left_to_its_run(streamer: Streamer, master: bytes) -> None:
     """A person can reconcile at any time; a file that was made plain FLV is smaller than its row says until then."""
     site = put(streamer, "1", master, FileState.DOWNLOADING, size_bytes=len(master) + 5000)
@@ -212,7 +204,6 @@ async def test_a_download_that_is_about_to_be_noted_is_left_to_its_run(streamer:
     assert state(streamer) == "waiting"
 
 
-@pytest.mark.asyncio
 async def test_a_download_that_is_noted_twice_is_counted_once(streamer: Streamer, master: bytes) -> None:
     """It came while the start of the streamer took what the process before had left in its place."""
     site = put(streamer, "1", master, FileState.DOWNLOADING)
@@ -227,7 +218,6 @@ async def test_a_download_that_is_noted_twice_is_counted_once(streamer: Streamer
         assert connection.execute(select(dirs.c.size, dirs.c.reserved_num)).one() == (len(master), 0)
 
 
-@pytest.mark.asyncio
 async def test_a_part_that_nobody_goes_on_with_is_deleted(
     streamer: Streamer, master: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -245,7 +235,6 @@ async def test_a_part_that_nobody_goes_on_with_is_deleted(
     assert [one.message for one in caplog.records if one.levelno >= logging.WARNING] == []
 
 
-@pytest.mark.asyncio
 async def test_a_file_that_is_just_being_made_plain_flv_stays(
     streamer: Streamer, master: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -267,7 +256,6 @@ async def test_a_file_that_is_just_being_made_plain_flv_stays(
     assert [one.name for one in site.parent.iterdir()] == ["1.flv"]
 
 
-@pytest.mark.asyncio
 async def test_one_file_that_cannot_be_mended_keeps_back_none_of_the_others(
     streamer: Streamer, master: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -287,7 +275,6 @@ async def test_one_file_that_cannot_be_mended_keeps_back_none_of_the_others(
     assert [("not mended" in str(one["done"])) for one in table] == [True, False]
 
 
-@pytest.mark.asyncio
 async def test_a_file_that_comes_while_the_disk_is_scanned_is_not_missing(
     streamer: Streamer, master: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -304,7 +291,6 @@ async def test_a_file_that_comes_while_the_disk_is_scanned_is_not_missing(
     assert state(streamer) == "ready"
 
 
-@pytest.mark.asyncio
 @pytest.mark.parametrize("moved", [True, False], ids=["its files were moved", "its files stay behind"])
 async def test_in_another_video_root_a_class_is_aired_from_there(
     streamer: Streamer, master: bytes, caplog: pytest.LogCaptureFixture, *, moved: bool
@@ -323,7 +309,6 @@ async def test_in_another_video_root_a_class_is_aired_from_there(
     assert lesson((one, None, None, Places()), streamer)["file"] == str(store.rendition_path(root, "1"))
 
 
-@pytest.mark.asyncio
 async def test_a_dry_run_changes_nothing(streamer: Streamer, master: bytes) -> None:
     site = put(streamer, "1", master)
     os.truncate(site, 10)
@@ -409,7 +394,6 @@ def test_a_start_with_many_files_is_short(streamer: Streamer) -> None:
     assert {one.odd for one in differences(odd, doubted)} == {Odd.TOUCHED, Odd.MISSING}
 
 
-@pytest.mark.asyncio
 async def test_a_file_whose_name_is_no_utf_8_is_named_like_the_others(streamer: Streamer, master: bytes) -> None:
     """A terminal and Prefect take no half characters: of all differences, none would be shown."""
     put(streamer, "1", master, mtime=0.0).unlink()
@@ -424,7 +408,6 @@ async def test_a_file_whose_name_is_no_utf_8_is_named_like_the_others(streamer: 
     assert all(str(one["what"]).encode() for one in table)
 
 
-@pytest.mark.asyncio
 async def test_a_rendition_in_a_state_that_nobody_knows_holds_up_no_start(streamer: Streamer, master: bytes) -> None:
     """A newer release has left it, or somebody's hand: the file is as good as its size says, and it is counted."""
     put(streamer, "1", master, mtime=0.0).unlink()

@@ -33,7 +33,6 @@ from tests.faults import hosts
 from town.ports import HOST, free_port
 
 __all__ = ["empty_redis", "redis_of_a_module"]
-pytestmark = pytest.mark.asyncio
 P720 = Resolution.P720
 KEY: RenditionKey = (1, P720)
 

@@ -152,7 +152,6 @@ def checks(streamer: Streamer, monkeypatch: pytest.MonkeyPatch) -> Readiness:
     return Readiness(streamer, cast("Any", None))
 
 
-@pytest.mark.asyncio
 async def test_a_check_that_fails_is_the_red_line_of_its_class_alone(streamer: Streamer, checks: Readiness) -> None:
     """With the reason, and the alarm of any red one; the other classes are checked."""
     add(streamer, "good")
@@ -169,7 +168,6 @@ async def test_a_check_that_fails_is_the_red_line_of_its_class_alone(streamer: S
     assert (signs["good"], signs["bad"]) == ("●", "✗")
 
 
-@pytest.mark.asyncio
 async def test_that_a_class_is_not_ready_goes_on_until_it_begins_and_no_longer(
     streamer: Streamer, checks: Readiness
 ) -> None:
@@ -183,7 +181,6 @@ async def test_that_a_class_is_not_ready_goes_on_until_it_begins_and_no_longer(
     assert not checks._is_red(time.time() + 300)
 
 
-@pytest.mark.asyncio
 @pytest.mark.parametrize(
     "change", [{"start_time": 3000.0}, {"push_url": "rtmp://other.example/live/y"}], ids=["its time", "its push URL"]
 )
@@ -207,7 +204,6 @@ async def test_a_class_that_is_changed_after_its_last_check_is_checked_again(
     assert alarms(streamer) == {}, "once"
 
 
-@pytest.mark.asyncio
 async def test_a_file_that_cannot_be_read_just_now_is_told_and_not_downloaded_again(
     streamer: Streamer, checks: Readiness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -226,7 +222,6 @@ async def test_a_file_that_cannot_be_read_just_now_is_told_and_not_downloaded_ag
     assert states(streamer) == {"good": "ready"}
 
 
-@pytest.mark.asyncio
 async def test_a_file_that_cannot_be_put_aside_keeps_no_other_from_being_downloaded_again(
     streamer: Streamer, checks: Readiness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -247,7 +242,6 @@ async def test_a_file_that_cannot_be_put_aside_keeps_no_other_from_being_downloa
     assert sorted(replaced) == ["1", "2", "3"]
 
 
-@pytest.mark.asyncio
 async def test_a_class_whose_times_can_not_be_read_is_told_and_hides_no_other(
     streamer: Streamer, checks: Readiness
 ) -> None:
@@ -266,7 +260,6 @@ async def test_a_class_whose_times_can_not_be_read_is_told_and_hides_no_other(
     assert alarms(streamer) == {}
 
 
-@pytest.mark.asyncio
 async def test_an_odd_row_hides_no_other_from_whoever_reads_the_classes(streamer: Streamer) -> None:
     """Nobody else's class is left out of the timetable, the metrics, or what is due."""
     now = time.time()
@@ -301,7 +294,6 @@ def test_of_classes_that_begin_later_nobody_reads_the_rows(streamer: Streamer) -
         assert airings.unreadable(connection).keys() == {"odd"}
 
 
-@pytest.mark.asyncio
 async def test_a_class_that_prefect_does_not_take_holds_up_no_other(streamer: Streamer) -> None:
     """It is tried again later; the guard airs it without a run."""
     for number, name in enumerate(("odd", "refused", "good")):
@@ -322,7 +314,6 @@ async def test_a_class_that_prefect_does_not_take_holds_up_no_other(streamer: St
     assert sorted(runs.made) == ["good", "odd", "refused"]
 
 
-@pytest.mark.asyncio
 async def test_classes_for_later_are_read_together_and_planned_as_they_are_then(
     streamer: Streamer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -348,7 +339,6 @@ async def test_classes_for_later_are_read_together_and_planned_as_they_are_then(
     assert len(looks) == 2, "once for those that begin soon, once for the others"
 
 
-@pytest.mark.asyncio
 async def test_a_class_that_gets_ready_and_begins_soon_is_planned_before_those_for_later(
     streamer: Streamer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -376,7 +366,6 @@ def planned(host: Streamer, class_id: str, state: AiringState = AiringState.READ
         connection.execute(its.values(run_id=f"run-{class_id}", state=state))
 
 
-@pytest.mark.asyncio
 async def test_a_cancelled_run_of_a_class_on_air_that_nobody_watches_ends_the_class(streamer: Streamer) -> None:
     """Its process died, and a person pressed Cancel meanwhile: the class is not aired again after the start."""
     for class_id in ("died", "watched", "ready"):
@@ -388,7 +377,6 @@ async def test_a_cancelled_run_of_a_class_on_air_that_nobody_watches_ends_the_cl
     assert states(streamer) == {"died": "cancelled", "watched": "on air", "ready": "cancelled"}
 
 
-@pytest.mark.asyncio
 async def test_a_cancel_is_seen_however_many_classes_begin_before_that_one(
     streamer: Streamer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -425,7 +413,6 @@ def downloading(host: Streamer, stem: str) -> Path:
     return part
 
 
-@pytest.mark.asyncio
 async def test_a_cancelled_download_is_not_begun_again_for_its_classes(
     streamer: Streamer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -450,7 +437,6 @@ async def test_a_cancelled_download_is_not_begun_again_for_its_classes(
     assert states(streamer)["class-1"] == "refused"
 
 
-@pytest.mark.asyncio
 async def test_after_a_restart_no_more_downloads_are_at_work_than_may_be(streamer: Streamer) -> None:
     """Else each restart would add as many, and take from the classes on air what they need."""
     runs = cast("Runs", streamer.runs)
@@ -473,7 +459,6 @@ async def test_after_a_restart_no_more_downloads_are_at_work_than_may_be(streame
     assert len(runs.made) == 1
 
 
-@pytest.mark.asyncio
 async def test_downloads_are_done_without_runs_that_prefect_does_not_let_begin(
     streamer: Streamer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -492,7 +477,6 @@ async def test_downloads_are_done_without_runs_that_prefect_does_not_let_begin(
     assert runs.alone == ["1", "2"]
 
 
-@pytest.mark.asyncio
 async def test_downloads_do_not_ask_a_prefect_that_took_no_run_just_before(
     streamer: Streamer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -520,7 +504,6 @@ async def test_downloads_do_not_ask_a_prefect_that_took_no_run_just_before(
     assert len(asked) == 1
 
 
-@pytest.mark.asyncio
 async def test_only_the_last_runs_of_downloads_are_remembered(
     streamer: Streamer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -133,7 +133,6 @@ class Bar:
         return [after - before for before, after in pairwise(seconds)]
 
 
-@pytest.mark.asyncio
 async def test_a_bar_is_written_at_once_and_at_its_end_and_every_30_seconds_between(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -146,7 +145,6 @@ async def test_a_bar_is_written_at_once_and_at_its_end_and_every_30_seconds_betw
     assert shown.gaps_s == [30] * 20
 
 
-@pytest.mark.asyncio
 async def test_a_bar_that_shows_the_same_whole_per_cent_is_not_written_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """One per cent of it takes 100 seconds, and it stands still for an hour."""
     shown = Bar(monkeypatch)
@@ -157,7 +155,6 @@ async def test_a_bar_that_shows_the_same_whole_per_cent_is_not_written_again(mon
     assert shown.written == [(100 * percent, float(percent)) for percent in range(10)]
 
 
-@pytest.mark.asyncio
 async def test_the_end_of_work_does_not_wait_for_its_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     """And what came of it is written although the bar stands at 100 % already."""
     shown = Bar(monkeypatch)
@@ -173,7 +170,6 @@ async def test_the_end_of_work_does_not_wait_for_its_turn(monkeypatch: pytest.Mo
     assert shown.said[-1] == "6666_720P: downloaded"
 
 
-@pytest.mark.asyncio
 async def test_a_bar_says_when_the_work_will_be_done(monkeypatch: pytest.MonkeyPatch) -> None:
     """A time stays true while the bar stands still; and of a download that is resumed at 50 % only the rest counts."""
     shown = Bar(monkeypatch)
@@ -184,7 +180,6 @@ async def test_a_bar_says_when_the_work_will_be_done(monkeypatch: pytest.MonkeyP
     assert shown.said == ["download 6666_720P", "download 6666_720P, done at about 1100"]
 
 
-@pytest.mark.asyncio
 async def test_a_bar_goes_on_when_prefect_is_back(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -215,7 +210,6 @@ async def test_a_bar_goes_on_when_prefect_is_back(
     assert caplog.text.count("cannot show artifact") == 1
 
 
-@pytest.mark.asyncio
 async def test_work_that_is_done_does_not_wait_for_a_prefect_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
     """The last write of a bar stood between a recording that was there and its class, until the client gave up."""
     monkeypatch.setattr(show, "LAST_S", 0.05)
@@ -236,7 +230,6 @@ async def test_work_that_is_done_does_not_wait_for_a_prefect_that_hangs(monkeypa
         await asked.wait()
 
 
-@pytest.mark.asyncio
 @pytest.mark.parametrize("answer", [ValueError("no artifact"), KeyError("id"), RuntimeError("closed")])
 async def test_a_bar_outlasts_an_answer_that_is_no_prefects(monkeypatch: pytest.MonkeyPatch, answer: Exception) -> None:
     """A page of a proxy, say."""
@@ -261,7 +254,6 @@ async def test_a_bar_outlasts_an_answer_that_is_no_prefects(monkeypatch: pytest.
     assert shown.written == [(31, 50.0)]
 
 
-@pytest.mark.asyncio
 @pytest.mark.parametrize("answer", [ValueError("no artifact"), None], ids=["odd", "none"])
 async def test_no_run_fails_because_its_table_is_not_taken(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, answer: Exception | None

@@ -8,7 +8,6 @@ from typing import Any, cast
 
 import psycopg
 import pytest
-import pytest_asyncio
 from pydantic import SecretStr
 from sqlalchemy import Connection, QueuePool
 
@@ -39,7 +38,7 @@ from tests.stage.postgres import Databases
 from tests.waiting import async_wait_until
 
 __all__ = ["redis_of_a_module"]
-pytestmark = [pytest.mark.live, pytest.mark.asyncio]
+pytestmark = pytest.mark.live
 Server = Any  # a client of Redis
 
 
@@ -48,7 +47,7 @@ def postgres_url(postgresql: Databases) -> str:
     return postgresql.laid()
 
 
-@pytest_asyncio.fixture
+@pytest.fixture
 async def teacher(postgres_url: str, server: Server) -> AsyncIterator[Host[TeacherSettings]]:
     """The teacher a."""
     engine = open_database(postgres_url)

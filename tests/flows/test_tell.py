@@ -30,7 +30,6 @@ from tests.effects.redis_servers import empty_redis, redis_of_a_module, url_of
 from tests.faults import hosts
 
 __all__ = ["empty_redis", "redis_of_a_module"]
-pytestmark = pytest.mark.asyncio
 
 
 class Ear:

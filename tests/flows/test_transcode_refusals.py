@@ -13,7 +13,6 @@ from uuid import UUID, uuid4
 
 import httpx
 import pytest
-import pytest_asyncio
 import schemathesis
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -81,7 +80,7 @@ def app(host: Host[TeacherSettings], prefect: Prefect) -> Starlette:
     return Starlette(routes=api.routes(host, prefect.read))
 
 
-@pytest_asyncio.fixture
+@pytest.fixture
 async def client(app: Starlette) -> AsyncIterator[httpx.AsyncClient]:
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://api") as made:
         yield made
@@ -132,7 +131,6 @@ REFUSED: dict[str, tuple[bytes, int, str]] = {
 }
 
 
-@pytest.mark.asyncio
 async def test_what_is_not_as_it_should_be_is_refused_and_says_why(
     client: httpx.AsyncClient, host: Host[TeacherSettings], prefect: Prefect
 ) -> None:
@@ -146,7 +144,6 @@ async def test_what_is_not_as_it_should_be_is_refused_and_says_why(
     assert (wrong, prefect.begun) == ({}, [])
 
 
-@pytest.mark.asyncio
 async def test_looking_needs_a_signature_and_the_id_of_a_transcoding(
     client: httpx.AsyncClient, prefect: Prefect
 ) -> None:
@@ -162,7 +159,6 @@ async def test_looking_needs_a_signature_and_the_id_of_a_transcoding(
         assert (await client.get(f"/transcode/{ID}", params=params)).status_code == 401
 
 
-@pytest.mark.asyncio
 async def test_a_body_that_does_not_come_is_not_waited_for(
     client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -175,7 +171,6 @@ async def test_a_body_that_does_not_come_is_not_waited_for(
     assert (await client.post("/transcode", content=body())).status_code == 408
 
 
-@pytest.mark.asyncio
 async def test_too_many_requests_are_429_and_say_how_long_to_wait(client: httpx.AsyncClient) -> None:
     """Strangers soon hear only that; who has the key comes through meanwhile."""
     strangers = [await client.post("/transcode", content=b"{}") for _ in range(4 * api.BURST)]
@@ -187,7 +182,6 @@ async def test_too_many_requests_are_429_and_say_how_long_to_wait(client: httpx.
     assert known.status_code == 202, known.text
 
 
-@pytest.mark.asyncio
 async def test_a_rendition_that_another_run_makes_is_answered_with_that_run(
     host: Host[TeacherSettings], client: httpx.AsyncClient, prefect: Prefect
 ) -> None:
@@ -199,7 +193,6 @@ async def test_a_rendition_that_another_run_makes_is_answered_with_that_run(
     assert (found.status_code, found.json()["id"], prefect.begun) == (202, ID, [])
 
 
-@pytest.mark.asyncio
 async def test_a_request_that_is_sent_again_after_its_attempt_failed_begins_no_other(
     host: Host[TeacherSettings], client: httpx.AsyncClient, prefect: Prefect
 ) -> None:

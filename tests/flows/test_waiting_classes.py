@@ -47,7 +47,6 @@ async def quiet(_: Teacher) -> bool:
     return True
 
 
-@pytest.mark.asyncio
 async def test_a_class_that_is_moved_after_its_last_check_is_checked_before_its_new_start_too(
     teacher: Teacher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -64,7 +63,6 @@ async def test_a_class_that_is_moved_after_its_last_check_is_checked_before_its_
     assert [one["code"] for one in said(teacher)] == [324, 324, 324], "an hour, a quarter and five minutes before it"
 
 
-@pytest.mark.asyncio
 async def test_a_class_that_has_ended_while_it_waited_is_answered_then(
     teacher: Teacher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -91,7 +89,6 @@ async def test_a_class_that_has_ended_while_it_waited_is_answered_then(
         assert not sweep.due(connection, teacher)
 
 
-@pytest.mark.asyncio
 async def test_a_rendition_that_waits_for_its_turn_on_a_server_is_not_timed_out(teacher: Teacher) -> None:
     """While the OSS is down all are made there, and a queue may be hours long; its class may begin tomorrow."""
     teacher.settings = teacher.settings.model_copy(update={"ecs_hosts": SERVER, "max_ecs_jobs": 1})

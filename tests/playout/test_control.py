@@ -207,7 +207,6 @@ def test_a_client_that_takes_no_events_is_cut_off_and_nobody_else(tmp_path: Path
 
 
 @pytest.mark.live
-@pytest.mark.asyncio
 async def test_the_client_asks_hears_events_and_notices_the_workers_end(tmp_path: Path) -> None:
     path = flvs.write(tmp_path / "a.flv", flvs.lesson(60))
     with Receiver() as receiver, Playout(tmp_path / "p") as playout:
@@ -228,7 +227,6 @@ async def test_the_client_asks_hears_events_and_notices_the_workers_end(tmp_path
         await client.Client.connect(playout.socket)
 
 
-@pytest.mark.asyncio
 async def test_requests_of_one_client_are_at_work_together_and_answered_in_their_order(tmp_path: Path) -> None:
     """So one write of the timetable serves many classes, and a streamer does not wait for each answer in turn."""
     came = asyncio.Event()
@@ -253,7 +251,6 @@ async def test_requests_of_one_client_are_at_work_together_and_answered_in_their
             assert answered == ["first", "second"]
 
 
-@pytest.mark.asyncio
 async def test_whoever_asks_after_a_request_that_was_cancelled_gets_their_own_answer(tmp_path: Path) -> None:
     """A drained work leaves a request unanswered; the lease that is passed on after it is not to take its answer."""
     begun, go = asyncio.Event(), asyncio.Event()
@@ -277,7 +274,6 @@ async def test_whoever_asks_after_a_request_that_was_cancelled_gets_their_own_an
             assert (await ours.ask("quick"))["which"] == "quick"
 
 
-@pytest.mark.asyncio
 async def test_a_client_that_reads_is_not_cut_off_for_an_answer_that_is_long(tmp_path: Path) -> None:
     """The status of a day of classes has megabytes; an event may follow before any of it could be read."""
 

@@ -41,7 +41,6 @@ def disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Disk]:
     found.go.set()
 
 
-@pytest.mark.asyncio
 async def test_a_hanging_disk_holds_up_one_thread_and_has_the_newest_text_in_the_end(
     tmp_path: Path, disk: Disk
 ) -> None:

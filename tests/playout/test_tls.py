@@ -87,7 +87,6 @@ def test_a_certificate_that_is_not_trusted_is_refused(tmp_path: Path, fault: str
         (b"", "the server closed the connection"),
     ],
 )
-@pytest.mark.asyncio
 async def test_a_server_without_tls_is_told_in_words(says: bytes, words: str) -> None:
     """Not as "Operation not permitted": OpenSSL has other numbers for its errors than the system has."""
 

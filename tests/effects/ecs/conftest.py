@@ -6,7 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import pytest_asyncio
 
 from lectern.effects.ecs import ssh, steps
 from lectern.effects.ecs.job import Job, Programs
@@ -22,7 +21,7 @@ def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(steps, "backoff_s", lambda *_: 0.05)
 
 
-@pytest_asyncio.fixture
+@pytest.fixture
 async def connection(sshd: Sshd) -> AsyncIterator[ssh.Connection]:
     async with ssh.connect(ssh.Host.parse(sshd.url), sshd.key, sshd.known_hosts, timeout_s=10) as made:
         yield made

@@ -54,7 +54,6 @@ async def cancelled_at(
             await asyncio.wait_for(task, 30)
 
 
-@pytest.mark.asyncio
 @pytest.mark.parametrize("when", ["before", "after"])
 async def test_a_program_that_is_cancelled_at_any_moment_of_its_start_is_gone(
     connection: ssh.Connection, sleeping: list[str], monkeypatch: pytest.MonkeyPatch, when: str
@@ -69,7 +68,6 @@ async def test_a_program_that_is_cancelled_at_any_moment_of_its_start_is_gone(
         )
 
 
-@pytest.mark.asyncio
 @pytest.mark.parametrize("when", ["before", "after"])
 async def test_a_step_that_is_cancelled_at_any_moment_of_its_start_is_ended_by_leaving(
     connection: ssh.Connection, sleeping: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, when: str
@@ -86,7 +84,6 @@ async def test_a_step_that_is_cancelled_at_any_moment_of_its_start_is_ended_by_l
         )
 
 
-@pytest.mark.asyncio
 async def test_a_step_whose_folder_is_taken_away_is_told_so_and_not_watched_for_ever(
     connection: ssh.Connection, sleeping: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

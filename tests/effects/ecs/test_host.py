@@ -22,7 +22,6 @@ from tests.waiting import async_wait_until
 pytestmark = pytest.mark.live
 
 
-@pytest.mark.asyncio
 @pytest.mark.parametrize(
     ("program", "package", "step"),
     [
@@ -44,7 +43,6 @@ async def test_a_missing_program_calls_a_person(
     assert report.step == step
 
 
-@pytest.mark.asyncio
 @pytest.mark.parametrize(("program", "exit_code"), [("wget", 3), ("ffmpeg", 1)])
 async def test_a_disk_that_fills_is_fallen_back_from(
     connection: ssh.Connection, job: Job, tmp_path: Path, program: str, exit_code: int
@@ -71,7 +69,6 @@ def small_disk(recording: Path, tmp_path: Path, request: pytest.FixtureRequest) 
     subprocess.run(["umount", disk], check=True)
 
 
-@pytest.mark.asyncio
 @pytest.mark.parametrize("small_disk", ["source", "rendition"], indirect=True)
 async def test_a_real_disk_that_fills_is_fallen_back_from(
     connection: ssh.Connection, job: Job, small_disk: Path, monkeypatch: pytest.MonkeyPatch
@@ -83,7 +80,6 @@ async def test_a_real_disk_that_fills_is_fallen_back_from(
     assert raised.value.code is NO_ECS_ROOM
 
 
-@pytest.mark.asyncio
 async def test_an_encoder_that_stands_still_is_noticed(connection: ssh.Connection, job: Job, tmp_path: Path) -> None:
     """Although it goes on reporting."""
     says = "while :; do printf 'out_time_us=1000000\\nprogress=continue\\n'; sleep 0.2; done"
@@ -92,7 +88,6 @@ async def test_an_encoder_that_stands_still_is_noticed(connection: ssh.Connectio
         await transcode(connection, replace(job, stall_s=0.8, programs=Programs(ffmpeg=stuck)))
 
 
-@pytest.mark.asyncio
 @pytest.mark.parametrize("whom", ["ffmpeg", "all of it"])
 async def test_a_killed_encoder_is_noticed(connection: ssh.Connection, slow_job: Job, whom: str) -> None:
     job = slow_job
@@ -106,7 +101,6 @@ async def test_a_killed_encoder_is_noticed(connection: ssh.Connection, slow_job:
         await task
 
 
-@pytest.mark.asyncio
 @pytest.mark.parametrize("at", ["/source", "/6666_240P.flv"], ids=["source", "rendition"])
 async def test_a_killed_probe_says_nothing_of_the_recording(
     connection: ssh.Connection, job: Job, tmp_path: Path, at: str
@@ -118,7 +112,6 @@ async def test_a_killed_probe_says_nothing_of_the_recording(
     assert decide.blame(raised.value) is decide.Blame.HOST
 
 
-@pytest.mark.asyncio
 async def test_a_job_that_takes_too_long_is_timed_out(connection: ssh.Connection, slow_job: Job) -> None:
     """By the clock since it was begun, also where it is taken up again."""
     job = replace(slow_job, begun_at=time.time(), limit_s=lambda _: 8.0)

@@ -125,7 +125,6 @@ def job(origin: Origin, store: Store, recording: Path, tmp_path: Path) -> Job:
     )
 
 
-@pytest.mark.asyncio
 async def test_a_rendition_goes_into_the_bucket_by_a_url_signed_for_it(
     connection: ssh.Connection, job: Job, store: Store
 ) -> None:
@@ -144,7 +143,6 @@ async def test_a_rendition_goes_into_the_bucket_by_a_url_signed_for_it(
     assert SECRET not in repr(job)
 
 
-@pytest.mark.asyncio
 async def test_a_wrong_key_is_told_in_the_stores_words_and_shows_no_signature(
     connection: ssh.Connection, job: Job, store: Store
 ) -> None:
@@ -156,7 +154,6 @@ async def test_a_wrong_key_is_told_in_the_stores_words_and_shows_no_signature(
     assert store.objects == {}
 
 
-@pytest.mark.asyncio
 async def test_an_object_that_is_another_than_the_one_uploaded_is_noticed(
     connection: ssh.Connection, job: Job, store: Store
 ) -> None:

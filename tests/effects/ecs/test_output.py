@@ -30,7 +30,6 @@ BAD = {
 }
 
 
-@pytest.mark.asyncio
 @pytest.mark.parametrize("what", BAD)
 async def test_a_bad_output_is_a_failed_attempt_with_the_reason(
     connection: ssh.Connection, job: Job, origin: Origin, tmp_path: Path, what: str
@@ -45,7 +44,6 @@ async def test_a_bad_output_is_a_failed_attempt_with_the_reason(
     assert origin.took("PUT", UP) == 0
 
 
-@pytest.mark.asyncio
 async def test_an_upload_that_is_not_allowed_calls_a_person(
     connection: ssh.Connection, job: Job, origin: Origin
 ) -> None:
@@ -56,7 +54,6 @@ async def test_an_upload_that_is_not_allowed_calls_a_person(
     assert origin.took("PUT", UP) == 1
 
 
-@pytest.mark.asyncio
 @pytest.mark.parametrize("what", ["a bad output", "an upload that is refused"])
 async def test_what_befalls_one_rendition_spares_the_other(
     connection: ssh.Connection, job: Job, origin: Origin, tmp_path: Path, what: str
@@ -77,7 +74,6 @@ async def test_what_befalls_one_rendition_spares_the_other(
     assert (origin.took("GET", SOURCE), origin.took("PUT", UP.replace("240P", "480P"))) == (1, 1)
 
 
-@pytest.mark.asyncio
 async def test_an_upload_to_a_busy_server_is_tried_again(connection: ssh.Connection, job: Job, origin: Origin) -> None:
     """The encoding is not."""
     origin.statuses[UP] = [503, 500, 0]
@@ -85,7 +81,6 @@ async def test_an_upload_to_a_busy_server_is_tried_again(connection: ssh.Connect
     assert origin.took("PUT", UP) == 3
 
 
-@pytest.mark.asyncio
 async def test_a_server_that_stays_busy_is_at_fault_itself(
     connection: ssh.Connection, job: Job, origin: Origin
 ) -> None:
@@ -96,7 +91,6 @@ async def test_a_server_that_stays_busy_is_at_fault_itself(
     assert origin.took("PUT", UP) == ecs.UPLOADS
 
 
-@pytest.mark.asyncio
 async def test_an_upload_that_nobody_can_see_is_not_made(connection: ssh.Connection, job: Job, origin: Origin) -> None:
     elsewhere = Target(f"{origin.url}/up", f"{origin.url}/elsewhere")
     with pytest.raises(TryAgain, match="was uploaded, but"):

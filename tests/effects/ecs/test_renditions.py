@@ -21,7 +21,6 @@ from tests.effects.ecs.at_work import SOURCE, UP, transcode
 pytestmark = pytest.mark.live
 
 
-@pytest.mark.asyncio
 async def test_renditions_are_made_checked_and_uploaded(
     connection: ssh.Connection, job: Job, origin: Origin, tmp_path: Path
 ) -> None:
@@ -44,7 +43,6 @@ async def test_renditions_are_made_checked_and_uploaded(
         assert one.duration_s == pytest.approx(4, abs=0.1)
 
 
-@pytest.mark.asyncio
 async def test_a_picture_that_was_recorded_lying_on_its_side_is_turned_and_keeps_its_shape(
     connection: ssh.Connection, job: Job, origin: Origin, recording: Path, tmp_path: Path
 ) -> None:
@@ -57,7 +55,6 @@ async def test_a_picture_that_was_recorded_lying_on_its_side_is_turned_and_keeps
     assert (made.width, made.height) == (136, 240)
 
 
-@pytest.mark.asyncio
 @pytest.mark.parametrize("every_s", [1.0, 2.0])
 async def test_what_it_makes_can_be_pushed(
     connection: ssh.Connection, job: Job, origin: Origin, tmp_path: Path, every_s: float
@@ -82,7 +79,6 @@ async def test_what_it_makes_can_be_pushed(
     assert len(keys) >= 9 / every_s - 1
 
 
-@pytest.mark.asyncio
 async def test_the_work_folder_can_be_in_the_home_folder(connection: ssh.Connection, job: Job) -> None:
     job = replace(job, work_root=f"~/.lectern-test-{connection.host.port}")
     await ecs.transcode(connection, job, Report())
@@ -93,13 +89,11 @@ async def test_the_work_folder_can_be_in_the_home_folder(connection: ssh.Connect
     left.rmdir()
 
 
-@pytest.mark.asyncio
 async def test_a_source_that_moved_is_followed(connection: ssh.Connection, job: Job, origin: Origin) -> None:
     origin.redirects["/old.flv"] = f"{origin.url}{SOURCE}"
     assert len(await transcode(connection, replace(job, source_url=f"{origin.url}/old.flv"))) == 1
 
 
-@pytest.mark.asyncio
 @pytest.mark.parametrize("seconds", [1, 2, 11])
 async def test_a_source_of_any_length_is_fine(
     connection: ssh.Connection, job: Job, origin: Origin, tmp_path: Path, seconds: int
@@ -109,7 +103,6 @@ async def test_a_source_of_any_length_is_fine(
     assert made.duration_s == pytest.approx(seconds, abs=0.2)
 
 
-@pytest.mark.asyncio
 async def test_what_is_no_job_is_misuse(job: Job) -> None:
     for wrong in ({"wanted": ()}, {"record_id": -1}, {"wanted": (Resolution.P240, Resolution.P240)}):
         with pytest.raises(Misuse):

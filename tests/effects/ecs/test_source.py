@@ -8,7 +8,6 @@ from pathlib import Path
 from urllib.parse import quote
 
 import pytest
-import pytest_asyncio
 
 from lectern.decide import ecs as decide
 from lectern.effects.ecs import source, ssh
@@ -34,7 +33,6 @@ from town.faults import Fault
 pytestmark = pytest.mark.live
 
 
-@pytest.mark.asyncio
 async def test_a_source_that_is_not_there_is_refused(connection: ssh.Connection, job: Job, origin: Origin) -> None:
     origin.files.clear()
     with pytest.raises(Refuse, match="404") as raised:
@@ -42,7 +40,6 @@ async def test_a_source_that_is_not_there_is_refused(connection: ssh.Connection,
     assert raised.value.code is DOWNLOAD_FAILED
 
 
-@pytest.mark.asyncio
 async def test_a_source_at_a_forbidden_place_is_refused(connection: ssh.Connection, job: Job, origin: Origin) -> None:
     with pytest.raises(Refuse, match="ALLOWED_ORIGINS") as raised:
         await transcode(connection, replace(job, allowed=Places()))
@@ -50,13 +47,11 @@ async def test_a_source_at_a_forbidden_place_is_refused(connection: ssh.Connecti
     assert origin.asked == []
 
 
-@pytest.mark.asyncio
 async def test_a_busy_origin_is_tried_again(connection: ssh.Connection, job: Job, origin: Origin) -> None:
     origin.statuses[SOURCE] = [503, 503, 503, 503, 0]
     assert len(await transcode(connection, job)) == 1
 
 
-@pytest.mark.asyncio
 async def test_an_origin_that_stays_busy_is_at_fault_itself(
     connection: ssh.Connection, job: Job, origin: Origin
 ) -> None:
@@ -66,7 +61,6 @@ async def test_an_origin_that_stays_busy_is_at_fault_itself(
     assert raised.value.code is DOWNLOAD_FAILED
 
 
-@pytest.mark.asyncio
 async def test_a_source_that_is_no_recording_is_refused(connection: ssh.Connection, job: Job, origin: Origin) -> None:
     origin.files[SOURCE] = b"<html>no</html>" * 1000
     with pytest.raises(Refuse, match="not playable") as raised:
@@ -74,7 +68,6 @@ async def test_a_source_that_is_no_recording_is_refused(connection: ssh.Connecti
     assert raised.value.code is BAD_RECORDING
 
 
-@pytest.mark.asyncio
 async def test_a_playlist_reads_no_file_of_the_host(connection: ssh.Connection, job: Job, origin: Origin) -> None:
     origin.files[SOURCE] = b"#EXTM3U\n#EXTINF:4,\nfile:/etc/passwd\n#EXT-X-ENDLIST\n"
     with pytest.raises(Refuse, match="not playable"):
@@ -100,7 +93,6 @@ def half_a_recording(path: Path, what: str) -> bytes:
     return path.read_bytes()
 
 
-@pytest.mark.asyncio
 @pytest.mark.parametrize("what", ["sound alone", "sound and a cover", "a picture alone"])
 async def test_half_a_recording_is_refused_with_its_own_code(
     connection: ssh.Connection, job: Job, origin: Origin, tmp_path: Path, what: str
@@ -120,7 +112,6 @@ async def test_half_a_recording_is_refused_with_its_own_code(
     assert not decide.again(raised.value, 1)
 
 
-@pytest.mark.asyncio
 @pytest.mark.parametrize("path", ["/it's%20a%20%22lesson%22/1.flv", '/it\'s a "lesson"/$(touch x); -O /1.flv'])
 async def test_a_name_with_quotes_and_spaces_is_only_a_name(
     connection: ssh.Connection, job: Job, origin: Origin, path: str
@@ -133,7 +124,6 @@ async def test_a_name_with_quotes_and_spaces_is_only_a_name(
     assert made.duration_s == pytest.approx(4, abs=0.1)
 
 
-@pytest.mark.asyncio
 async def test_a_truncated_source_is_refused_with_what_was_found(
     connection: ssh.Connection, job: Job, origin: Origin
 ) -> None:
@@ -144,7 +134,7 @@ async def test_a_truncated_source_is_refused_with_what_was_found(
     assert origin.took("PUT", UP) == 0
 
 
-@pytest_asyncio.fixture
+@pytest.fixture
 async def liar(recording: Path, tmp_path: Path) -> AsyncIterator[demo.Origin]:
     """An origin whose promises can be made as long as wanted."""
     root = tmp_path / "origin"
@@ -154,7 +144,6 @@ async def liar(recording: Path, tmp_path: Path) -> AsyncIterator[demo.Origin]:
         yield made
 
 
-@pytest.mark.asyncio
 async def test_a_lie_of_ten_gigabytes_is_told(connection: ssh.Connection, job: Job, liar: demo.Origin) -> None:
     """Where the disk has so much; where it has not, see the next claim."""
     liar.faults.add(Fault("6666.flv", length_lie=10**10))
@@ -164,7 +153,6 @@ async def test_a_lie_of_ten_gigabytes_is_told(connection: ssh.Connection, job: J
     assert raised.value.code is (DOWNLOAD_FAILED if int(room) > 21 * 10**9 else NO_ECS_ROOM)
 
 
-@pytest.mark.asyncio
 async def test_a_source_that_is_larger_than_the_disk_is_not_begun(
     connection: ssh.Connection, job: Job, liar: demo.Origin
 ) -> None:
@@ -175,7 +163,6 @@ async def test_a_source_that_is_larger_than_the_disk_is_not_begun(
     assert [one.method for one in liar.requests] == ["HEAD"]
 
 
-@pytest.mark.asyncio
 async def test_a_source_that_is_longer_than_it_promised_is_cut_off_there(
     connection: ssh.Connection, job: Job, origin: Origin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -191,7 +178,6 @@ async def test_a_source_that_is_longer_than_it_promised_is_cut_off_there(
     assert raised.value.code is DOWNLOAD_FAILED
 
 
-@pytest.mark.asyncio
 async def test_a_source_that_changes_while_it_is_read_is_read_again(
     connection: ssh.Connection, job: Job, origin: Origin, tmp_path: Path
 ) -> None:
@@ -205,7 +191,6 @@ async def test_a_source_that_changes_while_it_is_read_is_read_again(
     assert made.duration_s == pytest.approx(6, abs=0.1)
 
 
-@pytest.mark.asyncio
 async def test_a_source_that_goes_on_changing_is_given_up(connection: ssh.Connection, job: Job, origin: Origin) -> None:
     class Changing(dict[str, dict[str, str]]):
         def get(self, key: object, default: object = None) -> dict[str, str]:

@@ -18,7 +18,6 @@ from tests.waiting import async_wait_until
 pytestmark = pytest.mark.live
 
 
-@pytest.mark.asyncio
 async def test_a_job_that_we_are_torn_from_goes_on_and_is_found_again(
     sshd: Sshd, slow_job: Job, origin: Origin
 ) -> None:
@@ -42,7 +41,6 @@ async def test_a_job_that_we_are_torn_from_goes_on_and_is_found_again(
     assert origin.took("PUT", UP) == 1
 
 
-@pytest.mark.asyncio
 async def test_a_job_that_was_made_already_is_not_made_again(
     connection: ssh.Connection, job: Job, origin: Origin
 ) -> None:
@@ -52,7 +50,6 @@ async def test_a_job_that_was_made_already_is_not_made_again(
     assert (origin.took("GET", SOURCE), origin.took("PUT", UP)) == (1, 1)
 
 
-@pytest.mark.asyncio
 @pytest.mark.parametrize("step", ["fetch", "encode", "upload"])
 async def test_a_job_that_is_left_leaves_nothing(
     connection: ssh.Connection, job: Job, slow_job: Job, origin: Origin, tmp_path: Path, step: str
@@ -80,7 +77,6 @@ async def test_a_job_that_is_left_leaves_nothing(
     assert not began & ours()
 
 
-@pytest.mark.asyncio
 async def test_what_nobody_looked_at_for_long_is_ended_by_the_next_job(
     connection: ssh.Connection, job: Job, slow_job: Job
 ) -> None:
