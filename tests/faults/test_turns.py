@@ -1,6 +1,7 @@
 """Runs of one process side by side: in whatever order their transactions come, each class is answered one way."""
 
 import asyncio
+import importlib
 import json
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -23,6 +24,8 @@ from lectern.settings import StreamerSettings
 from lectern.states import Backend, BookingState, Resolution
 from tests import strategies
 from tests.faults import hosts
+from tests.faults.errors import STEPS
+from tests.faults.points import STREAMER, TEACHER, TEACHERS
 from tests.faults.turns import Flow, Run, Stepped, in_turns, stepped
 
 Prepare = Callable[[Connection], Flow]
@@ -118,7 +121,6 @@ MADE, NOT_MADE = result(success=True), result(success=False)
 OF_BEFORE = NOT_MADE.model_copy(update={"type": Backend.ECS, "attempt": 1})
 MANY = 20
 """More transactions than any run has."""
-
 PAIRS: dict[str, tuple[Prepare, Prepare]] = {
     "wait and settle": (books("c-1"), settles(MADE)),
     "wait and refuse": (books("c-1"), settles(NOT_MADE)),
@@ -223,3 +225,18 @@ def test_a_resolver_that_hangs_keeps_no_transaction_waiting(streamer: Host[Strea
             await asyncio.gather(*hanging)
 
     assert asyncio.run(asked()) == [0, 0]
+
+
+FUNCTIONS = {**STEPS, **{name: point.function for name, point in {**TEACHER, **TEACHERS, **STREAMER}.items()}}
+
+
+def test_what_is_named_is_there() -> None:
+    """Whoever renames a function is told here, and not by a day of an hour."""
+    missing = []
+    for name, function in FUNCTIONS.items():
+        module, _, path = function.partition(":")
+        found: object = importlib.import_module(module)
+        for part in path.split("."):
+            found = getattr(found, part, None)
+        missing += [] if callable(found) else [f"{name}: {function}"]
+    assert missing == []

@@ -1,17 +1,22 @@
-"""A process that ends says truly why, and gives back what it has, whatever fails on the way."""
+"""How a process begins to collect garbage, writes its log, and ends."""
 
 import asyncio
+import gc
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 from sqlalchemy.exc import OperationalError
+from typer.testing import CliRunner
 
 from flows.host import Host
 from flows.resident import process
 from flows.resident.process import Resident
 from flows.trouble import MustEnd
+from lectern import logs
+from lectern.cli.app import COMMANDS, LOAD_MORE, app
 from lectern.settings import StreamerSettings
 
 
@@ -71,3 +76,41 @@ def test_a_process_that_is_asked_to_stop_before_it_has_begun_stops(tmp_path: Pat
             await resident._stop.wait()
 
     asyncio.run(asked())
+
+
+@pytest.fixture
+def off() -> Iterator[None]:
+    """As `lectern.cli.main` begins."""
+    gc.disable()
+    yield
+    gc.enable()
+    gc.unfreeze()
+
+
+@pytest.mark.parametrize("words", [["rollout", "verify"], ["rekey", "--rule", "no rule", "--dry-run"]])
+def test_it_is_on_once_a_command_is_loaded_or_a_step_of_a_rollout_begins(off: None, words: list[str]) -> None:
+    found = CliRunner().invoke(app, words, input="nothing that is wanted")
+    assert found.exit_code != 0, "it was to come as far as to its own words"
+    assert gc.isenabled()
+
+
+def test_who_turns_it_on_by_itself_is_a_command() -> None:
+    assert set(LOAD_MORE) <= COMMANDS.keys()
+
+
+def test_a_line_of_a_library_that_cannot_be_formatted_does_not_end_who_wrote_it(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its arguments do not fit its text: it is written as it is, without secrets, and so are the next ones."""
+    handler = logging.StreamHandler()
+    handler.addFilter(logs.without_secrets)
+    library = logging.getLogger("a library")
+    monkeypatch.setattr(library, "propagate", False)  # not to those of pytest
+    library.addHandler(handler)
+    try:
+        library.warning("%d connections to %s", "many", "redis://:hidden@redis.example/0")
+        library.warning("the next line")
+    finally:
+        library.removeHandler(handler)
+    said = capsys.readouterr().err
+    assert said == "%d connections to %s ('many', 'redis://redis.example/0')\nthe next line\n"
