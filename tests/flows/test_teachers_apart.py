@@ -50,7 +50,7 @@ def postgres_url(postgresql: Databases) -> str:
 @pytest.fixture
 async def teacher(postgres_url: str, server: Server) -> AsyncIterator[Host[TeacherSettings]]:
     """The teacher a."""
-    engine = open_database(postgres_url)
+    engine = open_database(postgres_url, "a")
     found = hosts.teacher(engine)
     found.settings = found.settings.model_copy(
         update={"teacher_database_url": SecretStr(postgres_url), "teacher_name": "a"}

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import URL, Engine, ExceptionContext, create_engine, event
+from sqlalchemy import URL, Engine, ExceptionContext, NullPool, create_engine, event
 from sqlalchemy.exc import OperationalError
 
 from lectern.errors import Misuse
@@ -45,7 +45,7 @@ def program_of(host: str) -> str:
 
 
 def open_server(url: URL, host: str) -> Engine:
-    """An engine of *host* for *url*.
+    """An engine of *host* for *url*. A command, which is no host, keeps no session after a transaction.
 
     Raises Misuse if the URL names another kind of database or another driver, or if our driver is not installed.
     """
@@ -58,13 +58,12 @@ def open_server(url: URL, host: str) -> Engine:
     theirs = url.query.get("options", "")
     options = [f"-c {name}={value}" for name, value in LIMITS.items()]
     options += [theirs] if isinstance(theirs, str) else theirs  # the last option wins
+    kept = {"pool_pre_ping": True, "pool_size": SESSIONS, "max_overflow": 0} if host else {"poolclass": NullPool}
     try:
         engine = create_engine(
             url.set(drivername=DRIVER),
             isolation_level="READ COMMITTED",  # each statement after the writers' lock sees all that was committed
-            pool_pre_ping=True,
-            pool_size=SESSIONS,
-            max_overflow=0,
+            **kept,
             hide_parameters=True,
             connect_args={**CLIENT, "application_name": program_of(host), "options": " ".join(options).strip()},
         )
