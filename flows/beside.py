@@ -5,14 +5,11 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 from uuid import uuid4
 
 from lectern.errors import Caught, TryAgain
 from lectern.timing import backoff_s
-
-if TYPE_CHECKING:
-    from flows.resident.runs import ResidentRuns
 
 log = logging.getLogger("lectern")
 WAITING = 1000
@@ -47,6 +44,40 @@ class NewRun:
     outdated: str | None = None
 
 
+class Runs(Protocol):
+    """The runs of this process in Prefect; what talks to Prefect raises TryAgain while it is away."""
+
+    def draining(self) -> bool:
+        """Whether the process is going down."""
+
+    def is_at_work(self, run_id: str) -> bool:
+        """Whether a run is being executed here."""
+
+    def was_cancelled(self, run_id: str) -> bool:
+        """Whether `end` was called for this run, which is at work here."""
+
+    def end(self, run_id: str, reason: str) -> bool:
+        """Cancel a run that is at work here; False if it is not."""
+
+    async def start(self, run: NewRun) -> str:
+        """Create a run and execute it here, at once; returns its id."""
+
+    async def schedule(self, run: NewRun, at: float) -> str:
+        """Create a run that begins at *at* (epoch seconds); returns its id."""
+
+    async def without(self, run: NewRun) -> None:
+        """Do the work of *run* without it, because Prefect is away. Raises what the work raises."""
+
+    async def cancel(self, run_id: str, reason: str) -> None:
+        """Cancel a run: end it if it is at work here, take it off the timetable if it has not begun."""
+
+    async def cancelled(self, run_ids: Sequence[str]) -> list[str]:
+        """The runs among *run_ids* that somebody cancelled, or is cancelling."""
+
+    async def announce(self, tag: str) -> None:
+        """Add *tag* to the calling run, so that it is found by it."""
+
+
 class Starter:
     """Begins runs. What Prefect refuses to one work that needs no run, no other such work asks for a while."""
 
@@ -56,7 +87,7 @@ class Starter:
         self._working: set[asyncio.Task[None]] = set()
         self._shunned_until = 0.0  # monotonic
 
-    def begin(self, runs: "ResidentRuns", run: NewRun, *, needs_run: bool = False) -> None:
+    def begin(self, runs: Runs, run: NewRun, *, needs_run: bool = False) -> None:
         """Start *run* in the background, so that no message waits for Prefect; one that waits already is ignored."""
         what = f"{run.flow} {run.parameters}"
         if what in self._waiting:
@@ -67,16 +98,14 @@ class Starter:
         self._waiting[what] = asyncio.create_task(self._in_turn(runs, run, needs_run=needs_run), name=run.name)
         self._waiting[what].add_done_callback(lambda _: self._waiting.pop(what))
 
-    async def _in_turn(self, runs: "ResidentRuns", run: NewRun, *, needs_run: bool) -> None:
+    async def _in_turn(self, runs: Runs, run: NewRun, *, needs_run: bool) -> None:
         async with self._places:
             with Caught() as failed:
                 await self.start(runs, run, needs_run=needs_run)
             if failed.error is not None:
                 log.warning("%s: needs a run, which cannot begin yet: %s", run.name, failed.error)
 
-    async def start(
-        self, runs: "ResidentRuns", run: NewRun, at: float | None = None, *, needs_run: bool = False
-    ) -> Begun:
+    async def start(self, runs: Runs, run: NewRun, at: float | None = None, *, needs_run: bool = False) -> Begun:
         """Begin *run* now, or make it for *at* (epoch seconds); if Prefect does not take it, its work is done without.
 
         Raises TryAgain if it *needs_run*, or the process goes down.
@@ -96,7 +125,7 @@ class Starter:
                 return run_id
         return self.without(runs, run, why)
 
-    def without(self, runs: "ResidentRuns", run: NewRun, why: str) -> Begun:
+    def without(self, runs: Runs, run: NewRun, why: str) -> Begun:
         """Do the work of *run* without it, in the background."""
         log.warning("%s: has no run, its work is done without: %s", run.name, why)
         working = asyncio.create_task(_without(runs, run), name=run.name)
@@ -113,14 +142,14 @@ class Starter:
             await asyncio.wait(tasks, timeout=within_s)
 
 
-async def _without(runs: "ResidentRuns", run: NewRun) -> None:
+async def _without(runs: Runs, run: NewRun) -> None:
     with Caught() as failed:
         await runs.without(run)
     if failed.error is not None:
         log.error("%s: failed without a run, it is begun again: %r", run.name, failed.error)
 
 
-async def _asked(runs: "ResidentRuns", run: NewRun, at: float | None) -> str:
+async def _asked(runs: Runs, run: NewRun, at: float | None) -> str:
     """Begin a run, or make it for *at*; returns its id. Raises TryAgain if Prefect does not take it."""
     until, failures = time.monotonic() + PATIENCE_S, 0
     while True:

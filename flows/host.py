@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar,
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import OperationalError
 
-from flows.beside import Starter
+from flows.beside import Runs, Starter
 from flows.playout import Playout, boot_now
 from lectern import outgoing
 from lectern.effects.redis.bus import Bus
@@ -31,7 +31,6 @@ from lectern.settings import StreamerSettings, TeacherSettings
 from lectern.timing import Throttle
 
 if TYPE_CHECKING:
-    from flows.resident.runs import ResidentRuns
     from lectern.effects.files.promise import RemoteFile
     from lectern.effects.media.probe import Probe
 
@@ -163,7 +162,7 @@ class Host(Generic[S]):
     engine: Engine
     journal: Journal
     bus: Bus
-    runs: "ResidentRuns"
+    runs: Runs
     busy: set[str] = field(default_factory=set)  # stems, and names of work, that a run here works on
     heard: dict[str, float] = field(default_factory=dict)  # the teacher's: when each streamer was heard, monotonic
     left: dict[str, float] = field(

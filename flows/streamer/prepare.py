@@ -15,8 +15,8 @@ from flows.host import NOWHERE, Streamer, log, streamer
 from flows.playout import boot_now
 from flows.streamer import admission, looks, push_hosts
 from flows.streamer.looks import Asked, Looked, prepares
-from flows.streamer.timetable import SOON_S
 from flows.tell import tell
+from lectern.decide.broadcast import RUN_AHEAD_S
 from lectern.decide.lease import WITNESS_S
 from lectern.effects.files import store
 from lectern.effects.rows import cache
@@ -103,7 +103,7 @@ def follow(host: Streamer, changes: StreamerChanges) -> None:
             log.warning("%s", one.message.message)
     if changes.reserved:
         host.unfetched.set()
-    soon = time.time() + host.settings.broadcast_lead_s + SOON_S
+    soon = time.time() + host.settings.broadcast_lead_s + RUN_AHEAD_S
     if any(begins < soon for begins in changes.ready):
         host.unplanned.set()
         host.playout.wanted.set()

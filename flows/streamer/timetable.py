@@ -10,7 +10,7 @@ from flows.playout import Watch
 from flows.streamer import ends, releases
 from flows.streamer.change import OTHER_TIME
 from lectern import errors, stems
-from lectern.decide.broadcast import lead_time
+from lectern.decide.broadcast import RUN_AHEAD_S, lead_time
 from lectern.effects.rows import airings, inbox, plans
 from lectern.errors import Caught, TryAgain
 from lectern.facts import Airing
@@ -20,9 +20,6 @@ EVERY_S = 3.0
 AT_ONCE_S = 2.0
 PLANNED = 20
 """Number of new runs after which the timetable is read again: with 100,000 classes that takes longer than a run."""
-
-SOON_S = 60.0
-"""Seconds before its lead time within which a class gets its run at once."""
 
 CALM_S = 5.0
 """Seconds after which a ready class that does not begin soon gets its run."""
@@ -64,7 +61,7 @@ class Plan:
         host, aside = self._host, list(self._aside)
         if host.unplanned.is_set() or time.monotonic() - self._looked_at >= EVERY_S:
             host.unplanned.clear()
-            soon = now + host.settings.broadcast_lead_s + SOON_S
+            soon = now + host.settings.broadcast_lead_s + RUN_AHEAD_S
             found = await host.look(plans.unscheduled, now, PLANNED, aside)
             if at_once := [one for one in found if one.start_time < soon]:
                 return at_once

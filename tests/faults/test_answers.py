@@ -37,12 +37,11 @@ from lectern.effects.rows.tables.engine import transaction
 from lectern.errors import TryAgain
 from lectern.messages import Cancel
 from lectern.model.tables.teacher import orders
-from lectern.playout import aired, airing, timetable
-from lectern.playout.aired import AiredFile
+from lectern.playout import airing, as_run, timetable
 from lectern.playout.as_run import AsRun
 from lectern.playout.client import Unreachable
 from lectern.playout.desk import Desk
-from lectern.playout.schedule import Schedule
+from lectern.playout.schedule import AiredFile, Schedule
 from lectern.playout.station import Now, Station
 from lectern.playout.worker import Worker
 from lectern.settings import StreamerSettings
@@ -138,7 +137,7 @@ class Playout:
         worker.station = Station(pool=nothing, tell=worker._tell, keep=nothing, drop=nothing)
         worker.station.receiver = lambda *one: self._sent.append(Sent(self.name, *one))  # type: ignore[attr-defined]
         worker.schedule, worker.path, self.events = Schedule(worker.station), self.path, []
-        worker.aired = AiredFile(self.path.with_name(aired.NAME), worker.schedule)
+        worker.aired = AiredFile(self.path.with_name(as_run.AIRED), worker.schedule)
         worker.aired.saved._is_synced = False  # no power is cut here
         worker.shared = SimpleNamespace(held=lambda: self.is_held, tick=int, lease_until=0.0)  # type: ignore[assignment]
         worker.pipe = SimpleNamespace(flush=int)  # type: ignore[assignment]

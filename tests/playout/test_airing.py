@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from lectern.playout.aired import Entry
 from lectern.playout.airing import Airing
+from lectern.playout.as_run import Entry
 from lectern.playout.station import Now, Station
 from lectern.playout.timetable import Lesson
 from tests.playout import flvs

@@ -19,8 +19,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lectern.playout import aired, child, client, control, timetable
-from lectern.playout.aired import Entry
+from lectern.playout import as_run, child, client, control, timetable
+from lectern.playout.as_run import Entry
 from lectern.playout.schedule import Schedule
 from lectern.playout.station import Now
 from lectern.playout.timetable import BadRequest, lesson
@@ -112,24 +112,24 @@ def test_any_fields_are_a_class_or_a_bad_request(fields: dict[str, Any]) -> None
 
 
 def test_what_was_aired_is_read_as_it_was_written_but_for_odd_entries(tmp_path: Path) -> None:
-    path = tmp_path / aired.NAME
-    assert aired.read(path) == ({}, [])
+    path = tmp_path / as_run.AIRED
+    assert as_run.read_aired(path) == ({}, [])
     row = {"url": 0, "session": 1, "source": "recording", "from": 1.0, "to": 2.0, "position_s": 0.0, "sent_s": 1.0}
     row |= {"bytes": 9, "open": False}
     on_air, over = Entry(lesson(LESSON), [row], None, 3.0), Entry(lesson({**LESSON, "class_id": "c2"}), [row], "over")
     odd = Entry(lesson({**LESSON, "class_id": "c3"}), [row, cast("Any", 7), {"from": 1.0}, {**row, "to": None}])
     lines = [json.dumps({"on_air": 4}), on_air.line(), odd.line(), "odd", json.dumps({"lesson": {}}), over.line()]
     path.write_text("\n".join(lines))
-    found, others = aired.read(path)
+    found, others = as_run.read_aired(path)
     assert found == {"c1": on_air, "c3": Entry(odd.lesson, [row])}
-    assert [aired.entry(one) for one in others] == [over]
+    assert [as_run.entry(one) for one in others] == [over]
     url = f"rtmp://h:{'9' * 5000}/live/x"
     for fields in ({"class_id": "odd"}, ["odd"], "odd", None, {**LESSON, "push_urls": [url]}):
-        assert aired.entry(json.dumps({"lesson": fields, "as_run": [], "ended": None}).encode()) is None
+        assert as_run.entry(json.dumps({"lesson": fields, "as_run": [], "ended": None}).encode()) is None
     for text in ("{", "{}", "[]", "", "[" * 100_000):
         path.write_text(text)
         with pytest.raises(BadRequest, match="cannot be read"):
-            aired.read(path)
+            as_run.read_aired(path)
 
 
 @pytest.mark.live
@@ -162,7 +162,7 @@ def test_classes_outlive_everything_that_is_killed(tmp_path: Path) -> None:
 
 
 @pytest.mark.live
-@pytest.mark.parametrize("name", [timetable.NAME, aired.NAME])
+@pytest.mark.parametrize("name", [timetable.NAME, as_run.AIRED])
 def test_a_file_that_cannot_be_read_is_set_aside_and_the_playout_starts(tmp_path: Path, name: str) -> None:
     folder = tmp_path / "p"
     folder.mkdir()
@@ -188,7 +188,7 @@ def test_what_was_aired_that_cannot_be_written_down_is_told(tmp_path: Path) -> N
     """The class goes on; only the next worker would not know what was sent."""
     path = flvs.write(tmp_path / "a.flv", flvs.lesson(60))
     with Receiver() as receiver, Playout(tmp_path / "p") as playout:
-        (tmp_path / "p" / aired.NAME).mkdir()
+        (tmp_path / "p" / as_run.AIRED).mkdir()
         playout.air("c1", path, receiver.url("c1"), starts_in_s=0.2)
         wait_until(lambda: receiver.of("c1"), description="on air")
         wait_until(lambda: not playout.hand_over()["durable"], description="it is told")

@@ -12,6 +12,9 @@ NOT_ON_AIR_S = 5.0
 NO_ANSWER_S = 15.0
 """Seconds after the start within which the first failure of a class says that it was never on air."""
 
+RUN_AHEAD_S = 60.0
+"""Seconds before its lead time within which a class gets its run at once."""
+
 SAME_AGAIN = (1, 10, 100, 1_000, 10_000)
 """The counts of a repeated event at which it is logged."""
 

@@ -2,8 +2,7 @@
 
 from typing import Any
 
-from lectern.playout.aired import Entry
-from lectern.playout.as_run import covered
+from lectern.playout.as_run import Entry, covered
 from lectern.playout.lines import Isolated
 from lectern.playout.push import LEAD_S, Push
 from lectern.playout.rtmp.url import target

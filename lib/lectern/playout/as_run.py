@@ -1,10 +1,19 @@
 """What was really sent of a class: a row for each session and source."""
 
+import json
 import time
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
+
+from lectern.playout import timetable
+from lectern.playout.timetable import BadRequest, Lesson
 
 GOOD_S = 1.5
 """Seconds of media after which a receiver counts as good: a server may accept a publish, and close at once."""
+
+AIRED = "aired.jsonl"
+"""The file in the playout's folder: a header, the classes on air, then those that are over, each on a line."""
 
 Row = dict[str, Any]
 """A row's fields, which docs/playout.md describes: url, session, source, from, to, position_s, sent_s, bytes, open."""
@@ -90,3 +99,51 @@ def covered(rows: list[Row], start: float, end: float) -> float:
             total += ends - begins
             reached = ends
     return total
+
+
+@dataclass
+class Entry:
+    """A class, and what became of it."""
+
+    lesson: Lesson
+    as_run: list[dict[str, Any]] = field(default_factory=list)
+    ended: str | None = None
+    """Why the class is over, in words; None if it is not."""
+    first_byte_at: float | None = None
+
+    def line(self) -> str:
+        """The entry as a line of the file."""
+        return json.dumps({**vars(self), "lesson": vars(self.lesson)})
+
+
+def entry(line: bytes) -> Entry | None:
+    """The entry of a line; None if it is of another release, or is none."""
+    try:
+        row = json.loads(line)
+        known, ended = timetable.lesson(row["lesson"]), row["ended"]
+        sent = [one for one in row["as_run"] if _is_whole(one)]
+        began = row.get("first_byte_at")
+    except (BadRequest, AttributeError, KeyError, TypeError, ValueError, RecursionError):
+        return None
+    began = float(began) if type(began) in (int, float) else None
+    return Entry(known, sent, None if ended is None else str(ended), began)
+
+
+def read_aired(path: Path) -> tuple[dict[str, Entry], list[bytes]]:
+    """The classes that were on air, by class_id, and the lines of those that are over; raises BadRequest."""
+    try:
+        head, *lines = path.read_bytes().splitlines()
+        number = int(json.loads(head)["on_air"])
+    except FileNotFoundError:
+        return {}, []
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise BadRequest(f"{path}: it cannot be read: {error}") from error
+    found = [one for line in lines[:number] if (one := entry(line)) is not None]
+    return {one.lesson.class_id: one for one in found}, lines[number:]
+
+
+def _is_whole(row: Any) -> bool:  # noqa: ANN401 (JSON)
+    """Whether a row of the as-run has all the numbers that sums need."""
+    numbers = ("url", "session", "from", "to", "position_s", "sent_s", "bytes")
+    known = isinstance(row, dict) and isinstance(row.get("source"), str)
+    return known and all(type(row.get(name)) in (int, float) for name in numbers)

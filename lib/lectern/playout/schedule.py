@@ -1,15 +1,20 @@
 """The classes that a worker knows: those of the timetable, and what became of those that have begun."""
 
+import asyncio
 import heapq
 import json
+import time
 from collections.abc import Collection, Iterator
+from pathlib import Path
 from typing import Any
 
 from lectern.playout import timetable
-from lectern.playout.aired import Entry
 from lectern.playout.airing import CANCELLED, Airing
+from lectern.playout.as_run import Entry, entry
+from lectern.playout.kept import Kept
 from lectern.playout.lines import Isolated, say
 from lectern.playout.push import LEAD_S
+from lectern.playout.slices import in_slices
 from lectern.playout.station import Now, Station
 from lectern.playout.timetable import MAX_CLASSES, BadRequest, Difference, Lesson
 
@@ -18,6 +23,9 @@ SOON_S = 5.0
 FORGET_S = 24 * 3600.0
 """Seconds after the end of a class until its status is forgotten."""
 MAX_WHY = 300
+SAVE_EVERY_S = 2.0
+"""Seconds after which the rows of a class on air are written again."""
+_CHECK_S = 1.0
 
 
 class Schedule:
@@ -175,3 +183,69 @@ def _read(line: bytes) -> Lesson | tuple[str, str]:
             return timetable.class_id_of(fields), why
         except (BadRequest, AttributeError):
             return f"a line that begins with {line[:60]!r}", why
+
+
+class AiredFile:
+    """Writes what was aired of the classes that have begun to a file which outlives any restart.
+
+    It writes at most once a second; a class is turned into its line only when something of it is new.
+    """
+
+    def __init__(self, path: Path, schedule: Schedule) -> None:
+        self.saved = Kept("what was aired", path, self._text, is_synced=True)
+        self._schedule = schedule
+        self._lines: dict[str, str] = {}
+        self._rows: dict[str, int] = {}  # number of as-run rows when a class was last written
+        self._over: set[str] = set()  # classes whose last line is written
+        self._on_air_at = time.monotonic()  # when the rows of classes on air were last written
+
+    def restore(self, lines: list[bytes]) -> Iterator[None]:
+        """Take in the classes that were over before this worker began, a class at each step."""
+        for line in lines:
+            found = entry(line)
+            if found is not None:
+                self._lines[found.lesson.class_id] = line.decode()
+                self._over.add(found.lesson.class_id)
+                self._schedule.ended(found)
+            yield
+
+    async def save_for_ever(self) -> None:
+        """Save when a session began or a class ended, and every 2 s on air; forget classes long over."""
+        while True:
+            await asyncio.sleep(_CHECK_S)
+            self._schedule.forget(time.time())
+            await self.save()
+
+    async def save(self, *, everything: bool = False) -> None:
+        """Write what is new, or *everything* that is sent by now."""
+        schedule, now = self._schedule, time.monotonic()
+        is_due = everything or now - self._on_air_at >= SAVE_EVERY_S
+        self._on_air_at = now if is_due else self._on_air_at
+        self._over &= schedule.over.keys()
+        new = [one for one in schedule.active.values() if self._is_new(one, is_due=is_due)]
+        new += [schedule.over[one] for one in schedule.over.keys() - self._over]
+        gone = self._lines.keys() - schedule.airings.keys()
+        for class_id in gone:
+            del self._lines[class_id]
+            self._rows.pop(class_id, None)
+        await in_slices(self._encoded(new))
+        if new or gone or (is_due and self.saved.problem is not None):
+            await self.saved.write()
+
+    def _is_new(self, one: Airing, *, is_due: bool) -> bool:
+        return one.row_count != self._rows.get(one.class_id, 0) or (is_due and one.state == "on_air")
+
+    def _encoded(self, new: list[Airing]) -> Iterator[None]:
+        for one in new:
+            one.write_down()
+            self._lines[one.class_id], self._rows[one.class_id] = one.entry.line(), one.row_count
+            if one.entry.ended is not None:
+                self._over.add(one.class_id)
+            yield
+
+    def _text(self) -> str:
+        """The text of the file; a thread makes it."""
+        lines = list(self._lines.items())
+        ended = [line for class_id, line in lines if class_id in self._over]
+        on_air = [line for class_id, line in lines if class_id not in self._over]
+        return "\n".join([json.dumps({"on_air": len(on_air)}), *on_air, *ended, ""])

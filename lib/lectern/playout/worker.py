@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lectern.playout import aired, desk, journal, kernel, link, release, timetable
-from lectern.playout.aired import AiredFile, Entry
+from lectern.playout import desk, journal, kernel, link, release, timetable
+from lectern.playout.as_run import AIRED, Entry, read_aired
 from lectern.playout.control import Control
 from lectern.playout.journal import Journal
 from lectern.playout.lines import Isolated, say
 from lectern.playout.pipe import Gone, Pipe
-from lectern.playout.schedule import Schedule
+from lectern.playout.schedule import AiredFile, Schedule
 from lectern.playout.session import Broken, Session
 from lectern.playout.shared import Shared
 from lectern.playout.slices import in_slices
@@ -58,7 +58,7 @@ class Worker:
             ca_file=terms.ca_file,
         )
         self.schedule = Schedule(self.station)
-        self.aired = AiredFile(terms.folder / aired.NAME, self.schedule)
+        self.aired = AiredFile(terms.folder / AIRED, self.schedule)
         self.since = time.time()
         self.lateness: dict[int, float] = {}
         self.taken_over: dict[str, Any] | None = None
@@ -118,7 +118,7 @@ class Worker:
         entries: dict[str, Entry] = {}
         over: list[bytes] = []
         try:
-            entries, over = aired.read(self.aired.saved.path)
+            entries, over = read_aired(self.aired.saved.path)
         except BadRequest as error:
             _set_aside(self.aired.saved.path, error)
         try:
@@ -231,6 +231,6 @@ def _set_aside(path: Path, why: BadRequest) -> None:
 
 def check(folder: Path) -> None:
     """Read what a worker reads when it starts; raises BadRequest if it cannot."""
-    aired.read(folder / aired.NAME)
+    read_aired(folder / AIRED)
     if (folder / timetable.NAME).exists():
         timetable.difference(folder / timetable.NAME, ())
