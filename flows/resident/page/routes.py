@@ -149,7 +149,7 @@ class Page:
         if viewer.institution_id not in {None, wanted or viewer.institution_id}:
             return PlainTextResponse(f"This token is for {viewer.institution_id}.", 403, HEADERS)
         booked = await self._host.look_in(self._threads, view.for_calendar, viewer, wanted, now)
-        text = calendar.calendar(booked, self._host.settings.name, now)
+        text = calendar.calendar(booked, now)
         return Response(text, media_type="text/calendar; charset=utf-8", headers=HEADERS)
 
     async def runbook(self, request: Request) -> Response:

@@ -10,13 +10,13 @@ FOLD = 73
 """Bytes of a line before it is folded; the RFC allows 75, with the blank."""
 
 
-def calendar(booked: Iterable[Booked], host: str, now: float) -> str:
+def calendar(booked: Iterable[Booked], now: float) -> str:
     """The classes as a calendar, one event for each; *now* (epoch seconds) is the time stamp of the events."""
     lines = ["BEGIN:VCALENDAR", "VERSION:2.0", "PRODID:-//lectern//timetable//EN", "CALSCALE:GREGORIAN"]
     for one in booked:
         lines += [
             "BEGIN:VEVENT",
-            f"UID:{_text(one.class_id)}@{_text(host)}",
+            f"UID:{_text(one.class_id)}@lectern",
             f"DTSTAMP:{_utc(now)}",
             f"DTSTART:{_utc(one.start_time)}",
             f"DTEND:{_utc(one.end_time)}",

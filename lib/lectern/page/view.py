@@ -212,10 +212,13 @@ def of_class(
 
 
 def for_calendar(connection: Connection, viewer: ViewerRow, institution: str | None, now: float) -> list[Booked]:
-    """The classes from yesterday to 30 days ahead that are neither refused nor cancelled; at most CALENDAR_ROWS."""
+    """The classes from yesterday to 30 days ahead that are neither refused nor cancelled; at most CALENDAR_ROWS rows.
+
+    The second airing of a class is none of them.
+    """
     wanted = institution if viewer.institution_id is None else viewer.institution_id
     found = timetable.not_dropped(connection, timetable.Span(now - DAY_S, now + 30 * DAY_S, wanted), CALENDAR_ROWS)
-    return [one.booked for one in found if one.booked is not None]
+    return [one.booked for one in found if one.booked is not None and not one.class_id.endswith(BACKUP)]
 
 
 def fields_of(day: Day) -> dict[str, Any]:
