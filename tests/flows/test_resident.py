@@ -88,18 +88,23 @@ def put_on_air(stage: Stage, length_s: float) -> tuple[str, int, float]:
     return booking["class_id"], record, booking["start_time"]
 
 
+def media_ms(stage: Stage, class_id: str) -> int:
+    """How much of a class its platform has received, in its only session."""
+    (push,) = stage.pushes(class_id)
+    return push.last_timestamp_ms or 0
+
+
 def test_a_class_goes_on_while_its_resident_is_killed(streamer: Stage) -> None:
     """No gap, no new session; the next process takes up what is on air, and the end is told once, in true words."""
     class_id, record, _ = put_on_air(streamer, 60)
     wait_until(lambda: streamer.airing("streamer1", class_id)["state"] == "on air", description="it counts as on air")
-    killed_at = time.monotonic()
     streamer.residents["streamer1"].kill()
+    killed_ms = media_ms(streamer, class_id)
+    wait_until(lambda: media_ms(streamer, class_id) > killed_ms + 4000, description="it goes on without a resident")
     streamer.up("streamer1")
-    away_s = time.monotonic() - killed_at
     assert streamer.num_cite("streamer1", str(record)) == 1
     (push,) = streamer.off_air(class_id, timeout_s=90)
     assert push.largest_step_ms < 500, "nothing of the recording is left out"
-    assert push.largest_gap_s < away_s, "the playout did not wait for the next process"
     wait_until(lambda: streamer.num_cite("streamer1", str(record)) == 0, description="its citation is taken back")
     assert streamer.airing("streamer1", class_id)["state"] == "aired"
 
