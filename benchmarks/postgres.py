@@ -60,7 +60,7 @@ def server(bin_folder: Path) -> Iterator[str]:
             wait_until(lambda: subprocess.run(ready, check=False).returncode == 0, description="PostgreSQL answers")
             yield f"postgresql+asyncpg://bench@{HOST}:{port}/postgres"
         finally:
-            running.send_signal(signal.SIGINT)  # it ends its sessions, and itself
+            running.send_signal(signal.SIGQUIT)  # at once, without a checkpoint: nothing is kept
             running.wait(60)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
