@@ -253,15 +253,38 @@ def test_a_change_that_is_prepared_in_the_last_seconds_is_refused_and_released(c
     assert [one.class_id for one in told(changes, Release)] == [FIRST]
 
 
-def test_a_change_that_its_streamer_cannot_apply_is_refused_with_those_that_it_includes(changes: Changes) -> None:
-    before = ready(changes)
+@pytest.mark.parametrize("first", [1, 2], ids=["told both", "told the later one alone"])
+@pytest.mark.parametrize("end_is_known", [False, True])
+def test_changes_before_one_that_came_too_late_are_answered_as_their_streamer_says(
+    changes: Changes, first: int, end_is_known: bool
+) -> None:
+    """The later one includes them, so nobody has said anything of them yet."""
+    order = ready(changes)
     for end in (9000, 9500):
         change(changes, end_time=strategies.NOW + end)
-    for one in (FIRST, "c-1^2"):
-        prepared(changes, one)
-    applied(changes, "c-1^2", errors.ENDED.number, "the class was over before its change was in force")
+    for number in (first, 3 - first):
+        prepared(changes, f"c-1^{number}")
+    if end_is_known:
+        changes.move(order, BookingState.AIRED)
+    for one in ("c-1^2", FIRST):
+        assert told(changes, Amend)[-1].revision == one
+        applied(changes, one, errors.ENDED.number, "the class was over before its change was in force")
     assert answers(changes) == [("c-1", 410)] * 2
-    assert changes.orders["c-1"] == before
+    assert changes.orders["c-1"].end_time == order.end_time
+
+
+def test_a_change_is_applied_by_itself_if_a_later_one_that_includes_it_is_lost(changes: Changes) -> None:
+    ready(changes)
+    change(changes, end_time=strategies.NOW + 9000)
+    change(changes, **OTHER)
+    for one in ("c-1^2", FIRST):
+        prepared(changes, one)
+    prepared(changes, "c-1^2", errors.BAD_RECORDING.number, "its file is lost")
+    assert told(changes, Amend)[-1].revision == FIRST
+    applied(changes, FIRST, errors.NOT_BOOKED.number, "its streamer has the class without this change")
+    in_force(changes, FIRST)
+    assert answers(changes) == [("c-1", errors.BAD_RECORDING.number), ("c-1", 0)]
+    assert (changes.orders["c-1"].end_time, changes.orders["c-1"].record_id) == (strategies.NOW + 9000, 6666)
 
 
 def test_a_change_is_in_force_also_if_the_end_of_its_class_was_reported_first(changes: Changes) -> None:

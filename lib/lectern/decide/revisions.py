@@ -25,7 +25,7 @@ from lectern.decide.verdicts import Loads, proceed
 from lectern.errors import Refuse
 from lectern.facts import Order, Rendition, RenditionKey, Slot
 from lectern.messages import Booking, Report
-from lectern.states import BookingState
+from lectern.states import BOOKING_OVER, BookingState
 from lectern.wire import BACKUP, class_of, revised, revision_id
 
 IN_FORCE = "in force"
@@ -191,26 +191,31 @@ def _revision(changes: Changes, order: Order, booking: Booking, verdict: Verdict
 
 
 def reported(changes: Changes, revision: Order, said: Report, loads: Loads) -> None:
-    """Take a streamer's report on a revision: that it is prepared, that its class has its content, or why not."""
+    """Take a streamer's report on a revision: that it is prepared, that its class has its content, or why not.
+
+    If it is refused, the streamer is told to apply the newest of those before it: they were a part of it.
+    """
     its = changes.orders.get(revision.revises or "")
+    is_of = said.cmd == "amended" and its is not None and _is_of(its, revision, said)
     if revision.state not in {BookingState.PLACED, BookingState.READY}:
         changes.row(revision.class_id, f"{said.cmd} of a revision that is {revision.message or revision.state}")
-    elif said.cmd == "amended" and said.result == "success" and its is not None and _is_of(its, revision, said):
+        return
+    if its is not None and is_of and said.result == "success":
         _in_force(changes, its, revision, loads)  # also if its end was reported first
-    elif said.cmd == "ended" or (said.cmd == "prepared" and said.result != "success"):
+        return
+    is_lost = said.cmd == "ended" or (said.cmd == "prepared" and said.result != "success")
+    if is_lost or (is_of and said.code == errors.ENDED.number):
         code = errors.CODES.get(said.code, errors.DOWNLOAD_FAILED)
         changes.refuse(revision, code, said.message, alarm=_is_second(revision))
     elif its is None or its.state not in backups.ON:
         forsake(changes, [revision])
     elif said.cmd == "prepared" and its.streamer == revision.streamer:
         _apply(changes, its, revision)
-    elif said.cmd == "amended" and said.code == errors.ENDED.number and _is_of(its, revision, said):
-        for one in _all_of(changes, its):
-            if one.state is BookingState.READY:
-                changes.refuse(one, errors.ENDED, said.message, alarm=_is_second(one))
     else:  # the class was moved, or its revision was, or its streamer has lost the revision
         changes.release(revision.streamer or "", revision.class_id, revision.placement)
         changes.place(revision, its.streamer or "", revision.url or "")
+    if its is not None and changes.orders[revision.class_id].state in BOOKING_OVER:
+        apply_again(changes, _applied(changes, its))
 
 
 def _is_of(its: Order, revision: Order, said: Report) -> bool:
@@ -222,7 +227,8 @@ def _is_of(its: Order, revision: Order, said: Report) -> bool:
 def _apply(changes: Changes, its: Order, revision: Order) -> None:
     """Tell the streamer, which has prepared a revision, to give its class the content; it reports when that is so.
 
-    If a newer revision is being applied already, this one is a part of it, and is answered with it.
+    If a newer revision is being applied already, this one is a part of it, and is answered with it, unless that is
+    refused.
     """
     try:
         _refuse_late(changes, its, its.end_time)
