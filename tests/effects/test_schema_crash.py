@@ -1,31 +1,22 @@
 """A schema upgrade that is killed, disturbed or given a wrong file leaves the database as it was, or done."""
 
-import gc
 import os
 import shutil
-import signal
 import sqlite3
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any, Literal
 
 import pytest
-from sqlalchemy import Engine, event
+from sqlalchemy import event
 
 from lectern.effects.rows import schema
 from lectern.effects.rows.tables.engine import open_database
 from lectern.errors import CallAPerson, Misuse, TryAgain
 from tests.effects import old_databases as old
 
-ROOT = Path(__file__).parents[2]
-SOME = 8
-"""Kills a kind of which not all are tried."""
-MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None  # a kill, unlike a power cut, does not ask for a disk
-Unit = Literal["statement", "step"]
 OLD: dict[str, tuple[schema.Role, tuple[str, ...]]] = {
     "teacher, odd": ("teacher", tuple(old.TEACHERS["odd"][:5])),
     "teacher, empty": ("teacher", ()),
@@ -44,110 +35,43 @@ while written < 400:
 """
 
 
-def _watched(path: Path, unit: Unit, tick: Callable[[], None]) -> Engine:
-    """An engine that calls *tick* at every statement, or at every 25 steps of SQLite's machine."""
-    engine = open_database(f"sqlite:///{path}")
-
-    def watch(connection: sqlite3.Connection, _record: Any) -> None:
-        if unit == "statement":
-            connection.set_trace_callback(lambda _: tick())
-        else:
-            connection.set_progress_handler(tick, 25)
-
-    event.listen(engine, "connect", watch, insert=True)
-    return engine
+class Struck(BaseException):
+    """The end of whoever upgrades."""
 
 
-def _ticks(path: Path, role: schema.Role, unit: Unit) -> int:
-    """Upgrade to the end, and count."""
-    ticks: list[None] = []
-    engine = _watched(path, unit, lambda: ticks.append(None))
-    schema.upgrade(engine, role)
-    engine.dispose()
-    return len(ticks)
+def upgraded(path: Path, role: schema.Role, fatal: int = 0) -> int:
+    """Upgrade, or break off at the statement number *fatal*; returns how many there were."""
+    engine, number = open_database(f"sqlite:///{path}"), 0
+
+    def strike(*_: object) -> None:
+        nonlocal number
+        number += 1
+        if number == fatal:
+            raise Struck
+
+    event.listen(engine, "before_cursor_execute", strike)
+    try:
+        schema.upgrade(engine, role)
+    finally:
+        engine.dispose()
+    return number
 
 
-def _killed(path: Path, role: schema.Role, unit: Unit, fatal: int) -> None:
-    """A child starts the upgrade and kills itself at the tick *fatal*."""
-    child = os.fork()
-    if child == 0:
-        left = [fatal]
-
-        def tick() -> None:
-            left[0] -= 1
-            if left[0] == 0:
-                os.kill(os.getpid(), signal.SIGKILL)
-
-        try:
-            schema.upgrade(_watched(path, unit, tick), role)
-        finally:
-            os._exit(0)
-    _, status = os.waitpid(child, 0)
-    assert os.WIFSIGNALED(status), f"the kill at {unit} {fatal} never fired"
-
-
-def matrix(kind: str, unit: Unit, most: int) -> int:
-    """Kill the upgrade at each of its ticks (*most* of them, evenly spread), then run it again; returns how many."""
-    role, statements = OLD[kind]
-    with tempfile.TemporaryDirectory(dir=MEMORY) as folder:
-        template = old.build(Path(folder) / "old.db", statements)
-        columns, before = old.columns(template), old.dump(template)
-        whole = Path(shutil.copy(template, Path(folder) / "whole.db"))
-        ticks = _ticks(whole, role, unit)
-        wanted_schema, wanted_rows = old.schema_of(whole), old.dump(whole)
-        fatal = sorted({1 + at * ticks // most for at in range(most)}) if ticks > most else range(1, ticks + 1)
-        tried: set[bytes] = set()  # what a kill left, to the byte: the next run need not be tried on the same twice
-        gc.collect()
-        gc.freeze()  # so that a fork copies less
-        for at in fatal:
-            path = Path(shutil.copy(template, Path(folder) / f"{at}.db"))
-            _killed(path, role, unit, at)
-            left = b"|".join(part.read_bytes() for part in sorted(path.parent.glob(f"{path.name}*")) if _lasts(part))
-            if left in tried:
-                continue
-            tried.add(left)
-            assert old.columns(path) == columns, at
-            assert old.dump(path) == before, at
-            engine = open_database(f"sqlite:///{path}")
-            assert schema.upgrade(engine, role), at
-            engine.dispose()
-            assert old.schema_of(path) == wanted_schema, at
-            assert old.dump(path) == wanted_rows, at
-        return len(fatal)
-
-
-def _lasts(part: Path) -> bool:
-    # The -shm file is made anew by the first who comes after a crash.
-    return part.suffix != ".db-shm"
-
-
-@pytest.fixture(scope="module")
-def crashes() -> Iterator[dict[str, subprocess.Popen[str]]]:
-    """One process a kind of database: of their own, because the tests' has threads, which a fork must not."""
-    with ExitStack() as stack:
-        yield {
-            kind: stack.enter_context(
-                subprocess.Popen(
-                    [sys.executable, __file__, kind],
-                    stdout=subprocess.PIPE,
-                    stderr=subprocess.PIPE,
-                    text=True,
-                    env={**os.environ, "PYTHONPATH": str(ROOT)},
-                )
-            )
-            for kind in OLD
-        }
-
-
-@pytest.mark.live
 @pytest.mark.parametrize("kind", OLD)
-def test_killed_anywhere_then_run_again_it_is_done(crashes: dict[str, subprocess.Popen[str]], kind: str) -> None:
-    """SIGKILL at every statement, and inside them: the database is as before, and the next run finishes it."""
-    told, wrong = crashes[kind].communicate()
-    assert crashes[kind].returncode == 0, wrong
-    statements, steps = map(int, told.split())
-    assert steps == SOME
-    assert statements == SOME if "empty" in kind else statements > 60
+def test_broken_off_anywhere_then_run_again_it_is_done(tmp_path: Path, kind: str) -> None:
+    """At every statement: the database is as before, so that the next run, whenever it comes, finishes it."""
+    role, statements = OLD[kind]
+    path = old.build(tmp_path / "old.db", statements)
+    columns, before = old.columns(path), old.dump(path)
+    whole = Path(shutil.copy(path, tmp_path / "whole.db"))
+    number = upgraded(whole, role)
+    assert number > 20
+    for fatal in range(1, number + 1):
+        with pytest.raises(Struck):
+            upgraded(path, role, fatal)
+        assert (old.columns(path), old.dump(path)) == (columns, before), fatal
+    upgraded(path, role)
+    assert (old.schema_of(path), old.dump(path)) == (old.schema_of(whole), old.dump(whole))
 
 
 @pytest.mark.parametrize("wal", [True, False], ids=["wal", "rollback journal"])
@@ -271,8 +195,3 @@ def test_what_a_killed_writer_left_half_done_is_taken_back(tmp_path: Path) -> No
     assert schema.plan(engine, "streamer") == schema.upgrade(engine, "streamer") != []
     engine.dispose()
     assert old.dump(path, columns) == before
-
-
-if __name__ == "__main__":
-    every = SOME if "empty" in sys.argv[1] else sys.maxsize
-    sys.stdout.write(f"{matrix(sys.argv[1], 'statement', every)} {matrix(sys.argv[1], 'step', SOME)}")

@@ -7,13 +7,11 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 from tests.faults.day import day
 from tests.faults.judge import Verdict, judge
 from tests.faults.play import Play
-from tests.faults.singles import VICTIMS, kill_each
 from tests.faults.world import World
 from tests.stage import Town
 
@@ -24,17 +22,15 @@ LOSSES = 2
 """At least so many times, for at least one of them is no kill: then its push goes on until its lease has run out."""
 
 
-def suffer(
-    town: Town, folder: Path, seed: int, classes: int, *, losses: int | None = None, victims: Sequence[str] = ()
-) -> Verdict:
-    """Play the day of *seed* in *town*, kill each of *victims* after it, and judge it all."""
+def suffer(town: Town, folder: Path, seed: int, classes: int, *, losses: int | None = None) -> Verdict:
+    """Play the day of *seed* in *town*, and judge it all."""
     played = day(seed, classes, max(LOSSES, classes // CLASSES_A_LOSS) if losses is None else losses)
     world = World(town, folder, played.cached)
     try:
         play = Play(world, played, _say)
         world.open(play.day)
         play.run()
-        return judge(play, kill_each(play, victims))
+        return judge(play)
     finally:
         world.close()
 
@@ -59,7 +55,7 @@ def main() -> int:
     try:
         (folder / "day").mkdir()
         town.start()
-        verdict = suffer(town, folder / "day", seed, given.classes, losses=given.losses, victims=VICTIMS)
+        verdict = suffer(town, folder / "day", seed, given.classes, losses=given.losses)
     finally:
         town.stop()
     load = os.getloadavg()[2] / (os.cpu_count() or 1)

@@ -1,7 +1,6 @@
 """Judges a day from outside: by the answers on the bus, the pushes received, and the rows of the databases."""
 
 import itertools
-import math
 import time
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
@@ -10,7 +9,6 @@ from dataclasses import dataclass, field
 from lectern import errors
 from tests.faults.day import Class
 from tests.faults.play import Play
-from tests.faults.singles import Recovery
 from tests.faults.world import HOSTS
 from tests.fuzz.kinds import TWO_WAYS
 from town.recordings import Publish
@@ -30,7 +28,6 @@ class Verdict:
     losses: int = 0
     moved: int = 0
     recovered_s: float | None = None
-    recoveries: list[Recovery] = field(default_factory=list)
     wrong: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))  # by what is wrong
 
     def complaints(self) -> list[str]:
@@ -40,18 +37,16 @@ class Verdict:
     def line(self) -> str:
         """The day in one line."""
         recovered = "never" if self.recovered_s is None else f"{self.recovered_s:.0f} s"
-        singles = ", ".join(f"{one.who} {one.seconds or math.inf:.0f} s" for one in self.recoveries)
         return (
             f"seed {self.seed}: {self.faults} faults, {self.odd} odd things, {self.classes} classes, "
             f"{self.answered_once} answered once, "
             f"{self.promised} with success, {self.aired} pushed, {self.moved} of {self.losses} taken over on air; "
             + (", ".join(f"{len(found)} {what}" for what, found in self.wrong.items() if found) or "nothing is wrong")
             + f"; all answered {recovered} after the last fault"
-            + (f", after a single kill of {singles}" if singles else "")
         )
 
 
-def judge(play: Play, recoveries: Sequence[Recovery] = ()) -> Verdict:
+def judge(play: Play) -> Verdict:
     """Look at everything."""
     world = play.world
     classes = [one for one in play.day.classes if one.kind != "garbage"]
@@ -63,10 +58,9 @@ def judge(play: Play, recoveries: Sequence[Recovery] = ()) -> Verdict:
         recovered_s=play.recovered_s,
     )
     verdict.losses, verdict.moved = play.losses, play.moved
-    verdict.recoveries, wrong = list(recoveries), verdict.wrong
+    wrong = verdict.wrong
     wrong["not at rest"] += play.sight.unrest()
     wrong["cache over bound"] += sorted(play.over_bound)
-    wrong["too slow"] += [words for one in recoveries if (words := one.complaint())]
     answers, alarmed = play.sight.answers(), play.sight.alarmed()
     for one in classes:
         class_id = play.class_id(one)

@@ -10,8 +10,6 @@ from tests.stage import Stage, Town, staged, wait_until
 from tests.stage.postgres import Databases
 
 pytestmark = pytest.mark.live
-WITHIN_S = 30.0
-"""Seconds after the death of a teacher until the last booking is answered by the others."""
 
 
 @pytest.fixture(scope="module")
@@ -74,39 +72,6 @@ def test_what_both_hear_is_answered_once_and_asked_for_once(stage: Stage) -> Non
     assert stage.posts(record) == 1
     assert placements(stage, [*booked, *waiting]) == {1}
     nothing_is_left(stage)
-
-
-@pytest.mark.parametrize("victim", ["teacher", "teacher2"])
-def test_when_one_is_killed_the_other_answers_all(stage: Stage, victim: str) -> None:
-    before = bookings(stage, 40)
-    stage.residents[victim].kill()
-    killed_at = time.monotonic()
-    after = bookings(stage, 20)
-    often = answered(stage, [*before, *after], WITHIN_S - (time.monotonic() - killed_at))
-    doubled = [class_id for class_id, number in often.items() if number != 1]
-    assert len([one for one in doubled if one in after]) == 0
-    assert all(often[one] == 2 for one in doubled), often  # killed after they were sent, before that was written down
-    assert placements(stage, [*before, *after]) == {1}
-    nothing_is_left(stage)
-    stage.serve(victim).wait_for("started!")
-
-
-def test_when_one_stands_still_the_other_answers_all_and_the_first_goes_on(stage: Stage) -> None:
-    before = bookings(stage, 40)
-    stage.residents["teacher2"].pause()
-    paused_at = time.monotonic()
-    after = bookings(stage, 20)
-    often = answered(stage, [*before, *after], WITHIN_S - (time.monotonic() - paused_at))
-    time.sleep(max(0.0, 20 - (time.monotonic() - paused_at)))
-    stage.residents["teacher2"].go_on()
-    last = bookings(stage, 20)
-    often = answered(stage, [*before, *after, *last], WITHIN_S)
-    doubled = [class_id for class_id, number in often.items() if number != 1]
-    assert not [one for one in doubled if one not in before], often
-    assert all(often[one] == 2 for one in doubled), often
-    assert placements(stage, [*before, *after, *last]) == {1}
-    nothing_is_left(stage)
-    assert stage.residents["teacher2"].exit_code is None
 
 
 def test_a_run_of_the_queue_is_executed_by_one_of_them(stage: Stage) -> None:
