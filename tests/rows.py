@@ -1,14 +1,16 @@
-"""Rows of a streamer as its flows write them, for tests that begin in the middle of a story."""
+"""Rows as flows write and read them, for tests that begin in the middle of a story."""
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Concatenate, ParamSpec, TypeVar
 
-from sqlalchemy import Connection, insert
+from sqlalchemy import Connection, Engine, insert
 
 from flows.handling import Decide, DecideAll, change
 from flows.host import Streamer
 from lectern.changes import NEW, Granted, new_row
 from lectern.effects.rows.changes import write
+from lectern.effects.rows.tables.engine import reading, transaction
 from lectern.facts import Airing, Order
 from lectern.messages import Booking, Message, Prepare
 from lectern.model.tables.streamer import classes, journal, tasks
@@ -18,6 +20,20 @@ from lectern.states import AiringState
 from lectern.streamer_changes import NEW_CLASS, NEW_TASK, Admitted, StreamerChanges, class_row, task_row
 
 M = TypeVar("M", bound=Message)
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def commit(engine: Engine, work: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """What *work* returns, which is a transaction of its own."""
+    with transaction(engine) as connection:
+        return work(connection, *args, **kwargs)
+
+
+def look(engine: Engine, work: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """What *work* reads, of one state of the database."""
+    with reading(engine) as connection:
+        return work(connection, *args, **kwargs)
 
 
 def prepare(class_id: str, record: int, start: float, length_s: float = 600.0, **fields: object) -> Prepare:

@@ -139,41 +139,36 @@ def test_the_cloud_is_asked_first_and_our_server_where_there_is_no_cloud(oss: bo
     assert attempt.deadline == NOW + (120 if oss else 3600), "the OSS's time-out does not bound our own server"
 
 
-def test_without_any_transcoder_a_booking_is_refused_at_once_with_210() -> None:
-    planned = plan([booking()], Before(), Limits(5, 120, 3600, oss=False, ecs=False), NOW)
-    (verdict,) = planned.verdicts
-    assert (verdict.code.number if verdict.code else None, verdict.alarm, planned.attempts) == (210, True, [])
-
-
-def test_without_any_source_a_booking_is_refused_at_once_with_210() -> None:
-    (verdict,) = plan([booking(video_url=None)], Before(), LIMITS, NOW).verdicts
-    assert (verdict.code.number if verdict.code else None, verdict.alarm) == (210, True)
-
-
 def failed(attempts_today: int, since: float) -> dict[tuple[int, Resolution], Rendition]:
     return {(6666, Resolution.P720): Rendition(RenditionState.FAILED, 9, attempts_today, since)}
 
 
-def test_after_five_attempts_in_a_day_a_failed_rendition_stays_failed() -> None:
-    planned = plan([booking()], Before({}, failed(5, NOW - 86_399)), LIMITS, NOW)
+@pytest.mark.parametrize(
+    ("fields", "limits", "rows", "code"),
+    [
+        ({}, Limits(5, 120, 3600, oss=False, ecs=False), {}, 210),
+        ({"video_url": None}, LIMITS, {}, 210),
+        ({}, LIMITS, failed(5, NOW - 86_399), 209),
+    ],
+    ids=["no transcoder", "no source", "five attempts in a day"],
+)
+def test_what_cannot_be_transcoded_is_refused_at_once(
+    fields: dict[str, Any], limits: Limits, rows: dict[RenditionKey, Rendition], code: int
+) -> None:
+    planned = plan([booking(**fields)], Before({}, rows), limits, NOW)
     (verdict,) = planned.verdicts
-    assert (verdict.code.number if verdict.code else None, verdict.alarm, planned.attempts) == (209, True, [])
+    assert (verdict.code.number if verdict.code else None, verdict.alarm, planned.attempts) == (code, True, [])
 
 
-def test_the_next_day_the_attempts_are_counted_from_one() -> None:
-    (attempt,) = plan([booking()], Before({}, failed(5, NOW - 86_400)), LIMITS, NOW).attempts
-    assert (attempt.attempt, attempt.attempts_today, attempt.attempts_since) == (10, 1, NOW)
-
-
-def test_a_day_that_began_while_the_clock_was_years_ahead_ends_when_it_is_set_right() -> None:
+@pytest.mark.parametrize(
+    ("before", "since", "today", "from_"),
+    [(5, NOW - 86_400, 1, NOW), (5, NOW + 9 * 365 * 86_400, 1, NOW), (4, NOW - 60, 5, NOW - 60)],
+    ids=["the next day", "a day that began while the clock was years ahead", "a further one of the day"],
+)
+def test_attempts_are_counted_by_the_day(before: int, since: float, today: int, from_: float) -> None:
     """With a wrong date no certificate is valid, so all attempts fail: the recording would be refused for years."""
-    (attempt,) = plan([booking()], Before({}, failed(5, NOW + 9 * 365 * 86_400)), LIMITS, NOW).attempts
-    assert (attempt.attempts_today, attempt.attempts_since) == (1, NOW)
-
-
-def test_a_further_attempt_of_the_day_keeps_the_day() -> None:
-    (attempt,) = plan([booking()], Before({}, failed(4, NOW - 60)), LIMITS, NOW).attempts
-    assert (attempt.attempt, attempt.attempts_today, attempt.attempts_since) == (10, 5, NOW - 60)
+    (attempt,) = plan([booking()], Before({}, failed(before, since)), LIMITS, NOW).attempts
+    assert (attempt.attempt, attempt.attempts_today, attempt.attempts_since) == (10, today, from_)
 
 
 @pytest.mark.parametrize(

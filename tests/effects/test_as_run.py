@@ -5,10 +5,11 @@ from dataclasses import replace
 from sqlalchemy import Engine
 
 from lectern.effects.rows import as_run, events
-from lectern.effects.rows.tables.engine import reading, transaction
+from lectern.effects.rows.tables.engine import transaction
 from lectern.facts import AsRun, Event
 from lectern.model.tables.teacher import journal
 from lectern.told import Past
+from tests.rows import commit, look
 
 FIRST = AsRun(0, 1, "recording", 1_000.0, 1_300.0, 0.0, 300.0, 5_000_000_000)
 SECOND = AsRun(0, 2, "slate", 1_310.0, 1_600.0, 310.0, 290.0)
@@ -20,17 +21,14 @@ def test_a_second_report_of_the_same_changes_nothing(teacher_engine: Engine) -> 
             as_run.keep_of(connection, "s1", "c-1", [FIRST, SECOND])
         as_run.keep_of(connection, "s2", "c-1", [replace(SECOND, begins=1_600.0, ends=1_700.0)])
         as_run.keep_of(connection, "s1", "c-2", [])
-    with reading(teacher_engine) as connection:
-        found = as_run.of_classes(connection, ["c-1", "c-2"])
+    found = look(teacher_engine, as_run.of_classes, ["c-1", "c-2"])
     assert [one.begins for one in found.pop("c-1")] == [1_000.0, 1_310.0, 1_600.0]
     assert found == {}
 
 
 def test_a_streamer_keeps_the_bytes_of_each_part(streamer_engine: Engine) -> None:
-    with transaction(streamer_engine) as connection:
-        as_run.keep(connection, "c-1", [FIRST, SECOND])
-    with reading(streamer_engine) as connection:
-        assert as_run.of_class(connection, "c-1") == [FIRST, SECOND]
+    commit(streamer_engine, as_run.keep, "c-1", [FIRST, SECOND])
+    assert look(streamer_engine, as_run.of_class, "c-1") == [FIRST, SECOND]
 
 
 def test_a_second_report_of_what_happened_to_a_class_doubles_no_event_and_takes_none_of_another_host(
@@ -46,8 +44,7 @@ def test_a_second_report_of_what_happened_to_a_class_doubles_no_event_and_takes_
         for _ in range(2):
             events.keep_of(connection, journal, story)
         events.keep_of(connection, journal, [replace(story[0], host="s2")])
-    with reading(teacher_engine) as connection:
-        found = events.of_thing(connection, journal, class_id="c-1", stems=())
+    found = look(teacher_engine, events.of_thing, journal, class_id="c-1", stems=())
     told = sorted((one.host, one.what) for one in found)
     assert told == [
         *(("s1", "downloaded"), ("s1", "on air"), ("s1", "push refused")),

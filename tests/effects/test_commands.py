@@ -32,6 +32,7 @@ from lectern.states import BookingState
 from tests import laid, typed
 from tests.answering import serving
 from tests.effects.redis_servers import redis_server, url_of
+from tests.rows import commit
 
 CODE = "from lectern.cli import main; main()"
 lectern = partial(typed.lectern, TRANSCODE_SIGN_KEY="made up")
@@ -49,8 +50,7 @@ def teacher(tmp_path: Path) -> Path:
         start_time=1.0,
         end_time=2.0,
     )
-    with transaction(engine) as connection:
-        bookings.add(connection, [(done, BookingState.AIRED)], 1.0)
+    commit(engine, bookings.add, [(done, BookingState.AIRED)], 1.0)
     engine.dispose()
     return tmp_path
 
@@ -337,8 +337,7 @@ def test_a_drain_that_does_not_wait_is_a_drain_and_its_help_says_so(tmp_path: Pa
     """Who only wants to look must not take a streamer out of service."""
     engine = laid.opened("streamer", tmp_path / "task_list.db")
     done = lectern(tmp_path, "drain", "--within", "0", "--json", STREAMER_NAME="s1")
-    with transaction(engine) as connection:
-        is_drained = leases.drained_since(connection, "s1") is not None
+    is_drained = commit(engine, leases.drained_since, "s1") is not None
     engine.dispose()
     assert (done.returncode, json.loads(done.stdout)["drained"], is_drained) == (0, True, True)
     told = " ".join(lectern(tmp_path, "drain", "--help", COLUMNS="200").stdout.split())

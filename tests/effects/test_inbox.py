@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sqlalchemy import Engine, insert
+from sqlalchemy import Connection, Engine, insert
 
 from lectern import outgoing
 from lectern.effects.rows import inbox, outbox
@@ -17,6 +17,7 @@ from lectern.errors import Misuse
 from lectern.model.tables.teacher import journal
 from tests import laid
 from tests.effects.sqlite_steps import steps
+from tests.rows import commit
 
 
 @pytest.mark.parametrize(
@@ -76,14 +77,11 @@ def test_what_no_run_shows_is_found_without_reading_what_is_shown(tmp_path: Path
         "recorded_at": 2.0,
     }
     taken: list[int] = []
-    with transaction(engine) as connection:
-        connection.execute(insert(journal.inbox), {**shown, "recorded_at": None})
+    commit(engine, Connection.execute, insert(journal.inbox), {**shown, "recorded_at": None})
     for _ in range(2):
-        with transaction(engine) as connection:
-            connection.execute(insert(journal.inbox), [shown] * 5000)
+        commit(engine, Connection.execute, insert(journal.inbox), [shown] * 5000)
         taken.append(steps(engine, lambda connection: inbox.unrecorded(connection, journal, 10)))
-    with transaction(engine) as connection:
-        assert [one.id for one in inbox.unrecorded(connection, journal, 10)] == [1]
+    assert [one.id for one in commit(engine, inbox.unrecorded, journal, 10)] == [1]
     engine.dispose()
     assert taken[1] <= taken[0] + 1
 
@@ -118,8 +116,7 @@ def test_a_clock_that_is_set_back_by_a_day_keeps_no_message_waiting_for_a_day(ei
         inbox.put_off(connection, journal, [1], late + 5)
 
     def claimed(now: float) -> list[int]:
-        with transaction(either_engine) as connection:
-            return [one.id for one in inbox.claim(connection, journal, ["order"], limit=9, lease_s=60, now=now)]
+        return [one.id for one in commit(either_engine, inbox.claim, journal, ["order"], limit=9, lease_s=60, now=now)]
 
     assert claimed(late + 4) == []
     assert claimed(late - DAY_S) == [1]
@@ -137,8 +134,7 @@ def test_a_clock_that_is_set_back_by_a_day_keeps_nothing_unsent_for_a_day(either
         outbox.refused(connection, journal, [(first, Rest.ADD, "no")], late)
 
     def unsent(now: float) -> list[int]:
-        with transaction(either_engine) as connection:
-            return [one.id for one in outbox.unsent(connection, journal, limit=9, now=now)]
+        return [one.id for one in commit(either_engine, outbox.unsent, journal, limit=9, now=now)]
 
     assert unsent(late) == []
     assert unsent(late - DAY_S) == [1, 2]

@@ -14,6 +14,7 @@ from lectern.effects.rows.tables.engine import transaction
 from lectern.errors import CONFLICT, DISK_FULL, NO_RECORDING, NOT_READY_FOR_START, TRANSCODE_FAILED, ErrorCode
 from lectern.model.tables.teacher import journal
 from lectern.outgoing import Alarm, Kind, Outgoing
+from tests.rows import commit
 
 PATIENCE = Patience(group_s=60, escalate_s=900, quiet_s=300)
 
@@ -56,8 +57,7 @@ class Desk:
 
     def followed_up(self, now: float) -> list[Alarm]:
         """What is told once more."""
-        with transaction(self.engine) as connection:
-            found = incidents.follow_up(connection, journal, "teacher", self.patience, now)
+        found = commit(self.engine, incidents.follow_up, journal, "teacher", self.patience, now)
         assert all(one.message and one.runbook for one in found)
         return found
 
@@ -92,8 +92,7 @@ def test_a_class_without_its_recording_is_one_incident_before_its_start_and_afte
     assert desk.send(1000) == [324]
     desk.cry(NO_RECORDING, 1030, class_id=late)
     assert desk.send(1030) == []
-    with transaction(desk.engine) as connection:
-        (found,) = incidents.open_now(connection, journal)
+    (found,) = commit(desk.engine, incidents.open_now, journal)
     assert (found["code"], found["count"], found["classes"]) == (326, 2, [late])
     desk.patience = replace(PATIENCE, goes_on={326})
     assert desk.follow_up(9000) == [("escalated", 2)]
@@ -175,8 +174,7 @@ def test_the_newest_message_of_an_incident_is_what_is_shown_of_it(desk: Desk) ->
     desk.cry(DISK_FULL, 1000, class_id="c-first")
     desk.cry(DISK_FULL, 1001, class_id="c-last")
     desk.send(1001)
-    with transaction(desk.engine) as connection:
-        (one,) = incidents.open_now(connection, journal)
+    (one,) = commit(desk.engine, incidents.open_now, journal)
     assert one["message"].startswith("c-last")
     assert one["classes"] == ["c-first", "c-last"]
 
@@ -210,8 +208,7 @@ def test_an_incident_names_all_its_classes(desk: Desk) -> None:
     desk.send(1000)
     desk.cry(DISK_FULL, 1001, 80)
     desk.send(1001)
-    with transaction(desk.engine) as connection:
-        (one,) = incidents.open_now(connection, journal)
+    (one,) = commit(desk.engine, incidents.open_now, journal)
     assert one["count"] == 160
     assert one["classes"] == [f"c-{number}" for number in range(1, 161)]
 
@@ -223,8 +220,7 @@ def test_an_incident_keeps_the_newest_names_and_tells_each(desk: Desk, monkeypat
     for now in range(1000, 1000 + 61 * 20, 61):
         desk.cry(NOT_READY_FOR_START, now, 2)
         told |= names([*desk.sent(now), *desk.followed_up(now)])
-    with transaction(desk.engine) as connection:
-        (one,) = incidents.open_now(connection, journal)
+    (one,) = commit(desk.engine, incidents.open_now, journal)
     assert (one["count"], one["classes"]) == (40, [f"c-{number}" for number in range(36, 41)])
     assert told == {f"c-{number}" for number in range(1, 41)}
 

@@ -6,13 +6,14 @@ from collections import Counter
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import Engine, delete, select
+from sqlalchemy import Connection, Engine, delete, select
 
 from lectern.effects.rows import pairing
 from lectern.effects.rows.inbox import Arrived
-from lectern.effects.rows.tables.engine import reading, transaction
+from lectern.effects.rows.tables.engine import reading
 from lectern.model.tables.teacher import journal
 from tests.marks import share
+from tests.rows import commit
 
 NOW = 1_764_010_800.0
 BODIES = ("order 1", "order 2", "order 3")
@@ -28,8 +29,7 @@ def read(id_: str, body: str) -> Arrived:
 
 def keep(engine: Engine, me: str, arrived: list[Arrived], now: float = NOW) -> int:
     """Returns how many of *arrived* were new."""
-    with transaction(engine) as connection:
-        return len(pairing.keep(connection, arrived, me, now))
+    return len(commit(engine, pairing.keep, arrived, me, now))
 
 
 def rows(engine: Engine) -> list[str]:
@@ -80,11 +80,9 @@ def test_a_batch_is_added_once_though_nobody_heard_of_its_commit(either_engine: 
     """The database was cut off while it committed: the batch is tried again, and is no second hearing."""
     keep(either_engine, "b", said("order 1"))
     for _ in range(2):
-        with transaction(either_engine) as connection:
-            pairing.keep(connection, said("order 1", "order 2", at=NOW + 1), "a", NOW + 60, "first")
+        commit(either_engine, pairing.keep, said("order 1", "order 2", at=NOW + 1), "a", NOW + 60, "first")
     assert rows(either_engine) == ["order 1", "order 2"]
-    with transaction(either_engine) as connection:
-        pairing.keep(connection, said("order 1", "order 2", at=NOW + 1), "a", NOW + 60, "second")
+    commit(either_engine, pairing.keep, said("order 1", "order 2", at=NOW + 1), "a", NOW + 60, "second")
     assert rows(either_engine) == ["order 1", "order 2"] * 2
 
 
@@ -103,8 +101,7 @@ def test_there_are_as_many_rows_of_a_message_as_the_best_ear_heard(
     either_engine: Engine, heard: list[list[str]], chance: random.Random
 ) -> None:
     """Whatever each of the teachers hears and misses, and in whatever order they write it down."""
-    with transaction(either_engine) as connection:
-        connection.execute(delete(journal.inbox))
+    commit(either_engine, Connection.execute, delete(journal.inbox))
     waiting = {f"teacher{number}": list(bodies) for number, bodies in enumerate(heard)}
     while any(waiting.values()):
         me = chance.choice([name for name, bodies in waiting.items() if bodies])

@@ -9,6 +9,7 @@ from lectern.facts import Attempt
 from lectern.model.tables.teacher import journal
 from lectern.outgoing import Kind, OrderResult, Outgoing
 from lectern.states import Backend, Resolution
+from tests.rows import commit
 
 NOW = 1_764_010_800.0
 SWEEPING, PRUNING = "sweep", "prune"
@@ -16,13 +17,11 @@ SWEEPING, PRUNING = "sweep", "prune"
 
 def answers(engine: Engine, *class_ids: str, target: str = "order_result") -> None:
     made = [OrderResult(class_id=one, result="success", code=0, message="") for one in class_ids]
-    with transaction(engine) as connection:
-        outbox.put(connection, journal, [Outgoing(target, Kind.CHANNEL, one) for one in made], NOW)
+    commit(engine, outbox.put, journal, [Outgoing(target, Kind.CHANNEL, one) for one in made], NOW)
 
 
 def claimed(engine: Engine, me: str, now: float = NOW) -> list[int]:
-    with transaction(engine) as connection:
-        return [one.id for one in outbox.claim(connection, journal, me, limit=100, now=now)]
+    return [one.id for one in commit(engine, outbox.claim, journal, me, limit=100, now=now)]
 
 
 def test_what_one_sends_no_other_sends_nor_anything_behind_it(either_engine: Engine) -> None:
@@ -32,8 +31,7 @@ def test_what_one_sends_no_other_sends_nor_anything_behind_it(either_engine: Eng
     answers(either_engine, "c-3")
     answers(either_engine, "c-4", target="alarm")
     assert claimed(either_engine, "b") == [4]
-    with transaction(either_engine) as connection:
-        outbox.sent(connection, journal, [1, 2, 4], NOW)
+    commit(either_engine, outbox.sent, journal, [1, 2, 4], NOW)
     assert claimed(either_engine, "b") == [3]
 
 
@@ -47,11 +45,9 @@ def test_what_was_not_sent_in_its_time_is_sent_by_another(either_engine: Engine)
 def test_what_could_not_be_sent_is_anybodys_at_once(either_engine: Engine) -> None:
     answers(either_engine, "c-1")
     assert claimed(either_engine, "a") == [1]
-    with transaction(either_engine) as connection:
-        outbox.unclaim(connection, journal, "a", [1])
+    commit(either_engine, outbox.unclaim, journal, "a", [1])
     assert claimed(either_engine, "b") == [1]
-    with transaction(either_engine) as connection:
-        outbox.unclaim(connection, journal, "a", [1])
+    commit(either_engine, outbox.unclaim, journal, "a", [1])
     assert claimed(either_engine, "c") == [], "it is b's, which sends it just now"
 
 

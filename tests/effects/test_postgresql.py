@@ -25,6 +25,7 @@ from lectern.settings import TeacherSettings
 from lectern.states import BookingState
 from lectern.wire import BACKUP, MAX_NAME
 from tests import strategies
+from tests.rows import commit, look
 from tests.stage.postgres import Databases
 from tests.waiting import wait_until
 from town.ports import free_port
@@ -142,24 +143,21 @@ def test_the_largest_record_of_the_wire_is_booked(engine: Engine) -> None:
     booking = Booking(
         class_id="c-1", video_url=url, start_time=NOW, end_time=NOW + 60, push_url="rtmp://live/c-1", record_id=LARGEST
     )
-    with transaction(engine) as connection:
-        bookings.add(connection, [(booking, BookingState.RECEIVED)], NOW)
+    commit(engine, bookings.add, [(booking, BookingState.RECEIVED)], NOW)
     with reading(engine) as connection:
         assert connection.execute(select(orders.c.record_id)).scalar_one() == LARGEST
 
 
 def test_a_text_that_the_database_cannot_hold_is_written_with_a_sign_for_it(engine: Engine) -> None:
     """A program of ours can print a NUL byte: the note of what it did must not fail for it."""
-    with transaction(engine) as connection:
-        events.note(connection, journal, "teacher", [Event("failed", "c-1", detail="ffmpeg said \0 and \ud800")], NOW)
+    commit(engine, events.note, journal, "teacher", [Event("failed", "c-1", detail="ffmpeg said \0 and \ud800")], NOW)
     with reading(engine) as connection:
         assert connection.execute(select(journal.events.c.detail)).scalar_one() == "ffmpeg said \u2400 and ?"
 
 
 def test_an_event_may_have_a_long_name(engine: Engine) -> None:
     """SQLite looks at no length of a column, so none is kept to."""
-    with transaction(engine) as connection:
-        events.note(connection, journal, "t" * 300, [Event("deadline passed: " + "long " * 30, "c-1")], NOW)
+    commit(engine, events.note, journal, "t" * 300, [Event("deadline passed: " + "long " * 30, "c-1")], NOW)
     with reading(engine) as connection:
         assert len(connection.execute(select(journal.events.c.what)).scalar_one()) > 150
 
@@ -181,8 +179,7 @@ def test_the_longest_class_can_be_changed(engine: Engine, class_id: str) -> None
         changes.take(class_id, "streamer1", 1, refused=False)
         write(connection, journal, changes)
         as_run.keep_of(connection, "streamer1", class_id, parts)
-    with reading(engine) as connection:
-        assert bookings.by_id(connection, [class_id])[class_id].state is BookingState.PLACED
+    assert look(engine, bookings.by_id, [class_id])[class_id].state is BookingState.PLACED
 
 
 def test_who_looks_at_a_database_without_our_tables_is_told_what_to_type(postgres_url: str) -> None:
@@ -300,8 +297,7 @@ def test_a_teacher_that_holds_up_all_writers_is_found_by_its_name(postgres_url: 
 
 def _write(url: str) -> None:
     other = open_database(url)
-    with transaction(other) as connection:
-        inbox.keep(connection, journal, [Arrived("stream:order", "order", "written meanwhile")], NOW)
+    commit(other, inbox.keep, journal, [Arrived("stream:order", "order", "written meanwhile")], NOW)
     other.dispose()
 
 
@@ -328,8 +324,7 @@ def test_a_reader_waits_for_no_writer_and_sees_one_state(postgres_url: str, engi
             writer.execute("INSERT INTO inbox_list (source, body, received_at) VALUES ('stream:order', '{}', 1)")
             writer.commit()
             assert inbox.waiting(connection, journal) == before == 0
-    with reading(engine) as connection:
-        assert inbox.waiting(connection, journal) == 1
+    assert look(engine, inbox.waiting, journal) == 1
 
 
 @pytest.mark.usefixtures("processes")

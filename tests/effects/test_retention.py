@@ -1,13 +1,14 @@
 """What a host forgets by age, and that nothing which is still needed goes with it."""
 
 import pytest
-from sqlalchemy import Engine, Table, func, insert, select
+from sqlalchemy import Connection, Engine, Table, func, insert, select
 
 from lectern.effects.rows import retention
 from lectern.effects.rows.retention import Before, Rule
 from lectern.effects.rows.tables.engine import reading, transaction
 from lectern.model.tables import streamer as at_streamer
 from lectern.model.tables.teacher import as_runs, journal, moves, orders
+from tests.rows import commit, look
 
 DAY = 86_400.0
 NOW = 1_764_010_800.0
@@ -16,8 +17,7 @@ BEFORE = Before(messages=WEEK_AGO, events=MONTH_AGO, classes=QUARTER_AGO, as_run
 
 
 def add(engine: Engine, table: Table, *rows: dict[str, object]) -> None:
-    with transaction(engine) as connection:
-        connection.execute(insert(table), list(rows))
+    commit(engine, Connection.execute, insert(table), list(rows))
 
 
 def left(engine: Engine, table: Table, column: str) -> list[object]:
@@ -30,12 +30,10 @@ def forget(engine: Engine, rules: list[Rule]) -> list[int]:
     slices = []
     for rule in rules:
         while True:
-            with reading(engine) as connection:
-                keys = retention.outdated(connection, rule)
+            keys = look(engine, retention.outdated, rule)
             if not keys:
                 break
-            with transaction(engine) as connection:
-                slices.append(retention.forget(connection, rule, keys))
+            slices.append(commit(engine, retention.forget, rule, keys))
     return slices
 
 
@@ -116,8 +114,7 @@ def test_rows_that_must_stay_hide_no_newer_ones_however_many_they_are(
 def test_what_is_needed_again_meanwhile_stays(either_engine: Engine) -> None:
     add(either_engine, orders, order("c-1", "aired", QUARTER_AGO - 1))
     (rule,) = [one for one in retention.of_teacher(BEFORE) if one.table is orders]
-    with reading(either_engine) as connection:
-        keys = retention.outdated(connection, rule)
+    keys = look(either_engine, retention.outdated, rule)
     with transaction(either_engine) as connection:
         connection.execute(orders.update().values(state="placed"))
         assert retention.forget(connection, rule, keys) == 0

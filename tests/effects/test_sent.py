@@ -21,6 +21,7 @@ from lectern.states import AiringState
 from lectern.told import OpenAlarm, Sending
 from tests import laid, rows
 from tests.effects.redis_servers import redis_server, url_of
+from tests.rows import commit
 
 NOW = 1_764_010_000.0
 
@@ -30,8 +31,7 @@ def streamer_engine(tmp_path: Path) -> Iterator[Engine]:
     """A streamer with a class that should be on air."""
     made = laid.opened("streamer", tmp_path / "task_list.db")
     wanted = rows.prepare("c-1", 1, NOW - 60, 660, push_url="rtmp://push.example/live/secret")
-    with transaction(made) as connection:
-        rows.add(connection, wanted, AiringState.ON_AIR, "/v/1.flv", NOW)
+    commit(made, rows.add, wanted, AiringState.ON_AIR, "/v/1.flv", NOW)
     yield made
     made.dispose()
 

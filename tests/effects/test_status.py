@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, event, insert
+from sqlalchemy import Connection, Engine, event, insert
 from sqlalchemy.exc import IntegrityError
 
 from lectern.changes import Changes
@@ -20,6 +20,7 @@ from lectern.model.tables.teacher import journal, orders, videos
 from lectern.settings import TeacherSettings
 from lectern.states import BookingState
 from tests import laid, strategies
+from tests.rows import commit, look
 
 NOW = 1_764_010_800.0
 
@@ -34,8 +35,7 @@ def test_bookings_are_counted_by_the_hour_in_which_they_came(teacher_engine: Eng
     with transaction(teacher_engine) as connection:
         rows = [row(name, NOW + at, "refused" if name == "e" else "ready") for name, at in came.items()]
         connection.execute(insert(orders), rows)
-    with reading(teacher_engine) as connection:
-        found = sorted(status.by_hour(connection, NOW, 3))
+    found = sorted(look(teacher_engine, status.by_hour, NOW, 3))
     assert found == [(0, "ready", 2), (1, "ready", 1), (1, "refused", 1), (2, "ready", 1)]
 
 
@@ -121,10 +121,8 @@ def test_of_many_transcodings_all_are_counted_and_the_five_nearest_to_their_dead
 ) -> None:
     common = {"resolution": "720P", "status": "transcoding", "attempt": 1, "backend": "oss"}
     rows = [{"record_id": one, "deadline": NOW + one if one > 1200 else None, **common} for one in range(1204, 0, -1)]
-    with transaction(teacher_engine) as connection:
-        connection.execute(insert(videos), rows)
-    with reading(teacher_engine) as connection:
-        found = status.of_teacher(connection, NOW)
+    commit(teacher_engine, Connection.execute, insert(videos), rows)
+    found = look(teacher_engine, status.of_teacher, NOW)
     assert found["under_way_number"] == 1204
     assert [one["slack_s"] for one in found["under_way"]] == [1201, 1202, 1203, 1204, None]
 
@@ -148,8 +146,7 @@ def test_that_a_silent_streamer_is_told_again_is_noted_once(teacher_engine: Engi
             known = events.known(connection, journal, closing.TOLD_AGAIN, ["c-1"])
             closing.tell_again(changes, silent, known)
             write(connection, journal, changes)
-    with reading(teacher_engine) as connection:
-        told = [one.what for one in events_of(connection, "teacher", "c-1")]
+    told = [one.what for one in look(teacher_engine, events_of, "teacher", "c-1")]
     assert told.count(closing.TOLD_AGAIN) == 1
 
 

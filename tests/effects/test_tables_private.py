@@ -6,11 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 
 from lectern.effects.rows import schema, status, story
-from lectern.effects.rows.tables.engine import close_to_others, open_database, reading, transaction
+from lectern.effects.rows.tables.engine import close_to_others, open_database, reading
 from lectern.errors import Misuse
+from tests.rows import commit
 
 
 @pytest.fixture(autouse=True)
@@ -24,8 +25,7 @@ def written(path: Path) -> dict[str, int]:
     """The modes of the database and of what SQLite keeps beside it, while it is open."""
     engine = open_database(f"sqlite:///{path}")
     close_to_others(engine)
-    with transaction(engine) as connection:
-        connection.execute(text("create table if not exists t (x)"))
+    commit(engine, Connection.execute, text("create table if not exists t (x)"))
     modes = {file.name: stat.S_IMODE(file.stat().st_mode) for file in path.parent.iterdir()}
     engine.dispose()
     return modes
@@ -53,8 +53,7 @@ def test_a_database_of_the_old_program_is_its_groups_as_before_and_nobody_elses(
 def test_what_lies_beside_it_already_is_closed_too(tmp_path: Path) -> None:
     path = tmp_path / "task_list.db"
     engine = open_database(f"sqlite:///{path}")
-    with transaction(engine) as connection:
-        connection.execute(text("create table t (x)"))
+    commit(engine, Connection.execute, text("create table t (x)"))
     for file in tmp_path.iterdir():
         file.chmod(0o644)
     assert set(written(path).values()) == {0o640}
@@ -66,8 +65,7 @@ def test_a_database_in_memory_has_no_file(tmp_path: Path, monkeypatch: pytest.Mo
     for url in ("sqlite://", "sqlite:///:memory:"):
         engine = open_database(url)
         close_to_others(engine)
-        with transaction(engine) as connection:
-            connection.execute(text("create table t (x)"))
+        commit(engine, Connection.execute, text("create table t (x)"))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -76,8 +74,7 @@ def test_a_link_leads_to_the_file_that_is_closed(tmp_path: Path) -> None:
     (tmp_path / "link.db").symlink_to(tmp_path / "real" / "task_list.db")
     engine = open_database(f"sqlite:///{tmp_path}/link.db")
     close_to_others(engine)
-    with transaction(engine) as connection:
-        connection.execute(text("create table t (x)"))
+    commit(engine, Connection.execute, text("create table t (x)"))
     assert stat.S_IMODE((tmp_path / "real" / "task_list.db").stat().st_mode) == 0o600
     engine.dispose()
 

@@ -33,7 +33,6 @@ from flows.streamer.handing import Handing
 from flows.streamer.lessons import AHEAD_S
 from lectern.decide.gaps import LEAST_S
 from lectern.effects.rows import airings, cache
-from lectern.effects.rows.tables.engine import transaction
 from lectern.errors import TryAgain
 from lectern.messages import Cancel
 from lectern.model.tables.teacher import orders
@@ -50,6 +49,7 @@ from tests import marks, strategies
 from tests.faults import hosts
 from tests.faults.interleaved import databases
 from tests.faults.test_changes import World, lesson
+from tests.rows import commit
 
 CLASS, RECORD, LENGTH_S = "c-1", 10_001, 600
 BEGINS = [-60, 20, 600, AHEAD_S - 30, AHEAD_S + 30, 30_000]
@@ -273,8 +273,7 @@ class Day(World):
         return connection.execute(select(orders).where(orders.c.class_id == CLASS)).one()
 
     def row(self) -> Any:
-        with transaction(self.teacher.engine) as connection:
-            return self.booked(connection)
+        return commit(self.teacher.engine, self.booked)
 
     def _confirmed(self, name: str, connection: Connection) -> None:
         """A streamer says that it airs the class as its row is: its playout has it so, or it is not due."""
@@ -367,8 +366,7 @@ class OneClass(RuleBasedStateMachine):
             more = {"playout_dir": folder / f"playout-{name}", "allowed_push_hosts": "push.example"}
             host.settings = host.settings.model_copy(update=more)
             host.settings.playout_dir.mkdir()
-            with transaction(engine) as connection:
-                cache.usage(connection, folder)
+            commit(engine, cache.usage, folder)
         self.day = Day(hosts.teacher(teacher), streamers)
         self.stack.callback(self.day.runner.close)
         self.in_force: Content | None = None  # from when on all was said, until the next message

@@ -28,6 +28,7 @@ from tests import rows
 from tests.faults import hosts
 from tests.faults.interleaved import Work, Worker, databases, interleave
 from tests.marks import share
+from tests.rows import commit
 
 MAX_BYTES, MAX_NUM = 100, 4
 RECORDS = st.integers(1, 7)
@@ -72,8 +73,7 @@ class Cache(RuleBasedStateMachine):
 
     @initialize()
     def begin(self) -> None:
-        with transaction(self.engines[0]) as connection:
-            cache.usage(connection, self.root)
+        commit(self.engines[0], cache.usage, self.root)
 
     def teardown(self) -> None:
         self.open.__exit__(None, None, None)
@@ -123,8 +123,7 @@ class Cache(RuleBasedStateMachine):
         self, data: st.DataObject, records: list[int], ok: bool, schedule: list[bool]
     ) -> None:
         stem = data.draw(st.sampled_from(self.some(FileState.DOWNLOADING)))
-        with transaction(self.engines[0]) as connection:
-            plans.tried(connection, stem)
+        commit(self.engines[0], plans.tried, stem)
         ends = self.arriving(0, stem) if ok else self.failing(0, stem)
         self.together(ends, self.admitting(1, records), schedule)
         self.took()
@@ -166,8 +165,7 @@ class Cache(RuleBasedStateMachine):
 
     @invariant()
     def all_is_well(self) -> None:
-        with transaction(self.engines[0]) as connection:
-            assert faults(connection) == []
+        assert commit(self.engines[0], faults) == []
 
 
 def faults(connection: Connection) -> list[str]:

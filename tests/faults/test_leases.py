@@ -29,6 +29,7 @@ from lectern.model.tables.streamer import journal
 from lectern.states import AiringState, BookingState
 from tests import rows, strategies
 from tests.faults import hosts
+from tests.rows import commit, look
 
 RUN = "00000000-0000-0000-0000-000000000001"
 
@@ -42,8 +43,7 @@ class Runs:
 
     def end(self, run_id: str, reason: str) -> bool:
         """Ends nothing: what could push at this moment is what counts."""
-        with reading(self.host.engine) as connection:
-            self.seen.append((run_id, leases.session(connection, self.host.settings.name)))
+        self.seen.append((run_id, look(self.host.engine, leases.session, self.host.settings.name)))
         return True
 
 
@@ -75,8 +75,7 @@ def test_pushes_of_what_was_taken_away_have_ended_when_the_lease_is_held(
     stops = asyncio.run(releases.take_back(streamer, kept))
     assert [one.class_id for one in stops] == ["c-1"]
     assert runs.seen == [(RUN, None)]
-    with reading(streamer.engine) as connection:
-        assert leases.session(connection, streamer.settings.name) == "new"
+    assert look(streamer.engine, leases.session, streamer.settings.name) == "new"
 
 
 @pytest.mark.parametrize(
@@ -196,8 +195,7 @@ def test_a_teacher_that_has_just_begun_to_listen_takes_no_lost_streamer_for_foun
 
     def lost_at(beats: dict[str, dict[str, float]]) -> float | None:
         asyncio.run(roll.Roll(teacher)._take_in(now, beats, {}))
-        with reading(teacher.engine) as connection:
-            return leases.holder(connection, name).lost_at
+        return look(teacher.engine, leases.holder, name).lost_at
 
     for silent in ({name: {"at": now - lost_after_s - 1}}, {}):
         teacher.ongoing.clear()
@@ -310,8 +308,7 @@ def test_a_streamer_is_missed_until_it_is_heard_again_though_its_classes_were_mo
     """Its incident is open, and nobody begins to move classes that it has not."""
     name, lost_after_s = hosts.ALIVE[0], teacher.settings.streamer_lost_after_s
     now = hosts.now()
-    with transaction(teacher.engine) as connection:
-        rows.granted(connection, Granted(name, "session", 12.0), now, now - 300)
+    commit(teacher.engine, rows.granted, Granted(name, "session", 12.0), now, now - 300)
     mine = roll.Roll(teacher)
     asyncio.run(mine._take_in(now, {name: {"at": now - lost_after_s - 1}}, {}))
     assert errors.STREAMER_LOST.number in teacher.ongoing
@@ -319,15 +316,13 @@ def test_a_streamer_is_missed_until_it_is_heard_again_though_its_classes_were_mo
     teacher.ongoing.clear()
     asyncio.run(mine._take_in(now, {name: {"at": now}}, {}))
     assert errors.STREAMER_LOST.number not in teacher.ongoing
-    with reading(teacher.engine) as connection:
-        assert leases.holder(connection, name).lost_at is None
+    assert look(teacher.engine, leases.holder, name).lost_at is None
 
 
 def test_a_booking_that_only_drained_streamers_could_take_is_refused_in_those_words(teacher: Teacher) -> None:
     """Not as if they were dead: the operator is to end the drain, not to start them."""
     teacher.beats = {"s1": {"at": 1.0, "drains": True}, "s2": {"at": 1.0, "drains": True, "gone": True}}
-    with transaction(teacher.engine) as connection:
-        changes = handling.change(connection, teacher, lambda *_: None)
+    changes = commit(teacher.engine, handling.change, teacher, lambda *_: None)
     assert changes.no_streamer() == "no streamer takes classes: s1 is drained"
     assert Changes(teacher.settings, 1.0).no_streamer() == "no streamer was heard of lately"
 
@@ -371,5 +366,4 @@ def test_a_grant_that_waits_for_a_failed_release_is_tried_again_after_a_second(
         (again,) = inbox.claim(connection, journal, ["grant"], limit=10, lease_s=60, now=due_at + 0.01)
     monkeypatch.setattr(releases, "release", lambda *_: None)
     asyncio.run(releases.take_back(streamer, [again]))
-    with reading(streamer.engine) as connection:
-        assert leases.session(connection, streamer.settings.name) == "new"
+    assert look(streamer.engine, leases.session, streamer.settings.name) == "new"

@@ -31,6 +31,7 @@ from lectern.settings import StreamerSettings, TeacherSettings
 from lectern.states import AiringState, Backend, RenditionState, Resolution
 from tests import rows, strategies
 from tests.faults import hosts
+from tests.rows import commit, look
 
 STARTS_IN_S = 3600
 
@@ -46,8 +47,7 @@ def decided(host: Teacher, flow: Any, *messages: Booking | Change) -> Changes:
     def go(connection: Connection, changes: Changes) -> None:
         flow.decided(hosts.ALIVE, connection, changes, messages)
 
-    with transaction(host.engine) as connection:
-        return handling.change(connection, host, go)
+    return commit(host.engine, handling.change, host, go)
 
 
 def states(host: Teacher) -> dict[str, str]:
@@ -68,8 +68,7 @@ def test_a_second_change_in_a_batch_joins_the_transcoding_that_its_recording_has
     found = decided(teacher, change, first, Change(class_id="c-1", video_resolution=Resolution.P1080))
     assert [one.stem for one in found.begun] == ["7777_720P"]
     assert states(teacher) == {"c-1": "placed", "c-1^1": "waiting", "c-1^2": "waiting"}
-    with transaction(teacher.engine) as connection:
-        found_now = renditions.states(connection, [at_1080, at_720])
+    found_now = commit(teacher.engine, renditions.states, [at_1080, at_720])
     assert {key: one.attempt for key, one in found_now.items()} == {at_1080: 3, at_720: 1}
 
 
@@ -96,19 +95,16 @@ async def test_a_change_waits_for_the_booking_of_its_class_that_is_in_the_inbox(
         await change.change.fn(inbox.spell(ids[1:]))
         assert left(teacher, ids) == ids[:2], "nobody has booked c-2"
         decided(teacher, booking, order)
-        with transaction(teacher.engine) as connection:
-            inbox.done(connection, teacher.journal, ids[:1], inbox.Handling(time.time()))
+        commit(teacher.engine, inbox.done, teacher.journal, ids[:1], inbox.Handling(time.time()))
         await change.change.fn(inbox.spell(ids[1:2]))
     finally:
         hall.current.reset(token)
     assert left(teacher, ids) == []
-    with transaction(teacher.engine) as connection:
-        assert bookings.by_id(connection, ["c-1"])["c-1"].end_time == end
+    assert commit(teacher.engine, bookings.by_id, ["c-1"])["c-1"].end_time == end
 
 
 def left(host: Teacher, ids: list[int]) -> list[int]:
-    with transaction(host.engine) as connection:
-        return sorted(inbox.unhandled(connection, host.journal, ids))
+    return sorted(commit(host.engine, inbox.unhandled, host.journal, ids))
 
 
 def test_the_backup_stream_of_a_class_that_waits_for_its_rendition_is_taken(teacher: Teacher) -> None:
@@ -174,8 +170,7 @@ def test_a_class_is_cancelled_by_nobody_but_a_person(
 ) -> None:
     """A process that dies of an error cancels all its tasks, too: its classes are the next process's."""
     streamer.runs, streamer.bus = cast("Any", Runs(cancelled=cancelled)), cast("Any", Silence())
-    with transaction(streamer.engine) as connection:
-        one = put_on_air(connection)
+    one = commit(streamer.engine, put_on_air)
 
     async def main() -> None:
         begun = asyncio.Event()
@@ -190,8 +185,7 @@ def test_a_class_is_cancelled_by_nobody_but_a_person(
         await cut(broadcast.watch(streamer, one), begun)
 
     asyncio.run(main())
-    with reading(streamer.engine) as connection:
-        assert airings.by_id(connection, ["c-1"])["c-1"].state is state
+    assert look(streamer.engine, airings.by_id, ["c-1"])["c-1"].state is state
 
 
 @pytest.mark.parametrize(("cancelled", "results"), [(False, 0), (True, 1)])

@@ -27,6 +27,7 @@ from tests.faults import hosts
 from tests.faults.errors import STEPS
 from tests.faults.points import STREAMER, TEACHER, TEACHERS
 from tests.faults.turns import Flow, Run, Stepped, in_turns, stepped
+from tests.rows import commit
 
 Prepare = Callable[[Connection], Flow]
 KEY = (6666, Resolution.P720)
@@ -139,8 +140,7 @@ async def _both(path: Path, pair: tuple[Prepare, Prepare], schedule: Sequence[bo
             flows = [prepare(connection) for prepare in pair]
         first, second = (Run(stepped(engine), flow) for flow in flows)
         await in_turns(first, second, schedule)
-        with transaction(engine) as connection:
-            return faults(connection), [run.host.transactions for run in (first, second)]
+        return commit(engine, faults), [run.host.transactions for run in (first, second)]
     finally:
         engine.dispose()
 
@@ -200,8 +200,7 @@ def test_a_result_of_an_attempt_that_was_given_up_refuses_nobody(paths: Iterator
         path = next(paths)
         found, _ = play(path, (begins_anew, settles(late)), [True] * 3)
         engine = open_database(f"sqlite:///{path}")
-        with transaction(engine) as connection:
-            (row,) = transcodings.under_way(connection)
+        (row,) = commit(engine, transcodings.under_way)
         engine.dispose()
         assert (found, row.attempt, row.backend) == ([], 2, Backend.ECS)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, select, update
+from sqlalchemy import Connection, Engine, select, update
 
 from flows import handling
 from flows.host import Host
@@ -31,6 +31,7 @@ from lectern.settings import StreamerSettings, TeacherSettings
 from lectern.states import AiringState
 from lectern.streamer_changes import StreamerChanges
 from tests.faults import hosts
+from tests.rows import commit
 
 STREAMER = "streamer1"
 
@@ -97,8 +98,7 @@ class Pair:
 
     def granted(self, session: str) -> list[dict[str, Any]]:
         """What the streamer is told when it asks for its lease."""
-        with transaction(self.teacher.engine) as connection:
-            handling.change(connection, self.teacher, roll.granted(Granted(STREAMER, session, 45)))
+        commit(self.teacher.engine, handling.change, self.teacher, roll.granted(Granted(STREAMER, session, 45)))
         return self.said(self.teacher)
 
     def swept(self, after_s: float) -> list[dict[str, Any]]:
@@ -112,8 +112,7 @@ class Pair:
 
     def state(self, class_id: str = "c-1") -> AiringState:
         """The class on the streamer."""
-        with transaction(self.streamer.engine) as connection:
-            return airings.by_id(connection, [class_id])[class_id].state
+        return commit(self.streamer.engine, airings.by_id, [class_id])[class_id].state
 
 
 def admitted(connection: Any, changes: StreamerChanges, prepares: Sequence[Prepare]) -> None:
@@ -163,8 +162,7 @@ async def test_a_claim_is_answered_again_after_a_while_and_though_the_clock_was_
     assert commands(pair.granted("one")) == ["grant"]
     assert pair.granted("one") == [], "the streamer may be about to read it"
     for ago_s in (roll.GRANT_AGAIN_S, -3600):
-        with transaction(pair.teacher.engine) as connection:
-            connection.execute(update(streamers).values(granted_at=time.time() - ago_s))
+        commit(pair.teacher.engine, Connection.execute, update(streamers).values(granted_at=time.time() - ago_s))
         assert commands(pair.granted("one")) == ["grant"]
 
 
@@ -174,8 +172,7 @@ async def test_a_cancel_is_told_again_until_it_is_confirmed(pair: Pair) -> None:
     pair.receive(Cancel(class_id="c-1"))
     pair.said(pair.teacher)
     assert pair.swept(30) == []
-    with transaction(pair.teacher.engine) as connection:
-        assert not sweep.due(connection, pair.teacher)
+    assert not commit(pair.teacher.engine, sweep.due, pair.teacher)
     told = pair.swept(61)
     assert commands(told) == ["release"]
     assert pair.swept(100) == [], "it was told just now"
@@ -203,8 +200,7 @@ async def test_a_class_that_the_streamer_never_had_is_confirmed_and_not_taken_la
     pair.report_back()
     assert pair.swept(1000) == []
     pair.deliver(prepare)
-    with transaction(pair.streamer.engine) as connection:
-        assert airings.live(connection) == []
+    assert commit(pair.streamer.engine, airings.live) == []
 
 
 async def test_a_release_that_is_done_already_is_confirmed_again(pair: Pair) -> None:
@@ -239,8 +235,7 @@ async def test_a_booking_that_comes_after_its_cancel_is_answered_411_and_goes_no
 
 async def test_a_cancel_that_is_older_than_ten_minutes_waits_for_no_booking(pair: Pair) -> None:
     pair.receive(Cancel(class_id="c-1"))
-    with transaction(pair.teacher.engine) as connection:
-        connection.execute(update(cancel_list).values(until=time.time() - 1))
+    commit(pair.teacher.engine, Connection.execute, update(cancel_list).values(until=time.time() - 1))
     pair.book()
     assert commands(pair.said(pair.teacher)) == ["prepare"]
 

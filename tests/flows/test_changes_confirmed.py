@@ -23,6 +23,7 @@ from tests import rows, strategies
 from tests.faults import hosts
 from tests.faults.test_changes import lesson
 from tests.faults.turns import Quiet
+from tests.rows import commit
 
 URL = "http://origin.example/6666.flv"
 CHANGE = "c-1^1"
@@ -61,8 +62,7 @@ def reports(host: Host[StreamerSettings]) -> list[int]:
 
 
 def its_class(host: Host[StreamerSettings]) -> Any:
-    with transaction(host.engine) as connection:
-        return airings.by_id(connection, ["c-1"])["c-1"]
+    return commit(host.engine, airings.by_id, ["c-1"])["c-1"]
 
 
 async def confirmed(host: Host[StreamerSettings], **has: object) -> None:
@@ -133,8 +133,7 @@ def test_a_class_whose_end_was_moved_away_while_it_ended_goes_on(streamer: Host[
     """The playout had the end of before; it gets the timetable, in which the class is not over."""
     one = its_class(streamer)
     told = {**lesson(streamer, one), "end": one.end_time - 900, "as_run": [], "why": "its end has come"}
-    with transaction(streamer.engine) as connection:
-        rows.went(connection, streamer, ends.as_told("c-1", told))
+    commit(streamer.engine, rows.went, streamer, ends.as_told("c-1", told))
     assert its_class(streamer).state is one.state
 
 

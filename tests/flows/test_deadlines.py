@@ -17,6 +17,7 @@ from lectern.effects.rows.tables.engine import open_database, transaction
 from lectern.facts import Attempt
 from lectern.states import Backend, RenditionState, Resolution
 from tests.faults import hosts
+from tests.rows import commit
 
 RENDITIONS = 400
 
@@ -56,8 +57,7 @@ async def test_of_very_many_outputs_only_some_are_looked_for_at_a_time(
     monkeypatch.setattr(results, "follow", nothing)
     await deadlines.time_out(host)
     assert most == deadlines.LOOKS < RENDITIONS
-    with transaction(engine) as connection:
-        assert {one.state for one in renditions.states(connection, keys).values()} == {RenditionState.TIMED_OUT}
+    assert {one.state for one in commit(engine, renditions.states, keys).values()} == {RenditionState.TIMED_OUT}
     engine.dispose()
 
 

@@ -33,6 +33,7 @@ from lectern.states import Backend, BookingState, Resolution
 from tests import rows, strategies
 from tests.faults import hosts
 from tests.faults.turns import Quiet
+from tests.rows import commit
 from tests.stage.dry_runs import Alone, says
 
 KEY = (6666, Resolution.P720)
@@ -75,8 +76,7 @@ class Stage(Alone):
         if ready:
             changes.move(changes.orders[class_id], BookingState.READY, promised_at=changes.now)
         changes.sends.clear()
-        with transaction(self.host.engine) as connection:
-            write(connection, self.host.journal, changes)
+        commit(self.host.engine, write, self.host.journal, changes)
 
 
 @pytest.fixture
@@ -199,8 +199,7 @@ def test_of_a_move(dry_run: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     dry_run.host.bus = cast("Any", Silent())
     dry_run.host.heard[OTHER] = time.monotonic()  # by the roll, which listens beside each run
     dry_run.placed("c-1", ready=True)
-    with transaction(dry_run.host.engine) as connection:
-        rows.granted(connection, Granted(ONE, "session", 45), time.time())
+    commit(dry_run.host.engine, rows.granted, Granted(ONE, "session", 45), time.time())
     said = agree(dry_run, "move", lambda **options: move.fn(ONE, **options))
     assert says(
         said, "c-1: … state: ready -> placed", f"move_list … streamer: {ONE}", f"streamer_list {ONE} … session: none"

@@ -11,11 +11,12 @@ from flows.host import Host, Teacher
 from flows.teacher.roll import FIRST_STREAMER_S, Roll, living
 from lectern.changes import Granted
 from lectern.effects.redis.bus import Bus
-from lectern.effects.rows.tables.engine import open_database, transaction
+from lectern.effects.rows.tables.engine import open_database
 from lectern.errors import TryAgain
 from lectern.model.tables.teacher import journal
 from lectern.settings import TeacherSettings
 from tests import laid, rows
+from tests.rows import commit
 
 
 class Beats:
@@ -49,15 +50,13 @@ async def test_where_a_streamer_was_leased_before_a_booking_without_one_is_refus
     tmp_path: Path, ago_s: float
 ) -> None:
     host = teacher(tmp_path, listened_s=60)
-    with transaction(host.engine) as connection:
-        rows.granted(connection, Granted("s1", "session", 60), time.time() - ago_s)
+    commit(host.engine, rows.granted, Granted("s1", "session", 60), time.time() - ago_s)
     assert await living(host) == []
 
 
 async def test_a_streamer_that_has_just_been_leased_is_about_to_be_heard_of(tmp_path: Path) -> None:
     host = teacher(tmp_path, listened_s=60)
-    with transaction(host.engine) as connection:
-        rows.granted(connection, Granted("s1", "session", 60), time.time())
+    commit(host.engine, rows.granted, Granted("s1", "session", 60), time.time())
     with pytest.raises(TryAgain, match="s1 has just been given its lease"):
         await living(host)
 
@@ -65,8 +64,7 @@ async def test_a_streamer_that_has_just_been_leased_is_about_to_be_heard_of(tmp_
 async def test_while_the_last_streamer_is_started_again_bookings_are_kept(tmp_path: Path) -> None:
     """It has said that it goes; only if it stays away are they refused."""
     host = teacher(tmp_path, listened_s=3600)
-    with transaction(host.engine) as connection:
-        rows.granted(connection, Granted("s1", "session", 60), time.time() - 3600)
+    commit(host.engine, rows.granted, Granted("s1", "session", 60), time.time() - 3600)
     roll = Roll(host)
     now = time.time()
     await roll._take_in(now, {"s1": {"at": now - 1, "gone": True}}, {})
@@ -93,8 +91,7 @@ class Said(Beats):
 async def test_while_redis_takes_no_writes_no_booking_is_refused_for_want_of_a_streamer(tmp_path: Path) -> None:
     """It answers what was written before, but no heartbeat can come. Afterwards the streamers have seconds to beat."""
     host = teacher(tmp_path, listened_s=3600)
-    with transaction(host.engine) as connection:
-        rows.granted(connection, Granted("s1", "session", 60), time.time() - 3600)
+    commit(host.engine, rows.granted, Granted("s1", "session", 60), time.time() - 3600)
     host.redis_away = True  # the lock of the queue could not be renewed
     with pytest.raises(TryAgain, match="Redis takes no heartbeats"):
         await living(host)

@@ -15,7 +15,7 @@ from lectern.effects import process
 from lectern.effects.files import store
 from lectern.effects.media import airable, ffmpeg
 from lectern.effects.rows import airings, cache
-from lectern.effects.rows.tables.engine import reading, transaction
+from lectern.effects.rows.tables.engine import transaction
 from lectern.errors import DISK_FULL, Refuse
 from lectern.facts import Idle
 from lectern.messages import Prepare
@@ -25,6 +25,7 @@ from lectern.settings import StreamerSettings
 from lectern.states import AiringState, FileState
 from lectern.streamer_changes import StreamerChanges
 from tests import rows
+from tests.rows import look
 
 Streamer = Host[StreamerSettings]
 
@@ -65,8 +66,7 @@ async def test_a_file_of_an_earlier_release_that_is_no_flv_is_made_one_and_the_s
     await indexes.make(streamer, {})
     assert path.read_bytes()[:3] == b"FLV"
     assert airable.has_index(path)
-    with reading(streamer.engine) as connection:
-        (row,) = cache.by_stem(connection, ["1"]).values()
+    (row,) = look(streamer.engine, cache.by_stem, ["1"]).values()
     with transaction(streamer.engine) as connection:
         assert cache.usage(connection, streamer.settings.video_root).size_bytes == row.size_bytes == path.stat().st_size
 
@@ -123,8 +123,7 @@ async def test_the_size_of_a_file_that_was_made_flv_is_noted_although_the_databa
         disk.setattr(indexes, "remade", full)
         await indexes.make(streamer, {})
     await indexes.make(streamer, {})
-    with reading(streamer.engine) as connection:
-        (row,) = cache.by_stem(connection, ["1"]).values()
+    (row,) = look(streamer.engine, cache.by_stem, ["1"]).values()
     assert row.size_bytes == path.stat().st_size
     assert airable.has_index(path)
 

@@ -13,7 +13,7 @@ import httpx
 import pytest
 from prefect.client.schemas.objects import FlowRun
 from prefect.states import Running
-from sqlalchemy import insert, select, update
+from sqlalchemy import Connection, insert, select, update
 
 from flows import handling, trouble
 from flows.host import Host
@@ -40,6 +40,7 @@ from lectern.playout.client import PROTOCOL
 from lectern.settings import StreamerSettings, TeacherSettings
 from lectern.states import FileState, Resolution
 from lectern.told import Sending
+from tests.rows import commit, look
 
 Streamer = Host[StreamerSettings]
 Teacher = Host[TeacherSettings]
@@ -92,8 +93,7 @@ async def test_a_sweep_closes_the_classes_beside_one_that_it_cannot_close(
     streamer: Streamer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     on_air(streamer, "bad", "good")
-    with transaction(streamer.engine) as connection:
-        connection.execute(update(tasks).values(end_time=time.time() - 1000))
+    commit(streamer.engine, Connection.execute, update(tasks).values(end_time=time.time() - 1000))
     late = ends.late
 
     def fails(*_: object) -> None:
@@ -129,8 +129,7 @@ async def test_a_sweep_removes_no_file_that_came_again_while_it_asked_the_playou
     monkeypatch.setattr(sweep, "_way", asks)
     await sweep._sweep(streamer, dry_run=False)
     assert site.read_bytes() == b"new"
-    with reading(streamer.engine) as connection:
-        assert cache.by_stem(connection, ["6666"])["6666"].state is FileState.READY
+    assert look(streamer.engine, cache.by_stem, ["6666"])["6666"].state is FileState.READY
 
 
 async def test_classes_are_handed_over_beside_an_odd_one(
@@ -165,8 +164,7 @@ async def test_classes_are_handed_over_beside_an_odd_one(
     monkeypatch.setattr(lessons, "lesson", lesson)
     await handing.step()
     assert handed_over() == ["bad", "good"], "it is made again at the next beat"
-    with transaction(streamer.engine) as connection:
-        connection.execute(update(tasks).values(push_url="rtmp://other.example/live/x"))
+    commit(streamer.engine, Connection.execute, update(tasks).values(push_url="rtmp://other.example/live/x"))
     monkeypatch.setattr(lessons, "lesson", odd)
     await handing.step()
     urls = {one["class_id"]: one["push_urls"] for one in map(json.loads, path.read_text().splitlines()[1:])}

@@ -12,7 +12,7 @@ from typing import Any, cast
 
 import httpx
 import pytest
-from sqlalchemy import Engine, insert
+from sqlalchemy import Connection, Engine, insert
 from starlette.applications import Starlette
 
 from flows import as_run as as_run_page
@@ -32,6 +32,7 @@ from lectern.page import calendar, labels, runbook, view
 from lectern.settings import TeacherSettings
 from lectern.states import BookingState
 from lectern.told import Booked, OpenAlarm, Past, Sending, Word
+from tests.rows import commit
 
 Client = httpx.AsyncClient
 TEMPLATES = Path(__file__).parents[2] / "lib/lectern/page/templates"
@@ -92,8 +93,7 @@ def book(host: Teacher, *rows: dict[str, object]) -> None:
 
 
 def token(host: Teacher, institution: str | None = None) -> str:
-    with transaction(host.engine) as connection:
-        return viewers.make(connection, f"viewer-{institution}", institution, time.time())
+    return commit(host.engine, viewers.make, f"viewer-{institution}", institution, time.time())
 
 
 async def let_in(client: Client, host: Teacher, institution: str | None = None) -> None:
@@ -185,8 +185,7 @@ async def test_pages_that_take_long_hold_up_no_read_and_no_more_of_them_wait_tha
 async def test_a_revoked_token_lets_nobody_in(client: Client, teacher: Teacher) -> None:
     await let_in(client, teacher)
     assert (await client.get("/")).status_code == 200
-    with transaction(teacher.engine) as connection:
-        viewers.revoke(connection, "viewer-None")
+    commit(teacher.engine, viewers.revoke, "viewer-None")
     assert (await client.get("/")).status_code == 401
 
 
@@ -315,8 +314,7 @@ async def test_of_many_that_should_be_on_air_the_first_are_listed_and_the_others
 async def test_a_class_has_the_account_that_explain_gives(client: Client, teacher: Teacher) -> None:
     now = time.time()
     book(teacher, order("c-1", "ready", now - 60))
-    with transaction(teacher.engine) as connection:
-        events.note(connection, journal, "teacher", [Event("placed", "c-1", "6666_720P", "on streamer1")], now)
+    commit(teacher.engine, events.note, journal, "teacher", [Event("placed", "c-1", "6666_720P", "on streamer1")], now)
     cast("Words", teacher.bus).said = None
     await let_in(client, teacher)
     page = (await client.get("/class/c-1")).text
@@ -504,8 +502,7 @@ async def test_ten_thousand_classes_are_shown_in_time_and_in_pages(client: Clien
 
     def add(some: range) -> None:
         rows = [order(f"c-{n}", "ready", midnight + 60 + n * 8.6) for n in some]
-        with transaction(teacher.engine) as connection:
-            connection.execute(insert(orders), rows)
+        commit(teacher.engine, Connection.execute, insert(orders), rows)
 
     add(range(400))
     of_a_few_s = await cost_s()
@@ -525,8 +522,7 @@ async def test_what_was_really_sent_on_a_day_is_read_there(client: Client, teach
     book(teacher, order("c-1", "aired", yesterday, message=why))
     book(teacher, order("c-2", "aired", yesterday, message=why, institution_id="i-8"))
     part = AsRun(0, 1, "recording", yesterday + 0.2, yesterday + 2700, 0.0, 2699.8, 1000)
-    with transaction(teacher.engine) as connection:
-        as_run.keep_of(connection, "streamer1", "c-1", [part])
+    commit(teacher.engine, as_run.keep_of, "streamer1", "c-1", [part])
     await let_in(client, teacher, "i-8")
     assert "c-1" not in (await client.get("/as-run")).text
     client.cookies.clear()

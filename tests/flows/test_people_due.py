@@ -11,7 +11,7 @@ from typing import Any, cast
 
 import pytest
 from pydantic import SecretStr
-from sqlalchemy import insert, select, update
+from sqlalchemy import Connection, insert, select, update
 from sqlalchemy.exc import OperationalError
 
 from flows import trouble
@@ -31,6 +31,7 @@ from lectern.outgoing import Alarm, Kind, Outgoing
 from tests.effects.sqlite_steps import steps
 from tests.faults import hosts
 from tests.flows.test_people import Service, service
+from tests.rows import commit
 from tests.stage.postgres import Databases
 from tests.waiting import async_wait_until
 
@@ -85,8 +86,7 @@ async def begin(tmp_path: Path, service: Service) -> AsyncIterator[Callable[...,
 
 def put(host: Host[Any], code: int = 208, class_id: str = "c-1") -> None:
     made = Alarm(code=code, message=f"{class_id}: no", at=time.time(), runbook="r", host="h", class_id=class_id)
-    with transaction(host.engine) as connection:
-        outbox.put(connection, journal, [Outgoing("alarm", Kind.CHANNEL, made)], time.time())
+    commit(host.engine, outbox.put, journal, [Outgoing("alarm", Kind.CHANNEL, made)], time.time())
 
 
 def noted(host: Host[Any]) -> list[str | None]:
@@ -170,8 +170,7 @@ async def test_people_hear_of_each_further_class_while_redis_takes_no_alarm(
     later_s = host.settings.alarm_group_s + host.settings.alarm_quiet_s + 2
     assert follow_up(host, later_s) == [], "what Redis has not heard of is not resolved"
     vars(host.bus).update(is_up=True, refuses=False)
-    with transaction(host.engine) as connection:
-        connection.execute(update(journal.outbox).values(not_before=0))
+    commit(host.engine, Connection.execute, update(journal.outbox).values(not_before=0))
     assert await tell(host)
     assert follow_up(host, later_s) == ["resolved"]
     await tell(host)
@@ -190,8 +189,7 @@ async def test_people_are_told_of_an_alarm_that_redis_refuses_and_once(
     await pass_on(host)
     assert classes(service) == ["c-1"]
     cast("Any", host.bus).refuses = False
-    with transaction(host.engine) as connection:
-        connection.execute(update(journal.outbox).values(not_before=0))
+    commit(host.engine, Connection.execute, update(journal.outbox).values(not_before=0))
     await tell(host)
     await pass_on(host)
     assert classes(service).count("c-1") == 1
@@ -331,11 +329,9 @@ async def test_what_is_due_is_found_without_reading_what_was_told(begin: Callabl
     told = {"target": "alarm", "kind": "channel", "body": "{}", "created_at": 1.0, "sent_at": 2.0, "people": "told"}
     taken: list[int] = []
     for _ in range(2):
-        with transaction(host.engine) as connection:
-            connection.execute(insert(journal.outbox), [told] * 5000)
+        commit(host.engine, Connection.execute, insert(journal.outbox), [told] * 5000)
         taken.append(steps(host.engine, lambda connection: people.due(connection, journal, 1)))
-    with transaction(host.engine) as connection:
-        ((_, body),) = people.due(connection, journal, 9)
+    ((_, body),) = commit(host.engine, people.due, journal, 9)
     assert json.loads(body)["class_id"] == "c-1"
     assert taken[1] <= taken[0] + 1
 

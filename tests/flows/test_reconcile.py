@@ -28,6 +28,7 @@ from lectern.settings import StreamerSettings
 from lectern.states import AiringState, FileState
 from tests import flv, rows
 from tests.effects.conftest import make_recording
+from tests.rows import commit, look
 
 Streamer = Host[StreamerSettings]
 SECONDS = 8
@@ -58,8 +59,7 @@ def put(host: Streamer, stem: str, data: bytes, state: FileState = FileState.REA
 
 
 def row(host: Streamer, stem: str = "1") -> Cached | None:
-    with reading(host.engine) as connection:
-        return cache.by_stem(connection, [stem]).get(stem)
+    return look(host.engine, cache.by_stem, [stem]).get(stem)
 
 
 def state(host: Streamer, stem: str = "1") -> str:
@@ -171,8 +171,7 @@ async def test_a_start_takes_bookings_before_it_has_read_what_was_written_to(
 async def test_what_was_being_evicted_is_deleted(streamer: Streamer, master: bytes) -> None:
     """Its process died between the commit and the unlink; it was in no sum any more."""
     site = put(streamer, "1", master)
-    with transaction(streamer.engine) as connection:
-        rows.went(connection, streamer, lambda _, changes: changes.evict([Idle("1", len(master))]))
+    commit(streamer.engine, rows.went, streamer, lambda _, changes: changes.evict([Idle("1", len(master))]))
     await reconcile.reconciled(streamer)
     assert row(streamer) is None
     assert not site.exists()
@@ -304,8 +303,7 @@ async def test_in_another_video_root_a_class_is_aired_from_there(
     await reconcile.reconciled(streamer)
     assert state(streamer) == ("ready" if moved else "waiting")
     assert caplog.text.count(f"it was at {before}") == (0 if moved else 2), "where the files are that nobody deletes"
-    with reading(streamer.engine) as connection:
-        one = airings.by_id(connection, ["class-1"])["class-1"]
+    one = look(streamer.engine, airings.by_id, ["class-1"])["class-1"]
     assert lesson((one, None, None, Places()), streamer)["file"] == str(store.rendition_path(root, "1"))
 
 
@@ -381,8 +379,7 @@ def test_a_start_with_many_files_is_short(streamer: Streamer) -> None:
         connection.execute(insert(files), rows)
     path.unlink()
     found = scan.scan(root)
-    with reading(streamer.engine) as connection:
-        known = {one.stem: one for one in cache.everything(connection)}
+    known = {one.stem: one for one in look(streamer.engine, cache.everything)}
     assert differences(found, known) == []
     assert len(differences(found[1:], known)) == 1
     touched = [replace(found[0], mtime=1.0), *found[1:]]
@@ -399,8 +396,7 @@ async def test_a_file_whose_name_is_no_utf_8_is_named_like_the_others(streamer: 
     put(streamer, "1", master, mtime=0.0).unlink()
     odd = streamer.settings.video_root / os.fsdecode("课程.flv".encode("gbk"))
     odd.write_bytes(master)
-    with reading(streamer.engine) as connection:
-        found = holdings.differences(connection, streamer.settings.video_root)
+    found = look(streamer.engine, holdings.differences, streamer.settings.video_root)
     assert len("\n".join(found).encode().splitlines()) == 2
     assert "\\xbf\u03b3\\xcc.flv: no row knows it" in found[0]
     table = await reconcile.reconciled(streamer)

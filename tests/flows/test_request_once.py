@@ -30,6 +30,7 @@ from lectern.settings import TeacherSettings
 from lectern.states import Backend, Resolution
 from tests.effects.redis_servers import empty_redis, redis_of_a_module, url_of
 from tests.faults import hosts
+from tests.rows import commit
 from town.ports import HOST, free_port
 
 __all__ = ["empty_redis", "redis_of_a_module"]
@@ -186,8 +187,7 @@ async def test_a_late_answer_leaves_the_deadline_of_the_fallback_alone(
         until = time.time() + 3600
 
         def falls_back() -> None:
-            with transaction(host.engine) as connection:
-                renditions.fall_back(connection, [KEY], until, time.time())
+            commit(host.engine, renditions.fall_back, [KEY], until, time.time())
 
         oss.meanwhile = falls_back
         await requests.request.fn([(1, "720P")])
@@ -238,8 +238,7 @@ async def test_a_wrong_key_is_told_at_once_and_until_a_request_is_taken(
 
         async def asked(record: int) -> tuple[list[Any], bool]:
             begin(host.engine, record)
-            with transaction(host.engine) as connection:
-                oss_requests.take(connection, [(record, P720)], "mine", 60, time.time())
+            commit(host.engine, oss_requests.take, [(record, P720)], "mine", 60, time.time())
             with suppress(FallBack):
                 await requests._post(host, (record, P720), 1, "mine")
             with transaction(host.engine) as connection:

@@ -28,6 +28,7 @@ from lectern.outgoing import Kind, Outgoing
 from lectern.settings import TeacherSettings
 from tests.effects.redis_servers import empty_redis, redis_of_a_module, url_of
 from tests.faults import hosts
+from tests.rows import commit
 
 __all__ = ["empty_redis", "redis_of_a_module"]
 
@@ -91,8 +92,7 @@ def release(class_id: str, streamer: str = "streamer1") -> Outgoing:
 
 
 def put(host: Host[TeacherSettings], *messages: Outgoing) -> None:
-    with transaction(host.engine) as connection:
-        outbox.put(connection, journal, messages, time.time())
+    commit(host.engine, outbox.put, journal, messages, time.time())
 
 
 async def unsent(host: Host[TeacherSettings]) -> int:
@@ -106,8 +106,7 @@ def unsent_rows(connection: Connection) -> list[int]:
 
 def let_time_pass(host: Host[TeacherSettings]) -> None:
     """What waits for its next try is due."""
-    with transaction(host.engine) as connection:
-        connection.execute(update(journal.outbox).values(not_before=0))
+    commit(host.engine, Connection.execute, update(journal.outbox).values(not_before=0))
 
 
 def bodies(client: redis.Redis, stream: str) -> list[dict[str, Any]]:

@@ -5,7 +5,7 @@ import time
 from typing import Any, cast
 
 import pytest
-from sqlalchemy import select, update
+from sqlalchemy import Connection, select, update
 
 from flows.host import Host
 from flows.teacher import booking, sweep
@@ -19,6 +19,7 @@ from lectern.model.tables.teacher import journal, orders
 from lectern.settings import TeacherSettings
 from lectern.states import Backend, BookingState, Resolution
 from tests import strategies
+from tests.rows import commit
 
 Teacher = Host[TeacherSettings]
 SERVER = "ssh://ecs@one.example:22"
@@ -29,8 +30,7 @@ def teacher(teacher: Teacher) -> Teacher:
     """A teacher with a class that begins in four minutes, and waits for its rendition."""
     now = time.time()
     one = strategies.booking("c-1", start_time=now + 240, end_time=now + 600)
-    with transaction(teacher.engine) as connection:
-        bookings.add(connection, [(one, BookingState.WAITING)], now - 3600)
+    commit(teacher.engine, bookings.add, [(one, BookingState.WAITING)], now - 3600)
     return teacher
 
 
@@ -56,8 +56,7 @@ async def test_a_class_that_is_moved_after_its_last_check_is_checked_before_its_
     assert [one["code"] for one in said(teacher)] == [324]
     done = await sweep.check_of_teacher(teacher, done, now + 15)
     assert said(teacher) == [], "once"
-    with transaction(teacher.engine) as connection:
-        connection.execute(update(orders).values(start_time=now + 1200, end_time=now + 1800))
+    commit(teacher.engine, Connection.execute, update(orders).values(start_time=now + 1200, end_time=now + 1800))
     for at in (now + 30, now + 310, now + 905):
         done = await sweep.check_of_teacher(teacher, done, at)
     assert [one["code"] for one in said(teacher)] == [324, 324, 324], "an hour, a quarter and five minutes before it"
@@ -70,8 +69,7 @@ async def test_a_class_that_has_ended_while_it_waited_is_answered_then(
     lists = Lists()
     teacher.bus = cast("Any", lists)
     monkeypatch.setattr(booking, "tell", quiet)
-    with transaction(teacher.engine) as connection:
-        assert not sweep.due(connection, teacher), "it has not begun"
+    assert not commit(teacher.engine, sweep.due, teacher), "it has not begun"
     await sweep._sweep(teacher, False)
     assert said(teacher) == []
     over = time.time() - 60

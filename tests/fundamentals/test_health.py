@@ -17,9 +17,10 @@ from flows.trouble import MustEnd
 from lectern.effects import health as healths
 from lectern.effects.rows import inbox
 from lectern.effects.rows.inbox import Arrived
-from lectern.effects.rows.tables.engine import open_database, transaction
+from lectern.effects.rows.tables.engine import open_database
 from lectern.settings import StreamerSettings
 from tests.faults import hosts
+from tests.rows import commit
 
 
 @pytest.fixture(params=["teacher", "streamer"])
@@ -86,8 +87,7 @@ def test_a_message_that_waits_too_long_makes_its_host_not_ready(
     host: Host[Any], health: http.Health, age_s: float, status: int
 ) -> None:
     """A deaf process with a heartbeat and a lock looked well for ever."""
-    with transaction(host.engine) as connection:
-        inbox.keep(connection, host.journal, [Arrived("test", "order", "{}")], hosts.now() - age_s)
+    commit(host.engine, inbox.keep, host.journal, [Arrived("test", "order", "{}")], hosts.now() - age_s)
     assert said(health)[0] == status
 
 

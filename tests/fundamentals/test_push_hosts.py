@@ -13,13 +13,13 @@ import pytest
 from flows.host import Host, Streamer
 from flows.streamer import push_hosts
 from lectern.effects.files import lookup
-from lectern.effects.rows.tables.engine import transaction
 from lectern.messages import Prepare
 from lectern.model.tables.streamer import journal
 from lectern.places import Address, Places
 from lectern.settings import StreamerSettings
 from lectern.states import AiringState
 from tests import laid, rows
+from tests.rows import commit
 
 PRIVATE = "rtmp://10.0.0.5:1935/live/key"
 NAMES = {"inner.example": "10.0.0.6", "outer.example": "8.8.8.8"}
@@ -59,8 +59,7 @@ def take(host: Streamer, class_id: str, push_url: str, state: AiringState) -> No
     one = Prepare(
         class_id=class_id, record_id=1, video_url="http://h/1.flv", push_url=push_url, start_time=2e9, end_time=2e9 + 60
     )
-    with transaction(host.engine) as connection:
-        rows.add(connection, one, state, "/home/video/1/1.flv", 1e9)
+    commit(host.engine, rows.add, one, state, "/home/video/1/1.flv", 1e9)
 
 
 def why(host: Streamer, *urls: str) -> dict[str, str]:

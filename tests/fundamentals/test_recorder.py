@@ -37,6 +37,7 @@ from lectern.run_records import CLASSES, records_of, said_of
 from lectern.settings import TeacherSettings
 from tests.faults import hosts
 from tests.fundamentals.test_tries import Silence
+from tests.rows import commit, look
 
 DEPLOYMENTS = {name: uuid4() for name in ("booking", "change", "settle", "report", "sweep", "transcode")}
 
@@ -191,8 +192,7 @@ class Desk:
 
     def write(self, **values: object) -> None:
         """Change all rows of the inbox."""
-        with transaction(self.host.engine) as connection:
-            connection.execute(self.host.journal.inbox.update().values(**values))
+        commit(self.host.engine, Connection.execute, self.host.journal.inbox.update().values(**values))
 
 
 @pytest.fixture
@@ -466,8 +466,7 @@ async def test_a_run_that_somebody_began_shows_its_messages_itself(desk: Desk, m
         inbox.keep(connection, desk.host.journal, arrived, time.time())
         came = [handling.came(one, (Cancel,)) for one in inbox.read(connection, desk.host.journal, [1, 2])]
     await handling.handled(desk.host, came, lambda *_: None)
-    with reading(desk.host.engine) as connection:
-        assert inbox.waiting(connection, desk.host.journal) == 0
+    assert look(desk.host.engine, inbox.waiting, desk.host.journal) == 0
     assert desk.unrecorded() == 0
 
 
@@ -480,8 +479,7 @@ async def test_a_failed_state_counts_a_try(desk: Desk) -> None:
 
     desk.handler._flows = {"booking": fails}
     await desk.handle("c-1")
-    with reading(desk.host.engine) as connection:
-        assert [one.tries for one in inbox.read(connection, desk.host.journal, [1])] == [1]
+    assert [one.tries for one in look(desk.host.engine, inbox.read, desk.host.journal, [1])] == [1]
 
 
 # -- what is said of each message --------------------------------------------------------------------------------------

@@ -23,8 +23,9 @@ from flows.trouble import MustEnd
 from lectern import timing
 from lectern.effects.redis.sending import Sent
 from lectern.effects.rows import incidents
-from lectern.effects.rows.tables.engine import reading, transaction
+from lectern.effects.rows.tables.engine import reading
 from lectern.errors import TryAgain
+from tests.rows import commit
 from tests.waiting import async_wait_until
 
 
@@ -144,8 +145,7 @@ def test_the_alarm_that_prefect_is_away_is_not_called_resolved_while_it_is(host:
     later = time.time() + host.settings.alarm_quiet_s + 1
 
     def followed_up() -> list[str]:
-        with transaction(host.engine) as connection:
-            found = incidents.follow_up(connection, host.journal, "teacher", patience(host), later)
+        found = commit(host.engine, incidents.follow_up, host.journal, "teacher", patience(host), later)
         return [one.stage for one in found]  # type: ignore[attr-defined]  # of an incident
 
     host.prefect_away = True
