@@ -8,17 +8,11 @@ from typing import Any
 
 import pytest
 
-from flows import handling
 from flows import host as hall
 from flows.teacher import change as changing
-from lectern.amendments import Change
-from lectern.effects.rows import bookings, inbox
-from lectern.effects.rows.inbox import Arrived
-from lectern.effects.rows.tables.engine import open_database, transaction
+from lectern.effects.rows.tables.engine import open_database
 from lectern.errors import TryAgain
 from lectern.playout import flv
-from lectern.states import BookingState
-from tests import strategies
 from tests.faults import hosts
 from tests.stage import Stage, wait_until
 from town import recordings
@@ -104,17 +98,6 @@ def test_a_class_on_air_is_longer_has_another_recording_and_then_another_push_ur
     assert stage.lectern("teacher", "report", "--from", "yesterday").returncode == 2
 
 
-def test_a_change_that_cannot_be_leaves_the_class_as_it_was(stage: Stage) -> None:
-    """Its recording is not there, its streamer says so, and the platform is told why."""
-    class_id = stage.book(stage.booking(stage.town.record(), starts_in_s=900))
-    stage.answer(class_id)
-    before = stage.airing("streamer1", class_id)
-    said = asked(stage, class_id, video_url=stage.town.origin.url_for("9/nowhere.flv"))
-    assert (said["result"], said["code"]) == ("fail", 318)
-    assert stage.airing("streamer1", class_id) == before
-    assert asked(stage, "nobody-booked-it", end_time=time.time() + 99)["code"] == 404
-
-
 def test_a_class_that_is_moved_to_another_time_has_its_run_there(stage: Stage) -> None:
     """The run of its old time is cancelled, and the class is not; nor if it is moved back."""
     booking = stage.booking(stage.town.record(), starts_in_s=1800)
@@ -175,20 +158,4 @@ def test_a_change_by_hand_that_cannot_be_made_now_fails(tmp_path: Path, monkeypa
     for dry_run in (False, True):
         with pytest.raises(TryAgain, match="cannot be read: refused"):
             asyncio.run(changing.change.fn(class_id="c-1", end_time=1_764_010_800.0, dry_run=dry_run))
-    engine.dispose()
-
-
-def test_a_change_of_an_unknown_class_waits_for_its_booking_for_a_while(tmp_path: Path) -> None:
-    """Channel and stream keep no order between them; a class that nobody books is answered soon all the same."""
-    engine = open_database(f"sqlite:///{hosts.database('teacher', tmp_path / 'teacher.db')}")
-    host, now = hosts.teacher(engine), time.time()
-    bodies = [json.dumps({"cmd": "change", "class_id": one, "end_time": now + 99}) for one in ("c-1", "c-2")]
-    with transaction(engine) as connection:
-        for body, age_s in zip(bodies, (1, changing.BOOKING_S + 1), strict=True):
-            inbox.keep(connection, host.journal, [Arrived("channel:change", "change", body)], now - age_s)
-        came = [handling.came(one, (Change,)) for one in inbox.read(connection, host.journal, [1, 2])]
-        assert changing.early(connection, came) == [1]
-        booked = strategies.booking("c-1")
-        bookings.add(connection, [(booked, BookingState.WAITING)], now)
-        assert changing.early(connection, came) == []
     engine.dispose()

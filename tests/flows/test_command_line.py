@@ -21,19 +21,6 @@ def two_streamers(town: Town, tmp_path_factory: pytest.TempPathFactory) -> Itera
         yield found
 
 
-def test_classes_of_one_rendition_are_placed_on_one_streamer(two_streamers: Stage) -> None:
-    """There it is cached; others go elsewhere."""
-    records = [two_streamers.town.record() for _ in range(8)]
-    booked = {record: two_streamers.book(two_streamers.booking(record)) for record in records}
-    first = {record: two_streamers.answer(class_id)["streamer"] for record, class_id in booked.items()}
-    booked = {record: two_streamers.book(two_streamers.booking(record)) for record in records[:4]}
-    second = {record: two_streamers.answer(class_id)["streamer"] for record, class_id in booked.items()}
-    assert set(first.values()) == {two_streamers.name("streamer1"), two_streamers.name("streamer2")}
-    same = [record for record in second if second[record] == first[record]]
-    assert len(same) >= 3  # the bounded load may send one elsewhere
-    assert all(two_streamers.town.asked(f"{record}/{record}.flv") == 1 for record in same)
-
-
 def test_status_tells_bookings_streamers_and_what_waits(two_streamers: Stage) -> None:
     """For programs as JSON, for people in lines."""
     two_streamers.answer(two_streamers.book(two_streamers.booking(two_streamers.town.record())))
@@ -66,25 +53,12 @@ def test_a_class_is_booked_explained_and_cancelled_by_hand(two_streamers: Stage,
     assert "cancelled" in two_streamers.lectern("teacher", "explain", class_id).stdout
 
 
-def test_a_booking_can_be_read_from_standard_input(two_streamers: Stage) -> None:
-    booking = two_streamers.booking(two_streamers.town.record())
-    done = two_streamers.lectern("teacher", "book", "-", "--json", text=json.dumps(booking))
-    assert (done.returncode, json.loads(done.stdout)) == (0, {"class_id": booking["class_id"], "result": "sent"})
-    assert two_streamers.answer(booking["class_id"])["result"] == "success"
-
-
 def test_a_booking_by_hand_can_wait_for_its_answer(two_streamers: Stage) -> None:
     booking = two_streamers.booking(two_streamers.town.record())
     done = two_streamers.lectern("teacher", "book", "-", "--wait", text=json.dumps(booking))
     assert (done.returncode, done.stderr) == (0, "")
     assert f"{booking['class_id']}: " in done.stdout
     assert two_streamers.answer(booking["class_id"])["result"] == "success"
-
-
-def test_the_cancel_of_a_class_that_nobody_booked_says_so(two_streamers: Stage) -> None:
-    done = two_streamers.lectern("teacher", "cancel", "c-nobody")
-    assert done.returncode == 1
-    assert "c-nobody: nobody has booked it here" in done.stderr
 
 
 def test_a_second_cancel_leaves_its_line_in_the_story_of_the_class(two_streamers: Stage) -> None:

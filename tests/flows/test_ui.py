@@ -1,7 +1,6 @@
 """What a person does in Prefect's UI is done here."""
 
 import json
-import time
 
 import pytest
 
@@ -97,18 +96,6 @@ def test_cancel_takes_a_class_off_the_air(stage: Stage) -> None:
     wait_until(lambda: stage.order(class_id)["state"] == "cancelled", description="the teacher knows")
     assert stage.alarms(321, class_id=class_id) == []
     assert len(stage.pushes(class_id)) == 1
-
-
-def test_cancel_takes_a_class_off_the_timetable(stage: Stage) -> None:
-    """It is not aired, and its citation is taken back."""
-    booking = stage.booking(record := stage.town.record(), starts_in_s=25, length_s=20)
-    class_id = stage.book(booking)
-    stage.answer(class_id)
-    (run,) = wait_until(lambda: stage.runs("streamer1", f"broadcast {class_id}"), description="its run is there")
-    stage.click(run["id"], "CANCELLING", "Cancelling")
-    wait_until(lambda: stage.num_cite("streamer1", str(record)) == 0, description="it is released")
-    wait_until(lambda: time.time() > booking["start_time"] + 8, timeout_s=90, description="it should be on air")
-    assert stage.pushes(class_id) == []
 
 
 def test_a_class_that_a_quick_run_airs_can_be_cancelled(stage: Stage) -> None:

@@ -2,13 +2,11 @@
 
 import json
 import re
-import socket
 
 import pytest
 
 from lectern.effects.files import store
 from tests.stage import PROMPT_S, Stage, wait_until
-from town.ports import free_port
 
 pytestmark = pytest.mark.live
 
@@ -80,36 +78,6 @@ def test_a_push_that_breaks_off_is_taken_up_at_the_clocks_position(stage: Stage)
     assert "of the recording, " in stage.lectern("teacher", "explain", class_id).stdout
     (run,) = stage.runs("streamer1", f"broadcast {class_id}")
     wait_until(lambda: "push broke off" in "".join(stage.log(run["id"])), description="the run's log says so")
-
-
-def test_what_a_receiver_refuses_is_alarmed_while_there_is_time(stage: Stage) -> None:
-    """With its words; the class was not on air, nor does anybody say so. Of a series of the same, one line is kept."""
-    class_id = stage.book(
-        stage.booking(
-            stage.town.record(), starts_in_s=5, length_s=14, push_url=f"rtmp://127.0.0.1:{free_port()}/live/x"
-        )
-    )
-    wait_until(lambda: stage.alarms(321, class_id=class_id), description="an alarm comes")
-    assert stage.airing("streamer1", class_id)["state"] == "ready"
-    wait_until(lambda: stage.order(class_id)["state"] == "broken", description="the teacher knows")
-    assert stage.order(class_id)["message"] == "not aired: Connection refused"
-    story = json.loads(stage.lectern("streamer1", "explain", class_id, "--json").stdout)["events"]
-    refusals = [one["detail"] for one in story if one["what"] == "push refused"]
-    assert refusals[0] == "Connection refused"
-    assert len(refusals) <= 2
-    assert "on air" not in {one["what"] for one in story}
-
-
-def test_a_receiver_that_does_not_answer_is_alarmed_within_15_s(stage: Stage) -> None:
-    """It takes the connection, and nothing more."""
-    with socket.create_server(("127.0.0.1", 0)) as deaf:
-        url = f"rtmp://127.0.0.1:{deaf.getsockname()[1]}/live/x"
-        booking = stage.booking(stage.town.record(), starts_in_s=6, length_s=25, push_url=url)
-        class_id = stage.book(booking)
-        alarm, *_ = wait_until(lambda: stage.alarms(321, class_id=class_id), description="an alarm comes")
-        assert 0 <= alarm["at"] - booking["start_time"] <= 15
-        assert "it is not on air" in alarm["message"]
-        stage.cancel(class_id)
 
 
 def test_a_class_whose_file_is_cut_short_gets_it_again_and_goes_on(stage: Stage) -> None:

@@ -1,13 +1,10 @@
 """A streamer's cache: what is downloaded once, pinned by its classes, and evicted when room is needed."""
 
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from lectern.effects.files import store
-from lectern.playout import index
 from tests.answering import Answer, serving
 from tests.stage import Stage, Town, staged, wait_until
 from town.faults import Fault
@@ -24,36 +21,6 @@ def test_a_cached_rendition_is_not_downloaded_again(stage: Stage) -> None:
         assert stage.answer(class_id)["result"] == "success"
         assert stage.num_cite("streamer1", f"{record}_480P") == citations
         assert stage.town.asked(path) == 1
-
-
-def test_classes_that_come_during_a_download_join_it(stage: Stage) -> None:
-    """One download; all are answered together."""
-    record = stage.town.record()
-    stage.town.origin.faults.add(Fault(f"{record}/*", method="GET", times=1, delay_s=2))
-    several = [stage.book(stage.booking(record)) for _ in range(3)]
-    assert [stage.answer(one)["result"] for one in several] == ["success"] * 3
-    assert stage.town.asked(f"{record}/{record}.flv") == 1
-    assert stage.num_cite("streamer1", str(record)) == 3
-
-
-def test_a_recording_in_another_container_is_made_plain_when_it_is_downloaded(stage: Stage) -> None:
-    """So that its class needs no ffmpeg at its second; the index of its keyframes is there, too."""
-    record = stage.town.record()
-    source = stage.town.origin.root / str(record) / f"{record}.flv"
-    mp4 = source.with_suffix(".mp4")
-    argv = [stage.town.programs.ffmpeg, "-v", "error", "-nostdin", "-i", str(source), "-c", "copy", str(mp4)]
-    subprocess.run(argv, check=True, timeout=60)
-    source.unlink()
-    mp4.rename(source)
-    class_id = stage.book(stage.booking(record, starts_in_s=12, length_s=5))
-    assert stage.answer(class_id)["result"] == "success"
-    file = store.rendition_path(stage.folder / "streamer1", str(record))
-    assert file.read_bytes()[:3] == b"FLV"
-    assert index.read(index.path_of(file), file.stat().st_size)
-    (row,) = stage.rows("streamer1", "select size_bytes from video_list where id = ?", str(record))
-    assert row["size_bytes"] == file.stat().st_size
-    wait_until(lambda: stage.order(class_id)["state"] == "aired", description="it is aired")
-    assert stage.order(class_id)["message"].startswith("aired whole")
 
 
 def test_a_class_whose_push_host_is_not_allowed_is_refused_with_325(stage: Stage) -> None:
@@ -196,14 +163,6 @@ def test_a_full_cache_evicts_what_no_class_needs(small: Stage) -> None:
     (sums,) = small.rows("streamer1", "select num, reserved_num, size, reserved_bytes from dir_info")
     size = Path(small.folder / "streamer1" / stems[1] / f"{stems[1]}.flv").stat().st_size
     assert sums == {"num": 3, "reserved_num": 0, "size": 3 * size, "reserved_bytes": 0}
-
-
-def test_an_origin_that_answers_oddly_holds_up_no_other_class(small: Stage, liar: str) -> None:
-    """They come in one batch; each has its answer at once."""
-    odd = liar.replace("recording", "odd")
-    classes = [prepare(small, small.town.record(), video_url=f"{odd}?{number}") for number in range(2)]
-    classes.insert(1, prepare(small, small.town.record()))
-    assert [reported(small, one) for one in classes] == [318, 0, 318]
 
 
 def test_a_download_is_tried_as_often_as_is_set(small: Stage) -> None:

@@ -5,7 +5,6 @@ import json
 import pytest
 
 from tests.stage import Stage, wait_until
-from town.faults import Fault
 from town.oss_transcoder import Behaviour, Rule
 
 pytestmark = pytest.mark.live
@@ -56,31 +55,6 @@ def test_where_the_oss_fails_our_own_server_takes_over(stage: Stage) -> None:
     its = [row["source"] for row in stage.rows("teacher", kept, f'%"record_id":{record},%"type":"ecs"%')]
     assert its == [f"stream:{stage.channels['transcoding']}"], "it is handled once, though it is sent on both ways"
     heard.close()
-
-
-def test_where_the_oss_does_not_take_the_request_our_own_server_takes_over(stage: Stage) -> None:
-    """A no of the cloud is as good as a failed result."""
-    record = stage.town.record()
-    stage.oss.behave(Rule(Behaviour.REJECT_400, record_id=record))
-    class_id = stage.book(stage.booking(record, "240P"))
-    assert stage.answer(class_id, timeout_s=90)["result"] == "success"
-
-
-def test_where_both_fail_every_waiting_class_is_refused_with_208(stage: Stage) -> None:
-    """One alarm for all; and the next booking tries again."""
-    record = stage.town.record()
-    stage.oss.behave(Rule(Behaviour.FAIL, record_id=record, times=1))
-    gone = stage.town.origin.faults.add(Fault(f"{record}/*", method="GET", status=404))
-    both = [stage.book(stage.booking(record, "240P")) for _ in range(2)]
-    assert [stage.answer(one, timeout_s=90)["code"] for one in both] == [208, 208]
-    wait_until(lambda: stage.alarms(208, record_id=record), description="the alarm comes")
-    assert len(stage.alarms(208, record_id=record)) == 1
-    assert stage.status(record, "240P") == "failed"
-    wait_until(lambda: stage.waiting_list(record, "240P") == [], description="the list is gone")
-    gone.times = 0
-    again = stage.book(stage.booking(record, "240P"))
-    assert stage.answer(again)["result"] == "success"
-    assert stage.posts(record) == 2
 
 
 def test_a_silent_oss_is_given_up_with_207(stage: Stage) -> None:

@@ -1,8 +1,5 @@
 """A job that a person, its classes or the clock end."""
 
-import sqlite3
-from contextlib import closing
-
 import psutil
 import pytest
 
@@ -42,20 +39,3 @@ def test_a_job_that_no_class_needs_any_more_is_ended(ecs: Ecs) -> None:
     ecs.clean()
     assert ecs.results(record) == []
     assert ecs.alarms(208, record_id=record) == []
-
-
-def test_a_job_past_its_limit_is_timed_out_with_207(ecs: Ecs) -> None:
-    """Counted from when it was begun, also by the teacher that takes it up again."""
-    record = ecs.town.record()
-    class_id = ecs.book(ecs.booking(record, "240P"))
-    ecs.encoding()
-    ecs.residents["teacher"].kill()
-    with closing(sqlite3.connect(ecs.database("teacher"), timeout=20)) as connection, connection:
-        connection.execute("update video_list set begun_at = begun_at - 1000 where record_id = ?", (record,))
-    ecs.up("teacher")
-    answer = ecs.answer(class_id, timeout_s=90)
-    assert answer["code"] == 207
-    assert "was not done after 210 s in all" in answer["message"]
-    assert ecs.status(record, "240P") == "timed out"
-    assert [one["code"] for one in ecs.results(record)] == [207]
-    ecs.clean()

@@ -1,7 +1,5 @@
 """Everything is killed that can be killed, at each step: one result, or a refusal, and nothing is left."""
 
-import os
-import signal
 from collections.abc import Iterator
 
 import pytest
@@ -11,7 +9,6 @@ from tests.flows.ecs.servers import Ecs, made_once, running_with
 from tests.stage import wait_until
 
 pytestmark = pytest.mark.live
-
 SETTINGS = {"MAX_ECS_JOBS": "3"}
 
 
@@ -74,22 +71,6 @@ def test_a_way_that_breaks_when_all_is_made_is_made_again_to_leave_nothing(ecs: 
         server.slow.unlink()
     ecs.town.background.run(server.gate.start())
     ecs.clean()
-
-
-def test_a_program_that_is_killed_there_is_begun_again(ecs: Ecs, jobs: list[Held]) -> None:
-    """What was got of the source is gone on with, what was encoded is not; an upload is made as a whole."""
-    for job in jobs:
-        os.kill(job.program, signal.SIGKILL)
-        job.go_on()
-    for job in jobs:
-        assert ecs.made(job.class_id)
-        assert [one["result"] for one in ecs.results(job.record)] == ["sucess"]
-        assert len(ecs.ear.answers[job.class_id]) == 1
-        puts = 2 if job.step == "upload" else 1
-        wait_until(lambda job, puts: ecs.puts(job.record) == puts, job, puts, description=f"{puts} uploads")
-        asked = [one.range for one in list(ecs.town.origin.requests) if one.path == f"/{job.record}/{job.record}.flv"]
-        gone_on_with = [one for one in asked if one is not None]
-        assert bool(gone_on_with) == (job.step == "fetch"), asked
 
 
 def test_a_host_that_is_gone_moves_its_job_to_another(ecs: Ecs) -> None:

@@ -34,19 +34,6 @@ def test_jobs_that_come_at_the_same_time_get_one_place_each(ecs: Ecs) -> None:
         made_once(ecs, record, class_id)
 
 
-def test_the_class_that_begins_first_is_served_first(ecs: Ecs) -> None:
-    """Each host takes one job at a time; the third and fourth wait in line."""
-    with ecs.busy() as first:
-        late, early = ecs.town.record(), ecs.town.record()
-        classes = [
-            ecs.book(ecs.booking(late, "240P", starts_in_s=5000)),
-            ecs.book(ecs.booking(early, "240P", starts_in_s=300)),
-        ]
-        in_line(ecs, late, early)
-    assert ecs.made(*first, *classes)
-    assert ecs.row(early)["begun_at"] <= ecs.row(late)["begun_at"]
-
-
 def test_a_teacher_that_is_killed_while_its_job_waits_for_a_host_makes_it_later(ecs: Ecs) -> None:
     with ecs.busy() as first:
         record = ecs.town.record()

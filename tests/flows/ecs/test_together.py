@@ -63,18 +63,6 @@ def test_two_renditions_of_a_request_are_made_in_one_run(ecs: Ecs, joint: tuple[
     assert states(ecs, record) == ["COMPLETED"]
 
 
-def test_a_joint_job_is_found_again_by_a_teacher_that_was_killed(ecs: Ecs, joint: tuple[int, str, str]) -> None:
-    record, *classes = joint
-    (job,) = {*begun(ecs, record)}
-    wait_until(lambda: ecs.encoders_of(record), description="it encodes")
-    (encoder,) = ecs.encoders_of(record)
-    ecs.residents["teacher"].kill()
-    assert ecs.encoders_of(record) == [encoder]
-    ecs.up("teacher")
-    assert {ecs.row(record, one)["ecs_job"] for one in ("240P", "480P")} <= {job, None}
-    made_once(ecs, record, *classes, downloads=1)
-
-
 def test_two_runs_of_one_record_do_not_touch_each_other(ecs: Ecs) -> None:
     """Each has a job of its own; one is cancelled, and the other made."""
     record = ecs.town.record()
