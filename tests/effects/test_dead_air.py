@@ -1,7 +1,6 @@
 """Eighty lessons are looked through: nothing is told of the forty clean ones, each fault of the others is found."""
 
 import asyncio
-import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -131,21 +130,6 @@ def test_the_fault_of_each_of_forty_lessons_is_found_at_its_place(tmp_path: Path
         if not found and not (isinstance(said, str) and one.told and said.startswith(one.told)):
             missed[one.name] = said
     assert missed == {}
-
-
-@pytest.mark.live
-def test_a_look_costs_less_than_three_hundredths_of_a_processor(tmp_path: Path) -> None:
-    """Measured by the processor's time, so that a busy machine makes no difference."""
-    length_s = 240
-
-    async def look() -> float:
-        path = tmp_path / "lesson.flv"
-        await recordings.make(recordings.ffmpeg_path(), path, seconds=length_s, width=640, height=360)
-        before = sum(os.times()[2:4])
-        await samples(path, length_s)
-        return sum(os.times()[2:4]) - before
-
-    assert asyncio.run(look()) < 0.03 * length_s
 
 
 def test_what_is_no_recording_ends_with_a_reason(tmp_path: Path) -> None:

@@ -12,7 +12,19 @@ from sqlalchemy import Connection
 
 from benchmarks.filled import fill
 from flows.teacher import sweep
-from lectern.effects.rows import bookings, metrics, outbox, peers, retention, status, story, timetable, transcodings
+from lectern.effects.rows import (
+    bookings,
+    inbox,
+    metrics,
+    outbox,
+    peers,
+    people,
+    retention,
+    status,
+    story,
+    timetable,
+    transcodings,
+)
 from lectern.effects.rows.retention import Before
 from lectern.effects.rows.tables.engine import open_database
 from lectern.model.tables.teacher import journal
@@ -43,6 +55,8 @@ LOOKS: dict[str, Callable[[Connection, float], object]] = {
     "the loads": bookings.having,
     "what is to be sent": lambda connection, now: outbox.claim(connection, journal, "t", limit=100, now=now),
     "what is forgotten": forgotten,
+    "what no run shows": lambda connection, _: inbox.unrecorded(connection, journal, 10),
+    "what people are to hear": lambda connection, _: people.due(connection, journal, 1),
     "who has claimed": lambda connection, _: peers.claiming(connection),
     "freeing what a dead one had": lambda connection, _: peers.free(connection, "a", "b"),
 }

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sqlalchemy import Connection, Engine, insert
+from sqlalchemy import Engine
 
 from lectern import outgoing
 from lectern.effects.rows import inbox, outbox
@@ -16,7 +16,6 @@ from lectern.effects.rows.tables.engine import transaction
 from lectern.errors import Misuse
 from lectern.model.tables.teacher import journal
 from tests import laid
-from tests.effects.sqlite_steps import steps
 from tests.rows import commit
 
 
@@ -63,27 +62,6 @@ def test_no_messages_are_kept_as_none(tmp_path: Path) -> None:
         assert inbox.keep_claimed(connection, journal, [], time.time(), 60) == []
         assert connection.execute(journal.inbox.select()).all() == []
     engine.dispose()
-
-
-def test_what_no_run_shows_is_found_without_reading_what_is_shown(tmp_path: Path) -> None:
-    """An inbox has the messages of a week; each start of a process looks for what no run shows."""
-    engine = laid.opened("teacher", tmp_path / "teacher.db")
-    shown = {
-        "source": "test",
-        "command": "order",
-        "body": "{}",
-        "state": "done",
-        "received_at": 1.0,
-        "recorded_at": 2.0,
-    }
-    taken: list[int] = []
-    commit(engine, Connection.execute, insert(journal.inbox), {**shown, "recorded_at": None})
-    for _ in range(2):
-        commit(engine, Connection.execute, insert(journal.inbox), [shown] * 5000)
-        taken.append(steps(engine, lambda connection: inbox.unrecorded(connection, journal, 10)))
-    assert [one.id for one in commit(engine, inbox.unrecorded, journal, 10)] == [1]
-    engine.dispose()
-    assert taken[1] <= taken[0] + 1
 
 
 def test_claimed_messages_are_numbered_on_and_nobody_else_claims_them(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 import asyncio
 import errno
-import json
 import os
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -11,7 +10,7 @@ from typing import Any, cast
 
 import pytest
 from pydantic import SecretStr
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, select, update
 from sqlalchemy.exc import OperationalError
 
 from flows import trouble
@@ -28,7 +27,6 @@ from lectern.effects.rows.tables.engine import open_database, transaction
 from lectern.errors import TryAgain
 from lectern.model.tables.teacher import journal
 from lectern.outgoing import Alarm, Kind, Outgoing
-from tests.effects.sqlite_steps import steps
 from tests.faults import hosts
 from tests.flows.test_people import Service, service
 from tests.rows import commit
@@ -319,21 +317,6 @@ async def test_of_teachers_that_share_their_rows_one_passes_an_alarm_on(
     assert classes(service) == ["c-1", "c-2"]
     for one in both:
         one.engine.dispose()
-
-
-async def test_what_is_due_is_found_without_reading_what_was_told(begin: Callable[..., Teacher]) -> None:
-    """An outbox has the messages of a week, and each host looks every second."""
-    host = begin()
-    put(host)
-    await tell(host)
-    told = {"target": "alarm", "kind": "channel", "body": "{}", "created_at": 1.0, "sent_at": 2.0, "people": "told"}
-    taken: list[int] = []
-    for _ in range(2):
-        commit(host.engine, Connection.execute, insert(journal.outbox), [told] * 5000)
-        taken.append(steps(host.engine, lambda connection: people.due(connection, journal, 1)))
-    ((_, body),) = commit(host.engine, people.due, journal, 9)
-    assert json.loads(body)["class_id"] == "c-1"
-    assert taken[1] <= taken[0] + 1
 
 
 async def test_a_streamer_keeps_what_is_due_too(tmp_path: Path) -> None:
