@@ -1,21 +1,32 @@
 """Whatever is put on the wire is a message, or malformed in a sentence."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lectern import errors, words
+from lectern.changes import Changes
 from lectern.commands import COMMANDS, command_of, parse
+from lectern.decide import orders
+from lectern.decide.delivery import differences, is_same
 from lectern.errors import Malformed
+from lectern.facts import Order
 from lectern.messages import (
     Booking,
     Grant,
     Message,
     TranscodingResult,
 )
+from lectern.outgoing import Alarm, OrderResult
+from lectern.states import BookingState
 from tests import strategies
-from tests.strategies import BOOKING
+from tests.decide.test_booking import LIMITS
+from tests.decide.test_reports import SETTINGS
+from tests.strategies import BOOKING, NOW
 
 EVERY = tuple(COMMANDS.values())
 
@@ -73,3 +84,91 @@ def test_a_booking_with_any_one_field_spoiled_is_read_or_malformed(field: str, v
             assert said.isprintable()
         case read:
             assert parse(read.to_json(), EVERY) == read
+
+
+def kept(**fields: Any) -> str:
+    return Booking.model_validate(BOOKING | fields).payload
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"video_url_list": dict(reversed(BOOKING["video_url_list"].items()))},
+        {"video_url_list": BOOKING["video_url_list"] | {"1080P": None, "720P": ""}},
+        {"start_time": float(BOOKING["start_time"]), "end_time": str(BOOKING["end_time"])},
+        {"push_url": "RTMP://PUSH.example:1935/live/c-1001".replace(":1935", "")},
+        {"video_resolution": "720"},
+        {"x_nothing": None},
+    ],
+)
+def test_another_way_to_write_it_is_the_same_booking(fields: dict[str, Any]) -> None:
+    again = Booking.model_validate(dict(reversed((BOOKING | fields).items())))
+    assert is_same(kept(), again)
+    assert is_same(again.payload, Booking.model_validate(BOOKING))
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"end_time": BOOKING["end_time"] + 1},
+        {"push_url": "rtmp://push.example/live/other"},
+        {"video_url_list": {"480P": "http://origin.example/other.flv"}},
+        {"video_url_list": BOOKING["video_url_list"] | {"4K": "http://origin.example/4k.flv"}},
+        {"video_resolution": "480P"},
+        {"record_id": 7},
+        {"x_note": "new"},
+    ],
+)
+def test_another_content_is_another_booking(fields: dict[str, Any]) -> None:
+    assert not is_same(kept(), Booking.model_validate(BOOKING | fields))
+
+
+def test_what_differs_is_named_and_no_url_is_shown() -> None:
+    """A URL may hold a secret; times are written as people read them."""
+    url, end = "rtmp://push.example/live/c?secret=1", BOOKING["end_time"]
+    again = Booking.model_validate(BOOKING | {"end_time": end + 600, "push_url": url, "record_id": 7, "x_note": "new"})
+    found = differences([kept()], again)
+    assert [one.split()[0] for one in found] == ["end_time", "push_url", "record_id", "x_note"]
+    assert f"record_id {BOOKING['record_id']} -> 7" in found
+    assert f"end_time {words.moment(end)} -> {words.when(end + 600, end)}" in found
+    assert "secret" not in str(found)
+
+
+def test_a_recording_that_is_signed_anew_is_the_same_booking_and_another_change() -> None:
+    """A change may be sent because the signature has expired."""
+    signed = {size: f"{url}?Expires=1&Signature=new" for size, url in BOOKING["video_url_list"].items()}
+    again = Booking.model_validate(BOOKING | {"video_url_list": signed})
+    assert differences([kept()], again) == []
+    assert not is_same(kept(), again)
+
+
+def test_what_says_the_same_as_the_changed_class_is_the_same_booking() -> None:
+    """The platform may send what it booked first, or what holds since its change; anything else is another booking."""
+    changed = {"end_time": BOOKING["end_time"] + 600}
+    payloads = [kept(), kept(**changed)]
+    assert [differences(payloads, Booking.model_validate(BOOKING | more)) for more in ({}, changed)] == [[], []]
+    (said,) = differences(payloads, Booking.model_validate(BOOKING | {"end_time": BOOKING["end_time"] + 900}))
+    assert said.startswith(f"end_time {words.moment(changed['end_time'])}")
+
+
+@pytest.mark.parametrize("state", [BookingState.WAITING, BookingState.READY, BookingState.CANCELLED])
+def test_another_booking_is_refused_now_and_the_first_one_gets_its_own_answers(state: BookingState) -> None:
+    """It is no delivery of the first, so the first is not answered once more for it when it is ready."""
+    first = Booking.model_validate(BOOKING)
+    order = replace(Order.of(first), state=state, streamer="s1")
+    changes = Changes(SETTINGS, NOW, orders={order.class_id: order})
+    other = Booking.model_validate(BOOKING | {"end_time": BOOKING["end_time"] + 600})
+    orders.decide(changes, [other], [], orders.Facts((), {}, {}, {}), LIMITS)
+    assert changes.orders == {order.class_id: order}
+    (said,) = [one.message for one in changes.sends if isinstance(one.message, OrderResult)]
+    assert (said.result, said.code) == ("fail", errors.CONFLICT.number)
+    assert all(word in said.message for word in ("end_time", "the first booking stands", str(state)))
+    assert [one.message.code for one in changes.sends if isinstance(one.message, Alarm)] == [errors.CONFLICT.number]
+
+
+def test_a_row_of_the_version_before_is_read_as_it_was_written() -> None:
+    """It kept URLs as they came, and the text that came where it held nothing unknown."""
+    before = json.dumps(BOOKING | {"push_url": "RTMP://Push.example/live/c-1001", "video_url": BOOKING["video_url"]})
+    assert is_same(before, Booking.model_validate(BOOKING))
+    faulty = json.dumps(BOOKING | {"push_url": "rtmp://push.example:99999/live/x"})
+    assert not is_same(faulty, Booking.model_validate(BOOKING))

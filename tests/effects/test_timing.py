@@ -1,8 +1,13 @@
 """A token bucket lets a burst through, then so many a second; a throttle lets one through in so many seconds."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sqlalchemy import select
+from sqlalchemy.engine.url import make_url
 
+from lectern.effects.rows.many import among, these
+from lectern.model.tables.teacher import journal
 from lectern.timing import NAMES, Rate, Throttle
 
 
@@ -58,3 +63,27 @@ def test_names_that_never_come_again_are_forgotten() -> None:
     assert rate.take("0") == 0
     assert rate.take(str(NAMES)) > 0
     assert throttle.take("0", 10)
+
+
+INBOX = journal.inbox
+
+
+@pytest.mark.parametrize(
+    ("url", "number", "text"),
+    [
+        ("postgresql+psycopg://", "CAST(value AS BIGINT) FROM json_array", "CAST(value AS TEXT) FROM json_array"),
+        ("sqlite://", "value FROM json_each", "value FROM json_each"),
+    ],
+    ids=["postgresql", "sqlite"],
+)
+def test_numbers_are_compared_as_numbers_and_texts_as_texts(url: str, number: str, text: str) -> None:
+    """PostgreSQL compares no number with a text; the ids of rows are numbers of a type of our own."""
+    dialect = make_url(url).get_dialect()()
+    wanted = select(INBOX.c.id).where
+    assert number in str(wanted(among(INBOX.c.id)).compile(dialect=dialect))
+    assert text in str(wanted(among(INBOX.c.command)).compile(dialect=dialect))
+
+
+def test_a_list_of_any_length_is_one_parameter() -> None:
+    assert these(range(3)) == {"among": "[0, 1, 2]"}
+    assert these(['a"b'], "names") == {"names": '["a\\"b"]'}

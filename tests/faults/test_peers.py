@@ -1,11 +1,14 @@
 """Two teachers on one PostgreSQL: each class is answered, placed and asked for once, whoever dies or stands still."""
 
+import sys
 import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
+from tests.faults.teachers.cases import SETTINGS, Case, chosen
+from tests.faults.teachers.play import Play
 from tests.stage import Stage, Town, staged, wait_until
 from tests.stage.postgres import Databases
 
@@ -108,3 +111,26 @@ def executed(stage: Stage, runs: list[str], times: int) -> None:
     assert {one["run_count"] for one in found} == {times}
     hosts = [[tag for tag in one["tags"] if tag.startswith("host:")] for one in found]
     assert all(len(one) == 1 for one in hosts), hosts
+
+
+NUMBER, BOOKINGS = 2, 400
+ALWAYS = Case("claimed, not handled", "kill", "channel", ("teacher2",))
+
+
+def test_whoever_is_struck_every_class_is_answered_once(
+    town: Town,
+    tmp_path_factory: pytest.TempPathFactory,
+    postgresql: Databases,
+    capsys: pytest.CaptureFixture[str],
+    pytestconfig: pytest.Config,
+) -> None:
+    seed = int(pytestconfig.getoption("--seed"))
+    settings = {**SETTINGS, "TEACHER_DATABASE_URL": postgresql.fresh()}
+    with staged(town, tmp_path_factory.mktemp("stage"), **settings) as stage:
+        play = Play(stage, seed)
+        for case in [ALWAYS, *(one for one in chosen(NUMBER, seed) if one != ALWAYS)]:
+            outcome = play.play(case, BOOKINGS)
+            with capsys.disabled():
+                sys.stdout.write(f" [{outcome.line()}] ")
+            again = f"play it again: make faults-teachers CASES={NUMBER} N={BOOKINGS} SEED={seed}"
+            assert outcome.faults == [], f"{outcome.line()}; {again}"

@@ -1,5 +1,9 @@
 """What is read in a recording: tags, headers, keyframes, and why one cannot be aired."""
 
+import ast
+import ipaddress
+import random
+import sys
 from contextlib import suppress
 from pathlib import Path
 
@@ -7,9 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import lectern.playout
+from lectern.places import Places
 from lectern.playout import flv, index
+from lectern.playout.backoff import FIRST_S, LAST_S, Backoff
 from lectern.playout.flv import NotAirable, Unwrap
 from lectern.playout.index import KEYFRAME
+from lectern.playout.reach import may_reach
 from lectern.playout.rtmp import amf0
 from tests.playout import flvs
 
@@ -189,3 +197,59 @@ def test_metadata_leave_out_what_speaks_of_the_file() -> None:
 )
 def test_a_tag_says_what_it_is(kind: int, body: bytes, keyframe: bool, header: bool) -> None:
     assert (flv.is_keyframe(kind, body[:6]), flv.is_header(kind, body[:6])) == (keyframe, header)
+
+
+FOLDER = Path(lectern.playout.__file__).parent
+MODULES = sorted(FOLDER.rglob("*.py"))
+
+
+@pytest.mark.parametrize("module", MODULES, ids=[str(one.relative_to(FOLDER)) for one in MODULES])
+def test_a_module_imports_the_standard_library_only(module: Path) -> None:
+    for node in ast.walk(ast.parse(module.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names = [one.name for one in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names = [str(node.module)]
+        else:
+            continue
+        for name in names:
+            assert name.startswith("lectern.playout") or name.partition(".")[0] in sys.stdlib_module_names, name
+
+
+INSIDE = ["10.0.0.1", "::ffff:10.0.0.1", "64:ff9b::a00:1", "2002:a00:1::", "::10.0.0.1", "fec0::1", "::1", "fe80::1%lo"]
+OUTSIDE = ["1.1.1.1", "::ffff:1.1.1.1", "64:ff9b::101:101", "2606:4700::1111"]
+
+
+@pytest.mark.parametrize(
+    ("address", "is_public"), [*((one, False) for one in INSIDE), *((one, True) for one in OUTSIDE)]
+)
+def test_an_address_that_contains_another_is_as_public_as_that_one(address: str, is_public: bool) -> None:
+    """Where the network translates, it leads there."""
+    assert may_reach(address, ["public"]) is is_public
+    found = ipaddress.ip_address(address.partition("%")[0])
+    assert (Places.listed("public", "ALLOWED_PUSH_HOSTS").forbidden("h", 1935, [found]) is None) is is_public
+
+
+def test_a_listed_network_is_reached_and_any_where_none_is_listed() -> None:
+    assert may_reach("10.0.0.1", ["public", "10.0.0.0/8"])
+    assert not may_reach("11.0.0.1", ["10.0.0.0/8"])
+    assert may_reach("10.0.0.1", None)
+
+
+@pytest.mark.parametrize("draw", [0.0, 0.5, 1.0])
+def test_a_broken_session_is_replaced_at_once_then_after_pauses_that_double_to_five_seconds(draw: float) -> None:
+    """With up to half of a pause more, so that fifty classes that were cut at once do not come back at once."""
+
+    class Chance(random.Random):
+        def random(self) -> float:
+            return draw
+
+    backoff, pauses = Backoff(Chance()), []
+    for _ in range(9):
+        pauses.append(backoff.failed(100.0))
+        assert backoff.is_due(100.0 + pauses[-1])
+        assert not pauses[-1] or not backoff.is_due(100.0 + pauses[-1] - 0.001)
+    doubled = [0.0, FIRST_S, 0.2, 0.4, 0.8, 1.6, 3.2, LAST_S, LAST_S]
+    assert pauses == pytest.approx([one * (1 + draw / 2) for one in doubled])
+    backoff.reset()
+    assert (backoff.failures, backoff.is_due(0.0), backoff.failed(100.0)) == (0, True, 0.0)

@@ -1,21 +1,41 @@
 """What a job does on a host that lacks a program, has no room, stands still, or is too slow."""
 
 import asyncio
+import base64
+import hashlib
+import hmac
 import os
 import signal
 import subprocess
 import time
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from urllib.parse import parse_qsl, quote, urlsplit
 
+import fastcrc
 import pytest
+from pydantic import SecretStr
 
 from lectern.decide import ecs as decide
 from lectern.effects.ecs import source, ssh
+from lectern.effects.ecs import transcode as ecs
 from lectern.effects.ecs.job import Job, Programs, Report
-from lectern.errors import NO_ECS_ROOM, TRANSCODE_TIMED_OUT, CallAPerson, FallBack, Refuse, TryAgain
+from lectern.effects.files.upload import OssKey, Target
+from lectern.errors import (
+    NO_ECS_ROOM,
+    TRANSCODE_TIMED_OUT,
+    UPLOAD_FAILED,
+    CallAPerson,
+    FallBack,
+    Misuse,
+    Refuse,
+    TryAgain,
+)
+from lectern.places import Places
 from lectern.states import Resolution
+from tests.answering import Answer, serving
+from tests.effects.conftest import Origin, running_with
 from tests.effects.ecs.at_work import encoders, stand_in, transcode
 from tests.waiting import async_wait_until
 
@@ -120,3 +140,156 @@ async def test_a_job_that_takes_too_long_is_timed_out(connection: ssh.Connection
     assert raised.value.code is TRANSCODE_TIMED_OUT
     with pytest.raises(Refuse, match="not done after 8 s in all"):
         await transcode(connection, job)
+
+
+KEY_ID, SECRET, REGION, BUCKET = "LTAI5tMadeUp", "made-up-secret-of-oss", "cn-hangzhou", "lessons-1"
+DENIED = "<Error><Code>{}</Code><Message>made up</Message><SignatureProvided>s3cr3t</SignatureProvided></Error>"
+
+
+@dataclass
+class Store:
+    """A bucket: takes what is signed for it, and only that."""
+
+    url: str = ""
+    objects: dict[str, bytes] = field(default_factory=dict)
+    command_lines: list[int] = field(default_factory=list)
+    wrong_crc: bool = False
+
+
+def signature(method: str, path: str, query: list[tuple[str, str]], headers: dict[str, str], secret: str) -> str:
+    """The V4 signature of a URL, written a second time from its documentation."""
+    signed = dict(query)
+    _, date, region, product, end = signed["x-oss-credential"].split("/")
+    pairs = sorted((quote(name, safe=""), quote(value, safe="")) for name, value in query if name != "x-oss-signature")
+    named = {name.lower(): value.strip() for name, value in headers.items()}
+    ours = sorted(name for name in named if name in ("content-md5", "content-type") or name.startswith("x-oss-"))
+    canonical = "\n".join(
+        [
+            method,
+            path,
+            "&".join(f"{name}={value}" if value else name for name, value in pairs),
+            "".join(f"{name}:{named[name]}\n" for name in ours),
+            "",
+            "UNSIGNED-PAYLOAD",
+        ]
+    )
+    scope = "/".join((date, region, product, end))
+    hashed = hashlib.sha256(canonical.encode()).hexdigest()
+    to_sign = "\n".join(("OSS4-HMAC-SHA256", signed["x-oss-date"], scope, hashed))
+    key = f"aliyun_v4{secret}".encode()
+    for part in (date, region, product, end):
+        key = hmac.new(key, part.encode(), hashlib.sha256).digest()
+    return hmac.new(key, to_sign.encode(), hashlib.sha256).hexdigest()
+
+
+class _Bucket(Answer):
+    store: Store
+
+    def answer(self) -> None:
+        if self.command == "PUT":
+            self._put()
+            return
+        body = self.store.objects.get(urlsplit(self.path).path)
+        if body is None:
+            self.say(404)
+            return
+        crc = fastcrc.crc64.xz(body) + (1 if self.store.wrong_crc else 0)
+        self.say(200, {"content-length": str(len(body)), "x-oss-hash-crc64ecma": str(crc)})
+
+    def _put(self) -> None:
+        self.store.command_lines += running_with("x-oss-signature") + running_with(SECRET)
+        body = self.sent()
+        parts = urlsplit(self.path)
+        query = parse_qsl(parts.query, keep_blank_values=True)
+        expected = signature("PUT", parts.path, query, dict(self.headers.items()), SECRET)
+        md5 = base64.b64encode(hashlib.md5(body).digest()).decode()
+        if not hmac.compare_digest(expected, dict(query)["x-oss-signature"]):
+            self.say(403, body=DENIED.format("SignatureDoesNotMatch").encode())
+        elif self.headers["content-md5"] != md5:
+            self.say(400, body=DENIED.format("InvalidDigest").encode())
+        else:
+            self.store.objects[parts.path] = body
+            self.say(200, {"x-oss-hash-crc64ecma": str(fastcrc.crc64.xz(body))})
+
+
+@pytest.fixture
+def store() -> Iterator[Store]:
+    made = Store()
+    with serving(_Bucket, store=made) as server:
+        made.url = server.url
+        yield made
+
+
+def to(store: Store, secret: str = SECRET) -> Target:
+    key = OssKey(REGION, SecretStr(KEY_ID), SecretStr(secret), store.url)
+    return Target(f"oss://{BUCKET}/lessons of 2026", f"{store.url}/{BUCKET}/lessons%20of%202026", key)
+
+
+@pytest.fixture
+def job(origin: Origin, store: Store, recording: Path, tmp_path: Path) -> Job:
+    origin.files["/6666.flv"] = recording.read_bytes()
+    return Job(
+        record_id=6666,
+        attempts=(1,),
+        source_url=f"{origin.url}/6666.flv",
+        wanted=(Resolution.P240,),
+        target=to(store),
+        begun_at=time.time(),
+        limit_s=lambda _: 600.0,
+        allowed=Places.listed("127.0.0.1"),
+        work_root=str(tmp_path / "work"),
+    )
+
+
+async def test_a_rendition_goes_into_the_bucket_by_a_url_signed_for_it(
+    connection: ssh.Connection, job: Job, store: Store
+) -> None:
+    """The key stays here; the signature is in no command line, and in no file that others could read."""
+    try:
+        (made,) = (await ecs.transcode(connection, job, Report())).made
+        folder = Path(job.work_root) / job.name
+        assert {path.name for path in folder.iterdir() if path.stat().st_mode & 0o077} == set()
+        assert not any(SECRET.encode() in path.read_bytes() for path in folder.iterdir())
+    finally:
+        await ecs.leave(connection, job.work_root, job.name)
+    assert made.url == f"{store.url}/{BUCKET}/lessons%20of%202026/6666/6666_240P.flv"
+    (name, body), *others = store.objects.items()
+    assert (name, len(body), others) == (urlsplit(made.url).path, made.size_bytes, [])
+    assert store.command_lines == []
+    assert SECRET not in repr(job)
+
+
+async def test_a_wrong_key_is_told_in_the_stores_words_and_shows_no_signature(
+    connection: ssh.Connection, job: Job, store: Store
+) -> None:
+    with pytest.raises(CallAPerson, match="403 SignatureDoesNotMatch: made up; are UPLOAD_URL") as raised:
+        await transcode(connection, replace(job, target=to(store, "another")))
+    assert raised.value.code is UPLOAD_FAILED
+    assert "x-oss-signature" not in raised.value.message
+    assert "s3cr3t" not in raised.value.message
+    assert store.objects == {}
+
+
+async def test_an_object_that_is_another_than_the_one_uploaded_is_noticed(
+    connection: ssh.Connection, job: Job, store: Store
+) -> None:
+    store.wrong_crc = True
+    with pytest.raises(TryAgain, match="its CRC-64 is"):
+        await transcode(connection, job)
+
+
+@pytest.mark.parametrize(
+    ("put", "public", "says"),
+    [
+        ("", "http://a/b", "UPLOAD_URL=: write http"),
+        ("ftp://a/b", "http://a/b", "write http"),
+        ("oss://bucket/prefix", "http://a/b", "OSS_REGION, OSS_ACCESS_KEY_ID and OSS_ACCESS_KEY_SECRET must be set"),
+        ("oss://B/prefix", "http://a/b", "write http"),
+        ("http://u:hidden@a/b?t=hidden", "oss://bucket/x", "PUBLIC_URL=oss://bucket/x: write"),
+        ("gopher://u:hidden@a/b?t=hidden", "http://a/b", r"UPLOAD_URL=gopher://a/b\?…: write"),
+    ],
+)
+def test_what_is_no_target_is_told_what_to_write(put: str, public: str, says: str) -> None:
+    with pytest.raises(Misuse, match=says) as raised:
+        Target(put, public)
+    assert "hidden" not in raised.value.message

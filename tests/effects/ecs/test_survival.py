@@ -1,18 +1,25 @@
-"""A job goes on without us, is found again, and leaves nothing where it is left."""
+"""A job goes on without us, is found again, and ends when it is cancelled or left."""
 
 import asyncio
+import itertools
 import os
+import shutil
+import signal
 import time
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from lectern.effects.ecs import ssh
+from lectern.effects.ecs import detached, ssh
 from lectern.effects.ecs import transcode as ecs
+from lectern.effects.ecs.detached import Step
 from lectern.effects.ecs.job import Job, Programs, Report
+from lectern.errors import TryAgain
 from tests.effects.conftest import Origin, Sshd, running_with
-from tests.effects.ecs.at_work import SOURCE, UP, encoders, stand_in, transcode
+from tests.effects.ecs.at_work import SOURCE, UP, called, encoders, stand_in, transcode
 from tests.waiting import async_wait_until
 
 pytestmark = pytest.mark.live
@@ -89,3 +96,89 @@ async def test_what_nobody_looked_at_for_long_is_ended_by_the_next_job(
     long_ago = time.time() - 20 * 60
     os.utime(Path(job.work_root) / lost.name / "seen", (long_ago, long_ago))
     assert len(await transcode(connection, job)) == 1
+
+
+MOMENTS = 7  # the start, the id, the word to begin, and a few looks at what it says
+_numbers = itertools.count()
+
+
+@pytest.fixture
+def sleeping() -> list[str]:
+    """A program that can be told from all others."""
+    return ["sleep", f"300.{os.getpid()}{next(_numbers)}"]
+
+
+async def cancelled_at(
+    monkeypatch: pytest.MonkeyPatch, moment: int, when: str, work: Coroutine[Any, Any, object]
+) -> None:
+    """Cancel *work* before or after it waits for the host for the *moment*-th time."""
+    real: Callable[[ssh.Connection, Any], Awaitable[Any]] = ssh.Connection._threaded
+    task = asyncio.ensure_future(work)
+    waits = itertools.count(1)
+
+    async def counted(self: ssh.Connection, wait: Callable[[], Any]) -> Any:
+        now = next(waits) == moment
+        if now and when == "before":
+            task.cancel()
+        try:
+            return await real(self, wait)
+        finally:
+            if now and when == "after":
+                task.cancel()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ssh.Connection, "_threaded", counted)
+        with pytest.raises(asyncio.CancelledError):
+            await asyncio.wait_for(task, 30)
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+async def test_a_program_that_is_cancelled_at_any_moment_of_its_start_is_gone(
+    connection: ssh.Connection, sleeping: list[str], monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    """Also between its start there and the reading of its id: it waits for a word that does not come."""
+    for moment in range(1, MOMENTS + 1):
+        await cancelled_at(monkeypatch, moment, when, connection.run(sleeping, timeout_s=60))
+        begun = [pid for pid in running_with(" ".join(sleeping)) if called(pid) == "sleep"]
+        assert begun == [], f"cancelled {when} wait {moment}"
+        await async_wait_until(
+            lambda: not running_with(" ".join(sleeping)), description="what waited for the word is gone"
+        )
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+async def test_a_step_that_is_cancelled_at_any_moment_of_its_start_is_ended_by_leaving(
+    connection: ssh.Connection, sleeping: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, when: str
+) -> None:
+    """It would go on without us, if it has begun."""
+    for moment in range(1, MOMENTS + 1):
+        folder = await detached.enter(connection, str(tmp_path), "job")
+        step = detached.run(connection, folder, Step("step", sleeping), 60)
+        await cancelled_at(monkeypatch, moment, when, step)
+        await detached.leave(connection, str(tmp_path), "job")
+        assert list(tmp_path.iterdir()) == []
+        await async_wait_until(
+            lambda: not running_with(" ".join(sleeping)), description=f"all is gone, cancelled {when} wait {moment}"
+        )
+
+
+async def test_a_step_whose_folder_is_taken_away_is_told_so_and_not_watched_for_ever(
+    connection: ssh.Connection, sleeping: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """As of a teacher that was away for so long that another one has taken over its job, and is done with it."""
+    monkeypatch.setattr(detached, "_RUN", detached._RUN.replace("flock -w 20", "flock -w 1"))  # it looks sooner
+    folder = await detached.enter(connection, str(tmp_path), "job")
+    watching = asyncio.ensure_future(detached.run(connection, folder, Step("step", sleeping), 60))
+    await async_wait_until(
+        lambda: running_with(" ".join(sleeping)) and any(tmp_path.glob("job/step.pid")), description="it runs there"
+    )
+    group = int((tmp_path / "job" / "step.pid").read_text())
+    shutil.rmtree(tmp_path / "job")
+    try:
+        with pytest.raises(TryAgain, match="is gone"):
+            await asyncio.wait_for(watching, 20)
+        with pytest.raises(TryAgain, match="is gone"):
+            await detached.run(connection, folder, Step("next", sleeping), 60)
+    finally:
+        os.killpg(group, signal.SIGKILL)
+    await async_wait_until(lambda: not running_with(str(tmp_path)), description="nobody watches it any more")
