@@ -1,5 +1,6 @@
 """A whole session against whatever bytes a server may send: in any form, in any portions, spoiled in any way."""
 
+import asyncio
 import json
 import socket
 import time
@@ -11,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lectern.playout import trial
 from lectern.playout.rtmp import NotRtmp, amf0, chunks
 from lectern.playout.rtmp.chunks import Message, Parser
 from lectern.playout.rtmp.publish import HANDSHAKE_BYTES, MAX_OWED_BYTES, Publisher, Step
@@ -253,6 +255,23 @@ def test_a_server_that_floods_costs_little_before_it_is_cut(flood: bytes, is_liv
         flooded()
     assert taken <= bound
     assert publisher.chunks <= bound / Intake.CHUNK_BYTES
+
+
+async def test_a_server_that_floods_is_refused_when_its_push_url_is_tried() -> None:
+    """Its class may be booked for the next day; the classes on air are sent by the same loop."""
+
+    async def flood(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(SHAKE)
+        while not writer.is_closing():
+            writer.write(ACKNOWLEDGEMENT * 10_000)
+            await writer.drain()
+
+    server = await asyncio.start_server(flood, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    refused = await asyncio.wait_for(trial.refusal(target(f"rtmp://127.0.0.1:{port}/live/x"), None), 60)
+    server.close()
+    assert refused is not None
+    assert refused.startswith("the server sends too much: more than 1 MB")
 
 
 def test_a_server_may_say_for_ever_as_much_as_live_servers_say(monkeypatch: pytest.MonkeyPatch) -> None:
