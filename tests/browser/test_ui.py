@@ -11,7 +11,6 @@ from playwright.sync_api import expect
 
 from tests.browser.ui import Ui
 from tests.stage import Stage, wait_until
-from town.ports import free_port
 
 pytestmark = pytest.mark.night
 
@@ -49,22 +48,6 @@ def test_a_booking_that_failed_is_found_by_its_class_read_and_retried(day: Stage
     day.on_air(class_id, timeout_s=90)
     day.cancel(class_id)
     day.off_air(class_id)
-
-
-def test_a_class_that_nobody_takes_fails_and_says_why(day: Stage, ui: Ui) -> None:
-    """Nobody listens at its push URL: the run's page has the words."""
-    nowhere = f"rtmp://127.0.0.1:{free_port()}/live/x"
-    class_id = day.book(day.booking(day.town.record(seconds=90), starts_in_s=20, length_s=10, push_url=nowhere))
-    wait_until(
-        lambda: [one for one in day.runs("streamer1", f"broadcast {class_id}") if one["state_type"] == "FAILED"],
-        timeout_s=90,
-        description="its broadcast has failed",
-    )
-    ui.open_run(f"broadcast {class_id}", searched=class_id)
-    reason = ui.tab("Details").get_by_text(f"{class_id}: not aired: Connection refused")
-    expect(reason).to_be_visible()
-    reason.scroll_into_view_if_needed()
-    ui.shot("a broadcast that failed")
 
 
 def test_the_classes_of_tomorrow_are_seen(day: Stage, ui: Ui) -> None:

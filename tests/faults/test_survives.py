@@ -22,26 +22,6 @@ GROWTH_BYTES = 60 * 1024**2
 MESSAGES = 2000
 
 
-def test_a_part_and_its_reservation_outlive_kill_9(town: Town, tmp_path: Path) -> None:
-    """The download goes on where it was, and its room is never given to another."""
-    with staged(town, tmp_path, DOWNLOAD_RATE="300k") as stage:
-        stage.up("teacher", "streamer1")
-        record = town.record(seconds=60)
-        class_id = stage.book(stage.booking(record))
-        part = stage.folder / "streamer1" / str(record) / f"{record}.flv.part"
-        wait_until(lambda: part.exists() and part.stat().st_size > 300_000, description="a part has come")
-        before = reserved(stage)
-        stage.residents["streamer1"].kill()
-        had = part.stat().st_size
-        assert reserved(stage) == before == (town.origin.root.joinpath(f"{record}/{record}.flv").stat().st_size, 1)
-        stage.up("streamer1")
-        assert stage.answer(class_id, timeout_s=120)["result"] == "success"
-        assert reserved(stage) == (0, 0)
-        ranges = [one.range for one in town.origin.requests if one.path == f"/{record}/{record}.flv" and one.range]
-        assert any(int(one.removeprefix("bytes=").partition("-")[0]) >= had for one in ranges)
-        assert stage.num_cite("streamer1", str(record)) == 1
-
-
 def reserved(stage: Stage) -> tuple[int, int]:
     """Bytes and places that downloads have reserved."""
     (row,) = stage.rows("streamer1", "select reserved_bytes, reserved_num from dir_info")

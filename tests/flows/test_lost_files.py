@@ -41,8 +41,6 @@ from lectern.settings import StreamerSettings, TeacherSettings
 from lectern.states import AiringState, BookingState, FileState
 from lectern.streamer_changes import StreamerChanges
 from tests import flv, rows
-from tests.stage import Town, staged, wait_until
-from town.faults import Fault
 
 Streamer = Host[StreamerSettings]
 Teacher = Host[TeacherSettings]
@@ -499,32 +497,3 @@ def test_what_a_streamer_says_that_had_it_before_changes_nothing(teacher: Teache
 
 
 # -- all of it, with two streamers -------------------------------------------------------------------------------------
-
-
-@pytest.mark.live
-def test_a_class_whose_file_is_lost_for_good_is_aired_by_the_other_streamer(town: Town, tmp_path: Path) -> None:
-    """The origin does not have it any more when the first one asks; the platform hears nothing of it."""
-    with staged(town, tmp_path) as stage:
-        stage.up("teacher", "streamer1", "streamer2")
-
-        def both_live() -> bool:
-            return len(town.redis.hkeys(f"{stage.prefix}:streamers")) == 2
-
-        wait_until(both_live, description="both streamers are heard of")
-        record = town.record()
-        class_id = stage.book(stage.booking(record, starts_in_s=100, length_s=20))
-        where = stage.answer(class_id)["streamer"].removeprefix(f"{stage.prefix}-")
-        other = {"streamer1": "streamer2", "streamer2": "streamer1"}[where]
-        stage.residents[where].end()
-        store.rendition_path(stage.folder / where, str(record)).unlink()
-        expired = town.origin.faults.add(Fault(f"{record}/*", method="HEAD", status=404, times=1))
-        stage.up(where)
-        wait_until(lambda: expired.times == 0, description="the first one asks its origin, in vain")
-        wait_until(
-            lambda: (stage.order(class_id)["streamer"], stage.order(class_id)["state"]) == (stage.name(other), "ready"),
-            description="the other one has it",
-        )
-        assert len(stage.ear.answers[class_id]) == 1
-        assert stage.alarms(324, class_id=class_id)
-        stage.on_air(class_id, 120)
-        wait_until(lambda: stage.airing(other, class_id)["state"] == "on air", description="the other one says so")

@@ -54,24 +54,6 @@ def finds(stage: Stage, class_id: str) -> None:
     )
 
 
-def test_a_deployment_that_was_made_anew_is_used_by_the_living_process(own: Stage) -> None:
-    """Its id is another one: the server's 404 has the ids read anew."""
-    class_id = put_on_air(own)
-    before = deployments(own)
-    for one in before:
-        own.delete(f"/deployments/{one}")
-    answered = own.book(own.booking(own.town.record()))
-    own.residents["teacher"].wait_for("Type: lectern init teacher")
-    wait_until(lambda: 507 in {one["code"] for one in own.ear.alarms}, description="it is alarmed")
-    own._initialised.clear()
-    own.init("teacher", "streamer1")
-    assert deployments(own).isdisjoint(before)
-    assert own.answer(answered, timeout_s=90)["result"] == "success"
-    finds(own, answered)
-    assert is_on_air(own, class_id)
-    assert [one.exit_code for one in own.residents.values()] == [None, None]
-
-
 def test_a_server_that_was_emptied_ends_no_process(own: Stage) -> None:
     """Its database is lost: the hosts wait, and `lectern init` on each is all that is to be done."""
     class_id = put_on_air(own)

@@ -51,19 +51,6 @@ def test_what_is_handled_and_shown_leaves_no_thread_and_no_websocket(stage: Stag
     assert connections_now <= 20
 
 
-def test_a_storm_is_handled_in_batches(stage: Stage) -> None:
-    """200 bookings at once: every one is answered, and all are shown in a handful of runs."""
-    record = stage.town.record()
-    stage.answer(stage.book(stage.booking(record, starts_in_s=9000)))
-    storm = [stage.book(stage.booking(record, starts_in_s=-60, length_s=1)) for _ in range(200)]
-    assert {stage.answer(one, timeout_s=60)["code"] for one in storm} == {410}
-    mine = {f"class:{one}" for one in storm}
-    wait_until(lambda: mine <= set().union(*shown(stage).values()), description="all are shown")
-    sizes = [len(mine & classes) for classes in shown(stage).values()]
-    assert max(sizes) >= 20
-    assert sum(size > 0 for size in sizes) <= 40
-
-
 @pytest.fixture(scope="module")
 def alone(town: Town, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     """A streamer without a teacher: its process is killed, stopped and started by the tests."""

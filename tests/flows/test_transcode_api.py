@@ -12,7 +12,6 @@ from lectern.effects.files.oss import sign
 from tests.stage import Stage, Town, staged, wait_until
 from tests.stage.hosts import SECRET
 from town.faults import Fault
-from town.oss_transcoder import Behaviour, Rule
 from town.ports import HOST, free_port
 
 pytestmark = pytest.mark.live
@@ -68,17 +67,6 @@ def test_a_rendition_is_made_by_one_request_and_a_second_one_joins_it(teacher: S
     third = api.post("/transcode", json=body)
     assert (third.status_code, third.json()["url"]) == (200, url)
     assert len(teacher.runs("teacher", f"transcode {record} 240P")) == 1
-
-
-def test_it_takes_over_from_an_oss_that_is_silent(teacher: Stage, api: httpx.Client) -> None:
-    record = teacher.town.record()
-    teacher.oss.behave(Rule(Behaviour.SILENT, record_id=record))
-    class_id = teacher.book(teacher.booking(record, "240P"))
-    wait_until(lambda: teacher.posts(record) == 1, description="the OSS is asked")
-    found = api.post("/transcode", json=signed(record_id=record, video_resolution="240P"))
-    assert found.status_code == 202, found.text
-    wait_until(lambda: teacher.status(record, "240P") == "success", timeout_s=90, description="it is made")
-    wait_until(lambda: teacher.order(class_id)["state"] != "waiting", description="its class waits no more")
 
 
 def test_requests_that_come_at_the_same_time_begin_one_run(teacher: Stage, api: httpx.Client) -> None:
