@@ -8,7 +8,6 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +74,7 @@ class Play:
             time.sleep(max(0.0, struck_at + STOPPED_S + 5 - time.time()))
         stage.up(*NAMES)
         self._settle(outcome)
-        self._time(outcome, [one for one in ids if one not in unheard], struck_at, since)
+        self._time(outcome, [one for one in ids if one not in unheard], since)
         self._judge(outcome, ids, records, self._struck()[struck_before:])
         return outcome
 
@@ -164,12 +163,6 @@ class Play:
         if self.stage.residents[who].exit_code is None:
             os.kill(self.stage.residents[who].pid, signal.SIGCONT)
 
-    def _takings(self) -> list[float]:
-        """When the teachers that run took over what another had, epoch seconds."""
-        lines = "".join(self.stage.residents[who].said() for who in NAMES).splitlines()
-        stamps = [line[:23] for line in lines if "taken over" in line]
-        return [datetime.strptime(one, "%Y-%m-%d %H:%M:%S,%f").astimezone().timestamp() for one in stamps]
-
     # -- what came of it -------------------------------------------------------------------------------------------
 
     def _await_answers(self, ids: Sequence[str], since: float) -> list[str]:
@@ -223,17 +216,10 @@ class Play:
             time.sleep(0.5)
         outcome.faults += [f"left: {one}" for one in found]
 
-    def _time(self, out: Outcome, heard: Sequence[str], struck_at: float, since: float) -> None:
-        """When the last of the classes that somebody *heard* was answered, and what it had waited for."""
+    def _time(self, out: Outcome, heard: Sequence[str], since: float) -> None:
+        """When the last of the classes that somebody *heard* was answered."""
         firsts = {one: found[0]["received_at"] for one in heard if (found := self.stage.ear.answers[one])}
-        last_at = max(firsts.values(), default=since)
-        out.last_s = max(0.0, last_at - since)
-        out.booked_s = max(0.0, max((self._sent_at[one] for one in heard), default=since) - since)
-        takings = [at for at in self._takings() if struck_at < at <= last_at]
-        out.taken_s = max(0.0, max(takings) - since) if takings else None
-        before = [at - self._sent_at[one] for one, at in firsts.items() if at < struck_at]
-        out.before_s = max(before, default=0.0)
-        out.load = os.getloadavg()[0]
+        out.last_s = max(0.0, max(firsts.values(), default=since) - since)
         if out.last_s > WITHIN_S:
             out.faults.append(f"the last was answered after {out.last_s:.1f} s: {self._story(firsts, since)}")
 
