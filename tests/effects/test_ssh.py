@@ -78,12 +78,6 @@ async def test_output_is_bounded_and_whole_lines_come_in_order(sshd: Sshd) -> No
     assert len(finished.output) == output.KEPT_BYTES
 
 
-async def test_several_programs_run_at_once(sshd: Sshd) -> None:
-    async with login(sshd) as connection:
-        runs = (connection.run(["sh", "-c", f"sleep 0.5; echo {number}"], timeout_s=20) for number in range(5))
-        assert [finished.output for finished in await asyncio.gather(*runs)] == [f"{n}\n" for n in range(5)]
-
-
 @pytest.mark.parametrize("script", [FAMILY, STUBBORN], ids=["polite", "stubborn"])
 async def test_a_program_that_takes_too_long_is_ended_there(
     sshd: Sshd, script: str, monkeypatch: pytest.MonkeyPatch

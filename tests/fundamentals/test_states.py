@@ -3,16 +3,12 @@
 import ast
 import itertools
 import re
-import shutil
-import subprocess
-import sys
 from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
 
 import pytest
 
-import lectern
 from lectern.errors import CallAPerson, ForbiddenMove
 from lectern.states import (
     AIRING_MOVES,
@@ -139,51 +135,6 @@ def test_the_boxes_are_the_documented_ones() -> None:
         "1080P": (1920, 1080),
     }
     assert list(Resolution) == sorted(Resolution, key=lambda one: one.box), "the choice of a source relies on it"
-
-
-NEW_RUNG = """
-import sys
-from pathlib import Path
-
-root = Path(sys.argv[1])
-sys.path.insert(0, str(root))
-from lectern import states, stems
-from lectern.effects.files import store
-from lectern.effects.redis import key_patterns
-from lectern.messages import Booking
-from lectern.rollout.takeover import old_classes
-from lectern.decide import attempts as decide
-
-assert Path(states.__file__).is_relative_to(root), states.__file__
-new = states.Resolution("540P")
-booked = Booking(
-    class_id="c", record_id=6666, video_resolution="540", start_time=1, end_time=2, push_url="rtmp://h/live/c",
-    video_url="http://h/6666.flv", video_url_list={"240": "http://h/240.flv", "540P": "http://h/540.flv"},
-)
-assert booked.stem == "6666_540P" and booked.urls[new] == "http://h/540.flv"
-assert decide.source(booked, states.Resolution.P240) == "http://h/240.flv"
-assert decide.source(booked, new) == "http://h/540.flv"
-assert stems.is_stem("6666_540P") and stems.record_of("6666_540P") == 6666
-assert stems.of_url("http://h/7_540P.flv").startswith("url-")
-assert str(store.rendition_path(Path("/v"), "6666_540P")) == "/v/6666/6666_540P.flv"
-assert key_patterns.Pattern.parse("{record_id}_{resolution}").values(b"6666_540P")
-assert old_classes.rendition([sys.argv[2]], "/6666_540P.flv") == "6666_540P"
-"""
-
-
-def test_a_new_rung_of_the_ladder_is_one_line(tmp_path: Path) -> None:
-    """A booking of 540P names its rendition, file, source and waiting list: nothing else lists the sizes."""
-    copied = Path(shutil.copytree(Path(lectern.__file__).parent, tmp_path / "lectern"))
-    table = copied / "states.py"
-    before = '    P720 = "720P", 1280, 720\n'
-    assert before in table.read_text()
-    table.write_text(table.read_text().replace(before, '    P540 = "540P", 960, 540\n' + before))
-    role = (ROOT / "playbooks/roles/streamer/defaults/main.yml").read_text()
-    pattern = re.findall(r"^  - '(.*P<resolution>.*)'$", role, re.MULTILINE)[0]
-    done = subprocess.run(
-        [sys.executable, "-c", NEW_RUNG, tmp_path, pattern], check=False, capture_output=True, text=True, timeout=60
-    )
-    assert done.returncode == 0, done.stderr
 
 
 def test_a_class_cites_its_rendition_until_it_is_over() -> None:

@@ -1,7 +1,6 @@
 """The pure core of RTMP: what is composed is parsed again, and a server may split and spoil its bytes as it likes."""
 
 import json
-import random
 import subprocess
 from contextlib import suppress
 from itertools import pairwise
@@ -112,28 +111,6 @@ def test_a_time_beyond_three_bytes_is_said_again_in_each_chunk(time: int) -> Non
     assert parser.feed(data)[0].timestamp == time
 
 
-@given(st.lists(st.integers(0, len(WHOLE)), max_size=30), st.integers(0, len(WHOLE)))
-def test_any_splitting_gives_the_same_decisions_and_so_does_a_session_saved_in_between(
-    cuts: list[int], saved_at: int
-) -> None:
-    session = Publisher(TARGET, NONCE)
-    for part in split(WHOLE, cuts):
-        session.receive(part)
-    assert session.step is Step.READY
-    at_once = Publisher(TARGET, NONCE)
-    at_once.receive(WHOLE)
-    assert session.owed == at_once.owed
-    more = PING * 40 + STARTED
-    one, other = live(), live()
-    one.receive(more)
-    at = saved_at % len(more)
-    other.receive(more[:at])
-    other = Publisher.load(TARGET, json.loads(json.dumps(other.save())))
-    other.receive(more[at:])
-    assert other.owed == one.owed
-    assert other.save() == one.save()
-
-
 def test_a_session_is_published_in_the_words_that_ffmpeg_and_obs_use() -> None:
     session = Publisher(TARGET, NONCE)
     parser = Parser()
@@ -194,23 +171,6 @@ def test_an_unknown_app_is_refused_in_the_servers_words() -> None:
     body = amf0.encode("_error", 1, None, fields)
     with pytest.raises(NotRtmp, match=r"NetConnection\.Connect\.Rejected: no such app"):
         session.receive(compose(chunks.COMMAND, 0, 0, body, chunk_stream=3, chunk_bytes=128))
-
-
-@given(st.randoms(use_true_random=False), st.integers(1, 8), st.booleans())
-def test_spoiled_answers_raise_nothing_but_not_rtmp(chance: random.Random, number: int, is_live: bool) -> None:
-    data = bytearray(CONNECTED + CREATED + STARTED + PING)
-    for _ in range(number):
-        at = chance.randrange(len(data))
-        if chance.random() < 0.3:
-            del data[at : at + chance.randrange(1, 20)]
-        else:
-            data[at] = chance.randrange(256)
-    session = live() if is_live else Publisher(TARGET, NONCE)
-    with suppress(NotRtmp):
-        if not is_live:
-            session.receive(SHAKE)
-        session.receive(bytes(data))
-        assert session.step in Step
 
 
 @given(st.binary(max_size=4000))

@@ -43,24 +43,6 @@ def ended_exact(receiver: Receiver, names: list[str], tags: list[flvs.Tag]) -> N
         assert session.packets() == tags
 
 
-def test_a_worker_killed_again_and_again_is_not_noticed_by_any_class(tmp_path: Path) -> None:
-    tags = flvs.lesson(12)  # each takeover may take two seconds on a busy machine
-    path = flvs.write(tmp_path / "a.flv", tags)
-    with Receiver() as receiver, Playout(tmp_path / "p", program=PATIENT) as playout:
-        names = on_air(playout, receiver, path)
-        for _ in range(4):
-            worker = playout.worker()
-            os.kill(worker, signal.SIGKILL)
-            wait_until(lambda worker: playout.worker() != worker, worker, description="another worker")
-            time.sleep(0.4)
-        taken_over = playout.again("status")["worker"]["taken_over"]
-        assert (taken_over["why"], taken_over["sessions"], taken_over["kept"]) == ("died", CLASSES, CLASSES)
-        ended_exact(receiver, names, tags)
-        rows = playout.status("c0")["as_run"]
-        assert len(rows) == 1
-        assert rows[0]["sent_s"] > 11.5
-
-
 def test_an_upgrade_is_not_noticed_and_says_how_it_went(tmp_path: Path) -> None:
     tags = flvs.lesson(4)
     path = flvs.write(tmp_path / "a.flv", tags)
