@@ -164,6 +164,7 @@ def test_a_long_text_is_read_in_no_time() -> None:
             ),
             "h:1: certificate verify failed: self-signed certificate",
         ),
+        (OSError(errno.ECONNREFUSED, "Connect call failed ('127.0.0.1', 1)"), "Connection refused"),
         (OSError(errno.ENOENT, "No such file or directory"), "No such file or directory"),
         (TimeoutError(), "no answer in time"),
         (ValueError("it is none"), "it is none"),

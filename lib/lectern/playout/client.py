@@ -69,8 +69,9 @@ class Client:
             reader, writer = await asyncio.wait_for(
                 asyncio.open_unix_connection(str(path), limit=MAX_LINE_BYTES), ANSWER_S
             )
-        except (OSError, TimeoutError) as error:
-            raise Unreachable(f"{path}: no playout answers there: {error}") from error
+        except OSError as error:
+            why = error.strerror or str(error) or "no answer in time"
+            raise Unreachable(f"{path}: no playout answers there: {why}") from error
         return cls(reader, writer)
 
     async def __aenter__(self) -> Self:

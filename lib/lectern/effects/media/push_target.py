@@ -7,6 +7,7 @@ from lectern import urls
 from lectern.effects.files import lookup
 from lectern.errors import TryAgain
 from lectern.places import Address, Places
+from lectern.shown import plain
 
 
 async def unreachable(push_url: str, *, timeout_s: float, allowed: Places) -> str | None:
@@ -28,7 +29,7 @@ async def unreachable(push_url: str, *, timeout_s: float, allowed: Places) -> st
     except TimeoutError:
         return f"{url.host}:{url.port} does not answer within {timeout_s:g} s"
     except OSError as error:
-        return f"{url.host}:{url.port}: {error.strerror or error}"
+        return f"{url.host}:{url.port}: {plain(error)}"
     except TryAgain as error:
         return error.message
     except ValueError as error:  # raised by the name's lookup
