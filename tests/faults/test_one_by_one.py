@@ -72,10 +72,13 @@ def test_a_second_change_in_a_batch_joins_the_transcoding_that_its_recording_has
     assert {key: one.attempt for key, one in found_now.items()} == {at_1080: 3, at_720: 1}
 
 
-async def test_a_change_waits_for_the_booking_of_its_class_that_is_in_the_inbox(
+async def test_a_change_waits_for_the_booking_of_its_class_that_is_in_the_inbox_or_may_come_soon(
     teacher: Teacher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Others handle bookings, perhaps another teacher: the change would be answered with 404, and be lost."""
+    """Others handle bookings, perhaps another teacher: the change would be answered with 404, and be lost.
+
+    Channel and stream keep no order between them; a class that nobody books is answered after a while all the same.
+    """
     order, end = wanted("c-1"), hosts.now() + STARTS_IN_S + 900
     about = [Change(class_id="c-1", end_time=end), Change(class_id="c-2", end_time=end)]
     with transaction(teacher.engine) as connection:
@@ -88,10 +91,12 @@ async def test_a_change_waits_for_the_booking_of_its_class_that_is_in_the_inbox(
 
     monkeypatch.setattr(change, "after", nothing)
     monkeypatch.setattr(show, "table", nothing)
-    monkeypatch.setattr(change, "BOOKING_S", 0.0)  # what is not in the inbox does not come
     teacher.seen = time.monotonic() + 3600, tuple(hosts.ALIVE)
     token = hall.current.set(teacher)
     try:
+        await change.change.fn(inbox.spell(ids[1:]))
+        assert left(teacher, ids) == ids, "the booking of c-2 may come by the other way"
+        monkeypatch.setattr(change, "BOOKING_S", 0.0)
         await change.change.fn(inbox.spell(ids[1:]))
         assert left(teacher, ids) == ids[:2], "nobody has booked c-2"
         decided(teacher, booking, order)
