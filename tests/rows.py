@@ -1,22 +1,24 @@
 """Rows as flows write and read them, for tests that begin in the middle of a story."""
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
 
-from sqlalchemy import Connection, Engine, insert
+from sqlalchemy import Connection, Engine, insert, update
 
 from flows.handling import Decide, DecideAll, change
 from flows.host import Streamer
 from lectern.changes import NEW, Granted, new_row
+from lectern.effects.rows import airings, cache
 from lectern.effects.rows.changes import write
 from lectern.effects.rows.tables.engine import reading, transaction
 from lectern.facts import Airing, Order
 from lectern.messages import Booking, Message, Prepare
-from lectern.model.tables.streamer import classes, journal, tasks
+from lectern.model.tables.streamer import classes, files, journal, tasks
 from lectern.model.tables.teacher import orders, streamers
 from lectern.settings import StreamerSettings
-from lectern.states import AiringState
+from lectern.states import AiringState, FileState
 from lectern.streamer_changes import NEW_CLASS, NEW_TASK, Admitted, StreamerChanges, class_row, task_row
 
 M = TypeVar("M", bound=Message)
@@ -97,3 +99,22 @@ def moved(connection: Connection, host: Streamer, one: Airing, state: AiringStat
         changes.move(one, state)
 
     went(connection, host, go)
+
+
+def cached(
+    host: Streamer,
+    one: Prepare,
+    site: Path,
+    file: Mapping[str, object] = {},
+    state: AiringState = AiringState.READY,
+) -> None:
+    """A class whose recording is at *site*, and the row of its rendition with the values of *file*."""
+    now, root, stem = time.time(), host.settings.video_root, one.stem
+    its = {"state": FileState.READY, "duration_s": 20.0} | dict(file)
+    with transaction(host.engine) as connection:
+        cache.usage(connection, root)
+        if stem not in cache.by_stem(connection, [stem]):
+            reserve(connection, root, stem, site.stat().st_size, one.video_url, now)
+            connection.execute(update(files).where(files.c.id == stem).values(**its))
+        add(connection, one, state, str(site), now)
+        cache.recount(connection, root, airings.citations(connection))

@@ -18,7 +18,6 @@ from flows.teacher.ecs.job import TranscodeJob
 from lectern.amendments import Change
 from lectern.changes import Changes
 from lectern.commands import command_of
-from lectern.effects.redis.sending import Sent
 from lectern.effects.rows import airings, bookings, inbox, renditions, transcodings
 from lectern.effects.rows.inbox import Arrived
 from lectern.effects.rows.tables.engine import reading, transaction
@@ -31,6 +30,7 @@ from lectern.settings import StreamerSettings, TeacherSettings
 from lectern.states import AiringState, Backend, RenditionState, Resolution
 from tests import rows, strategies
 from tests.faults import hosts
+from tests.faults.turns import Quiet
 from tests.rows import commit, look
 
 STARTS_IN_S = 3600
@@ -145,13 +145,6 @@ class Runs:
         return self._cancelled and run_id == RUN
 
 
-class Silence:
-    """A Redis that takes everything."""
-
-    async def send(self, messages: list[Any]) -> Sent:
-        return Sent(len(messages))
-
-
 async def cut(work: Any, begun: asyncio.Event) -> None:
     """Begin *work*, and cancel it in its middle, as the end of the loop does with every task."""
     task = asyncio.create_task(work)
@@ -174,7 +167,7 @@ def test_a_class_is_cancelled_by_nobody_but_a_person(
     streamer: Host[StreamerSettings], monkeypatch: pytest.MonkeyPatch, *, cancelled: bool, state: AiringState
 ) -> None:
     """A process that dies of an error cancels all its tasks, too: its classes are the next process's."""
-    streamer.runs, streamer.bus = cast("Any", Runs(cancelled=cancelled)), cast("Any", Silence())
+    streamer.runs, streamer.bus = cast("Any", Runs(cancelled=cancelled)), cast("Any", Quiet())
     one = commit(streamer.engine, put_on_air)
 
     async def main() -> None:
@@ -198,7 +191,7 @@ def test_a_rendition_is_given_up_by_nobody_but_a_person(
     teacher: Host[TeacherSettings], monkeypatch: pytest.MonkeyPatch, *, cancelled: bool, results: int
 ) -> None:
     """Else its classes would be refused with 208, while the job goes on at the ECS host."""
-    teacher.runs, teacher.bus = cast("Any", Runs(cancelled=cancelled)), cast("Any", Silence())
+    teacher.runs, teacher.bus = cast("Any", Runs(cancelled=cancelled)), cast("Any", Quiet())
     begun_at = hosts.now()
     row = {
         "record_id": 6666,

@@ -55,17 +55,8 @@ def streamer(streamer: Streamer) -> Streamer:
 
 def put(host: Streamer, class_id: str, stem: str, **file: object) -> Path:
     """A class that is ready, and its rendition of 20 s."""
-    now, root = time.time(), host.settings.video_root
-    site = store.rendition_path(root, stem)
-    flv.write(site, 20)
-    one = rows.prepare(class_id, int(stem), now + 200)
-    values = {"state": FileState.READY, "duration_s": 20.0, **file}
-    with transaction(host.engine) as connection:
-        cache.usage(connection, root)
-        rows.reserve(connection, root, stem, flv.size(20), one.video_url, now)
-        connection.execute(update(files).where(files.c.id == stem).values(**values))
-        rows.add(connection, one, AiringState.READY, str(site), now)
-        cache.recount(connection, root, airings.citations(connection))
+    site = flv.write(store.rendition_path(host.settings.video_root, stem), 20)
+    rows.cached(host, rows.prepare(class_id, int(stem), time.time() + 200), site, file)
     return site
 
 

@@ -41,20 +41,12 @@ def master(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 
 def put(host: Streamer, stem: str, data: bytes, state: FileState = FileState.READY, **values: object) -> Path:
     """A rendition on the disk with its row, and a class that needs it."""
-    now, root = time.time(), host.settings.video_root
-    site = store.rendition_path(root, stem)
+    site = store.rendition_path(host.settings.video_root, stem)
     site.parent.mkdir(exist_ok=True)
     site.write_bytes(data)
-    one = rows.prepare(f"class-{stem}", int(stem), now + 200)
     its = {"state": state, "duration_s": float(SECONDS), "mtime": site.stat().st_mtime, **values}
     waits = AiringState.WAITING if state is FileState.DOWNLOADING else AiringState.READY
-    with transaction(host.engine) as connection:
-        cache.usage(connection, root)
-        rows.reserve(connection, root, stem, len(data), one.video_url, now)
-        connection.execute(update(files).where(files.c.id == stem).values(**its))
-        if state is not FileState.EVICTING:
-            rows.add(connection, one, waits, str(site), now)
-        cache.recount(connection, root, airings.citations(connection))
+    rows.cached(host, rows.prepare(f"class-{stem}", int(stem), time.time() + 200), site, its, waits)
     return site
 
 

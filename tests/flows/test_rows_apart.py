@@ -102,18 +102,10 @@ def streamer(streamer: Streamer) -> Streamer:
 
 def add(host: Streamer, class_id: str, stem: str = "1", *, starts_in_s: float = 250, **task: object) -> None:
     """A class that is ready, with its rendition on the disk."""
-    now = time.time()
-    root = host.settings.video_root
-    site = root / stem / f"{stem}.flv"
-    flv.write(site, 20)
-    one = rows.prepare(class_id, int(stem), now + starts_in_s)
-    with transaction(host.engine) as connection:
-        if stem not in cache.by_stem(connection, [stem]):
-            rows.reserve(connection, root, stem, flv.size(20), one.video_url, now)
-            connection.execute(update(files).where(files.c.id == stem).values(state=FileState.READY, duration_s=20.0))
-        rows.add(connection, one, AiringState.READY, str(site), now)
-        rows.cite(connection, stem, 1, now)
-        if task:
+    site = flv.write(store.rendition_path(host.settings.video_root, stem), 20)
+    rows.cached(host, rows.prepare(class_id, int(stem), time.time() + starts_in_s), site)
+    if task:
+        with transaction(host.engine) as connection:
             connection.execute(update(tasks).where(tasks.c.class_id == class_id).values(**task))
 
 

@@ -36,7 +36,7 @@ from lectern.messages import Cancel
 from lectern.run_records import CLASSES, records_of, said_of
 from lectern.settings import TeacherSettings
 from tests.faults import hosts
-from tests.fundamentals.test_tries import Silence
+from tests.faults.turns import Quiet
 from tests.rows import commit, look
 
 DEPLOYMENTS = {name: uuid4() for name in ("booking", "change", "settle", "report", "sweep", "transcode")}
@@ -199,7 +199,7 @@ class Desk:
 def desk(tmp_path: Path) -> Iterator[Desk]:
     engine = open_database(f"sqlite:///{hosts.database('teacher', tmp_path / 'teacher.db')}")
     host = hosts.teacher(engine)
-    host.bus = cast("Any", Silence())
+    host.bus = cast("Any", Quiet())
     yield Desk(host)
     engine.dispose()
 

@@ -16,7 +16,6 @@ from sqlalchemy.exc import OperationalError
 
 from flows import tries
 from flows.host import Host
-from lectern.effects.redis.sending import Sent
 from lectern.effects.rows import inbox
 from lectern.effects.rows.inbox import Arrived
 from lectern.effects.rows.tables.engine import open_database, reading, transaction
@@ -27,16 +26,10 @@ from lectern.model.tables.teacher import orders
 from lectern.settings import TeacherSettings
 from tests import strategies
 from tests.faults import hosts
+from tests.faults.turns import Quiet
 
 LATER = 1e10
 """So late that whatever waits is due."""
-
-
-class Silence:
-    """A Redis that takes everything."""
-
-    async def send(self, messages: list[Any]) -> Sent:
-        return Sent(len(messages))
 
 
 @pytest.fixture(params=["teacher", "streamer"])
@@ -44,7 +37,7 @@ def host(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Host[Any]]:
     engine = open_database(f"sqlite:///{hosts.database(request.param, tmp_path / 'host.db')}")
     teaching = request.param == "teacher"
     found: Host[Any] = hosts.teacher(engine) if teaching else hosts.streamer(engine, tmp_path, 1 << 20, 10)
-    found.bus = cast("Any", Silence())
+    found.bus = cast("Any", Quiet())
     yield found
     engine.dispose()
 

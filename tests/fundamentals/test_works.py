@@ -21,25 +21,18 @@ from flows.resident.works import Work, Works
 from flows.tell import patience
 from flows.trouble import MustEnd
 from lectern import timing
-from lectern.effects.redis.sending import Sent
 from lectern.effects.rows import incidents
 from lectern.effects.rows.tables.engine import reading
 from lectern.errors import TryAgain
+from tests.faults.turns import Quiet
 from tests.rows import commit
 from tests.waiting import async_wait_until
-
-
-class Silence:
-    """A Redis that takes everything."""
-
-    async def send(self, messages: list[Any]) -> Sent:
-        return Sent(len(messages))
 
 
 @pytest.fixture
 def host(teacher: Host[Any], monkeypatch: pytest.MonkeyPatch) -> Host[Any]:
     monkeypatch.setattr(timing, "FIRST_S", 0.01)
-    teacher.bus = cast("Any", Silence())
+    teacher.bus = cast("Any", Quiet())
     return teacher
 
 
