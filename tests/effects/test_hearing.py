@@ -118,6 +118,19 @@ async def test_nothing_is_lost_of_a_redis_that_hung_and_nothing_is_heard_twice(c
         await bus.close()
 
 
+@pytest.mark.night
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("again", range(3))
+@pytest.mark.parametrize("length_s", [5, 10, 15, 20, 25, 30])
+async def test_nothing_is_lost_however_long_redis_hangs(client: redis.Redis, length_s: float, again: int) -> None:
+    """With the times of the product."""
+    bus = Bus.open(url_of(client))
+    try:
+        assert sorted(await heard_over_a_hang(client, bus, length_s)) == SENT
+    finally:
+        await bus.close()
+
+
 async def test_a_subscription_that_hears_is_left_alone_and_says_when_it_heard(client: redis.Redis) -> None:
     async with through(client) as (bus, proxy), bus.subscribed(["order"]) as messages, asyncio.timeout(20):
         heard_at: list[float | None] = [None]

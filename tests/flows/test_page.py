@@ -31,7 +31,7 @@ from lectern.model.tables.teacher import journal, orders, videos
 from lectern.page import calendar, labels, runbook, view
 from lectern.settings import TeacherSettings
 from lectern.states import BookingState
-from lectern.told import Booked, OpenAlarm, Sending, Word
+from lectern.told import Booked, OpenAlarm, Past, Sending, Word
 from tests.rows import commit
 
 Client = httpx.AsyncClient
@@ -329,6 +329,38 @@ async def test_a_class_has_the_account_that_explain_gives(client: Client, teache
     assert "s3" not in page
     assert "secret-" not in page
     assert (await client.get("/class/c-2")).status_code == 404
+
+
+async def test_a_class_with_gaps_is_amber_and_its_page_has_each_gap_and_what_happened_meanwhile(
+    client: Client, teacher: Teacher
+) -> None:
+    """What its streamer noted came with its end; nothing of it is known by Redis any more."""
+    start = view.begin_of_day(view.begin_of_day(time.time()) - view.DAY_S / 2)  # its end has passed, at any hour
+    parts = [
+        AsRun(0, 1, "recording", start, start + 900, 0, 900),
+        AsRun(0, 2, "recording", start + 1020, start + 2700, 1020, 1680),
+    ]
+    why = "2 min of 45 min were not sent: 00:15:00-00:17:00 the push was refused: no such stream; 2 sessions"
+    book(teacher, order("c-1", "aired with gaps", start, code=329, message=why))
+    with transaction(teacher.engine) as connection:
+        as_run.keep_of(connection, "streamer1", "c-1", parts)
+        refused = Past(start + 901, "push refused", "c-1", "6666_720P", "streamer1", "no such stream")
+        events.keep_of(connection, journal, [refused])
+    await let_in(client, teacher)
+    yesterday = {"day": time.strftime("%Y-%m-%d", time.localtime(start))}
+    day, page = (await client.get("/", params=yesterday)).text, (await client.get("/class/c-1")).text
+    for shown in (day, page):
+        assert '<span class="s aired_with_gaps">aired with gaps</span>' in shown
+    assert why in day
+    until = written.clock(start + 1020)
+    for shown in (
+        "c-1: push refused: no such stream",
+        f"c-1: not sent until {until}, 2 min: the push was refused: no such stream",
+        '<a href="/runbook#329">',
+    ):
+        assert shown in page
+    chinese = (await client.get("/class/c-1", params={"lang": "zh"})).text
+    assert f"c-1: 没有推送，到 {until}，共2 分钟：推流被拒绝：no such stream" in chinese
 
 
 async def test_a_class_whose_booking_could_not_be_read_has_a_page_for_who_sees_all(
