@@ -119,7 +119,7 @@ def _answer(module: AnsibleModule) -> dict[str, Any]:
     if wanted is None or not lectern:
         return _failure("lectern and wanted must be given. Write: wanted: '{{ host_wanted | to_json }}'")
     if not os.access(lectern, os.X_OK):
-        return _not_staged(step, lectern, check=module.check_mode)
+        return _not_there(module, step, lectern)
     if step in SILENT and module.check_mode:
         return {"changed": step in CHANGERS, "said": [f"{step}: what `open` has said cannot be foreseen here."]}
     return _called(module, step, lectern, wanted)
@@ -187,10 +187,13 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         process.wait(GRACE_S)
 
 
-def _not_staged(step: str, lectern: str, *, check: bool) -> dict[str, Any]:
+def _not_there(module: AnsibleModule, step: str, lectern: str) -> dict[str, Any]:
     """The answer for a host without the release: a check says that it cannot look there, a step fails."""
+    if module.params["standing"]:
+        said = "No such release stands on this host; what runs is another one, or the old program."
+        return {**_failure(f"{step}: {lectern} is not here. {said}"), "staged": False}
     stage = "Stage it, which touches nothing that runs: ansible-playbook playbooks/rollout.yml -i … -e … --tags prepare"
-    if check:
+    if module.check_mode:
         said = f"{step}: {lectern} is not here yet, so a check cannot look further. {stage}"
         return {"changed": step in CHANGERS, "said": [said], "staged": False}
     return {**_failure(f"{step}: {lectern} is not here. {stage}"), "staged": False}

@@ -135,7 +135,7 @@ def test_every_step_on_a_host_blots_out_the_secrets() -> None:
     assert [one["secrets"] for one in given] == ["{{ host_secrets }}"] * 4
     own = [task["lectern_step"] for _, task in _all_tasks() if "secrets" in task.get("lectern_step", {})]
     assert own
-    assert {one["wanted"] for one in own} == {"{{ host_standing | to_json }}"}
+    assert all(one["wanted"].startswith("{{ host_standing | ") for one in own)
 
 
 def test_nothing_is_stopped_before_nothing_is_in_the_way_of_any_host() -> None:

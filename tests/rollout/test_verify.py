@@ -57,6 +57,12 @@ def test_what_stands_tells_none_of_its_secrets(host: Host) -> None:
         assert answered.msg == "it says ********, ********, streamer1"
 
 
+def test_of_what_stands_another_version_than_was_named_is_not_as_wanted(new: Host) -> None:
+    assert new.done("verify", "--standing", wanted=new.wanted(version=""))["state"] == "finished"
+    answered = new.step("verify", "--standing", wanted=new.wanted(version="2.1.0"))
+    assert (answered.code, "lectern 2.0.0 is at work" in answered.msg) == (2, True), answered.msg
+
+
 def test_it_changes_nothing(new: Host) -> None:
     before = new.everything()
     new.done("verify")

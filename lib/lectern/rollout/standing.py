@@ -60,11 +60,17 @@ def last(asked: Standing) -> Wanted | str:
 
 
 def looked_at(asked: Standing) -> Wanted:
-    """The rollout that stands on this host, else the one rolled back last; raises Misuse if there never was any."""
+    """The rollout that stands on this host, else the one rolled back last.
+
+    Raises Misuse if there never was any, or if another version stands than is asked for.
+    """
     journal = Journal(asked.rollout_dir / "journal.jsonl", asked.role)
     history = journal.history()
     if history.last is not None:
-        return stored(asked.rollout_dir / "backups" / history.last)
+        found = stored(asked.rollout_dir / "backups" / history.last)
+        if asked.version not in {"", found.version}:
+            raise Misuse(f"lectern {found.version} is at work on this host, and {asked.version} was named.")
+        return found
     back = [note for note in journal.notes() if note.step == "rolledback"]
     if not back:
         raise Misuse(f"Nothing was rolled out here as {asked.role}. Type: ansible-playbook playbooks/rollout.yml.")
