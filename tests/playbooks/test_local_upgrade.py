@@ -88,7 +88,7 @@ def test_out_and_up_and_back_and_back_and_a_class_on_air_notices_nothing(
     assert "mood" in scene.run("rollout", *newer, "--check", "--diff").assert_ok().output
     out = scene.run("rollout", *newer).assert_ok()
     figure(f"from release to release: {'; '.join(_steps(out.tasks))}")
-    _answer(scene, NEWER, NEWER)
+    assert [host.answer() for host in scene.hosts.values()] == [NEWER, NEWER]
     assert streamer.airs_with() == NEWER
     assert _columns(streamer) == 1
     assert scene.run("rollout", *newer).assert_ok().changed == {"teacher1": 0, "streamer1": 0}
@@ -106,7 +106,7 @@ def _back_and_back(scene: Scene, class_id: str) -> None:
     streamer, receiver = scene.host("streamer1"), scene.town.receiver
     back = scene.run("rollback", "-e", f"release={NEWER}").assert_ok()
     assert "lectern 2.0.0" in back.output, "it is said what it ends at"
-    _answer(scene, "2.0.0", "2.0.0")
+    assert [host.answer() for host in scene.hosts.values()] == ["2.0.0", "2.0.0"]
     assert streamer.airs_with() == "2.0.0"
     assert _columns(streamer) == 1, "what the newer release has added stays"
     _goes_on(scene, class_id)
@@ -119,7 +119,7 @@ def _back_and_back(scene: Scene, class_id: str) -> None:
     assert len(receiver.publishes[class_id]) == 1, "all of it was one session"
     first = ("-e", "release=2.0.0", "-e", "even_on_air=true")
     cut_off(scene, streamer, "rollback", STOPPED, "rollback", *first, release="2.0.0")
-    _answer(scene, "2.0.0", "")  # only the streamer is silent
+    assert [host.answer() for host in scene.hosts.values()] == ["2.0.0", ""], "only the streamer is silent"
     scene.run("rollback", *first).assert_ok()
     assert [one for host in ("teacher1", "streamer1") for one in scene.before[host].not_old(aired_since=True)] == []
 
@@ -161,13 +161,6 @@ def _lengthen(scene: Scene, recording: Path) -> None:
     argv = [str(scene.town.programs.ffmpeg), "-v", "error", "-stream_loop", "60", "-i", str(recording)]
     subprocess.run([*argv, "-c", "copy", str(longer)], check=True, timeout=120)
     longer.replace(recording)
-
-
-def _answer(scene: Scene, *versions: str) -> None:
-    """The hosts answer with *versions*; a busy machine takes its time."""
-    wait_until(
-        lambda: [host.answer() for host in scene.hosts.values()] == [*versions], description=f"they answer {versions}"
-    )
 
 
 def _goes_on(scene: Scene, class_id: str) -> None:

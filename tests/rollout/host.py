@@ -1,23 +1,21 @@
 """A host to roll out onto: a real supervisord in a temporary folder, an old program at work, a staged release."""
 
 import hashlib
-import http.client
 import json
 import os
-import socket
 import sqlite3
 import stat
 import subprocess
 import sys
 import tempfile
-import xmlrpc.client
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
-from xml.parsers.expat import ExpatError
 
 from lectern.rollout.wanted import Wanted
+from tests.playbooks.hosts.local import states_at, supervisord
+from tests.playbooks.hosts.old_world import OLD, table
 from tests.rollout.steps import Answered, Fields, Step
 from tests.stage import Child, wait_until
 from town.ports import free_port
@@ -28,27 +26,6 @@ ENV = (
 )
 CONFIG = '{\n\t"redis": {"password": "hidden"},\n\t"order_warn_time_out": 3600000\n}\n'
 SUPERVISOR_BIN = Path(sys.executable).parent
-
-
-def states_at(path: str) -> dict[str, str]:
-    """The programs of the supervisord at the socket *path* and their states; nothing while it does not answer.
-
-    They are asked for in each wait, and `supervisorctl` takes a quarter of a second.
-    """
-    asked, server = xmlrpc.client.dumps((), "supervisor.getAllProcessInfo"), http.client.HTTPConnection("localhost")
-    with socket.socket(socket.AF_UNIX) as server.sock:
-        server.sock.settimeout(20)
-        try:
-            server.sock.connect(path)
-            server.request("POST", "/RPC2", asked.encode(), {"Content-Type": "text/xml"})
-            with closing(server.getresponse()) as answer:
-                found: Any = xmlrpc.client.loads(answer.read())[0][0]
-        except (OSError, http.client.HTTPException, xmlrpc.client.Error, ExpatError):
-            return {}
-    return {
-        one["name"] if one["name"] == one["group"] else f"{one['group']}:{one['name']}": one["statename"]
-        for one in found
-    }
 
 
 NOTES = 20
@@ -79,7 +56,7 @@ class Host:
         self.root, self.code, self.programs = folder / "lectern", folder / "code", folder / "conf.d"
         for one in (self.root / "releases", self.code / "logs", self.programs):
             one.mkdir(parents=True)
-        self.health_port, self.old_port = free_port(), free_port()
+        self.health_port, self.old_port, self.diary = free_port(), free_port(), folder / "diary"
         self.database = self.code / ("task_list.db" if role == "streamer" else "teacher.db")
         self.supervisord: Child | None = None
         self._steps: list[Step] = []
@@ -89,21 +66,20 @@ class Host:
     # -- what is there before -------------------------------------------------------------------------------------
 
     def _write_old_program(self) -> None:
-        tasks = self.code / "task_list.db"
-        with closing(sqlite3.connect(tasks)) as connection:
-            connection.execute(
-                "CREATE TABLE task_list (class_id VARCHAR(250) PRIMARY KEY NOT NULL, video_url VARCHAR(500),"
-                " push_url VARCHAR(500), start_time INTEGER, end_time INTEGER, status VARCHAR(20))"
-            )
-            connection.execute("INSERT INTO task_list VALUES ('c-1', 'http://o/6666.flv', 'rtmp://a/b', 1, 2, 'done')")
+        with closing(sqlite3.connect(self.code / "task_list.db")) as connection:
+            connection.execute(table())
+            row = ("c-1", "http://o/6666.flv", "rtmp://a/b", 1, 2, 2, "Li")
+            connection.execute("INSERT INTO task_list VALUES (?, ?, ?, ?, ?, ?, ?)", row)
             connection.commit()
         (self.code / "idc_client.py").write_text("print('the old program')\n")
         (self.code / ".env").write_text(ENV)
         (self.code / ".env").chmod(0o640)
         (self.code / "config").mkdir()
         (self.code / "config" / "default.json").write_text(CONFIG)
-        program = HERE / "old_program.py"
-        self.write_program("idc_client", f"{sys.executable} -S {program} {tasks} {self.old_port}")
+        told = {"CLIENT_HOST": "127.0.0.1", "CLIENT_PORT": self.old_port, "DIARY": self.diary, "VIDEO_DIR": self.folder}
+        command = f"{sys.executable} -S -B {OLD}/streamer/code/idc_client_nsp.py"
+        environment = ",".join(f'{name}="{value}"' for name, value in told.items())
+        self.write_program("idc_client", command, environment=environment)
 
     def write_program(self, name: str, command: str, **options: str) -> None:
         """One of the old supervisor files."""
@@ -176,22 +152,7 @@ class Host:
 
     def start(self) -> None:
         """Start supervisord, and wait until the old programs are at work."""
-        (self.folder / "supervisord.conf").write_text(
-            f"[unix_http_server]\nfile={self.short}/s\n[supervisord]\nlogfile={self.folder}/supervisord.log\n"
-            f"pidfile={self.folder}/supervisord.pid\nnodaemon=true\nchildlogdir={self.folder}\n"
-            "[rpcinterface:supervisor]\nsupervisor.rpcinterface_factory = "
-            "supervisor.rpcinterface:make_main_rpcinterface\n"
-            f"[supervisorctl]\nserverurl=unix://{self.short}/s\n[include]\nfiles={self.programs}/*.conf\n"
-        )
-        argv = [
-            sys.executable,
-            "-W",
-            "ignore",
-            str(SUPERVISOR_BIN / "supervisord"),
-            "-c",
-            str(self.folder / "supervisord.conf"),
-        ]
-        self.supervisord = Child(argv, os.environ, self.folder / "supervisord.out")
+        self.supervisord = supervisord(self.folder, f"{self.short}/s", os.environ)
         wait_until(lambda: self.states().get("idc_client") == "RUNNING", description="the old program runs")
         wait_until(self.acknowledged, description="the old program writes")
 
@@ -241,8 +202,7 @@ class Host:
 
     def acknowledged(self) -> list[str]:
         """The classes that the old program was told are kept."""
-        file = self.code / "task_list.db.acknowledged"
-        return file.read_text().split("\n")[:-1] if file.exists() else []
+        return self.diary.read_text().split("\n")[:-1] if self.diary.exists() else []
 
     def lost(self) -> set[str]:
         """Acknowledged classes that are not in the database."""

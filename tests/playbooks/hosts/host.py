@@ -194,7 +194,7 @@ class Host(ABC):
         """The version that answers now, with a remark if it is not ready; empty if none does."""
         at = self.places
         look = f"import sys; sys.path.insert(0, {self.script('')!r}); import probe; "
-        look += f"print(probe.asked('127.0.0.1', {at.port}, '/health'))"
+        look += f"print(probe.asked('127.0.0.1', {at.port}, '/health', timeout_s=20))"
         return self.run([at.python, "-c", look]).stdout.decode().strip()
 
     @abstractmethod

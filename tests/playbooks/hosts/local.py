@@ -2,26 +2,29 @@
 
 import asyncio
 import getpass
+import http.client
 import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Sequence
+import xmlrpc.client
+from collections.abc import Mapping, Sequence
+from contextlib import closing
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
+from xml.parsers.expat import ExpatError
 
 from lectern.playout.client import Client
 from tests.playbooks.hosts.controller import LEAVING
 from tests.playbooks.hosts.host import HERE, Host
 from tests.playbooks.hosts.places import Places
-from tests.rollout.host import states_at
 from tests.stage import Child, wait_until
 from town import playout
 from town.ports import free_port
 
 _SUPERVISORD = """\
 [unix_http_server]
-file={base}/s.sock
+file={socket}
 [supervisord]
 nodaemon=true
 logfile={base}/supervisord.log
@@ -30,10 +33,39 @@ childlogdir={base}
 [rpcinterface:supervisor]
 supervisor.rpcinterface_factory = supervisor.rpcinterface:make_main_rpcinterface
 [supervisorctl]
-serverurl=unix://{base}/s.sock
+serverurl=unix://{socket}
 [include]
 files={base}/conf.d/*.conf
 """
+
+
+def supervisord(base: Path, at: str, environment: Mapping[str, str]) -> Child:
+    """A supervisord with the programs of ``conf.d`` in *base*; the path of its socket *at* must be short."""
+    conf = base / "supervisord.conf"
+    conf.write_text(_SUPERVISORD.format(base=base, socket=at))
+    argv = [sys.executable, "-S", "-c", LEAVING, sys.executable, "-m", "supervisor.supervisord", "-c", str(conf)]
+    return Child(argv, environment, base / "supervisord.out")
+
+
+def states_at(path: str) -> dict[str, str]:
+    """The programs of the supervisord at the socket *path* and their states; nothing while it does not answer.
+
+    They are asked for in each wait, and `supervisorctl` takes a quarter of a second.
+    """
+    asked, server = xmlrpc.client.dumps((), "supervisor.getAllProcessInfo"), http.client.HTTPConnection("localhost")
+    with socket.socket(socket.AF_UNIX) as server.sock:
+        server.sock.settimeout(20)
+        try:
+            server.sock.connect(path)
+            server.request("POST", "/RPC2", asked.encode(), {"Content-Type": "text/xml"})
+            with closing(server.getresponse()) as answer:
+                found: Any = xmlrpc.client.loads(answer.read())[0][0]
+        except (OSError, http.client.HTTPException, xmlrpc.client.Error, ExpatError):
+            return {}
+    return {
+        one["name"] if one["name"] == one["group"] else f"{one['group']}:{one['name']}": one["statename"]
+        for one in found
+    }
 
 
 class LocalHost(Host):
@@ -50,7 +82,6 @@ class LocalHost(Host):
         wget: str = "/usr/bin/wget",
     ) -> None:
         base = PurePosixPath(folder / name)
-        conf = str(base / "supervisord.conf")
         places = Places(
             name=name,
             role=role,
@@ -62,16 +93,14 @@ class LocalHost(Host):
             video_root=base / "video",
             port=free_port(),
             python=sys.executable,
-            supervisorctl=(sys.executable, "-m", "supervisor.supervisorctl", "-c", conf),
+            supervisorctl=(sys.executable, "-m", "supervisor.supervisorctl", "-c", str(base / "supervisord.conf")),
             redis_url=redis_url,
             wget=wget,
         )
         super().__init__(places, recording)
         self.environment = environment
         Path(places.programs_dir).mkdir(parents=True)
-        Path(conf).write_text(_SUPERVISORD.format(base=base))
-        argv = [sys.executable, "-S", "-c", LEAVING, sys.executable, "-m", "supervisor.supervisord", "-c", conf]
-        self._supervisord = Child(argv, environment, Path(base / "supervisord.out"))
+        self._supervisord = supervisord(Path(base), f"{base}/s.sock", environment)
         self._probe: Child | None = None
         self._playout: Child | None = None
         if role == "streamer":  # provisioned, and no program of supervisord: no stop and no reload reaches it

@@ -104,7 +104,7 @@ def _database(path: Path, tag: str) -> None:
     now = int(time.time())
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         connection.execute("PRAGMA journal_mode=WAL")
-        connection.execute(_table())
+        connection.execute(table())
         for class_id, (end_of_url, in_s) in booked(tag).items():
             url, status = f"http://origin.example/{end_of_url}", 0 if in_s > 0 else 2
             row = (
@@ -119,7 +119,7 @@ def _database(path: Path, tag: str) -> None:
             connection.execute("INSERT INTO task_list VALUES (?, ?, ?, ?, ?, ?, ?)", row)
 
 
-def _table() -> str:
+def table() -> str:
     """The statement that the old program's own model.py makes its table by."""
     names: dict[str, str] = {}
     exec(compile((OLD / "streamer" / "code" / "model.py").read_text(), "model.py", "exec"), names)

@@ -14,9 +14,9 @@ from typing import TextIO
 EVERY_S = 0.02
 
 
-def asked(host: str, port: int, path: str) -> str:
+def asked(host: str, port: int, path: str, timeout_s: float = 2) -> str:
     """The version that answers; empty if nobody does, and with a remark if it is not ready."""
-    connection = http.client.HTTPConnection(host, port, timeout=2)
+    connection = http.client.HTTPConnection(host, port, timeout=timeout_s)
     try:
         connection.request("GET", path)
         found = json.loads(connection.getresponse().read())
