@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import AsyncIterator
+from itertools import count
 from pathlib import Path
 
 import av
@@ -14,11 +15,12 @@ import pytest
 
 from lectern.effects.files import wget as effects_wget
 from tests.waiting import async_wait_until
-from town import doubles, recordings
+from town import doubles, recordings, waits
 from town.faults import Fault
 from town.origin import Origin
 from town.ports import HOST, free_port
 from town.rtmp import RtmpReceiver
+from town.waits import GaveUp, Sight, Waits
 
 CONTENT = bytes(range(256)) * 4096  # 1 MiB
 SECONDS = 4
@@ -140,3 +142,15 @@ async def test_the_stand_in_for_wget_resumes_and_exits_like_wget(origin: Origin,
     file.unlink()
     assert await wget(f"{origin.url}/{name}") == 0
     assert file.read_bytes() == CONTENT
+
+
+async def test_the_demo_waits_while_something_moves_and_gives_up_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a busy machine nothing comes in time, and a traceback tells nobody what it waited for."""
+    monkeypatch.setattr(waits, "_LOOK_S", 0.0)
+    moving, came = count(), asyncio.Event()
+    asyncio.get_running_loop().call_later(1.0, came.set)
+    assert await Waits(still_s=0.3).until(came.is_set, "a class", lambda: Sight(next(moving)))
+    with pytest.raises(GaveUp, match=r"the lease.*nothing moved for 0\.2 s.*last words"):
+        await Waits(still_s=0.2).until(lambda: False, "the lease", lambda: Sight(1, "last words"))
+    with pytest.raises(GaveUp, match="the teacher: its process has ended"):
+        await Waits().until(lambda: False, "the teacher", lambda: Sight(1, has_ended=True))
