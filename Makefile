@@ -101,7 +101,7 @@ fmt: .venv/.built ## format, and mend what the linter can mend
 	@$(BIN)/ruff check --fix $(SOURCES)
 
 schema: .venv/.built ## the JSON Schema of all messages, in examples/messages.schema.json
-	@$(BIN)/python -m lectern.message_schema > examples/messages.schema.json
+	@$(BIN)/python -m lectern.wire.schema > examples/messages.schema.json
 
 release: .venv/.built ## all that a host needs, in one file in dist/; PYTHON_VERSION=3.13 PLATFORM=linux-aarch64 name the hosts'
 	@$(BIN)/python -m playbooks.release $(call typed,PYTHON_VERSION,--python-version) $(call typed,PLATFORM,--platform)

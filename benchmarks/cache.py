@@ -14,13 +14,13 @@ from benchmarks.figures import Figure, growth, quantile
 from benchmarks.stand import Stand
 from flows.handling import change
 from flows.host import Host
-from flows.streamer import admission
-from lectern.effects.files.origin import RemoteFile
-from lectern.effects.rows import cache
-from lectern.effects.rows.tables.engine import transaction
-from lectern.messages import Prepare
+from flows.streamer import prepare
+from lectern.db import cache
+from lectern.db.engine import transaction
+from lectern.model.streamer_plan import StreamerChanges
 from lectern.settings import StreamerSettings
-from lectern.streamer_changes import StreamerChanges
+from lectern.storage.origin import RemoteFile
+from lectern.wire.messages import Prepare
 
 WHAT = (
     "a streamer's cache is full of renditions that no class cites. A class comes that needs another one: in one"
@@ -116,7 +116,7 @@ def _admitted(
     connection: Connection, host: Host[StreamerSettings], wanted: Prepare, remote: RemoteFile
 ) -> StreamerChanges:
     def go(connection: Connection, changes: StreamerChanges) -> None:
-        admission.admit(connection, changes, [wanted], {wanted.stem: remote})
+        prepare.admit(connection, changes, [wanted], {wanted.stem: remote})
 
     return change(connection, host, go)
 

@@ -16,14 +16,14 @@ from starlette.applications import Starlette
 from benchmarks.figures import Figure, quantile
 from benchmarks.stand import Stand
 from flows.host import Host
-from flows.resident.page.routes import COOKIE, Page
-from lectern.effects.rows import schema, viewers
-from lectern.effects.rows.tables.engine import open_database, reading, transaction
+from flows.resident.page import COOKIE, Page
+from lectern.db import schema, viewers
+from lectern.db.engine import open_database, reading, transaction
 from lectern.model.tables.teacher import journal, orders
+from lectern.model.views import Sending, Word
 from lectern.page.view import DAY_S, begin_of_day
 from lectern.settings import TeacherSettings
 from lectern.states import BookingState
-from lectern.told import Sending, Word
 from town.ports import HOST, free_port
 
 WHAT = (

@@ -1,4 +1,4 @@
-"""What renaming Redis keys costs: `lectern.effects.redis.rekey` beside a bare loop of server-side slices."""
+"""What renaming Redis keys costs: `lectern.redis.rename` beside a bare loop of server-side slices."""
 
 import multiprocessing
 import time
@@ -13,7 +13,7 @@ import redis
 
 from benchmarks.figures import Figure, growth
 from benchmarks.stand import Stand
-from lectern.effects.redis.rekey import Rule, renamed
+from lectern.redis.rename import Rule, renamed
 from tests.effects.redis_servers import redis_server, url_of
 
 WHAT = (

@@ -8,9 +8,9 @@ from sqlalchemy import Connection, insert, text
 
 from benchmarks.figures import Figure, best
 from benchmarks.stand import Stand
-from flows.as_run import Format, made, write
-from lectern.effects.rows import schema
-from lectern.effects.rows.tables.engine import open_database, transaction
+from flows.as_run_report import Format, made, write
+from lectern.db import schema
+from lectern.db.engine import open_database, transaction
 from lectern.model.tables.teacher import as_runs, orders
 from lectern.states import BookingState
 

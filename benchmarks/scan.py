@@ -10,8 +10,8 @@ from benchmarks import streamer
 from benchmarks.figures import Figure, best, growth
 from benchmarks.stand import Stand
 from flows.streamer.reconcile import reconciled
-from lectern.effects.files import scan
 from lectern.states import Resolution
+from lectern.storage import cache_dir
 
 WHAT = (
     "files of renditions lie in a folder, five a record. *disk*: they are found, told from what is unknown, and"
@@ -47,7 +47,7 @@ def _measured(stand: Stand, number: int) -> dict[str, float]:
 
         ways: dict[str, Callable[[], object]] = {
             "du": lambda: subprocess.run(["du", "-sb", str(root)], check=True, capture_output=True, timeout=600),
-            "disk": lambda: scan.scan(root),
+            "disk": lambda: cache_dir.scan(root),
             "all": everything,
         }
         times: dict[str, list[float]] = {name: [] for name in ways}

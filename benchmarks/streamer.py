@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any, cast
 
 from flows.host import Host
-from lectern.effects.rows import airings, cache, schema
-from lectern.effects.rows.tables.engine import open_database, transaction
+from lectern.db import airings, cache, schema
+from lectern.db.engine import open_database, transaction
 from lectern.model.tables.streamer import files, journal
 from lectern.settings import StreamerSettings
 from lectern.states import FileState

@@ -11,12 +11,12 @@ from benchmarks import recording
 from benchmarks.figures import Figure, best
 from benchmarks.recording import run
 from benchmarks.stand import Stand
-from lectern.effects.ecs import ssh, transcode
-from lectern.effects.ecs.job import Job, Report
-from lectern.effects.files.upload import Target
-from lectern.effects.media import ffmpeg
-from lectern.places import Places
+from lectern.allowlist import Places
+from lectern.ecs import ssh, transcode
+from lectern.ecs.job import Job, Report
+from lectern.media import ffmpeg
 from lectern.states import Resolution
+from lectern.storage.oss import Target
 from town import sshd
 from town.origin import Origin
 

@@ -18,7 +18,7 @@ from prefect.context import FlowRunContext
 
 from flows.host import log
 from flows.prefect_api import asking, best_effort
-from lectern import words
+from lectern import formatting
 from lectern.errors import TryAgain
 from lectern.timing import Pace
 
@@ -115,7 +115,7 @@ class Progress:
             return self._description
         left_s = (now - since) * (100.0 - self._percent) / (self._percent - first)
         # Not the seconds that are left: nobody writes the line again while the work stands still.
-        return f"{self._description}, done at about {words.when(now + left_s, now)}"
+        return f"{self._description}, done at about {formatting.when(now + left_s, now)}"
 
     async def _put(self, percent: float, description: str) -> None:
         if self._shown == (percent, description):
@@ -145,7 +145,7 @@ class Board:
             self._shown[key] = lines
 
     async def _put(self, key: str, kind: str, data: str, description: str) -> bool:
-        slug, said = _slug(key), f"{description}; as of {words.moment(time.time())}"
+        slug, said = _slug(key), f"{description}; as of {formatting.moment(time.time())}"
         try:
             async with asking(SHOW_S):
                 if key not in self._ids and (before := await self._of_before(slug)) is not None:

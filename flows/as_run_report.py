@@ -8,12 +8,12 @@ from typing import Any, TextIO
 
 from sqlalchemy import Connection
 
-from lectern import words
-from lectern.decide import report as decide
-from lectern.decide.report import NAMES, Line, Report
-from lectern.effects.rows import reporting
-from lectern.effects.rows.timetable import Span
-from lectern.page.html import rendered
+from lectern import formatting
+from lectern.db import as_run
+from lectern.db.timetable import Span
+from lectern.decide import as_run_report as decide
+from lectern.decide.as_run_report import NAMES, Line, Report
+from lectern.page.view import rendered
 
 TIMES = ("start", "end", "began", "ended")
 
@@ -29,8 +29,8 @@ class Format(StrEnum):
 def made(connection: Connection, since: float, until: float, institution: str | None) -> Report:
     """The as-run report of the classes that begin between *since* and *until* (epoch seconds), as they stand now."""
     span = Span(since, until, institution)
-    booked, sent = reporting.booked(connection, span), reporting.parts(connection, span)
-    return decide.report(booked, sent, reporting.transcoding_s(connection, span), time.time())
+    booked, sent = as_run.booked(connection, span), as_run.parts(connection, span)
+    return decide.report(booked, sent, as_run.transcoding_s(connection, span), time.time())
 
 
 def write(found: Report, form: Format, sink: TextIO, title: str) -> None:
@@ -57,7 +57,7 @@ def cells(one: Line) -> list[object]:
 
 
 def _time(at: float | None) -> str:
-    return "" if at is None else f"{words.moment(at)}.{int(round(at, 1) * 10) % 10}"
+    return "" if at is None else f"{formatting.moment(at)}.{int(round(at, 1) * 10) % 10}"
 
 
 def sums(found: Report) -> list[tuple[object, ...]]:

@@ -3,66 +3,209 @@
 import asyncio
 import json
 import time
-from collections.abc import Sequence
+import traceback
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 
 from prefect.client.schemas.objects import FlowRun, State
+from redis.exceptions import AuthenticationError, ResponseError
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError, OperationalError
 
-from flows import trouble
 from flows.host import Host, log
-from flows.tell import tell
-from lectern import errors, outgoing
-from lectern.commands import fields_of
-from lectern.effects.files import disk
-from lectern.effects.rows import airings, events, inbox, outbox, revisions
-from lectern.errors import CallAPerson, Misuse, TryAgain
-from lectern.facts import Event, Kept, Work
-from lectern.messages import Report
-from lectern.outgoing import Kind, Outgoing
+from flows.outbox_publisher import alarm_refusal, tell
+from lectern import errors
+from lectern.db import airings, bookings, events, inbox, outbox
+from lectern.errors import CallAPerson, Caught, ErrorCode, LecternError, Misuse, TryAgain
+from lectern.model.facts import Event, Kept, Work
 from lectern.run_records import CLASSES, FAILED, label_of, name_of, tags_of
 from lectern.settings import TeacherSettings
+from lectern.storage import disk
 from lectern.timing import backoff_s
+from lectern.wire import outgoing
+from lectern.wire.messages import Report
+from lectern.wire.outgoing import Kind, Outgoing
+from lectern.wire.parser import fields_of
 
-COMPANY = (1000, 64, 8)
+# Logs the failure of a host's part, which is retried, and raises an alarm for it; what is on air goes on.
+
+
+AGAIN_AFTER_S = 600.0
+"""Seconds until an alarm is raised again for the same trouble."""
+
+ALARMS_KEPT = 200
+"""Number of alarms for ALARM_URLS that are kept in memory while the database takes none."""
+
+ALARM_S = 10.0
+"""Seconds that an alarm may take to be written down and sent."""
+
+PASSING = (OperationalError, TryAgain, ConnectionError, TimeoutError)
+"""Expected errors: a service is away for a while."""
+
+
+LASTING = (ResponseError, AuthenticationError)
+"""Causes of a TryAgain by which Redis refuses a request: if they last, waiting does not help."""
+
+
+BATCH_WAITS = (TryAgain, DBAPIError)
+"""Errors that are no item's own: they would take one item of a batch after the other."""
+
+
+class FatalError(CallAPerson):
+    """This process cannot go on: another one serves its queue, or its database cannot be written any more."""
+
+
+async def report(host: Host[Any], what: str, error: BaseException, pause_s: float, *, lasts: bool = False) -> None:
+    """Log that *what* failed and is tried again in *pause_s*; raise an alarm for unexpected errors. Raises nothing.
+
+    *lasts*: it has failed for long, so an alarm is raised also for what Redis refuses.
+    """
+    cause = first(error)
+    if disk.takes_nothing(error):
+        await _disk(host, what, _said(cause))
+    elif isinstance(cause, PASSING):
+        log.warning("%s: interrupted, again in %.1f s: %s", what, pause_s, _said(cause))
+        if lasts and isinstance(cause.__cause__, LASTING):
+            await alarm(host, what, _said(cause))
+    else:
+        trace = None if isinstance(cause, LecternError) else error
+        log.error("%s: does not get on: %s; it is tried again", what, words(cause), exc_info=trace)
+        await alarm(host, what, words(cause))
+
+
+@asynccontextmanager
+async def isolated(
+    host: Host[Any], what: str, pause_s: float = 0.0, *, through: tuple[type[Exception], ...] = BATCH_WAITS
+) -> AsyncIterator[None]:
+    """A context for *what*, one item of several: its error goes to `say`, and the next item has its turn.
+
+    Errors of *through* are raised: while Redis or the database is away, all items wait.
+    """
+    with Caught(*through) as failed:
+        yield
+    if failed.error is not None:
+        await report(host, what, failed.error, pause_s)
+
+
+async def alarm(host: Host[Any], what: str, why: str) -> None:
+    """Raise an alarm that *what* does not work, at most every ten minutes. Raises no error."""
+    await raised(host, what, errors.WORK_FAILED, f"{host.settings.name}: {what} does not work: {why}", tell)
+
+
+async def raised(
+    host: Host[Any], what: str, code: ErrorCode, said: str, pass_on: Callable[[Host[Any]], Awaitable[object]]
+) -> None:
+    """Raise an alarm about *what*, at most every ten minutes, and *pass_on* what the outbox has. Raises no error."""
+    if not host.alarmed_at.due(what, AGAIN_AFTER_S):
+        return
+    with Caught() as failed:
+        async with asyncio.timeout(ALARM_S):
+            await host.commit(_put, host, code, said)
+            host.alarmed_at.passes(what)
+            await pass_on(host)
+    if failed.error is not None:
+        log.error("%s: its alarm is not sent yet: %s", what, words(failed.error))
+
+
+def _put(connection: Connection, host: Host[Any], code: ErrorCode, said: str) -> None:
+    now = time.time()
+    outbox.put(connection, host.journal, [host.alarm(code, said, now)], now)
+
+
+async def _disk(host: Host[Any], what: str, why: str) -> None:
+    """Raise an alarm for a disk that cannot be written directly on the channel, not by way of the database."""
+    log.error("%s: the disk cannot be written: %s; it is tried again", what, why)
+    host.no_room_at = time.monotonic()
+    if not host.alarmed_at.due("disk", AGAIN_AFTER_S):
+        return
+    said = f"{host.settings.name}: the disk cannot be written: {why}"
+    made = outgoing.alarm(errors.DISK_FULL, said, time.time(), host.settings.name).to_json()
+    if host.alarmed_at.take("disk, people", AGAIN_AFTER_S):  # people need no Redis
+        _to_people(host, made)
+    try:
+        await host.bus.publish_alarm(host.settings.alarm_channel, made)
+    except TryAgain as lost:
+        log.error("redis: an alarm could not be sent: %s", lost)
+        return
+    host.alarmed_at.passes("disk")
+
+
+def _to_people(host: Host[Any], made: str) -> None:
+    """Keep an alarm for ALARM_URLS in memory, because the database takes nothing; the newest ones are kept."""
+    if not host.settings.alarm_services:
+        return
+    host.to_people.append(made)
+    if len(host.to_people) > ALARMS_KEPT:
+        log.error("alarms: too many wait for ALARM_URLS in memory, this one is dropped: %s", host.to_people.popleft())
+
+
+async def unreadable(host: Host[Any], stream: str, why: str) -> None:
+    """Log, and raise an alarm while it lasts, that Redis does not let us read *stream*; the other streams are read."""
+    log.error("redis: %s cannot be read, the other streams are: %s", stream, why)
+    await host.commit(alarm_refusal, host, f"does not let {stream} be read", stream, why)
+    await tell(host)
+
+
+def words(error: BaseException) -> str:
+    """The error, and where it arose; of an unexpected error not the whole text, which may contain payloads."""
+    if isinstance(error, LecternError):
+        return error.message
+    ours = [frame for frame in traceback.extract_tb(error.__traceback__) if "site-packages" not in frame.filename]
+    said = f": {error.orig}" if isinstance(error, DBAPIError) else ""
+    where = f" in {ours[-1].name}, line {ours[-1].lineno} of {ours[-1].filename}" if ours else ""
+    return f"{type(error).__name__}{where}{said}"
+
+
+def _said(error: BaseException) -> str:
+    return str(error.orig if isinstance(error, DBAPIError) else error) or repr(error)
+
+
+def first(error: BaseException) -> BaseException:
+    """The first error of a group, or the error itself."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+BATCH_SIZE_BY_FAILURES = (1000, 64, 8)
 """Most messages in a run after 0, 1 and 2 failures of each; a message that failed more often is alone in its run.
 
 A larger run would handle no message sooner, and the next host would have nothing to do until all are handled.
 """
 
-PAUSES_S = (1.0, 3.0, 8.0, 20.0)
+BACKOFF_S = (1.0, 3.0, 8.0, 20.0)
 """Seconds until a message is retried after 1, 2, 3 and 4 failures."""
 
 AGAIN_S = 2.0
 AWAY_S = 5.0
 """Seconds until messages are retried after the database, Redis or Prefect was away (TryAgain, and other errors)."""
 
-PUTS_BACK = 7
+RELEASE_ATTEMPTS = 7
 """Number of retries to put messages back, within half a minute; afterwards their lease expires soon anyway."""
 
 AWAY = (OperationalError, TryAgain, ConnectionError, TimeoutError)
 
 
-def portions(kept: Sequence[Kept]) -> list[list[Kept]]:
+def batches(kept: Sequence[Kept]) -> list[list[Kept]]:
     """Split messages into runs: those that never failed stay together; the more often they failed, the fewer."""
     found: list[list[Kept]] = []
-    for failures in sorted({min(one.tries, len(COMPANY)) for one in kept}):
-        some = [one for one in kept if min(one.tries, len(COMPANY)) == failures]
-        size = COMPANY[failures] if failures < len(COMPANY) else 1
+    for failures in sorted({min(one.tries, len(BATCH_SIZE_BY_FAILURES)) for one in kept}):
+        some = [one for one in kept if min(one.tries, len(BATCH_SIZE_BY_FAILURES)) == failures]
+        size = BATCH_SIZE_BY_FAILURES[failures] if failures < len(BATCH_SIZE_BY_FAILURES) else 1
         found += [some[first : first + size] for first in range(0, len(some), size)]
     return found
 
 
-async def after(
+async def after_failure(
     host: Host[Any], ids: Sequence[int], error: Exception, *, passes: bool, flow: str | None = None
 ) -> None:
     """Put back the messages among *ids* that are not handled; counts a failure of *flow* unless it *passes*."""
     if not passes:
-        await failed(host, ids, flow, trouble.words(error))
+        await failed(host, ids, flow, words(error))
         return
     pause_s = AGAIN_S if isinstance(error, TryAgain) else AWAY_S
-    for failures in range(PUTS_BACK):
+    for failures in range(RELEASE_ATTEMPTS):
         try:
             await host.commit(_put_off, host, ids, time.time() + pause_s)
         except OperationalError as away:
@@ -85,9 +228,9 @@ async def after_run(host: Host[Any], run: FlowRun, task: "asyncio.Task[State[Any
     error, state = task.exception(), None if task.exception() else task.result()
     is_bad = error is not None or (state is not None and (state.is_failed() or state.is_crashed()))
     found = error if error is not None else getattr(state.data, "result", state.data) if state else None
-    async with trouble.isolated(host, f"the messages of {run.name}", through=()):  # its place must be free again
+    async with isolated(host, f"the messages of {run.name}", through=()):  # its place must be free again
         if is_bad and isinstance(found, Exception):
-            await after(host, ids, found, passes=await is_away(host, found))
+            await after_failure(host, ids, found, passes=await is_away(host, found))
         elif is_bad:
             await failed(host, ids)
 
@@ -134,7 +277,7 @@ def _failed(connection: Connection, host: Host[Any], ids: Sequence[int], flow: s
             _give_up(connection, host, one, now)
             given_up = True
         else:
-            pause_s = PAUSES_S[min(one.tries, len(PAUSES_S) - 1)]
+            pause_s = BACKOFF_S[min(one.tries, len(BACKOFF_S) - 1)]
             inbox.failed(connection, host.journal, [one.id], now + pause_s)
     if flow is not None and not given_up:
         for first in range(0, len(left), CLASSES):
@@ -174,7 +317,7 @@ def _answer(connection: Connection, host: Host[Any], one: Kept, class_id: str, w
         if one.command == "change":
             changed = outgoing.change_answer(class_id, code, why)
             return Outgoing(host.settings.change_result_channel, Kind.CHANNEL, changed, class_id)
-        if one.command != "order" or class_id in revisions.booked(connection, [class_id]):
+        if one.command != "order" or class_id in bookings.booked_among(connection, [class_id]):
             return None
         said = outgoing.answer(class_id, code, why)
         return Outgoing(host.settings.order_result_channel, Kind.CHANNEL, said, class_id)

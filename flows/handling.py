@@ -14,22 +14,22 @@ from prefect.states import Completed, Failed
 from sqlalchemy import Connection
 from sqlalchemy.exc import OperationalError
 
-from flows import show
+from flows import artifacts
+from flows.failures import words
 from flows.host import Host, Streamer, Teacher, claimed, log
-from flows.tell import tell
-from flows.trouble import words
-from lectern.changes import Changes
-from lectern.commands import parse
-from lectern.decide.lines import lines
-from lectern.effects import counters
-from lectern.effects.rows import bookings, inbox
-from lectern.effects.rows.changes import write
+from flows.outbox_publisher import tell
+from lectern import metrics
+from lectern.db import bookings, inbox
+from lectern.db.writer import write
+from lectern.decide.plan_text import lines
 from lectern.errors import Caught, Malformed, TryAgain
-from lectern.facts import Kept, Work
-from lectern.messages import Message
+from lectern.model.facts import Kept, Work
+from lectern.model.plan import Changes
+from lectern.model.streamer_plan import StreamerChanges
 from lectern.run_records import FAILED, said_of, summary
 from lectern.settings import TeacherSettings
-from lectern.streamer_changes import StreamerChanges
+from lectern.wire.messages import Message
+from lectern.wire.parser import parse
 
 M = TypeVar("M", bound=Message)
 I = TypeVar("I")  # noqa: E741 (an item)
@@ -58,10 +58,10 @@ async def changed(host: Host[Any], decide: Decide[C], *, dry_run: bool = False) 
         return await host.look(change, host, decide, dry_run=True)
     changes = await host.commit(change, host, decide)
     if isinstance(changes, StreamerChanges):
-        counters.EVICTIONS.inc(len(changes.evicted))
-        counters.DOWNLOAD_BYTES.inc(changes.downloaded_bytes)
+        metrics.EVICTIONS.inc(len(changes.evicted))
+        metrics.DOWNLOAD_BYTES.inc(changes.downloaded_bytes)
         for missing_s in changes.missing_s:
-            counters.MISSING.observe(missing_s)
+            metrics.MISSING.observe(missing_s)
     return changes
 
 
@@ -175,7 +175,7 @@ After = Callable[[Any, Sequence[C]], Awaitable[object]]
 async def batch_flow(name: str, batch: Batch[M], decide: DecideAll[C, M], after: After[C], title: str) -> State[None]:
     """The body of a flow that handles a batch: decide, write, do what comes *after*, and show it under this *title*.
 
-    Raises TryAgain while Redis is away; what is not handled then is put back into the inbox (`flows.tries`).
+    Raises TryAgain while Redis is away; what is not handled then is put back into the inbox (`flows.failures`).
     """
     found = await handled(batch.host, batch.came, decide, dry_run=batch.dry_run)
     if not batch.dry_run:
@@ -235,7 +235,7 @@ async def ended(name: str, batch: Batch[M], found: Apart[Came[M], C], title: str
     rows = [row for one in found.done for row in one.table]
     blank: dict[str, object] = dict.fromkeys(rows[0] if rows else (), "")
     rows += [{**blank, "class": f"inbox {one.kept.id}", "decision": FAILED, "detail": why} for one, why in found.failed]
-    await show.table(f"{name}-batch", rows, title)
+    await artifacts.table(f"{name}-batch", rows, title)
     if not found.failed:
         return Completed(message=summary(rows))
     failed = f"{len(found.failed)} of {batch.asked} failed: {found.failed[0][1]}"
@@ -265,7 +265,7 @@ async def swept(host: Host[Any], rows: list[dict[str, object]], said: str) -> St
     """The end of a sweep: a run shows its table, now or, if the sweep has none, when the recorder has made one."""
     if FlowRunContext.get() is None:
         await noted(host, Work("sweep", f"sweep {host.settings.name}", time.time(), said, said=json.dumps(rows)))
-    await show.table("sweep-batch", rows, "What passed its deadline")
+    await artifacts.table("sweep-batch", rows, "What passed its deadline")
     return Completed(message=said)
 
 
@@ -278,7 +278,7 @@ async def noted(host: Host[Any], work: Work) -> None:
 async def printed(key: str, some: Sequence[Changes | StreamerChanges], *more: str) -> State[None]:
     """The end of a dry run: what would be written, a line each, in the log and in a table; *more* are further lines."""
     said = [*(line for one in some for line in lines(one)), *more]
-    for line in said[: show.ROWS]:
+    for line in said[: artifacts.ROWS]:
         log.info("dry run: %s", line)
-    await show.table(f"{key}-plan", [{"would be written": line} for line in said], "What would be written")
+    await artifacts.table(f"{key}-plan", [{"would be written": line} for line in said], "What would be written")
     return Completed(message=f"dry run: {len(said)} changes" if said else "dry run: nothing to do")

@@ -16,23 +16,23 @@ from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar,
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import OperationalError
 
-from flows.beside import Runs, Starter
-from flows.playout import Playout, boot_now
-from lectern import outgoing
-from lectern.effects.redis.bus import Bus
-from lectern.effects.redis.hearing import heed_cancel
-from lectern.effects.rows import peers
-from lectern.effects.rows.tables.engine import reading, transaction
+from flows.background_runs import Runs, Starter
+from flows.playout_link import Playout, boot_now
+from lectern.db import leases
+from lectern.db.engine import reading, transaction
 from lectern.errors import Caught, ErrorCode
-from lectern.facts import Kept
+from lectern.model.facts import Kept
 from lectern.model.tables.shared import Journal
-from lectern.outgoing import About, Kind, Outgoing
+from lectern.redis.client import Bus
+from lectern.redis.pubsub import heed_cancel
 from lectern.settings import StreamerSettings, TeacherSettings
 from lectern.timing import Throttle
+from lectern.wire import outgoing
+from lectern.wire.outgoing import About, Kind, Outgoing
 
 if TYPE_CHECKING:
-    from lectern.effects.files.promise import RemoteFile
-    from lectern.effects.media.probe import Probe
+    from lectern.media.probe import Probe
+    from lectern.model.facts import RemoteFile
 
 log = logging.getLogger("lectern")
 P = ParamSpec("P")
@@ -276,7 +276,7 @@ async def is_ours(host: Host[Any], duty: str, lease_s: float) -> bool:
     if not host.settings.shared:
         return True
     lease_s = 0.0 if host.redis_away and duty != TELLING else lease_s
-    return await host.commit(peers.take, duty, host.settings.name, lease_s, time.time())
+    return await host.commit(leases.take_duty, duty, host.settings.name, lease_s, time.time())
 
 
 current: ContextVar[Host[Any]] = ContextVar("host")

@@ -11,16 +11,16 @@ from pydantic_core import from_json
 from sqlalchemy import Connection
 
 from flows.host import Host, log
-from lectern import errors, outgoing
-from lectern.effects import counters
-from lectern.effects.redis.address import asking
-from lectern.effects.redis.sending import Refused, Sent
-from lectern.effects.rows import bookings, events, incidents, outbox, people
-from lectern.effects.rows.incidents import Patience
-from lectern.effects.rows.outbox import Unsent
+from lectern import errors, metrics
+from lectern.db import bookings, events, incidents, outbox
+from lectern.db.incidents import Patience
+from lectern.db.outbox import Unsent
 from lectern.errors import TryAgain
-from lectern.facts import Event
+from lectern.model.facts import Event
+from lectern.redis.connection import asking
+from lectern.redis.publish import Refused, Sent
 from lectern.settings import TeacherSettings
+from lectern.wire import outgoing
 
 SEND_BATCH = 5000
 ANSWERS_S = 3.0
@@ -124,7 +124,7 @@ def _left(connection: Connection, host: Host[Any], left: Sequence[Unsent]) -> No
 def _for_people(connection: Connection, host: Host[Any], alarms: Sequence[Unsent]) -> None:
     """Mark *alarms* to be passed on to ALARM_URLS, each once."""
     if host.settings.alarm_services:
-        people.note_due(connection, host.journal, [one.id for one in alarms])
+        outbox.note_people_due(connection, host.journal, [one.id for one in alarms])
 
 
 def _told(
@@ -232,7 +232,7 @@ def _sent(connection: Connection, host: Host[Any], batch: _Batch, done: Sent, no
         to = host.settings.order_result_channel
         heard = [one.class_id for one in told if one.target == to and one.class_id is not None]
         for took in bookings.answered(connection, heard, now):
-            counters.ANSWER_SECONDS.observe(took)
+            metrics.ANSWER_SECONDS.observe(took)
     return told
 
 

@@ -8,8 +8,8 @@ from tempfile import mkdtemp
 
 from sqlalchemy import Engine
 
-from lectern.effects.rows import schema
-from lectern.effects.rows.tables.engine import open_database
+from lectern.db import schema
+from lectern.db.engine import open_database
 from lectern.model.tables.shared import Role
 
 

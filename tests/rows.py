@@ -9,17 +9,17 @@ from sqlalchemy import Connection, Engine, insert, update
 
 from flows.handling import Decide, DecideAll, change
 from flows.host import Streamer
-from lectern.changes import NEW, Granted, new_row
-from lectern.effects.rows import airings, cache
-from lectern.effects.rows.changes import write
-from lectern.effects.rows.tables.engine import reading, transaction
-from lectern.facts import Airing, Order
-from lectern.messages import Booking, Message, Prepare
+from lectern.db import airings, cache
+from lectern.db.engine import reading, transaction
+from lectern.db.writer import write
+from lectern.model.facts import Airing, Order
+from lectern.model.plan import NEW, Granted, new_row
+from lectern.model.streamer_plan import NEW_CLASS, NEW_TASK, Admitted, StreamerChanges, class_row, task_row
 from lectern.model.tables.streamer import classes, files, journal, tasks
 from lectern.model.tables.teacher import orders, streamers
 from lectern.settings import StreamerSettings
 from lectern.states import AiringState, FileState
-from lectern.streamer_changes import NEW_CLASS, NEW_TASK, Admitted, StreamerChanges, class_row, task_row
+from lectern.wire.messages import Booking, Message, Prepare
 
 M = TypeVar("M", bound=Message)
 P = ParamSpec("P")

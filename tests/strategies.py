@@ -5,11 +5,11 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from lectern.decide.attempts import Limits
 from lectern.decide.cache import Bound, Wanted
-from lectern.facts import Idle, Rendition, Usage
-from lectern.messages import Booking, TranscodingResult
+from lectern.decide.transcoding import Limits
+from lectern.model.facts import Idle, Rendition, Usage
 from lectern.states import Backend, FileState, RenditionState, Resolution
+from lectern.wire.messages import Booking, TranscodingResult
 
 NOW = 1_764_010_000.0
 """The clock of the decisions under test, in epoch seconds."""

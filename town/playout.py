@@ -7,13 +7,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from lectern.playout import child
+from lectern.playout import worker_process
 from lectern.playout.client import Client
 
 
 def argv(folder: Path, socket: Path, *, first: bool = False) -> list[str]:
     """The program that airs classes, with its files in *folder*; *first* before other programs, as on a host."""
-    program = [sys.executable, "-I", "-S", str(child.PROGRAM), "holder"]
+    program = [sys.executable, "-I", "-S", str(worker_process.PROGRAM), "holder"]
     return [*(_first() if first else ()), *program, "--dir", str(folder), "--socket", str(socket)]
 
 

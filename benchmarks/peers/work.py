@@ -11,22 +11,22 @@ from functools import cache
 import redis
 from sqlalchemy import Connection, Engine
 
-from lectern.changes import Changes
-from lectern.commands import parse
-from lectern.decide import booking as decide
-from lectern.decide import orders, reports
-from lectern.decide.attempts import Limits
-from lectern.decide.verdicts import proceed
-from lectern.effects.rows import airings, bookings, renditions
-from lectern.effects.rows import cache as cached
-from lectern.effects.rows.changes import write
-from lectern.effects.rows.tables.engine import open_database, transaction
-from lectern.messages import Booking, Message, Prepare, Report
+from lectern.db import airings, bookings, transcodings
+from lectern.db import cache as cached
+from lectern.db.engine import open_database, transaction
+from lectern.db.writer import write
+from lectern.decide import booking as decide_booking
+from lectern.decide import reports
+from lectern.decide.placement import proceed
+from lectern.decide.transcoding import Limits
+from lectern.model.plan import Changes
+from lectern.model.streamer_plan import StreamerChanges
 from lectern.model.tables import streamer as streamer_tables
 from lectern.model.tables import teacher as teacher_tables
 from lectern.settings import StreamerSettings, TeacherSettings
 from lectern.states import AiringState, BookingState, FileState, RenditionState
-from lectern.streamer_changes import StreamerChanges
+from lectern.wire.messages import Booking, Message, Prepare, Report
+from lectern.wire.parser import parse
 
 STREAMER = "streamer1"
 LIMITS = Limits(5, 120.0, 3600.0, oss=True, ecs=False)
@@ -63,8 +63,10 @@ def order(body: str) -> str | None:
     booking, now = parse(body, (Booking,)), time.time()
     with transaction(database("teacher")) as connection:
         changes = Changes(SETTINGS, now, orders=bookings.by_id(connection, [booking.class_id]))
-        states = renditions.states(connection, [booking.key] if booking.key else [])
-        plan = decide.plan([booking], decide.Before(orders.known(changes.orders), states), LIMITS, now)
+        states = transcodings.states(connection, [booking.key] if booking.key else [])
+        plan = decide_booking.plan(
+            [booking], decide_booking.Before(decide_booking.already_answered(changes.orders), states), LIMITS, now
+        )
         if not plan.verdicts:
             return None  # delivered again
         (verdict,) = plan.verdicts

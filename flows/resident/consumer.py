@@ -13,21 +13,21 @@ from prefect.client.schemas.objects import State
 from prefect.flows import Flow
 from sqlalchemy.exc import OperationalError
 
-from flows import tries, trouble
+from flows import failures
+from flows.failures import FatalError
 from flows.handling import noted
 from flows.host import Host, claimed, current
-from flows.resident import groups, works
-from flows.streamer import releases
-from flows.trouble import MustEnd
-from lectern.commands import COMMANDS, MAX_BODY_BYTES, Body, command_of, is_own_result
-from lectern.effects import process
-from lectern.effects.redis.streams import Entry, Streams
-from lectern.effects.rows import inbox, pairing
-from lectern.effects.rows.inbox import Arrived
+from flows.resident import routing, supervisor
+from flows.streamer import lease
+from lectern import subprocesses
+from lectern.db import inbox
+from lectern.db.inbox import Arrived
 from lectern.errors import Caught
-from lectern.facts import Kept, Work
-from lectern.messages import TAKE_BACK
+from lectern.model.facts import Kept, Work
+from lectern.redis.streams import Entry, Streams
 from lectern.timing import backoff_s
+from lectern.wire.messages import TAKE_BACK
+from lectern.wire.parser import COMMANDS, MAX_BODY_BYTES, Body, command_of, is_own_result
 
 log = logging.getLogger("lectern")
 QUEUE_BOUND = 20_000
@@ -53,7 +53,7 @@ class Handler:
         current.set(self._host)
         claimed.set(kept)
         # What can be neither handled nor put back is retried when its lease ends.
-        async with trouble.isolated(self._host, flow, self._host.settings.inbox_lease_s, through=()):
+        async with failures.isolated(self._host, flow, self._host.settings.inbox_lease_s, through=()):
             if flow == TAKE_BACK:
                 await self._take_back(kept)
             else:
@@ -65,13 +65,13 @@ class Handler:
             state = await self._flows[flow].fn(inbox_ids=inbox.spell(ids))
         if failed.error is not None:
             passes = await self._said(flow, failed.error)
-            await tries.after(self._host, ids, failed.error, passes=passes, flow=flow)
+            await failures.after_failure(self._host, ids, failed.error, passes=passes, flow=flow)
         elif state is not None and (state.is_failed() or state.is_crashed()):
-            await tries.failed(self._host, ids, flow, state.message or "")
+            await failures.failed(self._host, ids, flow, state.message or "")
 
     async def _said(self, flow: str, error: Exception) -> bool:
         """Log that *flow* has failed; returns whether that is because a service is away."""
-        passes, why = await tries.is_away(self._host, error), trouble.words(error)
+        passes, why = await failures.is_away(self._host, error), failures.words(error)
         if passes:
             log.warning("%s: interrupted: %s; its messages wait in the inbox", flow, why)
         else:
@@ -82,16 +82,16 @@ class Handler:
         """Sweep; a run shows a sweep that fails. Raises nothing; run it in a task."""
         current.set(self._host)
         began = time.time()
-        async with trouble.isolated(self._host, "sweep", through=()):
+        async with failures.isolated(self._host, "sweep", through=()):
             with Caught() as failed:
                 await self._flows["sweep"].fn()
             if failed.error is not None and not await self._said("sweep", failed.error):
                 name = f"sweep {self._host.settings.name}"
-                await noted(self._host, Work("sweep", name, began, error=trouble.words(failed.error)))
+                await noted(self._host, Work("sweep", name, began, error=failures.words(failed.error)))
 
     async def _take_back(self, kept: Sequence[Kept]) -> None:
-        stops = await releases.take_back(self._host, kept)
-        ending = asyncio.create_task(releases.end_runs(self._host, stops))
+        stops = await lease.take_back(self._host, kept)
+        ending = asyncio.create_task(lease.end_runs(self._host, stops))
         self._endings.add(ending)
         ending.add_done_callback(self._endings.discard)
 
@@ -102,8 +102,8 @@ class Intake:
     def __init__(self, host: Host[Any], handler: Handler, channels: Sequence[str], streams: Sequence[str]) -> None:
         self._host = host
         self._handler = handler
-        self._groups = groups.of(host.settings)
-        self._commands = groups.commands(host.settings)
+        self._groups = routing.of(host.settings)
+        self._commands = routing.commands(host.settings)
         self._channels = channels
         self._streams = streams
         self._came = asyncio.Event()
@@ -115,9 +115,9 @@ class Intake:
         self._at_work: dict[str, set[asyncio.Task[None]]] = {flow: set() for flow in self._woken}
         self._batch: list[Arrived] = []  # messages of channels that are not committed yet
 
-    def works(self) -> dict[str, works.Work]:
+    def works(self) -> dict[str, supervisor.Work]:
         """The loops to run side by side, by name."""
-        found: dict[str, works.Work] = {"streams": self._read_streams}
+        found: dict[str, supervisor.Work] = {"streams": self._read_streams}
         if self._channels:
             found |= {"channels": self._listen, "messages of channels": self._commit_channels}
         return found | {f"inbox, {flow}": partial(self._dispatch, flow) for flow in self._woken}
@@ -159,13 +159,13 @@ class Intake:
     async def _keep(self) -> None:
         """Commit messages of channels, which exist nowhere else; retries often, then raises MustEnd."""
         batch, name = self._batch.copy(), token_hex(6)
-        for failures in range(1000):  # not left to `Works`: a try must have the name of the one before
+        for tries in range(1000):  # not left to `Works`: a try must have the name of the one before
             try:
-                return await process.surely(self._keep_once(batch, name))
+                return await subprocesses.surely(self._keep_once(batch, name))
             except OperationalError as error:
                 log.error("inbox: %d messages wait to be written: %s", len(self._batch), error)
-                await asyncio.sleep(backoff_s(failures))
-        raise MustEnd(f"inbox: {len(self._batch)} messages could not be written; is the disk full?")
+                await asyncio.sleep(backoff_s(tries))
+        raise FatalError(f"inbox: {len(self._batch)} messages could not be written; is the disk full?")
 
     async def _keep_once(self, batch: Sequence[Arrived], name: str) -> None:
         await self._commit(batch, name)
@@ -177,7 +177,7 @@ class Intake:
         host, settings, now = self._host, self._host.settings, time.time()
         flows = {self._groups[one.command] for one in arrived}
         if settings.shared:
-            await host.commit(pairing.keep, arrived, settings.name, now, name)
+            await host.commit(inbox.keep_paired, arrived, settings.name, now, name)
         elif any(flow in self._left or len(self._claimed[flow]) >= QUEUE_BOUND for flow in flows):
             self._left |= flows  # they have to wait: later all messages are claimed together, in their order
             await host.commit(inbox.keep, host.journal, arrived, now)
@@ -199,7 +199,7 @@ class Intake:
             self._host.rounds.come("streams")
             entries = await streams.next(count=settings.batch_max, block_ms=BLOCK_MS)
             for name, why in streams.refusals().items():
-                await trouble.unreadable(self._host, name, why)
+                await failures.unreadable(self._host, name, why)
             if entries:
                 await self._take(streams, entries)
             await streams.trim()
@@ -234,7 +234,7 @@ class Intake:
             kept += [one for one in found if one.id not in known]
             if not kept:
                 await _soon(self._woken[flow])
-            for portion in tries.portions(kept):
+            for portion in failures.batches(kept):
                 task = asyncio.create_task(self._handler.handle(flow, portion))
                 at_work.add(task)
                 task.add_done_callback(at_work.discard)

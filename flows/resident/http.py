@@ -17,16 +17,16 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from flows.host import Host
-from flows.playout import boot_now
+from flows.playout_link import boot_now
 from lectern import __version__
-from lectern.decide.roll import Presence, listed
-from lectern.effects import health as healths
-from lectern.effects import playout_metrics
-from lectern.effects.files import backups
-from lectern.effects.rows import inbox, metrics
+from lectern import health as healths
+from lectern import metrics as lectern_metrics
+from lectern.db import inbox, metrics
+from lectern.decide.leases import Presence, listed
 from lectern.errors import LecternError, Misuse
-from lectern.facts import Usage
+from lectern.model.facts import Usage
 from lectern.settings import Settings, StreamerSettings, TeacherSettings
+from lectern.storage import backups
 
 log = logging.getLogger("lectern")
 START_S = 10.0
@@ -159,7 +159,7 @@ class Metrics:
         states = None if is_streamer else self._states(settings)
         text += metrics.of_process({"redis": not host.redis_away, "prefect": not host.prefect_away}, left_s, states)
         if is_streamer:
-            text += playout_metrics.exposition(await self._playout())
+            text += lectern_metrics.playout_exposition(await self._playout())
         return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
 
     def _states(self, settings: TeacherSettings) -> Mapping[str, int]:

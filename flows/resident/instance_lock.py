@@ -11,11 +11,11 @@ from typing import Any
 
 import psutil
 
+from flows.failures import FatalError
 from flows.host import Host, log
-from flows.trouble import MustEnd
-from lectern.effects.redis.address import asking
-from lectern.effects.redis.bus import Bus
 from lectern.errors import CallAPerson, TryAgain
+from lectern.redis.client import Bus
+from lectern.redis.connection import asking
 from lectern.settings import Settings, StreamerSettings
 from lectern.timing import backoff_s
 
@@ -107,7 +107,7 @@ class QueueLock:
                 continue
             host.redis_away = False
             if holder is not None:
-                raise MustEnd(f"another process serves {self._name} now; this one ends")
+                raise FatalError(f"another process serves {self._name} now; this one ends")
 
     async def let_go(self, bus: Bus) -> None:
         """Release the lock in Redis."""

@@ -8,11 +8,11 @@ from sqlalchemy import Connection
 
 from flows.handling import GRACE_S, SWEEP
 from flows.host import PRUNING, SWEEPING, Host, is_ours, log
-from flows.resident.intake import Handler
-from flows.streamer import sweep as of_streamer
-from flows.teacher import sweep as of_teacher
-from lectern.effects.rows import cancels, outbox, peers, retention, transcodings
-from lectern.effects.rows.retention import Before, Rule
+from flows.resident.consumer import Handler
+from flows.streamer import maintenance as of_streamer
+from flows.teacher import maintenance as of_teacher
+from lectern.db import bookings, leases, outbox, retention, transcodings
+from lectern.db.retention import Before, Rule
 from lectern.settings import TeacherSettings
 
 FIRST_S = GRACE_S + 1.0
@@ -117,5 +117,5 @@ def _rules(host: Host[Any], now: float) -> list[Rule]:
 
 def _forget_small(connection: Connection, now: float, keep_s: float) -> None:
     """Forget old rows of the small tables, which need no slices."""
-    cancels.prune(connection, now)
-    peers.forget(connection, now - keep_s)
+    bookings.prune_cancels(connection, now)
+    leases.forget_teachers(connection, now - keep_s)

@@ -9,18 +9,17 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from flows import trouble
+from flows import failures
 from flows.host import TELLING, Host, is_ours
-from flows.tell import patience, tell, tell_people
-from lectern import errors
-from lectern.effects import notify
-from lectern.effects.redis.address import asking
-from lectern.effects.rows import incidents, outbox, people
-from lectern.effects.rows.people import Telling
+from flows.outbox_publisher import patience, tell, tell_people
+from lectern import errors, notify
+from lectern.db import incidents, outbox
+from lectern.db.outbox import Telling
 from lectern.errors import TryAgain
-from lectern.outgoing import Kind, Outgoing
-from lectern.shown import plain
+from lectern.redis.connection import asking
 from lectern.timing import backoff_s
+from lectern.urls import plain
+from lectern.wire.outgoing import Kind, Outgoing
 
 log = logging.getLogger("lectern")
 LOOK_S = 1.0
@@ -75,13 +74,13 @@ class People:
                 self._unnoted[id_] = how
         found = dict(self._unnoted)
         if found:
-            await host.commit(people.note, host.journal, found)
+            await host.commit(outbox.note_people, host.journal, found)
             self._unnoted.clear()
         return bool(found)
 
     async def _due(self) -> list[tuple[int, str]]:
         """The oldest alarm that is due, or none."""
-        found = await self._host.look(people.due, self._host.journal, 1 + len(self._unnoted))
+        found = await self._host.look(outbox.people_due, self._host.journal, 1 + len(self._unnoted))
         return [one for one in found if one[0] not in self._unnoted][:1]
 
     async def _is_ours(self) -> bool:
@@ -131,7 +130,7 @@ async def watch_redis(host: Host[Any]) -> None:
             if now - well_at >= AWAY_S:
                 host.ongoing[errors.REDIS_AWAY.number] = now
                 why = f"Redis has not answered for {now - well_at:.0f} s: {plain(error.__cause__ or error)}"
-                await trouble.raised(host, "redis", errors.REDIS_AWAY, f"{host.settings.name}: {why}", tell_people)
+                await failures.raised(host, "redis", errors.REDIS_AWAY, f"{host.settings.name}: {why}", tell_people)
         await asyncio.sleep(PING_AGAIN_S)
 
 

@@ -12,20 +12,20 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route
 
-from flows import as_run
+from flows import as_run_report
 from flows.host import Host
-from lectern import message_schema
-from lectern import words as written
-from lectern.decide import day as hours
-from lectern.decide.roll import Presence, listed
-from lectern.effects.redis.address import asking
-from lectern.effects.rows import viewers
+from lectern import formatting as written
+from lectern.db import viewers
+from lectern.decide import dashboard as hours
+from lectern.decide.leases import Presence, listed
 from lectern.errors import TryAgain
 from lectern.model.tables.teacher import ViewerRow
-from lectern.page import calendar, html, labels, pictures, runbook, view
+from lectern.model.views import Word
+from lectern.page import labels, view
+from lectern.redis.connection import asking
 from lectern.settings import TeacherSettings
 from lectern.timing import Rate
-from lectern.told import Word
+from lectern.wire import schema
 
 COOKIE = "lectern_viewer"
 BURST, A_SECOND = 30.0, 3.0
@@ -140,8 +140,8 @@ class Page:
         today = view.begin_of_day(time.time())
         begins = view.begin_of_day(today - view.DAY_S / 2, request.query_params.get("day"))
         until = view.begin_of_day(begins + 1.5 * view.DAY_S)
-        found = await self._host.look_in(self._threads, as_run.made, begins, until, viewer.institution_id)
-        return self._shown(request, "as_run.html", begins=begins, **as_run.fields_of(found, LINES))
+        found = await self._host.look_in(self._threads, as_run_report.made, begins, until, viewer.institution_id)
+        return self._shown(request, "as_run.html", begins=begins, **as_run_report.fields_of(found, LINES))
 
     async def calendar(self, request: Request, viewer: ViewerRow) -> Response:
         """The timetable for calendars."""
@@ -149,22 +149,22 @@ class Page:
         if viewer.institution_id not in {None, wanted or viewer.institution_id}:
             return PlainTextResponse(f"This token is for {viewer.institution_id}.", 403, HEADERS)
         booked = await self._host.look_in(self._threads, view.for_calendar, viewer, wanted, now)
-        text = calendar.calendar(booked, now)
+        text = view.calendar(booked, now)
         return Response(text, media_type="text/calendar; charset=utf-8", headers=HEADERS)
 
     async def runbook(self, request: Request) -> Response:
         """RUNBOOK.md or RUNBOOK.zh.md, without a token: it holds no secret, and an alarm may have woken the reader."""
-        text = await asyncio.to_thread(runbook.rendered, _language(request))
+        text = await asyncio.to_thread(view.runbook_html, _language(request))
         return self._shown(request, "runbook.html", html=Markup(text))  # noqa: S704 (the renderer escapes raw HTML)
 
     async def schema(self, _: Request) -> Response:
         """The JSON Schema of all messages of this release; needs no token."""
-        return Response(message_schema.text(), media_type="application/schema+json", headers=HEADERS)
+        return Response(schema.text(), media_type="application/schema+json", headers=HEADERS)
 
     async def css(self, _request: Request) -> Response:
         """The style sheet of the page."""
         return Response(
-            html.rendered("page.css"), media_type="text/css", headers={**HEADERS, "Cache-Control": "max-age=300"}
+            view.rendered("page.css"), media_type="text/css", headers={**HEADERS, "Cache-Control": "max-age=300"}
         )
 
     async def _heard(self) -> Mapping[str, Word] | None:
@@ -186,7 +186,7 @@ class Page:
         language = _language(request)
         others = {name: value for name, value in request.query_params.items() if name not in {"token", "lang"}}
         other = {**others, "lang": "en" if language == "zh" else "zh"}
-        text = html.rendered(template, language, other=f"?{urlencode(other)}", **fields)
+        text = view.rendered(template, language, other=f"?{urlencode(other)}", **fields)
         return HTMLResponse(text, status, HEADERS)
 
 
@@ -223,22 +223,22 @@ def _charts(found: view.Day, t: Mapping[str, str]) -> Markup:
     past = [_hour(hour - number + 1 + at) for at in range(number)]
     coming = [written.clock(found.now + at * 3600)[:5] for at in range(hours.HOURS)]
     needed, sent = hours.summed(streamers.values()), hours.largest(streamers, MOST_STREAMERS, t["others"])
-    drawn = [pictures.bars(t["bookings of the last 24 hours"], past, _named(found.by_hour, t))]
+    drawn = [view.bars(t["bookings of the last 24 hours"], past, _named(found.by_hour, t))]
     if needed:
         its = {t["needed by classes"]: needed}
-        drawn.append(pictures.bars(t["cache ahead"], coming, its, _limit(found.words.values(), max(needed), t)))
+        drawn.append(view.bars(t["cache ahead"], coming, its, _limit(found.words.values(), max(needed), t)))
     if any(map(max, sent.values())):
-        drawn.append(pictures.bars(t["sent ahead"], coming, sent))
+        drawn.append(view.bars(t["sent ahead"], coming, sent))
     return Markup().join(drawn)
 
 
-def _limit(told: Iterable[Word], needed_gb: float, t: Mapping[str, str]) -> pictures.Limit:
+def _limit(told: Iterable[Word], needed_gb: float, t: Mapping[str, str]) -> view.Limit:
     """The limit in the cache chart: MAX_VIDEO_SIZE of the streamers that reported their need, and the highest need."""
     limit_bytes = sum(one.bound.size_bytes for one in told if hours.NEEDED in one.ahead)
     percent = 100e9 * needed_gb / max(limit_bytes, 1)
     share = "< 0.1" if percent < 0.1 else f"{percent:.2g}" if percent < 10 else f"{percent:.0f}"
     name = f"{t['limit']}: {written.size(limit_bytes)}, {t['needed at most']}: {share} %"
-    return pictures.Limit(name, limit_bytes / 1e9)
+    return view.Limit(name, limit_bytes / 1e9)
 
 
 def _named(series: Mapping[str, Sequence[float]], t: Mapping[str, str]) -> dict[str, Sequence[float]]:

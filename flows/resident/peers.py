@@ -9,14 +9,14 @@ from contextlib import suppress
 from sqlalchemy.exc import SQLAlchemyError
 
 from flows.host import TELLING, Teacher, log
-from flows.resident import worker
-from flows.resident.runs import ResidentRuns
-from flows.resident.works import Work
-from flows.tell import tell
-from lectern.effects.redis.address import asking
-from lectern.effects.rows import peers
-from lectern.effects.rows.tables.engine import own_rows
+from flows.outbox_publisher import tell
+from flows.resident.prefect import worker
+from flows.resident.prefect.runs import ResidentRuns
+from flows.resident.supervisor import Work
+from lectern.db import leases
+from lectern.db.engine import own_rows
 from lectern.errors import TryAgain
+from lectern.redis.connection import asking
 
 LOOK_S = 2.0
 """Seconds between two rounds in which a teacher notes that it is there, and sees who else is."""
@@ -80,14 +80,14 @@ class Peers:
         """Note that this teacher is there, count the others' silent rounds, end transactions of dead ones."""
         name = self._host.settings.name
         with own_rows(self._host.engine) as connection:
-            peers.note(connection, name, time.time())
-            noted = peers.noted(connection, name)
+            leases.note_teacher(connection, name, time.time())
+            noted = leases.noted_teachers(connection, name)
         silent = {one for one, at in noted.items() if self._noted.get(one) == at}
         self._rounds = {one: self._rounds.get(one, 0) + 1 if one in silent else 0 for one in noted}
         self._noted = noted
         if dead := self._silent():
             with own_rows(self._host.engine) as connection:
-                for one in peers.cut_off(connection, dead, STANDS_S):
+                for one in leases.cut_off(connection, dead, STANDS_S):
                     log.warning("%s: held up all writers in the database, and is dead; its session is ended", one)
 
     def _silent(self) -> set[str]:
@@ -101,7 +101,7 @@ class Peers:
             except TryAgain as error:
                 # Without Redis, this teacher cannot send the answers to what it has claimed; the others may be able to.
                 name = self._host.settings.name
-                await self._host.commit(peers.free, name, name, keeps=(TELLING,))
+                await self._host.commit(leases.free_claims, name, name, keeps=(TELLING,))
                 log.warning("redis: away; the others take up what this teacher had claimed: %r", error)
             with suppress(TimeoutError):
                 async with asyncio.timeout(LOOK_S):
@@ -116,7 +116,7 @@ class Peers:
         now = time.monotonic()
         self._again_at = {name: self._again_at.get(name, now) for name in dead}
         due = {name for name in dead if self._again_at[name] <= now}
-        for name in sorted(due & await host.look(peers.claiming) if due else ()):
+        for name in sorted(due & await host.look(leases.claiming_teachers) if due else ()):
             await self._take_over(name)
         self._dead = dead
         await tell(host)  # also messages that another teacher could not send
@@ -126,7 +126,7 @@ class Peers:
             self._unswept.set()
 
     async def _take_over(self, name: str) -> None:
-        number = await self._host.commit(peers.free, name, self._host.settings.name)
+        number = await self._host.commit(leases.free_claims, name, self._host.settings.name)
         log.warning("%s: is dead; %d messages that it had claimed are taken over", name, number)
 
     async def _sweep_after(self) -> None:

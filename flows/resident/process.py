@@ -16,39 +16,30 @@ from sqlalchemy.exc import DBAPIError
 
 from flows import prefect_api
 from flows.host import Host
-from flows.resident import (
-    deployments,
-    groups,
-    http,
-    peers,
-    people,
-    questions,
-    record,
-    sweeps,
-    worker,
-)
-from flows.resident.creation import host_tag
-from flows.resident.intake import Handler, Intake
-from flows.resident.page.routes import Page
-from flows.resident.queue_lock import QueueLock
-from flows.resident.record import Recorder
-from flows.resident.runs import ResidentRuns
-from flows.resident.works import Work, Works
-from flows.streamer import change, dead_air, handing, indexes, lease, reconcile, timetable, word
+from flows.outbox_publisher import tell
+from flows.resident import http, maintenance, notifications, peers, routing
+from flows.resident.consumer import Handler, Intake
+from flows.resident.instance_lock import QueueLock
+from flows.resident.page import Page
+from flows.resident.prefect import deployments, queries, recorder, worker
+from flows.resident.prefect.recorder import Recorder
+from flows.resident.prefect.run_creation import host_tag
+from flows.resident.prefect.runs import ResidentRuns
+from flows.resident.supervisor import Work, Works
+from flows.streamer import amend, lease, playout_sync, reconcile, recording_checks, schedule, status
 from flows.streamer import readiness as streamer_readiness
-from flows.streamer.fetching import Fetching
-from flows.teacher import requests, roll
-from flows.teacher import sweep as teacher_sweep
+from flows.streamer.downloads import Fetching
+from flows.teacher import maintenance as teacher_sweep
+from flows.teacher import membership, transcoding
 from flows.teacher.ecs import api as transcode_api
-from flows.teacher.ecs import flow as ecs
-from flows.tell import tell
-from lectern.effects.redis.address import asking
-from lectern.effects.redis.bus import Bus
-from lectern.effects.rows import inbox, oss_requests, schema
-from lectern.effects.rows.tables.engine import close_to_others, open_database
+from flows.teacher.ecs import transcode as ecs
+from lectern.db import inbox, schema, transcodings
+from lectern.db.engine import close_to_others, open_database
 from lectern.errors import LecternError, TryAgain
 from lectern.model.tables import streamer as streamer_tables
 from lectern.model.tables import teacher as teacher_tables
+from lectern.redis.client import Bus
+from lectern.redis.connection import asking
 from lectern.settings import Settings, StreamerSettings, TeacherSettings
 
 log = logging.getLogger("lectern")
@@ -146,7 +137,7 @@ class Resident:
         await asyncio.to_thread(schema.check, engine, self.settings.role)
         await asyncio.to_thread(close_to_others, engine)
         bus = Bus.open(self.settings.redis_url.get_secret_value())
-        record.set_up()
+        recorder.set_up()
         async with prefect_api.connected() as client:
             runs = ResidentRuns(client, deployments.of(self.settings))
             journal = teacher_tables.journal if teaching else streamer_tables.journal
@@ -162,7 +153,7 @@ class Resident:
                 owner = self.settings.name if self.settings.shared else None
                 waiting = await host.commit(inbox.free_all, journal, owner)
                 if teaching:
-                    await host.commit(oss_requests.free, self.settings.name)
+                    await host.commit(transcodings.free_requests, self.settings.name)
                 log.info("%s: up, %d messages wait", self.settings.name, waiting)
                 read = runs.client.read_flow_run
                 more = [*transcode_api.routes(host, read), *Page(host).routes()] if teaching else []
@@ -177,19 +168,19 @@ class Resident:
         """Do all works until the process is asked to end; raises MustEnd if one of them says that it must."""
         works, recorder = Works(host), Recorder(host, runs)
         handler = Handler(host, deployments.of(self.settings))
-        intake = Intake(host, handler, groups.channels(host.settings), list(groups.sources(host.settings)))
-        taking: dict[str, Work] = {**intake.works(), "sweeps": lambda: sweeps.sweeps(host, handler)}
+        intake = Intake(host, handler, routing.channels(host.settings), list(routing.sources(host.settings)))
+        taking: dict[str, Work] = {**intake.works(), "sweeps": lambda: maintenance.sweeps(host, handler)}
         try:
             if isinstance(host.settings, StreamerSettings):
                 # First of all: the teacher must not take this streamer for lost while its disk is scanned.
-                keeper = lease.Keeper(host, questions.about_moves)
-                playout = handing.Handing(host)
+                keeper = lease.Keeper(host, queries.about_moves)
+                playout = playout_sync.Handing(host)
                 works.begin(
                     {"lease": keeper.run, "playout": playout.run, "timetable of the playout": playout.keep_in_step}
                 )
                 await works.once("reconcile", lambda: reconcile.reconciled(host, reads=False))
             else:
-                await works.once("what the OSS refuses", lambda: requests.remember(host))
+                await works.once("what the OSS refuses", lambda: transcoding.remember(host))
             works.begin({**self._beside(host, runs, handler), **taking, "recorder": recorder.run})
             gc.collect()
             gc.freeze()  # these objects stay for good: scanning them again and again took a third of a storm's time
@@ -216,28 +207,28 @@ class Resident:
         works: dict[str, Work] = {
             "runs": lambda: worker.serve(host, runs),
             "lock": lambda: self._lock.keep(host),
-            "alarms": lambda: people.watch(host),
-            "redis": lambda: people.watch_redis(host),
-            "retention": lambda: sweeps.forget(host),
-            "people": people.People(host).tell,
+            "alarms": lambda: notifications.watch(host),
+            "redis": lambda: notifications.watch_redis(host),
+            "retention": lambda: maintenance.forget(host),
+            "people": notifications.People(host).tell,
             "notes": host.keep_noting,
         }
         if isinstance(host.settings, StreamerSettings):
             return works | {
-                "timetable": lambda: timetable.cancels(host),
-                "plan": lambda: timetable.plan(host),
-                "changes": lambda: change.keep_confirming(host),
-                "indexes": lambda: indexes.keep(host),
+                "timetable": lambda: schedule.cancels(host),
+                "plan": lambda: schedule.plan(host),
+                "changes": lambda: amend.keep_confirming(host),
+                "indexes": lambda: recording_checks.keep_indexes(host),
                 "files written to": lambda: reconcile.read_again(host),
-                "dead air": lambda: dead_air.keep(host),
-                "word": lambda: word.say(host),
+                "dead air": lambda: recording_checks.keep_dead_air(host),
+                "word": lambda: status.say(host),
                 "downloads": Fetching(host).run,
                 "readiness": streamer_readiness.Readiness(host, runs.client).run,
             }
         if host.settings.shared:
-            works |= peers.Peers(host, runs, lambda: sweeps.sweep(host, handler)).works()
+            works |= peers.Peers(host, runs, lambda: maintenance.sweep(host, handler)).works()
         return works | {
-            "streamers": roll.Roll(host).run,
+            "streamers": membership.Roll(host).run,
             "readiness": lambda: teacher_sweep.teacher_checks(host),
         }
 

@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping
 
-from lectern.commands import COMMANDS, PUBLISHED
-from lectern.messages import Message
 from lectern.settings import Settings, TeacherSettings
+from lectern.wire.messages import Message
+from lectern.wire.parser import COMMANDS, PUBLISHED
 
 
 def sources(settings: Settings) -> Mapping[str, type[Message]]:

@@ -5,9 +5,9 @@ import time
 from collections.abc import Callable, Collection, Coroutine, Mapping
 from typing import Any
 
-from flows import trouble
+from flows import failures
+from flows.failures import FatalError
 from flows.host import Host, log
-from flows.trouble import MustEnd
 from lectern.errors import Caught
 from lectern.timing import backoff_s
 
@@ -27,7 +27,7 @@ class Works:
         self._tasks: dict[str, asyncio.Task[object]] = {}
         self._ending: set[str] = set()
         self.must_end = asyncio.Event()
-        self.why: MustEnd | None = None
+        self.why: FatalError | None = None
         """Why this process cannot go on, if one of the works has raised MustEnd."""
 
     def begin(self, works: Mapping[str, Work]) -> None:
@@ -37,7 +37,7 @@ class Works:
 
     async def once(self, name: str, work: Work) -> None:
         """Do *work* to its end; if it fails, log and alarm that, and go on without."""
-        async with trouble.isolated(self._host, name, through=()):
+        async with failures.isolated(self._host, name, through=()):
             await work()
 
     async def end(self, names: Collection[str], within_s: float) -> None:
@@ -63,9 +63,9 @@ class Works:
             steady = asyncio.get_running_loop().call_later(STEADY_S, self._host.rounds.works, name)
             pause_s = backoff_s(0)
             try:
-                with Caught(MustEnd) as failed:
+                with Caught(FatalError) as failed:
                     return await work()
-            except MustEnd as error:
+            except FatalError as error:
                 self.why = self.why or error
                 self.must_end.set()
                 return None
@@ -80,7 +80,7 @@ class Works:
                 self._host.rounds.fails(name, since)
                 pause_s = backoff_s(tries)
                 assert failed.error is not None
-                await trouble.say(self._host, name, failed.error, pause_s, lasts=now - since > STEADY_S)
+                await failures.report(self._host, name, failed.error, pause_s, lasts=now - since > STEADY_S)
             finally:
                 steady.cancel()
             if name in self._ending:  # it swallowed its cancel, and failed then

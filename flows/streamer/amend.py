@@ -11,18 +11,18 @@ from sqlalchemy import Connection
 
 from flows.handling import batch_flow, changed, read
 from flows.host import NOWHERE, Streamer, streamer
-from flows.playout import Lesson
+from flows.outbox_publisher import tell
+from flows.playout_link import Lesson
 from flows.prefect_api import best_effort
-from flows.streamer.lessons import AHEAD_S
-from flows.tell import tell
+from flows.streamer.playout_entry import AHEAD_S
 from lectern import urls
-from lectern.amendments import Amend
-from lectern.decide import amending as decide
-from lectern.effects.files import store
-from lectern.effects.rows import airings
-from lectern.facts import Airing
-from lectern.streamer_changes import StreamerChanges
-from lectern.wire import called
+from lectern.db import airings
+from lectern.decide import change as decide
+from lectern.model.facts import Airing
+from lectern.model.streamer_plan import StreamerChanges
+from lectern.storage import cache_dir
+from lectern.wire.fields import called
+from lectern.wire.messages import Amend
 
 OTHER_TIME = "the class was changed, and begins at another time"
 
@@ -120,7 +120,7 @@ def as_aired(lessons: Mapping[str, Lesson]) -> IsAired:
         lesson = lessons.get(one.class_id)
         if lesson is None:  # so far ahead of its start the playout must not know it
             return one.start_time > changes.now + AHEAD_S
-        file = str(store.rendition_path(changes.settings.video_root, one.stem).absolute())
+        file = str(cache_dir.rendition_path(changes.settings.video_root, one.stem).absolute())
         its = one.start_time, one.end_time, file, [urls.push(one.push_url).text]
         return (
             its == tuple(lesson[name] for name in ("start", "end", "file", "push_urls")) and one.end_time > changes.now

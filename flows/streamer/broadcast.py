@@ -7,12 +7,12 @@ from prefect import flow, runtime
 from prefect.client.schemas.objects import State
 from prefect.states import Cancelled, Completed, Failed
 
-from flows import show
+from flows import artifacts
 from flows.host import NOWHERE, Streamer, log, streamer
-from flows.playout import Watch
-from flows.streamer import ends
-from lectern.effects.rows import airings, dead_air
-from lectern.facts import Airing
+from flows.playout_link import Watch
+from flows.streamer import playout_events
+from lectern.db import airings, dead_air
+from lectern.model.facts import Airing
 from lectern.states import AiringState
 
 LOOK_EVERY_S = 5.0
@@ -46,7 +46,7 @@ async def watch(host: Streamer, one: Airing) -> Airing:
     try:
         if warning := await host.look(dead_air.warning, one):
             log.warning("%s: its recording %s is faulty: %s", one.class_id, one.stem, warning)
-        async with show.Progress(f"broadcast-{one.class_id}", f"{one.class_id} on air") as bar:
+        async with artifacts.Progress(f"broadcast-{one.class_id}", f"{one.class_id} on air") as bar:
             over = await _watched(host, one, watching, bar)
             bar.end(f"{one.class_id}: {over.state}")
             return over
@@ -59,7 +59,7 @@ async def watch(host: Streamer, one: Airing) -> Airing:
         host.playout.watches.pop(one.class_id, None)
 
 
-async def _watched(host: Streamer, one: Airing, watching: Watch, bar: show.Progress) -> Airing:
+async def _watched(host: Streamer, one: Airing, watching: Watch, bar: artifacts.Progress) -> Airing:
     while True:
         try:
             async with asyncio.timeout(LOOK_EVERY_S):
@@ -76,5 +76,5 @@ async def _watched(host: Streamer, one: Airing, watching: Watch, bar: show.Progr
 
 
 async def _cancelled(host: Streamer, one: Airing) -> None:
-    await ends.close(host, one.class_id, AiringState.CANCELLED, "cancelled in the UI")
+    await playout_events.close_unfinished(host, one.class_id, AiringState.CANCELLED, "cancelled in the UI")
     host.playout.wanted.set()

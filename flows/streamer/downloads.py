@@ -2,8 +2,9 @@
 
 import asyncio
 import time
+from collections import deque
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -13,28 +14,105 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 from sqlalchemy import Connection
 
-from flows import show
-from flows.handling import Decide, changed
+from flows import artifacts, failures
+from flows.background_runs import Begun, NewRun
+from flows.handling import SWEEP, Decide, changed
 from flows.host import NOWHERE, Streamer, log, streamer
-from flows.streamer import admission, looks, lost
+from flows.outbox_publisher import tell
+from flows.streamer import prepare
 from flows.streamer.prepare import follow
-from flows.tell import tell
-from lectern import errors
-from lectern.decide import endings
-from lectern.effects import process
-from lectern.effects.files import disk, origin, store, wget
-from lectern.effects.files.origin import RemoteFile
-from lectern.effects.media import airable, probe
-from lectern.effects.media.probe import Probe
-from lectern.effects.rows import airings, cache, plans
+from lectern import errors, rendition_ids, subprocesses
+from lectern.allowlist import Places
+from lectern.db import airings, cache
+from lectern.decide import airing
+from lectern.decide import readiness as decide
 from lectern.errors import LecternError, Refuse, TryAgain
-from lectern.facts import Cached
-from lectern.places import Places
-from lectern.playout.index import Look
-from lectern.shown import shown
-from lectern.states import AiringState, FileState
-from lectern.streamer_changes import StreamerChanges
+from lectern.media import integrity, probe, remux
+from lectern.media.probe import Probe
+from lectern.model.facts import Airing, Cached
+from lectern.model.streamer_plan import StreamerChanges
+from lectern.playout.keyframe_index import Look
+from lectern.states import LIVE_AIRINGS, AiringState, FileState
+from lectern.storage import cache_dir, disk, origin, wget
+from lectern.storage.origin import RemoteFile
 from lectern.timing import backoff_s
+from lectern.urls import shown
+
+# A rendition whose file is lost, or damaged, is put aside and downloaded again if classes need it.
+
+
+async def redownload(host: Streamer, stem: str, why: str, *, seen_at: float | None = None) -> bool:
+    """Put what there is of a rendition aside and download it again; returns whether it did.
+
+    *seen_at* is when the playout found that it cannot push the file (epoch seconds); a file that was put there since
+    stays, as the playout looks for it by itself. If None, nothing is done while a class is pushed from the file, or if
+    it is well by now: it may have been made anew since somebody looked.
+    """
+    path = cache_dir.rendition_path(host.settings.video_root, stem)
+    async with host.cache_lock:
+        row = (await host.look(cache.by_stem, [stem])).get(stem)
+        pushed = await host.look(airings.citing, stem, {AiringState.ON_AIR})
+        if row is None or row.state is not FileState.READY or (pushed and seen_at is None):
+            return False
+        if await (_is_well(path, row) if seen_at is None else asyncio.to_thread(_was_put_since, path, seen_at)):
+            log.info("%s: is well by now, it stays", stem)
+            return False
+        try:
+            if await asyncio.to_thread(path.exists):
+                await asyncio.to_thread(cache_dir.quarantine, host.settings.video_root, path)
+        except OSError as error:
+            log.error("%s: its file cannot be put aside: %s", stem, error)
+        await fetch_again(host, row, why)
+    await tell(host)
+    return True
+
+
+def _was_put_since(path: Path, at: float) -> bool:
+    try:
+        return path.stat().st_ctime > at  # the time of its renaming: wget gives it the origin's modification time
+    except OSError:
+        return False
+
+
+async def _is_well(path: Path, row: Cached) -> bool:
+    size, unreadable = await asyncio.to_thread(cache_dir.readable, path)
+    if size != row.size_bytes or unreadable is not None:
+        return False
+    return await integrity.quick_trouble(path, row) is None
+
+
+async def fetch_again(host: Streamer, row: Cached, why: str) -> bool:
+    """Reserve a second download of *row* if classes need it; returns whether they do."""
+    changes = await changed(host, partial(lose_file, row=row, why=why))
+    follow(host, changes)
+    return bool(changes.reserved)
+
+
+def lose_file(connection: Connection, changes: StreamerChanges, row: Cached, why: str) -> None:
+    """Forget the file of *row*, which is lost as *why* says."""
+    citing = airings.citing(connection, row.stem, LIVE_AIRINGS)
+    needing = sum(one.state is not AiringState.WAITING for one in citing)
+    log.warning("%s: its file is lost: %s; %d classes need it", row.stem, why, needing)
+    decide.fetch_again(changes, row, airings.latest_url(connection, row.stem) or row.url, citing, why)
+
+
+def refuse_waiting(connection: Connection, changes: StreamerChanges, stem: str, error: LecternError) -> None:
+    """Refuse all classes that wait for a rendition: it cannot be had. Those on air go on without it."""
+    waiting = airings.citing(connection, stem, {AiringState.WAITING, AiringState.ON_AIR})
+    decide.refuse_waiting(changes, waiting, error.code or errors.DOWNLOAD_FAILED, error.message)
+
+
+def classes_on_air(connection: Connection, stem: str, now: float) -> list[Airing]:
+    """The classes that should be on air at *now* with the rendition, and that had it, or go on without it."""
+    citing = airings.citing(connection, stem, {AiringState.ON_AIR, AiringState.WAITING})
+    promised = [one for one in citing if one.lost or one.state is AiringState.ON_AIR]
+    return [one for one in promised if one.start_time <= now < one.end_time]
+
+
+def alarm_on_air(connection: Connection, changes: StreamerChanges, stem: str, why: str) -> None:
+    """Raise an alarm for the classes that are on air without their recording, which cannot be had now."""
+    decide.alarm_on_air(changes, classes_on_air(connection, stem, changes.now), why)
+
 
 SYNC_BYTES = 64 * 1024**2
 """Number of bytes that a download grows by until it is synced to the disk."""
@@ -59,7 +137,7 @@ async def download(stem: str, dry_run: bool = False) -> State[None]:
         return Completed(message=f"dry run: would download {shown(row.url or 'a recording without a URL')}")
     host.busy.add(stem)
     try:
-        runs = await host.commit(plans.tried, stem)
+        runs = await host.commit(airings.tried, stem)
         if runs == 0:
             return Completed(message="nothing to do: no class needs it any more, and its room went to another")
         if runs > MAX_RUNS:
@@ -92,9 +170,9 @@ async def give_up(host: Streamer, stem: str, error: LecternError) -> None:
     """Refuse the classes that wait for a download, and delete its part file with its reservation."""
     host.fetched.pop(stem, None)
     follow(host, await changed(host, failed(stem, error)))
-    part = store.part_path(host.settings.video_root, stem)
+    part = cache_dir.part_path(host.settings.video_root, stem)
     try:
-        await asyncio.to_thread(store.remove, part)
+        await asyncio.to_thread(cache_dir.remove, part)
     except OSError as left:
         log.warning("%s: cannot be deleted, the next start of the streamer tries again: %s", part, left)
     await tell(host)
@@ -105,24 +183,24 @@ async def _come(host: Streamer, stem: str) -> tuple[RemoteFile, Probe] | None:
     remote, found = host.fetched.pop(stem, (None, None))
     if remote is None or found is None:
         return None
-    final = store.rendition_path(host.settings.video_root, stem)
-    return (remote, found) if await asyncio.to_thread(store.size_bytes, final) == found.size_bytes else None
+    final = cache_dir.rendition_path(host.settings.video_root, stem)
+    return (remote, found) if await asyncio.to_thread(cache_dir.size_bytes, final) == found.size_bytes else None
 
 
 async def _fetched(host: Streamer, stem: str) -> tuple[RemoteFile, Probe]:
     """Download; while a class on air lacks the recording, try again whatever was wrong, until its end."""
     tries = 0
     while True:
-        on_air = bool(await host.look(lost.on_air, stem, time.time()))
+        on_air = bool(await host.look(classes_on_air, stem, time.time()))
         try:
             return await _tried(host, stem, ON_AIR_PAUSE_S if on_air else LAST_PAUSE_S)
         except LecternError as error:
-            if not await host.look(lost.on_air, stem, time.time()):
+            if not await host.look(classes_on_air, stem, time.time()):
                 raise
             pause_s = backoff_s(tries, FIRST_PAUSE_S, ON_AIR_PAUSE_S)
             log.warning("%s: a class on air lacks it, again in %.0f s: %s", stem, pause_s, error.message)
             if tries == 0:
-                await changed(host, partial(lost.alarm_on_air, stem=stem, why=error.message))
+                await changed(host, partial(alarm_on_air, stem=stem, why=error.message))
                 await tell(host)
         await asyncio.sleep(pause_s)
         tries += 1
@@ -143,9 +221,9 @@ async def _fetch(host: Streamer, stem: str) -> tuple[RemoteFile, Probe]:
     """One try: look at the origin, resume or begin, check length, CRC-64 and pictures, rename into place."""
     row = (await host.look(cache.by_stem, [stem]))[stem]
     settings = host.settings
-    final = store.rendition_path(settings.video_root, stem)
-    part = store.part_path(settings.video_root, stem)
-    remote = await looks.of_download(host, row)
+    final = cache_dir.rendition_path(settings.video_root, stem)
+    part = cache_dir.part_path(settings.video_root, stem)
+    remote = await prepare.of_download(host, row)
     # The old program noted no sizes, and a file that was made plain FLV has another size than its origin.
     if remote.size_bytes and remote.size_bytes != row.size_bytes:
         await _resize(host, row, remote.size_bytes)
@@ -153,7 +231,7 @@ async def _fetch(host: Streamer, stem: str) -> tuple[RemoteFile, Probe]:
     if remote.size_bytes != row.size_bytes:
         raise Refuse(f"{stem}: the origin does not say its length any more", errors.DOWNLOAD_FAILED)
     goes_on = await asyncio.to_thread(_begin, part, remote)
-    async with show.Progress(f"download-{stem}", f"download {stem}, {row.size_bytes} bytes") as bar:
+    async with artifacts.Progress(f"download-{stem}", f"download {stem}, {row.size_bytes} bytes") as bar:
         growing = Growing(part, remote)
 
         def on_progress(size_bytes: int) -> None:
@@ -164,7 +242,7 @@ async def _fetch(host: Streamer, stem: str) -> tuple[RemoteFile, Probe]:
             limits = wget.Limits(settings.download_rate, settings.download_timeout_s, row.size_bytes)
             await wget.download(settings.wget_path, remote, part, limits, on_progress)
         finally:
-            await process.surely(growing.close())
+            await subprocesses.surely(growing.close())
         if goes_on and remote.crc64 is None:
             await _of_one_recording(host, stem, part, remote)
         found = await _check(stem, part, remote)
@@ -181,7 +259,7 @@ async def _fetch(host: Streamer, stem: str) -> tuple[RemoteFile, Probe]:
 async def _airable(part: Path) -> tuple[Look, Path]:
     """The playout's view of the recording, and a file that it can air; raises Refuse if there is none."""
     try:
-        return await airable.looked(part)
+        return await remux.looked(part)
     except Refuse:
         part.unlink()
         raise
@@ -190,13 +268,13 @@ async def _airable(part: Path) -> tuple[Look, Path]:
 async def _resize(host: Streamer, row: Cached, size_bytes: int) -> None:
     """Make room for a download, or its plain FLV file, of *size_bytes*; raises Refuse with 316 if it does not fit."""
     async with host.cache_lock:
-        await changed(host, partial(admission.sized, before=row, size_bytes=size_bytes))
+        await changed(host, partial(prepare.sized, before=row, size_bytes=size_bytes))
 
 
 def _begin(part: Path, remote: RemoteFile) -> bool:
     """Prepare the part file; returns whether the download goes on with the bytes of an earlier try."""
     with disk.writing(str(part)):
-        return store.resume(part, remote)
+        return cache_dir.resume(part, remote)
 
 
 async def _of_one_recording(host: Streamer, stem: str, part: Path, remote: RemoteFile) -> None:
@@ -210,7 +288,7 @@ async def _of_one_recording(host: Streamer, stem: str, part: Path, remote: Remot
         again = await origin.look(remote.url, allowed=allowed, timeout_s=settings.http_timeout_s)
         if again.promise == remote.promise:
             return
-    await asyncio.to_thread(store.remove, part)
+    await asyncio.to_thread(cache_dir.remove, part)
     raise TryAgain(f"{stem}: was replaced at its origin while it was downloaded", errors.DOWNLOAD_FAILED)
 
 
@@ -220,7 +298,7 @@ async def _check(stem: str, part: Path, remote: RemoteFile) -> Probe:
     if size != remote.size_bytes:
         raise TryAgain(f"{stem}: {size} bytes came of {remote.size_bytes}", errors.DOWNLOAD_FAILED)
     if remote.crc64 is not None:
-        crc64 = await asyncio.to_thread(store.crc64, part)
+        crc64 = await asyncio.to_thread(cache_dir.crc64, part)
         if crc64 != remote.crc64:
             part.unlink()
             raise TryAgain(f"{stem}: CRC-64 is {crc64}, the origin says {remote.crc64}", errors.BAD_RECORDING)
@@ -237,14 +315,14 @@ async def _check(stem: str, part: Path, remote: RemoteFile) -> Probe:
 
 def _finish(part: Path, plain: Path, final: Path, look: Look) -> None:
     with disk.writing(str(final)):
-        store.finish(plain, final)
+        cache_dir.finish(plain, final)
         if plain != part:
-            store.remove(part)
+            cache_dir.remove(part)
     try:
-        airable.write_index(look, final)
+        remux.write_index(look, final)
     except Refuse:  # its classes are refused, so nobody would count the file
         with suppress(OSError):
-            store.remove(final)
+            cache_dir.remove(final)
         raise
 
 
@@ -261,7 +339,7 @@ def arrived(stem: str, remote: RemoteFile, found: Probe) -> Decide[StreamerChang
             if one.end_time > changes.now:
                 changes.report("prepared", changes.move(one, AiringState.READY), message="downloaded")
             elif not one.lost:  # how much of a class was aired that had its file before, the playout reports
-                endings.close_late(changes, one)
+                airing.close_late(changes, one)
         changes.note("downloaded", detail=f"{found.size_bytes} bytes, {found.duration_s:.1f} s", stem=stem)
 
     return go
@@ -275,7 +353,7 @@ def failed(stem: str, error: LecternError) -> Decide[StreamerChanges]:
         if row is None or row.state is not FileState.DOWNLOADING:
             return  # it is finished, or was given up before
         code = error.code or errors.DOWNLOAD_FAILED
-        lost.refuse(connection, changes, stem, error)
+        refuse_waiting(connection, changes, stem, error)
         changes.fail(row, error.message)
         changes.note("download failed", detail=f"{code.number}: {error.message}", stem=stem)
 
@@ -297,7 +375,7 @@ class Growing:
         busy = self._syncing is not None and not self._syncing.done()
         if not busy and size_bytes - self._synced_bytes >= SYNC_BYTES:
             self._synced_bytes = size_bytes
-            self._syncing = asyncio.ensure_future(asyncio.to_thread(store.write_origin, self._part, self._remote))
+            self._syncing = asyncio.ensure_future(asyncio.to_thread(cache_dir.write_origin, self._part, self._remote))
 
     async def close(self) -> None:
         """Wait for the sync under way; if it failed, only less of the download is safe from a power cut."""
@@ -305,3 +383,126 @@ class Growing:
             await asyncio.wait({self._syncing})
             if (error := self._syncing.exception()) is not None:
                 log.warning("%s: could not be synced: %s", self._part, error)
+
+
+# The queue of downloads, which are rows that wait; a download gets a run only when it gets a place.
+
+
+LOOK_S = 5.0
+"""Seconds between two looks at the rows if no event asks for an earlier one."""
+
+AGAIN_S = 5.0
+"""Seconds until a download that ended without its file is begun again. At the start of a process, also the time in
+which the run that the last process left may be resumed instead."""
+
+KNOWN = 1000
+"""Number of runs that are remembered, far more than are looked at in `AGAIN_S`. A download whose run is forgotten waits
+once more before it is begun again."""
+
+BEGINS_S = 5.0
+"""Seconds after which a download is done without its run, if Prefect took the run and does not let it begin."""
+
+
+@dataclass
+class _Begun:
+    run: Begun
+    was_busy: bool = False
+    at: float = field(default_factory=time.monotonic)
+
+
+class Fetching:
+    """Begins the downloads of a streamer, at most `max_downloads` at a time, in the order of their classes' start."""
+
+    def __init__(self, host: Streamer) -> None:
+        self._host = host
+        self._begun: dict[str, _Begun] = {}
+        self._aside: dict[str, float] = {}  # until when a download is passed over, monotonic
+        self._awaited: set[str] = set()  # those of them whose earlier run may be resumed meanwhile
+        self._known: deque[str] = deque(maxlen=KNOWN)  # the runs that this process has begun, or has waited for
+
+    async def run(self) -> None:
+        """Begin downloads until cancelled."""
+        while True:
+            self._host.rounds.come("downloads")
+            self._host.unfetched.clear()
+            await self.step()
+            try:
+                async with asyncio.timeout(min([LOOK_S, *(self._rest_s())])):
+                    await self._host.unfetched.wait()
+            except TimeoutError:
+                continue
+
+    def _rest_s(self) -> list[float]:
+        now = time.monotonic()
+        return [max(0.05, until - now) for until in self._aside.values()]
+
+    async def step(self) -> None:
+        """Begin the downloads for which there is a place."""
+        now = time.monotonic()
+        for stem in [stem for stem, one in self._begun.items() if self._is_over(stem, one)]:
+            del self._begun[stem]
+            self._aside[stem] = now + AGAIN_S
+        for stem in [stem for stem, one in self._begun.items() if self._is_stuck(one, now)]:
+            why = "Prefect does not let its run begin"  # if it begins at last, all is done
+            self._begun[stem] = _Begun(self._host.starter.without(self._host.runs, _run(stem), why))
+        self._aside = {stem: until for stem, until in self._aside.items() if until > now}
+        self._awaited &= self._aside.keys()
+        # A run that is resumed, or that a person began, was not begun here and downloads all the same.
+        at_work = self._begun.keys() | self._awaited | (self._host.busy - {SWEEP})
+        free = self._host.settings.max_downloads - len(at_work)
+        if free <= 0:
+            return
+        passed_over = [*self._begun, *self._aside, *self._host.busy]
+        found = await self._host.look(airings.unfetched, free, passed_over)
+        ended = await asyncio.gather(*(self._take_up(stem, run_id) for stem, run_id in found), return_exceptions=True)
+        for (stem, _), error in zip(found, ended, strict=True):
+            if isinstance(error, Exception):  # whatever it is, it is this recording's alone
+                self._aside[stem] = time.monotonic() + AGAIN_S
+                await failures.report(self._host, f"the download of {stem}", error, AGAIN_S)
+
+    def _is_over(self, stem: str, one: _Begun) -> bool:
+        if stem in self._host.busy:
+            one.was_busy = True
+            return False
+        if isinstance(one.run, asyncio.Task):
+            return one.run.done()
+        return one.was_busy or not self._host.runs.is_at_work(one.run)
+
+    @staticmethod
+    def _is_stuck(one: _Begun, now: float) -> bool:
+        return isinstance(one.run, str) and not one.was_busy and now - one.at > BEGINS_S
+
+    async def _take_up(self, stem: str, run_id: str | None) -> None:
+        """Begin a download; an earlier run of it first gets time to resume; if that was cancelled, give it up."""
+        if run_id is not None and run_id not in self._known:
+            self._known.append(run_id)
+            self._awaited.add(stem)
+            self._aside[stem] = time.monotonic() + AGAIN_S
+        elif run_id is not None and await self._was_cancelled(run_id):
+            await give_up(self._host, stem, cancelled(stem))
+        else:
+            await self._begin(stem)
+
+    async def _was_cancelled(self, run_id: str) -> bool:
+        """Whether a person cancelled the run while no process was at it; False if Prefect cannot be asked."""
+        try:
+            async with asyncio.timeout(BEGINS_S):
+                return bool(await self._host.runs.cancelled([run_id]))
+        except (TryAgain, TimeoutError) as error:
+            log.warning("prefect: cannot ask for cancelled downloads: %s", error)
+            return False
+
+    async def _begin(self, stem: str) -> None:
+        host = self._host
+        try:
+            begun = await host.starter.start(host.runs, _run(stem))
+        except TryAgain:  # the process goes down
+            return
+        self._begun[stem] = _Begun(begun)
+        if isinstance(begun, str):
+            self._known.append(begun)
+            await host.commit(airings.begun_by, stem, begun)
+
+
+def _run(stem: str) -> NewRun:
+    return NewRun("download", {"stem": stem}, f"download {stem}", [f"record:{rendition_ids.folder(stem)}"])

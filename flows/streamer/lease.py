@@ -9,7 +9,7 @@ import json
 import logging
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -21,21 +21,27 @@ from uuid import uuid4
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
-from flows import trouble
+from flows import failures
+from flows.failures import isolated
+from flows.handling import Came, handled
+from flows.handling import came as came_of
 from flows.host import Streamer, log
-from flows.playout import boot_now
-from flows.trouble import isolated
-from lectern.decide import control_lost
-from lectern.decide import lease as decide
-from lectern.decide.control_lost import Peer, Peers, Verdict, Word
-from lectern.decide.lease import Answer
-from lectern.effects import health
-from lectern.effects.redis.address import asking
-from lectern.effects.redis.bus import Bus
-from lectern.effects.rows import airings, cache, leases
+from flows.outbox_publisher import tell
+from flows.playout_link import boot_now
+from flows.prefect_api import best_effort
+from lectern import health
+from lectern.db import airings, cache, inbox, leases
+from lectern.decide import airing as decide
+from lectern.decide import leases as decide_leases
+from lectern.decide.leases import Answer, Peer, Peers, Verdict, Word
 from lectern.errors import Caught, TryAgain
+from lectern.model.facts import Airing, Kept
+from lectern.model.streamer_plan import StreamerChanges
+from lectern.redis.client import Bus
+from lectern.redis.connection import asking
 from lectern.settings import StreamerSettings
-from lectern.shown import plain
+from lectern.urls import plain
+from lectern.wire.messages import Grant, Release
 
 AGAIN_S = 1.0
 FULL_S = 30.0
@@ -125,7 +131,7 @@ class Beats:
         self._resident = asyncio.get_running_loop()
         self._witnesses = Witnesses(host.settings, known, self._note_peers)
         self._ask_prefect = ask_prefect
-        self._lease, self._session = decide.Lease(), ""
+        self._lease, self._session = decide_leases.Lease(), ""
         self._is_adopted = False  # whether the holder was asked for the lease that the process before this one left
         self._was_held = self._was_ours = self._is_trouble = False
         self._why: str | None = ""  # why the classes go on, or end, while no beat is confirmed
@@ -187,7 +193,7 @@ class Beats:
             with Caught() as failed:
                 await loop()
             if failed.error is not None and (self._saying is None or self._saying.done()):
-                said = trouble.say(self._host, "lease", failed.error, AGAIN_S)
+                said = failures.report(self._host, "lease", failed.error, AGAIN_S)
                 self._saying = asyncio.run_coroutine_threadsafe(said, self._resident)
             await asyncio.sleep(AGAIN_S)
 
@@ -234,7 +240,7 @@ class Beats:
             self._take(Answer.OURS, asked_at)
             self._witnesses.take_in(found)
             return settings.heartbeat_interval_s
-        self._take(decide.answer(found, self._host.claim), asked_at)
+        self._take(decide_leases.answer(found, self._host.claim), asked_at)
         if found == f"-{self._host.claim}":  # it was granted and taken before we have read of it
             self._host.claim = uuid4().hex
         return min(AGAIN_S, settings.heartbeat_interval_s)
@@ -243,7 +249,7 @@ class Beats:
     def _patience_s(self) -> float:
         """Seconds that Redis may take for a heartbeat; in trouble, fewer than Prefect's answer remains valid."""
         if self._is_trouble:
-            return decide.WITNESS_S / 4
+            return decide_leases.WITNESS_S / 4
         lease_s = self._settings.lease_s
         return min(5.0, lease_s / 4) if lease_s else 5.0
 
@@ -263,7 +269,7 @@ class Beats:
         elif self._settings.lease_s:
             self._doubt.set()
 
-    def _set(self, lease: decide.Lease) -> None:
+    def _set(self, lease: decide_leases.Lease) -> None:
         if lease.until != self._lease.until:
             self._moved.set()
         self._lease = lease
@@ -319,7 +325,7 @@ class Beats:
     async def _tell(self, ask: "AskHolder") -> None:
         found = await ask({})
         if not self._is_adopted and self._lease.answer not in (Answer.OURS, Answer.TAKEN):
-            self._set(decide.Lease(max(self._lease.until, found["lease_until"]), self._lease.answer))
+            self._set(decide_leases.Lease(max(self._lease.until, found["lease_until"]), self._lease.answer))
         self._is_adopted = True
         while True:
             self._moved.clear()
@@ -391,7 +397,7 @@ class Witnesses:
     @property
     def said(self) -> dict[str, Any]:
         """The field of a beat that names the other streamers."""
-        says = control_lost.says(self._settings.on_control_lost, self._named)
+        says = decide_leases.listed_peers(self._settings.on_control_lost, self._named)
         return {} if says is None else {"peers": says}
 
     @property
@@ -400,7 +406,7 @@ class Witnesses:
 
     def take_in(self, beats: Mapping[str, Mapping[str, Any]]) -> None:
         """Remember the streamers of *beats*, and those that our last beat named; no beat waits for the disk."""
-        found = control_lost.others(beats, self._settings.name)
+        found = decide_leases.others(beats, self._settings.name)
         known = {one: address for one, address in (self._known or {}).items() if one in self._named} | found
         if known == self._known:
             self._say = sorted(found)
@@ -420,7 +426,7 @@ class Witnesses:
         policy = self._settings.on_control_lost
         peers = self._peers() if policy == "ask peers" else _nobody()
         word, others = await asyncio.gather(self._prefect(is_taken, session, claim), peers)
-        return control_lost.verdict(policy, word, others)
+        return decide_leases.partition_verdict(policy, word, others)
 
     async def _prefect(self, is_taken: IsTaken, *sessions: str) -> Word:
         try:
@@ -437,7 +443,7 @@ class Witnesses:
         looks = await asyncio.gather(*(_look(*one) for one in self._known.items()))
         for name, look in zip(self._known, looks, strict=True):
             log.debug("%s: %s", name, look)
-        return control_lost.together(looks)
+        return decide_leases.together(looks)
 
 
 async def _nobody() -> Peers:
@@ -445,4 +451,92 @@ async def _nobody() -> Peers:
 
 
 async def _look(name: str, address: str) -> Peer:
-    return control_lost.look(await health.of(address, LOOK_S) if address else None, name)
+    return decide_leases.look(await health.of(address, LOOK_S) if address else None, name)
+
+
+# Releases cancelled and moved classes, then holds the lease that the teacher grants.
+
+
+COMMANDS = frozenset({"release", "grant"})
+GRANT_AGAIN_S = 1.0
+"""Seconds until a grant that waits for a failed release, or for the playout, is tried again."""
+
+OFF_AIR_S = 5.0
+"""Seconds in which the playout must confirm that it has left the released classes."""
+
+WHY = "the class was cancelled"
+
+
+async def end_pushes(host: Streamer, released: Sequence[Airing]) -> bool:
+    """Take classes off the air that are released in the database already, and end the runs that watch them.
+
+    Returns whether nothing of them is pushed any more, or will be by the next worker of a playout that is away.
+    """
+    for one in released:
+        watching = host.playout.watches.get(one.class_id)
+        for run_id in {one.run_id, watching.run_id if watching else None} - {None}:
+            host.runs.end(str(run_id), WHY)
+    return await host.playout.in_force(OFF_AIR_S) or host.playout.client is None
+
+
+async def end_runs(host: Streamer, released: Sequence[Airing]) -> None:
+    """Take the runs of released classes off the timetable; what runs here has been ended by `end_pushes`."""
+    for one in released:
+        if one.run_id is not None:
+            async with best_effort(f"cancel the run of {one.class_id}"):
+                await host.runs.cancel(one.run_id, WHY)
+
+
+async def take_back(host: Streamer, kept: Sequence[Kept]) -> list[Airing]:
+    """Handle releases, then grants; returns the classes that were released.
+
+    Their pushes must end before a lease is granted, which would let them go on. So a grant waits for a release that
+    failed, until the release is given up, and for the playout to confirm that it has left the classes.
+    """
+    came: list[Came[Release | Grant]] = [came_of(one, (Release, Grant)) for one in kept]
+    grants = [one for one in came if one.kept.command == "grant"]
+    found = await handled(host, [one for one in came if one not in grants], release_classes)
+    stops = [one for changes in found.done for one in changes.moved]
+    if stops:
+        log.info("released: %s", ", ".join(one.class_id for one in stops))
+    is_off_air = await end_pushes(host, stops) if stops or grants else True
+    if grants and (found.failed or not is_off_air):
+        ids = [one.kept.id for one in grants]
+        await host.commit(inbox.put_off, host.journal, ids, time.time() + GRANT_AGAIN_S)
+    elif grants:
+        held = await handled(host, grants, partial(hold_granted, host.claim))
+        found.failed += held.failed
+        for session in (changes.session for changes in held.done if changes.session is not None):
+            if host.playout.cleared is not None:  # else it is cleared when the playout is connected again
+                host.playout.cleared = session, host.playout.cleared[1]
+        host.granted.set()
+        host.playout.wanted.set()  # a look at the rows that began before the grant does not know its session
+    for one, _ in found.failed:
+        await failures.failed(host, [one.kept.id])
+    await tell(host)
+    return stops
+
+
+def release_classes(connection: Connection, changes: StreamerChanges, messages: Sequence[Release | Grant]) -> None:
+    """Decide the releases among *messages*."""
+    asked = [one for one in messages if isinstance(one, Release)]
+    known = airings.by_id(connection, [one.class_id for one in asked])
+    for one in asked:
+        after = decide.release(changes, known.get(one.class_id), one)
+        if after is not None:
+            known[one.class_id] = after
+
+
+def hold_granted(
+    claim: str, _connection: Connection, changes: StreamerChanges, messages: Sequence[Release | Grant]
+) -> None:
+    """Hold the lease that was asked for by *claim*: all that was taken away before is released by now.
+
+    Any other lease is ignored: it was asked for before this process started, or not at all.
+    """
+    for one in messages:
+        if not isinstance(one, Grant) or (one.streamer, one.session) != (changes.settings.name, claim):
+            log.info("lease: a grant that was not asked for is passed over")
+            continue
+        changes.session = one.session
+        changes.note("lease granted")

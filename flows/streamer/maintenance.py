@@ -6,16 +6,16 @@ from prefect import flow
 from prefect.client.schemas.objects import State
 from sqlalchemy import Connection
 
+from flows.failures import isolated
 from flows.handling import Decide, Swept, changed, sweep_flow
 from flows.host import NOWHERE, Streamer, streamer
-from flows.streamer import ends
+from flows.streamer import playout_events
 from flows.streamer.prepare import remove_files
-from flows.trouble import isolated
-from lectern.effects.rows import airings, cache
+from lectern.db import airings, cache
 from lectern.errors import TryAgain
-from lectern.facts import Airing, Idle
+from lectern.model.facts import Airing, Idle
+from lectern.model.streamer_plan import StreamerChanges
 from lectern.states import AiringState
-from lectern.streamer_changes import StreamerChanges
 
 UNKNOWN_S = 300.0
 """Seconds after its end in which a class waits for the playout to say how it was aired."""
@@ -55,15 +55,15 @@ async def _way(host: Streamer, one: Airing) -> Decide[StreamerChanges] | None:
     try:
         found = (await host.playout.ask("status", class_id=one.class_id))["classes"]
     except TryAgain:
-        return None if time.time() - one.end_time < UNKNOWN_S else ends.late(one.class_id)
+        return None if time.time() - one.end_time < UNKNOWN_S else playout_events.closing_of_late(one.class_id)
     is_told = (
         bool(found)
         and found[0]["state"] == "ended"
-        and ends.is_of(host.settings.video_root, one, found[0], time.time())
+        and playout_events.is_of_row(host.settings.video_root, one, found[0], time.time())
     )
     if is_told and (one.lost or one.state is not AiringState.WAITING):
-        return ends.as_told(one.class_id, found[0])
-    return ends.late(one.class_id, is_known=not found)
+        return playout_events.closing_of(one.class_id, found[0])
+    return playout_events.closing_of_late(one.class_id, is_known=not found)
 
 
 def _left(connection: Connection) -> tuple[list[Idle], list[Airing]]:

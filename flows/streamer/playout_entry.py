@@ -8,13 +8,13 @@ from pathlib import Path
 from sqlalchemy import Connection
 
 from flows.host import Streamer
-from flows.playout import Lesson
+from flows.playout_link import Lesson
 from lectern import urls
-from lectern.effects.files import store
-from lectern.effects.rows import airings, cache, leases
+from lectern.allowlist import Places
+from lectern.db import airings, cache, leases
 from lectern.errors import Caught
-from lectern.facts import Airing
-from lectern.places import Places
+from lectern.model.facts import Airing
+from lectern.storage import cache_dir
 
 AHEAD_S = 2 * 3600.0
 """Seconds ahead for which the playout gets the classes: a lease ends long before it would need more."""
@@ -106,7 +106,7 @@ class Lessons:
 def lesson(facts: Facts, host: Streamer) -> Lesson:
     """A class as the playout wants it."""
     one, duration_s, slate, allowed = facts
-    path = store.rendition_path(host.settings.video_root, one.stem)  # its site may be below the root of before
+    path = cache_dir.rendition_path(host.settings.video_root, one.stem)  # its site may be below the root of before
     made = {
         "class_id": one.class_id,
         "file": str(path.absolute()),

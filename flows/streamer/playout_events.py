@@ -5,26 +5,98 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
+from flows.failures import isolated
 from flows.handling import Decide, changed
 from flows.host import Streamer, log
-from flows.streamer import ends, lost
-from flows.tell import tell
-from flows.trouble import isolated
-from lectern import errors, words
-from lectern.decide import broadcast as decide
-from lectern.effects import counters
-from lectern.effects.rows import airings, events
+from flows.outbox_publisher import tell
+from flows.streamer import downloads
+from lectern import errors, formatting, metrics
+from lectern.db import account, airings, events
+from lectern.decide import airing as decide
+from lectern.decide import change
+from lectern.decide.airing import STORY
 from lectern.errors import ErrorCode
-from lectern.facts import Airing
+from lectern.model.facts import Airing
+from lectern.model.streamer_plan import StreamerChanges
+from lectern.model.views import Past
 from lectern.states import LIVE_AIRINGS, AiringState
-from lectern.streamer_changes import StreamerChanges
+from lectern.storage import cache_dir
 from lectern.timing import Throttle
-from lectern.told import Past
+from lectern.wire.fields import called
+
+# Ends classes: takes the citation back, and reports once to the teacher how much of the class was aired.
+
+
+async def complete(host: Streamer, class_id: str, told: Mapping[str, Any]) -> None:
+    """Close a class as the playout reports its end: *told* is the event `ended`, or the `status` of the class."""
+    if not (await _closed(host, class_id, closing_of(class_id, told))).sent:
+        log.info("%s: ended as it was before a change, which changes nothing of it as it is now", class_id)
+        host.playout.wanted.set()
+
+
+def is_of_row(root: Path, one: Airing, told: Mapping[str, Any], now: float) -> bool:
+    """Whether the playout tells of the class as its row is now, and not as it was before a change.
+
+    The end that it had does not matter once the one in the row has passed, too; until then it goes on.
+    """
+    file = str(cache_dir.rendition_path(root, one.stem).absolute())
+    is_over = one.end_time <= now or told.get("end", one.end_time) == one.end_time
+    return is_over and bool(told.get("start", one.start_time) == one.start_time and told.get("file", file) == file)
+
+
+async def close_unfinished(host: Streamer, class_id: str, state: AiringState, message: str) -> None:
+    """Release a class that the playout did not bring to its end, and tell its teacher why."""
+
+    def go(connection: Connection, changes: StreamerChanges) -> None:
+        decide.close(changes, airings.by_id(connection, [class_id])[class_id], state, message)
+
+    await _closed(host, class_id, go)
+
+
+async def _closed(host: Streamer, class_id: str, go: Decide[StreamerChanges]) -> StreamerChanges:
+    changes = await changed(host, go)
+    host.playout.over(class_id)
+    await tell(host)
+    return changes
+
+
+def closing_of(class_id: str, told: Mapping[str, Any]) -> Decide[StreamerChanges]:
+    """How to close a class as the playout reports its end in *told*."""
+
+    def go(connection: Connection, changes: StreamerChanges) -> None:
+        one, events = (
+            airings.by_id(connection, [class_id]).get(class_id),
+            account.story_events(connection, class_id, STORY),
+        )
+        if one is None:
+            decide.ended(changes, class_id, one, events, told)
+        elif is_of_row(changes.settings.video_root, one, told, changes.now):
+            is_changed = told.get("end") == one.end_time and told.get("push_urls") == [one.push_url]
+            waiting = [it for it in airings.unconfirmed(connection) if called(it.class_id) == class_id]
+            for revision in waiting:
+                change.confirm(changes, revision, one, is_aired=is_changed)
+            if waiting and not is_changed:  # it was aired as it was before, which its teacher still takes for planned
+                one = replace(one, end_time=told.get("end", one.end_time))
+            decide.ended(changes, class_id, one, events, told)
+
+    return go
+
+
+def closing_of_late(class_id: str, *, is_known: bool = False) -> Decide[StreamerChanges]:
+    """How to close a class whose end has passed, and that is not aired; *is_known*: its playout has nothing of it."""
+
+    def go(connection: Connection, changes: StreamerChanges) -> None:
+        decide.close_late(changes, airings.by_id(connection, [class_id])[class_id], is_known=is_known)
+
+    return go
+
 
 ALARM_EVERY_S = 60.0
 """Seconds until the same alarm of a class may be raised again."""
@@ -55,7 +127,7 @@ class Following:
             return
         async with self._alone(class_id):
             if event["event"] == "ended":
-                await ends.ended(self._host, class_id, {**event, "last": self._why.get(class_id)})
+                await complete(self._host, class_id, {**event, "last": self._why.get(class_id)})
                 self._forget(class_id)
             else:
                 await self._note(class_id, event)
@@ -66,7 +138,7 @@ class Following:
         class_id, state = str(status["class_id"]), status["state"]
         async with self._alone(class_id):
             if state == "ended":
-                await ends.ended(self._host, class_id, status)
+                await complete(self._host, class_id, status)
             elif state == "on_air":
                 self._off_since.pop(class_id, None)  # an earlier break may have ended unheard
                 await changed(self._host, _on_air(class_id))
@@ -148,7 +220,7 @@ class Following:
 
     async def _note(self, class_id: str, event: Mapping[str, Any]) -> None:
         """Say what happened in the log and in the class's story; only a few of a series of the same event."""
-        found = decide.said(event)
+        found = decide.event_text(event)
         if found is None:
             return
         what, detail = found
@@ -174,7 +246,7 @@ class Following:
             self._off_since.pop(class_id, None)
             await changed(self._host, _on_air(class_id))
         elif kind == "broke_off":
-            counters.RECONNECTS.inc()
+            metrics.RECONNECTS.inc()
             self._why[class_id] = event["why"]
             one = (await self._host.look(airings.by_id, [class_id])).get(class_id)
             if one is not None:
@@ -195,7 +267,7 @@ class Following:
         """Raise the alarm that the recording of a class is missing; its playout opens the file before the class."""
         one = (await self._host.look(airings.by_id, [class_id])).get(class_id)
         has_begun = one is None or one.start_time <= time.time()
-        sent = decide.instead(has_slate=has_slate, has_begun=has_begun)
+        sent = decide.without_recording(has_slate=has_slate, has_begun=has_begun)
         await self._alarm(class_id, errors.NO_RECORDING, f"{sent}: {why or 'no reason is known'}")
 
     def _fetch(self, class_id: str, told: Mapping[str, Any]) -> None:
@@ -212,7 +284,7 @@ class Following:
         """Have the recording of a class on air downloaded again; the playout goes on with it when it is there."""
         async with self._alone(class_id):
             one = (await self._host.look(airings.by_id, [class_id])).get(class_id)
-            if one is not None and not await lost.replace(self._host, one.stem, why, seen_at=seen_at):
+            if one is not None and not await downloads.redownload(self._host, one.stem, why, seen_at=seen_at):
                 self._fetching.pop(class_id, None)
 
     async def _off(self, one: Airing, at: float) -> None:
@@ -275,7 +347,7 @@ def alarm_away(why: str) -> Decide[StreamerChanges]:
 
     def go(connection: Connection, changes: StreamerChanges) -> None:
         on_air = airings.due(connection, changes.now, changes.now)
-        said = f"{changes.settings.name}: {why}; {words.counted(len(on_air), 'class', 'classes')} should be on air"
+        said = f"{changes.settings.name}: {why}; {formatting.counted(len(on_air), 'class', 'classes')} should be on air"
         changes.raise_alarm(errors.PLAYOUT_AWAY, said)
 
     return go

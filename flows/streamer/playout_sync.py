@@ -8,17 +8,17 @@ from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from flows import trouble
+from flows import failures
 from flows.handling import changed
 from flows.host import Streamer, log
-from flows.playout import NotTaken
+from flows.outbox_publisher import tell
+from flows.playout_link import NotTaken
 from flows.streamer import push_hosts
-from flows.streamer.following import Following, alarm_away
-from flows.streamer.lessons import Lessons, Wanted, live
-from flows.tell import tell
+from flows.streamer.playout_entry import Lessons, Wanted, live
+from flows.streamer.playout_events import Following, alarm_away
 from lectern import errors
-from lectern.effects.media import slate
 from lectern.errors import LecternError, TryAgain
+from lectern.media import ffmpeg
 from lectern.playout.client import PROTOCOL, Client, version_of, write_timetable
 from lectern.timing import backoff_s
 
@@ -79,7 +79,7 @@ class Handing:
         path = settings.slate or settings.playout_dir / "slate.flv"
         if settings.slate is None:
             try:
-                await slate.make(path)
+                await ffmpeg.make_slate(path)
             except LecternError as error:
                 log.warning("slate: there is none, name one with SLATE: %s", error.message)
                 return
@@ -188,7 +188,7 @@ class Handing:
             number, allowed = playout.begin_round(), await push_hosts.allowed(host)
             wanted = await host.look(self._lessons.wanted, time.time(), self._slate, allowed, self._path)
             for class_id, error in wanted.odd.items():
-                await trouble.say(host, f"class {class_id}", error, LOOK_EVERY_S)
+                await failures.report(host, f"class {class_id}", error, LOOK_EVERY_S)
             if self._path is None:  # the playout was never there, so nobody knows where it reads
                 playout.written(number)
                 return
@@ -196,7 +196,7 @@ class Handing:
             try:
                 await self._write(self._path, version, wanted.lines)
             except OSError as error:
-                await trouble.say(host, "the playout's timetable", error, LOOK_EVERY_S)
+                await failures.report(host, "the playout's timetable", error, LOOK_EVERY_S)
                 with TemporaryDirectory(prefix="lectern-", dir=NO_DISK) as folder:
                     path = Path(folder) / NAME
                     await asyncio.to_thread(write_timetable, path, wanted.lines)

@@ -1,30 +1,279 @@
 """Prepares classes on a streamer in batches: each cites a cached rendition, reserves a download, or is refused."""
 
 import asyncio
+import math
 import time
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import AsyncGenerator, Collection, Iterator, Mapping, Sequence
 from contextlib import aclosing
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from prefect import flow
 from prefect.client.schemas.objects import State
+from sqlalchemy import Connection
 
-from flows.handling import Apart, Batch, ended, handled, put_off, read
+from flows.failures import words
+from flows.handling import Apart, Batch, Came, ended, handled, put_off, read
 from flows.host import NOWHERE, Streamer, log, streamer
-from flows.playout import boot_now
-from flows.streamer import admission, looks, push_hosts
-from flows.streamer.looks import Asked, Looked, prepares
-from flows.tell import tell
-from lectern.decide.broadcast import RUN_AHEAD_S
-from lectern.decide.lease import WITNESS_S
-from lectern.effects.files import store
-from lectern.effects.rows import cache
-from lectern.facts import Idle
-from lectern.messages import Prepare
-from lectern.outgoing import Alarm
-from lectern.states import AiringState
-from lectern.streamer_changes import StreamerChanges
+from flows.outbox_publisher import tell
+from flows.playout_link import boot_now
+from flows.streamer import push_hosts
+from lectern.allowlist import Places
+from lectern.db import airings, cache
+from lectern.decide import cache as decide_cache
+from lectern.decide.airing import RUN_AHEAD_S
+from lectern.decide.cache import Admission, Admit, Bound, Coming
+from lectern.decide.leases import WITNESS_S
+from lectern.errors import DISK_FULL, DOWNLOAD_FAILED, Caught, LecternError, Refuse
+from lectern.model.facts import Cached, Idle, Needed, RemoteFile, Usage
+from lectern.model.streamer_plan import StreamerChanges
+from lectern.rendition_ids import Held
+from lectern.states import AiringState, FileState
+from lectern.storage import cache_dir, disk, origin
+from lectern.urls import shown
+from lectern.wire.messages import Prepare
+from lectern.wire.outgoing import Alarm
+
+# Asks the origins how large the recordings to be downloaded are, before their classes are taken.
+
+
+Asked = Came[Prepare]
+ProbeResult = RemoteFile | LecternError
+PROBES, PROBES_AT_HOST = 128, 16
+"""Number of recordings looked at side by side, in all, and at one host: a slow host must not hold up the others."""
+
+URLS = 3
+"""Number of URLs of one recording that are tried, the youngest first: each booking signs its URL anew."""
+
+PORTION_S = 1.0
+"""Seconds after which the classes whose recordings were looked at wait no longer for the others of their batch."""
+
+
+def prepares(came: Sequence[Asked]) -> Iterator[Prepare]:
+    """The messages among *came* that could be parsed."""
+    return (one.message for one in came if isinstance(one.message, Prepare))
+
+
+def with_stems(connection: Connection, came: Sequence[Asked]) -> tuple[list[Asked], set[str]]:
+    """The same messages, each with its rendition named beside what is cached.
+
+    Returns also which of the renditions are there, or being downloaded.
+    """
+    asked = {one.beside({}) for one in prepares(came)}
+    held = _held(connection, asked)
+    here = set(held)
+    found: list[Asked] = []
+    for one in came:
+        if isinstance(one.message, Prepare):
+            message = one.message.named(held)
+            held.setdefault(message.stem, Held(message.source, message.video_url))
+            found.append(Came(one.kept, message))
+        else:
+            found.append(one)
+    others = {one.stem for one in prepares(found)} - asked
+    return found, here | _held(connection, others).keys() if others else here
+
+
+def _held(connection: Connection, stems: Collection[str]) -> dict[str, Held]:
+    """The source and URL of those renditions among *stems* that are there or being downloaded."""
+    rows = cache.by_stem(connection, stems)
+    there = (FileState.READY, FileState.DOWNLOADING)
+    return {stem: Held(row.source, row.url) for stem, row in rows.items() if row.state in there}
+
+
+async def as_probed(
+    host: Streamer, came: Sequence[Asked], here: Collection[str]
+) -> AsyncGenerator[tuple[list[Asked], dict[str, ProbeResult]], None]:
+    """The classes in portions, as soon as the size of their recordings is known; first those whose rendition is *here*.
+
+    So an origin that takes its time holds up no class of another one.
+    """
+    looks = _looks(host, came, here)
+    try:
+        first = [one for one in came if not isinstance(one.message, Prepare) or one.message.stem not in looks]
+        if first:
+            yield first, {}
+        left = dict(looks)
+        while left:
+            await asyncio.wait(left.values(), timeout=PORTION_S)
+            looked = {stem: task.result() for stem, task in left.items() if task.done()}
+            left = {stem: task for stem, task in left.items() if stem not in looked}
+            if looked:
+                yield [one for one in came if isinstance(one.message, Prepare) and one.message.stem in looked], looked
+    finally:
+        for task in looks.values():
+            task.cancel()
+
+
+async def probe_origins(host: Streamer, came: Sequence[Asked], here: Collection[str]) -> dict[str, ProbeResult]:
+    """Ask the origins how large each recording is that must be downloaded; each answer has the URL that was asked."""
+    looks = _looks(host, came, here)
+    return dict(zip(looks, await asyncio.gather(*looks.values()), strict=True))
+
+
+async def of_download(host: Streamer, row: Cached) -> RemoteFile:
+    """What the origin promises of a recording that is to be downloaded, by its own URL or that of the youngest booking.
+
+    A signed URL may expire while its download waits for others, or has to go on after a break. Raises Refuse with what
+    the origin said to its own URL, and TryAgain.
+    """
+    allowed = Places.listed(host.settings.allowed_origins)
+    try:
+        return await origin.look(row.url or "", allowed=allowed, timeout_s=host.settings.http_timeout_s)
+    except Refuse as refusal:
+        youngest = await host.look(airings.latest_url, row.stem)
+        if youngest in (None, row.url):
+            raise
+        try:
+            return await origin.look(str(youngest), allowed=allowed, timeout_s=host.settings.http_timeout_s)
+        except Refuse:
+            raise refusal from None
+
+
+def _looks(host: Streamer, came: Sequence[Asked], here: Collection[str]) -> dict[str, asyncio.Task[ProbeResult]]:
+    """Send one HEAD request per rendition; a failure is returned as its error, and the others go on.
+
+    If classes name the rendition by several URLs, the next one is tried after a failure: a bad URL is its own class's.
+    """
+    named: defaultdict[str, list[str]] = defaultdict(list)
+    for one in prepares(came):
+        if one.stem not in here:
+            named[one.stem].insert(0, one.video_url)
+    allowed = Places.listed(host.settings.allowed_origins)
+    gate = asyncio.Semaphore(PROBES)
+    gates: defaultdict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(PROBES_AT_HOST))
+
+    async def ask(url: str) -> ProbeResult:
+        with Caught() as failed:
+            async with gates[urlsplit(url).netloc], gate:
+                return await origin.look(url, allowed=allowed, timeout_s=host.settings.http_timeout_s)
+        if isinstance(failed.error, LecternError):
+            return failed.error
+        assert failed.error is not None
+        why = words(failed.error)
+        log.error("%s: cannot be looked at: %s", shown(url), why)
+        return Refuse(f"{shown(url)}: cannot be looked at: {why}", DOWNLOAD_FAILED)
+
+    async def first(urls: Collection[str]) -> ProbeResult:
+        failed: list[ProbeResult] = []
+        for url in urls:
+            found = await ask(url)
+            if not isinstance(found, LecternError):
+                return replace(found, url=url)  # not where it was redirected to, which may be valid only once
+            failed.append(found)
+        return failed[0]
+
+    return {stem: asyncio.create_task(first([*dict.fromkeys(urls)][:URLS])) for stem, urls in named.items()}
+
+
+# Which classes the cache takes, by what it holds and what the disk has room for; read in the caller's transaction.
+
+
+def decided_classes(
+    looked: Mapping[str, ProbeResult],
+    barred: Mapping[str, str],
+    connection: Connection,
+    changes: StreamerChanges,
+    prepares: Sequence[Prepare],
+) -> None:
+    """Decide the classes of *prepares*, by what was *looked* up of their recordings; *barred* has bad push URLs."""
+    class_ids = [one.class_id for one in prepares]
+    known = airings.by_id(connection, class_ids)
+    gone = airings.released_before(connection, class_ids)
+    admit(connection, changes, decide_cache.new_classes(changes, prepares, known, gone, barred), looked)
+
+
+def admit(
+    connection: Connection, changes: StreamerChanges, new: Sequence[Prepare], looked: Mapping[str, ProbeResult]
+) -> None:
+    """Decide the classes *new* in their order: each is cited, reserved for, or refused."""
+    rows = cache.by_stem(connection, {one.stem for one in new})
+    states = {stem: row.state for stem, row in rows.items()}
+    here = {stem for stem, state in states.items() if state in (FileState.READY, FileState.DOWNLOADING)}
+    wanted = decide_cache.wanted_renditions(
+        changes, new, here, _coming(changes, looked, {one.stem for one in new} - here)
+    )
+    usage = cache.used(connection, changes.settings.video_root)
+    bound = _bound(connection, changes, usage)
+    coming = [one for one in wanted if one.stem not in here]
+    idle = cache.idle(
+        connection,
+        but=here & {one.stem for one in wanted},
+        size_bytes=sum(one.size_bytes for one in coming) + max(0, usage.size_bytes - bound.max_bytes),
+        num=len(coming) + max(0, usage.num - bound.max_num),
+    )
+    admissions = decide_cache.admit(wanted, states, usage, bound, idle)
+    if any(one.admit is Admit.FULL for one in admissions):
+        needed = [*airings.needed(connection, changes.now), *_needed_by(new, admissions, rows)]
+        admissions = decide_cache.told_when(admissions, bound, needed, changes.now)
+    urls = {stem: remote.url for stem, remote in looked.items() if isinstance(remote, RemoteFile)}
+    decide_cache.cite_or_reserve(changes, {one.class_id: one for one in new}, admissions, urls)
+    # A class on air, or a broken one, still cites a recording that was lost and could not be had again.
+    if changes.reserved:
+        changes.cited.update(airings.citations(connection, changes.reserved))
+
+
+def _needed_by(new: Sequence[Prepare], admissions: Sequence[Admission], rows: Mapping[str, Cached]) -> list[Needed]:
+    """What the classes *new* that are admitted need; *rows* are the renditions that are here, by stem."""
+    sizes = {stem: row.size_bytes for stem, row in rows.items()}
+    sizes |= {one.wanted.stem: one.wanted.size_bytes for one in admissions if one.admit is Admit.RESERVE}
+    mine = {one.wanted.class_id for one in admissions if one.admit is not Admit.FULL}
+    return [Needed(one.stem, sizes[one.stem], one.end_time) for one in new if one.class_id in mine]
+
+
+def _coming(
+    changes: StreamerChanges, looked: Mapping[str, ProbeResult], stems: set[str]
+) -> dict[str, Coming | LecternError]:
+    """What the origins say of the recordings that are not here; a recording without a known size is left out."""
+    found: dict[str, Coming | LecternError] = {}
+    for stem in stems & looked.keys():
+        remote = looked[stem]
+        if isinstance(remote, LecternError):
+            found[stem] = remote
+        elif remote.size_bytes is not None:
+            part = cache_dir.part_path(changes.settings.video_root, stem)
+            found[stem] = Coming(remote.size_bytes, remote.size_bytes - cache_dir.size_bytes(part))
+    return found
+
+
+def sized(connection: Connection, changes: StreamerChanges, before: Cached, size_bytes: int) -> None:
+    """Make room for a download whose size nobody knew when it was asked for; its place is reserved already.
+
+    The sweeper removes the files that are evicted for it. Raises Refuse with 316 if the download does not fit.
+    """
+    usage = cache.used(connection, changes.settings.video_root)
+    others = Usage(usage.size_bytes - before.size_bytes, usage.num - 1)
+    bound = _bound(connection, changes, usage)
+    over_bytes = max(0, others.size_bytes + size_bytes - bound.max_bytes)
+    idle = cache.idle(connection, but=[before.stem], size_bytes=over_bytes, num=max(0, others.num + 1 - bound.max_num))
+    gone = decide_cache.evictions(size_bytes, others, bound, idle)
+    if gone is None:
+        why = decide_cache.no_room(before.stem, size_bytes, others, bound, idle)
+        needed = [one for one in airings.needed(connection, changes.now) if one.stem != before.stem]
+        at = decide_cache.next_place(size_bytes, bound, needed)
+        raise Refuse(decide_cache.with_next_place(why, at, changes.now), DISK_FULL)
+    changes.evict(gone)
+    changes.resize(before, size_bytes)
+
+
+def _bound(connection: Connection, changes: StreamerChanges, usage: Usage) -> Bound:
+    settings = changes.settings
+    room_bytes = _room_bytes(connection, changes, usage)
+    by_disk = room_bytes < settings.max_bytes
+    return Bound(min(settings.max_bytes, room_bytes), settings.max_video_num, by_disk=by_disk)
+
+
+def _room_bytes(connection: Connection, changes: StreamerChanges, usage: Usage) -> int:
+    """Bytes that the cache may have in all: those it has, and those that are free and not reserved for downloads."""
+    root = changes.settings.video_root
+    promised = sum(
+        one.size_bytes - cache_dir.size_bytes(cache_dir.part_path(root, one.stem))
+        for one in cache.downloading(connection, math.inf)
+    )
+    return max(0, usage.size_bytes + disk.free_bytes(root) - promised)
 
 
 @flow(name="prepare", persist_result=False, result_storage=NOWHERE)
@@ -33,7 +282,7 @@ async def prepare(inbox_ids: str, dry_run: bool = False) -> State[None]:
     host = streamer()
     batch = await _put_off_moved(await read(host, inbox_ids, (Prepare,), dry_run=dry_run))
     found = Apart[Asked, StreamerChanges]()
-    async with aclosing(looks.as_looked(host, *await host.look(looks.named, batch.came))) as portions:
+    async with aclosing(as_probed(host, *await host.look(with_stems, batch.came))) as portions:
         async for some, looked in portions:
             portion = await _take(host, some, looked, dry_run=dry_run)
             found.done += portion.done
@@ -54,15 +303,15 @@ async def _put_off_moved(batch: Batch[Prepare]) -> Batch[Prepare]:
 
 
 async def _take(
-    host: Streamer, came: Sequence[Asked], looked: dict[str, Looked], *, dry_run: bool
+    host: Streamer, came: Sequence[Asked], looked: dict[str, ProbeResult], *, dry_run: bool
 ) -> Apart[Asked, StreamerChanges]:
     """Cite, reserve or refuse these classes, report it, and begin their downloads."""
     barred = await push_hosts.forbidden(host, {one.push_url for one in prepares(came)})
     async with host.cache_lock:
         # What was cached a moment ago may have been evicted by another run.
-        came, here = await host.look(looks.named, came)
-        looked = looked | await looks.look(host, came, here | looked.keys())
-        found = await handled(host, came, partial(admission.decided, looked, barred), dry_run=dry_run)
+        came, here = await host.look(with_stems, came)
+        looked = looked | await probe_origins(host, came, here | looked.keys())
+        found = await handled(host, came, partial(decided_classes, looked, barred), dry_run=dry_run)
         if dry_run:
             return found
         await remove_files(host, [gone for changes in found.done for gone in changes.evicted])
@@ -76,7 +325,7 @@ async def remove_files(host: Streamer, gone: Sequence[Idle]) -> None:
     """Unlink evicted files, then forget their rows; a file that cannot be unlinked is tried again by the sweeper."""
     if not gone:
         return
-    paths = {one.stem: store.rendition_path(host.settings.video_root, one.stem) for one in gone}
+    paths = {one.stem: cache_dir.rendition_path(host.settings.video_root, one.stem) for one in gone}
     await host.commit(cache.forget, await asyncio.to_thread(_unlinked, paths))
 
 
@@ -85,7 +334,7 @@ def _unlinked(paths: Mapping[str, Path]) -> list[str]:
     done = []
     for stem, path in paths.items():
         try:
-            store.remove(path)
+            cache_dir.remove(path)
         except OSError as error:
             log.error("%s: its file cannot be deleted, it is tried again: %s", stem, error)
         else:

@@ -10,10 +10,10 @@ from sqlalchemy import Engine
 
 from flows.host import Streamer, log
 from lectern import urls
-from lectern.effects.files import lookup
-from lectern.effects.rows import airings
+from lectern.allowlist import PUBLIC, Address, Places
+from lectern.db import airings
 from lectern.errors import TryAgain
-from lectern.places import PUBLIC, Address, Places
+from lectern.storage import origin
 
 SETTING = "ALLOWED_PUSH_HOSTS"
 LOOK_UP_S = 1.0
@@ -87,8 +87,8 @@ async def _looked_up(servers: Collection[Server]) -> dict[Server, list[Address]]
 def _addresses(host: str, port: int) -> list[Address]:
     """The addresses of a host; none if its name cannot be looked up, which the connection will report."""
     try:
-        return lookup.addresses(host, port)
-    except (lookup.NoSuchHost, TryAgain):
+        return origin.addresses(host, port)
+    except (origin.NoSuchHost, TryAgain):
         return []
 
 

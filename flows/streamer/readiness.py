@@ -9,22 +9,22 @@ from operator import attrgetter
 from prefect.client.orchestration import PrefectClient
 from sqlalchemy import Connection
 
+from flows.artifacts import Board
+from flows.failures import isolated
 from flows.handling import apart
 from flows.host import Streamer, log
-from flows.show import Board
-from flows.streamer import lost, push_hosts
-from flows.tell import tell
-from flows.trouble import isolated
-from lectern import errors, urls, words
+from flows.outbox_publisher import tell
+from flows.streamer import downloads, push_hosts
+from lectern import errors, formatting, urls
+from lectern.db import account, airings, cache, events, outbox
 from lectern.decide import readiness as decide
 from lectern.decide.readiness import LATE_AFTER_S, LOOK_EVERY_S
-from lectern.effects.files import store
-from lectern.effects.media import push_target, whole
-from lectern.effects.rows import airings, cache, events, outbox, sent
 from lectern.errors import TryAgain
-from lectern.facts import Airing, Cached, Event, Usage
-from lectern.shown import masked
+from lectern.media import integrity, push_target
+from lectern.model.facts import Airing, Cached, Event, Usage
 from lectern.states import AiringState, FileState
+from lectern.storage import cache_dir
+from lectern.urls import masked
 
 REACH_S = 5.0
 AHEAD_S = 86_400.0
@@ -99,7 +99,7 @@ class Readiness:
         self._done |= due
         for stem, found in lost_files.items():
             async with isolated(host, f"rendition {stem}", through=()):
-                await lost.replace(host, stem, found)
+                await downloads.redownload(host, stem, found)
 
     def _is_red(self, now: float) -> bool:
         """Whether a class that has not begun was not ready when it was last checked, or cannot be read."""
@@ -153,11 +153,11 @@ class Readiness:
 
     async def _file(self, stem: str, row: Cached | None) -> tuple[int | None, str | None, str | None]:
         """The size of a file, why it cannot be read, and why it is not what was downloaded; see `decide.Seen`."""
-        path = store.rendition_path(self._host.settings.video_root, stem)
+        path = cache_dir.rendition_path(self._host.settings.video_root, stem)
         try:
-            size, unreadable = await asyncio.to_thread(store.readable, path)
+            size, unreadable = await asyncio.to_thread(cache_dir.readable, path)
             is_whole = row is not None and size == row.size_bytes
-            return size, unreadable, await whole.quick_trouble(path, row) if row is not None and is_whole else None
+            return size, unreadable, await integrity.quick_trouble(path, row) if row is not None and is_whole else None
         except TryAgain as error:  # it says nothing of the file, which is not to be downloaded again for it
             return row.size_bytes if row is not None else None, error.message, None
 
@@ -217,7 +217,7 @@ def _reds(one: Airing, found: list[str] | BaseException) -> list[str]:
 
 def _note(connection: Connection, host: Streamer, checked: Sequence[tuple[Airing, Sequence[str]]], now: float) -> None:
     noted = [
-        Event(sent.NOT_READY if reds else sent.CHECKED, one.class_id, one.stem, "; ".join(reds))
+        Event(account.NOT_READY if reds else account.CHECKED, one.class_id, one.stem, "; ".join(reds))
         for one, reds in checked
     ]
     events.note(connection, host.journal, host.settings.name, noted, now)
@@ -242,7 +242,7 @@ def cache_lines(rows: Sequence[Cached], bound: Usage) -> list[dict[str, object]]
         "evictable": idle,
     }
     found: list[dict[str, object]] = [
-        {"what": what, "renditions": len(some), "size": words.size(sum(one.size_bytes for one in some))}
+        {"what": what, "renditions": len(some), "size": formatting.size(sum(one.size_bytes for one in some))}
         for what, some in sums.items()
     ]
     oldest = f"oldest evictable: {idle[0].stem}" if idle else "nothing is evictable"
@@ -251,7 +251,7 @@ def cache_lines(rows: Sequence[Cached], bound: Usage) -> list[dict[str, object]]
         {
             "what": "bound (MAX_VIDEO_NUM, MAX_VIDEO_SIZE)",
             "renditions": bound.num,
-            "size": words.size(bound.size_bytes),
+            "size": formatting.size(bound.size_bytes),
         },
         {"what": oldest, "renditions": "", "size": ""},
     ]

@@ -11,22 +11,22 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed
 from sqlalchemy import Connection
 
-from flows import show
+from flows import artifacts
 from flows.handling import apart, changed
 from flows.host import NOWHERE, Streamer, log, streamer
-from flows.streamer import download, lost
+from flows.streamer import downloads
 from flows.streamer.prepare import follow
-from lectern import words
-from lectern.effects.files import quarantine, scan, store
-from lectern.effects.files.origin import RemoteFile
-from lectern.effects.files.scan import Found
-from lectern.effects.media import airable, probe, whole
-from lectern.effects.rows import airings, cache
-from lectern.effects.rows.differences import Difference, Odd, differences, doubtful
+from lectern import formatting
+from lectern.db import airings, cache
+from lectern.db.cache_check import Difference, Odd, differences, doubtful
 from lectern.errors import LecternError
-from lectern.facts import Cached
+from lectern.media import integrity, probe, remux
+from lectern.model.facts import Cached
+from lectern.model.streamer_plan import StreamerChanges
 from lectern.states import FileState
-from lectern.streamer_changes import StreamerChanges
+from lectern.storage import cache_dir
+from lectern.storage.cache_dir import Found
+from lectern.storage.origin import RemoteFile
 
 
 @flow(name="reconcile", persist_result=False, result_storage=NOWHERE)
@@ -34,7 +34,7 @@ async def reconcile(dry_run: bool = False) -> State[None]:
     """Scan the disk; unknown files go to quarantine, missing ones are downloaded again if a class needs them."""
     host = streamer()
     table = await reconciled(host, dry_run=dry_run)
-    await show.table("reconcile", table, "What the disk and the database disagreed about")
+    await artifacts.table("reconcile", table, "What the disk and the database disagreed about")
     return Completed(message=f"{len(table)} differences")
 
 
@@ -45,7 +45,7 @@ async def reconciled(host: Streamer, *, dry_run: bool = False, reads: bool = Tru
     """
     root = host.settings.video_root
     async with host.cache_lock:
-        found, rows = await host.look(doubtful, await asyncio.to_thread(scan.scan, root))
+        found, rows = await host.look(doubtful, await asyncio.to_thread(cache_dir.scan, root))
         odd = differences(found, rows)
         if dry_run:
             return [{"what": one.words(), "done": "nothing: a dry run"} for one in odd]
@@ -55,12 +55,12 @@ async def reconciled(host: Streamer, *, dry_run: bool = False, reads: bool = Tru
         missing = await asyncio.to_thread(_still_missing, root, missing)
         table += await _fetch_again(host, missing)
         await host.commit(_agree, host, [one for one in found if _is_new(one, rows)])
-        bound = host.settings.max_bytes * quarantine.SHARE
-        for gone in await asyncio.to_thread(quarantine.prune, root, bound, time.time()):
+        bound = host.settings.max_bytes * cache_dir.QUARANTINE_SHARE
+        for gone in await asyncio.to_thread(cache_dir.prune_quarantine, root, bound, time.time()):
             log.warning(
-                "%s: deleted from the quarantine, which is too full or keeps it too long", words.path(gone.path)
+                "%s: deleted from the quarantine, which is too full or keeps it too long", formatting.path(gone.path)
             )
-            table.append({"what": words.path(gone.path), "done": "deleted from the quarantine"})
+            table.append({"what": formatting.path(gone.path), "done": "deleted from the quarantine"})
     here = [one.stem for one in found if one.stem in rows and one.kind == "rendition"]
     await _measure(host, [stem for stem in here if rows[stem].duration_s is None])
     return table + [await _mended(host, one) for one in touched] if reads else table
@@ -68,13 +68,13 @@ async def reconciled(host: Streamer, *, dry_run: bool = False, reads: bool = Tru
 
 async def read_again(host: Streamer) -> list[dict[str, object]]:
     """Read the files that were written to; that takes seconds for each GB, so no class waits for it."""
-    found, rows = await host.look(doubtful, await asyncio.to_thread(scan.scan, host.settings.video_root))
+    found, rows = await host.look(doubtful, await asyncio.to_thread(cache_dir.scan, host.settings.video_root))
     return [await _mended(host, one) for one in differences(found, rows) if one.odd is Odd.TOUCHED]
 
 
 def _still_missing(root: Path, missing: Sequence[Cached]) -> list[Cached]:
     """Those of *missing* whose files did not come while the disk was scanned."""
-    return [row for row in missing if not store.rendition_path(root, row.stem).exists()]
+    return [row for row in missing if not cache_dir.rendition_path(root, row.stem).exists()]
 
 
 def _is_new(file: Found, rows: dict[str, Cached]) -> bool:
@@ -96,13 +96,13 @@ async def _mend(host: Streamer, one: Difference) -> str:
     root = host.settings.video_root
     match one:
         case Difference(Odd.EVICTED, Cached() as row):
-            await asyncio.to_thread(store.remove, store.rendition_path(root, row.stem))
+            await asyncio.to_thread(cache_dir.remove, cache_dir.rendition_path(root, row.stem))
             await host.commit(cache.forget, [row.stem])
             return "deleted"
-        case Difference(Odd.LEFT, _, Path() as path) if airable.is_at_work(path):
+        case Difference(Odd.LEFT, _, Path() as path) if remux.is_at_work(path):
             return "nothing: it is just being made"
         case Difference(Odd.LEFT, _, Path() as path):
-            await asyncio.to_thread(store.remove, path)
+            await asyncio.to_thread(cache_dir.remove, path)
             return "deleted"
         case Difference(Odd.ARRIVED, Cached() as row) if row.stem in host.busy:
             return "nothing: its download is about to note it"
@@ -113,8 +113,8 @@ async def _mend(host: Streamer, one: Difference) -> str:
         case Difference(Odd.TOUCHED, Cached() as row, Path() as path):
             return await _read(host, row, path)
         case Difference(Odd.UNKNOWN, _, Path() as path):
-            log.warning("%s: no row knows it; it is moved to quarantine", words.path(path))
-            await asyncio.to_thread(store.quarantine, root, path)
+            log.warning("%s: no row knows it; it is moved to quarantine", formatting.path(path))
+            await asyncio.to_thread(cache_dir.quarantine, root, path)
             return "moved to quarantine"
     raise AssertionError(f"{one.odd}: no way to mend it")
 
@@ -123,7 +123,7 @@ async def _read(host: Streamer, before: Cached, path: Path) -> str:
     """Read a file that was written to, without the lock; decide under the lock, if it is still the same file."""
     try:
         mtime = (await asyncio.to_thread(path.stat)).st_mtime
-        why = await whole.trouble(path, before)
+        why = await integrity.trouble(path, before)
         async with host.cache_lock:
             row = (await host.look(cache.by_stem, [before.stem])).get(before.stem)
             is_same = (await asyncio.to_thread(path.stat)).st_mtime == mtime
@@ -139,24 +139,24 @@ async def _read(host: Streamer, before: Cached, path: Path) -> str:
 
 async def _take(host: Streamer, row: Cached, path: Path) -> str:
     """Take a file whose process died between putting it in its place and noting that; delete it if it is not whole."""
-    part = store.part_path(host.settings.video_root, row.stem)
-    remote = store.read_origin(part) or RemoteFile(row.url or "", row.size_bytes, None, None)
+    part = cache_dir.part_path(host.settings.video_root, row.stem)
+    remote = cache_dir.read_origin(part) or RemoteFile(row.url or "", row.size_bytes, None, None)
     try:
         found = await probe.probe(path)
-        crc64 = remote.crc64 if remote.crc64 is None else await asyncio.to_thread(store.crc64, path)
+        crc64 = remote.crc64 if remote.crc64 is None else await asyncio.to_thread(cache_dir.crc64, path)
         if found.size_bytes == row.size_bytes and crc64 == remote.crc64 and found.last_second_decodes:
-            await changed(host, download.arrived(row.stem, remote, found))
+            await changed(host, downloads.arrived(row.stem, remote, found))
             return "taken: it is whole"
     except LecternError as error:
         log.warning("%s: %s", row.stem, error.message)
-    await asyncio.to_thread(store.remove, path)
+    await asyncio.to_thread(cache_dir.remove, path)
     return "deleted, and downloaded again: it is not whole"
 
 
 async def _replace(host: Streamer, row: Cached, path: Path, why: str) -> str:
     """Put a damaged file aside, and download it again if a class needs it."""
-    await asyncio.to_thread(store.quarantine, host.settings.video_root, path)
-    again = await lost.fetch_again(host, row, why)
+    await asyncio.to_thread(cache_dir.quarantine, host.settings.video_root, path)
+    again = await downloads.fetch_again(host, row, why)
     return f"moved to quarantine: {why}{'; it is downloaded again' if again else ''}"
 
 
@@ -165,7 +165,7 @@ async def _fetch_again(host: Streamer, missing: Sequence[Cached]) -> list[dict[s
 
     def decide(some: Sequence[Cached], connection: Connection, changes: StreamerChanges) -> None:
         for row in some:
-            lost.lose(connection, changes, row, _why_missing(host.settings.video_root, row))
+            downloads.lose_file(connection, changes, row, _why_missing(host.settings.video_root, row))
 
     if not missing:
         return []
@@ -181,7 +181,7 @@ async def _fetch_again(host: Streamer, missing: Sequence[Cached]) -> list[dict[s
 
 def _why_missing(root: Path, row: Cached) -> str:
     """Why a rendition is missing; names the folder of before if VIDEO_ROOT is another one now."""
-    here = str(store.rendition_path(root, row.stem))
+    here = str(cache_dir.rendition_path(root, row.stem))
     return "it is not on the disk" if row.site in {None, here} else f"it is not on the disk, it was at {row.site}"
 
 
@@ -193,7 +193,7 @@ def _agree(connection: Connection, host: Streamer, new: Sequence[Found]) -> None
 async def _measure(host: Streamer, stems: Sequence[str]) -> None:
     """Measure the recordings whose old rows have no duration, which is needed to air from the middle."""
     for stem in stems:
-        path = store.rendition_path(host.settings.video_root, stem)
+        path = cache_dir.rendition_path(host.settings.video_root, stem)
         if not await asyncio.to_thread(path.exists):
             continue  # it was put aside or deleted a moment ago, and that was told
         try:

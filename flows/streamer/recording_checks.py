@@ -2,44 +2,49 @@
 
 import asyncio
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
 from flows.host import Streamer, log
-from flows.streamer.lessons import AHEAD_S
-from lectern.effects.files import store
-from lectern.effects.media import airable
-from lectern.effects.rows import airings, cache
-from lectern.effects.rows.airings import remade
+from flows.outbox_publisher import tell
+from flows.streamer.playout_entry import AHEAD_S
+from lectern import errors
+from lectern.db import airings, cache, dead_air, events, outbox
+from lectern.db.airings import remade
+from lectern.decide import readiness as decide
 from lectern.errors import DISK_FULL, Caught, Refuse
-from lectern.facts import Cached
+from lectern.media import remux
+from lectern.media.sampling import samples
+from lectern.model.facts import Airing, Cached, Event
 from lectern.states import FileState
+from lectern.storage import cache_dir
 
-LOOK_EVERY_S = 20.0
+INDEXES_EVERY_S = 20.0
 AGAIN_S = 300.0
 """Seconds until a file is tried again that may be well: the disk was full or slow, or something odd happened."""
 
-Seen = tuple[int, int]
+IndexSeen = tuple[int, int]
 """Size and modification time of a file; if it can get no index, it is tried again when they have changed."""
 
 
-async def keep(host: Streamer) -> None:
+async def keep_indexes(host: Streamer) -> None:
     """Make what is missing for the classes that begin soon, one file after another, until cancelled."""
-    failed: dict[str, Seen] = {}
+    failed: dict[str, IndexSeen] = {}
     while True:
         host.rounds.come("indexes")
-        await make(host, failed)
-        await asyncio.sleep(LOOK_EVERY_S)
+        await make_indexes(host, failed)
+        await asyncio.sleep(INDEXES_EVERY_S)
 
 
-async def make(host: Streamer, failed: dict[str, Seen]) -> None:
+async def make_indexes(host: Streamer, failed: dict[str, IndexSeen]) -> None:
     """Make what is missing once; *failed* remembers the files that can get no index."""
     for row in await host.look(_due, time.time()):
-        path = store.rendition_path(host.settings.video_root, row.stem)
+        path = cache_dir.rendition_path(host.settings.video_root, row.stem)
         seen = await asyncio.to_thread(_seen, path)
-        if seen is None or failed.get(row.stem) == seen or await asyncio.to_thread(airable.has_index, path):
+        if seen is None or failed.get(row.stem) == seen or await asyncio.to_thread(remux.has_index, path):
             continue
         with Caught() as caught:
             await _index(host, row, path, seen)
@@ -55,12 +60,12 @@ async def make(host: Streamer, failed: dict[str, Seen]) -> None:
             log.error("%s: can get no index, and may not be aired: %s", row.stem, error)
 
 
-async def _index(host: Streamer, row: Cached, path: Path, seen: Seen) -> None:
+async def _index(host: Streamer, row: Cached, path: Path, seen: IndexSeen) -> None:
     """Make a plain FLV file without the lock, because that can take half an hour; put it in its place under the lock.
 
     If the file was evicted or replaced since it was *seen*, or somebody has deleted the new one, nothing is put there.
     """
-    found, plain = await airable.looked(path)
+    found, plain = await remux.looked(path)
     try:
         async with host.cache_lock:
             now = (await host.look(cache.by_stem, [row.stem])).get(row.stem)
@@ -68,15 +73,15 @@ async def _index(host: Streamer, row: Cached, path: Path, seen: Seen) -> None:
             if now is None or now.state is not FileState.READY or not same:
                 return
             if plain != path:
-                await asyncio.to_thread(store.finish, plain, path)
+                await asyncio.to_thread(cache_dir.finish, plain, path)
             if found.size_bytes != row.size_bytes:  # before there is an index, without which all of it is done again
                 mtime = (await asyncio.to_thread(path.stat)).st_mtime
                 await host.commit(remade, host.settings.video_root, row.stem, found.size_bytes, mtime)
                 log.info("%s: made a plain FLV file, of %d bytes", row.stem, found.size_bytes)
-            await asyncio.to_thread(airable.write_index, found, path)
+            await asyncio.to_thread(remux.write_index, found, path)
     finally:
         if plain != path:
-            await asyncio.to_thread(store.remove, plain)
+            await asyncio.to_thread(cache_dir.remove, plain)
 
 
 def _due(connection: Connection, now: float) -> list[Cached]:
@@ -85,9 +90,85 @@ def _due(connection: Connection, now: float) -> list[Cached]:
     return [row for row in rows.values() if row.state is FileState.READY]
 
 
-def _seen(path: Path) -> Seen | None:
+def _seen(path: Path) -> IndexSeen | None:
     try:
         looked = path.stat()
     except OSError:
         return None
     return looked.st_size, looked.st_mtime_ns
+
+
+# Each recording is looked through once before its class; a warning names what is black, frozen or silent in it. The
+# look delays nothing: a class is ready before it, and is aired whatever it finds.
+
+
+DEAD_AIR_EVERY_S = 5.0
+WARN_EVERY_S = 30.0
+"""Seconds between two comparisons of all classes with their recordings, besides those after a look."""
+
+REPORTED = 200
+"""Number of classes whose faulty recordings a streamer reports to its teacher, the earliest classes first."""
+
+
+async def keep_dead_air(host: Streamer) -> None:
+    """Look through one recording after another, and tell what was found, until cancelled."""
+    looking: asyncio.Task[None] | None = None
+    warn_at = 0.0
+    try:
+        while True:
+            host.rounds.come("dead air")
+            if looking is not None and looking.done():
+                looking.result()  # raises what nobody foresaw
+                looking, warn_at = None, 0.0
+            if looking is None and (row := await host.look(dead_air.unlooked, time.time())) is not None:
+                looking = asyncio.create_task(look_for_dead_air(host, row), name=f"look through {row.stem}")
+            if time.monotonic() >= warn_at:
+                await warn(host)
+                warn_at = time.monotonic() + WARN_EVERY_S
+            if looking is not None:
+                await asyncio.wait({looking}, timeout=DEAD_AIR_EVERY_S)
+            else:
+                await asyncio.sleep(DEAD_AIR_EVERY_S)
+    finally:
+        if looking is not None:
+            looking.cancel()
+
+
+async def look_for_dead_air(host: Streamer, row: Cached) -> None:
+    """Look through one recording, and note what was found; one that cannot be looked through is not tried again."""
+    path = cache_dir.rendition_path(host.settings.video_root, row.stem)
+    warning, said = "", ""
+    with Caught() as failed:
+        found = await samples(path, row.duration_s or 0.0)
+        warning = await asyncio.to_thread(decide.dead_air_warning, found)
+        loud = "" if found.loudness is None else f", {found.loudness:.0f} LUFS"
+        said = warning or f"nothing is black, frozen or silent for long{loud}"
+    if failed.error is not None:  # it is this file's, and those behind it are looked at
+        log.warning("%s: was not looked through for dead air: %s", row.stem, failed.error)
+        warning, said = "", f"it could not be: {failed.error}"
+    await host.commit(_note, host, row, warning, said)
+
+
+async def warn(host: Streamer) -> None:
+    """Raise an alarm for each class whose recording has dead air or is too short; once."""
+    host.dead_air = {one.class_id: why for one, why in await host.look(dead_air.coming, REPORTED)}
+    found = await host.look(dead_air.untold, time.time())
+    if found:
+        await host.commit(_warn, host, found, time.time())
+        await tell(host)
+
+
+def _note(connection: Connection, host: Streamer, row: Cached, warning: str, said: str) -> None:
+    if dead_air.looked(connection, row, warning):
+        made = Event("looked through", stem=row.stem, detail=said)
+        events.note(connection, host.journal, host.settings.name, [made], time.time())
+
+
+def _warn(connection: Connection, host: Streamer, found: Sequence[tuple[Airing, str]], now: float) -> None:
+    code, name = errors.DEAD_AIR, host.settings.name
+    for one, warning in found:
+        log.warning("%s: its recording %s is faulty: %s", one.class_id, one.stem, warning)
+        said = f"{one.class_id}: its recording {one.stem} is faulty: {warning}"
+        alarm = host.alarm(code, said, now, class_id=one.class_id, record_id=one.record_id)
+        outbox.put(connection, host.journal, [alarm], now)
+        events.note(connection, host.journal, name, [Event(dead_air.TOLD, one.class_id, one.stem, warning)], now)

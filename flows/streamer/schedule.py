@@ -4,16 +4,16 @@ import asyncio
 import time
 from collections.abc import Sequence
 
-from flows.beside import Begun, NewRun
+from flows.background_runs import Begun, NewRun
 from flows.host import Streamer, log
-from flows.playout import Watch
-from flows.streamer import ends, releases
-from flows.streamer.change import OTHER_TIME
-from lectern import errors, stems
-from lectern.decide.broadcast import RUN_AHEAD_S, lead_time
-from lectern.effects.rows import airings, inbox, plans
+from flows.playout_link import Watch
+from flows.streamer import lease, playout_events
+from flows.streamer.amend import OTHER_TIME
+from lectern import errors, rendition_ids
+from lectern.db import airings, inbox
+from lectern.decide.airing import RUN_AHEAD_S, lead_time
 from lectern.errors import Caught, TryAgain
-from lectern.facts import Airing
+from lectern.model.facts import Airing
 from lectern.states import AiringState
 
 EVERY_S = 3.0
@@ -62,14 +62,14 @@ class Plan:
         if host.unplanned.is_set() or time.monotonic() - self._looked_at >= EVERY_S:
             host.unplanned.clear()
             soon = now + host.settings.broadcast_lead_s + RUN_AHEAD_S
-            found = await host.look(plans.unscheduled, now, PLANNED, aside)
+            found = await host.look(airings.unscheduled, now, PLANNED, aside)
             if at_once := [one for one in found if one.start_time < soon]:
                 return at_once
             self._looked_at = time.monotonic()
         if await host.look(inbox.waits, host.journal, "prepare"):
             return []
         if not self._later:
-            self._later = await host.look(plans.unscheduled, now - CALM_S, PLANNED, aside)
+            self._later = await host.look(airings.unscheduled, now - CALM_S, PLANNED, aside)
         while self._later:
             class_id = self._later.pop(0).class_id
             one = (await host.look(airings.by_id, [class_id])).get(class_id)  # it may have changed since, or gone
@@ -90,14 +90,14 @@ class Plan:
             log.error("%s: no run can be made for it; it is aired without one", one.class_id, exc_info=failed.error)
             self._aside[one.class_id] = time.time() + AGAIN_S
             return True
-        await self._host.commit(plans.scheduled, one.class_id, run_id)
+        await self._host.commit(airings.scheduled, one.class_id, run_id)
         return True
 
     async def _create(self, one: Airing) -> Begun:
         """Create the run of a class, for its time or at once."""
         host = self._host
         at = lead_time(one.start_time, host.settings.broadcast_lead_s, time.time())
-        tags = [f"class:{one.class_id}", f"record:{stems.folder(one.stem)}"]
+        tags = [f"class:{one.class_id}", f"record:{rendition_ids.folder(one.stem)}"]
         name = f"broadcast {one.class_id} {one.stem}"
         key = f"broadcast:{host.settings.name}:{one.class_id}:{one.placement}:{one.start_time:.0f}"
         # A class may be moved to another time and back, to the time whose run was cancelled then; and if its file was
@@ -119,7 +119,7 @@ class Cancels:
 
     async def look(self) -> None:
         """Look once; raises what Prefect's client raises if Prefect is away."""
-        planned = await self._host.look(plans.planned)
+        planned = await self._host.look(airings.planned)
         for page in self._pages(list(planned)):
             for run_id in await self._host.runs.cancelled(page):
                 if run_id in planned:
@@ -137,8 +137,8 @@ class Cancels:
             if one is None or one.run_id != run_id or not _is_its_end(one, host.playout.watches.get(class_id)):
                 return  # released, moved, or watched by a run that has a cancel of its own
             log.warning("%s: its run was cancelled in the UI, it will not be aired", class_id)
-            await ends.close(host, one.class_id, AiringState.CANCELLED, "cancelled in the UI")
-            await releases.end_pushes(host, [one])
+            await playout_events.close_unfinished(host, one.class_id, AiringState.CANCELLED, "cancelled in the UI")
+            await lease.end_pushes(host, [one])
         except errors.LecternError as error:
             log.error("%s: its run was cancelled in the UI, but the class cannot be ended: %s", class_id, error.message)
 

@@ -8,16 +8,16 @@ from dataclasses import replace
 from sqlalchemy import Connection
 
 from flows.host import Streamer
-from flows.playout import NotTaken
-from lectern.decide import day
-from lectern.decide import sending as decide
-from lectern.decide.broadcast import STORY
-from lectern.effects.rows import airings, cache, incidents, sent
+from flows.playout_link import NotTaken
+from lectern.db import account, airings, cache, incidents
+from lectern.decide import account as decide
+from lectern.decide import dashboard
+from lectern.decide.airing import STORY
 from lectern.errors import TryAgain
-from lectern.facts import Usage
+from lectern.model.facts import Usage
 from lectern.model.tables.streamer import journal
+from lectern.model.views import Sending, Word
 from lectern.settings import StreamerSettings
-from lectern.told import Sending, Word
 
 SOON_S = 3600.0
 ALARMS, CLASSES = 10, 20
@@ -52,7 +52,7 @@ async def _sent(host: Streamer, rows: Mapping[str, Sending]) -> Mapping[str, Sen
     told = {one["class_id"]: decide.of_playout(one, now) for one in answer["classes"] if one["class_id"] in rows}
     for one in answer["classes"]:
         if one["class_id"] in told and told[one["class_id"]].gaps:
-            events = await host.look(sent.story, one["class_id"], STORY)
+            events = await host.look(account.story_events, one["class_id"], STORY)
             told[one["class_id"]] = decide.of_playout(one, now, events)
     found: dict[str, Sending] = {}
     for class_id, known in rows.items():
@@ -66,7 +66,7 @@ async def _sent(host: Streamer, rows: Mapping[str, Sending]) -> Mapping[str, Sen
 def ahead(connection: Connection, now: float) -> Mapping[str, Sequence[float]]:
     """What classes need of the cache, and what is sent at once, in each of the next 24 hours."""
     needed = airings.needed(connection, now)
-    return {day.NEEDED: day.cache_ahead(needed, now), day.SENT: day.sent_ahead(needed, now)}
+    return {dashboard.NEEDED: dashboard.cache_ahead(needed, now), dashboard.SENT: dashboard.sent_ahead(needed, now)}
 
 
 def word(connection: Connection, settings: StreamerSettings, now: float) -> Word:
@@ -76,8 +76,8 @@ def word(connection: Connection, settings: StreamerSettings, now: float) -> Word
     alarms = sorted(incidents.alarms(connection, journal, settings.name), key=lambda one: -one.last_at)
     return Word(
         at=now,
-        sendings={one.class_id: Sending(on_air=False) for one in due} | sent.sendings(connection, due),
-        checks=sent.checks(connection, [one.class_id for one in soon]),
+        sendings={one.class_id: Sending(on_air=False) for one in due} | account.sendings(connection, due),
+        checks=account.checks(connection, [one.class_id for one in soon]),
         alarms=[incidents.shortened(one, CLASSES) for one in alarms[:ALARMS]],
         alarms_number=len(alarms),
         due=len(due),

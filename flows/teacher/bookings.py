@@ -9,21 +9,76 @@ from prefect.client.schemas.objects import State
 from pydantic import ValidationError
 from sqlalchemy import Connection
 
-from flows.handling import Came, changed, ended, handled, put_off, read
-from flows.host import NOWHERE, teacher
-from flows.teacher.booking import after
-from flows.teacher.roll import living
-from flows.tries import AGAIN_S
-from lectern.amendments import Change
-from lectern.changes import Changes
-from lectern.commands import in_words
-from lectern.decide import revisions as decide
-from lectern.decide.attempts import Limits
-from lectern.decide.backups import twin_id
-from lectern.effects.rows import bookings, inbox, renditions, revisions
-from lectern.errors import Misuse, Refuse
-from lectern.messages import Booking
+from flows.failures import AGAIN_S
+from flows.handling import Batch, Came, batch_flow, changed, ended, handled, put_off, read
+from flows.host import NOWHERE, Teacher, log, teacher
+from flows.outbox_publisher import tell
+from flows.teacher import transcoding
+from flows.teacher.membership import living
+from lectern.db import bookings, inbox, transcodings
+from lectern.decide import booking as decide_booking
+from lectern.decide import change as decide
+from lectern.decide.placement import secondary_id
+from lectern.decide.transcoding import Limits
+from lectern.errors import Misuse, Refuse, TryAgain
+from lectern.model.plan import Changes
 from lectern.model.tables.teacher import journal
+from lectern.states import Backend
+from lectern.wire.fields import BACKUP
+from lectern.wire.messages import Booking, Cancel, Change
+from lectern.wire.parser import in_words
+
+# Decides bookings: each waits, proceeds or is refused; cancels take bookings back.
+
+
+Asked = Booking | Cancel
+"""The messages that this flow handles."""
+
+
+@flow(name="booking", persist_result=False, result_storage=NOWHERE)
+async def booking(inbox_ids: str, dry_run: bool = False) -> State[None]:
+    """Decide the bookings and cancels of *inbox_ids*; those handled already are passed over."""
+    batch: Batch[Asked] = await read(teacher(), inbox_ids, (Booking, Cancel), dry_run=dry_run)
+    alive = await living(batch.host)
+    return await batch_flow("booking", batch, partial(decided_bookings, alive), after, "What became of each booking")
+
+
+def decided_bookings(alive: Sequence[str], connection: Connection, changes: Changes, messages: Sequence[Asked]) -> None:
+    """Decide bookings and cancels; the streamers *alive* can take classes."""
+    booked = [one for one in messages if isinstance(one, Booking)]
+    cancelled = [one for one in messages if isinstance(one, Cancel)]
+    if cancelled:
+        changes.learn(bookings.by_id(connection, [f"{one.class_id}{BACKUP}" for one in cancelled]))
+        changes.learn(bookings.revisions_of(connection, list(changes.orders)))
+    unlisted = {
+        one.key for one in booked if one.key and decide_booking.named_by(one) is decide_booking.Named.NOT_IN_LIST
+    }
+    states = transcodings.states(connection, unlisted) if unlisted else {}
+    may_go = decide_booking.contenders(booked, changes.orders, states, changes.now)
+    facts = decide_booking.Facts(
+        early=bookings.cancelled_before(connection, [one.class_id for one in booked], changes.now),
+        renditions=states,
+        taken=bookings.taken(connection, may_go, changes.now),
+        loads=bookings.loads(connection, alive, changes.now) if may_go else dict.fromkeys(alive, 0),
+    )
+    decide_booking.decide_orders(changes, booked, cancelled, facts, Limits.of(changes.settings))
+
+
+async def after(host: Teacher, some: Sequence[Changes]) -> None:
+    """What follows the commit: answers and messages, the waiting lists in Redis, the transcodings."""
+    await tell(host)
+    try:
+        for one in some:
+            if one.joins:
+                await host.bus.join_waiting(one.joins)
+            for key, class_id in one.leaves:
+                await host.bus.leave_waiting(key, class_id)
+    except TryAgain as error:
+        log.warning("redis: the waiting lists are behind the database: %s", error)
+    for backend, start in ((Backend.OSS, transcoding.start_requests), (Backend.ECS, transcoding.start_ecs)):
+        if keys := [(a.record_id, a.resolution) for one in some for a in one.begun if a.backend is backend]:
+            await start(host, keys)
+
 
 BOOKING_S = 10.0
 """Seconds for which a change of an unknown class waits for its booking, which may come by the other way.
@@ -46,9 +101,9 @@ async def change(
     host = teacher()
     by_hand = [_by_hand(class_id, start_time, end_time)] if class_id else []
     batch = await read(host, inbox_ids, (Change,), dry_run=dry_run)
-    go = partial(decided, await living(host))
+    go = partial(decided_changes, await living(host))
     why = "the bookings of their classes are not here, or not handled yet"
-    batch = await put_off(batch, await host.look(early, batch.came), AGAIN_S, why)
+    batch = await put_off(batch, await host.look(early_changes, batch.came), AGAIN_S, why)
     found = await handled(host, batch.came, go, dry_run=dry_run)
     if by_hand:
         found.done.append(await changed(host, lambda c, changes: go(c, changes, by_hand), dry_run=dry_run))
@@ -57,12 +112,12 @@ async def change(
     return await ended("change", batch, found, "What became of each change")
 
 
-def early(connection: Connection, came: Sequence[Came[Change]]) -> list[int]:
+def early_changes(connection: Connection, came: Sequence[Came[Change]]) -> list[int]:
     """The messages whose class is not known yet: its booking is in the inbox, or may still come by another way."""
     asked = {one.kept.id: one.message.class_id for one in came if isinstance(one.message, Change)}
-    booked = revisions.booked(connection, list(asked.values()))
+    booked = bookings.booked_among(connection, list(asked.values()))
     unknown = {id_: class_id for id_, class_id in asked.items() if class_id not in booked}
-    coming = revisions.coming(connection, set(unknown.values()))
+    coming = bookings.coming_bookings(connection, set(unknown.values()))
     young = inbox.young(connection, journal, list(unknown), time.time(), BOOKING_S)
     return [id_ for id_, class_id in unknown.items() if class_id in coming or id_ in young]
 
@@ -74,7 +129,7 @@ def _by_hand(class_id: str, start_time: float | None, end_time: float | None) ->
         raise Misuse(in_words(error)) from error
 
 
-def decided(alive: Sequence[str], connection: Connection, changes: Changes, asked: Sequence[Change]) -> None:
+def decided_changes(alive: Sequence[str], connection: Connection, changes: Changes, asked: Sequence[Change]) -> None:
     """Decide changes of classes; the streamers *alive* can take classes."""
     known, limits = facts(connection, changes, asked, alive), Limits.of(changes.settings)
     changed_before: set[str] = set()
@@ -89,13 +144,13 @@ def decided(alive: Sequence[str], connection: Connection, changes: Changes, aske
 def facts(connection: Connection, changes: Changes, asked: Sequence[Change], alive: Sequence[str]) -> decide.Facts:
     """What the database says of the classes that are to be changed, and of what they shall be."""
     ids = [one.class_id for one in asked]
-    both = [*ids, *map(twin_id, ids)]
+    both = [*ids, *map(secondary_id, ids)]
     changes.learn(bookings.by_id(connection, both))
-    changes.learn(revisions.of(connection, both))
+    changes.learn(bookings.revisions_of(connection, both))
     wanted = [one for each in asked if (one := _wanted(changes, each)) is not None]
     keys = {one.key for one in wanted if one.key is not None}
     return decide.Facts(
-        dict(renditions.states(connection, keys)),
+        dict(transcodings.states(connection, keys)),
         bookings.taken(connection, wanted, changes.now),
         bookings.loads(connection, alive, changes.now),
     )

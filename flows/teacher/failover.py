@@ -10,18 +10,16 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 from sqlalchemy import Connection
 
-from flows import show
+from flows import artifacts
 from flows.handling import Decide, changed, printed
 from flows.host import NOT_MOVED, NOWHERE, Teacher, lost_tag, teacher
-from flows.teacher.roll import heirs, living, move_key
-from flows.tell import tell
-from lectern.changes import Changes
-from lectern.decide import lease as decide
-from lectern.decide import roll
-from lectern.decide.backups import twin_id
-from lectern.decide.verdicts import Choice, place_again
-from lectern.effects.rows import bookings, leases
+from flows.outbox_publisher import tell
+from flows.teacher.membership import heirs, living, move_key
+from lectern.db import bookings, leases
+from lectern.decide import leases as decide_leases
+from lectern.decide.placement import Choice, place_again, secondary_id
 from lectern.errors import TryAgain
+from lectern.model.plan import Changes
 from lectern.model.tables.teacher import StreamerRow, streamers
 from lectern.run_records import summary
 
@@ -47,7 +45,7 @@ async def move(streamer: str, force: bool = False, dry_run: bool = False) -> Sta
 async def _move(host: Teacher, streamer: str, *, force: bool, dry_run: bool) -> State[None]:
     """Show this run in Prefect before moving anything: a streamer that cannot reach Redis looks for it there."""
     before = await host.look(leases.holder, streamer)
-    silent_s = -1.0 if force else decide.lost_after(host.settings.streamer_lost_after_s, before.lease_s)
+    silent_s = -1.0 if force else decide_leases.lost_after(host.settings.streamer_lost_after_s, before.lease_s)
     if silent_s == math.inf:
         return Failed(name=NOT_MOVED, message=f"the lease of {streamer} has no end; see that it is off, and set force")
     if dry_run:
@@ -70,7 +68,7 @@ async def _move(host: Teacher, streamer: str, *, force: bool, dry_run: bool) -> 
     if force:  # it is taken out: nobody misses it any more
         await host.bus.part(host.settings.streamers_key, streamer)
     await tell(host)
-    await show.table("move-batch", found.table, f"What became of the classes of {streamer}")
+    await artifacts.table("move-batch", found.table, f"What became of the classes of {streamer}")
     return Completed(message=summary(found.table))
 
 
@@ -88,7 +86,7 @@ def _stays(streamer: str, *, force: bool) -> State[None]:
 async def _stays_silent(host: Teacher, streamer: str, silent_s: float) -> bool:
     """Wait for NOTICE_S, and until the silence has lasted *silent_s*; False if *streamer* is heard of again."""
     last_word, _ = await _silence(host, streamer)
-    await asyncio.sleep(decide.NOTICE_S)
+    await asyncio.sleep(decide_leases.NOTICE_S)
     while True:
         word, lasted_s = await _silence(host, streamer)
         if word != last_word:
@@ -122,11 +120,11 @@ def taken(streamer: str, before: StreamerRow, alive: Sequence[str], *, force: bo
         changes.change(streamers, {"name": streamer}, {}, {"session": None})
         orders = bookings.on(connection, streamer, changes.now)
         if not force and holder.lost_at is None:  # the roll may not have raised this alarm yet
-            roll.lose(changes, holder, len(orders), alive, movable=True)
-        changes.orders |= bookings.by_id(connection, [twin_id(order.class_id) for order in orders])
+            decide_leases.lose(changes, holder, len(orders), alive, movable=True)
+        changes.orders |= bookings.by_id(connection, [secondary_id(order.class_id) for order in orders])
         no = leases.refused_by(connection, [order.class_id for order in orders])
         choice = Choice(bookings.loads(connection, alive, changes.now), no)
-        going = roll.leaving(changes, orders, choice, force=force)
+        going = decide_leases.leaving_lost(changes, orders, choice, force=force)
         place_again(changes, going, choice, f"{streamer} is lost", refused=False)
         for order in orders if before.session is not None else ():
             if order not in going:

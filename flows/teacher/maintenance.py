@@ -10,18 +10,18 @@ from sqlalchemy import Connection
 
 from flows.handling import GRACE_S, Decide, Swept, apart, changed, sweep_flow
 from flows.host import CHECKING, NOWHERE, Teacher, is_ours, log, teacher
-from flows.teacher import attempts, deadlines
-from flows.teacher.booking import after
-from flows.tell import tell
+from flows.outbox_publisher import tell
+from flows.teacher import transcoding
+from flows.teacher.bookings import after
 from lectern import errors
-from lectern.changes import Changes
-from lectern.decide import cancels as cancelling
-from lectern.decide import closing, readiness
-from lectern.decide import revisions as decide
+from lectern.db import bookings, events, transcodings
+from lectern.decide import change as decide
+from lectern.decide import placement as cancelling
+from lectern.decide import readiness, reports
 from lectern.decide.readiness import LATE_AFTER_S, LOOK_EVERY_S
-from lectern.effects.rows import bookings, cancels, events, oss_requests, revisions, transcodings
 from lectern.errors import TryAgain
-from lectern.facts import Order
+from lectern.model.facts import Order
+from lectern.model.plan import Changes
 from lectern.model.tables.teacher import journal
 from lectern.states import BookingState
 
@@ -40,17 +40,17 @@ async def sweep_teacher(dry_run: bool = False) -> State[None]:
 
 async def _sweep(host: Teacher, dry_run: bool) -> Swept:
     now = time.time()
-    forgotten = await host.look(oss_requests.forgotten, now - GRACE_S, now)
+    forgotten = await host.look(transcodings.forgotten_requests, now - GRACE_S, now)
     try:
-        settled = await deadlines.time_out(host, dry_run=dry_run)
+        settled = await transcoding.time_out(host, dry_run=dry_run)
     except TryAgain as error:
         log.warning("sweep: deadlines wait: %s", error.message)
         settled = []
     lost = await host.look(transcodings.ownerless, now - GRACE_S, now)
     found = await changed(host, overlooked, dry_run=dry_run)
     if not dry_run:
-        await attempts.start_requests(host, [one.key for one in forgotten])
-        await attempts.start_ecs(host, [one.key for one in lost])
+        await transcoding.start_requests(host, [one.key for one in forgotten])
+        await transcoding.start_ecs(host, [one.key for one in lost])
         await after(host, [found])
     done = [*settled, found]
     written = [one.after or {} for one in found.rows.values()]
@@ -63,17 +63,17 @@ async def _sweep(host: Teacher, dry_run: bool) -> Swept:
 def overlooked(connection: Connection, changes: Changes) -> None:
     """Handle classes and cancels that have been without news for too long."""
     now = changes.now
-    closing.warn(changes, bookings.overdue_waiters(connection, now - changes.settings.order_warn_time_out_s))
+    reports.warn(changes, bookings.overdue_waiters(connection, now - changes.settings.order_warn_time_out_s))
     silent = bookings.unreported(connection, now - UNREPORTED_S, now)
-    noted = events.known(connection, journal, closing.TOLD_AGAIN, [order.class_id for order in silent])
-    closing.tell_again(changes, [one for one in silent if one.state is BookingState.PLACED], noted)
+    noted = events.known(connection, journal, reports.TOLD_AGAIN, [order.class_id for order in silent])
+    reports.resend_ends(changes, [one for one in silent if one.state is BookingState.PLACED], noted)
     if unconfirmed := [one for one in silent if one.state is BookingState.READY]:
         its = [one.revises for one in unconfirmed if one.revises is not None]
-        changes.learn(bookings.by_id(connection, its) | revisions.of(connection, its))
+        changes.learn(bookings.by_id(connection, its) | bookings.revisions_of(connection, its))
         decide.apply_again(changes, unconfirmed)
-    cancelling.tell_again(changes, cancels.untold(connection, now))
-    decide.forsake(changes, revisions.forsaken(connection, now - UNREPORTED_S))
-    closing.close(changes, bookings.unended(connection, now - GRACE_S))
+    cancelling.resend_cancels(changes, bookings.cancels_to_resend(connection, now))
+    decide.forsake(changes, bookings.forsaken_revisions(connection, now - UNREPORTED_S))
+    reports.close_unreported(changes, bookings.unended(connection, now - GRACE_S))
 
 
 def due(connection: Connection, host: Teacher) -> bool:
@@ -81,13 +81,13 @@ def due(connection: Connection, host: Teacher) -> bool:
     now = time.time()
     return bool(
         transcodings.overdue(connection, now)
-        or oss_requests.forgotten(connection, now - GRACE_S, now)
+        or transcodings.forgotten_requests(connection, now - GRACE_S, now)
         or transcodings.ownerless(connection, now - GRACE_S, now)
         or bookings.overdue_waiters(connection, now - host.settings.order_warn_time_out_s)
         or bookings.unreported(connection, now - UNREPORTED_S, now)
-        or closing.unended(bookings.unended(connection, now - GRACE_S), now)
-        or cancels.untold(connection, now)
-        or revisions.forsaken(connection, now - UNREPORTED_S)
+        or reports.unended(bookings.unended(connection, now - GRACE_S), now)
+        or bookings.cancels_to_resend(connection, now)
+        or bookings.forsaken_revisions(connection, now - UNREPORTED_S)
     )
 
 

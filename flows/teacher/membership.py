@@ -10,23 +10,20 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from flows import trouble
-from flows.beside import NewRun
+from flows import failures
+from flows.background_runs import NewRun
 from flows.handling import Decide, changed
 from flows.host import Teacher, log, lost_tag
-from flows.tell import tell
+from flows.outbox_publisher import tell
 from lectern import errors
-from lectern.changes import Changes, Granted
-from lectern.decide import control_lost
-from lectern.decide import lease as decide
-from lectern.decide import roll as rolls
-from lectern.decide.backups import twin_id
-from lectern.decide.verdicts import Choice
-from lectern.effects.redis.address import asking
-from lectern.effects.redis.withdrawn import FIELD as WITHDRAWN
-from lectern.effects.rows import bookings, cancels, leases
+from lectern.db import bookings, leases
+from lectern.decide import leases as decide_leases
+from lectern.decide.placement import Choice, secondary_id
 from lectern.errors import Caught, TryAgain
+from lectern.model.plan import Changes, Granted
 from lectern.model.tables.teacher import StreamerRow, streamers
+from lectern.redis.client import WITHDRAWN
+from lectern.redis.connection import asking
 from lectern.timing import Throttle
 
 LOOK_S = 1.0
@@ -136,7 +133,7 @@ def withdrawn(name: str) -> Decide[Changes]:
 
     def go(connection: Connection, changes: Changes) -> None:
         if leases.holder(connection, name).withdrawn_at is None:
-            said = rolls.withdraw(changes, name, bookings.on(connection, name, changes.now))
+            said = decide_leases.withdraw(changes, name, bookings.on(connection, name, changes.now))
             log.info("%s: %s", name, said)
 
     return go
@@ -147,9 +144,9 @@ def drained(name: str, alive: Sequence[str]) -> Decide[Changes]:
 
     def go(connection: Connection, changes: Changes) -> None:
         orders = bookings.on(connection, name, changes.now)
-        changes.orders |= bookings.by_id(connection, [twin_id(order.class_id) for order in orders])
+        changes.orders |= bookings.by_id(connection, [secondary_id(order.class_id) for order in orders])
         no = leases.refused_by(connection, [order.class_id for order in orders])
-        rolls.drain(changes, name, orders, Choice(bookings.loads(connection, alive, changes.now), no))
+        decide_leases.drain(changes, name, orders, Choice(bookings.loads(connection, alive, changes.now), no))
 
     return go
 
@@ -198,7 +195,7 @@ class Roll:
         withdrawn = {name for name, beat in beats.items() if self.leaving.is_withdrawn(beat)}
         lost = {name for name, one in holders.items() if one.lost_at is not None}  # missed until it is heard again
         for name in sorted(claims.keys() | having.keys() | withdrawn | lost):
-            with Caught(*trouble.PASSING) as caught:
+            with Caught(*failures.PASSING) as caught:
                 if name in withdrawn:
                     await self.leaving.withdraw(name)
                 if name in claims:
@@ -213,7 +210,7 @@ class Roll:
             if caught.error is not None:  # it is this streamer's alone
                 failed.append((name, caught.error))
         for name, why in failed:
-            await trouble.say(self.host, f"the lease of {name}", why, LOOK_S)
+            await failures.report(self.host, f"the lease of {name}", why, LOOK_S)
 
     def _hear(self, name: str, beat: Mapping[str, Any], said_at: float) -> None:
         """Note whether a streamer is there: one that goes, or whose disk is full, gets no more classes."""
@@ -235,8 +232,8 @@ class Roll:
         A teacher that has just begun to listen knows of no silence: then a lost streamer is back only if it *is_heard*.
         """
         settings = self.host.settings
-        limit_s = decide.lost_after(settings.streamer_lost_after_s, holder.lease_s if holder else 0)
-        if number and silent_s > decide.suspect_after(limit_s, settings.heartbeat_interval_s):
+        limit_s = decide_leases.lost_after(settings.streamer_lost_after_s, holder.lease_s if holder else 0)
+        if number and silent_s > decide_leases.suspect_after(limit_s, settings.heartbeat_interval_s):
             again_s = TAKEN_AGAIN_S if holder and holder.session is None else ANNOUNCE_AGAIN_S
             self._announce(name, silent_s, again_s)
         if silent_s > settings.streamer_lost_after_s:
@@ -253,7 +250,7 @@ class Roll:
             self.host.missing_since.pop(name, None)
         missing_s = heard - self.host.missing_since.setdefault(name, heard) if name not in beats else 0.0
         age_s = now - float(beats[name]["at"]) if name in beats else None
-        return decide.silence(age_s, missing_s, heard - self.host.listens_since)
+        return decide_leases.silence(age_s, missing_s, heard - self.host.listens_since)
 
     async def _miss(
         self, name: str, number: int, holder: StreamerRow | None, silent_s: float, *, movable: bool
@@ -285,8 +282,8 @@ def _is_withdrawn(holder: StreamerRow | None) -> bool:
 
 def heirs(host: Teacher, streamer: str, silent_s: float) -> list[str]:
     """The streamers that may take the classes of *streamer* while it is unknown whether it still airs them."""
-    alive = host.living_now(decide.heard_within(silent_s))
-    return control_lost.may_take(host.beats.get(streamer), [one for one in alive if one != streamer])
+    alive = host.living_now(decide_leases.heard_within(silent_s))
+    return decide_leases.may_take(host.beats.get(streamer), [one for one in alive if one != streamer])
 
 
 def move_key(streamer: str) -> str:
@@ -304,7 +301,7 @@ def lost(name: str, number: int, others: Sequence[str], *, movable: bool) -> Dec
     def go(connection: Connection, changes: Changes) -> None:
         holder = leases.holder(connection, name)
         if holder.lost_at is None:
-            log.error("%s: is lost: %s", name, rolls.lose(changes, holder, number, others, movable=movable))
+            log.error("%s: is lost: %s", name, decide_leases.lose(changes, holder, number, others, movable=movable))
 
     return go
 
@@ -326,7 +323,7 @@ def granted(claim: Granted) -> Decide[Changes]:
         if holder.session == claim.session and holder.granted_s_ago(now) < GRANT_AGAIN_S:
             return
         taken = leases.taken_from(connection, name)
-        rolls.grant(changes, claim, taken, cancels.unconfirmed_by(connection, name, now))
+        decide_leases.grant(changes, claim, taken, bookings.cancels_unconfirmed_by(connection, name, now))
         log.info("%s: its lease is granted; %d classes were taken from it before", name, len(taken))
 
     return go

@@ -9,16 +9,15 @@ from sqlalchemy import Connection
 
 from flows.handling import batch_flow, read
 from flows.host import NOWHERE, teacher
-from flows.teacher.roll import living
-from flows.tell import tell
-from lectern.changes import Changes
+from flows.outbox_publisher import tell
+from flows.teacher.membership import living
+from lectern.db import as_run, bookings, events, leases
+from lectern.decide import leases as decide_leases
 from lectern.decide import reports as decide
-from lectern.decide import roll
-from lectern.decide.backups import twin_id
-from lectern.decide.verdicts import Choice
-from lectern.effects.rows import as_run, bookings, cancels, events, leases, revisions
-from lectern.messages import Report
+from lectern.decide.placement import Choice, secondary_id
+from lectern.model.plan import Changes
 from lectern.model.tables import teacher as teacher_tables
+from lectern.wire.messages import Report
 
 
 @flow(name="report", persist_result=False, result_storage=NOWHERE)
@@ -35,16 +34,16 @@ def decided(alive: Sequence[str], connection: Connection, changes: Changes, repo
     if not decide.are_plain(reports):
         ids = [said.class_id for said in reports]
         its = [one.revises for one in changes.orders.values() if one.revises is not None]
-        changes.learn(bookings.by_id(connection, list({*its, *map(twin_id, its), *map(twin_id, ids)})))
-        changes.learn(revisions.of(connection, its))
+        changes.learn(bookings.by_id(connection, list({*its, *map(secondary_id, its), *map(secondary_id, ids)})))
+        changes.learn(bookings.revisions_of(connection, its))
         loads = bookings.loads(connection, alive, changes.now)
         no = leases.refused_by(connection, ids)
         before = leases.moved_from(connection, list(no))
-        back = roll.back(changes, before, leases.holders(connection) if before else {}, no)
+        back = decide_leases.came_back(changes, before, leases.holders(connection) if before else {}, no)
         choice = Choice(loads, no, back)
         over = [said.class_id for said in reports if said.cmd == "ended"]
         parts = as_run.of_classes(connection, over)
         moved = events.named(connection, teacher_tables.journal, "moved", list(parts))
-        facts = decide.Facts(choice, cancels.unconfirmed(connection, ids), parts, moved)
+        facts = decide.Facts(choice, bookings.unconfirmed_cancels(connection, ids), parts, moved)
     for said in reports:
         decide.take(changes, said, facts)

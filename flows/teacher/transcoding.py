@@ -3,32 +3,182 @@
 import asyncio
 import math
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from uuid import UUID, uuid4
 
 import stamina
 from prefect import flow, runtime
 from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
+from sqlalchemy import Connection
 
-from flows import show
+from flows import artifacts
+from flows.background_runs import NewRun
+from flows.failures import words
+from flows.handling import Decide, apart, batch_flow, changed, read
 from flows.host import NOWHERE, Teacher, log, teacher
+from flows.outbox_publisher import tell
 from flows.prefect_api import is_retried
-from flows.teacher.attempts import words
-from flows.teacher.ecs import flow as ecs
-from flows.teacher.results import settle_now
-from flows.tell import tell
-from lectern import errors
-from lectern.decide.breaker import Breaker
-from lectern.effects.files import oss
-from lectern.effects.rows import incidents, oss_requests, outbox
-from lectern.errors import FallBack, LecternError, TryAgain
-from lectern.facts import RenditionKey
-from lectern.messages import TranscodingResult
+from flows.teacher.ecs import transcode as ecs
+from flows.teacher.membership import living
+from lectern import errors, metrics
+from lectern.db import bookings, inbox, incidents, outbox, transcodings
+from lectern.decide import transcoding
+from lectern.decide.transcoding import Breaker, Late, Waiters, by_record
+from lectern.errors import Caught, FallBack, LecternError, TryAgain
+from lectern.model.facts import RenditionKey
+from lectern.model.plan import Changes
+from lectern.model.tables.teacher import RenditionRow
+from lectern.rendition_ids import stem
 from lectern.settings import TeacherSettings
 from lectern.states import Backend, Resolution
-from lectern.stems import stem
+from lectern.storage import oss
+from lectern.wire.fields import class_of, is_name
+from lectern.wire.messages import TranscodingResult
+
+# Begins the runs that make renditions, beside the work that asks for them.
+
+
+async def start_requests(host: Teacher, keys: Sequence[RenditionKey]) -> None:
+    """Begin a run that asks the OSS for each of *keys*; if it cannot begin, the sweeper does it."""
+    if keys:
+        name = f"request {rendition_words(keys[0])}" if len(keys) == 1 else f"request {len(keys)} renditions"
+        wanted = [[record_id, str(resolution)] for record_id, resolution in keys]
+        _start(host, "request", {"renditions": wanted}, name, [record_id for record_id, _ in keys])
+
+
+async def start_ecs(host: Teacher, keys: Sequence[RenditionKey]) -> None:
+    """Begin a run for each record of *keys*: its renditions are made together."""
+    for record_id, resolutions in by_record(keys).items():
+        name = f"transcode {record_id} {'+'.join(resolutions)}"
+        parameters = {"record_id": record_id, "resolutions": [str(one) for one in resolutions]}
+        _start(host, "transcode", parameters, name, [record_id])
+
+
+async def ecs_run(host: Teacher, record_id: int, resolutions: Sequence[Resolution], attempt: int) -> str:
+    """The id of the run that makes this attempt, begun now or by an earlier request."""
+    wanted = [str(one) for one in resolutions]
+    name = f"transcode {record_id} {'+'.join(wanted)}"
+    parameters = {"record_id": record_id, "resolutions": wanted}
+    key = f"{host.settings.name} {name} attempt {attempt}"
+    return await host.runs.start(NewRun("transcode", parameters, name, [f"record:{record_id}"], key))
+
+
+def _start(host: Teacher, which: str, parameters: dict[str, object], name: str, records: Sequence[int]) -> None:
+    tags = [f"record:{record_id}" for record_id in records[:20]]
+    host.starter.begin(host.runs, NewRun(which, parameters, name, tags))
+
+
+def rendition_words(key: RenditionKey) -> str:
+    """A rendition for people."""
+    return f"{key[0]} {key[1]}"
+
+
+# Settles transcoding results: waiting classes proceed or are refused, or the rendition falls back to ECS.
+
+
+Lists = Mapping[RenditionKey, list[str]]
+"""The class_ids on the Redis waiting lists; the old program's are among them."""
+
+
+@flow(name="settle", persist_result=False, result_storage=NOWHERE)
+async def settle(inbox_ids: str, dry_run: bool = False) -> State[None]:
+    """Settle the transcoding results of *inbox_ids*: waiting classes proceed or are refused."""
+    batch = await read(teacher(), inbox_ids, (TranscodingResult,), dry_run=dry_run)
+    alive = await living(batch.host)
+    results = [one.message for one in batch.came if isinstance(one.message, TranscodingResult)]
+    lists = await old_waiters(batch.host, set(map(_key, results)))
+    go, after = partial(decided_results, alive, lists), partial(follow, lists=lists)
+    return await batch_flow("settle", batch, go, after, "What became of each result and its classes")
+
+
+async def settle_now(host: Teacher, result: TranscodingResult) -> Changes:
+    """Settle a result that did not come over the bus; raises TryAgain while Redis is away."""
+    alive = await living(host)
+    lists = await old_waiters(host, {_key(result)})
+    changes = await changed(
+        host, lambda connection, changes: decided_results(alive, lists, connection, changes, [result])
+    )
+    await follow(host, [changes], lists)
+    return changes
+
+
+def decided_results(
+    alive: Sequence[str], lists: Lists, connection: Connection, changes: Changes, results: Sequence[TranscodingResult]
+) -> None:
+    """Decide what follows from transcoding results; the streamers *alive* can take classes."""
+    rows = transcodings.states(connection, {_key(one) for one in results})
+    settled = transcoding.settle(results, rows, ecs=bool(changes.settings.ecs_hosts))
+    ending = [one.key for one in settled if one.outcome in transcoding.ENDS]
+    waiters = waiters_of(connection, changes, ending, lists)
+    loads = bookings.loads(connection, alive, changes.now) if ending else {}
+    for one in settled:
+        its = waiters.get(one.key) or Waiters(listed=_readable(one.key, lists))
+        transcoding.apply(changes, one, rows.get(one.key), its, transcoding.Ahead(loads, changes.now + ecs.DEADLINE_S))
+        if one.outcome is transcoding.Outcome.IGNORE:
+            log.info("%s: a late, doubled or older result changes nothing", one.stem)
+
+
+def _readable(key: RenditionKey, lists: Lists) -> list[str]:
+    """The class_ids on a waiting list, without revisions; other entries are logged, and deleted with the list."""
+    listed = lists.get(key, ())
+    if odd := sum(not is_name(class_of(one)) for one in listed):
+        log.warning("redis: the waiting list of %s has %d entries that are no class_id", stem(*key), odd)
+    return [one for one in listed if is_name(one)]
+
+
+def waiters_of(
+    connection: Connection, changes: Changes, keys: Iterable[RenditionKey], lists: Lists
+) -> dict[RenditionKey, Waiters]:
+    """Who waits for each of *keys*, in the database and on the lists; the classes of revisions are then known."""
+    found: dict[RenditionKey, Waiters] = {}
+    for key in keys:
+        listed = _readable(key, lists)
+        found[key] = Waiters(bookings.waiting_for(connection, *key), listed, bookings.booked_among(connection, listed))
+        revised = [one.revises for one in found[key].orders if one.revises is not None]
+        changes.learn(bookings.by_id(connection, revised))
+    return found
+
+
+async def follow(host: Teacher, some: Sequence[Changes], lists: Lists) -> None:
+    """After the commit: send messages, drop the waiting lists of ended transcodings, begin ECS transcodings."""
+    for one in some:
+        for backend, outcome in one.transcoded:
+            metrics.TRANSCODES.labels(backend, outcome).inc()
+    await tell(host)
+    await drop_lists(host, [key for one in some for key in one.ended], lists)
+    await start_ecs(host, [key for one in some for key, _ in one.fallen])
+
+
+def _key(result: TranscodingResult) -> RenditionKey:
+    return result.record_id, result.video_resolution
+
+
+async def old_waiters(host: Teacher, keys: set[RenditionKey]) -> dict[RenditionKey, list[str]]:
+    """The class_ids on the Redis waiting lists of *keys*; the old program's are among them."""
+    names = {key: host.settings.waiting_key.format(record_id=key[0], resolution=key[1]) for key in keys}
+    try:
+        found = await host.bus.waiting(list(names.values()))
+    except TryAgain as error:
+        log.warning("redis: the waiting lists cannot be read: %s", error)
+        return {key: [] for key in keys}
+    return {key: found[name] for key, name in names.items()}
+
+
+async def drop_lists(host: Teacher, keys: Sequence[RenditionKey], lists: Lists) -> None:
+    """Delete the entries that were read from the waiting lists; classes that joined since stay."""
+    counts = {
+        host.settings.waiting_key.format(record_id=key[0], resolution=key[1]): len(lists[key])
+        for key in keys
+        if lists.get(key)
+    }
+    try:
+        await host.bus.drop_waiting(counts)
+    except TryAgain as error:
+        log.warning("redis: drained waiting lists stay: %s", error)
+
 
 # -- the request -------------------------------------------------------------------------------------------------------
 
@@ -89,7 +239,7 @@ async def _post(host: Teacher, key: RenditionKey, attempt: int, owner: str) -> N
     if host.settings.oss_transcode_url is None:  # it was set when the request was decided
         raise FallBack(f"{stem(*key)}: OSS transcoding: OSS_TRANSCODE_URL is not set any more")
     async with _door.at_once:
-        if not await host.commit(oss_requests.may_ask, key, attempt, owner, time.time() + LEASE_S):
+        if not await host.commit(transcodings.may_request, key, attempt, owner, time.time() + LEASE_S):
             log.info("%s: is asked for by another run, or is settled", stem(*key))
             return
         async with _said_if_refused(host), _door.passed(host.settings, stem(*key)):
@@ -101,7 +251,7 @@ async def _post(host: Teacher, key: RenditionKey, attempt: int, owner: str) -> N
             )
     now = time.time()
     deadline = now + host.settings.transcoding_time_out_s
-    if not await host.commit(oss_requests.asked, key, attempt, now, deadline):
+    if not await host.commit(transcodings.note_requested, key, attempt, now, deadline):
         log.info("%s: the OSS took the request late, its attempt is over", stem(*key))
 
 
@@ -138,12 +288,14 @@ async def remember(host: Teacher) -> None:
 async def request(renditions: list[tuple[int, str]], dry_run: bool = False) -> State[None]:
     """Ask the OSS for each rendition that nobody asks for yet; if it will not, ask our own server."""
     host = teacher()
-    owner = oss_requests.owned_by(host.settings.name, run_id())
+    owner = transcodings.request_owner(host.settings.name, run_id())
     keys = [(record_id, Resolution(resolution)) for record_id, resolution in renditions]
     if dry_run:
-        open_ = await host.look(oss_requests.open_among, keys, owner, time.time())
-        return Completed(message=f"dry run: would ask for {', '.join(words(key) for key, _ in open_) or 'nothing'}")
-    taken = await host.commit(oss_requests.take, keys, owner, LEASE_S, time.time())
+        open_ = await host.look(transcodings.open_requests, keys, owner, time.time())
+        return Completed(
+            message=f"dry run: would ask for {', '.join(rendition_words(key) for key, _ in open_) or 'nothing'}"
+        )
+    taken = await host.commit(transcodings.take_requests, keys, owner, LEASE_S, time.time())
     async with _kept(host, owner):
         asked = [_ask(host, key, attempt, owner) for key, attempt in taken]
         found = await asyncio.gather(*asked, return_exceptions=True)
@@ -164,7 +316,7 @@ async def request(renditions: list[tuple[int, str]], dry_run: bool = False) -> S
         settled = await settle_now(host, result)
         settled.row(stem(*key), "OSS refused", detail=error.message)
         rows += settled.table
-    await show.table("request-batch", rows, "What the OSS would not do")
+    await artifacts.table("request-batch", rows, "What the OSS would not do")
     if refused:
         return Failed(message=f"{len(refused)} of {len(taken)} requests failed; the fallback takes over")
     return Completed(message=f"{len(taken)} asked for")
@@ -182,7 +334,7 @@ async def _kept(host: Teacher, owner: str) -> AsyncIterator[None]:
     async def keep() -> None:
         while True:
             await asyncio.sleep(LEASE_S / 3)
-            await host.commit(oss_requests.keep, owner, LEASE_S, time.time())
+            await host.commit(transcodings.keep_requests, owner, LEASE_S, time.time())
 
     keeping = asyncio.create_task(keep())
     try:
@@ -205,3 +357,79 @@ async def transcode(record_id: int, resolutions: list[str], dry_run: bool = Fals
         return Completed(message=f"dry run: would make {', '.join(wanted)} of {record_id} on {host.settings.ecs_hosts}")
     again = int(runtime.flow_run.run_count or 1) > 1 and await is_retried(UUID(owner))
     return await ecs.work(host, record_id, wanted, owner, again=again)
+
+
+# Settles transcodings whose deadline has passed: their output is there after all, they fall back, or time out.
+
+
+RESULTS_FIRST_S = 60.0
+"""Seconds after its deadline after which a transcoding is timed out even while unread results wait."""
+
+LOOKS = 100
+"""Number of outputs that are looked for at the same time: each holds a socket, and a process has about a thousand."""
+
+
+def _overdue(connection: Connection, host: Teacher) -> list[RenditionRow]:
+    """The transcodings to time out; while unread results wait, one may be theirs, so only those long overdue."""
+    now = time.time()
+    due = transcodings.overdue(connection, now)
+    unread = bool(due) and inbox.waits(connection, host.journal, "transcoding")
+    return [one for one in due if not unread or (one.deadline or now) < now - RESULTS_FIRST_S]
+
+
+async def time_out(host: Teacher, *, dry_run: bool = False) -> list[Changes]:
+    """Settle every transcoding whose deadline has passed; first look whether its output is there after all.
+
+    Raises TryAgain while Redis is away: no answer could be sent, and no streamer chosen.
+    """
+    due = await host.look(_overdue, host)
+    if not due:
+        return []
+    alive = await living(host)
+    gate = asyncio.Semaphore(LOOKS)
+
+    async def output(one: RenditionRow) -> str | None:
+        async with gate:
+            return await _output(host, one)
+
+    there = await asyncio.gather(*map(output, due))
+    lists = await old_waiters(host, {one.key for one in due})
+    late = [Late(one.key, one.backend, _what(host, one, url), url) for one, url in zip(due, there, strict=True)]
+    found = await apart(
+        late, lambda some: changed(host, expired(some, alive, lists), dry_run=dry_run), lambda one: str(one.key)
+    )
+    if not dry_run:
+        await follow(host, found.done, lists)
+    return found.done
+
+
+async def _output(host: Teacher, one: RenditionRow) -> str | None:
+    """The URL of the output, if it is there; an unexpected error counts as absence, and stops no other rendition."""
+    with Caught() as failed:
+        return await ecs.output_there(host, one)
+    assert failed.error is not None
+    log.error("%s: its output cannot be looked for: %s", stem(*one.key), words(failed.error))
+    return None
+
+
+def _what(host: Teacher, one: RenditionRow, url: str | None) -> transcoding.Overdue:
+    return transcoding.overdue(
+        output_there=url is not None,
+        backend=one.backend,
+        on_timeout=host.settings.on_transcode_timeout,
+        ecs=bool(host.settings.ecs_hosts),
+    )
+
+
+def expired(late: Sequence[Late], alive: Sequence[str], lists: Lists) -> Decide[Changes]:
+    """Settle those of *late* that no result has settled while their output was looked for."""
+
+    def go(connection: Connection, changes: Changes) -> None:
+        open_ = {one.key for one in transcodings.overdue(connection, changes.now)}
+        waiters = waiters_of(connection, changes, [one.key for one in late if one.key in open_], lists)
+        ahead = transcoding.Ahead(bookings.loads(connection, alive, changes.now), changes.now + ecs.DEADLINE_S)
+        for one in late:
+            if one.key in open_:
+                transcoding.expire(changes, one, waiters[one.key], ahead)
+
+    return go

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from lectern import chinese_alarms, chinese_reasons, chinese_transcoding
 from lectern.chinese_sentences import FORMS, WORDS
-from lectern.codes import CODES
+from lectern.errors import CODES
 
 _GAPS: Mapping[str, str] = {
     "t": r"\d+(?:\.\d+)? (?:d|h|min|s)(?: \d+ (?:h|min|s))*",

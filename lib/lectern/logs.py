@@ -6,7 +6,7 @@ import sys
 from typing import Literal
 
 from lectern.errors import Caught, LecternError
-from lectern.shown import masked
+from lectern.urls import masked
 
 
 def without_secrets(record: logging.LogRecord) -> bool:

@@ -1,5 +1,9 @@
 """Counts and times of a process's own work, for Prometheus; metrics of its rows are in `rows.metrics`."""
 
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
 from prometheus_client import (
     CollectorRegistry,
     Counter,
@@ -7,7 +11,10 @@ from prometheus_client import (
     Histogram,
     ProcessCollector,
     disable_created_metrics,
+    generate_latest,
 )
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # nothing here asks when a counter was made
 SEEN = CollectorRegistry()
@@ -44,3 +51,42 @@ MISSING = Histogram(
     buckets=(0.5, 1, 2, 5, 15, 60, 300, 1800),
     registry=SEEN,
 )
+
+
+# Turns the playout's status into metrics in Prometheus' text format.
+
+
+class Said(Collector):
+    """The metrics of a playout's *status*, which is None if the playout does not answer."""
+
+    def __init__(self, status: Mapping[str, Any] | None) -> None:
+        self._status = status
+
+    def collect(self) -> Iterator[Metric]:
+        """The metrics; the counters begin anew with each worker."""
+        yield GaugeMetricFamily("lectern_playout_up", "Whether the playout answers.", value=self._status is not None)
+        if self._status is None:
+            return
+        worker, classes = self._status["worker"], self._status["classes"]
+        left_s = self._status["lease_until"] - self._status["boot_now"]
+        sessions = sum(one["state"] == "on_air" for each in classes for one in each["pushes"])
+        behind_s = max((each["behind_s"] for each in classes), default=0.0)
+        for name, what, value in (
+            ("lease_left_seconds", "Until the lease ends, without which nothing is sent.", max(left_s, 0.0)),
+            ("classes_on_air", "Classes of which a receiver takes media.", worker["classes_on_air"]),
+            ("sessions", "RTMP sessions of which a receiver takes media.", sessions),
+            ("lateness_seconds", "How late the playout itself was at worst, in the last minute.", worker["lateness_s"]),
+            ("behind_seconds", "How far the class that is furthest behind is behind the clock.", behind_s),
+            ("slate_seconds", "Seconds of slate that the known classes have had.", worker["slate_s"]),
+        ):
+            yield GaugeMetricFamily(f"lectern_playout_{name}", what, value=value if math.isfinite(value) else 0.0)
+        yield CounterMetricFamily("lectern_playout_bytes", "Bytes of media that were sent.", value=worker["bytes"])
+        broke = "Sessions that broke off, or could not be made."
+        yield CounterMetricFamily("lectern_playout_reconnects", broke, value=worker["reconnects"])
+
+
+def playout_exposition(status: Mapping[str, Any] | None) -> bytes:
+    """The metrics of a *status* in Prometheus' text format."""
+    registry = CollectorRegistry()
+    registry.register(Said(status))
+    return generate_latest(registry)

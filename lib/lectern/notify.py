@@ -1,14 +1,63 @@
 """Alarms to DingTalk, WeCom, mail, webhooks and more, by apprise; it needs neither Redis nor Prefect."""
 
 import json
+import logging
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
+from urllib.parse import urlsplit
 
 import apprise
+from apprise.plugins import dingtalk, feishu, lark, wecombot
 
-from lectern import chinese_account, chinese_alarms, words
-from lectern.effects import chats
+from lectern import chinese_account, chinese_alarms, formatting
 from lectern.errors import CODES, Misuse, Severity
+
+# Reads what the robots of chats answer: DingTalk, WeCom, Feishu and Lark refuse a message with HTTP 200, too.
+
+
+log = logging.getLogger("lectern")
+PLUGINS: tuple[Any, ...] = (dingtalk, feishu, lark, wecombot)
+REFUSALS = {"errcode": "errmsg", "code": "msg"}
+"""The fields of an answer: a code, which is 0 if the message was taken, and the reason if it was not."""
+
+_REFUSED = 422
+
+
+class _Heeding:
+    """A plugin's HTTP library: the plugin looks at the status alone, so a refusal gets one that says so."""
+
+    def __init__(self, library: Any) -> None:  # noqa: ANN401 (the plugin's own)
+        self._library = library
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 (whatever the plugin needs of it)
+        return getattr(self._library, name)
+
+    def post(self, url: str, **given: Any) -> Any:  # noqa: ANN401 (whatever the plugin gives, and its library's answer)
+        answer = self._library.post(url, **given)
+        why = _refusal(answer)
+        if answer.ok and why is not None:
+            log.warning("alarms: %s refuses a message: %s", urlsplit(url).hostname, why)
+            answer.status_code = _REFUSED
+        return answer
+
+
+def heed_refusals() -> None:
+    """Let apprise's plugins for these chats take a refused message for refused; called once."""
+    for plugin in PLUGINS:
+        plugin.requests = _Heeding(plugin.requests)
+
+
+def _refusal(answer: Any) -> str | None:  # noqa: ANN401 (of the plugin's library)
+    """Code and reason of a refusal; None if the message was taken, or if nobody knows what the answer says."""
+    try:
+        fields = answer.json()
+    except ValueError:
+        return None
+    for code, why in REFUSALS.items() if isinstance(fields, dict) else ():
+        if isinstance(fields.get(code), int) and fields[code] != 0:
+            return f"{fields[code]} {fields.get(why, '')}".strip()[:500]
+    return None
+
 
 LONGEST = 3_000
 """Most characters of a message: who needs more of it looks at the page, or types a command."""
@@ -17,7 +66,7 @@ MOST_BYTES = {"wecombot": 2048 - len("\r\n")}
 """Most bytes of a message with its title, for services that refuse longer ones."""
 
 _TIMES = "cto=4&rto=8"  # seconds to connect, and for the answer
-chats.heed_refusals()
+heed_refusals()
 
 
 def services(urls: str) -> list[tuple[str, apprise.Apprise]]:
@@ -75,7 +124,9 @@ def written(alarm: str, runbook_url: str | None, language: str = "en") -> tuple[
         message, terms = chinese_account.message(code, message), dict(chinese_alarms.TERMS)
         heading = known.chinese_runbook if known else heading
     lines = [message]
-    lines += [f"{terms.get('raised at', 'raised at')}: {words.moment(float(fields['at']))}"] if "at" in fields else []
+    lines += (
+        [f"{terms.get('raised at', 'raised at')}: {formatting.moment(float(fields['at']))}"] if "at" in fields else []
+    )
     lines += [f"{terms.get('classes', 'classes')}: {', '.join(_classes(fields))}"] if _classes(fields) else []
     lines += [f"{terms.get('RUNBOOK.md', 'RUNBOOK.md')}: {heading}"] if heading else []
     lines += [f"{runbook_url.partition('#')[0]}#{code}"] if runbook_url else []

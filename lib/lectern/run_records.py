@@ -13,13 +13,13 @@ from typing import Any, NamedTuple
 
 from pydantic_core import to_json
 
-from lectern.commands import fields_of
-from lectern.effects.rows.inbox import Handled, spell, work_of
-from lectern.facts import Work
-from lectern.shown import masked
+from lectern.db.inbox import Handled, spell, work_of
+from lectern.model.facts import Work
+from lectern.model.views import Past
 from lectern.states import Resolution
-from lectern.told import Past
-from lectern.wire import is_name, read_resolution
+from lectern.urls import masked
+from lectern.wire.fields import is_name, read_resolution
+from lectern.wire.parser import fields_of
 
 CLASSES, TAGS = 80, 90
 """CLASSES is the number of classes that a run has tags for, TAGS that of all its tags: Prefect refuses about 100."""

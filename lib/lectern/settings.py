@@ -1,17 +1,229 @@
-"""Settings of the two roles; `lectern.shared_settings` has their sources, and what both roles share."""
+"""Settings of the two roles; `lectern.settings` has their sources, and what both roles share."""
 
+import json
 import math
+import os
+import re
 import socket
+import sys
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from lectern import urls
+from lectern.allowlist import Places
 from lectern.errors import Misuse
-from lectern.shared_settings import Common
 from lectern.states import Role
+from lectern.wire.fields import a_name
+
+# The teacher's old JSON config: two documented times, in milliseconds.
+
+
+_MILLISECONDS = {"order_warn_time_out": "order_warn_time_out_s", "transcoding_time_out": "transcoding_time_out_s"}
+
+
+class OldConfig(PydanticBaseSettingsSource):
+    """The teacher's old JSON config, named by TEACHER_CONFIG; its times are milliseconds, as documented."""
+
+    def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:  # noqa: ANN401 (its signature)
+        """Unused: all fields are read at once."""
+        return None, field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        """The two documented times, in seconds; empty without a TEACHER_CONFIG. Raises Misuse if it cannot be read."""
+        path = self.current_state.get("teacher_config")
+        if not path:
+            return {}
+        try:
+            found = json.loads(strict(Path(path).read_text(encoding="utf-8")))
+        except (OSError, ValueError) as error:
+            raise Misuse(f"TEACHER_CONFIG={path}: {error}. Name the teacher's JSON config, or unset it.") from error
+        if not isinstance(found, dict):
+            raise Misuse(f"TEACHER_CONFIG={path}: holds no JSON object.")
+        return {
+            ours: _seconds(path, theirs, found[theirs]) for theirs, ours in _MILLISECONDS.items() if theirs in found
+        }
+
+
+def _seconds(path: str | Path, name: str, milliseconds: object) -> float:
+    if isinstance(milliseconds, bool) or not isinstance(milliseconds, int | float) or not milliseconds > 0:
+        raise Misuse(f"TEACHER_CONFIG={path}: {name} is {milliseconds!r:.40}. Write a number of milliseconds above 0.")
+    return milliseconds / 1000
+
+
+_FACTOR = r"\d+(?:\.\d+)?"
+PRODUCT = re.compile(rf"(?<![\w.]){_FACTOR}(?:[ \t]*\*[ \t]*{_FACTOR})+")
+_STRING = r'"(?:\\.|[^"\\\n])*"'
+_LOOSE = re.compile(rf"{_STRING}|//[^\r\n]*|/\*.*?\*/|{PRODUCT.pattern}", re.DOTALL)
+_LAST_COMMA = re.compile(rf"{_STRING}|,(?=[ \t\r\n]*[}}\]])")
+
+
+def strict(text: str) -> str:
+    """The JSON that *text* means, with each remaining character at its old position.
+
+    Old configs contain calculations (``1000*60*60*24, // a day``): spaces replace comments, a comma before a closing
+    bracket, and a byte order mark; a product becomes its result, padded with spaces.
+    """
+    text = f" {text[1:]}" if text.startswith("\ufeff") else text
+    return _LAST_COMMA.sub(lambda part: " " if part[0] == "," else part[0], _LOOSE.sub(_plain, text))
+
+
+def _plain(part: re.Match[str]) -> str:
+    found = part[0]
+    if found.startswith('"'):
+        return found
+    if found.startswith("/"):
+        return re.sub(r"[^\r\n]", " ", found)
+    product = math.prod(Fraction(factor.strip()) for factor in found.split("*"))
+    return str(product if product.denominator == 1 else float(product)).ljust(len(found))
+
+
+# Settings of both roles. Sources, later wins: defaults, the teacher's old JSON, .env, their own file, environment.
+
+
+BACKUP_DIR = Path("/var/backups/lectern")
+"""Where `lectern backup` writes by default."""
+
+
+def own_file() -> Path:
+    """The file of LECTERN_SETTINGS; else what a rollout has put beside the ``venv`` by which the program is called.
+
+    Raises Misuse if LECTERN_SETTINGS names a file that does not exist; the other file need not exist.
+    """
+    told = os.environ.get("LECTERN_SETTINGS")
+    if told and not Path(told).is_file():
+        raise Misuse(f"LECTERN_SETTINGS={told}: there is no such file. Correct the variable, or unset it.")
+    return Path(told or Path(sys.argv[0]).absolute().parent.parent.parent / "settings.env")
+
+
+class Common(BaseSettings):
+    """Settings that both roles need."""
+
+    model_config = SettingsConfigDict(env_file=".env", extra="ignore", frozen=True, hide_input_in_errors=True)
+    role: ClassVar[Role]
+
+    redis_url: SecretStr = SecretStr("redis://127.0.0.1:6379/0")
+    prefect_api_url: str = "http://127.0.0.1:4200/api"
+    prefect_api_auth_string: SecretStr | None = None
+    work_pool: str = "resident"
+    lectern_lang: Literal["en", "zh"] = "en"
+    log_format: Literal["text", "json"] = "text"
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+
+    order_channel: str = "order"
+    cancel_channel: str = "cancel"
+    change_channel: str = "change"
+    transcoding_channel: str = "transcoding"
+    order_result_channel: str = "order_result"
+    change_result_channel: str = "change_result"
+    alarm_channel: str = "alarm"
+    waiting_key: str = "{record_id}_{resolution}"
+    streamer_stream: str = "streamer:{name}"
+    report_stream: str = "streamer_report"
+    dead_letter_stream: str = "dead_letter"
+    streamers_key: str = "streamers"
+
+    batch_max: int = Field(5000, ge=1, le=5000)
+    batch_wait_s: float = Field(0, ge=0, le=5)
+    sweep_interval_s: float = Field(30, gt=0)
+    poll_interval_s: float = Field(1.0, gt=0)
+    heartbeat_interval_s: float = Field(5, gt=0)
+    run_heartbeat_s: float = Field(30, gt=0)
+    drain_timeout_s: float = Field(20, ge=0, le=20)  # supervisor ends a host 30 s after TERM
+    inbox_tries: int = Field(5, ge=1)
+    inbox_lease_s: float = Field(60, gt=0)
+    alarm_urls: SecretStr | None = None  # URLs of apprise services; they hold tokens
+    runbook_url: str | None = None
+    alarm_group_s: float = Field(60, ge=0)
+    alarm_escalate_s: float = Field(900, gt=0)
+    alarm_quiet_s: float = Field(300, gt=0)
+    keep_messages_s: float = Field(7 * 86400, gt=0)
+    keep_events_s: float = Field(30 * 86400, gt=0)
+    keep_classes_s: float = Field(90 * 86400, gt=0)
+    keep_as_run_s: float = Field(400 * 86400, gt=0)
+    prune_interval_s: float = Field(600, gt=0)
+    backup_dir: Path = BACKUP_DIR
+    http_timeout_s: float = Field(10, gt=0)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _empty_is_not_set(cls, value: Any, info: ValidationInfo) -> Any:  # noqa: ANN401 (what the field will hold)
+        return None if value == "" and cls.model_fields[str(info.field_name)].default is None else value
+
+    @field_validator("teacher_name", "teacher_queue", "streamer_name", check_fields=False)
+    @classmethod
+    def _nameable(cls, name: str) -> str:
+        return a_name(name)
+
+    @field_validator("allowed_origins", "allowed_push_hosts", check_fields=False)
+    @classmethod
+    def _places(cls, text: str, info: ValidationInfo) -> str:
+        Places.listed(text, str(info.field_name).upper())
+        return text
+
+    @field_validator("api_bind", "health_bind", "health_address", check_fields=False)
+    @classmethod
+    def _an_address(cls, bind: str) -> str:
+        host, _, port = bind.rpartition(":")
+        if bind and not (host and port.isdecimal() and int(port) <= 65535):
+            raise ValueError("must be host:port, or empty for none")
+        return bind
+
+    @property
+    def name(self) -> str:
+        """The host's name; a streamer's name also names its stream."""
+        return str(getattr(self, f"{self.role}_name"))
+
+    @property
+    def queue(self) -> str:
+        """The host's work queue in Prefect."""
+        return self.name
+
+    @property
+    def alarm_services(self) -> str:
+        """The service URLs of ALARM_URLS, separated by blanks; empty if there are none."""
+        return self.alarm_urls.get_secret_value().strip() if self.alarm_urls is not None else ""
+
+    @property
+    def shared(self) -> bool:
+        """Whether other hosts may work on the same rows."""
+        return False
+
+    @property
+    def database_url(self) -> str:
+        """SQLAlchemy URL."""
+        url: SecretStr = getattr(self, f"{self.role}_database_url")
+        return url.get_secret_value()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """First wins here: arguments, environment, their own file and .env, the old JSON config."""
+        return init_settings, env_settings, dotenv_settings, OldConfig(settings_cls)
+
+    @classmethod
+    def load(cls, **given: Any) -> Self:  # noqa: ANN401 (field values)
+        """The settings; raises Misuse that names each wrong or missing variable."""
+        given.setdefault("_env_file", (".env", own_file()))  # the later one wins
+        try:
+            return cls(**given)
+        except ValidationError as error:
+            faults = "; ".join(
+                f"{'.'.join(map(str, one['loc'])).upper() or 'settings'}: {one['msg'].removeprefix('Value error, ')}"
+                for one in error.errors(include_url=False, include_input=False)
+            )
+            raise Misuse(f"Settings are wrong or missing: {faults}. Set them in the environment or in .env.") from error
+
 
 GIBIBYTE = 1024**3
 _NO_SECRETS = frozenset({"", "CHANGE-ME", "CHANGEME"})

@@ -1,19 +1,262 @@
 """Starts local programs, as the only module that does so; each has a time limit, and none outlives us."""
 
 import asyncio
+import ctypes
+import errno
 import os
+import re
+import resource
 import signal
+import subprocess
+import sys
+import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from lectern.effects.last_will import last_will
-from lectern.effects.output import Lines, OnLine, Tail, drain, feed, last_line
-from lectern.effects.started import Started, start
-from lectern.errors import CallAPerson, Misuse, TryAgain
+from lectern.errors import CallAPerson, Caught, Misuse, TryAgain
+from lectern.playout.sanitize import cleaned
+from lectern.urls import masked
+
+# Starts programs in threads of their own, because the start waits for the child's first turn on a processor. On a
+# busy machine each start takes a tenth of a second and more, in which an event loop would pass on no lease.
+
+
+class Started:
+    """A program and its pipes, for the loop in which it was started.
+
+    The thread that started it lives as long as the program: Linux kills a child that wants to die with its parent
+    as soon as that thread ends.
+    """
+
+    stdout: asyncio.StreamReader
+    stderr: asyncio.StreamReader
+    stdin: asyncio.StreamWriter | None = None
+
+    def __init__(self, popen: "subprocess.Popen[bytes]", ended: asyncio.Event) -> None:
+        self.pid = popen.pid
+        self._popen = popen
+        self._ended = ended
+        self._pipes: list[asyncio.BaseTransport] = []
+
+    @property
+    def returncode(self) -> int | None:
+        """The exit code of the program; None while it runs."""
+        return self._popen.returncode
+
+    async def wait(self) -> None:
+        """Wait for the end of the program, whoever holds its pipes."""
+        await self._ended.wait()
+
+    async def connect(self) -> None:
+        """Connect the program's pipes to the loop."""
+        self.stdout, self.stderr = await self._reader(self._popen.stdout), await self._reader(self._popen.stderr)
+        if self._popen.stdin is not None:
+            loop, unread = asyncio.get_running_loop(), asyncio.StreamReaderProtocol(asyncio.StreamReader())
+            transport, protocol = await loop.connect_write_pipe(lambda: unread, self._popen.stdin)
+            self._pipes.append(transport)
+            self.stdin = asyncio.StreamWriter(transport, protocol, None, loop)
+
+    async def _reader(self, pipe: object) -> asyncio.StreamReader:
+        reader = asyncio.StreamReader()
+        loop, protocol = asyncio.get_running_loop(), asyncio.StreamReaderProtocol(reader)
+        transport, _ = await loop.connect_read_pipe(lambda: protocol, pipe)
+        self._pipes.append(transport)
+        return reader
+
+    def close(self) -> None:
+        """Close our ends of the pipes, also of pipes that somebody else still holds."""
+        for pipe in self._pipes:
+            pipe.close()
+
+
+async def start(
+    argv: Sequence[str],
+    cwd: Path | None,
+    env: Mapping[str, str] | None,
+    before_exec: Callable[[], None] | None,
+    *,
+    reads: bool,
+) -> Started:
+    """Start a program in a process group of its own; raises OSError if it cannot be started."""
+    loop = asyncio.get_running_loop()
+    coming: asyncio.Future[subprocess.Popen[bytes]] = loop.create_future()
+    ended = asyncio.Event()
+
+    def live() -> None:
+        with Caught() as failed:
+            popen = subprocess.Popen(
+                argv,
+                stdin=subprocess.PIPE if reads else subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                bufsize=0,
+                cwd=cwd,
+                env=env,
+                process_group=0,
+                preexec_fn=before_exec,  # noqa: PLW1509 (it only calls the system; see lectern.subprocesses)
+            )
+        if failed.error is not None:  # it is raised to whoever starts the program
+            _tell(loop, _failed, coming, failed.error)
+            return
+        if not _tell(loop, _came, coming, popen):
+            popen.kill()
+        popen.wait()
+        _tell(loop, ended.set)
+
+    try:
+        threading.Thread(target=live, name=f"process {argv[0]}", daemon=True).start()
+    except RuntimeError as error:
+        raise OSError(errno.EAGAIN, "no thread to be had just now") from error
+    popen = await coming
+    started = Started(popen, ended)
+    with ExitStack() as failed:
+        failed.callback(_kill, popen)
+        failed.callback(started.close)
+        await started.connect()
+        failed.pop_all()
+    return started
+
+
+def _tell(loop: asyncio.AbstractEventLoop, call: Callable[..., object], *args: object) -> bool:
+    """Have *call* called in the loop; False if the loop is closed."""
+    with suppress(RuntimeError):
+        loop.call_soon_threadsafe(call, *args)
+        return True
+    return False
+
+
+def _came(coming: "asyncio.Future[subprocess.Popen[bytes]]", popen: "subprocess.Popen[bytes]") -> None:
+    if coming.done():  # whoever wanted it was cancelled
+        _kill(popen)
+    else:
+        coming.set_result(popen)
+
+
+def _failed(coming: "asyncio.Future[subprocess.Popen[bytes]]", error: Exception) -> None:
+    if not coming.done():
+        coming.set_exception(error)
+
+
+def _kill(popen: "subprocess.Popen[bytes]") -> None:
+    popen.kill()
+    for pipe in (popen.stdin, popen.stdout, popen.stderr):
+        if pipe is not None:
+            pipe.close()
+
+
+# Reads what programs print: keeps the end of it, and hands lines on.
+
+
+KEPT_BYTES = 8192
+"""Number of bytes that are kept of the end of each output."""
+
+CHUNK_BYTES = 65536
+
+OnLine = Callable[[str], bool | None]
+"""Called with each line; a line for which it returns False does not count as progress."""
+
+
+@dataclass
+class Tail:
+    """The last 8 KiB of what a program printed."""
+
+    kept: bytearray = field(default_factory=bytearray)
+
+    def add(self, data: bytes) -> None:
+        """Keep the end of *data*."""
+        self.kept += data[-KEPT_BYTES:]
+        del self.kept[:-KEPT_BYTES]
+
+    @property
+    def text(self) -> str:
+        """What is kept, as text."""
+        return self.kept.decode(errors="replace")
+
+
+@dataclass
+class Lines:
+    """Cuts bytes into lines at newlines and carriage returns, hands them on, and remembers the last progress."""
+
+    on_line: OnLine | None
+    progressed_at: float = field(default_factory=time.monotonic)
+    rest: bytes = b""
+
+    def add(self, data: bytes) -> None:
+        """Hand on the lines that *data* completes; a line without an end is cut at 64 KiB."""
+        *whole, self.rest = re.split(rb"[\r\n]+", self.rest + data)
+        if len(self.rest) > CHUNK_BYTES:
+            whole, self.rest = [*whole, self.rest], b""
+        for line in whole:
+            self._hand_on(line)
+
+    def end(self) -> None:
+        """Hand on what is left at the end of the stream."""
+        self._hand_on(self.rest)
+        self.rest = b""
+
+    def _hand_on(self, line: bytes) -> None:
+        if line and (self.on_line is None or self.on_line(line.decode(errors="replace")) is not False):
+            self.progressed_at = time.monotonic()
+
+
+def last_line(text: str) -> str:
+    """The last line of *text* that is not blank, cleaned, with secrets in URLs masked, which programs print, too."""
+    return cleaned(masked(next((line for line in reversed(re.split(r"[\r\n]+", text)) if line.strip()), "")))
+
+
+async def drain(stream: asyncio.StreamReader | None, tail: Tail, lines: Lines | None) -> None:
+    """Read what a program prints to its end."""
+    assert stream is not None  # both were asked for as pipes
+    while data := await stream.read(CHUNK_BYTES):
+        tail.add(data)
+        if lines is not None:
+            lines.add(data)
+    if lines is not None:
+        lines.end()
+
+
+async def feed(pipe: asyncio.StreamWriter | None, given: Awaitable[bytes], lines: Lines) -> None:
+    """Hand a program its input, and close it."""
+    assert pipe is not None  # it was asked for
+    try:
+        data = await given
+        lines.progressed_at = time.monotonic()
+        with suppress(BrokenPipeError, ConnectionResetError):  # it has ended without reading: its exit code says how
+            pipe.write(data)
+            await pipe.drain()
+    finally:
+        pipe.close()
+
+
+# Runs in a child between fork and exec; imports nothing there, because another thread could hold the import lock.
+
+
+_PR_SET_PDEATHSIG = 1
+_LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
+
+
+def last_will(file_limit_bytes: int | None, nice: int) -> Callable[[], None] | None:
+    """A function for the child: die with us, bound its files, give way by *nice*; None if there is nothing to do."""
+    if _LIBC is None and file_limit_bytes is None and not nice:
+        return None
+    parent, libc = os.getpid(), _LIBC
+
+    def child() -> None:
+        if nice:
+            os.nice(nice)
+        if file_limit_bytes is not None:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (file_limit_bytes, file_limit_bytes))
+        if libc is not None:
+            libc.prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
+            if os.getppid() != parent:  # we died before the child could ask
+                os._exit(1)
+
+    return child
+
 
 _POLL_S = 0.02
 _LOOK_S = 0.25

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from lectern.effects import process
+from lectern import subprocesses
 from lectern.errors import CallAPerson, LecternError, Misuse, TryAgain
 from playbooks.release.target import Target
 
@@ -24,7 +24,7 @@ def locked(root: Path) -> str:
     argv = ["export", "--frozen", "--quiet", "--no-header", "--no-annotate", "--format", "requirements.txt"]
     argv += ["--no-dev", "--extra", "postgresql", "--extra", "prefect-servers", "--no-emit-project"]
     lines: list[str] = []
-    done = asyncio.run(process.run([_UV, *argv], timeout_s=60, on_line=lines.append, cwd=root, env=_ENV))
+    done = asyncio.run(subprocesses.run([_UV, *argv], timeout_s=60, on_line=lines.append, cwd=root, env=_ENV))
     if done.returncode != 0:
         raise CallAPerson(f"uv.lock could not be read: {done.last_words}. Type `uv lock`, and look at what it says.")
     return "".join(f"{line}\n" for line in lines)
@@ -52,7 +52,7 @@ def install(requirements: str, target: Target, into: Path) -> None:
 
 def _ran(argv: Sequence[str]) -> str:
     """What uv said of its failure; empty if it did not fail."""
-    done = asyncio.run(process.run(argv, timeout_s=_TIMEOUT_S, env=_ENV))
+    done = asyncio.run(subprocesses.run(argv, timeout_s=_TIMEOUT_S, env=_ENV))
     return "" if done.returncode == 0 else done.errors or "uv said nothing"
 
 

@@ -8,7 +8,7 @@ import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
-from lectern.effects import process
+from lectern import subprocesses
 from lectern.errors import CallAPerson, Misuse
 
 _GIT_TIMEOUT_S = 30
@@ -44,7 +44,7 @@ def own_wheel(root: Path, scratch: Path, source: Source) -> Path:
     """Build this project's wheel: the flows and the library. Raises CallAPerson."""
     argv = (sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(scratch))
     env = {"SOURCE_DATE_EPOCH": str(source.built_at)}
-    done = asyncio.run(process.run(argv, timeout_s=_BUILD_TIMEOUT_S, cwd=root, env=env))
+    done = asyncio.run(subprocesses.run(argv, timeout_s=_BUILD_TIMEOUT_S, cwd=root, env=env))
     built = sorted(scratch.glob(f"lectern-{source.version}-*.whl"))
     if done.returncode != 0 or len(built) != 1:
         raise CallAPerson(f"the wheel of lectern {source.version} was not built: {done.last_words or done.output}")
@@ -54,7 +54,7 @@ def own_wheel(root: Path, scratch: Path, source: Source) -> Path:
 def _git(root: Path, *words: str) -> str:
     """The output of git; empty if git is not installed, or refuses to read this folder."""
     try:
-        done = asyncio.run(process.run(("git", "-C", str(root), *words), timeout_s=_GIT_TIMEOUT_S))
+        done = asyncio.run(subprocesses.run(("git", "-C", str(root), *words), timeout_s=_GIT_TIMEOUT_S))
     except Misuse:
         return ""
     return done.output.strip() if done.returncode == 0 else ""

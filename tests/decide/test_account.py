@@ -6,14 +6,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lectern import words
-from lectern.decide.account import Standing, account, standing
-from lectern.decide.gathered import joined, with_word
-from lectern.decide.sending import NOT_IN_PLAYOUT, of_playout, without_playout
-from lectern.decide.tally import tally
-from lectern.facts import AsRun
+from lectern import formatting
+from lectern.decide.account import (
+    NOT_IN_PLAYOUT,
+    Standing,
+    account,
+    gathered,
+    of_playout,
+    standing,
+    with_status,
+    without_playout,
+)
+from lectern.decide.dashboard import tally
+from lectern.model.facts import AsRun
+from lectern.model.views import Booked, Check, Cited, Found, OpenAlarm, Past, Sending, Word
 from lectern.states import AiringState, BookingState
-from lectern.told import Booked, Check, Cited, Found, OpenAlarm, Past, Sending, Word
 
 NOW = 1_764_010_000.0
 START, END = NOW - 120, NOW + 600
@@ -53,7 +60,7 @@ def test_a_class_whose_pushes_are_refused_is_not_said_to_be_pushed() -> None:
 
 
 def test_a_class_on_air_says_since_when_and_where_and_not_that_it_should_be() -> None:
-    found = with_word(Found("c-1", booked()), {"streamer1": word(sendings={"c-1": ON_AIR})})
+    found = with_status(Found("c-1", booked()), {"streamer1": word(sendings={"c-1": ON_AIR})})
     said = told(found)
     assert standing(found, NOW) is Standing.ON_AIR
     assert "on air on streamer1 since" in said
@@ -66,23 +73,23 @@ def test_of_a_silent_streamer_nobody_says_that_its_class_is_on_air() -> None:
     """Its rows say *on air* still: its process was killed."""
     own = Found("c-1", cited=cited(), streamer="streamer1", sending=ON_AIR)
     for half in (own, Found("c-1", booked())):
-        found = with_word(half, {"streamer1": word(sendings={"c-1": ON_AIR}, silent_s=34.0)})
+        found = with_status(half, {"streamer1": word(sendings={"c-1": ON_AIR}, silent_s=34.0)})
         assert standing(found, NOW) is Standing.SILENT
         assert "streamer1 has been silent for 34 s: nobody here knows whether the class is on air" in told(found)
         assert "RUNBOOK.md: 322: a streamer is lost" in told(found)
 
 
 def test_without_redis_the_teacher_knows_nothing_of_a_streamer_and_says_so() -> None:
-    deaf = with_word(Found("c-1", booked()), None)
+    deaf = with_status(Found("c-1", booked()), None)
     assert "Redis does not answer: nobody here knows" in told(deaf)
     assert "RUNBOOK.md: redis: no heartbeat" in account(deaf, NOW + 60).following
     own = Found("c-1", cited=cited(), streamer="streamer1", sending=ON_AIR)
-    assert standing(with_word(own, None), NOW) is Standing.ON_AIR  # its own rows say it
+    assert standing(with_status(own, None), NOW) is Standing.ON_AIR  # its own rows say it
 
 
 def test_the_last_check_is_part_of_the_account() -> None:
     check = Check(NOW - 60, "its push URL cannot be reached: refused")
-    found = with_word(Found("c-1", booked()), {"streamer1": word(checks={"c-1": check})})
+    found = with_status(Found("c-1", booked()), {"streamer1": word(checks={"c-1": check})})
     said = told(found, START - 240)
     assert "readiness: not ready, checked at" in said
     assert "It is not ready for its start: its push URL cannot be reached: refused" in said
@@ -93,7 +100,7 @@ def test_the_last_check_is_part_of_the_account() -> None:
 def test_an_open_alarm_of_its_streamer_is_named_with_its_heading() -> None:
     alarm = OpenAlarm(321, "streamer1", 3, NOW, "c-1: is not on air", ("c-1",))
     other = OpenAlarm(318, "streamer1", 1, NOW, "c-2: no", ("c-2",))
-    said = told(with_word(Found("c-1", booked()), {"streamer1": word(alarms=(alarm, other))}))
+    said = told(with_status(Found("c-1", booked()), {"streamer1": word(alarms=(alarm, other))}))
     assert "open alarm: 321 ×3 on streamer1" in said
     assert "318" not in said
 
@@ -112,10 +119,10 @@ def test_a_class_that_is_over_says_what_was_really_sent_of_it() -> None:
         AsRun(0, 2, "recording", START + 325, END, 325, END - START - 325, 70_000_000),
     ]
     said = told(Found("c-1", booked(BookingState.AIRED), as_run=parts), END + 60)
-    minutes = words.length(END - START - 25)
+    minutes = formatting.length(END - START - 25)
     assert f"as run: {minutes} of the recording, " in said
     assert "; 20 s of the slate; 2 sessions; 0.1 GB" in said
-    assert f"not sent: 25 s of {words.length(END - START)} were not sent: " in said
+    assert f"not sent: 25 s of {formatting.length(END - START)} were not sent: " in said
     assert "as run" not in told(Found("c-1", booked(BookingState.READY)))
 
 
@@ -135,7 +142,7 @@ def test_on_one_host_each_sentence_is_said_once() -> None:
     broken = {"code": 318, "message": "the origin says 404"}
     teacher = Found("c-1", booked(BookingState.REFUSED, **broken))
     streamer = Found("c-1", cited=cited(AiringState.REFUSED, **broken), streamer="streamer1")
-    found = joined(teacher, streamer)
+    found = gathered(teacher, streamer)
     following = account(found, NOW).following
     assert sorted(set(following)) == sorted(following)
     assert sum("Cause: " in one for one in following) == 1
@@ -144,13 +151,13 @@ def test_on_one_host_each_sentence_is_said_once() -> None:
 def test_rows_of_a_streamer_that_no_longer_has_the_class_are_not_believed() -> None:
     teacher = Found("c-1", booked(streamer="streamer2"))
     streamer = Found("c-1", cited=cited(), streamer="streamer1", sending=ON_AIR)
-    found = with_word(joined(teacher, streamer), {"streamer2": word()})
+    found = with_status(gathered(teacher, streamer), {"streamer2": word()})
     assert standing(found, NOW) is Standing.NOT_ON_AIR
     assert found.host == "streamer2"
 
 
 def test_a_class_that_somebody_retried_is_on_air_although_its_teacher_calls_it_broken() -> None:
-    found = with_word(
+    found = with_status(
         Found("c-1", booked(BookingState.BROKEN, code=321)), {"streamer1": word(sendings={"c-1": ON_AIR})}
     )
     assert standing(found, NOW) is Standing.ON_AIR
@@ -191,7 +198,7 @@ def test_every_class_has_an_account_and_is_on_air_only_if_it_is_sent(
 @pytest.mark.parametrize("state", [BookingState.RECEIVED, BookingState.WAITING, BookingState.PLACED])
 def test_a_class_that_is_late_says_what_it_waits_for(state: BookingState) -> None:
     streamer = "streamer1" if state is BookingState.PLACED else None
-    found = with_word(Found("c-1", booked(state, streamer=streamer)), {"streamer1": word()})
+    found = with_status(Found("c-1", booked(state, streamer=streamer)), {"streamer1": word()})
     assert standing(found, NOW) is Standing.NOT_ON_AIR
     assert "not on air: " in told(found)
 
@@ -232,7 +239,7 @@ def test_the_story_has_a_line_for_each_gap_with_both_ends_and_what_happened_mean
     found = Found("c-1", booked(BookingState.AIRED_WITH_GAPS), as_run=parts, events=(copy, whole))
     broke_off, gap = (line.text() for line in account(found, END + 60).story)
     assert broke_off == f"c-1: push broke off: {whole.detail}"
-    until = words.clock(START + 417)
+    until = formatting.clock(START + 417)
     assert gap.startswith(f"c-1: not sent until {until}, 1 min 57 s: the push broke off: reset by the server")
 
 
@@ -267,9 +274,11 @@ def test_so_has_that_of_a_class_on_air_as_its_streamer_tells_them() -> None:
     }
     refused = Past(START + 21, "push refused", "c-1", None, "streamer1", "no such stream")
     sending = of_playout(status, NOW, [refused])
-    found = with_word(Found("c-1", booked()), {"streamer1": word(sendings={"c-1": sending})})
+    found = with_status(Found("c-1", booked()), {"streamer1": word(sendings={"c-1": sending})})
     (line,) = account(found, NOW).story
-    assert line.text() == (f"c-1: not sent until {words.clock(START + 50)}, 30 s: the push was refused: no such stream")
+    assert line.text() == (
+        f"c-1: not sent until {formatting.clock(START + 50)}, 30 s: the push was refused: no such stream"
+    )
 
 
 def due(class_id: str, streamer: str | None, state: BookingState = BookingState.READY) -> Found:

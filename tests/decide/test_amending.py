@@ -6,13 +6,12 @@ from typing import Any
 import pytest
 
 from lectern import errors
-from lectern.amendments import Amend
-from lectern.decide import amending as decide
-from lectern.facts import Airing
-from lectern.messages import Report
+from lectern.decide import change as decide
+from lectern.model.facts import Airing
+from lectern.model.streamer_plan import StreamerChanges
 from lectern.settings import StreamerSettings
 from lectern.states import AiringState
-from lectern.streamer_changes import StreamerChanges
+from lectern.wire.messages import Amend, Report
 
 NOW, AHEAD_S = 1_764_010_000.0, 7200.0
 ON_AIR = Airing("c-1", "6", AiringState.ON_AIR, "rtmp://push.example/live/c", NOW - 60, NOW + 60, 6, None, placement=3)

@@ -7,19 +7,17 @@ import pytest
 from pydantic import ValidationError
 
 from lectern import errors
-from lectern.changes import Changes
 from lectern.decide import booking as bookings
 from lectern.decide import reports
-from lectern.decide.backups import twin_id
 from lectern.decide.booking import Before
-from lectern.decide.cancels import cancel
-from lectern.decide.verdicts import Choice, place_again, proceed
-from lectern.facts import Order, Slot
-from lectern.messages import Cancel, Prepare, Release, Report
+from lectern.decide.placement import Choice, cancel, place_again, proceed, secondary_id
+from lectern.model.facts import Order, Slot
+from lectern.model.plan import Changes
 from lectern.model.tables.teacher import cancels
 from lectern.settings import TeacherSettings
 from lectern.states import BookingState
-from lectern.wire import MAX_NAME
+from lectern.wire.fields import MAX_NAME
+from lectern.wire.messages import Cancel, Prepare, Release, Report
 from tests import strategies
 from tests.decide.test_booking import LIMITS
 
@@ -132,8 +130,8 @@ def test_a_class_that_no_streamer_can_take_is_refused_with_its_second_airing(
 
 
 def test_two_airings_know_each_other() -> None:
-    assert twin_id("c-1") == SECOND
-    assert twin_id(SECOND) == "c-1"
+    assert secondary_id("c-1") == SECOND
+    assert secondary_id(SECOND) == "c-1"
 
 
 def test_a_backup_url_is_checked_as_the_push_url_is() -> None:

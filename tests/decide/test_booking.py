@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 
 from lectern import errors
 from lectern.decide import booking as decide
-from lectern.decide.attempts import Limits
-from lectern.decide.attempts import source as chosen_source
 from lectern.decide.booking import Before, Named, plan
-from lectern.facts import Rendition, RenditionKey, Slot
-from lectern.messages import Booking
+from lectern.decide.transcoding import Limits
+from lectern.decide.transcoding import source as chosen_source
+from lectern.model.facts import Rendition, RenditionKey, Slot
 from lectern.states import Backend, BookingState, RenditionState, Resolution
+from lectern.wire.messages import Booking
 from tests import strategies
 from tests.strategies import NOW, booking
 

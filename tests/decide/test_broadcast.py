@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from lectern.decide.broadcast import as_run, lead_time, said
-from lectern.decide.sending import of_playout, without_playout
-from lectern.facts import AsRun
+from lectern.decide.account import of_playout, without_playout
+from lectern.decide.airing import as_run, event_text, lead_time
+from lectern.model.facts import AsRun
 
 START = 1_000.0
 
@@ -35,7 +35,7 @@ def test_the_run_of_a_class_begins_its_lead_before_the_start_or_now() -> None:
     ],
 )
 def test_an_event_of_the_playout_is_said_in_words(event: dict[str, object], words: tuple[str, str] | None) -> None:
-    assert said(event) == words
+    assert event_text(event) == words
 
 
 def test_the_parts_of_a_class_are_read_as_the_playout_writes_them() -> None:

@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lectern import words
+from lectern import formatting
 from lectern.decide.cache import Admission, Admit, Bound, Wanted, admit, evictions, next_place, no_room, told_when
-from lectern.facts import Idle, Needed, Usage
+from lectern.model.facts import Idle, Needed, Usage
 from lectern.states import FileState
 from tests import strategies
 
@@ -179,14 +179,14 @@ def test_a_refusal_says_when_the_next_place_is_free_and_other_classes_are_told_n
     decisions = admit([Wanted("c-1", "a", 1), Wanted("c-2", "b", 1)], {}, Usage(0, 0), bound, [])
     taken, refused = told_when(decisions, bound, held("a", 1, 45), NOW)
     assert (taken.why, refused.admit) == ("", Admit.FULL)
-    free = words.when(NOW + 45 * 60, NOW)
+    free = formatting.when(NOW + 45 * 60, NOW)
     assert refused.why.endswith(f"1 of 1 rendition (MAX_VIDEO_NUM); the next place for it is free at {free}")
 
 
 def test_a_place_of_another_day_is_told_with_its_date() -> None:
     bound = Bound(1_000, 1)
     (refused,) = told_when(admit([Wanted("c-2", "b", 1)], {}, Usage(1, 1), bound, []), bound, held("a", 1, 2880), NOW)
-    assert refused.why.endswith(f"is free at {words.moment(NOW + 2880 * 60)}")
+    assert refused.why.endswith(f"is free at {formatting.moment(NOW + 2880 * 60)}")
 
 
 def test_what_could_be_evicted_is_not_said_to_be_needed() -> None:

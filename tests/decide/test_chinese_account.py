@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 from lectern import chinese_account
 from lectern.chinese_account import sentence, status_line
 from lectern.cli import explain, status
-from lectern.cli.terms import translated
-from lectern.decide import account, outlook, tale
+from lectern.cli.app import translated
+from lectern.decide import account, timeline
 from lectern.errors import CODES
+from lectern.model.views import Booked, Check, Cited, Found, Making, OpenAlarm, Past, Sending
 from lectern.states import AiringState, Backend, BookingState, RenditionState
-from lectern.told import Booked, Check, Cited, Found, Making, OpenAlarm, Past, Sending
 
 NOW = 1_764_010_000.0
 times = st.floats(NOW - 1e6, NOW + 1e6)
@@ -82,7 +82,7 @@ def test_each_sentence_of_an_account_is_said_in_chinese(one: Found) -> None:
 
 @pytest.mark.parametrize("since", [NOW - 20, NOW - 500])
 def test_so_are_those_of_a_class_that_only_messages_know(since: float) -> None:
-    for text in outlook.of_unbooked(since, malformed=False, now=NOW)[:1]:
+    for text in timeline.next_of_unbooked(since, malformed=False, now=NOW)[:1]:
         assert re.search("[\u4e00-\u9fff]", sentence(text)), text
 
 
@@ -121,7 +121,9 @@ STORY = [
 
 def test_the_lines_of_a_story_are_said_in_chinese_with_their_times_hosts_and_classes() -> None:
     events = [Past(NOW + at, what, "c-1", None, "streamer1", detail) for at, (what, detail) in enumerate(STORY)]
-    said = explain.lines("c-1", account.Account(account.Standing.AIRED, (), (), tuple(tale.lines(events))), (), "zh")
+    said = explain.lines(
+        "c-1", account.Account(account.Standing.AIRED, (), (), tuple(timeline.lines(events))), (), "zh"
+    )
     assert len(said) == len(STORY) + 1
     for line in said[1:]:
         assert re.fullmatch(r"\S+ \S+  streamer1  c-1: .*[\u4e00-\u9fff].*", line), line

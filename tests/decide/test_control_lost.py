@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from lectern.decide import control_lost
-from lectern.decide.control_lost import TABLE, Peer, Peers, Word
+from lectern.decide import leases
+from lectern.decide.leases import PARTITION_TABLE, Peer, Peers, Word
 
 POLICIES = ("ask peers", "stop", "push")
 GOES_ON = {
@@ -21,7 +21,7 @@ CASES = list(itertools.product(POLICIES, Word, Peers))
 @pytest.mark.parametrize(("policy", "word", "peers"), CASES)
 def test_each_case_has_its_row(policy: str, word: Word, peers: Peers) -> None:
     """Classes go on if nobody takes them, if nobody could, and if the operator says so; else they stop."""
-    found = control_lost.verdict(policy, word, peers)
+    found = leases.partition_verdict(policy, word, peers)
     assert found.goes_on is ((policy, word, peers) in GOES_ON)
     assert found.why
 
@@ -30,9 +30,9 @@ def test_each_row_decides_some_case() -> None:
     """A row that another one hides would say what is not done."""
     decided = set()
     for given in CASES:
-        fits = [all(w is None or w == g for w, g in zip(row, given, strict=False)) for row in TABLE]
+        fits = [all(w is None or w == g for w, g in zip(row, given, strict=False)) for row in PARTITION_TABLE]
         decided.add(fits.index(True))
-    assert decided == set(range(len(TABLE)))
+    assert decided == set(range(len(PARTITION_TABLE)))
 
 
 @pytest.mark.parametrize(
@@ -45,7 +45,7 @@ def test_each_row_decides_some_case() -> None:
     ],
 )
 def test_who_hears_or_might_hear_outweighs_who_does_not(looks: list[Peer], together: Peers) -> None:
-    assert control_lost.together(looks) is together
+    assert leases.together(looks) is together
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ def test_who_hears_or_might_hear_outweighs_who_does_not(looks: list[Peer], toget
 )
 def test_only_a_clear_answer_of_that_very_streamer_counts(health: dict[str, object] | None, peer: Peer) -> None:
     """At a loopback address this streamer would find itself, as blind as it is."""
-    assert control_lost.look(health, "s2") is peer
+    assert leases.look(health, "s2") is peer
 
 
 def test_a_streamer_knows_those_that_were_heard_lately() -> None:
@@ -74,10 +74,10 @@ def test_a_streamer_knows_those_that_were_heard_lately() -> None:
         "s1": {"at": 1000.0},
         "s2": {"at": 990.0, "address": "10.0.0.2:8801"},
         "s3": {"at": 990.0, "gone": True, "address": 7},
-        "s4": {"at": 1000.0 - control_lost.PEER_S - 1, "address": "10.0.0.4:8801"},
-        "s5": {"at": 1000.0 - control_lost.GONE_S - 1, "gone": True, "address": "10.0.0.5:8801"},
+        "s4": {"at": 1000.0 - leases.PEER_S - 1, "address": "10.0.0.4:8801"},
+        "s5": {"at": 1000.0 - leases.GONE_S - 1, "gone": True, "address": "10.0.0.5:8801"},
     }
-    assert control_lost.others(beats, "s1") == {"s2": "10.0.0.2:8801", "s3": ""}
+    assert leases.others(beats, "s1") == {"s2": "10.0.0.2:8801", "s3": ""}
 
 
 @pytest.mark.parametrize(
@@ -92,10 +92,10 @@ def test_a_streamer_knows_those_that_were_heard_lately() -> None:
 )
 def test_classes_go_only_to_those_that_the_silent_streamer_asks(beat: dict[str, object] | None, may: list[str]) -> None:
     """It goes on while those it asks are blind: a streamer that it never heard of would push beside it."""
-    assert control_lost.may_take(beat, {"s3", "s2"}) == may
+    assert leases.may_take(beat, {"s3", "s2"}) == may
 
 
 def test_what_a_beat_says_of_the_others_follows_the_setting() -> None:
-    assert control_lost.says("ask peers", {"s3", "s2"}) == ["s2", "s3"]
-    assert control_lost.says("push", {"s2"}) == []
-    assert control_lost.says("stop", {"s2"}) is None
+    assert leases.listed_peers("ask peers", {"s3", "s2"}) == ["s2", "s3"]
+    assert leases.listed_peers("push", {"s2"}) == []
+    assert leases.listed_peers("stop", {"s2"}) is None

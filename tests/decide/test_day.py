@@ -3,11 +3,11 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lectern.decide.day import HOURS, NEEDED, OUTCOMES, cache_ahead, outcomes, sent_ahead, summed
-from lectern.decide.tale import lines, story
-from lectern.facts import Needed
+from lectern.decide.dashboard import HOURS, NEEDED, OUTCOMES, cache_ahead, outcomes, sent_ahead, summed
+from lectern.decide.timeline import lines, story
+from lectern.model.facts import Needed
+from lectern.model.views import Found, Gap, Past
 from lectern.states import BookingState
-from lectern.told import Found, Gap, Past
 
 NOW = 1_764_010_800.0
 

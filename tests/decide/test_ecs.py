@@ -5,11 +5,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lectern import errors
-from lectern.decide import ecs as decide
-from lectern.decide.breaker import FIRST_PAUSE_S, LONGEST_PAUSE_S, PROBE_S, THRESHOLD, Breaker
-from lectern.decide.ecs import Blame, again, blame, first_start, host_for
+from lectern.decide import ecs_scheduling as decide
+from lectern.decide.ecs_scheduling import Blame, again, blame, first_start, host_for
+from lectern.decide.transcoding import FIRST_PAUSE_S, LONGEST_PAUSE_S, PROBE_S, THRESHOLD, Breaker
 from lectern.errors import CallAPerson, FallBack, LecternError, Refuse, TryAgain
-from lectern.facts import EcsHost
+from lectern.model.facts import EcsHost
 from lectern.states import Resolution
 from tests.strategies import NOW
 

@@ -5,14 +5,14 @@ from typing import Any
 
 import pytest
 
-from lectern.commands import MAX_BODY_BYTES
-from lectern.decide import endings
-from lectern.facts import Airing
-from lectern.messages import Report
+from lectern.decide import airing
+from lectern.model.facts import Airing
+from lectern.model.streamer_plan import AS_RUN_TOLD, EVENTS_TOLD, StreamerChanges
+from lectern.model.views import Past
 from lectern.settings import StreamerSettings
 from lectern.states import AiringState
-from lectern.streamer_changes import AS_RUN_TOLD, EVENTS_TOLD, StreamerChanges
-from lectern.told import Past
+from lectern.wire.messages import Report
+from lectern.wire.parser import MAX_BODY_BYTES
 
 SETTINGS = StreamerSettings.load(_env_file=None, streamer_name="streamer1")
 START, END = 1_764_010_000.0, 1_764_011_000.0
@@ -29,7 +29,7 @@ def ended(
     *rows: dict[str, Any], why: str = OVER, events: tuple[Past, ...] = (), one: Airing = ON_AIR
 ) -> tuple[StreamerChanges, Report]:
     changes = StreamerChanges(SETTINGS, END + 1)
-    endings.ended(changes, "c-1", one, events, {"as_run": rows, "why": why, "last": "no such stream"})
+    airing.ended(changes, "c-1", one, events, {"as_run": rows, "why": why, "last": "no such stream"})
     (said,) = (one.message for one in changes.sends)
     assert isinstance(said, Report)
     return changes, said
@@ -88,7 +88,7 @@ def test_a_class_without_its_file_is_closed_late_by_what_was_promised(
     one: Airing, command: str, code: int, state: AiringState
 ) -> None:
     changes = StreamerChanges(SETTINGS, END + 60)
-    endings.close_late(changes, one, is_known=True)
+    airing.close_late(changes, one, is_known=True)
     (said,) = (sent.message for sent in changes.sends)
     assert isinstance(said, Report)
     assert (said.cmd, said.code, changes.moved[-1].state) == (command, code, state)

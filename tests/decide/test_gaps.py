@@ -4,10 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lectern import words
+from lectern import formatting
 from lectern.decide.gaps import Sent, as_run, longest, not_aired, sent
-from lectern.facts import AsRun
-from lectern.told import Past
+from lectern.model.facts import AsRun
+from lectern.model.views import Past
 
 START, LENGTH = 1_000.0, 1_000.0
 END = START + LENGTH
@@ -63,7 +63,7 @@ def test_each_gap_is_told_with_both_ends_and_its_reason() -> None:
             event(799, "lease over"),
         ),
     )
-    clock = [words.clock(START + at) for at in (300, 417, 600, 640, 800, 1_000)]
+    clock = [formatting.clock(START + at) for at in (300, 417, 600, 640, 800, 1_000)]
     assert [one.text() for one in known.gaps] == [
         f"{clock[0]}-{clock[1]} the push was refused: no such stream (so far 10 times)",
         f"{clock[2]}-{clock[3]} the slate was sent: the recording is missing",
@@ -108,7 +108,7 @@ def test_a_class_is_whole_for_people_if_it_lacks_at_most_5_s_and_1_percent(
     """Of a short class, 1 % would be a moment that nobody notices."""
     known = sent(START, START + length, [part(missing_s, length)])
     assert known.is_whole is whole
-    assert known.sentence().startswith("aired whole; 1 session" if whole else f"{words.length(missing_s)} of ")
+    assert known.sentence().startswith("aired whole; 1 session" if whole else f"{formatting.length(missing_s)} of ")
 
 
 def test_many_gaps_are_counted_and_the_longest_are_named() -> None:

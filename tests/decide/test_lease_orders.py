@@ -7,12 +7,11 @@ from typing import NamedTuple
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from lectern.decide import control_lost, lease
-from lectern.decide.control_lost import Peers, Word
-from lectern.decide.lease import Answer, Lease
+from lectern.decide import leases
+from lectern.decide.leases import Answer, Lease, Peers, Word
 
 STEP_S = 0.5
-LEASE_S, BEAT_S, LOST_S = 12.0, 1.0, lease.lost_after(20.0, 12.0)
+LEASE_S, BEAT_S, LOST_S = 12.0, 1.0, leases.lost_after(20.0, 12.0)
 PATIENCE_S = 3.0
 GRANT_S = 1.5
 """Seconds until a streamer has read what the teacher has written for it."""
@@ -89,7 +88,7 @@ class World:
             if self.asks and self.lease.answer is not Answer.OURS:
                 self._ask()
         first = self.now < self.lease.until and self.taken_at < math.inf
-        second = self.now >= max(self.taken_at, self.blind_at + lease.WITNESS_S)
+        second = self.now >= max(self.taken_at, self.blind_at + leases.WITNESS_S)
         assert not (first and second), f"two hold the class at {self.now} s"
 
     def _beat(self) -> None:
@@ -105,7 +104,7 @@ class World:
         else:
             if self.holder != f"-{self.claim}":
                 self.claim_at = self.claim
-            said = lease.answer(self.holder, self.claim)
+            said = leases.answer(self.holder, self.claim)
             if self.holder == f"-{self.claim}":
                 self.claims += 1
             self.coming.append(Sent(self.now + STEP_S, self.now, said, None))
@@ -121,7 +120,7 @@ class World:
         peers = Peers.HEARS if self.redis else Peers.BLIND
         if peers is Peers.BLIND:
             self.blind_at = self.now
-        found = control_lost.verdict("ask peers", word, peers)
+        found = leases.partition_verdict("ask peers", word, peers)
         self.coming.append(Sent(self.now + self.late_s, self.now, None, found.goes_on))
 
     def _hear(self) -> None:
@@ -148,16 +147,16 @@ class World:
             self.missed_at = self.now
         age_s = None if self.beat_at is None else self.now - self.beat_at
         missing_s = 0.0 if self.missed_at is None else self.now - self.missed_at
-        silent_s = lease.silence(age_s, missing_s, self.now - self.deaf_at)
+        silent_s = leases.silence(age_s, missing_s, self.now - self.deaf_at)
         if self.claim_at is not None and self.granted is None and self.holder != f"-{self.claim_at}":
             self.holder = self.known = self.claim_at
             self.granted = self.now + GRANT_S, self.claim_at, self.taken_at < math.inf
-        if silent_s < lease.suspect_after(LOST_S, BEAT_S):
+        if silent_s < leases.suspect_after(LOST_S, BEAT_S):
             self.announced_at = None
         elif self.announced_at is None and self.prefect and self.known is not None:
             self.announced_at = self.now
             self.announced.add(self.known)
-        elif self.announced_at is not None and silent_s > LOST_S and self.now - self.announced_at > lease.NOTICE_S:
+        elif self.announced_at is not None and silent_s > LOST_S and self.now - self.announced_at > leases.NOTICE_S:
             self.holder = f"-{(self.holder or '').removeprefix('-')}"
             self.known = self.announced_at = self.claim_at = None
             self.taken_at = min(self.taken_at, self.now)

@@ -8,21 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lectern import errors, words
-from lectern.changes import Changes
-from lectern.commands import COMMANDS, command_of, parse
-from lectern.decide import orders
-from lectern.decide.delivery import differences, is_same
+from lectern import errors, formatting
+from lectern.decide import booking
+from lectern.decide.booking import differences, is_same
 from lectern.errors import Malformed
-from lectern.facts import Order
-from lectern.messages import (
-    Booking,
-    Grant,
-    Message,
-    TranscodingResult,
-)
-from lectern.outgoing import Alarm, OrderResult
+from lectern.model.facts import Order
+from lectern.model.plan import Changes
 from lectern.states import BookingState
+from lectern.wire.messages import Booking, Grant, Message, TranscodingResult
+from lectern.wire.outgoing import Alarm, OrderResult
+from lectern.wire.parser import COMMANDS, command_of, parse
 from tests import strategies
 from tests.decide.test_booking import LIMITS
 from tests.decide.test_reports import SETTINGS
@@ -130,7 +125,7 @@ def test_what_differs_is_named_and_no_url_is_shown() -> None:
     found = differences([kept()], again)
     assert [one.split()[0] for one in found] == ["end_time", "push_url", "record_id", "x_note"]
     assert f"record_id {BOOKING['record_id']} -> 7" in found
-    assert f"end_time {words.moment(end)} -> {words.when(end + 600, end)}" in found
+    assert f"end_time {formatting.moment(end)} -> {formatting.when(end + 600, end)}" in found
     assert "secret" not in str(found)
 
 
@@ -148,7 +143,7 @@ def test_what_says_the_same_as_the_changed_class_is_the_same_booking() -> None:
     payloads = [kept(), kept(**changed)]
     assert [differences(payloads, Booking.model_validate(BOOKING | more)) for more in ({}, changed)] == [[], []]
     (said,) = differences(payloads, Booking.model_validate(BOOKING | {"end_time": BOOKING["end_time"] + 900}))
-    assert said.startswith(f"end_time {words.moment(changed['end_time'])}")
+    assert said.startswith(f"end_time {formatting.moment(changed['end_time'])}")
 
 
 @pytest.mark.parametrize("state", [BookingState.WAITING, BookingState.READY, BookingState.CANCELLED])
@@ -158,7 +153,7 @@ def test_another_booking_is_refused_now_and_the_first_one_gets_its_own_answers(s
     order = replace(Order.of(first), state=state, streamer="s1")
     changes = Changes(SETTINGS, NOW, orders={order.class_id: order})
     other = Booking.model_validate(BOOKING | {"end_time": BOOKING["end_time"] + 600})
-    orders.decide(changes, [other], [], orders.Facts((), {}, {}, {}), LIMITS)
+    booking.decide_orders(changes, [other], [], booking.Facts((), {}, {}, {}), LIMITS)
     assert changes.orders == {order.class_id: order}
     (said,) = [one.message for one in changes.sends if isinstance(one.message, OrderResult)]
     assert (said.result, said.code) == ("fail", errors.CONFLICT.number)

@@ -4,10 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lectern.decide.outlook import nearest_deadline, of_airing, of_booking, of_unbooked
+from lectern.decide.timeline import nearest_deadline, next_of_airing, next_of_booking, next_of_unbooked
 from lectern.errors import CODES
+from lectern.model.views import Booked, Cited, Making
 from lectern.states import AiringState, Backend, BookingState, RenditionState
-from lectern.told import Booked, Cited, Making
 
 NOW = 1_764_010_000.0
 times = st.floats(NOW - 1e6, NOW + 1e6)
@@ -48,32 +48,32 @@ def booked(state: BookingState, **fields: object) -> Booked:
     makings,
 )
 def test_every_booking_has_a_sentence(one: Booked, making: Making | None) -> None:
-    said = of_booking(one, making, NOW)
+    said = next_of_booking(one, making, NOW)
     assert said
     assert all(sentence and not sentence.isspace() for sentence in said)
 
 
 @given(st.builds(Cited, st.just("c-1"), st.sampled_from(AiringState), st.just("6666"), times, times, codes, texts))
 def test_every_class_of_a_streamer_has_a_sentence(one: Cited) -> None:
-    said = of_airing(one, NOW)
+    said = next_of_airing(one, NOW)
     assert all(said)
     assert said or one.start_time <= NOW < one.end_time  # then its account says whether it is on air
 
 
 def test_who_waits_is_told_by_whom_it_is_made_and_until_when() -> None:
     making = Making(RenditionState.TRANSCODING, Backend.OSS, 1, NOW + 90)
-    (said,) = of_booking(booked(BookingState.WAITING), making, NOW)
+    (said,) = next_of_booking(booked(BookingState.WAITING), making, NOW)
     assert "attempt 1, by the OSS transcoder; without a result in 90 s" in said
 
 
 def test_who_waits_for_a_free_ecs_host_is_told_so() -> None:
     making = Making(RenditionState.TRANSCODING, Backend.ECS, 2, None, queued=True)
-    (said,) = of_booking(booked(BookingState.WAITING), making, NOW)
+    (said,) = next_of_booking(booked(BookingState.WAITING), making, NOW)
     assert said == "It waits for 6666_720P: attempt 2, by an ECS host as soon as one is free."
 
 
 def test_who_was_given_to_a_streamer_waits_for_its_download() -> None:
-    (said,) = of_booking(booked(BookingState.PLACED), None, NOW)
+    (said,) = next_of_booking(booked(BookingState.PLACED), None, NOW)
     assert said.startswith("It waits for streamer1, which downloads 6666_720P unless it has it.")
 
 
@@ -97,55 +97,55 @@ def test_the_nearest_deadline_is_that_of_the_rendition_or_the_start(case: str) -
 
 def test_a_class_that_begins_soon_and_is_not_ready_is_in_danger_and_says_what_to_type() -> None:
     for state in (BookingState.WAITING, BookingState.PLACED):
-        said = " ".join(of_booking(booked(state, start_time=NOW + 300), None, NOW))
+        said = " ".join(next_of_booking(booked(state, start_time=NOW + 300), None, NOW))
         assert "begins in 5 min" in said
         assert "lectern cancel c-1" in said
-        assert "In danger" not in " ".join(of_booking(booked(state), None, NOW))
+        assert "In danger" not in " ".join(next_of_booking(booked(state), None, NOW))
 
 
 @pytest.mark.parametrize("code", CODES.values(), ids=str)
 def test_a_refusal_names_its_cause_its_heading_and_what_the_platform_should_do(code: object) -> None:
     number = code.number  # type: ignore[attr-defined]
-    said = of_booking(booked(BookingState.REFUSED, code=number, message="because"), None, NOW)
+    said = next_of_booking(booked(BookingState.REFUSED, code=number, message="because"), None, NOW)
     assert said[0] == "Cause: because"
     assert f"RUNBOOK.md: {CODES[number].runbook}" in said
     assert said[-1].startswith("The platform should: ")
-    over = of_booking(booked(BookingState.REFUSED, code=number, end_time=NOW - 1), None, NOW)
+    over = next_of_booking(booked(BookingState.REFUSED, code=number, end_time=NOW - 1), None, NOW)
     assert not any("should" in one for one in over)
 
 
 def test_a_ready_class_says_where_and_when_it_is_aired() -> None:
-    assert of_booking(booked(BookingState.READY), None, NOW) == ["streamer1 has 6666_720P. It is aired in 2 h."]
+    assert next_of_booking(booked(BookingState.READY), None, NOW) == ["streamer1 has 6666_720P. It is aired in 2 h."]
 
 
 def test_an_answer_that_waits_for_redis_is_named_and_one_that_is_being_sent_is_not() -> None:
     late = booked(BookingState.REFUSED, code=208, answered=False, decided_at=NOW - 40)
-    assert "has not left for 40 s: see whether Redis answers" in of_booking(late, None, NOW)[-1]
+    assert "has not left for 40 s: see whether Redis answers" in next_of_booking(late, None, NOW)[-1]
     fresh = booked(BookingState.REFUSED, code=208, answered=False, decided_at=NOW - 2)
-    assert of_booking(fresh, None, NOW)[-1] == "Its answer is being sent."
+    assert next_of_booking(fresh, None, NOW)[-1] == "Its answer is being sent."
 
 
 @pytest.mark.parametrize("state", [BookingState.PLACED, BookingState.READY])
 def test_a_class_of_a_lost_streamer_is_not_said_to_be_aired(state: BookingState) -> None:
-    said = of_booking(booked(state, lost_since=NOW - 70), None, NOW)
+    said = next_of_booking(booked(state, lost_since=NOW - 70), None, NOW)
     assert said[:2] == [
         ("streamer1 is lost, as its teacher noted 70 s ago. Its classes are moved to other streamers if possible."),
         "RUNBOOK.md: 322: a streamer is lost",
     ]
-    over = of_booking(booked(BookingState.AIRED, lost_since=NOW - 70), None, NOW)
-    assert over == of_booking(booked(BookingState.AIRED), None, NOW)
+    over = next_of_booking(booked(BookingState.AIRED, lost_since=NOW - 70), None, NOW)
+    assert over == next_of_booking(booked(BookingState.AIRED), None, NOW)
 
 
 def test_a_class_that_is_only_in_the_inbox_is_known() -> None:
     """Prefect may be away for hours; who asks is not told that his class_id is wrong."""
-    said = of_unbooked(NOW - 20, malformed=False, now=NOW)
+    said = next_of_unbooked(NOW - 20, malformed=False, now=NOW)
     waits = "A message about it has waited in the inbox for 20 s"
     assert said == [
         f"{waits}: it is handled within a minute if its servers answer.",
         "RUNBOOK.md: messages wait in the inbox",
     ]
-    said = of_unbooked(NOW - 600, malformed=False, now=NOW)
+    said = next_of_unbooked(NOW - 600, malformed=False, now=NOW)
     assert "which is too long: ask this host's /health what is wrong" in said[0]
     assert said[-1] == "RUNBOOK.md: messages wait in the inbox"
-    assert of_unbooked(None, malformed=True, now=NOW) == ["It is not booked: RUNBOOK.md: 400: malformed booking"]
-    assert of_unbooked(None, malformed=False, now=NOW) == []
+    assert next_of_unbooked(None, malformed=True, now=NOW) == ["It is not booked: RUNBOOK.md: 400: malformed booking"]
+    assert next_of_unbooked(None, malformed=False, now=NOW) == []

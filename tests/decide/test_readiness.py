@@ -6,9 +6,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lectern.decide.dead_air import faults, warning
-from lectern.decide.readiness import CHECKS_S, Seen, check_due, in_minutes, lost_file, reds, sentence
-from lectern.samples import Samples
+from lectern.decide.readiness import (
+    CHECKS_S,
+    Seen,
+    check_due,
+    dead_air_faults,
+    dead_air_warning,
+    in_minutes,
+    lost_file,
+    reds,
+    sentence,
+)
+from lectern.model.facts import Samples
 
 GOOD = Seen(
     state_ready=True,
@@ -137,25 +146,25 @@ def lesson(
     ],
 )
 def test_what_is_told_of_a_lesson(one: Samples, said: str) -> None:
-    assert warning(one) == said
+    assert dead_air_warning(one) == said
 
 
 def test_a_recording_without_sound_is_silent_from_its_beginning_to_its_end() -> None:
     found = Samples(90.0, tuple((float(at), 200, False) for at in range(0, 90, 2)), (), None)
-    assert [one.text() for one in faults(found)] == ["silent from 0:00 to 1:30"]
+    assert [one.text() for one in dead_air_faults(found)] == ["silent from 0:00 to 1:30"]
 
 
 def test_what_comes_after_the_last_key_frame_counts_a_little() -> None:
     """A lesson that ends black is told, though no picture follows."""
-    assert warning(lesson(black=(290, 300))) == "black from 4:48 to 5:00"
+    assert dead_air_warning(lesson(black=(290, 300))) == "black from 4:48 to 5:00"
 
 
 def test_key_frames_that_are_far_apart_do_not_make_a_short_blackout_long() -> None:
-    assert warning(lesson(black=(100, 101), key_s=10)) == ""
+    assert dead_air_warning(lesson(black=(100, 101), key_s=10)) == ""
 
 
 def test_of_many_places_five_are_named() -> None:
     pictures = tuple((float(at), 16 if at // 20 % 2 else 200, False) for at in range(0, 300, 2))
-    said = warning(Samples(300.0, pictures, tuple((float(at), -20.0) for at in range(300)), -20.0))
+    said = dead_air_warning(Samples(300.0, pictures, tuple((float(at), -20.0) for at in range(300)), -20.0))
     assert said.count("black from") == 5
     assert said.endswith("; 2 more places")

@@ -5,15 +5,15 @@ from typing import Any
 
 import pytest
 
-from lectern.changes import Changes
 from lectern.decide import reports as decide
-from lectern.facts import AsRun, Order
-from lectern.messages import Release, Report
-from lectern.outgoing import Alarm, OrderResult
+from lectern.model.facts import AsRun, Order
+from lectern.model.plan import Changes
+from lectern.model.streamer_plan import DETAIL_TOLD
+from lectern.model.views import Past
 from lectern.settings import TeacherSettings
 from lectern.states import BookingState
-from lectern.streamer_changes import DETAIL_TOLD
-from lectern.told import Past
+from lectern.wire.messages import Release, Report
+from lectern.wire.outgoing import Alarm, OrderResult
 
 SETTINGS = TeacherSettings.load(_env_file=None, transcode_sign_key="made-up")
 PART = AsRun(0, 1, "recording", 1_000.0, 1_600.0, 0.0, 600.0, 1_234_567)

@@ -7,20 +7,19 @@ from typing import Any
 import pytest
 
 from lectern import chinese_account, errors
-from lectern.amendments import Amend, Change
-from lectern.changes import Changes
 from lectern.decide import booking as bookings
-from lectern.decide import closing, reports, results, revisions
-from lectern.decide.cancels import cancel
-from lectern.decide.results import Waiters
-from lectern.decide.revisions import IN_FORCE, Facts
-from lectern.decide.verdicts import Choice, place_again, proceed
-from lectern.facts import Order, Rendition, Slot
-from lectern.messages import Cancel, Prepare, Release, Report
+from lectern.decide import change as decide_change
+from lectern.decide import reports, transcoding
+from lectern.decide.change import IN_FORCE, Facts
+from lectern.decide.placement import Choice, cancel, place_again, proceed
+from lectern.decide.transcoding import Waiters
+from lectern.model.facts import Order, Rendition, Slot
+from lectern.model.plan import Changes
 from lectern.model.tables.teacher import orders
-from lectern.outgoing import Alarm, ChangeResult, OrderResult
 from lectern.settings import TeacherSettings
 from lectern.states import BookingState, RenditionState, Resolution
+from lectern.wire.messages import Amend, Cancel, Change, Prepare, Release, Report
+from lectern.wire.outgoing import Alarm, ChangeResult, OrderResult
 from tests import strategies
 from tests.decide.test_booking import LIMITS
 
@@ -84,7 +83,7 @@ def take(
 
 
 def change(changes: Changes, known: Facts | None = None, **fields: Any) -> None:
-    revisions.decide(changes, [Change(class_id="c-1", **fields)], known or facts(), LIMITS)
+    decide_change.decide(changes, [Change(class_id="c-1", **fields)], known or facts(), LIMITS)
 
 
 def told(changes: Changes, kind: type[Any]) -> list[Any]:
@@ -328,7 +327,7 @@ def test_a_change_of_which_nothing_was_confirmed_is_told_again_the_newest_alone(
     for one in (FIRST, "c-1^2"):
         prepared(changes, one)
     told_before = len(told(changes, Amend))
-    revisions.apply_again(changes, [changes.orders[FIRST], changes.orders["c-1^2"]])
+    decide_change.apply_again(changes, [changes.orders[FIRST], changes.orders["c-1^2"]])
     assert [one.revision for one in told(changes, Amend)[told_before:]] == ["c-1^2"]
     assert list(changes.rows) == [(orders, FIRST), (orders, "c-1^2")]
 
@@ -345,7 +344,7 @@ def test_another_recording_is_transcoded_first_and_its_failure_refuses_the_chang
         {"7777_720P": [FIRST]},
     )
     key = (7777, Resolution.P720)
-    results.give_up(changes, key, errors.TRANSCODE_FAILED, "ffmpeg", Waiters([waiting]))
+    transcoding.give_up(changes, key, errors.TRANSCODE_FAILED, "ffmpeg", Waiters([waiting]))
     assert answers(changes) == [("c-1", 208)]
     assert changes.orders["c-1"] == before
 
@@ -362,7 +361,7 @@ def test_the_alarm_of_a_failed_transcoding_does_not_call_a_class_refused_that_go
     change(changes, record_id=7777, video_url="http://origin.example/7777.flv")
     waiting = [changes.move(changes.book(strategies.booking(one)), BookingState.WAITING) for one in others]
     waiting.append(changes.orders[FIRST])
-    results.give_up(changes, (7777, Resolution.P720), errors.TRANSCODE_FAILED, "ffmpeg", Waiters(waiting))
+    transcoding.give_up(changes, (7777, Resolution.P720), errors.TRANSCODE_FAILED, "ffmpeg", Waiters(waiting))
     (alarm,) = told(changes, Alarm)
     assert alarm.message == f"7777_720P: ffmpeg; {said}"
     assert (alarm.model_extra or {}).get("classes", []) == list(others)
@@ -372,7 +371,7 @@ def test_the_alarm_of_a_change_that_waits_too_long_names_the_class_that_people_k
     """They type the id after `lectern explain`; that of the revision is ours alone."""
     ready(changes)
     change(changes, record_id=7777, video_url="http://origin.example/7777.flv")
-    closing.warn(changes, [changes.orders[FIRST]])
+    reports.warn(changes, [changes.orders[FIRST]])
     (alarm,) = told(changes, Alarm)
     assert (alarm.class_id, alarm.message) == ("c-1", "c-1: its change has waited for 7777_720P for more than 24 h")
     assert list(changes.rows) == [(orders, FIRST)]
@@ -396,7 +395,7 @@ def test_a_rendition_that_is_made_goes_to_the_streamer_of_the_class(changes: Cha
     change(changes, record_id=7777, video_url="http://origin.example/7777.flv")
     url = "http://origin.example/7777_720P.flv"
     loads = {"s1": 0, "s2": 0, "s3": 0}
-    results.succeed(changes, (7777, Resolution.P720), url, Waiters([changes.orders[FIRST]]), loads)
+    transcoding.succeed(changes, (7777, Resolution.P720), url, Waiters([changes.orders[FIRST]]), loads)
     assert (changes.orders[FIRST].streamer, changes.orders[FIRST].url) == (before.streamer, url)
     in_force(changes, FIRST)
     assert (changes.orders["c-1"].url, changes.orders["c-1"].stem) == (url, "7777_720P")
@@ -515,9 +514,9 @@ def test_the_booking_that_comes_again_is_the_one_that_was_booked(changes: Change
     ready(changes)
     change(changes, **OTHER)
     in_force(changes, FIRST)
-    from lectern.decide.orders import known
+    from lectern.decide.booking import already_answered
 
-    before = bookings.Before(known(changes.orders))
+    before = bookings.Before(already_answered(changes.orders))
     made = bookings.plan([strategies.booking("c-1")], before, LIMITS, strategies.NOW)
     assert [one.differs for one in made.again] == [[]]
 

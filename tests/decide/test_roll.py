@@ -8,15 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lectern.changes import Changes
-from lectern.decide import roll
-from lectern.decide.placement import place, ranking
-from lectern.decide.verdicts import Choice, proceed
-from lectern.messages import Prepare, Release
+from lectern.decide import leases
+from lectern.decide.placement import Choice, place, proceed, ranking
+from lectern.model.plan import Changes
 from lectern.model.tables import teacher as rows
 from lectern.model.tables.teacher import StreamerRow
 from lectern.settings import TeacherSettings
 from lectern.states import BookingState
+from lectern.wire.messages import Prepare, Release
 from tests import strategies
 
 URL = "http://origin.example/6666.flv"
@@ -46,7 +45,7 @@ def streamers(changes: Changes) -> dict[str, str | None]:
 
 def test_a_drained_streamer_keeps_what_begins_within_two_minutes(changes: Changes) -> None:
     """It may not have read yet that a class is another's, and would push it, too."""
-    roll.drain(changes, "s1", list(changes.orders.values()), Choice({"s2": 0}, {}))
+    leases.drain(changes, "s1", list(changes.orders.values()), Choice({"s2": 0}, {}))
     assert streamers(changes) == {"soon": "s1", "later": "s2"}
     assert [(one.target, type(one.message), one.class_id) for one in changes.sends] == [
         ("streamer:s1", Release, "later"),
@@ -56,14 +55,14 @@ def test_a_drained_streamer_keeps_what_begins_within_two_minutes(changes: Change
 
 @pytest.mark.parametrize("others", [{}, {"s2": 0}], ids=["nobody is alive", "the other one has refused it"])
 def test_a_drained_streamer_keeps_what_nobody_else_can_take(changes: Changes, others: dict[str, int]) -> None:
-    roll.drain(changes, "s1", list(changes.orders.values()), Choice(others, {"later": {"s2"}, "soon": {"s2"}}))
+    leases.drain(changes, "s1", list(changes.orders.values()), Choice(others, {"later": {"s2"}, "soon": {"s2"}}))
     assert streamers(changes) == {"soon": "s1", "later": "s1"}
     assert not changes.sends
     assert {order.state for order in changes.orders.values()} == {BookingState.PLACED}
 
 
 def test_a_streamer_that_is_rolled_back_keeps_all(changes: Changes) -> None:
-    said = roll.withdraw(changes, "s1", list(changes.orders.values()))
+    said = leases.withdraw(changes, "s1", list(changes.orders.values()))
     assert streamers(changes) == {"soon": "s1", "later": "s1"}
     assert (list(changes.rows), changes.sends, changes.taken) == ([(rows.streamers, "s1")], [], [])
     assert "its 2 classes" in said
@@ -78,7 +77,7 @@ def test_a_lost_streamer_keeps_what_begins_in_an_hour_and_nobody_else_can_take(
     changes: Changes, others: dict[str, int], *, force: bool, leaving: list[str]
 ) -> None:
     """It may come back until then, or another one may have room."""
-    found = roll.leaving(changes, list(changes.orders.values()), Choice(others, {}), force=force)
+    found = leases.leaving_lost(changes, list(changes.orders.values()), Choice(others, {}), force=force)
     assert [one.class_id for one in found] == leaving
 
 
@@ -98,12 +97,15 @@ def test_a_class_may_go_back_to_who_is_there_or_has_time_to_come_back(
     changes: Changes, holder: StreamerRow | None, returns: list[str]
 ) -> None:
     holders = {"s1": holder} if holder is not None else {}
-    assert list(roll.back(changes, {"soon": "s1", "later": "s1"}, holders, {"soon": set(), "later": set()})) == returns
+    assert (
+        list(leases.came_back(changes, {"soon": "s1", "later": "s1"}, holders, {"soon": set(), "later": set()}))
+        == returns
+    )
 
 
 def test_a_class_does_not_go_back_to_who_has_refused_it(changes: Changes) -> None:
     before = {"soon": "s1", "later": "s1", "gone": "s1"}
-    assert roll.back(changes, before, {"s1": _there()}, {"soon": {"s1"}, "later": {"s2"}, "gone": set()}) == {
+    assert leases.came_back(changes, before, {"s1": _there()}, {"soon": {"s1"}, "later": {"s2"}, "gone": set()}) == {
         "later": "s1"
     }
 

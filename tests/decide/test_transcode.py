@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lectern.decide import transcode as decide
-from lectern.decide.transcode import Outcome, Overdue, outcome, overdue, settle, stale
-from lectern.facts import Rendition, RenditionKey
-from lectern.messages import TranscodingResult
+from lectern.decide import transcoding as decide
+from lectern.decide.transcoding import Outcome, Overdue, outcome, overdue, settle, stale
+from lectern.model.facts import Rendition, RenditionKey
 from lectern.states import RENDITION_MOVES, Backend, RenditionState, Resolution
+from lectern.wire.messages import TranscodingResult
 from tests import strategies
 from tests.strategies import result
 

@@ -15,8 +15,8 @@ import psutil
 import pytest
 from sqlalchemy import Engine
 
-from lectern.effects.ecs import ssh
-from lectern.effects.rows.tables.engine import open_database
+from lectern.db.engine import open_database
+from lectern.ecs import ssh
 from tests import laid, marks
 from tests.answering import Answer, serving
 from tests.effects.redis_servers import empty_redis, redis_of_a_module

@@ -6,7 +6,7 @@ from typing import cast
 
 from sqlalchemy import Connection, Engine
 
-from lectern.effects.rows.tables.engine import transaction
+from lectern.db.engine import transaction
 
 
 def steps(engine: Engine, look: Callable[[Connection], object]) -> int:

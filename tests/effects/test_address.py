@@ -11,10 +11,10 @@ import pytest
 import redis
 import redis.asyncio
 
-from flows.tell import ANSWERS_S
-from lectern.effects.redis import address, rekey
-from lectern.effects.redis.bus import Bus
+from flows.outbox_publisher import ANSWERS_S
 from lectern.errors import Misuse, TryAgain
+from lectern.redis import connection, rename
+from lectern.redis.client import Bus
 from tests.effects.redis_servers import redis_server, url_of
 from tests.waiting import wait_until
 from town import programs
@@ -49,7 +49,7 @@ async def test_a_url_that_names_no_redis_of_ours_is_refused_in_words(url: str, s
     ],
 )
 async def test_what_a_person_types_to_reach_it_has_its_place_and_no_password(url: str, typed: str) -> None:
-    assert address.command(url, "ping") == typed
+    assert connection.command(url, "ping") == typed
 
 
 async def test_a_server_of_a_cluster_is_refused_in_words(tmp_path: Path) -> None:
@@ -158,6 +158,6 @@ async def test_keys_are_renamed_on_the_server_that_the_sentinels_name(
 ) -> None:
     port, master, _ = sentinel
     master.set("waiting:1", "x")
-    with rekey.opened(f"redis+sentinel://127.0.0.1:{port}/mymaster/0") as client:
-        assert rekey.renamed(client, [rekey.Rule.parse("waiting:{record_id}", "{record_id}_list")]).renamed == 1
+    with rename.opened(f"redis+sentinel://127.0.0.1:{port}/mymaster/0") as client:
+        assert rename.renamed(client, [rename.Rule.parse("waiting:{record_id}", "{record_id}_list")]).renamed == 1
     assert master.get("1_list") == b"x"

@@ -4,11 +4,11 @@ from dataclasses import replace
 
 from sqlalchemy import Engine
 
-from lectern.effects.rows import as_run, events
-from lectern.effects.rows.tables.engine import transaction
-from lectern.facts import AsRun, Event
+from lectern.db import as_run, events
+from lectern.db.engine import transaction
+from lectern.model.facts import AsRun, Event
 from lectern.model.tables.teacher import journal
-from lectern.told import Past
+from lectern.model.views import Past
 from tests.rows import commit, look
 
 FIRST = AsRun(0, 1, "recording", 1_000.0, 1_300.0, 0.0, 300.0, 5_000_000_000)

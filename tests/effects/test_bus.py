@@ -5,13 +5,13 @@ from typing import Any, cast
 import pytest
 import redis
 
-from lectern.effects.redis import sending
-from lectern.effects.redis.bus import Bus
-from lectern.effects.redis.sending import SEND_AT_ONCE, Sent
-from lectern.effects.rows.outbox import Rest, Unsent
+from lectern.db.outbox import Rest, Unsent
 from lectern.errors import TryAgain
-from lectern.outgoing import Kind
-from lectern.told import Word
+from lectern.model.views import Word
+from lectern.redis import publish
+from lectern.redis.client import Bus
+from lectern.redis.publish import SEND_AT_ONCE, Sent
+from lectern.wire.outgoing import Kind
 from tests.effects.redis_servers import url_of
 
 
@@ -100,7 +100,7 @@ async def test_a_stream_that_takes_messages_again_gets_none_before_those_that_it
     bus = Bus.open(url_of(client))
     messages = [Unsent(number, "streamer:a", Kind.STREAM, str(number)) for number in range(SEND_AT_ONCE + 1)]
     messages.append(Unsent(len(messages), "streamer:b", Kind.STREAM, "other"))
-    sent = await sending.send(cast("Any", Mended(bus)), messages)
+    sent = await publish.send(cast("Any", Mended(bus)), messages)
     await bus.close()
     assert (sent.number, sent.broke) == (len(messages), None)
     assert sorted(one.index for one in sent.refused) == list(range(SEND_AT_ONCE + 1))

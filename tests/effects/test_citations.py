@@ -5,13 +5,13 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Connection, select
 
-from lectern.effects.rows import cache
-from lectern.effects.rows.changes import write
-from lectern.effects.rows.tables.engine import transaction
+from lectern.db import cache
+from lectern.db.engine import transaction
+from lectern.db.writer import write
+from lectern.model.streamer_plan import StreamerChanges
 from lectern.model.tables.streamer import files, journal
 from lectern.settings import StreamerSettings
 from lectern.states import FileState
-from lectern.streamer_changes import StreamerChanges
 from tests import laid, rows
 
 NOW = 1_764_010_000.0

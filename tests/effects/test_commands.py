@@ -16,19 +16,20 @@ from typing import Any
 import pytest
 import typer
 
-from lectern import __version__, outgoing, words
+from lectern import __version__, formatting
 from lectern.cli import drain
 from lectern.cli.app import COMMANDS, EXAMPLES, app
 from lectern.cli.booking import _read
-from lectern.commands import parse
-from lectern.effects.rows import bookings, incidents, leases, outbox
-from lectern.effects.rows.incidents import Patience
-from lectern.effects.rows.tables.engine import open_database, transaction
+from lectern.db import bookings, incidents, leases, outbox
+from lectern.db.engine import open_database, transaction
+from lectern.db.incidents import Patience
 from lectern.errors import OSS_REFUSES, Misuse
-from lectern.messages import Booking
 from lectern.model.tables.teacher import journal
-from lectern.outgoing import Kind, Outgoing
 from lectern.states import BookingState
+from lectern.wire import outgoing
+from lectern.wire.messages import Booking
+from lectern.wire.outgoing import Kind, Outgoing
+from lectern.wire.parser import parse
 from tests import laid, typed
 from tests.answering import serving
 from tests.effects.redis_servers import redis_server, url_of
@@ -355,7 +356,7 @@ def test_a_drain_names_each_class_once_and_says_the_day_of_its_end(
     with pytest.raises(typer.Exit):
         drain.drain(within=0)
     said = capsys.readouterr().out
-    assert (said.count("c-1"), said.count("c-2"), words.moment(end) in said) == (1, 1, True)
+    assert (said.count("c-1"), said.count("c-2"), formatting.moment(end) in said) == (1, 1, True)
     assert drain.END in said
 
 

@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lectern.decide import dead_air
-from lectern.effects import process
-from lectern.effects.media import ffmpeg, probe
-from lectern.effects.media.ffmpeg import Output, Progress
-from lectern.effects.media.samples import CPU_S, samples
+from lectern import subprocesses
+from lectern.decide import readiness
 from lectern.errors import LecternError, Misuse
+from lectern.media import ffmpeg, probe
+from lectern.media.ffmpeg import Output, Progress
+from lectern.media.sampling import CPU_S, samples
 from lectern.states import Resolution
 from town import recordings
 
@@ -77,7 +77,7 @@ async def test_two_renditions_come_out_of_one_run(recording: Path, tmp_path: Pat
             reports.append(report)
 
     argv = ffmpeg.encode_argv(ffmpeg.executable(), str(recording), outputs)
-    finished = await process.run(argv, timeout_s=60, stall_s=20, on_line=on_line)
+    finished = await subprocesses.run(argv, timeout_s=60, stall_s=20, on_line=on_line)
     assert finished.returncode == 0, finished.errors
     assert reports[-1].done
     for output in outputs:
@@ -178,15 +178,15 @@ async def _made(folder: Path, lesson: Lesson) -> Path:
     return path
 
 
-def _told(folder: Path, lessons: list[Lesson]) -> dict[str, list[dead_air.Fault] | str]:
+def _told(folder: Path, lessons: list[Lesson]) -> dict[str, list[readiness.Fault] | str]:
     """What is told of each lesson."""
 
-    async def one(lesson: Lesson, gate: asyncio.Semaphore) -> list[dead_air.Fault] | str:
+    async def one(lesson: Lesson, gate: asyncio.Semaphore) -> list[readiness.Fault] | str:
         async with gate:
             found = await samples(await _made(folder, lesson), LESSON_S)
-        return dead_air.faults(found) or dead_air.warning(found)
+        return readiness.dead_air_faults(found) or readiness.dead_air_warning(found)
 
-    async def all_of_them() -> list[list[dead_air.Fault] | str]:
+    async def all_of_them() -> list[list[readiness.Fault] | str]:
         gate = asyncio.Semaphore(SIDE_BY_SIDE)
         return await asyncio.gather(*(one(lesson, gate) for lesson in lessons))
 

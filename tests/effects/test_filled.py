@@ -11,22 +11,10 @@ import pytest
 from sqlalchemy import Connection
 
 from benchmarks.filled import fill
-from flows.teacher import sweep
-from lectern.effects.rows import (
-    bookings,
-    inbox,
-    metrics,
-    outbox,
-    peers,
-    people,
-    retention,
-    status,
-    story,
-    timetable,
-    transcodings,
-)
-from lectern.effects.rows.retention import Before
-from lectern.effects.rows.tables.engine import open_database
+from flows.teacher import maintenance
+from lectern.db import account, bookings, inbox, leases, metrics, outbox, retention, timetable, transcodings
+from lectern.db.engine import open_database
+from lectern.db.retention import Before
 from lectern.model.tables.teacher import journal
 from tests.effects.sqlite_steps import steps
 from tests.faults import hosts
@@ -47,18 +35,18 @@ def forgotten(connection: Connection, now: float) -> None:
 
 LOOKS: dict[str, Callable[[Connection, float], object]] = {
     "/metrics": lambda connection, _: metrics.exposition("teacher", "t", connection),
-    "status": status.of_teacher,
-    "explain": lambda connection, _: story.at_teacher(connection, "t", f"old{SOME}-17"),
+    "status": timetable.status_of_teacher,
+    "explain": lambda connection, _: account.at_teacher(connection, "t", f"old{SOME}-17"),
     "the timetable": timetable.due,
-    "what a sweep finds": lambda connection, _: sweep.due(connection, HOST),
+    "what a sweep finds": lambda connection, _: maintenance.due(connection, HOST),
     "the next deadline": lambda connection, _: transcodings.next_deadline(connection),
     "the loads": bookings.having,
     "what is to be sent": lambda connection, now: outbox.claim(connection, journal, "t", limit=100, now=now),
     "what is forgotten": forgotten,
     "what no run shows": lambda connection, _: inbox.unrecorded(connection, journal, 10),
-    "what people are to hear": lambda connection, _: people.due(connection, journal, 1),
-    "who has claimed": lambda connection, _: peers.claiming(connection),
-    "freeing what a dead one had": lambda connection, _: peers.free(connection, "a", "b"),
+    "what people are to hear": lambda connection, _: outbox.people_due(connection, journal, 1),
+    "who has claimed": lambda connection, _: leases.claiming_teachers(connection),
+    "freeing what a dead one had": lambda connection, _: leases.free_claims(connection, "a", "b"),
 }
 
 

@@ -11,13 +11,13 @@ from sqlalchemy import Connection, insert
 from benchmarks import streamer
 from flows.handling import change
 from flows.host import Streamer
-from flows.streamer import admission, sweep
-from flows.streamer.word import word
-from lectern.effects.files.origin import RemoteFile
-from lectern.effects.rows import cache, dead_air
-from lectern.effects.rows.tables.engine import open_database, reading, transaction
+from flows.streamer import maintenance, prepare
+from flows.streamer.status import word
+from lectern.db import cache, dead_air
+from lectern.db.engine import open_database, reading, transaction
+from lectern.model.streamer_plan import StreamerChanges
 from lectern.model.tables.streamer import classes, tasks
-from lectern.streamer_changes import StreamerChanges
+from lectern.storage.origin import RemoteFile
 from tests import rows
 from tests.effects.sqlite_steps import steps
 from tests.faults import hosts
@@ -31,14 +31,14 @@ def claim(connection: Connection, host: Streamer) -> None:
     remote = RemoteFile(url=wanted.video_url, size_bytes=streamer.SIZE_BYTES, etag=None, crc64=None)
 
     def go(connection: Connection, changes: StreamerChanges) -> None:
-        admission.admit(connection, changes, [wanted], {wanted.stem: remote})
+        prepare.admit(connection, changes, [wanted], {wanted.stem: remote})
 
     assert len(change(connection, host, go).evicted) == 1
 
 
 LOOKS: dict[str, Callable[..., object]] = {
     "a claim that evicts": claim,
-    "what a sweep finds": lambda connection, host: sweep._left(connection),
+    "what a sweep finds": lambda connection, host: maintenance._left(connection),
     "which recording is looked through next": lambda connection, host: dead_air.unlooked(connection, time.time()),
     "which dead air is told": lambda connection, host: dead_air.untold(connection, time.time()),
     "the downloads": lambda connection, host: cache.downloading(connection, time.time()),

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 import redis
 
-from lectern.effects.redis import key_types, streams
-from lectern.effects.redis.bus import Bus
-from lectern.effects.redis.streams import Entry, Streams
+from lectern.redis import key_patterns, streams
+from lectern.redis.client import Bus
+from lectern.redis.streams import Entry, Streams
 from lectern.settings import TeacherSettings
 from tests.effects.redis_servers import url_of
 from tests.effects.swallowing import Swallower
@@ -342,7 +342,7 @@ async def test_keys_of_a_wrong_type_are_named_before_anybody_needs_them(client: 
     client.hset("streamers", "streamer1", "{}")
     bus = Bus.open(url_of(client))
     try:
-        (fault,) = await key_types.faults(bus, settings)
+        (fault,) = await key_patterns.type_faults(bus, settings)
     finally:
         await bus.close()
     assert "the key order_result is a string, but must be a stream" in fault

@@ -8,13 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import Engine
 
-from lectern import outgoing
-from lectern.effects.rows import inbox, outbox
-from lectern.effects.rows.inbox import Arrived
-from lectern.effects.rows.outbox import Rest
-from lectern.effects.rows.tables.engine import transaction
+from lectern.db import inbox, outbox
+from lectern.db.engine import transaction
+from lectern.db.inbox import Arrived
+from lectern.db.outbox import Rest
 from lectern.errors import Misuse
 from lectern.model.tables.teacher import journal
+from lectern.wire import outgoing
 from tests import laid
 from tests.rows import commit
 

@@ -7,13 +7,13 @@ from dataclasses import replace
 import pytest
 from sqlalchemy import Engine, event
 
-from lectern import outgoing
-from lectern.effects.rows import incidents, outbox
-from lectern.effects.rows.incidents import Patience
-from lectern.effects.rows.tables.engine import transaction
+from lectern.db import incidents, outbox
+from lectern.db.engine import transaction
+from lectern.db.incidents import Patience
 from lectern.errors import CONFLICT, DISK_FULL, NO_RECORDING, NOT_READY_FOR_START, TRANSCODE_FAILED, ErrorCode
 from lectern.model.tables.teacher import journal
-from lectern.outgoing import Alarm, Kind, Outgoing
+from lectern.wire import outgoing
+from lectern.wire.outgoing import Alarm, Kind, Outgoing
 from tests.rows import commit
 
 PATIENCE = Patience(group_s=60, escalate_s=900, quiet_s=300)

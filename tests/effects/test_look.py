@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from lectern.effects.rows import schema
+from lectern.db import schema
 from tests import laid
 from tests.typed import lectern
 

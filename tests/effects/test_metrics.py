@@ -12,10 +12,10 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import Engine, insert
 
-from lectern.effects import playout_metrics
-from lectern.effects.rows import events, metrics, schema
-from lectern.effects.rows.tables.engine import reading, transaction
-from lectern.facts import Event, Usage
+from lectern import metrics as lectern_metrics
+from lectern.db import events, metrics, schema
+from lectern.db.engine import reading, transaction
+from lectern.model.facts import Event, Usage
 from lectern.model.tables import streamer as at_streamer
 from lectern.model.tables.streamer import classes, files, tasks
 from lectern.model.tables.teacher import journal, orders, videos
@@ -126,7 +126,9 @@ def test_what_a_dashboard_or_a_rule_names_is_exported(file: str, tmp_path: Path)
             extra = {"counter": ("_total",), "histogram": ("_bucket", "_sum", "_count"), "info": ("_info",)}
             known |= {family.name, *(family.name + end for end in extra.get(family.type, ()))}
     worker = dict.fromkeys(("classes_on_air", "lateness_s", "slate_s", "bytes", "reconnects"), 0)
-    playout = playout_metrics.exposition({"worker": worker, "classes": [], "lease_until": 1, "boot_now": 0}).decode()
+    playout = lectern_metrics.playout_exposition(
+        {"worker": worker, "classes": [], "lease_until": 1, "boot_now": 0}
+    ).decode()
     known |= {
         one.name
         for one in text_string_to_metric_families(metrics.of_process({"redis": True}, 1.0, {"lost": 1}).decode())

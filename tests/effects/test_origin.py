@@ -6,9 +6,9 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from lectern.effects.files import origin
+from lectern.allowlist import Places
 from lectern.errors import DOWNLOAD_FAILED, FORBIDDEN_ORIGIN, Refuse, TryAgain
-from lectern.places import Places
+from lectern.storage import origin
 
 HERE = Places.listed("127.0.0.1")
 LONG = "9" * 4_301  # more digits than int() takes

@@ -5,9 +5,9 @@ import json
 
 import pytest
 
-from lectern.effects.files import oss
 from lectern.errors import FallBack, TryAgain
 from lectern.states import Resolution
+from lectern.storage import oss
 from tests.effects.conftest import Origin
 from tests.effects.test_origin import answering
 

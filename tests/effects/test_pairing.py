@@ -8,9 +8,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Connection, Engine, delete, select
 
-from lectern.effects.rows import pairing
-from lectern.effects.rows.inbox import Arrived
-from lectern.effects.rows.tables.engine import reading
+from lectern.db import inbox
+from lectern.db.engine import reading
+from lectern.db.inbox import Arrived
 from lectern.model.tables.teacher import journal
 from tests.marks import share
 from tests.rows import commit
@@ -29,7 +29,7 @@ def read(id_: str, body: str) -> Arrived:
 
 def keep(engine: Engine, me: str, arrived: list[Arrived], now: float = NOW) -> int:
     """Returns how many of *arrived* were new."""
-    return len(commit(engine, pairing.keep, arrived, me, now))
+    return len(commit(engine, inbox.keep_paired, arrived, me, now))
 
 
 def rows(engine: Engine) -> list[str]:
@@ -80,9 +80,9 @@ def test_a_batch_is_added_once_though_nobody_heard_of_its_commit(either_engine: 
     """The database was cut off while it committed: the batch is tried again, and is no second hearing."""
     keep(either_engine, "b", said("order 1"))
     for _ in range(2):
-        commit(either_engine, pairing.keep, said("order 1", "order 2", at=NOW + 1), "a", NOW + 60, "first")
+        commit(either_engine, inbox.keep_paired, said("order 1", "order 2", at=NOW + 1), "a", NOW + 60, "first")
     assert rows(either_engine) == ["order 1", "order 2"]
-    commit(either_engine, pairing.keep, said("order 1", "order 2", at=NOW + 1), "a", NOW + 60, "second")
+    commit(either_engine, inbox.keep_paired, said("order 1", "order 2", at=NOW + 1), "a", NOW + 60, "second")
     assert rows(either_engine) == ["order 1", "order 2"] * 2
 
 

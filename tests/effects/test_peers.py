@@ -2,13 +2,13 @@
 
 from sqlalchemy import Engine
 
-from lectern.effects.rows import inbox, oss_requests, outbox, peers, renditions
-from lectern.effects.rows.inbox import Arrived
-from lectern.effects.rows.tables.engine import transaction
-from lectern.facts import Attempt
+from lectern.db import inbox, leases, outbox, transcodings
+from lectern.db.engine import transaction
+from lectern.db.inbox import Arrived
+from lectern.model.facts import Attempt
 from lectern.model.tables.teacher import journal
-from lectern.outgoing import Kind, OrderResult, Outgoing
 from lectern.states import Backend, Resolution
+from lectern.wire.outgoing import Kind, OrderResult, Outgoing
 from tests.rows import commit
 
 NOW = 1_764_010_800.0
@@ -58,13 +58,13 @@ def test_what_a_dead_one_had_claimed_is_anybodys_and_what_the_living_have_is_not
         inbox.keep(connection, journal, [Arrived("stream:order", "order", "{}") for _ in range(3)], NOW)
         for me, limit in (("a", 1), ("b", 1)):
             inbox.claim(connection, journal, ["order"], limit=limit, lease_s=60, now=NOW, owner=me)
-        assert peers.take(connection, SWEEPING, "a", 60, NOW)
-        assert peers.claiming(connection) == {"a", "b"}
-        assert peers.free(connection, "a", "b") == 2
-        assert peers.claiming(connection) == {"b"}
+        assert leases.take_duty(connection, SWEEPING, "a", 60, NOW)
+        assert leases.claiming_teachers(connection) == {"a", "b"}
+        assert leases.free_claims(connection, "a", "b") == 2
+        assert leases.claiming_teachers(connection) == {"b"}
         free = inbox.claim(connection, journal, ["order"], limit=9, lease_s=60, now=NOW, owner="b")
         assert [one.id for one in free] == [1, 3]
-        assert peers.take(connection, SWEEPING, "b", 60, NOW)
+        assert leases.take_duty(connection, SWEEPING, "b", 60, NOW)
     assert claimed(either_engine, "b") == [1]
 
 
@@ -73,33 +73,35 @@ def test_what_a_dead_one_was_to_ask_the_oss_for_another_asks_for_at_once(either_
     keys = [(1, Resolution.P720), (2, Resolution.P720), (3, Resolution.P720)]
     with transaction(either_engine) as connection:
         url = "http://origin.example/1.flv"
-        renditions.begin(connection, [Attempt(*key, 1, 1, NOW, Backend.OSS, NOW + 120, url) for key in keys], NOW)
+        transcodings.begin(connection, [Attempt(*key, 1, 1, NOW, Backend.OSS, NOW + 120, url) for key in keys], NOW)
         for key, name in zip(keys, ("a", "a_b", "b"), strict=True):
-            oss_requests.take(connection, [key], oss_requests.owned_by(name, "run"), 60, NOW)
-        assert peers.claiming(connection) == {"a", "a_b", "b"}
-        assert peers.free(connection, "a", "b") == 1
-        assert peers.claiming(connection) == {"a_b", "b"}
-        assert oss_requests.take(connection, keys, oss_requests.owned_by("b", "next"), 60, NOW) == [(keys[0], 1)]
-        assert not oss_requests.may_ask(connection, keys[0], 1, oss_requests.owned_by("a", "run"), NOW + 60)
+            transcodings.take_requests(connection, [key], transcodings.request_owner(name, "run"), 60, NOW)
+        assert leases.claiming_teachers(connection) == {"a", "a_b", "b"}
+        assert leases.free_claims(connection, "a", "b") == 1
+        assert leases.claiming_teachers(connection) == {"a_b", "b"}
+        assert transcodings.take_requests(connection, keys, transcodings.request_owner("b", "next"), 60, NOW) == [
+            (keys[0], 1)
+        ]
+        assert not transcodings.may_request(connection, keys[0], 1, transcodings.request_owner("a", "run"), NOW + 60)
 
 
 def test_a_duty_is_one_teachers_until_it_is_over(either_engine: Engine) -> None:
     with transaction(either_engine) as connection:
-        assert peers.take(connection, SWEEPING, "a", 60, NOW)
-        assert peers.take(connection, SWEEPING, "a", 60, NOW + 1)
-        assert not peers.take(connection, SWEEPING, "b", 60, NOW + 60)
-        assert peers.take(connection, PRUNING, "b", 60, NOW)
-        assert peers.take(connection, SWEEPING, "b", 60, NOW + 61)
-        assert not peers.take(connection, SWEEPING, "a", 60, NOW + 62)
+        assert leases.take_duty(connection, SWEEPING, "a", 60, NOW)
+        assert leases.take_duty(connection, SWEEPING, "a", 60, NOW + 1)
+        assert not leases.take_duty(connection, SWEEPING, "b", 60, NOW + 60)
+        assert leases.take_duty(connection, PRUNING, "b", 60, NOW)
+        assert leases.take_duty(connection, SWEEPING, "b", 60, NOW + 61)
+        assert not leases.take_duty(connection, SWEEPING, "a", 60, NOW + 62)
 
 
 def test_each_knows_the_others_until_they_are_long_gone(either_engine: Engine) -> None:
     with transaction(either_engine) as connection:
-        peers.note(connection, "a", NOW)
-        assert peers.noted(connection, "a") == {}
-        peers.note(connection, "b", NOW + 1)
-        assert peers.noted(connection, "b") == {"a": NOW}
-        peers.note(connection, "a", NOW + 9)
-        assert peers.noted(connection, "a") == {"b": NOW + 1}
-        peers.forget(connection, NOW + 5)
-        assert peers.noted(connection, "a") == {}
+        leases.note_teacher(connection, "a", NOW)
+        assert leases.noted_teachers(connection, "a") == {}
+        leases.note_teacher(connection, "b", NOW + 1)
+        assert leases.noted_teachers(connection, "b") == {"a": NOW}
+        leases.note_teacher(connection, "a", NOW + 9)
+        assert leases.noted_teachers(connection, "a") == {"b": NOW + 1}
+        leases.forget_teachers(connection, NOW + 5)
+        assert leases.noted_teachers(connection, "a") == {}

@@ -10,20 +10,20 @@ import pytest
 from sqlalchemy import Engine, make_url, select, text
 from sqlalchemy.exc import OperationalError
 
-from lectern.changes import Changes
-from lectern.effects.rows import as_run, bookings, events, inbox, outbox, peers, schema, tables
-from lectern.effects.rows.changes import write
-from lectern.effects.rows.inbox import Arrived
-from lectern.effects.rows.tables.engine import WRITERS, open_database, own_rows, reading, transaction
-from lectern.effects.rows.tables.look import looking, open_to_look
+from lectern.db import as_run, bookings, events, inbox, leases, outbox, schema
+from lectern.db import engine as engine_module
+from lectern.db.engine import WRITERS, looking, open_database, open_to_look, own_rows, reading, transaction
+from lectern.db.inbox import Arrived
+from lectern.db.writer import write
 from lectern.errors import CallAPerson, Misuse, TryAgain
-from lectern.facts import AsRun, Event, Work
-from lectern.messages import Booking, Release
+from lectern.model.facts import AsRun, Event, Work
+from lectern.model.plan import Changes
 from lectern.model.tables.teacher import journal, orders
-from lectern.outgoing import Kind, Outgoing
 from lectern.settings import TeacherSettings
 from lectern.states import BookingState
-from lectern.wire import BACKUP, MAX_NAME
+from lectern.wire.fields import BACKUP, MAX_NAME
+from lectern.wire.messages import Booking, Release
+from lectern.wire.outgoing import Kind, Outgoing
 from tests import strategies
 from tests.rows import commit, look
 from tests.stage.postgres import Databases
@@ -52,7 +52,7 @@ def engine(postgres_url: str) -> Iterator[Engine]:
 @pytest.fixture
 def processes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Threads of this test stand for processes: they do not wait for each other here, but in the database."""
-    monkeypatch.setattr(tables.engine, "_WRITING", nullcontext())
+    monkeypatch.setattr(engine_module, "_WRITING", nullcontext())
 
 
 @pytest.mark.parametrize(
@@ -277,9 +277,9 @@ def test_who_stands_still_in_the_middle_of_a_statement_is_cut_off_by_a_living_te
         time.sleep(1.0)  # longer than the limits of a statement
         assert held_by(engine) == ["lectern a"], "longer than its limits"
         with own_rows(engine) as connection:
-            assert peers.cut_off(connection, ["b", "lectern a"], 0) == []
-            assert peers.cut_off(connection, ["b", "a"], 60) == [], "one that was started again just begins"
-            assert peers.cut_off(connection, ["b", "a"], 0.5) == ["a"]
+            assert leases.cut_off(connection, ["b", "lectern a"], 0) == []
+            assert leases.cut_off(connection, ["b", "a"], 60) == [], "one that was started again just begins"
+            assert leases.cut_off(connection, ["b", "a"], 0.5) == ["a"]
         _write(postgres_url)
     with reading(engine) as connection:
         assert connection.execute(select(journal.inbox.c.body)).scalar_one() == "written meanwhile"
@@ -290,7 +290,7 @@ def test_a_teacher_that_holds_up_all_writers_is_found_by_its_name(postgres_url: 
     own = open_database(postgres_url, name)
     with pytest.raises(OperationalError), transaction(own) as still:  # noqa: PT012 (both at the same time)
         with own_rows(engine) as connection:
-            assert peers.cut_off(connection, [name], 0) == [name]
+            assert leases.cut_off(connection, [name], 0) == [name]
         still.execute(text("SELECT 1"))
     own.dispose()
 
@@ -340,7 +340,7 @@ def test_a_teacher_shows_its_own_rows_first_those_that_prefect_was_asked_for(eng
         assert [inbox.work_of(one).name for one in mine] == ["download 6", "download 7"]  # type: ignore[union-attr]
         inbox.give_keys(connection, journal, {"key": [mine[1].id]})
         assert [one.id for one in inbox.unrecorded(connection, journal, 9, "a")] == [mine[1].id]
-        peers.free(connection, "a", "b")
+        leases.free_claims(connection, "a", "b")
         (asked,) = inbox.unrecorded(connection, journal, 9, "b")
         assert (asked.id, asked.run_key) == (mine[1].id, "key")
         inbox.recorded(connection, journal, [asked.id], now)

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from lectern.effects import process
-from lectern.effects.files import scan, store
-from lectern.effects.media import airable, ffmpeg, probe, samples, slate, whole
+from lectern import subprocesses
 from lectern.errors import BAD_RECORDING, LecternError, Refuse, TryAgain
-from lectern.facts import Cached
-from lectern.playout import index
+from lectern.media import ffmpeg, integrity, probe, remux, sampling
+from lectern.model.facts import Cached
+from lectern.playout import keyframe_index
 from lectern.states import FileState
+from lectern.storage import cache_dir
 from tests import flv
 from tests.effects.conftest import make_recording
 
@@ -88,7 +88,7 @@ async def test_slides_with_few_keyframes_are_no_fault_though_the_file_is_small(t
     path = tmp_path / "slides.ts"
     slides = ("-f", "lavfi", "-i", "testsrc2=size=160x90:rate=5:duration=50")
     argv = ("ffmpeg", "-v", "error", *slides, "-c:v", "libx264", "-preset", "ultrafast", "-g", "250", "-f", "mpegts")
-    assert (await process.run([*argv, str(path)], timeout_s=60)).returncode == 0
+    assert (await subprocesses.run([*argv, str(path)], timeout_s=60)).returncode == 0
     found = await probe.probe(path)
     assert found.duration_s == pytest.approx(50, abs=0.3)
     assert found.last_second_decodes
@@ -102,7 +102,7 @@ async def test_a_recording_with_one_keyframe_takes_no_more_memory_than_another(t
     async def within(megabytes: int) -> str:
         code = f"from lectern.effects.media import probe; probe.MEMORY_BYTES = {megabytes} * 1024**2"
         argv = [sys.executable, "-I", "-c", f"{code}; probe.main({str(path)!r})"]
-        return (await process.run(argv, timeout_s=60)).output
+        return (await subprocesses.run(argv, timeout_s=60)).output
 
     assert '["found", ' in await within(100)
     refused = await within(20)
@@ -139,7 +139,7 @@ async def test_a_title_in_gbk_is_no_fault(tmp_path: Path) -> None:
     path = make_recording(tmp_path / "title.flv", "-metadata", "title=ABCDEFGH")
     path.write_bytes(path.read_bytes().replace(b"ABCDEFGH", "语文课一".encode("gbk")))
     assert (await probe.probe(path)).last_second_decodes
-    assert (await samples.samples(path, 4.0)).sounds
+    assert (await sampling.samples(path, 4.0)).sounds
 
 
 @pytest.mark.parametrize(("kind", "codec"), [(8, 0xD0), (9, 0x0F)], ids=["sound", "pictures"])
@@ -163,7 +163,7 @@ async def test_a_codec_that_nobody_knows_is_found(tmp_path: Path, recording: Pat
 async def row_of(path: Path, *, crc64: bool = False) -> Cached:
     """The row of a file that is whole now."""
     found = await probe.probe(path)
-    known = store.crc64(path) if crc64 else None
+    known = cache_dir.crc64(path) if crc64 else None
     return Cached(
         "1", FileState.READY, 1, str(path), None, found.size_bytes, found.duration_s, crc64=known, mtime=found.mtime
     )
@@ -178,12 +178,12 @@ async def test_a_whole_recording_has_no_trouble(recording: Path) -> None:
     """As ffmpeg writes it, and the cheap look at its last tags is enough."""
     row = await row_of(recording, crc64=True)
     assert row.duration_s == pytest.approx(12, abs=0.2)
-    last_s = whole.last_tag_s(recording)
+    last_s = integrity.last_tag_s(recording)
     assert last_s is not None
     assert row.duration_s is not None
-    assert last_s >= row.duration_s - whole.SHORT_S
-    assert await whole.end_trouble(recording, row) is None
-    assert await whole.trouble(recording, row) is None
+    assert last_s >= row.duration_s - integrity.SHORT_S
+    assert await integrity.end_trouble(recording, row) is None
+    assert await integrity.trouble(recording, row) is None
 
 
 @pytest.mark.parametrize("zeros", [False, True], ids=["cut short", "zeros in its second half"])
@@ -193,7 +193,7 @@ async def test_a_file_without_its_end_is_found(recording: Path, zeros: bool) -> 
     os.truncate(recording, size // 2)
     if zeros:
         os.truncate(recording, size)
-    why = await whole.end_trouble(recording, row)
+    why = await integrity.end_trouble(recording, row)
     assert why is not None
     assert "it ends after" in why
 
@@ -203,22 +203,22 @@ async def test_damage_in_the_middle_is_found_where_the_crc_is_known(recording: P
     with recording.open("r+b") as file:
         file.seek(recording.stat().st_size // 2)
         file.write(bytes(4096))
-    assert "CRC-64" in str(await whole.trouble(recording, row))
+    assert "CRC-64" in str(await integrity.trouble(recording, row))
 
 
 async def test_damage_in_the_middle_is_found_by_the_tags_whatever_size_and_time_say(recording: Path) -> None:
     row, before = await row_of(recording), recording.stat()
-    assert await whole.middle_trouble(recording) is None, "without an index nobody knows how it was"
-    looked, _ = await airable.looked(recording)
-    airable.write_index(looked, recording)
-    assert await whole.middle_trouble(recording) is None
+    assert await integrity.middle_trouble(recording) is None, "without an index nobody knows how it was"
+    looked, _ = await remux.looked(recording)
+    remux.write_index(looked, recording)
+    assert await integrity.middle_trouble(recording) is None
     with recording.open("r+b") as file:
         file.seek(before.st_size // 2)
         file.write(bytes(40_000))
     os.utime(recording, ns=(before.st_atime_ns, before.st_mtime_ns))
     assert recording.stat().st_size == before.st_size
-    assert await whole.end_trouble(recording, row) is None
-    assert "its tags cannot be read from byte" in str(await whole.middle_trouble(recording))
+    assert await integrity.end_trouble(recording, row) is None
+    assert "its tags cannot be read from byte" in str(await integrity.middle_trouble(recording))
 
 
 async def test_a_file_that_ends_oddly_and_always_has_is_whole(recording: Path) -> None:
@@ -226,8 +226,8 @@ async def test_a_file_that_ends_oddly_and_always_has_is_whole(recording: Path) -
     with recording.open("ab") as file:
         file.write(b"\x09\x00\x10\x00half a tag")
     row = await row_of(recording)
-    assert whole.last_tag_s(recording) is None
-    assert await whole.end_trouble(recording, row) is None
+    assert integrity.last_tag_s(recording) is None
+    assert await integrity.end_trouble(recording, row) is None
 
 
 async def test_a_recording_is_not_called_damaged_because_the_disk_is_slow(
@@ -239,21 +239,21 @@ async def test_a_recording_is_not_called_damaged_because_the_disk_is_slow(
     row = await row_of(recording)
     monkeypatch.setattr(probe, "TIMEOUT_S", 0.0)
     with pytest.raises(TryAgain, match="is the disk busy"):
-        await whole.quick_trouble(recording, row)
+        await integrity.quick_trouble(recording, row)
 
 
 def test_the_last_tags_are_read_whatever_the_file_is(tmp_path: Path) -> None:
-    assert whole.last_tag_s(flv.write(tmp_path / "1.flv", 40)) == 40
+    assert integrity.last_tag_s(flv.write(tmp_path / "1.flv", 40)) == 40
     for number, data in enumerate((b"", b"FLV", flv.HEADER, b"x" * 100, flv.HEADER + bytes(500))):
         odd = tmp_path / f"odd-{number}"
         odd.write_bytes(data)
-        assert whole.last_tag_s(odd) is None
+        assert integrity.last_tag_s(odd) is None
 
 
 async def remade(recording: Path, to: Path, *arguments: str) -> Path:
     """The recording in another container."""
     argv = [ffmpeg.executable(), "-v", "error", "-nostdin", "-y", "-i", str(recording), "-c", "copy", *arguments]
-    finished = await process.run([*argv, str(to)], timeout_s=30)
+    finished = await subprocesses.run([*argv, str(to)], timeout_s=30)
     assert finished.returncode == 0, finished.errors
     return to
 
@@ -261,27 +261,27 @@ async def remade(recording: Path, to: Path, *arguments: str) -> Path:
 async def test_a_plain_recording_stays_as_it_is_and_gets_its_index(recording: Path, tmp_path: Path) -> None:
     path = tmp_path / "6666.flv"
     path.write_bytes(recording.read_bytes())
-    assert not airable.has_index(path)
-    found, plain = await airable.looked(path)
+    assert not remux.has_index(path)
+    found, plain = await remux.looked(path)
     assert plain == path
     assert path.read_bytes() == recording.read_bytes()
-    airable.write_index(found, path)
-    assert airable.has_index(path)
-    records = index.read(index.path_of(path), path.stat().st_size)
+    remux.write_index(found, path)
+    assert remux.has_index(path)
+    records = keyframe_index.read(keyframe_index.path_of(path), path.stat().st_size)
     assert records is not None
-    assert next(one.time_ms for one in records if one.kind == index.KEYFRAME) < 100
+    assert next(one.time_ms for one in records if one.kind == keyframe_index.KEYFRAME) < 100
 
 
 async def test_another_container_is_made_plain_with_the_same_packets(recording: Path, tmp_path: Path) -> None:
     """Beside it: its caller puts it in its place."""
     path = await remade(recording, tmp_path / "6666.flv", "-f", "mp4")
     came = path.read_bytes()
-    found, plain = await airable.looked(path)
+    found, plain = await remux.looked(path)
     assert plain == tmp_path / "6666.flv.remuxed"
     assert path.read_bytes() == came
     assert plain.read_bytes()[:3] == b"FLV"
     assert found.size_bytes == plain.stat().st_size
-    assert abs(found.duration_ms - index.look(recording).duration_ms) < 100
+    assert abs(found.duration_ms - keyframe_index.look(recording).duration_ms) < 100
 
 
 @pytest.mark.parametrize("content", [b"", b"not a recording" * 100])
@@ -289,7 +289,7 @@ async def test_what_cannot_be_aired_is_refused_with_its_code_and_leaves_nothing(
     path = tmp_path / "6666.flv"
     path.write_bytes(content)
     with pytest.raises(Refuse, match="cannot be aired") as caught:
-        await airable.looked(path)
+        await remux.looked(path)
     assert caught.value.code is BAD_RECORDING
     assert list(tmp_path.iterdir()) == [path]
 
@@ -306,34 +306,34 @@ async def test_an_ffmpeg_that_somebody_ends_says_nothing_of_the_recording(
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{program.parent}:/usr/bin:/bin")
     with pytest.raises(TryAgain, match="ffmpeg was ended from outside"):
-        await airable.looked(path)
+        await remux.looked(path)
 
 
 async def test_an_index_is_nobodys_recording_and_goes_with_its_own(recording: Path, tmp_path: Path) -> None:
     """A start takes it neither for a rendition nor for something unknown; what lies alone is left over."""
-    path = store.rendition_path(tmp_path, "6666")
+    path = cache_dir.rendition_path(tmp_path, "6666")
     path.parent.mkdir()
     path.write_bytes(recording.read_bytes())
-    airable.write_index((await airable.looked(path))[0], path)
-    assert [one.kind for one in scan.scan(tmp_path)] == ["rendition"]
-    store.remove(path)
+    remux.write_index((await remux.looked(path))[0], path)
+    assert [one.kind for one in cache_dir.scan(tmp_path)] == ["rendition"]
+    cache_dir.remove(path)
     assert not path.parent.exists()
     path.parent.mkdir()
-    index.path_of(path).touch()
-    (alone,) = scan.scan(tmp_path)
-    assert store.is_sidecar(alone.path.name)
+    keyframe_index.path_of(path).touch()
+    (alone,) = cache_dir.scan(tmp_path)
+    assert cache_dir.is_sidecar(alone.path.name)
 
 
 async def test_a_slate_is_made_once_and_can_be_aired(tmp_path: Path) -> None:
     path = tmp_path / "slate.flv"
-    await slate.make(path)
-    found = index.look(path)
-    index.check(found)
+    await ffmpeg.make_slate(path)
+    found = keyframe_index.look(path)
+    keyframe_index.check(found)
     assert found.has_picture
     assert found.has_sound
-    assert abs(found.duration_ms - 1000 * slate.LENGTH_S) < 500
+    assert abs(found.duration_ms - 1000 * ffmpeg.SLATE_S) < 500
     made = path.stat().st_mtime_ns
-    await slate.make(path)
+    await ffmpeg.make_slate(path)
     assert path.stat().st_mtime_ns == made
     assert list(tmp_path.iterdir()) == [path]
 
@@ -342,10 +342,10 @@ async def test_an_empty_file_that_a_power_cut_left_is_no_slate(tmp_path: Path) -
     """If it stayed, no class would ever have one on this host."""
     path = tmp_path / "slate.flv"
     path.touch()
-    await slate.make(path)
-    assert index.look(path).has_picture
+    await ffmpeg.make_slate(path)
+    assert keyframe_index.look(path).has_picture
 
 
 async def test_a_slate_that_cannot_be_made_is_told(tmp_path: Path) -> None:
     with pytest.raises(LecternError, match="the slate cannot be made"):
-        await slate.make(tmp_path / "nowhere" / "slate.flv")
+        await ffmpeg.make_slate(tmp_path / "nowhere" / "slate.flv")

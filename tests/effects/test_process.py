@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from lectern.effects import output, process
+from lectern import subprocesses
 from lectern.errors import Misuse, TryAgain
 from tests.effects.conftest import alive
 from tests.waiting import wait_until
@@ -27,7 +27,7 @@ def family(path: Path) -> list[int]:
 
 
 async def test_a_program_that_ends_is_returned_with_what_it_said() -> None:
-    finished = await process.run(["sh", "-c", "echo out; echo err >&2; exit 7"], timeout_s=10)
+    finished = await subprocesses.run(["sh", "-c", "echo out; echo err >&2; exit 7"], timeout_s=10)
     assert (finished.returncode, finished.output, finished.errors) == (7, "out\n", "err\n")
     assert finished.last_words == "err"
     assert finished.seconds > 0
@@ -35,18 +35,18 @@ async def test_a_program_that_ends_is_returned_with_what_it_said() -> None:
 
 async def test_arguments_reach_the_program_as_they_are() -> None:
     odd = ["it's", 'a "b" $HOME', "-x; rm", "二"]
-    finished = await process.run(["printf", "%s\n", *odd], timeout_s=10)
+    finished = await subprocesses.run(["printf", "%s\n", *odd], timeout_s=10)
     assert finished.output.splitlines() == odd
 
 
 async def test_lines_end_at_newlines_and_carriage_returns() -> None:
     lines: list[str] = []
-    await process.run(["printf", r"a\rb\r\nc\n\nd"], timeout_s=10, on_line=lines.append)
+    await subprocesses.run(["printf", r"a\rb\r\nc\n\nd"], timeout_s=10, on_line=lines.append)
     assert lines == ["a", "b", "c", "d"]
 
 
 async def test_input_is_empty_and_env_is_added() -> None:
-    finished = await process.run(["sh", "-c", "cat; echo $MORE$HOME"], timeout_s=10, env={"MORE": "more"})
+    finished = await subprocesses.run(["sh", "-c", "cat; echo $MORE$HOME"], timeout_s=10, env={"MORE": "more"})
     assert finished.output.strip() == f"more{os.environ.get('HOME', '')}"
 
 
@@ -55,19 +55,19 @@ async def test_input_that_comes_late_is_waited_for_and_is_no_stall() -> None:
     told: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
     begun = asyncio.Event()
     script = ["sh", "-c", "echo begun; cat; echo; sleep 30"]
-    running = process.run(script, timeout_s=60, stall_s=0.5, on_line=lambda _: begun.set(), stdin=lambda: told)
+    running = subprocesses.run(script, timeout_s=60, stall_s=0.5, on_line=lambda _: begun.set(), stdin=lambda: told)
     task = asyncio.create_task(running)
     await asyncio.wait_for(begun.wait(), 10)
     assert not (await asyncio.wait({task}, timeout=1.2))[0], "it has stalled while it waited"
     told.set_result(b"late")
-    with pytest.raises(process.Stalled):
+    with pytest.raises(subprocesses.Stalled):
         await task
 
 
 async def test_input_goes_to_a_program_that_does_not_want_it() -> None:
     told: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
     told.set_result(b"x" * 1_000_000)
-    assert (await process.run(["true"], timeout_s=10, stdin=lambda: told)).returncode == 0
+    assert (await subprocesses.run(["true"], timeout_s=10, stdin=lambda: told)).returncode == 0
 
 
 async def test_a_run_that_is_cancelled_while_its_input_is_waited_for_leaves_nobody() -> None:
@@ -79,7 +79,7 @@ async def test_a_run_that_is_cancelled_while_its_input_is_waited_for_leaves_nobo
         pids.append(pid)
         begun.set()
 
-    task = asyncio.create_task(process.run(["cat"], timeout_s=60, on_start=on_start, stdin=lambda: told))
+    task = asyncio.create_task(subprocesses.run(["cat"], timeout_s=60, on_start=on_start, stdin=lambda: told))
     await asyncio.wait_for(begun.wait(), 10)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -95,16 +95,16 @@ async def test_memory_is_bounded_whatever_is_printed() -> None:
         nonlocal longest
         longest = max(longest, len(line))
 
-    finished = await process.run(["head", "-c", "50000000", "/dev/zero"], timeout_s=30, on_line=on_line)
-    assert len(finished.output) == output.KEPT_BYTES
+    finished = await subprocesses.run(["head", "-c", "50000000", "/dev/zero"], timeout_s=30, on_line=on_line)
+    assert len(finished.output) == subprocesses.KEPT_BYTES
     assert longest <= 4 * 65536
 
 
 @pytest.mark.parametrize("script", [FAMILY, STUBBORN], ids=["polite", "stubborn"])
 async def test_a_program_that_takes_too_long_is_ended_with_its_children(tmp_path: Path, script: str) -> None:
     pids = tmp_path / "pids"
-    with pytest.raises(process.TimedOut, match="not done after") as raised:
-        await process.run(["sh", "-c", script, "sh", str(pids)], timeout_s=0.5, grace_s=0.3)
+    with pytest.raises(subprocesses.TimedOut, match="not done after") as raised:
+        await subprocesses.run(["sh", "-c", script, "sh", str(pids)], timeout_s=0.5, grace_s=0.3)
     assert isinstance(raised.value, TryAgain)
     assert raised.value.program == "sh"
     assert not any(alive(pid) for pid in family(pids))
@@ -112,21 +112,21 @@ async def test_a_program_that_takes_too_long_is_ended_with_its_children(tmp_path
 
 async def test_a_program_that_stalls_is_ended_and_its_last_word_is_told(tmp_path: Path) -> None:
     pids = tmp_path / "pids"
-    with pytest.raises(process.Stalled, match="hmm"):
-        await process.run(["sh", "-c", f"echo hmm >&2; {FAMILY}", "sh", str(pids)], timeout_s=60, stall_s=0.4)
+    with pytest.raises(subprocesses.Stalled, match="hmm"):
+        await subprocesses.run(["sh", "-c", f"echo hmm >&2; {FAMILY}", "sh", str(pids)], timeout_s=60, stall_s=0.4)
     assert not any(alive(pid) for pid in family(pids))
 
 
 async def test_a_program_that_shows_progress_does_not_stall() -> None:
-    finished = await process.run(
+    finished = await subprocesses.run(
         ["sh", "-c", "for i in 1 2 3 4 5 6; do echo $i; sleep 0.2; done"], timeout_s=60, stall_s=0.8
     )
     assert finished.returncode == 0
 
 
 async def test_lines_that_are_no_progress_do_not_count() -> None:
-    with pytest.raises(process.Stalled):
-        await process.run(
+    with pytest.raises(subprocesses.Stalled):
+        await subprocesses.run(
             ["sh", "-c", "while :; do echo same; sleep 0.1; done"], timeout_s=60, stall_s=0.5, on_line=lambda _: False
         )
 
@@ -136,7 +136,9 @@ async def test_a_cancelled_run_leaves_nobody(tmp_path: Path) -> None:
     pids = tmp_path / "pids"
     begun = asyncio.Event()
     task = asyncio.create_task(
-        process.run(["sh", "-c", STUBBORN, "sh", str(pids)], timeout_s=60, grace_s=0.4, on_line=lambda _: begun.set())
+        subprocesses.run(
+            ["sh", "-c", STUBBORN, "sh", str(pids)], timeout_s=60, grace_s=0.4, on_line=lambda _: begun.set()
+        )
     )
     await asyncio.wait_for(begun.wait(), 10)
     task.cancel()
@@ -154,7 +156,7 @@ async def test_what_on_line_raises_ends_the_program(tmp_path: Path) -> None:
         raise ValueError(line)
 
     with pytest.raises(ValueError, match="begun"):
-        await process.run(["sh", "-c", FAMILY, "sh", str(pids)], timeout_s=60, on_line=on_line)
+        await subprocesses.run(["sh", "-c", FAMILY, "sh", str(pids)], timeout_s=60, on_line=on_line)
     assert not any(alive(pid) for pid in family(pids))
 
 
@@ -165,24 +167,24 @@ async def test_a_grandchild_that_holds_the_pipe_does_not_hold_us() -> None:
         nonlocal pid
         pid = int(line)
 
-    finished = await process.run(["sh", "-c", "sleep 300 & echo $!"], timeout_s=60, grace_s=0.3, on_line=on_line)
+    finished = await subprocesses.run(["sh", "-c", "sleep 300 & echo $!"], timeout_s=60, grace_s=0.3, on_line=on_line)
     assert finished.returncode == 0
     assert not alive(pid)
 
 
 async def test_a_missing_program_is_named_with_what_to_install() -> None:
     with pytest.raises(Misuse, match="apt-get install wgett"):
-        await process.run(["/usr/bin/wgett"], timeout_s=10)
+        await subprocesses.run(["/usr/bin/wgett"], timeout_s=10)
 
 
 async def test_a_missing_folder_is_not_a_missing_program(tmp_path: Path) -> None:
     with pytest.raises(Misuse, match="no such folder"):
-        await process.run(["true"], timeout_s=10, cwd=tmp_path / "none")
+        await subprocesses.run(["true"], timeout_s=10, cwd=tmp_path / "none")
 
 
 async def test_no_file_grows_over_its_limit(tmp_path: Path) -> None:
     target = tmp_path / "large"
-    finished = await process.run(
+    finished = await subprocesses.run(
         ["dd", "if=/dev/zero", f"of={target}", "bs=1000", "count=99"], timeout_s=10, file_limit_bytes=5000
     )
     assert finished.returncode == -signal.SIGXFSZ
@@ -194,8 +196,8 @@ async def test_a_program_that_gives_way_does_so_to_us_and_not_only_within_its_ow
     looks = "import os; print(os.getpriority(os.PRIO_PROCESS, 0), os.getsid(0), os.getpgid(0) == os.getpid())"
     argv = [sys.executable, "-I", "-c", looks]
     ours = os.getpriority(os.PRIO_PROCESS, 0)
-    for nice, expected in ((0, ours), (process.GIVES_WAY, min(ours + process.GIVES_WAY, 19))):
-        finished = await process.run(argv, timeout_s=20, nice=nice)
+    for nice, expected in ((0, ours), (subprocesses.GIVES_WAY, min(ours + subprocesses.GIVES_WAY, 19))):
+        finished = await subprocesses.run(argv, timeout_s=20, nice=nice)
         assert finished.output.split() == [str(expected), str(os.getsid(0)), "True"]
 
 
@@ -217,8 +219,8 @@ async def test_a_child_that_waits_for_its_turn_does_not_hold_up_the_loop(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With fifty downloads on two processors, a lease was passed on a minute late."""
-    monkeypatch.setattr(process, "last_will", lambda *_: gated(tmp_path))
-    running = asyncio.create_task(process.run(["true"], timeout_s=30))
+    monkeypatch.setattr(subprocesses, "last_will", lambda *_: gated(tmp_path))
+    running = asyncio.create_task(subprocesses.run(["true"], timeout_s=30))
     await asyncio.sleep(0.1)
     (tmp_path / "gate").touch()
     assert (await running).returncode == 0
@@ -227,8 +229,8 @@ async def test_a_child_that_waits_for_its_turn_does_not_hold_up_the_loop(
 async def test_a_run_that_is_cancelled_while_its_child_waits_for_its_turn_leaves_nobody(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(process, "last_will", lambda *_: gated(tmp_path))
-    running = asyncio.create_task(process.run(["sleep", "300"], timeout_s=300))
+    monkeypatch.setattr(subprocesses, "last_will", lambda *_: gated(tmp_path))
+    running = asyncio.create_task(subprocesses.run(["sleep", "300"], timeout_s=300))
     while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text():  # noqa: ASYNC110
         await asyncio.sleep(0.01)
     running.cancel()
@@ -241,10 +243,10 @@ async def test_a_run_that_is_cancelled_while_its_child_waits_for_its_turn_leaves
 
 
 def test_it_runs_in_a_loop_of_another_thread() -> None:
-    results: list[process.Finished] = []
+    results: list[subprocesses.Finished] = []
 
     def work() -> None:
-        results.append(asyncio.run(process.run(["echo", "hello"], timeout_s=10)))
+        results.append(asyncio.run(subprocesses.run(["echo", "hello"], timeout_s=10)))
 
     thread = threading.Thread(target=work)
     thread.start()
@@ -267,7 +269,7 @@ def test_a_child_dies_with_us_even_by_kill_9(tmp_path: Path) -> None:
 
 async def test_many_run_at_once_and_leave_no_open_files() -> None:
     before = len(list(Path("/proc/self/fd").iterdir()))
-    results = await asyncio.gather(*(process.run(["sleep", "0.3"], timeout_s=20) for _ in range(30)))
+    results = await asyncio.gather(*(subprocesses.run(["sleep", "0.3"], timeout_s=20) for _ in range(30)))
     assert [result.returncode for result in results] == [0] * 30
     assert len(list(Path("/proc/self/fd").iterdir())) <= before + 2
 
@@ -275,7 +277,7 @@ async def test_many_run_at_once_and_leave_no_open_files() -> None:
 async def test_the_last_words_of_a_program_are_fit_for_logs_and_databases() -> None:
     """They are what a server in between said, or a file name: in GBK, in colour, or without an end."""
     code = "import os; os.write(2, '\\x1b[31mred\\x1b[0m \\0'.encode() + '过期'.encode('gbk') + b'x' * 900 + b'\\r\\n')"
-    done = await process.run([sys.executable, "-c", code], timeout_s=30)
+    done = await subprocesses.run([sys.executable, "-c", code], timeout_s=30)
     assert done.last_words.startswith("red \N{REPLACEMENT CHARACTER}")
     assert done.last_words.isprintable()
     assert len(done.last_words) == 300

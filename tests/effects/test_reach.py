@@ -4,8 +4,8 @@ import socket
 
 import pytest
 
-from lectern.effects.media import push_target
-from lectern.places import Places
+from lectern.allowlist import Places
+from lectern.media import push_target
 
 HOST = "127.0.0.1"
 HERE = Places.listed(HOST, "ALLOWED_PUSH_HOSTS")

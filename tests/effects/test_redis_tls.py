@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import redis
 
-from lectern.effects.redis.bus import Bus
 from lectern.errors import TryAgain
+from lectern.redis.client import Bus
 from tests.effects.certificates import issued
 from tests.waiting import wait_until
 from town import programs

@@ -12,10 +12,10 @@ import redis
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from lectern.effects.redis import key_patterns, rekey
-from lectern.effects.redis.key_patterns import Pattern
-from lectern.effects.redis.rekey import Rule, renamed
 from lectern.errors import CallAPerson, Misuse
+from lectern.redis import key_patterns, rename
+from lectern.redis.key_patterns import Pattern
+from lectern.redis.rename import Rule, renamed
 from tests.effects.redis_servers import url_of
 from tests.effects.rekeying import CLASSES, WAITING, everything, fill, names_of
 from tests.strategies import resolutions
@@ -97,7 +97,7 @@ def test_a_taken_name_is_never_written_over(client: redis.Redis, tmp_path: Path)
 def test_only_so_many_clashes_are_named_but_all_are_counted(
     client: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rekey, "CLASHES_KEPT", 5)
+    monkeypatch.setattr(rename, "CLASHES_KEPT", 5)
     for name in fill(client, 20):
         client.set(Rule.parse(*WAITING).applied(name) or b"", "taken")
     done = renamed(client, [Rule.parse(*WAITING)])
@@ -202,8 +202,8 @@ def test_a_server_whose_scripts_have_no_clock_is_timed_from_here(
     client: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Scripts of old servers cannot look at it."""
-    monkeypatch.setattr(rekey, "_SCRIPT", rekey._SCRIPT.replace("rawget(_G, 'os')", "nil"))
-    monkeypatch.setattr(rekey, "MOST_COUNT", 1000)
+    monkeypatch.setattr(rename, "_SCRIPT", rename._SCRIPT.replace("rawget(_G, 'os')", "nil"))
+    monkeypatch.setattr(rename, "MOST_COUNT", 1000)
     fill(client, 3000)
     done = renamed(client, [Rule.parse(*WAITING)])
     assert done.renamed == 3000
@@ -212,11 +212,11 @@ def test_a_server_whose_scripts_have_no_clock_is_timed_from_here(
 
 def test_slices_follow_the_time_they_take() -> None:
     """A quick one is doubled at most, a slow one cut at once; neither end is passed."""
-    assert rekey.next_count(1000, rekey.TARGET_S) == 1000
-    assert rekey.next_count(1000, 0) == 2000
-    assert rekey.next_count(1000, 10 * rekey.TARGET_S) == 100
-    assert rekey.next_count(1000, 60) == rekey.LEAST_COUNT
-    assert rekey.next_count(rekey.MOST_COUNT, 0) == rekey.MOST_COUNT
+    assert rename.next_count(1000, rename.TARGET_S) == 1000
+    assert rename.next_count(1000, 0) == 2000
+    assert rename.next_count(1000, 10 * rename.TARGET_S) == 100
+    assert rename.next_count(1000, 60) == rename.LEAST_COUNT
+    assert rename.next_count(rename.MOST_COUNT, 0) == rename.MOST_COUNT
 
 
 def test_progress_is_told_slice_by_slice(client: redis.Redis) -> None:
@@ -225,7 +225,7 @@ def test_progress_is_told_slice_by_slice(client: redis.Redis) -> None:
     looked: list[int] = []
     done = renamed(client, [Rule.parse(*WAITING)], on_slice=looked.append)
     assert len(looked) == done.slices
-    assert rekey.to_look_at(client, [Rule.parse(*WAITING)]) == 5000
+    assert rename.to_look_at(client, [Rule.parse(*WAITING)]) == 5000
     assert 4000 < sum(looked) < 15_000
 
 
@@ -375,13 +375,13 @@ WRONG_SETS = {
 def test_rules_that_are_about_one_name_are_refused_in_words(lines: tuple[str, ...]) -> None:
     """Before or after, there or back, a name is the business of one rule."""
     with pytest.raises(Misuse) as refused:
-        rekey.rules_in(list(lines))
+        rename.rules_in(list(lines))
     assert WRONG_SETS[lines] in refused.value.message
 
 
 def test_a_star_beside_a_field_is_a_star() -> None:
     """An old program may have such keys; who names a field knows how a rule is written."""
-    (rule,) = rekey.rules_in(["a*:{record_id}=>b:{record_id}"])
+    (rule,) = rename.rules_in(["a*:{record_id}=>b:{record_id}"])
     assert rule.applied(b"a*:7") == b"b:7"
     assert rule.applied(b"aa:7") is None
 
@@ -389,8 +389,8 @@ def test_a_star_beside_a_field_is_a_star() -> None:
 def test_rules_are_read_from_lines() -> None:
     """Comments and empty lines are passed over; back turns each around."""
     lines = ["# the waiting lists", "", "  waiting:{record_id}:{resolution}  =>  {record_id}_{resolution} "]
-    assert rekey.rules_in(lines) == [Rule.parse(*WAITING)]
-    assert rekey.rules_in(lines, back=True) == [Rule.parse(*reversed(WAITING))]
+    assert rename.rules_in(lines) == [Rule.parse(*WAITING)]
+    assert rename.rules_in(lines, back=True) == [Rule.parse(*reversed(WAITING))]
 
 
 def test_every_kind_of_field_has_its_ending_outside_its_letters() -> None:

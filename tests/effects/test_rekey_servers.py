@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 import redis
 
-from lectern.effects.redis import rekey
-from lectern.effects.redis.rekey import Rule, renamed
 from lectern.errors import CallAPerson, Misuse, TryAgain
+from lectern.redis import rename
+from lectern.redis.rename import Rule, renamed
 from tests import typed
 from tests.effects.redis_servers import redis_server, url_of
 from tests.effects.rekeying import CLASSES, WAITING, everything, fill, names_of
@@ -45,9 +45,9 @@ def test_a_user_who_may_not_is_told_what_is_needed(client: redis.Redis) -> None:
         "reader", enabled=True, passwords=["+secret"], commands=["+@all", "-renamenx"], keys=["*"], reset=True
     )
     url = url_of(client).replace("redis://", "redis://reader:secret@")
-    with rekey.opened(url) as reader, pytest.raises(CallAPerson, match=r"^Redis refused: .* needs INFO, SCAN, EXISTS"):
+    with rename.opened(url) as reader, pytest.raises(CallAPerson, match=r"^Redis refused: .* needs INFO, SCAN, EXISTS"):
         renamed(reader, [Rule.parse(*WAITING)])
-    with rekey.opened(url.replace("secret", "wrong")) as stranger, pytest.raises(Misuse, match="refuses the login"):
+    with rename.opened(url.replace("secret", "wrong")) as stranger, pytest.raises(Misuse, match="refuses the login"):
         renamed(stranger, [Rule.parse(*WAITING)])
     assert len([name for name in names_of(client) if name.startswith(b"waiting:")]) == 3
 
@@ -56,7 +56,7 @@ def test_a_server_that_goes_away_in_the_middle_is_said_in_words(tmp_path: Path) 
     """How far it came, and that the same can be typed again."""
     with redis_server(tmp_path) as client:
         fill(client, 3000)
-        other = rekey.opened(url_of(client), timeout_s=5)
+        other = rename.opened(url_of(client), timeout_s=5)
 
         def away(_: int) -> None:
             client.shutdown(nosave=True)
@@ -78,7 +78,7 @@ def paused(client: redis.Redis) -> Iterator[None]:
 
 def test_a_server_that_hangs_is_not_waited_for_without_end(client: redis.Redis) -> None:
     with (
-        rekey.opened(url_of(client), timeout_s=0.3) as other,
+        rename.opened(url_of(client), timeout_s=0.3) as other,
         paused(client),
         pytest.raises(TryAgain, match="does not answer"),
     ):
@@ -87,7 +87,7 @@ def test_a_server_that_hangs_is_not_waited_for_without_end(client: redis.Redis) 
 
 def test_a_url_that_is_none_is_refused() -> None:
     with pytest.raises(Misuse, match="REDIS_URL is no Redis URL"):
-        rekey.opened("http://127.0.0.1/")
+        rename.opened("http://127.0.0.1/")
 
 
 # -- the command -------------------------------------------------------------------------------------------------------

@@ -5,10 +5,10 @@ from collections.abc import Iterator
 import pytest
 from sqlalchemy import Connection, Engine, insert, update
 
-from lectern.effects.rows import ecs_hosts, renditions, transcodings
-from lectern.effects.rows.ecs_hosts import Begun
-from lectern.effects.rows.tables.engine import transaction
-from lectern.facts import Attempt
+from lectern.db import ecs_jobs, transcodings
+from lectern.db.ecs_jobs import Begun
+from lectern.db.engine import transaction
+from lectern.model.facts import Attempt
 from lectern.model.tables.teacher import RenditionRow, orders, videos
 from lectern.states import Backend, Resolution
 from tests.strategies import NOW
@@ -24,7 +24,7 @@ def rows(either_engine: Engine) -> Iterator[Connection]:
     with transaction(either_engine) as connection:
         sources = {P240: ORIGINAL, P480: ORIGINAL, P720: "http://origin/6666_1080P.flv"}
         attempts = [Attempt(RECORD, one, 1, 1, NOW, Backend.ECS, NOW + 3600, url) for one, url in sources.items()]
-        renditions.begin(connection, attempts, NOW)
+        transcodings.begin(connection, attempts, NOW)
         yield connection
 
 
@@ -40,14 +40,14 @@ def test_what_another_run_has_in_its_hands_is_left_to_it_while_its_lease_lasts(r
     """Also if it waits for a host, and also in the same job: each run has its own renditions, and its own folder."""
     both, key = take(rows, [P240, P480], "first"), (RECORD, P480)
     assert resolutions(both) == [P240, P480]
-    ecs_hosts.attach(rows, both, "first", Begun("ssh://a@b:22", "job", NOW))
+    ecs_jobs.attach(rows, both, "first", Begun("ssh://a@b:22", "job", NOW))
     assert resolutions(take(rows, [P480, P720], "second")) == [P720]
-    assert ecs_hosts.others(rows, [key], "second", NOW) == ["first"]
-    assert ecs_hosts.others(rows, [key], "first", NOW) == []
+    assert ecs_jobs.others(rows, [key], "second", NOW) == ["first"]
+    assert ecs_jobs.others(rows, [key], "first", NOW) == []
     later = NOW + 2 * LEASE_S
-    assert ecs_hosts.others(rows, [key], "second", later) == []
+    assert ecs_jobs.others(rows, [key], "second", later) == []
     assert resolutions(take(rows, [P480], "second", later)) == [P480]
-    assert resolutions(ecs_hosts.ours(rows, both, "first")) == [P240]
+    assert resolutions(ecs_jobs.ours(rows, both, "first")) == [P240]
     assert resolutions(take(rows, [P240, P480], "first", later)) == [P240], "its own it finds again"
 
 
@@ -60,11 +60,11 @@ def test_what_is_set_in_a_row_that_was_read_is_not_written(rows: Connection) -> 
 
 def test_each_result_is_published_once_and_by_the_owner_alone(rows: Connection) -> None:
     due = take(rows, [P240, P480], "first")
-    assert ecs_hosts.published(rows, due, "stranger") == []
-    assert resolutions(ecs_hosts.published(rows, due[:1], "first")) == [P240]
-    assert resolutions(ecs_hosts.reported(rows, due, "first", NOW + 99, step="upload")) == [P480]
-    assert resolutions(ecs_hosts.published(rows, due, "first")) == [P480]
-    assert ecs_hosts.published(rows, due, "first") == []
+    assert ecs_jobs.published(rows, due, "stranger") == []
+    assert resolutions(ecs_jobs.published(rows, due[:1], "first")) == [P240]
+    assert resolutions(ecs_jobs.reported(rows, due, "first", NOW + 99, step="upload")) == [P480]
+    assert resolutions(ecs_jobs.published(rows, due, "first")) == [P480]
+    assert ecs_jobs.published(rows, due, "first") == []
 
 
 def test_a_rendition_that_nobody_knows_how_to_make_hides_no_other(
@@ -86,6 +86,6 @@ def test_a_rendition_that_nobody_knows_how_to_make_hides_no_other(
         known = {"class_id": f"c-{size}", "record_id": 1, "resolution": size, "state": "waiting"}
         rows.execute(insert(orders).values(**known, **waits))
     rows.execute(update(videos).values(lease_until=NOW + 60))
-    assert ecs_hosts.starts(rows) == {(1, P720): NOW}
-    assert (1, "1440P") not in ecs_hosts.waiting_elsewhere(rows, [], NOW)
+    assert ecs_jobs.starts(rows) == {(1, P720): NOW}
+    assert (1, "1440P") not in ecs_jobs.waiting_elsewhere(rows, [], NOW)
     assert "1_1440P: its transcoding cannot be read, and is passed over" in caplog.text

@@ -11,14 +11,14 @@ import pytest
 
 from flows.handling import Came, changed
 from flows.host import Streamer
-from flows.streamer import download, looks
-from lectern.effects.files import store, wget
-from lectern.effects.rows import cache
-from lectern.effects.rows.tables.engine import open_database
+from flows.streamer import downloads, prepare
+from lectern.db import cache
+from lectern.db.engine import open_database
 from lectern.errors import TryAgain
-from lectern.facts import Cached, Kept, Usage
-from lectern.messages import Prepare
+from lectern.model.facts import Cached, Kept, Usage
 from lectern.states import FileState
+from lectern.storage import cache_dir, wget
+from lectern.wire.messages import Prepare
 from tests import rows
 from tests.effects.conftest import Origin, make_recording
 from tests.faults import hosts
@@ -57,7 +57,7 @@ def streamer(tmp_path: Path, origin: Origin) -> Iterator[Streamer]:
 def reserve(host: Streamer, origin: Origin, size_bytes: int) -> Path:
     """Reserve a download, as a booking does; returns where the rendition will be."""
     root = host.settings.video_root
-    final = store.rendition_path(root, STEM)
+    final = cache_dir.rendition_path(root, STEM)
 
     def work(connection: Any) -> None:
         cache.usage(connection, root)
@@ -71,11 +71,11 @@ def fetch(host: Streamer) -> bytes:
     """One try of the download, noted as there; returns what is in its place."""
 
     async def go() -> None:
-        remote, found = await download._fetch(host, STEM)
-        await changed(host, download.arrived(STEM, remote, found))
+        remote, found = await downloads._fetch(host, STEM)
+        await changed(host, downloads.arrived(STEM, remote, found))
 
     asyncio.run(go())
-    return store.rendition_path(host.settings.video_root, STEM).read_bytes()
+    return cache_dir.rendition_path(host.settings.video_root, STEM).read_bytes()
 
 
 def row(host: Streamer) -> Cached:
@@ -114,7 +114,7 @@ def test_one_that_promises_another_sum_and_no_etag_begins_from_zero(
     for name, body in (("old", old), ("new", new)):
         (tmp_path / name).write_bytes(body)
     promised = {
-        name: {"x-oss-hash-crc64ecma": str(store.crc64(tmp_path / name)), "etag": "same"} for name in ("old", "new")
+        name: {"x-oss-hash-crc64ecma": str(cache_dir.crc64(tmp_path / name)), "etag": "same"} for name in ("old", "new")
     }
     origin.files[PATH], origin.cut_at[PATH], origin.headers[PATH] = old, CUT, promised["old"]
     with pytest.raises(TryAgain):
@@ -161,10 +161,10 @@ def test_replaced_while_it_is_cached_it_is_aired_as_it_was(streamer: Streamer, o
     assert len(origin.asked) == asked
 
 
-async def _looked_at(host: Streamer, origin: Origin) -> dict[str, looks.Looked]:
+async def _looked_at(host: Streamer, origin: Origin) -> dict[str, prepare.ProbeResult]:
     """What another class of the same recording has looked at."""
     times = {"start_time": time.time() + 600, "end_time": time.time() + 700}
     wanted = Prepare(class_id="c-2", video_url=origin.url + PATH, push_url="rtmp://127.0.0.1/live/c-2", **times)
-    came, here = await host.look(looks.named, [Came(Kept(1, "prepare", wanted.to_json(), 0), wanted)])
+    came, here = await host.look(prepare.with_stems, [Came(Kept(1, "prepare", wanted.to_json(), 0), wanted)])
     assert here == {STEM}
-    return await looks.look(host, came, here)
+    return await prepare.probe_origins(host, came, here)

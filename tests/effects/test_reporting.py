@@ -15,20 +15,20 @@ from zoneinfo import ZoneInfo
 import pytest
 from sqlalchemy import Connection, Engine
 
-from flows import as_run as cli
-from flows.as_run import Format
+from flows import as_run_report as cli
+from flows.as_run_report import Format
 from lectern.cli.report import report
+from lectern.db import as_run as sent
+from lectern.db import bookings
+from lectern.db.engine import transaction
 from lectern.decide import gaps
-from lectern.decide.broadcast import as_run
-from lectern.decide.report import NAMES, line
-from lectern.effects.rows import as_run as sent
-from lectern.effects.rows import bookings
-from lectern.effects.rows.tables.engine import transaction
+from lectern.decide.airing import as_run
+from lectern.decide.as_run_report import NAMES, line
 from lectern.errors import Misuse
-from lectern.facts import AsRun, Order, Planned
+from lectern.model.facts import AsRun, Order, Planned
 from lectern.playout.as_run import AsRun as Sending
-from lectern.playout.push import Push
-from lectern.playout.station import Now, Station
+from lectern.playout.context import Now, Station
+from lectern.playout.publisher import Push
 from lectern.playout.timetable import lesson
 from lectern.states import BookingState
 from tests import rows, strategies

@@ -3,9 +3,9 @@
 import pytest
 from sqlalchemy import Connection, Engine, Table, func, insert, select
 
-from lectern.effects.rows import retention
-from lectern.effects.rows.retention import Before, Rule
-from lectern.effects.rows.tables.engine import reading, transaction
+from lectern.db import retention
+from lectern.db.engine import reading, transaction
+from lectern.db.retention import Before, Rule
 from lectern.model.tables import streamer as at_streamer
 from lectern.model.tables.teacher import as_runs, journal, moves, orders
 from tests.rows import commit, look

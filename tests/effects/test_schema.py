@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Engine, text
 
-from lectern.effects.rows import schema
-from lectern.effects.rows.tables.engine import open_database, transaction
+from lectern.db import schema
+from lectern.db.engine import open_database, transaction
 from lectern.errors import CallAPerson, Misuse
 from lectern.model.tables.streamer import StreamerTable
 from lectern.model.tables.teacher import TeacherTable

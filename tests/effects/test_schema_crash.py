@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from sqlalchemy import event
 
-from lectern.effects.rows import schema
-from lectern.effects.rows.tables.engine import open_database
+from lectern.db import schema
+from lectern.db.engine import open_database
 from lectern.errors import CallAPerson, Misuse, TryAgain
 from tests.effects import old_databases as old
 
@@ -116,7 +116,7 @@ def holder(path: Path) -> Iterator[None]:
 @pytest.mark.parametrize("wal", [True, False], ids=["wal", "rollback journal"])
 def test_a_program_that_holds_the_lock_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wal: bool) -> None:
     """The wait ends in words: what to stop, and that the same command can then be run again."""
-    monkeypatch.setattr("lectern.effects.rows.tables.engine.BUSY_TIMEOUT_S", 0.3)
+    monkeypatch.setattr("lectern.db.engine.BUSY_TIMEOUT_S", 0.3)
     path = old.build(tmp_path / "task_list.db", old.STREAMERS["tasks only"], wal=wal)
     engine = open_database(f"sqlite:///{path}")
     with holder(path):

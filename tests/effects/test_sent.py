@@ -9,16 +9,16 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine
 
-from flows.streamer.word import ahead, word
-from lectern.decide.day import NEEDED
-from lectern.effects.redis.bus import Bus
-from lectern.effects.rows import airings, events, incidents, sent
-from lectern.effects.rows.tables.engine import reading, transaction
-from lectern.facts import Event
+from flows.streamer.status import ahead, word
+from lectern.db import account, airings, events, incidents
+from lectern.db.engine import reading, transaction
+from lectern.decide.dashboard import NEEDED
+from lectern.model.facts import Event
 from lectern.model.tables.streamer import journal
+from lectern.model.views import OpenAlarm, Sending
+from lectern.redis.client import Bus
 from lectern.settings import StreamerSettings
 from lectern.states import AiringState
-from lectern.told import OpenAlarm, Sending
 from tests import laid, rows
 from tests.effects.redis_servers import redis_server, url_of
 from tests.rows import commit
@@ -42,7 +42,7 @@ def happens(engine: Engine, *whats: str) -> Sending:
             at = NOW - 50 + number
             events.note(connection, journal, "streamer1", [Event(what, "c-1", "1", f"because {number}")], at)
         (due,) = airings.live(connection)
-        return sent.sendings(connection, [due])["c-1"]
+        return account.sendings(connection, [due])["c-1"]
 
 
 def test_a_class_is_on_air_from_when_its_receiver_took_it(streamer_engine: Engine) -> None:
@@ -62,15 +62,15 @@ def test_a_class_that_was_cut_is_not_on_air_until_it_is_taken_again(streamer_eng
 
 def test_a_class_that_comes_and_goes_hides_no_other(streamer_engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its receiver takes it and cuts it each second; the page called all other classes not on air after an hour."""
-    monkeypatch.setattr(sent, "_MOST", 40)
-    monkeypatch.setattr(sent, "_MOST_OF_ONE", 10)
+    monkeypatch.setattr(account, "_MOST", 40)
+    monkeypatch.setattr(account, "_MOST_OF_ONE", 10)
     happens(streamer_engine, "connected", "on air")
     with transaction(streamer_engine) as connection:
         (quiet,) = airings.live(connection)
         for number in range(100):
             what = ("push broke off", "on air")[number % 2]
             events.note(connection, journal, "streamer1", [Event(what, "c-2", "2", "cut")], NOW + number)
-        found = sent.sendings(connection, [quiet, replace(quiet, class_id="c-2")])
+        found = account.sendings(connection, [quiet, replace(quiet, class_id="c-2")])
     assert found["c-1"] == Sending(on_air=True, since=NOW - 49)
     assert (found["c-2"].on_air, found["c-2"].cuts) == (True, 9)
 
@@ -82,14 +82,14 @@ def test_the_slate_is_told(streamer_engine: Engine) -> None:
 
 def test_a_class_of_which_nothing_was_tried_has_no_sending(streamer_engine: Engine) -> None:
     with reading(streamer_engine) as connection:
-        assert sent.sendings(connection, airings.live(connection)) == {}
+        assert account.sendings(connection, airings.live(connection)) == {}
 
 
 def test_the_last_check_counts(streamer_engine: Engine) -> None:
     with transaction(streamer_engine) as connection:
-        for what, why in ((sent.NOT_READY, "its file is gone"), (sent.CHECKED, "")):
+        for what, why in ((account.NOT_READY, "its file is gone"), (account.CHECKED, "")):
             events.note(connection, journal, "streamer1", [Event(what, "c-1", "1", why)], NOW)
-            assert sent.checks(connection, ["c-1"])["c-1"].reds == why
+            assert account.checks(connection, ["c-1"])["c-1"].reds == why
 
 
 def test_a_streamers_word_reaches_its_teacher_whole_and_grows_old(streamer_engine: Engine, tmp_path: Path) -> None:

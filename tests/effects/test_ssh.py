@@ -12,8 +12,8 @@ from typing import IO
 import paramiko  # type: ignore[import-untyped]
 import pytest
 
-from lectern.effects import output, process
-from lectern.effects.ecs import remote_program, ssh
+from lectern import subprocesses
+from lectern.ecs import ssh
 from lectern.errors import CallAPerson, Misuse, TryAgain
 from tests.effects.conftest import FAMILY, Sshd, alive, login, make_key
 from tests.waiting import wait_until
@@ -75,7 +75,7 @@ async def test_output_is_bounded_and_whole_lines_come_in_order(sshd: Sshd) -> No
     async with login(sshd) as connection:
         finished = await connection.run(["seq", "1", "100000"], timeout_s=30, on_line=lines.append)
     assert lines == [str(number) for number in range(1, 100_001)]
-    assert len(finished.output) == output.KEPT_BYTES
+    assert len(finished.output) == subprocesses.KEPT_BYTES
 
 
 @pytest.mark.parametrize("script", [FAMILY, STUBBORN], ids=["polite", "stubborn"])
@@ -85,7 +85,7 @@ async def test_a_program_that_takes_too_long_is_ended_there(
     monkeypatch.setattr(ssh, "_GRACE_S", 1)
     lines: list[str] = []
     async with login(sshd) as connection:
-        with pytest.raises(process.TimedOut, match="ssh://"):
+        with pytest.raises(subprocesses.TimedOut, match="ssh://"):
             await connection.run(["sh", "-c", script], timeout_s=0.6, on_line=lines.append)
     assert len(lines[0].split()) == 2
     assert not any(alive(int(pid)) for pid in lines[0].split())
@@ -94,7 +94,7 @@ async def test_a_program_that_takes_too_long_is_ended_there(
 async def test_a_program_that_stalls_is_ended_there(sshd: Sshd) -> None:
     lines: list[str] = []
     async with login(sshd) as connection:
-        with pytest.raises(process.Stalled, match="hmm"):
+        with pytest.raises(subprocesses.Stalled, match="hmm"):
             await connection.run(
                 ["sh", "-c", f"echo hmm >&2; {FAMILY}"], timeout_s=60, stall_s=0.5, on_line=lines.append
             )
@@ -141,9 +141,9 @@ async def test_a_program_does_not_begin_before_its_process_is_known(
     """A start that is cancelled or cut off there leaves nothing, however slow the host is to say the process's id."""
     begun, ids = tmp_path / "begun", tmp_path / "ids"
     told = threading.Event()
-    slow = f"echo $$ >> {ids}; {remote_program.BEGIN}"  # as the real one, but its first word is for the test
-    monkeypatch.setattr(ssh, "WRAPPER", (*remote_program.WRAPPER[:-2], slow, "lectern"))
-    monkeypatch.setattr(remote_program.Running, "read", lambda _: (told.wait(0.05), (b"", b"", False))[1])  # no id
+    slow = f"echo $$ >> {ids}; {ssh.BEGIN}"  # as the real one, but its first word is for the test
+    monkeypatch.setattr(ssh, "WRAPPER", (*ssh.WRAPPER[:-2], slow, "lectern"))
+    monkeypatch.setattr(ssh.Running, "read", lambda _: (told.wait(0.05), (b"", b"", False))[1])  # no id
     async with login(sshd) as connection:
         task = asyncio.create_task(connection.run(["touch", str(begun)], timeout_s=60))
         while not (ids.exists() and ids.read_text()):  # noqa: ASYNC110 (the other side is a file)
@@ -304,7 +304,7 @@ async def test_a_server_that_only_does_exec_is_enough(minimal: Sshd) -> None:
     lines: list[str] = []
     async with login(minimal) as connection:
         assert (await connection.run(["echo", "it's"], timeout_s=10)).output == "it's\n"
-        with pytest.raises(process.TimedOut):
+        with pytest.raises(subprocesses.TimedOut):
             await connection.run(["sh", "-c", FAMILY], timeout_s=0.6, on_line=lines.append)
         pids = [int(pid) for pid in lines[0].split()]
         wait_until(lambda: not any(alive(pid) for pid in pids), description="the family is gone")

@@ -7,18 +7,18 @@ import pytest
 from sqlalchemy import Connection, Engine, event, insert
 from sqlalchemy.exc import IntegrityError
 
-from lectern.changes import Changes
-from lectern.decide import closing
-from lectern.effects.rows import bookings, events, reporting, status, timetable
-from lectern.effects.rows.changes import write
-from lectern.effects.rows.story import events_of
-from lectern.effects.rows.tables.engine import open_database, reading, transaction
+from lectern.db import as_run, bookings, events, timetable
+from lectern.db.account import events_of
+from lectern.db.engine import open_database, reading, transaction
+from lectern.db.writer import write
+from lectern.decide import reports
 from lectern.errors import Misuse
-from lectern.facts import Event
-from lectern.messages import Booking
+from lectern.model.facts import Event
+from lectern.model.plan import Changes
 from lectern.model.tables.teacher import journal, orders, videos
 from lectern.settings import TeacherSettings
 from lectern.states import BookingState
+from lectern.wire.messages import Booking
 from tests import laid, strategies
 from tests.rows import commit, look
 
@@ -35,7 +35,7 @@ def test_bookings_are_counted_by_the_hour_in_which_they_came(teacher_engine: Eng
     with transaction(teacher_engine) as connection:
         rows = [row(name, NOW + at, "refused" if name == "e" else "ready") for name, at in came.items()]
         connection.execute(insert(orders), rows)
-    found = sorted(look(teacher_engine, status.by_hour, NOW, 3))
+    found = sorted(look(teacher_engine, timetable.by_hour, NOW, 3))
     assert found == [(0, "ready", 2), (1, "ready", 1), (1, "refused", 1), (2, "ready", 1)]
 
 
@@ -80,7 +80,7 @@ def test_a_year_of_classes_is_not_read_for_those_of_today(tmp_path: Path) -> Non
     day = timetable.Span(NOW, NOW + 86_400, None)
     with reading(engine) as connection:
         timetable.due(connection, NOW)
-        timetable.following(connection, NOW)
+        timetable.next_class(connection, NOW)
         timetable.of_time(connection, day, 200)
         timetable.outcomes(connection, day)
         bookings.unended(connection, NOW)
@@ -108,11 +108,11 @@ def test_a_class_in_a_state_that_nobody_knows_hides_no_other_from_people(
     with reading(teacher_engine) as connection:
         assert [one.class_id for one in timetable.of_time(connection, span, 10)] == ["c-2"]
         assert [one.class_id for one in timetable.waiting(connection, 50, None, 10)] == ["c-2"]
-        following = timetable.following(connection, 50)
+        following = timetable.next_class(connection, 50)
         assert following is not None
         assert following.class_id == "c-2"
-        assert status.by_hour(connection, 0.0, 24) == [(0, BookingState.PLACED, 1)]
-        assert [one.class_id for one in reporting.booked(connection, span)] == ["c-2"]
+        assert timetable.by_hour(connection, 0.0, 24) == [(0, BookingState.PLACED, 1)]
+        assert [one.class_id for one in as_run.booked(connection, span)] == ["c-2"]
     assert caplog.text.count("c-1: its booking cannot be read, and is passed over") == 2
 
 
@@ -122,7 +122,7 @@ def test_of_many_transcodings_all_are_counted_and_the_five_nearest_to_their_dead
     common = {"resolution": "720P", "status": "transcoding", "attempt": 1, "backend": "oss"}
     rows = [{"record_id": one, "deadline": NOW + one if one > 1200 else None, **common} for one in range(1204, 0, -1)]
     commit(teacher_engine, Connection.execute, insert(videos), rows)
-    found = look(teacher_engine, status.of_teacher, NOW)
+    found = look(teacher_engine, timetable.status_of_teacher, NOW)
     assert found["under_way_number"] == 1204
     assert [one["slack_s"] for one in found["under_way"]] == [1201, 1202, 1203, 1204, None]
 
@@ -143,11 +143,11 @@ def test_that_a_silent_streamer_is_told_again_is_noted_once(teacher_engine: Engi
             silent = bookings.unreported(connection, now - 60, now)
             assert [one.class_id for one in silent] == ["c-1"]
             changes = Changes(settings, now)
-            known = events.known(connection, journal, closing.TOLD_AGAIN, ["c-1"])
-            closing.tell_again(changes, silent, known)
+            known = events.known(connection, journal, reports.TOLD_AGAIN, ["c-1"])
+            reports.resend_ends(changes, silent, known)
             write(connection, journal, changes)
     told = [one.what for one in look(teacher_engine, events_of, "teacher", "c-1")]
-    assert told.count(closing.TOLD_AGAIN) == 1
+    assert told.count(reports.TOLD_AGAIN) == 1
 
 
 @pytest.mark.parametrize("its", ["c-1", "c-1^1", "c-1~backup", "c-1~backup^1"])

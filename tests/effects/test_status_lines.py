@@ -6,9 +6,9 @@ import pytest
 
 from lectern.chinese_account import sentence
 from lectern.cli import status
-from lectern.decide.roll import listed
+from lectern.decide.leases import listed
+from lectern.model.views import Booked, Found
 from lectern.states import BookingState
-from lectern.told import Booked, Found
 
 NOW = 1_764_010_000.0
 

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from lectern.effects.files import origin as origins
-from lectern.effects.files import scan, store
-from lectern.effects.files.origin import RemoteFile
+from lectern.allowlist import Places
 from lectern.errors import FORBIDDEN_ORIGIN, Misuse, Refuse, TryAgain
-from lectern.places import Places
+from lectern.storage import cache_dir
+from lectern.storage import origin as origins
+from lectern.storage.origin import RemoteFile
 from tests.effects.conftest import Origin
 
 REMOTE = RemoteFile("http://h/a.flv", 3, '"e"', 42)
@@ -25,58 +25,58 @@ def put(path: Path, content: bytes = b"abc") -> Path:
 
 def test_the_checksum_is_that_of_oss(tmp_path: Path) -> None:
     """CRC-64/XZ of 123456789 is 995dc9bbdf1939fa."""
-    assert store.crc64(put(tmp_path / "a", b"123456789")) == 0x995DC9BBDF1939FA
-    assert store.crc64(put(tmp_path / "empty", b"")) == 0
+    assert cache_dir.crc64(put(tmp_path / "a", b"123456789")) == 0x995DC9BBDF1939FA
+    assert cache_dir.crc64(put(tmp_path / "empty", b"")) == 0
 
 
 def test_the_checksum_of_a_large_file_is_that_of_its_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = put(tmp_path / "a", os.urandom(100_000))
-    whole = store.crc64(path)
-    monkeypatch.setattr(store, "_CHUNK_BYTES", 777)
-    assert store.crc64(path) == whole
+    whole = cache_dir.crc64(path)
+    monkeypatch.setattr(cache_dir, "_CHUNK_BYTES", 777)
+    assert cache_dir.crc64(path) == whole
 
 
 def test_files_lie_where_the_contract_says(tmp_path: Path) -> None:
-    assert store.rendition_path(tmp_path, "6666") == tmp_path / "6666/6666.flv"
-    assert store.rendition_path(tmp_path, "6666_720P") == tmp_path / "6666/6666_720P.flv"
-    assert store.part_path(tmp_path, "6666_720P") == tmp_path / "6666/6666_720P.flv.part"
+    assert cache_dir.rendition_path(tmp_path, "6666") == tmp_path / "6666/6666.flv"
+    assert cache_dir.rendition_path(tmp_path, "6666_720P") == tmp_path / "6666/6666_720P.flv"
+    assert cache_dir.part_path(tmp_path, "6666_720P") == tmp_path / "6666/6666_720P.flv.part"
 
 
 @pytest.mark.parametrize("stem", ["", "..", "../6666", "a/b", "6666.flv", "6666\n", "06_720P", "-1", "a b", "课"])
 def test_what_is_no_stem_is_no_path(tmp_path: Path, stem: str) -> None:
     with pytest.raises(Misuse):
-        store.rendition_path(tmp_path, stem)
+        cache_dir.rendition_path(tmp_path, stem)
 
 
 def test_a_download_is_finished_once(tmp_path: Path) -> None:
-    part, final = store.part_path(tmp_path, "6666"), store.rendition_path(tmp_path, "6666")
+    part, final = cache_dir.part_path(tmp_path, "6666"), cache_dir.rendition_path(tmp_path, "6666")
     put(part)
-    store.write_origin(part, REMOTE)
-    store.finish(part, final)
-    store.finish(part, final)
+    cache_dir.write_origin(part, REMOTE)
+    cache_dir.finish(part, final)
+    cache_dir.finish(part, final)
     assert sorted(final.parent.iterdir()) == [final]
     assert final.read_bytes() == b"abc"
 
 
 def test_a_download_that_is_not_there_can_not_be_finished(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
-        store.finish(store.part_path(tmp_path, "6666"), store.rendition_path(tmp_path, "6666"))
+        cache_dir.finish(cache_dir.part_path(tmp_path, "6666"), cache_dir.rendition_path(tmp_path, "6666"))
 
 
 def test_removing_leaves_the_others_and_no_empty_folder(tmp_path: Path) -> None:
     one, other = put(tmp_path / "6666/6666.flv"), put(tmp_path / "6666/6666_720P.flv.part")
-    store.write_origin(other, REMOTE)
-    store.remove(one)
+    cache_dir.write_origin(other, REMOTE)
+    cache_dir.remove(one)
     assert other.exists()
-    store.remove(other)
-    store.remove(other)
+    cache_dir.remove(other)
+    cache_dir.remove(other)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_quarantine_keeps_the_name_and_overwrites_nothing(tmp_path: Path) -> None:
     path = tmp_path / "6666/it's odd.txt"
-    first = store.quarantine(tmp_path, put(path, b"1"))
-    second = store.quarantine(tmp_path, put(path, b"2"))
+    first = cache_dir.quarantine(tmp_path, put(path, b"1"))
+    second = cache_dir.quarantine(tmp_path, put(path, b"2"))
     assert first == tmp_path / "quarantine/6666/it's odd.txt"
     assert (first.read_bytes(), second.read_bytes()) == (b"1", b"2")
 
@@ -84,19 +84,19 @@ def test_quarantine_keeps_the_name_and_overwrites_nothing(tmp_path: Path) -> Non
 def test_only_what_is_in_the_store_can_be_quarantined(tmp_path: Path) -> None:
     for outside in (tmp_path.parent / "x", tmp_path / ".." / "x", tmp_path):
         with pytest.raises(Misuse):
-            store.quarantine(tmp_path, outside)
+            cache_dir.quarantine(tmp_path, outside)
 
 
 def test_a_scan_tells_all_apart(tmp_path: Path) -> None:
     put(tmp_path / "6666/6666.flv")
     put(tmp_path / "6666/6666_720P.flv.part")
-    store.write_origin(tmp_path / "6666/6666_720P.flv.part", REMOTE)
+    cache_dir.write_origin(tmp_path / "6666/6666_720P.flv.part", REMOTE)
     put(tmp_path / "6666/notes.txt")
     put(tmp_path / "7/6666_480P.flv")
     put(tmp_path / "quarantine/6666/6666.flv")
     put(tmp_path / "readme")
     (tmp_path / "6666/6666_240P.flv").symlink_to("/etc/passwd")
-    found = {str(item.path.relative_to(tmp_path)): (item.kind, item.stem) for item in scan.scan(tmp_path)}
+    found = {str(item.path.relative_to(tmp_path)): (item.kind, item.stem) for item in cache_dir.scan(tmp_path)}
     assert found == {
         "6666/6666.flv": ("rendition", "6666"),
         "6666/6666_720P.flv.part": ("part", "6666_720P"),
@@ -105,7 +105,7 @@ def test_a_scan_tells_all_apart(tmp_path: Path) -> None:
         "7/6666_480P.flv": ("unknown", None),
         "readme": ("unknown", None),
     }
-    assert scan.scan(tmp_path)[0].size_bytes == 3
+    assert cache_dir.scan(tmp_path)[0].size_bytes == 3
 
 
 @pytest.mark.parametrize("name", ["6666", "of the administrator"])
@@ -122,7 +122,7 @@ def test_a_folder_that_cannot_be_read_hides_no_other(
         return scandir(path)
 
     monkeypatch.setattr(os, "scandir", denied)
-    found = {str(item.path.relative_to(tmp_path)): item.kind for item in scan.scan(tmp_path)}
+    found = {str(item.path.relative_to(tmp_path)): item.kind for item in cache_dir.scan(tmp_path)}
     assert found == {name: "unknown", "7/7.flv": "rendition"}
 
 
@@ -133,19 +133,19 @@ def test_a_file_that_goes_while_the_store_is_scanned_is_not_listed(
     for name in ("1/1.flv", "2/2.flv.part", "2/2_720P.flv"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"x")
-    is_hidden = scan._is_hidden
+    is_hidden = cache_dir._is_hidden
 
     def going(name: str) -> bool:
         if "." in name:  # a file: its folder was listed
             (tmp_path / "2" / "2.flv.part").unlink(missing_ok=True)
         return is_hidden(name)
 
-    monkeypatch.setattr(scan, "_is_hidden", going)
-    assert [one.site for one in scan.scan(tmp_path)] == [f"{tmp_path}/1/1.flv", f"{tmp_path}/2/2_720P.flv"]
+    monkeypatch.setattr(cache_dir, "_is_hidden", going)
+    assert [one.site for one in cache_dir.scan(tmp_path)] == [f"{tmp_path}/1/1.flv", f"{tmp_path}/2/2_720P.flv"]
 
 
 def test_a_store_that_is_not_there_yet_is_empty(tmp_path: Path) -> None:
-    assert scan.scan(tmp_path / "none") == []
+    assert cache_dir.scan(tmp_path / "none") == []
 
 
 def test_a_records_folder_that_is_a_symbolic_link_is_refused_and_listed_as_unknown(tmp_path: Path) -> None:
@@ -154,27 +154,27 @@ def test_a_records_folder_that_is_a_symbolic_link_is_refused_and_listed_as_unkno
     root.mkdir()
     elsewhere.mkdir()
     (root / "6666").symlink_to(elsewhere)
-    part = store.part_path(root, "6666_720P")
+    part = cache_dir.part_path(root, "6666_720P")
     with pytest.raises(Refuse, match="/v/6666: is a symbolic link"):
-        store.resume(part, RemoteFile("http://h/6666.flv", 9, None, None))
+        cache_dir.resume(part, RemoteFile("http://h/6666.flv", 9, None, None))
     assert list(elsewhere.iterdir()) == []
-    assert [(one.path.name, one.kind) for one in scan.scan(root)] == [("6666", "unknown")]
+    assert [(one.path.name, one.kind) for one in cache_dir.scan(root)] == [("6666", "unknown")]
 
 
 def test_the_sidecar_remembers_the_first_try(tmp_path: Path) -> None:
-    part = store.part_path(tmp_path, "6666")
-    assert store.read_origin(part) is None
-    store.write_origin(part, REMOTE)
-    assert store.read_origin(part) == REMOTE
+    part = cache_dir.part_path(tmp_path, "6666")
+    assert cache_dir.read_origin(part) is None
+    cache_dir.write_origin(part, REMOTE)
+    assert cache_dir.read_origin(part) == REMOTE
 
 
 def test_a_download_is_gone_on_with_if_the_origin_has_the_same_file(tmp_path: Path) -> None:
-    part = put(store.part_path(tmp_path, "6666"))
-    store.write_origin(part, REMOTE)
+    part = put(cache_dir.part_path(tmp_path, "6666"))
+    cache_dir.write_origin(part, REMOTE)
     part.write_bytes(b"abcdef")  # not synced, but the machine was not started anew
-    store.resume(part, REMOTE)
+    cache_dir.resume(part, REMOTE)
     assert part.read_bytes() == b"abcdef"
-    store.resume(part, replace(REMOTE, etag='"other"'))
+    cache_dir.resume(part, replace(REMOTE, etag='"other"'))
     assert not part.exists()
 
 
@@ -182,22 +182,22 @@ def test_after_a_power_cut_only_what_was_synced_is_gone_on_with(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What was written after the last sync may be zeros by now."""
-    part = put(store.part_path(tmp_path, "6666"))
-    store.write_origin(part, REMOTE)
+    part = put(cache_dir.part_path(tmp_path, "6666"))
+    cache_dir.write_origin(part, REMOTE)
     part.write_bytes(b"abcdef")
-    monkeypatch.setattr(store, "_boot", lambda: "another boot")
-    store.resume(part, REMOTE)
+    monkeypatch.setattr(cache_dir, "_boot", lambda: "another boot")
+    cache_dir.resume(part, REMOTE)
     assert part.read_bytes() == b"abc"
     part.write_bytes(b"abcd")
-    store.resume(part, REMOTE)
+    cache_dir.resume(part, REMOTE)
     assert part.read_bytes() == b"abcd"
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"url": 1}'])
 def test_a_sidecar_that_can_not_be_read_means_from_zero(tmp_path: Path, text: str) -> None:
-    part = store.part_path(tmp_path, "6666")
-    put(store.origin_path(part), text.encode())
-    assert store.read_origin(part) is None
+    part = cache_dir.part_path(tmp_path, "6666")
+    put(cache_dir.origin_path(part), text.encode())
+    assert cache_dir.read_origin(part) is None
 
 
 @pytest.mark.parametrize(

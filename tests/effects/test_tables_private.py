@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Connection, text
 
-from lectern.effects.rows import schema, status, story
-from lectern.effects.rows.tables.engine import close_to_others, open_database, reading
+from lectern.db import account, schema, timetable
+from lectern.db.engine import close_to_others, open_database, reading
 from lectern.errors import Misuse
 from tests.rows import commit
 
@@ -90,8 +90,8 @@ def test_a_migration_closes_it_and_who_only_looks_leaves_it_as_it_is(tmp_path: P
     schema.plan(looks, "teacher")
     schema.check(looks, "teacher")
     with reading(looks) as connection:
-        status.of_teacher(connection, 0.0)
-        story.at_teacher(connection, "teacher", "c-1")
+        timetable.status_of_teacher(connection, 0.0)
+        account.at_teacher(connection, "teacher", "c-1")
     assert {stat.S_IMODE(file.stat().st_mode) for file in tmp_path.iterdir()} == {0o644}
     looks.dispose()
     schema.upgrade(engine, "teacher")

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from sqlalchemy import select
 from sqlalchemy.engine.url import make_url
 
-from lectern.effects.rows.many import among, these
+from lectern.db.bulk import among, these
 from lectern.model.tables.teacher import journal
 from lectern.timing import NAMES, Rate, Throttle
 

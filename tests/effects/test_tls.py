@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from lectern.effects.files import lookup, origin, tls
+from lectern.allowlist import Address, Places
 from lectern.errors import TryAgain
-from lectern.places import Address, Places
+from lectern.storage import origin
 from tests.answering import Answer, serving
 from tests.effects.certificates import issued
 
@@ -51,9 +51,9 @@ def private(tmp_path: Path) -> Iterator[Private]:
 
 @pytest.fixture(autouse=True)
 def _read_anew() -> Iterator[None]:
-    tls.context.cache_clear()
+    origin.trusted_authorities.cache_clear()
     yield
-    tls.context.cache_clear()
+    origin.trusted_authorities.cache_clear()
 
 
 def _leads_here(monkeypatch: pytest.MonkeyPatch, *, times: int) -> list[str]:
@@ -65,7 +65,7 @@ def _leads_here(monkeypatch: pytest.MonkeyPatch, *, times: int) -> list[str]:
         assert len(looked_up) <= times, "it was looked up again"
         return [ipaddress.ip_address("127.0.0.1")]
 
-    monkeypatch.setattr(lookup, "addresses", addresses)
+    monkeypatch.setattr(origin, "addresses", addresses)
     return looked_up
 
 
@@ -93,9 +93,9 @@ async def test_a_server_that_does_not_prove_its_name_is_told_nothing(
 
 def test_the_authorities_of_the_release_stay_trusted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "none.pem"))
-    assert tls.context().cert_store_stats()["x509_ca"] > 50
-    assert tls.context() is tls.context()
-    assert tls.context().verify_mode is ssl.CERT_REQUIRED
+    assert origin.trusted_authorities().cert_store_stats()["x509_ca"] > 50
+    assert origin.trusted_authorities() is origin.trusted_authorities()
+    assert origin.trusted_authorities().verify_mode is ssl.CERT_REQUIRED
 
 
 async def test_a_name_that_leads_elsewhere_a_moment_later_leads_nobody_there(

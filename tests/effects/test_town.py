@@ -13,7 +13,7 @@ import av
 import httpx
 import pytest
 
-from lectern.effects.files import wget as effects_wget
+from lectern.storage import wget as effects_wget
 from tests.waiting import async_wait_until
 from town import doubles, recordings, waits
 from town.faults import Fault

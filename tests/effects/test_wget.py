@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from lectern.effects.files import wget
-from lectern.effects.files.origin import RemoteFile
 from lectern.errors import DISK_FULL, DOWNLOAD_FAILED, CallAPerson, Misuse, Refuse, TryAgain
+from lectern.storage import wget
+from lectern.storage.origin import RemoteFile
 from tests.effects.conftest import Origin, running_with
 from tests.effects.test_origin import answering
 from tests.waiting import async_wait_until

@@ -10,7 +10,7 @@ from greenlet import getcurrent, greenlet  # type: ignore[import-untyped]  # car
 from sqlalchemy import Connection, Engine, NullPool, create_engine, event
 from sqlalchemy.exc import OperationalError
 
-from lectern.effects.rows.tables.engine import open_database
+from lectern.db.engine import open_database
 
 Work = Callable[[Connection], object]
 

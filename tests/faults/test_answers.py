@@ -24,27 +24,26 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from sqlalchemy import Connection, select
 
-from flows import trouble
+from flows import failures
 from flows.handling import changed
 from flows.host import Host
-from flows.playout import Playout as Link
-from flows.streamer import change, ends, following, handing, sweep
-from flows.streamer.handing import Handing
-from flows.streamer.lessons import AHEAD_S
+from flows.playout_link import Playout as Link
+from flows.streamer import amend, maintenance, playout_events, playout_sync
+from flows.streamer.playout_entry import AHEAD_S
+from flows.streamer.playout_sync import Handing
+from lectern.db import airings, cache
 from lectern.decide.gaps import LEAST_S
-from lectern.effects.rows import airings, cache
 from lectern.errors import TryAgain
-from lectern.messages import Cancel
 from lectern.model.tables.teacher import orders
-from lectern.playout import airing, as_run, timetable
+from lectern.playout import as_run, class_player, timetable
 from lectern.playout.as_run import AsRun
 from lectern.playout.client import Unreachable
-from lectern.playout.desk import Desk
+from lectern.playout.context import Now, Station
 from lectern.playout.schedule import AiredFile, Schedule
-from lectern.playout.station import Now, Station
-from lectern.playout.worker import Worker
+from lectern.playout.worker import Desk, Worker
 from lectern.settings import StreamerSettings
 from lectern.states import BOOKING_OVER, BookingState
+from lectern.wire.messages import Cancel
 from tests import marks, strategies
 from tests.faults import hosts
 from tests.faults.interleaved import databases
@@ -222,12 +221,12 @@ class Resident:
             await self._handing._following.look_around(time.time(), (await link.ask("status", active=True))["classes"])
         await self._handing.step()
         await self._confirm()
-        for one in await self.host.look(airings.over, time.time() - sweep.OVER_S):
-            if (way := await sweep._way(self.host, one)) is not None:
+        for one in await self.host.look(airings.over, time.time() - maintenance.OVER_S):
+            if (way := await maintenance._way(self.host, one)) is not None:
                 await changed(self.host, way)
 
     async def _confirm(self) -> None:
-        confirming = asyncio.create_task(change.confirm(self.host))
+        confirming = asyncio.create_task(amend.confirm(self.host))
         while not confirming.done():
             if self.host.playout.wanted.is_set():
                 await self._handing.step()
@@ -352,8 +351,8 @@ class OneClass(RuleBasedStateMachine):
         self.now = 1_764_010_000.0
         patched = self.stack.enter_context(pytest.MonkeyPatch.context())
         patched.setattr(time, "time", lambda: self.now)
-        patched.setattr(airing, "Push", Push)
-        for module in (change, ends, following, handing, trouble):
+        patched.setattr(class_player, "Push", Push)
+        for module in (amend, playout_events, playout_events, playout_sync, failures):
             patched.setattr(module, "tell", nobody)
         folder = Path(tempfile.mkdtemp(prefix="lectern-test-"))
         self.stack.callback(shutil.rmtree, folder)

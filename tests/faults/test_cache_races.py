@@ -13,17 +13,18 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from sqlalchemy import Connection, select
 
 from flows.handling import Decide, change
-from flows.streamer import admission, download, releases
-from flows.streamer.looks import Looked
-from lectern.effects.files.origin import RemoteFile
-from lectern.effects.media.probe import Probe
-from lectern.effects.rows import airings, cache, plans
-from lectern.effects.rows.tables.engine import transaction
+from flows.streamer import downloads, lease
+from flows.streamer import prepare as streamer_prepare
+from flows.streamer.prepare import ProbeResult
+from lectern.db import airings, cache
+from lectern.db.engine import transaction
 from lectern.errors import BAD_RECORDING, Refuse
-from lectern.messages import Prepare, Release
+from lectern.media.probe import Probe
+from lectern.model.streamer_plan import StreamerChanges
 from lectern.model.tables.streamer import classes, dirs, files
 from lectern.states import LIVE_AIRINGS, AiringState, FileState
-from lectern.streamer_changes import StreamerChanges
+from lectern.storage.origin import RemoteFile
+from lectern.wire.messages import Prepare, Release
 from tests import rows
 from tests.faults import hosts
 from tests.faults.interleaved import Work, Worker, databases, interleave
@@ -48,10 +49,10 @@ def prepare(number: int, record: int) -> Prepare:
 
 def admitted(wanted: Sequence[Prepare]) -> Decide[StreamerChanges]:
     """Take these classes; each recording is as large as its record says."""
-    looked: dict[str, Looked] = {
+    looked: dict[str, ProbeResult] = {
         one.stem: RemoteFile(one.video_url, size_of(int(one.stem)), None, None) for one in wanted
     }
-    return lambda connection, changes: admission.admit(connection, changes, wanted, looked)
+    return lambda connection, changes: streamer_prepare.admit(connection, changes, wanted, looked)
 
 
 class Cache(RuleBasedStateMachine):
@@ -90,17 +91,17 @@ class Cache(RuleBasedStateMachine):
         return lambda c: change(c, self.hosts[worker], admitted(wanted))
 
     def releasing(self, worker: int, class_id: str) -> Work:
-        return lambda c: rows.did(c, self.hosts[worker], releases.release, Release(class_id=class_id))
+        return lambda c: rows.did(c, self.hosts[worker], lease.release_classes, Release(class_id=class_id))
 
     def arriving(self, worker: int, stem: str) -> Work:
         size = size_of(int(stem))
         remote = RemoteFile("http://origin.example/x", size, None, None)
         found = Probe(640, 360, 10.0, size, "h264", "aac", last_second_decodes=True)
-        return lambda c: change(c, self.hosts[worker], download.arrived(stem, remote, found))
+        return lambda c: change(c, self.hosts[worker], downloads.arrived(stem, remote, found))
 
     def failing(self, worker: int, stem: str) -> Work:
         error = Refuse("its end cannot be decoded", BAD_RECORDING)
-        return lambda c: change(c, self.hosts[worker], download.failed(stem, error))
+        return lambda c: change(c, self.hosts[worker], downloads.failed(stem, error))
 
     def together(self, first: Work, second: Work, schedule: Sequence[bool]) -> None:
         interleave(Worker(self.engines[0], first), Worker(self.engines[1], second), schedule)
@@ -123,7 +124,7 @@ class Cache(RuleBasedStateMachine):
         self, data: st.DataObject, records: list[int], ok: bool, schedule: list[bool]
     ) -> None:
         stem = data.draw(st.sampled_from(self.some(FileState.DOWNLOADING)))
-        commit(self.engines[0], plans.tried, stem)
+        commit(self.engines[0], airings.tried, stem)
         ends = self.arriving(0, stem) if ok else self.failing(0, stem)
         self.together(ends, self.admitting(1, records), schedule)
         self.took()
@@ -212,11 +213,11 @@ def test_a_download_that_nobody_needs_gives_its_room_to_the_next_unless_it_has_b
         with transaction(engines[0]) as connection:
             change(connection, host, admitted([prepare(1, 1)]))
             if begun:
-                plans.tried(connection, "1")
-            rows.did(connection, host, releases.release, Release(class_id="c-1"))
+                airings.tried(connection, "1")
+            rows.did(connection, host, lease.release_classes, Release(class_id="c-1"))
             change(connection, host, admitted([prepare(2, 2)]))
             if not begun:
-                assert plans.tried(connection, "1") == 0, "a run that begins at this moment does nothing"
+                assert airings.tried(connection, "1") == 0, "a run that begins at this moment does nothing"
             came = airings.by_id(connection, ["c-2"])["c-2"]
             assert came.state == (AiringState.REFUSED if begun else AiringState.WAITING)
             assert list(connection.execute(select(files.c.id)).scalars()) == (["1"] if begun else ["2"])

@@ -15,29 +15,28 @@ from sqlalchemy import Connection, select
 
 from flows import handling
 from flows.host import Host
-from flows.playout import Lesson
-from flows.streamer import admission, download, looks, releases
-from flows.streamer import change as amending
-from flows.teacher import booking, change, moves, reports, results, sweep
-from lectern.amendments import Amend, Change
-from lectern.commands import COMMANDS
-from lectern.decide import endings
-from lectern.decide.revisions import IN_FORCE
-from lectern.effects.files import store
-from lectern.effects.files.origin import RemoteFile
-from lectern.effects.media.probe import Probe
-from lectern.effects.rows import airings, cache, inbox, leases
-from lectern.effects.rows.inbox import Arrived
-from lectern.effects.rows.tables.engine import transaction
+from flows.playout_link import Lesson
+from flows.streamer import amend as amending
+from flows.streamer import downloads, lease, prepare
+from flows.teacher import bookings, failover, maintenance, reports, transcoding
+from lectern.db import airings, cache, inbox, leases
+from lectern.db.engine import transaction
+from lectern.db.inbox import Arrived
+from lectern.decide import airing
+from lectern.decide.change import IN_FORCE
 from lectern.errors import BAD_RECORDING, Refuse
-from lectern.facts import Airing, Kept
-from lectern.messages import Booking, Cancel, Grant, Prepare, Release, Report, TranscodingResult
+from lectern.media.probe import Probe
+from lectern.model.facts import Airing, Kept
+from lectern.model.streamer_plan import StreamerChanges
 from lectern.model.tables.streamer import classes, files, tasks
 from lectern.model.tables.teacher import StreamerRow, orders
 from lectern.settings import StreamerSettings, TeacherSettings
 from lectern.states import BOOKING_OVER, LIVE_AIRINGS, AiringState, BookingState, FileState
-from lectern.streamer_changes import StreamerChanges
-from lectern.wire import class_of, revised
+from lectern.storage import cache_dir
+from lectern.storage.origin import RemoteFile
+from lectern.wire.fields import class_of, revised
+from lectern.wire.messages import Amend, Booking, Cancel, Change, Grant, Prepare, Release, Report, TranscodingResult
+from lectern.wire.parser import COMMANDS
 from tests import strategies
 from tests.faults import hosts
 from tests.faults.interleaved import databases
@@ -55,7 +54,7 @@ Content = tuple[str, float, float, str]
 
 def lesson(host: Host[StreamerSettings], one: Airing) -> Lesson:
     """A class as the playout has it."""
-    file = str(store.rendition_path(host.settings.video_root, one.stem).absolute())
+    file = str(cache_dir.rendition_path(host.settings.video_root, one.stem).absolute())
     return {"start": one.start_time, "end": one.end_time, "file": file, "push_urls": [one.push_url]}
 
 
@@ -126,9 +125,9 @@ class World:
         for body in self.pick("teacher", share):
             by_flow[COMMANDS[json.loads(body)["cmd"]].goes_to].append(body)
         flows: list[tuple[str, tuple[Any, ...], Any]] = [
-            ("booking", (Booking, Cancel), partial(booking.decided, hosts.ALIVE)),
-            ("change", (Change,), partial(change.decided, hosts.ALIVE)),
-            ("settle", (TranscodingResult,), partial(results.decided, hosts.ALIVE, {})),
+            ("booking", (Booking, Cancel), partial(bookings.decided_bookings, hosts.ALIVE)),
+            ("change", (Change,), partial(bookings.decided_changes, hosts.ALIVE)),
+            ("settle", (TranscodingResult,), partial(transcoding.decided_results, hosts.ALIVE, {})),
             ("report", (Report,), partial(reports.decided, hosts.ALIVE)),
         ]
         self.chance.shuffle(flows)
@@ -146,12 +145,12 @@ class World:
         def work(connection: Connection) -> None:
             holder = leases.holder(connection, name)
             assert isinstance(holder, StreamerRow)
-            handling.change(connection, self.teacher, moves.taken(name, holder, others, force=True))
+            handling.change(connection, self.teacher, failover.taken(name, holder, others, force=True))
 
         self.at(self.teacher, work)
 
     def sweep(self) -> None:
-        self.at(self.teacher, lambda c: handling.change(c, self.teacher, sweep.overlooked))
+        self.at(self.teacher, lambda c: handling.change(c, self.teacher, maintenance.overlooked))
 
     # -- a streamer ----------------------------------------------------------------------------------------------------
 
@@ -187,17 +186,19 @@ class World:
 
     def _prepare(self, host: Host[StreamerSettings], bodies: Sequence[str], connection: Connection) -> None:
         came = [handling.came(one, (Prepare,)) for one in self.kept(connection, host, bodies)]
-        came, _ = looks.named(connection, came)
-        looked: dict[str, Any] = {one.stem: RemoteFile(one.video_url, SIZE, None, None) for one in looks.prepares(came)}
+        came, _ = prepare.with_stems(connection, came)
+        looked: dict[str, Any] = {
+            one.stem: RemoteFile(one.video_url, SIZE, None, None) for one in prepare.prepares(came)
+        }
         handling.change(
-            connection, host, partial(handling.of_messages, host, came, partial(admission.decided, looked, {}))
+            connection, host, partial(handling.of_messages, host, came, partial(prepare.decided_classes, looked, {}))
         )
 
     def _release(self, host: Host[StreamerSettings], bodies: Sequence[str], connection: Connection) -> None:
         came: list[handling.Came[Release | Grant]] = [
             handling.came(one, (Release, Grant)) for one in self.kept(connection, host, bodies)
         ]
-        handling.change(connection, host, partial(handling.of_messages, host, came, releases.release))
+        handling.change(connection, host, partial(handling.of_messages, host, came, lease.release_classes))
 
     def downloads(self, name: str, share: float) -> None:
         """Some downloads end, a few of them badly."""
@@ -210,10 +211,10 @@ class World:
                     continue
                 if self._maybe(0.1):
                     error = Refuse("its end cannot be decoded", BAD_RECORDING)
-                    handling.change(connection, host, download.failed(stem, error))
+                    handling.change(connection, host, downloads.failed(stem, error))
                 else:
                     remote = RemoteFile("http://origin.example/x", SIZE, None, None)
-                    handling.change(connection, host, download.arrived(stem, remote, PROBE))
+                    handling.change(connection, host, downloads.arrived(stem, remote, PROBE))
 
         self.at(host, work)
 
@@ -226,7 +227,7 @@ class World:
                 if one.state is AiringState.READY and self._maybe(share):
                     changes.move(one, AiringState.ON_AIR)
                 elif one.state is AiringState.ON_AIR and self._maybe(share / 3):
-                    endings.close(changes, one, AiringState.AIRED, "whole")
+                    airing.close(changes, one, AiringState.AIRED, "whole")
 
         self.at(host, lambda connection: handling.change(connection, host, decide))
 
@@ -384,4 +385,4 @@ def test_no_interleaving_of_a_change_leaves_anything_inconsistent(
                 world.sweep()
         world.settle()
         assert list(world.faults(class_ids))[:20] == []
-        assert hosts.now() < strategies.NOW + sweep.UNREPORTED_S
+        assert hosts.now() < strategies.NOW + maintenance.UNREPORTED_S

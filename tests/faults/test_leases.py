@@ -10,23 +10,22 @@ import pytest
 from sqlalchemy import Connection, select
 
 from flows import handling
-from flows.beside import NewRun
+from flows.background_runs import NewRun
 from flows.host import Streamer, Teacher
-from flows.streamer import releases
+from flows.streamer import lease
 from flows.streamer.lease import Witnesses
-from flows.teacher import moves, reports, roll
+from flows.teacher import failover, membership, reports
 from lectern import errors
-from lectern.changes import Changes, Granted
-from lectern.decide import lease
-from lectern.decide import roll as rolls
-from lectern.effects.rows import bookings, inbox, leases, plans
-from lectern.effects.rows.changes import write
-from lectern.effects.rows.inbox import Arrived
-from lectern.effects.rows.tables.engine import reading, transaction
+from lectern.db import airings, bookings, inbox, leases
+from lectern.db.engine import reading, transaction
+from lectern.db.inbox import Arrived
+from lectern.db.writer import write
+from lectern.decide import leases as decide_leases
 from lectern.errors import TryAgain
-from lectern.messages import Grant, Prepare, Release, Report
+from lectern.model.plan import Changes, Granted
 from lectern.model.tables.streamer import journal
 from lectern.states import AiringState, BookingState
+from lectern.wire.messages import Grant, Prepare, Release, Report
 from tests import rows, strategies
 from tests.faults import hosts
 from tests.rows import commit, look
@@ -52,7 +51,7 @@ def on_air(connection: Connection, class_id: str) -> None:
     fields = json.loads(strategies.booking(class_id).to_json())
     prepare = Prepare(**{**fields, "cmd": "prepare", "stem": "6666", "placement": 1})
     rows.add(connection, prepare, AiringState.READY, "/videos/6666/6666.flv", hosts.now())
-    plans.scheduled(connection, class_id, RUN)
+    airings.scheduled(connection, class_id, RUN)
 
 
 @pytest.mark.parametrize("grant_first", [True, False])
@@ -72,7 +71,7 @@ def test_pushes_of_what_was_taken_away_have_ended_when_the_lease_is_held(
     streamer.claim = "new"
     runs = Runs(streamer)
     streamer.runs = cast("Any", runs)
-    stops = asyncio.run(releases.take_back(streamer, kept))
+    stops = asyncio.run(lease.take_back(streamer, kept))
     assert [one.class_id for one in stops] == ["c-1"]
     assert runs.seen == [(RUN, None)]
     assert look(streamer.engine, leases.session, streamer.settings.name) == "new"
@@ -90,7 +89,7 @@ def test_a_lease_that_was_not_asked_for_is_not_held(streamer: Streamer, strange:
         with transaction(streamer.engine) as connection:
             inbox.keep(connection, journal, [Arrived("test", one.cmd, one.to_json())], hosts.now())
             kept = inbox.claim(connection, journal, ["grant"], limit=10, lease_s=60, now=hosts.now())
-        asyncio.run(releases.take_back(streamer, kept))
+        asyncio.run(lease.take_back(streamer, kept))
     with reading(streamer.engine) as connection:
         assert leases.session(connection, streamer.settings.name) == "asked"
         assert leases.session(connection, hosts.ALIVE[1]) is None
@@ -113,14 +112,14 @@ class Ear:
 
 @pytest.fixture
 def teacher(teacher: Teacher, monkeypatch: pytest.MonkeyPatch) -> Teacher:
-    monkeypatch.setattr(lease, "NOTICE_S", 0.05)
-    monkeypatch.setattr(moves, "LOOK_S", 0.05)
+    monkeypatch.setattr(decide_leases, "NOTICE_S", 0.05)
+    monkeypatch.setattr(failover, "LOOK_S", 0.05)
     return teacher
 
 
 def stays_silent(teacher: Teacher, bus: object, silent_s: float) -> bool:
     teacher.bus = cast("Any", bus)
-    return asyncio.run(moves._stays_silent(teacher, hosts.ALIVE[0], silent_s))
+    return asyncio.run(failover._stays_silent(teacher, hosts.ALIVE[0], silent_s))
 
 
 def test_a_move_that_was_announced_early_waits_until_the_streamer_is_lost(teacher: Teacher) -> None:
@@ -154,8 +153,8 @@ def test_who_takes_the_classes_of_a_lost_streamer_says_that_it_is_lost(teacher: 
     with transaction(teacher.engine) as connection:
         rows.granted(connection, Granted(name, "session", 12.0), hosts.now())
         before = leases.holder(connection, name)
-        handling.change(connection, teacher, moves.taken(name, before, [other], force=False))
-        handling.change(connection, teacher, roll.lost(name, 1, [other], movable=True))
+        handling.change(connection, teacher, failover.taken(name, before, [other], force=False))
+        handling.change(connection, teacher, membership.lost(name, 1, [other], movable=True))
         alarms = connection.execute(select(teacher.journal.outbox.c.body)).scalars().all()
     assert [json.loads(one)["code"] for one in alarms] == [errors.STREAMER_LOST.number]
 
@@ -171,10 +170,10 @@ def test_a_streamer_that_is_lost_again_is_announced_again_at_once(
             assert needs_run
             begun.append(run.name)
 
-    monkeypatch.setattr(roll, "heirs", lambda *_: [hosts.ALIVE[1]])
+    monkeypatch.setattr(membership, "heirs", lambda *_: [hosts.ALIVE[1]])
     teacher.starter = cast("Any", Starter())
-    mine = roll.Roll(teacher)
-    for again_s in (roll.TAKEN_AGAIN_S, roll.TAKEN_AGAIN_S, 0.0):
+    mine = membership.Roll(teacher)
+    for again_s in (membership.TAKEN_AGAIN_S, membership.TAKEN_AGAIN_S, 0.0):
         mine._announce(hosts.ALIVE[0], 30, again_s)
     assert begun == [f"move classes of {hosts.ALIVE[0]}"] * 2
 
@@ -184,7 +183,7 @@ def test_a_teacher_that_has_just_begun_to_listen_takes_no_lost_streamer_for_foun
 ) -> None:
     """It would be lost again a minute later; or, where another teacher has listened for long, each second."""
     name, lost_after_s = hosts.ALIVE[0], teacher.settings.streamer_lost_after_s
-    monkeypatch.setattr(roll.Roll, "_announce", lambda *_: None)
+    monkeypatch.setattr(membership.Roll, "_announce", lambda *_: None)
     now = hosts.now()
     with transaction(teacher.engine) as connection:
         changes = Changes(teacher.settings, now)
@@ -194,7 +193,7 @@ def test_a_teacher_that_has_just_begun_to_listen_takes_no_lost_streamer_for_foun
         rows.granted(connection, Granted(name, "session", 12.0), now, now - 300)
 
     def lost_at(beats: dict[str, dict[str, float]]) -> float | None:
-        asyncio.run(roll.Roll(teacher)._take_in(now, beats, {}))
+        asyncio.run(membership.Roll(teacher)._take_in(now, beats, {}))
         return look(teacher.engine, leases.holder, name).lost_at
 
     for silent in ({name: {"at": now - lost_after_s - 1}}, {}):
@@ -204,7 +203,7 @@ def test_a_teacher_that_has_just_begun_to_listen_takes_no_lost_streamer_for_foun
     assert lost_at({name: {"at": now - 1}}) is None
 
 
-@pytest.mark.parametrize("starts_in_s", [rolls.STAY_S / 2, rolls.STAY_S * 20], ids=["soon", "tomorrow"])
+@pytest.mark.parametrize("starts_in_s", [decide_leases.STAY_S / 2, decide_leases.STAY_S * 20], ids=["soon", "tomorrow"])
 def test_a_class_of_tomorrow_that_nobody_else_can_take_stays_with_its_lost_streamer(
     teacher: Teacher, starts_in_s: float
 ) -> None:
@@ -220,12 +219,12 @@ def test_a_class_of_tomorrow_that_nobody_else_can_take_stays_with_its_lost_strea
         write(connection, teacher.journal, changes)
         rows.granted(connection, Granted(name, "session", 12.0), now)
         before = leases.holder(connection, name)
-        handling.change(connection, teacher, moves.taken(name, before, [other], force=False))
+        handling.change(connection, teacher, failover.taken(name, before, [other], force=False))
         order = bookings.by_id(connection, ["c-1"])["c-1"]
         assert leases.holder(connection, name).session is None, "it airs nothing before it has a lease again"
         told = connection.execute(select(teacher.journal.outbox.c.kind, teacher.journal.outbox.c.body)).all()
     codes = [json.loads(one.body).get("code") for one in told if json.loads(one.body)["cmd"] == "alarm"]
-    if starts_in_s < rolls.STAY_S:
+    if starts_in_s < decide_leases.STAY_S:
         assert (order.state, codes) == (BookingState.BROKEN, [errors.STREAMER_LOST.number, errors.NOT_MOVED.number])
     else:
         assert (order.state, order.streamer, codes) == (BookingState.READY, name, [errors.STREAMER_LOST.number])
@@ -234,7 +233,11 @@ def test_a_class_of_tomorrow_that_nobody_else_can_take_stays_with_its_lost_strea
 
 @pytest.mark.parametrize(
     ("starts_in_s", "drained", "back"),
-    [(rolls.STAY_S * 20, False, True), (rolls.STAY_S / 2, False, False), (rolls.STAY_S / 2, True, True)],
+    [
+        (decide_leases.STAY_S * 20, False, True),
+        (decide_leases.STAY_S / 2, False, False),
+        (decide_leases.STAY_S / 2, True, True),
+    ],
     ids=["lost, tomorrow", "lost, soon", "drained"],
 )
 def test_a_class_that_the_only_other_streamer_refuses_goes_back_to_the_one_that_it_came_from(
@@ -257,13 +260,13 @@ def test_a_class_that_the_only_other_streamer_refuses_goes_back_to_the_one_that_
         write(connection, teacher.journal, changes)
         rows.granted(connection, Granted(name, "session", 12.0), now)
         before = leases.holder(connection, name)
-        away = roll.drained(name, [other]) if drained else moves.taken(name, before, [other], force=False)
+        away = membership.drained(name, [other]) if drained else failover.taken(name, before, [other], force=False)
         handling.change(connection, teacher, away)
         assert bookings.by_id(connection, ["c-1"])["c-1"].streamer == other
         handling.change(connection, teacher, refused)
         order = bookings.by_id(connection, ["c-1"])["c-1"]
         assert (order.state, order.streamer) == ((BookingState.PLACED, name) if back else (BookingState.BROKEN, other))
-        handling.change(connection, teacher, roll.drained(name, [other]))
+        handling.change(connection, teacher, membership.drained(name, [other]))
         assert bookings.by_id(connection, ["c-1"])["c-1"] == order, "it is not given to and fro"
 
 
@@ -309,7 +312,7 @@ def test_a_streamer_is_missed_until_it_is_heard_again_though_its_classes_were_mo
     name, lost_after_s = hosts.ALIVE[0], teacher.settings.streamer_lost_after_s
     now = hosts.now()
     commit(teacher.engine, rows.granted, Granted(name, "session", 12.0), now, now - 300)
-    mine = roll.Roll(teacher)
+    mine = membership.Roll(teacher)
     asyncio.run(mine._take_in(now, {name: {"at": now - lost_after_s - 1}}, {}))
     assert errors.STREAMER_LOST.number in teacher.ongoing
     assert mine.announced_at == {}
@@ -355,15 +358,15 @@ def test_a_grant_that_waits_for_a_failed_release_is_tried_again_after_a_second(
     def fails(*_: object) -> None:
         raise IndexError("nobody foresaw it")
 
-    monkeypatch.setattr(releases, "release", fails)
-    asyncio.run(releases.take_back(streamer, kept))
+    monkeypatch.setattr(lease, "release_classes", fails)
+    asyncio.run(lease.take_back(streamer, kept))
     now = hosts.now()
     with transaction(streamer.engine) as connection:
         assert leases.session(connection, streamer.settings.name) is None
         its = journal.inbox.c.command == "grant"
         due_at = connection.execute(select(journal.inbox.c.not_before).where(its)).scalar_one()
-        assert now < due_at <= now + releases.GRANT_AGAIN_S
+        assert now < due_at <= now + lease.GRANT_AGAIN_S
         (again,) = inbox.claim(connection, journal, ["grant"], limit=10, lease_s=60, now=due_at + 0.01)
-    monkeypatch.setattr(releases, "release", lambda *_: None)
-    asyncio.run(releases.take_back(streamer, [again]))
+    monkeypatch.setattr(lease, "release_classes", lambda *_: None)
+    asyncio.run(lease.take_back(streamer, [again]))
     assert look(streamer.engine, leases.session, streamer.settings.name) == "new"

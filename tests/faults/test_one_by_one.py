@@ -9,25 +9,24 @@ from typing import Any, cast
 import pytest
 from sqlalchemy import Connection, insert, select, update
 
-from flows import handling, show
+from flows import artifacts, handling
 from flows import host as hall
 from flows.host import Host, Teacher
 from flows.streamer import broadcast
-from flows.teacher import booking, change
+from flows.teacher import bookings as teacher_bookings
 from flows.teacher.ecs.job import TranscodeJob
-from lectern.amendments import Change
-from lectern.changes import Changes
-from lectern.commands import command_of
-from lectern.effects.rows import airings, bookings, inbox, renditions, transcodings
-from lectern.effects.rows.inbox import Arrived
-from lectern.effects.rows.tables.engine import reading, transaction
-from lectern.facts import Airing, Attempt
-from lectern.messages import Booking, Prepare
+from lectern.db import airings, bookings, inbox, transcodings
+from lectern.db.engine import reading, transaction
+from lectern.db.inbox import Arrived
+from lectern.model.facts import Airing, Attempt
+from lectern.model.plan import Changes
 from lectern.model.tables import teacher as at_teacher
 from lectern.model.tables.streamer import classes
 from lectern.model.tables.teacher import RenditionRow, orders
 from lectern.settings import StreamerSettings, TeacherSettings
 from lectern.states import AiringState, Backend, RenditionState, Resolution
+from lectern.wire.messages import Booking, Change, Prepare
+from lectern.wire.parser import command_of
 from tests import rows, strategies
 from tests.faults import hosts
 from tests.faults.turns import Quiet
@@ -58,17 +57,17 @@ def states(host: Teacher) -> dict[str, str]:
 def test_a_second_change_in_a_batch_joins_the_transcoding_that_its_recording_has(teacher: Teacher) -> None:
     """The first names the recording, the second its resolution: only together they name a rendition that is made."""
     at_1080, at_720 = (7777, Resolution.P1080), (7777, Resolution.P720)
-    decided(teacher, booking, wanted("c-1", video_url_list={"720P": "http://origin.example/6666_720P.flv"}))
+    decided(teacher, teacher_bookings, wanted("c-1", video_url_list={"720P": "http://origin.example/6666_720P.flv"}))
     now = hosts.now()
     with transaction(teacher.engine) as connection:
         attempt = Attempt(*at_1080, 3, 3, now, Backend.OSS, now + 60, "http://origin.example/7777.flv")
-        renditions.begin(connection, [attempt], now)
-        renditions.requested(connection, at_1080, now)
+        transcodings.begin(connection, [attempt], now)
+        transcodings.requested(connection, at_1080, now)
     first = Change(class_id="c-1", record_id=7777, video_url="http://origin.example/7777.flv")
-    found = decided(teacher, change, first, Change(class_id="c-1", video_resolution=Resolution.P1080))
+    found = decided(teacher, teacher_bookings, first, Change(class_id="c-1", video_resolution=Resolution.P1080))
     assert [one.stem for one in found.begun] == ["7777_720P"]
     assert states(teacher) == {"c-1": "placed", "c-1^1": "waiting", "c-1^2": "waiting"}
-    found_now = commit(teacher.engine, renditions.states, [at_1080, at_720])
+    found_now = commit(teacher.engine, transcodings.states, [at_1080, at_720])
     assert {key: one.attempt for key, one in found_now.items()} == {at_1080: 3, at_720: 1}
 
 
@@ -89,19 +88,19 @@ async def test_a_change_waits_for_the_booking_of_its_class_that_is_in_the_inbox_
     async def nothing(*_: object) -> None:
         """Neither Redis nor Prefect is there."""
 
-    monkeypatch.setattr(change, "after", nothing)
-    monkeypatch.setattr(show, "table", nothing)
+    monkeypatch.setattr(teacher_bookings, "after", nothing)
+    monkeypatch.setattr(artifacts, "table", nothing)
     teacher.seen = time.monotonic() + 3600, tuple(hosts.ALIVE)
     token = hall.current.set(teacher)
     try:
-        await change.change.fn(inbox.spell(ids[1:]))
+        await teacher_bookings.change.fn(inbox.spell(ids[1:]))
         assert left(teacher, ids) == ids, "the booking of c-2 may come by the other way"
-        monkeypatch.setattr(change, "BOOKING_S", 0.0)
-        await change.change.fn(inbox.spell(ids[1:]))
+        monkeypatch.setattr(teacher_bookings, "BOOKING_S", 0.0)
+        await teacher_bookings.change.fn(inbox.spell(ids[1:]))
         assert left(teacher, ids) == ids[:2], "nobody has booked c-2"
-        decided(teacher, booking, order)
+        decided(teacher, teacher_bookings, order)
         commit(teacher.engine, inbox.done, teacher.journal, ids[:1], inbox.Handling(time.time()))
-        await change.change.fn(inbox.spell(ids[1:2]))
+        await teacher_bookings.change.fn(inbox.spell(ids[1:2]))
     finally:
         hall.current.reset(token)
     assert left(teacher, ids) == []
@@ -115,17 +114,19 @@ def left(host: Teacher, ids: list[int]) -> list[int]:
 def test_the_backup_stream_of_a_class_that_waits_for_its_rendition_is_taken(teacher: Teacher) -> None:
     """Its second airing is placed only when the rendition is there, and would then be pushed over another class."""
     backup = "rtmp://backup.example/live/c-1"
-    decided(teacher, booking, wanted("c-1", push_url_backup=backup))
-    decided(teacher, booking, wanted("c-2", push_url=backup), wanted("c-3", push_url_backup=backup), wanted("c-4"))
+    decided(teacher, teacher_bookings, wanted("c-1", push_url_backup=backup))
+    decided(
+        teacher, teacher_bookings, wanted("c-2", push_url=backup), wanted("c-3", push_url_backup=backup), wanted("c-4")
+    )
     assert states(teacher) == {"c-1": "waiting", "c-2": "refused", "c-3": "refused", "c-4": "waiting"}
 
 
 def test_the_backup_stream_that_a_change_asks_for_is_taken(teacher: Teacher) -> None:
     """And the one of before is free once the change is in force."""
     old, new = "rtmp://backup.example/live/old", "rtmp://backup.example/live/new"
-    decided(teacher, booking, wanted("c-1", push_url_backup=old))
-    decided(teacher, change, Change(class_id="c-1", push_url_backup=new))
-    decided(teacher, booking, wanted("c-2", push_url=new), wanted("c-3", push_url=old))
+    decided(teacher, teacher_bookings, wanted("c-1", push_url_backup=old))
+    decided(teacher, teacher_bookings, Change(class_id="c-1", push_url_backup=new))
+    decided(teacher, teacher_bookings, wanted("c-2", push_url=new), wanted("c-3", push_url=old))
     assert states(teacher) == {"c-1": "waiting", "c-2": "refused", "c-3": "waiting"}
 
 

@@ -10,18 +10,20 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Connection, select, text
 
-from flows import show
+from flows import artifacts
 from flows.host import Host
-from flows.resident import sweeps
-from flows.teacher import booking, deadlines, results, sweep
-from lectern.effects.rows import bookings, inbox, renditions, transcodings
-from lectern.effects.rows.inbox import Arrived
-from lectern.effects.rows.tables.engine import open_database, transaction
-from lectern.facts import Attempt
-from lectern.messages import Booking, Message, TranscodingResult
+from flows.resident import maintenance as resident_maintenance
+from flows.teacher import bookings as teacher_bookings
+from flows.teacher import maintenance as teacher_maintenance
+from flows.teacher import transcoding
+from lectern.db import bookings, inbox, transcodings
+from lectern.db.engine import open_database, transaction
+from lectern.db.inbox import Arrived
+from lectern.model.facts import Attempt
 from lectern.model.tables.teacher import journal, orders, videos
 from lectern.settings import StreamerSettings
 from lectern.states import Backend, BookingState, Resolution
+from lectern.wire.messages import Booking, Message, TranscodingResult
 from tests import strategies
 from tests.faults import hosts
 from tests.faults.errors import STEPS
@@ -52,10 +54,10 @@ def kept(connection: Connection, message: Message) -> int:
 def under_way(connection: Connection) -> None:
     """The rendition is being transcoded, its deadline passed so long ago that no result goes first, one class waits."""
     now = hosts.now()
-    deadline = now - deadlines.RESULTS_FIRST_S - 1
+    deadline = now - transcoding.RESULTS_FIRST_S - 1
     attempt = Attempt(*KEY, 1, 1, now, Backend.OSS, deadline, "http://origin.example/6666.flv")
-    renditions.begin(connection, [attempt], now)
-    renditions.requested(connection, KEY, now)
+    transcodings.begin(connection, [attempt], now)
+    transcodings.requested(connection, KEY, now)
     bookings.add(connection, [(booked("c-0"), BookingState.WAITING)], now)
 
 
@@ -88,7 +90,7 @@ def books(class_id: str) -> Prepare:
 
     def prepare(connection: Connection) -> Flow:
         id_ = kept(connection, booked(class_id))
-        return lambda _: booking.booking.fn(str(id_))
+        return lambda _: teacher_bookings.booking.fn(str(id_))
 
     return prepare
 
@@ -98,14 +100,14 @@ def settles(found: TranscodingResult) -> Prepare:
 
     def prepare(connection: Connection) -> Flow:
         id_ = kept(connection, found)
-        return lambda _: results.settle.fn(str(id_))
+        return lambda _: transcoding.settle.fn(str(id_))
 
     return prepare
 
 
 def expires(_connection: Connection) -> Flow:
     """The sweeper's step that enforces deadlines."""
-    return deadlines.time_out
+    return transcoding.time_out
 
 
 def begins_anew(_connection: Connection) -> Flow:
@@ -113,7 +115,7 @@ def begins_anew(_connection: Connection) -> Flow:
 
     async def begin(host: Stepped) -> None:
         again = Attempt(*KEY, 2, 2, hosts.now(), Backend.ECS, hosts.now() + 600, "http://origin.example/6666.flv")
-        await host.commit(renditions.begin, [again], hosts.now())
+        await host.commit(transcodings.begin, [again], hosts.now())
 
     return begin
 
@@ -157,7 +159,7 @@ def paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     async def nothing(*_: object) -> None:
         return
 
-    monkeypatch.setattr(show, "table", nothing)
+    monkeypatch.setattr(artifacts, "table", nothing)
     return (tmp_path / f"{number}.db" for number in range(1000))
 
 
@@ -179,13 +181,13 @@ def test_a_sweep_begins_when_the_one_before_has_ended(tmp_path: Path) -> None:
     async def both() -> tuple[int, int]:
         engine = open_database(f"sqlite:///{hosts.database('teacher', tmp_path / 'teacher.db')}")
         host = stepped(engine)
-        first = Run(host, lambda _: sweep.sweep_teacher.fn())
+        first = Run(host, lambda _: teacher_maintenance.sweep_teacher.fn())
         await first.stop()
         before = host.transactions
-        second = Run(host, lambda _: sweep.sweep_teacher.fn())
+        second = Run(host, lambda _: teacher_maintenance.sweep_teacher.fn())
         await second.stop()
         assert second.task.done()
-        assert not await sweeps.due(host)
+        assert not await resident_maintenance.due(host)
         first.task.cancel()
         await asyncio.wait({first.task})
         engine.dispose()

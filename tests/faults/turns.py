@@ -11,8 +11,8 @@ from sqlalchemy import Connection, Engine
 
 from flows import host as at_host
 from flows.host import Host
-from lectern.effects.redis.sending import Sent
-from lectern.effects.rows.outbox import Unsent
+from lectern.db.outbox import Unsent
+from lectern.redis.publish import Sent
 from lectern.settings import TeacherSettings
 from tests.faults import hosts
 

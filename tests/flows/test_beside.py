@@ -5,9 +5,9 @@ from typing import cast
 
 import pytest
 
-from flows import beside
-from flows.beside import NewRun, Starter
-from flows.resident.runs import ResidentRuns
+from flows import background_runs
+from flows.background_runs import NewRun, Starter
+from flows.resident.prefect.runs import ResidentRuns
 from lectern.errors import TryAgain
 
 DOWNLOADS = 40
@@ -49,17 +49,17 @@ async def _begin(mine: Starter, prefect: Prefect, number: int, *, needs_run: boo
 
 def test_downloads_do_not_wait_one_after_the_other_for_a_prefect_that_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
     """Those at the front of the line find it out; the others begin at once, without a run."""
-    monkeypatch.setattr(beside, "PATIENCE_S", 0.0)
+    monkeypatch.setattr(background_runs, "PATIENCE_S", 0.0)
     prefect = Prefect()
     asyncio.run(_begin(Starter(), prefect, DOWNLOADS))
     assert sorted(prefect.done) == sorted(map(str, range(DOWNLOADS)))
-    assert prefect.asked <= beside.AT_ONCE
+    assert prefect.asked <= background_runs.AT_ONCE
 
 
 def test_prefect_is_asked_again_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
     """When it is back, runs are shown again."""
-    monkeypatch.setattr(beside, "PATIENCE_S", 0.0)
-    monkeypatch.setattr(beside, "SHUNNED_S", 0.0)
+    monkeypatch.setattr(background_runs, "PATIENCE_S", 0.0)
+    monkeypatch.setattr(background_runs, "SHUNNED_S", 0.0)
     prefect, mine = Prefect(), Starter()
 
     async def scene() -> None:
@@ -73,8 +73,8 @@ def test_prefect_is_asked_again_after_a_while(monkeypatch: pytest.MonkeyPatch) -
 
 def test_work_that_needs_a_run_asks_every_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing of it can be done without, so it waits for its own answer."""
-    monkeypatch.setattr(beside, "PATIENCE_S", 0.0)
+    monkeypatch.setattr(background_runs, "PATIENCE_S", 0.0)
     prefect = Prefect()
-    asyncio.run(_begin(Starter(), prefect, 2 * beside.AT_ONCE, needs_run=True))
-    assert prefect.asked == 2 * beside.AT_ONCE
+    asyncio.run(_begin(Starter(), prefect, 2 * background_runs.AT_ONCE, needs_run=True))
+    assert prefect.asked == 2 * background_runs.AT_ONCE
     assert prefect.done == []

@@ -13,23 +13,25 @@ from sqlalchemy import Connection, Engine, select, update
 
 from flows import handling
 from flows.host import Host
-from flows.streamer import releases
-from flows.teacher import booking, reports, roll, sweep
-from lectern.changes import Changes, Granted
-from lectern.commands import parse
-from lectern.decide import admission
-from lectern.decide import cancels as cancelling
-from lectern.effects.rows import airings, cancels, inbox
-from lectern.effects.rows.changes import write
-from lectern.effects.rows.inbox import Arrived
-from lectern.effects.rows.tables.engine import open_database, transaction
-from lectern.messages import Booking, Cancel, Grant, Message, Prepare, Release, Report
+from flows.streamer import lease
+from flows.teacher import bookings as teacher_bookings
+from flows.teacher import maintenance, membership, reports
+from lectern.db import airings, inbox
+from lectern.db import bookings as db_bookings
+from lectern.db.engine import open_database, transaction
+from lectern.db.inbox import Arrived
+from lectern.db.writer import write
+from lectern.decide import cache
+from lectern.decide import placement as cancelling
+from lectern.model.plan import Changes, Granted
+from lectern.model.streamer_plan import StreamerChanges
 from lectern.model.tables.shared import Journal
 from lectern.model.tables.teacher import cancels as cancel_list
 from lectern.model.tables.teacher import streamers
 from lectern.settings import StreamerSettings, TeacherSettings
 from lectern.states import AiringState
-from lectern.streamer_changes import StreamerChanges
+from lectern.wire.messages import Booking, Cancel, Grant, Message, Prepare, Release, Report
+from lectern.wire.parser import parse
 from tests.faults import hosts
 from tests.rows import commit
 
@@ -59,10 +61,10 @@ class Pair:
         with transaction(host.engine) as connection:
             bodies = [one.payload if isinstance(one, Booking) else one.to_json() for one in messages]
             ids = _kept(connection, host.journal, bodies)
-            came: list[handling.Came[booking.Asked]] = [
+            came: list[handling.Came[teacher_bookings.Asked]] = [
                 handling.came(one, (Booking, Cancel)) for one in inbox.read(connection, host.journal, ids)
             ]
-            go = partial(booking.decided, [STREAMER])
+            go = partial(teacher_bookings.decided_bookings, [STREAMER])
             handling.change(connection, host, partial(handling.of_messages, host, came, go))
 
     def said(self, who: Host[Any]) -> list[dict[str, Any]]:
@@ -83,7 +85,7 @@ class Pair:
                 ids = _kept(connection, self.streamer.journal, [json.dumps(one)])
                 kept = inbox.read(connection, self.streamer.journal, ids)
                 came: list[handling.Came[Any]] = [handling.came(one, (Prepare, Release, Grant)) for one in kept]
-                go = admitted if one["cmd"] == "prepare" else releases.release
+                go = admitted if one["cmd"] == "prepare" else lease.release_classes
                 handling.change(connection, self.streamer, partial(handling.of_messages, self.streamer, came, go))
 
     def report_back(self) -> None:
@@ -98,7 +100,7 @@ class Pair:
 
     def granted(self, session: str) -> list[dict[str, Any]]:
         """What the streamer is told when it asks for its lease."""
-        commit(self.teacher.engine, handling.change, self.teacher, roll.granted(Granted(STREAMER, session, 45)))
+        commit(self.teacher.engine, handling.change, self.teacher, membership.granted(Granted(STREAMER, session, 45)))
         return self.said(self.teacher)
 
     def swept(self, after_s: float) -> list[dict[str, Any]]:
@@ -106,7 +108,7 @@ class Pair:
         now = time.time() + after_s
         with transaction(self.teacher.engine) as connection:
             changes = Changes(self.teacher.settings, now)
-            cancelling.tell_again(changes, cancels.untold(connection, now))
+            cancelling.resend_cancels(changes, db_bookings.cancels_to_resend(connection, now))
             write(connection, self.teacher.journal, changes)
         return self.said(self.teacher)
 
@@ -119,7 +121,7 @@ def admitted(connection: Any, changes: StreamerChanges, prepares: Sequence[Prepa
     """Classes that are taken are ready at once."""
     ids = [one.class_id for one in prepares]
     known, gone = airings.by_id(connection, ids), airings.released_before(connection, ids)
-    for one in admission.fresh(changes, prepares, known, gone, {}):
+    for one in cache.new_classes(changes, prepares, known, gone, {}):
         changes.admit(one, AiringState.READY)
 
 
@@ -161,7 +163,7 @@ async def test_a_claim_is_answered_again_after_a_while_and_though_the_clock_was_
     """After a power cut Redis may lack the answer, and the clock be wrong; without a lease, a streamer airs nothing."""
     assert commands(pair.granted("one")) == ["grant"]
     assert pair.granted("one") == [], "the streamer may be about to read it"
-    for ago_s in (roll.GRANT_AGAIN_S, -3600):
+    for ago_s in (membership.GRANT_AGAIN_S, -3600):
         commit(pair.teacher.engine, Connection.execute, update(streamers).values(granted_at=time.time() - ago_s))
         assert commands(pair.granted("one")) == ["grant"]
 
@@ -172,7 +174,7 @@ async def test_a_cancel_is_told_again_until_it_is_confirmed(pair: Pair) -> None:
     pair.receive(Cancel(class_id="c-1"))
     pair.said(pair.teacher)
     assert pair.swept(30) == []
-    assert not commit(pair.teacher.engine, sweep.due, pair.teacher)
+    assert not commit(pair.teacher.engine, maintenance.due, pair.teacher)
     told = pair.swept(61)
     assert commands(told) == ["release"]
     assert pair.swept(100) == [], "it was told just now"
@@ -188,7 +190,7 @@ async def test_after_the_end_of_the_class_nobody_is_told_any_more(pair: Pair) ->
     pair.said(pair.teacher)
     assert pair.swept(700) == []
     with transaction(pair.teacher.engine) as connection:
-        cancels.prune(connection, time.time() + 700)
+        db_bookings.prune_cancels(connection, time.time() + 700)
         assert connection.execute(select(cancel_list)).all() == []
 
 

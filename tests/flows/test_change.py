@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from flows import host as hall
-from flows.teacher import change as changing
-from lectern.effects.rows.tables.engine import open_database
+from flows.teacher import bookings as changing
+from lectern.db.engine import open_database
 from lectern.errors import TryAgain
 from lectern.playout import flv
 from tests.faults import hosts

@@ -10,15 +10,14 @@ import pytest
 from sqlalchemy import select
 
 from flows.host import Host
-from flows.streamer import admission, change, ends
-from flows.streamer.looks import Looked
-from lectern.amendments import Amend
-from lectern.effects.files.origin import RemoteFile
-from lectern.effects.rows import airings
-from lectern.effects.rows.tables.engine import transaction
-from lectern.messages import Prepare
+from flows.streamer import amend, playout_events, prepare
+from flows.streamer.prepare import ProbeResult
+from lectern.db import airings
+from lectern.db.engine import transaction
 from lectern.settings import StreamerSettings
 from lectern.states import AiringState
+from lectern.storage.origin import RemoteFile
+from lectern.wire.messages import Amend, Prepare
 from tests import rows, strategies
 from tests.faults import hosts
 from tests.faults.test_changes import lesson
@@ -44,13 +43,13 @@ def streamer(streamer: Host[StreamerSettings]) -> Host[StreamerSettings]:
         Prepare(**{**fields, "class_id": class_id, "end_time": start + length_s}).named({})
         for class_id, length_s in (("c-1", 600), (CHANGE, 900))
     ]
-    looked: dict[str, Looked] = {both[0].stem: RemoteFile(URL, 10, None, None)}
+    looked: dict[str, ProbeResult] = {both[0].stem: RemoteFile(URL, 10, None, None)}
     with transaction(streamer.engine) as connection:
-        rows.did(connection, streamer, partial(admission.decided, looked, {}), *both)
+        rows.did(connection, streamer, partial(prepare.decided_classes, looked, {}), *both)
         for one in airings.by_id(connection, ["c-1", CHANGE]).values():
             rows.moved(connection, streamer, one, AiringState.READY)
         asked = Amend(class_id="c-1", revision=CHANGE, placement=1)
-        rows.did(connection, streamer, change.decided, asked)
+        rows.did(connection, streamer, amend.decided, asked)
     return streamer
 
 
@@ -77,7 +76,7 @@ async def confirmed(host: Host[StreamerSettings], **has: object) -> None:
 
     beats = asyncio.create_task(beat())
     await asyncio.sleep(0.02)
-    await change.confirm(host)
+    await amend.confirm(host)
     beats.cancel()
 
 
@@ -94,15 +93,15 @@ async def test_a_change_waits_while_nobody_knows_what_the_playout_airs(
     streamer: Host[StreamerSettings], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Once the playout has surely no worker, the timetable on the disk says what the next one airs."""
-    monkeypatch.setattr(change, "CONFIRMS_S", 0.05)
-    await change.confirm(streamer)
+    monkeypatch.setattr(amend, "CONFIRMS_S", 0.05)
+    await amend.confirm(streamer)
     assert reports(streamer) == []
     streamer.playout.is_away("it was killed")
-    streamer.playout.away_since = time.monotonic() - change.NO_WORKER_S - 1
-    await change.confirm(streamer)
+    streamer.playout.away_since = time.monotonic() - amend.NO_WORKER_S - 1
+    await amend.confirm(streamer)
     assert reports(streamer) == [], "its timetable is not written"
     streamer.playout.written(streamer.playout.begin_round() + 1)
-    await change.confirm(streamer)
+    await amend.confirm(streamer)
     assert reports(streamer) == [0]
 
 
@@ -123,8 +122,8 @@ def test_a_class_that_ends_before_that_is_reported_as_it_was_aired(
     }
     told |= {"end": one.end_time - (0 if end_of == "changed" else 300), "sessions": 0}
     with transaction(streamer.engine) as connection:
-        rows.went(connection, streamer, ends.as_told("c-1", told))
-        rows.went(connection, streamer, partial(change.confirmed, {CHANGE}, change.as_aired({})))
+        rows.went(connection, streamer, playout_events.closing_of("c-1", told))
+        rows.went(connection, streamer, partial(amend.confirmed, {CHANGE}, amend.as_aired({})))
         assert airings.unconfirmed(connection) == []
     assert reports(streamer) == [code]
 
@@ -133,14 +132,14 @@ def test_a_class_whose_end_was_moved_away_while_it_ended_goes_on(streamer: Host[
     """The playout had the end of before; it gets the timetable, in which the class is not over."""
     one = its_class(streamer)
     told = {**lesson(streamer, one), "end": one.end_time - 900, "as_run": [], "why": "its end has come"}
-    commit(streamer.engine, rows.went, streamer, ends.as_told("c-1", told))
+    commit(streamer.engine, rows.went, streamer, playout_events.closing_of("c-1", told))
     assert its_class(streamer).state is one.state
 
 
 async def test_a_change_is_reported_by_itself_soon_after_the_playout_has_it(streamer: Host[StreamerSettings]) -> None:
     """Also after a restart: what waits is a row, and nobody needs to ask."""
     lessons = {"c-1": lesson(streamer, its_class(streamer))}
-    work = asyncio.create_task(change.keep_confirming(streamer))
+    work = asyncio.create_task(amend.keep_confirming(streamer))
     streamer.amended.set()
     for _ in range(500):
         streamer.playout.confirm(streamer.playout.begin_round(), lessons)

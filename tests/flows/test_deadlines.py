@@ -8,13 +8,12 @@ from typing import Any
 import pytest
 
 from flows import handling
-from flows.teacher import deadlines, results
-from flows.teacher.ecs import flow as ecs
-from lectern.decide.results import Late
-from lectern.decide.transcode import Overdue
-from lectern.effects.rows import renditions, transcodings
-from lectern.effects.rows.tables.engine import open_database, transaction
-from lectern.facts import Attempt
+from flows.teacher import transcoding
+from flows.teacher.ecs import transcode as ecs
+from lectern.db import transcodings
+from lectern.db.engine import open_database, transaction
+from lectern.decide.transcoding import Late, Overdue
+from lectern.model.facts import Attempt
 from lectern.states import Backend, RenditionState, Resolution
 from tests.faults import hosts
 from tests.rows import commit
@@ -32,32 +31,32 @@ async def test_of_very_many_outputs_only_some_are_looked_for_at_a_time(
     keys = [(number, Resolution.P720) for number in range(1, RENDITIONS + 1)]
     with transaction(engine) as connection:
         attempts = [Attempt(*one, 1, 1, now, Backend.OSS, now - 1, "http://origin.example/1.flv") for one in keys]
-        renditions.begin(connection, attempts, now - 60)
+        transcodings.begin(connection, attempts, now - 60)
         for key in keys:
-            renditions.requested(connection, key, now - 60)
+            transcodings.requested(connection, key, now - 60)
     looking, most, answers = 0, 0, asyncio.Event()
 
     async def slow(*_: object) -> None:
         nonlocal looking, most
         looking += 1
         most = max(most, looking)
-        if looking == deadlines.LOOKS:
+        if looking == transcoding.LOOKS:
             asyncio.get_running_loop().call_later(0.1, answers.set)  # whoever else does not wait begins before it
         await answers.wait()
         looking -= 1
 
-    async def nobody(_host: Any, keys: Any) -> results.Lists:
+    async def nobody(_host: Any, keys: Any) -> transcoding.Lists:
         return {key: [] for key in keys}
 
     async def nothing(*_: object) -> None:
         return None
 
     monkeypatch.setattr(ecs, "output_there", slow)
-    monkeypatch.setattr(results, "old_waiters", nobody)
-    monkeypatch.setattr(results, "follow", nothing)
-    await deadlines.time_out(host)
-    assert most == deadlines.LOOKS < RENDITIONS
-    assert {one.state for one in commit(engine, renditions.states, keys).values()} == {RenditionState.TIMED_OUT}
+    monkeypatch.setattr(transcoding, "old_waiters", nobody)
+    monkeypatch.setattr(transcoding, "follow", nothing)
+    await transcoding.time_out(host)
+    assert most == transcoding.LOOKS < RENDITIONS
+    assert {one.state for one in commit(engine, transcodings.states, keys).values()} == {RenditionState.TIMED_OUT}
     engine.dispose()
 
 
@@ -68,15 +67,15 @@ def test_what_a_result_settled_while_its_output_was_looked_for_is_not_settled_ag
     settled, silent = keys = [(number, Resolution.P720) for number in (1, 2)]
     with transaction(engine) as connection:
         attempts = [Attempt(*one, 1, 1, now, Backend.OSS, now - 1, "http://origin.example/1.flv") for one in keys]
-        renditions.begin(connection, attempts, now - 60)
+        transcodings.begin(connection, attempts, now - 60)
         for key in keys:
-            renditions.requested(connection, key, now - 60)
+            transcodings.requested(connection, key, now - 60)
         late = [Late(one.key, one.backend, Overdue.TIME_OUT, None) for one in transcodings.overdue(connection, now)]
         assert {one.key for one in late} == {*keys}
         states = RenditionState.TRANSCODING, RenditionState.SUCCESS
-        renditions.move(connection, settled, *states, now, deadline=None, url="http://origin.example/1_720P.flv")
-        changes = handling.change(connection, host, deadlines.expired(late, hosts.ALIVE, {key: [] for key in keys}))
+        transcodings.move(connection, settled, *states, now, deadline=None, url="http://origin.example/1_720P.flv")
+        changes = handling.change(connection, host, transcoding.expired(late, hosts.ALIVE, {key: [] for key in keys}))
         assert changes.ended == [silent]
-        found = renditions.states(connection, keys)
+        found = transcodings.states(connection, keys)
         assert (found[settled].state, found[silent].state) == (RenditionState.SUCCESS, RenditionState.TIMED_OUT)
     engine.dispose()

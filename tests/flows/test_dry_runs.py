@@ -11,25 +11,23 @@ from prefect.client.schemas.objects import State
 from redis.exceptions import ConnectionError as RedisAway
 from sqlalchemy import Engine, select, update
 
-from flows.teacher import moves, requests
-from flows.teacher.booking import booking
-from flows.teacher.change import change
-from flows.teacher.moves import move
+from flows.teacher import failover, transcoding
+from flows.teacher.bookings import booking, change
+from flows.teacher.failover import move
+from flows.teacher.maintenance import sweep_teacher
 from flows.teacher.reports import report
-from flows.teacher.results import settle
-from flows.teacher.sweep import sweep_teacher
-from lectern.amendments import Change
-from lectern.changes import Changes, Granted
-from lectern.decide import lease
-from lectern.effects.rows import bookings, inbox, renditions
-from lectern.effects.rows.changes import write
-from lectern.effects.rows.inbox import Arrived
-from lectern.effects.rows.tables.engine import transaction
+from flows.teacher.transcoding import settle
+from lectern.db import bookings, inbox, transcodings
+from lectern.db.engine import transaction
+from lectern.db.inbox import Arrived
+from lectern.db.writer import write
+from lectern.decide import leases
 from lectern.errors import ForbiddenMove, Misuse, TryAgain
-from lectern.facts import Attempt
-from lectern.messages import Booking, Cancel, Message, Report
+from lectern.model.facts import Attempt
+from lectern.model.plan import Changes, Granted
 from lectern.model.tables.teacher import TeacherTable, orders
 from lectern.states import Backend, BookingState, Resolution
+from lectern.wire.messages import Booking, Cancel, Change, Message, Report
 from tests import rows, strategies
 from tests.faults import hosts
 from tests.faults.turns import Quiet
@@ -100,8 +98,8 @@ def under_way(stage: Stage, deadline_in_s: float) -> None:
     for class_id in ("c-1", "c-2"):
         changes.move(changes.book(booked(class_id)), BookingState.WAITING)
     with transaction(stage.host.engine) as connection:
-        renditions.begin(connection, [attempt], now)
-        renditions.requested(connection, KEY, now)
+        transcodings.begin(connection, [attempt], now)
+        transcodings.requested(connection, KEY, now)
         write(connection, stage.host.journal, changes)
 
 
@@ -134,7 +132,7 @@ def test_of_bookings_and_cancels(dry_run: Stage) -> None:
 
 
 def test_of_changes(dry_run: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("flows.teacher.change.BOOKING_S", 0.0)  # the booking of c-9 does not come
+    monkeypatch.setattr("flows.teacher.bookings.BOOKING_S", 0.0)  # the booking of c-9 does not come
     under_way(dry_run, 600)
     dry_run.placed("c-5", ready=True)
     ids = dry_run.comes(
@@ -194,8 +192,8 @@ def test_of_a_sweep(dry_run: Stage) -> None:
 
 
 def test_of_a_move(dry_run: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lease, "NOTICE_S", 0.05)
-    monkeypatch.setattr(moves, "LOOK_S", 0.05)
+    monkeypatch.setattr(leases, "NOTICE_S", 0.05)
+    monkeypatch.setattr(failover, "LOOK_S", 0.05)
     dry_run.host.bus = cast("Any", Silent())
     dry_run.host.heard[OTHER] = time.monotonic()  # by the roll, which listens beside each run
     dry_run.placed("c-1", ready=True)
@@ -209,14 +207,16 @@ def test_of_a_move(dry_run: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_of_transcodings_that_are_asked_for_and_made(dry_run: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     """These two do their work outside: they say what they would begin."""
-    monkeypatch.setattr(requests, "run_id", lambda: "run")
+    monkeypatch.setattr(transcoding, "run_id", lambda: "run")
     under_way(dry_run, 600)
     with transaction(dry_run.host.engine) as connection:
-        renditions.begin(connection, [Attempt(7, KEY[1], 1, 1, 0.0, Backend.OSS, 9e9, "http://o/7.flv")], time.time())
+        transcodings.begin(connection, [Attempt(7, KEY[1], 1, 1, 0.0, Backend.OSS, 9e9, "http://o/7.flv")], time.time())
     before = dry_run.rows()
-    asked = dry_run.run(lambda: requests.request.fn([(7, "720P"), (6666, "720P")], dry_run=True))
+    asked = dry_run.run(lambda: transcoding.request.fn([(7, "720P"), (6666, "720P")], dry_run=True))
     assert asked == "dry run: would ask for 7 720P"
-    assert dry_run.run(lambda: requests.transcode.fn(7, ["720P"], dry_run=True)).startswith("dry run: would make 720P")
+    assert dry_run.run(lambda: transcoding.transcode.fn(7, ["720P"], dry_run=True)).startswith(
+        "dry run: would make 720P"
+    )
     assert dry_run.rows() == before
 
 

@@ -12,20 +12,20 @@ from sqlalchemy import select, update
 
 from flows.streamer import push_hosts
 from flows.streamer.broadcast import broadcast
-from flows.streamer.download import download
+from flows.streamer.downloads import download
+from flows.streamer.maintenance import sweep_streamer
 from flows.streamer.prepare import prepare
 from flows.streamer.reconcile import reconcile
-from flows.streamer.sweep import sweep_streamer
-from lectern.effects.files import origin
-from lectern.effects.files.origin import RemoteFile
-from lectern.effects.rows import airings, cache, inbox
-from lectern.effects.rows.inbox import Arrived
-from lectern.effects.rows.tables.engine import open_database, reading, transaction
+from lectern.db import airings, cache, inbox
+from lectern.db.engine import open_database, reading, transaction
+from lectern.db.inbox import Arrived
 from lectern.errors import DOWNLOAD_FAILED, ForbiddenMove, Refuse, TryAgain
-from lectern.messages import Prepare
+from lectern.model.streamer_plan import StreamerChanges
 from lectern.model.tables.streamer import StreamerTable, classes, files
 from lectern.states import AiringState, FileState
-from lectern.streamer_changes import StreamerChanges
+from lectern.storage import origin
+from lectern.storage.origin import RemoteFile
+from lectern.wire.messages import Prepare
 from tests import rows
 from tests.faults import hosts
 from tests.stage.dry_runs import Alone, says
@@ -109,7 +109,7 @@ def test_of_prepares(dry_run: Alone) -> None:
 
 def test_of_a_sweep(dry_run: Alone, monkeypatch: pytest.MonkeyPatch) -> None:
     """Classes that are past their end are closed, evicted files removed."""
-    monkeypatch.setattr("flows.streamer.sweep.UNKNOWN_S", 0.0)
+    monkeypatch.setattr("flows.streamer.maintenance.UNKNOWN_S", 0.0)
     taken(dry_run, wanted("c-1", 1, start_in_s=-9000), AiringState.READY)
     taken(dry_run, wanted("c-2", 1, start_in_s=-9000), AiringState.WAITING)
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from lectern import message_schema
-from lectern.commands import PUBLISHED
+from lectern.wire import schema
+from lectern.wire.parser import PUBLISHED
 from tests.stage import Stage, Town, staged, wait_until
 from tests.stage.hosts import SECRET
 from town.ports import HOST, free_port
@@ -81,12 +81,12 @@ def test_a_booking_is_answered_and_changed_and_a_cancel_ends_it(day: Stage, run:
     answer = json.loads(done.stdout)
     assert (answer["class_id"], answer["result"], answer["code"]) == (booking["class_id"], "success", 0)
     for message in (booking, answer):
-        jsonschema.validate(message, message_schema.schema())
+        jsonschema.validate(message, schema.schema())
     later = {"end_time": booking["end_time"] + 600}
     changed = run("change", booking["class_id"], json.dumps(later))
     assert changed.returncode == 0, changed.stderr
     for message in ({"cmd": "change", "class_id": booking["class_id"], **later}, json.loads(changed.stdout)):
-        jsonschema.validate(message, message_schema.schema())
+        jsonschema.validate(message, schema.schema())
     assert day.order(booking["class_id"])["end_time"] == later["end_time"]
     assert run("cancel", booking["class_id"]).returncode == 0
     wait_until(lambda: day.order(booking["class_id"])["state"] == "cancelled", description="the class is cancelled")
@@ -115,7 +115,7 @@ def test_a_wrong_command_is_told_how_to_call_it(run: Run) -> None:
 
 def test_the_schema_that_make_writes_is_one_and_has_every_message_that_the_platform_sends_and_reads() -> None:
     made = subprocess.run(
-        [sys.executable, "-m", "lectern.message_schema"], capture_output=True, text=True, timeout=60, check=True
+        [sys.executable, "-m", "lectern.wire.schema"], capture_output=True, text=True, timeout=60, check=True
     )
     schema = json.loads(made.stdout)
     jsonschema.Draft202012Validator.check_schema(schema)
@@ -125,7 +125,7 @@ def test_the_schema_that_make_writes_is_one_and_has_every_message_that_the_platf
 
 def test_the_booking_in_the_folder_is_of_the_schema() -> None:
     booking = json.loads((EXAMPLES / "booking.json").read_text())
-    jsonschema.validate(booking, message_schema.schema())
+    jsonschema.validate(booking, schema.schema())
 
 
 @pytest.mark.parametrize("field", ["class_id", "push_url", "start_time", "cmd"])
@@ -133,4 +133,4 @@ def test_the_schema_refuses_a_booking_without_what_it_needs(field: str) -> None:
     booking = json.loads((EXAMPLES / "booking.json").read_text())
     del booking[field]
     with pytest.raises(jsonschema.ValidationError):
-        jsonschema.validate(booking, message_schema.schema())
+        jsonschema.validate(booking, schema.schema())

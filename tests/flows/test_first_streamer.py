@@ -8,12 +8,12 @@ from typing import Any, cast
 import pytest
 
 from flows.host import Host, Teacher
-from flows.teacher.roll import FIRST_STREAMER_S, Roll, living
-from lectern.changes import Granted
-from lectern.effects.redis.bus import Bus
-from lectern.effects.rows.tables.engine import open_database
+from flows.teacher.membership import FIRST_STREAMER_S, Roll, living
+from lectern.db.engine import open_database
 from lectern.errors import TryAgain
+from lectern.model.plan import Granted
 from lectern.model.tables.teacher import journal
+from lectern.redis.client import Bus
 from lectern.settings import TeacherSettings
 from tests import laid, rows
 from tests.rows import commit

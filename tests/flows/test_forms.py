@@ -4,7 +4,7 @@ import inspect
 
 import pytest
 
-from flows.resident.deployments import PARAMETERS, STREAMER, TEACHER, UNUSED
+from flows.resident.prefect.deployments import PARAMETERS, STREAMER, TEACHER, UNUSED
 from tests.stage import Stage
 
 pytestmark = pytest.mark.live

@@ -11,20 +11,20 @@ from typing import Any
 import pytest
 from sqlalchemy import insert, select, update
 
-from flows import trouble
+from flows import failures
 from flows.host import Host
-from flows.streamer import ends, following, handing
-from flows.streamer.handing import Handing
-from flows.streamer.lessons import Lessons
+from flows.streamer import playout_events, playout_sync
+from flows.streamer.playout_entry import Lessons
+from flows.streamer.playout_sync import Handing
+from lectern.allowlist import Places
+from lectern.db.engine import reading, transaction
 from lectern.decide import gaps
-from lectern.effects.files import store
-from lectern.effects.rows.tables.engine import reading, transaction
-from lectern.facts import AsRun
+from lectern.model.facts import AsRun
 from lectern.model.tables.streamer import classes, journal, tasks
-from lectern.places import Places
+from lectern.model.views import Past
 from lectern.playout import kernel
 from lectern.settings import StreamerSettings
-from lectern.told import Past
+from lectern.storage import cache_dir
 from tests.playout import flvs
 from tests.playout.receiver import Receiver
 from tests.playout.stage import Playout
@@ -42,7 +42,7 @@ async def nobody(_host: object) -> None:
 @pytest.fixture
 def streamer(streamer: Streamer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Streamer:
     """A streamer that holds its lease; what it sends stays in its outbox."""
-    for module in (following, ends, handing, trouble):
+    for module in (playout_events, playout_events, playout_sync, failures):
         monkeypatch.setattr(module, "tell", nobody)
     places = {"playout_dir": tmp_path / "p", "playout_socket": tmp_path / "p/s", "slate": None}
     streamer.settings = streamer.settings.model_copy(update={**places, "allowed_push_hosts": "127.0.0.1"})
@@ -70,7 +70,7 @@ def move(host: Streamer, class_id: str, start: float) -> None:
 
 
 def recorded(host: Streamer) -> Path:
-    path = store.rendition_path(host.settings.video_root, "1")
+    path = cache_dir.rendition_path(host.settings.video_root, "1")
     path.parent.mkdir(exist_ok=True)
     return flvs.write(path, flvs.lesson(60))
 
@@ -154,7 +154,7 @@ async def test_a_connection_that_lasts_is_no_loop_that_stands_still(
     streamer: Streamer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else a streamer is not ready a minute after its playout was there, and its next rollout ends."""
-    monkeypatch.setattr(handing, "LOOK_EVERY_S", 0.1)
+    monkeypatch.setattr(playout_sync, "LOOK_EVERY_S", 0.1)
     with Playout(streamer.settings.playout_dir):
         async with kept(streamer):
             begun = streamer.rounds._at["playout"]
@@ -238,15 +238,15 @@ async def test_a_class_stays_in_the_timetable_until_the_playout_has_told_its_end
 async def test_an_end_of_before_a_change_ends_nothing(streamer: Streamer) -> None:
     """The playout may tell it while the change is on its way, and each time that the resident connects."""
     start = book(streamer, "c", "rtmp://127.0.0.1/live/c", starts_in_s=60)
-    file = str(store.rendition_path(streamer.settings.video_root, "1"))
+    file = str(cache_dir.rendition_path(streamer.settings.video_root, "1"))
     row = {"url": 0, "session": 1, "source": "recording", "from": start, "to": start + 60, "position_s": 0.0}
     row |= {"sent_s": 60.0, "bytes": 9, "open": False}
     sums = {"sent_s": 60.0, "slate_s": 0.0, "gap_s": 0.0, "sessions": 1, "as_run": [row]}
     told = {"class_id": "c", "state": "ended", "slate": False, "why": "its end has come", **sums}
     for was in ({"start": start - HOURS_S, "file": file}, {"start": start, "file": "/elsewhere.flv"}):
-        await following.Following(streamer).catch_up({**told, **was})
+        await playout_events.Following(streamer).catch_up({**told, **was})
         assert state(streamer, "c") == "ready"
-    await following.Following(streamer).catch_up({**told, "start": start, "file": file})
+    await playout_events.Following(streamer).catch_up({**told, "start": start, "file": file})
     assert state(streamer, "c") == "aired"
 
 

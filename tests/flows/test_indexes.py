@@ -13,25 +13,24 @@ from sqlalchemy.exc import OperationalError
 from flows import handling
 from flows.handling import changed
 from flows.host import Host
-from flows.streamer import admission, download, indexes, prepare
-from flows.streamer.looks import Looked
-from lectern import errors
-from lectern.decide import endings
-from lectern.effects import process
-from lectern.effects.files import store
-from lectern.effects.files.origin import RemoteFile
-from lectern.effects.media import airable, ffmpeg
-from lectern.effects.media.probe import Probe
-from lectern.effects.rows import airings, cache
-from lectern.effects.rows.tables.engine import reading, transaction
+from flows.streamer import downloads, prepare, recording_checks
+from flows.streamer.prepare import ProbeResult
+from lectern import errors, subprocesses
+from lectern.db import airings, cache
+from lectern.db.engine import reading, transaction
+from lectern.decide import airing
 from lectern.errors import DISK_FULL, Refuse
-from lectern.facts import Airing, Idle
-from lectern.messages import Prepare, Report
+from lectern.media import ffmpeg, remux
+from lectern.media.probe import Probe
+from lectern.model.facts import Airing, Idle
+from lectern.model.streamer_plan import StreamerChanges
 from lectern.model.tables.streamer import classes, files, tasks
-from lectern.playout.index import Look
+from lectern.playout.keyframe_index import Look
 from lectern.settings import StreamerSettings
 from lectern.states import AiringState, FileState
-from lectern.streamer_changes import StreamerChanges
+from lectern.storage import cache_dir
+from lectern.storage.origin import RemoteFile
+from lectern.wire.messages import Prepare, Report
 from tests import rows, strategies
 from tests.faults import hosts
 from tests.rows import look
@@ -42,11 +41,11 @@ Streamer = Host[StreamerSettings]
 async def put(host: Streamer, url: str, container: str = "flv") -> Path:
     """A class that begins in a second, and its recording of 4 s, as an earlier release left it: without an index."""
     root = host.settings.video_root
-    path = store.rendition_path(root, "1")
+    path = cache_dir.rendition_path(root, "1")
     path.parent.mkdir(parents=True)
     argv = [ffmpeg.executable(), "-v", "error", "-f", "lavfi", "-i", "testsrc2=size=160x120:rate=25:duration=4"]
     argv += ["-f", "lavfi", "-i", "sine=duration=4", "-c:v", "libx264", "-g", "25", "-c:a", "aac", "-f", container]
-    assert (await process.run([*argv, str(path)], timeout_s=60)).returncode == 0
+    assert (await subprocesses.run([*argv, str(path)], timeout_s=60)).returncode == 0
     now = time.time()
     times = {"start_time": now + 1, "end_time": now + 6}
     one = Prepare(class_id="c", record_id=1, video_url="http://origin.example/1.flv", push_url=url, **times)
@@ -61,10 +60,10 @@ async def put(host: Streamer, url: str, container: str = "flv") -> Path:
 
 async def test_a_file_of_an_earlier_release_gets_its_index_before_its_class(streamer: Streamer) -> None:
     path = await put(streamer, "rtmp://push.example/live/x")
-    assert not airable.has_index(path)
-    failed: dict[str, indexes.Seen] = {}
-    await indexes.make(streamer, failed)
-    assert airable.has_index(path)
+    assert not remux.has_index(path)
+    failed: dict[str, recording_checks.IndexSeen] = {}
+    await recording_checks.make_indexes(streamer, failed)
+    assert remux.has_index(path)
     assert failed == {}
 
 
@@ -72,9 +71,9 @@ async def test_a_file_of_an_earlier_release_that_is_no_flv_is_made_one_and_the_s
     streamer: Streamer,
 ) -> None:
     path = await put(streamer, "rtmp://push.example/live/x", "mp4")
-    await indexes.make(streamer, {})
+    await recording_checks.make_indexes(streamer, {})
     assert path.read_bytes()[:3] == b"FLV"
-    assert airable.has_index(path)
+    assert remux.has_index(path)
     (row,) = look(streamer.engine, cache.by_stem, ["1"]).values()
     with transaction(streamer.engine) as connection:
         assert cache.usage(connection, streamer.settings.video_root).size_bytes == row.size_bytes == path.stat().st_size
@@ -85,7 +84,7 @@ async def test_a_file_that_is_made_flv_holds_up_no_class_and_does_not_come_back_
 ) -> None:
     """It may take half an hour, in which each booking of this streamer would wait for its answer."""
     path = await put(streamer, "rtmp://push.example/live/x", "mp4")
-    plain, gone = airable.looked, Idle("1", path.stat().st_size)
+    plain, gone = remux.looked, Idle("1", path.stat().st_size)
 
     def evict(_connection: Connection, changes: StreamerChanges) -> None:
         changes.evict([gone])
@@ -97,8 +96,8 @@ async def test_a_file_that_is_made_flv_holds_up_no_class_and_does_not_come_back_
             await prepare.remove_files(streamer, [gone])
         return found
 
-    monkeypatch.setattr(airable, "looked", looked)
-    await indexes.make(streamer, {})
+    monkeypatch.setattr(remux, "looked", looked)
+    await recording_checks.make_indexes(streamer, {})
     assert caplog.text == ""
     assert not path.parent.exists()
 
@@ -108,15 +107,15 @@ async def test_a_file_that_the_disk_had_no_room_for_is_tried_again(
 ) -> None:
     """Its class would be aired with the slate, although there is room by then."""
     path = await put(streamer, "rtmp://push.example/live/x")
-    monkeypatch.setattr(indexes, "AGAIN_S", 0.0)
-    failed: dict[str, indexes.Seen] = {}
+    monkeypatch.setattr(recording_checks, "AGAIN_S", 0.0)
+    failed: dict[str, recording_checks.IndexSeen] = {}
     with monkeypatch.context() as full:
-        full.setattr(airable, "write_index", no_room)
-        await indexes.make(streamer, failed)
+        full.setattr(remux, "write_index", no_room)
+        await recording_checks.make_indexes(streamer, failed)
     assert "can get no index" in caplog.text
     await asyncio.sleep(0)
-    await indexes.make(streamer, failed)
-    assert airable.has_index(path)
+    await recording_checks.make_indexes(streamer, failed)
+    assert remux.has_index(path)
 
 
 async def test_the_size_of_a_file_that_was_made_flv_is_noted_although_the_database_took_nothing_at_first(
@@ -129,12 +128,12 @@ async def test_the_size_of_a_file_that_was_made_flv_is_noted_although_the_databa
         raise OperationalError("UPDATE video_list", {}, Exception("database or disk is full"))
 
     with monkeypatch.context() as disk:
-        disk.setattr(indexes, "remade", full)
-        await indexes.make(streamer, {})
-    await indexes.make(streamer, {})
+        disk.setattr(recording_checks, "remade", full)
+        await recording_checks.make_indexes(streamer, {})
+    await recording_checks.make_indexes(streamer, {})
     (row,) = look(streamer.engine, cache.by_stem, ["1"]).values()
     assert row.size_bytes == path.stat().st_size
-    assert airable.has_index(path)
+    assert remux.has_index(path)
 
 
 def no_room(*_: object) -> None:
@@ -148,15 +147,15 @@ async def test_a_file_that_can_get_no_index_is_tried_again_only_when_it_is_anoth
     path = await put(streamer, "rtmp://push.example/live/x")
     good = path.read_bytes()
     path.write_bytes(b"not a recording")
-    failed: dict[str, indexes.Seen] = {}
+    failed: dict[str, recording_checks.IndexSeen] = {}
     for _ in range(2):
-        await indexes.make(streamer, failed)
+        await recording_checks.make_indexes(streamer, failed)
     assert list(failed) == ["1"]
     assert caplog.text.count("can get no index") == 1
     path.write_bytes(good)
-    await indexes.make(streamer, failed)
+    await recording_checks.make_indexes(streamer, failed)
     assert failed == {}
-    assert airable.has_index(path)
+    assert remux.has_index(path)
 
 
 URL = "http://origin.example/6666.flv"
@@ -172,8 +171,8 @@ def admitted(host: Host[StreamerSettings], size_bytes: int, left_s: float = LONG
     fields = json.loads(strategies.booking("c-1", start_time=int(now) - 10, end_time=now + left_s).to_json())
     one = Prepare(**{**fields, "cmd": "prepare", "video_url": URL}).named({})
     with transaction(host.engine) as connection:
-        looked: dict[str, Looked] = {one.stem: RemoteFile(URL, size_bytes, None, None)}
-        rows.did(connection, host, partial(admission.decided, looked, {}), one)
+        looked: dict[str, ProbeResult] = {one.stem: RemoteFile(URL, size_bytes, None, None)}
+        rows.did(connection, host, partial(prepare.decided_classes, looked, {}), one)
     with reading(host.engine) as connection:
         row = connection.execute(select(classes.c.state, classes.c.code)).one()
     return str(row.state), row.code
@@ -195,8 +194,8 @@ def test_the_alarm_of_a_change_whose_recording_comes_too_late_names_the_class_th
     one = Prepare(**{**fields, "cmd": "prepare", "class_id": "c-1^1", "video_url": URL}).named({})
     with transaction(streamer.engine) as connection:
         size_bytes = int(streamer.settings.download_rate_bytes * LONG_S)
-        looked: dict[str, Looked] = {one.stem: RemoteFile(URL, size_bytes, None, None)}
-        rows.did(connection, streamer, partial(admission.decided, looked, {}), one)
+        looked: dict[str, ProbeResult] = {one.stem: RemoteFile(URL, size_bytes, None, None)}
+        rows.did(connection, streamer, partial(prepare.decided_classes, looked, {}), one)
     with reading(streamer.engine) as connection:
         sent = connection.execute(select(streamer.journal.outbox.c.target, streamer.journal.outbox.c.body)).all()
     (alarm,) = [json.loads(row.body) for row in sent if row.target == streamer.settings.alarm_channel]
@@ -211,7 +210,7 @@ def test_a_download_that_ends_within_its_class_is_begun(streamer: Host[StreamerS
 
 def test_what_is_on_the_disk_already_is_not_downloaded_again(streamer: Host[StreamerSettings]) -> None:
     size_bytes = int(streamer.settings.download_rate_bytes * (LONG_S + 60))
-    part = store.part_path(streamer.settings.video_root, "6666_720P")
+    part = cache_dir.part_path(streamer.settings.video_root, "6666_720P")
     part.parent.mkdir(parents=True)
     with part.open("wb") as file:
         file.truncate(int(streamer.settings.download_rate_bytes * 120))
@@ -237,11 +236,11 @@ def test_a_download_that_ends_after_a_class_refuses_it_and_makes_ready_those_tha
     both = [Prepare(**{**fields, "class_id": f"c-{end:g}", "end_time": now + end}).named({}) for end in (60, 600)]
     remote = RemoteFile(URL, 10, None, None)
     with transaction(streamer.engine) as connection:
-        rows.did(connection, streamer, partial(admission.decided, {both[0].stem: remote}, {}), *both)
+        rows.did(connection, streamer, partial(prepare.decided_classes, {both[0].stem: remote}, {}), *both)
         connection.execute(update(tasks).where(tasks.c.class_id == "c-60").values(end_time=now - 1))
-        handling.change(connection, streamer, download.arrived(both[0].stem, remote, PROBE))
+        handling.change(connection, streamer, downloads.arrived(both[0].stem, remote, PROBE))
         # Their rendition is here: a class that comes late is refused all the same.
-        rows.did(connection, streamer, partial(admission.decided, {}, {}), both[0].model_copy(update=LATE))
+        rows.did(connection, streamer, partial(prepare.decided_classes, {}, {}), both[0].model_copy(update=LATE))
         found = connection.execute(select(classes.c.class_id, classes.c.state, classes.c.code)).all()
         bodies = connection.execute(select(streamer.journal.outbox.c.body)).scalars()
         reports = [(one["class_id"], one["code"]) for one in map(json.loads, bodies) if one["cmd"] == "prepared"]
@@ -269,6 +268,6 @@ def test_a_class_of_which_nothing_was_sent_is_closed_with_these_words(
     now = hosts.now()
     one = Airing("c-1", "6", state, "rtmp://push.example/live/c", now - 99, now - 60, 6, None)
     changes = StreamerChanges(streamer.settings, now)
-    endings.close_late(changes, one, is_known=is_known)
+    airing.close_late(changes, one, is_known=is_known)
     (said,) = [one.message for one in changes.sends if isinstance(one.message, Report)]
     assert (said.code, says in said.message) == (errors.AIRING_BROKEN.number, True)

@@ -14,15 +14,15 @@ from sqlalchemy import select
 from sqlalchemy.exc import OperationalError
 
 from flows.host import Host, current
-from flows.resident.intake import Intake
-from flows.teacher.booking import booking
-from lectern.effects.redis.bus import Bus
-from lectern.effects.redis.sending import Sent
-from lectern.effects.rows import inbox
-from lectern.effects.rows.inbox import Arrived
-from lectern.effects.rows.tables.engine import open_database, reading
-from lectern.facts import Kept
+from flows.resident.consumer import Intake
+from flows.teacher.bookings import booking
+from lectern.db import inbox
+from lectern.db.engine import open_database, reading
+from lectern.db.inbox import Arrived
+from lectern.model.facts import Kept
 from lectern.model.tables.teacher import journal
+from lectern.redis.client import Bus
+from lectern.redis.publish import Sent
 from lectern.settings import TeacherSettings
 from tests.effects.redis_servers import empty_redis, redis_of_a_module, url_of
 from tests.faults import hosts

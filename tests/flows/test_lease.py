@@ -13,14 +13,14 @@ import pytest
 import redis
 
 from flows.host import Streamer
-from flows.playout import boot_now
+from flows.playout_link import boot_now
 from flows.streamer import lease
 from flows.streamer.lease import Keeper
-from lectern.decide import lease as decide
-from lectern.effects.rows import leases
-from lectern.effects.rows.tables.engine import open_database
+from lectern.db import leases
+from lectern.db.engine import open_database
+from lectern.decide import leases as decide
 from lectern.playout.lease import LeaseSocket
-from lectern.playout.shared import Shared
+from lectern.playout.worker_process import Shared
 from tests.effects.redis_servers import redis_server, url_of
 from tests.faults import hosts
 from tests.playout import flvs

@@ -17,29 +17,31 @@ from sqlalchemy.exc import OperationalError
 from flows import handling
 from flows.handling import Came
 from flows.host import Host, current
-from flows.streamer import admission, download, looks, lost, reconcile, releases
-from flows.streamer.looks import Looked
+from flows.streamer import downloads as streamer_downloads
+from flows.streamer import lease, prepare, reconcile
+from flows.streamer.prepare import ProbeResult
 from flows.teacher import reports
-from lectern.changes import Changes
+from lectern import subprocesses
+from lectern.db import account as db_account
+from lectern.db import airings, bookings, cache, inbox, metrics
+from lectern.db.engine import reading, transaction
+from lectern.db.inbox import Arrived
+from lectern.db.writer import write
 from lectern.decide import account
-from lectern.effects import process
-from lectern.effects.files import origin, store
-from lectern.effects.files.origin import RemoteFile
-from lectern.effects.media import airable, ffmpeg
-from lectern.effects.media.probe import Probe
-from lectern.effects.rows import airings, bookings, cache, inbox, metrics, plans, story
-from lectern.effects.rows.changes import write
-from lectern.effects.rows.inbox import Arrived
-from lectern.effects.rows.tables.engine import reading, transaction
 from lectern.errors import DISK_FULL, DOWNLOAD_FAILED, Refuse, TryAgain
-from lectern.facts import Kept, Order
-from lectern.messages import Booking, Prepare, Release, Report
+from lectern.media import ffmpeg, remux
+from lectern.media.probe import Probe
+from lectern.model.facts import Kept, Order
+from lectern.model.plan import Changes
+from lectern.model.streamer_plan import StreamerChanges
 from lectern.model.tables.streamer import classes, files, journal, tasks
 from lectern.model.tables.teacher import journal as of_teacher
-from lectern.playout.index import Look
+from lectern.playout.keyframe_index import Look
 from lectern.settings import StreamerSettings, TeacherSettings
 from lectern.states import AiringState, BookingState, FileState
-from lectern.streamer_changes import StreamerChanges
+from lectern.storage import cache_dir, origin
+from lectern.storage.origin import RemoteFile
+from lectern.wire.messages import Booking, Prepare, Release, Report
 from tests import flv, rows
 
 Streamer = Host[StreamerSettings]
@@ -55,7 +57,7 @@ def streamer(streamer: Streamer) -> Streamer:
 
 def put(host: Streamer, class_id: str, stem: str, **file: object) -> Path:
     """A class that is ready, and its rendition of 20 s."""
-    site = flv.write(store.rendition_path(host.settings.video_root, stem), 20)
+    site = flv.write(cache_dir.rendition_path(host.settings.video_root, stem), 20)
     rows.cached(host, rows.prepare(class_id, int(stem), time.time() + 200), site, file)
     return site
 
@@ -77,15 +79,15 @@ def gone(host: Streamer, error: str = "403") -> None:
     """The file of the class is lost, and it cannot be had again."""
     with transaction(host.engine) as connection:
         (row,) = cache.by_stem(connection, ["1"]).values()
-        go = partial(lost.lose, row=row, why="it is not on the disk")
+        go = partial(streamer_downloads.lose_file, row=row, why="it is not on the disk")
         assert handling.change(connection, host, go).reserved
         why = Refuse(f"the origin says {error}", DOWNLOAD_FAILED)
-        handling.change(connection, host, partial(lost.refuse, stem="1", error=why))
+        handling.change(connection, host, partial(streamer_downloads.refuse_waiting, stem="1", error=why))
 
 
 async def test_a_file_that_is_missing_at_the_start_is_told_at_once(streamer: Streamer) -> None:
     """Its class waits for the second download; a person hears of it before that has failed."""
-    store.rendition_path(streamer.settings.video_root, "1").unlink()
+    cache_dir.rendition_path(streamer.settings.video_root, "1").unlink()
     await reconcile.reconciled(streamer)
     assert state(streamer) == "waiting"
     (alarm,) = sent(streamer)
@@ -109,7 +111,7 @@ def test_where_nobody_knows_a_url_the_class_is_refused_at_once(streamer: Streame
         connection.exec_driver_sql("UPDATE task_list SET video_url = NULL")
         connection.execute(update(files).values(url=None))
         (row,) = cache.by_stem(connection, ["1"]).values()
-        go = partial(lost.lose, row=row, why="it is not on the disk")
+        go = partial(streamer_downloads.lose_file, row=row, why="it is not on the disk")
         assert not handling.change(connection, streamer, go).reserved
     assert state(streamer) == "refused"
 
@@ -128,12 +130,12 @@ def test_it_stays_in_sight_until_its_teacher_takes_it_away(streamer: Streamer) -
         ]
         assert missing == 1
     with reading(streamer.engine) as connection:
-        found = story.at_streamer(connection, "streamer1", "class", time.time())
+        found = db_account.at_streamer(connection, "streamer1", "class", time.time())
     said = account.account(found, time.time()).following
     assert "lost its file" in said[0]
     assert any("318" in one for one in said)
     with transaction(streamer.engine) as connection:
-        rows.did(connection, streamer, releases.release, Release(class_id="class", placement=1))
+        rows.did(connection, streamer, lease.release_classes, Release(class_id="class", placement=1))
         assert airings.live(connection) == []
 
 
@@ -144,19 +146,19 @@ def on_air(host: Streamer) -> None:
 
 async def test_the_broken_file_of_a_class_on_air_is_fetched_again_while_the_class_goes_on(streamer: Streamer) -> None:
     on_air(streamer)
-    path = store.rendition_path(streamer.settings.video_root, "1")
-    await lost.replace(streamer, "1", "it may be in use")
+    path = cache_dir.rendition_path(streamer.settings.video_root, "1")
+    await streamer_downloads.redownload(streamer, "1", "it may be in use")
     assert path.exists(), "nobody said that the playout cannot send it"
-    await lost.replace(streamer, "1", "the recording is missing", seen_at=time.time() - 60)
+    await streamer_downloads.redownload(streamer, "1", "the recording is missing", seen_at=time.time() - 60)
     assert path.exists(), "it came after the playout had looked for it"
-    await lost.replace(streamer, "1", "the recording is broken", seen_at=time.time() + 60)
+    await streamer_downloads.redownload(streamer, "1", "the recording is broken", seen_at=time.time() + 60)
     assert not path.exists()
     assert state(streamer) == "on air"
     assert streamer.unfetched.is_set()
     with reading(streamer.engine) as connection:
         (row,) = cache.by_stem(connection, ["1"]).values()
         assert (row.state, row.num_cite) == (FileState.DOWNLOADING, 1)
-        assert plans.unfetched(connection, 5) == [("1", None)]
+        assert airings.unfetched(connection, 5) == [("1", None)]
         assert [one.class_id for one in airings.due(connection, time.time() + 600, time.time())] == ["class"]
 
 
@@ -164,8 +166,8 @@ async def test_a_recording_lost_in_class_is_asked_for_again_until_it_is_there(
     streamer: Streamer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its origin may have it again a minute later; its class goes on with the slate, and is alarmed once."""
-    monkeypatch.setattr(download, "tell", untold)
-    monkeypatch.setattr(download, "FIRST_PAUSE_S", 0.001)
+    monkeypatch.setattr(streamer_downloads, "tell", untold)
+    monkeypatch.setattr(streamer_downloads, "FIRST_PAUSE_S", 0.001)
     on_air(streamer)
     with transaction(streamer.engine) as connection:
         connection.execute(update(tasks).values(start_time=time.time() - 60))
@@ -176,8 +178,8 @@ async def test_a_recording_lost_in_class_is_asked_for_again_until_it_is_there(
             raise Refuse(f"the origin says {answer}", DOWNLOAD_FAILED)
         return "remote", "probe"
 
-    monkeypatch.setattr(download, "_tried", tried)
-    assert str(await download._fetched(streamer, "1")) == "('remote', 'probe')"
+    monkeypatch.setattr(streamer_downloads, "_tried", tried)
+    assert str(await streamer_downloads._fetched(streamer, "1")) == "('remote', 'probe')"
     (alarm,) = sent(streamer)
     assert (alarm["code"], "cannot be had again" in alarm["message"]) == (326, True)
     assert state(streamer) == "on air"
@@ -185,18 +187,18 @@ async def test_a_recording_lost_in_class_is_asked_for_again_until_it_is_there(
         connection.execute(update(tasks).values(end_time=time.time() - 1))
     answers.append(404)
     with pytest.raises(Refuse, match="404"):
-        await download._fetched(streamer, "1")
+        await streamer_downloads._fetched(streamer, "1")
 
 
 async def test_a_file_that_is_well_by_now_is_not_put_aside(streamer: Streamer, monkeypatch: pytest.MonkeyPatch) -> None:
     """It was made a plain FLV after its row had been read for the check: another size, and nothing is wrong."""
-    monkeypatch.setattr(lost, "tell", untold)
-    path = store.rendition_path(streamer.settings.video_root, "1")
-    await lost.replace(streamer, "1", "it has 2428 bytes, not 1000")
+    monkeypatch.setattr(streamer_downloads, "tell", untold)
+    path = cache_dir.rendition_path(streamer.settings.video_root, "1")
+    await streamer_downloads.redownload(streamer, "1", "it has 2428 bytes, not 1000")
     assert path.exists()
     assert state(streamer) == "ready"
     path.write_bytes(path.read_bytes()[:1000])
-    await lost.replace(streamer, "1", "it has 1000 bytes, not 2428")
+    await streamer_downloads.redownload(streamer, "1", "it has 1000 bytes, not 2428")
     assert not path.exists()
     assert state(streamer) == "waiting"
 
@@ -205,10 +207,10 @@ async def test_a_file_is_not_put_aside_because_too_many_files_are_open(
     streamer: Streamer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is well; its class would wait for a download that it does not need."""
-    path = store.rendition_path(streamer.settings.video_root, "1")
+    path = cache_dir.rendition_path(streamer.settings.video_root, "1")
     monkeypatch.setattr(Path, "open", too_many_open)
     with pytest.raises(TryAgain, match="Too many open files"):
-        await lost.replace(streamer, "1", "it may be damaged")
+        await streamer_downloads.redownload(streamer, "1", "it may be damaged")
     assert path.exists()
     assert state(streamer) == "ready"
 
@@ -231,15 +233,19 @@ def test_what_a_class_on_air_still_cites_counts_when_another_class_has_it_downlo
     """The end of the class on air takes its own citation back, not the one of the class that has yet to begin."""
     on_air(streamer)
     one = rows.prepare("next", 1, time.time() + 3600)
-    looked: dict[str, Looked] = {"1": RemoteFile(one.video_url, flv.size(20), None, None)}
+    looked: dict[str, ProbeResult] = {"1": RemoteFile(one.video_url, flv.size(20), None, None)}
     with transaction(streamer.engine) as connection:
         handling.change(
-            connection, streamer, partial(lost.lose, row=cache.by_stem(connection, ["1"])["1"], why="it is gone")
+            connection,
+            streamer,
+            partial(streamer_downloads.lose_file, row=cache.by_stem(connection, ["1"])["1"], why="it is gone"),
         )
-        handling.change(connection, streamer, download.failed("1", Refuse("the origin says 403", DOWNLOAD_FAILED)))
-        handling.change(connection, streamer, partial(admission.admit, new=[one], looked=looked))
+        handling.change(
+            connection, streamer, streamer_downloads.failed("1", Refuse("the origin says 403", DOWNLOAD_FAILED))
+        )
+        handling.change(connection, streamer, partial(prepare.admit, new=[one], looked=looked))
         assert cache.by_stem(connection, ["1"])["1"].num_cite == 2
-        rows.did(connection, streamer, releases.release, Release(class_id="class"))
+        rows.did(connection, streamer, lease.release_classes, Release(class_id="class"))
         assert cache.by_stem(connection, ["1"])["1"].num_cite == 1
 
 
@@ -255,7 +261,7 @@ def test_a_lost_file_is_downloaded_by_the_url_of_the_youngest_booking(streamer: 
         older = update(classes).where(classes.c.class_id == "class")
         after = (AiringState.ON_AIR, now + 1) if begins else (AiringState.READY, now)
         connection.execute(older.values(state=after[0], updated_at=after[1]))
-        lose = partial(lost.lose, row=cache.by_stem(connection, ["1"])["1"], why="it is gone")
+        lose = partial(streamer_downloads.lose_file, row=cache.by_stem(connection, ["1"])["1"], why="it is gone")
         handling.change(connection, streamer, lose)
         assert cache.by_stem(connection, ["1"])["1"].url == fresh
 
@@ -277,9 +283,9 @@ async def test_a_recording_is_downloaded_by_the_url_that_answers_of_several_that
 
     monkeypatch.setattr(origin, "look", look)
     came = [Came(Kept(number, "prepare", "", 0), one) for number, one in enumerate(new)]
-    looked = await looks.look(streamer, came, set())
+    looked = await prepare.probe_origins(streamer, came, set())
     with transaction(streamer.engine) as connection:
-        changes = handling.change(connection, streamer, partial(admission.admit, new=new, looked=looked))
+        changes = handling.change(connection, streamer, partial(prepare.admit, new=new, looked=looked))
         assert changes.reserved == ["2"]
         assert cache.by_stem(connection, ["2"])["2"].url == good
     assert [state(streamer, one.class_id) for one in new] == ["waiting"] * 3
@@ -316,7 +322,7 @@ async def test_a_download_whose_url_has_expired_in_the_queue_takes_that_of_the_y
             connection.execute(update(files).values(state=FileState.DOWNLOADING, url=f"{url}expired"))
             rows.add(connection, one, AiringState.WAITING, "", now + 1)
         with pytest.raises(Refuse) as raised:  # what comes is no recording
-            await download._fetch(streamer, "1")
+            await streamer_downloads._fetch(streamer, "1")
         origin.shutdown()
     assert ("403" in raised.value.message) is not fresh
 
@@ -329,11 +335,11 @@ async def test_a_download_whose_index_cannot_be_written_leaves_no_file_that_nobo
     def full(*_: object) -> None:
         raise Refuse("No space left on device", DISK_FULL)
 
-    monkeypatch.setattr(airable, "write_index", full)
-    final = store.rendition_path(streamer.settings.video_root, "2")
-    part = flv.write(store.part_path(streamer.settings.video_root, "2"), 20)
+    monkeypatch.setattr(remux, "write_index", full)
+    final = cache_dir.rendition_path(streamer.settings.video_root, "2")
+    part = flv.write(cache_dir.part_path(streamer.settings.video_root, "2"), 20)
     with pytest.raises(Refuse):
-        download._finish(part, part, final, Look(part.stat().st_size, 20_000, False, True, None, ()))
+        streamer_downloads._finish(part, part, final, Look(part.stat().st_size, 20_000, False, True, None, ()))
     assert not final.parent.exists()
 
 
@@ -341,10 +347,10 @@ async def test_a_download_that_is_given_up_leaves_no_file_that_nobody_counts(
     streamer: Streamer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The plain FLV file that was made of it did not fit into the cache."""
-    monkeypatch.setattr(download, "tell", untold)
-    part = flv.write(store.part_path(streamer.settings.video_root, "2"), 20)
+    monkeypatch.setattr(streamer_downloads, "tell", untold)
+    part = flv.write(cache_dir.part_path(streamer.settings.video_root, "2"), 20)
     flv.write(part.with_name(f"{part.name}.remuxed"), 20)
-    await download.give_up(streamer, "2", Refuse("no room for 2", DISK_FULL))
+    await streamer_downloads.give_up(streamer, "2", Refuse("no room for 2", DISK_FULL))
     assert not part.parent.exists()
 
 
@@ -352,7 +358,7 @@ async def test_what_came_while_the_database_took_nothing_is_not_downloaded_again
     streamer: Streamer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is in its place, and is noted as soon as the disk has room: its class may begin before it came again."""
-    final = store.rendition_path(streamer.settings.video_root, "1")
+    final = cache_dir.rendition_path(streamer.settings.video_root, "1")
     remote = RemoteFile("http://origin.example/1.flv", flv.size(20), None, None)
     found = Probe(640, 360, 20.0, flv.size(20), "h264", "aac", last_second_decodes=True, mtime=1.0)
     downloads: list[str] = []
@@ -362,18 +368,18 @@ async def test_what_came_while_the_database_took_nothing_is_not_downloaded_again
         flv.write(final, 20)
         return remote, found
 
-    monkeypatch.setattr(download, "_fetched", fetched)
+    monkeypatch.setattr(streamer_downloads, "_fetched", fetched)
     with transaction(streamer.engine) as connection:
-        lose = partial(lost.lose, row=cache.by_stem(connection, ["1"])["1"], why="it is gone")
+        lose = partial(streamer_downloads.lose_file, row=cache.by_stem(connection, ["1"])["1"], why="it is gone")
         handling.change(connection, streamer, lose)
-    monkeypatch.setattr(download, "tell", untold)
+    monkeypatch.setattr(streamer_downloads, "tell", untold)
     context = current.set(streamer)
     try:
         with monkeypatch.context() as full:
-            full.setattr(download, "arrived", no_room)
+            full.setattr(streamer_downloads, "arrived", no_room)
             with pytest.raises(OperationalError):
-                await download.download.fn("1")
-        await download.download.fn("1")
+                await streamer_downloads.download.fn("1")
+        await streamer_downloads.download.fn("1")
     finally:
         current.reset(context)
     assert downloads == ["1"]
@@ -404,7 +410,7 @@ async def test_what_was_made_plain_flv_is_downloaded_again_although_its_origin_h
     folder.mkdir()
     argv = [ffmpeg.executable(), "-v", "error", "-f", "lavfi", "-i", "testsrc2=size=160x120:rate=25:duration=3"]
     argv += ["-f", "lavfi", "-i", "sine=duration=3", "-c:v", "libx264", "-c:a", "aac", "-f", "mp4"]
-    assert (await process.run([*argv, str(folder / "1.flv")], timeout_s=60)).returncode == 0
+    assert (await subprocesses.run([*argv, str(folder / "1.flv")], timeout_s=60)).returncode == 0
     handler = partial(http.server.SimpleHTTPRequestHandler, directory=str(folder))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as origin:
         threading.Thread(target=origin.serve_forever, daemon=True).start()
@@ -415,13 +421,15 @@ async def test_what_was_made_plain_flv_is_downloaded_again_although_its_origin_h
             connection.execute(update(files).values(size_bytes=noted_bytes, url=url))
             cache.recount(connection, streamer.settings.video_root, airings.citations(connection))
             (row,) = cache.by_stem(connection, ["1"]).values()
-            handling.change(connection, streamer, partial(lost.lose, row=row, why="it is not on the disk"))
-        remote, found = await download._fetch(streamer, "1")
+            handling.change(
+                connection, streamer, partial(streamer_downloads.lose_file, row=row, why="it is not on the disk")
+            )
+        remote, found = await streamer_downloads._fetch(streamer, "1")
         origin.shutdown()
     with transaction(streamer.engine) as connection:
-        handling.change(connection, streamer, download.arrived("1", remote, found))
+        handling.change(connection, streamer, streamer_downloads.arrived("1", remote, found))
         (row,) = cache.by_stem(connection, ["1"]).values()
-        assert row.size_bytes == store.rendition_path(streamer.settings.video_root, "1").stat().st_size
+        assert row.size_bytes == cache_dir.rendition_path(streamer.settings.video_root, "1").stat().st_size
         assert cache.usage(connection, streamer.settings.video_root).size_bytes == row.size_bytes
     assert state(streamer) == "ready"
 

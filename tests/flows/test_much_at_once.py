@@ -11,9 +11,9 @@ import pytest
 from sqlalchemy import Connection, insert
 
 from flows.host import Host
-from flows.streamer.handing import Handing
-from lectern.effects.rows import airings
-from lectern.effects.rows.tables.engine import transaction
+from flows.streamer.playout_sync import Handing
+from lectern.db import airings
+from lectern.db.engine import transaction
 from lectern.model.tables.streamer import classes, tasks
 from lectern.playout.client import PROTOCOL
 from lectern.settings import StreamerSettings

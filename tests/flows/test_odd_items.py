@@ -15,31 +15,31 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.states import Running
 from sqlalchemy import Connection, insert, select, update
 
-from flows import handling, trouble
+from flows import failures, handling
 from flows.host import Host
-from flows.playout import Lesson
-from flows.resident import questions, worker
-from flows.resident.intake import Intake
-from flows.streamer import dead_air, ends, indexes, lessons, prepare, sweep, word
-from flows.streamer.handing import Handing
-from flows.streamer.lessons import Facts, lesson
-from flows.teacher import deadlines, results
-from flows.teacher.ecs import flow as ecs
-from lectern.changes import Changes
-from lectern.commands import MAX_BODY_BYTES
-from lectern.effects.files import store
-from lectern.effects.media import airable
-from lectern.effects.rows import bookings, cache
-from lectern.effects.rows.tables.engine import reading, transaction
+from flows.playout_link import Lesson
+from flows.resident.consumer import Intake
+from flows.resident.prefect import queries, worker
+from flows.streamer import maintenance, playout_entry, playout_events, prepare, recording_checks, status
+from flows.streamer.playout_entry import Facts, lesson
+from flows.streamer.playout_sync import Handing
+from flows.teacher import transcoding
+from flows.teacher.ecs import transcode as ecs
+from lectern.db import bookings, cache
+from lectern.db.engine import reading, transaction
 from lectern.errors import Malformed
-from lectern.facts import Cached, Idle, Kept
-from lectern.messages import Booking
+from lectern.media import remux
+from lectern.model.facts import Cached, Idle, Kept
+from lectern.model.plan import Changes
 from lectern.model.tables import teacher as at_teacher
 from lectern.model.tables.streamer import classes, files, tasks
+from lectern.model.views import Sending
 from lectern.playout.client import PROTOCOL
 from lectern.settings import StreamerSettings, TeacherSettings
 from lectern.states import FileState, Resolution
-from lectern.told import Sending
+from lectern.storage import cache_dir
+from lectern.wire.messages import Booking
+from lectern.wire.parser import MAX_BODY_BYTES
 from tests.rows import commit, look
 
 Streamer = Host[StreamerSettings]
@@ -53,7 +53,7 @@ async def nobody(_host: object) -> bool:
 
 @pytest.fixture
 def streamer(streamer: Streamer, monkeypatch: pytest.MonkeyPatch) -> Streamer:
-    monkeypatch.setattr(trouble, "tell", nobody)
+    monkeypatch.setattr(failures, "tell", nobody)
     return streamer
 
 
@@ -79,8 +79,8 @@ def on_air(host: Streamer, *class_ids: str) -> None:
 async def test_a_file_that_cannot_be_deleted_keeps_its_row_and_the_others_are_deleted(streamer: Streamer) -> None:
     cached(streamer, "1", "2", state=FileState.EVICTING)
     root = streamer.settings.video_root
-    store.rendition_path(root, "1").mkdir(parents=True)  # which no unlink takes away
-    gone = store.rendition_path(root, "2")
+    cache_dir.rendition_path(root, "1").mkdir(parents=True)  # which no unlink takes away
+    gone = cache_dir.rendition_path(root, "2")
     gone.parent.mkdir()
     gone.write_bytes(b"x")
     await prepare.remove_files(streamer, [Idle("1", 9), Idle("2", 9)])
@@ -94,7 +94,7 @@ async def test_a_sweep_closes_the_classes_beside_one_that_it_cannot_close(
 ) -> None:
     on_air(streamer, "bad", "good")
     commit(streamer.engine, Connection.execute, update(tasks).values(end_time=time.time() - 1000))
-    late = ends.late
+    late = playout_events.closing_of_late
 
     def fails(*_: object) -> None:
         raise KeyError("odd")
@@ -102,8 +102,8 @@ async def test_a_sweep_closes_the_classes_beside_one_that_it_cannot_close(
     def odd(class_id: str) -> Any:
         return fails if class_id == "bad" else late(class_id)
 
-    monkeypatch.setattr(ends, "late", odd)
-    await sweep._sweep(streamer, dry_run=False)
+    monkeypatch.setattr(playout_events, "closing_of_late", odd)
+    await maintenance._sweep(streamer, dry_run=False)
     with reading(streamer.engine) as connection:
         found = connection.execute(select(classes.c.class_id, classes.c.state)).all()
     assert {one.class_id: one.state for one in found} == {"bad": "on air", "good": "broken"}
@@ -115,7 +115,7 @@ async def test_a_sweep_removes_no_file_that_came_again_while_it_asked_the_playou
     """Its eviction was finished by somebody else, and the recording was booked and downloaded anew."""
     on_air(streamer, "over")
     cached(streamer, "6666")
-    site = store.rendition_path(streamer.settings.video_root, "6666")
+    site = cache_dir.rendition_path(streamer.settings.video_root, "6666")
     site.parent.mkdir(parents=True, exist_ok=True)
     site.write_bytes(b"new")
     with transaction(streamer.engine) as connection:
@@ -126,8 +126,8 @@ async def test_a_sweep_removes_no_file_that_came_again_while_it_asked_the_playou
         with transaction(streamer.engine) as connection:
             connection.execute(update(files).where(files.c.id == "6666").values(state=FileState.READY))
 
-    monkeypatch.setattr(sweep, "_way", asks)
-    await sweep._sweep(streamer, dry_run=False)
+    monkeypatch.setattr(maintenance, "_way", asks)
+    await maintenance._sweep(streamer, dry_run=False)
     assert site.read_bytes() == b"new"
     assert look(streamer.engine, cache.by_stem, ["6666"])["6666"].state is FileState.READY
 
@@ -156,16 +156,16 @@ async def test_classes_are_handed_over_beside_an_odd_one(
 
     monkeypatch.setattr(streamer.playout, "ask", ask)
     monkeypatch.setattr(streamer.playout, "client", cast("Any", "there"))
-    monkeypatch.setattr(lessons, "lesson", odd)
+    monkeypatch.setattr(playout_entry, "lesson", odd)
     handing = Handing(streamer)
     await handing._bring_up_to_date()
     assert handed_over() == ["good"]
     assert streamer.playout.confirmed.keys() == {"good"}
-    monkeypatch.setattr(lessons, "lesson", lesson)
+    monkeypatch.setattr(playout_entry, "lesson", lesson)
     await handing.step()
     assert handed_over() == ["bad", "good"], "it is made again at the next beat"
     commit(streamer.engine, Connection.execute, update(tasks).values(push_url="rtmp://other.example/live/x"))
-    monkeypatch.setattr(lessons, "lesson", odd)
+    monkeypatch.setattr(playout_entry, "lesson", odd)
     await handing.step()
     urls = {one["class_id"]: one["push_urls"] for one in map(json.loads, path.read_text().splitlines()[1:])}
     assert urls["good"] == ["rtmp://other.example/live/x"]
@@ -178,17 +178,17 @@ async def test_a_recording_at_which_something_odd_happens_holds_up_none_behind_i
     async def odd(*_: object) -> Any:
         raise IndexError("a line of one word")
 
-    monkeypatch.setattr(dead_air, "samples", odd)
-    monkeypatch.setattr(airable, "looked", odd)
+    monkeypatch.setattr(recording_checks, "samples", odd)
+    monkeypatch.setattr(remux, "looked", odd)
     on_air(streamer, "c-1")
     cached(streamer, "6666")
-    path = store.rendition_path(streamer.settings.video_root, "6666")
+    path = cache_dir.rendition_path(streamer.settings.video_root, "6666")
     path.parent.mkdir()
     path.write_bytes(b"x")
     row = Cached("6666", FileState.READY, 0, str(path), None, 9, 60.0)
-    await dead_air.look(streamer, row)
+    await recording_checks.look_for_dead_air(streamer, row)
     failed: dict[str, tuple[int, int]] = {}
-    await indexes.make(streamer, failed)
+    await recording_checks.make_indexes(streamer, failed)
     assert failed.keys() == {"6666"}
 
 
@@ -206,14 +206,14 @@ async def test_a_booking_that_nobody_can_read_hides_no_other(teacher: Teacher) -
 async def test_what_is_no_class_id_on_a_waiting_list_is_passed_over() -> None:
     key = (6666, Resolution.P720)
     lists = {key: ["c-1", "nul\0", "x" * 251, "", "c-2"]}
-    assert results._readable(key, lists) == ["c-1", "c-2"]
-    assert results._readable((7, Resolution.P720), lists) == []
+    assert transcoding._readable(key, lists) == ["c-1", "c-2"]
+    assert transcoding._readable((7, Resolution.P720), lists) == []
 
 
 async def test_a_change_that_waits_is_not_said_to_be_no_class_id(caplog: pytest.LogCaptureFixture) -> None:
     """Its revision waits on the list like a class; the platform knows it by its class alone."""
     key = (6666, Resolution.P720)
-    assert results._readable(key, {key: ["c-1", "c-2^1", "c-2~backup^1"]}) == ["c-1"]
+    assert transcoding._readable(key, {key: ["c-1", "c-2^1", "c-2~backup^1"]}) == ["c-1"]
     assert caplog.text == ""
 
 
@@ -226,7 +226,7 @@ async def test_a_class_on_a_waiting_list_that_nobody_can_read_holds_up_no_other(
             row |= {"record_id": 6666, "resolution": "720P", "start_time": now, "end_time": now + 60}
             connection.execute(insert(at_teacher.orders).values(**row))
         changes = Changes(teacher.settings, now)
-        found = results.waiters_of(connection, changes, [key], {key: ["bad", "good", "old"]})[key]
+        found = transcoding.waiters_of(connection, changes, [key], {key: ["bad", "good", "old"]})[key]
     assert [one.class_id for one in found.orders] == ["good"]
     assert set(found.known) == {"bad", "good"}
 
@@ -239,7 +239,7 @@ async def test_an_output_that_cannot_be_looked_for_is_taken_as_not_there(
 
     monkeypatch.setattr(ecs, "output_there", odd)
     one = cast("Any", SimpleNamespace(key=(6666, Resolution.P720)))
-    assert await deadlines._output(teacher, one) is None
+    assert await transcoding._output(teacher, one) is None
 
 
 async def test_of_a_message_that_is_too_long_no_more_is_kept_than_shows_it(teacher: Teacher) -> None:
@@ -263,7 +263,7 @@ async def test_a_run_of_a_dead_process_that_prefect_refuses_hides_no_other(monke
             raise httpx.HTTPStatusError("no", request=request, response=httpx.Response(409, request=request))
         adopted.append(run_id)
 
-    monkeypatch.setattr(questions, "named", named)
+    monkeypatch.setattr(queries, "named", named)
     client = SimpleNamespace(set_flow_run_state=set_state)
     runs = SimpleNamespace(client=client, alive=dict, shown=set[UUID]())
     assert await worker.adopt(cast("Any", runs), "pool", "teacher") == 3
@@ -279,7 +279,7 @@ async def test_a_class_that_the_playout_does_not_know_is_not_said_to_be_on_air(
         return {"classes": []}
 
     monkeypatch.setattr(streamer.playout, "ask", ask)
-    found = await word._sent(streamer, {"c-1": Sending(on_air=True)})
+    found = await status._sent(streamer, {"c-1": Sending(on_air=True)})
     assert not found["c-1"].on_air
     assert "does not have it" in (found["c-1"].why or "")
 

@@ -15,23 +15,23 @@ import pytest
 from sqlalchemy import Engine, insert
 from starlette.applications import Starlette
 
-from flows import as_run as as_run_page
+from flows import as_run_report as as_run_page
 from flows.host import Host, Teacher
-from flows.resident.page import routes
-from flows.resident.page.routes import Page
-from lectern import message_schema
-from lectern import words as written
-from lectern.decide.day import HOURS, NEEDED
-from lectern.effects.redis.bus import Bus
-from lectern.effects.rows import as_run, events, viewers
-from lectern.effects.rows.tables.engine import transaction
+from flows.resident import page
+from flows.resident.page import Page
+from lectern import formatting as written
+from lectern.db import as_run, events, viewers
+from lectern.db.engine import transaction
+from lectern.decide.dashboard import HOURS, NEEDED
 from lectern.errors import CODES
-from lectern.facts import AsRun, Event, Usage
+from lectern.model.facts import AsRun, Event, Usage
 from lectern.model.tables.teacher import journal, orders, videos
-from lectern.page import calendar, labels, runbook, view
+from lectern.model.views import Booked, OpenAlarm, Past, Sending, Word
+from lectern.page import labels, view
+from lectern.redis.client import Bus
 from lectern.settings import TeacherSettings
 from lectern.states import BookingState
-from lectern.told import Booked, OpenAlarm, Past, Sending, Word
+from lectern.wire import schema
 from tests.rows import commit
 
 Client = httpx.AsyncClient
@@ -167,7 +167,7 @@ async def test_pages_that_take_long_hold_up_no_read_and_no_more_of_them_wait_tha
         return made(*args)
 
     monkeypatch.setattr(as_run_page, "made", slow)
-    monkeypatch.setattr(routes, "MOST_WAITING", 4)
+    monkeypatch.setattr(page, "MOST_WAITING", 4)
     await let_in(client, teacher)
     asked = [asyncio.create_task(client.get("/as-run")) for _ in range(9)]
     try:
@@ -436,13 +436,13 @@ async def test_the_runbook_has_an_anchor_for_each_code(client: Client) -> None:
     page = (await client.get("/runbook")).text
     assert [code for code in CODES if f'<h2 id="{code}">' not in page] == []
     assert "<table>" in page
-    assert runbook.anchor("messages wait in the inbox") == "messages-wait-in-the-inbox"
+    assert view.anchor("messages wait in the inbox") == "messages-wait-in-the-inbox"
 
 
 async def test_a_developer_of_the_platform_reads_the_schema_of_all_messages(client: Client) -> None:
     answer = await client.get("/messages.schema.json")
     assert answer.headers["content-type"] == "application/schema+json"
-    assert answer.json() == message_schema.schema()
+    assert answer.json() == schema.schema()
     assert {"Booking", "Change", "OrderResult"} <= set(answer.json()["$defs"])
 
 
@@ -558,7 +558,7 @@ async def test_a_calendar_can_read_it(client: Client, teacher: Teacher) -> None:
 
 async def test_a_calendars_lines_are_folded_and_escaped() -> None:
     odd = Booked("c;1," + "课" * 60, BookingState.READY, "s", 0.0, 1.0, None, None, None, answered=True)
-    text = calendar.calendar([odd], 0.0)
+    text = view.calendar([odd], 0.0)
     assert max(len(line.encode()) for line in text.split("\r\n")) <= 75
     assert "SUMMARY:c\\;1\\," in text
     assert "课" * 60 in text.replace("\r\n ", "")

@@ -16,19 +16,19 @@ import pytest
 import stamina
 from apprise.plugins import dingtalk, feishu, lark, wecombot
 
-from flows import tell as telling
+from flows import outbox_publisher as telling
 from flows.host import Host
-from flows.resident import people, record
-from lectern import words
-from lectern.effects import notify
-from lectern.effects.rows import incidents, outbox
-from lectern.effects.rows.incidents import Patience
-from lectern.effects.rows.people import Telling
-from lectern.effects.rows.tables.engine import transaction
+from flows.resident import notifications
+from flows.resident.prefect import recorder
+from lectern import formatting, notify
+from lectern.db import incidents, outbox
+from lectern.db.engine import transaction
+from lectern.db.incidents import Patience
+from lectern.db.outbox import Telling
 from lectern.errors import Misuse, TryAgain
 from lectern.model.tables.teacher import journal
-from lectern.outgoing import Alarm, Kind, Outgoing
 from lectern.settings import TeacherSettings
+from lectern.wire.outgoing import Alarm, Kind, Outgoing
 from tests import laid
 from tests.answering import Answer, serving
 
@@ -86,7 +86,7 @@ def test_an_alarm_says_how_urgent_it_is_which_classes_and_where_to_read_on(servi
     title, text, resolved = notify.written(alarm(), "https://t.example/runbook")
     assert title == "lectern 321 critical: streamer1"
     assert text.splitlines()[1:] == [
-        f"raised at: {words.moment(NOW)}",
+        f"raised at: {formatting.moment(NOW)}",
         "classes: c-1",
         "RUNBOOK.md: 321: the class could not be aired to its end",
         "https://t.example/runbook#321",
@@ -161,10 +161,10 @@ def test_a_long_alarm_is_cut_to_the_bytes_that_wecom_takes(service: Service, mon
 def test_an_alarm_that_a_service_does_not_take_is_tried_again(
     service: Service, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(people, "backoff_s", lambda _: 0.01)
+    monkeypatch.setattr(notifications, "backoff_s", lambda _: 0.01)
     service.answers = [500, 500, 200]
     with caplog.at_level(logging.WARNING):
-        asyncio.run(people.People(stand(service.url))._pass_on(alarm()))
+        asyncio.run(notifications.People(stand(service.url))._pass_on(alarm()))
     assert len(service.got) == 1
     assert sum("does not take an alarm" in one.message for one in caplog.records) == 2
 
@@ -172,9 +172,9 @@ def test_an_alarm_that_a_service_does_not_take_is_tried_again(
 def test_a_service_that_took_an_alarm_does_not_get_it_again_because_another_refuses_it(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(people, "backoff_s", lambda _: 0.01)
+    monkeypatch.setattr(notifications, "backoff_s", lambda _: 0.01)
     with listening([500, 500, 200]) as busy:
-        asyncio.run(people.People(stand(f"{service.url} {busy.url}"))._pass_on(alarm()))
+        asyncio.run(notifications.People(stand(f"{service.url} {busy.url}"))._pass_on(alarm()))
     assert (len(service.got), len(busy.got)) == (1, 1)
 
 
@@ -182,13 +182,13 @@ def test_a_service_that_took_an_alarm_does_not_get_it_again_because_another_hang
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without name servers, two services can take longer than all of them may together."""
-    monkeypatch.setattr(people, "backoff_s", lambda _: 0.01)
-    monkeypatch.setattr(people, "SEND_S", 1.0)
-    monkeypatch.setattr(people, "TRIES", 3)
+    monkeypatch.setattr(notifications, "backoff_s", lambda _: 0.01)
+    monkeypatch.setattr(notifications, "SEND_S", 1.0)
+    monkeypatch.setattr(notifications, "TRIES", 3)
     monkeypatch.setattr(notify, "_TIMES", "cto=2&rto=2")
     with socket.create_server(("127.0.0.1", 0)) as silent:
         hangs = f"json://127.0.0.1:{silent.getsockname()[1]}/hook"
-        how = asyncio.run(people.People(stand(f"{service.url} {hangs}"))._pass_on(alarm()))
+        how = asyncio.run(notifications.People(stand(f"{service.url} {hangs}"))._pass_on(alarm()))
     assert (how, len(service.got)) == (Telling.GIVEN_UP, 1)
 
 
@@ -199,7 +199,7 @@ def stand(urls: str) -> Host[Any]:
 
 
 def test_without_services_there_is_nothing_to_do() -> None:
-    asyncio.run(people.People(stand("")).tell())
+    asyncio.run(notifications.People(stand("")).tell())
 
 
 @pytest.mark.live
@@ -296,7 +296,7 @@ def test_the_end_of_an_incident_is_no_error_in_the_log(
 
 def test_a_retry_is_logged_with_its_reason(caplog: pytest.LogCaptureFixture) -> None:
     """The library's own line has neither the subject nor the reason."""
-    record.set_up()
+    recorder.set_up()
 
     @stamina.retry(on=TryAgain, attempts=2, wait_initial=0.01, wait_jitter=0.01)
     def ask() -> None:

@@ -13,20 +13,20 @@ from pydantic import SecretStr
 from sqlalchemy import Connection, select, update
 from sqlalchemy.exc import OperationalError
 
-from flows import trouble
+from flows import failures
 from flows.host import TELLING, Host, Teacher, is_ours
-from flows.resident import people as telling
-from flows.resident.people import People, watch_redis
-from flows.tell import patience, tell
+from flows.outbox_publisher import patience, tell
+from flows.resident import notifications as telling
+from flows.resident.notifications import People, watch_redis
 from lectern import errors
-from lectern.effects.redis.bus import Bus
-from lectern.effects.redis.sending import Refused, Sent
-from lectern.effects.rows import incidents, outbox, peers, people
-from lectern.effects.rows.outbox import Rest, Unsent
-from lectern.effects.rows.tables.engine import open_database, transaction
+from lectern.db import incidents, leases, outbox
+from lectern.db.engine import open_database, transaction
+from lectern.db.outbox import Rest, Unsent
 from lectern.errors import TryAgain
 from lectern.model.tables.teacher import journal
-from lectern.outgoing import Alarm, Kind, Outgoing
+from lectern.redis.client import Bus
+from lectern.redis.publish import Refused, Sent
+from lectern.wire.outgoing import Alarm, Kind, Outgoing
 from tests.faults import hosts
 from tests.flows.test_people import Service, service
 from tests.rows import commit
@@ -200,7 +200,7 @@ async def test_without_services_nothing_is_due_and_nothing_piles_up(begin: Calla
     assert not await tell(host)
     cast("Any", host.bus).is_up = True
     assert await tell(host)
-    await trouble._disk(host, "sweeps", "no space left")
+    await failures._disk(host, "sweeps", "no space left")
     assert (noted(host), len(host.to_people)) == ([None], 0)
 
 
@@ -211,7 +211,7 @@ async def test_a_disk_that_takes_nothing_is_told_with_its_own_reason_and_no_othe
     """A broken disk must not be told as full: whoever is woken would look for files to delete."""
     host = begin()
     why = os.strerror(number)
-    await trouble.say(host, "sweeps", OSError(number, why, "/x"), 1.0)
+    await failures.report(host, "sweeps", OSError(number, why, "/x"), 1.0)
     told = [*caplog.messages, *host.to_people]
     assert "disk" in told[0]
     assert len(told) > 1
@@ -260,7 +260,7 @@ async def test_people_are_told_once_though_the_database_does_not_take_the_note(
         raise OperationalError("", {}, Exception("database or disk is full"))
 
     with monkeypatch.context() as patch:
-        patch.setattr(people, "note", full)
+        patch.setattr(outbox, "note_people", full)
         for _ in range(3):
             with pytest.raises(OperationalError):
                 await its._pass_on_due()
@@ -274,11 +274,11 @@ async def test_what_a_host_cannot_write_down_waits_in_memory_and_what_is_dropped
     begin: Callable[..., Teacher], caplog: pytest.LogCaptureFixture
 ) -> None:
     host = begin()
-    for number in range(trouble.ALARMS_KEPT + 1):
+    for number in range(failures.ALARMS_KEPT + 1):
         host.alarmed_at.forget()  # a while later
-        await trouble._disk(host, "sweeps", f"no space left, {number}")
-        await trouble._disk(host, "inbox", f"no space left, {number}")  # the same trouble, which Redis was not told
-    assert len(host.to_people) == trouble.ALARMS_KEPT
+        await failures._disk(host, "sweeps", f"no space left, {number}")
+        await failures._disk(host, "inbox", f"no space left, {number}")  # the same trouble, which Redis was not told
+    assert len(host.to_people) == failures.ALARMS_KEPT
     (dropped,) = [one.message for one in caplog.records if "is dropped" in one.message]
     assert "no space left, 0" in dropped
 
@@ -300,7 +300,7 @@ async def test_of_teachers_that_share_their_rows_one_passes_an_alarm_on(
     await tell(a)
     passing = asyncio.create_task(pass_on(a))
     await async_wait_until(lambda: len(service.answers) < 3, description="the first try of a")
-    await a.commit(peers.free, "a", "a", keeps=(TELLING,))  # as a teacher that Redis does not answer does
+    await a.commit(leases.free_claims, "a", "a", keeps=(TELLING,))  # as a teacher that Redis does not answer does
     assert not await is_ours(b, TELLING, 1), "a's try may be under way"
     await pass_on(b)
     await passing
@@ -312,7 +312,7 @@ async def test_of_teachers_that_share_their_rows_one_passes_an_alarm_on(
     assert await is_ours(a, TELLING, 3600)
     await pass_on(b)
     assert len(service.got) == 1
-    await b.commit(peers.free, "a", "b")
+    await b.commit(leases.free_claims, "a", "b")
     await pass_on(b)
     assert classes(service) == ["c-1", "c-2"]
     for one in both:
@@ -327,7 +327,7 @@ async def test_a_streamer_keeps_what_is_due_too(tmp_path: Path) -> None:
     made = Alarm(code=321, message="c-1: no", at=time.time(), runbook="r", host="h", class_id="c-1")
     await host.commit(outbox.put, host.journal, [Outgoing("alarm", Kind.CHANNEL, made)], time.time())
     assert await tell(host)
-    assert len(await host.look(people.due, host.journal, 9)) == 1
+    assert len(await host.look(outbox.people_due, host.journal, 9)) == 1
     engine.dispose()
 
 

@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import pytest
 
-from flows.playout import Playout
+from flows.playout_link import Playout
 from lectern.playout.client import Client
 
 

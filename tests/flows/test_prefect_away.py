@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from lectern.effects.rows import inbox
+from lectern.db import inbox
 from tests.stage import PROMPT_S, Gate, Stage, Town, staged, wait_until
 
 pytestmark = pytest.mark.live

@@ -9,7 +9,7 @@ from httpx import HTTPStatusError
 from prefect.client.orchestration import PrefectClient
 
 from flows.host import NOT_MOVED
-from flows.resident import questions
+from flows.resident.prefect import queries
 from tests.stage import Town
 
 pytestmark = pytest.mark.live
@@ -19,7 +19,7 @@ def test_the_run_that_took_the_classes_is_found_behind_those_that_took_none(
     town: Town, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A streamer that is lost for moments leaves one of these each time: more than Prefect gives at once."""
-    monkeypatch.setattr(questions, "PAGE", 2)
+    monkeypatch.setattr(queries, "PAGE", 2)
     tag = f"lost-{uuid4()}"
     flow_id = town.api.post("/flows/", json={"name": "move"}).raise_for_status().json()["id"]
 
@@ -30,11 +30,11 @@ def test_the_run_that_took_the_classes_is_found_behind_those_that_took_none(
 
     async def is_found() -> bool:
         async with PrefectClient(str(town.api.base_url)) as client:
-            return await questions.is_tagged(client, tag, but=NOT_MOVED)
+            return await queries.is_tagged(client, tag, but=NOT_MOVED)
 
     end(NOT_MOVED)
     assert not asyncio.run(is_found())
     end("Completed")
-    for _ in range(questions.PAGE + 1):
+    for _ in range(queries.PAGE + 1):
         end(NOT_MOVED)
     assert asyncio.run(is_found())

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from lectern import stems
-from lectern.effects.files import store
+from lectern import rendition_ids
+from lectern.storage import cache_dir
 from tests.stage import Stage, Town, staged, wait_until
 from town.ports import HOST, free_port
 
@@ -28,9 +28,9 @@ def test_a_lost_file_and_a_push_url_where_nobody_listens_are_told_before_the_sta
         bad = stage.booking(stage.town.record(), starts_in_s=280, length_s=60, push_url=nobody)
         for one in (good, bad):
             stage.tell("streamer1", {**one, "cmd": "prepare"})
-        kept = {one["class_id"]: stems.of_url(one["video_url"]) for one in (good, bad)}
+        kept = {one["class_id"]: rendition_ids.of_url(one["video_url"]) for one in (good, bad)}
         wait_until(lambda: set(kept.values()) <= stage.cached("streamer1"), description="both are cached")
-        store.rendition_path(stage.folder / "streamer1", kept[bad["class_id"]]).unlink()
+        cache_dir.rendition_path(stage.folder / "streamer1", kept[bad["class_id"]]).unlink()
         said = alarm_of(stage, bad["class_id"])
         assert "its file is gone" in said
         assert "its push URL cannot be reached" in said

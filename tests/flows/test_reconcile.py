@@ -13,19 +13,20 @@ from sqlalchemy import insert, select, update
 
 from flows import handling
 from flows.host import Host
-from flows.streamer import download, reconcile
-from flows.streamer.lessons import lesson
-from lectern.effects.files import quarantine, scan, store
-from lectern.effects.files.origin import RemoteFile
-from lectern.effects.media import airable, probe, whole
-from lectern.effects.rows import airings, cache, holdings
-from lectern.effects.rows.differences import Odd, differences, doubtful
-from lectern.effects.rows.tables.engine import reading, transaction
-from lectern.facts import Cached, Idle, Usage
+from flows.streamer import downloads, reconcile
+from flows.streamer.playout_entry import lesson
+from lectern.allowlist import Places
+from lectern.db import airings, cache, cache_check
+from lectern.db.cache_check import Odd, differences, doubtful
+from lectern.db.engine import reading, transaction
+from lectern.media import integrity, probe
+from lectern.media import remux as media_remux
+from lectern.model.facts import Cached, Idle, Usage
 from lectern.model.tables.streamer import classes, dirs, files
-from lectern.places import Places
 from lectern.settings import StreamerSettings
 from lectern.states import AiringState, FileState
+from lectern.storage import cache_dir
+from lectern.storage.origin import RemoteFile
 from tests import flv, rows
 from tests.effects.conftest import make_recording
 from tests.rows import commit, look
@@ -41,7 +42,7 @@ def master(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 
 def put(host: Streamer, stem: str, data: bytes, state: FileState = FileState.READY, **values: object) -> Path:
     """A rendition on the disk with its row, and a class that needs it."""
-    site = store.rendition_path(host.settings.video_root, stem)
+    site = cache_dir.rendition_path(host.settings.video_root, stem)
     site.parent.mkdir(exist_ok=True)
     site.write_bytes(data)
     its = {"state": state, "duration_s": float(SECONDS), "mtime": site.stat().st_mtime, **values}
@@ -62,7 +63,7 @@ def state(host: Streamer, stem: str = "1") -> str:
 
 def aside(host: Streamer) -> list[str]:
     """The names of what is in quarantine."""
-    return sorted(one.path.name for one in quarantine.held(host.settings.video_root))
+    return sorted(one.path.name for one in cache_dir.quarantined(host.settings.video_root))
 
 
 @pytest.mark.parametrize("change", [-1000, 1000], ids=["shorter", "longer"])
@@ -101,7 +102,7 @@ async def test_a_file_that_was_written_to_is_read_again(streamer: Streamer, mast
     damaged = put(streamer, "3", master)
     with transaction(streamer.engine) as connection:
         known = update(files).where(files.c.id.in_(["1", "3"]))
-        connection.execute(known.values(crc64=str(store.crc64(kept))))
+        connection.execute(known.values(crc64=str(cache_dir.crc64(kept))))
     ended.write_bytes(master[: len(master) // 2] + bytes(len(master) - len(master) // 2))
     damaged.write_bytes(master[:5000] + bytes(100) + master[5100:])
     for path in (kept, ended, damaged):
@@ -124,7 +125,7 @@ async def test_a_file_that_the_disk_cannot_read_any_more_is_downloaded_again(
     def unreadable(path: Path) -> int:
         raise OSError(number, os.strerror(number), str(path))
 
-    monkeypatch.setattr(store, "crc64", unreadable)
+    monkeypatch.setattr(cache_dir, "crc64", unreadable)
     (line,) = await reconcile.reconciled(streamer)
     assert site.exists() == stays
     assert aside(streamer) == ([] if stays else ["1.flv"])
@@ -138,7 +139,7 @@ async def test_a_start_takes_bookings_before_it_has_read_what_was_written_to(
 ) -> None:
     """Files that were copied to a larger disk have other times: to read all of them may take hours."""
     put(streamer, "1", master)
-    path, plain = put(streamer, "2", master), whole.trouble
+    path, plain = put(streamer, "2", master), integrity.trouble
     os.utime(path, (1, 1))
 
     async def trouble(one: Path, its: Cached) -> str | None:
@@ -148,7 +149,7 @@ async def test_a_start_takes_bookings_before_it_has_read_what_was_written_to(
                 path.unlink()
         return found
 
-    monkeypatch.setattr(whole, "trouble", trouble)
+    monkeypatch.setattr(integrity, "trouble", trouble)
     assert await reconcile.reconciled(streamer, reads=False) == []
     found = row(streamer, "2")
     assert found is not None
@@ -175,13 +176,17 @@ async def test_a_download_that_had_come_is_taken_where_it_is_whole(streamer: Str
     put(streamer, "1", master, FileState.DOWNLOADING, duration_s=None)
     put(streamer, "2", master[: len(master) // 2], FileState.DOWNLOADING, size_bytes=len(master))
     put(streamer, "3", master, FileState.DOWNLOADING)
-    part = store.part_path(streamer.settings.video_root, "3")
-    store.write_origin(part, RemoteFile("http://origin.example/3.flv", len(master), None, 12345))
+    part = cache_dir.part_path(streamer.settings.video_root, "3")
+    cache_dir.write_origin(part, RemoteFile("http://origin.example/3.flv", len(master), None, 12345))
     await reconcile.reconciled(streamer)
     found = [row(streamer, stem) for stem in "123"]
     assert [one.state for one in found if one] == [FileState.READY, FileState.DOWNLOADING, FileState.DOWNLOADING]
     assert [state(streamer, stem) for stem in "123"] == ["ready", "waiting", "waiting"]
-    assert [store.rendition_path(streamer.settings.video_root, stem).exists() for stem in "123"] == [True, False, False]
+    assert [cache_dir.rendition_path(streamer.settings.video_root, stem).exists() for stem in "123"] == [
+        True,
+        False,
+        False,
+    ]
     assert aside(streamer) == []
 
 
@@ -203,7 +208,7 @@ async def test_a_download_that_is_noted_twice_is_counted_once(streamer: Streamer
     found = await probe.probe(site)
     remote = RemoteFile("http://origin.example/1.flv", len(master), None, None)
     with transaction(streamer.engine) as connection:
-        handling.change(connection, streamer, download.arrived("1", remote, found))
+        handling.change(connection, streamer, downloads.arrived("1", remote, found))
         used = cache.usage(connection, streamer.settings.video_root)
         assert used == Usage(len(master), 1)
         assert connection.execute(select(dirs.c.size, dirs.c.reserved_num)).one() == (len(master), 0)
@@ -215,8 +220,8 @@ async def test_a_part_that_nobody_goes_on_with_is_deleted(
     """That of a download under way stays, and nobody looks for its recording, which is not there yet."""
     site = put(streamer, "1", master, FileState.DOWNLOADING, duration_s=None)
     site.unlink()
-    here = store.part_path(streamer.settings.video_root, "1")
-    left = store.part_path(streamer.settings.video_root, "2")
+    here = cache_dir.part_path(streamer.settings.video_root, "1")
+    left = cache_dir.part_path(streamer.settings.video_root, "2")
     for part in (here, left):
         part.parent.mkdir(exist_ok=True)
         part.write_bytes(b"x" * 5000)
@@ -240,8 +245,8 @@ async def test_a_file_that_is_just_being_made_plain_flv_stays(
         await reconcile.reconciled(streamer)
         there.extend([to.exists(), left.exists()])
 
-    monkeypatch.setattr(airable, "_remux", remux)
-    await airable.looked(site)
+    monkeypatch.setattr(media_remux, "_remux", remux)
+    await media_remux.looked(site)
     assert there == [True, False]
     await reconcile.reconciled(streamer)
     assert [one.name for one in site.parent.iterdir()] == ["1.flv"]
@@ -253,14 +258,14 @@ async def test_one_file_that_cannot_be_mended_keeps_back_none_of_the_others(
     root = streamer.settings.video_root
     for name in ("a.txt", "b.txt"):
         (root / name).write_text("who put me here?")
-    plain = store.quarantine
+    plain = cache_dir.quarantine
 
     def quarantine_of(where: Path, path: Path) -> Path:
         if path.name == "a.txt":
             raise PermissionError(1, "not yours")
         return plain(where, path)
 
-    monkeypatch.setattr(store, "quarantine", quarantine_of)
+    monkeypatch.setattr(cache_dir, "quarantine", quarantine_of)
     table = await reconcile.reconciled(streamer)
     assert aside(streamer) == ["b.txt"]
     assert [("not mended" in str(one["done"])) for one in table] == [True, False]
@@ -270,14 +275,14 @@ async def test_a_file_that_comes_while_the_disk_is_scanned_is_not_missing(
     streamer: Streamer, master: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A person can reconcile at any time, and downloads go on meanwhile."""
-    plain = scan.scan
+    plain = cache_dir.scan
 
-    def scanned(root: Path) -> list[scan.Found]:
+    def scanned(root: Path) -> list[cache_dir.Found]:
         found = plain(root)
         put(streamer, "1", master)
         return found
 
-    monkeypatch.setattr(scan, "scan", scanned)
+    monkeypatch.setattr(cache_dir, "scan", scanned)
     assert await reconcile.reconciled(streamer) == []
     assert state(streamer) == "ready"
 
@@ -296,7 +301,7 @@ async def test_in_another_video_root_a_class_is_aired_from_there(
     assert state(streamer) == ("ready" if moved else "waiting")
     assert caplog.text.count(f"it was at {before}") == (0 if moved else 2), "where the files are that nobody deletes"
     one = look(streamer.engine, airings.by_id, ["class-1"])["class-1"]
-    assert lesson((one, None, None, Places()), streamer)["file"] == str(store.rendition_path(root, "1"))
+    assert lesson((one, None, None, Places()), streamer)["file"] == str(cache_dir.rendition_path(root, "1"))
 
 
 async def test_a_dry_run_changes_nothing(streamer: Streamer, master: bytes) -> None:
@@ -318,15 +323,15 @@ def test_the_quarantine_is_bounded_by_bytes_and_age(tmp_path: Path) -> None:
         path = tmp_path / str(number) / "x.flv"
         path.parent.mkdir()
         path.write_bytes(b"x" * 100)
-        store.quarantine(tmp_path, path)
+        cache_dir.quarantine(tmp_path, path)
         time.sleep(0.02)
-    gone = quarantine.prune(tmp_path, 250, time.time())
+    gone = cache_dir.prune_quarantine(tmp_path, 250, time.time())
     assert sorted(one.path.parent.name for one in gone) == ["0", "1"]
-    assert sorted(one.name for one in (tmp_path / store.QUARANTINE).iterdir()) == ["2", "3"]
-    assert len(quarantine.prune(tmp_path, 10, time.time())) == 1
-    assert quarantine.prune(tmp_path, 10, time.time()) == []
-    assert len(quarantine.prune(tmp_path, 10, time.time() + quarantine.KEEP_S + 1)) == 1
-    assert quarantine.held(tmp_path) == []
+    assert sorted(one.name for one in (tmp_path / cache_dir.QUARANTINE).iterdir()) == ["2", "3"]
+    assert len(cache_dir.prune_quarantine(tmp_path, 10, time.time())) == 1
+    assert cache_dir.prune_quarantine(tmp_path, 10, time.time()) == []
+    assert len(cache_dir.prune_quarantine(tmp_path, 10, time.time() + cache_dir.QUARANTINE_KEEP_S + 1)) == 1
+    assert cache_dir.quarantined(tmp_path) == []
 
 
 def test_a_file_that_cannot_be_deleted_keeps_no_other_in_the_quarantine(
@@ -337,7 +342,7 @@ def test_a_file_that_cannot_be_deleted_keeps_no_other_in_the_quarantine(
         path = tmp_path / str(number) / f"{number}.flv"
         path.parent.mkdir()
         path.write_bytes(b"x" * 100)
-        store.quarantine(tmp_path, path)
+        cache_dir.quarantine(tmp_path, path)
     plain, plain_lstat = Path.unlink, Path.lstat
 
     def unlink(path: Path, *, missing_ok: bool = False) -> None:
@@ -352,9 +357,9 @@ def test_a_file_that_cannot_be_deleted_keeps_no_other_in_the_quarantine(
 
     monkeypatch.setattr(Path, "unlink", unlink)
     monkeypatch.setattr(Path, "lstat", lstat)
-    gone = quarantine.prune(tmp_path, 10, time.time() + quarantine.KEEP_S + 1)
+    gone = cache_dir.prune_quarantine(tmp_path, 10, time.time() + cache_dir.QUARANTINE_KEEP_S + 1)
     assert sorted(one.path.name for one in gone) == ["0.flv", "1.flv"]
-    assert [one.name for one in (tmp_path / store.QUARANTINE).iterdir()] == ["2"]
+    assert [one.name for one in (tmp_path / cache_dir.QUARANTINE).iterdir()] == ["2"]
 
 
 def test_a_start_with_many_files_is_short(streamer: Streamer) -> None:
@@ -370,7 +375,7 @@ def test_a_start_with_many_files_is_short(streamer: Streamer) -> None:
             rows.append({**its, "duration_s": 1.0, "num_cite": 0, "tries": 0})
         connection.execute(insert(files), rows)
     path.unlink()
-    found = scan.scan(root)
+    found = cache_dir.scan(root)
     known = {one.stem: one for one in look(streamer.engine, cache.everything)}
     assert differences(found, known) == []
     assert len(differences(found[1:], known)) == 1
@@ -388,7 +393,7 @@ async def test_a_file_whose_name_is_no_utf_8_is_named_like_the_others(streamer: 
     put(streamer, "1", master, mtime=0.0).unlink()
     odd = streamer.settings.video_root / os.fsdecode("课程.flv".encode("gbk"))
     odd.write_bytes(master)
-    found = look(streamer.engine, holdings.differences, streamer.settings.video_root)
+    found = look(streamer.engine, cache_check.differences_in_words, streamer.settings.video_root)
     assert len("\n".join(found).encode().splitlines()) == 2
     assert "\\xbf\u03b3\\xcc.flv: no row knows it" in found[0]
     table = await reconcile.reconciled(streamer)

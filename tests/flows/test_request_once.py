@@ -15,17 +15,17 @@ import redis
 from sqlalchemy import Engine, select, update
 
 from flows import host as hall
-from flows.beside import NewRun
+from flows.background_runs import NewRun
 from flows.host import Host
-from flows.teacher import requests, results, sweep
-from flows.tell import patience
-from lectern.decide.breaker import THRESHOLD, Breaker
-from lectern.effects.redis.bus import Bus
-from lectern.effects.rows import incidents, oss_requests, renditions
-from lectern.effects.rows.tables.engine import open_database, transaction
+from flows.outbox_publisher import patience
+from flows.teacher import maintenance, transcoding
+from lectern.db import incidents, transcodings
+from lectern.db.engine import open_database, transaction
+from lectern.decide.transcoding import THRESHOLD, Breaker
 from lectern.errors import OSS_REFUSES, FallBack
-from lectern.facts import Attempt, RenditionKey
+from lectern.model.facts import Attempt, RenditionKey
 from lectern.model.tables.teacher import journal, videos
+from lectern.redis.client import Bus
 from lectern.settings import TeacherSettings
 from lectern.states import Backend, Resolution
 from tests.effects.redis_servers import empty_redis, redis_of_a_module, url_of
@@ -78,7 +78,7 @@ class RunsHere:
     async def start(self, run: NewRun) -> str:
         """Begin it."""
         assert run.flow == "request"
-        self.tasks.append(asyncio.create_task(requests.request.fn(**run.parameters)))
+        self.tasks.append(asyncio.create_task(transcoding.request.fn(**run.parameters)))
         return f"run-{len(self.tasks)}"
 
 
@@ -92,8 +92,8 @@ async def teacher(
     host.bus = Bus.open(url_of(client))
     host.runs = cast("Any", RunsHere())
     numbers = itertools.count(1)
-    monkeypatch.setattr(requests, "run_id", lambda: f"owner-{next(numbers)}")
-    monkeypatch.setattr(requests, "_door", requests._Door())
+    monkeypatch.setattr(transcoding, "run_id", lambda: f"owner-{next(numbers)}")
+    monkeypatch.setattr(transcoding, "_door", transcoding._Door())
     token = hall.current.set(host)
     try:
         yield host
@@ -108,7 +108,7 @@ def begin(engine: Engine, *records: int, attempt: int = 1) -> None:
     with transaction(engine) as connection:
         url = "http://origin.example/1.flv"
         attempts = [Attempt(one, P720, attempt, 1, now, Backend.OSS, now + 120, url) for one in records]
-        renditions.begin(connection, attempts, now - 60)
+        transcodings.begin(connection, attempts, now - 60)
 
 
 def row(engine: Engine) -> Any:
@@ -120,7 +120,7 @@ async def test_a_slow_api_is_asked_once_for_each_of_240_renditions(
     client: redis.Redis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Sixteen are sent at a time, so the last waits its turn through many sweeps."""
-    monkeypatch.setattr(sweep, "GRACE_S", 0.0)
+    monkeypatch.setattr(maintenance, "GRACE_S", 0.0)
     async with SlowOss(0.4) as oss, teacher(client, oss, tmp_path, monkeypatch) as host:
         records = range(1, 241)
         begin(host.engine, *records)
@@ -129,7 +129,7 @@ async def test_a_slow_api_is_asked_once_for_each_of_240_renditions(
         while not all(one.done() for one in tasks):
             await asyncio.sleep(0.5)  # no more requests come
             assert sum(oss.asked.values()) <= 240
-            await sweep._sweep(host, False)
+            await maintenance._sweep(host, False)
         for one in tasks:
             one.result()
         assert oss.asked == Counter(dict.fromkeys(records, 1))
@@ -142,13 +142,13 @@ async def test_what_a_killed_run_has_taken_is_taken_up_after_its_lease(tmp_path:
     begin(engine, 1)
     now = time.time()
     with transaction(engine) as connection:
-        assert oss_requests.take(connection, [KEY], "killed", 60, now) == [(KEY, 1)]
-        assert oss_requests.forgotten(connection, now, now + 59) == []
-        assert oss_requests.take(connection, [KEY], "other", 60, now + 59) == []
-        assert [one.key for one in oss_requests.forgotten(connection, now, now + 61)] == [KEY]
-        assert oss_requests.take(connection, [KEY], "other", 60, now + 61) == [(KEY, 1)]
-        assert not oss_requests.may_ask(connection, KEY, 1, "killed", now + 122), "it was only slow, and is late"
-        assert oss_requests.may_ask(connection, KEY, 1, "other", now + 122)
+        assert transcodings.take_requests(connection, [KEY], "killed", 60, now) == [(KEY, 1)]
+        assert transcodings.forgotten_requests(connection, now, now + 59) == []
+        assert transcodings.take_requests(connection, [KEY], "other", 60, now + 59) == []
+        assert [one.key for one in transcodings.forgotten_requests(connection, now, now + 61)] == [KEY]
+        assert transcodings.take_requests(connection, [KEY], "other", 60, now + 61) == [(KEY, 1)]
+        assert not transcodings.may_request(connection, KEY, 1, "killed", now + 122), "it was only slow, and is late"
+        assert transcodings.may_request(connection, KEY, 1, "other", now + 122)
     engine.dispose()
 
 
@@ -157,10 +157,10 @@ async def test_a_run_that_lives_keeps_what_waits_in_its_line(tmp_path: Path) -> 
     begin(engine, 1)
     now = time.time()
     with transaction(engine) as connection:
-        oss_requests.take(connection, [KEY], "slow", 60, now)
-        oss_requests.keep(connection, "slow", 60, now + 50)
-        assert oss_requests.forgotten(connection, now, now + 100) == []
-        assert oss_requests.may_ask(connection, KEY, 1, "slow", now + 160)
+        transcodings.take_requests(connection, [KEY], "slow", 60, now)
+        transcodings.keep_requests(connection, "slow", 60, now + 50)
+        assert transcodings.forgotten_requests(connection, now, now + 100) == []
+        assert transcodings.may_request(connection, KEY, 1, "slow", now + 160)
     engine.dispose()
 
 
@@ -171,11 +171,11 @@ async def test_what_was_settled_while_it_waited_its_turn_is_not_asked_for(
     async with SlowOss(0.1) as oss, teacher(client, oss, tmp_path, monkeypatch) as host:
         begin(host.engine, 1)
         with transaction(host.engine) as connection:
-            ((key, attempt),) = oss_requests.take(connection, [KEY], "mine", 60, time.time())
-            renditions.fall_back(connection, [KEY], time.time() + 3600, time.time())
-        requests._door.breaker = down = Breaker(THRESHOLD, time.time() - 1)
-        await requests._post(host, key, attempt, "mine")
-        assert (requests._door.breaker, oss.asked) == (down, Counter())
+            ((key, attempt),) = transcodings.take_requests(connection, [KEY], "mine", 60, time.time())
+            transcodings.fall_back(connection, [KEY], time.time() + 3600, time.time())
+        transcoding._door.breaker = down = Breaker(THRESHOLD, time.time() - 1)
+        await transcoding._post(host, key, attempt, "mine")
+        assert (transcoding._door.breaker, oss.asked) == (down, Counter())
 
 
 async def test_a_late_answer_leaves_the_deadline_of_the_fallback_alone(
@@ -187,10 +187,10 @@ async def test_a_late_answer_leaves_the_deadline_of_the_fallback_alone(
         until = time.time() + 3600
 
         def falls_back() -> None:
-            commit(host.engine, renditions.fall_back, [KEY], until, time.time())
+            commit(host.engine, transcodings.fall_back, [KEY], until, time.time())
 
         oss.meanwhile = falls_back
-        await requests.request.fn([(1, "720P")])
+        await transcoding.request.fn([(1, "720P")])
         assert oss.asked == Counter({1: 1})
         assert row(host.engine).deadline == pytest.approx(until)
         assert row(host.engine).backend == Backend.ECS
@@ -203,11 +203,11 @@ async def test_a_late_answer_is_not_taken_for_that_to_a_newer_attempt(
     async with SlowOss(0.2) as oss, teacher(client, oss, tmp_path, monkeypatch) as host:
         begin(host.engine, 1)
         oss.meanwhile = lambda: begin(host.engine, 1, attempt=2)
-        await requests.request.fn([(1, "720P")])
+        await transcoding.request.fn([(1, "720P")])
         assert row(host.engine).requested_at is None, "the second attempt is still to be asked for"
         with transaction(host.engine) as connection:
             connection.execute(update(videos).values(updated_at=0))
-            assert [one.attempt for one in oss_requests.forgotten(connection, time.time(), time.time())] == [2]
+            assert [one.attempt for one in transcodings.forgotten_requests(connection, time.time(), time.time())] == [2]
 
 
 @pytest.mark.parametrize(("ecs", "state"), [("", "failed"), ("ssh://us@ecs-1", "transcoding")])
@@ -220,12 +220,12 @@ async def test_what_was_to_be_asked_of_an_oss_that_is_set_up_no_more_is_settled(
     async def start_ecs(_: object, keys: list[RenditionKey]) -> None:
         begun.append(keys)
 
-    monkeypatch.setattr(results, "start_ecs", start_ecs)
+    monkeypatch.setattr(transcoding, "start_ecs", start_ecs)
     async with SlowOss(0) as oss, teacher(client, oss, tmp_path, monkeypatch) as host:
         host.settings = host.settings.model_copy(update={"oss_transcode_url": None, "ecs_hosts": ecs})
         host.seen = time.monotonic() + 3600, ("streamer1",)
         begin(host.engine, 1)
-        await requests.request.fn([(1, "720P")])
+        await transcoding.request.fn([(1, "720P")])
         assert row(host.engine).status == state
         assert begun == [[KEY] if ecs else []]
 
@@ -238,9 +238,9 @@ async def test_a_wrong_key_is_told_at_once_and_until_a_request_is_taken(
 
         async def asked(record: int) -> tuple[list[Any], bool]:
             begin(host.engine, record)
-            commit(host.engine, oss_requests.take, [(record, P720)], "mine", 60, time.time())
+            commit(host.engine, transcodings.take_requests, [(record, P720)], "mine", 60, time.time())
             with suppress(FallBack):
-                await requests._post(host, (record, P720), 1, "mine")
+                await transcoding._post(host, (record, P720), 1, "mine")
             with transaction(host.engine) as connection:
                 told = [one for one in incidents.open_now(connection, journal) if one["code"] == OSS_REFUSES.number]
             return told, OSS_REFUSES.number in patience(host).goes_on
@@ -250,7 +250,7 @@ async def test_a_wrong_key_is_told_at_once_and_until_a_request_is_taken(
         assert "1_720P: OSS transcoding: answered 401" in first["message"]
         assert await asked(2) == ([first], True), "it is not said anew each time"
         host.ongoing.clear()  # as in a process that has just begun
-        await requests.remember(host)
+        await transcoding.remember(host)
         assert OSS_REFUSES.number in patience(host).goes_on, "it goes on, and is not called resolved"
         _, goes_on = await asked(3)
         assert not goes_on

@@ -16,12 +16,12 @@ from flows import host as hall
 from flows import prefect_api
 from flows.host import Host
 from flows.prefect_api import DIED, STOPPED
-from flows.teacher import requests
+from flows.teacher import transcoding
 from flows.teacher.ecs import job
-from lectern.effects.rows import renditions
-from lectern.effects.rows.tables.engine import reading, transaction
+from lectern.db import transcodings
+from lectern.db.engine import reading, transaction
 from lectern.errors import TryAgain
-from lectern.facts import Attempt
+from lectern.model.facts import Attempt
 from lectern.model.tables.teacher import videos
 from lectern.settings import TeacherSettings
 from lectern.states import Backend, RenditionState, Resolution
@@ -38,8 +38,8 @@ def teacher(teacher: Host[TeacherSettings]) -> Host[TeacherSettings]:
     with transaction(teacher.engine) as connection:
         now = hosts.now()
         url = "http://origin.example/6666.flv"
-        renditions.begin(connection, [Attempt(*KEY, 1, 1, now, Backend.ECS, now + 60, url)], now)
-        renditions.move(connection, KEY, RenditionState.TRANSCODING, RenditionState.FAILED, now, reason="boo")
+        transcodings.begin(connection, [Attempt(*KEY, 1, 1, now, Backend.ECS, now + 60, url)], now)
+        transcodings.move(connection, KEY, RenditionState.TRANSCODING, RenditionState.FAILED, now, reason="boo")
     return teacher
 
 
@@ -66,7 +66,7 @@ def attempts_after(host: Host[TeacherSettings], states: Sequence[State[Any]], mo
     monkeypatch.setenv("PREFECT__RUNTIME__FLOW_RUN__ID", str(uuid4()))
     monkeypatch.setenv("PREFECT__RUNTIME__FLOW_RUN__RUN_COUNT", str(sum(one.is_running() for one in states)))
     hall.current.set(host)
-    asyncio.run(requests.transcode.fn(KEY[0], [KEY[1]]))
+    asyncio.run(transcoding.transcode.fn(KEY[0], [KEY[1]]))
     with reading(host.engine) as connection:
         return int(connection.execute(select(videos.c.attempt)).scalar_one())
 

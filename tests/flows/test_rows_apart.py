@@ -13,26 +13,26 @@ from typing import Any, cast
 import pytest
 from sqlalchemy import Connection, select, update
 
-from flows import beside
-from flows.beside import NewRun
+from flows import background_runs
+from flows.background_runs import NewRun
 from flows.handling import SWEEP
 from flows.host import Host
-from flows.playout import Watch
-from flows.streamer import admission, download, fetching, lost, readiness, timetable
-from flows.streamer.looks import Looked
+from flows.playout_link import Watch
+from flows.streamer import downloads, prepare, readiness, schedule
+from flows.streamer.prepare import ProbeResult
 from flows.streamer.readiness import Readiness
-from lectern.effects.files import store
-from lectern.effects.files.origin import RemoteFile
-from lectern.effects.media import push_target
-from lectern.effects.redis.sending import Sent
-from lectern.effects.rows import airings, cache, dead_air, events, metrics, old_times, plans
-from lectern.effects.rows.tables.engine import reading, transaction
+from lectern.allowlist import Places
+from lectern.db import airings, cache, dead_air, events, metrics
+from lectern.db.engine import reading, transaction
 from lectern.errors import TryAgain
-from lectern.facts import Airing, Event
+from lectern.media import push_target
+from lectern.model.facts import Airing, Event
 from lectern.model.tables.streamer import classes, files, journal, tasks
-from lectern.places import Places
+from lectern.redis.publish import Sent
 from lectern.settings import StreamerSettings
 from lectern.states import AiringState, FileState
+from lectern.storage import cache_dir
+from lectern.storage.origin import RemoteFile
 from tests import flv, rows
 
 Streamer = Host[StreamerSettings]
@@ -102,7 +102,7 @@ def streamer(streamer: Streamer) -> Streamer:
 
 def add(host: Streamer, class_id: str, stem: str = "1", *, starts_in_s: float = 250, **task: object) -> None:
     """A class that is ready, with its rendition on the disk."""
-    site = flv.write(store.rendition_path(host.settings.video_root, stem), 20)
+    site = flv.write(cache_dir.rendition_path(host.settings.video_root, stem), 20)
     rows.cached(host, rows.prepare(class_id, int(stem), time.time() + starts_in_s), site)
     if task:
         with transaction(host.engine) as connection:
@@ -184,7 +184,7 @@ async def test_a_class_that_is_changed_after_its_last_check_is_checked_again(
     add(streamer, "moved")
     await checks.check(now)
     assert alarms(streamer) == {}
-    store.rendition_path(streamer.settings.video_root, "1").unlink()
+    cache_dir.rendition_path(streamer.settings.video_root, "1").unlink()
     its = {name: now + value if name == "start_time" else value for name, value in change.items()}
     with transaction(streamer.engine) as connection:
         connection.execute(update(tasks).where(tasks.c.class_id == "moved").values(**its, end_time=now + 4000))
@@ -210,7 +210,7 @@ async def test_a_file_that_cannot_be_read_just_now_is_told_and_not_downloaded_ag
         await checks.check(time.time())
     assert "its file cannot be read" in alarms(streamer)["good"]
     assert "Too many open files" in alarms(streamer)["good"]
-    assert store.rendition_path(streamer.settings.video_root, "1").exists()
+    assert cache_dir.rendition_path(streamer.settings.video_root, "1").exists()
     assert states(streamer) == {"good": "ready"}
 
 
@@ -225,7 +225,7 @@ async def test_a_file_that_cannot_be_put_aside_keeps_no_other_from_being_downloa
         if stem == "2":
             raise RuntimeError("odd")
 
-    monkeypatch.setattr(lost, "replace", replace)
+    monkeypatch.setattr(downloads, "redownload", replace)
     for number in ("1", "2", "3"):
         add(streamer, f"c-{number}", number)
         (streamer.settings.video_root / number / f"{number}.flv").unlink()
@@ -276,7 +276,7 @@ def test_of_classes_that_begin_later_nobody_reads_the_rows(streamer: Streamer) -
     for name, starts_in_s in starts.items():
         add(streamer, name, starts_in_s=starts_in_s)
         dated = datetime.fromtimestamp(now + starts_in_s, UTC).isoformat(" ")
-        end_time = old_times.BEYOND if name == "odd" else now + 99_999
+        end_time = airings.BEYOND if name == "odd" else now + 99_999
         with transaction(streamer.engine) as connection:
             values = (dated if "dated" in name else now + starts_in_s, end_time, name)
             connection.exec_driver_sql("UPDATE task_list SET start_time = ?, end_time = ? WHERE class_id = ?", values)
@@ -295,7 +295,7 @@ async def test_a_class_that_prefect_does_not_take_holds_up_no_other(streamer: St
         "odd": UnicodeEncodeError("utf-8", "\ud800", 0, 1, "surrogates not allowed"),
         "refused": TryAgain("409"),
     }
-    plan = timetable.Plan(streamer)
+    plan = schedule.Plan(streamer)
     for _ in range(3):
         await plan.step()
     assert runs.made == ["good"]
@@ -310,18 +310,18 @@ async def test_classes_for_later_are_read_together_and_planned_as_they_are_then(
     streamer: Streamer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """To look through all of them before each run would take longer than the run."""
-    monkeypatch.setattr(timetable, "CALM_S", -1.0)
+    monkeypatch.setattr(schedule, "CALM_S", -1.0)
     for number in range(4):
         add(streamer, f"c-{number}", starts_in_s=90_000 + number)
     looks: list[int] = []
-    unscheduled = plans.unscheduled
+    unscheduled = airings.unscheduled
 
     def counted(connection: Connection, before: float, limit: int, but: list[str]) -> list[Airing]:
         looks.append(limit)
         return unscheduled(connection, before, limit, but)
 
-    monkeypatch.setattr(plans, "unscheduled", counted)
-    plan = timetable.Plan(streamer)
+    monkeypatch.setattr(airings, "unscheduled", counted)
+    plan = schedule.Plan(streamer)
     await plan.step()
     with transaction(streamer.engine) as connection:
         connection.execute(update(classes).where(classes.c.class_id == "c-1").values(state=AiringState.CANCELLED))
@@ -334,10 +334,10 @@ async def test_classes_for_later_are_read_together_and_planned_as_they_are_then(
 async def test_a_class_that_gets_ready_and_begins_soon_is_planned_before_those_for_later(
     streamer: Streamer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(timetable, "CALM_S", -1.0)
+    monkeypatch.setattr(schedule, "CALM_S", -1.0)
     for number in range(3):
         add(streamer, f"later-{number}", starts_in_s=90_000 + number)
-    plan = timetable.Plan(streamer)
+    plan = schedule.Plan(streamer)
     await plan.step()
     add(streamer, "soon", starts_in_s=30)
     streamer.unplanned.set()
@@ -365,7 +365,7 @@ async def test_a_cancelled_run_of_a_class_on_air_that_nobody_watches_ends_the_cl
         planned(streamer, class_id, AiringState.READY if class_id == "ready" else AiringState.ON_AIR)
     streamer.playout.watches["watched"] = Watch("run-watched")  # its run is ended by its own cancel
     cast("Runs", streamer.runs).cancelled_ids = {"run-died", "run-watched", "run-ready"}
-    await timetable.Cancels(streamer).look()
+    await schedule.Cancels(streamer).look()
     assert states(streamer) == {"died": "cancelled", "watched": "on air", "ready": "cancelled"}
 
 
@@ -373,13 +373,13 @@ async def test_a_cancel_is_seen_however_many_classes_begin_before_that_one(
     streamer: Streamer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Prefect is asked about at most two pages at a time."""
-    monkeypatch.setattr(timetable, "PAGE", 20)
+    monkeypatch.setattr(schedule, "PAGE", 20)
     for number in range(90):
         add(streamer, f"c-{number}", starts_in_s=1000 + number)
         planned(streamer, f"c-{number}")
     runs = cast("Runs", streamer.runs)
     runs.cancelled_ids = {"run-c-3", "run-c-88"}
-    cancels = timetable.Cancels(streamer)
+    cancels = schedule.Cancels(streamer)
     await cancels.look()
     assert states(streamer)["c-3"] == "cancelled"
     for _ in range(4):
@@ -395,7 +395,7 @@ async def test_a_cancel_is_seen_however_many_classes_begin_before_that_one(
 def downloading(host: Streamer, stem: str) -> Path:
     """A class that waits for a download, whose process died with some of it on the disk; returns its part."""
     add(host, f"class-{stem}", stem)
-    part = store.part_path(host.settings.video_root, stem)
+    part = cache_dir.part_path(host.settings.video_root, stem)
     part.write_bytes(b"x" * 500)
     with transaction(host.engine) as connection:
         its = {"state": FileState.DOWNLOADING, "run_id": f"run-{stem}", "update_time": time.time() - 60}
@@ -412,8 +412,8 @@ async def test_a_cancelled_download_is_not_begun_again_for_its_classes(
     parts = [downloading(streamer, stem) for stem in ("1", "2")]
     runs = cast("Runs", streamer.runs)
     runs.cancelled_ids = {"run-1"}
-    monkeypatch.setattr(fetching, "AGAIN_S", 0.0)
-    line = fetching.Fetching(streamer)
+    monkeypatch.setattr(downloads, "AGAIN_S", 0.0)
+    line = downloads.Fetching(streamer)
     await line.step()
     assert runs.made == [], "the runs of the last process may be taken up yet"
     await line.step()
@@ -425,7 +425,7 @@ async def test_a_cancelled_download_is_not_begun_again_for_its_classes(
         assert (one.code, one.message) == (411, "the download of 1 was cancelled in the UI")
         assert cache.usage(connection, streamer.settings.video_root).num == 1
         assert cache.by_stem(connection, ["1"])["1"].state is FileState.BAD
-    await download.give_up(streamer, "1", download.cancelled("1"))  # twice is as good as once
+    await downloads.give_up(streamer, "1", downloads.cancelled("1"))  # twice is as good as once
     assert states(streamer)["class-1"] == "refused"
 
 
@@ -437,7 +437,7 @@ async def test_after_a_restart_no_more_downloads_are_at_work_than_may_be(streame
         downloading(streamer, stem)
     with transaction(streamer.engine) as connection:
         connection.execute(update(files).where(files.c.id.in_(["3", "4"])).values(run_id=None))
-    line = fetching.Fetching(streamer)
+    line = downloads.Fetching(streamer)
     for _ in range(2):
         await line.step()
     assert runs.made == [], "the runs of the last process may be taken up yet"
@@ -458,12 +458,12 @@ async def test_downloads_are_done_without_runs_that_prefect_does_not_let_begin(
     for stem in ("1", "2"):
         downloading(streamer, stem)
     runs = cast("Runs", streamer.runs)
-    monkeypatch.setattr(fetching, "AGAIN_S", 0.0)
-    line = fetching.Fetching(streamer)
+    monkeypatch.setattr(downloads, "AGAIN_S", 0.0)
+    line = downloads.Fetching(streamer)
     for _ in range(2):
         await line.step()
     assert (runs.made, runs.alone) == (["1", "2"], [])
-    monkeypatch.setattr(fetching, "BEGINS_S", 0.0)
+    monkeypatch.setattr(downloads, "BEGINS_S", 0.0)
     await line.step()
     await asyncio.sleep(0)
     assert runs.alone == ["1", "2"]
@@ -486,8 +486,8 @@ async def test_downloads_do_not_ask_a_prefect_that_took_no_run_just_before(
         return await start(run)
 
     monkeypatch.setattr(runs, "start", counted)
-    monkeypatch.setattr(beside, "PATIENCE_S", 0.0)
-    line = fetching.Fetching(streamer)
+    monkeypatch.setattr(background_runs, "PATIENCE_S", 0.0)
+    line = downloads.Fetching(streamer)
     line._known.extend(["run-1", "run-2"])  # of this process
     for _ in range(2):
         await line.step()
@@ -500,11 +500,11 @@ async def test_only_the_last_runs_of_downloads_are_remembered(
     streamer: Streamer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A process that runs for a year has begun some millions."""
-    monkeypatch.setattr(fetching, "AGAIN_S", 0.0)
-    monkeypatch.setattr(fetching, "KNOWN", 2)
+    monkeypatch.setattr(downloads, "AGAIN_S", 0.0)
+    monkeypatch.setattr(downloads, "KNOWN", 2)
     for stem in ("1", "2"):
         downloading(streamer, stem)
-    line = fetching.Fetching(streamer)
+    line = downloads.Fetching(streamer)
     for _ in range(2):
         await line.step()
     assert cast("Runs", streamer.runs).made == ["1", "2"]
@@ -574,8 +574,8 @@ def test_a_recording_that_cannot_be_there_in_time_is_told_at_once(streamer: Stre
     for record_id, size_bytes in ((1, 100_000), (2, 9_000_000)):
         one = rows.prepare(f"class-{record_id}", record_id, now + 250, 650)
         with transaction(streamer.engine) as connection:
-            looked: dict[str, Looked] = {one.stem: RemoteFile(one.video_url, size_bytes, None, None)}
-            reserved += rows.did(connection, streamer, partial(admission.decided, looked, {}), one).reserved
+            looked: dict[str, ProbeResult] = {one.stem: RemoteFile(one.video_url, size_bytes, None, None)}
+            reserved += rows.did(connection, streamer, partial(prepare.decided_classes, looked, {}), one).reserved
     assert alarms(streamer).keys() == {"class-2"}
     assert "its download of 9.0 MB takes 14 min at DOWNLOAD_RATE 10k" in alarms(streamer)["class-2"]
     assert reserved == ["1", "2"]

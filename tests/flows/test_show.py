@@ -10,9 +10,9 @@ import httpx
 import pytest
 from prefect.context import FlowRunContext
 
-from flows import show
-from flows.show import Board, Progress
-from lectern import words
+from flows import artifacts
+from flows.artifacts import Board, Progress
+from lectern import formatting
 from lectern.timing import Pace
 
 
@@ -37,7 +37,7 @@ def test_a_table_that_is_not_taken_in_time_is_shown_later(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The checks of the classes wait for it no longer than that."""
-    monkeypatch.setattr(show, "SHOW_S", 0.1)
+    monkeypatch.setattr(artifacts, "SHOW_S", 0.1)
     server = Slow()
     shown = Board(cast("Any", server))
 
@@ -68,7 +68,7 @@ def test_a_table_says_as_of_when_it_is_also_when_it_is_brought_up_to_date(monkey
     server.pause_s = 0
     shown = Board(cast("Any", server))
     clock = iter(("19:00:00", "19:00:15"))
-    monkeypatch.setattr(words, "moment", lambda _now: next(clock))
+    monkeypatch.setattr(formatting, "moment", lambda _now: next(clock))
 
     async def both() -> None:
         await shown.table("timetable-s1", [{"class": "c-1"}], "the day")
@@ -96,7 +96,7 @@ def test_a_host_that_was_restarted_brings_its_table_up_to_date_and_makes_no_seco
     ("key", "slug"), [("broadcast-c-1", "broadcast-c-1"), ("broadcast-A_b.c:~1", "broadcast-a-b-c-1")]
 )
 def test_whatever_a_class_is_called_its_bar_has_a_key(key: str, slug: str) -> None:
-    assert show.Progress(key, "on air")._key == slug
+    assert artifacts.Progress(key, "on air")._key == slug
 
 
 # -- the bar of a download, a transcoding, a class on air ---------------------------------------------------------
@@ -119,8 +119,8 @@ class Bar:
             self.said.append(description)
             return artifact
 
-        monkeypatch.setattr(show, "acreate_progress_artifact", create)
-        monkeypatch.setattr(show, "aupdate_progress_artifact", update)
+        monkeypatch.setattr(artifacts, "acreate_progress_artifact", create)
+        monkeypatch.setattr(artifacts, "aupdate_progress_artifact", update)
 
     async def second(self, percent: float) -> None:
         self.bar.set(percent)
@@ -174,7 +174,7 @@ async def test_a_bar_says_when_the_work_will_be_done(monkeypatch: pytest.MonkeyP
     """A time stays true while the bar stands still; and of a download that is resumed at 50 % only the rest counts."""
     shown = Bar(monkeypatch)
     monkeypatch.setattr(time, "time", lambda: 1000.0 + shown.now)
-    monkeypatch.setattr(words, "when", lambda at, _now: f"{at:.0f}")
+    monkeypatch.setattr(formatting, "when", lambda at, _now: f"{at:.0f}")
     for second in range(41):
         await shown.second(50 + second / 2)
     assert shown.said == ["download 6666_720P", "download 6666_720P, done at about 1100"]
@@ -184,11 +184,11 @@ async def test_a_bar_goes_on_when_prefect_is_back(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """It is logged once that it is away, however long that is."""
-    monkeypatch.setattr(show, "LOOK_S", 0.01)
+    monkeypatch.setattr(artifacts, "LOOK_S", 0.01)
     monkeypatch.setattr(FlowRunContext, "get", object)
     shown = Bar(monkeypatch)
     asked = 0
-    create, back = vars(show)["acreate_progress_artifact"], asyncio.Event()
+    create, back = vars(artifacts)["acreate_progress_artifact"], asyncio.Event()
 
     async def comes(*given: Any, **more: Any) -> UUID:
         back.set()
@@ -200,10 +200,10 @@ async def test_a_bar_goes_on_when_prefect_is_back(
         shown.now += 31
         shown.bar.set(asked)
         if asked == 3:
-            monkeypatch.setattr(show, "acreate_progress_artifact", comes)
+            monkeypatch.setattr(artifacts, "acreate_progress_artifact", comes)
         raise httpx.ConnectError("refused")
 
-    monkeypatch.setattr(show, "acreate_progress_artifact", away)
+    monkeypatch.setattr(artifacts, "acreate_progress_artifact", away)
     async with shown.bar, asyncio.timeout(20):
         await back.wait()
     assert shown.written == [(93, 3.0)]
@@ -212,7 +212,7 @@ async def test_a_bar_goes_on_when_prefect_is_back(
 
 async def test_work_that_is_done_does_not_wait_for_a_prefect_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
     """The last write of a bar stood between a recording that was there and its class, until the client gave up."""
-    monkeypatch.setattr(show, "LAST_S", 0.05)
+    monkeypatch.setattr(artifacts, "LAST_S", 0.05)
     monkeypatch.setattr(FlowRunContext, "get", object)
     shown = Bar(monkeypatch)
     await shown.second(1)
@@ -222,7 +222,7 @@ async def test_work_that_is_done_does_not_wait_for_a_prefect_that_hangs(monkeypa
         asked.set()
         await asyncio.sleep(60)
 
-    monkeypatch.setattr(show, "aupdate_progress_artifact", hangs)
+    monkeypatch.setattr(artifacts, "aupdate_progress_artifact", hangs)
     async with asyncio.timeout(20):
         async with shown.bar as bar:
             await asyncio.sleep(0)  # its writer begins
@@ -233,10 +233,10 @@ async def test_work_that_is_done_does_not_wait_for_a_prefect_that_hangs(monkeypa
 @pytest.mark.parametrize("answer", [ValueError("no artifact"), KeyError("id"), RuntimeError("closed")])
 async def test_a_bar_outlasts_an_answer_that_is_no_prefects(monkeypatch: pytest.MonkeyPatch, answer: Exception) -> None:
     """A page of a proxy, say."""
-    monkeypatch.setattr(show, "LOOK_S", 0.01)
+    monkeypatch.setattr(artifacts, "LOOK_S", 0.01)
     monkeypatch.setattr(FlowRunContext, "get", object)
     shown = Bar(monkeypatch)
-    create, back = vars(show)["acreate_progress_artifact"], asyncio.Event()
+    create, back = vars(artifacts)["acreate_progress_artifact"], asyncio.Event()
 
     async def comes(*given: Any, **more: Any) -> UUID:
         back.set()
@@ -245,10 +245,10 @@ async def test_a_bar_outlasts_an_answer_that_is_no_prefects(monkeypatch: pytest.
     async def odd(*_: object, **__: object) -> UUID:
         shown.now += 31
         shown.bar.set(50)
-        monkeypatch.setattr(show, "acreate_progress_artifact", comes)
+        monkeypatch.setattr(artifacts, "acreate_progress_artifact", comes)
         raise answer
 
-    monkeypatch.setattr(show, "acreate_progress_artifact", odd)
+    monkeypatch.setattr(artifacts, "acreate_progress_artifact", odd)
     async with shown.bar, asyncio.timeout(20):
         await back.wait()
     assert shown.written == [(31, 50.0)]
@@ -259,7 +259,7 @@ async def test_no_run_fails_because_its_table_is_not_taken(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, answer: Exception | None
 ) -> None:
     """All that the table shows is done by then."""
-    monkeypatch.setattr(show, "SHOW_S", 0.05)
+    monkeypatch.setattr(artifacts, "SHOW_S", 0.05)
     monkeypatch.setattr(FlowRunContext, "get", object)
 
     async def create(**_: object) -> None:
@@ -267,7 +267,7 @@ async def test_no_run_fails_because_its_table_is_not_taken(
             raise answer
         await asyncio.sleep(60)
 
-    monkeypatch.setattr(show, "acreate_table_artifact", create)
+    monkeypatch.setattr(artifacts, "acreate_table_artifact", create)
     async with asyncio.timeout(20):
-        await show.table("move-batch", [{"class": "c-1"}], "What became of the classes")
+        await artifacts.table("move-batch", [{"class": "c-1"}], "What became of the classes")
     assert "cannot show artifact move-batch" in caplog.text

@@ -7,7 +7,7 @@ import pytest
 from prefect.server.events.schemas.automations import EventTrigger
 from prefect.server.events.schemas.events import ReceivedEvent
 
-from flows.resident import heartbeats
+from flows.resident.prefect import deployments
 from tests.stage import Stage, Town, staged, wait_until
 from town.ports import free_port
 
@@ -50,7 +50,7 @@ def test_only_runs_of_a_process_are_watched(town: Town, tmp_path: Path) -> None:
         record = stage.town.record()
         class_id = stage.book(stage.booking(record, starts_in_s=90_000))
         assert stage.answer(class_id, timeout_s=120)["result"] == "success"
-        trigger = EventTrigger.model_validate(heartbeats.automation(30).trigger.model_dump(exclude={"type"}))
+        trigger = EventTrigger.model_validate(deployments.silent_runs(30).trigger.model_dump(exclude={"type"}))
 
         def end(name: str) -> list[ReceivedEvent]:
             wanted = {"event": {"name": ["prefect.flow-run.Completed"]}, "resource": {"labels": {RUN: [name]}}}

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from lectern.effects.redis import withdrawn
+from lectern.redis import client
 from tests.stage import Gate, Stage, Town, staged, wait_until
 
 pytestmark = pytest.mark.live
@@ -164,8 +164,10 @@ def test_a_streamer_that_is_back_at_the_old_program_keeps_its_classes(two_stream
     two_streamers.off_air(class_id)
     two_streamers.residents[gone].end()
     key, redis = f"{two_streamers.prefix}:streamers", two_streamers.town.redis
-    withdrawn.say(redis, key, two_streamers.name(gone))
-    wait_until(lambda: withdrawn.is_read(redis, key, two_streamers.name(gone)), description="the teacher has read it")
+    client.say_withdrawn(redis, key, two_streamers.name(gone))
+    wait_until(
+        lambda: client.withdrawal_is_read(redis, key, two_streamers.name(gone)), description="the teacher has read it"
+    )
     began = time.monotonic()
     wait_until(lambda: time.monotonic() - began > LOST_S + 5, timeout_s=LOST_S + 10, description="it would be missed")
     assert two_streamers.order(later)["streamer"] == two_streamers.name(gone)

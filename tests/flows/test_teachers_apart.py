@@ -11,25 +11,26 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy import Connection, QueuePool
 
-from flows import tell as telling
+from flows import outbox_publisher as telling
 from flows.handling import SWEEP
 from flows.host import CHECKING, Host
+from flows.outbox_publisher import tell
+from flows.resident import maintenance as resident_maintenance
 from flows.resident import peers as looking
-from flows.resident import sweeps, worker
-from flows.resident.intake import Intake
-from flows.teacher import sweep
+from flows.resident.consumer import Intake
+from flows.resident.prefect import worker
+from flows.teacher import maintenance as teacher_maintenance
 from flows.teacher.ecs import job
-from flows.tell import tell
-from lectern import outgoing
-from lectern.effects.redis.bus import Bus
-from lectern.effects.rows import bookings, inbox, outbox, pairing, peers, renditions, transcodings
-from lectern.effects.rows.inbox import Arrived
-from lectern.effects.rows.tables.engine import open_database
-from lectern.facts import Attempt
+from lectern.db import bookings, inbox, leases, outbox, transcodings
+from lectern.db.engine import open_database
+from lectern.db.inbox import Arrived
+from lectern.model.facts import Attempt
 from lectern.model.tables.teacher import RenditionRow, journal
-from lectern.outgoing import Kind, Outgoing
+from lectern.redis.client import Bus
 from lectern.settings import TeacherSettings
 from lectern.states import Backend, BookingState, Resolution
+from lectern.wire import outgoing
+from lectern.wire.outgoing import Kind, Outgoing
 from tests import strategies
 from tests.effects.redis_servers import redis_of_a_module, url_of
 from tests.faults import hosts
@@ -86,21 +87,21 @@ async def test_who_notes_nothing_in_four_rounds_of_another_is_dead_and_its_messa
 ) -> None:
     """However long a round takes: a slow machine, or a database that was away, kills nobody."""
     ours = peers_of(teacher)
-    await teacher.commit(peers.note, "b", 1.0)
+    await teacher.commit(leases.note_teacher, "b", 1.0)
     await teacher.commit(inbox.keep, journal, [Arrived("stream:order", "order", "{}")], 1.0)
     assert await claimed(teacher, "b") == 1
     for _ in range(looking.SILENT):
         ours._go_round()
         await ours._look()
-    assert await teacher.look(peers.claiming) == {"b"}
-    await teacher.commit(peers.note, "b", 2.0)
+    assert await teacher.look(leases.claiming_teachers) == {"b"}
+    await teacher.commit(leases.note_teacher, "b", 2.0)
     for _ in range(looking.SILENT):
         ours._go_round()
         await ours._look()
-    assert await teacher.look(peers.claiming) == {"b"}
+    assert await teacher.look(leases.claiming_teachers) == {"b"}
     ours._go_round()
     await ours._look()
-    assert await teacher.look(peers.claiming) == set()
+    assert await teacher.look(leases.claiming_teachers) == set()
     assert await claimed(teacher, "a") == 1
 
 
@@ -153,8 +154,8 @@ async def test_a_teacher_that_was_found_dead_is_looked_at_at_once(
 ) -> None:
     """And not at the next look: the answers that it was about to send wait for this."""
     monkeypatch.setattr(looking, "LOOK_S", 3600.0)
-    await teacher.commit(peers.note, "b", 1.0)
-    assert await teacher.commit(peers.take, "of a test", "b", 3600, time.time())
+    await teacher.commit(leases.note_teacher, "b", 1.0)
+    assert await teacher.commit(leases.take_duty, "of a test", "b", 3600, time.time())
     ours = peers_of(teacher)
     look, looks, looked_again = ours._look, asyncio.Event(), asyncio.Event()
 
@@ -169,7 +170,7 @@ async def test_a_teacher_that_was_found_dead_is_looked_at_at_once(
         monkeypatch.setattr(looking, "LOOK_S", 0.05)  # of the rounds; the look waits for an hour
         running.append(asyncio.create_task(ours._note()))
         await looked_again.wait()
-    assert await teacher.look(peers.claiming) == set()
+    assert await teacher.look(leases.claiming_teachers) == set()
     for one in running:
         one.cancel()
     await asyncio.wait(running)
@@ -189,11 +190,11 @@ async def test_what_a_dead_one_had_decided_is_begun_though_a_sweep_is_at_work(
     async def due(_host: Host[TeacherSettings]) -> bool:
         return True
 
-    monkeypatch.setattr(sweeps, "due", due)
+    monkeypatch.setattr(resident_maintenance, "due", due)
     handler = cast("Any", SimpleNamespace(sweep=sweep))
-    ours = peers_of(teacher, lambda: sweeps.sweep(teacher, handler))
+    ours = peers_of(teacher, lambda: resident_maintenance.sweep(teacher, handler))
     teacher.busy.add(SWEEP)
-    await teacher.commit(peers.note, "b", 1.0)
+    await teacher.commit(leases.note_teacher, "b", 1.0)
     for _ in range(looking.SILENT + 1):
         ours._go_round()
     await ours._look()
@@ -230,24 +231,24 @@ async def test_one_of_them_calls_classes_late_and_leaves_it_to_another_if_redis_
     teacher: Host[TeacherSettings], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else each class that is not ready is alarmed by each teacher."""
-    monkeypatch.setattr(sweep, "LOOK_EVERY_S", 0.05)
+    monkeypatch.setattr(teacher_maintenance, "LOOK_EVERY_S", 0.05)
     checked: list[float] = []
 
     async def check(_host: Host[TeacherSettings], done: dict[Any, float], now: float) -> dict[Any, float]:
         checked.append(now)
         return done
 
-    monkeypatch.setattr(sweep, "check_of_teacher", check)
-    assert await teacher.commit(peers.take, CHECKING, "b", 3600, time.time())
-    checking = asyncio.create_task(sweep.teacher_checks(teacher))
+    monkeypatch.setattr(teacher_maintenance, "check_of_teacher", check)
+    assert await teacher.commit(leases.take_duty, CHECKING, "b", 3600, time.time())
+    checking = asyncio.create_task(teacher_maintenance.teacher_checks(teacher))
     await asyncio.sleep(0.3)  # it is the other's duty
     assert checked == []
-    await teacher.commit(peers.free, "b", "a")
+    await teacher.commit(leases.free_claims, "b", "a")
     await async_wait_until(lambda: len(checked) > 2, description="it checks classes")
     teacher.redis_away = True
     number = len(checked)
     await async_wait_until(lambda: len(checked) > number + 2, description="it goes on with it")  # nobody else does it
-    assert await teacher.commit(peers.take, CHECKING, "b", 3600, time.time() + 1)
+    assert await teacher.commit(leases.take_duty, CHECKING, "b", 3600, time.time() + 1)
     number = len(checked)
     await asyncio.sleep(0.3)  # it is the other's duty again
     assert len(checked) <= number + 1
@@ -269,7 +270,7 @@ async def test_a_free_place_of_an_ecs_host_is_left_to_the_teacher_whose_class_be
             booked = strategies.booking(f"c-{name}", record_id=key[0], start_time=starts, end_time=starts + 600)
             bookings.add(connection, [(booked, BookingState.WAITING)], now)
             url = "http://origin.example/1.flv"
-            renditions.begin(connection, [Attempt(*key, 1, 1, now, Backend.ECS, now + 120, url)], now)
+            transcodings.begin(connection, [Attempt(*key, 1, 1, now, Backend.ECS, now + 120, url)], now)
         transcodings.take(connection, [owners["b"]], "b", job.LEASE_S, now)
         return transcodings.take(connection, [owners["a"]], "a", job.LEASE_S, now)
 
@@ -290,7 +291,7 @@ async def test_what_is_read_after_a_standstill_is_what_the_other_has_heard_long_
     teacher: Host[TeacherSettings], server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It waited in the connection; to take it for new would answer it twice."""
-    monkeypatch.setattr(pairing, "SAME_S", 1.0)
+    monkeypatch.setattr(inbox, "SAME_S", 1.0)
     teacher.bus.hearing.beat_s = 0.2
     intake = Intake(teacher, cast("Any", None), ["order"], [])
     listening = asyncio.create_task(intake._listen())
@@ -299,7 +300,7 @@ async def test_what_is_read_after_a_standstill_is_what_the_other_has_heard_long_
     began = time.time()
     await async_wait_until(lambda: (heard.sent_since or 0.0) > began, description="it is heard since")
     theirs = Arrived("channel:order", "order", "{}", at=time.time())
-    assert len(await teacher.commit(pairing.keep, [theirs], "b", time.time())) == 1
+    assert len(await teacher.commit(inbox.keep_paired, [theirs], "b", time.time())) == 1
     assert server.publish("order", "{}") == 1
     time.sleep(3)  # noqa: ASYNC251 (nothing of this process goes on)
     await async_wait_until(lambda: bool(intake._batch), description="the message has come")
@@ -325,7 +326,7 @@ async def test_a_teacher_that_stands_still_while_it_sends_sends_nothing_that_ano
     async def stands_still(*given: Any) -> Any:
         if not stood:
             await asyncio.sleep(0.5)
-            assert await teacher.commit(peers.free, "a", "b") == 1
+            assert await teacher.commit(leases.free_claims, "a", "b") == 1
             (one,) = await teacher.commit(outbox.claim, journal, "b", limit=9, now=time.time())
             server.xadd("order_result", {"body": one.body})
             await teacher.commit(outbox.sent, journal, [one.id], time.time())

@@ -13,19 +13,19 @@ import redis
 from sqlalchemy import Connection, insert, select, update
 
 from flows.host import Host
-from flows.tell import tell
-from lectern import outgoing
-from lectern.changes import Changes
-from lectern.decide.verdicts import answer_again
-from lectern.effects.redis.bus import Bus
-from lectern.effects.redis.sending import Sent
-from lectern.effects.rows import bookings, outbox
-from lectern.effects.rows.tables.engine import open_database, transaction
+from flows.outbox_publisher import tell
+from lectern.db import bookings, outbox
+from lectern.db.engine import open_database, transaction
+from lectern.decide.placement import answer_again
 from lectern.errors import CONFLICT, ENDED
-from lectern.messages import Grant, Release
+from lectern.model.plan import Changes
 from lectern.model.tables.teacher import journal, orders
-from lectern.outgoing import Kind, Outgoing
+from lectern.redis.client import Bus
+from lectern.redis.publish import Sent
 from lectern.settings import TeacherSettings
+from lectern.wire import outgoing
+from lectern.wire.messages import Grant, Release
+from lectern.wire.outgoing import Kind, Outgoing
 from tests.effects.redis_servers import empty_redis, redis_of_a_module, url_of
 from tests.faults import hosts
 from tests.rows import commit

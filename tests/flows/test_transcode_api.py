@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from lectern.effects.files.oss import sign
+from lectern.storage.oss import sign
 from tests.stage import Stage, Town, staged, wait_until
 from tests.stage.hosts import SECRET
 from town.faults import Fault

@@ -21,15 +21,15 @@ from schemathesis import Case
 from schemathesis.generation import GenerationMode
 from starlette.applications import Starlette
 
-from flows.beside import NewRun
+from flows.background_runs import NewRun
 from flows.host import Host
 from flows.teacher.ecs import api
-from lectern.effects.files.oss import sign
-from lectern.effects.rows import bookings, renditions, transcodings
-from lectern.effects.rows.tables.engine import open_database, transaction
-from lectern.facts import Attempt
+from lectern.db import bookings, transcodings
+from lectern.db.engine import open_database, transaction
+from lectern.model.facts import Attempt
 from lectern.settings import TeacherSettings
 from lectern.states import Backend, BookingState, RenditionState, Resolution
+from lectern.storage.oss import sign
 from tests import strategies
 from tests.faults import hosts
 from tests.marks import share
@@ -187,7 +187,7 @@ async def test_a_rendition_that_another_run_makes_is_answered_with_that_run(
 ) -> None:
     with transaction(host.engine) as connection:
         url, now = "http://origin.example/6666.flv", time.time()
-        renditions.begin(connection, [Attempt(*KEY, 1, 1, now, Backend.ECS, now + 60, url)], now)
+        transcodings.begin(connection, [Attempt(*KEY, 1, 1, now, Backend.ECS, now + 60, url)], now)
         transcodings.take(connection, [KEY], ID, 60, now)
     found = await client.post("/transcode", content=wish())
     assert (found.status_code, found.json()["id"], prefect.begun) == (202, ID, [])
@@ -201,7 +201,7 @@ async def test_a_request_that_is_sent_again_after_its_attempt_failed_begins_no_o
     assert (await client.post("/transcode", content=asked[1])).status_code == 202
     with transaction(host.engine) as connection:
         states = RenditionState.TRANSCODING, RenditionState.FAILED
-        renditions.move(connection, KEY, *states, time.time(), reason="the origin answered 404")
+        transcodings.move(connection, KEY, *states, time.time(), reason="the origin answered 404")
     for body in asked:
         again = await client.post("/transcode", content=body)
         assert (again.status_code, "the origin answered 404" in again.text) == (409, True), again.text

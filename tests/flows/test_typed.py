@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.as_run import Format
+from flows.as_run_report import Format
 from lectern.cli import report, viewer
 from lectern.errors import Misuse
 from tests import laid

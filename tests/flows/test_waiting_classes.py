@@ -8,13 +8,14 @@ import pytest
 from sqlalchemy import Connection, select, update
 
 from flows.host import Host
-from flows.teacher import booking, sweep
+from flows.teacher import bookings as teacher_bookings
+from flows.teacher import maintenance
 from flows.teacher.ecs import job
-from lectern.effects.rows import bookings, ecs_hosts, renditions, transcodings
-from lectern.effects.rows.ecs_hosts import Begun
-from lectern.effects.rows.tables.engine import transaction
+from lectern.db import bookings, ecs_jobs, transcodings
+from lectern.db.ecs_jobs import Begun
+from lectern.db.engine import transaction
 from lectern.errors import ENDED
-from lectern.facts import Attempt
+from lectern.model.facts import Attempt
 from lectern.model.tables.teacher import journal, orders
 from lectern.settings import TeacherSettings
 from lectern.states import Backend, BookingState, Resolution
@@ -50,15 +51,15 @@ async def quiet(_: Teacher) -> bool:
 async def test_a_class_that_is_moved_after_its_last_check_is_checked_before_its_new_start_too(
     teacher: Teacher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sweep, "tell", quiet)
+    monkeypatch.setattr(maintenance, "tell", quiet)
     now = time.time()
-    done = await sweep.check_of_teacher(teacher, {}, now)
+    done = await maintenance.check_of_teacher(teacher, {}, now)
     assert [one["code"] for one in said(teacher)] == [324]
-    done = await sweep.check_of_teacher(teacher, done, now + 15)
+    done = await maintenance.check_of_teacher(teacher, done, now + 15)
     assert said(teacher) == [], "once"
     commit(teacher.engine, Connection.execute, update(orders).values(start_time=now + 1200, end_time=now + 1800))
     for at in (now + 30, now + 310, now + 905):
-        done = await sweep.check_of_teacher(teacher, done, at)
+        done = await maintenance.check_of_teacher(teacher, done, at)
     assert [one["code"] for one in said(teacher)] == [324, 324, 324], "an hour, a quarter and five minutes before it"
 
 
@@ -68,15 +69,15 @@ async def test_a_class_that_has_ended_while_it_waited_is_answered_then(
     """Not when its rendition is made or given up: the server that is to make it may have a long queue, or be away."""
     lists = Lists()
     teacher.bus = cast("Any", lists)
-    monkeypatch.setattr(booking, "tell", quiet)
-    assert not commit(teacher.engine, sweep.due, teacher), "it has not begun"
-    await sweep._sweep(teacher, False)
+    monkeypatch.setattr(teacher_bookings, "tell", quiet)
+    assert not commit(teacher.engine, maintenance.due, teacher), "it has not begun"
+    await maintenance._sweep(teacher, False)
     assert said(teacher) == []
     over = time.time() - 60
     with transaction(teacher.engine) as connection:
         connection.execute(update(orders).values(start_time=over - 600, end_time=over))
-        assert sweep.due(connection, teacher)
-    await sweep._sweep(teacher, False)
+        assert maintenance.due(connection, teacher)
+    await maintenance._sweep(teacher, False)
     answer, alarm = sorted(said(teacher), key=lambda one: str(one["cmd"]), reverse=True)
     assert (answer["cmd"], answer["result"], answer["code"]) == ("order_result", "fail", ENDED.number)
     assert (alarm["cmd"], alarm["class_id"], alarm["code"]) == ("alarm", "c-1", ENDED.number)
@@ -84,7 +85,7 @@ async def test_a_class_that_has_ended_while_it_waited_is_answered_then(
     assert lists.left == [("6666_720P", "c-1")]
     with transaction(teacher.engine) as connection:
         assert bookings.waiting_for(connection, 6666, Resolution.P720) == []
-        assert not sweep.due(connection, teacher)
+        assert not maintenance.due(connection, teacher)
 
 
 async def test_a_rendition_that_waits_for_its_turn_on_a_server_is_not_timed_out(teacher: Teacher) -> None:
@@ -94,9 +95,9 @@ async def test_a_rendition_that_waits_for_its_turn_on_a_server_is_not_timed_out(
     with transaction(teacher.engine) as connection:
         url = "http://origin.example/1.flv"
         attempts = [Attempt(*key, 1, 1, now, Backend.ECS, now + 60, url) for key in (ours, theirs)]
-        renditions.begin(connection, attempts, now)
+        transcodings.begin(connection, attempts, now)
         at_work = transcodings.take(connection, [theirs], "their run", job.LEASE_S, now)
-        ecs_hosts.attach(connection, at_work, "their run", Begun(SERVER, "their job", now))
+        ecs_jobs.attach(connection, at_work, "their run", Begun(SERVER, "their job", now))
         due = transcodings.take(connection, [ours], "our run", job.LEASE_S, now)
     waiting = [job.TranscodeJob(teacher, due, "our run")]
     assert await teacher.commit(job.assign, teacher, waiting) == {}

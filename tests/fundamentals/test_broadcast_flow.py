@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from lectern.effects.files import store
+from lectern.storage import cache_dir
 from tests.stage import PROMPT_S, Stage, wait_until
 
 pytestmark = pytest.mark.live
@@ -90,7 +90,7 @@ def test_a_class_whose_file_is_cut_short_gets_it_again_and_goes_on(stage: Stage)
     stage.answer(class_id)
     stage.on_air(class_id)
     wait_until(lambda: stage.airing("streamer1", class_id)["state"] == "on air", description="it is on air")
-    file = store.rendition_path(stage.folder / "streamer1", str(record))
+    file = cache_dir.rendition_path(stage.folder / "streamer1", str(record))
     with file.open("r+b") as sink:
         sink.truncate(file.stat().st_size // 4)
     wait_until(lambda: stage.alarms(326, class_id=class_id), description="a person hears of it")

@@ -11,10 +11,10 @@ import pytest
 from sqlalchemy.exc import OperationalError
 from typer.testing import CliRunner
 
+from flows.failures import FatalError
 from flows.host import Host
 from flows.resident import process
 from flows.resident.process import Resident
-from flows.trouble import MustEnd
 from lectern import logs
 from lectern.cli.app import COMMANDS, LOAD_MORE, app
 from lectern.settings import StreamerSettings
@@ -53,7 +53,7 @@ def test_a_process_whose_disk_is_full_leaves_as_any_other_and_says_why_it_ends(
 
     async def main() -> None:
         try:
-            raise MustEnd("inbox: 3 messages could not be written; is the disk full?")
+            raise FatalError("inbox: 3 messages could not be written; is the disk full?")
         finally:
             await ending._leave(streamer)
 

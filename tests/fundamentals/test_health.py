@@ -10,14 +10,14 @@ from typing import Any, cast
 
 import pytest
 
+from flows.failures import FatalError
 from flows.host import Host
-from flows.playout import boot_now
+from flows.playout_link import boot_now
 from flows.resident import http
-from flows.trouble import MustEnd
-from lectern.effects import health as healths
-from lectern.effects.rows import inbox
-from lectern.effects.rows.inbox import Arrived
-from lectern.effects.rows.tables.engine import open_database
+from lectern import health as healths
+from lectern.db import inbox
+from lectern.db.engine import open_database
+from lectern.db.inbox import Arrived
 from lectern.settings import StreamerSettings
 from tests.faults import hosts
 from tests.rows import commit
@@ -58,7 +58,7 @@ def test_a_host_that_begins_is_not_ready(host: Host[Any]) -> None:
 
 
 def test_a_host_that_ends_is_not_ready_and_says_why(health: http.Health) -> None:
-    health.ends(MustEnd("another process serves teacher now"))
+    health.ends(FatalError("another process serves teacher now"))
     assert said(health) == (503, ["it ends: another process serves teacher now"])
 
 

@@ -12,17 +12,17 @@ import pytest
 from sqlalchemy import Connection, select, update
 from sqlalchemy.exc import OperationalError
 
-from flows import show
+from flows import artifacts
 from flows.host import Host
-from flows.teacher.ecs import flow
 from flows.teacher.ecs import job as work
+from flows.teacher.ecs import transcode as ecs_transcode
 from flows.teacher.ecs.job import LEASE_S, TranscodeJob
-from lectern.effects.ecs import ssh, transcode
-from lectern.effects.ecs.job import Made, Outcome, Report
-from lectern.effects.rows import bookings, renditions, transcodings
-from lectern.effects.rows.ecs_hosts import Begun
-from lectern.effects.rows.tables.engine import open_database, reading, transaction
-from lectern.facts import Attempt
+from lectern.db import bookings, transcodings
+from lectern.db.ecs_jobs import Begun
+from lectern.db.engine import open_database, reading, transaction
+from lectern.ecs import ssh, transcode
+from lectern.ecs.job import Made, Outcome, Report
+from lectern.model.facts import Attempt
 from lectern.model.tables.teacher import videos
 from lectern.states import Backend, BookingState, Resolution
 from tests import strategies
@@ -45,7 +45,7 @@ class Job:
                 "c-1", record_id=RECORD, video_resolution="240P", start_time=starts, end_time=starts + 60
             )
             bookings.add(connection, [(booked, BookingState.WAITING)], now)
-            renditions.begin(connection, [Attempt(*key, 1, 1, now, Backend.ECS, now + LIMIT_S, url)], now)
+            transcodings.begin(connection, [Attempt(*key, 1, 1, now, Backend.ECS, now + LIMIT_S, url)], now)
             due = transcodings.take(connection, [key], OURS, LEASE_S, now)
         host.settings = host.settings.model_copy(update={"ecs_hosts": SERVER})
         self.kept = TranscodeJob(host, due, OURS)
@@ -136,7 +136,7 @@ def test_it_ends_at_the_next_beat_when_another_has_it_or_it_is_settled(job: Job)
 
 
 def test_a_run_that_comes_when_another_makes_it_names_that_one_and_ends(job: Job) -> None:
-    state = asyncio.run(flow.work(job.host, RECORD, [Resolution.P240], "run-2", again=False))
+    state = asyncio.run(ecs_transcode.work(job.host, RECORD, [Resolution.P240], "run-2", again=False))
     assert state.is_completed()
     assert OURS in str(state.message)
     assert job.row()["owner"] == OURS
@@ -227,5 +227,5 @@ def test_a_job_that_is_cancelled_while_its_host_is_sought_again_is_ended_there(
 def at_work(job: Job, monkeypatch: pytest.MonkeyPatch, *, drains: bool = False) -> Coroutine[Any, Any, object]:
     """An attempt on a host, in a process that *drains*; nothing is shown."""
     monkeypatch.setattr(job.host, "runs", SimpleNamespace(draining=lambda: drains))
-    monkeypatch.setattr(show, "Progress", lambda *_: nullcontext(SimpleNamespace(set=lambda _: None)))
+    monkeypatch.setattr(artifacts, "Progress", lambda *_: nullcontext(SimpleNamespace(set=lambda _: None)))
     return job.kept.attempt(job.place)

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lectern.effects.rows.inbox import Handled
+from lectern.db.inbox import Handled
 from lectern.errors import CallAPerson, Malformed
-from lectern.facts import Kept
+from lectern.model.facts import Kept
 from lectern.run_records import CLASSES, TAGS, label_of, name_of, records_of, tags_of
-from lectern.shown import masked, plain, shown
+from lectern.urls import masked, plain, shown
 
 ODD = [
     "[" * 1100,

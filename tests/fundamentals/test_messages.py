@@ -7,20 +7,19 @@ from unittest.mock import Mock
 import pytest
 from pydantic_core import from_json
 
-import lectern.commands
-from flows.resident import deployments
-from lectern import outgoing
-from lectern.amendments import Change
-from lectern.commands import COMMANDS, MAX_BODY_BYTES, Body, command_of, is_own_result, parse
-from lectern.decide.backups import second_of
+import lectern.wire.parser
+from flows.resident.prefect import deployments
+from lectern.decide.placement import secondary_of
 from lectern.errors import MALFORMED, Malformed
-from lectern.facts import Kept, Order
-from lectern.messages import TAKE_BACK, Booking, Cancel, Message, Prepare, TranscodingResult
-from lectern.outgoing import Alarm, OrderResult, prepare
+from lectern.model.facts import Kept, Order
+from lectern.rendition_ids import stem
 from lectern.run_records import label_of
 from lectern.settings import StreamerSettings, TeacherSettings
 from lectern.states import Backend, Resolution
-from lectern.stems import stem
+from lectern.wire import outgoing
+from lectern.wire.messages import TAKE_BACK, Booking, Cancel, Change, Message, Prepare, TranscodingResult
+from lectern.wire.outgoing import Alarm, OrderResult, prepare
+from lectern.wire.parser import COMMANDS, MAX_BODY_BYTES, Body, command_of, is_own_result, parse
 from tests import strategies
 from tests.strategies import BOOKING, RESULT
 
@@ -293,7 +292,7 @@ def test_an_unknown_field_may_have_any_name(name: str) -> None:
     """A platform that calls something of its own `cls` got no answer to any of its bookings."""
     known = {**BOOKING, "push_url_backup": "rtmp://push.example/live/second"}
     booking = parse(json.dumps({**known, name: "math-3"}), (Booking,))
-    second, order = second_of(booking.payload), Order.of(booking)
+    second, order = secondary_of(booking.payload), Order.of(booking)
     assert second is not None
     told = prepare(order.payload, "http://origin.example/6666_720P.flv", 1)
     for one in (booking, second, told):
@@ -349,7 +348,7 @@ def test_every_kind_of_message_is_a_command_or_is_sent_by_us() -> None:
     """And no command is of two kinds."""
     kinds = [one for one in Message.__subclasses__() if one.__module__.startswith("lectern.")]
     assert {one for one in kinds if one.comes_by} == set(COMMANDS.values())
-    assert {one.__module__ for one in kinds if not one.comes_by} == {"lectern.outgoing"}
+    assert {one.__module__ for one in kinds if not one.comes_by} == {"lectern.wire.outgoing"}
     commands = [name for kind in set(COMMANDS.values()) for name in get_args(kind.model_fields["cmd"].annotation)]
     assert sorted(commands) == sorted(COMMANDS)
 
@@ -363,7 +362,7 @@ def test_the_command_of_anything_is_a_word_or_nothing() -> None:
 def test_a_message_is_read_once_however_many_look_into_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """The intake asks for its command, the recorder for its class, its flow for all of it."""
     read = Mock(wraps=from_json)
-    monkeypatch.setattr(lectern.commands, "from_json", read)
+    monkeypatch.setattr(lectern.wire.parser, "from_json", read)
     body = Body(json.dumps(BOOKING))
     kept = Kept(1, command_of(body), body, 0)
     assert (kept.command, label_of(kept.body).class_id) == ("order", BOOKING["class_id"])

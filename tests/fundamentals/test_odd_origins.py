@@ -7,13 +7,13 @@ from typing import Any, cast
 import pytest
 
 from flows.handling import Came
-from flows.streamer import looks
-from flows.streamer.looks import Asked
-from lectern.effects.files import origin
-from lectern.effects.files.origin import RemoteFile
+from flows.streamer import prepare as streamer_prepare
+from flows.streamer.prepare import Asked
 from lectern.errors import DOWNLOAD_FAILED, Refuse
-from lectern.facts import Kept
-from lectern.messages import Prepare
+from lectern.model.facts import Kept
+from lectern.storage import origin
+from lectern.storage.origin import RemoteFile
+from lectern.wire.messages import Prepare
 from tests import rows
 
 GOOD = "http://127.0.0.1/good.flv"
@@ -30,11 +30,11 @@ def asked(id_: int, message: Prepare) -> Asked:
 
 def test_an_origin_that_takes_its_time_holds_up_no_class_of_another_one(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is cached goes first, then what was looked at; it does not matter how many there are at the slow origin."""
-    slow = {f"http://slow.example/{number}.flv" for number in range(100, 100 + 3 * looks.LOOKS_AT_HOST)}
+    slow = {f"http://slow.example/{number}.flv" for number in range(100, 100 + 3 * streamer_prepare.PROBES_AT_HOST)}
 
     async def look(url: str, **_: object) -> RemoteFile:
         if url in slow:
-            await asyncio.sleep(2 * looks.PORTION_S)
+            await asyncio.sleep(2 * streamer_prepare.PORTION_S)
         return RemoteFile(url, 3, None, None)
 
     monkeypatch.setattr(origin, "look", look)
@@ -44,12 +44,15 @@ def test_an_origin_that_takes_its_time_holds_up_no_class_of_another_one(monkeypa
     host = cast("Any", SimpleNamespace(settings=SimpleNamespace(allowed_origins="", http_timeout_s=5)))
 
     async def portions() -> list[set[str]]:
-        return [{one.class_id for one in looks.prepares(some)} async for some, _ in looks.as_looked(host, came, {"3"})]
+        return [
+            {one.class_id for one in streamer_prepare.prepares(some)}
+            async for some, _ in streamer_prepare.as_probed(host, came, {"3"})
+        ]
 
     found = asyncio.run(portions())
     assert found[0] == {"c-cached"}
     assert "c-good" in found[1]
-    assert set().union(*found) == {one.class_id for one in looks.prepares(came)}
+    assert set().union(*found) == {one.class_id for one in streamer_prepare.prepares(came)}
     assert sum(map(len, found)) == len(came)
 
 
@@ -66,7 +69,7 @@ def test_an_error_that_nobody_foresaw_is_that_of_its_url(
     monkeypatch.setattr(origin, "look", look)
     came = [asked(1, prepare("c-odd", 1, ODD)), asked(2, prepare("c-good", 2, GOOD))]
     host = cast("Any", SimpleNamespace(settings=SimpleNamespace(allowed_origins="", http_timeout_s=5)))
-    found = asyncio.run(looks.look(host, came, set()))
+    found = asyncio.run(streamer_prepare.probe_origins(host, came, set()))
     assert found["2"] == RemoteFile(GOOD, 3, None, None)
     assert isinstance(found["1"], Refuse)
     assert found["1"].code is DOWNLOAD_FAILED

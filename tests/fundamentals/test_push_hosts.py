@@ -12,12 +12,12 @@ import pytest
 
 from flows.host import Host, Streamer
 from flows.streamer import push_hosts
-from lectern.effects.files import lookup
-from lectern.messages import Prepare
+from lectern.allowlist import Address, Places
 from lectern.model.tables.streamer import journal
-from lectern.places import Address, Places
 from lectern.settings import StreamerSettings
 from lectern.states import AiringState
+from lectern.storage import origin
+from lectern.wire.messages import Prepare
 from tests import laid, rows
 from tests.rows import commit
 
@@ -35,9 +35,9 @@ def asked_names(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         try:
             return [ipaddress.ip_address(NAMES.get(host, host))]
         except ValueError as error:
-            raise lookup.NoSuchHost(host) from error
+            raise origin.NoSuchHost(host) from error
 
-    monkeypatch.setattr(lookup, "addresses", addresses)
+    monkeypatch.setattr(origin, "addresses", addresses)
     push_hosts._known.clear()
     push_hosts._told.clear()
     return asked
@@ -110,7 +110,7 @@ def test_a_name_server_that_hangs_or_knows_nothing_refuses_no_class(
     assert why(streamer, "rtmp://nowhere.example/live/x") == {}
     go_on = threading.Event()
     monkeypatch.setattr(push_hosts, "LOOK_UP_S", 0.1)
-    monkeypatch.setattr(lookup, "addresses", lambda *_: go_on.wait(10) and [])
+    monkeypatch.setattr(origin, "addresses", lambda *_: go_on.wait(10) and [])
     assert why(streamer, "rtmp://slow.example/live/x") == {}
     go_on.set()
 

@@ -10,10 +10,10 @@ import psutil
 import pytest
 from redis.exceptions import ConnectionError as Lost
 
-from flows.resident import queue_lock
-from flows.resident.queue_lock import QueueLock
-from lectern.effects.redis.bus import Bus
+from flows.resident import instance_lock
+from flows.resident.instance_lock import QueueLock
 from lectern.errors import CallAPerson
+from lectern.redis.client import Bus
 from lectern.settings import StreamerSettings, TeacherSettings
 
 
@@ -34,7 +34,7 @@ def test_a_streamer_whose_folder_is_its_own_begins_while_redis_is_away(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, hangs: bool
 ) -> None:
     """Its playout goes on for the seconds of its lease; nobody but this process asks whether it may go on."""
-    monkeypatch.setattr(queue_lock, "ANSWERS_S", 0.05)
+    monkeypatch.setattr(instance_lock, "ANSWERS_S", 0.05)
     settings = StreamerSettings(streamer_name="streamer1", video_root=tmp_path)
 
     async def takes() -> tuple[bool, bool]:
@@ -50,7 +50,7 @@ def test_a_streamer_whose_folder_is_its_own_begins_while_redis_is_away(
 
 def test_a_teacher_waits_for_redis(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing else says whether another process takes its messages."""
-    monkeypatch.setattr(queue_lock, "START_WAIT_S", -1.0)
+    monkeypatch.setattr(instance_lock, "START_WAIT_S", -1.0)
     settings: Any = TeacherSettings.to_look()
     with pytest.raises(Exception, match="Redis: no route to host"):
         asyncio.run(QueueLock(settings).take(cast("Bus", Away(hangs=False)), asyncio.Event()))
@@ -75,7 +75,7 @@ class Locks:
 
 def test_a_process_that_lives_keeps_its_lock_although_the_clock_was_set(monkeypatch: pytest.MonkeyPatch) -> None:
     """Linux tells when a process began by the clock as it is now: set by an hour, each of them began an hour ago."""
-    monkeypatch.setattr(queue_lock, "START_WAIT_S", -1.0)
+    monkeypatch.setattr(instance_lock, "START_WAIT_S", -1.0)
     bus, settings = cast("Bus", Locks()), cast("Any", TeacherSettings.to_look())
 
     async def takes(lock: QueueLock) -> bool:
@@ -84,7 +84,7 @@ def test_a_process_that_lives_keeps_its_lock_although_the_clock_was_set(monkeypa
     first = QueueLock(settings)
     child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     try:
-        first._owner = queue_lock.owner(child.pid)
+        first._owner = instance_lock.owner(child.pid)
         assert asyncio.run(takes(first))
         booted = psutil._pslinux.boot_time
         monkeypatch.setattr(psutil._pslinux, "boot_time", lambda: booted() + 3600)

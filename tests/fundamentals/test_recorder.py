@@ -20,21 +20,21 @@ from prefect.states import Completed, Failed
 from sqlalchemy import Connection, func, select
 
 from flows import handling
-from flows.beside import NewRun
+from flows.background_runs import NewRun
 from flows.handling import swept
 from flows.host import Host
-from flows.resident import record
-from flows.resident.intake import Handler
-from flows.resident.record import Recorder
-from flows.resident.runs import ResidentRuns
-from lectern.effects.rows import events, inbox
-from lectern.effects.rows.inbox import Arrived, Handled
-from lectern.effects.rows.tables.engine import open_database, reading, transaction
+from flows.resident.consumer import Handler
+from flows.resident.prefect import recorder
+from flows.resident.prefect.recorder import Recorder
+from flows.resident.prefect.runs import ResidentRuns
+from lectern.db import events, inbox
+from lectern.db.engine import open_database, reading, transaction
+from lectern.db.inbox import Arrived, Handled
 from lectern.errors import TryAgain
-from lectern.facts import Event, Kept
-from lectern.messages import Cancel
+from lectern.model.facts import Event, Kept
 from lectern.run_records import CLASSES, records_of, said_of
 from lectern.settings import TeacherSettings
+from lectern.wire.messages import Cancel
 from tests.faults import hosts
 from tests.faults.turns import Quiet
 from tests.rows import commit, look
@@ -406,7 +406,7 @@ async def test_what_is_shown_a_minute_late_is_marked(desk: Desk) -> None:
 
 
 async def test_all_of_a_storm_is_shown_however_much_of_it_waits(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(record, "AT_ONCE", 10)
+    monkeypatch.setattr(recorder, "AT_ONCE", 10)
     await desk.handle(*(f"c-{number}" for number in range(35)))
     await desk.recorder.tell()
     assert desk.prefect.ids() == list(range(1, 36))
@@ -414,7 +414,7 @@ async def test_all_of_a_storm_is_shown_however_much_of_it_waits(desk: Desk, monk
 
 async def test_in_a_storm_the_answers_come_first(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     """Prefect would take what they need of the machine; it is all shown when the storm is over, or lasts for long."""
-    monkeypatch.setattr(record, "CALM_S", 0.01)
+    monkeypatch.setattr(recorder, "CALM_S", 0.01)
     await desk.handle("c-1")
     numbers = iter([500, 300, 100, 3])
     monkeypatch.setattr(inbox, "waiting", lambda *_: next(numbers))
@@ -424,7 +424,7 @@ async def test_in_a_storm_the_answers_come_first(desk: Desk, monkeypatch: pytest
     await desk.handle("c-2")
     falling = iter(range(10_000, 0, -1))
     monkeypatch.setattr(inbox, "waiting", lambda *_: next(falling))
-    monkeypatch.setattr(record, "PATIENCE_S", 0.1)
+    monkeypatch.setattr(recorder, "PATIENCE_S", 0.1)
     await desk.recorder.tell()
     assert desk.prefect.ids() == [1, 2]
 

@@ -19,12 +19,12 @@ from prefect.states import Cancelling, Completed, Pending, Running, Scheduled
 from prefect.workers import base
 
 from flows import prefect_api
-from flows.beside import NewRun
+from flows.background_runs import NewRun
 from flows.host import Host
 from flows.prefect_api import asking
-from flows.resident import heartbeats, questions, worker
-from flows.resident.runs import ResidentRuns
-from flows.resident.worker import ResidentWorker
+from flows.resident.prefect import deployments, queries, worker
+from flows.resident.prefect.runs import ResidentRuns
+from flows.resident.prefect.worker import ResidentWorker
 from lectern import timing
 from lectern.errors import TryAgain
 
@@ -137,7 +137,7 @@ def test_runs_that_were_not_heard_of_are_executed_though_the_list_of_them_has_ov
             mine.created.unheard.extend(f"k-{number}" for number in range(2, 2 + (mine.created.unheard.maxlen or 0)))
             return [there]
 
-        monkeypatch.setattr(questions, "begun", begun)
+        monkeypatch.setattr(queries, "begun", begun)
         monkeypatch.setattr(mine, "take", lambda run: taken.append(run.id))
         await worker.take_unheard(mine)
         assert taken == [there.id]
@@ -236,7 +236,7 @@ def test_a_run_that_is_cancelled_before_its_engine_began_is_cancelled(monkeypatc
 def test_all_orphans_are_adopted_however_many_there_are() -> None:
     async def scene() -> Prefect:
         server = Prefect()
-        server.there = [FlowRun(id=uuid4(), flow_id=uuid4(), state=Running()) for _ in range(2 * questions.PAGE + 50)]
+        server.there = [FlowRun(id=uuid4(), flow_id=uuid4(), state=Running()) for _ in range(2 * queries.PAGE + 50)]
         assert await worker.adopt(runs(server), "pool", "teacher") == len(server.there)
         return server
 
@@ -257,7 +257,7 @@ def test_a_run_that_begins_while_prefect_is_asked_is_no_orphan(monkeypatch: pyte
             mine._active[run.id] = cast("Any", SimpleNamespace(name=run.name))
             return [run]
 
-        monkeypatch.setattr(questions, "named", named)
+        monkeypatch.setattr(queries, "named", named)
         assert await worker.adopt(mine, "pool", "teacher") == 0
         return server
 
@@ -284,7 +284,7 @@ def test_a_run_that_was_claimed_and_never_tagged_is_taken_up_after_a_while() -> 
 
 def test_a_heartbeat_that_hangs_keeps_no_later_one_from_being_sent(monkeypatch: pytest.MonkeyPatch) -> None:
     """Prefect's client would wait for minutes, and the server would mark runs as silent that are at work."""
-    monkeypatch.setattr(heartbeats, "ASK_S", 0.05)
+    monkeypatch.setattr(deployments, "ASK_S", 0.05)
     sent: list[object] = []
     enough = asyncio.Event()
 
@@ -298,7 +298,7 @@ def test_a_heartbeat_that_hangs_keeps_no_later_one_from_being_sent(monkeypatch: 
 
     async def scene() -> None:
         alive = {uuid4(): "broadcast c-1"}
-        beating = asyncio.create_task(heartbeats.beat(cast("PrefectClient", Hangs()), lambda: alive, 0.01))
+        beating = asyncio.create_task(deployments.beat(cast("PrefectClient", Hangs()), lambda: alive, 0.01))
         async with asyncio.timeout(5):
             await enough.wait()
         beating.cancel()

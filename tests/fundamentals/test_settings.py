@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from lectern.errors import Misuse
-from lectern.settings import StreamerSettings, TeacherSettings
-from lectern.shared_settings import Common
+from lectern.settings import Common, StreamerSettings, TeacherSettings
 
 SECRET = "hunter2-0xC0FFEE"
 

@@ -14,16 +14,16 @@ from prefect.states import Completed, Failed
 from sqlalchemy import insert, select
 from sqlalchemy.exc import OperationalError
 
-from flows import tries
+from flows import failures as flows_failures
 from flows.host import Host
-from lectern.effects.rows import inbox
-from lectern.effects.rows.inbox import Arrived
-from lectern.effects.rows.tables.engine import open_database, reading, transaction
-from lectern.facts import Kept
-from lectern.messages import Message, Prepare
+from lectern.db import inbox
+from lectern.db.engine import open_database, reading, transaction
+from lectern.db.inbox import Arrived
+from lectern.model.facts import Kept
 from lectern.model.tables.streamer import classes, tasks
 from lectern.model.tables.teacher import orders
 from lectern.settings import TeacherSettings
+from lectern.wire.messages import Message, Prepare
 from tests import strategies
 from tests.faults import hosts
 from tests.faults.turns import Quiet
@@ -65,7 +65,7 @@ def ended(host: Host[Any], some: list[Kept], how: Any, **also: object) -> None:
     if isinstance(how, Exception):
         task = SimpleNamespace(cancelled=lambda: False, exception=lambda: how, result=lambda: None)
     run = FlowRun(flow_id=uuid4(), parameters={"inbox_ids": inbox.spell([one.id for one in some]), **also})
-    asyncio.run(tries.after_run(host, run, cast("Any", task)))
+    asyncio.run(flows_failures.after_run(host, run, cast("Any", task)))
 
 
 def message(host: Host[Any], class_id: str) -> Message:
@@ -89,7 +89,7 @@ def test_of_a_batch_that_crashes_only_the_guilty_message_is_given_up(host: Host[
     handled: set[int] = set()
     runs = 0
     while kept := claim(host):
-        for portion in tries.portions(kept):
+        for portion in flows_failures.batches(kept):
             runs += 1
             if guilty in {one.id for one in portion}:
                 ended(host, portion, Failed(message="boo", data=RecursionError()))
@@ -176,8 +176,8 @@ def test_messages_are_put_back_as_soon_as_the_database_is_there_again(
         return await commit(*given)
 
     monkeypatch.setattr(host, "commit", gives_way)
-    monkeypatch.setattr(tries, "backoff_s", lambda _failures: 0.0)
-    asyncio.run(tries.after(host, [kept.id], away, passes=True))
+    monkeypatch.setattr(flows_failures, "backoff_s", lambda _failures: 0.0)
+    asyncio.run(flows_failures.after_failure(host, [kept.id], away, passes=True))
     assert [one.id for one in claim(host)] == [kept.id]
 
 

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lectern import stems, urls
+from lectern import rendition_ids, urls
+from lectern.rendition_ids import Held
 from lectern.states import Resolution
-from lectern.stems import Held
 
 PUSH = [
     ("rtmp://push.example/live/x", ("push.example", 1935)),
@@ -167,8 +167,8 @@ ORIGIN = "http://origin.example/records"
     ],
 )
 def test_a_recording_without_a_record_is_called_as_its_file(url: str, stem: str, folder: str) -> None:
-    assert (stems.of_url(url), stems.folder(stem)) == (stem, folder)
-    assert stems.is_stem(stem)
+    assert (rendition_ids.of_url(url), rendition_ids.folder(stem)) == (stem, folder)
+    assert rendition_ids.is_stem(stem)
 
 
 @pytest.mark.parametrize(
@@ -197,41 +197,45 @@ def test_a_recording_without_a_record_is_called_as_its_file(url: str, stem: str,
 )
 def test_any_other_name_is_replaced_by_one_that_no_other_recording_can_have(name: str) -> None:
     url = f"{ORIGIN}/{name}"
-    assert stems.of_url(url) == stems.hashed(url)
-    assert stems.is_stem(stems.hashed(url))
-    assert stems.folder(stems.hashed(url)) == stems.hashed(url)
+    assert rendition_ids.of_url(url) == rendition_ids.hashed(url)
+    assert rendition_ids.is_stem(rendition_ids.hashed(url))
+    assert rendition_ids.folder(rendition_ids.hashed(url)) == rendition_ids.hashed(url)
 
 
 def test_a_new_signature_is_the_same_recording_and_another_query_is_not() -> None:
-    assert stems.source(f"{ORIGIN}/a.flv?Expires=1&Signature=x") == stems.source(
+    assert rendition_ids.source(f"{ORIGIN}/a.flv?Expires=1&Signature=x") == rendition_ids.source(
         f"{ORIGIN}/a.flv?Signature=y&Expires=2"
     )
-    assert stems.source(f"{ORIGIN}/a.flv?id=1&Expires=1") == stems.source(f"{ORIGIN}/a.flv?id=1&Expires=2")
-    assert stems.of_url(f"{ORIGIN}/get?id=1") != stems.of_url(f"{ORIGIN}/get?id=2")
+    assert rendition_ids.source(f"{ORIGIN}/a.flv?id=1&Expires=1") == rendition_ids.source(
+        f"{ORIGIN}/a.flv?id=1&Expires=2"
+    )
+    assert rendition_ids.of_url(f"{ORIGIN}/get?id=1") != rendition_ids.of_url(f"{ORIGIN}/get?id=2")
 
 
 def test_a_name_that_another_recording_has_is_not_taken() -> None:
     one, other = "http://a.example/6666.flv", "http://b.example/6666.flv"
-    held = {"6666": Held(stems.source(one), one)}
-    assert stems.chosen(None, None, one, held) == "6666"
-    assert stems.chosen(None, None, "HTTP://A.example:80/6666.flv?Signature=new", held) == "6666"
-    assert stems.chosen(None, None, other, held) == stems.hashed(other)
+    held = {"6666": Held(rendition_ids.source(one), one)}
+    assert rendition_ids.chosen(None, None, one, held) == "6666"
+    assert rendition_ids.chosen(None, None, "HTTP://A.example:80/6666.flv?Signature=new", held) == "6666"
+    assert rendition_ids.chosen(None, None, other, held) == rendition_ids.hashed(other)
 
 
 def test_a_record_keeps_its_name_whatever_its_urls_unless_another_recording_has_it() -> None:
     one, other = "http://a.example/x.flv", "http://b.example/6666.flv"
-    assert stems.chosen(6666, None, one, {}) == "6666"
-    assert stems.chosen(6666, None, one, {"6666": Held(None, other)}) == "6666"
-    assert stems.chosen(6666, None, other, {"6666": Held(stems.source(other), other)}) == "6666"
-    assert stems.chosen(6666, None, one, {"6666": Held(stems.source(other), other)}) == stems.hashed(one)
-    assert stems.chosen(6666, Resolution.P720, one, {"6666_720P": Held("x", "x")}) == "6666_720P"
+    assert rendition_ids.chosen(6666, None, one, {}) == "6666"
+    assert rendition_ids.chosen(6666, None, one, {"6666": Held(None, other)}) == "6666"
+    assert rendition_ids.chosen(6666, None, other, {"6666": Held(rendition_ids.source(other), other)}) == "6666"
+    assert rendition_ids.chosen(
+        6666, None, one, {"6666": Held(rendition_ids.source(other), other)}
+    ) == rendition_ids.hashed(one)
+    assert rendition_ids.chosen(6666, Resolution.P720, one, {"6666_720P": Held("x", "x")}) == "6666_720P"
 
 
 def test_a_file_that_a_record_named_is_shared_only_with_its_own_url() -> None:
     one, other = "http://a.example/6666.flv", "http://b.example/6666.flv"
-    assert stems.chosen(None, None, one, {"6666": Held(None, one)}) == "6666"
-    assert stems.chosen(None, None, other, {"6666": Held(None, one)}) == stems.hashed(other)
-    assert stems.chosen(None, None, other, {"6666": Held(None, None)}) == stems.hashed(other)
+    assert rendition_ids.chosen(None, None, one, {"6666": Held(None, one)}) == "6666"
+    assert rendition_ids.chosen(None, None, other, {"6666": Held(None, one)}) == rendition_ids.hashed(other)
+    assert rendition_ids.chosen(None, None, other, {"6666": Held(None, None)}) == rendition_ids.hashed(other)
 
 
 recordings = st.builds(
@@ -246,8 +250,8 @@ recordings = st.builds(
 def test_classes_in_any_order_never_share_a_file_unless_their_recording_is_the_same(named: list[str]) -> None:
     held: dict[str, Held] = {}
     for url in named:
-        stem = stems.chosen(None, None, url, held)
-        assert stems.is_stem(stem)
-        before = held.setdefault(stem, Held(stems.source(url), url))
-        assert before.source == stems.source(url)
-        assert stems.folder(stem) in {stem, str(stems.record_of(stem))}
+        stem = rendition_ids.chosen(None, None, url, held)
+        assert rendition_ids.is_stem(stem)
+        before = held.setdefault(stem, Held(rendition_ids.source(url), url))
+        assert before.source == rendition_ids.source(url)
+        assert rendition_ids.folder(stem) in {stem, str(rendition_ids.record_of(stem))}

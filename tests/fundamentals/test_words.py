@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from lectern import words
+from lectern import formatting
 
 
 @pytest.fixture(autouse=True)
@@ -31,7 +31,7 @@ def _zone() -> Iterator[None]:
     ],
 )
 def test_a_length_of_time_is_said_in_its_unit(seconds: float, said: str) -> None:
-    assert words.span(seconds) == said
+    assert formatting.span(seconds) == said
 
 
 @pytest.mark.parametrize(
@@ -39,30 +39,30 @@ def test_a_length_of_time_is_said_in_its_unit(seconds: float, said: str) -> None
     [(12, "12 bytes"), (419_481, "0.4 MB"), (865_404, "0.9 MB"), (1_073_741_824_000, "1,074 GB"), (5e7, "50.0 MB")],
 )
 def test_an_amount_is_said_in_its_unit(number: float, said: str) -> None:
-    assert words.size(number) == said
+    assert formatting.size(number) == said
 
 
 def test_a_number_has_its_singular_and_its_thousands() -> None:
-    assert words.counted(1, "class", "classes") == "1 class"
-    assert words.counted(12_000, "class", "classes") == "12,000 classes"
+    assert formatting.counted(1, "class", "classes") == "1 class"
+    assert formatting.counted(12_000, "class", "classes") == "12,000 classes"
 
 
 def test_a_class_is_told_in_local_time_with_its_date_and_zone() -> None:
-    assert words.period(1_764_010_800, 1_764_013_500) == "2025-11-25 03:00:00 to 03:45:00 CST (45 min)"
-    assert "2025-11-26" in words.period(1_764_010_800, 1_764_010_800 + 86_400)
+    assert formatting.period(1_764_010_800, 1_764_013_500) == "2025-11-25 03:00:00 to 03:45:00 CST (45 min)"
+    assert "2025-11-26" in formatting.period(1_764_010_800, 1_764_010_800 + 86_400)
 
 
 def test_a_time_of_the_same_day_is_told_without_its_date() -> None:
-    assert words.when(1_764_013_500, 1_764_010_800) == "03:45:00"
-    assert words.when(1_764_010_800 + 86_400, 1_764_010_800) == "2025-11-26 03:00:00"
+    assert formatting.when(1_764_013_500, 1_764_010_800) == "03:45:00"
+    assert formatting.when(1_764_010_800 + 86_400, 1_764_010_800) == "2025-11-26 03:00:00"
 
 
 def test_a_place_in_a_recording_is_told_as_players_do() -> None:
-    assert [words.position(243.4), words.position(3843)] == ["4:03", "1:04:03"]
+    assert [formatting.position(243.4), formatting.position(3843)] == ["4:03", "1:04:03"]
 
 
 def test_a_time_that_no_clock_shows_is_told_all_the_same() -> None:
-    assert "no time" in words.moment(1e30)
+    assert "no time" in formatting.moment(1e30)
 
 
 @pytest.mark.parametrize(
@@ -78,4 +78,4 @@ def test_a_time_that_no_clock_shows_is_told_all_the_same() -> None:
     ],
 )
 def test_what_is_missing_of_a_class_is_said_to_the_second(seconds: float, said: str) -> None:
-    assert words.length(seconds) == said
+    assert formatting.length(seconds) == said

@@ -14,15 +14,15 @@ from redis.exceptions import AuthenticationError, NoPermissionError
 from redis.exceptions import ConnectionError as Lost
 from sqlalchemy import select
 
-from flows import trouble
+from flows import failures
+from flows.failures import FatalError
 from flows.host import Host
-from flows.resident import works as works_module
-from flows.resident.works import Work, Works
-from flows.tell import patience
-from flows.trouble import MustEnd
+from flows.outbox_publisher import patience
+from flows.resident import supervisor as works_module
+from flows.resident.supervisor import Work, Works
 from lectern import timing
-from lectern.effects.rows import incidents
-from lectern.effects.rows.tables.engine import reading
+from lectern.db import incidents
+from lectern.db.engine import reading
 from lectern.errors import TryAgain
 from tests.faults.turns import Quiet
 from tests.rows import commit
@@ -134,7 +134,7 @@ def test_a_work_that_failed_once_is_never_one_that_fails_for_long(
 
 def test_the_alarm_that_prefect_is_away_is_not_called_resolved_while_it_is(host: Host[Any]) -> None:
     """It is raised again every ten minutes: in between, nobody may be told that all is well."""
-    asyncio.run(trouble.alarm(host, "prefect", "away for more than 60 s"))
+    asyncio.run(failures.alarm(host, "prefect", "away for more than 60 s"))
     later = time.time() + host.settings.alarm_quiet_s + 1
 
     def followed_up() -> list[str]:
@@ -213,7 +213,7 @@ def test_a_cancel_that_nobody_asked_for_ends_no_work(host: Host[Any]) -> None:
 
 def test_only_a_work_that_says_so_ends_the_process(host: Host[Any]) -> None:
     async def last() -> None:
-        raise MustEnd("another process serves teacher now")
+        raise FatalError("another process serves teacher now")
 
     async def scene() -> None:
         works = Works(host)

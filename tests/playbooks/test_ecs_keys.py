@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from lectern.effects.ecs.ssh_host import Host
+from lectern.ecs.ssh import Host
 from tests.playbooks import here
 from tests.playbooks.here import ROOT
 from tests.playbooks.test_prefect_apart import played as rendered

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from lectern.effects.rows import schema
+from lectern.db import schema
 from tests.playbooks.conftest import ROOT, Figure
 from tests.playbooks.hosts.faults import STOPPED, cut_off
 from tests.playbooks.hosts.local import LocalHost

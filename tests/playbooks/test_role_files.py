@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import yaml  # type: ignore[import-untyped]  # its types are a package of their own
 
-from lectern.rollout.order import TASKS
-from lectern.rollout.wanted import Wanted
+from lectern.rollout.spec import Wanted
+from lectern.rollout.steps import TASKS
 
 ROOT = Path(__file__).parents[2]
 ROLES = ROOT / "playbooks" / "roles"

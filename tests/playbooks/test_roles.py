@@ -15,7 +15,7 @@ import yaml  # type: ignore[import-untyped]  # its types are a package of their 
 from pydantic import SecretStr
 
 from lectern.rollout.backup import store
-from lectern.rollout.wanted import Wanted
+from lectern.rollout.spec import Wanted
 from lectern.settings import Settings, StreamerSettings, TeacherSettings
 from tests.playbooks import here
 from tests.playbooks.here import ROOT

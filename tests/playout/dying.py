@@ -12,7 +12,7 @@ from typing import Any
 sys.path.append(str(Path(__file__).parents[2] / "lib"))
 
 from lectern.playout import __main__ as program
-from lectern.playout import child, feed, holder, journal, kernel, link, push, reel, session
+from lectern.playout import demuxer, kernel, net, publisher, session, source, supervisor, worker_process
 
 POINTS = (
     "batch: begun",
@@ -45,8 +45,8 @@ class DyingOs:
 
     @staticmethod
     def pwrite(file: int, data: bytes, at: int) -> int:
-        is_head = at < 2 * journal._REGION
-        if at >= 4 * journal._REGION:  # notes
+        is_head = at < 2 * session._REGION
+        if at >= 4 * session._REGION:  # notes
             return os.pwrite(file, data, at)
         if not is_head:
             die_at("journal: before the body")
@@ -62,7 +62,7 @@ class DyingOs:
         return written
 
 
-send, batch = link.send, session.Session.batch
+send, batch = net.send, session.Session.batch
 
 
 def dying_send(connection: Any, data: memoryview) -> int:
@@ -102,25 +102,25 @@ def dying_session_receive(self: session.Session) -> int:
     return found
 
 
-receive, note, session_receive = link.receive, session.Session.note, session.Session._receive
+receive, note, session_receive = net.receive, session.Session.note, session.Session._receive
 
 if __name__ == "__main__":
     changed: list[tuple[object, str, object]] = [
-        (child, "PROGRAM", Path(__file__)),
+        (worker_process, "PROGRAM", Path(__file__)),
         # A machine that is busy with other tests may take seconds to start a worker. Here packets count, not the time.
-        *((one, "BEHIND_MS", 60_000) for one in (feed, push)),
-        *((one, "STALL_S", 60.0) for one in (feed, reel)),
-        (holder, "HUNG_S", float(os.environ.get("HUNG_S", "60"))),
-        (journal, "os", DyingOs),
+        *((one, "BEHIND_MS", 60_000) for one in (source, publisher)),
+        *((one, "STALL_S", 60.0) for one in (source, demuxer)),
+        (supervisor, "HUNG_S", float(os.environ.get("HUNG_S", "60"))),
+        (session, "os", DyingOs),
         (kernel, "HAND_OVER", "NO_HAND_OVER" not in os.environ),
-        (link, "send", dying_send),
-        (link, "receive", dying_receive),
+        (net, "send", dying_send),
+        (net, "receive", dying_receive),
         (session.Session, "batch", dying_batch),
         (session.Session, "note", dying_note),
         (session.Session, "_receive", dying_session_receive),
     ]
     if "ABSOLUTE" in os.environ:  # a session's times are those of the class, whenever it begins
-        changed.append((push, "FROM_THE_START_MS", float("inf")))
+        changed.append((publisher, "FROM_THE_START_MS", float("inf")))
     for thing, name, value in changed:
         setattr(thing, name, value)
     program.main()

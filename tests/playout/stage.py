@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from lectern.playout import child, kernel, timetable
+from lectern.playout import kernel, timetable, worker_process
 from lectern.playout.client import write_timetable
 from tests import marks
 from tests.waiting import wait_until
@@ -25,7 +25,7 @@ class Playout:
         self,
         folder: Path,
         *,
-        program: Path = child.PROGRAM,
+        program: Path = worker_process.PROGRAM,
         lease_s: float = 600.0,
         ca_file: Path | None = None,
         **environment: str,

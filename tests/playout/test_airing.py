@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from lectern.playout.airing import Airing
 from lectern.playout.as_run import Entry
-from lectern.playout.station import Now, Station
+from lectern.playout.class_player import Airing
+from lectern.playout.context import Now, Station
 from lectern.playout.timetable import Lesson
 from tests.playout import flvs
 from tests.playout.receiver import Arrived, Receiver, Session

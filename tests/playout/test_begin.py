@@ -10,11 +10,10 @@ from pathlib import Path
 import pytest
 
 from lectern.playout import flv
-from lectern.playout.feed import Feed
-from lectern.playout.files import Files
-from lectern.playout.heads import Item
+from lectern.playout.muxer import RECORDING, SLATE, TAGS, Item
 from lectern.playout.rtmp import amf0
-from lectern.playout.track import RECORDING, SLATE, TAGS
+from lectern.playout.source import Feed
+from lectern.playout.timetable import Files
 from tests.playout import flvs
 from tests.waiting import wait_until
 

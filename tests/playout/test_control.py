@@ -19,10 +19,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lectern.playout import as_run, child, client, control, timetable
+from lectern.playout import as_run, client, control_socket, timetable, worker_process
 from lectern.playout.as_run import Entry
+from lectern.playout.context import Now
 from lectern.playout.schedule import Schedule
-from lectern.playout.station import Now
 from lectern.playout.timetable import BadRequest, lesson
 from tests.playout import flvs
 from tests.playout.receiver import Receiver
@@ -278,14 +278,14 @@ async def test_a_client_that_reads_is_not_cut_off_for_an_answer_that_is_long(tmp
     """The status of a day of classes has megabytes; an event may follow before any of it could be read."""
 
     def tell_once_it_waits() -> None:
-        if any(one.transport.get_write_buffer_size() > control.MAX_WAITING_BYTES for one in desk._hearing):
+        if any(one.transport.get_write_buffer_size() > control_socket.MAX_WAITING_BYTES for one in desk._hearing):
             desk.tell({"event": "connected"})
         else:
             asyncio.get_running_loop().call_soon(tell_once_it_waits)
 
     async def status(_: dict[str, Any]) -> dict[str, Any]:
         tell_once_it_waits()
-        return {"classes": "x" * 5 * control.MAX_WAITING_BYTES}
+        return {"classes": "x" * 5 * control_socket.MAX_WAITING_BYTES}
 
     async def hello(_: dict[str, Any]) -> dict[str, Any]:
         return {}
@@ -295,7 +295,7 @@ async def test_a_client_that_reads_is_not_cut_off_for_an_answer_that_is_long(tmp
         async with await client.Client.connect(tmp_path / "s") as ours, asyncio.timeout(10):
             await ours.ask("hello", events=True)
             for _ in range(2):
-                assert len((await ours.ask("status"))["classes"]) == 5 * control.MAX_WAITING_BYTES
+                assert len((await ours.ask("status"))["classes"]) == 5 * control_socket.MAX_WAITING_BYTES
                 assert [one["event"] async for one in _first(ours.events())] == ["connected"]
 
 
@@ -306,18 +306,18 @@ async def _first(events: AsyncIterator[dict[str, Any]]) -> AsyncIterator[dict[st
 
 
 @contextmanager
-def served(folder: Path, does: dict[str, control.Do]) -> Iterator[control.Control]:
+def served(folder: Path, does: dict[str, control_socket.Do]) -> Iterator[control_socket.Control]:
     """A control socket *folder*/s that does what a test needs."""
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(folder / "s"))
         listener.listen()
-        yield control.Control(listener, does)
+        yield control_socket.Control(listener, does)
 
 
 def test_it_starts_by_its_path_without_any_package(tmp_path: Path) -> None:
     code = (
         "import sys, runpy; sys.argv = ['x', 'check', '--dir', sys.argv[2]];"
-        f"runpy.run_path({str(child.PROGRAM)!r}, run_name='__main__');"
+        f"runpy.run_path({str(worker_process.PROGRAM)!r}, run_name='__main__');"
         "print([one for one in sys.modules if 'site-packages' in str(getattr(sys.modules[one], '__file__', ''))])"
     )
     argv = [sys.executable, "-I", "-S", "-c", code, "x", str(tmp_path)]
@@ -364,7 +364,7 @@ def test_a_request_at_which_something_unforeseen_happens_is_answered(tmp_path: P
         raise AttributeError("odd")
 
     with socket.socket(socket.AF_UNIX) as listener:
-        desk = control.Control(listener, {"timetable": odd})
+        desk = control_socket.Control(listener, {"timetable": odd})
         answer = asyncio.run(desk._answer(b'{"do": "timetable", "id": 7}'))
     assert answer == {"id": 7, "ok": False, "why": "a fault of the playout: AttributeError: odd"}
 
@@ -407,7 +407,7 @@ def test_a_client_that_has_gone_is_written_to_no_more(caplog: pytest.LogCaptureF
         return {}
 
     async def gone(listener: socket.socket, path: str) -> None:
-        desk = control.Control(listener, {"air": slow})
+        desk = control_socket.Control(listener, {"air": slow})
         await desk.start()
         _, writer = await asyncio.open_unix_connection(path)
         writer.write(b'{"do": "air"}\n' * 30)

@@ -12,13 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import lectern.playout
-from lectern.places import Places
-from lectern.playout import flv, index
-from lectern.playout.backoff import FIRST_S, LAST_S, Backoff
+from lectern.allowlist import Places
+from lectern.playout import flv, keyframe_index
 from lectern.playout.flv import NotAirable, Unwrap
-from lectern.playout.index import KEYFRAME
-from lectern.playout.reach import may_reach
+from lectern.playout.keyframe_index import KEYFRAME
+from lectern.playout.publisher import FIRST_S, LAST_S, Backoff
 from lectern.playout.rtmp import amf0
+from lectern.playout.timetable import may_reach
 from tests.playout import flvs
 
 
@@ -27,12 +27,12 @@ def test_a_look_finds_length_keyframes_and_headers(tmp_path: Path) -> None:
     middle = len(tags) // 2
     tags.insert(middle, (9, tags[middle][1], flvs.AVC_HEADER + b"new"))
     path = flvs.write(tmp_path / "a.flv", tags)
-    found = index.look(path)
+    found = keyframe_index.look(path)
     assert (found.duration_ms, found.has_sound, found.has_picture) == (99 * 40, True, True)
     assert found.size_bytes == path.stat().st_size
     assert [one.time_ms for one in found.records if one.kind == KEYFRAME] == [0, 1000, 2000, 3000]
     assert [one.kind for one in found.records if one.kind != KEYFRAME] == [9, 8, 9]
-    index.check(found)
+    keyframe_index.check(found)
 
 
 def test_the_index_is_16_bytes_a_record_and_tells_where_to_begin(tmp_path: Path) -> None:
@@ -40,12 +40,12 @@ def test_the_index_is_16_bytes_a_record_and_tells_where_to_begin(tmp_path: Path)
     middle = len(tags) // 2
     tags.insert(middle, (9, tags[middle][1], flvs.AVC_HEADER + b"new"))
     path = flvs.write(tmp_path / "a.flv", tags)
-    found = index.look(path)
-    index.write(found, index.path_of(path))
-    assert index.path_of(path).stat().st_size == 16 * (1 + len(found.records))
-    records = index.read(index.path_of(path), found.size_bytes)
+    found = keyframe_index.look(path)
+    keyframe_index.write(found, keyframe_index.path_of(path))
+    assert keyframe_index.path_of(path).stat().st_size == 16 * (1 + len(found.records))
+    records = keyframe_index.read(keyframe_index.path_of(path), found.size_bytes)
     assert records == found.records
-    early, late = index.keyframe(records, 1999), index.keyframe(records, 3500)
+    early, late = keyframe_index.keyframe(records, 1999), keyframe_index.keyframe(records, 3500)
     assert early is not None
     assert late is not None
     assert (early.time_ms, late.time_ms) == (1000, 3000)
@@ -53,15 +53,17 @@ def test_the_index_is_16_bytes_a_record_and_tells_where_to_begin(tmp_path: Path)
     head = flv.tag_head(data, late.offset)
     assert head is not None
     assert flv.is_keyframe(head.kind, data[late.offset + 11 :][:6])
-    before, after = (index.headers(records, one.offset)[flv.PICTURE] for one in (early, late))
+    before, after = (keyframe_index.headers(records, one.offset)[flv.PICTURE] for one in (early, late))
     assert data[after + 11 :].startswith(flvs.AVC_HEADER + b"new")
     assert before < after
-    assert index.keyframe(records, 3001, after=True) is None
-    assert index.read(index.path_of(path), found.size_bytes + 1) is None, "an index of another file is none"
+    assert keyframe_index.keyframe(records, 3001, after=True) is None
+    assert keyframe_index.read(keyframe_index.path_of(path), found.size_bytes + 1) is None, (
+        "an index of another file is none"
+    )
 
 
 def test_a_recording_without_pictures_can_be_begun_every_two_seconds(tmp_path: Path) -> None:
-    found = index.look(flvs.write(tmp_path / "a.flv", flvs.lesson(7, has_picture=False)))
+    found = keyframe_index.look(flvs.write(tmp_path / "a.flv", flvs.lesson(7, has_picture=False)))
     assert [one.time_ms for one in found.records if one.kind == KEYFRAME] == [0, 2000, 4000, 6000]
 
 
@@ -73,7 +75,7 @@ def test_a_recording_begins_with_its_first_picture_or_sound_whatever_time_its_he
     tags = [(kind, (first_ms + time) % 2**32, body) for kind, time, body in flvs.lesson(4)]
     headers = [(kind, header_ms, body) for kind, _, body in tags[:2]]
     middle = (9, header_ms, flvs.AVC_HEADER + b"new")
-    found = index.look(flvs.write(tmp_path / "a.flv", [*headers, *tags[2:102], middle, *tags[102:]]))
+    found = keyframe_index.look(flvs.write(tmp_path / "a.flv", [*headers, *tags[2:102], middle, *tags[102:]]))
     assert found.duration_ms == 99 * 40
     assert [one.time_ms for one in found.records if one.kind == KEYFRAME] == [0, 1000, 2000, 3000]
     assert [one.kind for one in found.records if one.kind != KEYFRAME] == [9, 8, 9]
@@ -83,18 +85,18 @@ def test_a_recording_begins_with_its_first_picture_or_sound_whatever_time_its_he
 def test_a_last_tag_that_is_cut_off_is_no_fault(tmp_path_factory: pytest.TempPathFactory, cut: int) -> None:
     path = tmp_path_factory.mktemp("cut") / "a.flv"
     path.write_bytes(flvs.data([*flvs.lesson(1), (9, 1000, flvs.picture(1, 800))])[:-cut])
-    assert index.look(path).broken_at is None
+    assert keyframe_index.look(path).broken_at is None
 
 
 def test_a_file_that_is_broken_in_its_middle_says_where(tmp_path: Path) -> None:
     data = bytearray(flvs.data(flvs.lesson(4)))
-    place = index.look(flvs.write(tmp_path / "a.flv", flvs.lesson(4))).records[-1].offset
+    place = keyframe_index.look(flvs.write(tmp_path / "a.flv", flvs.lesson(4))).records[-1].offset
     data[place] = 77
     (tmp_path / "b.flv").write_bytes(data)
-    found = index.look(tmp_path / "b.flv")
+    found = keyframe_index.look(tmp_path / "b.flv")
     assert found.broken_at == place
     with pytest.raises(NotAirable, match=rf"cannot be read from byte {place} of \d+, 3 s from the beginning"):
-        index.check(found)
+        keyframe_index.check(found)
 
 
 @pytest.mark.parametrize(
@@ -122,12 +124,12 @@ def test_what_cannot_be_aired_is_refused_with_its_reason(tmp_path: Path, data: b
     path = tmp_path / "a.flv"
     path.write_bytes(data)
     with pytest.raises(NotAirable, match=words):
-        index.look(path)
+        keyframe_index.look(path)
 
 
 def test_a_recording_of_nothing_but_keyframes_has_five_a_second_in_its_index(tmp_path: Path) -> None:
     """A seek then reads a little further; an index of all of them would take more memory than the recording."""
-    found = index.look(flvs.write(tmp_path / "a.flv", flvs.lesson(10, keyframe_ms=40)))
+    found = keyframe_index.look(flvs.write(tmp_path / "a.flv", flvs.lesson(10, keyframe_ms=40)))
     keys = [one.time_ms for one in found.records if one.kind == KEYFRAME]
     assert (keys[:3], len(keys)) == ([0, 200, 400], 50)
 
@@ -136,19 +138,19 @@ def test_an_index_that_is_longer_than_any_recording_needs_is_neither_written_nor
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = flvs.write(tmp_path / "a.flv", flvs.lesson(10))
-    found = index.look(path)
-    index.write(found, index.path_of(path))
-    monkeypatch.setattr(index, "MAX_RECORDS", len(found.records) - 1)
-    assert index.read(index.path_of(path), found.size_bytes) is None
+    found = keyframe_index.look(path)
+    keyframe_index.write(found, keyframe_index.path_of(path))
+    monkeypatch.setattr(keyframe_index, "MAX_RECORDS", len(found.records) - 1)
+    assert keyframe_index.read(keyframe_index.path_of(path), found.size_bytes) is None
     with pytest.raises(NotAirable, match="keyframes and headers"):
-        index.look(path)
+        keyframe_index.look(path)
 
 
 def test_a_hole_in_the_times_of_a_recording_is_noted(tmp_path: Path) -> None:
     """A recorder that was paused leaves one: nothing would be sent in it, and the server may end the session."""
     tags = [(kind, at if at < 3000 else at + 3_600_000, body) for kind, at, body in flvs.lesson(8)]
-    assert index.look(flvs.write(tmp_path / "a.flv", tags)).holes == ((2960, 3_603_000),)
-    assert index.look(flvs.write(tmp_path / "b.flv", flvs.lesson(8))).holes == ()
+    assert keyframe_index.look(flvs.write(tmp_path / "a.flv", tags)).holes == ((2960, 3_603_000),)
+    assert keyframe_index.look(flvs.write(tmp_path / "b.flv", flvs.lesson(8))).holes == ()
 
 
 @given(st.binary(max_size=3000))
@@ -156,7 +158,7 @@ def test_any_bytes_can_be_looked_at(tmp_path_factory: pytest.TempPathFactory, da
     path = tmp_path_factory.mktemp("any") / "a.flv"
     path.write_bytes(flvs.FILE_HEAD + data)
     with suppress(NotAirable):
-        assert index.look(path).records
+        assert keyframe_index.look(path).records
 
 
 @given(st.lists(st.integers(-1000, 2**31 - 1), max_size=50))

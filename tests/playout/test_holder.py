@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from lectern.playout import child
-from lectern.playout import holder as holder_module
-from lectern.playout.holder import Held, Holder
-from lectern.playout.pipe import Gone, Pipe
+from lectern.playout import supervisor as holder_module
+from lectern.playout import worker_process
+from lectern.playout.supervisor import Held, Holder
+from lectern.playout.worker_process import Gone, Pipe
 from tests.waiting import wait_until
 
 
@@ -89,7 +89,7 @@ def test_a_worker_that_does_not_end_when_killed_keeps_nobody_from_its_place(
     look_until_on_air(holder)
     worker = holder.worker
     assert worker is not None
-    monkeypatch.setattr(child, "KILL_S", 0.2)
+    monkeypatch.setattr(worker_process, "KILL_S", 0.2)
     monkeypatch.setattr(worker.process, "kill", lambda: None)
     monkeypatch.setattr(holder, "_is_hung", lambda one, now: one is worker)
     holder.look()
@@ -106,7 +106,7 @@ def test_the_release_before_is_forgotten_an_hour_after_the_upgrade(holder: Holde
         holder._good, holder._good_at, holder._deaths = tmp_path, time.monotonic() - minutes * 60, []
         before, holder._program = holder._program, holder._program
         for _ in range(holder_module.DEATHS):
-            holder.worker = child.Child(child.PROGRAM, holder.folder, {}, None)
+            holder.worker = worker_process.Child(worker_process.PROGRAM, holder.folder, {}, None)
             holder.worker.kill()
             holder._lost("died", "was ended by this test")
         assert holder._program == program
@@ -121,7 +121,7 @@ def test_a_session_over_which_two_workers_hung_is_not_handed_to_a_third(
     holder.sessions["7\nc-odd\nrtmp://h/a/b"] = Held(here, None)
     holder.sessions["8\nc-good\nrtmp://h/a/b"] = Held(socket.socket(), None)
     for known in (["7", "8"], ["8"]):
-        holder.worker = child.Child(child.PROGRAM, holder.folder, {}, None)
+        holder.worker = worker_process.Child(worker_process.PROGRAM, holder.folder, {}, None)
         holder.worker.kill()
         holder.shared.handle(7)
         holder._lost("hung", "hung, and was killed")

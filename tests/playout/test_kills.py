@@ -16,10 +16,10 @@ from pathlib import Path
 import pytest
 
 from lectern.playout.as_run import AsRun
-from lectern.playout.feed import Feed
-from lectern.playout.files import Files
-from lectern.playout.journal import Mark
-from lectern.playout.track import RECORDING
+from lectern.playout.muxer import RECORDING
+from lectern.playout.session import Mark
+from lectern.playout.source import Feed
+from lectern.playout.timetable import Files
 from tests.playout import dying, flvs
 from tests.playout.receiver import Receiver
 from tests.playout.stage import Playout

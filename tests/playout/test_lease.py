@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
-from lectern.playout import folder, kept, kernel, lease
-from lectern.playout.kept import Kept
+from lectern.playout import folder, kernel, lease, state_file
 from lectern.playout.lease import LeaseSocket
-from lectern.playout.shared import Shared
+from lectern.playout.state_file import Kept
+from lectern.playout.worker_process import Shared
 from tests.playout import flvs
 from tests.playout.receiver import Receiver
 from tests.playout.stage import Playout
@@ -249,7 +249,7 @@ def disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Disk]:
         return replace(self, target)
 
     monkeypatch.setattr(Path, "replace", hang)
-    monkeypatch.setattr(kept, "WAIT_S", 0.3)
+    monkeypatch.setattr(state_file, "WAIT_S", 0.3)
     yield found
     found.go.set()
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from lectern.effects import playout_metrics
+from lectern import metrics
 from tests.playout import flvs
 from tests.playout.receiver import Receiver
 from tests.playout.stage import Playout
@@ -28,7 +28,7 @@ def test_metrics_tell_of_sessions_lateness_bytes_reconnects_and_the_lease(tmp_pa
         playout.air("c2", path, "rtmp://127.0.0.1:1/live/c2", starts_in_s=0.2)
         wait_until(lambda: playout.told("on_air"), description="on air")
         wait_until(lambda: playout.told("broke_off"), description="a try that failed")
-        found = read(playout_metrics.exposition(playout.ask("status")))
+        found = read(metrics.playout_exposition(playout.ask("status")))
     assert found["lectern_playout_up"] == 1
     assert found["lectern_playout_sessions"] == found["lectern_playout_classes_on_air"] == 1
     assert 90 < found["lectern_playout_lease_left_seconds"] <= 100
@@ -39,4 +39,4 @@ def test_metrics_tell_of_sessions_lateness_bytes_reconnects_and_the_lease(tmp_pa
 
 
 def test_a_playout_that_does_not_answer_is_down() -> None:
-    assert read(playout_metrics.exposition(None)) == {"lectern_playout_up": 0}
+    assert read(metrics.playout_exposition(None)) == {"lectern_playout_up": 0}

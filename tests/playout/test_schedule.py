@@ -10,10 +10,10 @@ from typing import Any
 import psutil
 import pytest
 
-from lectern.playout import airing, timetable
+from lectern.playout import class_player, timetable
 from lectern.playout.client import write_timetable
+from lectern.playout.context import Now, Station
 from lectern.playout.schedule import Schedule
-from lectern.playout.station import Now, Station
 from tests.playout import flvs
 from tests.playout.receiver import Receiver
 from tests.playout.stage import Playout
@@ -126,7 +126,7 @@ def test_a_class_that_is_taken_out_on_air_ends_and_one_that_is_over_stays_known(
     worker.take()
     assert [(one["class_id"], one["why"]) for one in worker.told if one["event"] == "ended"] == [
         ("over", "its end has come"),
-        ("on-air", airing.CANCELLED),
+        ("on-air", class_player.CANCELLED),
     ]
     assert worker.starts().keys() == {"over"}
     worker.take(fields("over", 300))

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lectern.playout import trial
+from lectern.playout import worker
 from lectern.playout.rtmp import NotRtmp, amf0, chunks
 from lectern.playout.rtmp.chunks import Message, Parser
 from lectern.playout.rtmp.publish import HANDSHAKE_BYTES, MAX_OWED_BYTES, Publisher, Step
@@ -268,7 +268,7 @@ async def test_a_server_that_floods_is_refused_when_its_push_url_is_tried() -> N
 
     server = await asyncio.start_server(flood, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
-    refused = await asyncio.wait_for(trial.refusal(target(f"rtmp://127.0.0.1:{port}/live/x"), None), 60)
+    refused = await asyncio.wait_for(worker.connect_refusal(target(f"rtmp://127.0.0.1:{port}/live/x"), None), 60)
     server.close()
     assert refused is not None
     assert refused.startswith("the server sends too much: more than 1 MB")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from lectern.playout import child, feed, holder
+from lectern.playout import source, supervisor, worker_process
 from tests.playout import dying, flvs
 from tests.playout.receiver import Arrived, Receiver, Session
 from tests.playout.stage import Playout
@@ -61,7 +61,7 @@ def test_an_upgrade_is_not_noticed_and_says_how_it_went(tmp_path: Path) -> None:
 
 def releases(folder: Path, file: str, fault: str) -> Path:
     """Two releases, in the second of which *file* ends with a *fault*; the link to the first."""
-    package = child.PROGRAM.parent
+    package = worker_process.PROGRAM.parent
     for release in ("one", "two"):
         target = folder / release / "lectern"
         shutil.copytree(package, target / "playout", ignore=shutil.ignore_patterns("__pycache__"))
@@ -121,7 +121,7 @@ def test_a_new_release_whose_workers_die_is_left_for_the_one_before(tmp_path: Pa
 def test_what_a_worker_that_hung_left_undone_is_sent_by_the_next_one() -> None:
     """It is killed after a while, and another one starts: what is late by that much is not skipped."""
     a_start_s = 1.5
-    assert holder.HUNG_S + holder.LOOK_S + a_start_s < feed.BEHIND_MS / 1000
+    assert supervisor.HUNG_S + supervisor.LOOK_S + a_start_s < source.BEHIND_MS / 1000
 
 
 def test_a_worker_that_hangs_is_replaced_and_nothing_that_it_left_undone_is_missing(tmp_path: Path) -> None:

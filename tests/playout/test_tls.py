@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from lectern.playout import kernel, trial
+from lectern.playout import kernel, worker
 from lectern.playout.rtmp.url import target
 from tests.playout import flvs
 from tests.playout.receiver import HOST, Receiver
@@ -98,7 +98,7 @@ async def test_a_server_without_tls_is_told_in_words(says: bytes, words: str) ->
     async with await asyncio.start_server(answer, HOST, 0) as server:
         port = server.sockets[0].getsockname()[1]
         trusted = ssl.create_default_context()
-        found = await trial.refusal(target(f"rtmps://{HOST}:{port}/live/c1"), trusted)
+        found = await worker.connect_refusal(target(f"rtmps://{HOST}:{port}/live/c1"), trusted)
     assert found is not None
     assert found.startswith(words)
 

@@ -13,7 +13,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-from lectern.rollout.wanted import Wanted
+from lectern.rollout.spec import Wanted
 from tests.playbooks.hosts.local import states_at, supervisord
 from tests.playbooks.hosts.old_world import OLD, table
 from tests.rollout.steps import Answered, Fields, Step

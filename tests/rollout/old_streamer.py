@@ -14,9 +14,9 @@ from pathlib import Path
 
 from sqlalchemy import Connection, Engine
 
-from lectern.effects.rows import schema
-from lectern.effects.rows.tables.engine import open_database, transaction
-from lectern.rollout.takeover import moves, streamer
+from lectern.db import schema
+from lectern.db.engine import open_database, transaction
+from lectern.rollout.takeover import old_files, streamer
 from lectern.rollout.takeover.streamer import Adoption, Sources
 from tests.effects import old_databases as old
 
@@ -149,7 +149,7 @@ class OldStreamer:
             used.dispose()
 
     def undo(self) -> list[str]:
-        return moves.undo(self.journal)
+        return old_files.undo_moves(self.journal)
 
     # -- what is there ----------------------------------------------------------------------------------------
 

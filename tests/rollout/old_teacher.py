@@ -7,15 +7,14 @@ import pytest
 import redis
 from sqlalchemy import Engine
 
-from lectern.commands import parse
-from lectern.effects.rows import bookings, inbox, renditions, transcodings
-from lectern.effects.rows.tables.engine import open_database, transaction
-from lectern.facts import Attempt, Order
-from lectern.messages import Booking
+from lectern.db import bookings, inbox, transcodings
+from lectern.db.engine import open_database, transaction
+from lectern.model.facts import Attempt, Order
 from lectern.model.tables.teacher import RenditionRow, journal
-from lectern.rollout.takeover.old_waiting import Names
-from lectern.rollout.takeover.teacher import Adoption, OldLists
+from lectern.rollout.takeover.teacher import Adoption, Names, OldLists
 from lectern.states import Backend, RenditionState, Resolution
+from lectern.wire.messages import Booking
+from lectern.wire.parser import parse
 from tests import laid
 from tests.strategies import NOW
 
@@ -67,10 +66,10 @@ def begun(engine: Engine, state: RenditionState, record_id: int = 6666) -> None:
     """A rendition that this program has begun already, and brought to *state*."""
     attempt = Attempt(record_id, P720, 3, 1, NOW - 50, Backend.OSS, NOW + 70, "http://origin.example/first.flv")
     with transaction(engine) as connection:
-        renditions.begin(connection, [attempt], NOW - 50)
-        renditions.requested(connection, (record_id, P720), NOW - 50)
+        transcodings.begin(connection, [attempt], NOW - 50)
+        transcodings.requested(connection, (record_id, P720), NOW - 50)
         if state is not RenditionState.TRANSCODING:
-            renditions.move(connection, (record_id, P720), RenditionState.TRANSCODING, state, NOW - 40, deadline=None)
+            transcodings.move(connection, (record_id, P720), RenditionState.TRANSCODING, state, NOW - 40, deadline=None)
 
 
 def messages(engine: Engine) -> list[str]:

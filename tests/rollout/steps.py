@@ -115,9 +115,9 @@ class _AtOnce:
 
 def _window(wanted: Any) -> Any:
     from lectern.rollout import window
-    from lectern.rollout.answer import Answer
-    from lectern.rollout.interruption import Interruption
+    from lectern.rollout.control import Interruption
     from lectern.rollout.journal import WINDOW, Journal, locked
+    from lectern.rollout.result import Answer
 
     with Interruption() as interruption, locked(wanted.rollout_dir, work=WINDOW):
         journal = Journal.of(wanted)

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from lectern import stems
-from lectern.effects.rows import airings, cache, events, holdings, plans
+from lectern import rendition_ids
+from lectern.db import airings, cache, cache_check, events
 from lectern.errors import Misuse
 from lectern.model.tables.streamer import journal
 from lectern.rollout.backup.sqlite import SqliteFile
@@ -35,7 +35,7 @@ def test_a_class_whose_recording_is_there_is_ready(host: OldStreamer) -> None:
     assert host.cached() == {"6666_720P": ("ready", 1, len(flv(60)))}
     assert host.sums() == (len(flv(60)), 1, 0, 0)
     with host.committed() as connection:
-        (found,) = plans.unscheduled(connection, NOW)
+        (found,) = airings.unscheduled(connection, NOW)
         row = cache.by_stem(connection, [found.stem])[found.stem]
     assert (found.class_id, found.state, found.record_id, found.run_id) == ("c-1", AiringState.READY, 6666, None)
     assert (found.start_time, found.end_time) == (NOW + 7200, NOW + 10_000)
@@ -91,7 +91,7 @@ def test_the_disk_and_the_database_agree_afterwards(host: OldStreamer) -> None:
     (host.video_root / "link").symlink_to("/etc")
     host.adopt()
     with host.committed() as connection:
-        assert holdings.differences(connection, host.video_root) == []
+        assert cache_check.differences_in_words(connection, host.video_root) == []
 
 
 def test_the_plan_needs_no_new_schema_and_changes_nothing(tmp_path: Path) -> None:
@@ -154,7 +154,7 @@ def test_times_are_read_as_old_programs_wrote_them(tmp_path: Path, declared: str
     host.is_upgraded()
     host.adopt()
     with host.committed() as connection:
-        found = plans.unscheduled(connection, NOW)
+        found = airings.unscheduled(connection, NOW)
         live = airings.live(connection)
         too_early = airings.due(connection, NOW + 3599, NOW + 3599)
         in_time = airings.due(connection, NOW + 3601, NOW + 3601)
@@ -200,7 +200,7 @@ def test_patterns_are_tried_in_order(host: OldStreamer) -> None:
     for class_id, path in enumerate(("v1-720", "v2-480p", "v3-1080P", "v4-999P", "v5", "v06", "x?v=7")):
         host.has_class(str(class_id), f"http://origin.example/{path}")
     plan = host.planned()
-    unnamed = stems.of_url("http://origin.example/x?v=7")
+    unnamed = rendition_ids.of_url("http://origin.example/x?v=7")
     assert [row["video_id"] for row in plan.changes.classes.values()] == [
         "1_720P",
         "2_480P",

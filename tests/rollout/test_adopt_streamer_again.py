@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from lectern.effects.rows import plans
-from lectern.playout.index import path_of
+from lectern.db import airings
+from lectern.playout.keyframe_index import path_of
 from tests.rollout.old_streamer import NOW, OldStreamer, flv
 
 ORIGIN = "http://origin.example"
@@ -107,7 +107,7 @@ def test_a_second_rollout_trusts_no_run_of_the_first(host: OldStreamer) -> None:
     host.execute("UPDATE class_list SET updated_at = NULL")
     assert host.dump()["class_list"] == rows
     with host.committed() as connection:
-        assert {one.class_id for one in plans.unscheduled(connection, NOW)} == {"c-1", "c-4", "c-5"}
+        assert {one.class_id for one in airings.unscheduled(connection, NOW)} == {"c-1", "c-4", "c-5"}
 
 
 @pytest.mark.parametrize("state", ["aired", "cancelled", "refused"])

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from lectern.effects.rows import airings, cache
+from lectern.db import airings, cache
 from tests.effects import old_databases as old
 from tests.rollout.old_streamer import NOW, OldStreamer, flv
 

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
-from lectern.effects.files import scan
-from lectern.effects.rows import airings
-from lectern.effects.rows.old_times import epoch
+from lectern.db import airings
+from lectern.db.airings import epoch
 from lectern.errors import Misuse
-from lectern.rollout.wording import shown
+from lectern.rollout.result import shown
+from lectern.storage import cache_dir
 from tests.effects import old_databases as old
 from tests.marks import share
 from tests.rollout.old_streamer import NOW, OldStreamer, Value, flv, local
@@ -128,11 +128,11 @@ def assert_whole(host: OldStreamer, made: Old) -> None:
     assert {stem: row[1] for stem, row in cached.items() if row[1]} == {
         stem: number for stem, number in cited.items() if stem in cached
     }
-    there = {one.stem: one.size_bytes for one in scan.scan(host.video_root) if one.kind == "rendition"}
+    there = {one.stem: one.size_bytes for one in cache_dir.scan(host.video_root) if one.kind == "rendition"}
     assert {stem: row[2] for stem, row in cached.items() if row[0] == "ready"} == there
     downloading = [row for row in cached.values() if row[0] == "downloading"]
     assert host.sums() == (sum(there.values()), len(there), 0, len(downloading))
-    assert [one for one in scan.scan(host.video_root) if one.kind == "unknown"] == []
+    assert [one for one in cache_dir.scan(host.video_root) if one.kind == "unknown"] == []
     for one in live:
         assert cached[one.stem][0] == ("ready" if one.state == "ready" else "downloading")
         assert one.start_time < one.end_time

@@ -7,11 +7,11 @@ from urllib.parse import quote
 
 import pytest
 
-from lectern.effects.files import scan
 from lectern.errors import Misuse
+from lectern.rendition_ids import hashed
+from lectern.rollout.result import shown
 from lectern.rollout.takeover.old_files import Found
-from lectern.rollout.wording import shown
-from lectern.stems import hashed
+from lectern.storage import cache_dir
 from tests.rollout.old_streamer import OldStreamer, flv
 
 ORIGIN = "http://origin.example"
@@ -211,9 +211,9 @@ def test_a_database_in_the_store_is_left_alone(host: OldStreamer) -> None:
     engine = host.engine()
     with engine.connect() as connection:
         connection.exec_driver_sql("SELECT 1")
-        from lectern.effects.files import scan
+        from lectern.storage import cache_dir
 
-        assert [one.kind for one in scan.scan(host.video_root)] == ["rendition"]
+        assert [one.kind for one in cache_dir.scan(host.video_root)] == ["rendition"]
     engine.dispose()
 
 
@@ -344,6 +344,6 @@ def test_emptied_folders_stay_as_they_are(host: OldStreamer) -> None:
     after = host.tree()
     for name in ("4940_22", "7", "empty"):
         assert after[f"video/{name}"] == tree[f"video/{name}"]
-    assert [one.stem for one in scan.scan(host.video_root)] == ["4940"]
+    assert [one.stem for one in cache_dir.scan(host.video_root)] == ["4940"]
     host.undo()
     assert host.tree() == tree

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lectern.effects.rows.tables.engine import open_database
+from lectern.db.engine import open_database
 from lectern.rollout.takeover import streamer
 from lectern.rollout.takeover.streamer import Sources
 from tests.effects import old_databases as old

@@ -7,15 +7,15 @@ import pytest
 import redis
 from sqlalchemy import Engine
 
-from lectern.commands import parse
-from lectern.effects.rows import bookings, events, oss_requests, transcodings
-from lectern.effects.rows.tables.engine import transaction
+from lectern.db import bookings, events, transcodings
+from lectern.db.engine import transaction
 from lectern.errors import CallAPerson
-from lectern.messages import Booking
 from lectern.model.tables.teacher import journal
-from lectern.rollout.takeover import old_waiting, teacher
+from lectern.rollout.takeover import teacher
 from lectern.rollout.takeover.teacher import ADOPTED
 from lectern.states import Backend, BookingState, RenditionState
+from lectern.wire.messages import Booking
+from lectern.wire.parser import parse
 from tests.effects import old_databases
 from tests.effects.redis_servers import url_of
 from tests.rollout.old_teacher import P720, adopt, begun, left_by_the_old_program, orders_of, planned, under_way
@@ -45,7 +45,7 @@ def test_its_rendition_is_under_way_and_has_a_deadline(client: redis.Redis, engi
     left_by_the_old_program(client, booking("c-1"))
     adopt(engine, client)
     with transaction(engine) as connection:
-        assert oss_requests.forgotten(connection, NOW + 1000, NOW + 1000) == []
+        assert transcodings.forgotten_requests(connection, NOW + 1000, NOW + 1000) == []
         assert transcodings.overdue(connection, NOW + 119) == []
         (due,) = transcodings.overdue(connection, NOW + 120)
         assert [one.class_id for one in bookings.waiting_for(connection, *due.key)] == ["c-1"]
@@ -90,7 +90,7 @@ def test_lists_of_any_length_are_gone_through_in_slices(
     client: redis.Redis, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every class of every list is adopted once, also one that is on its list twice."""
-    monkeypatch.setattr(old_waiting, "SLICE", 3)
+    monkeypatch.setattr(teacher, "SLICE", 3)
     wanted = {f"c-{record_id}-{at}" for record_id in range(8) for at in range(record_id)}
     for class_id in sorted(wanted):
         left_by_the_old_program(client, booking(class_id, record_id=int(class_id.split("-")[1])))
@@ -180,7 +180,7 @@ def test_a_source_that_only_a_later_class_knows_is_kept(
     client: redis.Redis, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The rendition is begun once for all of its list."""
-    monkeypatch.setattr(old_waiting, "SLICE", 1)
+    monkeypatch.setattr(teacher, "SLICE", 1)
     client.rpush("6666_720P", "orphan-1")
     left_by_the_old_program(client, booking("c-1"))
     client.rpush("6666_720P", "orphan-2")

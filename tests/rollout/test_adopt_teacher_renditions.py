@@ -8,14 +8,13 @@ import pytest
 import redis
 from sqlalchemy import Engine
 
-from lectern.effects.redis.rekey import Rule, opened
-from lectern.effects.rows import bookings, events, renditions, schema
-from lectern.effects.rows.tables.engine import open_database, transaction
+from lectern.db import bookings, events, schema, transcodings
+from lectern.db.engine import open_database, transaction
 from lectern.errors import Misuse, TryAgain
 from lectern.model.tables.teacher import journal
-from lectern.rollout.takeover import old_waiting, teacher
-from lectern.rollout.takeover.old_waiting import Names
-from lectern.rollout.takeover.teacher import ADOPTED, OldLists
+from lectern.redis.rename import Rule, opened
+from lectern.rollout.takeover import teacher
+from lectern.rollout.takeover.teacher import ADOPTED, Names, OldLists
 from lectern.states import BookingState, RenditionState
 from tests.effects import old_databases
 from tests.effects.redis_servers import redis_server
@@ -42,7 +41,7 @@ def test_what_is_known_of_the_rendition_counts(client: redis.Redis, engine: Engi
     begun(engine, state)
     left_by_the_old_program(client, booking("c-1"))
     with transaction(engine) as connection:
-        before = renditions.states(connection, [(6666, P720)])
+        before = transcodings.states(connection, [(6666, P720)])
     said = adopt(engine, client)
     if state is RenditionState.TRANSCODING:
         assert orders_of(engine, "c-1")["c-1"].state is BookingState.WAITING
@@ -55,7 +54,7 @@ def test_what_is_known_of_the_rendition_counts(client: redis.Redis, engine: Engi
         assert adopt(engine, client) == []
         assert messages(engine) == ["c-1"]
     with transaction(engine) as connection:
-        assert renditions.states(connection, [(6666, P720)]) == before
+        assert transcodings.states(connection, [(6666, P720)]) == before
         assert [one.what for one in events.of_thing(connection, journal, class_id="c-1", stems=[])] == [ADOPTED]
 
 
@@ -160,7 +159,7 @@ def test_a_plan_can_be_made_before_the_database_is_upgraded_and_the_keys_are_ren
 )
 def test_patterns_without_the_right_fields_are_refused(patterns: tuple[str, str | None]) -> None:
     with pytest.raises(Misuse, match=r"(waiting_key|order_key) .*: write it with"):
-        old_waiting.Names.parse(*patterns)
+        teacher.Names.parse(*patterns)
 
 
 def test_a_redis_that_goes_away_leaves_the_database_as_it_was(engine: Engine, file: Path, tmp_path: Path) -> None:

@@ -15,13 +15,13 @@ from pathlib import Path
 
 import pytest
 
-from lectern.effects.files import backups
 from lectern.errors import CallAPerson, Misuse
-from lectern.rollout.backup import archive, make
-from lectern.rollout.backup.copies import sha256
-from lectern.rollout.host import durable
+from lectern.rollout.backup import host as backup_host
+from lectern.rollout.backup.copy import sha256
+from lectern.rollout.host import files
 from lectern.rollout.journal import Journal
-from lectern.rollout.wanted import Wanted
+from lectern.rollout.spec import Wanted
+from lectern.storage import backups
 from tests.rollout.host import Host, a_host
 
 
@@ -45,9 +45,9 @@ def test_a_backup_holds_the_code_the_database_and_every_file_that_will_change(ho
         listening.bind(str(host.short / "s"))
         (host.short / "s").rename(host.code / "socket")
     os.mkfifo(host.code / "fifo")
-    answer = make.make(wanted)
+    answer = backup_host.make(wanted)
     assert answer.changed
-    found = make.read(wanted.backup_dir)
+    found = backup_host.read(wanted.backup_dir)
     assert found is not None
     assert found.code is not None
     with tarfile.open(wanted.backup_dir / "code.tar") as tar:
@@ -61,39 +61,39 @@ def test_a_backup_holds_the_code_the_database_and_every_file_that_will_change(ho
     assert found.sha256 == sha256(wanted.backup_dir / "task_list.db")
     for path in (host.code / ".env", host.programs / "idc_client.conf"):
         assert found.before.data(path) == path.read_bytes()
-        assert found.before.kept(path).owner == durable.Owner.of(path)
+        assert found.before.kept(path).owner == files.Owner.of(path)
     assert found.before.data(wanted.conf) is None
 
 
 def test_nobody_else_can_read_it(wanted: Wanted) -> None:
-    make.make(wanted)
+    backup_host.make(wanted)
     for path in [wanted.rollout_dir, *wanted.rollout_dir.rglob("*")]:
         assert stat.S_IMODE(path.stat().st_mode) == (0o700 if path.is_dir() else 0o600), path
 
 
 def test_a_finished_one_is_never_written_again(wanted: Wanted) -> None:
-    make.make(wanted)
+    backup_host.make(wanted)
     before = {path: path.stat().st_mtime_ns for path in wanted.backup_dir.rglob("*")}
     wanted.database.write_bytes(b"")
-    answer = make.make(wanted)
+    answer = backup_host.make(wanted)
     assert not answer.changed
     assert {path: path.stat().st_mtime_ns for path in wanted.backup_dir.rglob("*")} == before
 
 
 def test_what_a_crash_left_half_is_no_backup(wanted: Wanted, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = durable.write_json
+    real = files.write_json
 
     def dies(path: Path, value: object) -> None:
         if path.name == backups.MANIFEST:
             raise KeyboardInterrupt
         real(path, value)
 
-    monkeypatch.setattr(durable, "write_json", dies)
+    monkeypatch.setattr(files, "write_json", dies)
     with pytest.raises(KeyboardInterrupt):
-        make.make(wanted)
-    assert make.read(wanted.backup_dir) is None
+        backup_host.make(wanted)
+    assert backup_host.read(wanted.backup_dir) is None
     monkeypatch.undo()
-    assert make.make(wanted).changed
+    assert backup_host.make(wanted).changed
     assert [path.name for path in wanted.backups_dir.iterdir()] == [wanted.id]
 
 
@@ -107,15 +107,15 @@ def test_a_damaged_database_is_found_before_anything_else_happens(wanted: Wanted
     data[4096 * 5 : 4096 * 12] = os.urandom(4096 * 7)
     wanted.database.write_bytes(data)
     with pytest.raises(CallAPerson, match=r"damaged|malformed"):
-        make.make(wanted)
-    assert make.read(wanted.backup_dir) is None
+        backup_host.make(wanted)
+    assert backup_host.read(wanted.backup_dir) is None
 
 
 def test_a_disk_that_is_too_small_is_refused_in_words(wanted: Wanted, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(0, 0, 1_000_000))
     with pytest.raises(Misuse, match=r"the backup needs \d+ MB .* and 1 MB are free"):
-        make.make(wanted)
+        backup_host.make(wanted)
     assert not wanted.backups_dir.exists()
 
 
@@ -125,15 +125,15 @@ def test_recordings_in_the_code_folder_are_neither_counted_nor_archived(host: Ho
     with (videos / "6666.flv").open("wb") as file:
         file.truncate(1 << 40)
     wanted = host.parsed(old_video_roots=[str(videos)])
-    assert archive.size_bytes(wanted.code_dir, make.left_out(wanted)) < 1 << 20
-    make.make(wanted)
+    assert backup_host.archive_size_bytes(wanted.code_dir, backup_host.left_out(wanted)) < 1 << 20
+    backup_host.make(wanted)
     with tarfile.open(wanted.backup_dir / "code.tar") as tar:
         assert "./videos" not in tar.getnames()
 
 
 def test_old_backups_go_but_never_the_one_that_a_rollback_needs(host: Host) -> None:
     standing = host.parsed(keep=1)
-    make.make(standing)
+    backup_host.make(standing)
     note = Journal(standing.rollout_dir / "journal.jsonl", "streamer").note
     note(standing.id, "window", "begin")
     note(standing.id, "committed", "done")
@@ -141,7 +141,7 @@ def test_old_backups_go_but_never_the_one_that_a_rollback_needs(host: Host) -> N
     for number in range(3):
         env = {**host.wanted()["env"], "MAX_VIDEO_NUM": str(number)}
         newest = host.parsed(keep=1, env=env)
-        said += make.make(newest).said
+        said += backup_host.make(newest).said
         left = {path.name for path in standing.backups_dir.iterdir()}
         assert left == {standing.id, newest.id}
     assert any("Took away the old backup" in one for one in said)
@@ -163,7 +163,7 @@ def test_a_file_that_changes_while_it_is_read_spoils_nothing_and_is_named(tmp_pa
     writer = threading.Thread(target=write)
     writer.start()
     try:
-        found = archive.make(folder, tmp_path / "code.tar", [])
+        found = backup_host.archive(folder, tmp_path / "code.tar", [])
     finally:
         over.set()
         writer.join()
@@ -175,26 +175,26 @@ def test_a_file_that_changes_while_it_is_read_spoils_nothing_and_is_named(tmp_pa
 
 def test_a_folder_that_cannot_be_read_calls_a_person(tmp_path: Path) -> None:
     with pytest.raises(CallAPerson, match="cannot be archived"):
-        archive.make(tmp_path / "nowhere", tmp_path / "code.tar", [])
+        backup_host.archive(tmp_path / "nowhere", tmp_path / "code.tar", [])
 
 
 def test_a_check_makes_nothing(host: Host, wanted: Wanted) -> None:
     before = host.everything()
-    answer = make.make(wanted, check=True)
+    answer = backup_host.make(wanted, check=True)
     assert answer.changed
     assert host.everything() == before
 
 
 def test_a_host_without_a_database_has_a_backup_that_says_so(host: Host) -> None:
     wanted = host.parsed(database=str(host.code / "none.db"))
-    make.make(wanted)
-    found = make.read(wanted.backup_dir)
+    backup_host.make(wanted)
+    found = backup_host.read(wanted.backup_dir)
     assert found is not None
     assert not found.file
 
 
 def test_a_damaged_manifest_calls_a_person(wanted: Wanted) -> None:
-    make.make(wanted)
+    backup_host.make(wanted)
     (wanted.backup_dir / backups.MANIFEST).write_text(json.dumps({"id": 1}))
     with pytest.raises(CallAPerson, match="cannot be read"):
-        make.read(wanted.backup_dir)
+        backup_host.read(wanted.backup_dir)

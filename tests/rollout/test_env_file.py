@@ -12,9 +12,9 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from lectern.errors import Misuse
-from lectern.rollout.host import durable
+from lectern.rollout.host import files as host_files
 from lectern.rollout.settings import env_file, files
-from lectern.shared_settings import Common
+from lectern.settings import Common
 
 DOCUMENTED = {
     "wget_path": "/usr/bin/wget",
@@ -177,15 +177,15 @@ def test_mode_and_owner_stay(tmp_path: Path) -> None:
     file = tmp_path / ".env"
     file.write_text("A=1\n")
     file.chmod(0o604)
-    before = durable.Owner.of(file)
+    before = host_files.Owner.of(file)
     assert a_file(tmp_path).apply() == [f"{file}: set {', '.join(DOCUMENTED)}."]
-    assert durable.Owner.of(file) == before
+    assert host_files.Owner.of(file) == before
     assert a_file(tmp_path).apply() == []
 
 
 def test_a_new_file_is_for_its_user_alone(tmp_path: Path) -> None:
     a_file(tmp_path).apply()
-    assert durable.Owner.of(tmp_path / ".env").mode == 0o600
+    assert host_files.Owner.of(tmp_path / ".env").mode == 0o600
 
 
 def test_a_file_that_is_not_utf_8_is_refused_with_its_line(tmp_path: Path) -> None:

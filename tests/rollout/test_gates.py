@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 import redis
 
-from lectern.rollout import gates
 from lectern.rollout import playout as rollout_playout
-from lectern.rollout.answer import Failed
+from lectern.rollout import preflight
+from lectern.rollout.result import Failed
 from tests.answering import Answer, serving
 from tests.effects.redis_servers import redis_server, url_of
 from tests.rollout.host import Host, a_host
@@ -377,7 +377,7 @@ def test_a_clock_that_is_off_is_in_the_way(host: Host, wanted: Fields, monkeypat
     now = time.time()
     monkeypatch.setattr(time, "time", lambda: now + 60)
     with pytest.raises(Failed, match=r"clock is \+\d+\.\d s off") as caught:
-        gates.preflight(host.parsed(**wanted))
+        preflight.preflight(host.parsed(**wanted))
     assert len(caught.value.answer.said) == 1
 
 
@@ -385,7 +385,7 @@ def test_too_small_a_disk_is_in_the_way(host: Host, wanted: Fields, monkeypatch:
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(0, 0, 1_000_000))
     with pytest.raises(Failed, match=r"the backup needs \d+ MB") as caught:
-        gates.preflight(host.parsed(**wanted))
+        preflight.preflight(host.parsed(**wanted))
     assert len(caught.value.answer.said) == 1
 
 

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from lectern.errors import CallAPerson, Misuse, TryAgain
-from lectern.rollout import holder
-from lectern.rollout.holder import SOCKET, address
-from lectern.rollout.order import TASKS
-from lectern.rollout.standing import Standing
+from lectern.rollout import agent
+from lectern.rollout.agent import SOCKET, address
+from lectern.rollout.installed import Standing
+from lectern.rollout.steps import TASKS
 from tests.rollout.host import Host, a_host
 from tests.stage import wait_until
 
@@ -52,7 +52,7 @@ def ask(host: Host, task: str) -> dict[str, Any]:
                 told = file.readline()
     except OSError:
         told = ""
-    found = json.loads(told) if told else holder.ended(Standing(role="streamer", root=host.root), task).to_dict()
+    found = json.loads(told) if told else agent.ended(Standing(role="streamer", root=host.root), task).to_dict()
     assert isinstance(found, dict)
     return found
 

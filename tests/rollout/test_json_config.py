@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lectern.errors import Misuse
-from lectern.old_config import strict
-from lectern.rollout.host import durable
+from lectern.rollout.host import files as host_files
 from lectern.rollout.settings import files, json_config
+from lectern.settings import strict
 
 WANTED = {"order_warn_time_out": 86400000, "transcoding_time_out": 120000}
 JSON = st.recursive(
@@ -118,7 +118,7 @@ def test_mode_and_owner_stay(tmp_path: Path) -> None:
     file = tmp_path / "default.json"
     file.write_text('{"order_warn_time_out": 3600000, "redis": {"password": "hidden"}}')
     file.chmod(0o644)
-    before = durable.Owner.of(file)
+    before = host_files.Owner.of(file)
     shown = a_file(tmp_path).pending()
     assert "hidden" not in str(shown)
     assert (shown[0].before, shown[0].after) == (
@@ -126,7 +126,7 @@ def test_mode_and_owner_stay(tmp_path: Path) -> None:
         '"order_warn_time_out": 86400000\n"transcoding_time_out": 120000\n',
     )
     assert len(a_file(tmp_path).apply()) == 1
-    assert durable.Owner.of(file) == before
+    assert host_files.Owner.of(file) == before
     assert a_file(tmp_path).apply() == []
 
 

@@ -19,10 +19,10 @@ from sqlalchemy import URL
 from typer.testing import CliRunner, Result
 
 from lectern.cli.app import app
-from lectern.effects.files import backups
 from lectern.errors import CallAPerson, LecternError, Misuse, TryAgain
-from lectern.rollout.backup import away, nightly, store
-from lectern.rollout.backup.copies import sha256
+from lectern.rollout.backup import nightly, store
+from lectern.rollout.backup.copy import sha256
+from lectern.storage import backups
 from tests.stage.postgres import made, postgres_server
 
 pytestmark = pytest.mark.live
@@ -238,7 +238,7 @@ def test_its_age_is_infinite_before_the_first_one_and_nothing_where_no_backups_a
 
 
 @contextmanager
-def sftp_server(root: Path) -> Iterator[away.Target]:
+def sftp_server(root: Path) -> Iterator[nightly.Target]:
     """A machine that lets one key in, by SFTP only, and sees *root* as its /."""
     keys = root.parent / "keys"
     keys.mkdir()
@@ -276,7 +276,7 @@ def sftp_server(root: Path) -> Iterator[away.Target]:
         line = f"[127.0.0.1]:{port[0]} {host.export_public_key().decode()}"
         (keys / "known_hosts").write_text(line)
         url = f"sftp://backup@127.0.0.1:{port[0]}/lectern"
-        yield away.Target.parse(url, keys / "id", keys / "known_hosts")
+        yield nightly.Target.parse(url, keys / "id", keys / "known_hosts")
     finally:
         loop.call_soon_threadsafe(loop.stop)
         thread.join(30)

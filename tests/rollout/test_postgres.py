@@ -10,8 +10,8 @@ import redis
 from sqlalchemy import URL, text
 
 from lectern.errors import CallAPerson, Misuse, TryAgain
-from lectern.rollout.backup import make, nightly, postgres, store
-from lectern.rollout.backup.copies import quoted, sha256
+from lectern.rollout.backup import host, nightly, postgres, store
+from lectern.rollout.backup.copy import quoted, sha256
 from lectern.rollout.backup.postgres import PostgresServer
 from tests.effects.redis_servers import redis_server, url_of
 from tests.rollout.host import Host, a_host
@@ -193,7 +193,7 @@ def test_a_teacher_on_postgresql_is_rolled_out_and_back_with_its_database(
     teacher.done("rollback", wanted=second)
     teacher.ctl("stop", "all")
     aside = next(parsed.backups_dir.glob("teacher-2.0.1-*.used-*"))
-    nightly.restore(PostgresServer(address), "teacher-teacher1", aside / make.SILENT)
+    nightly.restore(PostgresServer(address), "teacher-teacher1", aside / host.SILENT)
     with PostgresServer(address).reading() as connection:
         assert connection.execute(text("SELECT class_id FROM event_list")).scalars().all() == ["c-1"]
     teacher.ctl("start", "all")
@@ -202,6 +202,6 @@ def test_a_teacher_on_postgresql_is_rolled_out_and_back_with_its_database(
     teacher.done("rollback", wanted=wanted)
     assert teacher.tree() == before
     aside = next(parsed.backups_dir.glob(f"{parsed.id}.used-*"))
-    copied = make.read(aside)
+    copied = host.read(aside)
     assert copied is not None
     assert not copied.file, "there was nothing in it before the first rollout"

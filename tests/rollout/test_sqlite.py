@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine
 
-from lectern.effects.rows.tables.engine import open_database
+from lectern.db.engine import open_database
 from lectern.errors import CallAPerson
 from lectern.rollout.backup import sqlite
-from lectern.rollout.backup.copies import sha256
+from lectern.rollout.backup.copy import sha256
 from lectern.rollout.backup.sqlite import SqliteFile
-from lectern.rollout.host import durable
+from lectern.rollout.host import files
 from tests.rollout.steps import by_table
 from tests.stage import wait_until
 
@@ -154,7 +154,7 @@ def test_a_restore_does_not_play_the_old_wal_into_the_new_file(live: Path, tmp_p
     assert sqlite.proved(live).rows == {"a": 199, "b": 199}
     assert sha256(live) == sha256(tmp_path / live.name)
     assert [path.name for path in live.parent.iterdir()] == [live.name]
-    assert durable.Owner.of(live).mode == 0o640
+    assert files.Owner.of(live).mode == 0o640
 
 
 def test_the_rows_since_a_copy_are_those_that_a_restore_would_lose(live: Path, tmp_path: Path) -> None:

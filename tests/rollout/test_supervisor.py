@@ -11,10 +11,9 @@ from typing import Any
 import pytest
 
 from lectern.errors import CallAPerson, TryAgain
-from lectern.rollout.backup.before import Before, Kept
-from lectern.rollout.host import supervisor
-from lectern.rollout.host.health import Health
-from lectern.rollout.host.supervisor import Supervisor, as_before, programs_in, wait_for
+from lectern.rollout.backup.host import Before, Kept
+from lectern.rollout.host import supervisord
+from lectern.rollout.host.supervisord import Health, Supervisor, as_before, programs_in, wait_for
 from tests.answering import Answer, serving
 
 pytestmark = pytest.mark.live
@@ -77,7 +76,7 @@ def test_a_program_that_had_just_died_is_stopped_though_it_is_started_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, states: list[str], stops: int
 ) -> None:
     """A `stop all` that comes while it is EXITED finds nothing to stop; a moment later it may be at work again."""
-    monkeypatch.setattr(supervisor, "_POLL_S", 60.0)  # its states are counted: nobody asks for them during a stop
+    monkeypatch.setattr(supervisord, "_POLL_S", 60.0)  # its states are counted: nobody asks for them during a stop
     script, asked = tmp_path / "supervisorctl", tmp_path / "asked"
     script.write_text(
         f"#!{sys.executable}\nimport sys\nfrom pathlib import Path\nasked = Path({str(asked)!r})\n"

@@ -12,12 +12,12 @@ import pytest
 from prefect.client.schemas.objects import State
 from sqlalchemy import MetaData, select
 
-from flows import handling, show
+from flows import artifacts, handling
 from flows import host as at_host
 from flows.host import Host
-from lectern.decide.lines import lines
-from lectern.effects.rows.changes import write
-from lectern.effects.rows.tables.engine import reading
+from lectern.db.engine import reading
+from lectern.db.writer import write
+from lectern.decide.plan_text import lines
 from tests.faults.turns import Quiet
 
 
@@ -48,7 +48,7 @@ class Alone:
             write(connection, journal, changes)
             self.written += lines(changes)
 
-        monkeypatch.setattr(show, "table", table)
+        monkeypatch.setattr(artifacts, "table", table)
         monkeypatch.setattr(handling, "write", noted)
         self.monkeypatch = monkeypatch
 

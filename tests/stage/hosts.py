@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lectern.commands import PUBLISHED
+from lectern.wire.parser import PUBLISHED
 from tests.stage import forked
 from tests.stage.children import LECTERN, UP_S, Child, is_forked
 from tests.stage.ear import Ear

@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import Engine
 
 from flows.host import Host
-from lectern.effects.rows.tables.engine import open_database
+from lectern.db.engine import open_database
 from lectern.settings import StreamerSettings, TeacherSettings
 from tests import laid
 from tests.faults import hosts

@@ -13,7 +13,7 @@ import stamina
 from psycopg.rows import dict_row
 
 from lectern.chinese_account import sentence
-from lectern.codes import CODES
+from lectern.errors import CODES
 from tests.stage.ear import Fields
 from tests.stage.platform import Platform
 from tests.stage.town import Town

@@ -9,31 +9,30 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import pytest
 
-from lectern import chinese_alarms, chinese_reasons, chinese_transcoding, commands, urls, words
-from lectern.amendments import Change
+from lectern import chinese_alarms, chinese_reasons, chinese_transcoding, formatting, notify, subprocesses, urls
 from lectern.chinese_account import message, sentence
-from lectern.decide import broadcast, cache, dead_air, readiness
+from lectern.decide import airing, cache, readiness
 from lectern.decide.cache import Bound
 from lectern.decide.gaps import not_aired, sent
 from lectern.decide.readiness import Seen
-from lectern.effects import notify, process
-from lectern.effects.ecs import check
-from lectern.effects.ecs.check import Measured, Media, Wanted
-from lectern.effects.files import disk, origin, upload, wget
-from lectern.effects.files.upload import Put
-from lectern.effects.media import ffmpeg
-from lectern.effects.process import Finished
+from lectern.ecs import probe
+from lectern.ecs.probe import Measured, Media, Wanted
 from lectern.errors import CODES, NO_RECORDING, ForbiddenMove, LecternError, Malformed, Refuse, Severity
-from lectern.facts import AsRun, Usage
-from lectern.messages import Booking, Cancel, Report, TranscodingResult
-from lectern.playout import flv, index, link, reel
+from lectern.media import ffmpeg
+from lectern.model.facts import AsRun, Usage
+from lectern.model.views import Past
+from lectern.playout import demuxer, flv, keyframe_index, net
 from lectern.playout.flv import NotAirable
-from lectern.playout.index import Look
+from lectern.playout.keyframe_index import Look
 from lectern.playout.rtmp import NotRtmp, amf0
 from lectern.playout.rtmp.url import target
 from lectern.playout.timetable import BadRequest, lesson
 from lectern.states import Resolution
-from lectern.told import Past
+from lectern.storage import disk, origin, oss, wget
+from lectern.storage.oss import Put
+from lectern.subprocesses import Finished
+from lectern.wire import parser
+from lectern.wire.messages import Booking, Cancel, Change, Report, TranscodingResult
 
 pytestmark = pytest.mark.filterwarnings("ignore:'imghdr' is deprecated:DeprecationWarning")  # of apprise
 SAID = "WHAT THE PROGRAM SAID"
@@ -212,14 +211,14 @@ def of_streamers() -> Iterator[str]:
         (9 * GB, Usage(88 * GB, 1), Bound(90 * GB, 9, by_disk=True)),
     ]:
         yield f"c-1: {cache.with_next_place(cache.no_room('6_720P', size_bytes, usage, bound, []), 9.0, 0.0)}"
-    yield f"c-1: its recording 6_720P is faulty: {dead_air.Fault('black', 10, 31).text()}; 7 more places"
-    yield f"c-1: its recording 6_720P is faulty: {dead_air.Fault('nothing recorded', 3, 3603).text()}"
-    faults = (reel.MISSING, reel.STALLED, reel._BROKEN.format(77), reel._words(OSError(5, "-")))
+    yield f"c-1: its recording 6_720P is faulty: {readiness.Fault('black', 10, 31).text()}; 7 more places"
+    yield f"c-1: its recording 6_720P is faulty: {readiness.Fault('nothing recorded', 3, 3603).text()}"
+    faults = (demuxer.MISSING, demuxer.STALLED, demuxer._BROKEN.format(77), demuxer._words(OSError(5, "-")))
     for fault in (*faults, "ends after 9 s, which is too early"):
         yield from (f"c-1: {before.format(s=f'the recording {fault}')}" for before in NO_RECORDING.says)
     yield f"c-1: {not_aired(sent(0, 9, ()), 'the recording is missing')}"
     yield f"c-1: {not_aired(sent(0, 9, [AsRun(0, 1, 'slate', 0, 9, 0, 9)]), 'the server closed the connection')}"
-    for what in (*broadcast.STORY, "moved", "placed"):
+    for what in (*airing.STORY, "moved", "placed"):
         events = [Past(5.0, what, "c-1", None, "s1", "the recording is missing")]
         for source in ("recording", "slate"):
             parts = [AsRun(0, 1, "recording", 0, 5, 0, 5), AsRun(0, 2, source, 500, 600, 0, 100)]
@@ -231,16 +230,16 @@ def of_streamers() -> Iterator[str]:
     yield f"c-1: {raised(origin._number, 'http://h/6.flv', 'length', 'abc', 9)}"
     yield f"c-1: {raised(wget.judge, Finished(('wget',), 3, '', 'No space left on device', 1.0), 'http://h/6.flv')}"
     yield f"c-1: {raised(wget.asked, 'http://h/' + chr(127), None)}"
-    yield f"c-1: {process.TimedOut('wget', 9.0, SAID).message}"
-    yield f"c-1: {process.Stalled('ffmpeg', 9.0, '').message}"
+    yield f"c-1: {subprocesses.TimedOut('wget', 9.0, SAID).message}"
+    yield f"c-1: {subprocesses.Stalled('ffmpeg', 9.0, '').message}"
 
 
 def of_ecs() -> Iterator[str]:
     """What is wrong with a rendition, or with its source."""
-    yield ECS.format(f"{process.TimedOut('sh on ssh://e@h:22', 9.0, '').message}; is its disk busy?")
-    yield ECS.format(process.Stalled("ffmpeg on ssh://e@h:22", 9.0, SAID).message)
-    yield f"6_720P: {raised(check.check_streams, Media(0, 0, 4.0, None, 'aac'), 'source of 6')}"
-    yield f"6_720P: {raised(check.check_streams, Media(8, 6, 4.0, 'h264', None), 'source of 6')}"
+    yield ECS.format(f"{subprocesses.TimedOut('sh on ssh://e@h:22', 9.0, '').message}; is its disk busy?")
+    yield ECS.format(subprocesses.Stalled("ffmpeg on ssh://e@h:22", 9.0, SAID).message)
+    yield f"6_720P: {raised(probe.check_streams, Media(0, 0, 4.0, None, 'aac'), 'source of 6')}"
+    yield f"6_720P: {raised(probe.check_streams, Media(8, 6, 4.0, 'h264', None), 'source of 6')}"
     for made, reached_s, tail in [
         (HALF, 2.0, ""),
         (HALF, 4.0, SAID),
@@ -249,9 +248,9 @@ def of_ecs() -> Iterator[str]:
         (Media(1280, 720, 4.0, None, "aac"), 4.0, ""),
     ]:
         wanted = Wanted(OUTPUT, SOURCE, reached_s, "6_720P")
-        yield f"6_720P: {raised(check.check, wanted, made, Measured(9, ''), tail)}; 1 class refused"
-    yield f"6_720P: {raised(upload.judge, PUT, 'ssh://e@h:22', 7, '', SAID)}; 1 class refused"
-    yield f"6_720P: {raised(upload.judge, PUT, 'ssh://e@h:22', 22, 'lectern-status 403', SAID)}; 1 class refused"
+        yield f"6_720P: {raised(probe.check, wanted, made, Measured(9, ''), tail)}; 1 class refused"
+    yield f"6_720P: {raised(oss.judge, PUT, 'ssh://e@h:22', 7, '', SAID)}; 1 class refused"
+    yield f"6_720P: {raised(oss.judge, PUT, 'ssh://e@h:22', 22, 'lectern-status 403', SAID)}; 1 class refused"
 
 
 def of_files() -> Iterator[str]:
@@ -262,7 +261,7 @@ def of_files() -> Iterator[str]:
     found = Look(99, 4000, has_sound=True, has_picture=True, broken_at=12, records=())
     for head in (b"", b"MP4", b"FLV\x01", b"FLV\x01\x05\0\0\0\x08\0\0\0\0"):
         yield f"c-1: /v/6.flv: cannot be aired: {raised(flv.check_head, head)}"
-    yield RED.format(f"its file is damaged: {raised(index.check, found)}")
+    yield RED.format(f"its file is damaged: {raised(keyframe_index.check, found)}")
     yield f"c-1: /v/6.flv: cannot be aired: {flv.codec_fault(flv.PICTURE, bytes([31]))}"
 
 
@@ -275,7 +274,7 @@ def of_pushes() -> Iterator[str]:
     untrusted = ssl.SSLCertVerificationError(1, SAID)
     untrusted.verify_message = SAID
     for error in (socket.gaierror(-2, SAID), untrusted):
-        yield AIR.format(link.words(error))
+        yield AIR.format(net.words(error))
     good = {"class_id": "c-1", "file": "/v/1.flv", "push_urls": ["rtmp://h/a/s"], "start": 1.0, "end": 2.0}
     faults: list[dict[str, object]] = [{"push_urls": []}, {"push_urls": ["http://h/a"]}, {"class_id": ""}]
     faults += [{"file": "v"}, {"start": "x"}, {"end": 1.0}, {"networks": ["x"]}]
@@ -327,7 +326,7 @@ def test_what_is_wrong_with_a_message_is_said_in_chinese() -> None:
     """Each fault of it; the names of its fields and commands stay, because the sender looks for them."""
     for raw in (*map(json.dumps, BODIES), "x" * 99_999):
         with pytest.raises(Malformed) as caught:
-            commands.parse(raw, (Booking, Cancel, Change, TranscodingResult, Report))
+            parser.parse(raw, (Booking, Cancel, Change, TranscodingResult, Report))
         text = f"c-1: {caught.value.message}"
         assert left(text) == [], sentence(text)
 
@@ -358,7 +357,7 @@ def test_an_alarm_is_told_in_chinese_with_the_words_of_the_program() -> None:
     assert (title, resolved) == ("lectern 321 严重: streamer1", False)
     assert text.splitlines() == [
         "课没有完整播出：c-1: it is not on air",
-        f"报警时间: {words.moment(1.0)}",
+        f"报警时间: {formatting.moment(1.0)}",
         "课程: c-1",
         "RUNBOOK.zh.md: 321: 课没有完整播出",
         "https://t.example/runbook#321",

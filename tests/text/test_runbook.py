@@ -15,8 +15,8 @@ import typer
 
 from lectern import __version__
 from lectern.cli.app import COMMANDS, app
-from lectern.effects.rows import schema
-from lectern.effects.rows.tables.engine import open_database
+from lectern.db import schema
+from lectern.db.engine import open_database
 from lectern.errors import CODES
 
 ROOT = Path(__file__).parents[2]

@@ -11,8 +11,7 @@ from pydantic_core import PydanticUndefined
 from benchmarks.figures import met, number
 from benchmarks.page import SUMMARY
 from benchmarks.reasons import REASONS, reason
-from lectern.settings import StreamerSettings, TeacherSettings
-from lectern.shared_settings import Common
+from lectern.settings import Common, StreamerSettings, TeacherSettings
 
 TEXT = (Path(__file__).parents[2] / "docs" / "settings.md").read_text(encoding="utf-8")
 ROLES: list[type[Common]] = [Common, TeacherSettings, StreamerSettings]

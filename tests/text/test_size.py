@@ -1,19 +1,44 @@
-"""The product stays readable: how long its modules may be, and how many parameters its functions take."""
+"""The product stays readable: a module is one idea, none import in a circle, and few functions take many parameters."""
 
 import ast
 from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
+
+import grimp
+import pytest
 
 ROOT = Path(__file__).parents[2]
 PRODUCT = sorted(path for folder in ("flows", "lib", "playbooks") for path in (ROOT / folder).rglob("*.py"))
-LINES = 500
+LONGEST, SHORTEST = 550, 60
+PROGRAM = ("__init__", "__main__", "env")
 
 
-def test_no_module_is_too_long_to_be_read_at_once() -> None:
-    names = {str(path.relative_to(ROOT)): len(path.read_text().splitlines()) for path in PRODUCT}
-    assert len(names) > 100, "the product was found"
-    long = {name: lines for name, lines in names.items() if lines > LINES}
-    assert not long, "split these by noun"
+@pytest.fixture(scope="module")
+def imports() -> grimp.ImportGraph:
+    return grimp.build_graph("lectern", "flows", exclude_type_checking_imports=False, cache_dir=None)
+
+
+def test_a_module_is_one_idea(imports: grimp.ImportGraph) -> None:
+    """None is too long to be read at once; a short one that only one module imports is a part of that one."""
+    lines = {path.relative_to(ROOT).with_suffix(""): len(path.read_text().splitlines()) for path in PRODUCT}
+    assert len(lines) > 100, "the product was found"
+    assert not {name: number for name, number in lines.items() if number > LONGEST}, "split these by noun"
+    short = [path for path, number in lines.items() if number < SHORTEST and path.name not in PROGRAM]
+    names = {".".join(path.parts).removeprefix("lib."): path for path in short}
+    importers = {name: imports.find_modules_that_directly_import(name) for name in names.keys() & imports.modules}
+    alone = {name: found for name, found in importers.items() if len(found) == 1}
+    entries = {name for name, found in alone.items() if found == {"flows.resident.prefect.deployments"}}
+    assert not alone.keys() - entries, "merge each into the module that imports it"
+
+
+def test_no_modules_import_in_a_circle(imports: grimp.ImportGraph) -> None:
+    """Imports for types and those in functions count, too."""
+    needs = {name: imports.find_modules_directly_imported_by(name) for name in imports.modules}
+    try:
+        TopologicalSorter(needs).prepare()
+    except CycleError as error:
+        raise AssertionError(f"these import in a circle: {error.args[1]}") from error
 
 
 def test_few_functions_take_six_parameters() -> None:

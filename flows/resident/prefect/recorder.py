@@ -19,16 +19,16 @@ from stamina.instrumentation import RetryDetails, set_on_retry_hooks
 
 from flows.host import Host, log
 from flows.prefect_api import asking
-from flows.resident import groups
-from flows.resident.creation import BULK, JSON, REFUSES
-from flows.resident.runs import ResidentRuns
-from lectern.effects.rows import events, inbox
-from lectern.effects.rows.inbox import Handled
+from flows.resident import routing
+from flows.resident.prefect.run_creation import BULK, JSON, REFUSES
+from flows.resident.prefect.runs import ResidentRuns
+from lectern.db import events, inbox
+from lectern.db.inbox import Handled
 from lectern.errors import Caught, TryAgain
 from lectern.logs import all_alike, without_secrets
-from lectern.messages import TAKE_BACK
 from lectern.run_records import RunRecord, records_of
 from lectern.timing import backoff_s
+from lectern.wire.messages import TAKE_BACK
 
 ROUND_S = 1.0
 """Seconds between two rounds: what was handled meanwhile is shown together."""
@@ -53,7 +53,7 @@ class Recorder:
     def __init__(self, host: Host[Any], runs: ResidentRuns) -> None:
         self._host = host
         self._runs = runs
-        self._flows = groups.of(host.settings)
+        self._flows = routing.of(host.settings)
         self._details: deque[RunRecord] = deque(maxlen=DETAILS_KEPT)  # runs without their log and table
         self._said_at = time.monotonic() - SAY_EVERY_S + KNOWN_S
 

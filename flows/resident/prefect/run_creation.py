@@ -15,7 +15,7 @@ from prefect.client.schemas.objects import FlowRun, State
 from prefect.exceptions import ObjectNotFound
 from prefect.states import to_state_create
 
-from flows.beside import NewRun
+from flows.background_runs import NewRun
 from flows.prefect_api import asking
 from lectern.errors import TryAgain
 from lectern.timing import backoff_s

@@ -21,18 +21,19 @@ from prefect.flow_engine import run_flow_async
 from prefect.flows import Flow
 from prefect.states import Cancelled, Failed, Pending, Scheduled
 
-from flows import tries
-from flows.beside import NewRun
+from flows import failures
+from flows.background_runs import NewRun
 from flows.handling import noted
 from flows.host import Host, claimed, current, run_name
 from flows.prefect_api import STOPPED, asking, best_effort, to_go_on
-from flows.resident import groups, questions
-from flows.resident.creation import CREATE_S, Creation
-from lectern.effects.rows import inbox
+from flows.resident import routing
+from flows.resident.prefect import queries
+from flows.resident.prefect.run_creation import CREATE_S, Creation
+from lectern.db import inbox
 from lectern.errors import Caught, LecternError, Misuse, TryAgain
-from lectern.facts import Work
+from lectern.model.facts import Work
 from lectern.run_records import WITHOUT
-from lectern.shown import masked
+from lectern.urls import masked
 
 log = logging.getLogger("lectern")
 WATCH_S = 2.0
@@ -169,7 +170,7 @@ class ResidentRuns:
         if not active.task.cancelled() and (failed := active.task.exception()) is not None:
             log.error("%s: the engine failed: %r", run.name, failed)
         if self.host is not None:
-            await tries.after_run(self.host, run, active.task)
+            await failures.after_run(self.host, run, active.task)
 
     async def _engine(self, name: str, run: FlowRun) -> State[Any] | None:
         flow = self._by_name[name]
@@ -190,7 +191,7 @@ class ResidentRuns:
         if self.host is None or not isinstance(text, str):
             return parameters
         asked = inbox.ids_of(text)
-        mine = [command for command, its in groups.of(self.host.settings).items() if its == name]
+        mine = [command for command, its in routing.of(self.host.settings).items() if its == name]
         its = await self.host.look(inbox.of_commands, self.host.journal, asked, mine)
         if len(its) < len(asked):
             log.warning("%s: %d of its %d messages are not its own, or gone", name, len(asked) - len(its), len(asked))
@@ -206,7 +207,7 @@ class ResidentRuns:
 
     async def cancelled(self, run_ids: Sequence[str]) -> list[str]:
         """The runs among *run_ids* that somebody cancelled, or is cancelling; raises TryAgain if Prefect is away."""
-        found = await questions.in_state(self.client, [UUID(one) for one in run_ids], ENDING)
+        found = await queries.in_state(self.client, [UUID(one) for one in run_ids], ENDING)
         return [str(run.id) for run in found]
 
     def alive(self) -> dict[UUID, str]:
@@ -227,7 +228,7 @@ class ResidentRuns:
             if not ids:
                 continue
             async with best_effort("say which runs are cancelled", math.inf):
-                for run in await questions.in_state(self.client, ids, ENDING):
+                for run in await queries.in_state(self.client, ids, ENDING):
                     log.info("%s: cancelled in the UI", run.name)
                     self.end(str(run.id), "cancelled in the UI")
 

@@ -17,13 +17,13 @@ from prefect.exceptions import ObjectNotFound
 from prefect.states import Cancelled, Pending
 from prefect.workers.base import BaseJobConfiguration, BaseVariables, BaseWorker, BaseWorkerResult
 
-from flows import trouble
+from flows import failures
 from flows.host import Host, log
 from flows.prefect_api import DIED, asking, to_go_on
-from flows.resident import deployments, heartbeats, questions
-from flows.resident.creation import HOST, host_tag
-from flows.resident.heartbeats import SILENT
-from flows.resident.runs import ResidentRuns
+from flows.resident.prefect import deployments, queries
+from flows.resident.prefect.deployments import SILENT
+from flows.resident.prefect.run_creation import HOST, host_tag
+from flows.resident.prefect.runs import ResidentRuns
 from lectern import errors
 from lectern.errors import TryAgain
 from lectern.settings import Settings
@@ -159,13 +159,13 @@ async def _serve(host: Host[Any], runs: ResidentRuns) -> None:
             well_at, host.prefect_away = time.monotonic(), False
             await _work(host, runs)
         except* TryAgain as group:
-            now, why, host.prefect_away = time.monotonic(), repr(trouble.first(group)), True
+            now, why, host.prefect_away = time.monotonic(), repr(failures.first(group)), True
             if now - began > STEADY_S:
                 tries, well_at = 0, now
             log.warning("prefect: away: %s", why)
             if now - well_at > ALARM_AFTER_S:
                 host.ongoing[errors.WORK_FAILED.number] = now
-                await trouble.alarm(host, "prefect", f"away for more than {ALARM_AFTER_S:.0f} s: {why}")
+                await failures.alarm(host, "prefect", f"away for more than {ALARM_AFTER_S:.0f} s: {why}")
         tries += 1
         await asyncio.sleep(backoff_s(tries))
 
@@ -183,7 +183,7 @@ async def _work(host: Host[Any], runs: ResidentRuns) -> None:
     async with asyncio.TaskGroup() as group:
         group.create_task(runs.watch())
         group.create_task(_look_after(host, runs))
-        group.create_task(heartbeats.beat(runs.client, runs.alive, settings.run_heartbeat_s))
+        group.create_task(deployments.beat(runs.client, runs.alive, settings.run_heartbeat_s))
         group.create_task(_started(worker))
 
 
@@ -214,7 +214,7 @@ async def adopt(runs: ResidentRuns, pool: str, queue: str, host: str | None = No
     If hosts share the queue, only runs of *host* and runs abandoned untagged; None if the queue belongs to one host.
     """
     ours = set(runs.alive())
-    left = await questions.named(runs.client, pool, queue, LEFT)
+    left = await queries.named(runs.client, pool, queue, LEFT)
     ours |= runs.alive().keys()  # some have begun meanwhile
     orphans = [run for run in left if run.id not in ours]
     if host is not None:
@@ -252,7 +252,7 @@ async def take_unheard(runs: ResidentRuns) -> None:
     keys = list(runs.created.unheard)
     if not keys:
         return
-    found = await questions.begun(runs.client, keys)
+    found = await queries.begun(runs.client, keys)
     for key in keys:
         with suppress(ValueError):  # others that were not heard of meanwhile have taken its place
             runs.created.unheard.remove(key)

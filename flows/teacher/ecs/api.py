@@ -18,19 +18,19 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from flows.host import Teacher
-from flows.teacher.attempts import ecs_run
-from flows.teacher.ecs import flow as ecs
+from flows.teacher.ecs import transcode as ecs
+from flows.teacher.transcoding import ecs_run
 from lectern import __version__
-from lectern.decide.attempts import Limits, next_attempt
-from lectern.effects.files import oss
-from lectern.effects.rows import bookings, ecs_hosts, events, renditions
+from lectern.db import bookings, ecs_jobs, events, transcodings
+from lectern.decide.transcoding import Limits, next_attempt
 from lectern.errors import Refuse, TryAgain
-from lectern.facts import Event
-from lectern.messages import Booking
+from lectern.model.facts import Event
+from lectern.rendition_ids import stem
 from lectern.states import Backend, RenditionState, Resolution
-from lectern.stems import stem
+from lectern.storage import oss
 from lectern.timing import Rate
-from lectern.wire import RecordId, WireResolution
+from lectern.wire.fields import RecordId, WireResolution
+from lectern.wire.messages import Booking
 
 MAX_BODY_BYTES = 4096
 A_SECOND = 10.0
@@ -125,7 +125,7 @@ class TranscodeApi:
 
     async def _gone(self, key: tuple[int, Resolution]) -> int | None:
         """The attempt that made the rendition, if its file is not there any more."""
-        made = await self._host.look(renditions.made, key)
+        made = await self._host.look(transcodings.made, key)
         return made[0] if made is not None and await ecs.gone(self._host, made[1]) else None
 
     async def look(self, request: Request) -> Response:
@@ -143,7 +143,7 @@ class TranscodeApi:
         keys = _asked_for(run.parameters)
         if not keys:
             raise _No(404, f"{id_}: no such transcoding")
-        made = await self._host.commit(renditions.standing, keys)
+        made = await self._host.commit(transcodings.standing, keys)
         state = run.state.name if run.state else "unknown"
         return JSONResponse(
             {"id": id_, "state": state, "message": run.state.message if run.state else None, "renditions": made}
@@ -217,18 +217,18 @@ def _begin(
     """
     now = time.time()
     name = stem(*key)
-    row = renditions.states(connection, [key]).get(key)
+    row = transcodings.states(connection, [key]).get(key)
     if row is not None and row.state is RenditionState.SUCCESS and row.attempt != gone:
-        (made,) = renditions.standing(connection, [key])
+        (made,) = transcodings.standing(connection, [key])
         return _Found(200, {"rendition": name, "status": row.state, "url": made["url"]})
     if row is not None and row.state is RenditionState.TRANSCODING:
         if row.backend is not Backend.ECS:
-            renditions.fall_back(connection, [key], now + ecs.DEADLINE_S, now)
+            transcodings.fall_back(connection, [key], now + ecs.DEADLINE_S, now)
             _note(connection, host, name, "taken over from the OSS", now)
-        run_id = next(iter(ecs_hosts.others(connection, [key], "", now)), None)
+        run_id = next(iter(ecs_jobs.others(connection, [key], "", now)), None)
         return _Found(202, {"rendition": name, "status": "transcoding"}, row.attempt, run_id)
-    if row is not None and (asked_at is None or renditions.settled_since(connection, key, asked_at)):
-        (before,) = renditions.standing(connection, [key])
+    if row is not None and (asked_at is None or transcodings.settled_since(connection, key, asked_at)):
+        (before,) = transcodings.standing(connection, [key])
         fate = "it was made, but its file is gone" if row.attempt == gone else f"{row.state}: {before['reason']}"
         raise _No(409, f"{name}: {fate}; for another attempt, ask again with the time of now in at")
     payload = bookings.latest_payload(connection, key[0])
@@ -238,7 +238,7 @@ def _begin(
     attempt = next_attempt(Booking.model_validate_json(payload), key, row, own, now)
     if isinstance(attempt, Refuse):
         raise _No(409, f"{attempt.code.number}: {attempt.message}")
-    renditions.begin(connection, [attempt], now)
+    transcodings.begin(connection, [attempt], now)
     _note(connection, host, name, f"attempt {attempt.attempt}", now)
     return _Found(202, {"rendition": name, "status": "transcoding"}, attempt.attempt)
 

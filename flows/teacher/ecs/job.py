@@ -14,26 +14,26 @@ from typing import Any
 from sqlalchemy import Connection
 from sqlalchemy.exc import OperationalError
 
-from flows import show
+from flows import artifacts
 from flows.host import Teacher, log
-from flows.tell import tell
-from lectern.decide import ecs as decide
-from lectern.decide.transcode import UNKNOWN_LIMIT_S, total_limit_s
-from lectern.effects import process
-from lectern.effects.ecs import ssh, transcode
-from lectern.effects.ecs.job import Job, Programs, Report
-from lectern.effects.files.upload import OssKey, Target
-from lectern.effects.rows import bookings, ecs_hosts, events, outbox, renditions
-from lectern.effects.rows.ecs_hosts import Begun
+from flows.outbox_publisher import tell
+from lectern import subprocesses
+from lectern.allowlist import Places
+from lectern.db import bookings, ecs_jobs, events, outbox, transcodings
+from lectern.db.ecs_jobs import Begun
+from lectern.decide import ecs_scheduling as decide
+from lectern.decide.transcoding import UNKNOWN_LIMIT_S, total_limit_s
+from lectern.ecs import ssh, transcode
+from lectern.ecs.job import Job, Programs, Report
 from lectern.errors import CANCELLED, HOST_ASIDE, TRANSCODE_FAILED, FallBack, LecternError, Refuse
-from lectern.facts import EcsHost, Event, RenditionKey
-from lectern.messages import TranscodingResult
+from lectern.model.facts import EcsHost, Event, RenditionKey
 from lectern.model.tables.teacher import RenditionRow
-from lectern.outgoing import Kind, Outgoing
-from lectern.places import Places
 from lectern.settings import TeacherSettings
 from lectern.states import Backend, Resolution
+from lectern.storage.oss import OssKey, Target
 from lectern.timing import backoff_s
+from lectern.wire.messages import TranscodingResult
+from lectern.wire.outgoing import Kind, Outgoing
 
 LEASE_S = 60.0
 RENEW_S = LEASE_S / 4
@@ -124,7 +124,7 @@ async def leave(host: Teacher, where: str, name: str, tries: int = 1) -> bool:
         except LecternError as error:  # what really happened must not be hidden by this
             log.warning("%s: may be left on %s: %s", name, where, error.message)
         else:
-            await host.commit(ecs_hosts.detached, where, name)
+            await host.commit(ecs_jobs.detached, where, name)
             return True
         if number < tries:
             await pause(number)
@@ -170,7 +170,7 @@ class TranscodeJob:
             log.info("%s: %s", self.due[0].stem, why)
         except asyncio.CancelledError:
             if self.host.runs.was_cancelled(self.owner):  # else the process ends, and the next one goes on
-                await process.surely(self._publish({}, Refuse("cancelled in the UI", CANCELLED)))
+                await subprocesses.surely(self._publish({}, Refuse("cancelled in the UI", CANCELLED)))
             raise
         while self.left:
             await leave(self.host, *self.left.pop(), tries=RECONNECTS)
@@ -227,9 +227,9 @@ class TranscodeJob:
             if self._verdict == TAKEN or self.host.runs.draining():  # it goes on there without us
                 self.left.discard(there)
             elif there in self.left:
-                await process.surely(self._leave(there))
+                await subprocesses.surely(self._leave(there))
             raise
-        await process.surely(self._leave(there))
+        await subprocesses.surely(self._leave(there))
         return missed
 
     async def _leave(self, there: tuple[str, str]) -> None:
@@ -259,7 +259,7 @@ class TranscodeJob:
     async def _keep(self, place: Begun, working: "asyncio.Future[Missed]") -> None:
         name = f"{self.due[0].record_id} {'+'.join(one.resolution for one in self.due)}"
         where = hosts(self.host.settings)[place.host].name
-        shown = show.Progress(f"transcode-{self.due[0].record_id}", f"transcode {name} on {where}")
+        shown = artifacts.Progress(f"transcode-{self.due[0].record_id}", f"transcode {name} on {where}")
         try:
             async with shown as bar:
                 while self._verdict is None:
@@ -289,13 +289,13 @@ class TranscodeJob:
 
     def _is_over(self, connection: Connection) -> bool:
         """Whether the job may be over; if so, the transaction that ends it checks again."""
-        still = ecs_hosts.ours(connection, self.due, self.owner)
+        still = ecs_jobs.ours(connection, self.due, self.owner)
         return len(still) < len(self.due) or (self.wanted and not is_wanted(connection, still))
 
     def _renew(self, connection: Connection, place: Begun) -> str | None:
         """Renew the leases, write the progress, drop what was settled; returns why the job is to be ended, if it is."""
         now, report, left_s = time.time(), self.report, self.report.left_s
-        still = ecs_hosts.reported(
+        still = ecs_jobs.reported(
             connection,
             self.due,
             self.owner,
@@ -306,13 +306,13 @@ class TranscodeJob:
             eta=None if left_s is None else now + left_s,
         )
         if not still:
-            taken = ecs_hosts.others(connection, self.keys, self.owner, now)
+            taken = ecs_jobs.others(connection, self.keys, self.owner, now)
             return None if self._published else TAKEN if taken else SETTLED
         self.due = still
         if not self.wanted or is_wanted(connection, still):
             return None
         for one in still:  # in the transaction that saw the last class cancelled: none can join meanwhile
-            renditions.drop(connection, one.key, UNWANTED, now)
+            transcodings.drop(connection, one.key, UNWANTED, now)
         self.note(connection, "ECS transcoding ended", dict.fromkeys((one.stem for one in still), UNWANTED), now)
         return UNWANTED
 
@@ -336,7 +336,7 @@ class TranscodeJob:
     ) -> None:
         """Note a failure in one transaction, so that no other run takes the renditions that are given up for good."""
         now = time.time()
-        ecs_hosts.given_up(connection, again, self.owner)
+        ecs_jobs.given_up(connection, again, self.owner)
         if self.place is not None:
             name = self.place.host
             said = {one.stem: f"{name}: {error.message.removeprefix(f'{name}: ')}" for one, error in failed}
@@ -354,7 +354,7 @@ class TranscodeJob:
 
     def _results(self, connection: Connection, due: Due, made: Urls, error: LecternError | None) -> None:
         """Put a message for each rendition that is still ours into the outbox, once."""
-        ours = ecs_hosts.published(connection, due, self.owner)
+        ours = ecs_jobs.published(connection, due, self.owner)
         for one in due:
             if one not in ours:
                 log.info("%s: settled or taken over meanwhile; our result does not count", one.stem)
@@ -377,7 +377,7 @@ class TranscodeJob:
         said = {one.stem: f"{code}: {error.message}" if error else made[one.resolution] for one in ours}
         self.note(connection, "ECS transcoding ended", said, now)
         if self.place is not None and not error:
-            ecs_hosts.remember(connection, EcsHost(self.place.host), None, now)
+            ecs_jobs.remember(connection, EcsHost(self.place.host), None, now)
 
     def note(self, connection: Connection, what: str, details: Mapping[str, str], now: float) -> None:
         """Note in the story of each rendition, by its stem, that *what* happened, with its details."""
@@ -396,9 +396,9 @@ def _blame(connection: Connection, host: Teacher, name: str, errors: Iterable[Le
     if not its_own:
         return
     message = its_own[0].message.removeprefix(f"{name}: ")
-    (before,) = ecs_hosts.facts(connection, [name])
+    (before,) = ecs_jobs.facts(connection, [name])
     after = decide.after_failure(before, now, host.settings.ecs_aside_s)
-    ecs_hosts.remember(connection, after, message, now)
+    ecs_jobs.remember(connection, after, message, now)
     if after.aside_until > before.aside_until:
         for_s = host.settings.ecs_aside_s
         said = f"{name}: failed {after.failures} times in a row, it gets no job for {for_s:.0f} s: {message}"
@@ -470,15 +470,15 @@ def assign(connection: Connection, host: Teacher, waiting: Sequence[TranscodeJob
     """Give each free place to the first in the queue; None for a job that need not wait any more."""
     now, known = time.time(), hosts(host.settings)
     owners = sorted({job.owner for job in waiting})
-    ecs_hosts.kept_waiting(connection, owners, now + LEASE_S, now + UNKNOWN_LIMIT_S)
-    facts = {one.name: one for one in ecs_hosts.facts(connection, list(known))}
+    ecs_jobs.kept_waiting(connection, owners, now + LEASE_S, now + UNKNOWN_LIMIT_S)
+    facts = {one.name: one for one in ecs_jobs.facts(connection, list(known))}
     found: dict[TranscodeJob, Begun | None] = {}
-    starts, earlier = ecs_hosts.starts(connection), math.inf
+    starts, earlier = ecs_jobs.starts(connection), math.inf
     if host.settings.shared:
         since = now + LEASE_S - YIELD_S
-        earlier = decide.first_start(ecs_hosts.waiting_elsewhere(connection, owners, since), starts)
+        earlier = decide.first_start(ecs_jobs.waiting_elsewhere(connection, owners, since), starts)
     for job in sorted(waiting, key=lambda job: decide.first_start(job.keys, starts)):
-        due = ecs_hosts.ours(connection, job.due, job.owner)
+        due = ecs_jobs.ours(connection, job.due, job.owner)
         if not due:
             found[job] = None
             continue
@@ -490,7 +490,7 @@ def assign(connection: Connection, host: Teacher, waiting: Sequence[TranscodeJob
         if earlier < decide.first_start(job.keys, starts) and job.yields(now):
             continue
         found[job] = begun = Begun(chosen, remote_job(host.settings, due).name, now)
-        ecs_hosts.attach(connection, due, job.owner, begun)
+        ecs_jobs.attach(connection, due, job.owner, begun)
         facts[chosen] = dataclasses.replace(facts[chosen], jobs=facts[chosen].jobs + 1)
         with_ = f" in one job of {len(due)}" if len(due) > 1 else ""
         said = dict.fromkeys((one.stem for one in due), f"on {chosen}{with_}")

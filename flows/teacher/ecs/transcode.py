@@ -9,15 +9,15 @@ from prefect.states import Completed, Failed
 
 from flows.host import Teacher, all_of, log
 from flows.teacher.ecs.job import LEASE_S, TranscodeJob, hosts, leave, target
-from lectern.decide.transcode import UNKNOWN_LIMIT_S
-from lectern.effects.files import origin
-from lectern.effects.rows import ecs_hosts, renditions, transcodings
+from lectern.allowlist import PUBLIC, Places
+from lectern.db import ecs_jobs, transcodings
+from lectern.decide.transcoding import UNKNOWN_LIMIT_S
 from lectern.errors import LecternError
 from lectern.model.tables.teacher import RenditionRow
-from lectern.places import PUBLIC, Places
 from lectern.settings import TeacherSettings
-from lectern.shown import shown
 from lectern.states import Resolution
+from lectern.storage import origin
+from lectern.urls import shown
 
 DEADLINE_S = UNKNOWN_LIMIT_S
 """Seconds within which a run must take it up, and renew that while it waits for a host; then the attempt's own limit
@@ -41,9 +41,9 @@ async def work(host: Teacher, record_id: int, wanted: Sequence[Resolution], owne
     """
     now, keys = time.time(), [(record_id, one) for one in wanted]
     if again:
-        await host.commit(renditions.retry, keys, now + DEADLINE_S, now)
+        await host.commit(transcodings.retry, keys, now + DEADLINE_S, now)
     due = await host.commit(transcodings.take, keys, owner, LEASE_S, now)
-    others = await host.look(ecs_hosts.others, keys, owner, now)
+    others = await host.look(ecs_jobs.others, keys, owner, now)
     left = await host.commit(transcodings.left_behind, keys)
     jobs: dict[tuple[str | None, str | None], list[RenditionRow]] = {}
     for rendition in due:

@@ -5,9 +5,9 @@ import time
 import typer
 
 from lectern import chinese_alarms
-from lectern.cli.terms import Json, say
+from lectern.cli.app import Json, say
 from lectern.errors import LecternError, Misuse
-from lectern.shared_settings import Common
+from lectern.settings import Common
 
 TEST = "lectern test alarm", "This is a test of {}: nothing is wrong."
 
@@ -22,7 +22,7 @@ def _group() -> None:
 @app.command("test")
 def send_test(as_json: Json = False) -> None:
     """Send a test alarm to each service of ALARM_URLS; exit code 1 if one does not take it."""
-    from lectern.effects import notify  # noqa: PLC0415 (apprise takes long to load)
+    from lectern import notify  # noqa: PLC0415 (apprise takes long to load)
 
     settings = Common.load()
     urls = settings.alarm_services

@@ -6,12 +6,12 @@ from typing import Annotated
 import typer
 from sqlalchemy.exc import ArgumentError
 
-from lectern.cli.terms import Json, Role, say, settings_of
-from lectern.effects.files import backups
+from lectern.cli.app import Json, Role, say, settings_of
 from lectern.errors import LecternError, Misuse
-from lectern.rollout.backup import away, nightly, store
+from lectern.rollout.backup import nightly, store
 from lectern.rollout.backup.nightly import Made
-from lectern.shared_settings import Common
+from lectern.settings import Common
+from lectern.storage import backups
 
 app = typer.Typer()
 
@@ -52,7 +52,7 @@ def backup(
     as_json: Json = False,
 ) -> None:
     """Copy a database while it is at work, prove the copy, try its restore; then prune the oldest backups."""
-    target = away.Target.parse(to, key, known_hosts) if to else None
+    target = nightly.Target.parse(to, key, known_hosts) if to else None
     found, called = _wanted(role, database, name)
     if restore is not None:
         made = nightly.restore(found, called, restore.absolute())
@@ -70,10 +70,10 @@ def backup(
         failure = None
         try:
             if target is not None:
-                away.sweep(called, target)
-                away.copy(made.path, target)
+                nightly.sweep_away(called, target)
+                nightly.copy_away(made.path, target)
                 made = nightly.noted(made, str(target))
-                pruned += [f"{one} at {target}" for one in away.prune(called, target, keep)]
+                pruned += [f"{one} at {target}" for one in nightly.prune_away(called, target, keep)]
         except LecternError as error:
             failure = error
     say(

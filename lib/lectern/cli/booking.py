@@ -10,16 +10,16 @@ from typing import Annotated, Any
 
 import typer
 
-from lectern.cli import places
-from lectern.cli.terms import Json, on_bus, read, say
-from lectern.commands import parse
-from lectern.effects.redis.bus import Bus
-from lectern.effects.rows import bookings, renditions, story
-from lectern.effects.rows.tables.look import looking
+from lectern.cli import readers
+from lectern.cli.app import Json, on_bus, read, say
+from lectern.db import account, bookings, transcodings
+from lectern.db.engine import looking
 from lectern.errors import LecternError, Malformed, Misuse
-from lectern.messages import Booking, Cancel
-from lectern.shared_settings import Common
+from lectern.redis.client import Bus
+from lectern.settings import Common
 from lectern.states import BOOKING_OVER, BookingState
+from lectern.wire.messages import Booking, Cancel
+from lectern.wire.parser import parse
 
 app = typer.Typer()
 WAIT_S = 600.0
@@ -121,17 +121,18 @@ def _answer(body: str, class_id: str) -> dict[str, Any] | None:
 
 def _plan(booking: Booking) -> list[str]:
     """What the teacher would decide now; whether a streamer's disk has room is known only once it is asked."""
-    from lectern.decide import booking as decide  # noqa: PLC0415 (only here)
-    from lectern.decide import orders  # noqa: PLC0415 (only here)
-    from lectern.decide.attempts import Limits  # noqa: PLC0415 (only here)
+    from lectern.decide import booking as decide_booking  # noqa: PLC0415 (only here)
+    from lectern.decide.transcoding import Limits  # noqa: PLC0415 (only here)
 
-    place = places.teacher()
+    place = readers.teacher()
     now = time.time()
     with looking(place.engine, "teacher") as connection:
-        known = orders.known(bookings.by_id(connection, [booking.class_id]))
-        states = renditions.states(connection, {booking.key} if booking.key else set())
-        taken = bookings.taken(connection, decide.contenders([booking], known, states, now), now)
-    return decide.plan([booking], decide.Before(known, states, taken), Limits.of(place.settings), now).lines()
+        known = decide_booking.already_answered(bookings.by_id(connection, [booking.class_id]))
+        states = transcodings.states(connection, {booking.key} if booking.key else set())
+        taken = bookings.taken(connection, decide_booking.contenders([booking], known, states, now), now)
+    return decide_booking.plan(
+        [booking], decide_booking.Before(known, states, taken), Limits.of(place.settings), now
+    ).lines()
 
 
 @app.command()
@@ -157,9 +158,9 @@ def cancel(class_id: str) -> None:
 def _state(class_id: str) -> BookingState | str:
     """The state of its booking; ``unknown`` if it has none, ``elsewhere`` if the teacher's database is not here."""
     try:
-        place = places.teacher()
+        place = readers.teacher()
     except Misuse:
         return "elsewhere"
     with looking(place.engine, "teacher") as connection:
-        found = story.booking(connection, class_id)
+        found = account.booking(connection, class_id)
     return "unknown" if found is None else found.state

@@ -5,14 +5,13 @@ from typing import Any
 
 import typer
 
-from lectern import words
-from lectern.cli import places
-from lectern.cli.terms import Json, say
-from lectern.effects.files import quarantine
-from lectern.effects.rows import cache, holdings
-from lectern.effects.rows.tables.engine import open_database
-from lectern.effects.rows.tables.look import looking
+from lectern import formatting
+from lectern.cli import readers
+from lectern.cli.app import Json, say
+from lectern.db import cache, cache_check
+from lectern.db.engine import looking, open_database
 from lectern.settings import StreamerSettings
+from lectern.storage import cache_dir
 
 app = typer.Typer(no_args_is_help=True, help="A streamer's cache.")
 
@@ -20,10 +19,10 @@ app = typer.Typer(no_args_is_help=True, help="A streamer's cache.")
 @app.command("ls")
 def cache_ls(as_json: Json = False) -> None:
     """What is cached: size, citations, state, last use; then the sums and their bounds."""
-    place = places.streamer()
+    place = readers.streamer()
     settings = place.settings
     with looking(place.engine, "streamer") as connection:
-        rows = holdings.cached(connection)
+        rows = cache_check.cached(connection)
         used = cache.used(connection, settings.video_root)
     if as_json:
         print(json.dumps(rows))
@@ -31,14 +30,16 @@ def cache_ls(as_json: Json = False) -> None:
     _table(rows)
     pinned = sum(one["num_cite"] > 0 for one in rows if one["state"] in {"ready", "downloading"})
     print(
-        f"{used.num:,} of {words.counted(settings.max_video_num, 'rendition')} (MAX_VIDEO_NUM), "
-        f"{words.size(used.size_bytes)} of {words.size(settings.max_bytes)} (MAX_VIDEO_SIZE); "
-        f"{words.counted(pinned, 'rendition')} needed by booked classes"
+        f"{used.num:,} of {formatting.counted(settings.max_video_num, 'rendition')} (MAX_VIDEO_NUM), "
+        f"{formatting.size(used.size_bytes)} of {formatting.size(settings.max_bytes)} (MAX_VIDEO_SIZE); "
+        f"{formatting.counted(pinned, 'rendition')} needed by booked classes"
     )
-    aside = quarantine.held(settings.video_root)
+    aside = cache_dir.quarantined(settings.video_root)
     if aside:
-        size = words.size(sum(one.size_bytes for one in aside))
-        print(f"quarantine: {words.counted(len(aside), 'file')}, {size}, beside the cache, in {settings.video_root}")
+        size = formatting.size(sum(one.size_bytes for one in aside))
+        print(
+            f"quarantine: {formatting.counted(len(aside), 'file')}, {size}, beside the cache, in {settings.video_root}"
+        )
 
 
 def _table(rows: list[dict[str, Any]]) -> None:
@@ -47,8 +48,8 @@ def _table(rows: list[dict[str, Any]]) -> None:
 
     table = Table("rendition", "state", "size", "needed by", "last used")
     for row in rows:
-        needed = words.counted(row["num_cite"], "class", "classes") if row["num_cite"] else ""
-        table.add_row(row["stem"], str(row["state"]), words.size(row["size_bytes"]), needed, row["last_used"])
+        needed = formatting.counted(row["num_cite"], "class", "classes") if row["num_cite"] else ""
+        table.add_row(row["stem"], str(row["state"]), formatting.size(row["size_bytes"]), needed, row["last_used"])
     Console().print(table)
 
 
@@ -56,16 +57,16 @@ def _table(rows: list[dict[str, Any]]) -> None:
 def cache_evict(stem: str) -> None:
     """Delete one rendition that no class needs."""
     settings = StreamerSettings.load()
-    places.streamer()  # raises Misuse if there is no database
-    size = holdings.evict(open_database(settings.database_url), settings, stem)
-    print(f"{stem}: evicted, {words.size(size)} are free")
+    readers.streamer()  # raises Misuse if there is no database
+    size = cache_check.evict(open_database(settings.database_url), settings, stem)
+    print(f"{stem}: evicted, {formatting.size(size)} are free")
 
 
 @app.command("reconcile")
 def cache_reconcile(as_json: Json = False) -> None:
     """Say what the disk and the database disagree about; the start of `lectern serve streamer` mends it."""
-    place = places.streamer()
+    place = readers.streamer()
     settings = place.settings
     with looking(place.engine, "streamer") as connection:
-        found = holdings.differences(connection, settings.video_root)
+        found = cache_check.differences_in_words(connection, settings.video_root)
     say(as_json, {"differences": found}, found or ["The disk and the database agree."])

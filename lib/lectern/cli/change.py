@@ -10,19 +10,19 @@ from typing import Annotated, Any
 import typer
 from pydantic import ValidationError
 
-from lectern.amendments import Change
-from lectern.changes import Changes
-from lectern.cli import places
+from lectern.cli import readers
+from lectern.cli.app import Json, on_bus, read, say
 from lectern.cli.booking import asked
-from lectern.cli.terms import Json, on_bus, read, say
-from lectern.commands import in_words
-from lectern.decide import revisions as decide
-from lectern.decide.attempts import Limits
-from lectern.decide.lines import lines
-from lectern.effects.rows import bookings
-from lectern.effects.rows.tables.look import looking
+from lectern.db import bookings
+from lectern.db.engine import looking
+from lectern.decide import change as decide
+from lectern.decide.plan_text import lines
+from lectern.decide.transcoding import Limits
 from lectern.errors import Misuse
-from lectern.shared_settings import Common
+from lectern.model.plan import Changes
+from lectern.settings import Common
+from lectern.wire.messages import Change
+from lectern.wire.parser import in_words
 
 app = typer.Typer()
 RECORDING = ("record_id", "video_url", "video_url_list", "video_resolution")
@@ -96,9 +96,9 @@ def _recording(file: Path | None) -> dict[str, Any]:
 
 def _plan(message: Change) -> list[str]:
     """What the teacher would write now; whether a streamer's disk has room is known only once it is asked."""
-    from flows.teacher.change import facts  # noqa: PLC0415 (takes seconds, because it loads Prefect)
+    from flows.teacher.bookings import facts  # noqa: PLC0415 (takes seconds, because it loads Prefect)
 
-    place = places.teacher()
+    place = readers.teacher()
     changes = Changes(place.settings, time.time())
     with looking(place.engine, "teacher") as connection:
         known = facts(connection, changes, [message], list(bookings.having(connection, changes.now)))

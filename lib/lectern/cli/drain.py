@@ -8,12 +8,11 @@ from typing import Annotated
 import typer
 from sqlalchemy import Connection
 
-from lectern import words
-from lectern.cli import places
-from lectern.cli.terms import Json, say
-from lectern.effects.rows import airings, leases
-from lectern.effects.rows.tables.engine import open_database
-from lectern.effects.rows.tables.look import looking, writing
+from lectern import formatting
+from lectern.cli import readers
+from lectern.cli.app import Json, say
+from lectern.db import airings, leases
+from lectern.db.engine import looking, open_database, writing
 from lectern.errors import LecternError
 from lectern.settings import StreamerSettings
 
@@ -47,8 +46,8 @@ class Left:
         said = [f"{number} on air{_named(self.on_air)}"] if (number := len(self.on_air)) else []
         said += [f"{number} waiting{_named(self.waiting)}"] if (number := len(self.waiting)) else []
         assert self.last_end is not None  # something is left, so a class has an end
-        told = f"{words.counted(len(self.on_air) + len(self.waiting), 'class', 'classes')} left: {', '.join(said)}"
-        return f"{told}; the last one ends at {words.when(self.last_end, time.time())}.{self._why()}"
+        told = f"{formatting.counted(len(self.on_air) + len(self.waiting), 'class', 'classes')} left: {', '.join(said)}"
+        return f"{told}; the last one ends at {formatting.when(self.last_end, time.time())}.{self._why()}"
 
     def _why(self) -> str:
         if not self.waiting or self.others:
@@ -69,7 +68,7 @@ def drain(
     No class comes here until `lectern drain --off`. Exit code 1 if something is left when the time is over; Ctrl-C
     ends the waiting, not the drain.
     """
-    place = places.streamer()  # raises Misuse if there is no database
+    place = readers.streamer()  # raises Misuse if there is no database
     settings = place.settings
     _note(settings, None if off else time.time())
     if off:
@@ -98,7 +97,7 @@ def _note(settings: StreamerSettings, since: float | None) -> None:
         engine.dispose()
 
 
-def _waited(place: places.Place[StreamerSettings], until: float, *, quiet: bool) -> Left:
+def _waited(place: readers.Place[StreamerSettings], until: float, *, quiet: bool) -> Left:
     """Wait until nothing is left, or *until* (time.monotonic); prints what is left, and each change of that."""
     said = ""
     while True:
@@ -111,14 +110,14 @@ def _waited(place: places.Place[StreamerSettings], until: float, *, quiet: bool)
         time.sleep(LOOK_S)
 
 
-def _left(place: places.Place[StreamerSettings]) -> Left:
+def _left(place: readers.Place[StreamerSettings]) -> Left:
     now, own = time.time(), place.settings
     with looking(place.engine, "streamer") as connection:
         live = _live(connection, now)
     on_air = [name for name, (start, _) in live.items() if start <= now]
     waiting = [name for name in live if name not in set(on_air)]
     try:
-        alive = places.asked(own, lambda bus: bus.alive(own.streamers_key, places.lost_after_s(own)))
+        alive = readers.asked(own, lambda bus: bus.alive(own.streamers_key, readers.lost_after_s(own)))
         others = [name for name in alive if name != own.name]
     except LecternError:
         others = None

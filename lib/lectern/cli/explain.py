@@ -8,20 +8,19 @@ from typing import Annotated, Any
 import typer
 
 from lectern.chinese_account import sentence
-from lectern.cli import places
-from lectern.cli.places import Place
-from lectern.cli.terms import Json, painted, say, typed
-from lectern.decide import account as decide
-from lectern.decide import gathered
+from lectern.cli import readers
+from lectern.cli.app import Json, painted, say, typed
+from lectern.cli.readers import Place
+from lectern.db import account as db_account
+from lectern.db.engine import looking
+from lectern.decide import account as decide_account
 from lectern.decide.account import Account, Standing
-from lectern.effects.rows import story
-from lectern.effects.rows.tables.look import looking
 from lectern.errors import LecternError, Misuse
+from lectern.formatting import padded
+from lectern.model.views import Found, Past
 from lectern.page import labels
 from lectern.settings import StreamerSettings
-from lectern.told import Found, Past
-from lectern.wire import BACKUP
-from lectern.words import padded
+from lectern.wire.fields import BACKUP
 
 app = typer.Typer()
 COLOURS = {
@@ -45,9 +44,9 @@ def explain(thing: Annotated[str, typer.Argument(help="A class_id, or a record_i
     """
     now = time.time()
     thing = typed(thing)
-    here = places.here()
+    here = readers.here()
     found, trouble = _found(here, thing, now)
-    known = decide.account(found, now)
+    known = decide_account.account(found, now)
     following = list(known.following) + ([trouble] if trouble else [])
     if not found.events and not known.header and not known.following:
         raise Misuse(f"{thing}: nothing is known of it here. Is it the class_id or record_id, and the right host?")
@@ -63,7 +62,7 @@ def explain(thing: Annotated[str, typer.Argument(help="A class_id, or a record_i
     second = f"{thing}{BACKUP}"
     other, _ = _found(here, second, now)
     if other.events:
-        account = decide.account(other, now)
+        account = decide_account.account(other, now)
         fields["backup"] = {"thing": second, "standing": account.standing, "next": list(account.following)}
         told += [] if as_json else ["", *lines(second, account, account.following, language)]
     say(as_json, fields, told)
@@ -75,21 +74,21 @@ def _found(here: Sequence[Place[Any]], thing: str, now: float) -> tuple[Found, s
     for place in here:
         with looking(place.engine, place.settings.role) as connection:
             if isinstance(place.settings, StreamerSettings):
-                streamer = story.at_streamer(connection, place.settings.name, thing, now)
+                streamer = db_account.at_streamer(connection, place.settings.name, thing, now)
             else:
-                teacher = story.at_teacher(connection, place.settings.name, thing)
-    found = gathered.joined(teacher, streamer)
+                teacher = db_account.at_teacher(connection, place.settings.name, thing)
+    found = decide_account.gathered(teacher, streamer)
     if found.booked is None and found.cited is None:
         return found, None
     if found.cited is not None and found.cited.start_time <= now < found.cited.end_time:
-        asked = places.playout_says(here, thing, found.events)
+        asked = readers.playout_says(here, thing, found.events)
         if asked is not None:
             return replace(found, sending=asked), None  # the playout that sends the class knows better than Redis
     try:
-        return gathered.with_word(found, places.words(here[0].settings)), None
+        return decide_account.with_status(found, readers.words(here[0].settings)), None
     except LecternError as error:
         rows = " What is said of the streamer is what its rows say, and may be old." if found.cited else ""
-        return gathered.with_word(found, None), error.message + rows
+        return decide_account.with_status(found, None), error.message + rows
 
 
 def lines(thing: str, known: Account, following: Sequence[str], language: str = "en") -> list[str]:

@@ -8,10 +8,10 @@ from typing import Annotated, Any
 
 import typer
 
-from lectern import words
-from lectern.cli.terms import Json, say
+from lectern import formatting
+from lectern.cli.app import Json, say
 from lectern.errors import LecternError
-from lectern.playout import child, client
+from lectern.playout import client, worker_process
 
 UPGRADE_S = 60.0
 """Seconds to wait for an upgrade: a new worker has half a minute to load."""
@@ -45,7 +45,7 @@ def run(context: typer.Context, folder: Folder = FOLDER, socket: Socket = None, 
         sys.executable,
         "-I",
         "-S",
-        str(child.PROGRAM),
+        str(worker_process.PROGRAM),
         "holder",
         "--dir",
         str(folder),
@@ -68,7 +68,10 @@ def upgrade(context: typer.Context, as_json: Json = False) -> None:
     """Let a worker of the release that is installed now take over; classes on air go on in their sessions."""
     found = asyncio.run(_upgraded(context.obj))
     taken = found["worker"]["taken_over"]
-    kept, gap_s = f"{words.counted(taken['kept'], 'session')} went on of {taken['sessions']}", f"{taken['gap_s']:.2f} s"
+    kept, gap_s = (
+        f"{formatting.counted(taken['kept'], 'session')} went on of {taken['sessions']}",
+        f"{taken['gap_s']:.2f} s",
+    )
     line = f"Release {found['release']} is on air: {kept}; the longest gap was {gap_s}."
     say(as_json, {"release": found["release"], "taken_over": taken}, [line])
 
@@ -103,12 +106,12 @@ async def _upgraded(path: Path) -> dict[str, Any]:
 def _lines(found: dict[str, Any]) -> list[str]:
     worker, left_s = found["worker"], found["lease_until"] - found["boot_now"]
     lease = f"held for another {left_s:.0f} s" if left_s > 0 else "not held: nothing is sent"
-    on_air = f"{worker['classes_on_air']} of {words.counted(len(found['classes']), 'class', 'classes')}"
+    on_air = f"{worker['classes_on_air']} of {formatting.counted(len(found['classes']), 'class', 'classes')}"
     late = f"up to {worker['lateness_s'] * 1000:.0f} ms late"
     lines = [
         f"Release {found['release']}, worker {found['pid']}, holder {found['holder_pid']}.",
         f"Lease: {lease}.",
-        f"On air: {on_air}; {words.counted(worker['reconnects'], 'reconnect')}; {late}.",
+        f"On air: {on_air}; {formatting.counted(worker['reconnects'], 'reconnect')}; {late}.",
     ]
     if (taken := worker["taken_over"]) is not None:
         lines.append(

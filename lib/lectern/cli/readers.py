@@ -8,15 +8,14 @@ from typing import Any, Generic, TypeVar
 
 from sqlalchemy import Engine
 
-from lectern.cli.terms import on_bus
-from lectern.decide import sending
-from lectern.effects.redis import address
-from lectern.effects.rows.tables.look import open_to_look
+from lectern.cli.app import on_bus
+from lectern.db.engine import open_to_look
+from lectern.decide import account
 from lectern.errors import LecternError, Misuse
+from lectern.model.views import Past, Sending, Word
 from lectern.playout.client import Client, Refused, Unreachable
-from lectern.settings import StreamerSettings, TeacherSettings
-from lectern.shared_settings import Common
-from lectern.told import Past, Sending, Word
+from lectern.redis import connection
+from lectern.settings import Common, StreamerSettings, TeacherSettings
 
 S = TypeVar("S", TeacherSettings, StreamerSettings)
 LOOK_S = 3.0
@@ -76,7 +75,7 @@ def asked(settings: Common, work: Any) -> Any:  # noqa: ANN401 (a call of the bu
             async with asyncio.timeout(LOOK_S):
                 return await on_bus(settings, work)
         except TimeoutError as error:
-            typed = address.command(settings.redis_url.get_secret_value(), "ping")
+            typed = connection.command(settings.redis_url.get_secret_value(), "ping")
             raise LecternError(f"Redis does not answer: nothing came within {LOOK_S:g} s. Is it up? {typed}") from error
 
     return asyncio.run(ask())
@@ -99,5 +98,5 @@ def playout_says(here: Sequence[Place[Any]], class_id: str, events: Sequence[Pas
     try:
         classes = asyncio.run(ask())["classes"]
     except (Unreachable, Refused, TimeoutError) as error:
-        return sending.without_playout(str(error) or "no answer in time")
-    return sending.of_playout(classes[0], time.time(), events) if classes else sending.NOT_IN_PLAYOUT
+        return account.without_playout(str(error) or "no answer in time")
+    return account.of_playout(classes[0], time.time(), events) if classes else account.NOT_IN_PLAYOUT

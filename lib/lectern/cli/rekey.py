@@ -10,9 +10,9 @@ import typer
 from rich.console import Console
 from rich.progress import Progress
 
-from lectern.cli.terms import Json, read, say
-from lectern.effects.redis import rekey as renaming
-from lectern.shared_settings import Common
+from lectern.cli.app import Json, read, say
+from lectern.redis import rename as renaming
+from lectern.settings import Common
 
 app = typer.Typer()
 

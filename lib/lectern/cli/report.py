@@ -8,11 +8,11 @@ from typing import Annotated
 
 import typer
 
-from flows.as_run import Format, made, write
-from lectern.cli import places
-from lectern.cli.terms import typed
-from lectern.decide.report import NAMES
-from lectern.effects.rows.tables.look import looking
+from flows.as_run_report import Format, made, write
+from lectern.cli import readers
+from lectern.cli.app import typed
+from lectern.db.engine import looking
+from lectern.decide.as_run_report import NAMES
 from lectern.errors import Misuse
 
 app = typer.Typer()
@@ -37,7 +37,7 @@ def report(
         raise Misuse(f"--to: {until} is before {first}.")
     institution = typed(institution) if institution else None
     begins, ends = _begin(first), _begin(last + timedelta(days=1))
-    place = places.teacher()
+    place = readers.teacher()
     with looking(place.engine, "teacher") as connection:
         found = made(connection, begins, ends, institution)
     title = f"As-run, {first:%Y-%m-%d} to {last:%Y-%m-%d}"

@@ -7,12 +7,12 @@ from typing import Annotated
 import typer
 
 from lectern import logs
-from lectern.cli import origins
-from lectern.cli.terms import Json, Name, Role, on_bus, say, set_prefect, settings_of
-from lectern.effects.redis import key_types
-from lectern.effects.rows import schema
-from lectern.effects.rows.tables.engine import open_database
+from lectern.cli import doctor
+from lectern.cli.app import Json, Name, Role, on_bus, say, set_prefect, settings_of
+from lectern.db import schema
+from lectern.db.engine import open_database
 from lectern.errors import LecternError
+from lectern.redis import key_patterns
 from lectern.settings import Settings
 
 app = typer.Typer()
@@ -57,7 +57,7 @@ def init(
         return
     made = _deploy(settings)
     faults = _redis_faults(settings)
-    gone = origins.gone()
+    gone = doctor.gone()
     fields = {"changed": bool(done or made), "database": done, "prefect": made, "redis": faults, "settings": gone}
     say(as_json, fields, [*done, *made, *faults, *gone])
 
@@ -76,7 +76,7 @@ def deploy(
 
 def _deploy(settings: Settings, *, check: bool = False) -> list[str]:
     set_prefect(settings)
-    from flows.resident import deployments  # noqa: PLC0415 (Prefect reads its settings when it is imported)
+    from flows.resident.prefect import deployments  # noqa: PLC0415 (Prefect reads its settings when it is imported)
 
     gc.enable()
     return asyncio.run(deployments.missing(settings) if check else deployments.make(settings))
@@ -84,7 +84,7 @@ def _deploy(settings: Settings, *, check: bool = False) -> list[str]:
 
 def _redis_faults(settings: Settings) -> list[str]:
     try:
-        found: list[str] = asyncio.run(on_bus(settings, lambda bus: key_types.faults(bus, settings)))
+        found: list[str] = asyncio.run(on_bus(settings, lambda bus: key_patterns.type_faults(bus, settings)))
     except LecternError as error:
         return [error.message]  # the host starts without Redis, too, and waits for it
     return found

@@ -8,19 +8,19 @@ from typing import Annotated, Any, cast
 
 import typer
 
-from lectern import words
+from lectern import formatting
 from lectern.chinese_account import status_line
-from lectern.cli import places
-from lectern.cli.places import Place
-from lectern.cli.terms import Json, painted, say, translated
-from lectern.decide.roll import Presence, listed
-from lectern.decide.tally import tally
-from lectern.effects.rows import status, timetable
-from lectern.effects.rows.tables.look import looking
+from lectern.cli import readers
+from lectern.cli.app import Json, painted, say, translated
+from lectern.cli.readers import Place
+from lectern.db import timetable
+from lectern.db.engine import looking
+from lectern.decide.dashboard import tally
+from lectern.decide.leases import Presence, listed
 from lectern.errors import LecternError
+from lectern.model.views import Found, Word
 from lectern.settings import TeacherSettings
 from lectern.states import BookingState
-from lectern.told import Found, Word
 
 app = typer.Typer()
 WATCH_S = 2.0
@@ -34,7 +34,7 @@ def status_(
     watch: Annotated[bool, typer.Option("--watch", help="Show it anew every 2 s, until Ctrl-C.")] = False,
 ) -> None:
     """What is on air, what comes next, what is under way and what waits. Run it on the teacher's host."""
-    place = places.teacher()
+    place = readers.teacher()
     if watch:
         _watch(place)
         return
@@ -61,7 +61,7 @@ def _watch(place: Place[TeacherSettings]) -> None:
 
 def _again(place: Place[TeacherSettings]) -> Iterator[list[str]]:
     while True:
-        at = words.clock(time.time())
+        at = formatting.clock(time.time())
         try:
             found, trouble = _standing(place)
         except LecternError as error:
@@ -77,12 +77,12 @@ def _standing(place: Place[TeacherSettings]) -> tuple[dict[str, Any], LecternErr
     said: Mapping[str, Word] | None = None
     now_there, beats = now, cast("Mapping[str, Mapping[str, Any]]", {})
     with looking(place.engine, "teacher") as connection:
-        found = status.of_teacher(connection, now)
+        found = timetable.status_of_teacher(connection, now)
         due = timetable.due(connection, now)
     try:
-        said = places.words(place.settings)
+        said = readers.words(place.settings)
         own = place.settings
-        now_there, beats, _ = places.asked(own, lambda bus: bus.heard(own.streamers_key))
+        now_there, beats, _ = readers.asked(own, lambda bus: bus.heard(own.streamers_key))
     except LecternError as error:
         trouble = error
     counted = tally(due, said, now)
@@ -137,17 +137,17 @@ def lines(found: Mapping[str, Any]) -> list[str]:
     if (following := found["next"]) is not None:
         where = f" on {following['streamer']}" if following["streamer"] else ""
         state = painted(following["state"], None if following["state"] == "ready" else "yellow")
-        said.append(f"next        {following['class_id']} in {words.span(following['in_s'])}{where}, {state}")
+        said.append(f"next        {following['class_id']} in {formatting.span(following['in_s'])}{where}, {state}")
     said += [f"bookings    {_counted(found['bookings'])}", f"renditions  {_counted(found['renditions'])}"]
     said += _under_way(found)
     if found["oldest_waiting"]:
         waiting = found["oldest_waiting"]
-        said.append(f"waiting     the oldest is {waiting['class_id']}, for {words.span(waiting['s'])}")
+        said.append(f"waiting     the oldest is {waiting['class_id']}, for {formatting.span(waiting['s'])}")
     said += _incidents(found)
     messages = "1 message waits" if found["inbox"] == 1 else f"{found['inbox']:,} messages wait"
     said.append(f"inbox       {messages}")
     if found["oldest_unsent_s"] is not None:
-        said.append(f"outbox      the oldest unsent message is {words.span(found['oldest_unsent_s'])} old")
+        said.append(f"outbox      the oldest unsent message is {formatting.span(found['oldest_unsent_s'])} old")
     if found.get("redis") is not None:
         return [
             *said,
@@ -162,12 +162,12 @@ def lines(found: Mapping[str, Any]) -> list[str]:
 def _on_air(found: Mapping[str, Any]) -> str:
     number, silent = len(found["missing"]), len(found["unknown"])
     missing = (
-        f"; {words.counted(number, 'class', 'classes')} should be on air and {'is' if number == 1 else 'are'} not"
+        f"; {formatting.counted(number, 'class', 'classes')} should be on air and {'is' if number == 1 else 'are'} not"
         if number
         else ""
     )
-    unknown = f"; of {words.counted(silent, 'class', 'classes')} nobody here knows" if silent else ""
-    on_air = words.counted(found["on_air"], "class", "classes")
+    unknown = f"; of {formatting.counted(silent, 'class', 'classes')} nobody here knows" if silent else ""
+    on_air = formatting.counted(found["on_air"], "class", "classes")
     return f"on air      {on_air}{painted(missing, 'bold red')}{painted(unknown, 'yellow')}"
 
 
@@ -185,9 +185,9 @@ def _under_way(found: Mapping[str, Any]) -> list[str]:
     if not number:
         return []
     nearest = "the nearest to their deadline" if number > len(found["under_way"]) else "by their deadline"
-    said = [f"under way   {words.counted(number, 'rendition')}, {nearest}:"]
+    said = [f"under way   {formatting.counted(number, 'rendition')}, {nearest}:"]
     for one in found["under_way"]:
-        left = "no deadline" if one["slack_s"] is None else f"{words.span(one['slack_s'])} to its deadline"
+        left = "no deadline" if one["slack_s"] is None else f"{formatting.span(one['slack_s'])} to its deadline"
         said.append(f"  {one['rendition']}: {one['backend']}, attempt {one['attempt']}, {left}")
     return said
 
@@ -198,7 +198,7 @@ def _incidents(found: Mapping[str, Any]) -> list[str]:
     said = []
     for where, one in (*own, *theirs):
         times = "" if one["count"] == 1 else f" ×{one['count']:,}"
-        last = f"last at {words.clock(one['last_at'])}"
+        last = f"last at {formatting.clock(one['last_at'])}"
         said.append(painted(f"incident    {one['code']}{times}{where}, {last}: {one['message']}", "red"))
     return said
 
@@ -206,18 +206,18 @@ def _incidents(found: Mapping[str, Any]) -> list[str]:
 def _of_streamer(one: Mapping[str, Any]) -> str:
     """A streamer's line; without its status, the numbers are those of its heartbeat, which may lack some."""
     if one.get("state") in {Presence.LOST, Presence.STOPPED}:
-        said = f"{one['state']}, not heard of for {words.span(one['silent_s'])}"
+        said = f"{one['state']}, not heard of for {formatting.span(one['silent_s'])}"
         said = painted(said, "bold red" if one["state"] is Presence.LOST else None)
-        return f"{said}; {words.counted(one['booked'], 'class', 'classes')} booked"
+        return f"{said}; {formatting.counted(one['booked'], 'class', 'classes')} booked"
     state = "" if one.get("state", Presence.ALIVE) == Presence.ALIVE else f"{painted(one['state'], 'yellow')}; "
     known = {name for name, value in one.items() if isinstance(value, int | float)}
     on_air = f"{one['on_air']:,} on air"
-    booked = f"{words.counted(one['booked'], 'class', 'classes')} booked"
+    booked = f"{formatting.counted(one['booked'], 'class', 'classes')} booked"
     used = "not known"
     if {"used_bytes", "max_bytes"} <= known:
-        used = f"{words.size(one['used_bytes'])} of {words.size(one['max_bytes'])}"
+        used = f"{formatting.size(one['used_bytes'])} of {formatting.size(one['max_bytes'])}"
     number = ""
     if {"used_num", "max_num"} <= known:
-        number = f", {one['used_num']:,} of {words.counted(one['max_num'], 'rendition')}"
-    alarms = f"; {words.counted(one['alarms'], 'open alarm')}" if "alarms" in known and one["alarms"] else ""
+        number = f", {one['used_num']:,} of {formatting.counted(one['max_num'], 'rendition')}"
+    alarms = f"; {formatting.counted(one['alarms'], 'open alarm')}" if "alarms" in known and one["alarms"] else ""
     return f"{state}{on_air}, {booked}; cache: {used}{number}{painted(alarms, 'red')}"

@@ -5,14 +5,13 @@ from typing import Annotated
 
 import typer
 
-from lectern import words
-from lectern.cli import places
-from lectern.cli.terms import Json, say, typed
-from lectern.effects.rows import viewers
-from lectern.effects.rows.tables.engine import open_database
-from lectern.effects.rows.tables.look import looking, writing
+from lectern import formatting
+from lectern.cli import readers
+from lectern.cli.app import Json, say, typed
+from lectern.db import viewers
+from lectern.db.engine import looking, open_database, writing
 from lectern.errors import Misuse
-from lectern.wire import is_name
+from lectern.wire.fields import is_name
 
 app = typer.Typer(no_args_is_help=True, help="Who may look at the teacher's page.")
 Institution = Annotated[str | None, typer.Option("--institution", help="See the classes of this institution alone.")]
@@ -24,7 +23,7 @@ def add(name: str, institution: Institution = None, as_json: Json = False) -> No
     for what in (name, institution):
         if what is not None and not is_name(what):  # an empty institution is no institution, not all of them
             raise Misuse(f"{what!r}: use 1 to 250 of the characters A-Z a-z 0-9 _ . : -")
-    settings = places.teacher().settings  # raises Misuse if there is no database
+    settings = readers.teacher().settings  # raises Misuse if there is no database
     with writing(open_database(settings.database_url), "teacher") as connection:
         token = viewers.make(connection, name, institution, time.time())
     url = f"http://{settings.bind}/?token={token}"
@@ -36,7 +35,7 @@ def add(name: str, institution: Institution = None, as_json: Json = False) -> No
 @app.command()
 def revoke(name: str) -> None:
     """Let a viewer look no longer."""
-    with writing(open_database(places.teacher().settings.database_url), "teacher") as connection:
+    with writing(open_database(readers.teacher().settings.database_url), "teacher") as connection:
         viewers.revoke(connection, typed(name))
     print(f"{name}: may look no longer")
 
@@ -44,9 +43,9 @@ def revoke(name: str) -> None:
 @app.command()
 def ls(as_json: Json = False) -> None:
     """Who may look, and at what."""
-    place = places.teacher()
+    place = readers.teacher()
     with looking(place.engine, "teacher") as connection:
         found = viewers.everybody(connection)
     seen = {one.name: "everything" if one.institution_id is None else one.institution_id for one in found}
-    lines = [f"{one.name}  {seen[one.name]}  since {words.moment(one.made_at)}" for one in found]
+    lines = [f"{one.name}  {seen[one.name]}  since {formatting.moment(one.made_at)}" for one in found]
     say(as_json, {"viewers": [vars(one) for one in found]}, lines or ["Nobody; make a token: lectern viewer add NAME"])

@@ -1,23 +1,88 @@
 """Reads from a host's database the facts and events for the account of a class or a record."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from pydantic_core import from_json
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, func, select
 
-from lectern.effects.rows import airings, as_run, bookings, dead_air, events, incidents, sent, transcodings
+from lectern.db import airings, as_run, bookings, dead_air, events, incidents, transcodings
 from lectern.errors import LecternError
-from lectern.facts import Airing, Order
+from lectern.model.facts import Airing, Order
 from lectern.model.tables import streamer as streamer_tables
 from lectern.model.tables import teacher as teacher_tables
 from lectern.model.tables.shared import Journal, Role
+from lectern.model.tables.streamer import journal
 from lectern.model.tables.teacher import orders, streamers, videos
-from lectern.shown import shown
-from lectern.states import InboxState
-from lectern.told import Booked, Cited, Found, Making, Past
+from lectern.model.views import Booked, Check, Cited, Found, Making, Past, Sending
+from lectern.states import AiringState, InboxState
+from lectern.urls import shown
+
+# Reads from a streamer's events what is sent of classes during their time, and their last check before it.
+
+
+ON_AIR = "on air"
+BROKE_OFF = ("push broke off", "push refused", "nothing to send")
+SLATE, RECORDING = "slate", "recording again"
+CHECKED, NOT_READY = "checked: ready", "checked: not ready"
+_MOST, _MOST_OF_ONE = 5_000, 500
+"""Most events that one query reads, the newest ones: each class has its share, and at least so many of its own. A push
+host that takes a class and cuts it again for an hour makes some thousands."""
+
+
+def sendings(connection: Connection, due: Sequence[Airing]) -> dict[str, Sending]:
+    """The state of sending of each class of *due*; a class for which nothing was tried yet is left out."""
+    told: dict[str, list[Past]] = {one.class_id: [] for one in due}
+    for event in _latest(connection, list(told), (ON_AIR, SLATE, RECORDING, *BROKE_OFF)):
+        told[event.class_id or ""].append(event)
+    return {one.class_id: _sending(one.state, told[one.class_id]) for one in due if told[one.class_id]}
+
+
+def _sending(state: AiringState, newest_first: Sequence[Past]) -> Sending:
+    tries = [one for one in newest_first if one.what == ON_AIR or one.what in BROKE_OFF]
+    begins = [one for one in tries if one.what == ON_AIR]
+    broken = [one for one in tries if one.what != ON_AIR]
+    failures = next((number for number, one in enumerate(tries) if one.what == ON_AIR), len(tries))
+    shown = next((one.what for one in newest_first if one.what in {SLATE, RECORDING}), RECORDING)
+    is_on_air = state is AiringState.ON_AIR and bool(tries) and failures == 0
+    return Sending(
+        on_air=is_on_air,
+        since=begins[-1].at if begins else None,
+        failures=0 if is_on_air else failures,
+        cuts=max(len(begins) - 1, 0),
+        why=broken[0].detail if broken else None,
+        why_at=broken[0].at if broken else None,
+        slate=shown == SLATE,
+    )
+
+
+def story_events(connection: Connection, class_id: str, whats: Iterable[str]) -> list[Past]:
+    """The events of a class that are among *whats*, in time order."""
+    return _latest(connection, [class_id], list(whats))[::-1]
+
+
+def checks(connection: Connection, class_ids: Iterable[str]) -> Mapping[str, Check]:
+    """The findings of the last check of each class."""
+    found: dict[str, Check] = {}
+    for event in _latest(connection, list(class_ids), (CHECKED, NOT_READY)):
+        reds = (event.detail or "no reason was kept") if event.what == NOT_READY else ""
+        found.setdefault(event.class_id or "", Check(event.at, reds))
+    return found
+
+
+def _latest(connection: Connection, class_ids: Sequence[str], whats: Sequence[str]) -> list[Past]:
+    table = journal.events
+    if not class_ids:
+        return []
+    mine = table.c.class_id.in_(class_ids) & table.c.what.in_(whats)
+    place = func.row_number().over(partition_by=table.c.class_id, order_by=table.c.id.desc())
+    its = select(table.c.id, place.label("place")).where(mine).subquery()
+    newest = its.c.place <= max(_MOST // len(class_ids), _MOST_OF_ONE)
+    wanted = select(*events.columns(journal)).join(its, its.c.id == table.c.id).where(newest)
+    return [Past(*row) for row in connection.execute(wanted.order_by(table.c.id.desc()))]
+
 
 _KNOWN = ("class_id", "state", "stem", "start_time", "end_time", "code", "message")
 """The fields that a class has both at its teacher and on its streamer."""
@@ -86,8 +151,8 @@ def at_streamer(connection: Connection, host: str, class_id: str, now: float) ->
         class_id,
         cited=_cited(connection, one),
         streamer=host,
-        sending=sent.sendings(connection, [one]).get(class_id) if now >= one.start_time else None,
-        check=sent.checks(connection, [class_id]).get(class_id),
+        sending=sendings(connection, [one]).get(class_id) if now >= one.start_time else None,
+        check=checks(connection, [class_id]).get(class_id),
         dead_air=dead_air.warning(connection, one),
         alarms=alarms,
         as_run=as_run.of_class(connection, class_id),

@@ -3,18 +3,44 @@
 import math
 from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, Integer, Select, func, literal_column, or_, select, update
 
-from lectern.effects.rows import cache, old_times
-from lectern.effects.rows.many import among, these
+from lectern.db import cache
+from lectern.db.bulk import among, these
 from lectern.errors import CallAPerson
-from lectern.facts import Airing, Needed
+from lectern.model.facts import Airing, Needed
 from lectern.model.tables.streamer import classes, files, tasks
-from lectern.states import LIVE_AIRINGS, AiringState
-from lectern.wire import REVISION
+from lectern.states import LIVE_AIRINGS, AiringState, FileState
+from lectern.wire.fields import REVISION
+
+# Reads the times of ``task_list`` as old programs wrote them: numbers, numbers in text, or dates.
+
+
+BEYOND = 4e9
+"""Epoch seconds that no message may reach (the year 2096)."""
+
+
+def epoch(value: object) -> float | None:
+    """The epoch seconds that *value* means: a number, or a text that holds one or a date with a time of day.
+
+    A date without a zone is the host's local time. None for anything else, and for numbers that are no class's time.
+    """
+    if isinstance(value, str):
+        text = value.strip()
+        try:
+            seconds = datetime.fromisoformat(text).timestamp() if ":" in text else float(text)
+        except (ValueError, OverflowError, OSError):
+            return None
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        seconds = float(value)
+    else:
+        return None
+    return seconds if math.isfinite(seconds) and 0 < seconds < BEYOND else None
+
 
 _COLUMNS = (
     classes.c.class_id,
@@ -58,7 +84,7 @@ def _airing(row) -> Airing:  # type: ignore[no-untyped-def]  # noqa: ANN001 (a r
 
 def _seconds(row, value: object) -> float:  # type: ignore[no-untyped-def]  # noqa: ANN001 (a row of SQLAlchemy)
     """The epoch seconds of a time that an old program may have written; may be unreadable if the class is over."""
-    seconds = old_times.epoch(value)
+    seconds = epoch(value)
     if seconds is None and row.state in LIVE_AIRINGS:
         raise CallAPerson(f"{row.class_id}: task_list has {value!r:.60} for a time. Write epoch seconds there.")
     return seconds or 0.0
@@ -204,3 +230,72 @@ def remade(connection: Connection, root: Path, stem: str, size_bytes: int, mtime
     values = {"size_bytes": size_bytes, "mtime": mtime, "crc64": None, "etag": None}
     connection.execute(update(files).where(files.c.id == stem).values(**values))
     cache.recount(connection, root, citations(connection))
+
+
+# Plans of a streamer: which classes have a run, which still need a run, and what is to be downloaded next.
+
+
+def scheduled(connection: Connection, class_id: str, run_id: str) -> None:
+    """Note the run that will air the class."""
+    connection.execute(update(classes).where(classes.c.class_id == class_id).values(run_id=run_id))
+
+
+def unscheduled(connection: Connection, before: float, limit: int = 1000, but: Collection[str] = ()) -> list[Airing]:
+    """The next *limit* classes that are ready since *before* (epoch seconds) and have no run, by their start.
+
+    Leaves out the classes of *but*.
+    """
+    wanted = (
+        selected()
+        .where(
+            classes.c.state == AiringState.READY,
+            classes.c.run_id.is_(None),
+            NO_REVISION,
+            classes.c.class_id.not_in(list(but)),
+            func.coalesce(classes.c.updated_at, 0) <= before,
+        )
+        .order_by(tasks.c.start_time)
+        .limit(limit)
+    )
+    return readable(connection.execute(wanted))
+
+
+def planned(connection: Connection) -> dict[str, str]:
+    """The class of each run that airs a class, or is to do so, ordered by the start of the class."""
+    wanted = (
+        select(classes.c.run_id, classes.c.class_id)
+        .select_from(classes.join(tasks, classes.c.class_id == tasks.c.class_id))
+        .where(classes.c.state.in_([AiringState.READY, AiringState.ON_AIR]), classes.c.run_id.is_not(None))
+        .order_by(tasks.c.start_time)
+    )
+    return {str(row.run_id): str(row.class_id) for row in connection.execute(wanted)}
+
+
+def unfetched(connection: Connection, limit: int, but: Collection[str] = ()) -> list[tuple[str, str | None]]:
+    """The next *limit* recordings to download, each with its run, by the start of the first class that waits for it.
+
+    A class on air that has lost its file waits for it, too. Leaves out the recordings of *but*.
+    """
+    waits = (classes.c.video_id == files.c.id) & classes.c.state.in_([AiringState.WAITING, AiringState.ON_AIR])
+    needed_at = func.min(tasks.c.start_time)
+    wanted = (
+        select(files.c.id, files.c.run_id)
+        .select_from(files.outerjoin(classes, waits).outerjoin(tasks, tasks.c.class_id == classes.c.class_id))
+        .where(files.c.state == FileState.DOWNLOADING, files.c.id.not_in(list(but)))
+        .group_by(files.c.id, files.c.run_id)
+        .order_by(needed_at.is_(None), needed_at, files.c.id)
+        .limit(limit)
+    )
+    return [(str(row.id), row.run_id) for row in connection.execute(wanted)]
+
+
+def begun_by(connection: Connection, stem: str, run_id: str) -> None:
+    """Note the run that downloads a rendition."""
+    its = (files.c.id == stem) & (files.c.state == FileState.DOWNLOADING)
+    connection.execute(update(files).where(its).values(run_id=run_id))
+
+
+def tried(connection: Connection, stem: str) -> int:
+    """Count one more run of a download; returns the number of its runs so far, 0 if it is wanted no more."""
+    connection.execute(update(files).where(files.c.id == stem).values(tries=func.coalesce(files.c.tries, 0) + 1))
+    return int(connection.execute(select(files.c.tries).where(files.c.id == stem)).scalar_one_or_none() or 0)

@@ -2,20 +2,34 @@
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields, replace
 from typing import Any, TypeVar
 
+import sqlmodel
 from pydantic_core import from_json, to_json
-from sqlalchemy import ColumnElement, Connection, Float, Integer, bindparam, func, literal_column, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Float,
+    Integer,
+    bindparam,
+    delete,
+    func,
+    literal_column,
+    select,
+    update,
+)
 
-from lectern.changes import NEW, new_row
-from lectern.effects.rows.many import among, insert_many, these
-from lectern.facts import Order, Slot
-from lectern.messages import Booking
-from lectern.model.tables.teacher import IS_CLASS, orders
-from lectern.states import BOOKING_MOVES, BOOKING_OVER, BookingState, Resolution, check_move
-from lectern.wire import called, class_of
+from lectern.db.bulk import among, insert_many, these
+from lectern.db.engine import rows_of
+from lectern.model.facts import Order, Slot
+from lectern.model.plan import NEW, new_row
+from lectern.model.tables.teacher import IS_CLASS, TOLD_AGAIN_S, CancelRow, cancels, journal, orders
+from lectern.states import BOOKING_MOVES, BOOKING_OVER, BookingState, InboxState, Resolution, check_move
+from lectern.wire.fields import called, class_of
+from lectern.wire.messages import Booking
+from lectern.wire.parser import fields_of
 
 log = logging.getLogger("lectern")
 T = TypeVar("T")
@@ -226,3 +240,86 @@ def counts(connection: Connection, now: float) -> Mapping[tuple[str, int], int]:
         for state, code, number in connection.execute(of_each.where(which).group_by(coded, orders.c.state)):
             found[str(state), int(code)] += int(number)
     return found
+
+
+# The rows of changed classes: their revisions, and the classes themselves once a revision is in force.
+
+
+WAITS = (BookingState.WAITING, *LOADING)
+"""States of a revision that is neither in force nor refused."""
+
+_REVISIONS = select(orders.c.class_id).where(among(orders.c.revises))
+
+
+def revisions_of(connection: Connection, class_ids: Sequence[str]) -> dict[str, Order]:
+    """The revisions of *class_ids* by their own ids, including revisions that are in force or refused."""
+    if not class_ids:
+        return {}
+    ids = list(connection.execute(_REVISIONS, these(class_ids)).scalars())
+    return by_id(connection, ids)
+
+
+def booked_among(connection: Connection, class_ids: Sequence[str]) -> set[str]:
+    """The classes among *class_ids* that are booked, also those whose rows cannot be read."""
+    return set(
+        connection.execute(select(orders.c.class_id).where(among(orders.c.class_id)), these(class_ids)).scalars()
+    )
+
+
+def coming_bookings(connection: Connection, class_ids: Collection[str]) -> set[str]:
+    """The classes among *class_ids* whose bookings are in the inbox, not handled yet."""
+    inbox = journal.inbox
+    wanted = select(inbox.c.body).where(inbox.c.state == InboxState.NEW, inbox.c.command == "order")
+    bodies = connection.execute(wanted.execution_options(yield_per=500)).scalars() if class_ids else ()
+    named = (fields_of(one).get("class_id") for one in bodies)
+    return {one for one in named if isinstance(one, str) and one in class_ids}
+
+
+def forsaken_revisions(connection: Connection, before: float) -> list[Order]:
+    """The revisions that still wait although their class is over, or does not exist.
+
+    One that its streamer is to apply waits for its report until *before*: the end of its class may have overtaken it.
+    """
+    its = orders.alias()
+    goes_on = its.c.state.in_(WAITS)
+    reports = (orders.c.state == BookingState.READY) & (its.c.updated_at >= before)
+    alive = select(its.c.class_id).where(its.c.class_id == orders.c.revises, goes_on | reports).exists()
+    return where(connection, orders.c.revises.is_not(None) & orders.c.state.in_(WAITS) & ~alive)
+
+
+# Cancels that still wait: for the confirmation of a streamer, or for their booking.
+
+
+def unconfirmed_cancels(connection: Connection, class_ids: Sequence[str]) -> set[tuple[str, str]]:
+    """The classes among *class_ids* whose cancel a streamer has not confirmed, each with that streamer."""
+    wanted = select(cancels.c.class_id, cancels.c.streamer).where(among(cancels.c.class_id))
+    return {(row.class_id, row.streamer) for row in connection.execute(wanted, these(class_ids))}
+
+
+def cancelled_before(connection: Connection, class_ids: Sequence[str], now: float) -> set[str]:
+    """The classes among *class_ids* that were cancelled before they were booked; mostly this is one cheap query."""
+    waits = cancels.c.streamer.is_(None) & (cancels.c.until > now)
+    if not class_ids or connection.execute(select(cancels.c.class_id).where(waits).limit(1)).first() is None:
+        return set()
+    wanted = select(cancels.c.class_id).where(waits, among(cancels.c.class_id))
+    return set(connection.execute(wanted, these(class_ids)).scalars())
+
+
+def cancels_to_resend(connection: Connection, now: float) -> list[CancelRow]:
+    """The cancels that are to be sent to their streamers again now."""
+    which = cancels.c.streamer.is_not(None) & (cancels.c.until > now) & (cancels.c.told_at <= now - TOLD_AGAIN_S)
+    return [one for one in _read(connection, which) if one.told_again_at <= now]
+
+
+def cancels_unconfirmed_by(connection: Connection, streamer: str, now: float) -> list[CancelRow]:
+    """All cancels that *streamer* has not confirmed."""
+    return _read(connection, (cancels.c.streamer == streamer) & (cancels.c.until > now))
+
+
+def _read(connection: Connection, which: ColumnElement[bool]) -> list[CancelRow]:
+    return rows_of(connection, sqlmodel.select(CancelRow).where(which).order_by(cancels.c.told_at).limit(1000))
+
+
+def prune_cancels(connection: Connection, now: float) -> None:
+    """Forget the cancels whose time is over."""
+    connection.execute(delete(cancels).where(cancels.c.until <= now))

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from sqlalchemy import ColumnElement, Connection, bindparam, delete, func, insert, select, update
 
-from lectern.effects.rows.many import among, these
-from lectern.facts import Cached, Idle, Usage
+from lectern.db.bulk import among, these
+from lectern.model.facts import Cached, Idle, Usage
 from lectern.model.tables.streamer import dirs, files
 from lectern.states import FileState
 

@@ -1,19 +1,26 @@
 """Finds the differences between a streamer's disk and the rows of its cache, file by file."""
 
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from typing import Any
 
-from sqlalchemy import Connection, not_, select
+from sqlalchemy import Connection, Engine, not_, select
 
-from lectern import words
-from lectern.effects.files import store
-from lectern.effects.files.scan import Found
-from lectern.effects.rows import cache
-from lectern.facts import Cached
-from lectern.model.tables.streamer import files
+from lectern import formatting
+from lectern.db import cache
+from lectern.db.engine import transaction
+from lectern.db.writer import write
+from lectern.errors import Misuse
+from lectern.model.facts import Cached, Idle
+from lectern.model.streamer_plan import StreamerChanges
+from lectern.model.tables.streamer import files, journal
+from lectern.settings import StreamerSettings
 from lectern.states import FileState
+from lectern.storage import cache_dir
+from lectern.storage.cache_dir import Found
 
 
 class Odd(StrEnum):
@@ -39,7 +46,7 @@ class Difference:
 
     def words(self) -> str:
         """The difference in words, for people."""
-        thing = self.row.stem if self.row is not None else words.path(self.path or "")
+        thing = self.row.stem if self.row is not None else formatting.path(self.path or "")
         return f"{thing}: {self.odd}{': ' + self.why if self.why else ''}"
 
 
@@ -93,7 +100,7 @@ def _of_part(file: Found, row: Cached | None) -> Difference | None:
 
 
 def _of_file(file: Found, row: Cached | None) -> Difference | None:
-    if file.stem is None and store.is_sidecar(file.path.name):
+    if file.stem is None and cache_dir.is_sidecar(file.path.name):
         return Difference(Odd.LEFT, None, file.path)
     if row is None or row.state is FileState.BAD:
         return Difference(Odd.UNKNOWN, None, file.path)
@@ -106,3 +113,46 @@ def _of_file(file: Found, row: Cached | None) -> Difference | None:
     if row.mtime is not None and row.mtime != file.mtime:
         return Difference(Odd.TOUCHED, row, file.path)
     return None
+
+
+# A streamer's cache for people: lists it, evicts a rendition by hand, and compares the disk with the database.
+
+
+def cached(connection: Connection) -> list[dict[str, Any]]:
+    """The rows of the cache, least recently used first."""
+    rows = cache.everything(connection)
+    return [
+        {
+            "stem": one.stem,
+            "state": one.state,
+            "size_bytes": one.size_bytes,
+            "num_cite": one.num_cite,
+            "last_used": formatting.moment(one.update_time),
+            "reason": one.reason,
+        }
+        for one in rows
+    ]
+
+
+def evict(engine: Engine, settings: StreamerSettings, stem: str) -> int:
+    """Delete one unpinned rendition; returns its size in bytes. Raises Misuse if a class needs it."""
+    with transaction(engine) as connection:
+        row = cache.by_stem(connection, [stem]).get(stem)
+        if row is None or row.state is not FileState.READY:
+            raise Misuse(f"{stem}: is not in the cache. See: lectern cache ls")
+        if row.num_cite > 0:
+            needed = formatting.counted(row.num_cite, "class needs", "classes need")
+            raise Misuse(f"{stem}: {needed} it. Cancel them first, or wait for their end.")
+        changes = StreamerChanges(settings, time.time())
+        changes.evict([Idle(stem, row.size_bytes)])
+        write(connection, journal, changes)
+    cache_dir.remove(cache_dir.rendition_path(settings.video_root, stem))
+    with transaction(engine) as connection:
+        cache.forget(connection, [stem])
+    return row.size_bytes
+
+
+def differences_in_words(connection: Connection, root: Path) -> list[str]:
+    """The differences between disk and database, in words; the next start of the streamer mends them."""
+    found, rows = doubtful(connection, cache_dir.scan(root))
+    return [one.words() for one in differences(found, rows)]

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 
 from sqlalchemy import Connection, case, exists, func, select, update
 
-from lectern import words
-from lectern.effects.rows import airings, cache
-from lectern.effects.rows.cache import HERE
-from lectern.effects.rows.many import among, these
-from lectern.facts import SHORT_S, SHORT_SHARE, Airing, Cached
+from lectern import formatting
+from lectern.db import airings, cache
+from lectern.db.bulk import among, these
+from lectern.db.cache import HERE
+from lectern.model.facts import SHORT_S, SHORT_SHARE, Airing, Cached
 from lectern.model.tables.streamer import classes, files, journal, tasks
 from lectern.states import AiringState
 
@@ -79,7 +79,7 @@ def _faulty(connection: Connection, limit: int | None = None) -> list[tuple[Airi
 
 def _short(one: Airing, duration_s: float | None) -> str:
     lacks_s = one.lacks_s(duration_s)
-    return f"it ends {words.length(lacks_s)} before its class" if lacks_s else ""
+    return f"it ends {formatting.length(lacks_s)} before its class" if lacks_s else ""
 
 
 def _said(places: str | None, short: str) -> str:

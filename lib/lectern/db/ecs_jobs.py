@@ -5,9 +5,8 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, func, insert, select, update
 
-from lectern.effects.rows.renditions import among, transcoding
-from lectern.effects.rows.transcodings import PUBLISHED, to_be_made
-from lectern.facts import EcsHost, RenditionKey
+from lectern.db.transcodings import PUBLISHED, renditions_among, to_be_made, transcoding
+from lectern.model.facts import EcsHost, RenditionKey
 from lectern.model.tables.teacher import RenditionRow, ecs_hosts, orders, videos
 from lectern.states import Backend, BookingState, Resolution
 
@@ -38,7 +37,7 @@ def remember(connection: Connection, host: EcsHost, reason: str | None, now: flo
 
 def ours(connection: Connection, due: Sequence[RenditionRow], owner: str) -> list[RenditionRow]:
     """The renditions among *due* that *owner* is still to make."""
-    mine = among(one.key for one in due) & to_be_made() & (videos.c.owner == owner)
+    mine = renditions_among(one.key for one in due) & to_be_made() & (videos.c.owner == owner)
     found = connection.execute(select(videos.c.record_id, videos.c.resolution).where(mine))
     keys = {(row.record_id, row.resolution) for row in found}
     return [one for one in due if one.key in keys]
@@ -107,7 +106,9 @@ def waiting_elsewhere(connection: Connection, owners: Sequence[str], since: floa
 
 def others(connection: Connection, keys: Iterable[RenditionKey], owner: str, now: float) -> list[str]:
     """The runs other than *owner* that make any of the renditions, and hold a lease on it."""
-    theirs = among(keys) & transcoding(Backend.ECS) & (videos.c.owner != owner) & (videos.c.lease_until >= now)
+    theirs = (
+        renditions_among(keys) & transcoding(Backend.ECS) & (videos.c.owner != owner) & (videos.c.lease_until >= now)
+    )
     return sorted(connection.execute(select(videos.c.owner).where(theirs).distinct()).scalars())
 
 
@@ -122,5 +123,5 @@ def starts(connection: Connection) -> Mapping[RenditionKey, float]:
 
 
 def _set(connection: Connection, due: Sequence[RenditionRow], owner: str, **values: object) -> None:
-    mine = among(one.key for one in due) & transcoding(Backend.ECS) & (videos.c.owner == owner)
+    mine = renditions_among(one.key for one in due) & transcoding(Backend.ECS) & (videos.c.owner == owner)
     connection.execute(update(videos).where(mine).values(**values))

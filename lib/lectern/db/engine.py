@@ -1,21 +1,110 @@
 """Opens a database and runs one transaction at a time in it."""
 
 import os
+import sqlite3
 import stat
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from sqlite3 import Connection as SqliteConnection
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
-from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy import URL, Connection, Engine, ExceptionContext, NullPool, create_engine, event, make_url, text
+from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
 from sqlmodel import Session
 from sqlmodel.sql.expression import SelectOfScalar
 
-from lectern.effects.rows.tables.postgresql import FORM, open_server
-from lectern.errors import Misuse
+from lectern.errors import LecternError, Misuse
+
+# Opens a PostgreSQL database: which URLs are accepted, the limits of its sessions, and which errors pass.
+
+
+DRIVER = "postgresql+psycopg"
+FORM = "postgresql://host/lectern, with user and password before the host"
+MOST_OF_A_NAME = 63
+"""Number of characters that the server keeps of a session's application name."""
+
+SESSIONS = 10
+"""Number of connections of a process: one for each of its threads for transactions, and two more."""
+
+LIMITS: Mapping[str, int] = {
+    "idle_in_transaction_session_timeout": 10_000,  # a teacher that stands still in a transaction stops the others
+    "statement_timeout": 60_000,
+    "tcp_user_timeout": 15_000,
+    "tcp_keepalives_idle": 5,
+    "tcp_keepalives_interval": 3,
+    "tcp_keepalives_count": 3,
+}
+"""The limits after which the server ends a session, in milliseconds; those of keepalives are in seconds."""
+
+CLIENT: Mapping[str, int] = {
+    "connect_timeout": 5,
+    "keepalives_idle": 5,
+    "keepalives_interval": 3,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 15_000,
+}
+"""The limits at our end of a session, by which we notice within 15 s that a server is gone."""
+
+_PASSING = frozenset({"25P03", "25P04", "25006"})
+"""SQLSTATEs that pass, but that the driver calls faults of the program: an ended session, a read-only copy."""
+
+
+def program_of(host: str) -> str:
+    """The application name of the sessions of *host*, or of a command if *host* is empty."""
+    return f"lectern {host}".strip()[:MOST_OF_A_NAME]
+
+
+def open_server(url: URL, host: str) -> Engine:
+    """An engine of *host* for *url*. A command, which is no host, keeps no session after a transaction.
+
+    Raises Misuse if the URL names another kind of database or another driver, or if our driver is not installed.
+    """
+    if url.get_backend_name() not in {"postgresql", "postgres"}:
+        raise Misuse(f"{url.get_backend_name()}: lectern keeps no rows there. Write sqlite:///teacher.db or {FORM}")
+    if url.drivername not in {"postgresql", "postgres", DRIVER}:
+        raise Misuse(f"{url.drivername}: lectern does not use this driver of PostgreSQL. Write {FORM}")
+    if not url.database:
+        raise Misuse(f"The database URL names no database. Write {FORM}")
+    theirs = url.query.get("options", "")
+    options = [f"-c {name}={value}" for name, value in LIMITS.items()]
+    options += [theirs] if isinstance(theirs, str) else theirs  # the last option wins
+    kept = {"pool_pre_ping": True, "pool_size": SESSIONS, "max_overflow": 0} if host else {"poolclass": NullPool}
+    try:
+        engine = create_engine(
+            url.set(drivername=DRIVER),
+            isolation_level="READ COMMITTED",  # each statement after the writers' lock sees all that was committed
+            **kept,
+            hide_parameters=True,
+            connect_args={**CLIENT, "application_name": program_of(host), "options": " ".join(options).strip()},
+        )
+    except ImportError as error:
+        raise Misuse(
+            f'The driver of PostgreSQL is not installed ({error}). Type: pip install "lectern[postgresql]"'
+        ) from error
+    event.listen(engine, "connect", _spare_odd_texts)
+    event.listen(engine, "handle_error", _pass)
+    return engine
+
+
+def _spare_odd_texts(connection: Any, _record: object) -> None:  # noqa: ANN401 (the driver may not be installed)
+    """Replace characters that PostgreSQL's texts cannot hold, such as NUL, by a sign: programs may print anything."""
+    from psycopg.types.string import StrDumper  # noqa: PLC0415 (an extra: it is there when this is called)
+
+    class Dumper(StrDumper):
+        def dump(self, obj: str) -> bytes:
+            return obj.replace("\0", "\N{SYMBOL FOR NULL}").encode("utf-8", "replace")
+
+    connection.adapters.register_dumper(str, Dumper)
+
+
+def _pass(context: ExceptionContext) -> None:
+    """Raise an error that passes by itself as an OperationalError, after which all callers retry."""
+    error = context.original_exception
+    if getattr(error, "sqlstate", None) in _PASSING and not isinstance(context.sqlalchemy_exception, OperationalError):
+        raise OperationalError(context.statement, None, error, connection_invalidated=context.is_disconnect) from error
+
 
 BUSY_TIMEOUT_S = 20
 CHECKPOINT_PAGES = 4000
@@ -134,3 +223,72 @@ def rows_of(connection: Connection, wanted: SelectOfScalar[T]) -> list[T]:
     """The rows that *wanted* selects, as values: nothing that is set in one of them is written to the database."""
     with Session(connection) as session:
         return list(session.exec(wanted))
+
+
+# Opens a database for a command: to read makes and changes no file; errors are in words, also for what is missing.
+
+
+INIT = "Make it with `lectern init`, or set the database URL; in which folder were you?"
+
+_LACKS = ("no such table", "no such column")
+_UNDEFINED = frozenset({"42P01", "42703"})
+"""SQLSTATEs of PostgreSQL for a table and a column that are not there."""
+
+
+def open_to_look(url: str, role: str) -> Engine:
+    """An engine for *url* that only reads. Raises Misuse if there is no such database."""
+    engine = open_database(url)
+    file = file_of(engine)
+    if file is None:
+        return engine
+    if not file.is_file():
+        raise Misuse(f"{file}: the {role}'s database is not there. {INIT}")
+    looks = create_engine("sqlite://", creator=lambda: _connected(file), poolclass=NullPool, hide_parameters=True)
+    event.listen(looks, "begin", lambda connection: connection.exec_driver_sql("BEGIN"))
+    return looks
+
+
+def _connected(file: Path) -> sqlite3.Connection:
+    """A connection that changes nothing; if it may write, it also deletes SQLite's side files when it closes."""
+    try:
+        return read_only(file, "rw")
+    except sqlite3.Error:
+        return read_only(file, "ro")
+
+
+def read_only(file: Path, mode: Literal["ro", "rw"]) -> sqlite3.Connection:
+    """A connection that changes no row; in *mode* ``rw`` it may take back what a killed writer left half done."""
+    url = f"{file.as_uri()}?mode={mode}"
+    connection = sqlite3.connect(url, uri=True, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
+    try:
+        connection.execute("PRAGMA query_only = ON")
+        connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    except sqlite3.Error:
+        connection.close()
+        raise
+    return connection
+
+
+@contextmanager
+def looking(engine: Engine, role: str) -> Iterator[Connection]:
+    """One transaction that only reads; raises LecternError, in words, if the database is not what it should be."""
+    with _in_words(role, "read"), reading(engine) as connection:
+        yield connection
+
+
+@contextmanager
+def writing(engine: Engine, role: str) -> Iterator[Connection]:
+    """One transaction of a command that writes; raises LecternError, in words, as `looking` does."""
+    with _in_words(role, "written"), transaction(engine) as connection:
+        yield connection
+
+
+@contextmanager
+def _in_words(role: str, done: str) -> Iterator[None]:
+    try:
+        yield
+    except DBAPIError as error:
+        found, *_ = str(error.orig).splitlines() or [""]  # PostgreSQL adds the statement's line
+        if found.startswith(_LACKS) or getattr(error.orig, "sqlstate", None) in _UNDEFINED:
+            raise Misuse(f"this is no {role}'s database of this release ({found}). {INIT}") from error
+        raise LecternError(f"the {role}'s database cannot be {done}: {found}") from error

@@ -6,11 +6,11 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, delete, or_, select
 
-from lectern.effects.rows.many import among, insert_many, these
-from lectern.facts import Event
+from lectern.db.bulk import among, insert_many, these
+from lectern.model.facts import Event
 from lectern.model.tables.shared import Journal
-from lectern.shown import masked
-from lectern.told import Past
+from lectern.model.views import Past
+from lectern.urls import masked
 
 MOST = 500
 """Number of events of a record, or in the log of a run, that are shown; there may be thousands."""

@@ -9,12 +9,12 @@ from typing import Any
 
 from sqlalchemy import Connection, insert, select, update
 
-from lectern import words
-from lectern.effects.rows.outbox import Rest, Unsent
+from lectern import formatting
+from lectern.db.outbox import Rest, Unsent
 from lectern.errors import CODES, NO_RECORDING, NOT_READY_FOR_START, Severity
 from lectern.model.tables.shared import Journal
-from lectern.outgoing import Alarm
-from lectern.told import OpenAlarm
+from lectern.model.views import OpenAlarm
+from lectern.wire.outgoing import Alarm
 
 NAMES_SAID = 20
 """Number of classes that the text of an alarm names; its field *classes* has all that are kept."""
@@ -176,7 +176,7 @@ def _names_are_new(row: Any) -> bool:  # noqa: ANN401 (a row of SQLAlchemy)
 def _alarm(row: Any, stage: Stage, newest: str, host: str, now: float) -> Alarm:  # noqa: ANN401 (of SQLAlchemy)
     """A further alarm of an incident: how often it happened, what is new, and its first and *newest* message."""
     classes = json.loads(row.classes)
-    since, often = words.clock(row.first_at), "once" if row.number == 1 else f"{row.number:,} times"
+    since, often = formatting.clock(row.first_at), "once" if row.number == 1 else f"{row.number:,} times"
     how = {
         Stage.MORE: f"occurred {often} since {since}",
         Stage.ESCALATED: f"still going on, occurred {often} since {since}",

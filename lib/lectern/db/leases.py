@@ -1,14 +1,17 @@
 """The rows of leases: at the teacher who may push what, at a streamer the session that it was given."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import sqlmodel
-from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy import Connection, delete, insert, or_, select, text, union, update
 
-from lectern.effects.rows.tables.engine import rows_of
+from lectern.db import transcodings
+from lectern.db.engine import WRITERS, program_of, rows_of
+from lectern.db.inbox import unshown
 from lectern.model.tables.streamer import drains, leases
-from lectern.model.tables.teacher import StreamerRow, moves
+from lectern.model.tables.teacher import StreamerRow, duties, journal, moves, teachers
+from lectern.states import InboxState
 
 # -- the teacher's ---------------------------------------------------------------------------------------------------
 
@@ -90,3 +93,86 @@ def drain(connection: Connection, streamer: str, since: float | None) -> None:
         connection.execute(delete(drains).where(drains.c.streamer == streamer))
     elif drained_since(connection, streamer) is None:
         connection.execute(insert(drains).values(streamer=streamer, since=since))
+
+
+# Teachers that share one database: who is alive, what dead teachers had claimed, and who has which duty.
+
+
+_CUT_OFF = text("""
+    SELECT its.application_name AS program, pg_terminate_backend(its.pid) AS ended
+    FROM pg_locks AS held JOIN pg_stat_activity AS its ON its.pid = held.pid
+    WHERE held.locktype = 'advisory' AND held.granted
+        AND held.classid = 0 AND held.objid = CAST(:lock AS oid) AND held.objsubid = 1
+        AND its.datname = current_database() AND its.usename = current_user
+        AND its.application_name = ANY(:programs)
+        AND its.xact_start <= clock_timestamp() - make_interval(secs => :stands_s)
+""")
+
+
+def note_teacher(connection: Connection, name: str, now: float) -> None:
+    """Note that the teacher *name* is there."""
+    seen = update(teachers).where(teachers.c.name == name).values(seen_at=now)
+    if not connection.execute(seen).rowcount:
+        connection.execute(insert(teachers).values(name=name, seen_at=now))
+
+
+def noted_teachers(connection: Connection, name: str) -> dict[str, float]:
+    """The last note of each teacher other than *name*, as epoch seconds."""
+    others = select(teachers.c.name, teachers.c.seen_at).where(teachers.c.name != name)
+    return {str(row.name): float(row.seen_at) for row in connection.execute(others)}
+
+
+def free_claims(connection: Connection, name: str, heir: str, keeps: Collection[str] = ()) -> int:
+    """Release all that the dead teacher *name* had claimed, for any other teacher; returns how many rows.
+
+    The teacher *heir* is to show the handled messages that no run shows yet. A living teacher *keeps* these duties.
+    """
+    inbox, outbox = journal.inbox, journal.outbox
+    mine = (inbox.c.state == InboxState.NEW) & (inbox.c.owner == name)
+    found = connection.execute(update(inbox).where(mine).values(not_before=0, owner=None)).rowcount
+    connection.execute(update(inbox).where(unshown(journal), inbox.c.owner == name).values(owner=heir))
+    sending = outbox.c.sent_at.is_(None) & (outbox.c.owner == name)
+    found += connection.execute(update(outbox).where(sending).values(lease_until=0, owner=None)).rowcount
+    connection.execute(delete(duties).where(duties.c.owner == name, duties.c.name.not_in(keeps)))
+    return found + transcodings.free_requests(connection, name)
+
+
+def cut_off(connection: Connection, names: Iterable[str], stands_s: float) -> list[str]:
+    """End the session in which one of the dead teachers *names* holds up all writers; returns the names cut off.
+
+    Its transaction must have begun *stands_s* ago: a teacher that is started again has the same name, and writes before
+    others see that it is there. No limit of the server ends a session that stands still between two rows of one
+    statement: it waits for the next. Call it in a transaction that does not wait for the writers' lock itself.
+    """
+    known = {program_of(name): name for name in names}
+    found = (
+        connection.execute(_CUT_OFF, {"lock": WRITERS, "programs": list(known), "stands_s": stands_s}) if known else ()
+    )
+    return [known[str(row.program)] for row in found if row.ended]
+
+
+def take_duty(connection: Connection, duty: str, name: str, lease_s: float, now: float) -> bool:
+    """Take the *duty* for *lease_s* from now on, unless another teacher has it; returns whether *name* has it."""
+    free_ = or_(duties.c.owner == name, duties.c.lease_until <= now)
+    values = {"owner": name, "lease_until": now + lease_s}
+    if connection.execute(update(duties).where(duties.c.name == duty, free_).values(**values)).rowcount:
+        return True
+    if connection.execute(select(duties.c.name).where(duties.c.name == duty)).first() is not None:
+        return False
+    connection.execute(insert(duties).values(name=duty, **values))
+    return True
+
+
+def forget_teachers(connection: Connection, before: float) -> None:
+    """Forget the teachers whose last note is older than *before* (epoch seconds)."""
+    connection.execute(delete(teachers).where(teachers.c.seen_at < before))
+
+
+def claiming_teachers(connection: Connection) -> set[str]:
+    """The teachers that have claimed unhandled, unshown or unsent messages, have requests to make, or have a duty."""
+    inbox, outbox = journal.inbox, journal.outbox
+    handling = select(inbox.c.owner).where(inbox.c.state == InboxState.NEW, inbox.c.owner.is_not(None))
+    showing = select(inbox.c.owner).where(unshown(journal), inbox.c.owner.is_not(None))
+    sending = select(outbox.c.owner).where(outbox.c.sent_at.is_(None), outbox.c.owner.is_not(None))
+    found = connection.execute(union(handling, showing, sending, select(duties.c.owner))).scalars()
+    return {str(one) for one in found} | transcodings.request_owners(connection)

@@ -12,9 +12,9 @@ from prometheus_client.registry import Collector
 from sqlalchemy import Connection, Table, func, select
 
 from lectern import __version__
-from lectern.effects.counters import SEEN
-from lectern.effects.rows import airings, bookings, sent
-from lectern.facts import Usage
+from lectern.db import account, airings, bookings
+from lectern.metrics import SEEN
+from lectern.model.facts import Usage
 from lectern.model.tables import streamer as at_streamer
 from lectern.model.tables import teacher as at_teacher
 from lectern.model.tables.shared import Journal
@@ -167,7 +167,7 @@ def _airings(connection: Connection, now: float) -> Iterator[Metric]:
     live = [one for one in airings.live(connection) if one.end_time > now]
     due = [one for one in live if one.start_time <= now]
     # By the last event of each class: after a cut, the row of a class still says *on air*.
-    pushed = sum(one.on_air for one in sent.sendings(connection, due).values())
+    pushed = sum(one.on_air for one in account.sendings(connection, due).values())
     yield _gauge("lectern_pushes_on_air", "Classes that a receiver takes now.", pushed)
     yield _gauge("lectern_classes_not_on_air", "Classes that should be on air and are not.", len(due) - pushed)
     starts = [one.start_time for one in live if one.start_time > now]

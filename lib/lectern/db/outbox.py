@@ -1,18 +1,28 @@
 """The rows of messages to be sent: each is committed first, then sent, with retries until it is sent."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cache
 from typing import Any
 
-from sqlalchemy import Connection, Float, Integer, Select, Update, bindparam, select, update
-from sqlalchemy.sql.elements import ColumnElement
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Float,
+    Integer,
+    Select,
+    Update,
+    bindparam,
+    literal_column,
+    select,
+    update,
+)
 
-from lectern.effects import counters
-from lectern.effects.rows.many import among, insert_many, these
+from lectern import metrics
+from lectern.db.bulk import among, insert_many, these
 from lectern.model.tables.shared import Journal
-from lectern.outgoing import Alarm, Kind, Outgoing
+from lectern.wire.outgoing import Alarm, Kind, Outgoing
 
 SENDING_S = 20.0
 """Seconds for which a claimed message belongs to its teacher; after them, another may send it if it is still unsent."""
@@ -62,7 +72,7 @@ def put(connection: Connection, journal: Journal, outgoing: Iterable[Outgoing], 
     for one in outgoing:
         rows.append((one.target, one.kind, one.message.to_json(), one.class_id, now))
         if isinstance(one.message, Alarm):
-            counters.ALARMS.labels(str(one.message.code)).inc()
+            metrics.ALARMS.labels(str(one.message.code)).inc()
     insert_many(connection, journal.outbox, ("target", "kind", "body", "class_id", "created_at"), rows)
 
 
@@ -164,3 +174,40 @@ def oldest_unsent(connection: Connection, journal: Journal, now: float | None = 
     wanted = select(outbox.c.created_at).where(which).order_by(outbox.c.id).limit(1)
     found = connection.execute(wanted, {} if now is None else {"now": now}).scalar_one_or_none()
     return None if found is None else float(found)
+
+
+# Alarms of the outbox that are passed on to people directly: due when they are sent, then told or given up.
+
+
+class Telling(StrEnum):
+    """Whether an alarm was passed on to people; the column is empty for messages that are not to be passed on."""
+
+    DUE = "due"
+    TOLD = "told"
+    GIVEN_UP = "given up"
+
+
+# A literal, because SQLite uses the index ix_outbox_list_due only if the statement contains the word itself.
+_DUE: ColumnElement[str] = literal_column(f"'{Telling.DUE}'")
+
+
+def note_people_due(connection: Connection, journal: Journal, ids: Sequence[int]) -> None:
+    """Mark these alarms to be passed on to people, unless they were marked before."""
+    outbox = journal.outbox
+    if ids:
+        new = among(outbox.c.id) & outbox.c.people.is_(None)
+        connection.execute(update(outbox).where(new).values(people=Telling.DUE), these(ids))
+
+
+def people_due(connection: Connection, journal: Journal, limit: int) -> list[tuple[int, str]]:
+    """The ids and bodies of the oldest *limit* alarms that are to be passed on to people."""
+    outbox = journal.outbox
+    wanted = select(outbox.c.id, outbox.c.body).where(outbox.c.people == _DUE).order_by(outbox.c.id).limit(limit)
+    return [(int(row.id), str(row.body)) for row in connection.execute(wanted)]
+
+
+def note_people(connection: Connection, journal: Journal, found: Mapping[int, Telling]) -> None:
+    """Note for each alarm whether it was passed on to people, or given up."""
+    for telling in set(found.values()):
+        its: Iterable[int] = (id_ for id_, one in found.items() if one is telling)
+        connection.execute(update(journal.outbox).where(among(journal.outbox.c.id)).values(people=telling), these(its))

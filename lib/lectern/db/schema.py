@@ -14,10 +14,10 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, MetaData, NullPool, create_engine, inspect, text
 from sqlalchemy.exc import DBAPIError
 
-from lectern.effects.rows.tables.engine import BUSY_TIMEOUT_S, close_to_others, file_of, transaction
-from lectern.effects.rows.tables.look import read_only as read_only  # noqa: PLC0414 (asked for here, too)
+from lectern.db.engine import BUSY_TIMEOUT_S, close_to_others, file_of, transaction
+from lectern.db.engine import read_only as read_only  # noqa: PLC0414 (asked for here, too)
 from lectern.errors import CallAPerson, LecternError, Misuse, TryAgain
-from lectern.migrations.look import shape
+from lectern.migrations.steps import shape
 from lectern.model.tables.shared import Role as Role  # noqa: PLC0414 (asked for here, too)
 from lectern.model.tables.streamer import StreamerTable
 from lectern.model.tables.teacher import TeacherTable

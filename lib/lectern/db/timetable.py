@@ -1,17 +1,20 @@
 """The teacher's timetable for people: the classes of a span of time."""
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, case, func, select
+from sqlalchemy import ColumnElement, Connection, Select, case, func, literal, select
 
-from lectern.effects.rows.bookings import OPEN, readable
-from lectern.effects.rows.transcodings import MAKING, making
+from lectern.db import bookings, inbox, incidents, outbox, transcodings
+from lectern.db.bookings import OPEN, readable
+from lectern.db.transcodings import MAKING, making
+from lectern.model.tables import teacher as teacher_tables
 from lectern.model.tables.teacher import IS_CLASS, orders, streamers, videos
+from lectern.model.views import Booked, Found
+from lectern.rendition_ids import stem
 from lectern.states import BookingState, RenditionState
-from lectern.stems import stem
-from lectern.told import Booked, Found
 
 _NAMES = (
     *("class_id", "state", "record_id", "resolution", "url_stem", "start_time", "end_time"),
@@ -27,7 +30,7 @@ def due(connection: Connection, now: float) -> list[Found]:
     return _found(connection, _selected(its_time))
 
 
-def following(connection: Connection, now: float) -> Booked | None:
+def next_class(connection: Connection, now: float) -> Booked | None:
     """The class that begins next after *now* (epoch seconds)."""
     # By an expression: else SQLite reads all open classes by their states. A state that nobody knows is none of OPEN.
     later = (orders.c.start_time > now) & func.coalesce(orders.c.state, "").in_(OPEN) & IS_CLASS
@@ -110,3 +113,70 @@ def _booked(row: Any) -> Booked:  # noqa: ANN401 (a row of SQLAlchemy)
     name = row.url_stem or (stem(row.record_id, row.resolution) if row.record_id is not None else "")
     known = (row.class_id, BookingState(row.state), name, row.start_time, row.end_time, row.code, row.message)
     return Booked(*known, row.streamer, answered=True, institution=row.institution_id, placement=row.placement)
+
+
+# The status of a teacher's database: counts, transcodings under way, waiting messages, the next class.
+
+
+NEAREST = 5
+"""Number of renditions under way that are shown, the nearest to their deadline."""
+
+_STATES = frozenset(map(str, BookingState))
+
+
+def status_of_teacher(connection: Connection, now: float) -> dict[str, Any]:
+    """Counts of bookings and renditions, transcodings under way, open incidents, and what waits in inbox and outbox."""
+    journal = teacher_tables.journal
+    oldest = outbox.oldest_unsent(connection, journal)
+    waiting = bookings.oldest_waiting(connection)
+    under_way = sorted(transcodings.under_way(connection), key=lambda one: one.deadline or float("inf"))
+    following = next_class(connection, now)
+    by_state = Counter[str]()
+    for (state, _), number in bookings.counts(connection, now).items():
+        by_state[state] += number
+    return {
+        "bookings": dict(by_state),
+        "oldest_waiting": None if waiting is None else {"class_id": waiting[0], "s": round(now - waiting[1], 1)},
+        "incidents": incidents.open_now(connection, journal),
+        "renditions": dict(transcodings.counts(connection)),
+        "under_way_number": len(under_way),
+        "under_way": [
+            {
+                "rendition": one.stem,
+                "backend": one.backend,
+                "attempt": one.attempt,
+                "slack_s": None if one.deadline is None else round(one.deadline - now, 1),
+            }
+            for one in under_way[:NEAREST]
+        ],
+        "next": None if following is None else _next(following, now),
+        "booked": bookings.having(connection, now),
+        "inbox": inbox.waiting(connection, journal),
+        "oldest_unsent_s": None if oldest is None else round(now - oldest, 1),
+    }
+
+
+def _next(one: Booked, now: float) -> dict[str, Any]:
+    return {"class_id": one.class_id, "streamer": one.streamer, "state": one.state, "in_s": one.start_time - now}
+
+
+def by_hour(connection: Connection, since: float, hours: int) -> list[tuple[int, BookingState, int]]:
+    """Bookings by the hour in which they came and by state: (hour from *since*, epoch seconds; state; number).
+
+    A state that nobody knows, as a newer release may have written it, is left out.
+    """
+    orders = teacher_tables.orders
+    came = orders.c.received_at
+    hour = _hour(came, since, 0, hours + 1)
+    wanted = select(hour, orders.c.state, func.count()).where(came >= since).group_by(hour, orders.c.state)
+    found = [one for one in connection.execute(wanted) if one[1] in _STATES]
+    return [(int(at), BookingState(state), int(number)) for at, state, number in found]
+
+
+def _hour(came: ColumnElement[float], since: float, first: int, end: int) -> ColumnElement[int]:
+    """The number of the hour, in [*first*, *end*), by bisection, because SQLite and PostgreSQL round differently."""
+    if end - first == 1:
+        return literal(first)
+    middle = (first + end) // 2
+    earlier, later = _hour(came, since, first, middle), _hour(came, since, middle, end)
+    return case((came < since + 3600 * middle, earlier), else_=later)

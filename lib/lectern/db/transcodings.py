@@ -1,14 +1,19 @@
 """The rows of the teacher's renditions, and the state of their transcoding."""
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
-from sqlalchemy import Connection, func, insert, select, tuple_, update
+import sqlmodel
+from sqlalchemy import Connection, func, insert, or_, select, tuple_, update
 from sqlalchemy.sql.elements import ColumnElement
 
-from lectern.facts import Attempt, Rendition, RenditionKey
-from lectern.model.tables.teacher import videos
+from lectern.db.engine import rows_of
+from lectern.model.facts import Attempt, Rendition, RenditionKey
+from lectern.model.tables.teacher import RenditionRow, videos
+from lectern.model.views import Making
+from lectern.rendition_ids import stem
 from lectern.states import RENDITION_MOVES, Backend, RenditionState, check_move
-from lectern.stems import stem
 
 _NOT_BEGUN = {"owner": None, "lease_until": None, "begun_at": None, "step": None, "percent": None, "eta": None}
 
@@ -20,7 +25,7 @@ def states(connection: Connection, keys: Iterable[RenditionKey]) -> dict[Renditi
         *(videos.c.attempts_today, videos.c.attempts_since, videos.c.backend),
     )
     found: dict[RenditionKey, Rendition] = {}
-    rows = connection.execute(select(*columns).where(among(keys)))
+    rows = connection.execute(select(*columns).where(renditions_among(keys)))
     for record_id, size, status, attempt, today, since, backend in rows:
         found[record_id, size] = Rendition(RenditionState.read(status), attempt, today, since, backend)
     return found
@@ -82,7 +87,7 @@ def retry(connection: Connection, keys: Iterable[RenditionKey], deadline: float,
     those = (RenditionState.FAILED, RenditionState.TIMED_OUT)
     for old in those:
         check_move(RENDITION_MOVES, "a rendition", old, RenditionState.TRANSCODING)
-    failed = among(keys) & videos.c.status.in_(those)
+    failed = renditions_among(keys) & videos.c.status.in_(those)
     connection.execute(
         update(videos)
         .where(failed)
@@ -107,19 +112,19 @@ def standing(connection: Connection, keys: Iterable[RenditionKey]) -> list[dict[
             "url": row.url,
             "reason": row.reason,
         }
-        for row in connection.execute(select(*columns).where(among(keys)))
+        for row in connection.execute(select(*columns).where(renditions_among(keys)))
     ]
 
 
 def settled_since(connection: Connection, key: RenditionKey, since: float) -> bool:
     """Whether the rendition's last attempt ended, well or not, after *since* (epoch seconds)."""
     over = (videos.c.status != RenditionState.TRANSCODING) & (videos.c.updated_at > since)
-    return connection.execute(select(videos.c.attempt).where(among([key]) & over)).first() is not None
+    return connection.execute(select(videos.c.attempt).where(renditions_among([key]) & over)).first() is not None
 
 
 def made(connection: Connection, key: RenditionKey) -> tuple[int, str] | None:
     """The attempt that made the rendition, and its URL; None if it is not made."""
-    wanted = among([key]) & (videos.c.status == RenditionState.SUCCESS) & videos.c.url.is_not(None)
+    wanted = renditions_among([key]) & (videos.c.status == RenditionState.SUCCESS) & videos.c.url.is_not(None)
     row = connection.execute(select(videos.c.attempt, videos.c.url).where(wanted)).first()
     return None if row is None else (row.attempt, row.url)
 
@@ -135,7 +140,7 @@ def transcoding(backend: Backend) -> ColumnElement[bool]:
     return (videos.c.status == RenditionState.TRANSCODING) & (videos.c.backend == backend)
 
 
-def among(keys: Iterable[RenditionKey]) -> ColumnElement[bool]:
+def renditions_among(keys: Iterable[RenditionKey]) -> ColumnElement[bool]:
     """Selects the renditions *keys*."""
     wanted = [(record_id, str(one)) for record_id, one in keys]
     return tuple_(videos.c.record_id, videos.c.resolution).in_(wanted)
@@ -145,3 +150,162 @@ def _set(connection: Connection, key: RenditionKey, **values: object) -> None:
     connection.execute(
         update(videos).where(videos.c.record_id == key[0], videos.c.resolution == key[1]).values(**values)
     )
+
+
+# The teacher's transcodings that need attention, and their owners.
+
+
+log = logging.getLogger("lectern")
+
+
+MAKING = tuple(videos.c[name] for name in ("status", "backend", "attempt", "deadline", "begun_at"))
+PUBLISHED = "published"
+"""The step of an ECS transcoding whose result is committed, and will come over the bus."""
+
+
+def take(
+    connection: Connection, keys: Sequence[RenditionKey], owner: str, lease_s: float, now: float
+) -> list[RenditionRow]:
+    """Lease to *owner*, for *lease_s*, the ECS transcodings among *keys* that nobody else works on."""
+    free = or_(videos.c.owner.is_(None), videos.c.owner == owner, videos.c.lease_until < now)
+    found = sorted(where(connection, renditions_among(keys) & to_be_made() & free), key=lambda one: one.resolution)
+    lease(connection, renditions_among(one.key for one in found), owner, now + lease_s)
+    return found
+
+
+def left_behind(connection: Connection, keys: Sequence[RenditionKey]) -> list[RenditionRow]:
+    """The transcodings among *keys* that have ended, and whose files or programs may still be on their host."""
+    over = or_(videos.c.status != RenditionState.TRANSCODING, videos.c.step == PUBLISHED, videos.c.begun_at.is_(None))
+    return where(connection, renditions_among(keys) & videos.c.ecs_job.is_not(None) & over)
+
+
+def overdue(connection: Connection, now: float) -> list[RenditionRow]:
+    """The transcodings whose deadline has passed; OSS transcodings that were not requested yet are left out."""
+    return where(connection, _asked_for() & (videos.c.deadline <= now))
+
+
+def under_way(connection: Connection) -> list[RenditionRow]:
+    """All transcodings that have not ended, however many, the next deadline first."""
+    return where(connection, videos.c.status == RenditionState.TRANSCODING, most=None)
+
+
+def next_deadline(connection: Connection) -> float | None:
+    """The earliest deadline of a transcoding, in epoch seconds; None if there is none."""
+    found = connection.execute(select(func.min(videos.c.deadline)).where(_asked_for())).scalar_one_or_none()
+    return None if found is None else float(found)
+
+
+def ownerless(connection: Connection, before: float, now: float) -> list[RenditionRow]:
+    """The ECS transcodings that nobody has worked on since *before*, or whose owner's lease has expired."""
+    lost = (videos.c.owner.is_(None) & (videos.c.updated_at < before)) | (videos.c.lease_until < now)
+    return where(connection, to_be_made() & lost)
+
+
+def lease(connection: Connection, which: ColumnElement[bool], owner: str, until: float) -> int:
+    """Lease the transcodings *which* to *owner* until *until*; returns their number."""
+    return connection.execute(update(videos).where(which).values(owner=owner, lease_until=until)).rowcount
+
+
+def where(connection: Connection, which: ColumnElement[bool], most: int | None = 1000) -> list[RenditionRow]:
+    """At most *most* of the transcodings that fulfil *which*, the next deadline first.
+
+    A row whose resolution or backend is unknown, an old program's or a newer release's, is logged, and hides no other.
+    """
+    found = rows_of(connection, sqlmodel.select(RenditionRow).where(which).order_by(videos.c.deadline).limit(most))
+    for row in found:
+        if row.unknown:
+            log.error("%s: its transcoding cannot be read, and is passed over: %s", row.stem, row.unknown)
+    return [row for row in found if not row.unknown]
+
+
+def making(row: Any) -> Making:  # noqa: ANN401 (a row of SQLAlchemy)
+    """The progress of a rendition for people, from a row with the columns MAKING."""
+    backend = row.backend if isinstance(row.backend, Backend) else None
+    queued = backend is Backend.ECS and row.begun_at is None
+    return Making(RenditionState.read(row.status), backend, row.attempt, row.deadline, queued)
+
+
+def _asked_for() -> ColumnElement[bool]:
+    elsewhere = videos.c.backend.is_(None) | (videos.c.backend != Backend.OSS)
+    return (videos.c.status == RenditionState.TRANSCODING) & (elsewhere | videos.c.requested_at.is_not(None))
+
+
+def to_be_made() -> ColumnElement[bool]:
+    """Selects the renditions that are to be made on our own servers, and are not published yet."""
+    return or_(videos.c.step.is_(None), videos.c.step != PUBLISHED) & transcoding(Backend.ECS)
+
+
+# The teacher's requests to the OSS: their owners, their leases, and whether each was made.
+
+
+def open_requests(
+    connection: Connection, keys: Sequence[RenditionKey], owner: str, now: float
+) -> list[tuple[RenditionKey, int]]:
+    """The renditions among *keys*, with their attempts, that are to be requested, and that no other owner has taken."""
+    free = renditions_among(keys) & _unasked() & _free(now, owner)
+    columns = (videos.c.record_id, videos.c.resolution, videos.c.attempt)
+    rows = connection.execute(select(*columns).where(free))
+    return [((row.record_id, row.resolution), int(row.attempt)) for row in rows]
+
+
+def take_requests(
+    connection: Connection, keys: Sequence[RenditionKey], owner: str, lease_s: float, now: float
+) -> list[tuple[RenditionKey, int]]:
+    """Lease, for *lease_s*, the open requests among *keys* to *owner*; returns them."""
+    found = open_requests(connection, keys, owner, now)
+    lease(connection, renditions_among([key for key, _ in found]), owner, now + lease_s)
+    return found
+
+
+def keep_requests(connection: Connection, owner: str, lease_s: float, now: float) -> None:
+    """Renew, for *lease_s* more, the leases of all requests that *owner* has not made yet."""
+    lease(connection, _unasked() & (videos.c.owner == owner), owner, now + lease_s)
+
+
+def may_request(connection: Connection, key: RenditionKey, attempt: int, owner: str, until: float) -> bool:
+    """Whether *owner* is still to ask for *attempt* of *key*; if so, its lease goes on until *until*."""
+    mine = renditions_among([key]) & _unasked() & (videos.c.attempt == attempt) & (videos.c.owner == owner)
+    return lease(connection, mine, owner, until) == 1
+
+
+def note_requested(connection: Connection, key: RenditionKey, attempt: int, now: float, deadline: float) -> bool:
+    """Note that the OSS took the request for *attempt*, with its *deadline*; False if the attempt is over meanwhile."""
+    mine = renditions_among([key]) & transcoding(Backend.OSS) & (videos.c.attempt == attempt)
+    values = {"requested_at": now, "deadline": deadline, "owner": None, "lease_until": None}
+    return connection.execute(update(videos).where(mine).values(**values)).rowcount == 1
+
+
+def forgotten_requests(connection: Connection, before: float, now: float) -> list[RenditionRow]:
+    """The OSS transcodings begun before *before* that were never requested, and that nobody is about to request."""
+    return where(connection, _unasked() & (videos.c.updated_at < before) & _free(now))
+
+
+def last_request_taken(connection: Connection) -> float | None:
+    """When the OSS last took a request (epoch seconds); None if it never did."""
+    found: float | None = connection.execute(select(func.max(videos.c.requested_at))).scalar_one()
+    return found
+
+
+def request_owner(name: str, run: str) -> str:
+    """The owner of the requests that a *run* of the teacher *name* is to make."""
+    return f"{name}/{run}"
+
+
+def request_owners(connection: Connection) -> set[str]:
+    """The names of the teachers that have requests to make."""
+    found = connection.execute(select(videos.c.owner).where(_unasked() & videos.c.owner.is_not(None)).distinct())
+    return {str(one).rpartition("/")[0] for one in found.scalars()}
+
+
+def free_requests(connection: Connection, name: str) -> int:
+    """Release the requests that the dead teacher *name* was to make, for any other teacher; returns their number."""
+    its = _unasked() & videos.c.owner.startswith(request_owner(name, ""), autoescape=True)
+    return connection.execute(update(videos).where(its).values(owner=None, lease_until=None)).rowcount
+
+
+def _unasked() -> ColumnElement[bool]:
+    return transcoding(Backend.OSS) & videos.c.requested_at.is_(None)
+
+
+def _free(now: float, owner: str = "") -> ColumnElement[bool]:
+    return or_(videos.c.owner.is_(None), videos.c.owner == owner, videos.c.lease_until < now)

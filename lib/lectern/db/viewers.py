@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import sqlmodel
 from sqlalchemy import Connection, delete, insert, select
 
-from lectern.effects.rows.tables.engine import rows_of
+from lectern.db.engine import rows_of
 from lectern.errors import Misuse
 from lectern.model.tables.teacher import ViewerRow, viewers
 

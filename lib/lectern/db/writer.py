@@ -5,23 +5,14 @@ from collections.abc import Mapping, Sequence
 
 from sqlalchemy import Connection, delete
 
-from lectern.changes import Changes
-from lectern.decided import Decided, Increment, RowChange
-from lectern.effects.rows import (
-    as_run,
-    cache,
-    events,
-    inbox,
-    leases,
-    outbox,
-    renditions,
-)
-from lectern.effects.rows.many import among, delete_many, insert_many, these, update_many
+from lectern.db import as_run, cache, events, inbox, leases, outbox, transcodings
+from lectern.db.bulk import among, delete_many, insert_many, these, update_many
 from lectern.errors import ForbiddenMove
+from lectern.model.plan import Changes, Decided, Increment, RowChange
+from lectern.model.streamer_plan import StreamerChanges
 from lectern.model.tables.shared import Journal
 from lectern.model.tables.streamer import classes, tasks
 from lectern.settings import StreamerSettings, TeacherSettings
-from lectern.streamer_changes import StreamerChanges
 
 _REPLACED = {table: delete(table).where(among(table.c.class_id)) for table in (tasks, classes)}
 
@@ -93,9 +84,9 @@ def _names(after: Mapping[str, object]) -> tuple[str, ...]:
 
 def _renditions(connection: Connection, journal: Journal, changes: Changes) -> None:
     if changes.begun:
-        renditions.begin(connection, changes.begun, changes.now)
+        transcodings.begin(connection, changes.begun, changes.now)
     for key, deadline in changes.fallen:
-        renditions.fall_back(connection, [key], deadline, changes.now)
+        transcodings.fall_back(connection, [key], deadline, changes.now)
     for streamer, class_id, parts in changes.sent:
         as_run.keep_of(connection, streamer, class_id, parts)
     for story in changes.stories:

@@ -3,14 +3,60 @@
 ``lectern explain``, the page, and the counts of ``lectern status`` print only what this module finds.
 """
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from enum import StrEnum
+from typing import Any
 
-from lectern import urls, words
-from lectern.decide import gaps, gathered, outlook, tale
+from lectern import formatting, urls
+from lectern.decide import airing, gaps, timeline
 from lectern.errors import AIRING_BROKEN, CODES, DEAD_AIR, NOT_READY_FOR_START, PLAYOUT_AWAY, STREAMER_LOST, ErrorCode
+from lectern.model.views import Booked, Cited, Found, OpenAlarm, Past, Sending, Word
 from lectern.states import AiringState, BookingState
-from lectern.told import Booked, Cited, Found, OpenAlarm, Sending
+
+# Puts together what several hosts know of a class, before its account is given.
+
+
+NO_REDIS = "Redis does not answer"
+"""The reason why no streamer was heard of."""
+
+
+def gathered(teacher: Found | None, streamer: Found | None) -> Found:
+    """What a host knows of a class as a teacher, as a streamer, or as both; at least one of the two is given."""
+    if teacher is None or streamer is None:
+        known = teacher or streamer
+        assert known is not None  # the caller has looked into at least one of the databases
+        return known
+    events, booked, cited = (*teacher.events, *streamer.events), teacher.booked, streamer.cited
+    is_here = cited is not None and (booked is None or booked.streamer == streamer.streamer)
+    if not is_here:
+        since = teacher.kept_since if teacher.kept_since is not None else streamer.kept_since
+        return replace(teacher, events=events, kept_since=since)
+    alarms = tuple(dict.fromkeys((*teacher.alarms, *streamer.alarms)))
+    known = replace(teacher, cited=cited, streamer=streamer.streamer, sending=streamer.sending, check=streamer.check)
+    known = replace(known, dead_air=streamer.dead_air)
+    return replace(known, alarms=alarms, as_run=teacher.as_run or streamer.as_run, events=events)
+
+
+def with_status(found: Found, said: Mapping[str, Word] | None) -> Found:
+    """*found* with the last heartbeat of the class's streamer; the streamer's own rows, if they are here, come first.
+
+    *said* are the last heartbeats by streamer; None if Redis does not answer.
+    """
+    name = found.streamer or (found.booked.streamer if found.booked else None)
+    if name is None:
+        return found
+    if said is None:
+        return found if found.cited is not None else replace(found, unheard=NO_REDIS)
+    word = said.get(name)
+    if word is None or word.silent_s is not None:
+        silent = f"has been silent for {formatting.span(word.silent_s or 0)}" if word else "has said nothing yet"
+        return replace(found, unheard=f"{name} {silent}")
+    if found.cited is not None:
+        return found
+    alarms = [one for one in word.alarms if found.class_id in one.classes]
+    known = replace(found, sending=word.sendings.get(found.class_id), alarms=(*found.alarms, *alarms))
+    return replace(known, check=word.checks.get(found.class_id), dead_air=word.dead_air.get(found.class_id, ""))
 
 
 class Standing(StrEnum):
@@ -44,7 +90,7 @@ class Account:
     standing: Standing
     header: tuple[tuple[str, str], ...]
     following: tuple[str, ...]
-    story: tuple[tale.Line, ...] = ()
+    story: tuple[timeline.Line, ...] = ()
 
 
 def account(found: Found, now: float) -> Account:
@@ -54,12 +100,12 @@ def account(found: Found, now: float) -> Account:
     return Account(known, header, tuple(_following(found, known, now)), tuple(_story(found, now)))
 
 
-def _story(found: Found, now: float) -> list[tale.Line]:
+def _story(found: Found, now: float) -> list[timeline.Line]:
     if found.sending is not None and found.sending.gaps and not found.as_run:
-        return tale.story(found, found.sending.gaps)
+        return timeline.story(found, found.sending.gaps)
     known = what_was_sent(found, now).gaps if found.as_run else ()
     longest = sorted((one for one in known if one.missing_s >= gaps.SHOWN_S), key=lambda gap: -gap.missing_s)
-    return tale.story(found, longest[:GAPS])
+    return timeline.story(found, longest[:GAPS])
 
 
 _OVER: dict[str, Standing] = {
@@ -104,7 +150,9 @@ def _in_its_time(found: Found) -> Standing:
 def state_sentence(found: Found, known: Standing, now: float) -> str:
     """The standing *known* as a sentence without its subject, with the reason if the class is not on air."""
     one = found.booked or found.cited
-    begins = f"begins in {words.span(one.start_time - now)}" if one and now < one.start_time else "its time is over"
+    begins = (
+        f"begins in {formatting.span(one.start_time - now)}" if one and now < one.start_time else "its time is over"
+    )
     match known:
         case Standing.ON_AIR:
             return _on_air(found)
@@ -122,8 +170,8 @@ def state_sentence(found: Found, known: Standing, now: float) -> str:
 
 def _on_air(found: Found) -> str:
     sending = found.sending or Sending(on_air=True)
-    since = f" since {words.clock(sending.since)}" if sending.since is not None else ""
-    place = f", at {words.position(sending.position_s)} of the recording" if sending.position_s is not None else ""
+    since = f" since {formatting.clock(sending.since)}" if sending.since is not None else ""
+    place = f", at {formatting.position(sending.position_s)} of the recording" if sending.position_s is not None else ""
     often = "once" if sending.cuts == 1 else f"{sending.cuts:,} times"
     cuts = f"; reconnected {often}" if sending.cuts else ""
     what = "the slate is on air" if sending.slate else "on air"
@@ -134,7 +182,7 @@ def _why_not(found: Found) -> tuple[str, ErrorCode]:
     """Why a class is not on air, and the code whose heading in RUNBOOK.md is about that."""
     sending, booked, cited = found.sending, found.booked, found.cited
     if sending is not None and sending.failures:
-        refused = words.counted(sending.failures, "attempt")
+        refused = formatting.counted(sending.failures, "attempt")
         said = f"{refused} to connect failed, the last because: {sending.why or 'no reason was given'}"
         return said, AIRING_BROKEN
     if sending is not None and sending.is_playout_away and sending.why:
@@ -158,7 +206,7 @@ def _header(found: Found, known: Standing, now: float) -> list[tuple[str, str]]:
     sent = what_was_sent(found, now)
     return [
         ("state", state_sentence(found, known, now)),
-        ("time", words.period(one.start_time, one.end_time)),
+        ("time", formatting.period(one.start_time, one.end_time)),
         ("institution", one.institution or ""),
         ("recording", one.source or ""),
         ("push URL", one.push or ""),
@@ -184,7 +232,7 @@ def what_was_sent(found: Found, now: float) -> gaps.Sent:
 def _last_error(found: Found, one: Booked | Cited) -> str:
     sending = found.sending
     if sending is not None and sending.why:
-        at = f"{words.clock(sending.why_at)}: " if sending.why_at is not None else ""
+        at = f"{formatting.clock(sending.why_at)}: " if sending.why_at is not None else ""
         return f"{at}{sending.why}"
     is_bad = one.state in {BookingState.REFUSED, BookingState.BROKEN, AiringState.REFUSED, AiringState.BROKEN}
     return f"{one.code}: {one.message}" if is_bad and one.code else ""
@@ -193,13 +241,13 @@ def _last_error(found: Found, one: Booked | Cited) -> str:
 def _readiness(found: Found, known: Standing) -> str:
     if found.check is None or known not in {Standing.READY, Standing.COMING, *MISSING}:
         return ""
-    checked = f"checked at {words.clock(found.check.at)}"
+    checked = f"checked at {formatting.clock(found.check.at)}"
     return f"not ready, {checked}: {found.check.reds}" if found.check.reds else f"ready, {checked}"
 
 
 def _open(alarm: OpenAlarm) -> str:
     times = "" if alarm.count == 1 else f" ×{alarm.count:,}"
-    return f"{alarm.code}{times} on {alarm.host}, last at {words.clock(alarm.last_at)}: {alarm.message}"
+    return f"{alarm.code}{times} on {alarm.host}, last at {formatting.clock(alarm.last_at)}: {alarm.message}"
 
 
 _NO_REDIS = "RUNBOOK.md: redis: no heartbeat"
@@ -210,19 +258,19 @@ def _following(found: Found, known: Standing, now: float) -> list[str]:
     if known is Standing.SILENT:
         runs = f"On the host of {found.host}, see whether its program runs: supervisorctl status."
         said += [f"{runs} There, lectern explain {found.class_id} says more."]
-        said.append(_NO_REDIS if found.unheard == gathered.NO_REDIS else _heading(STREAMER_LOST.number))
+        said.append(_NO_REDIS if found.unheard == NO_REDIS else _heading(STREAMER_LOST.number))
     elif known is Standing.NOT_ON_AIR:
         said += _missing(found)
     if known is not Standing.ON_AIR:
-        said += outlook.of_class(found.booked, found.making, found.cited, now)
+        said += timeline.next_of_class(found.booked, found.making, found.cited, now)
     else:
-        said.append(f"It is on air for another {words.span(found.end_time - now)}. {_ending(found)}")
+        said.append(f"It is on air for another {formatting.span(found.end_time - now)}. {_ending(found)}")
     if found.check is not None and found.check.reds and known in {Standing.READY, Standing.COMING}:
         said = [f"It is not ready for its start: {found.check.reds}", _heading(NOT_READY_FOR_START.number), *said]
     if found.dead_air and known in {Standing.READY, Standing.COMING}:
         said += ["Look at its recording there, and have it replaced if that is not meant.", _heading(DEAD_AIR.number)]
     if found.booked is None and found.cited is None:
-        said += outlook.of_unbooked(found.kept_since, malformed=found.is_malformed, now=now)
+        said += timeline.next_of_unbooked(found.kept_since, malformed=found.is_malformed, now=now)
     said += [_heading(alarm.code) for alarm in found.alarms if alarm.code in CODES]
     return list(dict.fromkeys(said))
 
@@ -251,3 +299,41 @@ def _ending(found: Found) -> str:
 
 def _heading(code: int) -> str:
     return f"RUNBOOK.md: {CODES[code].runbook}"
+
+
+# How the playout sends a class, in the terms of the class's account.
+
+
+SENT_GAPS = 5
+"""Number of gaps of a class on air that its streamer tells, the last ones."""
+
+
+def of_playout(status: Mapping[str, Any], now: float = 0.0, events: Iterable[Past] = ()) -> Sending:
+    """How a class is sent at *now* (epoch seconds), from its ``status``, which docs/playout.md describes.
+
+    Its *events* say why something was not sent.
+    """
+    start, end = status.get("start", 0.0), min(now, status.get("end", 0.0))
+    known = gaps.sent(start, end, airing.as_run(status["as_run"]), events) if start < end else None
+    pushes = status.get("pushes") or [{}]
+    is_on_air = status.get("state") == "on_air"
+    waits = "this streamer holds no lease, so it may not push" if status.get("state") == "no_lease" else None
+    return Sending(
+        on_air=is_on_air,
+        since=status.get("first_byte_at"),
+        position_s=status.get("position_s"),
+        failures=0 if is_on_air else max(int(one.get("failures") or 0) for one in pushes),
+        cuts=max(int(status.get("sessions") or 0) - len(pushes), 0),
+        why=None if status.get("state") == "ended" else status.get("why") or waits,  # why it ended is no error
+        slate=bool(status.get("slate")),
+        gaps=tuple(gap for gap in known.gaps if gap.missing_s >= gaps.SHOWN_S)[-SENT_GAPS:] if known else (),
+    )
+
+
+def without_playout(why: str) -> Sending:
+    """How a class is sent while the playout does not answer: not at all."""
+    return Sending(on_air=False, why=f"the playout does not answer: {why}", is_playout_away=True)
+
+
+NOT_IN_PLAYOUT = Sending(on_air=False, why="its playout does not have it yet")
+"""How a class is sent that the playout, which answers, does not know."""

@@ -6,9 +6,9 @@ from math import inf
 from typing import NamedTuple
 
 from lectern.decide import gaps
-from lectern.facts import AsRun, Planned
+from lectern.model.facts import AsRun, Planned
 from lectern.states import BookingState
-from lectern.wire import BACKUP
+from lectern.wire.fields import BACKUP
 
 PUNCTUAL_S = 1.0
 """Seconds from its start within which the first byte of a punctual class is sent."""

@@ -1,16 +1,78 @@
 """What to do with a booking: the table of the design, row for row, and its use on a batch."""
 
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any
 
-from lectern import errors, words
-from lectern.decide.attempts import Limits, next_attempt
-from lectern.decide.delivery import differences
+from pydantic import ValidationError
+
+from lectern import errors, formatting
+from lectern.decide.placement import Loads, answer_again, cancel, proceed, refuse_other, without_cancelled
+from lectern.decide.transcoding import Limits, next_attempt
 from lectern.errors import ErrorCode
-from lectern.facts import Attempt, Rendition, RenditionKey, Slot
-from lectern.messages import Booking
+from lectern.model.facts import Attempt, Order, Rendition, RenditionKey, Slot
+from lectern.model.plan import Changes
+from lectern.rendition_ids import source
 from lectern.states import BookingState, RenditionState
+from lectern.wire.fields import read_resolution
+from lectern.wire.messages import Booking, Cancel
+
+# What a booking that is delivered again says differently than the first one.
+
+
+_TIMES = frozenset({"start_time", "end_time"})
+_SHOWN = frozenset({"record_id", "video_resolution", "institution_id"})
+"""Fields whose values are shown; a URL may hold a secret, and an unknown field may be long."""
+
+
+def is_same(kept: str, booking: Booking) -> bool:
+    """Whether *booking* says the same as the payload that was *kept*, however each of them is written.
+
+    A recording's URL that is signed anew is another one: the old signature may have expired.
+    """
+    return kept == booking.payload or not _different(kept, booking, str)
+
+
+def differences(kept: Sequence[str], booking: Booking) -> list[str]:
+    """The fields that differ from the last of the payloads *kept*; none if *booking* says the same as one of them.
+
+    The order of keys, the spelling of numbers and URLs, the signature of a recording's URL, and null entries make no
+    difference.
+    """
+    found: list[str] = []
+    for payload in kept:
+        if payload == booking.payload or not (found := _different(payload, booking, source)):
+            return []
+    return found
+
+
+def _different(payload: str, booking: Booking, identity: Callable[[str], str]) -> list[str]:
+    """The fields that differ; *identity* is what two URLs of one recording have in common."""
+    try:
+        before = _said(Booking.model_validate_json(payload), identity)
+    except ValidationError:  # an older version accepted what this one does not
+        return ["what an older release accepted"]
+    now = _said(booking, identity)
+    names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
+    return [_in_words(name, before.get(name), now.get(name)) for name in names]
+
+
+def _said(booking: Booking, identity: Callable[[str], str]) -> dict[str, Any]:
+    fields = booking.model_dump(exclude={"video_url_list", "video_url"})
+    listed = {key: where for key, where in booking.video_url_list.items() if where}
+    others = {key: where for key, where in listed.items() if read_resolution(key) not in booking.urls}
+    return {
+        **{name: value for name, value in fields.items() if value is not None},
+        **({} if booking.video_url is None else {"video_url": identity(booking.video_url)}),
+        "video_url_list": {key: identity(where) for key, where in (*booking.urls.items(), *others.items())},
+    }
+
+
+def _in_words(name: str, before: Any, now: Any) -> str:  # noqa: ANN401 (any value of a field)
+    if name in _TIMES:
+        return f"{name} {formatting.moment(before)} -> {formatting.when(now, before)}"
+    return f"{name} {before} -> {now}" if name in _SHOWN else name
 
 
 class Named(StrEnum):
@@ -178,7 +240,7 @@ def _overlap(booking: Booking, slots: Iterable[Slot], now: float) -> Verdict | N
     for one in slots:
         overlap_s = min(booking.end_time, one.end_time) - max(booking.start_time, one.start_time)
         if overlap_s > 0 and booking.end_time > now:
-            said = f"{one.class_id} is pushed to the same URL, and overlaps for {words.span(overlap_s)}"
+            said = f"{one.class_id} is pushed to the same URL, and overlaps for {formatting.span(overlap_s)}"
             return _refusal(booking, errors.CONFLICT, said)
     return None
 
@@ -187,7 +249,7 @@ def _decide(
     booking: Booking, renditions: Mapping[RenditionKey, Rendition], limits: Limits, now: float
 ) -> tuple[Verdict, Attempt | None]:
     if booking.end_time <= now:
-        return _refusal(booking, errors.ENDED, f"it ended {words.span(now - booking.end_time)} ago"), None
+        return _refusal(booking, errors.ENDED, f"it ended {formatting.span(now - booking.end_time)} ago"), None
     resolution, key = booking.video_resolution, booking.key
     row = renditions.get(key) if key else None
     do = action(named_by(booking), row.state if row else None)
@@ -218,3 +280,70 @@ def _begin(
     if isinstance(found, Attempt):
         return Verdict(booking, BookingState.WAITING), found
     return _refusal(booking, found.code, found.message, alarm=True), None
+
+
+# What is decided about a batch of bookings and cancels.
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the database says of the renditions, streams and streamers that the bookings are about."""
+
+    early: Collection[str]
+    """Classes whose cancel arrived before their booking."""
+
+    renditions: Mapping[RenditionKey, Rendition]
+    taken: Mapping[str, Sequence[Slot]]
+    """The live classes of each stream."""
+
+    loads: Loads
+
+
+def decide_orders(
+    changes: Changes, booked: Sequence[Booking], cancelled: Sequence[Cancel], facts: Facts, limits: Limits
+) -> None:
+    """Decide bookings in their order, then cancels; ``changes.orders`` has the classes that are booked already."""
+    others = without_cancelled(changes, booked, facts.early) if facts.early else booked
+    before = Before(already_answered(changes.orders), facts.renditions, facts.taken)
+    made = plan(others, before, limits, changes.now)
+    going: list[tuple[Order, str]] = []
+    for verdict in made.verdicts:
+        order = changes.book(verdict.booking)
+        if verdict.state is BookingState.PLACED:
+            going.append((order, verdict.url or ""))
+        elif verdict.state is BookingState.WAITING:
+            _wait(changes, order)
+        else:
+            _refuse(changes, order, verdict)
+    proceed(changes, going, facts.loads)
+    for attempt in made.attempts:
+        changes.begun.append(attempt)
+        changes.note("transcoding begins", stem=attempt.stem, detail=f"{attempt.backend}, attempt {attempt.attempt}")
+    for again in made.again:
+        order = changes.orders[again.class_id]
+        if again.refusal is None:
+            answer_again(changes, order)
+        else:
+            refuse_other(changes, order, again.refusal)
+    for message in cancelled:
+        cancel(changes, message)
+
+
+def already_answered(orders: Mapping[str, Order]) -> dict[str, Sequence[str]]:
+    """The payloads of each class in *orders*: as it was first booked, and as it is since its changes."""
+    return {
+        class_id: (order.payload,) if order.booked is None else (order.booked, order.payload)
+        for class_id, order in orders.items()
+    }
+
+
+def _wait(changes: Changes, order: Order) -> None:
+    changes.move(order, BookingState.WAITING)
+    changes.joins[changes.waiting_key(order)].append(order.class_id)
+    changes.note("waits", order)
+    changes.row(order.class_id, "wait", detail=order.stem)
+
+
+def _refuse(changes: Changes, order: Order, verdict: Verdict) -> None:
+    assert verdict.code is not None  # the table gives every refusal its code
+    changes.refuse(order, verdict.code, verdict.message, alarm=verdict.alarm)

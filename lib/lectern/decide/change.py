@@ -7,31 +7,29 @@ never aired by itself. So a change that cannot be kept leaves the class as it wa
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pydantic import ValidationError
 from pydantic_core import from_json
 
-from lectern import errors, words
-from lectern.amendments import Amend, Change
-from lectern.changes import Changes
-from lectern.commands import in_words
-from lectern.decide import backups
-from lectern.decide.attempts import Limits
-from lectern.decide.booking import Before, Verdict, plan
-from lectern.decide.cancels import cancel_second
-from lectern.decide.delivery import is_same
-from lectern.decide.verdicts import Loads, proceed
+from lectern import errors, formatting
+from lectern.decide import placement
+from lectern.decide.booking import Before, Verdict, is_same, plan
+from lectern.decide.placement import Loads, cancel_second, proceed
+from lectern.decide.transcoding import Limits
 from lectern.errors import Refuse
-from lectern.facts import Order, Rendition, RenditionKey, Slot
-from lectern.messages import Booking, Report
-from lectern.states import BOOKING_OVER, BookingState
-from lectern.wire import BACKUP, class_of, revised, revision_id
+from lectern.model.facts import Airing, Order, Rendition, RenditionKey, Slot
+from lectern.model.plan import Changes
+from lectern.model.streamer_plan import StreamerChanges
+from lectern.states import BOOKING_OVER, LIVE_AIRINGS, AiringState, BookingState
+from lectern.wire.fields import BACKUP, class_of, revised, revision_id
+from lectern.wire.messages import Amend, Booking, Change, Report
+from lectern.wire.parser import in_words
 
 IN_FORCE = "in force"
 """The message of a revision that has replaced the booking of its class."""
 
-WAITS = frozenset({BookingState.WAITING, *backups.ON})
+WAITS = frozenset({BookingState.WAITING, *placement.ON_STREAMER})
 """States of a revision that is neither in force nor refused; *ready* means that its streamer is to apply it."""
 
 LAST_S = 5.0
@@ -86,17 +84,17 @@ def _decide(changes: Changes, asked: Change, facts: Facts, limits: Limits) -> No
     if order.start_time <= changes.now < booking.start_time:
         raise Refuse(f"{order.class_id}: it has begun, so its start_time cannot be later than now", errors.MALFORMED)
     _refuse_late(changes, order, min(order.end_time, booking.end_time))
-    twin = changes.orders.get(backups.twin_id(order.class_id))
+    twin = changes.orders.get(placement.secondary_id(order.class_id))
     if twin is not None and twin.state not in WAITS and _airs_elsewhere(latest, asked):
         why = f"its second airing is {twin.state}{f' ({twin.message})' if twin.message else ''}"
-        raise Refuse(f"{order.class_id}: {why}, so its {backups.FIELD} cannot be changed", errors.ENDED)
+        raise Refuse(f"{order.class_id}: {why}, so its {placement.BACKUP_FIELD} cannot be changed", errors.ENDED)
     verdict = _admitted(changes, latest, booking, facts, limits)
     if order.state is BookingState.WAITING:
         _at_once(changes, order, booking, verdict, facts.loads)
         return
     _revision(changes, order, booking, verdict)
-    second = backups.second_of(booking.payload)
-    if second is not None and twin is not None and twin.state in backups.ON:
+    second = placement.secondary_of(booking.payload)
+    if second is not None and twin is not None and twin.state in placement.ON_STREAMER:
         _revision(changes, twin, second.under(twin.class_id), verdict)
 
 
@@ -104,12 +102,12 @@ def _refuse_late(changes: Changes, order: Order, end_time: float) -> None:
     """Raise Refuse if a class ends, or is to end, too soon for a change to be surely done before."""
     left_s = end_time - changes.now
     if left_s < LAST_S and order.state is not BookingState.WAITING:
-        said = f"it ends in {words.span(left_s)}" if left_s > 0 else "its end has passed"
+        said = f"it ends in {formatting.span(left_s)}" if left_s > 0 else "its end has passed"
         raise Refuse(f"{order.class_id}: {said}, so it cannot be changed any more", errors.ENDED)
 
 
 def _airs_elsewhere(latest: Order, asked: Change) -> bool:
-    return asked.push_url_backup not in (None, "", from_json(latest.payload).get(backups.FIELD))
+    return asked.push_url_backup not in (None, "", from_json(latest.payload).get(placement.BACKUP_FIELD))
 
 
 def _again(changes: Changes, latest: Order) -> None:
@@ -207,7 +205,7 @@ def reported(changes: Changes, revision: Order, said: Report, loads: Loads) -> N
     if is_lost or (is_of and said.code == errors.ENDED.number):
         code = errors.CODES.get(said.code, errors.DOWNLOAD_FAILED)
         changes.refuse(revision, code, said.message, alarm=_is_second(revision))
-    elif its is None or its.state not in backups.ON:
+    elif its is None or its.state not in placement.ON_STREAMER:
         forsake(changes, [revision])
     elif said.cmd == "prepared" and its.streamer == revision.streamer:
         _apply(changes, its, revision)
@@ -220,7 +218,7 @@ def reported(changes: Changes, revision: Order, said: Report, loads: Loads) -> N
 
 def _is_of(its: Order, revision: Order, said: Report) -> bool:
     """Whether a report says something of the class as it is placed now; it may have ended since."""
-    may_be = backups.ON | {BookingState.AIRED, BookingState.AIRED_WITH_GAPS, BookingState.BROKEN}
+    may_be = placement.ON_STREAMER | {BookingState.AIRED, BookingState.AIRED_WITH_GAPS, BookingState.BROKEN}
     return its.state in may_be and (its.streamer, max(its.placement, 1)) == (revision.streamer, said.of_placement)
 
 
@@ -286,10 +284,10 @@ def _in_force(changes: Changes, order: Order, revision: Order, loads: Loads) -> 
     changes.note("changed", order, f"by change {number}")
     booking = Booking.model_validate(from_json(revision.payload) | {"class_id": class_of(order.class_id)})
     after = changes.revise(order, booking.under(order.class_id), revision.url)
-    if after.state not in backups.ON:
+    if after.state not in placement.ON_STREAMER:
         return
-    backups.add(changes, after, streamer, revision.url or "", loads)
-    if backups.second_of(after.payload) is None:  # an empty push_url_backup took it away
+    placement.add_secondary(changes, after, streamer, revision.url or "", loads)
+    if placement.secondary_of(after.payload) is None:  # an empty push_url_backup took it away
         cancel_second(changes, after)
 
 
@@ -322,3 +320,71 @@ def _number(class_id: str) -> int:
 
 def _is_second(revision: Order) -> bool:
     return (revision.revises or "").endswith(BACKUP)
+
+
+# What a streamer does when its teacher tells it to replace a class by the class's prepared revision. The class gets
+# the content of the revision at once. The teacher is told when that is what is aired: with the commit if the playout
+# can have nothing of the class yet, otherwise when the playout has confirmed it.
+
+
+OVER = "the class was over before its change was in force"
+NOT_HERE = "its streamer has the class without this change"
+
+_CONTENT = ("stem", "push_url", "start_time", "end_time")
+_OPEN = LIVE_AIRINGS - {AiringState.BROKEN}
+"""States of a class that can be changed."""
+
+
+def amend(
+    changes: StreamerChanges,
+    asked: Amend,
+    one: Airing | None,
+    revision: Airing | None,
+    waiting: Sequence[Airing],
+    ahead_s: float,
+) -> dict[str, Airing]:
+    """Give the class the content of its revision; if the class is over or was moved away, cancel the revision.
+
+    *waiting* are its revisions that wait to be confirmed; the playout knows the classes of the next *ahead_s* seconds.
+    Returns what was changed, the class and the revision, by their ids.
+    """
+    if revision is None:
+        its = asked.revision, asked.revision_placement, asked.placement
+        changes.report_amended(*its, errors.NOT_BOOKED, NOT_HERE)
+        return {}
+    if revision.state not in LIVE_AIRINGS:
+        if revision.class_id not in [*changes.unconfirmed, *(it.class_id for it in waiting)]:
+            # Its report was lost, so it is repeated.
+            confirm(changes, revision, one, is_aired=True)
+        return {}
+    if one is None or one.state not in _OPEN or one.end_time <= changes.now or one.placement != asked.placement:
+        changes.row(asked.class_id, "is over or elsewhere, its revision goes", asked.revision)
+        changes.report_amended(revision.class_id, revision.placement, asked.placement, errors.ENDED, OVER)
+        return {revision.class_id: changes.move(revision, AiringState.CANCELLED)}
+    after = changes.amend(one, revision)
+    earlier = [*(it.class_id for it in waiting), *(it for it in changes.unconfirmed if revised(it) == one.class_id)]
+    changes.wait(earlier, None)  # the teacher answers them with this one
+    if min(one.start_time, after.start_time) > changes.now + ahead_s:
+        changes.report_amended(revision.class_id, revision.placement, one.placement)
+    else:
+        changes.wait([revision.class_id], changes.now)
+    changes.note("changed", after)
+    changes.row(one.class_id, "changed", asked.revision)
+    return {one.class_id: after, revision.class_id: replace(revision, state=AiringState.CANCELLED)}
+
+
+def confirm(changes: StreamerChanges, revision: Airing, one: Airing | None, *, is_aired: bool) -> None:
+    """Report that a class is aired as its revision says (*is_aired*), or that it cannot be any more; else wait."""
+    its = revision.class_id, revision.placement, one.placement if one is not None else 1
+    if one is None or one.state not in _OPEN:
+        changes.report_amended(*its, errors.ENDED, OVER)
+    elif any(
+        getattr(one, name) != getattr(revision, name) for name in _CONTENT
+    ):  # it was moved away, and has come back
+        changes.report_amended(*its, errors.NOT_BOOKED, NOT_HERE)
+    elif is_aired:
+        changes.report_amended(*its)
+        changes.note("change in force", one)
+    else:
+        return
+    changes.wait([revision.class_id], None)

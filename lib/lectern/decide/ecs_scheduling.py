@@ -17,7 +17,7 @@ from lectern.errors import (
     Refuse,
     TryAgain,
 )
-from lectern.facts import EcsHost, RenditionKey
+from lectern.model.facts import EcsHost, RenditionKey
 
 TRIES = 3
 """Number of attempts after which a rendition is given up, whether on several hosts or on one."""

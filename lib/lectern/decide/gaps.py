@@ -4,9 +4,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 
-from lectern import words
-from lectern.facts import AsRun
-from lectern.told import Gap, Past
+from lectern import formatting
+from lectern.model.facts import AsRun
+from lectern.model.views import Gap, Past
 
 WHOLE = "aired whole"
 """How the message of a class begins of which at most a moment is missing."""
@@ -74,13 +74,14 @@ class Sent:
         named = [gap.text() for gap in self.gaps if gap in longest and gap.missing_s >= SHOWN_S]
         more = len(self.gaps) - len(named)
         if more:
-            named.append(words.counted(more, "gap" if not named else "more gap"))
-        return f"{words.length(self.missing_s)} of {words.length(self.length_s)} were not sent: {'; '.join(named)}"
+            named.append(formatting.counted(more, "gap" if not named else "more gap"))
+        missing, whole = formatting.length(self.missing_s), formatting.length(self.length_s)
+        return f"{missing} of {whole} were not sent: {'; '.join(named)}"
 
     def sentence(self) -> str:
         """How the class was aired: whole, or what is missing and why."""
         said = WHOLE if self.is_whole else self.missing()
-        return f"{said}; {words.counted(self.sessions, 'session')}"
+        return f"{said}; {formatting.counted(self.sessions, 'session')}"
 
 
 def sent(start: float, end: float, parts: Sequence[AsRun], reasons: Iterable[Past] = (), message: str = "") -> Sent:
@@ -112,11 +113,12 @@ def as_run(found: Sent, parts: Sequence[AsRun]) -> str:
     if not parts:
         return ""
     begins, ends = min(one.begins for one in parts), max(one.ends for one in parts)
-    said = f"{words.length(found.recording_s)} of the recording, {words.clock(begins)} to {words.clock(ends)}"
-    said += f"; {words.length(found.slate_s)} of the slate" if found.slate_s >= 1 else ""
-    said += f"; {words.counted(found.sessions, 'session')}"
+    length, clock = formatting.length, formatting.clock
+    said = f"{length(found.recording_s)} of the recording, {clock(begins)} to {clock(ends)}"
+    said += f"; {formatting.length(found.slate_s)} of the slate" if found.slate_s >= 1 else ""
+    said += f"; {formatting.counted(found.sessions, 'session')}"
     size = sum(one.sent_bytes or 0 for one in parts)
-    return f"{said}; {words.size(size)}" if size else said
+    return f"{said}; {formatting.size(size)}" if size else said
 
 
 def not_aired(found: Sent, why: str | None) -> str:

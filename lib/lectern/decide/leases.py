@@ -1,9 +1,17 @@
 """How long a streamer may push, who renews its lease and who ends it, and after how much silence it is lost."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
+
+from lectern import errors, formatting
+from lectern.decide.placement import Choice, open_to, place_again
+from lectern.model.facts import Order
+from lectern.model.plan import Changes, Granted
+from lectern.model.tables.teacher import CancelRow, StreamerRow, streamers
+from lectern.wire.messages import Grant
 
 MARGIN_S = 5.0
 """Seconds between the end of a lease and the moment its classes may be moved: the pushes need a moment to end."""
@@ -131,3 +139,243 @@ def silence(age_s: float | None, heard_nothing_s: float, ears_open_s: float) -> 
     was noticed, counts instead. Time before this teacher began to listen (*ears_open_s* ago) does not count.
     """
     return min(heard_nothing_s if age_s is None else age_s, ears_open_s)
+
+
+# What a teacher records of its streamers: one is lost, leased, drained, or back at the old program.
+
+
+DRAIN_AHEAD_S = 120.0
+"""Seconds before its start until which a class is moved off a drained streamer: by its start that streamer has
+read that it lost the class, or its lease has expired."""
+LISTED_S = 86_400.0
+"""Seconds for which a streamer is still listed that was drained or stopped."""
+STAY_S = 3600.0
+"""Seconds before its start at which a class leaves its lost streamer in any case; until then it stays if no other can
+take it: the lost streamer may come back, or another may have room."""
+
+
+class Presence(StrEnum):
+    """What a streamer's last heartbeat says of it, in words for people."""
+
+    ALIVE = "alive"
+    FULL = "its disk takes nothing"
+    HANGS = "its process hangs"
+    DRAINED = "drained"
+    STOPPED = "stopped"
+    LOST = "lost"
+
+
+def presence(beat: Mapping[str, Any], silent_s: float, lost_after_s: float) -> Presence:
+    """What *beat*, which is *silent_s* old, says of its streamer; one that is drained on purpose is never lost."""
+    if beat.get("drains"):
+        return Presence.DRAINED
+    if beat.get("gone"):
+        return Presence.STOPPED
+    if silent_s > lost_after_s:
+        return Presence.LOST
+    if beat.get("stale"):
+        return Presence.HANGS
+    return Presence.FULL if beat.get("full") else Presence.ALIVE
+
+
+def listed(
+    beats: Mapping[str, Mapping[str, Any]], now: float, lost_after_s: float
+) -> dict[str, tuple[Presence, float]]:
+    """Each streamer of *beats*, and the seconds since it was heard; without those that were taken out a day ago.
+
+    A streamer that is lost is listed until it is back, or was taken out: drained, stopped, or moved away from by force.
+    """
+    found: dict[str, tuple[Presence, float]] = {}
+    for name, beat in sorted(beats.items()):
+        silent_s = max(now - float(beat["at"]), 0.0)
+        state = presence(beat, silent_s, lost_after_s)
+        if state is Presence.LOST or silent_s < LISTED_S:
+            found[name] = state, silent_s
+    return found
+
+
+def lose(changes: Changes, holder: StreamerRow, number: int, others: Sequence[str], *, movable: bool) -> str:
+    """Alarm that a streamer is lost, and what becomes of its *number* classes; returns it in words."""
+    name = holder.name
+    changes.hold(holder, lost_at=changes.now)
+    after = f"not heard of for {changes.settings.streamer_lost_after_s:g} s"
+    classes, stay = formatting.counted(number, "class", "classes"), "stays" if number == 1 else "stay"
+    if not others:
+        what = f"{classes} {stay} with it, because no streamer is alive that it asks before it goes on alone"
+    elif movable:
+        what = f"{classes} to be moved to others"
+    else:
+        what = f"{classes} {stay} with it, because its lease has no end"
+    changes.alarm(errors.STREAMER_LOST, f"{name}: {after}; {what}")
+    return f"{after}; {what}"
+
+
+def leaving_lost(changes: Changes, orders: Sequence[Order], choice: Choice, *, force: bool) -> list[Order]:
+    """Those of *orders* that leave their lost streamer now; *force*: it is known to push nothing any more."""
+    soon = changes.now + STAY_S
+    return [one for one in orders if force or one.start_time < soon or open_to(changes, one, choice)]
+
+
+def came_back(
+    changes: Changes, before: Mapping[str, str], holders: Mapping[str, StreamerRow], no: Mapping[str, set[str]]
+) -> dict[str, str]:
+    """The streamer that each class was moved from *before*, if it can have the class back: it has not refused it.
+
+    It is drained, but there; or it is lost, and has time to come back.
+    """
+    found: dict[str, str] = {}
+    for class_id, name in before.items():
+        order, holder = changes.orders.get(class_id), holders.get(name)
+        if order is None or holder is None or holder.withdrawn_at is not None or name in no[class_id]:
+            continue
+        if holder.is_there or (holder.lease_s and order.start_time >= changes.now + STAY_S):
+            found[class_id] = name
+    return found
+
+
+def grant(changes: Changes, claim: Granted, taken: Sequence[tuple[str, int]], cancelled: Sequence[CancelRow]) -> None:
+    """Give a streamer its lease, after telling it all that was *taken* from it (class_id and placement)."""
+    name = claim.streamer
+    held = StreamerRow(name=name, session=claim.session, lease_s=claim.lease_s, granted_at=changes.now)
+    changes.hold(held)
+    for class_id, placement in taken:
+        changes.release(name, class_id, placement)
+    for one in cancelled:
+        changes.release(name, one.class_id)
+        changes.cancel_told_again(one.class_id)
+    changes.tell(name, Grant.model_construct(streamer=name, session=claim.session), None)
+    changes.note(
+        "lease granted", detail=f"to {name}; taken from it before: {formatting.counted(len(taken), 'class', 'classes')}"
+    )
+
+
+def drain(changes: Changes, name: str, orders: Sequence[Order], choice: Choice) -> None:
+    """Move those of *orders* off the streamer *name* that begin late enough and that another streamer can take."""
+    going = [one for one in orders if one.start_time > changes.now + DRAIN_AHEAD_S]
+    going = [one for one in going if open_to(changes, one, choice)]
+    place_again(changes, going, choice, f"{name} is drained", refused=False)
+
+
+def withdraw(changes: Changes, name: str, orders: Sequence[Order]) -> str:
+    """Leave *orders* to the old program, which runs again on the streamer *name*; returns that in words."""
+    after = {"session": None, "lost_at": None, "withdrawn_at": changes.now}
+    changes.change(streamers, {"name": name}, {}, after)
+    for order in orders:
+        changes.note("left to the old program", order, f"{name} was rolled back")
+    its = formatting.counted(len(orders), "class", "classes")
+    return f"is back at the old program, which airs its {its}; nothing is moved to another"
+
+
+# Whether a streamer whose lease still runs goes on airing without the control host: a table, read row by row.
+
+
+PEER_S = 300.0
+"""Seconds of silence after which a streamer does not count any more among those that could take over."""
+
+GONE_S = 30.0
+"""The same for one that has said that it goes: longer than a restart, shorter than a reboot of its machine."""
+
+
+class Word(StrEnum):
+    """What Prefect says of the classes of this streamer."""
+
+    FREE = "nobody takes them"
+    TAKEN = "another streamer takes them"
+    AWAY = "Prefect does not answer"
+
+
+class Peer(StrEnum):
+    """What one streamer's health says about whether it hears the control host."""
+
+    BLIND = "blind"
+    HEARS = "hears"
+    SILENT = "silent"
+
+
+class Peers(StrEnum):
+    """What the healths of all other streamers say together."""
+
+    NONE = "no other streamer is known"
+    BLIND = "every other streamer answers and hears no control host either"
+    HEARS = "another streamer hears the control host"
+    SILENT = "another streamer does not answer, and may hear the control host"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether the classes stay on air, and why."""
+
+    goes_on: bool
+    why: str
+
+
+GO_ON, STOP = True, False
+PARTITION_TABLE: Sequence[tuple[str | None, Word | None, Peers | None, bool]] = (
+    # ON_CONTROL_LOST | Prefect | other streamers | do
+    (ANY, Word.TAKEN, ANY, STOP),
+    (ANY, Word.FREE, ANY, GO_ON),
+    ("push", Word.AWAY, ANY, GO_ON),
+    ("stop", Word.AWAY, ANY, STOP),
+    ("ask peers", Word.AWAY, Peers.NONE, GO_ON),
+    ("ask peers", Word.AWAY, Peers.BLIND, GO_ON),
+    ("ask peers", Word.AWAY, Peers.HEARS, STOP),
+    ("ask peers", Word.AWAY, Peers.SILENT, STOP),
+)
+"""The first row that fits decides. *STOP* does not lengthen the lease: the classes end with it."""
+
+
+def partition_verdict(policy: str, word: Word, peers: Peers) -> Verdict:
+    """The verdict of the first row that fits."""
+    for on_lost, said, others, do in PARTITION_TABLE:
+        given = ((on_lost, policy), (said, word), (others, peers))
+        if all(wanted is ANY or wanted == found for wanted, found in given):
+            return Verdict(do, _why(word, policy, peers))
+    raise AssertionError((policy, word, peers))
+
+
+def _why(word: Word, policy: str, peers: Peers) -> str:
+    if word is not Word.AWAY:
+        return f"Prefect says that {word}"
+    return str(peers) if policy == "ask peers" else f"ON_CONTROL_LOST is {policy}"
+
+
+def together(looks: Collection[Peer]) -> Peers:
+    """What all other streamers say: one that hears the control host, or may hear it, outweighs those that do not."""
+    for peer, peers in ((Peer.HEARS, Peers.HEARS), (Peer.SILENT, Peers.SILENT), (Peer.BLIND, Peers.BLIND)):
+        if peer in looks:
+            return peers
+    return Peers.NONE
+
+
+def look(health: Mapping[str, Any] | None, name: str) -> Peer:
+    """What the *health* of streamer *name* says about the control host; *health* is None if it did not answer.
+
+    An answer under another name does not count: two streamers may have the same loopback address.
+    """
+    if health is None or health.get("name") != name or not isinstance(health.get("hears"), bool):
+        return Peer.SILENT
+    return Peer.HEARS if health["hears"] else Peer.BLIND
+
+
+def others(beats: Mapping[str, Mapping[str, Any]], name: str) -> dict[str, str]:
+    """The addresses (``host:port``, or empty) of the streamers besides *name* with a heartbeat in the last PEER_S."""
+    at = float(beats[name]["at"]) if name in beats else max((float(one["at"]) for one in beats.values()), default=0.0)
+    return {
+        other: address if isinstance(address := beat.get("address"), str) else ""
+        for other, beat in sorted(beats.items())
+        if other != name and at - float(beat["at"]) <= (GONE_S if beat.get("gone") else PEER_S)
+    }
+
+
+def may_take(last_beat: Mapping[str, Any] | None, names: Collection[str]) -> list[str]:
+    """Those of *names* that may take a silent streamer's classes: only those that its last heartbeat lists as peers.
+
+    If that heartbeat has no such list, the streamer stops by itself when its lease expires, so any may take them.
+    """
+    known = (last_beat or {}).get("peers")
+    return sorted(names) if not isinstance(known, list) else sorted(name for name in names if name in known)
+
+
+def listed_peers(policy: str, known: Collection[str]) -> list[str] | None:
+    """The peers that a heartbeat lists: those that the streamer asks; None if the policy stops without asking."""
+    return {"ask peers": sorted(known), "push": []}.get(policy)

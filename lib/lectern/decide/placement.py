@@ -2,7 +2,18 @@
 
 import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from pydantic_core import from_json
+
+from lectern import errors
+from lectern.model.facts import Order
+from lectern.model.plan import Changes
+from lectern.model.tables.teacher import CancelRow, cancels
+from lectern.states import BOOKING_OVER, BookingState
+from lectern.wire.fields import BACKUP
+from lectern.wire.messages import Booking, Cancel
 
 
 def ranking(stem: str, streamers: Sequence[str]) -> list[str]:
@@ -32,3 +43,250 @@ def place(stems: Sequence[str], loads: Mapping[str, int], slack: float) -> list[
         now[chosen] += 1
         placed.append(chosen)
     return placed
+
+
+# Cancels: take a class back wherever it is, and tell its streamer again until it confirms.
+
+
+EARLY_S = 600.0
+"""Seconds for which the cancel of an unknown class is kept: its booking may arrive later, by another way."""
+
+
+def cancel(changes: Changes, message: Cancel) -> None:
+    """Cancel a class, its second airing and its revisions; the cancel of an unknown class is kept for its booking."""
+    class_id = message.class_id
+    if (second := f"{class_id}{BACKUP}") in changes.orders:
+        cancel(changes, Cancel.model_construct(class_id=second))
+    for revision in changes.revisions.get(class_id, ()):
+        if changes.orders[revision].state not in BOOKING_OVER:
+            cancel(changes, Cancel.model_construct(class_id=revision))
+    order = changes.orders.get(class_id)
+    if order is None:
+        changes.await_cancel(class_id, None, changes.now + EARLY_S)
+        changes.row(class_id, "cancel of an unknown class")
+        changes.note("cancel of an unknown class", class_id=class_id)
+        return
+    # A broken class is not over before its end: a person may have retried it, so it may be on air.
+    if order.state in BOOKING_OVER or (order.state is BookingState.BROKEN and order.end_time <= changes.now):
+        changes.row(class_id, f"cancel of a class that is {order.state}")
+        changes.note(f"cancel of a class that is {order.state}", order)
+        return
+    changes.move(order, BookingState.CANCELLED, order.code or 0)
+    if order.state is BookingState.WAITING:
+        changes.leaves.append((changes.waiting_key(order), class_id))
+    if order.promised_at is None:
+        changes.answer(order, errors.CANCELLED.number, errors.CANCELLED.meaning, order.deliveries)
+    if order.streamer:
+        changes.await_cancel(class_id, order.streamer, order.end_time)
+        changes.release(order.streamer, class_id)
+    changes.note("cancelled", order)
+    changes.row(class_id, "cancel", where=order.streamer or "")
+
+
+def cancel_second(changes: Changes, order: Order) -> None:
+    """Cancel the second airing of a class that was refused: the platform was told that the class is not aired."""
+    second = changes.orders.get(f"{order.class_id}{BACKUP}")
+    if order.revises is None and second is not None and second.state not in BOOKING_OVER:
+        cancel(changes, Cancel.model_construct(class_id=second.class_id))
+
+
+def without_cancelled(changes: Changes, booked: Sequence[Booking], early: Collection[str]) -> list[Booking]:
+    """Cancel those of *booked* whose cancel arrived before them (*early*); returns the other bookings.
+
+    The second delivery of a booking that is cancelled here is returned too: it gets the same answer again.
+    """
+    others: list[Booking] = []
+    code = errors.CANCELLED
+    for booking in booked:
+        if booking.class_id not in early or booking.class_id in changes.orders:
+            others.append(booking)
+            continue
+        order = changes.move(changes.book(booking), BookingState.CANCELLED, code.number, code.meaning)
+        changes.answer(order, code.number, code.meaning)
+        changes.change(cancels, {"class_id": order.class_id}, {"streamer": None}, None)
+        changes.note("cancelled before it was booked", order)
+        changes.row(order.class_id, "cancelled before it was booked", code=code.number)
+    return others
+
+
+def resend_cancels(changes: Changes, unconfirmed: Sequence[CancelRow]) -> None:
+    """Tell streamers again to release classes that were cancelled."""
+    for one in unconfirmed:
+        changes.release(one.streamer or "", one.class_id)
+        changes.note("cancel told again", class_id=one.class_id, detail=f"to {one.streamer}")
+        changes.cancel_told_again(one.class_id)
+
+
+# The second airing of a class that has a push_url_backup: a class of its own, on another streamer if possible. Its id
+# is the class's with a suffix that no class_id on the wire can have. So it is placed, moved, cited, cancelled and
+# reported like any other class; only the platform gets no answer for it.
+
+
+BACKUP_FIELD = "push_url_backup"
+ON_STREAMER = frozenset({BookingState.PLACED, BookingState.READY})
+
+
+def secondary_id(class_id: str) -> str:
+    """The id of the class's other airing: of the second for the first, and of the first for the second."""
+    return class_id.removesuffix(BACKUP) if class_id.endswith(BACKUP) else f"{class_id}{BACKUP}"
+
+
+def add_secondary(changes: Changes, order: Order, streamer: str, url: str, loads: dict[str, int]) -> None:
+    """Place the second airing of a class that *streamer* airs, if the booking asks for it, on another streamer.
+
+    If no other streamer is alive, *streamer* sends both.
+    """
+    booking = secondary_of(order.payload) if order.revises is None else None
+    if booking is None or booking.class_id in changes.orders:
+        return
+    second = Order.of(booking)
+    chosen = place([second.stem], elsewhere(loads, streamer), changes.settings.streamer_load_slack)[0] or streamer
+    loads[chosen] = loads.get(chosen, 0) + 1
+    changes.book(booking)
+    changes.place(replace(second, promised_at=changes.now), chosen, url)  # promised: the platform gets no second answer
+    changes.note("placed", second, f"on {chosen}")
+    changes.note("backup placed", order, f"on {chosen}")
+    changes.row(second.class_id, "proceed", where=chosen, detail=second.stem)
+
+
+def loads_apart(changes: Changes, order: Order, loads: Mapping[str, int]) -> Mapping[str, int]:
+    """*loads* without the streamer that has the class's other airing, unless no other streamer is alive."""
+    twin = changes.orders.get(secondary_id(order.class_id))
+    return elsewhere(loads, twin.streamer if twin is not None and twin.state in ON_STREAMER else None)
+
+
+def elsewhere(loads: Mapping[str, int], streamer: str | None) -> Mapping[str, int]:
+    """The *loads* of all streamers but *streamer*; *loads* itself if there is no other."""
+    return {name: load for name, load in loads.items() if name != streamer} or loads
+
+
+def secondary_of(payload: str) -> Booking | None:
+    """The booking of the second airing that *payload* asks for; None if it has no push_url_backup."""
+    if f'"{BACKUP_FIELD}"' not in payload:
+        return None
+    fields = from_json(payload)
+    url = fields.pop(BACKUP_FIELD, None)
+    if url is None:
+        return None
+    booking = Booking.model_validate({**fields, "push_url": url})
+    return booking.under(secondary_id(booking.class_id))
+
+
+# What becomes of a class: it proceeds to a streamer, moves to another, or is answered again.
+
+
+ANSWERED = frozenset({BookingState.READY, BookingState.AIRED, BookingState.AIRED_WITH_GAPS, BookingState.BROKEN})
+"""States that a class reaches only after the platform was answered with success."""
+
+Loads = dict[str, int]
+"""The number of classes of each living streamer; who places a class counts it here."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The streamers that classes can be moved to."""
+
+    loads: Loads
+    no: Mapping[str, set[str]]
+    """The streamers that have refused each class."""
+    back: Mapping[str, str] = field(default_factory=dict)
+    """The streamer from which each class was taken before, if it can have the class back."""
+
+
+def proceed(changes: Changes, going: Sequence[tuple[Order, str]], loads: Loads) -> None:
+    """Choose a streamer for each class and tell it; refuse a class that has ended or finds no living streamer."""
+    open_: list[tuple[Order, str]] = []
+    for order, url in going:
+        if order.revises is not None:
+            follow(changes, order, url)
+        elif order.end_time > changes.now:
+            open_.append((order, url))
+        else:
+            changes.refuse(order, errors.ENDED, "it ended before its rendition was there")
+    chosen = place([order.stem for order, _ in open_], loads, changes.settings.streamer_load_slack)
+    for (order, url), streamer in zip(open_, chosen, strict=True):
+        if streamer is None:
+            changes.refuse(order, errors.NO_STREAMER, f"{order.stem}: {changes.no_streamer()}", alarm=True)
+            continue
+        loads[streamer] += 1
+        changes.place(order, streamer, url)
+        changes.note("placed", order, f"on {streamer}")
+        changes.row(order.class_id, "proceed", where=streamer, detail=order.stem)
+        add_secondary(changes, order, streamer, url, loads)
+
+
+def follow(changes: Changes, revision: Order, url: str) -> None:
+    """Send a revision to the streamer of its class; refuse the change if no streamer has the class any more."""
+    its = changes.orders.get(revision.revises or "")
+    if its is None or its.state not in ON_STREAMER:
+        changes.refuse(revision, errors.ENDED, f"the class is {its.state if its else 'not there'}")
+        return
+    changes.place(revision, its.streamer or "", url)
+    changes.row(revision.class_id, "proceed", where=its.streamer or "", detail=revision.stem)
+
+
+def place_again(changes: Changes, orders: Sequence[Order], choice: Choice, why: str, *, refused: bool) -> None:
+    """Take the classes from their streamers, and give each to another that has not refused it.
+
+    If there is no other, a class goes back to the streamer that it was taken from before. The platform is not told. A
+    class that no streamer can take is broken, with an alarm, if the platform was promised it; otherwise it is refused.
+    *refused*: its streamer could not prepare it (False: it is lost or drained).
+    """
+    for order in orders:
+        if changes.orders.get(order.class_id, order).state not in ON_STREAMER:
+            continue  # it was the second airing of a class before it, which no streamer could take
+        before = order.streamer or ""
+        (chosen,) = place([order.stem], open_to(changes, order, choice), changes.settings.streamer_load_slack)
+        chosen = chosen or choice.back.get(order.class_id)
+        changes.take(order.class_id, before, order.placement, refused=refused)
+        changes.release(before, order.class_id, order.placement)
+        if chosen is None:
+            _nowhere(changes, order, why)
+            continue
+        if chosen in choice.loads:
+            choice.loads[chosen] += 1
+        changes.place(order, chosen, order.url or "")
+        changes.note("moved", order, f"from {before} to {chosen}: {why}")
+        changes.row(order.class_id, "moved", where=chosen, detail=f"from {before}: {why}")
+
+
+def open_to(changes: Changes, order: Order, choice: Choice) -> Mapping[str, int]:
+    """The streamers to which a class can be moved, with their loads."""
+    barred = {*choice.no.get(order.class_id, ()), order.streamer}
+    return loads_apart(changes, order, {name: load for name, load in choice.loads.items() if name not in barred})
+
+
+def _nowhere(changes: Changes, order: Order, why: str) -> None:
+    if order.revises is not None or (order.promised_at is None and order.state is not BookingState.READY):
+        changes.refuse(order, errors.NO_STREAMER, why, alarm=True)
+        cancel_second(changes, order)
+        return
+    code, said = errors.NOT_MOVED, f"{why}; no other streamer can take it"
+    changes.move(order, BookingState.BROKEN, code.number, why)
+    changes.alarm(code, f"{order.class_id}: {said}", order)
+    changes.note("broken", order, f"{code.number}: {said}")
+    changes.row(order.class_id, BookingState.BROKEN, code=code.number, detail=why)
+
+
+def answer_again(changes: Changes, order: Order) -> None:
+    """Answer a booking that was delivered again as before, if it was answered before."""
+    if order.state is BookingState.REFUSED:
+        changes.answer(order, order.code or 0, order.message or "")
+    elif order.state is BookingState.CANCELLED:
+        changes.answer(order, errors.CANCELLED.number, errors.CANCELLED.meaning)
+    elif order.promised_at is not None and order.promised_at >= order.end_time:  # it came too late the first time
+        changes.answer(order, errors.ENDED.number, errors.ENDED.meaning)
+    elif order.state in ANSWERED or order.promised_at is not None:
+        changes.answer(order, 0, "prepared")
+    changes.count_delivery(order)
+    changes.note("delivered again", order)
+    changes.row(order.class_id, "delivered again", code=order.code or 0)
+
+
+def refuse_other(changes: Changes, order: Order, why: str) -> None:
+    """Refuse another booking of a class that is booked; the first one stands, and its answer is still to come."""
+    code, said = errors.CONFLICT, f"{why}; the first booking stands, it is {order.state}"
+    changes.refuse_another(order.class_id, code.number, said)
+    changes.alarm(code, f"{order.class_id}: {said}", class_id=order.class_id)
+    changes.note("another booking refused", order, f"{code.number}: {said}")
+    changes.row(order.class_id, "refuse another booking", code=code.number, detail=said)

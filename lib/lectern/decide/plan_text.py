@@ -2,12 +2,11 @@
 
 from collections.abc import Mapping
 
-from lectern import words
-from lectern.changes import Changes
-from lectern.decided import Increment, RowChange
-from lectern.outgoing import Alarm, Outgoing
-from lectern.stems import stem
-from lectern.streamer_changes import StreamerChanges
+from lectern import formatting
+from lectern.model.plan import Changes, Increment, RowChange
+from lectern.model.streamer_plan import StreamerChanges
+from lectern.rendition_ids import stem
+from lectern.wire.outgoing import Alarm, Outgoing
 
 
 def lines(changes: Changes | StreamerChanges) -> list[str]:
@@ -48,7 +47,7 @@ def _shown(name: str, value: object) -> str:
     if isinstance(value, Increment):
         return f"{value:+,}"
     if isinstance(value, float) and not name.endswith(("_s", "size")):
-        return words.moment(value)
+        return formatting.moment(value)
     return "none" if value is None else str(value)
 
 

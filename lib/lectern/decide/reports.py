@@ -5,19 +5,18 @@ from dataclasses import dataclass, field, replace
 
 from pydantic import TypeAdapter, ValidationError
 
-from lectern import errors
-from lectern.changes import Changes
-from lectern.decide import gaps, revisions
-from lectern.decide.broadcast import STORY
-from lectern.decide.cancels import cancel_second
-from lectern.decide.verdicts import Choice, place_again
-from lectern.facts import AsRun, Order
-from lectern.messages import Report
+from lectern import errors, formatting
+from lectern.decide import change, gaps
+from lectern.decide.airing import STORY
+from lectern.decide.placement import Choice, cancel_second, place_again
+from lectern.model.facts import AsRun, Order
+from lectern.model.plan import Changes
+from lectern.model.streamer_plan import DETAIL_TOLD
 from lectern.model.tables.teacher import cancels
+from lectern.model.views import Past
 from lectern.states import BookingState
-from lectern.streamer_changes import DETAIL_TOLD
-from lectern.told import Past
-from lectern.wire import revised
+from lectern.wire.fields import revised
+from lectern.wire.messages import Report
 
 _PART, _EVENT = TypeAdapter(AsRun), TypeAdapter(Past)
 ENDING = frozenset({BookingState.PLACED, BookingState.READY, BookingState.BROKEN})
@@ -63,7 +62,7 @@ def take(changes: Changes, said: Report, facts: Facts) -> None:
         changes.row(said.class_id, "cancel confirmed", where=said.streamer)
         changes.note("cancel confirmed", class_id=said.class_id, detail=f"{said.streamer}: {said.message}")
     elif order is not None and order.revises is not None and _is_from(order, said):
-        revisions.reported(changes, order, said, facts.choice.loads)
+        change.reported(changes, order, said, facts.choice.loads)
     elif order is None or not _is_from(order, said):
         changes.row(said.class_id, "report of a class that is not there", where=said.streamer)
         if order is not None and order.state is BookingState.AIRED_WITH_GAPS and sent.parts:
@@ -180,3 +179,56 @@ def _judge_again(changes: Changes, order: Order, sent: _Sent) -> None:
         changes.note(BookingState.AIRED, order, message)
     elif message != order.message:
         changes.move(order, order.state, order.code or 0, message)
+
+
+# What a teacher does about classes without news: raise an alarm, send them to their streamer again, close them.
+
+
+TOLD_AGAIN = "told its streamer again"
+"""An event that is recorded once for a class: during a long download its repetitions would fill the story."""
+
+UNENDED_S = 300.0
+"""Seconds after its end after which a class counts as broken if its streamer has not reported how it ended."""
+
+
+def warn(changes: Changes, late: Sequence[Order]) -> None:
+    """Raise an alarm for each of the *late* classes: its rendition has taken longer than ORDER_WARN_TIME_OUT_S."""
+    span = formatting.span(changes.settings.order_warn_time_out_s)
+    for order in late:
+        its = order.class_id if order.revises is None else f"{order.revises}: its change"
+        said = f"{its} has waited for {order.stem} for more than {span}"
+        changes.alarm(errors.STALE_WAITING, said, order)
+        changes.note_of(order.class_id, warned_at=changes.now)
+
+
+def resend_ends(changes: Changes, silent: Sequence[Order], noted: Collection[str]) -> None:
+    """Send *silent* classes to their streamers again; the event is recorded unless the class is in *noted*."""
+    for order in silent:
+        changes.prepare(order)
+        changes.note_of(order.class_id, updated_at=changes.now)
+        if order.class_id not in noted:
+            changes.note(TOLD_AGAIN, order)
+
+
+def unended(over: Sequence[Order], now: float) -> list[Order]:
+    """The classes among *over* whose streamer is no longer expected to report."""
+    return [one for one in over if one.promised_at is None or one.end_time < now - UNENDED_S]
+
+
+def close_unreported(changes: Changes, over: Sequence[Order]) -> None:
+    """Close classes whose time is over: they still wait, or their streamer never reported, or not the end."""
+    for order in unended(over, changes.now):
+        if order.state is BookingState.WAITING:
+            changes.leaves.append((changes.waiting_key(order), order.class_id))
+            changes.refuse(order, errors.ENDED, "it ended before its rendition was there", alarm=True)
+            continue
+        if order.promised_at is None:
+            why = f"{order.streamer} did not say in time that it is ready"
+            changes.refuse(order, errors.ENDED, why, alarm=True)
+            continue
+        code, why = errors.AIRING_BROKEN, f"{order.streamer} never said how it ended"
+        changes.move(order, BookingState.BROKEN, code.number, why)
+        said = f"{order.class_id}: {why}"
+        changes.alarm(code, said, class_id=order.class_id, record_id=order.record_id)
+        changes.note(BookingState.BROKEN, order, why)
+        changes.row(order.class_id, BookingState.BROKEN, where=order.streamer or "", code=code.number, detail=why)

@@ -1,11 +1,16 @@
 """What will happen next to a class, or what a person should type: the last lines of its account."""
 
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import assert_never
 
+from lectern import formatting
 from lectern.errors import CODES, MALFORMED, STREAMER_LOST
+from lectern.formatting import span
+from lectern.model.streamer_plan import DETAIL_TOLD
+from lectern.model.views import Booked, Cited, Found, Gap, Making, Past
 from lectern.states import AiringState, Backend, BookingState
-from lectern.told import Booked, Cited, Making
-from lectern.words import span
 
 LATE_S = 120.0
 """Seconds after which an unhandled message is late: the slowest, with all its retries, takes a minute."""
@@ -18,18 +23,18 @@ SOON_S = 600.0
 """Seconds before its start in which a class that is not ready is in danger; the platform can still move it."""
 
 
-def of_class(booked: Booked | None, making: Making | None, cited: Cited | None, now: float) -> list[str]:
+def next_of_class(booked: Booked | None, making: Making | None, cited: Cited | None, now: float) -> list[str]:
     """What comes next for a class: its streamer's view, if a streamer has it, then what only its teacher knows."""
     if booked is None:
-        return [] if cited is None else of_airing(cited, now)
-    said = of_booking(booked, making, now)
+        return [] if cited is None else next_of_airing(cited, now)
+    said = next_of_booking(booked, making, now)
     if cited is not None and booked.state in {BookingState.PLACED, BookingState.READY} and booked.lost_since is None:
-        own = of_airing(cited, now)
+        own = next_of_airing(cited, now)
         return own + [one for one in said[1:] if one not in own]
     return said
 
 
-def of_booking(one: Booked, making: Making | None, now: float) -> list[str]:
+def next_of_booking(one: Booked, making: Making | None, now: float) -> list[str]:
     """What comes next for a booking, in sentences: the time that is left, and the RUNBOOK.md heading to read."""
     said = _standing(one, making, now)
     if one.state in {BookingState.RECEIVED, BookingState.WAITING, BookingState.PLACED}:
@@ -58,7 +63,7 @@ def nearest_deadline(one: Booked, making: Making | None) -> tuple[float, bool]:
     return result_due, False
 
 
-def of_unbooked(kept_since: float | None, *, malformed: bool, now: float) -> list[str]:
+def next_of_unbooked(kept_since: float | None, *, malformed: bool, now: float) -> list[str]:
     """What comes next for a class that has no booking, only messages."""
     if kept_since is not None:
         waits = f"A message about it has waited in the inbox for {span(now - kept_since)}"
@@ -68,7 +73,7 @@ def of_unbooked(kept_since: float | None, *, malformed: bool, now: float) -> lis
     return [f"It is not booked: RUNBOOK.md: {MALFORMED.runbook}"] if malformed else []
 
 
-def of_airing(one: Cited, now: float) -> list[str]:
+def next_of_airing(one: Cited, now: float) -> list[str]:
     """What comes next for a class, by its state on its streamer."""
     match one.state:
         case AiringState.REFUSED if one.lost:
@@ -150,3 +155,83 @@ def _danger(class_id: str, start: float, now: float) -> list[str]:
         return []
     begins = f"begins in {span(left)}" if left > 0 else f"should have begun {span(-left)} ago"
     return [f"In danger: it {begins}. To have it moved, cancel it (lectern cancel {class_id}) and tell the platform."]
+
+
+# The story of a class in few lines: what happened many times in a row is one line.
+
+
+NOT_SENT = "not sent"
+"""The line of a gap, which stands at its begin and names its end."""
+
+_GOES_ON = re.compile("(?:at|by|from|on|to|until|with) ")
+
+SERIES = 3
+"""Number of equal events from which on they are shown as one line."""
+
+BY_TURNS = frozenset(
+    {"connected", "on air", "push broke off", "push refused", "slate", "nothing to send", "recording again"}
+)
+"""Events that alternate while a push host has trouble: each kind of them is then shown as one line."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """A series of *number* events of one kind: its first, and its last."""
+
+    first: Past
+    last: Past
+    number: int = 1
+
+    @property
+    def thing(self) -> str:
+        """The class or the rendition that it is about."""
+        return self.first.class_id or self.first.stem or ""
+
+    def text(self, translate: Callable[[str], str] = str) -> str:
+        """The line for people, without its time, in the language of *translate*."""
+        detail = self.first.detail
+        said = f"{self.first.what}{' ' if _GOES_ON.match(detail) else ': '}{detail}" if detail else self.first.what
+        if self.number > 1:
+            said = f"{self.first.what}, {self.number:,} times until {formatting.clock(self.last.at)}"
+            said += f"; the last: {self.last.detail}" if self.last.detail else ""
+        return f"{self.thing}: {translate(said)}"
+
+    def written(self, translate: Callable[[str], str] = str) -> str:
+        """The line with its time and host."""
+        return f"{formatting.moment(self.first.at)}  {self.first.host}  {self.text(translate)}"
+
+
+def story(found: Found, gaps: Iterable[Gap]) -> list[Line]:
+    """The story of a class in lines, in time order, with a line for each of its *gaps*.
+
+    Its teacher has a copy of what its streamer noted: of both, the last one is told.
+    """
+    told = {(one.at, one.what, one.class_id, one.host, one.detail[:DETAIL_TOLD]): one for one in found.events}
+    for gap in gaps:
+        said = f"until {formatting.clock(gap.ends)}, {formatting.length(gap.missing_s)}: {gap.reason()}"
+        event = Past(gap.begins, NOT_SENT, found.class_id, None, found.host, said)
+        told[event.at, event.what, event.class_id, event.host, said] = event
+    return lines(told.values())
+
+
+def lines(events: Iterable[Past]) -> list[Line]:
+    """The story in lines, in time order."""
+    told: list[list[Past]] = []
+    for event in sorted(events, key=lambda one: one.at):
+        within = next((one for one in told[-2:] if _goes_on(one[-1], event, told[-1][-1])), None)
+        if within is None:
+            told.append([event])
+        else:
+            within.append(event)
+    found = [Line(one, one) for series in told if len(series) < SERIES for one in series]
+    found += [Line(series[0], series[-1], len(series)) for series in told if len(series) >= SERIES]
+    return sorted(found, key=lambda one: one.first.at)
+
+
+def _goes_on(before: Past, event: Past, newest: Past) -> bool:
+    """Whether *event* belongs to the series that *before* ended so far; *newest* is the last of all."""
+    if event.what == NOT_SENT:
+        return False
+    if (before.what, before.class_id, before.stem, before.host) != (event.what, event.class_id, event.stem, event.host):
+        return False
+    return before is newest or {before.what, newest.what} <= BY_TURNS

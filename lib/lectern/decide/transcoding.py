@@ -1,15 +1,20 @@
 """What to do with a transcoding result or a passed deadline: the table of the design, row for row."""
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Literal
 
-from lectern.errors import TRANSCODE_TIMED_OUT
-from lectern.facts import Rendition, RenditionKey
-from lectern.messages import TranscodingResult
+from lectern import errors, formatting
+from lectern.decide.placement import Loads, proceed
+from lectern.errors import TRANSCODE_TIMED_OUT, ErrorCode, Refuse
+from lectern.model.facts import Attempt, Order, Rendition, RenditionKey
+from lectern.model.plan import Changes
+from lectern.rendition_ids import stem
+from lectern.settings import TeacherSettings
 from lectern.states import Backend, RenditionState, Resolution
-from lectern.stems import stem
+from lectern.wire.fields import class_of
+from lectern.wire.messages import Booking, TranscodingResult
 
 
 class Any_(StrEnum):  # noqa: N801 (typing has the name without the underscore)
@@ -156,3 +161,232 @@ def by_record(keys: Iterable[RenditionKey]) -> dict[int, list[Resolution]]:
     for record_id, resolution in keys:
         grouped.setdefault(record_id, []).append(resolution)
     return grouped
+
+
+# What the end of a transcoding means for the classes that wait for it: they proceed, or are refused.
+
+
+ENDS = frozenset({Outcome.SUCCEED, Outcome.FAIL, Outcome.TIME_OUT})
+"""The outcomes that empty the waiting list of a rendition."""
+
+
+@dataclass
+class Waiters:
+    """The classes that wait for a rendition."""
+
+    orders: Sequence[Order] = ()
+    listed: Sequence[str] = ()
+    """The class_ids on its waiting list in Redis, including those of the old program."""
+
+    known: Collection[str] = field(default_factory=frozenset)
+    """Those of *listed* that are booked here."""
+
+
+@dataclass(frozen=True)
+class Ahead:
+    """The streamers that classes can go to, and the deadline (epoch seconds) of an attempt that falls back to ECS."""
+
+    loads: Loads
+    ecs_deadline: float
+
+
+def apply(changes: Changes, one: Settled, row: Rendition | None, waiters: Waiters, ahead: Ahead) -> None:
+    """Do what the table says about one result."""
+    backend = one.result.type or (row and row.backend) or "unknown"
+    word = "success" if one.result.success else "failed"  # the wire spells success in several ways
+    changes.transcoded.append((str(backend), word))
+    why = one.result.message or f"{one.result.type or 'the'} transcoding of {one.stem}: {word}"
+    url = one.result.transcode_video_url or ""
+    match one.outcome:
+        case Outcome.SUCCEED if row is not None:
+            succeed(changes, one.key, url, waiters, ahead.loads)
+        case Outcome.CORRECT if row is not None:
+            changes.remake(one.key, row.state, RenditionState.SUCCESS, url=url)
+        case Outcome.FAIL if row is not None:
+            give_up(changes, one.key, errors.TRANSCODE_FAILED, why, waiters)
+        case Outcome.TIME_OUT if row is not None:
+            give_up(changes, one.key, errors.TRANSCODE_TIMED_OUT, why, waiters)
+        case Outcome.FALL_BACK:
+            changes.fallen.append((one.key, ahead.ecs_deadline))
+        case Outcome.ALARM:
+            _unknown(changes, one, waiters.listed)
+    detail = f"{one.result.type or 'no type'}: {one.outcome}. {why}"
+    changes.note(f"result: {word}", stem=one.stem, detail=detail)
+    changes.row(one.stem, one.outcome, detail=one.result.message or "")
+
+
+@dataclass(frozen=True)
+class Late:
+    """A rendition whose deadline has passed, and whether its output was found."""
+
+    key: RenditionKey
+    backend: Backend | None
+    what: Overdue
+    url: str | None = None
+
+
+def expire(changes: Changes, one: Late, waiters: Waiters, ahead: Ahead) -> None:
+    """Do what was decided about a rendition whose deadline has passed."""
+    changes.transcoded.append((str(one.backend), one.what.name.lower()))
+    match one.what:
+        case Overdue.SUCCEED:
+            succeed(changes, one.key, one.url or "", waiters, ahead.loads)
+        case Overdue.FALL_BACK:
+            changes.fallen.append((one.key, ahead.ecs_deadline))
+        case Overdue.TIME_OUT:
+            why = f"no result of the {one.backend or 'old'} transcoding in time"
+            give_up(changes, one.key, errors.TRANSCODE_TIMED_OUT, why, waiters)
+    changes.note(f"deadline passed: {one.what}", stem=stem(*one.key))
+    changes.row(stem(*one.key), one.what)
+
+
+def succeed(changes: Changes, key: RenditionKey, url: str, waiters: Waiters, loads: Loads) -> None:
+    """Let every waiting class proceed with *url*: the rendition was made."""
+    changes.remake(key, RenditionState.TRANSCODING, RenditionState.SUCCESS, url=url)
+    proceed(changes, [(order, url) for order in waiters.orders], loads)
+    _orphans(changes, key, waiters)
+
+
+def give_up(changes: Changes, key: RenditionKey, code: ErrorCode, why: str, waiters: Waiters) -> None:
+    """Refuse every waiting class with *code*, and raise one alarm for all: the rendition will not be made.
+
+    A class whose change waits is not refused, but its change: the class stays as it was.
+    """
+    state = RenditionState.TIMED_OUT if code is errors.TRANSCODE_TIMED_OUT else RenditionState.FAILED
+    changes.remake(key, RenditionState.TRANSCODING, state, reason=why)
+    for order in waiters.orders:
+        changes.refuse(order, code, why)
+    _orphans(changes, key, waiters)
+    refused = [order.class_id for order in waiters.orders if order.revises is None]
+    kept = {class_of(order.class_id) for order in waiters.orders if order.revises is not None}
+    what = [f"{formatting.counted(len(refused), 'class', 'classes')} refused"] if refused or not kept else []
+    what += [f"{formatting.counted(len(kept), 'change', 'changes')} refused"] if kept else []
+    said = f"{stem(*key)}: {why}; {'; '.join(what)}"
+    changes.alarm(code, said, record_id=key[0], resolution=key[1], classes=refused)
+
+
+def _unknown(changes: Changes, one: Settled, listed: Sequence[str]) -> None:
+    """Raise an alarm for a result whose rendition has no row; its waiting list stays as it is."""
+    said = f"{one.stem}: a result came, and nobody asked for it"
+    if listed:
+        name = changes.settings.waiting_key.format(record_id=one.key[0], resolution=one.key[1])
+        classes = "1 class waits" if len(listed) == 1 else f"{len(listed):,} classes wait"
+        said += f". {classes} on the list {name}, and nobody answers: type redis-cli LRANGE {name} 0 -1"
+    changes.alarm(errors.UNKNOWN_RENDITION, said, record_id=one.key[0], resolution=one.key[1])
+
+
+def _orphans(changes: Changes, key: RenditionKey, waiters: Waiters) -> None:
+    """Refuse, with an alarm, the class_ids that the old program left on the waiting list: they are not booked here."""
+    known = {order.class_id for order in waiters.orders} | set(waiters.known)
+    code = errors.ORPHANED_WAITER
+    for class_id in dict.fromkeys(one for one in waiters.listed if one not in known):
+        said = f"{class_id} waited for {stem(*key)}; its booking is not known here"
+        changes.answer_class(class_id, code.number, said)
+        changes.alarm(code, said, class_id=class_id)
+        changes.row(class_id, "refuse", code=code.number, detail=said)
+
+
+# The next transcoding of a rendition: its source URL, backend and deadline; or the reason to refuse it.
+
+
+DAY_S = 86_400
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The settings that the choice of an attempt depends on."""
+
+    max_attempts_a_day: int
+    transcoding_time_out_s: float  # bounds an OSS attempt
+    ecs_time_out_s: float  # bounds an ECS attempt until its recording's duration is known
+    oss: bool  # an OSS transcoder is set up
+    ecs: bool  # an ECS transcoder is set up
+
+    @classmethod
+    def of(cls, settings: TeacherSettings) -> "Limits":
+        """The limits that *settings* set."""
+        return cls(
+            settings.max_attempts_a_day,
+            settings.transcoding_time_out_s,
+            UNKNOWN_LIMIT_S,
+            oss=settings.oss_transcode_url is not None,
+            ecs=bool(settings.ecs_hosts),
+        )
+
+
+def next_attempt(
+    booking: Booking, key: RenditionKey, row: Rendition | None, limits: Limits, now: float
+) -> Attempt | Refuse:
+    """The next transcoding of a rendition that nobody transcodes now, from *booking*'s URLs; or why it is refused."""
+    record_id, resolution = key
+    thing = stem(record_id, resolution)
+    source_url = source(booking, resolution)
+    if source_url is None or not (limits.oss or limits.ecs):
+        why = "the booking names no source" if source_url is None else "neither OSS nor ECS transcoding is set up"
+        return Refuse(f"{thing}: {why}", errors.NO_TRANSCODER)
+    same_day = row is not None and abs(now - row.attempts_since) < DAY_S  # in the future if the clock was set back
+    spent = row.attempts_today if row and same_day else 0
+    if spent >= limits.max_attempts_a_day:
+        return Refuse(f"{thing} failed {spent} times today", errors.ATTEMPTS_SPENT)
+    backend = Backend.OSS if limits.oss else Backend.ECS
+    return Attempt(
+        record_id=record_id,
+        resolution=resolution,
+        attempt=(row.attempt if row else 0) + 1,
+        attempts_today=spent + 1,
+        attempts_since=row.attempts_since if row and same_day else now,
+        backend=backend,
+        deadline=now + (limits.transcoding_time_out_s if backend is Backend.OSS else limits.ecs_time_out_s),
+        source_url=source_url,
+    )
+
+
+def source(booking: Booking, wanted: Resolution) -> str | None:
+    """The URL to transcode from: the smallest resolution that is at least *wanted*, else the largest there is.
+
+    ``video_url`` is the original and states no resolution; it is taken before a listed URL that is too small.
+    """
+    order = list(Resolution)
+    listed = booking.urls
+    enough = [one for one in order[order.index(wanted) :] if one in listed]
+    if enough:
+        return listed[enough[0]]
+    if booking.video_url is not None:
+        return booking.video_url
+    return next((listed[one] for one in reversed(order) if one in listed), None)
+
+
+# Whether a service that failed again and again is asked at all, while there is another way.
+
+
+THRESHOLD = 5
+"""Number of failures in a row after which the service is not asked for a while."""
+
+FIRST_PAUSE_S = 15.0
+LONGEST_PAUSE_S = 240.0
+PROBE_S = 30.0
+"""Seconds after a trial request in which no other request is allowed, unless its result comes sooner."""
+
+
+@dataclass(frozen=True)
+class Breaker:
+    """What is remembered of a service; times are epoch seconds."""
+
+    failures: int = 0
+    closed_until: float = 0.0
+
+    def lets(self, now: float) -> bool:
+        """Whether a request may be made at *now*; a pause that ends too late is of before the clock was set back."""
+        return not 0 < self.closed_until - now <= 2 * LONGEST_PAUSE_S
+
+    def asked(self, now: float) -> "Breaker":
+        """Record that a request is made; after a pause it is the only one until its result is known."""
+        return Breaker(self.failures, now + PROBE_S) if self.failures >= THRESHOLD else self
+
+    def failed(self, now: float) -> "Breaker":
+        """Record a failure; the pause doubles each time."""
+        failures = self.failures + 1
+        if failures < THRESHOLD:
+            return Breaker(failures, self.closed_until)
+        doubled = min(failures - THRESHOLD, 16)
+        return Breaker(failures, now + min(FIRST_PAUSE_S * 2**doubled, LONGEST_PAUSE_S))

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lectern.effects import process
-from lectern.effects.ecs import ssh
-from lectern.effects.output import OnLine, last_line
+from lectern import subprocesses
+from lectern.ecs import ssh
 from lectern.errors import NO_ECS_ROOM, CallAPerson, FallBack, TryAgain
+from lectern.subprocesses import OnLine, last_line
 
 LEFT_MINUTES = 10
 """Minutes without a look after which a job's folder counts as abandoned; the next job on the host ends its programs."""
@@ -149,7 +149,7 @@ async def run(connection: ssh.Connection, folder: Folder, step: Step, timeout_s:
         seen = await connection.run(
             script, timeout_s=timeout_s, stall_s=step.stall_s, on_line=step.on_line, stdin=step.stdin
         )
-    except (process.TimedOut, process.Stalled) as error:
+    except (subprocesses.TimedOut, subprocesses.Stalled) as error:
         read = ["tail", "-c", "2000", f"{folder.path}/{step.name}.err"]
         words = await connection.run(read, timeout_s=_QUICK_S)
         raise type(error)(f"{step.argv[0]} on {connection.host}", error.seconds, last_line(words.output)) from error

@@ -5,11 +5,11 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from lectern.effects.files.upload import Target
+from lectern.allowlist import Places
 from lectern.errors import LecternError, Misuse
-from lectern.places import Places
+from lectern.rendition_ids import stem
 from lectern.states import Resolution
-from lectern.stems import stem
+from lectern.storage.oss import Target
 
 
 @dataclass(frozen=True)

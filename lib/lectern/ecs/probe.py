@@ -8,10 +8,9 @@ from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lectern.effects import process
-from lectern.effects.ecs import ssh
-from lectern.effects.ecs.job import Programs
-from lectern.effects.media import ffmpeg
+from lectern import subprocesses
+from lectern.ecs import ssh
+from lectern.ecs.job import Programs
 from lectern.errors import (
     BAD_RECORDING,
     HALF_A_RECORDING,
@@ -21,6 +20,7 @@ from lectern.errors import (
     Refuse,
     TryAgain,
 )
+from lectern.media import ffmpeg
 
 LOOK_S = 60.0
 MISSING = frozenset({126, 127})
@@ -117,10 +117,10 @@ def check_streams(source: Media, thing: str) -> None:
         raise Refuse(f"{thing}: has a picture ({picture}), but no sound", HALF_A_RECORDING)
 
 
-async def _look(connection: ssh.Connection, argv: Sequence[str]) -> process.Finished:
+async def _look(connection: ssh.Connection, argv: Sequence[str]) -> subprocesses.Finished:
     try:
         return await connection.run(argv, timeout_s=LOOK_S)
-    except process.TimedOut as error:
+    except subprocesses.TimedOut as error:
         raise TryAgain(f"{connection.host}: {error.message}; is its disk busy?") from error
 
 

@@ -2,25 +2,121 @@
 
 import asyncio
 import logging
+import re
+import select
 import shlex
 import socket
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import asynccontextmanager, closing, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import paramiko  # type: ignore[import-untyped]
 from paramiko.hostkeys import HostKeyEntry  # type: ignore[import-untyped]
 
-from lectern.effects import output, process
-from lectern.effects.ecs.remote_program import ENDING, GO, WRAPPER, Running
-from lectern.effects.ecs.ssh_host import Host as Host  # noqa: PLC0414 (a part of this interface)
+from lectern import subprocesses
 from lectern.errors import CallAPerson, Caught, Misuse, TryAgain
 
+# Begins and ends a program on another host: its id is known before it begins, and its process group is its own.
+
+
+GO = b"go\n"
+# A session of its own, so that its group can be ended. It waits for GO, which we send when we know its id: a start
+# during which we are cut off or cancelled leaves nothing there. Later, timeout ends it if we are cut off.
+BEGIN = 'echo "lectern-pid $$"; read -r go || exit 125; LC_ALL=C exec timeout -k 5 "$@"'
+WRAPPER = ("setsid", "-w", "sh", "-c", BEGIN, "lectern")
+# No "--" before the group: dash's kill takes it for a process.
+ENDING = """
+kill -TERM "-$1" 2>/dev/null; i=0
+while kill -0 "-$1" 2>/dev/null; do
+  i=$((i+1)); [ "$i" -gt "$2" ] && kill -KILL "-$1" 2>/dev/null; [ "$i" -gt "$(($2*2))" ] && exit 1; sleep 0.1
+done
+"""
+
+_CHUNK_BYTES = _HEAD_BYTES = 65536
+_WAIT_S = 0.25
+_PID = re.compile(rb"(?:^|\n)lectern-pid (\d+)\n")
+
+
+@dataclass
+class Running:
+    """A program on the other host, and its output, whose first line is its process id there."""
+
+    lines: subprocesses.Lines
+    channel: Any = None  # of paramiko, when it is open
+    out: subprocesses.Tail = field(default_factory=subprocesses.Tail)
+    err: subprocesses.Tail = field(default_factory=subprocesses.Tail)
+    head: bytes = b""
+    pid: int | None = None
+    told: bool = False  # whether it was told to begin
+
+    def read(self) -> tuple[bytes, bytes, bool]:
+        """Wait for at most 0.25 s; returns the new output, the new errors, and whether the program has ended."""
+        channel = self.channel
+        if not (channel.recv_ready() or channel.recv_stderr_ready()):
+            if channel.eof_received or channel.closed:
+                channel.status_event.wait(_WAIT_S)
+            else:
+                poll = select.poll()
+                poll.register(channel.fileno(), select.POLLIN)
+                poll.poll(_WAIT_S * 1000)
+        # Look for the end first: all that was printed before the end can then be read.
+        ended = channel.status_event.is_set() and (channel.eof_received or channel.closed)
+        out = channel.recv(_CHUNK_BYTES) if channel.recv_ready() else b""
+        err = channel.recv_stderr(_CHUNK_BYTES) if channel.recv_stderr_ready() else b""
+        return out, err, ended and not out and not err
+
+    def add(self, out: bytes, err: bytes) -> None:
+        """Take in new output *out* and new errors *err* of the program."""
+        self.err.add(err)
+        if self.pid is None:
+            self.head = (self.head + out)[-_HEAD_BYTES:]
+            matched = _PID.search(self.head)
+            if matched is None:
+                return
+            self.pid, out, self.head = int(matched[1]), self.head[matched.end() :], b""
+        self.out.add(out)
+        self.lines.add(out)
+
+
+# The name of a host to log in on.
+
+
+_URL = re.compile(
+    r"ssh://(?P<user>[A-Za-z0-9_][A-Za-z0-9_.-]*)@(?P<name>[A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\])(?::(?P<port>[0-9]{1,5}))?/?"
+)
+
+
+@dataclass(frozen=True)
+class Host:
+    """Where to log in."""
+
+    user: str
+    name: str
+    port: int = 22
+
+    @classmethod
+    def parse(cls, text: str) -> "Host":
+        """Read ``ssh://user@host:port``; raises Misuse with what to type."""
+        matched = _URL.fullmatch(text.strip())
+        if matched is None or not 0 < int(matched["port"] or 22) < 65536:
+            raise Misuse(f"{text!r}: is no SSH host; write ssh://user@host:port")
+        return cls(matched["user"], matched["name"].strip("[]"), int(matched["port"] or 22))
+
+    def keyscan(self, known_hosts_path: Path) -> str:
+        """The command that adds the host's key to *known_hosts_path*."""
+        return f"ssh-keyscan -p {self.port} {self.name} >> {shlex.quote(str(known_hosts_path))}"
+
+    def __str__(self) -> str:
+        """As it was written."""
+        return f"ssh://{self.user}@{f'[{self.name}]' if ':' in self.name else self.name}:{self.port}"
+
+
 T = TypeVar("T")
-_Cause = type[process.TimedOut] | type[process.Stalled] | None
+_Cause = type[subprocesses.TimedOut] | type[subprocesses.Stalled] | None
 
 _log = logging.getLogger(__name__)
 _KEEPALIVE_S = 15
@@ -56,9 +152,9 @@ class Connection:
         *,
         timeout_s: float,
         stall_s: float | None = None,
-        on_line: output.OnLine | None = None,
+        on_line: subprocesses.OnLine | None = None,
         stdin: bytes | None = None,
-    ) -> process.Finished:
+    ) -> subprocesses.Finished:
         """Run a program there as ``process.run`` does here, each argument quoted; returncode -1 means a signal.
 
         On timeout, stall or cancellation its process group gets TERM, then KILL, and is checked to be gone. Raises
@@ -66,24 +162,24 @@ class Connection:
         """
         started_at = time.monotonic()
         command = shlex.join([*WRAPPER, f"{timeout_s + 2 * _GRACE_S:.0f}", *argv])
-        running = Running(output.Lines(on_line))
+        running = Running(subprocesses.Lines(on_line))
         cause: _Cause = None
         ended = False
         try:
             # If we are cancelled while the channel opens, we wait for that, so that the channel can be closed.
-            await process.surely(self._open(running, command, timeout_s))
+            await subprocesses.surely(self._open(running, command, timeout_s))
             cause = await self._begin(running, stdin or b"", started_at + timeout_s)
             if cause is None:
                 cause = await self._watch(running, started_at + timeout_s, stall_s)
             ended = cause is None
         finally:
-            await process.surely(self._close(running, argv[0], ended=ended))
+            await subprocesses.surely(self._close(running, argv[0], ended=ended))
         if cause is not None:
-            seconds = time.monotonic() - (started_at if cause is process.TimedOut else running.lines.progressed_at)
-            raise cause(f"{argv[0]} on {self.host}", seconds, output.last_line(running.err.text))
+            seconds = time.monotonic() - (started_at if cause is subprocesses.TimedOut else running.lines.progressed_at)
+            raise cause(f"{argv[0]} on {self.host}", seconds, subprocesses.last_line(running.err.text))
         returncode = self._returncode(running, argv[0])
         spent_s = time.monotonic() - started_at
-        return process.Finished(tuple(argv), returncode, running.out.text, running.err.text, spent_s)
+        return subprocesses.Finished(tuple(argv), returncode, running.out.text, running.err.text, spent_s)
 
     def _returncode(self, running: Running, program: str) -> int:
         assert running.channel is not None  # it was started
@@ -92,7 +188,7 @@ class Connection:
         if returncode == -1 and (transport is None or not transport.is_active()):
             raise Lost(f"{self.host}: the connection was lost while {program} ran")
         if running.pid is None:
-            said = output.last_line(running.err.text) or "no word"
+            said = subprocesses.last_line(running.err.text) or "no word"
             needs = "the host needs setsid and timeout: apt-get install util-linux coreutils"
             raise CallAPerson(f"{self.host}: {program} could not be started ({returncode}): {said}; {needs}")
         return returncode
@@ -114,7 +210,7 @@ class Connection:
         over = False
         while running.pid is None and not over:
             if time.monotonic() >= deadline:
-                return process.TimedOut
+                return subprocesses.TimedOut
             out, err, over = await self._threaded(running.read)
             running.add(out, err)
 
@@ -126,7 +222,7 @@ class Connection:
 
         if not over:
             running.told = True
-            await process.surely(self._threaded(give))
+            await subprocesses.surely(self._threaded(give))
         return None
 
     async def _watch(self, running: Running, deadline: float, stall_s: float | None) -> _Cause:
@@ -138,9 +234,9 @@ class Connection:
                 return None
             now = time.monotonic()
             if now >= deadline:
-                return process.TimedOut
+                return subprocesses.TimedOut
             if stall_s is not None and now >= running.lines.progressed_at + stall_s:
-                return process.Stalled
+                return subprocesses.Stalled
 
     async def _close(self, running: Running, program: str, *, ended: bool) -> None:
         """End the program over a second channel unless it has ended, and check that it is gone."""

@@ -2,22 +2,187 @@
 
 import asyncio
 import base64
-from collections.abc import Awaitable, Sequence
+import hashlib
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from typing import TypeVar
 
-from lectern.effects.ecs import check, detached, source, ssh
-from lectern.effects.ecs.check import MISSING, Measured, Media, Wanted
-from lectern.effects.ecs.detached import Step
-from lectern.effects.ecs.job import Job, Made, Outcome, Report
-from lectern.effects.ecs.source import Source
-from lectern.effects.ecs.steps import Steps, tried
-from lectern.effects.files import upload
-from lectern.effects.files.origin import RemoteFile
-from lectern.effects.media import ffmpeg
-from lectern.errors import TRANSCODE_FAILED, CallAPerson, LecternError, Refuse, TryAgain
+from lectern import subprocesses
+from lectern.ecs import detached, probe, ssh
+from lectern.ecs.detached import Ended, Folder, Step
+from lectern.ecs.job import Job, Made, Outcome, Report
+from lectern.ecs.probe import MISSING, Measured, Media, Wanted
+from lectern.errors import (
+    DISK_FULL,
+    DOWNLOAD_FAILED,
+    NO_ECS_ROOM,
+    TRANSCODE_FAILED,
+    TRANSCODE_TIMED_OUT,
+    CallAPerson,
+    FallBack,
+    LecternError,
+    Refuse,
+    TryAgain,
+)
+from lectern.media import ffmpeg
 from lectern.states import Resolution
+from lectern.storage import origin, oss, wget
+from lectern.storage.origin import RemoteFile
+from lectern.timing import backoff_s
+from lectern.urls import shown
+
+# Runs the steps of a job on its ECS host, each within the time left for the whole job.
+
 
 T = TypeVar("T")
+
+_NONE_LEFT_BYTES = 1024**2
+
+
+@dataclass(frozen=True)
+class Steps:
+    """A job in its folder on a host, and its progress."""
+
+    connection: ssh.Connection
+    job: Job
+    folder: Folder
+    report: Report
+
+    async def run(self, step: Step) -> Ended:
+        """Bring *step* to its end; raises Refuse (the time is over), FallBack (the disk is full), TryAgain."""
+        limit_s = self.job.limit_s(self.report.duration_s)
+        left_s = self.job.begun_at + limit_s - time.time()
+        what = f"{self.job.name}: {step.name} on {self.connection.host}"
+        over = f"{what} was not done after {limit_s:.0f} s in all"
+        if left_s <= 0:
+            raise Refuse(over, TRANSCODE_TIMED_OUT)
+        try:
+            ended = await detached.run(self.connection, self.folder, step, left_s)
+        except subprocesses.TimedOut as error:
+            raise Refuse(f"{over}; it said last: {error.last_words or 'nothing'}", TRANSCODE_TIMED_OUT) from error
+        is_full = ended.free_bytes is not None and ended.free_bytes < _NONE_LEFT_BYTES
+        if ended.exit_code != 0 and (detached.NO_ROOM in ended.errors or is_full):
+            raise FallBack(f"{what} ended with {ended.exit_code}: {ended.last_words}; its disk is full", NO_ECS_ROOM)
+        if ended.exit_code is None:
+            raise TryAgain(f"{what} was ended from outside")
+        return ended
+
+    def missing(self, program: str, package: str) -> CallAPerson:
+        """The error to raise if the host lacks *program*."""
+        return probe.missing(self.connection, program, package)
+
+
+async def tried(times: int, work: Callable[[int], Awaitable[T]], passes: Callable[[TryAgain], bool]) -> T:
+    """Call *work* with the number of its try, and return its result; retry after a TryAgain that *passes*.
+
+    The pauses double from 1 s up to 16 s.
+    """
+    for number in range(1, times):
+        try:
+            return await work(number)
+        except TryAgain as error:
+            if not passes(error):
+                raise
+        await asyncio.sleep(backoff_s(number - 1, 1.0, 16.0))
+    return await work(times)
+
+
+# Fetches the recording that a job is made from: the ECS host itself downloads it whole from its origin.
+
+
+FETCHES = 4
+"""Number of times that the source is fetched before the job is given up."""
+
+_LOOK_S = 30.0
+_RESERVE_BYTES = 64 * 1024**2
+_UNKNOWN_BYTES = 8 * 1024**3  # the limit for a source whose length its origin does not say
+_TOO_LARGE = 153  # SIGXFSZ
+_SOURCE = "source"
+# It prints the size of the file at its end; an exec instead would save a process and cost another command.
+_LIMITED = 'ulimit -f "$1"; file=$2; shift 2; "$@" || exit; stat -c %s -- "$file"'
+
+
+async def promised(job: Job) -> RemoteFile:
+    """What the origin promises of the source."""
+    try:
+        return await origin.look(job.source_url, allowed=job.allowed, timeout_s=_LOOK_S)
+    except TryAgain as error:
+        raise TryAgain(error.message, DOWNLOAD_FAILED) from error
+
+
+class Source:
+    """The source of a job, in its folder."""
+
+    def __init__(self, steps: Steps) -> None:
+        self._steps, self._job, self._host = steps, steps.job, steps.connection.host
+        self._wget = steps.job.programs.wget
+        self.path = f"{steps.folder.path}/{_SOURCE}"
+        self.thing = f"source of {steps.job.record_id}"
+
+    async def there(self, first: Awaitable[RemoteFile]) -> Media:
+        """Fetch the source, unless an earlier call has; *first* is what the origin promises of it now.
+
+        It is fetched again if the download breaks off, or if the origin has another file by its end.
+        """
+        if _SOURCE in self._steps.folder.files:
+            return await self._look()
+        self._steps.report.step = "fetch"
+
+        async def fetch(number: int) -> Media:
+            remote = await (first if number == 1 else promised(self._job))
+            self._make_sure_of_room(remote)
+            return await self._fetched(number, remote)
+
+        return await tried(FETCHES, fetch, lambda error: error.code is DOWNLOAD_FAILED)
+
+    def _make_sure_of_room(self, remote: RemoteFile) -> None:
+        """Raise FallBack unless the source and its renditions fit (none is larger); a resumed job has its room."""
+        folder = self._steps.folder
+        needed = (remote.size_bytes or 0) * (1 + len(self._job.wanted)) + _RESERVE_BYTES
+        if not folder.files and folder.free_bytes < needed:
+            found = f"{folder.free_bytes} bytes are free in {folder.path}, {needed} are needed"
+            raise FallBack(f"{self._job.name}: {self._host} has no room: {found}", NO_ECS_ROOM)
+
+    async def _fetched(self, number: int, remote: RemoteFile) -> Media:
+        # Named after what the origin promises, so that a part of another file is not resumed.
+        mark = hashlib.sha256(f"{remote.size_bytes} {remote.etag} {remote.crc64}".encode()).hexdigest()[:8]
+        url, file = shown(remote.url), f"{self.path}-{mark}"
+        # By an IPv4 address, to which every host can connect; this host need not have IPv6.
+        options, line = wget.asked(remote.url, remote.address if ":" not in (remote.address or "") else None)
+        limit_bytes = remote.size_bytes if remote.size_bytes is not None else _UNKNOWN_BYTES
+        argv = ["sh", "-c", _LIMITED, "lectern", str(limit_bytes // 512 + 16), file]
+        argv += wget.argv(self._wget, file, options=options)
+        ended = await self._steps.run(Step(f"fetch-{mark}-{number}", argv, line))
+        assert ended.exit_code is not None  # the step has raised
+        if ended.exit_code in MISSING:
+            raise self._steps.missing(self._wget, "wget")
+        if ended.exit_code == _TOO_LARGE:
+            raise Refuse(f"{url}: is larger than the {limit_bytes} bytes that it may be", DOWNLOAD_FAILED)
+        try:
+            wget.judge(subprocesses.Finished(tuple(argv), ended.exit_code, ended.output, ended.errors, 0.0), remote.url)
+        except Refuse as error:
+            if error.code is DISK_FULL:
+                raise FallBack(f"{self._host}: {error.message}", NO_ECS_ROOM) from error
+            raise
+        except TryAgain as error:
+            found = f"{error.message}; {remote.size_bytes} bytes were promised"
+            raise TryAgain(found, DOWNLOAD_FAILED) from error
+        return await self._keep(remote, file, int(ended.output.strip() or -1))
+
+    async def _keep(self, before: RemoteFile, file: str, size_bytes: int) -> Media:
+        """Take the file as the source if the origin still has the same file; otherwise it may be parts of two files."""
+        after = await promised(self._job)
+        if before.promise != after.promise or before.size_bytes not in (None, size_bytes):
+            found = f"{before.size_bytes} bytes were promised, {size_bytes} came, now it has {after.size_bytes}"
+            raise TryAgain(f"{shown(before.url)}: has changed while it was read: {found}", DOWNLOAD_FAILED)
+        return await self._look(file)
+
+    async def _look(self, file: str | None = None) -> Media:
+        """Look at the source; if *file* is given, it is first renamed to the source."""
+        self._steps.report.step = "look"
+        return await probe.look(self._steps.connection, self.path, self._job.programs, self.thing, was=file)
+
 
 UPLOADS = 7
 """Number of times that a rendition is uploaded before it is given up."""
@@ -35,7 +200,7 @@ async def transcode(connection: ssh.Connection, job: Job, report: Report) -> Out
     begun there go on until ``leave`` is called: so they survive the end of this process.
     """
     report.step = "enter"
-    looking = asyncio.ensure_future(source.promised(job))  # the origin and the host answer at the same time
+    looking = asyncio.ensure_future(promised(job))  # the origin and the host answer at the same time
     try:
         folder = await detached.enter(connection, job.work_root, job.name)
         return await _Work(Steps(connection, job, folder, report)).do(looking)
@@ -61,17 +226,17 @@ class _Work:
     async def do(self, looking: Awaitable[RemoteFile]) -> Outcome:
         """Do the whole job; *looking* is what the origin promises of the source now."""
         media = await self._source.there(looking)
-        check.check_streams(media, self._source.thing)
+        probe.check_streams(media, self._source.thing)
         self._report.duration_s = media.duration_s
         outputs = [self._output(media, resolution) for resolution in self._job.wanted]
         reached_s = await self._encode(media, outputs)
         self._report.step = "check"
         checks = [self._of_one(output, self._check(output, media, reached_s)) for output in outputs]
-        checked: list[Measured | None] = await check.together(checks)
+        checked: list[Measured | None] = await probe.together(checks)
         self._report.step = "upload"
         good = [(output, measured) for output, measured in zip(outputs, checked, strict=True) if measured is not None]
         uploads = [self._of_one(output, self._upload(output, measured, media)) for output, measured in good]
-        made: list[Made | None] = await check.together(uploads) if uploads else []
+        made: list[Made | None] = await probe.together(uploads) if uploads else []
         return Outcome(tuple(one for one in made if one is not None), self._missed)
 
     async def _of_one(self, output: ffmpeg.Output, work: Awaitable[T]) -> T | None:
@@ -118,7 +283,7 @@ class _Work:
 
     async def _check(self, output: ffmpeg.Output, source: Media, reached_s: float) -> Measured:
         wanted = Wanted(output, source, reached_s, self._job.stem(output.resolution))
-        return await check.made_well(self._connection, self._programs, wanted)
+        return await probe.made_well(self._connection, self._programs, wanted)
 
     async def _upload(self, output: ffmpeg.Output, measured: Measured, media: Media) -> Made:
         path = f"{self._job.record_id}/{self._job.stem(output.resolution)}.flv"
@@ -132,11 +297,11 @@ class _Work:
 
     async def _uploaded(self, number: int, output: ffmpeg.Output, measured: Measured, path: str) -> None:
         md5 = base64.b64encode(bytes.fromhex(measured.md5)).decode()
-        put = await upload.sign(self._job.target, path, md5, self._job.limit_s(self._report.duration_s))
+        put = await oss.sign_upload(self._job.target, path, md5, self._job.limit_s(self._report.duration_s))
         program = self._programs.curl
-        argv, stdin = upload.curl(program, put, output.path)
+        argv, stdin = oss.curl(program, put, output.path)
         ended = await self._steps.run(Step(f"upload-{output.resolution}-{number}", argv, stdin))
         if ended.exit_code in MISSING:
             raise self._steps.missing(program, "curl")
-        crc64 = upload.judge(put, self._connection.host, ended.exit_code, ended.output, ended.errors)
-        await upload.verify(self._job.target.public(path), measured.size_bytes, crc64)
+        crc64 = oss.judge(put, self._connection.host, ended.exit_code, ended.output, ended.errors)
+        await oss.verify_upload(self._job.target.public(path), measured.size_bytes, crc64)

@@ -4,12 +4,12 @@ import asyncio
 import os
 from pathlib import Path
 
-from lectern.effects.files import reading, store
-from lectern.effects.media import airable, probe
 from lectern.errors import Refuse
-from lectern.facts import Cached
-from lectern.playout import index
+from lectern.media import probe, remux
+from lectern.model.facts import Cached
+from lectern.playout import keyframe_index
 from lectern.playout.flv import NotAirable
+from lectern.storage import cache_dir
 
 SHORT_S = 2.0
 """Seconds by which a recording may end earlier than when it was downloaded, and still counts as whole."""
@@ -27,11 +27,11 @@ async def trouble(path: Path, row: Cached) -> str | None:
     if row.crc64 is None:
         return await end_trouble(path, row)
     try:
-        crc64 = await asyncio.to_thread(store.crc64, path)
+        crc64 = await asyncio.to_thread(cache_dir.crc64, path)
     except FileNotFoundError:
         raise
     except OSError as error:
-        return reading.fault(path, error)
+        return cache_dir.read_fault(path, error)
     return None if crc64 == row.crc64 else f"its CRC-64 is {crc64}, not {row.crc64}"
 
 
@@ -56,7 +56,7 @@ async def end_trouble(path: Path, row: Cached) -> str | None:
     except Refuse as error:
         return error.message
     except OSError as error:
-        return reading.fault(path, error)
+        return cache_dir.read_fault(path, error)
     if found.duration_s < row.duration_s - SHORT_S:
         return f"it ends after {found.duration_s:.0f} s, not {row.duration_s:.0f} s"
     return None if found.last_second_decodes else "its end cannot be decoded"
@@ -68,14 +68,14 @@ async def middle_trouble(path: Path) -> str | None:
     They could be read when the index was written: if they cannot be read now, the bytes have changed, whatever the size
     and the time of the file say. Takes about 0.1 s for 45 minutes of recording. Raises TryAgain as `end_trouble` does.
     """
-    if not await asyncio.to_thread(airable.has_index, path):
+    if not await asyncio.to_thread(remux.has_index, path):
         return None
     try:
-        index.check(await asyncio.to_thread(index.look, path))
+        keyframe_index.check(await asyncio.to_thread(keyframe_index.look, path))
     except NotAirable as error:
         return str(error)
     except OSError as error:
-        return reading.fault(path, error)
+        return cache_dir.read_fault(path, error)
     return None
 
 

@@ -1,6 +1,6 @@
 """Looks into a recording on disk: its picture, its streams, how long it is, and whether its end can be played.
 
-This runs as a program of its own (``python -m lectern.effects.media.probe PATH``): whatever a file does to a decoder,
+This runs as a program of its own (``python -m lectern.media.probe PATH``): whatever a file does to a decoder,
 it does not take the memory or the life of the process that keeps the lease.
 """
 
@@ -19,9 +19,9 @@ from av.container import InputContainer
 from av.packet import Packet
 from av.video.stream import VideoStream
 
-from lectern.effects import process
-from lectern.effects.files import reading
+from lectern import subprocesses
 from lectern.errors import BAD_RECORDING, Refuse, TryAgain
+from lectern.storage import cache_dir
 
 TIMEOUT_S = 60.0
 MEMORY_BYTES = 1024**3
@@ -69,8 +69,8 @@ async def probe(path: Path) -> Probe:
     """
     argv = [sys.executable, "-I", "-m", __name__, str(path.absolute())]
     try:
-        done = await process.run(argv, timeout_s=TIMEOUT_S)
-    except process.TimedOut as error:
+        done = await subprocesses.run(argv, timeout_s=TIMEOUT_S)
+    except subprocesses.TimedOut as error:
         raise TryAgain(f"{path}: not probed within {TIMEOUT_S:g} s; is the disk busy?") from error
     if done.returncode == 0:
         what, said = json.loads(done.output)
@@ -109,7 +109,7 @@ def _probe(path: Path) -> Probe:
     except MemoryError:
         raise
     except (av.error.FFmpegError, OSError) as error:
-        if error.errno in reading.OURS:
+        if error.errno in cache_dir.OURS:
             raise TryAgain(f"{path}: cannot be opened: {error.strerror}") from error
         raise Refuse(f"{path}: cannot be opened as a recording: {error}", BAD_RECORDING) from error
 

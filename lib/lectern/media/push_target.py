@@ -4,10 +4,10 @@ import asyncio
 from contextlib import suppress
 
 from lectern import urls
-from lectern.effects.files import lookup
+from lectern.allowlist import Address, Places
 from lectern.errors import TryAgain
-from lectern.places import Address, Places
-from lectern.shown import plain
+from lectern.storage import origin
+from lectern.urls import plain
 
 
 async def unreachable(push_url: str, *, timeout_s: float, allowed: Places) -> str | None:
@@ -21,7 +21,7 @@ async def unreachable(push_url: str, *, timeout_s: float, allowed: Places) -> st
         return f"the push URL {error}"
     try:
         async with asyncio.timeout(timeout_s):
-            addresses = await asyncio.to_thread(lookup.addresses, url.host, url.port)
+            addresses = await asyncio.to_thread(origin.addresses, url.host, url.port)
             forbidden = allowed.forbidden(url.host, url.port, addresses)
             if forbidden is not None:
                 return f"{url.host}: {forbidden} is no allowed push host; see ALLOWED_PUSH_HOSTS"

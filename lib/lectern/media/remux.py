@@ -5,13 +5,13 @@ import signal
 from contextlib import ExitStack
 from pathlib import Path
 
-from lectern.effects import process
-from lectern.effects.files import disk, store
-from lectern.effects.media import ffmpeg
+from lectern import subprocesses
 from lectern.errors import BAD_RECORDING, Refuse, TryAgain
-from lectern.playout import index
+from lectern.media import ffmpeg
+from lectern.playout import keyframe_index
 from lectern.playout.flv import NotAirable
-from lectern.playout.index import Look
+from lectern.playout.keyframe_index import Look
+from lectern.storage import cache_dir, disk
 
 REMUX_S = 1800.0
 STALL_S = 60.0
@@ -31,7 +31,7 @@ async def looked(path: Path) -> tuple[Look, Path]:
         return await asyncio.to_thread(_looked, path), path
     except NotAirable as error:
         why = str(error)
-    remuxed = store.remuxed_path(path)
+    remuxed = cache_dir.remuxed_path(path)
     _at_work.add(remuxed)
     try:
         with ExitStack() as failed:
@@ -54,7 +54,7 @@ def is_at_work(path: Path) -> bool:
 def write_index(found: Look, path: Path) -> None:
     """Write the index of *path* beside it; raises Refuse with 316 if the disk cannot be written."""
     with disk.writing(str(path)):
-        index.write(found, index.path_of(path))
+        keyframe_index.write(found, keyframe_index.path_of(path))
 
 
 def has_index(path: Path) -> bool:
@@ -63,19 +63,19 @@ def has_index(path: Path) -> bool:
         size = path.stat().st_size
     except OSError:
         return True
-    return index.read(index.path_of(path), size) is not None
+    return keyframe_index.read(keyframe_index.path_of(path), size) is not None
 
 
 def _looked(path: Path) -> Look:
-    found = index.look(path)
-    index.check(found)
+    found = keyframe_index.look(path)
+    keyframe_index.check(found)
     return found
 
 
 async def _remux(path: Path, to: Path, why: str) -> None:
     argv = ffmpeg.remux_argv(str(path), str(to))
-    finished = await process.run(
-        argv, timeout_s=REMUX_S, stall_s=STALL_S, on_line=lambda _: None, nice=process.GIVES_WAY
+    finished = await subprocesses.run(
+        argv, timeout_s=REMUX_S, stall_s=STALL_S, on_line=lambda _: None, nice=subprocesses.GIVES_WAY
     )
     if finished.returncode != 0:
         if "No space left" in finished.errors:

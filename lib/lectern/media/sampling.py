@@ -1,6 +1,6 @@
 """Samples what viewers of a recording would see and hear: its key frames, and all of its sound.
 
-This runs as a program of its own (``python -m lectern.effects.media.samples PATH``), at the lowest priority: whatever a
+This runs as a program of its own (``python -m lectern.media.sampling PATH``), at the lowest priority: whatever a
 file does to a decoder, it does not do it to the process that airs classes, and it can be ended at any moment.
 """
 
@@ -18,12 +18,12 @@ from av.container import InputContainer
 from av.filter import Graph
 from av.video.frame import VideoFrame
 
-from lectern.effects import process
-from lectern.effects.media.probe import HOW
+from lectern import subprocesses
 from lectern.errors import TryAgain
-from lectern.playout import index
+from lectern.media.probe import HOW
+from lectern.model.facts import Samples
+from lectern.playout import keyframe_index
 from lectern.playout.flv import NotAirable
-from lectern.samples import Samples
 
 EVERY_S = 1.0
 """Seconds after a key frame in which other ones are skipped: a recording may have nothing but key frames."""
@@ -62,12 +62,12 @@ async def samples(path: Path, duration_s: float) -> Samples:
 
     timeout_s = min(max(LEAST_S, duration_s * SHARE), MOST_S)
     argv = [sys.executable, "-I", "-m", __name__, str(path.absolute()), str(int(CPU_S + duration_s * CPU_SHARE))]
-    done = await process.run(argv, timeout_s=timeout_s, stall_s=STALL_S, on_line=take, nice=NICE)
+    done = await subprocesses.run(argv, timeout_s=timeout_s, stall_s=STALL_S, on_line=take, nice=NICE)
     if done.returncode != 0:
         raise TryAgain(f"{path}: cannot be looked through: {done.last_words or f'exit code {done.returncode}'}")
     holes: tuple[tuple[float, float], ...] = ()
     with suppress(NotAirable):  # it is no plain FLV, and nobody airs it
-        found = await asyncio.to_thread(index.look, path)
+        found = await asyncio.to_thread(keyframe_index.look, path)
         holes = tuple((begins_ms / 1000, ends_ms / 1000) for begins_ms, ends_ms in found.holes)
     return Samples(duration_s, tuple(pictures), tuple(sounds), loudness[-1] if loudness else None, holes)
 

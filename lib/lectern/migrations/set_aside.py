@@ -5,8 +5,7 @@ from dataclasses import dataclass
 from alembic import op
 from sqlalchemy import text
 
-from lectern.migrations.look import Shape, shape
-from lectern.migrations.steps import say
+from lectern.migrations.steps import Shape, say, shape
 
 TABLE = "video_list"
 ASIDE = "video_list_set_aside"

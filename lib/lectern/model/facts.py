@@ -4,11 +4,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
-from lectern.commands import Body
-from lectern.messages import Booking
+from lectern.rendition_ids import stem
 from lectern.states import AiringState, Backend, BookingState, FileState, RenditionState, Resolution
-from lectern.stems import stem
-from lectern.wire import revised
+from lectern.wire.fields import revised
+from lectern.wire.messages import Booking
+from lectern.wire.parser import Body
 
 RenditionKey = tuple[int, Resolution]
 
@@ -275,3 +275,44 @@ class Needed:
     def bits_a_second(self) -> float:
         """Its average rate on air; 0 if the duration is unknown."""
         return self.size_bytes * 8 / self.duration_s if self.duration_s else 0.0
+
+
+# A recording as it looks and sounds from its beginning to its end.
+
+
+@dataclass(frozen=True)
+class Samples:
+    """What a look through a whole recording found; times are seconds from its beginning.
+
+    A picture is a key frame: its time, its lightest part (0 to 255), and whether it shows the same as the one before.
+    A sound is a second: its beginning, and its loudest moment in LUFS. *loudness* is that of the whole recording, None
+    if there is no sound. In the *holes* there is neither picture nor sound.
+    """
+
+    duration_s: float
+    pictures: tuple[tuple[float, int, bool], ...]
+    sounds: tuple[tuple[float, float], ...]
+    loudness: float | None
+    holes: tuple[tuple[float, float], ...] = ()
+
+
+# What an origin promises of a file; in a module of its own, so that reading rows loads no HTTP client.
+
+
+@dataclass(frozen=True)
+class RemoteFile:
+    """A file as its origin promises it; a field is None if the origin does not say it. *url* is where redirects ended.
+
+    *address* is the checked address that answered.
+    """
+
+    url: str
+    size_bytes: int | None
+    etag: str | None
+    crc64: int | None
+    address: str | None = field(default=None, compare=False)
+
+    @property
+    def promise(self) -> tuple[int | None, str | None, int | None]:
+        """Size, ETag and CRC-64, which differ if another file has taken this one's place."""
+        return self.size_bytes, self.etag, self.crc64

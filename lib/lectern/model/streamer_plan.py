@@ -7,17 +7,17 @@ from operator import attrgetter
 from typing import Any, Literal
 
 from lectern import errors
-from lectern.decided import Decided, Increment, New, RowChange
 from lectern.errors import ErrorCode
-from lectern.facts import Airing, AsRun, Cached, Idle
-from lectern.messages import Prepare, Report
+from lectern.model.facts import Airing, AsRun, Cached, Idle
+from lectern.model.plan import Decided, Increment, New, RowChange
 from lectern.model.tables.streamer import classes, dirs, files, tasks
-from lectern.outgoing import Kind, Outgoing
+from lectern.model.views import Past
+from lectern.rendition_ids import rendition_path
 from lectern.settings import StreamerSettings
 from lectern.states import AIRING_MOVES, FILE_MOVES, LIVE_AIRINGS, AiringState, FileState, check_move
-from lectern.stems import rendition_path
-from lectern.told import Past
-from lectern.wire import called
+from lectern.wire.fields import called
+from lectern.wire.messages import Prepare, Report
+from lectern.wire.outgoing import Kind, Outgoing
 
 AS_RUN_TOLD, EVENTS_TOLD, DETAIL_TOLD = 150, 60, 120
 """Number of parts and of events of a class that its teacher is told, and of characters of each event.
@@ -246,8 +246,8 @@ class StreamerChanges(Decided[StreamerSettings]):
 
     def new(self) -> list[New]:
         """The rows of new classes, and of those that have come back."""
-        stems = {one.wanted.stem for one in self.admitted}
-        sites = {stem: str(rendition_path(self.settings.video_root, stem)) for stem in stems}
+        its_stems = {one.wanted.stem for one in self.admitted}
+        sites = {stem: str(rendition_path(self.settings.video_root, stem)) for stem in its_stems}
         its = [class_row(one, sites[one.wanted.stem], self.now) for one in self.admitted]
         return [(tasks, NEW_TASK, [task_row(one) for one in self.admitted]), (classes, NEW_CLASS, its)]
 

@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from lectern import words
-from lectern.facts import AsRun, Usage
+from lectern import formatting
+from lectern.model.facts import AsRun, Usage
 from lectern.states import AiringState, Backend, BookingState, RenditionState
 
 
@@ -80,7 +80,7 @@ class Gap:
 
     def text(self) -> str:
         """The gap in a sentence, with both ends."""
-        return f"{words.clock(self.begins)}-{words.clock(self.ends)} {self.reason()}"
+        return f"{formatting.clock(self.begins)}-{formatting.clock(self.ends)} {self.reason()}"
 
 
 @dataclass(frozen=True)

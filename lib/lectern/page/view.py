@@ -1,25 +1,36 @@
 """What the page shows: the day's classes with their accounts, the alarms, and the streamers' last heartbeats."""
 
 import datetime
+import re
 import time
 from collections import Counter
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import islice
-from typing import Any
+from functools import lru_cache
+from importlib.resources import files
+from itertools import islice, pairwise
+from pathlib import Path
+from typing import Any, NamedTuple
 
+from jinja2 import Environment, PackageLoader
+from markdown_it import MarkdownIt
+from markdown_it.token import Token
+from markupsafe import Markup, escape
 from sqlalchemy import Connection
 
-from lectern.decide import account as decide
-from lectern.decide import day as hours
-from lectern.decide import gathered, outlook
+from lectern import chinese_account, formatting
+from lectern.db import account as db_account
+from lectern.db import incidents, timetable
+from lectern.decide import account as decide_account
+from lectern.decide import dashboard as hours
+from lectern.decide import timeline
 from lectern.decide.account import Account, Standing
-from lectern.decide.tally import MISSED
-from lectern.effects.rows import incidents, status, story, timetable
-from lectern.errors import LecternError
+from lectern.decide.dashboard import MISSED
+from lectern.errors import CODES, ErrorCode, LecternError
 from lectern.model.tables.teacher import ViewerRow, journal
-from lectern.told import Booked, Found, OpenAlarm, Word
-from lectern.wire import BACKUP
+from lectern.model.views import Booked, Found, OpenAlarm, Word
+from lectern.page import labels
+from lectern.wire.fields import BACKUP
 
 ROWS = 200
 """Number of classes of a day on one page."""
@@ -129,7 +140,7 @@ def _whole(connection: Connection, day: Day, words: Mapping[str, Word] | None, h
     theirs = [alarm for word in (words or {}).values() for alarm in word.alarms]
     alarms = sorted([*incidents.alarms(connection, journal, host), *theirs], key=lambda one: -one.last_at)
     first = (int(day.now // hours.HOUR_S) - hours.HOURS + 1) * hours.HOUR_S
-    by_hour = hours.outcomes(status.by_hour(connection, first, hours.HOURS))
+    by_hour = hours.outcomes(timetable.by_hour(connection, first, hours.HOURS))
     return Day(
         **{
             **vars(day),
@@ -147,8 +158,8 @@ def _is_theirs(one: Found, institution: str | None) -> bool:
 
 
 def _stood(found: Found, words: Mapping[str, Word] | None, now: float) -> tuple[Found, Standing]:
-    known = gathered.with_word(found, words)
-    return known, decide.standing(known, now)
+    known = decide_account.with_status(found, words)
+    return known, decide_account.standing(known, now)
 
 
 def _listed(stood: Iterable[tuple[Found, Standing]], wanted: Container[Standing], now: float) -> list[Line]:
@@ -159,7 +170,7 @@ def _listed(stood: Iterable[tuple[Found, Standing]], wanted: Container[Standing]
 def _line(known: Found, standing: Standing, now: float) -> Line:
     booked = known.booked
     assert booked is not None  # the timetable lists only bookings
-    said = booked.message or "" if standing in _SAID else decide.state_sentence(known, standing, now)
+    said = booked.message or "" if standing in _SAID else decide_account.state_sentence(known, standing, now)
     if known.dead_air and standing in {Standing.READY, Standing.COMING}:
         said += f"; recording faults: {known.dead_air}"
     return Line(booked, standing, said)
@@ -168,8 +179,8 @@ def _line(known: Found, standing: Standing, now: float) -> Line:
 def _waiting(found: Found, now: float) -> Waiting:
     booked = found.booked
     assert booked is not None  # the timetable lists only bookings
-    sentence = outlook.of_booking(booked, found.making, now)[0]
-    return Waiting(booked, sentence, *outlook.nearest_deadline(booked, found.making))
+    sentence = timeline.next_of_booking(booked, found.making, now)[0]
+    return Waiting(booked, sentence, *timeline.nearest_deadline(booked, found.making))
 
 
 _SAID = {Standing.REFUSED, Standing.BROKEN, Standing.AIRED, Standing.AIRED_WITH_GAPS, Standing.CANCELLED}
@@ -192,7 +203,7 @@ def of_class(
     of such a row, a sentence that says why.
     """
     try:
-        found = story.at_teacher(connection, host, class_id)
+        found = db_account.at_teacher(connection, host, class_id)
     except LecternError as error:
         return error.message if viewer.institution_id is None else None
     if found.booked is None and not found.is_malformed and found.kept_since is None:
@@ -201,14 +212,14 @@ def of_class(
         found.booked is None or found.booked.institution != viewer.institution_id
     ):
         return None
-    known = gathered.with_word(found, words)
+    known = decide_account.with_status(found, words)
     if viewer.institution_id is not None:  # what is of a rendition, or of an incident, may name classes of others
         events = [one for one in known.events if one.class_id == class_id]
         alarms = [
             one for one in known.alarms if one.classes and {class_id, f"{class_id}{BACKUP}"}.issuperset(one.classes)
         ]
         known = replace(known, events=events, alarms=alarms)
-    return OneClass(class_id, decide.account(known, time.time()))
+    return OneClass(class_id, decide_account.account(known, time.time()))
 
 
 def for_calendar(connection: Connection, viewer: ViewerRow, institution: str | None, now: float) -> list[Booked]:
@@ -225,3 +236,188 @@ def fields_of(day: Day) -> dict[str, Any]:
     """The variables of the day's template."""
     yesterday, tomorrow = begin_of_day(day.begins - 0.5 * DAY_S), begin_of_day(day.begins + 1.5 * DAY_S)
     return {"day": day, "yesterday": yesterday, "tomorrow": tomorrow, "Standing": Standing}
+
+
+# Stacked bars as SVG inside the page, so that a browser needs no other file to show them.
+
+
+WIDTH, HEIGHT, LEFT, FOOT = 720, 180, 44, 22
+COLOURS = ("#2fa36b", "#8aa9f5", "#e0a030", "#d64545", "#8b1a1a", "#c8c8c8")
+LIMIT = 'stroke="#d64545" stroke-width="2" stroke-dasharray="6 4"'
+SMALL = 4
+"""A limit is drawn up to this many times the highest bar; if it were higher, the bars would be flat."""
+
+
+class Limit(NamedTuple):
+    """A value that the bars may not exceed, and its name."""
+
+    name: str
+    value: float
+
+
+def bars(
+    title: str,
+    labels: Sequence[str],
+    series: Mapping[str, Sequence[float]],
+    limit: Limit | None = None,
+) -> Markup:
+    """One bar a label, each of *series* a part of it; its numbers are in the tooltips.
+
+    A *limit* is named in the legend, and drawn as a line across the bars unless it is far above them.
+    """
+    top = max([sum(values[at] for values in series.values()) for at in range(len(labels))], default=0) or 1
+    is_near = limit is not None and 0 < limit.value <= SMALL * top
+    top = max(top, limit.value) if limit is not None and is_near else top
+    step = (WIDTH - LEFT) / max(len(labels), 1)
+    scale = (HEIGHT - FOOT - 10) / top
+    drawn: list[str] = []
+    for at, label in enumerate(labels):
+        x, y = LEFT + at * step, float(HEIGHT - FOOT)
+        for (name, values), colour in zip(series.items(), COLOURS, strict=False):
+            if not values[at]:
+                continue
+            y -= values[at] * scale
+            place = f'x="{x + 1:.1f}" y="{y:.1f}" width="{step - 2:.1f}" height="{values[at] * scale:.1f}"'
+            tip = f"{escape(label)}: {values[at]:g} {escape(name)}"
+            drawn.append(f'<rect {place} fill="{colour}"><title>{tip}</title></rect>')
+        if at % 3 == 0:
+            drawn.append(f'<text x="{x + step / 2:.1f}" y="{HEIGHT - 6}" text-anchor="middle">{escape(label)}</text>')
+    drawn.append(f'<text x="{LEFT - 6}" y="18" text-anchor="end">{top:,.6g}</text>')
+    drawn.append(f'<line x1="{LEFT}" y1="{HEIGHT - FOOT}" x2="{WIDTH}" y2="{HEIGHT - FOOT}" stroke="#999"/>')
+    if limit is not None and is_near:
+        y = HEIGHT - FOOT - limit.value * scale
+        line = f'<line x1="{LEFT}" y1="{y:.1f}" x2="{WIDTH}" y2="{y:.1f}" {LIMIT}>'
+        drawn.append(f"{line}<title>{escape(limit.name)}</title></line>")
+    legend = " ".join(
+        f'<span class="key"><svg width="10" height="10"><rect width="10" height="10" fill="{colour}"/></svg> '
+        f"{escape(name)}</span>"
+        for name, colour in zip(series, COLOURS, strict=False)
+    )
+    if limit is not None:
+        dashes = f'<svg width="10" height="10"><line x1="0" y1="5" x2="10" y2="5" {LIMIT}/></svg> ' if is_near else ""
+        legend += f' <span class="key">{dashes}{escape(limit.name)}</span>'
+    head = f'<figure><figcaption>{escape(title)}</figcaption><svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img">'
+    return Markup(f"{head}{''.join(drawn)}</svg><p>{legend}</p></figure>")  # noqa: S704 (each text in it is escaped)
+
+
+# The timetable as a calendar (RFC 5545), which phones and office programs subscribe to.
+
+
+_ESCAPED = str.maketrans({"\\": "\\\\", ";": "\\;", ",": "\\,", "\n": "\\n", "\r": ""})
+FOLD = 73
+"""Bytes of a line before it is folded; the RFC allows 75, with the blank."""
+
+
+def calendar(booked: Iterable[Booked], now: float) -> str:
+    """The classes as a calendar, one event for each; *now* (epoch seconds) is the time stamp of the events."""
+    lines = ["BEGIN:VCALENDAR", "VERSION:2.0", "PRODID:-//lectern//timetable//EN", "CALSCALE:GREGORIAN"]
+    for one in booked:
+        lines += [
+            "BEGIN:VEVENT",
+            f"UID:{_text(one.class_id)}@lectern",
+            f"DTSTAMP:{_utc(now)}",
+            f"DTSTART:{_utc(one.start_time)}",
+            f"DTEND:{_utc(one.end_time)}",
+            f"SUMMARY:{_text(f'{one.class_id} {one.stem}')}",
+            f"DESCRIPTION:{_text(_where(one))}",
+            "END:VEVENT",
+        ]
+    return "".join(f"{folded}\r\n" for line in [*lines, "END:VCALENDAR"] for folded in _folded(line))
+
+
+def _where(one: Booked) -> str:
+    return f"{one.state}, {one.streamer or 'no streamer yet'}"
+
+
+def _text(text: str) -> str:
+    return text.translate(_ESCAPED)
+
+
+def _utc(at: float) -> str:
+    return time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(at))
+
+
+def _folded(line: str) -> Iterable[str]:
+    """Lines of at most 75 bytes; no character is cut."""
+    rest, first = line, True
+    while rest:
+        part = rest.encode()[:FOLD].decode(errors="ignore")
+        yield part if first else f" {part}"
+        rest, first = rest[len(part) :], False
+
+
+# RUNBOOK.md and RUNBOOK.zh.md as a page, with an anchor for each code.
+
+
+_CODE = re.compile(r"(\d{3}): ")
+
+
+@lru_cache(maxsize=2)
+def runbook_html(language: str = "en") -> str:
+    """The RUNBOOK in a language as HTML; raw HTML in it is only shown. Anchors are the same in each language."""
+    parser = MarkdownIt("commonmark", {"html": False}).enable("table")
+    tokens = parser.parse(_runbook_text("RUNBOOK.zh.md" if language == "zh" else "RUNBOOK.md"))
+    headings = [token for token in tokens if token.type == "heading_open"]
+    for heading, name in zip(headings, _headings(parser.parse(_runbook_text("RUNBOOK.md"))), strict=True):
+        heading.attrSet("id", anchor(name))
+    return str(parser.renderer.render(tokens, parser.options, {}))
+
+
+def _headings(tokens: Sequence[Token]) -> list[str]:
+    return [inner.content for token, inner in pairwise(tokens) if token.type == "heading_open"]
+
+
+def anchor(heading: str) -> str:
+    """The anchor of a heading: ``321`` for the heading of that code."""
+    code = _CODE.match(heading)
+    return code[1] if code else re.sub(r"[^a-z0-9]+", "-", heading.lower()).strip("-")
+
+
+def runbook_url(base: str, code: ErrorCode) -> str:
+    """The URL of the part of the RUNBOOK about *code*."""
+    return f"{base}#{code.number}"
+
+
+def _runbook_text(name: str) -> str:
+    packed = files("lectern") / name
+    if packed.is_file():
+        return packed.read_text(encoding="utf-8")
+    return (Path(__file__).parents[3] / name).read_text(encoding="utf-8")  # not installed, but checked out
+
+
+# The templates of the page, which also make the report that stands in a file of its own.
+
+
+def rendered(template: str, language: str = "en", **fields: Any) -> str:  # noqa: ANN401 (a template's variables)
+    """The page that *template* makes of *fields*, in *language*."""
+    given = {
+        "t": labels.of(language),
+        "codes": {code: one.chinese if language == "zh" else one.english for code, one in CODES.items()},
+        "language": language,
+        "say": chinese_account.sentence if language == "zh" else str,
+        "tell": chinese_account.message if language == "zh" else _as_it_is,
+        "now": time.time(),
+    }
+    return _TEMPLATES.get_template(template).render(**given, **fields)
+
+
+def _as_it_is(_code: int, message: str) -> str:
+    return message
+
+
+def _day(at: float) -> str:
+    return formatting.moment(at)[:10]
+
+
+def _local(at: float) -> str:
+    return formatting.moment(at)[5:16]
+
+
+_TEMPLATES = Environment(loader=PackageLoader("lectern.page"), autoescape=True, trim_blocks=True)
+_TEMPLATES.filters |= {
+    "moment": formatting.moment,
+    "clock": formatting.clock,
+    "span": formatting.span,
+    "when": formatting.when,
+}
+_TEMPLATES.filters |= {"size": formatting.size, "place": formatting.position, "day": _day, "local": _local}

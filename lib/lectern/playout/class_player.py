@@ -3,10 +3,10 @@
 from typing import Any
 
 from lectern.playout.as_run import Entry, covered
-from lectern.playout.lines import Isolated
-from lectern.playout.push import LEAD_S, Push
+from lectern.playout.context import Now, Station
+from lectern.playout.kernel import Isolated
+from lectern.playout.publisher import LEAD_S, Push
 from lectern.playout.rtmp.url import target
-from lectern.playout.station import Now, Station
 from lectern.playout.timetable import Lesson
 
 CANCELLED = "it was cancelled"

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from lectern.playout.kept import replace
+from lectern.playout.state_file import replace
 
 PROTOCOL = 2
 """Version of what is said on the socket; a worker of another one is not asked for anything but an upgrade."""

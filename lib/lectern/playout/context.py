@@ -1,11 +1,13 @@
 """What all classes of a worker share."""
 
+import asyncio
 import random
 import ssl
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from lectern.playout.session import Session
@@ -61,3 +63,31 @@ class Station:
                 why = "it holds none" if isinstance(error, ssl.SSLError) else error.strerror
                 raise OSError(f"{self.ca_file}: the certificates to trust cannot be read: {why}") from error
         return self._trusted
+
+
+# Work on many classes, done a little at a time between the ticks of the sending loop.
+
+
+SLICE_S = 0.002
+"""Seconds for which such work holds the sending loop at once."""
+
+
+async def in_slices(work: Iterable[object]) -> None:
+    """Do *work*, which gets on by a step with each item that it gives."""
+    until = time.perf_counter() + SLICE_S
+    for _ in work:
+        if time.perf_counter() > until:
+            await asyncio.sleep(0)
+            until = time.perf_counter() + SLICE_S
+
+
+# The name of this release.
+
+
+LIBRARY = Path(__file__).resolve().parents[2]
+
+
+def release_name() -> str:
+    """The version of the installed package beside this one; `development` in a working tree."""
+    found = sorted(LIBRARY.glob("lectern-*.dist-info"))
+    return found[-1].name.removeprefix("lectern-").removesuffix(".dist-info") if found else "development"

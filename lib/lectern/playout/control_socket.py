@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any
 
-from lectern.playout.lines import Isolated
+from lectern.playout.kernel import Isolated
 from lectern.playout.timetable import BadRequest
 
 MAX_LINE_BYTES = 64 * 1024

@@ -12,7 +12,7 @@ from typing import Any
 
 from lectern.playout import folder as folder_of
 from lectern.playout import kernel
-from lectern.playout.shared import Shared
+from lectern.playout.worker_process import Shared
 
 MAX_LINE_BYTES = 4096
 MAX_CLIENTS = 16

@@ -1,12 +1,74 @@
 """What a session is sent of one reel: its headers first, then its tags by the class's clock."""
 
 import math
-from typing import Any
+import time
+from collections import deque
+from typing import Any, NamedTuple
 
 from lectern.playout import flv
-from lectern.playout.heads import Heads, Item
-from lectern.playout.journal import Mark
-from lectern.playout.reel import Reel
+from lectern.playout.demuxer import Reel
+from lectern.playout.session import Mark, Session
+
+# What must precede a file's pictures and sounds: its metadata and headers, once in each session.
+
+
+class Item(NamedTuple):
+    """A message: *at_ms* is its position in the class."""
+
+    kind: int
+    at_ms: int
+    body: bytes
+
+
+class Heads:
+    """Messages that wait to be sent, and the last of each kind that the session got."""
+
+    def __init__(self) -> None:
+        self._queue: deque[Item] = deque()
+        self._sent: dict[int, bytes] = {}
+
+    def __bool__(self) -> bool:
+        """Whether messages wait; these must be sent together."""
+        return bool(self._queue)
+
+    @property
+    def first(self) -> Item:
+        """The message that has waited longest."""
+        return self._queue[0]
+
+    def forget(self) -> None:
+        """Forget what was sent, and what waits: a new session has had nothing yet."""
+        self._sent.clear()
+        self._queue.clear()
+
+    def clear(self) -> None:
+        """Drop what waits: its file is not sent any more."""
+        self._queue.clear()
+
+    def announce(self, reel: Reel, at_ms: int) -> None:
+        """Queue the metadata and headers of *reel*, except those that are in force in the session."""
+        needed = {kind: body for kind, (_, body) in reel.headers.items()}
+        if reel.metadata is not None:
+            needed = {flv.SCRIPT: reel.metadata, **needed}
+        for kind, body in needed.items():
+            if not self.had(kind, body):
+                self._queue.append(Item(kind, at_ms, body))
+
+    def had(self, kind: int, body: bytes) -> bool:
+        """Whether this message is in force in the session: the last of its *kind* that was sent."""
+        return self._sent.get(kind) == body
+
+    def sent(self, item: Item) -> bool:
+        """Note that an item is in the batch; returns whether it is metadata or a header."""
+        is_head = item.kind == flv.SCRIPT or flv.is_header(item.kind, item.body)
+        if is_head:
+            self._sent[item.kind] = item.body
+        return is_head
+
+    def next(self) -> None:
+        """Remove the message that has waited longest, which is now in the batch."""
+        self._queue.popleft()
+
 
 RECORDING, SLATE = 0, 1
 NAMES = "recording", "slate"
@@ -138,3 +200,38 @@ class Track:
         if at_ms < self._from_ms:
             return False
         return kind != flv.PICTURE or not self._awaits_key or flv.is_keyframe(kind, body)
+
+
+# Packs the due messages of a class into batches, and sends each batch with its mark in the journal.
+
+
+BATCH_BYTES = 128 * 1024
+"""Size from which a batch is full: no further message is added."""
+
+
+class Batches:
+    """Batches of one *track*; `base_ms` is the position in the class at which the session's own time begins."""
+
+    def __init__(self, track: Track) -> None:
+        self.base_ms = 0
+        self._track = track
+
+    def send(self, session: Session, position_ms: float) -> int:
+        """Send one batch, with what is owed to the server; returns the size of its media in bytes. Raises Broken."""
+        media: list[bytes] = []
+        size, has_header = 0, False
+        while size < BATCH_BYTES or self._track.queued:
+            item = self._track.peek(position_ms)
+            if item is None:
+                break
+            media.append(session.publisher.media(item.kind, max(0, item.at_ms - self.base_ms), item.body))
+            size += len(media[-1])
+            has_header = self._track.advance(item) or has_header
+        if has_header:
+            session.note()
+        if media or session.publisher.owed:
+            session.batch(media, self._mark)
+        return size
+
+    def _mark(self, offset: int, size: int, paid: int) -> Mark:
+        return Mark(offset, size, *self._track.place(), self._track.last_ms, paid, time.monotonic())

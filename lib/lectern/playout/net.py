@@ -7,9 +7,9 @@ import ssl
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 
-from lectern.playout.reach import may_reach
 from lectern.playout.rtmp.url import Target
 from lectern.playout.sanitize import cleaned
+from lectern.playout.timetable import may_reach
 
 TRY_S = 5.0
 """Seconds allowed to each address of a name, and to the TLS handshake."""

@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from lectern.playout import timetable
-from lectern.playout.airing import CANCELLED, Airing
 from lectern.playout.as_run import Entry, entry
-from lectern.playout.kept import Kept
-from lectern.playout.lines import Isolated, say
-from lectern.playout.push import LEAD_S
-from lectern.playout.slices import in_slices
-from lectern.playout.station import Now, Station
+from lectern.playout.class_player import CANCELLED, Airing
+from lectern.playout.context import Now, Station, in_slices
+from lectern.playout.kernel import Isolated, say
+from lectern.playout.publisher import LEAD_S
+from lectern.playout.state_file import Kept
 from lectern.playout.timetable import MAX_CLASSES, BadRequest, Difference, Lesson
 
 SOON_S = 5.0

@@ -7,12 +7,11 @@ from concurrent.futures import Executor
 from dataclasses import replace
 from typing import Any
 
-from lectern.playout.files import Files
-from lectern.playout.index import HOLE_MS, path_of
-from lectern.playout.journal import Mark
-from lectern.playout.opening import At, Identity
-from lectern.playout.reel import MISSING, STALL_S, STALLED, Reel
-from lectern.playout.track import RECORDING, SLATE, TAGS, Track
+from lectern.playout.demuxer import MISSING, STALL_S, STALLED, At, Identity, Reel
+from lectern.playout.keyframe_index import HOLE_MS, path_of
+from lectern.playout.muxer import RECORDING, SLATE, TAGS, Track
+from lectern.playout.session import Mark
+from lectern.playout.timetable import Files
 
 FROM_THE_START_MS = 1000
 """Milliseconds of delay below which a class begins at its beginning: a seek would skip to the next keyframe."""

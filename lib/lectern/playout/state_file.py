@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from lectern.playout.lines import Isolated
+from lectern.playout.kernel import Isolated
 
 WAIT_S = 3.0
 """Seconds for which anybody waits for a write; a disk that hangs longer is written when it goes on."""

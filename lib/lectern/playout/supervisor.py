@@ -9,12 +9,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from lectern.playout import child, kernel
 from lectern.playout import folder as folder_of
-from lectern.playout.child import Child
+from lectern.playout import kernel, worker_process
+from lectern.playout.kernel import say
 from lectern.playout.lease import LeaseSocket
-from lectern.playout.lines import say
-from lectern.playout.shared import Shared
+from lectern.playout.worker_process import Child, Shared
 
 LOOK_S = 0.1
 HUNG_S = 2.0
@@ -65,7 +64,7 @@ class Holder:
         self.standby: Child | None = None
         self.next: Child | None = None
         self._why, self._why_at = "start", time.monotonic()
-        self._program = child.program()
+        self._program = worker_process.program()
         self._good: Path | None = None
         self._good_at = 0.0
         self._ran = self._program.resolve()  # of the last worker on air, whatever the link leads to by now
@@ -142,9 +141,9 @@ class Holder:
                 self._forget(message["key"])
             elif message["say"] == "upgrade" and self.next is None:
                 try:
-                    self.next = self._child(child.program())
+                    self.next = self._child(worker_process.program())
                 except OSError as error:
-                    self._upgrade_failed(child.no_start(error))
+                    self._upgrade_failed(worker_process.no_start(error))
 
     def _forget(self, key: str) -> None:
         if (held := self.sessions.pop(key, None)) is not None:
@@ -215,7 +214,7 @@ class Holder:
             if self.standby is not None:
                 self.standby.close()
                 self.standby = None
-            self._program = child.program()
+            self._program = worker_process.program()
             self._why, self._why_at = "upgrade", time.monotonic()
             self._on_air(new)
         elif new.is_over or new.is_late:
@@ -245,7 +244,7 @@ class Holder:
             try:
                 self.standby = self._child(self._program)
             except OSError as error:  # no process or memory is left: what is on air goes on
-                self._pause(now, child.no_start(error))
+                self._pause(now, worker_process.no_start(error))
 
     def _pause(self, now: float, why: str) -> None:
         say(f"a worker that should wait {why}")

@@ -1,28 +1,78 @@
 """The worker: airs all classes in one event loop, and may be killed at any instruction."""
 
 import asyncio
+import json
 import os
 import signal
 import socket
+import ssl
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lectern.playout import desk, journal, kernel, link, release, timetable
+from lectern.playout import context, kernel, net, session, timetable
 from lectern.playout.as_run import AIRED, Entry, read_aired
-from lectern.playout.control import Control
-from lectern.playout.journal import Journal
-from lectern.playout.lines import Isolated, say
-from lectern.playout.pipe import Gone, Pipe
+from lectern.playout.class_player import Airing
+from lectern.playout.client import PROTOCOL
+from lectern.playout.context import Now, Station, in_slices
+from lectern.playout.control_socket import Control, Do, Lines
+from lectern.playout.kernel import Isolated, say
+from lectern.playout.rtmp import NotRtmp
+from lectern.playout.rtmp.login import LoginWanted
+from lectern.playout.rtmp.publish import HANDSHAKE_BYTES, Publisher
+from lectern.playout.rtmp.url import Target, target
 from lectern.playout.schedule import AiredFile, Schedule
-from lectern.playout.session import Broken, Session
-from lectern.playout.shared import Shared
-from lectern.playout.slices import in_slices
-from lectern.playout.station import Now, Station
-from lectern.playout.timetable import BadRequest, Difference
+from lectern.playout.session import PORTION_BYTES, Broken, Intake, Journal, Session
+from lectern.playout.timetable import BadRequest, Difference, networks
+from lectern.playout.worker_process import Gone, Pipe, Shared
+
+# Tries a push URL up to RTMP's connect, without publishing: whether the server will let a class in.
+
+
+BUFFER_BYTES = 64 * 1024
+
+
+async def connect_refusal(
+    target: Target, trusted: ssl.SSLContext | None, networks: Sequence[str] | None = None
+) -> str | None:
+    """Why the server refuses a connection to the application of *target*; None if it accepts."""
+    query = ""
+    while True:
+        try:
+            connection = await net.connect(target, BUFFER_BYTES, trusted, networks)
+        except (OSError, ValueError) as error:
+            return net.words(error)
+        try:
+            await _connected(Publisher(target, os.urandom(HANDSHAKE_BYTES - 8), query), connection)
+        except LoginWanted as error:
+            query = error.query  # of which a server can want two, and no more
+        except (OSError, NotRtmp) as error:
+            return net.words(error)
+        else:
+            return None
+        finally:
+            connection.close()
+
+
+async def _connected(publisher: Publisher, connection: socket.socket) -> None:
+    intake = Intake()
+    while not publisher.is_connected:
+        owed = memoryview(publisher.take())
+        while owed:
+            await net.until_ready(connection, writable=True)
+            owed = owed[net.send(connection, owed) :]
+        data = net.receive(connection, PORTION_BYTES)
+        if data is None:
+            await net.until_ready(connection)
+            continue
+        if not data:
+            raise NotRtmp("the server closes the connection")
+        intake.take(publisher, data)
+        await asyncio.sleep(0)  # the classes on air have their turn
+
 
 TICK_S = 0.02
 THREADS = 256
@@ -71,12 +121,12 @@ class Worker:
         """Report "loaded", wait until the holder says "go", then tick until the holder ends."""
         loop = asyncio.get_running_loop()
         loop.set_default_executor(self.station.pool)
-        self.pipe.say("loaded", release=release.name(), journal=journal.VERSION, pid=os.getpid())
+        self.pipe.say("loaded", release=context.release_name(), journal=session.VERSION, pid=os.getpid())
         sessions, why, began_at = await self._handed_over()
         rest = self._begin({key.split("\n")[1] for key, _, _ in sessions})
         self._adopt(sessions, why, began_at)
         loop.add_reader(self.pipe.connection, self._hear)
-        going_on = loop.create_task(self._go_on(rest, desk.Desk(self)))
+        going_on = loop.create_task(self._go_on(rest, Desk(self)))
         await self._tick_for_ever()
         going_on.cancel()
 
@@ -134,7 +184,7 @@ class Worker:
 
         return rest
 
-    async def _go_on(self, rest: Callable[[], Iterator[None]], answers: desk.Desk) -> None:
+    async def _go_on(self, rest: Callable[[], Iterator[None]], answers: "Desk") -> None:
         """Take in the rest of what the worker before left, then answer requests, and save what is aired."""
         with Isolated() as isolated:  # whatever the files hold, this worker must answer, and go on airing
             await in_slices(rest())
@@ -148,7 +198,7 @@ class Worker:
         """Take what the last worker left, until the holder says go; a standby waits here."""
         sessions = []
         while True:
-            await link.until_ready(self.pipe.connection)
+            await net.until_ready(self.pipe.connection)
             try:
                 messages = self.pipe.hear()
             except Gone:
@@ -234,3 +284,106 @@ def check(folder: Path) -> None:
     read_aired(folder / AIRED)
     if (folder / timetable.NAME).exists():
         timetable.difference(folder / timetable.NAME, ())
+
+
+# What is done for each request on the control socket.
+
+
+TAKE_S = 5.0
+"""Seconds in which a timetable is taken over, or the answer names the one before; a client gives up after 10 s."""
+TRY_S = 5.0
+
+
+class Desk:
+    """Answers requests for a worker."""
+
+    def __init__(self, worker: "Worker") -> None:
+        self._worker = worker
+        self._taking: asyncio.Task[None] | None = None
+        self.does: dict[str, Do] = {
+            "hello": self._hello,
+            "timetable": self._timetable,
+            "status": self._status,
+            "try": self._try,
+            "upgrade": self._upgrade,
+        }
+
+    async def _hello(self, _: dict[str, Any]) -> dict[str, Any]:
+        until = self._worker.shared.lease_until
+        return {
+            "release": context.release_name(),
+            "protocol": PROTOCOL,
+            "journal": session.VERSION,
+            "pid": os.getpid(),
+            "holder_pid": self._worker.terms.holder,
+            "hand_over": kernel.HAND_OVER,
+            "lease_until": until,
+            "boot_now": kernel.boot_now(),
+            "timetable": {"path": str(self._worker.path), "version": self._worker.schedule.version},
+        }
+
+    async def _timetable(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Take over the timetable on the disk, unless the wanted version is in force; answers which one is by then."""
+        worker, schedule = self._worker, self._worker.schedule
+        wanted, path = request.get("version"), request.get("path")
+        for _ in range(2):  # it may be taken over already, as it was before the wanted version was written
+            if wanted == schedule.version:
+                break
+            if self._taking is None or self._taking.done():
+                file = worker.path if path is None else Path(str(path))
+                self._taking = asyncio.create_task(worker.take_over(file))
+            done, _ = await asyncio.wait({self._taking}, timeout=TAKE_S / 2)
+            for one in done:
+                one.result()
+        problem = worker.aired.saved.problem
+        found = {"version": schedule.version, "refused": schedule.refused, "left_out": schedule.left_out}
+        return {**found, "durable": problem is None, **({"why": problem} if problem else {})}
+
+    async def _status(self, request: dict[str, Any]) -> dict[str, Any]:
+        worker, schedule = self._worker, self._worker.schedule
+        known = schedule.active if request.get("active") else schedule.airings
+        wanted = [known.get(str(request["class_id"]))] if "class_id" in request else list(known.values())
+        classes = Lines()
+        await in_slices(_shown([one for one in wanted if one is not None], classes))
+        totals, now = worker.station.totals, Now.read()
+        known_slate_s = sum(one.slate_s(now) for one in (*schedule.active.values(), *schedule.over.values()))
+        told = {
+            "since": worker.since,
+            "lateness_s": round(max(worker.lateness.values(), default=0.0), 4),
+            "bytes": totals.bytes,
+            "reconnects": totals.reconnects,
+            "slate_s": round(known_slate_s, 3),
+            "classes_on_air": sum(one.state == "on_air" for one in schedule.active.values()),
+            "taken_over": worker.taken_over,
+        }
+        return {**await self._hello(request), "worker": told, "classes": classes}
+
+    async def _try(self, request: dict[str, Any]) -> dict[str, Any]:
+        try:
+            where = target(str(request.get("url")))
+        except NotRtmp as error:
+            raise BadRequest(f"url: {error}") from error
+        allowed = networks(request)
+        try:
+            trusted = self._worker.station.trusted if where.secure else None
+            return {"refused": await asyncio.wait_for(connect_refusal(where, trusted, allowed), TRY_S)}
+        except TimeoutError:
+            return {"refused": f"the server does not answer within {TRY_S:g} s"}
+        except OSError as error:
+            return {"refused": str(error)}
+
+    async def _upgrade(self, _: dict[str, Any]) -> dict[str, Any]:
+        worker = self._worker
+        if worker.upgrading is not None and not worker.upgrading.done():
+            raise BadRequest("an upgrade is under way")
+        worker.upgrading = asyncio.get_running_loop().create_future()
+        await worker.aired.save(everything=True)
+        worker.pipe.say("upgrade")
+        raise BadRequest(await worker.upgrading)
+
+
+def _shown(airings: list[Airing], classes: Lines) -> Iterator[None]:
+    """Add the status of *airings* to *classes*, a class at each step."""
+    for one in airings:
+        classes.append(json.dumps(one.status(Now.read())))
+        yield

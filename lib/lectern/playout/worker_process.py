@@ -1,17 +1,102 @@
 """A worker process, as its holder sees it."""
 
+import json
+import mmap
 import os
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import time
+from collections import deque
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from lectern.playout.lines import say
-from lectern.playout.pipe import Gone, Pipe
+from lectern.playout import kernel
+from lectern.playout.kernel import say
+
+# Messages between holder and worker: one JSON object a line, with open files beside it; never blocks.
+
+
+_RECEIVE_BYTES = 64 * 1024
+_MAX_FILES = 16
+
+
+class Gone(Exception):
+    """The process at the other end has ended."""
+
+
+class Pipe:
+    """One end of a pair of sockets. What does not go at once waits here until `flush`."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        connection.settimeout(0)
+        self.connection = connection
+        self._out: deque[tuple[bytes, list[int]]] = deque()
+        self._in = b""
+        self._files: deque[int] = deque()
+
+    def say(self, what: str, files: tuple[int, ...] = (), **more: Any) -> None:  # noqa: ANN401 (JSON)
+        """Send a message, with copies of *files*, which the caller may close at once."""
+        line = json.dumps({"say": what, "files": len(files), **more}).encode() + b"\n"
+        self._out.append((line, [os.dup(one) for one in files]))
+        self.flush()
+
+    def flush(self) -> None:
+        """Send what waits, as far as that is possible without blocking; `hear` tells whether the other side lives."""
+        while self._out:
+            line, files = self._out[0]
+            try:
+                sent = socket.send_fds(self.connection, [line], files) if files else self.connection.send(line)
+            except BlockingIOError:
+                return
+            except OSError:
+                sent = len(line)
+            for one in files:
+                os.close(one)
+            self._out[0] = (line[sent:], [])
+            if sent == len(line):
+                self._out.popleft()
+
+    def hear(self) -> list[tuple[dict[str, Any], list[int]]]:
+        """The messages that have arrived, with their files; raises Gone if the other side has ended.
+
+        A message without all of its files is left out: the kernel gives none to a process that has too many open.
+        """
+        found: list[tuple[dict[str, Any], list[int]]] = []
+        while True:
+            try:
+                data, files, _, _ = socket.recv_fds(self.connection, _RECEIVE_BYTES, _MAX_FILES)
+            except BlockingIOError:
+                return found
+            except OSError:
+                data, files = b"", []  # it ended, and had not read all that was said to it
+            if not data:
+                if found:
+                    return found
+                raise Gone
+            self._files.extend(files)
+            *lines, self._in = (self._in + data).split(b"\n")
+            for line in lines:
+                message = json.loads(line)
+                beside = [self._files.popleft() for _ in range(min(message["files"], len(self._files)))]
+                if len(beside) == message["files"]:
+                    found.append((message, beside))
+                    continue
+                say(f"{message['say']}: too many files are open for those of this message, which is left out")
+                for one in beside:
+                    os.close(one)
+
+    def close(self) -> None:
+        """Close this end, and the files that were not taken or sent."""
+        self.connection.close()
+        for one in [*self._files, *(file for _, files in self._out for file in files)]:
+            os.close(one)
+        self._files.clear()
+        self._out.clear()
+
 
 PROGRAM = Path(__file__).with_name("__main__.py")
 """Not resolved: if the path leads through a link to the current release, the next worker is of that release."""
@@ -99,3 +184,60 @@ class Child:
         """Kill it, and close its pipe."""
         self.kill()
         self.pipe.close()
+
+
+# A page of memory that holder and workers share: the end of the lease, and what the worker does at the moment.
+
+
+_DOUBLE = struct.Struct("=d")
+_NUMBER = struct.Struct("=Q")
+_LEASE, _TICK, _HANDLED = 0, 64, 128
+
+
+class Shared:
+    """Made by the holder; a worker opens it by the descriptor that it inherits."""
+
+    def __init__(self, file: int | None = None) -> None:
+        if file is None:
+            file = kernel.memory_file("lectern-playout")
+            os.ftruncate(file, mmap.PAGESIZE)
+        self.file = file
+        self._memory = mmap.mmap(file, mmap.PAGESIZE)
+
+    @property
+    def lease_until(self) -> float:
+        """The end of the lease by kernel.boot_now; read twice, because the holder may be writing it."""
+        while True:
+            first, second = self._get(_LEASE), self._get(_LEASE)
+            if first == second:
+                return first
+
+    @lease_until.setter
+    def lease_until(self, until: float) -> None:
+        self._memory[_LEASE : _LEASE + 8] = _DOUBLE.pack(until)
+
+    def held(self) -> bool:
+        """Whether the lease has not expired, so that sending is allowed."""
+        return kernel.boot_now() < self.lease_until
+
+    def tick(self) -> None:
+        """Record that the worker is alive, and handles no session."""
+        self.handle(0)
+        self._memory[_TICK : _TICK + 8] = _DOUBLE.pack(time.monotonic())
+
+    @property
+    def ticked_at(self) -> float:
+        """The worker's last tick, by time.monotonic."""
+        return self._get(_TICK)
+
+    def handle(self, session: int) -> None:
+        """Record the number of the session that is handled now; 0 for none."""
+        self._memory[_HANDLED : _HANDLED + 8] = _NUMBER.pack(session)
+
+    @property
+    def handled(self) -> int:
+        """The number of the session that the worker handles, or handled when it hung; 0 for none."""
+        return int(_NUMBER.unpack(self._memory[_HANDLED : _HANDLED + 8])[0])
+
+    def _get(self, at: int) -> float:
+        return float(_DOUBLE.unpack(self._memory[at : at + 8])[0])

@@ -5,21 +5,99 @@ import logging
 import socket
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
 from typing import Any
 
+import redis as blocking
 import redis.asyncio as redis
+from pydantic import TypeAdapter, ValidationError
+from redis.asyncio import Redis
 from redis.exceptions import ReadOnlyError, RedisError
 
-from lectern.effects.redis import address, beats, withdrawn, word
-from lectern.effects.redis.address import asking
-from lectern.effects.redis.hearing import Hearing
-from lectern.effects.redis.sending import STREAM_BOUND, Sent, send
-from lectern.effects.redis.streams import Streams
-from lectern.effects.rows.outbox import Unsent
+from lectern.db.outbox import Unsent
 from lectern.errors import Misuse, TryAgain
-from lectern.told import Word
+from lectern.model.views import Word
+from lectern.redis import connection, heartbeats
+from lectern.redis.connection import asking
+from lectern.redis.publish import STREAM_BOUND, Sent, send
+from lectern.redis.pubsub import Hearing
+from lectern.redis.streams import Streams
+
+# The status that a streamer sends beside its heartbeat, for its teacher's accounts, counts and page.
+
 
 log = logging.getLogger("lectern")
+_WORDS = TypeAdapter(Word)
+MOST_BYTES = 512 * 1024
+"""Most bytes that are read of a streamer's status: some thousand classes on air take a third of them."""
+
+
+def _key(streamers_key: str) -> str:
+    return f"{streamers_key}:words"
+
+
+async def publish_status(client: "Redis", streamers_key: str, name: str, word: Word) -> None:
+    """Write *word*, the status of the streamer *name*, with the time of the clock that all hosts share."""
+    seconds, _ = await client.time()
+    body = _WORDS.dump_json(replace(word, at=float(seconds))).decode()
+    await client.eval(heartbeats.NOTE, 1, _key(streamers_key), name, body)
+
+
+async def read_statuses(client: "Redis", streamers_key: str, lost_after_s: float) -> dict[str, Word]:
+    """The last status of each streamer; *silent_s* is set if it is older than *lost_after_s*."""
+    async with client.pipeline(transaction=False) as pipe:
+        pipe.time()
+        pipe.hgetall(_key(streamers_key))
+        (seconds, _), bodies = await pipe.execute()
+    return _read(bodies, float(seconds), lost_after_s)
+
+
+def _read(bodies: Mapping[str, str], now: float, lost_after_s: float) -> dict[str, Word]:
+    found: dict[str, Word] = {}
+    for name, body in sorted(bodies.items()):
+        try:
+            word = _WORDS.validate_json(body[:MOST_BYTES])
+        except ValidationError:
+            log.debug("redis: what streamer %s says of itself cannot be read", name)
+            continue  # a newer release says more, or somebody else wrote it: its classes are not heard of
+        age_s = max(now - word.at, 0.0)
+        found[name] = replace(word, silent_s=age_s if age_s > lost_after_s else None)
+    return found
+
+
+# Reports, in place of a heartbeat, that a streamer is back at the old program, until its teacher has read that.
+
+
+WITHDRAWN = "withdrawn"
+_FORGET = """
+local beat = redis.call('hget', KEYS[1], ARGV[1])
+local readable, said = pcall(cjson.decode, beat or '')
+if readable and type(said) == 'table' and said['withdrawn'] then redis.call('hdel', KEYS[1], ARGV[1]) end
+return 1
+"""
+
+
+def say_withdrawn(client: blocking.Redis, streamers_key: str, name: str) -> None:
+    """Say that the old program has the streamer *name* and its classes: it has no lease, and asks for none."""
+    seconds, micros = client.time()
+    beat = {"at": int(seconds) + int(micros) / 1e6, "gone": True, WITHDRAWN: True}
+    with client.pipeline() as pipe:
+        pipe.hdel(f"{streamers_key}:lease", name)
+        pipe.hdel(f"{streamers_key}:claims", name)
+        pipe.hset(streamers_key, name, json.dumps(beat))
+        pipe.execute()
+
+
+def withdrawal_is_read(client: blocking.Redis, streamers_key: str, name: str) -> bool:
+    """Whether a teacher has read the report of streamer *name*."""
+    return not client.hexists(streamers_key, name)
+
+
+async def forget_withdrawn(client: "Redis", streamers_key: str, name: str) -> None:
+    """Forget the streamer *name*, whose message a teacher has read, unless it beats again."""
+    await client.eval(_FORGET, 1, streamers_key, name)
+
+
 KEEPALIVE = {"TCP_KEEPIDLE": 15, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
 """By these options the kernel notices a dead peer within half a minute; not every system has all of them."""
 
@@ -56,12 +134,12 @@ class Bus:
             **_keepalive(url),
             "protocol": 2,  # an older server knows no other, and the client reads it in two thirds of the time
         }
-        return cls(address.opened(url, options))
+        return cls(connection.opened(url, options))
 
     @asking()
     async def close(self) -> None:
         """Close the connections."""
-        await address.close(self._client)
+        await connection.close(self._client)
 
     @asking()
     async def now(self) -> float:
@@ -156,11 +234,11 @@ class Bus:
         """
         keys = (key, f"{key}:lease", f"{key}:claims")
         said = (name, session, json.dumps(dict(fields)), json.dumps(dict(claim)), str(claim["session"]))
-        found = await self._client.eval(beats.BEAT, len(keys), *keys, *said)
+        found = await self._client.eval(heartbeats.BEAT, len(keys), *keys, *said)
         if not isinstance(found, list):
             return None if found is None else str(found)
         told = dict(zip(found[::2], found[1::2], strict=True))
-        return beats.readable("heartbeat", told, beats.is_beat, self._unreadable["beats"])
+        return heartbeats.readable("heartbeat", told, heartbeats.is_beat, self._unreadable["beats"])
 
     @asking()
     async def part(self, key: str, name: str) -> None:
@@ -170,7 +248,7 @@ class Bus:
         """
         now, said, _ = await self.heard(key)
         last = {**said.get(name, {}), "at": now, "gone": True}
-        await self._client.eval(beats.NOTE, 1, key, name, json.dumps(last))
+        await self._client.eval(heartbeats.NOTE, 1, key, name, json.dumps(last))
 
     @asking()
     async def heard(self, key: str) -> tuple[float, dict[str, dict[str, Any]], dict[str, dict[str, Any]]]:
@@ -180,8 +258,8 @@ class Bus:
             pipe.hgetall(key)
             pipe.hgetall(f"{key}:claims")
             (seconds, micros), told, claims = await pipe.execute()
-        said = beats.readable("heartbeat", told, beats.is_beat, self._unreadable["beats"])
-        asked = beats.readable("claim", claims, beats.is_claim, self._unreadable["claims"])
+        said = heartbeats.readable("heartbeat", told, heartbeats.is_beat, self._unreadable["beats"])
+        asked = heartbeats.readable("claim", claims, heartbeats.is_claim, self._unreadable["claims"])
         return int(seconds) + int(micros) / 1e6, said, asked
 
     async def alive(self, key: str, lost_after_s: float) -> dict[str, dict[str, Any]]:
@@ -196,27 +274,27 @@ class Bus:
     @asking()
     async def say(self, key: str, name: str, own: Word) -> None:
         """Publish the status of streamer *name*; only what people see depends on it."""
-        await word.say(self._client, key, name, own)
+        await publish_status(self._client, key, name, own)
 
     @asking()
     async def words(self, key: str, lost_after_s: float) -> dict[str, Word]:
         """The last status of each streamer, by name."""
-        return await word.said(self._client, key, lost_after_s)
+        return await read_statuses(self._client, key, lost_after_s)
 
     @asking()
     async def grant(self, key: str, name: str, session: str) -> None:
         """Grant the lease of streamer *name* to *session*, unless it was taken from that one meanwhile."""
-        await self._client.eval(beats.GRANT, 1, f"{key}:lease", name, session)
+        await self._client.eval(heartbeats.GRANT, 1, f"{key}:lease", name, session)
 
     @asking()
     async def take(self, key: str, name: str, silent_s: float) -> bool:
         """Take the lease of streamer *name* away; False if its last heartbeat is younger than *silent_s*."""
-        return bool(await self._client.eval(beats.TAKE, 3, key, f"{key}:lease", f"{key}:claims", name, silent_s))
+        return bool(await self._client.eval(heartbeats.TAKE, 3, key, f"{key}:lease", f"{key}:claims", name, silent_s))
 
     @asking()
     async def forget_withdrawn(self, key: str, name: str) -> None:
         """Forget streamer *name*, which reported that it is back at the old program, unless it beats again."""
-        await withdrawn.forget(self._client, key, name)
+        await forget_withdrawn(self._client, key, name)
 
     @asking()
     async def hold(self, lock: str, owner: str, ttl_s: float) -> bool:
@@ -251,12 +329,12 @@ class Bus:
             log.debug("redis: does not say whether it is one of a cluster: %s", error)
             return
         if int(found.get("cluster_enabled", 0)):
-            raise Misuse(address.NO_CLUSTER)
+            raise Misuse(connection.NO_CLUSTER)
 
     @asking()
     async def try_write(self) -> None:
         """Raise TryAgain, with a ResponseError as its cause, if Redis answers, but takes no writes."""
-        await self._client.eval(address.TRY_WRITE, 1, address.TRIED_KEY)
+        await self._client.eval(connection.TRY_WRITE, 1, connection.TRIED_KEY)
 
     @asking()
     async def ping(self) -> None:

@@ -15,7 +15,7 @@ from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
 from redis.exceptions import RedisError
 
 from lectern.errors import Misuse, TryAgain
-from lectern.shown import plain
+from lectern.urls import plain
 
 SENTINELS = ("redis+sentinel", "rediss+sentinel")
 FORM = "redis+sentinel://host:26379,host:26379/mymaster/0"

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any, TypeGuard
 
-from lectern.wire import is_name
+from lectern.wire.fields import is_name
 
 log = logging.getLogger("lectern")
 BEAT = """

@@ -8,8 +8,8 @@ from typing import Any
 import redis.asyncio as redis
 from redis.exceptions import NoPermissionError, RedisError
 
-from lectern.effects.rows.outbox import Rest, Unsent
-from lectern.outgoing import Kind
+from lectern.db.outbox import Rest, Unsent
+from lectern.wire.outgoing import Kind
 
 STREAM_BOUND = 100_000
 """Approximate number of messages to which a stream is trimmed when we write to it."""

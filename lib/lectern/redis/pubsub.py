@@ -16,9 +16,9 @@ import redis.asyncio as redis
 from redis.asyncio.client import PubSub
 from redis.exceptions import NoPermissionError, RedisError
 
-from lectern.effects import counters
-from lectern.effects.redis.address import asking, away
+from lectern import metrics
 from lectern.errors import TryAgain
+from lectern.redis.connection import asking, away
 
 log = logging.getLogger("lectern")
 
@@ -204,7 +204,7 @@ class _Pair:
             self._hearing.heard_at = time.monotonic()
         if one.beats > beats:
             self._hearing.sent_since = one.sent_since
-            counters.HEARD_AT.set_to_current_time()
+            metrics.HEARD_AT.set_to_current_time()
         return found
 
     def _is_first(self, one: _Subscription, found: Message) -> bool:
@@ -234,7 +234,7 @@ class _Pair:
             except TryAgain as error:
                 log.debug("redis: cannot be subscribed anew yet: %s", error)
         elif self._opening is None and self._old.is_deaf(self._hearing.deaf_after_s):
-            counters.DEAF.inc()
+            metrics.DEAF.inc()
             log.warning("redis: nothing is heard for %.0f s, not even our own beat: subscribed anew", self._old.quiet_s)
             self._old.quiet_s = 0.0  # it is tried again after as long
             # Counted from now on: the new one may hear what comes before we know that it is there.

@@ -11,8 +11,8 @@ from typing import Any, cast
 import redis.asyncio as redis
 from redis.exceptions import ReadOnlyError, ResponseError
 
-from lectern.effects.redis.address import asking
-from lectern.effects.redis.hearing import heed_cancel
+from lectern.redis.connection import asking
+from lectern.redis.pubsub import heed_cancel
 
 log = logging.getLogger("lectern")
 GROUP = "lectern"

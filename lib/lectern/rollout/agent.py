@@ -19,14 +19,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lectern.effects import process
+from lectern import subprocesses
 from lectern.errors import CallAPerson, LecternError, Misuse, TryAgain
-from lectern.rollout import order, window
-from lectern.rollout.answer import Answer
-from lectern.rollout.interruption import Interruption
+from lectern.rollout import steps, window
+from lectern.rollout.control import Interruption
+from lectern.rollout.installed import Standing
 from lectern.rollout.journal import WINDOW, Journal, locked
-from lectern.rollout.standing import Standing
-from lectern.rollout.wanted import Wanted
+from lectern.rollout.result import Answer
+from lectern.rollout.spec import Wanted
 
 SOCKET = "holder.sock"
 FIRST_WORD_S = 60.0
@@ -109,7 +109,7 @@ def open_(wanted: Wanted, failure: Failure, *, by_hand: bool) -> Answer:
     """Leave a holder behind for the window of *wanted*; raises what keeps the window from beginning."""
     journal = Journal.of(wanted)
     if journal.state(wanted.id) == "finished":
-        nothing = {task: one.to_dict() for task, one in order.plan(order.checked(wanted)).items()}
+        nothing = {task: one.to_dict() for task, one in steps.plan(steps.checked(wanted)).items()}
         said = [f"{wanted.id} is finished already; nothing is stopped."]
         return Answer(said=said, more={"opened": False, "plan": nothing})
     reading, writing = os.pipe()
@@ -214,7 +214,7 @@ def _leave_session() -> None:
     place = ["org.freedesktop.systemd1", "/org/freedesktop/systemd1", "org.freedesktop.systemd1.Manager"]
     argv = ["busctl", "--system", "call", *place, "StartTransientUnit", *words]
     try:
-        done = asyncio.run(process.run(argv, timeout_s=_SYSTEMD_S))
+        done = asyncio.run(subprocesses.run(argv, timeout_s=_SYSTEMD_S))
         said = "" if done.returncode == 0 else done.last_words or f"it ended with {done.returncode}"
     except LecternError as error:
         said = error.message

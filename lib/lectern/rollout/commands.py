@@ -17,9 +17,9 @@ import typer
 from lectern.errors import CallAPerson, LecternError, Misuse
 
 if TYPE_CHECKING:
-    from lectern.rollout.answer import Answer
-    from lectern.rollout.standing import Standing
-    from lectern.rollout.wanted import Wanted
+    from lectern.rollout.installed import Standing
+    from lectern.rollout.result import Answer
+    from lectern.rollout.spec import Wanted
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -36,17 +36,17 @@ Stands = Annotated[
 @app.command()
 def preflight(check: Check = False) -> None:
     """Say how far this host is, what a rollout would do, and all that is in its way; changes nothing."""
-    from lectern.rollout import gates
+    from lectern.rollout import preflight as rollout_preflight
 
-    _answer(lambda wanted: gates.preflight(wanted, check=check))
+    _answer(lambda wanted: rollout_preflight.preflight(wanted, check=check))
 
 
 @app.command()
 def backup(check: Check = False) -> None:
     """Back up the code folder and the database while the old program works, and prove the backup."""
-    from lectern.rollout.backup import make
+    from lectern.rollout.backup import host
 
-    _answer(lambda wanted: make.make(wanted, check=check))
+    _answer(lambda wanted: host.make(wanted, check=check))
 
 
 @app.command(name="open")
@@ -55,9 +55,9 @@ def open_(
     by_hand: Annotated[bool, typer.Option("--by-hand", help="A person confirms each task: wait for them.")] = False,
 ) -> None:
     """Leave a process on this host that does the tasks of the window as they are asked for, and goes on by itself."""
-    from lectern.rollout import holder
+    from lectern.rollout import agent
 
-    _answer(_planned if check else lambda wanted: holder.open_(wanted, _failure, by_hand=by_hand))
+    _answer(_planned if check else lambda wanted: agent.open_(wanted, _failure, by_hand=by_hand))
 
 
 @app.command()
@@ -71,17 +71,17 @@ def playout(check: Check = False) -> None:
 @app.command()
 def ended(task: str, check: Check = False) -> None:  # noqa: ARG001 (it changes nothing anyway; all steps take it)
     """Say what became of a TASK of the window when the process that did it is no longer there."""
-    from lectern.rollout import holder
+    from lectern.rollout import agent
 
-    _answer_standing(lambda asked: holder.ended(asked, task))
+    _answer_standing(lambda asked: agent.ended(asked, task))
 
 
 def _planned(wanted: "Wanted") -> "Answer":
     """What each task would do, as Ansible's check mode shows it at each task."""
-    from lectern.rollout import order
-    from lectern.rollout.answer import Answer
+    from lectern.rollout import steps
+    from lectern.rollout.result import Answer
 
-    found = order.plan(order.checked(wanted))
+    found = steps.plan(steps.checked(wanted))
     diff = [one for answer in found.values() for one in answer.diff]
     changed = any(one.changed for one in found.values())
     return Answer(
@@ -105,10 +105,10 @@ def rollback(check: Check = False, stands: Stands = False) -> None:
 @app.command()
 def verify(check: Check = False, stands: Stands = False) -> None:  # noqa: ARG001 (it changes nothing anyway)
     """Look whether all is as the last step should have left it; changes nothing."""
-    from lectern.rollout import standing, verify
+    from lectern.rollout import installed, verify
 
     if stands:
-        _answer_standing(lambda asked: verify.run(standing.looked_at(asked)))
+        _answer_standing(lambda asked: verify.run(installed.looked_at(asked)))
     _answer(verify.run)
 
 
@@ -128,18 +128,18 @@ def status(
 def _answer(step: "Callable[[Wanted], Answer]") -> NoReturn:
     """Do *step* with the wanted state of this host, and print its answer."""
     from lectern.rollout.journal import named
-    from lectern.rollout.wanted import Wanted
+    from lectern.rollout.spec import Wanted
 
     _print_fields(lambda: step(named(Wanted.parse(sys.stdin.read()))).to_dict())
 
 
 def _answer_standing(step: "Callable[[Standing], Answer]") -> NoReturn:
     """Do *step* with what stands on this host, and print its answer without the secrets, which nobody else knows."""
-    from lectern.rollout import standing
+    from lectern.rollout import installed
 
     text = sys.stdin.read()
-    secrets = standing.secrets(text)  # before the step, which may rename a backup
-    _print_fields(lambda: step(standing.Standing.parse(text)).to_dict(), secrets)
+    secrets = installed.secrets(text)  # before the step, which may rename a backup
+    _print_fields(lambda: step(installed.Standing.parse(text)).to_dict(), secrets)
 
 
 def _print_fields(found: Callable[[], dict[str, Any]], secrets: Collection[str] = ()) -> NoReturn:

@@ -7,10 +7,10 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from lectern.errors import CallAPerson, LecternError, Misuse
-from lectern.rollout.backup import make
+from lectern.rollout.backup import host
 from lectern.rollout.journal import Journal, Note
 from lectern.rollout.settings import env_file
-from lectern.rollout.wanted import Absolute, Wanted
+from lectern.rollout.spec import Absolute, Wanted
 
 
 class Standing(BaseModel):
@@ -86,7 +86,7 @@ def secrets(text: str) -> set[str]:
     found: set[str] = set()
     with suppress(LecternError):  # what cannot be read is the answer's business
         asked = Standing.parse(text)
-        for file in (asked.rollout_dir / "backups").glob(f"{asked.role}-*/{make.WANTED}"):
+        for file in (asked.rollout_dir / "backups").glob(f"{asked.role}-*/{host.WANTED}"):
             with suppress(LecternError, OSError):
                 wanted = stored(file.parent)
                 found |= env_file.secrets({**wanted.env, "REDIS_URL": wanted.redis_url})
@@ -95,7 +95,7 @@ def secrets(text: str) -> set[str]:
 
 def stored(folder: Path) -> Wanted:
     """What the rollout with its backup in *folder* wanted; raises CallAPerson if that cannot be read."""
-    file = folder / make.WANTED
+    file = folder / host.WANTED
     try:
         return Wanted.stored(file.read_text(encoding="utf-8"))
     except OSError as error:

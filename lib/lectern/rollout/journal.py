@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lectern.errors import CallAPerson, TryAgain
-from lectern.rollout.host import durable
-from lectern.rollout.host.supervisor import States
-from lectern.rollout.wanted import Wanted
+from lectern.rollout.host import files
+from lectern.rollout.host.supervisord import States
+from lectern.rollout.spec import Wanted
 
 State = Literal["untouched", "half", "finished", "rolledback"]
 Phase = Literal["begin", "done"]
@@ -95,7 +95,7 @@ class Journal:
         finally:
             os.close(descriptor)
         if is_new:
-            durable.sync_folder(self.path.parent)
+            files.sync_folder(self.path.parent)
 
     def _drop_torn_line(self, descriptor: int) -> None:
         size = os.fstat(descriptor).st_size
@@ -207,7 +207,7 @@ def locked(
     *work* WINDOW says that this process undoes everything on SIGTERM. With *ends_window*, such a process is sent that
     signal and waited for; yields whether one was.
     """
-    durable.make_folder(rollout_dir)
+    files.make_folder(rollout_dir)
     path = rollout_dir / "lock"
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     give_up_at, has_ended_one = time.monotonic() + timeout_s, False

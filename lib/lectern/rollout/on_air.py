@@ -4,15 +4,15 @@ from collections.abc import Iterator
 
 from sqlalchemy import text
 
-from lectern.effects.rows.old_times import epoch
-from lectern.migrations.look import shape
+from lectern.db.airings import epoch
+from lectern.migrations.steps import shape
 from lectern.rollout import playout
 from lectern.rollout.backup import store
 from lectern.rollout.journal import Journal
 from lectern.rollout.playout import Held
-from lectern.rollout.takeover import old_tables
-from lectern.rollout.wanted import Wanted
-from lectern.rollout.wording import at, shown, some
+from lectern.rollout.result import at, shown, some
+from lectern.rollout.spec import Wanted
+from lectern.rollout.takeover import old_database
 from lectern.states import LIVE_AIRINGS, BookingState
 
 _UNPLACED = frozenset({BookingState.RECEIVED, BookingState.WAITING, BookingState.PLACED})
@@ -65,8 +65,8 @@ def _unheld(held: Held | None) -> str:
 def _of_streamer(wanted: Wanted, now: float, within_s: float, held: Held | None) -> Iterator[tuple[float, float, str]]:
     soon = now + within_s
     with store.of(wanted).reading() as connection:
-        known = old_tables.classes(connection)
-        for row in old_tables.tasks(connection):
+        known = old_database.classes(connection)
+        for row in old_database.tasks(connection):
             start, end = epoch(row.start), epoch(row.end)
             state = known[row.class_id].state if row.class_id in known else None
             if (

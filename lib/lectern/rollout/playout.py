@@ -7,9 +7,9 @@ from typing import Any
 
 from lectern.errors import CallAPerson
 from lectern.playout.client import Client, Refused, Unreachable
-from lectern.rollout.answer import Answer
-from lectern.rollout.host import durable
-from lectern.rollout.wanted import Wanted
+from lectern.rollout.host import files
+from lectern.rollout.result import Answer
+from lectern.rollout.spec import Wanted
 from lectern.settings import StreamerSettings
 
 BRIDGE_S = 20.0
@@ -99,16 +99,16 @@ def _link(wanted: Wanted) -> Path:
 def _lead(wanted: Wanted) -> str | None:
     """Point the link to the wanted release; returns its former target, None if nothing was to be changed."""
     link, target = _link(wanted), f"releases/{wanted.version}"
-    before = durable.link_target(link)
+    before = files.link_target(link)
     if before in (None, target) or not (wanted.root / target).is_dir():
         return None
-    durable.switch_link(link, target)
+    files.switch_link(link, target)
     return before
 
 
 def _lead_back(wanted: Wanted, led: str | None) -> None:
     if led is not None:
-        durable.switch_link(_link(wanted), led)
+        files.switch_link(_link(wanted), led)
 
 
 async def _asked(path: Path, do: str) -> dict[str, Any]:

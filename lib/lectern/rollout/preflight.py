@@ -12,22 +12,21 @@ import httpx
 from redis.exceptions import NoPermissionError
 from sqlalchemy import text
 
-from lectern.effects.redis import address, rekey
-from lectern.effects.rows.old_times import epoch
+from lectern.db.airings import epoch
 from lectern.errors import LecternError, Misuse
-from lectern.migrations.look import shape
-from lectern.rollout import on_air, order, playout, redis_keys, rollback, standing
-from lectern.rollout.answer import Answer, Failed
-from lectern.rollout.backup import make, store
-from lectern.rollout.backup.copies import sha256
+from lectern.migrations.steps import shape
+from lectern.redis import connection, rename
+from lectern.rollout import installed, on_air, playout, redis_keys, rollback, steps
+from lectern.rollout.backup import host, store
+from lectern.rollout.backup.copy import sha256
 from lectern.rollout.backup.store import Store
-from lectern.rollout.host import durable
-from lectern.rollout.host.supervisor import Supervisor
+from lectern.rollout.host import files as host_files
+from lectern.rollout.host.supervisord import Supervisor
 from lectern.rollout.journal import Journal, State
+from lectern.rollout.result import Answer, Failed, shown, some
 from lectern.rollout.settings import files
-from lectern.rollout.takeover import old_tables
-from lectern.rollout.wanted import Wanted
-from lectern.rollout.wording import shown, some
+from lectern.rollout.spec import Wanted
+from lectern.rollout.takeover import old_database
 from lectern.states import LIVE_AIRINGS, BookingState
 
 CLOCK_TOLERANCE_S = 2.0
@@ -47,7 +46,7 @@ def preflight(wanted: Wanted, *, check: bool = False) -> Answer:
     answer = Answer(more={"state": state, "id": wanted.id})
     skipped = ({programs} if check else set()) | ({release} if check and not wanted.release.exists() else set())
     found = [sentence for gate in _GATES[state] if gate not in skipped for sentence in _asked(gate, wanted)]
-    work = order.checked(wanted)
+    work = steps.checked(wanted)
     if _GATES[state] is _BEFORE and work.is_first:
         found += [sentence for gate in (keys, adoptable) for sentence in _asked(gate, work)]
     if found:
@@ -55,7 +54,7 @@ def preflight(wanted: Wanted, *, check: bool = False) -> Answer:
         count = "One thing is" if len(found) == 1 else f"{len(found)} things are"
         told = " ".join(f"({number}) {one}" for number, one in enumerate(found, 1)) if len(found) > 1 else found[0]
         raise Failed(f"{count} in the way of {wanted.id}: {told}", answer)
-    answer.say(*(said for one in order.plan(work).values() for said in one.said))
+    answer.say(*(said for one in steps.plan(work).values() for said in one.said))
     return answer
 
 
@@ -85,7 +84,7 @@ def other_rollout(wanted: Wanted) -> Iterator[str]:
 
 def places(wanted: Wanted) -> Iterator[str]:
     """Refuse if a folder, the user, or a file of the old program is missing."""
-    durable.Owner.user(wanted.user, 0o600)
+    host_files.Owner.user(wanted.user, 0o600)
     for name, folder in (("code_dir", wanted.code_dir), ("programs_dir", wanted.programs_dir)):
         if not folder.is_dir():
             yield f"{folder}: there is no such folder. Correct `{name}`."
@@ -128,12 +127,12 @@ def silence(wanted: Wanted) -> None:
 
 def room(wanted: Wanted) -> None:
     """Refuse if the disk has no room for the backup."""
-    make.refuse_small_disk(wanted)
+    host.refuse_small_disk(wanted)
 
 
 def database_schema(wanted: Wanted) -> None:
     """Refuse if the database cannot be brought up to this release."""
-    order.schema_changes(wanted)
+    steps.schema_changes(wanted)
 
 
 def settings(wanted: Wanted) -> Iterator[str]:
@@ -155,7 +154,7 @@ def left_behind(wanted: Wanted) -> Iterator[str]:
     behind = Journal.of(wanted).behind(wanted.id)
     if behind is None or wanted.other_database:
         return
-    before, after, now = store.of(standing.stored(wanted.backups_dir / behind)), store.of(wanted), time.time()
+    before, after, now = store.of(installed.stored(wanted.backups_dir / behind)), store.of(wanted), time.time()
     if before.shown == after.shown:
         return
     if left := _to_come(before, wanted.role, now) - _to_come(after, wanted.role, now):
@@ -171,9 +170,9 @@ def _to_come(found: Store, role: str, now: float) -> set[str]:
         return set()
     with found.reading() as connection:
         if role == "streamer":
-            known = old_tables.classes(connection)
+            known = old_database.classes(connection)
             states = {name: one.state for name, one in known.items()}
-            tasks = old_tables.tasks(connection)
+            tasks = old_database.tasks(connection)
             ends = {one.class_id: epoch(one.end) or -math.inf for one in tasks}
             live = {*LIVE_AIRINGS, None}
             return {name for name, end in ends.items() if end > now and states.get(name) in live}
@@ -194,11 +193,11 @@ def redis(wanted: Wanted) -> Iterator[str]:
     """Refuse if Redis does not answer or takes no writes, or if its clock is off."""
     with (
         redis_keys.opened(wanted) as client,
-        rekey.in_words(lambda: "Correct redis_url, or start it; nothing was changed."),
+        rename.in_words(lambda: "Correct redis_url, or start it; nothing was changed."),
     ):
         seconds, micros = client.time()
         with suppress(NoPermissionError):  # the user may have been given our keys one by one
-            client.eval(address.TRY_WRITE, 1, address.TRIED_KEY)
+            client.eval(connection.TRY_WRITE, 1, connection.TRIED_KEY)
         off_s = time.time() - (int(seconds) + int(micros) / 1e6)
     if abs(off_s) > CLOCK_TOLERANCE_S:
         yield f"This host's clock is {off_s:+.1f} s off that of Redis. Set it (systemctl restart systemd-timesyncd)."
@@ -222,7 +221,7 @@ def prefect(wanted: Wanted) -> Iterator[str]:
 
 def classes(wanted: Wanted) -> Iterator[str]:
     """Refuse if the stop would harm a class or, in an upgrade of a streamer, if its playout does not answer."""
-    if wanted.role == "streamer" and not order.checked(wanted).is_first and (why := playout.is_missing(wanted)):
+    if wanted.role == "streamer" and not steps.checked(wanted).is_first and (why := playout.is_missing(wanted)):
         yield (
             f"{why}. It airs the classes while the host is stopped, and after that. Start it (systemctl start "
             f"lectern-playout), or provision the host: ansible-playbook playbooks/provision.yml."
@@ -247,13 +246,13 @@ def health_address(wanted: Wanted) -> Iterator[str]:
 # -- what a first rollout finds of the old program -----------------------------------------------------------------
 
 
-def adoptable(work: order.Work) -> Iterator[str]:
+def adoptable(work: steps.Work) -> Iterator[str]:
     """Refuse if something of the old program cannot be taken over."""
     _, refusals = work.takeover
     yield from refusals
 
 
-def keys(work: order.Work) -> Iterator[str]:
+def keys(work: steps.Work) -> Iterator[str]:
     """Refuse if a key's new name is taken, or if the rules fit no key, as those of an example."""
     wanted = work.wanted
     if wanted.rekey and not work.renames[0] and not wanted.unmatched_rules:

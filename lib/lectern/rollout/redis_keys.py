@@ -5,13 +5,13 @@ from contextlib import contextmanager
 
 import redis
 
-from lectern.effects.redis import rekey
-from lectern.effects.redis.rekey import Rule
 from lectern.errors import CallAPerson
-from lectern.rollout.host import durable
-from lectern.rollout.takeover.old_waiting import slices_of
-from lectern.rollout.wanted import Wanted
-from lectern.words import counted
+from lectern.formatting import counted
+from lectern.redis import rename as redis_rename
+from lectern.redis.rename import Rule
+from lectern.rollout.host import files
+from lectern.rollout.spec import Wanted
+from lectern.rollout.takeover.teacher import slices_of
 
 EARLIER = "keys-before.txt"
 """The file, in the backup, of the keys that had new names before the first rename."""
@@ -20,7 +20,7 @@ EARLIER = "keys-before.txt"
 @contextmanager
 def opened(wanted: Wanted) -> Iterator[redis.Redis]:
     """A Redis client, which is closed at the end."""
-    client = rekey.opened(wanted.redis_url)
+    client = redis_rename.opened(wanted.redis_url)
     try:
         yield client
     finally:
@@ -29,7 +29,10 @@ def opened(wanted: Wanted) -> Iterator[redis.Redis]:
 
 def refuse_silence(wanted: Wanted) -> None:
     """Raise TryAgain or Misuse, in words, if Redis does not answer."""
-    with opened(wanted) as client, rekey.in_words(lambda: "Nothing was changed. Start it, or correct redis_url."):
+    with (
+        opened(wanted) as client,
+        redis_rename.in_words(lambda: "Nothing was changed. Start it, or correct redis_url."),
+    ):
         client.ping()
 
 
@@ -47,7 +50,7 @@ def rename(wanted: Wanted, *, dry_run: bool = False) -> tuple[int, list[str]]:
         return 0, []
     with opened(wanted) as client:
         said = [] if dry_run else _noted_earlier(wanted, client)
-        done = rekey.renamed(
+        done = redis_rename.renamed(
             client, rules(wanted), dry_run=dry_run, journal=None if dry_run else wanted.backup_dir / "keys.tsv"
         )
     if done.clash_count:
@@ -65,9 +68,9 @@ def _noted_earlier(wanted: Wanted, client: redis.Redis) -> list[str]:
     file = wanted.backup_dir / EARLIER
     if file.exists():
         return []  # a resumed window: by now, it may have renamed some keys itself
-    with rekey.in_words(lambda: "Nothing was renamed."):
+    with redis_rename.in_words(lambda: "Nothing was renamed."):
         found = {name for rule in rules(wanted) for some in slices_of(client, rule.new) for name, _ in some}
-        durable.write(file, b"".join(b"%s\n" % one for one in sorted(found)), durable.PRIVATE)
+        files.write(file, b"".join(b"%s\n" % one for one in sorted(found)), files.PRIVATE)
     return [f"Keys that had such names before, and keep them in a rollback: {len(found):,}."] if found else []
 
 
@@ -80,7 +83,10 @@ def rename_back(wanted: Wanted) -> list[str]:
     if not wanted.rekey or not file.exists():
         return []  # the window renamed nothing
     earlier, number, clashes = frozenset(file.read_bytes().splitlines()), 0, list[str]()
-    with opened(wanted) as client, rekey.in_words(lambda: f"{counted(number, 'key')} got the old name back so far."):
+    with (
+        opened(wanted) as client,
+        redis_rename.in_words(lambda: f"{counted(number, 'key')} got the old name back so far."),
+    ):
         for rule in reversed(rules(wanted)):
             for some in slices_of(client, rule.new):
                 pairs = [(name, rule.old.name(**values).encode()) for name, values in some if name not in earlier]

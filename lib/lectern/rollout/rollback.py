@@ -8,21 +8,108 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import dropwhile
 
-from lectern.effects import process
+from sqlalchemy import Connection, text
+
+from lectern import subprocesses
+from lectern.db import schema
+from lectern.db.airings import epoch
+from lectern.db.engine import transaction
 from lectern.errors import CallAPerson, LecternError, TryAgain
-from lectern.rollout import on_air, playout, redis_keys, standing, withdrawal
-from lectern.rollout.answer import Answer
-from lectern.rollout.backup import make, store
-from lectern.rollout.backup.before import Before
-from lectern.rollout.host import supervisor, switch
-from lectern.rollout.host.health import wait_until_well
-from lectern.rollout.host.supervisor import Supervisor
-from lectern.rollout.interruption import Interruption
+from lectern.formatting import counted
+from lectern.migrations.steps import shape
+from lectern.redis import client as redis_client
+from lectern.redis import rename
+from lectern.rollout import installed, on_air, playout, redis_keys
+from lectern.rollout.backup import host, store
+from lectern.rollout.backup.host import Before
+from lectern.rollout.control import Interruption
+from lectern.rollout.host import release_link, supervisord
+from lectern.rollout.host.supervisord import Supervisor, wait_for, wait_until_well
+from lectern.rollout.installed import Standing
 from lectern.rollout.journal import Journal, locked, states_before
+from lectern.rollout.result import Answer, shown, some
 from lectern.rollout.settings import files
-from lectern.rollout.standing import Standing
-from lectern.rollout.takeover import both
-from lectern.rollout.wanted import Wanted
+from lectern.rollout.spec import Wanted
+from lectern.rollout.takeover import old_database, step
+from lectern.settings import StreamerSettings
+from lectern.states import AiringState
+
+# A streamer goes back to the old program: its teacher leaves its classes there, and no other classes are aired.
+
+
+READ_S = 10.0
+"""Seconds to wait until a teacher has read it; a living teacher takes one or two."""
+
+
+def withdraw(wanted: Wanted) -> list[str]:
+    """Tell the teacher, and delete from ``task_list`` what the old program must not air; returns sentences.
+
+    Done before the old program starts: otherwise the teacher would miss the streamer after a minute and move its
+    classes, and both streamers would push them. Raises LecternError if Redis or the database fails.
+    """
+    said = _close(wanted)
+    if _was_leased(wanted):
+        key, name = _names(wanted)
+        told = "the teacher cannot be told that the old program has this streamer; it would move its classes to others."
+        with redis_keys.opened(wanted) as client, rename.in_words(lambda: told):
+            redis_client.say_withdrawn(client, key, name)
+    return said
+
+
+def withdrawal_confirmed(wanted: Wanted) -> list[str]:
+    """Wait until a teacher has read the withdrawal; returns that, or what follows if none has, in sentences."""
+    if not _was_leased(wanted):
+        return []
+    key, name = _names(wanted)
+    try:
+        with redis_keys.opened(wanted) as client, rename.in_words(lambda: ""):
+            wait_for(lambda: redis_client.withdrawal_is_read(client, key, name) or None, READ_S, lambda: "")
+    except LecternError:
+        said = f"No teacher has read yet that {name} is back at the old program. Roll the teachers back, too"
+        return [f"{said}; one of an older release of lectern would move its classes to others after a minute."]
+    return [f"The teacher leaves {name} its classes, and moves them to nobody."]
+
+
+def _names(wanted: Wanted) -> tuple[str, str]:
+    default = str(StreamerSettings.model_fields["streamers_key"].default)
+    return wanted.env.get("STREAMERS_KEY", default), wanted.env.get("STREAMER_NAME", wanted.name)
+
+
+def _was_leased(wanted: Wanted) -> bool:
+    """Whether a teacher of ours has given it classes, or may have."""
+    with store.of(wanted).reading() as connection:
+        if shape(connection, "lease_list") is None:
+            return False
+        return bool(connection.execute(text("SELECT count(*) FROM lease_list")).scalar_one())
+
+
+def _close(wanted: Wanted) -> list[str]:
+    """Delete from ``task_list`` the classes that were cancelled or moved to another streamer; returns sentences.
+
+    A refused class stays: the old program may have its recording, and a needless push harms less than a missing class.
+    """
+    found = store.of(wanted)
+    with store.opened(found) as engine, schema.in_words(engine), transaction(engine) as connection:
+        gone = _not_its_own(connection, time.time())
+        if gone:
+            connection.execute(
+                text("DELETE FROM task_list WHERE class_id = :class_id"), [{"class_id": one} for one in gone]
+            )
+    if not gone:
+        return []
+    named = some([shown(one) for one in gone])
+    return [
+        f"{counted(len(gone), 'class', 'classes')} taken out of task_list, as cancelled or moved meanwhile: {named}."
+    ]
+
+
+def _not_its_own(connection: Connection, now: float) -> list[str]:
+    known = old_database.classes(connection)
+    over = {one.class_id for one in known.values() if one.state == AiringState.CANCELLED}
+    return [
+        one.class_id for one in old_database.tasks(connection) if one.class_id in over and (epoch(one.end) or 0) > now
+    ]
+
 
 ASK_TIMEOUT_S = 60.0
 TYPE = "ansible-playbook playbooks/rollback.yml"
@@ -39,7 +126,7 @@ def run(wanted: Wanted, *, check: bool = False) -> Answer:
     answer = Answer()
     journal = Journal.of(wanted)
     if wanted.restore_database:
-        make.restorable(wanted)
+        host.restorable(wanted)
     if not wanted.rollout_dir.exists():
         return Answer(said=[f"{wanted.id} has never been on this host; nothing was changed."])
     with ExitStack() as alone:
@@ -65,7 +152,7 @@ def run(wanted: Wanted, *, check: bool = False) -> Answer:
 
 def refuse_harm(wanted: Wanted, journal: Journal) -> None:
     """Raise, before anything is stopped, if what is behind cannot start, or a class on air would be cut."""
-    copied = make.silent(wanted)
+    copied = host.silent(wanted)
     if copied is None:
         return  # the rollback itself reports that it is missing
     if journal.behind(wanted.id) is not None:
@@ -93,7 +180,7 @@ def _refuse_unready(wanted: Wanted, kept: Before) -> None:
     if wanted.restore_database:
         return
     argv = [str(program), "init", wanted.role, "--check", "--json"]
-    answer = asyncio.run(process.run(argv, timeout_s=ASK_TIMEOUT_S, cwd=wanted.code_dir))
+    answer = asyncio.run(subprocesses.run(argv, timeout_s=ASK_TIMEOUT_S, cwd=wanted.code_dir))
     if answer.returncode != 0:
         raise CallAPerson(
             f"lectern {version}, which a rollback would start, cannot use the database as it is now "
@@ -104,7 +191,7 @@ def _refuse_unready(wanted: Wanted, kept: Before) -> None:
 
 def of_standing(asked: Standing, *, check: bool = False) -> Answer:
     """Roll back the last rollout of this host, whatever the inventory says now."""
-    found = standing.last(asked)
+    found = installed.last(asked)
     if isinstance(found, str):
         history = Journal(asked.rollout_dir / "journal.jsonl", asked.role).history()
         return Answer(said=[found], more={"standing": list(history.standing)})
@@ -146,7 +233,7 @@ class _Way:
 
     def __post_init__(self) -> None:
         self.supervisor = Supervisor(self.wanted.supervisorctl)
-        self.silent = make.silent(self.wanted)
+        self.silent = host.silent(self.wanted)
         self.states = states_before(self.journal.round(self.wanted.id))
         self.behind = self.journal.behind(self.wanted.id)
 
@@ -177,10 +264,10 @@ class _Way:
             return  # the release behind has the same keys, recordings and classes
         works: list[tuple[str, str, str, Callable[[Wanted], list[str]]]] = [
             ("keys", "rekey", "rekey", redis_keys.rename_back),
-            ("recordings", "adopt", "adopt", both.undo),
+            ("recordings", "adopt", "adopt", step.undo),
         ]
         if self.wanted.role == "streamer":
-            works.append(("classes", "reload", "withdraw", withdrawal.withdraw))  # once it ran, it could get classes
+            works.append(("classes", "reload", "withdraw", withdraw))  # once it ran, it could get classes
         for title, done, name, work in works:
             if self.has(done) and not self.has(name, "done", since_rollback=True):
                 try:
@@ -199,11 +286,11 @@ class _Way:
         store.of(wanted).sweep()
         if wanted.restore_database and not self.has("restore", "done", since_rollback=True):
             self.journal.note(wanted.id, "restore", "begin")
-            self.answer.say(*make.restore(wanted, copied))
+            self.answer.say(*host.restore(wanted, copied))
             self.journal.note(wanted.id, "restore", "done")
         for one in files.all_of(wanted):
             self.answer.say(*one.take_back(copied.before))
-        self.answer.say(*switch.take_back(wanted, copied.before))
+        self.answer.say(*release_link.take_back(wanted, copied.before))
 
     def reload(self) -> None:
         self.supervisor.begin_anew(self.states)
@@ -213,13 +300,13 @@ class _Way:
             states = self.supervisor.states_or_none()
             return None if states is None or (gone and self.wanted.program in states) else True
 
-        supervisor.wait_for(look, supervisor.ANSWER_TIMEOUT_S, lambda: "supervisord did not begin anew after reload.")
-        self.answer.say(*supervisor.as_before(self.supervisor, self.states))
+        supervisord.wait_for(look, supervisord.ANSWER_TIMEOUT_S, lambda: "supervisord did not begin anew after reload.")
+        self.answer.say(*supervisord.as_before(self.supervisor, self.states))
 
     def well(self) -> None:
         """Wait until the release to go back to is healthy; raises CallAPerson if it is not within its timeout."""
         if self.behind is not None:
-            wait_until_well(standing.stored(self.wanted.backups_dir / self.behind), self.supervisor)
+            wait_until_well(installed.stored(self.wanted.backups_dir / self.behind), self.supervisor)
 
     def follow(self) -> None:
         """Let the playout go back, too; if that fails, it airs on with the newer release."""
@@ -238,7 +325,7 @@ class _Way:
                 f"The old programs run again, but not all is back; {' '.join(self.left)} Mend that, then {TYPE}."
             )
         folder = self.wanted.backup_dir
-        aside = make.set_aside(folder, "used") if folder.exists() else folder
+        aside = host.set_aside(folder, "used") if folder.exists() else folder
         self.journal.note(self.wanted.id, "rolledback", "done", {"backup": aside.name})
         self.answer.say(
             f"{self.wanted.id} is rolled back: {_words(self.behind)} is at work again. The backup is kept as {aside}."
@@ -269,7 +356,7 @@ def take_back(wanted: Wanted, journal: Journal, answer: Answer) -> None:
         way.well()
     way.follow()
     if way.has("withdraw", "done"):
-        answer.say(*withdrawal.confirmed(wanted))
+        answer.say(*withdrawal_confirmed(wanted))
     way.finish()
 
 

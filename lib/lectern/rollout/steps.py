@@ -4,19 +4,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
-from lectern.effects.rows import schema
-from lectern.effects.rows.tables.engine import transaction
-from lectern.migrations.look import shape
+from lectern.db import schema
+from lectern.db.engine import transaction
+from lectern.migrations.steps import shape
 from lectern.rollout import redis_keys
-from lectern.rollout.answer import Answer, Difference
-from lectern.rollout.backup import make, store
-from lectern.rollout.host import health, switch
-from lectern.rollout.host.supervisor import Beat, Supervisor, no_beat
+from lectern.rollout.backup import host, store
+from lectern.rollout.host import release_link, supervisord
+from lectern.rollout.host.supervisord import Beat, Supervisor, no_beat
 from lectern.rollout.journal import Journal, states_before
+from lectern.rollout.result import Answer, Difference
 from lectern.rollout.settings import files
 from lectern.rollout.settings.files import SettingsFile
-from lectern.rollout.takeover import both
-from lectern.rollout.wanted import Wanted
+from lectern.rollout.spec import Wanted
+from lectern.rollout.takeover import step
 
 CHANGING = frozenset({"alter", "schema", "switch", "env", "config", "rekey", "adopt"})
 """Steps that change what was copied after the stop: once one of them has begun, the copy is not made again."""
@@ -59,7 +59,7 @@ class Work:
     @cached_property
     def takeover(self) -> tuple[list[str], list[str]]:
         """What would be taken over of the old program, and what cannot be, in sentences; looked for once."""
-        return both.planned(self.wanted)
+        return step.planned(self.wanted)
 
     def stop(self, answer: Answer) -> bool:
         """Stop all programs of supervisord."""
@@ -76,11 +76,11 @@ class Work:
         if self.check:
             return False  # the stop has said it
         changing = any(note.step in CHANGING for note in self.journal.round(self.wanted.id))
-        if make.silent(self.wanted) is not None and changing:
+        if host.silent(self.wanted) is not None and changing:
             return False  # it was copied before a crash, and holds the state before the first change
-        made = make.copy_in_silence(self.wanted)
+        made = host.copy_in_silence(self.wanted)
         answer.say(
-            f"Copied {made.database} in silence; rows: {make.counted_rows(made)}."
+            f"Copied {made.database} in silence; rows: {host.counted_rows(made)}."
             if made.file
             else f"There is no database yet ({made.database}): nothing was to be copied of it."
         )
@@ -111,14 +111,14 @@ class Work:
             if self.wanted.role == "streamer":
                 with engine.connect() as connection:
                     connection.exec_driver_sql(PROOF).all()
-        copied = make.silent(self.wanted)
+        copied = host.silent(self.wanted)
         if copied is None or not copied.file:  # the database is new, and ours
             store.of(self.wanted).give(self.wanted.user)
         return self._told(answer, done)
 
     def switch(self, answer: Answer) -> bool:
         """Let the link and supervisor's files lead to the release."""
-        return self._changed(answer, switch.pending(self.wanted), lambda: switch.apply(self.wanted))
+        return self._changed(answer, release_link.pending(self.wanted), lambda: release_link.apply(self.wanted))
 
     def env(self, answer: Answer) -> bool:
         """Put the note's four parameters into the old `.env`."""
@@ -138,7 +138,7 @@ class Work:
 
     def adopt(self, answer: Answer) -> bool:
         """Take over the old program's classes, files and waiting lists."""
-        return self.is_first and _said(answer, self.takeover[0] if self.check else both.adopt(self.wanted))
+        return self.is_first and _said(answer, self.takeover[0] if self.check else step.adopt(self.wanted))
 
     def reload(self, answer: Answer) -> bool:
         """Let supervisord read its files anew."""
@@ -153,7 +153,7 @@ class Work:
         if self.check:
             answer.say(f"{self.wanted.program} must be ready within {self.wanted.health_timeout_s:g} s.")
             return False
-        health.wait_until_well(self.wanted, self.supervisor, self.beat)
+        supervisord.wait_until_well(self.wanted, self.supervisor, self.beat)
         answer.say(f"{self.wanted.program} runs, is {self.wanted.version}, and is ready.")
         return False
 

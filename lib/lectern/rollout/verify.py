@@ -4,19 +4,18 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from lectern import words
-from lectern.effects.rows import schema
+from lectern import formatting
+from lectern.db import schema
 from lectern.errors import LecternError, Misuse
 from lectern.rollout import rollback
-from lectern.rollout.answer import Answer, Failed
-from lectern.rollout.backup import make, store
-from lectern.rollout.backup.copies import sha256
-from lectern.rollout.host import supervisor, switch
-from lectern.rollout.host.health import Health
-from lectern.rollout.host.supervisor import Supervisor
+from lectern.rollout.backup import host, store
+from lectern.rollout.backup.copy import sha256
+from lectern.rollout.host import release_link, supervisord
+from lectern.rollout.host.supervisord import Health, Supervisor
 from lectern.rollout.journal import Journal, states_before
+from lectern.rollout.result import Answer, Failed
 from lectern.rollout.settings import files
-from lectern.rollout.wanted import Wanted
+from lectern.rollout.spec import Wanted
 
 NOTES = 60
 """Number of journal lines that `status` shows, the newest ones."""
@@ -37,18 +36,18 @@ def run(wanted: Wanted) -> Answer:
 
 def _of_finished(wanted: Wanted, _journal: Journal) -> Iterator[str]:
     yield from faults_of_new(wanted)
-    silent = make.silent(wanted)
+    silent = host.silent(wanted)
     if silent is None:
         yield f"{wanted.backup_dir}: the backup is gone, so this rollout cannot be taken back."
         return
-    file = silent.file_in(wanted.backup_dir / make.SILENT)
+    file = silent.file_in(wanted.backup_dir / host.SILENT)
     if file is not None and sha256(file) != silent.sha256:
         yield f"{file}: it is not what was copied (its SHA-256 differs)."
 
 
 def faults_of_new(wanted: Wanted) -> Iterator[str]:
     """What differs from the wanted state where the new program should run; one sentence each."""
-    yield from _in_words(lambda: [f"{one.path}: not as wanted." for one in switch.pending(wanted)])
+    yield from _in_words(lambda: [f"{one.path}: not as wanted." for one in release_link.pending(wanted)])
     for one in files.all_of(wanted):
         yield from _in_words(one.faults)
     yield from _in_words(lambda: _schema(wanted))
@@ -77,9 +76,9 @@ def _in_words(look: Callable[[], list[str]]) -> list[str]:
 def _of_rolledback(wanted: Wanted, journal: Journal) -> Iterator[str]:
     notes = [note for note in journal.notes() if note.id == wanted.id and note.step == "rolledback"]
     folder = wanted.backups_dir / notes[-1].detail["backup"]
-    copied = make.read(folder / make.SILENT)
+    copied = host.read(folder / host.SILENT)
     if copied is not None:
-        if not switch.is_back(wanted, copied.before):
+        if not release_link.is_back(wanted, copied.before):
             yield f"{wanted.programs_dir}, {wanted.current}: not as before the window (compare with {folder})."
         yield from (
             f"{one.path}: still has our values." for one in files.all_of(wanted) if not one.is_back(copied.before)
@@ -93,7 +92,7 @@ def _of_rolledback(wanted: Wanted, journal: Journal) -> Iterator[str]:
     except LecternError as error:
         yield error.message
         return
-    lost = [name for name in sorted(supervisor.ran(before)) if states.get(name) != "RUNNING"]
+    lost = [name for name in sorted(supervisord.ran(before)) if states.get(name) != "RUNNING"]
     yield from (f"{name}: ran before the window, and is {states.get(name, 'gone')} now." for name in lost)
 
 
@@ -135,7 +134,7 @@ def lines(found: Mapping[str, Any]) -> list[str]:
     """The *status* as lines for people, the newest line last."""
     said: list[str] = []
     for role, one in found.items():
-        said += [f"{words.moment(note['at'])}  {note['step']} {_PHASES[note['state']]}" for note in one["notes"]]
+        said += [f"{formatting.moment(note['at'])}  {note['step']} {_PHASES[note['state']]}" for note in one["notes"]]
         stands = ", ".join(one["standing"]) or "nothing"
         said += [f"{role}: {one['id']} is {one['state']}; what stands is {stands}."]
     return said

@@ -10,14 +10,14 @@ from typing import Protocol
 
 from lectern.errors import CallAPerson, Caught, LecternError, Misuse, TryAgain
 from lectern.rollout import on_air, redis_keys, rollback, verify
-from lectern.rollout.answer import Answer, Failed
-from lectern.rollout.backup import make
-from lectern.rollout.host import instance, supervisor
-from lectern.rollout.host.supervisor import States
-from lectern.rollout.interruption import Interruption
+from lectern.rollout.backup import host
+from lectern.rollout.control import Interruption
+from lectern.rollout.host import release_link, supervisord
+from lectern.rollout.host.supervisord import States
 from lectern.rollout.journal import Journal, states_before
-from lectern.rollout.order import COMMIT, ORDER, Step, Work
-from lectern.rollout.wanted import Wanted
+from lectern.rollout.result import Answer, Failed
+from lectern.rollout.spec import Wanted
+from lectern.rollout.steps import COMMIT, ORDER, Step, Work
 
 
 class Pace(Protocol):
@@ -87,7 +87,7 @@ class Window:
         """See that the other programs run as before, then record the rollout as finished."""
         already = len(self.answer.said), len(self.answer.diff), len(self.answer.steps)
         others = self._neighbours()
-        self.answer.say(*supervisor.as_before(self.supervisor, others, beat=self.interruption.check))
+        self.answer.say(*supervisord.as_before(self.supervisor, others, beat=self.interruption.check))
         self.journal.note(self.wanted.id, "committed", "done", self.answer.more)
         self.answer.say(f"{self.wanted.id} is finished.")
         if "downtime_s" in self.answer.more:
@@ -101,9 +101,9 @@ class Window:
         return {name: state for name, state in states.items() if name.partition(":")[0] not in old}
 
     def _programs_in(self, conf: Path) -> set[str]:
-        found = make.silent(self.wanted)
+        found = host.silent(self.wanted)
         assert found is not None  # the step before has made it
-        return supervisor.programs_in(found.before.text(conf))
+        return supervisord.programs_in(found.before.text(conf))
 
 
 def make_ready(wanted: Wanted, journal: Journal) -> None:
@@ -114,11 +114,11 @@ def make_ready(wanted: Wanted, journal: Journal) -> None:
             f"{history.half} is half {'rolled back' if history.taking_back else 'done'} on this host. Nothing was "
             f"changed. Finish that first: {rollback.TYPE}."
         )
-    if make.read(wanted.backup_dir) is None:
+    if host.read(wanted.backup_dir) is None:
         raise Misuse(f"{wanted.backup_dir}: there is no backup of this rollout. Run `lectern rollout backup` first.")
     if wanted.role == "teacher":
         redis_keys.refuse_silence(wanted)
-    instance.render(wanted, journal)
+    release_link.render_instance(wanted, journal)
 
 
 def through(window: Window) -> None:

@@ -1,20 +1,39 @@
 """The streamer's folder of renditions: the paths of files, and how they are put in place, deleted and quarantined."""
 
+import errno
 import json
+import logging
 import os
 import re
-from dataclasses import asdict
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from fastcrc import crc64 as _crc64
 
-from lectern import stems
-from lectern.effects.files import reading
-from lectern.effects.files.promise import RemoteFile
-from lectern.errors import DOWNLOAD_FAILED, Misuse, Refuse
-from lectern.playout.index import path_of
-from lectern.shown import shown
+from lectern import formatting, rendition_ids
+from lectern.errors import DOWNLOAD_FAILED, Misuse, Refuse, TryAgain
+from lectern.model.facts import RemoteFile
+from lectern.playout.keyframe_index import path_of
+from lectern.states import Resolution
+from lectern.urls import shown
+
+# Tells what is wrong with a file from what this process or machine lacks to read it.
+
+
+OURS = frozenset({errno.EMFILE, errno.ENFILE})
+"""The numbers of the errors that say only that too many other files are open, and nothing of this one."""
+
+
+def read_fault(path: Path, error: OSError) -> str:
+    """What *error* says of the file *path*; raises TryAgain if it says only that too many other files are open."""
+    said = error.strerror or str(error)
+    if error.errno in OURS:
+        raise TryAgain(f"{path}: cannot be read: {said}") from error
+    return said
+
 
 QUARANTINE = "quarantine"
 _SIDECAR = re.compile(r"[^.]+\.flv(?:\.part\.origin|\.index|(?:\.part)?\.remuxed)")
@@ -31,7 +50,7 @@ def crc64(path: Path) -> int:
     return _crc64.xz(b"") if value is None else value
 
 
-rendition_path = stems.rendition_path
+rendition_path = rendition_ids.rendition_path
 
 
 def part_path(root: Path, stem: str) -> Path:
@@ -59,7 +78,7 @@ def remove(path: Path) -> None:
         return
     _sync(path.parent)  # otherwise a power cut could bring the file back, without a row
     try:
-        if path.parent.name == stems.folder(path.name.partition(".")[0]):  # a record's folder, never the root
+        if path.parent.name == rendition_ids.folder(path.name.partition(".")[0]):  # a record's folder, never the root
             path.parent.rmdir()
     except OSError:
         return  # not empty
@@ -102,7 +121,7 @@ def readable(path: Path) -> tuple[int | None, str | None]:
     except FileNotFoundError:
         return None, None
     except OSError as error:
-        return size_bytes(path), reading.fault(path, error)
+        return size_bytes(path), read_fault(path, error)
     return size, None
 
 
@@ -195,3 +214,191 @@ def _sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+# Lists the streamer's folder of renditions, and tells renditions from unknown files, with one stat per file.
+
+
+_KEPT_ALONE = frozenset({QUARANTINE, "lost+found"})  # the second is the file system's own
+_DATABASE = re.compile(r".+\.db(?:-wal|-shm|-journal)?")
+_FILE = re.compile(r"(?P<stem>[^.]+)\.flv(?P<part>\.part)?")
+_ENDINGS = (".flv", *(f"_{one}.flv" for one in Resolution))
+
+Kind = Literal["rendition", "part", "unknown"]
+
+
+@dataclass(slots=True)
+class Found:
+    """An entry of the store, at the path *site*; *stem* is None if it is unknown, *size_bytes* 0 if it is a folder."""
+
+    site: str
+    stem: str | None
+    size_bytes: int
+    kind: Kind
+    mtime: float = 0.0
+
+    @property
+    def path(self) -> Path:
+        """The path of the entry, made only on demand: a hundred thousand paths take a second."""
+        return Path(self.site)
+
+
+def scan(root: Path) -> list[Found]:
+    """All entries of the store, by path, except hidden entries, databases at its top, and the quarantine."""
+    return sorted(_entries(root), key=lambda found: found.site) if root.is_dir() else []
+
+
+def _entries(root: Path) -> Iterator[Found]:
+    with os.scandir(root) as top:
+        for entry in top:
+            if entry.name in _KEPT_ALONE or _is_not_ours(entry):
+                continue
+            if entry.is_dir(follow_symlinks=False) and _is_folder_of_ours(entry):
+                yield from _of_folder(entry)
+            else:
+                yield from _found(entry, None)
+
+
+def _of_folder(entry: os.DirEntry[str]) -> Iterator[Found]:
+    try:
+        with os.scandir(entry.path) as folder:
+            inside = {inner.name: inner for inner in folder}
+    except OSError:  # whoever tries to put it aside finds out why; the other folders are listed
+        yield Found(entry.path, None, 0, "unknown")
+        return
+    names = frozenset(inside)
+    is_record = rendition_ids.record_of(entry.name) is not None and rendition_ids.folder(entry.name) == entry.name
+    for ending in _ENDINGS if is_record else ():  # nearly all files: no need to parse their names
+        inner = inside.get(entry.name + ending)
+        if inner is not None and inner.is_file(follow_symlinks=False):
+            del inside[inner.name]
+            if (looked := _stat(inner)) is None:
+                continue
+            yield Found(inner.path, inner.name[:-4], looked.st_size, "rendition", looked.st_mtime)
+    for name, inner in inside.items():
+        its, _, kind = name.rpartition(".")
+        is_beside = kind in {"origin", "index"} and its in names and is_sidecar(name)
+        if not _is_hidden(name) and not is_beside:
+            yield from _found(inner, entry.name)
+
+
+def _is_not_ours(entry: os.DirEntry[str]) -> bool:
+    """Whether it cannot be a recording: a hidden entry, a database (it may be ours), or a folder without files."""
+    if _is_hidden(entry.name) or not entry.is_dir(follow_symlinks=False):
+        return _is_hidden(entry.name) or (_DATABASE.fullmatch(entry.name) is not None and not entry.is_symlink())
+    return not _is_folder_of_ours(entry) and _is_bare(entry.path)
+
+
+def _is_folder_of_ours(folder: os.DirEntry[str]) -> bool:
+    """Whether a folder is named after a record, or after a rendition whose file, or part of it, is in it."""
+    if folder.name.isdecimal():
+        return True
+    if not rendition_ids.is_stem(folder.name):
+        return False
+    own = [f"{folder.path}/{folder.name}.flv{ending}" for ending in ("", ".part", ".part.origin")]
+    return any(os.path.lexists(path) for path in own)
+
+
+def _is_bare(folder: str) -> bool:
+    try:
+        with os.scandir(folder) as entries:
+            return all(
+                _is_hidden(one.name) or (one.is_dir(follow_symlinks=False) and _is_bare(one.path)) for one in entries
+            )
+    except OSError:  # nobody knows what is in it
+        return False
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith(".")
+
+
+def _stat(entry: os.DirEntry[str]) -> os.stat_result | None:
+    try:
+        return entry.stat(follow_symlinks=False)
+    except FileNotFoundError:  # it was renamed, or evicted, since its folder was listed
+        return None
+
+
+def _found(entry: os.DirEntry[str], record: str | None) -> Iterator[Found]:
+    if not entry.is_file(follow_symlinks=False):
+        yield Found(entry.path, None, 0, "unknown")
+    elif (looked := _stat(entry)) is not None:
+        yield _file(entry, looked, record)
+
+
+def _file(entry: os.DirEntry[str], looked: os.stat_result, record: str | None) -> Found:
+    matched = _FILE.fullmatch(entry.name)
+    is_ours = (
+        matched is not None
+        and rendition_ids.is_stem(matched["stem"])
+        and record == rendition_ids.folder(matched["stem"])
+    )
+    if matched is None or not is_ours:
+        return Found(entry.path, None, looked.st_size, "unknown", looked.st_mtime)
+    kind: Kind = "part" if matched["part"] else "rendition"
+    return Found(entry.path, matched["stem"], looked.st_size, kind, looked.st_mtime)
+
+
+# The quarantine of a streamer's cache, bounded by bytes and age: files that are no rendition, or damaged.
+
+
+_log = logging.getLogger("lectern")
+QUARANTINE_KEEP_S = 30 * 86_400.0
+"""Seconds after which a file in quarantine is deleted."""
+
+QUARANTINE_SHARE = 0.1
+"""Part of MAX_VIDEO_SIZE that the quarantine may take, beside the cache; its newest file stays in any case."""
+
+
+@dataclass(frozen=True)
+class Aside:
+    """A file in quarantine; *since* is epoch seconds."""
+
+    path: Path
+    size_bytes: int
+    since: float
+
+
+def quarantined(root: Path) -> list[Aside]:
+    """The files in quarantine, the newest first."""
+    return sorted(_files(root / QUARANTINE), key=lambda one: (-one.since, str(one.path)))
+
+
+def prune_quarantine(root: Path, max_bytes: float, now: float) -> list[Aside]:
+    """Delete files that are too old, and the oldest ones over *max_bytes*; returns the deleted files.
+
+    A file that cannot be deleted is logged, and tried again at the next start.
+    """
+    gone: list[Aside] = []
+    kept_bytes = 0
+    for number, one in enumerate(quarantined(root)):
+        kept_bytes += one.size_bytes
+        if now - one.since > QUARANTINE_KEEP_S or (number > 0 and kept_bytes > max_bytes):
+            try:
+                one.path.unlink(missing_ok=True)
+            except OSError as error:
+                why = error.strerror or error
+                _log.warning("%s: cannot be deleted from the quarantine: %s", formatting.path(one.path), why)
+            else:
+                gone.append(one)
+    _drop_empty(root / QUARANTINE)
+    return gone
+
+
+def _files(folder: Path) -> Iterator[Aside]:
+    for inside, _, names in os.walk(folder):
+        for name in names:
+            path = Path(inside) / name
+            try:
+                found = path.lstat()
+            except FileNotFoundError:  # a person has just deleted it
+                continue
+            yield Aside(path, found.st_size, found.st_ctime)  # the time of its rename into the quarantine
+
+
+def _drop_empty(folder: Path) -> None:
+    for inside, folders, names in os.walk(folder, topdown=False):
+        if not folders and not names and Path(inside) != folder:
+            with suppress(OSError):  # another file has come, or it is as little to be deleted as some files
+                Path(inside).rmdir()

@@ -1,18 +1,79 @@
 """Asks an origin about a recording before a byte is downloaded, and says which origins may be asked at all."""
 
 import asyncio
+import functools
+import ipaddress
+import logging
 import re
+import socket
+import ssl
+from pathlib import Path
 from urllib.parse import SplitResult, urlsplit
 
 import httpx
 import stamina
 
-from lectern.effects.files import lookup, tls
-from lectern.effects.files.promise import RemoteFile as RemoteFile  # noqa: PLC0414 (asked for here)
+from lectern.allowlist import Address, Places
 from lectern.errors import DOWNLOAD_FAILED, FORBIDDEN_ORIGIN, Refuse, TryAgain
-from lectern.places import Address, Places
+from lectern.model.facts import RemoteFile as RemoteFile  # noqa: PLC0414 (asked for here)
 from lectern.playout.sanitize import cleaned
-from lectern.shown import shown
+from lectern.urls import shown
+
+# Looks up the addresses of a host.
+
+
+class NoSuchHost(ValueError):
+    """No address belongs to the name, or it is no name at all."""
+
+
+def addresses(host: str, port: int) -> list[Address]:
+    """The addresses of *host*, in the order in which to try them; the look-up can block, so call it in a thread.
+
+    Raises NoSuchHost, or TryAgain if the name cannot be looked up just now.
+    """
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except socket.gaierror as error:
+        if error.errno == socket.EAI_NONAME:
+            raise NoSuchHost(f"{host}: there is no such host") from error
+        raise TryAgain(f"{host}: cannot be looked up: {error.strerror}") from error
+    except UnicodeError as error:
+        raise NoSuchHost(f"{host}: is no host name") from error
+    except OSError as error:
+        raise TryAgain(f"{host}: cannot be looked up: {error.strerror or error}") from error
+    known: dict[Address, None] = {}  # keeps the order
+    for *_, where in found:
+        address = ipaddress.ip_address(str(where[0]).partition("%")[0])
+        mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+        known[mapped or address] = None
+    return list(known)
+
+
+# The certificate authorities by which HTTPS servers are verified.
+
+
+_log = logging.getLogger("lectern")
+_OF_SYSTEMS = (Path("/etc/ssl/certs/ca-certificates.crt"), Path("/etc/pki/tls/certs/ca-bundle.crt"))
+"""Where Debian and Red Hat keep the authorities that a host trusts; a Python built elsewhere looks in other places."""
+
+
+@functools.cache
+def trusted_authorities() -> ssl.SSLContext:
+    """A context that trusts the authorities of this release and those of the host, private ones included, as wget does.
+
+    The authorities are read once, because reading them takes as long as a request to a server.
+    """
+    made = httpx.create_ssl_context(trust_env=False)
+    made.load_default_certs()
+    for bundle in _OF_SYSTEMS:
+        try:
+            made.load_verify_locations(bundle)
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            _log.warning("%s: its authorities cannot be read: %s", bundle, error)
+    return made
+
 
 _REDIRECTS = 3
 _TRIES = 3
@@ -39,8 +100,8 @@ def checked(url: str, allowed: Places) -> list[Address]:
     """
     parts, host, port = _split(url)
     try:
-        found = lookup.addresses(host, port)
-    except lookup.NoSuchHost as error:
+        found = addresses(host, port)
+    except NoSuchHost as error:
         raise Refuse(str(error), DOWNLOAD_FAILED) from error
     forbidden = allowed.forbidden(host, port, found)
     if forbidden is not None:
@@ -87,7 +148,7 @@ async def look(url: str, *, allowed: Places, timeout_s: float) -> RemoteFile:
 
 
 async def _look(url: str, allowed: Places, timeout_s: float) -> RemoteFile:
-    tls_context = tls.context()
+    tls_context = trusted_authorities()
     async with httpx.AsyncClient(timeout=timeout_s, headers=_HEADERS, trust_env=False, verify=tls_context) as client:
         here = url
         for _ in range(_REDIRECTS + 1):

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
-from lectern.effects import process
-from lectern.effects.files import store
-from lectern.effects.files.origin import RemoteFile
+from lectern import subprocesses
 from lectern.errors import DISK_FULL, DOWNLOAD_FAILED, CallAPerson, Misuse, Refuse, TryAgain
-from lectern.shown import shown
+from lectern.storage import cache_dir
+from lectern.storage.origin import RemoteFile
+from lectern.urls import shown
 
 ENVIRONMENT = {"LC_ALL": "C"}  # judge reads its errors in English
 
@@ -79,7 +79,7 @@ async def download(
     too_large = Refuse(
         f"{shown(url)}: is larger than the {limit_bytes} bytes that were reserved for it", DOWNLOAD_FAILED
     )
-    if store.size_bytes(part) > limit_bytes:
+    if cache_dir.size_bytes(part) > limit_bytes:
         raise too_large
 
     async def told() -> bytes:
@@ -87,13 +87,13 @@ async def download(
 
     watch = asyncio.ensure_future(_watch(part, on_progress))
     try:
-        finished = await process.run(
+        finished = await subprocesses.run(
             argv(wget_path, str(part), limits.rate, options),
             timeout_s=limits.timeout_s,
             stdin=told,
             env=ENVIRONMENT,
             file_limit_bytes=limit_bytes,
-            nice=process.GIVES_WAY,
+            nice=subprocesses.GIVES_WAY,
         )
     finally:
         watch.cancel()
@@ -103,10 +103,10 @@ async def download(
     if finished.returncode == -signal.SIGXFSZ:
         raise too_large
     judge(finished, url)
-    on_progress(store.size_bytes(part))
+    on_progress(cache_dir.size_bytes(part))
 
 
-def judge(finished: process.Finished, url: str) -> None:
+def judge(finished: subprocesses.Finished, url: str) -> None:
     """Return if wget succeeded, else raise an error that says what to do (the manual's section *Exit Status*)."""
     if finished.returncode == 0:
         return
@@ -126,4 +126,4 @@ def judge(finished: process.Finished, url: str) -> None:
 async def _watch(part: Path, on_progress: Callable[[int], None]) -> None:
     while True:
         await asyncio.sleep(_LOOK_S)
-        on_progress(store.size_bytes(part))
+        on_progress(cache_dir.size_bytes(part))

@@ -6,10 +6,10 @@ from typing import Annotated, Any, ClassVar, Literal, Unpack
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from lectern import stems, urls
+from lectern import rendition_ids, urls
+from lectern.rendition_ids import stem
 from lectern.states import Resolution
-from lectern.stems import stem
-from lectern.wire import (
+from lectern.wire.fields import (
     BACKUP,
     MAX_NAME,
     SUCCESS,
@@ -23,6 +23,7 @@ from lectern.wire import (
     RecordId,
     ResultWord,
     RtmpUrl,
+    RtmpUrlOrNone,
     UrlList,
     WireResolution,
     by_resolution,
@@ -127,7 +128,7 @@ class Booking(Message, comes_by="order_channel", goes_to="booking"):
     def stem(self) -> str:
         """The rendition's id: what a streamer calls it, unless another recording there has the name."""
         if self.record_id is None:
-            return stems.of_url(self.video_url or "")
+            return rendition_ids.of_url(self.video_url or "")
         return stem(self.record_id, self.video_resolution)
 
     def under(self, airing_id: str) -> "Booking":
@@ -197,18 +198,18 @@ class Prepare(Message, comes_by="streamer_stream", goes_to="prepare"):
     @property
     def source(self) -> str | None:
         """The recording, identified by its URL; None if it has a record_id."""
-        return stems.source(self.video_url) if self.record_id is None else None
+        return rendition_ids.source(self.video_url) if self.record_id is None else None
 
-    def named(self, held: Mapping[str, stems.Held]) -> "Prepare":
+    def named(self, held: Mapping[str, rendition_ids.Held]) -> "Prepare":
         """The same message with the stem that it gets beside what the cache has *held*."""
         wanted = self.beside(held)
         found = self if self.stem == wanted else self.model_copy()
         vars(found)["stem"] = wanted
         return found
 
-    def beside(self, held: Mapping[str, stems.Held]) -> str:
+    def beside(self, held: Mapping[str, rendition_ids.Held]) -> str:
         """The stem that the rendition gets beside what the cache has *held*."""
-        return stems.chosen(self.record_id, self.video_resolution, self.video_url, held)
+        return rendition_ids.chosen(self.record_id, self.video_resolution, self.video_url, held)
 
 
 class Release(Message, comes_by="streamer_stream", goes_to=TAKE_BACK):
@@ -247,3 +248,66 @@ class Report(Message, comes_by="report_stream", goes_to="report"):
     of_placement: Count | None = None
     as_run: list[dict[str, Any]] | None = None  # what was really sent of a class that ended, part by part: `AsRun`
     events: list[dict[str, Any]] | None = None  # what happened to it on its streamer while it was aired
+
+
+# The messages that change a booked class.
+
+
+class Change(Message, comes_by="change_channel", goes_to="change"):
+    """New times, push URLs or another recording of a booked class; what is absent stays as it is.
+
+    An empty ``push_url_backup`` takes the second airing away.
+    """
+
+    cmd: Literal["change"] = "change"
+    class_id: Name
+    start_time: EpochSeconds | None = None
+    end_time: EpochSeconds | None = None
+    push_url: RtmpUrl | None = None
+    push_url_backup: RtmpUrlOrNone | None = None
+    record_id: RecordId | None = None
+    video_url: HttpUrl | None = None
+    video_url_list: Mapping[str, str | None] | None = None
+    video_resolution: WireResolution | None = None
+
+    @model_validator(mode="after")
+    def _whole(self) -> "Change":
+        for name, value in (self.model_extra or {}).items():
+            if name in Booking.model_fields and value is not None:
+                raise ValueError(f"{name} cannot be changed")
+        if not self.given:
+            raise ValueError(f"nothing is to be changed: name one of {', '.join(self._names())}")
+        return self
+
+    @classmethod
+    def _names(cls) -> tuple[str, ...]:
+        return tuple(name for name in cls.model_fields if name not in {"cmd", "class_id"})
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """The fields that the message changes."""
+        return {name: value for name in self._names() if (value := getattr(self, name)) is not None}
+
+    def onto(self, booked: Mapping[str, Any]) -> Booking:
+        """The booking that this change makes of the fields *booked*; raises ValidationError if that is not valid.
+
+        URLs belong to a record_id: if the change names another record_id, it replaces the URLs by its own, if any.
+        """
+        fields, given = dict(booked), self.given
+        if given.get("record_id", fields.get("record_id")) != fields.get("record_id"):
+            fields = {name: value for name, value in fields.items() if name not in {"video_url", "video_url_list"}}
+        whole = {**fields, **given, "cmd": "order", "class_id": self.class_id}
+        return Booking.model_validate({**whole, "push_url_backup": whole.get("push_url_backup") or None})
+
+
+class Amend(Message, comes_by="streamer_stream", goes_to="amend"):
+    """Teacher to streamer: from now on the class has the content of its *revision*, which then ends.
+
+    *placement* is that of the class. A report ``amended`` says when the class is aired so.
+    """
+
+    cmd: Literal["amend"] = "amend"
+    class_id: AiringName
+    revision: AiringName
+    placement: Count
+    revision_placement: Count = 1

@@ -8,9 +8,9 @@ from typing import Literal, TypedDict, Unpack
 from pydantic_core import from_json
 
 from lectern.errors import ErrorCode
-from lectern.messages import Message, Prepare
 from lectern.states import Resolution
-from lectern.wire import read_resolution, unchecked
+from lectern.wire.fields import read_resolution, unchecked
+from lectern.wire.messages import Message, Prepare
 
 
 class Kind(StrEnum):

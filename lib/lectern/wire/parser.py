@@ -8,11 +8,11 @@ from typing import Any, TypeVar, get_args
 from pydantic import ValidationError
 from pydantic_core import from_json
 
-from lectern import amendments, messages
 from lectern.errors import Malformed
-from lectern.messages import Message
 from lectern.states import Backend
-from lectern.wire import is_name
+from lectern.wire import messages
+from lectern.wire.fields import is_name
+from lectern.wire.messages import Message
 
 MAX_BODY_BYTES = 64 * 1024
 """A longer message is malformed; a booking is under 2 KiB."""
@@ -20,7 +20,7 @@ MAX_BODY_BYTES = 64 * 1024
 COMMANDS: Mapping[str, type[Message]] = MappingProxyType(
     {
         name: kind
-        for kind in (*vars(messages).values(), *vars(amendments).values())
+        for kind in (*vars(messages).values(), *vars(messages).values())
         if isinstance(kind, type) and issubclass(kind, Message) and kind.comes_by
         for name in get_args(kind.model_fields["cmd"].annotation)
     }

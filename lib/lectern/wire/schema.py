@@ -7,9 +7,9 @@ from typing import Any
 
 from pydantic.json_schema import models_json_schema
 
-from lectern.commands import PUBLISHED
-from lectern.messages import Message
-from lectern.outgoing import Alarm, ChangeResult, OrderResult
+from lectern.wire.messages import Message
+from lectern.wire.outgoing import Alarm, ChangeResult, OrderResult
+from lectern.wire.parser import PUBLISHED
 
 SENT = tuple(dict.fromkeys(PUBLISHED.values()))
 """What the platform and the transcoders send to lectern."""

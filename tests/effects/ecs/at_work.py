@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from lectern.effects.ecs import ssh
-from lectern.effects.ecs import transcode as ecs
-from lectern.effects.ecs.job import Job, Made, Report
+from lectern.ecs import ssh
+from lectern.ecs import transcode as ecs
+from lectern.ecs.job import Job, Made, Report
 from tests.effects.conftest import running_with
 
 SOURCE = "/it's%20a%20%22lesson%22/6666.flv"

@@ -7,18 +7,18 @@ from pathlib import Path
 
 import pytest
 
-from lectern.effects.ecs import ssh, steps
-from lectern.effects.ecs.job import Job, Programs
-from lectern.effects.files.upload import Target
-from lectern.places import Places
+from lectern.allowlist import Places
+from lectern.ecs import ssh, transcode
+from lectern.ecs.job import Job, Programs
 from lectern.states import Resolution
+from lectern.storage.oss import Target
 from tests.effects.conftest import Origin, Sshd, make_recording
 from tests.effects.ecs.at_work import SOURCE, stand_in
 
 
 @pytest.fixture(autouse=True)
 def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(steps, "backoff_s", lambda *_: 0.05)
+    monkeypatch.setattr(transcode, "backoff_s", lambda *_: 0.05)
 
 
 @pytest.fixture

@@ -17,11 +17,11 @@ import fastcrc
 import pytest
 from pydantic import SecretStr
 
-from lectern.decide import ecs as decide
-from lectern.effects.ecs import source, ssh
-from lectern.effects.ecs import transcode as ecs
-from lectern.effects.ecs.job import Job, Programs, Report
-from lectern.effects.files.upload import OssKey, Target
+from lectern.allowlist import Places
+from lectern.decide import ecs_scheduling as decide
+from lectern.ecs import ssh
+from lectern.ecs import transcode as ecs_transcode
+from lectern.ecs.job import Job, Programs, Report
 from lectern.errors import (
     NO_ECS_ROOM,
     TRANSCODE_TIMED_OUT,
@@ -32,8 +32,8 @@ from lectern.errors import (
     Refuse,
     TryAgain,
 )
-from lectern.places import Places
 from lectern.states import Resolution
+from lectern.storage.oss import OssKey, Target
 from tests.answering import Answer, serving
 from tests.effects.conftest import Origin, running_with
 from tests.effects.ecs.at_work import encoders, stand_in, transcode
@@ -94,7 +94,7 @@ async def test_a_real_disk_that_fills_is_fallen_back_from(
     connection: ssh.Connection, job: Job, small_disk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Although nothing can be noted there any more, not even how the program ended."""
-    monkeypatch.setattr(source, "_RESERVE_BYTES", -(10**9))  # as if others had filled it since it was looked at
+    monkeypatch.setattr(ecs_transcode, "_RESERVE_BYTES", -(10**9))  # as if others had filled it since it was looked at
     with pytest.raises(FallBack, match="its disk is full") as raised:
         await transcode(connection, replace(job, wanted=(Resolution.P1080,), work_root=str(small_disk / "work")))
     assert raised.value.code is NO_ECS_ROOM
@@ -247,12 +247,12 @@ async def test_a_rendition_goes_into_the_bucket_by_a_url_signed_for_it(
 ) -> None:
     """The key stays here; the signature is in no command line, and in no file that others could read."""
     try:
-        (made,) = (await ecs.transcode(connection, job, Report())).made
+        (made,) = (await ecs_transcode.transcode(connection, job, Report())).made
         folder = Path(job.work_root) / job.name
         assert {path.name for path in folder.iterdir() if path.stat().st_mode & 0o077} == set()
         assert not any(SECRET.encode() in path.read_bytes() for path in folder.iterdir())
     finally:
-        await ecs.leave(connection, job.work_root, job.name)
+        await ecs_transcode.leave(connection, job.work_root, job.name)
     assert made.url == f"{store.url}/{BUCKET}/lessons%20of%202026/6666/6666_240P.flv"
     (name, body), *others = store.objects.items()
     assert (name, len(body), others) == (urlsplit(made.url).path, made.size_bytes, [])

@@ -8,12 +8,13 @@ from pathlib import Path
 import av
 import pytest
 
-from lectern.effects import process
-from lectern.effects.ecs import check, ssh
-from lectern.effects.ecs import transcode as ecs
-from lectern.effects.ecs.job import Job, Report
-from lectern.effects.media import ffmpeg, probe
+from lectern import subprocesses
+from lectern.ecs import probe as ecs_probe
+from lectern.ecs import ssh
+from lectern.ecs import transcode as ecs
+from lectern.ecs.job import Job, Report
 from lectern.errors import Misuse
+from lectern.media import ffmpeg, probe
 from lectern.states import Resolution
 from tests.effects.conftest import Origin, make_recording
 from tests.effects.ecs.at_work import SOURCE, UP, transcode
@@ -49,7 +50,7 @@ async def test_a_picture_that_was_recorded_lying_on_its_side_is_turned_and_keeps
     """A phone that is held upright notes the turn beside the picture; the class would be squeezed into a wide one."""
     turned = tmp_path / "turned.mp4"
     argv = [ffmpeg.executable(), "-v", "error", "-display_rotation", "90", "-i", str(recording), "-c", "copy"]
-    assert (await process.run([*argv, str(turned)], timeout_s=60)).returncode == 0
+    assert (await subprocesses.run([*argv, str(turned)], timeout_s=60)).returncode == 0
     origin.files[SOURCE] = turned.read_bytes()
     (made,) = await transcode(connection, job)
     assert (made.width, made.height) == (136, 240)
@@ -134,11 +135,11 @@ def test_the_time_that_is_left_is_told_by_how_far_it_came() -> None:
 def test_a_picture_has_the_size_in_which_it_is_shown(beside: dict[str, object], size: tuple[int, int]) -> None:
     picture = {"codec_type": "video", "codec_name": "h264", "width": 640, "height": 360, **beside}
     picture["disposition"] = {"attached_pic": 0}
-    found = check._media_of_json(json.dumps({"format": {"duration": "4.0"}, "streams": [picture]}))
+    found = ecs_probe._media_of_json(json.dumps({"format": {"duration": "4.0"}, "streams": [picture]}))
     assert found is not None
     assert (found.width, found.height) == size
 
 
 @pytest.mark.parametrize("text", ["", "{}", '{"streams": []}', '{"streams": [{"codec_type": "video"}]}'])
 def test_what_ffprobe_does_not_know_is_no_recording(text: str) -> None:
-    assert check._media_of_json(text) is None
+    assert ecs_probe._media_of_json(text) is None

@@ -9,12 +9,11 @@ from urllib.parse import quote
 
 import pytest
 
-from lectern.decide import ecs as decide
-from lectern.effects.ecs import source, ssh
-from lectern.effects.ecs import transcode as ecs
-from lectern.effects.ecs.job import Job, Programs, Report
-from lectern.effects.files.origin import RemoteFile
-from lectern.effects.files.upload import Target
+from lectern.allowlist import Places
+from lectern.decide import ecs_scheduling as decide
+from lectern.ecs import ssh
+from lectern.ecs import transcode as ecs_transcode
+from lectern.ecs.job import Job, Programs, Report
 from lectern.errors import (
     BAD_RECORDING,
     DOWNLOAD_FAILED,
@@ -28,8 +27,9 @@ from lectern.errors import (
     Refuse,
     TryAgain,
 )
-from lectern.places import Places
 from lectern.states import Resolution
+from lectern.storage.origin import RemoteFile
+from lectern.storage.oss import Target
 from tests.effects.conftest import Origin, make_recording
 from tests.effects.ecs.at_work import SOURCE, UP, stand_in, transcode
 from tests.waiting import async_wait_until
@@ -173,12 +173,12 @@ async def test_a_source_that_is_longer_than_it_promised_is_cut_off_there(
     connection: ssh.Connection, job: Job, origin: Origin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No origin fills the disk by sending on and on."""
-    monkeypatch.setattr(source, "_UNKNOWN_BYTES", 100_000)
+    monkeypatch.setattr(ecs_transcode, "_UNKNOWN_BYTES", 100_000)
 
     async def no_promise(_job: Job) -> RemoteFile:
         return RemoteFile(job.source_url, None, None, None)
 
-    monkeypatch.setattr(source, "promised", no_promise)
+    monkeypatch.setattr(ecs_transcode, "promised", no_promise)
     with pytest.raises(Refuse, match="larger than the 100000 bytes") as raised:
         await transcode(connection, job)
     assert raised.value.code is DOWNLOAD_FAILED
@@ -259,8 +259,8 @@ async def test_what_befalls_one_rendition_spares_the_other(
         both = replace(both, programs=Programs(ffmpeg=broken))
     else:
         origin.statuses[UP] = [403]
-    outcome = await ecs.transcode(connection, both, Report())
-    await ecs.leave(connection, both.work_root, both.name)
+    outcome = await ecs_transcode.transcode(connection, both, Report())
+    await ecs_transcode.leave(connection, both.work_root, both.name)
     assert [one.resolution for one in outcome.made] == [Resolution.P480]
     assert list(outcome.missed) == [Resolution.P240]
     assert outcome.missed[Resolution.P240].code is (TRANSCODE_FAILED if what == "a bad output" else UPLOAD_FAILED)
@@ -281,7 +281,7 @@ async def test_a_server_that_stays_busy_is_at_fault_itself(
     with pytest.raises(TryAgain, match="503") as raised:
         await transcode(connection, job)
     assert raised.value.code is UPLOAD_FAILED
-    assert origin.took("PUT", UP) == ecs.UPLOADS
+    assert origin.took("PUT", UP) == ecs_transcode.UPLOADS
 
 
 async def test_an_upload_that_nobody_can_see_is_not_made(connection: ssh.Connection, job: Job, origin: Origin) -> None:

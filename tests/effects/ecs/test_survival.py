@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from lectern.effects.ecs import detached, ssh
-from lectern.effects.ecs import transcode as ecs
-from lectern.effects.ecs.detached import Step
-from lectern.effects.ecs.job import Job, Programs, Report
+from lectern.ecs import detached, ssh
+from lectern.ecs import transcode as ecs
+from lectern.ecs.detached import Step
+from lectern.ecs.job import Job, Programs, Report
 from lectern.errors import TryAgain
 from tests.effects.conftest import Origin, Sshd, running_with
 from tests.effects.ecs.at_work import SOURCE, UP, called, encoders, stand_in, transcode

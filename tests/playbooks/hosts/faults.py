@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Literal, Protocol
 
-from lectern.rollout.order import TASKS
+from lectern.rollout.steps import TASKS
 from tests.playbooks.hosts.controller import Controller, Fault, Played
 from tests.playbooks.hosts.host import Host
 from tests.playbooks.hosts.step_fault import IDLE

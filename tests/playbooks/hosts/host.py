@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lectern.rollout.order import TASKS
+from lectern.rollout.steps import TASKS
 from tests.playbooks.hosts import old_world
 from tests.playbooks.hosts.places import Places
 from tests.stage import wait_until

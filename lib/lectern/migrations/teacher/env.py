@@ -1,5 +1,5 @@
 """Alembic runs this file, only through effects/schema.py; it has no settings of its own."""
 
-from lectern.migrations.environment import run
+from lectern.migrations.steps import run
 
 run()

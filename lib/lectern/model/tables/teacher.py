@@ -14,8 +14,8 @@ from lectern.model.tables.shared import (
     named,
     table_of,
 )
+from lectern.rendition_ids import stem
 from lectern.states import Backend, BookingState, Resolution
-from lectern.stems import stem
 
 TOLD_AGAIN_S = 60.0
 TOLD_AGAIN_WITHIN_S = 3600.0

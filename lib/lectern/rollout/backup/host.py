@@ -4,25 +4,167 @@ It is made while the old program works; what the window changes is copied once m
 restores that.
 """
 
+import asyncio
+import hashlib
 import json
+import os
+import re
 import shutil
+import tarfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import groupby
 from pathlib import Path
 
-from lectern.effects.files.backups import MANIFEST
+from pydantic import BaseModel, ConfigDict
+
+from lectern import subprocesses
 from lectern.errors import CallAPerson, Misuse
-from lectern.rollout.answer import Answer
-from lectern.rollout.backup import archive, before, nightly, store
-from lectern.rollout.backup.archive import Archive
-from lectern.rollout.backup.before import Before
-from lectern.rollout.backup.copies import sha256
+from lectern.rollout.backup import nightly, store
+from lectern.rollout.backup.copy import sha256
 from lectern.rollout.backup.nightly import Made
 from lectern.rollout.backup.sqlite import Row, SqliteFile
-from lectern.rollout.host import durable
+from lectern.rollout.host import files
+from lectern.rollout.host import files as host_files
 from lectern.rollout.journal import Journal, locked
-from lectern.rollout.wanted import Wanted
+from lectern.rollout.result import Answer
+from lectern.rollout.spec import Wanted
+from lectern.storage.backups import MANIFEST
+
+# A tar archive of a live folder, for people: read back to its end, with the names of files that changed meanwhile.
+
+
+CACHES = ("__pycache__", ".cache", ".pytest_cache", ".mypy_cache")
+TAR_S = 3600.0
+_CHANGED = 1
+"""The exit code of tar that says only that a file changed while it was read."""
+
+
+class Archive(BaseModel):
+    """What is in the archive, and what is not."""
+
+    model_config = ConfigDict(frozen=True)
+
+    file: str
+    size_bytes: int
+    sha256: str
+    members: int
+    unsteady: list[str]
+    """Files that changed while they were read: they are in it as they were at some moment."""
+    gone: list[str]
+    """Files that were listed in the folder, but deleted before they could be read."""
+
+
+def archive_size_bytes(folder: Path, left_out: Iterable[Path]) -> int:
+    """Size of the archive of *folder* in bytes, found without reading a file."""
+    said = _tar(folder, Path(os.devnull), left_out).errors
+    counted = re.search(r"^Total bytes written: (\d+)", said, re.MULTILINE)
+    assert counted is not None  # --totals
+    return int(counted[1])
+
+
+def archive(folder: Path, target: Path, left_out: Iterable[Path]) -> Archive:
+    """Write *folder* to *target*, then read it back to its end; raises CallAPerson if that fails."""
+    files.make_private(target)
+    said = _tar(folder, target, left_out).errors
+    files.sync(target)
+    try:
+        with tarfile.open(target) as tar:
+            members = len(tar.getmembers())
+    except (tarfile.TarError, OSError, EOFError) as error:
+        raise CallAPerson(f"{target}: the archive cannot be read back ({error}). Is the disk sound?") from error
+    return Archive(
+        file=target.name,
+        size_bytes=target.stat().st_size,
+        sha256=sha256(target),
+        members=members,
+        unsteady=re.findall(r"^tar: \./(.*): file changed as we read it", said, re.MULTILINE),
+        gone=re.findall(r"^tar: \./(.*): File removed before we read it", said, re.MULTILINE),
+    )
+
+
+def _tar(folder: Path, target: Path, left_out: Iterable[Path]) -> subprocesses.Finished:
+    """Archive all of *folder* but caches, sockets, and what is *left_out*."""
+    base = folder.absolute()
+    out = [f"./{one.relative_to(base)}" for one in map(Path.absolute, left_out) if one.is_relative_to(base)]
+    argv = ["tar", "--create", f"--file={target}", f"--directory={folder}", "--totals", "--sort=name"]
+    argv += [f"--exclude={name}" for name in CACHES]
+    argv += ["--anchored", "--no-wildcards", *(f"--exclude={one}" for one in out), "."]
+    done = asyncio.run(subprocesses.run(argv, timeout_s=TAR_S, env={"LC_ALL": "C"}))
+    if done.returncode not in {0, _CHANGED}:
+        raise CallAPerson(f"{target}: {folder} cannot be archived ({done.last_words}). Nothing was changed.")
+    return done
+
+
+# A host's files before the window changes them: kept byte for byte, with mode and owner, to be restored.
+
+
+class Kept(BaseModel):
+    """One file as it was; *stored* is the name of its copy, None if there was no such file."""
+
+    model_config = ConfigDict(frozen=True)
+
+    path: Path
+    stored: str | None = None
+    sha256: str = ""
+    uid: int = 0
+    gid: int = 0
+    mode: int = 0
+
+    @property
+    def owner(self) -> host_files.Owner:
+        """The file's owner and mode."""
+        return host_files.Owner(self.uid, self.gid, self.mode)
+
+
+class Before(BaseModel):
+    """The files that the window changes, and the former target of the link."""
+
+    model_config = ConfigDict(frozen=True)
+
+    link: str | None
+    files: list[Kept]
+    folder: Path
+
+    def kept(self, path: Path) -> Kept:
+        """The copy of *path*; for a path that was not kept, a copy that says that there was no such file."""
+        return next((one for one in self.files if one.path == path), Kept(path=path))
+
+    def data(self, path: Path) -> bytes | None:
+        """The bytes that *path* held; None if there was no such file."""
+        stored = self.kept(path).stored
+        return None if stored is None else (self.folder / stored).read_bytes()
+
+    def text(self, path: Path) -> str:
+        """The text that *path* held; empty if there was no such file. A comment in it may be in any encoding."""
+        return (self.data(path) or b"").decode(errors="surrogateescape")
+
+
+def keep_before(wanted: Wanted, folder: Path) -> Before:
+    """Copy into *folder* every file that the window of *wanted* can change."""
+    paths = [wanted.env_path, wanted.config_path, wanted.conf, *wanted.old_confs]
+    host_files.make_folder(folder)
+    files = [_keep_file(path, folder, number) for number, path in enumerate(p for p in paths if p is not None)]
+    return Before(link=host_files.link_target(wanted.current), files=files, folder=folder)
+
+
+def _keep_file(path: Path, folder: Path, number: int) -> Kept:
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        return Kept(path=path)
+    owner = host_files.Owner.of(path)
+    stored = f"{number}-{path.name}"
+    host_files.write(folder / stored, data, host_files.PRIVATE)
+    return Kept(
+        path=path,
+        stored=stored,
+        sha256=hashlib.sha256(data).hexdigest(),
+        uid=owner.uid,
+        gid=owner.gid,
+        mode=owner.mode,
+    )
+
 
 WANTED = "wanted.json"
 SILENT = "silent"
@@ -63,7 +205,7 @@ def left_out(wanted: Wanted) -> list[Path]:
 
 def refuse_small_disk(wanted: Wanted) -> None:
     """Raise Misuse if the backup would not fit: the code, the database twice (copy and scratch), and some slack."""
-    code_bytes = archive.size_bytes(wanted.code_dir, left_out(wanted))
+    code_bytes = archive_size_bytes(wanted.code_dir, left_out(wanted))
     place = next(one for one in (wanted.rollout_dir, *wanted.rollout_dir.parents) if one.exists())
     nightly.refuse_small_disk(store.of(wanted), place, "or set another root", code_bytes)
 
@@ -83,7 +225,7 @@ def make(wanted: Wanted, *, check: bool = False) -> Answer:
         refuse_small_disk(wanted)
         if wanted.backup_dir.exists():
             answer.say(f"An older backup is now {set_aside(wanted.backup_dir, 'older')}.")
-        durable.make_folder(wanted.backups_dir)
+        files.make_folder(wanted.backups_dir)
         journal.note(wanted.id, "backup", "begin")
         made = _build(wanted, wanted.backup_dir, answer, live=True)
         journal.note(wanted.id, "backup", "done", {"rows": made.rows if made.file else None})
@@ -136,8 +278,8 @@ def _build(wanted: Wanted, target: Path, answer: Answer, *, live: bool) -> Backu
             copied = nightly.proved(found, part) if live else found.copy(part)
     if live:
         with answer.timed("1 archive the code folder"):
-            code = archive.make(wanted.code_dir, part / "code.tar", left_out(wanted))
-        durable.write_json(part / WANTED, wanted.model_dump(mode="json"))
+            code = archive(wanted.code_dir, part / "code.tar", left_out(wanted))
+        files.write_json(part / WANTED, wanted.model_dump(mode="json"))
     made = Backup(
         id=wanted.id,
         name=f"{wanted.role}-{wanted.name}",
@@ -145,7 +287,7 @@ def _build(wanted: Wanted, target: Path, answer: Answer, *, live: bool) -> Backu
         database=found.shown,
         version=wanted.version,
         made_at=time.time(),
-        before=before.keep(wanted, part / "files"),
+        before=keep_before(wanted, part / "files"),
         code=code,
         **(copied.model_dump() if copied else {}),
     )
@@ -155,9 +297,9 @@ def _build(wanted: Wanted, target: Path, answer: Answer, *, live: bool) -> Backu
 def set_aside(folder: Path, why: str) -> Path:
     """Rename the backup in *folder*, with a time, so that nobody takes it for the present one; returns the new path."""
     stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
-    target = durable.free(folder.with_name(f"{folder.name}.{why}-{stamp}"))
+    target = files.free(folder.with_name(f"{folder.name}.{why}-{stamp}"))
     folder.rename(target)
-    durable.sync_folder(folder.parent)
+    files.sync_folder(folder.parent)
     return target
 
 
@@ -195,7 +337,7 @@ def restore(wanted: Wanted, copied: Backup) -> list[str]:
     if found.exists():
         if file is not None and found.is_copy(file):
             return [f"{found.shown}: it is the copy already."]
-        target = durable.free(folder / "rows-since.json")
+        target = files.free(folder / "rows-since.json")
         number = _keep(found.rows_since(file), target)
         # The backup's folder is renamed at the end, and the last sentence of the answer has its new name.
         said.append(f"{target.name} in the backup: {number} rows written since the copy.")
@@ -211,7 +353,7 @@ def restore(wanted: Wanted, copied: Backup) -> list[str]:
 def _keep(since: Iterator[tuple[str, Row]], target: Path) -> int:
     """Write each row below its table, as it comes; returns how many there are."""
     part, number = target.with_name(f".{target.name}.part"), 0
-    durable.make_private(part)
+    files.make_private(part)
     with part.open("w", encoding="utf-8") as file:
         file.write("{")
         for at, (table, some) in enumerate(groupby(since, lambda one: one[0])):
@@ -221,7 +363,7 @@ def _keep(since: Iterator[tuple[str, Row]], target: Path) -> int:
                 number += 1
             file.write("\n ]")
         file.write("\n}\n")
-    durable.sync(part)
+    files.sync(part)
     part.replace(target)
-    durable.sync_folder(target.parent)
+    files.sync_folder(target.parent)
     return number

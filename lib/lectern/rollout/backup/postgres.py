@@ -12,10 +12,10 @@ from typing import Any
 from sqlalchemy import URL, Connection, NullPool, create_engine, inspect, text
 from sqlalchemy.exc import DBAPIError
 
-from lectern.effects import process
+from lectern import subprocesses
 from lectern.errors import CallAPerson, Misuse, TryAgain
-from lectern.rollout.backup.copies import Copy, quoted, sha256
-from lectern.rollout.host import durable
+from lectern.rollout.backup.copy import Copy, quoted, sha256
+from lectern.rollout.host import files
 
 COPY_TIMEOUT_S = 3600.0
 CONNECT_TIMEOUT_S = 20
@@ -84,13 +84,13 @@ class PostgresServer:
         Raises TryAgain if the server is away, CallAPerson if pg_dump refuses.
         """
         target = folder / f"{self.address.database}.dump"
-        durable.make_private(target)
+        files.make_private(target)
         dump = ["pg_dump", "--format=custom", "--no-owner", "--no-privileges", f"--file={target}"]
         with self.reading() as connection:
             snapshot = connection.execute(text("SELECT pg_export_snapshot()")).scalar_one()
             counted = rows(connection)
             self._run([*dump, f"--snapshot={snapshot}"])
-        durable.sync(target)
+        files.sync(target)
         self._run(["pg_restore", "--list", str(target)])
         return Copy(file=target.name, size_bytes=target.stat().st_size, sha256=sha256(target), rows=counted)
 
@@ -168,7 +168,7 @@ class PostgresServer:
         given |= {f"PG{name.upper()}": url.query[name] for name in _PARAMETERS if name in url.query}
         env = {name: str(value) for name, value in given.items() if value is not None}
         try:
-            done = asyncio.run(process.run(argv, timeout_s=COPY_TIMEOUT_S, env=env))
+            done = asyncio.run(subprocesses.run(argv, timeout_s=COPY_TIMEOUT_S, env=env))
         except Misuse as error:
             raise Misuse(f"{argv[0]} is not here. Install it: apt-get install postgresql-client") from error
         if done.returncode != 0:

@@ -14,11 +14,11 @@ from typing import Any
 from sqlalchemy import Connection, NullPool, create_engine
 from sqlalchemy.exc import DBAPIError
 
-from lectern.effects.rows import schema
-from lectern.effects.rows.tables.engine import BUSY_TIMEOUT_S, open_database, reading
+from lectern.db import schema
+from lectern.db.engine import BUSY_TIMEOUT_S, open_database, reading
 from lectern.errors import CallAPerson, Misuse, TryAgain
-from lectern.rollout.backup.copies import Copy, quoted, sha256
-from lectern.rollout.host import durable
+from lectern.rollout.backup.copy import Copy, quoted, sha256
+from lectern.rollout.host import files
 
 Row = dict[str, Any]
 """A row of any table: its values by column, in types that JSON can hold."""
@@ -95,11 +95,11 @@ class SqliteFile:
                 )
 
         target = folder / self.file.name
-        durable.make_private(target)
+        files.make_private(target)
         with _in_words(self.file):
             with closing(opened(self.file)) as here, closing(sqlite3.connect(target, isolation_level=None)) as there:
                 here.backup(there, pages=-1, progress=watch)
-            durable.sync(target)
+            files.sync(target)
         return proved(target)
 
     def try_restore(self, copied: Copy, folder: Path) -> None:
@@ -109,7 +109,7 @@ class SqliteFile:
         """
         scratch = SqliteFile(folder / ".restored.db")
         try:
-            _put(folder / copied.file, scratch.file, durable.PRIVATE)
+            _put(folder / copied.file, scratch.file, files.PRIVATE)
             engine = open_database(scratch.url)
             try:
                 with _in_words(scratch.file), reading(engine) as connection:
@@ -155,20 +155,20 @@ class SqliteFile:
 
     def put_back(self, copied: Path, rows: dict[str, int], user: str) -> None:
         """Put *copied* in the database's place; an existing file keeps its owner, a new one belongs to *user*."""
-        _put(copied, self.file, durable.Owner.of(self.file) if self.exists() else durable.Owner.user(user, 0o640))
+        _put(copied, self.file, files.Owner.of(self.file) if self.exists() else files.Owner.user(user, 0o640))
 
     def clear(self) -> None:
         """Delete the database."""
         for one in self.files:
-            durable.remove(one)
+            files.remove(one)
 
     def give(self, user: str) -> None:
         """Give a database that root has just made to *user*."""
-        durable.give(self.file, durable.Owner.user(user, 0o640))
+        files.give(self.file, files.Owner.user(user, 0o640))
 
     def sweep(self) -> None:
         """Remove what a crash has left of a restore."""
-        durable.sweep(self.file)
+        files.sweep(self.file)
 
 
 def opened(file: Path) -> sqlite3.Connection:
@@ -208,7 +208,7 @@ def _wal(file: Path) -> Path:
     return file.with_name(f"{file.name}-wal")
 
 
-def _put(copied: Path, file: Path, owner: durable.Owner) -> None:
+def _put(copied: Path, file: Path, owner: files.Owner) -> None:
     """Put *copied* in the place of the database *file*, which nobody may have open.
 
     The files beside the old database are removed first: SQLite would apply them to the new one.
@@ -220,11 +220,11 @@ def _put(copied: Path, file: Path, owner: durable.Owner) -> None:
         shutil.copyfileobj(source, target)
         target.flush()
         os.fsync(target.fileno())
-    durable.give(part, owner)
+    files.give(part, owner)
     for side in SIDES:
-        durable.remove(file.with_name(file.name + side))
+        files.remove(file.with_name(file.name + side))
     part.replace(file)
-    durable.sync_folder(file.parent)
+    files.sync_folder(file.parent)
 
 
 def _new(connection: sqlite3.Connection, table: str, before: list[str] | None) -> Iterator[Row]:

@@ -6,10 +6,10 @@ from pathlib import Path
 
 from sqlalchemy import Engine, make_url
 
-from lectern.effects.rows.tables.engine import open_database
+from lectern.db.engine import open_database
 from lectern.rollout.backup.postgres import PostgresServer
 from lectern.rollout.backup.sqlite import SqliteFile
-from lectern.rollout.wanted import Wanted
+from lectern.rollout.spec import Wanted
 
 Store = SqliteFile | PostgresServer
 

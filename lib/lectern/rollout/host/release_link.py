@@ -1,23 +1,62 @@
 """Switches a host between the old program and an instance: the link `current` and supervisor's files."""
 
 import os
+import shutil
 from pathlib import Path
 
-from lectern.rollout.answer import Difference
-from lectern.rollout.backup.before import Before
-from lectern.rollout.host import durable, instance
-from lectern.rollout.wanted import Wanted
+from lectern.rollout.backup.host import Before
+from lectern.rollout.host import files
+from lectern.rollout.host import files as host_files
+from lectern.rollout.journal import Journal
+from lectern.rollout.result import Difference
+from lectern.rollout.settings import env_file
+from lectern.rollout.spec import Wanted
+
+# An instance: what one rollout runs, in a folder of its own beside the earlier ones; `current` points to one.
+
+
+SETTINGS, PROGRAM = "settings.env", "program.conf"
+
+
+def render_instance(wanted: Wanted, journal: Journal) -> None:
+    """Write the instance of *wanted*, to which no link points yet; delete those of rollouts that do not stand or run.
+
+    What the journal does not know is somebody else's, and stays. The instance's ``venv`` points to that of the release;
+    a program that is called by this path finds the settings beside it.
+    """
+    for one in (wanted.instance.parent, wanted.instance):
+        files.make_folder(one, 0o755)
+    files.switch_link(wanted.instance / "venv", f"../../releases/{wanted.version}/venv")
+    files.write(wanted.instance / SETTINGS, _settings(wanted).encode(), files.Owner.user(wanted.user, 0o600))
+    files.write(wanted.instance / PROGRAM, wanted.program_conf.encode(), files.PUBLIC)
+    stays = {wanted.id, wanted.current.resolve().name, *journal.history().standing}
+    for name in {note.id for note in journal.notes()} - stays:
+        if (folder := wanted.instance.parent / name).is_dir():
+            shutil.rmtree(folder)
+
+
+def pending_settings(wanted: Wanted) -> list[Difference]:
+    """How the new settings differ from those in use, masked; empty if the instance has them already."""
+    file, new = wanted.instance / SETTINGS, _settings(wanted)
+    if env_file.read(file) == new:
+        return []
+    shown = [env_file.shown(one, env_file.values(one)) for one in (env_file.read(wanted.current / SETTINGS), new)]
+    return [Difference(str(file), *shown)]
+
+
+def _settings(wanted: Wanted) -> str:
+    return env_file.edited("", wanted.own)
 
 
 def pending(wanted: Wanted) -> list[Difference]:
     """The differences that `apply` would make."""
     found: list[Difference] = []
-    target, now = _target(wanted), durable.link_target(wanted.current)
+    target, now = _target(wanted), host_files.link_target(wanted.current)
     if now != target:
         found.append(Difference(str(wanted.current), f"{now}\n" if now else "", f"{target}\n"))
-    found += instance.pending(wanted)
+    found += pending_settings(wanted)
     text = wanted.conf.read_text(encoding="utf-8") if wanted.conf.exists() else ""
-    if text != wanted.program_conf or durable.link_target(wanted.conf) != _program(wanted):
+    if text != wanted.program_conf or host_files.link_target(wanted.conf) != _program(wanted):
         found.append(Difference(str(wanted.conf), text, wanted.program_conf))
     # An old file can hold secrets (environment=), so only its removal is shown.
     found += [Difference(str(old), "in use\n", "kept in the backup\n") for old in wanted.old_confs if old.exists()]
@@ -29,7 +68,7 @@ def _target(wanted: Wanted) -> str:
 
 
 def _program(wanted: Wanted) -> str:
-    return str(wanted.current / instance.PROGRAM)
+    return str(wanted.current / PROGRAM)
 
 
 def _places(wanted: Wanted) -> list[Path]:
@@ -38,34 +77,34 @@ def _places(wanted: Wanted) -> list[Path]:
 
 def apply(wanted: Wanted) -> list[str]:
     """Point the link to the instance, remove the old programs' files, and link the new program's file."""
-    durable.sweep(*_places(wanted))
+    host_files.sweep(*_places(wanted))
     said: list[str] = []
-    if durable.link_target(wanted.current) != _target(wanted):
-        durable.switch_link(wanted.current, _target(wanted))
+    if host_files.link_target(wanted.current) != _target(wanted):
+        host_files.switch_link(wanted.current, _target(wanted))
         said.append(f"{wanted.current}: leads to {_target(wanted)} now.")
-    said += [f"{old}: taken out; it is in the backup." for old in wanted.old_confs if durable.remove(old)]
-    if durable.link_target(wanted.conf) != _program(wanted):
-        durable.remove(wanted.conf)
-        durable.switch_link(wanted.conf, _program(wanted))
+    said += [f"{old}: taken out; it is in the backup." for old in wanted.old_confs if host_files.remove(old)]
+    if host_files.link_target(wanted.conf) != _program(wanted):
+        host_files.remove(wanted.conf)
+        host_files.switch_link(wanted.conf, _program(wanted))
         said.append(f"{wanted.conf}: leads to {_program(wanted)} now.")
     return said
 
 
 def take_back(wanted: Wanted, before: Before) -> list[str]:
     """Restore the link and supervisor's files as they were *before*; what a person has put there since stays."""
-    durable.sweep(*_places(wanted))
+    host_files.sweep(*_places(wanted))
     said: list[str] = []
-    if durable.link_target(wanted.current) != before.link:
+    if host_files.link_target(wanted.current) != before.link:
         if before.link is None:
-            durable.remove(wanted.current)
+            host_files.remove(wanted.current)
         else:
-            durable.switch_link(wanted.current, before.link)
+            host_files.switch_link(wanted.current, before.link)
         said.append(f"{wanted.current}: leads to {before.link or 'nothing'} again.")
     # If a release is behind, the new program's file leads to its instance by now, unless somebody took it away.
     if before.data(wanted.conf) is not None and not wanted.conf.exists():
-        durable.switch_link(wanted.conf, _program(wanted))
+        host_files.switch_link(wanted.conf, _program(wanted))
         said.append(f"{wanted.conf}: put back.")
-    elif before.data(wanted.conf) is None and durable.remove(wanted.conf):
+    elif before.data(wanted.conf) is None and host_files.remove(wanted.conf):
         said.append(f"{wanted.conf}: taken out.")
     for path in wanted.old_confs:
         data = before.data(path)
@@ -74,7 +113,7 @@ def take_back(wanted: Wanted, before: Before) -> list[str]:
         if path.exists():
             said.append(f"{path}: somebody wrote it since the window; left as it is, the old one is in the backup.")
         else:
-            durable.write(path, data, before.kept(path).owner)
+            host_files.write(path, data, before.kept(path).owner)
             said.append(f"{path}: put back.")
     return said
 
@@ -82,6 +121,6 @@ def take_back(wanted: Wanted, before: Before) -> list[str]:
 def is_back(wanted: Wanted, before: Before) -> bool:
     """Whether the link and supervisor's files are as they were *before*."""
     files = (wanted.conf, *wanted.old_confs)
-    return durable.link_target(wanted.current) == before.link and all(
+    return host_files.link_target(wanted.current) == before.link and all(
         (path.read_bytes() if path.exists() else None) == before.data(path) for path in files
     )

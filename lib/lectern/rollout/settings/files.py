@@ -7,11 +7,11 @@ from types import ModuleType
 from typing import Any
 
 from lectern.errors import Misuse
-from lectern.rollout.answer import Difference
-from lectern.rollout.backup.before import Before
-from lectern.rollout.host import durable
+from lectern.rollout.backup.host import Before
+from lectern.rollout.host import files
+from lectern.rollout.result import Difference
 from lectern.rollout.settings import env_file, json_config
-from lectern.rollout.wanted import Wanted
+from lectern.rollout.spec import Wanted
 from lectern.settings import StreamerSettings, TeacherSettings
 
 
@@ -41,12 +41,12 @@ class SettingsFile:
 
     def apply(self) -> list[str]:
         """Edit the file, which keeps its owner and mode; a new file is readable by *user* only. Returns sentences."""
-        durable.sweep(self.path)
+        files.sweep(self.path)
         text, new = self.kind.read(self.path), self.new()
         if new == text:
             return []
         names = ", ".join(self.kind.missing_from(text, self.wanted)) if text else ", ".join(self.wanted)
-        durable.write(self.path, new.encode(), None if self.path.exists() else durable.Owner.user(self.user, 0o600))
+        files.write(self.path, new.encode(), None if self.path.exists() else files.Owner.user(self.user, 0o600))
         return [f"{self.path}: set {names}."]
 
     def faults(self) -> list[str]:
@@ -56,7 +56,7 @@ class SettingsFile:
 
     def take_back(self, before: Before) -> list[str]:
         """Restore the file as it was *before*, byte for byte; from a file edited since, remove only our values."""
-        durable.sweep(self.path)
+        files.sweep(self.path)
         try:
             now, back, said = self._back(before)
         except Misuse as error:
@@ -64,9 +64,9 @@ class SettingsFile:
         if now == back:
             return []
         if back is None:
-            durable.remove(self.path)
+            files.remove(self.path)
         else:
-            durable.write(self.path, back, before.kept(self.path).owner if back == before.data(self.path) else None)
+            files.write(self.path, back, before.kept(self.path).owner if back == before.data(self.path) else None)
         return [f"{self.path}: {said}."]
 
     def is_back(self, before: Before) -> bool:

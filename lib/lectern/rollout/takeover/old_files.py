@@ -1,17 +1,31 @@
 """What lies on the disk where old recordings may be: one scan, and a check of both ends of a recording."""
 
+import json
 import os
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+import stat
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, replace
+from functools import cache
+from itertools import count
 from pathlib import Path
 from typing import BinaryIO, Literal
+from urllib.parse import unquote
 
-from lectern.effects.files.store import QUARANTINE
-from lectern.effects.media import whole
-from lectern.errors import Misuse
+from lectern import rendition_ids
+from lectern.errors import CallAPerson, Misuse
+from lectern.formatting import counted
+from lectern.media import integrity
 from lectern.playout.flv import LOOK_BYTES, is_header
-from lectern.rollout.wording import shown
+from lectern.playout.keyframe_index import path_of
+from lectern.rollout.host import files
+from lectern.rollout.host.files import Owner
+from lectern.rollout.result import shown, some
+from lectern.rollout.takeover.old_database import Task, is_stem, rendition
+from lectern.storage import cache_dir
+from lectern.storage.cache_dir import QUARANTINE
 
 Kind = Literal["file", "part", "other"]
 """A plain file, a download that was not finished, or anything that can be no recording."""
@@ -160,7 +174,7 @@ def ends(path: str, size_bytes: int) -> Ends:
             if size_bytes == 0 or head[:3] != b"FLV" or size_bytes <= _HEADER_BYTES:
                 return Ends(is_cut_off=size_bytes == 0)
             first = _first_time_s(file)
-        last = whole.last_tag_s(Path(path))
+        last = integrity.last_tag_s(Path(path))
     except OSError as error:
         raise _unreadable(path, error) from error
     if last is None:
@@ -179,3 +193,283 @@ def _first_time_s(file: BinaryIO) -> float | None:
             return int.from_bytes(header[7:8] + header[4:7]) / 1000
         file.seek(int.from_bytes(header[1:4]) + 4 - len(body), os.SEEK_CUR)
     return None
+
+
+# Moves of files that can be undone: recorded before the first move, found again after a crash.
+
+
+@dataclass(frozen=True, slots=True)
+class FileMove:
+    """A renaming of a file, link or folder; *size_bytes* and *mtime_ns* matter only for a file."""
+
+    old: str
+    new: str
+    inode: int
+    size_bytes: int
+    mtime_ns: int
+
+
+@dataclass
+class _Noted:
+    """What may have been done since the last undo: moves, and folders made for them."""
+
+    moves: list[FileMove] = field(default_factory=list)
+    made: list[str] = field(default_factory=list)
+
+    @classmethod
+    def read(cls, journal: Path) -> "_Noted":
+        try:
+            told = json.loads(journal.read_bytes())
+        except FileNotFoundError:
+            return cls()
+        return cls([FileMove(**one) for one in told["moves"]], told["made"])
+
+    def write(self, journal: Path) -> None:
+        journal.parent.mkdir(parents=True, exist_ok=True)
+        files.write(journal, json.dumps(asdict(self)).encode(), files.PRIVATE)  # ASCII, whatever a name holds
+
+
+def perform_moves(moves: Sequence[FileMove], journal: Path, owner: Owner) -> None:
+    """Do *moves* in their order, and return when they are on the disk; *owner* gets the new folders.
+
+    Raises CallAPerson if a move fails; nothing is ever overwritten.
+    """
+    if not moves:
+        return
+    noted, gone = _Noted.read(journal), {one.old for one in moves}
+    above = {str(folder) for one in moves for folder in Path(one.new).parents}
+    missing = sorted(one for one in above if one in gone or not Path(one).is_dir())
+    noted.moves = list(dict.fromkeys([*noted.moves, *moves]))
+    noted.made = list(dict.fromkeys([*noted.made, *missing]))
+    noted.write(journal)
+    made = set(noted.made)
+    for one in moves:
+        try:
+            for folder in reversed(Path(one.new).parents):
+                if str(folder) in made:
+                    folder.mkdir(exist_ok=True)
+                    os.chown(folder, owner.uid, owner.gid)
+                    folder.chmod(owner.mode)
+            if os.path.lexists(one.new):
+                raise FileExistsError(0, "there is something in its place")
+            Path(one.old).rename(one.new)
+        except OSError as error:
+            raise CallAPerson(
+                f"{shown(one.old)} to {shown(one.new)}: cannot be moved ({error.strerror}). What was moved before it "
+                f"can be moved back."
+            ) from error
+    os.sync()
+
+
+def undo_moves(journal: Path) -> list[str]:
+    """Undo all moves of the journal, the last one first; returns sentences on what was done, and what could not be.
+
+    Nothing is overwritten: files that this program has evicted or replaced since stay as they are, and so does what
+    lies in an old place by now; so do the rows, which the next adoption corrects. Called again after a crash, it
+    goes on; after it has finished, it does nothing.
+    """
+    noted = _Noted.read(journal)
+    made = set(noted.made)
+    back: list[str] = []
+    left: dict[str, list[str]] = defaultdict(list)
+    failed: list[str] = []
+    for one in reversed(noted.moves):
+        try:
+            reason = _move_back(one)
+        except OSError as error:
+            failed.append(f"{shown(one.new)}: {error.strerror}; mend it, and run this again")
+            continue
+        for folder in Path(one.new).parents:
+            if str(folder) in made:
+                with suppress(OSError):  # something was put into it since: it stays
+                    folder.rmdir()
+        if reason:
+            left[reason].append(f"{shown(one.old)} ({shown(one.new)})")
+        elif reason is not None:
+            back.append(shown(one.old))
+    if noted.moves and not failed:
+        os.sync()
+        files.remove(journal)
+    said = [f"{counted(len(back), 'file')} moved back: {some(back)}"] if back else []
+    said += [f"{counted(len(those), 'file')} {reason}: {some(those)}" for reason, those in left.items()]
+    return said + failed
+
+
+def _move_back(one: FileMove) -> str | None:
+    """Move a file back; returns why that is impossible, empty if it was done, None if there was nothing to do."""
+    there, old = _look(one.new), _look(one.old)
+    if not _is_same(there, one):
+        if old is not None and old.st_ino == one.inode:
+            return None  # the crash came before the move, or after the move back
+        why = "this program has evicted or moved them" if there is None else "they were replaced since"
+        return f"cannot be moved back, because {why}"
+    if old is not None:
+        return "cannot be moved back, because there is something in their old place; they stay in the new one"
+    Path(one.old).parent.mkdir(parents=True, exist_ok=True)
+    path_of(Path(one.new)).unlink(missing_ok=True)  # made since for the playout; the folder would remain because of it
+    Path(one.new).rename(one.old)
+    return ""
+
+
+def _look(path: str) -> os.stat_result | None:
+    with suppress(FileNotFoundError, NotADirectoryError):
+        return os.lstat(path)
+    return None
+
+
+def _is_same(found: os.stat_result | None, one: FileMove) -> bool:
+    if found is None or found.st_ino != one.inode:
+        return False
+    return not stat.S_ISREG(found.st_mode) or (found.st_size, found.st_mtime_ns) == (one.size_bytes, one.mtime_ns)
+
+
+# Which old file is which rendition: by the classes that name it, by its place, or not at all; and where it goes.
+
+
+_UNKNOWN = ""
+"""The stem of a recording whose record nobody knows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """The file that is to be the rendition *stem*, in *place*."""
+
+    stem: str
+    found: Found
+    place: str
+    duration_s: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Strange:
+    """A file that can be no rendition, the reason, and the *place* in the quarantine that it goes to."""
+
+    found: Found
+    why: str
+    place: str = ""
+
+
+@dataclass(frozen=True)
+class Matched:
+    """All files that were found, sorted."""
+
+    recordings: dict[str, Recording]
+    strange: tuple[Strange, ...]
+
+
+class Claims:
+    """Which renditions the classes' files are, by the names that the old program gave them: from URL or class."""
+
+    def __init__(self, tasks: Iterable[Task], patterns: Sequence[str]) -> None:
+        self._names: dict[str, set[str]] = defaultdict(set)
+        self._places: dict[tuple[str, str], set[str]] = defaultdict(set)
+        self._by_pattern = cache(lambda path: rendition(patterns, path))
+        for task in tasks:
+            stem = task.stem or _UNKNOWN
+            self._claim(task.class_id, f"{task.class_id}.flv", stem)
+            if task.stem:  # the place where this program has put it
+                self._places[rendition_ids.folder(stem), f"{stem}.flv"].add(stem)
+            for path in {task.path, unquote(task.path)}:
+                above, _, name = path.rpartition("/")
+                if name:
+                    self._claim(task.class_id, name, stem)
+                    self._places[above.rpartition("/")[2], name].add(stem)
+
+    def _claim(self, class_id: str, name: str, stem: str) -> None:
+        self._names[name].add(stem)
+        self._places[class_id, name].add(stem)
+
+    def renditions(self, found: Found, *, is_alone: bool) -> set[str]:
+        """The renditions that *found* may be; several count as none. *is_alone*: no other file has its name."""
+        own = found.name.removesuffix(".flv") if found.name.endswith(".flv") else ""
+        own = own if is_stem(own) else ""
+        if found.folder is None:
+            return self._names.get(found.name) or self._itself(found, own)
+        if own and found.folder == rendition_ids.folder(own):
+            return {own}
+        placed = self._places.get((found.folder, found.name)) or self._itself(found, own)
+        if placed:
+            return placed
+        named = self._names.get(found.name, set())
+        # A folder of digits is that of another record; and of two files with one name only one can be the class's.
+        return named if is_alone and not found.folder.isdecimal() else set()
+
+    def _itself(self, found: Found, own: str) -> set[str]:
+        by_pattern = own or (self._by_pattern(f"/{found.place}") if found.name.endswith(".flv") else None)
+        return {by_pattern} if by_pattern else set()
+
+
+def match(found: Sequence[Found], claims: Claims, video_root: Path) -> Matched:
+    """Choose each rendition's file: the newest whole one; of equally new ones, the one that is in its place already."""
+    names = Counter(one.name for one in found)
+    candidates: dict[str, list[tuple[Found, Ends]]] = defaultdict(list)
+    strange: list[Strange] = []
+    for one in found:
+        if one.kind != "file":
+            why = "a download that was not finished" if one.kind == "part" else "no plain file"
+            strange.append(Strange(one, why))
+            continue
+        stems = claims.renditions(one, is_alone=names[one.name] == 1)
+        stem = next(iter(stems)) if len(stems) == 1 else _UNKNOWN
+        looked = ends(one.path, one.size_bytes) if stem else None
+        if looked is None:
+            named = sorted(stems - {_UNKNOWN})
+            why = f"may be {' or '.join(named)}" if named else "no class and no record has it"
+            strange.append(Strange(one, why))
+        elif looked.is_cut_off:
+            strange.append(Strange(one, f"is {stem}, but cut off"))
+        else:
+            candidates[stem].append((one, looked))
+    recordings = {}
+    for stem, several in candidates.items():
+        place = str(cache_dir.rendition_path(video_root, stem))
+        several.sort(key=lambda pair: (-pair[0].mtime_ns, pair[0].path != place, pair[0].path))
+        (kept, looked), *others = several
+        recordings[stem] = Recording(stem, kept, place, looked.duration_s)
+        strange += [Strange(other, f"another file of {stem} is kept") for other, _ in others]
+    return Matched(recordings, tuple(sorted(strange, key=lambda one: one.found.path)))
+
+
+# -- where each file goes: a recording to the name of its record_id, any other to the quarantine ---------------------
+
+
+def to_move(matched: Matched) -> tuple[Recording, ...]:
+    """The recordings that are not in their place yet, by stem."""
+    return tuple(one for _, one in sorted(matched.recordings.items()) if one.found.path != one.place)
+
+
+def to_quarantine(matched: Matched, video_root: Path) -> tuple[Strange, ...]:
+    """The files for the quarantine, with their places: the path below the root, with a number if that is taken."""
+    planned: dict[str, bool] = {}  # path: whether it is to be a folder
+
+    def free(path: str, *, is_folder: bool) -> str:
+        """The first path that is free on the disk and in this plan; a folder may exist already."""
+        for number in count():
+            one = f"{path}.{number}" if number else path
+            there = planned.get(one, _is_folder(one))
+            if there is None or (is_folder and there):
+                planned[one] = is_folder
+                return one
+        raise AssertionError  # numbers do not end
+
+    def place(one: Strange) -> str:
+        folder = f"{video_root}/{cache_dir.QUARANTINE}"
+        if one.found.folder is not None:
+            folder = free(f"{folder}/{one.found.folder}", is_folder=True)
+        return free(f"{folder}/{one.found.name}", is_folder=False)
+
+    return tuple(replace(one, place=place(one)) for one in matched.strange)
+
+
+def _is_folder(path: str) -> bool | None:
+    """Whether *path* is a folder; None if nothing is there."""
+    try:
+        return stat.S_ISDIR(os.lstat(path).st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def moves(things: Sequence[Recording | Strange]) -> list[FileMove]:
+    """The moves of *things* to their places; give strange files first, so that they leave the places of recordings."""
+    found = [(one.found, one.place) for one in things]
+    return [FileMove(one.path, place, one.inode, one.size_bytes, one.mtime_ns) for one, place in found]

@@ -2,14 +2,13 @@
 
 import time
 
-from lectern.effects.rows.tables.engine import transaction
+from lectern.db.engine import transaction
 from lectern.rollout import redis_keys
 from lectern.rollout.backup import store
-from lectern.rollout.takeover import moves, streamer, teacher
-from lectern.rollout.takeover.old_waiting import Names
+from lectern.rollout.spec import Wanted
+from lectern.rollout.takeover import old_files, streamer, teacher
 from lectern.rollout.takeover.streamer import Sources
-from lectern.rollout.takeover.teacher import OldLists
-from lectern.rollout.wanted import Wanted
+from lectern.rollout.takeover.teacher import Names, OldLists
 
 
 def planned(wanted: Wanted) -> tuple[list[str], list[str]]:
@@ -39,7 +38,7 @@ def undo(wanted: Wanted) -> list[str]:
     """Move a streamer's files back to their old places, and keep the rows; returns sentences about it."""
     if wanted.role == "teacher":
         return []
-    return [f"{one}." for one in moves.undo(_sources(wanted).moves_journal)]
+    return [f"{one}." for one in old_files.undo_moves(_sources(wanted).moves_journal)]
 
 
 def _adopt_of_teacher(wanted: Wanted) -> list[str]:

@@ -1,25 +1,168 @@
 """Step 7 of a streamer's rollout: makes old bookings and files classes and cached renditions."""
 
-from collections.abc import Iterable, Iterator, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection, Engine, Table, insert, update
 
-from lectern.effects.files import store
-from lectern.effects.rows.tables.engine import transaction
+from lectern import rendition_ids
+from lectern.db import airings, cache, events
+from lectern.db.engine import transaction
 from lectern.errors import Misuse
-from lectern.rollout.host.durable import Owner
-from lectern.rollout.takeover import moves as file_moves
-from lectern.rollout.takeover import old_classes, old_files, old_recordings, old_tables
-from lectern.rollout.takeover import rows as adopted_rows
-from lectern.rollout.takeover.old_classes import Judged
-from lectern.rollout.takeover.old_files import Scan
-from lectern.rollout.takeover.old_recordings import Claims, Matched, Recording, Strange
-from lectern.rollout.takeover.rows import Changes, Known
-from lectern.rollout.wording import at, shown, some
-from lectern.states import AiringState, FileState
-from lectern.words import counted
+from lectern.formatting import counted
+from lectern.model.facts import Event
+from lectern.model.tables import streamer as tables
+from lectern.rollout.host.files import Owner
+from lectern.rollout.result import at, shown, some
+from lectern.rollout.takeover import old_database, old_files
+from lectern.rollout.takeover.old_database import ClassRow, FileRow, Judged
+from lectern.rollout.takeover.old_files import Claims, Matched, Recording, Scan, Strange
+from lectern.states import LIVE_AIRINGS, AiringState, FileState
+from lectern.storage import cache_dir
+
+# Makes the old program's classes and recordings ours: which rows change, and the transaction that changes them.
+
+
+Values = dict[str, Any]
+_NO_FILE = FileRow("")
+_NO_TEXT = re.compile("[\ud800-\udfff]")
+
+
+@dataclass(frozen=True)
+class Known:
+    """What the tables hold already: nothing, or what was there before a rollback."""
+
+    files: Mapping[str, FileRow]
+    classes: Mapping[str, ClassRow]
+
+
+@dataclass(frozen=True)
+class Changes:
+    """Columns to be set, by the key of their row; whole rows if there is none yet."""
+
+    known: Known
+    files: dict[str, Values]
+    classes: dict[str, Values]
+
+
+def planned_rows(
+    known: Known, video_root: Path, judged: Judged, recordings: Mapping[str, Recording], now: float
+) -> Changes:
+    """What must be changed. Runs of an earlier time are not trusted: the sweeper schedules each class again."""
+    files: dict[str, Values] = {}
+    cited = {one.stem for one in judged.going}
+    for stem in sorted(recordings.keys() | known.files.keys() | cited):
+        before, recording, url = known.files.get(stem, _NO_FILE), recordings.get(stem), judged.urls.get(stem)
+        if recording is not None:
+            files[stem] = _ready(before, recording, url)
+        elif stem in cited:
+            files[stem] = _to_download(before, str(cache_dir.rendition_path(video_root, stem)), url)
+        elif before.state not in {FileState.BAD, FileState.EVICTING}:  # these take no room, and can be downloaded again
+            files[stem] = {"state": FileState.BAD, "reason": "its file was not there at the rollout"}
+    classes: dict[str, Values] = {}
+    for one in judged.going:
+        row = known.classes.get(one.class_id)
+        classes[one.class_id] = {
+            "video_id": one.stem,
+            "site": (row and row.site) or str(cache_dir.rendition_path(video_root, one.stem)),
+            "state": AiringState.READY if one.stem in recordings else AiringState.WAITING,
+            "record_id": rendition_ids.record_of(one.stem),
+            **dict.fromkeys(("run_id", "released_at", "code", "message")),
+        }
+    return Changes(
+        known, _new(files, known.files), {**_new(classes, known.classes), **dict(_closed(known.classes, judged, now))}
+    )
+
+
+def _new(wanted: Mapping[str, Values], known: Mapping[str, FileRow | ClassRow]) -> dict[str, Values]:
+    """The values of each row that the tables do not have yet."""
+    found = {
+        key: {name: value for name, value in row.items() if key not in known or getattr(known[key], name) != value}
+        for key, row in wanted.items()
+    }
+    return {key: row for key, row in found.items() if row}
+
+
+def _ready(before: FileRow, recording: Recording, url: str | None) -> Values:
+    """The columns of a rendition whose file is there; what is known of the same file is kept."""
+    found = recording.found
+    is_same = before.size_bytes in {None, found.size_bytes}
+    known_s = before.duration_s if is_same else None
+    return {
+        "state": FileState.READY,
+        "site": recording.place,
+        "size_bytes": found.size_bytes,
+        "update_time": found.mtime_ns / 1e9 if before.update_time is None else before.update_time,
+        "url": before.url or url,
+        "duration_s": recording.duration_s if known_s is None else known_s,
+        "tries": 0,
+        "reason": None,
+        **({} if is_same else {"etag": None, "crc64": None}),
+    }
+
+
+def _to_download(before: FileRow, site: str, url: str | None) -> Values:
+    """The columns of a rendition that a class needs and that is missing: the sweeper has it downloaded."""
+    return {
+        "state": FileState.DOWNLOADING,
+        "site": site,
+        "size_bytes": before.size_bytes or 0,
+        "update_time": 0.0,  # the oldest possible time: nobody is downloading it
+        "url": before.url or url,
+        "tries": 0,
+        **dict.fromkeys(("etag", "crc64", "duration_s", "reason")),
+    }
+
+
+def _closed(known: Mapping[str, ClassRow], judged: Judged, now: float) -> Iterator[tuple[str, Values]]:
+    """Release the classes of before that will not be aired."""
+    listed, going = {task.class_id for task in judged.tasks}, {one.class_id for one in judged.going}
+    for class_id, before in known.items():
+        is_live = before.state is None or before.state in LIVE_AIRINGS
+        if class_id in going or not is_live or before.released_at is not None:
+            continue
+        state, why = AiringState.CANCELLED, "the old program knows it no more"
+        if class_id in judged.ended:
+            state, why = AiringState.AIRED, "it had ended before the rollout"
+        elif class_id in judged.unreadable:
+            why = "its times cannot be read"
+        elif class_id in listed:
+            continue
+        yield class_id, {"state": state, "released_at": now, "message": why, "updated_at": now}
+
+
+def write_rows(connection: Connection, video_root: Path, changes: Changes, host: str, now: float) -> None:
+    """Write *changes* in the caller's transaction, then count sums and citations."""
+    _write(connection, tables.files, "id", changes.files, changes.known.files)
+    _write(connection, tables.classes, "class_id", changes.classes, changes.known.classes)
+    # Another program may have written something there that is no number.
+    zero = update(tables.dirs).where(tables.dirs.c.dir == str(video_root)).values(size=0, num=0)
+    connection.execute(zero)
+    cache.recount(connection, video_root, airings.citations(connection))
+    noted = [
+        Event("taken over from the old program", class_id, values.get("video_id"), str(values["state"]))
+        for class_id, values in changes.classes.items()
+        if "state" in values
+    ]
+    events.note(connection, tables.journal, host, noted, now)
+
+
+def _write(
+    connection: Connection, table: Table, key: str, rows: Mapping[str, Values], known: Mapping[str, Any]
+) -> None:
+    """Insert new rows, and update the columns of known ones."""
+    for name, values in rows.items():
+        one = update(table).where(table.c[key] == name) if name in known else insert(table).values({key: name})
+        connection.execute(one.values(values))
+
+
+def unwritable(known: Known) -> list[str]:
+    """Keys that are no text, so that no program can name their rows."""
+    return [key for key in (*known.files, *known.classes) if _NO_TEXT.search(key)]
+
 
 MOST_REFUSALS = 20
 """Number of classes that are named one by one; the next try names others, once these are corrected."""
@@ -55,16 +198,16 @@ def planned(connection: Connection, sources: Sources, now: float) -> Adoption:
     Raises Misuse if a folder cannot be read.
     """
     video_root, patterns = sources.video_root, sources.record_patterns
-    database = old_tables.database_file(connection)
-    known = Known(old_tables.files(connection), old_tables.classes(connection))
-    judged = old_classes.judge(old_tables.tasks(connection), known.classes, patterns, now)
+    database = old_database.database_file(connection)
+    known = Known(old_database.files(connection), old_database.classes(connection))
+    judged = old_database.judge(old_database.tasks(connection), known.classes, patterns, now)
     scan = old_files.scan(video_root, sources.old_video_roots, database)
-    matched = old_recordings.match(scan.found, Claims(judged.tasks, patterns), video_root)
+    matched = old_files.match(scan.found, Claims(judged.tasks, patterns), video_root)
     refusals = [*_of_places(known, scan, video_root, database), *judged.refusals, *_unobtainable(judged, matched)]
     plan = Adoption(
-        old_recordings.to_move(matched),
-        old_recordings.to_quarantine(matched, video_root),
-        adopted_rows.planned(known, video_root, judged, matched.recordings, now),
+        old_files.to_move(matched),
+        old_files.to_quarantine(matched, video_root),
+        planned_rows(known, video_root, judged, matched.recordings, now),
         _bounded(refusals),
     )
     return replace(plan, said=tuple(_said(plan, judged, video_root)))
@@ -78,13 +221,13 @@ def adopt(engine: Engine, sources: Sources, host: str, now: float) -> list[str]:
     CallAPerson if a file cannot be moved.
     """
     with engine.connect() as connection:
-        plan, database = planned(connection, sources, now), old_tables.database_file(connection)
+        plan, database = planned(connection, sources, now), old_database.database_file(connection)
     if plan.refusals:
         raise Misuse(f"The old classes and recordings cannot be taken over: {'; '.join(plan.refusals)}.")
-    steps = old_recordings.moves([*plan.strange, *plan.moves])
-    file_moves.perform(steps, sources.moves_journal, _owner(sources.video_root, database))
+    steps = old_files.moves([*plan.strange, *plan.moves])
+    old_files.perform_moves(steps, sources.moves_journal, _owner(sources.video_root, database))
     with transaction(engine) as connection:
-        adopted_rows.write(connection, sources.video_root, plan.changes, host, now)
+        write_rows(connection, sources.video_root, plan.changes, host, now)
     return list(plan.said) if steps or plan.changes.files or plan.changes.classes else []
 
 
@@ -101,7 +244,7 @@ def _of_places(known: Known, scan: Scan, video_root: Path, database: Path | None
     if video_root.exists() and not video_root.is_dir():
         yield f"{shown(video_root)} is no folder; set VIDEO_ROOT to one"
         return
-    quarantine = video_root / store.QUARANTINE
+    quarantine = video_root / cache_dir.QUARANTINE
     if quarantine.is_symlink() or (quarantine.exists() and not quarantine.is_dir()):
         yield f"{shown(quarantine)} is no folder; move it away"
     if database is not None and video_root.resolve() in database.resolve().parent.parents:
@@ -114,7 +257,7 @@ def _of_places(known: Known, scan: Scan, video_root: Path, database: Path | None
             f"{shown(folder)} is on another file system than {shown(video_root)}, and files go there by rename only; "
             f"take it out of old_video_roots, or set VIDEO_ROOT to a folder on it"
         )
-    for key in adopted_rows.unwritable(known):
+    for key in unwritable(known):
         yield f"the key {shown(key)} in class_list or video_list is no UTF-8 text; take the row out"
 
 
@@ -155,7 +298,7 @@ def _said(plan: Adoption, judged: Judged, video_root: Path) -> Iterator[str]:
     renamed = (f"{shown(one.found.path)} to {Path(one.place).relative_to(video_root)}" for one in plan.moves)
     yield from _told(renamed, "moved to record-id names", "recording")
     aside = (f"{shown(one.found.path)} ({one.why})" for one in plan.strange)
-    yield from _told(aside, f"moved to {video_root / store.QUARANTINE}", "file")
+    yield from _told(aside, f"moved to {video_root / cache_dir.QUARANTINE}", "file")
     files, classes = plan.changes.files, plan.changes.classes
     for file_state, said in _FILES.items():
         yield from _told((stem for stem, row in files.items() if row.get("state") is file_state), said, "recording")

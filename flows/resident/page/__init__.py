@@ -1,1 +1,0 @@
-"""The page that the teacher serves at ``/``, for people without rights in Prefect; it can only be read."""

@@ -1,0 +1,1 @@
+"""What the resident process does with Prefect: runs, deployments, the worker, and the recorder of batches."""

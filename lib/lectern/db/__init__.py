@@ -1,0 +1,1 @@
+"""The tables of a host: each module reads and writes the rows of one subject."""

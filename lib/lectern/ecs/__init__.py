@@ -1,0 +1,1 @@
+"""Our own transcoding servers, reached by SSH."""

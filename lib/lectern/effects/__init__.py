@@ -1,1 +1,0 @@
-"""The outside world, one module a tool: an effect looks, acts, looks again, and raises with what it found."""

@@ -1,1 +1,0 @@
-"""An ECS host over SSH: its jobs, their files, their checks."""

@@ -1,1 +1,0 @@
-"""Files here and at their origin: downloads, uploads, the disk cache."""

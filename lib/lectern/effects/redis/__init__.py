@@ -1,1 +1,0 @@
-"""Redis: channels, streams, waiting lists, locks, and the renaming of keys."""

@@ -1,1 +1,0 @@
-"""Rows of both databases: read and written, never decided."""

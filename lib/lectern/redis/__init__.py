@@ -1,0 +1,1 @@
+"""What hosts say to each other over Redis."""

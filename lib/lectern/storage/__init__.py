@@ -1,0 +1,1 @@
+"""Files: the cache of a streamer, where recordings come from, and the object store."""
