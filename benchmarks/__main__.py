@@ -22,7 +22,7 @@ from benchmarks import figures, page, plots
 from benchmarks.figures import Figure
 from benchmarks.stand import Stand
 from lectern.errors import LecternError
-from lectern.playout.client import Refused, Unreachable
+from lectern.playout.client import PlayoutUnreachable, RequestRefused
 from town import recordings
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -47,7 +47,7 @@ NAMES = (
     "streamers",
 )
 ROWS = {name: importlib.import_module(f"benchmarks.{name}") for name in NAMES}
-OURS = (LecternError, Refused, Unreachable)
+OURS = (LecternError, RequestRefused, PlayoutUnreachable)
 FAILURES = (AssertionError, OSError, subprocess.SubprocessError, httpx.HTTPError, redis.RedisError, *OURS)
 
 

@@ -20,7 +20,7 @@ from flows.resident.page import COOKIE, Page
 from lectern.db import schema, viewers
 from lectern.db.engine import open_database, reading, transaction
 from lectern.model.tables.teacher import journal, orders
-from lectern.model.views import Sending, Word
+from lectern.model.views import Sending, StreamerStatus
 from lectern.page.view import DAY_S, begin_of_day
 from lectern.settings import TeacherSettings
 from lectern.states import BookingState
@@ -39,10 +39,10 @@ _BARE = text("select * from order_list order by start_time")
 class Said:
     """Stands for Redis: what the streamers said last."""
 
-    def __init__(self, words: Mapping[str, Word]) -> None:
+    def __init__(self, words: Mapping[str, StreamerStatus]) -> None:
         self._words = words
 
-    async def words(self, *_: object) -> Mapping[str, Word]:
+    async def words(self, *_: object) -> Mapping[str, StreamerStatus]:
         """All of them."""
         return self._words
 
@@ -74,7 +74,7 @@ def measure(stand: Stand) -> Iterator[Figure]:
         )
 
 
-def _fill(connection: Connection, number: int, now: float) -> dict[str, Word]:
+def _fill(connection: Connection, number: int, now: float) -> dict[str, StreamerStatus]:
     """Write the classes, spread over the day; returns what the streamers say of those that should be on air."""
     begins, rows = begin_of_day(now), []
     sendings: dict[str, dict[str, Sending]] = {f"streamer{one + 1}": {} for one in range(STREAMERS)}
@@ -86,7 +86,7 @@ def _fill(connection: Connection, number: int, now: float) -> dict[str, Word]:
             sendings[streamer][class_id] = Sending(True, since=start, position_s=now - start)
         rows.append(_row(class_id, streamer, state, start, now))
     connection.execute(insert(orders), rows)
-    return {name: Word(now, theirs, {}, [], 0, len(theirs)) for name, theirs in sendings.items()}
+    return {name: StreamerStatus(now, theirs, {}, [], 0, len(theirs)) for name, theirs in sendings.items()}
 
 
 def _state(one: int, start: float, now: float) -> BookingState:

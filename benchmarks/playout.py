@@ -16,7 +16,7 @@ from benchmarks.figures import Figure, quantile
 from benchmarks.on_air import WHO, Seen, Source
 from benchmarks.receiver import Receiver
 from benchmarks.stand import Stand
-from lectern.playout.client import Client, Unreachable
+from lectern.playout.client import Client, PlayoutUnreachable
 from tests.stage import Stage, wait_until
 
 WHAT = (
@@ -120,7 +120,7 @@ class Struck:
 
     def _upgrade_worker(self) -> None:
         worker = self._worker()
-        with suppress(Unreachable):  # the worker that is asked ends before it answers
+        with suppress(PlayoutUnreachable):  # the worker that is asked ends before it answers
             asyncio.run(self._ask_upgrade())
         self._until_another(worker)
 
@@ -133,7 +133,7 @@ class Struck:
 
     def _until_another(self, worker: int) -> None:
         def is_there() -> bool:
-            with suppress(Unreachable):
+            with suppress(PlayoutUnreachable):
                 return self._worker() != worker
             return False
 

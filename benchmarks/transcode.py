@@ -11,12 +11,12 @@ from benchmarks import recording
 from benchmarks.figures import Figure, best
 from benchmarks.recording import run
 from benchmarks.stand import Stand
-from lectern.allowlist import Places
+from lectern.allowlist import Allowlist
 from lectern.ecs import ssh, transcode
-from lectern.ecs.job import Job, Report
+from lectern.ecs.job import Job, JobReport
 from lectern.media import ffmpeg
 from lectern.states import Resolution
-from lectern.storage.oss import Target
+from lectern.storage.oss import UploadTarget
 from town import sshd
 from town.origin import Origin
 
@@ -67,15 +67,15 @@ class Bench:
             attempts=(self._attempts,),
             source_url=self.origin.url_for("6666/6666.flv"),
             wanted=tuple(wanted),
-            target=Target(self.origin.url_for("put"), self.origin.url_for("put")),
+            target=UploadTarget(self.origin.url_for("put"), self.origin.url_for("put")),
             begun_at=time.time(),
             limit_s=lambda _: recording.COMMAND_S,
-            allowed=Places.listed("127.0.0.1"),
+            allowed=Allowlist.listed("127.0.0.1"),
             work_root=str(self.folder / "work"),
         )
-        host = ssh.Host.parse(self.server.url)
+        host = ssh.SshHost.parse(self.server.url)
         async with ssh.connect(host, self.server.client_key, self.server.known_hosts, timeout_s=60) as connection:
-            outcome = await transcode.transcode(connection, job, Report())
+            outcome = await transcode.transcode(connection, job, JobReport())
             assert not outcome.missed, outcome.missed
             await transcode.leave(connection, job.work_root, job.name)
 

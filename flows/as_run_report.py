@@ -12,7 +12,7 @@ from lectern import formatting
 from lectern.db import as_run
 from lectern.db.timetable import Span
 from lectern.decide import as_run_report as decide
-from lectern.decide.as_run_report import NAMES, Line, Report
+from lectern.decide.as_run_report import NAMES, Report, ReportLine
 from lectern.page.view import rendered
 
 TIMES = ("start", "end", "began", "ended")
@@ -51,7 +51,7 @@ def write(found: Report, form: Format, sink: TextIO, title: str) -> None:
         sink.write(rendered("as_run.html", title=title, **fields_of(found)))
 
 
-def cells(one: Line) -> list[object]:
+def cells(one: ReportLine) -> list[object]:
     """The cells of a class's row, with its times as people read them."""
     return [_time(getattr(one, name)) if name in TIMES else getattr(one, name) for name in NAMES]
 

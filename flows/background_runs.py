@@ -20,7 +20,7 @@ TRIES = 3
 PATIENCE_S = 3.0
 """Seconds after which a failed request to Prefect is not retried, because a class that begins soon may wait for it."""
 
-SHUNNED_S = 10.0
+CIRCUIT_OPEN_S = 10.0
 """Seconds for which work that needs no run does not ask for one, after Prefect took none: a long queue would wait for
 a Prefect that hangs. Not longer, because nobody sees or cancels work without a run in the UI."""
 
@@ -78,7 +78,7 @@ class Runs(Protocol):
         """Add *tag* to the calling run, so that it is found by it."""
 
 
-class Starter:
+class BackgroundRuns:
     """Begins runs. What Prefect refuses to one work that needs no run, no other such work asks for a while."""
 
     def __init__(self) -> None:
@@ -116,7 +116,7 @@ class Starter:
             try:
                 run_id = await _asked(runs, run, at)
             except TryAgain as error:
-                self._shunned_until = time.monotonic() + SHUNNED_S
+                self._shunned_until = time.monotonic() + CIRCUIT_OPEN_S
                 if needs_run or runs.draining():
                     raise
                 why = error.message

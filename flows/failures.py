@@ -14,18 +14,18 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError, OperationalError
 
 from flows.host import Host, log
-from flows.outbox_publisher import alarm_refusal, tell
+from flows.outbox_publisher import alarm_refusal, publish_outbox
 from lectern import errors
 from lectern.db import airings, bookings, events, inbox, outbox
 from lectern.errors import CallAPerson, Caught, ErrorCode, LecternError, Misuse, TryAgain
-from lectern.model.facts import Event, Kept, Work
+from lectern.model.facts import Event, InboxMessage, UnrecordedWork
 from lectern.run_records import CLASSES, FAILED, label_of, name_of, tags_of
 from lectern.settings import TeacherSettings
 from lectern.storage import disk
 from lectern.timing import backoff_s
 from lectern.wire import outgoing
 from lectern.wire.messages import Report
-from lectern.wire.outgoing import Kind, Outgoing
+from lectern.wire.outgoing import Outgoing, OutgoingKind
 from lectern.wire.parser import fields_of
 
 # Logs the failure of a host's part, which is retried, and raises an alarm for it; what is on air goes on.
@@ -90,7 +90,7 @@ async def isolated(
 
 async def alarm(host: Host[Any], what: str, why: str) -> None:
     """Raise an alarm that *what* does not work, at most every ten minutes. Raises no error."""
-    await raised(host, what, errors.WORK_FAILED, f"{host.settings.name}: {what} does not work: {why}", tell)
+    await raised(host, what, errors.WORK_FAILED, f"{host.settings.name}: {what} does not work: {why}", publish_outbox)
 
 
 async def raised(
@@ -144,7 +144,7 @@ async def unreadable(host: Host[Any], stream: str, why: str) -> None:
     """Log, and raise an alarm while it lasts, that Redis does not let us read *stream*; the other streams are read."""
     log.error("redis: %s cannot be read, the other streams are: %s", stream, why)
     await host.commit(alarm_refusal, host, f"does not let {stream} be read", stream, why)
-    await tell(host)
+    await publish_outbox(host)
 
 
 def words(error: BaseException) -> str:
@@ -187,9 +187,9 @@ RELEASE_ATTEMPTS = 7
 AWAY = (OperationalError, TryAgain, ConnectionError, TimeoutError)
 
 
-def batches(kept: Sequence[Kept]) -> list[list[Kept]]:
+def batches(kept: Sequence[InboxMessage]) -> list[list[InboxMessage]]:
     """Split messages into runs: those that never failed stay together; the more often they failed, the fewer."""
-    found: list[list[Kept]] = []
+    found: list[list[InboxMessage]] = []
     for failures in sorted({min(one.tries, len(BATCH_SIZE_BY_FAILURES)) for one in kept}):
         some = [one for one in kept if min(one.tries, len(BATCH_SIZE_BY_FAILURES)) == failures]
         size = BATCH_SIZE_BY_FAILURES[failures] if failures < len(BATCH_SIZE_BY_FAILURES) else 1
@@ -264,7 +264,7 @@ async def failed(host: Host[Any], ids: Sequence[int], flow: str | None = None, w
     A batch of *flow* that failed without a run gets one afterwards, which says *why*.
     """
     if await host.commit(_failed, host, ids, flow, why):
-        await tell(host)
+        await publish_outbox(host)
 
 
 def _failed(connection: Connection, host: Host[Any], ids: Sequence[int], flow: str | None, why: str) -> bool:
@@ -285,16 +285,18 @@ def _failed(connection: Connection, host: Host[Any], ids: Sequence[int], flow: s
     return given_up
 
 
-def _show(connection: Connection, host: Host[Any], some: Sequence[Kept], flow: str, why: str) -> None:
+def _show(connection: Connection, host: Host[Any], some: Sequence[InboxMessage], flow: str, why: str) -> None:
     """Keep a failed try of *flow* for the recorder: a Retry of its run handles these messages."""
     labels, ids, now = [label_of(one.body) for one in some], inbox.spell([one.id for one in some]), time.time()
     names = [label.class_id or f"inbox {one.id}" for label, one in zip(labels, some, strict=True)]
     said = json.dumps([{"class": name, "decision": FAILED, "detail": why} for name in names])
-    work = Work(flow, name_of(flow, labels, len(some)), now, "", {"inbox_ids": ids}, tags_of(labels), why, said)
+    work = UnrecordedWork(
+        flow, name_of(flow, labels, len(some)), now, "", {"inbox_ids": ids}, tags_of(labels), why, said
+    )
     inbox.keep_work(connection, host.journal, work, now, host.settings.name if host.settings.shared else None)
 
 
-def _give_up(connection: Connection, host: Host[Any], one: Kept, now: float) -> None:
+def _give_up(connection: Connection, host: Host[Any], one: InboxMessage, now: float) -> None:
     """Give up a message: write a dead letter, an alarm, an event for ``lectern explain``, and a due answer."""
     class_id = label_of(one.body).class_id
     why = f"not handled in {one.tries + 1} runs; see their logs"
@@ -310,17 +312,17 @@ def _give_up(connection: Connection, host: Host[Any], one: Kept, now: float) -> 
     events.note(connection, host.journal, host.settings.name, [noted], now)
 
 
-def _answer(connection: Connection, host: Host[Any], one: Kept, class_id: str, why: str) -> Outgoing | None:
+def _answer(connection: Connection, host: Host[Any], one: InboxMessage, class_id: str, why: str) -> Outgoing | None:
     """The refusal of a given-up message: to the platform for a booking or change, to the teacher for a prepare."""
     code = errors.NOT_HANDLED.number
     if isinstance(host.settings, TeacherSettings):
         if one.command == "change":
             changed = outgoing.change_answer(class_id, code, why)
-            return Outgoing(host.settings.change_result_channel, Kind.CHANNEL, changed, class_id)
+            return Outgoing(host.settings.change_result_channel, OutgoingKind.CHANNEL, changed, class_id)
         if one.command != "order" or class_id in bookings.booked_among(connection, [class_id]):
             return None
         said = outgoing.answer(class_id, code, why)
-        return Outgoing(host.settings.order_result_channel, Kind.CHANNEL, said, class_id)
+        return Outgoing(host.settings.order_result_channel, OutgoingKind.CHANNEL, said, class_id)
     if one.command != "prepare" or _is_here(connection, class_id):
         return None
     placement = fields_of(one.body).get("placement", 1)
@@ -333,7 +335,7 @@ def _answer(connection: Connection, host: Host[Any], one: Kept, class_id: str, w
         message=why,
         placement=placement if type(placement) is int else 1,
     )
-    return Outgoing(host.settings.report_stream, Kind.STREAM, report, class_id)
+    return Outgoing(host.settings.report_stream, OutgoingKind.STREAM, report, class_id)
 
 
 def _is_here(connection: Connection, class_id: str) -> bool:

@@ -17,13 +17,13 @@ from sqlalchemy.exc import OperationalError
 from flows import artifacts
 from flows.failures import words
 from flows.host import Host, Streamer, Teacher, claimed, log
-from flows.outbox_publisher import tell
+from flows.outbox_publisher import publish_outbox
 from lectern import metrics
 from lectern.db import bookings, inbox
 from lectern.db.writer import write
 from lectern.decide.plan_text import lines
 from lectern.errors import Caught, Malformed, TryAgain
-from lectern.model.facts import Kept, Work
+from lectern.model.facts import InboxMessage, UnrecordedWork
 from lectern.model.plan import Changes
 from lectern.model.streamer_plan import StreamerChanges
 from lectern.run_records import FAILED, said_of, summary
@@ -81,7 +81,7 @@ def change(connection: Connection, host: Host[Any], decide: Decide[C], *, dry_ru
 
 
 @dataclass
-class Apart(Generic[I, T]):
+class BatchResult(Generic[I, T]):
     """The results of a batch's portions, and the items that failed, each with its reason."""
 
     done: list[T] = field(default_factory=list)
@@ -90,12 +90,12 @@ class Apart(Generic[I, T]):
 
 async def apart(
     items: Sequence[I], work: Callable[[Sequence[I]], Awaitable[T]], name: Callable[[I], str] = "inbox {}".format
-) -> Apart[I, T]:
+) -> BatchResult[I, T]:
     """Do *work* for all *items* in one transaction; if it fails, halve them until the items at fault stand alone.
 
     Raises OperationalError or TryAgain if the database or Redis is away.
     """
-    found: Apart[I, T] = Apart()
+    found: BatchResult[I, T] = BatchResult()
     waiting = deque([list(items)])
     while waiting:
         some = waiting.popleft()
@@ -115,10 +115,10 @@ async def apart(
 
 
 @dataclass(frozen=True)
-class Came(Generic[M]):
+class Delivery(Generic[M]):
     """A message of the inbox, or what is wrong with it."""
 
-    kept: Kept
+    kept: InboxMessage
     message: M | Exception
 
 
@@ -127,7 +127,7 @@ class Batch(Generic[M]):
     """The messages of a flow that are not handled yet, of *asked* in all; a *dry_run* only prints what it decides."""
 
     host: Host[Any]
-    came: list[Came[M]]
+    came: list[Delivery[M]]
     asked: int
     dry_run: bool
 
@@ -153,10 +153,10 @@ async def put_off(batch: Batch[M], ids: Collection[int], wait_s: float, why: str
     return replace(batch, came=[one for one in batch.came if one.kept.id not in ids])
 
 
-def came(kept: Kept, kinds: tuple[type[M], ...]) -> Came[M]:
+def came(kept: InboxMessage, kinds: tuple[type[M], ...]) -> Delivery[M]:
     """The message *kept*, parsed, or the error that parsing it raised."""
     with Caught() as failed:
-        return Came(kept, parse(kept.body, kinds, kept.command))
+        return Delivery(kept, parse(kept.body, kinds, kept.command))
     error = failed.error  # raised when it is this message's turn
     assert error is not None
     if isinstance(error, Malformed):
@@ -164,7 +164,7 @@ def came(kept: Kept, kinds: tuple[type[M], ...]) -> Came[M]:
         error.__cause__ = error.__context__ = None
         error = error.with_traceback(None)
     failed.error = None
-    return Came(kept, error)
+    return Delivery(kept, error)
 
 
 DecideAll = Callable[[Connection, C, Sequence[M]], None]
@@ -184,8 +184,8 @@ async def batch_flow(name: str, batch: Batch[M], decide: DecideAll[C, M], after:
 
 
 async def handled(
-    host: Host[Any], some: Sequence[Came[M]], decide: DecideAll[C, M], *, dry_run: bool = False
-) -> Apart[Came[M], C]:
+    host: Host[Any], some: Sequence[Delivery[M]], decide: DecideAll[C, M], *, dry_run: bool = False
+) -> BatchResult[Delivery[M], C]:
     """Decide the messages together; those that cannot be handled are isolated, see `apart`."""
     return await apart(
         some,
@@ -195,13 +195,13 @@ async def handled(
 
 
 def of_messages(
-    host: Host[Any], some: Sequence[Came[M]], decide: DecideAll[C, M], connection: Connection, changes: C
+    host: Host[Any], some: Sequence[Delivery[M]], decide: DecideAll[C, M], connection: Connection, changes: C
 ) -> None:
     """Let *decide* handle those messages that are not handled yet; ``changes.orders`` has their classes."""
     new = inbox.unhandled(connection, host.journal, [one.kept.id for one in some])
     mine = [one for one in some if one.kept.id in new]
     good: list[M] = []
-    malformed: list[tuple[Kept, Malformed]] = []
+    malformed: list[tuple[InboxMessage, Malformed]] = []
     for one in mine:
         if isinstance(one.message, Malformed):
             malformed.append((one.kept, one.message))
@@ -225,7 +225,7 @@ def of_messages(
 # -- what is shown -----------------------------------------------------------------------------------------------------
 
 
-async def ended(name: str, batch: Batch[M], found: Apart[Came[M], C], title: str) -> State[None]:
+async def ended(name: str, batch: Batch[M], found: BatchResult[Delivery[M], C], title: str) -> State[None]:
     """The end of a batch: its state, and what became of each message, in a table of this *title*; or its dry run.
 
     It has failed if a message did; a retry does only these again.
@@ -255,7 +255,7 @@ async def sweep_flow(host: S, sweep: Callable[[S, bool], Awaitable[Swept]], dry_
         done, said, more = await sweep(host, dry_run)
         if dry_run:
             return await printed("sweep", done, *more)
-        said = said if await tell(host) else f"{said}; Redis is away"
+        said = said if await publish_outbox(host) else f"{said}; Redis is away"
         return await swept(host, [row for one in done for row in one.table], said)
     finally:
         host.busy.discard(SWEEP)
@@ -264,12 +264,14 @@ async def sweep_flow(host: S, sweep: Callable[[S, bool], Awaitable[Swept]], dry_
 async def swept(host: Host[Any], rows: list[dict[str, object]], said: str) -> State[None]:
     """The end of a sweep: a run shows its table, now or, if the sweep has none, when the recorder has made one."""
     if FlowRunContext.get() is None:
-        await noted(host, Work("sweep", f"sweep {host.settings.name}", time.time(), said, said=json.dumps(rows)))
+        await noted(
+            host, UnrecordedWork("sweep", f"sweep {host.settings.name}", time.time(), said, said=json.dumps(rows))
+        )
     await artifacts.table("sweep-batch", rows, "What passed its deadline")
     return Completed(message=said)
 
 
-async def noted(host: Host[Any], work: Work) -> None:
+async def noted(host: Host[Any], work: UnrecordedWork) -> None:
     """Keep *work* that was done without a run, for the recorder."""
     owner = host.settings.name if host.settings.shared else None
     await host.commit(inbox.keep_work, host.journal, work, time.time(), owner)

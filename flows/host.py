@@ -16,19 +16,19 @@ from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar,
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import OperationalError
 
-from flows.background_runs import Runs, Starter
+from flows.background_runs import BackgroundRuns, Runs
 from flows.playout_link import Playout, boot_now
 from lectern.db import leases
 from lectern.db.engine import reading, transaction
 from lectern.errors import Caught, ErrorCode
-from lectern.model.facts import Kept
-from lectern.model.tables.shared import Journal
+from lectern.model.facts import InboxMessage
+from lectern.model.tables.shared import MessageTables
 from lectern.redis.client import Bus
 from lectern.redis.pubsub import heed_cancel
 from lectern.settings import StreamerSettings, TeacherSettings
 from lectern.timing import Throttle
 from lectern.wire import outgoing
-from lectern.wire.outgoing import About, Kind, Outgoing
+from lectern.wire.outgoing import About, Outgoing, OutgoingKind
 
 if TYPE_CHECKING:
     from lectern.media.probe import Probe
@@ -53,30 +53,30 @@ ALONE_AFTER_S = 0.5
 
 
 @dataclass(frozen=True, eq=False)
-class Note:
+class SentAck:
     """The note that the messages *ids* were sent; *write* stores it in a transaction, and may be called twice."""
 
     ids: frozenset[int]
     write: Callable[[Connection], object]
 
 
-class NotWritten(Exception):
+class AckNotWritten(Exception):
     """A note cannot be written; the other work of its transaction was not begun."""
 
 
-class Notes:
+class SentAcks:
     """Notes that wait to be written. If the process dies before that, their messages are sent a second time."""
 
     def __init__(self) -> None:
-        self._waiting: list[Note] = []
-        self._odd: list[Note] = []  # could not be written; kept apart from other work
+        self._waiting: list[SentAck] = []
+        self._odd: list[SentAck] = []  # could not be written; kept apart from other work
         self._lock = threading.Lock()
         self.came = asyncio.Event()
 
     def add(self, ids: Iterable[int], write: Callable[[Connection], object]) -> None:
         """Have *write* called with the next commit."""
         with self._lock:
-            self._waiting.append(Note(frozenset(ids), write))
+            self._waiting.append(SentAck(frozenset(ids), write))
         self.came.set()
 
     def ids(self) -> set[int]:
@@ -84,7 +84,7 @@ class Notes:
         with self._lock:
             return {id_ for note in (*self._waiting, *self._odd) for id_ in note.ids}
 
-    def along(self, connection: Connection) -> Sequence[Note]:
+    def along(self, connection: Connection) -> Sequence[SentAck]:
         """Write the waiting notes first in a transaction, and return them for `written`; raises NotWritten."""
         with self._lock:
             some = list(self._waiting)
@@ -96,10 +96,10 @@ class Notes:
                     self._waiting = [one for one in self._waiting if one is not note]
                     self._odd.append(note)
                 log.error("outbox: it is not noted yet that %d messages were sent: %r", len(note.ids), failed.error)
-                raise NotWritten from failed.error
+                raise AckNotWritten from failed.error
         return some
 
-    def alone(self, connection: Connection) -> Sequence[Note]:
+    def alone(self, connection: Connection) -> Sequence[SentAck]:
         """Write all notes in a transaction that does nothing else, and return them for `written`."""
         with self._lock:
             some = [*self._odd, *self._waiting]
@@ -107,7 +107,7 @@ class Notes:
             note.write(connection)
         return some
 
-    def written(self, some: Sequence[Note]) -> None:
+    def written(self, some: Sequence[SentAck]) -> None:
         """Forget these notes: their transaction was committed."""
         if some:
             with self._lock:
@@ -115,7 +115,7 @@ class Notes:
                 self._odd = [one for one in self._odd if one not in some]
 
 
-class Rounds:
+class Watchdog:
     """Remembers when each loop of the process last began a round, and which loops fail; ``GET /health`` reads it."""
 
     def __init__(self) -> None:
@@ -160,7 +160,7 @@ class Host(Generic[S]):
 
     settings: S
     engine: Engine
-    journal: Journal
+    journal: MessageTables
     bus: Bus
     runs: Runs
     busy: set[str] = field(default_factory=set)  # stems, and names of work, that a run here works on
@@ -174,14 +174,14 @@ class Host(Generic[S]):
     no_room_at: float | None = None  # when the disk was last found to take nothing, monotonic
     alarmed_at: Throttle = field(default_factory=Throttle)  # when an alarm was last raised, by trouble
     ongoing: dict[int, float] = field(default_factory=dict)  # codes of trouble, and when each was last seen, monotonic
-    rounds: Rounds = field(default_factory=Rounds)
+    rounds: Watchdog = field(default_factory=Watchdog)
     fetched: dict[str, "tuple[RemoteFile, Probe]"] = field(default_factory=dict)  # a streamer's: come, not yet noted
     dead_air: Mapping[str, str] = field(default_factory=dict)  # a streamer's: what is wrong with coming classes' files
     unplanned: asyncio.Event = field(default_factory=asyncio.Event)  # a streamer's: set if a ready class has no run
     amended: asyncio.Event = field(default_factory=asyncio.Event)  # a streamer's: set if a class was changed
     unfetched: asyncio.Event = field(default_factory=asyncio.Event)  # a streamer's: set if downloads are wanted, or end
-    starter: Starter = field(default_factory=Starter)
-    notes: Notes = field(default_factory=Notes)
+    starter: BackgroundRuns = field(default_factory=BackgroundRuns)
+    notes: SentAcks = field(default_factory=SentAcks)
     claim: str = ""  # a streamer's: the session of the lease that it asks for
     granted: asyncio.Event = field(default_factory=asyncio.Event)  # a streamer's: set when a grant was taken
     playout: Playout = field(default_factory=Playout)  # a streamer's: what airs its classes
@@ -207,7 +207,7 @@ class Host(Generic[S]):
 
         try:
             return await asyncio.get_running_loop().run_in_executor(_WRITING, copy_context().run, go)
-        except NotWritten:  # the note is put aside now, and *work* was not begun
+        except AckNotWritten:  # the note is put aside now, and *work* was not begun
             return await self.commit(work, *args, **kwargs)
 
     async def note(self) -> None:
@@ -258,7 +258,7 @@ class Host(Generic[S]):
     def alarm(self, code: ErrorCode, said: str, now: float, **about: Unpack[About]) -> Outgoing:
         """An alarm of this host, for the outbox."""
         alarm = outgoing.alarm(code, said, now, self.settings.name, **about)
-        return Outgoing(self.settings.alarm_channel, Kind.CHANNEL, alarm)
+        return Outgoing(self.settings.alarm_channel, OutgoingKind.CHANNEL, alarm)
 
 
 SWEEPING = "sweep"
@@ -280,7 +280,7 @@ async def is_ours(host: Host[Any], duty: str, lease_s: float) -> bool:
 
 
 current: ContextVar[Host[Any]] = ContextVar("host")
-claimed: ContextVar[Sequence[Kept]] = ContextVar("claimed", default=())
+claimed: ContextVar[Sequence[InboxMessage]] = ContextVar("claimed", default=())
 """The messages that this task has just claimed, which need not be read again."""
 
 

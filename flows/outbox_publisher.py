@@ -13,12 +13,12 @@ from sqlalchemy import Connection
 from flows.host import Host, log
 from lectern import errors, metrics
 from lectern.db import bookings, events, incidents, outbox
-from lectern.db.incidents import Patience
+from lectern.db.incidents import AlertPolicy
 from lectern.db.outbox import Unsent
 from lectern.errors import TryAgain
 from lectern.model.facts import Event
 from lectern.redis.connection import asking
-from lectern.redis.publish import Refused, Sent
+from lectern.redis.publish import RefusedByRedis, Sent
 from lectern.settings import TeacherSettings
 from lectern.wire import outgoing
 
@@ -47,7 +47,7 @@ WATCHED = frozenset(
 """Trouble that is looked for every few seconds: once seen so, it is resolved WATCHED_S after it was last seen."""
 
 
-def patience(host: Host[Any]) -> Patience:
+def patience(host: Host[Any]) -> AlertPolicy:
     """The times after which this host repeats alarms, and the trouble that goes on, so that it is not resolved yet."""
     settings, now = host.settings, time.monotonic()
     goes_on = {code for code, at in host.ongoing.items() if now - at < (WATCHED_S if code in WATCHED else SEEN_S)}
@@ -56,10 +56,10 @@ def patience(host: Host[Any]) -> Patience:
         goes_on.add(errors.WORK_FAILED.number)
     lasts_s = {errors.HOST_ASIDE.number: settings.ecs_aside_s} if isinstance(settings, TeacherSettings) else {}
     waits = settings.alarm_group_s, settings.alarm_escalate_s, settings.alarm_quiet_s
-    return Patience(*waits, frozenset(goes_on), lasts_s, ended, settings.shared)
+    return AlertPolicy(*waits, frozenset(goes_on), lasts_s, ended, settings.shared)
 
 
-async def tell(host: Host[Any]) -> bool:
+async def publish_outbox(host: Host[Any]) -> bool:
     """Send the outbox, oldest first. False if Redis is away: then the sweeper sends it again."""
     async with host.send_lock:
         while (batch := await _next(host)).messages:
@@ -236,7 +236,9 @@ def _sent(connection: Connection, host: Host[Any], batch: _Batch, done: Sent, no
     return told
 
 
-def _refused(connection: Connection, host: Host[Any], refused: Sequence[tuple[Unsent, Refused]], now: float) -> None:
+def _refused(
+    connection: Connection, host: Host[Any], refused: Sequence[tuple[Unsent, RefusedByRedis]], now: float
+) -> None:
     """Try each message that Redis refused again by itself, and raise an alarm for its target while it is refused."""
     outbox.refused(connection, host.journal, [(message, one.rest, one.why) for message, one in refused], now)
     targets = {message.target: one.why for message, one in refused}

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from lectern.errors import LecternError, TryAgain
-from lectern.playout.client import Client, Refused, Unreachable
+from lectern.playout.client import Client, PlayoutUnreachable, RequestRefused
 
 log = logging.getLogger("lectern")
 LINES = 200
@@ -96,7 +96,7 @@ class Playout:
         self.socket = socket
         try:
             self.client = await Client.connect(socket)
-        except Unreachable as error:
+        except PlayoutUnreachable as error:
             self.is_away(str(error))
             raise TryAgain(str(error)) from error
         return self.client
@@ -107,10 +107,10 @@ class Playout:
             raise TryAgain(f"the playout is not there: {self.why}")
         try:
             answer = await self.client.ask(do, **fields)
-        except Unreachable as error:
+        except PlayoutUnreachable as error:
             self.cleared = None
             raise TryAgain(str(error)) from error
-        except Refused as error:
+        except RequestRefused as error:
             raise NotTaken(str(error)) from error
         if answer.get("durable", True):
             self.unkept.discard(do)
@@ -129,7 +129,7 @@ class Playout:
         try:
             async with await Client.connect(self.socket) as client:
                 found = (await client.ask("try", url=push_url, networks=networks)).get("refused")
-        except (Unreachable, Refused):  # it is away, which is reported elsewhere, or too old to try
+        except (PlayoutUnreachable, RequestRefused):  # it is away, which is reported elsewhere, or too old to try
             return None
         return None if found is None else str(found)
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from lectern.decide.cache import Bound, Wanted
+from lectern.decide.cache import Bound, WantedRendition
 from lectern.decide.transcoding import Limits
 from lectern.model.facts import Idle, Rendition, Usage
 from lectern.states import Backend, FileState, RenditionState, Resolution
@@ -150,7 +150,9 @@ limits = st.builds(
 
 
 @st.composite
-def caches(draw: st.DrawFn) -> tuple[list[Wanted], dict[str, FileState], Usage, Bound, list[Idle], dict[str, int]]:
+def caches(
+    draw: st.DrawFn,
+) -> tuple[list[WantedRendition], dict[str, FileState], Usage, Bound, list[Idle], dict[str, int]]:
     """A streamer's cache within its bound, and a batch that wants something of it; last, each file's size."""
     stems = [f"{number}_720P" for number in range(8)]
     sizes = {stem: draw(st.integers(1, 40)) for stem in stems}
@@ -161,7 +163,7 @@ def caches(draw: st.DrawFn) -> tuple[list[Wanted], dict[str, FileState], Usage, 
     usage = Usage(sum(sizes[stem] for stem in held), len(held))
     bound = Bound(usage.size_bytes + draw(st.integers(0, 60)), max(1, len(held) + draw(st.integers(0, 3))))
     wanted = [
-        Wanted(f"c-{number}", stem, 0 if stem in held else sizes[stem])
+        WantedRendition(f"c-{number}", stem, 0 if stem in held else sizes[stem])
         for number, stem in enumerate(draw(st.lists(st.sampled_from(stems), max_size=8)))
     ]
     return wanted, cached, usage, bound, [Idle(stem, sizes[stem]) for stem in idle], sizes

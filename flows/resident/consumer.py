@@ -21,10 +21,10 @@ from flows.resident import routing, supervisor
 from flows.streamer import lease
 from lectern import subprocesses
 from lectern.db import inbox
-from lectern.db.inbox import Arrived
+from lectern.db.inbox import ReceivedMessage
 from lectern.errors import Caught
-from lectern.model.facts import Kept, Work
-from lectern.redis.streams import Entry, Streams
+from lectern.model.facts import InboxMessage, UnrecordedWork
+from lectern.redis.streams import StreamEntry, Streams
 from lectern.timing import backoff_s
 from lectern.wire.messages import TAKE_BACK
 from lectern.wire.parser import COMMANDS, MAX_BODY_BYTES, Body, command_of, is_own_result
@@ -48,7 +48,7 @@ class Handler:
         self._flows = flows
         self._endings: set[asyncio.Task[None]] = set()
 
-    async def handle(self, flow: str, kept: Sequence[Kept]) -> None:
+    async def handle(self, flow: str, kept: Sequence[InboxMessage]) -> None:
         """Handle a batch to its end; messages that it does not handle are retried. Raises nothing; run it in a task."""
         current.set(self._host)
         claimed.set(kept)
@@ -87,9 +87,9 @@ class Handler:
                 await self._flows["sweep"].fn()
             if failed.error is not None and not await self._said("sweep", failed.error):
                 name = f"sweep {self._host.settings.name}"
-                await noted(self._host, Work("sweep", name, began, error=failures.words(failed.error)))
+                await noted(self._host, UnrecordedWork("sweep", name, began, error=failures.words(failed.error)))
 
-    async def _take_back(self, kept: Sequence[Kept]) -> None:
+    async def _take_back(self, kept: Sequence[InboxMessage]) -> None:
         stops = await lease.take_back(self._host, kept)
         ending = asyncio.create_task(lease.end_runs(self._host, stops))
         self._endings.add(ending)
@@ -109,15 +109,17 @@ class Intake:
         self._came = asyncio.Event()
         self._room = asyncio.Event()
         self._woken = {flow: asyncio.Event() for flow in self._groups.values()}
-        self._claimed: dict[str, list[Kept]] = {flow: [] for flow in self._woken}  # claimed, and not handled yet
+        self._claimed: dict[str, list[InboxMessage]] = {
+            flow: [] for flow in self._woken
+        }  # claimed, and not handled yet
         self._claimed_at = dict.fromkeys(self._woken, 0.0)  # when the inbox was last searched, monotonic
         self._left = set(self._woken)  # flows that may have unclaimed messages
         self._at_work: dict[str, set[asyncio.Task[None]]] = {flow: set() for flow in self._woken}
-        self._batch: list[Arrived] = []  # messages of channels that are not committed yet
+        self._batch: list[ReceivedMessage] = []  # messages of channels that are not committed yet
 
-    def works(self) -> dict[str, supervisor.Work]:
+    def works(self) -> dict[str, supervisor.Service]:
         """The loops to run side by side, by name."""
-        found: dict[str, supervisor.Work] = {"streams": self._read_streams}
+        found: dict[str, supervisor.Service] = {"streams": self._read_streams}
         if self._channels:
             found |= {"channels": self._listen, "messages of channels": self._commit_channels}
         return found | {f"inbox, {flow}": partial(self._dispatch, flow) for flow in self._woken}
@@ -161,18 +163,18 @@ class Intake:
         batch, name = self._batch.copy(), token_hex(6)
         for tries in range(1000):  # not left to `Works`: a try must have the name of the one before
             try:
-                return await subprocesses.surely(self._keep_once(batch, name))
+                return await subprocesses.shielded(self._keep_once(batch, name))
             except OperationalError as error:
                 log.error("inbox: %d messages wait to be written: %s", len(self._batch), error)
                 await asyncio.sleep(backoff_s(tries))
         raise FatalError(f"inbox: {len(self._batch)} messages could not be written; is the disk full?")
 
-    async def _keep_once(self, batch: Sequence[Arrived], name: str) -> None:
+    async def _keep_once(self, batch: Sequence[ReceivedMessage], name: str) -> None:
         await self._commit(batch, name)
         del self._batch[: len(batch)]
         self._room.set()
 
-    async def _commit(self, arrived: Sequence[Arrived], name: str = "") -> None:
+    async def _commit(self, arrived: Sequence[ReceivedMessage], name: str = "") -> None:
         """Commit *arrived* as the batch *name*; messages to be handled at once are claimed in the same transaction."""
         host, settings, now = self._host, self._host.settings, time.time()
         flows = {self._groups[one.command] for one in arrived}
@@ -204,19 +206,19 @@ class Intake:
                 await self._take(streams, entries)
             await streams.trim()
 
-    async def _take(self, streams: Streams, entries: Sequence[Entry]) -> None:
+    async def _take(self, streams: Streams, entries: Sequence[StreamEntry]) -> None:
         arrived = [self._arrived("stream", entry.stream, entry.body, entry.id) for entry in entries]
         await self._commit(arrived)
         await streams.acknowledge(entries)
 
-    def _arrived(self, kind: str, name: str, body: str, entry: str = "") -> Arrived:
+    def _arrived(self, kind: str, name: str, body: str, entry: str = "") -> ReceivedMessage:
         """The command decides which flow handles a message; without a known command, its channel or stream does."""
         # No database stores a NUL byte; escaped, the body stays malformed, as does a body cut off after the bound.
         body = Body(body.replace("\0", "\\u0000")[: MAX_BODY_BYTES + 1])
         command = command_of(body)
         if command not in COMMANDS or command not in self._groups:
             command = self._commands.get(name) or next(iter(self._groups))
-        return Arrived(f"{kind}:{name}", command, body, entry, time.time())
+        return ReceivedMessage(f"{kind}:{name}", command, body, entry, time.time())
 
     # -- out of the inbox ------------------------------------------------------------------------------------------
 
@@ -226,7 +228,7 @@ class Intake:
         while True:
             self._host.rounds.come(f"inbox, {flow}")
             self._woken[flow].clear()
-            found: list[Kept] = []
+            found: list[InboxMessage] = []
             if not self._claimed[flow] or flow in self._left or time.monotonic() - self._claimed_at[flow] > IDLE_S:
                 found = await self._claim(flow)
             kept, self._claimed[flow] = self._claimed[flow], []
@@ -243,7 +245,7 @@ class Intake:
                     self._host.rounds.come(f"inbox, {flow}")
                     await asyncio.wait(at_work, timeout=HANGS_S, return_when=asyncio.FIRST_COMPLETED)
 
-    async def _claim(self, flow: str) -> list[Kept]:
+    async def _claim(self, flow: str) -> list[InboxMessage]:
         """Claim waiting messages: those that came while others were handled, and those that are due for a retry."""
         settings = self._host.settings
         self._claimed_at[flow] = time.monotonic()

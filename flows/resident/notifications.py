@@ -11,7 +11,7 @@ from sqlalchemy import Connection
 
 from flows import failures
 from flows.host import TELLING, Host, is_ours
-from flows.outbox_publisher import patience, tell, tell_people
+from flows.outbox_publisher import patience, publish_outbox, tell_people
 from lectern import errors, notify
 from lectern.db import incidents, outbox
 from lectern.db.outbox import Telling
@@ -19,7 +19,7 @@ from lectern.errors import TryAgain
 from lectern.redis.connection import asking
 from lectern.timing import backoff_s
 from lectern.urls import plain
-from lectern.wire.outgoing import Kind, Outgoing
+from lectern.wire.outgoing import Outgoing, OutgoingKind
 
 log = logging.getLogger("lectern")
 LOOK_S = 1.0
@@ -140,11 +140,13 @@ async def watch(host: Host[Any]) -> None:
         host.rounds.come("alarms")
         await asyncio.sleep(min(FOLLOW_UP_S, host.settings.alarm_group_s or FOLLOW_UP_S))
         if await host.commit(_follow_up, host):
-            await tell(host)
+            await publish_outbox(host)
 
 
 def _follow_up(connection: Connection, host: Host[Any]) -> int:
     now = time.time()
     due = incidents.follow_up(connection, host.journal, host.settings.name, patience(host), now)
-    outbox.put(connection, host.journal, [Outgoing(host.settings.alarm_channel, Kind.CHANNEL, one) for one in due], now)
+    outbox.put(
+        connection, host.journal, [Outgoing(host.settings.alarm_channel, OutgoingKind.CHANNEL, one) for one in due], now
+    )
     return len(due)

@@ -20,7 +20,7 @@ from lectern.decide import dashboard as hours
 from lectern.decide.leases import Presence, listed
 from lectern.errors import TryAgain
 from lectern.model.tables.teacher import ViewerRow
-from lectern.model.views import Word
+from lectern.model.views import StreamerStatus
 from lectern.page import labels, view
 from lectern.redis.connection import asking
 from lectern.settings import TeacherSettings
@@ -66,7 +66,10 @@ class Page:
         self._rates, self._tries = Rate(BURST, A_SECOND), Rate(TRIES, 1.0)
         self._gate, self._waiting = asyncio.Semaphore(AT_ONCE), 0
         self._threads = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="page")
-        self._words: tuple[float, Mapping[str, Word] | None] = (0.0, None)  # until when they are fresh, monotonic
+        self._words: tuple[float, Mapping[str, StreamerStatus] | None] = (
+            0.0,
+            None,
+        )  # until when they are fresh, monotonic
 
     def routes(self) -> list[Route]:
         """The routes of the page."""
@@ -167,7 +170,7 @@ class Page:
             view.rendered("page.css"), media_type="text/css", headers={**HEADERS, "Cache-Control": "max-age=300"}
         )
 
-    async def _heard(self) -> Mapping[str, Word] | None:
+    async def _heard(self) -> Mapping[str, StreamerStatus] | None:
         """The last status of each streamer; None if Redis does not answer."""
         until, words = self._words
         if time.monotonic() < until:
@@ -232,7 +235,7 @@ def _charts(found: view.Day, t: Mapping[str, str]) -> Markup:
     return Markup().join(drawn)
 
 
-def _limit(told: Iterable[Word], needed_gb: float, t: Mapping[str, str]) -> view.Limit:
+def _limit(told: Iterable[StreamerStatus], needed_gb: float, t: Mapping[str, str]) -> view.Limit:
     """The limit in the cache chart: MAX_VIDEO_SIZE of the streamers that reported their need, and the highest need."""
     limit_bytes = sum(one.bound.size_bytes for one in told if hours.NEEDED in one.ahead)
     percent = 100e9 * needed_gb / max(limit_bytes, 1)

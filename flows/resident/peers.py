@@ -9,10 +9,10 @@ from contextlib import suppress
 from sqlalchemy.exc import SQLAlchemyError
 
 from flows.host import TELLING, Teacher, log
-from flows.outbox_publisher import tell
+from flows.outbox_publisher import publish_outbox
 from flows.resident.prefect import worker
 from flows.resident.prefect.runs import ResidentRuns
-from flows.resident.supervisor import Work
+from flows.resident.supervisor import Service
 from lectern.db import leases
 from lectern.db.engine import own_rows
 from lectern.errors import TryAgain
@@ -52,7 +52,7 @@ class Peers:
         self._dead: set[str] = set()
         self._unadopted: set[str] = set()  # dead teachers whose runs in Prefect wait to be taken up
 
-    def works(self) -> dict[str, Work]:
+    def works(self) -> dict[str, Service]:
         """The loops to run side by side, by name: if one fails, the others still show that this teacher is alive.
 
         A teacher without Redis takes no other for dead, and gives back what it has claimed.
@@ -119,7 +119,7 @@ class Peers:
         for name in sorted(due & await host.look(leases.claiming_teachers) if due else ()):
             await self._take_over(name)
         self._dead = dead
-        await tell(host)  # also messages that another teacher could not send
+        await publish_outbox(host)  # also messages that another teacher could not send
         if due:
             self._unadopted |= due
             self._again_at |= dict.fromkeys(due, now + AGAIN_S)

@@ -16,7 +16,7 @@ from sqlalchemy.exc import DBAPIError
 
 from flows import prefect_api
 from flows.host import Host
-from flows.outbox_publisher import tell
+from flows.outbox_publisher import publish_outbox
 from flows.resident import http, maintenance, notifications, peers, routing
 from flows.resident.consumer import Handler, Intake
 from flows.resident.instance_lock import QueueLock
@@ -25,10 +25,10 @@ from flows.resident.prefect import deployments, queries, recorder, worker
 from flows.resident.prefect.recorder import Recorder
 from flows.resident.prefect.run_creation import host_tag
 from flows.resident.prefect.runs import ResidentRuns
-from flows.resident.supervisor import Work, Works
+from flows.resident.supervisor import Service, Supervisor
 from flows.streamer import amend, lease, playout_sync, reconcile, recording_checks, schedule, status
 from flows.streamer import readiness as streamer_readiness
-from flows.streamer.downloads import Fetching
+from flows.streamer.downloads import DownloadQueue
 from flows.teacher import maintenance as teacher_sweep
 from flows.teacher import membership, transcoding
 from flows.teacher.ecs import api as transcode_api
@@ -166,15 +166,15 @@ class Resident:
 
     async def _work(self, host: Host[Any], runs: ResidentRuns) -> None:
         """Do all works until the process is asked to end; raises MustEnd if one of them says that it must."""
-        works, recorder = Works(host), Recorder(host, runs)
+        works, recorder = Supervisor(host), Recorder(host, runs)
         handler = Handler(host, deployments.of(self.settings))
         intake = Intake(host, handler, routing.channels(host.settings), list(routing.sources(host.settings)))
-        taking: dict[str, Work] = {**intake.works(), "sweeps": lambda: maintenance.sweeps(host, handler)}
+        taking: dict[str, Service] = {**intake.works(), "sweeps": lambda: maintenance.sweeps(host, handler)}
         try:
             if isinstance(host.settings, StreamerSettings):
                 # First of all: the teacher must not take this streamer for lost while its disk is scanned.
-                keeper = lease.Keeper(host, queries.about_moves)
-                playout = playout_sync.Handing(host)
+                keeper = lease.LeaseRenewer(host, queries.about_moves)
+                playout = playout_sync.PlayoutSync(host)
                 works.begin(
                     {"lease": keeper.run, "playout": playout.run, "timetable of the playout": playout.keep_in_step}
                 )
@@ -202,9 +202,9 @@ class Resident:
         if works.why is not None:
             raise works.why
 
-    def _beside(self, host: Host[Any], runs: ResidentRuns, handler: Handler) -> dict[str, Work]:
+    def _beside(self, host: Host[Any], runs: ResidentRuns, handler: Handler) -> dict[str, Service]:
         """The works that are done beside the runs and the messages, by name."""
-        works: dict[str, Work] = {
+        works: dict[str, Service] = {
             "runs": lambda: worker.serve(host, runs),
             "lock": lambda: self._lock.keep(host),
             "alarms": lambda: notifications.watch(host),
@@ -222,13 +222,13 @@ class Resident:
                 "files written to": lambda: reconcile.read_again(host),
                 "dead air": lambda: recording_checks.keep_dead_air(host),
                 "word": lambda: status.say(host),
-                "downloads": Fetching(host).run,
+                "downloads": DownloadQueue(host).run,
                 "readiness": streamer_readiness.Readiness(host, runs.client).run,
             }
         if host.settings.shared:
             works |= peers.Peers(host, runs, lambda: maintenance.sweep(host, handler)).works()
         return works | {
-            "streamers": membership.Roll(host).run,
+            "streamers": membership.Membership(host).run,
             "readiness": lambda: teacher_sweep.teacher_checks(host),
         }
 
@@ -236,7 +236,7 @@ class Resident:
         with suppress(TryAgain):
             async with asking(END_S / 2):
                 with suppress(DBAPIError):  # the disk is full, perhaps: what is not noted is sent after the restart
-                    await tell(host)
+                    await publish_outbox(host)
                     await host.note()
                 if isinstance(host.settings, StreamerSettings):
                     await host.bus.part(host.settings.streamers_key, host.settings.name)

@@ -11,7 +11,7 @@ from flows.host import Host, log
 from lectern.errors import Caught
 from lectern.timing import backoff_s
 
-Work = Callable[[], Coroutine[Any, Any, object]]
+Service = Callable[[], Coroutine[Any, Any, object]]
 STEADY_S = 60.0
 """Seconds of success after which the pause before a failed work begins again starts from its shortest."""
 
@@ -19,7 +19,7 @@ CANCEL_AGAIN_S = 0.5
 """Seconds until a work that has swallowed its cancel is cancelled once more."""
 
 
-class Works:
+class Supervisor:
     """What a host does beside its runs, each in a task of its own."""
 
     def __init__(self, host: Host[Any]) -> None:
@@ -30,12 +30,12 @@ class Works:
         self.why: FatalError | None = None
         """Why this process cannot go on, if one of the works has raised MustEnd."""
 
-    def begin(self, works: Mapping[str, Work]) -> None:
+    def begin(self, works: Mapping[str, Service]) -> None:
         """Do the *works*, by their names, until `end`."""
         for name, work in works.items():
             self._tasks[name] = asyncio.create_task(self._keep(name, work), name=name)
 
-    async def once(self, name: str, work: Work) -> None:
+    async def once(self, name: str, work: Service) -> None:
         """Do *work* to its end; if it fails, log and alarm that, and go on without."""
         async with failures.isolated(self._host, name, through=()):
             await work()
@@ -56,7 +56,7 @@ class Works:
         """Cancel all works, as `end` does."""
         await self.end(list(self._tasks), within_s)
 
-    async def _keep(self, name: str, work: Work) -> object:
+    async def _keep(self, name: str, work: Service) -> object:
         tries, since = 0, 0.0
         while True:
             began = time.monotonic()

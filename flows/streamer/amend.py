@@ -11,7 +11,7 @@ from sqlalchemy import Connection
 
 from flows.handling import batch_flow, changed, read
 from flows.host import NOWHERE, Streamer, streamer
-from flows.outbox_publisher import tell
+from flows.outbox_publisher import publish_outbox
 from flows.playout_link import Lesson
 from flows.prefect_api import best_effort
 from flows.streamer.playout_entry import AHEAD_S
@@ -50,7 +50,7 @@ async def after(host: Streamer, some: Sequence[StreamerChanges]) -> None:
     for one, revision in [pair for changes in some for pair in changes.amended]:
         await _follow(host, one, revision)
     host.unplanned.set()
-    await tell(host)
+    await publish_outbox(host)
 
 
 def decided(connection: Connection, changes: StreamerChanges, messages: Sequence[Amend]) -> None:
@@ -97,7 +97,7 @@ async def confirm(host: Streamer) -> None:
     if not is_known and host.playout.is_written() and host.playout.away_s() > NO_WORKER_S:
         is_aired = _as_written
     if (await changed(host, partial(confirmed, waiting, is_aired))).sends:
-        await tell(host)
+        await publish_outbox(host)
 
 
 IsAired = Callable[[StreamerChanges, Airing], bool]

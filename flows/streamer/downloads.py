@@ -18,11 +18,11 @@ from flows import artifacts, failures
 from flows.background_runs import Begun, NewRun
 from flows.handling import SWEEP, Decide, changed
 from flows.host import NOWHERE, Streamer, log, streamer
-from flows.outbox_publisher import tell
+from flows.outbox_publisher import publish_outbox
 from flows.streamer import prepare
 from flows.streamer.prepare import follow
 from lectern import errors, rendition_ids, subprocesses
-from lectern.allowlist import Places
+from lectern.allowlist import Allowlist
 from lectern.db import airings, cache
 from lectern.decide import airing
 from lectern.decide import readiness as decide
@@ -36,7 +36,7 @@ from lectern.states import LIVE_AIRINGS, AiringState, FileState
 from lectern.storage import cache_dir, disk, origin, wget
 from lectern.storage.origin import RemoteFile
 from lectern.timing import backoff_s
-from lectern.urls import shown
+from lectern.urls import redact_url
 
 # A rendition whose file is lost, or damaged, is put aside and downloaded again if classes need it.
 
@@ -63,7 +63,7 @@ async def redownload(host: Streamer, stem: str, why: str, *, seen_at: float | No
         except OSError as error:
             log.error("%s: its file cannot be put aside: %s", stem, error)
         await fetch_again(host, row, why)
-    await tell(host)
+    await publish_outbox(host)
     return True
 
 
@@ -134,7 +134,7 @@ async def download(stem: str, dry_run: bool = False) -> State[None]:
     if row is None or row.state is not FileState.DOWNLOADING or stem in host.busy:
         return Completed(message="nothing to do: there already, given up, or another run is at it")
     if dry_run:
-        return Completed(message=f"dry run: would download {shown(row.url or 'a recording without a URL')}")
+        return Completed(message=f"dry run: would download {redact_url(row.url or 'a recording without a URL')}")
     host.busy.add(stem)
     try:
         runs = await host.commit(airings.tried, stem)
@@ -156,7 +156,7 @@ async def download(stem: str, dry_run: bool = False) -> State[None]:
     finally:
         host.busy.discard(stem)
         host.unfetched.set()
-    await tell(host)
+    await publish_outbox(host)
     follow(host, changes)
     return Completed(message=f"{found.size_bytes} bytes for {len(changes.ready)} classes")
 
@@ -175,7 +175,7 @@ async def give_up(host: Streamer, stem: str, error: LecternError) -> None:
         await asyncio.to_thread(cache_dir.remove, part)
     except OSError as left:
         log.warning("%s: cannot be deleted, the next start of the streamer tries again: %s", part, left)
-    await tell(host)
+    await publish_outbox(host)
 
 
 async def _come(host: Streamer, stem: str) -> tuple[RemoteFile, Probe] | None:
@@ -201,7 +201,7 @@ async def _fetched(host: Streamer, stem: str) -> tuple[RemoteFile, Probe]:
             log.warning("%s: a class on air lacks it, again in %.0f s: %s", stem, pause_s, error.message)
             if tries == 0:
                 await changed(host, partial(alarm_on_air, stem=stem, why=error.message))
-                await tell(host)
+                await publish_outbox(host)
         await asyncio.sleep(pause_s)
         tries += 1
 
@@ -232,7 +232,7 @@ async def _fetch(host: Streamer, stem: str) -> tuple[RemoteFile, Probe]:
         raise Refuse(f"{stem}: the origin does not say its length any more", errors.DOWNLOAD_FAILED)
     goes_on = await asyncio.to_thread(_begin, part, remote)
     async with artifacts.Progress(f"download-{stem}", f"download {stem}, {row.size_bytes} bytes") as bar:
-        growing = Growing(part, remote)
+        growing = PeriodicSync(part, remote)
 
         def on_progress(size_bytes: int) -> None:
             bar.set(100 * size_bytes / max(row.size_bytes, 1))
@@ -242,7 +242,7 @@ async def _fetch(host: Streamer, stem: str) -> tuple[RemoteFile, Probe]:
             limits = wget.Limits(settings.download_rate, settings.download_timeout_s, row.size_bytes)
             await wget.download(settings.wget_path, remote, part, limits, on_progress)
         finally:
-            await subprocesses.surely(growing.close())
+            await subprocesses.shielded(growing.close())
         if goes_on and remote.crc64 is None:
             await _of_one_recording(host, stem, part, remote)
         found = await _check(stem, part, remote)
@@ -283,7 +283,7 @@ async def _of_one_recording(host: Streamer, stem: str, part: Path, remote: Remot
     Origins of several servers may name the file differently at each look: one look that finds the same is enough.
     """
     settings = host.settings
-    allowed = Places.listed(settings.allowed_origins)
+    allowed = Allowlist.listed(settings.allowed_origins)
     for _ in range(LOOKS_AGAIN):
         again = await origin.look(remote.url, allowed=allowed, timeout_s=settings.http_timeout_s)
         if again.promise == remote.promise:
@@ -360,7 +360,7 @@ def failed(stem: str, error: LecternError) -> Decide[StreamerChanges]:
     return go
 
 
-class Growing:
+class PeriodicSync:
     """A download under way, synced to the disk now and then: a power cut costs no more than what came since."""
 
     def __init__(self, part: Path, remote: RemoteFile) -> None:
@@ -410,7 +410,7 @@ class _Begun:
     at: float = field(default_factory=time.monotonic)
 
 
-class Fetching:
+class DownloadQueue:
     """Begins the downloads of a streamer, at most `max_downloads` at a time, in the order of their classes' start."""
 
     def __init__(self, host: Streamer) -> None:

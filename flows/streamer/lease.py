@@ -23,19 +23,19 @@ from sqlalchemy.exc import DBAPIError
 
 from flows import failures
 from flows.failures import isolated
-from flows.handling import Came, handled
+from flows.handling import Delivery, handled
 from flows.handling import came as came_of
 from flows.host import Streamer, log
-from flows.outbox_publisher import tell
+from flows.outbox_publisher import publish_outbox
 from flows.playout_link import boot_now
 from flows.prefect_api import best_effort
 from lectern import health
 from lectern.db import airings, cache, inbox, leases
 from lectern.decide import airing as decide
 from lectern.decide import leases as decide_leases
-from lectern.decide.leases import Answer, Peer, Peers, Verdict, Word
+from lectern.decide.leases import Answer, PartitionVerdict, Peer, Peers, PrefectAnswer
 from lectern.errors import Caught, TryAgain
-from lectern.model.facts import Airing, Kept
+from lectern.model.facts import Airing, InboxMessage
 from lectern.model.streamer_plan import StreamerChanges
 from lectern.redis.client import Bus
 from lectern.redis.connection import asking
@@ -73,7 +73,7 @@ AskPrefect = Callable[[], AbstractAsyncContextManager[IsTaken]]
 
 
 @dataclass(frozen=True)
-class Facts:
+class LeaseFacts:
     """What the resident's loop has read for the heartbeats; *at* is of the boot clock."""
 
     at: float
@@ -81,7 +81,7 @@ class Facts:
     fields: Mapping[str, Any]
 
 
-class Keeper:
+class LeaseRenewer:
     """Runs the thread that keeps the lease, and hands it the facts; belongs to the resident's loop."""
 
     def __init__(self, host: Streamer, ask_prefect: AskPrefect) -> None:
@@ -91,7 +91,7 @@ class Keeper:
     async def run(self) -> None:
         """Keep the lease until cancelled."""
         known = await self._host.look(leases.peers, self._host.settings.name)
-        beats = Beats(self._host, await self._read(), known, self._ask_prefect)
+        beats = HeartbeatThread(self._host, await self._read(), known, self._ask_prefect)
         beats.start()
         try:
             while True:
@@ -104,13 +104,13 @@ class Keeper:
         finally:
             await beats.stop()
 
-    async def _read(self) -> Facts:
+    async def _read(self) -> LeaseFacts:
         settings, at = self._host.settings, boot_now()
         session, fields = await self._host.look(_facts, settings)
         since = self._host.no_room_at
         is_full = since is not None and time.monotonic() - since < FULL_S  # it could not even refuse a class
         # A teacher of an older release, too, gives no class to a streamer that is drained.
-        return Facts(at, session, fields | {"full": is_full or fields["drains"], "address": self._host.address})
+        return LeaseFacts(at, session, fields | {"full": is_full or fields["drains"], "address": self._host.address})
 
 
 def _facts(connection: Connection, settings: StreamerSettings) -> tuple[str, dict[str, Any]]:
@@ -123,13 +123,15 @@ def _facts(connection: Connection, settings: StreamerSettings) -> tuple[str, dic
     return leases.session(connection, settings.name) or "", fields
 
 
-class Beats:
+class HeartbeatThread:
     """The thread: `start`, `hand_over` and `stop` are called by the resident's loop; all else is in its own loop."""
 
-    def __init__(self, host: Streamer, facts: Facts, known: dict[str, str] | None, ask_prefect: AskPrefect) -> None:
+    def __init__(
+        self, host: Streamer, facts: LeaseFacts, known: dict[str, str] | None, ask_prefect: AskPrefect
+    ) -> None:
         self._host, self._settings, self._facts = host, host.settings, facts
         self._resident = asyncio.get_running_loop()
-        self._witnesses = Witnesses(host.settings, known, self._note_peers)
+        self._witnesses = QuorumCheck(host.settings, known, self._note_peers)
         self._ask_prefect = ask_prefect
         self._lease, self._session = decide_leases.Lease(), ""
         self._is_adopted = False  # whether the holder was asked for the lease that the process before this one left
@@ -146,7 +148,7 @@ class Beats:
         log.addFilter(self._passed_on)
         self._thread.start()
 
-    def hand_over(self, facts: Facts) -> None:
+    def hand_over(self, facts: LeaseFacts) -> None:
         """What the heartbeats say from now on; a new session is used at once."""
         is_new, self._facts = facts.session != self._facts.session, facts
         if is_new:
@@ -376,7 +378,7 @@ async def _soon(event: asyncio.Event, within_s: float) -> None:
 # -- whom else it asks -------------------------------------------------------------------------------------------------
 
 
-class Witnesses:
+class QuorumCheck:
     """Knows the other streamers by their last beats, and asks them.
 
     Their names are on the disk before a beat reports them: the teacher moves classes only to streamers that this one
@@ -421,21 +423,21 @@ class Witnesses:
             return
         self._known, self._say = known, found
 
-    async def verdict(self, is_taken: IsTaken, session: str, claim: str) -> Verdict:
+    async def verdict(self, is_taken: IsTaken, session: str, claim: str) -> PartitionVerdict:
         """Whether the classes of the running lease of *session* go on; *claim* may have been granted meanwhile."""
         policy = self._settings.on_control_lost
         peers = self._peers() if policy == "ask peers" else _nobody()
         word, others = await asyncio.gather(self._prefect(is_taken, session, claim), peers)
         return decide_leases.partition_verdict(policy, word, others)
 
-    async def _prefect(self, is_taken: IsTaken, *sessions: str) -> Word:
+    async def _prefect(self, is_taken: IsTaken, *sessions: str) -> PrefectAnswer:
         try:
             async with asyncio.timeout(min(ASK_S, self._settings.lease_s / 4)):
                 taken = [await is_taken(self._settings.name, session) for session in sessions]
         except (TryAgain, TimeoutError) as error:
             log.debug("prefect: cannot be asked for the lease: %r", error)
-            return Word.AWAY
-        return Word.TAKEN if any(taken) else Word.FREE
+            return PrefectAnswer.AWAY
+        return PrefectAnswer.TAKEN if any(taken) else PrefectAnswer.FREE
 
     async def _peers(self) -> Peers:
         if self._known is None:
@@ -487,13 +489,13 @@ async def end_runs(host: Streamer, released: Sequence[Airing]) -> None:
                 await host.runs.cancel(one.run_id, WHY)
 
 
-async def take_back(host: Streamer, kept: Sequence[Kept]) -> list[Airing]:
+async def take_back(host: Streamer, kept: Sequence[InboxMessage]) -> list[Airing]:
     """Handle releases, then grants; returns the classes that were released.
 
     Their pushes must end before a lease is granted, which would let them go on. So a grant waits for a release that
     failed, until the release is given up, and for the playout to confirm that it has left the classes.
     """
-    came: list[Came[Release | Grant]] = [came_of(one, (Release, Grant)) for one in kept]
+    came: list[Delivery[Release | Grant]] = [came_of(one, (Release, Grant)) for one in kept]
     grants = [one for one in came if one.kept.command == "grant"]
     found = await handled(host, [one for one in came if one not in grants], release_classes)
     stops = [one for changes in found.done for one in changes.moved]
@@ -513,7 +515,7 @@ async def take_back(host: Streamer, kept: Sequence[Kept]) -> list[Airing]:
         host.playout.wanted.set()  # a look at the rows that began before the grant does not know its session
     for one, _ in found.failed:
         await failures.failed(host, [one.kept.id])
-    await tell(host)
+    await publish_outbox(host)
     return stops
 
 

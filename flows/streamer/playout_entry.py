@@ -10,7 +10,7 @@ from sqlalchemy import Connection
 from flows.host import Streamer
 from flows.playout_link import Lesson
 from lectern import urls
-from lectern.allowlist import Places
+from lectern.allowlist import Allowlist
 from lectern.db import airings, cache, leases
 from lectern.errors import Caught
 from lectern.model.facts import Airing
@@ -26,7 +26,7 @@ KEPT_S = 60.0
 The playout ends it by a clock that nobody sets; if it were taken out a moment too early, it would be cancelled.
 """
 
-Facts = tuple[Airing, float | None, str | None, Places]
+Facts = tuple[Airing, float | None, str | None, Allowlist]
 """What a class of the timetable is made of: its row, its rendition's seconds, the slate, where it may be pushed to."""
 
 
@@ -40,7 +40,7 @@ class _Made:
 
 
 @dataclass
-class Wanted:
+class DesiredTimetable:
     """The timetable as the rows want it; *rows* and *lessons* are by class_id, those that begin soonest first."""
 
     rows: dict[str, Airing] = field(default_factory=dict)
@@ -53,7 +53,7 @@ class Wanted:
     """Classes of which no line can be made, which are aired as before."""
 
 
-class Lessons:
+class TimetableReader:
     """Makes the timetable; a class whose row is as it was is not made anew."""
 
     def __init__(self, host: Streamer) -> None:
@@ -61,8 +61,8 @@ class Lessons:
         self._made: dict[str, _Made] = {}
 
     def wanted(
-        self, connection: Connection, now: float, slate: str | None, allowed: Places, before: Path | None
-    ) -> Wanted:
+        self, connection: Connection, now: float, slate: str | None, allowed: Allowlist, before: Path | None
+    ) -> DesiredTimetable:
         """The classes that begin soon, or are on air; *allowed* says where classes may be pushed to.
 
         A class whose row cannot be read stays as it is in the timetable: as this process made it, or as it is in the
@@ -70,7 +70,7 @@ class Lessons:
         """
         found = sorted(airings.due(connection, now + AHEAD_S, now - KEPT_S), key=lambda one: one.start_time)
         renditions = cache.by_stem(connection, {one.stem for one in found})
-        wanted = Wanted(session=leases.session(connection, self._host.settings.name) or "")
+        wanted = DesiredTimetable(session=leases.session(connection, self._host.settings.name) or "")
         made: dict[str, _Made] = {}
         for one in found:
             row = renditions.get(one.stem)

@@ -15,7 +15,7 @@ from sqlalchemy.exc import DBAPIError
 from flows.failures import isolated
 from flows.handling import Decide, changed
 from flows.host import Streamer, log
-from flows.outbox_publisher import tell
+from flows.outbox_publisher import publish_outbox
 from flows.streamer import downloads
 from lectern import errors, formatting, metrics
 from lectern.db import account, airings, events
@@ -25,7 +25,7 @@ from lectern.decide.airing import STORY
 from lectern.errors import ErrorCode
 from lectern.model.facts import Airing
 from lectern.model.streamer_plan import StreamerChanges
-from lectern.model.views import Past
+from lectern.model.views import EventView
 from lectern.states import LIVE_AIRINGS, AiringState
 from lectern.storage import cache_dir
 from lectern.timing import Throttle
@@ -63,7 +63,7 @@ async def close_unfinished(host: Streamer, class_id: str, state: AiringState, me
 async def _closed(host: Streamer, class_id: str, go: Decide[StreamerChanges]) -> StreamerChanges:
     changes = await changed(host, go)
     host.playout.over(class_id)
-    await tell(host)
+    await publish_outbox(host)
     return changes
 
 
@@ -105,7 +105,7 @@ _COMES_ON_AIR = frozenset({AiringState.READY, AiringState.BROKEN})
 _OFF_AIR = frozenset({"connecting", "trying", "no_lease"})
 
 
-class Following:
+class PlayoutEvents:
     """Follows the events of all classes of one streamer; remembers them only so that repetitions are not logged."""
 
     def __init__(self, host: Streamer) -> None:
@@ -123,7 +123,7 @@ class Following:
         if class_id is None:  # the end of the playout's lease
             if self._host.playout.held():
                 await changed(self._host, alarm_away("its lease is over, although this streamer holds one"))
-                await tell(self._host)
+                await publish_outbox(self._host)
             return
         async with self._alone(class_id):
             if event["event"] == "ended":
@@ -153,7 +153,7 @@ class Following:
         """Note that the playout was not there from *at* (epoch seconds) on: another one airs the class now."""
         name = self._host.settings.name
         async with self._alone(class_id):
-            event = Past(at, "playout away", class_id, None, name, str(self._host.playout.why or ""))
+            event = EventView(at, "playout away", class_id, None, name, str(self._host.playout.why or ""))
             await self._host.commit(events.keep_of, self._host.journal, [event])
 
     async def look_around(self, now: float, statuses: Sequence[Mapping[str, Any]] = ()) -> None:
@@ -302,7 +302,7 @@ class Following:
             return
         if (await changed(self._host, _alarm(class_id, code, why))).sends:
             self._alarmed.passes(what)
-            await tell(self._host)
+            await publish_outbox(self._host)
 
 
 def _off_at(one: Airing, event: Mapping[str, Any]) -> float:

@@ -11,11 +11,11 @@ from tempfile import TemporaryDirectory
 from flows import failures
 from flows.handling import changed
 from flows.host import Streamer, log
-from flows.outbox_publisher import tell
+from flows.outbox_publisher import publish_outbox
 from flows.playout_link import NotTaken
 from flows.streamer import push_hosts
-from flows.streamer.playout_entry import Lessons, Wanted, live
-from flows.streamer.playout_events import Following, alarm_away
+from flows.streamer.playout_entry import DesiredTimetable, TimetableReader, live
+from flows.streamer.playout_events import PlayoutEvents, alarm_away
 from lectern import errors
 from lectern.errors import LecternError, TryAgain
 from lectern.media import ffmpeg
@@ -48,13 +48,13 @@ _FIRST_S, _MOST_S = 0.05, 1.0
 _FILE = ThreadPoolExecutor(1, thread_name_prefix="timetable")
 
 
-class Handing:
+class PlayoutSync:
     """Keeps the playout of one streamer up to date, and follows it."""
 
     def __init__(self, host: Streamer) -> None:
         self._host = host
-        self._following = Following(host)
-        self._lessons = Lessons(host)
+        self._following = PlayoutEvents(host)
+        self._lessons = TimetableReader(host)
         folder = host.settings.playout_dir
         self._path = folder / NAME if folder.is_dir() else None  # until the playout says where it reads
         self._holder_pid = 0
@@ -217,7 +217,7 @@ class Handing:
             writing, self._writing = self._writing, None
             self._version = writing.result()
 
-    async def _hand_over(self, number: int, version: str, wanted: Wanted, **where: str) -> None:
+    async def _hand_over(self, number: int, version: str, wanted: DesiredTimetable, **where: str) -> None:
         """Ask the playout to take the timetable over, and note what it confirms; alarm what it does not air."""
         playout = self._host.playout
         if playout.client is None:
@@ -238,7 +238,7 @@ class Handing:
             self._version = None  # whatever lies there: it is written again at the next beat
         await self._tell(wanted, refused)
 
-    async def _tell(self, wanted: Wanted, refused: Mapping[str, str]) -> None:
+    async def _tell(self, wanted: DesiredTimetable, refused: Mapping[str, str]) -> None:
         """Alarm the classes that the playout refuses, each once, and those that have begun without it."""
         for class_id, why in refused.items():
             if self._said.get(class_id) != why:
@@ -265,4 +265,4 @@ class Handing:
         log.error("playout: is not there, so nothing is aired: %s", playout.why)
         await changed(self._host, alarm_away(str(playout.why)))
         self._host.alarmed_at.passes(errors.PLAYOUT_AWAY.meaning)
-        await tell(self._host)
+        await publish_outbox(self._host)

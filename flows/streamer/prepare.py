@@ -16,12 +16,12 @@ from prefect.client.schemas.objects import State
 from sqlalchemy import Connection
 
 from flows.failures import words
-from flows.handling import Apart, Batch, Came, ended, handled, put_off, read
+from flows.handling import Batch, BatchResult, Delivery, ended, handled, put_off, read
 from flows.host import NOWHERE, Streamer, log, streamer
-from flows.outbox_publisher import tell
+from flows.outbox_publisher import publish_outbox
 from flows.playout_link import boot_now
 from flows.streamer import push_hosts
-from lectern.allowlist import Places
+from lectern.allowlist import Allowlist
 from lectern.db import airings, cache
 from lectern.decide import cache as decide_cache
 from lectern.decide.airing import RUN_AHEAD_S
@@ -30,17 +30,17 @@ from lectern.decide.leases import WITNESS_S
 from lectern.errors import DISK_FULL, DOWNLOAD_FAILED, Caught, LecternError, Refuse
 from lectern.model.facts import Cached, Idle, Needed, RemoteFile, Usage
 from lectern.model.streamer_plan import StreamerChanges
-from lectern.rendition_ids import Held
+from lectern.rendition_ids import HeldStem
 from lectern.states import AiringState, FileState
 from lectern.storage import cache_dir, disk, origin
-from lectern.urls import shown
+from lectern.urls import redact_url
 from lectern.wire.messages import Prepare
 from lectern.wire.outgoing import Alarm
 
 # Asks the origins how large the recordings to be downloaded are, before their classes are taken.
 
 
-Asked = Came[Prepare]
+Asked = Delivery[Prepare]
 ProbeResult = RemoteFile | LecternError
 PROBES, PROBES_AT_HOST = 128, 16
 """Number of recordings looked at side by side, in all, and at one host: a slow host must not hold up the others."""
@@ -69,19 +69,19 @@ def with_stems(connection: Connection, came: Sequence[Asked]) -> tuple[list[Aske
     for one in came:
         if isinstance(one.message, Prepare):
             message = one.message.named(held)
-            held.setdefault(message.stem, Held(message.source, message.video_url))
-            found.append(Came(one.kept, message))
+            held.setdefault(message.stem, HeldStem(message.source, message.video_url))
+            found.append(Delivery(one.kept, message))
         else:
             found.append(one)
     others = {one.stem for one in prepares(found)} - asked
     return found, here | _held(connection, others).keys() if others else here
 
 
-def _held(connection: Connection, stems: Collection[str]) -> dict[str, Held]:
+def _held(connection: Connection, stems: Collection[str]) -> dict[str, HeldStem]:
     """The source and URL of those renditions among *stems* that are there or being downloaded."""
     rows = cache.by_stem(connection, stems)
     there = (FileState.READY, FileState.DOWNLOADING)
-    return {stem: Held(row.source, row.url) for stem, row in rows.items() if row.state in there}
+    return {stem: HeldStem(row.source, row.url) for stem, row in rows.items() if row.state in there}
 
 
 async def as_probed(
@@ -120,7 +120,7 @@ async def of_download(host: Streamer, row: Cached) -> RemoteFile:
     A signed URL may expire while its download waits for others, or has to go on after a break. Raises Refuse with what
     the origin said to its own URL, and TryAgain.
     """
-    allowed = Places.listed(host.settings.allowed_origins)
+    allowed = Allowlist.listed(host.settings.allowed_origins)
     try:
         return await origin.look(row.url or "", allowed=allowed, timeout_s=host.settings.http_timeout_s)
     except Refuse as refusal:
@@ -142,7 +142,7 @@ def _looks(host: Streamer, came: Sequence[Asked], here: Collection[str]) -> dict
     for one in prepares(came):
         if one.stem not in here:
             named[one.stem].insert(0, one.video_url)
-    allowed = Places.listed(host.settings.allowed_origins)
+    allowed = Allowlist.listed(host.settings.allowed_origins)
     gate = asyncio.Semaphore(PROBES)
     gates: defaultdict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(PROBES_AT_HOST))
 
@@ -154,8 +154,8 @@ def _looks(host: Streamer, came: Sequence[Asked], here: Collection[str]) -> dict
             return failed.error
         assert failed.error is not None
         why = words(failed.error)
-        log.error("%s: cannot be looked at: %s", shown(url), why)
-        return Refuse(f"{shown(url)}: cannot be looked at: {why}", DOWNLOAD_FAILED)
+        log.error("%s: cannot be looked at: %s", redact_url(url), why)
+        return Refuse(f"{redact_url(url)}: cannot be looked at: {why}", DOWNLOAD_FAILED)
 
     async def first(urls: Collection[str]) -> ProbeResult:
         failed: list[ProbeResult] = []
@@ -281,7 +281,7 @@ async def prepare(inbox_ids: str, dry_run: bool = False) -> State[None]:
     """Prepare the classes of *inbox_ids*: cite cached renditions, reserve and download the others."""
     host = streamer()
     batch = await _put_off_moved(await read(host, inbox_ids, (Prepare,), dry_run=dry_run))
-    found = Apart[Asked, StreamerChanges]()
+    found = BatchResult[Asked, StreamerChanges]()
     async with aclosing(as_probed(host, *await host.look(with_stems, batch.came))) as portions:
         async for some, looked in portions:
             portion = await _take(host, some, looked, dry_run=dry_run)
@@ -304,7 +304,7 @@ async def _put_off_moved(batch: Batch[Prepare]) -> Batch[Prepare]:
 
 async def _take(
     host: Streamer, came: Sequence[Asked], looked: dict[str, ProbeResult], *, dry_run: bool
-) -> Apart[Asked, StreamerChanges]:
+) -> BatchResult[Asked, StreamerChanges]:
     """Cite, reserve or refuse these classes, report it, and begin their downloads."""
     barred = await push_hosts.forbidden(host, {one.push_url for one in prepares(came)})
     async with host.cache_lock:
@@ -315,7 +315,7 @@ async def _take(
         if dry_run:
             return found
         await remove_files(host, [gone for changes in found.done for gone in changes.evicted])
-    await tell(host)
+    await publish_outbox(host)
     for changes in found.done:
         follow(host, changes)
     return found

@@ -10,7 +10,7 @@ from sqlalchemy import Engine
 
 from flows.host import Streamer, log
 from lectern import urls
-from lectern.allowlist import PUBLIC, Address, Places
+from lectern.allowlist import PUBLIC, Address, Allowlist
 from lectern.db import airings
 from lectern.errors import TryAgain
 from lectern.storage import origin
@@ -32,15 +32,15 @@ _before: WeakKeyDictionary[Engine, frozenset[Server]] = WeakKeyDictionary()
 _told: set[Server] = set()
 
 
-async def allowed(host: Streamer) -> Places:
+async def allowed(host: Streamer) -> Allowlist:
     """The hosts that the setting lists. If it lists none, servers that classes were pushed to before stay allowed."""
-    listed = Places.listed(host.settings.allowed_push_hosts, SETTING)
+    listed = Allowlist.listed(host.settings.allowed_push_hosts, SETTING)
     return listed if host.settings.allowed_push_hosts else listed.and_also(await _taken_before(host))
 
 
 async def forbidden(host: Streamer, push_urls: Collection[str]) -> dict[str, str]:
     """Why some of *push_urls* are forbidden, and which setting would allow them; shows no secret of a URL."""
-    listed = Places.listed(host.settings.allowed_push_hosts, SETTING)
+    listed = Allowlist.listed(host.settings.allowed_push_hosts, SETTING)
     servers = {url: _server(url) for url in push_urls}
     found = await _looked_up({one for one in servers.values() if one is not None})
     bad = {one: where for one, where in ((one, listed.forbidden(*one, found[one])) for one in found) if where}

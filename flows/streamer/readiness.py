@@ -13,7 +13,7 @@ from flows.artifacts import Board
 from flows.failures import isolated
 from flows.handling import apart
 from flows.host import Streamer, log
-from flows.outbox_publisher import tell
+from flows.outbox_publisher import publish_outbox
 from flows.streamer import downloads, push_hosts
 from lectern import errors, formatting, urls
 from lectern.db import account, airings, cache, events, outbox
@@ -24,7 +24,7 @@ from lectern.media import integrity, push_target
 from lectern.model.facts import Airing, Cached, Event, Usage
 from lectern.states import AiringState, FileState
 from lectern.storage import cache_dir
-from lectern.urls import masked
+from lectern.urls import redact
 
 REACH_S = 5.0
 AHEAD_S = 86_400.0
@@ -135,7 +135,7 @@ class Readiness:
         """Raise an alarm for each class; if one of them cannot be written, the others are raised all the same."""
         if red:
             await apart(red, lambda some: self._host.commit(_put, self._host, some, now), lambda one: one.class_id)
-            await tell(self._host)
+            await publish_outbox(self._host)
 
     async def _seen(self, one: Airing, row: Cached | None, skew_s: float | None) -> decide.Seen:
         size, unreadable, damaged = await self._file(one.stem, row)
@@ -212,7 +212,7 @@ def _reds(one: Airing, found: list[str] | BaseException) -> list[str]:
     if isinstance(found, list):
         return found
     log.error("%s: its check failed: %r", one.class_id, found)
-    return [masked(f"its check failed: {type(found).__name__}: {found}")]
+    return [redact(f"its check failed: {type(found).__name__}: {found}")]
 
 
 def _note(connection: Connection, host: Streamer, checked: Sequence[tuple[Airing, Sequence[str]]], now: float) -> None:

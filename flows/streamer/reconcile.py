@@ -18,14 +18,14 @@ from flows.streamer import downloads
 from flows.streamer.prepare import follow
 from lectern import formatting
 from lectern.db import airings, cache
-from lectern.db.cache_check import Difference, Odd, differences, doubtful
+from lectern.db.cache_check import CacheDifference, Odd, differences, doubtful
 from lectern.errors import LecternError
 from lectern.media import integrity, probe, remux
 from lectern.model.facts import Cached
 from lectern.model.streamer_plan import StreamerChanges
 from lectern.states import FileState
 from lectern.storage import cache_dir
-from lectern.storage.cache_dir import Found
+from lectern.storage.cache_dir import FoundFile
 from lectern.storage.origin import RemoteFile
 
 
@@ -77,13 +77,13 @@ def _still_missing(root: Path, missing: Sequence[Cached]) -> list[Cached]:
     return [row for row in missing if not cache_dir.rendition_path(root, row.stem).exists()]
 
 
-def _is_new(file: Found, rows: dict[str, Cached]) -> bool:
+def _is_new(file: FoundFile, rows: dict[str, Cached]) -> bool:
     """Whether the row of a file lacks its size or its time of change."""
     row = rows.get(file.stem or "") if file.kind == "rendition" else None
     return row is not None and row.state is FileState.READY and (row.mtime is None or not row.size_bytes)
 
 
-async def _mended(host: Streamer, one: Difference) -> dict[str, object]:
+async def _mended(host: Streamer, one: CacheDifference) -> dict[str, object]:
     """Mend one difference; returns a row that says what was done. A failure holds up none of the others."""
     try:
         return {"what": one.words(), "done": await _mend(host, one)}
@@ -92,27 +92,27 @@ async def _mended(host: Streamer, one: Difference) -> dict[str, object]:
         return {"what": one.words(), "done": f"not mended: {error}"}
 
 
-async def _mend(host: Streamer, one: Difference) -> str:
+async def _mend(host: Streamer, one: CacheDifference) -> str:
     root = host.settings.video_root
     match one:
-        case Difference(Odd.EVICTED, Cached() as row):
+        case CacheDifference(Odd.EVICTED, Cached() as row):
             await asyncio.to_thread(cache_dir.remove, cache_dir.rendition_path(root, row.stem))
             await host.commit(cache.forget, [row.stem])
             return "deleted"
-        case Difference(Odd.LEFT, _, Path() as path) if remux.is_at_work(path):
+        case CacheDifference(Odd.LEFT, _, Path() as path) if remux.is_at_work(path):
             return "nothing: it is just being made"
-        case Difference(Odd.LEFT, _, Path() as path):
+        case CacheDifference(Odd.LEFT, _, Path() as path):
             await asyncio.to_thread(cache_dir.remove, path)
             return "deleted"
-        case Difference(Odd.ARRIVED, Cached() as row) if row.stem in host.busy:
+        case CacheDifference(Odd.ARRIVED, Cached() as row) if row.stem in host.busy:
             return "nothing: its download is about to note it"
-        case Difference(Odd.ARRIVED, Cached() as row, Path() as path):
+        case CacheDifference(Odd.ARRIVED, Cached() as row, Path() as path):
             return await _take(host, row, path)
-        case Difference(Odd.RESIZED, Cached() as row, Path() as path):
+        case CacheDifference(Odd.RESIZED, Cached() as row, Path() as path):
             return await _replace(host, row, path, f"it has {one.why}")
-        case Difference(Odd.TOUCHED, Cached() as row, Path() as path):
+        case CacheDifference(Odd.TOUCHED, Cached() as row, Path() as path):
             return await _read(host, row, path)
-        case Difference(Odd.UNKNOWN, _, Path() as path):
+        case CacheDifference(Odd.UNKNOWN, _, Path() as path):
             log.warning("%s: no row knows it; it is moved to quarantine", formatting.path(path))
             await asyncio.to_thread(cache_dir.quarantine, root, path)
             return "moved to quarantine"
@@ -185,7 +185,7 @@ def _why_missing(root: Path, row: Cached) -> str:
     return "it is not on the disk" if row.site in {None, here} else f"it is not on the disk, it was at {row.site}"
 
 
-def _agree(connection: Connection, host: Streamer, new: Sequence[Found]) -> None:
+def _agree(connection: Connection, host: Streamer, new: Sequence[FoundFile]) -> None:
     cache.seen(connection, [(one.stem or "", one.size_bytes, one.mtime) for one in new])
     cache.recount(connection, host.settings.video_root, airings.citations(connection))
 

@@ -9,7 +9,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
 from flows.host import Streamer, log
-from flows.outbox_publisher import tell
+from flows.outbox_publisher import publish_outbox
 from flows.streamer.playout_entry import AHEAD_S
 from lectern import errors
 from lectern.db import airings, cache, dead_air, events, outbox
@@ -155,7 +155,7 @@ async def warn(host: Streamer) -> None:
     found = await host.look(dead_air.untold, time.time())
     if found:
         await host.commit(_warn, host, found, time.time())
-        await tell(host)
+        await publish_outbox(host)
 
 
 def _note(connection: Connection, host: Streamer, row: Cached, warning: str, said: str) -> None:

@@ -31,7 +31,7 @@ PAGE = 200
 """Number of runs about which Prefect is asked at once, because it returns no more than that."""
 
 
-class Plan:
+class RunScheduler:
     """Gives ready classes their runs, the next class first.
 
     A run for later costs more than all the rest of a booking. So it is not made while bookings wait for their answers,
@@ -107,7 +107,7 @@ class Plan:
         return await host.starter.start(host.runs, run, None if is_late else at, needs_run=True)
 
 
-class Cancels:
+class CancelledRuns:
     """Ends the classes whose runs somebody cancelled in the UI while no process was at them.
 
     Each look asks about the runs of the next classes, and about one more page of those that come later.
@@ -151,7 +151,7 @@ def _is_its_end(one: Airing, watching: Watch | None) -> bool:
 
 async def cancels(host: Streamer) -> None:
     """End the classes whose runs were cancelled in the UI: they are not aired, and give their citations back."""
-    looking = Cancels(host)
+    looking = CancelledRuns(host)
     while True:
         host.rounds.come("timetable")
         try:
@@ -163,7 +163,7 @@ async def cancels(host: Streamer) -> None:
 
 async def plan(host: Streamer) -> None:
     """Give ready classes their runs until cancelled, the next one first."""
-    planning = Plan(host)
+    planning = RunScheduler(host)
     while True:
         host.rounds.come("plan")
         pause_s = await planning.step()

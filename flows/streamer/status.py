@@ -16,7 +16,7 @@ from lectern.decide.airing import STORY
 from lectern.errors import TryAgain
 from lectern.model.facts import Usage
 from lectern.model.tables.streamer import journal
-from lectern.model.views import Sending, Word
+from lectern.model.views import Sending, StreamerStatus
 from lectern.settings import StreamerSettings
 
 SOON_S = 3600.0
@@ -69,12 +69,12 @@ def ahead(connection: Connection, now: float) -> Mapping[str, Sequence[float]]:
     return {dashboard.NEEDED: dashboard.cache_ahead(needed, now), dashboard.SENT: dashboard.sent_ahead(needed, now)}
 
 
-def word(connection: Connection, settings: StreamerSettings, now: float) -> Word:
+def word(connection: Connection, settings: StreamerSettings, now: float) -> StreamerStatus:
     """The status of this streamer at *now* (epoch seconds)."""
     soon = airings.live(connection, now + SOON_S)
     due = [one for one in soon if one.start_time <= now < one.end_time]
     alarms = sorted(incidents.alarms(connection, journal, settings.name), key=lambda one: -one.last_at)
-    return Word(
+    return StreamerStatus(
         at=now,
         sendings={one.class_id: Sending(on_air=False) for one in due} | account.sendings(connection, due),
         checks=account.checks(connection, [one.class_id for one in soon]),

@@ -10,9 +10,9 @@ from pydantic import ValidationError
 from sqlalchemy import Connection
 
 from flows.failures import AGAIN_S
-from flows.handling import Batch, Came, batch_flow, changed, ended, handled, put_off, read
+from flows.handling import Batch, Delivery, batch_flow, changed, ended, handled, put_off, read
 from flows.host import NOWHERE, Teacher, log, teacher
-from flows.outbox_publisher import tell
+from flows.outbox_publisher import publish_outbox
 from flows.teacher import transcoding
 from flows.teacher.membership import living
 from lectern.db import bookings, inbox, transcodings
@@ -55,7 +55,7 @@ def decided_bookings(alive: Sequence[str], connection: Connection, changes: Chan
     }
     states = transcodings.states(connection, unlisted) if unlisted else {}
     may_go = decide_booking.contenders(booked, changes.orders, states, changes.now)
-    facts = decide_booking.Facts(
+    facts = decide_booking.BookingFacts(
         early=bookings.cancelled_before(connection, [one.class_id for one in booked], changes.now),
         renditions=states,
         taken=bookings.taken(connection, may_go, changes.now),
@@ -66,7 +66,7 @@ def decided_bookings(alive: Sequence[str], connection: Connection, changes: Chan
 
 async def after(host: Teacher, some: Sequence[Changes]) -> None:
     """What follows the commit: answers and messages, the waiting lists in Redis, the transcodings."""
-    await tell(host)
+    await publish_outbox(host)
     try:
         for one in some:
             if one.joins:
@@ -112,7 +112,7 @@ async def change(
     return await ended("change", batch, found, "What became of each change")
 
 
-def early_changes(connection: Connection, came: Sequence[Came[Change]]) -> list[int]:
+def early_changes(connection: Connection, came: Sequence[Delivery[Change]]) -> list[int]:
     """The messages whose class is not known yet: its booking is in the inbox, or may still come by another way."""
     asked = {one.kept.id: one.message.class_id for one in came if isinstance(one.message, Change)}
     booked = bookings.booked_among(connection, list(asked.values()))
@@ -136,12 +136,14 @@ def decided_changes(alive: Sequence[str], connection: Connection, changes: Chang
     for one in asked:
         if one.class_id in changed_before:  # together with the change before it, it may name what nobody looked for yet
             more = facts(connection, changes, [one], alive)
-            known = decide.Facts(more.renditions | known.renditions, more.taken | known.taken, known.loads)
+            known = decide.ChangeFacts(more.renditions | known.renditions, more.taken | known.taken, known.loads)
         changed_before.add(one.class_id)
         decide.decide(changes, [one], known, limits)
 
 
-def facts(connection: Connection, changes: Changes, asked: Sequence[Change], alive: Sequence[str]) -> decide.Facts:
+def facts(
+    connection: Connection, changes: Changes, asked: Sequence[Change], alive: Sequence[str]
+) -> decide.ChangeFacts:
     """What the database says of the classes that are to be changed, and of what they shall be."""
     ids = [one.class_id for one in asked]
     both = [*ids, *map(secondary_id, ids)]
@@ -149,7 +151,7 @@ def facts(connection: Connection, changes: Changes, asked: Sequence[Change], ali
     changes.learn(bookings.revisions_of(connection, both))
     wanted = [one for each in asked if (one := _wanted(changes, each)) is not None]
     keys = {one.key for one in wanted if one.key is not None}
-    return decide.Facts(
+    return decide.ChangeFacts(
         dict(transcodings.states(connection, keys)),
         bookings.taken(connection, wanted, changes.now),
         bookings.loads(connection, alive, changes.now),

@@ -13,7 +13,7 @@ from sqlalchemy import Connection
 from flows import artifacts
 from flows.handling import Decide, changed, printed
 from flows.host import NOT_MOVED, NOWHERE, Teacher, lost_tag, teacher
-from flows.outbox_publisher import tell
+from flows.outbox_publisher import publish_outbox
 from flows.teacher.membership import heirs, living, move_key
 from lectern.db import bookings, leases
 from lectern.decide import leases as decide_leases
@@ -67,7 +67,7 @@ async def _move(host: Teacher, streamer: str, *, force: bool, dry_run: bool) -> 
     found = await changed(host, taken(streamer, before, alive, force=force))
     if force:  # it is taken out: nobody misses it any more
         await host.bus.part(host.settings.streamers_key, streamer)
-    await tell(host)
+    await publish_outbox(host)
     await artifacts.table("move-batch", found.table, f"What became of the classes of {streamer}")
     return Completed(message=summary(found.table))
 

@@ -10,7 +10,7 @@ from sqlalchemy import Connection
 
 from flows.handling import GRACE_S, Decide, Swept, apart, changed, sweep_flow
 from flows.host import CHECKING, NOWHERE, Teacher, is_ours, log, teacher
-from flows.outbox_publisher import tell
+from flows.outbox_publisher import publish_outbox
 from flows.teacher import transcoding
 from flows.teacher.bookings import after
 from lectern import errors
@@ -112,7 +112,7 @@ async def check_of_teacher(host: Teacher, done: Mapping[Begins, float], now: flo
     if due:
         late = [unready[its] for its in due]
         await apart(late, lambda some: changed(host, _late(some)), lambda one: one.class_id)
-        await tell(host)
+        await publish_outbox(host)
     done = {its: at for its, at in done.items() if its in unready} | due
     if done:
         host.ongoing[errors.NOT_READY_FOR_START.number] = time.monotonic()

@@ -14,7 +14,7 @@ from flows import failures
 from flows.background_runs import NewRun
 from flows.handling import Decide, changed
 from flows.host import Teacher, log, lost_tag
-from flows.outbox_publisher import tell
+from flows.outbox_publisher import publish_outbox
 from lectern import errors
 from lectern.db import bookings, leases
 from lectern.decide import leases as decide_leases
@@ -100,7 +100,7 @@ async def _refuse_to_know(host: Teacher, listened_s: float) -> None:
 
 
 @dataclass
-class Leaving:
+class DrainTracker:
     """The streamers that leave, as one teacher hears of them."""
 
     host: Teacher
@@ -125,7 +125,7 @@ class Leaving:
         found = await changed(self.host, drained(name, alive))
         if found.taken:
             log.info("%s: is drained; %d classes were moved to others", name, len(found.taken))
-            await tell(self.host)
+            await publish_outbox(self.host)
 
 
 def withdrawn(name: str) -> Decide[Changes]:
@@ -152,14 +152,14 @@ def drained(name: str, alive: Sequence[str]) -> Decide[Changes]:
 
 
 @dataclass
-class Roll:
+class Membership:
     """The roll that is called every second; it remembers only what it heard itself."""
 
     host: Teacher
     announced_at: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.leaving = Leaving(self.host)
+        self.leaving = DrainTracker(self.host)
 
     async def run(self) -> None:
         """Call the roll until cancelled."""
@@ -259,7 +259,7 @@ class Roll:
         if holder is None or holder.lost_at is None:
             others = heirs(self.host, name, silent_s)
             await changed(self.host, lost(name, number, others, movable=movable))
-            await tell(self.host)
+            await publish_outbox(self.host)
 
     def _goes_on(self) -> None:
         self.host.ongoing[errors.STREAMER_LOST.number] = time.monotonic()
@@ -311,7 +311,7 @@ async def grant(host: Teacher, claim: Granted) -> None:
     if (await changed(host, granted(claim))).rows:
         # The streamer can use the session only when it has read the message, so Redis may know the session first.
         await host.bus.grant(host.settings.streamers_key, claim.streamer, claim.session)
-        await tell(host)
+        await publish_outbox(host)
 
 
 def granted(claim: Granted) -> Decide[Changes]:

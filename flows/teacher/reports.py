@@ -9,7 +9,7 @@ from sqlalchemy import Connection
 
 from flows.handling import batch_flow, read
 from flows.host import NOWHERE, teacher
-from flows.outbox_publisher import tell
+from flows.outbox_publisher import publish_outbox
 from flows.teacher.membership import living
 from lectern.db import as_run, bookings, events, leases
 from lectern.decide import leases as decide_leases
@@ -25,7 +25,7 @@ async def report(inbox_ids: str, dry_run: bool = False) -> State[None]:
     """Answer the bookings that a streamer has prepared or could not, and close those that were aired."""
     batch = await read(teacher(), inbox_ids, (Report,), dry_run=dry_run)
     go = partial(decided, await living(batch.host))
-    return await batch_flow("report", batch, go, lambda host, _: tell(host), "What the streamers reported")
+    return await batch_flow("report", batch, go, lambda host, _: publish_outbox(host), "What the streamers reported")
 
 
 def decided(alive: Sequence[str], connection: Connection, changes: Changes, reports: Sequence[Report]) -> None:
@@ -44,6 +44,6 @@ def decided(alive: Sequence[str], connection: Connection, changes: Changes, repo
         over = [said.class_id for said in reports if said.cmd == "ended"]
         parts = as_run.of_classes(connection, over)
         moved = events.named(connection, teacher_tables.journal, "moved", list(parts))
-        facts = decide.Facts(choice, bookings.unconfirmed_cancels(connection, ids), parts, moved)
+        facts = decide.ReportFacts(choice, bookings.unconfirmed_cancels(connection, ids), parts, moved)
     for said in reports:
         decide.take(changes, said, facts)

@@ -19,7 +19,7 @@ from flows.background_runs import NewRun
 from flows.failures import words
 from flows.handling import Decide, apart, batch_flow, changed, read
 from flows.host import NOWHERE, Teacher, log, teacher
-from flows.outbox_publisher import tell
+from flows.outbox_publisher import publish_outbox
 from flows.prefect_api import is_retried
 from flows.teacher.ecs import transcode as ecs
 from flows.teacher.membership import living
@@ -147,7 +147,7 @@ async def follow(host: Teacher, some: Sequence[Changes], lists: Lists) -> None:
     for one in some:
         for backend, outcome in one.transcoded:
             metrics.TRANSCODES.labels(backend, outcome).inc()
-    await tell(host)
+    await publish_outbox(host)
     await drop_lists(host, [key for one in some for key in one.ended], lists)
     await start_ecs(host, [key for one in some for key, _ in one.fallen])
 
@@ -271,7 +271,7 @@ async def _said_if_refused(host: Teacher) -> AsyncIterator[None]:
         if host.alarmed_at.take(code.meaning, SAY_AGAIN_S):
             alarm = host.alarm(code, error.message, time.time())
             await host.commit(outbox.put, host.journal, [alarm], time.time())
-            await tell(host)
+            await publish_outbox(host)
         raise
     host.ongoing.pop(code.number, None)
 

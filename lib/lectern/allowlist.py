@@ -14,14 +14,14 @@ _LISTED = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::(?P<port>
 
 
 @dataclass(frozen=True)
-class Places:
+class Allowlist:
     """The hosts and networks that a setting lists."""
 
     hosts: frozenset[tuple[str, int | None]] = frozenset()
     networks: tuple[str, ...] = (PUBLIC,)
 
     @classmethod
-    def listed(cls, text: str, setting: str = "ALLOWED_ORIGINS") -> "Places":
+    def listed(cls, text: str, setting: str = "ALLOWED_ORIGINS") -> "Allowlist":
         """Read ``host,host:port,10.0.0.0/8,public``; empty means public hosts only. Raises Misuse for anything else."""
         entries = [entry.strip().lower() for entry in text.split(",") if entry.strip()]
         hosts: set[tuple[str, int | None]] = set()
@@ -38,7 +38,7 @@ class Places:
                 ) from error
         return cls(frozenset(hosts), tuple(networks))
 
-    def and_also(self, hosts: Iterable[tuple[str, int]]) -> "Places":
+    def and_also(self, hosts: Iterable[tuple[str, int]]) -> "Allowlist":
         """These places and *hosts*."""
         return replace(self, hosts=self.hosts.union((_shortest(host), port) for host, port in hosts))
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple
 
-from lectern.urls import masked
+from lectern.urls import redact
 
 # The error codes of the wire: one table that holds the words of each, in English and in Chinese. A new code is a row
 # here, and a heading in RUNBOOK.md and RUNBOOK.zh.md.
@@ -19,7 +19,7 @@ class Severity(StrEnum):
     CRITICAL = "critical"
 
 
-class Words(NamedTuple):
+class CodeMeaning(NamedTuple):
     """What a code means, and what the platform should do."""
 
     meaning: str
@@ -32,8 +32,8 @@ class ErrorCode:
 
     number: int
     severity: Severity
-    english: Words
-    chinese: Words
+    english: CodeMeaning
+    chinese: CodeMeaning
     endangers: bool = field(default=False, kw_only=True)  # a class that its alarm names: each new name is told at once
     says: Mapping[str, str] = field(default_factory=dict, kw_only=True, repr=False, compare=False)
     """Sentences of its alarms and refusals, with their Chinese; the gaps are those of `chinese_account`."""
@@ -66,45 +66,45 @@ _CALL, _CALL_ZH = "Call the operations team.", "联系运维团队。"
 # Each code in lines of its own: what it is, its English, its Chinese, its sentences.
 # fmt: off
 TRANSCODE_TIMED_OUT = ErrorCode(207, CRITICAL,
-    Words("transcoding timed out", _MOVE),
-    Words("视频转码服务超时未完成", _MOVE_ZH))
+    CodeMeaning("transcoding timed out", _MOVE),
+    CodeMeaning("视频转码服务超时未完成", _MOVE_ZH))
 TRANSCODE_FAILED = ErrorCode(208, CRITICAL,
-    Words("transcoding failed", f"{_AGAIN} A new attempt is then made."),
-    Words("视频转码失败", f"{_AGAIN_ZH}届时会再转码一次。"))
+    CodeMeaning("transcoding failed", f"{_AGAIN} A new attempt is then made."),
+    CodeMeaning("视频转码失败", f"{_AGAIN_ZH}届时会再转码一次。"))
 ATTEMPTS_SPENT = ErrorCode(209, CRITICAL,
-    Words("too many transcoding attempts", f"{_MOVE} A person can retry the rendition."),
-    Words("转码尝试次数过多", f"{_MOVE_ZH}这个视频可以由人工重试转码。"),
+    CodeMeaning("too many transcoding attempts", f"{_MOVE} A person can retry the rendition."),
+    CodeMeaning("转码尝试次数过多", f"{_MOVE_ZH}这个视频可以由人工重试转码。"),
     says={"{x} failed {n} times today": "{x} 今天已失败 {n} 次"})
 NO_TRANSCODER = ErrorCode(210, CRITICAL,
-    Words("no transcoder can take the rendition", _MOVE),
-    Words("没有可用的转码服务", _MOVE_ZH), says={
+    CodeMeaning("no transcoder can take the rendition", _MOVE),
+    CodeMeaning("没有可用的转码服务", _MOVE_ZH), says={
         "the booking names no source": "约课里没有可以转码的录像 URL",
         "neither OSS nor ECS transcoding is set up": "OSS 和 ECS 转码都没有配置"})
 ORPHANED_WAITER = ErrorCode(211, CRITICAL,
-    Words("a class waits that nobody booked here", _AGAIN),
-    Words("有课在等转码，但这里没有它的约课", _AGAIN_ZH), endangers=True,
+    CodeMeaning("a class waits that nobody booked here", _AGAIN),
+    CodeMeaning("有课在等转码，但这里没有它的约课", _AGAIN_ZH), endangers=True,
     says={"its booking is not known here": "这里没有它的约课"})
 HOST_ASIDE = ErrorCode(212, WARNING,
-    Words("an ECS host is put aside", "Nothing; the other hosts go on."),
-    Words("一台 ECS 被暂停使用", "无需处理，其他 ECS 照常。"),
+    CodeMeaning("an ECS host is put aside", "Nothing; the other hosts go on."),
+    CodeMeaning("一台 ECS 被暂停使用", "无需处理，其他 ECS 照常。"),
     says={"failed {n} times in a row, it gets no job for {n2} s: {s}": "连续失败 {n} 次，{n2} 秒内不派任务：{s}"})
 NO_ECS_ROOM = ErrorCode(213, WARNING,
-    Words("no room on an ECS host", "Nothing; another host is taken."),
-    Words("ECS 磁盘空间不足", "无需处理，会换一台 ECS。"))
+    CodeMeaning("no room on an ECS host", "Nothing; another host is taken."),
+    CodeMeaning("ECS 磁盘空间不足", "无需处理，会换一台 ECS。"))
 UPLOAD_FAILED = ErrorCode(214, CRITICAL,
-    Words("a rendition could not be uploaded", _CALL),
-    Words("转码后的视频上传失败", _CALL_ZH))
+    CodeMeaning("a rendition could not be uploaded", _CALL),
+    CodeMeaning("转码后的视频上传失败", _CALL_ZH))
 HALF_A_RECORDING = ErrorCode(215, CRITICAL,
-    Words("the recording lacks its picture or its sound", "Replace the recording."),
-    Words("录像缺少画面或声音", "更换录像。"), says={
+    CodeMeaning("the recording lacks its picture or its sound", "Replace the recording."),
+    CodeMeaning("录像缺少画面或声音", "更换录像。"), says={
         "has sound ({r}), but no picture": "有声音（{r}），没有画面",
         "has a picture ({r}), but no sound": "有画面（{r}），没有声音"})
 OSS_REFUSES = ErrorCode(216, WARNING,
-    Words("the OSS transcoder refuses this teacher", "Nothing; ECS hosts transcode meanwhile."),
-    Words("OSS 转码拒绝这个虚拟老师", "无需处理，期间由 ECS 转码。"))
+    CodeMeaning("the OSS transcoder refuses this teacher", "Nothing; ECS hosts transcode meanwhile."),
+    CodeMeaning("OSS 转码拒绝这个虚拟老师", "无需处理，期间由 ECS 转码。"))
 DISK_FULL = ErrorCode(316, CRITICAL,
-    Words("disk full", "Move the class; the streamers' caches are full."),
-    Words("磁盘空间已满", "调课，推流端的缓存已满。"), endangers=True, says={
+    CodeMeaning("disk full", "Move the class; the streamers' caches are full."),
+    CodeMeaning("磁盘空间已满", "调课，推流端的缓存已满。"), endangers=True, says={
         "no room for {x} ({r}): booked classes need {n} of {n2} rendition (MAX_VIDEO_NUM)":
             "{x}（{r}）放不下：约了的课占用 {n2} 个视频（MAX_VIDEO_NUM）中的 {n} 个",
         "no room for {x} ({r}): booked classes need {n} of {n2} renditions (MAX_VIDEO_NUM)":
@@ -121,23 +121,23 @@ DISK_FULL = ErrorCode(316, CRITICAL,
         "the disk cannot be written: {s}": "磁盘写不进去：{s}",
         "cannot be written: {s}": "写不进去：{s}"})
 NO_STREAMER = ErrorCode(317, CRITICAL,
-    Words("no streamer takes classes", _AGAIN),
-    Words("没有推流端可以接课", _AGAIN_ZH), endangers=True, says={
+    CodeMeaning("no streamer takes classes", _AGAIN),
+    CodeMeaning("没有推流端可以接课", _AGAIN_ZH), endangers=True, says={
         "no streamer was heard of lately": "近来没有任何推流端的消息",
         "no streamer takes classes: {s} is drained": "没有推流端可以接课：{s} 正在腾空",
         "no streamer takes classes: {s} are drained": "没有推流端可以接课：{s} 正在腾空"})
 DOWNLOAD_FAILED = ErrorCode(318, CRITICAL,
-    Words("the recording could not be downloaded", "Check the URL, then book."),
-    Words("录像下载失败", "检查 URL，再约课。"), endangers=True)
+    CodeMeaning("the recording could not be downloaded", "Check the URL, then book."),
+    CodeMeaning("录像下载失败", "检查 URL，再约课。"), endangers=True)
 BAD_RECORDING = ErrorCode(319, CRITICAL,
-    Words("the recording is not playable", "Replace the recording."),
-    Words("录像无法播放", "更换录像。"), endangers=True)
+    CodeMeaning("the recording is not playable", "Replace the recording."),
+    CodeMeaning("录像无法播放", "更换录像。"), endangers=True)
 FORBIDDEN_ORIGIN = ErrorCode(320, WARNING,
-    Words("the recording's origin is not allowed", _CORRECT),
-    Words("录像来源不在允许范围", _CORRECT_ZH))
+    CodeMeaning("the recording's origin is not allowed", _CORRECT),
+    CodeMeaning("录像来源不在允许范围", _CORRECT_ZH))
 AIRING_BROKEN = ErrorCode(321, CRITICAL,
-    Words("the class could not be aired to its end", _CALL),
-    Words("课没有完整播出", _CALL_ZH), endangers=True, says={
+    CodeMeaning("the class could not be aired to its end", _CALL),
+    CodeMeaning("课没有完整播出", _CALL_ZH), endangers=True, says={
         "it is not on air: {s}": "没有推流成功：{s}",
         "it is tried again until its end": "会一直重试到下课",
         "it falls behind the clock, and {n} s of it were skipped: its receiver takes less than it is sent":
@@ -149,8 +149,8 @@ AIRING_BROKEN = ErrorCode(321, CRITICAL,
         "no receiver takes it yet": "还没有接收方收它",
         "{x} never said how it ended": "{x} 一直没有报告是怎么结束的"})
 STREAMER_LOST = ErrorCode(322, CRITICAL,
-    Words("a streamer is lost", "Nothing; its classes are moved to others."),
-    Words("推流端失联", "无需处理，它的课会转给别的推流端。"), says={
+    CodeMeaning("a streamer is lost", "Nothing; its classes are moved to others."),
+    CodeMeaning("推流端失联", "无需处理，它的课会转给别的推流端。"), says={
         "not heard of for {n} s": "已有 {n} 秒没有心跳",
         "{n} class to be moved to others": "{n} 节课转给别的推流端",
         "{n} classes to be moved to others": "{n} 节课转给别的推流端",
@@ -159,45 +159,45 @@ STREAMER_LOST = ErrorCode(322, CRITICAL,
         "its lease has no end": "它的租约没有期限",
         "no streamer is alive that it asks before it goes on alone": "没有它会先去询问的存活推流端"})
 NOT_MOVED = ErrorCode(323, CRITICAL,
-    Words("a class lost its streamer, and no other can take it", "Move the class, it is not aired."),
-    Words("课失去推流端，没有别的能接手", "调课，这节课播不了。"), endangers=True, says={
+    CodeMeaning("a class lost its streamer, and no other can take it", "Move the class, it is not aired."),
+    CodeMeaning("课失去推流端，没有别的能接手", "调课，这节课播不了。"), endangers=True, says={
         "no other streamer can take it": "没有别的推流端能接手",
         "{x} is lost": "{x} 失联",
         "{x} is drained": "{x} 正在腾空"})
 NOT_READY_FOR_START = ErrorCode(324, CRITICAL,
-    Words("a class is not ready for its start", "Wait for the operations team, or move the class."),
-    Words("课在上课前未就绪", "等运维团队处理，或调课。"), endangers=True, says={
+    CodeMeaning("a class is not ready for its start", "Wait for the operations team, or move the class."),
+    CodeMeaning("课在上课前未就绪", "等运维团队处理，或调课。"), endangers=True, says={
         "{x} begins in {t} and is not ready with {y}: {s}": "{x} {t}后上课，{y} 还没有就绪：{s}",
         "{x} should have begun {t} ago and is not ready with {y}: {s}": "{x} 应在{t}前上课，{y} 还没有就绪：{s}",
         "{x} does not have it yet": "{x} 还没有它"})
 FORBIDDEN_PUSH_HOST = ErrorCode(325, WARNING,
-    Words("the push host is not allowed", _CORRECT),
-    Words("推流地址的主机不在允许范围", _CORRECT_ZH), says={
+    CodeMeaning("the push host is not allowed", _CORRECT),
+    CodeMeaning("推流地址的主机不在允许范围", _CORRECT_ZH), says={
         "{x} is no allowed push host": "{x} 不是允许的推流主机",
         "to push there, set {y}": "要推到那里，请设置 {y}"})
 NO_RECORDING = ErrorCode(326, CRITICAL,
-    Words("a class is on air without its recording", _CALL),
-    Words("正在上的课没有录像可播", _CALL_ZH), endangers=True, says={
+    CodeMeaning("a class is on air without its recording", _CALL),
+    CodeMeaning("正在上的课没有录像可播", _CALL_ZH), endangers=True, says={
         "its slate is sent: {s}": "正在推垫片：{s}",
         "its slate is sent from its start on: {s}": "上课时会推垫片：{s}",
         "nothing will be sent, there is no slate: {s}": "上课时什么都不会推，没有垫片：{s}",
         "nothing is sent, there is no slate: {s}": "什么都没有推，没有垫片：{s}",
         "its recording cannot be had again: {s}": "录像无法重新取得：{s}"})
 PLAYOUT_AWAY = ErrorCode(327, CRITICAL,
-    Words("the playout of a streamer is not there", _CALL),
-    Words("推流端的播出进程不可用", _CALL_ZH), says={
+    CodeMeaning("the playout of a streamer is not there", _CALL),
+    CodeMeaning("推流端的播出进程不可用", _CALL_ZH), says={
         "its lease is over, although this streamer holds one": "它的租约已到期，尽管这个推流端持有租约",
         "{n} class should be on air": "{n} 节课应在播出",
         "{n} classes should be on air": "{n} 节课应在播出"})
 DEAD_AIR = ErrorCode(328, WARNING,
-    Words("a recording is black, frozen, silent or too short", "Look at the recording, and replace it if it is bad."),
-    Words("录像有黑屏、静止、静音，或太短", "检查录像，有问题就更换。"),
+    CodeMeaning("a recording is black, frozen, silent or too short", "Look at the recording; replace a bad one."),
+    CodeMeaning("录像有黑屏、静止、静音，或太短", "检查录像，有问题就更换。"),
     says={
         "its recording {x} is faulty: {s}": "录像 {x} 有问题：{s}",
         "it ends {t} before its class": "比课早结束{t}"})
 AIRED_WITH_GAPS = ErrorCode(329, WARNING,
-    Words("a class was aired with gaps", "Have the class repeated if what is missing matters."),
-    Words("课播出了，但有缺失", "缺失的部分重要的话，重新安排这节课。"), says={
+    CodeMeaning("a class was aired with gaps", "Have the class repeated if what is missing matters."),
+    CodeMeaning("课播出了，但有缺失", "缺失的部分重要的话，重新安排这节课。"), says={
         "{t} of {t2} were not sent: {s}": "{t2}里有{t}没有推送：{s}",
         "{c}-{c2} {s}": "{c} 至 {c2} {s}",
         "the push was refused: {s}": "推流被拒绝：{s}",
@@ -217,22 +217,22 @@ AIRED_WITH_GAPS = ErrorCode(329, WARNING,
         "{n} more gap": "另有 {n} 处缺失",
         "{n} more gaps": "另有 {n} 处缺失"})
 MALFORMED = ErrorCode(400, WARNING,
-    Words("malformed booking", "Correct the booking and send it again."),
-    Words("约课格式错误", "改正约课，重新发送。"))
+    CodeMeaning("malformed booking", "Correct the booking and send it again."),
+    CodeMeaning("约课格式错误", "改正约课，重新发送。"))
 NOT_BOOKED = ErrorCode(404, WARNING,
-    Words("a change of a class that is not booked", "Book the class."),
-    Words("更改的课没有约过", "先约课。"),
+    CodeMeaning("a change of a class that is not booked", "Book the class."),
+    CodeMeaning("更改的课没有约过", "先约课。"),
     says={"nobody has booked it here": "这里没人约过它"})
 CONFLICT = ErrorCode(409, WARNING,
-    Words("the booking contradicts another booking",
+    CodeMeaning("the booking contradicts another booking",
           "Cancel the other booking, or change this one; then use a new class_id."),
-    Words("约课与另一条约课冲突", "取消另一条约课，或修改这一条；然后用新的 class_id。"), says={
+    CodeMeaning("约课与另一条约课冲突", "取消另一条约课，或修改这一条；然后用新的 class_id。"), says={
         "{x} is pushed to the same URL, and overlaps for {t}": "{x} 推到同一个地址，时间重叠 {t}",
         "it is booked already with other content: {r}": "已经约过，内容不同：{r}",
         "the first booking stands, it is {s}": "以第一次约课为准，它{s}"})
 ENDED = ErrorCode(410, WARNING,
-    Words("the class has already ended", _CORRECT),
-    Words("课已结束", _CORRECT_ZH), says={
+    CodeMeaning("the class has already ended", _CORRECT),
+    CodeMeaning("课已结束", _CORRECT_ZH), says={
         "it ended before its answer could be sent": "答复还没能发出，课就结束了",
         "it ended before its rendition was there": "视频还没有，课就结束了",
         "{x} did not say in time that it is ready": "{x} 没有及时报告就绪",
@@ -240,15 +240,15 @@ ENDED = ErrorCode(410, WARNING,
         "its end has passed, so it cannot be changed any more": "下课时间已过，不能再改",
         "the class was over before its change was in force": "更改生效之前，课就结束了"})
 CANCELLED = ErrorCode(411, NOTICE,
-    Words("the class was cancelled", _AGAIN),
-    Words("课已取消", _AGAIN_ZH))
+    CodeMeaning("the class was cancelled", _AGAIN),
+    CodeMeaning("课已取消", _AGAIN_ZH))
 URL_MISSING = ErrorCode(501, CRITICAL,
-    Words("transcoded already, but the booking lacks the URL", "Add the URL to video_url_list."),
-    Words("转码已成功，但约课时未发送该清晰度的视频 URL", "把 URL 加进 video_url_list。"),
+    CodeMeaning("transcoded already, but the booking lacks the URL", "Add the URL to video_url_list."),
+    CodeMeaning("转码已成功，但约课时未发送该清晰度的视频 URL", "把 URL 加进 video_url_list。"),
     says={"{x} is transcoded, but video_url_list lacks it": "{x} 已转码，但 video_url_list 里没有"})
 UNKNOWN_RENDITION = ErrorCode(502, WARNING,
-    Words("a result for a rendition nobody asked for", "Check the transcoder."),
-    Words("收到无人请求的视频的转码结果", "检查转码服务。"),
+    CodeMeaning("a result for a rendition nobody asked for", "Check the transcoder."),
+    CodeMeaning("收到无人请求的视频的转码结果", "检查转码服务。"),
     says={
         "a result came, and nobody asked for it": "来了一个结果，但没有人请求过",
         "a result came, and nobody asked for it. {n} class waits on the list {y}, and nobody answers: type {r}":
@@ -256,30 +256,30 @@ UNKNOWN_RENDITION = ErrorCode(502, WARNING,
         "a result came, and nobody asked for it. {n} classes wait on the list {y}, and nobody answers: type {r}":
             "来了一个结果，但没有人请求过。{n} 节课在 list {y} 上等，没有人会答复：请执行 {r}"})
 STALE_WAITING = ErrorCode(503, CRITICAL,
-    Words("a class waits longer than it may", _CALL),
-    Words("约课等待超时", _CALL_ZH), endangers=True, says={
+    CodeMeaning("a class waits longer than it may", _CALL),
+    CodeMeaning("约课等待超时", _CALL_ZH), endangers=True, says={
         "{x} has waited for {y} for more than {t}": "{x} 等 {y} 已超过{t}",
         "its change has waited for {y} for more than {t}": "更改等 {y} 已超过{t}",
         "{x} waited for {y}": "{x} 在等 {y}"})
 DEAD_LETTER = ErrorCode(504, WARNING,
-    Words("a message could not be read", "Check the producer."),
-    Words("消息无法解析", "检查发送方。"),
+    CodeMeaning("a message could not be read", "Check the producer."),
+    CodeMeaning("消息无法解析", "检查发送方。"),
     says={"the message is not JSON: {s}": "消息不是 JSON：{s}"})
 REFUSED_BY_REDIS = ErrorCode(505, CRITICAL,
-    Words("Redis refuses a key or a channel", _CALL),
-    Words("Redis 拒绝访问某个键或频道", _CALL_ZH), says={
+    CodeMeaning("Redis refuses a key or a channel", _CALL),
+    CodeMeaning("Redis 拒绝访问某个键或频道", _CALL_ZH), says={
         "Redis refuses messages for {y}: {s}": "Redis 拒收发往 {y} 的消息：{s}",
         "Redis does not let {y} be read: {s}": "Redis 不让读 {y}：{s}"})
 NOT_HANDLED = ErrorCode(506, CRITICAL,
-    Words("a booking could not be handled", f"{_AGAIN} Call the operations team."),
-    Words("约课无法处理", f"{_AGAIN_ZH}并联系运维团队。"))
+    CodeMeaning("a booking could not be handled", f"{_AGAIN} Call the operations team."),
+    CodeMeaning("约课无法处理", f"{_AGAIN_ZH}并联系运维团队。"))
 WORK_FAILED = ErrorCode(507, CRITICAL,
-    Words("a part of a host does not work", "Nothing; the part is tried again."),
-    Words("主机的某个部分不工作", "无需处理，这个部分会重试。"),
+    CodeMeaning("a part of a host does not work", "Nothing; the part is tried again."),
+    CodeMeaning("主机的某个部分不工作", "无需处理，这个部分会重试。"),
     says={"{y}: {o} does not work: {s}": "{y}：“{o}”不工作：{s}"})
 REDIS_AWAY = ErrorCode(508, CRITICAL,
-    Words("Redis is away", "Nothing; it is handled when Redis is back."),
-    Words("Redis 没有应答", "无需处理，Redis 恢复后会处理。"), says={
+    CodeMeaning("Redis is away", "Nothing; it is handled when Redis is back."),
+    CodeMeaning("Redis 没有应答", "无需处理，Redis 恢复后会处理。"), says={
         "Redis has not answered for {n} s: {s}": "Redis 已有 {n} 秒没有应答：{s}",
         "no answer in time": "没有按时应答"})
 # fmt: on
@@ -317,7 +317,7 @@ class LecternError(Exception):
     """
 
     def __init__(self, message: str, code: ErrorCode | None = None) -> None:
-        message = masked(message)
+        message = redact(message)
         super().__init__(message)
         self.message = message
         self.code = code

@@ -6,7 +6,7 @@ import sys
 from typing import Literal
 
 from lectern.errors import Caught, LecternError
-from lectern.urls import masked
+from lectern.urls import redact
 
 
 def without_secrets(record: logging.LogRecord) -> bool:
@@ -18,9 +18,9 @@ def without_secrets(record: logging.LogRecord) -> bool:
         record.msg, record.args = f"{record.msg} {record.args!r}", None
         said = record.msg
     if "://" in said:
-        record.msg, record.args = masked(said), None
+        record.msg, record.args = redact(said), None
     if record.exc_info and not record.exc_text:
-        record.exc_text = masked(logging.Formatter().formatException(record.exc_info))
+        record.exc_text = redact(logging.Formatter().formatException(record.exc_info))
     return True
 
 

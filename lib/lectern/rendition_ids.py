@@ -29,7 +29,7 @@ _SIGNATURES = frozenset(
 
 
 @dataclass(frozen=True)
-class Held:
+class HeldStem:
     """What a stem is used for already; *source* is the recording that gave it its name, None if a record_id did."""
 
     source: str | None
@@ -67,7 +67,7 @@ def hashed(url: str) -> str:
     return f"url-{hashlib.sha256(source(url).encode()).hexdigest()[:32]}"
 
 
-def chosen(record_id: int | None, resolution: Resolution | None, url: str, held: Mapping[str, Held]) -> str:
+def chosen(record_id: int | None, resolution: Resolution | None, url: str, held: Mapping[str, HeldStem]) -> str:
     """The stem of a class, so that two recordings never share a file.
 
     *held* says what each stem is used for. All renditions of one record are one recording, whatever their URLs.

@@ -14,10 +14,10 @@ from typing import Any, NamedTuple
 from pydantic_core import to_json
 
 from lectern.db.inbox import Handled, spell, work_of
-from lectern.model.facts import Work
-from lectern.model.views import Past
+from lectern.model.facts import UnrecordedWork
+from lectern.model.views import EventView
 from lectern.states import Resolution
-from lectern.urls import masked
+from lectern.urls import redact
 from lectern.wire.fields import is_name, read_resolution
 from lectern.wire.parser import fields_of
 
@@ -113,7 +113,7 @@ def said_of(messages: Iterable[tuple[int, str | None]], table: Iterable[Mapping[
     waiting: list[Mapping[str, object]] = []
     last = next((ids[0] for ids in (*named.values(), nameless) if ids), None)
     for line in table:
-        waiting.append({key: masked(str(value)) for key, value in line.items() if value})
+        waiting.append({key: redact(str(value)) for key, value in line.items() if value})
         name = str(line["class"])
         if ids := named.get(name):
             last = ids[0] if len(ids) == 1 else ids.popleft()
@@ -133,7 +133,7 @@ def _is_no_class(name: str) -> bool:
     return _STEM.fullmatch(name) is not None or not is_name(name)
 
 
-class Kind(Enum):
+class RecordKind(Enum):
     """How a run looks in the UI: type and name of its state, its own tag, and the level of its reason in its log."""
 
     DONE = ("COMPLETED", "Completed", None, logging.INFO)
@@ -149,10 +149,10 @@ class _Entry(NamedTuple):
     lines: list[dict[str, Any]]
 
     @property
-    def kind(self) -> Kind:
+    def kind(self) -> RecordKind:
         if any(str(line["decision"]).startswith(_NO) for line in self.lines):
-            return Kind.REFUSED
-        return Kind.FAILED if self.row.error is not None else Kind.DONE
+            return RecordKind.REFUSED
+        return RecordKind.FAILED if self.row.error is not None else RecordKind.DONE
 
 
 def _entries(row: Handled, label: Label) -> list[_Entry]:
@@ -174,10 +174,10 @@ class RunRecord:
     """One run that shows what was done."""
 
     flow: str
-    kind: Kind
+    kind: RecordKind
     key: str
     entries: Sequence[_Entry]
-    work: Work | None = None
+    work: UnrecordedWork | None = None
     is_late: bool = False
     run_id: str | None = None
     is_plain: bool = False  # Prefect refused it with its labels
@@ -227,9 +227,9 @@ class RunRecord:
         return {"type": type_, "name": name, "message": f"{self._what()}; {took}"}
 
     def _what(self) -> str:
-        if self.kind is Kind.REFUSED:
+        if self.kind is RecordKind.REFUSED:
             return _refusals(self.lines)
-        if self.kind is Kind.FAILED:
+        if self.kind is RecordKind.FAILED:
             return next(one.row.error for one in self.entries if one.row.error is not None)
         return self.work.message if self.work else summary(self.lines) if self.lines else "done"
 
@@ -244,9 +244,9 @@ class RunRecord:
             "labels": {"lectern.began": _utc(self.began), "lectern.ended": _utc(self.ended)},
         }
 
-    def log(self, events: Sequence[Past]) -> list[dict[str, Any]]:
+    def log(self, events: Sequence[EventView]) -> list[dict[str, Any]]:
         """Its log: why it was refused or failed, because the UI opens such a run on its log, then its *events*."""
-        reason = [] if self.kind is Kind.DONE else [(self.began, self.kind.value[3], self.state()["message"])]
+        reason = [] if self.kind is RecordKind.DONE else [(self.began, self.kind.value[3], self.state()["message"])]
         told = [
             (one.at, logging.INFO, f"{one.class_id}: {one.what}{one.detail and ': '}{one.detail}") for one in events
         ]
@@ -259,13 +259,13 @@ class RunRecord:
 def records_of(flow: str, rows: Sequence[Handled], key: str, now: float) -> list[RunRecord]:
     """The runs that show *rows*, which share *key*; the same rows make the same runs, also after a crash."""
     work = work_of(rows[0])
-    sorted_: dict[Kind, list[_Entry]] = defaultdict(list)
+    sorted_: dict[RecordKind, list[_Entry]] = defaultdict(list)
     for row in rows:
         for entry in _entries(row, label_of(row.body)):
             sorted_[entry.kind].append(entry)
     records: list[RunRecord] = []
     for kind, entries in sorted_.items():
-        for some in _cut(entries, CLASSES if flow in FIND or kind is not Kind.DONE else MANY):
+        for some in _cut(entries, CLASSES if flow in FIND or kind is not RecordKind.DONE else MANY):
             its = f"{key}-{len(records)}" if records else key
             is_late = now - min(one.row.handled_at for one in some) > LATE_S
             records.append(RunRecord(flow, kind, its, some, work, is_late))

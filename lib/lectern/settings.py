@@ -15,7 +15,7 @@ from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_va
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from lectern import urls
-from lectern.allowlist import Places
+from lectern.allowlist import Allowlist
 from lectern.errors import Misuse
 from lectern.states import Role
 from lectern.wire.fields import a_name
@@ -162,7 +162,7 @@ class Common(BaseSettings):
     @field_validator("allowed_origins", "allowed_push_hosts", check_fields=False)
     @classmethod
     def _places(cls, text: str, info: ValidationInfo) -> str:
-        Places.listed(text, str(info.field_name).upper())
+        Allowlist.listed(text, str(info.field_name).upper())
         return text
 
     @field_validator("api_bind", "health_bind", "health_address", check_fields=False)

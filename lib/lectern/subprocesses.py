@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 
 from lectern.errors import CallAPerson, Caught, Misuse, TryAgain
 from lectern.playout.sanitize import cleaned
-from lectern.urls import masked
+from lectern.urls import redact
 
 # Starts programs in threads of their own, because the start waits for the child's first turn on a processor. On a
 # busy machine each start takes a tenth of a second and more, in which an event loop would pass on no lease.
@@ -205,7 +205,7 @@ class Lines:
 
 def last_line(text: str) -> str:
     """The last line of *text* that is not blank, cleaned, with secrets in URLs masked, which programs print, too."""
-    return cleaned(masked(next((line for line in reversed(re.split(r"[\r\n]+", text)) if line.strip()), "")))
+    return cleaned(redact(next((line for line in reversed(re.split(r"[\r\n]+", text)) if line.strip()), "")))
 
 
 async def drain(stream: asyncio.StreamReader | None, tail: Tail, lines: Lines | None) -> None:
@@ -339,7 +339,7 @@ async def run(
             on_start(child.process.pid)
         cause = await _watch(child, started_at + timeout_s, stall_s, grace_s)
     finally:
-        await surely(_end(child, grace_s))
+        await shielded(_end(child, grace_s))
     if cause is not None:
         seconds = time.monotonic() - (started_at if cause is TimedOut else child.lines.progressed_at)
         raise cause(argv[0], seconds, last_line(child.err.text))
@@ -378,7 +378,7 @@ class _Child:
                 reader.result()
 
 
-async def surely(work: Coroutine[object, object, T]) -> T:
+async def shielded(work: Coroutine[object, object, T]) -> T:
     """Await *work*, which must be bounded, to its end even if we are cancelled; then pass the cancellation on."""
     task = asyncio.ensure_future(work)
     cancelled: asyncio.CancelledError | None = None

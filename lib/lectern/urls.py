@@ -154,7 +154,7 @@ _MOST_CHARACTERS = 300
 _SENTENCE_ENDS = ".,:;!)]}'`\""
 
 
-def shown(url: str) -> str:
+def redact_url(url: str) -> str:
     """*url* as scheme, host, port and path, with ``?…`` in place of a query; a push URL without path and query."""
     matched = _URL.match(url)
     if matched is None:
@@ -162,7 +162,7 @@ def shown(url: str) -> str:
     return _written(matched)
 
 
-def masked(text: str) -> str:
+def redact(text: str) -> str:
     """*text* with the secrets removed from each URL in it; what programs and libraries print often has URLs."""
     return _URL.sub(_within, text) if "://" in text else text
 

@@ -19,7 +19,7 @@ from lectern.decide.account import (
 )
 from lectern.decide.dashboard import tally
 from lectern.model.facts import AsRun
-from lectern.model.views import Booked, Check, Cited, Found, OpenAlarm, Past, Sending, Word
+from lectern.model.views import Booked, Check, ClassView, EventView, OpenAlarm, Sending, StreamerStatus, StreamerView
 from lectern.states import AiringState, BookingState
 
 NOW = 1_764_010_000.0
@@ -31,26 +31,26 @@ def booked(state: BookingState = BookingState.READY, **fields: object) -> Booked
     return replace(one, institution="inst-1", push="rtmp://push/…", source="http://o/6666.flv", **fields)  # type: ignore[arg-type]
 
 
-def cited(state: AiringState = AiringState.ON_AIR, **fields: object) -> Cited:
-    return replace(Cited("c-1", state, "6666_720P", START, END, None, None), **fields)  # type: ignore[arg-type]
+def cited(state: AiringState = AiringState.ON_AIR, **fields: object) -> StreamerView:
+    return replace(StreamerView("c-1", state, "6666_720P", START, END, None, None), **fields)  # type: ignore[arg-type]
 
 
 ON_AIR = Sending(on_air=True, since=START, position_s=123)
 REFUSED = Sending(on_air=False, failures=17, why="Connection refused", why_at=NOW - 3)
 
 
-def word(**fields: object) -> Word:
-    return Word(**{"at": NOW, "sendings": {}, "checks": {}, "alarms": (), **fields})  # type: ignore[arg-type]
+def word(**fields: object) -> StreamerStatus:
+    return StreamerStatus(**{"at": NOW, "sendings": {}, "checks": {}, "alarms": (), **fields})  # type: ignore[arg-type]
 
 
-def told(found: Found, now: float = NOW) -> str:
+def told(found: ClassView, now: float = NOW) -> str:
     known = account(found, now)
     return "\n".join([*(f"{what}: {text}" for what, text in known.header), *known.following])
 
 
 def test_a_class_whose_pushes_are_refused_is_not_said_to_be_pushed() -> None:
     known = cited(AiringState.READY, push="rtmp://push.example:19350/…")
-    found = Found("c-1", cited=known, streamer="streamer1", sending=REFUSED)
+    found = ClassView("c-1", cited=known, streamer="streamer1", sending=REFUSED)
     assert standing(found, NOW) is Standing.NOT_ON_AIR
     said = told(found)
     assert "not on air: 17 attempts to connect failed, the last because: Connection refused" in said
@@ -60,7 +60,7 @@ def test_a_class_whose_pushes_are_refused_is_not_said_to_be_pushed() -> None:
 
 
 def test_a_class_on_air_says_since_when_and_where_and_not_that_it_should_be() -> None:
-    found = with_status(Found("c-1", booked()), {"streamer1": word(sendings={"c-1": ON_AIR})})
+    found = with_status(ClassView("c-1", booked()), {"streamer1": word(sendings={"c-1": ON_AIR})})
     said = told(found)
     assert standing(found, NOW) is Standing.ON_AIR
     assert "on air on streamer1 since" in said
@@ -71,8 +71,8 @@ def test_a_class_on_air_says_since_when_and_where_and_not_that_it_should_be() ->
 
 def test_of_a_silent_streamer_nobody_says_that_its_class_is_on_air() -> None:
     """Its rows say *on air* still: its process was killed."""
-    own = Found("c-1", cited=cited(), streamer="streamer1", sending=ON_AIR)
-    for half in (own, Found("c-1", booked())):
+    own = ClassView("c-1", cited=cited(), streamer="streamer1", sending=ON_AIR)
+    for half in (own, ClassView("c-1", booked())):
         found = with_status(half, {"streamer1": word(sendings={"c-1": ON_AIR}, silent_s=34.0)})
         assert standing(found, NOW) is Standing.SILENT
         assert "streamer1 has been silent for 34 s: nobody here knows whether the class is on air" in told(found)
@@ -80,16 +80,16 @@ def test_of_a_silent_streamer_nobody_says_that_its_class_is_on_air() -> None:
 
 
 def test_without_redis_the_teacher_knows_nothing_of_a_streamer_and_says_so() -> None:
-    deaf = with_status(Found("c-1", booked()), None)
+    deaf = with_status(ClassView("c-1", booked()), None)
     assert "Redis does not answer: nobody here knows" in told(deaf)
     assert "RUNBOOK.md: redis: no heartbeat" in account(deaf, NOW + 60).following
-    own = Found("c-1", cited=cited(), streamer="streamer1", sending=ON_AIR)
+    own = ClassView("c-1", cited=cited(), streamer="streamer1", sending=ON_AIR)
     assert standing(with_status(own, None), NOW) is Standing.ON_AIR  # its own rows say it
 
 
 def test_the_last_check_is_part_of_the_account() -> None:
     check = Check(NOW - 60, "its push URL cannot be reached: refused")
-    found = with_status(Found("c-1", booked()), {"streamer1": word(checks={"c-1": check})})
+    found = with_status(ClassView("c-1", booked()), {"streamer1": word(checks={"c-1": check})})
     said = told(found, START - 240)
     assert "readiness: not ready, checked at" in said
     assert "It is not ready for its start: its push URL cannot be reached: refused" in said
@@ -100,13 +100,13 @@ def test_the_last_check_is_part_of_the_account() -> None:
 def test_an_open_alarm_of_its_streamer_is_named_with_its_heading() -> None:
     alarm = OpenAlarm(321, "streamer1", 3, NOW, "c-1: is not on air", ("c-1",))
     other = OpenAlarm(318, "streamer1", 1, NOW, "c-2: no", ("c-2",))
-    said = told(with_status(Found("c-1", booked()), {"streamer1": word(alarms=(alarm, other))}))
+    said = told(with_status(ClassView("c-1", booked()), {"streamer1": word(alarms=(alarm, other))}))
     assert "open alarm: 321 ×3 on streamer1" in said
     assert "318" not in said
 
 
 def test_the_header_has_the_booking_itself() -> None:
-    said = told(Found("c-1", booked(BookingState.WAITING, streamer=None)))
+    said = told(ClassView("c-1", booked(BookingState.WAITING, streamer=None)))
     for shown in ("time: 20", "institution: inst-1", "recording: http://o/6666.flv", "push URL: rtmp://push/…"):
         assert shown in said
     assert "streamer:" not in said
@@ -118,20 +118,20 @@ def test_a_class_that_is_over_says_what_was_really_sent_of_it() -> None:
         AsRun(0, 1, "slate", START + 300, START + 320, 300, 20, 1_000_000),
         AsRun(0, 2, "recording", START + 325, END, 325, END - START - 325, 70_000_000),
     ]
-    said = told(Found("c-1", booked(BookingState.AIRED), as_run=parts), END + 60)
+    said = told(ClassView("c-1", booked(BookingState.AIRED), as_run=parts), END + 60)
     minutes = formatting.length(END - START - 25)
     assert f"as run: {minutes} of the recording, " in said
     assert "; 20 s of the slate; 2 sessions; 0.1 GB" in said
     assert f"not sent: 25 s of {formatting.length(END - START)} were not sent: " in said
-    assert "as run" not in told(Found("c-1", booked(BookingState.READY)))
+    assert "as run" not in told(ClassView("c-1", booked(BookingState.READY)))
 
 
 def test_a_class_with_gaps_says_which_and_sends_to_their_heading() -> None:
     """At its teacher and on its streamer, in the same words."""
     why = {"code": 329, "message": "25 s of 1 h were not sent: 19:00:00-19:00:25 the push was refused: no"}
     for found in (
-        Found("c-1", booked(BookingState.AIRED_WITH_GAPS, **why)),
-        Found("c-1", cited=cited(AiringState.AIRED_WITH_GAPS, **why), streamer="streamer1"),
+        ClassView("c-1", booked(BookingState.AIRED_WITH_GAPS, **why)),
+        ClassView("c-1", cited=cited(AiringState.AIRED_WITH_GAPS, **why), streamer="streamer1"),
     ):
         known = account(found, END + 60)
         assert known.standing is Standing.AIRED_WITH_GAPS
@@ -140,8 +140,8 @@ def test_a_class_with_gaps_says_which_and_sends_to_their_heading() -> None:
 
 def test_on_one_host_each_sentence_is_said_once() -> None:
     broken = {"code": 318, "message": "the origin says 404"}
-    teacher = Found("c-1", booked(BookingState.REFUSED, **broken))
-    streamer = Found("c-1", cited=cited(AiringState.REFUSED, **broken), streamer="streamer1")
+    teacher = ClassView("c-1", booked(BookingState.REFUSED, **broken))
+    streamer = ClassView("c-1", cited=cited(AiringState.REFUSED, **broken), streamer="streamer1")
     found = gathered(teacher, streamer)
     following = account(found, NOW).following
     assert sorted(set(following)) == sorted(following)
@@ -149,8 +149,8 @@ def test_on_one_host_each_sentence_is_said_once() -> None:
 
 
 def test_rows_of_a_streamer_that_no_longer_has_the_class_are_not_believed() -> None:
-    teacher = Found("c-1", booked(streamer="streamer2"))
-    streamer = Found("c-1", cited=cited(), streamer="streamer1", sending=ON_AIR)
+    teacher = ClassView("c-1", booked(streamer="streamer2"))
+    streamer = ClassView("c-1", cited=cited(), streamer="streamer1", sending=ON_AIR)
     found = with_status(gathered(teacher, streamer), {"streamer2": word()})
     assert standing(found, NOW) is Standing.NOT_ON_AIR
     assert found.host == "streamer2"
@@ -158,7 +158,7 @@ def test_rows_of_a_streamer_that_no_longer_has_the_class_are_not_believed() -> N
 
 def test_a_class_that_somebody_retried_is_on_air_although_its_teacher_calls_it_broken() -> None:
     found = with_status(
-        Found("c-1", booked(BookingState.BROKEN, code=321)), {"streamer1": word(sendings={"c-1": ON_AIR})}
+        ClassView("c-1", booked(BookingState.BROKEN, code=321)), {"streamer1": word(sendings={"c-1": ON_AIR})}
     )
     assert standing(found, NOW) is Standing.ON_AIR
 
@@ -177,7 +177,7 @@ def test_every_class_has_an_account_and_is_on_air_only_if_it_is_sent(
     unheard: str | None,
     now: float,
 ) -> None:
-    found = Found(
+    found = ClassView(
         "c-1",
         booked(of_booking) if of_booking else None,
         cited=cited(of_airing) if of_airing else None,
@@ -198,7 +198,7 @@ def test_every_class_has_an_account_and_is_on_air_only_if_it_is_sent(
 @pytest.mark.parametrize("state", [BookingState.RECEIVED, BookingState.WAITING, BookingState.PLACED])
 def test_a_class_that_is_late_says_what_it_waits_for(state: BookingState) -> None:
     streamer = "streamer1" if state is BookingState.PLACED else None
-    found = with_status(Found("c-1", booked(state, streamer=streamer)), {"streamer1": word()})
+    found = with_status(ClassView("c-1", booked(state, streamer=streamer)), {"streamer1": word()})
     assert standing(found, NOW) is Standing.NOT_ON_AIR
     assert "not on air: " in told(found)
 
@@ -206,24 +206,24 @@ def test_a_class_that_is_late_says_what_it_waits_for(state: BookingState) -> Non
 @pytest.mark.parametrize(
     ("found", "heading"),
     [
-        (Found("c-1", booked(), sending=without_playout("nobody listens at /run/playout.sock")), 327),
-        (Found("c-1", booked(), sending=NOT_IN_PLAYOUT), 321),
-        (Found("c-1", booked(), sending=REFUSED), 321),
-        (Found("c-1", booked(BookingState.PLACED)), 324),
-        (Found("c-1", cited=cited(AiringState.WAITING), streamer="streamer1"), 324),
-        (Found("c-1", cited=cited(AiringState.WAITING), streamer="streamer1", sending=NOT_IN_PLAYOUT), 324),
-        (Found("c-1", booked()), 321),
+        (ClassView("c-1", booked(), sending=without_playout("nobody listens at /run/playout.sock")), 327),
+        (ClassView("c-1", booked(), sending=NOT_IN_PLAYOUT), 321),
+        (ClassView("c-1", booked(), sending=REFUSED), 321),
+        (ClassView("c-1", booked(BookingState.PLACED)), 324),
+        (ClassView("c-1", cited=cited(AiringState.WAITING), streamer="streamer1"), 324),
+        (ClassView("c-1", cited=cited(AiringState.WAITING), streamer="streamer1", sending=NOT_IN_PLAYOUT), 324),
+        (ClassView("c-1", booked()), 321),
     ],
     ids=["playout away", "not in playout", "refused", "placed", "downloading", "not handed over", "not sent"],
 )
-def test_the_heading_is_that_of_the_reason_why_a_class_is_not_on_air(found: Found, heading: int) -> None:
+def test_the_heading_is_that_of_the_reason_why_a_class_is_not_on_air(found: ClassView, heading: int) -> None:
     following = account(found, NOW).following
     assert following[0].startswith("It should be on air now: ")
     assert following[1].startswith(f"RUNBOOK.md: {heading}: ")
 
 
 def test_a_playout_that_answers_is_not_said_to_be_silent() -> None:
-    said = told(Found("c-1", booked(), sending=NOT_IN_PLAYOUT))
+    said = told(ClassView("c-1", booked(), sending=NOT_IN_PLAYOUT))
     assert "its playout does not have it yet" in said
     assert "does not answer" not in said
 
@@ -234,9 +234,11 @@ def test_the_story_has_a_line_for_each_gap_with_both_ends_and_what_happened_mean
         AsRun(0, 1, "recording", START, START + 300, 0, 300),
         AsRun(0, 2, "recording", START + 417, END, 417, END - START - 417),
     ]
-    whole = Past(START + 300, "push broke off", "c-1", "6666_720P", "streamer1", "reset by the server " + "x" * 200)
+    whole = EventView(
+        START + 300, "push broke off", "c-1", "6666_720P", "streamer1", "reset by the server " + "x" * 200
+    )
     copy = replace(whole, stem=None, detail=whole.detail[:120])
-    found = Found("c-1", booked(BookingState.AIRED_WITH_GAPS), as_run=parts, events=(copy, whole))
+    found = ClassView("c-1", booked(BookingState.AIRED_WITH_GAPS), as_run=parts, events=(copy, whole))
     broke_off, gap = (line.text() for line in account(found, END + 60).story)
     assert broke_off == f"c-1: push broke off: {whole.detail}"
     until = formatting.clock(START + 417)
@@ -272,24 +274,24 @@ def test_so_has_that_of_a_class_on_air_as_its_streamer_tells_them() -> None:
             },
         ],
     }
-    refused = Past(START + 21, "push refused", "c-1", None, "streamer1", "no such stream")
+    refused = EventView(START + 21, "push refused", "c-1", None, "streamer1", "no such stream")
     sending = of_playout(status, NOW, [refused])
-    found = with_status(Found("c-1", booked()), {"streamer1": word(sendings={"c-1": sending})})
+    found = with_status(ClassView("c-1", booked()), {"streamer1": word(sendings={"c-1": sending})})
     (line,) = account(found, NOW).story
     assert line.text() == (
         f"c-1: not sent until {formatting.clock(START + 50)}, 30 s: the push was refused: no such stream"
     )
 
 
-def due(class_id: str, streamer: str | None, state: BookingState = BookingState.READY) -> Found:
-    return Found(
+def due(class_id: str, streamer: str | None, state: BookingState = BookingState.READY) -> ClassView:
+    return ClassView(
         class_id, Booked(class_id, state, "1", NOW - 1, NOW + 60, 321, "no one listens", streamer, answered=True)
     )
 
 
 def test_each_class_is_on_air_or_is_missing_with_the_reason() -> None:
-    here = Word(NOW, {"a": Sending(True), "b": Sending(False, failures=2, why="refused")}, {}, ())
-    gone = Word(NOW, {"d": Sending(True)}, {}, (), silent_s=40)
+    here = StreamerStatus(NOW, {"a": Sending(True), "b": Sending(False, failures=2, why="refused")}, {}, ())
+    gone = StreamerStatus(NOW, {"d": Sending(True)}, {}, (), silent_s=40)
     classes = [due("a", "s1"), due("b", "s1"), due("c", None, BookingState.WAITING), due("d", "s2")]
     found = tally([*classes, due("e", "s1", BookingState.BROKEN)], {"s1": here, "s2": gone}, NOW)
     assert found.on_air == {"s1": 1}

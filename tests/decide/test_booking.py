@@ -40,7 +40,7 @@ def test_the_table_is_the_documented_one_row_for_row() -> None:
 @pytest.mark.parametrize("named", list(Named))
 @pytest.mark.parametrize("found", [None, *RenditionState])
 def test_every_booking_and_every_status_have_an_action(named: Named, found: RenditionState | None) -> None:
-    assert decide.action(named, found) in decide.Do
+    assert decide.action(named, found) in decide.BookingAction
 
 
 @pytest.mark.parametrize(

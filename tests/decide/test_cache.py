@@ -5,59 +5,72 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lectern import formatting
-from lectern.decide.cache import Admission, Admit, Bound, Wanted, admit, evictions, next_place, no_room, told_when
+from lectern.decide.cache import (
+    Admission,
+    Admit,
+    Bound,
+    WantedRendition,
+    admit,
+    evictions,
+    next_place,
+    no_room,
+    told_when,
+)
 from lectern.model.facts import Idle, Needed, Usage
 from lectern.states import FileState
 from tests import strategies
 
 NOW = 1_764_010_800.0
 ROOMY = Bound(max_bytes=1_000, max_num=10)
-Cache = tuple[list[Wanted], dict[str, FileState], Usage, Bound, list[Idle], dict[str, int]]
+Cache = tuple[list[WantedRendition], dict[str, FileState], Usage, Bound, list[Idle], dict[str, int]]
 
 
 def decided(
-    *wanted: Wanted, bound: Bound = ROOMY, idle: list[Idle] | None = None, **cached: FileState
+    *wanted: WantedRendition, bound: Bound = ROOMY, idle: list[Idle] | None = None, **cached: FileState
 ) -> list[Admission]:
     held = idle or []
     return admit(wanted, cached, Usage(sum(one.size_bytes for one in held), len(held)), bound, held)
 
 
 def test_a_cached_rendition_is_only_cited_one_under_download_joined_and_any_other_downloaded() -> None:
-    said = {state: decided(Wanted("c-1", "a", 5), a=state)[0].admit for state in FileState}
+    said = {state: decided(WantedRendition("c-1", "a", 5), a=state)[0].admit for state in FileState}
     again = dict.fromkeys((FileState.BAD, FileState.EVICTING), Admit.RESERVE)
     assert said == {FileState.READY: Admit.READY, FileState.DOWNLOADING: Admit.JOIN, **again}
 
 
 def test_two_classes_of_one_rendition_make_one_reservation() -> None:
-    assert [one.admit for one in decided(Wanted("c-1", "a", 5), Wanted("c-2", "a", 5))] == [Admit.RESERVE, Admit.JOIN]
+    assert [one.admit for one in decided(WantedRendition("c-1", "a", 5), WantedRendition("c-2", "a", 5))] == [
+        Admit.RESERVE,
+        Admit.JOIN,
+    ]
 
 
 def test_exactly_full_still_fits_and_one_byte_more_is_316() -> None:
     bound = Bound(10, 10)
-    assert [one.admit for one in decided(Wanted("c-1", "a", 10), bound=bound)] == [Admit.RESERVE]
-    assert [one.admit for one in decided(Wanted("c-1", "a", 11), bound=bound)] == [Admit.FULL]
+    assert [one.admit for one in decided(WantedRendition("c-1", "a", 10), bound=bound)] == [Admit.RESERVE]
+    assert [one.admit for one in decided(WantedRendition("c-1", "a", 11), bound=bound)] == [Admit.FULL]
 
 
 def test_the_number_of_renditions_is_bounded_as_well_as_their_size() -> None:
-    (one,) = decided(Wanted("c-1", "a", 1), bound=Bound(1_000, 1), idle=[Idle("old", 1)], old=FileState.READY)
+    (one,) = decided(WantedRendition("c-1", "a", 1), bound=Bound(1_000, 1), idle=[Idle("old", 1)], old=FileState.READY)
     assert one.evictions == (Idle("old", 1),)
 
 
 def test_what_cannot_fit_evicts_nothing() -> None:
-    (one,) = decided(Wanted("c-1", "a", 11), bound=Bound(10, 10), idle=[Idle("old", 5)], old=FileState.READY)
+    (one,) = decided(WantedRendition("c-1", "a", 11), bound=Bound(10, 10), idle=[Idle("old", 5)], old=FileState.READY)
     assert (one.admit, one.evictions) == (Admit.FULL, ())
 
 
 def test_the_least_recently_used_go_first_and_no_more_than_needed() -> None:
     idle = [Idle("oldest", 3), Idle("older", 3), Idle("old", 3)]
     cached = dict.fromkeys(("oldest", "older", "old"), FileState.READY)
-    (one,) = decided(Wanted("c-1", "a", 5), bound=Bound(10, 10), idle=idle, **cached)
+    (one,) = decided(WantedRendition("c-1", "a", 5), bound=Bound(10, 10), idle=idle, **cached)
     assert [gone.stem for gone in one.evictions] == ["oldest", "older"]
 
 
 @pytest.mark.parametrize("order", [1, -1])
 def test_what_one_class_of_the_batch_needs_is_not_evicted_for_another(order: int) -> None:
-    wanted = [Wanted("c-1", "new", 5), Wanted("c-2", "old")][::order]
+    wanted = [WantedRendition("c-1", "new", 5), WantedRendition("c-2", "old")][::order]
     idle = [Idle("old", 6), Idle("unused", 4)]
     both = decided(*wanted, bound=Bound(10, 10), idle=idle, old=FileState.READY, unused=FileState.READY)
     assert {one.wanted.stem: one.admit for one in both} == {"new": Admit.FULL, "old": Admit.READY}
@@ -176,7 +189,7 @@ def test_at_the_next_place_it_fits_and_never_before(size_bytes: int, bound: Boun
 
 def test_a_refusal_says_when_the_next_place_is_free_and_other_classes_are_told_nothing() -> None:
     bound = Bound(1_000, 1)
-    decisions = admit([Wanted("c-1", "a", 1), Wanted("c-2", "b", 1)], {}, Usage(0, 0), bound, [])
+    decisions = admit([WantedRendition("c-1", "a", 1), WantedRendition("c-2", "b", 1)], {}, Usage(0, 0), bound, [])
     taken, refused = told_when(decisions, bound, held("a", 1, 45), NOW)
     assert (taken.why, refused.admit) == ("", Admit.FULL)
     free = formatting.when(NOW + 45 * 60, NOW)
@@ -185,7 +198,9 @@ def test_a_refusal_says_when_the_next_place_is_free_and_other_classes_are_told_n
 
 def test_a_place_of_another_day_is_told_with_its_date() -> None:
     bound = Bound(1_000, 1)
-    (refused,) = told_when(admit([Wanted("c-2", "b", 1)], {}, Usage(1, 1), bound, []), bound, held("a", 1, 2880), NOW)
+    (refused,) = told_when(
+        admit([WantedRendition("c-2", "b", 1)], {}, Usage(1, 1), bound, []), bound, held("a", 1, 2880), NOW
+    )
     assert refused.why.endswith(f"is free at {formatting.moment(NOW + 2880 * 60)}")
 
 

@@ -12,7 +12,7 @@ from lectern.cli import explain, status
 from lectern.cli.app import translated
 from lectern.decide import account, timeline
 from lectern.errors import CODES
-from lectern.model.views import Booked, Check, Cited, Found, Making, OpenAlarm, Past, Sending
+from lectern.model.views import Booked, Check, ClassView, EventView, OpenAlarm, Sending, StreamerView, TranscodeView
 from lectern.states import AiringState, Backend, BookingState, RenditionState
 
 NOW = 1_764_010_000.0
@@ -20,7 +20,7 @@ times = st.floats(NOW - 1e6, NOW + 1e6)
 codes = st.none() | st.sampled_from(sorted(CODES))
 messages = st.none() | st.just("ffmpeg said no")
 makings = st.none() | st.builds(
-    Making,
+    TranscodeView,
     st.sampled_from(RenditionState),
     st.sampled_from(Backend),
     st.integers(1, 9),
@@ -41,7 +41,15 @@ bookings = st.builds(
     st.none() | times,
 )
 cited = st.builds(
-    Cited, st.just("c-1"), st.sampled_from(AiringState), st.just("6666"), times, times, codes, messages, st.booleans()
+    StreamerView,
+    st.just("c-1"),
+    st.sampled_from(AiringState),
+    st.just("6666"),
+    times,
+    times,
+    codes,
+    messages,
+    st.booleans(),
 )
 sendings = st.builds(
     Sending,
@@ -55,7 +63,7 @@ sendings = st.builds(
     st.booleans(),
 )
 found = st.builds(
-    Found,
+    ClassView,
     st.just("c-1"),
     st.none() | bookings,
     makings,
@@ -74,7 +82,7 @@ KEPT = ("recording", "push URL", "streamer", "rendition", "institution", "last e
 
 
 @given(found)
-def test_each_sentence_of_an_account_is_said_in_chinese(one: Found) -> None:
+def test_each_sentence_of_an_account_is_said_in_chinese(one: ClassView) -> None:
     told = account.account(one, NOW)
     for text in (*(text for label, text in told.header if label not in KEPT), *told.following):
         assert re.search("[\u4e00-\u9fff]", sentence(text)), text
@@ -89,7 +97,7 @@ def test_so_are_those_of_a_class_that_only_messages_know(since: float) -> None:
 def test_explain_names_the_lines_of_its_header_in_chinese() -> None:
     sent = Sending(False, failures=2, why="Connection refused")
     one = Booked("c-1", BookingState.READY, "6666_720P", NOW - 60, NOW + 600, None, None, "streamer1", True, None)
-    told = account.account(Found("c-1", one, None, None, "streamer1", sent, None, None, "", ()), NOW)
+    told = account.account(ClassView("c-1", one, None, None, "streamer1", sent, None, None, "", ()), NOW)
     said = "\n".join(explain.lines("c-1", told, told.following, "zh"))
     assert "状态" in said
     assert "未上课：连接失败 2 次，最近一次的原因：Connection refused" in said
@@ -120,7 +128,7 @@ STORY = [
 
 
 def test_the_lines_of_a_story_are_said_in_chinese_with_their_times_hosts_and_classes() -> None:
-    events = [Past(NOW + at, what, "c-1", None, "streamer1", detail) for at, (what, detail) in enumerate(STORY)]
+    events = [EventView(NOW + at, what, "c-1", None, "streamer1", detail) for at, (what, detail) in enumerate(STORY)]
     said = explain.lines(
         "c-1", account.Account(account.Standing.AIRED, (), (), tuple(timeline.lines(events))), (), "zh"
     )

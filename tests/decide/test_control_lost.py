@@ -6,20 +6,20 @@ from typing import Any
 import pytest
 
 from lectern.decide import leases
-from lectern.decide.leases import PARTITION_TABLE, Peer, Peers, Word
+from lectern.decide.leases import PARTITION_TABLE, Peer, Peers, PrefectAnswer
 
 POLICIES = ("ask peers", "stop", "push")
 GOES_ON = {
-    ("ask peers", Word.AWAY, Peers.NONE),
-    ("ask peers", Word.AWAY, Peers.BLIND),
-    *(("push", Word.AWAY, peers) for peers in Peers),
-    *itertools.product(POLICIES, (Word.FREE,), Peers),
+    ("ask peers", PrefectAnswer.AWAY, Peers.NONE),
+    ("ask peers", PrefectAnswer.AWAY, Peers.BLIND),
+    *(("push", PrefectAnswer.AWAY, peers) for peers in Peers),
+    *itertools.product(POLICIES, (PrefectAnswer.FREE,), Peers),
 }
-CASES = list(itertools.product(POLICIES, Word, Peers))
+CASES = list(itertools.product(POLICIES, PrefectAnswer, Peers))
 
 
 @pytest.mark.parametrize(("policy", "word", "peers"), CASES)
-def test_each_case_has_its_row(policy: str, word: Word, peers: Peers) -> None:
+def test_each_case_has_its_row(policy: str, word: PrefectAnswer, peers: Peers) -> None:
     """Classes go on if nobody takes them, if nobody could, and if the operator says so; else they stop."""
     found = leases.partition_verdict(policy, word, peers)
     assert found.goes_on is ((policy, word, peers) in GOES_ON)

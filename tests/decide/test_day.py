@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from lectern.decide.dashboard import HOURS, NEEDED, OUTCOMES, cache_ahead, outcomes, sent_ahead, summed
 from lectern.decide.timeline import lines, story
 from lectern.model.facts import Needed
-from lectern.model.views import Found, Gap, Past
+from lectern.model.views import ClassView, EventView, Gap
 from lectern.states import BookingState
 
 NOW = 1_764_010_800.0
@@ -59,8 +59,8 @@ def test_what_is_sent_at_once_is_the_most_of_each_hour() -> None:
     assert sent_ahead([], NOW) == [0] * HOURS
 
 
-def event(at: float, what: str, detail: str = "", class_id: str = "c-1", host: str = "streamer1") -> Past:
-    return Past(at, what, class_id, "6666", host, detail)
+def event(at: float, what: str, detail: str = "", class_id: str = "c-1", host: str = "streamer1") -> EventView:
+    return EventView(at, what, class_id, "6666", host, detail)
 
 
 def test_a_series_is_one_line_with_its_number_and_its_last_reason() -> None:
@@ -101,5 +101,5 @@ def test_a_detail_that_goes_on_with_the_sentence_stands_in_it_and_any_other_behi
 
 def test_gaps_are_a_line_each_however_many_there_are() -> None:
     gaps = [Gap(at, at + 5, 5, "the push was refused") for at in range(0, 100, 10)]
-    found = story(Found("c-1", events=[event(1, "push refused")]), gaps)
+    found = story(ClassView("c-1", events=[event(1, "push refused")]), gaps)
     assert [line.first.what for line in found].count("not sent") == 10

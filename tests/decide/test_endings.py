@@ -8,7 +8,7 @@ import pytest
 from lectern.decide import airing
 from lectern.model.facts import Airing
 from lectern.model.streamer_plan import AS_RUN_TOLD, EVENTS_TOLD, StreamerChanges
-from lectern.model.views import Past
+from lectern.model.views import EventView
 from lectern.settings import StreamerSettings
 from lectern.states import AiringState
 from lectern.wire.messages import Report
@@ -26,7 +26,7 @@ def row(begins: float, ends: float, source: str = "recording", session: int = 1)
 
 
 def ended(
-    *rows: dict[str, Any], why: str = OVER, events: tuple[Past, ...] = (), one: Airing = ON_AIR
+    *rows: dict[str, Any], why: str = OVER, events: tuple[EventView, ...] = (), one: Airing = ON_AIR
 ) -> tuple[StreamerChanges, Report]:
     changes = StreamerChanges(SETTINGS, END + 1)
     airing.ended(changes, "c-1", one, events, {"as_run": rows, "why": why, "last": "no such stream"})
@@ -97,7 +97,9 @@ def test_a_class_without_its_file_is_closed_late_by_what_was_promised(
 def test_the_report_of_a_class_that_was_cut_all_the_time_fits_into_a_message() -> None:
     """Its receiver took a second of each five, and said why it refused the rest at length, in Chinese."""
     rows = [row(at, at + 1, session=at) for at in range(0, 1_000, 2)]
-    events = tuple(Past(START + at, "push refused", "c-1", "6666", "s1", "推流密钥已过期" * 60) for at in range(900))
+    events = tuple(
+        EventView(START + at, "push refused", "c-1", "6666", "s1", "推流密钥已过期" * 60) for at in range(900)
+    )
     changes, said = ended(*rows, events=events)
     assert len(said.to_json().encode()) < MAX_BODY_BYTES
     assert (len(said.as_run or ()), len(said.events or ())) == (AS_RUN_TOLD, EVENTS_TOLD)

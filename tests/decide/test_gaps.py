@@ -5,9 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lectern import formatting
-from lectern.decide.gaps import Sent, as_run, longest, not_aired, sent
+from lectern.decide.gaps import SentAccount, as_run, longest, not_aired, sent
 from lectern.model.facts import AsRun
-from lectern.model.views import Past
+from lectern.model.views import EventView
 
 START, LENGTH = 1_000.0, 1_000.0
 END = START + LENGTH
@@ -20,11 +20,11 @@ def part(begins: float, ends: float, source: str = "recording", session: int = 1
     return AsRun(0, session, source, START + begins, START + ends, begins, length)
 
 
-def event(at: float, what: str, detail: str = "") -> Past:
-    return Past(START + at, what, "c-1", None, "s1", detail)
+def event(at: float, what: str, detail: str = "") -> EventView:
+    return EventView(START + at, what, "c-1", None, "s1", detail)
 
 
-def found(*parts: AsRun, events: tuple[Past, ...] = (), message: str = "") -> Sent:
+def found(*parts: AsRun, events: tuple[EventView, ...] = (), message: str = "") -> SentAccount:
     return sent(START, END, parts, events, message)
 
 

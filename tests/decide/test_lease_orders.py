@@ -8,7 +8,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from lectern.decide import leases
-from lectern.decide.leases import Answer, Lease, Peers, Word
+from lectern.decide.leases import Answer, Lease, Peers, PrefectAnswer
 
 STEP_S = 0.5
 LEASE_S, BEAT_S, LOST_S = 12.0, 1.0, leases.lost_after(20.0, 12.0)
@@ -113,10 +113,10 @@ class World:
 
     def _ask(self) -> None:
         self.asks = False
-        word = Word.AWAY
+        word = PrefectAnswer.AWAY
         if self.prefect:
             is_taken = self.announced & {self.session, self.claim}
-            word = Word.TAKEN if is_taken else Word.FREE
+            word = PrefectAnswer.TAKEN if is_taken else PrefectAnswer.FREE
         peers = Peers.HEARS if self.redis else Peers.BLIND
         if peers is Peers.BLIND:
             self.blind_at = self.now

@@ -6,13 +6,13 @@ from hypothesis import strategies as st
 
 from lectern.decide.timeline import nearest_deadline, next_of_airing, next_of_booking, next_of_unbooked
 from lectern.errors import CODES
-from lectern.model.views import Booked, Cited, Making
+from lectern.model.views import Booked, StreamerView, TranscodeView
 from lectern.states import AiringState, Backend, BookingState, RenditionState
 
 NOW = 1_764_010_000.0
 times = st.floats(NOW - 1e6, NOW + 1e6)
 makings = st.none() | st.builds(
-    Making, st.sampled_from(RenditionState), st.sampled_from(Backend), st.integers(1, 9), st.none() | times
+    TranscodeView, st.sampled_from(RenditionState), st.sampled_from(Backend), st.integers(1, 9), st.none() | times
 )
 codes = st.none() | st.sampled_from(sorted(CODES)) | st.integers(0, 999)
 texts = st.none() | st.just("ffmpeg said no")
@@ -47,27 +47,29 @@ def booked(state: BookingState, **fields: object) -> Booked:
     ),
     makings,
 )
-def test_every_booking_has_a_sentence(one: Booked, making: Making | None) -> None:
+def test_every_booking_has_a_sentence(one: Booked, making: TranscodeView | None) -> None:
     said = next_of_booking(one, making, NOW)
     assert said
     assert all(sentence and not sentence.isspace() for sentence in said)
 
 
-@given(st.builds(Cited, st.just("c-1"), st.sampled_from(AiringState), st.just("6666"), times, times, codes, texts))
-def test_every_class_of_a_streamer_has_a_sentence(one: Cited) -> None:
+@given(
+    st.builds(StreamerView, st.just("c-1"), st.sampled_from(AiringState), st.just("6666"), times, times, codes, texts)
+)
+def test_every_class_of_a_streamer_has_a_sentence(one: StreamerView) -> None:
     said = next_of_airing(one, NOW)
     assert all(said)
     assert said or one.start_time <= NOW < one.end_time  # then its account says whether it is on air
 
 
 def test_who_waits_is_told_by_whom_it_is_made_and_until_when() -> None:
-    making = Making(RenditionState.TRANSCODING, Backend.OSS, 1, NOW + 90)
+    making = TranscodeView(RenditionState.TRANSCODING, Backend.OSS, 1, NOW + 90)
     (said,) = next_of_booking(booked(BookingState.WAITING), making, NOW)
     assert "attempt 1, by the OSS transcoder; without a result in 90 s" in said
 
 
 def test_who_waits_for_a_free_ecs_host_is_told_so() -> None:
-    making = Making(RenditionState.TRANSCODING, Backend.ECS, 2, None, queued=True)
+    making = TranscodeView(RenditionState.TRANSCODING, Backend.ECS, 2, None, queued=True)
     (said,) = next_of_booking(booked(BookingState.WAITING), making, NOW)
     assert said == "It waits for 6666_720P: attempt 2, by an ECS host as soon as one is free."
 
@@ -91,7 +93,7 @@ def test_the_nearest_deadline_is_that_of_the_rendition_or_the_start(case: str) -
     state, rendition, due, is_first = DEADLINES[case]
     one = booked(state, start_time=NOW + 3600)
     wanted = (due, False) if is_first else (NOW + 3600, True)
-    assert nearest_deadline(one, Making(rendition, Backend.OSS, 1, due)) == wanted
+    assert nearest_deadline(one, TranscodeView(rendition, Backend.OSS, 1, due)) == wanted
     assert nearest_deadline(one, None) == (NOW + 3600, True)
 
 

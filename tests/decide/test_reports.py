@@ -9,7 +9,7 @@ from lectern.decide import reports as decide
 from lectern.model.facts import AsRun, Order
 from lectern.model.plan import Changes
 from lectern.model.streamer_plan import DETAIL_TOLD
-from lectern.model.views import Past
+from lectern.model.views import EventView
 from lectern.settings import TeacherSettings
 from lectern.states import BookingState
 from lectern.wire.messages import Release, Report
@@ -20,7 +20,7 @@ PART = AsRun(0, 1, "recording", 1_000.0, 1_600.0, 0.0, 600.0, 1_234_567)
 READY = Order("c-1", BookingState.READY, "{}", 6666, None, 1_000, 1_600, streamer="s1", placement=1, promised_at=900)
 
 
-def taken(order: Order, facts: decide.Facts = decide.NO_FACTS, **fields: object) -> Changes:
+def taken(order: Order, facts: decide.ReportFacts = decide.NO_FACTS, **fields: object) -> Changes:
     changes = Changes(SETTINGS, 1_700.0, orders={order.class_id: order})
     said = {"cmd": "ended", "class_id": "c-1", "streamer": "s1", "result": "success", "as_run": [vars(PART)]}
     decide.take(changes, Report.model_validate({**said, **fields}), facts)
@@ -122,7 +122,7 @@ def test_of_a_class_that_was_moved_counts_what_all_its_streamers_sent() -> None:
     assert whole.orders["c-1"].state is BookingState.AIRED
     assert whole.orders["c-1"].message == "aired whole; 1 session; its end has come"
     assert alarms(whole) == []
-    moved = {"c-1": [Past(1_590.0, "moved", "c-1", None, "teacher", "from s1 to s2: s1 is lost")]}
+    moved = {"c-1": [EventView(1_590.0, "moved", "c-1", None, "teacher", "from s1 to s2: s1 is lost")]}
     early = replace(decide.NO_FACTS, parts={"c-1": [replace(PART, ends=1_560.0)]}, moved=moved)
     gaps = taken(LONG, early, code=329, message=f"{GAPS}; its end has come", **OF_SECOND).orders["c-1"]
     assert gaps.state is BookingState.AIRED_WITH_GAPS

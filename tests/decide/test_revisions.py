@@ -10,7 +10,7 @@ from lectern import chinese_account, errors
 from lectern.decide import booking as bookings
 from lectern.decide import change as decide_change
 from lectern.decide import reports, transcoding
-from lectern.decide.change import IN_FORCE, Facts
+from lectern.decide.change import IN_FORCE, ChangeFacts
 from lectern.decide.placement import Choice, cancel, place_again, proceed
 from lectern.decide.transcoding import Waiters
 from lectern.model.facts import Order, Rendition, Slot
@@ -34,8 +34,8 @@ def changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Changes:
     return Changes(TeacherSettings.load(_env_file=None, transcode_sign_key="made-up"), strategies.NOW)
 
 
-def facts(**more: Any) -> Facts:
-    return Facts(**{"renditions": {}, "taken": {}, "loads": {"s1": 0, "s2": 0}, **more})
+def facts(**more: Any) -> ChangeFacts:
+    return ChangeFacts(**{"renditions": {}, "taken": {}, "loads": {"s1": 0, "s2": 0}, **more})
 
 
 def ready(changes: Changes, **fields: Any) -> Order:
@@ -79,10 +79,10 @@ def take(
         placement=order.placement,
         of_placement=of_placement,
     )
-    reports.take(changes, said, reports.Facts(Choice({"s1": 0, "s2": 0}, {}), ()))
+    reports.take(changes, said, reports.ReportFacts(Choice({"s1": 0, "s2": 0}, {}), ()))
 
 
-def change(changes: Changes, known: Facts | None = None, **fields: Any) -> None:
+def change(changes: Changes, known: ChangeFacts | None = None, **fields: Any) -> None:
     decide_change.decide(changes, [Change(class_id="c-1", **fields)], known or facts(), LIMITS)
 
 

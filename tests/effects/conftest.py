@@ -169,10 +169,10 @@ class Sshd:
     folder: Path
 
 
-def login(sshd: Sshd, **other: Path) -> AbstractAsyncContextManager[ssh.Connection]:
+def login(sshd: Sshd, **other: Path) -> AbstractAsyncContextManager[ssh.SshConnection]:
     """A connection to *sshd*, with its own key and known hosts or *other* ones."""
     files = {"key": sshd.key, "known_hosts": sshd.known_hosts, **other}
-    return ssh.connect(ssh.Host.parse(sshd.url), files["key"], files["known_hosts"], timeout_s=10)
+    return ssh.connect(ssh.SshHost.parse(sshd.url), files["key"], files["known_hosts"], timeout_s=10)
 
 
 def make_key(path: Path, kind: Sequence[str] = ("-t", "ed25519"), passphrase: str = "") -> str:

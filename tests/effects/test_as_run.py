@@ -8,7 +8,7 @@ from lectern.db import as_run, events
 from lectern.db.engine import transaction
 from lectern.model.facts import AsRun, Event
 from lectern.model.tables.teacher import journal
-from lectern.model.views import Past
+from lectern.model.views import EventView
 from tests.rows import commit, look
 
 FIRST = AsRun(0, 1, "recording", 1_000.0, 1_300.0, 0.0, 300.0, 5_000_000_000)
@@ -35,8 +35,8 @@ def test_a_second_report_of_what_happened_to_a_class_doubles_no_event_and_takes_
     teacher_engine: Engine,
 ) -> None:
     story = [
-        Past(1_000.0, "on air", "c-1", "6666", "s1", "at 1.5 s, session 1"),
-        Past(1_010.0, "push refused", "c-1", "6666", "s1", "rtmp://push.example/live/secret: no"),
+        EventView(1_000.0, "on air", "c-1", "6666", "s1", "at 1.5 s, session 1"),
+        EventView(1_010.0, "push refused", "c-1", "6666", "s1", "rtmp://push.example/live/secret: no"),
     ]
     with transaction(teacher_engine) as connection:
         events.note(connection, journal, "teacher", [Event("on air", "c-1", "6666", "here")], 1_005.0)

@@ -7,11 +7,11 @@ import redis
 
 from lectern.db.outbox import Rest, Unsent
 from lectern.errors import TryAgain
-from lectern.model.views import Word
+from lectern.model.views import StreamerStatus
 from lectern.redis import publish
 from lectern.redis.client import Bus
 from lectern.redis.publish import SEND_AT_ONCE, Sent
-from lectern.wire.outgoing import Kind
+from lectern.wire.outgoing import OutgoingKind
 from tests.effects.redis_servers import url_of
 
 
@@ -34,7 +34,10 @@ async def test_what_is_published_is_kept_on_a_stream_too_and_a_streams_message_o
         heard.subscribe("answers", "streamer1")
         heard.get_message(timeout=5)
         odd = 'a "quote", a \\, a %s, ünï\nand a new line'
-        await send(client, [Unsent(1, "answers", Kind.CHANNEL, odd), Unsent(2, "streamer1", Kind.STREAM, "prepare")])
+        await send(
+            client,
+            [Unsent(1, "answers", OutgoingKind.CHANNEL, odd), Unsent(2, "streamer1", OutgoingKind.STREAM, "prepare")],
+        )
         found = [one for one in (heard.get_message(timeout=0.5) for _ in range(4)) if one]
     assert [(one["channel"], one["data"].decode()) for one in found] == [(b"answers", odd)]
     assert bodies(client, "answers") == [odd]
@@ -43,7 +46,9 @@ async def test_what_is_published_is_kept_on_a_stream_too_and_a_streams_message_o
 
 async def test_a_key_that_is_no_stream_is_told_and_holds_up_none_of_the_others(client: redis.Redis) -> None:
     client.set("answers", "somebody's")
-    sent = await send(client, [Unsent(1, "answers", Kind.CHANNEL, "a"), Unsent(2, "streamer1", Kind.STREAM, "b")])
+    sent = await send(
+        client, [Unsent(1, "answers", OutgoingKind.CHANNEL, "a"), Unsent(2, "streamer1", OutgoingKind.STREAM, "b")]
+    )
     assert [(one.index, one.rest) for one in sent.refused] == [(0, Rest.ADD)]
     assert "WRONGTYPE" in sent.refused[0].why
     assert (sent.number, sent.broke) == (2, None)
@@ -55,8 +60,8 @@ async def test_a_key_that_the_user_may_not_use_is_told_and_holds_up_none_of_the_
     """Also not itself as a channel: the platform listens there, whether or not the stream of the same name is kept."""
     client.acl_setuser("sender", enabled=True, passwords=["+p"], commands=["+@all"], keys=["answers"], channels=["*"])
     url = url_of(client).replace("redis://", "redis://sender:p@")
-    messages = [Unsent(1, "answers", Kind.CHANNEL, "a"), Unsent(2, "alarm", Kind.CHANNEL, "b")]
-    messages += [Unsent(3, "streamer1", Kind.STREAM, "c"), Unsent(4, "answers", Kind.CHANNEL, "d")]
+    messages = [Unsent(1, "answers", OutgoingKind.CHANNEL, "a"), Unsent(2, "alarm", OutgoingKind.CHANNEL, "b")]
+    messages += [Unsent(3, "streamer1", OutgoingKind.STREAM, "c"), Unsent(4, "answers", OutgoingKind.CHANNEL, "d")]
     try:
         with client.pubsub(ignore_subscribe_messages=True) as heard:  # type: ignore[no-untyped-call]
             heard.subscribe("alarm")
@@ -77,7 +82,7 @@ async def test_a_key_that_the_user_may_not_use_is_told_and_holds_up_none_of_the_
 async def test_each_refused_message_is_named_by_its_place_across_round_trips(client: redis.Redis) -> None:
     client.set("taken", "somebody's")
     targets = ["taken" if number % 500 == 7 else "answers" for number in range(2 * SEND_AT_ONCE)]
-    sent = await send(client, [Unsent(i, name, Kind.STREAM, str(i)) for i, name in enumerate(targets)])
+    sent = await send(client, [Unsent(i, name, OutgoingKind.STREAM, str(i)) for i, name in enumerate(targets)])
     assert [one.index for one in sent.refused] == [7, 507, 1007, 1507]
     assert len(bodies(client, "answers")) == 2 * SEND_AT_ONCE - 4
 
@@ -98,8 +103,8 @@ async def test_a_stream_that_takes_messages_again_gets_none_before_those_that_it
             return found
 
     bus = Bus.open(url_of(client))
-    messages = [Unsent(number, "streamer:a", Kind.STREAM, str(number)) for number in range(SEND_AT_ONCE + 1)]
-    messages.append(Unsent(len(messages), "streamer:b", Kind.STREAM, "other"))
+    messages = [Unsent(number, "streamer:a", OutgoingKind.STREAM, str(number)) for number in range(SEND_AT_ONCE + 1)]
+    messages.append(Unsent(len(messages), "streamer:b", OutgoingKind.STREAM, "other"))
     sent = await publish.send(cast("Any", Mended(bus)), messages)
     await bus.close()
     assert (sent.number, sent.broke) == (len(messages), None)
@@ -112,8 +117,8 @@ async def test_what_is_done_of_a_message_is_not_done_again(client: redis.Redis) 
         heard.subscribe("answers")
         heard.get_message(timeout=5)
         half = [
-            Unsent(1, "answers", Kind.CHANNEL, "a", Rest.ADD),
-            Unsent(2, "answers", Kind.CHANNEL, "b", Rest.PUBLISH),
+            Unsent(1, "answers", OutgoingKind.CHANNEL, "a", Rest.ADD),
+            Unsent(2, "answers", OutgoingKind.CHANNEL, "b", Rest.PUBLISH),
         ]
         await send(client, half)
         found = [one for one in (heard.get_message(timeout=0.5) for _ in range(4)) if one]
@@ -126,11 +131,11 @@ async def test_what_comes_after_its_time_is_neither_published_nor_kept(client: r
     with client.pubsub(ignore_subscribe_messages=True) as heard:  # type: ignore[no-untyped-call]
         heard.subscribe("answers")
         heard.get_message(timeout=5)
-        sent = await send(client, [Unsent(1, "answers", Kind.CHANNEL, "a")], within_s=-0.01)
+        sent = await send(client, [Unsent(1, "answers", OutgoingKind.CHANNEL, "a")], within_s=-0.01)
         assert heard.get_message(timeout=0.5) is None
     assert (sent.number, sent.broke, sent.late) == (0, None, True)
     assert client.keys() == []
-    sent = await send(client, [Unsent(1, "answers", Kind.CHANNEL, "a")], within_s=30)
+    sent = await send(client, [Unsent(1, "answers", OutgoingKind.CHANNEL, "a")], within_s=30)
     assert (sent.number, sent.broke, sent.late) == (1, None, False)
     assert bodies(client, "answers") == ["a"]
 
@@ -141,7 +146,7 @@ async def test_a_copy_of_redis_publishes_to_nobody(client: redis.Redis) -> None:
         with client.pubsub(ignore_subscribe_messages=True) as heard:  # type: ignore[no-untyped-call]
             heard.subscribe("answers")
             heard.get_message(timeout=5)
-            sent = await send(client, [Unsent(1, "answers", Kind.CHANNEL, "a")])
+            sent = await send(client, [Unsent(1, "answers", OutgoingKind.CHANNEL, "a")])
             assert heard.get_message(timeout=0.5) is None
     finally:
         client.replicaof("NO", "ONE")
@@ -186,7 +191,7 @@ async def test_a_full_redis_keeps_leases_and_locks(client: redis.Redis) -> None:
         assert (await bus.heard("streamers"))[2] == {}, "what was granted is claimed no more"
         await bus.part("streamers", "streamer1")
         assert (await bus.heard("streamers"))[1]["streamer1"]["gone"]
-        await bus.say("streamers", "streamer1", Word(0, {}, {}, [], due=3))
+        await bus.say("streamers", "streamer1", StreamerStatus(0, {}, {}, [], due=3))
         assert (await bus.words("streamers", 60))["streamer1"].due == 3
         assert not await bus.take("streamers", "streamer1", 60), "it was heard of a moment ago"
         assert await bus.take("streamers", "streamer1", -1)

@@ -22,13 +22,13 @@ from lectern.cli.app import COMMANDS, EXAMPLES, app
 from lectern.cli.booking import _read
 from lectern.db import bookings, incidents, leases, outbox
 from lectern.db.engine import open_database, transaction
-from lectern.db.incidents import Patience
+from lectern.db.incidents import AlertPolicy
 from lectern.errors import OSS_REFUSES, Misuse
 from lectern.model.tables.teacher import journal
 from lectern.states import BookingState
 from lectern.wire import outgoing
 from lectern.wire.messages import Booking
-from lectern.wire.outgoing import Kind, Outgoing
+from lectern.wire.outgoing import Outgoing, OutgoingKind
 from lectern.wire.parser import parse
 from tests import laid, typed
 from tests.answering import serving
@@ -394,9 +394,9 @@ def test_doctor_tries_the_oss_and_tells_what_it_answered_last(teacher: Path) -> 
         engine = open_database(f"sqlite:///{teacher}/teacher.db")
         with transaction(engine) as connection:
             said = outgoing.alarm(OSS_REFUSES, "6666_720P: OSS transcoding: answered 401", 1.0, "teacher")
-            outbox.put(connection, journal, [Outgoing("alarm", Kind.CHANNEL, said)], 1.0)
+            outbox.put(connection, journal, [Outgoing("alarm", OutgoingKind.CHANNEL, said)], 1.0)
             incidents.fold(
-                connection, journal, outbox.unsent(connection, journal, limit=9, now=2.0), Patience(60, 60, 60), 1.0
+                connection, journal, outbox.unsent(connection, journal, limit=9, now=2.0), AlertPolicy(60, 60, 60), 1.0
             )
         engine.dispose()
         refused = lectern(teacher, "doctor", "teacher", OSS_TRANSCODE_URL=url).stdout

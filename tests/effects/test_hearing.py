@@ -14,7 +14,7 @@ import redis
 
 from lectern.redis import key_patterns, streams
 from lectern.redis.client import Bus
-from lectern.redis.streams import Entry, Streams
+from lectern.redis.streams import StreamEntry, Streams
 from lectern.settings import TeacherSettings
 from tests.effects.redis_servers import url_of
 from tests.effects.swallowing import Swallower
@@ -233,7 +233,7 @@ async def reading(client: redis.Redis, *names: str) -> AsyncIterator[Streams]:
 
 
 async def bodies(streams: Streams) -> list[str]:
-    found: list[Entry] = await streams.next(count=10, block_ms=10)
+    found: list[StreamEntry] = await streams.next(count=10, block_ms=10)
     await streams.acknowledge(found) if found else None
     return [one.body for one in found]
 
@@ -284,7 +284,7 @@ async def test_what_was_read_and_not_acknowledged_comes_first_after_a_start(clie
         assert await all_bodies(streams) == ["old", "new"]
 
 
-async def all_entries(streams: Streams) -> list[Entry]:
+async def all_entries(streams: Streams) -> list[StreamEntry]:
     for _ in range(4):
         if found := await streams.next(count=10, block_ms=10):
             return found

@@ -10,7 +10,7 @@ from sqlalchemy import Engine
 
 from lectern.db import inbox, outbox
 from lectern.db.engine import transaction
-from lectern.db.inbox import Arrived
+from lectern.db.inbox import ReceivedMessage
 from lectern.db.outbox import Rest
 from lectern.errors import Misuse
 from lectern.model.tables.teacher import journal
@@ -68,8 +68,8 @@ def test_claimed_messages_are_numbered_on_and_nobody_else_claims_them(tmp_path: 
     engine = laid.opened("teacher", tmp_path / "teacher.db")
     now = time.time()
 
-    def arrived(*bodies: str) -> list[Arrived]:
-        return [Arrived("channel:order", "order", body) for body in bodies]
+    def arrived(*bodies: str) -> list[ReceivedMessage]:
+        return [ReceivedMessage("channel:order", "order", body) for body in bodies]
 
     with transaction(engine) as connection:
         inbox.keep(connection, journal, arrived("a", "b"), now)
@@ -90,7 +90,7 @@ def test_a_clock_that_is_set_back_by_a_day_keeps_no_message_waiting_for_a_day(ei
     """It was put off for seconds by the clock of before: a host may begin with a wrong one."""
     late = 10 * DAY_S
     with transaction(either_engine) as connection:
-        inbox.keep(connection, journal, [Arrived("test", "order", "{}")], late)
+        inbox.keep(connection, journal, [ReceivedMessage("test", "order", "{}")], late)
         inbox.put_off(connection, journal, [1], late + 5)
 
     def claimed(now: float) -> list[int]:

@@ -9,20 +9,20 @@ from sqlalchemy import Engine, event
 
 from lectern.db import incidents, outbox
 from lectern.db.engine import transaction
-from lectern.db.incidents import Patience
+from lectern.db.incidents import AlertPolicy
 from lectern.errors import CONFLICT, DISK_FULL, NO_RECORDING, NOT_READY_FOR_START, TRANSCODE_FAILED, ErrorCode
 from lectern.model.tables.teacher import journal
 from lectern.wire import outgoing
-from lectern.wire.outgoing import Alarm, Kind, Outgoing
+from lectern.wire.outgoing import Alarm, Outgoing, OutgoingKind
 from tests.rows import commit
 
-PATIENCE = Patience(group_s=60, escalate_s=900, quiet_s=300)
+PATIENCE = AlertPolicy(group_s=60, escalate_s=900, quiet_s=300)
 
 
 class Desk:
     """A teacher's outbox, and what a person hears of its alarms."""
 
-    def __init__(self, engine: Engine, patience: Patience = PATIENCE) -> None:
+    def __init__(self, engine: Engine, patience: AlertPolicy = PATIENCE) -> None:
         self.engine = engine
         self.patience = patience
         self._numbers = itertools.count(1)
@@ -32,7 +32,7 @@ class Desk:
         names = [class_id or f"c-{next(self._numbers)}" for _ in range(number)]
         with transaction(self.engine) as connection:
             made = [outgoing.alarm(code, f"{one}: {code.meaning}!", now, "teacher", class_id=one) for one in names]
-            outbox.put(connection, journal, [Outgoing("alarm", Kind.CHANNEL, one) for one in made], now)
+            outbox.put(connection, journal, [Outgoing("alarm", OutgoingKind.CHANNEL, one) for one in made], now)
         return names[-1]
 
     def send(self, now: float, *, reached: bool = True) -> list[int]:
@@ -198,7 +198,7 @@ def test_a_notice_is_not_escalated(desk: Desk) -> None:
 
 
 def test_without_grouping_each_alarm_is_sent(desk: Desk) -> None:
-    desk.patience = Patience(group_s=0, escalate_s=900, quiet_s=300)
+    desk.patience = AlertPolicy(group_s=0, escalate_s=900, quiet_s=300)
     desk.cry(DISK_FULL, 1000, 3)
     assert desk.send(1000) == [316, 316, 316]
 

@@ -6,11 +6,11 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from lectern.allowlist import Places
+from lectern.allowlist import Allowlist
 from lectern.errors import DOWNLOAD_FAILED, FORBIDDEN_ORIGIN, Refuse, TryAgain
 from lectern.storage import origin
 
-HERE = Places.listed("127.0.0.1")
+HERE = Allowlist.listed("127.0.0.1")
 LONG = "9" * 4_301  # more digits than int() takes
 WIDE = str(2**64)  # one more than 64 bits hold
 

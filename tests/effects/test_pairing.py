@@ -10,7 +10,7 @@ from sqlalchemy import Connection, Engine, delete, select
 
 from lectern.db import inbox
 from lectern.db.engine import reading
-from lectern.db.inbox import Arrived
+from lectern.db.inbox import ReceivedMessage
 from lectern.model.tables.teacher import journal
 from tests.marks import share
 from tests.rows import commit
@@ -19,15 +19,15 @@ NOW = 1_764_010_800.0
 BODIES = ("order 1", "order 2", "order 3")
 
 
-def said(*bodies: str, at: float = NOW, since: float | None = None) -> list[Arrived]:
-    return [Arrived("channel:order", "order", body, at=at, since=since) for body in bodies]
+def said(*bodies: str, at: float = NOW, since: float | None = None) -> list[ReceivedMessage]:
+    return [ReceivedMessage("channel:order", "order", body, at=at, since=since) for body in bodies]
 
 
-def read(id_: str, body: str) -> Arrived:
-    return Arrived("stream:order", "order", body, entry=id_)
+def read(id_: str, body: str) -> ReceivedMessage:
+    return ReceivedMessage("stream:order", "order", body, entry=id_)
 
 
-def keep(engine: Engine, me: str, arrived: list[Arrived], now: float = NOW) -> int:
+def keep(engine: Engine, me: str, arrived: list[ReceivedMessage], now: float = NOW) -> int:
     """Returns how many of *arrived* were new."""
     return len(commit(engine, inbox.keep_paired, arrived, me, now))
 

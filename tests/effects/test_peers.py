@@ -4,11 +4,11 @@ from sqlalchemy import Engine
 
 from lectern.db import inbox, leases, outbox, transcodings
 from lectern.db.engine import transaction
-from lectern.db.inbox import Arrived
+from lectern.db.inbox import ReceivedMessage
 from lectern.model.facts import Attempt
 from lectern.model.tables.teacher import journal
 from lectern.states import Backend, Resolution
-from lectern.wire.outgoing import Kind, OrderResult, Outgoing
+from lectern.wire.outgoing import OrderResult, Outgoing, OutgoingKind
 from tests.rows import commit
 
 NOW = 1_764_010_800.0
@@ -17,7 +17,7 @@ SWEEPING, PRUNING = "sweep", "prune"
 
 def answers(engine: Engine, *class_ids: str, target: str = "order_result") -> None:
     made = [OrderResult(class_id=one, result="success", code=0, message="") for one in class_ids]
-    commit(engine, outbox.put, journal, [Outgoing(target, Kind.CHANNEL, one) for one in made], NOW)
+    commit(engine, outbox.put, journal, [Outgoing(target, OutgoingKind.CHANNEL, one) for one in made], NOW)
 
 
 def claimed(engine: Engine, me: str, now: float = NOW) -> list[int]:
@@ -55,7 +55,7 @@ def test_what_a_dead_one_had_claimed_is_anybodys_and_what_the_living_have_is_not
     answers(either_engine, "c-1")
     claimed(either_engine, "a")
     with transaction(either_engine) as connection:
-        inbox.keep(connection, journal, [Arrived("stream:order", "order", "{}") for _ in range(3)], NOW)
+        inbox.keep(connection, journal, [ReceivedMessage("stream:order", "order", "{}") for _ in range(3)], NOW)
         for me, limit in (("a", 1), ("b", 1)):
             inbox.claim(connection, journal, ["order"], limit=limit, lease_s=60, now=NOW, owner=me)
         assert leases.take_duty(connection, SWEEPING, "a", 60, NOW)

@@ -13,17 +13,17 @@ from sqlalchemy.exc import OperationalError
 from lectern.db import as_run, bookings, events, inbox, leases, outbox, schema
 from lectern.db import engine as engine_module
 from lectern.db.engine import WRITERS, looking, open_database, open_to_look, own_rows, reading, transaction
-from lectern.db.inbox import Arrived
+from lectern.db.inbox import ReceivedMessage
 from lectern.db.writer import write
 from lectern.errors import CallAPerson, Misuse, TryAgain
-from lectern.model.facts import AsRun, Event, Work
+from lectern.model.facts import AsRun, Event, UnrecordedWork
 from lectern.model.plan import Changes
 from lectern.model.tables.teacher import journal, orders
 from lectern.settings import TeacherSettings
 from lectern.states import BookingState
 from lectern.wire.fields import BACKUP, MAX_NAME
 from lectern.wire.messages import Booking, Release
-from lectern.wire.outgoing import Kind, Outgoing
+from lectern.wire.outgoing import Outgoing, OutgoingKind
 from tests import strategies
 from tests.rows import commit, look
 from tests.stage.postgres import Databases
@@ -169,7 +169,7 @@ def test_the_longest_class_can_be_changed(engine: Engine, class_id: str) -> None
     """The id of its revision is longer than any on the wire; SQLite keeps it, too."""
     parts = [AsRun(1, 1, "recording", NOW, NOW + 1, 0.0, 1.0)]
     booking = strategies.booking("c-1").under(class_id)
-    told = Outgoing("streamer1", Kind.STREAM, Release.model_construct(class_id=class_id), class_id)
+    told = Outgoing("streamer1", OutgoingKind.STREAM, Release.model_construct(class_id=class_id), class_id)
     with transaction(engine) as connection:
         bookings.add(connection, [(booking, BookingState.PLACED)], NOW)
         outbox.put(connection, journal, [told], NOW)
@@ -297,7 +297,7 @@ def test_a_teacher_that_holds_up_all_writers_is_found_by_its_name(postgres_url: 
 
 def _write(url: str) -> None:
     other = open_database(url)
-    commit(other, inbox.keep, journal, [Arrived("stream:order", "order", "written meanwhile")], NOW)
+    commit(other, inbox.keep, journal, [ReceivedMessage("stream:order", "order", "written meanwhile")], NOW)
     other.dispose()
 
 
@@ -335,7 +335,7 @@ def test_a_teacher_shows_its_own_rows_first_those_that_prefect_was_asked_for(eng
         connection.execute(text("DELETE FROM inbox_list"))
         for name in ("a", "b"):
             for stem in ("6", "7"):
-                inbox.keep_work(connection, journal, Work("download", f"download {stem}", now), now, name)
+                inbox.keep_work(connection, journal, UnrecordedWork("download", f"download {stem}", now), now, name)
         mine = inbox.unrecorded(connection, journal, 9, "a")
         assert [inbox.work_of(one).name for one in mine] == ["download 6", "download 7"]  # type: ignore[union-attr]
         inbox.give_keys(connection, journal, {"key": [mine[1].id]})

@@ -4,11 +4,11 @@ import socket
 
 import pytest
 
-from lectern.allowlist import Places
+from lectern.allowlist import Allowlist
 from lectern.media import push_target
 
 HOST = "127.0.0.1"
-HERE = Places.listed(HOST, "ALLOWED_PUSH_HOSTS")
+HERE = Allowlist.listed(HOST, "ALLOWED_PUSH_HOSTS")
 
 
 async def test_a_server_that_listens_is_reached_in_any_spelling_of_the_scheme() -> None:
@@ -38,7 +38,7 @@ async def test_a_place_that_is_not_allowed_is_not_connected_to(name: str) -> Non
     with socket.create_server((HOST, 0)) as server:
         server.settimeout(0.3)
         port = server.getsockname()[1]
-        found = await push_target.unreachable(f"rtmp://{name}:{port}/live/x", timeout_s=5, allowed=Places())
+        found = await push_target.unreachable(f"rtmp://{name}:{port}/live/x", timeout_s=5, allowed=Allowlist())
         assert found is not None
         assert found.endswith("is no allowed push host; see ALLOWED_PUSH_HOSTS")
         with pytest.raises(TimeoutError):

@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy import Connection, Engine, insert, update
 
 from lectern.db import ecs_jobs, transcodings
-from lectern.db.ecs_jobs import Begun
+from lectern.db.ecs_jobs import BegunJob
 from lectern.db.engine import transaction
 from lectern.model.facts import Attempt
 from lectern.model.tables.teacher import RenditionRow, orders, videos
@@ -40,7 +40,7 @@ def test_what_another_run_has_in_its_hands_is_left_to_it_while_its_lease_lasts(r
     """Also if it waits for a host, and also in the same job: each run has its own renditions, and its own folder."""
     both, key = take(rows, [P240, P480], "first"), (RECORD, P480)
     assert resolutions(both) == [P240, P480]
-    ecs_jobs.attach(rows, both, "first", Begun("ssh://a@b:22", "job", NOW))
+    ecs_jobs.attach(rows, both, "first", BegunJob("ssh://a@b:22", "job", NOW))
     assert resolutions(take(rows, [P480, P720], "second")) == [P720]
     assert ecs_jobs.others(rows, [key], "second", NOW) == ["first"]
     assert ecs_jobs.others(rows, [key], "first", NOW) == []

@@ -9,13 +9,13 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from flows.handling import Came, changed
+from flows.handling import Delivery, changed
 from flows.host import Streamer
 from flows.streamer import downloads, prepare
 from lectern.db import cache
 from lectern.db.engine import open_database
 from lectern.errors import TryAgain
-from lectern.model.facts import Cached, Kept, Usage
+from lectern.model.facts import Cached, InboxMessage, Usage
 from lectern.states import FileState
 from lectern.storage import cache_dir, wget
 from lectern.wire.messages import Prepare
@@ -165,6 +165,8 @@ async def _looked_at(host: Streamer, origin: Origin) -> dict[str, prepare.ProbeR
     """What another class of the same recording has looked at."""
     times = {"start_time": time.time() + 600, "end_time": time.time() + 700}
     wanted = Prepare(class_id="c-2", video_url=origin.url + PATH, push_url="rtmp://127.0.0.1/live/c-2", **times)
-    came, here = await host.look(prepare.with_stems, [Came(Kept(1, "prepare", wanted.to_json(), 0), wanted)])
+    came, here = await host.look(
+        prepare.with_stems, [Delivery(InboxMessage(1, "prepare", wanted.to_json(), 0), wanted)]
+    )
     assert here == {STEM}
     return await prepare.probe_origins(host, came, here)

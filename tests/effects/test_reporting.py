@@ -26,9 +26,9 @@ from lectern.decide.airing import as_run
 from lectern.decide.as_run_report import NAMES, line
 from lectern.errors import Misuse
 from lectern.model.facts import AsRun, Order, Planned
-from lectern.playout.as_run import AsRun as Sending
-from lectern.playout.context import Now, Station
-from lectern.playout.publisher import Push
+from lectern.playout.as_run import AsRunRows as Sending
+from lectern.playout.context import Now, WorkerContext
+from lectern.playout.publisher import ClassPublisher
 from lectern.playout.timetable import lesson
 from lectern.states import BookingState
 from tests import rows, strategies
@@ -125,8 +125,8 @@ def test_a_part_of_a_source_that_nobody_knows_counts_for_nothing_and_hides_no_cl
 def test_the_reason_of_the_last_gap_goes_by_the_word_that_the_playout_really_says() -> None:
     fields = {"class_id": "c-1", "file": "/6666.flv", "push_urls": ["rtmp://h/live/c"], "start": START}
     with ThreadPoolExecutor(1) as pool:
-        station = Station(pool, lambda _: None, lambda *_: None, lambda _: None, is_held=True)
-        push = Push(lesson({**fields, "end": START + LENGTH_S}), 0, station, lambda *_, **__: None)
+        station = WorkerContext(pool, lambda _: None, lambda *_: None, lambda _: None, is_held=True)
+        push = ClassPublisher(lesson({**fields, "end": START + LENGTH_S}), 0, station, lambda *_, **__: None)
         push.feed.over = True
         why = push.tick(Now(0.0, START + 40))
         push.end()

@@ -26,15 +26,15 @@ STUBBORN = "trap '' TERM; " + FAMILY
 
 
 def test_a_host_is_read() -> None:
-    assert ssh.Host.parse("ssh://media@ecs-1.example:2222") == ssh.Host("media", "ecs-1.example", 2222)
-    assert ssh.Host.parse("ssh://media@10.0.0.1") == ssh.Host("media", "10.0.0.1", 22)
-    assert str(ssh.Host.parse("ssh://media@[::1]:22")) == "ssh://media@[::1]:22"
+    assert ssh.SshHost.parse("ssh://media@ecs-1.example:2222") == ssh.SshHost("media", "ecs-1.example", 2222)
+    assert ssh.SshHost.parse("ssh://media@10.0.0.1") == ssh.SshHost("media", "10.0.0.1", 22)
+    assert str(ssh.SshHost.parse("ssh://media@[::1]:22")) == "ssh://media@[::1]:22"
 
 
 @pytest.mark.parametrize("text", ["", "ecs-1", "ssh://ecs-1", "ssh://a:b@c", "ssh://a@b:0", "http://a@b"])
 def test_what_is_no_host_is_told_what_to_type(text: str) -> None:
     with pytest.raises(Misuse, match="ssh://user@host:port"):
-        ssh.Host.parse(text)
+        ssh.SshHost.parse(text)
 
 
 async def test_a_program_runs_there_and_its_words_come_back(sshd: Sshd) -> None:
@@ -219,7 +219,7 @@ async def test_missing_files_are_named(sshd: Sshd, tmp_path: Path) -> None:
 
 
 async def test_a_host_that_is_not_there_is_tried_again(sshd: Sshd) -> None:
-    host = ssh.Host("media", "127.0.0.1", free_port())
+    host = ssh.SshHost("media", "127.0.0.1", free_port())
     with pytest.raises(TryAgain, match=r"cannot be reached: (?!\[Errno)"):
         async with ssh.connect(host, sshd.key, sshd.known_hosts, timeout_s=5):
             pass
@@ -227,7 +227,7 @@ async def test_a_host_that_is_not_there_is_tried_again(sshd: Sshd) -> None:
 
 async def test_a_host_that_says_nothing_is_not_waited_for(sshd: Sshd) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
-        host = ssh.Host("media", "127.0.0.1", server.getsockname()[1])
+        host = ssh.SshHost("media", "127.0.0.1", server.getsockname()[1])
         with pytest.raises(TryAgain):
             async with asyncio.timeout(30), ssh.connect(host, sshd.key, sshd.known_hosts, timeout_s=1):
                 pass

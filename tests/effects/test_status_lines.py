@@ -7,7 +7,7 @@ import pytest
 from lectern.chinese_account import sentence
 from lectern.cli import status
 from lectern.decide.leases import listed
-from lectern.model.views import Booked, Found
+from lectern.model.views import Booked, ClassView
 from lectern.states import BookingState
 
 NOW = 1_764_010_000.0
@@ -50,7 +50,7 @@ def told(number: int, size_bytes: float) -> dict[str, Any]:
 
 def test_a_class_whose_time_it_is_is_not_counted_as_ready_too() -> None:
     due = [
-        Found("c", Booked("c", state, "1", NOW, NOW + 60, 0, "", "s1", answered=True))
+        ClassView("c", Booked("c", state, "1", NOW, NOW + 60, 0, "", "s1", answered=True))
         for state in (BookingState.READY, BookingState.READY, BookingState.WAITING)
     ]
     by_state = {"ready": 3, "waiting": 1}

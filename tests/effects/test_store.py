@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lectern.allowlist import Places
+from lectern.allowlist import Allowlist
 from lectern.errors import FORBIDDEN_ORIGIN, Misuse, Refuse, TryAgain
 from lectern.storage import cache_dir
 from lectern.storage import origin as origins
@@ -214,7 +214,7 @@ def test_a_sidecar_that_can_not_be_read_means_from_zero(tmp_path: Path, text: st
     ],
 )
 def test_what_is_listed_is_allowed(setting: str, url: str) -> None:
-    origins.checked(url, Places.listed(setting))
+    origins.checked(url, Allowlist.listed(setting))
 
 
 @pytest.mark.parametrize(
@@ -243,18 +243,18 @@ def test_what_is_listed_is_allowed(setting: str, url: str) -> None:
 )
 def test_all_else_is_forbidden(setting: str, url: str) -> None:
     with pytest.raises(Refuse) as raised:
-        origins.checked(url, Places.listed(setting))
+        origins.checked(url, Allowlist.listed(setting))
     assert raised.value.code is FORBIDDEN_ORIGIN
     assert "secret" not in raised.value.message
 
 
 def test_a_list_that_can_not_be_read_is_misuse() -> None:
     with pytest.raises(Misuse, match="cannot be read"):
-        Places.listed("http://h/")
+        Allowlist.listed("http://h/")
 
 
 async def look(origin: Origin, path: str, timeout_s: float = 5) -> RemoteFile:
-    allowed = Places.listed(origin.url.removeprefix("http://"))
+    allowed = Allowlist.listed(origin.url.removeprefix("http://"))
     return await origins.look(f"{origin.url}{path}", allowed=allowed, timeout_s=timeout_s)
 
 

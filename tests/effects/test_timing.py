@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from sqlalchemy import select
 from sqlalchemy.engine.url import make_url
 
-from lectern.db.bulk import among, these
+from lectern.db.bulk import bind_list, in_list
 from lectern.model.tables.teacher import journal
 from lectern.timing import NAMES, Rate, Throttle
 
@@ -80,10 +80,10 @@ def test_numbers_are_compared_as_numbers_and_texts_as_texts(url: str, number: st
     """PostgreSQL compares no number with a text; the ids of rows are numbers of a type of our own."""
     dialect = make_url(url).get_dialect()()
     wanted = select(INBOX.c.id).where
-    assert number in str(wanted(among(INBOX.c.id)).compile(dialect=dialect))
-    assert text in str(wanted(among(INBOX.c.command)).compile(dialect=dialect))
+    assert number in str(wanted(in_list(INBOX.c.id)).compile(dialect=dialect))
+    assert text in str(wanted(in_list(INBOX.c.command)).compile(dialect=dialect))
 
 
 def test_a_list_of_any_length_is_one_parameter() -> None:
-    assert these(range(3)) == {"among": "[0, 1, 2]"}
-    assert these(['a"b'], "names") == {"names": '["a\\"b"]'}
+    assert bind_list(range(3)) == {"among": "[0, 1, 2]"}
+    assert bind_list(['a"b'], "names") == {"names": '["a\\"b"]'}

@@ -81,8 +81,8 @@ STREAMER: Mapping[str, Point] = {
     "noted, not committed": Point("lectern.model.streamer_plan:StreamerChanges.arrive", "after"),
     "committed, not sent": Point("lectern.redis.client:Bus.send", "before"),
     "sent, not noted": Point("lectern.redis.client:Bus.send", "after"),
-    "airable, not handed to the playout": Point("flows.streamer.playout_sync:Handing._write", "before"),
-    "handed to the playout": Point("flows.streamer.playout_sync:Handing._write", "after"),
+    "airable, not handed to the playout": Point("flows.streamer.playout_sync:PlayoutSync._write", "before"),
+    "handed to the playout": Point("flows.streamer.playout_sync:PlayoutSync._write", "after"),
     "released, not committed": Point("lectern.model.streamer_plan:StreamerChanges.uncite", "after"),
     "lease held, not said": Point("lectern.db.leases:hold", "after"),
 }

@@ -30,17 +30,17 @@ from flows.host import Host
 from flows.playout_link import Playout as Link
 from flows.streamer import amend, maintenance, playout_events, playout_sync
 from flows.streamer.playout_entry import AHEAD_S
-from flows.streamer.playout_sync import Handing
+from flows.streamer.playout_sync import PlayoutSync
 from lectern.db import airings, cache
 from lectern.decide.gaps import LEAST_S
 from lectern.errors import TryAgain
 from lectern.model.tables.teacher import orders
 from lectern.playout import as_run, class_player, timetable
-from lectern.playout.as_run import AsRun
-from lectern.playout.client import Unreachable
-from lectern.playout.context import Now, Station
+from lectern.playout.as_run import AsRunRows
+from lectern.playout.client import PlayoutUnreachable
+from lectern.playout.context import Now, WorkerContext
 from lectern.playout.schedule import AiredFile, Schedule
-from lectern.playout.worker import Desk, Worker
+from lectern.playout.worker import RequestHandlers, Worker
 from lectern.settings import StreamerSettings
 from lectern.states import BOOKING_OVER, BookingState
 from lectern.wire.messages import Cancel
@@ -78,9 +78,9 @@ class Push:
     why: str | None = None
     behind_s = 0.0
 
-    def __init__(self, its: timetable.Lesson, number: int, station: Any, tell: Any) -> None:
+    def __init__(self, its: timetable.ScheduledClass, number: int, station: Any, tell: Any) -> None:
         self.lesson, self.number, self.url, self.state = its, number, its.push_urls[number], "waiting"
-        self.as_run, self.backoff = AsRun(), SimpleNamespace(failures=0)
+        self.as_run, self.backoff = AsRunRows(), SimpleNamespace(failures=0)
         self.feed = SimpleNamespace(lost=None, wants_file=False, track=SimpleNamespace(last_ms=0.0))
         self._station, self._tell, self._reached = station, tell, 0.0
 
@@ -112,7 +112,7 @@ class Push:
         self._reached = until
         self._station.receiver(self.url, begins, until)
 
-    def change(self, its: timetable.Lesson, _now: Now) -> None:
+    def change(self, its: timetable.ScheduledClass, _now: Now) -> None:
         self.lesson = its
 
     def end(self) -> None:
@@ -133,7 +133,7 @@ class Playout:
     def start(self) -> None:
         """Start a worker as the holder does: it goes on by what lies on the disk."""
         worker, nothing = Worker.__new__(Worker), hosts.NOBODY
-        worker.station = Station(pool=nothing, tell=worker._tell, keep=nothing, drop=nothing)
+        worker.station = WorkerContext(pool=nothing, tell=worker._tell, keep=nothing, drop=nothing)
         worker.station.receiver = lambda *one: self._sent.append(Sent(self.name, *one))  # type: ignore[attr-defined]
         worker.schedule, worker.path, self.events = Schedule(worker.station), self.path, []
         worker.aired = AiredFile(self.path.with_name(as_run.AIRED), worker.schedule)
@@ -170,7 +170,7 @@ class Playout:
         return known is not None and known.entry.ended is None
 
 
-def _lesson(its: timetable.Lesson) -> dict[str, Any]:
+def _lesson(its: timetable.ScheduledClass) -> dict[str, Any]:
     return {"start": its.start, "end": its.end, "file": its.file, "push_urls": list(its.push_urls)}
 
 
@@ -179,7 +179,7 @@ class Client:
 
     def __init__(self, playout: Playout) -> None:
         self._playout, self.worker = playout, playout.worker
-        self._desk = Desk(playout.worker) if playout.worker is not None else None
+        self._desk = RequestHandlers(playout.worker) if playout.worker is not None else None
         playout.events.clear()
 
     @property
@@ -188,7 +188,7 @@ class Client:
 
     async def ask(self, do: str, **fields: Any) -> dict[str, Any]:
         if self._desk is None or self.is_over:
-            raise Unreachable("the playout's worker ended")
+            raise PlayoutUnreachable("the playout's worker ended")
         found = await self._desk.does[do](fields)
         if "classes" in found:
             found["classes"] = [json.loads(one) for one in found["classes"]]
@@ -201,7 +201,7 @@ class Resident:
     def __init__(self, host: Host[StreamerSettings], playout: Playout) -> None:
         self.host, self._playout = host, playout
         host.playout = Link(until=math.inf)
-        self._handing = Handing(host)
+        self._handing = PlayoutSync(host)
 
     async def beat(self) -> None:
         """Hear the playout, bring it up to date, confirm changes, and close what is over."""

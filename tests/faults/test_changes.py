@@ -21,12 +21,12 @@ from flows.streamer import downloads, lease, prepare
 from flows.teacher import bookings, failover, maintenance, reports, transcoding
 from lectern.db import airings, cache, inbox, leases
 from lectern.db.engine import transaction
-from lectern.db.inbox import Arrived
+from lectern.db.inbox import ReceivedMessage
 from lectern.decide import airing
 from lectern.decide.change import IN_FORCE
 from lectern.errors import BAD_RECORDING, Refuse
 from lectern.media.probe import Probe
-from lectern.model.facts import Airing, Kept
+from lectern.model.facts import Airing, InboxMessage
 from lectern.model.streamer_plan import StreamerChanges
 from lectern.model.tables.streamer import classes, files, tasks
 from lectern.model.tables.teacher import StreamerRow, orders
@@ -113,9 +113,9 @@ class World:
             work(connection)
             self.heard(host, connection)
 
-    def kept(self, connection: Connection, host: Host[Any], bodies: Sequence[str]) -> list[Kept]:
+    def kept(self, connection: Connection, host: Host[Any], bodies: Sequence[str]) -> list[InboxMessage]:
         now = hosts.now()
-        arrived = [Arrived("test", json.loads(one)["cmd"], one) for one in bodies]
+        arrived = [ReceivedMessage("test", json.loads(one)["cmd"], one) for one in bodies]
         return inbox.keep_claimed(connection, host.journal, arrived, now, 60) if arrived else []
 
     # -- the teacher ---------------------------------------------------------------------------------------------------
@@ -195,7 +195,7 @@ class World:
         )
 
     def _release(self, host: Host[StreamerSettings], bodies: Sequence[str], connection: Connection) -> None:
-        came: list[handling.Came[Release | Grant]] = [
+        came: list[handling.Delivery[Release | Grant]] = [
             handling.came(one, (Release, Grant)) for one in self.kept(connection, host, bodies)
         ]
         handling.change(connection, host, partial(handling.of_messages, host, came, lease.release_classes))

@@ -13,12 +13,12 @@ from flows import handling
 from flows.background_runs import NewRun
 from flows.host import Streamer, Teacher
 from flows.streamer import lease
-from flows.streamer.lease import Witnesses
+from flows.streamer.lease import QuorumCheck
 from flows.teacher import failover, membership, reports
 from lectern import errors
 from lectern.db import airings, bookings, inbox, leases
 from lectern.db.engine import reading, transaction
-from lectern.db.inbox import Arrived
+from lectern.db.inbox import ReceivedMessage
 from lectern.db.writer import write
 from lectern.decide import leases as decide_leases
 from lectern.errors import TryAgain
@@ -63,7 +63,7 @@ def test_pushes_of_what_was_taken_away_have_ended_when_the_lease_is_held(
         Release(class_id="c-1", placement=1),
         Grant(streamer=streamer.settings.name, session="new"),
     ]
-    arrived = [Arrived("test", one.cmd, one.to_json()) for one in (reversed(said) if grant_first else said)]
+    arrived = [ReceivedMessage("test", one.cmd, one.to_json()) for one in (reversed(said) if grant_first else said)]
     with transaction(streamer.engine) as connection:
         on_air(connection, "c-1")
         inbox.keep(connection, journal, arrived, hosts.now())
@@ -87,7 +87,7 @@ def test_a_lease_that_was_not_asked_for_is_not_held(streamer: Streamer, strange:
     streamer.claim = "asked"
     for one in (Grant(streamer=streamer.settings.name, session="asked"), strange):
         with transaction(streamer.engine) as connection:
-            inbox.keep(connection, journal, [Arrived("test", one.cmd, one.to_json())], hosts.now())
+            inbox.keep(connection, journal, [ReceivedMessage("test", one.cmd, one.to_json())], hosts.now())
             kept = inbox.claim(connection, journal, ["grant"], limit=10, lease_s=60, now=hosts.now())
         asyncio.run(lease.take_back(streamer, kept))
     with reading(streamer.engine) as connection:
@@ -172,7 +172,7 @@ def test_a_streamer_that_is_lost_again_is_announced_again_at_once(
 
     monkeypatch.setattr(membership, "heirs", lambda *_: [hosts.ALIVE[1]])
     teacher.starter = cast("Any", Starter())
-    mine = membership.Roll(teacher)
+    mine = membership.Membership(teacher)
     for again_s in (membership.TAKEN_AGAIN_S, membership.TAKEN_AGAIN_S, 0.0):
         mine._announce(hosts.ALIVE[0], 30, again_s)
     assert begun == [f"move classes of {hosts.ALIVE[0]}"] * 2
@@ -183,7 +183,7 @@ def test_a_teacher_that_has_just_begun_to_listen_takes_no_lost_streamer_for_foun
 ) -> None:
     """It would be lost again a minute later; or, where another teacher has listened for long, each second."""
     name, lost_after_s = hosts.ALIVE[0], teacher.settings.streamer_lost_after_s
-    monkeypatch.setattr(membership.Roll, "_announce", lambda *_: None)
+    monkeypatch.setattr(membership.Membership, "_announce", lambda *_: None)
     now = hosts.now()
     with transaction(teacher.engine) as connection:
         changes = Changes(teacher.settings, now)
@@ -193,7 +193,7 @@ def test_a_teacher_that_has_just_begun_to_listen_takes_no_lost_streamer_for_foun
         rows.granted(connection, Granted(name, "session", 12.0), now, now - 300)
 
     def lost_at(beats: dict[str, dict[str, float]]) -> float | None:
-        asyncio.run(membership.Roll(teacher)._take_in(now, beats, {}))
+        asyncio.run(membership.Membership(teacher)._take_in(now, beats, {}))
         return look(teacher.engine, leases.holder, name).lost_at
 
     for silent in ({name: {"at": now - lost_after_s - 1}}, {}):
@@ -278,7 +278,7 @@ def test_a_streamer_that_never_heard_of_others_takes_nobody_for_away(streamer: S
 
     async def note(_: object) -> None: ...
 
-    found = Witnesses(streamer.settings, None, note)
+    found = QuorumCheck(streamer.settings, None, note)
     assert not asyncio.run(found.verdict(is_taken, "session", "claim")).goes_on
 
 
@@ -291,7 +291,7 @@ async def test_no_beat_names_a_streamer_before_the_disk_has_it(streamer: Streame
         await may_write.wait()
         written.append(set(known))
 
-    found = Witnesses(streamer.settings, {"s2": ""}, note)
+    found = QuorumCheck(streamer.settings, {"s2": ""}, note)
     assert found.said == {"peers": ["s2"]}
     found.take_in({"s2": {"at": 1.0}, "s3": {"at": 1.0}})
     await asyncio.sleep(0)
@@ -312,7 +312,7 @@ def test_a_streamer_is_missed_until_it_is_heard_again_though_its_classes_were_mo
     name, lost_after_s = hosts.ALIVE[0], teacher.settings.streamer_lost_after_s
     now = hosts.now()
     commit(teacher.engine, rows.granted, Granted(name, "session", 12.0), now, now - 300)
-    mine = membership.Roll(teacher)
+    mine = membership.Membership(teacher)
     asyncio.run(mine._take_in(now, {name: {"at": now - lost_after_s - 1}}, {}))
     assert errors.STREAMER_LOST.number in teacher.ongoing
     assert mine.announced_at == {}
@@ -351,7 +351,7 @@ def test_a_grant_that_waits_for_a_failed_release_is_tried_again_after_a_second(
         Grant(streamer=streamer.settings.name, session="new"),
     ]
     with transaction(streamer.engine) as connection:
-        inbox.keep(connection, journal, [Arrived("test", one.cmd, one.to_json()) for one in said], hosts.now())
+        inbox.keep(connection, journal, [ReceivedMessage("test", one.cmd, one.to_json()) for one in said], hosts.now())
         kept = inbox.claim(connection, journal, ["release", "grant"], limit=10, lease_s=60, now=hosts.now())
     streamer.claim = "new"
 

@@ -17,7 +17,7 @@ from flows.teacher import bookings as teacher_bookings
 from flows.teacher.ecs.job import TranscodeJob
 from lectern.db import airings, bookings, inbox, transcodings
 from lectern.db.engine import reading, transaction
-from lectern.db.inbox import Arrived
+from lectern.db.inbox import ReceivedMessage
 from lectern.model.facts import Airing, Attempt
 from lectern.model.plan import Changes
 from lectern.model.tables import teacher as at_teacher
@@ -82,7 +82,7 @@ async def test_a_change_waits_for_the_booking_of_its_class_that_is_in_the_inbox_
     about = [Change(class_id="c-1", end_time=end), Change(class_id="c-2", end_time=end)]
     with transaction(teacher.engine) as connection:
         bodies = [order.to_json(), *(one.to_json() for one in about)]
-        arrived = [Arrived("test", command_of(one), one) for one in bodies]
+        arrived = [ReceivedMessage("test", command_of(one), one) for one in bodies]
         ids = [one.id for one in inbox.keep_claimed(connection, teacher.journal, arrived, hosts.now(), 60)]
 
     async def nothing(*_: object) -> None:

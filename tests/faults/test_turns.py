@@ -18,7 +18,7 @@ from flows.teacher import maintenance as teacher_maintenance
 from flows.teacher import transcoding
 from lectern.db import bookings, inbox, transcodings
 from lectern.db.engine import open_database, transaction
-from lectern.db.inbox import Arrived
+from lectern.db.inbox import ReceivedMessage
 from lectern.model.facts import Attempt
 from lectern.model.tables.teacher import journal, orders, videos
 from lectern.settings import StreamerSettings
@@ -47,7 +47,7 @@ def booked(class_id: str) -> Booking:
 def kept(connection: Connection, message: Message) -> int:
     """Put a message into the inbox; returns its id."""
     fields = json.loads(message.to_json())
-    inbox.keep(connection, journal, [Arrived("test", fields["cmd"], message.to_json())], hosts.now())
+    inbox.keep(connection, journal, [ReceivedMessage("test", fields["cmd"], message.to_json())], hosts.now())
     return int(connection.execute(select(journal.inbox.c.id).order_by(journal.inbox.c.id.desc())).scalars().first())  # type: ignore[arg-type]
 
 

@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy.exc import IntegrityError, OperationalError
 
-from flows.handling import BOUND, Apart, apart
+from flows.handling import BOUND, BatchResult, apart
 
 
-def handled(items: Sequence[int], bad: set[int]) -> tuple[Apart[int, list[int]], int]:
+def handled(items: Sequence[int], bad: set[int]) -> tuple[BatchResult[int, list[int]], int]:
     """What becomes of *items*, and how many transactions that took."""
     tries = 0
 

@@ -6,7 +6,7 @@ from typing import cast
 import pytest
 
 from flows import background_runs
-from flows.background_runs import NewRun, Starter
+from flows.background_runs import BackgroundRuns, NewRun
 from flows.resident.prefect.runs import ResidentRuns
 from lectern.errors import TryAgain
 
@@ -38,7 +38,7 @@ class Prefect:
         return False
 
 
-async def _begin(mine: Starter, prefect: Prefect, number: int, *, needs_run: bool = False) -> None:
+async def _begin(mine: BackgroundRuns, prefect: Prefect, number: int, *, needs_run: bool = False) -> None:
     for stem in map(str, range(number)):
         runs = cast("ResidentRuns", prefect)
         mine.begin(runs, NewRun("download", {"stem": stem}, f"download {stem}"), needs_run=needs_run)
@@ -51,7 +51,7 @@ def test_downloads_do_not_wait_one_after_the_other_for_a_prefect_that_is_away(mo
     """Those at the front of the line find it out; the others begin at once, without a run."""
     monkeypatch.setattr(background_runs, "PATIENCE_S", 0.0)
     prefect = Prefect()
-    asyncio.run(_begin(Starter(), prefect, DOWNLOADS))
+    asyncio.run(_begin(BackgroundRuns(), prefect, DOWNLOADS))
     assert sorted(prefect.done) == sorted(map(str, range(DOWNLOADS)))
     assert prefect.asked <= background_runs.AT_ONCE
 
@@ -59,8 +59,8 @@ def test_downloads_do_not_wait_one_after_the_other_for_a_prefect_that_is_away(mo
 def test_prefect_is_asked_again_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
     """When it is back, runs are shown again."""
     monkeypatch.setattr(background_runs, "PATIENCE_S", 0.0)
-    monkeypatch.setattr(background_runs, "SHUNNED_S", 0.0)
-    prefect, mine = Prefect(), Starter()
+    monkeypatch.setattr(background_runs, "CIRCUIT_OPEN_S", 0.0)
+    prefect, mine = Prefect(), BackgroundRuns()
 
     async def scene() -> None:
         await _begin(mine, prefect, 1)
@@ -75,6 +75,6 @@ def test_work_that_needs_a_run_asks_every_time(monkeypatch: pytest.MonkeyPatch) 
     """Nothing of it can be done without, so it waits for its own answer."""
     monkeypatch.setattr(background_runs, "PATIENCE_S", 0.0)
     prefect = Prefect()
-    asyncio.run(_begin(Starter(), prefect, 2 * background_runs.AT_ONCE, needs_run=True))
+    asyncio.run(_begin(BackgroundRuns(), prefect, 2 * background_runs.AT_ONCE, needs_run=True))
     assert prefect.asked == 2 * background_runs.AT_ONCE
     assert prefect.done == []

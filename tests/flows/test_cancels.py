@@ -19,13 +19,13 @@ from flows.teacher import maintenance, membership, reports
 from lectern.db import airings, inbox
 from lectern.db import bookings as db_bookings
 from lectern.db.engine import open_database, transaction
-from lectern.db.inbox import Arrived
+from lectern.db.inbox import ReceivedMessage
 from lectern.db.writer import write
 from lectern.decide import cache
 from lectern.decide import placement as cancelling
 from lectern.model.plan import Changes, Granted
 from lectern.model.streamer_plan import StreamerChanges
-from lectern.model.tables.shared import Journal
+from lectern.model.tables.shared import MessageTables
 from lectern.model.tables.teacher import cancels as cancel_list
 from lectern.model.tables.teacher import streamers
 from lectern.settings import StreamerSettings, TeacherSettings
@@ -61,7 +61,7 @@ class Pair:
         with transaction(host.engine) as connection:
             bodies = [one.payload if isinstance(one, Booking) else one.to_json() for one in messages]
             ids = _kept(connection, host.journal, bodies)
-            came: list[handling.Came[teacher_bookings.Asked]] = [
+            came: list[handling.Delivery[teacher_bookings.Asked]] = [
                 handling.came(one, (Booking, Cancel)) for one in inbox.read(connection, host.journal, ids)
             ]
             go = partial(teacher_bookings.decided_bookings, [STREAMER])
@@ -84,7 +84,7 @@ class Pair:
             with transaction(self.streamer.engine) as connection:
                 ids = _kept(connection, self.streamer.journal, [json.dumps(one)])
                 kept = inbox.read(connection, self.streamer.journal, ids)
-                came: list[handling.Came[Any]] = [handling.came(one, (Prepare, Release, Grant)) for one in kept]
+                came: list[handling.Delivery[Any]] = [handling.came(one, (Prepare, Release, Grant)) for one in kept]
                 go = admitted if one["cmd"] == "prepare" else lease.release_classes
                 handling.change(connection, self.streamer, partial(handling.of_messages, self.streamer, came, go))
 
@@ -125,9 +125,9 @@ def admitted(connection: Any, changes: StreamerChanges, prepares: Sequence[Prepa
         changes.admit(one, AiringState.READY)
 
 
-def _kept(connection: Any, journal: Journal, bodies: list[str]) -> list[int]:
+def _kept(connection: Any, journal: MessageTables, bodies: list[str]) -> list[int]:
     before = set(connection.execute(select(journal.inbox.c.id)).scalars())
-    arrived = [Arrived("test", json.loads(one)["cmd"], one) for one in bodies]
+    arrived = [ReceivedMessage("test", json.loads(one)["cmd"], one) for one in bodies]
     inbox.keep(connection, journal, arrived, time.time())
     return sorted(set(connection.execute(select(journal.inbox.c.id)).scalars()) - before)
 

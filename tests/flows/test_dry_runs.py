@@ -19,7 +19,7 @@ from flows.teacher.reports import report
 from flows.teacher.transcoding import settle
 from lectern.db import bookings, inbox, transcodings
 from lectern.db.engine import transaction
-from lectern.db.inbox import Arrived
+from lectern.db.inbox import ReceivedMessage
 from lectern.db.writer import write
 from lectern.decide import leases
 from lectern.errors import ForbiddenMove, Misuse, TryAgain
@@ -60,7 +60,7 @@ class Stage(Alone):
     def comes(self, *messages: Message | str) -> str:
         """Messages come into the inbox; returns their ids."""
         bodies = [one if isinstance(one, str) else one.to_json() for one in messages]
-        arrived = [Arrived("test", json.loads(body).get("cmd", "order"), body) for body in bodies]
+        arrived = [ReceivedMessage("test", json.loads(body).get("cmd", "order"), body) for body in bodies]
         with transaction(self.host.engine) as connection:
             before = self.host.journal.inbox.c.id
             last = connection.execute(select(before).order_by(before.desc()).limit(1)).scalar() or 0

@@ -18,7 +18,7 @@ from flows.streamer.prepare import prepare
 from flows.streamer.reconcile import reconcile
 from lectern.db import airings, cache, inbox
 from lectern.db.engine import open_database, reading, transaction
-from lectern.db.inbox import Arrived
+from lectern.db.inbox import ReceivedMessage
 from lectern.errors import DOWNLOAD_FAILED, ForbiddenMove, Refuse, TryAgain
 from lectern.model.streamer_plan import StreamerChanges
 from lectern.model.tables.streamer import StreamerTable, classes, files
@@ -97,7 +97,9 @@ def test_of_prepares(dry_run: Alone) -> None:
     messages = [wanted("c-2", 2), wanted("c-3", 2), wanted("c-4", 3), wanted("c-9", 9), known]
     bodies = [*(one.to_json() for one in messages), '{"cmd":"prepare"}']
     with transaction(dry_run.host.engine) as connection:
-        inbox.keep(connection, dry_run.host.journal, [Arrived("test", "prepare", one) for one in bodies], time.time())
+        inbox.keep(
+            connection, dry_run.host.journal, [ReceivedMessage("test", "prepare", one) for one in bodies], time.time()
+        )
     said = agree(dry_run, "prepare", lambda **options: prepare.fn("1-6", **options))
     assert says(said, *(f"class_list: new … class_id: {one} … state: waiting" for one in ("c-2", "c-3", "c-4")))
     assert says(said, "class_list: new … class_id: c-9 … state: refused", "video_list 1: state: evicting")

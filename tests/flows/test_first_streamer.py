@@ -8,7 +8,7 @@ from typing import Any, cast
 import pytest
 
 from flows.host import Host, Teacher
-from flows.teacher.membership import FIRST_STREAMER_S, Roll, living
+from flows.teacher.membership import FIRST_STREAMER_S, Membership, living
 from lectern.db.engine import open_database
 from lectern.errors import TryAgain
 from lectern.model.plan import Granted
@@ -65,7 +65,7 @@ async def test_while_the_last_streamer_is_started_again_bookings_are_kept(tmp_pa
     """It has said that it goes; only if it stays away are they refused."""
     host = teacher(tmp_path, listened_s=3600)
     commit(host.engine, rows.granted, Granted("s1", "session", 60), time.time() - 3600)
-    roll = Roll(host)
+    roll = Membership(host)
     now = time.time()
     await roll._take_in(now, {"s1": {"at": now - 1, "gone": True}}, {})
     with pytest.raises(TryAgain, match="s1 has just been stopped"):
@@ -97,7 +97,7 @@ async def test_while_redis_takes_no_writes_no_booking_is_refused_for_want_of_a_s
         await living(host)
     host.bus = cast("Bus", Said(40))
     with pytest.raises(TryAgain, match="takes no heartbeats"):
-        await Roll(host).look()
+        await Membership(host).look()
     host.bus, host.redis_away = cast("Bus", Beats()), False
     with pytest.raises(TryAgain, match="no streamer was heard of yet"):
         await living(host)
@@ -106,5 +106,5 @@ async def test_while_redis_takes_no_writes_no_booking_is_refused_for_want_of_a_s
 async def test_while_redis_takes_heartbeats_their_silence_counts_although_our_lock_is_refused(tmp_path: Path) -> None:
     host = teacher(tmp_path, listened_s=3600)
     host.bus, host.redis_away, before = cast("Bus", Said(1)), True, host.listens_since
-    await Roll(host).look()
+    await Membership(host).look()
     assert host.listens_since == before

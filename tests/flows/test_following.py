@@ -53,7 +53,7 @@ def broke_off(at: float, *, was_on_air: bool) -> dict[str, object]:
 
 
 async def test_a_class_that_falls_behind_the_clock_is_alarmed_at_once(streamer: Host[StreamerSettings]) -> None:
-    one = playout_events.Following(streamer)
+    one = playout_events.PlayoutEvents(streamer)
     await one.take({"event": "behind", "class_id": "c-1", "at": START + 50, "behind_s": 2.1})
     (said,) = alarms(streamer)
     assert said.startswith("c-1: it falls behind the clock, and 2 s of it were skipped")
@@ -69,14 +69,14 @@ async def test_a_class_that_is_to_begin_without_its_recording_is_not_said_to_sen
     with transaction(streamer.engine) as connection:
         connection.execute(update(tasks).values(start_time=time.time() + starts_in_s))
     slate = {"event": "slate", "class_id": "c-1", "at": time.time(), "slate": True, "why": "the recording is missing"}
-    await playout_events.Following(streamer).take(slate)
+    await playout_events.PlayoutEvents(streamer).take(slate)
     assert alarms(streamer) == [f"c-1: {said}: the recording is missing"]
 
 
 async def test_a_slate_whose_reason_the_playout_does_not_know_any_more_is_alarmed_in_words(
     streamer: Host[StreamerSettings],
 ) -> None:
-    await playout_events.Following(streamer).catch_up(
+    await playout_events.PlayoutEvents(streamer).catch_up(
         {"class_id": "c-1", "state": "waiting", "slate": True, "why": None}
     )
     assert alarms(streamer) == ["c-1: its slate is sent: no reason is known"]
@@ -85,7 +85,7 @@ async def test_a_slate_whose_reason_the_playout_does_not_know_any_more_is_alarme
 async def test_a_push_that_broke_off_is_alarmed_though_nothing_is_told_after_it(
     streamer: Host[StreamerSettings],
 ) -> None:
-    one = playout_events.Following(streamer)
+    one = playout_events.PlayoutEvents(streamer)
     await one.take(broke_off(START + 50, was_on_air=True))
     await one.look_around(START + 54)
     assert alarms(streamer) == []
@@ -95,7 +95,7 @@ async def test_a_push_that_broke_off_is_alarmed_though_nothing_is_told_after_it(
 
 
 async def test_a_push_that_comes_back_at_once_is_not_alarmed(streamer: Host[StreamerSettings]) -> None:
-    one = playout_events.Following(streamer)
+    one = playout_events.PlayoutEvents(streamer)
     await one.take(broke_off(START + 50, was_on_air=True))
     told = {"event": "on_air", "class_id": "c-1", "at": START + 52, "session": 2, "position_s": 52.0}
     await one.take(told)
@@ -107,7 +107,7 @@ async def test_a_class_that_ends_while_others_are_looked_at_is_passed_over(
     streamer: Host[StreamerSettings], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Events are taken beside the look; one of the last class must not end the whole work on the playout."""
-    one = playout_events.Following(streamer)
+    one = playout_events.PlayoutEvents(streamer)
     await one.take(broke_off(START + 50, was_on_air=True))
     look = streamer.look
 
@@ -123,7 +123,7 @@ async def test_a_class_that_ends_while_others_are_looked_at_is_passed_over(
 
 async def test_a_class_that_was_never_on_air_counts_from_its_start(streamer: Host[StreamerSettings]) -> None:
     """A server that takes the connection, and does not answer, is given up after 10 s: those count, too."""
-    one = playout_events.Following(streamer)
+    one = playout_events.PlayoutEvents(streamer)
     await one.take(broke_off(START + 8, was_on_air=False))
     (said,) = alarms(streamer)
     assert "it is not on air" in said
@@ -135,7 +135,7 @@ async def test_a_class_that_was_not_aired_is_reported_once(
     """The playout tells its end to each process that begins; the story and the teacher need it once."""
     monkeypatch.setattr(playout_events, "tell", nobody)
     streamer.playout = cast("Any", SimpleNamespace(over=lambda _class_id: None))
-    one = playout_events.Following(streamer)
+    one = playout_events.PlayoutEvents(streamer)
     sums = {"sent_s": 0.0, "slate_s": 0.0, "gap_s": 2700.0, "sessions": 0, "as_run": []}
     told = {"event": "ended", "class_id": "c-1", "at": START + 2700, "why": "its end has come", **sums}
     for _ in range(2):
@@ -157,7 +157,7 @@ async def test_a_class_that_was_closed_too_early_is_aired_after_all(
     row |= {"sent_s": 2700.0, "bytes": 9, "open": False}
     sums = {"sent_s": 2700.0, "slate_s": 0.0, "gap_s": 0.0, "sessions": 1, "as_run": [row]}
     told = {"class_id": "c-1", "state": "ended", "slate": False, "why": "its end has come", **sums}
-    await playout_events.Following(streamer).catch_up(told)
+    await playout_events.PlayoutEvents(streamer).catch_up(told)
     with reading(streamer.engine) as connection:
         assert connection.execute(select(classes.c.state)).scalar_one() == "aired"
 
@@ -167,7 +167,7 @@ async def test_an_odd_word_of_the_playout_about_a_class_is_alarmed_and_ends_noth
 ) -> None:
     """It would end the whole work on the playout, which passes the lease on: all classes would leave the air."""
     monkeypatch.setattr(failures, "tell", nobody)
-    one = playout_events.Following(streamer)
+    one = playout_events.PlayoutEvents(streamer)
     await one.catch_up({"class_id": "c-1", "state": "on_air"})
     await one.take({"event": "behind", "class_id": "c-1", "at": START})
     (said,) = alarms(streamer)
@@ -178,7 +178,7 @@ async def test_what_was_over_before_the_playout_was_reached_again_goes_on_no_lon
     streamer: Host[StreamerSettings],
 ) -> None:
     """Its word `back` or `on air` was said while nobody listened: no alarm is raised, nor kept open, for it."""
-    one = playout_events.Following(streamer)
+    one = playout_events.PlayoutEvents(streamer)
     await one.take(broke_off(START + 50, was_on_air=True))
     slate = {"event": "slate", "class_id": "c-1", "at": START, "why": "it is missing", "slate": "/s.flv"}
     await one.take({**slate, "wants_file": False})
@@ -200,7 +200,7 @@ async def test_a_recording_that_was_lost_while_nobody_listened_is_downloaded_aga
         return seen_at > 0
 
     monkeypatch.setattr(downloads, "redownload", replace)
-    one = playout_events.Following(streamer)
+    one = playout_events.PlayoutEvents(streamer)
     told = {"class_id": "c-1", "state": "on_air", "slate": True, "why": "the recording is missing"}
     await one.catch_up(told)  # an older playout does not say what helps
     for _ in range(2):
@@ -220,7 +220,7 @@ async def test_a_recording_that_is_lost_twice_is_downloaded_twice(
         return seen_at == START
 
     monkeypatch.setattr(downloads, "redownload", replace)
-    one = playout_events.Following(streamer)
+    one = playout_events.PlayoutEvents(streamer)
     slate = {"event": "slate", "class_id": "c-1", "at": START, "slate": "/s.flv", "wants_file": True}
     for why in ("it is missing", "it is missing again"):
         await one.take({**slate, "why": why})

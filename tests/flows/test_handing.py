@@ -14,14 +14,14 @@ from sqlalchemy import insert, select, update
 from flows import failures
 from flows.host import Host
 from flows.streamer import playout_events, playout_sync
-from flows.streamer.playout_entry import Lessons
-from flows.streamer.playout_sync import Handing
-from lectern.allowlist import Places
+from flows.streamer.playout_entry import TimetableReader
+from flows.streamer.playout_sync import PlayoutSync
+from lectern.allowlist import Allowlist
 from lectern.db.engine import reading, transaction
 from lectern.decide import gaps
 from lectern.model.facts import AsRun
 from lectern.model.tables.streamer import classes, journal, tasks
-from lectern.model.views import Past
+from lectern.model.views import EventView
 from lectern.playout import kernel
 from lectern.settings import StreamerSettings
 from lectern.storage import cache_dir
@@ -87,9 +87,9 @@ def state(host: Streamer, class_id: str) -> str:
 
 
 @asynccontextmanager
-async def kept(host: Streamer) -> AsyncIterator[Handing]:
+async def kept(host: Streamer) -> AsyncIterator[PlayoutSync]:
     """A resident that keeps its playout in step; at the end it is gone as if killed."""
-    ours = Handing(host)
+    ours = PlayoutSync(host)
     works = [asyncio.create_task(one) for one in (ours.run(), ours.keep_in_step())]
     try:
         await async_wait_until(lambda: host.playout.why is None, description="the playout answers")
@@ -231,7 +231,7 @@ async def test_a_class_stays_in_the_timetable_until_the_playout_has_told_its_end
     ):
         book(streamer, class_id, "rtmp://127.0.0.1/live/x", state=was, starts_in_s=-60 - ended_ago_s)
     with reading(streamer.engine) as connection:
-        found = Lessons(streamer).wanted(connection, time.time(), None, Places(), None)
+        found = TimetableReader(streamer).wanted(connection, time.time(), None, Allowlist(), None)
     assert list(found.lessons) == ["a", "d"]
 
 
@@ -244,9 +244,9 @@ async def test_an_end_of_before_a_change_ends_nothing(streamer: Streamer) -> Non
     sums = {"sent_s": 60.0, "slate_s": 0.0, "gap_s": 0.0, "sessions": 1, "as_run": [row]}
     told = {"class_id": "c", "state": "ended", "slate": False, "why": "its end has come", **sums}
     for was in ({"start": start - HOURS_S, "file": file}, {"start": start, "file": "/elsewhere.flv"}):
-        await playout_events.Following(streamer).catch_up({**told, **was})
+        await playout_events.PlayoutEvents(streamer).catch_up({**told, **was})
         assert state(streamer, "c") == "ready"
-    await playout_events.Following(streamer).catch_up({**told, "start": start, "file": file})
+    await playout_events.PlayoutEvents(streamer).catch_up({**told, "start": start, "file": file})
     assert state(streamer, "c") == "aired"
 
 
@@ -280,7 +280,7 @@ async def test_the_story_of_a_class_that_is_cut_twice_goes_to_its_teacher_with_i
         bodies = [json.loads(body) for body in connection.execute(select(journal.outbox.c.body)).scalars()]
     (said,) = (body for body in bodies if body["cmd"] == "ended")
     assert (said["result"], said["code"]) == ("success", 329)
-    past = [Past(class_id="c", stem=None, host="streamer1", **one) for one in said["events"]]
+    past = [EventView(class_id="c", stem=None, host="streamer1", **one) for one in said["events"]]
     assert {"on air", "push refused", "playout away"} <= {one.what for one in past}
     known = gaps.sent(start, start + 24, [AsRun(**one) for one in said["as_run"]], past, said["message"])
     assert said["message"] == f"{known.sentence()}; its end has come"

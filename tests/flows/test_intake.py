@@ -18,8 +18,8 @@ from flows.resident.consumer import Intake
 from flows.teacher.bookings import booking
 from lectern.db import inbox
 from lectern.db.engine import open_database, reading
-from lectern.db.inbox import Arrived
-from lectern.model.facts import Kept
+from lectern.db.inbox import ReceivedMessage
+from lectern.model.facts import InboxMessage
 from lectern.model.tables.teacher import journal
 from lectern.redis.client import Bus
 from lectern.redis.publish import Sent
@@ -69,7 +69,7 @@ class Slow:
         self.batches: list[list[int]] = []
         self.go = asyncio.Event()
 
-    async def handle(self, _flow: str, kept: Sequence[Kept]) -> None:
+    async def handle(self, _flow: str, kept: Sequence[InboxMessage]) -> None:
         self.batches.append(ids := [one.id for one in kept])
         await self.go.wait()
         await self.host.commit(inbox.done, self.host.journal, ids, inbox.Handling(1.0))
@@ -96,8 +96,8 @@ async def dispatching(host: Host[TeacherSettings]) -> AsyncIterator[tuple[Intake
         await asyncio.wait({work}, timeout=5)
 
 
-def orders(*class_ids: str) -> list[Arrived]:
-    return [Arrived("channel:order", "order", f'{{"cmd": "order", "class_id": "{one}"}}') for one in class_ids]
+def orders(*class_ids: str) -> list[ReceivedMessage]:
+    return [ReceivedMessage("channel:order", "order", f'{{"cmd": "order", "class_id": "{one}"}}') for one in class_ids]
 
 
 async def test_what_comes_while_a_batch_is_at_work_is_handled_after_it_without_being_read_again(

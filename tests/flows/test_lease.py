@@ -15,7 +15,7 @@ import redis
 from flows.host import Streamer
 from flows.playout_link import boot_now
 from flows.streamer import lease
-from flows.streamer.lease import Keeper
+from flows.streamer.lease import LeaseRenewer
 from lectern.db import leases
 from lectern.db.engine import open_database
 from lectern.decide import leases as decide
@@ -85,7 +85,7 @@ async def kept(streamer: Streamer, *, prefect: Callable[[], bool] = lambda: Fals
 
         yield is_taken
 
-    keeping = asyncio.create_task(Keeper(streamer, asked).run())
+    keeping = asyncio.create_task(LeaseRenewer(streamer, asked).run())
     try:
         yield
     finally:

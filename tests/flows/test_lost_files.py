@@ -15,7 +15,7 @@ from sqlalchemy import select, update
 from sqlalchemy.exc import OperationalError
 
 from flows import handling
-from flows.handling import Came
+from flows.handling import Delivery
 from flows.host import Host, current
 from flows.streamer import downloads as streamer_downloads
 from flows.streamer import lease, prepare, reconcile
@@ -25,13 +25,13 @@ from lectern import subprocesses
 from lectern.db import account as db_account
 from lectern.db import airings, bookings, cache, inbox, metrics
 from lectern.db.engine import reading, transaction
-from lectern.db.inbox import Arrived
+from lectern.db.inbox import ReceivedMessage
 from lectern.db.writer import write
 from lectern.decide import account
 from lectern.errors import DISK_FULL, DOWNLOAD_FAILED, Refuse, TryAgain
 from lectern.media import ffmpeg, remux
 from lectern.media.probe import Probe
-from lectern.model.facts import Kept, Order
+from lectern.model.facts import InboxMessage, Order
 from lectern.model.plan import Changes
 from lectern.model.streamer_plan import StreamerChanges
 from lectern.model.tables.streamer import classes, files, journal, tasks
@@ -282,7 +282,7 @@ async def test_a_recording_is_downloaded_by_the_url_that_answers_of_several_that
         return RemoteFile("http://elsewhere.example/only-once", 3, None, None)
 
     monkeypatch.setattr(origin, "look", look)
-    came = [Came(Kept(number, "prepare", "", 0), one) for number, one in enumerate(new)]
+    came = [Delivery(InboxMessage(number, "prepare", "", 0), one) for number, one in enumerate(new)]
     looked = await prepare.probe_origins(streamer, came, set())
     with transaction(streamer.engine) as connection:
         changes = handling.change(connection, streamer, partial(prepare.admit, new=new, looked=looked))
@@ -471,7 +471,7 @@ def hears(host: Teacher, alive: list[str], placement: int = 1) -> Order:
         placement=placement,
     )
     with transaction(host.engine) as connection:
-        inbox.keep(connection, host.journal, [Arrived("test", said.cmd, said.to_json())], time.time())
+        inbox.keep(connection, host.journal, [ReceivedMessage("test", said.cmd, said.to_json())], time.time())
         ids = list(connection.execute(select(host.journal.inbox.c.id)).scalars())
         came = [handling.came(one, (Report,)) for one in inbox.read(connection, host.journal, ids)]
         handling.change(connection, host, partial(handling.of_messages, host, came, partial(reports.decided, alive)))

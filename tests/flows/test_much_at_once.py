@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import Connection, insert
 
 from flows.host import Host
-from flows.streamer.playout_sync import Handing
+from flows.streamer.playout_sync import PlayoutSync
 from lectern.db import airings
 from lectern.db.engine import transaction
 from lectern.model.tables.streamer import classes, tasks
@@ -63,6 +63,6 @@ async def test_classes_are_handed_over_together_those_first_that_begin_first(
 
     monkeypatch.setattr(streamer.playout, "ask", ask)
     monkeypatch.setattr(streamer.playout, "client", object())
-    await Handing(streamer)._bring_up_to_date()
+    await PlayoutSync(streamer)._bring_up_to_date()
     assert [json.loads(line)["class_id"] for line in path.read_text().splitlines()[1:]] == list(SOON)
     assert list(streamer.playout.confirmed) == list(SOON)

@@ -22,14 +22,14 @@ from flows.resident.consumer import Intake
 from flows.resident.prefect import queries, worker
 from flows.streamer import maintenance, playout_entry, playout_events, prepare, recording_checks, status
 from flows.streamer.playout_entry import Facts, lesson
-from flows.streamer.playout_sync import Handing
+from flows.streamer.playout_sync import PlayoutSync
 from flows.teacher import transcoding
 from flows.teacher.ecs import transcode as ecs
 from lectern.db import bookings, cache
 from lectern.db.engine import reading, transaction
 from lectern.errors import Malformed
 from lectern.media import remux
-from lectern.model.facts import Cached, Idle, Kept
+from lectern.model.facts import Cached, Idle, InboxMessage
 from lectern.model.plan import Changes
 from lectern.model.tables import teacher as at_teacher
 from lectern.model.tables.streamer import classes, files, tasks
@@ -157,7 +157,7 @@ async def test_classes_are_handed_over_beside_an_odd_one(
     monkeypatch.setattr(streamer.playout, "ask", ask)
     monkeypatch.setattr(streamer.playout, "client", cast("Any", "there"))
     monkeypatch.setattr(playout_entry, "lesson", odd)
-    handing = Handing(streamer)
+    handing = PlayoutSync(streamer)
     await handing._bring_up_to_date()
     assert handed_over() == ["good"]
     assert streamer.playout.confirmed.keys() == {"good"}
@@ -294,7 +294,7 @@ async def test_a_batch_with_a_malformed_message_goes_when_it_is_handled(body: st
 
     def handled() -> tuple["weakref.ref[Batch]", str]:
         batch = Batch()
-        batch.append(handling.came(Kept(1, "order", body, 0), (Booking,)))
+        batch.append(handling.came(InboxMessage(1, "order", body, 0), (Booking,)))
         assert isinstance(batch[0].message, Malformed)
         return weakref.ref(batch), batch[0].message.message
 

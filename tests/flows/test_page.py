@@ -26,7 +26,7 @@ from lectern.decide.dashboard import HOURS, NEEDED
 from lectern.errors import CODES
 from lectern.model.facts import AsRun, Event, Usage
 from lectern.model.tables.teacher import journal, orders, videos
-from lectern.model.views import Booked, OpenAlarm, Past, Sending, Word
+from lectern.model.views import Booked, EventView, OpenAlarm, Sending, StreamerStatus
 from lectern.page import labels, view
 from lectern.redis.client import Bus
 from lectern.settings import TeacherSettings
@@ -43,9 +43,9 @@ class Words:
     """Stands for Redis: what the streamers said last; None if it does not answer."""
 
     def __init__(self) -> None:
-        self.said: dict[str, Word] | None = {}
+        self.said: dict[str, StreamerStatus] | None = {}
 
-    async def words(self, *_: object) -> dict[str, Word]:
+    async def words(self, *_: object) -> dict[str, StreamerStatus]:
         if self.said is None:
             raise OSError("no Redis")
         return self.said
@@ -204,7 +204,7 @@ async def test_the_day_shows_each_class_as_it_stands(client: Client, teacher: Te
         "c-missing": Sending(False, failures=17, why="Connection refused"),
     }
     alarm = OpenAlarm(321, "streamer1", 3, now, "c-missing: it is not on air", ("c-missing",))
-    said.said = {"streamer1": Word(now, sendings, {}, [alarm], 1, 2)}
+    said.said = {"streamer1": StreamerStatus(now, sendings, {}, [alarm], 1, 2)}
     await let_in(client, teacher)
     page = (await client.get("/")).text
     assert "on air on streamer1 since" in page
@@ -223,8 +223,8 @@ async def test_the_numbers_of_the_day_are_those_of_all_classes_not_of_those_that
     now = time.time()
     book(teacher, *(order(f"c-{n}", "ready", now - 60) for n in range(60)))
     book(teacher, *(order(f"d-{n}", "ready", now - 60, streamer="streamer2") for n in range(70)))
-    gone = Word(now, {}, {}, [], 0, 70, silent_s=40.0)
-    cast("Words", teacher.bus).said = {"streamer1": Word(now, {}, {}, [], 0, 60), "streamer2": gone}
+    gone = StreamerStatus(now, {}, {}, [], 0, 70, silent_s=40.0)
+    cast("Words", teacher.bus).said = {"streamer1": StreamerStatus(now, {}, {}, [], 0, 60), "streamer2": gone}
     await let_in(client, teacher)
     page = (await client.get("/")).text
     assert '<li class="bad"><b>60</b> should be on air and is not</li>' in page
@@ -303,7 +303,7 @@ async def test_of_many_that_should_be_on_air_the_first_are_listed_and_the_others
 ) -> None:
     now = time.time()
     book(teacher, *(order(f"c-{n:04}", "ready", now - 60) for n in range(view.LISTED + 7)))
-    cast("Words", teacher.bus).said = {"streamer1": Word(now, {}, {}, [], 0, 0)}
+    cast("Words", teacher.bus).said = {"streamer1": StreamerStatus(now, {}, {}, [], 0, 0)}
     await let_in(client, teacher)
     page = (await client.get("/")).text
     section = page.partition("<h2>should be on air and is not</h2>")[2].partition("</section>")[0]
@@ -344,7 +344,7 @@ async def test_a_class_with_gaps_is_amber_and_its_page_has_each_gap_and_what_hap
     book(teacher, order("c-1", "aired with gaps", start, code=329, message=why))
     with transaction(teacher.engine) as connection:
         as_run.keep_of(connection, "streamer1", "c-1", parts)
-        refused = Past(start + 901, "push refused", "c-1", "6666_720P", "streamer1", "no such stream")
+        refused = EventView(start + 901, "push refused", "c-1", "6666_720P", "streamer1", "no such stream")
         events.keep_of(connection, journal, [refused])
     await let_in(client, teacher)
     yesterday = {"day": time.strftime("%Y-%m-%d", time.localtime(start))}
@@ -386,7 +386,7 @@ async def test_the_alarms_of_a_class_tell_an_institution_nothing_of_another(
     last, now = "c-other: no answer from push.of.other.example", time.time()
     shared = OpenAlarm(321, "streamer1", 3, now, last, ("c-mine", "c-other"))
     own = OpenAlarm(326, "streamer1", 1, now, "c-mine: its recording is missing", ("c-mine",))
-    cast("Words", teacher.bus).said = {"streamer1": Word(now, {}, {}, [shared, own], 2, 1)}
+    cast("Words", teacher.bus).said = {"streamer1": StreamerStatus(now, {}, {}, [shared, own], 2, 1)}
     await let_in(client, teacher, institution)
     page = (await client.get("/class/c-mine")).text
     assert ("c-other" in page) == (institution is None)
@@ -396,7 +396,7 @@ async def test_the_alarms_of_a_class_tell_an_institution_nothing_of_another(
 async def test_an_institution_sees_its_own_classes_alone(client: Client, teacher: Teacher) -> None:
     book(teacher, order("c-mine", "ready", NOON), order("c-other", "ready", NOON, institution_id="i-2"))
     alarm = OpenAlarm(321, "streamer1", 3, NOON, "c-other", ("c-other",))
-    cast("Words", teacher.bus).said = {"streamer1": Word(NOON, {}, {}, [alarm], 1, 2)}
+    cast("Words", teacher.bus).said = {"streamer1": StreamerStatus(NOON, {}, {}, [alarm], 1, 2)}
     await let_in(client, teacher, "i-1")
     page = (await client.get("/")).text
     assert "c-mine" in page
@@ -463,7 +463,7 @@ async def test_a_refusal_and_an_alarm_are_told_in_chinese(client: Client, teache
     now = time.time()
     book(teacher, order("c-refused", "refused", now - 50, code=316, message="no room for 6666"))
     alarm = OpenAlarm(321, "streamer1", 3, now, "c-1: it is not on air", ("c-1",))
-    cast("Words", teacher.bus).said = {"streamer1": Word(now, {}, {}, [alarm], 1, 2)}
+    cast("Words", teacher.bus).said = {"streamer1": StreamerStatus(now, {}, {}, [alarm], 1, 2)}
     await let_in(client, teacher)
     page = (await client.get("/", params={"lang": "zh"})).text
     assert '<a href="/runbook#316">316</a> 磁盘空间已满: no room for 6666' in page
@@ -515,10 +515,10 @@ async def test_what_was_really_sent_on_a_day_is_read_there(client: Client, teach
     assert {"<td>c-1</td>", "<td>c-2</td>", "<td>2699.8</td>"} <= set(re.findall(r"<td>[^<]*</td>", page.text))
 
 
-def full_of(bound_gb: float, *needed_gb: float) -> Word:
+def full_of(bound_gb: float, *needed_gb: float) -> StreamerStatus:
     """A streamer's word, with its limit, and what its classes need in the next hours."""
     needed = [one * 1e9 for one in needed_gb] + [0.0] * (HOURS - len(needed_gb))
-    return Word(NOON, {}, {}, [], bound=Usage(int(bound_gb * 1e9), 9), ahead={NEEDED: needed})
+    return StreamerStatus(NOON, {}, {}, [], bound=Usage(int(bound_gb * 1e9), 9), ahead={NEEDED: needed})
 
 
 @pytest.mark.parametrize(

@@ -23,12 +23,12 @@ from flows.resident.prefect import recorder
 from lectern import formatting, notify
 from lectern.db import incidents, outbox
 from lectern.db.engine import transaction
-from lectern.db.incidents import Patience
+from lectern.db.incidents import AlertPolicy
 from lectern.db.outbox import Telling
 from lectern.errors import Misuse, TryAgain
 from lectern.model.tables.teacher import journal
 from lectern.settings import TeacherSettings
-from lectern.wire.outgoing import Alarm, Kind, Outgoing
+from lectern.wire.outgoing import Alarm, Outgoing, OutgoingKind
 from tests import laid
 from tests.answering import Answer, serving
 
@@ -222,12 +222,12 @@ def test_a_test_alarm_can_be_sent_by_hand(service: Service, tmp_path: Path) -> N
 def test_a_grouped_alarm_has_the_first_and_the_newest_message_and_all_classes(tmp_path: Path) -> None:
     """The second trouble of a code is not hidden by the first."""
     engine = laid.opened("teacher", tmp_path / "teacher.db")
-    patience = Patience(group_s=60, escalate_s=900, quiet_s=300)
+    patience = AlertPolicy(group_s=60, escalate_s=900, quiet_s=300)
 
     def cry(message: str, classes: list[str], now: float) -> None:
         made = Alarm(code=208, message=message, at=now, runbook="r", host="teacher", classes=classes)
         with transaction(engine) as connection:
-            outbox.put(connection, journal, [Outgoing("alarm", Kind.CHANNEL, made)], now)
+            outbox.put(connection, journal, [Outgoing("alarm", OutgoingKind.CHANNEL, made)], now)
             unsent = outbox.unsent(connection, journal, limit=9, now=now)
             folded = incidents.fold(connection, journal, unsent, patience, now)
             ids = [one.id for one in unsent]

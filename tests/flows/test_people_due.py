@@ -15,7 +15,7 @@ from sqlalchemy.exc import OperationalError
 
 from flows import failures
 from flows.host import TELLING, Host, Teacher, is_ours
-from flows.outbox_publisher import patience, tell
+from flows.outbox_publisher import patience, publish_outbox
 from flows.resident import notifications as telling
 from flows.resident.notifications import People, watch_redis
 from lectern import errors
@@ -25,8 +25,8 @@ from lectern.db.outbox import Rest, Unsent
 from lectern.errors import TryAgain
 from lectern.model.tables.teacher import journal
 from lectern.redis.client import Bus
-from lectern.redis.publish import Refused, Sent
-from lectern.wire.outgoing import Alarm, Kind, Outgoing
+from lectern.redis.publish import RefusedByRedis, Sent
+from lectern.wire.outgoing import Alarm, Outgoing, OutgoingKind
 from tests.faults import hosts
 from tests.flows.test_people import Service, service
 from tests.rows import commit
@@ -50,7 +50,7 @@ class Redis:
 
     async def send(self, messages: Sequence[Unsent], _until: float = 0.0) -> Sent:
         if self.refuses:
-            refused = [Refused(index, Rest.BOTH, "NOPERM") for index in range(len(messages))]
+            refused = [RefusedByRedis(index, Rest.BOTH, "NOPERM") for index in range(len(messages))]
             return Sent(number=len(messages), refused=refused)
         return Sent(number=len(messages)) if self.is_up else Sent(broke=OSError("no route to host"))
 
@@ -84,7 +84,7 @@ async def begin(tmp_path: Path, service: Service) -> AsyncIterator[Callable[...,
 
 def put(host: Host[Any], code: int = 208, class_id: str = "c-1") -> None:
     made = Alarm(code=code, message=f"{class_id}: no", at=time.time(), runbook="r", host="h", class_id=class_id)
-    commit(host.engine, outbox.put, journal, [Outgoing("alarm", Kind.CHANNEL, made)], time.time())
+    commit(host.engine, outbox.put, journal, [Outgoing("alarm", OutgoingKind.CHANNEL, made)], time.time())
 
 
 def noted(host: Host[Any]) -> list[str | None]:
@@ -111,7 +111,7 @@ async def test_what_was_sent_and_not_passed_on_before_the_process_was_killed_is_
     put(killed, 208, "c-1")
     put(killed, 208, "c-2")
     put(killed, 318, "c-3")
-    assert await tell(killed)
+    assert await publish_outbox(killed)
     assert noted(killed) == ["due", None, "due"]
     after = begin()
     await pass_on(after)
@@ -128,15 +128,15 @@ async def test_people_are_told_once_while_redis_is_away_also_if_the_process_is_k
     killed = begin()
     put(killed)
     cast("Any", killed.bus).is_up = False
-    assert [await tell(killed), await tell(killed)] == [False, False]
+    assert [await publish_outbox(killed), await publish_outbox(killed)] == [False, False]
     assert noted(killed) == ["due"]
     after = begin()
     cast("Any", after.bus).is_up = False
-    assert not await tell(after)
+    assert not await publish_outbox(after)
     await pass_on(after)
-    assert not await tell(after)
+    assert not await publish_outbox(after)
     cast("Any", after.bus).is_up = True
-    assert await tell(after)
+    assert await publish_outbox(after)
     await pass_on(after)
     assert (classes(service), noted(after)) == (["c-1"], ["told"])
 
@@ -146,7 +146,7 @@ def follow_up(host: Host[Any], later_s: float) -> list[str]:
     now = time.time() + later_s
     with transaction(host.engine) as connection:
         due = incidents.follow_up(connection, journal, host.settings.name, patience(host), now)
-        outbox.put(connection, journal, [Outgoing("alarm", Kind.CHANNEL, one) for one in due], now)
+        outbox.put(connection, journal, [Outgoing("alarm", OutgoingKind.CHANNEL, one) for one in due], now)
     return [str(one.stage) for one in due if one.code == 208]  # type: ignore[attr-defined]  # of an incident
 
 
@@ -159,9 +159,9 @@ async def test_people_hear_of_each_further_class_while_redis_takes_no_alarm(
     vars(host.bus).update(trouble)
     for class_id in ("c-1", "c-2"):
         put(host, class_id=class_id)
-        await tell(host)
+        await publish_outbox(host)
     assert follow_up(host, host.settings.alarm_group_s + 1) == ["more"]
-    await tell(host)
+    await publish_outbox(host)
     await pass_on(host)
     named = ["c-1", "c-1, c-2"]
     assert [one for one in classes(service) if one.startswith("c-")] == named
@@ -169,9 +169,9 @@ async def test_people_hear_of_each_further_class_while_redis_takes_no_alarm(
     assert follow_up(host, later_s) == [], "what Redis has not heard of is not resolved"
     vars(host.bus).update(is_up=True, refuses=False)
     commit(host.engine, Connection.execute, update(journal.outbox).values(not_before=0))
-    assert await tell(host)
+    assert await publish_outbox(host)
     assert follow_up(host, later_s) == ["resolved"]
-    await tell(host)
+    await publish_outbox(host)
     await pass_on(host)
     assert [one for one in classes(service) if one.startswith("c-")] == [*named, "c-1, c-2"]
 
@@ -183,12 +183,12 @@ async def test_people_are_told_of_an_alarm_that_redis_refuses_and_once(
     host = begin()
     cast("Any", host.bus).refuses = True
     put(host)
-    await tell(host)
+    await publish_outbox(host)
     await pass_on(host)
     assert classes(service) == ["c-1"]
     cast("Any", host.bus).refuses = False
     commit(host.engine, Connection.execute, update(journal.outbox).values(not_before=0))
-    await tell(host)
+    await publish_outbox(host)
     await pass_on(host)
     assert classes(service).count("c-1") == 1
 
@@ -197,9 +197,9 @@ async def test_without_services_nothing_is_due_and_nothing_piles_up(begin: Calla
     host = begin("")
     put(host)
     cast("Any", host.bus).is_up = False
-    assert not await tell(host)
+    assert not await publish_outbox(host)
     cast("Any", host.bus).is_up = True
-    assert await tell(host)
+    assert await publish_outbox(host)
     await failures._disk(host, "sweeps", "no space left")
     assert (noted(host), len(host.to_people)) == ([None], 0)
 
@@ -228,7 +228,7 @@ async def test_an_alarm_that_no_service_takes_is_given_up_and_not_begun_again(
     host = begin()
     put(host)
     put(host, 318, "c-2")
-    await tell(host)
+    await publish_outbox(host)
     await pass_on(host)
     await pass_on(begin())
     assert (noted(host), classes(service)) == (["given up", "told"], ["c-2"])
@@ -239,7 +239,7 @@ async def test_an_alarm_that_cannot_be_read_holds_up_no_other(begin: Callable[..
     host = begin()
     put(host)
     put(host, 318, "c-2")
-    await tell(host)
+    await publish_outbox(host)
     with transaction(host.engine) as connection:
         connection.execute(update(journal.outbox).where(journal.outbox.c.id == 1).values(body='{"odd": 1}'))
     await pass_on(host)
@@ -253,7 +253,7 @@ async def test_people_are_told_once_though_the_database_does_not_take_the_note(
     host = begin()
     put(host)
     put(host, 318, "c-2")
-    await tell(host)
+    await publish_outbox(host)
     its = People(host)
 
     def full(*_: object) -> None:
@@ -297,7 +297,7 @@ async def test_of_teachers_that_share_their_rows_one_passes_an_alarm_on(
         cast("Any", one.bus).is_up = redis_is_up
     service.answers = [500, 500, 200]
     put(a)
-    await tell(a)
+    await publish_outbox(a)
     passing = asyncio.create_task(pass_on(a))
     await async_wait_until(lambda: len(service.answers) < 3, description="the first try of a")
     await a.commit(leases.free_claims, "a", "a", keeps=(TELLING,))  # as a teacher that Redis does not answer does
@@ -308,7 +308,7 @@ async def test_of_teachers_that_share_their_rows_one_passes_an_alarm_on(
     assert (classes(service), noted(a)) == (["c-1"], ["told"])
 
     put(a, 318, "c-2")
-    await tell(a)
+    await publish_outbox(a)
     assert await is_ours(a, TELLING, 3600)
     await pass_on(b)
     assert len(service.got) == 1
@@ -325,8 +325,8 @@ async def test_a_streamer_keeps_what_is_due_too(tmp_path: Path) -> None:
     host.settings = host.settings.model_copy(update={"alarm_urls": SecretStr("json://127.0.0.1:1/hook")})
     host.bus = cast("Bus", Redis())
     made = Alarm(code=321, message="c-1: no", at=time.time(), runbook="r", host="h", class_id="c-1")
-    await host.commit(outbox.put, host.journal, [Outgoing("alarm", Kind.CHANNEL, made)], time.time())
-    assert await tell(host)
+    await host.commit(outbox.put, host.journal, [Outgoing("alarm", OutgoingKind.CHANNEL, made)], time.time())
+    assert await publish_outbox(host)
     assert len(await host.look(outbox.people_due, host.journal, 9)) == 1
     engine.dispose()
 

@@ -15,7 +15,7 @@ from flows import handling
 from flows.host import Host
 from flows.streamer import downloads, reconcile
 from flows.streamer.playout_entry import lesson
-from lectern.allowlist import Places
+from lectern.allowlist import Allowlist
 from lectern.db import airings, cache, cache_check
 from lectern.db.cache_check import Odd, differences, doubtful
 from lectern.db.engine import reading, transaction
@@ -277,7 +277,7 @@ async def test_a_file_that_comes_while_the_disk_is_scanned_is_not_missing(
     """A person can reconcile at any time, and downloads go on meanwhile."""
     plain = cache_dir.scan
 
-    def scanned(root: Path) -> list[cache_dir.Found]:
+    def scanned(root: Path) -> list[cache_dir.FoundFile]:
         found = plain(root)
         put(streamer, "1", master)
         return found
@@ -301,7 +301,7 @@ async def test_in_another_video_root_a_class_is_aired_from_there(
     assert state(streamer) == ("ready" if moved else "waiting")
     assert caplog.text.count(f"it was at {before}") == (0 if moved else 2), "where the files are that nobody deletes"
     one = look(streamer.engine, airings.by_id, ["class-1"])["class-1"]
-    assert lesson((one, None, None, Places()), streamer)["file"] == str(cache_dir.rendition_path(root, "1"))
+    assert lesson((one, None, None, Allowlist()), streamer)["file"] == str(cache_dir.rendition_path(root, "1"))
 
 
 async def test_a_dry_run_changes_nothing(streamer: Streamer, master: bytes) -> None:

@@ -21,7 +21,7 @@ from flows.playout_link import Watch
 from flows.streamer import downloads, prepare, readiness, schedule
 from flows.streamer.prepare import ProbeResult
 from flows.streamer.readiness import Readiness
-from lectern.allowlist import Places
+from lectern.allowlist import Allowlist
 from lectern.db import airings, cache, dead_air, events, metrics
 from lectern.db.engine import reading, transaction
 from lectern.errors import TryAgain
@@ -135,7 +135,7 @@ def old(class_id: str) -> object:
 def checks(streamer: Streamer, monkeypatch: pytest.MonkeyPatch) -> Readiness:
     """Its checks; each push URL can be reached but one, at which something nobody foresaw happens."""
 
-    async def look(url: str, *, timeout_s: float, allowed: Places) -> None:
+    async def look(url: str, *, timeout_s: float, allowed: Allowlist) -> None:
         if "odd" in url:
             raise ValueError(f"port out of range 0-65535: {url}")
 
@@ -295,7 +295,7 @@ async def test_a_class_that_prefect_does_not_take_holds_up_no_other(streamer: St
         "odd": UnicodeEncodeError("utf-8", "\ud800", 0, 1, "surrogates not allowed"),
         "refused": TryAgain("409"),
     }
-    plan = schedule.Plan(streamer)
+    plan = schedule.RunScheduler(streamer)
     for _ in range(3):
         await plan.step()
     assert runs.made == ["good"]
@@ -321,7 +321,7 @@ async def test_classes_for_later_are_read_together_and_planned_as_they_are_then(
         return unscheduled(connection, before, limit, but)
 
     monkeypatch.setattr(airings, "unscheduled", counted)
-    plan = schedule.Plan(streamer)
+    plan = schedule.RunScheduler(streamer)
     await plan.step()
     with transaction(streamer.engine) as connection:
         connection.execute(update(classes).where(classes.c.class_id == "c-1").values(state=AiringState.CANCELLED))
@@ -337,7 +337,7 @@ async def test_a_class_that_gets_ready_and_begins_soon_is_planned_before_those_f
     monkeypatch.setattr(schedule, "CALM_S", -1.0)
     for number in range(3):
         add(streamer, f"later-{number}", starts_in_s=90_000 + number)
-    plan = schedule.Plan(streamer)
+    plan = schedule.RunScheduler(streamer)
     await plan.step()
     add(streamer, "soon", starts_in_s=30)
     streamer.unplanned.set()
@@ -365,7 +365,7 @@ async def test_a_cancelled_run_of_a_class_on_air_that_nobody_watches_ends_the_cl
         planned(streamer, class_id, AiringState.READY if class_id == "ready" else AiringState.ON_AIR)
     streamer.playout.watches["watched"] = Watch("run-watched")  # its run is ended by its own cancel
     cast("Runs", streamer.runs).cancelled_ids = {"run-died", "run-watched", "run-ready"}
-    await schedule.Cancels(streamer).look()
+    await schedule.CancelledRuns(streamer).look()
     assert states(streamer) == {"died": "cancelled", "watched": "on air", "ready": "cancelled"}
 
 
@@ -379,7 +379,7 @@ async def test_a_cancel_is_seen_however_many_classes_begin_before_that_one(
         planned(streamer, f"c-{number}")
     runs = cast("Runs", streamer.runs)
     runs.cancelled_ids = {"run-c-3", "run-c-88"}
-    cancels = schedule.Cancels(streamer)
+    cancels = schedule.CancelledRuns(streamer)
     await cancels.look()
     assert states(streamer)["c-3"] == "cancelled"
     for _ in range(4):
@@ -413,7 +413,7 @@ async def test_a_cancelled_download_is_not_begun_again_for_its_classes(
     runs = cast("Runs", streamer.runs)
     runs.cancelled_ids = {"run-1"}
     monkeypatch.setattr(downloads, "AGAIN_S", 0.0)
-    line = downloads.Fetching(streamer)
+    line = downloads.DownloadQueue(streamer)
     await line.step()
     assert runs.made == [], "the runs of the last process may be taken up yet"
     await line.step()
@@ -437,7 +437,7 @@ async def test_after_a_restart_no_more_downloads_are_at_work_than_may_be(streame
         downloading(streamer, stem)
     with transaction(streamer.engine) as connection:
         connection.execute(update(files).where(files.c.id.in_(["3", "4"])).values(run_id=None))
-    line = downloads.Fetching(streamer)
+    line = downloads.DownloadQueue(streamer)
     for _ in range(2):
         await line.step()
     assert runs.made == [], "the runs of the last process may be taken up yet"
@@ -459,7 +459,7 @@ async def test_downloads_are_done_without_runs_that_prefect_does_not_let_begin(
         downloading(streamer, stem)
     runs = cast("Runs", streamer.runs)
     monkeypatch.setattr(downloads, "AGAIN_S", 0.0)
-    line = downloads.Fetching(streamer)
+    line = downloads.DownloadQueue(streamer)
     for _ in range(2):
         await line.step()
     assert (runs.made, runs.alone) == (["1", "2"], [])
@@ -487,7 +487,7 @@ async def test_downloads_do_not_ask_a_prefect_that_took_no_run_just_before(
 
     monkeypatch.setattr(runs, "start", counted)
     monkeypatch.setattr(background_runs, "PATIENCE_S", 0.0)
-    line = downloads.Fetching(streamer)
+    line = downloads.DownloadQueue(streamer)
     line._known.extend(["run-1", "run-2"])  # of this process
     for _ in range(2):
         await line.step()
@@ -504,7 +504,7 @@ async def test_only_the_last_runs_of_downloads_are_remembered(
     monkeypatch.setattr(downloads, "KNOWN", 2)
     for stem in ("1", "2"):
         downloading(streamer, stem)
-    line = downloads.Fetching(streamer)
+    line = downloads.DownloadQueue(streamer)
     for _ in range(2):
         await line.step()
     assert cast("Runs", streamer.runs).made == ["1", "2"]

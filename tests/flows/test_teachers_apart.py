@@ -14,7 +14,7 @@ from sqlalchemy import Connection, QueuePool
 from flows import outbox_publisher as telling
 from flows.handling import SWEEP
 from flows.host import CHECKING, Host
-from flows.outbox_publisher import tell
+from flows.outbox_publisher import publish_outbox
 from flows.resident import maintenance as resident_maintenance
 from flows.resident import peers as looking
 from flows.resident.consumer import Intake
@@ -23,14 +23,14 @@ from flows.teacher import maintenance as teacher_maintenance
 from flows.teacher.ecs import job
 from lectern.db import bookings, inbox, leases, outbox, transcodings
 from lectern.db.engine import open_database
-from lectern.db.inbox import Arrived
+from lectern.db.inbox import ReceivedMessage
 from lectern.model.facts import Attempt
 from lectern.model.tables.teacher import RenditionRow, journal
 from lectern.redis.client import Bus
 from lectern.settings import TeacherSettings
 from lectern.states import Backend, BookingState, Resolution
 from lectern.wire import outgoing
-from lectern.wire.outgoing import Kind, Outgoing
+from lectern.wire.outgoing import Outgoing, OutgoingKind
 from tests import strategies
 from tests.effects.redis_servers import redis_of_a_module, url_of
 from tests.faults import hosts
@@ -88,7 +88,7 @@ async def test_who_notes_nothing_in_four_rounds_of_another_is_dead_and_its_messa
     """However long a round takes: a slow machine, or a database that was away, kills nobody."""
     ours = peers_of(teacher)
     await teacher.commit(leases.note_teacher, "b", 1.0)
-    await teacher.commit(inbox.keep, journal, [Arrived("stream:order", "order", "{}")], 1.0)
+    await teacher.commit(inbox.keep, journal, [ReceivedMessage("stream:order", "order", "{}")], 1.0)
     assert await claimed(teacher, "b") == 1
     for _ in range(looking.SILENT):
         ours._go_round()
@@ -299,7 +299,7 @@ async def test_what_is_read_after_a_standstill_is_what_the_other_has_heard_long_
     await async_wait_until(lambda: heard.sent_since is not None, description="it listens")
     began = time.time()
     await async_wait_until(lambda: (heard.sent_since or 0.0) > began, description="it is heard since")
-    theirs = Arrived("channel:order", "order", "{}", at=time.time())
+    theirs = ReceivedMessage("channel:order", "order", "{}", at=time.time())
     assert len(await teacher.commit(inbox.keep_paired, [theirs], "b", time.time())) == 1
     assert server.publish("order", "{}") == 1
     time.sleep(3)  # noqa: ASYNC251 (nothing of this process goes on)
@@ -318,7 +318,7 @@ async def test_a_teacher_that_stands_still_while_it_sends_sends_nothing_that_ano
     monkeypatch.setattr(telling, "STANDS_STILL_S", 0.2)
     monkeypatch.setattr(outbox, "SENDING_S", 0.4)
     server.flushall()
-    said = Outgoing("order_result", Kind.CHANNEL, outgoing.answer("c-1", 0, "prepared"), "c-1")
+    said = Outgoing("order_result", OutgoingKind.CHANNEL, outgoing.answer("c-1", 0, "prepared"), "c-1")
     await teacher.commit(outbox.put, journal, [said], time.time())
     goes_on = getattr(teacher.bus, where)
     stood: list[int] = []
@@ -334,7 +334,7 @@ async def test_a_teacher_that_stands_still_while_it_sends_sends_nothing_that_ano
         return await goes_on(*given)
 
     monkeypatch.setattr(teacher.bus, where, stands_still)
-    assert await tell(teacher)
+    assert await publish_outbox(teacher)
     assert len(stood) == server.xlen("order_result") == 1
 
 
@@ -347,10 +347,10 @@ async def test_a_teacher_that_redis_does_not_answer_holds_up_no_other_that_sends
     through = Bus.open(f"redis://127.0.0.1:{gate.port}/0")
     await through.now()
     there, teacher.bus = teacher.bus, through
-    said = Outgoing("order_result", Kind.CHANNEL, outgoing.answer("c-1", 0, "prepared"), "c-1")
+    said = Outgoing("order_result", OutgoingKind.CHANNEL, outgoing.answer("c-1", 0, "prepared"), "c-1")
     await teacher.commit(outbox.put, journal, [said], time.time())
     await gate.fall_silent()
-    assert await tell(teacher) is False
+    assert await publish_outbox(teacher) is False
     assert teacher.redis_away
     assert len(await teacher.commit(outbox.claim, journal, "b", limit=9, now=time.time())) == 1
     teacher.bus = there

@@ -13,7 +13,7 @@ import redis
 from sqlalchemy import Connection, insert, select, update
 
 from flows.host import Host
-from flows.outbox_publisher import tell
+from flows.outbox_publisher import publish_outbox
 from lectern.db import bookings, outbox
 from lectern.db.engine import open_database, transaction
 from lectern.decide.placement import answer_again
@@ -25,7 +25,7 @@ from lectern.redis.publish import Sent
 from lectern.settings import TeacherSettings
 from lectern.wire import outgoing
 from lectern.wire.messages import Grant, Release
-from lectern.wire.outgoing import Kind, Outgoing
+from lectern.wire.outgoing import Outgoing, OutgoingKind
 from tests.effects.redis_servers import empty_redis, redis_of_a_module, url_of
 from tests.faults import hosts
 from tests.rows import commit
@@ -84,11 +84,11 @@ async def host_at(client: redis.Redis, path: Path) -> AsyncIterator[Host[Teacher
 
 
 def answer(class_id: str) -> Outgoing:
-    return Outgoing("order_result", Kind.CHANNEL, outgoing.answer(class_id, 0, "prepared"), class_id)
+    return Outgoing("order_result", OutgoingKind.CHANNEL, outgoing.answer(class_id, 0, "prepared"), class_id)
 
 
 def release(class_id: str, streamer: str = "streamer1") -> Outgoing:
-    return Outgoing(f"streamer:{streamer}", Kind.STREAM, Release(class_id=class_id), class_id)
+    return Outgoing(f"streamer:{streamer}", OutgoingKind.STREAM, Release(class_id=class_id), class_id)
 
 
 def put(host: Host[TeacherSettings], *messages: Outgoing) -> None:
@@ -142,9 +142,9 @@ async def test_no_success_that_waited_for_redis_leaves_after_the_end_of_its_clas
             connection.execute(insert(orders).values(row))
             outbox.put(connection, journal, [answer("c-1")], now - 30)
         bus, host.bus = host.bus, Away()  # type: ignore[assignment]
-        assert not await tell(host)
+        assert not await publish_outbox(host)
         host.bus = bus
-        await tell(host)
+        await publish_outbox(host)
         assert [(one["class_id"], one["code"]) for _, one in ear.heard()] == [("c-1", code)]
         order = (await host.look(bookings.by_id, ["c-1"]))["c-1"]
         answer_again(again := Changes(host.settings, now), order)
@@ -159,14 +159,14 @@ async def test_an_answer_is_published_once_though_its_stream_takes_nothing(
     async with host_at(client, tmp_path) as host:
         put(host, answer("c-1"))
         for _ in range(5):
-            await tell(host)
+            await publish_outbox(host)
         let_time_pass(host)
-        await tell(host)
+        await publish_outbox(host)
         assert ear.classes() == ["c-1"]
         client.config_set("maxmemory", 0)
         client.delete("order_result")
         let_time_pass(host)
-        await tell(host)
+        await publish_outbox(host)
         assert await unsent(host) == 0
     assert ear.classes() == []
     assert [one["class_id"] for one in bodies(client, "order_result")] == ["c-1"]
@@ -179,7 +179,7 @@ async def test_the_others_of_the_batch_are_sent_once_and_what_is_refused_is_alar
     async with host_at(client, tmp_path) as host:
         put(host, answer("c-1"), release("c-2"), answer("c-3"), release("c-4", "streamer2"))
         for _ in range(3):
-            await tell(host)
+            await publish_outbox(host)
             let_time_pass(host)
         heard = ear.heard()
         assert [body["class_id"] for name, body in heard if name == "order_result"] == ["c-1", "c-3"]
@@ -195,13 +195,13 @@ async def test_thousands_that_are_refused_hold_up_nothing_newer(client: redis.Re
     client.set("streamer:streamer1", "somebody's")
     async with host_at(client, tmp_path) as host:
         put(host, *(release(f"old-{number}") for number in range(5_200)))
-        await tell(host)
+        await publish_outbox(host)
         put(host, answer("new"))
-        await tell(host)
+        await publish_outbox(host)
         assert ear.classes() == ["new"]
         let_time_pass(host)
         put(host, answer("newer"))
-        await tell(host)
+        await publish_outbox(host)
         assert ear.classes() == ["newer"]
         assert await unsent(host) == 5_200
 
@@ -214,13 +214,13 @@ async def test_a_grant_never_overtakes_the_releases_that_were_refused_before_it(
     no_memory(client)
     async with host_at(client, tmp_path) as host:
         put(host, release("c-1"))
-        await tell(host)
+        await publish_outbox(host)
         client.config_set("maxmemory", 0)
-        put(host, Outgoing("streamer:streamer1", Kind.STREAM, Grant(streamer="streamer1", session="s")))
-        await tell(host)
+        put(host, Outgoing("streamer:streamer1", OutgoingKind.STREAM, Grant(streamer="streamer1", session="s")))
+        await publish_outbox(host)
         assert bodies(client, "streamer:streamer1") == []
         let_time_pass(host)
-        await tell(host)
+        await publish_outbox(host)
     assert [one["cmd"] for one in bodies(client, "streamer:streamer1")] == ["release", "grant"]
 
 
@@ -232,7 +232,7 @@ async def test_a_user_who_may_not_publish_is_told_of_and_the_stream_has_the_mess
         host.bus = Bus.open(url_of(client).replace("//", "//writer:pw@"))
         put(host, answer("c-1"))
         for _ in range(3):
-            await tell(host)
+            await publish_outbox(host)
             let_time_pass(host)
         assert [body["code"] for name, body in ear.heard() if name == "alarm"] == [505]
     assert [one["class_id"] for one in bodies(client, "order_result")] == ["c-1"]
@@ -244,9 +244,9 @@ async def test_an_alarm_whose_stream_is_refused_is_published_once(
     client.set("alarm", "somebody's")
     async with host_at(client, tmp_path) as host:
         cry = outgoing.alarm(CONFLICT, "c-1: booked twice", time.time(), "teacher", class_id="c-1")
-        put(host, Outgoing("alarm", Kind.CHANNEL, cry))
+        put(host, Outgoing("alarm", OutgoingKind.CHANNEL, cry))
         for _ in range(4):
-            await tell(host)
+            await publish_outbox(host)
             let_time_pass(host)
         assert [body["code"] for _, body in ear.heard()] == [CONFLICT.number, 505]
 
@@ -256,10 +256,10 @@ async def test_the_note_that_a_message_was_sent_comes_with_the_next_commit_and_n
 ) -> None:
     async with host_at(client, tmp_path) as host:
         put(host, answer("c-1"))
-        await tell(host)
+        await publish_outbox(host)
         assert await host.look(unsent_rows) == [1]
         put(host, answer("c-2"))
-        await tell(host)
+        await publish_outbox(host)
         assert ear.classes() == ["c-1", "c-2"]
         assert await host.commit(unsent_rows) == []
 
@@ -273,7 +273,7 @@ async def test_without_another_commit_the_note_has_a_transaction_of_its_own(
         wrote, loop = host.notes.written, asyncio.get_running_loop()
         monkeypatch.setattr(host.notes, "written", lambda some: (wrote(some), loop.call_soon_threadsafe(written.set)))
         put(host, answer("c-1"))
-        await tell(host)
+        await publish_outbox(host)
         keeping = asyncio.create_task(host.keep_noting())
         async with asyncio.timeout(20):
             await written.wait()
@@ -288,11 +288,11 @@ async def test_a_note_that_cannot_be_written_holds_up_no_other_commit_and_is_wri
         put(host, answer("c-1"))
         with monkeypatch.context() as patch:
             patch.setattr(outbox, "sent", odd)
-            await tell(host)
+            await publish_outbox(host)
             assert await host.commit(unsent_rows) == [1]
             with pytest.raises(LookupError):
                 await host.note()
-        await tell(host)
+        await publish_outbox(host)
         assert ear.classes() == ["c-1"]
         await host.note()
         assert await host.look(unsent_rows) == []

@@ -17,7 +17,7 @@ from flows.resident import http
 from lectern import health as healths
 from lectern.db import inbox
 from lectern.db.engine import open_database
-from lectern.db.inbox import Arrived
+from lectern.db.inbox import ReceivedMessage
 from lectern.settings import StreamerSettings
 from tests.faults import hosts
 from tests.rows import commit
@@ -87,7 +87,7 @@ def test_a_message_that_waits_too_long_makes_its_host_not_ready(
     host: Host[Any], health: http.Health, age_s: float, status: int
 ) -> None:
     """A deaf process with a heartbeat and a lock looked well for ever."""
-    commit(host.engine, inbox.keep, host.journal, [Arrived("test", "order", "{}")], hosts.now() - age_s)
+    commit(host.engine, inbox.keep, host.journal, [ReceivedMessage("test", "order", "{}")], hosts.now() - age_s)
     assert said(health)[0] == status
 
 

@@ -18,10 +18,10 @@ from flows.teacher.ecs import job as work
 from flows.teacher.ecs import transcode as ecs_transcode
 from flows.teacher.ecs.job import LEASE_S, TranscodeJob
 from lectern.db import bookings, transcodings
-from lectern.db.ecs_jobs import Begun
+from lectern.db.ecs_jobs import BegunJob
 from lectern.db.engine import open_database, reading, transaction
 from lectern.ecs import ssh, transcode
-from lectern.ecs.job import Made, Outcome, Report
+from lectern.ecs.job import JobOutcome, JobReport, MadeRendition
 from lectern.model.facts import Attempt
 from lectern.model.tables.teacher import videos
 from lectern.states import Backend, BookingState, Resolution
@@ -49,8 +49,8 @@ class Job:
             due = transcodings.take(connection, [key], OURS, LEASE_S, now)
         host.settings = host.settings.model_copy(update={"ecs_hosts": SERVER})
         self.kept = TranscodeJob(host, due, OURS)
-        self.kept.wanted, self.kept.report = True, Report(clock=lambda: self.now)
-        self.report, self.place = self.kept.report, Begun(SERVER, work.remote_job(host.settings, due).name, now)
+        self.kept.wanted, self.kept.report = True, JobReport(clock=lambda: self.now)
+        self.report, self.place = self.kept.report, BegunJob(SERVER, work.remote_job(host.settings, due).name, now)
         commit = host.commit
 
         async def counted(work: Callable[..., Any], *args: Any) -> Any:
@@ -164,9 +164,9 @@ def test_a_database_that_is_away_ends_no_job(job: Job, monkeypatch: pytest.Monke
         done.set()
         return await commit(work, *args)
 
-    async def made(*_: object) -> Outcome:
+    async def made(*_: object) -> JobOutcome:
         await done.wait()
-        return Outcome((Made(Resolution.P240, "http://oss.example/up", 320, 240, 60.0, 1000),), {})
+        return JobOutcome((MadeRendition(Resolution.P240, "http://oss.example/up", 320, 240, 60.0, 1000),), {})
 
     async def ended(_: object, _root: str, name: str) -> None:
         left.append(name)
@@ -200,7 +200,7 @@ def test_a_job_that_is_cancelled_while_its_host_is_sought_again_is_ended_there(
             await asyncio.Event().wait()
         yield SimpleNamespace(host="ecs-1")
 
-    async def cut_off(*_: object) -> Outcome:
+    async def cut_off(*_: object) -> JobOutcome:
         raise ssh.Lost("ecs-1: the connection is lost")
 
     async def ended(_: object, _root: str, name: str) -> None:

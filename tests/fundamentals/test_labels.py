@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from lectern.db.inbox import Handled
 from lectern.errors import CallAPerson, Malformed
-from lectern.model.facts import Kept
+from lectern.model.facts import InboxMessage
 from lectern.run_records import CLASSES, TAGS, label_of, name_of, records_of, tags_of
-from lectern.urls import masked, plain, shown
+from lectern.urls import plain, redact, redact_url
 
 ODD = [
     "[" * 1100,
@@ -28,13 +28,13 @@ ODD = [
 ]
 
 
-def labels(flow: str, messages: list[Kept]) -> tuple[str, list[str]]:
+def labels(flow: str, messages: list[InboxMessage]) -> tuple[str, list[str]]:
     found = [label_of(one.body) for one in messages]
     return name_of(flow, found, len(found)), tags_of(found)
 
 
-def kept(*bodies: str) -> list[Kept]:
-    return [Kept(number, "order", body, 0) for number, body in enumerate(bodies, 1)]
+def kept(*bodies: str) -> list[InboxMessage]:
+    return [InboxMessage(number, "order", body, 0) for number, body in enumerate(bodies, 1)]
 
 
 def test_a_run_is_called_after_its_only_class() -> None:
@@ -102,7 +102,7 @@ def test_a_run_of_more_classes_than_it_can_name_names_none(number: int, named: i
     ],
 )
 def test_a_url_is_shown_without_what_is_secret(url: str, seen: str) -> None:
-    assert shown(url) == seen
+    assert redact_url(url) == seen
 
 
 @pytest.mark.parametrize(
@@ -121,7 +121,7 @@ def test_a_url_is_shown_without_what_is_secret(url: str, seen: str) -> None:
     ],
 )
 def test_urls_in_a_sentence_are_shown_without_what_is_secret(text: str, seen: str) -> None:
-    assert masked(text) == seen
+    assert redact(text) == seen
 
 
 def test_no_error_has_a_secret_of_a_url_in_its_text() -> None:
@@ -135,19 +135,21 @@ SECRETS = st.text("abcdefgh", min_size=3, max_size=8).map(lambda text: f"S{text}
 
 @given(SECRETS, SECRETS, st.sampled_from(["", "/a", "/a%20b/c.flv"]))
 def test_a_url_that_is_shown_has_lost_its_secrets(password: str, token: str, path: str) -> None:
-    assert shown(f"https://user:{password}@store.example{path}?signature={token}") == f"https://store.example{path}?…"
+    assert (
+        redact_url(f"https://user:{password}@store.example{path}?signature={token}") == f"https://store.example{path}?…"
+    )
 
 
 @given(st.text(), st.text(alphabet=st.characters(exclude_categories=["Z", "C"]), min_size=1).map(lambda t: f"%{t}"))
 def test_a_query_is_never_shown(around: str, secret: str) -> None:
     """Whatever stands around it; blanks end a URL, and are refused in a booking."""
     secret = f"S3{secret}CRET"
-    assert secret not in masked(f"{around} http://h/a.flv?{secret}")
-    assert secret not in shown(f"http://h/a.flv?{secret}")
+    assert secret not in redact(f"{around} http://h/a.flv?{secret}")
+    assert secret not in redact_url(f"http://h/a.flv?{secret}")
 
 
 def test_a_long_text_is_read_in_no_time() -> None:
-    assert len(masked("a://" * 200_000)) > 0
+    assert len(redact("a://" * 200_000)) > 0
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import lectern.wire.parser
 from flows.resident.prefect import deployments
 from lectern.decide.placement import secondary_of
 from lectern.errors import MALFORMED, Malformed
-from lectern.model.facts import Kept, Order
+from lectern.model.facts import InboxMessage, Order
 from lectern.rendition_ids import stem
 from lectern.run_records import label_of
 from lectern.settings import StreamerSettings, TeacherSettings
@@ -364,11 +364,11 @@ def test_a_message_is_read_once_however_many_look_into_it(monkeypatch: pytest.Mo
     read = Mock(wraps=from_json)
     monkeypatch.setattr(lectern.wire.parser, "from_json", read)
     body = Body(json.dumps(BOOKING))
-    kept = Kept(1, command_of(body), body, 0)
+    kept = InboxMessage(1, command_of(body), body, 0)
     assert (kept.command, label_of(kept.body).class_id) == ("order", BOOKING["class_id"])
     assert parse(kept.body, (Booking,)).class_id == BOOKING["class_id"]
     assert read.call_count == 1
-    odd = Kept(2, "order", "{", 0)
+    odd = InboxMessage(2, "order", "{", 0)
     assert label_of(odd.body).class_id is None
     with pytest.raises(Malformed):
         parse(odd.body, (Booking,))

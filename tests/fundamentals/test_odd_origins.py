@@ -6,11 +6,11 @@ from typing import Any, cast
 
 import pytest
 
-from flows.handling import Came
+from flows.handling import Delivery
 from flows.streamer import prepare as streamer_prepare
 from flows.streamer.prepare import Asked
 from lectern.errors import DOWNLOAD_FAILED, Refuse
-from lectern.model.facts import Kept
+from lectern.model.facts import InboxMessage
 from lectern.storage import origin
 from lectern.storage.origin import RemoteFile
 from lectern.wire.messages import Prepare
@@ -25,7 +25,7 @@ def prepare(class_id: str, record_id: int, url: str) -> Prepare:
 
 
 def asked(id_: int, message: Prepare) -> Asked:
-    return Came(Kept(id_, "prepare", "", 0), message)
+    return Delivery(InboxMessage(id_, "prepare", "", 0), message)
 
 
 def test_an_origin_that_takes_its_time_holds_up_no_class_of_another_one(monkeypatch: pytest.MonkeyPatch) -> None:

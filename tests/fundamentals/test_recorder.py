@@ -29,9 +29,9 @@ from flows.resident.prefect.recorder import Recorder
 from flows.resident.prefect.runs import ResidentRuns
 from lectern.db import events, inbox
 from lectern.db.engine import open_database, reading, transaction
-from lectern.db.inbox import Arrived, Handled
+from lectern.db.inbox import Handled, ReceivedMessage
 from lectern.errors import TryAgain
-from lectern.model.facts import Event, Kept
+from lectern.model.facts import Event, InboxMessage
 from lectern.run_records import CLASSES, records_of, said_of
 from lectern.settings import TeacherSettings
 from lectern.wire.messages import Cancel
@@ -173,11 +173,13 @@ class Desk:
         if self.error is not None:
             raise self.error
 
-    def book(self, *class_ids: str) -> list[Kept]:
+    def book(self, *class_ids: str) -> list[InboxMessage]:
         """The messages come, and are claimed."""
         with transaction(self.host.engine) as connection:
             bodies = [json.dumps({"cmd": "order", "class_id": one, "record_id": 7}) for one in class_ids]
-            inbox.keep(connection, self.host.journal, [Arrived("test", "order", body) for body in bodies], time.time())
+            inbox.keep(
+                connection, self.host.journal, [ReceivedMessage("test", "order", body) for body in bodies], time.time()
+            )
             return inbox.claim(connection, self.host.journal, ["order"], limit=5000, lease_s=60, now=time.time())
 
     async def handle(self, *class_ids: str) -> None:
@@ -450,7 +452,7 @@ async def test_a_retry_acts_only_on_messages_of_its_own_flow(desk: Desk, caplog:
     """After a restore the ids of an old report's run are bookings: they are left alone."""
     desk.book("c-1", "c-2")
     with transaction(desk.host.engine) as connection:
-        report = Arrived("test", "prepared", "{}")
+        report = ReceivedMessage("test", "prepared", "{}")
         inbox.keep(connection, desk.host.journal, [report], time.time())
     assert await desk.runs._own("report", {"inbox_ids": "1-3,99"}) == {"inbox_ids": "3"}
     assert await desk.runs._own("booking", {"inbox_ids": "1-3"}) == {"inbox_ids": "1-2"}
@@ -462,7 +464,7 @@ async def test_a_run_that_somebody_began_shows_its_messages_itself(desk: Desk, m
     monkeypatch.setattr(handling, "FlowRunContext", SimpleNamespace(get=lambda: "a run"))
     cancel = json.dumps({"cmd": "cancel", "class_id": "c-1"})
     with transaction(desk.host.engine) as connection:
-        arrived = [Arrived("test", "cancel", body) for body in (cancel, "{}")]
+        arrived = [ReceivedMessage("test", "cancel", body) for body in (cancel, "{}")]
         inbox.keep(connection, desk.host.journal, arrived, time.time())
         came = [handling.came(one, (Cancel,)) for one in inbox.read(connection, desk.host.journal, [1, 2])]
     await handling.handled(desk.host, came, lambda *_: None)
@@ -508,7 +510,7 @@ async def test_the_classes_of_a_result_are_found_by_runs_of_its_name(desk: Desk)
     said = said_of([(1, None)], [{"class": one, "decision": "proceed"} for one in (*names, "7_720P")])
     body = json.dumps({"cmd": "transcoding", "record_id": 7, "video_resolution": "720P"})
     with transaction(desk.host.engine) as connection:
-        inbox.keep(connection, desk.host.journal, [Arrived("test", "transcoding", body)], time.time())
+        inbox.keep(connection, desk.host.journal, [ReceivedMessage("test", "transcoding", body)], time.time())
         inbox.done(connection, desk.host.journal, [1], inbox.Handling(time.time(), said))
     await desk.recorder.tell()
     runs = list(desk.prefect.runs.values())

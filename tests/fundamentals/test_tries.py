@@ -18,8 +18,8 @@ from flows import failures as flows_failures
 from flows.host import Host
 from lectern.db import inbox
 from lectern.db.engine import open_database, reading, transaction
-from lectern.db.inbox import Arrived
-from lectern.model.facts import Kept
+from lectern.db.inbox import ReceivedMessage
+from lectern.model.facts import InboxMessage
 from lectern.model.tables.streamer import classes, tasks
 from lectern.model.tables.teacher import orders
 from lectern.settings import TeacherSettings
@@ -44,10 +44,10 @@ def host(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Host[Any]]:
 
 def keep(host: Host[Any], bodies: list[str], command: str) -> None:
     with transaction(host.engine) as connection:
-        inbox.keep(connection, host.journal, [Arrived("test", command, body) for body in bodies], hosts.now())
+        inbox.keep(connection, host.journal, [ReceivedMessage("test", command, body) for body in bodies], hosts.now())
 
 
-def claim(host: Host[Any]) -> list[Kept]:
+def claim(host: Host[Any]) -> list[InboxMessage]:
     with transaction(host.engine) as connection:
         commands = ["order", "prepare", "cancel"]
         return inbox.claim(connection, host.journal, commands, limit=5000, lease_s=60, now=LATER)
@@ -59,7 +59,7 @@ def sent(host: Host[Any]) -> list[dict[str, Any]]:
         return [json.loads(body) for body in bodies]
 
 
-def ended(host: Host[Any], some: list[Kept], how: Any, **also: object) -> None:
+def ended(host: Host[Any], some: list[InboxMessage], how: Any, **also: object) -> None:
     """A run of these messages, which somebody began in the UI, has ended so."""
     task = SimpleNamespace(cancelled=lambda: False, exception=lambda: None, result=lambda: how)
     if isinstance(how, Exception):

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lectern import rendition_ids, urls
-from lectern.rendition_ids import Held
+from lectern.rendition_ids import HeldStem
 from lectern.states import Resolution
 
 PUSH = [
@@ -214,7 +214,7 @@ def test_a_new_signature_is_the_same_recording_and_another_query_is_not() -> Non
 
 def test_a_name_that_another_recording_has_is_not_taken() -> None:
     one, other = "http://a.example/6666.flv", "http://b.example/6666.flv"
-    held = {"6666": Held(rendition_ids.source(one), one)}
+    held = {"6666": HeldStem(rendition_ids.source(one), one)}
     assert rendition_ids.chosen(None, None, one, held) == "6666"
     assert rendition_ids.chosen(None, None, "HTTP://A.example:80/6666.flv?Signature=new", held) == "6666"
     assert rendition_ids.chosen(None, None, other, held) == rendition_ids.hashed(other)
@@ -223,19 +223,19 @@ def test_a_name_that_another_recording_has_is_not_taken() -> None:
 def test_a_record_keeps_its_name_whatever_its_urls_unless_another_recording_has_it() -> None:
     one, other = "http://a.example/x.flv", "http://b.example/6666.flv"
     assert rendition_ids.chosen(6666, None, one, {}) == "6666"
-    assert rendition_ids.chosen(6666, None, one, {"6666": Held(None, other)}) == "6666"
-    assert rendition_ids.chosen(6666, None, other, {"6666": Held(rendition_ids.source(other), other)}) == "6666"
+    assert rendition_ids.chosen(6666, None, one, {"6666": HeldStem(None, other)}) == "6666"
+    assert rendition_ids.chosen(6666, None, other, {"6666": HeldStem(rendition_ids.source(other), other)}) == "6666"
     assert rendition_ids.chosen(
-        6666, None, one, {"6666": Held(rendition_ids.source(other), other)}
+        6666, None, one, {"6666": HeldStem(rendition_ids.source(other), other)}
     ) == rendition_ids.hashed(one)
-    assert rendition_ids.chosen(6666, Resolution.P720, one, {"6666_720P": Held("x", "x")}) == "6666_720P"
+    assert rendition_ids.chosen(6666, Resolution.P720, one, {"6666_720P": HeldStem("x", "x")}) == "6666_720P"
 
 
 def test_a_file_that_a_record_named_is_shared_only_with_its_own_url() -> None:
     one, other = "http://a.example/6666.flv", "http://b.example/6666.flv"
-    assert rendition_ids.chosen(None, None, one, {"6666": Held(None, one)}) == "6666"
-    assert rendition_ids.chosen(None, None, other, {"6666": Held(None, one)}) == rendition_ids.hashed(other)
-    assert rendition_ids.chosen(None, None, other, {"6666": Held(None, None)}) == rendition_ids.hashed(other)
+    assert rendition_ids.chosen(None, None, one, {"6666": HeldStem(None, one)}) == "6666"
+    assert rendition_ids.chosen(None, None, other, {"6666": HeldStem(None, one)}) == rendition_ids.hashed(other)
+    assert rendition_ids.chosen(None, None, other, {"6666": HeldStem(None, None)}) == rendition_ids.hashed(other)
 
 
 recordings = st.builds(
@@ -248,10 +248,10 @@ recordings = st.builds(
 
 @given(st.lists(recordings, max_size=12))
 def test_classes_in_any_order_never_share_a_file_unless_their_recording_is_the_same(named: list[str]) -> None:
-    held: dict[str, Held] = {}
+    held: dict[str, HeldStem] = {}
     for url in named:
         stem = rendition_ids.chosen(None, None, url, held)
         assert rendition_ids.is_stem(stem)
-        before = held.setdefault(stem, Held(rendition_ids.source(url), url))
+        before = held.setdefault(stem, HeldStem(rendition_ids.source(url), url))
         assert before.source == rendition_ids.source(url)
         assert rendition_ids.folder(stem) in {stem, str(rendition_ids.record_of(stem))}

@@ -19,7 +19,7 @@ from flows.failures import FatalError
 from flows.host import Host
 from flows.outbox_publisher import patience
 from flows.resident import supervisor as works_module
-from flows.resident.supervisor import Work, Works
+from flows.resident.supervisor import Service, Supervisor
 from lectern import timing
 from lectern.db import incidents
 from lectern.db.engine import reading
@@ -41,11 +41,11 @@ def alarms(host: Host[Any]) -> list[str]:
         return list(connection.execute(select(host.journal.outbox.c.body)).scalars())
 
 
-def play(host: Host[Any], works: dict[str, Work], *until: Callable[[], object], end_s: float = 5) -> None:
+def play(host: Host[Any], works: dict[str, Service], *until: Callable[[], object], end_s: float = 5) -> None:
     """Begin *works*, wait until each condition was true in its turn, and end them."""
 
     async def scene() -> None:
-        at_work = Works(host)
+        at_work = Supervisor(host)
         at_work.begin(works)
         for number, condition in enumerate(until, 1):
             await async_wait_until(condition, description=f"condition {number} of {[*works]} is true")
@@ -185,7 +185,7 @@ def test_a_work_that_never_obeys_holds_up_the_end_for_a_bounded_time(host: Host[
 
     async def scene() -> None:
         nonlocal over
-        works = Works(host)
+        works = Supervisor(host)
         works.begin({"stubborn": stubborn})
         await asyncio.sleep(0)
         await works.end_all(1)
@@ -216,7 +216,7 @@ def test_only_a_work_that_says_so_ends_the_process(host: Host[Any]) -> None:
         raise FatalError("another process serves teacher now")
 
     async def scene() -> None:
-        works = Works(host)
+        works = Supervisor(host)
         works.begin({"last": last})
         async with asyncio.timeout(10):
             await works.must_end.wait()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from lectern.ecs.ssh import Host
+from lectern.ecs.ssh import SshHost
 from tests.playbooks import here
 from tests.playbooks.here import ROOT
 from tests.playbooks.test_prefect_apart import played as rendered
@@ -99,8 +99,8 @@ def test_a_transcoding_server_at_another_port_is_reached_and_known_there(tmp_pat
     (tmp_path / "setting").mkdir()
     done = rendered(tmp_path / "setting", SETTING, json.dumps({"ecs": {"hosts": hosts}}))
     assert done.returncode == 0, done.stdout + done.stderr
-    found = [Host.parse(one) for one in (tmp_path / "setting/out/hosts").read_text().split(",")]
-    assert found == [Host("transcode", "192.0.2.41", 2222), Host("transcode", "fd00::7")]
+    found = [SshHost.parse(one) for one in (tmp_path / "setting/out/hosts").read_text().split(",")]
+    assert found == [SshHost("transcode", "192.0.2.41", 2222), SshHost("transcode", "fd00::7")]
     played(tmp_path, "ecs_hosts.yml", "teacher1", HOST_KEYS, "-e", json.dumps({"ansible_port": 2222}))
     written = (tmp_path / "ecs_known_hosts").read_text()
     assert written == f"{HEAD}[192.0.2.41]:2222 ssh-ed25519 BBBBecs1\n[192.0.2.4]:2222 ssh-ed25519 BBBBecs2\n"

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml  # type: ignore[import-untyped]  # its types are a package of their own
 
-from lectern.rollout.spec import Wanted
+from lectern.rollout.spec import Spec
 from lectern.rollout.steps import TASKS
 
 ROOT = Path(__file__).parents[2]
@@ -98,7 +98,7 @@ def test_what_is_wanted_leaves_out_only_what_is_the_other_roles(role: str) -> No
         re.findall(r"^       '(\w+)':", (ROLES / "host/vars/main.yml").read_text(encoding="utf-8"), re.MULTILINE)
     )
     assert own & shared == set()
-    assert own | shared == set(Wanted.model_fields) - others[role] - {"restore_database", "even_on_air", "again"}
+    assert own | shared == set(Spec.model_fields) - others[role] - {"restore_database", "even_on_air", "again"}
 
 
 def test_no_module_is_used_but_ansibles_own_and_our_one() -> None:

@@ -15,7 +15,7 @@ import yaml  # type: ignore[import-untyped]  # its types are a package of their 
 from pydantic import SecretStr
 
 from lectern.rollout.backup import store
-from lectern.rollout.spec import Wanted
+from lectern.rollout.spec import Spec
 from lectern.settings import Settings, StreamerSettings, TeacherSettings
 from tests.playbooks import here
 from tests.playbooks.here import ROOT
@@ -51,8 +51,8 @@ class Asked:
     text: str
 
     @cached_property
-    def wanted(self) -> Wanted:
-        return Wanted.parse(json.dumps(json.loads(self.text)["wanted"]))
+    def wanted(self) -> Spec:
+        return Spec.parse(json.dumps(json.loads(self.text)["wanted"]))
 
     @cached_property
     def secrets(self) -> list[str]:

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from lectern.playout.as_run import Entry
-from lectern.playout.class_player import Airing
-from lectern.playout.context import Now, Station
-from lectern.playout.timetable import Lesson
+from lectern.playout.as_run import AiredClass
+from lectern.playout.class_player import ClassPlayer
+from lectern.playout.context import Now, WorkerContext
+from lectern.playout.timetable import ScheduledClass
 from tests.playout import flvs
 from tests.playout.receiver import Arrived, Receiver, Session
 from tests.playout.stage import Playout
@@ -98,9 +98,9 @@ def test_a_class_on_air_goes_on_though_the_clock_is_set_to_before_its_start(tmp_
     path = flvs.write(tmp_path / "a.flv", flvs.lesson(60))
 
     async def aired(receiver: Receiver, pool: ThreadPoolExecutor) -> None:
-        station = Station(pool, lambda _: None, lambda _key, _session: None, lambda _: None, is_held=True)
-        lesson = Lesson("c1", str(path), (receiver.url("c1"),), time.time() - 5, time.time() + 60)
-        airing = Airing(Entry(lesson), station)
+        station = WorkerContext(pool, lambda _: None, lambda _key, _session: None, lambda _: None, is_held=True)
+        lesson = ScheduledClass("c1", str(path), (receiver.url("c1"),), time.time() - 5, time.time() + 60)
+        airing = ClassPlayer(AiredClass(lesson), station)
         set_back_s = 0.0
 
         async def until(count: int) -> None:

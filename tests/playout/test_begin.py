@@ -12,7 +12,7 @@ import pytest
 from lectern.playout import flv
 from lectern.playout.muxer import RECORDING, SLATE, TAGS, Item
 from lectern.playout.rtmp import amf0
-from lectern.playout.source import Feed
+from lectern.playout.source import Source
 from lectern.playout.timetable import Files
 from tests.playout import flvs
 from tests.waiting import wait_until
@@ -21,17 +21,17 @@ from tests.waiting import wait_until
 @contextmanager
 def feeding(
     path: Path, *, slate: Path | None = None, needed_ms: float | None = None
-) -> Iterator[tuple[Feed, list[str]]]:
+) -> Iterator[tuple[Source, list[str]]]:
     """A feed of the recording at *path*, and what it tells."""
     told: list[str] = []
     with ThreadPoolExecutor(2) as pool:
         files = Files(path, path.with_suffix(".index"), slate, needed_ms)
-        feed = Feed(files, pool, lambda event, why: told.append(f"{event}: {why}"))
+        feed = Source(files, pool, lambda event, why: told.append(f"{event}: {why}"))
         yield feed, told
         feed.close()
 
 
-def sent(feed: Feed, position_ms: float) -> list[Item]:
+def sent(feed: Source, position_ms: float) -> list[Item]:
     """What is due at *position_ms*, as a session that takes everything is sent it."""
     found = []
 
@@ -47,7 +47,7 @@ def sent(feed: Feed, position_ms: float) -> list[Item]:
     return found
 
 
-def is_ready(feed: Feed, position_ms: float) -> None:
+def is_ready(feed: Source, position_ms: float) -> None:
     """Look at *position_ms* until there is something to send."""
 
     def has_media() -> bool:
@@ -241,6 +241,6 @@ def test_of_very_many_tags_a_turn_takes_a_few_whether_they_are_sent_or_passed_ov
             assert feed.track.tags_left <= 0
 
 
-def _looked(feed: Feed, position_ms: float) -> bool:
+def _looked(feed: Source, position_ms: float) -> bool:
     feed.look(time.monotonic(), position_ms)
     return True

@@ -20,7 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lectern.playout import as_run, client, control_socket, timetable, worker_process
-from lectern.playout.as_run import Entry
+from lectern.playout.as_run import AiredClass
 from lectern.playout.context import Now
 from lectern.playout.schedule import Schedule
 from lectern.playout.timetable import BadRequest, lesson
@@ -116,12 +116,15 @@ def test_what_was_aired_is_read_as_it_was_written_but_for_odd_entries(tmp_path: 
     assert as_run.read_aired(path) == ({}, [])
     row = {"url": 0, "session": 1, "source": "recording", "from": 1.0, "to": 2.0, "position_s": 0.0, "sent_s": 1.0}
     row |= {"bytes": 9, "open": False}
-    on_air, over = Entry(lesson(LESSON), [row], None, 3.0), Entry(lesson({**LESSON, "class_id": "c2"}), [row], "over")
-    odd = Entry(lesson({**LESSON, "class_id": "c3"}), [row, cast("Any", 7), {"from": 1.0}, {**row, "to": None}])
+    on_air, over = (
+        AiredClass(lesson(LESSON), [row], None, 3.0),
+        AiredClass(lesson({**LESSON, "class_id": "c2"}), [row], "over"),
+    )
+    odd = AiredClass(lesson({**LESSON, "class_id": "c3"}), [row, cast("Any", 7), {"from": 1.0}, {**row, "to": None}])
     lines = [json.dumps({"on_air": 4}), on_air.line(), odd.line(), "odd", json.dumps({"lesson": {}}), over.line()]
     path.write_text("\n".join(lines))
     found, others = as_run.read_aired(path)
-    assert found == {"c1": on_air, "c3": Entry(odd.lesson, [row])}
+    assert found == {"c1": on_air, "c3": AiredClass(odd.lesson, [row])}
     assert [as_run.entry(one) for one in others] == [over]
     url = f"rtmp://h:{'9' * 5000}/live/x"
     for fields in ({"class_id": "odd"}, ["odd"], "odd", None, {**LESSON, "push_urls": [url]}):
@@ -213,7 +216,7 @@ async def test_the_client_asks_hears_events_and_notices_the_workers_end(tmp_path
         async with await client.Client.connect(playout.socket) as ours:
             hello = await ours.ask("hello", events=True)
             await asyncio.to_thread(playout.air, "c1", path, receiver.url("c1"), starts_in_s=0.0)
-            with pytest.raises(client.Refused, match="url: "):
+            with pytest.raises(client.RequestRefused, match="url: "):
                 await ours.ask("try", url="http://127.0.0.1/x")
             seen = []
             async for event in ours.events():
@@ -221,9 +224,9 @@ async def test_the_client_asks_hears_events_and_notices_the_workers_end(tmp_path
                 if event["event"] == "on_air":
                     os.kill(hello["pid"], signal.SIGKILL)
             assert seen == ["connected", "on_air"]
-            with pytest.raises(client.Unreachable):
+            with pytest.raises(client.PlayoutUnreachable):
                 await ours.ask("status")
-    with pytest.raises(client.Unreachable, match=r"no playout answers there: (Connection refused|No such file)"):
+    with pytest.raises(client.PlayoutUnreachable, match=r"no playout answers there: (Connection refused|No such file)"):
         await client.Client.connect(playout.socket)
 
 

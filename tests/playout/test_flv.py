@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import lectern.playout
-from lectern.allowlist import Places
+from lectern.allowlist import Allowlist
 from lectern.playout import flv, keyframe_index
 from lectern.playout.flv import NotAirable, Unwrap
 from lectern.playout.keyframe_index import KEYFRAME
@@ -229,7 +229,7 @@ def test_an_address_that_contains_another_is_as_public_as_that_one(address: str,
     """Where the network translates, it leads there."""
     assert may_reach(address, ["public"]) is is_public
     found = ipaddress.ip_address(address.partition("%")[0])
-    assert (Places.listed("public", "ALLOWED_PUSH_HOSTS").forbidden("h", 1935, [found]) is None) is is_public
+    assert (Allowlist.listed("public", "ALLOWED_PUSH_HOSTS").forbidden("h", 1935, [found]) is None) is is_public
 
 
 def test_a_listed_network_is_reached_and_any_where_none_is_listed() -> None:

@@ -14,21 +14,21 @@ import pytest
 
 from lectern.playout import supervisor as holder_module
 from lectern.playout import worker_process
-from lectern.playout.supervisor import Held, Holder
+from lectern.playout.supervisor import HeldSession, PlayoutSupervisor
 from lectern.playout.worker_process import Gone, Pipe
 from tests.waiting import wait_until
 
 
 @pytest.fixture
-def holder(tmp_path: Path) -> Iterator[Holder]:
-    found = Holder(tmp_path / "p", tmp_path / "s", None)
+def holder(tmp_path: Path) -> Iterator[PlayoutSupervisor]:
+    found = PlayoutSupervisor(tmp_path / "p", tmp_path / "s", None)
     yield found
     found.close()
     os.close(found._lock)
     os.close(found.shared.file)
 
 
-def look_until_on_air(holder: Holder) -> None:
+def look_until_on_air(holder: PlayoutSupervisor) -> None:
     def on_air() -> bool:
         holder.look()
         return holder.worker is not None
@@ -36,7 +36,9 @@ def look_until_on_air(holder: Holder) -> None:
     wait_until(on_air, description="a worker on air")
 
 
-def test_a_worker_that_cannot_be_started_now_is_started_later(holder: Holder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_that_cannot_be_started_now_is_started_later(
+    holder: PlayoutSupervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The machine may have no process or memory left for it, or its program may be gone for a moment."""
     with monkeypatch.context() as patch:
         patch.setattr(sys, "executable", "/no/such/python")
@@ -50,7 +52,7 @@ def test_a_worker_that_cannot_be_started_now_is_started_later(holder: Holder, mo
 
 
 def test_an_upgrade_whose_worker_cannot_be_started_fails_and_the_old_worker_goes_on(
-    holder: Holder, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    holder: PlayoutSupervisor, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     look_until_on_air(holder)
     worker = holder.worker
@@ -64,7 +66,7 @@ def test_an_upgrade_whose_worker_cannot_be_started_fails_and_the_old_worker_goes
 
 
 def test_a_release_that_cannot_be_loaded_leaves_nobody_without_a_worker_that_waits(
-    holder: Holder, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    holder: PlayoutSupervisor, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """The link was led to it, and no upgrade asked for: what is on air must outlive the death of two workers."""
     look_until_on_air(holder)
@@ -83,7 +85,7 @@ def test_a_release_that_cannot_be_loaded_leaves_nobody_without_a_worker_that_wai
 
 
 def test_a_worker_that_does_not_end_when_killed_keeps_nobody_from_its_place(
-    holder: Holder, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    holder: PlayoutSupervisor, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """A disk that hangs keeps the thread that reads from it; none of its code runs any more."""
     look_until_on_air(holder)
@@ -100,7 +102,7 @@ def test_a_worker_that_does_not_end_when_killed_keeps_nobody_from_its_place(
     worker.process.wait()
 
 
-def test_the_release_before_is_forgotten_an_hour_after_the_upgrade(holder: Holder, tmp_path: Path) -> None:
+def test_the_release_before_is_forgotten_an_hour_after_the_upgrade(holder: PlayoutSupervisor, tmp_path: Path) -> None:
     """Three deaths in a minute, weeks later, are no reason to air with an old release."""
     for minutes, program in ((30, tmp_path), (90, holder._program)):
         holder._good, holder._good_at, holder._deaths = tmp_path, time.monotonic() - minutes * 60, []
@@ -114,12 +116,12 @@ def test_the_release_before_is_forgotten_an_hour_after_the_upgrade(holder: Holde
 
 
 def test_a_session_over_which_two_workers_hung_is_not_handed_to_a_third(
-    holder: Holder, capfd: pytest.CaptureFixture[str]
+    holder: PlayoutSupervisor, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """Whatever its server says or its recording holds: the classes beside it are not cut by it again and again."""
     here, there = socket.socketpair()
-    holder.sessions["7\nc-odd\nrtmp://h/a/b"] = Held(here, None)
-    holder.sessions["8\nc-good\nrtmp://h/a/b"] = Held(socket.socket(), None)
+    holder.sessions["7\nc-odd\nrtmp://h/a/b"] = HeldSession(here, None)
+    holder.sessions["8\nc-good\nrtmp://h/a/b"] = HeldSession(socket.socket(), None)
     for known in (["7", "8"], ["8"]):
         holder.worker = worker_process.Child(worker_process.PROGRAM, holder.folder, {}, None)
         holder.worker.kill()

@@ -15,10 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from lectern.playout.as_run import AsRun
+from lectern.playout.as_run import AsRunRows
 from lectern.playout.muxer import RECORDING
 from lectern.playout.session import Mark
-from lectern.playout.source import Feed
+from lectern.playout.source import Source
 from lectern.playout.timetable import Files
 from tests.playout import dying, flvs
 from tests.playout.receiver import Receiver
@@ -116,7 +116,7 @@ def test_of_a_file_that_was_replaced_nothing_is_sent_before_it_is_known_where(tm
     path = flvs.write(tmp_path / "a.flv", flvs.lesson(10))
     mark = Mark(0, 0, RECORDING, 77, 1000, 0, 0, False, 8400, 8400, 0, 0.0)
     with ThreadPoolExecutor(1) as pool:
-        feed = Feed(Files(path, Path("/a.flv.index"), None, None), pool, lambda _event, _why: None)
+        feed = Source(Files(path, Path("/a.flv.index"), None, None), pool, lambda _event, _why: None)
         feed.resume(mark, {"file": 77, "headers": {"9": 13}}, 8400.0)
         reel = feed.track.reel
         assert reel is not None
@@ -131,12 +131,12 @@ def test_of_a_file_that_was_replaced_nothing_is_sent_before_it_is_known_where(tm
 
 def test_the_row_of_a_session_goes_on_where_its_worker_died_though_it_was_saved_long_before() -> None:
     """Else seconds that were sent are missing from the as-run if the next worker begins another row."""
-    first = AsRun()
+    first = AsRunRows()
     first.begin()
     row = {"url": 0, "session": 1, "source": "recording", "from": 100.0, "to": 100.0, "position_s": 2.0, "bytes": 50}
     first.note(row, 2.0, 950)
     saved = first.save()
-    then = AsRun()
+    then = AsRunRows()
     then.resume(saved)
     then.reach("recording", 8.5, 2950, 106.5)
     then.close()
@@ -153,7 +153,7 @@ def test_a_worker_that_dies_before_its_file_is_open_leaves_what_the_one_before_k
     with ThreadPoolExecutor(1) as pool:
         is_open = threading.Event()
         pool.submit(is_open.wait)
-        feed = Feed(Files(Path("/a.flv"), Path("/a.flv.index"), None, None), pool, lambda _event, _why: None)
+        feed = Source(Files(Path("/a.flv"), Path("/a.flv.index"), None, None), pool, lambda _event, _why: None)
         feed.resume(mark, saved, 400.0)
         found = feed.track.place(), feed.track.save()
         is_open.set()

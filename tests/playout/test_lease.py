@@ -16,7 +16,7 @@ import pytest
 
 from lectern.playout import folder, kernel, lease, state_file
 from lectern.playout.lease import LeaseSocket
-from lectern.playout.state_file import Kept
+from lectern.playout.state_file import StateFile
 from lectern.playout.worker_process import Shared
 from tests.playout import flvs
 from tests.playout.receiver import Receiver
@@ -259,7 +259,7 @@ async def test_a_hanging_disk_holds_up_one_thread_and_has_the_newest_text_in_the
 ) -> None:
     """An older text that is written late must not replace it."""
     texts = ["old", "new"]
-    one = Kept("it", tmp_path / "it.json", lambda: texts[0], is_synced=False)
+    one = StateFile("it", tmp_path / "it.json", lambda: texts[0], is_synced=False)
     for _ in texts:
         assert "hangs" in (await one.write() or "")
         texts.reverse()

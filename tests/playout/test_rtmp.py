@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from lectern.playout.rtmp import NotRtmp, amf0, chunks, login
 from lectern.playout.rtmp.chunks import Parser, compose
-from lectern.playout.rtmp.publish import HANDSHAKE_BYTES, Publisher, Step
+from lectern.playout.rtmp.publish import HANDSHAKE_BYTES, PublisherProtocol, Step
 from lectern.playout.rtmp.url import target
 from tests.playout.receiver import HOST, Receiver, refused
 from tests.waiting import wait_until
@@ -56,8 +56,8 @@ PING = control(chunks.CONTROL, b"\0\x06abcd")
 WHOLE = SHAKE + CONNECTED + CREATED
 
 
-def live() -> Publisher:
-    session = Publisher(TARGET, NONCE)
+def live() -> PublisherProtocol:
+    session = PublisherProtocol(TARGET, NONCE)
     session.receive(WHOLE)
     session.publish()
     session.receive(STARTED)
@@ -112,7 +112,7 @@ def test_a_time_beyond_three_bytes_is_said_again_in_each_chunk(time: int) -> Non
 
 
 def test_a_session_is_published_in_the_words_that_ffmpeg_and_obs_use() -> None:
-    session = Publisher(TARGET, NONCE)
+    session = PublisherProtocol(TARGET, NONCE)
     parser = Parser()
     assert session.take() == b"\x03" + bytes(HANDSHAKE_BYTES)
     session.receive(SHAKE)
@@ -165,7 +165,7 @@ def test_a_server_that_refuses_or_misbehaves_ends_the_session_in_words(data: byt
 
 
 def test_an_unknown_app_is_refused_in_the_servers_words() -> None:
-    session = Publisher(TARGET, NONCE)
+    session = PublisherProtocol(TARGET, NONCE)
     session.receive(SHAKE)
     fields = {"level": "error", "code": "NetConnection.Connect.Rejected", "description": "no such app"}
     body = amf0.encode("_error", 1, None, fields)
@@ -289,7 +289,7 @@ def test_a_login_that_is_not_taken_ends_in_words_that_hold_no_secret(
 )
 def test_the_words_of_a_server_are_cleaned_where_they_come_in(said: bytes, words: str) -> None:
     """They reach logs, terminals, the database, JSON and the page: one text that is no UTF-8 silenced a streamer."""
-    session = Publisher(target("rtmp://teacher:hunter2@h/app/room"), NONCE)
+    session = PublisherProtocol(target("rtmp://teacher:hunter2@h/app/room"), NONCE)
     session.receive(SHAKE)
     fields: amf0.Value = {"level": "error", "code": "X", "description": said.decode("utf-8", "surrogateescape")}
     with pytest.raises(NotRtmp) as caught:

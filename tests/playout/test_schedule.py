@@ -12,7 +12,7 @@ import pytest
 
 from lectern.playout import class_player, timetable
 from lectern.playout.client import write_timetable
-from lectern.playout.context import Now, Station
+from lectern.playout.context import Now, WorkerContext
 from lectern.playout.schedule import Schedule
 from tests.playout import flvs
 from tests.playout.receiver import Receiver
@@ -36,10 +36,10 @@ class Worker:
     def __init__(self, folder: Path, pool: ThreadPoolExecutor) -> None:
         self.told: list[dict[str, Any]] = []
         self.path = folder / timetable.NAME
-        station = Station(pool, self.told.append, lambda _key, _session: None, lambda _: None)
+        station = WorkerContext(pool, self.told.append, lambda _key, _session: None, lambda _: None)
         self.schedule = Schedule(station)
 
-    def take(self, *classes: dict[str, Any] | str) -> timetable.Difference:
+    def take(self, *classes: dict[str, Any] | str) -> timetable.TimetableDifference:
         """Write a timetable of *classes*, and take it over; returns how it differed."""
         version = write_timetable(self.path, [one if isinstance(one, str) else json.dumps(one) for one in classes])
         found = timetable.difference(self.path, self.schedule.lines)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from lectern.playout import worker
 from lectern.playout.rtmp import NotRtmp, amf0, chunks
 from lectern.playout.rtmp.chunks import Message, Parser
-from lectern.playout.rtmp.publish import HANDSHAKE_BYTES, MAX_OWED_BYTES, Publisher, Step
+from lectern.playout.rtmp.publish import HANDSHAKE_BYTES, MAX_OWED_BYTES, PublisherProtocol, Step
 from lectern.playout.rtmp.url import target
 from lectern.playout.session import PORTION_BYTES, TURN_BYTES, Broken, Intake, Session
 from tests.marks import share
@@ -162,7 +162,7 @@ def test_a_session_comes_on_air_whatever_form_a_server_gives_its_bytes(
 ) -> None:
     """All that asks for an answer has its own, in order; what is received is acknowledged, never more than came."""
     before, after, answers = conversation
-    session, owed = Publisher(TARGET, NONCE), b""
+    session, owed = PublisherProtocol(TARGET, NONCE), b""
     for part in split(before, cuts):
         session.receive(part)
         owed += session.take()
@@ -172,7 +172,7 @@ def test_a_session_comes_on_air_whatever_form_a_server_gives_its_bytes(
         session.receive(part)
         owed += session.take()
         if is_handed_over and session.step is Step.LIVE:
-            session = Publisher.load(TARGET, json.loads(json.dumps(session.save())))
+            session = PublisherProtocol.load(TARGET, json.loads(json.dumps(session.save())))
     assert session.step is Step.LIVE
     found = said(owed)
     assert [(one.kind, one.body) for one in found if one.kind in (chunks.CONTROL, chunks.WINDOW)] == answers
@@ -185,7 +185,7 @@ def test_a_session_comes_on_air_whatever_form_a_server_gives_its_bytes(
 
 def outcome(before: bytes, after: bytes, cuts: list[int]) -> str:
     """How far a session comes, and whether it ends in an error."""
-    session = Publisher(TARGET, NONCE)
+    session = PublisherProtocol(TARGET, NONCE)
     try:
         for part in split(before, cuts):
             session.receive(part)
@@ -220,8 +220,8 @@ def test_a_spoiled_session_ends_alike_however_its_bytes_are_split(
     assert outcome(before, after, cuts) == outcome(before, after, [])
 
 
-def live() -> Publisher:
-    session = Publisher(TARGET, NONCE)
+def live() -> PublisherProtocol:
+    session = PublisherProtocol(TARGET, NONCE)
     session.step = Step.LIVE
     session.take()
     return session

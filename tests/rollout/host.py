@@ -13,7 +13,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-from lectern.rollout.spec import Wanted
+from lectern.rollout.spec import Spec
 from tests.playbooks.hosts.local import states_at, supervisord
 from tests.playbooks.hosts.old_world import OLD, table
 from tests.rollout.steps import Answered, Fields, Step
@@ -145,8 +145,8 @@ class Host:
             fields["config"] = {"order_warn_time_out": 86400000, "transcoding_time_out": 120000}
         return {**fields, **other}
 
-    def parsed(self, **other: Any) -> Wanted:
-        return Wanted.parse(json.dumps(self.wanted(**other)))
+    def parsed(self, **other: Any) -> Spec:
+        return Spec.parse(json.dumps(self.wanted(**other)))
 
     # -- its life -------------------------------------------------------------------------------------------------
 

@@ -17,7 +17,7 @@ from sqlalchemy import Connection, Engine
 from lectern.db import schema
 from lectern.db.engine import open_database, transaction
 from lectern.rollout.takeover import old_files, streamer
-from lectern.rollout.takeover.streamer import Adoption, Sources
+from lectern.rollout.takeover.streamer import Sources, StreamerAdoption
 from tests.effects import old_databases as old
 
 NOW = 1_764_010_800.0
@@ -133,7 +133,7 @@ class OldStreamer:
     def sources(self) -> Sources:
         return Sources(self.video_root, self.old_roots, self.patterns, self.journal)
 
-    def planned(self, now: float = NOW) -> Adoption:
+    def planned(self, now: float = NOW) -> StreamerAdoption:
         engine = self.engine()
         try:
             with engine.connect() as connection:

@@ -11,7 +11,7 @@ from lectern.db import bookings, inbox, transcodings
 from lectern.db.engine import open_database, transaction
 from lectern.model.facts import Attempt, Order
 from lectern.model.tables.teacher import RenditionRow, journal
-from lectern.rollout.takeover.teacher import Adoption, Names, OldLists
+from lectern.rollout.takeover.teacher import OldKeyNames, OldLists, TeacherAdoption
 from lectern.states import Backend, RenditionState, Resolution
 from lectern.wire.messages import Booking
 from lectern.wire.parser import parse
@@ -44,12 +44,12 @@ def left_by_the_old_program(client: redis.Redis, one: Booking, *, name: str = ""
 
 def adopt(engine: Engine, client: redis.Redis, now: float = NOW, order_key: str | None = ORDER_KEY) -> list[str]:
     with transaction(engine) as connection:
-        return OldLists(connection, client, Names.parse(WAITING_KEY, order_key), now).adopt("teacher1", 120)
+        return OldLists(connection, client, OldKeyNames.parse(WAITING_KEY, order_key), now).adopt("teacher1", 120)
 
 
-def planned(engine: Engine, client: redis.Redis, waiting_key: str = WAITING_KEY) -> Adoption:
+def planned(engine: Engine, client: redis.Redis, waiting_key: str = WAITING_KEY) -> TeacherAdoption:
     with engine.connect() as connection:
-        return OldLists(connection, client, Names.parse(waiting_key, ORDER_KEY), NOW).planned()
+        return OldLists(connection, client, OldKeyNames.parse(waiting_key, ORDER_KEY), NOW).planned()
 
 
 def orders_of(engine: Engine, *class_ids: str) -> dict[str, Order]:

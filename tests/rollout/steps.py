@@ -116,11 +116,11 @@ class _AtOnce:
 def _window(wanted: Any) -> Any:
     from lectern.rollout import window
     from lectern.rollout.control import Interruption
-    from lectern.rollout.journal import WINDOW, Journal, locked
+    from lectern.rollout.journal import WINDOW, RolloutJournal, locked
     from lectern.rollout.result import Answer
 
     with Interruption() as interruption, locked(wanted.rollout_dir, work=WINDOW):
-        journal = Journal.of(wanted)
+        journal = RolloutJournal.of(wanted)
         if journal.state(wanted.id) == "finished":
             return Answer(said=["finished already"])
         window.make_ready(wanted, journal)

@@ -10,7 +10,7 @@ import pytest
 from lectern.errors import Misuse
 from lectern.rendition_ids import hashed
 from lectern.rollout.result import shown
-from lectern.rollout.takeover.old_files import Found
+from lectern.rollout.takeover.old_files import FoundRecording
 from lectern.storage import cache_dir
 from tests.rollout.old_streamer import OldStreamer, flv
 
@@ -31,7 +31,7 @@ def stems(host: OldStreamer) -> dict[str, str]:
     assert plan.refusals == ()
     roots = [host.video_root, *host.old_roots]
 
-    def place(found: Found) -> str:
+    def place(found: FoundRecording) -> str:
         path = Path(found.path)
         return next(str(path.relative_to(root)) for root in roots if path.is_relative_to(root))
 

@@ -14,7 +14,7 @@ from lectern.errors import Misuse, TryAgain
 from lectern.model.tables.teacher import journal
 from lectern.redis.rename import Rule, opened
 from lectern.rollout.takeover import teacher
-from lectern.rollout.takeover.teacher import ADOPTED, Names, OldLists
+from lectern.rollout.takeover.teacher import ADOPTED, OldKeyNames, OldLists
 from lectern.states import BookingState, RenditionState
 from tests.effects import old_databases
 from tests.effects.redis_servers import redis_server
@@ -159,7 +159,7 @@ def test_a_plan_can_be_made_before_the_database_is_upgraded_and_the_keys_are_ren
 )
 def test_patterns_without_the_right_fields_are_refused(patterns: tuple[str, str | None]) -> None:
     with pytest.raises(Misuse, match=r"(waiting_key|order_key) .*: write it with"):
-        teacher.Names.parse(*patterns)
+        teacher.OldKeyNames.parse(*patterns)
 
 
 def test_a_redis_that_goes_away_leaves_the_database_as_it_was(engine: Engine, file: Path, tmp_path: Path) -> None:
@@ -191,7 +191,7 @@ def test_what_was_adopted_is_answered_by_the_new_program(town: Town, tmp_path: P
             town.redis.rpush(name, one["class_id"], f"{prefix}-orphan-of-{class_id}")
             town.redis.set(f"{prefix}:class:{one['class_id']}", json.dumps(one))
             with opened(town.redis_url) as client, transaction(engine) as connection:
-                names = Names.parse(key, f"{prefix}:class:{{class_id}}")
+                names = OldKeyNames.parse(key, f"{prefix}:class:{{class_id}}")
                 OldLists(connection, client, names, time.time()).adopt(stage.name("teacher"), time_out_s)
         engine.dispose()
         stage.up("teacher")

@@ -19,8 +19,8 @@ from lectern.errors import CallAPerson, Misuse
 from lectern.rollout.backup import host as backup_host
 from lectern.rollout.backup.copy import sha256
 from lectern.rollout.host import files
-from lectern.rollout.journal import Journal
-from lectern.rollout.spec import Wanted
+from lectern.rollout.journal import RolloutJournal
+from lectern.rollout.spec import Spec
 from lectern.storage import backups
 from tests.rollout.host import Host, a_host
 
@@ -33,11 +33,11 @@ def host(tmp_path: Path) -> Iterator[Host]:
 
 
 @pytest.fixture
-def wanted(host: Host) -> Wanted:
+def wanted(host: Host) -> Spec:
     return host.parsed()
 
 
-def test_a_backup_holds_the_code_the_database_and_every_file_that_will_change(host: Host, wanted: Wanted) -> None:
+def test_a_backup_holds_the_code_the_database_and_every_file_that_will_change(host: Host, wanted: Spec) -> None:
     (host.code / "__pycache__").mkdir()
     (host.code / "__pycache__" / "x.pyc").write_bytes(b"x")
     (host.code / "link").symlink_to("idc_client.py")
@@ -65,13 +65,13 @@ def test_a_backup_holds_the_code_the_database_and_every_file_that_will_change(ho
     assert found.before.data(wanted.conf) is None
 
 
-def test_nobody_else_can_read_it(wanted: Wanted) -> None:
+def test_nobody_else_can_read_it(wanted: Spec) -> None:
     backup_host.make(wanted)
     for path in [wanted.rollout_dir, *wanted.rollout_dir.rglob("*")]:
         assert stat.S_IMODE(path.stat().st_mode) == (0o700 if path.is_dir() else 0o600), path
 
 
-def test_a_finished_one_is_never_written_again(wanted: Wanted) -> None:
+def test_a_finished_one_is_never_written_again(wanted: Spec) -> None:
     backup_host.make(wanted)
     before = {path: path.stat().st_mtime_ns for path in wanted.backup_dir.rglob("*")}
     wanted.database.write_bytes(b"")
@@ -80,7 +80,7 @@ def test_a_finished_one_is_never_written_again(wanted: Wanted) -> None:
     assert {path: path.stat().st_mtime_ns for path in wanted.backup_dir.rglob("*")} == before
 
 
-def test_what_a_crash_left_half_is_no_backup(wanted: Wanted, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_crash_left_half_is_no_backup(wanted: Spec, monkeypatch: pytest.MonkeyPatch) -> None:
     real = files.write_json
 
     def dies(path: Path, value: object) -> None:
@@ -97,7 +97,7 @@ def test_what_a_crash_left_half_is_no_backup(wanted: Wanted, monkeypatch: pytest
     assert [path.name for path in wanted.backups_dir.iterdir()] == [wanted.id]
 
 
-def test_a_damaged_database_is_found_before_anything_else_happens(wanted: Wanted) -> None:
+def test_a_damaged_database_is_found_before_anything_else_happens(wanted: Spec) -> None:
     with closing(sqlite3.connect(wanted.database)) as connection:
         connection.executemany(
             "INSERT INTO task_list (class_id, video_url) VALUES (?, ?)", [(str(n), "u" * 300) for n in range(500)]
@@ -111,7 +111,7 @@ def test_a_damaged_database_is_found_before_anything_else_happens(wanted: Wanted
     assert backup_host.read(wanted.backup_dir) is None
 
 
-def test_a_disk_that_is_too_small_is_refused_in_words(wanted: Wanted, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_that_is_too_small_is_refused_in_words(wanted: Spec, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(0, 0, 1_000_000))
     with pytest.raises(Misuse, match=r"the backup needs \d+ MB .* and 1 MB are free"):
@@ -134,7 +134,7 @@ def test_recordings_in_the_code_folder_are_neither_counted_nor_archived(host: Ho
 def test_old_backups_go_but_never_the_one_that_a_rollback_needs(host: Host) -> None:
     standing = host.parsed(keep=1)
     backup_host.make(standing)
-    note = Journal(standing.rollout_dir / "journal.jsonl", "streamer").note
+    note = RolloutJournal(standing.rollout_dir / "journal.jsonl", "streamer").note
     note(standing.id, "window", "begin")
     note(standing.id, "committed", "done")
     said: list[str] = []
@@ -178,7 +178,7 @@ def test_a_folder_that_cannot_be_read_calls_a_person(tmp_path: Path) -> None:
         backup_host.archive(tmp_path / "nowhere", tmp_path / "code.tar", [])
 
 
-def test_a_check_makes_nothing(host: Host, wanted: Wanted) -> None:
+def test_a_check_makes_nothing(host: Host, wanted: Spec) -> None:
     before = host.everything()
     answer = backup_host.make(wanted, check=True)
     assert answer.changed
@@ -193,7 +193,7 @@ def test_a_host_without_a_database_has_a_backup_that_says_so(host: Host) -> None
     assert not found.file
 
 
-def test_a_damaged_manifest_calls_a_person(wanted: Wanted) -> None:
+def test_a_damaged_manifest_calls_a_person(wanted: Spec) -> None:
     backup_host.make(wanted)
     (wanted.backup_dir / backups.MANIFEST).write_text(json.dumps({"id": 1}))
     with pytest.raises(CallAPerson, match="cannot be read"):

@@ -13,7 +13,7 @@ import pytest
 from lectern.errors import CallAPerson, Misuse, TryAgain
 from lectern.rollout import agent
 from lectern.rollout.agent import SOCKET, address
-from lectern.rollout.installed import Standing
+from lectern.rollout.installed import Installed
 from lectern.rollout.steps import TASKS
 from tests.rollout.host import Host, a_host
 from tests.stage import wait_until
@@ -52,7 +52,7 @@ def ask(host: Host, task: str) -> dict[str, Any]:
                 told = file.readline()
     except OSError:
         told = ""
-    found = json.loads(told) if told else agent.ended(Standing(role="streamer", root=host.root), task).to_dict()
+    found = json.loads(told) if told else agent.ended(Installed(role="streamer", root=host.root), task).to_dict()
     assert isinstance(found, dict)
     return found
 

@@ -12,15 +12,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lectern.errors import CallAPerson, TryAgain
-from lectern.rollout.journal import History, Journal, Note, locked
+from lectern.rollout.journal import History, JournalNote, RolloutJournal, locked
 
 
 @pytest.fixture
-def journal(tmp_path: Path) -> Journal:
-    return Journal(tmp_path / "journal.jsonl", "streamer")
+def journal(tmp_path: Path) -> RolloutJournal:
+    return RolloutJournal(tmp_path / "journal.jsonl", "streamer")
 
 
-def noted(journal: Journal, *lines: str) -> None:
+def noted(journal: RolloutJournal, *lines: str) -> None:
     """Each line: id step state."""
     for line in lines:
         id_, step, state = line.split()
@@ -53,13 +53,13 @@ BACK, ROLLEDBACK = "streamer-a rollback begin", "streamer-a rolledback done"
         (("streamer-b window begin",), "untouched"),
     ],
 )
-def test_how_far_a_rollout_is(journal: Journal, lines: tuple[str, ...], state: str) -> None:
+def test_how_far_a_rollout_is(journal: RolloutJournal, lines: tuple[str, ...], state: str) -> None:
     """A finished one that another stands upon does not stand here any more: it would have to be done anew."""
     noted(journal, *lines)
     assert journal.state("streamer-a") == state
 
 
-def test_what_stands_here_last_is_what_a_rollback_would_take_back(journal: Journal) -> None:
+def test_what_stands_here_last_is_what_a_rollback_would_take_back(journal: RolloutJournal) -> None:
     noted(journal, WINDOW, COMMITTED, "streamer-b window begin", "streamer-b committed done")
     assert journal.history().last == "streamer-b"
     noted(journal, "streamer-b rollback begin")
@@ -68,7 +68,7 @@ def test_what_stands_here_last_is_what_a_rollback_would_take_back(journal: Journ
     assert journal.history().last == "streamer-a"
 
 
-def test_a_line_is_one_json_object_for_nobody_else_to_read(journal: Journal) -> None:
+def test_a_line_is_one_json_object_for_nobody_else_to_read(journal: RolloutJournal) -> None:
     journal.note("streamer-a", "window", "begin", {"states": {"x": "RUNNING"}})
     (line,) = journal.path.read_text().splitlines()
     found = json.loads(line)
@@ -87,7 +87,7 @@ def test_a_line_is_one_json_object_for_nobody_else_to_read(journal: Journal) -> 
 def test_wherever_a_crash_tears_the_last_line_the_others_stand(
     cut: int, rest: bytes, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    journal = Journal(tmp_path_factory.mktemp("j") / "journal.jsonl", "streamer")
+    journal = RolloutJournal(tmp_path_factory.mktemp("j") / "journal.jsonl", "streamer")
     noted(journal, WINDOW, "streamer-a stop begin")
     whole = journal.path.read_bytes()
     journal.note("streamer-a", "stop", "done", "x" * 100)
@@ -98,14 +98,14 @@ def test_wherever_a_crash_tears_the_last_line_the_others_stand(
     assert [note.step for note in journal.notes()] == ["window", "stop", "copy"]
 
 
-def test_a_line_that_is_not_the_last_and_can_not_be_read_calls_a_person(journal: Journal) -> None:
+def test_a_line_that_is_not_the_last_and_can_not_be_read_calls_a_person(journal: RolloutJournal) -> None:
     noted(journal, WINDOW)
     journal.path.write_bytes(b"garbage\n" + journal.path.read_bytes())
     with pytest.raises(CallAPerson, match="line 1 cannot be read"):
         journal.notes()
 
 
-def test_a_note_is_on_the_disk_when_it_returns(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_note_is_on_the_disk_when_it_returns(journal: RolloutJournal, monkeypatch: pytest.MonkeyPatch) -> None:
     synced: list[str] = []
     real = os.fsync
 
@@ -118,7 +118,7 @@ def test_a_note_is_on_the_disk_when_it_returns(journal: Journal, monkeypatch: py
     assert synced == [str(journal.path), str(journal.path.parent)]
 
 
-def test_a_note_for_which_the_disk_has_only_half_the_room_is_none(journal: Journal) -> None:
+def test_a_note_for_which_the_disk_has_only_half_the_room_is_none(journal: RolloutJournal) -> None:
     """The system writes what fits, and reports that as a success: the step must not be done without its note."""
     noted(journal, WINDOW)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -133,7 +133,7 @@ def test_a_note_for_which_the_disk_has_only_half_the_room_is_none(journal: Journ
     assert journal.state("streamer-a") == "finished"
 
 
-def test_the_round_of_a_rollout_begins_with_its_last_window(journal: Journal) -> None:
+def test_the_round_of_a_rollout_begins_with_its_last_window(journal: RolloutJournal) -> None:
     noted(
         journal,
         WINDOW,
@@ -147,22 +147,22 @@ def test_the_round_of_a_rollout_begins_with_its_last_window(journal: Journal) ->
     assert [note.step for note in journal.round("streamer-a")] == ["window", "copy"]
 
 
-def test_each_role_has_a_history_of_its_own(journal: Journal) -> None:
+def test_each_role_has_a_history_of_its_own(journal: RolloutJournal) -> None:
     """On a host that is both, what was done as the one does not count as the other's."""
     noted(journal, WINDOW, COMMITTED, "teacher-a window begin", "teacher-a committed done", "teacher-b window begin")
-    as_teacher = Journal(journal.path, "teacher")
+    as_teacher = RolloutJournal(journal.path, "teacher")
     assert (journal.history().last, journal.state("streamer-a")) == ("streamer-a", "finished")
     assert (as_teacher.history().standing, as_teacher.history().half) == (("teacher-a",), "teacher-b")
 
 
-def test_reading_makes_no_file(journal: Journal) -> None:
+def test_reading_makes_no_file(journal: RolloutJournal) -> None:
     assert journal.state("streamer-a") == "untouched"
     assert not journal.path.exists()
 
 
 def test_no_history_at_all() -> None:
     assert History.of([]).last is None
-    assert History.of([Note(1, "streamer-a", "backup", "done")]).last is None
+    assert History.of([JournalNote(1, "streamer-a", "backup", "done")]).last is None
 
 
 def _hold(folder: str, ready: "multiprocessing.synchronize.Event", end: "multiprocessing.synchronize.Event") -> None:

@@ -238,7 +238,7 @@ def test_its_age_is_infinite_before_the_first_one_and_nothing_where_no_backups_a
 
 
 @contextmanager
-def sftp_server(root: Path) -> Iterator[nightly.Target]:
+def sftp_server(root: Path) -> Iterator[nightly.CopyTarget]:
     """A machine that lets one key in, by SFTP only, and sees *root* as its /."""
     keys = root.parent / "keys"
     keys.mkdir()
@@ -276,7 +276,7 @@ def sftp_server(root: Path) -> Iterator[nightly.Target]:
         line = f"[127.0.0.1]:{port[0]} {host.export_public_key().decode()}"
         (keys / "known_hosts").write_text(line)
         url = f"sftp://backup@127.0.0.1:{port[0]}/lectern"
-        yield nightly.Target.parse(url, keys / "id", keys / "known_hosts")
+        yield nightly.CopyTarget.parse(url, keys / "id", keys / "known_hosts")
     finally:
         loop.call_soon_threadsafe(loop.stop)
         thread.join(30)

@@ -11,25 +11,25 @@ from typing import Any
 import pytest
 
 from lectern.errors import CallAPerson, TryAgain
-from lectern.rollout.backup.host import Before, Kept
+from lectern.rollout.backup.host import Before, KeptFile
 from lectern.rollout.host import supervisord
-from lectern.rollout.host.supervisord import Health, Supervisor, as_before, programs_in, wait_for
+from lectern.rollout.host.supervisord import Health, Supervisord, as_before, programs_in, wait_for
 from tests.answering import Answer, serving
 
 pytestmark = pytest.mark.live
 
-Says = Callable[..., Supervisor]
+Says = Callable[..., Supervisord]
 
 
 @pytest.fixture
 def says(tmp_path: Path) -> Says:
     """A supervisorctl that answers so; the real one is asked in the tests of the window."""
 
-    def make(output: str, code: int = 0) -> Supervisor:
+    def make(output: str, code: int = 0) -> Supervisord:
         script = tmp_path / "supervisorctl"
         script.write_text(f"#!{sys.executable}\nimport sys\nsys.stdout.write({output!r})\nsys.exit({code})\n")
         script.chmod(0o755)
-        return Supervisor([str(script)])
+        return Supervisord([str(script)])
 
     return make
 
@@ -85,7 +85,7 @@ def test_a_program_that_had_just_died_is_stopped_though_it_is_started_again(
         f"if sys.argv[1] == 'status':\n    print('dies  ', {states}[before.count('status')])\n"
     )
     script.chmod(0o755)
-    Supervisor([str(script)]).stop_all()
+    Supervisord([str(script)]).stop_all()
     assert asked.read_text().split().count("stop") == stops
 
 
@@ -101,7 +101,7 @@ def test_supervisord_is_asked_while_it_stops_all_because_it_looks_at_its_program
         f"else:\n    sys.exit('nobody has asked')\nPath({str(ended)!r}).touch()\n"
     )
     script.chmod(0o755)
-    Supervisor([str(script)]).stop_all()
+    Supervisord([str(script)]).stop_all()
     assert ended.exists()
 
 
@@ -143,5 +143,5 @@ def test_an_old_file_with_a_comment_in_another_encoding_is_read(tmp_path: Path) 
     """A supervisord under Python 2 takes it, and a rollout must not be taken back at its very end for it."""
     conf = tmp_path / "old.conf"
     (tmp_path / "0-old.conf").write_bytes("; 推流\n[program:idc_client]\n".encode("gbk"))
-    before = Before(link=None, files=[Kept(path=conf, stored="0-old.conf")], folder=tmp_path)
+    before = Before(link=None, files=[KeptFile(path=conf, stored="0-old.conf")], folder=tmp_path)
     assert programs_in(before.text(conf)) == {"idc_client"}

@@ -20,7 +20,7 @@ from lectern.ecs.probe import Measured, Media, Wanted
 from lectern.errors import CODES, NO_RECORDING, ForbiddenMove, LecternError, Malformed, Refuse, Severity
 from lectern.media import ffmpeg
 from lectern.model.facts import AsRun, Usage
-from lectern.model.views import Past
+from lectern.model.views import EventView
 from lectern.playout import demuxer, flv, keyframe_index, net
 from lectern.playout.flv import NotAirable
 from lectern.playout.keyframe_index import Look
@@ -219,7 +219,7 @@ def of_streamers() -> Iterator[str]:
     yield f"c-1: {not_aired(sent(0, 9, ()), 'the recording is missing')}"
     yield f"c-1: {not_aired(sent(0, 9, [AsRun(0, 1, 'slate', 0, 9, 0, 9)]), 'the server closed the connection')}"
     for what in (*airing.STORY, "moved", "placed"):
-        events = [Past(5.0, what, "c-1", None, "s1", "the recording is missing")]
+        events = [EventView(5.0, what, "c-1", None, "s1", "the recording is missing")]
         for source in ("recording", "slate"):
             parts = [AsRun(0, 1, "recording", 0, 5, 0, 5), AsRun(0, 2, source, 500, 600, 0, 100)]
             yield f"c-1: {sent(0, 600, parts, events, 'its recording is over').sentence()}; its end has come"

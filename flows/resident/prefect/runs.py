@@ -31,9 +31,9 @@ from flows.resident.prefect import queries
 from flows.resident.prefect.run_creation import CREATE_S, Creation
 from lectern.db import inbox
 from lectern.errors import Caught, LecternError, Misuse, TryAgain
-from lectern.model.facts import Work
+from lectern.model.facts import UnrecordedWork
 from lectern.run_records import WITHOUT
-from lectern.urls import masked
+from lectern.urls import redact
 
 log = logging.getLogger("lectern")
 WATCH_S = 2.0
@@ -97,7 +97,7 @@ class ResidentRuns:
         with Caught() as failed:  # if it is cut off, the next attempt does it again
             found = await self._by_name[run.flow].fn(**run.parameters)
         if (error := failed.error) is not None:
-            await note("", error.message if isinstance(error, LecternError) else masked(repr(error)))
+            await note("", error.message if isinstance(error, LecternError) else redact(repr(error)))
             raise error
         message = (found.message if isinstance(found, State) else None) or "done"
         await note(message, message if isinstance(found, State) and found.is_failed() else None)
@@ -105,7 +105,9 @@ class ResidentRuns:
     async def _noted(self, run: NewRun, began: float, message: str, failed: str | None) -> None:
         assert self.host is not None
         tags = (*run.tags, WITHOUT)
-        await noted(self.host, Work(run.flow, run.name, began, message, run.parameters, tags, failed, key=run.key))
+        await noted(
+            self.host, UnrecordedWork(run.flow, run.name, began, message, run.parameters, tags, failed, key=run.key)
+        )
 
     def is_at_work(self, run_id: str) -> bool:
         """Whether a run is being executed here."""
@@ -261,7 +263,7 @@ async def _unreadable(client: PrefectClient, run: FlowRun, error: Exception) -> 
 
     Raises TryAgain if Prefect is away.
     """
-    why = f"its parameters cannot be read: {masked(str(error))}"
+    why = f"its parameters cannot be read: {redact(str(error))}"
     log.warning("%s: %s", run.name, why)
     state: State[Any] = Failed(message=why)
     async with asking():

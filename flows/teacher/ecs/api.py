@@ -44,7 +44,7 @@ def _whole(value: object) -> object:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-class Asked(BaseModel):
+class TranscodeRequest(BaseModel):
     """The body of the documented request; another attempt begins only for one that names its time (epoch seconds)."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
@@ -82,7 +82,7 @@ def routes(host: Teacher, read_run: ReadRun) -> list[Route]:
     return [
         Route("/transcode", _answering(api.ask), methods=["POST"]),
         Route("/transcode/{id}", _answering(api.look), methods=["GET"]),
-        Route("/openapi.json", lambda _request: JSONResponse(described(Asked))),
+        Route("/openapi.json", lambda _request: JSONResponse(described(TranscodeRequest))),
     ]
 
 
@@ -163,14 +163,14 @@ class TranscodeApi:
         except _No as no:
             raise self._stranger(no) from no
 
-    def _signed(self, fields: dict[str, Any]) -> Asked:
+    def _signed(self, fields: dict[str, Any]) -> TranscodeRequest:
         signature = fields.get("sign")
         if not isinstance(signature, str) or not oss.verify(fields, signature, self._key):
             said = "the signature is wrong: sign is the md5 of the other fields, sorted, and the key"
             raise self._stranger(_No(401, said))
         _admit(self._rate)
         try:
-            asked = Asked.model_validate(fields)
+            asked = TranscodeRequest.model_validate(fields)
         except ValidationError as error:
             faults = "; ".join(f"{one['loc'][0] if one['loc'] else 'body'}: {one['msg']}" for one in error.errors())
             raise _No(422, faults) from error

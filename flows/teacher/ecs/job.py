@@ -16,24 +16,24 @@ from sqlalchemy.exc import OperationalError
 
 from flows import artifacts
 from flows.host import Teacher, log
-from flows.outbox_publisher import tell
+from flows.outbox_publisher import publish_outbox
 from lectern import subprocesses
-from lectern.allowlist import Places
+from lectern.allowlist import Allowlist
 from lectern.db import bookings, ecs_jobs, events, outbox, transcodings
-from lectern.db.ecs_jobs import Begun
+from lectern.db.ecs_jobs import BegunJob
 from lectern.decide import ecs_scheduling as decide
 from lectern.decide.transcoding import UNKNOWN_LIMIT_S, total_limit_s
 from lectern.ecs import ssh, transcode
-from lectern.ecs.job import Job, Programs, Report
+from lectern.ecs.job import Job, JobReport, Programs
 from lectern.errors import CANCELLED, HOST_ASIDE, TRANSCODE_FAILED, FallBack, LecternError, Refuse
 from lectern.model.facts import EcsHost, Event, RenditionKey
 from lectern.model.tables.teacher import RenditionRow
 from lectern.settings import TeacherSettings
 from lectern.states import Backend, Resolution
-from lectern.storage.oss import OssKey, Target
+from lectern.storage.oss import OssKey, UploadTarget
 from lectern.timing import backoff_s
 from lectern.wire.messages import TranscodingResult
-from lectern.wire.outgoing import Kind, Outgoing
+from lectern.wire.outgoing import Outgoing, OutgoingKind
 
 LEASE_S = 60.0
 RENEW_S = LEASE_S / 4
@@ -67,20 +67,20 @@ class NoLongerOurs(Exception):
     """The renditions were settled, taken over, or are needed by no class any more."""
 
 
-def hosts(settings: TeacherSettings) -> dict[str, ssh.Host]:
+def hosts(settings: TeacherSettings) -> dict[str, ssh.SshHost]:
     """The hosts by their names, in the order of the setting; raises Misuse for an entry that names no host."""
-    listed = [ssh.Host.parse(text) for text in settings.ecs_hosts.split(",") if text.strip()]
+    listed = [ssh.SshHost.parse(text) for text in settings.ecs_hosts.split(",") if text.strip()]
     return {str(one): one for one in listed}
 
 
-def target(settings: TeacherSettings) -> Target:
+def target(settings: TeacherSettings) -> UploadTarget:
     """Where renditions are uploaded to; raises Misuse if UPLOAD_URL, its key or PUBLIC_URL is wrong."""
     key = None
     if settings.oss_region and settings.oss_access_key_id and settings.oss_access_key_secret:
         key = OssKey(
             settings.oss_region, settings.oss_access_key_id, settings.oss_access_key_secret, settings.oss_endpoint
         )
-    return Target(settings.upload_url or "", settings.public_url or "", key)
+    return UploadTarget(settings.upload_url or "", settings.public_url or "", key)
 
 
 def remote_job(settings: TeacherSettings, due: Due, begun_at: float = 0.0) -> Job:
@@ -93,7 +93,7 @@ def remote_job(settings: TeacherSettings, due: Due, begun_at: float = 0.0) -> Jo
         target=target(settings),
         begun_at=begun_at,
         limit_s=total_limit_s,
-        allowed=Places.listed(settings.allowed_origins),
+        allowed=Allowlist.listed(settings.allowed_origins),
         work_root=settings.ecs_work_root,
         keyframe_s=settings.keyframe_interval_s,
         programs=Programs(settings.ecs_wget, settings.ecs_ffmpeg, settings.ecs_ffprobe, settings.ecs_curl),
@@ -139,8 +139,8 @@ class TranscodeJob:
         self.avoid: list[str] = []  # the hosts where it has failed
         self.yields_until: float | None = None  # epoch seconds
         self.wanted = False  # it was begun for classes, and ends with the last of them
-        self.report = Report()
-        self.place: Begun | None = None
+        self.report = JobReport()
+        self.place: BegunJob | None = None
         self.left: set[tuple[str, str]] = set()  # the hosts, and its folders there, where something of it may be
         self._failures: list[str] = []
         self._published = False
@@ -170,7 +170,7 @@ class TranscodeJob:
             log.info("%s: %s", self.due[0].stem, why)
         except asyncio.CancelledError:
             if self.host.runs.was_cancelled(self.owner):  # else the process ends, and the next one goes on
-                await subprocesses.surely(self._publish({}, Refuse("cancelled in the UI", CANCELLED)))
+                await subprocesses.shielded(self._publish({}, Refuse("cancelled in the UI", CANCELLED)))
             raise
         while self.left:
             await leave(self.host, *self.left.pop(), tries=RECONNECTS)
@@ -196,12 +196,12 @@ class TranscodeJob:
 
     # -- on a host -------------------------------------------------------------------------------------------------
 
-    async def attempt(self, place: Begun) -> Missed:
+    async def attempt(self, place: BegunJob) -> Missed:
         """Make the renditions at *place* and publish them; returns what went wrong with one of them alone.
 
         Raises NoLongerOurs, or what went wrong with all.
         """
-        self.report, self._published, self._stage = Report(clock=self.report.clock), False, None
+        self.report, self._published, self._stage = JobReport(clock=self.report.clock), False, None
         working = asyncio.ensure_future(self._work(place))
         keeping = asyncio.ensure_future(self._keep(place, working))
         try:
@@ -216,7 +216,7 @@ class TranscodeJob:
             keeping.cancel()
             await asyncio.wait({keeping})
 
-    async def _work(self, place: Begun) -> Missed:
+    async def _work(self, place: BegunJob) -> Missed:
         there = place.host, place.job
         try:
             made, missed = await self._reconnected(remote_job(self.host.settings, self.due, place.at), there)
@@ -227,9 +227,9 @@ class TranscodeJob:
             if self._verdict == TAKEN or self.host.runs.draining():  # it goes on there without us
                 self.left.discard(there)
             elif there in self.left:
-                await subprocesses.surely(self._leave(there))
+                await subprocesses.shielded(self._leave(there))
             raise
-        await subprocesses.surely(self._leave(there))
+        await subprocesses.shielded(self._leave(there))
         return missed
 
     async def _leave(self, there: tuple[str, str]) -> None:
@@ -256,7 +256,7 @@ class TranscodeJob:
 
     # -- kept ours -------------------------------------------------------------------------------------------------
 
-    async def _keep(self, place: Begun, working: "asyncio.Future[Missed]") -> None:
+    async def _keep(self, place: BegunJob, working: "asyncio.Future[Missed]") -> None:
         name = f"{self.due[0].record_id} {'+'.join(one.resolution for one in self.due)}"
         where = hosts(self.host.settings)[place.host].name
         shown = artifacts.Progress(f"transcode-{self.due[0].record_id}", f"transcode {name} on {where}")
@@ -270,7 +270,7 @@ class TranscodeJob:
             if not self._published:
                 working.cancel()
 
-    async def beat(self, place: Begun) -> str | None:
+    async def beat(self, place: BegunJob) -> str | None:
         """Renew the leases and write the progress when it is time; returns why the job is to be ended, if it is.
 
         It is called every few seconds, and writes far more seldom: a read does not wait for those who write. While the
@@ -292,7 +292,7 @@ class TranscodeJob:
         still = ecs_jobs.ours(connection, self.due, self.owner)
         return len(still) < len(self.due) or (self.wanted and not is_wanted(connection, still))
 
-    def _renew(self, connection: Connection, place: Begun) -> str | None:
+    def _renew(self, connection: Connection, place: BegunJob) -> str | None:
         """Renew the leases, write the progress, drop what was settled; returns why the job is to be ended, if it is."""
         now, report, left_s = time.time(), self.report, self.report.left_s
         still = ecs_jobs.reported(
@@ -326,7 +326,7 @@ class TranscodeJob:
         failed = [(one, missed[one.resolution]) for one in self.due if one.resolution in missed]
         again = [one for one, error in failed if decide.again(error, tries)]
         await self.host.commit(self._note_failure, failed, again)
-        await tell(self.host)
+        await publish_outbox(self.host)
         self._failures += dict.fromkeys(error.message for one, error in failed if one not in again)
         self.due = again
         self.avoid.append(where)
@@ -350,7 +350,7 @@ class TranscodeJob:
         """Publish the URLs of what was *made*, or that nothing was because of *error*."""
         due = self.due if error else [one for one in self.due if one.resolution in made]
         await self.host.commit(self._results, due, made, error)
-        await tell(self.host)
+        await publish_outbox(self.host)
 
     def _results(self, connection: Connection, due: Due, made: Urls, error: LecternError | None) -> None:
         """Put a message for each rendition that is still ours into the outbox, once."""
@@ -372,7 +372,7 @@ class TranscodeJob:
                 code=code,
                 message=error.message if error else None,
             )
-            sending = Outgoing(self.host.settings.transcoding_channel, Kind.CHANNEL, result)
+            sending = Outgoing(self.host.settings.transcoding_channel, OutgoingKind.CHANNEL, result)
             outbox.put(connection, self.host.journal, [sending], now)
         said = {one.stem: f"{code}: {error.message}" if error else made[one.resolution] for one in ours}
         self.note(connection, "ECS transcoding ended", said, now)
@@ -412,21 +412,21 @@ class HostQueue:
     """The jobs of this process that wait for a host; a task serves them while there are any."""
 
     def __init__(self) -> None:
-        self._waiting: dict[TranscodeJob, asyncio.Future[Begun]] = {}
+        self._waiting: dict[TranscodeJob, asyncio.Future[BegunJob]] = {}
         self._clerk: asyncio.Task[None] | None = None
         self.moved = asyncio.Event()  # a place may be free
 
-    async def place(self, job: TranscodeJob) -> Begun:
+    async def place(self, job: TranscodeJob) -> BegunJob:
         """Wait for a host for what the job is still to make; raises FallBack (none is set up) or NoLongerOurs."""
         known, first = hosts(job.host.settings), job.due[0]
         if not known:
             raise FallBack(f"{first.stem}: no ECS host is set up; set ECS_HOSTS")
         if first.begun_at is not None and first.ecs_host in known and not job.avoid:
-            before = Begun(first.ecs_host, remote_job(job.host.settings, job.due).name, first.begun_at)
+            before = BegunJob(first.ecs_host, remote_job(job.host.settings, job.due).name, first.begun_at)
             if first.ecs_job == before.job:
                 job.left.add((before.host, before.job))
                 return before
-        given: asyncio.Future[Begun] = asyncio.get_running_loop().create_future()
+        given: asyncio.Future[BegunJob] = asyncio.get_running_loop().create_future()
         self._waiting[job] = given
         self.moved.set()
         if self._clerk is None or self._clerk.done():
@@ -466,13 +466,15 @@ class HostQueue:
 QUEUE = HostQueue()
 
 
-def assign(connection: Connection, host: Teacher, waiting: Sequence[TranscodeJob]) -> dict[TranscodeJob, Begun | None]:
+def assign(
+    connection: Connection, host: Teacher, waiting: Sequence[TranscodeJob]
+) -> dict[TranscodeJob, BegunJob | None]:
     """Give each free place to the first in the queue; None for a job that need not wait any more."""
     now, known = time.time(), hosts(host.settings)
     owners = sorted({job.owner for job in waiting})
     ecs_jobs.kept_waiting(connection, owners, now + LEASE_S, now + UNKNOWN_LIMIT_S)
     facts = {one.name: one for one in ecs_jobs.facts(connection, list(known))}
-    found: dict[TranscodeJob, Begun | None] = {}
+    found: dict[TranscodeJob, BegunJob | None] = {}
     starts, earlier = ecs_jobs.starts(connection), math.inf
     if host.settings.shared:
         since = now + LEASE_S - YIELD_S
@@ -489,7 +491,7 @@ def assign(connection: Connection, host: Teacher, waiting: Sequence[TranscodeJob
             continue  # another job may avoid other hosts
         if earlier < decide.first_start(job.keys, starts) and job.yields(now):
             continue
-        found[job] = begun = Begun(chosen, remote_job(host.settings, due).name, now)
+        found[job] = begun = BegunJob(chosen, remote_job(host.settings, due).name, now)
         ecs_jobs.attach(connection, due, job.owner, begun)
         facts[chosen] = dataclasses.replace(facts[chosen], jobs=facts[chosen].jobs + 1)
         with_ = f" in one job of {len(due)}" if len(due) > 1 else ""

@@ -9,7 +9,7 @@ from prefect.states import Completed, Failed
 
 from flows.host import Teacher, all_of, log
 from flows.teacher.ecs.job import LEASE_S, TranscodeJob, hosts, leave, target
-from lectern.allowlist import PUBLIC, Places
+from lectern.allowlist import PUBLIC, Allowlist
 from lectern.db import ecs_jobs, transcodings
 from lectern.decide.transcoding import UNKNOWN_LIMIT_S
 from lectern.errors import LecternError
@@ -17,7 +17,7 @@ from lectern.model.tables.teacher import RenditionRow
 from lectern.settings import TeacherSettings
 from lectern.states import Resolution
 from lectern.storage import origin
-from lectern.urls import shown
+from lectern.urls import redact_url
 
 DEADLINE_S = UNKNOWN_LIMIT_S
 """Seconds within which a run must take it up, and renew that while it waits for a host; then the attempt's own limit
@@ -31,7 +31,7 @@ def check(settings: TeacherSettings) -> None:
     hosts(settings)
     settings.refuse_half_ecs()
     target(settings)
-    Places.listed(settings.allowed_origins)
+    Allowlist.listed(settings.allowed_origins)
 
 
 async def work(host: Teacher, record_id: int, wanted: Sequence[Resolution], owner: str, *, again: bool) -> State[None]:
@@ -70,7 +70,7 @@ async def output_there(host: Teacher, one: RenditionRow) -> str | None:
     if base is None:
         return None
     url = f"{base.rstrip('/')}/{one.record_id}/{one.stem}.flv"
-    allowed = Places.listed(f"{url.split('/')[2]},public")
+    allowed = Allowlist.listed(f"{url.split('/')[2]},public")
     try:
         await origin.look(url, allowed=allowed, timeout_s=host.settings.http_timeout_s)
     except LecternError as error:
@@ -84,10 +84,10 @@ async def gone(host: Teacher, url: str) -> bool:
     settings = host.settings
     ours = urlsplit(settings.public_url or "").netloc.rpartition("@")[2]
     try:
-        allowed = Places.listed(f"{settings.allowed_origins or PUBLIC},{ours}")
+        allowed = Allowlist.listed(f"{settings.allowed_origins or PUBLIC},{ours}")
         await origin.look(url, allowed=allowed, timeout_s=settings.http_timeout_s)
     except origin.Absent:
         return True
     except LecternError as error:
-        log.info("%s: cannot be looked at, so it counts as being there: %s", shown(url), error.message)
+        log.info("%s: cannot be looked at, so it counts as being there: %s", redact_url(url), error.message)
     return False

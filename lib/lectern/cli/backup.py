@@ -9,7 +9,7 @@ from sqlalchemy.exc import ArgumentError
 from lectern.cli.app import Json, Role, say, settings_of
 from lectern.errors import LecternError, Misuse
 from lectern.rollout.backup import nightly, store
-from lectern.rollout.backup.nightly import Made
+from lectern.rollout.backup.nightly import NightlyBackup
 from lectern.settings import Common
 from lectern.storage import backups
 
@@ -52,7 +52,7 @@ def backup(
     as_json: Json = False,
 ) -> None:
     """Copy a database while it is at work, prove the copy, try its restore; then prune the oldest backups."""
-    target = nightly.Target.parse(to, key, known_hosts) if to else None
+    target = nightly.CopyTarget.parse(to, key, known_hosts) if to else None
     found, called = _wanted(role, database, name)
     if restore is not None:
         made = nightly.restore(found, called, restore.absolute())
@@ -103,7 +103,7 @@ def _wanted(role: Role | None, database: str | None, name: str | None) -> tuple[
         raise Misuse("--database is no URL. Write sqlite:////folder/file.db or postgresql://user@host/name.") from error
 
 
-def _lines(made: Made, pruned: list[str]) -> list[str]:
+def _lines(made: NightlyBackup, pruned: list[str]) -> list[str]:
     rows = sum(made.rows.values())
     tables = f"{len(made.rows)} {'table' if len(made.rows) == 1 else 'tables'}"
     return [

@@ -16,7 +16,7 @@ from pydantic import SecretStr
 from redis.exceptions import NoPermissionError, ResponseError
 
 from lectern import formatting, urls
-from lectern.allowlist import Places
+from lectern.allowlist import Allowlist
 from lectern.cli import readers
 from lectern.cli.app import Json, Role, on_bus, painted, say, settings_of
 from lectern.db import airings, cache, incidents, schema, transcodings
@@ -30,7 +30,7 @@ from lectern.redis import connection
 from lectern.redis.client import Bus
 from lectern.settings import Common, Settings, StreamerSettings, TeacherSettings, own_file
 from lectern.storage import disk, origin
-from lectern.urls import shown
+from lectern.urls import redact_url
 
 # Which settings of a host are set, and their sources.
 
@@ -120,13 +120,13 @@ def of_database(settings: Settings) -> Finding:
 
 
 def _where(url: str) -> str:
-    return str(Path(url.removeprefix("sqlite:///")).absolute()) if url.startswith("sqlite:///") else shown(url)
+    return str(Path(url.removeprefix("sqlite:///")).absolute()) if url.startswith("sqlite:///") else redact_url(url)
 
 
 def of_redis(settings: Common) -> Iterator[Finding]:
     """Whether Redis answers and takes writes, and how far this host's clock is from its."""
     url = settings.redis_url.get_secret_value()
-    where = shown(url)
+    where = redact_url(url)
 
     async def look(bus: Bus) -> tuple[float, str]:
         now = await bus.now()
@@ -169,9 +169,9 @@ def of_prefect(settings: Common) -> Finding:
         answer = httpx.get(f"{url}/admin/version", auth=auth, timeout=LOOK_S, trust_env=False)
         version = str(answer.raise_for_status().json())
     except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
-        said = f"{shown(url)} {_why(error)}. Classes are aired without it."
-        return Finding("prefect", is_well=False, said=said, to_type=f"curl {shown(url)}/health")
-    return Finding("prefect", is_well=True, said=f"{shown(url)} answers, version {version}")
+        said = f"{redact_url(url)} {_why(error)}. Classes are aired without it."
+        return Finding("prefect", is_well=False, said=said, to_type=f"curl {redact_url(url)}/health")
+    return Finding("prefect", is_well=True, said=f"{redact_url(url)} answers, version {version}")
 
 
 def _why(error: Exception) -> str:
@@ -203,19 +203,19 @@ def of_oss(settings: TeacherSettings) -> Iterator[Finding]:
     try:
         httpx.head(url, timeout=LOOK_S, trust_env=False, verify=origin.trusted_authorities())
     except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
-        yield Finding("OSS transcoder", is_well=False, said=f"{shown(url)} {_why(error)}", to_type="curl -I URL")
+        yield Finding("OSS transcoder", is_well=False, said=f"{redact_url(url)} {_why(error)}", to_type="curl -I URL")
         return
     key = "TRANSCODE_SIGN_KEY is not tried here, because each request is a transcoding"
     with looking(open_to_look(settings.database_url, settings.role), settings.role) as connection:
         refused = incidents.open_of(connection, teacher.journal, OSS_REFUSES.number)
         taken = transcodings.last_request_taken(connection)
     if refused is not None:
-        said = f"{shown(url)} answers, and refused the last request: {refused}"
+        said = f"{redact_url(url)} answers, and refused the last request: {refused}"
         to_type = "correct TRANSCODE_SIGN_KEY, and restart the teacher"
         yield Finding("OSS transcoder", is_well=False, said=said, to_type=to_type)
         return
     last = "no request was taken yet" if taken is None else f"it took the last request at {formatting.moment(taken)}"
-    yield Finding("OSS transcoder", is_well=True, said=f"{shown(url)} answers; {key}; {last}")
+    yield Finding("OSS transcoder", is_well=True, said=f"{redact_url(url)} answers; {key}; {last}")
 
 
 def of_process(settings: Settings) -> Finding:
@@ -275,7 +275,7 @@ def of_playout(socket: Path) -> Finding:
 
     try:
         found = asyncio.run(ask())
-    except (playout.Unreachable, playout.Refused, TimeoutError) as error:
+    except (playout.PlayoutUnreachable, playout.RequestRefused, TimeoutError) as error:
         why = str(error) or "no answer in time"
         return Finding("playout", is_well=False, said=why, to_type="systemctl status lectern-playout")
     return Finding("playout", is_well=True, said=f"release {found.get('release')} answers at {socket}")
@@ -346,7 +346,7 @@ def _own(settings: Settings) -> Iterator[Finding]:
 
 def _ecs_hosts(settings: TeacherSettings) -> Iterator[Finding]:
     from lectern.ecs import ssh  # noqa: PLC0415 (paramiko takes long to load)
-    from lectern.ecs.ssh import Host  # noqa: PLC0415
+    from lectern.ecs.ssh import SshHost  # noqa: PLC0415
 
     named = [one.strip() for one in settings.ecs_hosts.split(",") if one.strip()]
     key, known = settings.ecs_ssh_key, settings.ecs_known_hosts
@@ -354,7 +354,7 @@ def _ecs_hosts(settings: TeacherSettings) -> Iterator[Finding]:
         yield Finding("ECS hosts", is_well=False, said="ECS_SSH_KEY or ECS_KNOWN_HOSTS is not set", to_type="set both")
         return
 
-    async def look(host: Host) -> str | None:
+    async def look(host: SshHost) -> str | None:
         assert key is not None and known is not None  # noqa: PT018 (it was looked at above)
         async with ssh.connect(host, key, known, timeout_s=LOOK_S) as connection:
             done = await connection.run([settings.ecs_ffmpeg, "-version"], timeout_s=LOOK_S)
@@ -363,7 +363,7 @@ def _ecs_hosts(settings: TeacherSettings) -> Iterator[Finding]:
     for one in named:
         to_type = "write it in ECS_HOSTS as ssh://user@host:port"
         try:
-            host = Host.parse(one)
+            host = SshHost.parse(one)
             to_type = (
                 f"ssh -i {key} -o UserKnownHostsFile={known} -p {host.port} {host.user}@{host.name} ffmpeg -version"
             )
@@ -384,7 +384,7 @@ def _push_hosts(settings: StreamerSettings) -> Iterator[Finding]:
         except ValueError:
             continue  # it was refused, or its streamer's check says so
         servers.setdefault((url.host, url.port), text)
-    allowed = Places.listed(settings.allowed_push_hosts, "ALLOWED_PUSH_HOSTS").and_also(servers)
+    allowed = Allowlist.listed(settings.allowed_push_hosts, "ALLOWED_PUSH_HOSTS").and_also(servers)
     for (host, port), text in list(servers.items())[:MOST_HOSTS]:
         why = asyncio.run(push_target.unreachable(text, timeout_s=LOOK_S, allowed=allowed))
         said = f"{host}:{port} {'answers' if why is None else f'cannot be reached: {why}'}"

@@ -17,7 +17,7 @@ from lectern.decide import account as decide_account
 from lectern.decide.account import Account, Standing
 from lectern.errors import LecternError, Misuse
 from lectern.formatting import padded
-from lectern.model.views import Found, Past
+from lectern.model.views import ClassView, EventView
 from lectern.page import labels
 from lectern.settings import StreamerSettings
 from lectern.wire.fields import BACKUP
@@ -68,7 +68,7 @@ def explain(thing: Annotated[str, typer.Argument(help="A class_id, or a record_i
     say(as_json, fields, told)
 
 
-def _found(here: Sequence[Place[Any]], thing: str, now: float) -> tuple[Found, str | None]:
+def _found(here: Sequence[Place[Any]], thing: str, now: float) -> tuple[ClassView, str | None]:
     """What is known of *thing* here, and a sentence on what could not be asked, or None."""
     teacher = streamer = None
     for place in here:
@@ -103,7 +103,7 @@ def lines(thing: str, known: Account, following: Sequence[str], language: str = 
     return said + [painted(f"--> {translate(one)}", "bold") for one in following]
 
 
-def _fields(one: Past) -> dict[str, Any]:
+def _fields(one: EventView) -> dict[str, Any]:
     told = asdict(one)
     return {"at": told["at"], "host": told["host"], "what": told["what"]} | {
         "class_id": told["class_id"],

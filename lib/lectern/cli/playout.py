@@ -80,9 +80,9 @@ async def _asked(path: Path, do: str) -> dict[str, Any]:
     try:
         async with await client.Client.connect(path) as ours:
             return await ours.ask(do, timeout_s=UPGRADE_S)
-    except client.Unreachable as error:
+    except client.PlayoutUnreachable as error:
         raise LecternError(f"{error}. Does it run, with the same --dir? Start it: lectern playout") from error
-    except client.Refused as error:
+    except client.RequestRefused as error:
         raise LecternError(str(error)) from error
 
 
@@ -91,9 +91,9 @@ async def _upgraded(path: Path) -> dict[str, Any]:
     try:
         async with await client.Client.connect(path) as ours:
             await ours.ask("upgrade", timeout_s=UPGRADE_S)
-    except client.Refused as error:
+    except client.RequestRefused as error:
         raise LecternError(f"Not upgraded: {error}") from error
-    except client.Unreachable:
+    except client.PlayoutUnreachable:
         pass  # the old worker ended, as it should
     after = await _asked(path, "status")
     if after["pid"] == before["pid"]:

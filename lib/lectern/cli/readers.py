@@ -12,8 +12,8 @@ from lectern.cli.app import on_bus
 from lectern.db.engine import open_to_look
 from lectern.decide import account
 from lectern.errors import LecternError, Misuse
-from lectern.model.views import Past, Sending, Word
-from lectern.playout.client import Client, Refused, Unreachable
+from lectern.model.views import EventView, Sending, StreamerStatus
+from lectern.playout.client import Client, PlayoutUnreachable, RequestRefused
 from lectern.redis import connection
 from lectern.settings import Common, StreamerSettings, TeacherSettings
 
@@ -57,7 +57,7 @@ def here() -> list[Place[Any]]:
     return found
 
 
-def words(settings: Common) -> Mapping[str, Word]:
+def words(settings: Common) -> Mapping[str, StreamerStatus]:
     """The last heartbeat of each streamer, by its name. Raises LecternError if Redis does not answer."""
     return asked(settings, lambda bus: bus.words(settings.streamers_key, lost_after_s(settings)))  # type: ignore[no-any-return]
 
@@ -81,7 +81,7 @@ def asked(settings: Common, work: Any) -> Any:  # noqa: ANN401 (a call of the bu
     return asyncio.run(ask())
 
 
-def playout_says(here: Sequence[Place[Any]], class_id: str, events: Sequence[Past]) -> Sending | None:
+def playout_says(here: Sequence[Place[Any]], class_id: str, events: Sequence[EventView]) -> Sending | None:
     """How the playout of this host sends a class; None if the host has no playout.
 
     The *events* of the class say why something was not sent.
@@ -97,6 +97,6 @@ def playout_says(here: Sequence[Place[Any]], class_id: str, events: Sequence[Pas
 
     try:
         classes = asyncio.run(ask())["classes"]
-    except (Unreachable, Refused, TimeoutError) as error:
+    except (PlayoutUnreachable, RequestRefused, TimeoutError) as error:
         return account.without_playout(str(error) or "no answer in time")
     return account.of_playout(classes[0], time.time(), events) if classes else account.NOT_IN_PLAYOUT

@@ -18,7 +18,7 @@ from lectern.db.engine import looking
 from lectern.decide.dashboard import tally
 from lectern.decide.leases import Presence, listed
 from lectern.errors import LecternError
-from lectern.model.views import Found, Word
+from lectern.model.views import ClassView, StreamerStatus
 from lectern.settings import TeacherSettings
 from lectern.states import BookingState
 
@@ -74,7 +74,7 @@ def _again(place: Place[TeacherSettings]) -> Iterator[list[str]]:
 def _standing(place: Place[TeacherSettings]) -> tuple[dict[str, Any], LecternError | None]:
     """How things stand, and the error of Redis, if any; without Redis nobody knows what is on air."""
     now, trouble = time.time(), None
-    said: Mapping[str, Word] | None = None
+    said: Mapping[str, StreamerStatus] | None = None
     now_there, beats = now, cast("Mapping[str, Mapping[str, Any]]", {})
     with looking(place.engine, "teacher") as connection:
         found = timetable.status_of_teacher(connection, now)
@@ -107,7 +107,7 @@ def _standing(place: Place[TeacherSettings]) -> tuple[dict[str, Any], LecternErr
     return found, trouble
 
 
-def _count_apart(by_state: dict[str, int], due: Iterable[Found]) -> None:
+def _count_apart(by_state: dict[str, int], due: Iterable[ClassView]) -> None:
     """Leave the classes whose time it is out of the *ready* ones: they are counted as on air, or as missing."""
     ready = by_state.get(BookingState.READY, 0)
     ready -= sum(one.booked is not None and one.booked.state is BookingState.READY for one in due)
@@ -116,7 +116,7 @@ def _count_apart(by_state: dict[str, int], due: Iterable[Found]) -> None:
         del by_state[BookingState.READY]
 
 
-def _streamer(word: Word | None, booked: int, on_air: int) -> dict[str, Any]:
+def _streamer(word: StreamerStatus | None, booked: int, on_air: int) -> dict[str, Any]:
     if word is None:
         return {"booked": booked, "on_air": on_air}
     return {

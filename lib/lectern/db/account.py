@@ -13,12 +13,12 @@ from lectern.errors import LecternError
 from lectern.model.facts import Airing, Order
 from lectern.model.tables import streamer as streamer_tables
 from lectern.model.tables import teacher as teacher_tables
-from lectern.model.tables.shared import Journal, Role
+from lectern.model.tables.shared import MessageTables, Role
 from lectern.model.tables.streamer import journal
 from lectern.model.tables.teacher import orders, streamers, videos
-from lectern.model.views import Booked, Check, Cited, Found, Making, Past, Sending
+from lectern.model.views import Booked, Check, ClassView, EventView, Sending, StreamerView, TranscodeView
 from lectern.states import AiringState, InboxState
-from lectern.urls import shown
+from lectern.urls import redact_url
 
 # Reads from a streamer's events what is sent of classes during their time, and their last check before it.
 
@@ -34,13 +34,13 @@ host that takes a class and cuts it again for an hour makes some thousands."""
 
 def sendings(connection: Connection, due: Sequence[Airing]) -> dict[str, Sending]:
     """The state of sending of each class of *due*; a class for which nothing was tried yet is left out."""
-    told: dict[str, list[Past]] = {one.class_id: [] for one in due}
+    told: dict[str, list[EventView]] = {one.class_id: [] for one in due}
     for event in _latest(connection, list(told), (ON_AIR, SLATE, RECORDING, *BROKE_OFF)):
         told[event.class_id or ""].append(event)
     return {one.class_id: _sending(one.state, told[one.class_id]) for one in due if told[one.class_id]}
 
 
-def _sending(state: AiringState, newest_first: Sequence[Past]) -> Sending:
+def _sending(state: AiringState, newest_first: Sequence[EventView]) -> Sending:
     tries = [one for one in newest_first if one.what == ON_AIR or one.what in BROKE_OFF]
     begins = [one for one in tries if one.what == ON_AIR]
     broken = [one for one in tries if one.what != ON_AIR]
@@ -58,7 +58,7 @@ def _sending(state: AiringState, newest_first: Sequence[Past]) -> Sending:
     )
 
 
-def story_events(connection: Connection, class_id: str, whats: Iterable[str]) -> list[Past]:
+def story_events(connection: Connection, class_id: str, whats: Iterable[str]) -> list[EventView]:
     """The events of a class that are among *whats*, in time order."""
     return _latest(connection, [class_id], list(whats))[::-1]
 
@@ -72,7 +72,7 @@ def checks(connection: Connection, class_ids: Iterable[str]) -> Mapping[str, Che
     return found
 
 
-def _latest(connection: Connection, class_ids: Sequence[str], whats: Sequence[str]) -> list[Past]:
+def _latest(connection: Connection, class_ids: Sequence[str], whats: Sequence[str]) -> list[EventView]:
     table = journal.events
     if not class_ids:
         return []
@@ -81,19 +81,19 @@ def _latest(connection: Connection, class_ids: Sequence[str], whats: Sequence[st
     its = select(table.c.id, place.label("place")).where(mine).subquery()
     newest = its.c.place <= max(_MOST // len(class_ids), _MOST_OF_ONE)
     wanted = select(*events.columns(journal)).join(its, its.c.id == table.c.id).where(newest)
-    return [Past(*row) for row in connection.execute(wanted.order_by(table.c.id.desc()))]
+    return [EventView(*row) for row in connection.execute(wanted.order_by(table.c.id.desc()))]
 
 
 _KNOWN = ("class_id", "state", "stem", "start_time", "end_time", "code", "message")
 """The fields that a class has both at its teacher and on its streamer."""
 
 
-def journal_of(role: Role) -> Journal:
+def journal_of(role: Role) -> MessageTables:
     """The tables of messages, events and incidents of a role."""
     return teacher_tables.journal if role == "teacher" else streamer_tables.journal
 
 
-def events_of(connection: Connection, role: Role, thing: str) -> list[Past]:
+def events_of(connection: Connection, role: Role, thing: str) -> list[EventView]:
     """The events of a class and its rendition, or of a record's renditions, in time order."""
     journal = journal_of(role)
     one = booking(connection, thing) if role == "teacher" else _airing(connection, thing)
@@ -127,27 +127,29 @@ def _in_words(class_id: str) -> Iterator[None]:
         ) from error
 
 
-def at_teacher(connection: Connection, host: str, class_id: str) -> Found:
+def at_teacher(connection: Connection, host: str, class_id: str) -> ClassView:
     """A class as its teacher, *host*, knows it. Raises LecternError if its row cannot be read."""
     one = booking(connection, class_id)
     told = tuple(events_of(connection, "teacher", class_id))
     if one is None:
         since = kept_since(connection, "teacher", class_id)
         is_malformed = any(event.what == "malformed" for event in told)
-        return Found(class_id, kept_since=since, is_malformed=is_malformed, events=told)
+        return ClassView(class_id, kept_since=since, is_malformed=is_malformed, events=told)
     alarms = incidents.about(connection, teacher_tables.journal, host, class_id)
     parts = as_run.of_classes(connection, [class_id]).get(class_id, ())
-    return Found(class_id, booked(connection, one), making(connection, one), alarms=alarms, as_run=parts, events=told)
+    return ClassView(
+        class_id, booked(connection, one), making(connection, one), alarms=alarms, as_run=parts, events=told
+    )
 
 
-def at_streamer(connection: Connection, host: str, class_id: str, now: float) -> Found:
+def at_streamer(connection: Connection, host: str, class_id: str, now: float) -> ClassView:
     """A class as the streamer *host* knows it. Raises LecternError if its row cannot be read."""
     one = _airing(connection, class_id)
     told = tuple(events_of(connection, "streamer", class_id))
     if one is None:
-        return Found(class_id, kept_since=kept_since(connection, "streamer", class_id), events=told)
+        return ClassView(class_id, kept_since=kept_since(connection, "streamer", class_id), events=told)
     alarms = incidents.about(connection, streamer_tables.journal, host, class_id)
-    return Found(
+    return ClassView(
         class_id,
         cited=_cited(connection, one),
         streamer=host,
@@ -174,8 +176,8 @@ def booked(connection: Connection, one: Order) -> Booked:
         answered=row.answered_at is not None,
         lost_since=connection.execute(lost).scalar_one_or_none(),
         institution=row.institution_id,
-        source=shown(str(source)) if source else None,
-        push=shown(str(push)) if push else None,
+        source=redact_url(str(source)) if source else None,
+        push=redact_url(str(push)) if push else None,
         received_at=row.received_at,
         placement=one.placement,
         decided_at=row.updated_at,
@@ -191,23 +193,23 @@ def _fields(payload: str) -> Mapping[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def making(connection: Connection, one: Order) -> Making | None:
+def making(connection: Connection, one: Order) -> TranscodeView | None:
     """The rendition that a booking names; None if it has no row."""
     mine = (videos.c.record_id == one.record_id) & (videos.c.resolution == one.resolution)
     row = connection.execute(select(*transcodings.MAKING).where(mine)).one_or_none()
     return None if row is None else transcodings.making(row)
 
 
-def _cited(connection: Connection, one: Airing) -> Cited:
+def _cited(connection: Connection, one: Airing) -> StreamerView:
     tasks = streamer_tables.tasks
     columns = (tasks.c.institution_id, tasks.c.video_url)
     row = connection.execute(select(*columns).where(tasks.c.class_id == one.class_id)).one()
-    return Cited(
+    return StreamerView(
         **{name: getattr(one, name) for name in _KNOWN},
         lost=one.lost,
         institution=row.institution_id,
-        source=shown(row.video_url) if row.video_url else None,
-        push=shown(one.push_url) if one.push_url else None,
+        source=redact_url(row.video_url) if row.video_url else None,
+        push=redact_url(one.push_url) if one.push_url else None,
         placement=one.placement,
     )
 

@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import Connection, Integer, Select, func, literal_column, or_, select, update
 
 from lectern.db import cache
-from lectern.db.bulk import among, these
+from lectern.db.bulk import bind_list, in_list
 from lectern.errors import CallAPerson
 from lectern.model.facts import Airing, Needed
 from lectern.model.tables.streamer import classes, files, tasks
@@ -61,7 +61,7 @@ _COLUMNS = (
 )
 _JOINED = classes.join(tasks, classes.c.class_id == tasks.c.class_id)
 
-_RELEASED = select(classes.c.class_id, classes.c.placement).where(among(classes.c.class_id), classes.c.video_id == "")
+_RELEASED = select(classes.c.class_id, classes.c.placement).where(in_list(classes.c.class_id), classes.c.video_id == "")
 
 NO_REVISION = classes.c.class_id.not_like(f"%{REVISION}%")
 """Selects the classes without their revisions, which are never aired themselves."""
@@ -72,7 +72,7 @@ def selected() -> Select[Any]:
     return select(*_COLUMNS).select_from(_JOINED)
 
 
-_BY_ID = selected().where(among(classes.c.class_id))
+_BY_ID = selected().where(in_list(classes.c.class_id))
 
 
 def _airing(row) -> Airing:  # type: ignore[no-untyped-def]  # noqa: ANN001 (a row of SQLAlchemy)
@@ -112,7 +112,7 @@ def unreadable(connection: Connection) -> dict[str, str]:
 
 def by_id(connection: Connection, class_ids: Sequence[str]) -> dict[str, Airing]:
     """The classes among *class_ids* that this streamer knows."""
-    return {row.class_id: _airing(row) for row in connection.execute(_BY_ID, these(class_ids))}
+    return {row.class_id: _airing(row) for row in connection.execute(_BY_ID, bind_list(class_ids))}
 
 
 def citing(connection: Connection, stem: str, states: Collection[AiringState]) -> list[Airing]:
@@ -171,8 +171,8 @@ def citations(connection: Connection, stems: Iterable[str] | None = None) -> dic
     )
     if stems is None:
         return {str(stem): int(number) for stem, number in connection.execute(counted)}
-    some = counted.where(among(classes.c.video_id))
-    return {str(stem): int(number) for stem, number in connection.execute(some, these(stems))}
+    some = counted.where(in_list(classes.c.video_id))
+    return {str(stem): int(number) for stem, number in connection.execute(some, bind_list(stems))}
 
 
 def over(connection: Connection, before: float) -> list[Airing]:
@@ -214,7 +214,7 @@ def push_urls(connection: Connection) -> list[str]:
 
 def released_before(connection: Connection, class_ids: Sequence[str]) -> dict[str, int]:
     """The classes among *class_ids* that were released before they came, each with its highest released placement."""
-    return {row.class_id: row.placement for row in connection.execute(_RELEASED, these(class_ids))}
+    return {row.class_id: row.placement for row in connection.execute(_RELEASED, bind_list(class_ids))}
 
 
 # -- revisions ---------------------------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ from sqlalchemy import (
     update,
 )
 
-from lectern.db.bulk import among, insert_many, these
+from lectern.db.bulk import bind_list, in_list, insert_many
 from lectern.db.engine import rows_of
 from lectern.model.facts import Order, Slot
 from lectern.model.plan import NEW, new_row
@@ -45,10 +45,10 @@ COUNTED_S = 86_400.0
 _FIELDS = tuple(one.name for one in fields(Order))
 _COLUMNS = tuple(orders.c[name] for name in _FIELDS)
 _LIVE = orders.c.end_time > bindparam("now", type_=Float())
-_BY_ID = select(*_COLUMNS).where(among(orders.c.class_id))
+_BY_ID = select(*_COLUMNS).where(in_list(orders.c.class_id))
 _TAKEN = [
     select(stream, orders.c.class_id, orders.c.start_time, orders.c.end_time).where(
-        among(stream), _LIVE, orders.c.state.not_in(BOOKING_OVER)
+        in_list(stream), _LIVE, orders.c.state.not_in(BOOKING_OVER)
     )
     for stream in (orders.c.stream, orders.c.backup_stream)
 ]
@@ -62,7 +62,7 @@ _WAITING = (
     )
     .order_by(orders.c.received_at, orders.c.class_id)
 )
-_FIRST = among(orders.c.class_id) & orders.c.answered_at.is_(None)
+_FIRST = in_list(orders.c.class_id) & orders.c.answered_at.is_(None)
 _UNANSWERED = select(orders.c.received_at).where(_FIRST)
 _ANSWERED = update(orders).where(_FIRST).values(answered_at=bindparam("at", type_=Float()))
 _PROMISED = update(orders).where(_FIRST).values(promised_at=bindparam("at", type_=Float()))
@@ -92,7 +92,7 @@ def by_id(connection: Connection, class_ids: Sequence[str]) -> dict[str, Order]:
     """The known bookings among *class_ids*, by class_id."""
     if not class_ids:
         return {}
-    return {row.class_id: _order(row) for row in connection.execute(_BY_ID, these(class_ids))}
+    return {row.class_id: _order(row) for row in connection.execute(_BY_ID, bind_list(class_ids))}
 
 
 def where(connection: Connection, such: ColumnElement[bool]) -> list[Order]:
@@ -107,7 +107,7 @@ def taken(connection: Connection, booked: Iterable[Booking], now: float) -> dict
         return {}
     found: dict[str, list[Slot]] = {}
     for wanted in _TAKEN:
-        for stream, class_id, start, end in connection.execute(wanted, {**these(streams), "now": now}):
+        for stream, class_id, start, end in connection.execute(wanted, {**bind_list(streams), "now": now}):
             found.setdefault(stream, []).append(Slot(class_id, start, end))
     return found
 
@@ -152,7 +152,7 @@ def answered(connection: Connection, class_ids: Sequence[str], now: float) -> li
     """Note that the answers of *class_ids* were sent; returns the seconds that each first answer took."""
     if not class_ids:
         return []
-    ids = these(class_ids)
+    ids = bind_list(class_ids)
     took = [now - float(received_at) for received_at in connection.execute(_UNANSWERED, ids).scalars()]
     connection.execute(_ANSWERED, {**ids, "at": now})
     return took
@@ -161,12 +161,12 @@ def answered(connection: Connection, class_ids: Sequence[str], now: float) -> li
 def over_unheard(connection: Connection, class_ids: Sequence[str], now: float) -> set[str]:
     """The classes of *class_ids* that are over at *now* (epoch seconds), and whose answer was never sent."""
     wanted = select(orders.c.class_id).where(_FIRST, orders.c.end_time <= now)
-    return set(connection.execute(wanted, these(class_ids)).scalars())
+    return set(connection.execute(wanted, bind_list(class_ids)).scalars())
 
 
 def promised_late(connection: Connection, class_ids: Iterable[str], now: float) -> None:
     """Note that the classes were answered after their end, with a refusal; a second delivery is answered so, too."""
-    connection.execute(_PROMISED, {**these(class_ids), "at": now})
+    connection.execute(_PROMISED, {**bind_list(class_ids), "at": now})
 
 
 def overdue_waiters(connection: Connection, before: float) -> list[Order]:
@@ -248,21 +248,21 @@ def counts(connection: Connection, now: float) -> Mapping[tuple[str, int], int]:
 WAITS = (BookingState.WAITING, *LOADING)
 """States of a revision that is neither in force nor refused."""
 
-_REVISIONS = select(orders.c.class_id).where(among(orders.c.revises))
+_REVISIONS = select(orders.c.class_id).where(in_list(orders.c.revises))
 
 
 def revisions_of(connection: Connection, class_ids: Sequence[str]) -> dict[str, Order]:
     """The revisions of *class_ids* by their own ids, including revisions that are in force or refused."""
     if not class_ids:
         return {}
-    ids = list(connection.execute(_REVISIONS, these(class_ids)).scalars())
+    ids = list(connection.execute(_REVISIONS, bind_list(class_ids)).scalars())
     return by_id(connection, ids)
 
 
 def booked_among(connection: Connection, class_ids: Sequence[str]) -> set[str]:
     """The classes among *class_ids* that are booked, also those whose rows cannot be read."""
     return set(
-        connection.execute(select(orders.c.class_id).where(among(orders.c.class_id)), these(class_ids)).scalars()
+        connection.execute(select(orders.c.class_id).where(in_list(orders.c.class_id)), bind_list(class_ids)).scalars()
     )
 
 
@@ -292,8 +292,8 @@ def forsaken_revisions(connection: Connection, before: float) -> list[Order]:
 
 def unconfirmed_cancels(connection: Connection, class_ids: Sequence[str]) -> set[tuple[str, str]]:
     """The classes among *class_ids* whose cancel a streamer has not confirmed, each with that streamer."""
-    wanted = select(cancels.c.class_id, cancels.c.streamer).where(among(cancels.c.class_id))
-    return {(row.class_id, row.streamer) for row in connection.execute(wanted, these(class_ids))}
+    wanted = select(cancels.c.class_id, cancels.c.streamer).where(in_list(cancels.c.class_id))
+    return {(row.class_id, row.streamer) for row in connection.execute(wanted, bind_list(class_ids))}
 
 
 def cancelled_before(connection: Connection, class_ids: Sequence[str], now: float) -> set[str]:
@@ -301,8 +301,8 @@ def cancelled_before(connection: Connection, class_ids: Sequence[str], now: floa
     waits = cancels.c.streamer.is_(None) & (cancels.c.until > now)
     if not class_ids or connection.execute(select(cancels.c.class_id).where(waits).limit(1)).first() is None:
         return set()
-    wanted = select(cancels.c.class_id).where(waits, among(cancels.c.class_id))
-    return set(connection.execute(wanted, these(class_ids)).scalars())
+    wanted = select(cancels.c.class_id).where(waits, in_list(cancels.c.class_id))
+    return set(connection.execute(wanted, bind_list(class_ids)).scalars())
 
 
 def cancels_to_resend(connection: Connection, now: float) -> list[CancelRow]:

@@ -43,15 +43,15 @@ def _on_postgresql(element: _Values, compiler: SQLCompiler, **options: Any) -> s
     return f"(SELECT CAST(value AS {kind}) FROM json_array_elements_text(CAST({given} AS JSON)))"  # noqa: S608 (a placeholder)
 
 
-def among(column: ColumnElement[Any], name: str = "among") -> ColumnElement[bool]:
-    """Whether *column* is one of the list that the parameter *name* holds, as `these` makes it."""
+def in_list(column: ColumnElement[Any], name: str = "among") -> ColumnElement[bool]:
+    """Whether *column* is one of the list that the parameter *name* holds, as `bind_list` makes it."""
     parameter: BindParameter[str] = bindparam(name)
     values = _Numbers if isinstance(column.type, Integer | Whole) else _Values
     return column.bool_op("IN")(values(parameter))
 
 
-def these(values: Iterable[object], name: str = "among") -> dict[str, str]:
-    """Numbers or texts, as the parameter *name* of a statement with `among`."""
+def bind_list(values: Iterable[object], name: str = "among") -> dict[str, str]:
+    """Numbers or texts, as the parameter *name* of a statement with `in_list`."""
     return {name: json.dumps(list(values))}
 
 

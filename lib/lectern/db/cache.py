@@ -6,7 +6,7 @@ from pathlib import Path
 
 from sqlalchemy import ColumnElement, Connection, bindparam, delete, func, insert, select, update
 
-from lectern.db.bulk import among, these
+from lectern.db.bulk import bind_list, in_list
 from lectern.model.facts import Cached, Idle, Usage
 from lectern.model.tables.streamer import dirs, files
 from lectern.states import FileState
@@ -29,21 +29,21 @@ def _cached(row) -> Cached:  # type: ignore[no-untyped-def]  # noqa: ANN001 (a r
     return Cached(stem, FileState.read(state), cited or 0, site, url, size_bytes or 0, *used, *rest)
 
 
-_BY_STEM = select(*_COLUMNS).where(among(files.c.id))
+_BY_STEM = select(*_COLUMNS).where(in_list(files.c.id))
 _USAGE = select(dirs).where(dirs.c.dir == bindparam("of"))
 _DOWNLOADING = select(*_COLUMNS).where(
     files.c.state == FileState.DOWNLOADING, func.coalesce(files.c.update_time, 0) < bindparam("before")
 )
 _IDLE = (
     select(files.c.id, files.c.size_bytes, _QUEUED.label("queued"))
-    .where(HERE | _QUEUED, _UNPINNED, ~among(files.c.id))
+    .where(HERE | _QUEUED, _UNPINNED, ~in_list(files.c.id))
     .order_by(files.c.update_time, files.c.id)
 )
 
 
 def by_stem(connection: Connection, stems: Iterable[str]) -> dict[str, Cached]:
     """The rows of *stems*."""
-    return {row.id: _cached(row) for row in connection.execute(_BY_STEM, these(stems))}
+    return {row.id: _cached(row) for row in connection.execute(_BY_STEM, bind_list(stems))}
 
 
 def where(connection: Connection, such: ColumnElement[bool]) -> list[Cached]:
@@ -82,7 +82,7 @@ def idle(connection: Connection, *, but: Iterable[str], size_bytes: int, num: in
     """
     found: list[Idle] = []
     held = 0
-    for row in connection.execution_options(yield_per=20).execute(_IDLE, these(but)):
+    for row in connection.execution_options(yield_per=20).execute(_IDLE, bind_list(but)):
         if held >= size_bytes and len(found) >= num:
             break
         found.append(Idle(row.id, row.size_bytes or 0, bool(row.queued)))

@@ -20,7 +20,7 @@ from lectern.model.tables.streamer import files, journal
 from lectern.settings import StreamerSettings
 from lectern.states import FileState
 from lectern.storage import cache_dir
-from lectern.storage.cache_dir import Found
+from lectern.storage.cache_dir import FoundFile
 
 
 class Odd(StrEnum):
@@ -36,7 +36,7 @@ class Odd(StrEnum):
 
 
 @dataclass(frozen=True)
-class Difference:
+class CacheDifference:
     """One disagreement; *row* is None if no row is concerned, *path* if no file is."""
 
     odd: Odd
@@ -56,7 +56,7 @@ _NOTED = cache.HERE & (files.c.size_bytes > 0) & files.c.mtime.is_not(None) & fi
 _AT_ONCE = 5000
 
 
-def doubtful(connection: Connection, found: Sequence[Found]) -> tuple[list[Found], dict[str, Cached]]:
+def doubtful(connection: Connection, found: Sequence[FoundFile]) -> tuple[list[FoundFile], dict[str, Cached]]:
     """The files and rows that a start must look at closely; all others agree in size and mtime.
 
     Nearly all agree, and a hundred thousand of them are compared as plain values in a quarter of a second.
@@ -73,9 +73,9 @@ def doubtful(connection: Connection, found: Sequence[Found]) -> tuple[list[Found
     return odd, rows
 
 
-def differences(found: Iterable[Found], rows: Mapping[str, Cached]) -> list[Difference]:
+def differences(found: Iterable[FoundFile], rows: Mapping[str, Cached]) -> list[CacheDifference]:
     """All disagreements of the files *found* with the *rows* (by stem), by path, then the missing ones."""
-    odd: list[Difference] = []
+    odd: list[CacheDifference] = []
     there: set[str] = set()
     for file in found:
         row = rows.get(file.stem) if file.stem else None
@@ -87,31 +87,31 @@ def differences(found: Iterable[Found], rows: Mapping[str, Cached]) -> list[Diff
     for stem, row in sorted(rows.items()):
         if stem not in there:
             if row.state is FileState.READY:
-                odd.append(Difference(Odd.MISSING, row))
+                odd.append(CacheDifference(Odd.MISSING, row))
             elif row.state is FileState.EVICTING:
-                odd.append(Difference(Odd.EVICTED, row))
+                odd.append(CacheDifference(Odd.EVICTED, row))
     return odd
 
 
-def _of_part(file: Found, row: Cached | None) -> Difference | None:
+def _of_part(file: FoundFile, row: Cached | None) -> CacheDifference | None:
     if row is not None and row.state is FileState.DOWNLOADING:
         return None  # it is resumed
-    return Difference(Odd.LEFT, None, file.path)
+    return CacheDifference(Odd.LEFT, None, file.path)
 
 
-def _of_file(file: Found, row: Cached | None) -> Difference | None:
+def _of_file(file: FoundFile, row: Cached | None) -> CacheDifference | None:
     if file.stem is None and cache_dir.is_sidecar(file.path.name):
-        return Difference(Odd.LEFT, None, file.path)
+        return CacheDifference(Odd.LEFT, None, file.path)
     if row is None or row.state is FileState.BAD:
-        return Difference(Odd.UNKNOWN, None, file.path)
+        return CacheDifference(Odd.UNKNOWN, None, file.path)
     if row.state is FileState.EVICTING:
-        return Difference(Odd.EVICTED, row, file.path)
+        return CacheDifference(Odd.EVICTED, row, file.path)
     if row.state is FileState.DOWNLOADING:
-        return Difference(Odd.ARRIVED, row, file.path)
+        return CacheDifference(Odd.ARRIVED, row, file.path)
     if row.size_bytes and row.size_bytes != file.size_bytes:
-        return Difference(Odd.RESIZED, row, file.path, f"{file.size_bytes} bytes, not {row.size_bytes}")
+        return CacheDifference(Odd.RESIZED, row, file.path, f"{file.size_bytes} bytes, not {row.size_bytes}")
     if row.mtime is not None and row.mtime != file.mtime:
-        return Difference(Odd.TOUCHED, row, file.path)
+        return CacheDifference(Odd.TOUCHED, row, file.path)
     return None
 
 

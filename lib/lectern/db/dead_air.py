@@ -6,7 +6,7 @@ from sqlalchemy import Connection, case, exists, func, select, update
 
 from lectern import formatting
 from lectern.db import airings, cache
-from lectern.db.bulk import among, these
+from lectern.db.bulk import bind_list, in_list
 from lectern.db.cache import HERE
 from lectern.model.facts import SHORT_S, SHORT_SHARE, Airing, Cached
 from lectern.model.tables.streamer import classes, files, journal, tasks
@@ -71,8 +71,8 @@ def _faulty(connection: Connection, limit: int | None = None) -> list[tuple[Airi
     found = airings.readable(connection.execute(wanted.order_by(tasks.c.start_time).limit(limit)))
     if not found:
         return []
-    its = select(files.c.id, files.c.dead_air, files.c.duration_s).where(among(files.c.id))
-    rows = {row.id: row for row in connection.execute(its, these({one.stem for one in found}))}
+    its = select(files.c.id, files.c.dead_air, files.c.duration_s).where(in_list(files.c.id))
+    rows = {row.id: row for row in connection.execute(its, bind_list({one.stem for one in found}))}
     told = [(one, rows[one.stem].dead_air or "", _short(one, rows[one.stem].duration_s)) for one in found]
     return [one for one in told if one[1] or one[2]]
 
@@ -90,5 +90,5 @@ def _told(connection: Connection, class_ids: Sequence[str]) -> set[tuple[str, st
     """The alarms that were raised for the classes *class_ids*: class, recording, and warning."""
     events = journal.events
     columns = (events.c.class_id, events.c.stem, events.c.detail)
-    wanted = select(*columns).where(among(events.c.class_id), events.c.what == TOLD)
-    return {(row.class_id, row.stem, row.detail) for row in connection.execute(wanted, these(class_ids))}
+    wanted = select(*columns).where(in_list(events.c.class_id), events.c.what == TOLD)
+    return {(row.class_id, row.stem, row.detail) for row in connection.execute(wanted, bind_list(class_ids))}

@@ -44,7 +44,7 @@ def ours(connection: Connection, due: Sequence[RenditionRow], owner: str) -> lis
 
 
 @dataclass(frozen=True)
-class Begun:
+class BegunJob:
     """What an ECS host makes in its folder *job* since *at* (epoch seconds)."""
 
     host: str
@@ -52,7 +52,7 @@ class Begun:
     at: float
 
 
-def attach(connection: Connection, due: Sequence[RenditionRow], owner: str, begun: Begun) -> None:
+def attach(connection: Connection, due: Sequence[RenditionRow], owner: str, begun: BegunJob) -> None:
     """Note on which host *owner*'s renditions are made from now on."""
     _set(connection, due, owner, ecs_host=begun.host, ecs_job=begun.job, begun_at=begun.at, percent=None, eta=None)
 

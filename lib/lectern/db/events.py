@@ -6,78 +6,82 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, delete, or_, select
 
-from lectern.db.bulk import among, insert_many, these
+from lectern.db.bulk import bind_list, in_list, insert_many
 from lectern.model.facts import Event
-from lectern.model.tables.shared import Journal
-from lectern.model.views import Past
-from lectern.urls import masked
+from lectern.model.tables.shared import MessageTables
+from lectern.model.views import EventView
+from lectern.urls import redact
 
 MOST = 500
 """Number of events of a record, or in the log of a run, that are shown; there may be thousands."""
 
 
-def note(connection: Connection, journal: Journal, host: str, events: Iterable[Event], now: float) -> None:
+def note(connection: Connection, journal: MessageTables, host: str, events: Iterable[Event], now: float) -> None:
     """Add the events to the transaction."""
-    rows = [(now, one.what, one.class_id, one.stem, host, masked(one.detail)) for one in events]
+    rows = [(now, one.what, one.class_id, one.stem, host, redact(one.detail)) for one in events]
     insert_many(connection, journal.events, ("at", "what", "class_id", "stem", "host", "detail"), rows)
 
 
-def keep_of(connection: Connection, journal: Journal, story: Sequence[Past]) -> None:
+def keep_of(connection: Connection, journal: MessageTables, story: Sequence[EventView]) -> None:
     """Add what happened to a class on another host; told again, it replaces what was told before."""
     table, first = journal.events, story[0]
     same = (table.c.class_id == first.class_id) & (table.c.host == first.host)
     same &= table.c.at.between(min(one.at for one in story), max(one.at for one in story))
     connection.execute(delete(table).where(same, table.c.what.in_({one.what for one in story})))
     names = ("at", "what", "class_id", "stem", "host", "detail")
-    insert_many(connection, table, names, [(*astuple(one)[:-1], masked(one.detail)) for one in story])
+    insert_many(connection, table, names, [(*astuple(one)[:-1], redact(one.detail)) for one in story])
 
 
-def known(connection: Connection, journal: Journal, what: str, class_ids: Sequence[str]) -> set[str]:
+def known(connection: Connection, journal: MessageTables, what: str, class_ids: Sequence[str]) -> set[str]:
     """The classes among *class_ids* to which *what* happened before."""
     events = journal.events
-    wanted = select(events.c.class_id).where(among(events.c.class_id), events.c.what == what)
-    return {str(class_id) for class_id in connection.execute(wanted, these(class_ids)).scalars()}
+    wanted = select(events.c.class_id).where(in_list(events.c.class_id), events.c.what == what)
+    return {str(class_id) for class_id in connection.execute(wanted, bind_list(class_ids)).scalars()}
 
 
-def named(connection: Connection, journal: Journal, what: str, class_ids: Sequence[str]) -> dict[str, list[Past]]:
+def named(
+    connection: Connection, journal: MessageTables, what: str, class_ids: Sequence[str]
+) -> dict[str, list[EventView]]:
     """The events *what* of the classes *class_ids*, each in time order."""
-    wanted = select(*columns(journal)).where(among(journal.events.c.class_id), journal.events.c.what == what)
-    found: dict[str, list[Past]] = {}
-    for row in connection.execute(wanted.order_by(journal.events.c.id), these(class_ids)):
-        found.setdefault(row.class_id, []).append(Past(*row))
+    wanted = select(*columns(journal)).where(in_list(journal.events.c.class_id), journal.events.c.what == what)
+    found: dict[str, list[EventView]] = {}
+    for row in connection.execute(wanted.order_by(journal.events.c.id), bind_list(class_ids)):
+        found.setdefault(row.class_id, []).append(EventView(*row))
     return found
 
 
 def between(
-    connection: Connection, journal: Journal, class_ids: Iterable[str], since: float, until: float
-) -> list[Past]:
+    connection: Connection, journal: MessageTables, class_ids: Iterable[str], since: float, until: float
+) -> list[EventView]:
     """The first events of the classes *class_ids* from *since* until *until*, in time order, at most MOST."""
     events = journal.events
-    wanted = select(*columns(journal)).where(among(events.c.class_id), events.c.at.between(since, until))
-    found = connection.execute(wanted.order_by(events.c.id).limit(MOST), these(class_ids))
-    return [Past(*row) for row in found]
+    wanted = select(*columns(journal)).where(in_list(events.c.class_id), events.c.at.between(since, until))
+    found = connection.execute(wanted.order_by(events.c.id).limit(MOST), bind_list(class_ids))
+    return [EventView(*row) for row in found]
 
 
-def of_thing(connection: Connection, journal: Journal, *, class_id: str | None, stems: Iterable[str]) -> list[Past]:
+def of_thing(
+    connection: Connection, journal: MessageTables, *, class_id: str | None, stems: Iterable[str]
+) -> list[EventView]:
     """The events of a class and of its renditions, in time order."""
     events = journal.events
     mine = [events.c.class_id == class_id] if class_id else []
     theirs = events.c.stem.in_(list(stems)) & events.c.class_id.is_(None)
     wanted = select(*columns(journal)).where(or_(*mine, theirs)).order_by(events.c.id)
-    return [Past(*row) for row in connection.execute(wanted)]
+    return [EventView(*row) for row in connection.execute(wanted)]
 
 
-def of_record(connection: Connection, journal: Journal, record: str) -> list[Past]:
+def of_record(connection: Connection, journal: MessageTables, record: str) -> list[EventView]:
     """The latest events of a record's renditions and of their classes, in time order; a stem is a record, too."""
     events = journal.events
     mine = events.c.stem == record
     if record.isascii() and record.isdecimal():
         mine |= events.c.stem.startswith(f"{record}_", autoescape=True)
     latest = select(*columns(journal)).where(mine).order_by(events.c.id.desc()).limit(MOST)
-    return [Past(*row) for row in connection.execute(latest)][::-1]
+    return [EventView(*row) for row in connection.execute(latest)][::-1]
 
 
-def columns(journal: Journal) -> tuple[ColumnElement[Any], ...]:
-    """The columns of a `Past`."""
+def columns(journal: MessageTables) -> tuple[ColumnElement[Any], ...]:
+    """The columns of a `EventView`."""
     events = journal.events
     return events.c.at, events.c.what, events.c.class_id, events.c.stem, events.c.host, events.c.detail

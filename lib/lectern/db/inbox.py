@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, Float, Integer, Select, bindparam, func, insert, or_, select, update
 
-from lectern.db.bulk import among, insert_many, these, update_many
+from lectern.db.bulk import bind_list, in_list, insert_many, update_many
 from lectern.errors import Misuse
-from lectern.model.facts import Kept, Work
-from lectern.model.tables.shared import Journal
+from lectern.model.facts import InboxMessage, UnrecordedWork
+from lectern.model.tables.shared import MessageTables
 from lectern.model.tables.teacher import journal
 from lectern.states import InboxState
 
@@ -30,7 +30,7 @@ _COLUMNS = ("source", "command", "body", "received_at", "state", "not_before")
 
 
 @dataclass(frozen=True)
-class Arrived:
+class ReceivedMessage:
     """A message as it came; *source* names its channel or stream, *command* decides which flow handles it.
 
     Teachers that share an inbox pair messages by *entry*, the id in a stream, by *at*, when it was heard, and by
@@ -90,14 +90,14 @@ def ids_of(text: str) -> list[int]:
     return list(dict.fromkeys(found))
 
 
-def keep(connection: Connection, journal: Journal, arrived: Sequence[Arrived], now: float) -> None:
+def keep(connection: Connection, journal: MessageTables, arrived: Sequence[ReceivedMessage], now: float) -> None:
     """Add the messages; after the commit they are ours to answer."""
     insert_many(connection, journal.inbox, _COLUMNS, [_row(one, now, 0.0) for one in arrived])
 
 
 def keep_claimed(
-    connection: Connection, journal: Journal, arrived: Sequence[Arrived], now: float, lease_s: float
-) -> list[Kept]:
+    connection: Connection, journal: MessageTables, arrived: Sequence[ReceivedMessage], now: float, lease_s: float
+) -> list[InboxMessage]:
     """Add the messages as `claim` would leave them; returns them, in their order.
 
     They get the ids that SQLite would give them, so that it need not be asked for each: its transaction is the only
@@ -108,30 +108,30 @@ def keep_claimed(
     ids = range(last + 1, last + 1 + len(arrived))
     rows = [(id_, *_row(one, now, now + lease_s)) for id_, one in zip(ids, arrived, strict=True)]
     insert_many(connection, inbox, ("id", *_COLUMNS), rows)
-    return [Kept(id_, one.command, one.body, 0) for id_, one in zip(ids, arrived, strict=True)]
+    return [InboxMessage(id_, one.command, one.body, 0) for id_, one in zip(ids, arrived, strict=True)]
 
 
-def _row(one: Arrived, now: float, not_before: float) -> tuple[object, ...]:
+def _row(one: ReceivedMessage, now: float, not_before: float) -> tuple[object, ...]:
     return one.source, one.command, str(one.body), now, InboxState.NEW, not_before
 
 
 def claim(
     connection: Connection,
-    journal: Journal,
+    journal: MessageTables,
     commands: Sequence[str],
     *,
     limit: int,
     lease_s: float,
     now: float,
     owner: str | None = None,
-) -> list[Kept]:
+) -> list[InboxMessage]:
     """Lease, for *lease_s*, the oldest messages of *commands* that nobody works on; afterwards others may claim them.
 
     Its keywords are the statement's parameters. It counts no try: a message whose process died is not at fault.
     Give *owner* if several teachers share the inbox.
     """
-    given = {"now": now, "far": now + lease_s + FAR_S, **these(commands, "commands"), "most": limit}
-    kept = [Kept(*row) for row in connection.execute(_due(journal), given)]
+    given = {"now": now, "far": now + lease_s + FAR_S, **bind_list(commands, "commands"), "most": limit}
+    kept = [InboxMessage(*row) for row in connection.execute(_due(journal), given)]
     if kept:
         values = {"not_before": now + lease_s, **({"owner": owner} if owner else {})}
         _mark(connection, journal, [one.id for one in kept], **values)
@@ -139,61 +139,63 @@ def claim(
 
 
 @cache
-def _due(journal: Journal) -> Select[Any]:
+def _due(journal: MessageTables) -> Select[Any]:
     inbox = journal.inbox
     waits = (inbox.c.not_before > bindparam("now", type_=Float)) & (inbox.c.not_before <= bindparam("far", type_=Float))
     is_due = (inbox.c.state == InboxState.NEW) & ~waits
     return (
         select(inbox.c.id, inbox.c.command, inbox.c.body, inbox.c.tries)
-        .where(is_due, among(inbox.c.command, "commands"))
+        .where(is_due, in_list(inbox.c.command, "commands"))
         .order_by(inbox.c.id)
         .limit(bindparam("most", type_=Integer))
     )
 
 
 @cache
-def _among(journal: Journal) -> Select[Any]:
+def _among(journal: MessageTables) -> Select[Any]:
     inbox = journal.inbox
     columns = (inbox.c.id, inbox.c.command, inbox.c.body, inbox.c.tries)
-    return select(*columns).where(among(inbox.c.id)).order_by(inbox.c.id)
+    return select(*columns).where(in_list(inbox.c.id)).order_by(inbox.c.id)
 
 
 @cache
-def _new_among(journal: Journal) -> Select[Any]:
+def _new_among(journal: MessageTables) -> Select[Any]:
     return _among(journal).where(journal.inbox.c.state == InboxState.NEW)
 
 
-def read(connection: Connection, journal: Journal, ids: Sequence[int]) -> list[Kept]:
+def read(connection: Connection, journal: MessageTables, ids: Sequence[int]) -> list[InboxMessage]:
     """The messages among *ids* that are not handled yet, in their order of arrival."""
-    return [Kept(*row) for row in connection.execute(_new_among(journal), these(ids))]
+    return [InboxMessage(*row) for row in connection.execute(_new_among(journal), bind_list(ids))]
 
 
-def unhandled(connection: Connection, journal: Journal, ids: Sequence[int]) -> set[int]:
+def unhandled(connection: Connection, journal: MessageTables, ids: Sequence[int]) -> set[int]:
     """The ids among *ids* of messages that are not handled yet."""
     wanted = _new_among(journal).with_only_columns(journal.inbox.c.id)
-    return {int(one) for one in connection.execute(wanted, these(ids)).scalars()}
+    return {int(one) for one in connection.execute(wanted, bind_list(ids)).scalars()}
 
 
-def young(connection: Connection, journal: Journal, ids: Sequence[int], now: float, within_s: float) -> set[int]:
+def young(connection: Connection, journal: MessageTables, ids: Sequence[int], now: float, within_s: float) -> set[int]:
     """The ids among *ids* of messages that came in the last *within_s* seconds before *now*."""
     inbox = journal.inbox
-    wanted = select(inbox.c.id).where(among(inbox.c.id), inbox.c.received_at.between(now - within_s, now))
-    return {int(one) for one in connection.execute(wanted, these(ids)).scalars()}
+    wanted = select(inbox.c.id).where(in_list(inbox.c.id), inbox.c.received_at.between(now - within_s, now))
+    return {int(one) for one in connection.execute(wanted, bind_list(ids)).scalars()}
 
 
-def of_commands(connection: Connection, journal: Journal, ids: Sequence[int], commands: Iterable[str]) -> list[int]:
+def of_commands(
+    connection: Connection, journal: MessageTables, ids: Sequence[int], commands: Iterable[str]
+) -> list[int]:
     """The ids among *ids* of messages with one of *commands*, in order."""
     inbox = journal.inbox
-    wanted = select(inbox.c.id).where(among(inbox.c.id), among(inbox.c.command, "commands")).order_by(inbox.c.id)
-    return list(connection.execute(wanted, {**these(ids), **these(commands, "commands")}).scalars())
+    wanted = select(inbox.c.id).where(in_list(inbox.c.id), in_list(inbox.c.command, "commands")).order_by(inbox.c.id)
+    return list(connection.execute(wanted, {**bind_list(ids), **bind_list(commands, "commands")}).scalars())
 
 
-def recorded(connection: Connection, journal: Journal, ids: Sequence[int], now: float) -> None:
+def recorded(connection: Connection, journal: MessageTables, ids: Sequence[int], now: float) -> None:
     """Note that a run shows these messages."""
     _mark(connection, journal, ids, recorded_at=now)
 
 
-def unrecorded(connection: Connection, journal: Journal, limit: int, owner: str | None = None) -> list[Handled]:
+def unrecorded(connection: Connection, journal: MessageTables, limit: int, owner: str | None = None) -> list[Handled]:
     """The handled messages that no run shows: those that Prefect was asked to show, else the oldest *limit* of all.
 
     If several share the inbox, only those of *owner*: the others may be about to show theirs.
@@ -209,18 +211,18 @@ def unrecorded(connection: Connection, journal: Journal, limit: int, owner: str 
     return [Handled(*row) for row in found]
 
 
-def unshown(journal: Journal) -> ColumnElement[bool]:
+def unshown(journal: MessageTables) -> ColumnElement[bool]:
     """Selects the handled messages that no run shows; the index ix_inbox_list_unshown has them."""
     return journal.inbox.c.recorded_at.is_(None) & (journal.inbox.c.state != InboxState.NEW)
 
 
-def give_keys(connection: Connection, journal: Journal, keys: Mapping[str, Sequence[int]]) -> None:
+def give_keys(connection: Connection, journal: MessageTables, keys: Mapping[str, Sequence[int]]) -> None:
     """Write into the messages the key of the runs that are to show them, before Prefect is asked for these runs."""
     for key, ids in keys.items():
         _mark(connection, journal, ids, run_key=key)
 
 
-def done(connection: Connection, journal: Journal, ids: Iterable[int], handling: Handling) -> None:
+def done(connection: Connection, journal: MessageTables, ids: Iterable[int], handling: Handling) -> None:
     """Mark the messages as handled."""
     names = ("state", "handled_at", "said", "recorded_at")
     at, said, recorded_at = handling.at, handling.said, handling.at if handling.is_shown else None
@@ -228,13 +230,15 @@ def done(connection: Connection, journal: Journal, ids: Iterable[int], handling:
     update_many(connection, journal.inbox, (("id",), ()), names, rows)
 
 
-def dead(connection: Connection, journal: Journal, id_: int, error: str, handling: Handling) -> None:
+def dead(connection: Connection, journal: MessageTables, id_: int, error: str, handling: Handling) -> None:
     """Mark the message as a dead letter, which can never be handled; *error* says why."""
     done(connection, journal, [id_], handling)
     _mark(connection, journal, [id_], state=InboxState.DEAD, error=error)
 
 
-def keep_work(connection: Connection, journal: Journal, work: Work, now: float, owner: str | None = None) -> None:
+def keep_work(
+    connection: Connection, journal: MessageTables, work: UnrecordedWork, now: float, owner: str | None = None
+) -> None:
     """Add *work* that was done without a run, for a run that shows it. Give *owner* if several share the inbox."""
     body = asdict(work)
     values = {name: body.pop(name) for name in ("error", "said")} | {"run_key": body.pop("key")}
@@ -243,22 +247,22 @@ def keep_work(connection: Connection, journal: Journal, work: Work, now: float, 
     connection.execute(insert(journal.inbox).values(**values, **({"owner": owner} if owner else {})))
 
 
-def work_of(row: Handled) -> Work | None:
+def work_of(row: Handled) -> UnrecordedWork | None:
     """The work without a run that *row* keeps; None if it is a message."""
-    return Work(**json.loads(row.body)) if row.command in WORKS else None
+    return UnrecordedWork(**json.loads(row.body)) if row.command in WORKS else None
 
 
-def failed(connection: Connection, journal: Journal, ids: Iterable[int], not_before: float) -> None:
+def failed(connection: Connection, journal: MessageTables, ids: Iterable[int], not_before: float) -> None:
     """Count a try of the messages, and give them back until *not_before* (epoch seconds)."""
     _mark(connection, journal, list(ids), not_before=not_before, tries=journal.inbox.c.tries + 1)
 
 
-def put_off(connection: Connection, journal: Journal, ids: Iterable[int], not_before: float) -> None:
+def put_off(connection: Connection, journal: MessageTables, ids: Iterable[int], not_before: float) -> None:
     """Give the messages back until *not_before* (epoch seconds), as if they had not been claimed."""
     _mark(connection, journal, list(ids), not_before=not_before)
 
 
-def free_all(connection: Connection, journal: Journal, owner: str | None = None) -> int:
+def free_all(connection: Connection, journal: MessageTables, owner: str | None = None) -> int:
     """Free what an earlier process of this host had claimed; call it at the start. Returns how many messages wait.
 
     If several teachers share the inbox, only what *owner* had claimed, or what names no owner, is freed.
@@ -271,35 +275,35 @@ def free_all(connection: Connection, journal: Journal, owner: str | None = None)
     return waiting(connection, journal)
 
 
-def waiting(connection: Connection, journal: Journal) -> int:
+def waiting(connection: Connection, journal: MessageTables) -> int:
     """Number of messages that are not handled."""
     inbox = journal.inbox
     return int(connection.execute(select(func.count()).where(inbox.c.state == InboxState.NEW)).scalar_one())
 
 
-def oldest(connection: Connection, journal: Journal) -> float | None:
+def oldest(connection: Connection, journal: MessageTables) -> float | None:
     """When the oldest unhandled message came (epoch seconds); None if there is none."""
     inbox = journal.inbox
     found = connection.execute(select(func.min(inbox.c.received_at)).where(inbox.c.state == InboxState.NEW)).scalar()
     return None if found is None else float(found)
 
 
-def waits(connection: Connection, journal: Journal, command: str) -> bool:
+def waits(connection: Connection, journal: MessageTables, command: str) -> bool:
     """Whether a message of *command* is not handled."""
     inbox = journal.inbox
     wanted = select(inbox.c.id).where(inbox.c.state == InboxState.NEW, inbox.c.command == command).limit(1)
     return connection.execute(wanted).first() is not None
 
 
-def answers(connection: Connection, journal: Journal) -> None:
+def answers(connection: Connection, journal: MessageTables) -> None:
     """Check that the database answers, by a read in a transaction that may write; raises the driver's error."""
     connection.execute(select(journal.inbox.c.id).limit(1)).first()
 
 
-def _mark(connection: Connection, journal: Journal, ids: Sequence[int], **values: object) -> None:
+def _mark(connection: Connection, journal: MessageTables, ids: Sequence[int], **values: object) -> None:
     if ids:
-        its = among(journal.inbox.c.id)
-        connection.execute(update(journal.inbox).where(its).values(**values), these(ids))
+        its = in_list(journal.inbox.c.id)
+        connection.execute(update(journal.inbox).where(its).values(**values), bind_list(ids))
 
 
 # Keeps one row of a message that several teachers receive, by pairing each receipt with a row new to that teacher.
@@ -313,8 +317,8 @@ AGAIN_S = 600.0
 
 
 def keep_paired(
-    connection: Connection, arrived: Sequence[Arrived], me: str, now: float, batch: str = ""
-) -> list[Arrived]:
+    connection: Connection, arrived: Sequence[ReceivedMessage], me: str, now: float, batch: str = ""
+) -> list[ReceivedMessage]:
     """Add what teacher *me* read, except messages that have a row already; returns what is new.
 
     A channel brings each message to every teacher: the k-th receipt of it pairs with the k-th row, so that a platform
@@ -334,7 +338,7 @@ def keep_paired(
             rows[digest].append(id_)
     new: list[dict[str, object]] = []
     heard: list[int] = []
-    added: list[Arrived] = []
+    added: list[ReceivedMessage] = []
     for one, digest in zip(arrived, digests, strict=True):
         if rows[digest]:
             if not one.entry:
@@ -351,7 +355,7 @@ def keep_paired(
     return added
 
 
-def _digest(one: Arrived) -> str:
+def _digest(one: ReceivedMessage) -> str:
     return hashlib.sha256("\0".join((one.source, one.entry, one.body)).encode()).hexdigest()
 
 

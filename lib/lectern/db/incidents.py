@@ -12,7 +12,7 @@ from sqlalchemy import Connection, insert, select, update
 from lectern import formatting
 from lectern.db.outbox import Rest, Unsent
 from lectern.errors import CODES, NO_RECORDING, NOT_READY_FOR_START, Severity
-from lectern.model.tables.shared import Journal
+from lectern.model.tables.shared import MessageTables
 from lectern.model.views import OpenAlarm
 from lectern.wire.outgoing import Alarm
 
@@ -36,7 +36,7 @@ GOES_ON_AS = {NOT_READY_FOR_START.number: NO_RECORDING.number, NO_RECORDING.numb
 
 
 @dataclass(frozen=True)
-class Patience:
+class AlertPolicy:
     """Seconds between two alarms of a growing incident, until it is escalated, and of silence until it is resolved.
 
     The trouble of the codes *goes_on* is known to last; the codes in *lasts_s* need a longer silence. That of the codes
@@ -54,7 +54,7 @@ class Patience:
 
 
 def fold(
-    connection: Connection, journal: Journal, unsent: Sequence[Unsent], patience: Patience, now: float
+    connection: Connection, journal: MessageTables, unsent: Sequence[Unsent], patience: AlertPolicy, now: float
 ) -> set[int]:
     """Count each of the alarms *unsent* into its incident; returns the ids of those that are not to be sent themselves.
 
@@ -74,7 +74,7 @@ def fold(
 
 
 def _count(
-    connection: Connection, journal: Journal, code: int, alarms: Sequence[tuple[int, dict[str, Any]]], now: float
+    connection: Connection, journal: MessageTables, code: int, alarms: Sequence[tuple[int, dict[str, Any]]], now: float
 ) -> int:
     """Count alarms of *code* into the open incident, or a new one; returns the id of the incident's first alarm."""
     table = journal.incidents
@@ -100,7 +100,7 @@ def _count(
 
 
 def _open(
-    connection: Connection, journal: Journal, code: int, alarms: Sequence[tuple[int, dict[str, Any]]]
+    connection: Connection, journal: MessageTables, code: int, alarms: Sequence[tuple[int, dict[str, Any]]]
 ) -> Any | None:  # noqa: ANN401 (a row of SQLAlchemy)
     """The open incident that alarms of *code* belong to: one of another code if it has all their classes."""
     table = journal.incidents
@@ -116,7 +116,7 @@ def _classes(fields: Mapping[str, Any]) -> list[str]:
     return [fields["class_id"]] if fields.get("class_id") else list(fields.get("classes") or ())
 
 
-def told(connection: Connection, journal: Journal, ids: Sequence[int], now: float) -> None:
+def told(connection: Connection, journal: MessageTables, ids: Sequence[int], now: float) -> None:
     """Note that the outbox rows *ids* were sent: people know the incidents that began with one of them."""
     if ids:
         table = journal.incidents
@@ -124,7 +124,9 @@ def told(connection: Connection, journal: Journal, ids: Sequence[int], now: floa
         connection.execute(update(table).where(first).values(told_at=now, told_number=1))
 
 
-def follow_up(connection: Connection, journal: Journal, host: str, patience: Patience, now: float) -> list[Alarm]:
+def follow_up(
+    connection: Connection, journal: MessageTables, host: str, patience: AlertPolicy, now: float
+) -> list[Alarm]:
     """The alarms that are due now for open incidents: they grew, last for too long, or are resolved.
 
     Trouble that this host sees going on is noted if *shared*, because other hosts may not see it and would resolve it.
@@ -146,7 +148,7 @@ def follow_up(connection: Connection, journal: Journal, host: str, patience: Pat
     return found
 
 
-def _stage(row: Any, patience: Patience, now: float) -> Stage | None:  # noqa: ANN401 (a row of SQLAlchemy)
+def _stage(row: Any, patience: AlertPolicy, now: float) -> Stage | None:  # noqa: ANN401 (a row of SQLAlchemy)
     quiet_s = max(patience.quiet_s, patience.lasts_s.get(row.code, 0.0))
     if row.code in patience.ended_s and not patience.shared:
         quiet_s = min(quiet_s, patience.ended_s[row.code])
@@ -201,25 +203,25 @@ def _alarm(row: Any, stage: Stage, newest: str, host: str, now: float) -> Alarm:
     )
 
 
-def _is_unsent(connection: Connection, journal: Journal, id_: int) -> bool:
+def _is_unsent(connection: Connection, journal: MessageTables, id_: int) -> bool:
     """Whether the first alarm of an incident, which only people know yet, is still to be sent."""
     table = journal.outbox
     wanted = select(table.c.rest).where(table.c.id == id_, table.c.sent_at.is_(None))
     return any(rest in (None, Rest.BOTH) for rest in connection.execute(wanted).scalars())
 
 
-def _newest(connection: Connection, journal: Journal, row: Any) -> str:  # noqa: ANN401 (a row of SQLAlchemy)
+def _newest(connection: Connection, journal: MessageTables, row: Any) -> str:  # noqa: ANN401 (a row of SQLAlchemy)
     """The message of the last alarm that was counted; empty if that alarm was deleted."""
     body = connection.execute(select(journal.outbox.c.body).where(journal.outbox.c.id == row.last_id)).scalar()
     return "" if body is None else str(json.loads(body).get("message", ""))
 
 
-def open_of(connection: Connection, journal: Journal, code: int) -> str | None:
+def open_of(connection: Connection, journal: MessageTables, code: int) -> str | None:
     """The newest message of the open incident of *code*; None if there is none."""
     return next((str(one["message"]) for one in open_now(connection, journal) if one["code"] == code), None)
 
 
-def open_now(connection: Connection, journal: Journal) -> list[dict[str, Any]]:
+def open_now(connection: Connection, journal: MessageTables) -> list[dict[str, Any]]:
     """The incidents that are not resolved, oldest first, each with its newest message."""
     table = journal.incidents
     wanted = select(table).where(table.c.resolved_at.is_(None)).order_by(table.c.first_at)
@@ -236,7 +238,7 @@ def open_now(connection: Connection, journal: Journal) -> list[dict[str, Any]]:
     ]
 
 
-def alarms(connection: Connection, journal: Journal, host: str) -> list[OpenAlarm]:
+def alarms(connection: Connection, journal: MessageTables, host: str) -> list[OpenAlarm]:
     """The incidents that are not resolved, as the accounts of classes need them."""
     return [
         OpenAlarm(one["code"], host, one["count"], one["last_at"], one["message"], tuple(one["classes"]))
@@ -249,6 +251,6 @@ def shortened(alarm: OpenAlarm, number: int) -> OpenAlarm:
     return replace(alarm, classes=alarm.classes[-number:])
 
 
-def about(connection: Connection, journal: Journal, host: str, class_id: str) -> tuple[OpenAlarm, ...]:
+def about(connection: Connection, journal: MessageTables, host: str, class_id: str) -> tuple[OpenAlarm, ...]:
     """The unresolved incidents that name a class."""
     return tuple(one for one in alarms(connection, journal, host) if class_id in one.classes)

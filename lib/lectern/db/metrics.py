@@ -17,7 +17,7 @@ from lectern.metrics import SEEN
 from lectern.model.facts import Usage
 from lectern.model.tables import streamer as at_streamer
 from lectern.model.tables import teacher as at_teacher
-from lectern.model.tables.shared import Journal
+from lectern.model.tables.shared import MessageTables
 from lectern.model.tables.shared import Role as Role  # noqa: PLC0414 (asked for here, too)
 from lectern.states import BookingState, FileState, InboxState, RenditionState
 
@@ -177,7 +177,7 @@ def _airings(connection: Connection, now: float) -> Iterator[Metric]:
     yield following
 
 
-def _messages(connection: Connection, journal: Journal, now: float) -> Iterator[Metric]:
+def _messages(connection: Connection, journal: MessageTables, now: float) -> Iterator[Metric]:
     yield _incidents(connection, journal)
     inbox, outbox = journal.inbox, journal.outbox
     new = select(func.count(), func.min(inbox.c.received_at)).where(inbox.c.state == InboxState.NEW)
@@ -195,7 +195,7 @@ def _messages(connection: Connection, journal: Journal, now: float) -> Iterator[
     yield _gauge("lectern_outbox_lag_seconds", "How long the oldest unsent message lies here.", lag)
 
 
-def _incidents(connection: Connection, journal: Journal) -> Metric:
+def _incidents(connection: Connection, journal: MessageTables) -> Metric:
     table = journal.incidents
     found = GaugeMetricFamily("lectern_incidents", "Alarms that are not over, by code.", labels=("code",))
     counted = select(table.c.code, func.count()).where(table.c.resolved_at.is_(None)).group_by(table.c.code)

@@ -20,9 +20,9 @@ from sqlalchemy import (
 )
 
 from lectern import metrics
-from lectern.db.bulk import among, insert_many, these
-from lectern.model.tables.shared import Journal
-from lectern.wire.outgoing import Alarm, Kind, Outgoing
+from lectern.db.bulk import bind_list, in_list, insert_many
+from lectern.model.tables.shared import MessageTables
+from lectern.wire.outgoing import Alarm, Outgoing, OutgoingKind
 
 SENDING_S = 20.0
 """Seconds for which a claimed message belongs to its teacher; after them, another may send it if it is still unsent."""
@@ -48,7 +48,7 @@ class Unsent:
 
     id: int
     target: str
-    kind: Kind
+    kind: OutgoingKind
     body: str
     rest: Rest | None = None
     tries: int = 0
@@ -58,15 +58,15 @@ class Unsent:
     @property
     def todo(self) -> Rest:
         """What is to be done with the message now."""
-        return self.rest or (Rest.BOTH if self.kind is Kind.CHANNEL else Rest.ADD)
+        return self.rest or (Rest.BOTH if self.kind is OutgoingKind.CHANNEL else Rest.ADD)
 
     @property
     def is_told(self) -> bool:
         """Whether a part of it was sent before, so that somebody may have received it."""
-        return self.rest is not None and self.rest is not Rest.BOTH and self.kind is Kind.CHANNEL
+        return self.rest is not None and self.rest is not Rest.BOTH and self.kind is OutgoingKind.CHANNEL
 
 
-def put(connection: Connection, journal: Journal, outgoing: Iterable[Outgoing], now: float) -> None:
+def put(connection: Connection, journal: MessageTables, outgoing: Iterable[Outgoing], now: float) -> None:
     """Add the messages to the transaction."""
     rows: list[tuple[object, ...]] = []
     for one in outgoing:
@@ -77,7 +77,7 @@ def put(connection: Connection, journal: Journal, outgoing: Iterable[Outgoing], 
 
 
 def unsent(
-    connection: Connection, journal: Journal, *, limit: int, now: float, such: ColumnElement[bool] | None = None
+    connection: Connection, journal: MessageTables, *, limit: int, now: float, such: ColumnElement[bool] | None = None
 ) -> list[Unsent]:
     """The oldest messages that are to be sent now; a stream that refused a message gets none before that one.
 
@@ -85,40 +85,40 @@ def unsent(
     """
     wanted = _unsent(journal) if such is None else _unsent(journal).where(such)
     return [
-        Unsent(id_, target, Kind(kind), body, Rest(rest) if rest else None, tries, class_id, created_at)
+        Unsent(id_, target, OutgoingKind(kind), body, Rest(rest) if rest else None, tries, class_id, created_at)
         for id_, target, kind, body, rest, tries, class_id, created_at in connection.execute(
             wanted, {"now": now, "most": limit}
         )
     ]
 
 
-def rewrite(connection: Connection, journal: Journal, messages: Sequence[Unsent]) -> None:
+def rewrite(connection: Connection, journal: MessageTables, messages: Sequence[Unsent]) -> None:
     """Write the bodies of messages of which nothing was sent yet."""
     for one in messages:
         connection.execute(update(journal.outbox).where(journal.outbox.c.id == one.id).values(body=one.body))
 
 
-def claim(connection: Connection, journal: Journal, me: str, *, limit: int, now: float) -> list[Unsent]:
+def claim(connection: Connection, journal: MessageTables, me: str, *, limit: int, now: float) -> list[Unsent]:
     """Claim what `unsent` returns for teacher *me*, except messages for a target to which another teacher sends now."""
     outbox = journal.outbox
     others = outbox.c.sent_at.is_(None) & (outbox.c.lease_until > now) & (outbox.c.owner != me)
     is_free = outbox.c.target.not_in(select(outbox.c.target).where(others))
     found = unsent(connection, journal, limit=limit, now=now, such=is_free)
     if found:
-        mine = update(outbox).where(among(outbox.c.id)).values(owner=me, lease_until=now + SENDING_S)
-        connection.execute(mine, these(one.id for one in found))
+        mine = update(outbox).where(in_list(outbox.c.id)).values(owner=me, lease_until=now + SENDING_S)
+        connection.execute(mine, bind_list(one.id for one in found))
     return found
 
 
-def unclaim(connection: Connection, journal: Journal, me: str, ids: Sequence[int]) -> None:
+def unclaim(connection: Connection, journal: MessageTables, me: str, ids: Sequence[int]) -> None:
     """Give back the messages that teacher *me* could not send and still owns: any teacher may send them."""
     outbox = journal.outbox
-    theirs = update(outbox).where(among(outbox.c.id), outbox.c.owner == me).values(owner=None, lease_until=0)
-    connection.execute(theirs, these(ids))
+    theirs = update(outbox).where(in_list(outbox.c.id), outbox.c.owner == me).values(owner=None, lease_until=0)
+    connection.execute(theirs, bind_list(ids))
 
 
 @cache
-def _unsent(journal: Journal) -> Select[Any]:
+def _unsent(journal: MessageTables) -> Select[Any]:
     outbox = journal.outbox
     names = ("id", "target", "kind", "body", "rest", "tries", "class_id", "created_at")
     return (
@@ -130,26 +130,28 @@ def _unsent(journal: Journal) -> Select[Any]:
 
 
 @cache
-def _due(journal: Journal) -> ColumnElement[bool]:
+def _due(journal: MessageTables) -> ColumnElement[bool]:
     outbox, now = journal.outbox, bindparam("now", type_=Float)
     is_early = (outbox.c.not_before > now) & (outbox.c.not_before <= now + FAR_S)
-    waits = outbox.c.sent_at.is_(None) & is_early & (outbox.c.kind == Kind.STREAM)
-    is_free = (outbox.c.kind != Kind.STREAM) | outbox.c.target.not_in(select(outbox.c.target).where(waits))
+    waits = outbox.c.sent_at.is_(None) & is_early & (outbox.c.kind == OutgoingKind.STREAM)
+    is_free = (outbox.c.kind != OutgoingKind.STREAM) | outbox.c.target.not_in(select(outbox.c.target).where(waits))
     return outbox.c.sent_at.is_(None) & ~is_early & is_free
 
 
 @cache
-def _sent(journal: Journal) -> Update:
-    return update(journal.outbox).where(among(journal.outbox.c.id)).values(sent_at=bindparam("at"))
+def _sent(journal: MessageTables) -> Update:
+    return update(journal.outbox).where(in_list(journal.outbox.c.id)).values(sent_at=bindparam("at"))
 
 
-def sent(connection: Connection, journal: Journal, ids: Sequence[int], now: float) -> None:
+def sent(connection: Connection, journal: MessageTables, ids: Sequence[int], now: float) -> None:
     """Note that the messages were sent."""
     if ids:
-        connection.execute(_sent(journal), {**these(ids), "at": now})
+        connection.execute(_sent(journal), {**bind_list(ids), "at": now})
 
 
-def refused(connection: Connection, journal: Journal, refusals: Sequence[tuple[Unsent, Rest, str]], now: float) -> None:
+def refused(
+    connection: Connection, journal: MessageTables, refusals: Sequence[tuple[Unsent, Rest, str]], now: float
+) -> None:
     """Note what Redis refused of each message, and why; the pause before the next try doubles up to a minute."""
     outbox = journal.outbox
     values: dict[str, Any] = {name: bindparam(f"new_{name}") for name in ("tries", "not_before", "rest", "error")}
@@ -167,7 +169,7 @@ def refused(connection: Connection, journal: Journal, refusals: Sequence[tuple[U
         connection.execute(update(outbox).where(outbox.c.id == bindparam("of")).values(**values), rows)
 
 
-def oldest_unsent(connection: Connection, journal: Journal, now: float | None = None) -> float | None:
+def oldest_unsent(connection: Connection, journal: MessageTables, now: float | None = None) -> float | None:
     """When the oldest unsent message was committed; with *now* the oldest that is to be sent now (epoch seconds)."""
     outbox = journal.outbox
     which = outbox.c.sent_at.is_(None) if now is None else _due(journal)
@@ -191,23 +193,25 @@ class Telling(StrEnum):
 _DUE: ColumnElement[str] = literal_column(f"'{Telling.DUE}'")
 
 
-def note_people_due(connection: Connection, journal: Journal, ids: Sequence[int]) -> None:
+def note_people_due(connection: Connection, journal: MessageTables, ids: Sequence[int]) -> None:
     """Mark these alarms to be passed on to people, unless they were marked before."""
     outbox = journal.outbox
     if ids:
-        new = among(outbox.c.id) & outbox.c.people.is_(None)
-        connection.execute(update(outbox).where(new).values(people=Telling.DUE), these(ids))
+        new = in_list(outbox.c.id) & outbox.c.people.is_(None)
+        connection.execute(update(outbox).where(new).values(people=Telling.DUE), bind_list(ids))
 
 
-def people_due(connection: Connection, journal: Journal, limit: int) -> list[tuple[int, str]]:
+def people_due(connection: Connection, journal: MessageTables, limit: int) -> list[tuple[int, str]]:
     """The ids and bodies of the oldest *limit* alarms that are to be passed on to people."""
     outbox = journal.outbox
     wanted = select(outbox.c.id, outbox.c.body).where(outbox.c.people == _DUE).order_by(outbox.c.id).limit(limit)
     return [(int(row.id), str(row.body)) for row in connection.execute(wanted)]
 
 
-def note_people(connection: Connection, journal: Journal, found: Mapping[int, Telling]) -> None:
+def note_people(connection: Connection, journal: MessageTables, found: Mapping[int, Telling]) -> None:
     """Note for each alarm whether it was passed on to people, or given up."""
     for telling in set(found.values()):
         its: Iterable[int] = (id_ for id_, one in found.items() if one is telling)
-        connection.execute(update(journal.outbox).where(among(journal.outbox.c.id)).values(people=telling), these(its))
+        connection.execute(
+            update(journal.outbox).where(in_list(journal.outbox.c.id)).values(people=telling), bind_list(its)
+        )

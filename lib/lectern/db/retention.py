@@ -7,7 +7,7 @@ from sqlalchemy import ColumnElement, Connection, Table, delete, func, select, t
 
 from lectern.model.tables import streamer as at_streamer
 from lectern.model.tables import teacher as at_teacher
-from lectern.model.tables.shared import Journal
+from lectern.model.tables.shared import MessageTables
 from lectern.states import BOOKING_OVER, BookingState, FileState, InboxState
 
 OVER = (*BOOKING_OVER, BookingState.BROKEN)
@@ -74,7 +74,7 @@ def of_streamer(before: Before) -> list[Rule]:
     ]
 
 
-def _of_journal(journal: Journal, before: Before) -> list[Rule]:
+def _of_journal(journal: MessageTables, before: Before) -> list[Rule]:
     inbox, outbox, events, incidents = journal.inbox, journal.outbox, journal.events, journal.incidents
     is_handled, is_sent = inbox.c.state != InboxState.NEW, outbox.c.sent_at.is_not(None)
     return [

@@ -12,7 +12,7 @@ from lectern.db.bookings import OPEN, readable
 from lectern.db.transcodings import MAKING, making
 from lectern.model.tables import teacher as teacher_tables
 from lectern.model.tables.teacher import IS_CLASS, orders, streamers, videos
-from lectern.model.views import Booked, Found
+from lectern.model.views import Booked, ClassView
 from lectern.rendition_ids import stem
 from lectern.states import BookingState, RenditionState
 
@@ -23,7 +23,7 @@ _NAMES = (
 _COLUMNS = tuple(orders.c[name] for name in _NAMES)
 
 
-def due(connection: Connection, now: float) -> list[Found]:
+def due(connection: Connection, now: float) -> list[ClassView]:
     """The classes that should be on air at *now* (epoch seconds): not refused, not cancelled, not ended."""
     its_time = (orders.c.start_time <= now) & (orders.c.end_time > now) & IS_CLASS
     its_time &= orders.c.state.in_((*OPEN, BookingState.BROKEN))
@@ -41,7 +41,7 @@ def next_class(connection: Connection, now: float) -> Booked | None:
 _WAIT = (BookingState.RECEIVED, BookingState.WAITING, BookingState.PLACED)
 
 
-def waiting(connection: Connection, now: float, institution: str | None, limit: int) -> list[Found]:
+def waiting(connection: Connection, now: float, institution: str | None, limit: int) -> list[ClassView]:
     """The first *limit* classes that are not ready and have not ended at *now*, the nearest deadline first."""
     its = (videos.c.record_id == orders.c.record_id) & (videos.c.resolution == orders.c.resolution)
     its &= (orders.c.state == BookingState.WAITING) & (videos.c.status == RenditionState.TRANSCODING)
@@ -54,7 +54,7 @@ def waiting(connection: Connection, now: float, institution: str | None, limit: 
         .limit(limit)
     )
     return [
-        Found(row.class_id, replace(booked, lost_since=row.lost_at), None if row.status is None else making(row))
+        ClassView(row.class_id, replace(booked, lost_since=row.lost_at), None if row.status is None else making(row))
         for row, booked in readable(connection.execute(wanted), _booked)
     ]
 
@@ -78,12 +78,12 @@ class Span:
     institution: str | None
 
 
-def of_time(connection: Connection, span: Span, limit: int, offset: int = 0) -> list[Found]:
+def of_time(connection: Connection, span: Span, limit: int, offset: int = 0) -> list[ClassView]:
     """The classes of *span*, by their start."""
     return _found(connection, _selected(begins_in(span)).limit(limit).offset(offset))
 
 
-def not_dropped(connection: Connection, span: Span, limit: int) -> list[Found]:
+def not_dropped(connection: Connection, span: Span, limit: int) -> list[ClassView]:
     """The first *limit* classes of *span* that are neither refused nor cancelled, by their start."""
     dropped = (BookingState.REFUSED, BookingState.CANCELLED)
     return _found(connection, _selected(begins_in(span) & orders.c.state.not_in(dropped)).limit(limit))
@@ -105,8 +105,8 @@ def _selected(which: ColumnElement[bool]) -> Select[Any]:
     return select(*_COLUMNS).where(which).order_by(orders.c.start_time, orders.c.class_id)
 
 
-def _found(connection: Connection, wanted: Select[Any]) -> list[Found]:
-    return [Found(row[0], booked) for row, booked in readable(connection.execute(wanted), _booked)]
+def _found(connection: Connection, wanted: Select[Any]) -> list[ClassView]:
+    return [ClassView(row[0], booked) for row, booked in readable(connection.execute(wanted), _booked)]
 
 
 def _booked(row: Any) -> Booked:  # noqa: ANN401 (a row of SQLAlchemy)

@@ -11,7 +11,7 @@ from sqlalchemy.sql.elements import ColumnElement
 from lectern.db.engine import rows_of
 from lectern.model.facts import Attempt, Rendition, RenditionKey
 from lectern.model.tables.teacher import RenditionRow, videos
-from lectern.model.views import Making
+from lectern.model.views import TranscodeView
 from lectern.rendition_ids import stem
 from lectern.states import RENDITION_MOVES, Backend, RenditionState, check_move
 
@@ -218,11 +218,11 @@ def where(connection: Connection, which: ColumnElement[bool], most: int | None =
     return [row for row in found if not row.unknown]
 
 
-def making(row: Any) -> Making:  # noqa: ANN401 (a row of SQLAlchemy)
+def making(row: Any) -> TranscodeView:  # noqa: ANN401 (a row of SQLAlchemy)
     """The progress of a rendition for people, from a row with the columns MAKING."""
     backend = row.backend if isinstance(row.backend, Backend) else None
     queued = backend is Backend.ECS and row.begun_at is None
-    return Making(RenditionState.read(row.status), backend, row.attempt, row.deadline, queued)
+    return TranscodeView(RenditionState.read(row.status), backend, row.attempt, row.deadline, queued)
 
 
 def _asked_for() -> ColumnElement[bool]:

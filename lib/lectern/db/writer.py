@@ -6,26 +6,26 @@ from collections.abc import Mapping, Sequence
 from sqlalchemy import Connection, delete
 
 from lectern.db import as_run, cache, events, inbox, leases, outbox, transcodings
-from lectern.db.bulk import among, delete_many, insert_many, these, update_many
+from lectern.db.bulk import bind_list, delete_many, in_list, insert_many, update_many
 from lectern.errors import ForbiddenMove
 from lectern.model.plan import Changes, Decided, Increment, RowChange
 from lectern.model.streamer_plan import StreamerChanges
-from lectern.model.tables.shared import Journal
+from lectern.model.tables.shared import MessageTables
 from lectern.model.tables.streamer import classes, tasks
 from lectern.settings import StreamerSettings, TeacherSettings
 
-_REPLACED = {table: delete(table).where(among(table.c.class_id)) for table in (tasks, classes)}
+_REPLACED = {table: delete(table).where(in_list(table.c.class_id)) for table in (tasks, classes)}
 
 
 def write(
-    connection: Connection, journal: Journal, changes: Decided[TeacherSettings] | Decided[StreamerSettings]
+    connection: Connection, journal: MessageTables, changes: Decided[TeacherSettings] | Decided[StreamerSettings]
 ) -> None:
     """Write *changes*, all rows of a kind together."""
     if isinstance(changes, StreamerChanges) and changes.reserved:
         cache.usage(connection, changes.settings.video_root)  # makes the row of the sums if there is none
     for table, names, its in changes.new():
         if table in _REPLACED and its:  # rows of an earlier placement of these classes
-            connection.execute(_REPLACED[table], these(one[0] for one in its))
+            connection.execute(_REPLACED[table], bind_list(one[0] for one in its))
         insert_many(connection, table, names, its)
     _rows(connection, changes.written())
     if isinstance(changes, Changes):
@@ -82,7 +82,7 @@ def _names(after: Mapping[str, object]) -> tuple[str, ...]:
     return tuple([f"+{name}" if isinstance(value, Increment) else name for name, value in after.items()])
 
 
-def _renditions(connection: Connection, journal: Journal, changes: Changes) -> None:
+def _renditions(connection: Connection, journal: MessageTables, changes: Changes) -> None:
     if changes.begun:
         transcodings.begin(connection, changes.begun, changes.now)
     for key, deadline in changes.fallen:

@@ -11,7 +11,7 @@ from typing import Any
 from lectern import formatting, urls
 from lectern.decide import airing, gaps, timeline
 from lectern.errors import AIRING_BROKEN, CODES, DEAD_AIR, NOT_READY_FOR_START, PLAYOUT_AWAY, STREAMER_LOST, ErrorCode
-from lectern.model.views import Booked, Cited, Found, OpenAlarm, Past, Sending, Word
+from lectern.model.views import Booked, ClassView, EventView, OpenAlarm, Sending, StreamerStatus, StreamerView
 from lectern.states import AiringState, BookingState
 
 # Puts together what several hosts know of a class, before its account is given.
@@ -21,7 +21,7 @@ NO_REDIS = "Redis does not answer"
 """The reason why no streamer was heard of."""
 
 
-def gathered(teacher: Found | None, streamer: Found | None) -> Found:
+def gathered(teacher: ClassView | None, streamer: ClassView | None) -> ClassView:
     """What a host knows of a class as a teacher, as a streamer, or as both; at least one of the two is given."""
     if teacher is None or streamer is None:
         known = teacher or streamer
@@ -38,7 +38,7 @@ def gathered(teacher: Found | None, streamer: Found | None) -> Found:
     return replace(known, alarms=alarms, as_run=teacher.as_run or streamer.as_run, events=events)
 
 
-def with_status(found: Found, said: Mapping[str, Word] | None) -> Found:
+def with_status(found: ClassView, said: Mapping[str, StreamerStatus] | None) -> ClassView:
     """*found* with the last heartbeat of the class's streamer; the streamer's own rows, if they are here, come first.
 
     *said* are the last heartbeats by streamer; None if Redis does not answer.
@@ -90,17 +90,17 @@ class Account:
     standing: Standing
     header: tuple[tuple[str, str], ...]
     following: tuple[str, ...]
-    story: tuple[timeline.Line, ...] = ()
+    story: tuple[timeline.TimelineLine, ...] = ()
 
 
-def account(found: Found, now: float) -> Account:
+def account(found: ClassView, now: float) -> Account:
     """The account of a class at *now* (epoch seconds)."""
     known = standing(found, now)
     header = tuple((label, text) for label, text in _header(found, known, now) if text)
     return Account(known, header, tuple(_following(found, known, now)), tuple(_story(found, now)))
 
 
-def _story(found: Found, now: float) -> list[timeline.Line]:
+def _story(found: ClassView, now: float) -> list[timeline.TimelineLine]:
     if found.sending is not None and found.sending.gaps and not found.as_run:
         return timeline.story(found, found.sending.gaps)
     known = what_was_sent(found, now).gaps if found.as_run else ()
@@ -118,7 +118,7 @@ _OVER: dict[str, Standing] = {
 """The standing of a class that is over, by its state at its teacher or on its streamer: both use the same words."""
 
 
-def standing(found: Found, now: float) -> Standing:
+def standing(found: ClassView, now: float) -> Standing:
     """The standing of the class at *now* (epoch seconds): *on air* only if its streamer reports so, and is heard."""
     booked, cited = found.booked, found.cited
     known = booked or cited
@@ -140,14 +140,14 @@ def standing(found: Found, now: float) -> Standing:
 _THERE = frozenset({AiringState.READY, AiringState.ON_AIR})
 
 
-def _in_its_time(found: Found) -> Standing:
+def _in_its_time(found: ClassView) -> Standing:
     if found.sending is not None and found.sending.on_air and found.unheard is None:
         return Standing.ON_AIR
     has_streamer = found.cited is not None or (found.booked is not None and found.booked.streamer is not None)
     return Standing.SILENT if found.unheard is not None and has_streamer else Standing.NOT_ON_AIR
 
 
-def state_sentence(found: Found, known: Standing, now: float) -> str:
+def state_sentence(found: ClassView, known: Standing, now: float) -> str:
     """The standing *known* as a sentence without its subject, with the reason if the class is not on air."""
     one = found.booked or found.cited
     begins = (
@@ -168,7 +168,7 @@ def state_sentence(found: Found, known: Standing, now: float) -> str:
             return known.value
 
 
-def _on_air(found: Found) -> str:
+def _on_air(found: ClassView) -> str:
     sending = found.sending or Sending(on_air=True)
     since = f" since {formatting.clock(sending.since)}" if sending.since is not None else ""
     place = f", at {formatting.position(sending.position_s)} of the recording" if sending.position_s is not None else ""
@@ -178,7 +178,7 @@ def _on_air(found: Found) -> str:
     return f"{what} on {found.host}{since}{place}{cuts}"
 
 
-def _why_not(found: Found) -> tuple[str, ErrorCode]:
+def _why_not(found: ClassView) -> tuple[str, ErrorCode]:
     """Why a class is not on air, and the code whose heading in RUNBOOK.md is about that."""
     sending, booked, cited = found.sending, found.booked, found.cited
     if sending is not None and sending.failures:
@@ -198,7 +198,7 @@ def _why_not(found: Found) -> tuple[str, ErrorCode]:
     return f"nothing of it was sent yet by {found.host}", AIRING_BROKEN
 
 
-def _header(found: Found, known: Standing, now: float) -> list[tuple[str, str]]:
+def _header(found: ClassView, known: Standing, now: float) -> list[tuple[str, str]]:
     one = found.booked or found.cited
     if one is None:
         return []
@@ -221,7 +221,7 @@ def _header(found: Found, known: Standing, now: float) -> list[tuple[str, str]]:
     ]
 
 
-def what_was_sent(found: Found, now: float) -> gaps.Sent:
+def what_was_sent(found: ClassView, now: float) -> gaps.SentAccount:
     """What was sent of the class until *now* (epoch seconds), and what was not, and why."""
     one = found.booked or found.cited
     start, end = (one.start_time, one.end_time) if one is not None else (0.0, 0.0)
@@ -229,7 +229,7 @@ def what_was_sent(found: Found, now: float) -> gaps.Sent:
     return gaps.sent(start, min(end, max(start, now)), found.as_run, mine, (one.message if one else None) or "")
 
 
-def _last_error(found: Found, one: Booked | Cited) -> str:
+def _last_error(found: ClassView, one: Booked | StreamerView) -> str:
     sending = found.sending
     if sending is not None and sending.why:
         at = f"{formatting.clock(sending.why_at)}: " if sending.why_at is not None else ""
@@ -238,7 +238,7 @@ def _last_error(found: Found, one: Booked | Cited) -> str:
     return f"{one.code}: {one.message}" if is_bad and one.code else ""
 
 
-def _readiness(found: Found, known: Standing) -> str:
+def _readiness(found: ClassView, known: Standing) -> str:
     if found.check is None or known not in {Standing.READY, Standing.COMING, *MISSING}:
         return ""
     checked = f"checked at {formatting.clock(found.check.at)}"
@@ -253,7 +253,7 @@ def _open(alarm: OpenAlarm) -> str:
 _NO_REDIS = "RUNBOOK.md: redis: no heartbeat"
 
 
-def _following(found: Found, known: Standing, now: float) -> list[str]:
+def _following(found: ClassView, known: Standing, now: float) -> list[str]:
     said: list[str] = []
     if known is Standing.SILENT:
         runs = f"On the host of {found.host}, see whether its program runs: supervisorctl status."
@@ -275,7 +275,7 @@ def _following(found: Found, known: Standing, now: float) -> list[str]:
     return list(dict.fromkeys(said))
 
 
-def _missing(found: Found) -> list[str]:
+def _missing(found: ClassView) -> list[str]:
     why, code = _why_not(found)
     said = [f"It should be on air now: {why}.", _heading(code.number)]
     if found.sending is not None and found.sending.failures:
@@ -284,7 +284,7 @@ def _missing(found: Found) -> list[str]:
     return said
 
 
-def _reached(one: Booked | Cited | None) -> str:
+def _reached(one: Booked | StreamerView | None) -> str:
     """The host and port of a class's push URL, as programs take them; HOST PORT if it does not say them."""
     try:
         url = urls.push((one and one.push) or "")
@@ -293,7 +293,7 @@ def _reached(one: Booked | Cited | None) -> str:
     return f"{url.host} {url.port}"
 
 
-def _ending(found: Found) -> str:
+def _ending(found: ClassView) -> str:
     return f"To end it: lectern cancel {found.class_id}"
 
 
@@ -308,7 +308,7 @@ SENT_GAPS = 5
 """Number of gaps of a class on air that its streamer tells, the last ones."""
 
 
-def of_playout(status: Mapping[str, Any], now: float = 0.0, events: Iterable[Past] = ()) -> Sending:
+def of_playout(status: Mapping[str, Any], now: float = 0.0, events: Iterable[EventView] = ()) -> Sending:
     """How a class is sent at *now* (epoch seconds), from its ``status``, which docs/playout.md describes.
 
     Its *events* say why something was not sent.

@@ -8,7 +8,7 @@ from lectern.decide import gaps
 from lectern.decide.cache import Admit
 from lectern.model.facts import Airing, AsRun
 from lectern.model.streamer_plan import AS_RUN_TOLD, StreamerChanges
-from lectern.model.views import Past
+from lectern.model.views import EventView
 from lectern.states import LIVE_AIRINGS, AiringState
 from lectern.wire.messages import Release, Report
 
@@ -106,7 +106,7 @@ OVER = AIRED | {AiringState.REFUSED, AiringState.CANCELLED}
 
 
 def ended(
-    changes: StreamerChanges, class_id: str, one: Airing | None, events: Sequence[Past], told: Mapping[str, Any]
+    changes: StreamerChanges, class_id: str, one: Airing | None, events: Sequence[EventView], told: Mapping[str, Any]
 ) -> None:
     """Close a class that the playout reports as ended: *told* is its event `ended`, or its `status`.
 
@@ -145,7 +145,7 @@ def close(
     state: AiringState,
     message: str,
     parts: Sequence[AsRun] = (),
-    events: Sequence[Past] = (),
+    events: Sequence[EventView] = (),
 ) -> None:
     """End a class, which then cites no rendition (if broken: after its end), and report once how it ended."""
     code = CODES.get(state)

@@ -22,7 +22,7 @@ TO_COME = frozenset({BookingState.PLACED, BookingState.READY})
 """States of those classes of which no end was reported."""
 
 
-class Line(NamedTuple):
+class ReportLine(NamedTuple):
     """A class as planned and as run; times are epoch seconds, None if nothing was sent."""
 
     class_id: str
@@ -57,7 +57,7 @@ class Line(NamedTuple):
         return self.began is not None and abs(self.began - self.start) <= PUNCTUAL_S
 
 
-NAMES = Line._fields[:-2]
+NAMES = ReportLine._fields[:-2]
 """The columns of the report, in order."""
 
 
@@ -75,7 +75,7 @@ class Total:
     size_bytes: int = 0
     transcoding_s: float = 0.0
 
-    def add(self, line: Line) -> None:
+    def add(self, line: ReportLine) -> None:
         """Count a class."""
         self.pushed_s += line.pushed_s
         self.size_bytes += line.size_bytes
@@ -106,7 +106,7 @@ class Total:
 class Report:
     """The classes of a time, and their sums by institution."""
 
-    lines: list[Line] = field(default_factory=list)
+    lines: list[ReportLine] = field(default_factory=list)
     totals: dict[str, Total] = field(default_factory=dict)
 
     def whole(self) -> Total:
@@ -115,7 +115,7 @@ class Report:
         return Total(**{name: sum(getattr(one, name) for one in self.totals.values()) for name in names})
 
 
-def line(planned: Planned, parts: Sequence[AsRun], now: float = inf) -> Line:
+def line(planned: Planned, parts: Sequence[AsRun], now: float = inf) -> ReportLine:
     """What was sent of a class until *now* (epoch seconds), beside what was planned.
 
     Missing are the seconds of the class in which its recording was not sent, each of them; the slate does not count as
@@ -125,7 +125,7 @@ def line(planned: Planned, parts: Sequence[AsRun], now: float = inf) -> Line:
     is_to_come = planned.state in TO_COME and now < planned.end
     sent = gaps.sent(planned.start, planned.end, parts)
     is_counted = planned.state in PUSHED and not is_to_come
-    return Line(
+    return ReportLine(
         *planned[:6],
         round(parts[0].begins, 1) if parts else None,
         round(max(one.ends for one in parts), 1) if parts else None,

@@ -90,7 +90,7 @@ class Looked(StrEnum):
     NO_ROW = "no row"
 
 
-class Do(StrEnum):
+class BookingAction(StrEnum):
     """What is done with a booking: the table's last column."""
 
     PROCEED = "proceed"
@@ -103,17 +103,17 @@ class Do(StrEnum):
 
 Found = RenditionState | Looked
 
-TABLE: tuple[tuple[Named, Found, Do], ...] = (
-    (Named.NO_RESOLUTION, Looked.NOT_LOOKED_AT, Do.PROCEED),
-    (Named.IN_LIST, Looked.NOT_LOOKED_AT, Do.PROCEED),
-    (Named.NOT_IN_LIST, Looked.NO_ROW, Do.INSERT_REQUEST_WAIT),
-    (Named.NOT_IN_LIST, RenditionState.TRANSCODING, Do.WAIT),
-    (Named.NOT_IN_LIST, RenditionState.SUCCESS, Do.ALARM_REFUSE_URL_MISSING),
-    (Named.NOT_IN_LIST, RenditionState.TIMED_OUT, Do.REFUSE_TIMED_OUT),
-    (Named.NOT_IN_LIST, RenditionState.FAILED, Do.SET_REQUEST_WAIT),
+TABLE: tuple[tuple[Named, Found, BookingAction], ...] = (
+    (Named.NO_RESOLUTION, Looked.NOT_LOOKED_AT, BookingAction.PROCEED),
+    (Named.IN_LIST, Looked.NOT_LOOKED_AT, BookingAction.PROCEED),
+    (Named.NOT_IN_LIST, Looked.NO_ROW, BookingAction.INSERT_REQUEST_WAIT),
+    (Named.NOT_IN_LIST, RenditionState.TRANSCODING, BookingAction.WAIT),
+    (Named.NOT_IN_LIST, RenditionState.SUCCESS, BookingAction.ALARM_REFUSE_URL_MISSING),
+    (Named.NOT_IN_LIST, RenditionState.TIMED_OUT, BookingAction.REFUSE_TIMED_OUT),
+    (Named.NOT_IN_LIST, RenditionState.FAILED, BookingAction.SET_REQUEST_WAIT),
 )
 
-_ROWS: Mapping[tuple[Named, Found], Do] = {(named, found): do for named, found, do in TABLE}
+_ROWS: Mapping[tuple[Named, Found], BookingAction] = {(named, found): do for named, found, do in TABLE}
 
 
 def named_by(booking: Booking) -> Named:
@@ -123,7 +123,7 @@ def named_by(booking: Booking) -> Named:
     return Named.IN_LIST if booking.video_resolution in booking.urls else Named.NOT_IN_LIST
 
 
-def action(named: Named, found: RenditionState | None) -> Do:
+def action(named: Named, found: RenditionState | None) -> BookingAction:
     """The last column of the table; *found* is the state in the database, None if there is no row."""
     if named is not Named.NOT_IN_LIST:
         return _ROWS[named, Looked.NOT_LOOKED_AT]
@@ -131,7 +131,7 @@ def action(named: Named, found: RenditionState | None) -> Do:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class BookingVerdict:
     """What was decided about one new booking."""
 
     booking: Booking
@@ -162,7 +162,7 @@ class Again:
 class Plan:
     """What was decided about a batch of bookings."""
 
-    verdicts: list[Verdict] = field(default_factory=list)
+    verdicts: list[BookingVerdict] = field(default_factory=list)
     attempts: list[Attempt] = field(default_factory=list)
     again: list[Again] = field(default_factory=list)
 
@@ -231,11 +231,11 @@ def contenders(
         row = renditions.get(one.key) if one.key else None
         if one.end_time > now and one.class_id not in known:
             do = action(named_by(one), row.state if row else None)
-            found += [] if do in {Do.REFUSE_TIMED_OUT, Do.ALARM_REFUSE_URL_MISSING} else [one]
+            found += [] if do in {BookingAction.REFUSE_TIMED_OUT, BookingAction.ALARM_REFUSE_URL_MISSING} else [one]
     return found
 
 
-def _overlap(booking: Booking, slots: Iterable[Slot], now: float) -> Verdict | None:
+def _overlap(booking: Booking, slots: Iterable[Slot], now: float) -> BookingVerdict | None:
     """The refusal of a class if another class is pushed to its URL at the same time; None if no other class is."""
     for one in slots:
         overlap_s = min(booking.end_time, one.end_time) - max(booking.start_time, one.start_time)
@@ -247,38 +247,38 @@ def _overlap(booking: Booking, slots: Iterable[Slot], now: float) -> Verdict | N
 
 def _decide(
     booking: Booking, renditions: Mapping[RenditionKey, Rendition], limits: Limits, now: float
-) -> tuple[Verdict, Attempt | None]:
+) -> tuple[BookingVerdict, Attempt | None]:
     if booking.end_time <= now:
         return _refusal(booking, errors.ENDED, f"it ended {formatting.span(now - booking.end_time)} ago"), None
     resolution, key = booking.video_resolution, booking.key
     row = renditions.get(key) if key else None
     do = action(named_by(booking), row.state if row else None)
     match do:
-        case Do.PROCEED:
+        case BookingAction.PROCEED:
             url = booking.urls[resolution] if resolution else booking.video_url
-            return Verdict(booking, BookingState.PLACED, url=url), None
-        case Do.WAIT:
-            return Verdict(booking, BookingState.WAITING), None
-        case Do.REFUSE_TIMED_OUT:
+            return BookingVerdict(booking, BookingState.PLACED, url=url), None
+        case BookingAction.WAIT:
+            return BookingVerdict(booking, BookingState.WAITING), None
+        case BookingAction.REFUSE_TIMED_OUT:
             return _refusal(booking, errors.TRANSCODE_TIMED_OUT, f"transcoding of {booking.stem} timed out"), None
-        case Do.ALARM_REFUSE_URL_MISSING:
+        case BookingAction.ALARM_REFUSE_URL_MISSING:
             said = f"{booking.stem} is transcoded, but video_url_list lacks it"
             return _refusal(booking, errors.URL_MISSING, said, alarm=True), None
-        case Do.INSERT_REQUEST_WAIT | Do.SET_REQUEST_WAIT:
+        case BookingAction.INSERT_REQUEST_WAIT | BookingAction.SET_REQUEST_WAIT:
             assert key is not None  # the table asks for no transcoding without a key
             return _begin(booking, key, row, limits, now)
 
 
-def _refusal(booking: Booking, code: ErrorCode, message: str, *, alarm: bool = False) -> Verdict:
-    return Verdict(booking, BookingState.REFUSED, code=code, message=message, alarm=alarm)
+def _refusal(booking: Booking, code: ErrorCode, message: str, *, alarm: bool = False) -> BookingVerdict:
+    return BookingVerdict(booking, BookingState.REFUSED, code=code, message=message, alarm=alarm)
 
 
 def _begin(
     booking: Booking, key: RenditionKey, row: Rendition | None, limits: Limits, now: float
-) -> tuple[Verdict, Attempt | None]:
+) -> tuple[BookingVerdict, Attempt | None]:
     found = next_attempt(booking, key, row, limits, now)
     if isinstance(found, Attempt):
-        return Verdict(booking, BookingState.WAITING), found
+        return BookingVerdict(booking, BookingState.WAITING), found
     return _refusal(booking, found.code, found.message, alarm=True), None
 
 
@@ -286,7 +286,7 @@ def _begin(
 
 
 @dataclass(frozen=True)
-class Facts:
+class BookingFacts:
     """What the database says of the renditions, streams and streamers that the bookings are about."""
 
     early: Collection[str]
@@ -300,7 +300,7 @@ class Facts:
 
 
 def decide_orders(
-    changes: Changes, booked: Sequence[Booking], cancelled: Sequence[Cancel], facts: Facts, limits: Limits
+    changes: Changes, booked: Sequence[Booking], cancelled: Sequence[Cancel], facts: BookingFacts, limits: Limits
 ) -> None:
     """Decide bookings in their order, then cancels; ``changes.orders`` has the classes that are booked already."""
     others = without_cancelled(changes, booked, facts.early) if facts.early else booked
@@ -344,6 +344,6 @@ def _wait(changes: Changes, order: Order) -> None:
     changes.row(order.class_id, "wait", detail=order.stem)
 
 
-def _refuse(changes: Changes, order: Order, verdict: Verdict) -> None:
+def _refuse(changes: Changes, order: Order, verdict: BookingVerdict) -> None:
     assert verdict.code is not None  # the table gives every refusal its code
     changes.refuse(order, verdict.code, verdict.message, alarm=verdict.alarm)

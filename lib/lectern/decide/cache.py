@@ -34,7 +34,7 @@ class Bound:
 
 
 @dataclass(frozen=True)
-class Wanted:
+class WantedRendition:
     """A class and the rendition that it needs; *size_bytes* is set only if the rendition is not in the cache."""
 
     class_id: str
@@ -46,7 +46,7 @@ class Wanted:
 class Admission:
     """What was decided about one class."""
 
-    wanted: Wanted
+    wanted: WantedRendition
     admit: Admit
     evictions: tuple[Idle, ...] = ()
     why: str = ""  # the reason for a refusal
@@ -126,7 +126,7 @@ def told_when(admissions: Iterable[Admission], bound: Bound, needed: Sequence[Ne
 
 
 def admit(
-    wanted: Iterable[Wanted],
+    wanted: Iterable[WantedRendition],
     cached: Mapping[str, FileState],
     usage: Usage,
     bound: Bound,
@@ -218,22 +218,22 @@ def _again(changes: StreamerChanges, known: Airing) -> None:
 
 def wanted_renditions(
     changes: StreamerChanges, new: Sequence[Prepare], here: Set[str], coming: Mapping[str, Coming | LecternError]
-) -> list[Wanted]:
+) -> list[WantedRendition]:
     """The renditions to ask the cache for; refuses a class whose recording cannot be downloaded before its end.
 
     *here* are the renditions that are cached or being downloaded.
     """
-    found: list[Wanted] = []
+    found: list[WantedRendition] = []
     for one in new:
         there = coming.get(one.stem)
         if one.end_time <= changes.now:
             changes.refuse(one, errors.ENDED, "it ended before its rendition was there")
         elif one.stem in here:
-            found.append(Wanted(one.class_id, one.stem))
+            found.append(WantedRendition(one.class_id, one.stem))
         elif isinstance(there, Coming):
             refusal = _too_late(changes, one, there)
             if refusal is None:
-                found.append(Wanted(one.class_id, one.stem, there.size_bytes))
+                found.append(WantedRendition(one.class_id, one.stem, there.size_bytes))
             else:
                 changes.refuse(one, *refusal)
         else:

@@ -14,7 +14,7 @@ from pydantic_core import from_json
 
 from lectern import errors, formatting
 from lectern.decide import placement
-from lectern.decide.booking import Before, Verdict, is_same, plan
+from lectern.decide.booking import Before, BookingVerdict, is_same, plan
 from lectern.decide.placement import Loads, cancel_second, proceed
 from lectern.decide.transcoding import Limits
 from lectern.errors import Refuse
@@ -37,7 +37,7 @@ LAST_S = 5.0
 
 
 @dataclass(frozen=True)
-class Facts:
+class ChangeFacts:
     """What the database says of the renditions, streams and streamers that the changes are about."""
 
     renditions: dict[RenditionKey, Rendition]
@@ -45,7 +45,7 @@ class Facts:
     loads: Loads
 
 
-def decide(changes: Changes, asked: Sequence[Change], facts: Facts, limits: Limits) -> None:
+def decide(changes: Changes, asked: Sequence[Change], facts: ChangeFacts, limits: Limits) -> None:
     """Decide changes in their order; ``changes`` knows the classes, their second airings, and the revisions of both."""
     for one in asked:
         try:
@@ -75,7 +75,7 @@ def wanted(orders: Mapping[str, Order], revisions: Sequence[str], asked: Change)
         raise Refuse(f"{asked.class_id}: {in_words(error)}", errors.MALFORMED) from error
 
 
-def _decide(changes: Changes, asked: Change, facts: Facts, limits: Limits) -> None:
+def _decide(changes: Changes, asked: Change, facts: ChangeFacts, limits: Limits) -> None:
     latest, booking = wanted(changes.orders, changes.revisions.get(asked.class_id, ()), asked)
     order = changes.orders[asked.class_id]
     if is_same(_plain(latest), booking):
@@ -122,7 +122,7 @@ def _again(changes: Changes, latest: Order) -> None:
     changes.row(class_id, "change delivered again")
 
 
-def _admitted(changes: Changes, latest: Order, booking: Booking, facts: Facts, limits: Limits) -> Verdict:
+def _admitted(changes: Changes, latest: Order, booking: Booking, facts: ChangeFacts, limits: Limits) -> BookingVerdict:
     """The booking table's verdict for the changed class, against all other classes. Raises Refuse if it is refused."""
     others = {
         stream: [slot for slot in facts.taken.get(stream, ()) if class_of(slot.class_id) != booking.class_id]
@@ -159,7 +159,7 @@ def _where_it_lies(latest: Order, booking: Booking) -> Booking:
     return Booking.model_validate({**from_json(booking.payload), "video_url_list": listed})
 
 
-def _at_once(changes: Changes, order: Order, booking: Booking, verdict: Verdict, loads: Loads) -> None:
+def _at_once(changes: Changes, order: Order, booking: Booking, verdict: BookingVerdict, loads: Loads) -> None:
     """Change a class at once: it waits for a rendition, so no streamer has it."""
     before = changes.waiting_key(order)
     after = changes.revise(order, booking, None)
@@ -174,7 +174,7 @@ def _at_once(changes: Changes, order: Order, booking: Booking, verdict: Verdict,
     changes.row(order.class_id, "changed", detail=after.stem)
 
 
-def _revision(changes: Changes, order: Order, booking: Booking, verdict: Verdict) -> None:
+def _revision(changes: Changes, order: Order, booking: Booking, verdict: BookingVerdict) -> None:
     """Book the changed class as a revision: its streamer prepares it, or it waits for its rendition."""
     known = changes.revisions.get(order.class_id, ())
     number = 1 + max(map(_number, known), default=0)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from lectern.decide.account import Standing, standing, state_sentence, with_status
 from lectern.model.facts import Needed
-from lectern.model.views import Found, Word
+from lectern.model.views import ClassView, StreamerStatus
 from lectern.states import BookingState
 
 HOURS = 24
@@ -104,7 +104,7 @@ class Tally:
     unknown: tuple[Missing, ...]
 
 
-def tally(due: Iterable[Found], words: Mapping[str, Word] | None, now: float) -> Tally:
+def tally(due: Iterable[ClassView], words: Mapping[str, StreamerStatus] | None, now: float) -> Tally:
     """Count the classes that are *due* at *now* (epoch seconds), by the last heartbeats of their streamers."""
     on_air: Counter[str] = Counter()
     missing: list[Missing] = []
@@ -122,7 +122,7 @@ def tally(due: Iterable[Found], words: Mapping[str, Word] | None, now: float) ->
     return Tally(dict(on_air), tuple(missing), tuple(unknown))
 
 
-def _why(found: Found, known: Standing, now: float) -> str:
+def _why(found: ClassView, known: Standing, now: float) -> str:
     if known is Standing.BROKEN and found.booked is not None:
         return f"broken: {found.booked.code}: {found.booked.message}"
     return state_sentence(found, known, now)

@@ -6,7 +6,7 @@ from operator import attrgetter
 
 from lectern import formatting
 from lectern.model.facts import AsRun
-from lectern.model.views import Gap, Past
+from lectern.model.views import EventView, Gap
 
 WHOLE = "aired whole"
 """How the message of a class begins of which at most a moment is missing."""
@@ -47,7 +47,7 @@ _DETAILED = frozenset({"push refused", "push broke off", "nothing to send", "sla
 
 
 @dataclass(frozen=True)
-class Sent:
+class SentAccount:
     """What was sent of a class that lasts *length_s*, and its gaps in time order."""
 
     length_s: float
@@ -84,7 +84,9 @@ class Sent:
         return f"{said}; {formatting.counted(self.sessions, 'session')}"
 
 
-def sent(start: float, end: float, parts: Sequence[AsRun], reasons: Iterable[Past] = (), message: str = "") -> Sent:
+def sent(
+    start: float, end: float, parts: Sequence[AsRun], reasons: Iterable[EventView] = (), message: str = ""
+) -> SentAccount:
     """What the *parts* sent of the class from *start* to *end* (epoch seconds).
 
     *reasons* are events of the class; *message* is how it ended, in the words of its playout.
@@ -99,7 +101,7 @@ def sent(start: float, end: float, parts: Sequence[AsRun], reasons: Iterable[Pas
     for piece in _without(missing, shown):
         why = (_OVER, "") if is_over and recording and piece[0] >= recording[-1][1] else _why(piece, known)
         pieces.append((*piece, *why))
-    return Sent(
+    return SentAccount(
         max(0.0, end - start),
         sum(ends - begins for begins, ends in recording),
         sum(ends - begins for begins, ends in shown),
@@ -108,7 +110,7 @@ def sent(start: float, end: float, parts: Sequence[AsRun], reasons: Iterable[Pas
     )
 
 
-def as_run(found: Sent, parts: Sequence[AsRun]) -> str:
+def as_run(found: SentAccount, parts: Sequence[AsRun]) -> str:
     """What was really sent of a class, for people; empty if nothing was sent."""
     if not parts:
         return ""
@@ -121,7 +123,7 @@ def as_run(found: Sent, parts: Sequence[AsRun]) -> str:
     return f"{said}; {formatting.size(size)}" if size else said
 
 
-def not_aired(found: Sent, why: str | None) -> str:
+def not_aired(found: SentAccount, why: str | None) -> str:
     """The message for a class whose recording was never sent."""
     slate = f"; the slate was sent for {found.slate_s:.0f} s" if found.slate_s >= 1 else ""
     return f"not aired{slate}{': ' + why if why else ''}"
@@ -171,12 +173,12 @@ def _both(some: Sequence[_Stretch], others: Sequence[_Stretch]) -> list[_Stretch
     return [(begins, ends) for begins, ends in pairs if begins < ends]
 
 
-def _slate_why(piece: _Stretch, known: Sequence[Past]) -> tuple[str, str]:
+def _slate_why(piece: _Stretch, known: Sequence[EventView]) -> tuple[str, str]:
     before = [one.detail for one in known if one.what == "slate" and one.at <= piece[1]]
     return _SLATE, before[-1] if before else ""
 
 
-def _why(piece: _Stretch, known: Sequence[Past]) -> tuple[str, str]:
+def _why(piece: _Stretch, known: Sequence[EventView]) -> tuple[str, str]:
     """The last event in the gap, or shortly before it, that says why nothing was sent."""
     near = [one for one in known if _kind(one) in _WHYS and piece[0] - NEAR_S <= one.at <= piece[1]]
     if not near:
@@ -185,7 +187,7 @@ def _why(piece: _Stretch, known: Sequence[Past]) -> tuple[str, str]:
     return _WHYS[_kind(last)], last.detail if last.what in _DETAILED else ""
 
 
-def _kind(event: Past) -> str:
+def _kind(event: EventView) -> str:
     return event.what.partition(":")[0]
 
 

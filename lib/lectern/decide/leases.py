@@ -39,7 +39,7 @@ class Answer(StrEnum):
     NONE = "no answer"
 
 
-class Do(StrEnum):
+class LeaseAction(StrEnum):
     """What a streamer does with its lease."""
 
     RENEW = "it ends lease_s after the heartbeat was sent"
@@ -51,18 +51,18 @@ class Do(StrEnum):
 ANY = None
 HELD, OVER = True, False
 GO_ON = True
-TABLE: Sequence[tuple[Answer | None, bool | None, bool | None, Do]] = (
+TABLE: Sequence[tuple[Answer | None, bool | None, bool | None, LeaseAction]] = (
     # Redis' last answer | the lease | the witnesses | do
-    (Answer.OURS, ANY, ANY, Do.RENEW),
-    (Answer.TAKEN, ANY, ANY, Do.GIVE_UP),  # final: no witness can know better
-    (ANY, OVER, ANY, Do.LEAVE),  # another streamer may have the classes by now: only Redis gives a lease back
-    (ANY, HELD, GO_ON, Do.LENGTHEN),
-    (ANY, ANY, ANY, Do.LEAVE),
+    (Answer.OURS, ANY, ANY, LeaseAction.RENEW),
+    (Answer.TAKEN, ANY, ANY, LeaseAction.GIVE_UP),  # final: no witness can know better
+    (ANY, OVER, ANY, LeaseAction.LEAVE),  # another streamer may have the classes by now: only Redis gives a lease back
+    (ANY, HELD, GO_ON, LeaseAction.LENGTHEN),
+    (ANY, ANY, ANY, LeaseAction.LEAVE),
 )
 """The first row that fits decides. The witnesses are Prefect and the other streamers (`decide.control_lost`)."""
 
 
-def verdict(answer: Answer, *, held: bool, goes_on: bool | None) -> Do:
+def verdict(answer: Answer, *, held: bool, goes_on: bool | None) -> LeaseAction:
     """What to do after Redis' last *answer*; *goes_on*: what the witnesses say, None if none was asked."""
     for said, lease, witnesses, do in TABLE:
         given = ((said, answer), (lease, held), (witnesses, goes_on))
@@ -91,13 +91,13 @@ class Lease:
 
     def _after(self, answer: Answer, goes_on: bool | None, asked_at: float, now: float, lease_s: float) -> "Lease":  # noqa: FBT001 (a column of the table)
         match verdict(answer, held=now < self.until, goes_on=goes_on):
-            case Do.RENEW:
+            case LeaseAction.RENEW:
                 return Lease(max(self.until, until(asked_at, lease_s)), answer)
-            case Do.LENGTHEN:
+            case LeaseAction.LENGTHEN:
                 return Lease(max(self.until, asked_at + WITNESS_S), answer)
-            case Do.LEAVE:
+            case LeaseAction.LEAVE:
                 return Lease(self.until, answer)
-            case Do.GIVE_UP:
+            case LeaseAction.GIVE_UP:
                 return Lease(0.0, answer)
 
 
@@ -276,7 +276,7 @@ GONE_S = 30.0
 """The same for one that has said that it goes: longer than a restart, shorter than a reboot of its machine."""
 
 
-class Word(StrEnum):
+class PrefectAnswer(StrEnum):
     """What Prefect says of the classes of this streamer."""
 
     FREE = "nobody takes them"
@@ -302,7 +302,7 @@ class Peers(StrEnum):
 
 
 @dataclass(frozen=True)
-class Verdict:
+class PartitionVerdict:
     """Whether the classes stay on air, and why."""
 
     goes_on: bool
@@ -310,31 +310,31 @@ class Verdict:
 
 
 GO_ON, STOP = True, False
-PARTITION_TABLE: Sequence[tuple[str | None, Word | None, Peers | None, bool]] = (
+PARTITION_TABLE: Sequence[tuple[str | None, PrefectAnswer | None, Peers | None, bool]] = (
     # ON_CONTROL_LOST | Prefect | other streamers | do
-    (ANY, Word.TAKEN, ANY, STOP),
-    (ANY, Word.FREE, ANY, GO_ON),
-    ("push", Word.AWAY, ANY, GO_ON),
-    ("stop", Word.AWAY, ANY, STOP),
-    ("ask peers", Word.AWAY, Peers.NONE, GO_ON),
-    ("ask peers", Word.AWAY, Peers.BLIND, GO_ON),
-    ("ask peers", Word.AWAY, Peers.HEARS, STOP),
-    ("ask peers", Word.AWAY, Peers.SILENT, STOP),
+    (ANY, PrefectAnswer.TAKEN, ANY, STOP),
+    (ANY, PrefectAnswer.FREE, ANY, GO_ON),
+    ("push", PrefectAnswer.AWAY, ANY, GO_ON),
+    ("stop", PrefectAnswer.AWAY, ANY, STOP),
+    ("ask peers", PrefectAnswer.AWAY, Peers.NONE, GO_ON),
+    ("ask peers", PrefectAnswer.AWAY, Peers.BLIND, GO_ON),
+    ("ask peers", PrefectAnswer.AWAY, Peers.HEARS, STOP),
+    ("ask peers", PrefectAnswer.AWAY, Peers.SILENT, STOP),
 )
 """The first row that fits decides. *STOP* does not lengthen the lease: the classes end with it."""
 
 
-def partition_verdict(policy: str, word: Word, peers: Peers) -> Verdict:
+def partition_verdict(policy: str, word: PrefectAnswer, peers: Peers) -> PartitionVerdict:
     """The verdict of the first row that fits."""
     for on_lost, said, others, do in PARTITION_TABLE:
         given = ((on_lost, policy), (said, word), (others, peers))
         if all(wanted is ANY or wanted == found for wanted, found in given):
-            return Verdict(do, _why(word, policy, peers))
+            return PartitionVerdict(do, _why(word, policy, peers))
     raise AssertionError((policy, word, peers))
 
 
-def _why(word: Word, policy: str, peers: Peers) -> str:
-    if word is not Word.AWAY:
+def _why(word: PrefectAnswer, policy: str, peers: Peers) -> str:
+    if word is not PrefectAnswer.AWAY:
         return f"Prefect says that {word}"
     return str(peers) if policy == "ask peers" else f"ON_CONTROL_LOST is {policy}"
 

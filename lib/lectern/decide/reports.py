@@ -13,12 +13,12 @@ from lectern.model.facts import AsRun, Order
 from lectern.model.plan import Changes
 from lectern.model.streamer_plan import DETAIL_TOLD
 from lectern.model.tables.teacher import cancels
-from lectern.model.views import Past
+from lectern.model.views import EventView
 from lectern.states import BookingState
 from lectern.wire.fields import revised
 from lectern.wire.messages import Report
 
-_PART, _EVENT = TypeAdapter(AsRun), TypeAdapter(Past)
+_PART, _EVENT = TypeAdapter(AsRun), TypeAdapter(EventView)
 ENDING = frozenset({BookingState.PLACED, BookingState.READY, BookingState.BROKEN})
 """States in which a class may end on its streamer."""
 
@@ -30,7 +30,7 @@ PREPARING = {
 
 
 @dataclass(frozen=True)
-class Facts:
+class ReportFacts:
     """What must be known for the few reports that are not a plain success."""
 
     choice: Choice
@@ -40,11 +40,11 @@ class Facts:
     parts: Mapping[str, Sequence[AsRun]] = field(default_factory=dict)
     """What streamers have reported before to have sent of a class."""
 
-    moved: Mapping[str, Sequence[Past]] = field(default_factory=dict)
+    moved: Mapping[str, Sequence[EventView]] = field(default_factory=dict)
     """When a class was moved to another streamer."""
 
 
-NO_FACTS = Facts(Choice({}, {}), ())
+NO_FACTS = ReportFacts(Choice({}, {}), ())
 
 
 def are_plain(reports: Sequence[Report]) -> bool:
@@ -52,7 +52,7 @@ def are_plain(reports: Sequence[Report]) -> bool:
     return all((said.cmd, said.result) == ("prepared", "success") and not revised(said.class_id) for said in reports)
 
 
-def take(changes: Changes, said: Report, facts: Facts) -> None:
+def take(changes: Changes, said: Report, facts: ReportFacts) -> None:
     """Take one report, with what the reports before it have changed."""
     order = changes.orders.get(said.class_id)
     its = (said.class_id, said.streamer)
@@ -83,7 +83,7 @@ class _Sent:
 
     parts: Sequence[AsRun] = ()
     before: Sequence[AsRun] = ()
-    reasons: Sequence[Past] = ()
+    reasons: Sequence[EventView] = ()
 
     def together(self, order: Order, message: str) -> tuple[bool, str]:
         """Whether all streamers together aired the class whole, and how; *message* is that of the last one."""
@@ -91,10 +91,10 @@ class _Sent:
         return known.is_whole, f"{known.sentence()}; {message.rpartition('; ')[2]}"
 
 
-def _keep_sent(changes: Changes, order: Order, said: Report, facts: Facts) -> _Sent:
+def _keep_sent(changes: Changes, order: Order, said: Report, facts: ReportFacts) -> _Sent:
     """Keep what was really sent, and what happened meanwhile; what cannot be read is noted, and the rest is kept."""
     parts: list[AsRun] = []
-    story: list[Past] = []
+    story: list[EventView] = []
     whose = {"class_id": order.class_id, "stem": order.stem, "host": said.streamer}
     for one in (*(said.as_run or ()), *({**event, **whose} for event in said.events or ())):
         try:
@@ -116,7 +116,7 @@ def _is_from(order: Order, said: Report) -> bool:
     return (order.streamer, max(order.placement, 1)) == (said.streamer, said.placement)
 
 
-def _prepared(changes: Changes, order: Order, said: Report, facts: Facts) -> None:
+def _prepared(changes: Changes, order: Order, said: Report, facts: ReportFacts) -> None:
     is_over = order.end_time <= changes.now
     if said.result == "success" and is_over and order.promised_at is None:
         changes.refuse(order, errors.ENDED, _late(order), alarm=True)

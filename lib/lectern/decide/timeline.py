@@ -9,7 +9,7 @@ from lectern import formatting
 from lectern.errors import CODES, MALFORMED, STREAMER_LOST
 from lectern.formatting import span
 from lectern.model.streamer_plan import DETAIL_TOLD
-from lectern.model.views import Booked, Cited, Found, Gap, Making, Past
+from lectern.model.views import Booked, ClassView, EventView, Gap, StreamerView, TranscodeView
 from lectern.states import AiringState, Backend, BookingState
 
 LATE_S = 120.0
@@ -23,7 +23,9 @@ SOON_S = 600.0
 """Seconds before its start in which a class that is not ready is in danger; the platform can still move it."""
 
 
-def next_of_class(booked: Booked | None, making: Making | None, cited: Cited | None, now: float) -> list[str]:
+def next_of_class(
+    booked: Booked | None, making: TranscodeView | None, cited: StreamerView | None, now: float
+) -> list[str]:
     """What comes next for a class: its streamer's view, if a streamer has it, then what only its teacher knows."""
     if booked is None:
         return [] if cited is None else next_of_airing(cited, now)
@@ -34,7 +36,7 @@ def next_of_class(booked: Booked | None, making: Making | None, cited: Cited | N
     return said
 
 
-def next_of_booking(one: Booked, making: Making | None, now: float) -> list[str]:
+def next_of_booking(one: Booked, making: TranscodeView | None, now: float) -> list[str]:
     """What comes next for a booking, in sentences: the time that is left, and the RUNBOOK.md heading to read."""
     said = _standing(one, making, now)
     if one.state in {BookingState.RECEIVED, BookingState.WAITING, BookingState.PLACED}:
@@ -51,7 +53,7 @@ def _unanswered(one: Booked, now: float) -> str:
     return f"Its answer has not left for {span(waits_s)}: see whether Redis answers. It is sent as soon as it does."
 
 
-def nearest_deadline(one: Booked, making: Making | None) -> tuple[float, bool]:
+def nearest_deadline(one: Booked, making: TranscodeView | None) -> tuple[float, bool]:
     """The next deadline (epoch seconds) of a booking that waits, and whether it is the start of its class.
 
     It is the deadline of the rendition that the booking waits for, if that comes before the start.
@@ -73,7 +75,7 @@ def next_of_unbooked(kept_since: float | None, *, malformed: bool, now: float) -
     return [f"It is not booked: RUNBOOK.md: {MALFORMED.runbook}"] if malformed else []
 
 
-def next_of_airing(one: Cited, now: float) -> list[str]:
+def next_of_airing(one: StreamerView, now: float) -> list[str]:
     """What comes next for a class, by its state on its streamer."""
     match one.state:
         case AiringState.REFUSED if one.lost:
@@ -93,7 +95,7 @@ def next_of_airing(one: Cited, now: float) -> list[str]:
             return _refused(one.code, one.message, over=now >= one.end_time)
 
 
-def _standing(one: Booked, making: Making | None, now: float) -> list[str]:
+def _standing(one: Booked, making: TranscodeView | None, now: float) -> list[str]:
     if one.lost_since is not None and one.state in {BookingState.PLACED, BookingState.READY}:
         silent = f"{one.streamer} is lost, as its teacher noted {span(now - one.lost_since)} ago."
         return [f"{silent} Its classes are moved to other streamers if possible.", _HEADING.format(STREAMER_LOST)]
@@ -120,7 +122,7 @@ def _standing(one: Booked, making: Making | None, now: float) -> list[str]:
 _HEADING = "RUNBOOK.md: {0.runbook}"
 
 
-def _making(stem: str, making: Making | None, now: float) -> str:
+def _making(stem: str, making: TranscodeView | None, now: float) -> str:
     if making is None or not making.under_way:
         return f"It waits for {stem}, which nobody is making: the sweeper settles it within a minute."
     by = "an ECS host as soon as one is free" if making.queued else "an ECS host"
@@ -175,11 +177,11 @@ BY_TURNS = frozenset(
 
 
 @dataclass(frozen=True)
-class Line:
+class TimelineLine:
     """A series of *number* events of one kind: its first, and its last."""
 
-    first: Past
-    last: Past
+    first: EventView
+    last: EventView
     number: int = 1
 
     @property
@@ -201,7 +203,7 @@ class Line:
         return f"{formatting.moment(self.first.at)}  {self.first.host}  {self.text(translate)}"
 
 
-def story(found: Found, gaps: Iterable[Gap]) -> list[Line]:
+def story(found: ClassView, gaps: Iterable[Gap]) -> list[TimelineLine]:
     """The story of a class in lines, in time order, with a line for each of its *gaps*.
 
     Its teacher has a copy of what its streamer noted: of both, the last one is told.
@@ -209,26 +211,26 @@ def story(found: Found, gaps: Iterable[Gap]) -> list[Line]:
     told = {(one.at, one.what, one.class_id, one.host, one.detail[:DETAIL_TOLD]): one for one in found.events}
     for gap in gaps:
         said = f"until {formatting.clock(gap.ends)}, {formatting.length(gap.missing_s)}: {gap.reason()}"
-        event = Past(gap.begins, NOT_SENT, found.class_id, None, found.host, said)
+        event = EventView(gap.begins, NOT_SENT, found.class_id, None, found.host, said)
         told[event.at, event.what, event.class_id, event.host, said] = event
     return lines(told.values())
 
 
-def lines(events: Iterable[Past]) -> list[Line]:
+def lines(events: Iterable[EventView]) -> list[TimelineLine]:
     """The story in lines, in time order."""
-    told: list[list[Past]] = []
+    told: list[list[EventView]] = []
     for event in sorted(events, key=lambda one: one.at):
         within = next((one for one in told[-2:] if _goes_on(one[-1], event, told[-1][-1])), None)
         if within is None:
             told.append([event])
         else:
             within.append(event)
-    found = [Line(one, one) for series in told if len(series) < SERIES for one in series]
-    found += [Line(series[0], series[-1], len(series)) for series in told if len(series) >= SERIES]
+    found = [TimelineLine(one, one) for series in told if len(series) < SERIES for one in series]
+    found += [TimelineLine(series[0], series[-1], len(series)) for series in told if len(series) >= SERIES]
     return sorted(found, key=lambda one: one.first.at)
 
 
-def _goes_on(before: Past, event: Past, newest: Past) -> bool:
+def _goes_on(before: EventView, event: EventView, newest: EventView) -> bool:
     """Whether *event* belongs to the series that *before* ended so far; *newest* is the last of all."""
     if event.what == NOT_SENT:
         return False

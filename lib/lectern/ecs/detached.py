@@ -101,7 +101,7 @@ class Ended:
         return last_line(self.errors)
 
 
-async def enter(connection: ssh.Connection, root: str, name: str) -> Folder:
+async def enter(connection: ssh.SshConnection, root: str, name: str) -> Folder:
     """Make the folder *name* in *root*, or find it again; end and remove what abandoned jobs have left in *root*.
 
     Raises FallBack (no room), CallAPerson (*root* cannot be used, or something there cannot be ended).
@@ -111,12 +111,12 @@ async def enter(connection: ssh.Connection, root: str, name: str) -> Folder:
     return Folder(f"{path}/{name}", int(free_kib) * 1024, frozenset(files))
 
 
-async def leave(connection: ssh.Connection, root: str, name: str) -> None:
+async def leave(connection: ssh.SshConnection, root: str, name: str) -> None:
     """End what runs in the folder *name* (TERM, after 3 s KILL), check that it is gone, and remove the folder."""
     await _quick(connection, f"ending {name}", _LEAVE, root, name)
 
 
-async def _quick(connection: ssh.Connection, what: str, script: str, *arguments: str) -> str:
+async def _quick(connection: ssh.SshConnection, what: str, script: str, *arguments: str) -> str:
     finished = await connection.run(["sh", "-c", script, "lectern", *arguments], timeout_s=_QUICK_S)
     if finished.returncode == 0:
         return finished.output
@@ -137,7 +137,7 @@ class Step:
     on_line: OnLine | None = None
 
 
-async def run(connection: ssh.Connection, folder: Folder, step: Step, timeout_s: float) -> Ended:
+async def run(connection: ssh.SshConnection, folder: Folder, step: Step, timeout_s: float) -> Ended:
     """Begin *step*, or go on watching it, or return how it ended: each step is done once, however often this is called.
 
     Raises process.TimedOut, process.Stalled, ssh.Lost; the program then goes on, until somebody calls ``leave`` or a

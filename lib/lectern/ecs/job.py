@@ -5,11 +5,11 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from lectern.allowlist import Places
+from lectern.allowlist import Allowlist
 from lectern.errors import LecternError, Misuse
 from lectern.rendition_ids import stem
 from lectern.states import Resolution
-from lectern.storage.oss import Target
+from lectern.storage.oss import UploadTarget
 
 
 @dataclass(frozen=True)
@@ -34,10 +34,10 @@ class Job:
     attempts: tuple[int, ...]
     source_url: str
     wanted: tuple[Resolution, ...]
-    target: Target
+    target: UploadTarget
     begun_at: float
     limit_s: Callable[[float | None], float]
-    allowed: Places
+    allowed: Allowlist
     work_root: str = "~/lectern-work"
     keyframe_s: float = 2.0
     stall_s: float = 60.0
@@ -62,7 +62,7 @@ class Job:
 
 
 @dataclass
-class Report:
+class JobReport:
     """How far a job is: the job writes it, and any thread may read it to show it."""
 
     step: str = "connect"
@@ -87,7 +87,7 @@ class Report:
 
 
 @dataclass(frozen=True)
-class Made:
+class MadeRendition:
     """A rendition that was made, checked, uploaded, and seen where the platform will look for it."""
 
     resolution: Resolution
@@ -99,8 +99,8 @@ class Made:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class JobOutcome:
     """What became of each rendition of a job: it was made, or why it was not."""
 
-    made: tuple[Made, ...]
+    made: tuple[MadeRendition, ...]
     missed: Mapping[Resolution, LecternError]

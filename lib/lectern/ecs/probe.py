@@ -65,13 +65,13 @@ class Measured:
     md5: str
 
 
-def missing(connection: ssh.Connection, program: str, package: str) -> CallAPerson:
+def missing(connection: ssh.SshConnection, program: str, package: str) -> CallAPerson:
     """The error to raise if the host lacks *program*, which *package* has."""
     return CallAPerson(f"{connection.host}: {program} cannot be run; type there: apt-get install {package}")
 
 
 async def look(
-    connection: ssh.Connection, path: str, programs: Programs, thing: str, *, was: str | None = None
+    connection: ssh.SshConnection, path: str, programs: Programs, thing: str, *, was: str | None = None
 ) -> Media:
     """Look at a file by ffprobe; if it has just been fetched, first rename it from *was* to *path*.
 
@@ -88,7 +88,7 @@ async def look(
     return _recording(_media_of_json(finished.output), finished.last_words, thing, BAD_RECORDING)
 
 
-def _ended_itself(connection: ssh.Connection, ffprobe: str, returncode: int) -> None:
+def _ended_itself(connection: ssh.SshConnection, ffprobe: str, returncode: int) -> None:
     """Raise CallAPerson if the host has no *ffprobe*, TryAgain if a signal ended it: then nobody looked at the file."""
     if returncode in MISSING:
         raise missing(connection, ffprobe, "ffmpeg")
@@ -117,7 +117,7 @@ def check_streams(source: Media, thing: str) -> None:
         raise Refuse(f"{thing}: has a picture ({picture}), but no sound", HALF_A_RECORDING)
 
 
-async def _look(connection: ssh.Connection, argv: Sequence[str]) -> subprocesses.Finished:
+async def _look(connection: ssh.SshConnection, argv: Sequence[str]) -> subprocesses.Finished:
     try:
         return await connection.run(argv, timeout_s=LOOK_S)
     except subprocesses.TimedOut as error:
@@ -148,7 +148,7 @@ class Wanted:
     thing: str
 
 
-async def made_well(connection: ssh.Connection, programs: Programs, wanted: Wanted) -> Measured:
+async def made_well(connection: ssh.SshConnection, programs: Programs, wanted: Wanted) -> Measured:
     """Size and MD5 of a rendition that is good; raises Refuse if the source is at fault, TryAgain if we are."""
     path = wanted.output.path
     probe = shlex.join(_probe_argv(programs.ffprobe, path))

@@ -91,7 +91,7 @@ _URL = re.compile(
 
 
 @dataclass(frozen=True)
-class Host:
+class SshHost:
     """Where to log in."""
 
     user: str
@@ -99,7 +99,7 @@ class Host:
     port: int = 22
 
     @classmethod
-    def parse(cls, text: str) -> "Host":
+    def parse(cls, text: str) -> "SshHost":
         """Read ``ssh://user@host:port``; raises Misuse with what to type."""
         matched = _URL.fullmatch(text.strip())
         if matched is None or not 0 < int(matched["port"] or 22) < 65536:
@@ -138,10 +138,10 @@ class _Verify(paramiko.MissingHostKeyPolicy):  # type: ignore[misc]
         raise _UnknownKey
 
 
-class Connection:
+class SshConnection:
     """A login on a host; made by ``connect``. Several programs can run at once."""
 
-    def __init__(self, host: Host, client: paramiko.SSHClient, threads: ThreadPoolExecutor) -> None:
+    def __init__(self, host: SshHost, client: paramiko.SSHClient, threads: ThreadPoolExecutor) -> None:
         self.host = host
         self._client = client
         self._threads = threads
@@ -167,13 +167,13 @@ class Connection:
         ended = False
         try:
             # If we are cancelled while the channel opens, we wait for that, so that the channel can be closed.
-            await subprocesses.surely(self._open(running, command, timeout_s))
+            await subprocesses.shielded(self._open(running, command, timeout_s))
             cause = await self._begin(running, stdin or b"", started_at + timeout_s)
             if cause is None:
                 cause = await self._watch(running, started_at + timeout_s, stall_s)
             ended = cause is None
         finally:
-            await subprocesses.surely(self._close(running, argv[0], ended=ended))
+            await subprocesses.shielded(self._close(running, argv[0], ended=ended))
         if cause is not None:
             seconds = time.monotonic() - (started_at if cause is subprocesses.TimedOut else running.lines.progressed_at)
             raise cause(f"{argv[0]} on {self.host}", seconds, subprocesses.last_line(running.err.text))
@@ -222,7 +222,7 @@ class Connection:
 
         if not over:
             running.told = True
-            await subprocesses.surely(self._threaded(give))
+            await subprocesses.shielded(self._threaded(give))
         return None
 
     async def _watch(self, running: Running, deadline: float, stall_s: float | None) -> _Cause:
@@ -274,7 +274,9 @@ class Connection:
 
 
 @asynccontextmanager
-async def connect(host: Host, key_path: Path, known_hosts_path: Path, *, timeout_s: float) -> AsyncIterator[Connection]:
+async def connect(
+    host: SshHost, key_path: Path, known_hosts_path: Path, *, timeout_s: float
+) -> AsyncIterator[SshConnection]:
     """Log in on *host* with the key at *key_path* only, if *known_hosts_path* has the host's own key.
 
     Raises Lost (network), CallAPerson (the host's key is unknown or differs, or it refuses ours), Misuse (a
@@ -286,7 +288,7 @@ async def connect(host: Host, key_path: Path, known_hosts_path: Path, *, timeout
     logging_in = threads.submit(_log_in, client, host, key_path, known_hosts_path, timeout_s)
     try:
         await asyncio.wrap_future(logging_in)
-        yield Connection(host, client, threads)
+        yield SshConnection(host, client, threads)
     finally:
         # If we are cancelled, the login goes on in its thread; it is closed afterwards, and leaves no connection.
         threads.submit(_close, client, logging_in)
@@ -298,7 +300,9 @@ def _close(client: paramiko.SSHClient, logging_in: Future[None]) -> None:
     client.close()
 
 
-def _log_in(client: paramiko.SSHClient, host: Host, key_path: Path, known_hosts_path: Path, timeout_s: float) -> None:
+def _log_in(
+    client: paramiko.SSHClient, host: SshHost, key_path: Path, known_hosts_path: Path, timeout_s: float
+) -> None:
     if not key_path.is_file():
         raise Misuse(f"{key_path}: there is no such SSH key for {host}; type: ssh-keygen -t ed25519 -f {key_path}")
     if not known_hosts_path.is_file():
@@ -358,7 +362,7 @@ def _know(hosts: paramiko.HostKeys, path: Path) -> None:
                 hosts.add(name, entry.key.get_name(), entry.key)
 
 
-def _wire(host: Host, timeout_s: float) -> socket.socket:
+def _wire(host: SshHost, timeout_s: float) -> socket.socket:
     wire = socket.create_connection((host.name, host.port), timeout=timeout_s)
     wire.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     if hasattr(socket, "TCP_USER_TIMEOUT"):  # otherwise a host that vanished is waited for a quarter of an hour

@@ -11,7 +11,7 @@ from typing import TypeVar
 from lectern import subprocesses
 from lectern.ecs import detached, probe, ssh
 from lectern.ecs.detached import Ended, Folder, Step
-from lectern.ecs.job import Job, Made, Outcome, Report
+from lectern.ecs.job import Job, JobOutcome, JobReport, MadeRendition
 from lectern.ecs.probe import MISSING, Measured, Media, Wanted
 from lectern.errors import (
     DISK_FULL,
@@ -30,7 +30,7 @@ from lectern.states import Resolution
 from lectern.storage import origin, oss, wget
 from lectern.storage.origin import RemoteFile
 from lectern.timing import backoff_s
-from lectern.urls import shown
+from lectern.urls import redact_url
 
 # Runs the steps of a job on its ECS host, each within the time left for the whole job.
 
@@ -44,10 +44,10 @@ _NONE_LEFT_BYTES = 1024**2
 class Steps:
     """A job in its folder on a host, and its progress."""
 
-    connection: ssh.Connection
+    connection: ssh.SshConnection
     job: Job
     folder: Folder
-    report: Report
+    report: JobReport
 
     async def run(self, step: Step) -> Ended:
         """Bring *step* to its end; raises Refuse (the time is over), FallBack (the disk is full), TryAgain."""
@@ -147,7 +147,7 @@ class Source:
     async def _fetched(self, number: int, remote: RemoteFile) -> Media:
         # Named after what the origin promises, so that a part of another file is not resumed.
         mark = hashlib.sha256(f"{remote.size_bytes} {remote.etag} {remote.crc64}".encode()).hexdigest()[:8]
-        url, file = shown(remote.url), f"{self.path}-{mark}"
+        url, file = redact_url(remote.url), f"{self.path}-{mark}"
         # By an IPv4 address, to which every host can connect; this host need not have IPv6.
         options, line = wget.asked(remote.url, remote.address if ":" not in (remote.address or "") else None)
         limit_bytes = remote.size_bytes if remote.size_bytes is not None else _UNKNOWN_BYTES
@@ -175,7 +175,7 @@ class Source:
         after = await promised(self._job)
         if before.promise != after.promise or before.size_bytes not in (None, size_bytes):
             found = f"{before.size_bytes} bytes were promised, {size_bytes} came, now it has {after.size_bytes}"
-            raise TryAgain(f"{shown(before.url)}: has changed while it was read: {found}", DOWNLOAD_FAILED)
+            raise TryAgain(f"{redact_url(before.url)}: has changed while it was read: {found}", DOWNLOAD_FAILED)
         return await self._look(file)
 
     async def _look(self, file: str | None = None) -> Media:
@@ -191,7 +191,7 @@ _KILLED = frozenset({137, 143, 255})  # 255 is how ffmpeg ends by TERM
 _NO_ENCODER = "Unknown encoder"
 
 
-async def transcode(connection: ssh.Connection, job: Job, report: Report) -> Outcome:
+async def transcode(connection: ssh.SshConnection, job: Job, report: JobReport) -> JobOutcome:
     """Make, check and upload all that the job wants, or go on where an earlier call was cut off.
 
     A failure of one rendition alone (a bad output, a failed upload) is noted in the outcome, and stops no other.
@@ -209,7 +209,7 @@ async def transcode(connection: ssh.Connection, job: Job, report: Report) -> Out
         await asyncio.gather(looking, return_exceptions=True)
 
 
-async def leave(connection: ssh.Connection, work_root: str, name: str) -> None:
+async def leave(connection: ssh.SshConnection, work_root: str, name: str) -> None:
     """End what still runs of the job *name* there, check that it is gone, and leave no file."""
     await detached.leave(connection, work_root, name)
 
@@ -223,7 +223,7 @@ class _Work:
         self._source = Source(steps)
         self._missed: dict[Resolution, LecternError] = {}
 
-    async def do(self, looking: Awaitable[RemoteFile]) -> Outcome:
+    async def do(self, looking: Awaitable[RemoteFile]) -> JobOutcome:
         """Do the whole job; *looking* is what the origin promises of the source now."""
         media = await self._source.there(looking)
         probe.check_streams(media, self._source.thing)
@@ -236,8 +236,8 @@ class _Work:
         self._report.step = "upload"
         good = [(output, measured) for output, measured in zip(outputs, checked, strict=True) if measured is not None]
         uploads = [self._of_one(output, self._upload(output, measured, media)) for output, measured in good]
-        made: list[Made | None] = await probe.together(uploads) if uploads else []
-        return Outcome(tuple(one for one in made if one is not None), self._missed)
+        made: list[MadeRendition | None] = await probe.together(uploads) if uploads else []
+        return JobOutcome(tuple(one for one in made if one is not None), self._missed)
 
     async def _of_one(self, output: ffmpeg.Output, work: Awaitable[T]) -> T | None:
         """Await *work*, and return its result; None if it fails, which is noted for this output alone."""
@@ -285,7 +285,7 @@ class _Work:
         wanted = Wanted(output, source, reached_s, self._job.stem(output.resolution))
         return await probe.made_well(self._connection, self._programs, wanted)
 
-    async def _upload(self, output: ffmpeg.Output, measured: Measured, media: Media) -> Made:
+    async def _upload(self, output: ffmpeg.Output, measured: Measured, media: Media) -> MadeRendition:
         path = f"{self._job.record_id}/{self._job.stem(output.resolution)}.flv"
 
         async def put(number: int) -> None:
@@ -293,7 +293,7 @@ class _Work:
 
         await tried(UPLOADS, put, lambda error: not isinstance(error, ssh.Lost))
         url = self._job.target.public(path)
-        return Made(output.resolution, url, output.width, output.height, media.duration_s, measured.size_bytes)
+        return MadeRendition(output.resolution, url, output.width, output.height, media.duration_s, measured.size_bytes)
 
     async def _uploaded(self, number: int, output: ffmpeg.Output, measured: Measured, path: str) -> None:
         md5 = base64.b64encode(bytes.fromhex(measured.md5)).decode()

@@ -4,13 +4,13 @@ import asyncio
 from contextlib import suppress
 
 from lectern import urls
-from lectern.allowlist import Address, Places
+from lectern.allowlist import Address, Allowlist
 from lectern.errors import TryAgain
 from lectern.storage import origin
 from lectern.urls import plain
 
 
-async def unreachable(push_url: str, *, timeout_s: float, allowed: Places) -> str | None:
+async def unreachable(push_url: str, *, timeout_s: float, allowed: Allowlist) -> str | None:
     """Why the host of *push_url* cannot be connected to within *timeout_s*; None if it can.
 
     Sends nothing, because a stream key may be valid only once. Connects to *allowed* places only.

@@ -138,7 +138,7 @@ class Order:
 
 
 @dataclass(frozen=True)
-class Kept:
+class InboxMessage:
     """A message in the inbox that is not handled yet."""
 
     id: int
@@ -152,7 +152,7 @@ class Kept:
 
 
 @dataclass(frozen=True)
-class Work:
+class UnrecordedWork:
     """Work that was done without a run, which a run shows afterwards: a sweep, a download, a batch that failed.
 
     *tags*, *parameters* and *key* are those of its run, *said* is the JSON of the lines of its table; *error* says why

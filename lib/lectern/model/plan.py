@@ -8,17 +8,17 @@ from typing import Any, Generic, Protocol, TypeVar, Unpack
 
 from lectern import errors
 from lectern.errors import ErrorCode, Malformed
-from lectern.model.facts import AsRun, Attempt, Event, Kept, Order, RenditionKey
+from lectern.model.facts import AsRun, Attempt, Event, InboxMessage, Order, RenditionKey
 from lectern.model.tables.shared import AnyTable
 from lectern.model.tables.teacher import StreamerRow, cancels, moves, orders, streamers, videos
-from lectern.model.views import Past
+from lectern.model.views import EventView
 from lectern.rendition_ids import stem
 from lectern.settings import StreamerSettings, TeacherSettings
 from lectern.states import BOOKING_MOVES, RENDITION_MOVES, BookingState, RenditionState, check_move
 from lectern.wire import outgoing
 from lectern.wire.fields import BACKUP, called
 from lectern.wire.messages import Booking, Message, Release
-from lectern.wire.outgoing import About, Kind, Outgoing
+from lectern.wire.outgoing import About, Outgoing, OutgoingKind
 
 # What a flow of either role can decide: messages to send, events to keep, and what becomes of the messages it read.
 
@@ -26,7 +26,7 @@ from lectern.wire.outgoing import About, Kind, Outgoing
 S = TypeVar("S", bound=TeacherSettings | StreamerSettings)
 
 
-class Lesson(Protocol):
+class ClassOrMessage(Protocol):
     """A class, or a message about it."""
 
     @property
@@ -117,20 +117,20 @@ class Decided(Generic[S]):
     def raise_alarm(self, code: ErrorCode, said: str, **about: Unpack[About]) -> None:
         """Raise an alarm."""
         made = outgoing.alarm(code, said, self.now, self.settings.name, **about)
-        self.sends.append(Outgoing(self.settings.alarm_channel, Kind.CHANNEL, made))
+        self.sends.append(Outgoing(self.settings.alarm_channel, OutgoingKind.CHANNEL, made))
 
-    def note(self, what: str, about: Lesson | None = None, detail: str = "", **named: str | None) -> None:
+    def note(self, what: str, about: ClassOrMessage | None = None, detail: str = "", **named: str | None) -> None:
         """Record an event, for ``lectern explain``."""
         if about is not None:
             named = {"class_id": about.class_id, "stem": about.stem}
         self.notes.append(Event(what, detail=detail, **named))
 
-    def to_dead_letters(self, kept: Kept, error: str) -> None:
+    def to_dead_letters(self, kept: InboxMessage, error: str) -> None:
         """Send a message that cannot be read to the dead letters, with the reason."""
         self.dead.append((kept.id, error))
         self.sends.append(outgoing.dead_letter(self.settings.dead_letter_stream, kept.command, kept.body, error))
 
-    def bury(self, kept: Kept, error: Malformed) -> None:
+    def bury(self, kept: InboxMessage, error: Malformed) -> None:
         """Send an unreadable message to the dead letters, and show it in the run's table."""
         self.to_dead_letters(kept, error.message)
         self.table.append({"class": error.class_id or "?", "decision": "malformed", "detail": error.message})
@@ -169,7 +169,7 @@ class Changes(Decided[TeacherSettings]):
     fallen: list[tuple[RenditionKey, float]] = field(default_factory=list)  # to ECS, until this deadline
     taken: list[str] = field(default_factory=list)  # classes that are taken from their streamers
     sent: list[tuple[str, str, list[AsRun]]] = field(default_factory=list)  # streamer, class, and the parts it sent
-    stories: list[list[Past]] = field(default_factory=list)  # what happened to a class on its streamer
+    stories: list[list[EventView]] = field(default_factory=list)  # what happened to a class on its streamer
     # done after the commit
     joins: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))  # waiting lists in Redis
     leaves: list[tuple[str, str]] = field(default_factory=list)
@@ -325,18 +325,18 @@ class Changes(Decided[TeacherSettings]):
     def answer_class(self, class_id: str, code: int, why: str, streamer: str | None = None, times: int = 1) -> None:
         """Answer a booking, whether or not the class is known here."""
         said = outgoing.answer(class_id, code, why, streamer)
-        self.sends += [Outgoing(self.settings.order_result_channel, Kind.CHANNEL, said, class_id)] * times
+        self.sends += [Outgoing(self.settings.order_result_channel, OutgoingKind.CHANNEL, said, class_id)] * times
 
     def refuse_another(self, class_id: str, code: int, why: str) -> None:
         """Refuse another booking of a booked class; this does not count as the answer to the first one."""
         said = outgoing.answer(class_id, code, why)
-        self.sends.append(Outgoing(self.settings.order_result_channel, Kind.CHANNEL, said))
+        self.sends.append(Outgoing(self.settings.order_result_channel, OutgoingKind.CHANNEL, said))
 
     def answer_change(self, class_id: str, code: int, why: str, times: int = 1) -> None:
         """Answer a change to the platform; a second airing changes with its class, and gets no answer of its own."""
         if not class_id.endswith(BACKUP):
             said = outgoing.change_answer(class_id, code, why)
-            self.sends += [Outgoing(self.settings.change_result_channel, Kind.CHANNEL, said, class_id)] * times
+            self.sends += [Outgoing(self.settings.change_result_channel, OutgoingKind.CHANNEL, said, class_id)] * times
 
     def alarm(self, code: ErrorCode, said: str, about: Order | None = None, **named: Any) -> None:  # noqa: ANN401 (fields of an alarm)
         """Raise an alarm; *about* is the class that is in danger."""
@@ -347,7 +347,7 @@ class Changes(Decided[TeacherSettings]):
     def tell(self, streamer: str, message: Message, class_id: str | None) -> None:
         """Send *message* to a streamer."""
         target = self.settings.streamer_stream.format(name=streamer)
-        self.sends.append(Outgoing(target, Kind.STREAM, message, class_id))
+        self.sends.append(Outgoing(target, OutgoingKind.STREAM, message, class_id))
 
     def prepare(self, order: Order) -> None:
         """Tell the streamer of a class what to prepare."""
@@ -364,7 +364,7 @@ class Changes(Decided[TeacherSettings]):
             {"class": class_id, "decision": decision, "code": code or "", "where": where, "detail": detail}
         )
 
-    def bury(self, kept: Kept, error: Malformed) -> None:
+    def bury(self, kept: InboxMessage, error: Malformed) -> None:
         """Send a malformed message to the dead letters, with an alarm; answer 400 if its class is readable and new."""
         class_id, code = error.class_id, errors.DEAD_LETTER
         if kept.command == "change" and class_id is not None:

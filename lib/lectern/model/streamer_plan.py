@@ -11,13 +11,13 @@ from lectern.errors import ErrorCode
 from lectern.model.facts import Airing, AsRun, Cached, Idle
 from lectern.model.plan import Decided, Increment, New, RowChange
 from lectern.model.tables.streamer import classes, dirs, files, tasks
-from lectern.model.views import Past
+from lectern.model.views import EventView
 from lectern.rendition_ids import rendition_path
 from lectern.settings import StreamerSettings
 from lectern.states import AIRING_MOVES, FILE_MOVES, LIVE_AIRINGS, AiringState, FileState, check_move
 from lectern.wire.fields import called
 from lectern.wire.messages import Prepare, Report
-from lectern.wire.outgoing import Kind, Outgoing
+from lectern.wire.outgoing import Outgoing, OutgoingKind
 
 AS_RUN_TOLD, EVENTS_TOLD, DETAIL_TOLD = 150, 60, 120
 """Number of parts and of events of a class that its teacher is told, and of characters of each event.
@@ -270,7 +270,7 @@ class StreamerChanges(Decided[StreamerSettings]):
         code: ErrorCode | None = None,
         message: str = "",
         parts: Sequence[AsRun] = (),
-        events: Sequence[Past] = (),
+        events: Sequence[EventView] = (),
     ) -> None:
         """Report to the teacher how the Prepare of a class went, or how the class ended.
 
@@ -314,7 +314,7 @@ class StreamerChanges(Decided[StreamerSettings]):
 
     def tell(self, said: Report) -> None:
         """Send a report to the teacher."""
-        self.sends.append(Outgoing(self.settings.report_stream, Kind.STREAM, said, said.class_id))
+        self.sends.append(Outgoing(self.settings.report_stream, OutgoingKind.STREAM, said, said.class_id))
 
     def alarm(self, code: ErrorCode, said: str, about: Airing | Prepare, *, noted: bool = True) -> None:
         """Raise an alarm about a class; with *noted*, the class's story has it, too."""

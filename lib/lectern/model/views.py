@@ -31,7 +31,7 @@ class Booked:
 
 
 @dataclass(frozen=True)
-class Making:
+class TranscodeView:
     """The rendition that a class waits for."""
 
     state: RenditionState
@@ -47,7 +47,7 @@ class Making:
 
 
 @dataclass(frozen=True)
-class Cited:
+class StreamerView:
     """A class as its streamer has it, for people; times are epoch seconds, URLs have no secrets."""
 
     class_id: str
@@ -120,7 +120,7 @@ class OpenAlarm:
 
 
 @dataclass(frozen=True)
-class Past:
+class EventView:
     """A recorded event; *at* is epoch seconds."""
 
     at: float
@@ -132,13 +132,13 @@ class Past:
 
 
 @dataclass(frozen=True)
-class Found:
+class ClassView:
     """What is known of a class when somebody asks."""
 
     class_id: str
     booked: Booked | None = None
-    making: Making | None = None
-    cited: Cited | None = None
+    making: TranscodeView | None = None
+    cited: StreamerView | None = None
     streamer: str | None = None  # the host that *cited* and *sending* come from
     sending: Sending | None = None
     unheard: str | None = None  # why nobody knows what the streamer does; None if it was heard of lately
@@ -148,7 +148,7 @@ class Found:
     as_run: Sequence[AsRun] = ()
     kept_since: float | None = None
     is_malformed: bool = False
-    events: Sequence[Past] = field(default=())
+    events: Sequence[EventView] = field(default=())
 
     @property
     def end_time(self) -> float:
@@ -163,7 +163,7 @@ class Found:
 
 
 @dataclass(frozen=True)
-class Word:
+class StreamerStatus:
     """A streamer's last heartbeat: what it sends, what its checks found, its open alarms, and its limits."""
 
     at: float  # epoch seconds, by the clock that all hosts share

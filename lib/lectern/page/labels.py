@@ -92,7 +92,7 @@ CHINESE: Mapping[str, str] = {
 }
 
 
-class Words(dict[str, str]):
+class PageWords(dict[str, str]):
     """A page's words by key; a key without a translation is its own word."""
 
     def __missing__(self, key: str) -> str:
@@ -114,6 +114,6 @@ _ENGLISH = {
 }
 
 
-def of(language: str) -> Words:
+def of(language: str) -> PageWords:
     """The page's words in *language*: Chinese for ``zh``, else English."""
-    return Words(CHINESE if language == "zh" else {})
+    return PageWords(CHINESE if language == "zh" else {})

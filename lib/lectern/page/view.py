@@ -28,7 +28,7 @@ from lectern.decide.account import Account, Standing
 from lectern.decide.dashboard import MISSED
 from lectern.errors import CODES, ErrorCode, LecternError
 from lectern.model.tables.teacher import ViewerRow, journal
-from lectern.model.views import Booked, Found, OpenAlarm, Word
+from lectern.model.views import Booked, ClassView, OpenAlarm, StreamerStatus
 from lectern.page import labels
 from lectern.wire.fields import BACKUP
 
@@ -43,7 +43,7 @@ CALENDAR_ROWS = 2_000
 
 
 @dataclass(frozen=True)
-class Line:
+class PageLine:
     """A class on the page: its booking, how it stands, and that in a sentence."""
 
     one: Booked
@@ -70,16 +70,16 @@ class Day:
     number: int  # of classes that begin on the day
     page: int
     outcomes: Mapping[str, int]
-    lines: Sequence[Line]
-    on_air: Sequence[Line] = ()
-    missing: Sequence[Line] = ()
-    unknown: Sequence[Line] = ()
+    lines: Sequence[PageLine]
+    on_air: Sequence[PageLine] = ()
+    missing: Sequence[PageLine] = ()
+    unknown: Sequence[PageLine] = ()
     waiting: Sequence[Waiting] = ()
     waiting_number: int = 0  # with those that are not listed
     due: Mapping[Standing, int] = field(default_factory=dict)  # all classes in their time, with those not listed
     alarms: Sequence[OpenAlarm] = ()
     alarms_number: int = 0
-    words: Mapping[str, Word] = field(default_factory=dict)
+    words: Mapping[str, StreamerStatus] = field(default_factory=dict)
     is_deaf: bool = False  # Redis does not answer
     by_hour: Mapping[str, Sequence[int]] = field(default_factory=dict)
 
@@ -92,7 +92,7 @@ class Day:
         """Number of classes in their time that have one of *standings*."""
         return sum(self.due.get(one, 0) for one in standings)
 
-    def of(self, *standings: Standing) -> Sequence[Line]:
+    def of(self, *standings: Standing) -> Sequence[PageLine]:
         """The classes shown that have one of *standings*."""
         return [one for one in self.lines if one.standing in standings][:LISTED]
 
@@ -110,7 +110,12 @@ def begin_of_day(now: float, text: str | None = None) -> float:
 
 
 def of_day(
-    connection: Connection, viewer: ViewerRow, words: Mapping[str, Word] | None, host: str, begins: float, page: int
+    connection: Connection,
+    viewer: ViewerRow,
+    words: Mapping[str, StreamerStatus] | None,
+    host: str,
+    begins: float,
+    page: int,
 ) -> Day:
     """What *viewer* sees of the day that begins at *begins*; *words* is None if Redis does not answer."""
     now, until, institution = time.time(), begin_of_day(begins + 1.5 * DAY_S), viewer.institution_id
@@ -135,7 +140,7 @@ def of_day(
     return day if institution is not None else _whole(connection, day, words, host)
 
 
-def _whole(connection: Connection, day: Day, words: Mapping[str, Word] | None, host: str) -> Day:
+def _whole(connection: Connection, day: Day, words: Mapping[str, StreamerStatus] | None, host: str) -> Day:
     """The day with what only a viewer of all institutions sees besides the classes."""
     theirs = [alarm for word in (words or {}).values() for alarm in word.alarms]
     alarms = sorted([*incidents.alarms(connection, journal, host), *theirs], key=lambda one: -one.last_at)
@@ -153,30 +158,30 @@ def _whole(connection: Connection, day: Day, words: Mapping[str, Word] | None, h
     )
 
 
-def _is_theirs(one: Found, institution: str | None) -> bool:
+def _is_theirs(one: ClassView, institution: str | None) -> bool:
     return institution is None or (one.booked is not None and one.booked.institution == institution)
 
 
-def _stood(found: Found, words: Mapping[str, Word] | None, now: float) -> tuple[Found, Standing]:
+def _stood(found: ClassView, words: Mapping[str, StreamerStatus] | None, now: float) -> tuple[ClassView, Standing]:
     known = decide_account.with_status(found, words)
     return known, decide_account.standing(known, now)
 
 
-def _listed(stood: Iterable[tuple[Found, Standing]], wanted: Container[Standing], now: float) -> list[Line]:
+def _listed(stood: Iterable[tuple[ClassView, Standing]], wanted: Container[Standing], now: float) -> list[PageLine]:
     """Lines for the first LISTED classes in *wanted*: there may be thousands, and making a sentence takes long."""
     return [_line(*one, now) for one in islice((one for one in stood if one[1] in wanted), LISTED)]
 
 
-def _line(known: Found, standing: Standing, now: float) -> Line:
+def _line(known: ClassView, standing: Standing, now: float) -> PageLine:
     booked = known.booked
     assert booked is not None  # the timetable lists only bookings
     said = booked.message or "" if standing in _SAID else decide_account.state_sentence(known, standing, now)
     if known.dead_air and standing in {Standing.READY, Standing.COMING}:
         said += f"; recording faults: {known.dead_air}"
-    return Line(booked, standing, said)
+    return PageLine(booked, standing, said)
 
 
-def _waiting(found: Found, now: float) -> Waiting:
+def _waiting(found: ClassView, now: float) -> Waiting:
     booked = found.booked
     assert booked is not None  # the timetable lists only bookings
     sentence = timeline.next_of_booking(booked, found.making, now)[0]
@@ -195,7 +200,7 @@ class OneClass:
 
 
 def of_class(
-    connection: Connection, viewer: ViewerRow, words: Mapping[str, Word] | None, host: str, class_id: str
+    connection: Connection, viewer: ViewerRow, words: Mapping[str, StreamerStatus] | None, host: str, class_id: str
 ) -> OneClass | str | None:
     """What *viewer* sees of a class; None if nothing is known of it, or it belongs to another institution.
 

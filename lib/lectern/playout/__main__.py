@@ -32,10 +32,10 @@ def main() -> None:
     folder = arguments.dir.absolute()
     if arguments.part == "holder":
         from lectern.playout.folder import Misuse  # noqa: PLC0415 (the holder stays small)
-        from lectern.playout.supervisor import Holder  # noqa: PLC0415 (as above)
+        from lectern.playout.supervisor import PlayoutSupervisor  # noqa: PLC0415 (as above)
 
         try:
-            Holder(folder, arguments.socket or folder / "playout.sock", arguments.ca_file).run()
+            PlayoutSupervisor(folder, arguments.socket or folder / "playout.sock", arguments.ca_file).run()
         except Misuse as error:
             sys.exit(f"lectern playout: {error}")
         return

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lectern.playout import timetable
-from lectern.playout.timetable import BadRequest, Lesson
+from lectern.playout.timetable import BadRequest, ScheduledClass
 
 GOOD_S = 1.5
 """Seconds of media after which a receiver counts as good: a server may accept a publish, and close at once."""
@@ -19,7 +19,7 @@ Row = dict[str, Any]
 """A row's fields, which docs/playout.md describes: url, session, source, from, to, position_s, sent_s, bytes, open."""
 
 
-class AsRun:
+class AsRunRows:
     """The rows of one push; the last row is open while media are sent."""
 
     def __init__(self) -> None:
@@ -102,10 +102,10 @@ def covered(rows: list[Row], start: float, end: float) -> float:
 
 
 @dataclass
-class Entry:
+class AiredClass:
     """A class, and what became of it."""
 
-    lesson: Lesson
+    lesson: ScheduledClass
     as_run: list[dict[str, Any]] = field(default_factory=list)
     ended: str | None = None
     """Why the class is over, in words; None if it is not."""
@@ -116,7 +116,7 @@ class Entry:
         return json.dumps({**vars(self), "lesson": vars(self.lesson)})
 
 
-def entry(line: bytes) -> Entry | None:
+def entry(line: bytes) -> AiredClass | None:
     """The entry of a line; None if it is of another release, or is none."""
     try:
         row = json.loads(line)
@@ -126,10 +126,10 @@ def entry(line: bytes) -> Entry | None:
     except (BadRequest, AttributeError, KeyError, TypeError, ValueError, RecursionError):
         return None
     began = float(began) if type(began) in (int, float) else None
-    return Entry(known, sent, None if ended is None else str(ended), began)
+    return AiredClass(known, sent, None if ended is None else str(ended), began)
 
 
-def read_aired(path: Path) -> tuple[dict[str, Entry], list[bytes]]:
+def read_aired(path: Path) -> tuple[dict[str, AiredClass], list[bytes]]:
     """The classes that were on air, by class_id, and the lines of those that are over; raises BadRequest."""
     try:
         head, *lines = path.read_bytes().splitlines()

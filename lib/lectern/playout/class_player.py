@@ -2,12 +2,12 @@
 
 from typing import Any
 
-from lectern.playout.as_run import Entry, covered
-from lectern.playout.context import Now, Station
+from lectern.playout.as_run import AiredClass, covered
+from lectern.playout.context import Now, WorkerContext
 from lectern.playout.kernel import Isolated
-from lectern.playout.publisher import LEAD_S, Push
+from lectern.playout.publisher import LEAD_S, ClassPublisher
 from lectern.playout.rtmp.url import target
-from lectern.playout.timetable import Lesson
+from lectern.playout.timetable import ScheduledClass
 
 CANCELLED = "it was cancelled"
 """The reason for the end of a class that is not in the timetable any more."""
@@ -17,14 +17,14 @@ _RANK = ("on_air", "trying", "connecting", "no_lease", "waiting", "ended")
 _REST_S = 1.0
 
 
-class Airing:
+class ClassPlayer:
     """Airs the class of an entry, and writes down in it what was sent."""
 
-    def __init__(self, entry: Entry, station: Station) -> None:
+    def __init__(self, entry: AiredClass, station: WorkerContext) -> None:
         self.entry = entry
         self._station = station
         self._rests_until = 0.0
-        self._pushes: dict[str, Push] = {}
+        self._pushes: dict[str, ClassPublisher] = {}
         self._is_made = False  # a class far ahead has no pushes yet: there may be thousands
         for row in entry.as_run:
             row["open"] = False
@@ -36,7 +36,7 @@ class Airing:
         return self.entry.lesson.class_id
 
     @property
-    def pushes(self) -> dict[str, Push]:
+    def pushes(self) -> dict[str, ClassPublisher]:
         """The pushes, by URL."""
         self._make()
         return self._pushes
@@ -82,7 +82,7 @@ class Airing:
         """Skip the ticks of the next second."""
         self._rests_until = now.mono + _REST_S
 
-    def change(self, lesson: Lesson, now: Now) -> None:
+    def change(self, lesson: ScheduledClass, now: Now) -> None:
         """Take over a changed lesson; the sessions that it leaves valid go on."""
         old, self.entry.lesson = self.entry.lesson, lesson
         self._rests_until, self._is_made = 0.0, False
@@ -107,7 +107,7 @@ class Airing:
         lesson = {"start": was.start, "end": was.end, "file": was.file, "push_urls": list(was.push_urls)}
         self._tell("ended", at=now.wall, why=why, as_run=self.entry.as_run, **lesson, **summary)
 
-    def reopen(self, push: Push) -> None:
+    def reopen(self, push: ClassPublisher) -> None:
         """Remove the rows that *push* has resumed from those of earlier sessions, because its session goes on."""
         for row in push.as_run.rows:
             same = [one for one in self._earlier if (one["url"], one["from"]) == (row["url"], row["from"])]
@@ -180,7 +180,7 @@ class Airing:
         self._is_made = True
         for number, url in enumerate(lesson.push_urls):
             if url not in self._pushes:
-                push = Push(lesson, number, self._station, self._tell)
+                push = ClassPublisher(lesson, number, self._station, self._tell)
                 push.as_run.sessions = max((row["session"] for row in self._earlier if row["url"] == number), default=0)
                 self._pushes[url] = push
             self._pushes[url].number = number

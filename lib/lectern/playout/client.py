@@ -25,11 +25,11 @@ ON_THEIR_WAY = 32
 MAX_EVENTS = 10_000
 
 
-class Unreachable(Exception):
+class PlayoutUnreachable(Exception):
     """No playout listens, it does not answer, or it ended before its answer."""
 
 
-class Refused(Exception):
+class RequestRefused(Exception):
     """The playout answered that it cannot; the text is its reason."""
 
 
@@ -71,7 +71,7 @@ class Client:
             )
         except OSError as error:
             why = error.strerror or str(error) or "no answer in time"
-            raise Unreachable(f"{path}: no playout answers there: {why}") from error
+            raise PlayoutUnreachable(f"{path}: no playout answers there: {why}") from error
         return cls(reader, writer)
 
     async def __aenter__(self) -> Self:
@@ -93,7 +93,7 @@ class Client:
         """The answer to a request; raises Refused or Unreachable, after which the connection is of no more use."""
         async with self._asking:
             if self._is_over:
-                raise Unreachable("the playout's worker ended, or did not answer")
+                raise PlayoutUnreachable("the playout's worker ended, or did not answer")
             coming: asyncio.Future[dict[str, Any] | None] = asyncio.get_running_loop().create_future()
             try:
                 self._writer.write(json.dumps({"do": do, **fields}).encode() + b"\n")
@@ -102,11 +102,11 @@ class Client:
                     answer = await coming
             except (OSError, TimeoutError) as error:
                 await self.close()
-                raise Unreachable(f"the playout did not answer within {timeout_s:g} s") from error
+                raise PlayoutUnreachable(f"the playout did not answer within {timeout_s:g} s") from error
         if answer is None:
-            raise Unreachable("the playout's worker ended before it answered")
+            raise PlayoutUnreachable("the playout's worker ended before it answered")
         if not answer.get("ok"):
-            raise Refused(str(answer.get("why")))
+            raise RequestRefused(str(answer.get("why")))
         return answer
 
     async def events(self) -> AsyncIterator[dict[str, Any]]:

@@ -34,7 +34,7 @@ class Totals:
 
 
 @dataclass
-class Station:
+class WorkerContext:
     """What a worker gives to its classes: threads for files, the lease, and what to call for events and connections."""
 
     pool: Executor

@@ -23,7 +23,7 @@ Identity = tuple[int, int, int, int]
 
 
 @dataclass(frozen=True)
-class At:
+class Position:
     """Where to begin: at the beginning, or at the keyframe before or after a position, or at a byte.
 
     The byte *place* is valid only in the file with the fingerprint *file*; in any other file the position is used.
@@ -58,7 +58,7 @@ def fingerprint(identity: Identity | None) -> int:
     return zlib.crc32(repr(identity).encode())
 
 
-def open_at(path: Path, index_path: Path, at: At, unless: Identity | None) -> Opened:
+def open_at(path: Path, index_path: Path, at: Position, unless: Identity | None) -> Opened:
     """Open a file and read at its place to begin; raises NotAirable, OSError. Runs in a thread."""
     file = os.open(path, os.O_RDONLY)
     with ExitStack() as failed:
@@ -136,10 +136,12 @@ class Tag(NamedTuple):
     ends: int
 
 
-class Reel:
+class Demuxer:
     """Gives a file's tags in their order; `fault` says what is wrong with it, as "is missing". Nothing here waits."""
 
-    def __init__(self, path: Path, index_path: Path, pool: Executor, at: At, unless: Identity | None = None) -> None:
+    def __init__(
+        self, path: Path, index_path: Path, pool: Executor, at: Position, unless: Identity | None = None
+    ) -> None:
         self.fault: str | None = None
         self.ended = False
         self.headers: dict[int, tuple[int, bytes]] = {}

@@ -6,7 +6,7 @@ from collections import deque
 from typing import Any, NamedTuple
 
 from lectern.playout import flv
-from lectern.playout.demuxer import Reel
+from lectern.playout.demuxer import Demuxer
 from lectern.playout.session import Mark, Session
 
 # What must precede a file's pictures and sounds: its metadata and headers, once in each session.
@@ -20,7 +20,7 @@ class Item(NamedTuple):
     body: bytes
 
 
-class Heads:
+class SequenceHeaders:
     """Messages that wait to be sent, and the last of each kind that the session got."""
 
     def __init__(self) -> None:
@@ -45,7 +45,7 @@ class Heads:
         """Drop what waits: its file is not sent any more."""
         self._queue.clear()
 
-    def announce(self, reel: Reel, at_ms: int) -> None:
+    def announce(self, reel: Demuxer, at_ms: int) -> None:
         """Queue the metadata and headers of *reel*, except those that are in force in the session."""
         needed = {kind: body for kind, (_, body) in reel.headers.items()}
         if reel.metadata is not None:
@@ -81,12 +81,12 @@ Place = tuple[int, int, int, int, int, bool, int]
 """*source* to *wrap* of a journal's mark."""
 
 
-class Track:
+class Muxer:
     """The reel that is sent now, and how its times lie in the class."""
 
     def __init__(self) -> None:
         self.source = RECORDING
-        self.reel: Reel | None = None
+        self.reel: Demuxer | None = None
         self.last_ms = 0
         """Position in the class of the last message sent."""
         self.shift_ms = 0
@@ -96,7 +96,7 @@ class Track:
         self.tags_left = TAGS
         """Number of tags that may still be taken in this turn."""
         self._from_ms, self._awaits_key = 0, False
-        self._heads = Heads()
+        self._heads = SequenceHeaders()
         self._resumed: tuple[Place, dict[str, Any]] | None = None
         """The place and notes of the worker before: all that is known until the file is open again."""
 
@@ -141,7 +141,7 @@ class Track:
         item = self.peek(position_ms)
         return position_ms - item.at_ms if item is not None else 0.0
 
-    def put(self, reel: Reel, source: int, shift_ms: int = 0) -> None:
+    def put(self, reel: Demuxer, source: int, shift_ms: int = 0) -> None:
         """Send *reel* from now on; the caller announces its headers."""
         if self.reel is not None:
             self.reel.close()
@@ -169,7 +169,7 @@ class Track:
         if self.reel is not None:
             self._heads.announce(self.reel, int(position_ms))
 
-    def resume(self, reel: Reel, mark: Mark, saved: dict[str, Any]) -> None:
+    def resume(self, reel: Demuxer, mark: Mark, saved: dict[str, Any]) -> None:
         """Go on after the batch of *mark*."""
         self.reel, self.source, self.shift_ms = reel, mark.source, mark.shift_ms
         self._from_ms, self._awaits_key, self.last_ms = mark.from_ms, mark.awaits_key, mark.last_ms
@@ -209,10 +209,10 @@ BATCH_BYTES = 128 * 1024
 """Size from which a batch is full: no further message is added."""
 
 
-class Batches:
+class WriteBatches:
     """Batches of one *track*; `base_ms` is the position in the class at which the session's own time begins."""
 
-    def __init__(self, track: Track) -> None:
+    def __init__(self, track: Muxer) -> None:
         self.base_ms = 0
         self._track = track
 

@@ -9,27 +9,27 @@ from contextlib import suppress
 from typing import Any
 
 from lectern.playout import net
-from lectern.playout.as_run import GOOD_S, AsRun
-from lectern.playout.context import Now, Station
+from lectern.playout.as_run import GOOD_S, AsRunRows
+from lectern.playout.context import Now, WorkerContext
 from lectern.playout.kernel import Isolated
-from lectern.playout.muxer import BATCH_BYTES, NAMES, Batches
+from lectern.playout.muxer import BATCH_BYTES, NAMES, WriteBatches
 from lectern.playout.rtmp.publish import Step
 from lectern.playout.rtmp.url import target
 from lectern.playout.session import Broken, Journal, Session
-from lectern.playout.source import BEHIND_MS, FROM_THE_START_MS, Feed
-from lectern.playout.timetable import Lesson
+from lectern.playout.source import BEHIND_MS, FROM_THE_START_MS, Source
+from lectern.playout.timetable import ScheduledClass
 
 # A push's line to its receiver: first an attempt to connect, then the one session over the connection.
 
 
-_Wanted = tuple[Lesson, int, Callable[[], dict[str, Any]]]
+_Wanted = tuple[ScheduledClass, int, Callable[[], dict[str, Any]]]
 
 
-class Line:
+class Connection:
     """Calls *went* with a session that is new or has advanced, and *broke* with the reason when it has ended."""
 
     def __init__(
-        self, url: str, station: Station, went: Callable[[Session, Now], None], broke: Callable[[str, Now], None]
+        self, url: str, station: WorkerContext, went: Callable[[Session, Now], None], broke: Callable[[str, Now], None]
     ) -> None:
         self.session: Session | None = None
         self._url, self._target = url, target(url)
@@ -51,7 +51,7 @@ class Line:
             task.result()
         return self._connecting is not None
 
-    def connect(self, lesson: Lesson, buffer_bytes: int, notes: Callable[[], dict[str, Any]]) -> None:
+    def connect(self, lesson: ScheduledClass, buffer_bytes: int, notes: Callable[[], dict[str, Any]]) -> None:
         """Begin to connect; the kernel is to queue about *buffer_bytes* for the connection.
 
         *notes* returns what the session's journal must keep besides the session's own state.
@@ -78,7 +78,7 @@ class Line:
     def _begin(self) -> None:
         self._connecting = asyncio.get_running_loop().create_task(self._connect(*self._wanted))
 
-    async def _connect(self, lesson: Lesson, buffer_bytes: int, notes: Callable[[], dict[str, Any]]) -> None:
+    async def _connect(self, lesson: ScheduledClass, buffer_bytes: int, notes: Callable[[], dict[str, Any]]) -> None:
         try:
             trusted = self._station.trusted if self._target.secure else None
             connection = await net.connect(self._target, buffer_bytes, trusted, lesson.networks)
@@ -163,24 +163,24 @@ SPACING_S = 0.03
 _WATCH_S = 1.0
 
 
-class Push:
+class ClassPublisher:
     """Sends one class to one URL. `tick` does what is due and never waits."""
 
-    def __init__(self, lesson: Lesson, number: int, station: Station, tell: Callable[..., None]) -> None:
+    def __init__(self, lesson: ScheduledClass, number: int, station: WorkerContext, tell: Callable[..., None]) -> None:
         self.lesson = lesson
         self.url = lesson.push_urls[number]
         self.target = target(self.url)
         self.state = "waiting"
         self.why: str | None = None
         self.backoff = Backoff(station.chance)
-        self.as_run = AsRun()
+        self.as_run = AsRunRows()
         self.behind_s = 0.0
         self.number, self._station, self._tell = number, station, tell
-        self.feed = Feed(lesson.files, station.pool, self._feed_tells)
-        self._line = Line(self.url, station, self._went, self.broke_off)
+        self.feed = Source(lesson.files, station.pool, self._feed_tells)
+        self._line = Connection(self.url, station, self._went, self.broke_off)
         self._opened = False
         self._zero: float | None = None
-        self._batches = Batches(self.feed.track)
+        self._batches = WriteBatches(self.feed.track)
         self._watched_at = self._skipped_at = self._rests_until = 0.0
         self._lead_s = LEAD_S * (1 - station.chance.random() * 2 / 3)
 
@@ -236,7 +236,7 @@ class Push:
             "broke_off", now, session=self.as_run.sessions, why=why, was_on_air=was_on_air, retry_in_s=round(pause_s, 3)
         )
 
-    def change(self, lesson: Lesson, now: Now) -> None:
+    def change(self, lesson: ScheduledClass, now: Now) -> None:
         """Take over another end or other files."""
         self.lesson = lesson
         if self.feed.files != lesson.files:
@@ -255,7 +255,7 @@ class Push:
     def adopt(self, key: str, connection: socket.socket, journal: Journal, now: Now) -> None:
         """Go on with the session of a dead worker; raises Broken if that is impossible."""
         session, mark, saved = Session.adopt(self.target, connection, journal, self._notes)
-        zero, base_ms, as_run = saved["zero"], saved["base_ms"], AsRun()
+        zero, base_ms, as_run = saved["zero"], saved["base_ms"], AsRunRows()
         as_run.resume(saved)
         as_run.reach(NAMES[mark.source], mark.last_ms / 1000, session.offset, now.wall - (now.mono - mark.sent_at))
         session.flush()

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from lectern.playout import timetable
-from lectern.playout.as_run import Entry, entry
-from lectern.playout.class_player import CANCELLED, Airing
-from lectern.playout.context import Now, Station, in_slices
+from lectern.playout.as_run import AiredClass, entry
+from lectern.playout.class_player import CANCELLED, ClassPlayer
+from lectern.playout.context import Now, WorkerContext, in_slices
 from lectern.playout.kernel import Isolated, say
 from lectern.playout.publisher import LEAD_S
-from lectern.playout.state_file import Kept
-from lectern.playout.timetable import MAX_CLASSES, BadRequest, Difference, Lesson
+from lectern.playout.state_file import StateFile
+from lectern.playout.timetable import MAX_CLASSES, BadRequest, ScheduledClass, TimetableDifference
 
 SOON_S = 5.0
 """Seconds ahead of which a worker that goes on air needs the classes at once, to go on with their sessions."""
@@ -30,8 +30,8 @@ _CHECK_S = 1.0
 class Schedule:
     """Takes over timetables, and ticks the classes whose time has come: the others cost a tick nothing."""
 
-    def __init__(self, station: Station) -> None:
-        self.airings: dict[str, Airing] = {}
+    def __init__(self, station: WorkerContext) -> None:
+        self.airings: dict[str, ClassPlayer] = {}
         """All classes, by class_id; also those that are over, for 24 h."""
         self.version: str | None = None
         """The version of the timetable that is in force; None if there is none yet."""
@@ -39,9 +39,9 @@ class Schedule:
         """Why classes of the timetable are not aired, by class_id."""
         self.left_out = 0
         """Number of classes at the end of the timetable that are too many."""
-        self.over: dict[str, Airing] = {}
+        self.over: dict[str, ClassPlayer] = {}
         """The classes that are over, in the order in which they ended."""
-        self.active: dict[str, Airing] = {}
+        self.active: dict[str, ClassPlayer] = {}
         """The classes whose time has come, and that are not over."""
         self._station = station
         self._coming: list[tuple[float, str]] = []  # a heap: when a class is due, in epoch seconds
@@ -55,23 +55,25 @@ class Schedule:
         """The lines of the timetable that is in force, or of that part of it that was taken over."""
         return frozenset(self._lines)
 
-    def begin(self, found: Difference, entries: dict[str, Entry], on_air: Collection[str], now: Now) -> None:
+    def begin(
+        self, found: TimetableDifference, entries: dict[str, AiredClass], on_air: Collection[str], now: Now
+    ) -> None:
         """Take over at once the classes of *entries*, and those *on_air*; all others are for `take_over`."""
         for line in found.new:
             wanted = _read(line)
-            if isinstance(wanted, Lesson):
+            if isinstance(wanted, ScheduledClass):
                 if wanted.start > now.wall + SOON_S:
                     break
                 if wanted.class_id in entries or wanted.class_id in on_air:
                     self._take(line, wanted, entries.get(wanted.class_id))
 
-    def ended(self, entry: Entry) -> None:
+    def ended(self, entry: AiredClass) -> None:
         """Take in a class that was over before this worker began."""
         class_id = entry.lesson.class_id
         if class_id not in self.airings:
-            self.airings[class_id] = self.over[class_id] = Airing(entry, self._station)
+            self.airings[class_id] = self.over[class_id] = ClassPlayer(entry, self._station)
 
-    def take_over(self, found: Difference) -> Iterator[None]:
+    def take_over(self, found: TimetableDifference) -> Iterator[None]:
         """Take over a timetable, a class at each step; the class that begins soonest is taken first.
 
         It may be left at any step: the next timetable is compared with the lines that were taken until then.
@@ -95,12 +97,12 @@ class Schedule:
 
     def _take_line(self, line: bytes, gone: frozenset[bytes]) -> None:
         wanted = _read(line)
-        class_id = wanted.class_id if isinstance(wanted, Lesson) else wanted[0]
+        class_id = wanted.class_id if isinstance(wanted, ScheduledClass) else wanted[0]
         before = self._line_of.get(class_id)
         if before is not None and before not in gone:
             say(f"{class_id}: is in the timetable twice; its first line counts")
             self._lines[line] = class_id
-        elif isinstance(wanted, Lesson):
+        elif isinstance(wanted, ScheduledClass):
             self._take(line, wanted, None)
         else:
             self._lines[line], self._line_of[class_id] = class_id, line
@@ -108,13 +110,13 @@ class Schedule:
             if class_id not in self.active:  # what is on air goes on, and its next line may be good
                 self._drop(class_id)
 
-    def _take(self, line: bytes, wanted: Lesson, entry: Entry | None) -> None:
+    def _take(self, line: bytes, wanted: ScheduledClass, entry: AiredClass | None) -> None:
         class_id = wanted.class_id
         self._lines[line], self._line_of[class_id] = class_id, line
         self.refused.pop(class_id, None)
         airing = self.airings.get(class_id)
         if airing is None:
-            airing = self.airings[class_id] = Airing(entry or Entry(wanted), self._station)
+            airing = self.airings[class_id] = ClassPlayer(entry or AiredClass(wanted), self._station)
         if airing.entry.lesson != wanted:
             airing.change(wanted, Now.read())
             self.over.pop(class_id, None)
@@ -168,7 +170,7 @@ class Schedule:
             self.airings.pop(class_id, None)
 
 
-def _read(line: bytes) -> Lesson | tuple[str, str]:
+def _read(line: bytes) -> ScheduledClass | tuple[str, str]:
     """The class of a line; or its class_id, and why it cannot be aired."""
     fields: Any = None
     try:
@@ -191,7 +193,7 @@ class AiredFile:
     """
 
     def __init__(self, path: Path, schedule: Schedule) -> None:
-        self.saved = Kept("what was aired", path, self._text, is_synced=True)
+        self.saved = StateFile("what was aired", path, self._text, is_synced=True)
         self._schedule = schedule
         self._lines: dict[str, str] = {}
         self._rows: dict[str, int] = {}  # number of as-run rows when a class was last written
@@ -231,10 +233,10 @@ class AiredFile:
         if new or gone or (is_due and self.saved.problem is not None):
             await self.saved.write()
 
-    def _is_new(self, one: Airing, *, is_due: bool) -> bool:
+    def _is_new(self, one: ClassPlayer, *, is_due: bool) -> bool:
         return one.row_count != self._rows.get(one.class_id, 0) or (is_due and one.state == "on_air")
 
-    def _encoded(self, new: list[Airing]) -> Iterator[None]:
+    def _encoded(self, new: list[ClassPlayer]) -> Iterator[None]:
         for one in new:
             one.write_down()
             self._lines[one.class_id], self._rows[one.class_id] = one.entry.line(), one.row_count

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from lectern.playout import kernel, net
 from lectern.playout.rtmp import NotRtmp
 from lectern.playout.rtmp.login import LoginWanted
-from lectern.playout.rtmp.publish import HANDSHAKE_BYTES, Publisher, Step
+from lectern.playout.rtmp.publish import HANDSHAKE_BYTES, PublisherProtocol, Step
 from lectern.playout.rtmp.url import Target
 
 # The journal of one session: what is about to be sent, so that the next worker can send the rest if this one dies. A
@@ -145,7 +145,7 @@ class Intake:
     def __init__(self) -> None:
         self._sum, self._until = 0, 0.0
 
-    def take(self, publisher: Publisher, data: bytes) -> int:
+    def take(self, publisher: PublisherProtocol, data: bytes) -> int:
         """Give *data* to *publisher*; returns how many bytes it counts for. Raises NotRtmp, also if it is too much."""
         before = publisher.chunks
         publisher.receive(data)
@@ -161,12 +161,12 @@ class Intake:
 
 
 class Session:
-    """Bytes between a `Publisher` and a connection; *notes* gives what else its journal must keep."""
+    """Bytes between a `PublisherProtocol` and a connection; *notes* gives what else its journal must keep."""
 
     def __init__(
         self, target: Target, connection: socket.socket, notes: Callable[[], dict[str, Any]], login: str = ""
     ) -> None:
-        self.publisher = Publisher(target, os.urandom(HANDSHAKE_BYTES - 8), login)
+        self.publisher = PublisherProtocol(target, os.urandom(HANDSHAKE_BYTES - 8), login)
         self.login = login
         self.connection = connection
         self.journal: Journal | None = None
@@ -197,7 +197,11 @@ class Session:
             raise Broken("the session's journal does not fit what was sent")
         self = cls.__new__(cls)
         self.login = ""
-        self.publisher, self.connection, self.journal = Publisher.load(target, saved["publisher"]), connection, journal
+        self.publisher, self.connection, self.journal = (
+            PublisherProtocol.load(target, saved["publisher"]),
+            connection,
+            journal,
+        )
         self.written, self.sent_at, self._notes = counted.written, mark.sent_at, notes
         self._rest, self._deadline, self._intake = memoryview(body)[sent:], None, Intake()
         self._owed, self._paid = saved["owed"], mark.paid

@@ -7,9 +7,9 @@ from concurrent.futures import Executor
 from dataclasses import replace
 from typing import Any
 
-from lectern.playout.demuxer import MISSING, STALL_S, STALLED, At, Identity, Reel
+from lectern.playout.demuxer import MISSING, STALL_S, STALLED, Demuxer, Identity, Position
 from lectern.playout.keyframe_index import HOLE_MS, path_of
-from lectern.playout.muxer import RECORDING, SLATE, TAGS, Track
+from lectern.playout.muxer import RECORDING, SLATE, TAGS, Muxer
 from lectern.playout.session import Mark
 from lectern.playout.timetable import Files
 
@@ -31,19 +31,19 @@ _SOON_MS = 200
 _DEFAULT_BYTES = 128 * 1024
 
 
-class Feed:
+class Source:
     """Chooses the reel that its `track` sends; calls *tell* with `slate` and `back`, each with a reason."""
 
     def __init__(self, files: Files, pool: Executor, tell: Callable[[str, str], None]) -> None:
         self.files = files
-        self.track = Track()
+        self.track = Muxer()
         self.lost: str | None = None
         """What is wrong with the recording; None while nothing is."""
         self.over = False
         self._pool, self._tell = pool, tell
-        self._coming: Reel | None = None
+        self._coming: Demuxer | None = None
         self._back = False
-        self._slate: Reel | None = None
+        self._slate: Demuxer | None = None
         self._hole_ms = 0
         self._bad: Identity | None = None
         self._retry_at = self._come_at = 0.0
@@ -71,14 +71,14 @@ class Feed:
 
     def open(self, position_ms: float) -> None:
         """Begin to open the recording at *position_ms*."""
-        self._come(At(clock_ms=position_ms) if position_ms >= FROM_THE_START_MS else At())
+        self._come(Position(clock_ms=position_ms) if position_ms >= FROM_THE_START_MS else Position())
 
     def resume(self, mark: Mark, saved: dict[str, Any], position_ms: float) -> None:
         """Go on after the last batch, in the file that was *saved*; in another file, at *position_ms*."""
         headers = {int(kind): place for kind, place in saved["headers"].items()} if saved["file"] == mark.file else None
-        at = At(position_ms, place=mark.place, wrap=mark.wrap, headers=headers, file=mark.file)
+        at = Position(position_ms, place=mark.place, wrap=mark.wrap, headers=headers, file=mark.file)
         path = self.files.slate if mark.source == SLATE and self.files.slate else self.files.recording
-        self.track.resume(Reel(path, path_of(path), self._pool, at), mark, saved)
+        self.track.resume(Demuxer(path, path_of(path), self._pool, at), mark, saved)
         if mark.source == SLATE:
             self.lost = "was missing or broken"
 
@@ -128,12 +128,12 @@ class Feed:
             self._look_at_slate(position_ms)
             if self._coming is None and now >= self._retry_at:
                 self._retry_at = now + RETRY_S
-                self._come(At(after_ms=position_ms + _SOON_MS), is_back=True)
+                self._come(Position(after_ms=position_ms + _SOON_MS), is_back=True)
 
     def skip(self, position_ms: float) -> None:
         """Go on at the clock's position, once the file is read there."""
         if self._coming is None and self.track.source == RECORDING:
-            self._come(At(clock_ms=position_ms))
+            self._come(Position(clock_ms=position_ms))
 
     def replace(self, files: Files, position_ms: float) -> None:
         """Take over other files; another recording is sent from the clock's position on."""
@@ -145,7 +145,7 @@ class Feed:
             was_coming = self._coming is not None and self.lost is None
             self._drop_coming()  # also if the disk still hangs on it
             if is_sent:  # until the next keyframe of the other one
-                self._come(At(after_ms=position_ms + _SOON_MS), is_back=True)
+                self._come(Position(after_ms=position_ms + _SOON_MS), is_back=True)
             elif was_coming:
                 self.open(max(0.0, position_ms))
             else:
@@ -157,14 +157,14 @@ class Feed:
         self._drop_coming()
         self._drop_slate()
 
-    def _is_elsewhere(self, reel: Reel, position_ms: float) -> bool:
+    def _is_elsewhere(self, reel: Demuxer, position_ms: float) -> bool:
         """Whether a new session at *position_ms* cannot go on with the recording where *reel* is."""
         if position_ms < FROM_THE_START_MS:
             return reel.has_begun or reel.begins_ms > position_ms
         apart_ms = position_ms - max(self.track.last_ms, reel.begins_ms)  # below 0 if the clock was set back
         return abs(apart_ms) > NEAR_MS or not reel.knows_headers
 
-    def _hole(self, reel: Reel, position_ms: float) -> int:
+    def _hole(self, reel: Demuxer, position_ms: float) -> int:
         """Milliseconds until the next sound or picture, if the position lies in a hole that ends no time soon; else 0.
 
         A hole after which the recording cannot be begun is lost only once: its end is awaited, whatever is sent.
@@ -179,9 +179,9 @@ class Feed:
         self._hole_ms = tag.time_ms
         return tag.time_ms - last_ms
 
-    def _come(self, at: At, *, is_back: bool = False) -> None:
+    def _come(self, at: Position, *, is_back: bool = False) -> None:
         self._back, self._come_at = is_back, time.monotonic()
-        self._coming = Reel(self.files.recording, self.files.index, self._pool, at, self._bad if is_back else None)
+        self._coming = Demuxer(self.files.recording, self.files.index, self._pool, at, self._bad if is_back else None)
 
     def _drop_coming(self) -> None:
         self.track.before_ms = math.inf
@@ -202,7 +202,7 @@ class Feed:
         if coming.ready():
             if self._back and not was_open and now - self._come_at > STALL_S:
                 self._drop_coming()  # the keyframe to begin at has passed meanwhile
-                self._come(At(after_ms=position_ms + _SOON_MS), is_back=True)
+                self._come(Position(after_ms=position_ms + _SOON_MS), is_back=True)
             elif not self._back or position_ms >= coming.begins_ms:
                 self._coming = None
                 self._send_recording(coming, position_ms)
@@ -231,7 +231,7 @@ class Feed:
             elif self._slate.fault:
                 self._give_up_slate(self._slate.fault)
         elif self.files.slate is not None and reel is None:
-            self._slate = Reel(self.files.slate, path_of(self.files.slate), self._pool, At())
+            self._slate = Demuxer(self.files.slate, path_of(self.files.slate), self._pool, Position())
 
     def _give_up_slate(self, fault: str) -> None:
         self._tell("slate", f"the slate {fault}")
@@ -247,7 +247,7 @@ class Feed:
         self.track.drop()
         self._tell("slate", f"the recording {fault}")
 
-    def _send_recording(self, reel: Reel, position_ms: float) -> None:
+    def _send_recording(self, reel: Demuxer, position_ms: float) -> None:
         """Send *reel*, which is open, from now on."""
         self._drop_slate()
         track, here = self.track, int(position_ms)

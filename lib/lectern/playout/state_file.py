@@ -12,7 +12,7 @@ WAIT_S = 3.0
 """Seconds for which anybody waits for a write; a disk that hangs longer is written when it goes on."""
 
 
-class Kept:
+class StateFile:
     """Keeps the file at *path* as *text* makes it, which a thread calls; *what* is its name for people.
 
     There are never two writes at once: the late one could replace the newer one, and each write that a hanging disk

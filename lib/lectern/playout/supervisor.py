@@ -30,7 +30,7 @@ MAX_PAUSE_S = 5.0
 
 
 @dataclass
-class Held:
+class HeldSession:
     """Copies of a session's connection and journal; without a journal (TLS) it can be reset, but not handed over."""
 
     connection: socket.socket
@@ -48,7 +48,7 @@ class Held:
             os.close(self.journal)
 
 
-class Holder:
+class PlayoutSupervisor:
     """Runs in *folder* until SIGTERM; clients connect to the socket at *address*."""
 
     def __init__(self, folder: Path, address: Path, ca_file: str | None) -> None:
@@ -59,7 +59,7 @@ class Holder:
         self.shared = Shared()
         self.lease = LeaseSocket(folder, self.shared)
         self.listener = folder_of.listening(address, "--socket")
-        self.sessions: dict[str, Held] = {}
+        self.sessions: dict[str, HeldSession] = {}
         self.worker: Child | None = None
         self.standby: Child | None = None
         self.next: Child | None = None
@@ -136,7 +136,9 @@ class Holder:
         for message, files in worker.hear():
             if message["say"] == "session":
                 self._forget(message["key"])
-                self.sessions[message["key"]] = Held(socket.socket(fileno=files[0]), files[1] if files[1:] else None)
+                self.sessions[message["key"]] = HeldSession(
+                    socket.socket(fileno=files[0]), files[1] if files[1:] else None
+                )
             elif message["say"] == "over":
                 self._forget(message["key"])
             elif message["say"] == "upgrade" and self.next is None:

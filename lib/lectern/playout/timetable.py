@@ -90,7 +90,7 @@ class BadRequest(Exception):
 
 
 @dataclass(frozen=True)
-class Lesson:
+class ScheduledClass:
     """A class as it was asked for; times are epoch seconds."""
 
     class_id: str
@@ -115,7 +115,7 @@ class Lesson:
 
 
 @dataclass(frozen=True)
-class Difference:
+class TimetableDifference:
     """A version of the timetable, and how it differs from the lines that a worker has."""
 
     version: str
@@ -126,7 +126,7 @@ class Difference:
     """Number of classes at the end of the file that are more than MAX_CLASSES."""
 
 
-def difference(path: Path, known: Collection[bytes]) -> Difference:
+def difference(path: Path, known: Collection[bytes]) -> TimetableDifference:
     """Read the timetable at *path* and compare it with the *known* lines; raises BadRequest if it cannot be read.
 
     It parses the header only, so that a thread can do it beside the sending loop.
@@ -143,10 +143,10 @@ def difference(path: Path, known: Collection[bytes]) -> Difference:
         raise BadRequest(f"{path}: it cannot be read: it has {len(data)} bytes, and {len(lines)} classes of {count}")
     wanted = lines[:MAX_CLASSES]
     new = [line for line in wanted if line not in known]
-    return Difference(version, new, frozenset(known).difference(wanted), len(lines) - len(wanted))
+    return TimetableDifference(version, new, frozenset(known).difference(wanted), len(lines) - len(wanted))
 
 
-def lesson(fields: dict[str, Any]) -> Lesson:
+def lesson(fields: dict[str, Any]) -> ScheduledClass:
     """The class that *fields* ask for; raises BadRequest with what is wrong with them."""
     urls = fields.get("push_urls")
     if not isinstance(urls, list) or not 1 <= len(urls) <= MAX_URLS or len(set(map(str, urls))) < len(urls):
@@ -156,7 +156,7 @@ def lesson(fields: dict[str, Any]) -> Lesson:
             target(str(url))
         except NotRtmp as error:
             raise BadRequest(f"push_urls[{number}]: {error}") from error
-    found = Lesson(
+    found = ScheduledClass(
         class_id=class_id_of(fields),
         file=_path(fields, "file") or "",
         push_urls=tuple(map(str, urls)),

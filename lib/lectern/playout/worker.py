@@ -14,19 +14,19 @@ from pathlib import Path
 from typing import Any
 
 from lectern.playout import context, kernel, net, session, timetable
-from lectern.playout.as_run import AIRED, Entry, read_aired
-from lectern.playout.class_player import Airing
+from lectern.playout.as_run import AIRED, AiredClass, read_aired
+from lectern.playout.class_player import ClassPlayer
 from lectern.playout.client import PROTOCOL
-from lectern.playout.context import Now, Station, in_slices
+from lectern.playout.context import Now, WorkerContext, in_slices
 from lectern.playout.control_socket import Control, Do, Lines
 from lectern.playout.kernel import Isolated, say
 from lectern.playout.rtmp import NotRtmp
 from lectern.playout.rtmp.login import LoginWanted
-from lectern.playout.rtmp.publish import HANDSHAKE_BYTES, Publisher
+from lectern.playout.rtmp.publish import HANDSHAKE_BYTES, PublisherProtocol
 from lectern.playout.rtmp.url import Target, target
 from lectern.playout.schedule import AiredFile, Schedule
 from lectern.playout.session import PORTION_BYTES, Broken, Intake, Journal, Session
-from lectern.playout.timetable import BadRequest, Difference, networks
+from lectern.playout.timetable import BadRequest, TimetableDifference, networks
 from lectern.playout.worker_process import Gone, Pipe, Shared
 
 # Tries a push URL up to RTMP's connect, without publishing: whether the server will let a class in.
@@ -46,7 +46,7 @@ async def connect_refusal(
         except (OSError, ValueError) as error:
             return net.words(error)
         try:
-            await _connected(Publisher(target, os.urandom(HANDSHAKE_BYTES - 8), query), connection)
+            await _connected(PublisherProtocol(target, os.urandom(HANDSHAKE_BYTES - 8), query), connection)
         except LoginWanted as error:
             query = error.query  # of which a server can want two, and no more
         except (OSError, NotRtmp) as error:
@@ -57,7 +57,7 @@ async def connect_refusal(
             connection.close()
 
 
-async def _connected(publisher: Publisher, connection: socket.socket) -> None:
+async def _connected(publisher: PublisherProtocol, connection: socket.socket) -> None:
     intake = Intake()
     while not publisher.is_connected:
         owed = memoryview(publisher.take())
@@ -99,7 +99,7 @@ class Worker:
         self.pipe = Pipe(socket.socket(fileno=terms.pipe))
         self.shared = Shared(terms.shared)
         self.path = terms.folder / timetable.NAME
-        self.station = Station(
+        self.station = WorkerContext(
             pool=ThreadPoolExecutor(THREADS, "file"),
             tell=self._tell,
             keep=self._keep,
@@ -126,7 +126,7 @@ class Worker:
         rest = self._begin({key.split("\n")[1] for key, _, _ in sessions})
         self._adopt(sessions, why, began_at)
         loop.add_reader(self.pipe.connection, self._hear)
-        going_on = loop.create_task(self._go_on(rest, Desk(self)))
+        going_on = loop.create_task(self._go_on(rest, RequestHandlers(self)))
         await self._tick_for_ever()
         going_on.cancel()
 
@@ -164,8 +164,8 @@ class Worker:
         The classes of the sessions that were handed over, *on_air*, are known at once: the sessions wait for them. To
         read thousands of others takes longer than a viewer should notice.
         """
-        found = Difference("", [], frozenset(), 0)
-        entries: dict[str, Entry] = {}
+        found = TimetableDifference("", [], frozenset(), 0)
+        entries: dict[str, AiredClass] = {}
         over: list[bytes] = []
         try:
             entries, over = read_aired(self.aired.saved.path)
@@ -184,7 +184,7 @@ class Worker:
 
         return rest
 
-    async def _go_on(self, rest: Callable[[], Iterator[None]], answers: "Desk") -> None:
+    async def _go_on(self, rest: Callable[[], Iterator[None]], answers: "RequestHandlers") -> None:
         """Take in the rest of what the worker before left, then answer requests, and save what is aired."""
         with Isolated() as isolated:  # whatever the files hold, this worker must answer, and go on airing
             await in_slices(rest())
@@ -294,7 +294,7 @@ TAKE_S = 5.0
 TRY_S = 5.0
 
 
-class Desk:
+class RequestHandlers:
     """Answers requests for a worker."""
 
     def __init__(self, worker: "Worker") -> None:
@@ -382,7 +382,7 @@ class Desk:
         raise BadRequest(await worker.upgrading)
 
 
-def _shown(airings: list[Airing], classes: Lines) -> Iterator[None]:
+def _shown(airings: list[ClassPlayer], classes: Lines) -> Iterator[None]:
     """Add the status of *airings* to *classes*, a class at each step."""
     for one in airings:
         classes.append(json.dumps(one.status(Now.read())))

@@ -16,18 +16,18 @@ from redis.exceptions import ReadOnlyError, RedisError
 
 from lectern.db.outbox import Unsent
 from lectern.errors import Misuse, TryAgain
-from lectern.model.views import Word
+from lectern.model.views import StreamerStatus
 from lectern.redis import connection, heartbeats
 from lectern.redis.connection import asking
 from lectern.redis.publish import STREAM_BOUND, Sent, send
-from lectern.redis.pubsub import Hearing
+from lectern.redis.pubsub import Subscription
 from lectern.redis.streams import Streams
 
 # The status that a streamer sends beside its heartbeat, for its teacher's accounts, counts and page.
 
 
 log = logging.getLogger("lectern")
-_WORDS = TypeAdapter(Word)
+_WORDS = TypeAdapter(StreamerStatus)
 MOST_BYTES = 512 * 1024
 """Most bytes that are read of a streamer's status: some thousand classes on air take a third of them."""
 
@@ -36,14 +36,14 @@ def _key(streamers_key: str) -> str:
     return f"{streamers_key}:words"
 
 
-async def publish_status(client: "Redis", streamers_key: str, name: str, word: Word) -> None:
+async def publish_status(client: "Redis", streamers_key: str, name: str, word: StreamerStatus) -> None:
     """Write *word*, the status of the streamer *name*, with the time of the clock that all hosts share."""
     seconds, _ = await client.time()
     body = _WORDS.dump_json(replace(word, at=float(seconds))).decode()
     await client.eval(heartbeats.NOTE, 1, _key(streamers_key), name, body)
 
 
-async def read_statuses(client: "Redis", streamers_key: str, lost_after_s: float) -> dict[str, Word]:
+async def read_statuses(client: "Redis", streamers_key: str, lost_after_s: float) -> dict[str, StreamerStatus]:
     """The last status of each streamer; *silent_s* is set if it is older than *lost_after_s*."""
     async with client.pipeline(transaction=False) as pipe:
         pipe.time()
@@ -52,8 +52,8 @@ async def read_statuses(client: "Redis", streamers_key: str, lost_after_s: float
     return _read(bodies, float(seconds), lost_after_s)
 
 
-def _read(bodies: Mapping[str, str], now: float, lost_after_s: float) -> dict[str, Word]:
-    found: dict[str, Word] = {}
+def _read(bodies: Mapping[str, str], now: float, lost_after_s: float) -> dict[str, StreamerStatus]:
+    found: dict[str, StreamerStatus] = {}
     for name, body in sorted(bodies.items()):
         try:
             word = _WORDS.validate_json(body[:MOST_BYTES])
@@ -119,7 +119,7 @@ class Bus:
 
     def __init__(self, client: "redis.Redis") -> None:
         self._client = client
-        self.hearing = Hearing(client)
+        self.hearing = Subscription(client)
         self._unreadable: dict[str, dict[str, str]] = {"beats": {}, "claims": {}}
 
     @classmethod
@@ -272,12 +272,12 @@ class Bus:
         }
 
     @asking()
-    async def say(self, key: str, name: str, own: Word) -> None:
+    async def say(self, key: str, name: str, own: StreamerStatus) -> None:
         """Publish the status of streamer *name*; only what people see depends on it."""
         await publish_status(self._client, key, name, own)
 
     @asking()
-    async def words(self, key: str, lost_after_s: float) -> dict[str, Word]:
+    async def words(self, key: str, lost_after_s: float) -> dict[str, StreamerStatus]:
         """The last status of each streamer, by name."""
         return await read_statuses(self._client, key, lost_after_s)
 

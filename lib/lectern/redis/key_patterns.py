@@ -20,7 +20,7 @@ _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 
 
 @dataclass(frozen=True)
-class Kind:
+class KeyKind:
     """The values of a field, in the three languages; each value ends in *ending*, which is none of its *letters*."""
 
     letters: str
@@ -31,11 +31,11 @@ class Kind:
     check: str  # in Lua, of a captured text {0}: what *lua* cannot express
 
 
-RECORD_ID = Kind(_DIGITS, "", "[0-9]{1,19}", "[0-9]*", "%d+", "#{0} <= 19")
+RECORD_ID = KeyKind(_DIGITS, "", "[0-9]{1,19}", "[0-9]*", "%d+", "#{0} <= 19")
 _ANY_OF = " or ".join(f"{{0}} == '{one}'" for one in Resolution)
-RESOLUTION = Kind(_DIGITS, "P", "|".join(Resolution), "[0-9]*P", "%d+P", f"({_ANY_OF})")
-NAME = Kind(f"{_DIGITS}{_LETTERS}_.:-", "", "[A-Za-z0-9_.:-]{1,250}", "?*", "[A-Za-z0-9_.:%-]+", "#{0} <= 250")
-KINDS: Mapping[str, Kind] = MappingProxyType({"record_id": RECORD_ID, "resolution": RESOLUTION})
+RESOLUTION = KeyKind(_DIGITS, "P", "|".join(Resolution), "[0-9]*P", "%d+P", f"({_ANY_OF})")
+NAME = KeyKind(f"{_DIGITS}{_LETTERS}_.:-", "", "[A-Za-z0-9_.:-]{1,250}", "?*", "[A-Za-z0-9_.:%-]+", "#{0} <= 250")
+KINDS: Mapping[str, KeyKind] = MappingProxyType({"record_id": RECORD_ID, "resolution": RESOLUTION})
 """The kinds of fields by name; every other field is a NAME: a class_id, an institution_id, a host."""
 
 _Step = tuple[frozenset[int], bool]
@@ -132,7 +132,7 @@ class Pattern:
         """Whether one name could fit both patterns; lengths and known resolutions are not checked."""
         return _meet(self.steps, other.steps, apart=False)
 
-    def _pairs(self) -> Iterator[tuple[str, Kind | None]]:
+    def _pairs(self) -> Iterator[tuple[str, KeyKind | None]]:
         """Each literal with the kind of the field that follows it."""
         kinds = [KINDS.get(field, NAME) for field in self.fields]
         yield from zip(self.parts[::2], [*kinds, None], strict=True)

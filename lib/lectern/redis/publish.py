@@ -9,7 +9,7 @@ import redis.asyncio as redis
 from redis.exceptions import NoPermissionError, RedisError
 
 from lectern.db.outbox import Rest, Unsent
-from lectern.wire.outgoing import Kind
+from lectern.wire.outgoing import OutgoingKind
 
 STREAM_BOUND = 100_000
 """Approximate number of messages to which a stream is trimmed when we write to it."""
@@ -68,7 +68,7 @@ are not its keys. The client takes longer to write an argument than Redis to rea
 
 
 @dataclass(frozen=True)
-class Refused:
+class RefusedByRedis:
     """A message that Redis refused, at least in part (*rest*); *index* is its place among the messages sent."""
 
     index: int
@@ -84,7 +84,7 @@ class Sent:
     """
 
     number: int = 0
-    refused: list[Refused] = field(default_factory=list)
+    refused: list[RefusedByRedis] = field(default_factory=list)
     broke: Exception | None = None
     late: bool = False
 
@@ -96,7 +96,7 @@ async def send(client: "redis.Redis", messages: Sequence[Unsent], until: float |
     shut: dict[str, str] = {}  # streams that have refused a message, and why
     for first in range(0, len(messages), SEND_AT_ONCE):
         together = range(first, min(first + SEND_AT_ONCE, len(messages)))
-        held = [i for i in together if messages[i].kind is Kind.STREAM and messages[i].target in shut]
+        held = [i for i in together if messages[i].kind is OutgoingKind.STREAM and messages[i].target in shut]
         going = sorted({*together}.difference(held))
         some = [messages[index] for index in going]
         runs = [(*run, len(list(its))) for run, its in groupby(some, key=lambda one: (one.target, one.todo))]
@@ -110,10 +110,10 @@ async def send(client: "redis.Redis", messages: Sequence[Unsent], until: float |
             sent.broke = None if sent.late else error
             return sent
         triples = zip(found[::3], found[1::3], found[2::3], strict=True)
-        refused = [Refused(going[int(index)], Rest(rest), str(why)) for index, rest, why in triples]
-        sent.refused += [*refused, *(Refused(index, Rest.ADD, shut[messages[index].target]) for index in held)]
+        refused = [RefusedByRedis(going[int(index)], Rest(rest), str(why)) for index, rest, why in triples]
+        sent.refused += [*refused, *(RefusedByRedis(index, Rest.ADD, shut[messages[index].target]) for index in held)]
         its = [(messages[one.index], one.why) for one in refused]
-        shut |= {message.target: why for message, why in its if message.kind is Kind.STREAM}
+        shut |= {message.target: why for message, why in its if message.kind is OutgoingKind.STREAM}
         sent.number += len(together)
     return sent
 

@@ -37,7 +37,7 @@ Message = tuple[str, str]
 
 
 @dataclass
-class Hearing:
+class Subscription:
     """Subscriptions that check themselves: each publishes to a channel of its own, and must receive that."""
 
     client: "redis.Redis"
@@ -157,7 +157,7 @@ async def _closed(pubsub: PubSub) -> None:
 class _Pair:
     """A subscription, and beside it the one that takes its place; what both hear is one message."""
 
-    def __init__(self, hearing: Hearing, channels: Sequence[str], first: _Subscription) -> None:
+    def __init__(self, hearing: Subscription, channels: Sequence[str], first: _Subscription) -> None:
         self._hearing, self._channels = hearing, channels
         self._old, self._new = first, cast("_Subscription | None", None)
         self._opening: asyncio.Task[_Subscription] | None = None

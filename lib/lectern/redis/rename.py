@@ -26,7 +26,7 @@ from lectern.redis.key_patterns import KINDS, NAME, Rule, check, rules_in
 FSYNC_EVERY_S = 0.1
 
 
-class Journal:
+class RenameJournal:
     """A file of old and new names; without a file, nothing is written.
 
     Names are synced every 0.1 s, while the server renames the next keys. A crash loses at most the names of two such
@@ -45,7 +45,7 @@ class Journal:
 
     @classmethod
     @contextmanager
-    def opened(cls, path: Path | None) -> Iterator["Journal"]:
+    def opened(cls, path: Path | None) -> Iterator["RenameJournal"]:
         """Open the journal at *path* to append to it; at the end all of it is on disk. Raises Misuse, OSError."""
         with ThreadPoolExecutor(1, thread_name_prefix="journal") as disk:
             if path is None:
@@ -208,7 +208,7 @@ def renamed(
     check(rules)
     run = _Run(client, on_slice or (lambda _: None), dry_run=dry_run)
     began = time.monotonic()
-    with in_words(run.progress), Journal.opened(None if dry_run else journal) as file:
+    with in_words(run.progress), RenameJournal.opened(None if dry_run else journal) as file:
         _refuse_cluster(client)
         for rule in rules:
             run.through(rule, file, FIRST_COUNT)
@@ -248,7 +248,7 @@ class _Run:
             f"{self.free} keys, or a slice more, were renamed so far. Mend that, and type the same again: it goes on."
         )
 
-    def through(self, rule: Rule, journal: "Journal", count: int) -> None:
+    def through(self, rule: Rule, journal: "RenameJournal", count: int) -> None:
         script = self.client.register_script(_script(rule, dry_run=self.dry_run))
         way_s = min(self._timed(self.client.ping)[1] for _ in range(3))
         cursor = b"0"

@@ -29,7 +29,7 @@ GONE_S = 86_400.0
 
 
 @dataclass(frozen=True)
-class Entry:
+class StreamEntry:
     """A message of a stream, to be acknowledged by its *id*."""
 
     stream: str
@@ -53,7 +53,7 @@ class Streams:
     _refused: dict[str, str] = field(default_factory=dict)
 
     @asking()
-    async def next(self, *, count: int, block_ms: int) -> list[Entry]:
+    async def next(self, *, count: int, block_ms: int) -> list[StreamEntry]:
         """The next messages; first those that *consumer* read before its start and never acknowledged.
 
         Raises TryAgain if Redis is away, or is only a copy.
@@ -75,7 +75,7 @@ class Streams:
         return found
 
     @asking()
-    async def acknowledge(self, entries: Sequence[Entry]) -> None:
+    async def acknowledge(self, entries: Sequence[StreamEntry]) -> None:
         """Acknowledge messages that are committed to the database."""
         async with self.client.pipeline(transaction=False) as pipe:
             for stream in {entry.stream for entry in entries}:
@@ -113,22 +113,22 @@ class Streams:
             needed.append(str(pending["min"]) if pending["pending"] else str(group["last-delivered-id"]))
         return min(needed, key=_order, default=None)
 
-    async def _left(self, count: int) -> list[Entry]:
+    async def _left(self, count: int) -> list[StreamEntry]:
         """Take over entries that other consumers read and never acknowledged."""
         if not self.shared or time.monotonic() - self._looked_at < LOOK_FOR_LEFT_S:
             return []
         self._looked_at = time.monotonic()
-        entries: list[Entry] = []
+        entries: list[StreamEntry] = []
         for name in sorted(self._open):
             idle_ms = int(LEFT_S * 1000)
             found: Any = await self.client.xautoclaim(name, GROUP, self.consumer, idle_ms, count=count)
             heed_cancel()
-            entries.extend(Entry(name, str(id_), _body(fields)) for id_, fields in found[1] if fields is not None)
+            entries.extend(StreamEntry(name, str(id_), _body(fields)) for id_, fields in found[1] if fields is not None)
         if entries:
             log.warning("redis: %d entries that another teacher left are taken over", len(entries))
         return entries
 
-    async def _read(self, count: int, block_ms: int) -> list[Entry]:
+    async def _read(self, count: int, block_ms: int) -> list[StreamEntry]:
         if not self._open:
             await asyncio.sleep(block_ms / 1000)
             return []
@@ -181,12 +181,12 @@ def _order(id_: str) -> tuple[int, int]:
     return int(milliseconds), int(number or 0)
 
 
-def _entries(found: object) -> list[Entry]:
+def _entries(found: object) -> list[StreamEntry]:
     pairs = cast("Iterable[tuple[str, Any]]", found.items() if isinstance(found, dict) else found or ())
-    entries: list[Entry] = []
+    entries: list[StreamEntry] = []
     for stream, batch in pairs:
         rows = batch[0] if isinstance(found, dict) and batch and isinstance(batch[0], list) else batch
-        entries.extend(Entry(str(stream), str(id_), _body(fields)) for id_, fields in rows)
+        entries.extend(StreamEntry(str(stream), str(id_), _body(fields)) for id_, fields in rows)
     return entries
 
 

@@ -23,10 +23,10 @@ from lectern import subprocesses
 from lectern.errors import CallAPerson, LecternError, Misuse, TryAgain
 from lectern.rollout import steps, window
 from lectern.rollout.control import Interruption
-from lectern.rollout.installed import Standing
-from lectern.rollout.journal import WINDOW, Journal, locked
+from lectern.rollout.installed import Installed
+from lectern.rollout.journal import WINDOW, RolloutJournal, locked
 from lectern.rollout.result import Answer
-from lectern.rollout.spec import Wanted
+from lectern.rollout.spec import Spec
 
 SOCKET = "holder.sock"
 FIRST_WORD_S = 60.0
@@ -43,7 +43,7 @@ Failure = Callable[[BaseException], dict[str, Any]]
 
 
 @dataclass
-class Holder:
+class RolloutAgent:
     """Sets the pace of one window: each task waits for a request on the socket, or for a timeout."""
 
     listener: socket.socket
@@ -105,9 +105,9 @@ def _reply(connection: socket.socket, fields: dict[str, Any]) -> None:
     connection.close()
 
 
-def open_(wanted: Wanted, failure: Failure, *, by_hand: bool) -> Answer:
+def open_(wanted: Spec, failure: Failure, *, by_hand: bool) -> Answer:
     """Leave a holder behind for the window of *wanted*; raises what keeps the window from beginning."""
-    journal = Journal.of(wanted)
+    journal = RolloutJournal.of(wanted)
     if journal.state(wanted.id) == "finished":
         nothing = {task: one.to_dict() for task, one in steps.plan(steps.checked(wanted)).items()}
         said = [f"{wanted.id} is finished already; nothing is stopped."]
@@ -131,7 +131,7 @@ def open_(wanted: Wanted, failure: Failure, *, by_hand: bool) -> Answer:
     return Answer(changed=True, said=[how], more={"opened": True})
 
 
-def _hold(wanted: Wanted, journal: Journal, failure: Failure, opened: int, *, by_hand: bool) -> None:
+def _hold(wanted: Spec, journal: RolloutJournal, failure: Failure, opened: int, *, by_hand: bool) -> None:
     """Be the holder, from the fork to its exit; never returns."""
     os.setsid()
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
@@ -143,7 +143,7 @@ def _hold(wanted: Wanted, journal: Journal, failure: Failure, opened: int, *, by
             _leave_session()
             said.write(json.dumps({"pid": os.getpid()}) + "\n")
             said.close()
-            code = _through(wanted, journal, failure, Holder(listener, by_hand, interruption.check), interruption)
+            code = _through(wanted, journal, failure, RolloutAgent(listener, by_hand, interruption.check), interruption)
     except BaseException as error:  # noqa: BLE001 (whatever it is, whoever opened must hear of it)
         message = error.message if isinstance(error, LecternError) else f"{type(error).__name__}: {error}"
         with suppress(OSError, ValueError):  # the pipe may be closed already: then the log has it
@@ -155,7 +155,9 @@ def _hold(wanted: Wanted, journal: Journal, failure: Failure, opened: int, *, by
     os._exit(code)
 
 
-def _through(wanted: Wanted, journal: Journal, failure: Failure, holder: Holder, interruption: Interruption) -> int:
+def _through(
+    wanted: Spec, journal: RolloutJournal, failure: Failure, holder: RolloutAgent, interruption: Interruption
+) -> int:
     """Do the window at the pace of *holder*; a client that waits for an answer gets the failure."""
     try:
         window.through(window.Window(wanted, journal, interruption, pace=holder))
@@ -176,7 +178,7 @@ def address(folder: Path) -> Iterator[str]:
 
 
 @contextmanager
-def _listening(wanted: Wanted) -> Iterator[socket.socket]:
+def _listening(wanted: Spec) -> Iterator[socket.socket]:
     """The socket, which only its owner may use; it is removed when the holder ends."""
     path = wanted.rollout_dir / SOCKET
     path.unlink(missing_ok=True)
@@ -223,9 +225,9 @@ def _leave_session() -> None:
         sys.stderr.flush()
 
 
-def ended(asked: Standing, task: str) -> Answer:
+def ended(asked: Installed, task: str) -> Answer:
     """What happened to *task* when the holder has ended; raises unless the window is finished."""
-    journal = Journal(asked.rollout_dir / "journal.jsonl", asked.role)
+    journal = RolloutJournal(asked.rollout_dir / "journal.jsonl", asked.role)
     begun = [note.id for note in journal.notes() if (note.step, note.state) == ("window", "begin")]
     last = begun[-1] if begun else ""
     state = journal.state(last)

@@ -17,9 +17,9 @@ import typer
 from lectern.errors import CallAPerson, LecternError, Misuse
 
 if TYPE_CHECKING:
-    from lectern.rollout.installed import Standing
+    from lectern.rollout.installed import Installed
     from lectern.rollout.result import Answer
-    from lectern.rollout.spec import Wanted
+    from lectern.rollout.spec import Spec
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -76,7 +76,7 @@ def ended(task: str, check: Check = False) -> None:  # noqa: ARG001 (it changes 
     _answer_standing(lambda asked: agent.ended(asked, task))
 
 
-def _planned(wanted: "Wanted") -> "Answer":
+def _planned(wanted: "Spec") -> "Answer":
     """What each task would do, as Ansible's check mode shows it at each task."""
     from lectern.rollout import steps
     from lectern.rollout.result import Answer
@@ -125,21 +125,21 @@ def status(
     sys.stdout.write("\n".join([*verify.lines(verify.status(root)), ""]))
 
 
-def _answer(step: "Callable[[Wanted], Answer]") -> NoReturn:
+def _answer(step: "Callable[[Spec], Answer]") -> NoReturn:
     """Do *step* with the wanted state of this host, and print its answer."""
     from lectern.rollout.journal import named
-    from lectern.rollout.spec import Wanted
+    from lectern.rollout.spec import Spec
 
-    _print_fields(lambda: step(named(Wanted.parse(sys.stdin.read()))).to_dict())
+    _print_fields(lambda: step(named(Spec.parse(sys.stdin.read()))).to_dict())
 
 
-def _answer_standing(step: "Callable[[Standing], Answer]") -> NoReturn:
+def _answer_standing(step: "Callable[[Installed], Answer]") -> NoReturn:
     """Do *step* with what stands on this host, and print its answer without the secrets, which nobody else knows."""
     from lectern.rollout import installed
 
     text = sys.stdin.read()
     secrets = installed.secrets(text)  # before the step, which may rename a backup
-    _print_fields(lambda: step(installed.Standing.parse(text)).to_dict(), secrets)
+    _print_fields(lambda: step(installed.Installed.parse(text)).to_dict(), secrets)
 
 
 def _print_fields(found: Callable[[], dict[str, Any]], secrets: Collection[str] = ()) -> NoReturn:

@@ -8,12 +8,12 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from lectern.errors import CallAPerson, LecternError, Misuse
 from lectern.rollout.backup import host
-from lectern.rollout.journal import Journal, Note
+from lectern.rollout.journal import JournalNote, RolloutJournal
 from lectern.rollout.settings import env_file
-from lectern.rollout.spec import Absolute, Wanted
+from lectern.rollout.spec import Absolute, Spec
 
 
-class Standing(BaseModel):
+class Installed(BaseModel):
     """Names a rollout: the last one of *role* on this host; if *version* is given, it must be of that version."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -25,7 +25,7 @@ class Standing(BaseModel):
     even_on_air: bool = False
 
     @classmethod
-    def parse(cls, text: str) -> "Standing":
+    def parse(cls, text: str) -> "Installed":
         """Read the JSON that the playbook sends; raises Misuse that names each fault."""
         try:
             return cls.model_validate_json(text)
@@ -39,12 +39,12 @@ class Standing(BaseModel):
         return self.root / "rollout"
 
 
-def last(asked: Standing) -> Wanted | str:
+def last(asked: Installed) -> Spec | str:
     """The last rollout, which stands or is half done; or a sentence that says why there is nothing to roll back.
 
     Raises Misuse if the version that is asked for stands, but another one upon it.
     """
-    history = Journal(asked.rollout_dir / "journal.jsonl", asked.role).history()
+    history = RolloutJournal(asked.rollout_dir / "journal.jsonl", asked.role).history()
     if history.last is None:
         return f"No release of lectern stands on this host as {asked.role}; nothing was changed."
     found = stored(asked.rollout_dir / "backups" / history.last)
@@ -59,12 +59,12 @@ def last(asked: Standing) -> Wanted | str:
     return f"lectern {asked.version} does not stand on this host; what does is {found.version}. Nothing was changed."
 
 
-def looked_at(asked: Standing) -> Wanted:
+def looked_at(asked: Installed) -> Spec:
     """The rollout that stands on this host, else the one rolled back last.
 
     Raises Misuse if there never was any, or if another version stands than is asked for.
     """
-    journal = Journal(asked.rollout_dir / "journal.jsonl", asked.role)
+    journal = RolloutJournal(asked.rollout_dir / "journal.jsonl", asked.role)
     history = journal.history()
     if history.last is not None:
         found = stored(asked.rollout_dir / "backups" / history.last)
@@ -77,7 +77,7 @@ def looked_at(asked: Standing) -> Wanted:
     return stored(asked.rollout_dir / "backups" / _folder(back[-1]))
 
 
-def _folder(rolledback: Note) -> str:
+def _folder(rolledback: JournalNote) -> str:
     return str(rolledback.detail["backup"])
 
 
@@ -85,7 +85,7 @@ def secrets(text: str) -> set[str]:
     """What is blotted out of the answer to the JSON *text*: the secrets of every rollout of this role on the host."""
     found: set[str] = set()
     with suppress(LecternError):  # what cannot be read is the answer's business
-        asked = Standing.parse(text)
+        asked = Installed.parse(text)
         for file in (asked.rollout_dir / "backups").glob(f"{asked.role}-*/{host.WANTED}"):
             with suppress(LecternError, OSError):
                 wanted = stored(file.parent)
@@ -93,10 +93,10 @@ def secrets(text: str) -> set[str]:
     return found
 
 
-def stored(folder: Path) -> Wanted:
+def stored(folder: Path) -> Spec:
     """What the rollout with its backup in *folder* wanted; raises CallAPerson if that cannot be read."""
     file = folder / host.WANTED
     try:
-        return Wanted.stored(file.read_text(encoding="utf-8"))
+        return Spec.stored(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise CallAPerson(f"{file}: it cannot be read ({error.strerror}). Find the backup {folder.name}.") from error

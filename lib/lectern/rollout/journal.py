@@ -14,7 +14,7 @@ from typing import Any, Literal
 from lectern.errors import CallAPerson, TryAgain
 from lectern.rollout.host import files
 from lectern.rollout.host.supervisord import States
-from lectern.rollout.spec import Wanted
+from lectern.rollout.spec import Spec
 
 State = Literal["untouched", "half", "finished", "rolledback"]
 Phase = Literal["begin", "done"]
@@ -27,7 +27,7 @@ _POLL_S = 0.05
 
 
 @dataclass(frozen=True)
-class Note:
+class JournalNote:
     """One line of the journal."""
 
     at: float
@@ -37,24 +37,24 @@ class Note:
     detail: Any = None
 
 
-def _parsed(fields: dict[str, Any]) -> Note:
+def _parsed(fields: dict[str, Any]) -> JournalNote:
     """A line of the journal as a note; fields that a newer release has added are left out."""
     known = ("at", "id", "step", "state", "detail")
-    return Note(**{name: fields[name] for name in known if name in fields})
+    return JournalNote(**{name: fields[name] for name in known if name in fields})
 
 
-class Journal:
+class RolloutJournal:
     """Append-only lines of JSON, a history for each role; a line that a crash has torn was never begun."""
 
     def __init__(self, path: Path, role: str) -> None:
         self.path, self._role = path, role
 
     @classmethod
-    def of(cls, wanted: Wanted) -> "Journal":
+    def of(cls, wanted: Spec) -> "RolloutJournal":
         """The journal of the host and role of *wanted*."""
         return cls(wanted.rollout_dir / "journal.jsonl", wanted.role)
 
-    def notes(self) -> list[Note]:
+    def notes(self) -> list[JournalNote]:
         """All complete lines of this role, in their order.
 
         Raises CallAPerson if a line that is not the last cannot be read.
@@ -64,7 +64,7 @@ class Journal:
         except FileNotFoundError:
             return []
         *whole, _torn = data.split(b"\n")
-        found: list[Note] = []
+        found: list[JournalNote] = []
         for number, line in enumerate(whole, 1):
             try:
                 note = _parsed(json.loads(line))
@@ -121,9 +121,9 @@ class Journal:
         standing = History.of(notes[: begun[-1]] if begun else notes).standing
         return next((one for one in reversed(standing) if one != id_), None)
 
-    def round(self, id_: str) -> list[Note]:
+    def round(self, id_: str) -> list[JournalNote]:
         """The lines of *id_* since its window was begun last; a resumed window is the same round."""
-        found: list[Note] = []
+        found: list[JournalNote] = []
         for note in self.notes():
             if note.id != id_:
                 continue
@@ -145,7 +145,7 @@ class History:
     rolledback: frozenset[str]
 
     @classmethod
-    def of(cls, notes: list[Note]) -> "History":
+    def of(cls, notes: list[JournalNote]) -> "History":
         """The history that *notes*, in their order, tell."""
         standing: list[str] = []
         half: str | None = None
@@ -184,13 +184,13 @@ class History:
         return self.half or next(reversed(self.standing), None)
 
 
-def named(wanted: Wanted) -> Wanted:
+def named(wanted: Spec) -> Spec:
     """*wanted* under a name that no other rollout has that stands on this host.
 
     A setting that was changed and is changed back wants the same as a rollout that stands below another one, whose
     backup is still needed: it is rolled out again under a name of its own.
     """
-    history, number = Journal.of(wanted).history(), 0
+    history, number = RolloutJournal.of(wanted).history(), 0
     while True:
         found = wanted.model_copy(update={"again": number})
         if found.id not in history.standing or history.state(found.id) in {"half", "finished"}:
@@ -239,7 +239,7 @@ def _taken(descriptor: int) -> bool:
     return True
 
 
-def states_before(notes: list[Note]) -> States:
+def states_before(notes: list[JournalNote]) -> States:
     """The state of each program before the window, from the window's first line in the journal."""
     begun = next((note for note in notes if (note.step, note.state) == ("window", "begin")), None)
     return {} if begun is None else begun.detail["states"]

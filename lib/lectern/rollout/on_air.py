@@ -8,17 +8,17 @@ from lectern.db.airings import epoch
 from lectern.migrations.steps import shape
 from lectern.rollout import playout
 from lectern.rollout.backup import store
-from lectern.rollout.journal import Journal
-from lectern.rollout.playout import Held
+from lectern.rollout.journal import RolloutJournal
+from lectern.rollout.playout import HeldClasses
 from lectern.rollout.result import at, shown, some
-from lectern.rollout.spec import Wanted
+from lectern.rollout.spec import Spec
 from lectern.rollout.takeover import old_database
 from lectern.states import LIVE_AIRINGS, BookingState
 
 _UNPLACED = frozenset({BookingState.RECEIVED, BookingState.WAITING, BookingState.PLACED})
 
 
-def refusals(wanted: Wanted, now: float) -> list[str]:
+def refusals(wanted: Spec, now: float) -> list[str]:
     """A sentence for the classes that a stop at *now* (epoch seconds) would harm; empty if there are none.
 
     An upgrade harms no class that the playout holds; a teacher's inbox keeps the messages that arrive during the stop.
@@ -32,7 +32,7 @@ def refusals(wanted: Wanted, now: float) -> list[str]:
     return _told(found, what, "with -e rollout_quiet_minutes=0 if only those count that are on air")
 
 
-def cut_now(wanted: Wanted, now: float) -> list[str]:
+def cut_now(wanted: Spec, now: float) -> list[str]:
     """A sentence for the classes that a rollback at *now* (epoch seconds) would cut off; empty if there are none."""
     if wanted.role == "teacher":
         return []
@@ -41,11 +41,11 @@ def cut_now(wanted: Wanted, now: float) -> list[str]:
     return _told(list(_of_streamer(wanted, now, 0, held)), what, "now with -e even_on_air=true")
 
 
-def _held(wanted: Wanted) -> Held | None:
+def _held(wanted: Spec) -> HeldClasses | None:
     """What the playout holds during the stop; None if this rollout replaces the old program, which has no playout."""
-    if Journal.of(wanted).behind(wanted.id) is None:
+    if RolloutJournal.of(wanted).behind(wanted.id) is None:
         return None
-    return playout.held(wanted) if wanted.role == "streamer" else Held()
+    return playout.held(wanted) if wanted.role == "streamer" else HeldClasses()
 
 
 def _told(found: list[tuple[float, float, str]], what: str, otherwise: str) -> list[str]:
@@ -55,14 +55,16 @@ def _told(found: list[tuple[float, float, str]], what: str, otherwise: str) -> l
     return [f"{named}: {what} {at(max(until for _, until, _ in found))}, or {otherwise}."]
 
 
-def _unheld(held: Held | None) -> str:
+def _unheld(held: HeldClasses | None) -> str:
     """Why the playout does not air the classes during the stop, as the end of a sentence."""
     if held is None:
         return ""
     return f", and the playout does not hold them ({held.why_none or 'the resident has not told it of them yet'})"
 
 
-def _of_streamer(wanted: Wanted, now: float, within_s: float, held: Held | None) -> Iterator[tuple[float, float, str]]:
+def _of_streamer(
+    wanted: Spec, now: float, within_s: float, held: HeldClasses | None
+) -> Iterator[tuple[float, float, str]]:
     soon = now + within_s
     with store.of(wanted).reading() as connection:
         known = old_database.classes(connection)
@@ -80,7 +82,7 @@ def _of_streamer(wanted: Wanted, now: float, within_s: float, held: Held | None)
                 yield start, end, f"class {shown(row.class_id)} ({at(start)} to {at(end)})"
 
 
-def _of_teacher(wanted: Wanted, now: float) -> Iterator[tuple[float, float, str]]:
+def _of_teacher(wanted: Spec, now: float) -> Iterator[tuple[float, float, str]]:
     soon = now + wanted.quiet_minutes * 60
     with store.of(wanted).reading() as connection:
         if shape(connection, "order_list") is None:

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from lectern.errors import CallAPerson
-from lectern.playout.client import Client, Refused, Unreachable
+from lectern.playout.client import Client, PlayoutUnreachable, RequestRefused
 from lectern.rollout.host import files
 from lectern.rollout.result import Answer
-from lectern.rollout.spec import Wanted
+from lectern.rollout.spec import Spec
 from lectern.settings import StreamerSettings
 
 BRIDGE_S = 20.0
@@ -18,7 +18,7 @@ UPGRADE_S = 60.0
 """Seconds to wait for an upgrade: a new worker has half a minute to load."""
 
 
-def socket_of(wanted: Wanted) -> Path:
+def socket_of(wanted: Spec) -> Path:
     """The path of the playout's socket, from the wanted settings; relative paths begin in the code folder."""
     settings = {name.lower(): value for name, value in wanted.env.items()}
     folder = settings.get("playout_dir", StreamerSettings.model_fields["playout_dir"].default)
@@ -27,36 +27,36 @@ def socket_of(wanted: Wanted) -> Path:
 
 
 @dataclass(frozen=True)
-class Held:
+class HeldClasses:
     """The classes that the playout airs, or will air, while the resident is stopped; or why it may air none."""
 
     classes: frozenset[str] = frozenset()
     why_none: str = ""
 
 
-def held(wanted: Wanted) -> Held:
+def held(wanted: Spec) -> HeldClasses:
     """What the playout holds now; nothing if it does not answer, or if its lease would end in the silence."""
     try:
         found = asyncio.run(_asked(socket_of(wanted), "status"))
-    except (Unreachable, Refused) as error:
-        return Held(why_none=f"{error}. Start it (systemctl start lectern-playout), or provision the host")
+    except (PlayoutUnreachable, RequestRefused) as error:
+        return HeldClasses(why_none=f"{error}. Start it (systemctl start lectern-playout), or provision the host")
     left_s = found["lease_until"] - found["boot_now"]
     if left_s < BRIDGE_S:
         left = f"ends in {left_s:.0f} s" if left_s > 0 else "has run out"
-        return Held(why_none=f"its lease {left}, and must last for {BRIDGE_S:g} s. See `lectern playout status`")
-    return Held(frozenset(one["class_id"] for one in found["classes"] if one["state"] != "ended"))
+        return HeldClasses(why_none=f"its lease {left}, and must last for {BRIDGE_S:g} s. See `lectern playout status`")
+    return HeldClasses(frozenset(one["class_id"] for one in found["classes"] if one["state"] != "ended"))
 
 
-def is_missing(wanted: Wanted) -> str:
+def is_missing(wanted: Spec) -> str:
     """Why the playout does not answer; empty if it does."""
     try:
         asyncio.run(_asked(socket_of(wanted), "hello"))
-    except (Unreachable, Refused) as error:
+    except (PlayoutUnreachable, RequestRefused) as error:
         return str(error)
     return ""
 
 
-def upgrade(wanted: Wanted, *, check: bool = False) -> Answer:
+def upgrade(wanted: Spec, *, check: bool = False) -> Answer:
     """Let a worker of the release that is installed now take over; classes on air go on in their sessions.
 
     If no playout answers, upgrade nothing and say so. Raises CallAPerson if the playout refuses.
@@ -64,7 +64,7 @@ def upgrade(wanted: Wanted, *, check: bool = False) -> Answer:
     path = socket_of(wanted)
     try:
         before = asyncio.run(_asked(path, "hello"))
-    except Unreachable:
+    except PlayoutUnreachable:
         return Answer(said=[f"No playout answers at {path}; nothing is to be upgraded."])
     if before["release"] == wanted.version:
         return Answer(said=[f"The playout is {wanted.version} already."])
@@ -73,10 +73,10 @@ def upgrade(wanted: Wanted, *, check: bool = False) -> Answer:
     led = _lead(wanted)
     try:
         asyncio.run(_asked(path, "upgrade"))
-    except Refused as error:
+    except RequestRefused as error:
         _lead_back(wanted, led)
         raise CallAPerson(f"The playout was not upgraded: {error}. Classes go on with {before['release']}.") from error
-    except Unreachable:
+    except PlayoutUnreachable:
         pass  # the old worker ended, as it should
     after = asyncio.run(_asked(path, "status"))
     if after["release"] == before["release"]:
@@ -91,12 +91,12 @@ def upgrade(wanted: Wanted, *, check: bool = False) -> Answer:
     return Answer(changed=True, said=[told])
 
 
-def _link(wanted: Wanted) -> Path:
+def _link(wanted: Spec) -> Path:
     """The link from which a provisioned host starts its playout: the next worker is of the release at its end."""
     return wanted.root / "playout"
 
 
-def _lead(wanted: Wanted) -> str | None:
+def _lead(wanted: Spec) -> str | None:
     """Point the link to the wanted release; returns its former target, None if nothing was to be changed."""
     link, target = _link(wanted), f"releases/{wanted.version}"
     before = files.link_target(link)
@@ -106,7 +106,7 @@ def _lead(wanted: Wanted) -> str | None:
     return before
 
 
-def _lead_back(wanted: Wanted, led: str | None) -> None:
+def _lead_back(wanted: Spec, led: str | None) -> None:
     if led is not None:
         files.switch_link(_link(wanted), led)
 

@@ -21,11 +21,11 @@ from lectern.rollout.backup import host, store
 from lectern.rollout.backup.copy import sha256
 from lectern.rollout.backup.store import Store
 from lectern.rollout.host import files as host_files
-from lectern.rollout.host.supervisord import Supervisor
-from lectern.rollout.journal import Journal, State
+from lectern.rollout.host.supervisord import Supervisord
+from lectern.rollout.journal import RolloutJournal, State
 from lectern.rollout.result import Answer, Failed, shown, some
 from lectern.rollout.settings import files
-from lectern.rollout.spec import Wanted
+from lectern.rollout.spec import Spec
 from lectern.rollout.takeover import old_database
 from lectern.states import LIVE_AIRINGS, BookingState
 
@@ -37,12 +37,12 @@ T = TypeVar("T")
 Gate = Callable[[T], Iterator[str] | None]
 
 
-def preflight(wanted: Wanted, *, check: bool = False) -> Answer:
+def preflight(wanted: Spec, *, check: bool = False) -> Answer:
     """How far this host is and what is to be done; raises Failed with everything that is in the way.
 
     A *check* is also made before the release is staged and before wget is installed, so it does not ask for them.
     """
-    state = Journal.of(wanted).state(wanted.id)
+    state = RolloutJournal.of(wanted).state(wanted.id)
     answer = Answer(more={"state": state, "id": wanted.id})
     skipped = ({programs} if check else set()) | ({release} if check and not wanted.release.exists() else set())
     found = [sentence for gate in _GATES[state] if gate not in skipped for sentence in _asked(gate, wanted)]
@@ -70,9 +70,9 @@ def _asked(gate: Gate[T], about: T) -> list[str]:
 # -- the gates ----------------------------------------------------------------------------------------------------
 
 
-def other_rollout(wanted: Wanted) -> Iterator[str]:
+def other_rollout(wanted: Spec) -> Iterator[str]:
     """Refuse if another rollout is half done, or the rollback of this one."""
-    history = Journal.of(wanted).history()
+    history = RolloutJournal.of(wanted).history()
     if history.half is not None and history.taking_back:
         yield f"The rollback of {history.half} was begun and did not end. Finish it first: {rollback.TYPE}."
     elif history.half not in {None, wanted.id}:
@@ -82,13 +82,13 @@ def other_rollout(wanted: Wanted) -> Iterator[str]:
         )
 
 
-def places(wanted: Wanted) -> Iterator[str]:
+def places(wanted: Spec) -> Iterator[str]:
     """Refuse if a folder, the user, or a file of the old program is missing."""
     host_files.Owner.user(wanted.user, 0o600)
     for name, folder in (("code_dir", wanted.code_dir), ("programs_dir", wanted.programs_dir)):
         if not folder.is_dir():
             yield f"{folder}: there is no such folder. Correct `{name}`."
-    first = Journal.of(wanted).history().last is None
+    first = RolloutJournal.of(wanted).history().last is None
     missing = [str(one) for one in wanted.old_confs if not one.exists()]
     if first and missing:
         yield (
@@ -104,7 +104,7 @@ def places(wanted: Wanted) -> Iterator[str]:
         yield f"{wanted.current}: it is no link, and nothing may take its place. Move it away."
 
 
-def release(wanted: Wanted) -> Iterator[str]:
+def release(wanted: Spec) -> Iterator[str]:
     """Refuse if the release is missing, incomplete, or of another version than is wanted."""
     manifest, complete = wanted.release / "manifest.json", wanted.release / ".complete"
     again = f"Stage it again (rm -r {wanted.release}, then ansible-playbook playbooks/rollout.yml)."
@@ -120,22 +120,22 @@ def release(wanted: Wanted) -> Iterator[str]:
         yield f"{manifest}: it is version {version}, and {wanted.version} is wanted. {again}"
 
 
-def silence(wanted: Wanted) -> None:
+def silence(wanted: Spec) -> None:
     """Refuse if supervisord does not answer."""
-    Supervisor(wanted.supervisorctl).states()
+    Supervisord(wanted.supervisorctl).states()
 
 
-def room(wanted: Wanted) -> None:
+def room(wanted: Spec) -> None:
     """Refuse if the disk has no room for the backup."""
     host.refuse_small_disk(wanted)
 
 
-def database_schema(wanted: Wanted) -> None:
+def database_schema(wanted: Spec) -> None:
     """Refuse if the database cannot be brought up to this release."""
     steps.schema_changes(wanted)
 
 
-def settings(wanted: Wanted) -> Iterator[str]:
+def settings(wanted: Spec) -> Iterator[str]:
     """Refuse if a file of settings cannot be read or edited, or if the new program would not start with it."""
     for one in files.all_of(wanted):
         try:
@@ -146,12 +146,12 @@ def settings(wanted: Wanted) -> Iterator[str]:
     files.refuse_useless(wanted)
 
 
-def left_behind(wanted: Wanted) -> Iterator[str]:
+def left_behind(wanted: Spec) -> Iterator[str]:
     """Refuse if classes that are still to come would stay behind in another database.
 
     If this rollout replaces the old program, its classes are taken over.
     """
-    behind = Journal.of(wanted).behind(wanted.id)
+    behind = RolloutJournal.of(wanted).behind(wanted.id)
     if behind is None or wanted.other_database:
         return
     before, after, now = store.of(installed.stored(wanted.backups_dir / behind)), store.of(wanted), time.time()
@@ -182,14 +182,14 @@ def _to_come(found: Store, role: str, now: float) -> set[str]:
         return {name for name, state in connection.execute(wanted, {"now": now}) if state in _OPEN}
 
 
-def programs(wanted: Wanted) -> Iterator[str]:
+def programs(wanted: Spec) -> Iterator[str]:
     """Refuse if the wget that the settings name is missing."""
     path = wanted.env.get("wget_path", "wget")
     if wanted.role == "streamer" and shutil.which(path) is None:
         yield f"{path}: there is no such program. Install it (apt-get install wget), or correct wget_path."
 
 
-def redis(wanted: Wanted) -> Iterator[str]:
+def redis(wanted: Spec) -> Iterator[str]:
     """Refuse if Redis does not answer or takes no writes, or if its clock is off."""
     with (
         redis_keys.opened(wanted) as client,
@@ -203,7 +203,7 @@ def redis(wanted: Wanted) -> Iterator[str]:
         yield f"This host's clock is {off_s:+.1f} s off that of Redis. Set it (systemctl restart systemd-timesyncd)."
 
 
-def prefect(wanted: Wanted) -> Iterator[str]:
+def prefect(wanted: Spec) -> Iterator[str]:
     """Refuse if the Prefect API does not answer, or rejects the login."""
     url = f"{wanted.prefect_api_url.rstrip('/')}/admin/version"
     auth = wanted.env.get("PREFECT_API_AUTH_STRING")
@@ -219,7 +219,7 @@ def prefect(wanted: Wanted) -> Iterator[str]:
         yield f"{url}: Prefect answers {answer.status_code}. Is prefect_api_url right (it ends in /api)?"
 
 
-def classes(wanted: Wanted) -> Iterator[str]:
+def classes(wanted: Spec) -> Iterator[str]:
     """Refuse if the stop would harm a class or, in an upgrade of a streamer, if its playout does not answer."""
     if wanted.role == "streamer" and not steps.checked(wanted).is_first and (why := playout.is_missing(wanted)):
         yield (
@@ -229,7 +229,7 @@ def classes(wanted: Wanted) -> Iterator[str]:
     yield from on_air.refusals(wanted, time.time())
 
 
-def health_address(wanted: Wanted) -> Iterator[str]:
+def health_address(wanted: Spec) -> Iterator[str]:
     """Refuse if nobody could be asked at `health_url`: the program would count as not well, and be taken back."""
     try:
         url = httpx.URL(wanted.health_url)
@@ -246,13 +246,13 @@ def health_address(wanted: Wanted) -> Iterator[str]:
 # -- what a first rollout finds of the old program -----------------------------------------------------------------
 
 
-def adoptable(work: steps.Work) -> Iterator[str]:
+def adoptable(work: steps.StepWork) -> Iterator[str]:
     """Refuse if something of the old program cannot be taken over."""
     _, refusals = work.takeover
     yield from refusals
 
 
-def keys(work: steps.Work) -> Iterator[str]:
+def keys(work: steps.StepWork) -> Iterator[str]:
     """Refuse if a key's new name is taken, or if the rules fit no key, as those of an example."""
     wanted = work.wanted
     if wanted.rekey and not work.renames[0] and not wanted.unmatched_rules:
@@ -263,9 +263,9 @@ def keys(work: steps.Work) -> Iterator[str]:
         )
 
 
-_ALWAYS: tuple[Gate[Wanted], ...] = (other_rollout, release, places, silence, settings, health_address, redis, prefect)
-_BEFORE: tuple[Gate[Wanted], ...] = (*_ALWAYS, room, database_schema, left_behind, programs, classes)
-_GATES: dict[State, tuple[Gate[Wanted], ...]] = {
+_ALWAYS: tuple[Gate[Spec], ...] = (other_rollout, release, places, silence, settings, health_address, redis, prefect)
+_BEFORE: tuple[Gate[Spec], ...] = (*_ALWAYS, room, database_schema, left_behind, programs, classes)
+_GATES: dict[State, tuple[Gate[Spec], ...]] = {
     "untouched": _BEFORE,
     "rolledback": _BEFORE,
     "half": _ALWAYS,  # the window goes on: nothing may keep the stopped programs down

@@ -10,7 +10,7 @@ from lectern.formatting import counted
 from lectern.redis import rename as redis_rename
 from lectern.redis.rename import Rule
 from lectern.rollout.host import files
-from lectern.rollout.spec import Wanted
+from lectern.rollout.spec import Spec
 from lectern.rollout.takeover.teacher import slices_of
 
 EARLIER = "keys-before.txt"
@@ -18,7 +18,7 @@ EARLIER = "keys-before.txt"
 
 
 @contextmanager
-def opened(wanted: Wanted) -> Iterator[redis.Redis]:
+def opened(wanted: Spec) -> Iterator[redis.Redis]:
     """A Redis client, which is closed at the end."""
     client = redis_rename.opened(wanted.redis_url)
     try:
@@ -27,7 +27,7 @@ def opened(wanted: Wanted) -> Iterator[redis.Redis]:
         client.close()
 
 
-def refuse_silence(wanted: Wanted) -> None:
+def refuse_silence(wanted: Spec) -> None:
     """Raise TryAgain or Misuse, in words, if Redis does not answer."""
     with (
         opened(wanted) as client,
@@ -36,12 +36,12 @@ def refuse_silence(wanted: Wanted) -> None:
         client.ping()
 
 
-def rules(wanted: Wanted) -> list[Rule]:
+def rules(wanted: Spec) -> list[Rule]:
     """The inventory's rules, parsed; raises Misuse if one is invalid."""
     return [Rule.parse(rule.old, rule.new) for rule in wanted.rekey]
 
 
-def rename(wanted: Wanted, *, dry_run: bool = False) -> tuple[int, list[str]]:
+def rename(wanted: Spec, *, dry_run: bool = False) -> tuple[int, list[str]]:
     """Give the old keys their new names; returns how many got one, and sentences about it.
 
     Raises CallAPerson if new names are taken.
@@ -59,7 +59,7 @@ def rename(wanted: Wanted, *, dry_run: bool = False) -> tuple[int, list[str]]:
     return done.matched if dry_run else done.renamed, [f"{done.lines()[0]}.", *said]
 
 
-def _noted_earlier(wanted: Wanted, client: redis.Redis) -> list[str]:
+def _noted_earlier(wanted: Spec, client: redis.Redis) -> list[str]:
     """Note, before the first rename, which keys have new names already; returns a sentence if any has.
 
     Those keys are not this rollout's, so a rollback leaves them alone. `keys.tsv`, the list of what was renamed, cannot
@@ -74,7 +74,7 @@ def _noted_earlier(wanted: Wanted, client: redis.Redis) -> list[str]:
     return [f"Keys that had such names before, and keep them in a rollback: {len(found):,}."] if found else []
 
 
-def rename_back(wanted: Wanted) -> list[str]:
+def rename_back(wanted: Spec) -> list[str]:
     """Give all keys their old names, also keys made since the rollout; returns sentences, also about those that failed.
 
     Keys that had a new name before the rollout keep it. Safe to repeat: if it is killed, the next call goes on.

@@ -11,7 +11,7 @@ from lectern.errors import LecternError
 
 
 @dataclass(frozen=True)
-class Difference:
+class TextDifference:
     """A text before and after, for `--diff`; its secrets are already masked."""
 
     path: str
@@ -34,7 +34,7 @@ class Answer:
 
     changed: bool = False
     said: list[str] = field(default_factory=list)
-    diff: list[Difference] = field(default_factory=list)
+    diff: list[TextDifference] = field(default_factory=list)
     steps: list[tuple[str, float]] = field(default_factory=list)
     more: dict[str, Any] = field(default_factory=dict)
 

@@ -24,12 +24,12 @@ from lectern.rollout.backup import host, store
 from lectern.rollout.backup.host import Before
 from lectern.rollout.control import Interruption
 from lectern.rollout.host import release_link, supervisord
-from lectern.rollout.host.supervisord import Supervisor, wait_for, wait_until_well
-from lectern.rollout.installed import Standing
-from lectern.rollout.journal import Journal, locked, states_before
+from lectern.rollout.host.supervisord import Supervisord, wait_for, wait_until_well
+from lectern.rollout.installed import Installed
+from lectern.rollout.journal import RolloutJournal, locked, states_before
 from lectern.rollout.result import Answer, shown, some
 from lectern.rollout.settings import files
-from lectern.rollout.spec import Wanted
+from lectern.rollout.spec import Spec
 from lectern.rollout.takeover import old_database, step
 from lectern.settings import StreamerSettings
 from lectern.states import AiringState
@@ -41,7 +41,7 @@ READ_S = 10.0
 """Seconds to wait until a teacher has read it; a living teacher takes one or two."""
 
 
-def withdraw(wanted: Wanted) -> list[str]:
+def withdraw(wanted: Spec) -> list[str]:
     """Tell the teacher, and delete from ``task_list`` what the old program must not air; returns sentences.
 
     Done before the old program starts: otherwise the teacher would miss the streamer after a minute and move its
@@ -56,7 +56,7 @@ def withdraw(wanted: Wanted) -> list[str]:
     return said
 
 
-def withdrawal_confirmed(wanted: Wanted) -> list[str]:
+def withdrawal_confirmed(wanted: Spec) -> list[str]:
     """Wait until a teacher has read the withdrawal; returns that, or what follows if none has, in sentences."""
     if not _was_leased(wanted):
         return []
@@ -70,12 +70,12 @@ def withdrawal_confirmed(wanted: Wanted) -> list[str]:
     return [f"The teacher leaves {name} its classes, and moves them to nobody."]
 
 
-def _names(wanted: Wanted) -> tuple[str, str]:
+def _names(wanted: Spec) -> tuple[str, str]:
     default = str(StreamerSettings.model_fields["streamers_key"].default)
     return wanted.env.get("STREAMERS_KEY", default), wanted.env.get("STREAMER_NAME", wanted.name)
 
 
-def _was_leased(wanted: Wanted) -> bool:
+def _was_leased(wanted: Spec) -> bool:
     """Whether a teacher of ours has given it classes, or may have."""
     with store.of(wanted).reading() as connection:
         if shape(connection, "lease_list") is None:
@@ -83,7 +83,7 @@ def _was_leased(wanted: Wanted) -> bool:
         return bool(connection.execute(text("SELECT count(*) FROM lease_list")).scalar_one())
 
 
-def _close(wanted: Wanted) -> list[str]:
+def _close(wanted: Spec) -> list[str]:
     """Delete from ``task_list`` the classes that were cancelled or moved to another streamer; returns sentences.
 
     A refused class stays: the old program may have its recording, and a needless push harms less than a missing class.
@@ -116,7 +116,7 @@ TYPE = "ansible-playbook playbooks/rollback.yml"
 """What a person types to roll back a rollout."""
 
 
-def run(wanted: Wanted, *, check: bool = False) -> Answer:
+def run(wanted: Spec, *, check: bool = False) -> Answer:
     """Roll the rollout *wanted* back, or say what that would do; a rollout that is rolled back already is left alone.
 
     A window that is under way takes itself back first. Raises Misuse if a database on a server is to be restored, too.
@@ -124,7 +124,7 @@ def run(wanted: Wanted, *, check: bool = False) -> Answer:
     then the rollback is half done, and the next call resumes it.
     """
     answer = Answer()
-    journal = Journal.of(wanted)
+    journal = RolloutJournal.of(wanted)
     if wanted.restore_database:
         host.restorable(wanted)
     if not wanted.rollout_dir.exists():
@@ -150,7 +150,7 @@ def run(wanted: Wanted, *, check: bool = False) -> Answer:
     return answer
 
 
-def refuse_harm(wanted: Wanted, journal: Journal) -> None:
+def refuse_harm(wanted: Spec, journal: RolloutJournal) -> None:
     """Raise, before anything is stopped, if what is behind cannot start, or a class on air would be cut."""
     copied = host.silent(wanted)
     if copied is None:
@@ -162,7 +162,7 @@ def refuse_harm(wanted: Wanted, journal: Journal) -> None:
         raise TryAgain(f"{' '.join(said)} Nothing was stopped.")
 
 
-def _refuse_unready(wanted: Wanted, kept: Before) -> None:
+def _refuse_unready(wanted: Spec, kept: Before) -> None:
     """Raise CallAPerson if the release that a rollback would start is gone, or cannot use the database as it is now.
 
     If the database is restored, too, it does not matter how it is now. Else that release is asked itself, by its own
@@ -189,16 +189,16 @@ def _refuse_unready(wanted: Wanted, kept: Before) -> None:
         )
 
 
-def of_standing(asked: Standing, *, check: bool = False) -> Answer:
+def of_standing(asked: Installed, *, check: bool = False) -> Answer:
     """Roll back the last rollout of this host, whatever the inventory says now."""
     found = installed.last(asked)
     if isinstance(found, str):
-        history = Journal(asked.rollout_dir / "journal.jsonl", asked.role).history()
+        history = RolloutJournal(asked.rollout_dir / "journal.jsonl", asked.role).history()
         return Answer(said=[found], more={"standing": list(history.standing)})
     return run(found, check=check)
 
 
-def _is_due(wanted: Wanted, journal: Journal, answer: Answer) -> bool:
+def _is_due(wanted: Spec, journal: RolloutJournal, answer: Answer) -> bool:
     history = journal.history()
     state = history.state(wanted.id)
     answer.more |= {"state": state, "standing": list(history.standing)}
@@ -225,14 +225,14 @@ def _is_due(wanted: Wanted, journal: Journal, answer: Answer) -> bool:
 class _Way:
     """One rollback, and how far it has come."""
 
-    wanted: Wanted
-    journal: Journal
+    wanted: Spec
+    journal: RolloutJournal
     answer: Answer
     left: list[str] = field(default_factory=list)
     """What could not be restored yet, in sentences."""
 
     def __post_init__(self) -> None:
-        self.supervisor = Supervisor(self.wanted.supervisorctl)
+        self.supervisor = Supervisord(self.wanted.supervisorctl)
         self.silent = host.silent(self.wanted)
         self.states = states_before(self.journal.round(self.wanted.id))
         self.behind = self.journal.behind(self.wanted.id)
@@ -262,7 +262,7 @@ class _Way:
         """Restore keys, recordings and classes; failures wait until the old programs run, which matters more."""
         if self.behind is not None:
             return  # the release behind has the same keys, recordings and classes
-        works: list[tuple[str, str, str, Callable[[Wanted], list[str]]]] = [
+        works: list[tuple[str, str, str, Callable[[Spec], list[str]]]] = [
             ("keys", "rekey", "rekey", redis_keys.rename_back),
             ("recordings", "adopt", "adopt", step.undo),
         ]
@@ -275,7 +275,7 @@ class _Way:
                 except LecternError as error:
                     self.left.append(f"{title}: {error.message}")
 
-    def _say(self, work: Callable[[Wanted], list[str]]) -> None:
+    def _say(self, work: Callable[[Spec], list[str]]) -> None:
         self.answer.say(*work(self.wanted))
 
     def put_back(self) -> None:
@@ -332,7 +332,7 @@ class _Way:
         )
 
 
-def take_back(wanted: Wanted, journal: Journal, answer: Answer) -> None:
+def take_back(wanted: Spec, journal: RolloutJournal, answer: Answer) -> None:
     """Undo the window of *wanted*, however far it has come; the caller holds the lock."""
     answer.changed = True
     way = _Way(wanted, journal, answer)

@@ -59,7 +59,7 @@ class KeyRule(BaseModel):
     new: str
 
 
-class Wanted(BaseModel):
+class Spec(BaseModel):
     """The wanted state of one host. Secrets are in it: it is never printed."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
@@ -125,7 +125,7 @@ class Wanted(BaseModel):
         return patterns
 
     @model_validator(mode="after")
-    def _belong_together(self) -> "Wanted":
+    def _belong_together(self) -> "Spec":
         if self.role == "streamer" and self.video_root is None:
             raise ValueError("a streamer needs video_root")
         if f"{self.program}.conf" in self.old_programs:
@@ -133,7 +133,7 @@ class Wanted(BaseModel):
         return self
 
     @classmethod
-    def parse(cls, text: str) -> "Wanted":
+    def parse(cls, text: str) -> "Spec":
         """Read the JSON that the playbook sends; raises Misuse that names each fault without its value."""
         try:
             return cls.model_validate_json(text)
@@ -145,7 +145,7 @@ class Wanted(BaseModel):
             raise Misuse(f"What is wanted of this host cannot be read: {faults}. Correct the inventory.") from error
 
     @classmethod
-    def stored(cls, text: str) -> "Wanted":
+    def stored(cls, text: str) -> "Spec":
         """Read the `wanted.json` of a backup, without the fields that a newer release has added. Raises Misuse."""
         try:
             fields = json.loads(text)

@@ -10,12 +10,12 @@ from lectern.migrations.steps import shape
 from lectern.rollout import redis_keys
 from lectern.rollout.backup import host, store
 from lectern.rollout.host import release_link, supervisord
-from lectern.rollout.host.supervisord import Beat, Supervisor, no_beat
-from lectern.rollout.journal import Journal, states_before
-from lectern.rollout.result import Answer, Difference
+from lectern.rollout.host.supervisord import Beat, Supervisord, no_beat
+from lectern.rollout.journal import RolloutJournal, states_before
+from lectern.rollout.result import Answer, TextDifference
 from lectern.rollout.settings import files
 from lectern.rollout.settings.files import SettingsFile
-from lectern.rollout.spec import Wanted
+from lectern.rollout.spec import Spec
 from lectern.rollout.takeover import step
 
 CHANGING = frozenset({"alter", "schema", "switch", "env", "config", "rekey", "adopt"})
@@ -27,21 +27,21 @@ PROOF = "select class_id, institution_id from task_list limit 1"
 
 
 @dataclass(frozen=True)
-class Work:
+class StepWork:
     """What the steps do on one host, or, in a *check*, say that they would do; then nothing is changed.
 
     Each step adds to the answer that it gets, and returns whether it changes anything.
     """
 
-    wanted: Wanted
-    journal: Journal
+    wanted: Spec
+    journal: RolloutJournal
     beat: Beat = no_beat
     check: bool = False
 
     @cached_property
-    def supervisor(self) -> Supervisor:
+    def supervisor(self) -> Supervisord:
         """The host's supervisord."""
-        return Supervisor(self.wanted.supervisorctl)
+        return Supervisord(self.wanted.supervisorctl)
 
     @property
     def is_first(self) -> bool:
@@ -160,13 +160,13 @@ class Work:
     def _told(self, answer: Answer, changes: list[str]) -> bool:
         """Say the *changes* of the database, and show them as one difference."""
         if changes:
-            answer.diff.append(Difference(store.of(self.wanted).shown, "", "".join(f"{one}\n" for one in changes)))
+            answer.diff.append(TextDifference(store.of(self.wanted).shown, "", "".join(f"{one}\n" for one in changes)))
         return _said(answer, [f"{one}." for one in changes])
 
     def _edited(self, answer: Answer, file: SettingsFile | None) -> bool:
         return file is not None and self._changed(answer, file.pending(), file.apply)
 
-    def _changed(self, answer: Answer, pending: list[Difference], apply: Callable[[], list[str]]) -> bool:
+    def _changed(self, answer: Answer, pending: list[TextDifference], apply: Callable[[], list[str]]) -> bool:
         answer.diff += pending
         return _said(answer, [f"{one.path}: changes." for one in pending] if self.check else apply())
 
@@ -178,38 +178,38 @@ class Step:
     task: str
     title: str
     name: str
-    work: Callable[[Work, Answer], bool]
+    work: Callable[[StepWork, Answer], bool]
 
 
 ORDER = {
     "streamer": (
-        Step("stop", "2 stop all", "stop", Work.stop),
-        Step("stop", "1 copy the database", "copy", Work.copy),
-        Step("alter", "3 alter task_list", "alter", Work.alter),
-        Step("create", "4 create tables", "schema", Work.create),
-        Step("switch", "5 switch to the release", "switch", Work.switch),
-        Step("env", "6 .env", "env", Work.env),
-        Step("adopt", "7 adopt old bookings and files", "adopt", Work.adopt),
-        Step("reload", "8 reload", "reload", Work.reload),
-        Step("healthy", "8 healthy", "healthy", Work.healthy),
+        Step("stop", "2 stop all", "stop", StepWork.stop),
+        Step("stop", "1 copy the database", "copy", StepWork.copy),
+        Step("alter", "3 alter task_list", "alter", StepWork.alter),
+        Step("create", "4 create tables", "schema", StepWork.create),
+        Step("switch", "5 switch to the release", "switch", StepWork.switch),
+        Step("env", "6 .env", "env", StepWork.env),
+        Step("adopt", "7 adopt old bookings and files", "adopt", StepWork.adopt),
+        Step("reload", "8 reload", "reload", StepWork.reload),
+        Step("healthy", "8 healthy", "healthy", StepWork.healthy),
     ),
     "teacher": (
-        Step("stop", "1 stop all", "stop", Work.stop),
-        Step("stop", "1 copy the database", "copy", Work.copy),
-        Step("switch", "2 switch to the release", "switch", Work.switch),
-        Step("create", "3 create tables", "schema", Work.create),
-        Step("rekey", "4 rename keys", "rekey", Work.rekey),
-        Step("adopt", "4 adopt waiting lists", "adopt", Work.adopt),
-        Step("config", "5 config", "config", Work.config),
-        Step("reload", "6 reload", "reload", Work.reload),
-        Step("healthy", "6 healthy", "healthy", Work.healthy),
+        Step("stop", "1 stop all", "stop", StepWork.stop),
+        Step("stop", "1 copy the database", "copy", StepWork.copy),
+        Step("switch", "2 switch to the release", "switch", StepWork.switch),
+        Step("create", "3 create tables", "schema", StepWork.create),
+        Step("rekey", "4 rename keys", "rekey", StepWork.rekey),
+        Step("adopt", "4 adopt waiting lists", "adopt", StepWork.adopt),
+        Step("config", "5 config", "config", StepWork.config),
+        Step("reload", "6 reload", "reload", StepWork.reload),
+        Step("healthy", "6 healthy", "healthy", StepWork.healthy),
     ),
 }
 """All steps from the stop until the new program is proved healthy."""
 TASKS = {role: (*dict.fromkeys(one.task for one in steps), COMMIT) for role, steps in ORDER.items()}
 
 
-def plan(work: Work) -> dict[str, Answer]:
+def plan(work: StepWork) -> dict[str, Answer]:
     """What each task would do on this host, as a check says it; if the rollout is finished, none changes anything."""
     found = {task: Answer() for task in TASKS[work.wanted.role]}
     if work.journal.state(work.wanted.id) == "finished":
@@ -221,12 +221,12 @@ def plan(work: Work) -> dict[str, Answer]:
     return found
 
 
-def checked(wanted: Wanted) -> Work:
+def checked(wanted: Spec) -> StepWork:
     """The work on this host that changes nothing."""
-    return Work(wanted, Journal.of(wanted), check=True)
+    return StepWork(wanted, RolloutJournal.of(wanted), check=True)
 
 
-def schema_changes(wanted: Wanted) -> list[str]:
+def schema_changes(wanted: Spec) -> list[str]:
     """What the migration would change; raises if the database cannot be brought up to this release."""
     found = store.of(wanted)
     with found.untouched(), store.opened(found) as engine:

@@ -11,19 +11,19 @@ from lectern.rollout import rollback
 from lectern.rollout.backup import host, store
 from lectern.rollout.backup.copy import sha256
 from lectern.rollout.host import release_link, supervisord
-from lectern.rollout.host.supervisord import Health, Supervisor
-from lectern.rollout.journal import Journal, states_before
+from lectern.rollout.host.supervisord import Health, Supervisord
+from lectern.rollout.journal import RolloutJournal, states_before
 from lectern.rollout.result import Answer, Failed
 from lectern.rollout.settings import files
-from lectern.rollout.spec import Wanted
+from lectern.rollout.spec import Spec
 
 NOTES = 60
 """Number of journal lines that `status` shows, the newest ones."""
 
 
-def run(wanted: Wanted) -> Answer:
+def run(wanted: Spec) -> Answer:
     """Check that a finished rollout is complete, or that a rolled back one is gone without a trace; raises Failed."""
-    journal = Journal.of(wanted)
+    journal = RolloutJournal.of(wanted)
     state = journal.state(wanted.id)
     answer = Answer(more={"state": state})
     faults = list(_FAULTS[state](wanted, journal))
@@ -34,7 +34,7 @@ def run(wanted: Wanted) -> Answer:
     return answer
 
 
-def _of_finished(wanted: Wanted, _journal: Journal) -> Iterator[str]:
+def _of_finished(wanted: Spec, _journal: RolloutJournal) -> Iterator[str]:
     yield from faults_of_new(wanted)
     silent = host.silent(wanted)
     if silent is None:
@@ -45,18 +45,18 @@ def _of_finished(wanted: Wanted, _journal: Journal) -> Iterator[str]:
         yield f"{file}: it is not what was copied (its SHA-256 differs)."
 
 
-def faults_of_new(wanted: Wanted) -> Iterator[str]:
+def faults_of_new(wanted: Spec) -> Iterator[str]:
     """What differs from the wanted state where the new program should run; one sentence each."""
     yield from _in_words(lambda: [f"{one.path}: not as wanted." for one in release_link.pending(wanted)])
     for one in files.all_of(wanted):
         yield from _in_words(one.faults)
     yield from _in_words(lambda: _schema(wanted))
-    health = Health(wanted, Supervisor(wanted.supervisorctl))
+    health = Health(wanted, Supervisord(wanted.supervisorctl))
     if not health.is_well():
         yield health.fault()
 
 
-def _schema(wanted: Wanted) -> list[str]:
+def _schema(wanted: Spec) -> list[str]:
     found = store.of(wanted)
     with found.untouched(), store.opened(found) as engine:
         schema.check(engine, wanted.role)
@@ -73,7 +73,7 @@ def _in_words(look: Callable[[], list[str]]) -> list[str]:
         return [error.message]
 
 
-def _of_rolledback(wanted: Wanted, journal: Journal) -> Iterator[str]:
+def _of_rolledback(wanted: Spec, journal: RolloutJournal) -> Iterator[str]:
     notes = [note for note in journal.notes() if note.id == wanted.id and note.step == "rolledback"]
     folder = wanted.backups_dir / notes[-1].detail["backup"]
     copied = host.read(folder / host.SILENT)
@@ -88,7 +88,7 @@ def _of_rolledback(wanted: Wanted, journal: Journal) -> Iterator[str]:
     ]
     before = states_before(begun[-1:])
     try:
-        states = Supervisor(wanted.supervisorctl).states()
+        states = Supervisord(wanted.supervisorctl).states()
     except LecternError as error:
         yield error.message
         return
@@ -96,18 +96,18 @@ def _of_rolledback(wanted: Wanted, journal: Journal) -> Iterator[str]:
     yield from (f"{name}: ran before the window, and is {states.get(name, 'gone')} now." for name in lost)
 
 
-def _of_half(_wanted: Wanted, journal: Journal) -> Iterator[str]:
+def _of_half(_wanted: Spec, journal: RolloutJournal) -> Iterator[str]:
     what = "rolled back" if journal.history().taking_back else "done"
     yield f"it is half {what}. Run the rollout again, or {rollback.TYPE}."
 
 
-def _of_untouched(_wanted: Wanted, journal: Journal) -> Iterator[str]:
+def _of_untouched(_wanted: Spec, journal: RolloutJournal) -> Iterator[str]:
     last = journal.history().last
     other = f", {last} was" if last else ""
     yield f"it was not rolled out on this host{other}. Run ansible-playbook playbooks/rollout.yml."
 
 
-_FAULTS: dict[str, Callable[[Wanted, Journal], Iterator[str]]] = {
+_FAULTS: dict[str, Callable[[Spec, RolloutJournal], Iterator[str]]] = {
     "finished": _of_finished,
     "rolledback": _of_rolledback,
     "half": _of_half,
@@ -119,7 +119,7 @@ def status(root: str) -> dict[str, Any]:
     """What the journal of the host says, by role; raises Misuse if nothing was ever rolled out under *root*."""
     found: dict[str, Any] = {}
     for role in ("teacher", "streamer"):
-        journal = Journal(Path(root) / "rollout" / "journal.jsonl", role)
+        journal = RolloutJournal(Path(root) / "rollout" / "journal.jsonl", role)
         if notes := journal.notes():
             history = journal.history()
             last = notes[-1].id

@@ -14,13 +14,13 @@ from lectern.rollout.backup import host
 from lectern.rollout.control import Interruption
 from lectern.rollout.host import release_link, supervisord
 from lectern.rollout.host.supervisord import States
-from lectern.rollout.journal import Journal, states_before
+from lectern.rollout.journal import RolloutJournal, states_before
 from lectern.rollout.result import Answer, Failed
-from lectern.rollout.spec import Wanted
-from lectern.rollout.steps import COMMIT, ORDER, Step, Work
+from lectern.rollout.spec import Spec
+from lectern.rollout.steps import COMMIT, ORDER, Step, StepWork
 
 
-class Pace(Protocol):
+class WindowPace(Protocol):
     """Decides when the next task of the window may be done, and gets its answer."""
 
     def wait(self, task: str) -> None:
@@ -34,15 +34,15 @@ class Pace(Protocol):
 class Window:
     """One window, and how far it has come."""
 
-    wanted: Wanted
-    journal: Journal
+    wanted: Spec
+    journal: RolloutJournal
     interruption: Interruption
-    pace: Pace
+    pace: WindowPace
     answer: Answer = field(default_factory=Answer)
     silent_since: float = 0.0
 
     def __post_init__(self) -> None:
-        self.work = Work(self.wanted, self.journal, self.interruption.check)
+        self.work = StepWork(self.wanted, self.journal, self.interruption.check)
         self.supervisor = self.work.supervisor
 
     @contextmanager
@@ -106,7 +106,7 @@ class Window:
         return supervisord.programs_in(found.before.text(conf))
 
 
-def make_ready(wanted: Wanted, journal: Journal) -> None:
+def make_ready(wanted: Spec, journal: RolloutJournal) -> None:
     """Render the files that the window switches to; raises Misuse or TryAgain, before a change, if it may not begin."""
     history = journal.history()
     if history.half is not None and (history.half != wanted.id or history.taking_back):

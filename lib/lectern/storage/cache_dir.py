@@ -18,7 +18,7 @@ from lectern.errors import DOWNLOAD_FAILED, Misuse, Refuse, TryAgain
 from lectern.model.facts import RemoteFile
 from lectern.playout.keyframe_index import path_of
 from lectern.states import Resolution
-from lectern.urls import shown
+from lectern.urls import redact_url
 
 # Tells what is wrong with a file from what this process or machine lacks to read it.
 
@@ -168,7 +168,10 @@ def write_origin(part: Path, remote: RemoteFile) -> None:
         _sync(part)
     draft = target.with_name(f"{target.name}.new")
     with draft.open("w", encoding="utf-8") as file:
-        promised = {**asdict(remote), "url": shown(remote.url)}  # no secret: this file is as readable as the recordings
+        promised = {
+            **asdict(remote),
+            "url": redact_url(remote.url),
+        }  # no secret: this file is as readable as the recordings
         json.dump({**promised, "boot": _boot(), "synced_bytes": synced_bytes}, file)
         file.flush()
         os.fsync(file.fileno())
@@ -228,7 +231,7 @@ Kind = Literal["rendition", "part", "unknown"]
 
 
 @dataclass(slots=True)
-class Found:
+class FoundFile:
     """An entry of the store, at the path *site*; *stem* is None if it is unknown, *size_bytes* 0 if it is a folder."""
 
     site: str
@@ -243,12 +246,12 @@ class Found:
         return Path(self.site)
 
 
-def scan(root: Path) -> list[Found]:
+def scan(root: Path) -> list[FoundFile]:
     """All entries of the store, by path, except hidden entries, databases at its top, and the quarantine."""
     return sorted(_entries(root), key=lambda found: found.site) if root.is_dir() else []
 
 
-def _entries(root: Path) -> Iterator[Found]:
+def _entries(root: Path) -> Iterator[FoundFile]:
     with os.scandir(root) as top:
         for entry in top:
             if entry.name in _KEPT_ALONE or _is_not_ours(entry):
@@ -259,12 +262,12 @@ def _entries(root: Path) -> Iterator[Found]:
                 yield from _found(entry, None)
 
 
-def _of_folder(entry: os.DirEntry[str]) -> Iterator[Found]:
+def _of_folder(entry: os.DirEntry[str]) -> Iterator[FoundFile]:
     try:
         with os.scandir(entry.path) as folder:
             inside = {inner.name: inner for inner in folder}
     except OSError:  # whoever tries to put it aside finds out why; the other folders are listed
-        yield Found(entry.path, None, 0, "unknown")
+        yield FoundFile(entry.path, None, 0, "unknown")
         return
     names = frozenset(inside)
     is_record = rendition_ids.record_of(entry.name) is not None and rendition_ids.folder(entry.name) == entry.name
@@ -274,7 +277,7 @@ def _of_folder(entry: os.DirEntry[str]) -> Iterator[Found]:
             del inside[inner.name]
             if (looked := _stat(inner)) is None:
                 continue
-            yield Found(inner.path, inner.name[:-4], looked.st_size, "rendition", looked.st_mtime)
+            yield FoundFile(inner.path, inner.name[:-4], looked.st_size, "rendition", looked.st_mtime)
     for name, inner in inside.items():
         its, _, kind = name.rpartition(".")
         is_beside = kind in {"origin", "index"} and its in names and is_sidecar(name)
@@ -320,14 +323,14 @@ def _stat(entry: os.DirEntry[str]) -> os.stat_result | None:
         return None
 
 
-def _found(entry: os.DirEntry[str], record: str | None) -> Iterator[Found]:
+def _found(entry: os.DirEntry[str], record: str | None) -> Iterator[FoundFile]:
     if not entry.is_file(follow_symlinks=False):
-        yield Found(entry.path, None, 0, "unknown")
+        yield FoundFile(entry.path, None, 0, "unknown")
     elif (looked := _stat(entry)) is not None:
         yield _file(entry, looked, record)
 
 
-def _file(entry: os.DirEntry[str], looked: os.stat_result, record: str | None) -> Found:
+def _file(entry: os.DirEntry[str], looked: os.stat_result, record: str | None) -> FoundFile:
     matched = _FILE.fullmatch(entry.name)
     is_ours = (
         matched is not None
@@ -335,9 +338,9 @@ def _file(entry: os.DirEntry[str], looked: os.stat_result, record: str | None) -
         and record == rendition_ids.folder(matched["stem"])
     )
     if matched is None or not is_ours:
-        return Found(entry.path, None, looked.st_size, "unknown", looked.st_mtime)
+        return FoundFile(entry.path, None, looked.st_size, "unknown", looked.st_mtime)
     kind: Kind = "part" if matched["part"] else "rendition"
-    return Found(entry.path, matched["stem"], looked.st_size, kind, looked.st_mtime)
+    return FoundFile(entry.path, matched["stem"], looked.st_size, kind, looked.st_mtime)
 
 
 # The quarantine of a streamer's cache, bounded by bytes and age: files that are no rendition, or damaged.

@@ -13,11 +13,11 @@ from urllib.parse import SplitResult, urlsplit
 import httpx
 import stamina
 
-from lectern.allowlist import Address, Places
+from lectern.allowlist import Address, Allowlist
 from lectern.errors import DOWNLOAD_FAILED, FORBIDDEN_ORIGIN, Refuse, TryAgain
 from lectern.model.facts import RemoteFile as RemoteFile  # noqa: PLC0414 (asked for here)
 from lectern.playout.sanitize import cleaned
-from lectern.urls import shown
+from lectern.urls import redact_url
 
 # Looks up the addresses of a host.
 
@@ -92,7 +92,7 @@ class Absent(Refuse):
     """The origin says that there is no such file, or that nothing is in it."""
 
 
-def checked(url: str, allowed: Places) -> list[Address]:
+def checked(url: str, allowed: Allowlist) -> list[Address]:
     """The addresses at which *url* may be fetched; looks the host up, so it can wait (use a thread).
 
     Raises Refuse(FORBIDDEN_ORIGIN) if the origin is not *allowed*, Refuse(DOWNLOAD_FAILED) if there is no such host,
@@ -112,7 +112,7 @@ def checked(url: str, allowed: Places) -> list[Address]:
 
 def _split(url: str) -> tuple[SplitResult, str, int]:
     """The parts of *url*, its host and its port; raises Refuse for a URL that wget and httpx could read differently."""
-    said = shown(url)
+    said = redact_url(url)
     try:
         parts = urlsplit(url)
         port = parts.port
@@ -130,7 +130,7 @@ def _split(url: str) -> tuple[SplitResult, str, int]:
     return parts, host, port or _PORTS[parts.scheme]
 
 
-async def look(url: str, *, allowed: Places, timeout_s: float) -> RemoteFile:
+async def look(url: str, *, allowed: Allowlist, timeout_s: float) -> RemoteFile:
     """What the origin promises of *url*, in at most *timeout_s* and three tries.
 
     Follows up to three redirects, each to an allowed place only; connects to no other address than the checked ones.
@@ -143,11 +143,11 @@ async def look(url: str, *, allowed: Places, timeout_s: float) -> RemoteFile:
                 with attempt:
                     return await _look(url, allowed, timeout_s)
     except TimeoutError as error:
-        raise TryAgain(f"{shown(url)}: no answer within {timeout_s:g} s") from error
+        raise TryAgain(f"{redact_url(url)}: no answer within {timeout_s:g} s") from error
     raise AssertionError("stamina ends by returning or raising")
 
 
-async def _look(url: str, allowed: Places, timeout_s: float) -> RemoteFile:
+async def _look(url: str, allowed: Allowlist, timeout_s: float) -> RemoteFile:
     tls_context = trusted_authorities()
     async with httpx.AsyncClient(timeout=timeout_s, headers=_HEADERS, trust_env=False, verify=tls_context) as client:
         here = url
@@ -160,12 +160,12 @@ async def _look(url: str, allowed: Places, timeout_s: float) -> RemoteFile:
                 here = str(httpx.URL(here).join(answer.headers["location"]))
             except httpx.TransportError as error:
                 said = cleaned(f"{type(error).__name__} {error}")[:_TOLD_CHARACTERS]
-                raise TryAgain(f"{shown(here)}: no answer: {said}") from error
+                raise TryAgain(f"{redact_url(here)}: no answer: {said}") from error
             except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
                 said = cleaned(f"{type(error).__name__} {error}")[:_TOLD_CHARACTERS]
-                raise Refuse(f"{shown(here)}: its answer cannot be read: {said}", DOWNLOAD_FAILED) from error
-    last = shown(here)
-    raise Refuse(f"{shown(url)}: more than {_REDIRECTS} redirects, the last one to {last}", DOWNLOAD_FAILED)
+                raise Refuse(f"{redact_url(here)}: its answer cannot be read: {said}", DOWNLOAD_FAILED) from error
+    last = redact_url(here)
+    raise Refuse(f"{redact_url(url)}: more than {_REDIRECTS} redirects, the last one to {last}", DOWNLOAD_FAILED)
 
 
 async def _ask(
@@ -179,7 +179,7 @@ async def _ask(
         except (httpx.ConnectError, httpx.ConnectTimeout):
             if left == 0:
                 raise
-    raise TryAgain(f"{shown(url)}: its host has no address")
+    raise TryAgain(f"{redact_url(url)}: its host has no address")
 
 
 async def _ask_at(client: httpx.AsyncClient, url: httpx.URL, address: str, waits: httpx.Timeout) -> httpx.Response:
@@ -202,22 +202,22 @@ async def _ask_at(client: httpx.AsyncClient, url: httpx.URL, address: str, waits
 
 def _promised(url: str, address: str, answer: httpx.Response) -> RemoteFile:
     if answer.status_code == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE:  # it has no first byte
-        raise Absent(f"{shown(url)}: the recording is empty", DOWNLOAD_FAILED)
+        raise Absent(f"{redact_url(url)}: the recording is empty", DOWNLOAD_FAILED)
     if answer.status_code in (408, 425, 429) or answer.is_server_error:
-        raise TryAgain(f"{shown(url)}: the origin answered {answer.status_code}")
+        raise TryAgain(f"{redact_url(url)}: the origin answered {answer.status_code}")
     if not answer.is_success:
         kind = Absent if answer.status_code in _ABSENT else Refuse
-        raise kind(f"{shown(url)}: the origin answered {answer.status_code}", DOWNLOAD_FAILED)
+        raise kind(f"{redact_url(url)}: the origin answered {answer.status_code}", DOWNLOAD_FAILED)
     length = _only(url, answer, "content-length")
     if answer.status_code == httpx.codes.PARTIAL_CONTENT:
         total = _only(url, answer, "content-range").rpartition("/")[2]
         length = "" if total == "*" else total
     etag = answer.headers.get("etag")
     if etag is not None and len(etag) > _ETAG_CHARACTERS:
-        raise Refuse(f"{shown(url)}: its ETag has {len(etag)} characters", DOWNLOAD_FAILED)
+        raise Refuse(f"{redact_url(url)}: its ETag has {len(etag)} characters", DOWNLOAD_FAILED)
     size_bytes = _number(url, "length", length, _MOST_BYTES)
     if size_bytes == 0:
-        raise Absent(f"{shown(url)}: the recording is empty", DOWNLOAD_FAILED)
+        raise Absent(f"{redact_url(url)}: the recording is empty", DOWNLOAD_FAILED)
     crc64 = _number(url, "CRC-64", _only(url, answer, "x-oss-hash-crc64ecma"), _MOST_CRC64)
     return RemoteFile(url, size_bytes, etag, crc64, address)
 
@@ -226,7 +226,7 @@ def _only(url: str, answer: httpx.Response, header: str) -> str:
     """The value of a header; empty if it is missing. Raises Refuse if it occurs with different values."""
     found = set(answer.headers.get_list(header))
     if len(found) > 1:
-        raise Refuse(f"{shown(url)}: has {len(found)} different {header}", DOWNLOAD_FAILED)
+        raise Refuse(f"{redact_url(url)}: has {len(found)} different {header}", DOWNLOAD_FAILED)
     return str(found.pop()) if found else ""
 
 
@@ -236,5 +236,5 @@ def _number(url: str, name: str, text: str, most: int) -> int | None:
         return None
     if not re.fullmatch(r"[0-9]{1,20}", text) or int(text) > most:
         said = text if len(text) <= 30 else f"{text[:30]}… ({len(text)} characters)"
-        raise Refuse(f"{shown(url)}: no file has the {name} {said!r}", DOWNLOAD_FAILED)
+        raise Refuse(f"{redact_url(url)}: no file has the {name} {said!r}", DOWNLOAD_FAILED)
     return int(text)

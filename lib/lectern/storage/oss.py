@@ -13,13 +13,13 @@ import httpx
 from pydantic import SecretStr
 
 from lectern import errors
-from lectern.allowlist import Places
+from lectern.allowlist import Allowlist
 from lectern.errors import UPLOAD_FAILED, CallAPerson, FallBack, Misuse, Refuse, TryAgain
 from lectern.playout.sanitize import cleaned
 from lectern.states import Resolution
 from lectern.storage import origin
 from lectern.subprocesses import last_line
-from lectern.urls import shown
+from lectern.urls import redact_url
 
 _LOOK_S = 30.0
 _TYPE = "video/x-flv"  # sent, and part of the signature
@@ -41,7 +41,7 @@ class OssKey:
 
 
 @dataclass(frozen=True)
-class Target:
+class UploadTarget:
     """Bases of URLs: renditions are PUT below *upload_url*, read below *public_url*. ``oss://bucket/…`` needs a key."""
 
     upload_url: str
@@ -53,12 +53,12 @@ class Target:
         plain = put.scheme in ("http", "https") and put.hostname
         bucket = put.scheme == "oss" and _BUCKET.fullmatch(put.netloc)
         if not plain and not bucket:
-            raise Misuse(f"UPLOAD_URL={shown(self.upload_url)}: write http://…, https://… or oss://bucket/prefix")
+            raise Misuse(f"UPLOAD_URL={redact_url(self.upload_url)}: write http://…, https://… or oss://bucket/prefix")
         if bucket and self.key is None:
             needs = "OSS_REGION, OSS_ACCESS_KEY_ID and OSS_ACCESS_KEY_SECRET must be set"
             raise Misuse(f"UPLOAD_URL={self.upload_url}: {needs}")
         if public.scheme not in ("http", "https") or not public.hostname:
-            raise Misuse(f"PUBLIC_URL={shown(self.public_url)}: write http://… or https://…")
+            raise Misuse(f"PUBLIC_URL={redact_url(self.public_url)}: write http://… or https://…")
 
     def public(self, path: str) -> str:
         """The public URL of *path*."""
@@ -76,10 +76,10 @@ class Put:
     @property
     def shown(self) -> str:
         """The upload URL without its secrets."""
-        return shown(self.url)
+        return redact_url(self.url)
 
 
-async def sign_upload(target: Target, path: str, md5: str, expires_s: float) -> Put:
+async def sign_upload(target: UploadTarget, path: str, md5: str, expires_s: float) -> Put:
     """How *path*, whose MD5 in base64 is *md5*, is uploaded; a signed URL is good for this file, for *expires_s*."""
     if target.key is None:
         return Put(path, f"{target.upload_url.rstrip('/')}/{quote(path)}", md5)
@@ -87,7 +87,7 @@ async def sign_upload(target: Target, path: str, md5: str, expires_s: float) -> 
     return Put(path, await asyncio.to_thread(_signed, target, target.key, path, md5, expires_s), md5)
 
 
-def _signed(target: Target, key: OssKey, path: str, md5: str, expires_s: float) -> str:
+def _signed(target: UploadTarget, key: OssKey, path: str, md5: str, expires_s: float) -> str:
     # Loaded here, because it is slow to load and needed for oss:// only. It ships no types.
     import alibabacloud_oss_v2 as oss  # type: ignore[import-untyped]  # noqa: PLC0415
 
@@ -129,15 +129,15 @@ def judge(put: Put, host: object, exit_code: int | None, output: str, errors: st
 async def verify_upload(url: str, size_bytes: int, crc64: int | None) -> None:
     """Check that the whole upload is at its public *url*; raises TryAgain with what is there instead."""
     try:
-        ours = Places.listed(urlsplit(url).netloc.rpartition("@")[2])  # from our own settings
+        ours = Allowlist.listed(urlsplit(url).netloc.rpartition("@")[2])  # from our own settings
         there = await origin.look(url, allowed=ours, timeout_s=_LOOK_S)
     except (Refuse, TryAgain) as error:
-        raise TryAgain(f"{shown(url)}: was uploaded, but: {error.message}", UPLOAD_FAILED) from error
+        raise TryAgain(f"{redact_url(url)}: was uploaded, but: {error.message}", UPLOAD_FAILED) from error
     if there.size_bytes is not None and there.size_bytes != size_bytes:
         found = f"has {there.size_bytes} bytes, but {size_bytes} were uploaded"
-        raise TryAgain(f"{shown(url)}: {found}", UPLOAD_FAILED)
+        raise TryAgain(f"{redact_url(url)}: {found}", UPLOAD_FAILED)
     if None not in (crc64, there.crc64) and there.crc64 != crc64:
-        raise TryAgain(f"{shown(url)}: its CRC-64 is {there.crc64}, but {crc64} was uploaded", UPLOAD_FAILED)
+        raise TryAgain(f"{redact_url(url)}: its CRC-64 is {there.crc64}, but {crc64} was uploaded", UPLOAD_FAILED)
 
 
 # Asks the OSS transcoder for a rendition by a signed POST, and checks such signatures.

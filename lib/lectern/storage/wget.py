@@ -12,7 +12,7 @@ from lectern import subprocesses
 from lectern.errors import DISK_FULL, DOWNLOAD_FAILED, CallAPerson, Misuse, Refuse, TryAgain
 from lectern.storage import cache_dir
 from lectern.storage.origin import RemoteFile
-from lectern.urls import shown
+from lectern.urls import redact_url
 
 ENVIRONMENT = {"LC_ALL": "C"}  # judge reads its errors in English
 
@@ -34,7 +34,7 @@ def asked(url: str, address: str | None) -> tuple[list[str], bytes]:
     proved by its certificate that it is the host. Raises Refuse for a URL of more than one line.
     """
     if not url.isprintable():
-        raise Refuse(f"{shown(url)}: has control characters", DOWNLOAD_FAILED)
+        raise Refuse(f"{redact_url(url)}: has control characters", DOWNLOAD_FAILED)
     parts = urlsplit(url)
     if address is None or parts.scheme != "http":
         return [], f"{url}\n".encode()
@@ -77,7 +77,7 @@ async def download(
     url, limit_bytes = remote.url, limits.size_bytes
     options, line = asked(url, remote.address)
     too_large = Refuse(
-        f"{shown(url)}: is larger than the {limit_bytes} bytes that were reserved for it", DOWNLOAD_FAILED
+        f"{redact_url(url)}: is larger than the {limit_bytes} bytes that were reserved for it", DOWNLOAD_FAILED
     )
     if cache_dir.size_bytes(part) > limit_bytes:
         raise too_large
@@ -110,7 +110,7 @@ def judge(finished: subprocesses.Finished, url: str) -> None:
     """Return if wget succeeded, else raise an error that says what to do (the manual's section *Exit Status*)."""
     if finished.returncode == 0:
         return
-    found = f"{shown(url)}: wget ended with {finished.returncode}: {finished.last_words or 'no word'}"
+    found = f"{redact_url(url)}: wget ended with {finished.returncode}: {finished.last_words or 'no word'}"
     status = _STATUS.search(finished.errors)
     if any(words in finished.errors for words in _NO_ROOM):
         raise Refuse(found, DISK_FULL)

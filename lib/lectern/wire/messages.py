@@ -200,14 +200,14 @@ class Prepare(Message, comes_by="streamer_stream", goes_to="prepare"):
         """The recording, identified by its URL; None if it has a record_id."""
         return rendition_ids.source(self.video_url) if self.record_id is None else None
 
-    def named(self, held: Mapping[str, rendition_ids.Held]) -> "Prepare":
+    def named(self, held: Mapping[str, rendition_ids.HeldStem]) -> "Prepare":
         """The same message with the stem that it gets beside what the cache has *held*."""
         wanted = self.beside(held)
         found = self if self.stem == wanted else self.model_copy()
         vars(found)["stem"] = wanted
         return found
 
-    def beside(self, held: Mapping[str, rendition_ids.Held]) -> str:
+    def beside(self, held: Mapping[str, rendition_ids.HeldStem]) -> str:
         """The stem that the rendition gets beside what the cache has *held*."""
         return rendition_ids.chosen(self.record_id, self.video_resolution, self.video_url, held)
 

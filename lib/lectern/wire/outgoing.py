@@ -13,7 +13,7 @@ from lectern.wire.fields import read_resolution, unchecked
 from lectern.wire.messages import Message, Prepare
 
 
-class Kind(StrEnum):
+class OutgoingKind(StrEnum):
     """How a message is sent."""
 
     CHANNEL = "channel"  # PUBLISH, and a bounded stream of the same name
@@ -25,7 +25,7 @@ class Outgoing:
     """A message for *target*, a channel or stream."""
 
     target: str
-    kind: Kind
+    kind: OutgoingKind
     message: Message
     class_id: str | None = None
 
@@ -130,4 +130,4 @@ def alarm(code: ErrorCode, message: str, now: float, host: str, **about: Unpack[
 def dead_letter(stream: str, command: str, body: str, error: str) -> Outgoing:
     """An unreadable message, with the reason, for the *stream* of dead letters."""
     letter = DeadLetter.model_construct(error=error, body=body, command=command)
-    return Outgoing(stream, Kind.STREAM, letter)
+    return Outgoing(stream, OutgoingKind.STREAM, letter)

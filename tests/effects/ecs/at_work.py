@@ -4,17 +4,17 @@ from pathlib import Path
 
 from lectern.ecs import ssh
 from lectern.ecs import transcode as ecs
-from lectern.ecs.job import Job, Made, Report
+from lectern.ecs.job import Job, JobReport, MadeRendition
 from tests.effects.conftest import running_with
 
 SOURCE = "/it's%20a%20%22lesson%22/6666.flv"
 UP = "/up/6666/6666_240P.flv"
 
 
-async def transcode(connection: ssh.Connection, job: Job, report: Report | None = None) -> list[Made]:
+async def transcode(connection: ssh.SshConnection, job: Job, report: JobReport | None = None) -> list[MadeRendition]:
     """What was made, or the error of the first that was not; whatever happens, nothing is left behind."""
     try:
-        outcome = await ecs.transcode(connection, job, report or Report())
+        outcome = await ecs.transcode(connection, job, report or JobReport())
         for error in outcome.missed.values():
             raise error
         return list(outcome.made)

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from lectern.allowlist import Places
+from lectern.allowlist import Allowlist
 from lectern.ecs import ssh, transcode
 from lectern.ecs.job import Job, Programs
 from lectern.states import Resolution
-from lectern.storage.oss import Target
+from lectern.storage.oss import UploadTarget
 from tests.effects.conftest import Origin, Sshd, make_recording
 from tests.effects.ecs.at_work import SOURCE, stand_in
 
@@ -22,8 +22,8 @@ def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-async def connection(sshd: Sshd) -> AsyncIterator[ssh.Connection]:
-    async with ssh.connect(ssh.Host.parse(sshd.url), sshd.key, sshd.known_hosts, timeout_s=10) as made:
+async def connection(sshd: Sshd) -> AsyncIterator[ssh.SshConnection]:
+    async with ssh.connect(ssh.SshHost.parse(sshd.url), sshd.key, sshd.known_hosts, timeout_s=10) as made:
         yield made
 
 
@@ -35,10 +35,10 @@ def job(origin: Origin, recording: Path, tmp_path: Path) -> Job:
         attempts=(1,),
         source_url=f"{origin.url}{SOURCE}",
         wanted=(Resolution.P240,),
-        target=Target(f"{origin.url}/up/", f"{origin.url}/up"),
+        target=UploadTarget(f"{origin.url}/up/", f"{origin.url}/up"),
         begun_at=time.time(),
         limit_s=lambda duration_s: 3600.0 if duration_s is None else 3 * duration_s + 120,
-        allowed=Places.listed("127.0.0.1"),
+        allowed=Allowlist.listed("127.0.0.1"),
         work_root=str(tmp_path / "the host's work"),
     )
 

@@ -17,11 +17,11 @@ import fastcrc
 import pytest
 from pydantic import SecretStr
 
-from lectern.allowlist import Places
+from lectern.allowlist import Allowlist
 from lectern.decide import ecs_scheduling as decide
 from lectern.ecs import ssh
 from lectern.ecs import transcode as ecs_transcode
-from lectern.ecs.job import Job, Programs, Report
+from lectern.ecs.job import Job, JobReport, Programs
 from lectern.errors import (
     NO_ECS_ROOM,
     TRANSCODE_TIMED_OUT,
@@ -33,7 +33,7 @@ from lectern.errors import (
     TryAgain,
 )
 from lectern.states import Resolution
-from lectern.storage.oss import OssKey, Target
+from lectern.storage.oss import OssKey, UploadTarget
 from tests.answering import Answer, serving
 from tests.effects.conftest import Origin, running_with
 from tests.effects.ecs.at_work import encoders, stand_in, transcode
@@ -52,10 +52,10 @@ pytestmark = pytest.mark.live
     ],
 )
 async def test_a_missing_program_calls_a_person(
-    connection: ssh.Connection, job: Job, program: str, package: str, step: str
+    connection: ssh.SshConnection, job: Job, program: str, package: str, step: str
 ) -> None:
     """What only the upload needs is missed before anything is encoded."""
-    report = Report()
+    report = JobReport()
     with pytest.raises(
         CallAPerson, match=rf"ssh://.*no-{program} cannot be run; type there: apt-get install {package}$"
     ):
@@ -65,7 +65,7 @@ async def test_a_missing_program_calls_a_person(
 
 @pytest.mark.parametrize(("program", "exit_code"), [("wget", 3), ("ffmpeg", 1)])
 async def test_a_disk_that_fills_is_fallen_back_from(
-    connection: ssh.Connection, job: Job, tmp_path: Path, program: str, exit_code: int
+    connection: ssh.SshConnection, job: Job, tmp_path: Path, program: str, exit_code: int
 ) -> None:
     """A stand-in says what the program says then; where mounts are ours to make, the next claim fills a real one."""
     says = f"echo 'source: No space left on device' >&2; exit {exit_code}"
@@ -91,7 +91,7 @@ def small_disk(recording: Path, tmp_path: Path, request: pytest.FixtureRequest) 
 
 @pytest.mark.parametrize("small_disk", ["source", "rendition"], indirect=True)
 async def test_a_real_disk_that_fills_is_fallen_back_from(
-    connection: ssh.Connection, job: Job, small_disk: Path, monkeypatch: pytest.MonkeyPatch
+    connection: ssh.SshConnection, job: Job, small_disk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Although nothing can be noted there any more, not even how the program ended."""
     monkeypatch.setattr(ecs_transcode, "_RESERVE_BYTES", -(10**9))  # as if others had filled it since it was looked at
@@ -100,7 +100,7 @@ async def test_a_real_disk_that_fills_is_fallen_back_from(
     assert raised.value.code is NO_ECS_ROOM
 
 
-async def test_an_encoder_that_stands_still_is_noticed(connection: ssh.Connection, job: Job, tmp_path: Path) -> None:
+async def test_an_encoder_that_stands_still_is_noticed(connection: ssh.SshConnection, job: Job, tmp_path: Path) -> None:
     """Although it goes on reporting."""
     says = "while :; do printf 'out_time_us=1000000\\nprogress=continue\\n'; sleep 0.2; done"
     stuck = stand_in(tmp_path / "ffmpeg", f'case "$*" in *-force_key*) {says};; esac\nexec ffmpeg "$@"')
@@ -109,7 +109,7 @@ async def test_an_encoder_that_stands_still_is_noticed(connection: ssh.Connectio
 
 
 @pytest.mark.parametrize("whom", ["ffmpeg", "all of it"])
-async def test_a_killed_encoder_is_noticed(connection: ssh.Connection, slow_job: Job, whom: str) -> None:
+async def test_a_killed_encoder_is_noticed(connection: ssh.SshConnection, slow_job: Job, whom: str) -> None:
     job = slow_job
     task = asyncio.create_task(transcode(connection, job))
     await async_wait_until(lambda: encoders(job), description="ffmpeg is at work there")
@@ -123,7 +123,7 @@ async def test_a_killed_encoder_is_noticed(connection: ssh.Connection, slow_job:
 
 @pytest.mark.parametrize("at", ["/source", "/6666_240P.flv"], ids=["source", "rendition"])
 async def test_a_killed_probe_says_nothing_of_the_recording(
-    connection: ssh.Connection, job: Job, tmp_path: Path, at: str
+    connection: ssh.SshConnection, job: Job, tmp_path: Path, at: str
 ) -> None:
     """A host that ran out of memory killed it: the classes would be refused for a recording that is good."""
     killed = stand_in(tmp_path / "ffprobe", f'case "$*" in *{at}) kill -KILL $$;; esac\nexec ffprobe "$@"')
@@ -132,7 +132,7 @@ async def test_a_killed_probe_says_nothing_of_the_recording(
     assert decide.blame(raised.value) is decide.Blame.HOST
 
 
-async def test_a_job_that_takes_too_long_is_timed_out(connection: ssh.Connection, job: Job, tmp_path: Path) -> None:
+async def test_a_job_that_takes_too_long_is_timed_out(connection: ssh.SshConnection, job: Job, tmp_path: Path) -> None:
     """By the clock since it was begun, also where it is taken up again."""
     endless = stand_in(tmp_path / "endless", 'case "$*" in *-force_key*) exec sleep 300;; esac\nexec ffmpeg "$@"')
     job = replace(job, begun_at=time.time(), limit_s=lambda _: 6.0, programs=Programs(ffmpeg=endless))
@@ -221,9 +221,9 @@ def store() -> Iterator[Store]:
         yield made
 
 
-def to(store: Store, secret: str = SECRET) -> Target:
+def to(store: Store, secret: str = SECRET) -> UploadTarget:
     key = OssKey(REGION, SecretStr(KEY_ID), SecretStr(secret), store.url)
-    return Target(f"oss://{BUCKET}/lessons of 2026", f"{store.url}/{BUCKET}/lessons%20of%202026", key)
+    return UploadTarget(f"oss://{BUCKET}/lessons of 2026", f"{store.url}/{BUCKET}/lessons%20of%202026", key)
 
 
 @pytest.fixture
@@ -237,17 +237,17 @@ def job(origin: Origin, store: Store, recording: Path, tmp_path: Path) -> Job:
         target=to(store),
         begun_at=time.time(),
         limit_s=lambda _: 600.0,
-        allowed=Places.listed("127.0.0.1"),
+        allowed=Allowlist.listed("127.0.0.1"),
         work_root=str(tmp_path / "work"),
     )
 
 
 async def test_a_rendition_goes_into_the_bucket_by_a_url_signed_for_it(
-    connection: ssh.Connection, job: Job, store: Store
+    connection: ssh.SshConnection, job: Job, store: Store
 ) -> None:
     """The key stays here; the signature is in no command line, and in no file that others could read."""
     try:
-        (made,) = (await ecs_transcode.transcode(connection, job, Report())).made
+        (made,) = (await ecs_transcode.transcode(connection, job, JobReport())).made
         folder = Path(job.work_root) / job.name
         assert {path.name for path in folder.iterdir() if path.stat().st_mode & 0o077} == set()
         assert not any(SECRET.encode() in path.read_bytes() for path in folder.iterdir())
@@ -261,7 +261,7 @@ async def test_a_rendition_goes_into_the_bucket_by_a_url_signed_for_it(
 
 
 async def test_a_wrong_key_is_told_in_the_stores_words_and_shows_no_signature(
-    connection: ssh.Connection, job: Job, store: Store
+    connection: ssh.SshConnection, job: Job, store: Store
 ) -> None:
     with pytest.raises(CallAPerson, match="403 SignatureDoesNotMatch: made up; are UPLOAD_URL") as raised:
         await transcode(connection, replace(job, target=to(store, "another")))
@@ -272,7 +272,7 @@ async def test_a_wrong_key_is_told_in_the_stores_words_and_shows_no_signature(
 
 
 async def test_an_object_that_is_another_than_the_one_uploaded_is_noticed(
-    connection: ssh.Connection, job: Job, store: Store
+    connection: ssh.SshConnection, job: Job, store: Store
 ) -> None:
     store.wrong_crc = True
     with pytest.raises(TryAgain, match="its CRC-64 is"):
@@ -292,5 +292,5 @@ async def test_an_object_that_is_another_than_the_one_uploaded_is_noticed(
 )
 def test_what_is_no_target_is_told_what_to_write(put: str, public: str, says: str) -> None:
     with pytest.raises(Misuse, match=says) as raised:
-        Target(put, public)
+        UploadTarget(put, public)
     assert "hidden" not in raised.value.message

@@ -12,7 +12,7 @@ from lectern import subprocesses
 from lectern.ecs import probe as ecs_probe
 from lectern.ecs import ssh
 from lectern.ecs import transcode as ecs
-from lectern.ecs.job import Job, Report
+from lectern.ecs.job import Job, JobReport
 from lectern.errors import Misuse
 from lectern.media import ffmpeg, probe
 from lectern.states import Resolution
@@ -23,10 +23,10 @@ pytestmark = pytest.mark.live
 
 
 async def test_renditions_are_made_checked_and_uploaded(
-    connection: ssh.Connection, job: Job, origin: Origin, tmp_path: Path
+    connection: ssh.SshConnection, job: Job, origin: Origin, tmp_path: Path
 ) -> None:
     """Two at once, in one run."""
-    report = Report()
+    report = JobReport()
     made = await transcode(connection, replace(job, wanted=(Resolution.P720, Resolution.P240)), report)
     assert [(one.url, one.width, one.height) for one in made] == [
         (f"{origin.url}/up/6666/6666_720P.flv", 1280, 720),
@@ -45,7 +45,7 @@ async def test_renditions_are_made_checked_and_uploaded(
 
 
 async def test_a_picture_that_was_recorded_lying_on_its_side_is_turned_and_keeps_its_shape(
-    connection: ssh.Connection, job: Job, origin: Origin, recording: Path, tmp_path: Path
+    connection: ssh.SshConnection, job: Job, origin: Origin, recording: Path, tmp_path: Path
 ) -> None:
     """A phone that is held upright notes the turn beside the picture; the class would be squeezed into a wide one."""
     turned = tmp_path / "turned.mp4"
@@ -58,7 +58,7 @@ async def test_a_picture_that_was_recorded_lying_on_its_side_is_turned_and_keeps
 
 @pytest.mark.parametrize("every_s", [1.0, 2.0])
 async def test_what_it_makes_can_be_pushed(
-    connection: ssh.Connection, job: Job, origin: Origin, tmp_path: Path, every_s: float
+    connection: ssh.SshConnection, job: Job, origin: Origin, tmp_path: Path, every_s: float
 ) -> None:
     """A keyframe comes in time, and sound and picture lie beside each other: a push need not read ahead for either."""
     origin.files[SOURCE] = make_recording(tmp_path / "long.flv", seconds=9).read_bytes()
@@ -80,9 +80,9 @@ async def test_what_it_makes_can_be_pushed(
     assert len(keys) >= 9 / every_s - 1
 
 
-async def test_the_work_folder_can_be_in_the_home_folder(connection: ssh.Connection, job: Job) -> None:
+async def test_the_work_folder_can_be_in_the_home_folder(connection: ssh.SshConnection, job: Job) -> None:
     job = replace(job, work_root=f"~/.lectern-test-{connection.host.port}")
-    await ecs.transcode(connection, job, Report())
+    await ecs.transcode(connection, job, JobReport())
     await ecs.leave(connection, job.work_root, job.name)
     home = (await connection.run(["sh", "-c", 'echo "$HOME"'], timeout_s=10)).output.strip()
     left = Path(home) / job.work_root.removeprefix("~/")
@@ -90,14 +90,14 @@ async def test_the_work_folder_can_be_in_the_home_folder(connection: ssh.Connect
     left.rmdir()
 
 
-async def test_a_source_that_moved_is_followed(connection: ssh.Connection, job: Job, origin: Origin) -> None:
+async def test_a_source_that_moved_is_followed(connection: ssh.SshConnection, job: Job, origin: Origin) -> None:
     origin.redirects["/old.flv"] = f"{origin.url}{SOURCE}"
     assert len(await transcode(connection, replace(job, source_url=f"{origin.url}/old.flv"))) == 1
 
 
 @pytest.mark.parametrize("seconds", [1, 2, 11])
 async def test_a_source_of_any_length_is_fine(
-    connection: ssh.Connection, job: Job, origin: Origin, tmp_path: Path, seconds: int
+    connection: ssh.SshConnection, job: Job, origin: Origin, tmp_path: Path, seconds: int
 ) -> None:
     origin.files[SOURCE] = make_recording(tmp_path / "short.flv", seconds=seconds).read_bytes()
     (made,) = await transcode(connection, job)
@@ -113,7 +113,7 @@ async def test_what_is_no_job_is_misuse(job: Job) -> None:
 def test_the_time_that_is_left_is_told_by_how_far_it_came() -> None:
     """At the pace since the first word of the encoder; a percent that goes back is not believed."""
     times = iter([1000.0, 1010.0, 1010.0])
-    report = Report(clock=lambda: next(times))
+    report = JobReport(clock=lambda: next(times))
     told = [report.left_s]
     for percent in (50, 75, 60):
         report.encoded(percent)

@@ -9,11 +9,11 @@ from urllib.parse import quote
 
 import pytest
 
-from lectern.allowlist import Places
+from lectern.allowlist import Allowlist
 from lectern.decide import ecs_scheduling as decide
 from lectern.ecs import ssh
 from lectern.ecs import transcode as ecs_transcode
-from lectern.ecs.job import Job, Programs, Report
+from lectern.ecs.job import Job, JobReport, Programs
 from lectern.errors import (
     BAD_RECORDING,
     DOWNLOAD_FAILED,
@@ -29,7 +29,7 @@ from lectern.errors import (
 )
 from lectern.states import Resolution
 from lectern.storage.origin import RemoteFile
-from lectern.storage.oss import Target
+from lectern.storage.oss import UploadTarget
 from tests.effects.conftest import Origin, make_recording
 from tests.effects.ecs.at_work import SOURCE, UP, stand_in, transcode
 from tests.waiting import async_wait_until
@@ -39,27 +39,29 @@ from town.faults import Fault
 pytestmark = pytest.mark.live
 
 
-async def test_a_source_that_is_not_there_is_refused(connection: ssh.Connection, job: Job, origin: Origin) -> None:
+async def test_a_source_that_is_not_there_is_refused(connection: ssh.SshConnection, job: Job, origin: Origin) -> None:
     origin.files.clear()
     with pytest.raises(Refuse, match="404") as raised:
         await transcode(connection, job)
     assert raised.value.code is DOWNLOAD_FAILED
 
 
-async def test_a_source_at_a_forbidden_place_is_refused(connection: ssh.Connection, job: Job, origin: Origin) -> None:
+async def test_a_source_at_a_forbidden_place_is_refused(
+    connection: ssh.SshConnection, job: Job, origin: Origin
+) -> None:
     with pytest.raises(Refuse, match="ALLOWED_ORIGINS") as raised:
-        await transcode(connection, replace(job, allowed=Places()))
+        await transcode(connection, replace(job, allowed=Allowlist()))
     assert raised.value.code is FORBIDDEN_ORIGIN
     assert origin.asked == []
 
 
-async def test_a_busy_origin_is_tried_again(connection: ssh.Connection, job: Job, origin: Origin) -> None:
+async def test_a_busy_origin_is_tried_again(connection: ssh.SshConnection, job: Job, origin: Origin) -> None:
     origin.statuses[SOURCE] = [503, 503, 503, 503, 0]
     assert len(await transcode(connection, job)) == 1
 
 
 async def test_an_origin_that_stays_busy_is_at_fault_itself(
-    connection: ssh.Connection, job: Job, origin: Origin
+    connection: ssh.SshConnection, job: Job, origin: Origin
 ) -> None:
     origin.statuses[SOURCE] = [503]
     with pytest.raises(TryAgain, match="503") as raised:
@@ -67,14 +69,16 @@ async def test_an_origin_that_stays_busy_is_at_fault_itself(
     assert raised.value.code is DOWNLOAD_FAILED
 
 
-async def test_a_source_that_is_no_recording_is_refused(connection: ssh.Connection, job: Job, origin: Origin) -> None:
+async def test_a_source_that_is_no_recording_is_refused(
+    connection: ssh.SshConnection, job: Job, origin: Origin
+) -> None:
     origin.files[SOURCE] = b"<html>no</html>" * 1000
     with pytest.raises(Refuse, match="not playable") as raised:
         await transcode(connection, job)
     assert raised.value.code is BAD_RECORDING
 
 
-async def test_a_playlist_reads_no_file_of_the_host(connection: ssh.Connection, job: Job, origin: Origin) -> None:
+async def test_a_playlist_reads_no_file_of_the_host(connection: ssh.SshConnection, job: Job, origin: Origin) -> None:
     origin.files[SOURCE] = b"#EXTM3U\n#EXTINF:4,\nfile:/etc/passwd\n#EXT-X-ENDLIST\n"
     with pytest.raises(Refuse, match="not playable"):
         await transcode(connection, job)
@@ -101,11 +105,11 @@ def half_a_recording(path: Path, what: str) -> bytes:
 
 @pytest.mark.parametrize("what", ["sound alone", "sound and a cover", "a picture alone"])
 async def test_half_a_recording_is_refused_with_its_own_code(
-    connection: ssh.Connection, job: Job, origin: Origin, tmp_path: Path, what: str
+    connection: ssh.SshConnection, job: Job, origin: Origin, tmp_path: Path, what: str
 ) -> None:
     """No host has what is missing, so it is not tried again; nothing is encoded."""
     origin.files[SOURCE] = half_a_recording(tmp_path / "half", what)
-    report = Report()
+    report = JobReport()
     said = (
         r"has a picture \(h264, 640x360\), but no sound"
         if what == "a picture alone"
@@ -120,7 +124,7 @@ async def test_half_a_recording_is_refused_with_its_own_code(
 
 @pytest.mark.parametrize("path", ["/it's%20a%20%22lesson%22/1.flv", '/it\'s a "lesson"/$(touch x); -O /1.flv'])
 async def test_a_name_with_quotes_and_spaces_is_only_a_name(
-    connection: ssh.Connection, job: Job, origin: Origin, path: str
+    connection: ssh.SshConnection, job: Job, origin: Origin, path: str
 ) -> None:
     """Written as a URL wants it, or as a person would."""
     written = {quote(path, safe="/%"), path, path.replace(" ", "%20").replace('"', "%22")}
@@ -131,7 +135,7 @@ async def test_a_name_with_quotes_and_spaces_is_only_a_name(
 
 
 async def test_a_truncated_source_is_refused_with_what_was_found(
-    connection: ssh.Connection, job: Job, origin: Origin
+    connection: ssh.SshConnection, job: Job, origin: Origin
 ) -> None:
     origin.files[SOURCE] = origin.files[SOURCE][:400_000]
     with pytest.raises(Refuse, match=r"only \d\.\d s can be read, but the source says 4\.0 s") as raised:
@@ -150,7 +154,7 @@ async def liar(recording: Path, tmp_path: Path) -> AsyncIterator[demo.Origin]:
         yield made
 
 
-async def test_a_lie_of_ten_gigabytes_is_told(connection: ssh.Connection, job: Job, liar: demo.Origin) -> None:
+async def test_a_lie_of_ten_gigabytes_is_told(connection: ssh.SshConnection, job: Job, liar: demo.Origin) -> None:
     """Where the disk has so much; where it has not, see the next claim."""
     liar.faults.add(Fault("6666.flv", length_lie=10**10))
     room = (await connection.run(["df", "--output=avail", "-B1", "/tmp"], timeout_s=10)).output.split()[-1]
@@ -160,7 +164,7 @@ async def test_a_lie_of_ten_gigabytes_is_told(connection: ssh.Connection, job: J
 
 
 async def test_a_source_that_is_larger_than_the_disk_is_not_begun(
-    connection: ssh.Connection, job: Job, liar: demo.Origin
+    connection: ssh.SshConnection, job: Job, liar: demo.Origin
 ) -> None:
     liar.faults.add(Fault("6666.flv", length_lie=10**15))
     with pytest.raises(FallBack, match="has no room") as raised:
@@ -170,7 +174,7 @@ async def test_a_source_that_is_larger_than_the_disk_is_not_begun(
 
 
 async def test_a_source_that_is_longer_than_it_promised_is_cut_off_there(
-    connection: ssh.Connection, job: Job, origin: Origin, monkeypatch: pytest.MonkeyPatch
+    connection: ssh.SshConnection, job: Job, origin: Origin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No origin fills the disk by sending on and on."""
     monkeypatch.setattr(ecs_transcode, "_UNKNOWN_BYTES", 100_000)
@@ -185,7 +189,7 @@ async def test_a_source_that_is_longer_than_it_promised_is_cut_off_there(
 
 
 async def test_a_source_that_changes_while_it_is_read_is_read_again(
-    connection: ssh.Connection, job: Job, origin: Origin, tmp_path: Path
+    connection: ssh.SshConnection, job: Job, origin: Origin, tmp_path: Path
 ) -> None:
     """What is made is made of the one file, whole, that was there in the end."""
     origin.slow_s = 0.3
@@ -197,7 +201,9 @@ async def test_a_source_that_changes_while_it_is_read_is_read_again(
     assert made.duration_s == pytest.approx(6, abs=0.1)
 
 
-async def test_a_source_that_goes_on_changing_is_given_up(connection: ssh.Connection, job: Job, origin: Origin) -> None:
+async def test_a_source_that_goes_on_changing_is_given_up(
+    connection: ssh.SshConnection, job: Job, origin: Origin
+) -> None:
     class Changing(dict[str, dict[str, str]]):
         def get(self, key: object, default: object = None) -> dict[str, str]:
             origin.files[SOURCE] = origin.files[SOURCE][:-1]  # each time it is asked for
@@ -225,7 +231,7 @@ BAD = {
 
 @pytest.mark.parametrize("what", BAD)
 async def test_a_bad_output_is_a_failed_attempt_with_the_reason(
-    connection: ssh.Connection, job: Job, origin: Origin, tmp_path: Path, what: str
+    connection: ssh.SshConnection, job: Job, origin: Origin, tmp_path: Path, what: str
 ) -> None:
     instead, said = BAD[what]
     folder = f"{job.work_root}/{job.name}"
@@ -238,7 +244,7 @@ async def test_a_bad_output_is_a_failed_attempt_with_the_reason(
 
 
 async def test_an_upload_that_is_not_allowed_calls_a_person(
-    connection: ssh.Connection, job: Job, origin: Origin
+    connection: ssh.SshConnection, job: Job, origin: Origin
 ) -> None:
     origin.statuses[UP] = [403]
     with pytest.raises(CallAPerson, match="403") as raised:
@@ -249,7 +255,7 @@ async def test_an_upload_that_is_not_allowed_calls_a_person(
 
 @pytest.mark.parametrize("what", ["a bad output", "an upload that is refused"])
 async def test_what_befalls_one_rendition_spares_the_other(
-    connection: ssh.Connection, job: Job, origin: Origin, tmp_path: Path, what: str
+    connection: ssh.SshConnection, job: Job, origin: Origin, tmp_path: Path, what: str
 ) -> None:
     """Both are of one run of ffmpeg."""
     both = replace(job, wanted=(Resolution.P240, Resolution.P480))
@@ -259,7 +265,7 @@ async def test_what_befalls_one_rendition_spares_the_other(
         both = replace(both, programs=Programs(ffmpeg=broken))
     else:
         origin.statuses[UP] = [403]
-    outcome = await ecs_transcode.transcode(connection, both, Report())
+    outcome = await ecs_transcode.transcode(connection, both, JobReport())
     await ecs_transcode.leave(connection, both.work_root, both.name)
     assert [one.resolution for one in outcome.made] == [Resolution.P480]
     assert list(outcome.missed) == [Resolution.P240]
@@ -267,7 +273,9 @@ async def test_what_befalls_one_rendition_spares_the_other(
     assert (origin.took("GET", SOURCE), origin.took("PUT", UP.replace("240P", "480P"))) == (1, 1)
 
 
-async def test_an_upload_to_a_busy_server_is_tried_again(connection: ssh.Connection, job: Job, origin: Origin) -> None:
+async def test_an_upload_to_a_busy_server_is_tried_again(
+    connection: ssh.SshConnection, job: Job, origin: Origin
+) -> None:
     """The encoding is not."""
     origin.statuses[UP] = [503, 500, 0]
     assert len(await transcode(connection, job)) == 1
@@ -275,7 +283,7 @@ async def test_an_upload_to_a_busy_server_is_tried_again(connection: ssh.Connect
 
 
 async def test_a_server_that_stays_busy_is_at_fault_itself(
-    connection: ssh.Connection, job: Job, origin: Origin
+    connection: ssh.SshConnection, job: Job, origin: Origin
 ) -> None:
     origin.statuses[UP] = [503]
     with pytest.raises(TryAgain, match="503") as raised:
@@ -284,7 +292,9 @@ async def test_a_server_that_stays_busy_is_at_fault_itself(
     assert origin.took("PUT", UP) == ecs_transcode.UPLOADS
 
 
-async def test_an_upload_that_nobody_can_see_is_not_made(connection: ssh.Connection, job: Job, origin: Origin) -> None:
-    elsewhere = Target(f"{origin.url}/up", f"{origin.url}/elsewhere")
+async def test_an_upload_that_nobody_can_see_is_not_made(
+    connection: ssh.SshConnection, job: Job, origin: Origin
+) -> None:
+    elsewhere = UploadTarget(f"{origin.url}/up", f"{origin.url}/elsewhere")
     with pytest.raises(TryAgain, match="was uploaded, but"):
         await transcode(connection, replace(job, target=elsewhere))

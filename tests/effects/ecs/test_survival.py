@@ -16,7 +16,7 @@ import pytest
 from lectern.ecs import detached, ssh
 from lectern.ecs import transcode as ecs
 from lectern.ecs.detached import Step
-from lectern.ecs.job import Job, Programs, Report
+from lectern.ecs.job import Job, JobReport, Programs
 from lectern.errors import TryAgain
 from tests.effects.conftest import Origin, Sshd, running_with
 from tests.effects.ecs.at_work import SOURCE, UP, called, encoders, stand_in, transcode
@@ -30,16 +30,16 @@ async def test_a_job_that_we_are_torn_from_goes_on_and_is_found_again(
 ) -> None:
     """The same ffmpeg, one download, one upload."""
     job = slow_job
-    host = ssh.Host.parse(sshd.url)
+    host = ssh.SshHost.parse(sshd.url)
     async with ssh.connect(host, sshd.key, sshd.known_hosts, timeout_s=10) as first:
-        task = asyncio.create_task(ecs.transcode(first, job, Report()))
+        task = asyncio.create_task(ecs.transcode(first, job, JobReport()))
         await async_wait_until(lambda: encoders(job), description="ffmpeg is at work there")
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
     (before,) = encoders(job)
     async with ssh.connect(host, sshd.key, sshd.known_hosts, timeout_s=10) as second:
-        report = Report()
+        report = JobReport()
         again = asyncio.create_task(transcode(second, job, report))
         await async_wait_until(lambda: report.percent > 0 or again.done(), description="it is watched again")
         assert encoders(job) == [before]
@@ -49,17 +49,17 @@ async def test_a_job_that_we_are_torn_from_goes_on_and_is_found_again(
 
 
 async def test_a_job_that_was_made_already_is_not_made_again(
-    connection: ssh.Connection, job: Job, origin: Origin
+    connection: ssh.SshConnection, job: Job, origin: Origin
 ) -> None:
     """Torn off after the upload: one look, and it is told."""
-    first = await ecs.transcode(connection, job, Report())
+    first = await ecs.transcode(connection, job, JobReport())
     assert await transcode(connection, job) == list(first.made)
     assert (origin.took("GET", SOURCE), origin.took("PUT", UP)) == (1, 1)
 
 
 @pytest.mark.parametrize("step", ["fetch", "encode", "upload"])
 async def test_a_job_that_is_left_leaves_nothing(
-    connection: ssh.Connection, job: Job, slow_job: Job, origin: Origin, tmp_path: Path, step: str
+    connection: ssh.SshConnection, job: Job, slow_job: Job, origin: Origin, tmp_path: Path, step: str
 ) -> None:
     if step == "fetch":
         origin.slow_s = 0.3
@@ -68,7 +68,7 @@ async def test_a_job_that_is_left_leaves_nothing(
     else:
         job = replace(job, programs=Programs(curl=stand_in(tmp_path / "curl", f"exec sleep 60.{os.getpid()}")))
     marker = {"fetch": "--input-file", "encode": "-force_key_frames", "upload": f"sleep 60.{os.getpid()}"}[step]
-    report = Report()
+    report = JobReport()
 
     def ours() -> set[int]:
         """Other tests run beside this one; its upload is known by its number."""
@@ -85,11 +85,11 @@ async def test_a_job_that_is_left_leaves_nothing(
 
 
 async def test_what_nobody_looked_at_for_long_is_ended_by_the_next_job(
-    connection: ssh.Connection, job: Job, slow_job: Job
+    connection: ssh.SshConnection, job: Job, slow_job: Job
 ) -> None:
     """Its teacher went for good, or was cut off and took another host."""
     lost = replace(slow_job, attempts=(7,))
-    task = asyncio.create_task(ecs.transcode(connection, lost, Report()))
+    task = asyncio.create_task(ecs.transcode(connection, lost, JobReport()))
     await async_wait_until(lambda: encoders(lost), description="the lost job encodes")
     task.cancel()
     await asyncio.wait({task})
@@ -112,11 +112,11 @@ async def cancelled_at(
     monkeypatch: pytest.MonkeyPatch, moment: int, when: str, work: Coroutine[Any, Any, object]
 ) -> None:
     """Cancel *work* before or after it waits for the host for the *moment*-th time."""
-    real: Callable[[ssh.Connection, Any], Awaitable[Any]] = ssh.Connection._threaded
+    real: Callable[[ssh.SshConnection, Any], Awaitable[Any]] = ssh.SshConnection._threaded
     task = asyncio.ensure_future(work)
     waits = itertools.count(1)
 
-    async def counted(self: ssh.Connection, wait: Callable[[], Any]) -> Any:
+    async def counted(self: ssh.SshConnection, wait: Callable[[], Any]) -> Any:
         now = next(waits) == moment
         if now and when == "before":
             task.cancel()
@@ -127,14 +127,14 @@ async def cancelled_at(
                 task.cancel()
 
     with monkeypatch.context() as patch:
-        patch.setattr(ssh.Connection, "_threaded", counted)
+        patch.setattr(ssh.SshConnection, "_threaded", counted)
         with pytest.raises(asyncio.CancelledError):
             await asyncio.wait_for(task, 30)
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
 async def test_a_program_that_is_cancelled_at_any_moment_of_its_start_is_gone(
-    connection: ssh.Connection, sleeping: list[str], monkeypatch: pytest.MonkeyPatch, when: str
+    connection: ssh.SshConnection, sleeping: list[str], monkeypatch: pytest.MonkeyPatch, when: str
 ) -> None:
     """Also between its start there and the reading of its id: it waits for a word that does not come."""
     for moment in range(1, MOMENTS + 1):
@@ -148,7 +148,7 @@ async def test_a_program_that_is_cancelled_at_any_moment_of_its_start_is_gone(
 
 @pytest.mark.parametrize("when", ["before", "after"])
 async def test_a_step_that_is_cancelled_at_any_moment_of_its_start_is_ended_by_leaving(
-    connection: ssh.Connection, sleeping: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, when: str
+    connection: ssh.SshConnection, sleeping: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, when: str
 ) -> None:
     """It would go on without us, if it has begun."""
     for moment in range(1, MOMENTS + 1):
@@ -163,7 +163,7 @@ async def test_a_step_that_is_cancelled_at_any_moment_of_its_start_is_ended_by_l
 
 
 async def test_a_step_whose_folder_is_taken_away_is_told_so_and_not_watched_for_ever(
-    connection: ssh.Connection, sleeping: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    connection: ssh.SshConnection, sleeping: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """As of a teacher that was away for so long that another one has taken over its job, and is done with it."""
     monkeypatch.setattr(detached, "_RUN", detached._RUN.replace("flock -w 20", "flock -w 1"))  # it looks sooner

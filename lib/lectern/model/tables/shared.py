@@ -142,7 +142,7 @@ class AsRunColumns(SQLModel):
 
 
 @dataclass(frozen=True)
-class Journal:
+class MessageTables:
     """The tables of messages, events and incidents of one role."""
 
     inbox: Table

@@ -8,7 +8,7 @@ from lectern.model.tables.shared import (
     EventColumns,
     InboxColumns,
     IncidentColumns,
-    Journal,
+    MessageTables,
     OutboxColumns,
     table_of,
 )
@@ -145,6 +145,6 @@ Index("ix_video_list_eviction", files.c.num_cite, files.c.update_time)
 leases = table_of(LeaseRow)
 drains = table_of(DrainRow)
 as_runs = table_of(AsRunRow)
-journal = Journal(
+journal = MessageTables(
     table_of(StreamerInbox), table_of(StreamerOutbox), table_of(StreamerEvent), table_of(StreamerIncident)
 )

@@ -8,7 +8,7 @@ from lectern.model.tables.shared import (
     EventColumns,
     InboxColumns,
     IncidentColumns,
-    Journal,
+    MessageTables,
     OutboxColumns,
     Whole,
     named,
@@ -235,7 +235,9 @@ teachers = table_of(TeacherRow)
 duties = table_of(DutyRow)
 viewers = table_of(ViewerRow)
 as_runs = table_of(AsRunRow)
-journal = Journal(table_of(TeacherInbox), table_of(TeacherOutbox), table_of(TeacherEvent), table_of(TeacherIncident))
+journal = MessageTables(
+    table_of(TeacherInbox), table_of(TeacherOutbox), table_of(TeacherEvent), table_of(TeacherIncident)
+)
 
 IS_CLASS = func.coalesce(orders.c.revises, "") == ""
 """Selects classes without revisions. SQLite would search for `revises IS NULL` by the index of revisions,

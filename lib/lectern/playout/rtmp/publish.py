@@ -33,7 +33,7 @@ class Step(StrEnum):
     LIVE = "live"
 
 
-class Publisher:
+class PublisherProtocol:
     """Drives a session to `READY`, after `publish` to `LIVE`; `owed` is what must be sent meanwhile.
 
     *query* is the login for which the server asked when it refused the connection before.
@@ -101,7 +101,7 @@ class Publisher:
         }
 
     @classmethod
-    def load(cls, target: Target, saved: dict[str, Any]) -> "Publisher":
+    def load(cls, target: Target, saved: dict[str, Any]) -> "PublisherProtocol":
         """The session that was saved, which was `LIVE`."""
         session = cls(target, bytes(HANDSHAKE_BYTES - 8))
         session.step, session.owed = Step.LIVE, base64.b64decode(saved["owed"])

@@ -22,13 +22,13 @@ from lectern import subprocesses
 from lectern.errors import CallAPerson, Misuse
 from lectern.rollout.backup import nightly, store
 from lectern.rollout.backup.copy import sha256
-from lectern.rollout.backup.nightly import Made
+from lectern.rollout.backup.nightly import NightlyBackup
 from lectern.rollout.backup.sqlite import Row, SqliteFile
 from lectern.rollout.host import files
 from lectern.rollout.host import files as host_files
-from lectern.rollout.journal import Journal, locked
+from lectern.rollout.journal import RolloutJournal, locked
 from lectern.rollout.result import Answer
-from lectern.rollout.spec import Wanted
+from lectern.rollout.spec import Spec
 from lectern.storage.backups import MANIFEST
 
 # A tar archive of a live folder, for people: read back to its end, with the names of files that changed meanwhile.
@@ -99,7 +99,7 @@ def _tar(folder: Path, target: Path, left_out: Iterable[Path]) -> subprocesses.F
 # A host's files before the window changes them: kept byte for byte, with mode and owner, to be restored.
 
 
-class Kept(BaseModel):
+class KeptFile(BaseModel):
     """One file as it was; *stored* is the name of its copy, None if there was no such file."""
 
     model_config = ConfigDict(frozen=True)
@@ -123,12 +123,12 @@ class Before(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     link: str | None
-    files: list[Kept]
+    files: list[KeptFile]
     folder: Path
 
-    def kept(self, path: Path) -> Kept:
+    def kept(self, path: Path) -> KeptFile:
         """The copy of *path*; for a path that was not kept, a copy that says that there was no such file."""
-        return next((one for one in self.files if one.path == path), Kept(path=path))
+        return next((one for one in self.files if one.path == path), KeptFile(path=path))
 
     def data(self, path: Path) -> bytes | None:
         """The bytes that *path* held; None if there was no such file."""
@@ -140,7 +140,7 @@ class Before(BaseModel):
         return (self.data(path) or b"").decode(errors="surrogateescape")
 
 
-def keep_before(wanted: Wanted, folder: Path) -> Before:
+def keep_before(wanted: Spec, folder: Path) -> Before:
     """Copy into *folder* every file that the window of *wanted* can change."""
     paths = [wanted.env_path, wanted.config_path, wanted.conf, *wanted.old_confs]
     host_files.make_folder(folder)
@@ -148,15 +148,15 @@ def keep_before(wanted: Wanted, folder: Path) -> Before:
     return Before(link=host_files.link_target(wanted.current), files=files, folder=folder)
 
 
-def _keep_file(path: Path, folder: Path, number: int) -> Kept:
+def _keep_file(path: Path, folder: Path, number: int) -> KeptFile:
     try:
         data = path.read_bytes()
     except FileNotFoundError:
-        return Kept(path=path)
+        return KeptFile(path=path)
     owner = host_files.Owner.of(path)
     stored = f"{number}-{path.name}"
     host_files.write(folder / stored, data, host_files.PRIVATE)
-    return Kept(
+    return KeptFile(
         path=path,
         stored=stored,
         sha256=hashlib.sha256(data).hexdigest(),
@@ -171,7 +171,7 @@ SILENT = "silent"
 """The folder inside the backup with what was copied after the stop, which a rollback restores."""
 
 
-class Backup(Made):
+class Backup(NightlyBackup):
     """The manifest of a host's backup."""
 
     id: str
@@ -192,32 +192,32 @@ def read(folder: Path) -> Backup | None:
     return found.model_copy(update={"before": found.before.model_copy(update={"folder": folder / "files"})})
 
 
-def silent(wanted: Wanted) -> Backup | None:
+def silent(wanted: Spec) -> Backup | None:
     """What was copied after the stop; None if the window has not come that far."""
     return read(wanted.backup_dir / SILENT)
 
 
-def left_out(wanted: Wanted) -> list[Path]:
+def left_out(wanted: Spec) -> list[Path]:
     """Paths that the archive of the code folder leaves out: the database, which SQLite copies, and the recordings."""
     roots = [*wanted.old_video_roots, *([wanted.video_root] if wanted.video_root else [])]
     return [*store.of(wanted).files, *roots, wanted.root]
 
 
-def refuse_small_disk(wanted: Wanted) -> None:
+def refuse_small_disk(wanted: Spec) -> None:
     """Raise Misuse if the backup would not fit: the code, the database twice (copy and scratch), and some slack."""
     code_bytes = archive_size_bytes(wanted.code_dir, left_out(wanted))
     place = next(one for one in (wanted.rollout_dir, *wanted.rollout_dir.parents) if one.exists())
     nightly.refuse_small_disk(store.of(wanted), place, "or set another root", code_bytes)
 
 
-def make(wanted: Wanted, *, check: bool = False) -> Answer:
+def make(wanted: Spec, *, check: bool = False) -> Answer:
     """Back up the host while it works; a finished backup of this rollout is never written again."""
     answer = Answer()
     if check:
-        _say_what_is_due(wanted, Journal.of(wanted), answer)
+        _say_what_is_due(wanted, RolloutJournal.of(wanted), answer)
         return answer
     with locked(wanted.rollout_dir):
-        journal = Journal.of(wanted)
+        journal = RolloutJournal.of(wanted)
         _say_what_is_due(wanted, journal, answer)
         if not answer.changed:
             return answer
@@ -234,7 +234,7 @@ def make(wanted: Wanted, *, check: bool = False) -> Answer:
     return answer
 
 
-def _say_what_is_due(wanted: Wanted, journal: Journal, answer: Answer) -> None:
+def _say_what_is_due(wanted: Spec, journal: RolloutJournal, answer: Answer) -> None:
     state = journal.state(wanted.id)
     found = read(wanted.backup_dir)
     used = any(note.id == wanted.id and note.step == "window" for note in journal.notes())
@@ -250,7 +250,7 @@ def _say_what_is_due(wanted: Wanted, journal: Journal, answer: Answer) -> None:
         answer.say(f"{wanted.backup_dir}: the code folder and {store.of(wanted).shown} would be backed up.")
 
 
-def _say_what_was_made(wanted: Wanted, made: Backup, answer: Answer) -> None:
+def _say_what_was_made(wanted: Spec, made: Backup, answer: Answer) -> None:
     rows = f"rows: {counted_rows(made)}" if made.file else "there is no database yet"
     answer.say(f"{wanted.backup_dir}: backed up and proved; {rows}.")
     if made.code is not None and made.code.unsteady:
@@ -258,12 +258,12 @@ def _say_what_was_made(wanted: Wanted, made: Backup, answer: Answer) -> None:
     answer.more["backup"] = str(wanted.backup_dir)
 
 
-def counted_rows(made: Made) -> str:
+def counted_rows(made: NightlyBackup) -> str:
     """The rows of the copy, by table, in words."""
     return ", ".join(f"{number} in {table}" for table, number in made.rows.items()) or "none"
 
 
-def copy_in_silence(wanted: Wanted) -> Backup:
+def copy_in_silence(wanted: Spec) -> Backup:
     """Copy, after the stop, what the window is about to change; a copy from before is replaced."""
     target = wanted.backup_dir / SILENT
     if target.exists():
@@ -271,7 +271,7 @@ def copy_in_silence(wanted: Wanted) -> Backup:
     return _build(wanted, target, Answer(), live=False)
 
 
-def _build(wanted: Wanted, target: Path, answer: Answer, *, live: bool) -> Backup:
+def _build(wanted: Spec, target: Path, answer: Answer, *, live: bool) -> Backup:
     part, found, copied, code = nightly.begun(target), store.of(wanted), None, None
     if found.exists():
         with answer.timed("1 copy the database"):
@@ -303,7 +303,7 @@ def set_aside(folder: Path, why: str) -> Path:
     return target
 
 
-def _prune(wanted: Wanted, journal: Journal) -> list[str]:
+def _prune(wanted: Spec, journal: RolloutJournal) -> list[str]:
     """Delete the oldest backups beyond `keep`, except those of rollouts that can still be rolled back."""
     history, folder = journal.history(), wanted.backups_dir
     made = sorted(((found.made_at, one) for one in folder.iterdir() if (found := read(one)) is not None), reverse=True)
@@ -318,7 +318,7 @@ def _at(epoch_s: float) -> str:
 # -- the last resort of a rollback ----------------------------------------------------------------------------------
 
 
-def restorable(wanted: Wanted) -> SqliteFile:
+def restorable(wanted: Spec) -> SqliteFile:
     """The database of *wanted*; raises Misuse for one on a server, where others may work in it."""
     found = store.of(wanted)
     if isinstance(found, SqliteFile):
@@ -329,7 +329,7 @@ def restorable(wanted: Wanted) -> SqliteFile:
     )
 
 
-def restore(wanted: Wanted, copied: Backup) -> list[str]:
+def restore(wanted: Spec, copied: Backup) -> list[str]:
     """Keep what was written since the copy as JSON, then put the copy in the database's place; returns sentences."""
     folder, found = wanted.backup_dir, restorable(wanted)
     file = copied.file_in(folder / SILENT)

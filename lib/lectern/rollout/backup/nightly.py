@@ -26,7 +26,7 @@ from lectern.storage import backups
 SLACK_BYTES = 64 << 20
 
 
-class Made(BaseModel):
+class NightlyBackup(BaseModel):
     """The manifest of a finished backup, which is written last; without a *file*, there was no database."""
 
     model_config = ConfigDict(frozen=True)
@@ -53,10 +53,10 @@ class Made(BaseModel):
         return folder / self.file if self.file else None
 
 
-M = TypeVar("M", bound=Made)
+M = TypeVar("M", bound=NightlyBackup)
 
 
-def make(found: Store, name: str, into: Path) -> Made:
+def make(found: Store, name: str, into: Path) -> NightlyBackup:
     """Copy the database of *name* into a new folder of *into*, prove the copy, and test its restore.
 
     Raises Misuse if there is no such database or no room, TryAgain if another backup is under way, CallAPerson
@@ -71,7 +71,9 @@ def make(found: Store, name: str, into: Path) -> Made:
         raise TryAgain(f"{target}: a backup of this second is there already.")
     part = begun(target)
     copied = proved(found, part)
-    return finished(Made(name=name, folder=str(target), database=found.shown, made_at=at, **copied.model_dump()), part)
+    return finished(
+        NightlyBackup(name=name, folder=str(target), database=found.shown, made_at=at, **copied.model_dump()), part
+    )
 
 
 def begun(target: Path) -> Path:
@@ -99,20 +101,20 @@ def finished(made: M, part: Path) -> M:
     return made
 
 
-def noted(made: Made, where: str) -> Made:
+def noted(made: NightlyBackup, where: str) -> NightlyBackup:
     """Record in the manifest that a copy of the backup is also at *where*."""
     told = made.model_copy(update={"copied_to": where, "copied_at": time.time()})
     files.write_json(made.path / backups.MANIFEST, told.model_dump(mode="json"))
     return told
 
 
-def restore(found: Store, name: str, folder: Path) -> Made:
+def restore(found: Store, name: str, folder: Path) -> NightlyBackup:
     """Put the backup of *name* in *folder* in the place of the database, which no program may have open.
 
     Raises Misuse if it is no backup of *name* or somebody uses the database, CallAPerson if the backup is damaged.
     """
     try:
-        made = Made.model_validate_json((folder / backups.MANIFEST).read_text(encoding="utf-8"))
+        made = NightlyBackup.model_validate_json((folder / backups.MANIFEST).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise Misuse(f"{folder}: it holds no finished backup. See what there is: ls {folder.parent}") from error
     if made.name != name or not made.file:
@@ -184,7 +186,7 @@ _PLAIN = re.compile(r"[A-Za-z0-9_./@:-]+")
 
 
 @dataclass(frozen=True)
-class Target:
+class CopyTarget:
     """A folder on another machine; *key* and *known_hosts* are files, None means those of the user's own ~/.ssh."""
 
     user: str
@@ -213,7 +215,7 @@ class Target:
         return f"sftp://{self.user}@{self.host}:{self.port}{self.folder}"
 
 
-def copy_away(folder: Path, target: Target) -> None:
+def copy_away(folder: Path, target: CopyTarget) -> None:
     """Copy the backup in *folder*; it gets its name there only when all of it has arrived, in full size.
 
     Raises TryAgain if the machine does not answer or refuses the login, CallAPerson if not everything has arrived.
@@ -228,14 +230,14 @@ def copy_away(folder: Path, target: Target) -> None:
     _sftp(target, f"rename {there}.part {there}")
 
 
-def sweep_away(name: str, target: Target) -> None:
+def sweep_away(name: str, target: CopyTarget) -> None:
     """Delete what copies of *name* that were broken off have left there: they can fill a disk. Raises TryAgain."""
     _sftp(target, f"-mkdir {target.folder}")
     for one in _named(name, target, r"\.part"):
         _sftp(target, f"-rm {target.folder}/{one}/*", f"rmdir {target.folder}/{one}")
 
 
-def prune_away(name: str, target: Target, keep: int) -> list[str]:
+def prune_away(name: str, target: CopyTarget, keep: int) -> list[str]:
     """Take the oldest copies of *name* beyond the newest *keep* away; returns their names."""
     gone = _named(name, target)[:-keep]
     for one in gone:
@@ -243,7 +245,7 @@ def prune_away(name: str, target: Target, keep: int) -> list[str]:
     return gone
 
 
-def _named(name: str, target: Target, more: str = "") -> list[str]:
+def _named(name: str, target: CopyTarget, more: str = "") -> list[str]:
     """The folders of *name* there, the oldest first; *more* is a pattern that ends their names."""
     listed = _sftp(target, f"ls -1 {target.folder}").splitlines()
     named = re.compile(rf"{re.escape(name)}-\d{{8}}T\d{{6}}Z{more}")
@@ -255,7 +257,7 @@ def _sizes(listed: str) -> dict[str, int]:
     return {words[-1].rpartition("/")[2]: int(words[4]) for words in lines if len(words) >= 9 and words[0][0] == "-"}
 
 
-def _sftp(target: Target, *commands: str) -> str:
+def _sftp(target: CopyTarget, *commands: str) -> str:
     """Run the commands and return their output; the first that fails ends them, unless it begins with a dash."""
     options = {
         "StrictHostKeyChecking": "yes",

@@ -9,7 +9,7 @@ from sqlalchemy import Engine, make_url
 from lectern.db.engine import open_database
 from lectern.rollout.backup.postgres import PostgresServer
 from lectern.rollout.backup.sqlite import SqliteFile
-from lectern.rollout.spec import Wanted
+from lectern.rollout.spec import Spec
 
 Store = SqliteFile | PostgresServer
 
@@ -22,7 +22,7 @@ def at(url: str) -> Store:
     return PostgresServer(parsed.set(drivername="postgresql+psycopg"))
 
 
-def of(wanted: Wanted) -> Store:
+def of(wanted: Spec) -> Store:
     """The database that the program of *wanted* will work in: that of its settings, or the file of the inventory."""
     url = wanted.env.get(f"{wanted.role.upper()}_DATABASE_URL", "")
     return at(url) if url and not url.startswith("sqlite") else SqliteFile(wanted.database)

@@ -7,10 +7,10 @@ from pathlib import Path
 from lectern.rollout.backup.host import Before
 from lectern.rollout.host import files
 from lectern.rollout.host import files as host_files
-from lectern.rollout.journal import Journal
-from lectern.rollout.result import Difference
+from lectern.rollout.journal import RolloutJournal
+from lectern.rollout.result import TextDifference
 from lectern.rollout.settings import env_file
-from lectern.rollout.spec import Wanted
+from lectern.rollout.spec import Spec
 
 # An instance: what one rollout runs, in a folder of its own beside the earlier ones; `current` points to one.
 
@@ -18,7 +18,7 @@ from lectern.rollout.spec import Wanted
 SETTINGS, PROGRAM = "settings.env", "program.conf"
 
 
-def render_instance(wanted: Wanted, journal: Journal) -> None:
+def render_instance(wanted: Spec, journal: RolloutJournal) -> None:
     """Write the instance of *wanted*, to which no link points yet; delete those of rollouts that do not stand or run.
 
     What the journal does not know is somebody else's, and stays. The instance's ``venv`` points to that of the release;
@@ -35,47 +35,47 @@ def render_instance(wanted: Wanted, journal: Journal) -> None:
             shutil.rmtree(folder)
 
 
-def pending_settings(wanted: Wanted) -> list[Difference]:
+def pending_settings(wanted: Spec) -> list[TextDifference]:
     """How the new settings differ from those in use, masked; empty if the instance has them already."""
     file, new = wanted.instance / SETTINGS, _settings(wanted)
     if env_file.read(file) == new:
         return []
     shown = [env_file.shown(one, env_file.values(one)) for one in (env_file.read(wanted.current / SETTINGS), new)]
-    return [Difference(str(file), *shown)]
+    return [TextDifference(str(file), *shown)]
 
 
-def _settings(wanted: Wanted) -> str:
+def _settings(wanted: Spec) -> str:
     return env_file.edited("", wanted.own)
 
 
-def pending(wanted: Wanted) -> list[Difference]:
+def pending(wanted: Spec) -> list[TextDifference]:
     """The differences that `apply` would make."""
-    found: list[Difference] = []
+    found: list[TextDifference] = []
     target, now = _target(wanted), host_files.link_target(wanted.current)
     if now != target:
-        found.append(Difference(str(wanted.current), f"{now}\n" if now else "", f"{target}\n"))
+        found.append(TextDifference(str(wanted.current), f"{now}\n" if now else "", f"{target}\n"))
     found += pending_settings(wanted)
     text = wanted.conf.read_text(encoding="utf-8") if wanted.conf.exists() else ""
     if text != wanted.program_conf or host_files.link_target(wanted.conf) != _program(wanted):
-        found.append(Difference(str(wanted.conf), text, wanted.program_conf))
+        found.append(TextDifference(str(wanted.conf), text, wanted.program_conf))
     # An old file can hold secrets (environment=), so only its removal is shown.
-    found += [Difference(str(old), "in use\n", "kept in the backup\n") for old in wanted.old_confs if old.exists()]
+    found += [TextDifference(str(old), "in use\n", "kept in the backup\n") for old in wanted.old_confs if old.exists()]
     return found
 
 
-def _target(wanted: Wanted) -> str:
+def _target(wanted: Spec) -> str:
     return os.path.relpath(wanted.instance, wanted.current.parent)
 
 
-def _program(wanted: Wanted) -> str:
+def _program(wanted: Spec) -> str:
     return str(wanted.current / PROGRAM)
 
 
-def _places(wanted: Wanted) -> list[Path]:
+def _places(wanted: Spec) -> list[Path]:
     return [wanted.current, wanted.conf, *wanted.old_confs]
 
 
-def apply(wanted: Wanted) -> list[str]:
+def apply(wanted: Spec) -> list[str]:
     """Point the link to the instance, remove the old programs' files, and link the new program's file."""
     host_files.sweep(*_places(wanted))
     said: list[str] = []
@@ -90,7 +90,7 @@ def apply(wanted: Wanted) -> list[str]:
     return said
 
 
-def take_back(wanted: Wanted, before: Before) -> list[str]:
+def take_back(wanted: Spec, before: Before) -> list[str]:
     """Restore the link and supervisor's files as they were *before*; what a person has put there since stays."""
     host_files.sweep(*_places(wanted))
     said: list[str] = []
@@ -118,7 +118,7 @@ def take_back(wanted: Wanted, before: Before) -> list[str]:
     return said
 
 
-def is_back(wanted: Wanted, before: Before) -> bool:
+def is_back(wanted: Spec, before: Before) -> bool:
     """Whether the link and supervisor's files are as they were *before*."""
     files = (wanted.conf, *wanted.old_confs)
     return host_files.link_target(wanted.current) == before.link and all(

@@ -12,7 +12,7 @@ import httpx
 
 from lectern import subprocesses
 from lectern.errors import CallAPerson, TryAgain
-from lectern.rollout.spec import Wanted
+from lectern.rollout.spec import Spec
 
 ProgramState = Literal["STOPPED", "STARTING", "RUNNING", "BACKOFF", "STOPPING", "EXITED", "FATAL", "UNKNOWN"]
 States = Mapping[str, ProgramState]
@@ -41,7 +41,7 @@ def no_beat() -> None:
     """The beat of a wait that only its timeout ends."""
 
 
-class Supervisor:
+class Supervisord:
     """One supervisord, reached by *argv* (``supervisorctl`` and how to find its socket)."""
 
     def __init__(self, argv: Sequence[str]) -> None:
@@ -181,7 +181,7 @@ def ran(states: States) -> set[str]:
 
 
 def as_before(
-    supervisor: Supervisor, before: States, timeout_s: float = ANSWER_TIMEOUT_S, beat: Beat = no_beat
+    supervisor: Supervisord, before: States, timeout_s: float = ANSWER_TIMEOUT_S, beat: Beat = no_beat
 ) -> list[str]:
     """After a reload, let the same programs run as *before*, and no others; returns what had to be done, in sentences.
 
@@ -237,8 +237,8 @@ _DEAD = frozenset({"FATAL", "EXITED"})
 class Health:
     """What was last seen of the new program."""
 
-    wanted: Wanted
-    supervisor: Supervisor
+    wanted: Spec
+    supervisor: Supervisord
     state: str = "unknown"
     answer: str = "nothing"
     began: float = field(default_factory=time.monotonic)
@@ -287,7 +287,7 @@ class Health:
         )
 
 
-def wait_until_well(wanted: Wanted, supervisor: Supervisor, beat: Beat = no_beat) -> None:
+def wait_until_well(wanted: Spec, supervisor: Supervisord, beat: Beat = no_beat) -> None:
     """Wait until the new program is well; raises CallAPerson when it is dead, or after `health_timeout_s`."""
     health = Health(wanted, supervisor)
 

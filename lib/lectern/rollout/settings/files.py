@@ -9,9 +9,9 @@ from typing import Any
 from lectern.errors import Misuse
 from lectern.rollout.backup.host import Before
 from lectern.rollout.host import files
-from lectern.rollout.result import Difference
+from lectern.rollout.result import TextDifference
 from lectern.rollout.settings import env_file, json_config
-from lectern.rollout.spec import Wanted
+from lectern.rollout.spec import Spec
 from lectern.settings import StreamerSettings, TeacherSettings
 
 
@@ -25,11 +25,11 @@ class SettingsFile:
     kind: ModuleType
     """`env_file` or `json_config`, which have the same functions."""
 
-    def pending(self) -> list[Difference]:
+    def pending(self) -> list[TextDifference]:
         """What `apply` would change, masked. Raises Misuse if the file cannot be read."""
         text, new = self.kind.read(self.path), self.new()
         shown = [self.kind.shown(one, self.wanted) for one in (text, new)]
-        return [] if new == text else [Difference(str(self.path), *shown)]
+        return [] if new == text else [TextDifference(str(self.path), *shown)]
 
     def new(self) -> str:
         """The text with the wanted values; raises Misuse if the file cannot be edited."""
@@ -89,24 +89,24 @@ class SettingsFile:
         return now, mine.encode(), "somebody edited it since the window; only our values were taken back"
 
 
-def env(wanted: Wanted) -> SettingsFile | None:
+def env(wanted: Spec) -> SettingsFile | None:
     """The old streamer's ``.env``; None for a teacher, to whose file the rollout note adds nothing."""
     return SettingsFile(wanted.env_path, wanted.documented, wanted.user, env_file) if wanted.documented else None
 
 
-def config(wanted: Wanted) -> SettingsFile | None:
+def config(wanted: Spec) -> SettingsFile | None:
     """The teacher's old JSON config; None if the inventory names none."""
     if wanted.config_path is None or not wanted.config:
         return None
     return SettingsFile(wanted.config_path, wanted.config, wanted.user, json_config)
 
 
-def all_of(wanted: Wanted) -> list[SettingsFile]:
+def all_of(wanted: Spec) -> list[SettingsFile]:
     """All settings files of the host, in the order in which they are edited."""
     return [one for one in (config(wanted), env(wanted)) if one is not None]
 
 
-def refuse_useless(wanted: Wanted) -> None:
+def refuse_useless(wanted: Spec) -> None:
     """Raise Misuse if the new program would refuse its settings, from its own file and ``.env`` together."""
     file = env(wanted)
     beside = env_file.loaded(env_file.read(wanted.env_path) if file is None else file.new())

@@ -15,7 +15,7 @@ from sqlalchemy import Connection
 from lectern import rendition_ids
 from lectern.db.airings import BEYOND, epoch
 from lectern.migrations.steps import shape
-from lectern.rendition_ids import Held, stem
+from lectern.rendition_ids import HeldStem, stem
 from lectern.rollout.result import at, shown
 from lectern.states import LIVE_AIRINGS, AiringState, FileState, Resolution
 from lectern.wire.fields import HttpUrl, RtmpUrl, is_name
@@ -27,7 +27,7 @@ S = TypeVar("S", bound=StrEnum)
 
 
 @dataclass(frozen=True, slots=True)
-class TaskRow:
+class OldTaskRow:
     """A class in ``task_list``; texts that are not UTF-8 hold surrogates."""
 
     class_id: str
@@ -38,7 +38,7 @@ class TaskRow:
 
 
 @dataclass(frozen=True, slots=True)
-class ClassRow:
+class OldClassRow:
     """A class in ``class_list``; *state* is None if no program of ours has seen it."""
 
     class_id: str
@@ -53,7 +53,7 @@ class ClassRow:
 
 
 @dataclass(frozen=True, slots=True)
-class FileRow:
+class OldFileRow:
     """A rendition in ``video_list``; *state* is None if no program of ours has seen it."""
 
     stem: str
@@ -69,32 +69,32 @@ class FileRow:
     crc64: str | None = None
 
 
-def tasks(connection: Connection) -> list[TaskRow]:
+def tasks(connection: Connection) -> list[OldTaskRow]:
     """All rows of ``task_list``."""
     names = ("class_id", "video_url", "push_url", "start_time", "end_time")
     return [
-        TaskRow(row[0] or "", row[1] or "", row[2] or "", *row[3:]) for row in _rows(connection, "task_list", names)
+        OldTaskRow(row[0] or "", row[1] or "", row[2] or "", *row[3:]) for row in _rows(connection, "task_list", names)
     ]
 
 
-def classes(connection: Connection) -> dict[str, ClassRow]:
+def classes(connection: Connection) -> dict[str, OldClassRow]:
     """All rows of ``class_list``."""
     names = ("class_id", "video_id", "site", "state", "record_id", "run_id", "released_at", "code", "message")
     return {
-        key: ClassRow(key, stem or "", site, _among(AiringState, state), _whole(record), *rest)
+        key: OldClassRow(key, stem or "", site, _among(AiringState, state), _whole(record), *rest)
         for key, stem, site, state, record, *rest in _rows(connection, "class_list", names)
         if key is not None
     }
 
 
-def files(connection: Connection) -> dict[str, FileRow]:
+def files(connection: Connection) -> dict[str, OldFileRow]:
     """All rows of ``video_list``."""
     names = ("id", "site", "update_time", "state", "size_bytes", "url", "duration_s", "tries", "reason", "etag")
-    found: dict[str, FileRow] = {}
+    found: dict[str, OldFileRow] = {}
     for key, site, used, state, size, url, length, tries, *rest in _rows(connection, "video_list", (*names, "crc64")):
         if key is not None:
             kind, bytes_, tried = _among(FileState, state), _whole(size), _whole(tries)
-            found[key] = FileRow(key, site, _number(used), kind, bytes_, url, _number(length), tried, *rest)
+            found[key] = OldFileRow(key, site, _number(used), kind, bytes_, url, _number(length), tried, *rest)
     return found
 
 
@@ -192,7 +192,7 @@ def rendition(patterns: Iterable[str], path: str) -> str | None:
     return None
 
 
-def judge(rows: Iterable[TaskRow], known: Mapping[str, ClassRow], patterns: Sequence[str], now: float) -> Judged:
+def judge(rows: Iterable[OldTaskRow], known: Mapping[str, OldClassRow], patterns: Sequence[str], now: float) -> Judged:
     """Sort the classes of *rows*; a class keeps the rendition that ``class_list`` has for it."""
     judge = _Judge(known, patterns, now)
     for row in rows:
@@ -201,15 +201,15 @@ def judge(rows: Iterable[TaskRow], known: Mapping[str, ClassRow], patterns: Sequ
 
 
 class _Judge:
-    def __init__(self, known: Mapping[str, ClassRow], patterns: Sequence[str], now: float) -> None:
+    def __init__(self, known: Mapping[str, OldClassRow], patterns: Sequence[str], now: float) -> None:
         self._known = known
         self._now = now
         self._by_pattern = cache(lambda path: rendition(patterns, path))
-        self._held: dict[str, Held] = {}
+        self._held: dict[str, HeldStem] = {}
         self._urls: dict[str, tuple[float, str]] = {}
         self.found = Judged()
 
-    def take(self, row: TaskRow) -> None:
+    def take(self, row: OldTaskRow) -> None:
         """Judge one class, and keep what it says of its recording."""
         before, path = self._known.get(row.class_id), _split(row.video_url).path
         is_url = _is_good(_HTTP, row.video_url)
@@ -231,17 +231,17 @@ class _Judge:
         elif found:
             self.found.going.append(Going(row.class_id, found, start))
 
-    def _stem(self, row: TaskRow, path: str, known: str, *, is_url: bool) -> str | None:
+    def _stem(self, row: OldTaskRow, path: str, known: str, *, is_url: bool) -> str | None:
         """The rendition of a class: as it is known, by the record that a pattern finds, else by its URL."""
         found = known if is_stem(known) else self._by_pattern(path)
         if found is not None or not is_url:
             return found
         is_named = known in {rendition_ids.of_url(row.video_url), rendition_ids.hashed(row.video_url)}
         named = known if is_named else rendition_ids.chosen(None, None, row.video_url, self._held)
-        self._held.setdefault(named, Held(rendition_ids.source(row.video_url)))
+        self._held.setdefault(named, HeldStem(rendition_ids.source(row.video_url)))
         return named
 
-    def _unreadable(self, row: TaskRow) -> None:
+    def _unreadable(self, row: OldTaskRow) -> None:
         said = f"{shown(row.class_id)} (start_time {_text(row.start)}, end_time {_text(row.end)})"
         if _may_come(row.start, self._now) or _may_come(row.end, self._now):
             self.found.refusals.append(
@@ -252,7 +252,7 @@ class _Judge:
             self.found.unreadable[row.class_id] = said
 
 
-def _fault(row: TaskRow, found: str | None, start: float, end: float) -> str | None:
+def _fault(row: OldTaskRow, found: str | None, start: float, end: float) -> str | None:
     """Why a class that has not ended cannot be taken over; None if it can."""
     if not is_name(row.class_id):
         return "its class_id has other characters than A-Z a-z 0-9 _ . : -; book it anew under another, and cancel it"

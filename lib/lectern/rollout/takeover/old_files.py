@@ -39,7 +39,7 @@ _MOST_TAGS = 16
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class FoundRecording:
     """An entry of a folder; *folder* is None if it lies directly in its root."""
 
     root: str
@@ -65,7 +65,7 @@ class Found:
 class Scan:
     """Everything that may be moved, without what must be left alone."""
 
-    found: list[Found] = field(default_factory=list)
+    found: list[FoundRecording] = field(default_factory=list)
     elsewhere: list[str] = field(default_factory=list)  # folders on another file system
 
 
@@ -149,9 +149,9 @@ def _kind(entry: os.DirEntry[str]) -> Kind:
     return "part" if _PART.fullmatch(entry.name) else "file"
 
 
-def _found(entry: os.DirEntry[str], root: str, folder: str | None) -> Found:
+def _found(entry: os.DirEntry[str], root: str, folder: str | None) -> FoundRecording:
     stat = entry.stat(follow_symlinks=False)
-    return Found(root, folder, entry.name, _kind(entry), stat.st_size, stat.st_mtime_ns, stat.st_ino)
+    return FoundRecording(root, folder, entry.name, _kind(entry), stat.st_size, stat.st_mtime_ns, stat.st_ino)
 
 
 @dataclass(frozen=True, slots=True)
@@ -335,7 +335,7 @@ class Recording:
     """The file that is to be the rendition *stem*, in *place*."""
 
     stem: str
-    found: Found
+    found: FoundRecording
     place: str
     duration_s: float | None
 
@@ -344,7 +344,7 @@ class Recording:
 class Strange:
     """A file that can be no rendition, the reason, and the *place* in the quarantine that it goes to."""
 
-    found: Found
+    found: FoundRecording
     why: str
     place: str = ""
 
@@ -379,7 +379,7 @@ class Claims:
         self._names[name].add(stem)
         self._places[class_id, name].add(stem)
 
-    def renditions(self, found: Found, *, is_alone: bool) -> set[str]:
+    def renditions(self, found: FoundRecording, *, is_alone: bool) -> set[str]:
         """The renditions that *found* may be; several count as none. *is_alone*: no other file has its name."""
         own = found.name.removesuffix(".flv") if found.name.endswith(".flv") else ""
         own = own if is_stem(own) else ""
@@ -394,15 +394,15 @@ class Claims:
         # A folder of digits is that of another record; and of two files with one name only one can be the class's.
         return named if is_alone and not found.folder.isdecimal() else set()
 
-    def _itself(self, found: Found, own: str) -> set[str]:
+    def _itself(self, found: FoundRecording, own: str) -> set[str]:
         by_pattern = own or (self._by_pattern(f"/{found.place}") if found.name.endswith(".flv") else None)
         return {by_pattern} if by_pattern else set()
 
 
-def match(found: Sequence[Found], claims: Claims, video_root: Path) -> Matched:
+def match(found: Sequence[FoundRecording], claims: Claims, video_root: Path) -> Matched:
     """Choose each rendition's file: the newest whole one; of equally new ones, the one that is in its place already."""
     names = Counter(one.name for one in found)
-    candidates: dict[str, list[tuple[Found, Ends]]] = defaultdict(list)
+    candidates: dict[str, list[tuple[FoundRecording, Ends]]] = defaultdict(list)
     strange: list[Strange] = []
     for one in found:
         if one.kind != "file":

@@ -5,17 +5,17 @@ import time
 from lectern.db.engine import transaction
 from lectern.rollout import redis_keys
 from lectern.rollout.backup import store
-from lectern.rollout.spec import Wanted
+from lectern.rollout.spec import Spec
 from lectern.rollout.takeover import old_files, streamer, teacher
 from lectern.rollout.takeover.streamer import Sources
-from lectern.rollout.takeover.teacher import Names, OldLists
+from lectern.rollout.takeover.teacher import OldKeyNames, OldLists
 
 
-def planned(wanted: Wanted) -> tuple[list[str], list[str]]:
+def planned(wanted: Spec) -> tuple[list[str], list[str]]:
     """What `adopt` would do, and why it may not, in sentences; reads only, also before the keys have new names."""
     if wanted.role == "teacher":
         rules = redis_keys.rules(wanted)
-        names = Names.parse(
+        names = OldKeyNames.parse(
             teacher.before(wanted.waiting_key, rules), wanted.order_key and teacher.before(wanted.order_key, rules)
         )
         with store.of(wanted).reading() as connection, redis_keys.opened(wanted) as client:
@@ -25,7 +25,7 @@ def planned(wanted: Wanted) -> tuple[list[str], list[str]]:
     return [f"{one}." for one in found.said], [f"{one}." for one in found.refusals]
 
 
-def adopt(wanted: Wanted) -> list[str]:
+def adopt(wanted: Spec) -> list[str]:
     """Take over the old program's bookings, files and waiting lists; returns what was done."""
     if wanted.role == "teacher":
         return _adopt_of_teacher(wanted)
@@ -34,15 +34,15 @@ def adopt(wanted: Wanted) -> list[str]:
     return [f"{one}." for one in done]
 
 
-def undo(wanted: Wanted) -> list[str]:
+def undo(wanted: Spec) -> list[str]:
     """Move a streamer's files back to their old places, and keep the rows; returns sentences about it."""
     if wanted.role == "teacher":
         return []
     return [f"{one}." for one in old_files.undo_moves(_sources(wanted).moves_journal)]
 
 
-def _adopt_of_teacher(wanted: Wanted) -> list[str]:
-    names = Names.parse(wanted.waiting_key, wanted.order_key)
+def _adopt_of_teacher(wanted: Spec) -> list[str]:
+    names = OldKeyNames.parse(wanted.waiting_key, wanted.order_key)
     with (
         store.opened(store.of(wanted)) as engine,
         redis_keys.opened(wanted) as client,
@@ -51,7 +51,7 @@ def _adopt_of_teacher(wanted: Wanted) -> list[str]:
         return OldLists(connection, client, names, time.time()).adopt(wanted.name, _transcoding_time_out_s(wanted))
 
 
-def _transcoding_time_out_s(wanted: Wanted) -> float:
+def _transcoding_time_out_s(wanted: Spec) -> float:
     """The timeout as the new program will read it: from .env, else from the JSON config, which has milliseconds."""
     told = wanted.env.get("TRANSCODING_TIME_OUT_S")
     if told is not None:
@@ -59,7 +59,7 @@ def _transcoding_time_out_s(wanted: Wanted) -> float:
     return int(wanted.config.get("transcoding_time_out", 120_000)) / 1000
 
 
-def _sources(wanted: Wanted) -> Sources:
+def _sources(wanted: Spec) -> Sources:
     assert wanted.video_root is not None  # a streamer has one, as parsing has checked
     roots = wanted.old_video_roots or [wanted.video_root]
     return Sources(wanted.video_root, roots, wanted.record_patterns, wanted.backup_dir / "moves.json")

@@ -18,7 +18,7 @@ from lectern.model.tables import streamer as tables
 from lectern.rollout.host.files import Owner
 from lectern.rollout.result import at, shown, some
 from lectern.rollout.takeover import old_database, old_files
-from lectern.rollout.takeover.old_database import ClassRow, FileRow, Judged
+from lectern.rollout.takeover.old_database import Judged, OldClassRow, OldFileRow
 from lectern.rollout.takeover.old_files import Claims, Matched, Recording, Scan, Strange
 from lectern.states import LIVE_AIRINGS, AiringState, FileState
 from lectern.storage import cache_dir
@@ -27,7 +27,7 @@ from lectern.storage import cache_dir
 
 
 Values = dict[str, Any]
-_NO_FILE = FileRow("")
+_NO_FILE = OldFileRow("")
 _NO_TEXT = re.compile("[\ud800-\udfff]")
 
 
@@ -35,12 +35,12 @@ _NO_TEXT = re.compile("[\ud800-\udfff]")
 class Known:
     """What the tables hold already: nothing, or what was there before a rollback."""
 
-    files: Mapping[str, FileRow]
-    classes: Mapping[str, ClassRow]
+    files: Mapping[str, OldFileRow]
+    classes: Mapping[str, OldClassRow]
 
 
 @dataclass(frozen=True)
-class Changes:
+class AdoptedChanges:
     """Columns to be set, by the key of their row; whole rows if there is none yet."""
 
     known: Known
@@ -50,7 +50,7 @@ class Changes:
 
 def planned_rows(
     known: Known, video_root: Path, judged: Judged, recordings: Mapping[str, Recording], now: float
-) -> Changes:
+) -> AdoptedChanges:
     """What must be changed. Runs of an earlier time are not trusted: the sweeper schedules each class again."""
     files: dict[str, Values] = {}
     cited = {one.stem for one in judged.going}
@@ -72,12 +72,12 @@ def planned_rows(
             "record_id": rendition_ids.record_of(one.stem),
             **dict.fromkeys(("run_id", "released_at", "code", "message")),
         }
-    return Changes(
+    return AdoptedChanges(
         known, _new(files, known.files), {**_new(classes, known.classes), **dict(_closed(known.classes, judged, now))}
     )
 
 
-def _new(wanted: Mapping[str, Values], known: Mapping[str, FileRow | ClassRow]) -> dict[str, Values]:
+def _new(wanted: Mapping[str, Values], known: Mapping[str, OldFileRow | OldClassRow]) -> dict[str, Values]:
     """The values of each row that the tables do not have yet."""
     found = {
         key: {name: value for name, value in row.items() if key not in known or getattr(known[key], name) != value}
@@ -86,7 +86,7 @@ def _new(wanted: Mapping[str, Values], known: Mapping[str, FileRow | ClassRow]) 
     return {key: row for key, row in found.items() if row}
 
 
-def _ready(before: FileRow, recording: Recording, url: str | None) -> Values:
+def _ready(before: OldFileRow, recording: Recording, url: str | None) -> Values:
     """The columns of a rendition whose file is there; what is known of the same file is kept."""
     found = recording.found
     is_same = before.size_bytes in {None, found.size_bytes}
@@ -104,7 +104,7 @@ def _ready(before: FileRow, recording: Recording, url: str | None) -> Values:
     }
 
 
-def _to_download(before: FileRow, site: str, url: str | None) -> Values:
+def _to_download(before: OldFileRow, site: str, url: str | None) -> Values:
     """The columns of a rendition that a class needs and that is missing: the sweeper has it downloaded."""
     return {
         "state": FileState.DOWNLOADING,
@@ -117,7 +117,7 @@ def _to_download(before: FileRow, site: str, url: str | None) -> Values:
     }
 
 
-def _closed(known: Mapping[str, ClassRow], judged: Judged, now: float) -> Iterator[tuple[str, Values]]:
+def _closed(known: Mapping[str, OldClassRow], judged: Judged, now: float) -> Iterator[tuple[str, Values]]:
     """Release the classes of before that will not be aired."""
     listed, going = {task.class_id for task in judged.tasks}, {one.class_id for one in judged.going}
     for class_id, before in known.items():
@@ -134,7 +134,7 @@ def _closed(known: Mapping[str, ClassRow], judged: Judged, now: float) -> Iterat
         yield class_id, {"state": state, "released_at": now, "message": why, "updated_at": now}
 
 
-def write_rows(connection: Connection, video_root: Path, changes: Changes, host: str, now: float) -> None:
+def write_rows(connection: Connection, video_root: Path, changes: AdoptedChanges, host: str, now: float) -> None:
     """Write *changes* in the caller's transaction, then count sums and citations."""
     _write(connection, tables.files, "id", changes.files, changes.known.files)
     _write(connection, tables.classes, "class_id", changes.classes, changes.known.classes)
@@ -182,17 +182,17 @@ class Sources:
 
 
 @dataclass(frozen=True)
-class Adoption:
+class StreamerAdoption:
     """What `adopt` would do: *refusals* say why it may not, *said* what it changes and what it leaves alone."""
 
     moves: tuple[Recording, ...]
     strange: tuple[Strange, ...]
-    changes: Changes
+    changes: AdoptedChanges
     refusals: tuple[str, ...]
     said: tuple[str, ...] = ()
 
 
-def planned(connection: Connection, sources: Sources, now: float) -> Adoption:
+def planned(connection: Connection, sources: Sources, now: float) -> StreamerAdoption:
     """What `adopt` would do; reads only, and also before the schema's upgrade.
 
     Raises Misuse if a folder cannot be read.
@@ -204,7 +204,7 @@ def planned(connection: Connection, sources: Sources, now: float) -> Adoption:
     scan = old_files.scan(video_root, sources.old_video_roots, database)
     matched = old_files.match(scan.found, Claims(judged.tasks, patterns), video_root)
     refusals = [*_of_places(known, scan, video_root, database), *judged.refusals, *_unobtainable(judged, matched)]
-    plan = Adoption(
+    plan = StreamerAdoption(
         old_files.to_move(matched),
         old_files.to_quarantine(matched, video_root),
         planned_rows(known, video_root, judged, matched.recordings, now),
@@ -293,7 +293,7 @@ _CLASSES = {
 }
 
 
-def _said(plan: Adoption, judged: Judged, video_root: Path) -> Iterator[str]:
+def _said(plan: StreamerAdoption, judged: Judged, video_root: Path) -> Iterator[str]:
     """One sentence a kind of change, and of what is left alone."""
     renamed = (f"{shown(one.found.path)} to {Path(one.place).relative_to(video_root)}" for one in plan.moves)
     yield from _told(renamed, "moved to record-id names", "recording")

@@ -12,8 +12,8 @@ from sqlalchemy import Connection, inspect
 
 from lectern import errors
 from lectern.db import bookings, events, inbox, transcodings
-from lectern.db.inbox import Arrived
-from lectern.decide.booking import Do, Named, action, named_by
+from lectern.db.inbox import ReceivedMessage
+from lectern.decide.booking import BookingAction, Named, action, named_by
 from lectern.decide.transcoding import source
 from lectern.errors import Malformed, Misuse
 from lectern.formatting import counted
@@ -39,14 +39,14 @@ _NOT_TEXT = ("record_id", "start_time", "end_time", "video_url_list")
 
 
 @dataclass(frozen=True)
-class Names:
+class OldKeyNames:
     """The names of the old program's keys; *orders* is None if it keeps no bookings."""
 
     waiting: Pattern
     orders: Pattern | None
 
     @classmethod
-    def parse(cls, waiting_key: str, order_key: str | None) -> "Names":
+    def parse(cls, waiting_key: str, order_key: str | None) -> "OldKeyNames":
         """Read both patterns; raises Misuse if one lacks a field that it must have."""
         waiting, orders = Pattern.parse(waiting_key), Pattern.parse(order_key) if order_key else None
         if set(waiting.fields) != {"record_id", "resolution"}:
@@ -74,14 +74,14 @@ class Waiter:
         return stem(*self.key)
 
 
-def waiters(client: redis.Redis, names: Names) -> Iterator[list[Waiter]]:
+def waiters(client: redis.Redis, names: OldKeyNames) -> Iterator[list[Waiter]]:
     """The classes on all waiting lists, in slices, in the order of each list; a wrong list gives one without a name."""
     found = _waiters(client, names)
     while some := list(islice(found, SLICE)):
         yield list(dict.fromkeys(some))
 
 
-def _waiters(client: redis.Redis, names: Names) -> Iterator[Waiter]:
+def _waiters(client: redis.Redis, names: OldKeyNames) -> Iterator[Waiter]:
     for found in slices_of(client, names.waiting):
         with client.pipeline(transaction=False) as pipe:
             for name, _ in found:
@@ -124,7 +124,7 @@ def slices_of(client: redis.Redis, pattern: Pattern) -> Iterator[list[tuple[byte
         yield found
 
 
-def booked_waiters(client: redis.Redis, names: Names, some: Sequence[Waiter], now: float) -> list[Booking | str]:
+def booked_waiters(client: redis.Redis, names: OldKeyNames, some: Sequence[Waiter], now: float) -> list[Booking | str]:
     """The old program's booking of each waiter; or why it is of no use: missing, damaged, over, or for another list."""
     if names.orders is None:
         return ["no order_key says where its booking is"] * len(some)
@@ -189,7 +189,7 @@ def _wire(value: bytes | dict[bytes, bytes]) -> bytes:
 ADOPTED = "adopted from the old program"
 NAMED = 10
 """Greatest number of classes that cannot simply go on waiting and that get a sentence of their own."""
-_WAIT_ON = frozenset({Do.WAIT, Do.INSERT_REQUEST_WAIT})
+_WAIT_ON = frozenset({BookingAction.WAIT, BookingAction.INSERT_REQUEST_WAIT})
 """Booking decisions with which a class goes on waiting: the old program has asked for its rendition already."""
 
 _AT_ONCE = 1000
@@ -197,7 +197,7 @@ _AT_ONCE = 1000
 
 
 @dataclass
-class Adoption:
+class TeacherAdoption:
     """What becomes, or would become, of the classes on old waiting lists that are not known here yet."""
 
     waiting: int = 0
@@ -246,12 +246,12 @@ class OldLists:
 
     connection: Connection
     client: redis.Redis
-    names: Names
+    names: OldKeyNames
     now: float
 
-    def planned(self) -> Adoption:
+    def planned(self) -> TeacherAdoption:
         """What `adopt` would do; reads only, also a database that is not upgraded yet."""
-        adoption = Adoption()
+        adoption = TeacherAdoption()
         with in_words(lambda: "Nothing was changed."):
             for _ in self._sorted(adoption):
                 pass  # iterating fills *adoption*
@@ -266,7 +266,7 @@ class OldLists:
         without a booking stays on its list, and is answered with 211 by whatever settles the rendition. A second call
         changes nothing.
         """
-        adoption, noted = Adoption(), list[Event]()
+        adoption, noted = TeacherAdoption(), list[Event]()
         sources: dict[RenditionKey, str] = {}
         with in_words(lambda: "Nothing was adopted."):
             for cases in self._sorted(adoption):
@@ -275,7 +275,7 @@ class OldLists:
                     if one.key and one.key in sources and (url := source(one, one.key[1])):
                         sources[one.key] = url
                 self._wait_on(cases.waits)
-                arrived = [Arrived("rollout", one.cmd, one.to_json()) for one in cases.decided]
+                arrived = [ReceivedMessage("rollout", one.cmd, one.to_json()) for one in cases.decided]
                 inbox.keep(self.connection, journal, arrived, self.now)
                 noted += [Event(ADOPTED, one.class_id, one.stem, "waits") for one in cases.waits]
                 why = "the booking flow decides it"
@@ -314,7 +314,7 @@ class OldLists:
     def _known(self, class_ids: Sequence[str]) -> set[str]:
         return set(bookings.by_id(self.connection, class_ids)) if self._has_tables else set()
 
-    def _sorted(self, adoption: Adoption) -> Iterator[_Cases]:
+    def _sorted(self, adoption: TeacherAdoption) -> Iterator[_Cases]:
         """The classes that are not booked here, in slices; each slice sees what was adopted of those before."""
         for some in waiters(self.client, self.names):
             known, cases = self._known([one.class_id for one in some]), _Cases()
@@ -327,7 +327,7 @@ class OldLists:
             yield cases
 
     def _sort(
-        self, adoption: Adoption, cases: _Cases, waiter: Waiter, booking: Booking | str, row: Rendition | None
+        self, adoption: TeacherAdoption, cases: _Cases, waiter: Waiter, booking: Booking | str, row: Rendition | None
     ) -> None:
         """Sort one class; *booking* is the reason if there is no reliable one."""
         state = row.state if row else None
