@@ -100,7 +100,7 @@ async def test_a_recording_with_one_keyframe_takes_no_more_memory_than_another(t
     path = make_recording(tmp_path / "long.flv", *long, seconds=16)
 
     async def within(megabytes: int) -> str:
-        code = f"from lectern.effects.media import probe; probe.MEMORY_BYTES = {megabytes} * 1024**2"
+        code = f"from lectern.media import probe; probe.MEMORY_BYTES = {megabytes} * 1024**2"
         argv = [sys.executable, "-I", "-c", f"{code}; probe.main({str(path)!r})"]
         return (await subprocesses.run(argv, timeout_s=60)).output
 

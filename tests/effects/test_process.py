@@ -256,8 +256,8 @@ def test_it_runs_in_a_loop_of_another_thread() -> None:
 
 def test_a_child_dies_with_us_even_by_kill_9(tmp_path: Path) -> None:
     script = (
-        "import asyncio; from lectern.effects import process; "
-        "asyncio.run(process.run(['sleep', '300'], timeout_s=300, on_start=lambda pid: print(pid, flush=True)))"
+        "import asyncio; from lectern import subprocesses; "
+        "asyncio.run(subprocesses.run(['sleep', '300'], timeout_s=300, on_start=lambda pid: print(pid, flush=True)))"
     )
     with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as we:
         assert we.stdout is not None

@@ -76,7 +76,7 @@ SETS = re.compile(r"(state|status)['\"]?\s*[:=]\s*(bindparam|(Airing|Booking|Ren
 def test_no_row_is_moved_past_the_tables() -> None:
     """Whatever sets a state in an UPDATE checks the move in the same function."""
     unchecked: list[str] = []
-    for path in (ROOT / "lib/lectern/effects/rows").rglob("*.py"):
+    for path in (ROOT / "lib/lectern/db").rglob("*.py"):
         for function in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(function, ast.FunctionDef):
                 text = ast.unparse(function)

@@ -27,7 +27,7 @@ EACH_S = 60.0
 
 RINGS: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "decide": ("lib/lectern/decide", ("tests/decide",)),
-    "rows": ("lib/lectern/effects/rows", ("tests/effects", "tests/faults")),
+    "db": ("lib/lectern/db", ("tests/effects", "tests/faults")),
     "playout": ("lib/lectern/playout", ("tests/playout",)),
     "teacher": ("flows/teacher", ("tests/flows", "tests/faults")),
     "streamer": ("flows/streamer", ("tests/flows", "tests/faults")),

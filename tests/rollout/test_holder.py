@@ -20,7 +20,7 @@ from tests.stage import wait_until
 
 pytestmark = pytest.mark.live
 
-PATIENCE = "from lectern.rollout import holder\nholder.{name} = {seconds}\n"
+PATIENCE = "from lectern.rollout import agent\nagent.{name} = {seconds}\n"
 
 
 @pytest.fixture
@@ -77,7 +77,7 @@ def test_under_systemd_it_lives_in_a_unit_of_its_own(host: Host, tmp_path: Path)
     (tmp_path / "busctl").chmod(0o755)
     fault = PATIENCE.format(name="FIRST_WORD_S", seconds=1)
     fault += (
-        f"import os, pathlib\nholder._SYSTEMD = pathlib.Path('/')\nos.environ['PATH'] = '{tmp_path}:/usr/bin:/bin'\n"
+        f"import os, pathlib\nagent._SYSTEMD = pathlib.Path('/')\nos.environ['PATH'] = '{tmp_path}:/usr/bin:/bin'\n"
     )
     said = opened(host, fault=fault)["said"][0]
     wait_until(asked.exists, description="systemd is asked")
@@ -166,7 +166,7 @@ def test_a_rollback_before_the_first_task_leaves_nobody_to_begin_it(host: Host) 
 
 def test_a_task_that_fails_says_why_and_takes_all_back(host: Host) -> None:
     before = host.tree()
-    opened(host, fault="from lectern.rollout.host import switch\nswitch.apply = lambda _: 1 / 0\n")
+    opened(host, fault="from lectern.rollout.host import release_link\nrelease_link.apply = lambda _: 1 / 0\n")
     for task in ("stop", "alter", "create"):
         ask(host, task)
     answer = ask(host, "switch")

@@ -62,8 +62,8 @@ def test_a_rollback_is_heard_by_a_window_without_tasks(host: Host) -> None:
     """The window is in its slow stop; it takes back by itself, and whoever typed the rollback waits for that."""
     before = host.tree()
     host.done("backup")
-    slow = "import time\nfrom lectern.rollout.host import supervisor\nreal = supervisor.Supervisor.stop_all\n"
-    slow += "supervisor.Supervisor.stop_all = lambda self: (real(self), time.sleep(2))\n"
+    slow = "import time\nfrom lectern.rollout.host import supervisord\nreal = supervisord.Supervisord.stop_all\n"
+    slow += "supervisord.Supervisord.stop_all = lambda self: (real(self), time.sleep(2))\n"
     window = host.begin("window", fault=slow)
     wait_until(lambda: '"stop"' in journal(host), description="the window stops the host")
     answer = host.done("rollback")
@@ -75,8 +75,8 @@ def test_a_rollback_is_heard_by_a_window_without_tasks(host: Host) -> None:
 
 def test_a_rollback_does_not_end_a_backup(host: Host) -> None:
     """Whoever makes one has nothing to undo: it is waited for."""
-    slow = "import time\nfrom lectern.rollout.backup import archive\nreal = archive.make\n"
-    slow += "archive.make = lambda *args: (time.sleep(2), real(*args))[1]\n"
+    slow = "import time\nfrom lectern.rollout.backup import host\nreal = host.archive\n"
+    slow += "host.archive = lambda *args: (time.sleep(2), real(*args))[1]\n"
     backup = host.begin("backup", fault=slow)
     wait_until(lambda: '"backup"' in journal(host), description="the backup is under way")
     assert not host.done("rollback")["changed"]
@@ -122,9 +122,9 @@ def test_whatever_fails_on_the_way_back_is_told_and_the_next_try_goes_on(host: H
     """A database that is locked, a disk that is full: a person hears that the host is half done."""
     before = host.tree()
     host.done("backup")
-    fault = "from lectern.rollout.host import health, switch\n"
+    fault = "from lectern.rollout.host import release_link, supervisord\n"
     fault += "def fails(*_, **__): raise RuntimeError('odd')\n"
-    fault += "health.wait_until_well = switch.take_back = fails\n"
+    fault += "supervisord.wait_until_well = release_link.take_back = fails\n"
     answered = host.step("window", fault=fault)
     assert answered.code == 1
     assert "Then the rollback failed too: RuntimeError: odd The host is half done." in answered.msg
@@ -347,7 +347,7 @@ def test_while_another_rollout_is_half_done_none_begins(host: Host) -> None:
     newer = host.wanted(version="2.0.1")
     host.done("backup")
     host.done("backup", wanted=newer)
-    die = "import os\nfrom lectern.rollout.host import switch\nswitch.apply = lambda _: os.kill(os.getpid(), 9)\n"
+    die = "import os\nfrom lectern.rollout.host import release_link\nrelease_link.apply = lambda _: os.kill(os.getpid(), 9)\n"
     assert host.step("window", fault=die).code == -9
     answered = host.step("window", wanted=newer)
     assert answered.code == 2
@@ -391,7 +391,7 @@ def test_a_database_that_another_program_holds_takes_the_window_back(host: Host)
     with closing(sqlite3.connect(host.database, timeout=20, isolation_level=None)) as connection:
         connection.execute("PRAGMA busy_timeout=20000")
         connection.execute("BEGIN IMMEDIATE")
-        quick = "from lectern.effects.rows.tables import engine\nengine.BUSY_TIMEOUT_S = 0.2\n"
+        quick = "from lectern.db import engine\nengine.BUSY_TIMEOUT_S = 0.2\n"
         answered = host.step("window", fault=quick)
         connection.execute("ROLLBACK")
     assert answered.code == 1

@@ -128,12 +128,12 @@ def test_keys_that_were_made_since_get_old_names_too(host: Host, wanted: Fields,
 
 KILL_BEHIND_THE_RENAMES = """
 import os
-from lectern.effects.redis import rekey
-real = rekey.renamed
+from lectern.redis import rename
+real = rename.renamed
 def renamed(*given, **more):
     real(*given, **more)
     os.kill(os.getpid(), 9)
-rekey.renamed = renamed
+rename.renamed = renamed
 """
 
 
