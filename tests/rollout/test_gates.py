@@ -234,7 +234,8 @@ def test_the_playout_is_looked_for_where_it_is_provisioned(host: Host) -> None:
 def test_what_is_half_done_may_go_on_though_a_class_is_due(host: Host, wanted: Fields) -> None:
     """The host is silent: nothing may keep it so."""
     host.done("backup", wanted=wanted)
-    die = "import os\nfrom lectern.rollout.host import release_link\nrelease_link.apply = lambda _: os.kill(os.getpid(), 9)\n"
+    die = "import os\nfrom lectern.rollout.host import release_link\n"
+    die += "release_link.apply = lambda _: os.kill(os.getpid(), 9)\n"
     assert host.step("window", wanted=wanted, fault=die).code == -9
     book(host, "c-7", time.time() - 60, time.time() + 600)
     assert host.done("preflight", wanted=wanted)["state"] == "half"
@@ -243,7 +244,8 @@ def test_what_is_half_done_may_go_on_though_a_class_is_due(host: Host, wanted: F
 def test_after_half_a_rollback_only_the_rest_of_it_may_come(host: Host, wanted: Fields) -> None:
     host.done("backup", wanted=wanted)
     host.done("window", wanted=wanted)
-    die = "import os\nfrom lectern.rollout.host import release_link\nrelease_link.take_back = lambda *_: os.kill(os.getpid(), 9)\n"
+    die = "import os\nfrom lectern.rollout.host import release_link\n"
+    die += "release_link.take_back = lambda *_: os.kill(os.getpid(), 9)\n"
     assert host.step("rollback", wanted=wanted, fault=die).code == -9
     (one,) = refused(host, wanted)
     assert "was begun and did not end" in one

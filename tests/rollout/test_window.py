@@ -347,7 +347,8 @@ def test_while_another_rollout_is_half_done_none_begins(host: Host) -> None:
     newer = host.wanted(version="2.0.1")
     host.done("backup")
     host.done("backup", wanted=newer)
-    die = "import os\nfrom lectern.rollout.host import release_link\nrelease_link.apply = lambda _: os.kill(os.getpid(), 9)\n"
+    die = "import os\nfrom lectern.rollout.host import release_link\n"
+    die += "release_link.apply = lambda _: os.kill(os.getpid(), 9)\n"
     assert host.step("window", fault=die).code == -9
     answered = host.step("window", wanted=newer)
     assert answered.code == 2
