@@ -101,7 +101,7 @@ async def raised(
         return
     with Caught() as failed:
         async with asyncio.timeout(ALARM_S):
-            await host.commit(_put, host, code, said)
+            await host.write_tx(_put, host, code, said)
             host.alarmed_at.passes(what)
             await pass_on(host)
     if failed.error is not None:
@@ -143,7 +143,7 @@ def _to_people(host: Host[Any], made: str) -> None:
 async def unreadable(host: Host[Any], stream: str, why: str) -> None:
     """Log, and raise an alarm while it lasts, that Redis does not let us read *stream*; the other streams are read."""
     log.error("redis: %s cannot be read, the other streams are: %s", stream, why)
-    await host.commit(alarm_refusal, host, f"does not let {stream} be read", stream, why)
+    await host.write_tx(alarm_refusal, host, f"does not let {stream} be read", stream, why)
     await publish_outbox(host)
 
 
@@ -207,13 +207,13 @@ async def after_failure(
     pause_s = AGAIN_S if isinstance(error, TryAgain) else AWAY_S
     for failures in range(RELEASE_ATTEMPTS):
         try:
-            await host.commit(_put_off, host, ids, time.time() + pause_s)
+            await host.write_tx(_put_off, host, ids, time.time() + pause_s)
         except OperationalError as away:
             log.info("inbox: %d messages are put back when the database is there again: %r", len(ids), away.orig)
             await asyncio.sleep(backoff_s(failures))
         else:
             return
-    await host.commit(_put_off, host, ids, time.time() + pause_s)
+    await host.write_tx(_put_off, host, ids, time.time() + pause_s)
 
 
 async def after_run(host: Host[Any], run: FlowRun, task: "asyncio.Task[State[Any] | None]") -> None:
@@ -248,7 +248,7 @@ async def is_away(host: Host[Any], error: Exception) -> bool:
     if error.connection_invalidated or any(one in str(error.orig).lower() for one in PASSES):
         return True
     try:
-        await host.commit(inbox.answers, host.journal)
+        await host.write_tx(inbox.answers, host.journal)
     except DBAPIError:
         return True
     return False
@@ -263,7 +263,7 @@ async def failed(host: Host[Any], ids: Sequence[int], flow: str | None = None, w
 
     A batch of *flow* that failed without a run gets one afterwards, which says *why*.
     """
-    if await host.commit(_failed, host, ids, flow, why):
+    if await host.write_tx(_failed, host, ids, flow, why):
         await publish_outbox(host)
 
 

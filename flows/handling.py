@@ -43,7 +43,7 @@ GRACE_S = 5.0
 """Seconds for which a sweep leaves something new to the run that began it."""
 
 SWEEP = "a sweep"
-"""The entry of `Host.busy` while a sweep is at work; no class has this name."""
+"""The entry of `Host.in_progress` while a sweep is at work; no class has this name."""
 
 Decide = Callable[[Connection, C], None]
 """Reads the facts and adds its decisions to the changes; what it writes to the database itself, no dry run shows."""
@@ -55,8 +55,8 @@ Decide = Callable[[Connection, C], None]
 async def changed(host: Host[Any], decide: Decide[C], *, dry_run: bool = False) -> C:
     """Read the facts, decide, and write what is decided, in one transaction; a dry run reads and decides only."""
     if dry_run:
-        return await host.look(change, host, decide, dry_run=True)
-    changes = await host.commit(change, host, decide)
+        return await host.read_tx(change, host, decide, dry_run=True)
+    changes = await host.write_tx(change, host, decide)
     if isinstance(changes, StreamerChanges):
         metrics.EVICTIONS.inc(len(changes.evicted))
         metrics.DOWNLOAD_BYTES.inc(changes.downloaded_bytes)
@@ -139,7 +139,7 @@ async def read(host: Host[Any], inbox_ids: str, kinds: tuple[type[M], ...], *, d
     """
     ids, kept = inbox.ids_of(inbox_ids), claimed.get()
     if [one.id for one in kept] != ids:
-        kept = await host.look(inbox.read, host.journal, ids)
+        kept = await host.read_tx(inbox.read, host.journal, ids)
     return Batch(host, [came(one, kinds) for one in kept], len(ids), dry_run)
 
 
@@ -149,7 +149,7 @@ async def put_off(batch: Batch[M], ids: Collection[int], wait_s: float, why: str
         return batch
     log.info("%d messages wait for %.0f s: %s", len(ids), wait_s, why)
     if not batch.dry_run:
-        await batch.host.commit(inbox.put_off, batch.host.journal, sorted(ids), time.time() + wait_s)
+        await batch.host.write_tx(inbox.put_off, batch.host.journal, sorted(ids), time.time() + wait_s)
     return replace(batch, came=[one for one in batch.came if one.kept.id not in ids])
 
 
@@ -248,9 +248,9 @@ Swept = tuple[Sequence[Changes | StreamerChanges], str, Sequence[str]]
 
 async def sweep_flow(host: S, sweep: Callable[[S, bool], Awaitable[Swept]], dry_run: bool) -> State[None]:
     """Sweep, unless another sweep is at work: if Prefect is slow, sweeps would pile up and make it slower."""
-    if SWEEP in host.busy:
+    if SWEEP in host.in_progress:
         return Completed(message="another sweep is at work")
-    host.busy.add(SWEEP)
+    host.in_progress.add(SWEEP)
     try:
         done, said, more = await sweep(host, dry_run)
         if dry_run:
@@ -258,7 +258,7 @@ async def sweep_flow(host: S, sweep: Callable[[S, bool], Awaitable[Swept]], dry_
         said = said if await publish_outbox(host) else f"{said}; Redis is away"
         return await swept(host, [row for one in done for row in one.table], said)
     finally:
-        host.busy.discard(SWEEP)
+        host.in_progress.discard(SWEEP)
 
 
 async def swept(host: Host[Any], rows: list[dict[str, object]], said: str) -> State[None]:
@@ -274,7 +274,7 @@ async def swept(host: Host[Any], rows: list[dict[str, object]], said: str) -> St
 async def noted(host: Host[Any], work: UnrecordedWork) -> None:
     """Keep *work* that was done without a run, for the recorder."""
     owner = host.settings.name if host.settings.shared else None
-    await host.commit(inbox.keep_work, host.journal, work, time.time(), owner)
+    await host.write_tx(inbox.keep_work, host.journal, work, time.time(), owner)
 
 
 async def printed(key: str, some: Sequence[Changes | StreamerChanges], *more: str) -> State[None]:

@@ -84,8 +84,8 @@ class SentAcks:
         with self._lock:
             return {id_ for note in (*self._waiting, *self._odd) for id_ in note.ids}
 
-    def along(self, connection: Connection) -> Sequence[SentAck]:
-        """Write the waiting notes first in a transaction, and return them for `written`; raises NotWritten."""
+    def flush_with(self, connection: Connection) -> Sequence[SentAck]:
+        """Write the waiting notes first in a transaction, and return them for `acknowledge`; raises NotWritten."""
         with self._lock:
             some = list(self._waiting)
         for note in some:
@@ -99,15 +99,15 @@ class SentAcks:
                 raise AckNotWritten from failed.error
         return some
 
-    def alone(self, connection: Connection) -> Sequence[SentAck]:
-        """Write all notes in a transaction that does nothing else, and return them for `written`."""
+    def flush(self, connection: Connection) -> Sequence[SentAck]:
+        """Write all notes in a transaction that does nothing else, and return them for `acknowledge`."""
         with self._lock:
             some = [*self._odd, *self._waiting]
         for note in some:
             note.write(connection)
         return some
 
-    def written(self, some: Sequence[SentAck]) -> None:
+    def acknowledge(self, some: Sequence[SentAck]) -> None:
         """Forget these notes: their transaction was committed."""
         if some:
             with self._lock:
@@ -122,7 +122,7 @@ class Watchdog:
         self._at: dict[str, float] = {}  # monotonic
         self._fails: dict[str, tuple[float, float]] = {}  # since when, and when the last try failed, monotonic
 
-    def come(self, loop: str) -> None:
+    def beat(self, loop: str) -> None:
         """Note that *loop* begins a round; raises CancelledError if it was cancelled and the cancel was swallowed.
 
         In Python 3.11 ``asyncio.wait_for`` swallows a cancel when what it waits for is done in the same tick, and the
@@ -148,7 +148,7 @@ class Watchdog:
         now = time.monotonic()
         return {loop: now - since for loop, (since, last) in self._fails.items() if last - since >= limit_s}
 
-    def late(self, limit_s: float) -> dict[str, float]:
+    def stalled(self, limit_s: float) -> dict[str, float]:
         """The loops whose last round began more than *limit_s* ago, and how long ago."""
         now = time.monotonic()
         return {loop: now - at for loop, at in self._at.items() if now - at > limit_s}
@@ -163,30 +163,37 @@ class Host(Generic[S]):
     journal: MessageTables
     bus: Bus
     runs: Runs
-    busy: set[str] = field(default_factory=set)  # stems, and names of work, that a run here works on
-    heard: dict[str, float] = field(default_factory=dict)  # the teacher's: when each streamer was heard, monotonic
-    left: dict[str, float] = field(
+    in_progress: set[str] = field(default_factory=set)  # stems, and names of work, that a run here works on
+    last_heartbeat: dict[str, float] = field(
+        default_factory=dict
+    )  # the teacher's: when each streamer was heard, monotonic
+    departed_at: dict[str, float] = field(
         default_factory=dict
     )  # the teacher's: when each streamer said that it is leaving, monotonic
     missing_since: dict[str, float] = field(default_factory=dict)  # the teacher's: whose beat Redis lacks, monotonic
-    seen: tuple[float, tuple[str, ...]] = (0.0, ())  # the teacher's: who was alive when Redis was last asked, monotonic
+    membership_cache: tuple[float, tuple[str, ...]] = (
+        0.0,
+        (),
+    )  # the teacher's: who was alive when Redis was last asked, monotonic
     listens_since: float = field(default_factory=time.monotonic)  # the teacher's: since when it hears them, monotonic
     no_room_at: float | None = None  # when the disk was last found to take nothing, monotonic
     alarmed_at: Throttle = field(default_factory=Throttle)  # when an alarm was last raised, by trouble
     ongoing: dict[int, float] = field(default_factory=dict)  # codes of trouble, and when each was last seen, monotonic
-    rounds: Watchdog = field(default_factory=Watchdog)
+    watchdog: Watchdog = field(default_factory=Watchdog)
     fetched: dict[str, "tuple[RemoteFile, Probe]"] = field(default_factory=dict)  # a streamer's: come, not yet noted
     dead_air: Mapping[str, str] = field(default_factory=dict)  # a streamer's: what is wrong with coming classes' files
     unplanned: asyncio.Event = field(default_factory=asyncio.Event)  # a streamer's: set if a ready class has no run
     amended: asyncio.Event = field(default_factory=asyncio.Event)  # a streamer's: set if a class was changed
     unfetched: asyncio.Event = field(default_factory=asyncio.Event)  # a streamer's: set if downloads are wanted, or end
-    starter: BackgroundRuns = field(default_factory=BackgroundRuns)
-    notes: SentAcks = field(default_factory=SentAcks)
-    claim: str = ""  # a streamer's: the session of the lease that it asks for
+    background: BackgroundRuns = field(default_factory=BackgroundRuns)
+    acks: SentAcks = field(default_factory=SentAcks)
+    fencing_token: str = ""  # a streamer's: the session of the lease that it asks for
     granted: asyncio.Event = field(default_factory=asyncio.Event)  # a streamer's: set when a grant was taken
     playout: Playout = field(default_factory=Playout)  # a streamer's: what airs its classes
-    hears: bool = False  # a streamer's: whether its last beat was confirmed
-    blind_at: float = field(default_factory=boot_now)  # a streamer's: when it last said that it is cut off, or began
+    control_connected: bool = False  # a streamer's: whether its last beat was confirmed
+    partitioned_at: float = field(
+        default_factory=boot_now
+    )  # a streamer's: when it last said that it is cut off, or began
     address: str = ""  # its HTTP address for other hosts; empty if it serves no HTTP
     beats: dict[str, Mapping[str, Any]] = field(default_factory=dict)  # the teacher's: the last beat of each streamer
     to_people: deque[str] = field(default_factory=deque)  # alarms for ALARM_URLS that the database could not keep
@@ -195,49 +202,49 @@ class Host(Generic[S]):
     prefect_away: bool = False  # by the last try to reach it
     redis_away: bool = False  # by the last try to reach it; a teacher leaves shared rows to others meanwhile
 
-    async def commit(self, work: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+    async def write_tx(self, work: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Do *work* in one transaction, in a thread, and write the waiting notes in it too."""
 
         def go() -> T:
             with transaction(self.engine) as connection:
-                noted = self.notes.along(connection)
+                noted = self.acks.flush_with(connection)
                 found = work(connection, *args, **kwargs)
-            self.notes.written(noted)
+            self.acks.acknowledge(noted)
             return found
 
         try:
             return await asyncio.get_running_loop().run_in_executor(_WRITING, copy_context().run, go)
         except AckNotWritten:  # the note is put aside now, and *work* was not begun
-            return await self.commit(work, *args, **kwargs)
+            return await self.write_tx(work, *args, **kwargs)
 
     async def note(self) -> None:
         """Write the notes that no commit has written."""
 
         def go() -> None:
             with transaction(self.engine) as connection:
-                noted = self.notes.alone(connection)
-            self.notes.written(noted)
+                noted = self.acks.flush(connection)
+            self.acks.acknowledge(noted)
 
-        if self.notes.ids():
+        if self.acks.ids():
             await asyncio.get_running_loop().run_in_executor(_WRITING, copy_context().run, go)
 
     async def keep_noting(self) -> None:
         """Write, until cancelled, the notes that no commit has written for ALONE_AFTER_S."""
         while True:
-            await self.notes.came.wait()
+            await self.acks.came.wait()
             await asyncio.sleep(ALONE_AFTER_S)
             await self.note()
-            if not self.notes.ids():
-                self.notes.came.clear()
+            if not self.acks.ids():
+                self.acks.came.clear()
 
-    async def look(self, work: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+    async def read_tx(self, work: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Read with *work* in one transaction, in a thread, without waiting for a writer."""
-        return await self.look_in(_READING, work, *args, **kwargs)
+        return await self.read_tx_in(_READING, work, *args, **kwargs)
 
-    async def look_in(
+    async def read_tx_in(
         self, threads: Executor, work: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
-        """As `look`, in one of *threads*: work that takes seconds must not hold up the reads that answer bookings."""
+        """As `read_tx`, in one of *threads*: work that takes seconds must not hold up the reads that answer bookings."""
 
         def go() -> T:
             with reading(self.engine) as connection:
@@ -249,7 +256,7 @@ class Host(Generic[S]):
         """The names of the streamers that this teacher has heard lately, and in the last *within_s* seconds."""
         assert isinstance(self.settings, TeacherSettings)
         since = time.monotonic() - min(self.settings.streamer_lost_after_s, within_s)
-        return sorted(name for name, heard in self.heard.items() if heard >= since)
+        return sorted(name for name, heard in self.last_heartbeat.items() if heard >= since)
 
     def drained(self) -> list[str]:
         """The names of the streamers that are there and drained, as this teacher heard them."""
@@ -276,7 +283,7 @@ async def is_ours(host: Host[Any], duty: str, lease_s: float) -> bool:
     if not host.settings.shared:
         return True
     lease_s = 0.0 if host.redis_away and duty != TELLING else lease_s
-    return await host.commit(leases.take_duty, duty, host.settings.name, lease_s, time.time())
+    return await host.write_tx(leases.take_duty, duty, host.settings.name, lease_s, time.time())
 
 
 current: ContextVar[Host[Any]] = ContextVar("host")

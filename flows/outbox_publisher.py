@@ -52,7 +52,7 @@ def patience(host: Host[Any]) -> AlertPolicy:
     settings, now = host.settings, time.monotonic()
     goes_on = {code for code, at in host.ongoing.items() if now - at < (WATCHED_S if code in WATCHED else SEEN_S)}
     ended = {code: now - at for code, at in host.ongoing.items() if code in WATCHED - goes_on}
-    if host.rounds.failing(0) or host.prefect_away:  # of the latter an alarm is raised if it lasts
+    if host.watchdog.failing(0) or host.prefect_away:  # of the latter an alarm is raised if it lasts
         goes_on.add(errors.WORK_FAILED.number)
     lasts_s = {errors.HOST_ASIDE.number: settings.ecs_aside_s} if isinstance(settings, TeacherSettings) else {}
     waits = settings.alarm_group_s, settings.alarm_escalate_s, settings.alarm_quiet_s
@@ -68,16 +68,16 @@ async def publish_outbox(host: Host[Any]) -> bool:
             now = time.time()
             if _can_wait(host, batch, done):
                 write = partial(_sent, host=host, batch=batch, done=done, now=now)
-                host.notes.add((one.id for one in sending), write)
+                host.acks.add((one.id for one in sending), write)
             elif done.number or not sending:
-                told = await host.commit(_sent, host, batch, done, now)
+                told = await host.write_tx(_sent, host, batch, done, now)
                 for one in _alarms(host, told):
                     _log(one.body)
             if done.broke is not None:
                 log.warning("redis: %d messages stay unsent: %s", len(sending) - done.number, done.broke)
                 left = sending[done.number :]
                 if host.settings.shared or _alarms(host, left):
-                    await host.commit(_left, host, left)
+                    await host.write_tx(_left, host, left)
                 return False
             if len(batch.messages) < SEND_BATCH and not done.late:  # whoever committed more meanwhile sends it
                 break
@@ -107,7 +107,7 @@ async def tell_people(host: Host[Any]) -> None:
     """Pass unsent alarms on to ALARM_URLS without trying Redis, which is away."""
     batch = await _next(host)
     if alarms := _alarms(host, batch.sending):
-        await host.commit(_left, host, batch.sending)
+        await host.write_tx(_left, host, batch.sending)
         for one in alarms:
             _log(one.body)
 
@@ -147,7 +147,7 @@ def _can_wait(host: Host[Any], batch: "_Batch", done: Sent) -> bool:
     """Whether the note that a batch was sent may wait for the next commit; not if it has alarms."""
     if host.settings.shared or done.broke is not None or done.refused or len(batch.messages) >= SEND_BATCH:
         return False
-    return not _alarms(host, batch.messages) and len(host.notes.ids()) < SEND_BATCH
+    return not _alarms(host, batch.messages) and len(host.acks.ids()) < SEND_BATCH
 
 
 def _alarms(host: Host[Any], some: Sequence[Unsent]) -> list[Unsent]:
@@ -158,13 +158,13 @@ def _alarms(host: Host[Any], some: Sequence[Unsent]) -> list[Unsent]:
 async def _next(host: Host[Any]) -> "_Batch":
     """The messages to send now; reads without a lock unless alarms are to be folded, or other hosts send too."""
     if not host.settings.shared:
-        sent = host.notes.ids()
+        sent = host.acks.ids()
         limit, now = SEND_BATCH + len(sent), time.time()
-        found = await host.look(outbox.unsent, host.journal, limit=limit, now=now)
+        found = await host.read_tx(outbox.unsent, host.journal, limit=limit, now=now)
         found = [one for one in found if one.id not in sent][:SEND_BATCH]
         if not _alarms(host, found) and not _waited(host, found, now):
             return _Batch(found, found)
-    return await host.commit(_unsent, host)
+    return await host.write_tx(_unsent, host)
 
 
 @dataclass(frozen=True)
@@ -183,7 +183,7 @@ def _unsent(connection: Connection, host: Host[Any]) -> _Batch:
         found = outbox.claim(connection, host.journal, host.settings.name, limit=SEND_BATCH, now=now)
     else:
         found = outbox.unsent(connection, host.journal, limit=SEND_BATCH, now=now)
-    sent = host.notes.ids()
+    sent = host.acks.ids()
     found = _in_time(connection, host, [one for one in found if one.id not in sent], now)
     folded = incidents.fold(connection, host.journal, _alarms(host, found), patience(host), now)
     return _Batch(found, [one for one in found if one.id not in folded], folded, until)

@@ -137,12 +137,12 @@ class Intake:
     # -- channels: forgotten by Redis as soon as they are sent -----------------------------------------------------
 
     async def _listen(self) -> None:
-        self._host.rounds.come("channels")
+        self._host.watchdog.beat("channels")
         hearing = self._host.bus.hearing
         async with self._host.bus.subscribed(self._channels) as messages:
             log.info("%s: listens on %s", self._host.settings.name, ", ".join(self._channels))
             async for found in messages:
-                self._host.rounds.come("channels")
+                self._host.watchdog.beat("channels")
                 if found is not None and not is_own_result((one := self._arrived("channel", *found)).body):
                     self._batch.append(replace(one, since=hearing.sent_since))
                     self._came.set()
@@ -152,7 +152,7 @@ class Intake:
 
     async def _commit_channels(self) -> None:
         while True:
-            self._host.rounds.come("messages of channels")
+            self._host.watchdog.beat("messages of channels")
             if self._batch or await _soon(self._came):
                 await asyncio.sleep(self._host.settings.batch_wait_s)  # messages seldom come alone
                 self._came.clear()
@@ -179,13 +179,13 @@ class Intake:
         host, settings, now = self._host, self._host.settings, time.time()
         flows = {self._groups[one.command] for one in arrived}
         if settings.shared:
-            await host.commit(inbox.keep_paired, arrived, settings.name, now, name)
+            await host.write_tx(inbox.keep_paired, arrived, settings.name, now, name)
         elif any(flow in self._left or len(self._claimed[flow]) >= QUEUE_BOUND for flow in flows):
             self._left |= flows  # they have to wait: later all messages are claimed together, in their order
-            await host.commit(inbox.keep, host.journal, arrived, now)
+            await host.write_tx(inbox.keep, host.journal, arrived, now)
             self._left |= flows
         else:
-            for one in await host.commit(inbox.keep_claimed, host.journal, arrived, now, settings.inbox_lease_s):
+            for one in await host.write_tx(inbox.keep_claimed, host.journal, arrived, now, settings.inbox_lease_s):
                 self._claimed[self._groups[one.command]].append(one)
         for flow in flows:
             self._woken[flow].set()
@@ -196,9 +196,9 @@ class Intake:
         settings = self._host.settings
         streams = self._host.bus.streams(self._streams, settings.name, shared=settings.shared)
         # An entry that is read but not committed reaches no other consumer, so see first that the database answers.
-        await self._host.commit(inbox.answers, self._host.journal)
+        await self._host.write_tx(inbox.answers, self._host.journal)
         while True:
-            self._host.rounds.come("streams")
+            self._host.watchdog.beat("streams")
             entries = await streams.next(count=settings.batch_max, block_ms=BLOCK_MS)
             for name, why in streams.refusals().items():
                 await failures.unreadable(self._host, name, why)
@@ -226,7 +226,7 @@ class Intake:
         """Handle waiting messages in portions; one that hangs goes on in the background, and holds up no other."""
         at_work = self._at_work[flow]
         while True:
-            self._host.rounds.come(f"inbox, {flow}")
+            self._host.watchdog.beat(f"inbox, {flow}")
             self._woken[flow].clear()
             found: list[InboxMessage] = []
             if not self._claimed[flow] or flow in self._left or time.monotonic() - self._claimed_at[flow] > IDLE_S:
@@ -242,7 +242,7 @@ class Intake:
                 task.add_done_callback(at_work.discard)
                 await asyncio.wait({task}, timeout=HANGS_S)
                 while len(at_work) >= AT_WORK:
-                    self._host.rounds.come(f"inbox, {flow}")
+                    self._host.watchdog.beat(f"inbox, {flow}")
                     await asyncio.wait(at_work, timeout=HANGS_S, return_when=asyncio.FIRST_COMPLETED)
 
     async def _claim(self, flow: str) -> list[InboxMessage]:
@@ -252,7 +252,7 @@ class Intake:
         self._left.discard(flow)
         if settings.shared and self._host.redis_away:
             return []  # without Redis no answer could be sent; another teacher may reach it
-        found = await self._host.commit(
+        found = await self._host.write_tx(
             inbox.claim,
             self._host.journal,
             [command for command, its in self._groups.items() if its == flow],

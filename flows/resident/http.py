@@ -93,10 +93,10 @@ class Health:
         host = self._host
         if host is None or not isinstance(host.settings, StreamerSettings):
             return {}
-        if not host.hears:
-            host.blind_at = boot_now()
+        if not host.control_connected:
+            host.partitioned_at = boot_now()
         left_s = round(max(host.playout.until - boot_now(), 0.0), 1)
-        return {"hears": host.hears, "lease_left_s": left_s, "lease": host.playout.held()}
+        return {"hears": host.control_connected, "lease_left_s": left_s, "lease": host.playout.held()}
 
     async def _wrong(self) -> list[str]:
         if self._ending is not None:
@@ -111,8 +111,10 @@ class Health:
 
     @staticmethod
     def _standing_still(host: Host[Any]) -> list[str]:
-        late = host.rounds.late(max(LATE_S, 3 * host.settings.sweep_interval_s, 3 * host.settings.heartbeat_interval_s))
-        failing = host.rounds.failing(LATE_S)
+        late = host.watchdog.stalled(
+            max(LATE_S, 3 * host.settings.sweep_interval_s, 3 * host.settings.heartbeat_interval_s)
+        )
+        failing = host.watchdog.failing(LATE_S)
         return [
             *(f"{loop}: stands still since {seconds:.0f} s" for loop, seconds in late.items()),
             *(f"{loop}: fails since {seconds:.0f} s, as its log says" for loop, seconds in failing.items()),
@@ -122,7 +124,7 @@ class Health:
     async def _old(host: Host[Any]) -> list[str]:
         try:
             async with asyncio.timeout(LOOK_S):
-                oldest = await host.look(inbox.oldest, host.journal)
+                oldest = await host.read_tx(inbox.oldest, host.journal)
         except (DBAPIError, TimeoutError) as error:
             return [f"database: cannot be read: {error.orig if isinstance(error, DBAPIError) else 'no answer in time'}"]
         waits_s = time.time() - oldest if oldest is not None else 0.0
@@ -155,7 +157,7 @@ class Metrics:
         host, settings = self._host, self._host.settings
         is_streamer = isinstance(settings, StreamerSettings)
         left_s = max(host.playout.until - boot_now(), 0.0) if is_streamer else None
-        text = await host.look(self._text, settings)
+        text = await host.read_tx(self._text, settings)
         states = None if is_streamer else self._states(settings)
         text += metrics.of_process({"redis": not host.redis_away, "prefect": not host.prefect_away}, left_s, states)
         if is_streamer:

@@ -97,7 +97,7 @@ class QueueLock:
     async def keep(self, host: Host[Any]) -> None:
         """Renew the lock until cancelled; raises MustEnd if another process has it."""
         while True:  # not left to `Works`: its longest pause is nearly the life of the lock
-            host.rounds.come("lock")
+            host.watchdog.beat("lock")
             await asyncio.sleep(RENEW_S)
             try:
                 holder = await self._renewed(host.bus)

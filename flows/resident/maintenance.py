@@ -33,7 +33,7 @@ async def sweeps(host: Host[Any], handler: Handler) -> None:
     """
     pause_s = min(FIRST_S, host.settings.sweep_interval_s)
     while True:
-        host.rounds.come("sweeps")
+        host.watchdog.beat("sweeps")
         await asyncio.sleep(pause_s)
         await sweep(host, handler)
         pause_s = await _until(host)
@@ -44,7 +44,7 @@ async def sweep(host: Host[Any], handler: Handler) -> bool:
 
     False if a sweep is at work here, which may not find what has come up since it began.
     """
-    if SWEEP in host.busy:
+    if SWEEP in host.in_progress:
         return False
     if await due(host) and await is_ours(host, SWEEPING, 2 * host.settings.sweep_interval_s):
         await asyncio.create_task(handler.sweep(), name="sweep")
@@ -54,14 +54,14 @@ async def sweep(host: Host[Any], handler: Handler) -> bool:
 async def _until(host: Host[Any]) -> float:
     if not isinstance(host.settings, TeacherSettings):
         return float(host.settings.sweep_interval_s)
-    deadline = await host.commit(transcodings.next_deadline)
+    deadline = await host.write_tx(transcodings.next_deadline)
     left = host.settings.sweep_interval_s if deadline is None else deadline - time.time() + 0.05
     return float(min(max(left, 1.0), host.settings.sweep_interval_s))
 
 
 async def due(host: Host[Any]) -> bool:
     """Whether anything is to be swept and no sweep is at work."""
-    return SWEEP not in host.busy and await host.commit(_due, host)
+    return SWEEP not in host.in_progress and await host.write_tx(_due, host)
 
 
 def _due(connection: Connection, host: Host[Any]) -> bool:
@@ -79,7 +79,7 @@ def _due(connection: Connection, host: Host[Any]) -> bool:
 async def forget(host: Host[Any]) -> None:
     """Forget what is old, again and again until cancelled."""
     while True:
-        host.rounds.come("retention")
+        host.watchdog.beat("retention")
         if await is_ours(host, PRUNING, PRUNING_S):
             await _forget(host)
         await _pause(host)
@@ -88,16 +88,16 @@ async def forget(host: Host[Any]) -> None:
 async def _pause(host: Host[Any]) -> None:
     until = time.monotonic() + host.settings.prune_interval_s
     while (left := until - time.monotonic()) > 0:
-        host.rounds.come("retention")
+        host.watchdog.beat("retention")
         await asyncio.sleep(min(left, 10.0))
 
 
 async def _forget(host: Host[Any]) -> None:
     for rule in _rules(host, time.time()):
         number = 0
-        while keys := await host.look(retention.outdated, rule):
-            host.rounds.come("retention")
-            forgotten = await host.commit(retention.forget, rule, keys)
+        while keys := await host.read_tx(retention.outdated, rule):
+            host.watchdog.beat("retention")
+            forgotten = await host.write_tx(retention.forget, rule, keys)
             number += forgotten
             if not forgotten:
                 break
@@ -105,7 +105,7 @@ async def _forget(host: Host[Any]) -> None:
         if number:
             log.info("retention: %d rows of %s are forgotten", number, rule.table.name)
     if isinstance(host.settings, TeacherSettings):
-        await host.commit(_forget_small, time.time(), host.settings.keep_messages_s)
+        await host.write_tx(_forget_small, time.time(), host.settings.keep_messages_s)
 
 
 def _rules(host: Host[Any], now: float) -> list[Rule]:

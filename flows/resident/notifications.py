@@ -56,7 +56,7 @@ class People:
             return
         notify.services(self._urls)  # raises Misuse, which is alarmed on the channel
         while True:
-            self._host.rounds.come("people")
+            self._host.watchdog.beat("people")
             if self._host.to_people:
                 await self._pass_on(self._host.to_people.popleft())
             elif not await self._pass_on_due():
@@ -74,13 +74,13 @@ class People:
                 self._unnoted[id_] = how
         found = dict(self._unnoted)
         if found:
-            await host.commit(outbox.note_people, host.journal, found)
+            await host.write_tx(outbox.note_people, host.journal, found)
             self._unnoted.clear()
         return bool(found)
 
     async def _due(self) -> list[tuple[int, str]]:
         """The oldest alarm that is due, or none."""
-        found = await self._host.look(outbox.people_due, self._host.journal, 1 + len(self._unnoted))
+        found = await self._host.read_tx(outbox.people_due, self._host.journal, 1 + len(self._unnoted))
         return [one for one in found if one[0] not in self._unnoted][:1]
 
     async def _is_ours(self) -> bool:
@@ -96,7 +96,7 @@ class People:
             return Telling.GIVEN_UP
         names, took = [name for name, _ in notify.services(self._urls)], set[str]()
         for number in range(TRIES):
-            self._host.rounds.note("people")
+            self._host.watchdog.note("people")
             if is_due and not await self._is_ours():
                 return None
             left = [name for name in names if name not in took]
@@ -119,7 +119,7 @@ async def watch_redis(host: Host[Any]) -> None:
     """Raise an alarm while Redis is away, which hides behind classes that go on; ALARM_URLS need no Redis."""
     well_at = time.monotonic()
     while True:
-        host.rounds.come("redis")
+        host.watchdog.beat("redis")
         try:
             async with asking(PING_S):
                 await host.bus.ping()
@@ -137,9 +137,9 @@ async def watch_redis(host: Host[Any]) -> None:
 async def watch(host: Host[Any]) -> None:
     """Send follow-ups of incidents that grow, last or are resolved."""
     while True:
-        host.rounds.come("alarms")
+        host.watchdog.beat("alarms")
         await asyncio.sleep(min(FOLLOW_UP_S, host.settings.alarm_group_s or FOLLOW_UP_S))
-        if await host.commit(_follow_up, host):
+        if await host.write_tx(_follow_up, host):
             await publish_outbox(host)
 
 

@@ -89,7 +89,7 @@ class Page:
             address = request.client.host if request.client else ""
             if token and self._tries.wait_s(address):
                 return _later("Too many wrong tokens; wait a minute.", 429, 60)
-            viewer = await self._host.look(viewers.of_token, token) if token and len(token) < 100 else None
+            viewer = await self._host.read_tx(viewers.of_token, token) if token and len(token) < 100 else None
             if viewer is None:
                 if token:
                     self._tries.take(address)
@@ -117,7 +117,7 @@ class Page:
         begins = view.begin_of_day(time.time(), request.query_params.get("day"))
         page = min(_number(request.query_params.get("page")), 999)
         words, name = await self._heard(), self._host.settings.name
-        found = await self._host.look_in(self._threads, view.of_day, viewer, words, name, begins, page)
+        found = await self._host.read_tx_in(self._threads, view.of_day, viewer, words, name, begins, page)
         chart = _charts(found, labels.of(_language(request))) if viewer.institution_id is None else ""
         apart = {} if viewer.institution_id is not None else self._apart()
         return self._shown(
@@ -133,7 +133,7 @@ class Page:
         """The account of one class, as ``lectern explain`` gives it."""
         class_id = request.path_params["class_id"]
         words, name = await self._heard(), self._host.settings.name
-        found = await self._host.look_in(self._threads, view.of_class, viewer, words, name, class_id)
+        found = await self._host.read_tx_in(self._threads, view.of_class, viewer, words, name, class_id)
         if not isinstance(found, view.OneClass):
             return self._shown(request, "none.html", 404, class_id=class_id, why=found)
         return self._shown(request, "class.html", found=found, viewer=viewer)
@@ -143,7 +143,7 @@ class Page:
         today = view.begin_of_day(time.time())
         begins = view.begin_of_day(today - view.DAY_S / 2, request.query_params.get("day"))
         until = view.begin_of_day(begins + 1.5 * view.DAY_S)
-        found = await self._host.look_in(self._threads, as_run_report.made, begins, until, viewer.institution_id)
+        found = await self._host.read_tx_in(self._threads, as_run_report.made, begins, until, viewer.institution_id)
         return self._shown(request, "as_run.html", begins=begins, **as_run_report.fields_of(found, LINES))
 
     async def calendar(self, request: Request, viewer: ViewerRow) -> Response:
@@ -151,7 +151,7 @@ class Page:
         now, wanted = time.time(), request.query_params.get("institution")
         if viewer.institution_id not in {None, wanted or viewer.institution_id}:
             return PlainTextResponse(f"This token is for {viewer.institution_id}.", 403, HEADERS)
-        booked = await self._host.look_in(self._threads, view.for_calendar, viewer, wanted, now)
+        booked = await self._host.read_tx_in(self._threads, view.for_calendar, viewer, wanted, now)
         text = view.calendar(booked, now)
         return Response(text, media_type="text/calendar; charset=utf-8", headers=HEADERS)
 

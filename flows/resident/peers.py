@@ -95,13 +95,13 @@ class Peers:
 
     async def _look_again_and_again(self) -> None:
         while True:
-            self._host.rounds.come("peers")
+            self._host.watchdog.beat("peers")
             try:
                 await self._look()
             except TryAgain as error:
                 # Without Redis, this teacher cannot send the answers to what it has claimed; the others may be able to.
                 name = self._host.settings.name
-                await self._host.commit(leases.free_claims, name, name, keeps=(TELLING,))
+                await self._host.write_tx(leases.free_claims, name, name, keeps=(TELLING,))
                 log.warning("redis: away; the others take up what this teacher had claimed: %r", error)
             with suppress(TimeoutError):
                 async with asyncio.timeout(LOOK_S):
@@ -116,7 +116,7 @@ class Peers:
         now = time.monotonic()
         self._again_at = {name: self._again_at.get(name, now) for name in dead}
         due = {name for name in dead if self._again_at[name] <= now}
-        for name in sorted(due & await host.look(leases.claiming_teachers) if due else ()):
+        for name in sorted(due & await host.read_tx(leases.claiming_teachers) if due else ()):
             await self._take_over(name)
         self._dead = dead
         await publish_outbox(host)  # also messages that another teacher could not send
@@ -126,7 +126,7 @@ class Peers:
             self._unswept.set()
 
     async def _take_over(self, name: str) -> None:
-        number = await self._host.commit(leases.free_claims, name, self._host.settings.name)
+        number = await self._host.write_tx(leases.free_claims, name, self._host.settings.name)
         log.warning("%s: is dead; %d messages that it had claimed are taken over", name, number)
 
     async def _sweep_after(self) -> None:

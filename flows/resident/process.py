@@ -151,9 +151,9 @@ class Resident:
             try:
                 await bus.refuse_cluster()
                 owner = self.settings.name if self.settings.shared else None
-                waiting = await host.commit(inbox.free_all, journal, owner)
+                waiting = await host.write_tx(inbox.free_all, journal, owner)
                 if teaching:
-                    await host.commit(transcodings.free_requests, self.settings.name)
+                    await host.write_tx(transcodings.free_requests, self.settings.name)
                 log.info("%s: up, %d messages wait", self.settings.name, waiting)
                 read = runs.client.read_flow_run
                 more = [*transcode_api.routes(host, read), *Page(host).routes()] if teaching else []
@@ -194,7 +194,7 @@ class Resident:
             until = time.monotonic() + host.settings.drain_timeout_s
             await works.end(taking, END_S)  # messages left in the inbox are handled after the restart
             await intake.close(END_S / 2)
-            await host.starter.close(END_S / 2)
+            await host.background.close(END_S / 2)
             await runs.drain(max(0.0, until - time.monotonic()), END_S / 2)
             await works.end(["recorder"], END_S / 2)
             await recorder.close(END_S / 2)

@@ -60,7 +60,7 @@ class Supervisor:
         tries, since = 0, 0.0
         while True:
             began = time.monotonic()
-            steady = asyncio.get_running_loop().call_later(STEADY_S, self._host.rounds.works, name)
+            steady = asyncio.get_running_loop().call_later(STEADY_S, self._host.watchdog.works, name)
             pause_s = backoff_s(0)
             try:
                 with Caught(FatalError) as failed:
@@ -77,7 +77,7 @@ class Supervisor:
                 now = time.monotonic()
                 tries = 0 if now - began > STEADY_S else tries + 1
                 since = now if tries <= 1 else since
-                self._host.rounds.fails(name, since)
+                self._host.watchdog.fails(name, since)
                 pause_s = backoff_s(tries)
                 assert failed.error is not None
                 await failures.report(self._host, name, failed.error, pause_s, lasts=now - since > STEADY_S)

@@ -82,14 +82,14 @@ async def keep_confirming(host: Streamer) -> None:
         with suppress(TimeoutError):
             async with asyncio.timeout(LOOK_EVERY_S):
                 await host.amended.wait()
-        host.rounds.come("changes")
+        host.watchdog.beat("changes")
         host.amended.clear()
         await confirm(host)
 
 
 async def confirm(host: Streamer) -> None:
     """Report the changes that the playout has confirmed, and those whose classes are over."""
-    waiting = {one.class_id for one in await host.look(airings.unconfirmed)}
+    waiting = {one.class_id for one in await host.read_tx(airings.unconfirmed)}
     if not waiting:
         return
     is_known = await host.playout.in_force(CONFIRMS_S)

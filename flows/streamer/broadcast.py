@@ -25,7 +25,7 @@ OPEN = frozenset({AiringState.READY, AiringState.ON_AIR})
 async def broadcast(class_id: str, dry_run: bool = False) -> State[None]:
     """Watch one class to its end: the playout airs it, whether or not this run is there."""
     host = streamer()
-    one = (await host.look(airings.by_id, [class_id])).get(class_id)
+    one = (await host.read_tx(airings.by_id, [class_id])).get(class_id)
     if one is None or one.state not in OPEN or class_id in host.playout.watches:
         return Completed(message=f"nothing to do: {class_id} is {one.state if one else 'not known'}")
     if dry_run:
@@ -44,7 +44,7 @@ async def watch(host: Streamer, one: Airing) -> Airing:
     host.playout.watches[one.class_id] = watching
     host.playout.wanted.set()
     try:
-        if warning := await host.look(dead_air.warning, one):
+        if warning := await host.read_tx(dead_air.warning, one):
             log.warning("%s: its recording %s is faulty: %s", one.class_id, one.stem, warning)
         async with artifacts.Progress(f"broadcast-{one.class_id}", f"{one.class_id} on air") as bar:
             over = await _watched(host, one, watching, bar)
@@ -69,7 +69,7 @@ async def _watched(host: Streamer, one: Airing, watching: Watch, bar: artifacts.
         watching.news.clear()
         while watching.lines:
             log.info("%s: %s", one.class_id, watching.lines.popleft())
-        now = (await host.look(airings.by_id, [one.class_id])).get(one.class_id)
+        now = (await host.read_tx(airings.by_id, [one.class_id])).get(one.class_id)
         if now is None or now.state not in OPEN | {AiringState.WAITING}:
             return now or one
         bar.set(100 * (time.time() - now.start_time) / max(now.end_time - now.start_time, 1.0))

@@ -50,8 +50,8 @@ async def redownload(host: Streamer, stem: str, why: str, *, seen_at: float | No
     """
     path = cache_dir.rendition_path(host.settings.video_root, stem)
     async with host.cache_lock:
-        row = (await host.look(cache.by_stem, [stem])).get(stem)
-        pushed = await host.look(airings.citing, stem, {AiringState.ON_AIR})
+        row = (await host.read_tx(cache.by_stem, [stem])).get(stem)
+        pushed = await host.read_tx(airings.citing, stem, {AiringState.ON_AIR})
         if row is None or row.state is not FileState.READY or (pushed and seen_at is None):
             return False
         if await (_is_well(path, row) if seen_at is None else asyncio.to_thread(_was_put_since, path, seen_at)):
@@ -130,14 +130,14 @@ MAX_RUNS = 10
 async def download(stem: str, dry_run: bool = False) -> State[None]:
     """Download a rendition that is reserved, check it, put it in place, answer the classes that wait for it."""
     host = streamer()
-    row = (await host.look(cache.by_stem, [stem])).get(stem)
-    if row is None or row.state is not FileState.DOWNLOADING or stem in host.busy:
+    row = (await host.read_tx(cache.by_stem, [stem])).get(stem)
+    if row is None or row.state is not FileState.DOWNLOADING or stem in host.in_progress:
         return Completed(message="nothing to do: there already, given up, or another run is at it")
     if dry_run:
         return Completed(message=f"dry run: would download {redact_url(row.url or 'a recording without a URL')}")
-    host.busy.add(stem)
+    host.in_progress.add(stem)
     try:
-        runs = await host.commit(airings.tried, stem)
+        runs = await host.write_tx(airings.tried, stem)
         if runs == 0:
             return Completed(message="nothing to do: no class needs it any more, and its room went to another")
         if runs > MAX_RUNS:
@@ -154,7 +154,7 @@ async def download(stem: str, dry_run: bool = False) -> State[None]:
             await asyncio.shield(give_up(host, stem, cancelled(stem)))
         raise
     finally:
-        host.busy.discard(stem)
+        host.in_progress.discard(stem)
         host.unfetched.set()
     await publish_outbox(host)
     follow(host, changes)
@@ -191,11 +191,11 @@ async def _fetched(host: Streamer, stem: str) -> tuple[RemoteFile, Probe]:
     """Download; while a class on air lacks the recording, try again whatever was wrong, until its end."""
     tries = 0
     while True:
-        on_air = bool(await host.look(classes_on_air, stem, time.time()))
+        on_air = bool(await host.read_tx(classes_on_air, stem, time.time()))
         try:
             return await _tried(host, stem, ON_AIR_PAUSE_S if on_air else LAST_PAUSE_S)
         except LecternError as error:
-            if not await host.look(classes_on_air, stem, time.time()):
+            if not await host.read_tx(classes_on_air, stem, time.time()):
                 raise
             pause_s = backoff_s(tries, FIRST_PAUSE_S, ON_AIR_PAUSE_S)
             log.warning("%s: a class on air lacks it, again in %.0f s: %s", stem, pause_s, error.message)
@@ -219,7 +219,7 @@ async def _tried(host: Streamer, stem: str, longest_pause_s: float) -> tuple[Rem
 
 async def _fetch(host: Streamer, stem: str) -> tuple[RemoteFile, Probe]:
     """One try: look at the origin, resume or begin, check length, CRC-64 and pictures, rename into place."""
-    row = (await host.look(cache.by_stem, [stem]))[stem]
+    row = (await host.read_tx(cache.by_stem, [stem]))[stem]
     settings = host.settings
     final = cache_dir.rendition_path(settings.video_root, stem)
     part = cache_dir.part_path(settings.video_root, stem)
@@ -227,7 +227,7 @@ async def _fetch(host: Streamer, stem: str) -> tuple[RemoteFile, Probe]:
     # The old program noted no sizes, and a file that was made plain FLV has another size than its origin.
     if remote.size_bytes and remote.size_bytes != row.size_bytes:
         await _resize(host, row, remote.size_bytes)
-        row = (await host.look(cache.by_stem, [stem]))[stem]
+        row = (await host.read_tx(cache.by_stem, [stem]))[stem]
     if remote.size_bytes != row.size_bytes:
         raise Refuse(f"{stem}: the origin does not say its length any more", errors.DOWNLOAD_FAILED)
     goes_on = await asyncio.to_thread(_begin, part, remote)
@@ -423,7 +423,7 @@ class DownloadQueue:
     async def run(self) -> None:
         """Begin downloads until cancelled."""
         while True:
-            self._host.rounds.come("downloads")
+            self._host.watchdog.beat("downloads")
             self._host.unfetched.clear()
             await self.step()
             try:
@@ -444,16 +444,16 @@ class DownloadQueue:
             self._aside[stem] = now + AGAIN_S
         for stem in [stem for stem, one in self._begun.items() if self._is_stuck(one, now)]:
             why = "Prefect does not let its run begin"  # if it begins at last, all is done
-            self._begun[stem] = _Begun(self._host.starter.without(self._host.runs, _run(stem), why))
+            self._begun[stem] = _Begun(self._host.background.without(self._host.runs, _run(stem), why))
         self._aside = {stem: until for stem, until in self._aside.items() if until > now}
         self._awaited &= self._aside.keys()
         # A run that is resumed, or that a person began, was not begun here and downloads all the same.
-        at_work = self._begun.keys() | self._awaited | (self._host.busy - {SWEEP})
+        at_work = self._begun.keys() | self._awaited | (self._host.in_progress - {SWEEP})
         free = self._host.settings.max_downloads - len(at_work)
         if free <= 0:
             return
-        passed_over = [*self._begun, *self._aside, *self._host.busy]
-        found = await self._host.look(airings.unfetched, free, passed_over)
+        passed_over = [*self._begun, *self._aside, *self._host.in_progress]
+        found = await self._host.read_tx(airings.unfetched, free, passed_over)
         ended = await asyncio.gather(*(self._take_up(stem, run_id) for stem, run_id in found), return_exceptions=True)
         for (stem, _), error in zip(found, ended, strict=True):
             if isinstance(error, Exception):  # whatever it is, it is this recording's alone
@@ -461,7 +461,7 @@ class DownloadQueue:
                 await failures.report(self._host, f"the download of {stem}", error, AGAIN_S)
 
     def _is_over(self, stem: str, one: _Begun) -> bool:
-        if stem in self._host.busy:
+        if stem in self._host.in_progress:
             one.was_busy = True
             return False
         if isinstance(one.run, asyncio.Task):
@@ -495,13 +495,13 @@ class DownloadQueue:
     async def _begin(self, stem: str) -> None:
         host = self._host
         try:
-            begun = await host.starter.start(host.runs, _run(stem))
+            begun = await host.background.start(host.runs, _run(stem))
         except TryAgain:  # the process goes down
             return
         self._begun[stem] = _Begun(begun)
         if isinstance(begun, str):
             self._known.append(begun)
-            await host.commit(airings.begun_by, stem, begun)
+            await host.write_tx(airings.begun_by, stem, begun)
 
 
 def _run(stem: str) -> NewRun:

@@ -86,18 +86,19 @@ class LeaseRenewer:
 
     def __init__(self, host: Streamer, ask_prefect: AskPrefect) -> None:
         self._host, self._ask_prefect = host, ask_prefect
-        host.claim = uuid4().hex
+        host.fencing_token = uuid4().hex
 
     async def run(self) -> None:
         """Keep the lease until cancelled."""
-        known = await self._host.look(leases.peers, self._host.settings.name)
+        known = await self._host.read_tx(leases.peers, self._host.settings.name)
         beats = HeartbeatThread(self._host, await self._read(), known, self._ask_prefect)
         beats.start()
         try:
             while True:
-                self._host.rounds.come("lease")
+                self._host.watchdog.beat("lease")
                 await _soon(
-                    self._host.granted, self._host.settings.heartbeat_interval_s if self._host.hears else AGAIN_S
+                    self._host.granted,
+                    self._host.settings.heartbeat_interval_s if self._host.control_connected else AGAIN_S,
                 )
                 async with isolated(self._host, "what a heartbeat says", AGAIN_S, through=()):  # it beats on meanwhile
                     beats.hand_over(await self._read())
@@ -106,7 +107,7 @@ class LeaseRenewer:
 
     async def _read(self) -> LeaseFacts:
         settings, at = self._host.settings, boot_now()
-        session, fields = await self._host.look(_facts, settings)
+        session, fields = await self._host.read_tx(_facts, settings)
         since = self._host.no_room_at
         is_full = since is not None and time.monotonic() - since < FULL_S  # it could not even refuse a class
         # A teacher of an older release, too, gives no class to a streamer that is drained.
@@ -208,7 +209,7 @@ class HeartbeatThread:
         return False
 
     async def _note_peers(self, known: Mapping[str, str]) -> None:
-        noted = self._host.commit(leases.note_peers, self._settings.name, known)
+        noted = self._host.write_tx(leases.note_peers, self._settings.name, known)
         await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(noted, self._resident))
 
     # -- Redis ---------------------------------------------------------------------------------------------------------
@@ -222,10 +223,10 @@ class HeartbeatThread:
     async def _beat(self, bus: Bus) -> float:
         """One heartbeat; returns after how many seconds the next one is due."""
         settings, facts, asked_at = self._settings, self._facts, boot_now()
-        if facts.session == self._host.claim:
+        if facts.session == self._host.fencing_token:
             # Never claim the current session again: it would be granted before we read the releases issued under it.
-            self._host.claim = uuid4().hex
-        claim = {"session": self._host.claim, "lease_s": settings.lease_s}
+            self._host.fencing_token = uuid4().hex
+        claim = {"session": self._host.fencing_token, "lease_s": settings.lease_s}
         told = {**facts.fields, **self._witnesses.said}
         if asked_at - facts.at > STALE_S + settings.heartbeat_interval_s:
             told |= {"stale": True, "full": True}
@@ -242,9 +243,9 @@ class HeartbeatThread:
             self._take(Answer.OURS, asked_at)
             self._witnesses.take_in(found)
             return settings.heartbeat_interval_s
-        self._take(decide_leases.answer(found, self._host.claim), asked_at)
-        if found == f"-{self._host.claim}":  # it was granted and taken before we have read of it
-            self._host.claim = uuid4().hex
+        self._take(decide_leases.answer(found, self._host.fencing_token), asked_at)
+        if found == f"-{self._host.fencing_token}":  # it was granted and taken before we have read of it
+            self._host.fencing_token = uuid4().hex
         return min(AGAIN_S, settings.heartbeat_interval_s)
 
     @property
@@ -276,7 +277,7 @@ class HeartbeatThread:
             self._moved.set()
         self._lease = lease
         self._host.playout.until = lease.until
-        self._host.hears = lease.answer is Answer.OURS
+        self._host.control_connected = lease.answer is Answer.OURS
 
     def _say_whether_held(self) -> None:
         held = boot_now() < self._lease.until
@@ -302,7 +303,7 @@ class HeartbeatThread:
         asked_at = boot_now()
         if asked_at >= self._lease.until:
             return
-        found = await self._witnesses.verdict(is_taken, self._facts.session, self._host.claim)
+        found = await self._witnesses.verdict(is_taken, self._facts.session, self._host.fencing_token)
         self._set(self._lease.witnessed(asked_at, boot_now(), goes_on=found.goes_on))
         if found.why != self._why and self._doubt.is_set():
             self._why = found.why
@@ -504,9 +505,9 @@ async def take_back(host: Streamer, kept: Sequence[InboxMessage]) -> list[Airing
     is_off_air = await end_pushes(host, stops) if stops or grants else True
     if grants and (found.failed or not is_off_air):
         ids = [one.kept.id for one in grants]
-        await host.commit(inbox.put_off, host.journal, ids, time.time() + GRANT_AGAIN_S)
+        await host.write_tx(inbox.put_off, host.journal, ids, time.time() + GRANT_AGAIN_S)
     elif grants:
-        held = await handled(host, grants, partial(hold_granted, host.claim))
+        held = await handled(host, grants, partial(hold_granted, host.fencing_token))
         found.failed += held.failed
         for session in (changes.session for changes in held.done if changes.session is not None):
             if host.playout.cleared is not None:  # else it is cleared when the playout is connected again

@@ -31,14 +31,14 @@ async def sweep_streamer(dry_run: bool = False) -> State[None]:
 
 
 async def _sweep(host: Streamer, dry_run: bool) -> Swept:
-    evicting, over = await host.look(_left)
+    evicting, over = await host.read_tx(_left)
     ways = [(one, way) for one in over if (way := await _way(host, one)) is not None]
     said = f"{len(evicting)} evictions, {len(over)} past their end"
     if dry_run:
         some = [await changed(host, way, dry_run=True) for _, way in ways]
         return some, said, [f"{one.stem}: its file is removed" for one in evicting]
     async with host.cache_lock:  # while the playout was asked, one may have been downloaded again
-        await remove_files(host, (await host.look(_left))[0])
+        await remove_files(host, (await host.read_tx(_left))[0])
     done: list[StreamerChanges] = []
     for one, way in ways:
         async with isolated(host, f"class {one.class_id}"):  # one odd row holds up no other

@@ -154,7 +154,7 @@ class PlayoutEvents:
         name = self._host.settings.name
         async with self._alone(class_id):
             event = EventView(at, "playout away", class_id, None, name, str(self._host.playout.why or ""))
-            await self._host.commit(events.keep_of, self._host.journal, [event])
+            await self._host.write_tx(events.keep_of, self._host.journal, [event])
 
     async def look_around(self, now: float, statuses: Sequence[Mapping[str, Any]] = ()) -> None:
         """Raise the alarms that are due although no event comes: a server may simply not answer.
@@ -168,13 +168,13 @@ class PlayoutEvents:
             self._host.ongoing[errors.AIRING_BROKEN.number] = time.monotonic()
         for class_id in list(self._off_since):
             async with self._alone(class_id):
-                one = (await self._host.look(airings.by_id, [class_id])).get(class_id)
+                one = (await self._host.read_tx(airings.by_id, [class_id])).get(class_id)
                 if one is not None:
                     await self._off(one, now)
 
     async def _compare(self, now: float, statuses: Sequence[Mapping[str, Any]]) -> None:
         """Correct what this process believes of the classes that should be on air, by their *statuses*."""
-        due = {one.class_id: one for one in await self._host.look(airings.due, now, now)}
+        due = {one.class_id: one for one in await self._host.read_tx(airings.due, now, now)}
         for status in statuses:
             class_id = str(status["class_id"])
             if class_id not in due:
@@ -248,7 +248,7 @@ class PlayoutEvents:
         elif kind == "broke_off":
             metrics.RECONNECTS.inc()
             self._why[class_id] = event["why"]
-            one = (await self._host.look(airings.by_id, [class_id])).get(class_id)
+            one = (await self._host.read_tx(airings.by_id, [class_id])).get(class_id)
             if one is not None:
                 self._off_since.setdefault(class_id, _off_at(one, event))
                 await self._off(one, event["at"])
@@ -265,7 +265,7 @@ class PlayoutEvents:
 
     async def _without_recording(self, class_id: str, why: str | None, *, has_slate: bool) -> None:
         """Raise the alarm that the recording of a class is missing; its playout opens the file before the class."""
-        one = (await self._host.look(airings.by_id, [class_id])).get(class_id)
+        one = (await self._host.read_tx(airings.by_id, [class_id])).get(class_id)
         has_begun = one is None or one.start_time <= time.time()
         sent = decide.without_recording(has_slate=has_slate, has_begun=has_begun)
         await self._alarm(class_id, errors.NO_RECORDING, f"{sent}: {why or 'no reason is known'}")
@@ -283,7 +283,7 @@ class PlayoutEvents:
     async def _fetch_again(self, class_id: str, why: str, seen_at: float) -> None:
         """Have the recording of a class on air downloaded again; the playout goes on with it when it is there."""
         async with self._alone(class_id):
-            one = (await self._host.look(airings.by_id, [class_id])).get(class_id)
+            one = (await self._host.read_tx(airings.by_id, [class_id])).get(class_id)
             if one is not None and not await downloads.redownload(self._host, one.stem, why, seen_at=seen_at):
                 self._fetching.pop(class_id, None)
 

@@ -91,7 +91,7 @@ class PlayoutSync:
     async def _keep_connected(self) -> None:
         tries = 0
         while True:  # not left to `Works`: a worker that was restarted is there after a fraction of its pauses
-            self._host.rounds.come("playout")
+            self._host.watchdog.beat("playout")
             try:
                 client = await self._host.playout.connect(self._host.settings.playout_socket_path)
                 tries = 0
@@ -137,7 +137,7 @@ class PlayoutSync:
         self._path, self._holder_pid = Path(hello["timetable"]["path"]), hello["holder_pid"]
         await self.step()
         found = await playout.ask("status")
-        ours = await host.look(live)
+        ours = await host.read_tx(live)
         self._following.only(ours)
         for one in found["classes"]:
             if one["class_id"] not in ours:
@@ -157,7 +157,7 @@ class PlayoutSync:
         """Raise due alarms in a loop of its own: many classes may need one, and nothing must wait for them."""
         while True:
             await asyncio.sleep(LOOK_EVERY_S)
-            self._host.rounds.come("playout")  # a connection that lasts is no loop that stands still
+            self._host.watchdog.beat("playout")  # a connection that lasts is no loop that stands still
             found = await self._host.playout.ask("status", active=True)
             await self._following.look_around(time.time(), found["classes"])
 
@@ -172,7 +172,7 @@ class PlayoutSync:
             with suppress(TimeoutError):
                 async with asyncio.timeout(LOOK_EVERY_S):
                     await self._host.playout.wanted.wait()
-            self._host.rounds.come("timetable of the playout")
+            self._host.watchdog.beat("timetable of the playout")
             with suppress(TryAgain):  # its connection has ended, which `run` notes
                 await self.step()
             await asyncio.sleep(WRITE_EVERY_S)
@@ -186,7 +186,7 @@ class PlayoutSync:
         async with self._one_at_a_time:
             playout.wanted.clear()
             number, allowed = playout.begin_round(), await push_hosts.allowed(host)
-            wanted = await host.look(self._lessons.wanted, time.time(), self._slate, allowed, self._path)
+            wanted = await host.read_tx(self._lessons.wanted, time.time(), self._slate, allowed, self._path)
             for class_id, error in wanted.odd.items():
                 await failures.report(host, f"class {class_id}", error, LOOK_EVERY_S)
             if self._path is None:  # the playout was never there, so nobody knows where it reads

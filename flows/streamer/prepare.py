@@ -124,7 +124,7 @@ async def of_download(host: Streamer, row: Cached) -> RemoteFile:
     try:
         return await origin.look(row.url or "", allowed=allowed, timeout_s=host.settings.http_timeout_s)
     except Refuse as refusal:
-        youngest = await host.look(airings.latest_url, row.stem)
+        youngest = await host.read_tx(airings.latest_url, row.stem)
         if youngest in (None, row.url):
             raise
         try:
@@ -282,7 +282,7 @@ async def prepare(inbox_ids: str, dry_run: bool = False) -> State[None]:
     host = streamer()
     batch = await _put_off_moved(await read(host, inbox_ids, (Prepare,), dry_run=dry_run))
     found = BatchResult[Asked, StreamerChanges]()
-    async with aclosing(as_probed(host, *await host.look(with_stems, batch.came))) as portions:
+    async with aclosing(as_probed(host, *await host.read_tx(with_stems, batch.came))) as portions:
         async for some, looked in portions:
             portion = await _take(host, some, looked, dry_run=dry_run)
             found.done += portion.done
@@ -295,7 +295,7 @@ async def _put_off_moved(batch: Batch[Prepare]) -> Batch[Prepare]:
 
     The streamer that had such a class may rely on that answer for WITNESS_S, and go on airing the class.
     """
-    wait_s = batch.host.blind_at + WITNESS_S - boot_now()
+    wait_s = batch.host.partitioned_at + WITNESS_S - boot_now()
     if wait_s <= 0:
         return batch
     moved = {one.kept.id for one in batch.came if isinstance(one.message, Prepare) and one.message.placement > 1}
@@ -309,7 +309,7 @@ async def _take(
     barred = await push_hosts.forbidden(host, {one.push_url for one in prepares(came)})
     async with host.cache_lock:
         # What was cached a moment ago may have been evicted by another run.
-        came, here = await host.look(with_stems, came)
+        came, here = await host.read_tx(with_stems, came)
         looked = looked | await probe_origins(host, came, here | looked.keys())
         found = await handled(host, came, partial(decided_classes, looked, barred), dry_run=dry_run)
         if dry_run:
@@ -326,7 +326,7 @@ async def remove_files(host: Streamer, gone: Sequence[Idle]) -> None:
     if not gone:
         return
     paths = {one.stem: cache_dir.rendition_path(host.settings.video_root, one.stem) for one in gone}
-    await host.commit(cache.forget, await asyncio.to_thread(_unlinked, paths))
+    await host.write_tx(cache.forget, await asyncio.to_thread(_unlinked, paths))
 
 
 def _unlinked(paths: Mapping[str, Path]) -> list[str]:

@@ -95,6 +95,6 @@ def _addresses(host: str, port: int) -> list[Address]:
 async def _taken_before(host: Streamer) -> frozenset[Server]:
     """The servers of the classes that were taken before this process began; read once."""
     if host.engine not in _before:
-        found = await host.look(airings.push_urls)
+        found = await host.read_tx(airings.push_urls)
         _before[host.engine] = frozenset(server for url in found if (server := _server(url)) is not None)
     return _before[host.engine]

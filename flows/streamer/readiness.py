@@ -61,7 +61,7 @@ class Readiness:
     async def run(self) -> None:
         """Check what is due, and show how things stand."""
         while True:
-            self._host.rounds.come("readiness")
+            self._host.watchdog.beat("readiness")
             now = time.time()
             await self.check(now)
             if self._is_red(now):
@@ -72,7 +72,7 @@ class Readiness:
     async def check(self, now: float) -> None:
         """Check the classes whose check is due at *now* (epoch seconds), and raise alarms for those that are red."""
         host = self._host
-        near = await host.look(airings.live, now + AHEAD_S)
+        near = await host.read_tx(airings.live, now + AHEAD_S)
         live = {one.class_id: one for one in near if one.end_time > now}
         same = {class_id for class_id, one in live.items() if _is_same(one, self._live.get(class_id))}
         self._live = live
@@ -89,7 +89,7 @@ class Readiness:
         lost_files: dict[str, str] = {}
         looked = [live[class_id] for class_id in due]
         self._reds |= await self._look(looked, lost_files)
-        await host.commit(_note, host, [(one, self._reds[one.class_id]) for one in looked], now)
+        await host.write_tx(_note, host, [(one, self._reds[one.class_id]) for one in looked], now)
         red = [
             _Red(one.class_id, one.record_id, decide.sentence(one.class_id, one.stem, one.start_time - now, why))
             for one in looked
@@ -108,7 +108,7 @@ class Readiness:
 
     async def _look(self, due: Sequence[Airing], lost_files: dict[str, str]) -> dict[str, list[str]]:
         """Why each class is not ready; adds to *lost_files* the renditions that must be downloaded again, and why."""
-        rows = await self._host.look(cache.by_stem, {one.stem for one in due})
+        rows = await self._host.read_tx(cache.by_stem, {one.stem for one in due})
         skew_s = await self._skew()
         gate = asyncio.Semaphore(AT_ONCE)
 
@@ -126,7 +126,7 @@ class Readiness:
 
     async def _tell_unreadable(self, now: float) -> None:
         """Raise one alarm for each class whose row cannot be read: it is in no list, and would not be missed."""
-        found = await self._host.look(airings.unreadable)
+        found = await self._host.read_tx(airings.unreadable)
         new = [_Red(class_id, None, f"{why} Until then the class is not aired.") for class_id, why in found.items()]
         await self._alarm([one for one in new if one.class_id not in self._unreadable], now)
         self._unreadable = found
@@ -134,7 +134,7 @@ class Readiness:
     async def _alarm(self, red: Sequence["_Red"], now: float) -> None:
         """Raise an alarm for each class; if one of them cannot be written, the others are raised all the same."""
         if red:
-            await apart(red, lambda some: self._host.commit(_put, self._host, some, now), lambda one: one.class_id)
+            await apart(red, lambda some: self._host.write_tx(_put, self._host, some, now), lambda one: one.class_id)
             await publish_outbox(self._host)
 
     async def _seen(self, one: Airing, row: Cached | None, skew_s: float | None) -> decide.Seen:
@@ -185,7 +185,7 @@ class Readiness:
         day = [self._line(one) for one in sorted(live.values(), key=lambda one: one.start_time)]
         said = f"The next day of {name}: ▶ on air, ● checked and ready, ○ not yet, ✗ red"
         await self._board.table(f"timetable-{name}", day, said)
-        rows = await self._host.look(cache.everything)
+        rows = await self._host.read_tx(cache.everything)
         bound = Usage(self._host.settings.max_bytes, self._host.settings.max_video_num)
         await self._board.table(f"cache-{name}", cache_lines(rows, bound), f"The cache of {name}")
 

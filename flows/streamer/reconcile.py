@@ -45,7 +45,7 @@ async def reconciled(host: Streamer, *, dry_run: bool = False, reads: bool = Tru
     """
     root = host.settings.video_root
     async with host.cache_lock:
-        found, rows = await host.look(doubtful, await asyncio.to_thread(cache_dir.scan, root))
+        found, rows = await host.read_tx(doubtful, await asyncio.to_thread(cache_dir.scan, root))
         odd = differences(found, rows)
         if dry_run:
             return [{"what": one.words(), "done": "nothing: a dry run"} for one in odd]
@@ -54,7 +54,7 @@ async def reconciled(host: Streamer, *, dry_run: bool = False, reads: bool = Tru
         missing = [one.row for one in odd if one.odd is Odd.MISSING and one.row is not None]
         missing = await asyncio.to_thread(_still_missing, root, missing)
         table += await _fetch_again(host, missing)
-        await host.commit(_agree, host, [one for one in found if _is_new(one, rows)])
+        await host.write_tx(_agree, host, [one for one in found if _is_new(one, rows)])
         bound = host.settings.max_bytes * cache_dir.QUARANTINE_SHARE
         for gone in await asyncio.to_thread(cache_dir.prune_quarantine, root, bound, time.time()):
             log.warning(
@@ -68,7 +68,7 @@ async def reconciled(host: Streamer, *, dry_run: bool = False, reads: bool = Tru
 
 async def read_again(host: Streamer) -> list[dict[str, object]]:
     """Read the files that were written to; that takes seconds for each GB, so no class waits for it."""
-    found, rows = await host.look(doubtful, await asyncio.to_thread(cache_dir.scan, host.settings.video_root))
+    found, rows = await host.read_tx(doubtful, await asyncio.to_thread(cache_dir.scan, host.settings.video_root))
     return [await _mended(host, one) for one in differences(found, rows) if one.odd is Odd.TOUCHED]
 
 
@@ -97,14 +97,14 @@ async def _mend(host: Streamer, one: CacheDifference) -> str:
     match one:
         case CacheDifference(Odd.EVICTED, Cached() as row):
             await asyncio.to_thread(cache_dir.remove, cache_dir.rendition_path(root, row.stem))
-            await host.commit(cache.forget, [row.stem])
+            await host.write_tx(cache.forget, [row.stem])
             return "deleted"
         case CacheDifference(Odd.LEFT, _, Path() as path) if remux.is_at_work(path):
             return "nothing: it is just being made"
         case CacheDifference(Odd.LEFT, _, Path() as path):
             await asyncio.to_thread(cache_dir.remove, path)
             return "deleted"
-        case CacheDifference(Odd.ARRIVED, Cached() as row) if row.stem in host.busy:
+        case CacheDifference(Odd.ARRIVED, Cached() as row) if row.stem in host.in_progress:
             return "nothing: its download is about to note it"
         case CacheDifference(Odd.ARRIVED, Cached() as row, Path() as path):
             return await _take(host, row, path)
@@ -125,12 +125,12 @@ async def _read(host: Streamer, before: Cached, path: Path) -> str:
         mtime = (await asyncio.to_thread(path.stat)).st_mtime
         why = await integrity.trouble(path, before)
         async with host.cache_lock:
-            row = (await host.look(cache.by_stem, [before.stem])).get(before.stem)
+            row = (await host.read_tx(cache.by_stem, [before.stem])).get(before.stem)
             is_same = (await asyncio.to_thread(path.stat)).st_mtime == mtime
             if row is not None and row.state is FileState.READY and is_same:
                 if why is not None:
                     return await _replace(host, row, path, why)
-                await host.commit(cache.seen, [(row.stem, row.size_bytes, mtime)])
+                await host.write_tx(cache.seen, [(row.stem, row.size_bytes, mtime)])
                 return "it is whole"
     except FileNotFoundError:
         pass  # while it was read
@@ -201,4 +201,4 @@ async def _measure(host: Streamer, stems: Sequence[str]) -> None:
         except LecternError as error:
             log.warning("%s: %s", stem, error.message)
             continue
-        await host.commit(cache.measured, stem, found.duration_s)
+        await host.write_tx(cache.measured, stem, found.duration_s)

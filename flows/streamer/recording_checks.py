@@ -34,14 +34,14 @@ async def keep_indexes(host: Streamer) -> None:
     """Make what is missing for the classes that begin soon, one file after another, until cancelled."""
     failed: dict[str, IndexSeen] = {}
     while True:
-        host.rounds.come("indexes")
+        host.watchdog.beat("indexes")
         await make_indexes(host, failed)
         await asyncio.sleep(INDEXES_EVERY_S)
 
 
 async def make_indexes(host: Streamer, failed: dict[str, IndexSeen]) -> None:
     """Make what is missing once; *failed* remembers the files that can get no index."""
-    for row in await host.look(_due, time.time()):
+    for row in await host.read_tx(_due, time.time()):
         path = cache_dir.rendition_path(host.settings.video_root, row.stem)
         seen = await asyncio.to_thread(_seen, path)
         if seen is None or failed.get(row.stem) == seen or await asyncio.to_thread(remux.has_index, path):
@@ -68,7 +68,7 @@ async def _index(host: Streamer, row: Cached, path: Path, seen: IndexSeen) -> No
     found, plain = await remux.looked(path)
     try:
         async with host.cache_lock:
-            now = (await host.look(cache.by_stem, [row.stem])).get(row.stem)
+            now = (await host.read_tx(cache.by_stem, [row.stem])).get(row.stem)
             same = await asyncio.to_thread(lambda: _seen(path) == seen and plain.exists())
             if now is None or now.state is not FileState.READY or not same:
                 return
@@ -76,7 +76,7 @@ async def _index(host: Streamer, row: Cached, path: Path, seen: IndexSeen) -> No
                 await asyncio.to_thread(cache_dir.finish, plain, path)
             if found.size_bytes != row.size_bytes:  # before there is an index, without which all of it is done again
                 mtime = (await asyncio.to_thread(path.stat)).st_mtime
-                await host.commit(remade, host.settings.video_root, row.stem, found.size_bytes, mtime)
+                await host.write_tx(remade, host.settings.video_root, row.stem, found.size_bytes, mtime)
                 log.info("%s: made a plain FLV file, of %d bytes", row.stem, found.size_bytes)
             await asyncio.to_thread(remux.write_index, found, path)
     finally:
@@ -116,11 +116,11 @@ async def keep_dead_air(host: Streamer) -> None:
     warn_at = 0.0
     try:
         while True:
-            host.rounds.come("dead air")
+            host.watchdog.beat("dead air")
             if looking is not None and looking.done():
                 looking.result()  # raises what nobody foresaw
                 looking, warn_at = None, 0.0
-            if looking is None and (row := await host.look(dead_air.unlooked, time.time())) is not None:
+            if looking is None and (row := await host.read_tx(dead_air.unlooked, time.time())) is not None:
                 looking = asyncio.create_task(look_for_dead_air(host, row), name=f"look through {row.stem}")
             if time.monotonic() >= warn_at:
                 await warn(host)
@@ -146,15 +146,15 @@ async def look_for_dead_air(host: Streamer, row: Cached) -> None:
     if failed.error is not None:  # it is this file's, and those behind it are looked at
         log.warning("%s: was not looked through for dead air: %s", row.stem, failed.error)
         warning, said = "", f"it could not be: {failed.error}"
-    await host.commit(_note, host, row, warning, said)
+    await host.write_tx(_note, host, row, warning, said)
 
 
 async def warn(host: Streamer) -> None:
     """Raise an alarm for each class whose recording has dead air or is too short; once."""
-    host.dead_air = {one.class_id: why for one, why in await host.look(dead_air.coming, REPORTED)}
-    found = await host.look(dead_air.untold, time.time())
+    host.dead_air = {one.class_id: why for one, why in await host.read_tx(dead_air.coming, REPORTED)}
+    found = await host.read_tx(dead_air.untold, time.time())
     if found:
-        await host.commit(_warn, host, found, time.time())
+        await host.write_tx(_warn, host, found, time.time())
         await publish_outbox(host)
 
 

@@ -62,17 +62,17 @@ class RunScheduler:
         if host.unplanned.is_set() or time.monotonic() - self._looked_at >= EVERY_S:
             host.unplanned.clear()
             soon = now + host.settings.broadcast_lead_s + RUN_AHEAD_S
-            found = await host.look(airings.unscheduled, now, PLANNED, aside)
+            found = await host.read_tx(airings.unscheduled, now, PLANNED, aside)
             if at_once := [one for one in found if one.start_time < soon]:
                 return at_once
             self._looked_at = time.monotonic()
-        if await host.look(inbox.waits, host.journal, "prepare"):
+        if await host.read_tx(inbox.waits, host.journal, "prepare"):
             return []
         if not self._later:
-            self._later = await host.look(airings.unscheduled, now - CALM_S, PLANNED, aside)
+            self._later = await host.read_tx(airings.unscheduled, now - CALM_S, PLANNED, aside)
         while self._later:
             class_id = self._later.pop(0).class_id
-            one = (await host.look(airings.by_id, [class_id])).get(class_id)  # it may have changed since, or gone
+            one = (await host.read_tx(airings.by_id, [class_id])).get(class_id)  # it may have changed since, or gone
             if one is not None and one.state is AiringState.READY and one.run_id is None:
                 return [one]
         return []
@@ -90,7 +90,7 @@ class RunScheduler:
             log.error("%s: no run can be made for it; it is aired without one", one.class_id, exc_info=failed.error)
             self._aside[one.class_id] = time.time() + AGAIN_S
             return True
-        await self._host.commit(airings.scheduled, one.class_id, run_id)
+        await self._host.write_tx(airings.scheduled, one.class_id, run_id)
         return True
 
     async def _create(self, one: Airing) -> Begun:
@@ -104,7 +104,7 @@ class RunScheduler:
         # lost when its run began, the run had nothing to do.
         run = NewRun("broadcast", {"class_id": one.class_id}, name, tags, key, OTHER_TIME)
         is_late = at <= time.time() + AT_ONCE_S  # for the timetable: not even a poll is waited for
-        return await host.starter.start(host.runs, run, None if is_late else at, needs_run=True)
+        return await host.background.start(host.runs, run, None if is_late else at, needs_run=True)
 
 
 class CancelledRuns:
@@ -119,7 +119,7 @@ class CancelledRuns:
 
     async def look(self) -> None:
         """Look once; raises what Prefect's client raises if Prefect is away."""
-        planned = await self._host.look(airings.planned)
+        planned = await self._host.read_tx(airings.planned)
         for page in self._pages(list(planned)):
             for run_id in await self._host.runs.cancelled(page):
                 if run_id in planned:
@@ -133,7 +133,7 @@ class CancelledRuns:
     async def _cancelled(self, run_id: str, class_id: str) -> None:
         host = self._host
         try:
-            one = (await host.look(airings.by_id, [class_id])).get(class_id)
+            one = (await host.read_tx(airings.by_id, [class_id])).get(class_id)
             if one is None or one.run_id != run_id or not _is_its_end(one, host.playout.watches.get(class_id)):
                 return  # released, moved, or watched by a run that has a cancel of its own
             log.warning("%s: its run was cancelled in the UI, it will not be aired", class_id)
@@ -153,7 +153,7 @@ async def cancels(host: Streamer) -> None:
     """End the classes whose runs were cancelled in the UI: they are not aired, and give their citations back."""
     looking = CancelledRuns(host)
     while True:
-        host.rounds.come("timetable")
+        host.watchdog.beat("timetable")
         try:
             await looking.look()
         except TryAgain as error:
@@ -165,7 +165,7 @@ async def plan(host: Streamer) -> None:
     """Give ready classes their runs until cancelled, the next one first."""
     planning = RunScheduler(host)
     while True:
-        host.rounds.come("plan")
+        host.watchdog.beat("plan")
         pause_s = await planning.step()
         if pause_s is not None:
             await asyncio.sleep(pause_s)

@@ -33,10 +33,10 @@ async def say(host: Streamer) -> None:
     coming: Mapping[str, Sequence[float]] = {}
     due = 0.0
     while True:
-        host.rounds.come("word")
+        host.watchdog.beat("word")
         if time.monotonic() >= due:
-            coming, due = await host.look(ahead, time.time()), time.monotonic() + AHEAD_EVERY_S
-        own = replace(await host.look(word, settings, time.time()), ahead=coming)
+            coming, due = await host.read_tx(ahead, time.time()), time.monotonic() + AHEAD_EVERY_S
+        own = replace(await host.read_tx(word, settings, time.time()), ahead=coming)
         own = replace(own, sendings=await _sent(host, own.sendings), dead_air=host.dead_air)
         await host.bus.say(settings.streamers_key, settings.name, own)
         await asyncio.sleep(settings.heartbeat_interval_s)
@@ -52,7 +52,7 @@ async def _sent(host: Streamer, rows: Mapping[str, Sending]) -> Mapping[str, Sen
     told = {one["class_id"]: decide.of_playout(one, now) for one in answer["classes"] if one["class_id"] in rows}
     for one in answer["classes"]:
         if one["class_id"] in told and told[one["class_id"]].gaps:
-            events = await host.look(account.story_events, one["class_id"], STORY)
+            events = await host.read_tx(account.story_events, one["class_id"], STORY)
             told[one["class_id"]] = decide.of_playout(one, now, events)
     found: dict[str, Sending] = {}
     for class_id, known in rows.items():

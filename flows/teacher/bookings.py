@@ -103,7 +103,7 @@ async def change(
     batch = await read(host, inbox_ids, (Change,), dry_run=dry_run)
     go = partial(decided_changes, await living(host))
     why = "the bookings of their classes are not here, or not handled yet"
-    batch = await put_off(batch, await host.look(early_changes, batch.came), AGAIN_S, why)
+    batch = await put_off(batch, await host.read_tx(early_changes, batch.came), AGAIN_S, why)
     found = await handled(host, batch.came, go, dry_run=dry_run)
     if by_hand:
         found.done.append(await changed(host, lambda c, changes: go(c, changes, by_hand), dry_run=dry_run))

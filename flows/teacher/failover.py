@@ -31,20 +31,20 @@ async def move(streamer: str, force: bool = False, dry_run: bool = False) -> Sta
     """Move the classes of *streamer* to others. *force*: a person has made sure that it pushes nothing any more."""
     host = teacher()
     key = move_key(streamer)
-    if key in host.busy:
+    if key in host.in_progress:
         return Completed(name=NOT_MOVED, message="another run is at it")
-    host.busy.add(key)
+    host.in_progress.add(key)
     try:
         return await _move(host, streamer, force=force, dry_run=dry_run)
     except TryAgain as error:
         return Failed(name=NOT_MOVED, message=f"nothing was moved: {error.message}")
     finally:
-        host.busy.discard(key)
+        host.in_progress.discard(key)
 
 
 async def _move(host: Teacher, streamer: str, *, force: bool, dry_run: bool) -> State[None]:
     """Show this run in Prefect before moving anything: a streamer that cannot reach Redis looks for it there."""
-    before = await host.look(leases.holder, streamer)
+    before = await host.read_tx(leases.holder, streamer)
     silent_s = -1.0 if force else decide_leases.lost_after(host.settings.streamer_lost_after_s, before.lease_s)
     if silent_s == math.inf:
         return Failed(name=NOT_MOVED, message=f"the lease of {streamer} has no end; see that it is off, and set force")

@@ -40,13 +40,13 @@ async def sweep_teacher(dry_run: bool = False) -> State[None]:
 
 async def _sweep(host: Teacher, dry_run: bool) -> Swept:
     now = time.time()
-    forgotten = await host.look(transcodings.forgotten_requests, now - GRACE_S, now)
+    forgotten = await host.read_tx(transcodings.forgotten_requests, now - GRACE_S, now)
     try:
         settled = await transcoding.time_out(host, dry_run=dry_run)
     except TryAgain as error:
         log.warning("sweep: deadlines wait: %s", error.message)
         settled = []
-    lost = await host.look(transcodings.ownerless, now - GRACE_S, now)
+    lost = await host.read_tx(transcodings.ownerless, now - GRACE_S, now)
     found = await changed(host, overlooked, dry_run=dry_run)
     if not dry_run:
         await transcoding.start_requests(host, [one.key for one in forgotten])
@@ -98,7 +98,7 @@ async def teacher_checks(host: Teacher) -> None:
     """Check, until cancelled, the classes that no streamer has yet; of several teachers, only one does so."""
     done: dict[Begins, float] = {}
     while True:
-        host.rounds.come("readiness")
+        host.watchdog.beat("readiness")
         if await is_ours(host, CHECKING, 3 * LOOK_EVERY_S):
             done = await check_of_teacher(host, done, time.time())
         await asyncio.sleep(LOOK_EVERY_S)
@@ -106,7 +106,7 @@ async def teacher_checks(host: Teacher) -> None:
 
 async def check_of_teacher(host: Teacher, done: Mapping[Begins, float], now: float) -> dict[Begins, float]:
     """Raise alarms for unready bookings whose check is due; returns the last check of each, to be passed as *done*."""
-    found = await host.look(bookings.unready, now - LATE_AFTER_S, now, now + readiness.CHECKS_S[0])
+    found = await host.read_tx(bookings.unready, now - LATE_AFTER_S, now, now + readiness.CHECKS_S[0])
     unready = {(one.class_id, one.start_time): one for one in found}
     due = readiness.checks_due({its: one.start_time for its, one in unready.items()}, now, done)
     if due:

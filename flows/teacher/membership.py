@@ -64,7 +64,7 @@ async def living(host: Teacher) -> list[str]:
     back, while the last streamer is being started again, and for some minutes if there was never a streamer yet.
     """
     settings, now = host.settings, time.monotonic()
-    seen_at, found = host.seen
+    seen_at, found = host.membership_cache
     if not found or now - seen_at > SEEN_S:
         try:
             async with asking(ASKED_S):
@@ -72,14 +72,14 @@ async def living(host: Teacher) -> list[str]:
         except TryAgain as error:
             host.redis_away = True
             raise TryAgain(f"the streamers' heartbeats cannot be read: {error.message}") from error.__cause__
-        host.seen = now, found
+        host.membership_cache = now, found
     # A Redis that was started anew has forgotten the beats; we have not.
     alive = sorted({*found, *host.living_now()})
     listened_s = now - host.listens_since
     if not alive and listened_s < BEATS * settings.heartbeat_interval_s:
         raise TryAgain("no streamer was heard of yet")
     since = time.monotonic() - settings.streamer_lost_after_s
-    if not alive and (leaving := sorted(name for name, at in host.left.items() if at > since)):
+    if not alive and (leaving := sorted(name for name, at in host.departed_at.items() if at > since)):
         raise TryAgain(f"{', '.join(leaving)} has just been stopped, and may be about to be started again")
     if not alive and host.redis_away:
         raise TryAgain("Redis takes no heartbeats, so no streamer can be heard of")
@@ -90,7 +90,7 @@ async def living(host: Teacher) -> list[str]:
 
 async def _refuse_to_know(host: Teacher, listened_s: float) -> None:
     """Raise TryAgain while a streamer is about to be heard of for the first time."""
-    holders = await host.look(leases.holders)
+    holders = await host.read_tx(leases.holders)
     if not holders and listened_s < FIRST_STREAMER_S:
         raise TryAgain("no streamer of this release has ever been leased here; is one about to be rolled out?")
     now, lately_s = time.time(), host.settings.streamer_lost_after_s
@@ -164,7 +164,7 @@ class Membership:
     async def run(self) -> None:
         """Call the roll until cancelled."""
         while True:
-            self.host.rounds.come("streamers")
+            self.host.watchdog.beat("streamers")
             await asyncio.sleep(LOOK_S)
             await self.look()
 
@@ -190,7 +190,7 @@ class Membership:
         self.host.beats |= beats
         for name, beat in beats.items():
             self._hear(name, beat, heard - (now - float(beat["at"])))
-        holders, having = await self.host.look(_facts)
+        holders, having = await self.host.read_tx(_facts)
         failed: list[tuple[str, Exception]] = []
         withdrawn = {name for name, beat in beats.items() if self.leaving.is_withdrawn(beat)}
         lost = {name for name, one in holders.items() if one.lost_at is not None}  # missed until it is heard again
@@ -216,13 +216,13 @@ class Membership:
         """Note whether a streamer is there: one that goes, or whose disk is full, gets no more classes."""
         is_gone = beat.get("gone", False)
         if is_gone:
-            self.host.left[name] = said_at
+            self.host.departed_at[name] = said_at
         else:
-            self.host.left.pop(name, None)
+            self.host.departed_at.pop(name, None)
         if is_gone or beat.get("full", False):
-            self.host.heard.pop(name, None)
+            self.host.last_heartbeat.pop(name, None)
         else:
-            self.host.heard[name] = said_at
+            self.host.last_heartbeat[name] = said_at
 
     async def _watch(
         self, name: str, number: int, holder: StreamerRow | None, silent_s: float, *, is_heard: bool
@@ -268,11 +268,15 @@ class Membership:
         """Begin the run that moves the classes, if the silence goes on; another one not before *again_s*."""
         others = heirs(self.host, name, silent_s)
         now = time.monotonic()
-        if not others or move_key(name) in self.host.busy or now < self.announced_at.get(name, -again_s) + again_s:
+        if (
+            not others
+            or move_key(name) in self.host.in_progress
+            or now < self.announced_at.get(name, -again_s) + again_s
+        ):
             return
         self.announced_at[name] = now
         run = NewRun("move", {"streamer": name}, f"move classes of {name}", [lost_tag(name)])
-        self.host.starter.begin(self.host.runs, run, needs_run=True)
+        self.host.background.begin(self.host.runs, run, needs_run=True)
 
 
 def _is_withdrawn(holder: StreamerRow | None) -> bool:

@@ -68,7 +68,7 @@ async def ecs_run(host: Teacher, record_id: int, resolutions: Sequence[Resolutio
 
 def _start(host: Teacher, which: str, parameters: dict[str, object], name: str, records: Sequence[int]) -> None:
     tags = [f"record:{record_id}" for record_id in records[:20]]
-    host.starter.begin(host.runs, NewRun(which, parameters, name, tags))
+    host.background.begin(host.runs, NewRun(which, parameters, name, tags))
 
 
 def rendition_words(key: RenditionKey) -> str:
@@ -239,7 +239,7 @@ async def _post(host: Teacher, key: RenditionKey, attempt: int, owner: str) -> N
     if host.settings.oss_transcode_url is None:  # it was set when the request was decided
         raise FallBack(f"{stem(*key)}: OSS transcoding: OSS_TRANSCODE_URL is not set any more")
     async with _door.at_once:
-        if not await host.commit(transcodings.may_request, key, attempt, owner, time.time() + LEASE_S):
+        if not await host.write_tx(transcodings.may_request, key, attempt, owner, time.time() + LEASE_S):
             log.info("%s: is asked for by another run, or is settled", stem(*key))
             return
         async with _said_if_refused(host), _door.passed(host.settings, stem(*key)):
@@ -251,7 +251,7 @@ async def _post(host: Teacher, key: RenditionKey, attempt: int, owner: str) -> N
             )
     now = time.time()
     deadline = now + host.settings.transcoding_time_out_s
-    if not await host.commit(transcodings.note_requested, key, attempt, now, deadline):
+    if not await host.write_tx(transcodings.note_requested, key, attempt, now, deadline):
         log.info("%s: the OSS took the request late, its attempt is over", stem(*key))
 
 
@@ -270,7 +270,7 @@ async def _said_if_refused(host: Teacher) -> AsyncIterator[None]:
         host.ongoing[code.number] = math.inf
         if host.alarmed_at.take(code.meaning, SAY_AGAIN_S):
             alarm = host.alarm(code, error.message, time.time())
-            await host.commit(outbox.put, host.journal, [alarm], time.time())
+            await host.write_tx(outbox.put, host.journal, [alarm], time.time())
             await publish_outbox(host)
         raise
     host.ongoing.pop(code.number, None)
@@ -279,7 +279,7 @@ async def _said_if_refused(host: Teacher) -> AsyncIterator[None]:
 async def remember(host: Teacher) -> None:
     """Take over from the process before that the OSS refuses this teacher, which goes on until it takes a request."""
     code = errors.OSS_REFUSES.number
-    is_told = await host.look(incidents.open_of, host.journal, code) is not None
+    is_told = await host.read_tx(incidents.open_of, host.journal, code) is not None
     if is_told and host.settings.oss_transcode_url is not None:
         host.ongoing[code] = math.inf
 
@@ -291,11 +291,11 @@ async def request(renditions: list[tuple[int, str]], dry_run: bool = False) -> S
     owner = transcodings.request_owner(host.settings.name, run_id())
     keys = [(record_id, Resolution(resolution)) for record_id, resolution in renditions]
     if dry_run:
-        open_ = await host.look(transcodings.open_requests, keys, owner, time.time())
+        open_ = await host.read_tx(transcodings.open_requests, keys, owner, time.time())
         return Completed(
             message=f"dry run: would ask for {', '.join(rendition_words(key) for key, _ in open_) or 'nothing'}"
         )
-    taken = await host.commit(transcodings.take_requests, keys, owner, LEASE_S, time.time())
+    taken = await host.write_tx(transcodings.take_requests, keys, owner, LEASE_S, time.time())
     async with _kept(host, owner):
         asked = [_ask(host, key, attempt, owner) for key, attempt in taken]
         found = await asyncio.gather(*asked, return_exceptions=True)
@@ -334,7 +334,7 @@ async def _kept(host: Teacher, owner: str) -> AsyncIterator[None]:
     async def keep() -> None:
         while True:
             await asyncio.sleep(LEASE_S / 3)
-            await host.commit(transcodings.keep_requests, owner, LEASE_S, time.time())
+            await host.write_tx(transcodings.keep_requests, owner, LEASE_S, time.time())
 
     keeping = asyncio.create_task(keep())
     try:
@@ -382,7 +382,7 @@ async def time_out(host: Teacher, *, dry_run: bool = False) -> list[Changes]:
 
     Raises TryAgain while Redis is away: no answer could be sent, and no streamer chosen.
     """
-    due = await host.look(_overdue, host)
+    due = await host.read_tx(_overdue, host)
     if not due:
         return []
     alive = await living(host)

@@ -63,7 +63,7 @@ def reserve(host: Streamer, origin: Origin, size_bytes: int) -> Path:
         cache.usage(connection, root)
         rows.reserve(connection, root, STEM, size_bytes, origin.url + PATH, 0.0)
 
-    asyncio.run(host.commit(work))
+    asyncio.run(host.write_tx(work))
     return final
 
 
@@ -79,7 +79,7 @@ def fetch(host: Streamer) -> bytes:
 
 
 def row(host: Streamer) -> Cached:
-    return asyncio.run(host.look(cache.by_stem, [STEM]))[STEM]
+    return asyncio.run(host.read_tx(cache.by_stem, [STEM]))[STEM]
 
 
 @pytest.mark.parametrize("filler_bytes", [500, 5000], ids=["shorter", "longer"])
@@ -92,7 +92,7 @@ def test_replaced_by_another_length_before_its_download_the_new_one_is_fetched(
     origin.files[PATH] = new
     assert fetch(streamer) == new
     assert (row(streamer).state, row(streamer).size_bytes) == (FileState.READY, len(new))
-    assert asyncio.run(streamer.look(cache.used, streamer.settings.video_root)) == Usage(len(new), 1)
+    assert asyncio.run(streamer.read_tx(cache.used, streamer.settings.video_root)) == Usage(len(new), 1)
 
 
 def test_replaced_between_two_tries_it_begins_from_zero(streamer: Streamer, origin: Origin, master: bytes) -> None:
@@ -165,7 +165,7 @@ async def _looked_at(host: Streamer, origin: Origin) -> dict[str, prepare.ProbeR
     """What another class of the same recording has looked at."""
     times = {"start_time": time.time() + 600, "end_time": time.time() + 700}
     wanted = Prepare(class_id="c-2", video_url=origin.url + PATH, push_url="rtmp://127.0.0.1/live/c-2", **times)
-    came, here = await host.look(
+    came, here = await host.read_tx(
         prepare.with_stems, [Delivery(InboxMessage(1, "prepare", wanted.to_json(), 0), wanted)]
     )
     assert here == {STEM}

@@ -221,7 +221,7 @@ class Resident:
             await self._handing._following.look_around(time.time(), (await link.ask("status", active=True))["classes"])
         await self._handing.step()
         await self._confirm()
-        for one in await self.host.look(airings.over, time.time() - maintenance.OVER_S):
+        for one in await self.host.read_tx(airings.over, time.time() - maintenance.OVER_S):
             if (way := await maintenance._way(self.host, one)) is not None:
                 await changed(self.host, way)
 

@@ -68,7 +68,7 @@ def test_pushes_of_what_was_taken_away_have_ended_when_the_lease_is_held(
         on_air(connection, "c-1")
         inbox.keep(connection, journal, arrived, hosts.now())
         kept = inbox.claim(connection, journal, ["release", "grant"], limit=10, lease_s=60, now=hosts.now())
-    streamer.claim = "new"
+    streamer.fencing_token = "new"
     runs = Runs(streamer)
     streamer.runs = cast("Any", runs)
     stops = asyncio.run(lease.take_back(streamer, kept))
@@ -84,7 +84,7 @@ def test_pushes_of_what_was_taken_away_have_ended_when_the_lease_is_held(
 )
 def test_a_lease_that_was_not_asked_for_is_not_held(streamer: Streamer, strange: Grant) -> None:
     """Whoever can write to the stream would else take the lease away that this streamer holds."""
-    streamer.claim = "asked"
+    streamer.fencing_token = "asked"
     for one in (Grant(streamer=streamer.settings.name, session="asked"), strange):
         with transaction(streamer.engine) as connection:
             inbox.keep(connection, journal, [ReceivedMessage("test", one.cmd, one.to_json())], hosts.now())
@@ -171,7 +171,7 @@ def test_a_streamer_that_is_lost_again_is_announced_again_at_once(
             begun.append(run.name)
 
     monkeypatch.setattr(membership, "heirs", lambda *_: [hosts.ALIVE[1]])
-    teacher.starter = cast("Any", Starter())
+    teacher.background = cast("Any", Starter())
     mine = membership.Membership(teacher)
     for again_s in (membership.TAKEN_AGAIN_S, membership.TAKEN_AGAIN_S, 0.0):
         mine._announce(hosts.ALIVE[0], 30, again_s)
@@ -353,7 +353,7 @@ def test_a_grant_that_waits_for_a_failed_release_is_tried_again_after_a_second(
     with transaction(streamer.engine) as connection:
         inbox.keep(connection, journal, [ReceivedMessage("test", one.cmd, one.to_json()) for one in said], hosts.now())
         kept = inbox.claim(connection, journal, ["release", "grant"], limit=10, lease_s=60, now=hosts.now())
-    streamer.claim = "new"
+    streamer.fencing_token = "new"
 
     def fails(*_: object) -> None:
         raise IndexError("nobody foresaw it")

@@ -90,7 +90,7 @@ async def test_a_change_waits_for_the_booking_of_its_class_that_is_in_the_inbox_
 
     monkeypatch.setattr(teacher_bookings, "after", nothing)
     monkeypatch.setattr(artifacts, "table", nothing)
-    teacher.seen = time.monotonic() + 3600, tuple(hosts.ALIVE)
+    teacher.membership_cache = time.monotonic() + 3600, tuple(hosts.ALIVE)
     token = hall.current.set(teacher)
     try:
         await teacher_bookings.change.fn(inbox.spell(ids[1:]))

@@ -115,7 +115,7 @@ def begins_anew(_connection: Connection) -> Flow:
 
     async def begin(host: Stepped) -> None:
         again = Attempt(*KEY, 2, 2, hosts.now(), Backend.ECS, hosts.now() + 600, "http://origin.example/6666.flv")
-        await host.commit(transcodings.begin, [again], hosts.now())
+        await host.write_tx(transcodings.begin, [again], hosts.now())
 
     return begin
 
@@ -220,7 +220,7 @@ def test_a_resolver_that_hangs_keeps_no_transaction_waiting(streamer: Host[Strea
         try:
             await asyncio.sleep(0)
             async with asyncio.timeout(10):
-                return [await streamer.look(counted), await streamer.commit(counted)]
+                return [await streamer.read_tx(counted), await streamer.write_tx(counted)]
         finally:
             goes_on.set()
             await asyncio.gather(*hanging)

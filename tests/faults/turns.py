@@ -53,15 +53,15 @@ class Stepped(Host[TeacherSettings]):
     goes_on: asyncio.Event = field(default_factory=asyncio.Event)
     transactions: int = 0
 
-    async def commit(self, work: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+    async def write_tx(self, work: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """When it is its turn."""
         await self._turn()
-        return await super().commit(work, *args, **kwargs)
+        return await super().write_tx(work, *args, **kwargs)
 
-    async def look(self, work: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+    async def read_tx(self, work: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """When it is its turn."""
         await self._turn()
-        return await super().look(work, *args, **kwargs)
+        return await super().read_tx(work, *args, **kwargs)
 
     async def _turn(self) -> None:
         self.transactions += 1

@@ -27,7 +27,7 @@ async def test_of_very_many_outputs_only_some_are_looked_for_at_a_time(
     """A storage that is slow to answer would take all sockets of the process, and each rendition is settled still."""
     engine = open_database(f"sqlite:///{hosts.database('teacher', tmp_path / 'teacher.db')}")
     host, now = hosts.teacher(engine), time.time()
-    host.seen = time.monotonic() + 3600, ("streamer1",)
+    host.membership_cache = time.monotonic() + 3600, ("streamer1",)
     keys = [(number, Resolution.P720) for number in range(1, RENDITIONS + 1)]
     with transaction(engine) as connection:
         attempts = [Attempt(*one, 1, 1, now, Backend.OSS, now - 1, "http://origin.example/1.flv") for one in keys]

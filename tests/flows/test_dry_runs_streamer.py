@@ -61,7 +61,7 @@ def dry_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Alone]:
     engine = open_database(f"sqlite:///{hosts.database('streamer', tmp_path / 'task_list.db')}")
     made = Alone(hosts.streamer(engine, root, 1_000_000, 2), StreamerTable.metadata)
     made.watch(monkeypatch)
-    made.host.blind_at = -1e9
+    made.host.partitioned_at = -1e9
     with transaction(engine) as connection:
         cache.usage(connection, root)
         rows.reserve(connection, root, "1", 1000, "http://origin.example/1.flv", time.time())

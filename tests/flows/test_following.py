@@ -109,7 +109,7 @@ async def test_a_class_that_ends_while_others_are_looked_at_is_passed_over(
     """Events are taken beside the look; one of the last class must not end the whole work on the playout."""
     one = playout_events.PlayoutEvents(streamer)
     await one.take(broke_off(START + 50, was_on_air=True))
-    look = streamer.look
+    look = streamer.read_tx
 
     async def slowly(*asked: Any) -> Any:
         found = await look(*asked)

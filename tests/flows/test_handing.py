@@ -157,9 +157,9 @@ async def test_a_connection_that_lasts_is_no_loop_that_stands_still(
     monkeypatch.setattr(playout_sync, "LOOK_EVERY_S", 0.1)
     with Playout(streamer.settings.playout_dir):
         async with kept(streamer):
-            begun = streamer.rounds._at["playout"]
+            begun = streamer.watchdog._at["playout"]
             await async_wait_until(
-                lambda: streamer.rounds._at["playout"] > begun + 0.3, description="the loop goes on with its rounds"
+                lambda: streamer.watchdog._at["playout"] > begun + 0.3, description="the loop goes on with its rounds"
             )
 
 

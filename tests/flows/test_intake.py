@@ -72,7 +72,7 @@ class Slow:
     async def handle(self, _flow: str, kept: Sequence[InboxMessage]) -> None:
         self.batches.append(ids := [one.id for one in kept])
         await self.go.wait()
-        await self.host.commit(inbox.done, self.host.journal, ids, inbox.Handling(1.0))
+        await self.host.write_tx(inbox.done, self.host.journal, ids, inbox.Handling(1.0))
 
     async def has(self, number: int) -> None:
         """Wait until this many batches have come."""

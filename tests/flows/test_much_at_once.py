@@ -41,10 +41,10 @@ async def test_rows_are_read_while_many_transactions_wait_to_write(streamer: Str
     def waits(_: Connection) -> None:
         goes_on.wait(60)
 
-    writing = [asyncio.create_task(streamer.commit(waits)) for _ in range(50)]
+    writing = [asyncio.create_task(streamer.write_tx(waits)) for _ in range(50)]
     try:
         async with asyncio.timeout(20):
-            assert (await streamer.look(airings.by_id, [SOON[0]])).keys() == {SOON[0]}
+            assert (await streamer.read_tx(airings.by_id, [SOON[0]])).keys() == {SOON[0]}
         assert not any(one.done() for one in writing)
     finally:
         goes_on.set()

@@ -172,7 +172,7 @@ async def test_pages_that_take_long_hold_up_no_read_and_no_more_of_them_wait_tha
     asked = [asyncio.create_task(client.get("/as-run")) for _ in range(9)]
     try:
         refused = [await one for one in islice(asyncio.as_completed(asked, timeout=30), 3)]
-        assert await asyncio.wait_for(teacher.look(viewers.everybody), 30)
+        assert await asyncio.wait_for(teacher.read_tx(viewers.everybody), 30)
         assert len(begun) <= 2
         assert {one.status_code for one in refused} == {503}
         assert {one.headers["retry-after"] for one in refused} == {"5"}

@@ -300,7 +300,7 @@ async def test_of_teachers_that_share_their_rows_one_passes_an_alarm_on(
     await publish_outbox(a)
     passing = asyncio.create_task(pass_on(a))
     await async_wait_until(lambda: len(service.answers) < 3, description="the first try of a")
-    await a.commit(leases.free_claims, "a", "a", keeps=(TELLING,))  # as a teacher that Redis does not answer does
+    await a.write_tx(leases.free_claims, "a", "a", keeps=(TELLING,))  # as a teacher that Redis does not answer does
     assert not await is_ours(b, TELLING, 1), "a's try may be under way"
     await pass_on(b)
     await passing
@@ -312,7 +312,7 @@ async def test_of_teachers_that_share_their_rows_one_passes_an_alarm_on(
     assert await is_ours(a, TELLING, 3600)
     await pass_on(b)
     assert len(service.got) == 1
-    await b.commit(leases.free_claims, "a", "b")
+    await b.write_tx(leases.free_claims, "a", "b")
     await pass_on(b)
     assert classes(service) == ["c-1", "c-2"]
     for one in both:
@@ -325,9 +325,9 @@ async def test_a_streamer_keeps_what_is_due_too(tmp_path: Path) -> None:
     host.settings = host.settings.model_copy(update={"alarm_urls": SecretStr("json://127.0.0.1:1/hook")})
     host.bus = cast("Bus", Redis())
     made = Alarm(code=321, message="c-1: no", at=time.time(), runbook="r", host="h", class_id="c-1")
-    await host.commit(outbox.put, host.journal, [Outgoing("alarm", OutgoingKind.CHANNEL, made)], time.time())
+    await host.write_tx(outbox.put, host.journal, [Outgoing("alarm", OutgoingKind.CHANNEL, made)], time.time())
     assert await publish_outbox(host)
-    assert len(await host.look(outbox.people_due, host.journal, 9)) == 1
+    assert len(await host.read_tx(outbox.people_due, host.journal, 9)) == 1
     engine.dispose()
 
 

@@ -193,7 +193,7 @@ async def test_a_download_that_had_come_is_taken_where_it_is_whole(streamer: Str
 async def test_a_download_that_is_about_to_be_noted_is_left_to_its_run(streamer: Streamer, master: bytes) -> None:
     """A person can reconcile at any time; a file that was made plain FLV is smaller than its row says until then."""
     site = put(streamer, "1", master, FileState.DOWNLOADING, size_bytes=len(master) + 5000)
-    streamer.busy.add("1")
+    streamer.in_progress.add("1")
     (line,) = await reconcile.reconciled(streamer)
     assert "nothing" in str(line["done"])
     assert site.exists()

@@ -223,7 +223,7 @@ async def test_what_was_to_be_asked_of_an_oss_that_is_set_up_no_more_is_settled(
     monkeypatch.setattr(transcoding, "start_ecs", start_ecs)
     async with SlowOss(0) as oss, teacher(client, oss, tmp_path, monkeypatch) as host:
         host.settings = host.settings.model_copy(update={"oss_transcode_url": None, "ecs_hosts": ecs})
-        host.seen = time.monotonic() + 3600, ("streamer1",)
+        host.membership_cache = time.monotonic() + 3600, ("streamer1",)
         begin(host.engine, 1)
         await transcoding.request.fn([(1, "720P")])
         assert row(host.engine).status == state

@@ -441,12 +441,12 @@ async def test_after_a_restart_no_more_downloads_are_at_work_than_may_be(streame
     for _ in range(2):
         await line.step()
     assert runs.made == [], "the runs of the last process may be taken up yet"
-    streamer.busy |= {"1", "2"}
+    streamer.in_progress |= {"1", "2"}
     line._aside.clear()
     await line.step()
     assert runs.made == [], "they were"
-    streamer.busy.remove("1")
-    streamer.busy.add(SWEEP)
+    streamer.in_progress.remove("1")
+    streamer.in_progress.add(SWEEP)
     await line.step()
     assert len(runs.made) == 1
 

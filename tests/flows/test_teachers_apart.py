@@ -79,7 +79,7 @@ def peers_of(host: Host[TeacherSettings], sweep: Callable[[], Awaitable[bool]] =
 async def claimed(host: Host[TeacherSettings], owner: str) -> int:
     """How many messages *owner* gets."""
     now = time.time()
-    return len(await host.commit(inbox.claim, journal, ["order"], limit=9, lease_s=3600, now=now, owner=owner))
+    return len(await host.write_tx(inbox.claim, journal, ["order"], limit=9, lease_s=3600, now=now, owner=owner))
 
 
 async def test_who_notes_nothing_in_four_rounds_of_another_is_dead_and_its_messages_are_free(
@@ -87,21 +87,21 @@ async def test_who_notes_nothing_in_four_rounds_of_another_is_dead_and_its_messa
 ) -> None:
     """However long a round takes: a slow machine, or a database that was away, kills nobody."""
     ours = peers_of(teacher)
-    await teacher.commit(leases.note_teacher, "b", 1.0)
-    await teacher.commit(inbox.keep, journal, [ReceivedMessage("stream:order", "order", "{}")], 1.0)
+    await teacher.write_tx(leases.note_teacher, "b", 1.0)
+    await teacher.write_tx(inbox.keep, journal, [ReceivedMessage("stream:order", "order", "{}")], 1.0)
     assert await claimed(teacher, "b") == 1
     for _ in range(looking.SILENT):
         ours._go_round()
         await ours._look()
-    assert await teacher.look(leases.claiming_teachers) == {"b"}
-    await teacher.commit(leases.note_teacher, "b", 2.0)
+    assert await teacher.read_tx(leases.claiming_teachers) == {"b"}
+    await teacher.write_tx(leases.note_teacher, "b", 2.0)
     for _ in range(looking.SILENT):
         ours._go_round()
         await ours._look()
-    assert await teacher.look(leases.claiming_teachers) == {"b"}
+    assert await teacher.read_tx(leases.claiming_teachers) == {"b"}
     ours._go_round()
     await ours._look()
-    assert await teacher.look(leases.claiming_teachers) == set()
+    assert await teacher.read_tx(leases.claiming_teachers) == set()
     assert await claimed(teacher, "a") == 1
 
 
@@ -112,7 +112,7 @@ async def test_a_teacher_notes_that_it_is_there_while_another_holds_up_all_write
     monkeypatch.setattr(looking, "LOOK_S", 0.1)
     with psycopg.connect(postgres_url) as still:
         still.execute("SELECT pg_advisory_xact_lock(7365)")
-        waiting = [asyncio.create_task(teacher.commit(inbox.answers, journal)) for _ in range(20)]
+        waiting = [asyncio.create_task(teacher.write_tx(inbox.answers, journal)) for _ in range(20)]
         ours = peers_of(teacher)
         running = asyncio.create_task(ours._note())
 
@@ -139,7 +139,7 @@ async def test_a_dead_teacher_that_holds_up_all_writers_is_cut_off_in_the_round_
         still.execute("SELECT pg_advisory_xact_lock(7365)")
         with psycopg.connect(postgres_url) as other:
             other.execute("INSERT INTO teacher_list (name, seen_at) VALUES ('b', 1.0)")
-        waiting = asyncio.create_task(teacher.commit(inbox.answers, journal))
+        waiting = asyncio.create_task(teacher.write_tx(inbox.answers, journal))
         for _ in range(looking.SILENT):
             await asyncio.to_thread(ours._go_round)
         assert not waiting.done()
@@ -154,8 +154,8 @@ async def test_a_teacher_that_was_found_dead_is_looked_at_at_once(
 ) -> None:
     """And not at the next look: the answers that it was about to send wait for this."""
     monkeypatch.setattr(looking, "LOOK_S", 3600.0)
-    await teacher.commit(leases.note_teacher, "b", 1.0)
-    assert await teacher.commit(leases.take_duty, "of a test", "b", 3600, time.time())
+    await teacher.write_tx(leases.note_teacher, "b", 1.0)
+    assert await teacher.write_tx(leases.take_duty, "of a test", "b", 3600, time.time())
     ours = peers_of(teacher)
     look, looks, looked_again = ours._look, asyncio.Event(), asyncio.Event()
 
@@ -170,7 +170,7 @@ async def test_a_teacher_that_was_found_dead_is_looked_at_at_once(
         monkeypatch.setattr(looking, "LOOK_S", 0.05)  # of the rounds; the look waits for an hour
         running.append(asyncio.create_task(ours._note()))
         await looked_again.wait()
-    assert await teacher.look(leases.claiming_teachers) == set()
+    assert await teacher.read_tx(leases.claiming_teachers) == set()
     for one in running:
         one.cancel()
     await asyncio.wait(running)
@@ -193,15 +193,15 @@ async def test_what_a_dead_one_had_decided_is_begun_though_a_sweep_is_at_work(
     monkeypatch.setattr(resident_maintenance, "due", due)
     handler = cast("Any", SimpleNamespace(sweep=sweep))
     ours = peers_of(teacher, lambda: resident_maintenance.sweep(teacher, handler))
-    teacher.busy.add(SWEEP)
-    await teacher.commit(leases.note_teacher, "b", 1.0)
+    teacher.in_progress.add(SWEEP)
+    await teacher.write_tx(leases.note_teacher, "b", 1.0)
     for _ in range(looking.SILENT + 1):
         ours._go_round()
     await ours._look()
     sweeping = asyncio.create_task(ours._sweep_after())
     await asyncio.sleep(0.3)  # no second sweep begins beside the first
     assert begun == []
-    teacher.busy.discard(SWEEP)
+    teacher.in_progress.discard(SWEEP)
     await async_wait_until(lambda: begun == ["sweep"], description="the sweep begins")
     await asyncio.sleep(0.3)  # nor after it
     assert begun == ["sweep"], "once"
@@ -239,16 +239,16 @@ async def test_one_of_them_calls_classes_late_and_leaves_it_to_another_if_redis_
         return done
 
     monkeypatch.setattr(teacher_maintenance, "check_of_teacher", check)
-    assert await teacher.commit(leases.take_duty, CHECKING, "b", 3600, time.time())
+    assert await teacher.write_tx(leases.take_duty, CHECKING, "b", 3600, time.time())
     checking = asyncio.create_task(teacher_maintenance.teacher_checks(teacher))
     await asyncio.sleep(0.3)  # it is the other's duty
     assert checked == []
-    await teacher.commit(leases.free_claims, "b", "a")
+    await teacher.write_tx(leases.free_claims, "b", "a")
     await async_wait_until(lambda: len(checked) > 2, description="it checks classes")
     teacher.redis_away = True
     number = len(checked)
     await async_wait_until(lambda: len(checked) > number + 2, description="it goes on with it")  # nobody else does it
-    assert await teacher.commit(leases.take_duty, CHECKING, "b", 3600, time.time() + 1)
+    assert await teacher.write_tx(leases.take_duty, CHECKING, "b", 3600, time.time() + 1)
     number = len(checked)
     await asyncio.sleep(0.3)  # it is the other's duty again
     assert len(checked) <= number + 1
@@ -274,10 +274,10 @@ async def test_a_free_place_of_an_ecs_host_is_left_to_the_teacher_whose_class_be
         transcodings.take(connection, [owners["b"]], "b", job.LEASE_S, now)
         return transcodings.take(connection, [owners["a"]], "a", job.LEASE_S, now)
 
-    waiting = job.TranscodeJob(teacher, await teacher.commit(begin), "a")
+    waiting = job.TranscodeJob(teacher, await teacher.write_tx(begin), "a")
 
     async def places() -> int:
-        given = await teacher.commit(job.assign, teacher, [waiting])
+        given = await teacher.write_tx(job.assign, teacher, [waiting])
         assert None not in given.values()
         return len(given)
 
@@ -300,12 +300,12 @@ async def test_what_is_read_after_a_standstill_is_what_the_other_has_heard_long_
     began = time.time()
     await async_wait_until(lambda: (heard.sent_since or 0.0) > began, description="it is heard since")
     theirs = ReceivedMessage("channel:order", "order", "{}", at=time.time())
-    assert len(await teacher.commit(inbox.keep_paired, [theirs], "b", time.time())) == 1
+    assert len(await teacher.write_tx(inbox.keep_paired, [theirs], "b", time.time())) == 1
     assert server.publish("order", "{}") == 1
     time.sleep(3)  # noqa: ASYNC251 (nothing of this process goes on)
     await async_wait_until(lambda: bool(intake._batch), description="the message has come")
     await intake._keep()
-    assert await teacher.look(inbox.waiting, journal) == 1
+    assert await teacher.read_tx(inbox.waiting, journal) == 1
     listening.cancel()
     await asyncio.wait([listening])
 
@@ -319,17 +319,17 @@ async def test_a_teacher_that_stands_still_while_it_sends_sends_nothing_that_ano
     monkeypatch.setattr(outbox, "SENDING_S", 0.4)
     server.flushall()
     said = Outgoing("order_result", OutgoingKind.CHANNEL, outgoing.answer("c-1", 0, "prepared"), "c-1")
-    await teacher.commit(outbox.put, journal, [said], time.time())
+    await teacher.write_tx(outbox.put, journal, [said], time.time())
     goes_on = getattr(teacher.bus, where)
     stood: list[int] = []
 
     async def stands_still(*given: Any) -> Any:
         if not stood:
             await asyncio.sleep(0.5)
-            assert await teacher.commit(leases.free_claims, "a", "b") == 1
-            (one,) = await teacher.commit(outbox.claim, journal, "b", limit=9, now=time.time())
+            assert await teacher.write_tx(leases.free_claims, "a", "b") == 1
+            (one,) = await teacher.write_tx(outbox.claim, journal, "b", limit=9, now=time.time())
             server.xadd("order_result", {"body": one.body})
-            await teacher.commit(outbox.sent, journal, [one.id], time.time())
+            await teacher.write_tx(outbox.sent, journal, [one.id], time.time())
             stood.append(one.id)
         return await goes_on(*given)
 
@@ -348,11 +348,11 @@ async def test_a_teacher_that_redis_does_not_answer_holds_up_no_other_that_sends
     await through.now()
     there, teacher.bus = teacher.bus, through
     said = Outgoing("order_result", OutgoingKind.CHANNEL, outgoing.answer("c-1", 0, "prepared"), "c-1")
-    await teacher.commit(outbox.put, journal, [said], time.time())
+    await teacher.write_tx(outbox.put, journal, [said], time.time())
     await gate.fall_silent()
     assert await publish_outbox(teacher) is False
     assert teacher.redis_away
-    assert len(await teacher.commit(outbox.claim, journal, "b", limit=9, now=time.time())) == 1
+    assert len(await teacher.write_tx(outbox.claim, journal, "b", limit=9, now=time.time())) == 1
     teacher.bus = there
     await gate.go_on()
     await gate.stop()

@@ -97,7 +97,7 @@ def put(host: Host[TeacherSettings], *messages: Outgoing) -> None:
 
 async def unsent(host: Host[TeacherSettings]) -> int:
     """The number of messages that are not sent, as the next transaction sees it."""
-    return len(await host.commit(unsent_rows))
+    return len(await host.write_tx(unsent_rows))
 
 
 def unsent_rows(connection: Connection) -> list[int]:
@@ -146,7 +146,7 @@ async def test_no_success_that_waited_for_redis_leaves_after_the_end_of_its_clas
         host.bus = bus
         await publish_outbox(host)
         assert [(one["class_id"], one["code"]) for _, one in ear.heard()] == [("c-1", code)]
-        order = (await host.look(bookings.by_id, ["c-1"]))["c-1"]
+        order = (await host.read_tx(bookings.by_id, ["c-1"]))["c-1"]
         answer_again(again := Changes(host.settings, now), order)
         assert [one.message.code for one in again.sends] == [code]  # type: ignore[attr-defined]
 
@@ -257,11 +257,11 @@ async def test_the_note_that_a_message_was_sent_comes_with_the_next_commit_and_n
     async with host_at(client, tmp_path) as host:
         put(host, answer("c-1"))
         await publish_outbox(host)
-        assert await host.look(unsent_rows) == [1]
+        assert await host.read_tx(unsent_rows) == [1]
         put(host, answer("c-2"))
         await publish_outbox(host)
         assert ear.classes() == ["c-1", "c-2"]
-        assert await host.commit(unsent_rows) == []
+        assert await host.write_tx(unsent_rows) == []
 
 
 async def test_without_another_commit_the_note_has_a_transaction_of_its_own(
@@ -270,15 +270,15 @@ async def test_without_another_commit_the_note_has_a_transaction_of_its_own(
     del ear
     written = asyncio.Event()
     async with host_at(client, tmp_path) as host:
-        wrote, loop = host.notes.written, asyncio.get_running_loop()
-        monkeypatch.setattr(host.notes, "written", lambda some: (wrote(some), loop.call_soon_threadsafe(written.set)))
+        wrote, loop = host.acks.acknowledge, asyncio.get_running_loop()
+        monkeypatch.setattr(host.acks, "written", lambda some: (wrote(some), loop.call_soon_threadsafe(written.set)))
         put(host, answer("c-1"))
         await publish_outbox(host)
         keeping = asyncio.create_task(host.keep_noting())
         async with asyncio.timeout(20):
             await written.wait()
         keeping.cancel()
-        assert await host.look(unsent_rows) == []
+        assert await host.read_tx(unsent_rows) == []
 
 
 async def test_a_note_that_cannot_be_written_holds_up_no_other_commit_and_is_written_later(
@@ -289,13 +289,13 @@ async def test_a_note_that_cannot_be_written_holds_up_no_other_commit_and_is_wri
         with monkeypatch.context() as patch:
             patch.setattr(outbox, "sent", odd)
             await publish_outbox(host)
-            assert await host.commit(unsent_rows) == [1]
+            assert await host.write_tx(unsent_rows) == [1]
             with pytest.raises(LookupError):
                 await host.note()
         await publish_outbox(host)
         assert ear.classes() == ["c-1"]
         await host.note()
-        assert await host.look(unsent_rows) == []
+        assert await host.read_tx(unsent_rows) == []
 
 
 def odd(*_: object) -> None:

@@ -100,7 +100,7 @@ async def test_a_rendition_that_waits_for_its_turn_on_a_server_is_not_timed_out(
         ecs_jobs.attach(connection, at_work, "their run", BegunJob(SERVER, "their job", now))
         due = transcodings.take(connection, [ours], "our run", job.LEASE_S, now)
     waiting = [job.TranscodeJob(teacher, due, "our run")]
-    assert await teacher.commit(job.assign, teacher, waiting) == {}
+    assert await teacher.write_tx(job.assign, teacher, waiting) == {}
     with transaction(teacher.engine) as connection:
         late = transcodings.overdue(connection, now + 120)
         assert [one.key for one in late] == [theirs], "what is at work there has a time of its own"

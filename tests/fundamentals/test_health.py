@@ -65,7 +65,7 @@ def test_a_host_that_ends_is_not_ready_and_says_why(health: http.Health) -> None
 def test_a_loop_that_stands_still_makes_its_host_not_ready(
     host: Host[Any], health: http.Health, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    host.rounds._at["streams"] = -1000.0
+    host.watchdog._at["streams"] = -1000.0
     status, wrong = said(health)
     assert status == 503
     assert wrong[0].startswith("streams: stands still since ")
@@ -73,12 +73,12 @@ def test_a_loop_that_stands_still_makes_its_host_not_ready(
 
 def test_a_loop_that_only_fails_makes_its_host_not_ready(host: Host[Any], health: http.Health) -> None:
     """It comes round each time it is tried, and does nothing."""
-    host.rounds.note("channels")
-    host.rounds.fails("channels", since=-1000.0)
+    host.watchdog.note("channels")
+    host.watchdog.fails("channels", since=-1000.0)
     status, wrong = said(health)
     assert status == 503
     assert wrong[0].startswith("channels: fails since ")
-    host.rounds.works("channels")
+    host.watchdog.works("channels")
     assert said(health) == (200, [])
 
 

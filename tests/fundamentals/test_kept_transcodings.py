@@ -51,13 +51,13 @@ class Job:
         self.kept = TranscodeJob(host, due, OURS)
         self.kept.wanted, self.kept.report = True, JobReport(clock=lambda: self.now)
         self.report, self.place = self.kept.report, BegunJob(SERVER, work.remote_job(host.settings, due).name, now)
-        commit = host.commit
+        commit = host.write_tx
 
         async def counted(work: Callable[..., Any], *args: Any) -> Any:
             self.writes += 1
             return await commit(work, *args)
 
-        host.commit = counted  # type: ignore[assignment,method-assign]
+        host.write_tx = counted  # type: ignore[assignment,method-assign]
 
     def beats(self, seconds: int, percent_a_second: float = 0.0) -> list[str | None]:
         """What is said in so many seconds in which the encoding goes on."""
@@ -154,7 +154,7 @@ def test_it_ends_at_the_next_beat_when_its_last_class_is_cancelled(job: Job) -> 
 def test_a_database_that_is_away_ends_no_job(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody else can take it over meanwhile; it would be begun anew, with less time left."""
     left, done = list[str](), asyncio.Event()
-    commit, failed = job.host.commit, 0
+    commit, failed = job.host.write_tx, 0
 
     async def away_at_first(work: Callable[..., Any], *args: Any) -> Any:
         nonlocal failed

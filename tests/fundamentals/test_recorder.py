@@ -138,7 +138,7 @@ class Desk:
         async def booking(inbox_ids: str = "") -> State[None]:
             await self.may_end.wait()
             ids = inbox.ids_of(inbox_ids)
-            kept = await self.host.look(inbox.read, self.host.journal, ids)
+            kept = await self.host.read_tx(inbox.read, self.host.journal, ids)
             if self.error is not None:
                 raise self.error
             names = [json.loads(one.body)["class_id"] for one in kept]
@@ -149,7 +149,7 @@ class Desk:
                 events.note(connection, self.host.journal, "teacher", noted, now)
                 inbox.done(connection, self.host.journal, ids, inbox.Handling(now, said))
 
-            await self.host.commit(write)
+            await self.host.write_tx(write)
             return Completed(message="all done")
 
         return booking

@@ -367,7 +367,7 @@ async def rounds_of(host: Host[Any], work: Coroutine[Any, Any, None], number: in
     try:
         async with asyncio.timeout(10):
             while len(came) < number and not task.done():
-                came |= {at for loop, at in host.rounds._at.items() if loop == "runs"}
+                came |= {at for loop, at in host.watchdog._at.items() if loop == "runs"}
                 await asyncio.sleep(0.005)
     finally:
         task.cancel()

@@ -167,7 +167,7 @@ def test_messages_are_put_back_as_soon_as_the_database_is_there_again(
     keep(host, [message(host, "c-1").to_json()], "order")
     (kept,) = claim(host)
     assert claim(host) == []
-    away, commit = OperationalError("s", {}, Exception("server closed the connection")), host.commit
+    away, commit = OperationalError("s", {}, Exception("server closed the connection")), host.write_tx
     failures = iter([away, away])
 
     async def gives_way(*given: Any) -> Any:

@@ -89,7 +89,7 @@ def test_what_redis_refuses_for_long_is_alarmed_and_shows_in_health(
     async def deaf() -> None:
         raise TryAgain("Redis") from error
 
-    play(host, {"channels": deaf}, lambda: "channels" in host.rounds.failing(0.2))
+    play(host, {"channels": deaf}, lambda: "channels" in host.watchdog.failing(0.2))
     assert len(alarms(host)) == number
 
 
@@ -104,9 +104,9 @@ def test_a_work_that_goes_on_is_no_longer_one_that_fails(host: Host[Any], monkey
         await asyncio.sleep(60)
 
     def works() -> bool:
-        return len(tries) == 3 and not host.rounds.failing(0.0)
+        return len(tries) == 3 and not host.watchdog.failing(0.0)
 
-    play(host, {"late": late}, lambda: host.rounds.failing(0.0), works)
+    play(host, {"late": late}, lambda: host.watchdog.failing(0.0), works)
 
 
 def test_a_work_that_failed_once_is_never_one_that_fails_for_long(
@@ -125,10 +125,10 @@ def test_a_work_that_failed_once_is_never_one_that_fails_for_long(
         await asyncio.sleep(60)
 
     def is_over() -> bool:
-        red.extend(host.rounds.failing(works_module.STEADY_S).values())
-        return len(begun) == 2 and not host.rounds.failing(0.0)
+        red.extend(host.watchdog.failing(works_module.STEADY_S).values())
+        return len(begun) == 2 and not host.watchdog.failing(0.0)
 
-    play(host, {"hiccup": hiccup}, lambda: host.rounds.failing(0.0), is_over)
+    play(host, {"hiccup": hiccup}, lambda: host.watchdog.failing(0.0), is_over)
     assert red == []
 
 
@@ -166,7 +166,7 @@ def test_a_swallowed_cancel_keeps_no_work_alive(host: Host[Any]) -> None:
     async def deaf() -> None:
         nonlocal rounds
         while True:
-            host.rounds.come("deaf")
+            host.watchdog.beat("deaf")
             rounds += 1
             with suppress(asyncio.CancelledError):
                 await asyncio.sleep(60)
@@ -228,10 +228,10 @@ def test_only_a_work_that_says_so_ends_the_process(host: Host[Any]) -> None:
 
 def test_a_loop_that_stands_still_is_seen(host: Host[Any]) -> None:
     async def scene() -> None:
-        host.rounds.come("still")
+        host.watchdog.beat("still")
         await asyncio.sleep(0.2)
-        host.rounds.come("round")
-        assert list(host.rounds.late(0.1)) == ["still"]
+        host.watchdog.beat("round")
+        assert list(host.watchdog.stalled(0.1)) == ["still"]
 
     asyncio.run(scene())
 

@@ -61,7 +61,7 @@ class Recorder:
         """Show what was handled, until cancelled."""
         tries = 0
         while True:  # not left to `Works`: a host without Prefect is well, and says so once a minute
-            self._host.rounds.come("recorder")
+            self._host.watchdog.beat("recorder")
             try:
                 await self.tell()
                 tries, pause_s = 0, ROUND_S
@@ -96,18 +96,18 @@ class Recorder:
             self._details.popleft()
 
     async def _unshown(self) -> list[Handled]:
-        self._host.rounds.note("recorder")
+        self._host.watchdog.note("recorder")
         owner = self._host.settings.name if self._host.settings.shared else None
-        return await self._host.look(inbox.unrecorded, self._host.journal, AT_ONCE, owner)
+        return await self._host.read_tx(inbox.unrecorded, self._host.journal, AT_ONCE, owner)
 
     async def _calm(self) -> None:
         """Wait for the end of a storm: what gathers meanwhile costs Prefect fewer requests."""
         until, before = time.monotonic() + PATIENCE_S, -1
-        while (waiting := await self._host.look(inbox.waiting, self._host.journal)) >= STORM:
+        while (waiting := await self._host.read_tx(inbox.waiting, self._host.journal)) >= STORM:
             if waiting == before or time.monotonic() > until:
                 return
             before = waiting
-            self._host.rounds.note("recorder")
+            self._host.watchdog.note("recorder")
             await asyncio.sleep(CALM_S)
 
     async def _keyed(self, rows: Sequence[Handled]) -> dict[str, list[Handled]]:
@@ -123,7 +123,7 @@ class Recorder:
             found.setdefault(key, []).append(row)
         new = {key: [row.id for row in found[key]] for key in keys.values()}
         if new:
-            await self._host.commit(inbox.give_keys, self._host.journal, new)
+            await self._host.write_tx(inbox.give_keys, self._host.journal, new)
         return found
 
     def _flow(self, row: Handled) -> str:
@@ -140,12 +140,12 @@ class Recorder:
             if failed.error is not None:  # they are handled, and the others are shown
                 log.error("recorder: a batch of %s cannot be shown", flow, exc_info=failed.error)
         for first in range(0, len(records), BULK):
-            self._host.rounds.note("recorder")
+            self._host.watchdog.note("recorder")
             await self._create(records[first : first + BULK])
         for record in records:
             if record.work is not None and record.run_id is not None:
                 await self._end(record)
-        await self._host.commit(inbox.recorded, self._host.journal, [row.id for row in rows], time.time())
+        await self._host.write_tx(inbox.recorded, self._host.journal, [row.id for row in rows], time.time())
         self._details.extend(record for record in records if record.run_id is not None)
 
     async def _create(self, some: Sequence[RunRecord]) -> None:
@@ -179,7 +179,7 @@ class Recorder:
 
     async def _detail(self, record: RunRecord) -> None:
         """Send the log and the table of a run."""
-        past = await self._host.look(events.between, self._host.journal, record.classes, record.began, record.ended)
+        past = await self._host.read_tx(events.between, self._host.journal, record.classes, record.began, record.ended)
         if lines := record.log(past):
             await self._ask("POST", "/logs/", lines, f"the log of {record.name}")
         if record.lines:
@@ -190,7 +190,7 @@ class Recorder:
     async def _ask(self, method: Any, path: Any, body: object, what: str) -> None:  # noqa: ANN401 (Prefect's literals)
         """Ask Prefect once; a refusal is logged, and holds up nothing else."""
         content = json.dumps(body, default=str).encode(errors="replace")
-        self._host.rounds.note("recorder")
+        self._host.watchdog.note("recorder")
         async with asking():
             try:
                 (await self._runs.client.request(method, path, content=content, headers=JSON)).raise_for_status()

@@ -194,7 +194,7 @@ class ResidentRuns:
             return parameters
         asked = inbox.ids_of(text)
         mine = [command for command, its in routing.of(self.host.settings).items() if its == name]
-        its = await self.host.look(inbox.of_commands, self.host.journal, asked, mine)
+        its = await self.host.read_tx(inbox.of_commands, self.host.journal, asked, mine)
         if len(its) < len(asked):
             log.warning("%s: %d of its %d messages are not its own, or gone", name, len(asked) - len(its), len(asked))
         return {**parameters, "inbox_ids": inbox.spell(its)}

@@ -150,11 +150,11 @@ async def _serve(host: Host[Any], runs: ResidentRuns) -> None:
     tries, well_at = 0, time.monotonic()
     while True:  # not left to `Works`: a host without Prefect is well, and only a long absence is an alarm
         began = time.monotonic()
-        host.rounds.note("runs")
+        host.watchdog.note("runs")
         try:
             known = await deployments.read(runs.client, settings)
             runs.created.know(known)
-            host.rounds.note("runs")
+            host.watchdog.note("runs")
             await adopt(runs, settings.work_pool, settings.queue, settings.name if settings.shared else None)
             well_at, host.prefect_away = time.monotonic(), False
             await _work(host, runs)
@@ -195,7 +195,7 @@ async def _started(worker: ResidentWorker) -> None:
 async def _look_after(host: Host[Any], runs: ResidentRuns) -> None:
     """Execute runs whose creation was not confirmed; raises TryAgain if the deployments must be read anew."""
     while True:
-        host.rounds.come("runs")
+        host.watchdog.beat("runs")
         try:
             async with asyncio.timeout(UNHEARD_EVERY_S):
                 await runs.created.outdated.wait()

@@ -113,7 +113,7 @@ class TranscodeApi:
         if not settings.ecs_hosts:
             raise _No(503, "no ECS host is set up here; set ECS_HOSTS on the teacher")
         key = (asked.record_id, asked.video_resolution)
-        found = await self._host.commit(_begin, self._host, key, asked.at, await self._gone(key))
+        found = await self._host.write_tx(_begin, self._host, key, asked.at, await self._gone(key))
         if found.status != 202:
             return JSONResponse(found.body, found.status)
         try:
@@ -125,7 +125,7 @@ class TranscodeApi:
 
     async def _gone(self, key: tuple[int, Resolution]) -> int | None:
         """The attempt that made the rendition, if its file is not there any more."""
-        made = await self._host.look(transcodings.made, key)
+        made = await self._host.read_tx(transcodings.made, key)
         return made[0] if made is not None and await ecs.gone(self._host, made[1]) else None
 
     async def look(self, request: Request) -> Response:
@@ -143,7 +143,7 @@ class TranscodeApi:
         keys = _asked_for(run.parameters)
         if not keys:
             raise _No(404, f"{id_}: no such transcoding")
-        made = await self._host.commit(transcodings.standing, keys)
+        made = await self._host.write_tx(transcodings.standing, keys)
         state = run.state.name if run.state else "unknown"
         return JSONResponse(
             {"id": id_, "state": state, "message": run.state.message if run.state else None, "renditions": made}

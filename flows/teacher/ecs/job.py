@@ -124,7 +124,7 @@ async def leave(host: Teacher, where: str, name: str, tries: int = 1) -> bool:
         except LecternError as error:  # what really happened must not be hidden by this
             log.warning("%s: may be left on %s: %s", name, where, error.message)
         else:
-            await host.commit(ecs_jobs.detached, where, name)
+            await host.write_tx(ecs_jobs.detached, where, name)
             return True
         if number < tries:
             await pause(number)
@@ -178,7 +178,7 @@ class TranscodeJob:
 
     async def _climb(self) -> None:
         """Try host after host, while another try is worth it."""
-        self.wanted = await self.host.look(is_wanted, self.due)
+        self.wanted = await self.host.read_tx(is_wanted, self.due)
         for tries in count(1):
             self.place = None
             try:
@@ -278,9 +278,9 @@ class TranscodeJob:
         """
         stage, now = (self.report.step, self.report.left_s is None), self.report.clock()
         try:
-            if stage == self._stage and now - self._renewed_at < RENEW_S and not await self.host.look(self._is_over):
+            if stage == self._stage and now - self._renewed_at < RENEW_S and not await self.host.read_tx(self._is_over):
                 return None
-            verdict = await self.host.commit(self._renew, place)
+            verdict = await self.host.write_tx(self._renew, place)
         except OperationalError as error:  # nobody else can take it over meanwhile
             log.warning("%s: goes on, although the database does not answer: %s", self.due[0].stem, error.orig)
             return None
@@ -325,7 +325,7 @@ class TranscodeJob:
             log.warning("%s: ECS host %s: %s", self.due[0].stem, where, error.message)
         failed = [(one, missed[one.resolution]) for one in self.due if one.resolution in missed]
         again = [one for one, error in failed if decide.again(error, tries)]
-        await self.host.commit(self._note_failure, failed, again)
+        await self.host.write_tx(self._note_failure, failed, again)
         await publish_outbox(self.host)
         self._failures += dict.fromkeys(error.message for one, error in failed if one not in again)
         self.due = again
@@ -349,7 +349,7 @@ class TranscodeJob:
     async def _publish(self, made: Urls, error: LecternError | None = None) -> None:
         """Publish the URLs of what was *made*, or that nothing was because of *error*."""
         due = self.due if error else [one for one in self.due if one.resolution in made]
-        await self.host.commit(self._results, due, made, error)
+        await self.host.write_tx(self._results, due, made, error)
         await publish_outbox(self.host)
 
     def _results(self, connection: Connection, due: Due, made: Urls, error: LecternError | None) -> None:
@@ -449,7 +449,7 @@ class HostQueue:
             self.moved.clear()
             # A job whose future is set has its place even before it resumes: it must not get a second one.
             waiting = {job: given for job, given in self._waiting.items() if not given.done()}
-            for job, place in (await host.commit(assign, host, list(waiting))).items():
+            for job, place in (await host.write_tx(assign, host, list(waiting))).items():
                 if waiting[job].done():
                     continue
                 if place is None:

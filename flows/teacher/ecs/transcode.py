@@ -41,10 +41,10 @@ async def work(host: Teacher, record_id: int, wanted: Sequence[Resolution], owne
     """
     now, keys = time.time(), [(record_id, one) for one in wanted]
     if again:
-        await host.commit(transcodings.retry, keys, now + DEADLINE_S, now)
-    due = await host.commit(transcodings.take, keys, owner, LEASE_S, now)
-    others = await host.look(ecs_jobs.others, keys, owner, now)
-    left = await host.commit(transcodings.left_behind, keys)
+        await host.write_tx(transcodings.retry, keys, now + DEADLINE_S, now)
+    due = await host.write_tx(transcodings.take, keys, owner, LEASE_S, now)
+    others = await host.read_tx(ecs_jobs.others, keys, owner, now)
+    left = await host.write_tx(transcodings.left_behind, keys)
     jobs: dict[tuple[str | None, str | None], list[RenditionRow]] = {}
     for rendition in due:
         under_way = rendition.ecs_job if rendition.begun_at is not None else None
