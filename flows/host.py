@@ -244,7 +244,7 @@ class Host(Generic[S]):
     async def read_tx_in(
         self, threads: Executor, work: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
-        """As `read_tx`, in one of *threads*: work that takes seconds must not hold up the reads that answer bookings."""
+        """As `read_tx`, in one of *threads*: slow work must not hold up the reads that answer bookings."""
 
         def go() -> T:
             with reading(self.engine) as connection:
