@@ -21,7 +21,6 @@ from rich.console import Console
 
 from playbooks.release.__main__ import built
 from playbooks.release.target import Target
-from tests.marks import seed_of_the_commit
 from tests.playbooks.hosts import engine
 from tests.playbooks.hosts.faults import Case, Ground, Kind, Playbook, listed, play
 from tests.playbooks.hosts.fleet import raised
@@ -72,12 +71,7 @@ def main() -> int:
         help="the hosts, side by side; names begin with the role; NAME:7+20-35+300- plays only these cases of one",
     )
     parser.add_argument("--every", type=int, default=1, metavar="N", help="only every N-th case")
-    parser.add_argument("--draw", type=int, metavar="N", help="only N cases of each host of this machine, drawn")
-    parser.add_argument("--seed", type=int, default=seed_of_the_commit(), help="what they are drawn by")
     given = parser.parse_args()
-    if given.draw is not None:
-        given.hosts = ",".join(one for one in given.hosts.split(",") if not one.startswith(CONTAINER))
-        sys.stdout.write(f"--draw {given.draw} --seed {given.seed} draws the same cases\n")
     console = Console(highlight=False, soft_wrap=True)
     tally = Tally(console)
     with tempfile.TemporaryDirectory(prefix="matrix-") as name:
@@ -110,7 +104,7 @@ def _side_by_side(given: argparse.Namespace, town: Town, folder: Path, tally: Ta
     ready = threading.Barrier(len(names))
 
     def work(name: str) -> None:
-        share = Share(given.only, parts[name], given.every, given.draw, given.seed)
+        share = Share(given.only, parts[name], given.every)
         try:
             with ExitStack() as stack:
                 if name == CONTAINER:
@@ -121,10 +115,10 @@ def _side_by_side(given: argparse.Namespace, town: Town, folder: Path, tally: Ta
                     # No teacher is rolled out; without a lease, a streamer is not well for longer than a minute.
                     stack.enter_context(granting(fleet.redis, ["streamer1"], key="streamers", stream="streamer:{}"))
                     stage = Stage(Only(fleet, "streamer1"), host, name, host.container.mend)
-                    _play_all(stage, (("rollout", ("cut",)), ("rollback", ("cut",))), share, tally, ready.wait)
+                    play_all(stage, (("rollout", ("cut",)), ("rollback", ("cut",))), share, tally, ready.wait)
                 else:
                     scene = stack.enter_context(opened(town, releases[None], name))
-                    _play_all(Stage(scene, scene.host(name), name), WHOLE, share, tally, ready.wait)
+                    play_all(Stage(scene, scene.host(name), name), WHOLE, share, tally, ready.wait)
         except BaseException as error:  # noqa: BLE001  # told by the main thread
             ready.abort()
             failures.put(error)
@@ -156,9 +150,9 @@ class Stage:
 class Share:
     """Which of a host's cases are played."""
 
-    only: str
-    parts: str
-    every: int
+    only: str = ""
+    parts: str = "0-"
+    every: int = 1
     draw: int | None = None
     seed: int = 0
 
@@ -179,7 +173,10 @@ class Share:
         return range(int(first), int(last) + 1 if last else count, self.every)
 
 
-def _play_all(stage: Stage, kinds: Plan, share: Share, tally: Tally, all_listed: Callable[[], object]) -> None:
+def play_all(
+    stage: Stage, kinds: Plan, share: Share, tally: Tally, all_listed: Callable[[], object] = lambda: None
+) -> None:
+    """Play a host's *share* of the cases of *kinds*, after *all_listed* returned."""
     stage.ground.reset()
     stage.ground.run("rollout", "--tags", "prepare").assert_ok()
     cases = [case for playbook, some in kinds for case in listed(stage.ground, stage.host, playbook, some)]

@@ -1,0 +1,24 @@
+"""Some cases of the crash matrix, drawn by the seed; `make test-rollout-matrix` plays all of them."""
+
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from tests.marks import DRAWN
+from tests.playbooks.hosts.scene import opened
+from tests.playbooks.matrix import WHOLE, Share, Stage, Tally, play_all
+from tests.stage import Town
+
+pytestmark = [pytest.mark.live, pytest.mark.timeout(2400)]  # each case is a rollout, and what comes after its fault
+
+
+def test_a_host_ends_wholly_new_or_wholly_old_whatever_fails(
+    town: Town, release_file: Path, pytestconfig: pytest.Config
+) -> None:
+    """A teacher at every other seed, else a streamer."""
+    seed, tally = pytestconfig.option.seed, Tally(Console(highlight=False, soft_wrap=True))
+    name = "teacher1" if seed % 2 else "streamer1"
+    with opened(town, release_file, name) as scene:
+        play_all(Stage(scene, scene.host(name), name), WHOLE, Share(draw=DRAWN, seed=seed), tally)
+    assert (tally.done, tally.bad) == (DRAWN, [])
