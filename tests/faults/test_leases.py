@@ -340,6 +340,7 @@ def test_of_a_class_that_left_a_streamer_twice_and_came_back_the_latest_placemen
             write(connection, teacher.journal, changes)
         assert leases.taken_from(connection, name) == [("c-1", 3), ("c-2", 7)]
         assert leases.taken_from(connection, other) == [("c-1", 2)]
+        assert leases.moved_from(connection, ["c-1"]) == {"c-1": other}
 
 
 def test_a_grant_that_waits_for_a_failed_release_is_tried_again_after_a_second(
