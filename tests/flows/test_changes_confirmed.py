@@ -128,10 +128,15 @@ def test_a_class_that_ends_before_that_is_reported_as_it_was_aired(
     assert reports(streamer) == [code]
 
 
-def test_a_class_whose_end_was_moved_away_while_it_ended_goes_on(streamer: Host[StreamerSettings]) -> None:
-    """The playout had the end of before; it gets the timetable, in which the class is not over."""
+@pytest.mark.parametrize(
+    "had", [{"end": strategies.NOW}, {"start": strategies.NOW}, {"file": "/videos/other.flv"}], ids=str
+)
+def test_the_end_of_a_class_as_it_was_before_a_change_ends_nothing(
+    streamer: Host[StreamerSettings], had: dict[str, object]
+) -> None:
+    """The playout had another end, start or recording; it gets the timetable, in which the class is not over."""
     one = its_class(streamer)
-    told = {**lesson(streamer, one), "end": one.end_time - 900, "as_run": [], "why": "its end has come"}
+    told = {**lesson(streamer, one), **had, "as_run": [], "why": "its end has come"}
     commit(streamer.engine, rows.went, streamer, playout_events.closing_of("c-1", told))
     assert its_class(streamer).state is one.state
 
