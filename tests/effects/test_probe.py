@@ -170,76 +170,76 @@ async def row_of(path: Path, *, crc64: bool = False) -> Cached:
 
 
 @pytest.fixture
-def recording(tmp_path: Path) -> Path:
+def whole(tmp_path: Path) -> Path:
     return make_recording(tmp_path / "1.flv", seconds=12)
 
 
-async def test_a_whole_recording_has_no_trouble(recording: Path) -> None:
+async def test_a_whole_recording_has_no_trouble(whole: Path) -> None:
     """As ffmpeg writes it, and the cheap look at its last tags is enough."""
-    row = await row_of(recording, crc64=True)
+    row = await row_of(whole, crc64=True)
     assert row.duration_s == pytest.approx(12, abs=0.2)
-    last_s = integrity.last_tag_s(recording)
+    last_s = integrity.last_tag_s(whole)
     assert last_s is not None
     assert row.duration_s is not None
     assert last_s >= row.duration_s - integrity.SHORT_S
-    assert await integrity.end_trouble(recording, row) is None
-    assert await integrity.trouble(recording, row) is None
+    assert await integrity.end_trouble(whole, row) is None
+    assert await integrity.trouble(whole, row) is None
 
 
 @pytest.mark.parametrize("zeros", [False, True], ids=["cut short", "zeros in its second half"])
-async def test_a_file_without_its_end_is_found(recording: Path, zeros: bool) -> None:
-    row = await row_of(recording)
-    size = recording.stat().st_size
-    os.truncate(recording, size // 2)
+async def test_a_file_without_its_end_is_found(whole: Path, zeros: bool) -> None:
+    row = await row_of(whole)
+    size = whole.stat().st_size
+    os.truncate(whole, size // 2)
     if zeros:
-        os.truncate(recording, size)
-    why = await integrity.end_trouble(recording, row)
+        os.truncate(whole, size)
+    why = await integrity.end_trouble(whole, row)
     assert why is not None
     assert "it ends after" in why
 
 
-async def test_damage_in_the_middle_is_found_where_the_crc_is_known(recording: Path) -> None:
-    row = await row_of(recording, crc64=True)
-    with recording.open("r+b") as file:
-        file.seek(recording.stat().st_size // 2)
+async def test_damage_in_the_middle_is_found_where_the_crc_is_known(whole: Path) -> None:
+    row = await row_of(whole, crc64=True)
+    with whole.open("r+b") as file:
+        file.seek(whole.stat().st_size // 2)
         file.write(bytes(4096))
-    assert "CRC-64" in str(await integrity.trouble(recording, row))
+    assert "CRC-64" in str(await integrity.trouble(whole, row))
 
 
-async def test_damage_in_the_middle_is_found_by_the_tags_whatever_size_and_time_say(recording: Path) -> None:
-    row, before = await row_of(recording), recording.stat()
-    assert await integrity.middle_trouble(recording) is None, "without an index nobody knows how it was"
-    looked, _ = await remux.looked(recording)
-    remux.write_index(looked, recording)
-    assert await integrity.middle_trouble(recording) is None
-    with recording.open("r+b") as file:
+async def test_damage_in_the_middle_is_found_by_the_tags_whatever_size_and_time_say(whole: Path) -> None:
+    row, before = await row_of(whole), whole.stat()
+    assert await integrity.middle_trouble(whole) is None, "without an index nobody knows how it was"
+    looked, _ = await remux.looked(whole)
+    remux.write_index(looked, whole)
+    assert await integrity.middle_trouble(whole) is None
+    with whole.open("r+b") as file:
         file.seek(before.st_size // 2)
         file.write(bytes(40_000))
-    os.utime(recording, ns=(before.st_atime_ns, before.st_mtime_ns))
-    assert recording.stat().st_size == before.st_size
-    assert await integrity.end_trouble(recording, row) is None
-    assert "its tags cannot be read from byte" in str(await integrity.middle_trouble(recording))
+    os.utime(whole, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert whole.stat().st_size == before.st_size
+    assert await integrity.end_trouble(whole, row) is None
+    assert "its tags cannot be read from byte" in str(await integrity.middle_trouble(whole))
 
 
-async def test_a_file_that_ends_oddly_and_always_has_is_whole(recording: Path) -> None:
+async def test_a_file_that_ends_oddly_and_always_has_is_whole(whole: Path) -> None:
     """A recorder that was stopped left half a tag behind: the decoder has the last word."""
-    with recording.open("ab") as file:
+    with whole.open("ab") as file:
         file.write(b"\x09\x00\x10\x00half a tag")
-    row = await row_of(recording)
-    assert integrity.last_tag_s(recording) is None
-    assert await integrity.end_trouble(recording, row) is None
+    row = await row_of(whole)
+    assert integrity.last_tag_s(whole) is None
+    assert await integrity.end_trouble(whole, row) is None
 
 
 async def test_a_recording_is_not_called_damaged_because_the_disk_is_slow(
-    recording: Path, monkeypatch: pytest.MonkeyPatch
+    whole: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It would be put aside and downloaded again, which takes the disk even more time."""
-    with recording.open("ab") as file:
+    with whole.open("ab") as file:
         file.write(b"\x09\x00\x10\x00half a tag")
-    row = await row_of(recording)
+    row = await row_of(whole)
     monkeypatch.setattr(probe, "TIMEOUT_S", 0.0)
     with pytest.raises(TryAgain, match="is the disk busy"):
-        await integrity.quick_trouble(recording, row)
+        await integrity.quick_trouble(whole, row)
 
 
 def test_the_last_tags_are_read_whatever_the_file_is(tmp_path: Path) -> None:

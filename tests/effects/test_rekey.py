@@ -147,20 +147,20 @@ def test_a_disk_that_does_not_take_the_journal_is_told(
 KILLED = """
 import os, pathlib, signal, sys
 import redis
-from lectern.effects.redis import rekey
+from lectern.redis import key_patterns, rename
 url, journal, where, fatal = sys.argv[1], pathlib.Path(sys.argv[2]), sys.argv[3], int(sys.argv[4])
 left = [fatal]
 def tick(*_):
     left[0] -= 1
     if left[0] == 0:
         os.kill(os.getpid(), signal.SIGKILL)
-rekey.MOST_COUNT = 100
+rename.MOST_COUNT = 100
 on_slice = tick if where == "between slices" else None
 if where == "before the journal":
-    rekey.Journal.write = lambda self, names: tick()
+    rename.RenameJournal.write = lambda self, names: tick()
 with redis.Redis.from_url(url) as client:
-    rule = rekey.Rule.parse("waiting:{record_id}:{resolution}", "{record_id}_{resolution}")
-    rekey.renamed(client, [rule], journal=journal, on_slice=on_slice)
+    rule = key_patterns.Rule.parse("waiting:{record_id}:{resolution}", "{record_id}_{resolution}")
+    rename.renamed(client, [rule], journal=journal, on_slice=on_slice)
 """
 
 

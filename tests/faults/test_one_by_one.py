@@ -3,6 +3,7 @@
 import asyncio
 import json
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, cast
 
@@ -40,11 +41,11 @@ def wanted(class_id: str, **fields: Any) -> Booking:
     return strategies.booking(class_id, start_time=starts, end_time=starts + 600, **fields)
 
 
-def decided(host: Teacher, flow: Any, *messages: Booking | Change) -> Changes:
-    """Decide *messages* in one transaction, as *flow* does."""
+def decided(host: Teacher, decide: Callable[..., object], *messages: Booking | Change) -> Changes:
+    """Decide *messages* in one transaction, by *decide*."""
 
     def go(connection: Connection, changes: Changes) -> None:
-        flow.decided(hosts.ALIVE, connection, changes, messages)
+        decide(hosts.ALIVE, connection, changes, messages)
 
     return commit(host.engine, handling.change, host, go)
 
@@ -57,14 +58,20 @@ def states(host: Teacher) -> dict[str, str]:
 def test_a_second_change_in_a_batch_joins_the_transcoding_that_its_recording_has(teacher: Teacher) -> None:
     """The first names the recording, the second its resolution: only together they name a rendition that is made."""
     at_1080, at_720 = (7777, Resolution.P1080), (7777, Resolution.P720)
-    decided(teacher, teacher_bookings, wanted("c-1", video_url_list={"720P": "http://origin.example/6666_720P.flv"}))
+    decided(
+        teacher,
+        teacher_bookings.decided_bookings,
+        wanted("c-1", video_url_list={"720P": "http://origin.example/6666_720P.flv"}),
+    )
     now = hosts.now()
     with transaction(teacher.engine) as connection:
         attempt = Attempt(*at_1080, 3, 3, now, Backend.OSS, now + 60, "http://origin.example/7777.flv")
         transcodings.begin(connection, [attempt], now)
         transcodings.requested(connection, at_1080, now)
     first = Change(class_id="c-1", record_id=7777, video_url="http://origin.example/7777.flv")
-    found = decided(teacher, teacher_bookings, first, Change(class_id="c-1", video_resolution=Resolution.P1080))
+    found = decided(
+        teacher, teacher_bookings.decided_changes, first, Change(class_id="c-1", video_resolution=Resolution.P1080)
+    )
     assert [one.stem for one in found.begun] == ["7777_720P"]
     assert states(teacher) == {"c-1": "placed", "c-1^1": "waiting", "c-1^2": "waiting"}
     found_now = commit(teacher.engine, transcodings.states, [at_1080, at_720])
@@ -98,7 +105,7 @@ async def test_a_change_waits_for_the_booking_of_its_class_that_is_in_the_inbox_
         monkeypatch.setattr(teacher_bookings, "BOOKING_S", 0.0)
         await teacher_bookings.change.fn(inbox.spell(ids[1:]))
         assert left(teacher, ids) == ids[:2], "nobody has booked c-2"
-        decided(teacher, teacher_bookings, order)
+        decided(teacher, teacher_bookings.decided_bookings, order)
         commit(teacher.engine, inbox.done, teacher.journal, ids[:1], inbox.Handling(time.time()))
         await teacher_bookings.change.fn(inbox.spell(ids[1:2]))
     finally:
@@ -114,7 +121,7 @@ def left(host: Teacher, ids: list[int]) -> list[int]:
 def test_the_backup_stream_of_a_class_that_waits_for_its_rendition_is_taken(teacher: Teacher) -> None:
     """Its second airing is placed only when the rendition is there, and would then be pushed over another class."""
     backup = "rtmp://backup.example/live/c-1"
-    decided(teacher, teacher_bookings, wanted("c-1", push_url_backup=backup))
+    decided(teacher, teacher_bookings.decided_bookings, wanted("c-1", push_url_backup=backup))
     decided(
         teacher, teacher_bookings, wanted("c-2", push_url=backup), wanted("c-3", push_url_backup=backup), wanted("c-4")
     )
@@ -124,9 +131,9 @@ def test_the_backup_stream_of_a_class_that_waits_for_its_rendition_is_taken(teac
 def test_the_backup_stream_that_a_change_asks_for_is_taken(teacher: Teacher) -> None:
     """And the one of before is free once the change is in force."""
     old, new = "rtmp://backup.example/live/old", "rtmp://backup.example/live/new"
-    decided(teacher, teacher_bookings, wanted("c-1", push_url_backup=old))
-    decided(teacher, teacher_bookings, Change(class_id="c-1", push_url_backup=new))
-    decided(teacher, teacher_bookings, wanted("c-2", push_url=new), wanted("c-3", push_url=old))
+    decided(teacher, teacher_bookings.decided_bookings, wanted("c-1", push_url_backup=old))
+    decided(teacher, teacher_bookings.decided_changes, Change(class_id="c-1", push_url_backup=new))
+    decided(teacher, teacher_bookings.decided_bookings, wanted("c-2", push_url=new), wanted("c-3", push_url=old))
     assert states(teacher) == {"c-1": "waiting", "c-2": "refused", "c-3": "waiting"}
 
 
