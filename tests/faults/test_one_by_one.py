@@ -122,9 +122,8 @@ def test_the_backup_stream_of_a_class_that_waits_for_its_rendition_is_taken(teac
     """Its second airing is placed only when the rendition is there, and would then be pushed over another class."""
     backup = "rtmp://backup.example/live/c-1"
     decided(teacher, teacher_bookings.decided_bookings, wanted("c-1", push_url_backup=backup))
-    decided(
-        teacher, teacher_bookings, wanted("c-2", push_url=backup), wanted("c-3", push_url_backup=backup), wanted("c-4")
-    )
+    others = wanted("c-2", push_url=backup), wanted("c-3", push_url_backup=backup), wanted("c-4")
+    decided(teacher, teacher_bookings.decided_bookings, *others)
     assert states(teacher) == {"c-1": "waiting", "c-2": "refused", "c-3": "refused", "c-4": "waiting"}
 
 
