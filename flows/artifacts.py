@@ -46,7 +46,7 @@ def _slug(key: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", key.lower()).strip("-")
 
 
-class Progress:
+class ProgressBar:
     """A progress bar in the UI, set from any thread and written by the rule of `Pace`."""
 
     def __init__(self, key: str, description: str, pace: Pace | None = None) -> None:
@@ -68,7 +68,7 @@ class Progress:
         """Say that the work is over, and what came of it."""
         self._percent, self._description = 100.0, description
 
-    async def __aenter__(self) -> "Progress":
+    async def __aenter__(self) -> "ProgressBar":
         """Begin to write."""
         self._writer = asyncio.create_task(self._write())
         return self

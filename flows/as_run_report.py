@@ -12,7 +12,7 @@ from lectern import formatting
 from lectern.db import as_run
 from lectern.db.timetable import Span
 from lectern.decide import as_run_report as decide
-from lectern.decide.as_run_report import NAMES, Report, ReportLine
+from lectern.decide.as_run_report import NAMES, AsRunReport, ReportLine
 from lectern.page.view import rendered
 
 TIMES = ("start", "end", "began", "ended")
@@ -26,14 +26,14 @@ class Format(StrEnum):
     html = "html"
 
 
-def made(connection: Connection, since: float, until: float, institution: str | None) -> Report:
+def made(connection: Connection, since: float, until: float, institution: str | None) -> AsRunReport:
     """The as-run report of the classes that begin between *since* and *until* (epoch seconds), as they stand now."""
     span = Span(since, until, institution)
     booked, sent = as_run.booked(connection, span), as_run.parts(connection, span)
     return decide.report(booked, sent, as_run.transcoding_s(connection, span), time.time())
 
 
-def write(found: Report, form: Format, sink: TextIO, title: str) -> None:
+def write(found: AsRunReport, form: Format, sink: TextIO, title: str) -> None:
     """Write a report; the totals follow the classes in CSV and JSON, and precede them in HTML."""
     if form is Format.json:
         lines = [{name: getattr(one, name) for name in NAMES} for one in found.lines]
@@ -60,7 +60,7 @@ def _time(at: float | None) -> str:
     return "" if at is None else f"{formatting.moment(at)}.{int(round(at, 1) * 10) % 10}"
 
 
-def sums(found: Report) -> list[tuple[object, ...]]:
+def sums(found: AsRunReport) -> list[tuple[object, ...]]:
     """A row of totals for each institution, and one for all of them together."""
     listed = [(name, *_blank(one.told())) for name, one in sorted(found.totals.items())]
     return [*listed, ("all", *_blank(found.whole().told()))]
@@ -70,7 +70,7 @@ def _blank(told: dict[str, float | None]) -> list[object]:
     return ["" if value is None else value for value in told.values()]
 
 
-def fields_of(found: Report, most: int | None = None) -> dict[str, Any]:
+def fields_of(found: AsRunReport, most: int | None = None) -> dict[str, Any]:
     """The variables of the report's template, with the first *most* classes."""
     return {
         "names": ("institution", *found.whole().told()),

@@ -222,7 +222,7 @@ async def after_run(host: Host[Any], run: FlowRun, task: "asyncio.Task[State[Any
     if not isinstance(text, str) or run.parameters.get("dry_run") or task.cancelled():
         return
     try:
-        ids = inbox.ids_of(text)
+        ids = inbox.parse_id_ranges(text)
     except Misuse:  # a person typed it, and the run says so
         return
     error, state = task.exception(), None if task.exception() else task.result()
@@ -287,7 +287,11 @@ def _failed(connection: Connection, host: Host[Any], ids: Sequence[int], flow: s
 
 def _show(connection: Connection, host: Host[Any], some: Sequence[InboxMessage], flow: str, why: str) -> None:
     """Keep a failed try of *flow* for the recorder: a Retry of its run handles these messages."""
-    labels, ids, now = [label_of(one.body) for one in some], inbox.spell([one.id for one in some]), time.time()
+    labels, ids, now = (
+        [label_of(one.body) for one in some],
+        inbox.format_id_ranges([one.id for one in some]),
+        time.time(),
+    )
     names = [label.class_id or f"inbox {one.id}" for label, one in zip(labels, some, strict=True)]
     said = json.dumps([{"class": name, "decision": FAILED, "detail": why} for name in names])
     work = UnrecordedWork(

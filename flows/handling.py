@@ -137,7 +137,7 @@ async def read(host: Host[Any], inbox_ids: str, kinds: tuple[type[M], ...], *, d
 
     They are parsed before the transaction, because every other writer has to wait for its end.
     """
-    ids, kept = inbox.ids_of(inbox_ids), claimed.get()
+    ids, kept = inbox.parse_id_ranges(inbox_ids), claimed.get()
     if [one.id for one in kept] != ids:
         kept = await host.read_tx(inbox.read, host.journal, ids)
     return Batch(host, [came(one, kinds) for one in kept], len(ids), dry_run)

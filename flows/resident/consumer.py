@@ -62,7 +62,7 @@ class Handler:
     async def _handle(self, flow: str, ids: Sequence[int]) -> None:
         state: State[Any] | None = None
         with Caught() as failed:
-            state = await self._flows[flow].fn(inbox_ids=inbox.spell(ids))
+            state = await self._flows[flow].fn(inbox_ids=inbox.format_id_ranges(ids))
         if failed.error is not None:
             passes = await self._said(flow, failed.error)
             await failures.after_failure(self._host, ids, failed.error, passes=passes, flow=flow)
@@ -96,7 +96,7 @@ class Handler:
         ending.add_done_callback(self._endings.discard)
 
 
-class Intake:
+class Consumer:
     """The bus consumer of one host: parses nothing, decides nothing, loses nothing."""
 
     def __init__(self, host: Host[Any], handler: Handler, channels: Sequence[str], streams: Sequence[str]) -> None:

@@ -48,7 +48,7 @@ FRESH_S = 1.0
 """Seconds for which the findings of a health check are reused."""
 
 
-class Health:
+class HealthReport:
     """What ``GET /health`` says of this process."""
 
     def __init__(self, settings: Settings) -> None:
@@ -184,7 +184,7 @@ class Metrics:
 
 
 @asynccontextmanager
-async def served(host: Host[Any], health: Health, more: Sequence[Route] = ()) -> AsyncIterator[None]:
+async def served(host: Host[Any], health: HealthReport, more: Sequence[Route] = ()) -> AsyncIterator[None]:
     """Serve HTTP at the configured address in this context, if there is one; raises Misuse if the address is taken."""
     settings: Settings = host.settings
     if not settings.bind:

@@ -12,7 +12,7 @@ from flows.resident.consumer import Handler
 from flows.streamer import maintenance as of_streamer
 from flows.teacher import maintenance as of_teacher
 from lectern.db import bookings, leases, outbox, retention, transcodings
-from lectern.db.retention import Before, Rule
+from lectern.db.retention import RetentionRule, RowsBefore
 from lectern.settings import TeacherSettings
 
 FIRST_S = GRACE_S + 1.0
@@ -108,10 +108,10 @@ async def _forget(host: Host[Any]) -> None:
         await host.write_tx(_forget_small, time.time(), host.settings.keep_messages_s)
 
 
-def _rules(host: Host[Any], now: float) -> list[Rule]:
+def _rules(host: Host[Any], now: float) -> list[RetentionRule]:
     settings = host.settings
     kept = (settings.keep_messages_s, settings.keep_events_s, settings.keep_classes_s, settings.keep_as_run_s)
-    before = Before(*(now - one for one in kept))
+    before = RowsBefore(*(now - one for one in kept))
     return retention.of_teacher(before) if isinstance(settings, TeacherSettings) else retention.of_streamer(before)
 
 

@@ -18,7 +18,7 @@ from flows import prefect_api
 from flows.host import Host
 from flows.outbox_publisher import publish_outbox
 from flows.resident import http, maintenance, notifications, peers, routing
-from flows.resident.consumer import Handler, Intake
+from flows.resident.consumer import Consumer, Handler
 from flows.resident.instance_lock import QueueLock
 from flows.resident.page import Page
 from flows.resident.prefect import deployments, queries, recorder, worker
@@ -104,7 +104,7 @@ class Resident:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop = asyncio.Event()
         self._lock = QueueLock(settings)
-        self._health = http.Health(settings)
+        self._health = http.HealthReport(settings)
 
     def run(self) -> None:
         """Do all that the process does; the body of its thread."""
@@ -168,7 +168,7 @@ class Resident:
         """Do all works until the process is asked to end; raises MustEnd if one of them says that it must."""
         works, recorder = Supervisor(host), Recorder(host, runs)
         handler = Handler(host, deployments.of(self.settings))
-        intake = Intake(host, handler, routing.channels(host.settings), list(routing.sources(host.settings)))
+        intake = Consumer(host, handler, routing.channels(host.settings), list(routing.sources(host.settings)))
         taking: dict[str, Service] = {**intake.works(), "sweeps": lambda: maintenance.sweeps(host, handler)}
         try:
             if isinstance(host.settings, StreamerSettings):

@@ -46,7 +46,7 @@ async def watch(host: Streamer, one: Airing) -> Airing:
     try:
         if warning := await host.read_tx(dead_air.warning, one):
             log.warning("%s: its recording %s is faulty: %s", one.class_id, one.stem, warning)
-        async with artifacts.Progress(f"broadcast-{one.class_id}", f"{one.class_id} on air") as bar:
+        async with artifacts.ProgressBar(f"broadcast-{one.class_id}", f"{one.class_id} on air") as bar:
             over = await _watched(host, one, watching, bar)
             bar.end(f"{one.class_id}: {over.state}")
             return over
@@ -59,7 +59,7 @@ async def watch(host: Streamer, one: Airing) -> Airing:
         host.playout.watches.pop(one.class_id, None)
 
 
-async def _watched(host: Streamer, one: Airing, watching: Watch, bar: artifacts.Progress) -> Airing:
+async def _watched(host: Streamer, one: Airing, watching: Watch, bar: artifacts.ProgressBar) -> Airing:
     while True:
         try:
             async with asyncio.timeout(LOOK_EVERY_S):

@@ -231,7 +231,7 @@ async def _fetch(host: Streamer, stem: str) -> tuple[RemoteFile, Probe]:
     if remote.size_bytes != row.size_bytes:
         raise Refuse(f"{stem}: the origin does not say its length any more", errors.DOWNLOAD_FAILED)
     goes_on = await asyncio.to_thread(_begin, part, remote)
-    async with artifacts.Progress(f"download-{stem}", f"download {stem}, {row.size_bytes} bytes") as bar:
+    async with artifacts.ProgressBar(f"download-{stem}", f"download {stem}, {row.size_bytes} bytes") as bar:
         growing = PeriodicSync(part, remote)
 
         def on_progress(size_bytes: int) -> None:
@@ -239,7 +239,7 @@ async def _fetch(host: Streamer, stem: str) -> tuple[RemoteFile, Probe]:
             growing.reached(size_bytes)
 
         try:
-            limits = wget.Limits(settings.download_rate, settings.download_timeout_s, row.size_bytes)
+            limits = wget.WgetLimits(settings.download_rate, settings.download_timeout_s, row.size_bytes)
             await wget.download(settings.wget_path, remote, part, limits, on_progress)
         finally:
             await subprocesses.shielded(growing.close())

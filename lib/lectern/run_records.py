@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from pydantic_core import to_json
 
-from lectern.db.inbox import Handled, spell, work_of
+from lectern.db.inbox import Handled, format_id_ranges, work_of
 from lectern.model.facts import UnrecordedWork
 from lectern.model.views import EventView
 from lectern.states import Resolution
@@ -237,7 +237,7 @@ class RunRecord:
         """The run, in the form of Prefect's API."""
         return {
             "name": self.name,
-            "parameters": dict(self.work.parameters) if self.work else {"inbox_ids": spell(self.ids)},
+            "parameters": dict(self.work.parameters) if self.work else {"inbox_ids": format_id_ranges(self.ids)},
             "tags": self.tags,
             "state": self.state(),
             "idempotency_key": self.key,

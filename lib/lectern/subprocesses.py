@@ -178,7 +178,7 @@ class Tail:
 
 
 @dataclass
-class Lines:
+class OutputLines:
     """Cuts bytes into lines at newlines and carriage returns, hands them on, and remembers the last progress."""
 
     on_line: OnLine | None
@@ -208,7 +208,7 @@ def last_line(text: str) -> str:
     return cleaned(redact(next((line for line in reversed(re.split(r"[\r\n]+", text)) if line.strip()), "")))
 
 
-async def drain(stream: asyncio.StreamReader | None, tail: Tail, lines: Lines | None) -> None:
+async def drain(stream: asyncio.StreamReader | None, tail: Tail, lines: OutputLines | None) -> None:
     """Read what a program prints to its end."""
     assert stream is not None  # both were asked for as pipes
     while data := await stream.read(CHUNK_BYTES):
@@ -219,7 +219,7 @@ async def drain(stream: asyncio.StreamReader | None, tail: Tail, lines: Lines | 
         lines.end()
 
 
-async def feed(pipe: asyncio.StreamWriter | None, given: Awaitable[bytes], lines: Lines) -> None:
+async def feed(pipe: asyncio.StreamWriter | None, given: Awaitable[bytes], lines: OutputLines) -> None:
     """Hand a program its input, and close it."""
     assert pipe is not None  # it was asked for
     try:
@@ -333,7 +333,7 @@ async def run(
     """
     started_at = time.monotonic()
     before_exec = last_will(file_limit_bytes, nice)
-    child = _Child(await _start(argv, cwd, env, before_exec, reads=stdin is not None), Lines(on_line), stdin)
+    child = _Child(await _start(argv, cwd, env, before_exec, reads=stdin is not None), OutputLines(on_line), stdin)
     try:
         if on_start is not None:
             on_start(child.process.pid)
@@ -351,7 +351,9 @@ async def run(
 class _Child:
     """A program that was started, and what it prints; made where the loop runs."""
 
-    def __init__(self, process: Started, lines: Lines, stdin: Callable[[], Awaitable[bytes]] | None = None) -> None:
+    def __init__(
+        self, process: Started, lines: OutputLines, stdin: Callable[[], Awaitable[bytes]] | None = None
+    ) -> None:
         self.process = process
         self.lines = lines
         self.feeder = None if stdin is None else asyncio.ensure_future(feed(process.stdin, stdin(), lines))

@@ -14,7 +14,7 @@ from benchmarks.filled import fill
 from flows.teacher import maintenance
 from lectern.db import account, bookings, inbox, leases, metrics, outbox, retention, timetable, transcodings
 from lectern.db.engine import open_database
-from lectern.db.retention import Before
+from lectern.db.retention import RowsBefore
 from lectern.model.tables.teacher import journal
 from tests.effects.sqlite_steps import steps
 from tests.faults import hosts
@@ -28,7 +28,7 @@ HOST = cast("Any", SimpleNamespace(settings=SimpleNamespace(order_warn_time_out_
 
 
 def forgotten(connection: Connection, now: float) -> None:
-    before = Before(now - 30 * DAY_S, now - 300 * DAY_S, now - 300 * DAY_S, now - 900 * DAY_S)
+    before = RowsBefore(now - 30 * DAY_S, now - 300 * DAY_S, now - 300 * DAY_S, now - 900 * DAY_S)
     for rule in retention.of_teacher(before):
         retention.outdated(connection, rule)
 

@@ -31,28 +31,28 @@ from tests.rows import commit
     ],
 )
 def test_ids_are_read_as_a_person_writes_them(text: str, ids: list[int]) -> None:
-    assert inbox.ids_of(text) == ids
+    assert inbox.parse_id_ranges(text) == ids
 
 
 @given(st.lists(st.integers(1, 10**9), unique=True, max_size=200).map(sorted))
 def test_what_is_spelled_is_read_again(ids: list[int]) -> None:
-    assert inbox.ids_of(inbox.spell(ids)) == ids
+    assert inbox.parse_id_ranges(inbox.format_id_ranges(ids)) == ids
 
 
 def test_a_whole_batch_is_a_few_characters() -> None:
-    assert inbox.spell(range(17, 5017)) == "17-5016"
+    assert inbox.format_id_ranges(range(17, 5017)) == "17-5016"
 
 
 @pytest.mark.parametrize("text", ["x", "3-", "-3", "3--4", "3,,4", "3.5", "[3, 4]", "²", "9-3"])
 def test_what_is_no_id_is_misuse_that_says_what_to_write(text: str) -> None:
     with pytest.raises(Misuse, match="Write for example 3-7,9"):
-        inbox.ids_of(text)
+        inbox.parse_id_ranges(text)
 
 
 @pytest.mark.parametrize("text", ["1-100000000000", "1-60000,1-60000"])
 def test_more_than_any_batch_has_is_misuse_and_no_full_memory(text: str) -> None:
     with pytest.raises(Misuse, match="more than 100000 ids"):
-        inbox.ids_of(text)
+        inbox.parse_id_ranges(text)
 
 
 def test_no_messages_are_kept_as_none(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from sqlalchemy import Connection, Engine, Table, func, insert, select
 
 from lectern.db import retention
 from lectern.db.engine import reading, transaction
-from lectern.db.retention import Before, Rule
+from lectern.db.retention import RetentionRule, RowsBefore
 from lectern.model.tables import streamer as at_streamer
 from lectern.model.tables.teacher import as_runs, journal, moves, orders
 from tests.rows import commit, look
@@ -13,7 +13,7 @@ from tests.rows import commit, look
 DAY = 86_400.0
 NOW = 1_764_010_800.0
 WEEK_AGO, MONTH_AGO, QUARTER_AGO, YEAR_AGO = (NOW - days * DAY for days in (7, 30, 90, 400))
-BEFORE = Before(messages=WEEK_AGO, events=MONTH_AGO, classes=QUARTER_AGO, as_run=YEAR_AGO)
+BEFORE = RowsBefore(messages=WEEK_AGO, events=MONTH_AGO, classes=QUARTER_AGO, as_run=YEAR_AGO)
 
 
 def add(engine: Engine, table: Table, *rows: dict[str, object]) -> None:
@@ -25,7 +25,7 @@ def left(engine: Engine, table: Table, column: str) -> list[object]:
         return list(connection.execute(select(table.c[column]).order_by(table.c[column])).scalars())
 
 
-def forget(engine: Engine, rules: list[Rule]) -> list[int]:
+def forget(engine: Engine, rules: list[RetentionRule]) -> list[int]:
     """Forget all; returns how many rows each slice had."""
     slices = []
     for rule in rules:
@@ -159,7 +159,7 @@ def test_after_its_retention_a_host_is_as_large_as_it_stays(either_engine: Engin
         add(either_engine, journal.inbox, *(message(one, "done", now) for one in classes))
         add(either_engine, journal.outbox, *(sent(one, now) for one in classes))
         add(either_engine, journal.events, *({"at": now, "what": "aired", "host": "t"} for _ in classes))
-        forget(either_engine, retention.of_teacher(Before(*(now - days * DAY for days in (7, 30, 90, 400)))))
+        forget(either_engine, retention.of_teacher(RowsBefore(*(now - days * DAY for days in (7, 30, 90, 400)))))
         with reading(either_engine) as connection:
             tables = (orders, journal.inbox, journal.outbox, journal.events)
             sizes.append([connection.execute(select(func.count()).select_from(one)).scalar_one() for one in tables])

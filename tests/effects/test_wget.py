@@ -32,7 +32,7 @@ async def fetch(
         "/usr/bin/wget",
         RemoteFile(url, None, None, None, address),
         part,
-        wget.Limits(rate, timeout_s, limit_bytes),
+        wget.WgetLimits(rate, timeout_s, limit_bytes),
         lambda size_bytes: (on_progress(size_bytes), None)[1],
     )
 

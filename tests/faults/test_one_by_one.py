@@ -100,14 +100,14 @@ async def test_a_change_waits_for_the_booking_of_its_class_that_is_in_the_inbox_
     teacher.membership_cache = time.monotonic() + 3600, tuple(hosts.ALIVE)
     token = hall.current.set(teacher)
     try:
-        await teacher_bookings.change.fn(inbox.spell(ids[1:]))
+        await teacher_bookings.change.fn(inbox.format_id_ranges(ids[1:]))
         assert left(teacher, ids) == ids, "the booking of c-2 may come by the other way"
         monkeypatch.setattr(teacher_bookings, "BOOKING_S", 0.0)
-        await teacher_bookings.change.fn(inbox.spell(ids[1:]))
+        await teacher_bookings.change.fn(inbox.format_id_ranges(ids[1:]))
         assert left(teacher, ids) == ids[:2], "nobody has booked c-2"
         decided(teacher, teacher_bookings.decided_bookings, order)
         commit(teacher.engine, inbox.done, teacher.journal, ids[:1], inbox.Handling(time.time()))
-        await teacher_bookings.change.fn(inbox.spell(ids[1:2]))
+        await teacher_bookings.change.fn(inbox.format_id_ranges(ids[1:2]))
     finally:
         hall.current.reset(token)
     assert left(teacher, ids) == []

@@ -65,7 +65,7 @@ class Stage(Alone):
             before = self.host.journal.inbox.c.id
             last = connection.execute(select(before).order_by(before.desc()).limit(1)).scalar() or 0
             inbox.keep(connection, self.host.journal, arrived, time.time())
-        return inbox.spell(range(last + 1, last + 1 + len(bodies)))
+        return inbox.format_id_ranges(range(last + 1, last + 1 + len(bodies)))
 
     def placed(self, class_id: str, *, ready: bool = False, start_in_s: float = 3600) -> None:
         """A class is on the first streamer."""

@@ -14,7 +14,7 @@ from sqlalchemy import select
 from sqlalchemy.exc import OperationalError
 
 from flows.host import Host, current
-from flows.resident.consumer import Intake
+from flows.resident.consumer import Consumer
 from flows.teacher.bookings import booking
 from lectern.db import inbox
 from lectern.db.engine import open_database, reading
@@ -37,7 +37,7 @@ async def test_a_key_of_a_wrong_type_keeps_no_other_stream_from_being_read(clien
     engine = open_database(f"sqlite:///{hosts.database('teacher', tmp_path / 'teacher.db')}")
     host = hosts.teacher(engine)
     host.bus = Bus.open(url_of(client))
-    intake = Intake(host, cast("Any", None), [], ["order", "streamer_report"])
+    intake = Consumer(host, cast("Any", None), [], ["order", "streamer_report"])
     work = asyncio.create_task(intake._read_streams())
     found: list[str] = []
     alarms: list[bytes] = []
@@ -80,10 +80,10 @@ class Slow:
 
 
 @asynccontextmanager
-async def dispatching(host: Host[TeacherSettings]) -> AsyncIterator[tuple[Intake, Slow]]:
+async def dispatching(host: Host[TeacherSettings]) -> AsyncIterator[tuple[Consumer, Slow]]:
     """An intake that hands bookings over, and who gets them."""
     slow = Slow(host)
-    intake = Intake(host, cast("Any", slow), [], [])
+    intake = Consumer(host, cast("Any", slow), [], [])
     work = asyncio.create_task(intake._dispatch("booking"))
     for _ in range(500):
         if "booking" not in intake._left:  # it has looked for what was there before
@@ -136,7 +136,7 @@ async def test_what_was_claimed_is_handled_although_the_database_fails_when_it_i
 ) -> None:
     """Else a booking would be answered a minute later, when its lease ends."""
     slow, claim = Slow(teacher), inbox.claim
-    intake = Intake(teacher, cast("Any", slow), [], [])
+    intake = Consumer(teacher, cast("Any", slow), [], [])
     intake._left.clear()
     await intake._commit(orders("c-1"))
 
@@ -180,7 +180,7 @@ async def test_what_names_no_known_command_is_a_malformed_booking_however_its_ch
     channel = "lessons.orders.of.the.platform"
     teacher.settings = teacher.settings.model_copy(update={"order_channel": channel})
     teacher.bus = cast("Any", Takes())
-    intake = Intake(teacher, cast("Any", None), [], [])
+    intake = Consumer(teacher, cast("Any", None), [], [])
     arrived = intake._arrived("channel", channel, body)
     assert len(arrived.command) <= journal.inbox.c.command.type.length  # type: ignore[attr-defined]  # a text's
     await intake._commit([arrived])

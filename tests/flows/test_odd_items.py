@@ -18,7 +18,7 @@ from sqlalchemy import Connection, insert, select, update
 from flows import failures, handling
 from flows.host import Host
 from flows.playout_link import Lesson
-from flows.resident.consumer import Intake
+from flows.resident.consumer import Consumer
 from flows.resident.prefect import queries, worker
 from flows.streamer import maintenance, playout_entry, playout_events, prepare, recording_checks, status
 from flows.streamer.playout_entry import Facts, lesson
@@ -244,7 +244,7 @@ async def test_an_output_that_cannot_be_looked_for_is_taken_as_not_there(
 
 async def test_of_a_message_that_is_too_long_no_more_is_kept_than_shows_it(teacher: Teacher) -> None:
     """A message of 100 MB is malformed; as a whole it would not fit into the dead letters, nor past the answers."""
-    intake = Intake(teacher, cast("Any", None), ["order"], ["order"])
+    intake = Consumer(teacher, cast("Any", None), ["order"], ["order"])
     arrived = intake._arrived("channel", "order", json.dumps({"cmd": "order", "class_id": "c-1", "x": "y" * 10**7}))
     assert len(arrived.body) == MAX_BODY_BYTES + 1
     assert arrived.command == "order"

@@ -27,7 +27,7 @@ def walled(town: Town, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tup
 def shown(stage: Stage, who: str) -> list[int]:
     """The ids of the inbox that all runs of *who* name, each as often as it is named."""
     runs = [one for flow in ("booking", "prepare", "report") for one in stage.runs(who, flow, limit=200)]
-    return sorted(id_ for one in runs for id_ in inbox.ids_of(one["parameters"].get("inbox_ids", "")))
+    return sorted(id_ for one in runs for id_ in inbox.parse_id_ranges(one["parameters"].get("inbox_ids", "")))
 
 
 def all_shown(stage: Stage, who: str) -> bool:

@@ -11,7 +11,7 @@ import pytest
 from prefect.context import FlowRunContext
 
 from flows import artifacts
-from flows.artifacts import Board, Progress
+from flows.artifacts import Board, ProgressBar
 from lectern import formatting
 from lectern.timing import Pace
 
@@ -96,7 +96,7 @@ def test_a_host_that_was_restarted_brings_its_table_up_to_date_and_makes_no_seco
     ("key", "slug"), [("broadcast-c-1", "broadcast-c-1"), ("broadcast-A_b.c:~1", "broadcast-a-b-c-1")]
 )
 def test_whatever_a_class_is_called_its_bar_has_a_key(key: str, slug: str) -> None:
-    assert artifacts.Progress(key, "on air")._key == slug
+    assert artifacts.ProgressBar(key, "on air")._key == slug
 
 
 # -- the bar of a download, a transcoding, a class on air ---------------------------------------------------------
@@ -109,7 +109,7 @@ class Bar:
         self.now = 0
         self.written: list[tuple[int, float]] = []
         self.said: list[str | None] = []
-        self.bar = Progress("download-6666_720P", "download 6666_720P", Pace(lambda: float(self.now)))
+        self.bar = ProgressBar("download-6666_720P", "download 6666_720P", Pace(lambda: float(self.now)))
 
         async def create(percent: float, key: str, description: str | None = None) -> UUID:
             return await update(uuid4(), percent, description)

@@ -17,7 +17,7 @@ from flows.host import CHECKING, Host
 from flows.outbox_publisher import publish_outbox
 from flows.resident import maintenance as resident_maintenance
 from flows.resident import peers as looking
-from flows.resident.consumer import Intake
+from flows.resident.consumer import Consumer
 from flows.resident.prefect import worker
 from flows.teacher import maintenance as teacher_maintenance
 from flows.teacher.ecs import job
@@ -293,7 +293,7 @@ async def test_what_is_read_after_a_standstill_is_what_the_other_has_heard_long_
     """It waited in the connection; to take it for new would answer it twice."""
     monkeypatch.setattr(inbox, "SAME_S", 1.0)
     teacher.bus.hearing.beat_s = 0.2
-    intake = Intake(teacher, cast("Any", None), ["order"], [])
+    intake = Consumer(teacher, cast("Any", None), ["order"], [])
     listening = asyncio.create_task(intake._listen())
     heard = teacher.bus.hearing
     await async_wait_until(lambda: heard.sent_since is not None, description="it listens")

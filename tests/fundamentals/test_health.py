@@ -35,35 +35,35 @@ def host(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Host[Any]]:
 
 
 @pytest.fixture
-def health(host: Host[Any], monkeypatch: pytest.MonkeyPatch) -> http.Health:
+def health(host: Host[Any], monkeypatch: pytest.MonkeyPatch) -> http.HealthReport:
     monkeypatch.setattr(http, "FRESH_S", 0.0)
-    found = http.Health(host.settings)
+    found = http.HealthReport(host.settings)
     found.begins(host)
     return found
 
 
-def said(health: http.Health) -> tuple[int, list[str]]:
+def said(health: http.HealthReport) -> tuple[int, list[str]]:
     answer = asyncio.run(health.answer(cast("Any", None)))
     fields = json.loads(bytes(answer.body))
     assert fields["ready"] is (answer.status_code == 200)
     return answer.status_code, fields["wrong"]
 
 
-def test_a_host_at_work_is_ready(health: http.Health) -> None:
+def test_a_host_at_work_is_ready(health: http.HealthReport) -> None:
     assert said(health) == (200, [])
 
 
 def test_a_host_that_begins_is_not_ready(host: Host[Any]) -> None:
-    assert said(http.Health(host.settings)) == (503, ["it begins"])
+    assert said(http.HealthReport(host.settings)) == (503, ["it begins"])
 
 
-def test_a_host_that_ends_is_not_ready_and_says_why(health: http.Health) -> None:
+def test_a_host_that_ends_is_not_ready_and_says_why(health: http.HealthReport) -> None:
     health.ends(FatalError("another process serves teacher now"))
     assert said(health) == (503, ["it ends: another process serves teacher now"])
 
 
 def test_a_loop_that_stands_still_makes_its_host_not_ready(
-    host: Host[Any], health: http.Health, monkeypatch: pytest.MonkeyPatch
+    host: Host[Any], health: http.HealthReport, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     host.watchdog._at["streams"] = -1000.0
     status, wrong = said(health)
@@ -71,7 +71,7 @@ def test_a_loop_that_stands_still_makes_its_host_not_ready(
     assert wrong[0].startswith("streams: stands still since ")
 
 
-def test_a_loop_that_only_fails_makes_its_host_not_ready(host: Host[Any], health: http.Health) -> None:
+def test_a_loop_that_only_fails_makes_its_host_not_ready(host: Host[Any], health: http.HealthReport) -> None:
     """It comes round each time it is tried, and does nothing."""
     host.watchdog.note("channels")
     host.watchdog.fails("channels", since=-1000.0)
@@ -84,21 +84,21 @@ def test_a_loop_that_only_fails_makes_its_host_not_ready(host: Host[Any], health
 
 @pytest.mark.parametrize(("age_s", "status"), [(0, 200), (60, 200), (600, 503)])
 def test_a_message_that_waits_too_long_makes_its_host_not_ready(
-    host: Host[Any], health: http.Health, age_s: float, status: int
+    host: Host[Any], health: http.HealthReport, age_s: float, status: int
 ) -> None:
     """A deaf process with a heartbeat and a lock looked well for ever."""
     commit(host.engine, inbox.keep, host.journal, [ReceivedMessage("test", "order", "{}")], hosts.now() - age_s)
     assert said(health)[0] == status
 
 
-def test_a_streamer_that_has_lost_its_lease_is_not_ready(host: Host[Any], health: http.Health) -> None:
+def test_a_streamer_that_has_lost_its_lease_is_not_ready(host: Host[Any], health: http.HealthReport) -> None:
     assert said(health)[0] == 200
     host.playout.until = 0
     teaching = host.settings.name == "teacher"
     assert said(health)[0] == (200 if teaching else 503)
 
 
-def test_a_new_streamer_has_a_while_until_it_must_hold_a_lease(host: Host[Any], health: http.Health) -> None:
+def test_a_new_streamer_has_a_while_until_it_must_hold_a_lease(host: Host[Any], health: http.HealthReport) -> None:
     """A rollout asks its health before there is a teacher that could grant one."""
     host.playout.until = 0
     assert said(health)[0] == 200
@@ -108,7 +108,7 @@ def test_a_new_streamer_has_a_while_until_it_must_hold_a_lease(host: Host[Any], 
 
 
 def test_a_streamer_whose_playout_is_not_there_is_not_ready(
-    host: Host[Any], health: http.Health, monkeypatch: pytest.MonkeyPatch
+    host: Host[Any], health: http.HealthReport, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An upgrade of it is not noticed; one that has just begun, as in a rollout, has a while until it must be there."""
     teaching = host.settings.name == "teacher"
@@ -148,7 +148,7 @@ def test_a_host_that_listens_everywhere_is_reached_where_it_reaches_redis(redis_
     host = cast("Host[Any]", SimpleNamespace(settings=settings))
 
     async def address() -> str:
-        async with http.served(host, http.Health(settings)):
+        async with http.served(host, http.HealthReport(settings)):
             return host.address
 
     assert re.fullmatch(r"127\.0\.0\.1:[1-9]\d+", asyncio.run(address()))

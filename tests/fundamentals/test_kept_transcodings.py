@@ -227,5 +227,5 @@ def test_a_job_that_is_cancelled_while_its_host_is_sought_again_is_ended_there(
 def at_work(job: Job, monkeypatch: pytest.MonkeyPatch, *, drains: bool = False) -> Coroutine[Any, Any, object]:
     """An attempt on a host, in a process that *drains*; nothing is shown."""
     monkeypatch.setattr(job.host, "runs", SimpleNamespace(draining=lambda: drains))
-    monkeypatch.setattr(artifacts, "Progress", lambda *_: nullcontext(SimpleNamespace(set=lambda _: None)))
+    monkeypatch.setattr(artifacts, "ProgressBar", lambda *_: nullcontext(SimpleNamespace(set=lambda _: None)))
     return job.kept.attempt(job.place)

@@ -110,7 +110,9 @@ class Prefect:
 
     def ids(self) -> list[int]:
         """Of the inbox, in all runs together."""
-        return sorted(id_ for one in self.runs.values() for id_ in inbox.ids_of(one["parameters"].get("inbox_ids", "")))
+        return sorted(
+            id_ for one in self.runs.values() for id_ in inbox.parse_id_ranges(one["parameters"].get("inbox_ids", ""))
+        )
 
 
 class Desk:
@@ -137,7 +139,7 @@ class Desk:
         @flow(name="booking")
         async def booking(inbox_ids: str = "") -> State[None]:
             await self.may_end.wait()
-            ids = inbox.ids_of(inbox_ids)
+            ids = inbox.parse_id_ranges(inbox_ids)
             kept = await self.host.read_tx(inbox.read, self.host.journal, ids)
             if self.error is not None:
                 raise self.error

@@ -64,7 +64,7 @@ def ended(host: Host[Any], some: list[InboxMessage], how: Any, **also: object) -
     task = SimpleNamespace(cancelled=lambda: False, exception=lambda: None, result=lambda: how)
     if isinstance(how, Exception):
         task = SimpleNamespace(cancelled=lambda: False, exception=lambda: how, result=lambda: None)
-    run = FlowRun(flow_id=uuid4(), parameters={"inbox_ids": inbox.spell([one.id for one in some]), **also})
+    run = FlowRun(flow_id=uuid4(), parameters={"inbox_ids": inbox.format_id_ranges([one.id for one in some]), **also})
     asyncio.run(flows_failures.after_run(host, run, cast("Any", task)))
 
 

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 
 from lectern.playout import worker
 from lectern.playout.rtmp import NotRtmp, amf0, chunks
-from lectern.playout.rtmp.chunks import Message, Parser
+from lectern.playout.rtmp.chunks import ChunkMessage, Parser
 from lectern.playout.rtmp.publish import HANDSHAKE_BYTES, MAX_OWED_BYTES, PublisherProtocol, Step
 from lectern.playout.rtmp.url import target
-from lectern.playout.session import PORTION_BYTES, TURN_BYTES, Broken, Intake, Session
+from lectern.playout.session import PORTION_BYTES, TURN_BYTES, Broken, ReceiveBudget, Session
 from tests.marks import share
 
 TARGET = target("rtmp://live.example/app/room?token=1")
@@ -150,7 +150,7 @@ def split(data: bytes, cuts: list[int]) -> list[bytes]:
     return [data[a:b] for a, b in pairwise(places)]
 
 
-def said(owed: bytes) -> list[Message]:
+def said(owed: bytes) -> list[ChunkMessage]:
     """What a client sent after its handshake."""
     return Parser().feed(owed[1 + 2 * HANDSHAKE_BYTES :])
 
@@ -240,7 +240,7 @@ FLOODS = {
 @pytest.mark.parametrize("flood", FLOODS.values(), ids=FLOODS)
 def test_a_server_that_floods_costs_little_before_it_is_cut(flood: bytes, is_live: bool) -> None:
     """Its chunks are what takes time: of empty ones a CPU second takes 0.3 MB."""
-    publisher, intake = live(), Intake()
+    publisher, intake = live(), ReceiveBudget()
     publisher.step = Step.LIVE if is_live else Step.CONNECTING
     publisher.receive(ACKNOWLEDGEMENT)
     taken, data, bound = 0, flood * (2_000_000 // len(flood)), 64 * 1024 if is_live else 1024 * 1024
@@ -254,7 +254,7 @@ def test_a_server_that_floods_costs_little_before_it_is_cut(flood: bytes, is_liv
     with pytest.raises(NotRtmp, match="the server sends too much"):
         flooded()
     assert taken <= bound
-    assert publisher.chunks <= bound / Intake.CHUNK_BYTES
+    assert publisher.chunks <= bound / ReceiveBudget.CHUNK_BYTES
 
 
 async def test_a_server_that_floods_is_refused_when_its_push_url_is_tried() -> None:
@@ -276,7 +276,7 @@ async def test_a_server_that_floods_is_refused_when_its_push_url_is_tried() -> N
 
 def test_a_server_may_say_for_ever_as_much_as_live_servers_say(monkeypatch: pytest.MonkeyPatch) -> None:
     """An acknowledgement or ping now and then, ten a second, is no flood, whatever they come to in hours."""
-    publisher, intake, now = live(), Intake(), 1000.0
+    publisher, intake, now = live(), ReceiveBudget(), 1000.0
     monkeypatch.setattr(time, "monotonic", lambda: now)
     for _ in range(10_000):
         intake.take(publisher, ACKNOWLEDGEMENT)

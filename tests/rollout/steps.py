@@ -117,12 +117,12 @@ def _window(wanted: Any) -> Any:
     from lectern.rollout import window
     from lectern.rollout.control import Interruption
     from lectern.rollout.journal import WINDOW, RolloutJournal, locked
-    from lectern.rollout.result import Answer
+    from lectern.rollout.result import StepAnswer
 
     with Interruption() as interruption, locked(wanted.rollout_dir, work=WINDOW):
         journal = RolloutJournal.of(wanted)
         if journal.state(wanted.id) == "finished":
-            return Answer(said=["finished already"])
+            return StepAnswer(said=["finished already"])
         window.make_ready(wanted, journal)
         found = window.Window(wanted, journal, interruption, _AtOnce())
         window.through(found)

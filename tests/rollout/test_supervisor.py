@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from lectern.errors import CallAPerson, TryAgain
-from lectern.rollout.backup.host import Before, KeptFile
+from lectern.rollout.backup.host import FilesBefore, KeptFile
 from lectern.rollout.host import supervisord
 from lectern.rollout.host.supervisord import Health, Supervisord, as_before, programs_in, wait_for
 from tests.answering import Answer, serving
@@ -143,5 +143,5 @@ def test_an_old_file_with_a_comment_in_another_encoding_is_read(tmp_path: Path) 
     """A supervisord under Python 2 takes it, and a rollout must not be taken back at its very end for it."""
     conf = tmp_path / "old.conf"
     (tmp_path / "0-old.conf").write_bytes("; 推流\n[program:idc_client]\n".encode("gbk"))
-    before = Before(link=None, files=[KeptFile(path=conf, stored="0-old.conf")], folder=tmp_path)
+    before = FilesBefore(link=None, files=[KeptFile(path=conf, stored="0-old.conf")], folder=tmp_path)
     assert programs_in(before.text(conf)) == {"idc_client"}

@@ -192,12 +192,12 @@ class ResidentRuns:
         text = parameters.get("inbox_ids")
         if self.host is None or not isinstance(text, str):
             return parameters
-        asked = inbox.ids_of(text)
+        asked = inbox.parse_id_ranges(text)
         mine = [command for command, its in routing.of(self.host.settings).items() if its == name]
         its = await self.host.read_tx(inbox.of_commands, self.host.journal, asked, mine)
         if len(its) < len(asked):
             log.warning("%s: %d of its %d messages are not its own, or gone", name, len(asked) - len(its), len(asked))
-        return {**parameters, "inbox_ids": inbox.spell(its)}
+        return {**parameters, "inbox_ids": inbox.format_id_ranges(its)}
 
     async def _named(self, flow: Flow[..., Any], run: FlowRun) -> str:
         """The name of *run*; it is set in Prefect only for a quick run; the engine would set it for each run."""

@@ -259,7 +259,7 @@ class TranscodeJob:
     async def _keep(self, place: BegunJob, working: "asyncio.Future[Missed]") -> None:
         name = f"{self.due[0].record_id} {'+'.join(one.resolution for one in self.due)}"
         where = hosts(self.host.settings)[place.host].name
-        shown = artifacts.Progress(f"transcode-{self.due[0].record_id}", f"transcode {name} on {where}")
+        shown = artifacts.ProgressBar(f"transcode-{self.due[0].record_id}", f"transcode {name} on {where}")
         try:
             async with shown as bar:
                 while self._verdict is None:

@@ -65,7 +65,7 @@ class Handled(NamedTuple):
     run_key: str | None
 
 
-def spell(ids: Sequence[int]) -> str:
+def format_id_ranges(ids: Sequence[int]) -> str:
     """Ids in the short form ``3-7,9``, so that thousands of them are quickly written and read."""
     spans: list[list[int]] = []
     for one in ids:
@@ -76,7 +76,7 @@ def spell(ids: Sequence[int]) -> str:
     return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in spans)
 
 
-def ids_of(text: str) -> list[int]:
+def parse_id_ranges(text: str) -> list[int]:
     """The ids of ``3-7,9``, in its order, each once; raises Misuse for other text, or more than MAX_IDS."""
     found: list[int] = []
     for part in text.split(",") if text.strip() else ():

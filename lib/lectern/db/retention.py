@@ -20,7 +20,7 @@ longer each day."""
 
 
 @dataclass(frozen=True)
-class Rule:
+class RetentionRule:
     """Rows of *table* that are *old*, and the rows of *others* that have the same key.
 
     Rows of a large table that are not *done* stay however old they are; they must not hide the rows behind them.
@@ -35,7 +35,7 @@ class Rule:
 
 
 @dataclass(frozen=True)
-class Before:
+class RowsBefore:
     """Rows from before these times (epoch seconds) are deleted."""
 
     messages: float
@@ -44,7 +44,7 @@ class Before:
     as_run: float
 
 
-def of_teacher(before: Before) -> list[Rule]:
+def of_teacher(before: RowsBefore) -> list[RetentionRule]:
     """The rules of a teacher: messages, events, incidents, moves, classes that are over; as-run rows last longest."""
     orders, moves, as_runs = at_teacher.orders, at_teacher.moves, at_teacher.as_runs
     # An expression: SQLite would search by the index of states, and sort all classes that are over.
@@ -52,13 +52,13 @@ def of_teacher(before: Before) -> list[Rule]:
     is_old = (orders.c.end_time < before.classes) & (orders.c.updated_at < before.classes)
     return [
         *_of_journal(at_teacher.journal, before),
-        Rule(orders, "class_id", is_over & is_old, by="start_time", done=is_over),
-        Rule(moves, "id", moves.c.moved_at < before.messages),
-        Rule(as_runs, "id", as_runs.c.ends < before.as_run),
+        RetentionRule(orders, "class_id", is_over & is_old, by="start_time", done=is_over),
+        RetentionRule(moves, "id", moves.c.moved_at < before.messages),
+        RetentionRule(as_runs, "id", as_runs.c.ends < before.as_run),
     ]
 
 
-def of_streamer(before: Before) -> list[Rule]:
+def of_streamer(before: RowsBefore) -> list[RetentionRule]:
     """The rules of a streamer: messages, events, incidents, classes and their old rows; as-run rows last longest.
 
     Rows of recordings that could not be fetched go, too: otherwise each bad URL ever booked would leave a row.
@@ -68,24 +68,24 @@ def of_streamer(before: Before) -> list[Rule]:
     is_bad = (files.c.state == FileState.BAD) & (func.coalesce(files.c.update_time, 0) < before.classes)
     return [
         *_of_journal(at_streamer.journal, before),
-        Rule(classes, "class_id", is_over, (at_streamer.tasks,), by=""),
-        Rule(files, "id", is_bad, by=""),
-        Rule(as_runs, "id", as_runs.c.ends < before.as_run),
+        RetentionRule(classes, "class_id", is_over, (at_streamer.tasks,), by=""),
+        RetentionRule(files, "id", is_bad, by=""),
+        RetentionRule(as_runs, "id", as_runs.c.ends < before.as_run),
     ]
 
 
-def _of_journal(journal: MessageTables, before: Before) -> list[Rule]:
+def _of_journal(journal: MessageTables, before: RowsBefore) -> list[RetentionRule]:
     inbox, outbox, events, incidents = journal.inbox, journal.outbox, journal.events, journal.incidents
     is_handled, is_sent = inbox.c.state != InboxState.NEW, outbox.c.sent_at.is_not(None)
     return [
-        Rule(inbox, "id", is_handled & (inbox.c.received_at < before.messages), done=is_handled),
-        Rule(outbox, "id", outbox.c.sent_at < before.messages, done=is_sent),
-        Rule(events, "id", events.c.at < before.events),
-        Rule(incidents, "id", incidents.c.resolved_at < before.events),
+        RetentionRule(inbox, "id", is_handled & (inbox.c.received_at < before.messages), done=is_handled),
+        RetentionRule(outbox, "id", outbox.c.sent_at < before.messages, done=is_sent),
+        RetentionRule(events, "id", events.c.at < before.events),
+        RetentionRule(incidents, "id", incidents.c.resolved_at < before.events),
     ]
 
 
-def outdated(connection: Connection, rule: Rule) -> list[object]:
+def outdated(connection: Connection, rule: RetentionRule) -> list[object]:
     """Keys of the rows that are to be forgotten next, at most a slice; this only reads."""
     key = rule.table.c[rule.key]
     if not rule.by:
@@ -96,7 +96,7 @@ def outdated(connection: Connection, rule: Rule) -> list[object]:
     return list(connection.execute(wanted).scalars())
 
 
-def forget(connection: Connection, rule: Rule, keys: Sequence[object]) -> int:
+def forget(connection: Connection, rule: RetentionRule, keys: Sequence[object]) -> int:
     """Delete the rows *keys* that are still old, and those of *others* with the same key; returns their number."""
     key = rule.table.c[rule.key]
     gone = list(connection.execute(select(key).where(key.in_(keys), rule.old)).scalars())

@@ -103,7 +103,7 @@ class Total:
 
 
 @dataclass
-class Report:
+class AsRunReport:
     """The classes of a time, and their sums by institution."""
 
     lines: list[ReportLine] = field(default_factory=list)
@@ -143,12 +143,12 @@ def line(planned: Planned, parts: Sequence[AsRun], now: float = inf) -> ReportLi
 
 def report(
     booked: Iterable[Planned], parts: Mapping[str, Sequence[AsRun]], transcoding_s: Mapping[str, float], now: float
-) -> Report:
+) -> AsRunReport:
     """All classes of *booked* with their *parts*, as they stand at *now* (epoch seconds).
 
     *transcoding_s* are the seconds that transcoders worked for each institution.
     """
-    found = Report()
+    found = AsRunReport()
     for planned in booked:
         one = line(planned, parts.get(planned.class_id, ()), now)
         found.lines.append(one)

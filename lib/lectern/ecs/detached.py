@@ -127,7 +127,7 @@ async def _quick(connection: ssh.SshConnection, what: str, script: str, *argumen
 
 
 @dataclass(frozen=True)
-class Step:
+class DetachedStep:
     """A command of a job; *stdin* has what no command line may show. Without a line for *stall_s* it has stalled."""
 
     name: str
@@ -137,7 +137,7 @@ class Step:
     on_line: OnLine | None = None
 
 
-async def run(connection: ssh.SshConnection, folder: Folder, step: Step, timeout_s: float) -> Ended:
+async def run(connection: ssh.SshConnection, folder: Folder, step: DetachedStep, timeout_s: float) -> Ended:
     """Begin *step*, or go on watching it, or return how it ended: each step is done once, however often this is called.
 
     Raises process.TimedOut, process.Stalled, ssh.Lost; the program then goes on, until somebody calls ``leave`` or a

@@ -45,7 +45,7 @@ _PID = re.compile(rb"(?:^|\n)lectern-pid (\d+)\n")
 class Running:
     """A program on the other host, and its output, whose first line is its process id there."""
 
-    lines: subprocesses.Lines
+    lines: subprocesses.OutputLines
     channel: Any = None  # of paramiko, when it is open
     out: subprocesses.Tail = field(default_factory=subprocesses.Tail)
     err: subprocesses.Tail = field(default_factory=subprocesses.Tail)
@@ -162,7 +162,7 @@ class SshConnection:
         """
         started_at = time.monotonic()
         command = shlex.join([*WRAPPER, f"{timeout_s + 2 * _GRACE_S:.0f}", *argv])
-        running = Running(subprocesses.Lines(on_line))
+        running = Running(subprocesses.OutputLines(on_line))
         cause: _Cause = None
         ended = False
         try:

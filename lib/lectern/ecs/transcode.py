@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from lectern import subprocesses
 from lectern.ecs import detached, probe, ssh
-from lectern.ecs.detached import Ended, Folder, Step
+from lectern.ecs.detached import DetachedStep, Ended, Folder
 from lectern.ecs.job import Job, JobOutcome, JobReport, MadeRendition
 from lectern.ecs.probe import MISSING, Measured, Media, Wanted
 from lectern.errors import (
@@ -49,7 +49,7 @@ class Steps:
     folder: Folder
     report: JobReport
 
-    async def run(self, step: Step) -> Ended:
+    async def run(self, step: DetachedStep) -> Ended:
         """Bring *step* to its end; raises Refuse (the time is over), FallBack (the disk is full), TryAgain."""
         limit_s = self.job.limit_s(self.report.duration_s)
         left_s = self.job.begun_at + limit_s - time.time()
@@ -111,7 +111,7 @@ async def promised(job: Job) -> RemoteFile:
         raise TryAgain(error.message, DOWNLOAD_FAILED) from error
 
 
-class Source:
+class SourceFile:
     """The source of a job, in its folder."""
 
     def __init__(self, steps: Steps) -> None:
@@ -153,7 +153,7 @@ class Source:
         limit_bytes = remote.size_bytes if remote.size_bytes is not None else _UNKNOWN_BYTES
         argv = ["sh", "-c", _LIMITED, "lectern", str(limit_bytes // 512 + 16), file]
         argv += wget.argv(self._wget, file, options=options)
-        ended = await self._steps.run(Step(f"fetch-{mark}-{number}", argv, line))
+        ended = await self._steps.run(DetachedStep(f"fetch-{mark}-{number}", argv, line))
         assert ended.exit_code is not None  # the step has raised
         if ended.exit_code in MISSING:
             raise self._steps.missing(self._wget, "wget")
@@ -220,7 +220,7 @@ class _Work:
     def __init__(self, steps: Steps) -> None:
         self._steps, self._job, self._report = steps, steps.job, steps.report
         self._connection, self._programs = steps.connection, steps.job.programs
-        self._source = Source(steps)
+        self._source = SourceFile(steps)
         self._missed: dict[Resolution, LecternError] = {}
 
     async def do(self, looking: Awaitable[RemoteFile]) -> JobOutcome:
@@ -268,7 +268,7 @@ class _Work:
             return True
 
         argv = ffmpeg.encode_argv(self._programs.ffmpeg, self._source.path, outputs, keyframe_s=self._job.keyframe_s)
-        ended = await self._steps.run(Step("encode", argv, stall_s=self._job.stall_s, on_line=on_line))
+        ended = await self._steps.run(DetachedStep("encode", argv, stall_s=self._job.stall_s, on_line=on_line))
         found = f"{self._job.name}: ffmpeg on {self._connection.host} ended with {ended.exit_code}: {ended.last_words}"
         if ended.exit_code in MISSING:
             raise self._steps.missing(self._programs.ffmpeg, "ffmpeg")
@@ -300,7 +300,7 @@ class _Work:
         put = await oss.sign_upload(self._job.target, path, md5, self._job.limit_s(self._report.duration_s))
         program = self._programs.curl
         argv, stdin = oss.curl(program, put, output.path)
-        ended = await self._steps.run(Step(f"upload-{output.resolution}-{number}", argv, stdin))
+        ended = await self._steps.run(DetachedStep(f"upload-{output.resolution}-{number}", argv, stdin))
         if ended.exit_code in MISSING:
             raise self._steps.missing(program, "curl")
         crc64 = oss.judge(put, self._connection.host, ended.exit_code, ended.output, ended.errors)

@@ -120,7 +120,7 @@ TAKEN_S = 5.0
 """Seconds without an acknowledged byte after which a peer is given up."""
 
 TURN_BYTES = 16 * 1024
-"""What is taken of a server's bytes before the other classes have their turn, counted as `Intake` counts."""
+"""What is taken of a server's bytes before the other classes have their turn, counted as `ReceiveBudget` counts."""
 PORTION_BYTES = 1024
 """Bytes that are parsed at once; in chunks of one byte these take 4 ms."""
 
@@ -133,7 +133,7 @@ class Broken(Exception):
         self.login = login
 
 
-class Intake:
+class ReceiveBudget:
     """Bounds what a server may send: it answers some commands, and has little to say to a class on air.
 
     A chunk, and each portion, counts for `CHUNK_BYTES` more than its bytes, because an empty one takes time, too.
@@ -175,7 +175,7 @@ class Session:
         self._notes = notes
         self._rest = memoryview(b"")
         self._owed = self._paid = 0
-        self._intake = Intake()
+        self._intake = ReceiveBudget()
         self._deadline: float | None = time.monotonic() + SET_UP_S
         self._acknowledged, self._acknowledged_at = -1, time.monotonic()
         if kernel.HAND_OVER and not isinstance(connection, ssl.SSLSocket):
@@ -203,7 +203,7 @@ class Session:
             journal,
         )
         self.written, self.sent_at, self._notes = counted.written, mark.sent_at, notes
-        self._rest, self._deadline, self._intake = memoryview(body)[sent:], None, Intake()
+        self._rest, self._deadline, self._intake = memoryview(body)[sent:], None, ReceiveBudget()
         self._owed, self._paid = saved["owed"], mark.paid
         self.publisher.owed = self.publisher.owed[len(self.publisher.owed) - max(0, self._owed - self._paid) :]
         self._acknowledged, self._acknowledged_at = -1, time.monotonic()

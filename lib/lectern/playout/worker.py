@@ -25,7 +25,7 @@ from lectern.playout.rtmp.login import LoginWanted
 from lectern.playout.rtmp.publish import HANDSHAKE_BYTES, PublisherProtocol
 from lectern.playout.rtmp.url import Target, target
 from lectern.playout.schedule import AiredFile, Schedule
-from lectern.playout.session import PORTION_BYTES, Broken, Intake, Journal, Session
+from lectern.playout.session import PORTION_BYTES, Broken, Journal, ReceiveBudget, Session
 from lectern.playout.timetable import BadRequest, TimetableDifference, networks
 from lectern.playout.worker_process import Gone, Pipe, Shared
 
@@ -58,7 +58,7 @@ async def connect_refusal(
 
 
 async def _connected(publisher: PublisherProtocol, connection: socket.socket) -> None:
-    intake = Intake()
+    intake = ReceiveBudget()
     while not publisher.is_connected:
         owed = memoryview(publisher.take())
         while owed:

@@ -25,7 +25,7 @@ from lectern.rollout import steps, window
 from lectern.rollout.control import Interruption
 from lectern.rollout.installed import Installed
 from lectern.rollout.journal import WINDOW, RolloutJournal, locked
-from lectern.rollout.result import Answer
+from lectern.rollout.result import StepAnswer
 from lectern.rollout.spec import Spec
 
 SOCKET = "holder.sock"
@@ -71,7 +71,7 @@ class RolloutAgent:
         if not self.spoken or self.by_hand:
             raise TryAgain(f"No word came for {patience_s:g} s before the task {task}.")
 
-    def tell(self, task: str, answer: Answer) -> None:
+    def tell(self, task: str, answer: StepAnswer) -> None:
         """Send the answer to the client that asked, and keep it for a client that asks later."""
         self.told[task] = answer.to_dict()
         self.reply(self.told[task])
@@ -105,13 +105,13 @@ def _reply(connection: socket.socket, fields: dict[str, Any]) -> None:
     connection.close()
 
 
-def open_(wanted: Spec, failure: Failure, *, by_hand: bool) -> Answer:
+def open_(wanted: Spec, failure: Failure, *, by_hand: bool) -> StepAnswer:
     """Leave a holder behind for the window of *wanted*; raises what keeps the window from beginning."""
     journal = RolloutJournal.of(wanted)
     if journal.state(wanted.id) == "finished":
         nothing = {task: one.to_dict() for task, one in steps.plan(steps.checked(wanted)).items()}
         said = [f"{wanted.id} is finished already; nothing is stopped."]
-        return Answer(said=said, more={"opened": False, "plan": nothing})
+        return StepAnswer(said=said, more={"opened": False, "plan": nothing})
     reading, writing = os.pipe()
     if os.fork() == 0:
         os.close(reading)
@@ -128,7 +128,7 @@ def open_(wanted: Spec, failure: Failure, *, by_hand: bool) -> Answer:
     how = f"Process {fields['pid']} holds the silence; it goes on by itself {PACE_S:g} s after the last word."
     if by_hand:
         how = f"Process {fields['pid']} waits up to {BY_HAND_S / 60:g} min for each word, then takes all back."
-    return Answer(changed=True, said=[how], more={"opened": True})
+    return StepAnswer(changed=True, said=[how], more={"opened": True})
 
 
 def _hold(wanted: Spec, journal: RolloutJournal, failure: Failure, opened: int, *, by_hand: bool) -> None:
@@ -225,14 +225,14 @@ def _leave_session() -> None:
         sys.stderr.flush()
 
 
-def ended(asked: Installed, task: str) -> Answer:
+def ended(asked: Installed, task: str) -> StepAnswer:
     """What happened to *task* when the holder has ended; raises unless the window is finished."""
     journal = RolloutJournal(asked.rollout_dir / "journal.jsonl", asked.role)
     begun = [note.id for note in journal.notes() if (note.step, note.state) == ("window", "begin")]
     last = begun[-1] if begun else ""
     state = journal.state(last)
     if state == "finished":
-        return Answer(said=[f"{task}: {last} is finished; the host went on by itself."])
+        return StepAnswer(said=[f"{task}: {last} is finished; the host went on by itself."])
     why = next((note.detail["why"] for note in reversed(journal.round(last)) if note.step == "failed"), None)
     if state == "rolledback":
         raise CallAPerson(f"{task}: {why or f'{last} was taken back.'} The host is as it was before.")

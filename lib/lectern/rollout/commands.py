@@ -18,7 +18,7 @@ from lectern.errors import CallAPerson, LecternError, Misuse
 
 if TYPE_CHECKING:
     from lectern.rollout.installed import Installed
-    from lectern.rollout.result import Answer
+    from lectern.rollout.result import StepAnswer
     from lectern.rollout.spec import Spec
 
 app = typer.Typer(
@@ -76,15 +76,15 @@ def ended(task: str, check: Check = False) -> None:  # noqa: ARG001 (it changes 
     _answer_standing(lambda asked: agent.ended(asked, task))
 
 
-def _planned(wanted: "Spec") -> "Answer":
+def _planned(wanted: "Spec") -> "StepAnswer":
     """What each task would do, as Ansible's check mode shows it at each task."""
     from lectern.rollout import steps
-    from lectern.rollout.result import Answer
+    from lectern.rollout.result import StepAnswer
 
     found = steps.plan(steps.checked(wanted))
     diff = [one for answer in found.values() for one in answer.diff]
     changed = any(one.changed for one in found.values())
-    return Answer(
+    return StepAnswer(
         changed,
         [said for one in found.values() for said in one.said],
         diff,
@@ -125,7 +125,7 @@ def status(
     sys.stdout.write("\n".join([*verify.lines(verify.status(root)), ""]))
 
 
-def _answer(step: "Callable[[Spec], Answer]") -> NoReturn:
+def _answer(step: "Callable[[Spec], StepAnswer]") -> NoReturn:
     """Do *step* with the wanted state of this host, and print its answer."""
     from lectern.rollout.journal import named
     from lectern.rollout.spec import Spec
@@ -133,7 +133,7 @@ def _answer(step: "Callable[[Spec], Answer]") -> NoReturn:
     _print_fields(lambda: step(named(Spec.parse(sys.stdin.read()))).to_dict())
 
 
-def _answer_standing(step: "Callable[[Installed], Answer]") -> NoReturn:
+def _answer_standing(step: "Callable[[Installed], StepAnswer]") -> NoReturn:
     """Do *step* with what stands on this host, and print its answer without the secrets, which nobody else knows."""
     from lectern.rollout import installed
 
@@ -169,7 +169,7 @@ def _failure(error: BaseException) -> dict[str, Any]:
             f"{error.filename or 'the system'}: {error.strerror or error}. Mend it, then run this again."
         )
     message = error.message if isinstance(error, LecternError) else f"{type(error).__name__}: {error}"
-    answer: Answer | None = getattr(error, "answer", None)
+    answer: StepAnswer | None = getattr(error, "answer", None)
     fields = answer.to_dict() if answer is not None else {"changed": False, "said": []}
     return {**fields, "failed": True, "msg": message}
 

@@ -8,7 +8,7 @@ from typing import Any
 from lectern.errors import CallAPerson
 from lectern.playout.client import Client, PlayoutUnreachable, RequestRefused
 from lectern.rollout.host import files
-from lectern.rollout.result import Answer
+from lectern.rollout.result import StepAnswer
 from lectern.rollout.spec import Spec
 from lectern.settings import StreamerSettings
 
@@ -56,7 +56,7 @@ def is_missing(wanted: Spec) -> str:
     return ""
 
 
-def upgrade(wanted: Spec, *, check: bool = False) -> Answer:
+def upgrade(wanted: Spec, *, check: bool = False) -> StepAnswer:
     """Let a worker of the release that is installed now take over; classes on air go on in their sessions.
 
     If no playout answers, upgrade nothing and say so. Raises CallAPerson if the playout refuses.
@@ -65,11 +65,11 @@ def upgrade(wanted: Spec, *, check: bool = False) -> Answer:
     try:
         before = asyncio.run(_asked(path, "hello"))
     except PlayoutUnreachable:
-        return Answer(said=[f"No playout answers at {path}; nothing is to be upgraded."])
+        return StepAnswer(said=[f"No playout answers at {path}; nothing is to be upgraded."])
     if before["release"] == wanted.version:
-        return Answer(said=[f"The playout is {wanted.version} already."])
+        return StepAnswer(said=[f"The playout is {wanted.version} already."])
     if check:
-        return Answer(changed=True, said=[f"The playout would be upgraded from {before['release']}."])
+        return StepAnswer(changed=True, said=[f"The playout would be upgraded from {before['release']}."])
     led = _lead(wanted)
     try:
         asyncio.run(_asked(path, "upgrade"))
@@ -82,13 +82,13 @@ def upgrade(wanted: Spec, *, check: bool = False) -> Answer:
     if after["release"] == before["release"]:
         _lead_back(wanted, led)
         where = f"it is started neither out of {_link(wanted)} nor out of {wanted.current}"
-        return Answer(said=[f"The playout is {after['release']} still: {where}."])
+        return StepAnswer(said=[f"The playout is {after['release']} still: {where}."])
     taken = after["worker"]["taken_over"] or {}
     told = (
         f"The playout is {after['release']} now: {taken.get('kept', 0)} of {taken.get('sessions', 0)} sessions "
         f"went on, the longest gap was {taken.get('gap_s', 0):.2f} s."
     )
-    return Answer(changed=True, said=[told])
+    return StepAnswer(changed=True, said=[told])
 
 
 def _link(wanted: Spec) -> Path:

@@ -23,7 +23,7 @@ from lectern.rollout.backup.store import Store
 from lectern.rollout.host import files as host_files
 from lectern.rollout.host.supervisord import Supervisord
 from lectern.rollout.journal import RolloutJournal, State
-from lectern.rollout.result import Answer, Failed, shown, some
+from lectern.rollout.result import Failed, StepAnswer, shown, some
 from lectern.rollout.settings import files
 from lectern.rollout.spec import Spec
 from lectern.rollout.takeover import old_database
@@ -37,13 +37,13 @@ T = TypeVar("T")
 Gate = Callable[[T], Iterator[str] | None]
 
 
-def preflight(wanted: Spec, *, check: bool = False) -> Answer:
+def preflight(wanted: Spec, *, check: bool = False) -> StepAnswer:
     """How far this host is and what is to be done; raises Failed with everything that is in the way.
 
     A *check* is also made before the release is staged and before wget is installed, so it does not ask for them.
     """
     state = RolloutJournal.of(wanted).state(wanted.id)
-    answer = Answer(more={"state": state, "id": wanted.id})
+    answer = StepAnswer(more={"state": state, "id": wanted.id})
     skipped = ({programs} if check else set()) | ({release} if check and not wanted.release.exists() else set())
     found = [sentence for gate in _GATES[state] if gate not in skipped for sentence in _asked(gate, wanted)]
     work = steps.checked(wanted)

@@ -29,7 +29,7 @@ class TextDifference:
 
 
 @dataclass
-class Answer:
+class StepAnswer:
     """The answer of a step; it grows while the step runs, so that a failed step can say how far it came."""
 
     changed: bool = False
@@ -51,10 +51,10 @@ class Answer:
         finally:
             self.steps.append((step, time.monotonic() - began))
 
-    def since(self, already: tuple[int, int, int], *, changed: bool) -> "Answer":
+    def since(self, already: tuple[int, int, int], *, changed: bool) -> "StepAnswer":
         """What was added to *already* (numbers of sentences, differences and steps); `more` is given as a whole."""
         said, diff, steps = already
-        return Answer(changed, self.said[said:], self.diff[diff:], self.steps[steps:], dict(self.more))
+        return StepAnswer(changed, self.said[said:], self.diff[diff:], self.steps[steps:], dict(self.more))
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON object that a step prints."""
@@ -70,7 +70,7 @@ class Answer:
 class Failed(LecternError):
     """A step failed; *answer* says how far it came, or has a sentence for each fault."""
 
-    def __init__(self, message: str, answer: Answer) -> None:
+    def __init__(self, message: str, answer: StepAnswer) -> None:
         super().__init__(message)
         self.answer = answer
 

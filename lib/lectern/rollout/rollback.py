@@ -21,13 +21,13 @@ from lectern.redis import client as redis_client
 from lectern.redis import rename
 from lectern.rollout import installed, on_air, playout, redis_keys
 from lectern.rollout.backup import host, store
-from lectern.rollout.backup.host import Before
+from lectern.rollout.backup.host import FilesBefore
 from lectern.rollout.control import Interruption
 from lectern.rollout.host import release_link, supervisord
 from lectern.rollout.host.supervisord import Supervisord, wait_for, wait_until_well
 from lectern.rollout.installed import Installed
 from lectern.rollout.journal import RolloutJournal, locked, states_before
-from lectern.rollout.result import Answer, shown, some
+from lectern.rollout.result import StepAnswer, shown, some
 from lectern.rollout.settings import files
 from lectern.rollout.spec import Spec
 from lectern.rollout.takeover import old_database, step
@@ -116,26 +116,26 @@ TYPE = "ansible-playbook playbooks/rollback.yml"
 """What a person types to roll back a rollout."""
 
 
-def run(wanted: Spec, *, check: bool = False) -> Answer:
+def run(wanted: Spec, *, check: bool = False) -> StepAnswer:
     """Roll the rollout *wanted* back, or say what that would do; a rollout that is rolled back already is left alone.
 
     A window that is under way takes itself back first. Raises Misuse if a database on a server is to be restored, too.
     Raises CallAPerson if another rollout is half done, the backup is missing, or the old programs do not run again:
     then the rollback is half done, and the next call resumes it.
     """
-    answer = Answer()
+    answer = StepAnswer()
     journal = RolloutJournal.of(wanted)
     if wanted.restore_database:
         host.restorable(wanted)
     if not wanted.rollout_dir.exists():
-        return Answer(said=[f"{wanted.id} has never been on this host; nothing was changed."])
+        return StepAnswer(said=[f"{wanted.id} has never been on this host; nothing was changed."])
     with ExitStack() as alone:
         if not check:
             alone.enter_context(Interruption())
             has_ended = alone.enter_context(locked(wanted.rollout_dir, ends_window=True))
             if has_ended and journal.state(wanted.id) == "rolledback":
                 said = f"{wanted.id} was under way; it has heard of this rollback, and has taken everything back."
-                return Answer(changed=True, said=[said], more={"state": "rolledback"})
+                return StepAnswer(changed=True, said=[said], more={"state": "rolledback"})
         if not _is_due(wanted, journal, answer):
             return answer
         if journal.state(wanted.id) == "finished":
@@ -162,7 +162,7 @@ def refuse_harm(wanted: Spec, journal: RolloutJournal) -> None:
         raise TryAgain(f"{' '.join(said)} Nothing was stopped.")
 
 
-def _refuse_unready(wanted: Spec, kept: Before) -> None:
+def _refuse_unready(wanted: Spec, kept: FilesBefore) -> None:
     """Raise CallAPerson if the release that a rollback would start is gone, or cannot use the database as it is now.
 
     If the database is restored, too, it does not matter how it is now. Else that release is asked itself, by its own
@@ -189,16 +189,16 @@ def _refuse_unready(wanted: Spec, kept: Before) -> None:
         )
 
 
-def of_standing(asked: Installed, *, check: bool = False) -> Answer:
+def of_standing(asked: Installed, *, check: bool = False) -> StepAnswer:
     """Roll back the last rollout of this host, whatever the inventory says now."""
     found = installed.last(asked)
     if isinstance(found, str):
         history = RolloutJournal(asked.rollout_dir / "journal.jsonl", asked.role).history()
-        return Answer(said=[found], more={"standing": list(history.standing)})
+        return StepAnswer(said=[found], more={"standing": list(history.standing)})
     return run(found, check=check)
 
 
-def _is_due(wanted: Spec, journal: RolloutJournal, answer: Answer) -> bool:
+def _is_due(wanted: Spec, journal: RolloutJournal, answer: StepAnswer) -> bool:
     history = journal.history()
     state = history.state(wanted.id)
     answer.more |= {"state": state, "standing": list(history.standing)}
@@ -227,7 +227,7 @@ class _Way:
 
     wanted: Spec
     journal: RolloutJournal
-    answer: Answer
+    answer: StepAnswer
     left: list[str] = field(default_factory=list)
     """What could not be restored yet, in sentences."""
 
@@ -332,7 +332,7 @@ class _Way:
         )
 
 
-def take_back(wanted: Spec, journal: RolloutJournal, answer: Answer) -> None:
+def take_back(wanted: Spec, journal: RolloutJournal, answer: StepAnswer) -> None:
     """Undo the window of *wanted*, however far it has come; the caller holds the lock."""
     answer.changed = True
     way = _Way(wanted, journal, answer)

@@ -12,7 +12,7 @@ from lectern.rollout.backup import host, store
 from lectern.rollout.host import release_link, supervisord
 from lectern.rollout.host.supervisord import Beat, Supervisord, no_beat
 from lectern.rollout.journal import RolloutJournal, states_before
-from lectern.rollout.result import Answer, TextDifference
+from lectern.rollout.result import StepAnswer, TextDifference
 from lectern.rollout.settings import files
 from lectern.rollout.settings.files import SettingsFile
 from lectern.rollout.spec import Spec
@@ -61,7 +61,7 @@ class StepWork:
         """What would be taken over of the old program, and what cannot be, in sentences; looked for once."""
         return step.planned(self.wanted)
 
-    def stop(self, answer: Answer) -> bool:
+    def stop(self, answer: StepAnswer) -> bool:
         """Stop all programs of supervisord."""
         if not self.check:
             self.supervisor.stop_all()
@@ -71,7 +71,7 @@ class StepWork:
             answer.say("Stop all programs of supervisord, copy the database.")
         return True
 
-    def copy(self, answer: Answer) -> bool:
+    def copy(self, answer: StepAnswer) -> bool:
         """Copy what the other steps are about to change."""
         if self.check:
             return False  # the stop has said it
@@ -86,7 +86,7 @@ class StepWork:
         )
         return True
 
-    def alter(self, answer: Answer) -> bool:
+    def alter(self, answer: StepAnswer) -> bool:
         """Add the note's column to the old table, and prove it by the note's select."""
         if self.check:
             with store.of(self.wanted).reading() as connection:
@@ -102,7 +102,7 @@ class StepWork:
                 connection.exec_driver_sql(PROOF).all()
         return is_due and self._told(answer, [f"{COLUMN}; proved by {PROOF}"])
 
-    def create(self, answer: Answer) -> bool:
+    def create(self, answer: StepAnswer) -> bool:
         """Create the tables and columns of this release."""
         if self.check:
             return self._told(answer, [one for one in schema_changes(self.wanted) if "institution_id" not in one])
@@ -116,19 +116,19 @@ class StepWork:
             store.of(self.wanted).give(self.wanted.user)
         return self._told(answer, done)
 
-    def switch(self, answer: Answer) -> bool:
+    def switch(self, answer: StepAnswer) -> bool:
         """Let the link and supervisor's files lead to the release."""
         return self._changed(answer, release_link.pending(self.wanted), lambda: release_link.apply(self.wanted))
 
-    def env(self, answer: Answer) -> bool:
+    def env(self, answer: StepAnswer) -> bool:
         """Put the note's four parameters into the old `.env`."""
         return self._edited(answer, files.env(self.wanted))
 
-    def config(self, answer: Answer) -> bool:
+    def config(self, answer: StepAnswer) -> bool:
         """Put the note's two timeouts into the old JSON config."""
         return self._edited(answer, files.config(self.wanted))
 
-    def rekey(self, answer: Answer) -> bool:
+    def rekey(self, answer: StepAnswer) -> bool:
         """Give the old program's keys their new names."""
         if not self.is_first:
             return False
@@ -136,11 +136,11 @@ class StepWork:
         answer.say(*said)
         return number > 0
 
-    def adopt(self, answer: Answer) -> bool:
+    def adopt(self, answer: StepAnswer) -> bool:
         """Take over the old program's classes, files and waiting lists."""
         return self.is_first and _said(answer, self.takeover[0] if self.check else step.adopt(self.wanted))
 
-    def reload(self, answer: Answer) -> bool:
+    def reload(self, answer: StepAnswer) -> bool:
         """Let supervisord read its files anew."""
         if self.check:
             answer.say("Reload supervisord.")
@@ -148,7 +148,7 @@ class StepWork:
             self.supervisor.begin_anew(states_before(self.journal.round(self.wanted.id)), self.wanted.program)
         return True
 
-    def healthy(self, answer: Answer) -> bool:
+    def healthy(self, answer: StepAnswer) -> bool:
         """Wait until the new program is ready."""
         if self.check:
             answer.say(f"{self.wanted.program} must be ready within {self.wanted.health_timeout_s:g} s.")
@@ -157,61 +157,61 @@ class StepWork:
         answer.say(f"{self.wanted.program} runs, is {self.wanted.version}, and is ready.")
         return False
 
-    def _told(self, answer: Answer, changes: list[str]) -> bool:
+    def _told(self, answer: StepAnswer, changes: list[str]) -> bool:
         """Say the *changes* of the database, and show them as one difference."""
         if changes:
             answer.diff.append(TextDifference(store.of(self.wanted).shown, "", "".join(f"{one}\n" for one in changes)))
         return _said(answer, [f"{one}." for one in changes])
 
-    def _edited(self, answer: Answer, file: SettingsFile | None) -> bool:
+    def _edited(self, answer: StepAnswer, file: SettingsFile | None) -> bool:
         return file is not None and self._changed(answer, file.pending(), file.apply)
 
-    def _changed(self, answer: Answer, pending: list[TextDifference], apply: Callable[[], list[str]]) -> bool:
+    def _changed(self, answer: StepAnswer, pending: list[TextDifference], apply: Callable[[], list[str]]) -> bool:
         answer.diff += pending
         return _said(answer, [f"{one.path}: changes." for one in pending] if self.check else apply())
 
 
 @dataclass(frozen=True)
-class Step:
+class RolloutStep:
     """One step: the playbook's task it belongs to, its title, its name in the journal, and its work."""
 
     task: str
     title: str
     name: str
-    work: Callable[[StepWork, Answer], bool]
+    work: Callable[[StepWork, StepAnswer], bool]
 
 
 ORDER = {
     "streamer": (
-        Step("stop", "2 stop all", "stop", StepWork.stop),
-        Step("stop", "1 copy the database", "copy", StepWork.copy),
-        Step("alter", "3 alter task_list", "alter", StepWork.alter),
-        Step("create", "4 create tables", "schema", StepWork.create),
-        Step("switch", "5 switch to the release", "switch", StepWork.switch),
-        Step("env", "6 .env", "env", StepWork.env),
-        Step("adopt", "7 adopt old bookings and files", "adopt", StepWork.adopt),
-        Step("reload", "8 reload", "reload", StepWork.reload),
-        Step("healthy", "8 healthy", "healthy", StepWork.healthy),
+        RolloutStep("stop", "2 stop all", "stop", StepWork.stop),
+        RolloutStep("stop", "1 copy the database", "copy", StepWork.copy),
+        RolloutStep("alter", "3 alter task_list", "alter", StepWork.alter),
+        RolloutStep("create", "4 create tables", "schema", StepWork.create),
+        RolloutStep("switch", "5 switch to the release", "switch", StepWork.switch),
+        RolloutStep("env", "6 .env", "env", StepWork.env),
+        RolloutStep("adopt", "7 adopt old bookings and files", "adopt", StepWork.adopt),
+        RolloutStep("reload", "8 reload", "reload", StepWork.reload),
+        RolloutStep("healthy", "8 healthy", "healthy", StepWork.healthy),
     ),
     "teacher": (
-        Step("stop", "1 stop all", "stop", StepWork.stop),
-        Step("stop", "1 copy the database", "copy", StepWork.copy),
-        Step("switch", "2 switch to the release", "switch", StepWork.switch),
-        Step("create", "3 create tables", "schema", StepWork.create),
-        Step("rekey", "4 rename keys", "rekey", StepWork.rekey),
-        Step("adopt", "4 adopt waiting lists", "adopt", StepWork.adopt),
-        Step("config", "5 config", "config", StepWork.config),
-        Step("reload", "6 reload", "reload", StepWork.reload),
-        Step("healthy", "6 healthy", "healthy", StepWork.healthy),
+        RolloutStep("stop", "1 stop all", "stop", StepWork.stop),
+        RolloutStep("stop", "1 copy the database", "copy", StepWork.copy),
+        RolloutStep("switch", "2 switch to the release", "switch", StepWork.switch),
+        RolloutStep("create", "3 create tables", "schema", StepWork.create),
+        RolloutStep("rekey", "4 rename keys", "rekey", StepWork.rekey),
+        RolloutStep("adopt", "4 adopt waiting lists", "adopt", StepWork.adopt),
+        RolloutStep("config", "5 config", "config", StepWork.config),
+        RolloutStep("reload", "6 reload", "reload", StepWork.reload),
+        RolloutStep("healthy", "6 healthy", "healthy", StepWork.healthy),
     ),
 }
 """All steps from the stop until the new program is proved healthy."""
 TASKS = {role: (*dict.fromkeys(one.task for one in steps), COMMIT) for role, steps in ORDER.items()}
 
 
-def plan(work: StepWork) -> dict[str, Answer]:
+def plan(work: StepWork) -> dict[str, StepAnswer]:
     """What each task would do on this host, as a check says it; if the rollout is finished, none changes anything."""
-    found = {task: Answer() for task in TASKS[work.wanted.role]}
+    found = {task: StepAnswer() for task in TASKS[work.wanted.role]}
     if work.journal.state(work.wanted.id) == "finished":
         found["stop"].say(f"{work.wanted.id} is finished; nothing is to be done.")
         return found
@@ -233,6 +233,6 @@ def schema_changes(wanted: Spec) -> list[str]:
         return schema.plan(engine, wanted.role)
 
 
-def _said(answer: Answer, done: list[str]) -> bool:
+def _said(answer: StepAnswer, done: list[str]) -> bool:
     answer.say(*done)
     return bool(done)

@@ -13,7 +13,7 @@ from lectern.rollout.backup.copy import sha256
 from lectern.rollout.host import release_link, supervisord
 from lectern.rollout.host.supervisord import Health, Supervisord
 from lectern.rollout.journal import RolloutJournal, states_before
-from lectern.rollout.result import Answer, Failed
+from lectern.rollout.result import Failed, StepAnswer
 from lectern.rollout.settings import files
 from lectern.rollout.spec import Spec
 
@@ -21,11 +21,11 @@ NOTES = 60
 """Number of journal lines that `status` shows, the newest ones."""
 
 
-def run(wanted: Spec) -> Answer:
+def run(wanted: Spec) -> StepAnswer:
     """Check that a finished rollout is complete, or that a rolled back one is gone without a trace; raises Failed."""
     journal = RolloutJournal.of(wanted)
     state = journal.state(wanted.id)
-    answer = Answer(more={"state": state})
+    answer = StepAnswer(more={"state": state})
     faults = list(_FAULTS[state](wanted, journal))
     if faults:
         answer.say(*faults)

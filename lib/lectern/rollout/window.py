@@ -15,9 +15,9 @@ from lectern.rollout.control import Interruption
 from lectern.rollout.host import release_link, supervisord
 from lectern.rollout.host.supervisord import States
 from lectern.rollout.journal import RolloutJournal, states_before
-from lectern.rollout.result import Answer, Failed
+from lectern.rollout.result import Failed, StepAnswer
 from lectern.rollout.spec import Spec
-from lectern.rollout.steps import COMMIT, ORDER, Step, StepWork
+from lectern.rollout.steps import COMMIT, ORDER, RolloutStep, StepWork
 
 
 class WindowPace(Protocol):
@@ -26,7 +26,7 @@ class WindowPace(Protocol):
     def wait(self, task: str) -> None:
         """Return when *task* may be done; raises TryAgain if everything is to be undone instead."""
 
-    def tell(self, task: str, answer: Answer) -> None:
+    def tell(self, task: str, answer: StepAnswer) -> None:
         """Take the answer of *task*."""
 
 
@@ -38,7 +38,7 @@ class Window:
     journal: RolloutJournal
     interruption: Interruption
     pace: WindowPace
-    answer: Answer = field(default_factory=Answer)
+    answer: StepAnswer = field(default_factory=StepAnswer)
     silent_since: float = 0.0
 
     def __post_init__(self) -> None:
@@ -46,7 +46,7 @@ class Window:
         self.supervisor = self.work.supervisor
 
     @contextmanager
-    def step(self, step: Step) -> Iterator[None]:
+    def step(self, step: RolloutStep) -> Iterator[None]:
         """Record one step before and after, and time it; a step is not begun if a signal has asked for the end."""
         self.interruption.check()
         with self.answer.timed(step.title):
@@ -54,7 +54,7 @@ class Window:
             yield
             self.journal.note(self.wanted.id, step.name, "done")
 
-    def do(self, task: str, steps: list[Step]) -> None:
+    def do(self, task: str, steps: list[RolloutStep]) -> None:
         """Do the steps of one task, and tell the pace its answer."""
         already = len(self.answer.said), len(self.answer.diff), len(self.answer.steps)
         changed = False

@@ -57,7 +57,7 @@ def argv(wget: str, target: str, rate: str | None = None, options: Sequence[str]
 
 
 @dataclass(frozen=True)
-class Limits:
+class WgetLimits:
     """The limits of a download; *rate* is in wget's notation (``1000k`` bytes a second)."""
 
     rate: str
@@ -66,7 +66,7 @@ class Limits:
 
 
 async def download(
-    wget_path: str, remote: RemoteFile, part: Path, limits: Limits, on_progress: Callable[[int], None]
+    wget_path: str, remote: RemoteFile, part: Path, limits: WgetLimits, on_progress: Callable[[int], None]
 ) -> None:
     """Download *remote* into *part*, or go on with what is there; calls *on_progress* with its size every 0.5 s.
 

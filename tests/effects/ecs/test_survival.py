@@ -15,7 +15,7 @@ import pytest
 
 from lectern.ecs import detached, ssh
 from lectern.ecs import transcode as ecs
-from lectern.ecs.detached import Step
+from lectern.ecs.detached import DetachedStep
 from lectern.ecs.job import Job, JobReport, Programs
 from lectern.errors import TryAgain
 from tests.effects.conftest import Origin, Sshd, running_with
@@ -153,7 +153,7 @@ async def test_a_step_that_is_cancelled_at_any_moment_of_its_start_is_ended_by_l
     """It would go on without us, if it has begun."""
     for moment in range(1, MOMENTS + 1):
         folder = await detached.enter(connection, str(tmp_path), "job")
-        step = detached.run(connection, folder, Step("step", sleeping), 60)
+        step = detached.run(connection, folder, DetachedStep("step", sleeping), 60)
         await cancelled_at(monkeypatch, moment, when, step)
         await detached.leave(connection, str(tmp_path), "job")
         assert list(tmp_path.iterdir()) == []
@@ -168,7 +168,7 @@ async def test_a_step_whose_folder_is_taken_away_is_told_so_and_not_watched_for_
     """As of a teacher that was away for so long that another one has taken over its job, and is done with it."""
     monkeypatch.setattr(detached, "_RUN", detached._RUN.replace("flock -w 20", "flock -w 1"))  # it looks sooner
     folder = await detached.enter(connection, str(tmp_path), "job")
-    watching = asyncio.ensure_future(detached.run(connection, folder, Step("step", sleeping), 60))
+    watching = asyncio.ensure_future(detached.run(connection, folder, DetachedStep("step", sleeping), 60))
     await async_wait_until(
         lambda: running_with(" ".join(sleeping)) and any(tmp_path.glob("job/step.pid")), description="it runs there"
     )
@@ -178,7 +178,7 @@ async def test_a_step_whose_folder_is_taken_away_is_told_so_and_not_watched_for_
         with pytest.raises(TryAgain, match="is gone"):
             await asyncio.wait_for(watching, 20)
         with pytest.raises(TryAgain, match="is gone"):
-            await detached.run(connection, folder, Step("next", sleeping), 60)
+            await detached.run(connection, folder, DetachedStep("next", sleeping), 60)
     finally:
         os.killpg(group, signal.SIGKILL)
     await async_wait_until(lambda: not running_with(str(tmp_path)), description="nobody watches it any more")

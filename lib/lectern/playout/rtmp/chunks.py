@@ -23,7 +23,7 @@ _EXTENDED = 0xFFFFFF
 _HEAD_BYTES = (11, 7, 3, 0)
 
 
-class Message(NamedTuple):
+class ChunkMessage(NamedTuple):
     """One message: its kind, time in milliseconds, message stream and body."""
 
     kind: int
@@ -92,7 +92,7 @@ class Parser:
         self._rest = b""
         self._streams: dict[int, _Chunks] = {}
 
-    def feed(self, data: bytes) -> list[Message]:
+    def feed(self, data: bytes) -> list[ChunkMessage]:
         """The messages that *data* completes; raises NotRtmp if it violates the protocol."""
         self._rest += data
         messages = []
@@ -127,7 +127,7 @@ class Parser:
             parser._streams[int(number)] = _Chunks(time, delta, size, kind, stream, extended, begun)
         return parser
 
-    def _chunk(self, at: int) -> tuple[int, Message | None]:
+    def _chunk(self, at: int) -> tuple[int, ChunkMessage | None]:
         """Where the chunk at *at* ends, and the message that it completes; *at* itself if bytes are missing."""
         head = self._head(at)
         if head is None:
@@ -147,7 +147,7 @@ class Parser:
                 raise NotRtmp(f"messages of more than {MAX_MESSAGE_BYTES} bytes that are begun, and do not end")
             return end, None
         body, known.body = bytes(known.body), bytearray()
-        return end, Message(known.kind, known.timestamp, known.stream, body)
+        return end, ChunkMessage(known.kind, known.timestamp, known.stream, body)
 
     def _head(self, at: int) -> _Head | None:
         """The chunk's header at *at*; None if it is not complete."""
@@ -186,7 +186,7 @@ class Parser:
                 known.delta = head.time
             known.timestamp = known.timestamp + known.delta & 0xFFFFFFFF
 
-    def _obey(self, message: Message) -> None:
+    def _obey(self, message: ChunkMessage) -> None:
         number = int.from_bytes(message.body[:4], "big")
         if message.kind == SET_CHUNK:
             size = number & 0x7FFFFFFF  # the first bit has no meaning, and must be ignored

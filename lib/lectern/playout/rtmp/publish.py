@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import Any
 
 from lectern.playout.rtmp import NotRtmp, amf0, chunks, login
-from lectern.playout.rtmp.chunks import Message, Parser, compose
+from lectern.playout.rtmp.chunks import ChunkMessage, Parser, compose
 from lectern.playout.rtmp.url import Target
 from lectern.playout.sanitize import cleaned
 
@@ -127,7 +127,7 @@ class PublisherProtocol:
         self._command("connect", _CONNECT, {**about, "tcUrl": self._target.tc_url + self._query})
         return rest
 
-    def _handle(self, message: Message) -> None:
+    def _handle(self, message: ChunkMessage) -> None:
         kind, body = message.kind, message.body
         if kind == chunks.CONTROL and body[:2] == _PING:
             self._control(chunks.CONTROL, _PONG + body[2:6])

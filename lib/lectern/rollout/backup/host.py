@@ -27,7 +27,7 @@ from lectern.rollout.backup.sqlite import Row, SqliteFile
 from lectern.rollout.host import files
 from lectern.rollout.host import files as host_files
 from lectern.rollout.journal import RolloutJournal, locked
-from lectern.rollout.result import Answer
+from lectern.rollout.result import StepAnswer
 from lectern.rollout.spec import Spec
 from lectern.storage.backups import MANIFEST
 
@@ -117,7 +117,7 @@ class KeptFile(BaseModel):
         return host_files.Owner(self.uid, self.gid, self.mode)
 
 
-class Before(BaseModel):
+class FilesBefore(BaseModel):
     """The files that the window changes, and the former target of the link."""
 
     model_config = ConfigDict(frozen=True)
@@ -140,12 +140,12 @@ class Before(BaseModel):
         return (self.data(path) or b"").decode(errors="surrogateescape")
 
 
-def keep_before(wanted: Spec, folder: Path) -> Before:
+def keep_before(wanted: Spec, folder: Path) -> FilesBefore:
     """Copy into *folder* every file that the window of *wanted* can change."""
     paths = [wanted.env_path, wanted.config_path, wanted.conf, *wanted.old_confs]
     host_files.make_folder(folder)
     files = [_keep_file(path, folder, number) for number, path in enumerate(p for p in paths if p is not None)]
-    return Before(link=host_files.link_target(wanted.current), files=files, folder=folder)
+    return FilesBefore(link=host_files.link_target(wanted.current), files=files, folder=folder)
 
 
 def _keep_file(path: Path, folder: Path, number: int) -> KeptFile:
@@ -175,7 +175,7 @@ class Backup(NightlyBackup):
     """The manifest of a host's backup."""
 
     id: str
-    before: Before
+    before: FilesBefore
     code: Archive | None = None
 
 
@@ -210,9 +210,9 @@ def refuse_small_disk(wanted: Spec) -> None:
     nightly.refuse_small_disk(store.of(wanted), place, "or set another root", code_bytes)
 
 
-def make(wanted: Spec, *, check: bool = False) -> Answer:
+def make(wanted: Spec, *, check: bool = False) -> StepAnswer:
     """Back up the host while it works; a finished backup of this rollout is never written again."""
-    answer = Answer()
+    answer = StepAnswer()
     if check:
         _say_what_is_due(wanted, RolloutJournal.of(wanted), answer)
         return answer
@@ -234,7 +234,7 @@ def make(wanted: Spec, *, check: bool = False) -> Answer:
     return answer
 
 
-def _say_what_is_due(wanted: Spec, journal: RolloutJournal, answer: Answer) -> None:
+def _say_what_is_due(wanted: Spec, journal: RolloutJournal, answer: StepAnswer) -> None:
     state = journal.state(wanted.id)
     found = read(wanted.backup_dir)
     used = any(note.id == wanted.id and note.step == "window" for note in journal.notes())
@@ -250,7 +250,7 @@ def _say_what_is_due(wanted: Spec, journal: RolloutJournal, answer: Answer) -> N
         answer.say(f"{wanted.backup_dir}: the code folder and {store.of(wanted).shown} would be backed up.")
 
 
-def _say_what_was_made(wanted: Spec, made: Backup, answer: Answer) -> None:
+def _say_what_was_made(wanted: Spec, made: Backup, answer: StepAnswer) -> None:
     rows = f"rows: {counted_rows(made)}" if made.file else "there is no database yet"
     answer.say(f"{wanted.backup_dir}: backed up and proved; {rows}.")
     if made.code is not None and made.code.unsteady:
@@ -268,10 +268,10 @@ def copy_in_silence(wanted: Spec) -> Backup:
     target = wanted.backup_dir / SILENT
     if target.exists():
         shutil.rmtree(target)
-    return _build(wanted, target, Answer(), live=False)
+    return _build(wanted, target, StepAnswer(), live=False)
 
 
-def _build(wanted: Spec, target: Path, answer: Answer, *, live: bool) -> Backup:
+def _build(wanted: Spec, target: Path, answer: StepAnswer, *, live: bool) -> Backup:
     part, found, copied, code = nightly.begun(target), store.of(wanted), None, None
     if found.exists():
         with answer.timed("1 copy the database"):

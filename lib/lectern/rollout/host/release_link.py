@@ -4,7 +4,7 @@ import os
 import shutil
 from pathlib import Path
 
-from lectern.rollout.backup.host import Before
+from lectern.rollout.backup.host import FilesBefore
 from lectern.rollout.host import files
 from lectern.rollout.host import files as host_files
 from lectern.rollout.journal import RolloutJournal
@@ -90,7 +90,7 @@ def apply(wanted: Spec) -> list[str]:
     return said
 
 
-def take_back(wanted: Spec, before: Before) -> list[str]:
+def take_back(wanted: Spec, before: FilesBefore) -> list[str]:
     """Restore the link and supervisor's files as they were *before*; what a person has put there since stays."""
     host_files.sweep(*_places(wanted))
     said: list[str] = []
@@ -118,7 +118,7 @@ def take_back(wanted: Spec, before: Before) -> list[str]:
     return said
 
 
-def is_back(wanted: Spec, before: Before) -> bool:
+def is_back(wanted: Spec, before: FilesBefore) -> bool:
     """Whether the link and supervisor's files are as they were *before*."""
     files = (wanted.conf, *wanted.old_confs)
     return host_files.link_target(wanted.current) == before.link and all(

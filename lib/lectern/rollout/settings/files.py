@@ -7,7 +7,7 @@ from types import ModuleType
 from typing import Any
 
 from lectern.errors import Misuse
-from lectern.rollout.backup.host import Before
+from lectern.rollout.backup.host import FilesBefore
 from lectern.rollout.host import files
 from lectern.rollout.result import TextDifference
 from lectern.rollout.settings import env_file, json_config
@@ -54,7 +54,7 @@ class SettingsFile:
         missing = self.kind.missing_from(self.kind.read(self.path), self.wanted) if self.wanted else []
         return [f"{self.path}: {', '.join(missing)} not as wanted."] if missing else []
 
-    def take_back(self, before: Before) -> list[str]:
+    def take_back(self, before: FilesBefore) -> list[str]:
         """Restore the file as it was *before*, byte for byte; from a file edited since, remove only our values."""
         files.sweep(self.path)
         try:
@@ -69,7 +69,7 @@ class SettingsFile:
             files.write(self.path, back, before.kept(self.path).owner if back == before.data(self.path) else None)
         return [f"{self.path}: {said}."]
 
-    def is_back(self, before: Before) -> bool:
+    def is_back(self, before: FilesBefore) -> bool:
         """Whether the file is as it was *before*, or at least without our values."""
         try:
             now, back, _ = self._back(before)
@@ -77,7 +77,7 @@ class SettingsFile:
             return True  # a person's own text: it was left as it is
         return now == back
 
-    def _back(self, before: Before) -> tuple[bytes | None, bytes | None, str]:
+    def _back(self, before: FilesBefore) -> tuple[bytes | None, bytes | None, str]:
         """What the file holds, what a rollback makes of it (None: no file), and the sentence about that."""
         now, data = self.path.read_bytes() if self.path.exists() else None, before.data(self.path)
         if now is None or now == data:
