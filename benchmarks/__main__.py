@@ -78,7 +78,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="make bench", description=main.__doc__)
     parser.add_argument("rows", nargs="*", metavar="ROW", help=f"of {', '.join(ROWS)}; all if none is named")
     parser.add_argument("--quick", action="store_true", help="one round of each, and smaller ones: a few minutes")
-    parser.add_argument("--report", type=Path, default=ROOT / "bench-report.json")
+    parser.add_argument("--report", type=Path, default=ROOT / "docs/benchmarks/bench-report.json")
     parser.add_argument("--page", type=Path, default=ROOT / "docs" / "BENCHMARKS.md")
     given = parser.parse_args()
     if unknown := [name for name in given.rows if name not in ROWS]:

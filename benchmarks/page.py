@@ -51,7 +51,7 @@ def page(report: dict[str, Any], rows: dict[str, str], plots: dict[str, str]) ->
         "best of the rounds counts. *To the best* is ours to the best of the peers', *to the limit* is ours to what",
         "the machine gives to a bare loop or command. *Load* is the machine's load average after the row: other",
         "work on it shifts the figures, and hardly the ratios. Growth is the exponent over the sizes measured: 0 is",
-        "not at all, 1 in proportion. `bench-report.json` has the same for programs.",
+        "not at all, 1 in proportion. [bench-report.json](benchmarks/bench-report.json) has the same for programs.",
         "",
         "| " + " | ".join(COLUMNS) + " |",
         "|" + "---|" * len(COLUMNS),

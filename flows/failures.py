@@ -1,4 +1,4 @@
-"""How messages are tried again: with fewer others each time, at last alone; then they are given up and answered."""
+"""What follows a failure: messages are redelivered in smaller batches, then dead-lettered; people get an alarm."""
 
 import asyncio
 import json

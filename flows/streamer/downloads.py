@@ -1,4 +1,4 @@
-"""A recording is downloaded once for all classes that cite it; then all of them are answered together."""
+"""Downloads each recording once for all classes that cite it, in the order of their starts, and again if it is lost."""
 
 import asyncio
 import time

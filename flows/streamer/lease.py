@@ -1,4 +1,4 @@
-"""Keeps the lease of a streamer: heartbeats to Redis and renewals to the playout's holder, in a thread of their own.
+"""Keeps a streamer's lease by heartbeats in a thread of their own; releases classes that are taken from it.
 
 Nothing that the resident does can make them late: the thread has a loop, a Redis connection and a connection to the
 holder of its own. It uses neither the database nor the resident's loop, which hands it what a heartbeat says.

@@ -1,4 +1,4 @@
-"""Turns what the playout reports of a class into rows, lines in the log of its run, and alarms."""
+"""Turns what the playout reports of a class into rows, log lines and alarms, and completes the class at its end."""
 
 import asyncio
 import time

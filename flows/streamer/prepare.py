@@ -1,4 +1,4 @@
-"""Prepares classes on a streamer in batches: each cites a cached rendition, reserves a download, or is refused."""
+"""Prepares classes in batches: origins are probed, each class cites a rendition, downloads one, or is refused."""
 
 import asyncio
 import math

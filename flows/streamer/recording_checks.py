@@ -1,4 +1,4 @@
-"""Gives renditions of an earlier release their keyframe index before their class, and makes them plain FLV."""
+"""Checks recordings before their classes: gives them an index, and looks for what is black, frozen or silent."""
 
 import asyncio
 import time

@@ -1,4 +1,4 @@
-"""Changes booked classes, also on air: new times, another push URL, another recording."""
+"""Decides bookings, cancels, and changes of booked classes, also of those on air."""
 
 import time
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Requests renditions from the OSS, and makes renditions on an ECS host as the fallback."""
+"""Has renditions made by the OSS or, as the fallback, on an ECS host; settles results and passed deadlines."""
 
 import asyncio
 import math

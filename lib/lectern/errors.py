@@ -1,4 +1,4 @@
-"""What can go wrong, sorted by what the caller should do; `codes` has the error codes."""
+"""What can go wrong, sorted by what the caller should do, and the table of error codes."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

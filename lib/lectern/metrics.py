@@ -1,4 +1,4 @@
-"""Counts and times of a process's own work, for Prometheus; metrics of its rows are in `rows.metrics`."""
+"""Counts and times of a process's own work, for Prometheus; metrics of its rows are in `db.metrics`."""
 
 import math
 from collections.abc import Iterator, Mapping

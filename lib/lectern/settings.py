@@ -1,4 +1,4 @@
-"""Settings of the two roles; `lectern.settings` has their sources, and what both roles share."""
+"""Settings of the two roles: what both share, what each has of its own, and where they are read from."""
 
 import json
 import math

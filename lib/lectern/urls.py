@@ -1,4 +1,4 @@
-"""The one check of URLs that come from outside, and the parts of a URL that passed it."""
+"""The one check of URLs that come from outside, their parts, and how they are written without their secrets."""
 
 import ipaddress
 import os

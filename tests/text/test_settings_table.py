@@ -65,7 +65,7 @@ def test_each_default_is_that_of_the_program() -> None:
 ROOT = Path(__file__).parents[2]
 FIGURE: dict[str, Any] = {"unit": "s", "ours": 2.0, "peers": {"du": 0.5}, "limit": None, "more_is_better": False}
 FIGURE |= {"ratio_to_limit": None, "ratio_to_best_peer": 4.0, "note": "", "machine": {"load": 0.0}}
-REPORT: dict[str, Any] = json.loads((ROOT / "bench-report.json").read_text(encoding="utf-8"))
+REPORT: dict[str, Any] = json.loads((ROOT / "docs/benchmarks/bench-report.json").read_text(encoding="utf-8"))
 
 
 def test_the_report_is_of_one_commit_and_one_machine() -> None:

@@ -1,4 +1,4 @@
-"""The flows of each role, and how ``lectern init`` makes their deployments; a second run of it changes nothing."""
+"""What ``lectern init`` makes in Prefect: the deployments of a role, and the automation for runs that fall silent."""
 
 import asyncio
 import inspect

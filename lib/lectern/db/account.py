@@ -1,4 +1,4 @@
-"""Reads from a host's database the facts and events for the account of a class or a record."""
+"""Reads facts and events for the account of a class, and from a streamer's events what is being sent."""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence

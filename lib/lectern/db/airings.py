@@ -1,4 +1,4 @@
-"""The classes of a streamer: which rendition each cites, when it is aired, what became of it."""
+"""The classes of a streamer: which rendition each cites, when it is aired, which run airs it, what became of it."""
 
 import math
 from collections.abc import Collection, Iterable, Sequence

@@ -1,4 +1,4 @@
-"""Reads the facts of an as-run report: the classes of a span, what was sent of them, transcoding times."""
+"""The rows of what was sent of classes, and the facts of an as-run report."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import fields

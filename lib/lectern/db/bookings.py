@@ -1,4 +1,4 @@
-"""The teacher's bookings: reads their rows, and writes what was decided about them."""
+"""The teacher's bookings, the revisions of changed classes, and cancels that wait for a confirmation."""
 
 import logging
 from collections import Counter

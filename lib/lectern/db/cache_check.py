@@ -1,4 +1,4 @@
-"""Finds the differences between a streamer's disk and the rows of its cache, file by file."""
+"""Compares a streamer's disk with the rows of its cache, and shows and evicts renditions for people."""
 
 import time
 from collections.abc import Iterable, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Opens a database and runs one transaction at a time in it."""
+"""Opens a database, a SQLite file or one on PostgreSQL, and runs one transaction at a time in it."""
 
 import os
 import sqlite3

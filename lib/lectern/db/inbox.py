@@ -1,4 +1,4 @@
-"""Keeps every message as it came, until it is handled, and what was done with it, until a run shows that."""
+"""Keeps each message as it came until it is handled, once for all teachers, and what was done with it."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""The rows of leases: at the teacher who may push what, at a streamer the session that it was given."""
+"""The rows of leases, of the teachers that share a database, and of their duties."""
 
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""The rows of messages to be sent: each is committed first, then sent, with retries until it is sent."""
+"""The rows of messages to be sent, each committed first and retried until it is sent; alarms for people, too."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass

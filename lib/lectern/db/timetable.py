@@ -1,4 +1,4 @@
-"""The teacher's timetable for people: the classes of a span of time."""
+"""The teacher's timetable and status for people: the classes of a span of time, and counts by state."""
 
 from collections import Counter
 from collections.abc import Mapping

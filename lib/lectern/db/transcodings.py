@@ -1,4 +1,4 @@
-"""The rows of the teacher's renditions, and the state of their transcoding."""
+"""The teacher's renditions: their states, the deadlines of their transcodings, and who requests them from the OSS."""
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence

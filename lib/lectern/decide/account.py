@@ -1,4 +1,4 @@
-"""The one account of a class: how it stands, its times and places, what happened, and what comes next.
+"""The account of a class, joined from what several hosts know: how it stands, what happened, and what comes next.
 
 ``lectern explain``, the page, and the counts of ``lectern status`` print only what this module finds.
 """

@@ -1,4 +1,4 @@
-"""The end of a class on its streamer: aired, broken, released, or closed late because its end was not recorded."""
+"""What becomes of a class on air: what its playout reports, and its end as aired, broken, released or closed late."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""What to do with a booking: the table of the design, row for row, and its use on a batch."""
+"""What to do with a booking: the table of the design, row for row, its use on a batch, and the answers."""
 
 from collections.abc import Callable, Collection, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field

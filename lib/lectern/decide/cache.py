@@ -1,4 +1,4 @@
-"""What a streamer's bounded cache does with a class: cite, reserve and evict, or refuse."""
+"""What a streamer's bounded cache does with new classes: each cites a rendition, reserves room, or is refused."""
 
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace

@@ -1,4 +1,4 @@
-"""How long a streamer may push, who renews its lease and who ends it, and after how much silence it is lost."""
+"""Leases: how long a streamer may push, when it is lost, and what it does without the control host."""
 
 import math
 from collections.abc import Collection, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Which streamer airs a class: rendezvous hashing with bounded load among those alive."""
+"""Which streamer airs a class, and the second push of it: rendezvous hashing with bounded load among those alive."""
 
 import hashlib
 import math

@@ -1,4 +1,4 @@
-"""Whether a class is ready for its start: checked 60, 15 and 5 minutes before it."""
+"""Whether a class is ready for its start, what is wrong with its recording, and what follows if that is lost."""
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass

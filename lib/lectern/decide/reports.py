@@ -1,4 +1,4 @@
-"""What a teacher does with streamers' reports: answer a prepared class, close an ended one, move a lost one."""
+"""What a teacher does with streamers' reports, and with classes whose end no streamer reports."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace

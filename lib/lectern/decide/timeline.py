@@ -1,4 +1,4 @@
-"""What will happen next to a class, or what a person should type: the last lines of its account."""
+"""The story of a class in few lines, and what will happen next to it, or what a person should type."""
 
 import re
 from collections.abc import Callable, Iterable

@@ -1,4 +1,4 @@
-"""Makes the command lines of ffmpeg, and reads its progress reports."""
+"""Makes the command lines of ffmpeg, reads its progress reports, and makes the slate."""
 
 import shutil
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""What a flow of the teacher has decided, as one value: one writer commits it, one printer shows it."""
+"""What a flow of the teacher has decided, as one value: rows, messages, events; `db.writer` commits it."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""What the page shows: the day's classes with their accounts, the alarms, and the streamers' last heartbeats."""
+"""What the page shows, and how: the day's classes, alarms and heartbeats; its templates, bars, calendar and runbook."""
 
 import datetime
 import re

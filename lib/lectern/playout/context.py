@@ -1,4 +1,4 @@
-"""What all classes of a worker share."""
+"""What all classes of a worker share: clocks, totals, turns of work, and the name of the release."""
 
 import asyncio
 import random

@@ -1,4 +1,4 @@
-"""What a session is sent of one reel: its headers first, then its tags by the class's clock."""
+"""What a session is sent of one recording: its sequence headers first, then its tags by the class's clock."""
 
 import math
 import time

@@ -1,4 +1,4 @@
-"""The timetable: the file in which the resident says which classes are to be aired, and a class of it."""
+"""The timetable, the file in which the resident says which classes are aired; a class of it, and where it may push."""
 
 import ipaddress
 import json

@@ -1,4 +1,4 @@
-"""The worker: airs all classes in one event loop, and may be killed at any instruction."""
+"""The worker: airs all classes in one event loop, answers requests, and may be killed at any instruction."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""A worker process, as its holder sees it."""
+"""A worker process as its supervisor sees it: its start and end, the pipe to it, and the memory they share."""
 
 import json
 import mmap

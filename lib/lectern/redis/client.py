@@ -1,4 +1,4 @@
-"""Redis: channels, streams, waiting lists, heartbeats, and the lock of a queue."""
+"""Redis: channels, streams, waiting lists, heartbeats and statuses, and the lock of a queue."""
 
 import json
 import logging

@@ -1,4 +1,4 @@
-"""Patterns of Redis key names, from one table as regex, glob and Lua; and the rules that rename keys."""
+"""Patterns of Redis key names, the rules that rename keys, and whether keys have the types that they need."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence

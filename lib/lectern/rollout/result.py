@@ -1,4 +1,4 @@
-"""The answer of a step: whether it changed anything, sentences, differences, times; a failed step answers, too."""
+"""The answer of a step: whether it changed anything, sentences, differences, times; and how they name things."""
 
 import os
 import time

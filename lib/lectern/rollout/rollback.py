@@ -1,4 +1,4 @@
-"""The rollback: restores the host as it was before the window, however far the window, or a rollback, has come."""
+"""The rollback: restores the host as it was before the window, and hands classes back to the old program."""
 
 import asyncio
 import time

@@ -1,4 +1,4 @@
-"""The streamer's folder of renditions: the paths of files, and how they are put in place, deleted and quarantined."""
+"""The streamer's folder of renditions: where files are, how they are put in place, found again and quarantined."""
 
 import errno
 import json

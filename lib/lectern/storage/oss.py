@@ -1,4 +1,4 @@
-"""Uploads renditions: signs a URL for one file, makes commands that show no secret, and verifies what arrived."""
+"""The object store: asks its transcoder for a rendition, and uploads renditions by signed URLs."""
 
 import asyncio
 import hashlib

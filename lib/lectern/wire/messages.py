@@ -1,4 +1,4 @@
-"""The incoming messages: frozen, and with the unknown fields of their senders; `commands` parses them."""
+"""The incoming messages: frozen, and with the unknown fields of their senders; `parser` reads them."""
 
 from collections.abc import Mapping
 from functools import cache, cached_property

@@ -1,4 +1,4 @@
-"""A proved backup: a folder with the copy of one database, made at any time; deletes older ones, and restores one."""
+"""A proved backup of one database, made at any time, copied off the host; deletes older ones, and restores one."""
 
 import asyncio
 import fcntl

@@ -1,4 +1,4 @@
-"""Switches a host between the old program and an instance: the link `current` and supervisor's files."""
+"""An instance is what one rollout runs; the link `current` and supervisor's files name the one at work."""
 
 import os
 import shutil

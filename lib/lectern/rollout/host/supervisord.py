@@ -1,4 +1,4 @@
-"""What is asked of supervisord, by `supervisorctl`, whose answers and exit codes are not to be trusted."""
+"""What is asked of supervisord and of the programs' health; the answers of `supervisorctl` are not to be trusted."""
 
 import asyncio
 import re

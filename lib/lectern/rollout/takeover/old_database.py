@@ -1,4 +1,4 @@
-"""Which classes of the old program are still to be aired, and which of them cannot be taken over."""
+"""The old program's tables, and which of its classes are still to be aired."""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""What lies on the disk where old recordings may be: one scan, and a check of both ends of a recording."""
+"""Old recordings: one scan of the disk, which file is which rendition, and moves that can be undone."""
 
 import json
 import os

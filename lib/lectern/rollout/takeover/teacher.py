@@ -1,4 +1,4 @@
-"""Takes over the old program's waiting lists: their classes go on waiting here, and renditions get a deadline."""
+"""Takes over the old program's waiting lists from Redis: their classes go on waiting here, with a deadline."""
 
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
