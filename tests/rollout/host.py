@@ -56,7 +56,7 @@ class Host:
         self.root, self.code, self.programs = folder / "lectern", folder / "code", folder / "conf.d"
         for one in (self.root / "releases", self.code / "logs", self.programs):
             one.mkdir(parents=True)
-        self.health_port, self.old_port, self.diary = free_port(), free_port(), folder / "diary"
+        self.health_port, self.old_port, self.diary = free_port(), free_port(), folder / "diary.log"
         self.database = self.code / ("task_list.db" if role == "streamer" else "teacher.db")
         self.supervisord: Child | None = None
         self._steps: list[Step] = []
