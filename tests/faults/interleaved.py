@@ -7,7 +7,7 @@ from sqlite3 import Connection as SqliteConnection
 from typing import Any
 
 from greenlet import getcurrent, greenlet  # type: ignore[import-untyped]  # carries none
-from sqlalchemy import Connection, Engine, NullPool, create_engine, event
+from sqlalchemy import Connection, Engine, event
 from sqlalchemy.exc import OperationalError
 
 from lectern.db.engine import open_database
@@ -15,21 +15,10 @@ from lectern.db.engine import open_database
 Work = Callable[[Connection], object]
 
 
-def torn_database(path: Path) -> Engine:
-    """A database whose transactions are taken out: each statement is committed by itself."""
-    engine = create_engine(f"sqlite:///{path}", connect_args={"timeout": 0}, poolclass=NullPool)
-
-    @event.listens_for(engine, "connect")
-    def _prepare(connection: SqliteConnection, _record: Any) -> None:
-        connection.isolation_level = None
-
-    return engine
-
-
 @contextmanager
-def databases(path: Path, *, torn: bool = False) -> Iterator[tuple[Engine, Engine]]:
+def databases(path: Path) -> Iterator[tuple[Engine, Engine]]:
     """One engine a worker, as two processes have them; neither waits for the other."""
-    found = (torn_database(path), torn_database(path)) if torn else (_whole(path), _whole(path))
+    found = (_whole(path), _whole(path))
     try:
         yield found
     finally:
