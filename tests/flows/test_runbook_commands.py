@@ -93,7 +93,7 @@ ELSEWHERE = {
         "tests/rollout/test_rollback.py",
         'host.done("rollback")',
     ),
-    "cp -r /opt/lectern/rollout/backups/ID/silent": ("tests/rollout/test_postgres.py", "aside / make.SILENT"),
+    "cp -r /opt/lectern/rollout/backups/ID/silent": ("tests/rollout/test_postgres.py", "aside / host.SILENT"),
     "lectern change": ("tests/flows/test_change.py", '"change", class_id, "--end", end, "--wait"'),
     "lectern doctor": ("tests/effects/test_commands.py", 'lectern(teacher, "doctor")'),
     "lectern drain": ("tests/flows/test_streamer_lost.py", '"drain", "--within"'),
