@@ -39,9 +39,9 @@ def die_at(point: str) -> None:
 
 
 class DyingOs:
-    """What of `os` the journal uses."""
+    """What of `os` sessions use."""
 
-    pread, close = staticmethod(os.pread), staticmethod(os.close)
+    pread, close, urandom = staticmethod(os.pread), staticmethod(os.close), staticmethod(os.urandom)
 
     @staticmethod
     def pwrite(file: int, data: bytes, at: int) -> int:
