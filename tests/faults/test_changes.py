@@ -378,7 +378,7 @@ def test_no_interleaving_of_a_change_leaves_anything_inconsistent(
                 world.streamer_takes(name, 0.7)
                 world.downloads(name, 0.4)
                 world.playout_takes_over(name, 0.5)
-                world.airs(name, 0.05)
+                world.airs(name, 0.2)
             if step in {5, 9}:
                 world.loses(hosts.ALIVE[step % 2])
             if world._maybe(0.3):
