@@ -169,13 +169,10 @@ class Host(Generic[S]):
     )  # the teacher's: when each streamer was heard, monotonic
     departed_at: dict[str, float] = field(
         default_factory=dict
-    )  # the teacher's: when each streamer said that it is leaving, monotonic
+    )  # the teacher's: when each said that it leaves, monotonic
     missing_since: dict[str, float] = field(default_factory=dict)  # the teacher's: whose beat Redis lacks, monotonic
-    membership_cache: tuple[float, tuple[str, ...]] = (
-        0.0,
-        (),
-    )  # the teacher's: who was alive when Redis was last asked, monotonic
-    listens_since: float = field(default_factory=time.monotonic)  # the teacher's: since when it hears them, monotonic
+    membership_cache: tuple[float, tuple[str, ...]] = (0.0, ())  # the teacher's: who was alive, and when, monotonic
+    listens_since: float = field(default_factory=time.monotonic)  # the teacher's, monotonic; inf if it hears nothing
     no_room_at: float | None = None  # when the disk was last found to take nothing, monotonic
     alarmed_at: Throttle = field(default_factory=Throttle)  # when an alarm was last raised, by trouble
     ongoing: dict[int, float] = field(default_factory=dict)  # codes of trouble, and when each was last seen, monotonic

@@ -177,12 +177,14 @@ class Membership:
             newest = max((float(one["at"]) for one in beats.values()), default=-math.inf)
             if self.host.redis_away and now - newest > BEATS * settings.heartbeat_interval_s:
                 raise TryAgain("Redis: it takes no heartbeats")
+            if self.host.listens_since == math.inf:
+                self.host.listens_since = time.monotonic()
             await self._take_in(now, beats, claims)
             failed.pop_all()
 
     def _is_deaf(self) -> None:
-        """Note that this teacher hears nothing itself: no streamer's silence grows meanwhile."""
-        self.host.listens_since = time.monotonic()
+        """Note that this teacher hears nothing itself: no streamer's silence grows until a look succeeds."""
+        self.host.listens_since = math.inf
         self.host.missing_since.clear()
 
     async def _take_in(self, now: float, beats: Said, claims: Said) -> None:

@@ -8,6 +8,7 @@ from typing import Any, cast
 import pytest
 
 from flows.host import Host, Teacher
+from flows.teacher import membership
 from flows.teacher.membership import FIRST_STREAMER_S, Membership, living
 from lectern.db.engine import open_database
 from lectern.errors import TryAgain
@@ -101,6 +102,26 @@ async def test_while_redis_takes_no_writes_no_booking_is_refused_for_want_of_a_s
     host.bus, host.redis_away = cast("Bus", Beats()), False
     with pytest.raises(TryAgain, match="no streamer was heard of yet"):
         await living(host)
+
+
+async def test_a_teacher_that_has_not_looked_again_since_redis_came_back_refuses_no_booking(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The look waits longer after each failure. The first one that succeeds may come before the first new heartbeat."""
+    host, waited_s, clock = teacher(tmp_path, listened_s=3600), 0.0, time.monotonic
+    monkeypatch.setattr(membership.time, "monotonic", lambda: clock() + waited_s)
+    commit(host.engine, rows.granted, Granted("s1", "session", 60), time.time() - 3600)
+    host.bus, host.redis_away = cast("Bus", Said(120)), True
+    with pytest.raises(TryAgain, match="takes no heartbeats"):
+        await Membership(host).look()
+    host.redis_away, waited_s = False, 10.0
+    with pytest.raises(TryAgain, match="no streamer was heard of yet"):
+        await living(host)
+    await Membership(host).look()
+    with pytest.raises(TryAgain, match="no streamer was heard of yet"):
+        await living(host)
+    waited_s = 40.0
+    assert await living(host) == []
 
 
 async def test_while_redis_takes_heartbeats_their_silence_counts_although_our_lock_is_refused(tmp_path: Path) -> None:
