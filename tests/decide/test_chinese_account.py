@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from lectern import chinese_account
 from lectern.chinese_account import sentence, status_line
 from lectern.cli import explain, status
-from lectern.cli.app import translated
+from lectern.cli.options import translated
 from lectern.decide import account, timeline
 from lectern.errors import CODES
 from lectern.model.views import Booked, Check, ClassView, EventView, OpenAlarm, Sending, StreamerView, TranscodeView

@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from lectern.cli import main as lectern
-from lectern.cli.app import Role, set_prefect, settings_of
+from lectern.cli.options import Role, set_prefect, settings_of
 from tests.faults.points import Point, arm
 
 PLAN, LOG, DATABASE = "TEST_LIVES", "TEST_LIVES_LOG", "TEST_LIVES_DATABASE"

@@ -351,9 +351,9 @@ class OneClass(RuleBasedStateMachine):
         self.now = 1_764_010_000.0
         patched = self.stack.enter_context(pytest.MonkeyPatch.context())
         patched.setattr(time, "time", lambda: self.now)
-        patched.setattr(class_player, "Push", Push)
-        for module in (amend, playout_events, playout_events, playout_sync, failures):
-            patched.setattr(module, "tell", nobody)
+        patched.setattr(class_player, "ClassPublisher", Push)
+        for module in (amend, playout_events, playout_sync, failures):
+            patched.setattr(module, "publish_outbox", nobody)
         folder = Path(tempfile.mkdtemp(prefix="lectern-test-"))
         self.stack.callback(shutil.rmtree, folder)
         paths = [hosts.database("teacher", folder / "teacher.db")]

@@ -8,7 +8,6 @@ from typing import Any, cast
 import pytest
 
 from flows.host import Host, Teacher
-from flows.teacher import membership
 from flows.teacher.membership import FIRST_STREAMER_S, Membership, living
 from lectern.db.engine import open_database
 from lectern.errors import TryAgain
@@ -109,7 +108,7 @@ async def test_a_teacher_that_has_not_looked_again_since_redis_came_back_refuses
 ) -> None:
     """The look waits longer after each failure. The first one that succeeds may come before the first new heartbeat."""
     host, waited_s, clock = teacher(tmp_path, listened_s=3600), 0.0, time.monotonic
-    monkeypatch.setattr(membership.time, "monotonic", lambda: clock() + waited_s)
+    monkeypatch.setattr(time, "monotonic", lambda: clock() + waited_s)
     commit(host.engine, rows.granted, Granted("s1", "session", 60), time.time() - 3600)
     host.bus, host.redis_away = cast("Bus", Said(120)), True
     with pytest.raises(TryAgain, match="takes no heartbeats"):

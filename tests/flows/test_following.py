@@ -29,7 +29,7 @@ async def nobody(_host: object) -> None:
 @pytest.fixture
 def streamer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Host[StreamerSettings]]:
     """A streamer with a class on air; what it sends stays in its outbox."""
-    monkeypatch.setattr(playout_events, "tell", nobody)
+    monkeypatch.setattr(playout_events, "publish_outbox", nobody)
     engine = laid.opened("streamer", tmp_path / "streamer.db")
     with transaction(engine) as connection:
         times = {"start_time": START, "end_time": START + 2700}
@@ -116,7 +116,7 @@ async def test_a_class_that_ends_while_others_are_looked_at_is_passed_over(
         one.only([])
         return found
 
-    monkeypatch.setattr(streamer, "look", slowly)
+    monkeypatch.setattr(streamer, "read_tx", slowly)
     await one.look_around(START + 60)
     assert alarms(streamer) == []
 
@@ -133,7 +133,7 @@ async def test_a_class_that_was_not_aired_is_reported_once(
     streamer: Host[StreamerSettings], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The playout tells its end to each process that begins; the story and the teacher need it once."""
-    monkeypatch.setattr(playout_events, "tell", nobody)
+    monkeypatch.setattr(playout_events, "publish_outbox", nobody)
     streamer.playout = cast("Any", SimpleNamespace(over=lambda _class_id: None))
     one = playout_events.PlayoutEvents(streamer)
     sums = {"sent_s": 0.0, "slate_s": 0.0, "gap_s": 2700.0, "sessions": 0, "as_run": []}
@@ -149,7 +149,7 @@ async def test_a_class_that_was_closed_too_early_is_aired_after_all(
     streamer: Host[StreamerSettings], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The playout was away when the sweeper closed it, and says now what it has sent."""
-    monkeypatch.setattr(playout_events, "tell", nobody)
+    monkeypatch.setattr(playout_events, "publish_outbox", nobody)
     streamer.playout = cast("Any", SimpleNamespace(over=lambda _class_id: None))
     with transaction(streamer.engine) as connection:
         connection.execute(update(classes).values(state="broken", message="nobody knows how much of it was sent"))
@@ -166,7 +166,7 @@ async def test_an_odd_word_of_the_playout_about_a_class_is_alarmed_and_ends_noth
     streamer: Host[StreamerSettings], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It would end the whole work on the playout, which passes the lease on: all classes would leave the air."""
-    monkeypatch.setattr(failures, "tell", nobody)
+    monkeypatch.setattr(failures, "publish_outbox", nobody)
     one = playout_events.PlayoutEvents(streamer)
     await one.catch_up({"class_id": "c-1", "state": "on_air"})
     await one.take({"event": "behind", "class_id": "c-1", "at": START})

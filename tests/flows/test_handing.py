@@ -42,8 +42,8 @@ async def nobody(_host: object) -> None:
 @pytest.fixture
 def streamer(streamer: Streamer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Streamer:
     """A streamer that holds its lease; what it sends stays in its outbox."""
-    for module in (playout_events, playout_events, playout_sync, failures):
-        monkeypatch.setattr(module, "tell", nobody)
+    for module in (playout_events, playout_sync, failures):
+        monkeypatch.setattr(module, "publish_outbox", nobody)
     places = {"playout_dir": tmp_path / "p", "playout_socket": tmp_path / "p/s", "slate": None}
     streamer.settings = streamer.settings.model_copy(update={**places, "allowed_push_hosts": "127.0.0.1"})
     streamer.playout.until = kernel.boot_now() + 600

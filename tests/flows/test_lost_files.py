@@ -166,7 +166,7 @@ async def test_a_recording_lost_in_class_is_asked_for_again_until_it_is_there(
     streamer: Streamer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its origin may have it again a minute later; its class goes on with the slate, and is alarmed once."""
-    monkeypatch.setattr(streamer_downloads, "tell", untold)
+    monkeypatch.setattr(streamer_downloads, "publish_outbox", untold)
     monkeypatch.setattr(streamer_downloads, "FIRST_PAUSE_S", 0.001)
     on_air(streamer)
     with transaction(streamer.engine) as connection:
@@ -192,7 +192,7 @@ async def test_a_recording_lost_in_class_is_asked_for_again_until_it_is_there(
 
 async def test_a_file_that_is_well_by_now_is_not_put_aside(streamer: Streamer, monkeypatch: pytest.MonkeyPatch) -> None:
     """It was made a plain FLV after its row had been read for the check: another size, and nothing is wrong."""
-    monkeypatch.setattr(streamer_downloads, "tell", untold)
+    monkeypatch.setattr(streamer_downloads, "publish_outbox", untold)
     path = cache_dir.rendition_path(streamer.settings.video_root, "1")
     await streamer_downloads.redownload(streamer, "1", "it has 2428 bytes, not 1000")
     assert path.exists()
@@ -347,7 +347,7 @@ async def test_a_download_that_is_given_up_leaves_no_file_that_nobody_counts(
     streamer: Streamer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The plain FLV file that was made of it did not fit into the cache."""
-    monkeypatch.setattr(streamer_downloads, "tell", untold)
+    monkeypatch.setattr(streamer_downloads, "publish_outbox", untold)
     part = flv.write(cache_dir.part_path(streamer.settings.video_root, "2"), 20)
     flv.write(part.with_name(f"{part.name}.remuxed"), 20)
     await streamer_downloads.give_up(streamer, "2", Refuse("no room for 2", DISK_FULL))
@@ -372,7 +372,7 @@ async def test_what_came_while_the_database_took_nothing_is_not_downloaded_again
     with transaction(streamer.engine) as connection:
         lose = partial(streamer_downloads.lose_file, row=cache.by_stem(connection, ["1"])["1"], why="it is gone")
         handling.change(connection, streamer, lose)
-    monkeypatch.setattr(streamer_downloads, "tell", untold)
+    monkeypatch.setattr(streamer_downloads, "publish_outbox", untold)
     context = current.set(streamer)
     try:
         with monkeypatch.context() as full:

@@ -53,7 +53,7 @@ async def nobody(_host: object) -> bool:
 
 @pytest.fixture
 def streamer(streamer: Streamer, monkeypatch: pytest.MonkeyPatch) -> Streamer:
-    monkeypatch.setattr(failures, "tell", nobody)
+    monkeypatch.setattr(failures, "publish_outbox", nobody)
     return streamer
 
 

@@ -62,7 +62,7 @@ def attempts_after(host: Host[TeacherSettings], states: Sequence[State[Any]], mo
         yield Prefect()
 
     monkeypatch.setattr(prefect_api, "get_client", client)
-    monkeypatch.setattr(job, "tell", told)
+    monkeypatch.setattr(job, "publish_outbox", told)
     monkeypatch.setenv("PREFECT__RUNTIME__FLOW_RUN__ID", str(uuid4()))
     monkeypatch.setenv("PREFECT__RUNTIME__FLOW_RUN__RUN_COUNT", str(sum(one.is_running() for one in states)))
     hall.current.set(host)

@@ -271,7 +271,9 @@ async def test_without_another_commit_the_note_has_a_transaction_of_its_own(
     written = asyncio.Event()
     async with host_at(client, tmp_path) as host:
         wrote, loop = host.acks.acknowledge, asyncio.get_running_loop()
-        monkeypatch.setattr(host.acks, "written", lambda some: (wrote(some), loop.call_soon_threadsafe(written.set)))
+        monkeypatch.setattr(
+            host.acks, "acknowledge", lambda some: (wrote(some), loop.call_soon_threadsafe(written.set))
+        )
         put(host, answer("c-1"))
         await publish_outbox(host)
         keeping = asyncio.create_task(host.keep_noting())

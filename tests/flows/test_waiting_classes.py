@@ -51,7 +51,7 @@ async def quiet(_: Teacher) -> bool:
 async def test_a_class_that_is_moved_after_its_last_check_is_checked_before_its_new_start_too(
     teacher: Teacher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(maintenance, "tell", quiet)
+    monkeypatch.setattr(maintenance, "publish_outbox", quiet)
     now = time.time()
     done = await maintenance.check_of_teacher(teacher, {}, now)
     assert [one["code"] for one in said(teacher)] == [324]
@@ -69,7 +69,7 @@ async def test_a_class_that_has_ended_while_it_waited_is_answered_then(
     """Not when its rendition is made or given up: the server that is to make it may have a long queue, or be away."""
     lists = Lists()
     teacher.bus = cast("Any", lists)
-    monkeypatch.setattr(teacher_bookings, "tell", quiet)
+    monkeypatch.setattr(teacher_bookings, "publish_outbox", quiet)
     assert not commit(teacher.engine, maintenance.due, teacher), "it has not begun"
     await maintenance._sweep(teacher, False)
     assert said(teacher) == []

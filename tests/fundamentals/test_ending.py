@@ -48,7 +48,7 @@ def test_a_process_whose_disk_is_full_leaves_as_any_other_and_says_why_it_ends(
     async def full(_host: object) -> None:
         raise OperationalError("UPDATE", {}, Exception("database or disk is full"))
 
-    monkeypatch.setattr(process, "tell", full)
+    monkeypatch.setattr(process, "publish_outbox", full)
     ending = Resident(streamer.settings)
 
     async def main() -> None:

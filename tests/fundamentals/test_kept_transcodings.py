@@ -174,10 +174,10 @@ def test_a_database_that_is_away_ends_no_job(job: Job, monkeypatch: pytest.Monke
     async def told(_host: object) -> None:
         assert (job.row()["step"], left) == (transcodings.PUBLISHED, [])
 
-    monkeypatch.setattr(job.host, "commit", away_at_first)
+    monkeypatch.setattr(job.host, "write_tx", away_at_first)
     monkeypatch.setattr(work, "BEAT_S", 0.01)
     monkeypatch.setattr(work, "connect", lambda *_: nullcontext(SimpleNamespace(host="ecs-1")))
-    monkeypatch.setattr(work, "tell", told)
+    monkeypatch.setattr(work, "publish_outbox", told)
     monkeypatch.setattr(transcode, "transcode", made)
     monkeypatch.setattr(transcode, "leave", ended)
     assert asyncio.run(at_work(job, monkeypatch)) == {}

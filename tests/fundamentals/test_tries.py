@@ -175,7 +175,7 @@ def test_messages_are_put_back_as_soon_as_the_database_is_there_again(
             raise error
         return await commit(*given)
 
-    monkeypatch.setattr(host, "commit", gives_way)
+    monkeypatch.setattr(host, "write_tx", gives_way)
     monkeypatch.setattr(flows_failures, "backoff_s", lambda _failures: 0.0)
     asyncio.run(flows_failures.after_failure(host, [kept.id], away, passes=True))
     assert [one.id for one in claim(host)] == [kept.id]

@@ -111,13 +111,13 @@ def _prefect_anew() -> None:
     import prefect.logging.configuration
 
     def set_anew(settings: Any) -> None:
-        app.set_prefect(settings)
+        options.set_prefect(settings)
         prefect.context.refresh_global_settings_context()
         prefect.logging.configuration.setup_logging(incremental=False)
 
-    from lectern.cli import app
+    from lectern.cli import options
 
-    original = app.set_prefect
+    original = options.set_prefect
     for module in list(sys.modules.values()):
-        if module is not app and getattr(module, "set_prefect", None) is original:
+        if module is not options and getattr(module, "set_prefect", None) is original:
             module.set_prefect = set_anew  # type: ignore[attr-defined]

@@ -5,7 +5,7 @@ import time
 import typer
 
 from lectern import chinese_alarms
-from lectern.cli.app import Json, say
+from lectern.cli.options import Json, say
 from lectern.errors import LecternError, Misuse
 from lectern.settings import Common
 

@@ -3,26 +3,16 @@
 import errno
 import gc
 import io
-import json
 import os
-import re
 import sys
-from collections.abc import Callable
-from enum import StrEnum
 from importlib import import_module
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 from typer.core import TyperGroup
 
 from lectern import __version__
-from lectern.errors import LecternError, Misuse, TryAgain
-from lectern.redis import connection
-from lectern.redis.client import Bus
-from lectern.redis.connection import asking
-from lectern.settings import Common, Settings, StreamerSettings, TeacherSettings
-from lectern.urls import plain
+from lectern.errors import LecternError, Misuse
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "serve": ("lectern.cli.serving", "Run this host's resident process until SIGTERM."),
@@ -170,92 +160,3 @@ def main() -> None:
 def _complain(error: LecternError, status_code: int) -> int:
     print(f"lectern: {error}", file=sys.stderr)
     return status_code
-
-
-# What the commands share: options, settings, printing, the bus.
-
-
-Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
-Name = Annotated[str | None, typer.Option("--name", help="The host's name, if not the one in the settings.")]
-
-
-class Role(StrEnum):
-    """The role of a host."""
-
-    teacher = "teacher"
-    streamer = "streamer"
-
-
-def settings_of(role: Role, name: str | None = None) -> Settings:
-    """The settings of a role; *name* overrides the name in them. Raises Misuse."""
-    if role is Role.teacher:
-        return TeacherSettings.load(**({"teacher_name": name} if name else {}))
-    return StreamerSettings.load(**({"streamer_name": name} if name else {}))
-
-
-def set_prefect(settings: Common) -> None:
-    """Set Prefect's settings in the environment; call it first, because Prefect reads them when it is imported."""
-    os.environ["PREFECT_API_URL"] = settings.prefect_api_url
-    if settings.prefect_api_auth_string is not None:
-        os.environ["PREFECT_API_AUTH_STRING"] = settings.prefect_api_auth_string.get_secret_value()
-    os.environ["PREFECT_WORKER_QUERY_SECONDS"] = str(settings.poll_interval_s)
-    # Our own watch ends cancelled runs; the worker's would kill the process that all runs share.
-    os.environ["PREFECT_WORKER_ENABLE_CANCELLATION"] = "false"
-    os.environ["PREFECT_SERVER_ALLOW_EPHEMERAL_MODE"] = "false"
-    # A host begins its work even if Prefect is down, so the client must not ask for the server's version first.
-    os.environ["PREFECT_CLIENT_SERVER_VERSION_CHECK_ENABLED"] = "false"
-    os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
-    os.environ.setdefault("DO_NOT_TRACK", "1")
-    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "WARNING")
-
-
-async def on_bus(settings: Common, work: "Any") -> Any:  # noqa: ANN401 (a call of the bus)
-    """What *work* returns of an open bus; raises LecternError if Redis does not answer."""
-    bus = Bus.open(settings.redis_url.get_secret_value())
-    try:
-        async with asking():
-            return await work(bus)
-    except TryAgain as error:
-        asked = connection.command(settings.redis_url.get_secret_value(), "ping")
-        raise LecternError(
-            f"Redis does not answer: {plain(error.__cause__ or error)}. Is REDIS_URL right, and Redis up? Try: {asked}"
-        ) from error.__cause__
-    finally:
-        await bus.close()
-
-
-def typed(text: str) -> str:
-    """*text* as it can be looked up and printed: what was typed in another encoding is known to no database."""
-    return os.fsencode(text).decode(errors="replace")
-
-
-def read(file: Path) -> str:
-    """The text of *file*; raises Misuse if it cannot be read."""
-    try:
-        return file.read_text(encoding="utf-8")
-    except (OSError, UnicodeError) as error:
-        why = error.strerror if isinstance(error, OSError) else str(error)
-        raise Misuse(f"{file}: {why}") from error
-
-
-def say(as_json: bool, fields: dict[str, Any], lines: list[str]) -> None:
-    """Print for a program, or for people."""
-    print(json.dumps(fields) if as_json else "\n".join(lines), flush=True)
-
-
-_STYLES = {"bold": "1", "red": "31", "green": "32", "yellow": "33", "bold red": "1;31"}
-_COLOUR = re.compile(r"\x1b\[[\d;]+m")
-
-
-def painted(text: str, style: str | None) -> str:
-    """*text* in a colour if the output is a terminal, plain everywhere else, and also if NO_COLOR is set."""
-    if style is None or not text or os.environ.get("NO_COLOR") or not sys.stdout.isatty():
-        return text
-    return f"\x1b[{_STYLES[style]}m{text}\x1b[0m"
-
-
-def translated(text: str, translate: Callable[[str], str]) -> str:
-    """*text* in another language; if it has a colour anywhere, the whole translation has it."""
-    colours = _COLOUR.findall(text)
-    said = translate(_COLOUR.sub("", text))
-    return f"{colours[0]}{said}{colours[-1]}" if colours else said

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 from sqlalchemy.exc import ArgumentError
 
-from lectern.cli.app import Json, Role, say, settings_of
+from lectern.cli.options import Json, Role, say, settings_of
 from lectern.errors import LecternError, Misuse
 from lectern.rollout.backup import nightly, store
 from lectern.rollout.backup.nightly import NightlyBackup

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from lectern.cli import readers
-from lectern.cli.app import Json, on_bus, read, say
+from lectern.cli.options import Json, on_bus, read, say
 from lectern.db import account, bookings, transcodings
 from lectern.db.engine import looking
 from lectern.errors import LecternError, Malformed, Misuse

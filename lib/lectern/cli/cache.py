@@ -7,7 +7,7 @@ import typer
 
 from lectern import formatting
 from lectern.cli import readers
-from lectern.cli.app import Json, say
+from lectern.cli.options import Json, say
 from lectern.db import cache, cache_check
 from lectern.db.engine import looking, open_database
 from lectern.settings import StreamerSettings

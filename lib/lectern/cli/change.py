@@ -11,8 +11,8 @@ import typer
 from pydantic import ValidationError
 
 from lectern.cli import readers
-from lectern.cli.app import Json, on_bus, read, say
 from lectern.cli.booking import asked
+from lectern.cli.options import Json, on_bus, read, say
 from lectern.db import bookings
 from lectern.db.engine import looking
 from lectern.decide import change as decide

@@ -18,7 +18,7 @@ from redis.exceptions import NoPermissionError, ResponseError
 from lectern import formatting, urls
 from lectern.allowlist import Allowlist
 from lectern.cli import readers
-from lectern.cli.app import Json, Role, on_bus, painted, say, settings_of
+from lectern.cli.options import Json, Role, on_bus, painted, say, settings_of
 from lectern.db import airings, cache, incidents, schema, transcodings
 from lectern.db.engine import looking, open_database, open_to_look
 from lectern.errors import OSS_REFUSES, LecternError, Misuse, TryAgain

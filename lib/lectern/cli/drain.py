@@ -10,7 +10,7 @@ from sqlalchemy import Connection
 
 from lectern import formatting
 from lectern.cli import readers
-from lectern.cli.app import Json, say
+from lectern.cli.options import Json, say
 from lectern.db import airings, leases
 from lectern.db.engine import looking, open_database, writing
 from lectern.errors import LecternError

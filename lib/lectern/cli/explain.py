@@ -9,7 +9,7 @@ import typer
 
 from lectern.chinese_account import sentence
 from lectern.cli import readers
-from lectern.cli.app import Json, painted, say, typed
+from lectern.cli.options import Json, painted, say, typed
 from lectern.cli.readers import Place
 from lectern.db import account as db_account
 from lectern.db.engine import looking

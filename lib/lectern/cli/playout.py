@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from lectern import formatting
-from lectern.cli.app import Json, say
+from lectern.cli.options import Json, say
 from lectern.errors import LecternError
 from lectern.playout import client, worker_process
 

@@ -8,7 +8,7 @@ from typing import Any, Generic, TypeVar
 
 from sqlalchemy import Engine
 
-from lectern.cli.app import on_bus
+from lectern.cli.options import on_bus
 from lectern.db.engine import open_to_look
 from lectern.decide import account
 from lectern.errors import LecternError, Misuse

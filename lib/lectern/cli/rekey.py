@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.progress import Progress
 
-from lectern.cli.app import Json, read, say
+from lectern.cli.options import Json, read, say
 from lectern.redis import rename as renaming
 from lectern.settings import Common
 

@@ -10,7 +10,7 @@ import typer
 
 from flows.as_run_report import Format, made, write
 from lectern.cli import readers
-from lectern.cli.app import typed
+from lectern.cli.options import typed
 from lectern.db.engine import looking
 from lectern.decide.as_run_report import NAMES
 from lectern.errors import Misuse

@@ -8,7 +8,7 @@ import typer
 
 from lectern import logs
 from lectern.cli import doctor
-from lectern.cli.app import Json, Name, Role, on_bus, say, set_prefect, settings_of
+from lectern.cli.options import Json, Name, Role, on_bus, say, set_prefect, settings_of
 from lectern.db import schema
 from lectern.db.engine import open_database
 from lectern.errors import LecternError

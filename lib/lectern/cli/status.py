@@ -11,7 +11,7 @@ import typer
 from lectern import formatting
 from lectern.chinese_account import status_line
 from lectern.cli import readers
-from lectern.cli.app import Json, painted, say, translated
+from lectern.cli.options import Json, painted, say, translated
 from lectern.cli.readers import Place
 from lectern.db import timetable
 from lectern.db.engine import looking

@@ -7,7 +7,7 @@ import typer
 
 from lectern import formatting
 from lectern.cli import readers
-from lectern.cli.app import Json, say, typed
+from lectern.cli.options import Json, say, typed
 from lectern.db import viewers
 from lectern.db.engine import looking, open_database, writing
 from lectern.errors import Misuse
