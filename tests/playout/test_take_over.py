@@ -82,7 +82,7 @@ def switch(current: Path, release: str) -> None:
 
 def test_a_new_release_that_cannot_be_loaded_leaves_the_old_one_on_air(tmp_path: Path) -> None:
     """The holder follows the link to the release of the moment."""
-    current = releases(tmp_path, "push.py", "import no_such_module\n")
+    current = releases(tmp_path, "publisher.py", "import no_such_module\n")
     path = flvs.write(tmp_path / "a.flv", flvs.lesson(60))
     program = current / "lectern/playout/__main__.py"
     with Receiver() as receiver, Playout(tmp_path / "p", program=program) as playout:
