@@ -33,8 +33,8 @@ NOTES = 20
 
 KILL = """
 import os, signal
-from lectern.rollout.journal import Journal
-calls, real = [0], Journal.note
+from lectern.rollout.journal import RolloutJournal
+calls, real = [0], RolloutJournal.note
 def note(self, id_, step, state, detail=None):
     calls[0] += 1
     last = calls[0] == {number}
@@ -43,7 +43,7 @@ def note(self, id_, step, state, detail=None):
     real(self, id_, step, state, detail)
     if last:
         os.kill(os.getpid(), signal.SIGKILL)  # the line says that it is begun, and nothing is done
-Journal.note = note
+RolloutJournal.note = note
 """
 
 
