@@ -21,6 +21,8 @@ COPY_TIMEOUT_S = 3600.0
 CONNECT_TIMEOUT_S = 20
 ABANDONED_S = 86400.0
 """Seconds after which a scratch database counts as the leftover of a killed process, and is dropped."""
+GONE_S = 5.0
+"""Seconds within which the server forgets the session of a program that has just been stopped."""
 _SCRATCH = "lectern_scratch"
 _PARAMETERS = ("sslmode", "sslrootcert", "sslcert", "sslkey", "host", "port")
 """Parameters that a database URL may have in its query; PostgreSQL's programs read them as ``PGSSLMODE`` and so on."""
@@ -138,6 +140,16 @@ class PostgresServer:
 
     def refuse_company(self) -> None:
         """Raise Misuse if somebody else works in the database: another teacher would lose what it has just answered."""
+        until = time.monotonic() + GONE_S
+        while (names := self._others()) and time.monotonic() < until:
+            time.sleep(0.1)
+        if names:
+            raise Misuse(
+                f"{self.shown}: others work in it ({', '.join(names)}), so it was not replaced. Stop every teacher "
+                f"that shares it, then run this again."
+            )
+
+    def _others(self) -> list[str]:
         with self.connected() as connection:
             others = connection.execute(
                 text(
@@ -146,12 +158,7 @@ class PostgresServer:
                     "backend_type = 'client backend'"
                 )
             )
-            names = sorted(str(one) for one in others.scalars())
-        if names:
-            raise Misuse(
-                f"{self.shown}: others work in it ({', '.join(names)}), so it was not replaced. Stop every teacher "
-                f"that shares it, then run this again."
-            )
+            return sorted(str(one) for one in others.scalars())
 
     def _run(self, argv: list[str]) -> None:
         """Run one of PostgreSQL's programs; the password is in its environment, which only its own user can read."""
