@@ -106,6 +106,15 @@ def test_a_cancel_takes_back_both(changes: Changes) -> None:
     assert len([one for one in changes.sends if one.target == "order_result"]) == 1
 
 
+def test_a_cancel_after_the_end_of_a_class_does_not_call_off_what_was_aired(changes: Changes) -> None:
+    """The streamer's report is on its way, and says what was sent."""
+    order = placed(changes, "s1", "s2")
+    changes.now = order.end_time
+    cancel(changes, Cancel(class_id="c-1"))
+    assert changes.orders["c-1"].state is BookingState.PLACED
+    assert awaited(changes) == []
+
+
 def test_a_class_that_its_streamer_refuses_is_not_aired_by_the_other_one(changes: Changes) -> None:
     """The platform is told that it will not be aired, and moves it: its second airing would hold its backup stream."""
     first = placed(changes, "s1", "s2")

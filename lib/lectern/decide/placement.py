@@ -66,8 +66,10 @@ def cancel(changes: Changes, message: Cancel) -> None:
         changes.row(class_id, "cancel of an unknown class")
         changes.note("cancel of an unknown class", class_id=class_id)
         return
-    # A broken class is not over before its end: a person may have retried it, so it may be on air.
-    if order.state in BOOKING_OVER or (order.state is BookingState.BROKEN and order.end_time <= changes.now):
+    # A broken class is not over before its end: a person may have retried it, so it may be on air. One whose end has
+    # passed on its streamer was aired, as its report is about to say.
+    passed = order.end_time <= changes.now and order.state in {*ON_STREAMER, BookingState.BROKEN}
+    if order.state in BOOKING_OVER or passed:
         changes.row(class_id, f"cancel of a class that is {order.state}")
         changes.note(f"cancel of a class that is {order.state}", order)
         return
