@@ -8,12 +8,14 @@ from typing import Any
 
 import pytest
 
+from flows.teacher import membership
 from lectern.redis import client
 from tests.stage import Gate, Stage, Town, staged, wait_until
 
 pytestmark = pytest.mark.live
 
 LOST_S = 20
+LOOK_S = membership.LOOK_S + membership.SEEN_S
 LEASE_S = 12
 """Long enough for a Prefect server that other tests keep busy to be asked twice."""
 
@@ -52,12 +54,20 @@ def on_air(two_streamers: Stage) -> Begin:
     two_streamers.up("teacher", "streamer1", "streamer2")
 
     def begin(length_s: float = 85) -> tuple[str, str, str]:
-        def both_live() -> bool:
-            told: Any = two_streamers.town.redis.hvals(f"{two_streamers.prefix}:streamers")
-            beats: list[dict[str, Any]] = [json.loads(one) for one in told]
-            return sum(bool(time.time() - one["at"] < LOST_S / 2 and one.get("full") is False) for one in beats) == 2
+        def heard(since: dict[str, float]) -> dict[str, float]:
+            """When each streamer that takes classes last spoke; those that have not spoken after *since* are left."""
+            told: Any = two_streamers.town.redis.hgetall(f"{two_streamers.prefix}:streamers")
+            beats = {name: json.loads(one) for name, one in told.items()}
+            lately = time.time() - LOST_S / 2
+            takes = {
+                name: one["at"] for name, one in beats.items() if not one.get("full", True) and not one.get("gone")
+            }
+            return {name: at for name, at in takes.items() if at > since.get(name, lately)}
 
-        wait_until(both_live, description="both streamers are heard of")
+        wait_until(lambda: len(heard({})) == 2, description="both streamers are heard of")
+        # A teacher that has just asked who lives does not ask again for a second.
+        known = {name: at + LOOK_S for name, at in heard({}).items()}
+        wait_until(lambda: len(heard(known)) == 2, description="the teacher knows both")
         booking = two_streamers.booking(two_streamers.town.record(seconds=90), starts_in_s=8, length_s=length_s)
         class_id = two_streamers.book_on_stream(
             booking
