@@ -7,7 +7,7 @@ from lectern.db import retention
 from lectern.db.engine import reading, transaction
 from lectern.db.retention import RetentionRule, RowsBefore
 from lectern.model.tables import streamer as at_streamer
-from lectern.model.tables.teacher import as_runs, journal, moves, orders
+from lectern.model.tables.teacher import as_runs, class_events, journal, moves, orders
 from tests.rows import commit, look
 
 DAY = 86_400.0
@@ -73,8 +73,12 @@ def test_a_teacher_forgets_what_is_done_with_and_nothing_else(either_engine: Eng
     sent_part = {"streamer": "s", "url": 0, "session": 1, "source": "recording", "position_s": 0, "sent_s": 9}
     parts = [{**sent_part, "class_id": str(at), "begins": at - 9, "ends": at} for at in (YEAR_AGO - 1, YEAR_AGO + 1)]
     add(either_engine, as_runs, *parts)
+    told = {"event": "accepted", "body": "{}"}
+    for class_id, seq, at in (("aired", 1, MONTH_AGO - 1), ("aired", 2, MONTH_AGO + 1), ("waits for ever", 1, 0)):
+        add(either_engine, class_events, {"class_id": class_id, "seq": seq, "at": at, **told})
     forget(either_engine, retention.of_teacher(BEFORE))
     assert left(either_engine, as_runs, "ends") == [YEAR_AGO + 1]
+    assert left(either_engine, class_events, "class_id") == ["aired", "waits for ever"], "a class's numbers go on"
     assert left(either_engine, orders, "class_id") == ["waits for ever", "younger"]
     assert left(either_engine, journal.inbox, "body") == ["new", "younger"]
     assert left(either_engine, journal.outbox, "body") == ["sent lately", "unsent"]

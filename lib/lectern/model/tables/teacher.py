@@ -1,6 +1,6 @@
 """The teacher's tables."""
 
-from sqlalchemy import MetaData, Text, func
+from sqlalchemy import Index, MetaData, Text, func
 from sqlmodel import Field, SQLModel
 
 from lectern.model.tables.shared import (
@@ -196,6 +196,20 @@ class AsRunRow(AsRunColumns, TeacherTable, table=True):
     begins: float = Field(index=True)
 
 
+class ClassEventRow(TeacherTable, table=True):
+    """An event of a class's life as the platform is told it; ids grow in the order of the feed, *seq* by class."""
+
+    __tablename__ = "class_event_list"
+    __table_args__ = (Index("ux_class_event_list_seq", "class_id", "seq", unique=True),)
+    id: int | None = Field(default=None, primary_key=True, sa_type=Whole)
+    class_id: str = Field(sa_type=Text)  # as on the wire; a second airing has its own
+    institution_id: str | None = Field(default=None, max_length=250)
+    seq: int
+    at: float
+    event: str = Field(max_length=20)
+    body: str = Field(sa_type=Text)  # the message that is sent
+
+
 class TeacherInbox(InboxColumns, TeacherTable, table=True):
     """Messages to the teacher; if several teachers share them, also who has claimed and who has received each."""
 
@@ -235,6 +249,7 @@ teachers = table_of(TeacherRow)
 duties = table_of(DutyRow)
 viewers = table_of(ViewerRow)
 as_runs = table_of(AsRunRow)
+class_events = table_of(ClassEventRow)
 journal = MessageTables(
     table_of(TeacherInbox), table_of(TeacherOutbox), table_of(TeacherEvent), table_of(TeacherIncident)
 )
