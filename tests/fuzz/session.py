@@ -7,13 +7,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import httpx
+import psutil
 import redis
 
 from tests.fuzz import kinds
-from tests.fuzz.good import OFTEN, Good, Goods
+from tests.fuzz.good import AIR_IN_S, AIR_S, MISSED_S, OFTEN, Good, Goods
 from tests.fuzz.ledger import Ledger
 from tests.fuzz.odd_messages import Here, Odd
-from tests.fuzz.watch import Watch
 from tests.stage import Stage, Town, wait_until
 from town.oss_transcoder import Behaviour, Rule
 from town.ports import HOST, free_port
@@ -39,6 +40,9 @@ AHEAD = 3
 WARM = 5
 """After so many portions the processes are as large as they are to be."""
 
+GROWTH_BYTES, FILES = 200 * 1024**2, 200
+"""More memory, and more open files, than then: what is really kept would pass this soon."""
+
 AIR_EVERY = 10
 BACKLOG, DOWNLOADS = 2_000, 100
 """So many messages, and so many downloads, may wait before more are sent."""
@@ -57,19 +61,17 @@ class Session:
         origin = town.record("720P", seconds=3)
         made = f"{town.origin.url}/{{record_id}}/{{record_id}}_{{video_resolution}}.flv"
         self.stage.oss.rules.append(Rule(Behaviour.QUICK, url=made))
-        ports = {who: free_port() for who in WHO}
-        self.watch = Watch(self.stage, ports)
+        self._ports = {who: free_port() for who in WHO}
         self.stage.settings |= self._settings()
-        self.stage.own = {
-            "teacher": {"API_BIND": f"{HOST}:{ports['teacher']}"},
-            "streamer1": {"HEALTH_BIND": f"{HOST}:{ports['streamer1']}"},
-        }
+        for who, name in zip(WHO, ("API_BIND", "HEALTH_BIND"), strict=True):
+            self.stage.own[who] = {name: f"{HOST}:{self._ports[who]}"}
         self.goods = Goods(self.stage)
         self.ledger = Ledger(self.stage)
         self.here = Here(seed, self.stage.name("streamer1"), town.origin.url, origin)
-        self.canaries_s: dict[str, float] = {}
+        self._aired_by = 0.0  # monotonic
+        self._before: dict[str, tuple[int, int]] = {}
         self.bus: redis.Redis = redis.Redis.from_url(town.redis_url, socket_timeout=30)
-        self._portions = 0
+        self._portions, self._slowest_s = 0, 0.0
         self._open: deque[tuple[list[int], list[Good]]] = deque()  # portions, and their canaries
 
     def _settings(self) -> dict[str, str]:
@@ -93,14 +95,12 @@ class Session:
             self.stage.serve(who)
         for who in WHO:
             self.stage.residents[who].wait_for("started!")
-        self.watch.start()
         self._send([self.goods.make("old", on_channel=False)], [])
         self._open.append(([], list(self.goods.made.values())))
         self.catch_up()
 
     def close(self) -> None:
         """End all that is ours."""
-        self.watch.close()
         self.stage.close()
         self.ledger.close()
         self.bus.close()
@@ -120,8 +120,9 @@ class Session:
         chance = random.Random(f"{self.seed} good {odds[0].index if odds else 0}")
         goods = [self.goods.make(chance.choice(OFTEN), on_channel=chance.random() < 0.5) for _ in range(GOODS)]
         if self._portions % AIR_EVERY == 1:
-            self.goods.notice_s = 3 * max(self.canaries_s.values())
-            goods.append(self.goods.make("on air", on_channel=False))
+            notice_s = 3 * self._slowest_s
+            self._aired_by = time.monotonic() + AIR_IN_S + notice_s + AIR_S + MISSED_S
+            goods.append(self.goods.make("on air", on_channel=False, notice_s=notice_s))
         self._send(goods, odds, chance)
         canaries = [self.goods.make("canary", on_channel=on_channel) for on_channel in (True, False)]
         self._send(canaries, [])
@@ -136,8 +137,7 @@ class Session:
         bundles = [one.sendings for one in odds] + [one.sendings for one in goods]
         if chance is not None:
             chance.shuffle(bundles)
-        for one in odds:
-            self.ledger.note(one)
+        self.ledger.kinds |= {one.due: one.kind for one in odds if one.due is not None}
         for good in goods:
             good.sent_at = time.monotonic()
         with self.bus.pipeline(transaction=False) as pipe:
@@ -157,16 +157,20 @@ class Session:
             if child.exit_code is not None:
                 raise Harm(f"{who} ended with {child.exit_code}:\n{child.said()[-1_500:]}")
         self.ledger.read(self.goods.bodies)
-        self._note_canaries()
         if self.ledger.accused:
             raise Harm(f"a good message became a dead letter: {self.ledger.accused[0]}")
 
     def measure(self) -> None:
         """Raise Harm where a process grows without end."""
-        if self._portions == WARM:
-            self.watch.before = {who: self.watch.size(who) for who in WHO}
-        if grown := self.watch.outgrown():
-            raise Harm("; ".join(grown))
+        sizes = {who: self._size(who) for who in WHO}
+        self._before = sizes if self._portions == WARM else self._before
+        for who, (rss, files) in self._before.items():
+            if sizes[who][0] - rss > GROWTH_BYTES or sizes[who][1] - files > FILES:
+                raise Harm(f"{who} grew from {rss:,} to {sizes[who][0]:,} bytes, and to {sizes[who][1]} open files")
+
+    def _size(self, who: str) -> tuple[int, int]:
+        process = psutil.Process(self.stage.residents[who].pid)
+        return process.memory_info().rss, process.num_fds()
 
     def suspects(self) -> list[int]:
         """The numbers of the odd messages whose canaries were not answered yet."""
@@ -181,19 +185,19 @@ class Session:
                 time.sleep(0.02)
                 self._bound(canaries)
                 self.look()
+            self._slowest_s = max(self._slowest_s, time.monotonic() - canaries[0].sent_at)
             self._open.popleft()
 
     def _bound(self, canaries: Sequence[Good]) -> None:
-        oldest = min(one.sent_at for one in canaries)
-        if time.monotonic() - oldest > CANARY_S:
-            ready = "said all the time that they are ready" if self.watch.was_ready(oldest) else "were not ready"
-            raise Harm(f"a canary was not answered within {CANARY_S:g} s; the hosts {ready}")
+        if time.monotonic() - min(one.sent_at for one in canaries) > CANARY_S:
+            raise Harm(
+                f"a canary was not answered within {CANARY_S:g} s; {self.not_ready() or 'all say they are ready'}"
+            )
 
-    def _note_canaries(self) -> None:
-        """How long the canaries waited that were answered since the last look."""
-        for one in [one for _, canaries in self._open for one in canaries]:
-            if one.class_id not in self.canaries_s and self.ledger.answers.get(one.class_id):
-                self.canaries_s[one.class_id] = time.monotonic() - one.sent_at
+    def not_ready(self) -> list[str]:
+        """Who does not say that it is ready, and what it says."""
+        said = {who: httpx.get(f"http://{HOST}:{port}/health", timeout=30) for who, port in self._ports.items()}
+        return [f"{who} is not ready: {one.text[:200]}" for who, one in said.items() if one.status_code != 200]
 
     def _wait_for_backlog(self) -> None:
         """Until the inboxes are short enough for more."""
@@ -222,10 +226,23 @@ class Session:
         end = time.monotonic() + DUE_S
         while time.monotonic() < end:
             self.look()
-            is_aired = time.monotonic() > self.goods.aired_by() or not self.goods.aired_wrongly()
+            is_aired = time.monotonic() > self._aired_by or not self.goods.aired_wrongly()
             if is_aired and not self.unanswered() and not any(map(self._waiting, WHO)):
                 return
             time.sleep(0.3)
+
+    def complaints(self) -> list[str]:
+        """All that is wrong, in words."""
+        answers, found = self.ledger.answers, [*self.goods.aired_wrongly(), *self.not_ready()]
+        for class_id, good in self.goods.made.items():
+            said = answers.get(class_id, [])
+            if len(said) != (2 if good.kind == "twice" else 1) or len(set(said)) > 1 or not set(said) <= good.expects:
+                found.append(f"{class_id} ({good.kind}) was answered {said}, not {sorted(good.expects)}")
+        for class_id, kind in self.ledger.kinds.items():
+            said = answers.get(class_id, [])
+            if not said or (len(set(said)) > 1 and kind not in kinds.TWO_WAYS):
+                found.append(f"{class_id} (odd: {kind}) was answered {said}")
+        return found
 
 
 @contextmanager

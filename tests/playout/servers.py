@@ -1,6 +1,5 @@
-"""Other people's RTMP servers, on loopback: ffmpeg that listens, nginx, and node-media-server."""
+"""Other people's RTMP servers, on loopback: ffmpeg that listens, and nginx."""
 
-import json
 import os
 import shutil
 import socket
@@ -18,8 +17,6 @@ from tests.waiting import wait_until
 from town.ports import free_port
 
 NGINX_MODULE = Path("/usr/lib/nginx/modules/ngx_rtmp_module.so")
-HAS_NPM = shutil.which("npm") is not None and shutil.which("node") is not None
-INSTALL_S = 180
 HAS_NGINX = shutil.which("nginx") is not None and NGINX_MODULE.exists()
 
 
@@ -69,29 +66,6 @@ rtmp {{ server {{ listen {HOST}:{port}; max_message 16M; ping 1s; ping_timeout 3
     finally:
         process.terminate()
         process.wait(20)
-
-
-@contextmanager
-def node_media_server(folder: Path) -> Iterator[str]:
-    """A node-media-server that records into *folder*/records; yields the URL without the stream's name.
-
-    It is installed by npm, within *INSTALL_S*.
-    """
-    argv = ["npm", "install", "--no-audit", "--no-fund", "--prefix", str(folder), "node-media-server@4"]
-    subprocess.run(argv, check=True, capture_output=True, timeout=INSTALL_S)
-    port = free_port()
-    config = {"bind": HOST, "rtmp": {"port": port}, "record": {"auto": True, "path": str(folder / "records")}}
-    config |= {"auth": {"play": False, "publish": False}, "store": {"path": str(folder / "store")}}
-    program = f"new (require('node-media-server'))({json.dumps(config)}).run();"
-    (folder / "serve.js").write_text(program)
-    with (folder / "node.log").open("wb") as log:
-        process = subprocess.Popen(["node", "serve.js"], cwd=folder, stdout=log, stderr=log)
-        try:
-            wait_until(lambda: listens(port), description="node-media-server")
-            yield f"rtmp://{HOST}:{port}/live"
-        finally:
-            process.terminate()
-            process.wait(20)
 
 
 def push(path: Path, url: str) -> "subprocess.Popen[bytes]":

@@ -150,25 +150,6 @@ def test_nginx_records_what_ffmpeg_would_send(name: str, recordings: dict[str, P
     compare(name, recordings[name], by_nginx / f"ours-{name}.flv", by_nginx / f"theirs-{name}.flv")
 
 
-@pytest.fixture(scope="module")
-def by_node(recordings: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("node")
-    with servers.node_media_server(folder) as url:
-        push_all(NAMES, recordings, folder, lambda name: f"{url}/{name}")
-        time.sleep(0.5)
-    return folder / "records/live"
-
-
-@pytest.mark.skipif(not servers.HAS_NPM, reason="npm is missing: packets are not compared on node-media-server")
-@pytest.mark.skipif("CI" not in os.environ, reason="node-media-server is installed by npm, in the CI only")
-@pytest.mark.parametrize("name", NAMES)
-def test_node_media_server_records_what_ffmpeg_would_send(
-    name: str, recordings: dict[str, Path], by_node: Path
-) -> None:
-    theirs = by_node / f"theirs-{name}.flv" if name in PARTS else next((by_node / f"theirs-{name}").glob("*.flv"))
-    compare(name, recordings[name], next((by_node / f"ours-{name}").glob("*.flv")), theirs)
-
-
 @NEEDS_NGINX
 def test_nginx_keeps_a_session_that_is_handed_over_and_refuses_in_its_way(tmp_path: Path) -> None:
     """Its pings are answered by whichever worker; for an unknown app it closes the connection."""
