@@ -13,12 +13,11 @@ from benchmarks import streamer
 from benchmarks.figures import Figure, growth, quantile
 from benchmarks.stand import Stand
 from flows.handling import change
-from flows.host import Host
+from flows.host import StreamerHost
 from flows.streamer import prepare
 from lectern.db import cache
 from lectern.db.engine import transaction
 from lectern.model.streamer_plan import StreamerChanges
-from lectern.settings import StreamerSettings
 from lectern.storage.origin import RemoteFile
 from lectern.wire.messages import Prepare
 
@@ -94,7 +93,7 @@ def _measured(stand: Stand, rows: int, number: int) -> dict[str, list[float]]:
     return times
 
 
-def _claim(host: Host[StreamerSettings], record: int) -> None:
+def _claim(host: StreamerHost, record: int) -> None:
     now = time.time()
     url = f"http://127.0.0.1/{record}/{record}.flv"
     wanted = Prepare(
@@ -112,16 +111,14 @@ def _claim(host: Host[StreamerSettings], record: int) -> None:
     assert len(changes.evicted) == 1, f"{len(changes.evicted)} renditions were evicted for one"
 
 
-def _admitted(
-    connection: Connection, host: Host[StreamerSettings], wanted: Prepare, remote: RemoteFile
-) -> StreamerChanges:
+def _admitted(connection: Connection, host: StreamerHost, wanted: Prepare, remote: RemoteFile) -> StreamerChanges:
     def go(connection: Connection, changes: StreamerChanges) -> None:
         prepare.admit(connection, changes, [wanted], {wanted.stem: remote})
 
     return change(connection, host, go)
 
 
-def _settle(host: Host[StreamerSettings], record: int) -> None:
+def _settle(host: StreamerHost, record: int) -> None:
     """What follows: the evicted file is gone, and the download is there. It is not counted, the peer has no such."""
     with transaction(host.engine) as connection:
         cache.forget(connection, [one.stem for one in cache.evicting(connection)])

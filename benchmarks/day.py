@@ -15,7 +15,7 @@ from starlette.applications import Starlette
 
 from benchmarks.figures import Figure, quantile
 from benchmarks.stand import Stand
-from flows.host import Host
+from flows.host import TeacherHost
 from flows.resident.page import COOKIE, Page
 from lectern.db import schema, viewers
 from lectern.db.engine import open_database, reading, transaction
@@ -57,7 +57,7 @@ def measure(stand: Stand) -> Iterator[Figure]:
         words = _fill(connection, number, now)
         tokens = [viewers.make(connection, f"viewer-{one}", None, now) for one in range(ASKS)]
     settings = TeacherSettings.load(transcode_sign_key="made up", teacher_name="teacher")
-    host = Host(settings, engine, journal, cast("Any", Said(words)), cast("Any", None))
+    host = TeacherHost(settings, engine, journal, cast("Any", Said(words)), cast("Any", None))
     with _served(Starlette(routes=Page(host).routes())) as url:
         took = [_asked(url, token) for token in tokens]
     with reading(engine) as connection:

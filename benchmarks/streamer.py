@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
-from flows.host import Host
+from flows.host import StreamerHost
 from lectern.db import airings, cache, schema
 from lectern.db.engine import open_database, transaction
 from lectern.model.tables.streamer import files, journal
@@ -17,7 +17,7 @@ _AT_ONCE = 20_000
 
 
 @contextmanager
-def host(folder: Path, max_video_num: int) -> Iterator[Host[StreamerSettings]]:
+def host(folder: Path, max_video_num: int) -> Iterator[StreamerHost]:
     """A streamer with an empty cache in *folder*; it has no bus and starts no runs."""
     settings = StreamerSettings.load(
         _env_file=None,
@@ -32,12 +32,12 @@ def host(folder: Path, max_video_num: int) -> Iterator[Host[StreamerSettings]]:
     engine = open_database(settings.database_url)
     schema.upgrade(engine, "streamer")
     try:
-        yield Host(settings, engine, journal, cast("Any", None), cast("Any", None))
+        yield StreamerHost(settings, engine, journal, cast("Any", None), cast("Any", None))
     finally:
         engine.dispose()
 
 
-def fill(streamer: Host[StreamerSettings], stems: list[str]) -> None:
+def fill(streamer: StreamerHost, stems: list[str]) -> None:
     """Rows of renditions that are there and that no class cites, used one after the other."""
     root = streamer.settings.video_root
     common = {"num_cite": 0, "state": FileState.READY, "size_bytes": SIZE_BYTES, "duration_s": 30.0}

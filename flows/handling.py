@@ -16,7 +16,7 @@ from sqlalchemy.exc import OperationalError
 
 from flows import artifacts
 from flows.failures import words
-from flows.host import Host, Streamer, Teacher, claimed, log
+from flows.host import Host, StreamerHost, TeacherHost, claimed, log
 from flows.outbox_publisher import publish_outbox
 from lectern import metrics
 from lectern.db import bookings, inbox
@@ -27,7 +27,6 @@ from lectern.model.facts import InboxMessage, UnrecordedWork
 from lectern.model.plan import Changes
 from lectern.model.streamer_plan import StreamerChanges
 from lectern.run_records import FAILED, said_of, summary
-from lectern.settings import TeacherSettings
 from lectern.wire.messages import Message
 from lectern.wire.parser import parse
 
@@ -35,7 +34,7 @@ M = TypeVar("M", bound=Message)
 I = TypeVar("I")  # noqa: E741 (an item)
 T = TypeVar("T")
 C = TypeVar("C", Changes, StreamerChanges)
-S = TypeVar("S", Teacher, Streamer)
+S = TypeVar("S", TeacherHost, StreamerHost)
 BOUND = 20
 """Number of failed items after which the rest is left to a later run: more point to the database, not to the items."""
 
@@ -67,9 +66,9 @@ async def changed(host: Host[Any], decide: Decide[C], *, dry_run: bool = False) 
 
 def change(connection: Connection, host: Host[Any], decide: Decide[C], *, dry_run: bool = False) -> C:
     """Read the facts, decide, and write as `changed` does, in the transaction of *connection*."""
-    kind = Changes if isinstance(host.settings, TeacherSettings) else StreamerChanges
-    changes = cast("C", kind(host.settings, time.time()))
-    if isinstance(changes, Changes):
+    now, made = time.time(), StreamerChanges if isinstance(host, StreamerHost) else Changes
+    changes = cast("C", made(host.settings, now))
+    if isinstance(host, TeacherHost) and isinstance(changes, Changes):
         changes.drained = host.drained()
     decide(connection, changes)
     if not dry_run:
@@ -126,7 +125,7 @@ class Delivery(Generic[M]):
 class Batch(Generic[M]):
     """The messages of a flow that are not handled yet, of *asked* in all; a *dry_run* only prints what it decides."""
 
-    host: Host[Any]
+    host: Any  # a TeacherHost or a StreamerHost, as the flow is
     came: list[Delivery[M]]
     asked: int
     dry_run: bool

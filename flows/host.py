@@ -164,37 +164,14 @@ class Host(Generic[S]):
     bus: Bus
     runs: Runs
     in_progress: set[str] = field(default_factory=set)  # stems, and names of work, that a run here works on
-    last_heartbeat: dict[str, float] = field(
-        default_factory=dict
-    )  # the teacher's: when each streamer was heard, monotonic
-    departed_at: dict[str, float] = field(
-        default_factory=dict
-    )  # the teacher's: when each said that it leaves, monotonic
-    missing_since: dict[str, float] = field(default_factory=dict)  # the teacher's: whose beat Redis lacks, monotonic
-    membership_cache: tuple[float, tuple[str, ...]] = (0.0, ())  # the teacher's: who was alive, and when, monotonic
-    listens_since: float = field(default_factory=time.monotonic)  # the teacher's, monotonic; inf if it hears nothing
     no_room_at: float | None = None  # when the disk was last found to take nothing, monotonic
     alarmed_at: Throttle = field(default_factory=Throttle)  # when an alarm was last raised, by trouble
     ongoing: dict[int, float] = field(default_factory=dict)  # codes of trouble, and when each was last seen, monotonic
+    to_people: deque[str] = field(default_factory=deque)  # alarms for ALARM_URLS that the database could not keep
     watchdog: Watchdog = field(default_factory=Watchdog)
-    fetched: dict[str, "tuple[RemoteFile, Probe]"] = field(default_factory=dict)  # a streamer's: come, not yet noted
-    dead_air: Mapping[str, str] = field(default_factory=dict)  # a streamer's: what is wrong with coming classes' files
-    unplanned: asyncio.Event = field(default_factory=asyncio.Event)  # a streamer's: set if a ready class has no run
-    amended: asyncio.Event = field(default_factory=asyncio.Event)  # a streamer's: set if a class was changed
-    unfetched: asyncio.Event = field(default_factory=asyncio.Event)  # a streamer's: set if downloads are wanted, or end
     background: BackgroundRuns = field(default_factory=BackgroundRuns)
     acks: SentAcks = field(default_factory=SentAcks)
-    fencing_token: str = ""  # a streamer's: the session of the lease that it asks for
-    granted: asyncio.Event = field(default_factory=asyncio.Event)  # a streamer's: set when a grant was taken
-    playout: Playout = field(default_factory=Playout)  # a streamer's: what airs its classes
-    control_connected: bool = False  # a streamer's: whether its last beat was confirmed
-    partitioned_at: float = field(
-        default_factory=boot_now
-    )  # a streamer's: when it last said that it is cut off, or began
     address: str = ""  # its HTTP address for other hosts; empty if it serves no HTTP
-    beats: dict[str, Mapping[str, Any]] = field(default_factory=dict)  # the teacher's: the last beat of each streamer
-    to_people: deque[str] = field(default_factory=deque)  # alarms for ALARM_URLS that the database could not keep
-    cache_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     send_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     prefect_away: bool = False  # by the last try to reach it
     redis_away: bool = False  # by the last try to reach it; a teacher leaves shared rows to others meanwhile
@@ -249,9 +226,25 @@ class Host(Generic[S]):
 
         return await asyncio.get_running_loop().run_in_executor(threads, copy_context().run, go)
 
+    def alarm(self, code: ErrorCode, said: str, now: float, **about: Unpack[About]) -> Outgoing:
+        """An alarm of this host, for the outbox."""
+        alarm = outgoing.alarm(code, said, now, self.settings.name, **about)
+        return Outgoing(self.settings.alarm_channel, OutgoingKind.CHANNEL, alarm)
+
+
+@dataclass
+class TeacherHost(Host[TeacherSettings]):
+    """A teacher: what it has heard of its streamers. Times are monotonic."""
+
+    last_heartbeat: dict[str, float] = field(default_factory=dict)  # when each streamer was heard
+    departed_at: dict[str, float] = field(default_factory=dict)  # when each said that it leaves
+    missing_since: dict[str, float] = field(default_factory=dict)  # whose heartbeat Redis lacks
+    membership_cache: tuple[float, tuple[str, ...]] = (0.0, ())  # when it was asked who is alive, and who was
+    listens_since: float = field(default_factory=time.monotonic)  # inf while it hears nothing
+    beats: dict[str, Mapping[str, Any]] = field(default_factory=dict)  # the last heartbeat of each streamer
+
     def living_now(self, within_s: float = math.inf) -> list[str]:
         """The names of the streamers that this teacher has heard lately, and in the last *within_s* seconds."""
-        assert isinstance(self.settings, TeacherSettings)
         since = time.monotonic() - min(self.settings.streamer_lost_after_s, within_s)
         return sorted(name for name, heard in self.last_heartbeat.items() if heard >= since)
 
@@ -259,10 +252,22 @@ class Host(Generic[S]):
         """The names of the streamers that are there and drained, as this teacher heard them."""
         return sorted(name for name, beat in self.beats.items() if beat.get("drains") and not beat.get("gone"))
 
-    def alarm(self, code: ErrorCode, said: str, now: float, **about: Unpack[About]) -> Outgoing:
-        """An alarm of this host, for the outbox."""
-        alarm = outgoing.alarm(code, said, now, self.settings.name, **about)
-        return Outgoing(self.settings.alarm_channel, OutgoingKind.CHANNEL, alarm)
+
+@dataclass
+class StreamerHost(Host[StreamerSettings]):
+    """A streamer: its lease, its playout, its downloads."""
+
+    fencing_token: str = ""  # the session of the lease that it asks for
+    granted: asyncio.Event = field(default_factory=asyncio.Event)  # set when a grant was taken
+    control_connected: bool = False  # whether its last heartbeat was confirmed
+    partitioned_at: float = field(default_factory=boot_now)  # when it last said that it is cut off, or began
+    playout: Playout = field(default_factory=Playout)  # what airs its classes
+    unplanned: asyncio.Event = field(default_factory=asyncio.Event)  # set if a ready class has no run
+    amended: asyncio.Event = field(default_factory=asyncio.Event)  # set if a class was changed
+    unfetched: asyncio.Event = field(default_factory=asyncio.Event)  # set if downloads are wanted, or end
+    fetched: dict[str, "tuple[RemoteFile, Probe]"] = field(default_factory=dict)  # downloaded, not yet noted
+    dead_air: Mapping[str, str] = field(default_factory=dict)  # what is wrong with the files of coming classes
+    cache_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
 SWEEPING = "sweep"
@@ -288,18 +293,14 @@ claimed: ContextVar[Sequence[InboxMessage]] = ContextVar("claimed", default=())
 """The messages that this task has just claimed, which need not be read again."""
 
 
-Teacher = Host[TeacherSettings]
-Streamer = Host[StreamerSettings]
-
-
-def teacher() -> Host[TeacherSettings]:
+def teacher() -> TeacherHost:
     """The host of the run; flows of the teacher call it."""
-    return cast("Host[TeacherSettings]", current.get())
+    return cast("TeacherHost", current.get())
 
 
-def streamer() -> Host[StreamerSettings]:
+def streamer() -> StreamerHost:
     """The host of the run; flows of a streamer call it."""
-    return cast("Host[StreamerSettings]", current.get())
+    return cast("StreamerHost", current.get())
 
 
 NOWHERE = Path("/nonexistent")

@@ -8,7 +8,7 @@ from typing import Concatenate, ParamSpec, TypeVar
 from sqlalchemy import Connection, Engine, insert, update
 
 from flows.handling import Decide, DecideAll, change
-from flows.host import Streamer
+from flows.host import StreamerHost
 from lectern.db import airings, cache
 from lectern.db.engine import reading, transaction
 from lectern.db.writer import write
@@ -78,7 +78,9 @@ def cite(connection: Connection, stem: str, number: int, now: float) -> None:
     write(connection, journal, changes)
 
 
-def did(connection: Connection, host: Streamer, decide: DecideAll[StreamerChanges, M], *messages: M) -> StreamerChanges:
+def did(
+    connection: Connection, host: StreamerHost, decide: DecideAll[StreamerChanges, M], *messages: M
+) -> StreamerChanges:
     """Decide *messages*, and write what is decided."""
 
     def go(connection: Connection, changes: StreamerChanges) -> None:
@@ -87,12 +89,12 @@ def did(connection: Connection, host: Streamer, decide: DecideAll[StreamerChange
     return change(connection, host, go)
 
 
-def went(connection: Connection, host: Streamer, decide: Decide[StreamerChanges]) -> StreamerChanges:
+def went(connection: Connection, host: StreamerHost, decide: Decide[StreamerChanges]) -> StreamerChanges:
     """Write what *decide* decides of no message."""
     return change(connection, host, decide)
 
 
-def moved(connection: Connection, host: Streamer, one: Airing, state: AiringState) -> None:
+def moved(connection: Connection, host: StreamerHost, one: Airing, state: AiringState) -> None:
     """A class that came to another state."""
 
     def go(_connection: Connection, changes: StreamerChanges) -> None:
@@ -102,7 +104,7 @@ def moved(connection: Connection, host: Streamer, one: Airing, state: AiringStat
 
 
 def cached(
-    host: Streamer,
+    host: StreamerHost,
     one: Prepare,
     site: Path,
     file: Mapping[str, object] = {},

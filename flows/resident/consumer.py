@@ -16,7 +16,7 @@ from sqlalchemy.exc import OperationalError
 from flows import failures
 from flows.failures import FatalError
 from flows.handling import noted
-from flows.host import Host, claimed, current
+from flows.host import Host, StreamerHost, claimed, current
 from flows.resident import routing, supervisor
 from flows.streamer import lease
 from lectern import subprocesses
@@ -90,6 +90,7 @@ class Handler:
                 await noted(self._host, UnrecordedWork("sweep", name, began, error=failures.words(failed.error)))
 
     async def _take_back(self, kept: Sequence[InboxMessage]) -> None:
+        assert isinstance(self._host, StreamerHost), "only a streamer has a stream from which these messages come"
         stops = await lease.take_back(self._host, kept)
         ending = asyncio.create_task(lease.end_runs(self._host, stops))
         self._endings.add(ending)

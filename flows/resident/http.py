@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from flows.host import Host
+from flows.host import Host, StreamerHost, TeacherHost
 from flows.playout_link import boot_now
 from lectern import __version__
 from lectern import health as healths
@@ -91,7 +91,7 @@ class HealthReport:
         If this one is cut off as well, they keep their classes for a while; so it notes when it last answered that.
         """
         host = self._host
-        if host is None or not isinstance(host.settings, StreamerSettings):
+        if not isinstance(host, StreamerHost):
             return {}
         if not host.control_connected:
             host.partitioned_at = boot_now()
@@ -132,7 +132,7 @@ class HealthReport:
 
     def _unaired(self, host: Host[Any]) -> list[str]:
         """Why a streamer airs nothing; after its start it has LATE_S seconds to get its lease and its playout."""
-        if not isinstance(host.settings, StreamerSettings):
+        if not isinstance(host, StreamerHost):
             return []
         wrong, is_new = [], time.monotonic() < self._new_until
         if host.playout.held():
@@ -155,23 +155,24 @@ class Metrics:
     async def answer(self, _request: Request) -> Response:
         """The metrics as text; the rows are counted anew for each request."""
         host, settings = self._host, self._host.settings
-        is_streamer = isinstance(settings, StreamerSettings)
-        left_s = max(host.playout.until - boot_now(), 0.0) if is_streamer else None
+        left_s = max(host.playout.until - boot_now(), 0.0) if isinstance(host, StreamerHost) else None
         text = await host.read_tx(self._text, settings)
-        states = None if is_streamer else self._states(settings)
+        states = self._states(host) if isinstance(host, TeacherHost) else None
         text += metrics.of_process({"redis": not host.redis_away, "prefect": not host.prefect_away}, left_s, states)
-        if is_streamer:
-            text += lectern_metrics.playout_exposition(await self._playout())
+        if isinstance(host, StreamerHost):
+            text += lectern_metrics.playout_exposition(await self._playout(host))
         return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
 
-    def _states(self, settings: TeacherSettings) -> Mapping[str, int]:
-        known = listed(self._host.beats, time.time(), settings.streamer_lost_after_s)
+    @staticmethod
+    def _states(host: TeacherHost) -> Mapping[str, int]:
+        known = listed(host.beats, time.time(), host.settings.streamer_lost_after_s)
         return dict.fromkeys(map(str, Presence), 0) | Counter(str(state) for state, _ in known.values())
 
-    async def _playout(self) -> dict[str, Any] | None:
+    @staticmethod
+    async def _playout(host: StreamerHost) -> Mapping[str, Any] | None:
         try:
             async with asyncio.timeout(LOOK_S):
-                return await self._host.playout.ask("status", active=True)
+                return await host.playout.ask("status", active=True)
         except (LecternError, TimeoutError):
             return None
 

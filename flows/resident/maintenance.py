@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from flows.handling import GRACE_S, SWEEP
-from flows.host import PRUNING, SWEEPING, Host, is_ours, log
+from flows.host import PRUNING, SWEEPING, Host, TeacherHost, is_ours, log
 from flows.resident.consumer import Handler
 from flows.streamer import maintenance as of_streamer
 from flows.teacher import maintenance as of_teacher
@@ -68,7 +68,7 @@ def _due(connection: Connection, host: Host[Any]) -> bool:
     unsent = outbox.oldest_unsent(connection, host.journal, now := time.time())
     if unsent is not None and unsent < now - GRACE_S:
         return True
-    if isinstance(host.settings, TeacherSettings):
+    if isinstance(host, TeacherHost):
         return of_teacher.due(connection, host)
     return of_streamer.due(connection)
 
@@ -109,10 +109,10 @@ async def _forget(host: Host[Any]) -> None:
 
 
 def _rules(host: Host[Any], now: float) -> list[RetentionRule]:
-    settings = host.settings
-    kept = (settings.keep_messages_s, settings.keep_events_s, settings.keep_classes_s, settings.keep_as_run_s)
-    before = RowsBefore(*(now - one for one in kept))
-    return retention.of_teacher(before) if isinstance(settings, TeacherSettings) else retention.of_streamer(before)
+    its = host.settings
+    kept_s = its.keep_messages_s, its.keep_events_s, its.keep_classes_s, its.keep_as_run_s
+    before = RowsBefore(*(now - seconds for seconds in kept_s))
+    return retention.of_teacher(before) if isinstance(its, TeacherSettings) else retention.of_streamer(before)
 
 
 def _forget_small(connection: Connection, now: float, keep_s: float) -> None:

@@ -13,7 +13,7 @@ from starlette.responses import HTMLResponse, PlainTextResponse, RedirectRespons
 from starlette.routing import Route
 
 from flows import as_run_report
-from flows.host import Host
+from flows.host import TeacherHost
 from lectern import formatting as written
 from lectern.db import viewers
 from lectern.decide import dashboard as hours
@@ -23,7 +23,6 @@ from lectern.model.tables.teacher import ViewerRow
 from lectern.model.views import StreamerStatus
 from lectern.page import labels, view
 from lectern.redis.connection import asking
-from lectern.settings import TeacherSettings
 from lectern.timing import Rate
 from lectern.wire import schema
 
@@ -61,7 +60,7 @@ Handler = Callable[[Request, ViewerRow], Awaitable[Response]]
 class Page:
     """The page of one teacher."""
 
-    def __init__(self, host: Host[TeacherSettings]) -> None:
+    def __init__(self, host: TeacherHost) -> None:
         self._host = host
         self._rates, self._tries = Rate(BURST, A_SECOND), Rate(TRIES, 1.0)
         self._gate, self._waiting = asyncio.Semaphore(AT_ONCE), 0

@@ -8,7 +8,7 @@ from contextlib import suppress
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from flows.host import TELLING, Teacher, log
+from flows.host import TELLING, TeacherHost, log
 from flows.outbox_publisher import publish_outbox
 from flows.resident.prefect import worker
 from flows.resident.prefect.runs import ResidentRuns
@@ -39,7 +39,7 @@ AGAIN_S = 30.0
 class Peers:
     """The other teachers, as one of them sees them."""
 
-    def __init__(self, host: Teacher, runs: ResidentRuns, sweep: Callable[[], Awaitable[bool]]) -> None:
+    def __init__(self, host: TeacherHost, runs: ResidentRuns, sweep: Callable[[], Awaitable[bool]]) -> None:
         self._host = host
         self._sweep = sweep  # returns False if a sweep is at work already
         self._unswept = asyncio.Event()  # set if work that a dead teacher decided may not have begun

@@ -15,7 +15,7 @@ from typing import Any
 from sqlalchemy.exc import DBAPIError
 
 from flows import prefect_api
-from flows.host import Host
+from flows.host import Host, StreamerHost, TeacherHost
 from flows.outbox_publisher import publish_outbox
 from flows.resident import http, maintenance, notifications, peers, routing
 from flows.resident.consumer import Consumer, Handler
@@ -130,7 +130,6 @@ class Resident:
             watcher = asyncio.PidfdChildWatcher()
             watcher.attach_loop(self._loop)
             asyncio.set_child_watcher(watcher)
-        teaching = isinstance(self.settings, TeacherSettings)
         if isinstance(self.settings, TeacherSettings):
             ecs.check(self.settings)
         engine = open_database(self.settings.database_url, self.settings.name)
@@ -140,8 +139,11 @@ class Resident:
         recorder.set_up()
         async with prefect_api.connected() as client:
             runs = ResidentRuns(client, deployments.of(self.settings))
-            journal = teacher_tables.journal if teaching else streamer_tables.journal
-            host: Host[Any] = Host(self.settings, engine, journal, bus, runs)
+            host: TeacherHost | StreamerHost
+            if isinstance(self.settings, TeacherSettings):
+                host = TeacherHost(self.settings, engine, teacher_tables.journal, bus, runs)
+            else:
+                host = StreamerHost(self.settings, engine, streamer_tables.journal, bus, runs)
             runs.host = host
             if self.settings.shared:
                 runs.created.tags = (host_tag(self.settings.name),)
@@ -151,12 +153,12 @@ class Resident:
             try:
                 await bus.refuse_cluster()
                 owner = self.settings.name if self.settings.shared else None
-                waiting = await host.write_tx(inbox.free_all, journal, owner)
-                if teaching:
+                waiting = await host.write_tx(inbox.free_all, host.journal, owner)
+                more = []
+                if isinstance(host, TeacherHost):
                     await host.write_tx(transcodings.free_requests, self.settings.name)
+                    more = [*transcode_api.routes(host, runs.client.read_flow_run), *Page(host).routes()]
                 log.info("%s: up, %d messages wait", self.settings.name, waiting)
-                read = runs.client.read_flow_run
-                more = [*transcode_api.routes(host, read), *Page(host).routes()] if teaching else []
                 async with http.served(host, self._health, more):
                     await self._work(host, runs)
             finally:
@@ -164,14 +166,14 @@ class Resident:
                 await self._leave(host)
                 engine.dispose()
 
-    async def _work(self, host: Host[Any], runs: ResidentRuns) -> None:
+    async def _work(self, host: TeacherHost | StreamerHost, runs: ResidentRuns) -> None:
         """Do all works until the process is asked to end; raises MustEnd if one of them says that it must."""
         works, recorder = Supervisor(host), Recorder(host, runs)
         handler = Handler(host, deployments.of(self.settings))
         intake = Consumer(host, handler, routing.channels(host.settings), list(routing.sources(host.settings)))
         taking: dict[str, Service] = {**intake.works(), "sweeps": lambda: maintenance.sweeps(host, handler)}
         try:
-            if isinstance(host.settings, StreamerSettings):
+            if isinstance(host, StreamerHost):
                 # First of all: the teacher must not take this streamer for lost while its disk is scanned.
                 keeper = lease.LeaseRenewer(host, queries.about_moves)
                 playout = playout_sync.PlayoutSync(host)
@@ -202,7 +204,7 @@ class Resident:
         if works.why is not None:
             raise works.why
 
-    def _beside(self, host: Host[Any], runs: ResidentRuns, handler: Handler) -> dict[str, Service]:
+    def _beside(self, host: TeacherHost | StreamerHost, runs: ResidentRuns, handler: Handler) -> dict[str, Service]:
         """The works that are done beside the runs and the messages, by name."""
         works: dict[str, Service] = {
             "runs": lambda: worker.serve(host, runs),
@@ -213,7 +215,7 @@ class Resident:
             "people": notifications.People(host).tell,
             "notes": host.keep_noting,
         }
-        if isinstance(host.settings, StreamerSettings):
+        if isinstance(host, StreamerHost):
             return works | {
                 "timetable": lambda: schedule.cancels(host),
                 "plan": lambda: schedule.plan(host),

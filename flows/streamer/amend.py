@@ -10,7 +10,7 @@ from prefect.client.schemas.objects import State
 from sqlalchemy import Connection
 
 from flows.handling import batch_flow, changed, read
-from flows.host import NOWHERE, Streamer, streamer
+from flows.host import NOWHERE, StreamerHost, streamer
 from flows.outbox_publisher import publish_outbox
 from flows.playout_link import Lesson
 from flows.prefect_api import best_effort
@@ -43,7 +43,7 @@ async def amend(inbox_ids: str, dry_run: bool = False) -> State[None]:
     return await batch_flow("amend", batch, decided, after, "What became of each class")
 
 
-async def after(host: Streamer, some: Sequence[StreamerChanges]) -> None:
+async def after(host: StreamerHost, some: Sequence[StreamerChanges]) -> None:
     """What follows the commit: the playout's timetable, the runs of other times, the reports."""
     host.amended.set()
     host.playout.wanted.set()
@@ -64,7 +64,7 @@ def decided(connection: Connection, changes: StreamerChanges, messages: Sequence
         )
 
 
-async def _follow(host: Streamer, one: Airing, revision: Airing) -> None:
+async def _follow(host: StreamerHost, one: Airing, revision: Airing) -> None:
     """Take back the run that was planned for the old time of a class; the playout gets the rest by the timetable."""
     if revision.start_time == one.start_time:
         return
@@ -76,7 +76,7 @@ async def _follow(host: Streamer, one: Airing, revision: Airing) -> None:
 # -- what is in force --------------------------------------------------------------------------------------------------
 
 
-async def keep_confirming(host: Streamer) -> None:
+async def keep_confirming(host: StreamerHost) -> None:
     """Tell the teacher of each change when it is in force, or cannot be any more, until cancelled."""
     while True:
         with suppress(TimeoutError):
@@ -87,7 +87,7 @@ async def keep_confirming(host: Streamer) -> None:
         await confirm(host)
 
 
-async def confirm(host: Streamer) -> None:
+async def confirm(host: StreamerHost) -> None:
     """Report the changes that the playout has confirmed, and those whose classes are over."""
     waiting = {one.class_id for one in await host.read_tx(airings.unconfirmed)}
     if not waiting:

@@ -8,7 +8,7 @@ from prefect.client.schemas.objects import State
 from prefect.states import Cancelled, Completed, Failed
 
 from flows import artifacts
-from flows.host import NOWHERE, Streamer, log, streamer
+from flows.host import NOWHERE, StreamerHost, log, streamer
 from flows.playout_link import Watch
 from flows.streamer import playout_events
 from lectern.db import airings, dead_air
@@ -38,7 +38,7 @@ async def broadcast(class_id: str, dry_run: bool = False) -> State[None]:
     return Completed(message=f"{over.state}: {over.message}" if over.message else str(over.state))
 
 
-async def watch(host: Streamer, one: Airing) -> Airing:
+async def watch(host: StreamerHost, one: Airing) -> Airing:
     """Watch a class until it is over; returns it as it is then. A cancel of the run takes the class off the air."""
     watching = Watch(str(runtime.flow_run.id or ""))
     host.playout.watches[one.class_id] = watching
@@ -59,7 +59,7 @@ async def watch(host: Streamer, one: Airing) -> Airing:
         host.playout.watches.pop(one.class_id, None)
 
 
-async def _watched(host: Streamer, one: Airing, watching: Watch, bar: artifacts.ProgressBar) -> Airing:
+async def _watched(host: StreamerHost, one: Airing, watching: Watch, bar: artifacts.ProgressBar) -> Airing:
     while True:
         try:
             async with asyncio.timeout(LOOK_EVERY_S):
@@ -75,6 +75,6 @@ async def _watched(host: Streamer, one: Airing, watching: Watch, bar: artifacts.
         bar.set(100 * (time.time() - now.start_time) / max(now.end_time - now.start_time, 1.0))
 
 
-async def _cancelled(host: Streamer, one: Airing) -> None:
+async def _cancelled(host: StreamerHost, one: Airing) -> None:
     await playout_events.close_unfinished(host, one.class_id, AiringState.CANCELLED, "cancelled in the UI")
     host.playout.wanted.set()

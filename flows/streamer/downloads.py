@@ -17,7 +17,7 @@ from sqlalchemy import Connection
 from flows import artifacts, failures
 from flows.background_runs import Begun, NewRun
 from flows.handling import SWEEP, Decide, changed
-from flows.host import NOWHERE, Streamer, log, streamer
+from flows.host import NOWHERE, StreamerHost, log, streamer
 from flows.outbox_publisher import publish_outbox
 from flows.streamer import prepare
 from flows.streamer.prepare import follow
@@ -41,7 +41,7 @@ from lectern.urls import redact_url
 # A rendition whose file is lost, or damaged, is put aside and downloaded again if classes need it.
 
 
-async def redownload(host: Streamer, stem: str, why: str, *, seen_at: float | None = None) -> bool:
+async def redownload(host: StreamerHost, stem: str, why: str, *, seen_at: float | None = None) -> bool:
     """Put what there is of a rendition aside and download it again; returns whether it did.
 
     *seen_at* is when the playout found that it cannot push the file (epoch seconds); a file that was put there since
@@ -81,7 +81,7 @@ async def _is_well(path: Path, row: Cached) -> bool:
     return await integrity.quick_trouble(path, row) is None
 
 
-async def fetch_again(host: Streamer, row: Cached, why: str) -> bool:
+async def fetch_again(host: StreamerHost, row: Cached, why: str) -> bool:
     """Reserve a second download of *row* if classes need it; returns whether they do."""
     changes = await changed(host, partial(lose_file, row=row, why=why))
     follow(host, changes)
@@ -166,7 +166,7 @@ def cancelled(stem: str) -> Refuse:
     return Refuse(f"the download of {stem} was cancelled in the UI", errors.CANCELLED)
 
 
-async def give_up(host: Streamer, stem: str, error: LecternError) -> None:
+async def give_up(host: StreamerHost, stem: str, error: LecternError) -> None:
     """Refuse the classes that wait for a download, and delete its part file with its reservation."""
     host.fetched.pop(stem, None)
     follow(host, await changed(host, failed(stem, error)))
@@ -178,7 +178,7 @@ async def give_up(host: Streamer, stem: str, error: LecternError) -> None:
     await publish_outbox(host)
 
 
-async def _come(host: Streamer, stem: str) -> tuple[RemoteFile, Probe] | None:
+async def _come(host: StreamerHost, stem: str) -> tuple[RemoteFile, Probe] | None:
     """What an earlier run has put in its place, and could not note because the database took nothing; else None."""
     remote, found = host.fetched.pop(stem, (None, None))
     if remote is None or found is None:
@@ -187,7 +187,7 @@ async def _come(host: Streamer, stem: str) -> tuple[RemoteFile, Probe] | None:
     return (remote, found) if await asyncio.to_thread(cache_dir.size_bytes, final) == found.size_bytes else None
 
 
-async def _fetched(host: Streamer, stem: str) -> tuple[RemoteFile, Probe]:
+async def _fetched(host: StreamerHost, stem: str) -> tuple[RemoteFile, Probe]:
     """Download; while a class on air lacks the recording, try again whatever was wrong, until its end."""
     tries = 0
     while True:
@@ -206,7 +206,7 @@ async def _fetched(host: Streamer, stem: str) -> tuple[RemoteFile, Probe]:
         tries += 1
 
 
-async def _tried(host: Streamer, stem: str, longest_pause_s: float) -> tuple[RemoteFile, Probe]:
+async def _tried(host: StreamerHost, stem: str, longest_pause_s: float) -> tuple[RemoteFile, Probe]:
     """Download until the file is there; the pauses between the tries double."""
     tries = host.settings.download_tries
     async for attempt in stamina.retry_context(
@@ -217,7 +217,7 @@ async def _tried(host: Streamer, stem: str, longest_pause_s: float) -> tuple[Rem
     raise AssertionError("the last attempt returns or raises")
 
 
-async def _fetch(host: Streamer, stem: str) -> tuple[RemoteFile, Probe]:
+async def _fetch(host: StreamerHost, stem: str) -> tuple[RemoteFile, Probe]:
     """One try: look at the origin, resume or begin, check length, CRC-64 and pictures, rename into place."""
     row = (await host.read_tx(cache.by_stem, [stem]))[stem]
     settings = host.settings
@@ -265,7 +265,7 @@ async def _airable(part: Path) -> tuple[Look, Path]:
         raise
 
 
-async def _resize(host: Streamer, row: Cached, size_bytes: int) -> None:
+async def _resize(host: StreamerHost, row: Cached, size_bytes: int) -> None:
     """Make room for a download, or its plain FLV file, of *size_bytes*; raises Refuse with 316 if it does not fit."""
     async with host.cache_lock:
         await changed(host, partial(prepare.sized, before=row, size_bytes=size_bytes))
@@ -277,7 +277,7 @@ def _begin(part: Path, remote: RemoteFile) -> bool:
         return cache_dir.resume(part, remote)
 
 
-async def _of_one_recording(host: Streamer, stem: str, part: Path, remote: RemoteFile) -> None:
+async def _of_one_recording(host: StreamerHost, stem: str, part: Path, remote: RemoteFile) -> None:
     """Delete what came in several tries if the recording was replaced before the last one; raises TryAgain then.
 
     Origins of several servers may name the file differently at each look: one look that finds the same is enough.
@@ -413,7 +413,7 @@ class _Begun:
 class DownloadQueue:
     """Begins the downloads of a streamer, at most `max_downloads` at a time, in the order of their classes' start."""
 
-    def __init__(self, host: Streamer) -> None:
+    def __init__(self, host: StreamerHost) -> None:
         self._host = host
         self._begun: dict[str, _Begun] = {}
         self._aside: dict[str, float] = {}  # until when a download is passed over, monotonic

@@ -25,7 +25,7 @@ from flows import failures
 from flows.failures import isolated
 from flows.handling import Delivery, handled
 from flows.handling import came as came_of
-from flows.host import Streamer, log
+from flows.host import StreamerHost, log
 from flows.outbox_publisher import publish_outbox
 from flows.playout_link import boot_now
 from flows.prefect_api import best_effort
@@ -84,7 +84,7 @@ class LeaseFacts:
 class LeaseRenewer:
     """Runs the thread that keeps the lease, and hands it the facts; belongs to the resident's loop."""
 
-    def __init__(self, host: Streamer, ask_prefect: AskPrefect) -> None:
+    def __init__(self, host: StreamerHost, ask_prefect: AskPrefect) -> None:
         self._host, self._ask_prefect = host, ask_prefect
         host.fencing_token = uuid4().hex
 
@@ -128,7 +128,7 @@ class HeartbeatThread:
     """The thread: `start`, `hand_over` and `stop` are called by the resident's loop; all else is in its own loop."""
 
     def __init__(
-        self, host: Streamer, facts: LeaseFacts, known: dict[str, str] | None, ask_prefect: AskPrefect
+        self, host: StreamerHost, facts: LeaseFacts, known: dict[str, str] | None, ask_prefect: AskPrefect
     ) -> None:
         self._host, self._settings, self._facts = host, host.settings, facts
         self._resident = asyncio.get_running_loop()
@@ -470,7 +470,7 @@ OFF_AIR_S = 5.0
 WHY = "the class was cancelled"
 
 
-async def end_pushes(host: Streamer, released: Sequence[Airing]) -> bool:
+async def end_pushes(host: StreamerHost, released: Sequence[Airing]) -> bool:
     """Take classes off the air that are released in the database already, and end the runs that watch them.
 
     Returns whether nothing of them is pushed any more, or will be by the next worker of a playout that is away.
@@ -482,7 +482,7 @@ async def end_pushes(host: Streamer, released: Sequence[Airing]) -> bool:
     return await host.playout.in_force(OFF_AIR_S) or host.playout.client is None
 
 
-async def end_runs(host: Streamer, released: Sequence[Airing]) -> None:
+async def end_runs(host: StreamerHost, released: Sequence[Airing]) -> None:
     """Take the runs of released classes off the timetable; what runs here has been ended by `end_pushes`."""
     for one in released:
         if one.run_id is not None:
@@ -490,7 +490,7 @@ async def end_runs(host: Streamer, released: Sequence[Airing]) -> None:
                 await host.runs.cancel(one.run_id, WHY)
 
 
-async def take_back(host: Streamer, kept: Sequence[InboxMessage]) -> list[Airing]:
+async def take_back(host: StreamerHost, kept: Sequence[InboxMessage]) -> list[Airing]:
     """Handle releases, then grants; returns the classes that were released.
 
     Their pushes must end before a lease is granted, which would let them go on. So a grant waits for a release that

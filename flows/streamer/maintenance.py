@@ -8,7 +8,7 @@ from sqlalchemy import Connection
 
 from flows.failures import isolated
 from flows.handling import Decide, Swept, changed, sweep_flow
-from flows.host import NOWHERE, Streamer, streamer
+from flows.host import NOWHERE, StreamerHost, streamer
 from flows.streamer import playout_events
 from flows.streamer.prepare import remove_files
 from lectern.db import airings, cache
@@ -30,7 +30,7 @@ async def sweep_streamer(dry_run: bool = False) -> State[None]:
     return await sweep_flow(streamer(), _sweep, dry_run)
 
 
-async def _sweep(host: Streamer, dry_run: bool) -> Swept:
+async def _sweep(host: StreamerHost, dry_run: bool) -> Swept:
     evicting, over = await host.read_tx(_left)
     ways = [(one, way) for one in over if (way := await _way(host, one)) is not None]
     said = f"{len(evicting)} evictions, {len(over)} past their end"
@@ -47,7 +47,7 @@ async def _sweep(host: Streamer, dry_run: bool) -> Swept:
     return done, said, ()
 
 
-async def _way(host: Streamer, one: Airing) -> Decide[StreamerChanges] | None:
+async def _way(host: StreamerHost, one: Airing) -> Decide[StreamerChanges] | None:
     """How to close a class whose end was not recorded: as the playout reports it.
 
     None while the playout is away and is still waited for.

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from sqlalchemy import Connection
 
-from flows.host import Streamer
+from flows.host import StreamerHost
 from flows.playout_link import Lesson
 from lectern import urls
 from lectern.allowlist import Allowlist
@@ -56,7 +56,7 @@ class DesiredTimetable:
 class TimetableReader:
     """Makes the timetable; a class whose row is as it was is not made anew."""
 
-    def __init__(self, host: Streamer) -> None:
+    def __init__(self, host: StreamerHost) -> None:
         self._host = host
         self._made: dict[str, _Made] = {}
 
@@ -103,7 +103,7 @@ class TimetableReader:
                         made[fields["class_id"]] = _Made(None, fields, line)
 
 
-def lesson(facts: Facts, host: Streamer) -> Lesson:
+def lesson(facts: Facts, host: StreamerHost) -> Lesson:
     """A class as the playout wants it."""
     one, duration_s, slate, allowed = facts
     path = cache_dir.rendition_path(host.settings.video_root, one.stem)  # its site may be below the root of before

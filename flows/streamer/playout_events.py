@@ -14,7 +14,7 @@ from sqlalchemy.exc import DBAPIError
 
 from flows.failures import isolated
 from flows.handling import Decide, changed
-from flows.host import Streamer, log
+from flows.host import StreamerHost, log
 from flows.outbox_publisher import publish_outbox
 from flows.streamer import downloads
 from lectern import errors, formatting, metrics
@@ -34,7 +34,7 @@ from lectern.wire.fields import called
 # Ends classes: takes the citation back, and reports once to the teacher how much of the class was aired.
 
 
-async def complete(host: Streamer, class_id: str, told: Mapping[str, Any]) -> None:
+async def complete(host: StreamerHost, class_id: str, told: Mapping[str, Any]) -> None:
     """Close a class as the playout reports its end: *told* is the event `ended`, or the `status` of the class."""
     if not (await _closed(host, class_id, closing_of(class_id, told))).sent:
         log.info("%s: ended as it was before a change, which changes nothing of it as it is now", class_id)
@@ -51,7 +51,7 @@ def is_of_row(root: Path, one: Airing, told: Mapping[str, Any], now: float) -> b
     return is_over and bool(told.get("start", one.start_time) == one.start_time and told.get("file", file) == file)
 
 
-async def close_unfinished(host: Streamer, class_id: str, state: AiringState, message: str) -> None:
+async def close_unfinished(host: StreamerHost, class_id: str, state: AiringState, message: str) -> None:
     """Release a class that the playout did not bring to its end, and tell its teacher why."""
 
     def go(connection: Connection, changes: StreamerChanges) -> None:
@@ -60,7 +60,7 @@ async def close_unfinished(host: Streamer, class_id: str, state: AiringState, me
     await _closed(host, class_id, go)
 
 
-async def _closed(host: Streamer, class_id: str, go: Decide[StreamerChanges]) -> StreamerChanges:
+async def _closed(host: StreamerHost, class_id: str, go: Decide[StreamerChanges]) -> StreamerChanges:
     changes = await changed(host, go)
     host.playout.over(class_id)
     await publish_outbox(host)
@@ -108,7 +108,7 @@ _OFF_AIR = frozenset({"connecting", "trying", "no_lease"})
 class PlayoutEvents:
     """Follows the events of all classes of one streamer; remembers them only so that repetitions are not logged."""
 
-    def __init__(self, host: Streamer) -> None:
+    def __init__(self, host: StreamerHost) -> None:
         self._host = host
         self._said: Counter[tuple[str, str, str]] = Counter()  # how often the same event came for a class
         self._off_since: dict[str, float] = {}  # since when a receiver takes nothing of a class, epoch seconds

@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 
 from flows import failures
 from flows.handling import changed
-from flows.host import Streamer, log
+from flows.host import StreamerHost, log
 from flows.outbox_publisher import publish_outbox
 from flows.playout_link import NotTaken
 from flows.streamer import push_hosts
@@ -51,7 +51,7 @@ _FILE = ThreadPoolExecutor(1, thread_name_prefix="timetable")
 class PlayoutSync:
     """Keeps the playout of one streamer up to date, and follows it."""
 
-    def __init__(self, host: Streamer) -> None:
+    def __init__(self, host: StreamerHost) -> None:
         self._host = host
         self._following = PlayoutEvents(host)
         self._lessons = TimetableReader(host)

@@ -17,7 +17,7 @@ from sqlalchemy import Connection
 
 from flows.failures import words
 from flows.handling import Batch, BatchResult, Delivery, ended, handled, put_off, read
-from flows.host import NOWHERE, Streamer, log, streamer
+from flows.host import NOWHERE, StreamerHost, log, streamer
 from flows.outbox_publisher import publish_outbox
 from flows.playout_link import boot_now
 from flows.streamer import push_hosts
@@ -85,7 +85,7 @@ def _held(connection: Connection, stems: Collection[str]) -> dict[str, HeldStem]
 
 
 async def as_probed(
-    host: Streamer, came: Sequence[Asked], here: Collection[str]
+    host: StreamerHost, came: Sequence[Asked], here: Collection[str]
 ) -> AsyncGenerator[tuple[list[Asked], dict[str, ProbeResult]], None]:
     """The classes in portions, as soon as the size of their recordings is known; first those whose rendition is *here*.
 
@@ -108,13 +108,13 @@ async def as_probed(
             task.cancel()
 
 
-async def probe_origins(host: Streamer, came: Sequence[Asked], here: Collection[str]) -> dict[str, ProbeResult]:
+async def probe_origins(host: StreamerHost, came: Sequence[Asked], here: Collection[str]) -> dict[str, ProbeResult]:
     """Ask the origins how large each recording is that must be downloaded; each answer has the URL that was asked."""
     looks = _looks(host, came, here)
     return dict(zip(looks, await asyncio.gather(*looks.values()), strict=True))
 
 
-async def of_download(host: Streamer, row: Cached) -> RemoteFile:
+async def of_download(host: StreamerHost, row: Cached) -> RemoteFile:
     """What the origin promises of a recording that is to be downloaded, by its own URL or that of the youngest booking.
 
     A signed URL may expire while its download waits for others, or has to go on after a break. Raises Refuse with what
@@ -133,7 +133,7 @@ async def of_download(host: Streamer, row: Cached) -> RemoteFile:
             raise refusal from None
 
 
-def _looks(host: Streamer, came: Sequence[Asked], here: Collection[str]) -> dict[str, asyncio.Task[ProbeResult]]:
+def _looks(host: StreamerHost, came: Sequence[Asked], here: Collection[str]) -> dict[str, asyncio.Task[ProbeResult]]:
     """Send one HEAD request per rendition; a failure is returned as its error, and the others go on.
 
     If classes name the rendition by several URLs, the next one is tried after a failure: a bad URL is its own class's.
@@ -303,7 +303,7 @@ async def _put_off_moved(batch: Batch[Prepare]) -> Batch[Prepare]:
 
 
 async def _take(
-    host: Streamer, came: Sequence[Asked], looked: dict[str, ProbeResult], *, dry_run: bool
+    host: StreamerHost, came: Sequence[Asked], looked: dict[str, ProbeResult], *, dry_run: bool
 ) -> BatchResult[Asked, StreamerChanges]:
     """Cite, reserve or refuse these classes, report it, and begin their downloads."""
     barred = await push_hosts.forbidden(host, {one.push_url for one in prepares(came)})
@@ -321,7 +321,7 @@ async def _take(
     return found
 
 
-async def remove_files(host: Streamer, gone: Sequence[Idle]) -> None:
+async def remove_files(host: StreamerHost, gone: Sequence[Idle]) -> None:
     """Unlink evicted files, then forget their rows; a file that cannot be unlinked is tried again by the sweeper."""
     if not gone:
         return
@@ -342,7 +342,7 @@ def _unlinked(paths: Mapping[str, Path]) -> list[str]:
     return done
 
 
-def follow(host: Streamer, changes: StreamerChanges) -> None:
+def follow(host: StreamerHost, changes: StreamerChanges) -> None:
     """Log the alarms of what was committed; wake who begins downloads, and who plans broadcasts.
 
     Both look by themselves every few seconds, at all classes: a storm of classes for tomorrow need not wake them.

@@ -8,7 +8,7 @@ from weakref import WeakKeyDictionary
 
 from sqlalchemy import Engine
 
-from flows.host import Streamer, log
+from flows.host import StreamerHost, log
 from lectern import urls
 from lectern.allowlist import PUBLIC, Address, Allowlist
 from lectern.db import airings
@@ -32,13 +32,13 @@ _before: WeakKeyDictionary[Engine, frozenset[Server]] = WeakKeyDictionary()
 _told: set[Server] = set()
 
 
-async def allowed(host: Streamer) -> Allowlist:
+async def allowed(host: StreamerHost) -> Allowlist:
     """The hosts that the setting lists. If it lists none, servers that classes were pushed to before stay allowed."""
     listed = Allowlist.listed(host.settings.allowed_push_hosts, SETTING)
     return listed if host.settings.allowed_push_hosts else listed.and_also(await _taken_before(host))
 
 
-async def forbidden(host: Streamer, push_urls: Collection[str]) -> dict[str, str]:
+async def forbidden(host: StreamerHost, push_urls: Collection[str]) -> dict[str, str]:
     """Why some of *push_urls* are forbidden, and which setting would allow them; shows no secret of a URL."""
     listed = Allowlist.listed(host.settings.allowed_push_hosts, SETTING)
     servers = {url: _server(url) for url in push_urls}
@@ -56,7 +56,7 @@ async def forbidden(host: Streamer, push_urls: Collection[str]) -> dict[str, str
     }
 
 
-def _with(host: Streamer, server: Server) -> str:
+def _with(host: StreamerHost, server: Server) -> str:
     return f"{host.settings.allowed_push_hosts or PUBLIC},{server[0]}"
 
 
@@ -92,7 +92,7 @@ def _addresses(host: str, port: int) -> list[Address]:
         return []
 
 
-async def _taken_before(host: Streamer) -> frozenset[Server]:
+async def _taken_before(host: StreamerHost) -> frozenset[Server]:
     """The servers of the classes that were taken before this process began; read once."""
     if host.engine not in _before:
         found = await host.read_tx(airings.push_urls)

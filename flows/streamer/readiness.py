@@ -12,7 +12,7 @@ from sqlalchemy import Connection
 from flows.artifacts import Board
 from flows.failures import isolated
 from flows.handling import apart
-from flows.host import Streamer, log
+from flows.host import StreamerHost, log
 from flows.outbox_publisher import publish_outbox
 from flows.streamer import downloads, push_hosts
 from lectern import errors, formatting, urls
@@ -49,7 +49,7 @@ class Readiness:
     Each class is checked by itself: an error in the check of a class is a red line of that class.
     """
 
-    def __init__(self, host: Streamer, client: PrefectClient) -> None:
+    def __init__(self, host: StreamerHost, client: PrefectClient) -> None:
         self._host = host
         self._board = Board(client)
         self._live: dict[str, Airing] = {}
@@ -215,7 +215,9 @@ def _reds(one: Airing, found: list[str] | BaseException) -> list[str]:
     return [redact(f"its check failed: {type(found).__name__}: {found}")]
 
 
-def _note(connection: Connection, host: Streamer, checked: Sequence[tuple[Airing, Sequence[str]]], now: float) -> None:
+def _note(
+    connection: Connection, host: StreamerHost, checked: Sequence[tuple[Airing, Sequence[str]]], now: float
+) -> None:
     noted = [
         Event(account.NOT_READY if reds else account.CHECKED, one.class_id, one.stem, "; ".join(reds))
         for one, reds in checked
@@ -223,7 +225,7 @@ def _note(connection: Connection, host: Streamer, checked: Sequence[tuple[Airing
     events.note(connection, host.journal, host.settings.name, noted, now)
 
 
-def _put(connection: Connection, host: Streamer, red: Sequence[_Red], now: float) -> None:
+def _put(connection: Connection, host: StreamerHost, red: Sequence[_Red], now: float) -> None:
     for one in red:
         log.warning("%s", one.said)
         code = errors.NOT_READY_FOR_START

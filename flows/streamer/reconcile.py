@@ -13,7 +13,7 @@ from sqlalchemy import Connection
 
 from flows import artifacts
 from flows.handling import apart, changed
-from flows.host import NOWHERE, Streamer, log, streamer
+from flows.host import NOWHERE, StreamerHost, log, streamer
 from flows.streamer import downloads
 from flows.streamer.prepare import follow
 from lectern import formatting
@@ -38,7 +38,7 @@ async def reconcile(dry_run: bool = False) -> State[None]:
     return Completed(message=f"{len(table)} differences")
 
 
-async def reconciled(host: Streamer, *, dry_run: bool = False, reads: bool = True) -> list[dict[str, object]]:
+async def reconciled(host: StreamerHost, *, dry_run: bool = False, reads: bool = True) -> list[dict[str, object]]:
     """Make the disk and the database agree; returns a row for each difference. With *dry_run*, only look.
 
     Without *reads*, files that were written to are left to `read_again`.
@@ -66,7 +66,7 @@ async def reconciled(host: Streamer, *, dry_run: bool = False, reads: bool = Tru
     return table + [await _mended(host, one) for one in touched] if reads else table
 
 
-async def read_again(host: Streamer) -> list[dict[str, object]]:
+async def read_again(host: StreamerHost) -> list[dict[str, object]]:
     """Read the files that were written to; that takes seconds for each GB, so no class waits for it."""
     found, rows = await host.read_tx(doubtful, await asyncio.to_thread(cache_dir.scan, host.settings.video_root))
     return [await _mended(host, one) for one in differences(found, rows) if one.odd is Odd.TOUCHED]
@@ -83,7 +83,7 @@ def _is_new(file: FoundFile, rows: dict[str, Cached]) -> bool:
     return row is not None and row.state is FileState.READY and (row.mtime is None or not row.size_bytes)
 
 
-async def _mended(host: Streamer, one: CacheDifference) -> dict[str, object]:
+async def _mended(host: StreamerHost, one: CacheDifference) -> dict[str, object]:
     """Mend one difference; returns a row that says what was done. A failure holds up none of the others."""
     try:
         return {"what": one.words(), "done": await _mend(host, one)}
@@ -92,7 +92,7 @@ async def _mended(host: Streamer, one: CacheDifference) -> dict[str, object]:
         return {"what": one.words(), "done": f"not mended: {error}"}
 
 
-async def _mend(host: Streamer, one: CacheDifference) -> str:
+async def _mend(host: StreamerHost, one: CacheDifference) -> str:
     root = host.settings.video_root
     match one:
         case CacheDifference(Odd.EVICTED, Cached() as row):
@@ -119,7 +119,7 @@ async def _mend(host: Streamer, one: CacheDifference) -> str:
     raise AssertionError(f"{one.odd}: no way to mend it")
 
 
-async def _read(host: Streamer, before: Cached, path: Path) -> str:
+async def _read(host: StreamerHost, before: Cached, path: Path) -> str:
     """Read a file that was written to, without the lock; decide under the lock, if it is still the same file."""
     try:
         mtime = (await asyncio.to_thread(path.stat)).st_mtime
@@ -137,7 +137,7 @@ async def _read(host: Streamer, before: Cached, path: Path) -> str:
     return "nothing: it was evicted, or replaced"
 
 
-async def _take(host: Streamer, row: Cached, path: Path) -> str:
+async def _take(host: StreamerHost, row: Cached, path: Path) -> str:
     """Take a file whose process died between putting it in its place and noting that; delete it if it is not whole."""
     part = cache_dir.part_path(host.settings.video_root, row.stem)
     remote = cache_dir.read_origin(part) or RemoteFile(row.url or "", row.size_bytes, None, None)
@@ -153,14 +153,14 @@ async def _take(host: Streamer, row: Cached, path: Path) -> str:
     return "deleted, and downloaded again: it is not whole"
 
 
-async def _replace(host: Streamer, row: Cached, path: Path, why: str) -> str:
+async def _replace(host: StreamerHost, row: Cached, path: Path, why: str) -> str:
     """Put a damaged file aside, and download it again if a class needs it."""
     await asyncio.to_thread(cache_dir.quarantine, host.settings.video_root, path)
     again = await downloads.fetch_again(host, row, why)
     return f"moved to quarantine: {why}{'; it is downloaded again' if again else ''}"
 
 
-async def _fetch_again(host: Streamer, missing: Sequence[Cached]) -> list[dict[str, object]]:
+async def _fetch_again(host: StreamerHost, missing: Sequence[Cached]) -> list[dict[str, object]]:
     """Download all missing files again, reserved in one transaction: a new disk lacks them all."""
 
     def decide(some: Sequence[Cached], connection: Connection, changes: StreamerChanges) -> None:
@@ -185,12 +185,12 @@ def _why_missing(root: Path, row: Cached) -> str:
     return "it is not on the disk" if row.site in {None, here} else f"it is not on the disk, it was at {row.site}"
 
 
-def _agree(connection: Connection, host: Streamer, new: Sequence[FoundFile]) -> None:
+def _agree(connection: Connection, host: StreamerHost, new: Sequence[FoundFile]) -> None:
     cache.seen(connection, [(one.stem or "", one.size_bytes, one.mtime) for one in new])
     cache.recount(connection, host.settings.video_root, airings.citations(connection))
 
 
-async def _measure(host: Streamer, stems: Sequence[str]) -> None:
+async def _measure(host: StreamerHost, stems: Sequence[str]) -> None:
     """Measure the recordings whose old rows have no duration, which is needed to air from the middle."""
     for stem in stems:
         path = cache_dir.rendition_path(host.settings.video_root, stem)

@@ -8,7 +8,7 @@ from pathlib import Path
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
-from flows.host import Streamer, log
+from flows.host import StreamerHost, log
 from flows.outbox_publisher import publish_outbox
 from flows.streamer.playout_entry import AHEAD_S
 from lectern import errors
@@ -30,7 +30,7 @@ IndexSeen = tuple[int, int]
 """Size and modification time of a file; if it can get no index, it is tried again when they have changed."""
 
 
-async def keep_indexes(host: Streamer) -> None:
+async def keep_indexes(host: StreamerHost) -> None:
     """Make what is missing for the classes that begin soon, one file after another, until cancelled."""
     failed: dict[str, IndexSeen] = {}
     while True:
@@ -39,7 +39,7 @@ async def keep_indexes(host: Streamer) -> None:
         await asyncio.sleep(INDEXES_EVERY_S)
 
 
-async def make_indexes(host: Streamer, failed: dict[str, IndexSeen]) -> None:
+async def make_indexes(host: StreamerHost, failed: dict[str, IndexSeen]) -> None:
     """Make what is missing once; *failed* remembers the files that can get no index."""
     for row in await host.read_tx(_due, time.time()):
         path = cache_dir.rendition_path(host.settings.video_root, row.stem)
@@ -60,7 +60,7 @@ async def make_indexes(host: Streamer, failed: dict[str, IndexSeen]) -> None:
             log.error("%s: can get no index, and may not be aired: %s", row.stem, error)
 
 
-async def _index(host: Streamer, row: Cached, path: Path, seen: IndexSeen) -> None:
+async def _index(host: StreamerHost, row: Cached, path: Path, seen: IndexSeen) -> None:
     """Make a plain FLV file without the lock, because that can take half an hour; put it in its place under the lock.
 
     If the file was evicted or replaced since it was *seen*, or somebody has deleted the new one, nothing is put there.
@@ -110,7 +110,7 @@ REPORTED = 200
 """Number of classes whose faulty recordings a streamer reports to its teacher, the earliest classes first."""
 
 
-async def keep_dead_air(host: Streamer) -> None:
+async def keep_dead_air(host: StreamerHost) -> None:
     """Look through one recording after another, and tell what was found, until cancelled."""
     looking: asyncio.Task[None] | None = None
     warn_at = 0.0
@@ -134,7 +134,7 @@ async def keep_dead_air(host: Streamer) -> None:
             looking.cancel()
 
 
-async def look_for_dead_air(host: Streamer, row: Cached) -> None:
+async def look_for_dead_air(host: StreamerHost, row: Cached) -> None:
     """Look through one recording, and note what was found; one that cannot be looked through is not tried again."""
     path = cache_dir.rendition_path(host.settings.video_root, row.stem)
     warning, said = "", ""
@@ -149,7 +149,7 @@ async def look_for_dead_air(host: Streamer, row: Cached) -> None:
     await host.write_tx(_note, host, row, warning, said)
 
 
-async def warn(host: Streamer) -> None:
+async def warn(host: StreamerHost) -> None:
     """Raise an alarm for each class whose recording has dead air or is too short; once."""
     host.dead_air = {one.class_id: why for one, why in await host.read_tx(dead_air.coming, REPORTED)}
     found = await host.read_tx(dead_air.untold, time.time())
@@ -158,13 +158,13 @@ async def warn(host: Streamer) -> None:
         await publish_outbox(host)
 
 
-def _note(connection: Connection, host: Streamer, row: Cached, warning: str, said: str) -> None:
+def _note(connection: Connection, host: StreamerHost, row: Cached, warning: str, said: str) -> None:
     if dead_air.looked(connection, row, warning):
         made = Event("looked through", stem=row.stem, detail=said)
         events.note(connection, host.journal, host.settings.name, [made], time.time())
 
 
-def _warn(connection: Connection, host: Streamer, found: Sequence[tuple[Airing, str]], now: float) -> None:
+def _warn(connection: Connection, host: StreamerHost, found: Sequence[tuple[Airing, str]], now: float) -> None:
     code, name = errors.DEAD_AIR, host.settings.name
     for one, warning in found:
         log.warning("%s: its recording %s is faulty: %s", one.class_id, one.stem, warning)

@@ -5,7 +5,7 @@ import time
 from collections.abc import Sequence
 
 from flows.background_runs import Begun, NewRun
-from flows.host import Streamer, log
+from flows.host import StreamerHost, log
 from flows.playout_link import Watch
 from flows.streamer import lease, playout_events
 from flows.streamer.amend import OTHER_TIME
@@ -38,7 +38,7 @@ class RunScheduler:
     and however many there are, making them takes a third of the server's time.
     """
 
-    def __init__(self, host: Streamer) -> None:
+    def __init__(self, host: StreamerHost) -> None:
         self._host = host
         self._aside: dict[str, float] = {}  # until when classes are passed over, epoch seconds
         self._later: list[Airing] = []  # the next classes that do not begin soon
@@ -113,7 +113,7 @@ class CancelledRuns:
     Each look asks about the runs of the next classes, and about one more page of those that come later.
     """
 
-    def __init__(self, host: Streamer) -> None:
+    def __init__(self, host: StreamerHost) -> None:
         self._host = host
         self._page = 0
 
@@ -149,7 +149,7 @@ def _is_its_end(one: Airing, watching: Watch | None) -> bool:
     return one.state is AiringState.ON_AIR and watching is None
 
 
-async def cancels(host: Streamer) -> None:
+async def cancels(host: StreamerHost) -> None:
     """End the classes whose runs were cancelled in the UI: they are not aired, and give their citations back."""
     looking = CancelledRuns(host)
     while True:
@@ -161,7 +161,7 @@ async def cancels(host: Streamer) -> None:
         await asyncio.sleep(EVERY_S)
 
 
-async def plan(host: Streamer) -> None:
+async def plan(host: StreamerHost) -> None:
     """Give ready classes their runs until cancelled, the next one first."""
     planning = RunScheduler(host)
     while True:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from sqlalchemy import Connection
 
-from flows.host import Streamer
+from flows.host import StreamerHost
 from flows.playout_link import NotTaken
 from lectern.db import account, airings, cache, incidents
 from lectern.decide import account as decide
@@ -27,7 +27,7 @@ AHEAD_EVERY_S = 60.0
 """Seconds between two looks at the next 24 hours, which may be thousands of classes."""
 
 
-async def say(host: Streamer) -> None:
+async def say(host: StreamerHost) -> None:
     """Send this streamer's status at each heartbeat, until cancelled."""
     settings = host.settings
     coming: Mapping[str, Sequence[float]] = {}
@@ -42,7 +42,7 @@ async def say(host: Streamer) -> None:
         await asyncio.sleep(settings.heartbeat_interval_s)
 
 
-async def _sent(host: Streamer, rows: Mapping[str, Sending]) -> Mapping[str, Sending]:
+async def _sent(host: StreamerHost, rows: Mapping[str, Sending]) -> Mapping[str, Sending]:
     """What the playout says of the classes that should be on air; *rows* say when something went wrong last."""
     try:
         answer = await host.playout.ask("status", active=True)

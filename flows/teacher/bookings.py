@@ -11,7 +11,7 @@ from sqlalchemy import Connection
 
 from flows.failures import AGAIN_S
 from flows.handling import Batch, Delivery, batch_flow, changed, ended, handled, put_off, read
-from flows.host import NOWHERE, Teacher, log, teacher
+from flows.host import NOWHERE, TeacherHost, log, teacher
 from flows.outbox_publisher import publish_outbox
 from flows.teacher import transcoding
 from flows.teacher.membership import living
@@ -64,7 +64,7 @@ def decided_bookings(alive: Sequence[str], connection: Connection, changes: Chan
     decide_booking.decide_orders(changes, booked, cancelled, facts, Limits.of(changes.settings))
 
 
-async def after(host: Teacher, some: Sequence[Changes]) -> None:
+async def after(host: TeacherHost, some: Sequence[Changes]) -> None:
     """What follows the commit: answers and messages, the waiting lists in Redis, the transcodings."""
     await publish_outbox(host)
     try:

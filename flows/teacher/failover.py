@@ -12,7 +12,7 @@ from sqlalchemy import Connection
 
 from flows import artifacts
 from flows.handling import Decide, changed, printed
-from flows.host import NOT_MOVED, NOWHERE, Teacher, lost_tag, teacher
+from flows.host import NOT_MOVED, NOWHERE, TeacherHost, lost_tag, teacher
 from flows.outbox_publisher import publish_outbox
 from flows.teacher.membership import heirs, living, move_key
 from lectern.db import bookings, leases
@@ -42,7 +42,7 @@ async def move(streamer: str, force: bool = False, dry_run: bool = False) -> Sta
         host.in_progress.discard(key)
 
 
-async def _move(host: Teacher, streamer: str, *, force: bool, dry_run: bool) -> State[None]:
+async def _move(host: TeacherHost, streamer: str, *, force: bool, dry_run: bool) -> State[None]:
     """Show this run in Prefect before moving anything: a streamer that cannot reach Redis looks for it there."""
     before = await host.read_tx(leases.holder, streamer)
     silent_s = -1.0 if force else decide_leases.lost_after(host.settings.streamer_lost_after_s, before.lease_s)
@@ -72,7 +72,7 @@ async def _move(host: Teacher, streamer: str, *, force: bool, dry_run: bool) -> 
     return Completed(message=summary(found.table))
 
 
-async def _takers(host: Teacher, streamer: str, silent_s: float, *, force: bool) -> list[str]:
+async def _takers(host: TeacherHost, streamer: str, silent_s: float, *, force: bool) -> list[str]:
     """The streamers that may take the classes; raises TryAgain if that cannot be known."""
     alive = [one for one in await living(host) if one != streamer]
     return alive if force else heirs(host, streamer, silent_s)
@@ -83,7 +83,7 @@ def _stays(streamer: str, *, force: bool) -> State[None]:
     return Completed(name=NOT_MOVED, message=f"no {which}: {streamer} keeps its classes")
 
 
-async def _stays_silent(host: Teacher, streamer: str, silent_s: float) -> bool:
+async def _stays_silent(host: TeacherHost, streamer: str, silent_s: float) -> bool:
     """Wait for NOTICE_S, and until the silence has lasted *silent_s*; False if *streamer* is heard of again."""
     last_word, _ = await _silence(host, streamer)
     await asyncio.sleep(decide_leases.NOTICE_S)
@@ -96,7 +96,7 @@ async def _stays_silent(host: Teacher, streamer: str, silent_s: float) -> bool:
         await asyncio.sleep(min(LOOK_S, silent_s - lasted_s + 0.01))
 
 
-async def _silence(host: Teacher, streamer: str) -> tuple[float | None, float]:
+async def _silence(host: TeacherHost, streamer: str) -> tuple[float | None, float]:
     """The time of the last heartbeat of *streamer* in Redis, at the shared clock, and the seconds since.
 
     If Redis has forgotten the streamer, the seconds count from when this teacher first missed it.

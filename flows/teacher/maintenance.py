@@ -9,7 +9,7 @@ from prefect.client.schemas.objects import State
 from sqlalchemy import Connection
 
 from flows.handling import GRACE_S, Decide, Swept, apart, changed, sweep_flow
-from flows.host import CHECKING, NOWHERE, Teacher, is_ours, log, teacher
+from flows.host import CHECKING, NOWHERE, TeacherHost, is_ours, log, teacher
 from flows.outbox_publisher import publish_outbox
 from flows.teacher import transcoding
 from flows.teacher.bookings import after
@@ -38,7 +38,7 @@ async def sweep_teacher(dry_run: bool = False) -> State[None]:
     return await sweep_flow(teacher(), _sweep, dry_run)
 
 
-async def _sweep(host: Teacher, dry_run: bool) -> Swept:
+async def _sweep(host: TeacherHost, dry_run: bool) -> Swept:
     now = time.time()
     forgotten = await host.read_tx(transcodings.forgotten_requests, now - GRACE_S, now)
     try:
@@ -76,7 +76,7 @@ def overlooked(connection: Connection, changes: Changes) -> None:
     reports.close_unreported(changes, bookings.unended(connection, now - GRACE_S))
 
 
-def due(connection: Connection, host: Teacher) -> bool:
+def due(connection: Connection, host: TeacherHost) -> bool:
     """Whether a sweep of this teacher would find anything to do."""
     now = time.time()
     return bool(
@@ -94,7 +94,7 @@ def due(connection: Connection, host: Teacher) -> bool:
 # -- classes that begin soon -------------------------------------------------------------------------------------------
 
 
-async def teacher_checks(host: Teacher) -> None:
+async def teacher_checks(host: TeacherHost) -> None:
     """Check, until cancelled, the classes that no streamer has yet; of several teachers, only one does so."""
     done: dict[Begins, float] = {}
     while True:
@@ -104,7 +104,7 @@ async def teacher_checks(host: Teacher) -> None:
         await asyncio.sleep(LOOK_EVERY_S)
 
 
-async def check_of_teacher(host: Teacher, done: Mapping[Begins, float], now: float) -> dict[Begins, float]:
+async def check_of_teacher(host: TeacherHost, done: Mapping[Begins, float], now: float) -> dict[Begins, float]:
     """Raise alarms for unready bookings whose check is due; returns the last check of each, to be passed as *done*."""
     found = await host.read_tx(bookings.unready, now - LATE_AFTER_S, now, now + readiness.CHECKS_S[0])
     unready = {(one.class_id, one.start_time): one for one in found}

@@ -13,7 +13,7 @@ from sqlalchemy import Connection
 from flows import failures
 from flows.background_runs import NewRun
 from flows.handling import Decide, changed
-from flows.host import Teacher, log, lost_tag
+from flows.host import TeacherHost, log, lost_tag
 from flows.outbox_publisher import publish_outbox
 from lectern import errors
 from lectern.db import bookings, leases
@@ -57,7 +57,7 @@ SEEN_S = 1.0
 Said = Mapping[str, Mapping[str, Any]]
 
 
-async def living(host: Teacher) -> list[str]:
+async def living(host: TeacherHost) -> list[str]:
     """The streamers that were heard of lately, by name.
 
     Raises TryAgain if that cannot be known: while Redis is away or takes no writes, in the first seconds after it came
@@ -88,7 +88,7 @@ async def living(host: Teacher) -> list[str]:
     return alive
 
 
-async def _refuse_to_know(host: Teacher, listened_s: float) -> None:
+async def _refuse_to_know(host: TeacherHost, listened_s: float) -> None:
     """Raise TryAgain while a streamer is about to be heard of for the first time."""
     holders = await host.read_tx(leases.holders)
     if not holders and listened_s < FIRST_STREAMER_S:
@@ -103,7 +103,7 @@ async def _refuse_to_know(host: Teacher, listened_s: float) -> None:
 class DrainTracker:
     """The streamers that leave, as one teacher hears of them."""
 
-    host: Teacher
+    host: TeacherHost
     drained_at: Throttle = field(default_factory=Throttle)  # when each was looked at last
 
     @staticmethod
@@ -155,7 +155,7 @@ def drained(name: str, alive: Sequence[str]) -> Decide[Changes]:
 class Membership:
     """The roll that is called every second; it remembers only what it heard itself."""
 
-    host: Teacher
+    host: TeacherHost
     announced_at: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -286,7 +286,7 @@ def _is_withdrawn(holder: StreamerRow | None) -> bool:
     return holder is not None and holder.withdrawn_at is not None
 
 
-def heirs(host: Teacher, streamer: str, silent_s: float) -> list[str]:
+def heirs(host: TeacherHost, streamer: str, silent_s: float) -> list[str]:
     """The streamers that may take the classes of *streamer* while it is unknown whether it still airs them."""
     alive = host.living_now(decide_leases.heard_within(silent_s))
     return decide_leases.may_take(host.beats.get(streamer), [one for one in alive if one != streamer])
@@ -312,7 +312,7 @@ def lost(name: str, number: int, others: Sequence[str], *, movable: bool) -> Dec
     return go
 
 
-async def grant(host: Teacher, claim: Granted) -> None:
+async def grant(host: TeacherHost, claim: Granted) -> None:
     """Give a streamer the lease that it asks for, after it was told all that was taken from it."""
     if (await changed(host, granted(claim))).rows:
         # The streamer can use the session only when it has read the message, so Redis may know the session first.

@@ -18,7 +18,7 @@ from flows import artifacts
 from flows.background_runs import NewRun
 from flows.failures import words
 from flows.handling import Decide, apart, batch_flow, changed, read
-from flows.host import NOWHERE, Teacher, log, teacher
+from flows.host import NOWHERE, TeacherHost, log, teacher
 from flows.outbox_publisher import publish_outbox
 from flows.prefect_api import is_retried
 from flows.teacher.ecs import transcode as ecs
@@ -41,7 +41,7 @@ from lectern.wire.messages import TranscodingResult
 # Begins the runs that make renditions, beside the work that asks for them.
 
 
-async def start_requests(host: Teacher, keys: Sequence[RenditionKey]) -> None:
+async def start_requests(host: TeacherHost, keys: Sequence[RenditionKey]) -> None:
     """Begin a run that asks the OSS for each of *keys*; if it cannot begin, the sweeper does it."""
     if keys:
         name = f"request {rendition_words(keys[0])}" if len(keys) == 1 else f"request {len(keys)} renditions"
@@ -49,7 +49,7 @@ async def start_requests(host: Teacher, keys: Sequence[RenditionKey]) -> None:
         _start(host, "request", {"renditions": wanted}, name, [record_id for record_id, _ in keys])
 
 
-async def start_ecs(host: Teacher, keys: Sequence[RenditionKey]) -> None:
+async def start_ecs(host: TeacherHost, keys: Sequence[RenditionKey]) -> None:
     """Begin a run for each record of *keys*: its renditions are made together."""
     for record_id, resolutions in by_record(keys).items():
         name = f"transcode {record_id} {'+'.join(resolutions)}"
@@ -57,7 +57,7 @@ async def start_ecs(host: Teacher, keys: Sequence[RenditionKey]) -> None:
         _start(host, "transcode", parameters, name, [record_id])
 
 
-async def ecs_run(host: Teacher, record_id: int, resolutions: Sequence[Resolution], attempt: int) -> str:
+async def ecs_run(host: TeacherHost, record_id: int, resolutions: Sequence[Resolution], attempt: int) -> str:
     """The id of the run that makes this attempt, begun now or by an earlier request."""
     wanted = [str(one) for one in resolutions]
     name = f"transcode {record_id} {'+'.join(wanted)}"
@@ -66,7 +66,7 @@ async def ecs_run(host: Teacher, record_id: int, resolutions: Sequence[Resolutio
     return await host.runs.start(NewRun("transcode", parameters, name, [f"record:{record_id}"], key))
 
 
-def _start(host: Teacher, which: str, parameters: dict[str, object], name: str, records: Sequence[int]) -> None:
+def _start(host: TeacherHost, which: str, parameters: dict[str, object], name: str, records: Sequence[int]) -> None:
     tags = [f"record:{record_id}" for record_id in records[:20]]
     host.background.begin(host.runs, NewRun(which, parameters, name, tags))
 
@@ -94,7 +94,7 @@ async def settle(inbox_ids: str, dry_run: bool = False) -> State[None]:
     return await batch_flow("settle", batch, go, after, "What became of each result and its classes")
 
 
-async def settle_now(host: Teacher, result: TranscodingResult) -> Changes:
+async def settle_now(host: TeacherHost, result: TranscodingResult) -> Changes:
     """Settle a result that did not come over the bus; raises TryAgain while Redis is away."""
     alive = await living(host)
     lists = await old_waiters(host, {_key(result)})
@@ -142,7 +142,7 @@ def waiters_of(
     return found
 
 
-async def follow(host: Teacher, some: Sequence[Changes], lists: Lists) -> None:
+async def follow(host: TeacherHost, some: Sequence[Changes], lists: Lists) -> None:
     """After the commit: send messages, drop the waiting lists of ended transcodings, begin ECS transcodings."""
     for one in some:
         for backend, outcome in one.transcoded:
@@ -156,7 +156,7 @@ def _key(result: TranscodingResult) -> RenditionKey:
     return result.record_id, result.video_resolution
 
 
-async def old_waiters(host: Teacher, keys: set[RenditionKey]) -> dict[RenditionKey, list[str]]:
+async def old_waiters(host: TeacherHost, keys: set[RenditionKey]) -> dict[RenditionKey, list[str]]:
     """The class_ids on the Redis waiting lists of *keys*; the old program's are among them."""
     names = {key: host.settings.waiting_key.format(record_id=key[0], resolution=key[1]) for key in keys}
     try:
@@ -167,7 +167,7 @@ async def old_waiters(host: Teacher, keys: set[RenditionKey]) -> dict[RenditionK
     return {key: found[name] for key, name in names.items()}
 
 
-async def drop_lists(host: Teacher, keys: Sequence[RenditionKey], lists: Lists) -> None:
+async def drop_lists(host: TeacherHost, keys: Sequence[RenditionKey], lists: Lists) -> None:
     """Delete the entries that were read from the waiting lists; classes that joined since stay."""
     counts = {
         host.settings.waiting_key.format(record_id=key[0], resolution=key[1]): len(lists[key])
@@ -225,7 +225,7 @@ class _Door:
 _door = _Door()
 
 
-async def _ask(host: Teacher, key: RenditionKey, attempt: int, owner: str) -> None:
+async def _ask(host: TeacherHost, key: RenditionKey, attempt: int, owner: str) -> None:
     """Ask until the OSS has answered; the pauses between the tries double."""
     async for trying in stamina.retry_context(
         on=TryAgain, attempts=POSTS, timeout=None, wait_initial=1.0, wait_max=8.0
@@ -234,7 +234,7 @@ async def _ask(host: Teacher, key: RenditionKey, attempt: int, owner: str) -> No
             await _post(host, key, attempt, owner)
 
 
-async def _post(host: Teacher, key: RenditionKey, attempt: int, owner: str) -> None:
+async def _post(host: TeacherHost, key: RenditionKey, attempt: int, owner: str) -> None:
     """One signed POST to the OSS transcoder, if the rendition is still *owner*'s to ask for when its turn comes."""
     if host.settings.oss_transcode_url is None:  # it was set when the request was decided
         raise FallBack(f"{stem(*key)}: OSS transcoding: OSS_TRANSCODE_URL is not set any more")
@@ -256,7 +256,7 @@ async def _post(host: Teacher, key: RenditionKey, attempt: int, owner: str) -> N
 
 
 @asynccontextmanager
-async def _said_if_refused(host: Teacher) -> AsyncIterator[None]:
+async def _said_if_refused(host: TeacherHost) -> AsyncIterator[None]:
     """A context around one request: raises an alarm if the OSS does not know this teacher, which the fallback hides.
 
     The trouble goes on until a request is taken.
@@ -276,7 +276,7 @@ async def _said_if_refused(host: Teacher) -> AsyncIterator[None]:
     host.ongoing.pop(code.number, None)
 
 
-async def remember(host: Teacher) -> None:
+async def remember(host: TeacherHost) -> None:
     """Take over from the process before that the OSS refuses this teacher, which goes on until it takes a request."""
     code = errors.OSS_REFUSES.number
     is_told = await host.read_tx(incidents.open_of, host.journal, code) is not None
@@ -328,7 +328,7 @@ def run_id() -> str:
 
 
 @asynccontextmanager
-async def _kept(host: Teacher, owner: str) -> AsyncIterator[None]:
+async def _kept(host: TeacherHost, owner: str) -> AsyncIterator[None]:
     """Renew the leases of all requests that *owner* has yet to make, however many they are."""
 
     async def keep() -> None:
@@ -369,7 +369,7 @@ LOOKS = 100
 """Number of outputs that are looked for at the same time: each holds a socket, and a process has about a thousand."""
 
 
-def _overdue(connection: Connection, host: Teacher) -> list[RenditionRow]:
+def _overdue(connection: Connection, host: TeacherHost) -> list[RenditionRow]:
     """The transcodings to time out; while unread results wait, one may be theirs, so only those long overdue."""
     now = time.time()
     due = transcodings.overdue(connection, now)
@@ -377,7 +377,7 @@ def _overdue(connection: Connection, host: Teacher) -> list[RenditionRow]:
     return [one for one in due if not unread or (one.deadline or now) < now - RESULTS_FIRST_S]
 
 
-async def time_out(host: Teacher, *, dry_run: bool = False) -> list[Changes]:
+async def time_out(host: TeacherHost, *, dry_run: bool = False) -> list[Changes]:
     """Settle every transcoding whose deadline has passed; first look whether its output is there after all.
 
     Raises TryAgain while Redis is away: no answer could be sent, and no streamer chosen.
@@ -403,7 +403,7 @@ async def time_out(host: Teacher, *, dry_run: bool = False) -> list[Changes]:
     return found.done
 
 
-async def _output(host: Teacher, one: RenditionRow) -> str | None:
+async def _output(host: TeacherHost, one: RenditionRow) -> str | None:
     """The URL of the output, if it is there; an unexpected error counts as absence, and stops no other rendition."""
     with Caught() as failed:
         return await ecs.output_there(host, one)
@@ -412,7 +412,7 @@ async def _output(host: Teacher, one: RenditionRow) -> str | None:
     return None
 
 
-def _what(host: Teacher, one: RenditionRow, url: str | None) -> transcoding.Overdue:
+def _what(host: TeacherHost, one: RenditionRow, url: str | None) -> transcoding.Overdue:
     return transcoding.overdue(
         output_there=url is not None,
         backend=one.backend,

@@ -10,7 +10,7 @@ from sqlalchemy import Connection, insert
 
 from benchmarks import streamer
 from flows.handling import change
-from flows.host import Streamer
+from flows.host import StreamerHost
 from flows.streamer import maintenance, prepare
 from flows.streamer.status import word
 from lectern.db import cache, dead_air
@@ -25,7 +25,7 @@ from tests.faults import hosts
 SOME, MANY = 2000, 8000
 
 
-def claim(connection: Connection, host: Streamer) -> None:
+def claim(connection: Connection, host: StreamerHost) -> None:
     """A class comes that needs another rendition, for which one has to go."""
     wanted = rows.prepare("c-1", 10_000_000, time.time() + 900)
     remote = RemoteFile(url=wanted.video_url, size_bytes=streamer.SIZE_BYTES, etag=None, crc64=None)

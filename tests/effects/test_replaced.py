@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from flows.handling import Delivery, changed
-from flows.host import Streamer
+from flows.host import StreamerHost
 from flows.streamer import downloads, prepare
 from lectern.db import cache
 from lectern.db.engine import open_database
@@ -42,7 +42,7 @@ def master(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 
 
 @pytest.fixture
-def streamer(tmp_path: Path, origin: Origin) -> Iterator[Streamer]:
+def streamer(tmp_path: Path, origin: Origin) -> Iterator[StreamerHost]:
     engine = open_database(f"sqlite:///{hosts.database('streamer', tmp_path / 'streamer.db')}")
     found = hosts.streamer(engine, tmp_path / "videos", 10**9, 10)
     allowed = urlsplit(origin.url).netloc
@@ -54,7 +54,7 @@ def streamer(tmp_path: Path, origin: Origin) -> Iterator[Streamer]:
     engine.dispose()
 
 
-def reserve(host: Streamer, origin: Origin, size_bytes: int) -> Path:
+def reserve(host: StreamerHost, origin: Origin, size_bytes: int) -> Path:
     """Reserve a download, as a booking does; returns where the rendition will be."""
     root = host.settings.video_root
     final = cache_dir.rendition_path(root, STEM)
@@ -67,7 +67,7 @@ def reserve(host: Streamer, origin: Origin, size_bytes: int) -> Path:
     return final
 
 
-def fetch(host: Streamer) -> bytes:
+def fetch(host: StreamerHost) -> bytes:
     """One try of the download, noted as there; returns what is in its place."""
 
     async def go() -> None:
@@ -78,13 +78,13 @@ def fetch(host: Streamer) -> bytes:
     return cache_dir.rendition_path(host.settings.video_root, STEM).read_bytes()
 
 
-def row(host: Streamer) -> Cached:
+def row(host: StreamerHost) -> Cached:
     return asyncio.run(host.read_tx(cache.by_stem, [STEM]))[STEM]
 
 
 @pytest.mark.parametrize("filler_bytes", [500, 5000], ids=["shorter", "longer"])
 def test_replaced_by_another_length_before_its_download_the_new_one_is_fetched(
-    streamer: Streamer, origin: Origin, master: bytes, filler_bytes: int
+    streamer: StreamerHost, origin: Origin, master: bytes, filler_bytes: int
 ) -> None:
     """Its reservation becomes that of the new length, and the sums are right."""
     old, new = recording(master, b"o"), recording(master, b"n", filler_bytes)
@@ -95,7 +95,7 @@ def test_replaced_by_another_length_before_its_download_the_new_one_is_fetched(
     assert asyncio.run(streamer.read_tx(cache.used, streamer.settings.video_root)) == Usage(len(new), 1)
 
 
-def test_replaced_between_two_tries_it_begins_from_zero(streamer: Streamer, origin: Origin, master: bytes) -> None:
+def test_replaced_between_two_tries_it_begins_from_zero(streamer: StreamerHost, origin: Origin, master: bytes) -> None:
     old, new = recording(master, b"o"), recording(master, b"n")
     reserve(streamer, origin, len(old))
     origin.files[PATH], origin.cut_at[PATH] = old, CUT
@@ -107,7 +107,7 @@ def test_replaced_between_two_tries_it_begins_from_zero(streamer: Streamer, orig
 
 
 def test_one_that_promises_another_sum_and_no_etag_begins_from_zero(
-    streamer: Streamer, origin: Origin, master: bytes, tmp_path: Path
+    streamer: StreamerHost, origin: Origin, master: bytes, tmp_path: Path
 ) -> None:
     old, new = recording(master, b"o"), recording(master, b"n")
     reserve(streamer, origin, len(old))
@@ -125,7 +125,7 @@ def test_one_that_promises_another_sum_and_no_etag_begins_from_zero(
 
 
 def test_replaced_while_the_rest_is_fetched_it_is_thrown_away_and_the_next_try_has_the_new_one(
-    streamer: Streamer, origin: Origin, master: bytes, monkeypatch: pytest.MonkeyPatch
+    streamer: StreamerHost, origin: Origin, master: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The origin was looked at before: of the second half nobody had promised anything."""
     old, new = recording(master, b"o"), recording(master, b"n")
@@ -148,7 +148,9 @@ def test_replaced_while_the_rest_is_fetched_it_is_thrown_away_and_the_next_try_h
     assert fetch(streamer) == new
 
 
-def test_replaced_while_it_is_cached_it_is_aired_as_it_was(streamer: Streamer, origin: Origin, master: bytes) -> None:
+def test_replaced_while_it_is_cached_it_is_aired_as_it_was(
+    streamer: StreamerHost, origin: Origin, master: bytes
+) -> None:
     """Nobody asks the origin again; RUNBOOK says how a person has the new one fetched."""
     old, new = recording(master, b"o"), recording(master, b"n")
     final = reserve(streamer, origin, len(old))
@@ -161,7 +163,7 @@ def test_replaced_while_it_is_cached_it_is_aired_as_it_was(streamer: Streamer, o
     assert len(origin.asked) == asked
 
 
-async def _looked_at(host: Streamer, origin: Origin) -> dict[str, prepare.ProbeResult]:
+async def _looked_at(host: StreamerHost, origin: Origin) -> dict[str, prepare.ProbeResult]:
     """What another class of the same recording has looked at."""
     times = {"start_time": time.time() + 600, "end_time": time.time() + 700}
     wanted = Prepare(class_id="c-2", video_url=origin.url + PATH, push_url="rtmp://127.0.0.1/live/c-2", **times)

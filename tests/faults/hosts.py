@@ -6,7 +6,7 @@ from typing import Any, cast
 
 from sqlalchemy import Engine
 
-from flows.host import Host, Streamer, Teacher
+from flows.host import StreamerHost, TeacherHost
 from lectern.model.tables import streamer as at_streamer
 from lectern.model.tables import teacher as at_teacher
 from lectern.settings import GIBIBYTE, StreamerSettings, TeacherSettings
@@ -17,7 +17,7 @@ NOBODY = cast("Any", None)
 """No bus and no runs: a transaction reaches neither."""
 
 
-def teacher(engine: Engine) -> Teacher:
+def teacher(engine: Engine) -> TeacherHost:
     """A teacher that asks the OSS, and has no server of its own."""
     settings = TeacherSettings.load(
         _env_file=None,
@@ -28,10 +28,10 @@ def teacher(engine: Engine) -> Teacher:
         public_url="http://oss.example/up",
         max_attempts_a_day=1000,
     )
-    return Host(settings, engine, at_teacher.journal, NOBODY, NOBODY)
+    return TeacherHost(settings, engine, at_teacher.journal, NOBODY, NOBODY)
 
 
-def streamer(engine: Engine, root: Path, max_bytes: int, max_num: int, *, name: str = ALIVE[0]) -> Streamer:
+def streamer(engine: Engine, root: Path, max_bytes: int, max_num: int, *, name: str = ALIVE[0]) -> StreamerHost:
     """A streamer with a small cache."""
     settings = StreamerSettings.load(
         _env_file=None,
@@ -40,7 +40,7 @@ def streamer(engine: Engine, root: Path, max_bytes: int, max_num: int, *, name: 
         max_video_size=(max_bytes + 0.5) / GIBIBYTE,
         max_video_num=max_num,
     )
-    return Host(settings, engine, at_streamer.journal, NOBODY, NOBODY)
+    return StreamerHost(settings, engine, at_streamer.journal, NOBODY, NOBODY)
 
 
 def now() -> float:

@@ -26,7 +26,7 @@ from sqlalchemy import Connection, select
 
 from flows import failures
 from flows.handling import changed
-from flows.host import Host
+from flows.host import Host, StreamerHost
 from flows.playout_link import Playout as Link
 from flows.streamer import amend, maintenance, playout_events, playout_sync
 from flows.streamer.playout_entry import AHEAD_S
@@ -41,7 +41,6 @@ from lectern.playout.client import PlayoutUnreachable
 from lectern.playout.context import Now, WorkerContext
 from lectern.playout.schedule import AiredFile, Schedule
 from lectern.playout.worker import RequestHandlers, Worker
-from lectern.settings import StreamerSettings
 from lectern.states import BOOKING_OVER, BookingState
 from lectern.wire.messages import Cancel
 from tests import marks, strategies
@@ -198,7 +197,7 @@ class Client:
 class Resident:
     """What a streamer's resident process does at a beat; a new one knows nothing but the rows."""
 
-    def __init__(self, host: Host[StreamerSettings], playout: Playout) -> None:
+    def __init__(self, host: StreamerHost, playout: Playout) -> None:
         self.host, self._playout = host, playout
         host.playout = Link(until=math.inf)
         self._handing = PlayoutSync(host)

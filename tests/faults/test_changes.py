@@ -14,7 +14,7 @@ import pytest
 from sqlalchemy import Connection, select
 
 from flows import handling
-from flows.host import Host
+from flows.host import Host, StreamerHost, TeacherHost
 from flows.playout_link import Lesson
 from flows.streamer import amend as amending
 from flows.streamer import downloads, lease, prepare
@@ -30,7 +30,6 @@ from lectern.model.facts import Airing, InboxMessage
 from lectern.model.streamer_plan import StreamerChanges
 from lectern.model.tables.streamer import classes, files, tasks
 from lectern.model.tables.teacher import StreamerRow, orders
-from lectern.settings import StreamerSettings, TeacherSettings
 from lectern.states import BOOKING_OVER, LIVE_AIRINGS, AiringState, BookingState, FileState
 from lectern.storage import cache_dir
 from lectern.storage.origin import RemoteFile
@@ -52,7 +51,7 @@ Content = tuple[str, float, float, str]
 """The rendition, the times and the push URL of a class."""
 
 
-def lesson(host: Host[StreamerSettings], one: Airing) -> Lesson:
+def lesson(host: StreamerHost, one: Airing) -> Lesson:
     """A class as the playout has it."""
     file = str(cache_dir.rendition_path(host.settings.video_root, one.stem).absolute())
     return {"start": one.start_time, "end": one.end_time, "file": file, "push_urls": [one.push_url]}
@@ -71,7 +70,7 @@ def _confirmed(aired: dict[str, Lesson], connection: Connection, changes: Stream
 class World:
     """A teacher and two streamers; what they say to each other waits until somebody takes it, in its order."""
 
-    def __init__(self, teacher: Host[TeacherSettings], streamers: dict[str, Host[StreamerSettings]], seed: int) -> None:
+    def __init__(self, teacher: TeacherHost, streamers: dict[str, StreamerHost], seed: int) -> None:
         self.teacher, self.streamers = teacher, streamers
         self.chance = random.Random(seed)
         self.links: dict[tuple[str, str], deque[str]] = defaultdict(deque)  # by who takes it, and class
@@ -164,7 +163,7 @@ class World:
             work = self._prepare if cmd == "prepare" else self._amend
             self.at(host, partial(work, host, of[cmd]))
 
-    def _amend(self, host: Host[StreamerSettings], bodies: Sequence[str], connection: Connection) -> None:
+    def _amend(self, host: StreamerHost, bodies: Sequence[str], connection: Connection) -> None:
         came = [handling.came(one, (Amend,)) for one in self.kept(connection, host, bodies)]
         handling.change(connection, host, partial(handling.of_messages, host, came, amending.decided))
 
@@ -184,7 +183,7 @@ class World:
 
         self.at(host, work)
 
-    def _prepare(self, host: Host[StreamerSettings], bodies: Sequence[str], connection: Connection) -> None:
+    def _prepare(self, host: StreamerHost, bodies: Sequence[str], connection: Connection) -> None:
         came = [handling.came(one, (Prepare,)) for one in self.kept(connection, host, bodies)]
         came, _ = prepare.with_stems(connection, came)
         looked: dict[str, Any] = {
@@ -194,7 +193,7 @@ class World:
             connection, host, partial(handling.of_messages, host, came, partial(prepare.decided_classes, looked, {}))
         )
 
-    def _release(self, host: Host[StreamerSettings], bodies: Sequence[str], connection: Connection) -> None:
+    def _release(self, host: StreamerHost, bodies: Sequence[str], connection: Connection) -> None:
         came: list[handling.Delivery[Release | Grant]] = [
             handling.came(one, (Release, Grant)) for one in self.kept(connection, host, bodies)
         ]
@@ -318,7 +317,7 @@ class World:
                 yield f"{class_id}: is {row.state} on {row.streamer}, and lives on {live.get(class_id)}"
 
     def _of_streamer(
-        self, name: str, host: Host[StreamerSettings], booked: dict[str, Any], live: dict[str, str]
+        self, name: str, host: StreamerHost, booked: dict[str, Any], live: dict[str, str]
     ) -> Iterator[str]:
         joined = classes.join(tasks, classes.c.class_id == tasks.c.class_id)
         wanted = select(classes, tasks.c.push_url, tasks.c.start_time, tasks.c.end_time).select_from(joined)

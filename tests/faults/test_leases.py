@@ -11,7 +11,7 @@ from sqlalchemy import Connection, select
 
 from flows import handling
 from flows.background_runs import NewRun
-from flows.host import Streamer, Teacher
+from flows.host import StreamerHost, TeacherHost
 from flows.streamer import lease
 from flows.streamer.lease import QuorumCheck
 from flows.teacher import failover, membership, reports
@@ -36,7 +36,7 @@ RUN = "00000000-0000-0000-0000-000000000001"
 class Runs:
     """Notes what the database held when a push was ended."""
 
-    def __init__(self, host: Streamer) -> None:
+    def __init__(self, host: StreamerHost) -> None:
         self.host = host
         self.seen: list[tuple[str, str | None]] = []
 
@@ -56,7 +56,7 @@ def on_air(connection: Connection, class_id: str) -> None:
 
 @pytest.mark.parametrize("grant_first", [True, False])
 def test_pushes_of_what_was_taken_away_have_ended_when_the_lease_is_held(
-    streamer: Streamer, *, grant_first: bool
+    streamer: StreamerHost, *, grant_first: bool
 ) -> None:
     """In whatever order the messages lie in the inbox: for a moment, two streamers would push one class."""
     said: list[Release | Grant] = [
@@ -82,7 +82,7 @@ def test_pushes_of_what_was_taken_away_have_ended_when_the_lease_is_held(
     [Grant(streamer=hosts.ALIVE[0], session="another"), Grant(streamer=hosts.ALIVE[1], session="asked")],
     ids=["another session", "another streamer"],
 )
-def test_a_lease_that_was_not_asked_for_is_not_held(streamer: Streamer, strange: Grant) -> None:
+def test_a_lease_that_was_not_asked_for_is_not_held(streamer: StreamerHost, strange: Grant) -> None:
     """Whoever can write to the stream would else take the lease away that this streamer holds."""
     streamer.fencing_token = "asked"
     for one in (Grant(streamer=streamer.settings.name, session="asked"), strange):
@@ -111,30 +111,32 @@ class Ear:
 
 
 @pytest.fixture
-def teacher(teacher: Teacher, monkeypatch: pytest.MonkeyPatch) -> Teacher:
+def teacher(teacher: TeacherHost, monkeypatch: pytest.MonkeyPatch) -> TeacherHost:
     monkeypatch.setattr(decide_leases, "NOTICE_S", 0.05)
     monkeypatch.setattr(failover, "LOOK_S", 0.05)
     return teacher
 
 
-def stays_silent(teacher: Teacher, bus: object, silent_s: float) -> bool:
+def stays_silent(teacher: TeacherHost, bus: object, silent_s: float) -> bool:
     teacher.bus = cast("Any", bus)
     return asyncio.run(failover._stays_silent(teacher, hosts.ALIVE[0], silent_s))
 
 
-def test_a_move_that_was_announced_early_waits_until_the_streamer_is_lost(teacher: Teacher) -> None:
+def test_a_move_that_was_announced_early_waits_until_the_streamer_is_lost(teacher: TeacherHost) -> None:
     """Its notice may be over before: then it must not be taken for one that was heard of again."""
     ear = Ear(ago_s=9.5)
     assert stays_silent(teacher, ear, 10.0)
     assert time.time() - ear.at > 10.0
 
 
-def test_a_move_ends_when_the_streamer_is_heard_of(teacher: Teacher) -> None:
+def test_a_move_ends_when_the_streamer_is_heard_of(teacher: TeacherHost) -> None:
     """Also where it is heard of while its silence is waited for."""
     assert not stays_silent(teacher, Ear(ago_s=9.0, again_after=3), 10.0)
 
 
-def test_a_streamer_that_redis_has_forgotten_is_lost_when_the_teacher_has_missed_it_for_long(teacher: Teacher) -> None:
+def test_a_streamer_that_redis_has_forgotten_is_lost_when_the_teacher_has_missed_it_for_long(
+    teacher: TeacherHost,
+) -> None:
     """Its lease may have been renewed in the moment before Redis was started without its data."""
 
     class Empty(Ear):
@@ -147,7 +149,7 @@ def test_a_streamer_that_redis_has_forgotten_is_lost_when_the_teacher_has_missed
     assert time.monotonic() - began > 0.5
 
 
-def test_who_takes_the_classes_of_a_lost_streamer_says_that_it_is_lost(teacher: Teacher) -> None:
+def test_who_takes_the_classes_of_a_lost_streamer_says_that_it_is_lost(teacher: TeacherHost) -> None:
     """Once, whoever finds it first: the roll that is called each second, or the run that waits for this moment."""
     name, other = hosts.ALIVE
     with transaction(teacher.engine) as connection:
@@ -160,7 +162,7 @@ def test_who_takes_the_classes_of_a_lost_streamer_says_that_it_is_lost(teacher: 
 
 
 def test_a_streamer_that_is_lost_again_is_announced_again_at_once(
-    teacher: Teacher, monkeypatch: pytest.MonkeyPatch
+    teacher: TeacherHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Although what stayed with it when it was lost before is tried again after minutes only."""
     begun: list[str] = []
@@ -179,7 +181,7 @@ def test_a_streamer_that_is_lost_again_is_announced_again_at_once(
 
 
 def test_a_teacher_that_has_just_begun_to_listen_takes_no_lost_streamer_for_found(
-    teacher: Teacher, monkeypatch: pytest.MonkeyPatch
+    teacher: TeacherHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It would be lost again a minute later; or, where another teacher has listened for long, each second."""
     name, lost_after_s = hosts.ALIVE[0], teacher.settings.streamer_lost_after_s
@@ -205,7 +207,7 @@ def test_a_teacher_that_has_just_begun_to_listen_takes_no_lost_streamer_for_foun
 
 @pytest.mark.parametrize("starts_in_s", [decide_leases.STAY_S / 2, decide_leases.STAY_S * 20], ids=["soon", "tomorrow"])
 def test_a_class_of_tomorrow_that_nobody_else_can_take_stays_with_its_lost_streamer(
-    teacher: Teacher, starts_in_s: float
+    teacher: TeacherHost, starts_in_s: float
 ) -> None:
     """A host that begins anew is lost for a minute: what it airs tomorrow is not broken by that."""
     name, other = hosts.ALIVE
@@ -241,7 +243,7 @@ def test_a_class_of_tomorrow_that_nobody_else_can_take_stays_with_its_lost_strea
     ids=["lost, tomorrow", "lost, soon", "drained"],
 )
 def test_a_class_that_the_only_other_streamer_refuses_goes_back_to_the_one_that_it_came_from(
-    teacher: Teacher, starts_in_s: float, *, drained: bool, back: bool
+    teacher: TeacherHost, starts_in_s: float, *, drained: bool, back: bool
 ) -> None:
     """The cache of the other one is full; the one that had it is drained, or about to come back: it has the file."""
     name, other = hosts.ALIVE
@@ -270,7 +272,7 @@ def test_a_class_that_the_only_other_streamer_refuses_goes_back_to_the_one_that_
         assert bookings.by_id(connection, ["c-1"])["c-1"] == order, "it is not given to and fro"
 
 
-def test_a_streamer_that_never_heard_of_others_takes_nobody_for_away(streamer: Streamer) -> None:
+def test_a_streamer_that_never_heard_of_others_takes_nobody_for_away(streamer: StreamerHost) -> None:
     """It does not know who the others are: then its classes end with the lease, as if another one might have them."""
 
     async def is_taken(_streamer: str, _session: str) -> bool:
@@ -282,7 +284,7 @@ def test_a_streamer_that_never_heard_of_others_takes_nobody_for_away(streamer: S
     assert not asyncio.run(found.verdict(is_taken, "session", "claim")).goes_on
 
 
-async def test_no_beat_names_a_streamer_before_the_disk_has_it(streamer: Streamer) -> None:
+async def test_no_beat_names_a_streamer_before_the_disk_has_it(streamer: StreamerHost) -> None:
     """A process that is started anew asks all that the teacher may move classes to; and no beat waits for the disk."""
     may_write = asyncio.Event()
     written: list[set[str]] = []
@@ -307,7 +309,7 @@ async def test_no_beat_names_a_streamer_before_the_disk_has_it(streamer: Streame
     assert (written[-1], found.said) == ({"s3"}, {"peers": ["s3"]}), "who was named by no beat for a while is forgotten"
 
 
-def test_a_streamer_is_missed_until_it_is_heard_again_though_its_classes_were_moved(teacher: Teacher) -> None:
+def test_a_streamer_is_missed_until_it_is_heard_again_though_its_classes_were_moved(teacher: TeacherHost) -> None:
     """Its incident is open, and nobody begins to move classes that it has not."""
     name, lost_after_s = hosts.ALIVE[0], teacher.settings.streamer_lost_after_s
     now = hosts.now()
@@ -322,7 +324,7 @@ def test_a_streamer_is_missed_until_it_is_heard_again_though_its_classes_were_mo
     assert look(teacher.engine, leases.holder, name).lost_at is None
 
 
-def test_a_booking_that_only_drained_streamers_could_take_is_refused_in_those_words(teacher: Teacher) -> None:
+def test_a_booking_that_only_drained_streamers_could_take_is_refused_in_those_words(teacher: TeacherHost) -> None:
     """Not as if they were dead: the operator is to end the drain, not to start them."""
     teacher.beats = {"s1": {"at": 1.0, "drains": True}, "s2": {"at": 1.0, "drains": True, "gone": True}}
     changes = commit(teacher.engine, handling.change, teacher, lambda *_: None)
@@ -330,7 +332,7 @@ def test_a_booking_that_only_drained_streamers_could_take_is_refused_in_those_wo
     assert Changes(teacher.settings, 1.0).no_streamer() == "no streamer was heard of lately"
 
 
-def test_of_a_class_that_left_a_streamer_twice_and_came_back_the_latest_placement_counts(teacher: Teacher) -> None:
+def test_of_a_class_that_left_a_streamer_twice_and_came_back_the_latest_placement_counts(teacher: TeacherHost) -> None:
     """An earlier one would release what the streamer has now, or leave what it has no more."""
     name, other = hosts.ALIVE
     with transaction(teacher.engine) as connection:
@@ -344,7 +346,7 @@ def test_of_a_class_that_left_a_streamer_twice_and_came_back_the_latest_placemen
 
 
 def test_a_grant_that_waits_for_a_failed_release_is_tried_again_after_a_second(
-    streamer: Streamer, monkeypatch: pytest.MonkeyPatch
+    streamer: StreamerHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Not before, and not never: until then the streamer has no lease, because it would go on with what was taken."""
     said: list[Release | Grant] = [

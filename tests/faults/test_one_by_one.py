@@ -12,7 +12,7 @@ from sqlalchemy import Connection, insert, select, update
 
 from flows import artifacts, handling
 from flows import host as hall
-from flows.host import Host, Teacher
+from flows.host import StreamerHost, TeacherHost
 from flows.streamer import broadcast
 from flows.teacher import bookings as teacher_bookings
 from flows.teacher.ecs.job import TranscodeJob
@@ -24,7 +24,6 @@ from lectern.model.plan import Changes
 from lectern.model.tables import teacher as at_teacher
 from lectern.model.tables.streamer import classes
 from lectern.model.tables.teacher import RenditionRow, orders
-from lectern.settings import StreamerSettings, TeacherSettings
 from lectern.states import AiringState, Backend, RenditionState, Resolution
 from lectern.wire.messages import Booking, Change, Prepare
 from lectern.wire.parser import command_of
@@ -41,7 +40,7 @@ def wanted(class_id: str, **fields: Any) -> Booking:
     return strategies.booking(class_id, start_time=starts, end_time=starts + 600, **fields)
 
 
-def decided(host: Teacher, decide: Callable[..., object], *messages: Booking | Change) -> Changes:
+def decided(host: TeacherHost, decide: Callable[..., object], *messages: Booking | Change) -> Changes:
     """Decide *messages* in one transaction, by *decide*."""
 
     def go(connection: Connection, changes: Changes) -> None:
@@ -50,12 +49,12 @@ def decided(host: Teacher, decide: Callable[..., object], *messages: Booking | C
     return commit(host.engine, handling.change, host, go)
 
 
-def states(host: Teacher) -> dict[str, str]:
+def states(host: TeacherHost) -> dict[str, str]:
     with transaction(host.engine) as connection:
         return {row.class_id: row.state for row in connection.execute(select(orders.c.class_id, orders.c.state))}
 
 
-def test_a_second_change_in_a_batch_joins_the_transcoding_that_its_recording_has(teacher: Teacher) -> None:
+def test_a_second_change_in_a_batch_joins_the_transcoding_that_its_recording_has(teacher: TeacherHost) -> None:
     """The first names the recording, the second its resolution: only together they name a rendition that is made."""
     at_1080, at_720 = (7777, Resolution.P1080), (7777, Resolution.P720)
     decided(
@@ -79,7 +78,7 @@ def test_a_second_change_in_a_batch_joins_the_transcoding_that_its_recording_has
 
 
 async def test_a_change_waits_for_the_booking_of_its_class_that_is_in_the_inbox_or_may_come_soon(
-    teacher: Teacher, monkeypatch: pytest.MonkeyPatch
+    teacher: TeacherHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Others handle bookings, perhaps another teacher: the change would be answered with 404, and be lost.
 
@@ -114,11 +113,11 @@ async def test_a_change_waits_for_the_booking_of_its_class_that_is_in_the_inbox_
     assert commit(teacher.engine, bookings.by_id, ["c-1"])["c-1"].end_time == end
 
 
-def left(host: Teacher, ids: list[int]) -> list[int]:
+def left(host: TeacherHost, ids: list[int]) -> list[int]:
     return sorted(commit(host.engine, inbox.unhandled, host.journal, ids))
 
 
-def test_the_backup_stream_of_a_class_that_waits_for_its_rendition_is_taken(teacher: Teacher) -> None:
+def test_the_backup_stream_of_a_class_that_waits_for_its_rendition_is_taken(teacher: TeacherHost) -> None:
     """Its second airing is placed only when the rendition is there, and would then be pushed over another class."""
     backup = "rtmp://backup.example/live/c-1"
     decided(teacher, teacher_bookings.decided_bookings, wanted("c-1", push_url_backup=backup))
@@ -127,7 +126,7 @@ def test_the_backup_stream_of_a_class_that_waits_for_its_rendition_is_taken(teac
     assert states(teacher) == {"c-1": "waiting", "c-2": "refused", "c-3": "refused", "c-4": "waiting"}
 
 
-def test_the_backup_stream_that_a_change_asks_for_is_taken(teacher: Teacher) -> None:
+def test_the_backup_stream_that_a_change_asks_for_is_taken(teacher: TeacherHost) -> None:
     """And the one of before is free once the change is in force."""
     old, new = "rtmp://backup.example/live/old", "rtmp://backup.example/live/new"
     decided(teacher, teacher_bookings.decided_bookings, wanted("c-1", push_url_backup=old))
@@ -171,7 +170,7 @@ def put_on_air(connection: Connection) -> Airing:
 
 @pytest.mark.parametrize(("cancelled", "state"), [(False, AiringState.ON_AIR), (True, AiringState.CANCELLED)])
 def test_a_class_is_cancelled_by_nobody_but_a_person(
-    streamer: Host[StreamerSettings], monkeypatch: pytest.MonkeyPatch, *, cancelled: bool, state: AiringState
+    streamer: StreamerHost, monkeypatch: pytest.MonkeyPatch, *, cancelled: bool, state: AiringState
 ) -> None:
     """A process that dies of an error cancels all its tasks, too: its classes are the next process's."""
     streamer.runs, streamer.bus = cast("Any", Runs(cancelled=cancelled)), cast("Any", Quiet())
@@ -195,7 +194,7 @@ def test_a_class_is_cancelled_by_nobody_but_a_person(
 
 @pytest.mark.parametrize(("cancelled", "results"), [(False, 0), (True, 1)])
 def test_a_rendition_is_given_up_by_nobody_but_a_person(
-    teacher: Host[TeacherSettings], monkeypatch: pytest.MonkeyPatch, *, cancelled: bool, results: int
+    teacher: TeacherHost, monkeypatch: pytest.MonkeyPatch, *, cancelled: bool, results: int
 ) -> None:
     """Else its classes would be refused with 208, while the job goes on at the ECS host."""
     teacher.runs, teacher.bus = cast("Any", Runs(cancelled=cancelled)), cast("Any", Quiet())

@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import Connection, select, text
 
 from flows import artifacts
-from flows.host import Host
+from flows.host import StreamerHost
 from flows.resident import maintenance as resident_maintenance
 from flows.teacher import bookings as teacher_bookings
 from flows.teacher import maintenance as teacher_maintenance
@@ -21,7 +21,6 @@ from lectern.db.engine import open_database, transaction
 from lectern.db.inbox import ReceivedMessage
 from lectern.model.facts import Attempt
 from lectern.model.tables.teacher import journal, orders, videos
-from lectern.settings import StreamerSettings
 from lectern.states import Backend, BookingState, Resolution
 from lectern.wire.messages import Booking, Message, TranscodingResult
 from tests import strategies
@@ -211,7 +210,7 @@ def counted(connection: Connection) -> int:
     return int(connection.execute(text("select count(*) from inbox_list")).scalar_one())
 
 
-def test_a_resolver_that_hangs_keeps_no_transaction_waiting(streamer: Host[StreamerSettings]) -> None:
+def test_a_resolver_that_hangs_keeps_no_transaction_waiting(streamer: StreamerHost) -> None:
     """Names are looked up in threads, as many as there are bookings with odd hosts; the database has its own."""
     goes_on = threading.Event()
 

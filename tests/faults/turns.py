@@ -10,10 +10,9 @@ from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 from sqlalchemy import Connection, Engine
 
 from flows import host as at_host
-from flows.host import Host
+from flows.host import TeacherHost
 from lectern.db.outbox import Unsent
 from lectern.redis.publish import Sent
-from lectern.settings import TeacherSettings
 from tests.faults import hosts
 
 P = ParamSpec("P")
@@ -46,7 +45,7 @@ class Quiet:
 
 
 @dataclass
-class Stepped(Host[TeacherSettings]):
+class Stepped(TeacherHost):
     """A teacher that stops before each of its transactions."""
 
     stopped: asyncio.Event = field(default_factory=asyncio.Event)

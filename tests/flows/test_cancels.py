@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import Connection, Engine, select, update
 
 from flows import handling
-from flows.host import Host
+from flows.host import Host, StreamerHost, TeacherHost
 from flows.streamer import lease
 from flows.teacher import bookings as teacher_bookings
 from flows.teacher import maintenance, membership, reports
@@ -28,7 +28,6 @@ from lectern.model.streamer_plan import StreamerChanges
 from lectern.model.tables.shared import MessageTables
 from lectern.model.tables.teacher import cancels as cancel_list
 from lectern.model.tables.teacher import streamers
-from lectern.settings import StreamerSettings, TeacherSettings
 from lectern.states import AiringState
 from lectern.wire.messages import Booking, Cancel, Grant, Message, Prepare, Release, Report
 from lectern.wire.parser import parse
@@ -42,8 +41,8 @@ STREAMER = "streamer1"
 class Pair:
     """A teacher and a streamer; what one sends reaches the other only where a test passes it on."""
 
-    teacher: Host[TeacherSettings]
-    streamer: Host[StreamerSettings]
+    teacher: TeacherHost
+    streamer: StreamerHost
     opened_at: float = field(default_factory=time.time)
 
     def book(self, class_id: str = "c-1", start_in_s: float = 600) -> None:

@@ -9,12 +9,11 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from flows.host import Host
+from flows.host import StreamerHost
 from flows.streamer import amend, playout_events, prepare
 from flows.streamer.prepare import ProbeResult
 from lectern.db import airings
 from lectern.db.engine import transaction
-from lectern.settings import StreamerSettings
 from lectern.states import AiringState
 from lectern.storage.origin import RemoteFile
 from lectern.wire.messages import Amend, Prepare
@@ -29,7 +28,7 @@ CHANGE = "c-1^1"
 
 
 @pytest.fixture
-def streamer(streamer: Host[StreamerSettings]) -> Host[StreamerSettings]:
+def streamer(streamer: StreamerHost) -> StreamerHost:
     """A streamer whose class begins in a minute, and has just got another end by a change."""
     streamer.bus = Quiet()  # type: ignore[assignment]
     start = hosts.now() + 60
@@ -53,18 +52,18 @@ def streamer(streamer: Host[StreamerSettings]) -> Host[StreamerSettings]:
     return streamer
 
 
-def reports(host: Host[StreamerSettings]) -> list[int]:
+def reports(host: StreamerHost) -> list[int]:
     """The codes that the teacher hears of the change."""
     with transaction(host.engine) as connection:
         bodies = connection.execute(select(host.journal.outbox.c.body)).scalars().all()
     return [one["code"] for one in map(json.loads, bodies) if one["cmd"] == "amended"]
 
 
-def its_class(host: Host[StreamerSettings]) -> Any:
+def its_class(host: StreamerHost) -> Any:
     return commit(host.engine, airings.by_id, ["c-1"])["c-1"]
 
 
-async def confirmed(host: Host[StreamerSettings], **has: object) -> None:
+async def confirmed(host: StreamerHost, **has: object) -> None:
     """One look at the changes, while the playout confirms that it airs the class with what it *has*."""
     lessons = {"c-1": {**lesson(host, its_class(host)), **has}}
 
@@ -80,7 +79,7 @@ async def confirmed(host: Host[StreamerSettings], **has: object) -> None:
     beats.cancel()
 
 
-async def test_a_change_is_reported_when_the_playout_has_it_and_once(streamer: Host[StreamerSettings]) -> None:
+async def test_a_change_is_reported_when_the_playout_has_it_and_once(streamer: StreamerHost) -> None:
     """Before that it has the class as it was, which is what would be aired."""
     await confirmed(streamer, end=its_class(streamer).end_time - 300)
     assert reports(streamer) == []
@@ -90,7 +89,7 @@ async def test_a_change_is_reported_when_the_playout_has_it_and_once(streamer: H
 
 
 async def test_a_change_waits_while_nobody_knows_what_the_playout_airs(
-    streamer: Host[StreamerSettings], monkeypatch: pytest.MonkeyPatch
+    streamer: StreamerHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Once the playout has surely no worker, the timetable on the disk says what the next one airs."""
     monkeypatch.setattr(amend, "CONFIRMS_S", 0.05)
@@ -107,7 +106,7 @@ async def test_a_change_waits_while_nobody_knows_what_the_playout_airs(
 
 @pytest.mark.parametrize(("end_of", "code"), [("changed", 0), ("before", 410)])
 def test_a_class_that_ends_before_that_is_reported_as_it_was_aired(
-    streamer: Host[StreamerSettings], monkeypatch: pytest.MonkeyPatch, end_of: str, code: int
+    streamer: StreamerHost, monkeypatch: pytest.MonkeyPatch, end_of: str, code: int
 ) -> None:
     """The end of its change has passed, too: as the playout says which end it had, the teacher hears of the change."""
     one = its_class(streamer)
@@ -132,7 +131,7 @@ def test_a_class_that_ends_before_that_is_reported_as_it_was_aired(
     "had", [{"end": strategies.NOW}, {"start": strategies.NOW}, {"file": "/videos/other.flv"}], ids=str
 )
 def test_the_end_of_a_class_as_it_was_before_a_change_ends_nothing(
-    streamer: Host[StreamerSettings], had: dict[str, object]
+    streamer: StreamerHost, had: dict[str, object]
 ) -> None:
     """The playout had another end, start or recording; it gets the timetable, in which the class is not over."""
     one = its_class(streamer)
@@ -141,7 +140,7 @@ def test_the_end_of_a_class_as_it_was_before_a_change_ends_nothing(
     assert its_class(streamer).state is one.state
 
 
-async def test_a_change_is_reported_by_itself_soon_after_the_playout_has_it(streamer: Host[StreamerSettings]) -> None:
+async def test_a_change_is_reported_by_itself_soon_after_the_playout_has_it(streamer: StreamerHost) -> None:
     """Also after a restart: what waits is a row, and nobody needs to ask."""
     lessons = {"c-1": lesson(streamer, its_class(streamer))}
     work = asyncio.create_task(amend.keep_confirming(streamer))

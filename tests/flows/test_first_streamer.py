@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import pytest
 
-from flows.host import Host, Teacher
+from flows.host import TeacherHost
 from flows.teacher.membership import FIRST_STREAMER_S, Membership, living
 from lectern.db.engine import open_database
 from lectern.errors import TryAgain
@@ -29,11 +29,11 @@ class Beats:
         return dict.fromkeys(self._alive)
 
 
-def teacher(folder: Path, *alive: str, listened_s: float) -> Teacher:
+def teacher(folder: Path, *alive: str, listened_s: float) -> TeacherHost:
     url = f"sqlite:///{laid.database('teacher', folder / 'teacher.db')}"
     engine = open_database(url)
     settings = TeacherSettings(teacher_name="t1", teacher_database_url=url, transcode_sign_key="made-up")
-    host = Host(settings, engine, journal, cast("Bus", Beats(*alive)), cast("Any", None))
+    host = TeacherHost(settings, engine, journal, cast("Bus", Beats(*alive)), cast("Any", None))
     host.listens_since = time.monotonic() - listened_s
     return host
 

@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import insert, select, update
 
 from flows import failures
-from flows.host import Host
+from flows.host import StreamerHost
 from flows.streamer import downloads, playout_events
 from lectern.db.engine import reading, transaction
 from lectern.model.tables.streamer import classes, journal, tasks
@@ -27,7 +27,7 @@ async def nobody(_host: object) -> None:
 
 
 @pytest.fixture
-def streamer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Host[StreamerSettings]]:
+def streamer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[StreamerHost]:
     """A streamer with a class on air; what it sends stays in its outbox."""
     monkeypatch.setattr(playout_events, "publish_outbox", nobody)
     engine = laid.opened("streamer", tmp_path / "streamer.db")
@@ -35,11 +35,13 @@ def streamer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Host[S
         times = {"start_time": START, "end_time": START + 2700}
         connection.execute(insert(tasks).values(class_id="c-1", push_url="rtmp://push.example/live/x", **times))
         connection.execute(insert(classes).values(class_id="c-1", video_id="6666", state="on air"))
-    yield Host(StreamerSettings.load(streamer_name="streamer1"), engine, journal, cast("Any", None), cast("Any", None))
+    yield StreamerHost(
+        StreamerSettings.load(streamer_name="streamer1"), engine, journal, cast("Any", None), cast("Any", None)
+    )
     engine.dispose()
 
 
-def alarms(host: Host[StreamerSettings]) -> list[str]:
+def alarms(host: StreamerHost) -> list[str]:
     """The sentences of the alarms that were raised."""
     with reading(host.engine) as connection:
         rows = connection.execute(select(journal.outbox.c.body)).scalars()
@@ -52,7 +54,7 @@ def broke_off(at: float, *, was_on_air: bool) -> dict[str, object]:
     return {"event": "broke_off", "class_id": "c-1", "at": at, "session": 1, "why": why, "was_on_air": was_on_air}
 
 
-async def test_a_class_that_falls_behind_the_clock_is_alarmed_at_once(streamer: Host[StreamerSettings]) -> None:
+async def test_a_class_that_falls_behind_the_clock_is_alarmed_at_once(streamer: StreamerHost) -> None:
     one = playout_events.PlayoutEvents(streamer)
     await one.take({"event": "behind", "class_id": "c-1", "at": START + 50, "behind_s": 2.1})
     (said,) = alarms(streamer)
@@ -63,7 +65,7 @@ async def test_a_class_that_falls_behind_the_clock_is_alarmed_at_once(streamer: 
     ("starts_in_s", "said"), [(2, "its slate is sent from its start on"), (-2, "its slate is sent")]
 )
 async def test_a_class_that_is_to_begin_without_its_recording_is_not_said_to_send_its_slate_already(
-    streamer: Host[StreamerSettings], starts_in_s: float, said: str
+    streamer: StreamerHost, starts_in_s: float, said: str
 ) -> None:
     """Its playout opens the file some seconds before the class."""
     with transaction(streamer.engine) as connection:
@@ -74,7 +76,7 @@ async def test_a_class_that_is_to_begin_without_its_recording_is_not_said_to_sen
 
 
 async def test_a_slate_whose_reason_the_playout_does_not_know_any_more_is_alarmed_in_words(
-    streamer: Host[StreamerSettings],
+    streamer: StreamerHost,
 ) -> None:
     await playout_events.PlayoutEvents(streamer).catch_up(
         {"class_id": "c-1", "state": "waiting", "slate": True, "why": None}
@@ -83,7 +85,7 @@ async def test_a_slate_whose_reason_the_playout_does_not_know_any_more_is_alarme
 
 
 async def test_a_push_that_broke_off_is_alarmed_though_nothing_is_told_after_it(
-    streamer: Host[StreamerSettings],
+    streamer: StreamerHost,
 ) -> None:
     one = playout_events.PlayoutEvents(streamer)
     await one.take(broke_off(START + 50, was_on_air=True))
@@ -94,7 +96,7 @@ async def test_a_push_that_broke_off_is_alarmed_though_nothing_is_told_after_it(
     assert "it is not on air: the server took nothing for 5 s" in said
 
 
-async def test_a_push_that_comes_back_at_once_is_not_alarmed(streamer: Host[StreamerSettings]) -> None:
+async def test_a_push_that_comes_back_at_once_is_not_alarmed(streamer: StreamerHost) -> None:
     one = playout_events.PlayoutEvents(streamer)
     await one.take(broke_off(START + 50, was_on_air=True))
     told = {"event": "on_air", "class_id": "c-1", "at": START + 52, "session": 2, "position_s": 52.0}
@@ -104,7 +106,7 @@ async def test_a_push_that_comes_back_at_once_is_not_alarmed(streamer: Host[Stre
 
 
 async def test_a_class_that_ends_while_others_are_looked_at_is_passed_over(
-    streamer: Host[StreamerSettings], monkeypatch: pytest.MonkeyPatch
+    streamer: StreamerHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Events are taken beside the look; one of the last class must not end the whole work on the playout."""
     one = playout_events.PlayoutEvents(streamer)
@@ -121,7 +123,7 @@ async def test_a_class_that_ends_while_others_are_looked_at_is_passed_over(
     assert alarms(streamer) == []
 
 
-async def test_a_class_that_was_never_on_air_counts_from_its_start(streamer: Host[StreamerSettings]) -> None:
+async def test_a_class_that_was_never_on_air_counts_from_its_start(streamer: StreamerHost) -> None:
     """A server that takes the connection, and does not answer, is given up after 10 s: those count, too."""
     one = playout_events.PlayoutEvents(streamer)
     await one.take(broke_off(START + 8, was_on_air=False))
@@ -130,7 +132,7 @@ async def test_a_class_that_was_never_on_air_counts_from_its_start(streamer: Hos
 
 
 async def test_a_class_that_was_not_aired_is_reported_once(
-    streamer: Host[StreamerSettings], monkeypatch: pytest.MonkeyPatch
+    streamer: StreamerHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The playout tells its end to each process that begins; the story and the teacher need it once."""
     monkeypatch.setattr(playout_events, "publish_outbox", nobody)
@@ -146,7 +148,7 @@ async def test_a_class_that_was_not_aired_is_reported_once(
 
 
 async def test_a_class_that_was_closed_too_early_is_aired_after_all(
-    streamer: Host[StreamerSettings], monkeypatch: pytest.MonkeyPatch
+    streamer: StreamerHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The playout was away when the sweeper closed it, and says now what it has sent."""
     monkeypatch.setattr(playout_events, "publish_outbox", nobody)
@@ -163,7 +165,7 @@ async def test_a_class_that_was_closed_too_early_is_aired_after_all(
 
 
 async def test_an_odd_word_of_the_playout_about_a_class_is_alarmed_and_ends_nothing(
-    streamer: Host[StreamerSettings], monkeypatch: pytest.MonkeyPatch
+    streamer: StreamerHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It would end the whole work on the playout, which passes the lease on: all classes would leave the air."""
     monkeypatch.setattr(failures, "publish_outbox", nobody)
@@ -175,7 +177,7 @@ async def test_an_odd_word_of_the_playout_about_a_class_is_alarmed_and_ends_noth
 
 
 async def test_what_was_over_before_the_playout_was_reached_again_goes_on_no_longer(
-    streamer: Host[StreamerSettings],
+    streamer: StreamerHost,
 ) -> None:
     """Its word `back` or `on air` was said while nobody listened: no alarm is raised, nor kept open, for it."""
     one = playout_events.PlayoutEvents(streamer)
@@ -190,7 +192,7 @@ async def test_what_was_over_before_the_playout_was_reached_again_goes_on_no_lon
 
 
 async def test_a_recording_that_was_lost_while_nobody_listened_is_downloaded_again(
-    streamer: Host[StreamerSettings], monkeypatch: pytest.MonkeyPatch
+    streamer: StreamerHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else the slate is sent to the end of the class: the playout's word for it is said only once."""
     asked: list[tuple[str, str]] = []
@@ -210,7 +212,7 @@ async def test_a_recording_that_was_lost_while_nobody_listened_is_downloaded_aga
 
 
 async def test_a_recording_that_is_lost_twice_is_downloaded_twice(
-    streamer: Host[StreamerSettings], monkeypatch: pytest.MonkeyPatch
+    streamer: StreamerHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Once it was back, a second loss is a new one: else the slate is sent to the end of the class."""
     asked: list[str] = []

@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import insert, select, update
 
 from flows import failures
-from flows.host import Host
+from flows.host import StreamerHost
 from flows.streamer import playout_events, playout_sync
 from flows.streamer.playout_entry import TimetableReader
 from flows.streamer.playout_sync import PlayoutSync
@@ -23,7 +23,6 @@ from lectern.model.facts import AsRun
 from lectern.model.tables.streamer import classes, journal, tasks
 from lectern.model.views import EventView
 from lectern.playout import kernel
-from lectern.settings import StreamerSettings
 from lectern.storage import cache_dir
 from tests.playout import flvs
 from tests.playout.receiver import Receiver
@@ -31,7 +30,6 @@ from tests.playout.stage import Playout
 from tests.waiting import async_wait_until
 
 pytestmark = pytest.mark.live
-Streamer = Host[StreamerSettings]
 HOURS_S = 3 * 3600.0
 
 
@@ -40,7 +38,7 @@ async def nobody(_host: object) -> None:
 
 
 @pytest.fixture
-def streamer(streamer: Streamer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Streamer:
+def streamer(streamer: StreamerHost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StreamerHost:
     """A streamer that holds its lease; what it sends stays in its outbox."""
     for module in (playout_events, playout_sync, failures):
         monkeypatch.setattr(module, "publish_outbox", nobody)
@@ -51,7 +49,7 @@ def streamer(streamer: Streamer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def book(
-    host: Streamer, class_id: str, url: str, *, state: str = "ready", starts_in_s: float = 60, **more: Any
+    host: StreamerHost, class_id: str, url: str, *, state: str = "ready", starts_in_s: float = 60, **more: Any
 ) -> float:
     """A class of a minute, and its recording; returns when it begins."""
     start = time.time() + starts_in_s
@@ -62,32 +60,32 @@ def book(
     return start
 
 
-def move(host: Streamer, class_id: str, start: float) -> None:
+def move(host: StreamerHost, class_id: str, start: float) -> None:
     """Write another start of a class into its row, as a change does."""
     with transaction(host.engine) as connection:
         times = {"start_time": start, "end_time": start + 60.0}
         connection.execute(update(tasks).where(tasks.c.class_id == class_id).values(**times))
 
 
-def recorded(host: Streamer) -> Path:
+def recorded(host: StreamerHost) -> Path:
     path = cache_dir.rendition_path(host.settings.video_root, "1")
     path.parent.mkdir(exist_ok=True)
     return flvs.write(path, flvs.lesson(60))
 
 
-def alarms(host: Streamer) -> list[str]:
+def alarms(host: StreamerHost) -> list[str]:
     with reading(host.engine) as connection:
         bodies = [json.loads(body) for body in connection.execute(select(journal.outbox.c.body)).scalars()]
     return [body["message"] for body in bodies if body["cmd"] == "alarm"]
 
 
-def state(host: Streamer, class_id: str) -> str:
+def state(host: StreamerHost, class_id: str) -> str:
     with reading(host.engine) as connection:
         return str(connection.execute(select(classes.c.state).where(classes.c.class_id == class_id)).scalar_one())
 
 
 @asynccontextmanager
-async def kept(host: Streamer) -> AsyncIterator[PlayoutSync]:
+async def kept(host: StreamerHost) -> AsyncIterator[PlayoutSync]:
     """A resident that keeps its playout in step; at the end it is gone as if killed."""
     ours = PlayoutSync(host)
     works = [asyncio.create_task(one) for one in (ours.run(), ours.keep_in_step())]
@@ -100,7 +98,9 @@ async def kept(host: Streamer) -> AsyncIterator[PlayoutSync]:
         await asyncio.wait(works)
 
 
-async def test_a_class_that_is_moved_while_its_playout_is_away_is_not_aired_at_its_old_time(streamer: Streamer) -> None:
+async def test_a_class_that_is_moved_while_its_playout_is_away_is_not_aired_at_its_old_time(
+    streamer: StreamerHost,
+) -> None:
     """The playout reads the timetable by itself when it is back, and may be on air before the resident reaches it."""
     recorded(streamer)
     playout = Playout(streamer.settings.playout_dir)
@@ -120,7 +120,7 @@ async def test_a_class_that_is_moved_while_its_playout_is_away_is_not_aired_at_i
         assert receiver.of("c") == []
 
 
-async def test_a_class_that_is_moved_away_and_back_at_once_is_aired(streamer: Streamer) -> None:
+async def test_a_class_that_is_moved_away_and_back_at_once_is_aired(streamer: StreamerHost) -> None:
     recorded(streamer)
     with Receiver() as receiver, Playout(streamer.settings.playout_dir) as playout:
         async with kept(streamer):
@@ -140,7 +140,7 @@ async def test_a_class_that_is_moved_away_and_back_at_once_is_aired(streamer: St
             await async_wait_until(lambda: receiver.of("c"), description="it is on air")
 
 
-async def test_a_change_that_the_playout_lost_is_corrected_at_the_next_beat(streamer: Streamer) -> None:
+async def test_a_change_that_the_playout_lost_is_corrected_at_the_next_beat(streamer: StreamerHost) -> None:
     """Whoever wrote over the timetable, or whatever the worker has: the versions are compared."""
     with Playout(streamer.settings.playout_dir) as playout:
         async with kept(streamer):
@@ -151,7 +151,7 @@ async def test_a_change_that_the_playout_lost_is_corrected_at_the_next_beat(stre
 
 
 async def test_a_connection_that_lasts_is_no_loop_that_stands_still(
-    streamer: Streamer, monkeypatch: pytest.MonkeyPatch
+    streamer: StreamerHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else a streamer is not ready a minute after its playout was there, and its next rollout ends."""
     monkeypatch.setattr(playout_sync, "LOOK_EVERY_S", 0.1)
@@ -163,7 +163,7 @@ async def test_a_connection_that_lasts_is_no_loop_that_stands_still(
             )
 
 
-async def test_a_disk_that_takes_nothing_keeps_no_class_from_being_aired(streamer: Streamer) -> None:
+async def test_a_disk_that_takes_nothing_keeps_no_class_from_being_aired(streamer: StreamerHost) -> None:
     """The timetable goes through memory then; only a restart of the playout would not find it."""
     recorded(streamer)
     (streamer.settings.playout_dir / "timetable.jsonl/in the way").mkdir(parents=True)
@@ -175,7 +175,7 @@ async def test_a_disk_that_takes_nothing_keeps_no_class_from_being_aired(streame
             await async_wait_until(lambda: receiver.of("c"), description="it is on air")
 
 
-async def test_a_class_whose_recording_is_still_coming_is_on_air_with_the_slate(streamer: Streamer) -> None:
+async def test_a_class_whose_recording_is_still_coming_is_on_air_with_the_slate(streamer: StreamerHost) -> None:
     streamer.settings = streamer.settings.model_copy(
         update={"slate": flvs.write(streamer.settings.video_root / "s.flv", flvs.lesson(3))}
     )
@@ -196,7 +196,7 @@ async def test_a_class_whose_recording_is_still_coming_is_on_air_with_the_slate(
             assert len(receiver.of("c")) == 1
 
 
-async def test_a_class_that_is_due_and_that_the_playout_does_not_air_is_alarmed(streamer: Streamer) -> None:
+async def test_a_class_that_is_due_and_that_the_playout_does_not_air_is_alarmed(streamer: StreamerHost) -> None:
     with Playout(streamer.settings.playout_dir):
         async with kept(streamer):
             book(streamer, "c-1", "rtmp://127.0.0.1:99999/live/c", starts_in_s=-10)
@@ -206,7 +206,9 @@ async def test_a_class_that_is_due_and_that_the_playout_does_not_air_is_alarmed(
             )
 
 
-async def test_classes_off_the_air_without_a_lease_are_alarmed_if_this_streamer_holds_one(streamer: Streamer) -> None:
+async def test_classes_off_the_air_without_a_lease_are_alarmed_if_this_streamer_holds_one(
+    streamer: StreamerHost,
+) -> None:
     recorded(streamer)
     with Receiver() as receiver, Playout(streamer.settings.playout_dir) as playout:
         async with kept(streamer):
@@ -221,7 +223,7 @@ async def test_classes_off_the_air_without_a_lease_are_alarmed_if_this_streamer_
             )
 
 
-async def test_a_class_stays_in_the_timetable_until_the_playout_has_told_its_end(streamer: Streamer) -> None:
+async def test_a_class_stays_in_the_timetable_until_the_playout_has_told_its_end(streamer: StreamerHost) -> None:
     """It would be cancelled, if the clock of this host were a moment ahead of that by which the playout airs."""
     for class_id, ended_ago_s, was in (
         ("a", 1, "on air"),
@@ -235,7 +237,7 @@ async def test_a_class_stays_in_the_timetable_until_the_playout_has_told_its_end
     assert list(found.lessons) == ["a", "d"]
 
 
-async def test_an_end_of_before_a_change_ends_nothing(streamer: Streamer) -> None:
+async def test_an_end_of_before_a_change_ends_nothing(streamer: StreamerHost) -> None:
     """The playout may tell it while the change is on its way, and each time that the resident connects."""
     start = book(streamer, "c", "rtmp://127.0.0.1/live/c", starts_in_s=60)
     file = str(cache_dir.rendition_path(streamer.settings.video_root, "1"))
@@ -250,13 +252,13 @@ async def test_an_end_of_before_a_change_ends_nothing(streamer: Streamer) -> Non
     assert state(streamer, "c") == "aired"
 
 
-def story(host: Streamer) -> set[str]:
+def story(host: StreamerHost) -> set[str]:
     """What has happened on a streamer."""
     with reading(host.engine) as connection:
         return set(connection.execute(select(journal.events.c.what)).scalars())
 
 
-async def test_the_story_of_a_class_that_is_cut_twice_goes_to_its_teacher_with_its_end(streamer: Streamer) -> None:
+async def test_the_story_of_a_class_that_is_cut_twice_goes_to_its_teacher_with_its_end(streamer: StreamerHost) -> None:
     """Once by the server, which then refuses it, and once because the playout dies: each gap has its reason."""
     recorded(streamer)
     playout = Playout(streamer.settings.playout_dir)

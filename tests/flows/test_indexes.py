@@ -12,7 +12,7 @@ from sqlalchemy.exc import OperationalError
 
 from flows import handling
 from flows.handling import changed
-from flows.host import Host
+from flows.host import StreamerHost
 from flows.streamer import downloads, prepare, recording_checks
 from flows.streamer.prepare import ProbeResult
 from lectern import errors, subprocesses
@@ -26,7 +26,6 @@ from lectern.model.facts import Airing, Idle
 from lectern.model.streamer_plan import StreamerChanges
 from lectern.model.tables.streamer import classes, files, tasks
 from lectern.playout.keyframe_index import Look
-from lectern.settings import StreamerSettings
 from lectern.states import AiringState, FileState
 from lectern.storage import cache_dir
 from lectern.storage.origin import RemoteFile
@@ -35,10 +34,8 @@ from tests import rows, strategies
 from tests.faults import hosts
 from tests.rows import look
 
-Streamer = Host[StreamerSettings]
 
-
-async def put(host: Streamer, url: str, container: str = "flv") -> Path:
+async def put(host: StreamerHost, url: str, container: str = "flv") -> Path:
     """A class that begins in a second, and its recording of 4 s, as an earlier release left it: without an index."""
     root = host.settings.video_root
     path = cache_dir.rendition_path(root, "1")
@@ -58,7 +55,7 @@ async def put(host: Streamer, url: str, container: str = "flv") -> Path:
     return path
 
 
-async def test_a_file_of_an_earlier_release_gets_its_index_before_its_class(streamer: Streamer) -> None:
+async def test_a_file_of_an_earlier_release_gets_its_index_before_its_class(streamer: StreamerHost) -> None:
     path = await put(streamer, "rtmp://push.example/live/x")
     assert not remux.has_index(path)
     failed: dict[str, recording_checks.IndexSeen] = {}
@@ -68,7 +65,7 @@ async def test_a_file_of_an_earlier_release_gets_its_index_before_its_class(stre
 
 
 async def test_a_file_of_an_earlier_release_that_is_no_flv_is_made_one_and_the_sums_are_right(
-    streamer: Streamer,
+    streamer: StreamerHost,
 ) -> None:
     path = await put(streamer, "rtmp://push.example/live/x", "mp4")
     await recording_checks.make_indexes(streamer, {})
@@ -80,7 +77,7 @@ async def test_a_file_of_an_earlier_release_that_is_no_flv_is_made_one_and_the_s
 
 
 async def test_a_file_that_is_made_flv_holds_up_no_class_and_does_not_come_back_if_it_is_evicted(
-    streamer: Streamer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    streamer: StreamerHost, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """It may take half an hour, in which each booking of this streamer would wait for its answer."""
     path = await put(streamer, "rtmp://push.example/live/x", "mp4")
@@ -103,7 +100,7 @@ async def test_a_file_that_is_made_flv_holds_up_no_class_and_does_not_come_back_
 
 
 async def test_a_file_that_the_disk_had_no_room_for_is_tried_again(
-    streamer: Streamer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    streamer: StreamerHost, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Its class would be aired with the slate, although there is room by then."""
     path = await put(streamer, "rtmp://push.example/live/x")
@@ -119,7 +116,7 @@ async def test_a_file_that_the_disk_had_no_room_for_is_tried_again(
 
 
 async def test_the_size_of_a_file_that_was_made_flv_is_noted_although_the_database_took_nothing_at_first(
-    streamer: Streamer, monkeypatch: pytest.MonkeyPatch
+    streamer: StreamerHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Otherwise the check before its class finds another size, and has it downloaded again."""
     path = await put(streamer, "rtmp://push.example/live/x", "mp4")
@@ -142,7 +139,7 @@ def no_room(*_: object) -> None:
 
 
 async def test_a_file_that_can_get_no_index_is_tried_again_only_when_it_is_another_one(
-    streamer: Streamer, caplog: pytest.LogCaptureFixture
+    streamer: StreamerHost, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = await put(streamer, "rtmp://push.example/live/x")
     good = path.read_bytes()
@@ -165,7 +162,7 @@ LONG_S = 1000
 """Seconds until the class is over."""
 
 
-def admitted(host: Host[StreamerSettings], size_bytes: int, left_s: float = LONG_S) -> tuple[str, int | None]:
+def admitted(host: StreamerHost, size_bytes: int, left_s: float = LONG_S) -> tuple[str, int | None]:
     """State and code of a class whose recording has so many bytes, and that is over after *left_s*."""
     now = hosts.now()
     fields = json.loads(strategies.booking("c-1", start_time=int(now) - 10, end_time=now + left_s).to_json())
@@ -178,7 +175,7 @@ def admitted(host: Host[StreamerSettings], size_bytes: int, left_s: float = LONG
     return str(row.state), row.code
 
 
-def test_a_download_that_would_end_after_its_class_is_refused_at_once(streamer: Host[StreamerSettings]) -> None:
+def test_a_download_that_would_end_after_its_class_is_refused_at_once(streamer: StreamerHost) -> None:
     """Nothing is reserved and nothing evicted for it."""
     size_bytes = int(streamer.settings.download_rate_bytes * (LONG_S + 60))
     assert admitted(streamer, size_bytes) == ("refused", errors.NOT_READY_FOR_START.number)
@@ -187,7 +184,7 @@ def test_a_download_that_would_end_after_its_class_is_refused_at_once(streamer: 
 
 
 def test_the_alarm_of_a_change_whose_recording_comes_too_late_names_the_class_that_people_know(
-    streamer: Host[StreamerSettings],
+    streamer: StreamerHost,
 ) -> None:
     now = int(hosts.now())
     fields = json.loads(strategies.booking("c-1", start_time=now + 100, end_time=now + 9 * LONG_S).to_json())
@@ -203,12 +200,12 @@ def test_the_alarm_of_a_change_whose_recording_comes_too_late_names_the_class_th
     assert alarm["message"].startswith("c-1 begins in ")
 
 
-def test_a_download_that_ends_within_its_class_is_begun(streamer: Host[StreamerSettings]) -> None:
+def test_a_download_that_ends_within_its_class_is_begun(streamer: StreamerHost) -> None:
     """The class is then aired from the clock's position on."""
     assert admitted(streamer, int(streamer.settings.download_rate_bytes * (LONG_S - 60)))[0] == "waiting"
 
 
-def test_what_is_on_the_disk_already_is_not_downloaded_again(streamer: Host[StreamerSettings]) -> None:
+def test_what_is_on_the_disk_already_is_not_downloaded_again(streamer: StreamerHost) -> None:
     size_bytes = int(streamer.settings.download_rate_bytes * (LONG_S + 60))
     part = cache_dir.part_path(streamer.settings.video_root, "6666_720P")
     part.parent.mkdir(parents=True)
@@ -217,13 +214,13 @@ def test_what_is_on_the_disk_already_is_not_downloaded_again(streamer: Host[Stre
     assert admitted(streamer, size_bytes)[0] == "waiting"
 
 
-def test_a_class_that_is_over_is_refused_as_ended(streamer: Host[StreamerSettings]) -> None:
+def test_a_class_that_is_over_is_refused_as_ended(streamer: StreamerHost) -> None:
     """Its message came late, perhaps because the streamer was down; its recording is not to blame."""
     assert admitted(streamer, 1, left_s=-1) == ("refused", errors.ENDED.number)
 
 
 def test_a_download_that_ends_after_a_class_refuses_it_and_makes_ready_those_that_are_still_to_be_aired(
-    streamer: Host[StreamerSettings],
+    streamer: StreamerHost,
 ) -> None:
     """Nothing of the first can be aired any more, so nobody is told that it is ready."""
     now = hosts.now()
@@ -263,7 +260,7 @@ def test_a_download_that_ends_after_a_class_refuses_it_and_makes_ready_those_tha
     ids=["its playout has nothing of it", "its playout is away", "it was on air, and its playout forgot it"],
 )
 def test_a_class_of_which_nothing_was_sent_is_closed_with_these_words(
-    streamer: Host[StreamerSettings], state: AiringState, is_known: bool, says: str
+    streamer: StreamerHost, state: AiringState, is_known: bool, says: str
 ) -> None:
     now = hosts.now()
     one = Airing("c-1", "6", state, "rtmp://push.example/live/c", now - 99, now - 60, 6, None)

@@ -13,7 +13,7 @@ import redis
 from sqlalchemy import select
 from sqlalchemy.exc import OperationalError
 
-from flows.host import Host, current
+from flows.host import TeacherHost, current
 from flows.resident.consumer import Consumer
 from flows.teacher.bookings import booking
 from lectern.db import inbox
@@ -23,7 +23,6 @@ from lectern.model.facts import InboxMessage
 from lectern.model.tables.teacher import journal
 from lectern.redis.client import Bus
 from lectern.redis.publish import Sent
-from lectern.settings import TeacherSettings
 from tests.effects.redis_servers import empty_redis, redis_of_a_module, url_of
 from tests.faults import hosts
 from tests.waiting import async_wait_until
@@ -64,7 +63,7 @@ async def test_a_key_of_a_wrong_type_keeps_no_other_stream_from_being_read(clien
 class Slow:
     """A handler that handles each batch when the test lets it go."""
 
-    def __init__(self, host: Host[TeacherSettings]) -> None:
+    def __init__(self, host: TeacherHost) -> None:
         self.host = host
         self.batches: list[list[int]] = []
         self.go = asyncio.Event()
@@ -80,7 +79,7 @@ class Slow:
 
 
 @asynccontextmanager
-async def dispatching(host: Host[TeacherSettings]) -> AsyncIterator[tuple[Consumer, Slow]]:
+async def dispatching(host: TeacherHost) -> AsyncIterator[tuple[Consumer, Slow]]:
     """An intake that hands bookings over, and who gets them."""
     slow = Slow(host)
     intake = Consumer(host, cast("Any", slow), [], [])
@@ -101,7 +100,7 @@ def orders(*class_ids: str) -> list[ReceivedMessage]:
 
 
 async def test_what_comes_while_a_batch_is_at_work_is_handled_after_it_without_being_read_again(
-    teacher: Host[TeacherSettings], monkeypatch: pytest.MonkeyPatch
+    teacher: TeacherHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with dispatching(teacher) as (intake, slow):
         await intake._commit(orders("c-1"))
@@ -118,7 +117,7 @@ async def test_what_comes_while_a_batch_is_at_work_is_handled_after_it_without_b
         assert slow.batches == [[1], [2, 3, 4]]
 
 
-async def test_a_message_whose_lease_ended_while_it_waited_is_in_its_batch_once(teacher: Host[TeacherSettings]) -> None:
+async def test_a_message_whose_lease_ended_while_it_waited_is_in_its_batch_once(teacher: TeacherHost) -> None:
     """Twice in one batch, a booking would be answered twice."""
     teacher.settings = teacher.settings.model_copy(update={"inbox_lease_s": 0.0})
     async with dispatching(teacher) as (intake, slow):
@@ -132,7 +131,7 @@ async def test_a_message_whose_lease_ended_while_it_waited_is_in_its_batch_once(
 
 
 async def test_what_was_claimed_is_handled_although_the_database_fails_when_it_is_searched_for_others(
-    teacher: Host[TeacherSettings], monkeypatch: pytest.MonkeyPatch
+    teacher: TeacherHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else a booking would be answered a minute later, when its lease ends."""
     slow, claim = Slow(teacher), inbox.claim
@@ -174,7 +173,7 @@ class Takes:
     ],
 )
 async def test_what_names_no_known_command_is_a_malformed_booking_however_its_channel_is_called(
-    teacher: Host[TeacherSettings], body: str
+    teacher: TeacherHost, body: str
 ) -> None:
     """The platform gets its 400, and no database finds the name of the channel too long for a command."""
     channel = "lessons.orders.of.the.platform"

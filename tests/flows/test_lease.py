@@ -12,7 +12,7 @@ from typing import Any, cast
 import pytest
 import redis
 
-from flows.host import Streamer
+from flows.host import StreamerHost
 from flows.playout_link import boot_now
 from flows.streamer import lease
 from flows.streamer.lease import LeaseRenewer
@@ -45,7 +45,7 @@ def bus(server: redis.Redis) -> redis.Redis:
 
 
 @pytest.fixture
-def streamer(bus: redis.Redis, tmp_path: Path) -> Iterator[Streamer]:
+def streamer(bus: redis.Redis, tmp_path: Path) -> Iterator[StreamerHost]:
     """A streamer with a session that Redis knows, and whose playout has left what is not its own."""
     engine = open_database(f"sqlite:///{hosts.database('streamer', tmp_path / 'task_list.db')}")
     found = hosts.streamer(engine, tmp_path, 1 << 20, 10)
@@ -75,7 +75,7 @@ def shared(tmp_path: Path) -> Iterator[Shared]:
 
 
 @asynccontextmanager
-async def kept(streamer: Streamer, *, prefect: Callable[[], bool] = lambda: False) -> AsyncIterator[None]:
+async def kept(streamer: StreamerHost, *, prefect: Callable[[], bool] = lambda: False) -> AsyncIterator[None]:
     """The lease is kept meanwhile; *prefect* says whether the classes are taken."""
 
     @asynccontextmanager
@@ -104,7 +104,7 @@ def age_s(bus: redis.Redis) -> float:
 
 @pytest.mark.live
 async def test_a_resident_that_hangs_longer_than_its_lease_cuts_no_class(
-    streamer: Streamer, bus: redis.Redis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    streamer: StreamerHost, bus: redis.Redis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its classes on air go on in their session; meanwhile it takes no new ones, because it could not prepare them."""
     monkeypatch.setattr(lease, "STALE_S", 1.0)
@@ -153,7 +153,7 @@ class Holder:
 
 
 async def test_a_lease_that_was_taken_is_given_up_at_once(
-    streamer: Streamer, bus: redis.Redis, tmp_path: Path, shared: Shared
+    streamer: StreamerHost, bus: redis.Redis, tmp_path: Path, shared: Shared
 ) -> None:
     """Although Prefect says that nobody takes the classes, and seconds of it are left."""
     streamer.settings = streamer.settings.model_copy(update={"lease_s": 600})
@@ -168,7 +168,7 @@ async def test_a_lease_that_was_taken_is_given_up_at_once(
 
 
 async def test_a_redis_that_lost_its_data_takes_no_class_off_the_air(
-    streamer: Streamer, bus: redis.Redis, tmp_path: Path, shared: Shared
+    streamer: StreamerHost, bus: redis.Redis, tmp_path: Path, shared: Shared
 ) -> None:
     """The lease is lengthened while Prefect says that nobody takes the classes, and granted anew."""
     async with Holder(tmp_path / "p", shared) as holder, kept(streamer):
@@ -188,7 +188,7 @@ async def test_a_redis_that_lost_its_data_takes_no_class_off_the_air(
 
 
 async def test_a_lease_that_is_over_comes_back_when_the_playout_has_left_what_is_not_ours(
-    streamer: Streamer, bus: redis.Redis, tmp_path: Path, shared: Shared
+    streamer: StreamerHost, bus: redis.Redis, tmp_path: Path, shared: Shared
 ) -> None:
     """Else the playout would air what another streamer took meanwhile, until it is told."""
     streamer.playout.cleared = None
@@ -201,7 +201,7 @@ async def test_a_lease_that_is_over_comes_back_when_the_playout_has_left_what_is
 
 
 async def test_the_lease_of_the_process_before_is_kept_while_redis_is_away(
-    streamer: Streamer, tmp_path: Path, shared: Shared, monkeypatch: pytest.MonkeyPatch
+    streamer: StreamerHost, tmp_path: Path, shared: Shared, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is lengthened as long as nobody takes the classes, and ends with Prefect's word that somebody does."""
     nowhere = type(streamer.settings.redis_url)("redis://127.0.0.1:1/0")

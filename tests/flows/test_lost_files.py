@@ -16,7 +16,7 @@ from sqlalchemy.exc import OperationalError
 
 from flows import handling
 from flows.handling import Delivery
-from flows.host import Host, current
+from flows.host import StreamerHost, TeacherHost, current
 from flows.streamer import downloads as streamer_downloads
 from flows.streamer import lease, prepare, reconcile
 from flows.streamer.prepare import ProbeResult
@@ -37,45 +37,42 @@ from lectern.model.streamer_plan import StreamerChanges
 from lectern.model.tables.streamer import classes, files, journal, tasks
 from lectern.model.tables.teacher import journal as of_teacher
 from lectern.playout.keyframe_index import Look
-from lectern.settings import StreamerSettings, TeacherSettings
+from lectern.settings import TeacherSettings
 from lectern.states import AiringState, BookingState, FileState
 from lectern.storage import cache_dir, origin
 from lectern.storage.origin import RemoteFile
 from lectern.wire.messages import Booking, Prepare, Release, Report
 from tests import flv, rows
 
-Streamer = Host[StreamerSettings]
-Teacher = Host[TeacherSettings]
-
 
 @pytest.fixture
-def streamer(streamer: Streamer) -> Streamer:
+def streamer(streamer: StreamerHost) -> StreamerHost:
     """A streamer with a class that begins in 200 s, whose rendition is on the disk."""
     put(streamer, "class", "1")
     return streamer
 
 
-def put(host: Streamer, class_id: str, stem: str, **file: object) -> Path:
+def put(host: StreamerHost, class_id: str, stem: str, **file: object) -> Path:
     """A class that is ready, and its rendition of 20 s."""
     site = flv.write(cache_dir.rendition_path(host.settings.video_root, stem), 20)
     rows.cached(host, rows.prepare(class_id, int(stem), time.time() + 200), site, file)
     return site
 
 
-def sent(host: Streamer | Teacher) -> list[dict[str, Any]]:
+def sent(host: StreamerHost | TeacherHost) -> list[dict[str, Any]]:
     """What is in the outbox."""
     table = of_teacher.outbox if isinstance(host.settings, TeacherSettings) else journal.outbox
     with reading(host.engine) as connection:
         return [json.loads(body) for body in connection.execute(select(table.c.body).order_by(table.c.id)).scalars()]
 
 
-def state(host: Streamer, class_id: str = "class") -> str:
+def state(host: StreamerHost, class_id: str = "class") -> str:
     """The state of a class."""
     with reading(host.engine) as connection:
         return str(connection.execute(select(classes.c.state).where(classes.c.class_id == class_id)).scalar_one())
 
 
-def gone(host: Streamer, error: str = "403") -> None:
+def gone(host: StreamerHost, error: str = "403") -> None:
     """The file of the class is lost, and it cannot be had again."""
     with transaction(host.engine) as connection:
         (row,) = cache.by_stem(connection, ["1"]).values()
@@ -85,7 +82,7 @@ def gone(host: Streamer, error: str = "403") -> None:
         handling.change(connection, host, partial(streamer_downloads.refuse_waiting, stem="1", error=why))
 
 
-async def test_a_file_that_is_missing_at_the_start_is_told_at_once(streamer: Streamer) -> None:
+async def test_a_file_that_is_missing_at_the_start_is_told_at_once(streamer: StreamerHost) -> None:
     """Its class waits for the second download; a person hears of it before that has failed."""
     cache_dir.rendition_path(streamer.settings.video_root, "1").unlink()
     await reconcile.reconciled(streamer)
@@ -98,7 +95,7 @@ async def test_a_file_that_is_missing_at_the_start_is_told_at_once(streamer: Str
         assert (row.state, row.num_cite) == (FileState.DOWNLOADING, 1)
 
 
-def test_a_class_that_lost_its_file_for_good_is_reported_and_alarmed(streamer: Streamer) -> None:
+def test_a_class_that_lost_its_file_for_good_is_reported_and_alarmed(streamer: StreamerHost) -> None:
     gone(streamer)
     assert state(streamer) == "refused"
     assert {one["cmd"] for one in sent(streamer)} == {"alarm", "prepared"}
@@ -106,7 +103,7 @@ def test_a_class_that_lost_its_file_for_good_is_reported_and_alarmed(streamer: S
     assert ["cannot be had again" in one["message"] for one in sent(streamer) if one["cmd"] == "alarm"] == [False, True]
 
 
-def test_where_nobody_knows_a_url_the_class_is_refused_at_once(streamer: Streamer) -> None:
+def test_where_nobody_knows_a_url_the_class_is_refused_at_once(streamer: StreamerHost) -> None:
     with transaction(streamer.engine) as connection:
         connection.exec_driver_sql("UPDATE task_list SET video_url = NULL")
         connection.execute(update(files).values(url=None))
@@ -116,7 +113,7 @@ def test_where_nobody_knows_a_url_the_class_is_refused_at_once(streamer: Streame
     assert state(streamer) == "refused"
 
 
-def test_it_stays_in_sight_until_its_teacher_takes_it_away(streamer: Streamer) -> None:
+def test_it_stays_in_sight_until_its_teacher_takes_it_away(streamer: StreamerHost) -> None:
     """In the checks, the metrics, and `lectern explain`."""
     gone(streamer)
     after = time.time() + 300  # it should be on air
@@ -139,12 +136,14 @@ def test_it_stays_in_sight_until_its_teacher_takes_it_away(streamer: Streamer) -
         assert airings.live(connection) == []
 
 
-def on_air(host: Streamer) -> None:
+def on_air(host: StreamerHost) -> None:
     with transaction(host.engine) as connection:
         connection.execute(update(classes).values(state=AiringState.ON_AIR))
 
 
-async def test_the_broken_file_of_a_class_on_air_is_fetched_again_while_the_class_goes_on(streamer: Streamer) -> None:
+async def test_the_broken_file_of_a_class_on_air_is_fetched_again_while_the_class_goes_on(
+    streamer: StreamerHost,
+) -> None:
     on_air(streamer)
     path = cache_dir.rendition_path(streamer.settings.video_root, "1")
     await streamer_downloads.redownload(streamer, "1", "it may be in use")
@@ -163,7 +162,7 @@ async def test_the_broken_file_of_a_class_on_air_is_fetched_again_while_the_clas
 
 
 async def test_a_recording_lost_in_class_is_asked_for_again_until_it_is_there(
-    streamer: Streamer, monkeypatch: pytest.MonkeyPatch
+    streamer: StreamerHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its origin may have it again a minute later; its class goes on with the slate, and is alarmed once."""
     monkeypatch.setattr(streamer_downloads, "publish_outbox", untold)
@@ -190,7 +189,9 @@ async def test_a_recording_lost_in_class_is_asked_for_again_until_it_is_there(
         await streamer_downloads._fetched(streamer, "1")
 
 
-async def test_a_file_that_is_well_by_now_is_not_put_aside(streamer: Streamer, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_file_that_is_well_by_now_is_not_put_aside(
+    streamer: StreamerHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It was made a plain FLV after its row had been read for the check: another size, and nothing is wrong."""
     monkeypatch.setattr(streamer_downloads, "publish_outbox", untold)
     path = cache_dir.rendition_path(streamer.settings.video_root, "1")
@@ -204,7 +205,7 @@ async def test_a_file_that_is_well_by_now_is_not_put_aside(streamer: Streamer, m
 
 
 async def test_a_file_is_not_put_aside_because_too_many_files_are_open(
-    streamer: Streamer, monkeypatch: pytest.MonkeyPatch
+    streamer: StreamerHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is well; its class would wait for a download that it does not need."""
     path = cache_dir.rendition_path(streamer.settings.video_root, "1")
@@ -220,7 +221,7 @@ def too_many_open(path: Path, *_: object, **__: object) -> None:
     raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), str(path))
 
 
-def test_of_a_class_on_air_whose_recording_cannot_be_had_again_a_person_hears(streamer: Streamer) -> None:
+def test_of_a_class_on_air_whose_recording_cannot_be_had_again_a_person_hears(streamer: StreamerHost) -> None:
     on_air(streamer)
     gone(streamer)
     assert state(streamer) == "on air"
@@ -229,7 +230,7 @@ def test_of_a_class_on_air_whose_recording_cannot_be_had_again_a_person_hears(st
     assert "cannot be had again: the origin says 403" in alarm["message"]
 
 
-def test_what_a_class_on_air_still_cites_counts_when_another_class_has_it_downloaded(streamer: Streamer) -> None:
+def test_what_a_class_on_air_still_cites_counts_when_another_class_has_it_downloaded(streamer: StreamerHost) -> None:
     """The end of the class on air takes its own citation back, not the one of the class that has yet to begin."""
     on_air(streamer)
     one = rows.prepare("next", 1, time.time() + 3600)
@@ -250,7 +251,7 @@ def test_what_a_class_on_air_still_cites_counts_when_another_class_has_it_downlo
 
 
 @pytest.mark.parametrize("begins", [True, False], ids=["the older is on air", "both wait for their start"])
-def test_a_lost_file_is_downloaded_by_the_url_of_the_youngest_booking(streamer: Streamer, begins: bool) -> None:
+def test_a_lost_file_is_downloaded_by_the_url_of_the_youngest_booking(streamer: StreamerHost, begins: bool) -> None:
     """Whatever else happened to the older class since: its signed URL may have expired."""
     now = time.time()
     fresh = "http://origin.example/1.flv?Signature=fresh"
@@ -267,7 +268,7 @@ def test_a_lost_file_is_downloaded_by_the_url_of_the_youngest_booking(streamer: 
 
 
 async def test_a_recording_is_downloaded_by_the_url_that_answers_of_several_that_come_together(
-    streamer: Streamer, monkeypatch: pytest.MonkeyPatch
+    streamer: StreamerHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The bad URL of one class refuses no other class of the recording."""
     good = "http://origin.example/2.flv?Signature=good"
@@ -304,7 +305,7 @@ class Signed(http.server.SimpleHTTPRequestHandler):
 
 @pytest.mark.parametrize("fresh", [True, False], ids=["a younger booking has a fresh URL", "all have expired"])
 async def test_a_download_whose_url_has_expired_in_the_queue_takes_that_of_the_youngest_booking(
-    streamer: Streamer, tmp_path: Path, fresh: bool
+    streamer: StreamerHost, tmp_path: Path, fresh: bool
 ) -> None:
     """The class that was booked with a good URL would be refused for the URL of another."""
     flv.write(tmp_path / "origin" / "1.flv", 20)
@@ -328,7 +329,7 @@ async def test_a_download_whose_url_has_expired_in_the_queue_takes_that_of_the_y
 
 
 async def test_a_download_whose_index_cannot_be_written_leaves_no_file_that_nobody_counts(
-    streamer: Streamer, monkeypatch: pytest.MonkeyPatch
+    streamer: StreamerHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its classes are refused, because the disk is full: the file must not make it fuller until the next start."""
 
@@ -344,7 +345,7 @@ async def test_a_download_whose_index_cannot_be_written_leaves_no_file_that_nobo
 
 
 async def test_a_download_that_is_given_up_leaves_no_file_that_nobody_counts(
-    streamer: Streamer, monkeypatch: pytest.MonkeyPatch
+    streamer: StreamerHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The plain FLV file that was made of it did not fit into the cache."""
     monkeypatch.setattr(streamer_downloads, "publish_outbox", untold)
@@ -355,7 +356,7 @@ async def test_a_download_that_is_given_up_leaves_no_file_that_nobody_counts(
 
 
 async def test_what_came_while_the_database_took_nothing_is_not_downloaded_again(
-    streamer: Streamer, monkeypatch: pytest.MonkeyPatch
+    streamer: StreamerHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is in its place, and is noted as soon as the disk has room: its class may begin before it came again."""
     final = cache_dir.rendition_path(streamer.settings.video_root, "1")
@@ -363,7 +364,7 @@ async def test_what_came_while_the_database_took_nothing_is_not_downloaded_again
     found = Probe(640, 360, 20.0, flv.size(20), "h264", "aac", last_second_decodes=True, mtime=1.0)
     downloads: list[str] = []
 
-    async def fetched(_: Streamer, stem: str) -> tuple[RemoteFile, Probe]:
+    async def fetched(_: StreamerHost, stem: str) -> tuple[RemoteFile, Probe]:
         downloads.append(stem)
         flv.write(final, 20)
         return remote, found
@@ -387,7 +388,7 @@ async def test_what_came_while_the_database_took_nothing_is_not_downloaded_again
     assert streamer.fetched == {}
 
 
-async def untold(_: Streamer) -> bool:
+async def untold(_: StreamerHost) -> bool:
     """Redis is away."""
     return False
 
@@ -403,7 +404,7 @@ def no_room(*_: object) -> handling.Decide[StreamerChanges]:
 
 @pytest.mark.parametrize("noted_bytes", [1, 5_000_000], ids=["smaller", "larger"])
 async def test_what_was_made_plain_flv_is_downloaded_again_although_its_origin_has_another_size(
-    streamer: Streamer, tmp_path: Path, noted_bytes: int
+    streamer: StreamerHost, tmp_path: Path, noted_bytes: int
 ) -> None:
     """Its row has the size of the file that was made, not of the one that comes."""
     folder = tmp_path / "origin"
@@ -438,7 +439,7 @@ async def test_what_was_made_plain_flv_is_downloaded_again_although_its_origin_h
 
 
 @pytest.fixture
-def teacher(teacher: Teacher) -> Teacher:
+def teacher(teacher: TeacherHost) -> TeacherHost:
     """A teacher whose class is ready on streamer1, and promised."""
     now = time.time()
     booking = {
@@ -459,7 +460,7 @@ def teacher(teacher: Teacher) -> Teacher:
     return teacher
 
 
-def hears(host: Teacher, alive: list[str], placement: int = 1) -> Order:
+def hears(host: TeacherHost, alive: list[str], placement: int = 1) -> Order:
     """Its streamer says that it cannot have the recording any more."""
     said = Report(
         cmd="prepared",
@@ -478,20 +479,20 @@ def hears(host: Teacher, alive: list[str], placement: int = 1) -> Order:
         return bookings.by_id(connection, ["class"])["class"]
 
 
-def test_a_ready_class_that_its_streamer_lost_is_given_to_another(teacher: Teacher) -> None:
+def test_a_ready_class_that_its_streamer_lost_is_given_to_another(teacher: TeacherHost) -> None:
     """The platform hears nothing of it."""
     order = hears(teacher, ["streamer1", "streamer2"])
     assert (order.state, order.streamer, order.placement) == (BookingState.PLACED, "streamer2", 2)
     assert [one["cmd"] for one in sent(teacher)] == ["release", "prepare"]
 
 
-def test_where_nobody_can_take_it_a_person_is_told_at_once(teacher: Teacher) -> None:
+def test_where_nobody_can_take_it_a_person_is_told_at_once(teacher: TeacherHost) -> None:
     order = hears(teacher, ["streamer1"])
     assert (order.state, order.code) == (BookingState.BROKEN, 323)
     assert [one["code"] for one in sent(teacher) if one["cmd"] == "alarm"] == [323]
 
 
-def test_what_a_streamer_says_that_had_it_before_changes_nothing(teacher: Teacher) -> None:
+def test_what_a_streamer_says_that_had_it_before_changes_nothing(teacher: TeacherHost) -> None:
     assert hears(teacher, ["streamer1", "streamer2"], placement=0).state is BookingState.READY
 
 

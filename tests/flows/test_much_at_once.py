@@ -10,20 +10,18 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, insert
 
-from flows.host import Host
+from flows.host import StreamerHost
 from flows.streamer.playout_sync import PlayoutSync
 from lectern.db import airings
 from lectern.db.engine import transaction
 from lectern.model.tables.streamer import classes, tasks
 from lectern.playout.client import PROTOCOL
-from lectern.settings import StreamerSettings
 
-Streamer = Host[StreamerSettings]
 SOON = ("c-1", "c-2", "c-3")
 
 
 @pytest.fixture
-def streamer(streamer: Streamer) -> Streamer:
+def streamer(streamer: StreamerHost) -> StreamerHost:
     """A streamer with three classes that begin one after another; their rows are in another order."""
     now = time.time()
     with transaction(streamer.engine) as connection:
@@ -34,7 +32,7 @@ def streamer(streamer: Streamer) -> Streamer:
     return streamer
 
 
-async def test_rows_are_read_while_many_transactions_wait_to_write(streamer: Streamer) -> None:
+async def test_rows_are_read_while_many_transactions_wait_to_write(streamer: StreamerHost) -> None:
     """What begins soon is read from the rows: it must not wait in the line of all that is written down."""
     goes_on = threading.Event()
 
@@ -52,7 +50,7 @@ async def test_rows_are_read_while_many_transactions_wait_to_write(streamer: Str
 
 
 async def test_classes_are_handed_over_together_those_first_that_begin_first(
-    streamer: Streamer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    streamer: StreamerHost, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     path = tmp_path / "timetable.jsonl"
 

@@ -16,7 +16,7 @@ from prefect.states import Running
 from sqlalchemy import Connection, insert, select, update
 
 from flows import failures, handling
-from flows.host import Host
+from flows.host import StreamerHost, TeacherHost
 from flows.playout_link import Lesson
 from flows.resident.consumer import Consumer
 from flows.resident.prefect import queries, worker
@@ -35,15 +35,11 @@ from lectern.model.tables import teacher as at_teacher
 from lectern.model.tables.streamer import classes, files, tasks
 from lectern.model.views import Sending
 from lectern.playout.client import PROTOCOL
-from lectern.settings import StreamerSettings, TeacherSettings
 from lectern.states import FileState, Resolution
 from lectern.storage import cache_dir
 from lectern.wire.messages import Booking
 from lectern.wire.parser import MAX_BODY_BYTES
 from tests.rows import commit, look
-
-Streamer = Host[StreamerSettings]
-Teacher = Host[TeacherSettings]
 
 
 async def nobody(_host: object) -> bool:
@@ -52,12 +48,12 @@ async def nobody(_host: object) -> bool:
 
 
 @pytest.fixture
-def streamer(streamer: Streamer, monkeypatch: pytest.MonkeyPatch) -> Streamer:
+def streamer(streamer: StreamerHost, monkeypatch: pytest.MonkeyPatch) -> StreamerHost:
     monkeypatch.setattr(failures, "publish_outbox", nobody)
     return streamer
 
 
-def cached(host: Streamer, *stems: str, state: FileState = FileState.READY) -> None:
+def cached(host: StreamerHost, *stems: str, state: FileState = FileState.READY) -> None:
     """Renditions that the database knows."""
     with transaction(host.engine) as connection:
         for stem in stems:
@@ -65,7 +61,7 @@ def cached(host: Streamer, *stems: str, state: FileState = FileState.READY) -> N
             connection.execute(insert(files).values(id=stem, **values))
 
 
-def on_air(host: Streamer, *class_ids: str) -> None:
+def on_air(host: StreamerHost, *class_ids: str) -> None:
     """Classes that are being aired."""
     now = time.time()
     with transaction(host.engine) as connection:
@@ -76,7 +72,7 @@ def on_air(host: Streamer, *class_ids: str) -> None:
             connection.execute(insert(classes).values(class_id=class_id, video_id="6666", state="on air"))
 
 
-async def test_a_file_that_cannot_be_deleted_keeps_its_row_and_the_others_are_deleted(streamer: Streamer) -> None:
+async def test_a_file_that_cannot_be_deleted_keeps_its_row_and_the_others_are_deleted(streamer: StreamerHost) -> None:
     cached(streamer, "1", "2", state=FileState.EVICTING)
     root = streamer.settings.video_root
     cache_dir.rendition_path(root, "1").mkdir(parents=True)  # which no unlink takes away
@@ -90,7 +86,7 @@ async def test_a_file_that_cannot_be_deleted_keeps_its_row_and_the_others_are_de
 
 
 async def test_a_sweep_closes_the_classes_beside_one_that_it_cannot_close(
-    streamer: Streamer, monkeypatch: pytest.MonkeyPatch
+    streamer: StreamerHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     on_air(streamer, "bad", "good")
     commit(streamer.engine, Connection.execute, update(tasks).values(end_time=time.time() - 1000))
@@ -110,7 +106,7 @@ async def test_a_sweep_closes_the_classes_beside_one_that_it_cannot_close(
 
 
 async def test_a_sweep_removes_no_file_that_came_again_while_it_asked_the_playout(
-    streamer: Streamer, monkeypatch: pytest.MonkeyPatch
+    streamer: StreamerHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its eviction was finished by somebody else, and the recording was booked and downloaded anew."""
     on_air(streamer, "over")
@@ -133,7 +129,7 @@ async def test_a_sweep_removes_no_file_that_came_again_while_it_asked_the_playou
 
 
 async def test_classes_are_handed_over_beside_an_odd_one(
-    streamer: Streamer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    streamer: StreamerHost, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """What nobody foresaw of one class would end the work on the playout, and no class would be handed over."""
     on_air(streamer, "bad", "good")
@@ -149,7 +145,7 @@ async def test_classes_are_handed_over_beside_an_odd_one(
     def handed_over() -> list[str]:
         return [json.loads(line)["class_id"] for line in path.read_text().splitlines()[1:]]
 
-    def odd(facts: Facts, host: Streamer) -> Lesson:
+    def odd(facts: Facts, host: StreamerHost) -> Lesson:
         if facts[0].class_id == "bad":
             raise RecursionError("odd")
         return lesson(facts, host)
@@ -173,7 +169,7 @@ async def test_classes_are_handed_over_beside_an_odd_one(
 
 
 async def test_a_recording_at_which_something_odd_happens_holds_up_none_behind_it(
-    streamer: Streamer, monkeypatch: pytest.MonkeyPatch
+    streamer: StreamerHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def odd(*_: object) -> Any:
         raise IndexError("a line of one word")
@@ -192,7 +188,7 @@ async def test_a_recording_at_which_something_odd_happens_holds_up_none_behind_i
     assert failed.keys() == {"6666"}
 
 
-async def test_a_booking_that_nobody_can_read_hides_no_other(teacher: Teacher) -> None:
+async def test_a_booking_that_nobody_can_read_hides_no_other(teacher: TeacherHost) -> None:
     now = time.time()
     with transaction(teacher.engine) as connection:
         for class_id, state in (("bad", "lost in thought"), ("good", "placed")):
@@ -217,7 +213,7 @@ async def test_a_change_that_waits_is_not_said_to_be_no_class_id(caplog: pytest.
     assert caplog.text == ""
 
 
-async def test_a_class_on_a_waiting_list_that_nobody_can_read_holds_up_no_other(teacher: Teacher) -> None:
+async def test_a_class_on_a_waiting_list_that_nobody_can_read_holds_up_no_other(teacher: TeacherHost) -> None:
     """Its rendition would never be settled: each class that waits for it would be neither aired nor refused."""
     key, now = (6666, Resolution.P720), time.time()
     with transaction(teacher.engine) as connection:
@@ -232,7 +228,7 @@ async def test_a_class_on_a_waiting_list_that_nobody_can_read_holds_up_no_other(
 
 
 async def test_an_output_that_cannot_be_looked_for_is_taken_as_not_there(
-    teacher: Teacher, monkeypatch: pytest.MonkeyPatch
+    teacher: TeacherHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def odd(*_: object) -> Any:
         raise RuntimeError("an answer that nobody foresaw")
@@ -242,7 +238,7 @@ async def test_an_output_that_cannot_be_looked_for_is_taken_as_not_there(
     assert await transcoding._output(teacher, one) is None
 
 
-async def test_of_a_message_that_is_too_long_no_more_is_kept_than_shows_it(teacher: Teacher) -> None:
+async def test_of_a_message_that_is_too_long_no_more_is_kept_than_shows_it(teacher: TeacherHost) -> None:
     """A message of 100 MB is malformed; as a whole it would not fit into the dead letters, nor past the answers."""
     intake = Consumer(teacher, cast("Any", None), ["order"], ["order"])
     arrived = intake._arrived("channel", "order", json.dumps({"cmd": "order", "class_id": "c-1", "x": "y" * 10**7}))
@@ -271,7 +267,7 @@ async def test_a_run_of_a_dead_process_that_prefect_refuses_hides_no_other(monke
 
 
 async def test_a_class_that_the_playout_does_not_know_is_not_said_to_be_on_air(
-    streamer: Streamer, monkeypatch: pytest.MonkeyPatch
+    streamer: StreamerHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its rows may say *on air*, as a playout of before has told."""
 

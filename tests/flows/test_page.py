@@ -16,7 +16,7 @@ from sqlalchemy import Engine, insert
 from starlette.applications import Starlette
 
 from flows import as_run_report as as_run_page
-from flows.host import Host, Teacher
+from flows.host import TeacherHost
 from flows.resident import page
 from flows.resident.page import Page
 from lectern import formatting as written
@@ -73,36 +73,36 @@ def order(class_id: str, state: str, start: float, **more: object) -> dict[str, 
 
 
 @pytest.fixture
-def teacher(teacher_engine: Engine) -> Teacher:
+def teacher(teacher_engine: Engine) -> TeacherHost:
     settings = TeacherSettings.load(transcode_sign_key="made up", teacher_name="teacher")
-    return Host(settings, teacher_engine, journal, cast("Bus", Words()), cast("Any", None))
+    return TeacherHost(settings, teacher_engine, journal, cast("Bus", Words()), cast("Any", None))
 
 
 @pytest.fixture
-async def client(teacher: Teacher) -> AsyncIterator[Client]:
+async def client(teacher: TeacherHost) -> AsyncIterator[Client]:
     app = Starlette(routes=Page(teacher).routes())
     transport = httpx.ASGITransport(app=app)
     async with httpx.AsyncClient(transport=transport, base_url="http://page") as made:
         yield made
 
 
-def book(host: Teacher, *rows: dict[str, object]) -> None:
+def book(host: TeacherHost, *rows: dict[str, object]) -> None:
     with transaction(host.engine) as connection:
         for row in rows:
             connection.execute(insert(orders).values(**row))
 
 
-def token(host: Teacher, institution: str | None = None) -> str:
+def token(host: TeacherHost, institution: str | None = None) -> str:
     return commit(host.engine, viewers.make, f"viewer-{institution}", institution, time.time())
 
 
-async def let_in(client: Client, host: Teacher, institution: str | None = None) -> None:
+async def let_in(client: Client, host: TeacherHost, institution: str | None = None) -> None:
     answer = await client.get("/", params={"token": token(host, institution)})
     assert (answer.status_code, answer.headers["location"]) == (303, "/")  # the token leaves the address
     assert "HttpOnly" in answer.headers["set-cookie"]
 
 
-async def test_nobody_is_let_in_without_a_token(client: Client, teacher: Teacher) -> None:
+async def test_nobody_is_let_in_without_a_token(client: Client, teacher: TeacherHost) -> None:
     book(teacher, order("c-1", "ready", NOON))
     for path in ("/", "/class/c-1", "/timetable.ics", "/?token=wrong", f"/?token={'x' * 5000}"):
         answer = await client.get(path)
@@ -112,7 +112,7 @@ async def test_nobody_is_let_in_without_a_token(client: Client, teacher: Teacher
 
 
 async def test_the_page_and_the_report_are_there_beside_a_class_in_a_state_that_nobody_knows(
-    client: Client, teacher: Teacher
+    client: Client, teacher: TeacherHost
 ) -> None:
     """A newer release has written it, and was rolled back."""
     book(teacher, order("c-odd", "on the moon", NOON, received_at=time.time()), order("c-1", "ready", NOON))
@@ -128,7 +128,7 @@ async def test_the_page_and_the_report_are_there_beside_a_class_in_a_state_that_
 
 
 async def test_a_storm_of_refused_bookings_hides_no_class_in_the_calendar(
-    client: Client, teacher: Teacher, monkeypatch: pytest.MonkeyPatch
+    client: Client, teacher: TeacherHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(view, "CALENDAR_ROWS", 2)
     refused = [order(f"c-{at}", state, NOON) for at, state in enumerate(("refused", "cancelled", "refused"))]
@@ -145,7 +145,7 @@ async def test_guessing_tokens_is_slow(client: Client) -> None:
 
 
 async def test_an_address_without_tries_left_costs_no_read_of_the_database(
-    client: Client, teacher: Teacher, monkeypatch: pytest.MonkeyPatch
+    client: Client, teacher: TeacherHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[str] = []
     monkeypatch.setattr(viewers, "of_token", lambda _connection, token: asked.append(token))
@@ -155,7 +155,7 @@ async def test_an_address_without_tries_left_costs_no_read_of_the_database(
 
 
 async def test_pages_that_take_long_hold_up_no_read_and_no_more_of_them_wait_than_have_room(
-    client: Client, teacher: Teacher, monkeypatch: pytest.MonkeyPatch
+    client: Client, teacher: TeacherHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two pages at once in threads of their own; the reads that answer bookings go on beside them."""
     let_go, begun = threading.Event(), list[int]()
@@ -182,14 +182,14 @@ async def test_pages_that_take_long_hold_up_no_read_and_no_more_of_them_wait_tha
     assert (answers.count(200), answers.count(503)) == (6, 3)
 
 
-async def test_a_revoked_token_lets_nobody_in(client: Client, teacher: Teacher) -> None:
+async def test_a_revoked_token_lets_nobody_in(client: Client, teacher: TeacherHost) -> None:
     await let_in(client, teacher)
     assert (await client.get("/")).status_code == 200
     commit(teacher.engine, viewers.revoke, "viewer-None")
     assert (await client.get("/")).status_code == 401
 
 
-async def test_the_day_shows_each_class_as_it_stands(client: Client, teacher: Teacher) -> None:
+async def test_the_day_shows_each_class_as_it_stands(client: Client, teacher: TeacherHost) -> None:
     now = time.time()
     book(
         teacher,
@@ -217,7 +217,7 @@ async def test_the_day_shows_each_class_as_it_stands(client: Client, teacher: Te
 
 
 async def test_the_numbers_of_the_day_are_those_of_all_classes_not_of_those_that_are_listed(
-    client: Client, teacher: Teacher
+    client: Client, teacher: TeacherHost
 ) -> None:
     """A streamer of which nobody hears has neither its classes on air, for all that is known, nor off the air."""
     now = time.time()
@@ -238,7 +238,9 @@ def waits(page: str) -> str:
     return str(section)
 
 
-async def test_who_waits_is_listed_with_what_for_the_nearest_deadline_first(client: Client, teacher: Teacher) -> None:
+async def test_who_waits_is_listed_with_what_for_the_nearest_deadline_first(
+    client: Client, teacher: TeacherHost
+) -> None:
     """The deadline is that of the rendition, or the start, whichever comes first; over, ready and aired do not wait."""
     now = time.time()
     alone: dict[str, object] = {"streamer": None}
@@ -288,7 +290,9 @@ async def test_who_waits_is_listed_with_what_for_the_nearest_deadline_first(clie
     assert re.findall(r'href="/class/([^"]+)"', waits((await client.get("/")).text)) == ["c-theirs"]
 
 
-async def test_of_many_that_wait_the_first_are_listed_and_the_others_counted(client: Client, teacher: Teacher) -> None:
+async def test_of_many_that_wait_the_first_are_listed_and_the_others_counted(
+    client: Client, teacher: TeacherHost
+) -> None:
     now = time.time()
     book(teacher, *(order(f"c-{n:04}", "placed", now + 60 + n) for n in range(1300)))
     await let_in(client, teacher)
@@ -299,7 +303,7 @@ async def test_of_many_that_wait_the_first_are_listed_and_the_others_counted(cli
 
 
 async def test_of_many_that_should_be_on_air_the_first_are_listed_and_the_others_counted(
-    client: Client, teacher: Teacher
+    client: Client, teacher: TeacherHost
 ) -> None:
     now = time.time()
     book(teacher, *(order(f"c-{n:04}", "ready", now - 60) for n in range(view.LISTED + 7)))
@@ -311,7 +315,7 @@ async def test_of_many_that_should_be_on_air_the_first_are_listed_and_the_others
     assert "<p>and 7 more</p>" in section
 
 
-async def test_a_class_has_the_account_that_explain_gives(client: Client, teacher: Teacher) -> None:
+async def test_a_class_has_the_account_that_explain_gives(client: Client, teacher: TeacherHost) -> None:
     now = time.time()
     book(teacher, order("c-1", "ready", now - 60))
     commit(teacher.engine, events.note, journal, "teacher", [Event("placed", "c-1", "6666_720P", "on streamer1")], now)
@@ -332,7 +336,7 @@ async def test_a_class_has_the_account_that_explain_gives(client: Client, teache
 
 
 async def test_a_class_with_gaps_is_amber_and_its_page_has_each_gap_and_what_happened_meanwhile(
-    client: Client, teacher: Teacher
+    client: Client, teacher: TeacherHost
 ) -> None:
     """What its streamer noted came with its end; nothing of it is known by Redis any more."""
     start = view.begin_of_day(view.begin_of_day(time.time()) - view.DAY_S / 2)  # its end has passed, at any hour
@@ -364,7 +368,7 @@ async def test_a_class_with_gaps_is_amber_and_its_page_has_each_gap_and_what_hap
 
 
 async def test_a_class_whose_booking_could_not_be_read_has_a_page_for_who_sees_all(
-    client: Client, teacher: Teacher
+    client: Client, teacher: TeacherHost
 ) -> None:
     with transaction(teacher.engine) as connection:
         events.note(connection, journal, "teacher", [Event("malformed", "c-odd", None, "start_time: no number")], NOON)
@@ -379,7 +383,7 @@ async def test_a_class_whose_booking_could_not_be_read_has_a_page_for_who_sees_a
 
 @pytest.mark.parametrize("institution", ["i-1", None])
 async def test_the_alarms_of_a_class_tell_an_institution_nothing_of_another(
-    client: Client, teacher: Teacher, institution: str | None
+    client: Client, teacher: TeacherHost, institution: str | None
 ) -> None:
     """An incident is about many classes, and its newest message names the last one; only its own are for everybody."""
     book(teacher, order("c-mine", "ready", time.time() - 60), order("c-other", "ready", NOON, institution_id="i-2"))
@@ -393,7 +397,7 @@ async def test_the_alarms_of_a_class_tell_an_institution_nothing_of_another(
     assert "c-mine: its recording is missing" in page
 
 
-async def test_an_institution_sees_its_own_classes_alone(client: Client, teacher: Teacher) -> None:
+async def test_an_institution_sees_its_own_classes_alone(client: Client, teacher: TeacherHost) -> None:
     book(teacher, order("c-mine", "ready", NOON), order("c-other", "ready", NOON, institution_id="i-2"))
     alarm = OpenAlarm(321, "streamer1", 3, NOON, "c-other", ("c-other",))
     cast("Words", teacher.bus).said = {"streamer1": StreamerStatus(NOON, {}, {}, [alarm], 1, 2)}
@@ -406,7 +410,7 @@ async def test_an_institution_sees_its_own_classes_alone(client: Client, teacher
     assert (await client.get("/timetable.ics?institution=i-2")).status_code == 403
 
 
-async def test_what_was_booked_cannot_write_into_the_page(client: Client, teacher: Teacher) -> None:
+async def test_what_was_booked_cannot_write_into_the_page(client: Client, teacher: TeacherHost) -> None:
     odd = "<script>alert(1)</script>"
     book(teacher, order("c-1", "refused", NOON, code=318, message=odd, institution_id=odd, streamer=odd))
     await let_in(client, teacher)
@@ -418,14 +422,14 @@ async def test_what_was_booked_cannot_write_into_the_page(client: Client, teache
         assert "default-src 'none'" in answer.headers["content-security-policy"]
 
 
-async def test_nothing_can_be_written(client: Client, teacher: Teacher) -> None:
+async def test_nothing_can_be_written(client: Client, teacher: TeacherHost) -> None:
     await let_in(client, teacher)
     for method in ("POST", "PUT", "PATCH", "DELETE"):
         for path in ("/", "/class/c-1", "/timetable.ics", "/runbook"):
             assert (await client.request(method, path)).status_code == 405
 
 
-async def test_who_asks_too_often_has_to_wait(client: Client, teacher: Teacher) -> None:
+async def test_who_asks_too_often_has_to_wait(client: Client, teacher: TeacherHost) -> None:
     await let_in(client, teacher)
     found = [(await client.get("/page.css" if n < 0 else "/timetable.ics")).status_code for n in range(40)]
     assert found[0] == 200
@@ -452,14 +456,14 @@ async def test_the_runbook_is_read_in_chinese_at_the_same_anchors(client: Client
     assert re.findall(r'<h\d id="([^"]*)"', chinese) == re.findall(r'<h\d id="([^"]*)"', english)
 
 
-async def test_the_page_speaks_chinese_to_whoever_reads_it(client: Client, teacher: Teacher) -> None:
+async def test_the_page_speaks_chinese_to_whoever_reads_it(client: Client, teacher: TeacherHost) -> None:
     await let_in(client, teacher)
     assert "课表" in (await client.get("/", headers={"accept-language": "zh-CN,zh;q=0.9"})).text
     assert "课表" in (await client.get("/?lang=zh")).text
     assert "timetable" in (await client.get("/", headers={"accept-language": "de"})).text
 
 
-async def test_a_refusal_and_an_alarm_are_told_in_chinese(client: Client, teacher: Teacher) -> None:
+async def test_a_refusal_and_an_alarm_are_told_in_chinese(client: Client, teacher: TeacherHost) -> None:
     now = time.time()
     book(teacher, order("c-refused", "refused", now - 50, code=316, message="no room for 6666"))
     alarm = OpenAlarm(321, "streamer1", 3, now, "c-1: it is not on air", ("c-1",))
@@ -480,14 +484,14 @@ async def test_each_word_of_the_page_has_its_chinese() -> None:
 
 
 @pytest.mark.parametrize("day", ["2026-13-45", "x" * 900, "9999-99-99", "0001-01-01", "-1"])
-async def test_an_odd_day_is_today(client: Client, teacher: Teacher, day: str) -> None:
+async def test_an_odd_day_is_today(client: Client, teacher: TeacherHost, day: str) -> None:
     await let_in(client, teacher)
     answer = await client.get("/", params={"day": day, "page": day})
     assert answer.status_code == 200
     assert time.strftime("%Y-%m-%d") in answer.text
 
 
-async def test_ten_thousand_classes_are_shown_in_pages(client: Client, teacher: Teacher) -> None:
+async def test_ten_thousand_classes_are_shown_in_pages(client: Client, teacher: TeacherHost) -> None:
     midnight = NOON - 12 * 3600
     book(teacher, *(order(f"c-{n}", "ready", midnight + 60 + n * 8.6) for n in range(10_000)))
     await let_in(client, teacher)
@@ -497,7 +501,7 @@ async def test_ten_thousand_classes_are_shown_in_pages(client: Client, teacher: 
     assert "c-9999" in (await client.get("/?page=49")).text
 
 
-async def test_what_was_really_sent_on_a_day_is_read_there(client: Client, teacher: Teacher) -> None:
+async def test_what_was_really_sent_on_a_day_is_read_there(client: Client, teacher: TeacherHost) -> None:
     """Each class, and the sums; of an institution its own classes alone."""
     yesterday = view.begin_of_day(time.time() - view.DAY_S) + 43_200
     why = "aired whole; 1 session"
@@ -525,7 +529,7 @@ def full_of(bound_gb: float, *needed_gb: float) -> StreamerStatus:
     ("bound_gb", "share", "line"), [(15, "33", True), (500, "1", False), (5, "100", True), (9000, "&lt; 0.1", False)]
 )
 async def test_the_picture_of_the_caches_shows_what_classes_need_against_the_limit(
-    client: Client, teacher: Teacher, bound_gb: float, share: str, line: bool
+    client: Client, teacher: TeacherHost, bound_gb: float, share: str, line: bool
 ) -> None:
     """The bars are drawn as high as there is room for, also if they are small beside the limit, which is then named.
 
@@ -544,7 +548,7 @@ async def test_the_picture_of_the_caches_shows_what_classes_need_against_the_lim
     assert "free" not in figure
 
 
-async def test_a_calendar_can_read_it(client: Client, teacher: Teacher) -> None:
+async def test_a_calendar_can_read_it(client: Client, teacher: TeacherHost) -> None:
     """A class is one event, also if it is aired twice and whichever teacher tells it."""
     book(teacher, order("c-1", "ready", NOON), order("c-1~backup", "ready", NOON), order("c-2", "refused", NOON))
     answer = await client.get("/timetable.ics", params={"token": token(teacher, "i-1"), "institution": "i-1"})

@@ -17,7 +17,7 @@ import stamina
 from apprise.plugins import dingtalk, feishu, lark, wecombot
 
 from flows import outbox_publisher as telling
-from flows.host import Host
+from flows.host import Host, TeacherHost
 from flows.resident import notifications
 from flows.resident.prefect import recorder
 from lectern import formatting, notify
@@ -195,7 +195,7 @@ def test_a_service_that_took_an_alarm_does_not_get_it_again_because_another_hang
 def stand(urls: str) -> Host[Any]:
     """A host without a database: it passes on what is in memory."""
     settings = TeacherSettings.load(_env_file=None, transcode_sign_key="made up", alarm_urls=urls)
-    return Host(settings, cast("Any", None), journal, cast("Any", None), cast("Any", None))
+    return TeacherHost(settings, cast("Any", None), journal, cast("Any", None), cast("Any", None))
 
 
 def test_without_services_there_is_nothing_to_do() -> None:

@@ -14,7 +14,7 @@ from sqlalchemy import Connection, select, update
 from sqlalchemy.exc import OperationalError
 
 from flows import failures
-from flows.host import TELLING, Host, Teacher, is_ours
+from flows.host import TELLING, Host, TeacherHost, is_ours
 from flows.outbox_publisher import patience, publish_outbox
 from flows.resident import notifications as telling
 from flows.resident.notifications import People, watch_redis
@@ -58,7 +58,7 @@ class Redis:
         raise TryAgain("Redis: no route to host")
 
 
-def teacher(url: str, alarm_urls: str, name: str = "teacher") -> Teacher:
+def teacher(url: str, alarm_urls: str, name: str = "teacher") -> TeacherHost:
     """A process of a teacher: what it has in memory ends with it, its database stays."""
     found = hosts.teacher(open_database(url))
     given = {"teacher_database_url": SecretStr(url), "alarm_urls": SecretStr(alarm_urls), "teacher_name": name}
@@ -68,12 +68,12 @@ def teacher(url: str, alarm_urls: str, name: str = "teacher") -> Teacher:
 
 
 @pytest.fixture
-async def begin(tmp_path: Path, service: Service) -> AsyncIterator[Callable[..., Teacher]]:
+async def begin(tmp_path: Path, service: Service) -> AsyncIterator[Callable[..., TeacherHost]]:
     """Begins a process on the same database."""
-    begun: list[Teacher] = []
+    begun: list[TeacherHost] = []
     url = f"sqlite:///{hosts.database('teacher', tmp_path / 'teacher.db')}"
 
-    def one_more(alarm_urls: str = service.url) -> Teacher:
+    def one_more(alarm_urls: str = service.url) -> TeacherHost:
         begun.append(teacher(url, alarm_urls))
         return begun[-1]
 
@@ -104,7 +104,7 @@ def classes(service: Service) -> list[str]:
 
 
 async def test_what_was_sent_and_not_passed_on_before_the_process_was_killed_is_passed_on_by_the_next(
-    begin: Callable[..., Teacher], service: Service
+    begin: Callable[..., TeacherHost], service: Service
 ) -> None:
     """The oldest first, once, and what was folded into an incident not at all."""
     killed = begin()
@@ -122,7 +122,7 @@ async def test_what_was_sent_and_not_passed_on_before_the_process_was_killed_is_
 
 
 async def test_people_are_told_once_while_redis_is_away_also_if_the_process_is_killed_meanwhile(
-    begin: Callable[..., Teacher], service: Service
+    begin: Callable[..., TeacherHost], service: Service
 ) -> None:
     """Redis takes the alarm later, and they are not told again."""
     killed = begin()
@@ -152,7 +152,7 @@ def follow_up(host: Host[Any], later_s: float) -> list[str]:
 
 @pytest.mark.parametrize("trouble", [{"is_up": False}, {"refuses": True}], ids=str)
 async def test_people_hear_of_each_further_class_while_redis_takes_no_alarm(
-    begin: Callable[..., Teacher], service: Service, trouble: dict[str, bool]
+    begin: Callable[..., TeacherHost], service: Service, trouble: dict[str, bool]
 ) -> None:
     """Redis may be away all night; its first alarm, which counts the others in, cannot be sent meanwhile."""
     host = begin()
@@ -177,7 +177,7 @@ async def test_people_hear_of_each_further_class_while_redis_takes_no_alarm(
 
 
 async def test_people_are_told_of_an_alarm_that_redis_refuses_and_once(
-    begin: Callable[..., Teacher], service: Service
+    begin: Callable[..., TeacherHost], service: Service
 ) -> None:
     """A user of Redis may lack the right to publish there; then nobody hears of anything on the channel."""
     host = begin()
@@ -193,7 +193,7 @@ async def test_people_are_told_of_an_alarm_that_redis_refuses_and_once(
     assert classes(service).count("c-1") == 1
 
 
-async def test_without_services_nothing_is_due_and_nothing_piles_up(begin: Callable[..., Teacher]) -> None:
+async def test_without_services_nothing_is_due_and_nothing_piles_up(begin: Callable[..., TeacherHost]) -> None:
     host = begin("")
     put(host)
     cast("Any", host.bus).is_up = False
@@ -206,7 +206,7 @@ async def test_without_services_nothing_is_due_and_nothing_piles_up(begin: Calla
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO])
 async def test_a_disk_that_takes_nothing_is_told_with_its_own_reason_and_no_other(
-    begin: Callable[..., Teacher], caplog: pytest.LogCaptureFixture, number: int
+    begin: Callable[..., TeacherHost], caplog: pytest.LogCaptureFixture, number: int
 ) -> None:
     """A broken disk must not be told as full: whoever is woken would look for files to delete."""
     host = begin()
@@ -221,7 +221,10 @@ async def test_a_disk_that_takes_nothing_is_told_with_its_own_reason_and_no_othe
 
 
 async def test_an_alarm_that_no_service_takes_is_given_up_and_not_begun_again(
-    begin: Callable[..., Teacher], service: Service, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    begin: Callable[..., TeacherHost],
+    service: Service,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setattr(telling, "backoff_s", lambda _: 0.0)
     service.answers = [500] * telling.TRIES + [200]
@@ -235,7 +238,9 @@ async def test_an_alarm_that_no_service_takes_is_given_up_and_not_begun_again(
     assert sum("nobody could be told" in one.message for one in caplog.records) == 1
 
 
-async def test_an_alarm_that_cannot_be_read_holds_up_no_other(begin: Callable[..., Teacher], service: Service) -> None:
+async def test_an_alarm_that_cannot_be_read_holds_up_no_other(
+    begin: Callable[..., TeacherHost], service: Service
+) -> None:
     host = begin()
     put(host)
     put(host, 318, "c-2")
@@ -247,7 +252,7 @@ async def test_an_alarm_that_cannot_be_read_holds_up_no_other(begin: Callable[..
 
 
 async def test_people_are_told_once_though_the_database_does_not_take_the_note(
-    begin: Callable[..., Teacher], service: Service, monkeypatch: pytest.MonkeyPatch
+    begin: Callable[..., TeacherHost], service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nor does that hold up the next alarm."""
     host = begin()
@@ -271,7 +276,7 @@ async def test_people_are_told_once_though_the_database_does_not_take_the_note(
 
 
 async def test_what_a_host_cannot_write_down_waits_in_memory_and_what_is_dropped_there_is_logged(
-    begin: Callable[..., Teacher], caplog: pytest.LogCaptureFixture
+    begin: Callable[..., TeacherHost], caplog: pytest.LogCaptureFixture
 ) -> None:
     host = begin()
     for number in range(failures.ALARMS_KEPT + 1):

@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import insert, select, update
 
 from flows import handling
-from flows.host import Host
+from flows.host import StreamerHost
 from flows.streamer import downloads, reconcile
 from flows.streamer.playout_entry import lesson
 from lectern.allowlist import Allowlist
@@ -23,7 +23,6 @@ from lectern.media import integrity, probe
 from lectern.media import remux as media_remux
 from lectern.model.facts import Cached, Idle, Usage
 from lectern.model.tables.streamer import classes, dirs, files
-from lectern.settings import StreamerSettings
 from lectern.states import AiringState, FileState
 from lectern.storage import cache_dir
 from lectern.storage.origin import RemoteFile
@@ -31,7 +30,6 @@ from tests import flv, rows
 from tests.effects.conftest import make_recording
 from tests.rows import commit, look
 
-Streamer = Host[StreamerSettings]
 SECONDS = 8
 
 
@@ -40,7 +38,7 @@ def master(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     return make_recording(tmp_path_factory.mktemp("master") / "1.flv", seconds=SECONDS).read_bytes()
 
 
-def put(host: Streamer, stem: str, data: bytes, state: FileState = FileState.READY, **values: object) -> Path:
+def put(host: StreamerHost, stem: str, data: bytes, state: FileState = FileState.READY, **values: object) -> Path:
     """A rendition on the disk with its row, and a class that needs it."""
     site = cache_dir.rendition_path(host.settings.video_root, stem)
     site.parent.mkdir(exist_ok=True)
@@ -51,24 +49,24 @@ def put(host: Streamer, stem: str, data: bytes, state: FileState = FileState.REA
     return site
 
 
-def row(host: Streamer, stem: str = "1") -> Cached | None:
+def row(host: StreamerHost, stem: str = "1") -> Cached | None:
     return look(host.engine, cache.by_stem, [stem]).get(stem)
 
 
-def state(host: Streamer, stem: str = "1") -> str:
+def state(host: StreamerHost, stem: str = "1") -> str:
     with reading(host.engine) as connection:
         wanted = select(classes.c.state).where(classes.c.class_id == f"class-{stem}")
         return str(connection.execute(wanted).scalar_one())
 
 
-def aside(host: Streamer) -> list[str]:
+def aside(host: StreamerHost) -> list[str]:
     """The names of what is in quarantine."""
     return sorted(one.path.name for one in cache_dir.quarantined(host.settings.video_root))
 
 
 @pytest.mark.parametrize("change", [-1000, 1000], ids=["shorter", "longer"])
 async def test_a_file_of_another_size_is_put_aside_and_downloaded_again(
-    streamer: Streamer, master: bytes, change: int
+    streamer: StreamerHost, master: bytes, change: int
 ) -> None:
     """It is not what was downloaded: its class would be aired to half."""
     site = put(streamer, "1", master)
@@ -82,7 +80,7 @@ async def test_a_file_of_another_size_is_put_aside_and_downloaded_again(
     assert not site.exists()
 
 
-async def test_a_size_is_adopted_where_the_row_has_none(streamer: Streamer, master: bytes) -> None:
+async def test_a_size_is_adopted_where_the_row_has_none(streamer: StreamerHost, master: bytes) -> None:
     """A row of the old program."""
     put(streamer, "1", master, size_bytes=None, duration_s=None, mtime=None)
     assert await reconcile.reconciled(streamer) == []
@@ -95,7 +93,7 @@ async def test_a_size_is_adopted_where_the_row_has_none(streamer: Streamer, mast
         assert connection.execute(select(dirs.c.size)).scalar_one() == len(master)
 
 
-async def test_a_file_that_was_written_to_is_read_again(streamer: Streamer, master: bytes) -> None:
+async def test_a_file_that_was_written_to_is_read_again(streamer: StreamerHost, master: bytes) -> None:
     """One that is whole stays; one whose CRC-64 or whose end is another does not."""
     kept = put(streamer, "1", master)
     ended = put(streamer, "2", master)
@@ -117,7 +115,7 @@ async def test_a_file_that_was_written_to_is_read_again(streamer: Streamer, mast
     ("number", "stays"), [(errno.EIO, False), (errno.EMFILE, True)], ids=["the disk is bad", "too many open files"]
 )
 async def test_a_file_that_the_disk_cannot_read_any_more_is_downloaded_again(
-    streamer: Streamer, master: bytes, monkeypatch: pytest.MonkeyPatch, number: int, stays: bool
+    streamer: StreamerHost, master: bytes, monkeypatch: pytest.MonkeyPatch, number: int, stays: bool
 ) -> None:
     """Nothing of it could be aired from there on; what only this process cannot read just now stays."""
     site = put(streamer, "1", master, crc64="1", mtime=1.0)
@@ -135,7 +133,7 @@ async def test_a_file_that_the_disk_cannot_read_any_more_is_downloaded_again(
 
 @pytest.mark.parametrize("evicted", [False, True])
 async def test_a_start_takes_bookings_before_it_has_read_what_was_written_to(
-    streamer: Streamer, master: bytes, monkeypatch: pytest.MonkeyPatch, *, evicted: bool
+    streamer: StreamerHost, master: bytes, monkeypatch: pytest.MonkeyPatch, *, evicted: bool
 ) -> None:
     """Files that were copied to a larger disk have other times: to read all of them may take hours."""
     put(streamer, "1", master)
@@ -161,7 +159,7 @@ async def test_a_start_takes_bookings_before_it_has_read_what_was_written_to(
     assert [one["done"] for one in table] == ["nothing: it was evicted, or replaced" if evicted else "it is whole"]
 
 
-async def test_what_was_being_evicted_is_deleted(streamer: Streamer, master: bytes) -> None:
+async def test_what_was_being_evicted_is_deleted(streamer: StreamerHost, master: bytes) -> None:
     """Its process died between the commit and the unlink; it was in no sum any more."""
     site = put(streamer, "1", master)
     commit(streamer.engine, rows.went, streamer, lambda _, changes: changes.evict([Idle("1", len(master))]))
@@ -171,7 +169,7 @@ async def test_what_was_being_evicted_is_deleted(streamer: Streamer, master: byt
     assert aside(streamer) == []
 
 
-async def test_a_download_that_had_come_is_taken_where_it_is_whole(streamer: Streamer, master: bytes) -> None:
+async def test_a_download_that_had_come_is_taken_where_it_is_whole(streamer: StreamerHost, master: bytes) -> None:
     """Its process died between the rename and the commit: no second download, its class is ready."""
     put(streamer, "1", master, FileState.DOWNLOADING, duration_s=None)
     put(streamer, "2", master[: len(master) // 2], FileState.DOWNLOADING, size_bytes=len(master))
@@ -190,7 +188,7 @@ async def test_a_download_that_had_come_is_taken_where_it_is_whole(streamer: Str
     assert aside(streamer) == []
 
 
-async def test_a_download_that_is_about_to_be_noted_is_left_to_its_run(streamer: Streamer, master: bytes) -> None:
+async def test_a_download_that_is_about_to_be_noted_is_left_to_its_run(streamer: StreamerHost, master: bytes) -> None:
     """A person can reconcile at any time; a file that was made plain FLV is smaller than its row says until then."""
     site = put(streamer, "1", master, FileState.DOWNLOADING, size_bytes=len(master) + 5000)
     streamer.in_progress.add("1")
@@ -200,7 +198,7 @@ async def test_a_download_that_is_about_to_be_noted_is_left_to_its_run(streamer:
     assert state(streamer) == "waiting"
 
 
-async def test_a_download_that_is_noted_twice_is_counted_once(streamer: Streamer, master: bytes) -> None:
+async def test_a_download_that_is_noted_twice_is_counted_once(streamer: StreamerHost, master: bytes) -> None:
     """It came while the start of the streamer took what the process before had left in its place."""
     site = put(streamer, "1", master, FileState.DOWNLOADING)
     await reconcile.reconciled(streamer)
@@ -215,7 +213,7 @@ async def test_a_download_that_is_noted_twice_is_counted_once(streamer: Streamer
 
 
 async def test_a_part_that_nobody_goes_on_with_is_deleted(
-    streamer: Streamer, master: bytes, caplog: pytest.LogCaptureFixture
+    streamer: StreamerHost, master: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     """That of a download under way stays, and nobody looks for its recording, which is not there yet."""
     site = put(streamer, "1", master, FileState.DOWNLOADING, duration_s=None)
@@ -232,7 +230,7 @@ async def test_a_part_that_nobody_goes_on_with_is_deleted(
 
 
 async def test_a_file_that_is_just_being_made_plain_flv_stays(
-    streamer: Streamer, master: bytes, monkeypatch: pytest.MonkeyPatch
+    streamer: StreamerHost, master: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A person can reconcile at any time; what an earlier process left of such a file is deleted."""
     site = put(streamer, "1", b"no plain FLV file")
@@ -253,7 +251,7 @@ async def test_a_file_that_is_just_being_made_plain_flv_stays(
 
 
 async def test_one_file_that_cannot_be_mended_keeps_back_none_of_the_others(
-    streamer: Streamer, master: bytes, monkeypatch: pytest.MonkeyPatch
+    streamer: StreamerHost, master: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root = streamer.settings.video_root
     for name in ("a.txt", "b.txt"):
@@ -272,7 +270,7 @@ async def test_one_file_that_cannot_be_mended_keeps_back_none_of_the_others(
 
 
 async def test_a_file_that_comes_while_the_disk_is_scanned_is_not_missing(
-    streamer: Streamer, master: bytes, monkeypatch: pytest.MonkeyPatch
+    streamer: StreamerHost, master: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A person can reconcile at any time, and downloads go on meanwhile."""
     plain = cache_dir.scan
@@ -289,7 +287,7 @@ async def test_a_file_that_comes_while_the_disk_is_scanned_is_not_missing(
 
 @pytest.mark.parametrize("moved", [True, False], ids=["its files were moved", "its files stay behind"])
 async def test_in_another_video_root_a_class_is_aired_from_there(
-    streamer: Streamer, master: bytes, caplog: pytest.LogCaptureFixture, *, moved: bool
+    streamer: StreamerHost, master: bytes, caplog: pytest.LogCaptureFixture, *, moved: bool
 ) -> None:
     """A disk was too small: the playout is not sent to the old folder, where nothing is any more."""
     put(streamer, "1", master)
@@ -304,7 +302,7 @@ async def test_in_another_video_root_a_class_is_aired_from_there(
     assert lesson((one, None, None, Allowlist()), streamer)["file"] == str(cache_dir.rendition_path(root, "1"))
 
 
-async def test_a_dry_run_changes_nothing(streamer: Streamer, master: bytes) -> None:
+async def test_a_dry_run_changes_nothing(streamer: StreamerHost, master: bytes) -> None:
     site = put(streamer, "1", master)
     os.truncate(site, 10)
     (streamer.settings.video_root / "a.txt").write_text("who put me here?")
@@ -362,7 +360,7 @@ def test_a_file_that_cannot_be_deleted_keeps_no_other_in_the_quarantine(
     assert [one.name for one in (tmp_path / cache_dir.QUARANTINE).iterdir()] == ["2"]
 
 
-def test_a_start_with_many_files_is_short(streamer: Streamer) -> None:
+def test_a_start_with_many_files_is_short(streamer: StreamerHost) -> None:
     """No file is read, and nothing is written, where the disk and the rows agree."""
     number, root = 3000, streamer.settings.video_root
     path = flv.write(root / "0.flv", 1)
@@ -388,7 +386,7 @@ def test_a_start_with_many_files_is_short(streamer: Streamer) -> None:
     assert {one.odd for one in differences(odd, doubted)} == {Odd.TOUCHED, Odd.MISSING}
 
 
-async def test_a_file_whose_name_is_no_utf_8_is_named_like_the_others(streamer: Streamer, master: bytes) -> None:
+async def test_a_file_whose_name_is_no_utf_8_is_named_like_the_others(streamer: StreamerHost, master: bytes) -> None:
     """A terminal and Prefect take no half characters: of all differences, none would be shown."""
     put(streamer, "1", master, mtime=0.0).unlink()
     odd = streamer.settings.video_root / os.fsdecode("课程.flv".encode("gbk"))
@@ -401,7 +399,9 @@ async def test_a_file_whose_name_is_no_utf_8_is_named_like_the_others(streamer: 
     assert all(str(one["what"]).encode() for one in table)
 
 
-async def test_a_rendition_in_a_state_that_nobody_knows_holds_up_no_start(streamer: Streamer, master: bytes) -> None:
+async def test_a_rendition_in_a_state_that_nobody_knows_holds_up_no_start(
+    streamer: StreamerHost, master: bytes
+) -> None:
     """A newer release has left it, or somebody's hand: the file is as good as its size says, and it is counted."""
     put(streamer, "1", master, mtime=0.0).unlink()
     put(streamer, "2", master)

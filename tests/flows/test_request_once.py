@@ -16,7 +16,7 @@ from sqlalchemy import Engine, select, update
 
 from flows import host as hall
 from flows.background_runs import NewRun
-from flows.host import Host
+from flows.host import TeacherHost
 from flows.outbox_publisher import patience
 from flows.teacher import maintenance, transcoding
 from lectern.db import incidents, transcodings
@@ -26,7 +26,6 @@ from lectern.errors import OSS_REFUSES, FallBack
 from lectern.model.facts import Attempt, RenditionKey
 from lectern.model.tables.teacher import journal, videos
 from lectern.redis.client import Bus
-from lectern.settings import TeacherSettings
 from lectern.states import Backend, Resolution
 from tests.effects.redis_servers import empty_redis, redis_of_a_module, url_of
 from tests.faults import hosts
@@ -85,7 +84,7 @@ class RunsHere:
 @asynccontextmanager
 async def teacher(
     client: redis.Redis, oss: SlowOss, path: Path, monkeypatch: pytest.MonkeyPatch
-) -> AsyncIterator[Host[TeacherSettings]]:
+) -> AsyncIterator[TeacherHost]:
     engine = open_database(f"sqlite:///{hosts.database('teacher', path / 'teacher.db')}")
     host = hosts.teacher(engine)
     host.settings = host.settings.model_copy(update={"oss_transcode_url": f"http://{HOST}:{oss.port}/t"})

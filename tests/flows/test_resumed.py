@@ -14,7 +14,7 @@ from sqlalchemy import select
 
 from flows import host as hall
 from flows import prefect_api
-from flows.host import Host
+from flows.host import Host, TeacherHost
 from flows.prefect_api import DIED, STOPPED
 from flows.teacher import transcoding
 from flows.teacher.ecs import job
@@ -23,7 +23,6 @@ from lectern.db.engine import reading, transaction
 from lectern.errors import TryAgain
 from lectern.model.facts import Attempt
 from lectern.model.tables.teacher import videos
-from lectern.settings import TeacherSettings
 from lectern.states import Backend, RenditionState, Resolution
 from tests.faults import hosts
 
@@ -33,7 +32,7 @@ ONCE: list[State[Any]] = [Pending(), Running()]
 
 
 @pytest.fixture
-def teacher(teacher: Host[TeacherSettings]) -> Host[TeacherSettings]:
+def teacher(teacher: TeacherHost) -> TeacherHost:
     """A teacher whose rendition has failed in its first attempt."""
     with transaction(teacher.engine) as connection:
         now = hosts.now()
@@ -48,7 +47,7 @@ async def told(_host: Host[Any]) -> bool:
     return True
 
 
-def attempts_after(host: Host[TeacherSettings], states: Sequence[State[Any]], monkeypatch: pytest.MonkeyPatch) -> int:
+def attempts_after(host: TeacherHost, states: Sequence[State[Any]], monkeypatch: pytest.MonkeyPatch) -> int:
     """The number of the rendition's last attempt after a run with these *states* was executed once more."""
     since = datetime.now(UTC) - timedelta(hours=1)
     dated = [one.model_copy(update={"timestamp": since + timedelta(seconds=at)}) for at, one in enumerate(states)]
@@ -83,7 +82,7 @@ def attempts_after(host: Host[TeacherSettings], states: Sequence[State[Any]], mo
     ids=["killed", "stopped", "silent", "its retry was killed", "a quick run"],
 )
 def test_a_run_that_goes_on_begins_no_attempt_that_nobody_asked_for(
-    teacher: Host[TeacherSettings], states: list[State[Any]], monkeypatch: pytest.MonkeyPatch
+    teacher: TeacherHost, states: list[State[Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its rendition has failed meanwhile, or just before: the classes are refused, and nobody waits."""
     assert attempts_after(teacher, states, monkeypatch) == 1
@@ -99,7 +98,7 @@ def test_a_run_that_goes_on_begins_no_attempt_that_nobody_asked_for(
     ids=["at once", "of one that was killed before", "which was killed before it began"],
 )
 def test_a_retry_of_a_person_begins_the_next_attempt(
-    teacher: Host[TeacherSettings], states: list[State[Any]], monkeypatch: pytest.MonkeyPatch
+    teacher: TeacherHost, states: list[State[Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert attempts_after(teacher, states, monkeypatch) == 2
 

@@ -16,7 +16,7 @@ from sqlalchemy import Connection, select, update
 from flows import background_runs
 from flows.background_runs import NewRun
 from flows.handling import SWEEP
-from flows.host import Host
+from flows.host import StreamerHost
 from flows.playout_link import Watch
 from flows.streamer import downloads, prepare, readiness, schedule
 from flows.streamer.prepare import ProbeResult
@@ -29,13 +29,10 @@ from lectern.media import push_target
 from lectern.model.facts import Airing, Event
 from lectern.model.tables.streamer import classes, files, journal, tasks
 from lectern.redis.publish import Sent
-from lectern.settings import StreamerSettings
 from lectern.states import AiringState, FileState
 from lectern.storage import cache_dir
 from lectern.storage.origin import RemoteFile
 from tests import flv, rows
-
-Streamer = Host[StreamerSettings]
 
 
 class Bus:
@@ -93,14 +90,14 @@ class Runs:
 
 
 @pytest.fixture
-def streamer(streamer: Streamer) -> Streamer:
+def streamer(streamer: StreamerHost) -> StreamerHost:
     """A streamer that holds its lease, with a cache in a folder."""
     streamer.bus, streamer.runs = cast("Any", Bus()), cast("Any", Runs())
     streamer.playout.until = float("inf")
     return streamer
 
 
-def add(host: Streamer, class_id: str, stem: str = "1", *, starts_in_s: float = 250, **task: object) -> None:
+def add(host: StreamerHost, class_id: str, stem: str = "1", *, starts_in_s: float = 250, **task: object) -> None:
     """A class that is ready, with its rendition on the disk."""
     site = flv.write(cache_dir.rendition_path(host.settings.video_root, stem), 20)
     rows.cached(host, rows.prepare(class_id, int(stem), time.time() + starts_in_s), site)
@@ -109,7 +106,7 @@ def add(host: Streamer, class_id: str, stem: str = "1", *, starts_in_s: float = 
             connection.execute(update(tasks).where(tasks.c.class_id == class_id).values(**task))
 
 
-def alarms(host: Streamer) -> dict[str, str]:
+def alarms(host: StreamerHost) -> dict[str, str]:
     """The alarms in the outbox, by class."""
     import json
 
@@ -132,7 +129,7 @@ def old(class_id: str) -> object:
 
 
 @pytest.fixture
-def checks(streamer: Streamer, monkeypatch: pytest.MonkeyPatch) -> Readiness:
+def checks(streamer: StreamerHost, monkeypatch: pytest.MonkeyPatch) -> Readiness:
     """Its checks; each push URL can be reached but one, at which something nobody foresaw happens."""
 
     async def look(url: str, *, timeout_s: float, allowed: Allowlist) -> None:
@@ -144,7 +141,7 @@ def checks(streamer: Streamer, monkeypatch: pytest.MonkeyPatch) -> Readiness:
     return Readiness(streamer, cast("Any", None))
 
 
-async def test_a_check_that_fails_is_the_red_line_of_its_class_alone(streamer: Streamer, checks: Readiness) -> None:
+async def test_a_check_that_fails_is_the_red_line_of_its_class_alone(streamer: StreamerHost, checks: Readiness) -> None:
     """With the reason, and the alarm of any red one; the other classes are checked."""
     add(streamer, "good")
     add(streamer, "bad", push_url="rtmp://odd.example:99999/live/x")
@@ -161,7 +158,7 @@ async def test_a_check_that_fails_is_the_red_line_of_its_class_alone(streamer: S
 
 
 async def test_that_a_class_is_not_ready_goes_on_until_it_begins_and_no_longer(
-    streamer: Streamer, checks: Readiness
+    streamer: StreamerHost, checks: Readiness
 ) -> None:
     """The checks are minutes apart; an hour after the class, nobody is to look for what was wrong with it."""
     add(streamer, "good")
@@ -177,7 +174,7 @@ async def test_that_a_class_is_not_ready_goes_on_until_it_begins_and_no_longer(
     "change", [{"start_time": 3000.0}, {"push_url": "rtmp://other.example/live/y"}], ids=["its time", "its push URL"]
 )
 async def test_a_class_that_is_changed_after_its_last_check_is_checked_again(
-    streamer: Streamer, checks: Readiness, change: dict[str, Any]
+    streamer: StreamerHost, checks: Readiness, change: dict[str, Any]
 ) -> None:
     """It was checked five minutes before the start of then; what it is now, nobody has looked at."""
     now = time.time()
@@ -197,7 +194,7 @@ async def test_a_class_that_is_changed_after_its_last_check_is_checked_again(
 
 
 async def test_a_file_that_cannot_be_read_just_now_is_told_and_not_downloaded_again(
-    streamer: Streamer, checks: Readiness, monkeypatch: pytest.MonkeyPatch
+    streamer: StreamerHost, checks: Readiness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """All recordings of the next hour would be put aside at once, because this process has too many open files."""
     add(streamer, "good")
@@ -215,12 +212,12 @@ async def test_a_file_that_cannot_be_read_just_now_is_told_and_not_downloaded_ag
 
 
 async def test_a_file_that_cannot_be_put_aside_keeps_no_other_from_being_downloaded_again(
-    streamer: Streamer, checks: Readiness, monkeypatch: pytest.MonkeyPatch
+    streamer: StreamerHost, checks: Readiness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And each class is checked and alarmed once, not every 15 s."""
     replaced: list[str] = []
 
-    async def replace(_host: Streamer, stem: str, _why: str) -> None:
+    async def replace(_host: StreamerHost, stem: str, _why: str) -> None:
         replaced.append(stem)
         if stem == "2":
             raise RuntimeError("odd")
@@ -235,7 +232,7 @@ async def test_a_file_that_cannot_be_put_aside_keeps_no_other_from_being_downloa
 
 
 async def test_a_class_whose_times_can_not_be_read_is_told_and_hides_no_other(
-    streamer: Streamer, checks: Readiness
+    streamer: StreamerHost, checks: Readiness
 ) -> None:
     """A row of the old program, or written by hand: it is one alarm, once."""
     add(streamer, "good")
@@ -252,7 +249,7 @@ async def test_a_class_whose_times_can_not_be_read_is_told_and_hides_no_other(
     assert alarms(streamer) == {}
 
 
-async def test_an_odd_row_hides_no_other_from_whoever_reads_the_classes(streamer: Streamer) -> None:
+async def test_an_odd_row_hides_no_other_from_whoever_reads_the_classes(streamer: StreamerHost) -> None:
     """Nobody else's class is left out of the timetable, the metrics, or what is due."""
     now = time.time()
     for name in ("good", "old", "word"):
@@ -269,7 +266,7 @@ async def test_an_odd_row_hides_no_other_from_whoever_reads_the_classes(streamer
         assert b"lectern_classes_not_on_air 1.0" in metrics.exposition("streamer", "x", connection)
 
 
-def test_of_classes_that_begin_later_nobody_reads_the_rows(streamer: Streamer) -> None:
+def test_of_classes_that_begin_later_nobody_reads_the_rows(streamer: StreamerHost) -> None:
     """Whoever looks every few seconds looks at those that begin soon; an old program's date is read all the same."""
     starts = {"soon": 100.0, "soon-dated": 110.0, "later": 90_000.0, "later-dated": 90_010.0, "odd": 0.0}
     now = time.time()
@@ -286,7 +283,7 @@ def test_of_classes_that_begin_later_nobody_reads_the_rows(streamer: Streamer) -
         assert airings.unreadable(connection).keys() == {"odd"}
 
 
-async def test_a_class_that_prefect_does_not_take_holds_up_no_other(streamer: Streamer) -> None:
+async def test_a_class_that_prefect_does_not_take_holds_up_no_other(streamer: StreamerHost) -> None:
     """It is tried again later; the guard airs it without a run."""
     for number, name in enumerate(("odd", "refused", "good")):
         add(streamer, name, starts_in_s=100 + number)
@@ -307,7 +304,7 @@ async def test_a_class_that_prefect_does_not_take_holds_up_no_other(streamer: St
 
 
 async def test_classes_for_later_are_read_together_and_planned_as_they_are_then(
-    streamer: Streamer, monkeypatch: pytest.MonkeyPatch
+    streamer: StreamerHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """To look through all of them before each run would take longer than the run."""
     monkeypatch.setattr(schedule, "CALM_S", -1.0)
@@ -332,7 +329,7 @@ async def test_classes_for_later_are_read_together_and_planned_as_they_are_then(
 
 
 async def test_a_class_that_gets_ready_and_begins_soon_is_planned_before_those_for_later(
-    streamer: Streamer, monkeypatch: pytest.MonkeyPatch
+    streamer: StreamerHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(schedule, "CALM_S", -1.0)
     for number in range(3):
@@ -345,20 +342,20 @@ async def test_a_class_that_gets_ready_and_begins_soon_is_planned_before_those_f
     assert cast("Runs", streamer.runs).made == ["later-0", "soon"]
 
 
-def states(host: Streamer) -> dict[str, str]:
+def states(host: StreamerHost) -> dict[str, str]:
     """Each class's state."""
     with reading(host.engine) as connection:
         return {row.class_id: row.state for row in connection.execute(select(classes.c.class_id, classes.c.state))}
 
 
-def planned(host: Streamer, class_id: str, state: AiringState = AiringState.READY) -> None:
+def planned(host: StreamerHost, class_id: str, state: AiringState = AiringState.READY) -> None:
     """The class has a run, and is in *state*."""
     with transaction(host.engine) as connection:
         its = update(classes).where(classes.c.class_id == class_id)
         connection.execute(its.values(run_id=f"run-{class_id}", state=state))
 
 
-async def test_a_cancelled_run_of_a_class_on_air_that_nobody_watches_ends_the_class(streamer: Streamer) -> None:
+async def test_a_cancelled_run_of_a_class_on_air_that_nobody_watches_ends_the_class(streamer: StreamerHost) -> None:
     """Its process died, and a person pressed Cancel meanwhile: the class is not aired again after the start."""
     for class_id in ("died", "watched", "ready"):
         add(streamer, class_id, starts_in_s=-20)
@@ -370,7 +367,7 @@ async def test_a_cancelled_run_of_a_class_on_air_that_nobody_watches_ends_the_cl
 
 
 async def test_a_cancel_is_seen_however_many_classes_begin_before_that_one(
-    streamer: Streamer, monkeypatch: pytest.MonkeyPatch
+    streamer: StreamerHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Prefect is asked about at most two pages at a time."""
     monkeypatch.setattr(schedule, "PAGE", 20)
@@ -392,7 +389,7 @@ async def test_a_cancel_is_seen_however_many_classes_begin_before_that_one(
 # -- downloads ---------------------------------------------------------------------------------------------------------
 
 
-def downloading(host: Streamer, stem: str) -> Path:
+def downloading(host: StreamerHost, stem: str) -> Path:
     """A class that waits for a download, whose process died with some of it on the disk; returns its part."""
     add(host, f"class-{stem}", stem)
     part = cache_dir.part_path(host.settings.video_root, stem)
@@ -406,7 +403,7 @@ def downloading(host: Streamer, stem: str) -> Path:
 
 
 async def test_a_cancelled_download_is_not_begun_again_for_its_classes(
-    streamer: Streamer, monkeypatch: pytest.MonkeyPatch
+    streamer: StreamerHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """They are refused with words; what came of it leaves the disk, its room is free. The other one goes on."""
     parts = [downloading(streamer, stem) for stem in ("1", "2")]
@@ -429,7 +426,7 @@ async def test_a_cancelled_download_is_not_begun_again_for_its_classes(
     assert states(streamer)["class-1"] == "refused"
 
 
-async def test_after_a_restart_no_more_downloads_are_at_work_than_may_be(streamer: Streamer) -> None:
+async def test_after_a_restart_no_more_downloads_are_at_work_than_may_be(streamer: StreamerHost) -> None:
     """Else each restart would add as many, and take from the classes on air what they need."""
     runs = cast("Runs", streamer.runs)
     streamer.settings = streamer.settings.model_copy(update={"max_downloads": 2})
@@ -452,7 +449,7 @@ async def test_after_a_restart_no_more_downloads_are_at_work_than_may_be(streame
 
 
 async def test_downloads_are_done_without_runs_that_prefect_does_not_let_begin(
-    streamer: Streamer, monkeypatch: pytest.MonkeyPatch
+    streamer: StreamerHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A Prefect whose database is locked takes runs and then hangs; four of them would hold up all other downloads."""
     for stem in ("1", "2"):
@@ -470,7 +467,7 @@ async def test_downloads_are_done_without_runs_that_prefect_does_not_let_begin(
 
 
 async def test_downloads_do_not_ask_a_prefect_that_took_no_run_just_before(
-    streamer: Streamer, monkeypatch: pytest.MonkeyPatch
+    streamer: StreamerHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each would wait for its answer, and keep a place meanwhile."""
     runs = cast("Runs", streamer.runs)
@@ -497,7 +494,7 @@ async def test_downloads_do_not_ask_a_prefect_that_took_no_run_just_before(
 
 
 async def test_only_the_last_runs_of_downloads_are_remembered(
-    streamer: Streamer, monkeypatch: pytest.MonkeyPatch
+    streamer: StreamerHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A process that runs for a year has begun some millions."""
     monkeypatch.setattr(downloads, "AGAIN_S", 0.0)
@@ -511,7 +508,7 @@ async def test_only_the_last_runs_of_downloads_are_remembered(
     assert len(line._known) == 2
 
 
-def test_the_recording_of_the_class_that_begins_first_is_looked_through_first(streamer: Streamer) -> None:
+def test_the_recording_of_the_class_that_begins_first_is_looked_through_first(streamer: StreamerHost) -> None:
     """Not that of a short class that begins later, but is over before."""
     add(streamer, "long", "1", starts_in_s=100)
     add(streamer, "short", "2", starts_in_s=200)
@@ -523,7 +520,7 @@ def test_the_recording_of_the_class_that_begins_first_is_looked_through_first(st
         assert found.stem == "1"
 
 
-def test_dead_air_is_told_of_each_recording_of_a_class(streamer: Streamer) -> None:
+def test_dead_air_is_told_of_each_recording_of_a_class(streamer: StreamerHost) -> None:
     """If the class was changed to another recording because of the first alarm, that one may be black as well."""
     for stem in ("1", "2"):
         add(streamer, f"class-{stem}", stem)
@@ -540,7 +537,7 @@ def test_dead_air_is_told_of_each_recording_of_a_class(streamer: Streamer) -> No
 
 
 def test_a_recording_that_is_too_short_is_told_when_it_is_here_and_when_its_class_is_changed(
-    streamer: Streamer,
+    streamer: StreamerHost,
 ) -> None:
     """Also on air: an end past the recording's end leaves the rest of the class without anything to send."""
     add(streamer, "class-1", "1")
@@ -567,7 +564,7 @@ def test_a_recording_that_is_too_short_is_told_when_it_is_here_and_when_its_clas
         assert dead_air.untold(connection, now) == [], "5 % of an hour are three minutes"
 
 
-def test_a_recording_that_cannot_be_there_in_time_is_told_at_once(streamer: Streamer) -> None:
+def test_a_recording_that_cannot_be_there_in_time_is_told_at_once(streamer: StreamerHost) -> None:
     """With the numbers; it is not refused, because its class is aired from the clock's position."""
     now, reserved = time.time(), list[str]()
     streamer.settings = streamer.settings.model_copy(update={"download_rate": "10k"})

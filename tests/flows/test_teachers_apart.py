@@ -13,7 +13,7 @@ from sqlalchemy import Connection, QueuePool
 
 from flows import outbox_publisher as telling
 from flows.handling import SWEEP
-from flows.host import CHECKING, Host
+from flows.host import CHECKING, TeacherHost
 from flows.outbox_publisher import publish_outbox
 from flows.resident import maintenance as resident_maintenance
 from flows.resident import peers as looking
@@ -27,7 +27,6 @@ from lectern.db.inbox import ReceivedMessage
 from lectern.model.facts import Attempt
 from lectern.model.tables.teacher import RenditionRow, journal
 from lectern.redis.client import Bus
-from lectern.settings import TeacherSettings
 from lectern.states import Backend, BookingState, Resolution
 from lectern.wire import outgoing
 from lectern.wire.outgoing import Outgoing, OutgoingKind
@@ -49,7 +48,7 @@ def postgres_url(postgresql: Databases) -> str:
 
 
 @pytest.fixture
-async def teacher(postgres_url: str, server: Server) -> AsyncIterator[Host[TeacherSettings]]:
+async def teacher(postgres_url: str, server: Server) -> AsyncIterator[TeacherHost]:
     """The teacher a."""
     engine = open_database(postgres_url, "a")
     found = hosts.teacher(engine)
@@ -72,18 +71,18 @@ async def swept() -> bool:
     return True
 
 
-def peers_of(host: Host[TeacherSettings], sweep: Callable[[], Awaitable[bool]] = swept) -> looking.Peers:
+def peers_of(host: TeacherHost, sweep: Callable[[], Awaitable[bool]] = swept) -> looking.Peers:
     return looking.Peers(host, hosts.NOBODY, sweep)
 
 
-async def claimed(host: Host[TeacherSettings], owner: str) -> int:
+async def claimed(host: TeacherHost, owner: str) -> int:
     """How many messages *owner* gets."""
     now = time.time()
     return len(await host.write_tx(inbox.claim, journal, ["order"], limit=9, lease_s=3600, now=now, owner=owner))
 
 
 async def test_who_notes_nothing_in_four_rounds_of_another_is_dead_and_its_messages_are_free(
-    teacher: Host[TeacherSettings],
+    teacher: TeacherHost,
 ) -> None:
     """However long a round takes: a slow machine, or a database that was away, kills nobody."""
     ours = peers_of(teacher)
@@ -106,7 +105,7 @@ async def test_who_notes_nothing_in_four_rounds_of_another_is_dead_and_its_messa
 
 
 async def test_a_teacher_notes_that_it_is_there_while_another_holds_up_all_writers(
-    teacher: Host[TeacherSettings], postgres_url: str, monkeypatch: pytest.MonkeyPatch
+    teacher: TeacherHost, postgres_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else a third one would take it for dead, because a second one stands still in a transaction."""
     monkeypatch.setattr(looking, "LOOK_S", 0.1)
@@ -131,7 +130,7 @@ async def test_a_teacher_notes_that_it_is_there_while_another_holds_up_all_write
 
 
 async def test_a_dead_teacher_that_holds_up_all_writers_is_cut_off_in_the_round_in_which_it_counts_as_dead(
-    teacher: Host[TeacherSettings], postgres_url: str, monkeypatch: pytest.MonkeyPatch
+    teacher: TeacherHost, postgres_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(looking, "STANDS_S", 0.0)  # the rounds of this test take no time
     ours = peers_of(teacher)
@@ -150,7 +149,7 @@ async def test_a_dead_teacher_that_holds_up_all_writers_is_cut_off_in_the_round_
 
 
 async def test_a_teacher_that_was_found_dead_is_looked_at_at_once(
-    teacher: Host[TeacherSettings], monkeypatch: pytest.MonkeyPatch
+    teacher: TeacherHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And not at the next look: the answers that it was about to send wait for this."""
     monkeypatch.setattr(looking, "LOOK_S", 3600.0)
@@ -178,7 +177,7 @@ async def test_a_teacher_that_was_found_dead_is_looked_at_at_once(
 
 
 async def test_what_a_dead_one_had_decided_is_begun_though_a_sweep_is_at_work(
-    teacher: Host[TeacherSettings], monkeypatch: pytest.MonkeyPatch
+    teacher: TeacherHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """That one began before the dead one's work was free: the next would come half a minute later."""
     monkeypatch.setattr(looking, "LOOK_S", 0.05)
@@ -187,7 +186,7 @@ async def test_what_a_dead_one_had_decided_is_begun_though_a_sweep_is_at_work(
     async def sweep() -> None:
         begun.append("sweep")
 
-    async def due(_host: Host[TeacherSettings]) -> bool:
+    async def due(_host: TeacherHost) -> bool:
         return True
 
     monkeypatch.setattr(resident_maintenance, "due", due)
@@ -210,7 +209,7 @@ async def test_what_a_dead_one_had_decided_is_begun_though_a_sweep_is_at_work(
 
 
 async def test_runs_that_nobody_has_are_looked_for_though_no_teacher_is_dead(
-    teacher: Host[TeacherSettings], monkeypatch: pytest.MonkeyPatch
+    teacher: TeacherHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(looking, "LOOK_S", 0.05)
     monkeypatch.setattr(worker, "UNTAGGED_S", 0.2)
@@ -228,13 +227,13 @@ async def test_runs_that_nobody_has_are_looked_for_though_no_teacher_is_dead(
 
 
 async def test_one_of_them_calls_classes_late_and_leaves_it_to_another_if_redis_does_not_answer_it(
-    teacher: Host[TeacherSettings], monkeypatch: pytest.MonkeyPatch
+    teacher: TeacherHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else each class that is not ready is alarmed by each teacher."""
     monkeypatch.setattr(teacher_maintenance, "LOOK_EVERY_S", 0.05)
     checked: list[float] = []
 
-    async def check(_host: Host[TeacherSettings], done: dict[Any, float], now: float) -> dict[Any, float]:
+    async def check(_host: TeacherHost, done: dict[Any, float], now: float) -> dict[Any, float]:
         checked.append(now)
         return done
 
@@ -258,7 +257,7 @@ async def test_one_of_them_calls_classes_late_and_leaves_it_to_another_if_redis_
 
 @pytest.mark.parametrize("earlier", ["a", "b"])
 async def test_a_free_place_of_an_ecs_host_is_left_to_the_teacher_whose_class_begins_first(
-    teacher: Host[TeacherSettings], monkeypatch: pytest.MonkeyPatch, earlier: str
+    teacher: TeacherHost, monkeypatch: pytest.MonkeyPatch, earlier: str
 ) -> None:
     """Not for long: it may want another host, or be dead."""
     teacher.settings = teacher.settings.model_copy(update={"ecs_hosts": "ssh://ecs@one.example:22"})
@@ -288,7 +287,7 @@ async def test_a_free_place_of_an_ecs_host_is_left_to_the_teacher_whose_class_be
 
 
 async def test_what_is_read_after_a_standstill_is_what_the_other_has_heard_long_ago(
-    teacher: Host[TeacherSettings], server: Server, monkeypatch: pytest.MonkeyPatch
+    teacher: TeacherHost, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It waited in the connection; to take it for new would answer it twice."""
     monkeypatch.setattr(inbox, "SAME_S", 1.0)
@@ -312,7 +311,7 @@ async def test_what_is_read_after_a_standstill_is_what_the_other_has_heard_long_
 
 @pytest.mark.parametrize("where", ["now", "send"])
 async def test_a_teacher_that_stands_still_while_it_sends_sends_nothing_that_another_has_sent(
-    teacher: Host[TeacherSettings], server: Server, monkeypatch: pytest.MonkeyPatch, where: str
+    teacher: TeacherHost, server: Server, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
     """Before it asks Redis, or between the answer and the sending."""
     monkeypatch.setattr(telling, "STANDS_STILL_S", 0.2)
@@ -339,7 +338,7 @@ async def test_a_teacher_that_stands_still_while_it_sends_sends_nothing_that_ano
 
 
 async def test_a_teacher_that_redis_does_not_answer_holds_up_no_other_that_sends(
-    teacher: Host[TeacherSettings], server: Server
+    teacher: TeacherHost, server: Server
 ) -> None:
     """It gives back what it was about to send within seconds, and says that Redis is away; all is sent by another."""
     gate = Gate(int(server.connection_pool.connection_kwargs["port"]))

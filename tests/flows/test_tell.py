@@ -12,7 +12,7 @@ import pytest
 import redis
 from sqlalchemy import Connection, insert, select, update
 
-from flows.host import Host
+from flows.host import TeacherHost
 from flows.outbox_publisher import publish_outbox
 from lectern.db import bookings, outbox
 from lectern.db.engine import open_database, transaction
@@ -22,7 +22,6 @@ from lectern.model.plan import Changes
 from lectern.model.tables.teacher import journal, orders
 from lectern.redis.client import Bus
 from lectern.redis.publish import Sent
-from lectern.settings import TeacherSettings
 from lectern.wire import outgoing
 from lectern.wire.messages import Grant, Release
 from lectern.wire.outgoing import Outgoing, OutgoingKind
@@ -72,7 +71,7 @@ def ear(client: redis.Redis) -> Iterator[Ear]:
 
 
 @asynccontextmanager
-async def host_at(client: redis.Redis, path: Path) -> AsyncIterator[Host[TeacherSettings]]:
+async def host_at(client: redis.Redis, path: Path) -> AsyncIterator[TeacherHost]:
     engine = open_database(f"sqlite:///{hosts.database('teacher', path / 'teacher.db')}")
     host = hosts.teacher(engine)
     host.bus = Bus.open(url_of(client))
@@ -91,11 +90,11 @@ def release(class_id: str, streamer: str = "streamer1") -> Outgoing:
     return Outgoing(f"streamer:{streamer}", OutgoingKind.STREAM, Release(class_id=class_id), class_id)
 
 
-def put(host: Host[TeacherSettings], *messages: Outgoing) -> None:
+def put(host: TeacherHost, *messages: Outgoing) -> None:
     commit(host.engine, outbox.put, journal, messages, time.time())
 
 
-async def unsent(host: Host[TeacherSettings]) -> int:
+async def unsent(host: TeacherHost) -> int:
     """The number of messages that are not sent, as the next transaction sees it."""
     return len(await host.write_tx(unsent_rows))
 
@@ -104,7 +103,7 @@ def unsent_rows(connection: Connection) -> list[int]:
     return list(connection.execute(select(journal.outbox.c.id).where(journal.outbox.c.sent_at.is_(None))).scalars())
 
 
-def let_time_pass(host: Host[TeacherSettings]) -> None:
+def let_time_pass(host: TeacherHost) -> None:
     """What waits for its next try is due."""
     commit(host.engine, Connection.execute, update(journal.outbox).values(not_before=0))
 

@@ -22,12 +22,11 @@ from schemathesis.generation import GenerationMode
 from starlette.applications import Starlette
 
 from flows.background_runs import NewRun
-from flows.host import Host
+from flows.host import TeacherHost
 from flows.teacher.ecs import api
 from lectern.db import bookings, transcodings
 from lectern.db.engine import open_database, transaction
 from lectern.model.facts import Attempt
-from lectern.settings import TeacherSettings
 from lectern.states import Backend, BookingState, RenditionState, Resolution
 from lectern.storage.oss import sign
 from tests import strategies
@@ -62,7 +61,7 @@ def prefect() -> Prefect:
 
 
 @pytest.fixture
-def host(tmp_path: Path, prefect: Prefect) -> Iterator[Host[TeacherSettings]]:
+def host(tmp_path: Path, prefect: Prefect) -> Iterator[TeacherHost]:
     """A teacher that knows the recording of RECORD."""
     engine = open_database(f"sqlite:///{hosts.database('teacher', tmp_path / 'teacher.db')}")
     with transaction(engine) as connection:
@@ -76,7 +75,7 @@ def host(tmp_path: Path, prefect: Prefect) -> Iterator[Host[TeacherSettings]]:
 
 
 @pytest.fixture
-def app(host: Host[TeacherSettings], prefect: Prefect) -> Starlette:
+def app(host: TeacherHost, prefect: Prefect) -> Starlette:
     return Starlette(routes=api.routes(host, prefect.read))
 
 
@@ -132,7 +131,7 @@ REFUSED: dict[str, tuple[bytes, int, str]] = {
 
 
 async def test_what_is_not_as_it_should_be_is_refused_and_says_why(
-    client: httpx.AsyncClient, host: Host[TeacherSettings], prefect: Prefect
+    client: httpx.AsyncClient, host: TeacherHost, prefect: Prefect
 ) -> None:
     wrong = {}
     for name, (body, status, words) in REFUSED.items():
@@ -183,7 +182,7 @@ async def test_too_many_requests_are_429_and_say_how_long_to_wait(client: httpx.
 
 
 async def test_a_rendition_that_another_run_makes_is_answered_with_that_run(
-    host: Host[TeacherSettings], client: httpx.AsyncClient, prefect: Prefect
+    host: TeacherHost, client: httpx.AsyncClient, prefect: Prefect
 ) -> None:
     with transaction(host.engine) as connection:
         url, now = "http://origin.example/6666.flv", time.time()
@@ -194,7 +193,7 @@ async def test_a_rendition_that_another_run_makes_is_answered_with_that_run(
 
 
 async def test_a_request_that_is_sent_again_after_its_attempt_failed_begins_no_other(
-    host: Host[TeacherSettings], client: httpx.AsyncClient, prefect: Prefect
+    host: TeacherHost, client: httpx.AsyncClient, prefect: Prefect
 ) -> None:
     """It asked for the attempt that has failed; who wants another asks anew, and names the time of that."""
     asked = [wish(), wish(at=time.time())]
@@ -213,7 +212,7 @@ async def test_a_request_that_is_sent_again_after_its_attempt_failed_begins_no_o
 @pytest.mark.parametrize("mode", GenerationMode)
 @pytest.mark.parametrize("operation", ["POST /transcode", "GET /transcode/{id}"])
 def test_it_does_what_it_says_of_itself(
-    host: Host[TeacherSettings], prefect: Prefect, monkeypatch: pytest.MonkeyPatch, operation: str, mode: GenerationMode
+    host: TeacherHost, prefect: Prefect, monkeypatch: pytest.MonkeyPatch, operation: str, mode: GenerationMode
 ) -> None:
     """Whatever is asked, well signed or not: a status, a type and a body that are described, and never a 500."""
     monkeypatch.setattr(api, "BURST", 1e9)

@@ -7,7 +7,7 @@ from typing import Any, cast
 import pytest
 from sqlalchemy import Connection, select, update
 
-from flows.host import Host
+from flows.host import TeacherHost
 from flows.teacher import bookings as teacher_bookings
 from flows.teacher import maintenance
 from flows.teacher.ecs import job
@@ -17,17 +17,15 @@ from lectern.db.engine import transaction
 from lectern.errors import ENDED
 from lectern.model.facts import Attempt
 from lectern.model.tables.teacher import journal, orders
-from lectern.settings import TeacherSettings
 from lectern.states import Backend, BookingState, Resolution
 from tests import strategies
 from tests.rows import commit
 
-Teacher = Host[TeacherSettings]
 SERVER = "ssh://ecs@one.example:22"
 
 
 @pytest.fixture
-def teacher(teacher: Teacher) -> Teacher:
+def teacher(teacher: TeacherHost) -> TeacherHost:
     """A teacher with a class that begins in four minutes, and waits for its rendition."""
     now = time.time()
     one = strategies.booking("c-1", start_time=now + 240, end_time=now + 600)
@@ -35,7 +33,7 @@ def teacher(teacher: Teacher) -> Teacher:
     return teacher
 
 
-def said(host: Teacher) -> list[dict[str, Any]]:
+def said(host: TeacherHost) -> list[dict[str, Any]]:
     """What is in the outbox since this was asked last."""
     with transaction(host.engine) as connection:
         found = [json.loads(body) for body in connection.execute(select(journal.outbox.c.body)).scalars()]
@@ -43,13 +41,13 @@ def said(host: Teacher) -> list[dict[str, Any]]:
     return found
 
 
-async def quiet(_: Teacher) -> bool:
+async def quiet(_: TeacherHost) -> bool:
     """Nobody sends the outbox."""
     return True
 
 
 async def test_a_class_that_is_moved_after_its_last_check_is_checked_before_its_new_start_too(
-    teacher: Teacher, monkeypatch: pytest.MonkeyPatch
+    teacher: TeacherHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(maintenance, "publish_outbox", quiet)
     now = time.time()
@@ -64,7 +62,7 @@ async def test_a_class_that_is_moved_after_its_last_check_is_checked_before_its_
 
 
 async def test_a_class_that_has_ended_while_it_waited_is_answered_then(
-    teacher: Teacher, monkeypatch: pytest.MonkeyPatch
+    teacher: TeacherHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Not when its rendition is made or given up: the server that is to make it may have a long queue, or be away."""
     lists = Lists()
@@ -88,7 +86,7 @@ async def test_a_class_that_has_ended_while_it_waited_is_answered_then(
         assert not maintenance.due(connection, teacher)
 
 
-async def test_a_rendition_that_waits_for_its_turn_on_a_server_is_not_timed_out(teacher: Teacher) -> None:
+async def test_a_rendition_that_waits_for_its_turn_on_a_server_is_not_timed_out(teacher: TeacherHost) -> None:
     """While the OSS is down all are made there, and a queue may be hours long; its class may begin tomorrow."""
     teacher.settings = teacher.settings.model_copy(update={"ecs_hosts": SERVER, "max_ecs_jobs": 1})
     now, ours, theirs = time.time(), (6666, Resolution.P720), (7, Resolution.P720)

@@ -12,7 +12,7 @@ from sqlalchemy.exc import OperationalError
 from typer.testing import CliRunner
 
 from flows.failures import FatalError
-from flows.host import Host
+from flows.host import StreamerHost
 from flows.resident import process
 from flows.resident.process import Resident
 from lectern import logs
@@ -37,13 +37,13 @@ class Said:
 
 
 @pytest.fixture
-def streamer(streamer: Host[StreamerSettings]) -> Host[StreamerSettings]:
+def streamer(streamer: StreamerHost) -> StreamerHost:
     streamer.bus = cast("Any", Said())
     return streamer
 
 
 def test_a_process_whose_disk_is_full_leaves_as_any_other_and_says_why_it_ends(
-    streamer: Host[StreamerSettings], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    streamer: StreamerHost, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def full(_host: object) -> None:
         raise OperationalError("UPDATE", {}, Exception("database or disk is full"))

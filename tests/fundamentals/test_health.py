@@ -11,7 +11,7 @@ from typing import Any, cast
 import pytest
 
 from flows.failures import FatalError
-from flows.host import Host
+from flows.host import Host, StreamerHost
 from flows.playout_link import boot_now
 from flows.resident import http
 from lectern import health as healths
@@ -28,8 +28,9 @@ def host(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Host[Any]]:
     engine = open_database(f"sqlite:///{hosts.database(request.param, tmp_path / 'host.db')}")
     teaching = request.param == "teacher"
     found: Host[Any] = hosts.teacher(engine) if teaching else hosts.streamer(engine, tmp_path, 1 << 20, 10)
-    found.playout.until = boot_now() + 60
-    found.playout.is_there()
+    if isinstance(found, StreamerHost):
+        found.playout.until = boot_now() + 60
+        found.playout.is_there()
     yield found
     engine.dispose()
 
@@ -91,14 +92,14 @@ def test_a_message_that_waits_too_long_makes_its_host_not_ready(
     assert said(health)[0] == status
 
 
-def test_a_streamer_that_has_lost_its_lease_is_not_ready(host: Host[Any], health: http.HealthReport) -> None:
+def test_a_streamer_that_has_lost_its_lease_is_not_ready(host: StreamerHost, health: http.HealthReport) -> None:
     assert said(health)[0] == 200
     host.playout.until = 0
     teaching = host.settings.name == "teacher"
     assert said(health)[0] == (200 if teaching else 503)
 
 
-def test_a_new_streamer_has_a_while_until_it_must_hold_a_lease(host: Host[Any], health: http.HealthReport) -> None:
+def test_a_new_streamer_has_a_while_until_it_must_hold_a_lease(host: StreamerHost, health: http.HealthReport) -> None:
     """A rollout asks its health before there is a teacher that could grant one."""
     host.playout.until = 0
     assert said(health)[0] == 200
@@ -108,7 +109,7 @@ def test_a_new_streamer_has_a_while_until_it_must_hold_a_lease(host: Host[Any], 
 
 
 def test_a_streamer_whose_playout_is_not_there_is_not_ready(
-    host: Host[Any], health: http.HealthReport, monkeypatch: pytest.MonkeyPatch
+    host: StreamerHost, health: http.HealthReport, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An upgrade of it is not noticed; one that has just begun, as in a rollout, has a while until it must be there."""
     teaching = host.settings.name == "teacher"

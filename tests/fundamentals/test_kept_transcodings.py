@@ -13,7 +13,7 @@ from sqlalchemy import Connection, select, update
 from sqlalchemy.exc import OperationalError
 
 from flows import artifacts
-from flows.host import Host
+from flows.host import TeacherHost
 from flows.teacher.ecs import job as work
 from flows.teacher.ecs import transcode as ecs_transcode
 from flows.teacher.ecs.job import LEASE_S, TranscodeJob
@@ -35,7 +35,7 @@ LIMIT_S = 24 * 3600
 class Job:
     """A job on its host, whose seconds the test counts."""
 
-    def __init__(self, host: Host[Any]) -> None:
+    def __init__(self, host: TeacherHost) -> None:
         self.host, self.now, self.writes = host, 0.0, 0
         now, key = time.time(), (RECORD, Resolution.P240)
         url = "http://origin.example/6666.flv"

@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import pytest
 
-from flows.host import Host, Streamer
+from flows.host import StreamerHost
 from flows.streamer import push_hosts
 from lectern.allowlist import Address, Allowlist
 from lectern.model.tables.streamer import journal
@@ -44,47 +44,47 @@ def asked_names(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 @pytest.fixture
-def streamer(tmp_path: Path) -> Iterator[Streamer]:
+def streamer(tmp_path: Path) -> Iterator[StreamerHost]:
     engine = laid.opened("streamer", tmp_path / "task_list.db")
     yield with_setting(cast("Any", engine), "")
     engine.dispose()
 
 
-def with_setting(engine: object, setting: str) -> Streamer:
+def with_setting(engine: object, setting: str) -> StreamerHost:
     settings = StreamerSettings.load(_env_file=None, streamer_name="s", allowed_push_hosts=setting)
-    return Host(settings, cast("Any", engine), journal, cast("Any", None), cast("Any", None))
+    return StreamerHost(settings, cast("Any", engine), journal, cast("Any", None), cast("Any", None))
 
 
-def take(host: Streamer, class_id: str, push_url: str, state: AiringState) -> None:
+def take(host: StreamerHost, class_id: str, push_url: str, state: AiringState) -> None:
     one = Prepare(
         class_id=class_id, record_id=1, video_url="http://h/1.flv", push_url=push_url, start_time=2e9, end_time=2e9 + 60
     )
     commit(host.engine, rows.add, one, state, "/home/video/1/1.flv", 1e9)
 
 
-def why(host: Streamer, *urls: str) -> dict[str, str]:
+def why(host: StreamerHost, *urls: str) -> dict[str, str]:
     return asyncio.run(push_hosts.forbidden(host, urls))
 
 
 @pytest.mark.parametrize("url", [PRIVATE, "rtmps://inner.example/live/key", "rtmp://127.0.0.1/live/key"])
-def test_a_private_host_is_refused_and_told_what_to_set(streamer: Streamer, url: str) -> None:
+def test_a_private_host_is_refused_and_told_what_to_set(streamer: StreamerHost, url: str) -> None:
     (said,) = why(streamer, url, "rtmp://outer.example/live/x").values()
     assert f"set ALLOWED_PUSH_HOSTS=public,{url.split('/')[2].partition(':')[0]}" in said
     assert "key" not in said
 
 
 @pytest.mark.parametrize("setting", ["10.0.0.5", "10.0.0.5:1935", "public,10.0.0.0/8"])
-def test_a_host_that_is_listed_is_allowed(streamer: Streamer, setting: str) -> None:
+def test_a_host_that_is_listed_is_allowed(streamer: StreamerHost, setting: str) -> None:
     assert why(with_setting(streamer.engine, setting), PRIVATE) == {}
 
 
-def test_where_only_private_hosts_are_listed_public_ones_are_refused(streamer: Streamer) -> None:
+def test_where_only_private_hosts_are_listed_public_ones_are_refused(streamer: StreamerHost) -> None:
     (said,) = why(with_setting(streamer.engine, "10.0.0.0/8"), "rtmp://outer.example/live/x").values()
     assert said.endswith("set ALLOWED_PUSH_HOSTS=10.0.0.0/8,outer.example")
 
 
 def test_a_host_that_classes_were_pushed_to_before_stays_allowed_and_is_told(
-    streamer: Streamer, caplog: pytest.LogCaptureFixture
+    streamer: StreamerHost, caplog: pytest.LogCaptureFixture
 ) -> None:
     """An upgrade breaks no push; as soon as the setting is set, it alone counts."""
     take(streamer, "c-old", PRIVATE, AiringState.AIRED)
@@ -99,13 +99,13 @@ def test_a_host_that_classes_were_pushed_to_before_stays_allowed_and_is_told(
     assert list(why(with_setting(streamer.engine, "public"), PRIVATE)) == [PRIVATE]
 
 
-def test_a_class_that_was_refused_opens_no_door(streamer: Streamer) -> None:
+def test_a_class_that_was_refused_opens_no_door(streamer: StreamerHost) -> None:
     take(streamer, "c-refused", PRIVATE, AiringState.REFUSED)
     assert list(why(streamer, PRIVATE)) == [PRIVATE]
 
 
 def test_a_name_server_that_hangs_or_knows_nothing_refuses_no_class(
-    streamer: Streamer, monkeypatch: pytest.MonkeyPatch
+    streamer: StreamerHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert why(streamer, "rtmp://nowhere.example/live/x") == {}
     go_on = threading.Event()
@@ -115,7 +115,7 @@ def test_a_name_server_that_hangs_or_knows_nothing_refuses_no_class(
     go_on.set()
 
 
-def test_a_name_is_looked_up_once_a_minute(streamer: Streamer, asked_names: list[str]) -> None:
+def test_a_name_is_looked_up_once_a_minute(streamer: StreamerHost, asked_names: list[str]) -> None:
     for number in range(5):
         why(streamer, f"rtmp://outer.example/live/{number}", f"rtmp://outer.example/live/x{number}")
     assert asked_names == ["outer.example"]

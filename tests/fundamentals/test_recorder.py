@@ -22,7 +22,7 @@ from sqlalchemy import Connection, func, select
 from flows import handling
 from flows.background_runs import NewRun
 from flows.handling import swept
-from flows.host import Host
+from flows.host import TeacherHost
 from flows.resident.consumer import Handler
 from flows.resident.prefect import recorder
 from flows.resident.prefect.recorder import Recorder
@@ -33,7 +33,6 @@ from lectern.db.inbox import Handled, ReceivedMessage
 from lectern.errors import TryAgain
 from lectern.model.facts import Event, InboxMessage
 from lectern.run_records import CLASSES, records_of, said_of
-from lectern.settings import TeacherSettings
 from lectern.wire.messages import Cancel
 from tests.faults import hosts
 from tests.faults.turns import Quiet
@@ -118,7 +117,7 @@ class Prefect:
 class Desk:
     """A teacher whose flow a test writes, and its recorder."""
 
-    def __init__(self, host: Host[TeacherSettings]) -> None:
+    def __init__(self, host: TeacherHost) -> None:
         self.host = host
         self.prefect = Prefect()
         self.decisions: dict[str, str] = {}  # by class_id; the others proceed

@@ -14,7 +14,6 @@ from sqlalchemy import MetaData, select
 
 from flows import artifacts, handling
 from flows import host as at_host
-from flows.host import Host
 from lectern.db.engine import reading
 from lectern.db.writer import write
 from lectern.decide.plan_text import lines
@@ -31,7 +30,7 @@ def says(said: Iterable[str], *lines: str) -> bool:
 class Alone:
     """A host without processes; *shown* are its plans, *written* is what its runs wrote."""
 
-    host: Host[Any]
+    host: Any
     tables: MetaData
     shown: dict[str, list[str]] = field(default_factory=dict)
     written: list[str] = field(default_factory=list)

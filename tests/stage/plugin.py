@@ -6,9 +6,8 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine
 
-from flows.host import Host
+from flows.host import StreamerHost, TeacherHost
 from lectern.db.engine import open_database
-from lectern.settings import StreamerSettings, TeacherSettings
 from tests import laid
 from tests.faults import hosts
 from tests.stage import STAGES, Stage, Town, staged
@@ -73,7 +72,7 @@ def either_engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[En
 
 
 @pytest.fixture
-def teacher(tmp_path: Path) -> Iterator[Host[TeacherSettings]]:
+def teacher(tmp_path: Path) -> Iterator[TeacherHost]:
     """A teacher in this process, with a database: no bus and no runs but those that a test gives it."""
     engine = laid.opened("teacher", tmp_path / "teacher.db")
     yield hosts.teacher(engine)
@@ -81,7 +80,7 @@ def teacher(tmp_path: Path) -> Iterator[Host[TeacherSettings]]:
 
 
 @pytest.fixture
-def streamer(tmp_path: Path) -> Iterator[Host[StreamerSettings]]:
+def streamer(tmp_path: Path) -> Iterator[StreamerHost]:
     """The same of a streamer, with an empty cache in a folder."""
     root = tmp_path / "videos"
     root.mkdir()

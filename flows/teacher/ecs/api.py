@@ -17,7 +17,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from flows.host import Teacher
+from flows.host import TeacherHost
 from flows.teacher.ecs import transcode as ecs
 from flows.teacher.transcoding import ecs_run
 from lectern import __version__
@@ -76,7 +76,7 @@ class _No(Exception):
 ReadRun = Callable[[UUID], Awaitable[FlowRun]]
 
 
-def routes(host: Teacher, read_run: ReadRun) -> list[Route]:
+def routes(host: TeacherHost, read_run: ReadRun) -> list[Route]:
     """The routes of the API; *read_run* asks Prefect for a run."""
     api = TranscodeApi(host, read_run)
     return [
@@ -99,7 +99,7 @@ def _answering(work: Callable[[Request], Awaitable[Response]]) -> Callable[[Requ
 class TranscodeApi:
     """``POST /transcode`` and ``GET /transcode/{id}``."""
 
-    def __init__(self, host: Teacher, read_run: ReadRun) -> None:
+    def __init__(self, host: TeacherHost, read_run: ReadRun) -> None:
         self._host = host
         self._read_run = read_run
         self._rate = Rate(BURST, A_SECOND)
@@ -209,7 +209,7 @@ def _asked_for(parameters: dict[str, Any]) -> list[tuple[int, Resolution]]:
 
 
 def _begin(
-    connection: Connection, host: Teacher, key: tuple[int, Resolution], asked_at: float | None, gone: int | None
+    connection: Connection, host: TeacherHost, key: tuple[int, Resolution], asked_at: float | None, gone: int | None
 ) -> _Found:
     """Begin an ECS transcoding, join the one under way, or take over from the OSS: one transaction.
 
@@ -243,7 +243,7 @@ def _begin(
     return _Found(202, {"rendition": name, "status": "transcoding"}, attempt.attempt)
 
 
-def _note(connection: Connection, host: Teacher, name: str, detail: str, now: float) -> None:
+def _note(connection: Connection, host: TeacherHost, name: str, detail: str, now: float) -> None:
     said = Event("asked for over HTTP", stem=name, detail=detail)
     events.note(connection, host.journal, host.settings.name, [said], now)
 

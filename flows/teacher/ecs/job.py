@@ -15,7 +15,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import OperationalError
 
 from flows import artifacts
-from flows.host import Teacher, log
+from flows.host import TeacherHost, log
 from flows.outbox_publisher import publish_outbox
 from lectern import subprocesses
 from lectern.allowlist import Allowlist
@@ -112,7 +112,7 @@ def connect(settings: TeacherSettings, where: str) -> Any:  # noqa: ANN401 (the 
     return ssh.connect(hosts(settings)[where], settings.ecs_ssh_key, settings.ecs_known_hosts, timeout_s=CONNECT_S)
 
 
-async def leave(host: Teacher, where: str, name: str, tries: int = 1) -> bool:
+async def leave(host: TeacherHost, where: str, name: str, tries: int = 1) -> bool:
     """End a job on a host, and clean up there; returns whether nothing is left. If it fails, a later job there does it.
 
     It logs in anew: the connection of the job may be the reason why it ended.
@@ -134,7 +134,7 @@ async def leave(host: Teacher, where: str, name: str, tries: int = 1) -> bool:
 class TranscodeJob:
     """The renditions *due* of one recording, which the run *owner* has made together, on host after host."""
 
-    def __init__(self, host: Teacher, due: Due, owner: str) -> None:
+    def __init__(self, host: TeacherHost, due: Due, owner: str) -> None:
         self.host, self.due, self.owner = host, list(due), owner
         self.avoid: list[str] = []  # the hosts where it has failed
         self.yields_until: float | None = None  # epoch seconds
@@ -390,7 +390,7 @@ def is_wanted(connection: Connection, due: Due) -> bool:
     return any(bookings.waiting_for(connection, *one.key) for one in due)
 
 
-def _blame(connection: Connection, host: Teacher, name: str, errors: Iterable[LecternError], now: float) -> None:
+def _blame(connection: Connection, host: TeacherHost, name: str, errors: Iterable[LecternError], now: float) -> None:
     """Count a failure of the host if one of *errors* is its own; a host that is put aside gets no job for a while."""
     its_own = [error for error in errors if decide.blame(error) is decide.Blame.HOST]
     if not its_own:
@@ -444,7 +444,7 @@ class HostQueue:
             if error is not None and not given.done():
                 given.set_exception(error)
 
-    async def _serve(self, host: Teacher) -> None:
+    async def _serve(self, host: TeacherHost) -> None:
         while self._waiting:
             self.moved.clear()
             # A job whose future is set has its place even before it resumes: it must not get a second one.
@@ -467,7 +467,7 @@ QUEUE = HostQueue()
 
 
 def assign(
-    connection: Connection, host: Teacher, waiting: Sequence[TranscodeJob]
+    connection: Connection, host: TeacherHost, waiting: Sequence[TranscodeJob]
 ) -> dict[TranscodeJob, BegunJob | None]:
     """Give each free place to the first in the queue; None for a job that need not wait any more."""
     now, known = time.time(), hosts(host.settings)

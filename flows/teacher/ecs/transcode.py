@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 
-from flows.host import Teacher, all_of, log
+from flows.host import TeacherHost, all_of, log
 from flows.teacher.ecs.job import LEASE_S, TranscodeJob, hosts, leave, target
 from lectern.allowlist import PUBLIC, Allowlist
 from lectern.db import ecs_jobs, transcodings
@@ -34,7 +34,9 @@ def check(settings: TeacherSettings) -> None:
     Allowlist.listed(settings.allowed_origins)
 
 
-async def work(host: Teacher, record_id: int, wanted: Sequence[Resolution], owner: str, *, again: bool) -> State[None]:
+async def work(
+    host: TeacherHost, record_id: int, wanted: Sequence[Resolution], owner: str, *, again: bool
+) -> State[None]:
     """Make those of *wanted* that no other run makes, and publish each result.
 
     *again*: a person retries the run, so what failed is attempted once more.
@@ -64,7 +66,7 @@ async def work(host: Teacher, record_id: int, wanted: Sequence[Resolution], owne
     return Completed(message="; ".join(done) or "nothing to do: settled already")
 
 
-async def output_there(host: Teacher, one: RenditionRow) -> str | None:
+async def output_there(host: TeacherHost, one: RenditionRow) -> str | None:
     """The rendition's public URL, if a HEAD finds it there; None if that cannot be said."""
     base = host.settings.public_url
     if base is None:
@@ -79,7 +81,7 @@ async def output_there(host: Teacher, one: RenditionRow) -> str | None:
     return url
 
 
-async def gone(host: Teacher, url: str) -> bool:
+async def gone(host: TeacherHost, url: str) -> bool:
     """Whether a HEAD says that nothing is at *url* any more; False if it cannot tell."""
     settings = host.settings
     ours = urlsplit(settings.public_url or "").netloc.rpartition("@")[2]
