@@ -273,7 +273,7 @@ def _failed(connection: Connection, host: Host[Any], ids: Sequence[int], flow: s
     given_up = False
     left = inbox.read(connection, host.journal, ids)
     for one in left:
-        if len(ids) == 1 and one.tries + 1 >= host.settings.inbox_tries:
+        if len(ids) == 1 and one.tries + 1 >= host.settings.inbox_max_attempts:
             _give_up(connection, host, one, now)
             given_up = True
         else:

@@ -54,7 +54,7 @@ def patience(host: Host[Any]) -> AlertPolicy:
     ended = {code: now - at for code, at in host.ongoing.items() if code in WATCHED - goes_on}
     if host.watchdog.failing(0) or host.prefect_away:  # of the latter an alarm is raised if it lasts
         goes_on.add(errors.WORK_FAILED.number)
-    lasts_s = {errors.HOST_ASIDE.number: settings.ecs_aside_s} if isinstance(settings, TeacherSettings) else {}
+    lasts_s = {errors.HOST_ASIDE.number: settings.ecs_cooldown_s} if isinstance(settings, TeacherSettings) else {}
     waits = settings.alarm_group_s, settings.alarm_escalate_s, settings.alarm_quiet_s
     return AlertPolicy(*waits, frozenset(goes_on), lasts_s, ended, settings.shared)
 

@@ -105,12 +105,12 @@ async def _forget(host: Host[Any]) -> None:
         if number:
             log.info("retention: %d rows of %s are forgotten", number, rule.table.name)
     if isinstance(host.settings, TeacherSettings):
-        await host.write_tx(_forget_small, time.time(), host.settings.keep_messages_s)
+        await host.write_tx(_forget_small, time.time(), host.settings.message_retention_s)
 
 
 def _rules(host: Host[Any], now: float) -> list[RetentionRule]:
     its = host.settings
-    kept_s = its.keep_messages_s, its.keep_events_s, its.keep_classes_s, its.keep_as_run_s
+    kept_s = its.message_retention_s, its.event_retention_s, its.class_retention_s, its.as_run_retention_s
     before = RowsBefore(*(now - seconds for seconds in kept_s))
     return retention.of_teacher(before) if isinstance(its, TeacherSettings) else retention.of_streamer(before)
 

@@ -400,7 +400,7 @@ class QuorumCheck:
     @property
     def said(self) -> dict[str, Any]:
         """The field of a beat that names the other streamers."""
-        says = decide_leases.listed_peers(self._settings.on_control_lost, self._named)
+        says = decide_leases.listed_peers(self._settings.partition_policy, self._named)
         return {} if says is None else {"peers": says}
 
     @property
@@ -426,7 +426,7 @@ class QuorumCheck:
 
     async def verdict(self, is_taken: IsTaken, session: str, claim: str) -> PartitionVerdict:
         """Whether the classes of the running lease of *session* go on; *claim* may have been granted meanwhile."""
-        policy = self._settings.on_control_lost
+        policy = self._settings.partition_policy
         peers = self._peers() if policy == "ask peers" else _nobody()
         word, others = await asyncio.gather(self._prefect(is_taken, session, claim), peers)
         return decide_leases.partition_verdict(policy, word, others)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from lectern import urls
@@ -100,10 +100,28 @@ def own_file() -> Path:
     return Path(told or Path(sys.argv[0]).absolute().parent.parent.parent / "settings.env")
 
 
+RENAMED = {
+    "ecs_cooldown_s": "ecs_aside_s",
+    "inbox_max_attempts": "inbox_tries",
+    "message_retention_s": "keep_messages_s",
+    "event_retention_s": "keep_events_s",
+    "class_retention_s": "keep_classes_s",
+    "as_run_retention_s": "keep_as_run_s",
+    "partition_policy": "on_control_lost",
+}
+"""The settings whose names changed, and their old names, which are still read."""
+
+
+def _also(name: str) -> AliasChoices:
+    return AliasChoices(name, RENAMED[name])
+
+
 class Common(BaseSettings):
     """Settings that both roles need."""
 
-    model_config = SettingsConfigDict(env_file=".env", extra="ignore", frozen=True, hide_input_in_errors=True)
+    model_config = SettingsConfigDict(
+        env_file=".env", extra="ignore", frozen=True, hide_input_in_errors=True, populate_by_name=True
+    )
     role: ClassVar[Role]
 
     redis_url: SecretStr = SecretStr("redis://127.0.0.1:6379/0")
@@ -134,17 +152,17 @@ class Common(BaseSettings):
     heartbeat_interval_s: float = Field(5, gt=0)
     run_heartbeat_s: float = Field(30, gt=0)
     drain_timeout_s: float = Field(20, ge=0, le=20)  # supervisor ends a host 30 s after TERM
-    inbox_tries: int = Field(5, ge=1)
+    inbox_max_attempts: int = Field(5, ge=1, validation_alias=_also("inbox_max_attempts"))
     inbox_lease_s: float = Field(60, gt=0)
     alarm_urls: SecretStr | None = None  # URLs of apprise services; they hold tokens
     runbook_url: str | None = None
     alarm_group_s: float = Field(60, ge=0)
     alarm_escalate_s: float = Field(900, gt=0)
     alarm_quiet_s: float = Field(300, gt=0)
-    keep_messages_s: float = Field(7 * 86400, gt=0)
-    keep_events_s: float = Field(30 * 86400, gt=0)
-    keep_classes_s: float = Field(90 * 86400, gt=0)
-    keep_as_run_s: float = Field(400 * 86400, gt=0)
+    message_retention_s: float = Field(7 * 86400, gt=0, validation_alias=_also("message_retention_s"))
+    event_retention_s: float = Field(30 * 86400, gt=0, validation_alias=_also("event_retention_s"))
+    class_retention_s: float = Field(90 * 86400, gt=0, validation_alias=_also("class_retention_s"))
+    as_run_retention_s: float = Field(400 * 86400, gt=0, validation_alias=_also("as_run_retention_s"))
     prune_interval_s: float = Field(600, gt=0)
     backup_dir: Path = BACKUP_DIR
     http_timeout_s: float = Field(10, gt=0)
@@ -266,7 +284,7 @@ class TeacherSettings(Common):
     ecs_wget: str = "wget"
     ecs_curl: str = "curl"
     max_ecs_jobs: int = Field(2, ge=1)
-    ecs_aside_s: float = Field(600, gt=0)
+    ecs_cooldown_s: float = Field(600, gt=0, validation_alias=_also("ecs_cooldown_s"))
     keyframe_interval_s: float = Field(2, ge=0.1, le=60)
     upload_url: str | None = None
     public_url: str | None = None
@@ -345,7 +363,9 @@ class StreamerSettings(Common):
     playout_socket: Path | None = None
     slate: Path | None = None
     lease_s: float = Field(45, ge=0)  # 0: it never expires
-    on_control_lost: Literal["ask peers", "stop", "push"] = "ask peers"
+    partition_policy: Literal["ask peers", "stop", "push"] = Field(
+        "ask peers", validation_alias=_also("partition_policy")
+    )
     health_bind: str = "127.0.0.1:8801"
     health_address: str = ""  # host:port at which other streamers reach it; empty: determined automatically
 

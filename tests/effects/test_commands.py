@@ -267,12 +267,13 @@ def test_doctor_says_in_plain_words_what_prefect_answers(teacher: Path, status: 
     assert f"{'✓' if status == 200 and body != '<html>' else '✗'} prefect: {url} {words}" in done.stdout
 
 
-def test_doctor_names_a_setting_that_does_nothing_any_more(teacher: Path) -> None:
+def test_doctor_names_a_setting_that_does_nothing_any_more_or_has_another_name(teacher: Path) -> None:
     """Whoever set PLAYOUT=ffmpeg believes that classes are aired without the playout."""
     with (teacher / ".env").open("a") as settings:
-        settings.write("\nPLAYOUT=ffmpeg\n")
+        settings.write("\nPLAYOUT=ffmpeg\nINBOX_TRIES=7\n")
     done = lectern(teacher, "doctor", "teacher", PREFECT_API_URL="http://127.0.0.1:1/api")
     assert "PLAYOUT does nothing any more" in done.stdout
+    assert "INBOX_TRIES is now called INBOX_MAX_ATTEMPTS" in done.stdout
 
 
 def test_doctor_takes_no_other_program_for_the_process_whatever_that_answers(teacher: Path) -> None:

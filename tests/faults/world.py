@@ -62,7 +62,7 @@ class World:
             "MAX_VIDEO_NUM": str(self.cached),
             "BROADCAST_LEAD_S": "2",
             "INBOX_LEASE_S": "20",
-            "INBOX_TRIES": "1000",
+            "INBOX_MAX_ATTEMPTS": "1000",
             "DRAIN_TIMEOUT_S": "2",
             "LOG_LEVEL": "INFO",
         }

@@ -272,7 +272,7 @@ async def test_a_message_that_is_given_up_is_one_failed_run_more(desk: Desk) -> 
     """Each of its tries has one of its own."""
     desk.error = RuntimeError("boo")
     kept = desk.book("c-1")
-    tries_ = desk.host.settings.inbox_tries
+    tries_ = desk.host.settings.inbox_max_attempts
     for _ in range(tries_):
         await asyncio.create_task(desk.handler.handle("booking", kept))
     await desk.recorder.tell()

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from lectern.errors import Misuse
-from lectern.settings import Common, StreamerSettings, TeacherSettings
+from lectern.settings import RENAMED, Common, StreamerSettings, TeacherSettings
 
 SECRET = "hunter2-0xC0FFEE"
 
@@ -55,7 +55,7 @@ STREAMER = {
     "ALLOWED_PUSH_HOSTS": "",
     "BROADCAST_LEAD_S": 300,
     "LEASE_S": 45,
-    "ON_CONTROL_LOST": "ask peers",
+    "PARTITION_POLICY": "ask peers",
     "HEALTH_ADDRESS": "",
     "HEALTH_BIND": "127.0.0.1:8801",
 }
@@ -111,6 +111,20 @@ def test_every_documented_variable_is_read_from_the_environment(name: str, monke
     monkeypatch.setenv(name, value)
     found = plain(TeacherSettings.load(), name)
     assert str(int(found) if isinstance(found, float) else found) == value
+
+
+@pytest.mark.parametrize(("name", "old"), RENAMED.items())
+def test_a_setting_is_read_by_its_old_name_and_its_own_name_wins(
+    name: str, old: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRANSCODE_SIGN_KEY", "k-1")
+    for role in (role for role in (TeacherSettings, StreamerSettings) if name in role.model_fields):
+        values = ("stop", "push") if name == "partition_policy" else ("11", "12")
+        monkeypatch.setenv(old.upper(), values[0])
+        assert str(getattr(role.load(), name)).removesuffix(".0") == values[0]
+        monkeypatch.setenv(name.upper(), values[1])
+        assert str(getattr(role.load(), name)).removesuffix(".0") == values[1]
+        monkeypatch.delenv(name.upper())
 
 
 def test_a_variable_without_a_value_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:

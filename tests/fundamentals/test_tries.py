@@ -111,7 +111,7 @@ def test_of_a_batch_that_crashes_only_the_guilty_message_is_given_up(host: Host[
 
 def test_what_cannot_be_answered_is_a_dead_letter_with_an_alarm(host: Host[Any]) -> None:
     keep(host, [r'{"class_id": "\ud800"}'], "order")
-    for _ in range(host.settings.inbox_tries):
+    for _ in range(host.settings.inbox_max_attempts):
         ended(host, claim(host), Failed(message="boo"))
     assert claim(host) == []
     assert [(one["cmd"], one.get("code")) for one in sent(host)] == [("dead_letter", None), ("alarm", 504)]
@@ -129,7 +129,7 @@ def test_a_message_about_a_class_that_nobody_can_read_is_given_up_like_any_other
             connection.execute(insert(classes).values(class_id="c-1", video_id="6666", state="ready"))
     command = "order" if is_teacher(host) else "prepare"
     keep(host, [message(host, "c-1").to_json()], command)
-    for _ in range(host.settings.inbox_tries):
+    for _ in range(host.settings.inbox_max_attempts):
         ended(host, claim(host), Failed(message="boo"))
     assert claim(host) == []
     said = [(one["cmd"], one.get("code")) for one in sent(host)]
@@ -142,7 +142,7 @@ def test_a_message_about_a_class_that_nobody_can_read_is_given_up_like_any_other
 def test_a_try_is_counted_only_where_the_handler_failed(host: Host[Any], how: object) -> None:
     """Not where a run put its messages back, or the database or Redis was away, however often."""
     keep(host, [message(host, "c-1").to_json()], "order")
-    for _ in range(3 * host.settings.inbox_tries):
+    for _ in range(3 * host.settings.inbox_max_attempts):
         ended(host, claim(host), how)
         with transaction(host.engine) as connection:
             inbox.free_all(connection, host.journal)
@@ -184,7 +184,7 @@ def test_messages_are_put_back_as_soon_as_the_database_is_there_again(
 def test_a_process_that_dies_counts_no_try(host: Host[Any]) -> None:
     """A crash loop of any cause gave up innocent bookings."""
     keep(host, [message(host, "c-1").to_json()], "order")
-    for _ in range(3 * host.settings.inbox_tries):
+    for _ in range(3 * host.settings.inbox_max_attempts):
         assert len(claim(host)) == 1
         with transaction(host.engine) as connection:
             inbox.free_all(connection, host.journal)

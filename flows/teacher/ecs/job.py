@@ -397,10 +397,10 @@ def _blame(connection: Connection, host: TeacherHost, name: str, errors: Iterabl
         return
     message = its_own[0].message.removeprefix(f"{name}: ")
     (before,) = ecs_jobs.facts(connection, [name])
-    after = decide.after_failure(before, now, host.settings.ecs_aside_s)
+    after = decide.after_failure(before, now, host.settings.ecs_cooldown_s)
     ecs_jobs.remember(connection, after, message, now)
     if after.aside_until > before.aside_until:
-        for_s = host.settings.ecs_aside_s
+        for_s = host.settings.ecs_cooldown_s
         said = f"{name}: failed {after.failures} times in a row, it gets no job for {for_s:.0f} s: {message}"
         outbox.put(connection, host.journal, [host.alarm(HOST_ASIDE, said, now)], now)
 

@@ -28,7 +28,7 @@ from lectern.playout import client as playout
 from lectern.playout.sanitize import cleaned
 from lectern.redis import connection
 from lectern.redis.client import Bus
-from lectern.settings import Common, Settings, StreamerSettings, TeacherSettings, own_file
+from lectern.settings import RENAMED, Common, Settings, StreamerSettings, TeacherSettings, own_file
 from lectern.storage import disk, origin
 from lectern.urls import redact_url
 
@@ -46,9 +46,13 @@ GONE = {
 
 
 def gone() -> list[str]:
-    """A sentence for each setting of this host that does nothing any more."""
+    """A sentence for each setting of this host that does nothing any more, or has another name now."""
     written = {name.upper() for its in _places().values() for name in its}
-    return [f"{name} does nothing any more: {why}" for name, why in GONE.items() if name in written]
+    old = {old.upper(): new.upper() for new, old in RENAMED.items()}
+    return [
+        *(f"{name} does nothing any more: {why}" for name, why in GONE.items() if name in written),
+        *(f"{name} is now called {new}; the old name is still read" for name, new in old.items() if name in written),
+    ]
 
 
 def origins(settings: Settings) -> dict[str, tuple[str, str]]:
@@ -58,7 +62,8 @@ def origins(settings: Settings) -> dict[str, tuple[str, str]]:
     found: dict[str, tuple[str, str]] = {}
     for field in sorted(settings.model_fields_set):
         name = field.upper()
-        source = next((place for place, names in written.items() if name in names), None)
+        spelt = {name, RENAMED.get(field, field).upper()}
+        source = next((place for place, names in written.items() if spelt & names), None)
         source = source or str(getattr(settings, "teacher_config", None) or "the command line")
         found[name] = (_shown(getattr(settings, field)), source)
     return found

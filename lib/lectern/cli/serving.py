@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import logging
 from typing import Annotated
 
 import typer
@@ -30,6 +31,8 @@ def serve(
     settings = settings_of(role, name)
     logs.set_up(settings.log_format, settings.log_level)
     set_prefect(settings)
+    for warning in doctor.gone():
+        logging.getLogger("lectern").warning("settings: %s", warning)
     from flows.resident import process  # noqa: PLC0415 (Prefect reads its settings when it is imported)
 
     gc.freeze()

@@ -311,7 +311,7 @@ class PartitionVerdict:
 
 GO_ON, STOP = True, False
 PARTITION_TABLE: Sequence[tuple[str | None, PrefectAnswer | None, Peers | None, bool]] = (
-    # ON_CONTROL_LOST | Prefect | other streamers | do
+    # PARTITION_POLICY | Prefect | other streamers | do
     (ANY, PrefectAnswer.TAKEN, ANY, STOP),
     (ANY, PrefectAnswer.FREE, ANY, GO_ON),
     ("push", PrefectAnswer.AWAY, ANY, GO_ON),
@@ -336,7 +336,7 @@ def partition_verdict(policy: str, word: PrefectAnswer, peers: Peers) -> Partiti
 def _why(word: PrefectAnswer, policy: str, peers: Peers) -> str:
     if word is not PrefectAnswer.AWAY:
         return f"Prefect says that {word}"
-    return str(peers) if policy == "ask peers" else f"ON_CONTROL_LOST is {policy}"
+    return str(peers) if policy == "ask peers" else f"PARTITION_POLICY is {policy}"
 
 
 def together(looks: Collection[Peer]) -> Peers:

@@ -29,7 +29,7 @@ def ecs(request: pytest.FixtureRequest, town: Town, tmp_path_factory: pytest.Tem
         "ECS_WORK_ROOT": "~/work",
         "ECS_FFMPEG": str(slow),
         "MAX_ECS_JOBS": "1",
-        "ECS_ASIDE_S": "5",
+        "ECS_COOLDOWN_S": "5",
         "HTTP_TIMEOUT_S": "30",  # who encodes on this machine leaves little for who asks
         **getattr(request.module, "SETTINGS", {}),
     }
