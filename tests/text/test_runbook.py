@@ -53,6 +53,17 @@ def test_each_link_between_the_papers_leads_somewhere() -> None:
     assert [f"{one.name}: {to}" for one, to in links if not (one.parent / to).exists()] == []
 
 
+def test_each_link_into_the_runbook_itself_leads_to_a_heading() -> None:
+    """The index by what one sees: at night nobody looks a number up by scrolling."""
+    for book in ("RUNBOOK.md", "RUNBOOK.zh.md"):
+        text = (ROOT / book).read_text(encoding="utf-8")
+        titles = [re.sub(r"[*`]", "", one).lower() for one in re.findall(r"^#+ (.+)$", text, flags=re.MULTILINE)]
+        anchors = {re.sub(r"[^\w -]", "", one).replace(" ", "-") for one in titles}
+        links = re.findall(r"\]\(#([^)]+)\)", text)
+        assert {one[:3] for one in links if one[:3].isdigit()} == set(map(str, CODES)), book
+        assert [one for one in links if one not in anchors] == [], book
+
+
 def test_readme_and_changelog_speak_of_the_version_that_is_built() -> None:
     """Hosts refuse a second release under a version that they have; so there is one, and one chapter about it."""
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
