@@ -5,10 +5,13 @@ SHELL := /bin/sh
 .SHELLFLAGS := -eu -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo cluster schema test test-all test-night test-bare faults faults-teachers fuzz mutants test-rollout-matrix bench check fmt release clean
+.PHONY: help demo cluster schema test test-all test-night test-bare faults faults-teachers fuzz mutants test-rollout-matrix bench catalogues check fmt release clean
 
 PYTHONS := $(or $(PYTHON),python3 python3.13 python3.12 python3.11)
 BIN := .venv/bin
+CATALOGUES := $(wildcard lib/lectern/locale/*/LC_MESSAGES/lectern.po)
+# The functions whose first argument is a sentence for people, or, of `many`, its singular and its plural.
+KEYWORDS := --no-default-keywords --keywords "Text msgid t many:1,2"
 SOURCES := lib flows town tests $(wildcard benchmarks playbooks)
 
 # The uv that installs all else by the lock's checksums is itself installed by them, for each platform that it has a wheel of.
@@ -96,6 +99,13 @@ check: .venv/.built ## format, lint, types, import contracts and playbooks
 	@$(BIN)/lint-imports
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/ansible-lint --offline --strict --profile production -q playbooks inventory
 
+catalogues: .venv/.built ## bring the catalogues up to date with the sentences in the code; then translate what is new
+	@$(BIN)/pybabel --quiet extract --mapping-file pyproject.toml $(KEYWORDS) --no-location --omit-header --output .venv/lectern.pot lib flows
+	@for one in $(CATALOGUES); do \
+		$(BIN)/pybabel --quiet update --domain lectern --input-file .venv/lectern.pot --output-file "$$one" --ignore-obsolete \
+			--omit-header --no-fuzzy-matching --width 120 --locale "$$(basename "$$(dirname "$$(dirname "$$one")")")"; \
+	done
+
 fmt: .venv/.built ## format, and mend what the linter can mend
 	@$(BIN)/ruff format $(SOURCES)
 	@$(BIN)/ruff check --fix $(SOURCES)
@@ -121,9 +131,9 @@ clean: ## remove everything that was built or cached here
 		is_uv && /^version = / { split($$0, part, "\""); printf "uv==%s", part[2] } \
 		is_uv && match($$0, /sha256:[0-9a-f]+/) { printf " --hash=%s", substr($$0, RSTART, RLENGTH) }' uv.lock > $@
 
-# Built again only when the lock or the project file has changed. An environment that is there keeps its Python,
+# Built again only when the lock, the project file or a catalogue has changed. An environment that is there keeps its Python,
 # unless PYTHON=... asks for another one.
-.venv/.built: uv.lock pyproject.toml | .uv/uv.txt
+.venv/.built: uv.lock pyproject.toml $(CATALOGUES) | .uv/uv.txt
 	@python=; \
 	for one in $(PYTHONS); do \
 		if "$$one" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
@@ -152,4 +162,5 @@ clean: ## remove everything that was built or cached here
 	fi; \
 	if [ -n "$(PYTHON)" ] || ! [ -x $(BIN)/python ]; then UV_PYTHON=$$python; export UV_PYTHON; fi; \
 	"$$uv" sync --frozen --quiet --extra postgresql --extra prefect-servers; \
+	$(BIN)/pybabel --quiet compile --domain lectern --directory lib/lectern/locale; \
 	touch $@

@@ -19,9 +19,10 @@ from lectern.db import viewers
 from lectern.decide import dashboard as hours
 from lectern.decide.leases import Presence, listed
 from lectern.errors import TryAgain
+from lectern.i18n import ENGLISH, Translator, languages, own_name, translator
 from lectern.model.tables.teacher import ViewerRow
 from lectern.model.views import StreamerStatus
-from lectern.page import labels, view
+from lectern.page import view
 from lectern.redis.connection import asking
 from lectern.timing import Rate
 from lectern.wire import schema
@@ -117,7 +118,7 @@ class Page:
         page = min(_number(request.query_params.get("page")), 999)
         words, name = await self._heard(), self._host.settings.name
         found = await self._host.read_tx_in(self._threads, view.of_day, viewer, words, name, begins, page)
-        chart = _charts(found, labels.of(_language(request))) if viewer.institution_id is None else ""
+        chart = _charts(found, translator(_language(request))) if viewer.institution_id is None else ""
         apart = {} if viewer.institution_id is not None else self._apart()
         return self._shown(
             request, "day.html", viewer=viewer, host=name, chart=chart, apart=apart, **view.fields_of(found)
@@ -187,8 +188,10 @@ class Page:
     def _shown(self, request: Request, template: str, status: int = 200, **fields: Any) -> Response:  # noqa: ANN401
         language = _language(request)
         others = {name: value for name, value in request.query_params.items() if name not in {"token", "lang"}}
-        other = {**others, "lang": "en" if language == "zh" else "zh"}
-        text = view.rendered(template, language, other=f"?{urlencode(other)}", **fields)
+        links = [
+            (f"?{urlencode({**others, 'lang': other})}", own_name(other)) for other in languages() if other != language
+        ]
+        text = view.rendered(template, language, links=links, **fields)
         return HTMLResponse(text, status, HEADERS)
 
 
@@ -208,43 +211,50 @@ def _remembered(request: Request, token: str) -> Response:
 
 def _language(request: Request) -> str:
     wanted = request.query_params.get("lang")
-    if wanted in labels.LANGUAGES:
+    if wanted in languages():
         return wanted
     accepted = request.headers.get("accept-language", "")[:200].lower()
-    return "zh" if accepted.startswith("zh") else "en"
+    return next((language for language in languages() if accepted.startswith(language)), ENGLISH)
 
 
 def _number(text: str | None) -> int:
     return int(text) if text is not None and text.isascii() and text.isdecimal() and len(text) < 6 else 0
 
 
-def _charts(found: view.Day, t: Mapping[str, str]) -> Markup:
+def _charts(found: view.Day, t: Translator) -> Markup:
     """The last 24 hours of bookings, and the next 24 hours of the cache and of what is sent."""
     hour, streamers = int(found.now // 3600), {name: one.ahead for name, one in found.words.items()}
     number = len(next(iter(found.by_hour.values()), ()))
     past = [_hour(hour - number + 1 + at) for at in range(number)]
     coming = [written.clock(found.now + at * 3600)[:5] for at in range(hours.HOURS)]
-    needed, sent = hours.summed(streamers.values()), hours.largest(streamers, MOST_STREAMERS, t["others"])
-    drawn = [view.bars(t["bookings of the last 24 hours"], past, _named(found.by_hour, t))]
+    needed, sent = hours.summed(streamers.values()), hours.largest(streamers, MOST_STREAMERS, t("others"))
+    drawn = [view.bars(t("bookings of the last 24 hours"), past, _named(found.by_hour, t))]
     if needed:
-        its = {t["needed by classes"]: needed}
-        drawn.append(view.bars(t["cache ahead"], coming, its, _limit(found.words.values(), max(needed), t)))
+        its = {t("needed by classes"): needed}
+        drawn.append(
+            view.bars(
+                t("what classes need of the caches in the next 24 hours (GB)"),
+                coming,
+                its,
+                _limit(found.words.values(), max(needed), t),
+            )
+        )
     if any(map(max, sent.values())):
-        drawn.append(view.bars(t["sent ahead"], coming, sent))
+        drawn.append(view.bars(t("sent at once in the next 24 hours (Mbit/s)"), coming, sent))
     return Markup().join(drawn)
 
 
-def _limit(told: Iterable[StreamerStatus], needed_gb: float, t: Mapping[str, str]) -> view.Limit:
+def _limit(told: Iterable[StreamerStatus], needed_gb: float, t: Translator) -> view.Limit:
     """The limit in the cache chart: MAX_VIDEO_SIZE of the streamers that reported their need, and the highest need."""
     limit_bytes = sum(one.bound.size_bytes for one in told if hours.NEEDED in one.ahead)
     percent = 100e9 * needed_gb / max(limit_bytes, 1)
     share = "< 0.1" if percent < 0.1 else f"{percent:.2g}" if percent < 10 else f"{percent:.0f}"
-    name = f"{t['limit']}: {written.size(limit_bytes)}, {t['needed at most']}: {share} %"
+    name = f"{t('limit')}: {written.size(limit_bytes)}, {t('needed at most')}: {share} %"
     return view.Limit(name, limit_bytes / 1e9)
 
 
-def _named(series: Mapping[str, Sequence[float]], t: Mapping[str, str]) -> dict[str, Sequence[float]]:
-    return {t[name]: values for name, values in series.items()}
+def _named(series: Mapping[str, Sequence[float]], t: Translator) -> dict[str, Sequence[float]]:
+    return {t(name): values for name, values in series.items()}
 
 
 def _hour(number: int) -> str:

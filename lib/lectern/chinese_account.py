@@ -11,6 +11,7 @@ from typing import NamedTuple
 from lectern import chinese_alarms, chinese_reasons, chinese_transcoding
 from lectern.chinese_sentences import FORMS, WORDS
 from lectern.errors import CODES
+from lectern.i18n import Text, translated
 
 _GAPS: Mapping[str, str] = {
     "t": r"\d+(?:\.\d+)? (?:d|h|min|s)(?: \d+ (?:h|min|s))*",
@@ -42,7 +43,7 @@ _ON_AIR = re.compile(
 _RUNBOOK = re.compile(r"RUNBOOK\.md: (?P<code>\d{3}): .*")
 
 
-_ADVICE = {one.english.platform_should: one.chinese.platform_should for one in CODES.values()}
+_ADVICE: Mapping[str, str] = {one.platform_should: translated(one.platform_should, "zh") for one in CODES.values()}
 _SAYS = {
     **{english: chinese for one in CODES.values() for english, chinese in one.says.items()},
     **chinese_reasons.SAYS,
@@ -88,8 +89,10 @@ def span(text: str) -> str:
 def sentence(text: str, deep: int = 0) -> str:
     """A sentence in Chinese; of several that stand together, each. What it is about stays before it, as in an alarm.
 
-    *deep* counts the sentences around it.
+    *deep* counts the sentences around it. One with an id is in the catalogue; the patterns are for the others.
     """
+    if isinstance(text, Text):
+        return translated(text, "zh", lambda words: sentence(words, deep + 1))
     if (whole := _one(text, deep)) is not None:
         return whole
     parts = text.split("; ", _MANY)
@@ -103,7 +106,7 @@ def sentence(text: str, deep: int = 0) -> str:
 def message(code: int, text: str) -> str:
     """The message of an alarm, with what its code means before it; words that no rule knows stay as they are."""
     said = sentence(text)
-    return f"{CODES[code].chinese.meaning}：{said}" if code in CODES else said
+    return f"{translated(CODES[code].meaning, 'zh')}：{said}" if code in CODES else said
 
 
 def _one(text: str, deep: int) -> str | None:
@@ -155,7 +158,7 @@ def _whole(text: str, deep: int) -> str | None:
         return _WHOLE[text]
     if found := _RUNBOOK.fullmatch(text):
         code = CODES.get(int(found["code"]))
-        return f"RUNBOOK.zh.md: {code.chinese_runbook}" if code else text
+        return f"RUNBOOK.zh.md: {code.runbook_in('zh')}" if code else text
     if found := _ON_AIR.fullmatch(text):
         return _on_air(found)
     several = "; " in text

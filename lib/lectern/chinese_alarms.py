@@ -115,17 +115,3 @@ PARTS: Mapping[str, str] = {
     "peers, adopt": "接手别人的 run",
 }
 """The parts of a host, by the names that an alarm has for them."""
-
-TERMS: Mapping[str, str] = {
-    "resolved": "已恢复",
-    "notice": "提示",
-    "warning": "警告",
-    "critical": "严重",
-    "raised at": "报警时间",
-    "classes": "课程",
-    "RUNBOOK.md": "RUNBOOK.zh.md",
-}
-"""The words that an alarm has beside its own message."""
-
-TEST = "lectern 测试报警", "这是 {} 的一条测试报警，没有出任何问题。"
-"""The title and the text of a test alarm."""

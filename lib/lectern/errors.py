@@ -3,27 +3,20 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import NamedTuple
 
+from lectern.i18n import Text, msgid, translated
 from lectern.urls import redact
 
-# The error codes of the wire: one table that holds the words of each, in English and in Chinese. A new code is a row
-# here, and a heading in RUNBOOK.md and RUNBOOK.zh.md.
+# The error codes of the wire: one table that holds the words of each. A new code is a row here, its
+# Chinese in the catalogue, and a heading in RUNBOOK.md and RUNBOOK.zh.md.
 
 
 class Severity(StrEnum):
     """How urgent a code is for the operations team."""
 
-    NOTICE = "notice"
-    WARNING = "warning"
-    CRITICAL = "critical"
-
-
-class CodeMeaning(NamedTuple):
-    """What a code means, and what the platform should do."""
-
-    meaning: str
-    platform_should: str
+    NOTICE = msgid("notice")
+    WARNING = msgid("warning")
+    CRITICAL = msgid("critical")
 
 
 @dataclass(frozen=True)
@@ -32,79 +25,60 @@ class ErrorCode:
 
     number: int
     severity: Severity
-    english: CodeMeaning
-    chinese: CodeMeaning
+    meaning: Text
+    platform_should: Text
     endangers: bool = field(default=False, kw_only=True)  # a class that its alarm names: each new name is told at once
     says: Mapping[str, str] = field(default_factory=dict, kw_only=True, repr=False, compare=False)
     """Sentences of its alarms and refusals, with their Chinese; the gaps are those of `chinese_account`."""
-
-    @property
-    def meaning(self) -> str:
-        """What it means, as answers and logs say it."""
-        return self.english.meaning
 
     @property
     def runbook(self) -> str:
         """The heading in RUNBOOK.md."""
         return f"{self.number}: {self.meaning}"
 
-    @property
-    def chinese_runbook(self) -> str:
-        """The heading in RUNBOOK.zh.md."""
-        return f"{self.number}: {self.chinese.meaning}"
+    def runbook_in(self, language: str) -> str:
+        """The heading in the RUNBOOK of *language*."""
+        return f"{self.number}: {translated(self.meaning, language)}"
 
 
 NOTICE, WARNING, CRITICAL = Severity
-_MOVE, _MOVE_ZH = (
-    "Move the class, or book it with another resolution and a new class_id.",
-    "调课，或换一个清晰度，用新的 class_id 重新约课。",
-)
-_AGAIN, _AGAIN_ZH = "Book it again with a new class_id.", "用新的 class_id 重新约课。"
-_CORRECT, _CORRECT_ZH = "Correct the booking and send it with a new class_id.", "改正约课，用新的 class_id 重新发送。"
-_CALL, _CALL_ZH = "Call the operations team.", "联系运维团队。"
+_MOVE = Text("Move the class, or book it with another resolution and a new class_id.")
+_AGAIN = Text("Book it again with a new class_id.")
+_CORRECT = Text("Correct the booking and send it with a new class_id.")
+_CALL = Text("Call the operations team.")
 
-# Each code in lines of its own: what it is, its English, its Chinese, its sentences.
+# Each code in lines of its own: what it is, what it means and what the platform should do, its sentences.
 # fmt: off
 TRANSCODE_TIMED_OUT = ErrorCode(207, CRITICAL,
-    CodeMeaning("transcoding timed out", _MOVE),
-    CodeMeaning("视频转码服务超时未完成", _MOVE_ZH))
+    Text("transcoding timed out"), _MOVE)
 TRANSCODE_FAILED = ErrorCode(208, CRITICAL,
-    CodeMeaning("transcoding failed", f"{_AGAIN} A new attempt is then made."),
-    CodeMeaning("视频转码失败", f"{_AGAIN_ZH}届时会再转码一次。"))
+    Text("transcoding failed"), Text("{first} {second}", first=_AGAIN, second=Text("A new attempt is then made.")))
 ATTEMPTS_SPENT = ErrorCode(209, CRITICAL,
-    CodeMeaning("too many transcoding attempts", f"{_MOVE} A person can retry the rendition."),
-    CodeMeaning("转码尝试次数过多", f"{_MOVE_ZH}这个视频可以由人工重试转码。"),
+    Text("too many transcoding attempts"),
+    Text("{first} {second}", first=_MOVE, second=Text("A person can retry the rendition.")),
     says={"{x} failed {n} times today": "{x} 今天已失败 {n} 次"})
 NO_TRANSCODER = ErrorCode(210, CRITICAL,
-    CodeMeaning("no transcoder can take the rendition", _MOVE),
-    CodeMeaning("没有可用的转码服务", _MOVE_ZH), says={
+    Text("no transcoder can take the rendition"), _MOVE, says={
         "the booking names no source": "约课里没有可以转码的录像 URL",
         "neither OSS nor ECS transcoding is set up": "OSS 和 ECS 转码都没有配置"})
 ORPHANED_WAITER = ErrorCode(211, CRITICAL,
-    CodeMeaning("a class waits that nobody booked here", _AGAIN),
-    CodeMeaning("有课在等转码，但这里没有它的约课", _AGAIN_ZH), endangers=True,
+    Text("a class waits that nobody booked here"), _AGAIN, endangers=True,
     says={"its booking is not known here": "这里没有它的约课"})
 HOST_ASIDE = ErrorCode(212, WARNING,
-    CodeMeaning("an ECS host is put aside", "Nothing; the other hosts go on."),
-    CodeMeaning("一台 ECS 被暂停使用", "无需处理，其他 ECS 照常。"),
+    Text("an ECS host is put aside"), Text("Nothing; the other hosts go on."),
     says={"failed {n} times in a row, it gets no job for {n2} s: {s}": "连续失败 {n} 次，{n2} 秒内不派任务：{s}"})
 NO_ECS_ROOM = ErrorCode(213, WARNING,
-    CodeMeaning("no room on an ECS host", "Nothing; another host is taken."),
-    CodeMeaning("ECS 磁盘空间不足", "无需处理，会换一台 ECS。"))
+    Text("no room on an ECS host"), Text("Nothing; another host is taken."))
 UPLOAD_FAILED = ErrorCode(214, CRITICAL,
-    CodeMeaning("a rendition could not be uploaded", _CALL),
-    CodeMeaning("转码后的视频上传失败", _CALL_ZH))
+    Text("a rendition could not be uploaded"), _CALL)
 HALF_A_RECORDING = ErrorCode(215, CRITICAL,
-    CodeMeaning("the recording lacks its picture or its sound", "Replace the recording."),
-    CodeMeaning("录像缺少画面或声音", "更换录像。"), says={
+    Text("the recording lacks its picture or its sound"), Text("Replace the recording."), says={
         "has sound ({r}), but no picture": "有声音（{r}），没有画面",
         "has a picture ({r}), but no sound": "有画面（{r}），没有声音"})
 OSS_REFUSES = ErrorCode(216, WARNING,
-    CodeMeaning("the OSS transcoder refuses this teacher", "Nothing; ECS hosts transcode meanwhile."),
-    CodeMeaning("OSS 转码拒绝这个虚拟老师", "无需处理，期间由 ECS 转码。"))
+    Text("the OSS transcoder refuses this teacher"), Text("Nothing; ECS hosts transcode meanwhile."))
 DISK_FULL = ErrorCode(316, CRITICAL,
-    CodeMeaning("disk full", "Move the class; the streamers' caches are full."),
-    CodeMeaning("磁盘空间已满", "调课，推流端的缓存已满。"), endangers=True, says={
+    Text("disk full"), Text("Move the class; the streamers' caches are full."), endangers=True, says={
         "no room for {x} ({r}): booked classes need {n} of {n2} rendition (MAX_VIDEO_NUM)":
             "{x}（{r}）放不下：约了的课占用 {n2} 个视频（MAX_VIDEO_NUM）中的 {n} 个",
         "no room for {x} ({r}): booked classes need {n} of {n2} renditions (MAX_VIDEO_NUM)":
@@ -121,23 +95,18 @@ DISK_FULL = ErrorCode(316, CRITICAL,
         "the disk cannot be written: {s}": "磁盘写不进去：{s}",
         "cannot be written: {s}": "写不进去：{s}"})
 NO_STREAMER = ErrorCode(317, CRITICAL,
-    CodeMeaning("no streamer takes classes", _AGAIN),
-    CodeMeaning("没有推流端可以接课", _AGAIN_ZH), endangers=True, says={
+    Text("no streamer takes classes"), _AGAIN, endangers=True, says={
         "no streamer was heard of lately": "近来没有任何推流端的消息",
         "no streamer takes classes: {s} is drained": "没有推流端可以接课：{s} 正在腾空",
         "no streamer takes classes: {s} are drained": "没有推流端可以接课：{s} 正在腾空"})
 DOWNLOAD_FAILED = ErrorCode(318, CRITICAL,
-    CodeMeaning("the recording could not be downloaded", "Check the URL, then book."),
-    CodeMeaning("录像下载失败", "检查 URL，再约课。"), endangers=True)
+    Text("the recording could not be downloaded"), Text("Check the URL, then book."), endangers=True)
 BAD_RECORDING = ErrorCode(319, CRITICAL,
-    CodeMeaning("the recording is not playable", "Replace the recording."),
-    CodeMeaning("录像无法播放", "更换录像。"), endangers=True)
+    Text("the recording is not playable"), Text("Replace the recording."), endangers=True)
 FORBIDDEN_ORIGIN = ErrorCode(320, WARNING,
-    CodeMeaning("the recording's origin is not allowed", _CORRECT),
-    CodeMeaning("录像来源不在允许范围", _CORRECT_ZH))
+    Text("the recording's origin is not allowed"), _CORRECT)
 AIRING_BROKEN = ErrorCode(321, CRITICAL,
-    CodeMeaning("the class could not be aired to its end", _CALL),
-    CodeMeaning("课没有完整播出", _CALL_ZH), endangers=True, says={
+    Text("the class could not be aired to its end"), _CALL, endangers=True, says={
         "it is not on air: {s}": "没有推流成功：{s}",
         "it is tried again until its end": "会一直重试到下课",
         "it falls behind the clock, and {n} s of it were skipped: its receiver takes less than it is sent":
@@ -149,8 +118,7 @@ AIRING_BROKEN = ErrorCode(321, CRITICAL,
         "no receiver takes it yet": "还没有接收方收它",
         "{x} never said how it ended": "{x} 一直没有报告是怎么结束的"})
 STREAMER_LOST = ErrorCode(322, CRITICAL,
-    CodeMeaning("a streamer is lost", "Nothing; its classes are moved to others."),
-    CodeMeaning("推流端失联", "无需处理，它的课会转给别的推流端。"), says={
+    Text("a streamer is lost"), Text("Nothing; its classes are moved to others."), says={
         "not heard of for {n} s": "已有 {n} 秒没有心跳",
         "{n} class to be moved to others": "{n} 节课转给别的推流端",
         "{n} classes to be moved to others": "{n} 节课转给别的推流端",
@@ -159,45 +127,40 @@ STREAMER_LOST = ErrorCode(322, CRITICAL,
         "its lease has no end": "它的租约没有期限",
         "no streamer is alive that it asks before it goes on alone": "没有它会先去询问的存活推流端"})
 NOT_MOVED = ErrorCode(323, CRITICAL,
-    CodeMeaning("a class lost its streamer, and no other can take it", "Move the class, it is not aired."),
-    CodeMeaning("课失去推流端，没有别的能接手", "调课，这节课播不了。"), endangers=True, says={
+    Text("a class lost its streamer, and no other can take it"),
+    Text("Move the class, it is not aired."), endangers=True, says={
         "no other streamer can take it": "没有别的推流端能接手",
         "{x} is lost": "{x} 失联",
         "{x} is drained": "{x} 正在腾空"})
 NOT_READY_FOR_START = ErrorCode(324, CRITICAL,
-    CodeMeaning("a class is not ready for its start", "Wait for the operations team, or move the class."),
-    CodeMeaning("课在上课前未就绪", "等运维团队处理，或调课。"), endangers=True, says={
+    Text("a class is not ready for its start"),
+    Text("Wait for the operations team, or move the class."), endangers=True, says={
         "{x} begins in {t} and is not ready with {y}: {s}": "{x} {t}后上课，{y} 还没有就绪：{s}",
         "{x} should have begun {t} ago and is not ready with {y}: {s}": "{x} 应在{t}前上课，{y} 还没有就绪：{s}",
         "{x} does not have it yet": "{x} 还没有它"})
 FORBIDDEN_PUSH_HOST = ErrorCode(325, WARNING,
-    CodeMeaning("the push host is not allowed", _CORRECT),
-    CodeMeaning("推流地址的主机不在允许范围", _CORRECT_ZH), says={
+    Text("the push host is not allowed"), _CORRECT, says={
         "{x} is no allowed push host": "{x} 不是允许的推流主机",
         "to push there, set {y}": "要推到那里，请设置 {y}"})
 NO_RECORDING = ErrorCode(326, CRITICAL,
-    CodeMeaning("a class is on air without its recording", _CALL),
-    CodeMeaning("正在上的课没有录像可播", _CALL_ZH), endangers=True, says={
+    Text("a class is on air without its recording"), _CALL, endangers=True, says={
         "its slate is sent: {s}": "正在推垫片：{s}",
         "its slate is sent from its start on: {s}": "上课时会推垫片：{s}",
         "nothing will be sent, there is no slate: {s}": "上课时什么都不会推，没有垫片：{s}",
         "nothing is sent, there is no slate: {s}": "什么都没有推，没有垫片：{s}",
         "its recording cannot be had again: {s}": "录像无法重新取得：{s}"})
 PLAYOUT_AWAY = ErrorCode(327, CRITICAL,
-    CodeMeaning("the playout of a streamer is not there", _CALL),
-    CodeMeaning("推流端的播出进程不可用", _CALL_ZH), says={
+    Text("the playout of a streamer is not there"), _CALL, says={
         "its lease is over, although this streamer holds one": "它的租约已到期，尽管这个推流端持有租约",
         "{n} class should be on air": "{n} 节课应在播出",
         "{n} classes should be on air": "{n} 节课应在播出"})
 DEAD_AIR = ErrorCode(328, WARNING,
-    CodeMeaning("a recording is black, frozen, silent or too short", "Look at the recording; replace a bad one."),
-    CodeMeaning("录像有黑屏、静止、静音，或太短", "检查录像，有问题就更换。"),
+    Text("a recording is black, frozen, silent or too short"), Text("Look at the recording; replace a bad one."),
     says={
         "its recording {x} is faulty: {s}": "录像 {x} 有问题：{s}",
         "it ends {t} before its class": "比课早结束{t}"})
 AIRED_WITH_GAPS = ErrorCode(329, WARNING,
-    CodeMeaning("a class was aired with gaps", "Have the class repeated if what is missing matters."),
-    CodeMeaning("课播出了，但有缺失", "缺失的部分重要的话，重新安排这节课。"), says={
+    Text("a class was aired with gaps"), Text("Have the class repeated if what is missing matters."), says={
         "{t} of {t2} were not sent: {s}": "{t2}里有{t}没有推送：{s}",
         "{c}-{c2} {s}": "{c} 至 {c2} {s}",
         "the push was refused: {s}": "推流被拒绝：{s}",
@@ -217,22 +180,18 @@ AIRED_WITH_GAPS = ErrorCode(329, WARNING,
         "{n} more gap": "另有 {n} 处缺失",
         "{n} more gaps": "另有 {n} 处缺失"})
 MALFORMED = ErrorCode(400, WARNING,
-    CodeMeaning("malformed booking", "Correct the booking and send it again."),
-    CodeMeaning("约课格式错误", "改正约课，重新发送。"))
+    Text("malformed booking"), Text("Correct the booking and send it again."))
 NOT_BOOKED = ErrorCode(404, WARNING,
-    CodeMeaning("a change of a class that is not booked", "Book the class."),
-    CodeMeaning("更改的课没有约过", "先约课。"),
+    Text("a change of a class that is not booked"), Text("Book the class."),
     says={"nobody has booked it here": "这里没人约过它"})
 CONFLICT = ErrorCode(409, WARNING,
-    CodeMeaning("the booking contradicts another booking",
-          "Cancel the other booking, or change this one; then use a new class_id."),
-    CodeMeaning("约课与另一条约课冲突", "取消另一条约课，或修改这一条；然后用新的 class_id。"), says={
+    Text("the booking contradicts another booking"),
+    Text("Cancel the other booking, or change this one; then use a new class_id."), says={
         "{x} is pushed to the same URL, and overlaps for {t}": "{x} 推到同一个地址，时间重叠 {t}",
         "it is booked already with other content: {r}": "已经约过，内容不同：{r}",
         "the first booking stands, it is {s}": "以第一次约课为准，它{s}"})
 ENDED = ErrorCode(410, WARNING,
-    CodeMeaning("the class has already ended", _CORRECT),
-    CodeMeaning("课已结束", _CORRECT_ZH), says={
+    Text("the class has already ended"), _CORRECT, says={
         "it ended before its answer could be sent": "答复还没能发出，课就结束了",
         "it ended before its rendition was there": "视频还没有，课就结束了",
         "{x} did not say in time that it is ready": "{x} 没有及时报告就绪",
@@ -240,15 +199,12 @@ ENDED = ErrorCode(410, WARNING,
         "its end has passed, so it cannot be changed any more": "下课时间已过，不能再改",
         "the class was over before its change was in force": "更改生效之前，课就结束了"})
 CANCELLED = ErrorCode(411, NOTICE,
-    CodeMeaning("the class was cancelled", _AGAIN),
-    CodeMeaning("课已取消", _AGAIN_ZH))
+    Text("the class was cancelled"), _AGAIN)
 URL_MISSING = ErrorCode(501, CRITICAL,
-    CodeMeaning("transcoded already, but the booking lacks the URL", "Add the URL to video_url_list."),
-    CodeMeaning("转码已成功，但约课时未发送该清晰度的视频 URL", "把 URL 加进 video_url_list。"),
+    Text("transcoded already, but the booking lacks the URL"), Text("Add the URL to video_url_list."),
     says={"{x} is transcoded, but video_url_list lacks it": "{x} 已转码，但 video_url_list 里没有"})
 UNKNOWN_RENDITION = ErrorCode(502, WARNING,
-    CodeMeaning("a result for a rendition nobody asked for", "Check the transcoder."),
-    CodeMeaning("收到无人请求的视频的转码结果", "检查转码服务。"),
+    Text("a result for a rendition nobody asked for"), Text("Check the transcoder."),
     says={
         "a result came, and nobody asked for it": "来了一个结果，但没有人请求过",
         "a result came, and nobody asked for it. {n} class waits on the list {y}, and nobody answers: type {r}":
@@ -256,30 +212,24 @@ UNKNOWN_RENDITION = ErrorCode(502, WARNING,
         "a result came, and nobody asked for it. {n} classes wait on the list {y}, and nobody answers: type {r}":
             "来了一个结果，但没有人请求过。{n} 节课在 list {y} 上等，没有人会答复：请执行 {r}"})
 STALE_WAITING = ErrorCode(503, CRITICAL,
-    CodeMeaning("a class waits longer than it may", _CALL),
-    CodeMeaning("约课等待超时", _CALL_ZH), endangers=True, says={
+    Text("a class waits longer than it may"), _CALL, endangers=True, says={
         "{x} has waited for {y} for more than {t}": "{x} 等 {y} 已超过{t}",
         "its change has waited for {y} for more than {t}": "更改等 {y} 已超过{t}",
         "{x} waited for {y}": "{x} 在等 {y}"})
 DEAD_LETTER = ErrorCode(504, WARNING,
-    CodeMeaning("a message could not be read", "Check the producer."),
-    CodeMeaning("消息无法解析", "检查发送方。"),
+    Text("a message could not be read"), Text("Check the producer."),
     says={"the message is not JSON: {s}": "消息不是 JSON：{s}"})
 REFUSED_BY_REDIS = ErrorCode(505, CRITICAL,
-    CodeMeaning("Redis refuses a key or a channel", _CALL),
-    CodeMeaning("Redis 拒绝访问某个键或频道", _CALL_ZH), says={
+    Text("Redis refuses a key or a channel"), _CALL, says={
         "Redis refuses messages for {y}: {s}": "Redis 拒收发往 {y} 的消息：{s}",
         "Redis does not let {y} be read: {s}": "Redis 不让读 {y}：{s}"})
 NOT_HANDLED = ErrorCode(506, CRITICAL,
-    CodeMeaning("a booking could not be handled", f"{_AGAIN} Call the operations team."),
-    CodeMeaning("约课无法处理", f"{_AGAIN_ZH}并联系运维团队。"))
+    Text("a booking could not be handled"), Text("{first} {second}", first=_AGAIN, second=_CALL))
 WORK_FAILED = ErrorCode(507, CRITICAL,
-    CodeMeaning("a part of a host does not work", "Nothing; the part is tried again."),
-    CodeMeaning("主机的某个部分不工作", "无需处理，这个部分会重试。"),
+    Text("a part of a host does not work"), Text("Nothing; the part is tried again."),
     says={"{y}: {o} does not work: {s}": "{y}：“{o}”不工作：{s}"})
 REDIS_AWAY = ErrorCode(508, CRITICAL,
-    CodeMeaning("Redis is away", "Nothing; it is handled when Redis is back."),
-    CodeMeaning("Redis 没有应答", "无需处理，Redis 恢复后会处理。"), says={
+    Text("Redis is away"), Text("Nothing; it is handled when Redis is back."), says={
         "Redis has not answered for {n} s: {s}": "Redis 已有 {n} 秒没有应答：{s}",
         "no answer in time": "没有按时应答"})
 # fmt: on
@@ -313,11 +263,12 @@ class Caught:
 class LecternError(Exception):
     """Anything that went wrong: the thing, what happened, what was found.
 
-    The text goes to logs, alarms and answers, so user, password and query are removed from each URL in it.
+    The text goes to logs, alarms and answers, so user, password and query are removed from each URL in it, and in
+    each value of a `Text`.
     """
 
     def __init__(self, message: str, code: ErrorCode | None = None) -> None:
-        message = redact(message)
+        message = message.masked(redact) if isinstance(message, Text) else redact(message)
         super().__init__(message)
         self.message = message
         self.code = code

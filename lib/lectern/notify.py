@@ -9,8 +9,9 @@ from urllib.parse import urlsplit
 import apprise
 from apprise.plugins import dingtalk, feishu, lark, wecombot
 
-from lectern import chinese_account, chinese_alarms, formatting
+from lectern import chinese_account, formatting
 from lectern.errors import CODES, Misuse, Severity
+from lectern.i18n import msgid, translator
 
 # Reads what the robots of chats answer: DingTalk, WeCom, Feishu and Lark refuse a message with HTTP 200, too.
 
@@ -118,19 +119,17 @@ def written(alarm: str, runbook_url: str | None, language: str = "en") -> tuple[
     fields: dict[str, Any] = json.loads(alarm)
     code, resolved = int(fields["code"]), fields.get("stage") == "resolved"
     known = CODES.get(code)
-    how = "resolved" if resolved else str(known.severity if known else Severity.WARNING)
-    message, heading, terms = str(fields["message"]), fields.get("runbook"), dict[str, str]()
+    how = msgid("resolved") if resolved else str(known.severity if known else Severity.WARNING)
+    message, t = str(fields["message"]), translator(language)
+    heading = known.runbook_in(language) if known else fields.get("runbook")
     if language == "zh":
-        message, terms = chinese_account.message(code, message), dict(chinese_alarms.TERMS)
-        heading = known.chinese_runbook if known else heading
+        message = chinese_account.message(code, message)
     lines = [message]
-    lines += (
-        [f"{terms.get('raised at', 'raised at')}: {formatting.moment(float(fields['at']))}"] if "at" in fields else []
-    )
-    lines += [f"{terms.get('classes', 'classes')}: {', '.join(_classes(fields))}"] if _classes(fields) else []
-    lines += [f"{terms.get('RUNBOOK.md', 'RUNBOOK.md')}: {heading}"] if heading else []
+    lines += [f"{t('raised at')}: {formatting.moment(float(fields['at']))}"] if "at" in fields else []
+    lines += [f"{t('classes')}: {', '.join(_classes(fields))}"] if _classes(fields) else []
+    lines += [f"{t('RUNBOOK.md')}: {heading}"] if heading else []
     lines += [f"{runbook_url.partition('#')[0]}#{code}"] if runbook_url else []
-    return f"lectern {code} {terms.get(how, how)}: {fields.get('host') or ''}".strip(": "), "\n".join(lines), resolved
+    return f"lectern {code} {t(how)}: {fields.get('host') or ''}".strip(": "), "\n".join(lines), resolved
 
 
 def _classes(fields: dict[str, Any]) -> Sequence[str]:

@@ -6,6 +6,7 @@ from types import MappingProxyType
 from typing import Literal, TypeVar
 
 from lectern.errors import ForbiddenMove
+from lectern.i18n import msgid
 
 Role = Literal["teacher", "streamer"]
 """The role of a host."""
@@ -61,28 +62,28 @@ class Backend(StrEnum):
 class BookingState(StrEnum):
     """The state column of the teacher's ``order_list``."""
 
-    RECEIVED = "received"
-    WAITING = "waiting"  # for a rendition
-    PLACED = "placed"  # a streamer was told to prepare it
-    READY = "ready"  # the streamer has the rendition; the platform was answered with success
-    REFUSED = "refused"
-    CANCELLED = "cancelled"
-    AIRED = "aired"
-    AIRED_WITH_GAPS = "aired with gaps"  # minutes or seconds of it were not sent
-    BROKEN = "broken"  # was ready, but could not be aired
+    RECEIVED = msgid("received")
+    WAITING = msgid("waiting")  # for a rendition
+    PLACED = msgid("placed")  # a streamer was told to prepare it
+    READY = msgid("ready")  # the streamer has the rendition; the platform was answered with success
+    REFUSED = msgid("refused")
+    CANCELLED = msgid("cancelled")
+    AIRED = msgid("aired")
+    AIRED_WITH_GAPS = msgid("aired with gaps")  # minutes or seconds of it were not sent
+    BROKEN = msgid("broken")  # was ready, but could not be aired
 
 
 class AiringState(StrEnum):
     """The state of a class on its streamer (``class_list.state``)."""
 
-    WAITING = "waiting"  # for the rendition's download
-    READY = "ready"
-    ON_AIR = "on air"
-    AIRED = "aired"
-    AIRED_WITH_GAPS = "aired with gaps"
-    REFUSED = "refused"
-    CANCELLED = "cancelled"
-    BROKEN = "broken"
+    WAITING = msgid("waiting")  # for the rendition's download
+    READY = msgid("ready")
+    ON_AIR = msgid("on air")
+    AIRED = msgid("aired")
+    AIRED_WITH_GAPS = msgid("aired with gaps")
+    REFUSED = msgid("refused")
+    CANCELLED = msgid("cancelled")
+    BROKEN = msgid("broken")
 
 
 class FileState(StrEnum):

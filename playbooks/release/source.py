@@ -41,7 +41,13 @@ def look(root: Path) -> Source:
 
 
 def own_wheel(root: Path, scratch: Path, source: Source) -> Path:
-    """Build this project's wheel: the flows and the library. Raises CallAPerson."""
+    """Build this project's wheel: the flows, the library and its catalogues. Raises CallAPerson."""
+    catalogues = (*("compile", "--domain", "lectern"), *("--directory", str(root / "lib/lectern/locale")))
+    compiled = asyncio.run(
+        subprocesses.run((sys.executable, "-m", "babel.messages.frontend", *catalogues), timeout_s=_BUILD_TIMEOUT_S)
+    )
+    if compiled.returncode != 0:
+        raise CallAPerson(f"the catalogues were not compiled: {compiled.last_words or compiled.output}")
     argv = (sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(scratch))
     env = {"SOURCE_DATE_EPOCH": str(source.built_at)}
     done = asyncio.run(subprocesses.run(argv, timeout_s=_BUILD_TIMEOUT_S, cwd=root, env=env))

@@ -44,7 +44,7 @@ def test_every_code_is_listed_and_no_number_is_used_twice() -> None:
 def test_every_code_is_of_a_family_and_says_what_to_do(code: ErrorCode) -> None:
     assert code.number // 100 in {2, 3, 4, 5}
     assert code.severity in Severity
-    assert code.english.platform_should.endswith(".")
+    assert code.platform_should.endswith(".")
     assert code.runbook == f"{code.number}: {code.meaning}"
 
 

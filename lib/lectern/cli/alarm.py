@@ -4,12 +4,10 @@ import time
 
 import typer
 
-from lectern import chinese_alarms
 from lectern.cli.options import Json, say
 from lectern.errors import LecternError, Misuse
+from lectern.i18n import translator
 from lectern.settings import Common
-
-TEST = "lectern test alarm", "This is a test of {}: nothing is wrong."
 
 app = typer.Typer(no_args_is_help=True, help="Whether alarms reach people.")
 
@@ -29,8 +27,8 @@ def send_test(as_json: Json = False) -> None:
     if not urls:
         raise Misuse("ALARM_URLS is not set: name services as apprise writes them, for example dingtalk://TOKEN")
     names = [name for name, _ in notify.services(urls)]
-    title, text = chinese_alarms.TEST if settings.lectern_lang == "zh" else TEST
-    text = text.format(time.strftime("%Y-%m-%d %H:%M:%S"))
+    t = translator(settings.lectern_lang)
+    title, text = t("lectern test alarm"), t("This is a test of {at:moment}: nothing is wrong.", at=time.time())
     refused = notify.send(urls, title, text, resolved=True)
     say(as_json, {"services": names, "refused": refused}, [f"{name}: took it" for name in names if name not in refused])
     if refused:

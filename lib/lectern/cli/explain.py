@@ -17,8 +17,8 @@ from lectern.decide import account as decide_account
 from lectern.decide.account import Account, Standing
 from lectern.errors import LecternError, Misuse
 from lectern.formatting import padded
+from lectern.i18n import translator
 from lectern.model.views import ClassView, EventView
-from lectern.page import labels
 from lectern.settings import StreamerSettings
 from lectern.wire.fields import BACKUP
 
@@ -94,11 +94,11 @@ def _found(here: Sequence[Place[Any]], thing: str, now: float) -> tuple[ClassVie
 def lines(thing: str, known: Account, following: Sequence[str], language: str = "en") -> list[str]:
     """The account as lines for people."""
     translate: Callable[[str], str] = sentence if language == "zh" else str
-    t = labels.of(language)
+    t = translator(language)
     said = [painted(thing, "bold")] if known.header else []
     for what, text in known.header:
         colour = COLOURS.get(known.standing) if what == "state" else None
-        said.append(f"  {padded(t[what], 12)}{painted(translate(text), colour)}")
+        said.append(f"  {padded(t(what), 12)}{painted(translate(text), colour)}")
     said += ["", *(one.written(translate) for one in known.story)]
     return said + [painted(f"--> {translate(one)}", "bold") for one in following]
 

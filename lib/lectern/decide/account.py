@@ -11,6 +11,7 @@ from typing import Any
 from lectern import formatting, urls
 from lectern.decide import airing, gaps, timeline
 from lectern.errors import AIRING_BROKEN, CODES, DEAD_AIR, NOT_READY_FOR_START, PLAYOUT_AWAY, STREAMER_LOST, ErrorCode
+from lectern.i18n import msgid
 from lectern.model.views import Booked, ClassView, EventView, OpenAlarm, Sending, StreamerStatus, StreamerView
 from lectern.states import AiringState, BookingState
 
@@ -62,17 +63,17 @@ def with_status(found: ClassView, said: Mapping[str, StreamerStatus] | None) -> 
 class Standing(StrEnum):
     """How a class stands, in one word or two."""
 
-    UNKNOWN = "not booked"
-    COMING = "on its way"
-    READY = "ready"
-    ON_AIR = "on air"
-    NOT_ON_AIR = "not on air"
-    SILENT = "not known"
-    AIRED = "aired"
-    AIRED_WITH_GAPS = "aired with gaps"
-    BROKEN = "broken"
-    REFUSED = "refused"
-    CANCELLED = "cancelled"
+    UNKNOWN = msgid("not booked")
+    COMING = msgid("on its way")
+    READY = msgid("ready")
+    ON_AIR = msgid("on air")
+    NOT_ON_AIR = msgid("not on air")
+    SILENT = msgid("not known")
+    AIRED = msgid("aired")
+    AIRED_WITH_GAPS = msgid("aired with gaps")
+    BROKEN = msgid("broken")
+    REFUSED = msgid("refused")
+    CANCELLED = msgid("cancelled")
 
 
 MISSING = frozenset({Standing.NOT_ON_AIR, Standing.SILENT})
@@ -205,19 +206,19 @@ def _header(found: ClassView, known: Standing, now: float) -> list[tuple[str, st
     making = found.booked is not None and found.booked.streamer is None
     sent = what_was_sent(found, now)
     return [
-        ("state", state_sentence(found, known, now)),
-        ("time", formatting.period(one.start_time, one.end_time)),
-        ("institution", one.institution or ""),
-        ("recording", one.source or ""),
-        ("push URL", one.push or ""),
-        ("streamer", "" if making else found.host),
-        ("rendition", one.stem),
-        ("last error", _last_error(found, one)),
-        ("readiness", _readiness(found, known)),
-        ("recording faults", found.dead_air),
-        ("as run", gaps.as_run(sent, found.as_run)),
-        ("not sent", sent.missing() if found.as_run else ""),
-        *(("open alarm", _open(alarm)) for alarm in found.alarms),
+        (msgid("state"), state_sentence(found, known, now)),
+        (msgid("time"), formatting.period(one.start_time, one.end_time)),
+        (msgid("institution"), one.institution or ""),
+        (msgid("recording"), one.source or ""),
+        (msgid("push URL"), one.push or ""),
+        (msgid("streamer"), "" if making else found.host),
+        (msgid("rendition"), one.stem),
+        (msgid("last error"), _last_error(found, one)),
+        (msgid("readiness"), _readiness(found, known)),
+        (msgid("recording faults"), found.dead_air),
+        (msgid("as run"), gaps.as_run(sent, found.as_run)),
+        (msgid("not sent"), sent.missing() if found.as_run else ""),
+        *((msgid("open alarm"), _open(alarm)) for alarm in found.alarms),
     ]
 
 

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from lectern.decide.account import Standing, standing, state_sentence, with_status
+from lectern.i18n import msgid
 from lectern.model.facts import Needed
 from lectern.model.views import ClassView, StreamerStatus
 from lectern.states import BookingState
@@ -18,12 +19,12 @@ SENT = "sent"
 """The name, on the wire, of what is sent at once."""
 
 OUTCOMES: Mapping[str, frozenset[BookingState]] = {
-    "ready or aired": frozenset({BookingState.READY, BookingState.AIRED}),
-    "under way": frozenset({BookingState.RECEIVED, BookingState.WAITING, BookingState.PLACED}),
-    "with gaps": frozenset({BookingState.AIRED_WITH_GAPS}),
-    "refused": frozenset({BookingState.REFUSED}),
-    "broken": frozenset({BookingState.BROKEN}),
-    "cancelled": frozenset({BookingState.CANCELLED}),
+    msgid("ready or aired"): frozenset({BookingState.READY, BookingState.AIRED}),
+    msgid("under way"): frozenset({BookingState.RECEIVED, BookingState.WAITING, BookingState.PLACED}),
+    msgid("with gaps"): frozenset({BookingState.AIRED_WITH_GAPS}),
+    msgid("refused"): frozenset({BookingState.REFUSED}),
+    msgid("broken"): frozenset({BookingState.BROKEN}),
+    msgid("cancelled"): frozenset({BookingState.CANCELLED}),
 }
 
 

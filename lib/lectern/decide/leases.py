@@ -8,6 +8,7 @@ from typing import Any
 
 from lectern import errors, formatting
 from lectern.decide.placement import Choice, open_to, place_again
+from lectern.i18n import msgid
 from lectern.model.facts import Order
 from lectern.model.plan import Changes, Granted
 from lectern.model.tables.teacher import CancelRow, StreamerRow, streamers
@@ -158,11 +159,11 @@ class Presence(StrEnum):
     """What a streamer's last heartbeat says of it, in words for people."""
 
     ALIVE = "alive"
-    FULL = "its disk takes nothing"
-    HANGS = "its process hangs"
-    DRAINED = "drained"
-    STOPPED = "stopped"
-    LOST = "lost"
+    FULL = msgid("its disk takes nothing")
+    HANGS = msgid("its process hangs")
+    DRAINED = msgid("drained")
+    STOPPED = msgid("stopped")
+    LOST = msgid("lost")
 
 
 def presence(beat: Mapping[str, Any], silent_s: float, lost_after_s: float) -> Presence:

@@ -148,7 +148,7 @@ def _refused(code: int | None, message: str | None, *, over: bool) -> list[str]:
     if known is None:
         return [*said, "Nothing comes next."]
     said.append(_HEADING.format(known))
-    return said if over else [*said, f"The platform should: {known.english.platform_should}"]
+    return said if over else [*said, f"The platform should: {known.platform_should}"]
 
 
 def _danger(class_id: str, start: float, now: float) -> list[str]:

@@ -6,7 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from importlib.resources import files
 from itertools import islice, pairwise
 from pathlib import Path
@@ -27,9 +27,9 @@ from lectern.decide import timeline
 from lectern.decide.account import Account, Standing
 from lectern.decide.dashboard import MISSED
 from lectern.errors import CODES, ErrorCode, LecternError
+from lectern.i18n import translated, translator
 from lectern.model.tables.teacher import ViewerRow, journal
 from lectern.model.views import Booked, ClassView, OpenAlarm, StreamerStatus
-from lectern.page import labels
 from lectern.wire.fields import BACKUP
 
 ROWS = 200
@@ -396,8 +396,9 @@ def _runbook_text(name: str) -> str:
 def rendered(template: str, language: str = "en", **fields: Any) -> str:  # noqa: ANN401 (a template's variables)
     """The page that *template* makes of *fields*, in *language*."""
     given = {
-        "t": labels.of(language),
-        "codes": {code: one.chinese if language == "zh" else one.english for code, one in CODES.items()},
+        "t": translator(language),
+        "codes": CODES,
+        "read": partial(translated, language=language),
         "language": language,
         "say": chinese_account.sentence if language == "zh" else str,
         "tell": chinese_account.message if language == "zh" else _as_it_is,

@@ -1,0 +1,139 @@
+"""What people read stands in the catalogues, whole, and with the gaps of the English; a language is a folder."""
+
+import json
+import tomllib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from string import Formatter
+
+import pytest
+from babel.messages.catalog import Catalog, Message
+from babel.messages.extract import extract_from_dir
+from babel.messages.mofile import read_mo, write_mo
+from babel.messages.pofile import read_po
+
+from lectern import errors, i18n
+from lectern.i18n import Text, from_json, joined, languages, plain, to_json, translated
+from lectern.urls import redact
+
+ROOT = Path(__file__).parents[2]
+CATALOGUES = sorted(i18n.LOCALE.glob("*/LC_MESSAGES/lectern.po"))
+KEYWORDS = {"Text": None, "msgid": None, "t": None, "many": (1, 2)}
+Ids = str | tuple[str, ...]
+
+
+def ids(message: Message) -> Ids:
+    return message.id if isinstance(message.id, str) else tuple(message.id)
+
+
+def extracted() -> set[Ids]:
+    mappings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["babel"]["mappings"]
+    methods = [(one["pattern"], one["method"]) for one in mappings]
+    found = [one for folder in ("lib", "flows") for one in extract_from_dir(ROOT / folder, methods, keywords=KEYWORDS)]
+    return {tuple(one[2]) if isinstance(one[2], tuple | list) else one[2] for one in found if one[2]}
+
+
+def read(path: Path) -> Catalog:
+    with path.open("rb") as file:
+        return read_po(file, locale=path.parent.parent.name)
+
+
+def entries(path: Path) -> Iterator[Message]:
+    return (message for message in read(path) if message.id)
+
+
+def all_of(text: str | Sequence[str]) -> list[str]:
+    """A sentence, or its singular and its plural."""
+    return [text] if isinstance(text, str) else list(text)
+
+
+def gaps(text: str) -> set[tuple[str, str, str]]:
+    return {(name, spec or "", how or "") for _, name, spec, how in Formatter().parse(text) if name is not None}
+
+
+@pytest.mark.parametrize("path", CATALOGUES, ids=lambda path: path.parent.parent.name)
+def test_a_catalogue_has_what_the_code_says_and_nothing_else(path: Path) -> None:
+    """`make catalogues` changes nothing."""
+    known, wanted = {ids(one) for one in entries(path)}, extracted()
+    assert not wanted - known, "type: make catalogues"
+    assert not known - wanted, "type: make catalogues"
+
+
+@pytest.mark.parametrize("path", CATALOGUES, ids=lambda path: path.parent.parent.name)
+def test_each_entry_is_translated_with_the_gaps_of_the_english(path: Path) -> None:
+    wrong = []
+    for one in entries(path):
+        english, said = all_of(one.id), all_of(one.string)
+        many = gaps(english[-1]) | {("n", ":,", ""), ("n", ",", ""), ("n", "", "")}
+        same = all(gaps(text) == gaps(english[-1]) or (len(english) > 1 and gaps(text) <= many) for text in said)
+        if one.fuzzy or not all(said) or not same:
+            wrong.append((english[0], said))
+    assert wrong == []
+
+
+@pytest.mark.parametrize("path", CATALOGUES, ids=lambda path: path.parent.parent.name)
+def test_what_is_read_is_what_is_written(path: Path) -> None:
+    """`make` compiles each catalogue that was changed."""
+    with path.with_suffix(".mo").open("rb") as file:
+        compiled = {ids(one): one.string for one in read_mo(file) if one.id}
+    assert compiled == {ids(one): one.string for one in entries(path)}, "type: make .venv/.built"
+
+
+def test_a_third_language_is_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "tlh" / "LC_MESSAGES"
+    folder.mkdir(parents=True)
+    made = Catalog(locale="de", domain="lectern")
+    made.add("{streamer} has sent no heartbeat for {silent_s:span}.", "{silent_s:span}: {streamer} mute")
+    made.add(("{n} class", "{n:,} classes"), ("{n} Stunde", "{n:,} Stunden"))
+    made.add("min", "minutes")
+    (folder / "lectern.po").touch()
+    with (folder / "lectern.mo").open("wb") as file:
+        write_mo(file, made)
+    monkeypatch.setattr(i18n, "LOCALE", tmp_path)
+    i18n.catalogue.cache_clear()
+    languages.cache_clear()
+    try:
+        assert languages() == ("en", "tlh")
+        said = Text("{streamer} has sent no heartbeat for {silent_s:span}.", streamer="streamer1", silent_s=300)
+        assert translated(said, "tlh") == "5 minutes: streamer1 mute"
+        many = [translated(Text.many("{n} class", "{n:,} classes", n=n), "tlh") for n in (1, 2000)]
+        assert many == ["1 Stunde", "2,000 Stunden"]
+        assert translated(Text("not in the catalogue"), "tlh") == "not in the catalogue"
+    finally:
+        i18n.catalogue.cache_clear()
+        languages.cache_clear()
+
+
+def test_a_sentence_is_stored_as_its_id_and_its_values() -> None:
+    """It is read back as it was; what another program has stored is shown as it stands."""
+    text = joined(
+        [Text("{x} is lost", x="streamer1"), Text.many("{n} class", "{n} classes", n=3), "words of a program"]
+    )
+    again = from_json(plain(text), to_json(text))
+    assert isinstance(again, Text)
+    assert again == text == "streamer1 is lost; 3 classes; words of a program"
+    assert again.pair() == text.pair()  # type: ignore[attr-defined]
+    assert to_json("words") is None
+    for odd in (
+        None,
+        "",
+        "{",
+        "[]",
+        '{"id": 5, "args": {}}',
+        '{"id": "{x}", "args": {}}',
+        '{"id": "", "args": {"x": []}}',
+    ):
+        assert from_json("as it stands", odd) == "as it stands"
+    assert json.loads(json.dumps({"text": text})) == {"text": plain(text)}
+
+
+def test_a_secret_in_a_value_is_masked() -> None:
+    """In each language, because the values themselves are masked; also one that only the whole sentence shows."""
+    url = "rtmp://user:secret@h/a/b?key=secret"
+    for text in (Text("{url} does not answer", url=url), Text("{why}; again", why=Text("{url} is odd", url=url))):
+        error = errors.TryAgain(text)
+        assert "secret" not in str(error) + json.dumps(error.message.pair())  # type: ignore[attr-defined]
+        assert isinstance(error.message, Text)
+    apart = errors.TryAgain(Text("rtmp://{user}@h/a is odd", user="user:secret"))
+    assert apart.message == redact("rtmp://user:secret@h/a is odd")
+    assert not isinstance(apart.message, Text)
