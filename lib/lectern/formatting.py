@@ -48,6 +48,11 @@ def length(seconds: float) -> str:
     return " ".join(f"{number} {unit}" for number, unit in units if number)
 
 
+def minutes(seconds: float) -> str:
+    """A length of time in minutes, from 90 s on: ``5 min``, ``80 s``."""
+    return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{seconds:.0f} s"
+
+
 def position(seconds: float) -> str:
     """A place in a recording: ``4:03``, ``1:04:03``."""
     whole = max(int(seconds), 0)

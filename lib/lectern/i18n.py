@@ -20,6 +20,7 @@ KINDS: Mapping[str, Callable[[float], str]] = {
     "clock": formatting.clock,
     "span": formatting.span,
     "length": formatting.length,
+    "minutes": formatting.minutes,
     "size": formatting.size,
     "position": formatting.position,
 }
@@ -33,7 +34,7 @@ def msgid(english: str) -> str:
 
 _UNITS = {one: one for one in (msgid("d"), msgid("h"), msgid("min"), msgid("s"), msgid("bytes"))}
 _UNIT = re.compile(r"(?<=\d )[a-z]+")
-_OF_UNITS = frozenset({"span", "length", "size"})
+_OF_UNITS = frozenset({"span", "length", "minutes", "size"})
 
 
 class Text(str):

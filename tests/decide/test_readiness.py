@@ -12,11 +12,11 @@ from lectern.decide.readiness import (
     check_due,
     dead_air_faults,
     dead_air_warning,
-    in_minutes,
     lost_file,
     reds,
     sentence,
 )
+from lectern.formatting import minutes
 from lectern.model.facts import Samples
 
 GOOD = Seen(
@@ -89,7 +89,7 @@ def test_each_fault_is_one_reason(change: dict[str, object], said: str) -> None:
 def test_all_reasons_are_told_at_once() -> None:
     assert len(reds(Seen(False, 0, 100, None, None, None, "refused", 9.0, lease=False))) == 5
     assert sentence("c-1", "6666", 300, ["a", "b"]) == "c-1 begins in 5 min and is not ready with 6666: a; b"
-    assert in_minutes(40) == "40 s"
+    assert minutes(40) == "40 s"
 
 
 @pytest.mark.parametrize(

@@ -11,14 +11,14 @@ from typing import Any
 from lectern import formatting, urls
 from lectern.decide import airing, gaps, timeline
 from lectern.errors import AIRING_BROKEN, CODES, DEAD_AIR, NOT_READY_FOR_START, PLAYOUT_AWAY, STREAMER_LOST, ErrorCode
-from lectern.i18n import msgid
+from lectern.i18n import BESIDE, Text, joined, msgid
 from lectern.model.views import Booked, ClassView, EventView, OpenAlarm, Sending, StreamerStatus, StreamerView
 from lectern.states import AiringState, BookingState
 
 # Puts together what several hosts know of a class, before its account is given.
 
 
-NO_REDIS = "Redis does not answer"
+NO_REDIS = Text("Redis does not answer")
 """The reason why no streamer was heard of."""
 
 
@@ -51,8 +51,10 @@ def with_status(found: ClassView, said: Mapping[str, StreamerStatus] | None) -> 
         return found if found.cited is not None else replace(found, unheard=NO_REDIS)
     word = said.get(name)
     if word is None or word.silent_s is not None:
-        silent = f"has been silent for {formatting.span(word.silent_s or 0)}" if word else "has said nothing yet"
-        return replace(found, unheard=f"{name} {silent}")
+        silent = Text("{streamer} has said nothing yet", streamer=name)
+        if word is not None:
+            silent = Text("{streamer} has been silent for {silent_s:span}", streamer=name, silent_s=word.silent_s or 0)
+        return replace(found, unheard=silent)
     if found.cited is not None:
         return found
     alarms = [one for one in word.alarms if found.class_id in one.classes]
@@ -152,51 +154,61 @@ def state_sentence(found: ClassView, known: Standing, now: float) -> str:
     """The standing *known* as a sentence without its subject, with the reason if the class is not on air."""
     one = found.booked or found.cited
     begins = (
-        f"begins in {formatting.span(one.start_time - now)}" if one and now < one.start_time else "its time is over"
+        Text("begins in {left_s:span}", left_s=one.start_time - now)
+        if one and now < one.start_time
+        else Text("its time is over")
     )
     match known:
         case Standing.ON_AIR:
             return _on_air(found)
         case Standing.NOT_ON_AIR:
-            return f"not on air: {_why_not(found)[0]}"
+            return Text("not on air: {why}", why=_why_not(found)[0])
         case Standing.SILENT:
-            return f"{found.unheard}: nobody here knows whether the class is on air"
+            return Text("{unheard}: nobody here knows whether the class is on air", unheard=found.unheard)
         case Standing.READY:
-            return f"ready on {found.host}; {begins}"
+            return Text("ready on {host}; {begins}", host=found.host, begins=begins)
         case Standing.COMING:
-            return f"{one.state.value if one else known.value}; {begins}"
+            return joined((Text(one.state.value if one else known.value), begins))
         case _:
-            return known.value
+            return Text(known.value)
 
 
 def _on_air(found: ClassView) -> str:
     sending = found.sending or Sending(on_air=True)
-    since = f" since {formatting.clock(sending.since)}" if sending.since is not None else ""
-    place = f", at {formatting.position(sending.position_s)} of the recording" if sending.position_s is not None else ""
-    often = "once" if sending.cuts == 1 else f"{sending.cuts:,} times"
-    cuts = f"; reconnected {often}" if sending.cuts else ""
-    what = "the slate is on air" if sending.slate else "on air"
-    return f"{what} on {found.host}{since}{place}{cuts}"
+    said = Text("on air on {host}", host=found.host)
+    if sending.slate:
+        said = Text("the slate is on air on {host}", host=found.host)
+    if sending.since is not None:
+        said = Text("{on_air} since {since:clock}", on_air=said, since=sending.since)
+    if sending.position_s is not None:
+        said = Text("{on_air}, at {at:position} of the recording", on_air=said, at=sending.position_s)
+    cuts = Text.many("reconnected once", "reconnected {n:,} times", n=sending.cuts)
+    return joined((said, cuts)) if sending.cuts else said
 
 
 def _why_not(found: ClassView) -> tuple[str, ErrorCode]:
     """Why a class is not on air, and the code whose heading in RUNBOOK.md is about that."""
     sending, booked, cited = found.sending, found.booked, found.cited
     if sending is not None and sending.failures:
-        refused = formatting.counted(sending.failures, "attempt")
-        said = f"{refused} to connect failed, the last because: {sending.why or 'no reason was given'}"
+        why = sending.why or Text("no reason was given")
+        said = Text.many(
+            "{n:,} attempt to connect failed, the last because: {why}",
+            "{n:,} attempts to connect failed, the last because: {why}",
+            n=sending.failures,
+            why=why,
+        )
         return said, AIRING_BROKEN
     if sending is not None and sending.is_playout_away and sending.why:
         return sending.why, PLAYOUT_AWAY
     if booked is not None and booked.state in {BookingState.RECEIVED, BookingState.WAITING}:
-        return f"it waits for {booked.stem}", NOT_READY_FOR_START
+        return Text("it waits for {stem}", stem=booked.stem), NOT_READY_FOR_START
     if (cited is not None and cited.state is AiringState.WAITING) or (
         cited is None and booked is not None and booked.state is BookingState.PLACED
     ):
-        return f"{found.host} does not have its recording yet", NOT_READY_FOR_START
+        return Text("{host} does not have its recording yet", host=found.host), NOT_READY_FOR_START
     if sending is not None and sending.why:
         return sending.why, AIRING_BROKEN
-    return f"nothing of it was sent yet by {found.host}", AIRING_BROKEN
+    return Text("nothing of it was sent yet by {host}", host=found.host), AIRING_BROKEN
 
 
 def _header(found: ClassView, known: Standing, now: float) -> list[tuple[str, str]]:
@@ -233,43 +245,65 @@ def what_was_sent(found: ClassView, now: float) -> gaps.SentAccount:
 def _last_error(found: ClassView, one: Booked | StreamerView) -> str:
     sending = found.sending
     if sending is not None and sending.why:
-        at = f"{formatting.clock(sending.why_at)}: " if sending.why_at is not None else ""
-        return f"{at}{sending.why}"
+        if sending.why_at is None:
+            return sending.why
+        return Text("{at:clock}: {why}", at=sending.why_at, why=sending.why)
     is_bad = one.state in {BookingState.REFUSED, BookingState.BROKEN, AiringState.REFUSED, AiringState.BROKEN}
-    return f"{one.code}: {one.message}" if is_bad and one.code else ""
+    return Text("{thing}: {what}", thing=one.code, what=one.message) if is_bad and one.code else ""
 
 
 def _readiness(found: ClassView, known: Standing) -> str:
     if found.check is None or known not in {Standing.READY, Standing.COMING, *MISSING}:
         return ""
-    checked = f"checked at {formatting.clock(found.check.at)}"
-    return f"not ready, {checked}: {found.check.reds}" if found.check.reds else f"ready, {checked}"
+    if not found.check.reds:
+        return Text("ready, checked at {at:clock}", at=found.check.at)
+    return Text("not ready, checked at {at:clock}: {why}", at=found.check.at, why=found.check.reds)
 
 
 def _open(alarm: OpenAlarm) -> str:
     times = "" if alarm.count == 1 else f" ×{alarm.count:,}"
-    return f"{alarm.code}{times} on {alarm.host}, last at {formatting.clock(alarm.last_at)}: {alarm.message}"
+    return Text(
+        "{code}{times} on {host}, last at {last_at:clock}: {alarm}",
+        code=alarm.code,
+        times=times,
+        host=alarm.host,
+        last_at=alarm.last_at,
+        alarm=alarm.message,
+    )
 
 
-_NO_REDIS = "RUNBOOK.md: redis: no heartbeat"
+_NO_REDIS = Text("RUNBOOK.md: redis: no heartbeat")
 
 
 def _following(found: ClassView, known: Standing, now: float) -> list[str]:
     said: list[str] = []
     if known is Standing.SILENT:
-        runs = f"On the host of {found.host}, see whether its program runs: supervisorctl status."
-        said += [f"{runs} There, lectern explain {found.class_id} says more."]
+        runs = Text(
+            "On the host of {streamer}, see whether its program runs: supervisorctl status. "
+            "There, lectern explain {class_id} says more.",
+            streamer=found.host,
+            class_id=found.class_id,
+        )
+        said.append(runs)
         said.append(_NO_REDIS if found.unheard == NO_REDIS else _heading(STREAMER_LOST.number))
     elif known is Standing.NOT_ON_AIR:
         said += _missing(found)
     if known is not Standing.ON_AIR:
         said += timeline.next_of_class(found.booked, found.making, found.cited, now)
     else:
-        said.append(f"It is on air for another {formatting.span(found.end_time - now)}. {_ending(found)}")
+        left = Text("It is on air for another {left_s:span}.", left_s=found.end_time - now)
+        said.append(joined((left, _ending(found)), BESIDE))
     if found.check is not None and found.check.reds and known in {Standing.READY, Standing.COMING}:
-        said = [f"It is not ready for its start: {found.check.reds}", _heading(NOT_READY_FOR_START.number), *said]
+        said = [
+            Text("It is not ready for its start: {reds}", reds=found.check.reds),
+            _heading(NOT_READY_FOR_START.number),
+            *said,
+        ]
     if found.dead_air and known in {Standing.READY, Standing.COMING}:
-        said += ["Look at its recording there, and have it replaced if that is not meant.", _heading(DEAD_AIR.number)]
+        said += [
+            Text("Look at its recording there, and have it replaced if that is not meant."),
+            _heading(DEAD_AIR.number),
+        ]
     if found.booked is None and found.cited is None:
         said += timeline.next_of_unbooked(found.kept_since, malformed=found.is_malformed, now=now)
     said += [_heading(alarm.code) for alarm in found.alarms if alarm.code in CODES]
@@ -278,10 +312,13 @@ def _following(found: ClassView, known: Standing, now: float) -> list[str]:
 
 def _missing(found: ClassView) -> list[str]:
     why, code = _why_not(found)
-    said = [f"It should be on air now: {why}.", _heading(code.number)]
+    said = [Text("It should be on air now: {reason}.", reason=why), _heading(code.number)]
     if found.sending is not None and found.sending.failures:
         reached = _reached(found.booked or found.cited)
-        said.append(f"See whether the push host answers, on {found.host}: nc -vz {reached}. {_ending(found)}")
+        look = Text(
+            "See whether the push host answers, on {streamer}: nc -vz {reached}.", streamer=found.host, reached=reached
+        )
+        said.append(joined((look, _ending(found)), BESIDE))
     return said
 
 
@@ -295,11 +332,11 @@ def _reached(one: Booked | StreamerView | None) -> str:
 
 
 def _ending(found: ClassView) -> str:
-    return f"To end it: lectern cancel {found.class_id}"
+    return Text("To end it: lectern cancel {class_id}", class_id=found.class_id)
 
 
 def _heading(code: int) -> str:
-    return f"RUNBOOK.md: {CODES[code].runbook}"
+    return timeline.heading(CODES[code])
 
 
 # How the playout sends a class, in the terms of the class's account.
@@ -318,7 +355,7 @@ def of_playout(status: Mapping[str, Any], now: float = 0.0, events: Iterable[Eve
     known = gaps.sent(start, end, airing.as_run(status["as_run"]), events) if start < end else None
     pushes = status.get("pushes") or [{}]
     is_on_air = status.get("state") == "on_air"
-    waits = "this streamer holds no lease, so it may not push" if status.get("state") == "no_lease" else None
+    waits = Text("this streamer holds no lease, so it may not push") if status.get("state") == "no_lease" else None
     return Sending(
         on_air=is_on_air,
         since=status.get("first_byte_at"),
@@ -333,8 +370,8 @@ def of_playout(status: Mapping[str, Any], now: float = 0.0, events: Iterable[Eve
 
 def without_playout(why: str) -> Sending:
     """How a class is sent while the playout does not answer: not at all."""
-    return Sending(on_air=False, why=f"the playout does not answer: {why}", is_playout_away=True)
+    return Sending(on_air=False, why=Text("the playout does not answer: {why}", why=why), is_playout_away=True)
 
 
-NOT_IN_PLAYOUT = Sending(on_air=False, why="its playout does not have it yet")
+NOT_IN_PLAYOUT = Sending(on_air=False, why=Text("its playout does not have it yet"))
 """How a class is sent that the playout, which answers, does not know."""

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from lectern.decide.account import Standing, standing, state_sentence, with_status
-from lectern.i18n import msgid
+from lectern.i18n import Text, msgid
 from lectern.model.facts import Needed
 from lectern.model.views import ClassView, StreamerStatus
 from lectern.states import BookingState
@@ -125,5 +125,9 @@ def tally(due: Iterable[ClassView], words: Mapping[str, StreamerStatus] | None, 
 
 def _why(found: ClassView, known: Standing, now: float) -> str:
     if known is Standing.BROKEN and found.booked is not None:
-        return f"broken: {found.booked.code}: {found.booked.message}"
+        return Text(
+            "broken: {code}: {why}",
+            code=found.booked.code,
+            why=found.booked.message or "",
+        )
     return state_sentence(found, known, now)

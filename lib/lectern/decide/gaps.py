@@ -4,14 +4,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 
-from lectern import formatting
+from lectern.i18n import Text, joined
 from lectern.model.facts import AsRun
 from lectern.model.views import EventView, Gap
 
-WHOLE = "aired whole"
+WHOLE = Text("aired whole")
 """How the message of a class begins of which at most a moment is missing."""
 
-RECORDING_OVER = "its recording is over"
+RECORDING_OVER = Text("its recording is over")
 """The playout's reason for the end of a class at the end of its recording."""
 
 LOST_S, LOST_SHARE, LEAST_S = 5.0, 0.01, 2.0
@@ -27,22 +27,22 @@ NAMED = 5
 """Number of gaps that a sentence names, the longest ones; it only counts the others."""
 
 _WHYS: Mapping[str, str] = {
-    "push refused": "the push was refused",
-    "push broke off": "the push broke off",
-    "nothing to send": "there was nothing to send",
-    "fell behind": "its receiver took less than it was sent",
-    "lease over": "its streamer held no lease",
-    "playout away": "the playout was not there",
-    "moved": "it was moved to another streamer",
-    "placed": "it was booked too late",
-    "prepare": "it was booked too late",
+    "push refused": Text("the push was refused"),
+    "push broke off": Text("the push broke off"),
+    "nothing to send": Text("there was nothing to send"),
+    "fell behind": Text("its receiver took less than it was sent"),
+    "lease over": Text("its streamer held no lease"),
+    "playout away": Text("the playout was not there"),
+    "moved": Text("it was moved to another streamer"),
+    "placed": Text("it was booked too late"),
+    "prepare": Text("it was booked too late"),
 }
 """The reason of a gap in which nothing was sent, by the event that says so, up to its colon.
 
 *Placed* is noted by its teacher, *prepare* by its streamer.
 """
 
-_SLATE, _OVER, _UNKNOWN = "the slate was sent", "its recording was over", "no reason is known"
+_SLATE, _OVER, _UNKNOWN = Text("the slate was sent"), Text("its recording was over"), Text("no reason is known")
 _DETAILED = frozenset({"push refused", "push broke off", "nothing to send", "slate"})
 
 
@@ -74,14 +74,19 @@ class SentAccount:
         named = [gap.text() for gap in self.gaps if gap in longest and gap.missing_s >= SHOWN_S]
         more = len(self.gaps) - len(named)
         if more:
-            named.append(formatting.counted(more, "gap" if not named else "more gap"))
-        missing, whole = formatting.length(self.missing_s), formatting.length(self.length_s)
-        return f"{missing} of {whole} were not sent: {'; '.join(named)}"
+            others = Text.many("{n:,} more gap", "{n:,} more gaps", n=more)
+            named.append(others if named else Text.many("{n:,} gap", "{n:,} gaps", n=more))
+        return Text(
+            "{missing_s:length} of {whole_s:length} were not sent: {gaps}",
+            missing_s=self.missing_s,
+            whole_s=self.length_s,
+            gaps=joined(named),
+        )
 
     def sentence(self) -> str:
         """How the class was aired: whole, or what is missing and why."""
         said = WHOLE if self.is_whole else self.missing()
-        return f"{said}; {formatting.counted(self.sessions, 'session')}"
+        return joined((said, _sessions(self)))
 
 
 def sent(
@@ -115,18 +120,28 @@ def as_run(found: SentAccount, parts: Sequence[AsRun]) -> str:
     if not parts:
         return ""
     begins, ends = min(one.begins for one in parts), max(one.ends for one in parts)
-    length, clock = formatting.length, formatting.clock
-    said = f"{length(found.recording_s)} of the recording, {clock(begins)} to {clock(ends)}"
-    said += f"; {formatting.length(found.slate_s)} of the slate" if found.slate_s >= 1 else ""
-    said += f"; {formatting.counted(found.sessions, 'session')}"
-    size = sum(one.sent_bytes or 0 for one in parts)
-    return f"{said}; {formatting.size(size)}" if size else said
+    recording = Text(
+        "{length_s:length} of the recording, {begins:clock} to {ends:clock}",
+        length_s=found.recording_s,
+        begins=begins,
+        ends=ends,
+    )
+    slate = [Text("{length_s:length} of the slate", length_s=found.slate_s)] if found.slate_s >= 1 else []
+    size_bytes = sum(one.sent_bytes or 0 for one in parts)
+    sent_bytes = [Text("{size_bytes:size}", size_bytes=size_bytes)] if size_bytes else []
+    return joined((recording, *slate, _sessions(found), *sent_bytes))
+
+
+def _sessions(found: SentAccount) -> Text:
+    return Text.many("{n:,} session", "{n:,} sessions", n=found.sessions)
 
 
 def not_aired(found: SentAccount, why: str | None) -> str:
     """The message for a class whose recording was never sent."""
-    slate = f"; the slate was sent for {found.slate_s:.0f} s" if found.slate_s >= 1 else ""
-    return f"not aired{slate}{': ' + why if why else ''}"
+    said = Text("not aired")
+    if found.slate_s >= 1:
+        said = joined((said, Text("the slate was sent for {slate_s:.0f} s", slate_s=found.slate_s)))
+    return Text("{thing}: {what}", thing=said, what=why) if why else said
 
 
 def longest(parts: Sequence[AsRun], most: int) -> list[AsRun]:

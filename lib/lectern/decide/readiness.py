@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TypeVar
 
-from lectern import errors, formatting
+from lectern import errors
 from lectern.errors import ErrorCode
+from lectern.i18n import Text, joined, msgid
 from lectern.model.facts import Airing, Cached, Samples
 from lectern.model.streamer_plan import StreamerChanges
 from lectern.states import AiringState
@@ -61,23 +62,29 @@ def reds(seen: Seen) -> list[str]:
     """Why the class is not ready, one reason each; empty if it is ready."""
     found: list[str] = []
     if not seen.state_ready:
-        found.append("its rendition is not there yet")
+        found.append(Text("its rendition is not there yet"))
     elif seen.found_bytes is None:
-        found.append("its file is gone")
+        found.append(Text("its file is gone"))
     elif seen.found_bytes != seen.wanted_bytes:
-        found.append(f"its file has {seen.found_bytes} bytes, not {seen.wanted_bytes}")
+        found.append(
+            Text(
+                "its file has {found_bytes} bytes, not {wanted_bytes}",
+                found_bytes=seen.found_bytes,
+                wanted_bytes=seen.wanted_bytes,
+            )
+        )
     elif seen.unreadable:
-        found.append(f"its file cannot be read: {seen.unreadable}")
+        found.append(Text("its file cannot be read: {unreadable}", unreadable=seen.unreadable))
     elif seen.damaged:
-        found.append(f"its file is damaged: {seen.damaged}")
+        found.append(Text("its file is damaged: {damaged}", damaged=seen.damaged))
     if seen.num_cite < 1:
-        found.append("nothing pins its rendition")
+        found.append(Text("nothing pins its rendition"))
     if seen.unreachable:
-        found.append(f"its push URL cannot be reached: {seen.unreachable}")
+        found.append(Text("its push URL cannot be reached: {unreachable}", unreachable=seen.unreachable))
     if seen.skew_s is not None and abs(seen.skew_s) > MAX_SKEW_S:
-        found.append(f"this host's clock is off by {seen.skew_s:.1f} s")
+        found.append(Text("this host's clock is off by {skew_s:.1f} s", skew_s=seen.skew_s))
     if not seen.lease:
-        found.append("this streamer holds no lease: it does not reach Redis or its teacher")
+        found.append(Text("this streamer holds no lease: it does not reach Redis or its teacher"))
     return found
 
 
@@ -86,21 +93,33 @@ def lost_file(seen: Seen) -> str | None:
     if not seen.state_ready:
         return None
     if seen.found_bytes is None:
-        return "it is not on the disk"
+        return Text("it is not on the disk")
     if seen.found_bytes != seen.wanted_bytes:
-        return f"it has {seen.found_bytes} bytes, not {seen.wanted_bytes}"
+        return Text(
+            "it has {found_bytes} bytes, not {wanted_bytes}",
+            found_bytes=seen.found_bytes,
+            wanted_bytes=seen.wanted_bytes,
+        )
     return seen.damaged
-
-
-def in_minutes(seconds: float) -> str:
-    """A time as people read it: in minutes from 90 s on."""
-    return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{seconds:.0f} s"
 
 
 def sentence(class_id: str, stem: str, left_s: float, why: Sequence[str]) -> str:
     """The text of the alarm for a class that is not ready, because of *why*."""
-    begins = f"begins in {in_minutes(left_s)}" if left_s >= 0 else f"should have begun {in_minutes(-left_s)} ago"
-    return f"{class_id} {begins} and is not ready with {stem}: {'; '.join(why)}"
+    if left_s < 0:
+        return Text(
+            "{class_id} should have begun {late_s:minutes} ago and is not ready with {stem}: {why}",
+            class_id=class_id,
+            late_s=-left_s,
+            stem=stem,
+            why=joined(why),
+        )
+    return Text(
+        "{class_id} begins in {left_s:minutes} and is not ready with {stem}: {why}",
+        class_id=class_id,
+        left_s=left_s,
+        stem=stem,
+        why=joined(why),
+    )
 
 
 # Where a recording is black, frozen or silent, or has a hole, and whether it is too quiet or loud. It is reported
@@ -127,6 +146,13 @@ NAMED = 5
 
 Stretch = tuple[float, float]
 
+_PLACES = {
+    "nothing recorded": msgid("nothing recorded from {begins_s:position} to {ends_s:position}"),
+    "black": msgid("black from {begins_s:position} to {ends_s:position}"),
+    "frozen and silent": msgid("frozen and silent from {begins_s:position} to {ends_s:position}"),
+    "silent": msgid("silent from {begins_s:position} to {ends_s:position}"),
+}
+
 
 @dataclass(frozen=True)
 class Fault:
@@ -138,7 +164,7 @@ class Fault:
 
     def text(self) -> str:
         """The span as people read it: ``black from 10:05 to 10:31``."""
-        return f"{self.what} from {formatting.position(self.begins_s)} to {formatting.position(self.ends_s)}"
+        return Text(_PLACES[self.what], begins_s=self.begins_s, ends_s=self.ends_s)
 
 
 def dead_air_faults(found: Samples) -> list[Fault]:
@@ -158,13 +184,13 @@ def dead_air_warning(found: Samples) -> str:
     """All faults in a sentence, with the loudness if that is wrong; empty if nothing is wrong."""
     places = dead_air_faults(found)
     said = [one.text() for one in places[:NAMED]]
-    said += [f"{len(places) - NAMED:,} more places"] if len(places) > NAMED else []
+    said += [Text("{more:,} more places", more=len(places) - NAMED)] if len(places) > NAMED else []
     loudness = found.loudness
     if loudness is not None and SILENCE < loudness < QUIET:
-        said.append(f"very quiet ({loudness:.0f} LUFS)")
+        said.append(Text("very quiet ({loudness:.0f} LUFS)", loudness=loudness))
     elif loudness is not None and loudness > LOUD:
-        said.append(f"very loud ({loudness:.0f} LUFS)")
-    return "; ".join(said)
+        said.append(Text("very loud ({loudness:.0f} LUFS)", loudness=loudness))
+    return joined(said)
 
 
 def _black(found: Samples) -> list[Stretch]:
@@ -239,9 +265,14 @@ def fetch_again(changes: StreamerChanges, row: Cached, url: str | None, citing: 
             continue  # a broken class is not aired again unless a person retries it
         waiting.append(changes.move(one, AiringState.WAITING))
         if url:
-            _alarm(changes, one, f"its file is lost: {why}; it is downloaded again")
+            _alarm(changes, one, Text("its file is lost: {reason}; it is downloaded again", reason=why))
     if needing and not url:
-        refuse_waiting(changes, waiting, errors.DOWNLOAD_FAILED, f"{row.stem}: {why}, and no URL is known")
+        refuse_waiting(
+            changes,
+            waiting,
+            errors.DOWNLOAD_FAILED,
+            Text("{stem}: {reason}, and no URL is known", stem=row.stem, reason=why),
+        )
 
 
 def refuse_waiting(changes: StreamerChanges, waiting: Sequence[Airing], code: ErrorCode, why: str) -> None:
@@ -256,13 +287,17 @@ def refuse_waiting(changes: StreamerChanges, waiting: Sequence[Airing], code: Er
         after = changes.move(one, AiringState.REFUSED, code, why)
         changes.report("prepared", after, code, why)
         if one.lost:
-            _alarm(changes, one, f"its file is lost and cannot be had again: {why}")
+            _alarm(changes, one, Text("its file is lost and cannot be had again: {reason}", reason=why))
 
 
 def alarm_on_air(changes: StreamerChanges, classes: Sequence[Airing], why: str) -> None:
     """Raise an alarm for each of *classes*, which go on with the slate."""
     for one in classes:
-        changes.alarm(errors.NO_RECORDING, f"{one.class_id}: its recording cannot be had again: {why}", one)
+        changes.alarm(
+            errors.NO_RECORDING,
+            Text("{class_id}: its recording cannot be had again: {reason}", class_id=one.class_id, reason=why),
+            one,
+        )
 
 
 def _alarm(changes: StreamerChanges, one: Airing, why: str) -> None:

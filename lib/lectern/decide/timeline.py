@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import assert_never
 
 from lectern import formatting
-from lectern.errors import CODES, MALFORMED, STREAMER_LOST
-from lectern.formatting import span
+from lectern.errors import CODES, MALFORMED, STREAMER_LOST, ErrorCode
+from lectern.i18n import BESIDE, Text, joined
 from lectern.model.streamer_plan import DETAIL_TOLD
 from lectern.model.views import Booked, ClassView, EventView, Gap, StreamerView, TranscodeView
 from lectern.states import AiringState, Backend, BookingState
@@ -18,7 +18,7 @@ LATE_S = 120.0
 ANSWERED_S = 15.0
 """Seconds within which an answer leaves, if Redis takes it."""
 
-WAITING = "RUNBOOK.md: messages wait in the inbox"
+WAITING = Text("RUNBOOK.md: messages wait in the inbox")
 SOON_S = 600.0
 """Seconds before its start in which a class that is not ready is in danger; the platform can still move it."""
 
@@ -49,8 +49,11 @@ def next_of_booking(one: Booked, making: TranscodeView | None, now: float) -> li
 def _unanswered(one: Booked, now: float) -> str:
     waits_s = ANSWERED_S if one.decided_at is None else now - one.decided_at
     if waits_s < ANSWERED_S:
-        return "Its answer is being sent."
-    return f"Its answer has not left for {span(waits_s)}: see whether Redis answers. It is sent as soon as it does."
+        return Text("Its answer is being sent.")
+    return Text(
+        "Its answer has not left for {waits_s:span}: see whether Redis answers. It is sent as soon as it does.",
+        waits_s=waits_s,
+    )
 
 
 def nearest_deadline(one: Booked, making: TranscodeView | None) -> tuple[float, bool]:
@@ -68,11 +71,20 @@ def nearest_deadline(one: Booked, making: TranscodeView | None) -> tuple[float, 
 def next_of_unbooked(kept_since: float | None, *, malformed: bool, now: float) -> list[str]:
     """What comes next for a class that has no booking, only messages."""
     if kept_since is not None:
-        waits = f"A message about it has waited in the inbox for {span(now - kept_since)}"
-        if now - kept_since < LATE_S:
-            return [f"{waits}: it is handled within a minute if its servers answer.", WAITING]
-        return [f"{waits}, which is too long: ask this host's /health what is wrong.", WAITING]
-    return [f"It is not booked: RUNBOOK.md: {MALFORMED.runbook}"] if malformed else []
+        waits_s = now - kept_since
+        said = Text(
+            "A message about it has waited in the inbox for {waits_s:span}: "
+            "it is handled within a minute if its servers answer.",
+            waits_s=waits_s,
+        )
+        if waits_s >= LATE_S:
+            said = Text(
+                "A message about it has waited in the inbox for {waits_s:span}, which is too long: "
+                "ask this host's /health what is wrong.",
+                waits_s=waits_s,
+            )
+        return [said, WAITING]
+    return [Text("It is not booked: {heading}", heading=heading(MALFORMED))] if malformed else []
 
 
 def next_of_airing(one: StreamerView, now: float) -> list[str]:
@@ -80,83 +92,113 @@ def next_of_airing(one: StreamerView, now: float) -> list[str]:
     match one.state:
         case AiringState.REFUSED if one.lost:
             said = _refused(one.code, one.message, over=now >= one.end_time)
-            moves = "It was ready and lost its file: its teacher gives it to another streamer, or raises alarm 323."
+            moves = Text(
+                "It was ready and lost its file: its teacher gives it to another streamer, or raises alarm 323."
+            )
             return [moves, *said, *_danger(one.class_id, one.start_time, now)]
         case AiringState.WAITING:
-            said = [f"{one.stem} is being downloaded; then it is ready. `lectern cache ls` shows the download."]
+            said = [
+                Text(
+                    "{stem} is being downloaded; then it is ready. `lectern cache ls` shows the download.",
+                    stem=one.stem,
+                )
+            ]
             return said + _danger(one.class_id, one.start_time, now)
         case AiringState.READY | AiringState.ON_AIR:
             return _begins(one.start_time, one.end_time, now)
         case AiringState.AIRED:
-            return ["It was aired to its end. Nothing is to be done."]
+            return [Text("It was aired to its end. Nothing is to be done.")]
         case AiringState.CANCELLED:
-            return ["It was cancelled; its rendition is released."]
+            return [Text("It was cancelled; its rendition is released.")]
         case AiringState.REFUSED | AiringState.BROKEN | AiringState.AIRED_WITH_GAPS:
             return _refused(one.code, one.message, over=now >= one.end_time)
 
 
 def _standing(one: Booked, making: TranscodeView | None, now: float) -> list[str]:
     if one.lost_since is not None and one.state in {BookingState.PLACED, BookingState.READY}:
-        silent = f"{one.streamer} is lost, as its teacher noted {span(now - one.lost_since)} ago."
-        return [f"{silent} Its classes are moved to other streamers if possible.", _HEADING.format(STREAMER_LOST)]
+        lost = Text(
+            "{streamer} is lost, as its teacher noted {since_s:span} ago. "
+            "Its classes are moved to other streamers if possible.",
+            streamer=one.streamer,
+            since_s=now - one.lost_since,
+        )
+        return [lost, heading(STREAMER_LOST)]
     match one.state:
         case BookingState.RECEIVED:
-            return ["It is about to be decided. If this stays so for a minute, restart the teacher."]
+            return [Text("It is about to be decided. If this stays so for a minute, restart the teacher.")]
         case BookingState.WAITING:
             return [_making(one.stem, making, now)]
         case BookingState.PLACED:
-            loads = f"It waits for {one.streamer}, which downloads {one.stem} unless it has it."
-            return [f"{loads} Its answer comes then; the sweeper asks again until it does."]
+            loads = Text(
+                "It waits for {streamer}, which downloads {stem} unless it has it. "
+                "Its answer comes then; the sweeper asks again until it does.",
+                streamer=one.streamer,
+                stem=one.stem,
+            )
+            return [loads]
         case BookingState.READY:
-            return [f"{one.streamer} has {one.stem}. {' '.join(_begins(one.start_time, one.end_time, now))}".strip()]
+            has = Text("{streamer} has {stem}.", streamer=one.streamer, stem=one.stem)
+            return [joined((has, *_begins(one.start_time, one.end_time, now)), BESIDE)]
         case BookingState.AIRED:
-            return ["It was aired to its end. Nothing is to be done."]
+            return [Text("It was aired to its end. Nothing is to be done.")]
         case BookingState.CANCELLED:
-            return ["It was cancelled and is not aired. To have it all the same, book it with a new class_id."]
+            return [Text("It was cancelled and is not aired. To have it all the same, book it with a new class_id.")]
         case BookingState.REFUSED | BookingState.BROKEN | BookingState.AIRED_WITH_GAPS:
             return _refused(one.code, one.message, over=now >= one.end_time)
         case _:
             assert_never(one.state)
 
 
-_HEADING = "RUNBOOK.md: {0.runbook}"
+def heading(code: ErrorCode) -> Text:
+    """The heading in RUNBOOK.md about *code*."""
+    return Text("RUNBOOK.md: {code}: {meaning}", code=code.number, meaning=code.meaning)
 
 
 def _making(stem: str, making: TranscodeView | None, now: float) -> str:
     if making is None or not making.under_way:
-        return f"It waits for {stem}, which nobody is making: the sweeper settles it within a minute."
-    by = "an ECS host as soon as one is free" if making.queued else "an ECS host"
-    by = "the OSS transcoder" if making.backend is Backend.OSS else by
-    if making.deadline is None:
-        return f"It waits for {stem}: attempt {making.attempt}, by {by}."
-    left = making.deadline - now
-    when = f"in {span(left)}" if left > 0 else f"since {span(-left)}, so within a minute"
-    return (
-        f"It waits for {stem}: attempt {making.attempt}, by {by}; without a result {when} it is settled as timed out."
+        return Text("It waits for {stem}, which nobody is making: the sweeper settles it within a minute.", stem=stem)
+    by = Text("an ECS host as soon as one is free") if making.queued else Text("an ECS host")
+    by = Text("the OSS transcoder") if making.backend is Backend.OSS else by
+    attempt = Text(
+        "It waits for {stem}: attempt {attempt}, by {transcoder}", stem=stem, attempt=making.attempt, transcoder=by
     )
+    if making.deadline is None:
+        return Text("{waits}.", waits=attempt)
+    left_s = making.deadline - now
+    due = Text("without a result in {left_s:span} it is settled as timed out.", left_s=left_s)
+    if left_s <= 0:
+        due = Text(
+            "without a result since {late_s:span}, so within a minute it is settled as timed out.", late_s=-left_s
+        )
+    return joined((attempt, due))
 
 
 def _begins(start: float, end: float, now: float) -> list[str]:
     if now < start:
-        return [f"It is aired in {span(start - now)}."]
-    return [] if now < end else ["Its time is over; its end will be noted within a minute."]
+        return [Text("It is aired in {left_s:span}.", left_s=start - now)]
+    return [] if now < end else [Text("Its time is over; its end will be noted within a minute.")]
 
 
 def _refused(code: int | None, message: str | None, *, over: bool) -> list[str]:
     known = CODES.get(code or 0)
-    said = [f"Cause: {message}"] if message else []
+    said = [Text("Cause: {message}", message=message)] if message else []
     if known is None:
-        return [*said, "Nothing comes next."]
-    said.append(_HEADING.format(known))
-    return said if over else [*said, f"The platform should: {known.platform_should}"]
+        return [*said, Text("Nothing comes next.")]
+    said.append(heading(known))
+    return (
+        said if over else [*said, Text("The platform should: {platform_should}", platform_should=known.platform_should)]
+    )
 
 
 def _danger(class_id: str, start: float, now: float) -> list[str]:
     left = start - now
     if left > SOON_S:
         return []
-    begins = f"begins in {span(left)}" if left > 0 else f"should have begun {span(-left)} ago"
-    return [f"In danger: it {begins}. To have it moved, cancel it (lectern cancel {class_id}) and tell the platform."]
+    begins = Text("In danger: it begins in {left_s:span}.", left_s=left)
+    if left <= 0:
+        begins = Text("In danger: it should have begun {late_s:span} ago.", late_s=-left)
+    move = Text("To have it moved, cancel it (lectern cancel {class_id}) and tell the platform.", class_id=class_id)
+    return [joined((begins, move), BESIDE)]
 
 
 # The story of a class in few lines: what happened many times in a row is one line.

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from lectern import formatting
+from lectern.i18n import Text
 from lectern.model.facts import AsRun, Usage
 from lectern.states import AiringState, Backend, BookingState, RenditionState
 
@@ -76,11 +76,11 @@ class Gap:
 
     def reason(self) -> str:
         """Why it was not sent."""
-        return f"{self.why}: {self.detail}" if self.detail else self.why
+        return Text("{thing}: {what}", thing=self.why, what=self.detail) if self.detail else self.why
 
     def text(self) -> str:
         """The gap in a sentence, with both ends."""
-        return f"{formatting.clock(self.begins)}-{formatting.clock(self.ends)} {self.reason()}"
+        return Text("{begins:clock}-{ends:clock} {why}", begins=self.begins, ends=self.ends, why=self.reason())
 
 
 @dataclass(frozen=True)
