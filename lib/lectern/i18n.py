@@ -153,6 +153,20 @@ def from_json(english: str, stored: str | None) -> str:
     return english if text is None else text
 
 
+def wire(text: str) -> dict[str, Any]:
+    """The fields of a message beside the English: *message_id*, *args* and *message_plural*; none for plain words."""
+    if not isinstance(text, Text):
+        return {}
+    pair = text.pair()
+    return {"message_id": pair["id"], "args": pair["args"], "message_plural": pair.get("plural")}
+
+
+def of_wire(fields: Mapping[str, Any]) -> str:
+    """The *message* among the *fields* of a message, with its id if it came with one."""
+    pair = {"id": fields.get("message_id"), "args": fields.get("args"), "plural": fields.get("message_plural")}
+    return from_pair(pair) or str(fields.get("message", ""))
+
+
 def joined(parts: Iterable[str], between: str = msgid("{first}; {second}")) -> str:
     """The *parts* as one sentence; *between* says how two of them stand together."""
     known = list(parts)

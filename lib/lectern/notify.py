@@ -11,7 +11,7 @@ from apprise.plugins import dingtalk, feishu, lark, wecombot
 
 from lectern import chinese_account, formatting
 from lectern.errors import CODES, Misuse, Severity
-from lectern.i18n import msgid, translator
+from lectern.i18n import msgid, of_wire, translator
 
 # Reads what the robots of chats answer: DingTalk, WeCom, Feishu and Lark refuse a message with HTTP 200, too.
 
@@ -120,7 +120,7 @@ def written(alarm: str, runbook_url: str | None, language: str = "en") -> tuple[
     code, resolved = int(fields["code"]), fields.get("stage") == "resolved"
     known = CODES.get(code)
     how = msgid("resolved") if resolved else str(known.severity if known else Severity.WARNING)
-    message, t = str(fields["message"]), translator(language)
+    message, t = of_wire(fields), translator(language)
     heading = known.runbook_in(language) if known else fields.get("runbook")
     if language == "zh":
         message = chinese_account.message(code, message)

@@ -9,9 +9,10 @@ from typing import Any
 
 from sqlalchemy import Connection, insert, select, update
 
-from lectern import formatting
+from lectern import i18n
 from lectern.db.outbox import Rest, Unsent
 from lectern.errors import CODES, NO_RECORDING, NOT_READY_FOR_START, Severity
+from lectern.i18n import Text
 from lectern.model.tables.shared import MessageTables
 from lectern.model.views import OpenAlarm
 from lectern.wire.outgoing import Alarm
@@ -87,7 +88,9 @@ def _count(
     kept = json.dumps(classes[forgotten:])
     if row is None:
         first_id, first = alarms[0]
-        values = {"first_at": now, "message": first["message"], "first_id": first_id, "number": len(new)}
+        said = i18n.of_wire(first)
+        values = {"first_at": now, "message": said, "sentence": i18n.to_json(said), "first_id": first_id}
+        values |= {"number": len(new)}
         values |= {"told_classes": len(_classes(first))}
         last = {"last_at": now, "last_id": new[-1][0], "classes": kept}
         connection.execute(insert(table).values(code=code, **values, **last))
@@ -178,19 +181,20 @@ def _names_are_new(row: Any) -> bool:  # noqa: ANN401 (a row of SQLAlchemy)
 def _alarm(row: Any, stage: Stage, newest: str, host: str, now: float) -> Alarm:  # noqa: ANN401 (of SQLAlchemy)
     """A further alarm of an incident: how often it happened, what is new, and its first and *newest* message."""
     classes = json.loads(row.classes)
-    since, often = formatting.clock(row.first_at), "once" if row.number == 1 else f"{row.number:,} times"
-    how = {
-        Stage.MORE: f"occurred {often} since {since}",
-        Stage.ESCALATED: f"still going on, occurred {often} since {since}",
-        Stage.RESOLVED: f"resolved: occurred {often}, {'at' if row.number == 1 else 'since'} {since}",
-    }
-    new = classes[row.told_classes :]
-    more = f" and {len(new) - NAMES_SAID} more" if len(new) > NAMES_SAID else ""
-    named = f"; new: {', '.join(new[:NAMES_SAID])}{more}" if new else ""
-    last = f"; the newest: {newest}" if newest and newest != row.message else ""
+    first, new = i18n.from_json(row.message, row.sentence), classes[row.told_classes :]
+    parts = [_often(row, stage)]
+    if len(new) > NAMES_SAID:
+        names, more = ", ".join(new[:NAMES_SAID]), len(new) - NAMES_SAID
+        parts.append(Text("new: {classes} and {more} more", classes=names, more=more))
+    elif new:
+        parts.append(Text("new: {classes}", classes=", ".join(new)))
+    parts.append(Text("first message: {message}", message=first))
+    parts += [Text("the newest: {message}", message=newest)] if newest and newest != first else []
+    message = i18n.joined(parts)
     return Alarm(
         code=row.code,
-        message=f"{how[stage]}{named}; first message: {row.message}{last}",
+        message=message,
+        **i18n.wire(message),
         at=now,
         runbook=CODES[row.code].runbook if row.code in CODES else "",
         host=host,
@@ -203,6 +207,29 @@ def _alarm(row: Any, stage: Stage, newest: str, host: str, now: float) -> Alarm:
     )
 
 
+def _often(row: Any, stage: Stage) -> Text:  # noqa: ANN401 (of SQLAlchemy)
+    n, since = row.number, row.first_at
+    match stage:
+        case Stage.MORE:
+            return Text.many(
+                "occurred once since {since:clock}", "occurred {n:,} times since {since:clock}", n=n, since=since
+            )
+        case Stage.ESCALATED:
+            return Text.many(
+                "still going on, occurred once since {since:clock}",
+                "still going on, occurred {n:,} times since {since:clock}",
+                n=n,
+                since=since,
+            )
+        case Stage.RESOLVED:
+            return Text.many(
+                "resolved: occurred once, at {since:clock}",
+                "resolved: occurred {n:,} times, since {since:clock}",
+                n=n,
+                since=since,
+            )
+
+
 def _is_unsent(connection: Connection, journal: MessageTables, id_: int) -> bool:
     """Whether the first alarm of an incident, which only people know yet, is still to be sent."""
     table = journal.outbox
@@ -213,12 +240,12 @@ def _is_unsent(connection: Connection, journal: MessageTables, id_: int) -> bool
 def _newest(connection: Connection, journal: MessageTables, row: Any) -> str:  # noqa: ANN401 (a row of SQLAlchemy)
     """The message of the last alarm that was counted; empty if that alarm was deleted."""
     body = connection.execute(select(journal.outbox.c.body).where(journal.outbox.c.id == row.last_id)).scalar()
-    return "" if body is None else str(json.loads(body).get("message", ""))
+    return "" if body is None else i18n.of_wire(json.loads(body))
 
 
 def open_of(connection: Connection, journal: MessageTables, code: int) -> str | None:
     """The newest message of the open incident of *code*; None if there is none."""
-    return next((str(one["message"]) for one in open_now(connection, journal) if one["code"] == code), None)
+    return next((one["message"] for one in open_now(connection, journal) if one["code"] == code), None)
 
 
 def open_now(connection: Connection, journal: MessageTables) -> list[dict[str, Any]]:
@@ -231,7 +258,7 @@ def open_now(connection: Connection, journal: MessageTables) -> list[dict[str, A
             "count": row.number,
             "first_at": row.first_at,
             "last_at": row.last_at,
-            "message": _newest(connection, journal, row) or row.message,
+            "message": _newest(connection, journal, row) or i18n.from_json(row.message, row.sentence),
             "classes": json.loads(row.classes),
         }
         for row in connection.execute(wanted)

@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Literal, TypedDict, Unpack
+from typing import Any, Literal, TypedDict, Unpack
 
 from pydantic_core import from_json
 
+from lectern import i18n
 from lectern.errors import ErrorCode
 from lectern.states import Resolution
 from lectern.wire.fields import read_resolution, unchecked
@@ -42,13 +43,20 @@ class OrderResult(Message):
 
 
 class Alarm(Message):
-    """Calls a person; *runbook* is the heading in RUNBOOK.md."""
+    """Calls a person; *runbook* is the heading in RUNBOOK.md.
+
+    *message* is English. If it has an id, *message_id* is the English with named gaps (*message_plural* the one for
+    several things), and *args* are the values: numbers, texts, and objects of an id and args.
+    """
 
     cmd: Literal["alarm"] = "alarm"
     code: int
     message: str
     at: float
     runbook: str
+    message_id: str | None = None
+    message_plural: str | None = None
+    args: dict[str, Any] | None = None
     class_id: str | None = None
     record_id: int | None = None
     video_resolution: str | None = None
@@ -113,7 +121,7 @@ class About(TypedDict, total=False):
 def alarm(code: ErrorCode, message: str, now: float, host: str, **about: Unpack[About]) -> Alarm:
     """An alarm for a person."""
     classes = about.get("classes")
-    more = {"classes": list(classes)} if classes else {}
+    more = i18n.wire(message) | ({"classes": list(classes)} if classes else {})
     return Alarm(
         code=code.number,
         message=message,

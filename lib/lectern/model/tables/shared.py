@@ -117,6 +117,7 @@ class IncidentColumns(SQLModel):
     number: int
     classes: str = Field(default="[]", sa_type=Text)
     message: str = Field(default="", sa_type=Text)
+    sentence: str | None = Field(default=None, sa_type=Text)  # JSON of the id and the values of *message*
     first_id: int = Field(default=0, sa_type=Whole)
     last_id: int = Field(default=0, sa_type=Whole)
     told_at: float | None = None
