@@ -18,6 +18,7 @@ from flows.outbox_publisher import alarm_refusal, publish_outbox
 from lectern import errors
 from lectern.db import airings, bookings, events, inbox, outbox
 from lectern.errors import CallAPerson, Caught, ErrorCode, LecternError, Misuse, TryAgain
+from lectern.i18n import Text
 from lectern.model.facts import Event, InboxMessage, UnrecordedWork
 from lectern.run_records import CLASSES, FAILED, label_of, name_of, tags_of
 from lectern.settings import TeacherSettings
@@ -119,7 +120,7 @@ async def _disk(host: Host[Any], what: str, why: str) -> None:
     host.no_room_at = time.monotonic()
     if not host.alarmed_at.due("disk", AGAIN_AFTER_S):
         return
-    said = f"{host.settings.name}: the disk cannot be written: {why}"
+    said = Text("{host}: the disk cannot be written: {why}", host=host.settings.name, why=why)
     made = outgoing.alarm(errors.DISK_FULL, said, time.time(), host.settings.name).to_json()
     if host.alarmed_at.take("disk, people", AGAIN_AFTER_S):  # people need no Redis
         _to_people(host, made)
@@ -303,7 +304,7 @@ def _show(connection: Connection, host: Host[Any], some: Sequence[InboxMessage],
 def _give_up(connection: Connection, host: Host[Any], one: InboxMessage, now: float) -> None:
     """Give up a message: write a dead letter, an alarm, an event for ``lectern explain``, and a due answer."""
     class_id = label_of(one.body).class_id
-    why = f"not handled in {one.tries + 1} runs; see their logs"
+    why = Text("not handled in {tries} runs; see their logs", tries=one.tries + 1)
     log.error("inbox %d: %s", one.id, why)
     inbox.dead(connection, host.journal, one.id, why, inbox.Handling(now))
     code = errors.NOT_HANDLED if class_id else errors.DEAD_LETTER

@@ -16,6 +16,7 @@ from lectern.db import bookings, events, incidents, outbox
 from lectern.db.incidents import AlertPolicy
 from lectern.db.outbox import Unsent
 from lectern.errors import TryAgain
+from lectern.i18n import Text
 from lectern.model.facts import Event
 from lectern.redis.connection import asking
 from lectern.redis.publish import RefusedByRedis, Sent
@@ -203,7 +204,7 @@ def _in_time(connection: Connection, host: Host[Any], found: Sequence[Unsent], n
     over = bookings.over_unheard(connection, [str(one.class_id) for one in waited], now) if waited else set()
     if not over:
         return list(found)
-    why = "it ended before its answer could be sent"
+    why = Text("it ended before its answer could be sent")
     late = {
         one.id: replace(one, body=outgoing.answer(one.class_id, errors.ENDED.number, why).to_json())
         for one in waited

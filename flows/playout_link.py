@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from lectern.errors import LecternError, TryAgain
+from lectern.i18n import Text
 from lectern.playout.client import Client, PlayoutUnreachable, RequestRefused
 
 log = logging.getLogger("lectern")
@@ -51,7 +52,7 @@ class Playout:
     socket: Path | None = None
     """The control socket that was last tried."""
 
-    why: str | None = "it was not reached yet"
+    why: str | None = Text("it was not reached yet")
     """Why the playout does not answer; None while it does."""
 
     away_since: float = field(default_factory=time.monotonic)
@@ -104,7 +105,7 @@ class Playout:
     async def ask(self, do: str, **fields: Any) -> dict[str, Any]:  # noqa: ANN401 (JSON)
         """Send a request, and return the playout's answer; raises TryAgain if it is away, NotTaken if it refuses."""
         if self.client is None:
-            raise TryAgain(f"the playout is not there: {self.why}")
+            raise TryAgain(Text("the playout is not there: {reason}", reason=self.why))
         try:
             answer = await self.client.ask(do, **fields)
         except PlayoutUnreachable as error:

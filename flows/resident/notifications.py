@@ -16,6 +16,7 @@ from lectern import errors, notify
 from lectern.db import incidents, outbox
 from lectern.db.outbox import Telling
 from lectern.errors import TryAgain
+from lectern.i18n import Text
 from lectern.redis.connection import asking
 from lectern.timing import backoff_s
 from lectern.urls import plain
@@ -129,8 +130,18 @@ async def watch_redis(host: Host[Any]) -> None:
             now = time.monotonic()
             if now - well_at >= AWAY_S:
                 host.ongoing[errors.REDIS_AWAY.number] = now
-                why = f"Redis has not answered for {now - well_at:.0f} s: {plain(error.__cause__ or error)}"
-                await failures.raised(host, "redis", errors.REDIS_AWAY, f"{host.settings.name}: {why}", tell_people)
+                why = Text(
+                    "Redis has not answered for {away_s:.0f} s: {why}",
+                    away_s=now - well_at,
+                    why=plain(error.__cause__ or error),
+                )
+                await failures.raised(
+                    host,
+                    "redis",
+                    errors.REDIS_AWAY,
+                    Text("{thing}: {what}", thing=host.settings.name, what=why),
+                    tell_people,
+                )
         await asyncio.sleep(PING_AGAIN_S)
 
 

@@ -27,6 +27,7 @@ from lectern.db import airings, cache
 from lectern.decide import airing
 from lectern.decide import readiness as decide
 from lectern.errors import LecternError, Refuse, TryAgain
+from lectern.i18n import Text
 from lectern.media import integrity, probe, remux
 from lectern.media.probe import Probe
 from lectern.model.facts import Airing, Cached
@@ -141,14 +142,17 @@ async def download(stem: str, dry_run: bool = False) -> State[None]:
         if runs == 0:
             return Completed(message="nothing to do: no class needs it any more, and its room went to another")
         if runs > MAX_RUNS:
-            raise Refuse(f"{stem}: given up after {MAX_RUNS} runs; see their logs", errors.DOWNLOAD_FAILED)
+            raise Refuse(
+                Text("{stem}: given up after {max_runs} runs; see their logs", stem=stem, max_runs=MAX_RUNS),
+                errors.DOWNLOAD_FAILED,
+            )
         remote, found = await _come(host, stem) or await _fetched(host, stem)
         host.fetched[stem] = remote, found
         changes = await changed(host, arrived(stem, remote, found))
         del host.fetched[stem]
     except LecternError as error:
         await give_up(host, stem, error)
-        return Failed(message=f"{stem}: {error.message}")
+        return Failed(message=Text("{thing}: {what}", thing=stem, what=error.message))
     except asyncio.CancelledError:
         if runtime.flow_run.id is not None and host.runs.was_cancelled(str(runtime.flow_run.id)):
             await asyncio.shield(give_up(host, stem, cancelled(stem)))
@@ -163,7 +167,7 @@ async def download(stem: str, dry_run: bool = False) -> State[None]:
 
 def cancelled(stem: str) -> Refuse:
     """The error that refuses the classes of a download whose run a person cancelled."""
-    return Refuse(f"the download of {stem} was cancelled in the UI", errors.CANCELLED)
+    return Refuse(Text("the download of {stem} was cancelled in the UI", stem=stem), errors.CANCELLED)
 
 
 async def give_up(host: StreamerHost, stem: str, error: LecternError) -> None:
@@ -229,7 +233,7 @@ async def _fetch(host: StreamerHost, stem: str) -> tuple[RemoteFile, Probe]:
         await _resize(host, row, remote.size_bytes)
         row = (await host.read_tx(cache.by_stem, [stem]))[stem]
     if remote.size_bytes != row.size_bytes:
-        raise Refuse(f"{stem}: the origin does not say its length any more", errors.DOWNLOAD_FAILED)
+        raise Refuse(Text("{stem}: the origin does not say its length any more", stem=stem), errors.DOWNLOAD_FAILED)
     goes_on = await asyncio.to_thread(_begin, part, remote)
     async with artifacts.ProgressBar(f"download-{stem}", f"download {stem}, {row.size_bytes} bytes") as bar:
         growing = PeriodicSync(part, remote)
@@ -289,19 +293,32 @@ async def _of_one_recording(host: StreamerHost, stem: str, part: Path, remote: R
         if again.promise == remote.promise:
             return
     await asyncio.to_thread(cache_dir.remove, part)
-    raise TryAgain(f"{stem}: was replaced at its origin while it was downloaded", errors.DOWNLOAD_FAILED)
+    raise TryAgain(
+        Text("{stem}: was replaced at its origin while it was downloaded", stem=stem), errors.DOWNLOAD_FAILED
+    )
 
 
 async def _check(stem: str, part: Path, remote: RemoteFile) -> Probe:
     """Length, CRC-64, pictures; a bad file is deleted, so that the next try begins from zero."""
     size = await asyncio.to_thread(lambda: part.stat().st_size)
     if size != remote.size_bytes:
-        raise TryAgain(f"{stem}: {size} bytes came of {remote.size_bytes}", errors.DOWNLOAD_FAILED)
+        raise TryAgain(
+            Text("{stem}: {size} bytes came of {size_bytes}", stem=stem, size=size, size_bytes=remote.size_bytes),
+            errors.DOWNLOAD_FAILED,
+        )
     if remote.crc64 is not None:
         crc64 = await asyncio.to_thread(cache_dir.crc64, part)
         if crc64 != remote.crc64:
             part.unlink()
-            raise TryAgain(f"{stem}: CRC-64 is {crc64}, the origin says {remote.crc64}", errors.BAD_RECORDING)
+            raise TryAgain(
+                Text(
+                    "{stem}: CRC-64 is {crc64}, the origin says {other_crc64}",
+                    stem=stem,
+                    crc64=crc64,
+                    other_crc64=remote.crc64,
+                ),
+                errors.BAD_RECORDING,
+            )
     try:
         found = await probe.probe(part)
     except Refuse:
@@ -309,7 +326,7 @@ async def _check(stem: str, part: Path, remote: RemoteFile) -> Probe:
         raise
     if not found.last_second_decodes:
         part.unlink()
-        raise Refuse(f"{stem}: its end cannot be decoded", errors.BAD_RECORDING)
+        raise Refuse(Text("{stem}: its end cannot be decoded", stem=stem), errors.BAD_RECORDING)
     return found
 
 
@@ -355,7 +372,9 @@ def failed(stem: str, error: LecternError) -> Decide[StreamerChanges]:
         code = error.code or errors.DOWNLOAD_FAILED
         refuse_waiting(connection, changes, stem, error)
         changes.fail(row, error.message)
-        changes.note("download failed", detail=f"{code.number}: {error.message}", stem=stem)
+        changes.note(
+            "download failed", detail=Text("{thing}: {what}", thing=code.number, what=error.message), stem=stem
+        )
 
     return go
 

@@ -17,12 +17,13 @@ from flows.handling import Decide, changed
 from flows.host import StreamerHost, log
 from flows.outbox_publisher import publish_outbox
 from flows.streamer import downloads
-from lectern import errors, formatting, metrics
+from lectern import errors, metrics
 from lectern.db import account, airings, events
 from lectern.decide import airing as decide
 from lectern.decide import change
 from lectern.decide.airing import STORY
 from lectern.errors import ErrorCode
+from lectern.i18n import Text
 from lectern.model.facts import Airing
 from lectern.model.streamer_plan import StreamerChanges
 from lectern.model.views import EventView
@@ -122,7 +123,7 @@ class PlayoutEvents:
         class_id = event.get("class_id")
         if class_id is None:  # the end of the playout's lease
             if self._host.playout.held():
-                await changed(self._host, alarm_away("its lease is over, although this streamer holds one"))
+                await changed(self._host, alarm_away(Text("its lease is over, although this streamer holds one")))
                 await publish_outbox(self._host)
             return
         async with self._alone(class_id):
@@ -185,8 +186,8 @@ class PlayoutEvents:
                     if due[class_id].state in _COMES_ON_AIR:
                         await changed(self._host, _on_air(class_id))
                 elif status["state"] in _OFF_AIR and self._host.playout.held():
-                    lacks = "it has no lease, although this streamer holds one"
-                    why = lacks if status["state"] == "no_lease" else "no receiver takes it yet"
+                    lacks = Text("it has no lease, although this streamer holds one")
+                    why = lacks if status["state"] == "no_lease" else Text("no receiver takes it yet")
                     self._why[class_id] = status["why"] or why
                     self._off_since.setdefault(class_id, now)
 
@@ -230,7 +231,7 @@ class PlayoutEvents:
         elif (number := self._count(class_id, what, why)) not in decide.SAME_AGAIN:
             return
         elif number > 1:
-            detail = f"{detail} (so far {number:,} times)"
+            detail = Text("{detail} (so far {number:,} times)", detail=detail, number=number)
         if not self._host.playout.tell(class_id, f"{what}: {detail}"):
             log.info("%s: %s: %s", class_id, what, detail)
         await changed(self._host, _noted(class_id, what, detail))
@@ -253,8 +254,14 @@ class PlayoutEvents:
                 self._off_since.setdefault(class_id, _off_at(one, event))
                 await self._off(one, event["at"])
         elif kind == "behind":
-            said = f"it falls behind the clock, and {event['behind_s']:.0f} s of it were skipped"
-            await self._alarm(class_id, errors.AIRING_BROKEN, f"{said}: its receiver takes less than it is sent")
+            said = Text(
+                "it falls behind the clock, and {skipped_s:.0f} s of it were skipped", skipped_s=event["behind_s"]
+            )
+            await self._alarm(
+                class_id,
+                errors.AIRING_BROKEN,
+                Text("{thing}: {what}", thing=said, what=Text("its receiver takes less than it is sent")),
+            )
         elif kind == "back":
             self._found_again(class_id)
         elif kind == "slate":
@@ -268,7 +275,9 @@ class PlayoutEvents:
         one = (await self._host.read_tx(airings.by_id, [class_id])).get(class_id)
         has_begun = one is None or one.start_time <= time.time()
         sent = decide.without_recording(has_slate=has_slate, has_begun=has_begun)
-        await self._alarm(class_id, errors.NO_RECORDING, f"{sent}: {why or 'no reason is known'}")
+        await self._alarm(
+            class_id, errors.NO_RECORDING, Text("{thing}: {what}", thing=sent, what=why or Text("no reason is known"))
+        )
 
     def _fetch(self, class_id: str, told: Mapping[str, Any]) -> None:
         if told.get("wants_file") and class_id not in self._fetching:
@@ -293,7 +302,7 @@ class PlayoutEvents:
         if since is None or one.state not in LIVE_AIRINGS:  # it came on air, or ended, while others were looked at
             return
         if at - max(since, one.start_time) >= decide.NOT_ON_AIR_S:
-            said = f"it is not on air: {self._why[one.class_id]}; it is tried again until its end"
+            said = Text("it is not on air: {reason}; it is tried again until its end", reason=self._why[one.class_id])
             await self._alarm(one.class_id, errors.AIRING_BROKEN, said)
 
     async def _alarm(self, class_id: str, code: ErrorCode, why: str) -> None:
@@ -337,7 +346,7 @@ def _alarm(class_id: str, code: ErrorCode, why: str) -> Decide[StreamerChanges]:
     def go(connection: Connection, changes: StreamerChanges) -> None:
         one = airings.by_id(connection, [class_id]).get(class_id)
         if one is not None and one.state in LIVE_AIRINGS:
-            changes.alarm(code, f"{class_id}: {why}", one)
+            changes.alarm(code, Text("{thing}: {what}", thing=class_id, what=why), one)
 
     return go
 
@@ -347,7 +356,12 @@ def alarm_away(why: str) -> Decide[StreamerChanges]:
 
     def go(connection: Connection, changes: StreamerChanges) -> None:
         on_air = airings.due(connection, changes.now, changes.now)
-        said = f"{changes.settings.name}: {why}; {formatting.counted(len(on_air), 'class', 'classes')} should be on air"
+        said = Text(
+            "{host}: {why}; {classes} should be on air",
+            host=changes.settings.name,
+            why=why,
+            classes=Text.many("{n:,} class", "{n:,} classes", n=len(on_air)),
+        )
         changes.raise_alarm(errors.PLAYOUT_AWAY, said)
 
     return go

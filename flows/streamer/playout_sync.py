@@ -18,6 +18,7 @@ from flows.streamer.playout_entry import DesiredTimetable, TimetableReader, live
 from flows.streamer.playout_events import PlayoutEvents, alarm_away
 from lectern import errors
 from lectern.errors import LecternError, TryAgain
+from lectern.i18n import Text
 from lectern.media import ffmpeg
 from lectern.playout.client import PROTOCOL, Client, version_of, write_timetable
 from lectern.timing import backoff_s
@@ -121,7 +122,7 @@ class PlayoutSync:
                 one.cancel()
             await asyncio.gather(*ours, return_exceptions=True)
             await client.close()
-        raise TryAgain("the worker of the playout ended")
+        raise TryAgain(Text("the worker of the playout ended"))
 
     async def _bring_up_to_date(self) -> None:
         """Hand the timetable over, and take in missed events.
@@ -230,7 +231,7 @@ class PlayoutSync:
             log.error("playout: the timetable is not taken: %s", error.message)
         if answer["version"] == version:
             left_out = list(wanted.lessons)[len(wanted.lessons) - answer["left_out"] :]
-            refused = {**answer["refused"], **dict.fromkeys(left_out, "its timetable is full")}
+            refused = {**answer["refused"], **dict.fromkeys(left_out, Text("its timetable is full"))}
             aired = {class_id: one for class_id, one in wanted.lessons.items() if class_id not in refused}
             playout.confirm(number, aired)
             playout.cleared = wanted.session, self._holder_pid
@@ -243,7 +244,7 @@ class PlayoutSync:
         for class_id, why in refused.items():
             if self._said.get(class_id) != why:
                 log.error("%s: the playout does not take it: %s", class_id, why)
-                await self._following.not_known(class_id, f"the playout does not take it: {why}")
+                await self._following.not_known(class_id, Text("the playout does not take it: {reason}", reason=why))
         self._said = dict(refused)
         begun_before = time.time() - LATE_S
         for class_id, one in wanted.rows.items():
@@ -251,7 +252,7 @@ class PlayoutSync:
                 break
             lesson = wanted.lessons.get(class_id)
             if class_id not in refused and self._host.playout.confirmed.get(class_id) != lesson:
-                await self._following.not_known(class_id, "the playout does not know it as it is booked")
+                await self._following.not_known(class_id, Text("the playout does not know it as it is booked"))
 
     # -- it is not there -----------------------------------------------------------------------------------------------
 

@@ -28,6 +28,7 @@ from lectern.decide.airing import RUN_AHEAD_S
 from lectern.decide.cache import Admission, Admit, Bound, Coming
 from lectern.decide.leases import WITNESS_S
 from lectern.errors import DISK_FULL, DOWNLOAD_FAILED, Caught, LecternError, Refuse
+from lectern.i18n import Text
 from lectern.model.facts import Cached, Idle, Needed, RemoteFile, Usage
 from lectern.model.streamer_plan import StreamerChanges
 from lectern.rendition_ids import HeldStem
@@ -155,7 +156,7 @@ def _looks(host: StreamerHost, came: Sequence[Asked], here: Collection[str]) -> 
         assert failed.error is not None
         why = words(failed.error)
         log.error("%s: cannot be looked at: %s", redact_url(url), why)
-        return Refuse(f"{redact_url(url)}: cannot be looked at: {why}", DOWNLOAD_FAILED)
+        return Refuse(Text("{url}: cannot be looked at: {reason}", url=redact_url(url), reason=why), DOWNLOAD_FAILED)
 
     async def first(urls: Collection[str]) -> ProbeResult:
         failed: list[ProbeResult] = []

@@ -13,6 +13,7 @@ from lectern import urls
 from lectern.allowlist import PUBLIC, Address, Allowlist
 from lectern.db import airings
 from lectern.errors import TryAgain
+from lectern.i18n import Text
 from lectern.storage import origin
 
 SETTING = "ALLOWED_PUSH_HOSTS"
@@ -50,7 +51,13 @@ async def forbidden(host: StreamerHost, push_urls: Collection[str]) -> dict[str,
         said = f"{SETTING}={_with(host, one)}"
         log.warning("%s: is no public host, and taken because classes were pushed to it before: set %s", one[0], said)
     return {
-        url: f"{one[0]}: {bad[one]} is no allowed push host; to push there, set {SETTING}={_with(host, one)}"
+        url: Text(
+            "{host}: {address} is no allowed push host; to push there, set {setting}={value}",
+            host=one[0],
+            address=bad[one],
+            setting=SETTING,
+            value=_with(host, one),
+        )
         for url, one in servers.items()
         if one in bad and one not in old
     }

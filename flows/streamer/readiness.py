@@ -20,6 +20,7 @@ from lectern.db import account, airings, cache, events, outbox
 from lectern.decide import readiness as decide
 from lectern.decide.readiness import LATE_AFTER_S, LOOK_EVERY_S
 from lectern.errors import TryAgain
+from lectern.i18n import Text
 from lectern.media import integrity, push_target
 from lectern.model.facts import Airing, Cached, Event, Usage
 from lectern.states import AiringState, FileState
@@ -115,7 +116,7 @@ class Readiness:
         async def look(one: Airing) -> list[str]:
             async with gate:
                 if one.state is AiringState.REFUSED:
-                    return [f"it was refused: {one.message}"]
+                    return [Text("it was refused: {why}", why=one.message)]
                 seen = await self._seen(one, rows.get(one.stem), skew_s)
                 if (why := decide.lost_file(seen)) is not None:
                     lost_files[one.stem] = why
@@ -212,7 +213,7 @@ def _reds(one: Airing, found: list[str] | BaseException) -> list[str]:
     if isinstance(found, list):
         return found
     log.error("%s: its check failed: %r", one.class_id, found)
-    return [redact(f"its check failed: {type(found).__name__}: {found}")]
+    return [Text("its check failed: {kind}: {error}", kind=type(found).__name__, error=found).masked(redact)]
 
 
 def _note(

@@ -20,6 +20,7 @@ from lectern import formatting
 from lectern.db import airings, cache
 from lectern.db.cache_check import CacheDifference, Odd, differences, doubtful
 from lectern.errors import LecternError
+from lectern.i18n import Text
 from lectern.media import integrity, probe, remux
 from lectern.model.facts import Cached
 from lectern.model.streamer_plan import StreamerChanges
@@ -174,15 +175,19 @@ async def _fetch_again(host: StreamerHost, missing: Sequence[Cached]) -> list[di
     for changes in found.done:
         follow(host, changes)
         for stem in changes.lost:
-            done = "it is downloaded again" if stem in changes.reserved else "nobody needs it"
-            table.append({"what": f"{stem}: {Odd.MISSING}", "done": done})
+            done = Text("it is downloaded again") if stem in changes.reserved else "nobody needs it"
+            table.append({"what": Text("{thing}: {what}", thing=stem, what=Odd.MISSING), "done": done})
     return table + [{"what": row.stem, "done": f"not mended: {why}"} for row, why in found.failed]
 
 
 def _why_missing(root: Path, row: Cached) -> str:
     """Why a rendition is missing; names the folder of before if VIDEO_ROOT is another one now."""
     here = str(cache_dir.rendition_path(root, row.stem))
-    return "it is not on the disk" if row.site in {None, here} else f"it is not on the disk, it was at {row.site}"
+    return (
+        Text("it is not on the disk")
+        if row.site in {None, here}
+        else Text("it is not on the disk, it was at {site}", site=row.site)
+    )
 
 
 def _agree(connection: Connection, host: StreamerHost, new: Sequence[FoundFile]) -> None:

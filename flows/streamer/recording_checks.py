@@ -16,6 +16,7 @@ from lectern.db import airings, cache, dead_air, events, outbox
 from lectern.db.airings import remade
 from lectern.decide import readiness as decide
 from lectern.errors import DISK_FULL, Caught, Refuse
+from lectern.i18n import Text
 from lectern.media import remux
 from lectern.media.sampling import samples
 from lectern.model.facts import Airing, Cached, Event
@@ -168,7 +169,12 @@ def _warn(connection: Connection, host: StreamerHost, found: Sequence[tuple[Airi
     code, name = errors.DEAD_AIR, host.settings.name
     for one, warning in found:
         log.warning("%s: its recording %s is faulty: %s", one.class_id, one.stem, warning)
-        said = f"{one.class_id}: its recording {one.stem} is faulty: {warning}"
+        said = Text(
+            "{class_id}: its recording {stem} is faulty: {warning}",
+            class_id=one.class_id,
+            stem=one.stem,
+            warning=warning,
+        )
         alarm = host.alarm(code, said, now, class_id=one.class_id, record_id=one.record_id)
         outbox.put(connection, host.journal, [alarm], now)
         events.note(connection, host.journal, name, [Event(dead_air.TOLD, one.class_id, one.stem, warning)], now)

@@ -13,6 +13,7 @@ from lectern import errors, rendition_ids
 from lectern.db import airings, inbox
 from lectern.decide.airing import RUN_AHEAD_S, lead_time
 from lectern.errors import Caught, TryAgain
+from lectern.i18n import Text
 from lectern.model.facts import Airing
 from lectern.states import AiringState
 
@@ -137,7 +138,9 @@ class CancelledRuns:
             if one is None or one.run_id != run_id or not _is_its_end(one, host.playout.watches.get(class_id)):
                 return  # released, moved, or watched by a run that has a cancel of its own
             log.warning("%s: its run was cancelled in the UI, it will not be aired", class_id)
-            await playout_events.close_unfinished(host, one.class_id, AiringState.CANCELLED, "cancelled in the UI")
+            await playout_events.close_unfinished(
+                host, one.class_id, AiringState.CANCELLED, Text("cancelled in the UI")
+            )
             await lease.end_pushes(host, [one])
         except errors.LecternError as error:
             log.error("%s: its run was cancelled in the UI, but the class cannot be ended: %s", class_id, error.message)

@@ -19,6 +19,7 @@ from lectern.db import bookings, leases
 from lectern.decide import leases as decide_leases
 from lectern.decide.placement import Choice, place_again, secondary_id
 from lectern.errors import TryAgain
+from lectern.i18n import Text
 from lectern.model.plan import Changes
 from lectern.model.tables.teacher import StreamerRow, streamers
 from lectern.run_records import summary
@@ -125,7 +126,7 @@ def taken(streamer: str, before: StreamerRow, alive: Sequence[str], *, force: bo
         no = leases.refused_by(connection, [order.class_id for order in orders])
         choice = Choice(bookings.loads(connection, alive, changes.now), no)
         going = decide_leases.leaving_lost(changes, orders, choice, force=force)
-        place_again(changes, going, choice, f"{streamer} is lost", refused=False)
+        place_again(changes, going, choice, Text("{streamer} is lost", streamer=streamer), refused=False)
         for order in orders if before.session is not None else ():
             if order not in going:
                 changes.note("stays", order, f"with {streamer}, which is lost: no other streamer can take it yet")

@@ -20,6 +20,7 @@ from lectern.decide import placement as cancelling
 from lectern.decide import readiness, reports
 from lectern.decide.readiness import LATE_AFTER_S, LOOK_EVERY_S
 from lectern.errors import TryAgain
+from lectern.i18n import Text
 from lectern.model.facts import Order
 from lectern.model.plan import Changes
 from lectern.model.tables.teacher import journal
@@ -122,7 +123,11 @@ async def check_of_teacher(host: TeacherHost, done: Mapping[Begins, float], now:
 def _late(late: Sequence[Order]) -> Decide[Changes]:
     def go(_: Connection, changes: Changes) -> None:
         for one in late:
-            why = f"{one.streamer} does not have it yet" if one.streamer else "it is not made yet"
+            why = (
+                Text("{streamer} does not have it yet", streamer=one.streamer)
+                if one.streamer
+                else Text("it is not made yet")
+            )
             said = readiness.sentence(one.class_id, one.stem, one.start_time - changes.now, [why])
             log.warning("%s", said)
             changes.alarm(errors.NOT_READY_FOR_START, said, one)

@@ -28,6 +28,7 @@ from lectern.db import bookings, inbox, incidents, outbox, transcodings
 from lectern.decide import transcoding
 from lectern.decide.transcoding import Breaker, Late, Waiters, by_record
 from lectern.errors import Caught, FallBack, LecternError, TryAgain
+from lectern.i18n import Text
 from lectern.model.facts import RenditionKey
 from lectern.model.plan import Changes
 from lectern.model.tables.teacher import RenditionRow
@@ -205,8 +206,13 @@ class _Door:
         """A context around one request; raises FallBack if the request must not be made."""
         now = time.time()
         if settings.ecs_hosts and not self.breaker.lets(now):
-            often = f"failed {self.breaker.failures} times in a row, the last time because: {self.why}"
-            raise FallBack(f"{thing}: the OSS API {often}; it is left alone")
+            often = Text(
+                "{thing}: the OSS API failed {failures} times in a row, the last time because: {why}; it is left alone",
+                thing=thing,
+                failures=self.breaker.failures,
+                why=self.why,
+            )
+            raise FallBack(often)
         self.breaker = self.breaker.asked(now)
         try:
             yield
@@ -237,7 +243,7 @@ async def _ask(host: TeacherHost, key: RenditionKey, attempt: int, owner: str) -
 async def _post(host: TeacherHost, key: RenditionKey, attempt: int, owner: str) -> None:
     """One signed POST to the OSS transcoder, if the rendition is still *owner*'s to ask for when its turn comes."""
     if host.settings.oss_transcode_url is None:  # it was set when the request was decided
-        raise FallBack(f"{stem(*key)}: OSS transcoding: OSS_TRANSCODE_URL is not set any more")
+        raise FallBack(Text("{stem}: OSS transcoding: OSS_TRANSCODE_URL is not set any more", stem=stem(*key)))
     async with _door.at_once:
         if not await host.write_tx(transcodings.may_request, key, attempt, owner, time.time() + LEASE_S):
             log.info("%s: is asked for by another run, or is settled", stem(*key))

@@ -178,7 +178,7 @@ BESIDE = msgid("{first} {second}")
 
 
 def translated(text: str, language: str, otherwise: Callable[[str], str] = str) -> str:
-    """*text* in *language*; plain words, and a sentence's plain values of several words, by *otherwise*."""
+    """*text* in *language*; plain words, and a sentence's plain values, by *otherwise*."""
     if not isinstance(text, Text):
         return otherwise(text)
     if language == ENGLISH or not text.id:
@@ -194,7 +194,7 @@ def translated(text: str, language: str, otherwise: Callable[[str], str] = str) 
         said = _in_english(value, kind)
         if kind in _OF_UNITS:
             return _UNIT.sub(lambda unit: known.gettext(_UNITS.get(unit[0], unit[0])), said)
-        return otherwise(said) if isinstance(value, str) and " " in said else said
+        return otherwise(said) if isinstance(value, str) else said
 
     return _filled(pattern, text.args, wording)
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from lectern.errors import CallAPerson, Caught, Misuse, TryAgain
+from lectern.i18n import Text, msgid
 from lectern.playout.sanitize import cleaned
 from lectern.urls import redact
 
@@ -110,7 +111,7 @@ async def start(
     try:
         threading.Thread(target=live, name=f"process {argv[0]}", daemon=True).start()
     except RuntimeError as error:
-        raise OSError(errno.EAGAIN, "no thread to be had just now") from error
+        raise OSError(errno.EAGAIN, Text("no thread to be had just now")) from error
     popen = await coming
     started = Started(popen, ended)
     with ExitStack() as failed:
@@ -268,10 +269,10 @@ T = TypeVar("T")
 
 
 class _Ended(TryAgain):
-    did = ""
+    said = ""
 
     def __init__(self, program: str, seconds: float, last_words: str) -> None:
-        super().__init__(f"{program}: {self.did} {seconds:.1f} s, ended; it said last: {last_words or 'nothing'}")
+        super().__init__(Text(self.said, program=program, seconds=seconds, last_words=last_words or Text("nothing")))
         self.program = program
         self.seconds = seconds
         self.last_words = last_words
@@ -280,13 +281,13 @@ class _Ended(TryAgain):
 class TimedOut(_Ended):
     """A program did not end in its time, and was ended."""
 
-    did = "not done after"
+    said = msgid("{program}: not done after {seconds:.1f} s, ended; it said last: {last_words}")
 
 
 class Stalled(_Ended):
     """A program showed no progress for too long, and was ended."""
 
-    did = "no progress for"
+    said = msgid("{program}: no progress for {seconds:.1f} s, ended; it said last: {last_words}")
 
 
 @dataclass(frozen=True)
@@ -406,13 +407,20 @@ async def _start(
         return await start(argv, cwd, None if env is None else {**os.environ, **env}, before_exec, reads=reads)
     except (FileNotFoundError, PermissionError) as error:
         if cwd is not None and str(error.filename) == str(cwd):
-            raise Misuse(f"{argv[0]}: cannot be started in {cwd}: there is no such folder") from error
+            raise Misuse(
+                Text("{argv}: cannot be started in {cwd}: there is no such folder", argv=argv[0], cwd=cwd)
+            ) from error
         name = Path(argv[0]).name
         raise Misuse(
-            f"{argv[0]}: cannot be started ({error.strerror}); install it (apt-get install {name}) or give its path"
+            Text(
+                "{argv}: cannot be started ({strerror}); install it (apt-get install {name}) or give its path",
+                argv=argv[0],
+                strerror=error.strerror,
+                name=name,
+            )
         ) from error
     except OSError as error:  # no process or memory to be had just now
-        raise TryAgain(f"{argv[0]}: cannot be started: {error.strerror}") from error
+        raise TryAgain(Text("{argv}: cannot be started: {strerror}", argv=argv[0], strerror=error.strerror)) from error
 
 
 async def _watch(
@@ -454,7 +462,7 @@ async def _end(child: _Child, grace_s: float) -> None:
     await asyncio.wait(child.readers)
     process.close()  # otherwise a pipe that someone in another session still holds would stay open in us
     if process.returncode is None:
-        raise CallAPerson(f"process {process.pid} cannot be ended, not even by KILL; does its disk hang?")
+        raise CallAPerson(Text("process {pid} cannot be ended, not even by KILL; does its disk hang?", pid=process.pid))
 
 
 async def _end_group(child: _Child, sign: signal.Signals, grace_s: float) -> None:

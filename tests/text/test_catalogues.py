@@ -42,9 +42,9 @@ def entries(path: Path) -> Iterator[Message]:
     return (message for message in read(path) if message.id)
 
 
-def all_of(text: str | Sequence[str]) -> list[str]:
+def all_of(text: str | Sequence[str] | None) -> list[str]:
     """A sentence, or its singular and its plural."""
-    return [text] if isinstance(text, str) else list(text)
+    return [text] if isinstance(text, str) else list(text or ())
 
 
 def gaps(text: str) -> set[tuple[str, str, str]]:

@@ -26,6 +26,7 @@ from flows.resident.prefect.run_creation import HOST, host_tag
 from flows.resident.prefect.runs import ResidentRuns
 from lectern import errors
 from lectern.errors import TryAgain
+from lectern.i18n import Text
 from lectern.settings import Settings
 from lectern.timing import backoff_s
 
@@ -138,7 +139,7 @@ async def _listen(host: Host[Any], client: PrefectClient) -> None:
             async with asyncio.timeout(ANSWERS_S):
                 why = await client.api_healthcheck()
         except TimeoutError:
-            why = TimeoutError(f"no answer within {ANSWERS_S:g} s")
+            why = TimeoutError(Text("no answer within {answers_s:g} s", answers_s=ANSWERS_S))
         if why is not None and not host.prefect_away:
             log.warning("prefect: away: %r", why)
         host.prefect_away = why is not None
@@ -165,7 +166,11 @@ async def _serve(host: Host[Any], runs: ResidentRuns) -> None:
             log.warning("prefect: away: %s", why)
             if now - well_at > ALARM_AFTER_S:
                 host.ongoing[errors.WORK_FAILED.number] = now
-                await failures.alarm(host, "prefect", f"away for more than {ALARM_AFTER_S:.0f} s: {why}")
+                await failures.alarm(
+                    host,
+                    "prefect",
+                    Text("away for more than {alarm_after_s:.0f} s: {reason}", alarm_after_s=ALARM_AFTER_S, reason=why),
+                )
         tries += 1
         await asyncio.sleep(backoff_s(tries))
 

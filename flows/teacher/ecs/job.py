@@ -26,6 +26,7 @@ from lectern.decide.transcoding import UNKNOWN_LIMIT_S, total_limit_s
 from lectern.ecs import ssh, transcode
 from lectern.ecs.job import Job, JobReport, Programs
 from lectern.errors import CANCELLED, HOST_ASIDE, TRANSCODE_FAILED, FallBack, LecternError, Refuse
+from lectern.i18n import Text
 from lectern.model.facts import EcsHost, Event, RenditionKey
 from lectern.model.tables.teacher import RenditionRow
 from lectern.settings import TeacherSettings
@@ -170,7 +171,7 @@ class TranscodeJob:
             log.info("%s: %s", self.due[0].stem, why)
         except asyncio.CancelledError:
             if self.host.runs.was_cancelled(self.owner):  # else the process ends, and the next one goes on
-                await subprocesses.shielded(self._publish({}, Refuse("cancelled in the UI", CANCELLED)))
+                await subprocesses.shielded(self._publish({}, Refuse(Text("cancelled in the UI"), CANCELLED)))
             raise
         while self.left:
             await leave(self.host, *self.left.pop(), tries=RECONNECTS)
@@ -339,7 +340,10 @@ class TranscodeJob:
         ecs_jobs.given_up(connection, again, self.owner)
         if self.place is not None:
             name = self.place.host
-            said = {one.stem: f"{name}: {error.message.removeprefix(f'{name}: ')}" for one, error in failed}
+            said = {
+                one.stem: Text("{thing}: {what}", thing=name, what=error.message.removeprefix(f"{name}: "))
+                for one, error in failed
+            }
             self.note(connection, "ECS host failed", said, now)
             _blame(connection, self.host, name, [error for _, error in failed], now)
         for one, error in failed:
@@ -374,7 +378,10 @@ class TranscodeJob:
             )
             sending = Outgoing(self.host.settings.transcoding_channel, OutgoingKind.CHANNEL, result)
             outbox.put(connection, self.host.journal, [sending], now)
-        said = {one.stem: f"{code}: {error.message}" if error else made[one.resolution] for one in ours}
+        said = {
+            one.stem: Text("{thing}: {what}", thing=code, what=error.message) if error else made[one.resolution]
+            for one in ours
+        }
         self.note(connection, "ECS transcoding ended", said, now)
         if self.place is not None and not error:
             ecs_jobs.remember(connection, EcsHost(self.place.host), None, now)
@@ -401,7 +408,13 @@ def _blame(connection: Connection, host: TeacherHost, name: str, errors: Iterabl
     ecs_jobs.remember(connection, after, message, now)
     if after.aside_until > before.aside_until:
         for_s = host.settings.ecs_cooldown_s
-        said = f"{name}: failed {after.failures} times in a row, it gets no job for {for_s:.0f} s: {message}"
+        said = Text(
+            "{host}: failed {failures} times in a row, it gets no job for {for_s:.0f} s: {why}",
+            host=name,
+            failures=after.failures,
+            for_s=for_s,
+            why=message,
+        )
         outbox.put(connection, host.journal, [host.alarm(HOST_ASIDE, said, now)], now)
 
 
@@ -420,7 +433,7 @@ class HostQueue:
         """Wait for a host for what the job is still to make; raises FallBack (none is set up) or NoLongerOurs."""
         known, first = hosts(job.host.settings), job.due[0]
         if not known:
-            raise FallBack(f"{first.stem}: no ECS host is set up; set ECS_HOSTS")
+            raise FallBack(Text("{stem}: no ECS host is set up; set ECS_HOSTS", stem=first.stem))
         if first.begun_at is not None and first.ecs_host in known and not job.avoid:
             before = BegunJob(first.ecs_host, remote_job(job.host.settings, job.due).name, first.begun_at)
             if first.ecs_job == before.job:

@@ -12,6 +12,7 @@ from sqlalchemy import Connection, Integer, Select, func, literal_column, or_, s
 from lectern.db import cache
 from lectern.db.bulk import bind_list, in_list
 from lectern.errors import CallAPerson
+from lectern.i18n import Text
 from lectern.model.facts import Airing, Needed
 from lectern.model.tables.streamer import classes, files, tasks
 from lectern.states import LIVE_AIRINGS, AiringState, FileState
@@ -86,7 +87,13 @@ def _seconds(row, value: object) -> float:  # type: ignore[no-untyped-def]  # no
     """The epoch seconds of a time that an old program may have written; may be unreadable if the class is over."""
     seconds = epoch(value)
     if seconds is None and row.state in LIVE_AIRINGS:
-        raise CallAPerson(f"{row.class_id}: task_list has {value!r:.60} for a time. Write epoch seconds there.")
+        raise CallAPerson(
+            Text(
+                "{class_id}: task_list has {value:.60} for a time. Write epoch seconds there.",
+                class_id=row.class_id,
+                value=repr(value),
+            )
+        )
     return seconds or 0.0
 
 

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 from sqlalchemy import Connection, case, exists, func, select, update
 
-from lectern import formatting
 from lectern.db import airings, cache
 from lectern.db.bulk import bind_list, in_list
 from lectern.db.cache import HERE
+from lectern.i18n import Text
 from lectern.model.facts import SHORT_S, SHORT_SHARE, Airing, Cached
 from lectern.model.tables.streamer import classes, files, journal, tasks
 from lectern.states import AiringState
@@ -79,7 +79,7 @@ def _faulty(connection: Connection, limit: int | None = None) -> list[tuple[Airi
 
 def _short(one: Airing, duration_s: float | None) -> str:
     lacks_s = one.lacks_s(duration_s)
-    return f"it ends {formatting.length(lacks_s)} before its class" if lacks_s else ""
+    return Text("it ends {lacks_s:length} before its class", lacks_s=lacks_s) if lacks_s else ""
 
 
 def _said(places: str | None, short: str) -> str:

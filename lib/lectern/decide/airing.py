@@ -6,6 +6,7 @@ from typing import Any
 from lectern import errors
 from lectern.decide import gaps
 from lectern.decide.cache import Admit
+from lectern.i18n import Text
 from lectern.model.facts import Airing, AsRun
 from lectern.model.streamer_plan import AS_RUN_TOLD, StreamerChanges
 from lectern.model.views import EventView
@@ -68,19 +69,25 @@ def event_text(event: Event) -> tuple[str, str] | None:
         case "slate":
             return ("slate" if event["slate"] else "nothing to send"), str(event["why"])
         case "back":
-            return "recording again", f"{event['why']}; it goes on at {event['position_s']:.1f} s"
+            return "recording again", Text(
+                "{reason}; it goes on at {position_s:.1f} s", reason=event["why"], position_s=event["position_s"]
+            )
         case "fenced":
             return "lease over", f"session {event['session']} was ended: this streamer may not push"
         case "behind":
-            return "fell behind", f"{event['behind_s']:.1f} s late; it goes on at the clock's position"
+            return "fell behind", Text(
+                "{behind_s:.1f} s late; it goes on at the clock's position", behind_s=event["behind_s"]
+            )
     return None
 
 
 def without_recording(*, has_slate: bool, has_begun: bool) -> str:
     """What a class without its recording sends: its slate, or nothing; from its start on, if that is still to come."""
     if has_begun:
-        return "its slate is sent" if has_slate else "nothing is sent, there is no slate"
-    return "its slate is sent from its start on" if has_slate else "nothing will be sent, there is no slate"
+        return Text("its slate is sent") if has_slate else Text("nothing is sent, there is no slate")
+    if has_slate:
+        return Text("its slate is sent from its start on")
+    return Text("nothing will be sent, there is no slate")
 
 
 def lead_time(start: float, lead_s: float, now: float) -> float:
@@ -131,7 +138,7 @@ def ended(
         return
     state = AiringState.AIRED if sent.is_whole else AiringState.AIRED_WITH_GAPS
     changes.missing_s.append(sent.missing_s)
-    close(changes, one, state, f"{sent.sentence()}; {told['why']}", parts_told, events)
+    close(changes, one, state, Text("{first}; {second}", first=sent.sentence(), second=told["why"]), parts_told, events)
 
 
 def _promised(changes: StreamerChanges, one: Airing) -> Airing:
@@ -169,15 +176,15 @@ def close_late(changes: StreamerChanges, one: Airing, *, is_known: bool = False)
     """
     one = _promised(changes, one)
     if one.state is AiringState.WAITING:
-        code, why = errors.ENDED, "it ended before its rendition was there"
+        code, why = errors.ENDED, Text("it ended before its rendition was there")
         changes.report("prepared", changes.move(one, AiringState.REFUSED, code, why), code, why)
     elif one.state is AiringState.BROKEN:
         changes.give_up(one)  # how it ended was reported before
         return
     else:
-        code, why = errors.AIRING_BROKEN, "not aired to its end: nobody knows how much of it was sent"
+        code, why = errors.AIRING_BROKEN, Text("not aired to its end: nobody knows how much of it was sent")
         if is_known and one.state is AiringState.READY:  # no receiver ever took it
-            why = "not aired: nothing was sent"
+            why = Text("not aired: nothing was sent")
         after = changes.move(one, AiringState.BROKEN, code, why)
         changes.report("ended", after, code, why)
         changes.give_up(after)

@@ -11,6 +11,7 @@ from lectern import errors, formatting
 from lectern.decide.placement import Loads, answer_again, cancel, proceed, refuse_other, without_cancelled
 from lectern.decide.transcoding import Limits, next_attempt
 from lectern.errors import ErrorCode
+from lectern.i18n import Text
 from lectern.model.facts import Attempt, Order, Rendition, RenditionKey, Slot
 from lectern.model.plan import Changes
 from lectern.rendition_ids import source
@@ -155,7 +156,11 @@ class Again:
     @property
     def refusal(self) -> str | None:
         """Why it is refused; None if it is the same."""
-        return f"it is booked already with other content: {', '.join(self.differs)}" if self.differs else None
+        return (
+            Text("it is booked already with other content: {differs}", differs=", ".join(self.differs))
+            if self.differs
+            else None
+        )
 
 
 @dataclass
@@ -240,7 +245,11 @@ def _overlap(booking: Booking, slots: Iterable[Slot], now: float) -> BookingVerd
     for one in slots:
         overlap_s = min(booking.end_time, one.end_time) - max(booking.start_time, one.start_time)
         if overlap_s > 0 and booking.end_time > now:
-            said = f"{one.class_id} is pushed to the same URL, and overlaps for {formatting.span(overlap_s)}"
+            said = Text(
+                "{class_id} is pushed to the same URL, and overlaps for {overlap_s:span}",
+                class_id=one.class_id,
+                overlap_s=overlap_s,
+            )
             return _refusal(booking, errors.CONFLICT, said)
     return None
 
@@ -249,7 +258,7 @@ def _decide(
     booking: Booking, renditions: Mapping[RenditionKey, Rendition], limits: Limits, now: float
 ) -> tuple[BookingVerdict, Attempt | None]:
     if booking.end_time <= now:
-        return _refusal(booking, errors.ENDED, f"it ended {formatting.span(now - booking.end_time)} ago"), None
+        return _refusal(booking, errors.ENDED, Text("it ended {ago_s:span} ago", ago_s=now - booking.end_time)), None
     resolution, key = booking.video_resolution, booking.key
     row = renditions.get(key) if key else None
     do = action(named_by(booking), row.state if row else None)
@@ -260,9 +269,11 @@ def _decide(
         case BookingAction.WAIT:
             return BookingVerdict(booking, BookingState.WAITING), None
         case BookingAction.REFUSE_TIMED_OUT:
-            return _refusal(booking, errors.TRANSCODE_TIMED_OUT, f"transcoding of {booking.stem} timed out"), None
+            return _refusal(
+                booking, errors.TRANSCODE_TIMED_OUT, Text("transcoding of {stem} timed out", stem=booking.stem)
+            ), None
         case BookingAction.ALARM_REFUSE_URL_MISSING:
-            said = f"{booking.stem} is transcoded, but video_url_list lacks it"
+            said = Text("{stem} is transcoded, but video_url_list lacks it", stem=booking.stem)
             return _refusal(booking, errors.URL_MISSING, said, alarm=True), None
         case BookingAction.INSERT_REQUEST_WAIT | BookingAction.SET_REQUEST_WAIT:
             assert key is not None  # the table asks for no transcoding without a key

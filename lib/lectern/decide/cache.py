@@ -7,6 +7,7 @@ from enum import StrEnum
 from lectern import errors, formatting
 from lectern.decide import readiness
 from lectern.errors import DOWNLOAD_FAILED, ErrorCode, LecternError
+from lectern.i18n import Text
 from lectern.model.facts import Airing, Idle, Needed, Usage
 from lectern.model.streamer_plan import StreamerChanges
 from lectern.settings import StreamerSettings
@@ -71,19 +72,29 @@ def evictions(size_bytes: int, usage: Usage, bound: Bound, idle: Sequence[Idle])
 
 def no_room(stem: str, size_bytes: int, usage: Usage, bound: Bound, idle: Sequence[Idle]) -> str:
     """Why *stem* does not fit even after all evictions: which bound it exceeds, and how full the cache would be."""
-    said = f"no room for {stem} ({formatting.size(size_bytes)}): "
     if size_bytes > bound.max_bytes:
-        whole = formatting.size(bound.max_bytes)
-        than = f"the {whole} that the disk has room for"
-        return f"{said}it is larger than {than if bound.by_disk else f'the whole cache, {whole} (MAX_VIDEO_SIZE)'}"
+        why = Text("it is larger than the whole cache, {bytes:size} (MAX_VIDEO_SIZE)", bytes=bound.max_bytes)
+        if bound.by_disk:
+            why = Text("it is larger than the {bytes:size} that the disk has room for", bytes=bound.max_bytes)
+        return _no_room(stem, size_bytes, why)
     needed = Usage(usage.size_bytes - sum(one.size_bytes for one in idle), usage.num - len(idle))
     if needed.num >= bound.max_num:
-        number = formatting.counted(bound.max_num, "rendition")
-        return f"{said}booked classes need {needed.num:,} of {number} (MAX_VIDEO_NUM)"
-    limit = "that the disk has room for" if bound.by_disk else "(MAX_VIDEO_SIZE)"
-    return (
-        f"{said}booked classes need {formatting.size(needed.size_bytes)} of {formatting.size(bound.max_bytes)} {limit}"
-    )
+        why = Text.many(
+            "booked classes need {needed:,} of {n:,} rendition (MAX_VIDEO_NUM)",
+            "booked classes need {needed:,} of {n:,} renditions (MAX_VIDEO_NUM)",
+            needed=needed.num,
+            n=bound.max_num,
+        )
+        return _no_room(stem, size_bytes, why)
+    sizes = {"needed": needed.size_bytes, "bytes": bound.max_bytes}
+    why = Text("booked classes need {needed:size} of {bytes:size} (MAX_VIDEO_SIZE)", **sizes)
+    if bound.by_disk:
+        why = Text("booked classes need {needed:size} of {bytes:size} that the disk has room for", **sizes)
+    return _no_room(stem, size_bytes, why)
+
+
+def _no_room(stem: str, size_bytes: int, why: Text) -> Text:
+    return Text("no room for {stem} ({size_bytes:size}): {why}", stem=stem, size_bytes=size_bytes, why=why)
 
 
 def next_place(size_bytes: int, bound: Bound, needed: Iterable[Needed]) -> float | None:
@@ -109,7 +120,11 @@ def next_place(size_bytes: int, bound: Bound, needed: Iterable[Needed]) -> float
 
 def with_next_place(why: str, at: float | None, now: float) -> str:
     """The reason *why* there is no room, followed by *at*, when there will be (epoch seconds), if that is known."""
-    return why if at is None else f"{why}; the next place for it is free at {formatting.when(at, now)}"
+    return (
+        why
+        if at is None
+        else Text("{reason}; the next place for it is free at {when}", reason=why, when=formatting.when(at, now))
+    )
 
 
 def told_when(admissions: Iterable[Admission], bound: Bound, needed: Sequence[Needed], now: float) -> list[Admission]:
@@ -227,7 +242,7 @@ def wanted_renditions(
     for one in new:
         there = coming.get(one.stem)
         if one.end_time <= changes.now:
-            changes.refuse(one, errors.ENDED, "it ended before its rendition was there")
+            changes.refuse(one, errors.ENDED, Text("it ended before its rendition was there"))
         elif one.stem in here:
             found.append(WantedRendition(one.class_id, one.stem))
         elif isinstance(there, Coming):
@@ -243,7 +258,7 @@ def wanted_renditions(
 
 def _why_not(found: LecternError | None) -> tuple[ErrorCode, str]:
     if found is None:
-        return DOWNLOAD_FAILED, "the origin does not say how large the recording is"
+        return DOWNLOAD_FAILED, Text("the origin does not say how large the recording is")
     return found.code or DOWNLOAD_FAILED, found.message
 
 
@@ -254,13 +269,22 @@ def _too_late(changes: StreamerChanges, one: Prepare, coming: Coming) -> tuple[E
     if now + takes_s < one.end_time:
         return None
     takes = _takes(coming.left_bytes, settings)
-    why = f"{one.stem} cannot be there before the class ends in {formatting.span(one.end_time - now)}: {takes}"
+    why = Text(
+        "{stem} cannot be there before the class ends in {left_s:span}: {why}",
+        stem=one.stem,
+        left_s=one.end_time - now,
+        why=takes,
+    )
     return errors.NOT_READY_FOR_START, why
 
 
 def _takes(size_bytes: int, settings: StreamerSettings) -> str:
-    took = formatting.span(size_bytes / settings.download_rate_bytes)
-    return f"its download of {formatting.size(size_bytes)} takes {took} at DOWNLOAD_RATE {settings.download_rate}"
+    return Text(
+        "its download of {size_bytes:size} takes {took_s:span} at DOWNLOAD_RATE {download_rate}",
+        size_bytes=size_bytes,
+        took_s=size_bytes / settings.download_rate_bytes,
+        download_rate=settings.download_rate,
+    )
 
 
 def cite_or_reserve(

@@ -18,6 +18,7 @@ from lectern.decide.booking import Before, BookingVerdict, is_same, plan
 from lectern.decide.placement import Loads, cancel_second, proceed
 from lectern.decide.transcoding import Limits
 from lectern.errors import Refuse
+from lectern.i18n import Text
 from lectern.model.facts import Airing, Order, Rendition, RenditionKey, Slot
 from lectern.model.plan import Changes
 from lectern.model.streamer_plan import StreamerChanges
@@ -52,7 +53,11 @@ def decide(changes: Changes, asked: Sequence[Change], facts: ChangeFacts, limits
             _decide(changes, one, facts, limits)
         except Refuse as error:
             changes.answer_change(one.class_id, error.code.number, error.message)
-            changes.note("change refused", class_id=one.class_id, detail=f"{error.code.number}: {error.message}")
+            changes.note(
+                "change refused",
+                class_id=one.class_id,
+                detail=Text("{thing}: {what}", thing=error.code.number, what=error.message),
+            )
             changes.row(one.class_id, "refuse the change", code=error.code.number, detail=error.message)
 
 
@@ -63,7 +68,7 @@ def wanted(orders: Mapping[str, Order], revisions: Sequence[str], asked: Change)
     """
     order = orders.get(asked.class_id)
     if order is None:
-        raise Refuse(f"{asked.class_id}: nobody has booked it here", errors.NOT_BOOKED)
+        raise Refuse(Text("{class_id}: nobody has booked it here", class_id=asked.class_id), errors.NOT_BOOKED)
     if order.state not in WAITS:
         code = errors.CANCELLED if order.state is BookingState.CANCELLED else errors.ENDED
         raise Refuse(f"{asked.class_id}: the class is {order.state}", code)
@@ -72,7 +77,7 @@ def wanted(orders: Mapping[str, Order], revisions: Sequence[str], asked: Change)
     try:
         return latest, asked.onto(from_json(latest.payload))
     except ValidationError as error:
-        raise Refuse(f"{asked.class_id}: {in_words(error)}", errors.MALFORMED) from error
+        raise Refuse(Text("{thing}: {what}", thing=asked.class_id, what=in_words(error)), errors.MALFORMED) from error
 
 
 def _decide(changes: Changes, asked: Change, facts: ChangeFacts, limits: Limits) -> None:
@@ -116,7 +121,9 @@ def _again(changes: Changes, latest: Order) -> None:
     if latest.revises is not None:
         changes.count_delivery(latest)
     elif latest.end_time <= changes.now:
-        raise Refuse(f"{class_id}: its end has passed, so it cannot be changed any more", errors.ENDED)
+        raise Refuse(
+            Text("{class_id}: its end has passed, so it cannot be changed any more", class_id=class_id), errors.ENDED
+        )
     else:
         changes.answer_change(class_id, 0, IN_FORCE)
     changes.row(class_id, "change delivered again")
@@ -135,7 +142,7 @@ def _admitted(changes: Changes, latest: Order, booking: Booking, facts: ChangeFa
         raise Refuse(verdict.message, verdict.code)
     waits = latest.revises is None and latest.state is BookingState.WAITING
     if waits and verdict.state is BookingState.PLACED and not facts.loads:
-        raise Refuse(f"{booking.class_id}: {changes.no_streamer()}", errors.NO_STREAMER)
+        raise Refuse(Text("{thing}: {what}", thing=booking.class_id, what=changes.no_streamer()), errors.NO_STREAMER)
     for attempt in made.attempts:
         changes.begun.append(attempt)
         changes.note("transcoding begins", stem=attempt.stem, detail=f"{attempt.backend}, attempt {attempt.attempt}")
@@ -302,7 +309,7 @@ def _let_go(changes: Changes, one: Order) -> None:
 def forsake(changes: Changes, revisions: Sequence[Order]) -> None:
     """Refuse the changes of *revisions* because their classes are over."""
     for one in revisions:
-        changes.refuse(one, errors.ENDED, "the class was over before its change was in force")
+        changes.refuse(one, errors.ENDED, Text("the class was over before its change was in force"))
         _let_go(changes, one)
 
 
@@ -327,7 +334,7 @@ def _is_second(revision: Order) -> bool:
 # can have nothing of the class yet, otherwise when the playout has confirmed it.
 
 
-OVER = "the class was over before its change was in force"
+OVER = Text("the class was over before its change was in force")
 NOT_HERE = "its streamer has the class without this change"
 
 _CONTENT = ("stem", "push_url", "start_time", "end_time")

@@ -138,7 +138,7 @@ def _sessions(found: SentAccount) -> Text:
 
 def not_aired(found: SentAccount, why: str | None) -> str:
     """The message for a class whose recording was never sent."""
-    said = Text("not aired")
+    said: str = Text("not aired")
     if found.slate_s >= 1:
         said = joined((said, Text("the slate was sent for {slate_s:.0f} s", slate_s=found.slate_s)))
     return Text("{thing}: {what}", thing=said, what=why) if why else said

@@ -8,7 +8,7 @@ from typing import Any
 
 from lectern import errors, formatting
 from lectern.decide.placement import Choice, open_to, place_again
-from lectern.i18n import msgid
+from lectern.i18n import Text, joined, msgid
 from lectern.model.facts import Order
 from lectern.model.plan import Changes, Granted
 from lectern.model.tables.teacher import CancelRow, StreamerRow, streamers
@@ -199,16 +199,20 @@ def lose(changes: Changes, holder: StreamerRow, number: int, others: Sequence[st
     """Alarm that a streamer is lost, and what becomes of its *number* classes; returns it in words."""
     name = holder.name
     changes.hold(holder, lost_at=changes.now)
-    after = f"not heard of for {changes.settings.streamer_lost_after_s:g} s"
-    classes, stay = formatting.counted(number, "class", "classes"), "stays" if number == 1 else "stay"
+    after = Text(
+        "not heard of for {streamer_lost_after_s:g} s", streamer_lost_after_s=changes.settings.streamer_lost_after_s
+    )
+    why = Text("its lease has no end")
     if not others:
-        what = f"{classes} {stay} with it, because no streamer is alive that it asks before it goes on alone"
-    elif movable:
-        what = f"{classes} to be moved to others"
-    else:
-        what = f"{classes} {stay} with it, because its lease has no end"
-    changes.alarm(errors.STREAMER_LOST, f"{name}: {after}; {what}")
-    return f"{after}; {what}"
+        why = Text("no streamer is alive that it asks before it goes on alone")
+    what = Text.many(
+        "{n:,} class stays with it, because {why}", "{n:,} classes stay with it, because {why}", n=number, why=why
+    )
+    if others and movable:
+        what = Text.many("{n:,} class to be moved to others", "{n:,} classes to be moved to others", n=number)
+    lost = joined((after, what))
+    changes.alarm(errors.STREAMER_LOST, Text("{thing}: {what}", thing=name, what=lost))
+    return lost
 
 
 def leaving_lost(changes: Changes, orders: Sequence[Order], choice: Choice, *, force: bool) -> list[Order]:
@@ -254,7 +258,7 @@ def drain(changes: Changes, name: str, orders: Sequence[Order], choice: Choice) 
     """Move those of *orders* off the streamer *name* that begin late enough and that another streamer can take."""
     going = [one for one in orders if one.start_time > changes.now + DRAIN_AHEAD_S]
     going = [one for one in going if open_to(changes, one, choice)]
-    place_again(changes, going, choice, f"{name} is drained", refused=False)
+    place_again(changes, going, choice, Text("{name} is drained", name=name), refused=False)
 
 
 def withdraw(changes: Changes, name: str, orders: Sequence[Order]) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pydantic_core import from_json
 
 from lectern import errors
+from lectern.i18n import Text
 from lectern.model.facts import Order
 from lectern.model.plan import Changes
 from lectern.model.tables.teacher import CancelRow, cancels
@@ -204,11 +205,16 @@ def proceed(changes: Changes, going: Sequence[tuple[Order, str]], loads: Loads) 
         elif order.end_time > changes.now:
             open_.append((order, url))
         else:
-            changes.refuse(order, errors.ENDED, "it ended before its rendition was there")
+            changes.refuse(order, errors.ENDED, Text("it ended before its rendition was there"))
     chosen = place([order.stem for order, _ in open_], loads, changes.settings.streamer_load_slack)
     for (order, url), streamer in zip(open_, chosen, strict=True):
         if streamer is None:
-            changes.refuse(order, errors.NO_STREAMER, f"{order.stem}: {changes.no_streamer()}", alarm=True)
+            changes.refuse(
+                order,
+                errors.NO_STREAMER,
+                Text("{thing}: {what}", thing=order.stem, what=changes.no_streamer()),
+                alarm=True,
+            )
             continue
         loads[streamer] += 1
         changes.place(order, streamer, url)
@@ -263,10 +269,10 @@ def _nowhere(changes: Changes, order: Order, why: str) -> None:
         changes.refuse(order, errors.NO_STREAMER, why, alarm=True)
         cancel_second(changes, order)
         return
-    code, said = errors.NOT_MOVED, f"{why}; no other streamer can take it"
+    code, said = errors.NOT_MOVED, Text("{reason}; no other streamer can take it", reason=why)
     changes.move(order, BookingState.BROKEN, code.number, why)
-    changes.alarm(code, f"{order.class_id}: {said}", order)
-    changes.note("broken", order, f"{code.number}: {said}")
+    changes.alarm(code, Text("{thing}: {what}", thing=order.class_id, what=said), order)
+    changes.note("broken", order, Text("{thing}: {what}", thing=code.number, what=said))
     changes.row(order.class_id, BookingState.BROKEN, code=code.number, detail=why)
 
 
@@ -287,8 +293,11 @@ def answer_again(changes: Changes, order: Order) -> None:
 
 def refuse_other(changes: Changes, order: Order, why: str) -> None:
     """Refuse another booking of a class that is booked; the first one stands, and its answer is still to come."""
-    code, said = errors.CONFLICT, f"{why}; the first booking stands, it is {order.state}"
+    code, said = (
+        errors.CONFLICT,
+        Text("{reason}; the first booking stands, it is {state}", reason=why, state=Text(order.state)),
+    )
     changes.refuse_another(order.class_id, code.number, said)
-    changes.alarm(code, f"{order.class_id}: {said}", class_id=order.class_id)
-    changes.note("another booking refused", order, f"{code.number}: {said}")
+    changes.alarm(code, Text("{thing}: {what}", thing=order.class_id, what=said), class_id=order.class_id)
+    changes.note("another booking refused", order, Text("{thing}: {what}", thing=code.number, what=said))
     changes.row(order.class_id, "refuse another booking", code=code.number, detail=said)

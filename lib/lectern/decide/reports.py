@@ -5,10 +5,11 @@ from dataclasses import dataclass, field, replace
 
 from pydantic import TypeAdapter, ValidationError
 
-from lectern import errors, formatting
+from lectern import errors
 from lectern.decide import change, gaps
 from lectern.decide.airing import STORY
 from lectern.decide.placement import Choice, cancel_second, place_again
+from lectern.i18n import Text
 from lectern.model.facts import AsRun, Order
 from lectern.model.plan import Changes
 from lectern.model.streamer_plan import DETAIL_TOLD
@@ -60,7 +61,11 @@ def take(changes: Changes, said: Report, facts: ReportFacts) -> None:
     if said.cmd == "ended" and its in facts.unconfirmed and (cancels, *its) not in changes.rows:
         changes.change(cancels, {"class_id": said.class_id, "streamer": said.streamer}, {}, None)
         changes.row(said.class_id, "cancel confirmed", where=said.streamer)
-        changes.note("cancel confirmed", class_id=said.class_id, detail=f"{said.streamer}: {said.message}")
+        changes.note(
+            "cancel confirmed",
+            class_id=said.class_id,
+            detail=Text("{thing}: {what}", thing=said.streamer, what=said.message),
+        )
     elif order is not None and order.revises is not None and _is_from(order, said):
         change.reported(changes, order, said, facts.choice.loads)
     elif order is None or not _is_from(order, said):
@@ -88,7 +93,7 @@ class _Sent:
     def together(self, order: Order, message: str) -> tuple[bool, str]:
         """Whether all streamers together aired the class whole, and how; *message* is that of the last one."""
         known = gaps.sent(order.start_time, order.end_time, [*self.before, *self.parts], self.reasons, message)
-        return known.is_whole, f"{known.sentence()}; {message.rpartition('; ')[2]}"
+        return known.is_whole, Text("{first}; {second}", first=known.sentence(), second=message.rpartition("; ")[2])
 
 
 def _keep_sent(changes: Changes, order: Order, said: Report, facts: ReportFacts) -> _Sent:
@@ -127,7 +132,7 @@ def _prepared(changes: Changes, order: Order, said: Report, facts: ReportFacts) 
     elif is_over and order.promised_at is not None:
         _ended(changes, order, said, _Sent())
     elif order.promised_at is not None or order.state is BookingState.READY:
-        why = f"{said.streamer}: {said.code} {said.message}"
+        why = Text("{streamer}: {code} {reason}", streamer=said.streamer, code=said.code, reason=said.message)
         place_again(changes, [order], facts.choice, why, refused=True)
     else:
         code = errors.CODES.get(said.code, errors.DOWNLOAD_FAILED)
@@ -136,7 +141,7 @@ def _prepared(changes: Changes, order: Order, said: Report, facts: ReportFacts) 
 
 
 def _late(order: Order) -> str:
-    return f"{order.streamer} did not say in time that it is ready"
+    return Text("{streamer} did not say in time that it is ready", streamer=order.streamer)
 
 
 def _ready(changes: Changes, order: Order, said: Report) -> Order:
@@ -148,7 +153,7 @@ def _ready(changes: Changes, order: Order, said: Report) -> Order:
     elif promised_at is None:
         changes.answer(order, 0, "prepared", order.deliveries)
         what, promised_at = "answered with success", changes.now
-    changes.note(what, order, f"{said.streamer}: {said.message}".rstrip(": "))
+    changes.note(what, order, Text("{thing}: {what}", thing=said.streamer, what=said.message).rstrip(": "))
     return changes.move(order, BookingState.READY, 0, said.message, promised_at=promised_at)
 
 
@@ -166,9 +171,14 @@ def _ended(changes: Changes, order: Order, said: Report, sent: _Sent) -> None:
     number = 0 if state is BookingState.AIRED else said.code or code.number
     changes.move(order, state, number, message)
     if state in {BookingState.BROKEN, BookingState.AIRED_WITH_GAPS}:
-        changes.alarm(code, f"{order.class_id}: {message}", class_id=order.class_id, record_id=order.record_id)
+        changes.alarm(
+            code,
+            Text("{thing}: {what}", thing=order.class_id, what=message),
+            class_id=order.class_id,
+            record_id=order.record_id,
+        )
     changes.row(order.class_id, state, where=said.streamer, code=number, detail=message)
-    changes.note(state, order, f"{said.streamer}: {message}".rstrip(": "))
+    changes.note(state, order, Text("{thing}: {what}", thing=said.streamer, what=message).rstrip(": "))
 
 
 def _judge_again(changes: Changes, order: Order, sent: _Sent) -> None:
@@ -193,10 +203,21 @@ UNENDED_S = 300.0
 
 def warn(changes: Changes, late: Sequence[Order]) -> None:
     """Raise an alarm for each of the *late* classes: its rendition has taken longer than ORDER_WARN_TIME_OUT_S."""
-    span = formatting.span(changes.settings.order_warn_time_out_s)
+    waited = {"limit_s": changes.settings.order_warn_time_out_s}
     for order in late:
-        its = order.class_id if order.revises is None else f"{order.revises}: its change"
-        said = f"{its} has waited for {order.stem} for more than {span}"
+        said = Text(
+            "{class_id} has waited for {stem} for more than {limit_s:span}",
+            class_id=order.class_id,
+            stem=order.stem,
+            **waited,
+        )
+        if order.revises is not None:
+            said = Text(
+                "{class_id}: its change has waited for {stem} for more than {limit_s:span}",
+                class_id=order.revises,
+                stem=order.stem,
+                **waited,
+            )
         changes.alarm(errors.STALE_WAITING, said, order)
         changes.note_of(order.class_id, warned_at=changes.now)
 
@@ -220,15 +241,15 @@ def close_unreported(changes: Changes, over: Sequence[Order]) -> None:
     for order in unended(over, changes.now):
         if order.state is BookingState.WAITING:
             changes.leaves.append((changes.waiting_key(order), order.class_id))
-            changes.refuse(order, errors.ENDED, "it ended before its rendition was there", alarm=True)
+            changes.refuse(order, errors.ENDED, Text("it ended before its rendition was there"), alarm=True)
             continue
         if order.promised_at is None:
-            why = f"{order.streamer} did not say in time that it is ready"
+            why = Text("{streamer} did not say in time that it is ready", streamer=order.streamer)
             changes.refuse(order, errors.ENDED, why, alarm=True)
             continue
-        code, why = errors.AIRING_BROKEN, f"{order.streamer} never said how it ended"
+        code, why = errors.AIRING_BROKEN, Text("{streamer} never said how it ended", streamer=order.streamer)
         changes.move(order, BookingState.BROKEN, code.number, why)
-        said = f"{order.class_id}: {why}"
+        said = Text("{thing}: {what}", thing=order.class_id, what=why)
         changes.alarm(code, said, class_id=order.class_id, record_id=order.record_id)
         changes.note(BookingState.BROKEN, order, why)
         changes.row(order.class_id, BookingState.BROKEN, where=order.streamer or "", code=code.number, detail=why)

@@ -5,9 +5,10 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Literal
 
-from lectern import errors, formatting
+from lectern import errors
 from lectern.decide.placement import Loads, proceed
 from lectern.errors import TRANSCODE_TIMED_OUT, ErrorCode, Refuse
+from lectern.i18n import Text, joined
 from lectern.model.facts import Attempt, Order, Rendition, RenditionKey
 from lectern.model.plan import Changes
 from lectern.rendition_ids import stem
@@ -234,7 +235,9 @@ def expire(changes: Changes, one: Late, waiters: Waiters, ahead: Ahead) -> None:
         case Overdue.FALL_BACK:
             changes.fallen.append((one.key, ahead.ecs_deadline))
         case Overdue.TIME_OUT:
-            why = f"no result of the {one.backend or 'old'} transcoding in time"
+            why = Text("no result of the old transcoding in time")
+            if one.backend:
+                why = Text("no result of the {backend} transcoding in time", backend=one.backend)
             give_up(changes, one.key, errors.TRANSCODE_TIMED_OUT, why, waiters)
     changes.note(f"deadline passed: {one.what}", stem=stem(*one.key))
     changes.row(stem(*one.key), one.what)
@@ -259,19 +262,25 @@ def give_up(changes: Changes, key: RenditionKey, code: ErrorCode, why: str, wait
     _orphans(changes, key, waiters)
     refused = [order.class_id for order in waiters.orders if order.revises is None]
     kept = {class_of(order.class_id) for order in waiters.orders if order.revises is not None}
-    what = [f"{formatting.counted(len(refused), 'class', 'classes')} refused"] if refused or not kept else []
-    what += [f"{formatting.counted(len(kept), 'change', 'changes')} refused"] if kept else []
-    said = f"{stem(*key)}: {why}; {'; '.join(what)}"
+    what = [why]
+    what += [Text.many("{n:,} class refused", "{n:,} classes refused", n=len(refused))] if refused or not kept else []
+    what += [Text.many("{n:,} change refused", "{n:,} changes refused", n=len(kept))] if kept else []
+    said = Text("{thing}: {what}", thing=stem(*key), what=joined(what))
     changes.alarm(code, said, record_id=key[0], resolution=key[1], classes=refused)
 
 
 def _unknown(changes: Changes, one: Settled, listed: Sequence[str]) -> None:
     """Raise an alarm for a result whose rendition has no row; its waiting list stays as it is."""
-    said = f"{one.stem}: a result came, and nobody asked for it"
+    said = Text("{stem}: a result came, and nobody asked for it", stem=one.stem)
     if listed:
         name = changes.settings.waiting_key.format(record_id=one.key[0], resolution=one.key[1])
-        classes = "1 class waits" if len(listed) == 1 else f"{len(listed):,} classes wait"
-        said += f". {classes} on the list {name}, and nobody answers: type redis-cli LRANGE {name} 0 -1"
+        waiting = Text.many(
+            "{n:,} class waits on the list {list}, and nobody answers: type redis-cli LRANGE {list} 0 -1",
+            "{n:,} classes wait on the list {list}, and nobody answers: type redis-cli LRANGE {list} 0 -1",
+            n=len(listed),
+            list=name,
+        )
+        said = Text("{result}. {waiting}", result=said, waiting=waiting)
     changes.alarm(errors.UNKNOWN_RENDITION, said, record_id=one.key[0], resolution=one.key[1])
 
 
@@ -280,7 +289,7 @@ def _orphans(changes: Changes, key: RenditionKey, waiters: Waiters) -> None:
     known = {order.class_id for order in waiters.orders} | set(waiters.known)
     code = errors.ORPHANED_WAITER
     for class_id in dict.fromkeys(one for one in waiters.listed if one not in known):
-        said = f"{class_id} waited for {stem(*key)}; its booking is not known here"
+        said = Text("{class_id} waited for {stem}; its booking is not known here", class_id=class_id, stem=stem(*key))
         changes.answer_class(class_id, code.number, said)
         changes.alarm(code, said, class_id=class_id)
         changes.row(class_id, "refuse", code=code.number, detail=said)
@@ -322,12 +331,16 @@ def next_attempt(
     thing = stem(record_id, resolution)
     source_url = source(booking, resolution)
     if source_url is None or not (limits.oss or limits.ecs):
-        why = "the booking names no source" if source_url is None else "neither OSS nor ECS transcoding is set up"
-        return Refuse(f"{thing}: {why}", errors.NO_TRANSCODER)
+        why = (
+            Text("the booking names no source")
+            if source_url is None
+            else Text("neither OSS nor ECS transcoding is set up")
+        )
+        return Refuse(Text("{thing}: {what}", thing=thing, what=why), errors.NO_TRANSCODER)
     same_day = row is not None and abs(now - row.attempts_since) < DAY_S  # in the future if the clock was set back
     spent = row.attempts_today if row and same_day else 0
     if spent >= limits.max_attempts_a_day:
-        return Refuse(f"{thing} failed {spent} times today", errors.ATTEMPTS_SPENT)
+        return Refuse(Text("{thing} failed {spent} times today", thing=thing, spent=spent), errors.ATTEMPTS_SPENT)
     backend = Backend.OSS if limits.oss else Backend.ECS
     return Attempt(
         record_id=record_id,

@@ -20,6 +20,7 @@ from lectern.errors import (
     Refuse,
     TryAgain,
 )
+from lectern.i18n import Text, joined
 from lectern.media import ffmpeg
 
 LOOK_S = 60.0
@@ -67,7 +68,14 @@ class Measured:
 
 def missing(connection: ssh.SshConnection, program: str, package: str) -> CallAPerson:
     """The error to raise if the host lacks *program*, which *package* has."""
-    return CallAPerson(f"{connection.host}: {program} cannot be run; type there: apt-get install {package}")
+    return CallAPerson(
+        Text(
+            "{host}: {program} cannot be run; type there: apt-get install {package}",
+            host=connection.host,
+            program=program,
+            package=package,
+        )
+    )
 
 
 async def look(
@@ -83,7 +91,7 @@ async def look(
     if moving and finished.returncode == _NO_CURL:
         raise missing(connection, programs.curl, "curl")
     if moving and finished.returncode == _NOT_MOVED:
-        raise TryAgain(f"{connection.host}: {finished.last_words}")
+        raise TryAgain(Text("{thing}: {what}", thing=connection.host, what=finished.last_words))
     _ended_itself(connection, programs.ffprobe, finished.returncode)
     return _recording(_media_of_json(finished.output), finished.last_words, thing, BAD_RECORDING)
 
@@ -104,24 +112,31 @@ def _probe_argv(ffprobe: str, path: str) -> list[str]:
 
 def _recording(found: Media | None, said: str, thing: str, code: ErrorCode) -> Media:
     if found is None:
-        raise Refuse(f"{thing}: is not playable: {said or 'no stream, or no duration'}", code)
+        raise Refuse(
+            Text("{thing}: is not playable: {reason}", thing=thing, reason=said or Text("no stream, or no duration")),
+            code,
+        )
     return found
 
 
 def check_streams(source: Media, thing: str) -> None:
     """Raise Refuse(HALF_A_RECORDING) if picture or sound is missing: a class needs both, and no other host helps."""
     if source.video is None:
-        raise Refuse(f"{thing}: has sound ({source.audio}), but no picture", HALF_A_RECORDING)
+        raise Refuse(
+            Text("{thing}: has sound ({audio}), but no picture", thing=thing, audio=source.audio), HALF_A_RECORDING
+        )
     if source.audio is None:
         picture = f"{source.video}, {source.width}x{source.height}"
-        raise Refuse(f"{thing}: has a picture ({picture}), but no sound", HALF_A_RECORDING)
+        raise Refuse(
+            Text("{thing}: has a picture ({picture}), but no sound", thing=thing, picture=picture), HALF_A_RECORDING
+        )
 
 
 async def _look(connection: ssh.SshConnection, argv: Sequence[str]) -> subprocesses.Finished:
     try:
         return await connection.run(argv, timeout_s=LOOK_S)
     except subprocesses.TimedOut as error:
-        raise TryAgain(f"{connection.host}: {error.message}; is its disk busy?") from error
+        raise TryAgain(Text("{host}: {error}; is its disk busy?", host=connection.host, error=error.message)) from error
 
 
 async def together(works: Sequence[Coroutine[Any, Any, Any]]) -> list[Any]:
@@ -160,7 +175,14 @@ async def made_well(connection: ssh.SshConnection, programs: Programs, wanted: W
     try:
         looked, size, md5, *_ = measured.split()
     except ValueError as error:
-        raise TryAgain(f"{connection.host}: {path} cannot be read: {finished.last_words}") from error
+        raise TryAgain(
+            Text(
+                "{host}: {path} cannot be read: {last_words}",
+                host=connection.host,
+                path=path,
+                last_words=finished.last_words,
+            )
+        ) from error
     _ended_itself(connection, programs.ffprobe, int(looked))
     made = _recording(_media_of_json(json_text), finished.last_words, wanted.thing, TRANSCODE_FAILED)
     found = Measured(int(size), md5)
@@ -193,22 +215,42 @@ def check(wanted: Wanted, made: Media, measured: Measured, tail: str) -> None:
     output, source, reached_s, thing = wanted.output, wanted.source, wanted.reached_s, wanted.thing
     slack_s = max(0.25, source.duration_s * 0.01)
     if abs(reached_s - source.duration_s) > slack_s >= abs(made.duration_s - reached_s):
-        found = f"only {reached_s:.1f} s can be read, but the source says {source.duration_s:.1f} s"
-        raise Refuse(f"{thing}: {found}; it is truncated, or was never finished", BAD_RECORDING)
+        found = Text(
+            "only {reached_s:.1f} s can be read, but the source says {duration_s:.1f} s",
+            reached_s=reached_s,
+            duration_s=source.duration_s,
+        )
+        raise Refuse(
+            Text("{thing}: {found}; it is truncated, or was never finished", thing=thing, found=found), BAD_RECORDING
+        )
     wrong = []
     if (made.width, made.height) != (output.width, output.height):
-        wrong.append(f"is {made.width}x{made.height}, not {output.width}x{output.height}")
+        wrong.append(
+            Text(
+                "is {width}x{height}, not {wanted_width}x{wanted_height}",
+                width=made.width,
+                height=made.height,
+                wanted_width=output.width,
+                wanted_height=output.height,
+            )
+        )
     if (made.video, made.audio) != ("h264", source.audio):
         found = f"has {made.video or 'no picture'} and {made.audio or 'no sound'}"
         wrong.append(f"{found}, not h264 and {source.audio}")
     if abs(made.duration_s - source.duration_s) > slack_s:
-        wrong.append(f"is {made.duration_s:.1f} s long, but the source says {source.duration_s:.1f} s")
+        wrong.append(
+            Text(
+                "is {duration_s:.1f} s long, but the source says {source_s:.1f} s",
+                duration_s=made.duration_s,
+                source_s=source.duration_s,
+            )
+        )
     if measured.size_bytes < _LEAST_BYTES_S * source.duration_s:
-        wrong.append(f"has only {measured.size_bytes} bytes")
+        wrong.append(Text("has only {size_bytes} bytes", size_bytes=measured.size_bytes))
     if tail:
-        wrong.append(f"does not decode at its end ({tail})")
+        wrong.append(Text("does not decode at its end ({tail})", tail=tail))
     if wrong:
-        raise TryAgain(f"{thing}: {'; '.join(wrong)}", TRANSCODE_FAILED)
+        raise TryAgain(Text("{thing}: {what}", thing=thing, what=joined(wrong)), TRANSCODE_FAILED)
 
 
 def _media_of_json(text: str) -> Media | None:

@@ -19,6 +19,7 @@ from paramiko.hostkeys import HostKeyEntry  # type: ignore[import-untyped]
 
 from lectern import subprocesses
 from lectern.errors import CallAPerson, Caught, Misuse, TryAgain
+from lectern.i18n import Text
 
 # Begins and ends a program on another host: its id is known before it begins, and its process group is its own.
 
@@ -186,11 +187,20 @@ class SshConnection:
         returncode: int = running.channel.recv_exit_status()
         transport = self._client.get_transport()
         if returncode == -1 and (transport is None or not transport.is_active()):
-            raise Lost(f"{self.host}: the connection was lost while {program} ran")
+            raise Lost(Text("{host}: the connection was lost while {program} ran", host=self.host, program=program))
         if running.pid is None:
-            said = subprocesses.last_line(running.err.text) or "no word"
-            needs = "the host needs setsid and timeout: apt-get install util-linux coreutils"
-            raise CallAPerson(f"{self.host}: {program} could not be started ({returncode}): {said}; {needs}")
+            said = subprocesses.last_line(running.err.text) or Text("no word")
+            needs = Text("the host needs setsid and timeout: apt-get install util-linux coreutils")
+            raise CallAPerson(
+                Text(
+                    "{host}: {program} could not be started ({returncode}): {reason}; {needs}",
+                    host=self.host,
+                    program=program,
+                    returncode=returncode,
+                    reason=said,
+                    needs=needs,
+                )
+            )
         return returncode
 
     async def _open(self, running: Running, command: str, timeout_s: float) -> None:
@@ -199,7 +209,7 @@ class SshConnection:
     def _channel(self, command: str, timeout_s: float) -> paramiko.Channel:
         transport = self._client.get_transport()
         if transport is None:
-            raise Lost(f"{self.host}: the connection is closed")
+            raise Lost(Text("{host}: the connection is closed", host=self.host))
         channel = transport.open_session(timeout=min(timeout_s, _SILENCE_S))
         channel.settimeout(min(timeout_s, _SILENCE_S))
         channel.exec_command(command)
@@ -268,9 +278,13 @@ class SshConnection:
                 return await future
         except TimeoutError as error:
             self._client.close()
-            raise Lost(f"{self.host}: no answer for {_SILENCE_S} s, hung up") from error
+            raise Lost(
+                Text("{host}: no answer for {silence_s} s, hung up", host=self.host, silence_s=_SILENCE_S)
+            ) from error
         except (paramiko.SSHException, OSError, EOFError) as error:
-            raise Lost(f"{self.host}: the connection is lost: {error or type(error).__name__}") from error
+            raise Lost(
+                Text("{host}: the connection is lost: {error}", host=self.host, error=error or type(error).__name__)
+            ) from error
 
 
 @asynccontextmanager
@@ -304,10 +318,22 @@ def _log_in(
     client: paramiko.SSHClient, host: SshHost, key_path: Path, known_hosts_path: Path, timeout_s: float
 ) -> None:
     if not key_path.is_file():
-        raise Misuse(f"{key_path}: there is no such SSH key for {host}; type: ssh-keygen -t ed25519 -f {key_path}")
+        raise Misuse(
+            Text(
+                "{key_path}: there is no such SSH key for {host}; type: ssh-keygen -t ed25519 -f {key_path}",
+                key_path=key_path,
+                host=host,
+            )
+        )
     if not known_hosts_path.is_file():
-        raise Misuse(f"{known_hosts_path}: there is no such file; type: {host.keyscan(known_hosts_path)}")
-    look = f"look who it is, then: {host.keyscan(known_hosts_path)}; see RUNBOOK.md"
+        raise Misuse(
+            Text(
+                "{known_hosts_path}: there is no such file; type: {keyscan}",
+                known_hosts_path=known_hosts_path,
+                keyscan=host.keyscan(known_hosts_path),
+            )
+        )
+    look = Text("look who it is, then: {keyscan}; see RUNBOOK.md", keyscan=host.keyscan(known_hosts_path))
     try:
         _know(client.get_host_keys(), known_hosts_path)
         client.connect(
@@ -323,15 +349,38 @@ def _log_in(
         )
         client.get_transport().set_keepalive(_KEEPALIVE_S)
     except _UnknownKey as error:
-        raise CallAPerson(f"{host}: its key is not in {known_hosts_path}; {look}") from error
+        raise CallAPerson(
+            Text(
+                "{host}: its key is not in {known_hosts_path}; {look}",
+                host=host,
+                known_hosts_path=known_hosts_path,
+                look=look,
+            )
+        ) from error
     except paramiko.BadHostKeyException as error:
-        raise CallAPerson(f"{host}: its key is another than in {known_hosts_path} ({error}); {look}") from error
+        raise CallAPerson(
+            Text(
+                "{host}: its key is another than in {known_hosts_path} ({error}); {look}",
+                host=host,
+                known_hosts_path=known_hosts_path,
+                error=error,
+                look=look,
+            )
+        ) from error
     except paramiko.AuthenticationException as error:
         add = f"ssh-copy-id -i {shlex.quote(str(key_path))} -p {host.port} {host.user}@{host.name}"
-        raise CallAPerson(f"{host}: does not take {key_path} ({error}); type: {add}; see RUNBOOK.md") from error
+        raise CallAPerson(
+            Text(
+                "{host}: does not take {key_path} ({error}); type: {add}; see RUNBOOK.md",
+                host=host,
+                key_path=key_path,
+                error=error,
+                add=add,
+            )
+        ) from error
     except (paramiko.SSHException, OSError, EOFError) as error:
         why = getattr(error, "strerror", None) or error or type(error).__name__
-        raise Lost(f"{host}: cannot be reached: {why}") from error
+        raise Lost(Text("{host}: cannot be reached: {reason}", host=host, reason=why)) from error
 
 
 def _own_key(path: Path) -> paramiko.PKey:
@@ -339,8 +388,17 @@ def _own_key(path: Path) -> paramiko.PKey:
     try:
         return paramiko.PKey.from_path(path)
     except (paramiko.SSHException, paramiko.UnknownKeyType, OSError, TypeError, ValueError) as error:
-        make = f"make one that has no passphrase: ssh-keygen -t ed25519 -N '' -f {shlex.quote(str(path))}"
-        raise Misuse(f"{path}: cannot be read as an SSH key ({error or type(error).__name__}); {make}") from error
+        make = Text(
+            "make one that has no passphrase: ssh-keygen -t ed25519 -N '' -f {path}", path=shlex.quote(str(path))
+        )
+        raise Misuse(
+            Text(
+                "{path}: cannot be read as an SSH key ({error}); {make}",
+                path=path,
+                error=error or type(error).__name__,
+                make=make,
+            )
+        ) from error
 
 
 def _know(hosts: paramiko.HostKeys, path: Path) -> None:

@@ -25,6 +25,7 @@ from lectern.errors import (
     Refuse,
     TryAgain,
 )
+from lectern.i18n import Text
 from lectern.media import ffmpeg
 from lectern.states import Resolution
 from lectern.storage import origin, oss, wget
@@ -53,17 +54,28 @@ class Steps:
         """Bring *step* to its end; raises Refuse (the time is over), FallBack (the disk is full), TryAgain."""
         limit_s = self.job.limit_s(self.report.duration_s)
         left_s = self.job.begun_at + limit_s - time.time()
-        what = f"{self.job.name}: {step.name} on {self.connection.host}"
-        over = f"{what} was not done after {limit_s:.0f} s in all"
+        what = Text("{job}: {step} on {host}", job=self.job.name, step=step.name, host=self.connection.host)
+        over = Text("{step} was not done after {limit_s:.0f} s in all", step=what, limit_s=limit_s)
         if left_s <= 0:
             raise Refuse(over, TRANSCODE_TIMED_OUT)
         try:
             ended = await detached.run(self.connection, self.folder, step, left_s)
         except subprocesses.TimedOut as error:
-            raise Refuse(f"{over}; it said last: {error.last_words or 'nothing'}", TRANSCODE_TIMED_OUT) from error
+            raise Refuse(
+                Text("{over}; it said last: {last_words}", over=over, last_words=error.last_words or Text("nothing")),
+                TRANSCODE_TIMED_OUT,
+            ) from error
         is_full = ended.free_bytes is not None and ended.free_bytes < _NONE_LEFT_BYTES
         if ended.exit_code != 0 and (detached.NO_ROOM in ended.errors or is_full):
-            raise FallBack(f"{what} ended with {ended.exit_code}: {ended.last_words}; its disk is full", NO_ECS_ROOM)
+            raise FallBack(
+                Text(
+                    "{what} ended with {exit_code}: {last_words}; its disk is full",
+                    what=what,
+                    exit_code=ended.exit_code,
+                    last_words=ended.last_words,
+                ),
+                NO_ECS_ROOM,
+            )
         if ended.exit_code is None:
             raise TryAgain(f"{what} was ended from outside")
         return ended
@@ -158,15 +170,18 @@ class SourceFile:
         if ended.exit_code in MISSING:
             raise self._steps.missing(self._wget, "wget")
         if ended.exit_code == _TOO_LARGE:
-            raise Refuse(f"{url}: is larger than the {limit_bytes} bytes that it may be", DOWNLOAD_FAILED)
+            raise Refuse(
+                Text("{url}: is larger than the {limit_bytes} bytes that it may be", url=url, limit_bytes=limit_bytes),
+                DOWNLOAD_FAILED,
+            )
         try:
             wget.judge(subprocesses.Finished(tuple(argv), ended.exit_code, ended.output, ended.errors, 0.0), remote.url)
         except Refuse as error:
             if error.code is DISK_FULL:
-                raise FallBack(f"{self._host}: {error.message}", NO_ECS_ROOM) from error
+                raise FallBack(Text("{thing}: {what}", thing=self._host, what=error.message), NO_ECS_ROOM) from error
             raise
         except TryAgain as error:
-            found = f"{error.message}; {remote.size_bytes} bytes were promised"
+            found = Text("{error}; {size_bytes} bytes were promised", error=error.message, size_bytes=remote.size_bytes)
             raise TryAgain(found, DOWNLOAD_FAILED) from error
         return await self._keep(remote, file, int(ended.output.strip() or -1))
 
@@ -269,7 +284,13 @@ class _Work:
 
         argv = ffmpeg.encode_argv(self._programs.ffmpeg, self._source.path, outputs, keyframe_s=self._job.keyframe_s)
         ended = await self._steps.run(DetachedStep("encode", argv, stall_s=self._job.stall_s, on_line=on_line))
-        found = f"{self._job.name}: ffmpeg on {self._connection.host} ended with {ended.exit_code}: {ended.last_words}"
+        found = Text(
+            "{job}: ffmpeg on {host} ended with {exit_code}: {last_words}",
+            job=self._job.name,
+            host=self._connection.host,
+            exit_code=ended.exit_code,
+            last_words=ended.last_words,
+        )
         if ended.exit_code in MISSING:
             raise self._steps.missing(self._programs.ffmpeg, "ffmpeg")
         if _NO_ENCODER in ended.errors:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from lectern import subprocesses
 from lectern.errors import Misuse, TryAgain
+from lectern.i18n import Text
 from lectern.states import Resolution
 
 LOCAL = (
@@ -74,7 +75,9 @@ def executable() -> str:
 
         return str(imageio_ffmpeg.get_ffmpeg_exe())
     except (ImportError, RuntimeError) as error:
-        raise Misuse("ffmpeg: not found; install it: apt-get install ffmpeg, or pip install imageio-ffmpeg") from error
+        raise Misuse(
+            Text("ffmpeg: not found; install it: apt-get install ffmpeg, or pip install imageio-ffmpeg")
+        ) from error
 
 
 def fitted_size(width: int, height: int, resolution: Resolution) -> tuple[int, int]:

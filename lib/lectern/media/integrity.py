@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 from lectern.errors import Refuse
+from lectern.i18n import Text
 from lectern.media import probe, remux
 from lectern.model.facts import Cached
 from lectern.playout import keyframe_index
@@ -32,7 +33,11 @@ async def trouble(path: Path, row: Cached) -> str | None:
         raise
     except OSError as error:
         return cache_dir.read_fault(path, error)
-    return None if crc64 == row.crc64 else f"its CRC-64 is {crc64}, not {row.crc64}"
+    return (
+        None
+        if crc64 == row.crc64
+        else Text("its CRC-64 is {crc64}, not {other_crc64}", crc64=crc64, other_crc64=row.crc64)
+    )
 
 
 async def quick_trouble(path: Path, row: Cached) -> str | None:
@@ -58,8 +63,12 @@ async def end_trouble(path: Path, row: Cached) -> str | None:
     except OSError as error:
         return cache_dir.read_fault(path, error)
     if found.duration_s < row.duration_s - SHORT_S:
-        return f"it ends after {found.duration_s:.0f} s, not {row.duration_s:.0f} s"
-    return None if found.last_second_decodes else "its end cannot be decoded"
+        return Text(
+            "it ends after {duration_s:.0f} s, not {source_s:.0f} s",
+            duration_s=found.duration_s,
+            source_s=row.duration_s,
+        )
+    return None if found.last_second_decodes else Text("its end cannot be decoded")
 
 
 async def middle_trouble(path: Path) -> str | None:

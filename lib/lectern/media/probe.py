@@ -21,6 +21,7 @@ from av.video.stream import VideoStream
 
 from lectern import subprocesses
 from lectern.errors import BAD_RECORDING, Refuse, TryAgain
+from lectern.i18n import Text
 from lectern.storage import cache_dir
 
 TIMEOUT_S = 60.0
@@ -71,14 +72,18 @@ async def probe(path: Path) -> Probe:
     try:
         done = await subprocesses.run(argv, timeout_s=TIMEOUT_S)
     except subprocesses.TimedOut as error:
-        raise TryAgain(f"{path}: not probed within {TIMEOUT_S:g} s; is the disk busy?") from error
+        raise TryAgain(
+            Text("{path}: not probed within {timeout_s:g} s; is the disk busy?", path=path, timeout_s=TIMEOUT_S)
+        ) from error
     if done.returncode == 0:
         what, said = json.loads(done.output)
         if what == "found":
             return Probe(**said)
         raise Refuse(said, BAD_RECORDING) if what == "refused" else TryAgain(said)
     if -done.returncode in _CRASHES:
-        raise Refuse(f"{path}: cannot be opened as a recording: the decoder crashes on it", BAD_RECORDING)
+        raise Refuse(
+            Text("{path}: cannot be opened as a recording: the decoder crashes on it", path=path), BAD_RECORDING
+        )
     raise TryAgain(f"{path}: cannot be probed: {done.last_words or f'exit code {done.returncode}'}")
 
 
@@ -90,7 +95,7 @@ def main(path: str) -> None:
         said: tuple[str, Any] = "found", asdict(_probe(Path(path)))
     except MemoryError:
         most = f"decoding it takes more than {MEMORY_BYTES // 1024**2} MB of memory"
-        said = "refused", f"{path}: cannot be opened as a recording: {most}"
+        said = "refused", Text("{path}: cannot be opened as a recording: {most}", path=path, most=most)
     except Refuse as error:
         said = "refused", error.message
     except TryAgain as error:
@@ -102,16 +107,20 @@ def _probe(path: Path) -> Probe:
     try:
         with av.open(f"file:{path.absolute()}", **HOW, timeout=TIMEOUT_S) as container:
             if not container.streams.video:
-                raise Refuse(f"{path}: has no video, only {_found(container)}", BAD_RECORDING)
+                raise Refuse(
+                    Text("{path}: has no video, only {found}", path=path, found=_found(container)), BAD_RECORDING
+                )
             if container.streams.video[0].codec_context is None:
-                raise Refuse(f"{path}: its pictures are of a kind that is not known", BAD_RECORDING)
+                raise Refuse(Text("{path}: its pictures are of a kind that is not known", path=path), BAD_RECORDING)
             return _look(path, container)
     except MemoryError:
         raise
     except (av.error.FFmpegError, OSError) as error:
         if error.errno in cache_dir.OURS:
             raise TryAgain(f"{path}: cannot be opened: {error.strerror}") from error
-        raise Refuse(f"{path}: cannot be opened as a recording: {error}", BAD_RECORDING) from error
+        raise Refuse(
+            Text("{path}: cannot be opened as a recording: {error}", path=path, error=error), BAD_RECORDING
+        ) from error
 
 
 def _look(path: Path, container: InputContainer) -> Probe:

@@ -6,6 +6,7 @@ from contextlib import suppress
 from lectern import urls
 from lectern.allowlist import Address, Allowlist
 from lectern.errors import TryAgain
+from lectern.i18n import Text
 from lectern.storage import origin
 from lectern.urls import plain
 
@@ -18,22 +19,28 @@ async def unreachable(push_url: str, *, timeout_s: float, allowed: Allowlist) ->
     try:
         url = urls.push(push_url)
     except ValueError as error:
-        return f"the push URL {error}"
+        return Text("the push URL {error}", error=error)
     try:
         async with asyncio.timeout(timeout_s):
             addresses = await asyncio.to_thread(origin.addresses, url.host, url.port)
             forbidden = allowed.forbidden(url.host, url.port, addresses)
             if forbidden is not None:
-                return f"{url.host}: {forbidden} is no allowed push host; see ALLOWED_PUSH_HOSTS"
+                return Text(
+                    "{host}: {forbidden} is no allowed push host; see ALLOWED_PUSH_HOSTS",
+                    host=url.host,
+                    forbidden=forbidden,
+                )
             writer = await _connected(addresses, url.port)
     except TimeoutError:
-        return f"{url.host}:{url.port} does not answer within {timeout_s:g} s"
+        return Text(
+            "{host}:{port} does not answer within {timeout_s:g} s", host=url.host, port=url.port, timeout_s=timeout_s
+        )
     except OSError as error:
-        return f"{url.host}:{url.port}: {plain(error)}"
+        return Text("{host}:{port}: {error}", host=url.host, port=url.port, error=plain(error))
     except TryAgain as error:
         return error.message
     except ValueError as error:  # raised by the name's lookup
-        return f"{url.host}:{url.port}: {error}"
+        return Text("{host}:{port}: {error}", host=url.host, port=url.port, error=error)
     writer.close()
     with suppress(OSError):
         await writer.wait_closed()
@@ -42,7 +49,7 @@ async def unreachable(push_url: str, *, timeout_s: float, allowed: Allowlist) ->
 
 async def _connected(addresses: list[Address], port: int) -> asyncio.StreamWriter:
     """A connection to the first of *addresses* that takes one."""
-    refused = OSError("its host has no address")
+    refused = OSError(Text("its host has no address"))
     for address in addresses:
         try:
             return (await asyncio.open_connection(str(address), port))[1]

@@ -8,6 +8,7 @@ from typing import Any, Generic, Protocol, TypeVar, Unpack
 
 from lectern import errors
 from lectern.errors import ErrorCode, Malformed
+from lectern.i18n import Text
 from lectern.model.facts import AsRun, Attempt, Event, InboxMessage, Order, RenditionKey
 from lectern.model.tables.shared import AnyTable
 from lectern.model.tables.teacher import StreamerRow, cancels, moves, orders, streamers, videos
@@ -179,9 +180,12 @@ class Changes(Decided[TeacherSettings]):
     def no_streamer(self) -> str:
         """Why no streamer can take a class."""
         if not self.drained:
-            return "no streamer was heard of lately"
-        return (
-            f"no streamer takes classes: {', '.join(self.drained)} {'is' if len(self.drained) == 1 else 'are'} drained"
+            return Text("no streamer was heard of lately")
+        return Text.many(
+            "no streamer takes classes: {drained} is drained",
+            "no streamer takes classes: {drained} are drained",
+            n=len(self.drained),
+            drained=", ".join(self.drained),
         )
 
     # -- a class -------------------------------------------------------------------------------------------------------
@@ -239,13 +243,17 @@ class Changes(Decided[TeacherSettings]):
         self.move(order, BookingState.CANCELLED if was_ready else BookingState.REFUSED, code.number, why)
         self.answer(order, code.number, why, order.deliveries)
         if alarm and order.revises is None:
-            self.alarm(code, f"{order.class_id}: {why}", order)
+            self.alarm(code, Text("{thing}: {what}", thing=order.class_id, what=why), order)
         elif alarm:
-            self.alarm(code, f"{order.revises}: its change is refused: {why}", order)
+            self.alarm(
+                code, Text("{revises}: its change is refused: {reason}", revises=order.revises, reason=why), order
+            )
         if order.revises is None:
-            self.note("refused", order, f"{code.number}: {why}")
+            self.note("refused", order, Text("{thing}: {what}", thing=code.number, what=why))
         else:
-            self.note("change refused", class_id=order.revises, detail=f"{code.number}: {why}")
+            self.note(
+                "change refused", class_id=order.revises, detail=Text("{thing}: {what}", thing=code.number, what=why)
+            )
         self.row(order.class_id, "refuse", code=code.number, detail=why)
 
     # -- a rendition ---------------------------------------------------------------------------------------------------
@@ -373,7 +381,11 @@ class Changes(Decided[TeacherSettings]):
             self.answer_class(class_id, errors.MALFORMED.number, error.message)
             code = errors.MALFORMED
         self.to_dead_letters(kept, error.message)
-        self.alarm(code, f"{class_id}: {error.message}" if class_id else error.message, class_id=class_id)
+        self.alarm(
+            code,
+            Text("{thing}: {what}", thing=class_id, what=error.message) if class_id else error.message,
+            class_id=class_id,
+        )
         self.note("malformed", detail=error.message, class_id=class_id)
         self.row(class_id or "?", "malformed", code=code.number, detail=error.message)
 

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from lectern import errors
 from lectern.errors import ErrorCode
+from lectern.i18n import Text
 from lectern.model.facts import Airing, AsRun, Cached, Idle
 from lectern.model.plan import Decided, Increment, New, RowChange
 from lectern.model.tables.streamer import classes, dirs, files, tasks
@@ -106,7 +107,7 @@ class StreamerChanges(Decided[StreamerSettings]):
         """Refuse a class and report it; the refusal is kept, so that a second delivery gets the same one."""
         self.admitted.append(Admitted(wanted, AiringState.REFUSED, code.number, why))
         self.report("prepared", wanted, code, why)
-        self.note("refused", wanted, f"{code.number}: {why}")
+        self.note("refused", wanted, Text("{thing}: {what}", thing=code.number, what=why))
         self.row(wanted.class_id, f"refuse {code.number}", why)
 
     def move(self, one: Airing, state: AiringState, code: ErrorCode | None = None, message: str = "") -> Airing:

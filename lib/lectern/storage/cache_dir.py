@@ -15,6 +15,7 @@ from fastcrc import crc64 as _crc64
 
 from lectern import formatting, rendition_ids
 from lectern.errors import DOWNLOAD_FAILED, Misuse, Refuse, TryAgain
+from lectern.i18n import Text
 from lectern.model.facts import RemoteFile
 from lectern.playout.keyframe_index import path_of
 from lectern.states import Resolution
@@ -31,7 +32,7 @@ def read_fault(path: Path, error: OSError) -> str:
     """What *error* says of the file *path*; raises TryAgain if it says only that too many other files are open."""
     said = error.strerror or str(error)
     if error.errno in OURS:
-        raise TryAgain(f"{path}: cannot be read: {said}") from error
+        raise TryAgain(Text("{path}: cannot be read: {reason}", path=path, reason=said)) from error
     return said
 
 
@@ -87,7 +88,7 @@ def remove(path: Path) -> None:
 def quarantine(root: Path, path: Path) -> Path:
     """Move *path* below ``root/quarantine`` under its relative name, never over another; returns where it is."""
     if not path.is_relative_to(root) or path == root or ".." in path.parts:
-        raise Misuse(f"{path}: is not in the store {root}")
+        raise Misuse(Text("{path}: is not in the store {root}", path=path, root=root))
     wanted = root / QUARANTINE / path.relative_to(root)
     wanted.parent.mkdir(parents=True, exist_ok=True)
     target, number = wanted, 0
@@ -147,7 +148,10 @@ def resume(part: Path, remote: RemoteFile) -> bool:
     others reached the disk. Raises Refuse if the record's folder is a symbolic link.
     """
     if part.parent.is_symlink():
-        raise Refuse(f"{part.parent}: is a symbolic link, which may lead anywhere; take it away", DOWNLOAD_FAILED)
+        raise Refuse(
+            Text("{parent}: is a symbolic link, which may lead anywhere; take it away", parent=part.parent),
+            DOWNLOAD_FAILED,
+        )
     noted = _noted(part)
     before = read_origin(part)
     if before is None or before.promise != remote.promise:

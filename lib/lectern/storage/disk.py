@@ -11,6 +11,7 @@ from pathlib import Path
 from sqlalchemy.exc import DBAPIError
 
 from lectern.errors import DISK_FULL, Refuse
+from lectern.i18n import Text
 
 KEEP_FREE_BYTES = 64 * 1024**2
 """Bytes that are kept free for the database and the logs: without them, not even a refusal could be recorded."""
@@ -43,5 +44,7 @@ def writing(what: str) -> Iterator[None]:
         yield
     except OSError as error:
         if takes_nothing(error):
-            raise Refuse(f"{what}: cannot be written: {error.strerror}", DISK_FULL) from error
+            raise Refuse(
+                Text("{what}: cannot be written: {strerror}", what=what, strerror=error.strerror), DISK_FULL
+            ) from error
         raise

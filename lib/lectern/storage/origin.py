@@ -15,6 +15,7 @@ import stamina
 
 from lectern.allowlist import Address, Allowlist
 from lectern.errors import DOWNLOAD_FAILED, FORBIDDEN_ORIGIN, Refuse, TryAgain
+from lectern.i18n import Text
 from lectern.model.facts import RemoteFile as RemoteFile  # noqa: PLC0414 (asked for here)
 from lectern.playout.sanitize import cleaned
 from lectern.urls import redact_url
@@ -35,12 +36,14 @@ def addresses(host: str, port: int) -> list[Address]:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except socket.gaierror as error:
         if error.errno == socket.EAI_NONAME:
-            raise NoSuchHost(f"{host}: there is no such host") from error
-        raise TryAgain(f"{host}: cannot be looked up: {error.strerror}") from error
+            raise NoSuchHost(Text("{host}: there is no such host", host=host)) from error
+        raise TryAgain(Text("{host}: cannot be looked up: {strerror}", host=host, strerror=error.strerror)) from error
     except UnicodeError as error:
-        raise NoSuchHost(f"{host}: is no host name") from error
+        raise NoSuchHost(Text("{host}: is no host name", host=host)) from error
     except OSError as error:
-        raise TryAgain(f"{host}: cannot be looked up: {error.strerror or error}") from error
+        raise TryAgain(
+            Text("{host}: cannot be looked up: {strerror}", host=host, strerror=error.strerror or error)
+        ) from error
     known: dict[Address, None] = {}  # keeps the order
     for *_, where in found:
         address = ipaddress.ip_address(str(where[0]).partition("%")[0])
@@ -106,7 +109,10 @@ def checked(url: str, allowed: Allowlist) -> list[Address]:
     forbidden = allowed.forbidden(host, port, found)
     if forbidden is not None:
         where = f"{parts.scheme}://{parts.netloc}"
-        raise Refuse(f"{where}: {forbidden} is no allowed origin; see ALLOWED_ORIGINS", FORBIDDEN_ORIGIN)
+        raise Refuse(
+            Text("{where}: {forbidden} is no allowed origin; see ALLOWED_ORIGINS", where=where, forbidden=forbidden),
+            FORBIDDEN_ORIGIN,
+        )
     return found
 
 
@@ -117,16 +123,19 @@ def _split(url: str) -> tuple[SplitResult, str, int]:
         parts = urlsplit(url)
         port = parts.port
     except ValueError as error:
-        raise Refuse(f"{said}: is no URL", FORBIDDEN_ORIGIN) from error
+        raise Refuse(Text("{url}: is no URL", url=said), FORBIDDEN_ORIGIN) from error
     host = parts.hostname or ""
     if parts.scheme not in _PORTS:
-        raise Refuse(f"{said}: only http and https are allowed", FORBIDDEN_ORIGIN)
+        raise Refuse(Text("{url}: only http and https are allowed", url=said), FORBIDDEN_ORIGIN)
     if "@" in parts.netloc:
-        raise Refuse(f"{parts.scheme}://{host}: a URL with a user or password is not allowed", FORBIDDEN_ORIGIN)
+        raise Refuse(
+            Text("{scheme}://{host}: a URL with a user or password is not allowed", scheme=parts.scheme, host=host),
+            FORBIDDEN_ORIGIN,
+        )
     if re.search(r"[\x00-\x1f\x7f]", url) or "\\" in parts.netloc:
-        raise Refuse(f"{said}: has control characters or a backslash", FORBIDDEN_ORIGIN)
+        raise Refuse(Text("{url}: has control characters or a backslash", url=said), FORBIDDEN_ORIGIN)
     if not _HOST.fullmatch(host) and ":" not in host:
-        raise Refuse(f"{said}: its host cannot be read", FORBIDDEN_ORIGIN)
+        raise Refuse(Text("{url}: its host cannot be read", url=said), FORBIDDEN_ORIGIN)
     return parts, host, port or _PORTS[parts.scheme]
 
 
@@ -143,7 +152,9 @@ async def look(url: str, *, allowed: Allowlist, timeout_s: float) -> RemoteFile:
                 with attempt:
                     return await _look(url, allowed, timeout_s)
     except TimeoutError as error:
-        raise TryAgain(f"{redact_url(url)}: no answer within {timeout_s:g} s") from error
+        raise TryAgain(
+            Text("{url}: no answer within {timeout_s:g} s", url=redact_url(url), timeout_s=timeout_s)
+        ) from error
     raise AssertionError("stamina ends by returning or raising")
 
 
@@ -160,12 +171,23 @@ async def _look(url: str, allowed: Allowlist, timeout_s: float) -> RemoteFile:
                 here = str(httpx.URL(here).join(answer.headers["location"]))
             except httpx.TransportError as error:
                 said = cleaned(f"{type(error).__name__} {error}")[:_TOLD_CHARACTERS]
-                raise TryAgain(f"{redact_url(here)}: no answer: {said}") from error
+                raise TryAgain(Text("{here}: no answer: {reason}", here=redact_url(here), reason=said)) from error
             except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
                 said = cleaned(f"{type(error).__name__} {error}")[:_TOLD_CHARACTERS]
-                raise Refuse(f"{redact_url(here)}: its answer cannot be read: {said}", DOWNLOAD_FAILED) from error
+                raise Refuse(
+                    Text("{here}: its answer cannot be read: {reason}", here=redact_url(here), reason=said),
+                    DOWNLOAD_FAILED,
+                ) from error
     last = redact_url(here)
-    raise Refuse(f"{redact_url(url)}: more than {_REDIRECTS} redirects, the last one to {last}", DOWNLOAD_FAILED)
+    raise Refuse(
+        Text(
+            "{url}: more than {redirects} redirects, the last one to {last}",
+            url=redact_url(url),
+            redirects=_REDIRECTS,
+            last=last,
+        ),
+        DOWNLOAD_FAILED,
+    )
 
 
 async def _ask(
@@ -179,7 +201,7 @@ async def _ask(
         except (httpx.ConnectError, httpx.ConnectTimeout):
             if left == 0:
                 raise
-    raise TryAgain(f"{redact_url(url)}: its host has no address")
+    raise TryAgain(Text("{url}: its host has no address", url=redact_url(url)))
 
 
 async def _ask_at(client: httpx.AsyncClient, url: httpx.URL, address: str, waits: httpx.Timeout) -> httpx.Response:
@@ -202,22 +224,29 @@ async def _ask_at(client: httpx.AsyncClient, url: httpx.URL, address: str, waits
 
 def _promised(url: str, address: str, answer: httpx.Response) -> RemoteFile:
     if answer.status_code == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE:  # it has no first byte
-        raise Absent(f"{redact_url(url)}: the recording is empty", DOWNLOAD_FAILED)
+        raise Absent(Text("{url}: the recording is empty", url=redact_url(url)), DOWNLOAD_FAILED)
     if answer.status_code in (408, 425, 429) or answer.is_server_error:
-        raise TryAgain(f"{redact_url(url)}: the origin answered {answer.status_code}")
+        raise TryAgain(
+            Text("{url}: the origin answered {status_code}", url=redact_url(url), status_code=answer.status_code)
+        )
     if not answer.is_success:
         kind = Absent if answer.status_code in _ABSENT else Refuse
-        raise kind(f"{redact_url(url)}: the origin answered {answer.status_code}", DOWNLOAD_FAILED)
+        raise kind(
+            Text("{url}: the origin answered {status_code}", url=redact_url(url), status_code=answer.status_code),
+            DOWNLOAD_FAILED,
+        )
     length = _only(url, answer, "content-length")
     if answer.status_code == httpx.codes.PARTIAL_CONTENT:
         total = _only(url, answer, "content-range").rpartition("/")[2]
         length = "" if total == "*" else total
     etag = answer.headers.get("etag")
     if etag is not None and len(etag) > _ETAG_CHARACTERS:
-        raise Refuse(f"{redact_url(url)}: its ETag has {len(etag)} characters", DOWNLOAD_FAILED)
+        raise Refuse(
+            Text("{url}: its ETag has {length} characters", url=redact_url(url), length=len(etag)), DOWNLOAD_FAILED
+        )
     size_bytes = _number(url, "length", length, _MOST_BYTES)
     if size_bytes == 0:
-        raise Absent(f"{redact_url(url)}: the recording is empty", DOWNLOAD_FAILED)
+        raise Absent(Text("{url}: the recording is empty", url=redact_url(url)), DOWNLOAD_FAILED)
     crc64 = _number(url, "CRC-64", _only(url, answer, "x-oss-hash-crc64ecma"), _MOST_CRC64)
     return RemoteFile(url, size_bytes, etag, crc64, address)
 
@@ -226,7 +255,10 @@ def _only(url: str, answer: httpx.Response, header: str) -> str:
     """The value of a header; empty if it is missing. Raises Refuse if it occurs with different values."""
     found = set(answer.headers.get_list(header))
     if len(found) > 1:
-        raise Refuse(f"{redact_url(url)}: has {len(found)} different {header}", DOWNLOAD_FAILED)
+        raise Refuse(
+            Text("{url}: has {number} different {header}", url=redact_url(url), number=len(found), header=header),
+            DOWNLOAD_FAILED,
+        )
     return str(found.pop()) if found else ""
 
 

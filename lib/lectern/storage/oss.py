@@ -15,6 +15,7 @@ from pydantic import SecretStr
 from lectern import errors
 from lectern.allowlist import Allowlist
 from lectern.errors import UPLOAD_FAILED, CallAPerson, FallBack, Misuse, Refuse, TryAgain
+from lectern.i18n import Text
 from lectern.playout.sanitize import cleaned
 from lectern.states import Resolution
 from lectern.storage import origin
@@ -56,7 +57,7 @@ class UploadTarget:
             raise Misuse(f"UPLOAD_URL={redact_url(self.upload_url)}: write http://…, https://… or oss://bucket/prefix")
         if bucket and self.key is None:
             needs = "OSS_REGION, OSS_ACCESS_KEY_ID and OSS_ACCESS_KEY_SECRET must be set"
-            raise Misuse(f"UPLOAD_URL={self.upload_url}: {needs}")
+            raise Misuse(Text("UPLOAD_URL={upload_url}: {needs}", upload_url=self.upload_url, needs=needs))
         if public.scheme not in ("http", "https") or not public.hostname:
             raise Misuse(f"PUBLIC_URL={redact_url(self.public_url)}: write http://… or https://…")
 
@@ -120,9 +121,16 @@ def judge(put: Put, host: object, exit_code: int | None, output: str, errors: st
         crc = _CRC.search(output)
         return int(crc[1]) if crc else None
     why = ": ".join(dict(_WHY.findall(output)).values()) or last_line(errors)
-    found = f"{put.path}: could not be uploaded from {host} to {put.shown}: {code or exit_code} {why}".rstrip()
+    found = Text(
+        "{path}: could not be uploaded from {host} to {shown}: {code} {reason}",
+        path=put.path,
+        host=host,
+        shown=put.shown,
+        code=code or exit_code,
+        reason=why,
+    ).rstrip()
     if code.startswith("4") and code not in _PASSING:
-        raise CallAPerson(f"{found}; are UPLOAD_URL and its key right?", UPLOAD_FAILED)
+        raise CallAPerson(Text("{found}; are UPLOAD_URL and its key right?", found=found), UPLOAD_FAILED)
     raise TryAgain(found, UPLOAD_FAILED)
 
 
@@ -132,12 +140,26 @@ async def verify_upload(url: str, size_bytes: int, crc64: int | None) -> None:
         ours = Allowlist.listed(urlsplit(url).netloc.rpartition("@")[2])  # from our own settings
         there = await origin.look(url, allowed=ours, timeout_s=_LOOK_S)
     except (Refuse, TryAgain) as error:
-        raise TryAgain(f"{redact_url(url)}: was uploaded, but: {error.message}", UPLOAD_FAILED) from error
+        raise TryAgain(
+            Text("{url}: was uploaded, but: {error}", url=redact_url(url), error=error.message), UPLOAD_FAILED
+        ) from error
     if there.size_bytes is not None and there.size_bytes != size_bytes:
-        found = f"has {there.size_bytes} bytes, but {size_bytes} were uploaded"
-        raise TryAgain(f"{redact_url(url)}: {found}", UPLOAD_FAILED)
+        found = Text(
+            "has {size_bytes} bytes, but {uploaded_bytes} were uploaded",
+            size_bytes=there.size_bytes,
+            uploaded_bytes=size_bytes,
+        )
+        raise TryAgain(Text("{thing}: {what}", thing=redact_url(url), what=found), UPLOAD_FAILED)
     if None not in (crc64, there.crc64) and there.crc64 != crc64:
-        raise TryAgain(f"{redact_url(url)}: its CRC-64 is {there.crc64}, but {crc64} was uploaded", UPLOAD_FAILED)
+        raise TryAgain(
+            Text(
+                "{url}: its CRC-64 is {crc64}, but {other_crc64} was uploaded",
+                url=redact_url(url),
+                crc64=there.crc64,
+                other_crc64=crc64,
+            ),
+            UPLOAD_FAILED,
+        )
 
 
 # Asks the OSS transcoder for a rendition by a signed POST, and checks such signatures.
@@ -174,7 +196,7 @@ async def request_transcoding(
     body = {**fields, "sign": sign(fields, secret)}
     try:
         if urlsplit(url).port == 0:  # reading it raises ValueError for an impossible port
-            raise FallBack(f"{thing}: the transcoder's URL has port 0")
+            raise FallBack(Text("{thing}: the transcoder's URL has port 0", thing=thing))
         async with (
             asyncio.timeout(timeout_s),
             httpx.AsyncClient(timeout=timeout_s, trust_env=False, verify=origin.trusted_authorities()) as client,
@@ -184,16 +206,28 @@ async def request_transcoding(
                 return
             said = await _beginning(answer)
     except TimeoutError as error:
-        raise TryAgain(f"{thing}: no answer within {timeout_s:g} s") from error
+        raise TryAgain(Text("{thing}: no answer within {timeout_s:g} s", thing=thing, timeout_s=timeout_s)) from error
     except httpx.TransportError as error:
         raise TryAgain(
-            f"{thing}: no answer: {type(error).__name__} {cleaned(str(error))}"[:_ERROR_CHARACTERS]
+            Text(
+                "{thing}: no answer: {name} {cleaned}",
+                thing=thing,
+                name=type(error).__name__,
+                cleaned=cleaned(str(error)),
+            )[:_ERROR_CHARACTERS]
         ) from error
     except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
         raise FallBack(
-            f"{thing}: cannot be asked: {type(error).__name__} {cleaned(str(error))}"[:_ERROR_CHARACTERS]
+            Text(
+                "{thing}: cannot be asked: {name} {cleaned}",
+                thing=thing,
+                name=type(error).__name__,
+                cleaned=cleaned(str(error)),
+            )[:_ERROR_CHARACTERS]
         ) from error
-    found = f"{thing}: answered {answer.status_code}: {said}".rstrip(": ")
+    found = Text(
+        "{thing}: answered {status_code}: {reason}", thing=thing, status_code=answer.status_code, reason=said
+    ).rstrip(": ")
     if answer.status_code == 429 or answer.is_server_error:
         raise TryAgain(found)
     raise FallBack(found, errors.OSS_REFUSES if answer.status_code in {401, 403} else None)

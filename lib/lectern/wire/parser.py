@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from pydantic_core import from_json
 
 from lectern.errors import Malformed
+from lectern.i18n import Text
 from lectern.states import Backend
 from lectern.wire import messages
 from lectern.wire.fields import is_name
@@ -88,21 +89,21 @@ def parse(body: str | bytes, expected: tuple[type[M], ...], meant: str = "") -> 
     without a known ``cmd`` are checked as those of the command *meant*, by default of the first expected kind.
     """
     if len(body) > MAX_BODY_BYTES:
-        raise Malformed(f"the message is longer than {MAX_BODY_BYTES} bytes")
+        raise Malformed(Text("the message is longer than {max_body_bytes} bytes", max_body_bytes=MAX_BODY_BYTES))
     try:
         fields = read(body)
     except ValueError as error:
-        raise Malformed(f"the message is not JSON: {error}") from error
+        raise Malformed(Text("the message is not JSON: {error}", error=error)) from error
     if not isinstance(fields, dict):
-        raise Malformed(f"the message is a JSON {type(fields).__name__}, not an object")
+        raise Malformed(Text("the message is a JSON {name}, not an object", name=type(fields).__name__))
     kind = COMMANDS.get(fields["cmd"]) if isinstance(fields.get("cmd"), str) else None
     if kind is None or kind not in expected:
         wanted = " or ".join(sorted(name for name, one in COMMANDS.items() if one in expected))
-        said = f"cmd is {fields.get('cmd')!r:.60}, not {wanted}"
+        said = Text("cmd is {get:.60}, not {wanted}", get=repr(fields.get("cmd")), wanted=wanted)
         raise Malformed("; ".join([said, *_faults(fields, expected, meant)]), _class_id(fields))
     # NUL is the one character that PostgreSQL cannot keep; search the fields only if the text may hold one.
     if (b"\\u0000" in body if isinstance(body, bytes) else "\\u0000" in body) and _nul_in(fields):
-        raise Malformed("a text of the message holds a NUL character", _class_id(fields))
+        raise Malformed(Text("a text of the message holds a NUL character"), _class_id(fields))
     try:
         return kind.model_validate(fields)
     except ValidationError as error:
@@ -131,7 +132,10 @@ def _class_id(fields: Mapping[str, Any]) -> str | None:
 def in_words(error: ValidationError) -> str:
     """Every fault as ``field: what is wrong``; values are left out, because URLs can hold secrets."""
     faults: list[dict[str, Any]] = [dict(one) for one in error.errors(include_url=False, include_input=False)]
-    return "; ".join(f"{_where(one['loc'])}: {one['msg'].removeprefix('Value error, ')}" for one in faults)
+    return "; ".join(
+        Text("{thing}: {what}", thing=_where(one["loc"]), what=one["msg"].removeprefix("Value error, "))
+        for one in faults
+    )
 
 
 def _where(path: tuple[int | str, ...]) -> str:
