@@ -181,7 +181,7 @@ def _begins(start: float, end: float, now: float) -> list[str]:
 
 def _refused(code: int | None, message: str | None, *, over: bool) -> list[str]:
     known = CODES.get(code or 0)
-    said = [Text("Cause: {message}", message=message)] if message else []
+    said: list[str] = [Text("Cause: {message}", message=message)] if message else []
     if known is None:
         return [*said, Text("Nothing comes next.")]
     said.append(heading(known))

@@ -223,7 +223,7 @@ def check(wanted: Wanted, made: Media, measured: Measured, tail: str) -> None:
         raise Refuse(
             Text("{thing}: {found}; it is truncated, or was never finished", thing=thing, found=found), BAD_RECORDING
         )
-    wrong = []
+    wrong: list[str] = []
     if (made.width, made.height) != (output.width, output.height):
         wrong.append(
             Text(
@@ -235,8 +235,13 @@ def check(wanted: Wanted, made: Media, measured: Measured, tail: str) -> None:
             )
         )
     if (made.video, made.audio) != ("h264", source.audio):
-        found = f"has {made.video or 'no picture'} and {made.audio or 'no sound'}"
-        wrong.append(f"{found}, not h264 and {source.audio}")
+        has = Text(
+            "has {picture} and {sound}, not h264 and {wanted}",
+            picture=made.video or Text("no picture"),
+            sound=made.audio or Text("no sound"),
+            wanted=source.audio,
+        )
+        wrong.append(has)
     if abs(made.duration_s - source.duration_s) > slack_s:
         wrong.append(
             Text(
