@@ -5,7 +5,7 @@ A sentence that no rule knows stays as it is: the words of ffmpeg, of servers an
 
 import re
 from collections.abc import Callable, Mapping
-from functools import cache
+from functools import cache, partial
 from typing import NamedTuple
 
 from lectern import chinese_alarms, chinese_reasons, chinese_transcoding
@@ -101,6 +101,11 @@ def sentence(text: str, deep: int = 0) -> str:
     for at in range(1, len(parts)):
         said += f"{'；' if known[at - 1] or known[at] else '; '}{known[at] or parts[at]}"
     return said
+
+
+def writer(language: str) -> Callable[[str], str]:
+    """What writes a sentence in *language*."""
+    return sentence if language == "zh" else partial(translated, language=language)
 
 
 def message(code: int, text: str) -> str:

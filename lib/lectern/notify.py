@@ -11,7 +11,7 @@ from apprise.plugins import dingtalk, feishu, lark, wecombot
 
 from lectern import chinese_account, formatting
 from lectern.errors import CODES, Misuse, Severity
-from lectern.i18n import msgid, of_wire, translator
+from lectern.i18n import msgid, of_wire, translated, translator
 
 # Reads what the robots of chats answer: DingTalk, WeCom, Feishu and Lark refuse a message with HTTP 200, too.
 
@@ -122,8 +122,7 @@ def written(alarm: str, runbook_url: str | None, language: str = "en") -> tuple[
     how = msgid("resolved") if resolved else str(known.severity if known else Severity.WARNING)
     message, t = of_wire(fields), translator(language)
     heading = known.runbook_in(language) if known else fields.get("runbook")
-    if language == "zh":
-        message = chinese_account.message(code, message)
+    message = chinese_account.message(code, message) if language == "zh" else translated(message, language)
     lines = [message]
     lines += [f"{t('raised at')}: {formatting.moment(float(fields['at']))}"] if "at" in fields else []
     lines += [f"{t('classes')}: {', '.join(_classes(fields))}"] if _classes(fields) else []

@@ -8,15 +8,16 @@ import socket
 import sys
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import AliasChoices, Field, SecretStr, ValidationError, ValidationInfo, field_validator
+from pydantic import AfterValidator, AliasChoices, Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from lectern import urls
 from lectern.allowlist import Allowlist
 from lectern.errors import Misuse
+from lectern.i18n import languages
 from lectern.states import Role
 from lectern.wire.fields import a_name
 
@@ -116,6 +117,12 @@ def _also(name: str) -> AliasChoices:
     return AliasChoices(name, RENAMED[name])
 
 
+def _known_language(language: str) -> str:
+    if language not in languages():
+        raise ValueError(f"must be one of {', '.join(languages())}")
+    return language
+
+
 class Common(BaseSettings):
     """Settings that both roles need."""
 
@@ -128,7 +135,7 @@ class Common(BaseSettings):
     prefect_api_url: str = "http://127.0.0.1:4200/api"
     prefect_api_auth_string: SecretStr | None = None
     work_pool: str = "resident"
-    lectern_lang: Literal["en", "zh"] = "en"
+    lectern_lang: Annotated[str, AfterValidator(_known_language)] = "en"
     log_format: Literal["text", "json"] = "text"
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 

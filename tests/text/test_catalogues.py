@@ -12,10 +12,13 @@ from babel.messages.extract import extract_from_dir
 from babel.messages.mofile import read_mo, write_mo
 from babel.messages.pofile import read_po
 
-from lectern import errors, i18n
+from lectern import errors, i18n, notify
 from lectern.i18n import Text, from_json, joined, languages, plain, to_json, translated
+from lectern.settings import TeacherSettings
 from lectern.urls import redact
+from lectern.wire import outgoing
 
+pytestmark = pytest.mark.filterwarnings("ignore:'imghdr' is deprecated:DeprecationWarning")  # of apprise
 ROOT = Path(__file__).parents[2]
 CATALOGUES = sorted(i18n.LOCALE.glob("*/LC_MESSAGES/lectern.po"))
 KEYWORDS = {"Text": None, "msgid": None, "t": None, "many": (1, 2)}
@@ -137,3 +140,24 @@ def test_a_secret_in_a_value_is_masked() -> None:
     apart = errors.TryAgain(Text("rtmp://{user}@h/a is odd", user="user:secret"))
     assert apart.message == redact("rtmp://user:secret@h/a is odd")
     assert not isinstance(apart.message, Text)
+
+
+def test_an_alarm_has_its_id_and_values_beside_the_english() -> None:
+    """Whoever reads it in another language needs no English; one without an id is passed on as it stands."""
+    said = Text("{streamer} is lost", streamer="streamer1")
+    sent = outgoing.alarm(errors.NOT_MOVED, Text("{thing}: {what}", thing="c-1", what=said), 1.0, "teacher").to_json()
+    fields = json.loads(sent)
+    assert fields["message"] == "c-1: streamer1 is lost"
+    assert fields["message_id"] == "{thing}: {what}"
+    assert fields["args"]["what"] == {"id": "{streamer} is lost", "args": {"streamer": "streamer1"}}
+    assert notify.written(json.dumps({**fields, "message": "?"}), None, "zh")[1].startswith(
+        f"{translated(errors.NOT_MOVED.meaning, 'zh')}：c-1：streamer1 失联\n"
+    )
+    plain_one = json.loads(outgoing.alarm(errors.NOT_MOVED, "as it stands", 1.0, "teacher").to_json())
+    assert plain_one.keys().isdisjoint({"message_id", "args", "message_plural"})
+
+
+def test_a_language_without_a_catalogue_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LECTERN_LANG", "tlh")
+    with pytest.raises(errors.Misuse, match="LECTERN_LANG"):
+        TeacherSettings.load()

@@ -1,13 +1,13 @@
 """``lectern explain``: how a class stands, what happened to it, and what comes next or what to type."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import Annotated, Any
 
 import typer
 
-from lectern.chinese_account import sentence
+from lectern.chinese_account import writer
 from lectern.cli import readers
 from lectern.cli.options import Json, painted, say, typed
 from lectern.cli.readers import Place
@@ -93,7 +93,7 @@ def _found(here: Sequence[Place[Any]], thing: str, now: float) -> tuple[ClassVie
 
 def lines(thing: str, known: Account, following: Sequence[str], language: str = "en") -> list[str]:
     """The account as lines for people."""
-    translate: Callable[[str], str] = sentence if language == "zh" else str
+    translate = writer(language)
     t = translator(language)
     said = [painted(thing, "bold")] if known.header else []
     for what, text in known.header:

@@ -400,15 +400,11 @@ def rendered(template: str, language: str = "en", **fields: Any) -> str:  # noqa
         "codes": CODES,
         "read": partial(translated, language=language),
         "language": language,
-        "say": chinese_account.sentence if language == "zh" else str,
-        "tell": chinese_account.message if language == "zh" else _as_it_is,
+        "say": chinese_account.writer(language),
+        "tell": chinese_account.message if language == "zh" else lambda _, message: translated(message, language),
         "now": time.time(),
     }
     return _TEMPLATES.get_template(template).render(**given, **fields)
-
-
-def _as_it_is(_code: int, message: str) -> str:
-    return message
 
 
 def _day(at: float) -> str:
