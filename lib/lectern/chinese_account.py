@@ -24,8 +24,6 @@ _GAPS: Mapping[str, str] = {
     "z": r"\S+",
     "v": r"[\d,.]+ (?:bytes|kB|MB|GB)",
     "w": r"[a-z]+",
-    "b": r"the OSS transcoder|an ECS host(?: as soon as one is free)?",
-    "e": r".*",
     "k": r"[2-5]\d\d",
     "m": r"the recording|the slate",
     "l": r".*",
@@ -33,7 +31,6 @@ _GAPS: Mapping[str, str] = {
     "r": r".*",
     "s": r".*",
 }
-_MAKERS = {"the OSS transcoder": "OSS", "an ECS host": "ECS", "an ECS host as soon as one is free": "ECS（排队中）"}
 _THINGS = {"the recording": "录像", "the slate": "垫片"}
 _AND = {" and ": " 和 ", " or ": " 或 "}
 _UNITS = {"d": "天", "h": "小时", "min": "分钟", "s": "秒"}
@@ -43,14 +40,13 @@ _ON_AIR = re.compile(
 _RUNBOOK = re.compile(r"RUNBOOK\.md: (?P<code>\d{3}): .*")
 
 
-_ADVICE: Mapping[str, str] = {one.platform_should: translated(one.platform_should, "zh") for one in CODES.values()}
 _SAYS = {
     **{english: chinese for one in CODES.values() for english, chinese in one.says.items()},
     **chinese_reasons.SAYS,
     **chinese_transcoding.SAYS,
 }
 _FORMS = {**FORMS, **chinese_alarms.FORMS, **_SAYS}
-_WHOLE = {**_FORMS, **WORDS, **chinese_alarms.WORDS, **_ADVICE}
+_WHOLE = {**_FORMS, **WORDS, **chinese_alarms.WORDS}
 _MANY, _DEEP = 30, 8  # of what stands together, and of what stands in each other; what comes on top stays as it is
 
 LABELS: Mapping[str, str] = {
@@ -147,7 +143,7 @@ class _Rule(NamedTuple):
 
 def _rule(form: str, chinese: str) -> _Rule:
     words = max(re.split(r"{\w+}", form), key=len)
-    return _Rule(form, chinese, words, "; " in form or "{e}" in form)
+    return _Rule(form, chinese, words, "; " in form)
 
 
 @cache
@@ -188,8 +184,6 @@ def _gap(kind: str, value: str, deep: int) -> str:
         "t": span,
         "v": lambda one: one.replace("bytes", "字节"),
         "s": lambda one: sentence(one, deep),
-        "b": _MAKERS.__getitem__,
-        "e": lambda one: _ADVICE.get(one, one),
         "m": _THINGS.__getitem__,
         "l": lambda one: re.sub(" (?:and|or) ", lambda word: _AND[word[0]], one),
         "o": lambda one: chinese_alarms.PARTS.get(one) or sentence(one, deep),

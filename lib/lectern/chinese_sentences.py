@@ -15,8 +15,6 @@ WORDS: Mapping[str, str] = {
     "refused": "已拒绝",
     "cancelled": "已取消",
     "not booked": "未约课",
-    "RUNBOOK.md: redis: no heartbeat": "RUNBOOK.zh.md: redis: no heartbeat（心跳发不到 Redis）",
-    "RUNBOOK.md: messages wait in the inbox": "RUNBOOK.zh.md: messages wait in the inbox（消息在收件箱里等）",
     "aired whole": "完整播出",
     "not aired": "没有播出",
     "its end has come": "到了下课时间",
@@ -43,20 +41,6 @@ WORDS: Mapping[str, str] = {
     "its time is over": "时间已过",
     "reconnected once": "重连 1 次",
     "Redis does not answer": "Redis 无应答",
-    "Its answer is being sent.": "答复正在发送。",
-    "Nothing comes next.": "没有后续。",
-    "It was aired to its end. Nothing is to be done.": "课已播完，无需处理。",
-    "It was cancelled; its rendition is released.": "课已取消，它的视频已释放。",
-    "It was cancelled and is not aired. To have it all the same, book it with a new class_id.": (
-        "课已取消，不会播出。仍要上课，请用新的 class_id 重新约课。"
-    ),
-    "Its time is over; its end will be noted within a minute.": "时间已过，一分钟内会记下它的结束。",
-    "It is about to be decided. If this stays so for a minute, restart the teacher.": (
-        "马上就会处理。一分钟后还是这样，就重启虚拟老师。"
-    ),
-    "Look at its recording there, and have it replaced if that is not meant.": (
-        "检查录像的这些位置；如果本来不该这样，请平台更换录像。"
-    ),
     "transcoding": "转码中",
     "success": "成功",
     "failed": "失败",
@@ -68,9 +52,6 @@ WORDS: Mapping[str, str] = {
     "its disk takes nothing": "磁盘写不进去",
     "its process hangs": "进程卡住了",
     "1 message waits": "1 条消息在等",
-    "It was ready and lost its file: its teacher gives it to another streamer, or raises alarm 323.": (
-        "课就绪之后丢了文件：虚拟老师会把它交给别的推流端，否则报警 323。"
-    ),
 }
 
 FORMS: Mapping[str, str] = {
@@ -178,60 +159,6 @@ FORMS: Mapping[str, str] = {
     "{t} of the slate": "垫片 {t}",
     "{n} session": "{n} 个会话",
     "{n} sessions": "{n} 个会话",
-    "On the host of {x}, see whether its program runs: supervisorctl status. There, lectern explain {y} says more.": (
-        "到 {x} 所在的主机上看程序是否在运行：supervisorctl status。在那里执行 lectern explain {y} 能看到更多。"
-    ),
-    "It is on air for another {t}. To end it: lectern cancel {y}": "还要上{t}。要让它下课：lectern cancel {y}",
-    "It is not ready for its start: {s}": "上课前检查未通过：{s}",
-    "It should be on air now: {s}.": "现在应该在上课：{s}。",
-    "See whether the push host answers, on {x}: nc -vz {y} {z}. To end it: lectern cancel {y2}": (
-        "在 {x} 上看推流地址的主机有没有应答：nc -vz {y} {z}。要让它下课：lectern cancel {y2}"
-    ),
-    "Its answer has not left for {t}: see whether Redis answers. It is sent as soon as it does.": (
-        "答复已有{t}没有发出：看 Redis 有没有应答。Redis 一应答就会发送。"
-    ),
-    "A message about it has waited in the inbox for {t}: it is handled within a minute if its servers answer.": (
-        "关于它的一条消息在收件箱里等了{t}：只要各服务有应答，一分钟内就会处理。"
-    ),
-    "A message about it has waited in the inbox for {t}, which is too long: ask this host's /health what is wrong.": (
-        "关于它的一条消息在收件箱里等了{t}，太久了：看这台主机的 /health 说哪里不对。"
-    ),
     "It is not booked: {s}": "没有约课：{s}",
-    "{x} is being downloaded; then it is ready. `lectern cache ls` shows the download.": (
-        "正在下载 {x}，下载完就绪。`lectern cache ls` 能看到下载。"
-    ),
-    "{x} is lost, as its teacher noted {t} ago. Its classes are moved to other streamers if possible.": (
-        "{x} 失联：虚拟老师在{t}前就记下了。它的课会尽量转给别的推流端。"
-    ),
-    (
-        "It waits for {x}, which downloads {y} unless it has it. "
-        "Its answer comes then; the sweeper asks again until it does."
-    ): ("在等 {x} 下载 {y}（已有则不用下载）。准备好就答复；没有答复会一直再问。"),
-    "{x} has {y}. It is aired in {t}.": "{x} 上有 {y}。{t}后上课。",
-    "{x} has {y}. Its time is over; its end will be noted within a minute.": (
-        "{x} 上有 {y}。时间已过，一分钟内会记下它的结束。"
-    ),
-    "{x} has {y}.": "{x} 上有 {y}。",
-    "It is aired in {t}.": "{t}后上课。",
-    "It waits for {x}, which nobody is making: the sweeper settles it within a minute.": (
-        "在等 {x}，但没有人在转码：一分钟内会处理。"
-    ),
-    "It waits for {x}: attempt {n}, by {b}.": "在等 {x}：第 {n} 次转码，由 {b}。",
-    "It waits for {x}: attempt {n}, by {b}; without a result in {t} it is settled as timed out.": (
-        "在等 {x}：第 {n} 次转码，由 {b}；{t}内没有结果就按超时处理。"
-    ),
-    (
-        "It waits for {x}: attempt {n}, by {b}; without a result since {t}, so within a minute "
-        "it is settled as timed out."
-    ): ("在等 {x}：第 {n} 次转码，由 {b}；已超时{t}，一分钟内按超时处理。"),
-    "Cause: {s}": "原因：{s}",
-    "The platform should: {e}": "平台应：{e}",
-    "In danger: it begins in {t}. To have it moved, cancel it (lectern cancel {y}) and tell the platform.": (
-        "有风险：{t}后上课。要调课，先取消（lectern cancel {y}），再通知平台。"
-    ),
-    (
-        "In danger: it should have begun {t} ago. "
-        "To have it moved, cancel it (lectern cancel {y}) and tell the platform."
-    ): ("有风险：{t}前就该上课了。要调课，先取消（lectern cancel {y}），再通知平台。"),
 }
-"""Sentences with gaps: {t} is a length of time, {s} another sentence, {e} a code's advice; others stay as they are."""
+"""Sentences with gaps: {t} is a length of time and {s} another sentence; others stay as they are."""
