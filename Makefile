@@ -100,10 +100,10 @@ check: .venv/.built ## format, lint, types, import contracts and playbooks
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/ansible-lint --offline --strict --profile production -q playbooks inventory
 
 catalogues: .venv/.built ## bring the catalogues up to date with the sentences in the code; then translate what is new
-	@$(BIN)/pybabel --quiet extract --mapping-file pyproject.toml $(KEYWORDS) --no-location --omit-header --output .venv/lectern.pot lib flows
+	@$(BIN)/pybabel --quiet extract --project lectern --mapping-file pyproject.toml $(KEYWORDS) --no-location --sort-output --output .venv/lectern.pot lib flows
 	@for one in $(CATALOGUES); do \
 		$(BIN)/pybabel --quiet update --domain lectern --input-file .venv/lectern.pot --output-file "$$one" --ignore-obsolete \
-			--omit-header --no-fuzzy-matching --width 120 --locale "$$(basename "$$(dirname "$$(dirname "$$one")")")"; \
+			--ignore-pot-creation-date --no-fuzzy-matching --width 120 --locale "$$(basename "$$(dirname "$$(dirname "$$one")")")"; \
 	done
 
 fmt: .venv/.built ## format, and mend what the linter can mend
