@@ -32,6 +32,9 @@ def msgid(english: str) -> str:
     return english
 
 
+_FORMAT = re.compile(r"[+]?\d?\d?,?(?:\.\d\d?)?[a-z]?")
+"""The formats of Python's that a gap may name; a width from another program could fill the memory."""
+
 _UNITS = {one: one for one in (msgid("d"), msgid("h"), msgid("min"), msgid("s"), msgid("bytes"))}
 _UNIT = re.compile(r"(?<=\d )[a-z]+")
 _OF_UNITS = frozenset({"span", "length", "minutes", "size"})
@@ -134,6 +137,9 @@ def from_pair(pair: object) -> Text | None:
     if not all(isinstance(one, str | int | float) for one in args.values()):
         return None
     try:
+        for pattern in filter(None, (pair["id"], pair.get("plural"))):
+            if not all(kind in KINDS or _FORMAT.fullmatch(kind) for _, _, kind, _ in _parts(pattern)):
+                return None
         return Text._made(pair["id"], pair.get("plural"), args)
     except (ValueError, KeyError, IndexError, TypeError):
         return None

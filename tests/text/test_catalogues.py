@@ -161,3 +161,16 @@ def test_a_language_without_a_catalogue_is_refused(monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("LECTERN_LANG", "tlh")
     with pytest.raises(errors.Misuse, match="LECTERN_LANG"):
         TeacherSettings.load()
+
+
+@pytest.mark.parametrize("gap", ["{n:>999999999}", "{n:09999999d}", "{n.real}", "{", "{n:{n}}", "{n:{n:9}}"])
+def test_a_sentence_of_another_program_is_plain_words_if_its_gaps_are_none_of_ours(gap: str) -> None:
+    """A width could fill the memory of whoever writes it."""
+    assert i18n.of_wire({"message": "as it said", "message_id": f"{gap} classes", "args": {"n": 3}}) == "as it said"
+
+
+def test_every_gap_of_ours_is_read_again_from_the_wire() -> None:
+    kinds = {kind for wanted in extracted() for text in all_of(wanted) for _, kind, _ in gaps(text)}
+    for kind in kinds:
+        body = {"message": "plain", "message_id": f"{{n:{kind}}}", "args": {"n": "x" if kind == ".60" else 3}}
+        assert isinstance(i18n.of_wire(body), Text), kind
