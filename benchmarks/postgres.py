@@ -40,7 +40,7 @@ def _as_nobody() -> list[str]:
 
 
 @contextmanager
-def server(bin_folder: Path) -> Iterator[str]:
+def server(bin_folder: Path, *options: str) -> Iterator[str]:
     """Its URL for asyncpg; all that it keeps is gone at the end."""
     folder, port = Path(tempfile.mkdtemp(prefix="benchpg")), free_port()
     data = folder / "data"
@@ -52,7 +52,7 @@ def server(bin_folder: Path) -> Iterator[str]:
         subprocess.run([*as_nobody, *initdb], check=True, capture_output=True, timeout=120, cwd=folder)
         argv = [*as_nobody, str(bin_folder / "postgres"), "-D", str(data), "-p", str(port)]
         argv += ["-c", f"listen_addresses={HOST}"]
-        argv += ["-c", f"unix_socket_directories={folder}", "-c", "max_connections=300"]
+        argv += ["-c", f"unix_socket_directories={folder}", "-c", "max_connections=300", *options]
         with (folder / "log").open("wb") as log:
             running = subprocess.Popen(argv, stdout=log, stderr=log, cwd=folder)
         try:

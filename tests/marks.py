@@ -103,11 +103,13 @@ def _kept(items: Sequence[pytest.Item], depth: str | None, seed: int) -> set[pyt
 
 
 def _drawn(items: Sequence[pytest.Item], seed: int) -> set[pytest.Item]:
-    """Some cases of each function of the night that has more than one."""
+    """Some cases of each function of the night, and of all in a file that the night runs on PostgreSQL once more."""
+    function = {one: one.nodeid.partition("[")[0] for one in items}
+    days = {function[one] for one in items if not one.get_closest_marker("night")}
     cases: dict[str, list[pytest.Item]] = defaultdict(list)
     for one in items:
         if one.get_closest_marker("night") and hasattr(one, "callspec"):
-            cases[one.nodeid.partition("[")[0]].append(one)
+            cases[str(one.path) if function[one] in days else function[one]].append(one)
     chance = random.Random(seed)
     return {one for name in sorted(cases) for one in chance.sample(cases[name], min(DRAWN, len(cases[name])))}
 

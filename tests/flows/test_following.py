@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,9 +14,11 @@ from sqlalchemy import insert, select, update
 
 from flows import failures
 from flows.host import StreamerHost
+from flows.playout_link import Playout
 from flows.streamer import downloads, playout_events
 from lectern.db.engine import reading, transaction
 from lectern.model.tables.streamer import classes, journal, tasks
+from lectern.playout.client import Client
 from lectern.settings import StreamerSettings
 from tests import laid
 
@@ -229,3 +232,29 @@ async def test_a_recording_that_is_lost_twice_is_downloaded_twice(
         await asyncio.gather(*one._fetching.values())
         await one.take({"event": "back", "class_id": "c-1", "at": START, "why": "it is there", "position_s": 9.0})
     assert asked == ["it is missing", "it is missing again"]
+
+
+class Told:
+    """A playout that answers as it is told to."""
+
+    def __init__(self, *answers: dict[str, Any]) -> None:
+        self._answers = iter(answers)
+
+    async def ask(self, _: str, **__: Any) -> dict[str, Any]:
+        return next(self._answers)
+
+
+def test_a_playout_that_would_forget_a_class_is_said_once_until_it_writes_again(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Else its next restart would be the first to show that its disk takes nothing."""
+    kept, lost = {"durable": True}, {"durable": False, "why": "the timetable is not written yet"}
+    playout = Playout(client=cast("Client", Told(lost, kept, lost, kept, lost)))
+
+    async def tell() -> None:
+        for do in ("timetable", "status", "timetable", "timetable", "timetable"):
+            await playout.ask(do)
+
+    with caplog.at_level(logging.WARNING, logger="lectern"):
+        asyncio.run(tell())
+    assert caplog.messages == ["playout: the timetable is not written yet; if it ends now, it forgets that"] * 2

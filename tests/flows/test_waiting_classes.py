@@ -1,24 +1,30 @@
-"""A class that waits for its rendition: a person hears of it before its start, and the platform by its end."""
+"""Classes that wait for renditions: a person hears of it before their start, and the platform by their end."""
 
+import asyncio
 import json
 import time
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
 from sqlalchemy import Connection, select, update
 
+from flows import handling
 from flows.host import TeacherHost
 from flows.teacher import bookings as teacher_bookings
-from flows.teacher import maintenance
+from flows.teacher import maintenance, transcoding
 from flows.teacher.ecs import job
+from flows.teacher.ecs import transcode as ecs
 from lectern.db import bookings, ecs_jobs, transcodings
 from lectern.db.ecs_jobs import BegunJob
-from lectern.db.engine import transaction
+from lectern.db.engine import open_database, transaction
+from lectern.decide.transcoding import Late, Overdue
 from lectern.errors import ENDED
 from lectern.model.facts import Attempt
 from lectern.model.tables.teacher import journal, orders
-from lectern.states import Backend, BookingState, Resolution
+from lectern.states import Backend, BookingState, RenditionState, Resolution
 from tests import strategies
+from tests.faults import hosts
 from tests.rows import commit
 
 SERVER = "ssh://ecs@one.example:22"
@@ -113,3 +119,66 @@ class Lists:
     async def leave_waiting(self, key: str, class_id: str) -> None:
         """Take a class off a list."""
         self.left.append((key, class_id))
+
+
+RENDITIONS = 400
+
+
+async def test_of_very_many_outputs_only_some_are_looked_for_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A storage that is slow to answer would take all sockets of the process, and each rendition is settled still."""
+    engine = open_database(f"sqlite:///{hosts.database('teacher', tmp_path / 'teacher.db')}")
+    host, now = hosts.teacher(engine), time.time()
+    host.membership_cache = time.monotonic() + 3600, ("streamer1",)
+    keys = [(number, Resolution.P720) for number in range(1, RENDITIONS + 1)]
+    with transaction(engine) as connection:
+        attempts = [Attempt(*one, 1, 1, now, Backend.OSS, now - 1, "http://origin.example/1.flv") for one in keys]
+        transcodings.begin(connection, attempts, now - 60)
+        for key in keys:
+            transcodings.requested(connection, key, now - 60)
+    looking, most, answers = 0, 0, asyncio.Event()
+
+    async def slow(*_: object) -> None:
+        nonlocal looking, most
+        looking += 1
+        most = max(most, looking)
+        if looking == transcoding.LOOKS:
+            asyncio.get_running_loop().call_later(0.1, answers.set)  # whoever else does not wait begins before it
+        await answers.wait()
+        looking -= 1
+
+    async def nobody(_host: Any, keys: Any) -> transcoding.Lists:
+        return {key: [] for key in keys}
+
+    async def nothing(*_: object) -> None:
+        return None
+
+    monkeypatch.setattr(ecs, "output_there", slow)
+    monkeypatch.setattr(transcoding, "old_waiters", nobody)
+    monkeypatch.setattr(transcoding, "follow", nothing)
+    await transcoding.time_out(host)
+    assert most == transcoding.LOOKS < RENDITIONS
+    assert {one.state for one in commit(engine, transcodings.states, keys).values()} == {RenditionState.TIMED_OUT}
+    engine.dispose()
+
+
+def test_what_a_result_settled_while_its_output_was_looked_for_is_not_settled_again(tmp_path: Path) -> None:
+    """Its result came late and was a success: no waiting class is refused; the others are timed out."""
+    engine = open_database(f"sqlite:///{hosts.database('teacher', tmp_path / 'teacher.db')}")
+    host, now = hosts.teacher(engine), time.time()
+    settled, silent = keys = [(number, Resolution.P720) for number in (1, 2)]
+    with transaction(engine) as connection:
+        attempts = [Attempt(*one, 1, 1, now, Backend.OSS, now - 1, "http://origin.example/1.flv") for one in keys]
+        transcodings.begin(connection, attempts, now - 60)
+        for key in keys:
+            transcodings.requested(connection, key, now - 60)
+        late = [Late(one.key, one.backend, Overdue.TIME_OUT, None) for one in transcodings.overdue(connection, now)]
+        assert {one.key for one in late} == {*keys}
+        states = RenditionState.TRANSCODING, RenditionState.SUCCESS
+        transcodings.move(connection, settled, *states, now, deadline=None, url="http://origin.example/1_720P.flv")
+        changes = handling.change(connection, host, transcoding.expired(late, hosts.ALIVE, {key: [] for key in keys}))
+        assert changes.ended == [silent]
+        found = transcodings.states(connection, keys)
+        assert (found[settled].state, found[silent].state) == (RenditionState.SUCCESS, RenditionState.TIMED_OUT)
+    engine.dispose()

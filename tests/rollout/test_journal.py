@@ -6,6 +6,7 @@ import os
 import resource
 import stat
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 
 from lectern.errors import CallAPerson, TryAgain
 from lectern.rollout.journal import History, JournalNote, RolloutJournal, locked
+from tests.rollout.host import a_host
 
 
 @pytest.fixture
@@ -201,3 +203,22 @@ def test_a_rollout_that_was_killed_holds_no_lock(tmp_path: Path) -> None:
     holder.join(10)
     with locked(tmp_path / "rollout", timeout_s=5):
         pass
+
+
+@pytest.mark.parametrize(
+    ("change_of", "words"),
+    [
+        ({"role": "walrus"}, "role"),
+        ({"surprise": 1}, "surprise"),
+        ({"root": "relative"}, "root: must be an absolute path"),
+        ({"env": {"A-B": "hidden"}}, "no name of a setting"),
+        ({"record_patterns": ["("]}, "no regular expression"),
+        ({"old_programs": ["../x.conf"]}, "file name"),
+    ],
+)
+def test_what_is_wanted_is_read_strictly_and_no_value_is_shown(tmp_path: Path, change_of: Any, words: str) -> None:
+    with a_host(tmp_path, start=False) as host:
+        answered = host.step("preflight", wanted={**host.wanted(), **change_of})
+        assert answered.code == 2
+        assert words in answered.msg
+        assert "hidden" not in answered.msg + answered.errors

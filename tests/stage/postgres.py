@@ -22,7 +22,7 @@ def postgres_server() -> Iterator[URL]:
     if found is None:
         assert os.environ.get("CI") != "true", "no PostgreSQL, and the CI must try it: apt-get install postgresql"
         pytest.skip("no PostgreSQL is installed (apt-get install postgresql)")
-    with server(found) as url:
+    with server(found, "-c", "fsync=off") as url:  # its machine is never lost here, only its process
         yield make_url(url).set(drivername="postgresql+psycopg")
 
 
