@@ -243,6 +243,7 @@ class Day(World):
     def __init__(self, teacher: Any, streamers: Any) -> None:
         super().__init__(teacher, streamers, 0)
         self.answered: list[tuple[str, int]] = []
+        self.urls: list[tuple[float, str]] = []
         self.sent: list[Sent] = []
         self.wrong: list[str] = []
         self.runner = asyncio.Runner()
@@ -262,6 +263,7 @@ class Day(World):
                 self._confirmed(name, connection)
             if row.target in self.answers:
                 self.answered.append((row.target, fields["code"]))
+                self.urls.append((time.time(), json.loads(self.booked(connection).payload)["push_url"]))
                 if fields["code"] == 0 and self.booked(connection).end_time <= time.time():
                     self.wrong.append(f"{row.target}: success was answered after the end of the class")
         super().heard(host, connection)
@@ -287,6 +289,11 @@ class Day(World):
         if not any(link for (who, _), link in self.links.items() if who == name):
             self.playouts[name].is_held = True
         self.at(self.streamers[name], lambda _: None)
+
+    def counts(self, part: Sent) -> bool:
+        """Whether *part* went to the push URL that was in force then, or that was answered later."""
+        before = [url for at, url in self.urls if at <= part.begins]
+        return part.url in {*before[-1:], *(url for at, url in self.urls if at > part.begins)}
 
     def loses(self, name: str) -> None:
         """A streamer is taken for lost once its lease has run out."""
@@ -511,8 +518,8 @@ class OneClass(RuleBasedStateMachine):
         assert row.state in OVER, f"its end has passed, and it is {row.state}"
         booked = [code for what, code in day.answered if what == "order_result"]
         assert len(booked) == 1
-        start, end, url = *_times(row), json.loads(row.payload)["push_url"]
-        got_s = sum(max(0.0, min(one.ends, end) - max(one.begins, start)) for one in day.sent if one.url == url)
+        start, end = _times(row)
+        got_s = sum(max(0.0, min(one.ends, end) - max(one.begins, start)) for one in day.sent if day.counts(one))
         if row.state == BookingState.AIRED:
             assert got_s > end - start - LEAST_S, f"aired whole, and {got_s} s were sent"
         if booked == [0] and row.state in {BookingState.AIRED_WITH_GAPS, BookingState.BROKEN}:
