@@ -58,7 +58,7 @@ def test_a_new_program_that_can_not_start_sends_its_host_back_and_the_next_host_
     scene.reset()
     second = scene.host("streamer2").snapshot()
     with serving(status=404) as stranger:
-        bind = {"streamer_health_bind": f"{HOST}:{stranger.server_port}", "streamer_health_timeout_s": 25}
+        bind = {"streamer_health_bind": f"{HOST}:{stranger.server_port}", "streamer_health_timeout_s": 6}
         with scene.meanwhile(streamer1=bind):
             played = scene.run("rollout").assert_failed()
 

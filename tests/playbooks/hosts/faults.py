@@ -62,34 +62,26 @@ class Case:
 
 
 def listed(ground: Ground, host: Host, playbook: Playbook, kinds: Sequence[Kind]) -> list[Case]:
-    """All cases of a playbook on one host, found by playing it without any fault, once for each step."""
+    """All cases of a playbook on one host, found by playing it without any fault; the rollout's are listed first."""
     thens: tuple[Then, ...] = ("resume", "roll back") if playbook == "rollout" else ("roll back",)
     steps = ("backup", "open") if playbook == "rollout" else ("rollback",)
-    watched = {step: _watched(ground, host, playbook, step) for step in steps}
-    cases: list[Case] = []
-    for step, (_, done) in watched.items():
-        cases += [
-            Case(playbook, kind, point, "", then, step=step)
-            for point in points(done)
-            for kind in kinds
-            if kind in ("step", "step alone")
-            for then in (thens if kind == "step" else thens[:1])
-        ]
-    return [*_of_tasks(watched[steps[-1]][0], playbook, kinds, thens), *cases]
-
-
-def _watched(ground: Ground, host: Host, playbook: Playbook, step: str) -> tuple[Played, list[str]]:
-    """A run without fault, and what *step* did in it."""
     ground.reset()
     if playbook == "rollback":
-        ground.run("rollout").assert_ok()
+        host.roll_out()
     log = f"{host.places.base}/points-{time.monotonic_ns()}"
-    host.arm(step, mode="list", log=log)
+    host.arm(" ".join(steps), mode="list", log=log)
     played = ground.run(playbook).assert_ok()
     assert not host.disarm(), "the step was killed instead of watched"
     if playbook == "rollout":
         host.learn()
-    return played, host.read(log).decode().splitlines()
+    return _of_tasks(played, playbook, kinds, thens) + [
+        Case(playbook, kind, point, "", then, step=step)
+        for step in steps
+        for point in points(host.read(f"{log}-{step}").decode().splitlines())
+        for kind in kinds
+        if kind in ("step", "step alone")
+        for then in (thens if kind == "step" else thens[:1])
+    ]
 
 
 def _of_tasks(played: Played, playbook: Playbook, kinds: Sequence[Kind], thens: Sequence[Then]) -> list[Case]:

@@ -117,9 +117,7 @@ class Host(ABC):
         with tempfile.TemporaryDirectory() as folder:
             old_world.lay_out(at, Path(folder), self._recording, tag=self.tag)
             self.put(Path(folder))
-        self.ctl("update")
-        self.ctl("start", "all")
-        self.ctl("stop", "cleaner")
+        self.run(self.places.supervisorctl, given=b"update\nstart all\nstop cleaner\n", check=False)
         wait_until(lambda: not {"STARTING", "BACKOFF"} & {*self.states().values()}, description="all of them run")
         wait_until(lambda: self.answer() == at.old_version, description=f"the old program of {at.name} answers")
 
@@ -231,7 +229,7 @@ class Host(ABC):
     # -- faults inside a step of the rollout -----------------------------------------------------------------------
 
     def arm(self, step: str, *, release: str = "*", **orders: str) -> None:
-        """Have the next *step* on this host killed, or listed, as `step_fault.py` reads its *orders*.
+        """Have the next *step* on this host killed, or each of several listed, as `step_fault.py` reads its *orders*.
 
         Where several releases are staged, it is that of *release*.
         """

@@ -92,9 +92,10 @@ def install() -> None:
     if not ORDERS.exists() or "rollout" not in words:
         return
     orders = json.loads(ORDERS.read_text())
-    if orders["step"] not in words or "--check" in words:
+    step = next((one for one in orders["step"].split() if one in words), None)
+    if step is None or "--check" in words:
         return
-    watch = Watch(orders)
+    watch = Watch({**orders, "log": f"{orders.get('log')}-{step}"})
     real_fsync, real_sendall = os.fsync, socket.socket.sendall
 
     def fsync(descriptor: Any) -> None:
