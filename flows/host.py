@@ -6,8 +6,9 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import contextmanager
 from contextvars import ContextVar, copy_context
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +21,7 @@ from flows.background_runs import BackgroundRuns, Runs
 from flows.playout_link import Playout, boot_now
 from lectern.db import leases
 from lectern.db.engine import reading, transaction
+from lectern.db.inbox import ReceivedMessage
 from lectern.errors import Caught, ErrorCode
 from lectern.model.facts import InboxMessage
 from lectern.model.tables.shared import MessageTables
@@ -154,6 +156,34 @@ class Watchdog:
         return {loop: now - at for loop, at in self._at.items() if now - at > limit_s}
 
 
+class Waiters:
+    """HTTP requests that wait for something to be sent, by class; those for "" wait for any class."""
+
+    def __init__(self) -> None:
+        self._events: dict[str, set[asyncio.Event]] = {}
+        self.number = 0
+
+    @contextmanager
+    def waiting(self, class_id: str = "") -> Iterator[asyncio.Event]:
+        """An event that is set when a message about the class is sent."""
+        event, its = asyncio.Event(), self._events.setdefault(class_id, set())
+        its.add(event)
+        self.number += 1
+        try:
+            yield event
+        finally:
+            self.number -= 1
+            its.discard(event)
+            if not its:
+                self._events.pop(class_id, None)
+
+    def wake(self, class_ids: Iterable[str | None]) -> None:
+        """Wake the requests that wait for these classes."""
+        for class_id in {"", *class_ids} if self.number else ():
+            for event in self._events.get(class_id or "", ()):
+                event.set()
+
+
 @dataclass
 class Host(Generic[S]):
     """What all flows of one host share; the resident process builds it once."""
@@ -172,6 +202,7 @@ class Host(Generic[S]):
     background: BackgroundRuns = field(default_factory=BackgroundRuns)
     acks: SentAcks = field(default_factory=SentAcks)
     address: str = ""  # its HTTP address for other hosts; empty if it serves no HTTP
+    waiters: Waiters = field(default_factory=Waiters)
     send_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     prefect_away: bool = False  # by the last try to reach it
     redis_away: bool = False  # by the last try to reach it; a teacher leaves shared rows to others meanwhile
@@ -242,6 +273,7 @@ class TeacherHost(Host[TeacherSettings]):
     membership_cache: tuple[float, tuple[str, ...]] = (0.0, ())  # when it was asked who is alive, and who was
     listens_since: float = field(default_factory=time.monotonic)  # inf while it hears nothing
     beats: dict[str, Mapping[str, Any]] = field(default_factory=dict)  # the last heartbeat of each streamer
+    intake: Callable[[Sequence[ReceivedMessage]], Awaitable[None]] | None = None  # commits what came over HTTP
 
     def living_now(self, within_s: float = math.inf) -> list[str]:
         """The names of the streamers that this teacher has heard lately, and in the last *within_s* seconds."""

@@ -65,6 +65,7 @@ async def publish_outbox(host: Host[Any]) -> bool:
     async with host.send_lock:
         while (batch := await _next(host)).messages:
             sending = batch.sending
+            host.waiters.wake(one.class_id for one in sending)
             done = await _send(host, sending, batch.until)
             now = time.time()
             if _can_wait(host, batch, done):

@@ -171,11 +171,11 @@ class Consumer:
         raise FatalError(f"inbox: {len(self._batch)} messages could not be written; is the disk full?")
 
     async def _keep_once(self, batch: Sequence[ReceivedMessage], name: str) -> None:
-        await self._commit(batch, name)
+        await self.commit(batch, name)
         del self._batch[: len(batch)]
         self._room.set()
 
-    async def _commit(self, arrived: Sequence[ReceivedMessage], name: str = "") -> None:
+    async def commit(self, arrived: Sequence[ReceivedMessage], name: str = "") -> None:
         """Commit *arrived* as the batch *name*; messages to be handled at once are claimed in the same transaction."""
         host, settings, now = self._host, self._host.settings, time.time()
         flows = {self._groups[one.command] for one in arrived}
@@ -209,7 +209,7 @@ class Consumer:
 
     async def _take(self, streams: Streams, entries: Sequence[StreamEntry]) -> None:
         arrived = [self._arrived("stream", entry.stream, entry.body, entry.id) for entry in entries]
-        await self._commit(arrived)
+        await self.commit(arrived)
         await streams.acknowledge(entries)
 
     def _arrived(self, kind: str, name: str, body: str, entry: str = "") -> ReceivedMessage:

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -185,14 +185,18 @@ class Metrics:
 
 
 @asynccontextmanager
-async def served(host: Host[Any], health: HealthReport, more: Sequence[Route] = ()) -> AsyncIterator[None]:
-    """Serve HTTP at the configured address in this context, if there is one; raises Misuse if the address is taken."""
+async def served(host: Host[Any], health: HealthReport, app: Starlette | None = None) -> AsyncIterator[None]:
+    """Serve *app*, health and metrics at the configured address in this context, if there is one.
+
+    Raises Misuse if the address is taken.
+    """
     settings: Settings = host.settings
     if not settings.bind:
         yield
         return
-    routes = [Route("/health", health.answer), Route("/metrics", Metrics(host).answer), *more]
-    server = _server(settings, Starlette(routes=routes))
+    app = app or Starlette()
+    app.router.routes += [Route("/health", health.answer), Route("/metrics", Metrics(host).answer)]
+    server = _server(settings, app)
     serving = asyncio.create_task(_serve(server, settings))
     try:
         async with asyncio.timeout(START_S):
@@ -218,7 +222,7 @@ def _server(settings: Settings, app: Starlette) -> uvicorn.Server:
             log_config=None,
             access_log=False,
             lifespan="off",
-            limit_concurrency=100,
+            limit_concurrency=300,  # of which the teacher's API lets 100 wait
             timeout_keep_alive=5,
             timeout_graceful_shutdown=2,
         )

@@ -24,6 +24,7 @@ from lectern.model.tables.teacher import ViewerRow
 from lectern.model.views import StreamerStatus
 from lectern.page import view
 from lectern.redis.connection import asking
+from lectern.states import Right
 from lectern.timing import Rate
 from lectern.wire import schema
 
@@ -90,7 +91,7 @@ class Page:
             if token and self._tries.wait_s(address):
                 return _later("Too many wrong tokens; wait a minute.", 429, 60)
             viewer = await self._host.read_tx(viewers.of_token, token) if token and len(token) < 100 else None
-            if viewer is None:
+            if viewer is None or Right.LOOK not in viewer.rights:
                 if token:
                     self._tries.take(address)
                 return self._shown(request, "closed.html", 401)
@@ -116,7 +117,7 @@ class Page:
         """The day's timetable, and how things stand."""
         begins = view.begin_of_day(time.time(), request.query_params.get("day"))
         page = min(_number(request.query_params.get("page")), 999)
-        words, name = await self._heard(), self._host.settings.name
+        words, name = await self.heard(), self._host.settings.name
         found = await self._host.read_tx_in(self._threads, view.of_day, viewer, words, name, begins, page)
         chart = _charts(found, translator(_language(request))) if viewer.institution_id is None else ""
         apart = {} if viewer.institution_id is not None else self._apart()
@@ -132,7 +133,7 @@ class Page:
     async def one_class(self, request: Request, viewer: ViewerRow) -> Response:
         """The account of one class, as ``lectern explain`` gives it."""
         class_id = request.path_params["class_id"]
-        words, name = await self._heard(), self._host.settings.name
+        words, name = await self.heard(), self._host.settings.name
         found = await self._host.read_tx_in(self._threads, view.of_class, viewer, words, name, class_id)
         if not isinstance(found, view.OneClass):
             return self._shown(request, "none.html", 404, class_id=class_id, why=found)
@@ -170,7 +171,7 @@ class Page:
             view.rendered("page.css"), media_type="text/css", headers={**HEADERS, "Cache-Control": "max-age=300"}
         )
 
-    async def _heard(self) -> Mapping[str, StreamerStatus] | None:
+    async def heard(self) -> Mapping[str, StreamerStatus] | None:
         """The last status of each streamer; None if Redis does not answer."""
         until, words = self._words
         if time.monotonic() < until:

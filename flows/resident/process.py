@@ -29,9 +29,8 @@ from flows.resident.supervisor import Service, Supervisor
 from flows.streamer import amend, lease, playout_sync, reconcile, recording_checks, schedule, status
 from flows.streamer import readiness as streamer_readiness
 from flows.streamer.downloads import DownloadQueue
+from flows.teacher import api, membership, transcoding
 from flows.teacher import maintenance as teacher_sweep
-from flows.teacher import membership, transcoding
-from flows.teacher.ecs import api as transcode_api
 from flows.teacher.ecs import transcode as ecs
 from lectern.db import inbox, schema, transcodings
 from lectern.db.engine import close_to_others, open_database
@@ -154,12 +153,14 @@ class Resident:
                 await bus.refuse_cluster()
                 owner = self.settings.name if self.settings.shared else None
                 waiting = await host.write_tx(inbox.free_all, host.journal, owner)
-                more = []
+                app = None
                 if isinstance(host, TeacherHost):
                     await host.write_tx(transcodings.free_requests, self.settings.name)
-                    more = [*transcode_api.routes(host, runs.client.read_flow_run), *Page(host).routes()]
+                    page = Page(host)
+                    app = api.application(host, runs.client.read_flow_run, page.heard)
+                    app.router.routes += page.routes()
                 log.info("%s: up, %d messages wait", self.settings.name, waiting)
-                async with http.served(host, self._health, more):
+                async with http.served(host, self._health, app):
                     await self._work(host, runs)
             finally:
                 self.ending.set()
@@ -186,11 +187,15 @@ class Resident:
             works.begin({**self._beside(host, runs, handler), **taking, "recorder": recorder.run})
             gc.collect()
             gc.freeze()  # these objects stay for good: scanning them again and again took a third of a storm's time
+            if isinstance(host, TeacherHost):
+                host.intake = intake.commit
             self._health.begins(host)
             ends = [asyncio.create_task(self._stop.wait()), asyncio.create_task(works.must_end.wait())]
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         finally:
             self.ending.set()
+            if isinstance(host, TeacherHost):
+                host.intake = None
             self._health.ends(works.why)
             runs.close()
             until = time.monotonic() + host.settings.drain_timeout_s

@@ -107,6 +107,14 @@ class FileState(StrEnum):
             return cls.READY
 
 
+class Right(StrEnum):
+    """What the holder of a token may do."""
+
+    LOOK = "look"  # at the page
+    READ = "read"  # classes and events over HTTP
+    BOOK = "book"  # book, change and cancel over HTTP
+
+
 class InboxState(StrEnum):
     """The state of a message in the inbox."""
 

@@ -374,6 +374,20 @@ def test_a_viewers_token_is_made_once_listed_without_it_and_revoked(teacher: Pat
     assert lectern(teacher, "viewer", "revoke", "school").returncode == 2
 
 
+def test_a_clients_token_is_made_once_listed_with_its_rights_and_revoked(teacher: Path) -> None:
+    """Viewers and clients have names of their own, and neither command touches the other's."""
+    made = json.loads(lectern(teacher, "client", "add", "shop", "--may", "read", "--json").stdout)
+    assert (made["may"], made["url"], bool(made["token"])) == (["read"], "http://127.0.0.1:8800", True)
+    assert "lectern client revoke shop" in lectern(teacher, "viewer", "add", "shop").stderr
+    assert lectern(teacher, "client", "add", "x", "--may", "read,fly").returncode == 2
+    listed = lectern(teacher, "client", "ls").stdout
+    assert "shop  everything  may read  since " in listed
+    assert made["token"] not in listed
+    assert "shop" not in lectern(teacher, "viewer", "ls").stdout
+    assert lectern(teacher, "viewer", "revoke", "shop").returncode == 2
+    assert lectern(teacher, "client", "revoke", "shop").returncode == 0
+
+
 def test_a_viewers_name_is_no_markup_and_no_path(teacher: Path) -> None:
     assert lectern(teacher, "viewer", "add", "<b>").returncode == 2
 

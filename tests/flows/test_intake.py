@@ -103,15 +103,15 @@ async def test_what_comes_while_a_batch_is_at_work_is_handled_after_it_without_b
     teacher: TeacherHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with dispatching(teacher) as (intake, slow):
-        await intake._commit(orders("c-1"))
+        await intake.commit(orders("c-1"))
         await slow.has(1)
 
         def claimed(*_: object, **__: object) -> list[object]:
             return []
 
         monkeypatch.setattr(inbox, "claim", claimed)
-        await intake._commit(orders("c-2"))
-        await intake._commit(orders("c-3", "c-4"))
+        await intake.commit(orders("c-2"))
+        await intake.commit(orders("c-3", "c-4"))
         slow.go.set()
         await slow.has(2)
         assert slow.batches == [[1], [2, 3, 4]]
@@ -121,9 +121,9 @@ async def test_a_message_whose_lease_ended_while_it_waited_is_in_its_batch_once(
     """Twice in one batch, a booking would be answered twice."""
     teacher.settings = teacher.settings.model_copy(update={"inbox_lease_s": 0.0})
     async with dispatching(teacher) as (intake, slow):
-        await intake._commit(orders("c-1"))
+        await intake.commit(orders("c-1"))
         await slow.has(1)
-        await intake._commit(orders("c-2"))
+        await intake.commit(orders("c-2"))
         intake._claimed_at["booking"] = 0.0  # it is time to look for others
         slow.go.set()
         await slow.has(2)
@@ -137,7 +137,7 @@ async def test_what_was_claimed_is_handled_although_the_database_fails_when_it_i
     slow, claim = Slow(teacher), inbox.claim
     intake = Consumer(teacher, cast("Any", slow), [], [])
     intake._left.clear()
-    await intake._commit(orders("c-1"))
+    await intake.commit(orders("c-1"))
 
     def fails(*_: object, **__: object) -> list[object]:
         raise OperationalError("claim", {}, Exception("disk I/O error"))
@@ -182,7 +182,7 @@ async def test_what_names_no_known_command_is_a_malformed_booking_however_its_ch
     intake = Consumer(teacher, cast("Any", None), [], [])
     arrived = intake._arrived("channel", channel, body)
     assert len(arrived.command) <= journal.inbox.c.command.type.length  # type: ignore[attr-defined]  # a text's
-    await intake._commit([arrived])
+    await intake.commit([arrived])
     current.set(teacher)
     await booking.fn("1")
     with reading(teacher.engine) as connection:

@@ -23,7 +23,7 @@ def teacher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_viewer_whose_name_was_typed_in_another_encoding_is_none() -> None:
     with pytest.raises(Misuse, match="is no viewer"):
-        viewer.revoke(GBK)
+        viewer.revoke_viewer(GBK)
 
 
 @pytest.mark.parametrize("form", Format)

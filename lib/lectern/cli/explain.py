@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Annotated, Any
 
 import typer
@@ -18,7 +18,7 @@ from lectern.decide.account import Account, Standing
 from lectern.errors import LecternError, Misuse
 from lectern.formatting import padded
 from lectern.i18n import translator
-from lectern.model.views import ClassView, EventView
+from lectern.model.views import ClassView
 from lectern.settings import StreamerSettings
 from lectern.wire.fields import BACKUP
 
@@ -50,20 +50,14 @@ def explain(thing: Annotated[str, typer.Argument(help="A class_id, or a record_i
     following = list(known.following) + ([trouble] if trouble else [])
     if not found.events and not known.header and not known.following:
         raise Misuse(f"{thing}: nothing is known of it here. Is it the class_id or record_id, and the right host?")
-    fields: dict[str, Any] = {
-        "thing": thing,
-        "standing": known.standing,
-        "header": [{"what": what, "is": text} for what, text in known.header],
-        "events": [_fields(one) for one in found.events],
-        "next": following,
-    }
+    fields = decide_account.fields(found, known, following)
     language = here[0].settings.lectern_lang
     told = [] if as_json else lines(thing, known, following, language)
     second = f"{thing}{BACKUP}"
     other, _ = _found(here, second, now)
     if other.events:
         account = decide_account.account(other, now)
-        fields["backup"] = {"thing": second, "standing": account.standing, "next": list(account.following)}
+        fields["backup"] = decide_account.fields(other, account, account.following)
         told += [] if as_json else ["", *lines(second, account, account.following, language)]
     say(as_json, fields, told)
 
@@ -101,12 +95,3 @@ def lines(thing: str, known: Account, following: Sequence[str], language: str = 
         said.append(f"  {padded(t(what), 12)}{painted(translate(text), colour)}")
     said += ["", *(one.written(translate) for one in known.story)]
     return said + [painted(f"--> {translate(one)}", "bold") for one in following]
-
-
-def _fields(one: EventView) -> dict[str, Any]:
-    told = asdict(one)
-    return {"at": told["at"], "host": told["host"], "what": told["what"]} | {
-        "class_id": told["class_id"],
-        "rendition": told["stem"],
-        "detail": told["detail"],
-    }

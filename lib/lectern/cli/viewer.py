@@ -1,7 +1,8 @@
-"""``lectern viewer``: who may look at the teacher's page."""
+"""``lectern viewer`` and ``client``: who may look at the teacher's page, and who may use its HTTP API."""
 
 import time
-from typing import Annotated
+from collections.abc import Callable, Iterable
+from typing import Annotated, Any
 
 import typer
 
@@ -11,41 +12,95 @@ from lectern.cli.options import Json, say, typed
 from lectern.db import viewers
 from lectern.db.engine import looking, open_database, writing
 from lectern.errors import Misuse
+from lectern.model.tables.teacher import ViewerRow
+from lectern.states import Right
 from lectern.wire.fields import is_name
 
-app = typer.Typer(no_args_is_help=True, help="Who may look at the teacher's page.")
-Institution = Annotated[str | None, typer.Option("--institution", help="See the classes of this institution alone.")]
+app = typer.Typer()
+viewer = typer.Typer(no_args_is_help=True, help="Who may look at the teacher's page.")
+client = typer.Typer(no_args_is_help=True, help="Which programs may use the teacher's HTTP API.")
+app.add_typer(viewer, name="viewer")
+app.add_typer(client, name="client")
+Institution = Annotated[str | None, typer.Option("--institution", help="The classes of this institution alone.")]
+_CLIENT_RIGHTS = (Right.BOOK, Right.READ)
+May = Annotated[str, typer.Option("--may", help="What it may do: book, read, or both with a comma between them.")]
 
 
-@app.command()
-def add(name: str, institution: Institution = None, as_json: Json = False) -> None:
+@viewer.command("add")
+def add_viewer(name: str, institution: Institution = None, as_json: Json = False) -> None:
     """Make a token; it is printed once, and nobody can read it again."""
+    found = _made(name, institution, Right.LOOK)
+    found["url"] = f"{found['url']}/?token={found['token']}"
+    lines = [f"{name} sees {_of(institution)} at {found['url']}"]
+    say(as_json, found, [*lines, "In a calendar: the same address with /timetable.ics before the ?."])
+
+
+@client.command("add")
+def add_client(name: str, institution: Institution = None, may: May = "book,read", as_json: Json = False) -> None:
+    """Make a token; it is printed once, and nobody can read it again."""
+    rights = [one.strip() for one in may.split(",")]
+    if not set(rights) <= set(_CLIENT_RIGHTS):
+        raise Misuse(f"--may {may!r:.60}: write book, read, or book,read")
+    found = _made(name, institution, ",".join(one for one in _CLIENT_RIGHTS if one in rights))
+    found["may"] = rights
+    lines = [f"{name} may {' and '.join(rights)} {_of(institution)} at {found['url']}/v1 with this header:"]
+    say(as_json, found, [*lines, f"Authorization: Bearer {found['token']}"])
+
+
+def _made(name: str, institution: str | None, may: str) -> dict[str, Any]:
     for what in (name, institution):
         if what is not None and not is_name(what):  # an empty institution is no institution, not all of them
             raise Misuse(f"{what!r}: use 1 to 250 of the characters A-Z a-z 0-9 _ . : -")
     settings = readers.teacher().settings  # raises Misuse if there is no database
     with writing(open_database(settings.database_url), "teacher") as connection:
-        token = viewers.make(connection, name, institution, time.time())
-    url = f"http://{settings.bind}/?token={token}"
-    what = f"the classes of {institution}" if institution is not None else "everything"
-    lines = [f"{name} sees {what} at {url}", "In a calendar: the same address with /timetable.ics before the ?."]
-    say(as_json, {"name": name, "institution": institution, "token": token, "url": url}, lines)
+        token = viewers.make(connection, name, institution, time.time(), may)
+    return {"name": name, "institution": institution, "token": token, "url": f"http://{settings.bind}"}
 
 
-@app.command()
-def revoke(name: str) -> None:
+def _of(institution: str | None) -> str:
+    return f"the classes of {institution}" if institution is not None else "everything"
+
+
+@viewer.command("revoke")
+def revoke_viewer(name: str) -> None:
     """Let a viewer look no longer."""
-    with writing(open_database(readers.teacher().settings.database_url), "teacher") as connection:
-        viewers.revoke(connection, typed(name))
+    _revoke(name, looks=True)
     print(f"{name}: may look no longer")
 
 
-@app.command()
-def ls(as_json: Json = False) -> None:
+@client.command("revoke")
+def revoke_client(name: str) -> None:
+    """Let a client use the API no longer."""
+    _revoke(name, looks=False)
+    print(f"{name}: may use the API no longer")
+
+
+def _revoke(name: str, *, looks: bool) -> None:
+    with writing(open_database(readers.teacher().settings.database_url), "teacher") as connection:
+        viewers.revoke(connection, typed(name), looks=looks)
+
+
+@viewer.command("ls")
+def list_viewers(as_json: Json = False) -> None:
     """Who may look, and at what."""
-    place = readers.teacher()
-    with looking(place.engine, "teacher") as connection:
-        found = viewers.everybody(connection)
-    seen = {one.name: "everything" if one.institution_id is None else one.institution_id for one in found}
-    lines = [f"{one.name}  {seen[one.name]}  since {formatting.moment(one.made_at)}" for one in found]
-    say(as_json, {"viewers": [vars(one) for one in found]}, lines or ["Nobody; make a token: lectern viewer add NAME"])
+    _list("viewer", lambda _: "", as_json)
+
+
+@client.command("ls")
+def list_clients(as_json: Json = False) -> None:
+    """Which programs may use the API, and for what."""
+    _list("client", lambda one: f"may {one.may}  ", as_json)
+
+
+def _list(command: str, rights: Callable[[ViewerRow], str], as_json: bool) -> None:
+    with looking(readers.teacher().engine, "teacher") as connection:
+        found = viewers.everybody(connection, looks=command == "viewer")
+    lines = [
+        f"{one.name}  {one.institution_id or 'everything'}  {rights(one)}since {formatting.moment(one.made_at)}"
+        for one in found
+    ]
+    say(as_json, {f"{command}s": _fields(found)}, lines or [f"Nobody; make a token: lectern {command} add NAME"])
+
+
+def _fields(found: Iterable[ViewerRow]) -> list[dict[str, Any]]:
+    return [vars(one) for one in found]

@@ -14,6 +14,7 @@ from sqlalchemy import (
     Select,
     Update,
     bindparam,
+    func,
     literal_column,
     select,
     update,
@@ -90,6 +91,18 @@ def unsent(
             wanted, {"now": now, "most": limit}
         )
     ]
+
+
+def last_id(connection: Connection, journal: MessageTables) -> int:
+    """The id of the newest message; 0 if there is none."""
+    return connection.execute(select(func.max(journal.outbox.c.id))).scalar_one() or 0
+
+
+def answer_since(connection: Connection, journal: MessageTables, target: str, class_id: str, after: int) -> str | None:
+    """The body of the first message for *target* about a class that is newer than the message *after*."""
+    outbox = journal.outbox
+    mine = (outbox.c.class_id == class_id) & (outbox.c.target == target) & (outbox.c.id > after)
+    return connection.execute(select(outbox.c.body).where(mine).order_by(outbox.c.id).limit(1)).scalar_one_or_none()
 
 
 def rewrite(connection: Connection, journal: MessageTables, messages: Sequence[Unsent]) -> None:

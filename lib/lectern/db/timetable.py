@@ -83,6 +83,17 @@ def of_time(connection: Connection, span: Span, limit: int, offset: int = 0) -> 
     return _found(connection, _selected(begins_in(span)).limit(limit).offset(offset))
 
 
+def page(
+    connection: Connection, span: Span, state: BookingState | None, after: tuple[float, str], limit: int
+) -> list[Booked]:
+    """The first *limit* classes of *span*, in *state* or in any, behind the class that begins *after* this."""
+    begins, class_id = after
+    further = (orders.c.start_time > begins) | ((orders.c.start_time == begins) & (orders.c.class_id > class_id))
+    which = begins_in(span) & further
+    found = _selected(which if state is None else which & (orders.c.state == state)).limit(limit)
+    return [booked for one in _found(connection, found) if (booked := one.booked) is not None]
+
+
 def not_dropped(connection: Connection, span: Span, limit: int) -> list[ClassView]:
     """The first *limit* classes of *span* that are neither refused nor cancelled, by their start."""
     dropped = (BookingState.REFUSED, BookingState.CANCELLED)

@@ -1,4 +1,4 @@
-"""Who may look at the page: each viewer has a token, of which only the digest is kept."""
+"""Viewers of the page and clients of the HTTP API: each has a token with rights, of which only the digest is kept."""
 
 import hashlib
 import secrets
@@ -10,32 +10,41 @@ from sqlalchemy import Connection, delete, insert, select
 from lectern.db.engine import rows_of
 from lectern.errors import Misuse
 from lectern.model.tables.teacher import ViewerRow, viewers
+from lectern.states import Right
 
 
-def make(connection: Connection, name: str, institution: str | None, now: float) -> str:
-    """Let *name* look at the page; returns the token, shown only once. Raises Misuse if the name is taken."""
-    if connection.execute(select(viewers.c.name).where(viewers.c.name == name)).one_or_none() is not None:
-        raise Misuse(f"{name}: has a token already. Revoke it first: lectern viewer revoke {name}")
+def make(connection: Connection, name: str, institution: str | None, now: float, may: str = Right.LOOK) -> str:
+    """Make a token with which *name* *may* do this; returns it, shown only once. Raises Misuse if the name is taken."""
+    taken = connection.execute(select(viewers.c.may).where(viewers.c.name == name)).scalar_one_or_none()
+    if taken is not None:
+        raise Misuse(f"{name}: has a token already. Revoke it first: lectern {_command(taken)} revoke {name}")
     token = secrets.token_urlsafe(24)
-    values = {"name": name, "institution_id": institution, "digest": _digest(token), "made_at": now}
+    values = {"name": name, "institution_id": institution, "digest": _digest(token), "made_at": now, "may": may}
     connection.execute(insert(viewers).values(**values))
     return token
 
 
-def revoke(connection: Connection, name: str) -> None:
-    """Withdraw the token of *name*. Raises Misuse if there is no such viewer."""
-    if not connection.execute(delete(viewers).where(viewers.c.name == name)).rowcount:
-        raise Misuse(f"{name}: is no viewer. See: lectern viewer ls")
+def revoke(connection: Connection, name: str, *, looks: bool = True) -> None:
+    """Withdraw the token of *name*, who *looks* at the page or is a client. Raises Misuse if there is none."""
+    mine = (viewers.c.name == name) & ((viewers.c.may == Right.LOOK) == looks)
+    if not connection.execute(delete(viewers).where(mine)).rowcount:
+        command = _command(Right.LOOK if looks else "")
+        raise Misuse(f"{name}: is no {command}. See: lectern {command} ls")
 
 
-def everybody(connection: Connection) -> Sequence[ViewerRow]:
-    """All viewers, by name."""
-    return rows_of(connection, sqlmodel.select(ViewerRow).order_by(viewers.c.name))
+def everybody(connection: Connection, *, looks: bool = True) -> Sequence[ViewerRow]:
+    """All viewers of the page, by name, or all clients."""
+    wanted = sqlmodel.select(ViewerRow).where((viewers.c.may == Right.LOOK) == looks)
+    return rows_of(connection, wanted.order_by(viewers.c.name))
 
 
 def of_token(connection: Connection, token: str) -> ViewerRow | None:
-    """The viewer with this token; the search is by digest, so that its duration reveals nothing of a token."""
+    """The viewer or client with this token, found by its digest: the time it takes reveals nothing of a token."""
     return next(iter(rows_of(connection, sqlmodel.select(ViewerRow).where(viewers.c.digest == _digest(token)))), None)
+
+
+def _command(may: str) -> str:
+    return "viewer" if may == Right.LOOK else "client"
 
 
 def _digest(token: str) -> str:

@@ -3,8 +3,8 @@
 ``lectern explain``, the page, and the counts of ``lectern status`` print only what this module finds.
 """
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from typing import Any
 
@@ -101,6 +101,27 @@ def account(found: ClassView, now: float) -> Account:
     known = standing(found, now)
     header = tuple((label, text) for label, text in _header(found, known, now) if text)
     return Account(known, header, tuple(_following(found, known, now)), tuple(_story(found, now)))
+
+
+def fields(found: ClassView, known: Account, following: Sequence[str]) -> dict[str, Any]:
+    """The account for programs: ``explain --json`` and ``GET /v1/classes/{class_id}``."""
+    row: Any = found.booked or found.cited
+    names = ("state", "start_time", "end_time", "code", "message", "institution") if row is not None else ()
+    return {
+        "thing": found.class_id,
+        "standing": known.standing,
+        **{name: getattr(row, name) for name in names},
+        "streamer": found.booked.streamer if found.booked else found.streamer,
+        "header": [{"what": what, "is": text} for what, text in known.header],
+        "events": [_event(one) for one in found.events],
+        "as_run": [asdict(one) for one in found.as_run],
+        "next": list(following),
+    }
+
+
+def _event(one: EventView) -> dict[str, Any]:
+    named = {"at": one.at, "host": one.host, "what": one.what, "class_id": one.class_id}
+    return named | {"rendition": one.stem, "detail": one.detail}
 
 
 def _story(found: ClassView, now: float) -> list[timeline.TimelineLine]:

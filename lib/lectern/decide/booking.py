@@ -60,7 +60,7 @@ def _different(payload: str, booking: Booking, identity: Callable[[str], str]) -
 
 
 def _said(booking: Booking, identity: Callable[[str], str]) -> dict[str, Any]:
-    fields = booking.model_dump(exclude={"video_url_list", "video_url"})
+    fields = booking.model_dump(exclude={"video_url_list", "video_url", "by"})
     listed = {key: where for key, where in booking.video_url_list.items() if where}
     others = {key: where for key, where in listed.items() if read_resolution(key) not in booking.urls}
     return {

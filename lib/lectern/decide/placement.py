@@ -276,16 +276,21 @@ def _nowhere(changes: Changes, order: Order, why: str) -> None:
     changes.row(order.class_id, BookingState.BROKEN, code=code.number, detail=why)
 
 
+def answer_of(order: Order) -> tuple[int, str] | None:
+    """The code and the sentence with which a booking was answered; None if it was not answered yet."""
+    if order.state is BookingState.REFUSED:
+        return order.code or 0, order.message or ""
+    if order.state is BookingState.CANCELLED:
+        return errors.CANCELLED.number, errors.CANCELLED.meaning
+    if order.promised_at is not None and order.promised_at >= order.end_time:  # it came too late the first time
+        return errors.ENDED.number, errors.ENDED.meaning
+    return (0, "prepared") if order.state in ANSWERED or order.promised_at is not None else None
+
+
 def answer_again(changes: Changes, order: Order) -> None:
     """Answer a booking that was delivered again as before, if it was answered before."""
-    if order.state is BookingState.REFUSED:
-        changes.answer(order, order.code or 0, order.message or "")
-    elif order.state is BookingState.CANCELLED:
-        changes.answer(order, errors.CANCELLED.number, errors.CANCELLED.meaning)
-    elif order.promised_at is not None and order.promised_at >= order.end_time:  # it came too late the first time
-        changes.answer(order, errors.ENDED.number, errors.ENDED.meaning)
-    elif order.state in ANSWERED or order.promised_at is not None:
-        changes.answer(order, 0, "prepared")
+    if (known := answer_of(order)) is not None:
+        changes.answer(order, *known)
     changes.count_delivery(order)
     changes.note("delivered again", order)
     changes.row(order.class_id, "delivered again", code=order.code or 0)

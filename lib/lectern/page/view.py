@@ -197,6 +197,11 @@ class OneClass:
 
     class_id: str
     account: Account
+    known: ClassView
+
+    def fields(self) -> dict[str, Any]:
+        """The same for programs."""
+        return decide_account.fields(self.known, self.account, self.account.following)
 
 
 def of_class(
@@ -224,7 +229,7 @@ def of_class(
             one for one in known.alarms if one.classes and {class_id, f"{class_id}{BACKUP}"}.issuperset(one.classes)
         ]
         known = replace(known, events=events, alarms=alarms)
-    return OneClass(class_id, decide_account.account(known, time.time()))
+    return OneClass(class_id, decide_account.account(known, time.time()), known)
 
 
 def for_calendar(connection: Connection, viewer: ViewerRow, institution: str | None, now: float) -> list[Booked]:

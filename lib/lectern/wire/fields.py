@@ -151,6 +151,16 @@ def _pattern(regex: str) -> WithJsonSchema:
     return WithJsonSchema({"type": "string", "pattern": f"^({regex})$"})
 
 
+MAX_AUTHOR = 100
+
+
+def _author(value: object) -> str | None:
+    """Who sent a message, as people may read it; None if it does not say."""
+    return "".join(one for one in value if one.isprintable())[:MAX_AUTHOR] or None if isinstance(value, str) else None
+
+
+Author = Annotated[str | None, BeforeValidator(_author)]
+"""Who asked for it: a client, a person at a host; without one it is the platform."""
 Name = Annotated[str, AfterValidator(a_name), _pattern(NAME.pattern)]
 AiringName = Annotated[str, AfterValidator(_airing)]
 """A class_id, or the id of its second airing, or of a revision of either."""

@@ -14,6 +14,7 @@ from lectern.wire.fields import (
     MAX_NAME,
     SUCCESS,
     AiringName,
+    Author,
     Count,
     EpochSeconds,
     HttpUrl,
@@ -77,6 +78,7 @@ class Booking(Message, comes_by="order_channel", goes_to="booking"):
     record_id: RecordId | None = None
     video_url_list: UrlList = Field(default_factory=dict)
     video_resolution: WireResolution | None = None
+    by: Author = None
 
     @model_validator(mode="after")
     def _whole(self) -> "Booking":
@@ -142,6 +144,7 @@ class Cancel(Message, comes_by="cancel_channel", goes_to="booking"):
 
     cmd: Literal["cancel"] = "cancel"
     class_id: Name
+    by: Author = None
 
 
 class TranscodingResult(Message, comes_by="transcoding_channel", goes_to="settle"):
@@ -269,6 +272,7 @@ class Change(Message, comes_by="change_channel", goes_to="change"):
     video_url: HttpUrl | None = None
     video_url_list: Mapping[str, str | None] | None = None
     video_resolution: WireResolution | None = None
+    by: Author = None
 
     @model_validator(mode="after")
     def _whole(self) -> "Change":
@@ -281,7 +285,7 @@ class Change(Message, comes_by="change_channel", goes_to="change"):
 
     @classmethod
     def _names(cls) -> tuple[str, ...]:
-        return tuple(name for name in cls.model_fields if name not in {"cmd", "class_id"})
+        return tuple(name for name in cls.model_fields if name not in {"cmd", "class_id", "by"})
 
     @property
     def given(self) -> dict[str, Any]:

@@ -101,7 +101,7 @@ def change_answer(class_id: str, code: int, message: str) -> ChangeResult:
 def prepare(payload: str, url: str, placement: int) -> Prepare:
     """The message that tells a streamer of a booking that proceeds; unknown fields are passed on."""
     fields = {name: value for name, value in from_json(payload).items() if value is not None}
-    for name in ("video_url_list", "push_url_backup"):
+    for name in ("video_url_list", "push_url_backup", "by"):
         fields.pop(name, None)
     if "video_resolution" in fields:
         fields["video_resolution"] = Resolution(str(read_resolution(fields["video_resolution"])))

@@ -15,7 +15,7 @@ from lectern.model.tables.shared import (
     table_of,
 )
 from lectern.rendition_ids import stem
-from lectern.states import Backend, BookingState, Resolution
+from lectern.states import Backend, BookingState, Resolution, Right
 
 TOLD_AGAIN_S = 60.0
 TOLD_AGAIN_WITHIN_S = 3600.0
@@ -179,13 +179,19 @@ class DutyRow(TeacherTable, table=True):
 
 
 class ViewerRow(TeacherTable, table=True):
-    """Somebody who may see the page, or the part of one institution; only the digest of the token is kept."""
+    """A viewer of the page or a client of the HTTP API, perhaps of one institution; only the token's digest is kept."""
 
     __tablename__ = "viewer_list"
     name: str = Field(primary_key=True, max_length=250)
     institution_id: str | None = Field(default=None, max_length=250)
     digest: str = Field(max_length=64, index=True)
     made_at: float
+    may: str = Field(default=Right.LOOK, max_length=60)  # rights, separated by commas
+
+    @property
+    def rights(self) -> frozenset[str]:
+        """What the token is good for."""
+        return frozenset(self.may.split(","))
 
 
 class AsRunRow(AsRunColumns, TeacherTable, table=True):

@@ -1,0 +1,453 @@
+"""The teacher's HTTP API: the platform's messages and their answers, for programs that do not reach Redis.
+
+A request is a row of the inbox first, as a message is, and handled by the same flows; ``/openapi.json`` describes all.
+"""
+
+import asyncio
+import json
+import math
+import time
+from collections import defaultdict, deque
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from secrets import token_hex
+from typing import Annotated, Any, Literal
+
+from fastapi import FastAPI, Query
+from pydantic import BaseModel, Field
+from sqlalchemy import Connection
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+
+from flows.host import TeacherHost
+from flows.teacher.ecs import api as ecs_api
+from flows.teacher.ecs.api import ReadRun, TranscodeRequest
+from flows.teacher.http_requests import AGAIN_S, Problem, Refused, add_refusals, admit, body_of, refusals
+from lectern import __version__, errors
+from lectern.db import account as db_account
+from lectern.db import bookings, inbox, outbox, timetable, transcodings, viewers
+from lectern.db.inbox import ReceivedMessage
+from lectern.decide import booking as decide_booking
+from lectern.decide.placement import answer_of
+from lectern.decide.transcoding import Limits
+from lectern.errors import Malformed
+from lectern.model.facts import Order
+from lectern.model.tables.teacher import ViewerRow
+from lectern.model.views import StreamerStatus
+from lectern.page import view
+from lectern.states import BOOKING_OVER, BookingState, Right
+from lectern.timing import Rate
+from lectern.wire import outgoing, schema
+from lectern.wire.fields import BACKUP
+from lectern.wire.messages import Booking, Cancel, Change, Message
+from lectern.wire.parser import parse, read
+
+MAX_BODY_BYTES = 1 << 20
+BODY_S = 10.0
+A_SECOND = 50.0
+"""Number of requests that a client may send in a second, and at once."""
+
+WRONG_TOKENS = 20.0
+"""Number of wrong tokens that one address may try at once; after that, one a second."""
+
+MOST_WAITING = 100
+"""Number of requests that wait for an answer at the same time."""
+
+MOST_KEPT = 20_000
+"""Number of unhandled messages in the inbox at which no further request is taken."""
+
+MOST_CHECKED = 1_000
+PAGE = 200
+"""Number of classes or events in one answer."""
+
+LOOK_S = 0.5
+"""Seconds after which a waiting request looks at the rows again: another teacher may have handled its message."""
+
+STATUS = {0: 200, 316: 507, 400: 422, 404: 404, 409: 409, 410: 410, 411: 410}
+"""The HTTP status of an answer by its code; other refusals are 422."""
+
+Heard = Callable[[], Awaitable[Mapping[str, StreamerStatus] | None]]
+Wait = Annotated[float, Query(ge=0, le=60, description="Seconds to wait for the answer; without it 202 at once.")]
+Time = Annotated[float | None, Field(ge=0, lt=4e9, allow_inf_nan=False, description="Epoch seconds.")]
+
+
+class Listed(BaseModel):
+    """Which classes are listed."""
+
+    since: Time = Field(default=None, alias="from")
+    until: Time = Field(default=None, alias="to")
+    institution: str | None = None
+    state: BookingState | None = None
+    cursor: str = ""
+
+
+def application(host: TeacherHost, read_run: ReadRun, heard: Heard) -> FastAPI:
+    """The application with all routes that other programs use.
+
+    *read_run* asks Prefect for a run, *heard* returns the last status of each streamer.
+    """
+    app = FastAPI(title="lectern", version=__version__, docs_url=None, redoc_url=None)
+    add_refusals(app, host.settings.runbook_url or "/runbook")
+    ecs_api.add_routes(app, host, read_run)
+    ClassesApi(host, heard).add_routes(app)
+    described = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        found = described()  # FastAPI keeps it, and returns the same value each time
+        found["components"] = {
+            "schemas": found.get("components", {}).get("schemas", {}) | _bodies(),
+            "securitySchemes": {"client": {"type": "http", "scheme": "bearer"}},
+        }
+        return found
+
+    app.openapi = openapi  # type: ignore[method-assign]  # as FastAPI's manual says
+    return app
+
+
+def _bodies() -> dict[str, Any]:
+    """The schemas of the bodies that FastAPI does not read itself: our parser does, or a signature comes first."""
+    at = "#/components/schemas/"
+    asked = TranscodeRequest.model_json_schema(ref_template=at + "{model}")
+    messages: dict[str, Any] = json.loads(schema.text().replace("#/$defs/", at))["$defs"]
+    return {**messages, **asked.pop("$defs"), "Transcode": asked, "Problem": Problem.model_json_schema()}
+
+
+@dataclass(frozen=True)
+class _Before:
+    """What the rows say of a class when a request about it comes."""
+
+    order: Order | None
+    institution: str | None
+    sent: int  # the last message in the outbox
+
+
+class ClassesApi:
+    """``/v1``: classes are booked, changed, cancelled and looked at."""
+
+    def __init__(self, host: TeacherHost, heard: Heard) -> None:
+        self._host = host
+        self._heard = heard
+        self._rate, self._strangers = Rate(A_SECOND, A_SECOND), Rate(WRONG_TOKENS, 1.0)
+
+    def add_routes(self, app: FastAPI) -> None:
+        """Add the routes to *app*."""
+        its = "/v1/classes/{class_id}"
+        app.put(its, **_described("Book a class.", "Booking", "OrderResult"))(self.put)
+        app.patch(its, **_described("Change a booked class; absent fields stay.", "Change", "ChangeResult"))(self.patch)
+        app.delete(its, **_described("Cancel a class.", "", "ChangeResult"))(self.delete)
+        app.get(its, **_looks("What lectern explain --json prints of a class."))(self.get)
+        app.get("/v1/classes", **_looks("The classes of a time, by their start; next is the cursor."))(self.classes)
+        listed = {"type": "array", "maxItems": MOST_CHECKED, "items": {"$ref": "#/components/schemas/Booking"}}
+        said = "What would be answered to these bookings now, in this order; nothing is kept."
+        app.post("/v1/bookings:check", **_looks(said, listed))(self.check)
+
+    # -- who may, and what they send -----------------------------------------------------------------------------------
+
+    async def _client(self, request: Request, right: Right) -> ViewerRow:
+        """The client that asks; raises Refused if there is no such client, or it may not, or asks too often."""
+        scheme, _, token = request.headers.get("authorization", "").partition(" ")
+        address = request.client.host if request.client else ""
+        if token and (wait_s := self._strangers.wait_s(address)):
+            raise Refused(429, "too many wrong tokens", Retry_After=str(int(wait_s) + 1))
+        known = scheme.lower() == "bearer" and 0 < len(token) < 100
+        client = await self._host.read_tx(viewers.of_token, token) if known else None
+        if client is None or client.rights == {Right.LOOK}:
+            if token:
+                self._strangers.take(address)
+            said = "send the token of a client: Authorization: Bearer TOKEN; lectern client add NAME makes one"
+            raise Refused(401, said, WWW_Authenticate="Bearer")
+        admit(self._rate, client.name)
+        if right not in client.rights:
+            raise Refused(403, f"{client.name} may not {right}")
+        return client
+
+    @staticmethod
+    async def _json(request: Request) -> Any:  # noqa: ANN401 (any JSON)
+        body = await body_of(request, MAX_BODY_BYTES, BODY_S)
+        try:
+            return read(body)
+        except ValueError as error:
+            raise Refused(422, f"the body is not JSON: {error}", errors.MALFORMED) from error
+
+    async def _fields(self, request: Request) -> dict[str, Any]:
+        found = await self._json(request)
+        if not isinstance(found, dict):
+            raise Refused(422, "the body must be a JSON object", errors.MALFORMED)
+        return found
+
+    @staticmethod
+    def _message(client: ViewerRow, kind: type[Message], fields: Mapping[str, Any], class_id: str) -> Any:  # noqa: ANN401 (a message of *kind*)
+        """The message that *fields* are; raises Malformed with every fault, Refused for another institution."""
+        cmd = kind.model_fields["cmd"].default
+        for name, value in (("cmd", cmd), ("class_id", class_id)):
+            if fields.get(name, value) != value:
+                raise Malformed(f"{name} must be {value!r:.300}, or absent", None)
+        its = {} if kind is not Booking or client.institution_id is None else {"institution_id": client.institution_id}
+        given = fields.get("by")
+        whole = {**its, **fields, "cmd": cmd, "class_id": class_id}
+        whole["by"] = f"{client.name} ({given})" if isinstance(given, str) and given else client.name
+        message = parse(json.dumps(whole), (kind,))
+        if its and message.institution_id != client.institution_id:  # type: ignore[attr-defined]  # a booking
+            raise Refused(403, f"{client.name} books for {client.institution_id} alone", class_id=class_id)
+        return message
+
+    # -- what is sent to us --------------------------------------------------------------------------------------------
+
+    async def put(self, class_id: str, request: Request, wait: Wait = 0) -> JSONResponse:
+        """Book a class: 202 is a promise that it is decided; the same booking again is 200, another one 409."""
+        client = await self._client(request, Right.BOOK)
+        booking: Booking = self._parsed(client, Booking, await self._fields(request), class_id)
+        before = await self._before(client, class_id)
+        if before.order is not None:
+            _same(before.order, booking)
+            if (known := answer_of(before.order)) is not None:
+                return _answer(outgoing.answer(class_id, *known, before.order.streamer).to_json())
+
+        def look(connection: Connection) -> str | None:
+            order = db_account.booking(connection, class_id)
+            if order is not None:
+                _same(order, booking)  # another booking of this class may have come first
+                if (known := answer_of(order)) is not None:
+                    return outgoing.answer(class_id, *known, order.streamer).to_json()
+            return self._answered(connection, self._host.settings.order_result_channel, class_id, before)
+
+        return await self._send(None if before.order else booking, class_id, wait, look)
+
+    async def patch(self, class_id: str, request: Request, wait: Wait = 0) -> JSONResponse:
+        """Change a class, also while it is on air; fields that are absent stay."""
+        client = await self._client(request, Right.BOOK)
+        message = self._parsed(client, Change, await self._fields(request), class_id)
+        before = await self._before(client, class_id, booked=True)
+        to = self._host.settings.change_result_channel
+        return await self._send(message, class_id, wait, lambda c: self._answered(c, to, class_id, before))
+
+    async def delete(self, class_id: str, request: Request, wait: Wait = 0) -> JSONResponse:
+        """Cancel a class; one that is on air ends at once."""
+        client = await self._client(request, Right.BOOK)
+        message = self._parsed(client, Cancel, {}, class_id)
+        await self._before(client, class_id, booked=True)
+
+        def look(connection: Connection) -> str | None:
+            order = db_account.booking(connection, class_id)
+            if order is None or order.state not in BOOKING_OVER:
+                return None
+            code = 0 if order.state is BookingState.CANCELLED else errors.ENDED.number
+            said = {"class_id": class_id, "result": "fail" if code else "success", "code": code}
+            return json.dumps({"cmd": "cancel_result", **said, "message": f"the class is {order.state}"})
+
+        return await self._send(message, class_id, wait, look)
+
+    def _parsed(self, client: ViewerRow, kind: type[Message], fields: Mapping[str, Any], class_id: str) -> Any:  # noqa: ANN401 (as above)
+        try:
+            return self._message(client, kind, fields, class_id)
+        except Malformed as error:
+            raise Refused(422, error.message, errors.MALFORMED, error.class_id) from error
+
+    async def _before(self, client: ViewerRow, class_id: str, *, booked: bool = False) -> _Before:
+        """What is known of the class; raises Refused if it is not the client's, or the inbox is full.
+
+        *booked*: a client of an institution needs a class that is booked, because nobody knows whose another one is.
+        """
+        kept, before = await self._host.read_tx(self._read, class_id)
+        if self._host.intake is None or kept >= MOST_KEPT:
+            said = "the teacher begins or ends" if self._host.intake is None else f"{kept} messages wait already"
+            raise Refused(503, said, class_id=class_id, Retry_After=str(AGAIN_S))
+        own = client.institution_id
+        if own is None or (before.institution == own if before.order else not booked):
+            return before
+        if before.order is None and await self._host.read_tx(db_account.kept_since, "teacher", class_id) is not None:
+            raise Refused(503, "its booking is not handled yet", class_id=class_id, Retry_After="1")
+        raise Refused(404, f"{class_id}: there is no such class", errors.NOT_BOOKED, class_id)
+
+    def _read(self, connection: Connection, class_id: str) -> tuple[int, _Before]:
+        host, order = self._host, db_account.booking(connection, class_id)
+        its = None if order is None else bookings.institution_of(connection, class_id)
+        return inbox.waiting(connection, host.journal), _Before(order, its, outbox.last_id(connection, host.journal))
+
+    async def _send(
+        self, message: Message | None, class_id: str, wait_s: float, look: Callable[[Connection], str | None]
+    ) -> JSONResponse:
+        """Commit *message*, unless it is kept already, and *wait_s* for what *look* finds: the answer."""
+        waiters, intake = self._host.waiters, self._host.intake
+        if wait_s and waiters.number >= MOST_WAITING:
+            raise Refused(503, f"{MOST_WAITING} requests wait already", class_id=class_id, Retry_After="1")
+        with waiters.waiting(class_id) as came:
+            if message is not None and intake is not None:
+                cmd = message.cmd  # type: ignore[attr-defined]  # each message has one
+                await intake([ReceivedMessage("http", cmd, message.to_json(), token_hex(12), time.time())])
+            found = await self._found(came, wait_s, look) if wait_s else None
+        if found is not None:
+            return _answer(found)
+        body = {"class_id": class_id, "result": "pending"}
+        where = {"Location": f"/v1/classes/{class_id}"}
+        return JSONResponse(body, 200 if message is None else 202, where)
+
+    async def _found(self, came: asyncio.Event, wait_s: float, look: Callable[[Connection], str | None]) -> str | None:
+        """What *look* finds within *wait_s*: it looks whenever something was sent, and from time to time."""
+        until = time.monotonic() + wait_s
+        while True:
+            came.clear()
+            if (found := await self._host.read_tx(look)) is not None:
+                return found
+            left_s = until - time.monotonic()
+            if left_s <= 0:
+                return None
+            try:
+                async with asyncio.timeout(min(left_s, LOOK_S)):
+                    await came.wait()
+            except TimeoutError:
+                pass
+
+    def _answered(self, connection: Connection, channel: str, class_id: str, before: _Before) -> str | None:
+        """The first answer about the class that was committed after the request came."""
+        return outbox.answer_since(connection, self._host.journal, channel, class_id, before.sent)
+
+    # -- what is looked at ---------------------------------------------------------------------------------------------
+
+    async def get(self, class_id: str, request: Request) -> JSONResponse:
+        """The account of a class, as ``lectern explain --json`` prints it."""
+        client = await self._client(request, Right.READ)
+        words, name = await self._heard(), self._host.settings.name
+        both = [
+            await self._host.read_tx(view.of_class, client, words, name, one)
+            for one in (class_id, f"{class_id}{BACKUP}")
+        ]
+        if not isinstance(both[0], view.OneClass):
+            said = both[0] or f"{class_id}: there is no such class"
+            raise Refused(404, said, errors.NOT_BOOKED, class_id)
+        first, second = (one.fields() if isinstance(one, view.OneClass) else None for one in both)
+        return JSONResponse({**(first or {}), **({"backup": second} if second else {})})
+
+    async def classes(self, request: Request, wanted: Annotated[Listed, Query()]) -> JSONResponse:
+        """The classes that begin from *from* (by default a day ago) until *to*, PAGE of them, by their start."""
+        client = await self._client(request, Right.READ)
+        own, institution, since, until = client.institution_id, wanted.institution, wanted.since, wanted.until
+        if own is not None and institution not in {None, own}:
+            raise Refused(403, f"{client.name} reads the classes of {own} alone")
+        span = timetable.Span(
+            time.time() - 86_400 if since is None else since, 4e9 if until is None else until, own or institution
+        )
+        found = await self._host.read_tx(timetable.page, span, wanted.state, _place(wanted.cursor), PAGE)
+        classes = [
+            {name: getattr(one, name) for name in ("class_id", "state", "start_time", "end_time", "code", "message")}
+            | {"streamer": one.streamer, "institution": one.institution, "rendition": one.stem}
+            for one in found
+        ]
+        following = f"{found[-1].start_time!r}:{found[-1].class_id}" if len(found) == PAGE else None
+        return JSONResponse({"classes": classes, "next": following})
+
+    async def check(self, request: Request) -> JSONResponse:
+        """What would be answered to up to MOST_CHECKED bookings now; conflicts among them are found, too."""
+        client = await self._client(request, Right.READ)
+        listed = await self._json(request)
+        if not isinstance(listed, list) or not 0 < len(listed) <= MOST_CHECKED:
+            raise Refused(422, f"the body must be a list of 1 to {MOST_CHECKED} bookings", errors.MALFORMED)
+        parsed = [self._checked(client, one) for one in listed]
+        good = [one for one in parsed if isinstance(one, Booking)]
+        found = await self._host.read_tx(self._verdicts, client, good)
+        return JSONResponse({"bookings": [found.popleft() if isinstance(one, Booking) else one for one in parsed]})
+
+    def _checked(self, client: ViewerRow, fields: object) -> Booking | dict[str, object]:
+        """A booking, or the verdict on what is none."""
+        class_id = fields.get("class_id") if isinstance(fields, dict) else None
+        try:
+            if not isinstance(fields, dict) or not isinstance(class_id, str):
+                raise Malformed("a booking is a JSON object with a class_id")
+            booking: Booking = self._message(client, Booking, fields, class_id)
+        except (Malformed, Refused) as error:
+            return _verdict(class_id, "refused", errors.MALFORMED.number, error.message)
+        return booking
+
+    def _verdicts(
+        self, connection: Connection, client: ViewerRow, booked: Sequence[Booking]
+    ) -> deque[dict[str, object]]:
+        now = time.time()
+        orders = bookings.by_id(connection, [one.class_id for one in booked])
+        states = transcodings.states(connection, {one.key for one in booked if one.key})
+        taken = bookings.taken(connection, decide_booking.contenders(booked, orders, states, now), now)
+        before = decide_booking.Before(decide_booking.already_answered(orders), states, taken)
+        plan = decide_booking.plan(booked, before, Limits.of(self._host.settings), now)
+        by_class: dict[str, deque[dict[str, object]]] = defaultdict(deque)
+        for one in plan.verdicts:
+            said = _verdict(one.booking.class_id, one.state, one.code.number if one.code else 0, one.message)
+            by_class[one.booking.class_id].append(said)
+        for again in plan.again:
+            said = _verdict(again.class_id, "booked already", 0, "")
+            if again.refusal is not None:
+                is_theirs = (
+                    client.institution_id is None
+                    or bookings.institution_of(connection, again.class_id) == client.institution_id
+                )
+                why = again.refusal if is_theirs else "the class_id is taken"
+                said = _verdict(again.class_id, "refused", errors.CONFLICT.number, why)
+            by_class[again.class_id].append(said)
+        return deque(by_class[one.class_id].popleft() for one in booked)
+
+
+def _same(order: Order, booking: Booking) -> None:
+    """Raise Refused if *order* is another booking than *booking*."""
+    differs = decide_booking.differences(decide_booking.already_answered({"": order})[""], booking)
+    if differs:
+        said = f"{decide_booking.Again('', differs).refusal}; the first booking stands, it is {order.state}"
+        raise Refused(409, said, errors.CONFLICT, booking.class_id)
+
+
+def _answer(body: str) -> JSONResponse:
+    """An answer that the platform gets on Redis, too, with the status of its code."""
+    fields = read(body)
+    return JSONResponse(fields, STATUS.get(fields["code"], 422))
+
+
+def _verdict(class_id: str | None, decided: str, code: int, message: str) -> dict[str, object]:
+    return {"class_id": class_id, "verdict": decided, "code": code, "message": message}
+
+
+def _place(cursor: str) -> tuple[float, str]:
+    """The class after which a page begins; raises Refused for what no page has given."""
+    begins, _, class_id = cursor.partition(":")
+    try:
+        found = float(begins) if cursor else -math.inf
+    except ValueError as error:
+        raise Refused(422, "the cursor is none that an answer gave as next") from error
+    return found, class_id
+
+
+# -- the description ---------------------------------------------------------------------------------------------------
+
+_TOKEN: dict[str, Any] = {"security": [{"client": []}]}
+
+
+class Pending(BaseModel):
+    """It is kept, and not decided yet."""
+
+    class_id: str
+    result: Literal["pending"] = "pending"
+
+
+def _body(schema: Mapping[str, Any]) -> dict[str, Any]:
+    return {**_TOKEN, "requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+
+
+def _ref(name: str) -> dict[str, str]:
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def _described(summary: str, body: str, answer: str) -> dict[str, Any]:
+    """How a route that takes the message *body* is described; it is answered as on Redis, or refused at once."""
+    said = {"application/json": {"schema": _ref(answer)}}
+    found = refusals(401, 403, 404, 408, 409, 410, 413, 422, 429, 503, 507)
+    for status in (409, 410, 422, 507):
+        found[status]["content"] |= said
+    known = {
+        "description": "Its answer.",
+        "content": {"application/json": {"schema": {"anyOf": [_ref(answer), _ref("Pending")]}}},
+    }
+    pending = {"description": "It is kept, and not decided yet.", "model": Pending}
+    extra = _body(_ref(body)) if body else _TOKEN
+    return {"summary": summary, "responses": {200: known, 202: pending, **found}, "openapi_extra": extra}
+
+
+def _looks(summary: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """How a route that changes nothing is described."""
+    found = refusals(401, 403, 404, 408, 413, 422, 429, 503)
+    return {"summary": summary, "responses": found, "openapi_extra": _body(body) if body else _TOKEN}

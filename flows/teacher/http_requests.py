@@ -1,0 +1,103 @@
+"""What all routes of the HTTP API share: bodies with a limit, pace, and refusals, which are problem documents."""
+
+import asyncio
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel
+from sqlalchemy.exc import DBAPIError
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse
+
+from lectern.errors import ErrorCode, LecternError
+from lectern.timing import Rate
+
+PROBLEM = "application/problem+json"
+AGAIN_S = 5
+"""Seconds after which a request may be sent again that found the database or the inbox unable to take it."""
+
+
+class Problem(BaseModel):
+    """Why a request is refused, as RFC 9457 has it; *type* is the address of its heading in the runbook."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: int
+    class_id: str | None = None
+
+
+class Refused(Exception):
+    """An answer that ends a request: status, a sentence, and headers with ``_`` for ``-``."""
+
+    def __init__(
+        self, status: int, message: str, code: ErrorCode | None = None, class_id: str | None = None, **headers: str
+    ) -> None:
+        super().__init__(message)
+        self.status, self.message, self.code, self.class_id = status, message, code, class_id
+        self.headers = {name.replace("_", "-"): value for name, value in headers.items()}
+
+    def response(self, path: str, runbook: str) -> JSONResponse:
+        """The answer; that of ``/transcode`` is older than problem documents."""
+        if path.startswith("/transcode"):
+            return JSONResponse({"error": self.message}, self.status, self.headers)
+        code = self.code
+        problem = Problem(
+            type=f"{runbook}#{code.number}" if code else "about:blank",
+            title=code.meaning if code else HTTPStatus(self.status).phrase,
+            status=self.status,
+            detail=self.message,
+            code=code.number if code else self.status,
+            class_id=self.class_id,
+        )
+        return JSONResponse(problem.model_dump(exclude_none=True), self.status, self.headers, media_type=PROBLEM)
+
+
+def add_refusals(app: FastAPI, runbook: str) -> None:
+    """Answer what routes of *app* raise; *runbook* is the address of the runbook."""
+
+    async def refused(request: Request, error: Exception) -> JSONResponse:
+        if isinstance(error, DBAPIError):
+            error = Refused(503, f"the database does not answer: {error.orig}", Retry_After=str(AGAIN_S))
+        elif isinstance(error, RequestValidationError):
+            said = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
+            error = Refused(422, said)
+        elif isinstance(error, LecternError):
+            error = Refused(503, error.message, error.code)
+        assert isinstance(error, Refused)
+        return error.response(request.url.path, runbook)
+
+    for kind in (Refused, DBAPIError, LecternError, RequestValidationError):
+        app.add_exception_handler(kind, refused)
+
+
+def refusals(*statuses: int, model: type[BaseModel] = Problem) -> dict[int | str, dict[str, Any]]:
+    """The description of refusals with *statuses*, for ``/openapi.json``."""
+    schema = {"schema": {"$ref": f"#/components/schemas/{model.__name__}"}}
+    return {one: {"description": HTTPStatus(one).phrase, "content": {PROBLEM: schema}} for one in statuses}
+
+
+async def body_of(request: Request, most_bytes: int, within_s: float) -> bytes:
+    """The body of *request*; raises Refused if it is longer than *most_bytes*, or does not come *within_s*."""
+    body = bytearray()
+    try:
+        async with asyncio.timeout(within_s):
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > most_bytes:
+                    raise Refused(413, f"the body is longer than {most_bytes} bytes")
+    except TimeoutError as error:
+        raise Refused(408, f"the body did not come within {within_s:g} s") from error
+    except ClientDisconnect as error:
+        raise Refused(400, "the connection was closed before the body had come") from error
+    return bytes(body)
+
+
+def admit(rate: Rate, name: str = "") -> None:
+    """Take one call of *name*; raises Refused if it has none left."""
+    wait_s = rate.take(name)
+    if wait_s > 0:
+        raise Refused(429, "too many requests", Retry_After=str(int(wait_s) + 1))

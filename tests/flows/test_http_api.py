@@ -1,0 +1,367 @@
+"""The HTTP API: the same inbox, decisions and answers as on Redis; who may, what is refused, and what is waited for."""
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Sequence
+from functools import partial
+from typing import Any
+
+import httpx
+import pytest
+import schemathesis
+from fastapi import FastAPI
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from schemathesis import Case, checks
+from schemathesis.generation import GenerationMode
+from sqlalchemy import func, select, update
+from sqlalchemy.exc import OperationalError
+
+from flows.handling import came, handled
+from flows.host import TeacherHost
+from flows.teacher import api
+from flows.teacher import bookings as flow
+from flows.teacher.reports import decided as reported
+from lectern.db import inbox, viewers
+from lectern.db.inbox import ReceivedMessage
+from lectern.model.facts import InboxMessage
+from lectern.model.tables.teacher import journal, orders
+from lectern.timing import Rate
+from lectern.wire.messages import Booking, Cancel, Change, Report
+from tests.faults.hosts import ALIVE
+from tests.marks import share
+from tests.rows import commit, look
+from tests.waiting import async_wait_until
+
+Client = httpx.AsyncClient
+CLASS, START = "/v1/classes/c-1", time.time() + 3600
+
+
+def fields(**other: object) -> dict[str, Any]:
+    whole = {
+        "video_url": "http://origin.example/6666.flv",
+        "start_time": START,
+        "end_time": START + 600,
+        "push_url": "rtmp://push.example/live/c-1",
+    }
+    return {name: value for name, value in (whole | other).items() if value is not None}
+
+
+async def handle(host: TeacherHost, kept: Sequence[InboxMessage]) -> None:
+    """What the flows do with the messages of one transaction, and that their answers are sent."""
+    kinds: Any = {"order": flow.decided_bookings, "cancel": flow.decided_bookings, "change": flow.decided_changes}
+    for one in kept:
+        message: Any = came(one, (Booking, Cancel, Change))
+        await handled(host, [message], partial(kinds[one.command], ALIVE))
+    host.waiters.wake(["c-1"])
+
+
+async def ready(host: TeacherHost, class_id: str = "c-1", **other: Any) -> None:
+    """Its streamer has prepared a class."""
+    row = await host.read_tx(lambda c: c.execute(select(orders).where(orders.c.class_id == class_id)).one())
+    said: Any = {"streamer": row.streamer, "placement": row.placement, "result": "success"} | other
+    body = Report(cmd="prepared", class_id=class_id, **said).to_json()
+    await host.write_tx(inbox.keep, journal, [ReceivedMessage("stream:x", "report", body)], time.time())
+    (kept,) = await host.read_tx(lambda c: inbox.claim(c, journal, ["report"], limit=9, lease_s=60, now=time.time()))
+    await handled(host, [came(kept, (Report,))], partial(reported, ALIVE))
+    host.waiters.wake([class_id])
+
+
+@pytest.fixture
+def teacher(teacher: TeacherHost) -> TeacherHost:
+    """A teacher that handles what comes at once."""
+
+    async def intake(arrived: Sequence[ReceivedMessage]) -> None:
+        await handle(teacher, await teacher.write_tx(inbox.keep_claimed, journal, arrived, time.time(), 60.0))
+
+    teacher.intake = intake
+    return teacher
+
+
+async def unheard() -> None:
+    """Redis does not answer."""
+
+
+@pytest.fixture
+def app(teacher: TeacherHost) -> FastAPI:
+    return api.application(teacher, None, unheard)  # type: ignore[arg-type]  # nothing is asked of Prefect
+
+
+@pytest.fixture
+async def anybody(app: FastAPI) -> AsyncIterator[Client]:
+    """Somebody without a token."""
+    async with Client(transport=httpx.ASGITransport(app=app), base_url="http://api") as made:
+        yield made
+
+
+@pytest.fixture
+async def client(anybody: Client, teacher: TeacherHost) -> Client:
+    """A client that may do everything."""
+    anybody.headers["Authorization"] = f"Bearer {token(teacher)}"
+    return anybody
+
+
+def token(host: TeacherHost, institution: str | None = None, may: str = "book,read", name: str = "platform") -> str:
+    return commit(host.engine, viewers.make, name, institution, time.time(), may)
+
+
+def bearer(text: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {text}"}
+
+
+def kept(host: TeacherHost) -> int:
+    return int(look(host.engine, lambda c: c.execute(select(func.count()).select_from(journal.inbox)).scalar_one()))
+
+
+def booked(host: TeacherHost) -> bool:
+    return bool(look(host.engine, lambda c: c.execute(select(orders.c.class_id)).all()))
+
+
+async def test_a_booking_is_kept_then_answered_and_the_same_again_gets_its_answer_again(
+    client: Client, teacher: TeacherHost
+) -> None:
+    first = await client.put(CLASS, json=fields())
+    assert (first.status_code, first.headers["location"]) == (202, CLASS)
+    assert (await client.put(CLASS, json=fields())).json() == {"class_id": "c-1", "result": "pending"}
+    await ready(teacher)
+    again = await client.put(CLASS, json=fields(start_time=float(START)))
+    assert (again.status_code, again.json()["result"], again.json()["code"]) == (200, "success", 0)
+    other = await client.put(CLASS, json=fields(end_time=START + 900))
+    assert (other.status_code, other.json()["code"]) == (409, 409)
+    assert "end_time" in other.json()["detail"]
+    assert other.headers["content-type"] == "application/problem+json"
+    assert kept(teacher) == 2, "its booking and its report: what changes nothing is no message"
+
+
+async def test_a_request_that_waits_is_answered_as_soon_as_the_streamer_is_ready(
+    client: Client, teacher: TeacherHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(api, "LOOK_S", 60.0)
+    asked = asyncio.create_task(client.put(CLASS, params={"wait": 30}, json=fields()))
+    await async_wait_until(lambda: booked(teacher), description="it is booked")
+    await ready(teacher)
+    found = await asyncio.wait_for(asked, 10)
+    assert (found.status_code, found.json()["cmd"], found.json()["streamer"] in ALIVE) == (200, "order_result", True)
+    assert teacher.waiters.number == 0
+
+
+async def test_a_refusal_has_the_status_of_its_code(client: Client, teacher: TeacherHost) -> None:
+    """The body is the order_result that is sent on Redis, too; another booking may be the one that came first."""
+    over = await client.put(CLASS, params={"wait": 5}, json=fields(start_time=1, end_time=2))
+    assert (over.status_code, over.json()["cmd"], over.json()["code"]) == (410, "order_result", 410)
+    path = "/v1/classes/c-2"
+    await client.put(path, json=fields())
+    await ready(teacher, "c-2", result="fail", code=316, message="no room")
+    full = await client.put(path, params={"wait": 5}, json=fields())
+    assert (full.status_code, full.json()["message"]) == (507, "no room")
+
+
+async def test_a_change_and_a_cancel_are_answered_and_say_who_asked(client: Client, teacher: TeacherHost) -> None:
+    await client.put(CLASS, json=fields(by="anna"))
+    (payload,) = look(teacher.engine, lambda c: c.execute(select(orders.c.payload)).scalars().all())
+    assert json.loads(payload)["by"] == "platform (anna)"
+    unbooked = await client.patch("/v1/classes/c-9", params={"wait": 5}, json={"end_time": START + 700})
+    assert (unbooked.status_code, unbooked.json()["code"]) == (404, 404)
+    assert (await client.patch(CLASS, json={"end_time": START + 700})).status_code == 202
+    gone = await client.delete(CLASS, params={"wait": 5})
+    assert (gone.status_code, gone.json()["result"]) == (200, "success")
+    shown = (await client.get(CLASS)).json()
+    assert (shown["state"], shown["standing"]) == ("cancelled", "cancelled")
+
+
+REFUSED: dict[str, tuple[str, str, Any, int, str]] = {
+    "no JSON": ("PUT", CLASS, b"{", 422, "not JSON"),
+    "a list": ("PUT", CLASS, [], 422, "JSON object"),
+    "no push_url": ("PUT", CLASS, fields(push_url=None), 422, "push_url"),
+    "two faults": ("PUT", CLASS, fields(push_url="x", end_time=1), 422, "push_url"),
+    "the id of another class": ("PUT", CLASS, fields(class_id="c-2"), 422, "class_id"),
+    "another message": ("PUT", CLASS, fields(cmd="cancel"), 422, "cmd"),
+    "an odd id": ("PUT", "/v1/classes/a%20b", fields(), 422, "class_id"),
+    "a NUL": ("PUT", CLASS, fields(title="a\0b"), 422, "NUL"),
+    "half a surrogate": ("PUT", CLASS, b'{"x": "\\ud800"}', 422, "not JSON"),
+    "a long message": ("PUT", CLASS, fields(title="x" * 70_000), 422, "longer than"),
+    "a long body": ("PUT", CLASS, b" " * (api.MAX_BODY_BYTES + 1), 413, "longer than"),
+    "a long wait": ("PUT", f"{CLASS}?wait=61", fields(), 422, "wait"),
+    "no wait": ("PUT", f"{CLASS}?wait=nan", fields(), 422, "wait"),
+    "nothing to change": ("PATCH", CLASS, {}, 422, "nothing is to be changed"),
+    "no such class": ("GET", CLASS, None, 404, "no such class"),
+    "an odd cursor": ("GET", "/v1/classes?cursor=x", None, 422, "cursor"),
+    "an odd state": ("GET", "/v1/classes?state=x", None, 422, "state"),
+    "no list": ("POST", "/v1/bookings:check", {}, 422, "list of 1 to"),
+    "too many": ("POST", "/v1/bookings:check", [{}] * 1001, 422, "list of 1 to"),
+}
+
+
+async def test_what_is_not_as_it_should_be_is_refused_with_a_problem_and_kept_nowhere(
+    client: Client, teacher: TeacherHost
+) -> None:
+    wrong = {}
+    for name, (method, path, body, status, words) in REFUSED.items():
+        content = body if isinstance(body, bytes) else None if body is None else json.dumps(body).encode()
+        found = await client.request(method, path, content=content)
+        problem = found.json()
+        is_so = found.status_code == status == problem["status"] and words in problem["detail"]
+        if not is_so or not {"type", "title", "code"} <= problem.keys():
+            wrong[name] = found.status_code, found.text
+    assert (wrong, kept(teacher)) == ({}, 0)
+
+
+async def test_nobody_gets_in_without_a_token_and_a_client_only_to_what_it_may(
+    anybody: Client, teacher: TeacherHost
+) -> None:
+    looks, reads = token(teacher, may="look", name="anna"), token(teacher, may="read", name="reader")
+    for headers in (
+        {},
+        bearer("x"),
+        bearer(looks),
+        bearer("y" * 200),
+        {"Authorization": "Basic x"},
+    ):
+        found = await anybody.get(CLASS, headers=headers)
+        assert (found.status_code, found.headers["www-authenticate"]) == (401, "Bearer")
+    assert (await anybody.put(CLASS, headers=bearer(reads), json=fields())).status_code == 403
+    assert (await anybody.get("/v1/classes", headers=bearer(reads))).status_code == 200
+    assert (await anybody.get("/openapi.json")).status_code == 200
+
+
+async def test_a_client_of_an_institution_neither_sees_nor_touches_another_ones_class(
+    client: Client, teacher: TeacherHost
+) -> None:
+    own = bearer(token(teacher, "i-1", name="school"))
+    await client.put(CLASS, json=fields(institution_id="i-2"))
+    rows = kept(teacher)
+    for method, body in (("GET", None), ("PUT", fields()), ("PATCH", {"end_time": START + 700}), ("DELETE", None)):
+        found = await client.request(method, CLASS, headers=own, json=body)
+        assert found.status_code == 404, method
+    assert (await client.delete("/v1/classes/c-9", headers=own)).status_code == 404
+    assert (await client.put("/v1/classes/c-9", headers=own, json=fields(institution_id="i-2"))).status_code == 403
+    checked = await client.post("/v1/bookings:check", headers=own, json=[fields(class_id="c-1", institution_id="i-1")])
+    assert checked.json()["bookings"][0]["message"] == "the class_id is taken"
+    assert kept(teacher) == rows
+    its = fields(push_url="rtmp://push.example/live/c-3")
+    assert (await client.put("/v1/classes/c-3", headers=own, json=its)).status_code == 202
+    listed = (await client.get("/v1/classes", headers=own)).json()["classes"]
+    assert [(one["class_id"], one["institution"]) for one in listed] == [("c-3", "i-1")]
+
+
+async def test_a_full_inbox_a_database_that_takes_nothing_and_a_teacher_that_ends_are_503(
+    client: Client, teacher: TeacherHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    intake = teacher.intake
+    monkeypatch.setattr(api, "MOST_KEPT", 0)
+    full = await client.put(CLASS, json=fields())
+    monkeypatch.undo()
+    teacher.intake = None
+    ends = await client.put(CLASS, json=fields())
+
+    async def broken(_: object) -> None:
+        raise OperationalError("INSERT", {}, Exception("disk I/O error"))
+
+    teacher.intake = broken
+    lost = await client.put(CLASS, json=fields())
+    teacher.intake = intake
+    monkeypatch.setattr(api, "MOST_WAITING", 0)
+    many = await client.put(CLASS, params={"wait": 1}, json=fields())
+    for one in (full, ends, lost, many):
+        assert one.status_code == 503, one.text
+        assert int(one.headers["retry-after"]) >= 1
+    assert kept(teacher) == 0
+
+
+async def test_a_client_that_asks_too_often_is_told_when_to_come_again(
+    teacher: TeacherHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So is an address that tries tokens; another client goes on."""
+    monkeypatch.setattr(api, "A_SECOND", 5.0)
+    app = api.application(teacher, None, unheard)  # type: ignore[arg-type]  # nothing is asked of Prefect
+    anybody = Client(transport=httpx.ASGITransport(app=app), base_url="http://api")
+    one, other = bearer(token(teacher, name="one")), bearer(token(teacher, name="other"))
+    many = [await anybody.get(CLASS, headers=one) for _ in range(60)]
+    refused = [each for each in many if each.status_code == 429]
+    assert int(refused[0].headers["retry-after"]) >= 1
+    assert (await anybody.get(CLASS, headers=other)).status_code == 404
+    wrong = {(await anybody.get(CLASS, headers=bearer("x"))).status_code for _ in range(40)}
+    assert wrong == {401, 429}
+
+
+async def test_classes_are_listed_page_by_page_each_once(
+    client: Client, teacher: TeacherHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(api, "PAGE", 2)
+    for number in range(5):
+        its = fields(push_url=f"rtmp://push.example/live/{number}", start_time=START + number // 2)
+        await client.put(f"/v1/classes/c-{number}", json=its)
+    seen: list[str] = []
+    cursor: str | None = ""
+    while cursor is not None:
+        found = (await client.get("/v1/classes", params={"cursor": cursor})).json()
+        seen += [one["class_id"] for one in found["classes"]]
+        cursor = found["next"]
+    assert seen == [f"c-{number}" for number in range(5)]
+    with_state = await client.get("/v1/classes", params={"state": "cancelled"})
+    assert with_state.json() == {"classes": [], "next": None}
+
+
+async def test_a_check_says_what_would_be_answered_and_keeps_nothing(client: Client, teacher: TeacherHost) -> None:
+    """Conflicts among the bookings of the list are found, too."""
+    await client.put(CLASS, json=fields())
+    commit(teacher.engine, lambda c: c.execute(update(orders).values(state="ready")))
+    rows = kept(teacher)
+    away = "rtmp://push.example/live/other"
+    listed: list[Any] = [
+        fields(class_id="c-1"),
+        fields(class_id="c-1", end_time=START + 900),
+        fields(class_id="c-2"),
+        fields(class_id="c-3", push_url=away),
+        fields(class_id="c-4", push_url=away, start_time=START + 300),
+        fields(class_id="c-5", push_url=None),
+        "c-6",
+    ]
+    found = (await client.post("/v1/bookings:check", json=listed)).json()["bookings"]
+    assert [(one["class_id"], one["verdict"], one["code"]) for one in found] == [
+        ("c-1", "booked already", 0),
+        ("c-1", "refused", 409),
+        ("c-2", "refused", 409),
+        ("c-3", "placed", 0),
+        ("c-4", "refused", 409),
+        ("c-5", "refused", 400),
+        (None, "refused", 400),
+    ]
+    assert kept(teacher) == rows
+
+
+SAID = ("not_a_server_error", "status_code_conformance", "content_type_conformance", "response_schema_conformance")
+"""What is checked of each answer. Not whether a booking that fits its schema is taken: a schema says little of URLs."""
+ROUTES = ["GET /v1/classes", "POST /v1/bookings:check"]
+ROUTES += [f"{method} /v1/classes/{{class_id}}" for method in ("PUT", "PATCH", "DELETE", "GET")]
+
+
+@pytest.mark.parametrize("operation", ROUTES)
+def test_it_does_what_it_says_of_itself(
+    app: FastAPI, teacher: TeacherHost, monkeypatch: pytest.MonkeyPatch, operation: str
+) -> None:
+    """Whatever is asked of any route: a status, a type and a body that are described, and never a 500."""
+    for name in ("take", "wait_s"):
+        monkeypatch.setattr(Rate, name, lambda *_: 0.0)
+    checks.load_all_checks()
+    wanted: Any = [checks.CHECKS.get_one(name) for name in SAID]
+    sent = b"authorization", f"Bearer {token(teacher)}".encode()
+
+    async def with_token(scope: Any, receive: Any, send: Any) -> None:
+        others = [one for one in scope.get("headers", ()) if one[0] != sent[0]]
+        await app({**scope, "headers": [*others, sent]}, receive, send)
+
+    described = schemathesis.openapi.from_asgi("/openapi.json", with_token)
+    paths: Any = described.raw_schema["paths"]
+    assert set(ROUTES) == {f"{verb.upper()} {at}" for at, its in paths.items() for verb in its if "/v1" in at}
+    method, path = operation.split()
+
+    @settings(max_examples=share(1), deadline=None, database=None)
+    @given(case=st.one_of([described[path][method].as_strategy(generation_mode=mode) for mode in GenerationMode]))
+    def asked(case: Case[Any]) -> None:
+        case.query.pop("wait", None)
+        answer = case.call_and_validate(checks=wanted)
+        assert answer.status_code != 401
+
+    asked()
