@@ -160,9 +160,9 @@ class Consumer:
                 await self._keep()
 
     async def _keep(self) -> None:
-        """Commit messages of channels, which exist nowhere else; retries often, then raises MustEnd."""
+        """Commit messages of channels, which exist nowhere else; retries often, then raises FatalError."""
         batch, name = self._batch.copy(), token_hex(6)
-        for tries in range(1000):  # not left to `Works`: a try must have the name of the one before
+        for tries in range(1000):  # not left to `Supervisor`: a try must have the name of the one before
             try:
                 return await subprocesses.shielded(self._keep_once(batch, name))
             except OperationalError as error:

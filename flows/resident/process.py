@@ -168,7 +168,7 @@ class Resident:
                 engine.dispose()
 
     async def _work(self, host: TeacherHost | StreamerHost, runs: ResidentRuns) -> None:
-        """Do all works until the process is asked to end; raises MustEnd if one of them says that it must."""
+        """Run all loops until the process is asked to end; raises FatalError if a loop raises it."""
         works, recorder = Supervisor(host), Recorder(host, runs)
         handler = Handler(host, deployments.of(self.settings))
         intake = Consumer(host, handler, routing.channels(host.settings), list(routing.sources(host.settings)))

@@ -28,7 +28,7 @@ class Supervisor:
         self._ending: set[str] = set()
         self.must_end = asyncio.Event()
         self.why: FatalError | None = None
-        """Why this process cannot go on, if one of the works has raised MustEnd."""
+        """Why this process cannot go on, if a service has raised FatalError."""
 
     def begin(self, works: Mapping[str, Service]) -> None:
         """Do the *works*, by their names, until `end`."""

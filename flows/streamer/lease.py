@@ -190,7 +190,7 @@ class HeartbeatThread:
     async def _again(self, loop: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Do *loop*; an error that nobody foresaw is said, and it begins again.
 
-        Not left to `Works`, which is of the resident's loop, and pauses for longer than a lease can wait.
+        Not left to `Supervisor`, which belongs to the resident's loop, and pauses for longer than a lease can wait.
         """
         while True:
             with Caught() as failed:

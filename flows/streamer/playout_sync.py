@@ -91,7 +91,7 @@ class PlayoutSync:
 
     async def _keep_connected(self) -> None:
         tries = 0
-        while True:  # not left to `Works`: a worker that was restarted is there after a fraction of its pauses
+        while True:  # not left to `Supervisor`: a worker that was restarted is there after a fraction of its pauses
             self._host.watchdog.beat("playout")
             try:
                 client = await self._host.playout.connect(self._host.settings.playout_socket_path)

@@ -60,7 +60,7 @@ class Recorder:
     async def run(self) -> None:
         """Show what was handled, until cancelled."""
         tries = 0
-        while True:  # not left to `Works`: a host without Prefect is well, and says so once a minute
+        while True:  # not left to `Supervisor`: a host without Prefect is well, and says so once a minute
             self._host.watchdog.beat("recorder")
             try:
                 await self.tell()

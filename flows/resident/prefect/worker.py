@@ -149,7 +149,7 @@ async def _serve(host: Host[Any], runs: ResidentRuns) -> None:
     """Run Prefect's worker again and again: it ends by itself after about a minute without its server."""
     settings: Settings = host.settings
     tries, well_at = 0, time.monotonic()
-    while True:  # not left to `Works`: a host without Prefect is well, and only a long absence is an alarm
+    while True:  # not left to `Supervisor`: a host without Prefect is well, and only a long absence is an alarm
         began = time.monotonic()
         host.watchdog.note("runs")
         try:
