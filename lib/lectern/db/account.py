@@ -34,18 +34,20 @@ host that takes a class and cuts it again for an hour makes some thousands."""
 
 def sendings(connection: Connection, due: Sequence[Airing]) -> dict[str, Sending]:
     """The state of sending of each class of *due*; a class for which nothing was tried yet is left out."""
-    told: dict[str, list[EventView]] = {one.class_id: [] for one in due}
-    for event in _latest(connection, list(told), (ON_AIR, SLATE, RECORDING, *BROKE_OFF)):
-        told[event.class_id or ""].append(event)
-    return {one.class_id: _sending(one.state, told[one.class_id]) for one in due if told[one.class_id]}
+    events: dict[str, list[EventView]] = {airing.class_id: [] for airing in due}
+    for event in _latest(connection, list(events), (ON_AIR, SLATE, RECORDING, *BROKE_OFF)):
+        events[event.class_id or ""].append(event)
+    return {
+        airing.class_id: _sending(airing.state, events[airing.class_id]) for airing in due if events[airing.class_id]
+    }
 
 
 def _sending(state: AiringState, newest_first: Sequence[EventView]) -> Sending:
-    tries = [one for one in newest_first if one.what == ON_AIR or one.what in BROKE_OFF]
-    begins = [one for one in tries if one.what == ON_AIR]
-    broken = [one for one in tries if one.what != ON_AIR]
-    failures = next((number for number, one in enumerate(tries) if one.what == ON_AIR), len(tries))
-    shown = next((one.what for one in newest_first if one.what in {SLATE, RECORDING}), RECORDING)
+    tries = [event for event in newest_first if event.what == ON_AIR or event.what in BROKE_OFF]
+    begins = [event for event in tries if event.what == ON_AIR]
+    broken = [event for event in tries if event.what != ON_AIR]
+    failures = next((number for number, event in enumerate(tries) if event.what == ON_AIR), len(tries))
+    shown = next((event.what for event in newest_first if event.what in {SLATE, RECORDING}), RECORDING)
     is_on_air = state is AiringState.ON_AIR and bool(tries) and failures == 0
     return Sending(
         on_air=is_on_air,
@@ -65,11 +67,11 @@ def story_events(connection: Connection, class_id: str, whats: Iterable[str]) ->
 
 def checks(connection: Connection, class_ids: Iterable[str]) -> Mapping[str, Check]:
     """The findings of the last check of each class."""
-    found: dict[str, Check] = {}
+    by_class: dict[str, Check] = {}
     for event in _latest(connection, list(class_ids), (CHECKED, NOT_READY)):
         reds = (event.detail or "no reason was kept") if event.what == NOT_READY else ""
-        found.setdefault(event.class_id or "", Check(event.at, reds))
-    return found
+        by_class.setdefault(event.class_id or "", Check(event.at, reds))
+    return by_class
 
 
 def _latest(connection: Connection, class_ids: Sequence[str], whats: Sequence[str]) -> list[EventView]:
@@ -96,12 +98,12 @@ def journal_of(role: Role) -> MessageTables:
 def events_of(connection: Connection, role: Role, thing: str) -> list[EventView]:
     """The events of a class and its rendition, or of a record's renditions, in time order."""
     journal = journal_of(role)
-    one = booking(connection, thing) if role == "teacher" else _airing(connection, thing)
-    stems = {one.stem} if one is not None else set()
-    found = events.of_thing(connection, journal, class_id=thing, stems=stems)
+    class_ = booking(connection, thing) if role == "teacher" else _airing(connection, thing)
+    stems = {class_.stem} if class_ is not None else set()
+    story = events.of_thing(connection, journal, class_id=thing, stems=stems)
     if not stems:
-        found += events.of_record(connection, journal, thing)
-    return sorted(found, key=lambda one: one.at)
+        story += events.of_record(connection, journal, thing)
+    return sorted(story, key=lambda event: event.at)
 
 
 def booking(connection: Connection, class_id: str) -> Order | None:
@@ -129,57 +131,57 @@ def _in_words(class_id: str) -> Iterator[None]:
 
 def at_teacher(connection: Connection, host: str, class_id: str) -> ClassView:
     """A class as its teacher, *host*, knows it. Raises LecternError if its row cannot be read."""
-    one = booking(connection, class_id)
-    told = tuple(events_of(connection, "teacher", class_id))
-    if one is None:
+    order = booking(connection, class_id)
+    story = tuple(events_of(connection, "teacher", class_id))
+    if order is None:
         since = kept_since(connection, "teacher", class_id)
-        is_malformed = any(event.what == "malformed" for event in told)
-        return ClassView(class_id, kept_since=since, is_malformed=is_malformed, events=told)
+        is_malformed = any(event.what == "malformed" for event in story)
+        return ClassView(class_id, kept_since=since, is_malformed=is_malformed, events=story)
     alarms = incidents.about(connection, teacher_tables.journal, host, class_id)
     parts = as_run.of_classes(connection, [class_id]).get(class_id, ())
     return ClassView(
-        class_id, booked(connection, one), making(connection, one), alarms=alarms, as_run=parts, events=told
+        class_id, booked(connection, order), making(connection, order), alarms=alarms, as_run=parts, events=story
     )
 
 
 def at_streamer(connection: Connection, host: str, class_id: str, now: float) -> ClassView:
     """A class as the streamer *host* knows it. Raises LecternError if its row cannot be read."""
-    one = _airing(connection, class_id)
-    told = tuple(events_of(connection, "streamer", class_id))
-    if one is None:
-        return ClassView(class_id, kept_since=kept_since(connection, "streamer", class_id), events=told)
+    airing = _airing(connection, class_id)
+    story = tuple(events_of(connection, "streamer", class_id))
+    if airing is None:
+        return ClassView(class_id, kept_since=kept_since(connection, "streamer", class_id), events=story)
     alarms = incidents.about(connection, streamer_tables.journal, host, class_id)
     return ClassView(
         class_id,
-        cited=_cited(connection, one),
+        cited=_cited(connection, airing),
         streamer=host,
-        sending=sendings(connection, [one]).get(class_id) if now >= one.start_time else None,
+        sending=sendings(connection, [airing]).get(class_id) if now >= airing.start_time else None,
         check=checks(connection, [class_id]).get(class_id),
-        dead_air=dead_air.warning(connection, one),
+        dead_air=dead_air.warning(connection, airing),
         alarms=alarms,
         as_run=as_run.of_class(connection, class_id),
-        events=told,
+        events=story,
     )
 
 
-def booked(connection: Connection, one: Order) -> Booked:
+def booked(connection: Connection, order: Order) -> Booked:
     """A booking with its times and places, as people may see them."""
     columns = (orders.c.institution_id, orders.c.received_at, orders.c.updated_at, orders.c.answered_at)
-    row = connection.execute(select(*columns).where(orders.c.class_id == one.class_id)).one()
-    lost = select(streamers.c.lost_at).where(streamers.c.name == one.streamer)
-    said = _fields(one.payload)
-    source = one.url or said.get("video_url")
-    push = said.get("push_url")
+    row = connection.execute(select(*columns).where(orders.c.class_id == order.class_id)).one()
+    lost = select(streamers.c.lost_at).where(streamers.c.name == order.streamer)
+    payload = _fields(order.payload)
+    source = order.url or payload.get("video_url")
+    push = payload.get("push_url")
     return Booked(
-        **{name: getattr(one, name) for name in _KNOWN},
-        streamer=one.streamer,
+        **{name: getattr(order, name) for name in _KNOWN},
+        streamer=order.streamer,
         answered=row.answered_at is not None,
         lost_since=connection.execute(lost).scalar_one_or_none(),
         institution=row.institution_id,
         source=redact_url(str(source)) if source else None,
         push=redact_url(str(push)) if push else None,
         received_at=row.received_at,
-        placement=one.placement,
+        placement=order.placement,
         decided_at=row.updated_at,
     )
 
@@ -187,30 +189,30 @@ def booked(connection: Connection, one: Order) -> Booked:
 def _fields(payload: str) -> Mapping[str, Any]:
     """The fields of a booking's payload; empty if it is unreadable, as an old program's may be."""
     try:
-        found = from_json(payload)
+        payload_fields = from_json(payload)
     except ValueError:
         return {}
-    return found if isinstance(found, dict) else {}
+    return payload_fields if isinstance(payload_fields, dict) else {}
 
 
-def making(connection: Connection, one: Order) -> TranscodeView | None:
+def making(connection: Connection, order: Order) -> TranscodeView | None:
     """The rendition that a booking names; None if it has no row."""
-    mine = (videos.c.record_id == one.record_id) & (videos.c.resolution == one.resolution)
+    mine = (videos.c.record_id == order.record_id) & (videos.c.resolution == order.resolution)
     row = connection.execute(select(*transcodings.MAKING).where(mine)).one_or_none()
     return None if row is None else transcodings.making(row)
 
 
-def _cited(connection: Connection, one: Airing) -> StreamerView:
+def _cited(connection: Connection, airing: Airing) -> StreamerView:
     tasks = streamer_tables.tasks
     columns = (tasks.c.institution_id, tasks.c.video_url)
-    row = connection.execute(select(*columns).where(tasks.c.class_id == one.class_id)).one()
+    row = connection.execute(select(*columns).where(tasks.c.class_id == airing.class_id)).one()
     return StreamerView(
-        **{name: getattr(one, name) for name in _KNOWN},
-        lost=one.lost,
+        **{name: getattr(airing, name) for name in _KNOWN},
+        lost=airing.lost,
         institution=row.institution_id,
         source=redact_url(row.video_url) if row.video_url else None,
-        push=redact_url(one.push_url) if one.push_url else None,
-        placement=one.placement,
+        push=redact_url(airing.push_url) if airing.push_url else None,
+        placement=airing.placement,
     )
 
 

@@ -99,22 +99,22 @@ def _seconds(row, value: object) -> float:  # type: ignore[no-untyped-def]  # no
 
 def readable(rows: Iterable[Any]) -> list[Airing]:
     """The classes in *rows*, without those that cannot be read, which `unreadable` lists with the reason."""
-    found: list[Airing] = []
+    airings: list[Airing] = []
     for row in rows:
         with suppress(CallAPerson):
-            found.append(_airing(row))
-    return found
+            airings.append(_airing(row))
+    return airings
 
 
 def unreadable(connection: Connection) -> dict[str, str]:
     """The classes that are not over and whose rows cannot be read, each with the reason and what to do."""
-    found: dict[str, str] = {}
+    reasons: dict[str, str] = {}
     for row in connection.execute(selected().where(classes.c.state.in_(LIVE_AIRINGS))):
         try:
             _airing(row)
         except CallAPerson as error:
-            found[row.class_id] = error.message
-    return found
+            reasons[row.class_id] = error.message
+    return reasons
 
 
 def by_id(connection: Connection, class_ids: Sequence[str]) -> dict[str, Airing]:
@@ -141,7 +141,7 @@ def live(connection: Connection, begins_before: float = math.inf) -> list[Airing
     wanted = selected().where(LIVE, NO_REVISION).order_by(tasks.c.start_time)
     if begins_before < math.inf:
         wanted = wanted.where(or_(tasks.c.start_time < begins_before, func.typeof(tasks.c.start_time) == "text"))
-    return [one for one in readable(connection.execute(wanted)) if one.start_time < begins_before]
+    return [airing for airing in readable(connection.execute(wanted)) if airing.start_time < begins_before]
 
 
 def due(connection: Connection, started_before: float, ends_after: float) -> list[Airing]:
@@ -151,17 +151,19 @@ def due(connection: Connection, started_before: float, ends_after: float) -> lis
     wanted = selected()
     began = or_(tasks.c.start_time <= started_before, func.typeof(tasks.c.start_time) == "text")
     goes_on = or_(tasks.c.end_time > ends_after, func.typeof(tasks.c.end_time) == "text")
-    found = readable(connection.execute(wanted.where(wanted_state, began, goes_on, NO_REVISION)))
+    airings = readable(connection.execute(wanted.where(wanted_state, began, goes_on, NO_REVISION)))
     # An old program's times can be texts, which SQL does not compare with numbers.
-    return [one for one in found if one.start_time <= started_before and one.end_time > ends_after]
+    return [airing for airing in airings if airing.start_time <= started_before and airing.end_time > ends_after]
 
 
 def needed(connection: Connection, now: float) -> list[Needed]:
     """The room in the cache that classes need which are not over at *now*, and until when."""
-    coming = [one for one in live(connection) if one.end_time > now]
-    rows = cache.by_stem(connection, {one.stem for one in coming})
-    sized = [(one, rows[one.stem]) for one in coming if one.stem in rows]
-    return [Needed(one.stem, row.size_bytes, one.end_time, one.start_time, row.duration_s) for one, row in sized]
+    coming = [airing for airing in live(connection) if airing.end_time > now]
+    rows = cache.by_stem(connection, {airing.stem for airing in coming})
+    sized = [(airing, rows[airing.stem]) for airing in coming if airing.stem in rows]
+    return [
+        Needed(airing.stem, row.size_bytes, airing.end_time, airing.start_time, row.duration_s) for airing, row in sized
+    ]
 
 
 def on_air(connection: Connection) -> int:
@@ -178,16 +180,16 @@ def citations(connection: Connection, stems: Iterable[str] | None = None) -> dic
     )
     if stems is None:
         return {str(stem): int(number) for stem, number in connection.execute(counted)}
-    some = counted.where(in_list(classes.c.video_id))
-    return {str(stem): int(number) for stem, number in connection.execute(some, bind_list(stems))}
+    of_stems = counted.where(in_list(classes.c.video_id))
+    return {str(stem): int(number) for stem, number in connection.execute(of_stems, bind_list(stems))}
 
 
 def over(connection: Connection, before: float) -> list[Airing]:
     """The classes that ended before *before* (epoch seconds) and still cite their rendition."""
     live = or_(classes.c.state.in_(LIVE_AIRINGS), classes.c.state.is_(None)) & classes.c.released_at.is_(None)
     ended = or_(tasks.c.end_time < before, func.typeof(tasks.c.end_time) == "text")
-    found = readable(connection.execute(selected().where(live, ended)))
-    return [one for one in found if one.end_time < before][:1000]
+    airings = readable(connection.execute(selected().where(live, ended)))
+    return [airing for airing in airings if airing.end_time < before][:1000]
 
 
 def latest_url(connection: Connection, stem: str) -> str | None:
@@ -197,16 +199,16 @@ def latest_url(connection: Connection, stem: str) -> str | None:
     Classes that got ready together are told apart by the order in which they came.
     """
     has_begun = classes.c.state.in_([AiringState.ON_AIR, AiringState.BROKEN])
-    came = literal_column("class_list.rowid", Integer)
+    rowid = literal_column("class_list.rowid", Integer)
     wanted = (
         select(tasks.c.video_url)
         .select_from(_JOINED)
         .where(classes.c.video_id == stem, classes.c.state.in_(LIVE_AIRINGS), tasks.c.video_url.is_not(None))
-        .order_by(has_begun, classes.c.updated_at.desc(), came.desc())
+        .order_by(has_begun, classes.c.updated_at.desc(), rowid.desc())
         .limit(1)
     )
-    found = connection.execute(wanted).scalar_one_or_none()
-    return None if found is None else str(found)
+    url = connection.execute(wanted).scalar_one_or_none()
+    return None if url is None else str(url)
 
 
 def push_urls(connection: Connection) -> list[str]:
@@ -298,8 +300,8 @@ def unfetched(connection: Connection, limit: int, but: Collection[str] = ()) -> 
 
 def begun_by(connection: Connection, stem: str, run_id: str) -> None:
     """Note the run that downloads a rendition."""
-    its = (files.c.id == stem) & (files.c.state == FileState.DOWNLOADING)
-    connection.execute(update(files).where(its).values(run_id=run_id))
+    downloading = (files.c.id == stem) & (files.c.state == FileState.DOWNLOADING)
+    connection.execute(update(files).where(downloading).values(run_id=run_id))
 
 
 def tried(connection: Connection, stem: str) -> int:

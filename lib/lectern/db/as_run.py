@@ -19,7 +19,7 @@ from lectern.states import BookingState, RenditionState
 # keeps what its playout reports, a teacher what its streamers report.
 
 
-_PART = tuple(one.name for one in fields(AsRun))
+_PART = tuple(field.name for field in fields(AsRun))
 
 
 def keep(connection: Connection, class_id: str, parts: Sequence[AsRun]) -> None:
@@ -45,18 +45,18 @@ def of_classes(connection: Connection, class_ids: Sequence[str] | Select[Any]) -
 def _keep(connection: Connection, table: Table, whose: dict[str, str], parts: Sequence[AsRun]) -> None:
     if not parts:
         return
-    newer = table.c.begins >= min(one.begins for one in parts) - 0.001
+    newer = table.c.begins >= min(part.begins for part in parts) - 0.001
     connection.execute(delete(table).where(newer, *(table.c[name] == value for name, value in whose.items())))
-    connection.execute(insert(table), [{**whose, **vars(one)} for one in parts])
+    connection.execute(insert(table), [{**whose, **vars(part)} for part in parts])
 
 
 def _read(connection: Connection, table: Table, class_ids: Sequence[str] | Select[Any]) -> dict[str, list[AsRun]]:
-    found: dict[str, list[AsRun]] = {}
+    by_class: dict[str, list[AsRun]] = {}
     columns = [table.c[name] for name in _PART]
     wanted = select(table.c.class_id, *columns).where(table.c.class_id.in_(class_ids))
     for class_id, *part in connection.execute(wanted.order_by(table.c.begins, table.c.id)):
-        found.setdefault(class_id, []).append(AsRun(*part))
-    return found
+        by_class.setdefault(class_id, []).append(AsRun(*part))
+    return by_class
 
 
 _NAMES = (
@@ -92,13 +92,13 @@ def transcoding_s(connection: Connection, span: Span) -> dict[str, float]:
     made = (videos.c.status == RenditionState.SUCCESS) & (ended >= span.since) & (ended < span.until)
     began = func.coalesce(videos.c.begun_at, videos.c.requested_at, ended)
     first = _first_institution().scalar_subquery()
-    found: dict[str, float] = {}
+    sums: dict[str, float] = {}
     for of, seconds in connection.execute(select(first, ended - began).where(made)):
         if span.institution is None or span.institution == of:
-            found[of or ""] = found.get(of or "", 0.0) + max(0.0, float(seconds))
-    return found
+            sums[of or ""] = sums.get(of or "", 0.0) + max(0.0, float(seconds))
+    return sums
 
 
 def _first_institution() -> Select[Any]:
-    its = (orders.c.record_id == videos.c.record_id) & (orders.c.resolution == videos.c.resolution)
-    return select(orders.c.institution_id).where(its).order_by(orders.c.received_at).limit(1).correlate(videos)
+    first_booked = (orders.c.record_id == videos.c.record_id) & (orders.c.resolution == videos.c.resolution)
+    return select(orders.c.institution_id).where(first_booked).order_by(orders.c.received_at).limit(1).correlate(videos)

@@ -42,7 +42,7 @@ OPEN = (BookingState.RECEIVED, BookingState.WAITING, *LOADING)
 COUNTED_S = 86_400.0
 """Seconds after its arrival for which a booking that is over is still counted."""
 
-_FIELDS = tuple(one.name for one in fields(Order))
+_FIELDS = tuple(field.name for field in fields(Order))
 _COLUMNS = tuple(orders.c[name] for name in _FIELDS)
 _LIVE = orders.c.end_time > bindparam("now", type_=Float())
 _BY_ID = select(*_COLUMNS).where(in_list(orders.c.class_id))
@@ -108,14 +108,14 @@ def where(connection: Connection, such: ColumnElement[bool]) -> list[Order]:
 
 def taken(connection: Connection, booked: Iterable[Booking], now: float) -> dict[str, list[Slot]]:
     """The classes that have not ended, and are to be aired, on the streams of *booked*."""
-    streams = {stream for one in booked for stream in one.streams}
+    streams = {stream for booking in booked for stream in booking.streams}
     if not streams:
         return {}
-    found: dict[str, list[Slot]] = {}
+    slots: dict[str, list[Slot]] = {}
     for wanted in _TAKEN:
         for stream, class_id, start, end in connection.execute(wanted, {**bind_list(streams), "now": now}):
-            found.setdefault(stream, []).append(Slot(class_id, start, end))
-    return found
+            slots.setdefault(stream, []).append(Slot(class_id, start, end))
+    return slots
 
 
 def waiting_for(connection: Connection, record_id: int, resolution: Resolution) -> list[Order]:
@@ -131,8 +131,8 @@ def having(connection: Connection, now: float) -> dict[str, int]:
 
 def loads(connection: Connection, streamers: Iterable[str], now: float) -> dict[str, int]:
     """Number of open classes by streamer, for each of *streamers*."""
-    found = having(connection, now)
-    return {name: found.get(name, 0) for name in streamers}
+    numbers = having(connection, now)
+    return {name: numbers.get(name, 0) for name in streamers}
 
 
 def on(connection: Connection, streamer: str, now: float) -> list[Order]:
@@ -216,8 +216,8 @@ def latest_payload(connection: Connection, record_id: int) -> str | None:
     )
     row = connection.execute(wanted).one_or_none()
     # Revisions and second airings are kept under ids that no booking on the wire can have.
-    its = None if row is None else from_json(row.payload) | {"class_id": class_of(row.class_id)}
-    return None if its is None else to_json(its).decode()
+    payload = None if row is None else from_json(row.payload) | {"class_id": class_of(row.class_id)}
+    return None if payload is None else to_json(payload).decode()
 
 
 def oldest_waiting(connection: Connection) -> tuple[str, float] | None:
@@ -241,11 +241,11 @@ def counts(connection: Connection, now: float) -> Mapping[tuple[str, int], int]:
     coded = literal_column("coalesce(code, 0)", Integer)
     of_each = select(orders.c.state, coded, func.count())
     late = orders.c.state.not_in(OPEN) & (orders.c.received_at >= now - COUNTED_S)
-    found: Counter[tuple[str, int]] = Counter()
+    numbers: Counter[tuple[str, int]] = Counter()
     for which in (orders.c.state.in_(OPEN), late):
         for state, code, number in connection.execute(of_each.where(which).group_by(coded, orders.c.state)):
-            found[str(state), int(code)] += int(number)
-    return found
+            numbers[str(state), int(code)] += int(number)
+    return numbers
 
 
 # The rows of changed classes: their revisions, and the classes themselves once a revision is in force.
@@ -277,8 +277,8 @@ def coming_bookings(connection: Connection, class_ids: Collection[str]) -> set[s
     inbox = journal.inbox
     wanted = select(inbox.c.body).where(inbox.c.state == InboxState.NEW, inbox.c.command == "order")
     bodies = connection.execute(wanted.execution_options(yield_per=500)).scalars() if class_ids else ()
-    named = (fields_of(one).get("class_id") for one in bodies)
-    return {one for one in named if isinstance(one, str) and one in class_ids}
+    named = (fields_of(body).get("class_id") for body in bodies)
+    return {class_id for class_id in named if isinstance(class_id, str) and class_id in class_ids}
 
 
 def forsaken_revisions(connection: Connection, before: float) -> list[Order]:
@@ -286,10 +286,12 @@ def forsaken_revisions(connection: Connection, before: float) -> list[Order]:
 
     One that its streamer is to apply waits for its report until *before*: the end of its class may have overtaken it.
     """
-    its = orders.alias()
-    goes_on = its.c.state.in_(WAITS)
-    reports = (orders.c.state == BookingState.READY) & (its.c.updated_at >= before)
-    alive = select(its.c.class_id).where(its.c.class_id == orders.c.revises, goes_on | reports).exists()
+    class_orders = orders.alias()
+    goes_on = class_orders.c.state.in_(WAITS)
+    reports = (orders.c.state == BookingState.READY) & (class_orders.c.updated_at >= before)
+    alive = (
+        select(class_orders.c.class_id).where(class_orders.c.class_id == orders.c.revises, goes_on | reports).exists()
+    )
     return where(connection, orders.c.revises.is_not(None) & orders.c.state.in_(WAITS) & ~alive)
 
 
@@ -314,7 +316,7 @@ def cancelled_before(connection: Connection, class_ids: Sequence[str], now: floa
 def cancels_to_resend(connection: Connection, now: float) -> list[CancelRow]:
     """The cancels that are to be sent to their streamers again now."""
     which = cancels.c.streamer.is_not(None) & (cancels.c.until > now) & (cancels.c.told_at <= now - TOLD_AGAIN_S)
-    return [one for one in _read(connection, which) if one.told_again_at <= now]
+    return [cancel for cancel in _read(connection, which) if cancel.told_again_at <= now]
 
 
 def cancels_unconfirmed_by(connection: Connection, streamer: str, now: float) -> list[CancelRow]:

@@ -112,7 +112,8 @@ def _sum(name: str, mark: str) -> str:
 @cache
 def _made(table: Table, names: tuple[str, ...], mark: str) -> tuple[str, tuple[object, ...]]:
     """The statement, and the values of the columns with a default that are not among *names*."""
-    others = {one.name: one.default.arg for one in table.c if one.name not in names and one.default is not None}  # type: ignore[attr-defined]  # a scalar
+    defaults = {column.name: column.default for column in table.c if column.name not in names}
+    others = {name: default.arg for name, default in defaults.items() if default is not None}  # type: ignore[attr-defined]  # a scalar
     columns = [*names, *others]
     text = f"INSERT INTO {table.name} ({', '.join(columns)}) VALUES ({', '.join([mark] * len(columns))})"  # noqa: S608 (our own columns)
     return text, tuple(others.values())

@@ -11,7 +11,7 @@ from lectern.model.facts import Cached, Idle, Usage
 from lectern.model.tables.streamer import dirs, files
 from lectern.states import FileState
 
-_COLUMNS = (files.c.id, *(files.c[one.name] for one in fields(Cached)[1:]))
+_COLUMNS = (files.c.id, *(files.c[field.name] for field in fields(Cached)[1:]))
 HERE = func.coalesce(files.c.state, FileState.READY) == FileState.READY  # no index: it would lead through all rows
 """Renditions that are in the cache; a row of the old program has no state, and its file is there."""
 
@@ -80,14 +80,14 @@ def idle(connection: Connection, *, but: Iterable[str], size_bytes: int, num: in
 
     They are in the cache, or their downloads have not begun.
     """
-    found: list[Idle] = []
+    renditions: list[Idle] = []
     held = 0
     for row in connection.execution_options(yield_per=20).execute(_IDLE, bind_list(but)):
-        if held >= size_bytes and len(found) >= num:
+        if held >= size_bytes and len(renditions) >= num:
             break
-        found.append(Idle(row.id, row.size_bytes or 0, bool(row.queued)))
+        renditions.append(Idle(row.id, row.size_bytes or 0, bool(row.queued)))
         held += row.size_bytes or 0
-    return found
+    return renditions
 
 
 def evicting(connection: Connection) -> list[Cached]:
@@ -106,12 +106,12 @@ def downloading(connection: Connection, before: float) -> list[Cached]:
     return [_cached(row) for row in connection.execute(_DOWNLOADING, {"before": before})]
 
 
-def seen(connection: Connection, found: Sequence[tuple[str, int, float]]) -> None:
+def seen(connection: Connection, whole: Sequence[tuple[str, int, float]]) -> None:
     """Note the size in bytes and the mtime of files that were found whole: (stem, size, mtime)."""
-    if found:
-        its = update(files).where(files.c.id == bindparam("of"))
-        rows = [{"of": stem, "its_size": size, "its_mtime": mtime} for stem, size, mtime in found]
-        connection.execute(its.values(size_bytes=bindparam("its_size"), mtime=bindparam("its_mtime")), rows)
+    if whole:
+        statement = update(files).where(files.c.id == bindparam("of"))
+        rows = [{"of": stem, "its_size": size, "its_mtime": mtime} for stem, size, mtime in whole]
+        connection.execute(statement.values(size_bytes=bindparam("its_size"), mtime=bindparam("its_mtime")), rows)
 
 
 def measured(connection: Connection, stem: str, duration_s: float) -> None:

@@ -56,7 +56,7 @@ _NOTED = cache.HERE & (files.c.size_bytes > 0) & files.c.mtime.is_not(None) & fi
 _AT_ONCE = 5000
 
 
-def doubtful(connection: Connection, found: Sequence[FoundFile]) -> tuple[list[FoundFile], dict[str, Cached]]:
+def doubtful(connection: Connection, entries: Sequence[FoundFile]) -> tuple[list[FoundFile], dict[str, Cached]]:
     """The files and rows that a start must look at closely; all others agree in size and mtime.
 
     Nearly all agree, and a hundred thousand of them are compared as plain values in a quarter of a second.
@@ -65,25 +65,29 @@ def doubtful(connection: Connection, found: Sequence[FoundFile]) -> tuple[list[F
         row[0]: (row[1], row[2])
         for row in connection.execute(select(files.c.id, files.c.size_bytes, files.c.mtime).where(_NOTED))
     }
-    odd = [one for one in found if one.kind != "rendition" or noted.pop(one.stem, None) != (one.size_bytes, one.mtime)]
-    stems = sorted({one.stem for one in odd if one.stem is not None} | noted.keys())
+    odd = [
+        file
+        for file in entries
+        if file.kind != "rendition" or noted.pop(file.stem, None) != (file.size_bytes, file.mtime)
+    ]
+    stems = sorted({file.stem for file in odd if file.stem is not None} | noted.keys())
     rows = {row.stem: row for row in cache.where(connection, not_(_NOTED))}
     for first in range(0, len(stems), _AT_ONCE):
         rows |= cache.by_stem(connection, stems[first : first + _AT_ONCE])
     return odd, rows
 
 
-def differences(found: Iterable[FoundFile], rows: Mapping[str, Cached]) -> list[CacheDifference]:
-    """All disagreements of the files *found* with the *rows* (by stem), by path, then the missing ones."""
+def differences(entries: Iterable[FoundFile], rows: Mapping[str, Cached]) -> list[CacheDifference]:
+    """All disagreements of the files *entries* with the *rows* (by stem), by path, then the missing ones."""
     odd: list[CacheDifference] = []
     there: set[str] = set()
-    for file in found:
+    for file in entries:
         row = rows.get(file.stem) if file.stem else None
         if file.kind == "rendition" and file.stem is not None:
             there.add(file.stem)
-        one = _of_part(file, row) if file.kind == "part" else _of_file(file, row)
-        if one is not None:
-            odd.append(one)
+        difference = _of_part(file, row) if file.kind == "part" else _of_file(file, row)
+        if difference is not None:
+            odd.append(difference)
     for stem, row in sorted(rows.items()):
         if stem not in there:
             if row.state is FileState.READY:
@@ -123,14 +127,14 @@ def cached(connection: Connection) -> list[dict[str, Any]]:
     rows = cache.everything(connection)
     return [
         {
-            "stem": one.stem,
-            "state": one.state,
-            "size_bytes": one.size_bytes,
-            "num_cite": one.num_cite,
-            "last_used": formatting.moment(one.update_time),
-            "reason": one.reason,
+            "stem": row.stem,
+            "state": row.state,
+            "size_bytes": row.size_bytes,
+            "num_cite": row.num_cite,
+            "last_used": formatting.moment(row.update_time),
+            "reason": row.reason,
         }
-        for one in rows
+        for row in rows
     ]
 
 
@@ -154,5 +158,5 @@ def evict(engine: Engine, settings: StreamerSettings, stem: str) -> int:
 
 def differences_in_words(connection: Connection, root: Path) -> list[str]:
     """The differences between disk and database, in words; the next start of the streamer mends them."""
-    found, rows = doubtful(connection, cache_dir.scan(root))
-    return [one.words() for one in differences(found, rows)]
+    entries, rows = doubtful(connection, cache_dir.scan(root))
+    return [difference.words() for difference in differences(entries, rows)]

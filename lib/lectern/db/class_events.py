@@ -11,8 +11,8 @@ from lectern.model.tables.teacher import ClassEventRow, class_events
 
 def after(connection: Connection, class_id: str, seq: int, limit: int) -> Sequence[ClassEventRow]:
     """The first *limit* events of a class after its event *seq*, in their order."""
-    its = (class_events.c.class_id == class_id) & (class_events.c.seq > seq)
-    return rows_of(connection, sqlmodel.select(ClassEventRow).where(its).order_by(class_events.c.seq).limit(limit))
+    later = (class_events.c.class_id == class_id) & (class_events.c.seq > seq)
+    return rows_of(connection, sqlmodel.select(ClassEventRow).where(later).order_by(class_events.c.seq).limit(limit))
 
 
 def feed(connection: Connection, after_id: int, institution_id: str | None, limit: int) -> Sequence[ClassEventRow]:

@@ -21,24 +21,24 @@ _NOT_OVER = frozenset({AiringState.WAITING, AiringState.READY, AiringState.ON_AI
 
 def unlooked(connection: Connection, now: float) -> Cached | None:
     """Of the recordings that nobody has looked through, the one whose class begins first; None if there is none."""
-    found = cache.where(connection, _NEEDED & files.c.dead_air.is_(None))
-    if not found:
+    rows = cache.where(connection, _NEEDED & files.c.dead_air.is_(None))
+    if not rows:
         return None
-    starts = {one.stem: one.start_time for one in reversed(airings.live(connection)) if one.end_time > now}
-    return min((one for one in found if one.stem in starts), key=lambda one: starts[one.stem], default=None)
+    starts = {airing.stem: airing.start_time for airing in reversed(airings.live(connection)) if airing.end_time > now}
+    return min((row for row in rows if row.stem in starts), key=lambda row: starts[row.stem], default=None)
 
 
 def looked(connection: Connection, row: Cached, warning: str) -> bool:
     """Note the *warning* of a look, empty for none; returns whether *row* is still the file that was looked through."""
-    its = (files.c.id == row.stem) & HERE & (files.c.size_bytes == row.size_bytes)
-    return bool(connection.execute(update(files).where(its).values(dead_air=warning)).rowcount)
+    unchanged = (files.c.id == row.stem) & HERE & (files.c.size_bytes == row.size_bytes)
+    return bool(connection.execute(update(files).where(unchanged).values(dead_air=warning)).rowcount)
 
 
-def warning(connection: Connection, one: Airing) -> str:
+def warning(connection: Connection, airing: Airing) -> str:
     """The dead air in the recording of a class, if it is here, and how much too short it is; empty if all is well."""
-    found = select(files.c.dead_air, files.c.duration_s).where(_NEEDED & (files.c.id == one.stem))
-    row = connection.execute(found).one_or_none()
-    return "" if row is None else _said(row.dead_air, _short(one, row.duration_s))
+    wanted = select(files.c.dead_air, files.c.duration_s).where(_NEEDED & (files.c.id == airing.stem))
+    row = connection.execute(wanted).one_or_none()
+    return "" if row is None else _said(row.dead_air, _short(airing, row.duration_s))
 
 
 def coming(connection: Connection, limit: int | None = None) -> list[tuple[Airing, str]]:
@@ -46,7 +46,7 @@ def coming(connection: Connection, limit: int | None = None) -> list[tuple[Airin
 
     They are ordered by their start.
     """
-    return [(one, _said(places, short)) for one, places, short in _faulty(connection, limit)]
+    return [(airing, _said(places, short)) for airing, places, short in _faulty(connection, limit)]
 
 
 def untold(connection: Connection, now: float) -> list[tuple[Airing, str]]:
@@ -54,10 +54,10 @@ def untold(connection: Connection, now: float) -> list[tuple[Airing, str]]:
 
     Also those on air whose recording is too short: their end may have been changed.
     """
-    faulty = [one for one in _faulty(connection) if one[0].end_time > now and one[0].state in _NOT_OVER]
-    found = [(one, _said(places if one.start_time > now else "", short)) for one, places, short in faulty]
-    told = _told(connection, [one.class_id for one, _ in found]) if found else set()
-    return [(one, why) for one, why in found if why and (one.class_id, one.stem, why) not in told]
+    faulty = [fault for fault in _faulty(connection) if fault[0].end_time > now and fault[0].state in _NOT_OVER]
+    warnings = [(airing, _said(places if airing.start_time > now else "", short)) for airing, places, short in faulty]
+    alarmed = _told(connection, [airing.class_id for airing, _ in warnings]) if warnings else set()
+    return [(airing, why) for airing, why in warnings if why and (airing.class_id, airing.stem, why) not in alarmed]
 
 
 def _faulty(connection: Connection, limit: int | None = None) -> list[tuple[Airing, str, str]]:
@@ -68,17 +68,19 @@ def _faulty(connection: Connection, limit: int | None = None) -> list[tuple[Airi
     fault = (files.c.dead_air != "") | (files.c.duration_s < length - allowed) | is_text
     has = exists().where(_NEEDED, files.c.id == classes.c.video_id, fault).correlate(classes, tasks)
     wanted = airings.selected().where(airings.LIVE, airings.NO_REVISION, has)
-    found = airings.readable(connection.execute(wanted.order_by(tasks.c.start_time).limit(limit)))
-    if not found:
+    booked = airings.readable(connection.execute(wanted.order_by(tasks.c.start_time).limit(limit)))
+    if not booked:
         return []
-    its = select(files.c.id, files.c.dead_air, files.c.duration_s).where(in_list(files.c.id))
-    rows = {row.id: row for row in connection.execute(its, bind_list({one.stem for one in found}))}
-    told = [(one, rows[one.stem].dead_air or "", _short(one, rows[one.stem].duration_s)) for one in found]
-    return [one for one in told if one[1] or one[2]]
+    renditions = select(files.c.id, files.c.dead_air, files.c.duration_s).where(in_list(files.c.id))
+    rows = {row.id: row for row in connection.execute(renditions, bind_list({airing.stem for airing in booked}))}
+    faults = [
+        (airing, rows[airing.stem].dead_air or "", _short(airing, rows[airing.stem].duration_s)) for airing in booked
+    ]
+    return [fault for fault in faults if fault[1] or fault[2]]
 
 
-def _short(one: Airing, duration_s: float | None) -> str:
-    lacks_s = one.lacks_s(duration_s)
+def _short(airing: Airing, duration_s: float | None) -> str:
+    lacks_s = airing.lacks_s(duration_s)
     return Text("it ends {lacks_s:length} before its class", lacks_s=lacks_s) if lacks_s else ""
 
 

@@ -37,10 +37,10 @@ def remember(connection: Connection, host: EcsHost, reason: str | None, now: flo
 
 def ours(connection: Connection, due: Sequence[RenditionRow], owner: str) -> list[RenditionRow]:
     """The renditions among *due* that *owner* is still to make."""
-    mine = renditions_among(one.key for one in due) & to_be_made() & (videos.c.owner == owner)
-    found = connection.execute(select(videos.c.record_id, videos.c.resolution).where(mine))
-    keys = {(row.record_id, row.resolution) for row in found}
-    return [one for one in due if one.key in keys]
+    mine = renditions_among(rendition.key for rendition in due) & to_be_made() & (videos.c.owner == owner)
+    rows = connection.execute(select(videos.c.record_id, videos.c.resolution).where(mine))
+    keys = {(row.record_id, row.resolution) for row in rows}
+    return [rendition for rendition in due if rendition.key in keys]
 
 
 @dataclass(frozen=True)
@@ -100,8 +100,8 @@ def waiting_elsewhere(connection: Connection, owners: Sequence[str], since: floa
     """The renditions for which others than *owners* wait for a host, if their leases end later than *since*."""
     theirs = to_be_made() & videos.c.begun_at.is_(None) & videos.c.owner.not_in(owners) & (videos.c.lease_until > since)
     theirs &= videos.c.resolution.in_(list(Resolution))  # a newer release may know more
-    found = connection.execute(select(videos.c.record_id, videos.c.resolution).where(theirs))
-    return [(row.record_id, row.resolution) for row in found]
+    rows = connection.execute(select(videos.c.record_id, videos.c.resolution).where(theirs))
+    return [(row.record_id, row.resolution) for row in rows]
 
 
 def others(connection: Connection, keys: Iterable[RenditionKey], owner: str, now: float) -> list[str]:
@@ -123,5 +123,5 @@ def starts(connection: Connection) -> Mapping[RenditionKey, float]:
 
 
 def _set(connection: Connection, due: Sequence[RenditionRow], owner: str, **values: object) -> None:
-    mine = renditions_among(one.key for one in due) & transcoding(Backend.ECS) & (videos.c.owner == owner)
+    mine = renditions_among(row.key for row in due) & transcoding(Backend.ECS) & (videos.c.owner == owner)
     connection.execute(update(videos).where(mine).values(**values))

@@ -70,12 +70,12 @@ def open_server(url: URL, host: str) -> Engine:
     theirs = url.query.get("options", "")
     options = [f"-c {name}={value}" for name, value in LIMITS.items()]
     options += [theirs] if isinstance(theirs, str) else theirs  # the last option wins
-    kept = {"pool_pre_ping": True, "pool_size": SESSIONS, "max_overflow": 0} if host else {"poolclass": NullPool}
+    pool = {"pool_pre_ping": True, "pool_size": SESSIONS, "max_overflow": 0} if host else {"poolclass": NullPool}
     try:
         engine = create_engine(
             url.set(drivername=DRIVER),
             isolation_level="READ COMMITTED",  # each statement after the writers' lock sees all that was committed
-            **kept,
+            **pool,
             hide_parameters=True,
             connect_args={**CLIENT, "application_name": program_of(host), "options": " ".join(options).strip()},
         )
@@ -180,12 +180,12 @@ def close_to_others(engine: Engine) -> None:
         pass
     except OSError:
         return  # SQLite's own error says what is wrong
-    for one in (path, path.with_name(f"{path.name}-wal"), path.with_name(f"{path.name}-shm")):
+    for file in (path, path.with_name(f"{path.name}-wal"), path.with_name(f"{path.name}-shm")):
         # The file is missing, belongs to another user, or its disk takes nothing, which the next write reports.
         with suppress(OSError):
-            mode = stat.S_IMODE(one.stat().st_mode)
+            mode = stat.S_IMODE(file.stat().st_mode)
             if mode & stat.S_IRWXO:
-                one.chmod(mode & ~stat.S_IRWXO)
+                file.chmod(mode & ~stat.S_IRWXO)
 
 
 @contextmanager
@@ -288,7 +288,7 @@ def _in_words(role: str, done: str) -> Iterator[None]:
     try:
         yield
     except DBAPIError as error:
-        found, *_ = str(error.orig).splitlines() or [""]  # PostgreSQL adds the statement's line
-        if found.startswith(_LACKS) or getattr(error.orig, "sqlstate", None) in _UNDEFINED:
-            raise Misuse(f"this is no {role}'s database of this release ({found}). {INIT}") from error
-        raise LecternError(f"the {role}'s database cannot be {done}: {found}") from error
+        words, *_ = str(error.orig).splitlines() or [""]  # PostgreSQL adds the statement's line
+        if words.startswith(_LACKS) or getattr(error.orig, "sqlstate", None) in _UNDEFINED:
+            raise Misuse(f"this is no {role}'s database of this release ({words}). {INIT}") from error
+        raise LecternError(f"the {role}'s database cannot be {done}: {words}") from error

@@ -18,7 +18,7 @@ MOST = 500
 
 def note(connection: Connection, journal: MessageTables, host: str, events: Iterable[Event], now: float) -> None:
     """Add the events to the transaction."""
-    rows = [(now, one.what, one.class_id, one.stem, host, redact(one.detail)) for one in events]
+    rows = [(now, event.what, event.class_id, event.stem, host, redact(event.detail)) for event in events]
     insert_many(connection, journal.events, ("at", "what", "class_id", "stem", "host", "detail"), rows)
 
 
@@ -26,10 +26,10 @@ def keep_of(connection: Connection, journal: MessageTables, story: Sequence[Even
     """Add what happened to a class on another host; told again, it replaces what was told before."""
     table, first = journal.events, story[0]
     same = (table.c.class_id == first.class_id) & (table.c.host == first.host)
-    same &= table.c.at.between(min(one.at for one in story), max(one.at for one in story))
-    connection.execute(delete(table).where(same, table.c.what.in_({one.what for one in story})))
+    same &= table.c.at.between(min(event.at for event in story), max(event.at for event in story))
+    connection.execute(delete(table).where(same, table.c.what.in_({event.what for event in story})))
     names = ("at", "what", "class_id", "stem", "host", "detail")
-    insert_many(connection, table, names, [(*astuple(one)[:-1], redact(one.detail)) for one in story])
+    insert_many(connection, table, names, [(*astuple(event)[:-1], redact(event.detail)) for event in story])
 
 
 def known(connection: Connection, journal: MessageTables, what: str, class_ids: Sequence[str]) -> set[str]:
@@ -44,10 +44,10 @@ def named(
 ) -> dict[str, list[EventView]]:
     """The events *what* of the classes *class_ids*, each in time order."""
     wanted = select(*columns(journal)).where(in_list(journal.events.c.class_id), journal.events.c.what == what)
-    found: dict[str, list[EventView]] = {}
+    by_class: dict[str, list[EventView]] = {}
     for row in connection.execute(wanted.order_by(journal.events.c.id), bind_list(class_ids)):
-        found.setdefault(row.class_id, []).append(EventView(*row))
-    return found
+        by_class.setdefault(row.class_id, []).append(EventView(*row))
+    return by_class
 
 
 def between(
@@ -56,8 +56,8 @@ def between(
     """The first events of the classes *class_ids* from *since* until *until*, in time order, at most MOST."""
     events = journal.events
     wanted = select(*columns(journal)).where(in_list(events.c.class_id), events.c.at.between(since, until))
-    found = connection.execute(wanted.order_by(events.c.id).limit(MOST), bind_list(class_ids))
-    return [EventView(*row) for row in found]
+    rows = connection.execute(wanted.order_by(events.c.id).limit(MOST), bind_list(class_ids))
+    return [EventView(*row) for row in rows]
 
 
 def of_thing(

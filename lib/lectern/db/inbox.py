@@ -68,31 +68,31 @@ class Handled(NamedTuple):
 def format_id_ranges(ids: Sequence[int]) -> str:
     """Ids in the short form ``3-7,9``, so that thousands of them are quickly written and read."""
     spans: list[list[int]] = []
-    for one in ids:
-        if spans and one == spans[-1][1] + 1:
-            spans[-1][1] = one
+    for id_ in ids:
+        if spans and id_ == spans[-1][1] + 1:
+            spans[-1][1] = id_
         else:
-            spans.append([one, one])
+            spans.append([id_, id_])
     return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in spans)
 
 
 def parse_id_ranges(text: str) -> list[int]:
     """The ids of ``3-7,9``, in its order, each once; raises Misuse for other text, or more than MAX_IDS."""
-    found: list[int] = []
+    ids: list[int] = []
     for part in text.split(",") if text.strip() else ():
         first, dash, last = part.strip().partition("-")
         if not (first.isdecimal() and (last.isdecimal() or not dash)) or int(first) > int(last or first):
             raise Misuse(f"{part.strip()!r:.60} is no id of the inbox. Write for example 3-7,9")
         begin, end = int(first), int(last or first)
-        if end - begin + len(found) >= MAX_IDS:
+        if end - begin + len(ids) >= MAX_IDS:
             raise Misuse(f"{text!r:.60} are more than {MAX_IDS} ids. Name fewer, as in 3-7,9")
-        found.extend(range(begin, end + 1))
-    return list(dict.fromkeys(found))
+        ids.extend(range(begin, end + 1))
+    return list(dict.fromkeys(ids))
 
 
 def keep(connection: Connection, journal: MessageTables, arrived: Sequence[ReceivedMessage], now: float) -> None:
     """Add the messages; after the commit they are ours to answer."""
-    insert_many(connection, journal.inbox, _COLUMNS, [_row(one, now, 0.0) for one in arrived])
+    insert_many(connection, journal.inbox, _COLUMNS, [_row(message, now, 0.0) for message in arrived])
 
 
 def keep_claimed(
@@ -106,13 +106,13 @@ def keep_claimed(
     inbox = journal.inbox
     last = connection.execute(select(func.max(inbox.c.id))).scalar() or 0
     ids = range(last + 1, last + 1 + len(arrived))
-    rows = [(id_, *_row(one, now, now + lease_s)) for id_, one in zip(ids, arrived, strict=True)]
+    rows = [(id_, *_row(message, now, now + lease_s)) for id_, message in zip(ids, arrived, strict=True)]
     insert_many(connection, inbox, ("id", *_COLUMNS), rows)
-    return [InboxMessage(id_, one.command, one.body, 0) for id_, one in zip(ids, arrived, strict=True)]
+    return [InboxMessage(id_, message.command, message.body, 0) for id_, message in zip(ids, arrived, strict=True)]
 
 
-def _row(one: ReceivedMessage, now: float, not_before: float) -> tuple[object, ...]:
-    return one.source, one.command, str(one.body), now, InboxState.NEW, not_before
+def _row(message: ReceivedMessage, now: float, not_before: float) -> tuple[object, ...]:
+    return message.source, message.command, str(message.body), now, InboxState.NEW, not_before
 
 
 def claim(
@@ -131,11 +131,11 @@ def claim(
     Give *owner* if several teachers share the inbox.
     """
     given = {"now": now, "far": now + lease_s + FAR_S, **bind_list(commands, "commands"), "most": limit}
-    kept = [InboxMessage(*row) for row in connection.execute(_due(journal), given)]
-    if kept:
+    messages = [InboxMessage(*row) for row in connection.execute(_due(journal), given)]
+    if messages:
         values = {"not_before": now + lease_s, **({"owner": owner} if owner else {})}
-        _mark(connection, journal, [one.id for one in kept], **values)
-    return kept
+        _mark(connection, journal, [message.id for message in messages], **values)
+    return messages
 
 
 @cache
@@ -171,14 +171,14 @@ def read(connection: Connection, journal: MessageTables, ids: Sequence[int]) -> 
 def unhandled(connection: Connection, journal: MessageTables, ids: Sequence[int]) -> set[int]:
     """The ids among *ids* of messages that are not handled yet."""
     wanted = _new_among(journal).with_only_columns(journal.inbox.c.id)
-    return {int(one) for one in connection.execute(wanted, bind_list(ids)).scalars()}
+    return {int(id_) for id_ in connection.execute(wanted, bind_list(ids)).scalars()}
 
 
 def young(connection: Connection, journal: MessageTables, ids: Sequence[int], now: float, within_s: float) -> set[int]:
     """The ids among *ids* of messages that came in the last *within_s* seconds before *now*."""
     inbox = journal.inbox
     wanted = select(inbox.c.id).where(in_list(inbox.c.id), inbox.c.received_at.between(now - within_s, now))
-    return {int(one) for one in connection.execute(wanted, bind_list(ids)).scalars()}
+    return {int(id_) for id_ in connection.execute(wanted, bind_list(ids)).scalars()}
 
 
 def of_commands(
@@ -207,8 +207,8 @@ def unrecorded(connection: Connection, journal: MessageTables, limit: int, owner
     columns = (inbox.c.id, inbox.c.command, inbox.c.body, inbox.c.error, inbox.c.said, handled_at, inbox.c.run_key)
     wanted = select(*columns).where(which).order_by(inbox.c.run_key, inbox.c.id)  # as its index is
     asked = connection.execute(wanted.where(inbox.c.run_key > "")).all()
-    found = asked or connection.execute(wanted.where(inbox.c.run_key.is_(None)).limit(limit))
-    return [Handled(*row) for row in found]
+    rows = asked or connection.execute(wanted.where(inbox.c.run_key.is_(None)).limit(limit))
+    return [Handled(*row) for row in rows]
 
 
 def unshown(journal: MessageTables) -> ColumnElement[bool]:
@@ -225,8 +225,8 @@ def give_keys(connection: Connection, journal: MessageTables, keys: Mapping[str,
 def done(connection: Connection, journal: MessageTables, ids: Iterable[int], handling: Handling) -> None:
     """Mark the messages as handled."""
     names = ("state", "handled_at", "said", "recorded_at")
-    at, said, recorded_at = handling.at, handling.said, handling.at if handling.is_shown else None
-    rows = [(InboxState.DONE, at, said.get(one), recorded_at, one) for one in ids]
+    at, lines, recorded_at = handling.at, handling.said, handling.at if handling.is_shown else None
+    rows = [(InboxState.DONE, at, lines.get(id_), recorded_at, id_) for id_ in ids]
     update_many(connection, journal.inbox, (("id",), ()), names, rows)
 
 
@@ -284,8 +284,8 @@ def waiting(connection: Connection, journal: MessageTables) -> int:
 def oldest(connection: Connection, journal: MessageTables) -> float | None:
     """When the oldest unhandled message came (epoch seconds); None if there is none."""
     inbox = journal.inbox
-    found = connection.execute(select(func.min(inbox.c.received_at)).where(inbox.c.state == InboxState.NEW)).scalar()
-    return None if found is None else float(found)
+    at = connection.execute(select(func.min(inbox.c.received_at)).where(inbox.c.state == InboxState.NEW)).scalar()
+    return None if at is None else float(at)
 
 
 def waits(connection: Connection, journal: MessageTables, command: str) -> bool:
@@ -302,8 +302,8 @@ def answers(connection: Connection, journal: MessageTables) -> None:
 
 def _mark(connection: Connection, journal: MessageTables, ids: Sequence[int], **values: object) -> None:
     if ids:
-        its = in_list(journal.inbox.c.id)
-        connection.execute(update(journal.inbox).where(its).values(**values), bind_list(ids))
+        among = in_list(journal.inbox.c.id)
+        connection.execute(update(journal.inbox).where(among).values(**values), bind_list(ids))
 
 
 # Keeps one row of a message that several teachers receive, by pairing each receipt with a row new to that teacher.
@@ -327,8 +327,10 @@ def keep_paired(
     confirmed.
     """
     inbox = journal.inbox
-    digests = [_digest(one) for one in arrived]
-    there = _rows(connection, set(digests), min((one.since or one.at or now for one in arrived), default=now))
+    digests = [_digest(message) for message in arrived]
+    there = _rows(
+        connection, set(digests), min((message.since or message.at or now for message in arrived), default=now)
+    )
     mark = f" {me}#{batch} "
     if batch and any(mark in heard_by for _, _, heard_by in there):
         return []
@@ -339,14 +341,19 @@ def keep_paired(
     new: list[dict[str, object]] = []
     heard: list[int] = []
     added: list[ReceivedMessage] = []
-    for one, digest in zip(arrived, digests, strict=True):
+    for message, digest in zip(arrived, digests, strict=True):
         if rows[digest]:
-            if not one.entry:
+            if not message.entry:
                 heard.append(rows[digest].popleft())
             continue
-        added.append(one)
-        fields = {"source": one.source, "command": one.command, "body": one.body, "received_at": one.at or now}
-        new.append({**fields, "state": InboxState.NEW, "digest": digest, "heard_by": "" if one.entry else mark})
+        added.append(message)
+        fields = {
+            "source": message.source,
+            "command": message.command,
+            "body": message.body,
+            "received_at": message.at or now,
+        }
+        new.append({**fields, "state": InboxState.NEW, "digest": digest, "heard_by": "" if message.entry else mark})
     if heard:
         known = inbox.c.heard_by + mark
         connection.execute(update(inbox).where(inbox.c.id.in_(heard)).values(heard_by=known))
@@ -355,8 +362,8 @@ def keep_paired(
     return added
 
 
-def _digest(one: ReceivedMessage) -> str:
-    return hashlib.sha256("\0".join((one.source, one.entry, one.body)).encode()).hexdigest()
+def _digest(message: ReceivedMessage) -> str:
+    return hashlib.sha256("\0".join((message.source, message.entry, message.body)).encode()).hexdigest()
 
 
 def _rows(connection: Connection, digests: set[str], since: float) -> list[tuple[int, str, str]]:

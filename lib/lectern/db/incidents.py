@@ -68,9 +68,9 @@ def fold(
             if "incident" not in fields:
                 alarms[fields["code"]].append((row.id, fields))
     folded: set[int] = set()
-    for code, its in alarms.items():
-        first_id = _count(connection, journal, code, its, now)
-        folded |= {id_ for id_, _ in its if id_ != first_id and patience.group_s}
+    for code, of_code in alarms.items():
+        first_id = _count(connection, journal, code, of_code, now)
+        folded |= {id_ for id_, _ in of_code if id_ != first_id and patience.group_s}
     return folded
 
 
@@ -81,22 +81,22 @@ def _count(
     table = journal.incidents
     row = _open(connection, journal, code, alarms)
     known = row.last_id if row is not None else 0
-    new = [one for one in alarms if one[0] > known]  # the others were counted before a crash
+    new = [alarm for alarm in alarms if alarm[0] > known]  # the others were counted before a crash
     named = json.loads(row.classes) if row is not None else []
     classes = list(dict.fromkeys([*named, *(class_id for _, fields in new for class_id in _classes(fields))]))
     forgotten = max(0, len(classes) - NAMES_KEPT)
-    kept = json.dumps(classes[forgotten:])
+    kept_classes = json.dumps(classes[forgotten:])
     if row is None:
         first_id, first = alarms[0]
-        said = i18n.of_wire(first)
-        values = {"first_at": now, "message": said, "sentence": i18n.to_json(said), "first_id": first_id}
+        text = i18n.of_wire(first)
+        values = {"first_at": now, "message": text, "sentence": i18n.to_json(text), "first_id": first_id}
         values |= {"number": len(new)}
         values |= {"told_classes": len(_classes(first))}
-        last = {"last_at": now, "last_id": new[-1][0], "classes": kept}
+        last = {"last_at": now, "last_id": new[-1][0], "classes": kept_classes}
         connection.execute(insert(table).values(code=code, **values, **last))
         return first_id
     if new:
-        more = {"last_at": now, "number": row.number + len(new), "last_id": new[-1][0], "classes": kept}
+        more = {"last_at": now, "number": row.number + len(new), "last_id": new[-1][0], "classes": kept_classes}
         more |= {"told_classes": max(0, row.told_classes - forgotten), "code": max(code, row.code)}
         connection.execute(update(table).where(table.c.id == row.id).values(**more))
     return int(row.first_id)
@@ -107,11 +107,11 @@ def _open(
 ) -> Any | None:  # noqa: ANN401 (a row of SQLAlchemy)
     """The open incident that alarms of *code* belong to: one of another code if it has all their classes."""
     table = journal.incidents
-    found = {row.code: row for row in connection.execute(select(table).where(table.c.resolved_at.is_(None)))}
-    other = found.get(GOES_ON_AS.get(code, code))
+    incidents = {row.code: row for row in connection.execute(select(table).where(table.c.resolved_at.is_(None)))}
+    other = incidents.get(GOES_ON_AS.get(code, code))
     classes = {class_id for _, fields in alarms for class_id in _classes(fields)}
     is_its = other is not None and bool(classes) and classes.issubset(json.loads(other.classes))
-    return found.get(code) or (other if is_its else None)
+    return incidents.get(code) or (other if is_its else None)
 
 
 def _classes(fields: Mapping[str, Any]) -> list[str]:
@@ -135,7 +135,7 @@ def follow_up(
     Trouble that this host sees going on is noted if *shared*, because other hosts may not see it and would resolve it.
     """
     table = journal.incidents
-    found: list[Alarm] = []
+    due: list[Alarm] = []
     for row in connection.execute(select(table).where(table.c.resolved_at.is_(None), table.c.told_at.is_not(None))):
         if patience.shared and row.code in patience.goes_on and _s(now, row.last_at) >= patience.quiet_s / 2:
             connection.execute(update(table).where(table.c.id == row.id).values(last_at=now))
@@ -147,8 +147,8 @@ def follow_up(
         if stage is not Stage.MORE:
             changed[f"{stage}_at"] = now
         connection.execute(update(table).where(table.c.id == row.id).values(**changed))
-        found.append(_alarm(row, stage, _newest(connection, journal, row), host, now))
-    return found
+        due.append(_alarm(row, stage, _newest(connection, journal, row), host, now))
+    return due
 
 
 def _stage(row: Any, patience: AlertPolicy, now: float) -> Stage | None:  # noqa: ANN401 (a row of SQLAlchemy)
@@ -245,7 +245,7 @@ def _newest(connection: Connection, journal: MessageTables, row: Any) -> str:  #
 
 def open_of(connection: Connection, journal: MessageTables, code: int) -> str | None:
     """The newest message of the open incident of *code*; None if there is none."""
-    return next((one["message"] for one in open_now(connection, journal) if one["code"] == code), None)
+    return next((incident["message"] for incident in open_now(connection, journal) if incident["code"] == code), None)
 
 
 def open_now(connection: Connection, journal: MessageTables) -> list[dict[str, Any]]:
@@ -268,8 +268,15 @@ def open_now(connection: Connection, journal: MessageTables) -> list[dict[str, A
 def alarms(connection: Connection, journal: MessageTables, host: str) -> list[OpenAlarm]:
     """The incidents that are not resolved, as the accounts of classes need them."""
     return [
-        OpenAlarm(one["code"], host, one["count"], one["last_at"], one["message"], tuple(one["classes"]))
-        for one in open_now(connection, journal)
+        OpenAlarm(
+            incident["code"],
+            host,
+            incident["count"],
+            incident["last_at"],
+            incident["message"],
+            tuple(incident["classes"]),
+        )
+        for incident in open_now(connection, journal)
     ]
 
 
@@ -280,4 +287,4 @@ def shortened(alarm: OpenAlarm, number: int) -> OpenAlarm:
 
 def about(connection: Connection, journal: MessageTables, host: str, class_id: str) -> tuple[OpenAlarm, ...]:
     """The unresolved incidents that name a class."""
-    return tuple(one for one in alarms(connection, journal, host) if class_id in one.classes)
+    return tuple(alarm for alarm in alarms(connection, journal, host) if class_id in alarm.classes)

@@ -37,17 +37,17 @@ def taken_from(connection: Connection, streamer: str) -> list[tuple[str, int]]:
 
 def refused_by(connection: Connection, class_ids: Sequence[str]) -> Mapping[str, set[str]]:
     """The streamers that have refused each of *class_ids*."""
-    found: dict[str, set[str]] = {class_id: set() for class_id in class_ids}
+    refused: dict[str, set[str]] = {class_id: set() for class_id in class_ids}
     wanted = select(moves.c.class_id, moves.c.streamer).where(moves.c.class_id.in_(class_ids), moves.c.refused)
     for row in connection.execute(wanted):
-        found[row.class_id].add(row.streamer)
-    return found
+        refused[row.class_id].add(row.streamer)
+    return refused
 
 
 def moved_from(connection: Connection, class_ids: Sequence[str]) -> Mapping[str, str]:
     """The streamer from which each of *class_ids* was last moved because it was lost or drained."""
-    its = moves.c.class_id.in_(class_ids) & moves.c.refused.is_(False)
-    wanted = select(moves.c.class_id, moves.c.streamer).where(its).order_by(moves.c.id)
+    left_behind = moves.c.class_id.in_(class_ids) & moves.c.refused.is_(False)
+    wanted = select(moves.c.class_id, moves.c.streamer).where(left_behind).order_by(moves.c.id)
     return {row.class_id: row.streamer for row in connection.execute(wanted)}
 
 
@@ -56,8 +56,8 @@ def moved_from(connection: Connection, class_ids: Sequence[str]) -> Mapping[str,
 
 def session(connection: Connection, streamer: str) -> str | None:
     """The session that this streamer was given; None if it never had one."""
-    found = connection.execute(select(leases.c.session).where(leases.c.streamer == streamer)).scalar_one_or_none()
-    return None if found is None else str(found)
+    value = connection.execute(select(leases.c.session).where(leases.c.streamer == streamer)).scalar_one_or_none()
+    return None if value is None else str(value)
 
 
 def hold(connection: Connection, streamer: str, session: str, now: float) -> None:
@@ -71,8 +71,8 @@ def hold(connection: Connection, streamer: str, session: str, now: float) -> Non
 
 def peers(connection: Connection, streamer: str) -> dict[str, str] | None:
     """The other streamers that this one asks, with their addresses; None if it has heard of none yet."""
-    found = connection.execute(select(leases.c.peers).where(leases.c.streamer == streamer)).scalar_one_or_none()
-    return None if found is None else dict(json.loads(found))
+    known = connection.execute(select(leases.c.peers).where(leases.c.streamer == streamer)).scalar_one_or_none()
+    return None if known is None else dict(json.loads(known))
 
 
 def note_peers(connection: Connection, streamer: str, known: Mapping[str, str]) -> None:
@@ -83,8 +83,8 @@ def note_peers(connection: Connection, streamer: str, known: Mapping[str, str]) 
 
 def drained_since(connection: Connection, streamer: str) -> float | None:
     """Since when this streamer is drained (epoch seconds); None if it is not."""
-    found = connection.execute(select(drains.c.since).where(drains.c.streamer == streamer)).scalar_one_or_none()
-    return None if found is None else float(found)
+    since = connection.execute(select(drains.c.since).where(drains.c.streamer == streamer)).scalar_one_or_none()
+    return None if since is None else float(since)
 
 
 def drain(connection: Connection, streamer: str, since: float | None) -> None:
@@ -129,12 +129,12 @@ def free_claims(connection: Connection, name: str, heir: str, keeps: Collection[
     """
     inbox, outbox = journal.inbox, journal.outbox
     mine = (inbox.c.state == InboxState.NEW) & (inbox.c.owner == name)
-    found = connection.execute(update(inbox).where(mine).values(not_before=0, owner=None)).rowcount
+    freed = connection.execute(update(inbox).where(mine).values(not_before=0, owner=None)).rowcount
     connection.execute(update(inbox).where(unshown(journal), inbox.c.owner == name).values(owner=heir))
     sending = outbox.c.sent_at.is_(None) & (outbox.c.owner == name)
-    found += connection.execute(update(outbox).where(sending).values(lease_until=0, owner=None)).rowcount
+    freed += connection.execute(update(outbox).where(sending).values(lease_until=0, owner=None)).rowcount
     connection.execute(delete(duties).where(duties.c.owner == name, duties.c.name.not_in(keeps)))
-    return found + transcodings.free_requests(connection, name)
+    return freed + transcodings.free_requests(connection, name)
 
 
 def cut_off(connection: Connection, names: Iterable[str], stands_s: float) -> list[str]:
@@ -145,10 +145,10 @@ def cut_off(connection: Connection, names: Iterable[str], stands_s: float) -> li
     statement: it waits for the next. Call it in a transaction that does not wait for the writers' lock itself.
     """
     known = {program_of(name): name for name in names}
-    found = (
+    rows = (
         connection.execute(_CUT_OFF, {"lock": WRITERS, "programs": list(known), "stands_s": stands_s}) if known else ()
     )
-    return [known[str(row.program)] for row in found if row.ended]
+    return [known[str(row.program)] for row in rows if row.ended]
 
 
 def take_duty(connection: Connection, duty: str, name: str, lease_s: float, now: float) -> bool:
@@ -174,5 +174,5 @@ def claiming_teachers(connection: Connection) -> set[str]:
     handling = select(inbox.c.owner).where(inbox.c.state == InboxState.NEW, inbox.c.owner.is_not(None))
     showing = select(inbox.c.owner).where(unshown(journal), inbox.c.owner.is_not(None))
     sending = select(outbox.c.owner).where(outbox.c.sent_at.is_(None), outbox.c.owner.is_not(None))
-    found = connection.execute(union(handling, showing, sending, select(duties.c.owner))).scalars()
-    return {str(one) for one in found} | transcodings.request_owners(connection)
+    names = connection.execute(union(handling, showing, sending, select(duties.c.owner))).scalars()
+    return {str(name) for name in names} | transcodings.request_owners(connection)

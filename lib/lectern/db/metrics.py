@@ -53,18 +53,18 @@ def of_process(
     answered = GaugeMetricFamily("lectern_server_answers", "Whether it answered when asked last.", labels=("server",))
     for server, has in answers.items():
         answered.add_metric([server], has)
-    found: list[Metric] = [answered]
+    metrics: list[Metric] = [answered]
     if lease_left_s is not None:
-        found.append(_gauge("lectern_lease_left_seconds", "Until the streamer has to stop pushing.", lease_left_s))
+        metrics.append(_gauge("lectern_lease_left_seconds", "Until the streamer has to stop pushing.", lease_left_s))
     if streamers is not None:
         known = GaugeMetricFamily(
             "lectern_streamers", "Streamers by what their last heartbeats say.", labels=("state",)
         )
         for state, number in streamers.items():
             known.add_metric([state], number)
-        found.append(known)
+        metrics.append(known)
     rows = CollectorRegistry()
-    rows.register(_Read(found))
+    rows.register(_Read(metrics))
     return generate_latest(rows)
 
 
@@ -80,9 +80,9 @@ class _Read(Collector):
 
 
 def _info(role: Role, name: str) -> Metric:
-    found = InfoMetricFamily("lectern", "Which version serves which role.")
-    found.add_metric([], {"version": __version__, "role": role, "name": name})
-    return found
+    metric = InfoMetricFamily("lectern", "Which version serves which role.")
+    metric.add_metric([], {"version": __version__, "role": role, "name": name})
+    return metric
 
 
 def _of(role: Role, connection: Connection, now: float, bound: Usage) -> Iterator[Metric]:
@@ -97,14 +97,14 @@ def _of(role: Role, connection: Connection, now: float, bound: Usage) -> Iterato
 
 
 def _backups(ages_s: Mapping[str, float]) -> Metric:
-    found = GaugeMetricFamily(
+    metric = GaugeMetricFamily(
         "lectern_backup_age_seconds",
         "How old the newest proved backup is, on this host and off it; +Inf if there is none.",
         labels=("where",),
     )
     for where, age_s in ages_s.items():
-        found.add_metric([where], age_s)
-    return found
+        metric.add_metric([where], age_s)
+    return metric
 
 
 def _gauge(name: str, what: str, value: float) -> Metric:
@@ -135,10 +135,10 @@ def _renditions(connection: Connection, now: float) -> Iterator[Metric]:
     videos = at_teacher.videos
     yield _counted(connection, videos, "status", "lectern_renditions", "Renditions by status.")
     deadline = select(func.min(videos.c.deadline)).where(videos.c.status == RenditionState.TRANSCODING)
-    found = connection.execute(deadline).scalar_one()
+    earliest = connection.execute(deadline).scalar_one()
     slack = GaugeMetricFamily("lectern_rendition_slack_seconds", "Until the first deadline of a transcoding.")
-    if found is not None:
-        slack.add_metric([], found - now)
+    if earliest is not None:
+        slack.add_metric([], earliest - now)
     yield slack
 
 
@@ -164,13 +164,13 @@ def _airings(connection: Connection, now: float) -> Iterator[Metric]:
     classes = at_streamer.classes
     yield _counted(connection, classes, "state", "lectern_classes", "Classes of this streamer, by state.")
     # Not in SQL: an old program wrote some times as text.
-    live = [one for one in airings.live(connection) if one.end_time > now]
-    due = [one for one in live if one.start_time <= now]
+    live = [airing for airing in airings.live(connection) if airing.end_time > now]
+    due = [airing for airing in live if airing.start_time <= now]
     # By the last event of each class: after a cut, the row of a class still says *on air*.
-    pushed = sum(one.on_air for one in account.sendings(connection, due).values())
+    pushed = sum(sending.on_air for sending in account.sendings(connection, due).values())
     yield _gauge("lectern_pushes_on_air", "Classes that a receiver takes now.", pushed)
     yield _gauge("lectern_classes_not_on_air", "Classes that should be on air and are not.", len(due) - pushed)
-    starts = [one.start_time for one in live if one.start_time > now]
+    starts = [airing.start_time for airing in live if airing.start_time > now]
     following = GaugeMetricFamily("lectern_next_class_seconds", "Until the next class begins.")
     if starts:
         following.add_metric([], min(starts) - now)
@@ -197,18 +197,18 @@ def _messages(connection: Connection, journal: MessageTables, now: float) -> Ite
 
 def _incidents(connection: Connection, journal: MessageTables) -> Metric:
     table = journal.incidents
-    found = GaugeMetricFamily("lectern_incidents", "Alarms that are not over, by code.", labels=("code",))
+    metric = GaugeMetricFamily("lectern_incidents", "Alarms that are not over, by code.", labels=("code",))
     counted = select(table.c.code, func.count()).where(table.c.resolved_at.is_(None)).group_by(table.c.code)
     for code, number in connection.execute(counted):
-        found.add_metric([str(code)], number)
-    return found
+        metric.add_metric([str(code)], number)
+    return metric
 
 
 def _counted(connection: Connection, table: Table, column: str, name: str, what: str) -> Metric:
-    found = GaugeMetricFamily(name, what, labels=(column,))
+    metric = GaugeMetricFamily(name, what, labels=(column,))
     for value, number in connection.execute(select(table.c[column], func.count()).group_by(table.c[column])):
-        found.add_metric([str(value or "unknown")], number)
-    return found
+        metric.add_metric([str(value or "unknown")], number)
+    return metric
 
 
 def _age(since: float | None, now: float) -> float:

@@ -70,10 +70,10 @@ class Unsent:
 def put(connection: Connection, journal: MessageTables, outgoing: Iterable[Outgoing], now: float) -> None:
     """Add the messages to the transaction."""
     rows: list[tuple[object, ...]] = []
-    for one in outgoing:
-        rows.append((one.target, one.kind, one.message.to_json(), one.class_id, now))
-        if isinstance(one.message, Alarm):
-            metrics.ALARMS.labels(str(one.message.code)).inc()
+    for queued in outgoing:
+        rows.append((queued.target, queued.kind, queued.message.to_json(), queued.class_id, now))
+        if isinstance(queued.message, Alarm):
+            metrics.ALARMS.labels(str(queued.message.code)).inc()
     insert_many(connection, journal.outbox, ("target", "kind", "body", "class_id", "created_at"), rows)
 
 
@@ -107,8 +107,8 @@ def answer_since(connection: Connection, journal: MessageTables, target: str, cl
 
 def rewrite(connection: Connection, journal: MessageTables, messages: Sequence[Unsent]) -> None:
     """Write the bodies of messages of which nothing was sent yet."""
-    for one in messages:
-        connection.execute(update(journal.outbox).where(journal.outbox.c.id == one.id).values(body=one.body))
+    for message in messages:
+        connection.execute(update(journal.outbox).where(journal.outbox.c.id == message.id).values(body=message.body))
 
 
 def claim(connection: Connection, journal: MessageTables, me: str, *, limit: int, now: float) -> list[Unsent]:
@@ -116,11 +116,11 @@ def claim(connection: Connection, journal: MessageTables, me: str, *, limit: int
     outbox = journal.outbox
     others = outbox.c.sent_at.is_(None) & (outbox.c.lease_until > now) & (outbox.c.owner != me)
     is_free = outbox.c.target.not_in(select(outbox.c.target).where(others))
-    found = unsent(connection, journal, limit=limit, now=now, such=is_free)
-    if found:
+    messages = unsent(connection, journal, limit=limit, now=now, such=is_free)
+    if messages:
         mine = update(outbox).where(in_list(outbox.c.id)).values(owner=me, lease_until=now + SENDING_S)
-        connection.execute(mine, bind_list(one.id for one in found))
-    return found
+        connection.execute(mine, bind_list(message.id for message in messages))
+    return messages
 
 
 def unclaim(connection: Connection, journal: MessageTables, me: str, ids: Sequence[int]) -> None:
@@ -170,13 +170,13 @@ def refused(
     values: dict[str, Any] = {name: bindparam(f"new_{name}") for name in ("tries", "not_before", "rest", "error")}
     rows = [
         {
-            "of": one.id,
-            "new_tries": one.tries + 1,
-            "new_not_before": now + min(2.0 ** min(one.tries, 10), AGAIN_WITHIN_S),
+            "of": message.id,
+            "new_tries": message.tries + 1,
+            "new_not_before": now + min(2.0 ** min(message.tries, 10), AGAIN_WITHIN_S),
             "new_rest": rest,
             "new_error": why,
         }
-        for one, rest, why in refusals
+        for message, rest, why in refusals
     ]
     if rows:
         connection.execute(update(outbox).where(outbox.c.id == bindparam("of")).values(**values), rows)
@@ -187,8 +187,8 @@ def oldest_unsent(connection: Connection, journal: MessageTables, now: float | N
     outbox = journal.outbox
     which = outbox.c.sent_at.is_(None) if now is None else _due(journal)
     wanted = select(outbox.c.created_at).where(which).order_by(outbox.c.id).limit(1)
-    found = connection.execute(wanted, {} if now is None else {"now": now}).scalar_one_or_none()
-    return None if found is None else float(found)
+    at = connection.execute(wanted, {} if now is None else {"now": now}).scalar_one_or_none()
+    return None if at is None else float(at)
 
 
 # Alarms of the outbox that are passed on to people directly: due when they are sent, then told or given up.
@@ -221,10 +221,10 @@ def people_due(connection: Connection, journal: MessageTables, limit: int) -> li
     return [(int(row.id), str(row.body)) for row in connection.execute(wanted)]
 
 
-def note_people(connection: Connection, journal: MessageTables, found: Mapping[int, Telling]) -> None:
+def note_people(connection: Connection, journal: MessageTables, outcomes: Mapping[int, Telling]) -> None:
     """Note for each alarm whether it was passed on to people, or given up."""
-    for telling in set(found.values()):
-        its: Iterable[int] = (id_ for id_, one in found.items() if one is telling)
+    for telling in set(outcomes.values()):
+        ids: Iterable[int] = (id_ for id_, outcome in outcomes.items() if outcome is telling)
         connection.execute(
-            update(journal.outbox).where(in_list(journal.outbox.c.id)).values(people=telling), bind_list(its)
+            update(journal.outbox).where(in_list(journal.outbox.c.id)).values(people=telling), bind_list(ids)
         )

@@ -46,18 +46,25 @@ class RowsBefore:
 
 def of_teacher(before: RowsBefore) -> list[RetentionRule]:
     """The rules of a teacher: messages, events, incidents, moves, classes that are over; as-run rows last longest."""
-    orders, moves, as_runs, told = at_teacher.orders, at_teacher.moves, at_teacher.as_runs, at_teacher.class_events
+    orders, moves, as_runs, class_events = (
+        at_teacher.orders,
+        at_teacher.moves,
+        at_teacher.as_runs,
+        at_teacher.class_events,
+    )
     # An expression: SQLite would search by the index of states, and sort all classes that are over.
     is_over = func.coalesce(orders.c.state, "").in_(OVER)
     is_old = (orders.c.end_time < before.classes) & (orders.c.updated_at < before.classes)
     # The events of a class that is not over are counted on: none of them goes.
-    is_closed = ~exists().where(orders.c.class_id == told.c.class_id, func.coalesce(orders.c.state, "").not_in(OVER))
+    is_closed = ~exists().where(
+        orders.c.class_id == class_events.c.class_id, func.coalesce(orders.c.state, "").not_in(OVER)
+    )
     return [
         *_of_journal(at_teacher.journal, before),
         RetentionRule(orders, "class_id", is_over & is_old, by="start_time", done=is_over),
         RetentionRule(moves, "id", moves.c.moved_at < before.messages),
         RetentionRule(as_runs, "id", as_runs.c.ends < before.as_run),
-        RetentionRule(told, "id", is_closed & (told.c.at < before.events), done=is_closed),
+        RetentionRule(class_events, "id", is_closed & (class_events.c.at < before.events), done=is_closed),
     ]
 
 

@@ -90,24 +90,24 @@ def _script(role: Role) -> ScriptDirectory:
 
 
 def _migrate(connection: Connection, role: Role) -> list[str]:
-    said: list[str] = []
+    changed: list[str] = []
     script = _script(role)
     if _is_behind(connection, role, script):
-        config = Config(attributes={"connection": connection, "said": said})
+        config = Config(attributes={"connection": connection, "said": changed})
         with _ALEMBIC, EnvironmentContext(config, script, fn=lambda at, _: script._upgrade_revs("head", at)):
             script.run_env()
-        said = said or ["alembic_version: all was there already, and is now noted as done"]
+        changed = changed or ["alembic_version: all was there already, and is now noted as done"]
     _refuse_missing(connection, role)
-    return said
+    return changed
 
 
 def _is_behind(connection: Connection, role: Role, script: ScriptDirectory) -> bool:
     """Whether revisions wait; a database that a newer release wrote is not behind if this program can use it."""
     heads = script.get_heads()
     current = MigrationContext.configure(connection).get_current_heads()
-    known = {one.revision for one in script.walk_revisions()}
+    known = {revision.revision for revision in script.walk_revisions()}
     unknown = set(current) - known
-    if len(current) > 1 or any(not one.startswith(f"{role}_") for one in unknown):
+    if len(current) > 1 or any(not revision_id.startswith(f"{role}_") for revision_id in unknown):
         raise CallAPerson(
             f"its revision {', '.join(sorted(current))} is none of the {role}'s: it is another role's database. "
             f"Nothing was changed. Set the right database URL."
@@ -115,7 +115,7 @@ def _is_behind(connection: Connection, role: Role, script: ScriptDirectory) -> b
     if not unknown:
         return list(current) != heads
     obstacles = _obstacles(connection, known, _TABLES[role])
-    if obstacles := [*obstacles, *(f"there is no {one}" for one in _missing(connection, role))]:
+    if obstacles := [*obstacles, *(f"there is no {missing}" for missing in _missing(connection, role))]:
         raise CallAPerson(
             f"a newer release wrote it (revision {current[0]}; this program knows revisions up to {heads[0]}), and "
             f"{'; '.join(obstacles)}. Nothing was changed. Install the newer release, or restore the backup that was "
@@ -126,14 +126,16 @@ def _is_behind(connection: Connection, role: Role, script: ScriptDirectory) -> b
 
 def _obstacles(connection: Connection, known: Collection[str], tables: MetaData) -> list[str]:
     """Why a program that knows the revisions *known* cannot use this database, one reason each; none if it can."""
-    found: list[str] = []
+    obstacles: list[str] = []
     if shape(connection, MARK) is not None:
         needed = connection.execute(text(f"SELECT revision FROM {MARK}")).scalars().all()  # noqa: S608 (a constant)
-        found += [f"only a program that knows revision {one} can read it" for one in needed if one not in known]
+        obstacles += [
+            f"only a program that knows revision {revision} can read it" for revision in needed if revision not in known
+        ]
     for table in tables.tables.values():
         needed = sorted(_needed(connection, table.name) - {column.name.lower() for column in table.columns})
-        found += [f"{table.name}.{name} must have a value, and this program gives it none" for name in needed]
-    return found
+        obstacles += [f"{table.name}.{name} must have a value, and this program gives it none" for name in needed]
+    return obstacles
 
 
 def _needed(connection: Connection, table: str) -> set[str]:
@@ -142,7 +144,7 @@ def _needed(connection: Connection, table: str) -> set[str]:
         if shape(connection, table) is None:
             return set()
         columns = inspect(connection).get_columns(table)
-        return {one["name"].lower() for one in columns if not one["nullable"] and one["default"] is None}
+        return {column["name"].lower() for column in columns if not column["nullable"] and column["default"] is None}
     query = text('SELECT name FROM pragma_table_xinfo(:table) WHERE "notnull" AND dflt_value IS NULL AND hidden = 0')
     return {name.lower() for name in connection.execute(query, {"table": table}).scalars()}
 
@@ -158,13 +160,13 @@ def _refuse_missing(connection: Connection, role: Role) -> None:
 def _missing(connection: Connection, role: Role) -> list[str]:
     missing: list[str] = []
     for table in _TABLES[role].tables.values():
-        found = shape(connection, table.name)
-        if found is None:
+        there = shape(connection, table.name)
+        if there is None:
             missing.append(f"table {table.name}")
             continue
-        missing += [f"column {name} of {table.name}" for name in found.lacks(table.columns.keys())]
+        missing += [f"column {name} of {table.name}" for name in there.lacks(table.columns.keys())]
         key = table.primary_key.columns.keys()
-        if not found.lacks(key) and frozenset(key) not in found.keys:
+        if not there.lacks(key) and frozenset(key) not in there.keys:
             missing.append(f"unique index on {table.name} ({', '.join(key)})")
     return missing
 
@@ -195,9 +197,9 @@ def _refuse_damage(engine: Engine) -> None:
     if file.is_dir():
         raise Misuse("it is a folder; the database URL must name a file.")
     with closing(_open_to_read(file)) as connection:
-        found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
-    if found != "ok":
-        raise CallAPerson(_damaged(" ".join(found.split())))
+        verdict = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+    if verdict != "ok":
+        raise CallAPerson(_damaged(" ".join(verdict.split())))
 
 
 @contextmanager
@@ -227,9 +229,9 @@ def _rehearsal(engine: Engine) -> Iterator[Connection]:
             yield connection
 
 
-def _damaged(found: str) -> str:
+def _damaged(words: str) -> str:
     return (
-        f"the file is damaged, or is no SQLite database ({found}). Nothing was changed. See that the database URL "
+        f"the file is damaged, or is no SQLite database ({words}). Nothing was changed. See that the database URL "
         f"names the right file; if it does, restore the last backup."
     )
 
@@ -252,24 +254,24 @@ def in_words(engine: Engine) -> Iterator[None]:
         raise _translated(_name(engine), str(cause)) from error
 
 
-def _not_theirs(engine: Engine, found: str) -> Misuse:
+def _not_theirs(engine: Engine, words: str) -> Misuse:
     quoted = engine.dialect.identifier_preparer.quote
     user, database = quoted(engine.url.username or "lectern"), quoted(engine.url.database or "lectern")
     return Misuse(
-        f"{_name(engine)}: its user may not change it ({found}). Nothing was changed. As the server's superuser, type: "
+        f"{_name(engine)}: its user may not change it ({words}). Nothing was changed. As the server's superuser, type: "
         f"ALTER DATABASE {database} OWNER TO {user}; and if its tables have another owner: REASSIGN OWNED BY that one "
         f"TO {user};"
     )
 
 
-def _translated(name: str, found: str) -> LecternError:
-    if "locked" in found or "busy" in found:
+def _translated(name: str, words: str) -> LecternError:
+    if "locked" in words or "busy" in words:
         return TryAgain(
-            f"{name}: another program has been writing to it for {BUSY_TIMEOUT_S} s ({found}). Nothing was changed. "
+            f"{name}: another program has been writing to it for {BUSY_TIMEOUT_S} s ({words}). Nothing was changed. "
             f"Stop the old program (supervisorctl stop all), and run this again."
         )
-    if "malformed" in found or "not a database" in found:
-        return CallAPerson(f"{name}: {_damaged(found)}")
-    if "readonly" in found or "unable to open" in found or "permission" in found.lower():
-        return Misuse(f"{name}: it cannot be opened for writing ({found}). Run this as the user that owns the file.")
-    return CallAPerson(f"{name}: the database refused ({found}). Nothing was changed.")
+    if "malformed" in words or "not a database" in words:
+        return CallAPerson(f"{name}: {_damaged(words)}")
+    if "readonly" in words or "unable to open" in words or "permission" in words.lower():
+        return Misuse(f"{name}: it cannot be opened for writing ({words}). Run this as the user that owns the file.")
+    return CallAPerson(f"{name}: the database refused ({words}). Nothing was changed.")

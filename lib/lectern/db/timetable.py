@@ -34,8 +34,8 @@ def next_class(connection: Connection, now: float) -> Booked | None:
     """The class that begins next after *now* (epoch seconds)."""
     # By an expression: else SQLite reads all open classes by their states. A state that nobody knows is none of OPEN.
     later = (orders.c.start_time > now) & func.coalesce(orders.c.state, "").in_(OPEN) & IS_CLASS
-    found = _found(connection, _selected(later).limit(1))
-    return found[0].booked if found else None
+    classes = _found(connection, _selected(later).limit(1))
+    return classes[0].booked if classes else None
 
 
 _WAIT = (BookingState.RECEIVED, BookingState.WAITING, BookingState.PLACED)
@@ -43,12 +43,12 @@ _WAIT = (BookingState.RECEIVED, BookingState.WAITING, BookingState.PLACED)
 
 def waiting(connection: Connection, now: float, institution: str | None, limit: int) -> list[ClassView]:
     """The first *limit* classes that are not ready and have not ended at *now*, the nearest deadline first."""
-    its = (videos.c.record_id == orders.c.record_id) & (videos.c.resolution == orders.c.resolution)
-    its &= (orders.c.state == BookingState.WAITING) & (videos.c.status == RenditionState.TRANSCODING)
+    rendition_of = (videos.c.record_id == orders.c.record_id) & (videos.c.resolution == orders.c.resolution)
+    rendition_of &= (orders.c.state == BookingState.WAITING) & (videos.c.status == RenditionState.TRANSCODING)
     nearest = case((videos.c.deadline < orders.c.start_time, videos.c.deadline), else_=orders.c.start_time)
     wanted = (
         select(*_COLUMNS, *MAKING, streamers.c.lost_at)
-        .select_from(orders.outerjoin(videos, its).outerjoin(streamers, streamers.c.name == orders.c.streamer))
+        .select_from(orders.outerjoin(videos, rendition_of).outerjoin(streamers, streamers.c.name == orders.c.streamer))
         .where(_wait(now, institution))
         .order_by(nearest, orders.c.class_id)
         .limit(limit)
@@ -140,7 +140,7 @@ def status_of_teacher(connection: Connection, now: float) -> dict[str, Any]:
     journal = teacher_tables.journal
     oldest = outbox.oldest_unsent(connection, journal)
     waiting = bookings.oldest_waiting(connection)
-    under_way = sorted(transcodings.under_way(connection), key=lambda one: one.deadline or float("inf"))
+    under_way = sorted(transcodings.under_way(connection), key=lambda row: row.deadline or float("inf"))
     following = next_class(connection, now)
     by_state = Counter[str]()
     for (state, _), number in bookings.counts(connection, now).items():
@@ -153,12 +153,12 @@ def status_of_teacher(connection: Connection, now: float) -> dict[str, Any]:
         "under_way_number": len(under_way),
         "under_way": [
             {
-                "rendition": one.stem,
-                "backend": one.backend,
-                "attempt": one.attempt,
-                "slack_s": None if one.deadline is None else round(one.deadline - now, 1),
+                "rendition": row.stem,
+                "backend": row.backend,
+                "attempt": row.attempt,
+                "slack_s": None if row.deadline is None else round(row.deadline - now, 1),
             }
-            for one in under_way[:NEAREST]
+            for row in under_way[:NEAREST]
         ],
         "next": None if following is None else _next(following, now),
         "booked": bookings.having(connection, now),
@@ -167,8 +167,13 @@ def status_of_teacher(connection: Connection, now: float) -> dict[str, Any]:
     }
 
 
-def _next(one: Booked, now: float) -> dict[str, Any]:
-    return {"class_id": one.class_id, "streamer": one.streamer, "state": one.state, "in_s": one.start_time - now}
+def _next(class_: Booked, now: float) -> dict[str, Any]:
+    return {
+        "class_id": class_.class_id,
+        "streamer": class_.streamer,
+        "state": class_.state,
+        "in_s": class_.start_time - now,
+    }
 
 
 def by_hour(connection: Connection, since: float, hours: int) -> list[tuple[int, BookingState, int]]:
@@ -177,17 +182,17 @@ def by_hour(connection: Connection, since: float, hours: int) -> list[tuple[int,
     A state that nobody knows, as a newer release may have written it, is left out.
     """
     orders = teacher_tables.orders
-    came = orders.c.received_at
-    hour = _hour(came, since, 0, hours + 1)
-    wanted = select(hour, orders.c.state, func.count()).where(came >= since).group_by(hour, orders.c.state)
-    found = [one for one in connection.execute(wanted) if one[1] in _STATES]
+    received_at = orders.c.received_at
+    hour = _hour(received_at, since, 0, hours + 1)
+    wanted = select(hour, orders.c.state, func.count()).where(received_at >= since).group_by(hour, orders.c.state)
+    found = [row for row in connection.execute(wanted) if row[1] in _STATES]
     return [(int(at), BookingState(state), int(number)) for at, state, number in found]
 
 
-def _hour(came: ColumnElement[float], since: float, first: int, end: int) -> ColumnElement[int]:
+def _hour(received_at: ColumnElement[float], since: float, first: int, end: int) -> ColumnElement[int]:
     """The number of the hour, in [*first*, *end*), by bisection, because SQLite and PostgreSQL round differently."""
     if end - first == 1:
         return literal(first)
     middle = (first + end) // 2
-    earlier, later = _hour(came, since, first, middle), _hour(came, since, middle, end)
-    return case((came < since + 3600 * middle, earlier), else_=later)
+    earlier, later = _hour(received_at, since, first, middle), _hour(received_at, since, middle, end)
+    return case((received_at < since + 3600 * middle, earlier), else_=later)

@@ -24,37 +24,39 @@ def states(connection: Connection, keys: Iterable[RenditionKey]) -> dict[Renditi
         *(videos.c.record_id, videos.c.resolution, videos.c.status, videos.c.attempt),
         *(videos.c.attempts_today, videos.c.attempts_since, videos.c.backend),
     )
-    found: dict[RenditionKey, Rendition] = {}
+    renditions: dict[RenditionKey, Rendition] = {}
     rows = connection.execute(select(*columns).where(renditions_among(keys)))
     for record_id, size, status, attempt, today, since, backend in rows:
-        found[record_id, size] = Rendition(RenditionState.read(status), attempt, today, since, backend)
-    return found
+        renditions[record_id, size] = Rendition(RenditionState.read(status), attempt, today, since, backend)
+    return renditions
 
 
 def begin(connection: Connection, attempts: Sequence[Attempt], now: float) -> None:
     """Insert rows in state *transcoding* for *attempts*, or set existing rows to it."""
-    there = states(connection, [(one.record_id, one.resolution) for one in attempts])
-    for one in attempts:
+    there = states(connection, [(attempt.record_id, attempt.resolution) for attempt in attempts])
+    for attempt in attempts:
         values = {
             "status": RenditionState.TRANSCODING,
-            "backend": one.backend,
-            "attempt": one.attempt,
-            "attempts_today": one.attempts_today,
-            "attempts_since": one.attempts_since,
-            "deadline": one.deadline,
-            "source_url": one.source_url,
+            "backend": attempt.backend,
+            "attempt": attempt.attempt,
+            "attempts_today": attempt.attempts_today,
+            "attempts_since": attempt.attempts_since,
+            "deadline": attempt.deadline,
+            "source_url": attempt.source_url,
             "requested_at": None,
             **_NOT_BEGUN,
             "url": None,
             "reason": None,
             "updated_at": now,
         }
-        before = there.get((one.record_id, one.resolution))
+        before = there.get((attempt.record_id, attempt.resolution))
         if before is not None:
-            check_move(RENDITION_MOVES, one.stem, before.state, RenditionState.TRANSCODING)
-            _set(connection, (one.record_id, one.resolution), **values)
+            check_move(RENDITION_MOVES, attempt.stem, before.state, RenditionState.TRANSCODING)
+            _set(connection, (attempt.record_id, attempt.resolution), **values)
         else:
-            connection.execute(insert(videos).values(record_id=one.record_id, resolution=one.resolution, **values))
+            connection.execute(
+                insert(videos).values(record_id=attempt.record_id, resolution=attempt.resolution, **values)
+            )
 
 
 def move(
@@ -131,8 +133,8 @@ def made(connection: Connection, key: RenditionKey) -> tuple[int, str] | None:
 
 def counts(connection: Connection) -> Mapping[str, int]:
     """Number of renditions by status."""
-    found = connection.execute(select(videos.c.status, func.count()).group_by(videos.c.status))
-    return {str(status): int(number) for status, number in found}
+    rows = connection.execute(select(videos.c.status, func.count()).group_by(videos.c.status))
+    return {str(status): int(number) for status, number in rows}
 
 
 def transcoding(backend: Backend) -> ColumnElement[bool]:
@@ -142,7 +144,7 @@ def transcoding(backend: Backend) -> ColumnElement[bool]:
 
 def renditions_among(keys: Iterable[RenditionKey]) -> ColumnElement[bool]:
     """Selects the renditions *keys*."""
-    wanted = [(record_id, str(one)) for record_id, one in keys]
+    wanted = [(record_id, str(resolution)) for record_id, resolution in keys]
     return tuple_(videos.c.record_id, videos.c.resolution).in_(wanted)
 
 
@@ -168,9 +170,9 @@ def take(
 ) -> list[RenditionRow]:
     """Lease to *owner*, for *lease_s*, the ECS transcodings among *keys* that nobody else works on."""
     free = or_(videos.c.owner.is_(None), videos.c.owner == owner, videos.c.lease_until < now)
-    found = sorted(where(connection, renditions_among(keys) & to_be_made() & free), key=lambda one: one.resolution)
-    lease(connection, renditions_among(one.key for one in found), owner, now + lease_s)
-    return found
+    rows = sorted(where(connection, renditions_among(keys) & to_be_made() & free), key=lambda row: row.resolution)
+    lease(connection, renditions_among(row.key for row in rows), owner, now + lease_s)
+    return rows
 
 
 def left_behind(connection: Connection, keys: Sequence[RenditionKey]) -> list[RenditionRow]:
@@ -211,11 +213,11 @@ def where(connection: Connection, which: ColumnElement[bool], most: int | None =
 
     A row whose resolution or backend is unknown, an old program's or a newer release's, is logged, and hides no other.
     """
-    found = rows_of(connection, sqlmodel.select(RenditionRow).where(which).order_by(videos.c.deadline).limit(most))
-    for row in found:
+    rows = rows_of(connection, sqlmodel.select(RenditionRow).where(which).order_by(videos.c.deadline).limit(most))
+    for row in rows:
         if row.unknown:
             log.error("%s: its transcoding cannot be read, and is passed over: %s", row.stem, row.unknown)
-    return [row for row in found if not row.unknown]
+    return [row for row in rows if not row.unknown]
 
 
 def making(row: Any) -> TranscodeView:  # noqa: ANN401 (a row of SQLAlchemy)
@@ -252,9 +254,9 @@ def take_requests(
     connection: Connection, keys: Sequence[RenditionKey], owner: str, lease_s: float, now: float
 ) -> list[tuple[RenditionKey, int]]:
     """Lease, for *lease_s*, the open requests among *keys* to *owner*; returns them."""
-    found = open_requests(connection, keys, owner, now)
-    lease(connection, renditions_among([key for key, _ in found]), owner, now + lease_s)
-    return found
+    requests = open_requests(connection, keys, owner, now)
+    lease(connection, renditions_among([key for key, _ in requests]), owner, now + lease_s)
+    return requests
 
 
 def keep_requests(connection: Connection, owner: str, lease_s: float, now: float) -> None:
@@ -282,8 +284,8 @@ def forgotten_requests(connection: Connection, before: float, now: float) -> lis
 
 def last_request_taken(connection: Connection) -> float | None:
     """When the OSS last took a request (epoch seconds); None if it never did."""
-    found: float | None = connection.execute(select(func.max(videos.c.requested_at))).scalar_one()
-    return found
+    at: float | None = connection.execute(select(func.max(videos.c.requested_at))).scalar_one()
+    return at
 
 
 def request_owner(name: str, run: str) -> str:
@@ -293,14 +295,14 @@ def request_owner(name: str, run: str) -> str:
 
 def request_owners(connection: Connection) -> set[str]:
     """The names of the teachers that have requests to make."""
-    found = connection.execute(select(videos.c.owner).where(_unasked() & videos.c.owner.is_not(None)).distinct())
-    return {str(one).rpartition("/")[0] for one in found.scalars()}
+    rows = connection.execute(select(videos.c.owner).where(_unasked() & videos.c.owner.is_not(None)).distinct())
+    return {str(owner).rpartition("/")[0] for owner in rows.scalars()}
 
 
 def free_requests(connection: Connection, name: str) -> int:
     """Release the requests that the dead teacher *name* was to make, for any other teacher; returns their number."""
-    its = _unasked() & videos.c.owner.startswith(request_owner(name, ""), autoescape=True)
-    return connection.execute(update(videos).where(its).values(owner=None, lease_until=None)).rowcount
+    mine = _unasked() & videos.c.owner.startswith(request_owner(name, ""), autoescape=True)
+    return connection.execute(update(videos).where(mine).values(owner=None, lease_until=None)).rowcount
 
 
 def _unasked() -> ColumnElement[bool]:

@@ -23,10 +23,10 @@ def write(
     """Write *changes*, all rows of a kind together."""
     if isinstance(changes, StreamerChanges) and changes.reserved:
         cache.usage(connection, changes.settings.video_root)  # makes the row of the sums if there is none
-    for table, names, its in changes.new():
-        if table in _REPLACED and its:  # rows of an earlier placement of these classes
-            connection.execute(_REPLACED[table], bind_list(one[0] for one in its))
-        insert_many(connection, table, names, its)
+    for table, names, rows in changes.new():
+        if table in _REPLACED and rows:  # rows of an earlier placement of these classes
+            connection.execute(_REPLACED[table], bind_list(row[0] for row in rows))
+        insert_many(connection, table, names, rows)
     _rows(connection, changes.written())
     if isinstance(changes, Changes):
         _renditions(connection, journal, changes)
@@ -47,32 +47,39 @@ def write(
 def _rows(connection: Connection, changes: Sequence[RowChange]) -> None:
     """Write rows, one statement for all that change the same columns of a table in the same way."""
     alike: dict[tuple[object, ...], list[RowChange]] = defaultdict(list)
-    for one in changes:
-        before, after = one.before, one.after
+    for change in changes:
+        before, after = change.before, change.after
         how = None if before is None else (*before,), None if after is None else _names(after)
-        alike[one.table, (*one.key,), *how].append(one)
-    for some in alike.values():
-        _alike(connection, some)
+        alike[change.table, (*change.key,), *how].append(change)
+    for row_changes in alike.values():
+        _alike(connection, row_changes)
 
 
-def _alike(connection: Connection, some: Sequence[RowChange]) -> None:
-    first, number = some[0], len(some)
+def _alike(connection: Connection, changes: Sequence[RowChange]) -> None:
+    first, number = changes[0], len(changes)
     table, key = first.table, tuple(first.key)
     if first.before is None:
         if key:
-            delete_many(connection, table, (key, ()), [(*one.key.values(),) for one in some])
+            delete_many(connection, table, (key, ()), [(*change.key.values(),) for change in changes])
         if first.after is not None:
-            insert_many(connection, table, tuple(first.after), [(*(one.after or {}).values(),) for one in some])
+            insert_many(
+                connection, table, tuple(first.after), [(*(change.after or {}).values(),) for change in changes]
+            )
         return
     which = key, tuple(first.before)
     if first.after is None:
-        its = [(*one.key.values(), *(one.before or {}).values()) for one in some]
-        number = delete_many(connection, table, which, its)
+        values = [(*change.key.values(), *(change.before or {}).values()) for change in changes]
+        number = delete_many(connection, table, which, values)
     elif first.after:
-        its = [(*(one.after or {}).values(), *one.key.values(), *(one.before or {}).values()) for one in some]
-        number = update_many(connection, table, which, _names(first.after), its)
-    if first.before and number != len(some):
-        raise ForbiddenMove(f"{len(some) - number} of {len(some)} rows of {table.name}", "as they were read", "changed")
+        values = [
+            (*(change.after or {}).values(), *change.key.values(), *(change.before or {}).values())
+            for change in changes
+        ]
+        number = update_many(connection, table, which, _names(first.after), values)
+    if first.before and number != len(changes):
+        raise ForbiddenMove(
+            f"{len(changes) - number} of {len(changes)} rows of {table.name}", "as they were read", "changed"
+        )
 
 
 def _names(after: Mapping[str, object]) -> tuple[str, ...]:
