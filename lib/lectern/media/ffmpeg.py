@@ -134,7 +134,7 @@ async def make_slate(path: Path) -> None:
     argv = [executable(), "-hide_banner", "-nostdin", "-y"]
     argv += ["-f", "lavfi", "-i", f"color=c=0x1b2a3a:s=640x360:r=25:d={SLATE_S}"]
     argv += ["-f", "lavfi", "-i", "anullsrc=channel_layout=stereo:sample_rate=44100", "-t", str(SLATE_S)]
-    argv += ["-vcodec", "libx264", "-preset", "veryfast", "-pix_fmt", "yuv420p", "-g", "25", "-acodec", "aac"]
+    argv += [*_VIDEO, "-g", "25", "-acodec", "aac"]
     try:
         finished = await subprocesses.run([*argv, "-f", "flv", f"file:{unfinished}"], timeout_s=TIMEOUT_S)
         if finished.returncode != 0:
