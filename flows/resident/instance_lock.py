@@ -43,7 +43,9 @@ class QueueLock:
         """
         until = time.monotonic() + START_WAIT_S
         tries = 0
-        while True:  # not left to `Supervisor`: nothing works before this, and its pause ends when the process is stopped
+        while (
+            True
+        ):  # not left to `Supervisor`: nothing works before this, and its pause ends when the process is stopped
             why = await self._try(bus)
             if why is None:
                 return True
