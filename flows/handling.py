@@ -5,8 +5,8 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
-from typing import Any, Generic, TypeVar, cast
+from functools import partial, wraps
+from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, cast
 
 from prefect.client.schemas.objects import State
 from prefect.context import FlowRunContext
@@ -33,6 +33,7 @@ from lectern.wire.parser import parse
 M = TypeVar("M", bound=Message)
 I = TypeVar("I")  # noqa: E741 (an item)
 T = TypeVar("T")
+P = ParamSpec("P")
 C = TypeVar("C", Changes, StreamerChanges)
 S = TypeVar("S", TeacherHost, StreamerHost)
 BOUND = 20
@@ -46,6 +47,16 @@ SWEEP = "a sweep"
 
 Decide = Callable[[Connection, C], None]
 """Reads the facts and adds its decisions to the changes; what it writes to the database itself, no dry run shows."""
+
+
+def decision(decide: Callable[Concatenate[Connection, C, P], None]) -> Callable[P, Decide[C]]:
+    """Let *decide*, called with all but its first two parameters, return the `Decide` that gets those."""
+
+    @wraps(decide)
+    def given(*args: P.args, **kwargs: P.kwargs) -> Decide[C]:
+        return lambda connection, changes: decide(connection, changes, *args, **kwargs)
+
+    return given
 
 
 # -- one transaction ---------------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from typing import Any
 from lectern.errors import LecternError, TryAgain
 from lectern.i18n import Text
 from lectern.playout.client import Client, PlayoutUnreachable, RequestRefused
+from lectern.playout.kernel import boot_now as boot_now  # noqa: PLC0414 (the clock of the lease)
 
 log = logging.getLogger("lectern")
 LINES = 200
@@ -22,13 +23,6 @@ LINES = 200
 Lesson = Mapping[str, Any]
 """A class of the timetable; docs/playout.md names its fields: class_id, file, push_urls, start, end …"""
 
-_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
-
-
-def boot_now() -> float:
-    """Seconds since the machine started: all its processes agree on it, and no correction of the clock moves it."""
-    return time.clock_gettime(_CLOCK)
-
 
 class NotTaken(LecternError):
     """The playout refuses a request."""
@@ -36,12 +30,11 @@ class NotTaken(LecternError):
 
 @dataclass
 class Watch:
-    """A run that watches a class, with the lines for its log, and whether the class is over."""
+    """A run that watches a class, with the lines for its log."""
 
     run_id: str
     lines: deque[str] = field(default_factory=lambda: deque(maxlen=LINES))
     news: asyncio.Event = field(default_factory=asyncio.Event)
-    over: bool = False
 
 
 @dataclass
@@ -211,5 +204,4 @@ class Playout:
         """Note that the class is over, so that the run that watches it can end."""
         watch = self.watches.get(class_id)
         if watch is not None:
-            watch.over = True
             watch.news.set()

@@ -25,7 +25,7 @@ from lectern.db.inbox import ReceivedMessage
 from lectern.errors import Caught
 from lectern.model.facts import InboxMessage, UnrecordedWork
 from lectern.redis.streams import StreamEntry, Streams
-from lectern.timing import backoff_s
+from lectern.timing import backoff_s, comes
 from lectern.wire.messages import TAKE_BACK
 from lectern.wire.parser import COMMANDS, MAX_BODY_BYTES, Body, command_of, is_own_result
 
@@ -110,9 +110,7 @@ class Consumer:
         self._came = asyncio.Event()
         self._room = asyncio.Event()
         self._woken = {flow: asyncio.Event() for flow in self._groups.values()}
-        self._claimed: dict[str, list[InboxMessage]] = {
-            flow: [] for flow in self._woken
-        }  # claimed, and not handled yet
+        self._claimed: dict[str, list[InboxMessage]] = {flow: [] for flow in self._woken}  # and not handled yet
         self._claimed_at = dict.fromkeys(self._woken, 0.0)  # when the inbox was last searched, monotonic
         self._left = set(self._woken)  # flows that may have unclaimed messages
         self._at_work: dict[str, set[asyncio.Task[None]]] = {flow: set() for flow in self._woken}
@@ -154,7 +152,7 @@ class Consumer:
     async def _commit_channels(self) -> None:
         while True:
             self._host.watchdog.beat("messages of channels")
-            if self._batch or await _soon(self._came):
+            if self._batch or await comes(self._came, IDLE_S):
                 await asyncio.sleep(self._host.settings.batch_wait_s)  # messages seldom come alone
                 self._came.clear()
                 await self._keep()
@@ -236,7 +234,7 @@ class Consumer:
             known = {one.id for one in kept}  # a message whose lease expired here is claimed twice
             kept += [one for one in found if one.id not in known]
             if not kept:
-                await _soon(self._woken[flow])
+                await comes(self._woken[flow], IDLE_S)
             for portion in failures.batches(kept):
                 task = asyncio.create_task(self._handler.handle(flow, portion))
                 at_work.add(task)
@@ -265,12 +263,3 @@ class Consumer:
         if len(found) == settings.batch_max:
             self._left.add(flow)
         return found
-
-
-async def _soon(event: asyncio.Event) -> bool:
-    """Wait for *event* for at most IDLE_S; returns whether it came."""
-    try:
-        async with asyncio.timeout(IDLE_S):
-            return await event.wait()
-    except TimeoutError:
-        return False

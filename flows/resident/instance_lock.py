@@ -5,7 +5,6 @@ import fcntl
 import os
 import socket
 import time
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from lectern.errors import CallAPerson, TryAgain
 from lectern.redis.client import Bus
 from lectern.redis.connection import asking
 from lectern.settings import Settings, StreamerSettings
-from lectern.timing import backoff_s
+from lectern.timing import backoff_s, comes
 
 TTL_S = 15.0
 RENEW_S = 4.0
@@ -53,9 +52,7 @@ class QueueLock:
                 raise CallAPerson(f"{self._name}: {why}")
             tries += 1
             log.warning("%s: %s; waiting", self._name, why)
-            with suppress(TimeoutError):
-                async with asyncio.timeout(backoff_s(tries)):
-                    await stop.wait()
+            if await comes(stop, backoff_s(tries)):
                 return False
 
     async def _try(self, bus: Bus) -> str | None:

@@ -4,7 +4,6 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -17,6 +16,7 @@ from lectern.db import leases
 from lectern.db.engine import own_rows
 from lectern.errors import TryAgain
 from lectern.redis.connection import asking
+from lectern.timing import comes
 
 LOOK_S = 2.0
 """Seconds between two rounds in which a teacher notes that it is there, and sees who else is."""
@@ -103,9 +103,7 @@ class Peers:
                 name = self._host.settings.name
                 await self._host.write_tx(leases.free_claims, name, name, keeps=(TELLING,))
                 log.warning("redis: away; the others take up what this teacher had claimed: %r", error)
-            with suppress(TimeoutError):
-                async with asyncio.timeout(LOOK_S):
-                    await self._found.wait()
+            await comes(self._found, LOOK_S)
             self._found.clear()
 
     async def _look(self) -> None:

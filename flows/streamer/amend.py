@@ -1,8 +1,6 @@
 """Applies the teacher's changes to classes, and tells the teacher when they are aired so, in the same session."""
 
-import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import suppress
 from functools import partial
 
 from prefect import flow
@@ -21,6 +19,7 @@ from lectern.decide import change as decide
 from lectern.model.facts import Airing
 from lectern.model.streamer_plan import StreamerChanges
 from lectern.storage import cache_dir
+from lectern.timing import comes
 from lectern.wire.fields import called
 from lectern.wire.messages import Amend
 
@@ -79,9 +78,7 @@ async def _follow(host: StreamerHost, one: Airing, revision: Airing) -> None:
 async def keep_confirming(host: StreamerHost) -> None:
     """Tell the teacher of each change when it is in force, or cannot be any more, until cancelled."""
     while True:
-        with suppress(TimeoutError):
-            async with asyncio.timeout(LOOK_EVERY_S):
-                await host.amended.wait()
+        await comes(host.amended, LOOK_EVERY_S)
         host.watchdog.beat("changes")
         host.amended.clear()
         await confirm(host)

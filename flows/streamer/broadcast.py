@@ -14,6 +14,7 @@ from flows.streamer import playout_events
 from lectern.db import airings, dead_air
 from lectern.model.facts import Airing
 from lectern.states import AiringState
+from lectern.timing import comes
 
 LOOK_EVERY_S = 5.0
 """Seconds after which the class is read from the database although no event came."""
@@ -61,11 +62,7 @@ async def watch(host: StreamerHost, one: Airing) -> Airing:
 
 async def _watched(host: StreamerHost, one: Airing, watching: Watch, bar: artifacts.ProgressBar) -> Airing:
     while True:
-        try:
-            async with asyncio.timeout(LOOK_EVERY_S):
-                await watching.news.wait()
-        except TimeoutError:
-            pass  # no event came; a look at the row costs little
+        await comes(watching.news, LOOK_EVERY_S)  # if no event comes, a look at the row costs little
         watching.news.clear()
         while watching.lines:
             log.info("%s: %s", one.class_id, watching.lines.popleft())

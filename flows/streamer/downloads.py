@@ -16,7 +16,7 @@ from sqlalchemy import Connection
 
 from flows import artifacts, failures
 from flows.background_runs import Begun, NewRun
-from flows.handling import SWEEP, Decide, changed
+from flows.handling import SWEEP, changed, decision
 from flows.host import NOWHERE, StreamerHost, log, streamer
 from flows.outbox_publisher import publish_outbox
 from flows.streamer import prepare
@@ -36,7 +36,7 @@ from lectern.playout.keyframe_index import Look
 from lectern.states import LIVE_AIRINGS, AiringState, FileState
 from lectern.storage import cache_dir, disk, origin, wget
 from lectern.storage.origin import RemoteFile
-from lectern.timing import backoff_s
+from lectern.timing import backoff_s, comes
 from lectern.urls import redact_url
 
 # A rendition whose file is lost, or damaged, is put aside and downloaded again if classes need it.
@@ -343,40 +343,32 @@ def _finish(part: Path, plain: Path, final: Path, look: Look) -> None:
         raise
 
 
-def arrived(stem: str, remote: RemoteFile, found: Probe) -> Decide[StreamerChanges]:
-    """How to note that a download is in its place: its classes become ready, but for those that have ended."""
-
-    def go(connection: Connection, changes: StreamerChanges) -> None:
-        row = cache.by_stem(connection, [stem])[stem]
-        if row.state is not FileState.DOWNLOADING:
-            return  # a start, or a person who reconciled, has noted it before
-        its = {"duration_s": found.duration_s, "etag": remote.etag, "mtime": found.mtime}
-        changes.arrive(row, found.size_bytes, remote.crc64, **its)
-        for one in airings.citing(connection, stem, {AiringState.WAITING}):
-            if one.end_time > changes.now:
-                changes.report("prepared", changes.move(one, AiringState.READY), message="downloaded")
-            elif not one.lost:  # how much of a class was aired that had its file before, the playout reports
-                airing.close_late(changes, one)
-        changes.note("downloaded", detail=f"{found.size_bytes} bytes, {found.duration_s:.1f} s", stem=stem)
-
-    return go
+@decision
+def arrived(connection: Connection, changes: StreamerChanges, stem: str, remote: RemoteFile, found: Probe) -> None:
+    """Note that a download is in its place: its classes become ready, but for those that have ended."""
+    row = cache.by_stem(connection, [stem])[stem]
+    if row.state is not FileState.DOWNLOADING:
+        return  # a start, or a person who reconciled, has noted it before
+    its = {"duration_s": found.duration_s, "etag": remote.etag, "mtime": found.mtime}
+    changes.arrive(row, found.size_bytes, remote.crc64, **its)
+    for one in airings.citing(connection, stem, {AiringState.WAITING}):
+        if one.end_time > changes.now:
+            changes.report("prepared", changes.move(one, AiringState.READY), message="downloaded")
+        elif not one.lost:  # how much of a class was aired that had its file before, the playout reports
+            airing.close_late(changes, one)
+    changes.note("downloaded", detail=f"{found.size_bytes} bytes, {found.duration_s:.1f} s", stem=stem)
 
 
-def failed(stem: str, error: LecternError) -> Decide[StreamerChanges]:
-    """How to note that a download is given up: its classes are refused."""
-
-    def go(connection: Connection, changes: StreamerChanges) -> None:
-        row = cache.by_stem(connection, [stem]).get(stem)
-        if row is None or row.state is not FileState.DOWNLOADING:
-            return  # it is finished, or was given up before
-        code = error.code or errors.DOWNLOAD_FAILED
-        refuse_waiting(connection, changes, stem, error)
-        changes.fail(row, error.message)
-        changes.note(
-            "download failed", detail=Text("{thing}: {what}", thing=code.number, what=error.message), stem=stem
-        )
-
-    return go
+@decision
+def failed(connection: Connection, changes: StreamerChanges, stem: str, error: LecternError) -> None:
+    """Note that a download is given up: its classes are refused."""
+    row = cache.by_stem(connection, [stem]).get(stem)
+    if row is None or row.state is not FileState.DOWNLOADING:
+        return  # it is finished, or was given up before
+    code = error.code or errors.DOWNLOAD_FAILED
+    refuse_waiting(connection, changes, stem, error)
+    changes.fail(row, error.message)
+    changes.note("download failed", detail=Text("{thing}: {what}", thing=code.number, what=error.message), stem=stem)
 
 
 class PeriodicSync:
@@ -445,15 +437,8 @@ class DownloadQueue:
             self._host.watchdog.beat("downloads")
             self._host.unfetched.clear()
             await self.step()
-            try:
-                async with asyncio.timeout(min([LOOK_S, *(self._rest_s())])):
-                    await self._host.unfetched.wait()
-            except TimeoutError:
-                continue
-
-    def _rest_s(self) -> list[float]:
-        now = time.monotonic()
-        return [max(0.05, until - now) for until in self._aside.values()]
+            now = time.monotonic()
+            await comes(self._host.unfetched, min([LOOK_S, *(max(0.05, at - now) for at in self._aside.values())]))
 
     async def step(self) -> None:
         """Begin the downloads for which there is a place."""

@@ -40,6 +40,7 @@ from lectern.model.streamer_plan import StreamerChanges
 from lectern.redis.client import Bus
 from lectern.redis.connection import asking
 from lectern.settings import StreamerSettings
+from lectern.timing import comes
 from lectern.urls import plain
 from lectern.wire.messages import Grant, Release
 
@@ -370,9 +371,7 @@ async def _holder(path: Path) -> AsyncIterator[AskHolder]:
 
 async def _soon(event: asyncio.Event, within_s: float) -> None:
     """Wait for *event* for at most *within_s*, and clear it."""
-    with suppress(TimeoutError):
-        async with asyncio.timeout(within_s):
-            await event.wait()
+    await comes(event, within_s)
     event.clear()
 
 

@@ -13,7 +13,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
 from flows.failures import isolated
-from flows.handling import Decide, changed
+from flows.handling import Decide, changed, decision
 from flows.host import StreamerHost, log
 from flows.outbox_publisher import publish_outbox
 from flows.streamer import downloads
@@ -68,35 +68,26 @@ async def _closed(host: StreamerHost, class_id: str, go: Decide[StreamerChanges]
     return changes
 
 
-def closing_of(class_id: str, told: Mapping[str, Any]) -> Decide[StreamerChanges]:
-    """How to close a class as the playout reports its end in *told*."""
-
-    def go(connection: Connection, changes: StreamerChanges) -> None:
-        one, events = (
-            airings.by_id(connection, [class_id]).get(class_id),
-            account.story_events(connection, class_id, STORY),
-        )
-        if one is None:
-            decide.ended(changes, class_id, one, events, told)
-        elif is_of_row(changes.settings.video_root, one, told, changes.now):
-            is_changed = told.get("end") == one.end_time and told.get("push_urls") == [one.push_url]
-            waiting = [it for it in airings.unconfirmed(connection) if called(it.class_id) == class_id]
-            for revision in waiting:
-                change.confirm(changes, revision, one, is_aired=is_changed)
-            if waiting and not is_changed:  # it was aired as it was before, which its teacher still takes for planned
-                one = replace(one, end_time=told.get("end", one.end_time))
-            decide.ended(changes, class_id, one, events, told)
-
-    return go
+@decision
+def closing_of(connection: Connection, changes: StreamerChanges, class_id: str, told: Mapping[str, Any]) -> None:
+    """Close a class as the playout reports its end in *told*."""
+    one = airings.by_id(connection, [class_id]).get(class_id)
+    if one is not None and not is_of_row(changes.settings.video_root, one, told, changes.now):
+        return
+    if one is not None:
+        is_changed = told.get("end") == one.end_time and told.get("push_urls") == [one.push_url]
+        waiting = [it for it in airings.unconfirmed(connection) if called(it.class_id) == class_id]
+        for revision in waiting:
+            change.confirm(changes, revision, one, is_aired=is_changed)
+        if waiting and not is_changed:  # it was aired as it was before, which its teacher still takes for planned
+            one = replace(one, end_time=told.get("end", one.end_time))
+    decide.ended(changes, class_id, one, account.story_events(connection, class_id, STORY), told)
 
 
-def closing_of_late(class_id: str, *, is_known: bool = False) -> Decide[StreamerChanges]:
-    """How to close a class whose end has passed, and that is not aired; *is_known*: its playout has nothing of it."""
-
-    def go(connection: Connection, changes: StreamerChanges) -> None:
-        decide.close_late(changes, airings.by_id(connection, [class_id])[class_id], is_known=is_known)
-
-    return go
+@decision
+def closing_of_late(connection: Connection, changes: StreamerChanges, class_id: str, *, is_known: bool = False) -> None:
+    """Close a class whose end has passed, and that is not aired; *is_known*: its playout has nothing of it."""
+    decide.close_late(changes, airings.by_id(connection, [class_id])[class_id], is_known=is_known)
 
 
 ALARM_EVERY_S = 60.0
@@ -321,47 +312,36 @@ def _off_at(one: Airing, event: Mapping[str, Any]) -> float:
     return one.start_time if is_its_start else at
 
 
-def _noted(class_id: str, what: str, detail: str) -> Decide[StreamerChanges]:
-    def go(connection: Connection, changes: StreamerChanges) -> None:
-        found = airings.by_id(connection, [class_id]).get(class_id)
-        changes.note(what, detail=detail, class_id=class_id, stem=found.stem if found is not None else None)
-
-    return go
+@decision
+def _noted(connection: Connection, changes: StreamerChanges, class_id: str, what: str, detail: str) -> None:
+    found = airings.by_id(connection, [class_id]).get(class_id)
+    changes.note(what, detail=detail, class_id=class_id, stem=found.stem if found is not None else None)
 
 
-def _on_air(class_id: str) -> Decide[StreamerChanges]:
+@decision
+def _on_air(connection: Connection, changes: StreamerChanges, class_id: str) -> None:
     """Note that a receiver takes a class; one that is over, or was never ready, stays as it is."""
-
-    def go(connection: Connection, changes: StreamerChanges) -> None:
-        one = airings.by_id(connection, [class_id]).get(class_id)
-        if one is not None and one.state in _COMES_ON_AIR:
-            changes.move(one, AiringState.ON_AIR)
-
-    return go
+    one = airings.by_id(connection, [class_id]).get(class_id)
+    if one is not None and one.state in _COMES_ON_AIR:
+        changes.move(one, AiringState.ON_AIR)
 
 
-def _alarm(class_id: str, code: ErrorCode, why: str) -> Decide[StreamerChanges]:
+@decision
+def _alarm(connection: Connection, changes: StreamerChanges, class_id: str, code: ErrorCode, why: str) -> None:
     """Raise an alarm, unless the class is over, or was never this streamer's."""
-
-    def go(connection: Connection, changes: StreamerChanges) -> None:
-        one = airings.by_id(connection, [class_id]).get(class_id)
-        if one is not None and one.state in LIVE_AIRINGS:
-            changes.alarm(code, Text("{thing}: {what}", thing=class_id, what=why), one)
-
-    return go
+    one = airings.by_id(connection, [class_id]).get(class_id)
+    if one is not None and one.state in LIVE_AIRINGS:
+        changes.alarm(code, Text("{thing}: {what}", thing=class_id, what=why), one)
 
 
-def alarm_away(why: str) -> Decide[StreamerChanges]:
-    """How to raise the alarm that the playout sends nothing, as *why* says."""
-
-    def go(connection: Connection, changes: StreamerChanges) -> None:
-        on_air = airings.due(connection, changes.now, changes.now)
-        said = Text(
-            "{host}: {why}; {classes} should be on air",
-            host=changes.settings.name,
-            why=why,
-            classes=Text.many("{n:,} class", "{n:,} classes", n=len(on_air)),
-        )
-        changes.raise_alarm(errors.PLAYOUT_AWAY, said)
-
-    return go
+@decision
+def alarm_away(connection: Connection, changes: StreamerChanges, why: str) -> None:
+    """Raise the alarm that the playout sends nothing, as *why* says."""
+    on_air = airings.due(connection, changes.now, changes.now)
+    said = Text(
+        "{host}: {why}; {classes} should be on air",
+        host=changes.settings.name,
+        why=why,
+        classes=Text.many("{n:,} class", "{n:,} classes", n=len(on_air)),
+    )
+    changes.raise_alarm(errors.PLAYOUT_AWAY, said)

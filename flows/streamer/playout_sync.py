@@ -21,7 +21,7 @@ from lectern.errors import LecternError, TryAgain
 from lectern.i18n import Text
 from lectern.media import ffmpeg
 from lectern.playout.client import PROTOCOL, Client, version_of, write_timetable
-from lectern.timing import backoff_s
+from lectern.timing import backoff_s, comes
 
 NAME = "timetable.jsonl"
 
@@ -170,9 +170,7 @@ class PlayoutSync:
         The timetable is written also while the playout is away: the next worker goes by what lies on the disk.
         """
         while True:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(LOOK_EVERY_S):
-                    await self._host.playout.wanted.wait()
+            await comes(self._host.playout.wanted, LOOK_EVERY_S)
             self._host.watchdog.beat("timetable of the playout")
             with suppress(TryAgain):  # its connection has ended, which `run` notes
                 await self.step()

@@ -16,6 +16,7 @@ from lectern.errors import Caught, TryAgain
 from lectern.i18n import Text
 from lectern.model.facts import Airing
 from lectern.states import AiringState
+from lectern.timing import comes
 
 EVERY_S = 3.0
 AT_ONCE_S = 2.0
@@ -170,11 +171,4 @@ async def plan(host: StreamerHost) -> None:
     while True:
         host.watchdog.beat("plan")
         pause_s = await planning.step()
-        if pause_s is not None:
-            await asyncio.sleep(pause_s)
-            continue
-        try:
-            async with asyncio.timeout(EVERY_S):
-                await host.unplanned.wait()
-        except TimeoutError:
-            continue
+        await (comes(host.unplanned, EVERY_S) if pause_s is None else asyncio.sleep(pause_s))

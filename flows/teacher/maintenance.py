@@ -8,7 +8,7 @@ from prefect import flow
 from prefect.client.schemas.objects import State
 from sqlalchemy import Connection
 
-from flows.handling import GRACE_S, Decide, Swept, apart, changed, sweep_flow
+from flows.handling import GRACE_S, Swept, apart, changed, decision, sweep_flow
 from flows.host import CHECKING, NOWHERE, TeacherHost, is_ours, log, teacher
 from flows.outbox_publisher import publish_outbox
 from flows.teacher import transcoding
@@ -120,16 +120,14 @@ async def check_of_teacher(host: TeacherHost, done: Mapping[Begins, float], now:
     return done
 
 
-def _late(late: Sequence[Order]) -> Decide[Changes]:
-    def go(_: Connection, changes: Changes) -> None:
-        for one in late:
-            why = (
-                Text("{streamer} does not have it yet", streamer=one.streamer)
-                if one.streamer
-                else Text("it is not made yet")
-            )
-            said = readiness.sentence(one.class_id, one.stem, one.start_time - changes.now, [why])
-            log.warning("%s", said)
-            changes.alarm(errors.NOT_READY_FOR_START, said, one)
-
-    return go
+@decision
+def _late(_connection: Connection, changes: Changes, late: Sequence[Order]) -> None:
+    for one in late:
+        why = (
+            Text("{streamer} does not have it yet", streamer=one.streamer)
+            if one.streamer
+            else Text("it is not made yet")
+        )
+        said = readiness.sentence(one.class_id, one.stem, one.start_time - changes.now, [why])
+        log.warning("%s", said)
+        changes.alarm(errors.NOT_READY_FOR_START, said, one)

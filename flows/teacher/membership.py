@@ -12,7 +12,7 @@ from sqlalchemy import Connection
 
 from flows import failures
 from flows.background_runs import NewRun
-from flows.handling import Decide, changed
+from flows.handling import Decide, changed, decision
 from flows.host import TeacherHost, log, lost_tag
 from flows.outbox_publisher import publish_outbox
 from lectern import errors
@@ -128,27 +128,21 @@ class DrainTracker:
             await publish_outbox(self.host)
 
 
-def withdrawn(name: str) -> Decide[Changes]:
+@decision
+def withdrawn(connection: Connection, changes: Changes, name: str) -> None:
     """Leave the classes of the streamer *name* to the old program, once."""
-
-    def go(connection: Connection, changes: Changes) -> None:
-        if leases.holder(connection, name).withdrawn_at is None:
-            said = decide_leases.withdraw(changes, name, bookings.on(connection, name, changes.now))
-            log.info("%s: %s", name, said)
-
-    return go
+    if leases.holder(connection, name).withdrawn_at is None:
+        said = decide_leases.withdraw(changes, name, bookings.on(connection, name, changes.now))
+        log.info("%s: %s", name, said)
 
 
-def drained(name: str, alive: Sequence[str]) -> Decide[Changes]:
+@decision
+def drained(connection: Connection, changes: Changes, name: str, alive: Sequence[str]) -> None:
     """Move the later classes of the streamer *name* to those of *alive* that can take them."""
-
-    def go(connection: Connection, changes: Changes) -> None:
-        orders = bookings.on(connection, name, changes.now)
-        changes.orders |= bookings.by_id(connection, [secondary_id(order.class_id) for order in orders])
-        no = leases.refused_by(connection, [order.class_id for order in orders])
-        decide_leases.drain(changes, name, orders, Choice(bookings.loads(connection, alive, changes.now), no))
-
-    return go
+    orders = bookings.on(connection, name, changes.now)
+    changes.orders |= bookings.by_id(connection, [secondary_id(order.class_id) for order in orders])
+    no = leases.refused_by(connection, [order.class_id for order in orders])
+    decide_leases.drain(changes, name, orders, Choice(bookings.loads(connection, alive, changes.now), no))
 
 
 @dataclass
@@ -320,16 +314,13 @@ async def grant(host: TeacherHost, claim: Granted) -> None:
         await publish_outbox(host)
 
 
-def granted(claim: Granted) -> Decide[Changes]:
+@decision
+def granted(connection: Connection, changes: Changes, claim: Granted) -> None:
     """Grant a lease, unless that was just done, and the streamer has not read it yet."""
-
-    def go(connection: Connection, changes: Changes) -> None:
-        name, now = claim.streamer, changes.now
-        holder = leases.holder(connection, name)
-        if holder.session == claim.session and holder.granted_s_ago(now) < GRANT_AGAIN_S:
-            return
-        taken = leases.taken_from(connection, name)
-        decide_leases.grant(changes, claim, taken, bookings.cancels_unconfirmed_by(connection, name, now))
-        log.info("%s: its lease is granted; %d classes were taken from it before", name, len(taken))
-
-    return go
+    name, now = claim.streamer, changes.now
+    holder = leases.holder(connection, name)
+    if holder.session == claim.session and holder.granted_s_ago(now) < GRANT_AGAIN_S:
+        return
+    taken = leases.taken_from(connection, name)
+    decide_leases.grant(changes, claim, taken, bookings.cancels_unconfirmed_by(connection, name, now))
+    log.info("%s: its lease is granted; %d classes were taken from it before", name, len(taken))

@@ -17,7 +17,7 @@ from sqlalchemy import Connection
 from flows import artifacts
 from flows.background_runs import NewRun
 from flows.failures import words
-from flows.handling import Decide, apart, batch_flow, changed, read
+from flows.handling import apart, batch_flow, changed, decision, read
 from flows.host import NOWHERE, TeacherHost, log, teacher
 from flows.outbox_publisher import publish_outbox
 from flows.prefect_api import is_retried
@@ -427,15 +427,12 @@ def _what(host: TeacherHost, one: RenditionRow, url: str | None) -> transcoding.
     )
 
 
-def expired(late: Sequence[Late], alive: Sequence[str], lists: Lists) -> Decide[Changes]:
+@decision
+def expired(connection: Connection, changes: Changes, late: Sequence[Late], alive: Sequence[str], lists: Lists) -> None:
     """Settle those of *late* that no result has settled while their output was looked for."""
-
-    def go(connection: Connection, changes: Changes) -> None:
-        open_ = {one.key for one in transcodings.overdue(connection, changes.now)}
-        waiters = waiters_of(connection, changes, [one.key for one in late if one.key in open_], lists)
-        ahead = transcoding.Ahead(bookings.loads(connection, alive, changes.now), changes.now + ecs.DEADLINE_S)
-        for one in late:
-            if one.key in open_:
-                transcoding.expire(changes, one, waiters[one.key], ahead)
-
-    return go
+    open_ = {one.key for one in transcodings.overdue(connection, changes.now)}
+    waiters = waiters_of(connection, changes, [one.key for one in late if one.key in open_], lists)
+    ahead = transcoding.Ahead(bookings.loads(connection, alive, changes.now), changes.now + ecs.DEADLINE_S)
+    for one in late:
+        if one.key in open_:
+            transcoding.expire(changes, one, waiters[one.key], ahead)

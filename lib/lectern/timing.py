@@ -1,10 +1,12 @@
 """How long to wait before a retry, and how often something may happen; times are monotonic seconds."""
 
+import asyncio
 import math
 import random
 import time
 from collections import OrderedDict
 from collections.abc import Callable
+from contextlib import suppress
 
 FIRST_S, MOST_S = 0.5, 10.0
 
@@ -22,6 +24,14 @@ def backoff_s(tries: int, first_s: float | None = None, most_s: float = MOST_S, 
     """
     first_s = FIRST_S if first_s is None else first_s
     return min(first_s * 2.0 ** min(tries, 30), most_s) * random.uniform(1 - jitter, 1 + jitter)  # noqa: S311 (no secret)
+
+
+async def comes(event: asyncio.Event, within_s: float) -> bool:
+    """Wait for *event* for at most *within_s*; returns whether it came."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(within_s):
+            return await event.wait()
+    return False
 
 
 class Pace:

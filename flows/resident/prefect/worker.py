@@ -28,7 +28,7 @@ from lectern import errors
 from lectern.errors import TryAgain
 from lectern.i18n import Text
 from lectern.settings import Settings
-from lectern.timing import backoff_s
+from lectern.timing import backoff_s, comes
 
 STEADY_S = 60.0
 ALARM_AFTER_S = 60.0
@@ -201,13 +201,9 @@ async def _look_after(host: Host[Any], runs: ResidentRuns) -> None:
     """Execute runs whose creation was not confirmed; raises TryAgain if the deployments must be read anew."""
     while True:
         host.watchdog.beat("runs")
-        try:
-            async with asyncio.timeout(UNHEARD_EVERY_S):
-                await runs.created.outdated.wait()
-        except TimeoutError:
-            await take_unheard(runs)
-        else:
+        if await comes(runs.created.outdated, UNHEARD_EVERY_S):
             raise TryAgain("the deployments were deleted or made anew; their ids are read anew")
+        await take_unheard(runs)
 
 
 # -- runs that no process executes -------------------------------------------------------------------------------------
