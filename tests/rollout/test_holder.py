@@ -13,7 +13,7 @@ import pytest
 from lectern.errors import CallAPerson, Misuse, TryAgain
 from lectern.rollout import agent
 from lectern.rollout.agent import SOCKET, address
-from lectern.rollout.installed import Installed
+from lectern.rollout.spec import Installed
 from lectern.rollout.steps import TASKS
 from tests.rollout.host import Host, a_host
 from tests.stage import wait_until

@@ -23,10 +23,9 @@ from lectern import subprocesses
 from lectern.errors import CallAPerson, LecternError, Misuse, TryAgain
 from lectern.rollout import steps, window
 from lectern.rollout.control import Interruption
-from lectern.rollout.installed import Installed
 from lectern.rollout.journal import WINDOW, RolloutJournal, locked
-from lectern.rollout.result import StepAnswer
-from lectern.rollout.spec import Spec
+from lectern.rollout.result import StepAnswer, words
+from lectern.rollout.spec import Installed, Spec
 
 SOCKET = "holder.sock"
 FIRST_WORD_S = 60.0
@@ -145,7 +144,7 @@ def _hold(wanted: Spec, journal: RolloutJournal, failure: Failure, opened: int, 
             said.close()
             code = _through(wanted, journal, failure, RolloutAgent(listener, by_hand, interruption.check), interruption)
     except BaseException as error:  # noqa: BLE001 (whatever it is, whoever opened must hear of it)
-        message = error.message if isinstance(error, LecternError) else f"{type(error).__name__}: {error}"
+        message = words(error)
         with suppress(OSError, ValueError):  # the pipe may be closed already: then the log has it
             said.write(json.dumps({"msg": message, "misuse": isinstance(error, Misuse)}) + "\n")
             said.close()
@@ -227,7 +226,7 @@ def _leave_session() -> None:
 
 def ended(asked: Installed, task: str) -> StepAnswer:
     """What happened to *task* when the holder has ended; raises unless the window is finished."""
-    journal = RolloutJournal(asked.rollout_dir / "journal.jsonl", asked.role)
+    journal = RolloutJournal.of(asked)
     begun = [note.id for note in journal.notes() if (note.step, note.state) == ("window", "begin")]
     last = begun[-1] if begun else ""
     state = journal.state(last)

@@ -17,9 +17,8 @@ import typer
 from lectern.errors import CallAPerson, LecternError, Misuse
 
 if TYPE_CHECKING:
-    from lectern.rollout.installed import Installed
     from lectern.rollout.result import StepAnswer
-    from lectern.rollout.spec import Spec
+    from lectern.rollout.spec import Installed, Spec
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -136,10 +135,11 @@ def _answer(step: "Callable[[Spec], StepAnswer]") -> NoReturn:
 def _answer_standing(step: "Callable[[Installed], StepAnswer]") -> NoReturn:
     """Do *step* with what stands on this host, and print its answer without the secrets, which nobody else knows."""
     from lectern.rollout import installed
+    from lectern.rollout.spec import Installed
 
     text = sys.stdin.read()
     secrets = installed.secrets(text)  # before the step, which may rename a backup
-    _print_fields(lambda: step(installed.Installed.parse(text)).to_dict(), secrets)
+    _print_fields(lambda: step(Installed.parse(text)).to_dict(), secrets)
 
 
 def _print_fields(found: Callable[[], dict[str, Any]], secrets: Collection[str] = ()) -> NoReturn:
@@ -164,14 +164,15 @@ def _masked(value: Any, secrets: Sequence[str]) -> Any:  # noqa: ANN401 (any JSO
 
 
 def _failure(error: BaseException) -> dict[str, Any]:
+    from lectern.rollout.result import words
+
     if isinstance(error, OSError):
         error = CallAPerson(
             f"{error.filename or 'the system'}: {error.strerror or error}. Mend it, then run this again."
         )
-    message = error.message if isinstance(error, LecternError) else f"{type(error).__name__}: {error}"
     answer: StepAnswer | None = getattr(error, "answer", None)
     fields = answer.to_dict() if answer is not None else {"changed": False, "said": []}
-    return {**fields, "failed": True, "msg": message}
+    return {**fields, "failed": True, "msg": words(error)}
 
 
 def _print(fields: dict[str, Any]) -> None:

@@ -2,41 +2,12 @@
 
 from contextlib import suppress
 from pathlib import Path
-from typing import Literal
-
-from pydantic import BaseModel, ConfigDict, ValidationError
 
 from lectern.errors import CallAPerson, LecternError, Misuse
 from lectern.rollout.backup import host
-from lectern.rollout.journal import JournalNote, RolloutJournal
+from lectern.rollout.journal import RolloutJournal
 from lectern.rollout.settings import env_file
-from lectern.rollout.spec import Absolute, Spec
-
-
-class Installed(BaseModel):
-    """Names a rollout: the last one of *role* on this host; if *version* is given, it must be of that version."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-    role: Literal["teacher", "streamer"]
-    root: Absolute
-    version: str = ""
-    restore_database: bool = False
-    even_on_air: bool = False
-
-    @classmethod
-    def parse(cls, text: str) -> "Installed":
-        """Read the JSON that the playbook sends; raises Misuse that names each fault."""
-        try:
-            return cls.model_validate_json(text)
-        except ValidationError as error:
-            faults = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
-            raise Misuse(f"What is asked of this host cannot be read: {faults}. Correct the inventory.") from error
-
-    @property
-    def rollout_dir(self) -> Path:
-        """The folder of the journal, the lock and the backups."""
-        return self.root / "rollout"
+from lectern.rollout.spec import Installed, Spec
 
 
 def last(asked: Installed) -> Spec | str:
@@ -44,10 +15,10 @@ def last(asked: Installed) -> Spec | str:
 
     Raises Misuse if the version that is asked for stands, but another one upon it.
     """
-    history = RolloutJournal(asked.rollout_dir / "journal.jsonl", asked.role).history()
+    history = RolloutJournal.of(asked).history()
     if history.last is None:
         return f"No release of lectern stands on this host as {asked.role}; nothing was changed."
-    found = stored(asked.rollout_dir / "backups" / history.last)
+    found = stored(asked.backups_dir / history.last)
     if asked.version in {"", found.version}:
         options = {"restore_database": asked.restore_database, "even_on_air": asked.even_on_air}
         return found.model_copy(update=options)
@@ -64,21 +35,17 @@ def looked_at(asked: Installed) -> Spec:
 
     Raises Misuse if there never was any, or if another version stands than is asked for.
     """
-    journal = RolloutJournal(asked.rollout_dir / "journal.jsonl", asked.role)
+    journal = RolloutJournal.of(asked)
     history = journal.history()
     if history.last is not None:
-        found = stored(asked.rollout_dir / "backups" / history.last)
+        found = stored(asked.backups_dir / history.last)
         if asked.version not in {"", found.version}:
             raise Misuse(f"lectern {found.version} is at work on this host, and {asked.version} was named.")
         return found
     back = [note for note in journal.notes() if note.step == "rolledback"]
     if not back:
         raise Misuse(f"Nothing was rolled out here as {asked.role}. Type: ansible-playbook playbooks/rollout.yml.")
-    return stored(asked.rollout_dir / "backups" / _folder(back[-1]))
-
-
-def _folder(rolledback: JournalNote) -> str:
-    return str(rolledback.detail["backup"])
+    return stored(asked.backups_dir / back[-1].detail["backup"])
 
 
 def secrets(text: str) -> set[str]:
@@ -86,7 +53,7 @@ def secrets(text: str) -> set[str]:
     found: set[str] = set()
     with suppress(LecternError):  # what cannot be read is the answer's business
         asked = Installed.parse(text)
-        for file in (asked.rollout_dir / "backups").glob(f"{asked.role}-*/{host.WANTED}"):
+        for file in asked.backups_dir.glob(f"{asked.role}-*/{host.WANTED}"):
             with suppress(LecternError, OSError):
                 wanted = stored(file.parent)
                 found |= env_file.secrets({**wanted.env, "REDIS_URL": wanted.redis_url})

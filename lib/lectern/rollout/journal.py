@@ -14,7 +14,7 @@ from typing import Any, Literal
 from lectern.errors import CallAPerson, TryAgain
 from lectern.rollout.host import files
 from lectern.rollout.host.supervisord import States
-from lectern.rollout.spec import Spec
+from lectern.rollout.spec import Installed, Spec
 
 State = Literal["untouched", "half", "finished", "rolledback"]
 Phase = Literal["begin", "done"]
@@ -50,7 +50,7 @@ class RolloutJournal:
         self.path, self._role = path, role
 
     @classmethod
-    def of(cls, wanted: Spec) -> "RolloutJournal":
+    def of(cls, wanted: Installed) -> "RolloutJournal":
         """The journal of the host and role of *wanted*."""
         return cls(wanted.rollout_dir / "journal.jsonl", wanted.role)
 

@@ -15,7 +15,7 @@ from sqlalchemy import text
 from lectern.db.airings import epoch
 from lectern.errors import LecternError, Misuse
 from lectern.migrations.steps import shape
-from lectern.redis import connection, rename
+from lectern.redis import connection
 from lectern.rollout import installed, on_air, playout, redis_keys, rollback, steps
 from lectern.rollout.backup import host, store
 from lectern.rollout.backup.copy import sha256
@@ -125,11 +125,6 @@ def silence(wanted: Spec) -> None:
     Supervisord(wanted.supervisorctl).states()
 
 
-def room(wanted: Spec) -> None:
-    """Refuse if the disk has no room for the backup."""
-    host.refuse_small_disk(wanted)
-
-
 def database_schema(wanted: Spec) -> None:
     """Refuse if the database cannot be brought up to this release."""
     steps.schema_changes(wanted)
@@ -191,10 +186,7 @@ def programs(wanted: Spec) -> Iterator[str]:
 
 def redis(wanted: Spec) -> Iterator[str]:
     """Refuse if Redis does not answer or takes no writes, or if its clock is off."""
-    with (
-        redis_keys.opened(wanted) as client,
-        rename.in_words(lambda: "Correct redis_url, or start it; nothing was changed."),
-    ):
+    with redis_keys.opened(wanted, lambda: "Correct redis_url, or start it; nothing was changed.") as client:
         seconds, micros = client.time()
         with suppress(NoPermissionError):  # the user may have been given our keys one by one
             client.eval(connection.TRY_WRITE, 1, connection.TRIED_KEY)
@@ -264,7 +256,7 @@ def keys(work: steps.StepWork) -> Iterator[str]:
 
 
 _ALWAYS: tuple[Gate[Spec], ...] = (other_rollout, release, places, silence, settings, health_address, redis, prefect)
-_BEFORE: tuple[Gate[Spec], ...] = (*_ALWAYS, room, database_schema, left_behind, programs, classes)
+_BEFORE: tuple[Gate[Spec], ...] = (*_ALWAYS, host.refuse_small_disk, database_schema, left_behind, programs, classes)
 _GATES: dict[State, tuple[Gate[Spec], ...]] = {
     "untouched": _BEFORE,
     "rolledback": _BEFORE,

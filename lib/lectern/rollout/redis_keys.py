@@ -1,7 +1,7 @@
 """Redis in a rollout: renames the old program's keys to their new names, and back."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 
 import redis
 
@@ -18,21 +18,16 @@ EARLIER = "keys-before.txt"
 
 
 @contextmanager
-def opened(wanted: Spec) -> Iterator[redis.Redis]:
-    """A Redis client, which is closed at the end."""
+def opened(wanted: Spec, progress: Callable[[], str] = str) -> Iterator[redis.Redis]:
+    """A Redis client, which is closed at the end; its errors are raised in words, with those of *progress*."""
     client = redis_rename.opened(wanted.redis_url)
-    try:
+    with closing(client), redis_rename.in_words(progress):
         yield client
-    finally:
-        client.close()
 
 
 def refuse_silence(wanted: Spec) -> None:
     """Raise TryAgain or Misuse, in words, if Redis does not answer."""
-    with (
-        opened(wanted) as client,
-        redis_rename.in_words(lambda: "Nothing was changed. Start it, or correct redis_url."),
-    ):
+    with opened(wanted, lambda: "Nothing was changed. Start it, or correct redis_url.") as client:
         client.ping()
 
 
@@ -83,10 +78,7 @@ def rename_back(wanted: Spec) -> list[str]:
     if not wanted.rekey or not file.exists():
         return []  # the window renamed nothing
     earlier, number, clashes = frozenset(file.read_bytes().splitlines()), 0, list[str]()
-    with (
-        opened(wanted) as client,
-        redis_rename.in_words(lambda: f"{counted(number, 'key')} got the old name back so far."),
-    ):
+    with opened(wanted, lambda: f"{counted(number, 'key')} got the old name back so far.") as client:
         for rule in reversed(rules(wanted)):
             for some in slices_of(client, rule.new):
                 pairs = [(name, rule.old.name(**values).encode()) for name, values in some if name not in earlier]

@@ -96,6 +96,11 @@ def some(things: Iterable[str]) -> str:
     return f"{', '.join(named[:MOST])} and {len(named) - MOST} more" if len(named) > MOST else ", ".join(named)
 
 
+def words(error: BaseException) -> str:
+    """*error* for people."""
+    return error.message if isinstance(error, LecternError) else f"{type(error).__name__}: {error}"
+
+
 def at(seconds: float) -> str:
     """Epoch seconds for people, in the host's local time."""
     return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds))

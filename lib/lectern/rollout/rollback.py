@@ -18,18 +18,16 @@ from lectern.errors import CallAPerson, LecternError, TryAgain
 from lectern.formatting import counted
 from lectern.migrations.steps import shape
 from lectern.redis import client as redis_client
-from lectern.redis import rename
 from lectern.rollout import installed, on_air, playout, redis_keys
 from lectern.rollout.backup import host, store
 from lectern.rollout.backup.host import FilesBefore
 from lectern.rollout.control import Interruption
 from lectern.rollout.host import release_link, supervisord
 from lectern.rollout.host.supervisord import Supervisord, wait_for, wait_until_well
-from lectern.rollout.installed import Installed
 from lectern.rollout.journal import RolloutJournal, locked, states_before
 from lectern.rollout.result import StepAnswer, shown, some
 from lectern.rollout.settings import files
-from lectern.rollout.spec import Spec
+from lectern.rollout.spec import Installed, Spec
 from lectern.rollout.takeover import old_database, step
 from lectern.settings import StreamerSettings
 from lectern.states import AiringState
@@ -51,7 +49,7 @@ def withdraw(wanted: Spec) -> list[str]:
     if _was_leased(wanted):
         key, name = _names(wanted)
         told = "the teacher cannot be told that the old program has this streamer; it would move its classes to others."
-        with redis_keys.opened(wanted) as client, rename.in_words(lambda: told):
+        with redis_keys.opened(wanted, lambda: told) as client:
             redis_client.say_withdrawn(client, key, name)
     return said
 
@@ -62,7 +60,7 @@ def withdrawal_confirmed(wanted: Spec) -> list[str]:
         return []
     key, name = _names(wanted)
     try:
-        with redis_keys.opened(wanted) as client, rename.in_words(lambda: ""):
+        with redis_keys.opened(wanted) as client:
             wait_for(lambda: redis_client.withdrawal_is_read(client, key, name) or None, READ_S, lambda: "")
     except LecternError:
         said = f"No teacher has read yet that {name} is back at the old program. Roll the teachers back, too"
@@ -193,7 +191,7 @@ def of_standing(asked: Installed, *, check: bool = False) -> StepAnswer:
     """Roll back the last rollout of this host, whatever the inventory says now."""
     found = installed.last(asked)
     if isinstance(found, str):
-        history = RolloutJournal(asked.rollout_dir / "journal.jsonl", asked.role).history()
+        history = RolloutJournal.of(asked).history()
         return StepAnswer(said=[found], more={"standing": list(history.standing)})
     return run(found, check=check)
 

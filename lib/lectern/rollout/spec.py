@@ -5,7 +5,7 @@ import json
 import re
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -23,6 +23,7 @@ _HOW_NOT_WHAT = frozenset(
     }
 )
 """Fields that say how to roll out, not what: with other values of them it is still the same rollout."""
+_UNWRITABLE = re.compile("[\0\ud800-\udfff]")
 _DOCUMENTED = ("wget_path", "DOWNLOAD_RATE", "MAX_VIDEO_NUM", "MAX_VIDEO_SIZE")
 """A streamer's parameters that the rollout note adds to the old program's ``.env``."""
 
@@ -59,15 +60,47 @@ class KeyRule(BaseModel):
     new: str
 
 
-class Spec(BaseModel):
-    """The wanted state of one host. Secrets are in it: it is never printed."""
+class Installed(BaseModel):
+    """Names a rollout: the last one of *role* on this host; if *version* is given, it must be of that version."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+    model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
 
     role: Literal["teacher", "streamer"]
+    root: Absolute
+    version: str = ""
+    restore_database: bool = False
+    even_on_air: bool = False
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read the JSON that the playbook sends; raises Misuse that names each fault without its value."""
+        try:
+            return cls.model_validate_json(text)
+        except ValidationError as error:
+            faults = "; ".join(
+                f"{'.'.join(map(str, one['loc'])) or 'all of it'}: {one['msg'].removeprefix('Value error, ')}"
+                for one in error.errors(include_url=False, include_input=False, include_context=False)
+            )
+            raise Misuse(f"What is wanted of this host cannot be read: {faults}. Correct the inventory.") from error
+
+    @property
+    def rollout_dir(self) -> Path:
+        """The folder of the journal, the lock and the backups."""
+        return self.root / "rollout"
+
+    @property
+    def backups_dir(self) -> Path:
+        """The folder of the backups, with one folder for each rollout."""
+        return self.rollout_dir / "backups"
+
+
+class Spec(Installed):
+    """The wanted state of one host. Secrets are in it: it is never printed."""
+
+    model_config = ConfigDict(extra="forbid")
+
     name: str
     version: FileName
-    root: Absolute
     code_dir: Absolute
     programs_dir: Absolute
     user: str
@@ -92,8 +125,6 @@ class Spec(BaseModel):
     health_timeout_s: float = Field(60, gt=0)
     quiet_minutes: float = Field(30, ge=0)
     keep: int = Field(5, ge=1)
-    restore_database: bool = False
-    even_on_air: bool = False
     unmatched_rules: bool = False
     """Whether a person has confirmed that the inventory's rules need not match any key."""
     other_database: bool = False
@@ -108,7 +139,7 @@ class Spec(BaseModel):
         for name, value in env.items():
             if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
                 raise ValueError(f"{name!r:.60} is no name of a setting")
-            if "\0" in value or not _encodable(value):
+            if _UNWRITABLE.search(value):
                 raise ValueError(f"the value of {name} holds a character that no file of settings can hold")
         return env
 
@@ -131,18 +162,6 @@ class Spec(BaseModel):
         if f"{self.program}.conf" in self.old_programs:
             raise ValueError(f"{self.program}.conf is the new program's file and cannot be among old_programs")
         return self
-
-    @classmethod
-    def parse(cls, text: str) -> "Spec":
-        """Read the JSON that the playbook sends; raises Misuse that names each fault without its value."""
-        try:
-            return cls.model_validate_json(text)
-        except ValidationError as error:
-            faults = "; ".join(
-                f"{'.'.join(map(str, one['loc'])) or 'all of it'}: {one['msg'].removeprefix('Value error, ')}"
-                for one in error.errors(include_url=False, include_input=False, include_context=False)
-            )
-            raise Misuse(f"What is wanted of this host cannot be read: {faults}. Correct the inventory.") from error
 
     @classmethod
     def stored(cls, text: str) -> "Spec":
@@ -190,16 +209,6 @@ class Spec(BaseModel):
         return self.root / "current"
 
     @property
-    def rollout_dir(self) -> Path:
-        """The folder of the journal, the lock and the backups."""
-        return self.root / "rollout"
-
-    @property
-    def backups_dir(self) -> Path:
-        """The folder of the backups, with one folder for each rollout."""
-        return self.rollout_dir / "backups"
-
-    @property
     def backup_dir(self) -> Path:
         """The folder of this rollout's backup."""
         return self.backups_dir / self.id
@@ -223,11 +232,3 @@ class Spec(BaseModel):
     def config_path(self) -> Path | None:
         """The teacher's old JSON config; if it is a link, its target. None if there is none."""
         return None if self.config_file is None else (self.code_dir / self.config_file).resolve()
-
-
-def _encodable(value: str) -> bool:
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

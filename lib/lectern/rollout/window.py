@@ -15,7 +15,7 @@ from lectern.rollout.control import Interruption
 from lectern.rollout.host import release_link, supervisord
 from lectern.rollout.host.supervisord import States
 from lectern.rollout.journal import RolloutJournal, states_before
-from lectern.rollout.result import Failed, StepAnswer
+from lectern.rollout.result import Failed, StepAnswer, words
 from lectern.rollout.spec import Spec
 from lectern.rollout.steps import COMMIT, ORDER, RolloutStep, StepWork
 
@@ -148,7 +148,7 @@ def through(window: Window) -> None:
 
 def _undone(window: Window, error: BaseException) -> LecternError:
     """Undo what was done, whatever *error* is; returns the error to raise."""
-    cause = _words(error)
+    cause = words(error)
     failed_in = window.answer.steps[-1][0] if window.answer.steps else "the beginning"
     why = f"The window failed in step {failed_in}: {cause}"
     with Caught() as second:
@@ -156,14 +156,10 @@ def _undone(window: Window, error: BaseException) -> LecternError:
         rollback.take_back(window.wanted, window.journal, window.answer)
     if second.error is not None:  # a full disk, a locked database: a person must hear of the half host
         return CallAPerson(
-            f"{why} Then the rollback failed too: {_words(second.error)} The host is half done. "
+            f"{why} Then the rollback failed too: {words(second.error)} The host is half done. "
             f"Mend what is named, then "
             f"{rollback.TYPE}."
         )
     silent_s = time.monotonic() - window.silent_since if window.silent_since else 0
     window.answer.more["downtime_s"] = round(silent_s, 3)
     return Failed(f"{why} The host was rolled back and is as it was before.", window.answer)
-
-
-def _words(error: BaseException) -> str:
-    return error.message if isinstance(error, LecternError) else f"{type(error).__name__}: {error}"

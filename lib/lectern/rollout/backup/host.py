@@ -5,7 +5,6 @@ restores that.
 """
 
 import asyncio
-import hashlib
 import json
 import os
 import re
@@ -18,14 +17,13 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
-from lectern import subprocesses
+from lectern import formatting, subprocesses
 from lectern.errors import CallAPerson, Misuse
 from lectern.rollout.backup import nightly, store
 from lectern.rollout.backup.copy import sha256
 from lectern.rollout.backup.nightly import NightlyBackup
 from lectern.rollout.backup.sqlite import Row, SqliteFile
 from lectern.rollout.host import files
-from lectern.rollout.host import files as host_files
 from lectern.rollout.journal import RolloutJournal, locked
 from lectern.rollout.result import StepAnswer
 from lectern.rollout.spec import Spec
@@ -100,21 +98,13 @@ def _tar(folder: Path, target: Path, left_out: Iterable[Path]) -> subprocesses.F
 
 
 class KeptFile(BaseModel):
-    """One file as it was; *stored* is the name of its copy, None if there was no such file."""
+    """One file as it was; *stored* is the name of its copy. Both are None if there was no such file."""
 
     model_config = ConfigDict(frozen=True)
 
     path: Path
     stored: str | None = None
-    sha256: str = ""
-    uid: int = 0
-    gid: int = 0
-    mode: int = 0
-
-    @property
-    def owner(self) -> host_files.Owner:
-        """The file's owner and mode."""
-        return host_files.Owner(self.uid, self.gid, self.mode)
+    owner: files.Owner | None = None
 
 
 class FilesBefore(BaseModel):
@@ -143,9 +133,9 @@ class FilesBefore(BaseModel):
 def keep_before(wanted: Spec, folder: Path) -> FilesBefore:
     """Copy into *folder* every file that the window of *wanted* can change."""
     paths = [wanted.env_path, wanted.config_path, wanted.conf, *wanted.old_confs]
-    host_files.make_folder(folder)
-    files = [_keep_file(path, folder, number) for number, path in enumerate(p for p in paths if p is not None)]
-    return FilesBefore(link=host_files.link_target(wanted.current), files=files, folder=folder)
+    files.make_folder(folder)
+    kept = [_keep_file(path, folder, number) for number, path in enumerate(p for p in paths if p is not None)]
+    return FilesBefore(link=files.link_target(wanted.current), files=kept, folder=folder)
 
 
 def _keep_file(path: Path, folder: Path, number: int) -> KeptFile:
@@ -153,17 +143,9 @@ def _keep_file(path: Path, folder: Path, number: int) -> KeptFile:
         data = path.read_bytes()
     except FileNotFoundError:
         return KeptFile(path=path)
-    owner = host_files.Owner.of(path)
     stored = f"{number}-{path.name}"
-    host_files.write(folder / stored, data, host_files.PRIVATE)
-    return KeptFile(
-        path=path,
-        stored=stored,
-        sha256=hashlib.sha256(data).hexdigest(),
-        uid=owner.uid,
-        gid=owner.gid,
-        mode=owner.mode,
-    )
+    files.write(folder / stored, data, files.PRIVATE)
+    return KeptFile(path=path, stored=stored, owner=files.Owner.of(path))
 
 
 WANTED = "wanted.json"
@@ -239,7 +221,7 @@ def _say_what_is_due(wanted: Spec, journal: RolloutJournal, answer: StepAnswer) 
     found = read(wanted.backup_dir)
     used = any(note.id == wanted.id and note.step == "window" for note in journal.notes())
     if found is not None and (state in {"half", "finished"} or not used):
-        answer.say(f"{wanted.backup_dir}: the backup is there, made {_at(found.made_at)}.")
+        answer.say(f"{wanted.backup_dir}: the backup is there, made {formatting.moment(found.made_at)}.")
     elif state in {"half", "finished"}:
         raise CallAPerson(
             f"{wanted.backup_dir}: the window of this rollout was begun, and its backup is gone. Nothing was changed. "
@@ -309,10 +291,6 @@ def _prune(wanted: Spec, journal: RolloutJournal) -> list[str]:
     made = sorted(((found.made_at, one) for one in folder.iterdir() if (found := read(one)) is not None), reverse=True)
     needed = {wanted.id, history.half, *history.standing}
     return nightly.prune(folder, wanted.role, [one for _, one in made], wanted.keep, needed)
-
-
-def _at(epoch_s: float) -> str:
-    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(epoch_s))
 
 
 # -- the last resort of a rollback ----------------------------------------------------------------------------------

@@ -202,8 +202,6 @@ class TeacherAdoption:
 
     waiting: int = 0
     """Number of classes that go on waiting here."""
-    decided: int = 0
-    """Classes whose rendition is not under way, or whose booking has its URL: the booking flow decides them."""
     bounded: int = 0
     """Other transcodings of the old program that got a deadline."""
     named: list[str] = field(default_factory=list)
@@ -339,7 +337,6 @@ class OldLists:
             adoption.waiting += 1
             cases.waits.append(booking)
         elif not self._is_handed_over(booking):
-            adoption.decided += 1
             cases.decided.append(booking)
             in_list = named_by(booking) is Named.IN_LIST
             why = "its booking has the URL of" if in_list else f"already {state} is"
