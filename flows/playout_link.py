@@ -13,7 +13,7 @@ from typing import Any
 
 from lectern.errors import LecternError, TryAgain
 from lectern.i18n import Text
-from lectern.playout.client import Client, PlayoutUnreachable, RequestRefused
+from lectern.playout.client import Client, PlayoutUnreachable, RequestRefused, asked
 from lectern.playout.kernel import boot_now as boot_now  # noqa: PLC0414 (the clock of the lease)
 
 log = logging.getLogger("lectern")
@@ -121,8 +121,7 @@ class Playout:
         if self.socket is None:
             return None
         try:
-            async with await Client.connect(self.socket) as client:
-                found = (await client.ask("try", url=push_url, networks=networks)).get("refused")
+            found = (await asked(self.socket, "try", url=push_url, networks=networks)).get("refused")
         except (PlayoutUnreachable, RequestRefused):  # it is away, which is reported elsewhere, or too old to try
             return None
         return None if found is None else str(found)

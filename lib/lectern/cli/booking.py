@@ -13,12 +13,11 @@ import typer
 from lectern.cli import readers
 from lectern.cli.options import Json, on_bus, read, say
 from lectern.db import account, bookings, transcodings
-from lectern.db.engine import looking
 from lectern.errors import LecternError, Malformed, Misuse
 from lectern.redis.client import Bus
 from lectern.settings import Common
 from lectern.states import BOOKING_OVER, BookingState
-from lectern.wire.messages import Booking, Cancel
+from lectern.wire.messages import Booking, Cancel, Change
 from lectern.wire.parser import parse
 
 app = typer.Typer()
@@ -44,15 +43,8 @@ def book(
         say(as_json, {"class_id": booking.class_id, "plan": said}, said)
         return
     settings = Common.load()
-    answer = asyncio.run(on_bus(settings, lambda bus: _send(bus, settings, booking, wait=wait)))
-    if answer is None:
-        how = "whether it is taken, says"
-        told = f"{booking.class_id}: sent to be booked; {how}: lectern explain {booking.class_id}"
-        say(as_json, {"class_id": booking.class_id, "result": "sent"}, [told])
-        return
-    said = [f"{booking.class_id}: {answer['result']}, {answer['code']}: {answer['message']}"]
-    say(as_json, answer, said)
-    raise typer.Exit(0 if answer["result"] == "success" else 1)
+    told = f"{booking.class_id}: sent to be booked; whether it is taken, says: lectern explain {booking.class_id}"
+    send(booking, settings.order_channel, settings.order_result_channel if wait else None, told, as_json=as_json)
 
 
 def _read(file: Path | None) -> Booking:
@@ -88,16 +80,20 @@ def _example(now: float, fields: str) -> dict[str, Any]:
     }
 
 
-async def _send(bus: Bus, settings: Common, booking: Booking, *, wait: bool) -> dict[str, Any] | None:
-    if not wait:
-        await bus.add(settings.order_channel, booking.to_json())
-        return None
-    to, answered_on = settings.order_channel, settings.order_result_channel
-    return await asked(bus, to, booking.to_json(), booking.class_id, answered_on)
+def send(message: Booking | Change, to: str, answered_on: str | None, told: str, *, as_json: bool) -> None:
+    """Send a message about a class to the stream *to*, and say so as *told*; or wait for its answer, and exit by it."""
+    class_id, settings = message.class_id, Common.load()
+    if answered_on is None:
+        asyncio.run(on_bus(settings, lambda bus: bus.add(to, message.to_json())))
+        say(as_json, {"class_id": class_id, "result": "sent"}, [told])
+        return
+    answer = asyncio.run(on_bus(settings, lambda bus: _asked(bus, to, message.to_json(), class_id, answered_on)))
+    say(as_json, answer, [f"{class_id}: {answer['result']}, {answer['code']}: {answer['message']}"])
+    raise typer.Exit(0 if answer["result"] == "success" else 1)
 
 
-async def asked(bus: Bus, to: str, body: str, class_id: str, answered_on: str) -> dict[str, Any]:
-    """Send a message about a class to the stream *to*; returns its answer. Raises LecternError after WAIT_S seconds."""
+async def _asked(bus: Bus, to: str, body: str, class_id: str, answered_on: str) -> dict[str, Any]:
+    """The answer to a message; raises LecternError after WAIT_S seconds."""
     try:
         async with asyncio.timeout(WAIT_S), bus.subscribed([answered_on]) as heard:
             await bus.add(to, body)
@@ -126,7 +122,7 @@ def _plan(booking: Booking) -> list[str]:
 
     place = readers.teacher()
     now = time.time()
-    with looking(place.engine, "teacher") as connection:
+    with place.looking() as connection:
         known = decide_booking.already_answered(bookings.by_id(connection, [booking.class_id]))
         states = transcodings.states(connection, {booking.key} if booking.key else set())
         taken = bookings.taken(connection, decide_booking.contenders([booking], known, states, now), now)
@@ -161,6 +157,6 @@ def _state(class_id: str) -> BookingState | str:
         place = readers.teacher()
     except Misuse:
         return "elsewhere"
-    with looking(place.engine, "teacher") as connection:
+    with place.looking() as connection:
         found = account.booking(connection, class_id)
     return "unknown" if found is None else found.state

@@ -9,7 +9,7 @@ from lectern import formatting
 from lectern.cli import readers
 from lectern.cli.options import Json, say
 from lectern.db import cache, cache_check
-from lectern.db.engine import looking, open_database
+from lectern.db.engine import open_database
 from lectern.settings import StreamerSettings
 from lectern.storage import cache_dir
 
@@ -21,7 +21,7 @@ def cache_ls(as_json: Json = False) -> None:
     """What is cached: size, citations, state, last use; then the sums and their bounds."""
     place = readers.streamer()
     settings = place.settings
-    with looking(place.engine, "streamer") as connection:
+    with place.looking() as connection:
         rows = cache_check.cached(connection)
         used = cache.used(connection, settings.video_root)
     if as_json:
@@ -37,9 +37,8 @@ def cache_ls(as_json: Json = False) -> None:
     aside = cache_dir.quarantined(settings.video_root)
     if aside:
         size = formatting.size(sum(one.size_bytes for one in aside))
-        print(
-            f"quarantine: {formatting.counted(len(aside), 'file')}, {size}, beside the cache, in {settings.video_root}"
-        )
+        number = formatting.counted(len(aside), "file")
+        print(f"quarantine: {number}, {size}, beside the cache, in {settings.video_root}")
 
 
 def _table(rows: list[dict[str, Any]]) -> None:
@@ -66,7 +65,6 @@ def cache_evict(stem: str) -> None:
 def cache_reconcile(as_json: Json = False) -> None:
     """Say what the disk and the database disagree about; the start of `lectern serve streamer` mends it."""
     place = readers.streamer()
-    settings = place.settings
-    with looking(place.engine, "streamer") as connection:
-        found = cache_check.differences_in_words(connection, settings.video_root)
+    with place.looking() as connection:
+        found = cache_check.differences_in_words(connection, place.settings.video_root)
     say(as_json, {"differences": found}, found or ["The disk and the database agree."])

@@ -1,6 +1,5 @@
 """``lectern change``: changes a booked class by hand, as the platform does by a message."""
 
-import asyncio
 import json
 import time
 from datetime import datetime
@@ -11,10 +10,9 @@ import typer
 from pydantic import ValidationError
 
 from lectern.cli import readers
-from lectern.cli.booking import asked
-from lectern.cli.options import Json, on_bus, read, say
+from lectern.cli.booking import send
+from lectern.cli.options import Json, read, say
 from lectern.db import bookings
-from lectern.db.engine import looking
 from lectern.decide import change as decide
 from lectern.decide.plan_text import lines
 from lectern.decide.transcoding import Limits
@@ -62,15 +60,8 @@ def change(
         say(as_json, {"class_id": class_id, "plan": said}, said)
         return
     settings = Common.load()
-    to, answered_on = settings.change_channel, settings.change_result_channel
-    if not wait:
-        asyncio.run(on_bus(settings, lambda bus: bus.add(to, message.to_json())))
-        told = f"{class_id}: the change is sent; whether it is taken, says: lectern explain {class_id}"
-        say(as_json, {"class_id": class_id, "result": "sent"}, [told])
-        return
-    answer = asyncio.run(on_bus(settings, lambda bus: asked(bus, to, message.to_json(), class_id, answered_on)))
-    say(as_json, answer, [f"{class_id}: {answer['result']}, {answer['code']}: {answer['message']}"])
-    raise typer.Exit(0 if answer["result"] == "success" else 1)
+    told = f"{class_id}: the change is sent; whether it is taken, says: lectern explain {class_id}"
+    send(message, settings.change_channel, settings.change_result_channel if wait else None, told, as_json=as_json)
 
 
 def _seconds(option: str, text: str | None) -> float | None:
@@ -100,7 +91,7 @@ def _plan(message: Change) -> list[str]:
 
     place = readers.teacher()
     changes = Changes(place.settings, time.time())
-    with looking(place.engine, "teacher") as connection:
+    with place.looking() as connection:
         known = facts(connection, changes, [message], list(bookings.having(connection, changes.now)))
     decide.decide(changes, [message], known, Limits.of(place.settings))
     return [

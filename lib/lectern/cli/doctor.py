@@ -273,13 +273,8 @@ def of_disk(settings: StreamerSettings) -> Finding:
 
 def of_playout(socket: Path) -> Finding:
     """Whether the playout, which airs classes, answers."""
-
-    async def ask() -> dict[str, object]:
-        async with asyncio.timeout(LOOK_S), await playout.Client.connect(socket) as ours:
-            return await ours.ask("status", timeout_s=LOOK_S)
-
     try:
-        found = asyncio.run(ask())
+        found = asyncio.run(asyncio.wait_for(playout.asked(socket, "status"), LOOK_S))
     except (playout.PlayoutUnreachable, playout.RequestRefused, TimeoutError) as error:
         why = str(error) or "no answer in time"
         return Finding("playout", is_well=False, said=why, to_type="systemctl status lectern-playout")

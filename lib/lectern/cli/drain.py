@@ -1,18 +1,16 @@
 """``lectern drain``: moves a streamer's classes to others, and keeps new ones away, before work on its host."""
 
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated
 
 import typer
-from sqlalchemy import Connection
 
 from lectern import formatting
 from lectern.cli import readers
 from lectern.cli.options import Json, say
 from lectern.db import airings, leases
-from lectern.db.engine import looking, open_database, writing
+from lectern.db.engine import open_database, writing
 from lectern.errors import LecternError
 from lectern.settings import StreamerSettings
 
@@ -112,21 +110,16 @@ def _waited(place: readers.Place[StreamerSettings], until: float, *, quiet: bool
 
 def _left(place: readers.Place[StreamerSettings]) -> Left:
     now, own = time.time(), place.settings
-    with looking(place.engine, "streamer") as connection:
-        live = _live(connection, now)
-    on_air = [name for name, (start, _) in live.items() if start <= now]
-    waiting = [name for name in live if name not in set(on_air)]
+    with place.looking() as connection:
+        live = [one for one in airings.live(connection) if one.end_time > now]
+    on_air = [one.class_id for one in live if one.start_time <= now]
+    waiting = [one.class_id for one in live if one.start_time > now]
     try:
         alive = readers.asked(own, lambda bus: bus.alive(own.streamers_key, readers.lost_after_s(own)))
         others = [name for name in alive if name != own.name]
     except LecternError:
         others = None
-    return Left(on_air, waiting, max((end for _, end in live.values()), default=None), others)
-
-
-def _live(connection: Connection, now: float) -> Mapping[str, tuple[float, float]]:
-    """Start and end of the classes that are not over."""
-    return {one.class_id: (one.start_time, one.end_time) for one in airings.live(connection) if one.end_time > now}
+    return Left(on_air, waiting, max((one.end_time for one in live), default=None), others)
 
 
 def _named(class_ids: list[str]) -> str:

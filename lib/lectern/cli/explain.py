@@ -12,7 +12,6 @@ from lectern.cli import readers
 from lectern.cli.options import Json, painted, say, typed
 from lectern.cli.readers import Place
 from lectern.db import account as db_account
-from lectern.db.engine import looking
 from lectern.decide import account as decide_account
 from lectern.decide.account import Account, Standing
 from lectern.errors import LecternError, Misuse
@@ -66,7 +65,7 @@ def _found(here: Sequence[Place[Any]], thing: str, now: float) -> tuple[ClassVie
     """What is known of *thing* here, and a sentence on what could not be asked, or None."""
     teacher = streamer = None
     for place in here:
-        with looking(place.engine, place.settings.role) as connection:
+        with place.looking() as connection:
             if isinstance(place.settings, StreamerSettings):
                 streamer = db_account.at_streamer(connection, place.settings.name, thing, now)
             else:

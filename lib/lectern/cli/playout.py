@@ -41,17 +41,8 @@ def run(context: typer.Context, folder: Folder = FOLDER, socket: Socket = None, 
     context.obj = socket or folder / "playout.sock"
     if context.invoked_subcommand is not None:
         return
-    argv = [
-        sys.executable,
-        "-I",
-        "-S",
-        str(worker_process.PROGRAM),
-        "holder",
-        "--dir",
-        str(folder),
-        "--socket",
-        str(context.obj),
-    ]
+    argv = [sys.executable, "-I", "-S", str(worker_process.PROGRAM), "holder"]
+    argv += ["--dir", str(folder), "--socket", str(context.obj)]
     argv += ["--ca-file", str(ca_file.absolute())] if ca_file is not None else []
     os.execv(sys.executable, argv)  # noqa: S606 (no shell is wanted: the holder takes this process's place, and is small)
 
@@ -59,43 +50,38 @@ def run(context: typer.Context, folder: Folder = FOLDER, socket: Socket = None, 
 @app.command()
 def status(context: typer.Context, as_json: Json = False) -> None:
     """Say what is on air, what comes, and how the last change of workers went."""
-    found = asyncio.run(_asked(context.obj, "status"))
+    found = _asked(context.obj, "status")
     say(as_json, found, _lines(found))
 
 
 @app.command()
 def upgrade(context: typer.Context, as_json: Json = False) -> None:
     """Let a worker of the release that is installed now take over; classes on air go on in their sessions."""
-    found = asyncio.run(_upgraded(context.obj))
+    found = _upgraded(context.obj)
     taken = found["worker"]["taken_over"]
-    kept, gap_s = (
-        f"{formatting.counted(taken['kept'], 'session')} went on of {taken['sessions']}",
-        f"{taken['gap_s']:.2f} s",
-    )
-    line = f"Release {found['release']} is on air: {kept}; the longest gap was {gap_s}."
+    kept = f"{formatting.counted(taken['kept'], 'session')} went on of {taken['sessions']}"
+    line = f"Release {found['release']} is on air: {kept}; the longest gap was {taken['gap_s']:.2f} s."
     say(as_json, {"release": found["release"], "taken_over": taken}, [line])
 
 
-async def _asked(path: Path, do: str) -> dict[str, Any]:
+def _asked(path: Path, do: str) -> dict[str, Any]:
     try:
-        async with await client.Client.connect(path) as ours:
-            return await ours.ask(do, timeout_s=UPGRADE_S)
+        return asyncio.run(client.asked(path, do, timeout_s=UPGRADE_S))
     except client.PlayoutUnreachable as error:
         raise LecternError(f"{error}. Does it run, with the same --dir? Start it: lectern playout") from error
     except client.RequestRefused as error:
         raise LecternError(str(error)) from error
 
 
-async def _upgraded(path: Path) -> dict[str, Any]:
-    before = await _asked(path, "hello")
+def _upgraded(path: Path) -> dict[str, Any]:
+    before = _asked(path, "hello")
     try:
-        async with await client.Client.connect(path) as ours:
-            await ours.ask("upgrade", timeout_s=UPGRADE_S)
+        asyncio.run(client.asked(path, "upgrade", timeout_s=UPGRADE_S))
     except client.RequestRefused as error:
         raise LecternError(f"Not upgraded: {error}") from error
     except client.PlayoutUnreachable:
         pass  # the old worker ended, as it should
-    after = await _asked(path, "status")
+    after = _asked(path, "status")
     if after["pid"] == before["pid"]:
         raise LecternError(
             "Not upgraded: the old worker answers still. Its log says why: journalctl -u lectern-playout"

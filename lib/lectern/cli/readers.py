@@ -3,17 +3,18 @@
 import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
 
 from lectern.cli.options import on_bus
-from lectern.db.engine import open_to_look
+from lectern.db.engine import looking, open_to_look
 from lectern.decide import account
 from lectern.errors import LecternError, Misuse
 from lectern.model.views import EventView, Sending, StreamerStatus
-from lectern.playout.client import Client, PlayoutUnreachable, RequestRefused
+from lectern.playout import client as playout
 from lectern.redis import connection
 from lectern.settings import Common, StreamerSettings, TeacherSettings
 
@@ -28,6 +29,10 @@ class Place(Generic[S]):
 
     settings: S
     engine: Engine
+
+    def looking(self) -> AbstractContextManager[Connection]:
+        """A connection that changes nothing."""
+        return looking(self.engine, self.settings.role)
 
 
 def teacher() -> Place[TeacherSettings]:
@@ -90,13 +95,9 @@ def playout_says(here: Sequence[Place[Any]], class_id: str, events: Sequence[Eve
     if not own:
         return None
     socket = own[0].playout_socket_path
-
-    async def ask() -> dict[str, Any]:
-        async with asyncio.timeout(LOOK_S), await Client.connect(socket) as ours:
-            return await ours.ask("status", class_id=class_id)
-
     try:
-        classes = asyncio.run(ask())["classes"]
-    except (PlayoutUnreachable, RequestRefused, TimeoutError) as error:
+        answer = asyncio.run(asyncio.wait_for(playout.asked(socket, "status", class_id=class_id), LOOK_S))
+    except (playout.PlayoutUnreachable, playout.RequestRefused, TimeoutError) as error:
         return account.without_playout(str(error) or "no answer in time")
+    classes = answer["classes"]
     return account.of_playout(classes[0], time.time(), events) if classes else account.NOT_IN_PLAYOUT

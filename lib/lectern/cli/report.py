@@ -11,7 +11,6 @@ import typer
 from flows.as_run_report import Format, made, write
 from lectern.cli import readers
 from lectern.cli.options import typed
-from lectern.db.engine import looking
 from lectern.decide.as_run_report import NAMES
 from lectern.errors import Misuse
 
@@ -37,8 +36,7 @@ def report(
         raise Misuse(f"--to: {until} is before {first}.")
     institution = typed(institution) if institution else None
     begins, ends = _begin(first), _begin(last + timedelta(days=1))
-    place = readers.teacher()
-    with looking(place.engine, "teacher") as connection:
+    with readers.teacher().looking() as connection:
         found = made(connection, begins, ends, institution)
     title = f"As-run, {first:%Y-%m-%d} to {last:%Y-%m-%d}"
     write(found, form, sys.stdout, f"{title}, {institution}" if institution else title)

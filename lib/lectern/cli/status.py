@@ -14,7 +14,6 @@ from lectern.cli import readers
 from lectern.cli.options import Json, painted, say, translated
 from lectern.cli.readers import Place
 from lectern.db import timetable
-from lectern.db.engine import looking
 from lectern.decide.dashboard import tally
 from lectern.decide.leases import Presence, listed
 from lectern.errors import LecternError
@@ -76,7 +75,7 @@ def _standing(place: Place[TeacherSettings]) -> tuple[dict[str, Any], LecternErr
     now, trouble = time.time(), None
     said: Mapping[str, StreamerStatus] | None = None
     now_there, beats = now, cast("Mapping[str, Mapping[str, Any]]", {})
-    with looking(place.engine, "teacher") as connection:
+    with place.looking() as connection:
         found = timetable.status_of_teacher(connection, now)
         due = timetable.due(connection, now)
     try:

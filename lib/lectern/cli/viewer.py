@@ -10,7 +10,7 @@ from lectern import formatting
 from lectern.cli import readers
 from lectern.cli.options import Json, say, typed
 from lectern.db import viewers
-from lectern.db.engine import looking, open_database, writing
+from lectern.db.engine import open_database, writing
 from lectern.errors import Misuse
 from lectern.model.tables.teacher import ViewerRow
 from lectern.states import Right
@@ -93,7 +93,7 @@ def list_clients(as_json: Json = False) -> None:
 
 
 def _list(command: str, rights: Callable[[ViewerRow], str], as_json: bool) -> None:
-    with looking(readers.teacher().engine, "teacher") as connection:
+    with readers.teacher().looking() as connection:
         found = viewers.everybody(connection, looks=command == "viewer")
     lines = [
         f"{one.name}  {one.institution_id or 'everything'}  {rights(one)}since {formatting.moment(one.made_at)}"

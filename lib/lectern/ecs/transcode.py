@@ -271,14 +271,14 @@ class _Work:
     async def _encode(self, media: Media, outputs: Sequence[ffmpeg.Output]) -> float:
         """Encode *outputs*; returns how many seconds of the source were read."""
         self._report.step = "encode"
-        reader, reached_s = ffmpeg.ProgressReader(), -1.0
+        reached_s = -1.0
 
         def on_line(line: str) -> bool:
             nonlocal reached_s
-            progress = reader.progress(line)
-            if progress is None or progress.out_time_s <= reached_s:
+            out_time_s = ffmpeg.out_time_s(line)
+            if out_time_s is None or out_time_s <= reached_s:
                 return False  # ffmpeg goes on reporting while it stands still
-            reached_s = progress.out_time_s
+            reached_s = out_time_s
             self._report.encoded(100 * reached_s / media.duration_s)
             return True
 

@@ -32,37 +32,10 @@ class Output:
     height: int
 
 
-@dataclass(frozen=True)
-class Progress:
-    """How far ffmpeg is: seconds of its output, frames, bytes written, and whether it is done."""
-
-    out_time_s: float
-    frame: int
-    speed: float
-    size_bytes: int
-    done: bool
-
-
-class ProgressReader:
-    """Reads the lines of ``-progress pipe:1``."""
-
-    def __init__(self) -> None:
-        self._values: dict[str, str] = {}
-
-    def progress(self, line: str) -> Progress | None:
-        """The report that *line* completes, or None; a value that ffmpeg does not know yet (N/A) is 0."""
-        name, _, value = line.strip().partition("=")
-        self._values[name] = value.strip()
-        if name != "progress":
-            return None
-        values, self._values = self._values, {}
-        return Progress(
-            out_time_s=_number(values.get("out_time_us", "")) / 1_000_000,
-            frame=int(_number(values.get("frame", ""))),
-            speed=_number(values.get("speed", "").removesuffix("x")),
-            size_bytes=int(_number(values.get("total_size", ""))),
-            done=value.strip() == "end",
-        )
+def out_time_s(line: str) -> float | None:
+    """The seconds of output that a line of ``-progress pipe:1`` reports; None if it reports something else, or N/A."""
+    name, _, value = line.strip().partition("=")
+    return int(value) / 1_000_000 if name == "out_time_us" and value.isdecimal() else None
 
 
 def executable() -> str:
@@ -110,13 +83,6 @@ def remux_argv(path: str, to: str) -> list[str]:
 
 def _even(size: float) -> int:
     return max(2, round(size / 2) * 2)
-
-
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        return 0.0
 
 
 # The slate: what viewers see while a recording is missing or broken. If the settings name no file, one is made.

@@ -143,3 +143,9 @@ class Client:
         coming = self._waiting.popleft()
         if not coming.done():
             coming.set_result(fields)
+
+
+async def asked(path: Path, do: str, *, timeout_s: float = ANSWER_S, **fields: Any) -> dict[str, Any]:  # noqa: ANN401
+    """The answer to a request on a connection of its own; raises what `Client.connect` and `Client.ask` raise."""
+    async with await Client.connect(path) as client:
+        return await client.ask(do, timeout_s=timeout_s, **fields)

@@ -11,7 +11,6 @@ from typing import Any
 import redis as blocking
 import redis.asyncio as redis
 from pydantic import TypeAdapter, ValidationError
-from redis.asyncio import Redis
 from redis.exceptions import ReadOnlyError, RedisError
 
 from lectern.db.outbox import Unsent
@@ -30,39 +29,6 @@ log = logging.getLogger("lectern")
 _WORDS = TypeAdapter(StreamerStatus)
 MOST_BYTES = 512 * 1024
 """Most bytes that are read of a streamer's status: some thousand classes on air take a third of them."""
-
-
-def _key(streamers_key: str) -> str:
-    return f"{streamers_key}:words"
-
-
-async def publish_status(client: "Redis", streamers_key: str, name: str, word: StreamerStatus) -> None:
-    """Write *word*, the status of the streamer *name*, with the time of the clock that all hosts share."""
-    seconds, _ = await client.time()
-    body = _WORDS.dump_json(replace(word, at=float(seconds))).decode()
-    await client.eval(heartbeats.NOTE, 1, _key(streamers_key), name, body)
-
-
-async def read_statuses(client: "Redis", streamers_key: str, lost_after_s: float) -> dict[str, StreamerStatus]:
-    """The last status of each streamer; *silent_s* is set if it is older than *lost_after_s*."""
-    async with client.pipeline(transaction=False) as pipe:
-        pipe.time()
-        pipe.hgetall(_key(streamers_key))
-        (seconds, _), bodies = await pipe.execute()
-    return _read(bodies, float(seconds), lost_after_s)
-
-
-def _read(bodies: Mapping[str, str], now: float, lost_after_s: float) -> dict[str, StreamerStatus]:
-    found: dict[str, StreamerStatus] = {}
-    for name, body in sorted(bodies.items()):
-        try:
-            word = _WORDS.validate_json(body[:MOST_BYTES])
-        except ValidationError:
-            log.debug("redis: what streamer %s says of itself cannot be read", name)
-            continue  # a newer release says more, or somebody else wrote it: its classes are not heard of
-        age_s = max(now - word.at, 0.0)
-        found[name] = replace(word, silent_s=age_s if age_s > lost_after_s else None)
-    return found
 
 
 # Reports, in place of a heartbeat, that a streamer is back at the old program, until its teacher has read that.
@@ -91,11 +57,6 @@ def say_withdrawn(client: blocking.Redis, streamers_key: str, name: str) -> None
 def withdrawal_is_read(client: blocking.Redis, streamers_key: str, name: str) -> bool:
     """Whether a teacher has read the report of streamer *name*."""
     return not client.hexists(streamers_key, name)
-
-
-async def forget_withdrawn(client: "Redis", streamers_key: str, name: str) -> None:
-    """Forget the streamer *name*, whose message a teacher has read, unless it beats again."""
-    await client.eval(_FORGET, 1, streamers_key, name)
 
 
 KEEPALIVE = {"TCP_KEEPIDLE": 15, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
@@ -273,13 +234,28 @@ class Bus:
 
     @asking()
     async def say(self, key: str, name: str, own: StreamerStatus) -> None:
-        """Publish the status of streamer *name*; only what people see depends on it."""
-        await publish_status(self._client, key, name, own)
+        """Publish the status of streamer *name*, with the time of the clock that all hosts share."""
+        seconds, _ = await self._client.time()
+        body = _WORDS.dump_json(replace(own, at=float(seconds))).decode()
+        await self._client.eval(heartbeats.NOTE, 1, f"{key}:words", name, body)
 
     @asking()
     async def words(self, key: str, lost_after_s: float) -> dict[str, StreamerStatus]:
-        """The last status of each streamer, by name."""
-        return await read_statuses(self._client, key, lost_after_s)
+        """The last status of each streamer, by name; *silent_s* is set if it is older than *lost_after_s*."""
+        async with self._client.pipeline(transaction=False) as pipe:
+            pipe.time()
+            pipe.hgetall(f"{key}:words")
+            (seconds, _), bodies = await pipe.execute()
+        found: dict[str, StreamerStatus] = {}
+        for name, body in sorted(bodies.items()):
+            try:
+                word = _WORDS.validate_json(body[:MOST_BYTES])
+            except ValidationError:
+                log.debug("redis: what streamer %s says of itself cannot be read", name)
+                continue  # a newer release says more, or somebody else wrote it: its classes are not heard of
+            age_s = max(float(seconds) - word.at, 0.0)
+            found[name] = replace(word, silent_s=age_s if age_s > lost_after_s else None)
+        return found
 
     @asking()
     async def grant(self, key: str, name: str, session: str) -> None:
@@ -294,7 +270,7 @@ class Bus:
     @asking()
     async def forget_withdrawn(self, key: str, name: str) -> None:
         """Forget streamer *name*, which reported that it is back at the old program, unless it beats again."""
-        await forget_withdrawn(self._client, key, name)
+        await self._client.eval(_FORGET, 1, key, name)
 
     @asking()
     async def hold(self, lock: str, owner: str, ttl_s: float) -> bool:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from lectern.errors import CallAPerson
-from lectern.playout.client import Client, PlayoutUnreachable, RequestRefused
+from lectern.playout.client import PlayoutUnreachable, RequestRefused, asked
 from lectern.rollout.host import files
 from lectern.rollout.result import StepAnswer
 from lectern.rollout.spec import Spec
@@ -37,7 +37,7 @@ class HeldClasses:
 def held(wanted: Spec) -> HeldClasses:
     """What the playout holds now; nothing if it does not answer, or if its lease would end in the silence."""
     try:
-        found = asyncio.run(_asked(socket_of(wanted), "status"))
+        found = _asked(socket_of(wanted), "status")
     except (PlayoutUnreachable, RequestRefused) as error:
         return HeldClasses(why_none=f"{error}. Start it (systemctl start lectern-playout), or provision the host")
     left_s = found["lease_until"] - found["boot_now"]
@@ -50,7 +50,7 @@ def held(wanted: Spec) -> HeldClasses:
 def is_missing(wanted: Spec) -> str:
     """Why the playout does not answer; empty if it does."""
     try:
-        asyncio.run(_asked(socket_of(wanted), "hello"))
+        _asked(socket_of(wanted), "hello")
     except (PlayoutUnreachable, RequestRefused) as error:
         return str(error)
     return ""
@@ -63,7 +63,7 @@ def upgrade(wanted: Spec, *, check: bool = False) -> StepAnswer:
     """
     path = socket_of(wanted)
     try:
-        before = asyncio.run(_asked(path, "hello"))
+        before = _asked(path, "hello")
     except PlayoutUnreachable:
         return StepAnswer(said=[f"No playout answers at {path}; nothing is to be upgraded."])
     if before["release"] == wanted.version:
@@ -72,13 +72,13 @@ def upgrade(wanted: Spec, *, check: bool = False) -> StepAnswer:
         return StepAnswer(changed=True, said=[f"The playout would be upgraded from {before['release']}."])
     led = _lead(wanted)
     try:
-        asyncio.run(_asked(path, "upgrade"))
+        _asked(path, "upgrade")
     except RequestRefused as error:
         _lead_back(wanted, led)
         raise CallAPerson(f"The playout was not upgraded: {error}. Classes go on with {before['release']}.") from error
     except PlayoutUnreachable:
         pass  # the old worker ended, as it should
-    after = asyncio.run(_asked(path, "status"))
+    after = _asked(path, "status")
     if after["release"] == before["release"]:
         _lead_back(wanted, led)
         where = f"it is started neither out of {_link(wanted)} nor out of {wanted.current}"
@@ -111,6 +111,5 @@ def _lead_back(wanted: Spec, led: str | None) -> None:
         files.switch_link(_link(wanted), led)
 
 
-async def _asked(path: Path, do: str) -> dict[str, Any]:
-    async with await Client.connect(path) as client:
-        return await client.ask(do, timeout_s=UPGRADE_S)
+def _asked(path: Path, do: str) -> dict[str, Any]:
+    return asyncio.run(asked(path, do, timeout_s=UPGRADE_S))
