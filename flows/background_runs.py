@@ -1,4 +1,4 @@
-"""Gives work its runs in Prefect; what needs none is done without, if Prefect takes no run."""
+"""Starts runs in Prefect for work; while Prefect takes none, work that needs no run is done without."""
 
 import asyncio
 import logging
@@ -79,7 +79,7 @@ class Runs(Protocol):
 
 
 class BackgroundRuns:
-    """Begins runs. What Prefect refuses to one work that needs no run, no other such work asks for a while."""
+    """Begins runs; after Prefect took none, work that needs no run asks for none until the circuit closes."""
 
     def __init__(self) -> None:
         self._waiting: dict[str, asyncio.Task[None]] = {}

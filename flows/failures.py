@@ -79,7 +79,7 @@ async def report(host: Host[Any], what: str, error: BaseException, pause_s: floa
 async def isolated(
     host: Host[Any], what: str, pause_s: float = 0.0, *, through: tuple[type[Exception], ...] = BATCH_WAITS
 ) -> AsyncIterator[None]:
-    """A context for *what*, one item of several: its error goes to `say`, and the next item has its turn.
+    """A context for *what*, one item of several: `report` gets its error, and the next item has its turn.
 
     Errors of *through* are raised: while Redis or the database is away, all items wait.
     """

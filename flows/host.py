@@ -87,7 +87,7 @@ class SentAcks:
             return {id_ for note in (*self._waiting, *self._odd) for id_ in note.ids}
 
     def flush_with(self, connection: Connection) -> Sequence[SentAck]:
-        """Write the waiting notes first in a transaction, and return them for `acknowledge`; raises NotWritten."""
+        """Write the waiting notes first in a transaction, and return them for `acknowledge`; raises AckNotWritten."""
         with self._lock:
             some = list(self._waiting)
         for note in some:

@@ -1,4 +1,4 @@
-"""Runs the works of a host side by side: a work that fails begins again, and ends neither others nor what is on air."""
+"""Runs the services of a host side by side: it restarts one that fails, and the others and what is on air go on."""
 
 import asyncio
 import time
@@ -13,14 +13,14 @@ from lectern.timing import backoff_s
 
 Service = Callable[[], Coroutine[Any, Any, object]]
 STEADY_S = 60.0
-"""Seconds of success after which the pause before a failed work begins again starts from its shortest."""
+"""Seconds of success after which the pause before the next restart is the shortest again."""
 
 CANCEL_AGAIN_S = 0.5
-"""Seconds until a work that has swallowed its cancel is cancelled once more."""
+"""Seconds until a service that has swallowed its cancel is cancelled once more."""
 
 
 class Supervisor:
-    """What a host does beside its runs, each in a task of its own."""
+    """Runs what a host does beside its runs, each service in a task of its own."""
 
     def __init__(self, host: Host[Any]) -> None:
         self._host = host
@@ -31,7 +31,7 @@ class Supervisor:
         """Why this process cannot go on, if a service has raised FatalError."""
 
     def begin(self, works: Mapping[str, Service]) -> None:
-        """Do the *works*, by their names, until `end`."""
+        """Run the services *works*, by their names, until `end`."""
         for name, work in works.items():
             self._tasks[name] = asyncio.create_task(self._keep(name, work), name=name)
 
@@ -41,7 +41,7 @@ class Supervisor:
             await work()
 
     async def end(self, names: Collection[str], within_s: float) -> None:
-        """Cancel the works of these *names*, again and again until they have ended, for at most *within_s* seconds."""
+        """Cancel the services of these *names* until they have ended, for at most *within_s* seconds."""
         self._ending |= set(names)
         left = {self._tasks[name] for name in names if name in self._tasks}
         until = time.monotonic() + within_s
@@ -53,7 +53,7 @@ class Supervisor:
             log.error("%s: does not end", task.get_name())
 
     async def end_all(self, within_s: float) -> None:
-        """Cancel all works, as `end` does."""
+        """Cancel all services, as `end` does."""
         await self.end(list(self._tasks), within_s)
 
     async def _keep(self, name: str, work: Service) -> object:

@@ -47,7 +47,7 @@ async def redownload(host: StreamerHost, stem: str, why: str, *, seen_at: float 
 
     *seen_at* is when the playout found that it cannot push the file (epoch seconds); a file that was put there since
     stays, as the playout looks for it by itself. If None, nothing is done while a class is pushed from the file, or if
-    it is well by now: it may have been made anew since somebody looked.
+    it is well by now: another run may have repaired it meanwhile.
     """
     path = cache_dir.rendition_path(host.settings.video_root, stem)
     async with host.cache_lock:

@@ -189,7 +189,7 @@ class HeartbeatThread:
                 await bus.close()
 
     async def _again(self, loop: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """Do *loop*; an error that nobody foresaw is said, and it begins again.
+        """Run *loop*; log an unexpected error, and run it again.
 
         Not left to `Supervisor`, which belongs to the resident's loop, and pauses for longer than a lease can wait.
         """

@@ -120,7 +120,7 @@ def taken(streamer: str, before: StreamerRow, alive: Sequence[str], *, force: bo
             return
         changes.change(streamers, {"name": streamer}, {}, {"session": None})
         orders = bookings.on(connection, streamer, changes.now)
-        if not force and holder.lost_at is None:  # the roll may not have raised this alarm yet
+        if not force and holder.lost_at is None:  # `Membership` may not have raised this alarm yet
             decide_leases.lose(changes, holder, len(orders), alive, movable=True)
         changes.orders |= bookings.by_id(connection, [secondary_id(order.class_id) for order in orders])
         no = leases.refused_by(connection, [order.class_id for order in orders])

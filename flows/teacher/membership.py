@@ -147,7 +147,7 @@ def drained(connection: Connection, changes: Changes, name: str, alive: Sequence
 
 @dataclass
 class Membership:
-    """The roll that is called every second; it remembers only what it heard itself."""
+    """Looks every second at the heartbeats of all streamers; remembers only what it heard itself."""
 
     host: TeacherHost
     announced_at: dict[str, float] = field(default_factory=dict)
@@ -156,7 +156,7 @@ class Membership:
         self.leaving = DrainTracker(self.host)
 
     async def run(self) -> None:
-        """Call the roll until cancelled."""
+        """Look at the heartbeats until cancelled."""
         while True:
             self.host.watchdog.beat("streamers")
             await asyncio.sleep(LOOK_S)
@@ -287,7 +287,7 @@ def heirs(host: TeacherHost, streamer: str, silent_s: float) -> list[str]:
 
 
 def move_key(streamer: str) -> str:
-    """The name under which a host is busy while a run moves the classes of *streamer*."""
+    """The entry of `Host.in_progress` while a run moves the classes of *streamer*."""
     return f"move:{streamer}"
 
 

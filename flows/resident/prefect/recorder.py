@@ -1,6 +1,6 @@
 """The recorder: shows handled rows of the inbox as runs in Prefect, afterwards and once; no answer waits for it.
 
-What is normal work is also what follows a crash: it knows only what the rows say.
+It knows only what the rows say, so after a crash it goes on with its usual work.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""Our own ffmpeg servers at work: a ladder of hosts, a lease on the renditions, a result for each."""
+"""Transcodes on our own ffmpeg servers, host after host, under a lease on the renditions; publishes a result for each."""
 
 import time
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ from lectern.storage import origin
 from lectern.urls import redact_url
 
 DEADLINE_S = UNKNOWN_LIMIT_S
-"""Seconds within which a run must take it up, and renew that while it waits for a host; then the attempt's own limit
+"""Seconds within which a run must take an attempt up; renewed while it waits for a host. Then the attempt's own limit
 counts."""
 
 

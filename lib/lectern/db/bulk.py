@@ -1,4 +1,4 @@
-"""Many rows or many values in one statement, whose text is made once: SQLAlchemy would go through each anew.
+"""Many rows or many values in one statement, whose text is made once: SQLAlchemy would process each value.
 
 Rows are selected by a list of values in one parameter, however long the list is.
 """

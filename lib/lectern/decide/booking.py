@@ -30,7 +30,7 @@ _SHOWN = frozenset({"record_id", "video_resolution", "institution_id"})
 def is_same(kept: str, booking: Booking) -> bool:
     """Whether *booking* says the same as the payload that was *kept*, however each of them is written.
 
-    A recording's URL that is signed anew is another one: the old signature may have expired.
+    A recording's URL with a new signature is another URL: the old signature may have expired.
     """
     return kept == booking.payload or not _different(kept, booking, str)
 

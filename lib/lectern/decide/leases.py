@@ -60,7 +60,7 @@ TABLE: Sequence[tuple[Answer | None, bool | None, bool | None, LeaseAction]] = (
     (ANY, HELD, GO_ON, LeaseAction.LENGTHEN),
     (ANY, ANY, ANY, LeaseAction.LEAVE),
 )
-"""The first row that fits decides. The witnesses are Prefect and the other streamers (`decide.control_lost`)."""
+"""The first row that fits decides. The witnesses are Prefect and the other streamers (`partition_verdict`)."""
 
 
 def verdict(answer: Answer, *, held: bool, goes_on: bool | None) -> LeaseAction:

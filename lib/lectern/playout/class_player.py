@@ -83,7 +83,7 @@ class ClassPlayer:
         self._rests_until = now.mono + _REST_S
 
     def change(self, lesson: ScheduledClass, now: Now) -> None:
-        """Take over a changed lesson; the sessions that it leaves valid go on."""
+        """Take over the changed class; the sessions that it leaves valid go on."""
         old, self.entry.lesson = self.entry.lesson, lesson
         self._rests_until, self._is_made = 0.0, False
         self.entry.ended = None

@@ -64,7 +64,7 @@ class Client:
 
     @classmethod
     async def connect(cls, path: Path) -> "Client":
-        """Connect to the socket at *path*; raises Unreachable."""
+        """Connect to the socket at *path*; raises PlayoutUnreachable."""
         try:
             reader, writer = await asyncio.wait_for(
                 asyncio.open_unix_connection(str(path), limit=MAX_LINE_BYTES), ANSWER_S
@@ -90,7 +90,7 @@ class Client:
             await self._reading
 
     async def ask(self, do: str, *, timeout_s: float = ANSWER_S, **fields: Any) -> dict[str, Any]:  # noqa: ANN401 (JSON)
-        """The answer to a request; raises Refused or Unreachable, after which the connection is of no more use."""
+        """The answer to a request; raises RequestRefused, or PlayoutUnreachable: the connection has ended."""
         async with self._asking:
             if self._is_over:
                 raise PlayoutUnreachable("the playout's worker ended, or did not answer")

@@ -1,4 +1,4 @@
-"""A small file that is written anew, as a whole, whenever its text has changed: by one thread at a time."""
+"""A small file that is replaced as a whole whenever its text has changed, by one thread at a time."""
 
 import asyncio
 import os
