@@ -39,27 +39,27 @@ def gathered(teacher: ClassView | None, streamer: ClassView | None) -> ClassView
     return replace(known, alarms=alarms, as_run=teacher.as_run or streamer.as_run, events=events)
 
 
-def with_status(found: ClassView, said: Mapping[str, StreamerStatus] | None) -> ClassView:
-    """*found* with the last heartbeat of the class's streamer; the streamer's own rows, if they are here, come first.
+def with_status(view: ClassView, statuses: Mapping[str, StreamerStatus] | None) -> ClassView:
+    """*view* with the last heartbeat of the class's streamer; the streamer's own rows, if they are here, come first.
 
-    *said* are the last heartbeats by streamer; None if Redis does not answer.
+    *statuses* are the last heartbeats by streamer; None if Redis does not answer.
     """
-    name = found.streamer or (found.booked.streamer if found.booked else None)
+    name = view.streamer or (view.booked.streamer if view.booked else None)
     if name is None:
-        return found
-    if said is None:
-        return found if found.cited is not None else replace(found, unheard=NO_REDIS)
-    word = said.get(name)
+        return view
+    if statuses is None:
+        return view if view.cited is not None else replace(view, unheard=NO_REDIS)
+    word = statuses.get(name)
     if word is None or word.silent_s is not None:
         silent = Text("{streamer} has said nothing yet", streamer=name)
         if word is not None:
             silent = Text("{streamer} has been silent for {silent_s:span}", streamer=name, silent_s=word.silent_s or 0)
-        return replace(found, unheard=silent)
-    if found.cited is not None:
-        return found
-    alarms = [one for one in word.alarms if found.class_id in one.classes]
-    known = replace(found, sending=word.sendings.get(found.class_id), alarms=(*found.alarms, *alarms))
-    return replace(known, check=word.checks.get(found.class_id), dead_air=word.dead_air.get(found.class_id, ""))
+        return replace(view, unheard=silent)
+    if view.cited is not None:
+        return view
+    alarms = [alarm for alarm in word.alarms if view.class_id in alarm.classes]
+    known = replace(view, sending=word.sendings.get(view.class_id), alarms=(*view.alarms, *alarms))
+    return replace(known, check=word.checks.get(view.class_id), dead_air=word.dead_air.get(view.class_id, ""))
 
 
 class Standing(StrEnum):
@@ -96,45 +96,45 @@ class Account:
     story: tuple[timeline.TimelineLine, ...] = ()
 
 
-def account(found: ClassView, now: float) -> Account:
+def account(view: ClassView, now: float) -> Account:
     """The account of a class at *now* (epoch seconds)."""
-    known = standing(found, now)
-    header = tuple((label, text) for label, text in _header(found, known, now) if text)
-    return Account(known, header, tuple(_following(found, known, now)), tuple(_story(found, now)))
+    known = standing(view, now)
+    header = tuple((label, text) for label, text in _header(view, known, now) if text)
+    return Account(known, header, tuple(_following(view, known, now)), tuple(_story(view, now)))
 
 
-def fields(found: ClassView, known: Account, following: Sequence[str]) -> dict[str, Any]:
+def fields(view: ClassView, known: Account, following: Sequence[str]) -> dict[str, Any]:
     """The account for programs: ``explain --json`` and ``GET /v1/classes/{class_id}``."""
-    row: Any = found.booked or found.cited
+    row: Any = view.booked or view.cited
     names = ("state", "start_time", "end_time", "code", "message", "institution") if row is not None else ()
     return {
-        "thing": found.class_id,
+        "thing": view.class_id,
         "standing": known.standing,
         **{name: getattr(row, name) for name in names},
-        "streamer": found.booked.streamer if found.booked else found.streamer,
+        "streamer": view.booked.streamer if view.booked else view.streamer,
         "header": [{"what": what, "is": text} for what, text in known.header],
-        "events": [_event(one) for one in found.events],
-        "as_run": [asdict(one) for one in found.as_run],
+        "events": [_event(event) for event in view.events],
+        "as_run": [asdict(part) for part in view.as_run],
         "next": list(following),
     }
 
 
-def _event(one: EventView) -> dict[str, Any]:
-    named = {"at": one.at, "host": one.host, "what": one.what, "class_id": one.class_id}
-    return named | {"rendition": one.stem, "detail": one.detail}
+def _event(event: EventView) -> dict[str, Any]:
+    named = {"at": event.at, "host": event.host, "what": event.what, "class_id": event.class_id}
+    return named | {"rendition": event.stem, "detail": event.detail}
 
 
-def _story(found: ClassView, now: float) -> list[timeline.TimelineLine]:
-    if found.sending is not None and found.sending.gaps and not found.as_run:
-        return timeline.story(found, found.sending.gaps)
-    known = what_was_sent(found, now).gaps if found.as_run else ()
-    longest = sorted((one for one in known if one.missing_s >= gaps.SHOWN_S), key=lambda gap: -gap.missing_s)
-    return timeline.story(found, longest[:GAPS])
+def _story(view: ClassView, now: float) -> list[timeline.TimelineLine]:
+    if view.sending is not None and view.sending.gaps and not view.as_run:
+        return timeline.story(view, view.sending.gaps)
+    known = what_was_sent(view, now).gaps if view.as_run else ()
+    longest = sorted((gap for gap in known if gap.missing_s >= gaps.SHOWN_S), key=lambda gap: -gap.missing_s)
+    return timeline.story(view, longest[:GAPS])
 
 
 _OVER: dict[str, Standing] = {
-    one: one
-    for one in (
+    state: state
+    for state in (
         *(Standing.AIRED, Standing.AIRED_WITH_GAPS, Standing.BROKEN),
         *(Standing.REFUSED, Standing.CANCELLED),
     )
@@ -142,21 +142,21 @@ _OVER: dict[str, Standing] = {
 """The standing of a class that is over, by its state at its teacher or on its streamer: both use the same words."""
 
 
-def standing(found: ClassView, now: float) -> Standing:
+def standing(view: ClassView, now: float) -> Standing:
     """The standing of the class at *now* (epoch seconds): *on air* only if its streamer reports so, and is heard."""
-    booked, cited = found.booked, found.cited
+    booked, cited = view.booked, view.cited
     known = booked or cited
     if known is None:
         return Standing.UNKNOWN
     is_its_time = known.start_time <= now < known.end_time
-    is_sent = found.sending is not None and found.sending.on_air
+    is_sent = view.sending is not None and view.sending.on_air
     if is_its_time and (is_sent or (cited is not None and cited.state is AiringState.ON_AIR)):
-        return _in_its_time(found)  # a person may have retried a class that its teacher has as broken
+        return _in_its_time(view)  # a person may have retried a class that its teacher has as broken
     for state in (booked.state if booked else None, cited.state if cited else None):
         if state in _OVER:
             return _OVER[state]
     if is_its_time:
-        return _in_its_time(found)
+        return _in_its_time(view)
     is_ready = booked.state is BookingState.READY if booked else cited is not None and cited.state in _THERE
     return Standing.READY if is_ready else Standing.COMING
 
@@ -164,61 +164,61 @@ def standing(found: ClassView, now: float) -> Standing:
 _THERE = frozenset({AiringState.READY, AiringState.ON_AIR})
 
 
-def _in_its_time(found: ClassView) -> Standing:
-    if found.sending is not None and found.sending.on_air and found.unheard is None:
+def _in_its_time(view: ClassView) -> Standing:
+    if view.sending is not None and view.sending.on_air and view.unheard is None:
         return Standing.ON_AIR
-    has_streamer = found.cited is not None or (found.booked is not None and found.booked.streamer is not None)
-    return Standing.SILENT if found.unheard is not None and has_streamer else Standing.NOT_ON_AIR
+    has_streamer = view.cited is not None or (view.booked is not None and view.booked.streamer is not None)
+    return Standing.SILENT if view.unheard is not None and has_streamer else Standing.NOT_ON_AIR
 
 
-def state_sentence(found: ClassView, known: Standing, now: float) -> str:
+def state_sentence(view: ClassView, known: Standing, now: float) -> str:
     """The standing *known* as a sentence without its subject, with the reason if the class is not on air."""
-    one = found.booked or found.cited
+    class_ = view.booked or view.cited
     begins = (
-        Text("begins in {left_s:span}", left_s=one.start_time - now)
-        if one and now < one.start_time
+        Text("begins in {left_s:span}", left_s=class_.start_time - now)
+        if class_ and now < class_.start_time
         else Text("its time is over")
     )
     match known:
         case Standing.ON_AIR:
-            return _on_air(found)
+            return _on_air(view)
         case Standing.NOT_ON_AIR:
-            return Text("not on air: {why}", why=_why_not(found)[0])
+            return Text("not on air: {why}", why=_why_not(view)[0])
         case Standing.SILENT:
-            return Text("{unheard}: nobody here knows whether the class is on air", unheard=found.unheard)
+            return Text("{unheard}: nobody here knows whether the class is on air", unheard=view.unheard)
         case Standing.READY:
-            return Text("ready on {host}; {begins}", host=found.host, begins=begins)
+            return Text("ready on {host}; {begins}", host=view.host, begins=begins)
         case Standing.COMING:
-            return joined((Text(one.state.value if one else known.value), begins))
+            return joined((Text(class_.state.value if class_ else known.value), begins))
         case _:
             return Text(known.value)
 
 
-def _on_air(found: ClassView) -> str:
-    sending = found.sending or Sending(on_air=True)
-    said = Text("on air on {host}", host=found.host)
+def _on_air(view: ClassView) -> str:
+    sending = view.sending or Sending(on_air=True)
+    text = Text("on air on {host}", host=view.host)
     if sending.slate:
-        said = Text("the slate is on air on {host}", host=found.host)
+        text = Text("the slate is on air on {host}", host=view.host)
     if sending.since is not None:
-        said = Text("{on_air} since {since:clock}", on_air=said, since=sending.since)
+        text = Text("{on_air} since {since:clock}", on_air=text, since=sending.since)
     if sending.position_s is not None:
-        said = Text("{on_air}, at {at:position} of the recording", on_air=said, at=sending.position_s)
+        text = Text("{on_air}, at {at:position} of the recording", on_air=text, at=sending.position_s)
     cuts = Text.many("reconnected once", "reconnected {n:,} times", n=sending.cuts)
-    return joined((said, cuts)) if sending.cuts else said
+    return joined((text, cuts)) if sending.cuts else text
 
 
-def _why_not(found: ClassView) -> tuple[str, ErrorCode]:
+def _why_not(view: ClassView) -> tuple[str, ErrorCode]:
     """Why a class is not on air, and the code whose heading in RUNBOOK.md is about that."""
-    sending, booked, cited = found.sending, found.booked, found.cited
+    sending, booked, cited = view.sending, view.booked, view.cited
     if sending is not None and sending.failures:
         why = sending.why or Text("no reason was given")
-        said = Text.many(
+        text = Text.many(
             "{n:,} attempt to connect failed, the last because: {why}",
             "{n:,} attempts to connect failed, the last because: {why}",
             n=sending.failures,
             why=why,
         )
-        return said, AIRING_BROKEN
+        return text, AIRING_BROKEN
     if sending is not None and sending.is_playout_away and sending.why:
         return sending.why, PLAYOUT_AWAY
     if booked is not None and booked.state in {BookingState.RECEIVED, BookingState.WAITING}:
@@ -226,59 +226,59 @@ def _why_not(found: ClassView) -> tuple[str, ErrorCode]:
     if (cited is not None and cited.state is AiringState.WAITING) or (
         cited is None and booked is not None and booked.state is BookingState.PLACED
     ):
-        return Text("{host} does not have its recording yet", host=found.host), NOT_READY_FOR_START
+        return Text("{host} does not have its recording yet", host=view.host), NOT_READY_FOR_START
     if sending is not None and sending.why:
         return sending.why, AIRING_BROKEN
-    return Text("nothing of it was sent yet by {host}", host=found.host), AIRING_BROKEN
+    return Text("nothing of it was sent yet by {host}", host=view.host), AIRING_BROKEN
 
 
-def _header(found: ClassView, known: Standing, now: float) -> list[tuple[str, str]]:
-    one = found.booked or found.cited
-    if one is None:
+def _header(view: ClassView, known: Standing, now: float) -> list[tuple[str, str]]:
+    class_ = view.booked or view.cited
+    if class_ is None:
         return []
-    making = found.booked is not None and found.booked.streamer is None
-    sent = what_was_sent(found, now)
+    making = view.booked is not None and view.booked.streamer is None
+    sent = what_was_sent(view, now)
     return [
-        (msgid("state"), state_sentence(found, known, now)),
-        (msgid("time"), formatting.period(one.start_time, one.end_time)),
-        (msgid("institution"), one.institution or ""),
-        (msgid("recording"), one.source or ""),
-        (msgid("push URL"), one.push or ""),
-        (msgid("streamer"), "" if making else found.host),
-        (msgid("rendition"), one.stem),
-        (msgid("last error"), _last_error(found, one)),
-        (msgid("readiness"), _readiness(found, known)),
-        (msgid("recording faults"), found.dead_air),
-        (msgid("as run"), gaps.as_run(sent, found.as_run)),
-        (msgid("not sent"), sent.missing() if found.as_run else ""),
-        *((msgid("open alarm"), _open(alarm)) for alarm in found.alarms),
+        (msgid("state"), state_sentence(view, known, now)),
+        (msgid("time"), formatting.period(class_.start_time, class_.end_time)),
+        (msgid("institution"), class_.institution or ""),
+        (msgid("recording"), class_.source or ""),
+        (msgid("push URL"), class_.push or ""),
+        (msgid("streamer"), "" if making else view.host),
+        (msgid("rendition"), class_.stem),
+        (msgid("last error"), _last_error(view, class_)),
+        (msgid("readiness"), _readiness(view, known)),
+        (msgid("recording faults"), view.dead_air),
+        (msgid("as run"), gaps.as_run(sent, view.as_run)),
+        (msgid("not sent"), sent.missing() if view.as_run else ""),
+        *((msgid("open alarm"), _open(alarm)) for alarm in view.alarms),
     ]
 
 
-def what_was_sent(found: ClassView, now: float) -> gaps.SentAccount:
+def what_was_sent(view: ClassView, now: float) -> gaps.SentAccount:
     """What was sent of the class until *now* (epoch seconds), and what was not, and why."""
-    one = found.booked or found.cited
-    start, end = (one.start_time, one.end_time) if one is not None else (0.0, 0.0)
-    mine = [event for event in found.events if event.class_id == found.class_id]
-    return gaps.sent(start, min(end, max(start, now)), found.as_run, mine, (one.message if one else None) or "")
+    class_ = view.booked or view.cited
+    start, end = (class_.start_time, class_.end_time) if class_ is not None else (0.0, 0.0)
+    mine = [event for event in view.events if event.class_id == view.class_id]
+    return gaps.sent(start, min(end, max(start, now)), view.as_run, mine, (class_.message if class_ else None) or "")
 
 
-def _last_error(found: ClassView, one: Booked | StreamerView) -> str:
-    sending = found.sending
+def _last_error(view: ClassView, class_: Booked | StreamerView) -> str:
+    sending = view.sending
     if sending is not None and sending.why:
         if sending.why_at is None:
             return sending.why
         return Text("{at:clock}: {why}", at=sending.why_at, why=sending.why)
-    is_bad = one.state in {BookingState.REFUSED, BookingState.BROKEN, AiringState.REFUSED, AiringState.BROKEN}
-    return Text("{thing}: {what}", thing=one.code, what=one.message) if is_bad and one.code else ""
+    is_bad = class_.state in {BookingState.REFUSED, BookingState.BROKEN, AiringState.REFUSED, AiringState.BROKEN}
+    return Text("{thing}: {what}", thing=class_.code, what=class_.message) if is_bad and class_.code else ""
 
 
-def _readiness(found: ClassView, known: Standing) -> str:
-    if found.check is None or known not in {Standing.READY, Standing.COMING, *MISSING}:
+def _readiness(view: ClassView, known: Standing) -> str:
+    if view.check is None or known not in {Standing.READY, Standing.COMING, *MISSING}:
         return ""
-    if not found.check.reds:
-        return Text("ready, checked at {at:clock}", at=found.check.at)
-    return Text("not ready, checked at {at:clock}: {why}", at=found.check.at, why=found.check.reds)
+    if not view.check.reds:
+        return Text("ready, checked at {at:clock}", at=view.check.at)
+    return Text("not ready, checked at {at:clock}: {why}", at=view.check.at, why=view.check.reds)
 
 
 def _open(alarm: OpenAlarm) -> str:
@@ -296,64 +296,64 @@ def _open(alarm: OpenAlarm) -> str:
 _NO_REDIS = Text("RUNBOOK.md: redis: no heartbeat")
 
 
-def _following(found: ClassView, known: Standing, now: float) -> list[str]:
-    said: list[str] = []
+def _following(view: ClassView, known: Standing, now: float) -> list[str]:
+    sentences: list[str] = []
     if known is Standing.SILENT:
         runs = Text(
             "On the host of {streamer}, see whether its program runs: supervisorctl status. "
             "There, lectern explain {class_id} says more.",
-            streamer=found.host,
-            class_id=found.class_id,
+            streamer=view.host,
+            class_id=view.class_id,
         )
-        said.append(runs)
-        said.append(_NO_REDIS if found.unheard == NO_REDIS else _heading(STREAMER_LOST.number))
+        sentences.append(runs)
+        sentences.append(_NO_REDIS if view.unheard == NO_REDIS else _heading(STREAMER_LOST.number))
     elif known is Standing.NOT_ON_AIR:
-        said += _missing(found)
+        sentences += _missing(view)
     if known is not Standing.ON_AIR:
-        said += timeline.next_of_class(found.booked, found.making, found.cited, now)
+        sentences += timeline.next_of_class(view.booked, view.making, view.cited, now)
     else:
-        left = Text("It is on air for another {left_s:span}.", left_s=found.end_time - now)
-        said.append(joined((left, _ending(found)), BESIDE))
-    if found.check is not None and found.check.reds and known in {Standing.READY, Standing.COMING}:
-        said = [
-            Text("It is not ready for its start: {reds}", reds=found.check.reds),
+        left = Text("It is on air for another {left_s:span}.", left_s=view.end_time - now)
+        sentences.append(joined((left, _ending(view)), BESIDE))
+    if view.check is not None and view.check.reds and known in {Standing.READY, Standing.COMING}:
+        sentences = [
+            Text("It is not ready for its start: {reds}", reds=view.check.reds),
             _heading(NOT_READY_FOR_START.number),
-            *said,
+            *sentences,
         ]
-    if found.dead_air and known in {Standing.READY, Standing.COMING}:
-        said += [
+    if view.dead_air and known in {Standing.READY, Standing.COMING}:
+        sentences += [
             Text("Look at its recording there, and have it replaced if that is not meant."),
             _heading(DEAD_AIR.number),
         ]
-    if found.booked is None and found.cited is None:
-        said += timeline.next_of_unbooked(found.kept_since, malformed=found.is_malformed, now=now)
-    said += [_heading(alarm.code) for alarm in found.alarms if alarm.code in CODES]
-    return list(dict.fromkeys(said))
+    if view.booked is None and view.cited is None:
+        sentences += timeline.next_of_unbooked(view.kept_since, malformed=view.is_malformed, now=now)
+    sentences += [_heading(alarm.code) for alarm in view.alarms if alarm.code in CODES]
+    return list(dict.fromkeys(sentences))
 
 
-def _missing(found: ClassView) -> list[str]:
-    why, code = _why_not(found)
-    said = [Text("It should be on air now: {reason}.", reason=why), _heading(code.number)]
-    if found.sending is not None and found.sending.failures:
-        reached = _reached(found.booked or found.cited)
+def _missing(view: ClassView) -> list[str]:
+    why, code = _why_not(view)
+    sentences = [Text("It should be on air now: {reason}.", reason=why), _heading(code.number)]
+    if view.sending is not None and view.sending.failures:
+        reached = _reached(view.booked or view.cited)
         look = Text(
-            "See whether the push host answers, on {streamer}: nc -vz {reached}.", streamer=found.host, reached=reached
+            "See whether the push host answers, on {streamer}: nc -vz {reached}.", streamer=view.host, reached=reached
         )
-        said.append(joined((look, _ending(found)), BESIDE))
-    return said
+        sentences.append(joined((look, _ending(view)), BESIDE))
+    return sentences
 
 
-def _reached(one: Booked | StreamerView | None) -> str:
+def _reached(class_: Booked | StreamerView | None) -> str:
     """The host and port of a class's push URL, as programs take them; HOST PORT if it does not say them."""
     try:
-        url = urls.push((one and one.push) or "")
+        url = urls.push((class_ and class_.push) or "")
     except ValueError:
         return "HOST PORT"
     return f"{url.host} {url.port}"
 
 
-def _ending(found: ClassView) -> str:
-    return Text("To end it: lectern cancel {class_id}", class_id=found.class_id)
+def _ending(view: ClassView) -> str:
+    return Text("To end it: lectern cancel {class_id}", class_id=view.class_id)
 
 
 def _heading(code: int) -> str:
@@ -381,7 +381,7 @@ def of_playout(status: Mapping[str, Any], now: float = 0.0, events: Iterable[Eve
         on_air=is_on_air,
         since=status.get("first_byte_at"),
         position_s=status.get("position_s"),
-        failures=0 if is_on_air else max(int(one.get("failures") or 0) for one in pushes),
+        failures=0 if is_on_air else max(int(push.get("failures") or 0) for push in pushes),
         cuts=max(int(status.get("sessions") or 0) - len(pushes), 0),
         why=None if status.get("state") == "ended" else status.get("why") or waits,  # why it ended is no error
         slate=bool(status.get("slate")),

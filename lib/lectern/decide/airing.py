@@ -113,42 +113,53 @@ OVER = AIRED | {AiringState.REFUSED, AiringState.CANCELLED}
 
 
 def ended(
-    changes: StreamerChanges, class_id: str, one: Airing | None, events: Sequence[EventView], told: Mapping[str, Any]
+    changes: StreamerChanges,
+    class_id: str,
+    airing: Airing | None,
+    events: Sequence[EventView],
+    ending: Mapping[str, Any],
 ) -> None:
-    """Close a class that the playout reports as ended: *told* is its event `ended`, or its `status`.
+    """Close a class that the playout reports as ended: *ending* is its event `ended`, or its `status`.
 
     *events* are those of the class that its teacher is told, too.
     """
-    parts = as_run(told["as_run"])
+    parts = as_run(ending["as_run"])
     changes.sent.append((class_id, gaps.longest(parts, KEPT)))
-    if one is None:
+    if airing is None:
         return
     parts_told = gaps.longest(parts, AS_RUN_TOLD)
-    if one.state is AiringState.CANCELLED and parts:  # its teacher heard before of the cancel, but not what was sent
-        changes.report("ended", one, errors.CANCELLED, "what was sent before it was cancelled", parts_told, events)
-    if one.state not in LIVE_AIRINGS or told["why"] == CANCELLED:
+    if airing.state is AiringState.CANCELLED and parts:  # its teacher heard before of the cancel, but not what was sent
+        changes.report("ended", airing, errors.CANCELLED, "what was sent before it was cancelled", parts_told, events)
+    if airing.state not in LIVE_AIRINGS or ending["why"] == CANCELLED:
         return
-    one = _promised(changes, one)
-    if one.state is AiringState.WAITING:  # its teacher refuses it, or has refused it: no answer was given before
+    airing = _promised(changes, airing)
+    if airing.state is AiringState.WAITING:  # its teacher refuses it, or has refused it: no answer was given before
         return
-    sent = gaps.sent(one.start_time, one.end_time, parts, events, told["why"])
+    sent = gaps.sent(airing.start_time, airing.end_time, parts, events, ending["why"])
     if sent.recording_s <= 0:
-        why = gaps.not_aired(sent, told.get("last") or told["why"])
-        close(changes, one, AiringState.BROKEN, why, parts_told, events)
+        why = gaps.not_aired(sent, ending.get("last") or ending["why"])
+        close(changes, airing, AiringState.BROKEN, why, parts_told, events)
         return
     state = AiringState.AIRED if sent.is_whole else AiringState.AIRED_WITH_GAPS
     changes.missing_s.append(sent.missing_s)
-    close(changes, one, state, Text("{first}; {second}", first=sent.sentence(), second=told["why"]), parts_told, events)
+    close(
+        changes,
+        airing,
+        state,
+        Text("{first}; {second}", first=sent.sentence(), second=ending["why"]),
+        parts_told,
+        events,
+    )
 
 
-def _promised(changes: StreamerChanges, one: Airing) -> Airing:
-    """*one*; a class that was ready and waits for its lost file again ends as one that is ready: it may be on air."""
-    return changes.move(one, AiringState.READY) if one.state is AiringState.WAITING and one.lost else one
+def _promised(changes: StreamerChanges, airing: Airing) -> Airing:
+    """*airing*; a class that was ready and waits for its lost file ends as a ready class: it may be on air."""
+    return changes.move(airing, AiringState.READY) if airing.state is AiringState.WAITING and airing.lost else airing
 
 
 def close(
     changes: StreamerChanges,
-    one: Airing,
+    airing: Airing,
     state: AiringState,
     message: str,
     parts: Sequence[AsRun] = (),
@@ -156,39 +167,39 @@ def close(
 ) -> None:
     """End a class, which then cites no rendition (if broken: after its end), and report once how it ended."""
     code = CODES.get(state)
-    if one.state in AIRED | {AiringState.CANCELLED}:
+    if airing.state in AIRED | {AiringState.CANCELLED}:
         return  # the class was released meanwhile
-    if state in AIRED and one.state in {AiringState.READY, AiringState.BROKEN}:
-        one = changes.move(one, AiringState.ON_AIR)  # it ended before it was seen on air, or was closed too early
-    after = changes.move(one, state, code, message)
-    if changes.now >= one.end_time:  # until then a person may retry a broken class
+    if state in AIRED and airing.state in {AiringState.READY, AiringState.BROKEN}:
+        airing = changes.move(airing, AiringState.ON_AIR)  # it ended before it was seen on air, or was closed too early
+    after = changes.move(airing, state, code, message)
+    if changes.now >= airing.end_time:  # until then a person may retry a broken class
         changes.give_up(after)
-    if (one.state, one.message) == (state, message):
+    if (airing.state, airing.message) == (state, message):
         return  # reported before; the playout says it again to each process that begins
     changes.report("ended", after, code, message, parts, events)
-    changes.note(state, one, message)
+    changes.note(state, airing, message)
 
 
-def close_late(changes: StreamerChanges, one: Airing, *, is_known: bool = False) -> None:
+def close_late(changes: StreamerChanges, airing: Airing, *, is_known: bool = False) -> None:
     """Close a class whose end has passed without a report, because no process aired it or the disk was full.
 
     *is_known*: the playout was asked, and has nothing of it.
     """
-    one = _promised(changes, one)
-    if one.state is AiringState.WAITING:
+    airing = _promised(changes, airing)
+    if airing.state is AiringState.WAITING:
         code, why = errors.ENDED, Text("it ended before its rendition was there")
-        changes.report("prepared", changes.move(one, AiringState.REFUSED, code, why), code, why)
-    elif one.state is AiringState.BROKEN:
-        changes.give_up(one)  # how it ended was reported before
+        changes.report("prepared", changes.move(airing, AiringState.REFUSED, code, why), code, why)
+    elif airing.state is AiringState.BROKEN:
+        changes.give_up(airing)  # how it ended was reported before
         return
     else:
         code, why = errors.AIRING_BROKEN, Text("not aired to its end: nobody knows how much of it was sent")
-        if is_known and one.state is AiringState.READY:  # no receiver ever took it
+        if is_known and airing.state is AiringState.READY:  # no receiver ever took it
             why = Text("not aired: nothing was sent")
-        after = changes.move(one, AiringState.BROKEN, code, why)
+        after = changes.move(airing, AiringState.BROKEN, code, why)
         changes.report("ended", after, code, why)
         changes.give_up(after)
-    changes.note("closed late", one, why)
+    changes.note("closed late", airing, why)
 
 
 def release(changes: StreamerChanges, known: Airing | None, message: Release) -> Airing | None:

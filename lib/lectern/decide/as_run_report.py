@@ -111,8 +111,8 @@ class AsRunReport:
 
     def whole(self) -> Total:
         """The sums of all institutions."""
-        names = [one.name for one in fields(Total)]
-        return Total(**{name: sum(getattr(one, name) for one in self.totals.values()) for name in names})
+        names = [column.name for column in fields(Total)]
+        return Total(**{name: sum(getattr(total, name) for total in self.totals.values()) for name in names})
 
 
 def line(planned: Planned, parts: Sequence[AsRun], now: float = inf) -> ReportLine:
@@ -128,15 +128,15 @@ def line(planned: Planned, parts: Sequence[AsRun], now: float = inf) -> ReportLi
     return ReportLine(
         *planned[:6],
         round(parts[0].begins, 1) if parts else None,
-        round(max(one.ends for one in parts), 1) if parts else None,
+        round(max(part.ends for part in parts), 1) if parts else None,
         round(sent.recording_s, 2),
         round(sent.slate_s, 2),
         round(sent.missing_s, 2) if is_counted else 0.0,
         sent.sessions,
-        sum(one.sent_bytes or 0 for one in parts),
+        sum(part.sent_bytes or 0 for part in parts),
         planned.state,
         planned.why,
-        sum(one.ends - one.begins for one in parts),
+        sum(part.ends - part.begins for part in parts),
         is_to_come,
     )
 
@@ -148,14 +148,14 @@ def report(
 
     *transcoding_s* are the seconds that transcoders worked for each institution.
     """
-    found = AsRunReport()
+    result = AsRunReport()
     for planned in booked:
-        one = line(planned, parts.get(planned.class_id, ()), now)
-        found.lines.append(one)
-        found.totals.setdefault(one.institution, Total()).add(one)
+        row = line(planned, parts.get(planned.class_id, ()), now)
+        result.lines.append(row)
+        result.totals.setdefault(row.institution, Total()).add(row)
     for institution, seconds in transcoding_s.items():
-        found.totals.setdefault(institution, Total()).transcoding_s += seconds
-    return found
+        result.totals.setdefault(institution, Total()).transcoding_s += seconds
+    return result
 
 
 def _percent(part: float, whole: float) -> float | None:

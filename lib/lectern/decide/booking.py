@@ -27,25 +27,25 @@ _SHOWN = frozenset({"record_id", "video_resolution", "institution_id"})
 """Fields whose values are shown; a URL may hold a secret, and an unknown field may be long."""
 
 
-def is_same(kept: str, booking: Booking) -> bool:
-    """Whether *booking* says the same as the payload that was *kept*, however each of them is written.
+def is_same(stored: str, booking: Booking) -> bool:
+    """Whether *booking* says the same as the payload that was *stored*, however each of them is written.
 
     A recording's URL with a new signature is another URL: the old signature may have expired.
     """
-    return kept == booking.payload or not _different(kept, booking, str)
+    return stored == booking.payload or not _different(stored, booking, str)
 
 
-def differences(kept: Sequence[str], booking: Booking) -> list[str]:
-    """The fields that differ from the last of the payloads *kept*; none if *booking* says the same as one of them.
+def differences(stored: Sequence[str], booking: Booking) -> list[str]:
+    """The fields that differ from the last of the payloads *stored*; none if *booking* says the same as one of them.
 
     The order of keys, the spelling of numbers and URLs, the signature of a recording's URL, and null entries make no
     difference.
     """
-    found: list[str] = []
-    for payload in kept:
-        if payload == booking.payload or not (found := _different(payload, booking, source)):
+    differing: list[str] = []
+    for payload in stored:
+        if payload == booking.payload or not (differing := _different(payload, booking, source)):
             return []
-    return found
+    return differing
 
 
 def _different(payload: str, booking: Booking, identity: Callable[[str], str]) -> list[str]:
@@ -124,11 +124,11 @@ def named_by(booking: Booking) -> Named:
     return Named.IN_LIST if booking.video_resolution in booking.urls else Named.NOT_IN_LIST
 
 
-def action(named: Named, found: RenditionState | None) -> BookingAction:
-    """The last column of the table; *found* is the state in the database, None if there is no row."""
+def action(named: Named, state: RenditionState | None) -> BookingAction:
+    """The last column of the table; *state* is the state in the database, None if there is no row."""
     if named is not Named.NOT_IN_LIST:
         return _ROWS[named, Looked.NOT_LOOKED_AT]
-    return _ROWS[named, Looked.NO_ROW if found is None else found]
+    return _ROWS[named, Looked.NO_ROW if state is None else state]
 
 
 @dataclass(frozen=True)
@@ -208,7 +208,7 @@ def plan(bookings: Iterable[Booking], before: Before, limits: Limits, now: float
             result.again.append(Again(booking.class_id, differences(first, booking)))
             continue
         # While no stream is taken there is nothing to compare, so the URLs of refused bookings need no parsing.
-        slots = [one for stream in booking.streams for one in now_taken.get(stream, ())] if now_taken else []
+        slots = [live for stream in booking.streams for live in now_taken.get(stream, ())] if now_taken else []
         verdict, attempt = _overlap(booking, slots, now), None
         if verdict is None:
             verdict, attempt = _decide(booking, now_renditions, limits, now)
@@ -231,26 +231,28 @@ def contenders(
     now: float,
 ) -> list[Booking]:
     """The bookings that the table does not refuse: the streams of these must be compared with those already taken."""
-    found: list[Booking] = []
-    for one in bookings:
-        row = renditions.get(one.key) if one.key else None
-        if one.end_time > now and one.class_id not in known:
-            do = action(named_by(one), row.state if row else None)
-            found += [] if do in {BookingAction.REFUSE_TIMED_OUT, BookingAction.ALARM_REFUSE_URL_MISSING} else [one]
-    return found
+    admissible: list[Booking] = []
+    for booking in bookings:
+        row = renditions.get(booking.key) if booking.key else None
+        if booking.end_time > now and booking.class_id not in known:
+            do = action(named_by(booking), row.state if row else None)
+            admissible += (
+                [] if do in {BookingAction.REFUSE_TIMED_OUT, BookingAction.ALARM_REFUSE_URL_MISSING} else [booking]
+            )
+    return admissible
 
 
 def _overlap(booking: Booking, slots: Iterable[Slot], now: float) -> BookingVerdict | None:
     """The refusal of a class if another class is pushed to its URL at the same time; None if no other class is."""
-    for one in slots:
-        overlap_s = min(booking.end_time, one.end_time) - max(booking.start_time, one.start_time)
+    for slot in slots:
+        overlap_s = min(booking.end_time, slot.end_time) - max(booking.start_time, slot.start_time)
         if overlap_s > 0 and booking.end_time > now:
-            said = Text(
+            text = Text(
                 "{class_id} is pushed to the same URL, and overlaps for {overlap_s:span}",
-                class_id=one.class_id,
+                class_id=slot.class_id,
                 overlap_s=overlap_s,
             )
-            return _refusal(booking, errors.CONFLICT, said)
+            return _refusal(booking, errors.CONFLICT, text)
     return None
 
 
@@ -273,8 +275,8 @@ def _decide(
                 booking, errors.TRANSCODE_TIMED_OUT, Text("transcoding of {stem} timed out", stem=booking.stem)
             ), None
         case BookingAction.ALARM_REFUSE_URL_MISSING:
-            said = Text("{stem} is transcoded, but video_url_list lacks it", stem=booking.stem)
-            return _refusal(booking, errors.URL_MISSING, said, alarm=True), None
+            text = Text("{stem} is transcoded, but video_url_list lacks it", stem=booking.stem)
+            return _refusal(booking, errors.URL_MISSING, text, alarm=True), None
         case BookingAction.INSERT_REQUEST_WAIT | BookingAction.SET_REQUEST_WAIT:
             assert key is not None  # the table asks for no transcoding without a key
             return _begin(booking, key, row, limits, now)
@@ -287,10 +289,10 @@ def _refusal(booking: Booking, code: ErrorCode, message: str, *, alarm: bool = F
 def _begin(
     booking: Booking, key: RenditionKey, row: Rendition | None, limits: Limits, now: float
 ) -> tuple[BookingVerdict, Attempt | None]:
-    found = next_attempt(booking, key, row, limits, now)
-    if isinstance(found, Attempt):
-        return BookingVerdict(booking, BookingState.WAITING), found
-    return _refusal(booking, found.code, found.message, alarm=True), None
+    attempt = next_attempt(booking, key, row, limits, now)
+    if isinstance(attempt, Attempt):
+        return BookingVerdict(booking, BookingState.WAITING), attempt
+    return _refusal(booking, attempt.code, attempt.message, alarm=True), None
 
 
 # What is decided about a batch of bookings and cancels.
@@ -316,9 +318,9 @@ def decide_orders(
     """Decide bookings in their order, then cancels; ``changes.orders`` has the classes that are booked already."""
     others = without_cancelled(changes, booked, facts.early) if facts.early else booked
     before = Before(already_answered(changes.orders), facts.renditions, facts.taken)
-    made = plan(others, before, limits, changes.now)
+    decided = plan(others, before, limits, changes.now)
     going: list[tuple[Order, str]] = []
-    for verdict in made.verdicts:
+    for verdict in decided.verdicts:
         order = changes.book(verdict.booking)
         if verdict.state is BookingState.PLACED:
             going.append((order, verdict.url or ""))
@@ -327,10 +329,10 @@ def decide_orders(
         else:
             _refuse(changes, order, verdict)
     proceed(changes, going, facts.loads)
-    for attempt in made.attempts:
+    for attempt in decided.attempts:
         changes.begun.append(attempt)
         changes.note("transcoding begins", stem=attempt.stem, detail=f"{attempt.backend}, attempt {attempt.attempt}")
-    for again in made.again:
+    for again in decided.again:
         order = changes.orders[again.class_id]
         if again.refusal is None:
             answer_again(changes, order)

@@ -61,11 +61,11 @@ def evictions(size_bytes: int, usage: Usage, bound: Bound, idle: Sequence[Idle])
     over_bytes = usage.size_bytes + size_bytes - bound.max_bytes
     over_num = usage.num + 1 - bound.max_num
     chosen: list[Idle] = []
-    for one in idle:
+    for rendition in idle:
         if over_bytes <= 0 and over_num <= 0:
             break
-        chosen.append(one)
-        over_bytes -= one.size_bytes
+        chosen.append(rendition)
+        over_bytes -= rendition.size_bytes
         over_num -= 1
     return tuple(chosen) if over_bytes <= 0 and over_num <= 0 else None
 
@@ -77,7 +77,7 @@ def no_room(stem: str, size_bytes: int, usage: Usage, bound: Bound, idle: Sequen
         if bound.by_disk:
             why = Text("it is larger than the {bytes:size} that the disk has room for", bytes=bound.max_bytes)
         return _no_room(stem, size_bytes, why)
-    needed = Usage(usage.size_bytes - sum(one.size_bytes for one in idle), usage.num - len(idle))
+    needed = Usage(usage.size_bytes - sum(rendition.size_bytes for rendition in idle), usage.num - len(idle))
     if needed.num >= bound.max_num:
         why = Text.many(
             "booked classes need {needed:,} of {n:,} rendition (MAX_VIDEO_NUM)",
@@ -104,9 +104,9 @@ def next_place(size_bytes: int, bound: Bound, needed: Iterable[Needed]) -> float
     number and the bytes must fit. None if it never fits, or if classes leave room for it even now.
     """
     held: dict[str, tuple[float, int]] = {}
-    for one in needed:
-        until, size = held.get(one.stem, (one.until, one.size_bytes))
-        held[one.stem] = max(until, one.until), max(size, one.size_bytes)
+    for need in needed:
+        until, size = held.get(need.stem, (need.until, need.size_bytes))
+        held[need.stem] = max(until, need.until), max(size, need.size_bytes)
     free_bytes = bound.max_bytes - sum(size for _, size in held.values())
     free_num = bound.max_num - len(held)
     if free_bytes >= size_bytes and free_num >= 1:
@@ -133,10 +133,12 @@ def told_when(admissions: Iterable[Admission], bound: Bound, needed: Sequence[Ne
     *needed* is what all booked classes need, including the classes just admitted.
     """
     return [
-        replace(one, why=with_next_place(one.why, next_place(one.wanted.size_bytes, bound, needed), now))
-        if one.admit is Admit.FULL
-        else one
-        for one in admissions
+        replace(
+            admission, why=with_next_place(admission.why, next_place(admission.wanted.size_bytes, bound, needed), now)
+        )
+        if admission.admit is Admit.FULL
+        else admission
+        for admission in admissions
     ]
 
 
@@ -153,27 +155,29 @@ def admit(
     the next would be pointless.
     """
     batch = list(wanted)
-    pinned = {one.stem for one in batch}
+    pinned = {rendition.stem for rendition in batch}
     now_cached = dict(cached)
     now_usage = usage
-    now_idle = [one for one in idle if one.stem not in pinned]
+    now_idle = [rendition for rendition in idle if rendition.stem not in pinned]
     decided: list[Admission] = []
-    for one in batch:
-        state = now_cached.get(one.stem)
+    for rendition in batch:
+        state = now_cached.get(rendition.stem)
         if state in (FileState.READY, FileState.DOWNLOADING):
-            decided.append(Admission(one, Admit.READY if state is FileState.READY else Admit.JOIN))
+            decided.append(Admission(rendition, Admit.READY if state is FileState.READY else Admit.JOIN))
             continue
-        gone = evictions(one.size_bytes, now_usage, bound, now_idle)
+        gone = evictions(rendition.size_bytes, now_usage, bound, now_idle)
         if gone is None:
             decided.append(
-                Admission(one, Admit.FULL, why=no_room(one.stem, one.size_bytes, now_usage, bound, now_idle))
+                Admission(
+                    rendition, Admit.FULL, why=no_room(rendition.stem, rendition.size_bytes, now_usage, bound, now_idle)
+                )
             )
             continue
-        decided.append(Admission(one, Admit.RESERVE, gone))
+        decided.append(Admission(rendition, Admit.RESERVE, gone))
         now_idle = now_idle[len(gone) :]
         freed = sum(other.size_bytes for other in gone)
-        now_usage = Usage(now_usage.size_bytes - freed + one.size_bytes, now_usage.num - len(gone) + 1)
-        now_cached[one.stem] = FileState.DOWNLOADING
+        now_usage = Usage(now_usage.size_bytes - freed + rendition.size_bytes, now_usage.num - len(gone) + 1)
+        now_cached[rendition.stem] = FileState.DOWNLOADING
     return decided
 
 
@@ -203,22 +207,22 @@ def new_classes(
     *released* is the placement up to which each class was released before it came; *barred* are the push URLs that
     this streamer must not push to, each with the reason.
     """
-    found: dict[str, Prepare] = {}
-    for one in prepares:
-        before = known.get(one.class_id)
-        if one.placement <= released.get(one.class_id, 0):
-            changes.row(one.class_id, "was released before it came")
-        elif before is None or (one.placement > before.placement and before.state not in LIVE_AIRINGS):
-            latest = found.get(one.class_id, one)
-            found[one.class_id] = one if one.placement > latest.placement else latest
+    by_class: dict[str, Prepare] = {}
+    for message in prepares:
+        before = known.get(message.class_id)
+        if message.placement <= released.get(message.class_id, 0):
+            changes.row(message.class_id, "was released before it came")
+        elif before is None or (message.placement > before.placement and before.state not in LIVE_AIRINGS):
+            latest = by_class.get(message.class_id, message)
+            by_class[message.class_id] = message if message.placement > latest.placement else latest
         else:
-            if one.placement > before.placement:
-                before = changes.become(before, {}, placement=one.placement)
+            if message.placement > before.placement:
+                before = changes.become(before, {}, placement=message.placement)
             _again(changes, before)
-    for one in found.values():
-        if one.push_url in barred:
-            changes.refuse(one, errors.FORBIDDEN_PUSH_HOST, barred[one.push_url])
-    return [one for one in found.values() if one.push_url not in barred]
+    for message in by_class.values():
+        if message.push_url in barred:
+            changes.refuse(message, errors.FORBIDDEN_PUSH_HOST, barred[message.push_url])
+    return [message for message in by_class.values() if message.push_url not in barred]
 
 
 def _again(changes: StreamerChanges, known: Airing) -> None:
@@ -238,41 +242,41 @@ def wanted_renditions(
 
     *here* are the renditions that are cached or being downloaded.
     """
-    found: list[WantedRendition] = []
-    for one in new:
-        there = coming.get(one.stem)
-        if one.end_time <= changes.now:
-            changes.refuse(one, errors.ENDED, Text("it ended before its rendition was there"))
-        elif one.stem in here:
-            found.append(WantedRendition(one.class_id, one.stem))
+    renditions: list[WantedRendition] = []
+    for message in new:
+        there = coming.get(message.stem)
+        if message.end_time <= changes.now:
+            changes.refuse(message, errors.ENDED, Text("it ended before its rendition was there"))
+        elif message.stem in here:
+            renditions.append(WantedRendition(message.class_id, message.stem))
         elif isinstance(there, Coming):
-            refusal = _too_late(changes, one, there)
+            refusal = _too_late(changes, message, there)
             if refusal is None:
-                found.append(WantedRendition(one.class_id, one.stem, there.size_bytes))
+                renditions.append(WantedRendition(message.class_id, message.stem, there.size_bytes))
             else:
-                changes.refuse(one, *refusal)
+                changes.refuse(message, *refusal)
         else:
-            changes.refuse(one, *_why_not(there))
-    return found
+            changes.refuse(message, *_why_not(there))
+    return renditions
 
 
-def _why_not(found: LecternError | None) -> tuple[ErrorCode, str]:
-    if found is None:
+def _why_not(error: LecternError | None) -> tuple[ErrorCode, str]:
+    if error is None:
         return DOWNLOAD_FAILED, Text("the origin does not say how large the recording is")
-    return found.code or DOWNLOAD_FAILED, found.message
+    return error.code or DOWNLOAD_FAILED, error.message
 
 
-def _too_late(changes: StreamerChanges, one: Prepare, coming: Coming) -> tuple[ErrorCode, str] | None:
+def _too_late(changes: StreamerChanges, message: Prepare, coming: Coming) -> tuple[ErrorCode, str] | None:
     """Why a recording cannot arrive before its class is over, even if no other download comes first; None if it can."""
     now, settings = changes.now, changes.settings
     takes_s = coming.left_bytes / settings.download_rate_bytes
-    if now + takes_s < one.end_time:
+    if now + takes_s < message.end_time:
         return None
     takes = _takes(coming.left_bytes, settings)
     why = Text(
         "{stem} cannot be there before the class ends in {left_s:span}: {why}",
-        stem=one.stem,
-        left_s=one.end_time - now,
+        stem=message.stem,
+        left_s=message.end_time - now,
         why=takes,
     )
     return errors.NOT_READY_FOR_START, why
@@ -292,28 +296,31 @@ def cite_or_reserve(
 ) -> None:
     """Do what the cache has decided about the classes *new*, by class_id; *urls* have answered, by stem."""
     for admission in admissions:
-        one = new[admission.wanted.class_id]
+        message = new[admission.wanted.class_id]
         changes.evict(admission.evictions)
         if admission.admit is Admit.FULL:
-            changes.refuse(one, errors.DISK_FULL, admission.why)
+            changes.refuse(message, errors.DISK_FULL, admission.why)
             continue
         if admission.admit is Admit.RESERVE:
             size_bytes = admission.wanted.size_bytes
-            changes.reserve(one.stem, size_bytes, urls[one.stem], one.source)
-            _warn(changes, one, size_bytes)
+            changes.reserve(message.stem, size_bytes, urls[message.stem], message.source)
+            _warn(changes, message, size_bytes)
         is_ready = admission.admit is Admit.READY
-        changes.admit(one, AiringState.READY if is_ready else AiringState.WAITING)
+        changes.admit(message, AiringState.READY if is_ready else AiringState.WAITING)
         if is_ready:
-            changes.report("prepared", one, message="cached")
-        changes.note(f"prepare: {admission.admit}", one)
-        changes.row(one.class_id, admission.admit, one.stem)
+            changes.report("prepared", message, message="cached")
+        changes.note(f"prepare: {admission.admit}", message)
+        changes.row(message.class_id, admission.admit, message.stem)
 
 
-def _warn(changes: StreamerChanges, one: Prepare, size_bytes: int) -> None:
+def _warn(changes: StreamerChanges, message: Prepare, size_bytes: int) -> None:
     """Raise an alarm if a recording cannot arrive before its class begins, even if it is downloaded at once."""
     now, settings = changes.now, changes.settings
     takes_s = size_bytes / settings.download_rate_bytes
-    if one.start_time <= now or now + takes_s <= one.start_time:  # a late class is aired from the clock's position on
+    # A class that is late is aired from the clock's position on.
+    if message.start_time <= now or now + takes_s <= message.start_time:
         return
-    said = readiness.sentence(called(one.class_id), one.stem, one.start_time - now, [_takes(size_bytes, settings)])
-    changes.alarm(errors.NOT_READY_FOR_START, said, one, noted=False)
+    text = readiness.sentence(
+        called(message.class_id), message.stem, message.start_time - now, [_takes(size_bytes, settings)]
+    )
+    changes.alarm(errors.NOT_READY_FOR_START, text, message, noted=False)

@@ -48,17 +48,17 @@ class ChangeFacts:
 
 def decide(changes: Changes, asked: Sequence[Change], facts: ChangeFacts, limits: Limits) -> None:
     """Decide changes in their order; ``changes`` knows the classes, their second airings, and the revisions of both."""
-    for one in asked:
+    for change in asked:
         try:
-            _decide(changes, one, facts, limits)
+            _decide(changes, change, facts, limits)
         except Refuse as error:
-            changes.answer_change(one.class_id, error.code.number, error.message)
+            changes.answer_change(change.class_id, error.code.number, error.message)
             changes.note(
                 "change refused",
-                class_id=one.class_id,
+                class_id=change.class_id,
                 detail=Text("{thing}: {what}", thing=error.code.number, what=error.message),
             )
-            changes.row(one.class_id, "refuse the change", code=error.code.number, detail=error.message)
+            changes.row(change.class_id, "refuse the change", code=error.code.number, detail=error.message)
 
 
 def wanted(orders: Mapping[str, Order], revisions: Sequence[str], asked: Change) -> tuple[Order, Booking]:
@@ -72,8 +72,8 @@ def wanted(orders: Mapping[str, Order], revisions: Sequence[str], asked: Change)
     if order.state not in WAITS:
         code = errors.CANCELLED if order.state is BookingState.CANCELLED else errors.ENDED
         raise Refuse(f"{asked.class_id}: the class is {order.state}", code)
-    waiting = [orders[one] for one in revisions if orders[one].state in WAITS]
-    latest = max(waiting, key=lambda one: _number(one.class_id), default=order)
+    waiting = [orders[id_] for id_ in revisions if orders[id_].state in WAITS]
+    latest = max(waiting, key=lambda revision: _number(revision.class_id), default=order)
     try:
         return latest, asked.onto(from_json(latest.payload))
     except ValidationError as error:
@@ -107,8 +107,8 @@ def _refuse_late(changes: Changes, order: Order, end_time: float) -> None:
     """Raise Refuse if a class ends, or is to end, too soon for a change to be surely done before."""
     left_s = end_time - changes.now
     if left_s < LAST_S and order.state is not BookingState.WAITING:
-        said = f"it ends in {formatting.span(left_s)}" if left_s > 0 else "its end has passed"
-        raise Refuse(f"{order.class_id}: {said}, so it cannot be changed any more", errors.ENDED)
+        reason = f"it ends in {formatting.span(left_s)}" if left_s > 0 else "its end has passed"
+        raise Refuse(f"{order.class_id}: {reason}, so it cannot be changed any more", errors.ENDED)
 
 
 def _airs_elsewhere(latest: Order, asked: Change) -> bool:
@@ -136,14 +136,14 @@ def _admitted(changes: Changes, latest: Order, booking: Booking, facts: ChangeFa
         for stream in booking.streams
     }
     before = Before(renditions=facts.renditions, taken=others)
-    made = plan([_where_it_lies(latest, booking)], before, limits, changes.now)
-    (verdict,) = made.verdicts
+    decided = plan([_where_it_lies(latest, booking)], before, limits, changes.now)
+    (verdict,) = decided.verdicts
     if verdict.code is not None:
         raise Refuse(verdict.message, verdict.code)
     waits = latest.revises is None and latest.state is BookingState.WAITING
     if waits and verdict.state is BookingState.PLACED and not facts.loads:
         raise Refuse(Text("{thing}: {what}", thing=booking.class_id, what=changes.no_streamer()), errors.NO_STREAMER)
-    for attempt in made.attempts:
+    for attempt in decided.attempts:
         changes.begun.append(attempt)
         changes.note("transcoding begins", stem=attempt.stem, detail=f"{attempt.backend}, attempt {attempt.attempt}")
         facts.renditions[attempt.record_id, attempt.resolution] = Rendition.of(attempt)
@@ -195,98 +195,101 @@ def _revision(changes: Changes, order: Order, booking: Booking, verdict: Booking
     changes.row(revision.class_id, str(verdict.state), where=order.streamer or "", detail=revision.stem)
 
 
-def reported(changes: Changes, revision: Order, said: Report, loads: Loads) -> None:
+def reported(changes: Changes, revision: Order, report: Report, loads: Loads) -> None:
     """Take a streamer's report on a revision: that it is prepared, that its class has its content, or why not.
 
     If it is refused, the streamer is told to apply the newest of those before it: they were a part of it.
     """
-    its = changes.orders.get(revision.revises or "")
-    is_of = said.cmd == "amended" and its is not None and _is_of(its, revision, said)
+    order = changes.orders.get(revision.revises or "")
+    is_of = report.cmd == "amended" and order is not None and _is_of(order, revision, report)
     if revision.state not in {BookingState.PLACED, BookingState.READY}:
-        changes.row(revision.class_id, f"{said.cmd} of a revision that is {revision.message or revision.state}")
+        changes.row(revision.class_id, f"{report.cmd} of a revision that is {revision.message or revision.state}")
         return
-    if its is not None and is_of and said.result == "success":
-        _in_force(changes, its, revision, loads)  # also if its end was reported first
+    if order is not None and is_of and report.result == "success":
+        _in_force(changes, order, revision, loads)  # also if its end was reported first
         return
-    is_lost = said.cmd == "ended" or (said.cmd == "prepared" and said.result != "success")
-    if is_lost or (is_of and said.code == errors.ENDED.number):
-        code = errors.CODES.get(said.code, errors.DOWNLOAD_FAILED)
-        changes.refuse(revision, code, said.message, alarm=_is_second(revision))
-    elif its is None or its.state not in placement.ON_STREAMER:
+    is_lost = report.cmd == "ended" or (report.cmd == "prepared" and report.result != "success")
+    if is_lost or (is_of and report.code == errors.ENDED.number):
+        code = errors.CODES.get(report.code, errors.DOWNLOAD_FAILED)
+        changes.refuse(revision, code, report.message, alarm=_is_second(revision))
+    elif order is None or order.state not in placement.ON_STREAMER:
         forsake(changes, [revision])
-    elif said.cmd == "prepared" and its.streamer == revision.streamer:
-        _apply(changes, its, revision)
+    elif report.cmd == "prepared" and order.streamer == revision.streamer:
+        _apply(changes, order, revision)
     else:  # the class was moved, or its revision was, or its streamer has lost the revision
         changes.release(revision.streamer or "", revision.class_id, revision.placement)
-        changes.place(revision, its.streamer or "", revision.url or "")
-    if its is not None and changes.orders[revision.class_id].state in BOOKING_OVER:
-        apply_again(changes, _applied(changes, its))
+        changes.place(revision, order.streamer or "", revision.url or "")
+    if order is not None and changes.orders[revision.class_id].state in BOOKING_OVER:
+        apply_again(changes, _applied(changes, order))
 
 
-def _is_of(its: Order, revision: Order, said: Report) -> bool:
+def _is_of(order: Order, revision: Order, report: Report) -> bool:
     """Whether a report says something of the class as it is placed now; it may have ended since."""
     may_be = placement.ON_STREAMER | {BookingState.AIRED, BookingState.AIRED_WITH_GAPS, BookingState.BROKEN}
-    return its.state in may_be and (its.streamer, max(its.placement, 1)) == (revision.streamer, said.of_placement)
+    return order.state in may_be and (order.streamer, max(order.placement, 1)) == (
+        revision.streamer,
+        report.of_placement,
+    )
 
 
-def _apply(changes: Changes, its: Order, revision: Order) -> None:
+def _apply(changes: Changes, order: Order, revision: Order) -> None:
     """Tell the streamer, which has prepared a revision, to give its class the content; it reports when that is so.
 
     If a newer revision is being applied already, this one is a part of it, and is answered with it, unless that is
     refused.
     """
     try:
-        _refuse_late(changes, its, its.end_time)
+        _refuse_late(changes, order, order.end_time)
     except Refuse as error:
         changes.refuse(revision, errors.ENDED, error.message)
         changes.release(revision.streamer or "", revision.class_id, revision.placement)
         return
     after = changes.move(revision, BookingState.READY)
-    if any(_number(one.class_id) > _number(revision.class_id) for one in _applied(changes, its)):
+    if any(_number(applied.class_id) > _number(revision.class_id) for applied in _applied(changes, order)):
         changes.release(revision.streamer or "", revision.class_id, revision.placement)
         return
-    _tell(changes, its, after)
-    changes.note(f"change {_number(revision.class_id)} is prepared", its, f"waits for {its.streamer} to confirm it")
-    changes.row(its.class_id, "to be changed", where=its.streamer or "", detail=revision.stem)
+    _tell(changes, order, after)
+    changes.note(f"change {_number(revision.class_id)} is prepared", order, f"waits for {order.streamer} to confirm it")
+    changes.row(order.class_id, "to be changed", where=order.streamer or "", detail=revision.stem)
 
 
-def _tell(changes: Changes, its: Order, revision: Order) -> None:
-    told = Amend.model_construct(
-        class_id=its.class_id,
+def _tell(changes: Changes, order: Order, revision: Order) -> None:
+    message = Amend.model_construct(
+        class_id=order.class_id,
         revision=revision.class_id,
-        placement=max(its.placement, 1),
+        placement=max(order.placement, 1),
         revision_placement=max(revision.placement, 1),
     )
-    changes.tell(revision.streamer or "", told, its.class_id)
+    changes.tell(revision.streamer or "", message, order.class_id)
 
 
 def apply_again(changes: Changes, silent: Sequence[Order]) -> None:
     """Tell streamers again to apply revisions of which they confirmed nothing, of each class the newest."""
-    for one in silent:
-        its = changes.orders.get(one.revises or "")
-        if its is not None and one == max(_applied(changes, its), key=lambda it: _number(it.class_id)):
-            _tell(changes, its, one)
-        changes.note_of(one.class_id, updated_at=changes.now)
+    for revision in silent:
+        order = changes.orders.get(revision.revises or "")
+        if order is not None and revision == max(_applied(changes, order), key=lambda it: _number(it.class_id)):
+            _tell(changes, order, revision)
+        changes.note_of(revision.class_id, updated_at=changes.now)
 
 
-def _all_of(changes: Changes, its: Order) -> list[Order]:
-    return [changes.orders[one] for one in changes.revisions.get(its.class_id, ())]
+def _all_of(changes: Changes, order: Order) -> list[Order]:
+    return [changes.orders[id_] for id_ in changes.revisions.get(order.class_id, ())]
 
 
-def _applied(changes: Changes, its: Order) -> list[Order]:
+def _applied(changes: Changes, order: Order) -> list[Order]:
     """The revisions of a class that its streamer was told to apply, or that are a part of such a one."""
-    return [one for one in _all_of(changes, its) if one.state is BookingState.READY]
+    return [revision for revision in _all_of(changes, order) if revision.state is BookingState.READY]
 
 
 def _in_force(changes: Changes, order: Order, revision: Order, loads: Loads) -> None:
     """Give a class the content that its streamer confirms to air; answer its change, and those that it includes."""
     number, streamer = _number(revision.class_id), order.streamer or ""
-    for one in _all_of(changes, order):
-        if one.state in WAITS and _number(one.class_id) <= number:
-            said = IN_FORCE if one.class_id == revision.class_id else f"{IN_FORCE}, with the change after it"
-            changes.answer(one, 0, said, one.deliveries)
-            changes.move(one, BookingState.CANCELLED, 0, said)
-            _let_go(changes, one)
+    for pending in _all_of(changes, order):
+        if pending.state in WAITS and _number(pending.class_id) <= number:
+            text = IN_FORCE if pending.class_id == revision.class_id else f"{IN_FORCE}, with the change after it"
+            changes.answer(pending, 0, text, pending.deliveries)
+            changes.move(pending, BookingState.CANCELLED, 0, text)
+            _let_go(changes, pending)
     changes.row(order.class_id, "changed", where=streamer, detail=revision.stem)
     changes.note("changed", order, f"by change {number}")
     booking = Booking.model_validate(from_json(revision.payload) | {"class_id": class_of(order.class_id)})
@@ -298,19 +301,19 @@ def _in_force(changes: Changes, order: Order, revision: Order, loads: Loads) -> 
         cancel_second(changes, after)
 
 
-def _let_go(changes: Changes, one: Order) -> None:
+def _let_go(changes: Changes, revision: Order) -> None:
     """Take back what a revision still holds: its place in a waiting list, or what its streamer prepares for it."""
-    if one.state is BookingState.WAITING:
-        changes.leaves.append((changes.waiting_key(one), one.class_id))
-    elif one.state is BookingState.PLACED:
-        changes.release(one.streamer or "", one.class_id, one.placement)
+    if revision.state is BookingState.WAITING:
+        changes.leaves.append((changes.waiting_key(revision), revision.class_id))
+    elif revision.state is BookingState.PLACED:
+        changes.release(revision.streamer or "", revision.class_id, revision.placement)
 
 
 def forsake(changes: Changes, revisions: Sequence[Order]) -> None:
     """Refuse the changes of *revisions* because their classes are over."""
-    for one in revisions:
-        changes.refuse(one, errors.ENDED, Text("the class was over before its change was in force"))
-        _let_go(changes, one)
+    for revision in revisions:
+        changes.refuse(revision, errors.ENDED, Text("the class was over before its change was in force"))
+        _let_go(changes, revision)
 
 
 def _plain(order: Order) -> str:
@@ -345,7 +348,7 @@ _OPEN = LIVE_AIRINGS - {AiringState.BROKEN}
 def amend(
     changes: StreamerChanges,
     asked: Amend,
-    one: Airing | None,
+    airing: Airing | None,
     revision: Airing | None,
     waiting: Sequence[Airing],
     ahead_s: float,
@@ -356,42 +359,47 @@ def amend(
     Returns what was changed, the class and the revision, by their ids.
     """
     if revision is None:
-        its = asked.revision, asked.revision_placement, asked.placement
-        changes.report_amended(*its, errors.NOT_BOOKED, NOT_HERE)
+        whose = asked.revision, asked.revision_placement, asked.placement
+        changes.report_amended(*whose, errors.NOT_BOOKED, NOT_HERE)
         return {}
     if revision.state not in LIVE_AIRINGS:
         if revision.class_id not in [*changes.unconfirmed, *(it.class_id for it in waiting)]:
             # Its report was lost, so it is repeated.
-            confirm(changes, revision, one, is_aired=True)
+            confirm(changes, revision, airing, is_aired=True)
         return {}
-    if one is None or one.state not in _OPEN or one.end_time <= changes.now or one.placement != asked.placement:
+    if (
+        airing is None
+        or airing.state not in _OPEN
+        or airing.end_time <= changes.now
+        or airing.placement != asked.placement
+    ):
         changes.row(asked.class_id, "is over or elsewhere, its revision goes", asked.revision)
         changes.report_amended(revision.class_id, revision.placement, asked.placement, errors.ENDED, OVER)
         return {revision.class_id: changes.move(revision, AiringState.CANCELLED)}
-    after = changes.amend(one, revision)
-    earlier = [*(it.class_id for it in waiting), *(it for it in changes.unconfirmed if revised(it) == one.class_id)]
+    after = changes.amend(airing, revision)
+    earlier = [*(it.class_id for it in waiting), *(it for it in changes.unconfirmed if revised(it) == airing.class_id)]
     changes.wait(earlier, None)  # the teacher answers them with this one
-    if min(one.start_time, after.start_time) > changes.now + ahead_s:
-        changes.report_amended(revision.class_id, revision.placement, one.placement)
+    if min(airing.start_time, after.start_time) > changes.now + ahead_s:
+        changes.report_amended(revision.class_id, revision.placement, airing.placement)
     else:
         changes.wait([revision.class_id], changes.now)
     changes.note("changed", after)
-    changes.row(one.class_id, "changed", asked.revision)
-    return {one.class_id: after, revision.class_id: replace(revision, state=AiringState.CANCELLED)}
+    changes.row(airing.class_id, "changed", asked.revision)
+    return {airing.class_id: after, revision.class_id: replace(revision, state=AiringState.CANCELLED)}
 
 
-def confirm(changes: StreamerChanges, revision: Airing, one: Airing | None, *, is_aired: bool) -> None:
+def confirm(changes: StreamerChanges, revision: Airing, airing: Airing | None, *, is_aired: bool) -> None:
     """Report that a class is aired as its revision says (*is_aired*), or that it cannot be any more; else wait."""
-    its = revision.class_id, revision.placement, one.placement if one is not None else 1
-    if one is None or one.state not in _OPEN:
-        changes.report_amended(*its, errors.ENDED, OVER)
+    whose = revision.class_id, revision.placement, airing.placement if airing is not None else 1
+    if airing is None or airing.state not in _OPEN:
+        changes.report_amended(*whose, errors.ENDED, OVER)
     elif any(
-        getattr(one, name) != getattr(revision, name) for name in _CONTENT
+        getattr(airing, name) != getattr(revision, name) for name in _CONTENT
     ):  # it was moved away, and has come back
-        changes.report_amended(*its, errors.NOT_BOOKED, NOT_HERE)
+        changes.report_amended(*whose, errors.NOT_BOOKED, NOT_HERE)
     elif is_aired:
-        changes.report_amended(*its)
-        changes.note("change in force", one)
+        changes.report_amended(*whose)
+        changes.note("change in force", airing)
     else:
         return
     changes.wait([revision.class_id], None)

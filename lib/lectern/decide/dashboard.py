@@ -30,54 +30,54 @@ OUTCOMES: Mapping[str, frozenset[BookingState]] = {
 
 def outcomes(counted: Iterable[tuple[int, BookingState, int]]) -> dict[str, list[int]]:
     """The number of bookings by outcome, for each of the last 24 hours; *counted* is (hour, state, number)."""
-    found = {name: [0] * HOURS for name in OUTCOMES}
+    by_outcome = {name: [0] * HOURS for name in OUTCOMES}
     names = {state: name for name, states in OUTCOMES.items() for state in states}
     for hour, state, number in counted:
-        found[names[state]][min(hour, HOURS - 1)] += number
-    return found
+        by_outcome[names[state]][min(hour, HOURS - 1)] += number
+    return by_outcome
 
 
 def cache_ahead(needed: Iterable[Needed], now: float) -> list[int]:
     """Bytes that classes need of the cache at each of the next 24 hours, if nothing else is booked."""
     last: dict[str, Needed] = {}
-    for one in needed:
-        if one.stem not in last or one.until > last[one.stem].until:
-            last[one.stem] = one
-    ends = [(one.until, one.size_bytes) for one in last.values()]
+    for need in needed:
+        if need.stem not in last or need.until > last[need.stem].until:
+            last[need.stem] = need
+    ends = [(need.until, need.size_bytes) for need in last.values()]
     return [sum(size for until, size in ends if until > now + hour * HOUR_S) for hour in range(HOURS)]
 
 
 def sent_ahead(needed: Iterable[Needed], now: float) -> list[float]:
     """The most that is sent at once in each of the next 24 hours, in bits a second, if nothing else is booked."""
-    found = [0.0] * HOURS
+    rates = [0.0] * HOURS
     steps: list[tuple[float, float]] = []
-    for one in needed:
-        steps += [(one.start, one.bits_a_second), (one.until, -one.bits_a_second)]
+    for need in needed:
+        steps += [(need.start, need.bits_a_second), (need.until, -need.bits_a_second)]
     rate, hour = 0.0, 0
     for at, more in sorted(steps):
         while hour < HOURS - 1 and at >= now + (hour + 1) * HOUR_S:
             hour += 1
-            found[hour] = rate
+            rates[hour] = rate
         rate = max(rate + more, 0.0)
         if at < now + HOURS * HOUR_S:
-            found[hour] = max(found[hour], rate)
-    return [float(round(one)) for one in found]
+            rates[hour] = max(rates[hour], rate)
+    return [float(round(rate)) for rate in rates]
 
 
 def summed(streamers: Iterable[Mapping[str, Sequence[float]]]) -> list[float]:
     """The cache that classes need on all streamers together, in GB for each hour; empty if no streamer reports it."""
-    told = [one[NEEDED] for one in streamers if len(one.get(NEEDED, ())) == HOURS]
-    return [round(sum(hour) / 1e9, 3) for hour in zip(*told, strict=True)]
+    reported = [streamer[NEEDED] for streamer in streamers if len(streamer.get(NEEDED, ())) == HOURS]
+    return [round(sum(hour) / 1e9, 3) for hour in zip(*reported, strict=True)]
 
 
 def largest(streamers: Mapping[str, Mapping[str, Sequence[float]]], number: int, others: str) -> dict[str, list[float]]:
     """What is sent ahead in Mbit/s: by each of the *number* streamers that send most, and by all *others* together."""
-    sent = {name: [one / 1e6 for one in own.get(SENT, ())] for name, own in streamers.items()}
+    sent = {name: [rate / 1e6 for rate in own.get(SENT, ())] for name, own in streamers.items()}
     ordered = sorted((name for name, own in sent.items() if len(own) == HOURS), key=lambda name: -max(sent[name]))
-    found = {name: sent[name] for name in ordered[:number]}
+    shown = {name: sent[name] for name in ordered[:number]}
     if rest := ordered[number:]:
-        found[others] = [sum(sent[name][hour] for name in rest) for hour in range(HOURS)]
-    return {name: [round(one, 1) for one in values] for name, values in found.items()}
+        shown[others] = [sum(sent[name][hour] for name in rest) for hour in range(HOURS)]
+    return {name: [round(rate, 1) for rate in values] for name, values in shown.items()}
 
 
 # Which classes are on air now, which should be and are not, and why: counted over all streamers.
@@ -110,24 +110,24 @@ def tally(due: Iterable[ClassView], words: Mapping[str, StreamerStatus] | None, 
     on_air: Counter[str] = Counter()
     missing: list[Missing] = []
     unknown: list[Missing] = []
-    for one in due:
-        found = with_status(one, words)
-        known = standing(found, now)
-        streamer = found.booked.streamer if found.booked else found.streamer
+    for class_ in due:
+        view = with_status(class_, words)
+        known = standing(view, now)
+        streamer = view.booked.streamer if view.booked else view.streamer
         if known is Standing.ON_AIR:
             on_air[streamer or "?"] += 1
         elif known in MISSED:
-            missing.append(Missing(found.class_id, streamer, known, _why(found, known, now)))
+            missing.append(Missing(view.class_id, streamer, known, _why(view, known, now)))
         elif known is Standing.SILENT:
-            unknown.append(Missing(found.class_id, streamer, known, _why(found, known, now)))
+            unknown.append(Missing(view.class_id, streamer, known, _why(view, known, now)))
     return Tally(dict(on_air), tuple(missing), tuple(unknown))
 
 
-def _why(found: ClassView, known: Standing, now: float) -> str:
-    if known is Standing.BROKEN and found.booked is not None:
+def _why(view: ClassView, known: Standing, now: float) -> str:
+    if known is Standing.BROKEN and view.booked is not None:
         return Text(
             "broken: {code}: {why}",
-            code=found.booked.code,
-            why=found.booked.message or "",
+            code=view.booked.code,
+            why=view.booked.message or "",
         )
-    return state_sentence(found, known, now)
+    return state_sentence(view, known, now)

@@ -62,8 +62,8 @@ def again(error: LecternError, tries: int) -> bool:
     """
     if tries >= TRIES:
         return False
-    found = blame(error)
-    return found is Blame.HOST or (found is Blame.SOURCE and isinstance(error, TryAgain))
+    fault = blame(error)
+    return fault is Blame.HOST or (fault is Blame.SOURCE and isinstance(error, TryAgain))
 
 
 def host_for(hosts: Iterable[EcsHost], slots: int, avoid: Collection[str], now: float) -> str | None:
@@ -72,10 +72,11 @@ def host_for(hosts: Iterable[EcsHost], slots: int, avoid: Collection[str], now: 
     Hosts that are put aside, and hosts to *avoid*, are taken only if no other is usable.
     """
     listed = list(hosts)
-    healthy = [one for one in listed if one.aside_until <= now] or sorted(listed, key=lambda one: one.aside_until)[:1]
-    usable = [one for one in healthy if one.name not in avoid] or healthy
-    free = [one for one in usable if one.jobs < slots]
-    return min(free, key=lambda one: one.jobs).name if free else None
+    healthy = [host for host in listed if host.aside_until <= now]
+    healthy = healthy or sorted(listed, key=lambda host: host.aside_until)[:1]
+    usable = [host for host in healthy if host.name not in avoid] or healthy
+    free = [host for host in usable if host.jobs < slots]
+    return min(free, key=lambda host: host.jobs).name if free else None
 
 
 def after_failure(host: EcsHost, now: float, aside_s: float) -> EcsHost:

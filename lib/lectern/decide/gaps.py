@@ -85,8 +85,8 @@ class SentAccount:
 
     def sentence(self) -> str:
         """How the class was aired: whole, or what is missing and why."""
-        said = WHOLE if self.is_whole else self.missing()
-        return joined((said, _sessions(self)))
+        text = WHOLE if self.is_whole else self.missing()
+        return joined((text, _sessions(self)))
 
 
 def sent(
@@ -101,7 +101,7 @@ def sent(
     slate = _joined(parts, "slate", start, end)
     missing = _without([(start, end)], recording)
     shown = _both(missing, slate)
-    known = sorted((one for one in reasons if _kind(one) in _WHYS or one.what == "slate"), key=attrgetter("at"))
+    known = sorted((event for event in reasons if _kind(event) in _WHYS or event.what == "slate"), key=attrgetter("at"))
     pieces = [(*piece, *_slate_why(piece, known)) for piece in shown]
     for piece in _without(missing, shown):
         why = (_OVER, "") if is_over and recording and piece[0] >= recording[-1][1] else _why(piece, known)
@@ -110,45 +110,45 @@ def sent(
         max(0.0, end - start),
         sum(ends - begins for begins, ends in recording),
         sum(ends - begins for begins, ends in shown),
-        len({(one.url, one.session) for one in parts}),
+        len({(part.url, part.session) for part in parts}),
         _grouped(sorted(pieces)),
     )
 
 
-def as_run(found: SentAccount, parts: Sequence[AsRun]) -> str:
+def as_run(account: SentAccount, parts: Sequence[AsRun]) -> str:
     """What was really sent of a class, for people; empty if nothing was sent."""
     if not parts:
         return ""
-    begins, ends = min(one.begins for one in parts), max(one.ends for one in parts)
+    begins, ends = min(part.begins for part in parts), max(part.ends for part in parts)
     recording = Text(
         "{length_s:length} of the recording, {begins:clock} to {ends:clock}",
-        length_s=found.recording_s,
+        length_s=account.recording_s,
         begins=begins,
         ends=ends,
     )
-    slate = [Text("{length_s:length} of the slate", length_s=found.slate_s)] if found.slate_s >= 1 else []
-    size_bytes = sum(one.sent_bytes or 0 for one in parts)
+    slate = [Text("{length_s:length} of the slate", length_s=account.slate_s)] if account.slate_s >= 1 else []
+    size_bytes = sum(part.sent_bytes or 0 for part in parts)
     sent_bytes = [Text("{size_bytes:size}", size_bytes=size_bytes)] if size_bytes else []
-    return joined((recording, *slate, _sessions(found), *sent_bytes))
+    return joined((recording, *slate, _sessions(account), *sent_bytes))
 
 
-def _sessions(found: SentAccount) -> Text:
-    return Text.many("{n:,} session", "{n:,} sessions", n=found.sessions)
+def _sessions(account: SentAccount) -> Text:
+    return Text.many("{n:,} session", "{n:,} sessions", n=account.sessions)
 
 
-def not_aired(found: SentAccount, why: str | None) -> str:
+def not_aired(account: SentAccount, why: str | None) -> str:
     """The message for a class whose recording was never sent."""
-    said: str = Text("not aired")
-    if found.slate_s >= 1:
-        said = joined((said, Text("the slate was sent for {slate_s:.0f} s", slate_s=found.slate_s)))
-    return Text("{thing}: {what}", thing=said, what=why) if why else said
+    text: str = Text("not aired")
+    if account.slate_s >= 1:
+        text = joined((text, Text("the slate was sent for {slate_s:.0f} s", slate_s=account.slate_s)))
+    return Text("{thing}: {what}", thing=text, what=why) if why else text
 
 
 def longest(parts: Sequence[AsRun], most: int) -> list[AsRun]:
     """At most *most* of the *parts*, in time order: without the shortest ones, which change the sums least."""
     if len(parts) <= most:
         return list(parts)
-    return sorted(sorted(parts, key=lambda one: one.begins - one.ends)[:most], key=attrgetter("begins"))
+    return sorted(sorted(parts, key=lambda part: part.begins - part.ends)[:most], key=attrgetter("begins"))
 
 
 _Stretch = tuple[float, float]
@@ -156,46 +156,46 @@ _Stretch = tuple[float, float]
 
 def _joined(parts: Sequence[AsRun], source: str, start: float, end: float) -> list[_Stretch]:
     """The time in which any session sent *source*: up to the media that it really sent, if it fell behind."""
-    found: list[_Stretch] = []
-    for part in sorted((one for one in parts if one.source == source), key=attrgetter("begins")):
+    stretches: list[_Stretch] = []
+    for part in sorted((row for row in parts if row.source == source), key=attrgetter("begins")):
         begins, ends = max(start, part.begins), min(end, part.ends, part.begins + part.sent_s)
         if ends <= begins:
             continue
-        if found and begins <= found[-1][1]:
-            found[-1] = found[-1][0], max(found[-1][1], ends)
+        if stretches and begins <= stretches[-1][1]:
+            stretches[-1] = stretches[-1][0], max(stretches[-1][1], ends)
         else:
-            found.append((begins, ends))
-    return found
+            stretches.append((begins, ends))
+    return stretches
 
 
 def _without(whole: Sequence[_Stretch], taken: Sequence[_Stretch]) -> list[_Stretch]:
     """What is left of *whole* without *taken*; both are in time order and do not overlap."""
-    found: list[_Stretch] = []
+    rest: list[_Stretch] = []
     for begins, ends in whole:
         at = begins
         for taken_from, taken_to in taken:
             if taken_to > at and taken_from < ends:
                 if taken_from > at:
-                    found.append((at, taken_from))
+                    rest.append((at, taken_from))
                 at = max(at, taken_to)
         if at < ends:
-            found.append((at, ends))
-    return found
+            rest.append((at, ends))
+    return rest
 
 
-def _both(some: Sequence[_Stretch], others: Sequence[_Stretch]) -> list[_Stretch]:
-    pairs = ((max(one[0], other[0]), min(one[1], other[1])) for one in some for other in others)
+def _both(stretches: Sequence[_Stretch], others: Sequence[_Stretch]) -> list[_Stretch]:
+    pairs = ((max(stretch[0], other[0]), min(stretch[1], other[1])) for stretch in stretches for other in others)
     return [(begins, ends) for begins, ends in pairs if begins < ends]
 
 
 def _slate_why(piece: _Stretch, known: Sequence[EventView]) -> tuple[str, str]:
-    before = [one.detail for one in known if one.what == "slate" and one.at <= piece[1]]
+    before = [event.detail for event in known if event.what == "slate" and event.at <= piece[1]]
     return _SLATE, before[-1] if before else ""
 
 
 def _why(piece: _Stretch, known: Sequence[EventView]) -> tuple[str, str]:
     """The last event in the gap, or shortly before it, that says why nothing was sent."""
-    near = [one for one in known if _kind(one) in _WHYS and piece[0] - NEAR_S <= one.at <= piece[1]]
+    near = [event for event in known if _kind(event) in _WHYS and piece[0] - NEAR_S <= event.at <= piece[1]]
     if not near:
         return _UNKNOWN, ""
     last = near[-1]
@@ -211,11 +211,11 @@ def _grouped(pieces: Iterable[tuple[float, float, str, str]]) -> list[Gap]:
 
     Of many tries to connect, the events name only a few.
     """
-    found: list[Gap] = []
+    gaps: list[Gap] = []
     for begins, ends, why, detail in pieces:
-        last = found[-1] if found else None
+        last = gaps[-1] if gaps else None
         if last is not None and why in {last.why, _UNKNOWN} and begins - last.ends <= NEAR_S:
-            found[-1] = Gap(last.begins, ends, last.missing_s + ends - begins, last.why, detail or last.detail)
+            gaps[-1] = Gap(last.begins, ends, last.missing_s + ends - begins, last.why, detail or last.detail)
         else:
-            found.append(Gap(begins, ends, ends - begins, why, detail))
-    return found
+            gaps.append(Gap(begins, ends, ends - begins, why, detail))
+    return gaps

@@ -65,9 +65,9 @@ TABLE: Sequence[tuple[Answer | None, bool | None, bool | None, LeaseAction]] = (
 
 def verdict(answer: Answer, *, held: bool, goes_on: bool | None) -> LeaseAction:
     """What to do after Redis' last *answer*; *goes_on*: what the witnesses say, None if none was asked."""
-    for said, lease, witnesses, do in TABLE:
-        given = ((said, answer), (lease, held), (witnesses, goes_on))
-        if all(wanted is ANY or wanted == found for wanted, found in given):
+    for answered, lease, witnesses, do in TABLE:
+        given = ((answered, answer), (lease, held), (witnesses, goes_on))
+        if all(wanted is ANY or wanted == actual for wanted, actual in given):
             return do
     raise AssertionError((answer, held, goes_on))
 
@@ -186,13 +186,13 @@ def listed(
 
     A streamer that is lost is listed until it is back, or was taken out: drained, stopped, or moved away from by force.
     """
-    found: dict[str, tuple[Presence, float]] = {}
+    by_name: dict[str, tuple[Presence, float]] = {}
     for name, beat in sorted(beats.items()):
         silent_s = max(now - float(beat["at"]), 0.0)
         state = presence(beat, silent_s, lost_after_s)
         if state is Presence.LOST or silent_s < LISTED_S:
-            found[name] = state, silent_s
-    return found
+            by_name[name] = state, silent_s
+    return by_name
 
 
 def lose(changes: Changes, holder: StreamerRow, number: int, others: Sequence[str], *, movable: bool) -> str:
@@ -218,7 +218,7 @@ def lose(changes: Changes, holder: StreamerRow, number: int, others: Sequence[st
 def leaving_lost(changes: Changes, orders: Sequence[Order], choice: Choice, *, force: bool) -> list[Order]:
     """Those of *orders* that leave their lost streamer now; *force*: it is known to push nothing any more."""
     soon = changes.now + STAY_S
-    return [one for one in orders if force or one.start_time < soon or open_to(changes, one, choice)]
+    return [order for order in orders if force or order.start_time < soon or open_to(changes, order, choice)]
 
 
 def came_back(
@@ -228,14 +228,14 @@ def came_back(
 
     It is drained, but there; or it is lost, and has time to come back.
     """
-    found: dict[str, str] = {}
+    back: dict[str, str] = {}
     for class_id, name in before.items():
         order, holder = changes.orders.get(class_id), holders.get(name)
         if order is None or holder is None or holder.withdrawn_at is not None or name in no[class_id]:
             continue
         if holder.is_there or (holder.lease_s and order.start_time >= changes.now + STAY_S):
-            found[class_id] = name
-    return found
+            back[class_id] = name
+    return back
 
 
 def grant(changes: Changes, claim: Granted, taken: Sequence[tuple[str, int]], cancelled: Sequence[CancelRow]) -> None:
@@ -245,9 +245,9 @@ def grant(changes: Changes, claim: Granted, taken: Sequence[tuple[str, int]], ca
     changes.hold(held)
     for class_id, placement in taken:
         changes.release(name, class_id, placement)
-    for one in cancelled:
-        changes.release(name, one.class_id)
-        changes.cancel_told_again(one.class_id)
+    for cancel in cancelled:
+        changes.release(name, cancel.class_id)
+        changes.cancel_told_again(cancel.class_id)
     changes.tell(name, Grant.model_construct(streamer=name, session=claim.session), None)
     changes.note(
         "lease granted", detail=f"to {name}; taken from it before: {formatting.counted(len(taken), 'class', 'classes')}"
@@ -256,8 +256,8 @@ def grant(changes: Changes, claim: Granted, taken: Sequence[tuple[str, int]], ca
 
 def drain(changes: Changes, name: str, orders: Sequence[Order], choice: Choice) -> None:
     """Move those of *orders* off the streamer *name* that begin late enough and that another streamer can take."""
-    going = [one for one in orders if one.start_time > changes.now + DRAIN_AHEAD_S]
-    going = [one for one in going if open_to(changes, one, choice)]
+    going = [order for order in orders if order.start_time > changes.now + DRAIN_AHEAD_S]
+    going = [order for order in going if open_to(changes, order, choice)]
     place_again(changes, going, choice, Text("{name} is drained", name=name), refused=False)
 
 
@@ -267,8 +267,8 @@ def withdraw(changes: Changes, name: str, orders: Sequence[Order]) -> str:
     changes.change(streamers, {"name": name}, {}, after)
     for order in orders:
         changes.note("left to the old program", order, f"{name} was rolled back")
-    its = formatting.counted(len(orders), "class", "classes")
-    return f"is back at the old program, which airs its {its}; nothing is moved to another"
+    number = formatting.counted(len(orders), "class", "classes")
+    return f"is back at the old program, which airs its {number}; nothing is moved to another"
 
 
 # Whether a streamer whose lease still runs goes on airing without the control host: a table, read row by row.
@@ -331,9 +331,9 @@ PARTITION_TABLE: Sequence[tuple[str | None, PrefectAnswer | None, Peers | None, 
 
 def partition_verdict(policy: str, word: PrefectAnswer, peers: Peers) -> PartitionVerdict:
     """The verdict of the first row that fits."""
-    for on_lost, said, others, do in PARTITION_TABLE:
-        given = ((on_lost, policy), (said, word), (others, peers))
-        if all(wanted is ANY or wanted == found for wanted, found in given):
+    for on_lost, answered, others, do in PARTITION_TABLE:
+        given = ((on_lost, policy), (answered, word), (others, peers))
+        if all(wanted is ANY or wanted == actual for wanted, actual in given):
             return PartitionVerdict(do, _why(word, policy, peers))
     raise AssertionError((policy, word, peers))
 
@@ -364,7 +364,7 @@ def look(health: Mapping[str, Any] | None, name: str) -> Peer:
 
 def others(beats: Mapping[str, Mapping[str, Any]], name: str) -> dict[str, str]:
     """The addresses (``host:port``, or empty) of the streamers besides *name* with a heartbeat in the last PEER_S."""
-    at = float(beats[name]["at"]) if name in beats else max((float(one["at"]) for one in beats.values()), default=0.0)
+    at = float(beats[name]["at"]) if name in beats else max((float(beat["at"]) for beat in beats.values()), default=0.0)
     return {
         other: address if isinstance(address := beat.get("address"), str) else ""
         for other, beat in sorted(beats.items())

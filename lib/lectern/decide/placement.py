@@ -114,10 +114,10 @@ def without_cancelled(changes: Changes, booked: Sequence[Booking], early: Collec
 
 def resend_cancels(changes: Changes, unconfirmed: Sequence[CancelRow]) -> None:
     """Tell streamers again to release classes that were cancelled."""
-    for one in unconfirmed:
-        changes.release(one.streamer or "", one.class_id)
-        changes.note("cancel told again", class_id=one.class_id, detail=f"to {one.streamer}")
-        changes.cancel_told_again(one.class_id)
+    for row in unconfirmed:
+        changes.release(row.streamer or "", row.class_id)
+        changes.note("cancel told again", class_id=row.class_id, detail=f"to {row.streamer}")
+        changes.cancel_told_again(row.class_id)
 
 
 # The second airing of a class that has a push_url_backup: a class of its own, on another streamer if possible. Its id
@@ -225,12 +225,12 @@ def proceed(changes: Changes, going: Sequence[tuple[Order, str]], loads: Loads) 
 
 def follow(changes: Changes, revision: Order, url: str) -> None:
     """Send a revision to the streamer of its class; refuse the change if no streamer has the class any more."""
-    its = changes.orders.get(revision.revises or "")
-    if its is None or its.state not in ON_STREAMER:
-        changes.refuse(revision, errors.ENDED, f"the class is {its.state if its else 'not there'}")
+    order = changes.orders.get(revision.revises or "")
+    if order is None or order.state not in ON_STREAMER:
+        changes.refuse(revision, errors.ENDED, f"the class is {order.state if order else 'not there'}")
         return
-    changes.place(revision, its.streamer or "", url)
-    changes.row(revision.class_id, "proceed", where=its.streamer or "", detail=revision.stem)
+    changes.place(revision, order.streamer or "", url)
+    changes.row(revision.class_id, "proceed", where=order.streamer or "", detail=revision.stem)
 
 
 def place_again(changes: Changes, orders: Sequence[Order], choice: Choice, why: str, *, refused: bool) -> None:
@@ -269,10 +269,10 @@ def _nowhere(changes: Changes, order: Order, why: str) -> None:
         changes.refuse(order, errors.NO_STREAMER, why, alarm=True)
         cancel_second(changes, order)
         return
-    code, said = errors.NOT_MOVED, Text("{reason}; no other streamer can take it", reason=why)
+    code, text = errors.NOT_MOVED, Text("{reason}; no other streamer can take it", reason=why)
     changes.move(order, BookingState.BROKEN, code.number, why)
-    changes.alarm(code, Text("{thing}: {what}", thing=order.class_id, what=said), order)
-    changes.note("broken", order, Text("{thing}: {what}", thing=code.number, what=said))
+    changes.alarm(code, Text("{thing}: {what}", thing=order.class_id, what=text), order)
+    changes.note("broken", order, Text("{thing}: {what}", thing=code.number, what=text))
     changes.row(order.class_id, BookingState.BROKEN, code=code.number, detail=why)
 
 
@@ -298,11 +298,11 @@ def answer_again(changes: Changes, order: Order) -> None:
 
 def refuse_other(changes: Changes, order: Order, why: str) -> None:
     """Refuse another booking of a class that is booked; the first one stands, and its answer is still to come."""
-    code, said = (
+    code, text = (
         errors.CONFLICT,
         Text("{reason}; the first booking stands, it is {state}", reason=why, state=Text(order.state)),
     )
-    changes.refuse_another(order.class_id, code.number, said)
-    changes.alarm(code, Text("{thing}: {what}", thing=order.class_id, what=said), class_id=order.class_id)
-    changes.note("another booking refused", order, Text("{thing}: {what}", thing=code.number, what=said))
-    changes.row(order.class_id, "refuse another booking", code=code.number, detail=said)
+    changes.refuse_another(order.class_id, code.number, text)
+    changes.alarm(code, Text("{thing}: {what}", thing=order.class_id, what=text), class_id=order.class_id)
+    changes.note("another booking refused", order, Text("{thing}: {what}", thing=code.number, what=text))
+    changes.row(order.class_id, "refuse another booking", code=code.number, detail=text)

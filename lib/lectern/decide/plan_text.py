@@ -12,12 +12,12 @@ from lectern.wire.outgoing import Alarm, Outgoing
 def lines(changes: Changes | StreamerChanges) -> list[str]:
     """Everything that *changes* would write; of a message only its kind and its class, the rest may be secret."""
     new = [
-        _row(RowChange(table, {}, None, dict(zip(names, one, strict=True))))
-        for table, names, its in changes.new()
-        for one in its
+        _row(RowChange(table, {}, None, dict(zip(names, row, strict=True))))
+        for table, names, rows in changes.new()
+        for row in rows
     ]
     rest = _streamer(changes) if isinstance(changes, StreamerChanges) else _renditions(changes)
-    return [*new, *(_row(one) for one in changes.written()), *rest, *_said(changes)]
+    return [*new, *(_row(change) for change in changes.written()), *rest, *_said(changes)]
 
 
 SECRET = frozenset(
@@ -26,14 +26,14 @@ SECRET = frozenset(
 """Columns that may hold the address or the key of a stream: their values are not printed."""
 
 
-def _row(one: RowChange) -> str:
+def _row(change: RowChange) -> str:
     """What is written of a row: each column with its value before, if that was read, and after."""
-    name = f"{one.table.name} {' '.join(map(str, one.key.values()))}".rstrip()
-    if one.after is None:
+    name = f"{change.table.name} {' '.join(map(str, change.key.values()))}".rstrip()
+    if change.after is None:
         return f"{name}: is deleted"
-    old = one.before or {}
-    columns = [_column(column, old, value) for column, value in one.after.items() if one.key or value is not None]
-    return f"{name}: {'' if one.before is not None else 'new, '}{', '.join(columns)}"
+    old = change.before or {}
+    columns = [_column(column, old, value) for column, value in change.after.items() if change.key or value is not None]
+    return f"{name}: {'' if change.before is not None else 'new, '}{', '.join(columns)}"
 
 
 def _column(name: str, old: Mapping[str, object], value: object) -> str:
@@ -53,9 +53,9 @@ def _shown(name: str, value: object) -> str:
 
 def _renditions(changes: Changes) -> list[str]:
     return [
-        *(f"{one.stem}: {one.backend} transcoding, attempt {one.attempt}" for one in changes.begun),
+        *(f"{attempt.stem}: {attempt.backend} transcoding, attempt {attempt.attempt}" for attempt in changes.begun),
         *(f"{stem(*key)}: falls back to ECS" for key, _ in changes.fallen),
-        *(f"{one[0].class_id}: {len(one)} events on {one[0].host}" for one in changes.stories),
+        *(f"{story[0].class_id}: {len(story)} events on {story[0].host}" for story in changes.stories),
         *(f"{class_id}: what {streamer} sent of it: {len(parts)} parts" for streamer, class_id, parts in changes.sent),
     ]
 
@@ -69,15 +69,15 @@ def _streamer(changes: StreamerChanges) -> list[str]:
 
 def _said(changes: Changes | StreamerChanges) -> list[str]:
     return [
-        *(f"to {one.target}: {_named(one)}" for one in changes.sends),
-        *(f"event: {one.what} {one.class_id or one.stem or ''}".rstrip() for one in changes.notes),
-        *(f"inbox {one}: done" for one in changes.done),
-        *(f"inbox {one}: dead" for one, _ in changes.dead),
+        *(f"to {message.target}: {_named(message)}" for message in changes.sends),
+        *(f"event: {event.what} {event.class_id or event.stem or ''}".rstrip() for event in changes.notes),
+        *(f"inbox {id_}: done" for id_ in changes.done),
+        *(f"inbox {id_}: dead" for id_, _ in changes.dead),
     ]
 
 
-def _named(one: Outgoing) -> str:
-    said = one.message
-    code = f" {said.code}" if isinstance(said, Alarm) else ""
-    about = said.class_id if isinstance(said, Alarm) else one.class_id
-    return f"{getattr(said, 'cmd', '')}{code}{f' {about}' if about else ''}"
+def _named(queued: Outgoing) -> str:
+    message = queued.message
+    code = f" {message.code}" if isinstance(message, Alarm) else ""
+    about = message.class_id if isinstance(message, Alarm) else queued.class_id
+    return f"{getattr(message, 'cmd', '')}{code}{f' {about}' if about else ''}"

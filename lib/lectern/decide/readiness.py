@@ -48,7 +48,7 @@ def check_due(start: float, now: float, done: float | None) -> float | None:
     left = start - now
     if left < 0:
         return None
-    due = [one for one in CHECKS_S if left <= one]
+    due = [before_s for before_s in CHECKS_S if left <= before_s]
     return due[-1] if due and (done is None or due[-1] < done) else None
 
 
@@ -60,13 +60,13 @@ def checks_due(starts: Mapping[K, float], now: float, done: Mapping[K, float]) -
 
 def reds(seen: Seen) -> list[str]:
     """Why the class is not ready, one reason each; empty if it is ready."""
-    found: list[str] = []
+    reasons: list[str] = []
     if not seen.state_ready:
-        found.append(Text("its rendition is not there yet"))
+        reasons.append(Text("its rendition is not there yet"))
     elif seen.found_bytes is None:
-        found.append(Text("its file is gone"))
+        reasons.append(Text("its file is gone"))
     elif seen.found_bytes != seen.wanted_bytes:
-        found.append(
+        reasons.append(
             Text(
                 "its file has {found_bytes} bytes, not {wanted_bytes}",
                 found_bytes=seen.found_bytes,
@@ -74,18 +74,18 @@ def reds(seen: Seen) -> list[str]:
             )
         )
     elif seen.unreadable:
-        found.append(Text("its file cannot be read: {unreadable}", unreadable=seen.unreadable))
+        reasons.append(Text("its file cannot be read: {unreadable}", unreadable=seen.unreadable))
     elif seen.damaged:
-        found.append(Text("its file is damaged: {damaged}", damaged=seen.damaged))
+        reasons.append(Text("its file is damaged: {damaged}", damaged=seen.damaged))
     if seen.num_cite < 1:
-        found.append(Text("nothing pins its rendition"))
+        reasons.append(Text("nothing pins its rendition"))
     if seen.unreachable:
-        found.append(Text("its push URL cannot be reached: {unreachable}", unreachable=seen.unreachable))
+        reasons.append(Text("its push URL cannot be reached: {unreachable}", unreachable=seen.unreachable))
     if seen.skew_s is not None and abs(seen.skew_s) > MAX_SKEW_S:
-        found.append(Text("this host's clock is off by {skew_s:.1f} s", skew_s=seen.skew_s))
+        reasons.append(Text("this host's clock is off by {skew_s:.1f} s", skew_s=seen.skew_s))
     if not seen.lease:
-        found.append(Text("this streamer holds no lease: it does not reach Redis or its teacher"))
-    return found
+        reasons.append(Text("this streamer holds no lease: it does not reach Redis or its teacher"))
+    return reasons
 
 
 def lost_file(seen: Seen) -> str | None:
@@ -167,53 +167,57 @@ class Fault:
         return Text(_PLACES[self.what], begins_s=self.begins_s, ends_s=self.ends_s)
 
 
-def dead_air_faults(found: Samples) -> list[Fault]:
+def dead_air_faults(samples: Samples) -> list[Fault]:
     """What is wrong with the recording, in time order."""
-    black = _long(_black(found), BLACK_S)
-    silent = _silent(found)
+    black = _long(_black(samples), BLACK_S)
+    silent = _silent(samples)
     least_s = FROZEN_S - SLACK_S
-    frozen = _long(_both(_long(_frozen(found), least_s), _long(silent, least_s)), least_s)
-    told = [Fault("nothing recorded", *one) for one in found.holes]
-    told += [Fault("black", *one) for one in black]
-    told += [Fault("frozen and silent", *one) for one in frozen if not _within(one, black)]
-    told += [Fault("silent", *one) for one in _long(silent, SILENT_S - SLACK_S) if not _within(one, frozen)]
-    return sorted(told, key=lambda one: (one.begins_s, one.ends_s))
+    frozen = _long(_both(_long(_frozen(samples), least_s), _long(silent, least_s)), least_s)
+    faults = [Fault("nothing recorded", *hole) for hole in samples.holes]
+    faults += [Fault("black", *stretch) for stretch in black]
+    faults += [Fault("frozen and silent", *stretch) for stretch in frozen if not _within(stretch, black)]
+    faults += [
+        Fault("silent", *stretch) for stretch in _long(silent, SILENT_S - SLACK_S) if not _within(stretch, frozen)
+    ]
+    return sorted(faults, key=lambda fault: (fault.begins_s, fault.ends_s))
 
 
-def dead_air_warning(found: Samples) -> str:
+def dead_air_warning(samples: Samples) -> str:
     """All faults in a sentence, with the loudness if that is wrong; empty if nothing is wrong."""
-    places = dead_air_faults(found)
-    said = [one.text() for one in places[:NAMED]]
-    said += [Text("{more:,} more places", more=len(places) - NAMED)] if len(places) > NAMED else []
-    loudness = found.loudness
+    places = dead_air_faults(samples)
+    texts = [fault.text() for fault in places[:NAMED]]
+    texts += [Text("{more:,} more places", more=len(places) - NAMED)] if len(places) > NAMED else []
+    loudness = samples.loudness
     if loudness is not None and SILENCE < loudness < QUIET:
-        said.append(Text("very quiet ({loudness:.0f} LUFS)", loudness=loudness))
+        texts.append(Text("very quiet ({loudness:.0f} LUFS)", loudness=loudness))
     elif loudness is not None and loudness > LOUD:
-        said.append(Text("very loud ({loudness:.0f} LUFS)", loudness=loudness))
-    return joined(said)
+        texts.append(Text("very loud ({loudness:.0f} LUFS)", loudness=loudness))
+    return joined(texts)
 
 
-def _black(found: Samples) -> list[Stretch]:
-    times = [at_s for at_s, _, _ in found.pictures]
-    dark = [lightest <= DARK for _, lightest, _ in found.pictures]
+def _black(samples: Samples) -> list[Stretch]:
+    times = [at_s for at_s, _, _ in samples.pictures]
+    dark = [lightest <= DARK for _, lightest, _ in samples.pictures]
     edges = [at for at in range(1, len(dark)) if dark[at] != dark[at - 1]]
     shown = pairwise([0, *edges, len(dark)])
-    return [_widened(times, begin, beyond - 1, found.duration_s) for begin, beyond in shown if any(dark[begin:beyond])]
+    return [
+        _widened(times, begin, beyond - 1, samples.duration_s) for begin, beyond in shown if any(dark[begin:beyond])
+    ]
 
 
-def _frozen(found: Samples) -> list[Stretch]:
+def _frozen(samples: Samples) -> list[Stretch]:
     """Stretches in which at least two key frames show one picture."""
-    times = [at_s for at_s, _, _ in found.pictures]
-    begins = [at for at, (_, _, is_same) in enumerate(found.pictures) if not is_same]
+    times = [at_s for at_s, _, _ in samples.pictures]
+    begins = [at for at, (_, _, is_same) in enumerate(samples.pictures) if not is_same]
     shown = pairwise([*begins, len(times)])
-    return [_widened(times, first, beyond - 1, found.duration_s) for first, beyond in shown if beyond - first > 1]
+    return [_widened(times, first, beyond - 1, samples.duration_s) for first, beyond in shown if beyond - first > 1]
 
 
-def _silent(found: Samples) -> list[Stretch]:
-    if not found.sounds:
-        return [(0.0, found.duration_s)]
+def _silent(samples: Samples) -> list[Stretch]:
+    if not samples.sounds:
+        return [(0.0, samples.duration_s)]
     stretches: list[Stretch] = []
-    for second, loudest in found.sounds:
+    for second, loudest in samples.sounds:
         if loudest > SILENCE:
             continue
         if stretches and second == stretches[-1][1]:
@@ -230,18 +234,18 @@ def _widened(times: Sequence[float], first: int, last: int, duration_s: float) -
     return max(before, times[first] - GAP_S), min(after, times[last] + GAP_S)
 
 
-def _both(some: Iterable[Stretch], others: Sequence[Stretch]) -> list[Stretch]:
-    pairs = ((max(one[0], other[0]), min(one[1], other[1])) for one in some for other in others)
+def _both(stretches: Iterable[Stretch], others: Sequence[Stretch]) -> list[Stretch]:
+    pairs = ((max(stretch[0], other[0]), min(stretch[1], other[1])) for stretch in stretches for other in others)
     return [(begin, end) for begin, end in pairs if begin < end]
 
 
 def _long(stretches: Iterable[Stretch], least_s: float) -> list[Stretch]:
-    return [one for one in stretches if one[1] - one[0] >= least_s]
+    return [stretch for stretch in stretches if stretch[1] - stretch[0] >= least_s]
 
 
-def _within(one: Stretch, others: Iterable[Stretch]) -> bool:
-    """Whether *one* lies inside one of *others*, give or take twice GAP_S at its ends."""
-    return any(other[0] - 2 * GAP_S <= one[0] and one[1] <= other[1] + 2 * GAP_S for other in others)
+def _within(stretch: Stretch, others: Iterable[Stretch]) -> bool:
+    """Whether *stretch* lies inside one of *others*, give or take twice GAP_S at its ends."""
+    return any(other[0] - 2 * GAP_S <= stretch[0] and stretch[1] <= other[1] + 2 * GAP_S for other in others)
 
 
 # What happens when a promised class loses its file: an alarm, and a second download or a refusal.
@@ -253,19 +257,19 @@ def fetch_again(changes: StreamerChanges, row: Cached, url: str | None, citing: 
     *citing* are the live classes that cite it: they wait for the download, or are refused if nobody knows a URL. A
     class on air goes on, with the slate.
     """
-    needing = [one for one in citing if one.state is not AiringState.WAITING]
+    needing = [airing for airing in citing if airing.state is not AiringState.WAITING]
     changes.lose(row)
     changes.note("its file is lost", detail=why, stem=row.stem)
     if needing and url:
         changes.reserve(row.stem, row.size_bytes, url, row.source)
         changes.cited[row.stem] += len(needing)
-    waiting = [one for one in citing if one.state in {AiringState.WAITING, AiringState.ON_AIR}]
-    for one in needing:
-        if one.state is not AiringState.READY:
+    waiting = [airing for airing in citing if airing.state in {AiringState.WAITING, AiringState.ON_AIR}]
+    for airing in needing:
+        if airing.state is not AiringState.READY:
             continue  # a broken class is not aired again unless a person retries it
-        waiting.append(changes.move(one, AiringState.WAITING))
+        waiting.append(changes.move(airing, AiringState.WAITING))
         if url:
-            _alarm(changes, one, Text("its file is lost: {reason}; it is downloaded again", reason=why))
+            _alarm(changes, airing, Text("its file is lost: {reason}; it is downloaded again", reason=why))
     if needing and not url:
         refuse_waiting(
             changes,
@@ -280,26 +284,26 @@ def refuse_waiting(changes: StreamerChanges, waiting: Sequence[Airing], code: Er
 
     A class on air is not refused: it goes on with the slate, and raises an alarm.
     """
-    alarm_on_air(changes, [one for one in waiting if one.state is AiringState.ON_AIR], why)
-    for one in waiting:
-        if one.state is AiringState.ON_AIR:
+    alarm_on_air(changes, [airing for airing in waiting if airing.state is AiringState.ON_AIR], why)
+    for airing in waiting:
+        if airing.state is AiringState.ON_AIR:
             continue
-        after = changes.move(one, AiringState.REFUSED, code, why)
+        after = changes.move(airing, AiringState.REFUSED, code, why)
         changes.report("prepared", after, code, why)
-        if one.lost:
-            _alarm(changes, one, Text("its file is lost and cannot be had again: {reason}", reason=why))
+        if airing.lost:
+            _alarm(changes, airing, Text("its file is lost and cannot be had again: {reason}", reason=why))
 
 
 def alarm_on_air(changes: StreamerChanges, classes: Sequence[Airing], why: str) -> None:
     """Raise an alarm for each of *classes*, which go on with the slate."""
-    for one in classes:
+    for airing in classes:
         changes.alarm(
             errors.NO_RECORDING,
-            Text("{class_id}: its recording cannot be had again: {reason}", class_id=one.class_id, reason=why),
-            one,
+            Text("{class_id}: its recording cannot be had again: {reason}", class_id=airing.class_id, reason=why),
+            airing,
         )
 
 
-def _alarm(changes: StreamerChanges, one: Airing, why: str) -> None:
-    said = sentence(called(one.class_id), one.stem, one.start_time - changes.now, [why])
-    changes.alarm(errors.NOT_READY_FOR_START, said, one)
+def _alarm(changes: StreamerChanges, airing: Airing, why: str) -> None:
+    text = sentence(called(airing.class_id), airing.stem, airing.start_time - changes.now, [why])
+    changes.alarm(errors.NOT_READY_FOR_START, text, airing)

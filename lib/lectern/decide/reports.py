@@ -50,36 +50,38 @@ NO_FACTS = ReportFacts(Choice({}, {}), ())
 
 def are_plain(reports: Sequence[Report]) -> bool:
     """Whether each report says that a class is prepared, as nearly all do: then no more facts are needed."""
-    return all((said.cmd, said.result) == ("prepared", "success") and not revised(said.class_id) for said in reports)
+    return all(
+        (report.cmd, report.result) == ("prepared", "success") and not revised(report.class_id) for report in reports
+    )
 
 
-def take(changes: Changes, said: Report, facts: ReportFacts) -> None:
+def take(changes: Changes, report: Report, facts: ReportFacts) -> None:
     """Take one report, with what the reports before it have changed."""
-    order = changes.orders.get(said.class_id)
-    its = (said.class_id, said.streamer)
-    sent = _keep_sent(changes, order, said, facts) if order is not None else _Sent()  # also if another one has it now
-    if said.cmd == "ended" and its in facts.unconfirmed and (cancels, *its) not in changes.rows:
-        changes.change(cancels, {"class_id": said.class_id, "streamer": said.streamer}, {}, None)
-        changes.row(said.class_id, "cancel confirmed", where=said.streamer)
+    order = changes.orders.get(report.class_id)
+    key = (report.class_id, report.streamer)
+    sent = _keep_sent(changes, order, report, facts) if order is not None else _Sent()  # also if another one has it now
+    if report.cmd == "ended" and key in facts.unconfirmed and (cancels, *key) not in changes.rows:
+        changes.change(cancels, {"class_id": report.class_id, "streamer": report.streamer}, {}, None)
+        changes.row(report.class_id, "cancel confirmed", where=report.streamer)
         changes.note(
             "cancel confirmed",
-            class_id=said.class_id,
-            detail=Text("{thing}: {what}", thing=said.streamer, what=said.message),
+            class_id=report.class_id,
+            detail=Text("{thing}: {what}", thing=report.streamer, what=report.message),
         )
-    elif order is not None and order.revises is not None and _is_from(order, said):
-        change.reported(changes, order, said, facts.choice.loads)
-    elif order is None or not _is_from(order, said):
-        changes.row(said.class_id, "report of a class that is not there", where=said.streamer)
+    elif order is not None and order.revises is not None and _is_from(order, report):
+        change.reported(changes, order, report, facts.choice.loads)
+    elif order is None or not _is_from(order, report):
+        changes.row(report.class_id, "report of a class that is not there", where=report.streamer)
         if order is not None and order.state is BookingState.AIRED_WITH_GAPS and sent.parts:
             _judge_again(changes, order, sent)
-    elif said.cmd == "prepared" and order.state in PREPARING[said.result]:
-        _prepared(changes, order, said, facts)
-    elif said.cmd == "ended" and order.state in ENDING:
+    elif report.cmd == "prepared" and order.state in PREPARING[report.result]:
+        _prepared(changes, order, report, facts)
+    elif report.cmd == "ended" and order.state in ENDING:
         if order.state is BookingState.PLACED:  # two runs handle reports at once: that of the end overtook it
-            order = _ready(changes, order, said)
-        _ended(changes, order, said, sent)
+            order = _ready(changes, order, report)
+        _ended(changes, order, report, sent)
     else:
-        changes.row(order.class_id, f"{said.cmd} of a class that is {order.state}", where=said.streamer)
+        changes.row(order.class_id, f"{report.cmd} of a class that is {order.state}", where=report.streamer)
 
 
 @dataclass(frozen=True)
@@ -96,47 +98,47 @@ class _Sent:
         return known.is_whole, Text("{first}; {second}", first=known.sentence(), second=message.rpartition("; ")[2])
 
 
-def _keep_sent(changes: Changes, order: Order, said: Report, facts: ReportFacts) -> _Sent:
+def _keep_sent(changes: Changes, order: Order, report: Report, facts: ReportFacts) -> _Sent:
     """Keep what was really sent, and what happened meanwhile; what cannot be read is noted, and the rest is kept."""
     parts: list[AsRun] = []
     story: list[EventView] = []
-    whose = {"class_id": order.class_id, "stem": order.stem, "host": said.streamer}
-    for one in (*(said.as_run or ()), *({**event, **whose} for event in said.events or ())):
+    whose = {"class_id": order.class_id, "stem": order.stem, "host": report.streamer}
+    for entry in (*(report.as_run or ()), *({**event, **whose} for event in report.events or ())):
         try:
-            if "host" not in one:
-                parts.append(_PART.validate_python(one))
-            elif (event := _EVENT.validate_python(one)).what in STORY:
+            if "host" not in entry:
+                parts.append(_PART.validate_python(entry))
+            elif (event := _EVENT.validate_python(entry)).what in STORY:
                 story.append(replace(event, detail=event.detail[:DETAIL_TOLD]))
         except ValidationError as error:
-            changes.note("as-run not readable", order, f"{said.streamer}: {error.errors()[0]['msg']}: {one!r:.200}")
+            changes.note("as-run not readable", order, f"{report.streamer}: {error.errors()[0]['msg']}: {entry!r:.200}")
     if parts:
-        changes.sent.append((said.streamer, said.class_id, parts))
+        changes.sent.append((report.streamer, report.class_id, parts))
     changes.stories += [story] if story else []
-    id_ = said.class_id
+    id_ = report.class_id
     return _Sent(parts, facts.parts.get(id_, ()), [*facts.moved.get(id_, ()), *story])
 
 
-def _is_from(order: Order, said: Report) -> bool:
+def _is_from(order: Order, report: Report) -> bool:
     """Whether the report is of the streamer that has the class; rows older than moves have no placement."""
-    return (order.streamer, max(order.placement, 1)) == (said.streamer, said.placement)
+    return (order.streamer, max(order.placement, 1)) == (report.streamer, report.placement)
 
 
-def _prepared(changes: Changes, order: Order, said: Report, facts: ReportFacts) -> None:
+def _prepared(changes: Changes, order: Order, report: Report, facts: ReportFacts) -> None:
     is_over = order.end_time <= changes.now
-    if said.result == "success" and is_over and order.promised_at is None:
+    if report.result == "success" and is_over and order.promised_at is None:
         changes.refuse(order, errors.ENDED, _late(order), alarm=True)
         changes.release(order.streamer or "", order.class_id, order.placement)
         cancel_second(changes, order)
-    elif said.result == "success":
-        _ready(changes, order, said)
+    elif report.result == "success":
+        _ready(changes, order, report)
     elif is_over and order.promised_at is not None:
-        _ended(changes, order, said, _Sent())
+        _ended(changes, order, report, _Sent())
     elif order.promised_at is not None or order.state is BookingState.READY:
-        why = Text("{streamer}: {code} {reason}", streamer=said.streamer, code=said.code, reason=said.message)
+        why = Text("{streamer}: {code} {reason}", streamer=report.streamer, code=report.code, reason=report.message)
         place_again(changes, [order], facts.choice, why, refused=True)
     else:
-        code = errors.CODES.get(said.code, errors.DOWNLOAD_FAILED)
-        changes.refuse(order, code, said.message, alarm=True)
+        code = errors.CODES.get(report.code, errors.DOWNLOAD_FAILED)
+        changes.refuse(order, code, report.message, alarm=True)
         cancel_second(changes, order)
 
 
@@ -144,8 +146,8 @@ def _late(order: Order) -> str:
     return Text("{streamer} did not say in time that it is ready", streamer=order.streamer)
 
 
-def _ready(changes: Changes, order: Order, said: Report) -> Order:
-    changes.row(order.class_id, "ready", where=said.streamer)
+def _ready(changes: Changes, order: Order, report: Report) -> Order:
+    changes.row(order.class_id, "ready", where=report.streamer)
     what, promised_at = "prepared anew", order.promised_at
     if promised_at is None and order.end_time <= changes.now:
         changes.answer(order, errors.ENDED.number, _late(order), order.deliveries)
@@ -153,22 +155,22 @@ def _ready(changes: Changes, order: Order, said: Report) -> Order:
     elif promised_at is None:
         changes.answer(order, 0, "prepared", order.deliveries)
         what, promised_at = "answered with success", changes.now
-    changes.note(what, order, Text("{thing}: {what}", thing=said.streamer, what=said.message).rstrip(": "))
-    return changes.move(order, BookingState.READY, 0, said.message, promised_at=promised_at)
+    changes.note(what, order, Text("{thing}: {what}", thing=report.streamer, what=report.message).rstrip(": "))
+    return changes.move(order, BookingState.READY, 0, report.message, promised_at=promised_at)
 
 
-def _ended(changes: Changes, order: Order, said: Report, sent: _Sent) -> None:
-    code = errors.CODES.get(said.code, errors.AIRING_BROKEN)
-    state, message = BookingState.BROKEN, said.message
-    if said.result == "success":
+def _ended(changes: Changes, order: Order, report: Report, sent: _Sent) -> None:
+    code = errors.CODES.get(report.code, errors.AIRING_BROKEN)
+    state, message = BookingState.BROKEN, report.message
+    if report.result == "success":
         is_whole = code is not errors.AIRED_WITH_GAPS
         if sent.before:  # it was moved, and its streamer knows only its own part
-            is_whole, message = sent.together(order, said.message)
+            is_whole, message = sent.together(order, report.message)
         state = BookingState.AIRED if is_whole else BookingState.AIRED_WITH_GAPS
         code = errors.AIRED_WITH_GAPS
     elif code is errors.CANCELLED:
         state = BookingState.CANCELLED  # a person cancelled it, in the UI
-    number = 0 if state is BookingState.AIRED else said.code or code.number
+    number = 0 if state is BookingState.AIRED else report.code or code.number
     changes.move(order, state, number, message)
     if state in {BookingState.BROKEN, BookingState.AIRED_WITH_GAPS}:
         changes.alarm(
@@ -177,8 +179,8 @@ def _ended(changes: Changes, order: Order, said: Report, sent: _Sent) -> None:
             class_id=order.class_id,
             record_id=order.record_id,
         )
-    changes.row(order.class_id, state, where=said.streamer, code=number, detail=message)
-    changes.note(state, order, Text("{thing}: {what}", thing=said.streamer, what=message).rstrip(": "))
+    changes.row(order.class_id, state, where=report.streamer, code=number, detail=message)
+    changes.note(state, order, Text("{thing}: {what}", thing=report.streamer, what=message).rstrip(": "))
 
 
 def _judge_again(changes: Changes, order: Order, sent: _Sent) -> None:
@@ -205,20 +207,20 @@ def warn(changes: Changes, late: Sequence[Order]) -> None:
     """Raise an alarm for each of the *late* classes: its rendition has taken longer than ORDER_WARN_TIME_OUT_S."""
     waited = {"limit_s": changes.settings.order_warn_time_out_s}
     for order in late:
-        said = Text(
+        text = Text(
             "{class_id} has waited for {stem} for more than {limit_s:span}",
             class_id=order.class_id,
             stem=order.stem,
             **waited,
         )
         if order.revises is not None:
-            said = Text(
+            text = Text(
                 "{class_id}: its change has waited for {stem} for more than {limit_s:span}",
                 class_id=order.revises,
                 stem=order.stem,
                 **waited,
             )
-        changes.alarm(errors.STALE_WAITING, said, order)
+        changes.alarm(errors.STALE_WAITING, text, order)
         changes.note_of(order.class_id, warned_at=changes.now)
 
 
@@ -233,7 +235,7 @@ def resend_ends(changes: Changes, silent: Sequence[Order], noted: Collection[str
 
 def unended(over: Sequence[Order], now: float) -> list[Order]:
     """The classes among *over* whose streamer is no longer expected to report."""
-    return [one for one in over if one.promised_at is None or one.end_time < now - UNENDED_S]
+    return [order for order in over if order.promised_at is None or order.end_time < now - UNENDED_S]
 
 
 def close_unreported(changes: Changes, over: Sequence[Order]) -> None:
@@ -249,7 +251,7 @@ def close_unreported(changes: Changes, over: Sequence[Order]) -> None:
             continue
         code, why = errors.AIRING_BROKEN, Text("{streamer} never said how it ended", streamer=order.streamer)
         changes.move(order, BookingState.BROKEN, code.number, why)
-        said = Text("{thing}: {what}", thing=order.class_id, what=why)
-        changes.alarm(code, said, class_id=order.class_id, record_id=order.record_id)
+        text = Text("{thing}: {what}", thing=order.class_id, what=why)
+        changes.alarm(code, text, class_id=order.class_id, record_id=order.record_id)
         changes.note(BookingState.BROKEN, order, why)
         changes.row(order.class_id, BookingState.BROKEN, where=order.streamer or "", code=code.number, detail=why)

@@ -29,25 +29,25 @@ def next_of_class(
     """What comes next for a class: its streamer's view, if a streamer has it, then what only its teacher knows."""
     if booked is None:
         return [] if cited is None else next_of_airing(cited, now)
-    said = next_of_booking(booked, making, now)
+    sentences = next_of_booking(booked, making, now)
     if cited is not None and booked.state in {BookingState.PLACED, BookingState.READY} and booked.lost_since is None:
         own = next_of_airing(cited, now)
-        return own + [one for one in said[1:] if one not in own]
-    return said
+        return own + [sentence for sentence in sentences[1:] if sentence not in own]
+    return sentences
 
 
-def next_of_booking(one: Booked, making: TranscodeView | None, now: float) -> list[str]:
+def next_of_booking(class_: Booked, making: TranscodeView | None, now: float) -> list[str]:
     """What comes next for a booking, in sentences: the time that is left, and the RUNBOOK.md heading to read."""
-    said = _standing(one, making, now)
-    if one.state in {BookingState.RECEIVED, BookingState.WAITING, BookingState.PLACED}:
-        said += _danger(one.class_id, one.start_time, now)
-    if one.code is not None and not one.answered:
-        said.append(_unanswered(one, now))
-    return said
+    sentences = _standing(class_, making, now)
+    if class_.state in {BookingState.RECEIVED, BookingState.WAITING, BookingState.PLACED}:
+        sentences += _danger(class_.class_id, class_.start_time, now)
+    if class_.code is not None and not class_.answered:
+        sentences.append(_unanswered(class_, now))
+    return sentences
 
 
-def _unanswered(one: Booked, now: float) -> str:
-    waits_s = ANSWERED_S if one.decided_at is None else now - one.decided_at
+def _unanswered(class_: Booked, now: float) -> str:
+    waits_s = ANSWERED_S if class_.decided_at is None else now - class_.decided_at
     if waits_s < ANSWERED_S:
         return Text("Its answer is being sent.")
     return Text(
@@ -56,15 +56,15 @@ def _unanswered(one: Booked, now: float) -> str:
     )
 
 
-def nearest_deadline(one: Booked, making: TranscodeView | None) -> tuple[float, bool]:
+def nearest_deadline(class_: Booked, making: TranscodeView | None) -> tuple[float, bool]:
     """The next deadline (epoch seconds) of a booking that waits, and whether it is the start of its class.
 
     It is the deadline of the rendition that the booking waits for, if that comes before the start.
     """
-    is_made = one.state is BookingState.WAITING and making is not None and making.under_way
+    is_made = class_.state is BookingState.WAITING and making is not None and making.under_way
     result_due = making.deadline if making is not None and is_made else None
-    if result_due is None or result_due >= one.start_time:
-        return one.start_time, True
+    if result_due is None or result_due >= class_.start_time:
+        return class_.start_time, True
     return result_due, False
 
 
@@ -72,81 +72,81 @@ def next_of_unbooked(kept_since: float | None, *, malformed: bool, now: float) -
     """What comes next for a class that has no booking, only messages."""
     if kept_since is not None:
         waits_s = now - kept_since
-        said = Text(
+        text = Text(
             "A message about it has waited in the inbox for {waits_s:span}: "
             "it is handled within a minute if its servers answer.",
             waits_s=waits_s,
         )
         if waits_s >= LATE_S:
-            said = Text(
+            text = Text(
                 "A message about it has waited in the inbox for {waits_s:span}, which is too long: "
                 "ask this host's /health what is wrong.",
                 waits_s=waits_s,
             )
-        return [said, WAITING]
+        return [text, WAITING]
     return [Text("It is not booked: {heading}", heading=heading(MALFORMED))] if malformed else []
 
 
-def next_of_airing(one: StreamerView, now: float) -> list[str]:
+def next_of_airing(view: StreamerView, now: float) -> list[str]:
     """What comes next for a class, by its state on its streamer."""
-    match one.state:
-        case AiringState.REFUSED if one.lost:
-            said = _refused(one.code, one.message, over=now >= one.end_time)
+    match view.state:
+        case AiringState.REFUSED if view.lost:
+            sentences = _refused(view.code, view.message, over=now >= view.end_time)
             moves = Text(
                 "It was ready and lost its file: its teacher gives it to another streamer, or raises alarm 323."
             )
-            return [moves, *said, *_danger(one.class_id, one.start_time, now)]
+            return [moves, *sentences, *_danger(view.class_id, view.start_time, now)]
         case AiringState.WAITING:
-            said = [
+            sentences = [
                 Text(
                     "{stem} is being downloaded; then it is ready. `lectern cache ls` shows the download.",
-                    stem=one.stem,
+                    stem=view.stem,
                 )
             ]
-            return said + _danger(one.class_id, one.start_time, now)
+            return sentences + _danger(view.class_id, view.start_time, now)
         case AiringState.READY | AiringState.ON_AIR:
-            return _begins(one.start_time, one.end_time, now)
+            return _begins(view.start_time, view.end_time, now)
         case AiringState.AIRED:
             return [Text("It was aired to its end. Nothing is to be done.")]
         case AiringState.CANCELLED:
             return [Text("It was cancelled; its rendition is released.")]
         case AiringState.REFUSED | AiringState.BROKEN | AiringState.AIRED_WITH_GAPS:
-            return _refused(one.code, one.message, over=now >= one.end_time)
+            return _refused(view.code, view.message, over=now >= view.end_time)
 
 
-def _standing(one: Booked, making: TranscodeView | None, now: float) -> list[str]:
-    if one.lost_since is not None and one.state in {BookingState.PLACED, BookingState.READY}:
+def _standing(class_: Booked, making: TranscodeView | None, now: float) -> list[str]:
+    if class_.lost_since is not None and class_.state in {BookingState.PLACED, BookingState.READY}:
         lost = Text(
             "{streamer} is lost, as its teacher noted {since_s:span} ago. "
             "Its classes are moved to other streamers if possible.",
-            streamer=one.streamer,
-            since_s=now - one.lost_since,
+            streamer=class_.streamer,
+            since_s=now - class_.lost_since,
         )
         return [lost, heading(STREAMER_LOST)]
-    match one.state:
+    match class_.state:
         case BookingState.RECEIVED:
             return [Text("It is about to be decided. If this stays so for a minute, restart the teacher.")]
         case BookingState.WAITING:
-            return [_making(one.stem, making, now)]
+            return [_making(class_.stem, making, now)]
         case BookingState.PLACED:
             loads = Text(
                 "It waits for {streamer}, which downloads {stem} unless it has it. "
                 "Its answer comes then; the sweeper asks again until it does.",
-                streamer=one.streamer,
-                stem=one.stem,
+                streamer=class_.streamer,
+                stem=class_.stem,
             )
             return [loads]
         case BookingState.READY:
-            has = Text("{streamer} has {stem}.", streamer=one.streamer, stem=one.stem)
-            return [joined((has, *_begins(one.start_time, one.end_time, now)), BESIDE)]
+            has = Text("{streamer} has {stem}.", streamer=class_.streamer, stem=class_.stem)
+            return [joined((has, *_begins(class_.start_time, class_.end_time, now)), BESIDE)]
         case BookingState.AIRED:
             return [Text("It was aired to its end. Nothing is to be done.")]
         case BookingState.CANCELLED:
             return [Text("It was cancelled and is not aired. To have it all the same, book it with a new class_id.")]
         case BookingState.REFUSED | BookingState.BROKEN | BookingState.AIRED_WITH_GAPS:
-            return _refused(one.code, one.message, over=now >= one.end_time)
+            return _refused(class_.code, class_.message, over=now >= class_.end_time)
         case _:
-            assert_never(one.state)
+            assert_never(class_.state)
 
 
 def heading(code: ErrorCode) -> Text:
@@ -181,12 +181,14 @@ def _begins(start: float, end: float, now: float) -> list[str]:
 
 def _refused(code: int | None, message: str | None, *, over: bool) -> list[str]:
     known = CODES.get(code or 0)
-    said: list[str] = [Text("Cause: {message}", message=message)] if message else []
+    sentences: list[str] = [Text("Cause: {message}", message=message)] if message else []
     if known is None:
-        return [*said, Text("Nothing comes next.")]
-    said.append(heading(known))
+        return [*sentences, Text("Nothing comes next.")]
+    sentences.append(heading(known))
     return (
-        said if over else [*said, Text("The platform should: {platform_should}", platform_should=known.platform_should)]
+        sentences
+        if over
+        else [*sentences, Text("The platform should: {platform_should}", platform_should=known.platform_should)]
     )
 
 
@@ -234,42 +236,44 @@ class TimelineLine:
     def text(self, translate: Callable[[str], str] = str) -> str:
         """The line for people, without its time, in the language of *translate*."""
         detail = self.first.detail
-        said = f"{self.first.what}{' ' if _GOES_ON.match(detail) else ': '}{detail}" if detail else self.first.what
+        text = f"{self.first.what}{' ' if _GOES_ON.match(detail) else ': '}{detail}" if detail else self.first.what
         if self.number > 1:
-            said = f"{self.first.what}, {self.number:,} times until {formatting.clock(self.last.at)}"
-            said += f"; the last: {self.last.detail}" if self.last.detail else ""
-        return f"{self.thing}: {translate(said)}"
+            text = f"{self.first.what}, {self.number:,} times until {formatting.clock(self.last.at)}"
+            text += f"; the last: {self.last.detail}" if self.last.detail else ""
+        return f"{self.thing}: {translate(text)}"
 
     def written(self, translate: Callable[[str], str] = str) -> str:
         """The line with its time and host."""
         return f"{formatting.moment(self.first.at)}  {self.first.host}  {self.text(translate)}"
 
 
-def story(found: ClassView, gaps: Iterable[Gap]) -> list[TimelineLine]:
+def story(view: ClassView, gaps: Iterable[Gap]) -> list[TimelineLine]:
     """The story of a class in lines, in time order, with a line for each of its *gaps*.
 
     Its teacher has a copy of what its streamer noted: of both, the last one is told.
     """
-    told = {(one.at, one.what, one.class_id, one.host, one.detail[:DETAIL_TOLD]): one for one in found.events}
+    by_content = {
+        (noted.at, noted.what, noted.class_id, noted.host, noted.detail[:DETAIL_TOLD]): noted for noted in view.events
+    }
     for gap in gaps:
-        said = f"until {formatting.clock(gap.ends)}, {formatting.length(gap.missing_s)}: {gap.reason()}"
-        event = EventView(gap.begins, NOT_SENT, found.class_id, None, found.host, said)
-        told[event.at, event.what, event.class_id, event.host, said] = event
-    return lines(told.values())
+        text = f"until {formatting.clock(gap.ends)}, {formatting.length(gap.missing_s)}: {gap.reason()}"
+        event = EventView(gap.begins, NOT_SENT, view.class_id, None, view.host, text)
+        by_content[event.at, event.what, event.class_id, event.host, text] = event
+    return lines(by_content.values())
 
 
 def lines(events: Iterable[EventView]) -> list[TimelineLine]:
     """The story in lines, in time order."""
-    told: list[list[EventView]] = []
-    for event in sorted(events, key=lambda one: one.at):
-        within = next((one for one in told[-2:] if _goes_on(one[-1], event, told[-1][-1])), None)
+    all_series: list[list[EventView]] = []
+    for event in sorted(events, key=lambda event: event.at):
+        within = next((series for series in all_series[-2:] if _goes_on(series[-1], event, all_series[-1][-1])), None)
         if within is None:
-            told.append([event])
+            all_series.append([event])
         else:
             within.append(event)
-    found = [TimelineLine(one, one) for series in told if len(series) < SERIES for one in series]
-    found += [TimelineLine(series[0], series[-1], len(series)) for series in told if len(series) >= SERIES]
-    return sorted(found, key=lambda one: one.first.at)
+    shown = [TimelineLine(event, event) for series in all_series if len(series) < SERIES for event in series]
+    shown += [TimelineLine(series[0], series[-1], len(series)) for series in all_series if len(series) >= SERIES]
+    return sorted(shown, key=lambda line: line.first.at)
 
 
 def _goes_on(before: EventView, event: EventView, newest: EventView) -> bool:

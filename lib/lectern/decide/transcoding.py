@@ -70,9 +70,9 @@ def outcome(result: TranscodingResult, row: Rendition | None) -> Outcome:
     """The last column of the table for *result*; our own attempt that took longer than it may is timed out."""
     if row is not None and stale(result, row):
         return Outcome.IGNORE
-    found = Row.NONE if row is None else row.state
+    known = Row.NONE if row is None else row.state
     for success, type_, state, what in TABLE:
-        if success in (Any_.ANY, result.success) and type_ in (Any_.ANY, result.type) and state in (Any_.ANY, found):
+        if success in (Any_.ANY, result.success) and type_ in (Any_.ANY, result.type) and state in (Any_.ANY, known):
             late = what is Outcome.FAIL and result.code == TRANSCODE_TIMED_OUT.number
             return Outcome.TIME_OUT if late else what
     raise AssertionError("the table ends with a row that fits everything")
@@ -191,29 +191,29 @@ class Ahead:
     ecs_deadline: float
 
 
-def apply(changes: Changes, one: Settled, row: Rendition | None, waiters: Waiters, ahead: Ahead) -> None:
+def apply(changes: Changes, settled: Settled, row: Rendition | None, waiters: Waiters, ahead: Ahead) -> None:
     """Do what the table says about one result."""
-    backend = one.result.type or (row and row.backend) or "unknown"
-    word = "success" if one.result.success else "failed"  # the wire spells success in several ways
+    backend = settled.result.type or (row and row.backend) or "unknown"
+    word = "success" if settled.result.success else "failed"  # the wire spells success in several ways
     changes.transcoded.append((str(backend), word))
-    why = one.result.message or f"{one.result.type or 'the'} transcoding of {one.stem}: {word}"
-    url = one.result.transcode_video_url or ""
-    match one.outcome:
+    why = settled.result.message or f"{settled.result.type or 'the'} transcoding of {settled.stem}: {word}"
+    url = settled.result.transcode_video_url or ""
+    match settled.outcome:
         case Outcome.SUCCEED if row is not None:
-            succeed(changes, one.key, url, waiters, ahead.loads)
+            succeed(changes, settled.key, url, waiters, ahead.loads)
         case Outcome.CORRECT if row is not None:
-            changes.remake(one.key, row.state, RenditionState.SUCCESS, url=url)
+            changes.remake(settled.key, row.state, RenditionState.SUCCESS, url=url)
         case Outcome.FAIL if row is not None:
-            give_up(changes, one.key, errors.TRANSCODE_FAILED, why, waiters)
+            give_up(changes, settled.key, errors.TRANSCODE_FAILED, why, waiters)
         case Outcome.TIME_OUT if row is not None:
-            give_up(changes, one.key, errors.TRANSCODE_TIMED_OUT, why, waiters)
+            give_up(changes, settled.key, errors.TRANSCODE_TIMED_OUT, why, waiters)
         case Outcome.FALL_BACK:
-            changes.fallen.append((one.key, ahead.ecs_deadline))
+            changes.fallen.append((settled.key, ahead.ecs_deadline))
         case Outcome.ALARM:
-            _unknown(changes, one, waiters.listed)
-    detail = f"{one.result.type or 'no type'}: {one.outcome}. {why}"
-    changes.note(f"result: {word}", stem=one.stem, detail=detail)
-    changes.row(one.stem, one.outcome, detail=one.result.message or "")
+            _unknown(changes, settled, waiters.listed)
+    detail = f"{settled.result.type or 'no type'}: {settled.outcome}. {why}"
+    changes.note(f"result: {word}", stem=settled.stem, detail=detail)
+    changes.row(settled.stem, settled.outcome, detail=settled.result.message or "")
 
 
 @dataclass(frozen=True)
@@ -226,21 +226,21 @@ class Late:
     url: str | None = None
 
 
-def expire(changes: Changes, one: Late, waiters: Waiters, ahead: Ahead) -> None:
+def expire(changes: Changes, late: Late, waiters: Waiters, ahead: Ahead) -> None:
     """Do what was decided about a rendition whose deadline has passed."""
-    changes.transcoded.append((str(one.backend), one.what.name.lower()))
-    match one.what:
+    changes.transcoded.append((str(late.backend), late.what.name.lower()))
+    match late.what:
         case Overdue.SUCCEED:
-            succeed(changes, one.key, one.url or "", waiters, ahead.loads)
+            succeed(changes, late.key, late.url or "", waiters, ahead.loads)
         case Overdue.FALL_BACK:
-            changes.fallen.append((one.key, ahead.ecs_deadline))
+            changes.fallen.append((late.key, ahead.ecs_deadline))
         case Overdue.TIME_OUT:
             why = Text("no result of the old transcoding in time")
-            if one.backend:
-                why = Text("no result of the {backend} transcoding in time", backend=one.backend)
-            give_up(changes, one.key, errors.TRANSCODE_TIMED_OUT, why, waiters)
-    changes.note(f"deadline passed: {one.what}", stem=stem(*one.key))
-    changes.row(stem(*one.key), one.what)
+            if late.backend:
+                why = Text("no result of the {backend} transcoding in time", backend=late.backend)
+            give_up(changes, late.key, errors.TRANSCODE_TIMED_OUT, why, waiters)
+    changes.note(f"deadline passed: {late.what}", stem=stem(*late.key))
+    changes.row(stem(*late.key), late.what)
 
 
 def succeed(changes: Changes, key: RenditionKey, url: str, waiters: Waiters, loads: Loads) -> None:
@@ -261,38 +261,40 @@ def give_up(changes: Changes, key: RenditionKey, code: ErrorCode, why: str, wait
         changes.refuse(order, code, why)
     _orphans(changes, key, waiters)
     refused = [order.class_id for order in waiters.orders if order.revises is None]
-    kept = {class_of(order.class_id) for order in waiters.orders if order.revises is not None}
+    changed = {class_of(order.class_id) for order in waiters.orders if order.revises is not None}
     what = [why]
-    what += [Text.many("{n:,} class refused", "{n:,} classes refused", n=len(refused))] if refused or not kept else []
-    what += [Text.many("{n:,} change refused", "{n:,} changes refused", n=len(kept))] if kept else []
-    said = Text("{thing}: {what}", thing=stem(*key), what=joined(what))
-    changes.alarm(code, said, record_id=key[0], resolution=key[1], classes=refused)
+    what += (
+        [Text.many("{n:,} class refused", "{n:,} classes refused", n=len(refused))] if refused or not changed else []
+    )
+    what += [Text.many("{n:,} change refused", "{n:,} changes refused", n=len(changed))] if changed else []
+    text = Text("{thing}: {what}", thing=stem(*key), what=joined(what))
+    changes.alarm(code, text, record_id=key[0], resolution=key[1], classes=refused)
 
 
-def _unknown(changes: Changes, one: Settled, listed: Sequence[str]) -> None:
+def _unknown(changes: Changes, settled: Settled, listed: Sequence[str]) -> None:
     """Raise an alarm for a result whose rendition has no row; its waiting list stays as it is."""
-    said = Text("{stem}: a result came, and nobody asked for it", stem=one.stem)
+    text = Text("{stem}: a result came, and nobody asked for it", stem=settled.stem)
     if listed:
-        name = changes.settings.waiting_key.format(record_id=one.key[0], resolution=one.key[1])
+        name = changes.settings.waiting_key.format(record_id=settled.key[0], resolution=settled.key[1])
         waiting = Text.many(
             "{n:,} class waits on the list {list}, and nobody answers: type redis-cli LRANGE {list} 0 -1",
             "{n:,} classes wait on the list {list}, and nobody answers: type redis-cli LRANGE {list} 0 -1",
             n=len(listed),
             list=name,
         )
-        said = Text("{result}. {waiting}", result=said, waiting=waiting)
-    changes.alarm(errors.UNKNOWN_RENDITION, said, record_id=one.key[0], resolution=one.key[1])
+        text = Text("{result}. {waiting}", result=text, waiting=waiting)
+    changes.alarm(errors.UNKNOWN_RENDITION, text, record_id=settled.key[0], resolution=settled.key[1])
 
 
 def _orphans(changes: Changes, key: RenditionKey, waiters: Waiters) -> None:
     """Refuse, with an alarm, the class_ids that the old program left on the waiting list: they are not booked here."""
     known = {order.class_id for order in waiters.orders} | set(waiters.known)
     code = errors.ORPHANED_WAITER
-    for class_id in dict.fromkeys(one for one in waiters.listed if one not in known):
-        said = Text("{class_id} waited for {stem}; its booking is not known here", class_id=class_id, stem=stem(*key))
-        changes.answer_class(class_id, code.number, said)
-        changes.alarm(code, said, class_id=class_id)
-        changes.row(class_id, "refuse", code=code.number, detail=said)
+    for class_id in dict.fromkeys(waiter for waiter in waiters.listed if waiter not in known):
+        text = Text("{class_id} waited for {stem}; its booking is not known here", class_id=class_id, stem=stem(*key))
+        changes.answer_class(class_id, code.number, text)
+        changes.alarm(code, text, class_id=class_id)
+        changes.row(class_id, "refuse", code=code.number, detail=text)
 
 
 # The next transcoding of a rendition: its source URL, backend and deadline; or the reason to refuse it.
@@ -361,12 +363,12 @@ def source(booking: Booking, wanted: Resolution) -> str | None:
     """
     order = list(Resolution)
     listed = booking.urls
-    enough = [one for one in order[order.index(wanted) :] if one in listed]
+    enough = [resolution for resolution in order[order.index(wanted) :] if resolution in listed]
     if enough:
         return listed[enough[0]]
     if booking.video_url is not None:
         return booking.video_url
-    return next((listed[one] for one in reversed(order) if one in listed), None)
+    return next((listed[resolution] for resolution in reversed(order) if resolution in listed), None)
 
 
 # Whether a service that failed again and again is asked at all, while there is another way.
