@@ -1,4 +1,4 @@
-"""Transcodes on our own ffmpeg servers, host after host, under a lease on the renditions; publishes a result for each."""
+"""Transcodes on our own ffmpeg servers, host after host, under a lease; publishes a result for each rendition."""
 
 import time
 from collections.abc import Sequence
