@@ -324,6 +324,9 @@ def _answer(connection: Connection, host: Host[Any], one: InboxMessage, class_id
         if one.command == "change":
             changed = outgoing.change_answer(class_id, code, why)
             return Outgoing(host.settings.change_result_channel, OutgoingKind.CHANNEL, changed, class_id)
+        if one.command == "cancel":
+            cancelled = outgoing.cancel_answer(class_id, code, why)
+            return Outgoing(host.settings.cancel_result_channel, OutgoingKind.CHANNEL, cancelled, class_id)
         if one.command != "order" or class_id in bookings.booked_among(connection, [class_id]):
             return None
         said = outgoing.answer(class_id, code, why)

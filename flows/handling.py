@@ -19,7 +19,7 @@ from flows.failures import words
 from flows.host import Host, StreamerHost, TeacherHost, claimed, log
 from flows.outbox_publisher import publish_outbox
 from lectern import metrics
-from lectern.db import bookings, inbox
+from lectern.db import bookings, class_events, inbox
 from lectern.db.writer import write
 from lectern.decide.plan_text import lines
 from lectern.errors import Caught, Malformed, TryAgain
@@ -84,6 +84,8 @@ def change(connection: Connection, host: Host[Any], decide: Decide[C], *, dry_ru
     decide(connection, changes)
     if not dry_run:
         write(connection, host.journal, changes)
+    elif isinstance(changes, Changes):
+        class_events.number(connection, changes)
     return changes
 
 

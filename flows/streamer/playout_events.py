@@ -106,7 +106,12 @@ class PlayoutEvents:
         self._off_since: dict[str, float] = {}  # since when a receiver takes nothing of a class, epoch seconds
         self._slate: set[str] = set()  # classes whose slate is sent, or nothing
         self._why: dict[str, str] = {}  # the last thing that went wrong with a class
+        self._stated: dict[
+            tuple[str, bool], decide.Statement
+        ] = {}  # the last ones of each class, of its push or source
         self._alarmed = Throttle()
+        self.news = asyncio.Event()
+        """Set when the statuses are worth a look."""
         self._fetching: dict[str, asyncio.Task[None]] = {}  # at most once for each loss of a class
 
     async def take(self, event: Mapping[str, Any]) -> None:
@@ -167,6 +172,7 @@ class PlayoutEvents:
     async def _compare(self, now: float, statuses: Sequence[Mapping[str, Any]]) -> None:
         """Correct what this process believes of the classes that should be on air, by their *statuses*."""
         due = {one.class_id: one for one in await self._host.read_tx(airings.due, now, now)}
+        await self._state(due, now, statuses)
         for status in statuses:
             class_id = str(status["class_id"])
             if class_id not in due:
@@ -182,6 +188,22 @@ class PlayoutEvents:
                     self._why[class_id] = status["why"] or why
                     self._off_since.setdefault(class_id, now)
 
+    async def _state(self, due: Mapping[str, Airing], now: float, statuses: Sequence[Mapping[str, Any]]) -> None:
+        """Tell the teacher, for the platform, what is new of how the classes are aired."""
+        news: dict[tuple[str, bool], decide.Statement] = {}
+        for status in statuses:
+            class_id = str(status["class_id"])
+            if class_id in due:
+                async with self._alone(class_id):
+                    for one in decide.statements(status, now, self._why.get(class_id)):
+                        key = class_id, one.event in decide.OF_SOURCE
+                        news |= {key: one} if decide.is_news(one, self._stated.get(key)) else {}
+        if news:
+            async with isolated(self._host, "the platform's events of classes on air"):
+                await changed(self._host, _stated([(due[key[0]], one) for key, one in news.items()]))
+                self._stated |= news
+                await publish_outbox(self._host)
+
     async def not_known(self, class_id: str, why: str) -> None:
         """Note that the playout does not air a class, and why."""
         async with self._alone(class_id):
@@ -189,7 +211,9 @@ class PlayoutEvents:
 
     def only(self, class_ids: Collection[str]) -> None:
         """Forget all classes but *class_ids*."""
-        for class_id in ({key[0] for key in self._said} | self._slate) - set(class_ids):
+        for class_id in ({key[0] for key in self._said} | {key[0] for key in self._stated} | self._slate) - set(
+            class_ids
+        ):
             self._forget(class_id)
 
     @asynccontextmanager
@@ -207,6 +231,8 @@ class PlayoutEvents:
         self._off_since.pop(class_id, None)
         self._slate.discard(class_id)
         self._why.pop(class_id, None)
+        for of_source in (True, False):
+            self._stated.pop((class_id, of_source), None)
         self._fetching.pop(class_id, None)
         self._alarmed.forget(f"{class_id} ")
 
@@ -234,6 +260,8 @@ class PlayoutEvents:
     async def _look(self, class_id: str, event: Mapping[str, Any]) -> None:
         """Do what follows from an event."""
         kind = event["event"]
+        if kind in {"on_air", "slate", "back"}:
+            self.news.set()
         if kind == "on_air":
             self._off_since.pop(class_id, None)
             await changed(self._host, _on_air(class_id))
@@ -310,6 +338,12 @@ def _off_at(one: Airing, event: Mapping[str, Any]) -> float:
     at = float(event["at"])
     is_its_start = not event["was_on_air"] and at - one.start_time < decide.NO_ANSWER_S
     return one.start_time if is_its_start else at
+
+
+@decision
+def _stated(_connection: Connection, changes: StreamerChanges, news: Sequence[tuple[Airing, decide.Statement]]) -> None:
+    for one, said in news:
+        changes.state(one, said.event, said.at, said.why, said.since)
 
 
 @decision

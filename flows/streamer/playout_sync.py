@@ -157,10 +157,12 @@ class PlayoutSync:
     async def _keep_looking_around(self) -> None:
         """Raise due alarms in a loop of its own: many classes may need one, and nothing must wait for them."""
         while True:
-            await asyncio.sleep(LOOK_EVERY_S)
+            await comes(self._following.news, LOOK_EVERY_S)
+            self._following.news.clear()
             self._host.watchdog.beat("playout")  # a connection that lasts is no loop that stands still
             found = await self._host.playout.ask("status", active=True)
             await self._following.look_around(time.time(), found["classes"])
+            await asyncio.sleep(WRITE_EVERY_S)
 
     # -- the timetable -------------------------------------------------------------------------------------------------
 

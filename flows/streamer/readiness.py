@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 
@@ -20,9 +20,10 @@ from lectern.db import account, airings, cache, events, outbox
 from lectern.decide import readiness as decide
 from lectern.decide.readiness import LATE_AFTER_S, LOOK_EVERY_S
 from lectern.errors import TryAgain
-from lectern.i18n import Text
+from lectern.i18n import Text, joined
 from lectern.media import integrity, push_target
 from lectern.model.facts import Airing, Cached, Event, Usage
+from lectern.model.streamer_plan import StreamerChanges
 from lectern.states import AiringState, FileState
 from lectern.storage import cache_dir
 from lectern.urls import redact
@@ -89,8 +90,11 @@ class Readiness:
             return
         lost_files: dict[str, str] = {}
         looked = [live[class_id] for class_id in due]
+        before = {class_id: bool(reds) for class_id, reds in self._reds.items()}
         self._reds |= await self._look(looked, lost_files)
-        await host.write_tx(_note, host, [(one, self._reds[one.class_id]) for one in looked], now)
+        turned = {class_id for class_id in due if before.get(class_id) is not bool(self._reds[class_id])}
+        await host.write_tx(_note, host, [(one, self._reds[one.class_id]) for one in looked], turned, now)
+        await publish_outbox(host)
         red = [
             _Red(one.class_id, one.record_id, decide.sentence(one.class_id, one.stem, one.start_time - now, why))
             for one in looked
@@ -217,13 +221,23 @@ def _reds(one: Airing, found: list[str] | BaseException) -> list[str]:
 
 
 def _note(
-    connection: Connection, host: StreamerHost, checked: Sequence[tuple[Airing, Sequence[str]]], now: float
+    connection: Connection,
+    host: StreamerHost,
+    checked: Sequence[tuple[Airing, Sequence[str]]],
+    turned: Collection[str],
+    now: float,
 ) -> None:
+    """Note the checks, and tell the teacher of the classes that have *turned* ready, or not ready."""
     noted = [
         Event(account.NOT_READY if reds else account.CHECKED, one.class_id, one.stem, "; ".join(reds))
         for one, reds in checked
     ]
     events.note(connection, host.journal, host.settings.name, noted, now)
+    changes = StreamerChanges(host.settings, now)
+    for one, reds in checked:
+        if one.class_id in turned:
+            changes.state(one, "not_ready" if reds else "ready", now, joined(reds))
+    outbox.put(connection, host.journal, changes.sends, now)
 
 
 def _put(connection: Connection, host: StreamerHost, red: Sequence[_Red], now: float) -> None:

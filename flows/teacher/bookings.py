@@ -15,10 +15,10 @@ from flows.host import NOWHERE, TeacherHost, log, teacher
 from flows.outbox_publisher import publish_outbox
 from flows.teacher import transcoding
 from flows.teacher.membership import living
-from lectern.db import bookings, inbox, transcodings
+from lectern.db import bookings, class_events, inbox, transcodings
 from lectern.decide import booking as decide_booking
 from lectern.decide import change as decide
-from lectern.decide.placement import secondary_id
+from lectern.decide.placement import CancelFacts, secondary_id
 from lectern.decide.transcoding import Limits
 from lectern.errors import Misuse, Refuse, TryAgain
 from lectern.model.plan import Changes
@@ -60,8 +60,16 @@ def decided_bookings(alive: Sequence[str], connection: Connection, changes: Chan
         renditions=states,
         taken=bookings.taken(connection, may_go, changes.now),
         loads=bookings.loads(connection, alive, changes.now) if may_go else dict.fromkeys(alive, 0),
+        cancels=_cancel_facts(connection, [one.class_id for one in cancelled]),
     )
     decide_booking.decide_orders(changes, booked, cancelled, facts, Limits.of(changes.settings))
+
+
+def _cancel_facts(connection: Connection, class_ids: Sequence[str]) -> CancelFacts:
+    if not class_ids:
+        return CancelFacts()
+    unconfirmed = bookings.unconfirmed_cancels(connection, class_ids)
+    return CancelFacts(class_events.ends(connection, class_ids), {class_id for class_id, _ in unconfirmed})
 
 
 async def after(host: TeacherHost, some: Sequence[Changes]) -> None:

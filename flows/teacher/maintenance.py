@@ -14,7 +14,7 @@ from flows.outbox_publisher import publish_outbox
 from flows.teacher import transcoding
 from flows.teacher.bookings import after
 from lectern import errors
-from lectern.db import bookings, events, transcodings
+from lectern.db import as_run, bookings, events, transcodings
 from lectern.decide import change as decide
 from lectern.decide import placement as cancelling
 from lectern.decide import readiness, reports
@@ -74,7 +74,24 @@ def overlooked(connection: Connection, changes: Changes) -> None:
         decide.apply_again(changes, unconfirmed)
     cancelling.resend_cancels(changes, bookings.cancels_to_resend(connection, now))
     decide.forsake(changes, bookings.forsaken_revisions(connection, now - UNREPORTED_S))
-    reports.close_unreported(changes, bookings.unended(connection, now - GRACE_S))
+    close(connection, changes)
+
+
+def close(connection: Connection, changes: Changes) -> None:
+    """Close the classes and the cancels of which nothing more is heard."""
+    now = changes.now
+    over, ends = bookings.unended(connection, now - GRACE_S), _ends(connection, now)
+    unconfirmed = bookings.cancels_without_end(connection, now)
+    cancelled = [one.class_id for one in unconfirmed]
+    changes.orders |= bookings.by_id(connection, cancelled)
+    parts = as_run.of_classes(connection, [*cancelled, *(one.class_id for one in (*over, *ends))])
+    reports.close_unreported(changes, over, parts)
+    reports.tell_ends(changes, ends, parts)
+    reports.close_cancels(changes, unconfirmed, parts)
+
+
+def _ends(connection: Connection, now: float) -> list[Order]:
+    return bookings.ends_untold(connection, now - reports.ENDS_WITHIN_S, now - reports.ENDS_AFTER_S)
 
 
 def due(connection: Connection, host: TeacherHost) -> bool:
@@ -88,6 +105,8 @@ def due(connection: Connection, host: TeacherHost) -> bool:
         or bookings.unreported(connection, now - UNREPORTED_S, now)
         or reports.unended(bookings.unended(connection, now - GRACE_S), now)
         or bookings.cancels_to_resend(connection, now)
+        or bookings.cancels_without_end(connection, now)
+        or _ends(connection, now)
         or bookings.forsaken_revisions(connection, now - UNREPORTED_S)
     )
 
@@ -131,3 +150,4 @@ def _late(_connection: Connection, changes: Changes, late: Sequence[Order]) -> N
         said = readiness.sentence(one.class_id, one.stem, one.start_time - changes.now, [why])
         log.warning("%s", said)
         changes.alarm(errors.NOT_READY_FOR_START, said, one)
+        changes.announce(one, "not_ready", message=why)

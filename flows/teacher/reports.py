@@ -7,7 +7,7 @@ from prefect import flow
 from prefect.client.schemas.objects import State
 from sqlalchemy import Connection
 
-from flows.handling import batch_flow, read
+from flows.handling import Batch, batch_flow, read
 from flows.host import NOWHERE, teacher
 from flows.outbox_publisher import publish_outbox
 from flows.teacher.membership import living
@@ -17,20 +17,23 @@ from lectern.decide import reports as decide
 from lectern.decide.placement import Choice, secondary_id
 from lectern.model.plan import Changes
 from lectern.model.tables import teacher as teacher_tables
-from lectern.wire.messages import Report
+from lectern.wire.messages import AiringReport, Report
 
 
 @flow(name="report", persist_result=False, result_storage=NOWHERE)
 async def report(inbox_ids: str, dry_run: bool = False) -> State[None]:
     """Answer the bookings that a streamer has prepared or could not, and close those that were aired."""
-    batch = await read(teacher(), inbox_ids, (Report,), dry_run=dry_run)
+    batch: Batch[Report | AiringReport] = await read(teacher(), inbox_ids, (Report, AiringReport), dry_run=dry_run)
     go = partial(decided, await living(batch.host))
     return await batch_flow("report", batch, go, lambda host, _: publish_outbox(host), "What the streamers reported")
 
 
-def decided(alive: Sequence[str], connection: Connection, changes: Changes, reports: Sequence[Report]) -> None:
+def decided(
+    alive: Sequence[str], connection: Connection, changes: Changes, messages: Sequence[Report | AiringReport]
+) -> None:
     """Decide what follows from reports; the streamers *alive* can take classes."""
     facts = decide.NO_FACTS
+    reports = [one for one in messages if isinstance(one, Report)]
     if not decide.are_plain(reports):
         ids = [said.class_id for said in reports]
         its = [one.revises for one in changes.orders.values() if one.revises is not None]
@@ -45,5 +48,8 @@ def decided(alive: Sequence[str], connection: Connection, changes: Changes, repo
         parts = as_run.of_classes(connection, over)
         moved = events.named(connection, teacher_tables.journal, "moved", list(parts))
         facts = decide.ReportFacts(choice, bookings.unconfirmed_cancels(connection, ids), parts, moved)
-    for said in reports:
-        decide.take(changes, said, facts)
+    for said in messages:
+        if isinstance(said, Report):
+            decide.take(changes, said, facts)
+        else:
+            decide.aired(changes, said)

@@ -145,6 +145,8 @@ class Common(BaseSettings):
     transcoding_channel: str = "transcoding"
     order_result_channel: str = "order_result"
     change_result_channel: str = "change_result"
+    cancel_result_channel: str = "cancel_result"
+    class_event_channel: str = "class_event"
     alarm_channel: str = "alarm"
     waiting_key: str = "{record_id}_{resolution}"
     streamer_stream: str = "streamer:{name}"

@@ -120,7 +120,7 @@ def test_a_class_that_its_streamer_refuses_is_not_aired_by_the_other_one(changes
     first = placed(changes, "s1", "s2")
     second = changes.orders[SECOND]
     said = Report(cmd="prepared", class_id="c-1", streamer=str(first.streamer), result="fail", code=316)
-    reports.take(changes, said, reports.ReportFacts(Choice({}, {}), ()))
+    reports.take(changes, said, reports.ReportFacts(Choice({}, {}), {}))
     assert [changes.orders[one].state for one in ("c-1", SECOND)] == [BookingState.REFUSED, BookingState.CANCELLED]
     assert told(changes, Release) == [(f"streamer:{second.streamer}", SECOND)]
     assert awaited(changes) == [(SECOND, second.streamer)]

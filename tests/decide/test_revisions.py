@@ -79,7 +79,7 @@ def take(
         placement=order.placement,
         of_placement=of_placement,
     )
-    reports.take(changes, said, reports.ReportFacts(Choice({"s1": 0, "s2": 0}, {}), ()))
+    reports.take(changes, said, reports.ReportFacts(Choice({"s1": 0, "s2": 0}, {}), {}))
 
 
 def change(changes: Changes, known: ChangeFacts | None = None, **fields: Any) -> None:

@@ -13,10 +13,10 @@ from sqlalchemy import Connection, Engine, select, update
 
 from flows import handling
 from flows.host import Host, StreamerHost, TeacherHost
-from flows.streamer import lease
+from flows.streamer import lease, playout_events
 from flows.teacher import bookings as teacher_bookings
 from flows.teacher import maintenance, membership, reports
-from lectern.db import airings, inbox
+from lectern.db import airings, class_events, inbox
 from lectern.db import bookings as db_bookings
 from lectern.db.engine import open_database, transaction
 from lectern.db.inbox import ReceivedMessage
@@ -67,13 +67,13 @@ class Pair:
             handling.change(connection, host, partial(handling.of_messages, host, came, go))
 
     def said(self, who: Host[Any]) -> list[dict[str, Any]]:
-        """What *who* has in its outbox since this was asked last."""
+        """What *who* has in its outbox since this was asked last, without the events of classes."""
         outbox = who.journal.outbox
         with transaction(who.engine) as connection:
             rows = connection.execute(select(outbox.c.body).where(outbox.c.sent_at.is_(None)).order_by(outbox.c.id))
             found = [json.loads(row.body) for row in rows]
             connection.execute(update(outbox).values(sent_at=1.0))
-        return found
+        return [one for one in found if one["cmd"] != "class_event"]
 
     def deliver(self, messages: list[dict[str, Any]]) -> None:
         """The streamer gets them."""
@@ -155,7 +155,7 @@ async def test_a_cancel_that_redis_lost_while_the_streamer_was_down_is_told_befo
     pair.deliver(told)
     assert pair.state() is AiringState.CANCELLED
     pair.report_back()
-    assert commands(pair.granted("later")) == ["grant"], "it is confirmed, and told no more"
+    assert commands(pair.granted("later")) == ["cancel_result", "grant"], "it is confirmed, and told no more"
 
 
 async def test_a_claim_is_answered_again_after_a_while_and_though_the_clock_was_set_back(pair: Pair) -> None:
@@ -180,17 +180,53 @@ async def test_a_cancel_is_told_again_until_it_is_confirmed(pair: Pair) -> None:
     assert commands(pair.swept(130)) == ["release"]
     pair.deliver(told)
     pair.report_back()
-    assert pair.swept(1000) == []
+    assert commands(pair.swept(1000)) == ["cancel_result"]
 
 
-async def test_after_the_end_of_the_class_nobody_is_told_any_more(pair: Pair) -> None:
+async def test_after_the_end_of_the_class_nobody_is_told_any_more_and_the_cancel_has_failed(pair: Pair) -> None:
     pair.book(start_in_s=60)
     pair.receive(Cancel(class_id="c-1"))
     pair.said(pair.teacher)
     assert pair.swept(700) == []
     with transaction(pair.teacher.engine) as connection:
-        db_bookings.prune_cancels(connection, time.time() + 700)
+        changes = Changes(pair.teacher.settings, time.time() + 700)
+        maintenance.close(connection, changes)
+        write(connection, pair.teacher.journal, changes)
         assert connection.execute(select(cancel_list)).all() == []
+        (end,) = class_events.after(connection, "c-1", 0, 10)
+    (answer,) = pair.said(pair.teacher)
+    assert (answer["cmd"], answer["result"], answer["code"]) == ("cancel_result", "fail", 410)
+    assert (end.event, json.loads(end.body)["outcome"]) == ("ended", "cancelled")
+    pair.receive(Cancel(class_id="c-1"))
+    assert pair.said(pair.teacher) == [answer], "the same answer to the same cancel"
+
+
+async def test_each_cancel_is_answered_once_its_streamer_has_confirmed_and_the_next_ones_alike(pair: Pair) -> None:
+    """How much was sent stands in the answer; the class has one end, and nothing after it."""
+    pair.book(start_in_s=-100)
+    pair.deliver(pair.said(pair.teacher))
+    pair.receive(Cancel(class_id="c-1"))
+    released = pair.said(pair.teacher)
+    pair.receive(Cancel(class_id="c-1"))
+    assert "cancel_result" not in commands([*released, *pair.said(pair.teacher)])
+    pair.deliver(released)
+    assert pair.said(pair.streamer) == [], "it may be on air still: its playout is about to say what was sent"
+    part = {"url": 0, "session": 1, "source": "recording", "position_s": 0.0, "sent_s": 42.5, "bytes": 9}
+    part |= {"from": pair.opened_at - 90, "to": pair.opened_at - 47.5}
+    told = {"as_run": [part], "why": "it was cancelled", "start": pair.opened_at - 100, "end": pair.opened_at + 500}
+    commit(pair.streamer.engine, handling.change, pair.streamer, playout_events.closing_of("c-1", told))
+    pair.report_back()
+    answers = pair.said(pair.teacher)
+    assert [(one["cmd"], one["result"], one["code"], one["sent_s"]) for one in answers] == [
+        ("cancel_result", "success", 0, 42.5)
+    ] * 2
+    pair.receive(Cancel(class_id="c-1"), Cancel(class_id="c-9"))
+    again, unknown = pair.said(pair.teacher)
+    assert again == answers[0]
+    assert (unknown["result"], unknown["code"]) == ("fail", 404)
+    (end,) = (json.loads(one.body) for one in commit(pair.teacher.engine, class_events.after, "c-1", 0, 10))
+    assert (end["event"], end["outcome"], end["sent_s"], end["seq"]) == ("ended", "cancelled", 42.5, 1)
+    assert (end["began_at"], end["institution_id"]) == (pytest.approx(pair.opened_at - 90), "i-1")
 
 
 async def test_a_class_that_the_streamer_never_had_is_confirmed_and_not_taken_later(pair: Pair) -> None:
@@ -199,7 +235,7 @@ async def test_a_class_that_the_streamer_never_had_is_confirmed_and_not_taken_la
     pair.receive(Cancel(class_id="c-1"))
     pair.deliver([one for one in pair.said(pair.teacher) if one["cmd"] == "release"])
     pair.report_back()
-    assert pair.swept(1000) == []
+    assert commands(pair.swept(1000)) == ["cancel_result"]
     pair.deliver(prepare)
     assert commit(pair.streamer.engine, airings.live) == []
 
@@ -214,7 +250,7 @@ async def test_a_release_that_is_done_already_is_confirmed_again(pair: Pair) -> 
     assert commands(pair.said(pair.streamer)) == ["ended"], "and it is lost"
     pair.deliver(pair.swept(61))
     pair.report_back()
-    assert pair.swept(1000) == []
+    assert commands(pair.swept(1000)) == ["cancel_result"]
 
 
 async def test_a_class_that_was_moved_is_not_reported_as_cancelled(pair: Pair) -> None:
@@ -227,7 +263,8 @@ async def test_a_class_that_was_moved_is_not_reported_as_cancelled(pair: Pair) -
 async def test_a_booking_that_comes_after_its_cancel_is_answered_411_and_goes_nowhere(pair: Pair) -> None:
     pair.receive(Cancel(class_id="c-1"))
     pair.book()
-    assert [(one["cmd"], one.get("code")) for one in pair.said(pair.teacher)] == [("order_result", 411)]
+    answers = [(one["cmd"], one.get("code")) for one in pair.said(pair.teacher)]
+    assert answers == [("cancel_result", 404), ("order_result", 411)]
     pair.book()
     assert [one["code"] for one in pair.said(pair.teacher)] == [411], "the same answer to the same booking"
     pair.book("c-2")
@@ -238,7 +275,7 @@ async def test_a_cancel_that_is_older_than_ten_minutes_waits_for_no_booking(pair
     pair.receive(Cancel(class_id="c-1"))
     commit(pair.teacher.engine, Connection.execute, update(cancel_list).values(until=time.time() - 1))
     pair.book()
-    assert commands(pair.said(pair.teacher)) == ["prepare"]
+    assert commands(pair.said(pair.teacher)) == ["cancel_result", "prepare"]
 
 
 async def test_a_cancel_beside_its_booking_in_one_batch_cancels_it_in_either_order(pair: Pair) -> None:

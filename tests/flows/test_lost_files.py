@@ -480,10 +480,13 @@ def hears(host: TeacherHost, alive: list[str], placement: int = 1) -> Order:
 
 
 def test_a_ready_class_that_its_streamer_lost_is_given_to_another(teacher: TeacherHost) -> None:
-    """The platform hears nothing of it."""
+    """The platform is told that it is moved, and gets no second answer."""
     order = hears(teacher, ["streamer1", "streamer2"])
     assert (order.state, order.streamer, order.placement) == (BookingState.PLACED, "streamer2", 2)
-    assert [one["cmd"] for one in sent(teacher)] == ["release", "prepare"]
+    *told, event = sent(teacher)
+    assert [one["cmd"] for one in told] == ["release", "prepare"]
+    moved = (event["event"], event["from_streamer"], event["streamer"])
+    assert moved == ("moved", "streamer1", "streamer2")
 
 
 def test_where_nobody_can_take_it_a_person_is_told_at_once(teacher: TeacherHost) -> None:

@@ -40,11 +40,11 @@ def teacher(teacher: TeacherHost) -> TeacherHost:
 
 
 def said(host: TeacherHost) -> list[dict[str, Any]]:
-    """What is in the outbox since this was asked last."""
+    """What is in the outbox since this was asked last, without the events of classes."""
     with transaction(host.engine) as connection:
         found = [json.loads(body) for body in connection.execute(select(journal.outbox.c.body)).scalars()]
         connection.execute(journal.outbox.delete())
-    return found
+    return [one for one in found if one["cmd"] != "class_event"]
 
 
 async def quiet(_: TeacherHost) -> bool:

@@ -45,6 +45,8 @@ class Hosts:
             *PUBLISHED,
             "order_result",
             "change_result",
+            "cancel_result",
+            "class_event",
             "alarm",
         ]
         self.channels = {name: f"{self.prefix}:{name}" for name in channels}

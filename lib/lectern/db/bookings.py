@@ -25,7 +25,7 @@ from lectern.db.bulk import bind_list, in_list, insert_many
 from lectern.db.engine import rows_of
 from lectern.model.facts import Order, Slot
 from lectern.model.plan import NEW, new_row
-from lectern.model.tables.teacher import IS_CLASS, TOLD_AGAIN_S, CancelRow, cancels, journal, orders
+from lectern.model.tables.teacher import IS_CLASS, TOLD_AGAIN_S, CancelRow, cancels, class_events, journal, orders
 from lectern.states import BOOKING_MOVES, BOOKING_OVER, BookingState, InboxState, Resolution, check_move
 from lectern.wire.fields import called, class_of
 from lectern.wire.messages import Booking
@@ -198,6 +198,20 @@ def unended(connection: Connection, before: float) -> list[Order]:
     return where(connection, over)
 
 
+def ends_untold(connection: Connection, since: float, before: float) -> list[Order]:
+    """The classes that ended from *since* until *before* (epoch seconds), and of whose end the platform was not told.
+
+    Only those of which that may be put off: what was sent of them was not known at once.
+    """
+    put_off = (BookingState.AIRED_WITH_GAPS, BookingState.BROKEN, BookingState.CANCELLED)
+    told = select(class_events.c.id).where(
+        class_events.c.class_id == orders.c.class_id, class_events.c.event == "ended"
+    )
+    waits = select(cancels.c.class_id).where(cancels.c.class_id == orders.c.class_id, cancels.c.streamer.is_not(None))
+    over = orders.c.state.in_(put_off) & orders.c.end_time.between(since, before) & IS_CLASS
+    return where(connection, over & ~told.exists() & ~waits.exists())
+
+
 def unready(connection: Connection, received_before: float, now: float, until: float) -> list[Order]:
     """The classes that begin between *now* and *until*, were booked before *received_before*, and are not ready."""
     open_ = (BookingState.RECEIVED, BookingState.WAITING, BookingState.PLACED)
@@ -298,10 +312,12 @@ def forsaken_revisions(connection: Connection, before: float) -> list[Order]:
 # Cancels that still wait: for the confirmation of a streamer, or for their booking.
 
 
-def unconfirmed_cancels(connection: Connection, class_ids: Sequence[str]) -> set[tuple[str, str]]:
-    """The classes among *class_ids* whose cancel a streamer has not confirmed, each with that streamer."""
-    wanted = select(cancels.c.class_id, cancels.c.streamer).where(in_list(cancels.c.class_id))
-    return {(row.class_id, row.streamer) for row in connection.execute(wanted, bind_list(class_ids))}
+def unconfirmed_cancels(connection: Connection, class_ids: Sequence[str]) -> dict[tuple[str, str], int]:
+    """The classes among *class_ids* whose cancel a streamer has not confirmed, each with it: how often it was asked."""
+    wanted = select(cancels.c.class_id, cancels.c.streamer, cancels.c.deliveries).where(
+        in_list(cancels.c.class_id), cancels.c.streamer.is_not(None)
+    )
+    return {(row.class_id, row.streamer): row.deliveries for row in connection.execute(wanted, bind_list(class_ids))}
 
 
 def cancelled_before(connection: Connection, class_ids: Sequence[str], now: float) -> set[str]:
@@ -328,6 +344,11 @@ def _read(connection: Connection, which: ColumnElement[bool]) -> list[CancelRow]
     return rows_of(connection, sqlmodel.select(CancelRow).where(which).order_by(cancels.c.told_at).limit(1000))
 
 
+def cancels_without_end(connection: Connection, now: float) -> list[CancelRow]:
+    """The cancels that no streamer has confirmed until the end of their classes."""
+    return _read(connection, cancels.c.streamer.is_not(None) & (cancels.c.until <= now))
+
+
 def prune_cancels(connection: Connection, now: float) -> None:
-    """Forget the cancels whose time is over."""
-    connection.execute(delete(cancels).where(cancels.c.until <= now))
+    """Forget the cancels for whose booking nobody waits any more; a sweep closes the others."""
+    connection.execute(delete(cancels).where(cancels.c.until <= now, cancels.c.streamer.is_(None)))

@@ -1,12 +1,66 @@
-"""The events of classes that the platform is told, in the order in which they were committed."""
+"""The events of classes that the platform is told: numbered by class, and read in the order of their commits."""
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 
 import sqlmodel
-from sqlalchemy import Connection
+from pydantic_core import from_json
+from sqlalchemy import Connection, func, select
 
+from lectern import i18n
+from lectern.db.bulk import bind_list, in_list, insert_many
 from lectern.db.engine import rows_of
-from lectern.model.tables.teacher import ClassEventRow, class_events
+from lectern.model.class_events import ClassEvent, numbered
+from lectern.model.plan import Changes
+from lectern.model.tables.shared import MessageTables
+from lectern.model.tables.teacher import ClassEventRow, class_events, orders
+from lectern.wire.outgoing import OutgoingKind
+
+_HEADS = (
+    select(class_events.c.class_id, class_events.c.event, func.max(class_events.c.seq), func.max(class_events.c.at))
+    .where(in_list(class_events.c.class_id))
+    .group_by(class_events.c.class_id, class_events.c.event)
+)
+_WHOSE = select(orders.c.class_id, orders.c.institution_id).where(in_list(orders.c.class_id))
+_ENDED = select(class_events.c.class_id, class_events.c.body).where(
+    in_list(class_events.c.class_id), class_events.c.event == "ended"
+)
+
+
+def number(connection: Connection, changes: Changes) -> None:
+    """Make events of the statements of *changes*, each with its number; what says nothing new goes."""
+    statements = [one for one in changes.class_events if not one.seq]
+    if not statements:
+        return
+    heads: dict[str, dict[str, tuple[int, float]]] = defaultdict(dict)
+    ids = bind_list({one.class_id for one in statements})
+    for class_id, event, seq, at in connection.execute(_HEADS, ids):
+        heads[class_id][event] = seq, at
+    whose = {class_id: booking.institution_id for class_id, booking in changes.booked.items()}
+    if others := {one.class_id for one in statements} - whose.keys():
+        whose |= {row.class_id: row.institution_id for row in connection.execute(_WHOSE, bind_list(others))}
+    changes.class_events = [one for one in changes.class_events if one.seq]
+    changes.class_events += numbered(heads, statements, whose)
+
+
+def put(connection: Connection, journal: MessageTables, channel: str, events: Sequence[ClassEvent], now: float) -> None:
+    """Add numbered events to the transaction, and the messages that tell the platform of them."""
+    bodies = [one.body for one in events]
+    names = ("class_id", "institution_id", "seq", "at", "event", "body")
+    rows = [
+        (one.class_id, one.institution_id, one.seq, one.at, one.event, body)
+        for one, body in zip(events, bodies, strict=True)
+    ]
+    insert_many(connection, class_events, names, rows)
+    kind = OutgoingKind.CHANNEL
+    messages = [(channel, kind, body, one.class_id, now) for one, body in zip(events, bodies, strict=True)]
+    insert_many(connection, journal.outbox, ("target", "kind", "body", "class_id", "created_at"), messages)
+
+
+def ends(connection: Connection, class_ids: Iterable[str]) -> dict[str, tuple[int, str, float]]:
+    """The code, the message and the seconds sent that the event ``ended`` of each class has; without it, it lacks."""
+    found = ((row.class_id, from_json(row.body)) for row in connection.execute(_ENDED, bind_list(class_ids)))
+    return {class_id: (body["code"], i18n.of_wire(body), body.get("sent_s", 0.0)) for class_id, body in found}
 
 
 def after(connection: Connection, class_id: str, seq: int, limit: int) -> Sequence[ClassEventRow]:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from sqlalchemy import Connection, delete
 
-from lectern.db import as_run, cache, events, inbox, leases, outbox, transcodings
+from lectern.db import as_run, cache, class_events, events, inbox, leases, outbox, transcodings
 from lectern.db.bulk import bind_list, delete_many, in_list, insert_many, update_many
 from lectern.errors import ForbiddenMove
 from lectern.model.plan import Changes, Decided, Increment, RowChange
@@ -37,6 +37,9 @@ def write(
             leases.hold(connection, changes.settings.name, changes.session, changes.now)
     now = changes.now
     outbox.put(connection, journal, changes.sends, now)
+    if isinstance(changes, Changes):
+        class_events.number(connection, changes)
+        class_events.put(connection, journal, changes.settings.class_event_channel, changes.class_events, now)
     events.note(connection, journal, changes.settings.name, changes.notes, now)
     handling = inbox.Handling(now, changes.said, changes.shown)
     inbox.done(connection, journal, changes.done, handling)

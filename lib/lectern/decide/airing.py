@@ -1,7 +1,8 @@
 """What becomes of a class on air: what its playout reports, and its end as aired, broken, released or closed late."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from operator import attrgetter
+from typing import Any, NamedTuple
 
 from lectern import errors
 from lectern.decide import gaps
@@ -11,7 +12,7 @@ from lectern.model.facts import Airing, AsRun
 from lectern.model.streamer_plan import AS_RUN_TOLD, StreamerChanges
 from lectern.model.views import EventView
 from lectern.states import LIVE_AIRINGS, AiringState
-from lectern.wire.messages import Release, Report
+from lectern.wire.messages import AiringEvent, Release, Report
 
 # What the playout reports of a class: its as-run parts as values, and its events in words.
 
@@ -55,6 +56,56 @@ def as_run(rows: Sequence[Mapping[str, Any]]) -> list[AsRun]:
         )
         for row in rows
     ]
+
+
+TAKEN_WITHIN_S = 2.0
+"""Seconds without media that the receiver took after which a class counts as interrupted."""
+
+
+class Statement(NamedTuple):
+    """What is stated of a class on air: an event, when it began, why, and when that began which it ends."""
+
+    event: AiringEvent
+    at: float
+    why: str = ""
+    since: float | None = None
+
+
+def statements(status: Mapping[str, Any], now: float, why: str | None) -> list[Statement]:
+    """How a class is aired at *now*, by the *status* that its playout gives: whether media are taken, and which.
+
+    *why* is the last thing that went wrong with it.
+    """
+    parts = sorted(as_run(status["as_run"]), key=attrgetter("begins"))
+    if not parts:
+        return []
+    began, silent_since, ended = parts[0].begins, None, parts[0].ends
+    shown = [parts[0]]  # the first part of each stretch of the recording, or of the slate
+    for part in parts[1:]:
+        if part.begins - ended >= TAKEN_WITHIN_S:
+            began, silent_since = part.begins, ended
+        ended = max(ended, part.ends)
+        shown += [part] if part.source != shown[-1].source else []
+    found: list[Statement] = []
+    cut = why or status["why"] or Text("no reason is known")
+    if now - ended >= TAKEN_WITHIN_S:
+        found.append(Statement("interrupted", ended, SLOW if status["state"] == "on_air" else cut))
+    elif status["state"] == "on_air":
+        found.append(Statement("on_air", began, cut, silent_since))
+    if shown[-1].source == "slate":
+        found.append(Statement("slate", shown[-1].begins, cut))
+    elif len(shown) > 1:
+        found.append(Statement("recording", shown[-1].begins, cut, shown[-2].begins))
+    return found
+
+
+OF_SOURCE = frozenset({"slate", "recording"})
+SLOW = Text("its receiver takes nothing of what it is sent")
+
+
+def is_news(one: Statement, before: Statement | None) -> bool:
+    """Whether *one* is to be told after *before*, the last one of its kind: another event, or the same once more."""
+    return before is None or one.event != before.event or (one.since is not None and one.since > before.at)
 
 
 def event_text(event: Event) -> tuple[str, str] | None:
@@ -108,6 +159,7 @@ CODES = {
 KEPT = 1_000
 """Number of parts of a class that its streamer keeps: a class whose receiver takes nothing gets a new one every 5 s."""
 
+BEGUN = frozenset({AiringState.READY, AiringState.ON_AIR, AiringState.BROKEN})
 AIRED = frozenset({AiringState.AIRED, AiringState.AIRED_WITH_GAPS})
 OVER = AIRED | {AiringState.REFUSED, AiringState.CANCELLED}
 
@@ -128,7 +180,7 @@ def ended(
     if airing is None:
         return
     parts_told = gaps.longest(parts, AS_RUN_TOLD)
-    if airing.state is AiringState.CANCELLED and parts:  # its teacher heard before of the cancel, but not what was sent
+    if airing.state is AiringState.CANCELLED and (parts or airing.start_time <= changes.now):  # see `release`
         changes.report("ended", airing, errors.CANCELLED, "what was sent before it was cancelled", parts_told, events)
     if airing.state not in LIVE_AIRINGS or ending["why"] == CANCELLED:
         return
@@ -206,9 +258,10 @@ def release(changes: StreamerChanges, known: Airing | None, message: Release) ->
     """Release a cancelled or moved class; the release of a class that has not come yet is kept, and bars it then.
 
     The release of a cancelled class is reported even if the class never came: the teacher repeats the release until
-    it is. Returns the class as it is then, None if it never came.
+    it is. That of one that has begun is reported when its playout has ended it, with what was sent, or when it is
+    repeated. Returns the class as it is then, None if it never came.
     """
-    after = known
+    after, is_sent = known, False
     if known is None:
         changes.bar(message.class_id, message.placement)
     elif message.placement is None or message.placement >= known.placement:
@@ -217,7 +270,8 @@ def release(changes: StreamerChanges, known: Airing | None, message: Release) ->
         else:
             after = changes.move(known, AiringState.CANCELLED)
             changes.note("released", known)
-    if message.placement is None:
+            is_sent = known.state in BEGUN and known.start_time <= changes.now < known.end_time
+    if message.placement is None and not is_sent:
         changes.tell(_given_up(message.class_id, changes.settings.name, known.placement if known else 1))
     return after
 

@@ -8,7 +8,16 @@ from typing import Any
 from pydantic import ValidationError
 
 from lectern import errors, formatting
-from lectern.decide.placement import Loads, answer_again, cancel, proceed, refuse_other, without_cancelled
+from lectern.decide.placement import (
+    NO_CANCEL_FACTS,
+    CancelFacts,
+    Loads,
+    answer_again,
+    cancel,
+    proceed,
+    refuse_other,
+    without_cancelled,
+)
 from lectern.decide.transcoding import Limits, next_attempt
 from lectern.errors import ErrorCode
 from lectern.i18n import Text
@@ -46,6 +55,11 @@ def differences(stored: Sequence[str], booking: Booking) -> list[str]:
         if payload == booking.payload or not (differing := _different(payload, booking, source)):
             return []
     return differing
+
+
+def changed_fields(payload: str, booking: Booking) -> list[str]:
+    """In what *booking* differs from the one that was kept as *payload*: the name of each field, and its new value."""
+    return _different(payload, booking, source)
 
 
 def _different(payload: str, booking: Booking, identity: Callable[[str], str]) -> list[str]:
@@ -310,6 +324,7 @@ class BookingFacts:
     """The live classes of each stream."""
 
     loads: Loads
+    cancels: CancelFacts = NO_CANCEL_FACTS
 
 
 def decide_orders(
@@ -339,7 +354,7 @@ def decide_orders(
         else:
             refuse_other(changes, order, again.refusal)
     for message in cancelled:
-        cancel(changes, message)
+        cancel(changes, message, facts.cancels)
 
 
 def already_answered(orders: Mapping[str, Order]) -> dict[str, Sequence[str]]:

@@ -14,7 +14,7 @@ from pydantic_core import from_json
 
 from lectern import errors, formatting
 from lectern.decide import placement
-from lectern.decide.booking import Before, BookingVerdict, is_same, plan
+from lectern.decide.booking import Before, BookingVerdict, changed_fields, is_same, plan
 from lectern.decide.placement import Loads, cancel_second, proceed
 from lectern.decide.transcoding import Limits
 from lectern.errors import Refuse
@@ -170,6 +170,7 @@ def _at_once(changes: Changes, order: Order, booking: Booking, verdict: BookingV
     """Change a class at once: it waits for a rendition, so no streamer has it."""
     before = changes.waiting_key(order)
     after = changes.revise(order, booking, None)
+    _announce(changes, order, after, booking)
     if verdict.state is BookingState.PLACED:
         changes.leaves.append((before, order.class_id))
         proceed(changes, [(after, verdict.url or "")], loads)
@@ -294,11 +295,18 @@ def _in_force(changes: Changes, order: Order, revision: Order, loads: Loads) -> 
     changes.note("changed", order, f"by change {number}")
     booking = Booking.model_validate(from_json(revision.payload) | {"class_id": class_of(order.class_id)})
     after = changes.revise(order, booking.under(order.class_id), revision.url)
+    _announce(changes, order, after, booking)
     if after.state not in placement.ON_STREAMER:
         return
     placement.add_secondary(changes, after, streamer, revision.url or "", loads)
     if placement.secondary_of(after.payload) is None:  # an empty push_url_backup took it away
         cancel_second(changes, after)
+
+
+def _announce(changes: Changes, order: Order, after: Order, booking: Booking) -> None:
+    """State that a class is changed, and in what."""
+    names = changed_fields(_plain(order), booking)
+    changes.announce(after, "changed", message="; ".join(names), differs=[one.split(" ")[0] for one in names])
 
 
 def _let_go(changes: Changes, revision: Order) -> None:
@@ -317,8 +325,8 @@ def forsake(changes: Changes, revisions: Sequence[Order]) -> None:
 
 
 def _plain(order: Order) -> str:
-    """The payload of a class or a revision, under the class_id of the wire."""
-    if order.revises is None:
+    """The payload of a class, its second airing or a revision, under the class_id of the wire."""
+    if class_of(order.class_id) == order.class_id:
         return order.payload
     return Booking.model_validate(from_json(order.payload) | {"class_id": class_of(order.class_id)}).payload
 

@@ -4,13 +4,15 @@ import hashlib
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from pydantic_core import from_json
 
 from lectern import errors
+from lectern.decide import gaps
 from lectern.i18n import Text
-from lectern.model.facts import Order
-from lectern.model.plan import Changes
+from lectern.model.facts import AsRun, Order
+from lectern.model.plan import Changes, Increment
 from lectern.model.tables.teacher import CancelRow, cancels
 from lectern.states import BOOKING_OVER, BookingState
 from lectern.wire.fields import BACKUP
@@ -46,6 +48,37 @@ def place(stems: Sequence[str], loads: Mapping[str, int], slack: float) -> list[
     return placed
 
 
+# How a class ends for the platform: its last event, with the sums of its as-run.
+
+
+OUTCOMES = {
+    BookingState.AIRED: "whole",
+    BookingState.AIRED_WITH_GAPS: "with_gaps",
+    BookingState.CANCELLED: "cancelled",
+    BookingState.BROKEN: "not_aired",
+}
+NOTHING_SENT = gaps.sent(0.0, 0.0, ())
+
+
+def end(
+    changes: Changes, order: Order, why: tuple[int, str], sent: gaps.SentAccount, parts: Sequence[AsRun] = ()
+) -> None:
+    """State that a class is over, as *order* is then, with code and sentence; *sent* is what its *parts* come to."""
+    outcome = OUTCOMES[order.state]
+    if outcome == "not_aired" and sent.recording_s > 0:
+        outcome = "with_gaps"
+    began, ended = min((one.begins for one in parts), default=None), max((one.ends for one in parts), default=None)
+    facts: dict[str, Any] = {
+        "start_time": order.start_time,
+        "end_time": order.end_time,
+        "began_at": began,
+        "ended_at": ended,
+    }
+    sums = {"sent_s": sent.recording_s, "slate_s": sent.slate_s, "missing_s": sent.missing_s}
+    facts |= {name: round(seconds, 3) for name, seconds in sums.items()}
+    changes.announce(order, "ended", *why, outcome=outcome, sessions=sent.sessions, **facts)
+
+
 # Cancels: take a class back wherever it is, and tell its streamer again until it confirms.
 
 
@@ -53,28 +86,63 @@ EARLY_S = 600.0
 """Seconds for which the cancel of an unknown class is kept: its booking may arrive later, by another way."""
 
 
-def cancel(changes: Changes, message: Cancel) -> None:
-    """Cancel a class, its second airing and its revisions; the cancel of an unknown class is kept for its booking."""
+@dataclass(frozen=True)
+class CancelFacts:
+    """What is known of the classes that are to be cancelled, for the answers."""
+
+    ends: Mapping[str, tuple[int, str, float]] = field(default_factory=dict)
+    """What the platform was told of the end of each: the code, the message, the seconds that were sent."""
+
+    unconfirmed: Collection[str] = ()
+    """Those whose cancel their streamer has not confirmed."""
+
+
+NO_CANCEL_FACTS = CancelFacts()
+
+
+def cancel(changes: Changes, message: Cancel, facts: CancelFacts = NO_CANCEL_FACTS) -> None:
+    """Cancel a class, its second airing and its revisions; the cancel of an unknown class is kept for its booking.
+
+    If a streamer has the class, the answer waits for its confirmation.
+    """
     class_id = message.class_id
-    if (second := f"{class_id}{BACKUP}") in changes.orders:
-        cancel(changes, Cancel.model_construct(class_id=second))
-    for revision in changes.revisions.get(class_id, ()):
-        if changes.orders[revision].state not in BOOKING_OVER:
-            cancel(changes, Cancel.model_construct(class_id=revision))
     order = changes.orders.get(class_id)
+    for one in (f"{class_id}{BACKUP}", *changes.revisions.get(class_id, ())):
+        if one in changes.orders and (one.endswith(BACKUP) or changes.orders[one].state not in BOOKING_OVER):
+            _cancel(changes, changes.orders[one])
     if order is None:
         changes.await_cancel(class_id, None, changes.now + EARLY_S)
+        changes.answer_cancel(class_id, errors.NOT_BOOKED.number, Text("it is not booked here"))
         changes.row(class_id, "cancel of an unknown class")
         changes.note("cancel of an unknown class", class_id=class_id)
-        return
+    elif _cancel(changes, order):
+        if not order.streamer:
+            changes.answer_cancel(class_id, *EARLY)
+    elif order.state is not BookingState.CANCELLED:
+        is_refused = order.state is BookingState.REFUSED
+        code = errors.NOT_BOOKED if is_refused else errors.ENDED
+        why = Text("its booking was refused") if is_refused else Text("it is over")
+        changes.answer_cancel(class_id, code.number, why)
+    elif class_id in facts.unconfirmed or (cancels, class_id) in changes.rows:
+        changes.change(cancels, {"class_id": class_id}, {}, {"deliveries": Increment(1)})
+    else:
+        changes.answer_cancel(class_id, *facts.ends.get(class_id, (*EARLY, 0.0)))
+
+
+EARLY = (0, Text("cancelled before anything was sent"))
+
+
+def _cancel(changes: Changes, order: Order) -> bool:
+    """Cancel a class or a revision; returns False if it is over."""
+    class_id = order.class_id
     # A broken class is not over before its end: a person may have retried it, so it may be on air. One whose end has
     # passed on its streamer was aired, as its report is about to say.
     passed = order.end_time <= changes.now and order.state in {*ON_STREAMER, BookingState.BROKEN}
     if order.state in BOOKING_OVER or passed:
         changes.row(class_id, f"cancel of a class that is {order.state}")
         changes.note(f"cancel of a class that is {order.state}", order)
-        return
-    changes.move(order, BookingState.CANCELLED, order.code or 0)
+        return False
+    after = changes.move(order, BookingState.CANCELLED, order.code or 0)
     if order.state is BookingState.WAITING:
         changes.leaves.append((changes.waiting_key(order), class_id))
     if order.promised_at is None:
@@ -82,15 +150,18 @@ def cancel(changes: Changes, message: Cancel) -> None:
     if order.streamer:
         changes.await_cancel(class_id, order.streamer, order.end_time)
         changes.release(order.streamer, class_id)
+    else:
+        end(changes, after, EARLY, NOTHING_SENT)
     changes.note("cancelled", order)
     changes.row(class_id, "cancel", where=order.streamer or "")
+    return True
 
 
 def cancel_second(changes: Changes, order: Order) -> None:
     """Cancel the second airing of a class that was refused: the platform was told that the class is not aired."""
     second = changes.orders.get(f"{order.class_id}{BACKUP}")
     if order.revises is None and second is not None and second.state not in BOOKING_OVER:
-        cancel(changes, Cancel.model_construct(class_id=second.class_id))
+        _cancel(changes, second)
 
 
 def without_cancelled(changes: Changes, booked: Sequence[Booking], early: Collection[str]) -> list[Booking]:
@@ -106,6 +177,7 @@ def without_cancelled(changes: Changes, booked: Sequence[Booking], early: Collec
             continue
         order = changes.move(changes.book(booking), BookingState.CANCELLED, code.number, code.meaning)
         changes.answer(order, code.number, code.meaning)
+        end(changes, order, EARLY, NOTHING_SENT)
         changes.change(cancels, {"class_id": order.class_id}, {"streamer": None}, None)
         changes.note("cancelled before it was booked", order)
         changes.row(order.class_id, "cancelled before it was booked", code=code.number)
@@ -248,12 +320,16 @@ def place_again(changes: Changes, orders: Sequence[Order], choice: Choice, why: 
         chosen = chosen or choice.back.get(order.class_id)
         changes.take(order.class_id, before, order.placement, refused=refused)
         changes.release(before, order.class_id, order.placement)
+        changes.announce(order, "interrupted", message=why)  # if it was on air
         if chosen is None:
             _nowhere(changes, order, why)
             continue
         if chosen in choice.loads:
             choice.loads[chosen] += 1
         changes.place(order, chosen, order.url or "")
+        moved = changes.orders[order.class_id]
+        where = Text("from {before} to {chosen}: {reason}", before=before, chosen=chosen, reason=why)
+        changes.announce(moved, "moved", message=where, from_streamer=before)
         changes.note("moved", order, f"from {before} to {chosen}: {why}")
         changes.row(order.class_id, "moved", where=chosen, detail=f"from {before}: {why}")
 

@@ -53,6 +53,7 @@ def _shown(name: str, value: object) -> str:
 
 def _renditions(changes: Changes) -> list[str]:
     return [
+        *(f"class event: {event.class_id} {event.seq} {event.event}" for event in changes.class_events),
         *(f"{attempt.stem}: {attempt.backend} transcoding, attempt {attempt.attempt}" for attempt in changes.begun),
         *(f"{stem(*key)}: falls back to ECS" for key, _ in changes.fallen),
         *(f"{story[0].class_id}: {len(story)} events on {story[0].host}" for story in changes.stories),

@@ -5,19 +5,19 @@ from dataclasses import dataclass, field, replace
 
 from pydantic import TypeAdapter, ValidationError
 
-from lectern import errors
+from lectern import errors, i18n
 from lectern.decide import change, gaps
 from lectern.decide.airing import STORY
-from lectern.decide.placement import Choice, cancel_second, place_again
+from lectern.decide.placement import Choice, cancel_second, end, place_again
 from lectern.i18n import Text
 from lectern.model.facts import AsRun, Order
 from lectern.model.plan import Changes
 from lectern.model.streamer_plan import DETAIL_TOLD
-from lectern.model.tables.teacher import cancels
+from lectern.model.tables.teacher import CancelRow, cancels
 from lectern.model.views import EventView
 from lectern.states import BookingState
 from lectern.wire.fields import revised
-from lectern.wire.messages import Report
+from lectern.wire.messages import AiringReport, Report
 
 _PART, _EVENT = TypeAdapter(AsRun), TypeAdapter(EventView)
 ENDING = frozenset({BookingState.PLACED, BookingState.READY, BookingState.BROKEN})
@@ -35,8 +35,8 @@ class ReportFacts:
     """What must be known for the few reports that are not a plain success."""
 
     choice: Choice
-    unconfirmed: Collection[tuple[str, str]]
-    """Pairs of a class and a streamer that has not confirmed the class's cancel."""
+    unconfirmed: Mapping[tuple[str, str], int]
+    """A class and a streamer that has not confirmed the class's cancel, and how often that was asked for."""
 
     parts: Mapping[str, Sequence[AsRun]] = field(default_factory=dict)
     """What streamers have reported before to have sent of a class."""
@@ -45,7 +45,7 @@ class ReportFacts:
     """When a class was moved to another streamer."""
 
 
-NO_FACTS = ReportFacts(Choice({}, {}), ())
+NO_FACTS = ReportFacts(Choice({}, {}), {})
 
 
 def are_plain(reports: Sequence[Report]) -> bool:
@@ -59,9 +59,13 @@ def take(changes: Changes, report: Report, facts: ReportFacts) -> None:
     """Take one report, with what the reports before it have changed."""
     order = changes.orders.get(report.class_id)
     key = (report.class_id, report.streamer)
-    sent = _keep_sent(changes, order, report, facts) if order is not None else _Sent()  # also if another one has it now
+    sent = (
+        _keep_sent(changes, order, report, facts) if order is not None else SentParts()
+    )  # also if another one has it now
     if report.cmd == "ended" and key in facts.unconfirmed and (cancels, *key) not in changes.rows:
         changes.change(cancels, {"class_id": report.class_id, "streamer": report.streamer}, {}, None)
+        if order is not None:
+            close_cancel(changes, order, sent, facts.unconfirmed[key])
         changes.row(report.class_id, "cancel confirmed", where=report.streamer)
         changes.note(
             "cancel confirmed",
@@ -74,6 +78,8 @@ def take(changes: Changes, report: Report, facts: ReportFacts) -> None:
         changes.row(report.class_id, "report of a class that is not there", where=report.streamer)
         if order is not None and order.state is BookingState.AIRED_WITH_GAPS and sent.parts:
             _judge_again(changes, order, sent)
+    elif order.state is BookingState.CANCELLED and sent.parts:  # it was cancelled in the UI, and key push has ended
+        _tell_end(changes, order, sent)
     elif report.cmd == "prepared" and order.state in PREPARING[report.result]:
         _prepared(changes, order, report, facts)
     elif report.cmd == "ended" and order.state in ENDING:
@@ -85,20 +91,37 @@ def take(changes: Changes, report: Report, facts: ReportFacts) -> None:
 
 
 @dataclass(frozen=True)
-class _Sent:
+class SentParts:
     """What a report says was sent of a class, with what was known before, and why the rest was not."""
 
     parts: Sequence[AsRun] = ()
     before: Sequence[AsRun] = ()
     reasons: Sequence[EventView] = ()
 
+    def account(self, order: Order, message: str = "") -> gaps.SentAccount:
+        """What all streamers together sent of the class; *message* is that of the last one."""
+        return gaps.sent(order.start_time, order.end_time, [*self.before, *self.parts], self.reasons, message)
+
     def together(self, order: Order, message: str) -> tuple[bool, str]:
         """Whether all streamers together aired the class whole, and how; *message* is that of the last one."""
-        known = gaps.sent(order.start_time, order.end_time, [*self.before, *self.parts], self.reasons, message)
+        known = self.account(order, message)
         return known.is_whole, Text("{first}; {second}", first=known.sentence(), second=message.rpartition("; ")[2])
 
+    def is_open(self, order: Order, now: float) -> bool:
+        """Whether more may be heard of a class that is over, soon, so that the platform is not told its end yet.
 
-def _keep_sent(changes: Changes, order: Order, report: Report, facts: ReportFacts) -> _Sent:
+        A broken class may be retried until key end. Of one that was cancelled in the UI, or was moved while it was on
+        air, another report may say what was sent.
+        """
+        if order.state is BookingState.BROKEN:
+            return now < order.end_time
+        if order.state is BookingState.CANCELLED:
+            return not self.parts and order.start_time <= now
+        was_moved = any(one.what == "moved" and one.at > order.start_time for one in self.reasons)
+        return was_moved and order.state is BookingState.AIRED_WITH_GAPS
+
+
+def _keep_sent(changes: Changes, order: Order, report: Report, facts: ReportFacts) -> SentParts:
     """Keep what was really sent, and what happened meanwhile; what cannot be read is noted, and the rest is kept."""
     parts: list[AsRun] = []
     story: list[EventView] = []
@@ -115,10 +138,10 @@ def _keep_sent(changes: Changes, order: Order, report: Report, facts: ReportFact
         changes.sent.append((report.streamer, report.class_id, parts))
     changes.stories += [story] if story else []
     id_ = report.class_id
-    return _Sent(parts, facts.parts.get(id_, ()), [*facts.moved.get(id_, ()), *story])
+    return SentParts(parts, facts.parts.get(id_, ()), [*facts.moved.get(id_, ()), *story])
 
 
-def _is_from(order: Order, report: Report) -> bool:
+def _is_from(order: Order, report: Report | AiringReport) -> bool:
     """Whether the report is of the streamer that has the class; rows older than moves have no placement."""
     return (order.streamer, max(order.placement, 1)) == (report.streamer, report.placement)
 
@@ -132,7 +155,7 @@ def _prepared(changes: Changes, order: Order, report: Report, facts: ReportFacts
     elif report.result == "success":
         _ready(changes, order, report)
     elif is_over and order.promised_at is not None:
-        _ended(changes, order, report, _Sent())
+        _ended(changes, order, report, SentParts())
     elif order.promised_at is not None or order.state is BookingState.READY:
         why = Text("{streamer}: {code} {reason}", streamer=report.streamer, code=report.code, reason=report.message)
         place_again(changes, [order], facts.choice, why, refused=True)
@@ -155,11 +178,13 @@ def _ready(changes: Changes, order: Order, report: Report) -> Order:
     elif promised_at is None:
         changes.answer(order, 0, "prepared", order.deliveries)
         what, promised_at = "answered with success", changes.now
+    if what != "answered with 410":
+        changes.announce(order, "accepted", message=Text("prepared"))
     changes.note(what, order, Text("{thing}: {what}", thing=report.streamer, what=report.message).rstrip(": "))
     return changes.move(order, BookingState.READY, 0, report.message, promised_at=promised_at)
 
 
-def _ended(changes: Changes, order: Order, report: Report, sent: _Sent) -> None:
+def _ended(changes: Changes, order: Order, report: Report, sent: SentParts) -> None:
     code = errors.CODES.get(report.code, errors.AIRING_BROKEN)
     state, message = BookingState.BROKEN, report.message
     if report.result == "success":
@@ -171,7 +196,9 @@ def _ended(changes: Changes, order: Order, report: Report, sent: _Sent) -> None:
     elif code is errors.CANCELLED:
         state = BookingState.CANCELLED  # a person cancelled it, in the UI
     number = 0 if state is BookingState.AIRED else report.code or code.number
-    changes.move(order, state, number, message)
+    after = changes.move(order, state, number, message)
+    if not sent.is_open(after, changes.now):
+        _tell_end(changes, after, sent)
     if state in {BookingState.BROKEN, BookingState.AIRED_WITH_GAPS}:
         changes.alarm(
             code,
@@ -183,11 +210,29 @@ def _ended(changes: Changes, order: Order, report: Report, sent: _Sent) -> None:
     changes.note(state, order, Text("{thing}: {what}", thing=report.streamer, what=message).rstrip(": "))
 
 
-def _judge_again(changes: Changes, order: Order, sent: _Sent) -> None:
+def _tell_end(changes: Changes, order: Order, sent: SentParts) -> None:
+    """Tell the platform how a class ended."""
+    message = order.message or ""
+    end(changes, order, (order.code or 0, message), sent.account(order, message), [*sent.before, *sent.parts])
+
+
+CONFIRMED = (0, Text("cancelled"))
+
+
+def close_cancel(
+    changes: Changes, order: Order, sent: SentParts, deliveries: int, why: tuple[int, str] = CONFIRMED
+) -> None:
+    """Answer the cancel of a class as often as it came, and tell the platform that the class is over."""
+    account, parts = sent.account(order), [*sent.before, *sent.parts]
+    changes.answer_cancel(order.class_id, *why, account.recording_s, deliveries)
+    end(changes, order, why, account, parts)
+
+
+def _judge_again(changes: Changes, order: Order, sent: SentParts) -> None:
     """Correct what is said of a class that has gaps: a streamer that had it before tells late what it sent of it."""
     is_whole, message = sent.together(order, order.message or "")
     if is_whole:
-        changes.move(order, BookingState.AIRED, 0, message)
+        _tell_end(changes, changes.move(order, BookingState.AIRED, 0, message), sent)
         changes.note(BookingState.AIRED, order, message)
     elif message != order.message:
         changes.move(order, order.state, order.code or 0, message)
@@ -238,8 +283,11 @@ def unended(over: Sequence[Order], now: float) -> list[Order]:
     return [order for order in over if order.promised_at is None or order.end_time < now - UNENDED_S]
 
 
-def close_unreported(changes: Changes, over: Sequence[Order]) -> None:
-    """Close classes whose time is over: they still wait, or their streamer never reported, or not the end."""
+def close_unreported(changes: Changes, over: Sequence[Order], parts: Mapping[str, Sequence[AsRun]]) -> None:
+    """Close classes whose time is over: they still wait, or their streamer never reported, or not the end.
+
+    *parts* are what was reported of each by streamers that had it before.
+    """
     for order in unended(over, changes.now):
         if order.state is BookingState.WAITING:
             changes.leaves.append((changes.waiting_key(order), order.class_id))
@@ -250,8 +298,44 @@ def close_unreported(changes: Changes, over: Sequence[Order]) -> None:
             changes.refuse(order, errors.ENDED, why, alarm=True)
             continue
         code, why = errors.AIRING_BROKEN, Text("{streamer} never said how it ended", streamer=order.streamer)
-        changes.move(order, BookingState.BROKEN, code.number, why)
-        text = Text("{thing}: {what}", thing=order.class_id, what=why)
-        changes.alarm(code, text, class_id=order.class_id, record_id=order.record_id)
+        after = changes.move(order, BookingState.BROKEN, code.number, why)
+        _tell_end(changes, after, SentParts(before=parts.get(order.class_id, ())))
+        report = Text("{thing}: {what}", thing=order.class_id, what=why)
+        changes.alarm(code, report, class_id=order.class_id, record_id=order.record_id)
         changes.note(BookingState.BROKEN, order, why)
         changes.row(order.class_id, BookingState.BROKEN, where=order.streamer or "", code=code.number, detail=why)
+
+
+ENDS_WITHIN_S, ENDS_AFTER_S = 3600.0, 60.0
+"""Most and least seconds after the end of a class within which the platform is told of an end that was put off."""
+
+
+def tell_ends(changes: Changes, over: Sequence[Order], parts: Mapping[str, Sequence[AsRun]]) -> None:
+    """Tell the platform of the ends of classes *over* which no report says any more; *parts* were sent of each."""
+    for order in over:
+        _tell_end(changes, order, SentParts(before=parts.get(order.class_id, ())))
+
+
+def close_cancels(changes: Changes, unconfirmed: Sequence[CancelRow], parts: Mapping[str, Sequence[AsRun]]) -> None:
+    """Answer the cancels that no streamer has confirmed until the end of their classes."""
+    for one in unconfirmed:
+        changes.change(cancels, {"class_id": one.class_id, "streamer": one.streamer}, {}, None)
+        why = Text("{streamer} did not confirm it before the end of the class", streamer=one.streamer)
+        if (order := changes.orders.get(one.class_id)) is not None:
+            sent = SentParts(before=parts.get(one.class_id, ()))
+            close_cancel(changes, order, sent, one.deliveries, (errors.ENDED.number, why))
+        changes.row(one.class_id, "cancel not confirmed", code=errors.ENDED.number, where=one.streamer or "")
+
+
+# What a streamer says of a class while it is to be aired.
+
+
+def aired(changes: Changes, report: AiringReport) -> None:
+    """Tell the platform what a streamer says of a class, if that has it."""
+    order = changes.orders.get(report.class_id)
+    if order is None or order.state not in ENDING or not _is_from(order, report):
+        changes.row(report.class_id, f"{report.event} of a class that is not there", where=report.streamer)
+        return
+    why = i18n.of_wire(vars(report))
+    changes.announce(order, report.event, message=why, since=report.since, at=report.at)
+    changes.row(report.class_id, report.event, where=report.streamer, detail=why)

@@ -9,6 +9,7 @@ from typing import Any, Generic, Protocol, TypeVar, Unpack
 from lectern import errors
 from lectern.errors import ErrorCode, Malformed
 from lectern.i18n import Text
+from lectern.model.class_events import ClassEvent
 from lectern.model.facts import AsRun, Attempt, Event, InboxMessage, Order, RenditionKey
 from lectern.model.tables.shared import AnyTable
 from lectern.model.tables.teacher import StreamerRow, cancels, moves, orders, streamers, videos
@@ -171,6 +172,7 @@ class Changes(Decided[TeacherSettings]):
     taken: list[str] = field(default_factory=list)  # classes that are taken from their streamers
     sent: list[tuple[str, str, list[AsRun]]] = field(default_factory=list)  # streamer, class, and the parts it sent
     stories: list[list[EventView]] = field(default_factory=list)  # what happened to a class on its streamer
+    class_events: list[ClassEvent] = field(default_factory=list)  # what the platform is told, if that is new to it
     # done after the commit
     joins: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))  # waiting lists in Redis
     leaves: list[tuple[str, str]] = field(default_factory=list)
@@ -242,6 +244,7 @@ class Changes(Decided[TeacherSettings]):
         was_ready = order.revises is not None and order.state is BookingState.READY
         self.move(order, BookingState.CANCELLED if was_ready else BookingState.REFUSED, code.number, why)
         self.answer(order, code.number, why, order.deliveries)
+        self.announce(order, "refused", code.number, why)
         if alarm and order.revises is None:
             self.alarm(code, Text("{thing}: {what}", thing=order.class_id, what=why), order)
         elif alarm:
@@ -302,6 +305,7 @@ class Changes(Decided[TeacherSettings]):
             "cancelled_at": self.now,
             "told_at": self.now,
             "until": until,
+            "deliveries": 1,
         }
         self.change(cancels, {"class_id": class_id}, None, after)
 
@@ -346,6 +350,27 @@ class Changes(Decided[TeacherSettings]):
             said = outgoing.change_answer(class_id, code, why)
             self.sends += [Outgoing(self.settings.change_result_channel, OutgoingKind.CHANNEL, said, class_id)] * times
 
+    def announce(
+        self,
+        order: Order,
+        event: str,
+        code: int = 0,
+        message: str = "",
+        since: float | None = None,
+        **more: Any,  # noqa: ANN401 (fields of a message)
+    ) -> None:
+        """State what happened to a class, now or *at* then: if it is new, the platform is told it."""
+        if order.revises is None:
+            at = more.pop("at", self.now)
+            fields = {"code": code, "message": message, "streamer": order.streamer, **more}
+            self.class_events.append(ClassEvent(order.class_id, event, at, fields, since, order.start_time))
+
+    def answer_cancel(self, class_id: str, code: int, why: str, sent_s: float = 0.0, times: int = 1) -> None:
+        """Answer a cancel to the platform; the second airing of a class is cancelled with it, and has no answer."""
+        if not class_id.endswith(BACKUP):
+            said = outgoing.cancel_answer(class_id, code, why, sent_s)
+            self.sends += [Outgoing(self.settings.cancel_result_channel, OutgoingKind.CHANNEL, said, class_id)] * times
+
     def alarm(self, code: ErrorCode, said: str, about: Order | None = None, **named: Any) -> None:  # noqa: ANN401 (fields of an alarm)
         """Raise an alarm; *about* is the class that is in danger."""
         if about is not None:
@@ -377,6 +402,8 @@ class Changes(Decided[TeacherSettings]):
         class_id, code = error.class_id, errors.DEAD_LETTER
         if kept.command == "change" and class_id is not None:
             self.answer_change(class_id, errors.MALFORMED.number, error.message)
+        if kept.command == "cancel" and class_id is not None:
+            self.answer_cancel(class_id, errors.MALFORMED.number, error.message)
         if class_id is not None and class_id not in self.orders and kept.command == "order":
             self.answer_class(class_id, errors.MALFORMED.number, error.message)
             code = errors.MALFORMED

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from operator import attrgetter
 from typing import Any, Literal
 
-from lectern import errors
+from lectern import errors, i18n
 from lectern.errors import ErrorCode
 from lectern.i18n import Text
 from lectern.model.facts import Airing, AsRun, Cached, Idle
@@ -17,7 +17,7 @@ from lectern.rendition_ids import rendition_path
 from lectern.settings import StreamerSettings
 from lectern.states import AIRING_MOVES, FILE_MOVES, LIVE_AIRINGS, AiringState, FileState, check_move
 from lectern.wire.fields import called
-from lectern.wire.messages import Prepare, Report
+from lectern.wire.messages import AiringEvent, AiringReport, Prepare, Report
 from lectern.wire.outgoing import Outgoing, OutgoingKind
 
 AS_RUN_TOLD, EVENTS_TOLD, DETAIL_TOLD = 150, 60, 120
@@ -313,9 +313,14 @@ class StreamerChanges(Decided[StreamerSettings]):
             )
         )
 
-    def tell(self, said: Report) -> None:
+    def tell(self, said: Report | AiringReport) -> None:
         """Send a report to the teacher."""
         self.sends.append(Outgoing(self.settings.report_stream, OutgoingKind.STREAM, said, said.class_id))
+
+    def state(self, one: Airing, event: AiringEvent, at: float, why: str = "", since: float | None = None) -> None:
+        """Tell the teacher how a class is aired since *at*, for the platform; *since*: what it ends began then."""
+        its = {"class_id": one.class_id, "streamer": self.settings.name, "placement": one.placement}
+        self.tell(AiringReport(**its, event=event, at=at, since=since, message=why, **i18n.wire(why)))
 
     def alarm(self, code: ErrorCode, said: str, about: Airing | Prepare, *, noted: bool = True) -> None:
         """Raise an alarm about a class; with *noted*, the class's story has it, too."""

@@ -241,6 +241,7 @@ def expected_types(settings: Settings) -> Mapping[str, str]:
         streams.append(settings.streamer_stream.format(name=settings.name))
     else:
         streams += [settings.order_result_channel, settings.change_result_channel]
+        streams += [settings.cancel_result_channel, settings.class_event_channel]
         streams += [getattr(settings, one.comes_by) for one in PUBLISHED.values()]
     return dict.fromkeys(hashes, "hash") | dict.fromkeys(streams, "stream")
 

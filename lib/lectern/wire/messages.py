@@ -253,6 +253,28 @@ class Report(Message, comes_by="report_stream", goes_to="report"):
     events: list[dict[str, Any]] | None = None  # what happened to it on its streamer while it was aired
 
 
+AiringEvent = Literal["ready", "not_ready", "on_air", "interrupted", "slate", "recording"]
+
+
+class AiringReport(Message, comes_by="report_stream", goes_to="report"):
+    """Streamer to teacher: how a class is, or is about to be, aired, and since when (*at*).
+
+    What ends something says since when that lasted: ``on_air`` the silence before it, ``recording`` the slate.
+    """
+
+    cmd: Literal["airing"] = "airing"
+    class_id: AiringName
+    streamer: Name
+    placement: Count = 1
+    event: AiringEvent
+    at: EpochSeconds
+    since: EpochSeconds | None = None
+    message: str = ""
+    message_id: str | None = None
+    message_plural: str | None = None
+    args: dict[str, Any] | None = None
+
+
 # The messages that change a booked class.
 
 

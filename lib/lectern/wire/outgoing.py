@@ -73,6 +73,70 @@ class ChangeResult(Message):
     message: str
 
 
+class CancelResult(Message):
+    """Our answer to a cancel: its streamer has confirmed it, and *sent_s* seconds had been sent; or why it fails."""
+
+    cmd: Literal["cancel_result"] = "cancel_result"
+    class_id: str
+    result: Literal["success", "fail"]
+    code: int
+    message: str
+    message_id: str | None = None
+    message_plural: str | None = None
+    args: dict[str, Any] | None = None
+    sent_s: float
+
+
+ClassEventName = Literal[
+    "accepted",
+    "refused",
+    "changed",
+    "moved",
+    "ready",
+    "not_ready",
+    "on_air",
+    "interrupted",
+    "resumed",
+    "slate",
+    "recording",
+    "ended",
+]
+
+
+class ClassEvent(Message):
+    """An event of a class's life: *seq* counts from 1 without holes, nothing follows ``refused`` or ``ended``.
+
+    The same *seq* again is the same event. Times are epoch seconds. The sentence *message* has an id, as an alarm's.
+    """
+
+    cmd: Literal["class_event"] = "class_event"
+    class_id: str
+    institution_id: str | None = None
+    seq: int
+    event: ClassEventName
+    at: float
+    code: int
+    message: str
+    message_id: str | None = None
+    message_plural: str | None = None
+    args: dict[str, Any] | None = None
+    streamer: str | None = None
+    from_streamer: str | None = None  # of moved: the one before
+    differs: list[str] | None = None  # of changed: the names of the fields
+    late_s: float | None = None  # of on_air
+    lost_s: float | None = None  # of resumed and recording: how long the recording was not sent
+    position_s: float | None = None  # of resumed and recording: where it goes on
+    outcome: Literal["whole", "with_gaps", "not_aired", "cancelled"] | None = None  # the rest is of ended, too
+    start_time: float | None = None
+    end_time: float | None = None
+    began_at: float | None = None
+    ended_at: float | None = None
+    sent_s: float | None = None
+    slate_s: float | None = None
+    missing_s: float | None = None
+    sessions: int | None = None
+
+
 class DeadLetter(Message):
     """A message that could not be read, with the reason; for people."""
 
@@ -96,6 +160,13 @@ def change_answer(class_id: str, code: int, message: str) -> ChangeResult:
     """Our answer to a change: a success has code 0."""
     result: Literal["success", "fail"] = "fail" if code else "success"
     return ChangeResult(class_id=class_id, result=result, code=code, message=message)
+
+
+def cancel_answer(class_id: str, code: int, message: str, sent_s: float = 0.0) -> CancelResult:
+    """Our answer to a cancel: a success has code 0."""
+    result: Literal["success", "fail"] = "fail" if code else "success"
+    its = {"class_id": class_id, "result": result, "code": code, "message": message, "sent_s": round(sent_s, 3)}
+    return CancelResult(**its, **i18n.wire(message))
 
 
 def prepare(payload: str, url: str, placement: int) -> Prepare:

@@ -8,13 +8,13 @@ from typing import Any
 from pydantic.json_schema import models_json_schema
 
 from lectern.wire.messages import Message
-from lectern.wire.outgoing import Alarm, ChangeResult, OrderResult
+from lectern.wire.outgoing import Alarm, CancelResult, ChangeResult, ClassEvent, OrderResult
 from lectern.wire.parser import PUBLISHED
 
 SENT = tuple(dict.fromkeys(PUBLISHED.values()))
 """What the platform and the transcoders send to lectern."""
 
-READ = (OrderResult, ChangeResult, Alarm)
+READ = (OrderResult, ChangeResult, CancelResult, ClassEvent, Alarm)
 """What the platform reads. Messages between teacher and streamers are internal, so the schema leaves them out."""
 
 _RENAMED = {"gt": "exclusiveMinimum", "lt": "exclusiveMaximum", "ge": "minimum", "le": "maximum"}

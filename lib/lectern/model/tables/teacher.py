@@ -154,6 +154,7 @@ class CancelRow(TeacherTable, table=True):
     cancelled_at: float
     told_at: float
     until: float = Field(index=True)  # the row is deleted after it
+    deliveries: int = 1  # how many answers it gets
 
     @property
     def told_again_at(self) -> float:
