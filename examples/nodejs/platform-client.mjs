@@ -10,7 +10,9 @@ const ORDER = env.ORDER_CHANNEL ?? "order";
 const CANCEL = env.CANCEL_CHANNEL ?? "cancel";
 const CHANGE = env.CHANGE_CHANNEL ?? "change";
 const CHANGED = env.CHANGE_RESULT_CHANNEL ?? "change_result";
+const CANCELLED = env.CANCEL_RESULT_CHANNEL ?? "cancel_result";
 const ANSWERS = env.ORDER_RESULT_CHANNEL ?? "order_result";
+const EVENTS = env.CLASS_EVENT_CHANNEL ?? "class_event";
 
 async function connected(work) {
   const bus = createClient({ url: env.REDIS_URL ?? "redis://127.0.0.1:6379/0" });
@@ -66,16 +68,13 @@ const ask = (stream, message, answeredOn) =>
     return 1;
   });
 
-const cancel = (classId) =>
-  connected(async (bus) => {
-    await send(bus, CANCEL, { cmd: "cancel", class_id: classId });
-    return 0;
-  });
+// The answer comes once its streamer has confirmed it.
+const cancel = (classId) => ask(CANCEL, { cmd: "cancel", class_id: classId }, CANCELLED);
 
 // Keep the last id that was printed, and give it as --after after a restart.
-const follow = (after) =>
+const follow = (stream, after) =>
   connected(async (bus) => {
-    for await (const [id, answer] of answers(bus, after ?? (await newest(bus)), Infinity)) {
+    for await (const [id, answer] of answers(bus, after ?? (await newest(bus, stream)), Infinity, stream)) {
       console.log(id, JSON.stringify(answer));
     }
     return 0;
@@ -99,14 +98,15 @@ async function transcode(recordId, resolution) {
   return answer.ok ? 0 : 1;
 }
 
+const FOLLOWED = { answers: ANSWERS, events: EVENTS };
 const [command, ...given] = process.argv.slice(2);
 if (command === "book" && given.length === 1) process.exitCode = await book(given[0]);
 else if (command === "change" && given.length === 2) process.exitCode = await change(...given);
 else if (command === "cancel" && given.length === 1) process.exitCode = await cancel(given[0]);
-else if (command === "answers" && given.length === 0) process.exitCode = await follow();
-else if (command === "answers" && given[0] === "--after" && given.length === 2) process.exitCode = await follow(given[1]);
+else if (command in FOLLOWED && given.length === 0) process.exitCode = await follow(FOLLOWED[command]);
+else if (command in FOLLOWED && given[0] === "--after" && given.length === 2) process.exitCode = await follow(FOLLOWED[command], given[1]);
 else if (command === "transcode" && given.length === 2) process.exitCode = await transcode(...given);
 else {
-  console.error("usage: platform-client.mjs book FILE|- | change CLASS_ID JSON | cancel CLASS_ID | answers [--after ID] | transcode RECORD_ID RESOLUTION");
+  console.error("usage: platform-client.mjs book FILE|- | change CLASS_ID JSON | cancel CLASS_ID | answers|events [--after ID] | transcode RECORD_ID RESOLUTION");
   process.exitCode = 2;
 }

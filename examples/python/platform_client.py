@@ -16,7 +16,9 @@ ORDER = os.environ.get("ORDER_CHANNEL", "order")
 CANCEL = os.environ.get("CANCEL_CHANNEL", "cancel")
 CHANGE = os.environ.get("CHANGE_CHANNEL", "change")
 CHANGED = os.environ.get("CHANGE_RESULT_CHANNEL", "change_result")
+CANCELLED = os.environ.get("CANCEL_RESULT_CHANNEL", "cancel_result")
 ANSWERS = os.environ.get("ORDER_RESULT_CHANNEL", "order_result")
+EVENTS = os.environ.get("CLASS_EVENT_CHANNEL", "class_event")
 
 
 def connect() -> redis.Redis:
@@ -74,15 +76,14 @@ def ask(stream: str, message: dict, answered_on: str) -> int:
 
 
 def cancel(class_id: str) -> int:
-    """Cancel a class; there is no answer to it."""
-    send(connect(), CANCEL, {"cmd": "cancel", "class_id": class_id})
-    return 0
+    """Cancel a class; the answer comes once its streamer has confirmed it. 1 if it is not booked, or is over."""
+    return ask(CANCEL, {"cmd": "cancel", "class_id": class_id}, CANCELLED)
 
 
-def follow(after: str | None) -> int:
-    """Print each answer with its id; keep the last id, and give it as ``--after`` after a restart."""
+def follow(after: str | None, stream: str) -> int:
+    """Print each message of *stream* with its id; keep the last id, and give it as ``--after`` after a restart."""
     bus = connect()
-    for entry_id, answer in answers(bus, after or newest(bus), float("inf")):
+    for entry_id, answer in answers(bus, after or newest(bus, stream), float("inf"), stream):
         print(entry_id, json.dumps(answer, ensure_ascii=False), flush=True)
     return 0
 
@@ -118,6 +119,7 @@ def main() -> int:
     changing.add_argument("fields")
     commands.add_parser("cancel").add_argument("class_id")
     commands.add_parser("answers").add_argument("--after")
+    commands.add_parser("events").add_argument("--after")
     wanted = commands.add_parser("transcode")
     wanted.add_argument("record_id", type=int)
     wanted.add_argument("resolution")
@@ -129,7 +131,9 @@ def main() -> int:
     if given.command == "cancel":
         return cancel(given.class_id)
     if given.command == "answers":
-        return follow(given.after)
+        return follow(given.after, ANSWERS)
+    if given.command == "events":
+        return follow(given.after, EVENTS)
     return transcode(given.record_id, given.resolution)
 
 
