@@ -85,6 +85,7 @@ def judge(play: Play) -> Verdict:
         is_to_air = one.is_on_air and one.cancelled_after_s is None and said == {("success", 0)}
         if is_to_air and not pushes and class_id not in alarmed:
             wrong["silently missing"].append(class_id)
+    wrong["events wrong"] += play.sight.faulty_events()
     _judge_odd(play, answers, verdict)
     for who in HOSTS[1:]:
         wrong["citations wrong"] += _citations(play, who)

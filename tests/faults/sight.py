@@ -11,6 +11,15 @@ import redis
 from lectern import errors
 from tests.faults.world import HOSTS, World
 
+OUTCOMES: Mapping[str, set[str | None]] = {
+    "refused": {None},
+    "aired": {"whole"},
+    "aired with gaps": {"with_gaps"},
+    "broken": {"not_aired", "with_gaps"},
+    "cancelled": {"cancelled"},
+}
+"""What the platform is told of the end of a class, by its state; ``refused`` is an end itself."""
+
 
 class Sight:
     """Looks at the bus and into the databases."""
@@ -35,6 +44,36 @@ class Sight:
     def _said(self, channel: str) -> list[dict[str, Any]]:
         entries: Any = self._bus.xrange(self._stage.channels[channel])
         return [json.loads(fields["body"]) for _, fields in entries]
+
+    def events(self) -> dict[str, dict[int, dict[str, Any]]]:
+        """The events of each class that were told on the bus, by their numbers; of the same number the first."""
+        found: dict[str, dict[int, dict[str, Any]]] = {}
+        for said in self._said("class_event"):
+            found.setdefault(said["class_id"], {}).setdefault(said["seq"], said)
+        return found
+
+    def faulty_events(self) -> list[str]:
+        """What is wrong with the events of classes: a hole, another content, no end or two, or an untrue one."""
+        wrong: list[str] = []
+        first = self.events()
+        wrong += [
+            f"{said['class_id']} {said['seq']}: told again with other content"
+            for said in self._said("class_event")
+            if said != first[said["class_id"]][said["seq"]]
+        ]
+        sql = "select class_id, state, end_time from order_list where revises is null"
+        for row in self._stage.rows("teacher", sql):
+            told = first.get(row["class_id"], {})
+            if sorted(told) != list(range(1, len(told) + 1)):
+                wrong.append(f"{row['class_id']}: its events have a hole: {sorted(told)}")
+            ends = [seq for seq, said in told.items() if said["event"] in {"refused", "ended"}]
+            outcomes = OUTCOMES.get(row["state"])
+            if outcomes is None or (row["state"] == "broken" and row["end_time"] > time.time()):
+                wrong += [f"{row['class_id']}: is {row['state']}, and its end was told"] if ends else []
+            elif ends != [len(told)] or told[ends[0]].get("outcome") not in outcomes:
+                said = [(one["event"], one.get("outcome")) for one in told.values()]
+                wrong.append(f"{row['class_id']}: is {row['state']}, and was told as {said[-4:]}")
+        return wrong
 
     def unrest(self) -> list[str]:
         """What is not at rest yet, in words."""
@@ -61,6 +100,11 @@ class Sight:
             asked["classes have not ended"] = (
                 "select class_id from order_list where state in ('received', 'waiting', 'placed')"
                 f" or (state = 'ready' and start_time < {now + 600} and class_id not like 'odd-%')"
+            )
+            asked["ends are not told"] = (
+                "select class_id from order_list o where revises is null and not exists (select 1 from class_event_list"
+                " e where e.class_id = o.class_id and e.event = 'ended') and (state in ('aired', 'aired with gaps',"
+                f" 'cancelled') or (state = 'broken' and end_time < {now}))"
             )
         else:
             asked["classes are on air or late"] = (
