@@ -58,7 +58,7 @@ class FatalError(CallAPerson):
 
 
 async def report(host: Host[Any], what: str, error: BaseException, pause_s: float, *, lasts: bool = False) -> None:
-    """Log that *what* failed and is tried again in *pause_s*; raise an alarm for unexpected errors. Raises nothing.
+    """Log that *what* failed and is retried in *pause_s*; raise an alarm for unexpected errors. Raises nothing.
 
     *lasts*: it has failed for long, so an alarm is raised also for what Redis refuses.
     """

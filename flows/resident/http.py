@@ -64,7 +64,7 @@ class HealthReport:
         self._has_held = self._has_aired = False
 
     def begins(self, host: Host[Any]) -> None:
-        """Note that the works of *host* have begun."""
+        """Note that the services of *host* have begun."""
         self._host = host
 
     def ends(self, why: BaseException | None) -> None:
@@ -153,7 +153,7 @@ class Metrics:
         self._host = host
 
     async def answer(self, _request: Request) -> Response:
-        """The metrics as text; the rows are counted anew for each request."""
+        """The metrics as text; the rows are counted again for each request."""
         host, settings = self._host, self._host.settings
         left_s = max(host.playout.until - boot_now(), 0.0) if isinstance(host, StreamerHost) else None
         text = await host.read_tx(self._text, settings)

@@ -158,6 +158,6 @@ class Peers:
                     await worker.adopt(self._runs, settings.work_pool, settings.queue, name)
                 except TryAgain as error:
                     log.warning("prefect: the runs of %s are taken up later: %r", name or "nobody", error)
-                    self._unadopted.discard(worker.NOBODY)  # they are tried again a minute later
+                    self._unadopted.discard(worker.NOBODY)  # they are retried a minute later
                     break
                 self._unadopted.discard(name)

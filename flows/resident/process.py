@@ -210,7 +210,7 @@ class Resident:
             raise works.why
 
     def _beside(self, host: TeacherHost | StreamerHost, runs: ResidentRuns, handler: Handler) -> dict[str, Service]:
-        """The works that are done beside the runs and the messages, by name."""
+        """The services that run beside the runs and the messages, by name."""
         works: dict[str, Service] = {
             "runs": lambda: worker.serve(host, runs),
             "lock": lambda: self._lock.keep(host),

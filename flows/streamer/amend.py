@@ -26,7 +26,7 @@ from lectern.wire.messages import Amend
 OTHER_TIME = "the class was changed, and begins at another time"
 
 LOOK_EVERY_S = 3.0
-"""Seconds between two looks at the changes that wait to be confirmed, if nobody says that there is a new one."""
+"""Seconds between two looks at the changes that wait to be confirmed, if no new one is announced."""
 
 CONFIRMS_S = 5.0
 """Seconds in which the playout mostly confirms; a change that it does not confirm by then is looked at again."""
@@ -127,7 +127,7 @@ def as_aired(lessons: Mapping[str, Lesson]) -> IsAired:
 
 
 def _as_written(changes: StreamerChanges, one: Airing) -> bool:
-    """No worker is there, and the next one goes by the timetable on the disk, which has the rows of before."""
+    """No worker is there, and the next one goes by the timetable on the disk, which has the earlier rows."""
     return one.end_time > changes.now
 
 

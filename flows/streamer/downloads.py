@@ -403,12 +403,12 @@ LOOK_S = 5.0
 """Seconds between two looks at the rows if no event asks for an earlier one."""
 
 AGAIN_S = 5.0
-"""Seconds until a download that ended without its file is begun again. At the start of a process, also the time in
+"""Seconds until a download that ended without its file is restarted. At the start of a process, also the time in
 which the run that the last process left may be resumed instead."""
 
 KNOWN = 1000
 """Number of runs that are remembered, far more than are looked at in `AGAIN_S`. A download whose run is forgotten waits
-once more before it is begun again."""
+once more before it is restarted."""
 
 BEGINS_S = 5.0
 """Seconds after which a download is done without its run, if Prefect took the run and does not let it begin."""

@@ -461,7 +461,7 @@ async def _look(name: str, address: str) -> Peer:
 
 COMMANDS = frozenset({"release", "grant"})
 GRANT_AGAIN_S = 1.0
-"""Seconds until a grant that waits for a failed release, or for the playout, is tried again."""
+"""Seconds until a grant that waits for a failed release, or for the playout, is retried."""
 
 OFF_AIR_S = 5.0
 """Seconds in which the playout must confirm that it has left the released classes."""

@@ -54,7 +54,7 @@ class DesiredTimetable:
 
 
 class TimetableReader:
-    """Makes the timetable; a class whose row is as it was is not made anew."""
+    """Makes the timetable; a class whose row is as it was is not made again."""
 
     def __init__(self, host: StreamerHost) -> None:
         self._host = host
@@ -106,7 +106,7 @@ class TimetableReader:
 def lesson(facts: Facts, host: StreamerHost) -> Lesson:
     """A class as the playout wants it."""
     one, duration_s, slate, allowed = facts
-    path = cache_dir.rendition_path(host.settings.video_root, one.stem)  # its site may be below the root of before
+    path = cache_dir.rendition_path(host.settings.video_root, one.stem)  # its site may be below the former root
     made = {
         "class_id": one.class_id,
         "file": str(path.absolute()),

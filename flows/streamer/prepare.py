@@ -47,7 +47,7 @@ PROBES, PROBES_AT_HOST = 128, 16
 """Number of recordings looked at side by side, in all, and at one host: a slow host must not hold up the others."""
 
 URLS = 3
-"""Number of URLs of one recording that are tried, the youngest first: each booking signs its URL anew."""
+"""Number of URLs of one recording that are tried, the youngest first: each booking brings a newly signed one."""
 
 PORTION_S = 1.0
 """Seconds after which the classes whose recordings were looked at wait no longer for the others of their batch."""
@@ -323,7 +323,7 @@ async def _take(
 
 
 async def remove_files(host: StreamerHost, gone: Sequence[Idle]) -> None:
-    """Unlink evicted files, then forget their rows; a file that cannot be unlinked is tried again by the sweeper."""
+    """Unlink evicted files, then forget their rows; a file that cannot be unlinked is retried by the sweeper."""
     if not gone:
         return
     paths = {one.stem: cache_dir.rendition_path(host.settings.video_root, one.stem) for one in gone}

@@ -85,7 +85,7 @@ def _is_new(file: FoundFile, rows: dict[str, Cached]) -> bool:
 
 
 async def _mended(host: StreamerHost, one: CacheDifference) -> dict[str, object]:
-    """Mend one difference; returns a row that says what was done. A failure holds up none of the others."""
+    """Repair one difference; returns a row that says what was done. A failure holds up none of the others."""
     try:
         return {"what": one.words(), "done": await _mend(host, one)}
     except (OSError, LecternError) as error:
@@ -181,7 +181,7 @@ async def _fetch_again(host: StreamerHost, missing: Sequence[Cached]) -> list[di
 
 
 def _why_missing(root: Path, row: Cached) -> str:
-    """Why a rendition is missing; names the folder of before if VIDEO_ROOT is another one now."""
+    """Why a rendition is missing; names the former folder if VIDEO_ROOT is another one now."""
     here = str(cache_dir.rendition_path(root, row.stem))
     return (
         Text("it is not on the disk")
@@ -200,7 +200,7 @@ async def _measure(host: StreamerHost, stems: Sequence[str]) -> None:
     for stem in stems:
         path = cache_dir.rendition_path(host.settings.video_root, stem)
         if not await asyncio.to_thread(path.exists):
-            continue  # it was put aside or deleted a moment ago, and that was told
+            continue  # it was put aside or deleted a moment ago, and the log says so
         try:
             found = await probe.probe(path)
         except LecternError as error:

@@ -25,10 +25,10 @@ from lectern.storage import cache_dir
 
 INDEXES_EVERY_S = 20.0
 AGAIN_S = 300.0
-"""Seconds until a file is tried again that may be well: the disk was full or slow, or something odd happened."""
+"""Seconds until a file is retried that may be well: the disk was full or slow, or something odd happened."""
 
 IndexSeen = tuple[int, int]
-"""Size and modification time of a file; if it can get no index, it is tried again when they have changed."""
+"""Size and modification time of a file; if it can get no index, it is retried when they have changed."""
 
 
 async def keep_indexes(host: StreamerHost) -> None:
@@ -119,7 +119,7 @@ async def keep_dead_air(host: StreamerHost) -> None:
         while True:
             host.watchdog.beat("dead air")
             if looking is not None and looking.done():
-                looking.result()  # raises what nobody foresaw
+                looking.result()  # raises an unexpected error
                 looking, warn_at = None, 0.0
             if looking is None and (row := await host.read_tx(dead_air.unlooked, time.time())) is not None:
                 looking = asyncio.create_task(look_for_dead_air(host, row), name=f"look through {row.stem}")
@@ -136,7 +136,7 @@ async def keep_dead_air(host: StreamerHost) -> None:
 
 
 async def look_for_dead_air(host: StreamerHost, row: Cached) -> None:
-    """Look through one recording, and note what was found; one that cannot be looked through is not tried again."""
+    """Look through one recording, and note what was found; one that cannot be looked through is not retried."""
     path = cache_dir.rendition_path(host.settings.video_root, row.stem)
     warning, said = "", ""
     with Caught() as failed:

@@ -27,7 +27,7 @@ CALM_S = 5.0
 """Seconds after which a ready class that does not begin soon gets its run."""
 
 AGAIN_S = 15.0
-"""Seconds after which a class is tried again whose run could not be made; until then the others have their turn."""
+"""Seconds after which a class is retried whose run could not be made; until then the others have their turn."""
 
 PAGE = 200
 """Number of runs about which Prefect is asked at once, because it returns no more than that."""

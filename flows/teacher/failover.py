@@ -112,7 +112,7 @@ async def _silence(host: TeacherHost, streamer: str) -> tuple[float | None, floa
 
 
 def taken(streamer: str, before: StreamerRow, alive: Sequence[str], *, force: bool) -> Decide[Changes]:
-    """Take the classes of *streamer*, unless its lease was granted anew since *before* was read."""
+    """Take the classes of *streamer*, unless its lease was granted again since *before* was read."""
 
     def go(connection: Connection, changes: Changes) -> None:
         holder = leases.holder(connection, streamer)

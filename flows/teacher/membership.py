@@ -73,7 +73,7 @@ async def living(host: TeacherHost) -> list[str]:
             host.redis_away = True
             raise TryAgain(f"the streamers' heartbeats cannot be read: {error.message}") from error.__cause__
         host.membership_cache = now, found
-    # A Redis that was started anew has forgotten the beats; we have not.
+    # A Redis that was restarted has forgotten the beats; we have not.
     alive = sorted({*found, *host.living_now()})
     listened_s = now - host.listens_since
     if not alive and listened_s < BEATS * settings.heartbeat_interval_s:
@@ -307,7 +307,7 @@ def lost(name: str, number: int, others: Sequence[str], *, movable: bool) -> Dec
 
 
 async def grant(host: TeacherHost, claim: Granted) -> None:
-    """Give a streamer the lease that it asks for, after it was told all that was taken from it."""
+    """Give a streamer the lease that it asks for, after telling it all that was taken from it."""
     if (await changed(host, granted(claim))).rows:
         # The streamer can use the session only when it has read the message, so Redis may know the session first.
         await host.bus.grant(host.settings.streamers_key, claim.streamer, claim.session)

@@ -27,7 +27,7 @@ class ErrorCode:
     severity: Severity
     meaning: Text
     platform_should: Text
-    endangers: bool = field(default=False, kw_only=True)  # a class that its alarm names: each new name is told at once
+    endangers: bool = field(default=False, kw_only=True)  # a class that its alarm names: each new name is sent at once
     says: Mapping[str, str] = field(default_factory=dict, kw_only=True, repr=False, compare=False)
     """Sentences of its alarms and refusals, with their Chinese; the gaps are those of `chinese_account`."""
 

@@ -63,7 +63,7 @@ class Said(Collector):
         self._status = status
 
     def collect(self) -> Iterator[Metric]:
-        """The metrics; the counters begin anew with each worker."""
+        """The metrics; the counters begin at 0 with each worker."""
         yield GaugeMetricFamily("lectern_playout_up", "Whether the playout answers.", value=self._status is not None)
         if self._status is None:
             return

@@ -16,7 +16,7 @@ _RENDITION = re.compile(rf"(?P<record>0|[1-9][0-9]{{0,18}})(?:_(?:{_SIZES}))?")
 _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
 # A URL's file name must not claim a stem that has a meaning already, or a name that the store uses itself.
 _TAKEN = re.compile(rf"[0-9]+_(?:{_SIZES})|url-[0-9a-f]{{32}}|quarantine")
-# Each booking signs its URL anew; parameters of the signature do not identify the recording.
+# Each booking brings a newly signed URL; parameters of the signature do not identify the recording.
 _SIGNATURES = frozenset(
     {
         *("expires", "signature", "ossaccesskeyid", "awsaccesskeyid", "security-token", "auth_key", "sign", "token"),

@@ -81,7 +81,7 @@ class Rate:
 
 
 class Throttle:
-    """Lets each name pass at most once in so many seconds."""
+    """Lets each name pass at most once in a given time."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock

@@ -18,7 +18,7 @@ PORTS: Mapping[str, int] = MappingProxyType({"http": 80, "https": 443, "rtmp": 1
 MAX_LENGTH = 2_000
 
 _LABEL = re.compile(r"[a-z0-9_-]{1,63}")
-# Vendors sign a push URL anew for each booking; these parameters do not identify the stream.
+# Vendors sign the push URL of each booking; these parameters do not identify the stream.
 _SIGNATURES = frozenset({"auth_key", "txsecret", "txtime", "wssecret", "wstime", "hwsecret", "hwtime"})
 
 

@@ -184,7 +184,7 @@ def of(settings: Settings) -> Mapping[str, Flow[..., Any]]:
 async def make(settings: Settings) -> list[str]:
     """Make the work pool, the host's queue, a deployment of each flow and the automation, if they are missing.
 
-    What exists is made anew only by another release. Returns the name of each thing that was made; raises TryAgain if
+    What exists is replaced by another release only. Returns the name of each thing that was made; raises TryAgain if
     Prefect does not answer.
     """
     async with asking(math.inf), get_client() as client:
@@ -262,7 +262,7 @@ async def _make_deployment(settings: Settings, flow: Flow[..., Any]) -> None:
 
 
 async def read(client: PrefectClient, settings: Settings) -> dict[str, UUID]:
-    """The id of each flow's deployment; one that another release has made is made anew, as after a rollback.
+    """The id of each flow's deployment; one of another release is replaced, as after a rollback.
 
     Prefect judges the parameters of a run by its deployment's schema, and ours need not fit that of a newer release.
     Raises Misuse if one is missing, TryAgain if Prefect is away.

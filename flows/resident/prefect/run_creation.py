@@ -1,4 +1,4 @@
-"""Creates runs of this host's deployments; if Prefect forgets the deployments, their ids must be read anew."""
+"""Creates runs of this host's deployments; if Prefect forgets the deployments, their ids must be read again."""
 
 import asyncio
 import json
@@ -51,7 +51,7 @@ class Creation:
     def __init__(self, client: PrefectClient) -> None:
         self.client = client
         self.outdated = asyncio.Event()
-        """Set if Prefect does not know the deployments, whose ids must be read anew."""
+        """Set if Prefect does not know the deployments, whose ids must be read again."""
 
         self.unheard: deque[str] = deque(maxlen=UNHEARD_KEPT)
         """Keys of runs that Prefect may have created, and that no process executes."""
@@ -79,7 +79,7 @@ class Creation:
         return self._flows.get(deployment)
 
     def failed(self, what: str, error: BaseException) -> TryAgain:
-        """The error to raise if the API failed with *error*; unknown deployments are read anew from now on."""
+        """The error to raise if the API failed with *error*; unknown deployments are read again from now on."""
         status = error.response.status_code if isinstance(error, httpx.HTTPStatusError) else None
         if status != httpx.codes.NOT_FOUND and not isinstance(error, ObjectNotFound):
             return TryAgain(f"{what}: Prefect does not take the run: {error!r}")
@@ -119,7 +119,7 @@ class Creation:
         for a single run would be answered by 503, after which Prefect's client waits for seconds.
         """
         path: Any = f"/deployments/{self.deployment(flow)}/create_flow_run/bulk"
-        # Our own parameters fit; to see that, Prefect would check the schema itself, anew for each run.
+        # Our own parameters fit; to see that, Prefect would check the schema itself, for each run again.
         unchecked = {"enforce_parameter_schema": False}
         tagged = [{**one, **unchecked, "tags": [*one.get("tags", ()), *self.tags]} for one in runs]
         content = json.dumps(tagged, default=str).encode(errors="replace")

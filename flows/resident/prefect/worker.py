@@ -198,7 +198,7 @@ async def _started(worker: ResidentWorker) -> None:
 
 
 async def _look_after(host: Host[Any], runs: ResidentRuns) -> None:
-    """Execute runs whose creation was not confirmed; raises TryAgain if the deployments must be read anew."""
+    """Execute runs whose creation was not confirmed; raises TryAgain if the deployments must be read again."""
     while True:
         host.watchdog.beat("runs")
         if await comes(runs.created.outdated, UNHEARD_EVERY_S):

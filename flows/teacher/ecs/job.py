@@ -116,7 +116,7 @@ def connect(settings: TeacherSettings, where: str) -> Any:  # noqa: ANN401 (the 
 async def leave(host: TeacherHost, where: str, name: str, tries: int = 1) -> bool:
     """End a job on a host, and clean up there; returns whether nothing is left. If it fails, a later job there does it.
 
-    It logs in anew: the connection of the job may be the reason why it ended.
+    It logs in again: the connection of the job may be the reason why it ended.
     """
     for number in range(1, tries + 1):
         try:

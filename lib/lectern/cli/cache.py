@@ -63,7 +63,7 @@ def cache_evict(stem: str) -> None:
 
 @app.command("reconcile")
 def cache_reconcile(as_json: Json = False) -> None:
-    """Say what the disk and the database disagree about; the start of `lectern serve streamer` mends it."""
+    """Say what the disk and the database disagree about; the start of `lectern serve streamer` repairs it."""
     place = readers.streamer()
     with place.looking() as connection:
         found = cache_check.differences_in_words(connection, place.settings.video_root)

@@ -28,7 +28,7 @@ BROKE_OFF = ("push broke off", "push refused", "nothing to send")
 SLATE, RECORDING = "slate", "recording again"
 CHECKED, NOT_READY = "checked: ready", "checked: not ready"
 _MOST, _MOST_OF_ONE = 5_000, 500
-"""Most events that one query reads, the newest ones: each class has its share, and at least so many of its own. A push
+"""Most events that one query reads, the newest ones: each class has its share, and at least the second number. A push
 host that takes a class and cuts it again for an hour makes some thousands."""
 
 

@@ -193,7 +193,7 @@ def over(connection: Connection, before: float) -> list[Airing]:
 
 
 def latest_url(connection: Connection, stem: str) -> str | None:
-    """The URL of a rendition in the youngest booking that cites it: a signed URL of before may have expired.
+    """The URL of a rendition in the youngest booking that cites it: an earlier signed URL may have expired.
 
     A class on air, or a broken one, was booked before those that have not begun, although it changed its state later.
     Classes that got ready together are told apart by the order in which they came.
@@ -235,7 +235,7 @@ def unconfirmed(connection: Connection) -> list[Airing]:
 
 
 def remade(connection: Connection, root: Path, stem: str, size_bytes: int, mtime: float) -> None:
-    """Note the new size and mtime of the file, forget its CRC-64 and ETag, and set the sums of the cache anew."""
+    """Note the new size and mtime of the file, forget its CRC-64 and ETag, and recount the cache."""
     values = {"size_bytes": size_bytes, "mtime": mtime, "crc64": None, "etag": None}
     connection.execute(update(files).where(files.c.id == stem).values(**values))
     cache.recount(connection, root, citations(connection))

@@ -157,6 +157,6 @@ def evict(engine: Engine, settings: StreamerSettings, stem: str) -> int:
 
 
 def differences_in_words(connection: Connection, root: Path) -> list[str]:
-    """The differences between disk and database, in words; the next start of the streamer mends them."""
+    """The differences between disk and database, in words; the next start of the streamer repairs them."""
     entries, rows = doubtful(connection, cache_dir.scan(root))
     return [difference.words() for difference in differences(entries, rows)]

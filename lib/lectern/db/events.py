@@ -23,7 +23,7 @@ def note(connection: Connection, journal: MessageTables, host: str, events: Iter
 
 
 def keep_of(connection: Connection, journal: MessageTables, story: Sequence[EventView]) -> None:
-    """Add what happened to a class on another host; told again, it replaces what was told before."""
+    """Add what happened to a class on another host; a second report replaces the first."""
     table, first = journal.events, story[0]
     same = (table.c.class_id == first.class_id) & (table.c.host == first.host)
     same &= table.c.at.between(min(event.at for event in story), max(event.at for event in story))

@@ -21,7 +21,7 @@ NAMES_SAID = 20
 """Number of classes that the text of an alarm names; its field *classes* has all that are kept."""
 
 NAMES_KEPT = 10_000
-"""Number of classes that an incident keeps, the newest ones: each batch of alarms writes all of them anew."""
+"""Number of classes that an incident keeps, the newest ones: each batch of alarms writes all of them again."""
 
 
 class Stage(StrEnum):
@@ -41,7 +41,7 @@ class AlertPolicy:
     """Seconds between two alarms of a growing incident, until it is escalated, and of silence until it is resolved.
 
     The trouble of the codes *goes_on* is known to last; the codes in *lasts_s* need a longer silence. That of the codes
-    in *ended_s* was seen to last, and has not been seen for so many seconds: it is resolved unless an alarm came since.
+    in *ended_s* was seen to last, and has not been seen for that time: it is resolved unless an alarm came since.
     If *shared*, other hosts have the same incidents.
     """
 

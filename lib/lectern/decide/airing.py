@@ -36,7 +36,7 @@ STORY = frozenset(
         *(f"prepare: {how}" for how in (Admit.READY, Admit.JOIN, Admit.RESERVE)),
     }
 )
-"""The events of a class on its streamer that its teacher is told at its end."""
+"""The events of a class on its streamer that it reports to its teacher at the end."""
 
 Event = Mapping[str, Any]
 
@@ -173,7 +173,7 @@ def ended(
 ) -> None:
     """Close a class that the playout reports as ended: *ending* is its event `ended`, or its `status`.
 
-    *events* are those of the class that its teacher is told, too.
+    *events* are those of the class that it reports to its teacher, too.
     """
     parts = as_run(ending["as_run"])
     changes.sent.append((class_id, gaps.longest(parts, KEPT)))

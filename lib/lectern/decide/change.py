@@ -199,7 +199,7 @@ def _revision(changes: Changes, order: Order, booking: Booking, verdict: Booking
 def reported(changes: Changes, revision: Order, report: Report, loads: Loads) -> None:
     """Take a streamer's report on a revision: that it is prepared, that its class has its content, or why not.
 
-    If it is refused, the streamer is told to apply the newest of those before it: they were a part of it.
+    If it is refused, tell the streamer to apply the newest of those before it: they were a part of it.
     """
     order = changes.orders.get(revision.revises or "")
     is_of = report.cmd == "amended" and order is not None and _is_of(order, revision, report)
@@ -341,7 +341,7 @@ def _is_second(revision: Order) -> bool:
 
 
 # What a streamer does when its teacher tells it to replace a class by the class's prepared revision. The class gets
-# the content of the revision at once. The teacher is told when that is what is aired: with the commit if the playout
+# the content of the revision at once. The streamer tells the teacher when it airs that: with the commit if the playout
 # can have nothing of the class yet, otherwise when the playout has confirmed it.
 
 

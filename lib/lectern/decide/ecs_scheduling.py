@@ -1,4 +1,4 @@
-"""Which ECS host takes a job, and whether a failed job is tried again."""
+"""Which ECS host takes a job, and whether a failed job is retried."""
 
 import math
 from collections.abc import Collection, Iterable, Mapping
@@ -55,9 +55,9 @@ def blame(error: LecternError) -> Blame:
 
 
 def again(error: LecternError, tries: int) -> bool:
-    """Whether the job is tried again after its *tries*-th failure, preferably on another host.
+    """Whether the job is retried after its *tries*-th failure, preferably on another host.
 
-    Only a fault of the host, or a passing fault of the source, is tried again: an upload that failed for a minute
+    Only a fault of the host, or a passing fault of the source, is retried: an upload that failed for a minute
     would fail on every host.
     """
     if tries >= TRIES:

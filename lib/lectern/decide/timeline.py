@@ -250,7 +250,7 @@ class TimelineLine:
 def story(view: ClassView, gaps: Iterable[Gap]) -> list[TimelineLine]:
     """The story of a class in lines, in time order, with a line for each of its *gaps*.
 
-    Its teacher has a copy of what its streamer noted: of both, the last one is told.
+    Its teacher has a copy of what its streamer noted: of both, the last one is shown.
     """
     by_content = {
         (noted.at, noted.what, noted.class_id, noted.host, noted.detail[:DETAIL_TOLD]): noted for noted in view.events

@@ -391,7 +391,7 @@ class Breaker:
     closed_until: float = 0.0
 
     def lets(self, now: float) -> bool:
-        """Whether a request may be made at *now*; a pause that ends too late is of before the clock was set back."""
+        """Whether a request may be made at *now*; a pause that ends too late began before the clock was set back."""
         return not 0 < self.closed_until - now <= 2 * LONGEST_PAUSE_S
 
     def asked(self, now: float) -> "Breaker":

@@ -212,7 +212,7 @@ class Planned(NamedTuple):  # a month has a hundred thousand of them
 
 
 SHORT_S, SHORT_SHARE = 60.0, 0.05
-"""A recording may be so many seconds, or that share of its class, shorter than its class until somebody is warned."""
+"""Seconds, or share of its class, by which a recording may be shorter than its class without a warning."""
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from typing import Any, Self
 from lectern.playout.state_file import replace
 
 PROTOCOL = 2
-"""Version of what is said on the socket; a worker of another one is not asked for anything but an upgrade."""
+"""Version of the protocol on the socket; a worker of another one is not asked for anything but an upgrade."""
 MAX_LINE_BYTES = 64 * 1024 * 1024
 """A status of thousands of classes is one line."""
 ANSWER_S = 10.0

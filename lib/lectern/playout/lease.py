@@ -19,7 +19,7 @@ MAX_CLIENTS = 16
 LINES_AT_ONCE = 32
 """Requests of one client that are answered in one turn of the holder's loop."""
 SLOW_S = 3.0
-"""Seconds after which a write of lease.json that has not ended is told."""
+"""Seconds after which a write of lease.json that has not ended is reported."""
 
 
 class LeaseSocket:

@@ -95,7 +95,7 @@ class Source:
                 return
             if position_ms >= FROM_THE_START_MS:
                 track.skip_to(int(position_ms))
-        elif reel is not None and reel.is_open:  # the slate begins anew, because it may have a single keyframe
+        elif reel is not None and reel.is_open:  # the slate starts over, because it may have a single keyframe
             track.shift_ms = int(position_ms)
             reel.rewind()
         track.announce(position_ms)

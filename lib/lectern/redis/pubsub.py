@@ -23,7 +23,7 @@ from lectern.redis.connection import asking, away
 log = logging.getLogger("lectern")
 
 HANGS_S = 2.0
-"""Seconds after which a poll for a message, which should take one second, is given up and begun again."""
+"""Seconds after which a poll for a message, which should take one second, is given up and restarted."""
 
 
 BESIDE_S = 0.1
@@ -51,7 +51,7 @@ class Subscription:
     async def subscribed(self, channels: Sequence[str]) -> AsyncIterator[AsyncIterator[Message | None]]:
         """Subscribe to *channels*; yields (channel, body), and None each second in which nothing came.
 
-        If its own beat is not heard for *deaf_after_s*, it subscribes anew: the connection may be dead although it
+        If its own beat is not heard for *deaf_after_s*, it subscribes again: the connection may be dead although it
         looks alive. The old subscription stays until the new one is proved: a Redis that hung executes what was
         published meanwhile when it goes on, and only the old one hears that.
         """
@@ -216,7 +216,7 @@ class _Pair:
         return True
 
     async def _renew(self) -> None:
-        """Subscribe anew if the subscription is deaf, and end the old one when the new one hears all."""
+        """Subscribe again if the subscription is deaf, and end the old one when the new one hears all."""
         if self._new is not None:
             now = time.monotonic()
             if self._new.is_deaf(self._hearing.deaf_after_s):
@@ -236,7 +236,7 @@ class _Pair:
         elif self._opening is None and self._old.is_deaf(self._hearing.deaf_after_s):
             metrics.DEAF.inc()
             log.warning("redis: nothing is heard for %.0f s, not even our own beat: subscribed anew", self._old.quiet_s)
-            self._old.quiet_s = 0.0  # it is tried again after as long
+            self._old.quiet_s = 0.0  # it is retried after as long
             # Counted from now on: the new one may hear what comes before we know that it is there.
             self._old.heard, self._passed, self._proved = Counter(), Counter(), None
             self._opening = asyncio.create_task(self._hearing.opened(self._channels))

@@ -17,7 +17,7 @@ from lectern.redis.pubsub import heed_cancel
 log = logging.getLogger("lectern")
 GROUP = "lectern"
 LOOK_AGAIN_S = 30.0
-"""Seconds until a stream that cannot be read is tried again."""
+"""Seconds until a stream that cannot be read is retried."""
 
 LEFT_S = 10.0
 """Seconds after which an entry that another consumer has not acknowledged is taken over: it is dead or hangs."""
@@ -48,7 +48,7 @@ class Streams:
     _looked_at: float = field(default_factory=time.monotonic)  # last look for entries of the dead, monotonic
     _trimmed_at: float = field(default_factory=time.monotonic)
     _open: set[str] = field(default_factory=set)  # streams that have our group
-    _apart: dict[str, float] = field(default_factory=dict)  # streams without our group: when each is tried again
+    _apart: dict[str, float] = field(default_factory=dict)  # streams without our group: when each is retried
     _caught_up: set[str] = field(default_factory=set)  # streams without pending entries from before our start
     _refused: dict[str, str] = field(default_factory=dict)
 

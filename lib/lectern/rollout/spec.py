@@ -128,7 +128,7 @@ class Spec(Installed):
     unmatched_rules: bool = False
     """Whether a person has confirmed that the inventory's rules need not match any key."""
     other_database: bool = False
-    """Whether a person has confirmed that classes may stay behind in the database of before."""
+    """Whether a person has confirmed that classes may stay behind in the former database."""
 
     again: int = Field(0, ge=0)
     """How many rollouts of the same stand below another one on this host; `journal.named` finds it out."""

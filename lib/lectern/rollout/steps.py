@@ -141,7 +141,7 @@ class StepWork:
         return self.is_first and _said(answer, self.takeover[0] if self.check else step.adopt(self.wanted))
 
     def reload(self, answer: StepAnswer) -> bool:
-        """Let supervisord read its files anew."""
+        """Let supervisord read its files again."""
         if self.check:
             answer.say("Reload supervisord.")
         else:

@@ -375,7 +375,7 @@ def quarantined(root: Path) -> list[Aside]:
 def prune_quarantine(root: Path, max_bytes: float, now: float) -> list[Aside]:
     """Delete files that are too old, and the oldest ones over *max_bytes*; returns the deleted files.
 
-    A file that cannot be deleted is logged, and tried again at the next start.
+    A file that cannot be deleted is logged, and retried at the next start.
     """
     gone: list[Aside] = []
     kept_bytes = 0

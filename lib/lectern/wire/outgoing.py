@@ -1,4 +1,4 @@
-"""Outgoing messages: our answers and alarms, what streamers are told, and the form in which the outbox takes them."""
+"""Outgoing messages: our answers and alarms, orders to streamers, and the form in which the outbox takes them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -21,12 +21,12 @@ MAX_BODY_BYTES = 64 * 1024
 COMMANDS: Mapping[str, type[Message]] = MappingProxyType(
     {
         name: kind
-        for kind in (*vars(messages).values(), *vars(messages).values())
+        for kind in vars(messages).values()
         if isinstance(kind, type) and issubclass(kind, Message) and kind.comes_by
         for name in get_args(kind.model_fields["cmd"].annotation)
     }
 )
-"""The class of each incoming message by its ``cmd``, from `messages` and `amendments`."""
+"""The class of each incoming message by its ``cmd``, of `messages`."""
 
 PUBLISHED: Mapping[str, type[Message]] = MappingProxyType(
     {name: kind for name, kind in COMMANDS.items() if kind.comes_by.endswith("_channel")}

@@ -204,7 +204,7 @@ class AsRunRow(AsRunColumns, TeacherTable, table=True):
 
 
 class ClassEventRow(TeacherTable, table=True):
-    """An event of a class's life as the platform is told it; ids grow in the order of the feed, *seq* by class."""
+    """An event of a class's life as the platform gets it; ids grow in the order of the feed, *seq* by class."""
 
     __tablename__ = "class_event_list"
     __table_args__ = (Index("ux_class_event_list_seq", "class_id", "seq", unique=True),)

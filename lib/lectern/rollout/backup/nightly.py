@@ -124,7 +124,7 @@ def restore(found: Store, name: str, folder: Path) -> NightlyBackup:
             f"{folder / made.file}: it is not what was copied (its SHA-256 differs). Nothing was changed."
         )
     found.refuse_company()
-    # Not by the environment: who became another user has the name of before there.
+    # Not by the environment: who became another user has the former name there.
     found.put_back(folder / made.file, made.rows, pwd.getpwuid(os.geteuid()).pw_name)
     return made
 

@@ -119,7 +119,7 @@ class Supervisord:
             raise self._silent(answer.output or answer.errors)
 
     def begin_anew(self, before: States, *programs: str) -> None:
-        """Let supervisord read its program files anew; start *programs*, and the programs that ran *before*.
+        """Let supervisord read its program files again; start *programs*, and the programs that ran *before*.
 
         A reload would also start, for a moment, programs that a person had stopped. So if there is one, supervisord
         reads the files without a reload.

@@ -118,7 +118,7 @@ def _to_download(before: OldFileRow, site: str, url: str | None) -> Values:
 
 
 def _closed(known: Mapping[str, OldClassRow], judged: Judged, now: float) -> Iterator[tuple[str, Values]]:
-    """Release the classes of before that will not be aired."""
+    """Release the former classes that will not be aired."""
     listed, going = {task.class_id for task in judged.tasks}, {one.class_id for one in judged.going}
     for class_id, before in known.items():
         is_live = before.state is None or before.state in LIVE_AIRINGS
