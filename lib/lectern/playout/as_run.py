@@ -93,7 +93,7 @@ class AsRunRows:
 def covered(rows: list[Row], start: float, end: float) -> float:
     """Seconds between *start* and *end* (epoch seconds) in which any push sent something."""
     total, reached = 0.0, start
-    for row in sorted(rows, key=lambda one: float(one["from"])):
+    for row in sorted(rows, key=lambda part: float(part["from"])):
         begins, ends = max(reached, float(row["from"])), min(end, float(row["to"]))
         if ends > begins:
             total += ends - begins
@@ -121,7 +121,7 @@ def entry(line: bytes) -> AiredClass | None:
     try:
         row = json.loads(line)
         known, ended = timetable.lesson(row["lesson"]), row["ended"]
-        sent = [one for one in row["as_run"] if _is_whole(one)]
+        sent = [part for part in row["as_run"] if _is_whole(part)]
         began = row.get("first_byte_at")
     except (BadRequest, AttributeError, KeyError, TypeError, ValueError, RecursionError):
         return None
@@ -138,8 +138,8 @@ def read_aired(path: Path) -> tuple[dict[str, AiredClass], list[bytes]]:
         return {}, []
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise BadRequest(f"{path}: it cannot be read: {error}") from error
-    found = [one for line in lines[:number] if (one := entry(line)) is not None]
-    return {one.lesson.class_id: one for one in found}, lines[number:]
+    on_air = [aired for line in lines[:number] if (aired := entry(line)) is not None]
+    return {aired.lesson.class_id: aired for aired in on_air}, lines[number:]
 
 
 def _is_whole(row: Any) -> bool:  # noqa: ANN401 (JSON)

@@ -44,19 +44,19 @@ class ClassPlayer:
     @property
     def row_count(self) -> int:
         """Number of rows that the as-run has now."""
-        return len(self._earlier) + sum(len(one.as_run.rows) for one in self._pushes.values())
+        return len(self._earlier) + sum(len(push.as_run.rows) for push in self._pushes.values())
 
     @property
     def state(self) -> str:
         """The best state of its pushes, or "ended" if the class is over."""
         if self.entry.ended is not None:
             return "ended"
-        return min((one.state for one in self._pushes.values()), key=_RANK.index, default="waiting")
+        return min((push.state for push in self._pushes.values()), key=_RANK.index, default="waiting")
 
     def is_early(self, now: Now) -> bool:
         """Whether its time has not come; a class on air goes on by time.monotonic, though the wall clock be set."""
         begins_in_s = self.entry.lesson.start - LEAD_S - now.wall
-        return begins_in_s > 0 and not any(one.is_begun for one in self._pushes.values())
+        return begins_in_s > 0 and not any(push.is_begun for push in self._pushes.values())
 
     def tick(self, now: Now) -> None:
         """Do what is due at *now*; never waits."""
@@ -67,15 +67,15 @@ class ClassPlayer:
         for push in self._pushes.values():
             if push.state == "ended":
                 continue
-            found = None
+            why = None
             with Isolated() as isolated:
-                found = push.tick(now)
+                why = push.tick(now)
             if isolated.fault:
                 push.broke_off(isolated.fault, now)
-            elif found is not None:
-                over = over or found
+            elif why is not None:
+                over = over or why
                 push.end()
-        if over is not None and all(one.state == "ended" for one in self._pushes.values()):
+        if over is not None and all(publisher.state == "ended" for publisher in self._pushes.values()):
             self.end(over, now)
 
     def rest(self, now: Now) -> None:
@@ -88,7 +88,9 @@ class ClassPlayer:
         self._rests_until, self._is_made = 0.0, False
         self.entry.ended = None
         keep = set(lesson.push_urls) if old.start == lesson.start else set()
-        for url in [one for one, push in self._pushes.items() if one not in keep or push.state == "ended"]:
+        for url in [
+            known_url for known_url, push in self._pushes.items() if known_url not in keep or push.state == "ended"
+        ]:
             push = self._pushes.pop(url)
             push.end()
             self._earlier += push.as_run.rows
@@ -110,14 +112,15 @@ class ClassPlayer:
     def reopen(self, push: ClassPublisher) -> None:
         """Remove the rows that *push* has resumed from those of earlier sessions, because its session goes on."""
         for row in push.as_run.rows:
-            same = [one for one in self._earlier if (one["url"], one["from"]) == (row["url"], row["from"])]
-            self._earlier = [one for one in self._earlier if one not in same]
+            begin = (row["url"], row["from"])
+            self._earlier = [earlier for earlier in self._earlier if (earlier["url"], earlier["from"]) != begin]
 
     def write_down(self) -> None:
         """Update the entry with what was sent so far."""
         rows = [*self._earlier, *(row for push in self._pushes.values() for row in push.as_run.rows)]
         self.entry.as_run = sorted(rows, key=lambda row: float(row["from"]))
-        began = [one.as_run.first_byte_at for one in self._pushes.values() if one.as_run.first_byte_at is not None]
+        firsts = (push.as_run.first_byte_at for push in self._pushes.values())
+        began = [first_at for first_at in firsts if first_at is not None]
         self.entry.first_byte_at = min(
             [*began, *([self.entry.first_byte_at] if self.entry.first_byte_at else [])], default=None
         )
@@ -146,7 +149,7 @@ class ClassPlayer:
         """The status of the class; docs/playout.md names its fields."""
         self.write_down()
         lesson, pushes = self.entry.lesson, list(self._pushes.values())
-        best = min(pushes, key=lambda one: _RANK.index(one.state), default=None)
+        best = min(pushes, key=lambda push: _RANK.index(push.state), default=None)
         is_sending = best is not None and self.state == "on_air"
         return {
             "class_id": self.class_id,
@@ -154,17 +157,17 @@ class ClassPlayer:
             "start": lesson.start,
             "end": lesson.end,
             "file": lesson.file,
-            "slate": any(one.feed.lost is not None for one in pushes if one.state != "ended"),
-            "wants_file": any(one.feed.wants_file for one in pushes if one.state != "ended"),
+            "slate": any(push.feed.lost is not None for push in pushes if push.state != "ended"),
+            "wants_file": any(push.feed.wants_file for push in pushes if push.state != "ended"),
             "position_s": round(best.feed.track.last_ms / 1000, 3) if best is not None and is_sending else None,
             "behind_s": round(best.behind_s, 3) if best is not None and is_sending else 0.0,
             "first_byte_at": self.entry.first_byte_at,
-            "why": self.entry.ended or next((one.why for one in pushes if one.why), None),
-            "bytes": sum(one.as_run.bytes for one in pushes),
+            "why": self.entry.ended or next((push.why for push in pushes if push.why), None),
+            "bytes": sum(push.as_run.bytes for push in pushes),
             **self.sums(now),
             "pushes": [
-                {"url": target(one.url).shown, "state": one.state, "why": one.why, "failures": one.backoff.failures}
-                for one in pushes
+                {"url": target(push.url).shown, "state": push.state, "why": push.why, "failures": push.backoff.failures}
+                for push in pushes
             ]
             or [
                 {"url": target(url).shown, "state": self.state, "why": None, "failures": 0} for url in lesson.push_urls

@@ -89,5 +89,5 @@ LIBRARY = Path(__file__).resolve().parents[2]
 
 def release_name() -> str:
     """The version of the installed package beside this one; `development` in a working tree."""
-    found = sorted(LIBRARY.glob("lectern-*.dist-info"))
-    return found[-1].name.removeprefix("lectern-").removesuffix(".dist-info") if found else "development"
+    paths = sorted(LIBRARY.glob("lectern-*.dist-info"))
+    return paths[-1].name.removeprefix("lectern-").removesuffix(".dist-info") if paths else "development"

@@ -89,14 +89,14 @@ def open_at(path: Path, index_path: Path, at: Position, unless: Identity | None)
 def _first(file: int) -> tuple[int, bytes | None]:
     """The time of the first sound or picture, and the metadata before it; the time of a header may be any."""
     at, metadata = flv.HEAD_BYTES, None
-    while (found := _tag_head(file, at)) is not None:
+    while (head := _tag_head(file, at)) is not None:
         body_at = at + flv.TAG_HEAD_BYTES
-        if found.kind == SCRIPT:
+        if head.kind == SCRIPT:
             if metadata is None:  # it may be larger than all else: some programs put an index into it
-                metadata = flv.metadata(os.pread(file, found.size, body_at))
-        elif found.size and not flv.is_header(found.kind, os.pread(file, min(found.size, flv.LOOK_BYTES), body_at)):
-            return flv.Unwrap()(found.timestamp), metadata
-        at += found.whole
+                metadata = flv.metadata(os.pread(file, head.size, body_at))
+        elif head.size and not flv.is_header(head.kind, os.pread(file, min(head.size, flv.LOOK_BYTES), body_at)):
+            return flv.Unwrap()(head.timestamp), metadata
+        at += head.whole
     return 0, metadata
 
 
@@ -180,18 +180,18 @@ class Demuxer:
             return False
         opening, self._opening = self._opening, None
         try:
-            found = opening.result()
+            opened = opening.result()
         except FileNotFoundError:
             self.fault = MISSING
         except (NotAirable, OSError) as error:
             self.fault = _words(error)
         else:
-            self._file, self.identity, self.first, self.place = found.file, found.identity, found.first, found.place
-            self.fingerprint = fingerprint(found.identity)
-            self.begins_ms, self.metadata, self.headers = found.begins_ms, found.metadata, found.headers
-            self.is_elsewhere = found.is_elsewhere
-            self.knows_headers = self.knows_headers or found.is_elsewhere
-            self._data, self._unwrap = found.data, flv.Unwrap(found.wrap)
+            self._file, self.identity, self.first, self.place = opened.file, opened.identity, opened.first, opened.place
+            self.fingerprint = fingerprint(opened.identity)
+            self.begins_ms, self.metadata, self.headers = opened.begins_ms, opened.metadata, opened.headers
+            self.is_elsewhere = opened.is_elsewhere
+            self.knows_headers = self.knows_headers or opened.is_elsewhere
+            self._data, self._unwrap = opened.data, flv.Unwrap(opened.wrap)
         return self.fault is None
 
     def stalled(self, now: float) -> bool:
@@ -251,8 +251,8 @@ class Demuxer:
         body_at = begins + flv.TAG_HEAD_BYTES
         tail_at = body_at + head.size
         body = self._data[body_at:tail_at]
-        said = int.from_bytes(self._data[tail_at : tail_at + flv.TAIL_BYTES], "big")
-        if said not in (0, flv.TAG_HEAD_BYTES + head.size) and len(self._data) >= begins + head.whole:
+        repeated = int.from_bytes(self._data[tail_at : tail_at + flv.TAIL_BYTES], "big")
+        if repeated not in (0, flv.TAG_HEAD_BYTES + head.size) and len(self._data) >= begins + head.whole:
             self.fault = _BROKEN.format(self.place)
             return
         self._cursor += head.whole
@@ -297,8 +297,8 @@ def _words(error: Exception) -> str:
 
 
 def _file_of(done: "Future[Opened] | Future[bytes]") -> int:
-    found = done.result() if not done.cancelled() and done.exception() is None else None
-    return found.file if isinstance(found, Opened) else -1
+    opened = done.result() if not done.cancelled() and done.exception() is None else None
+    return opened.file if isinstance(opened, Opened) else -1
 
 
 def _close(file: int) -> None:

@@ -98,8 +98,8 @@ def codec_fault(kind: int, body: bytes) -> str | None:
     if kind != PICTURE:
         return None
     if body[0] & 0x80:
-        found = bytes(body[1:5])
-        return None if found in _ENHANCED else f"the pictures are of the unknown kind {found.decode('latin-1')!r}"
+        fourcc = bytes(body[1:5])
+        return None if fourcc in _ENHANCED else f"the pictures are of the unknown kind {fourcc.decode('latin-1')!r}"
     return None if body[0] & 0x0F in _PICTURES else f"the pictures are of the unknown kind {body[0] & 0x0F}"
 
 
@@ -112,11 +112,11 @@ def metadata(body: bytes) -> bytes | None:
         name, *values = amf0.decode(body)
     except (NotRtmp, ValueError):
         return None
-    fields = next((one for one in values if isinstance(one, Mapping)), None)
+    fields = next((value for value in values if isinstance(value, Mapping)), None)
     if name != "onMetaData" or fields is None:
         return None
-    kept = amf0.Named({key: value for key, value in fields.items() if key not in _OWN_KEYS})
-    return amf0.encode("@setDataFrame", "onMetaData", kept)
+    named = amf0.Named({key: value for key, value in fields.items() if key not in _OWN_KEYS})
+    return amf0.encode("@setDataFrame", "onMetaData", named)
 
 
 class Unwrap:

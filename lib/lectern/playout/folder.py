@@ -73,7 +73,7 @@ def keep_lease(path: Path, until: float) -> None:
 def kept_lease(path: Path) -> float:
     """The end of the lease on disk, by kernel.boot_now; 0 if there is none, or the machine was restarted since."""
     with suppress(OSError, ValueError, TypeError, KeyError):
-        kept = json.loads(path.read_text(encoding="utf-8"))
-        if kept["boot"] == kernel.boot_id():
-            return float(kept["until"])
+        lease = json.loads(path.read_text(encoding="utf-8"))
+        if lease["boot"] == kernel.boot_id():
+            return float(lease["until"])
     return 0.0

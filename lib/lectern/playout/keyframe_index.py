@@ -79,17 +79,17 @@ def look(recording: Path) -> Look:
         os.close(file)
 
 
-def check(found: Look) -> None:
+def check(seen: Look) -> None:
     """Raise NotAirable if `look` found the recording broken."""
-    if found.broken_at is not None:
-        place = f"byte {found.broken_at} of {found.size_bytes}, {found.duration_ms / 1000:.0f} s from the beginning"
+    if seen.broken_at is not None:
+        place = f"byte {seen.broken_at} of {seen.size_bytes}, {seen.duration_ms / 1000:.0f} s from the beginning"
         raise NotAirable(f"the file is broken: its tags cannot be read from {place}")
 
 
-def write(found: Look, to: Path) -> None:
+def write(seen: Look, to: Path) -> None:
     """Write the index file as a whole or not at all."""
-    lines = [_RECORD.pack(_MARK, found.size_bytes)]
-    lines += [_RECORD.pack(one.kind << _TIME_BITS | one.time_ms, one.offset) for one in found.records]
+    lines = [_RECORD.pack(_MARK, seen.size_bytes)]
+    lines += [_RECORD.pack(record.kind << _TIME_BITS | record.time_ms, record.offset) for record in seen.records]
     unfinished = to.with_name(f".{to.name}.{os.getpid()}.tmp")
     try:
         unfinished.write_bytes(b"".join(lines))
@@ -112,8 +112,8 @@ def read(path: Path, size_bytes: int) -> tuple[Record, ...] | None:
 
 def keyframe(records: tuple[Record, ...], time_ms: float, *, after: bool = False) -> Record | None:
     """The last keyframe at or before *time_ms*, or with *after* the first keyframe after it; None if there is none."""
-    keys = [one for one in records if one.kind == KEYFRAME]
-    at = bisect_right(keys, time_ms, key=lambda one: one.time_ms)
+    keys = [record for record in records if record.kind == KEYFRAME]
+    at = bisect_right(keys, time_ms, key=lambda record: record.time_ms)
     if after:
         return keys[at] if at < len(keys) else None
     return keys[at - 1] if at else None
@@ -121,7 +121,7 @@ def keyframe(records: tuple[Record, ...], time_ms: float, *, after: bool = False
 
 def headers(records: tuple[Record, ...], offset: int) -> dict[int, int]:
     """The offsets of the headers in force at *offset*, by flv.SOUND and flv.PICTURE."""
-    return {one.kind: one.offset for one in records if one.kind != KEYFRAME and one.offset < offset}
+    return {record.kind: record.offset for record in records if record.kind != KEYFRAME and record.offset < offset}
 
 
 class _Scan:
@@ -149,7 +149,7 @@ class _Scan:
         if has_picture and not self._keyframes:
             raise NotAirable("the file has pictures, but no keyframe to begin with")
         keys = self._keyframes if has_picture else self._sounds
-        records = tuple(sorted([*self._headers, *keys], key=lambda one: one.offset))
+        records = tuple(sorted([*self._headers, *keys], key=lambda record: record.offset))
         length_ms = self._last - (self._first or 0)
         if length_ms == 0:
             raise NotAirable("its times do not go on: all of it is at one moment")
@@ -162,8 +162,8 @@ class _Scan:
         while at + flv.TAG_HEAD_BYTES <= self._size:
             data = os.pread(self._file, _READ, at - flv.TAIL_BYTES)
             head = flv.tag_head(data, flv.TAIL_BYTES)
-            said = int.from_bytes(data[: flv.TAIL_BYTES], "big")
-            if head is None or (before and said not in (before, 0)):
+            repeated = int.from_bytes(data[: flv.TAIL_BYTES], "big")
+            if head is None or (before and repeated not in (before, 0)):
                 return at
             if at + flv.TAG_HEAD_BYTES + head.size > self._size:
                 return None  # the last tag is cut off
@@ -196,7 +196,7 @@ class _Scan:
         if time < self._last - MAX_STEP_BACK_MS:
             raise NotAirable(f"its times go back by {(self._last - time) / 1000:.1f} s, at byte {at}")
         time_ms = max(0, time - self._first)
-        if kind not in self._known and flv.needs_header(kind, body) and all(one.kind != kind for one in self._headers):
+        if kind not in self._known and flv.needs_header(kind, body) and kind not in {it.kind for it in self._headers}:
             name = "pictures" if kind == PICTURE else "sound"
             raise NotAirable(f"the {name} cannot be decoded: the header that must come before is missing")
         self._known.add(kind)

@@ -53,19 +53,19 @@ class LeaseSocket:
 
     def close(self) -> None:
         """End all connections."""
-        for one in self.sockets():
-            one.close()
+        for connection in self.sockets():
+            connection.close()
         self._path.unlink(missing_ok=True)
 
     def _serve(self, client: socket.socket) -> None:
         """Answer what *client* has sent; raises BlockingIOError if it has sent nothing."""
         try:
-            came = client.recv(MAX_LINE_BYTES)
+            data = client.recv(MAX_LINE_BYTES)
         except ConnectionError:
-            came = b""
-        *lines, self._clients[client] = (self._clients[client] + came).split(b"\n")
+            data = b""
+        *lines, self._clients[client] = (self._clients[client] + data).split(b"\n")
         try:
-            if not came or len(self._clients[client]) > MAX_LINE_BYTES or len(lines) > LINES_AT_ONCE:
+            if not data or len(self._clients[client]) > MAX_LINE_BYTES or len(lines) > LINES_AT_ONCE:
                 raise ConnectionError("it has gone, or sends too much")
             for line in lines:
                 client.sendall(json.dumps(self._answer(line)).encode() + b"\n")
@@ -87,9 +87,9 @@ class LeaseSocket:
                 self._shared.lease_until = float(until)
                 self._file.write(float(until))
         problem = self._file.problem()
-        told = {"ok": True, "lease_until": self._shared.lease_until, "boot_now": kernel.boot_now()}
-        told |= {"holder_pid": os.getpid(), "durable": problem is None}
-        return told | ({"why": problem} if problem else {})
+        answer = {"ok": True, "lease_until": self._shared.lease_until, "boot_now": kernel.boot_now()}
+        answer |= {"holder_pid": os.getpid(), "durable": problem is None}
+        return answer | ({"why": problem} if problem else {})
 
 
 class _LeaseFile:

@@ -28,9 +28,9 @@ async def connect(
     The kernel queues about *buffer_bytes*: with a longer queue, media would look sent before the receiver has them.
     """
     loop = asyncio.get_running_loop()
-    found = await loop.getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM)
+    addresses = await loop.getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM)
     problem: OSError = OSError(f"{target.host} has no address")
-    for family, kind, protocol, _, address in found[:8]:
+    for family, kind, protocol, _, address in addresses[:8]:
         if not may_reach(str(address[0]), networks):
             problem = OSError(f"{target.host}: {address[0]} is no allowed push host; see ALLOWED_PUSH_HOSTS")
             continue

@@ -17,5 +17,5 @@ def cleaned(text: str | bytes) -> str:
     """
     text = text if isinstance(text, str) else text.decode("utf-8", "replace")
     text = _NO_CHARACTER.sub("\N{REPLACEMENT CHARACTER}", _ESCAPE.sub(" ", text[: 8 * MAX_CHARACTERS]))
-    line = " ".join("".join(one if one.isprintable() else " " for one in text).split())
+    line = " ".join("".join(character if character.isprintable() else " " for character in text).split())
     return line if len(line) <= MAX_CHARACTERS else f"{line[: MAX_CHARACTERS - 1]}…"

@@ -56,10 +56,10 @@ class Schedule:
         return frozenset(self._lines)
 
     def begin(
-        self, found: TimetableDifference, entries: dict[str, AiredClass], on_air: Collection[str], now: Now
+        self, difference: TimetableDifference, entries: dict[str, AiredClass], on_air: Collection[str], now: Now
     ) -> None:
         """Take over at once the classes of *entries*, and those *on_air*; all others are for `take_over`."""
-        for line in found.new:
+        for line in difference.new:
             wanted = _read(line)
             if isinstance(wanted, ScheduledClass):
                 if wanted.start > now.wall + SOON_S:
@@ -73,26 +73,26 @@ class Schedule:
         if class_id not in self.airings:
             self.airings[class_id] = self.over[class_id] = ClassPlayer(entry, self._station)
 
-    def take_over(self, found: TimetableDifference) -> Iterator[None]:
+    def take_over(self, difference: TimetableDifference) -> Iterator[None]:
         """Take over a timetable, a class at each step; the class that begins soonest is taken first.
 
         It may be left at any step: the next timetable is compared with the lines that were taken until then.
         """
-        for line in found.new:
+        for line in difference.new:
             if line not in self._lines:
                 with Isolated() as isolated:  # one odd class must not keep the others off the air
-                    self._take_line(line, found.gone)
+                    self._take_line(line, difference.gone)
                 if isolated.fault:
                     say(f"{line[:60]!r}: {isolated.fault}")
                     self._lines[line] = ""
             yield
-        for line in found.gone:
+        for line in difference.gone:
             self._drop_line(line)
             yield
-        self.version, self.left_out = found.version or None, found.left_out
+        self.version, self.left_out = difference.version or None, difference.left_out
         if len(self._coming) > 2 * len(self.airings) + 100:
             coming = set(self.airings) - self.active.keys() - self.over.keys()
-            self._coming = [(self.airings[one].entry.lesson.start - LEAD_S, one) for one in coming]
+            self._coming = [(self.airings[class_id].entry.lesson.start - LEAD_S, class_id) for class_id in coming]
             heapq.heapify(self._coming)
 
     def _take_line(self, line: bytes, gone: frozenset[bytes]) -> None:
@@ -203,11 +203,11 @@ class AiredFile:
     def restore(self, lines: list[bytes]) -> Iterator[None]:
         """Take in the classes that were over before this worker began, a class at each step."""
         for line in lines:
-            found = entry(line)
-            if found is not None:
-                self._lines[found.lesson.class_id] = line.decode()
-                self._over.add(found.lesson.class_id)
-                self._schedule.ended(found)
+            aired = entry(line)
+            if aired is not None:
+                self._lines[aired.lesson.class_id] = line.decode()
+                self._over.add(aired.lesson.class_id)
+                self._schedule.ended(aired)
             yield
 
     async def save_for_ever(self) -> None:
@@ -223,8 +223,8 @@ class AiredFile:
         is_due = everything or now - self._on_air_at >= SAVE_EVERY_S
         self._on_air_at = now if is_due else self._on_air_at
         self._over &= schedule.over.keys()
-        new = [one for one in schedule.active.values() if self._is_new(one, is_due=is_due)]
-        new += [schedule.over[one] for one in schedule.over.keys() - self._over]
+        new = [player for player in schedule.active.values() if self._is_new(player, is_due=is_due)]
+        new += [schedule.over[ended_id] for ended_id in schedule.over.keys() - self._over]
         gone = self._lines.keys() - schedule.airings.keys()
         for class_id in gone:
             del self._lines[class_id]
@@ -233,15 +233,15 @@ class AiredFile:
         if new or gone or (is_due and self.saved.problem is not None):
             await self.saved.write()
 
-    def _is_new(self, one: ClassPlayer, *, is_due: bool) -> bool:
-        return one.row_count != self._rows.get(one.class_id, 0) or (is_due and one.state == "on_air")
+    def _is_new(self, player: ClassPlayer, *, is_due: bool) -> bool:
+        return player.row_count != self._rows.get(player.class_id, 0) or (is_due and player.state == "on_air")
 
     def _encoded(self, new: list[ClassPlayer]) -> Iterator[None]:
-        for one in new:
-            one.write_down()
-            self._lines[one.class_id], self._rows[one.class_id] = one.entry.line(), one.row_count
-            if one.entry.ended is not None:
-                self._over.add(one.class_id)
+        for player in new:
+            player.write_down()
+            self._lines[player.class_id], self._rows[player.class_id] = player.entry.line(), player.row_count
+            if player.entry.ended is not None:
+                self._over.add(player.class_id)
             yield
 
     def _text(self) -> str:

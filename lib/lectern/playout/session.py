@@ -74,8 +74,8 @@ class Journal:
 
     def last(self) -> tuple[Mark, bytes] | None:
         """The last batch that was written whole, with its mark; None if there is none."""
-        found = [self._read(slot * _REGION) for slot in (0, 1)]
-        number, packed = max(found)
+        slots = [self._read(slot * _REGION) for slot in (0, 1)]
+        number, packed = max(slots)
         if not number:
             return None
         self._numbers[0] = number

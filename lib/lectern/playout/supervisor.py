@@ -83,11 +83,11 @@ class PlayoutSupervisor:
         try:
             while not self._over:
                 self.look()
-                ours = [one.pipe.connection for one in (self.worker, self.standby, self.next) if one is not None]
+                ours = [child.pipe.connection for child in (self.worker, self.standby, self.next) if child is not None]
                 left = self.shared.lease_until - kernel.boot_now()
                 ready = select.poll()  # not select.select, which takes no descriptor above 1,023
-                for one in (*ours, *self.lease.sockets()):
-                    ready.register(one, select.POLLIN)
+                for connection in (*ours, *self.lease.sockets()):
+                    ready.register(connection, select.POLLIN)
                 ready.poll((min(LOOK_S, left) if left > 0 else LOOK_S) * 1000)
         finally:
             self.close()
@@ -111,15 +111,15 @@ class PlayoutSupervisor:
                 self.worker.on_air_at = now  # this process was stopped, and perhaps the worker, too
         self._look_at_next()
         self._look_at_standby(now)
-        for one in (self.worker, self.standby, self.next):
-            if one is not None:
-                one.pipe.flush()
+        for child in (self.worker, self.standby, self.next):
+            if child is not None:
+                child.pipe.flush()
 
     def close(self) -> None:
         """End the workers, then all connections."""
-        for one in (self.worker, self.standby, self.next):
-            if one is not None:
-                one.close()
+        for child in (self.worker, self.standby, self.next):
+            if child is not None:
+                child.close()
         for held in self.sessions.values():
             held.close()
         self.lease.close()
@@ -128,9 +128,9 @@ class PlayoutSupervisor:
         say("ended")
 
     def _hear(self) -> None:
-        for one in (self.worker, self.standby, self.next):
-            if one is not None:
-                self._take(one)
+        for child in (self.worker, self.standby, self.next):
+            if child is not None:
+                self._take(child)
 
     def _take(self, worker: Child) -> None:
         for message, files in worker.hear():
@@ -225,10 +225,10 @@ class PlayoutSupervisor:
             self._upgrade_failed(new.end)
 
     def _upgrade_failed(self, why: str) -> None:
-        said = f"the new worker {why}; the old one goes on"
-        say(f"the upgrade failed: {said}")
+        text = f"the new worker {why}; the old one goes on"
+        say(f"the upgrade failed: {text}")
         if self.worker is not None:
-            self.worker.pipe.say("upgrade failed", why=said)
+            self.worker.pipe.say("upgrade failed", why=text)
 
     def _look_at_standby(self, now: float) -> None:
         standby = self.standby

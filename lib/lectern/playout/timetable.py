@@ -32,11 +32,11 @@ def may_reach(address: str, networks: Sequence[str] | None) -> bool:
     """Whether *address* lies in one of *networks*; None means anywhere."""
     if networks is None:
         return True
-    found = ipaddress.ip_address(address.partition("%")[0])
-    if PUBLIC in networks and is_public(found):
+    parsed = ipaddress.ip_address(address.partition("%")[0])
+    if PUBLIC in networks and is_public(parsed):
         return True
-    listed = [ipaddress.ip_network(one) for one in networks if one != PUBLIC]
-    return any(found.version == one.version and found in one for one in listed)
+    listed = [ipaddress.ip_network(network) for network in networks if network != PUBLIC]
+    return any(parsed.version == network.version and parsed in network for network in listed)
 
 
 def is_public(address: Address) -> bool:
@@ -57,11 +57,11 @@ def _inside(address: ipaddress.IPv6Address) -> Iterator[Address]:
         yield address.ipv4_mapped
     if address.sixtofour is not None:
         yield address.sixtofour
-    if any(address in one for one in _TRANSLATED):
+    if any(address in network for network in _TRANSLATED):
         yield ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
 
 
-_TRANSLATED = [ipaddress.IPv6Network(one) for one in ("64:ff9b::/96", "64:ff9b:1::/48", "::/96")]
+_TRANSLATED = [ipaddress.IPv6Network(prefix) for prefix in ("64:ff9b::/96", "64:ff9b:1::/48", "::/96")]
 
 
 # The files that a class is made of.
@@ -156,7 +156,7 @@ def lesson(fields: dict[str, Any]) -> ScheduledClass:
             target(str(url))
         except NotRtmp as error:
             raise BadRequest(f"push_urls[{number}]: {error}") from error
-    found = ScheduledClass(
+    class_ = ScheduledClass(
         class_id=class_id_of(fields),
         file=_path(fields, "file") or "",
         push_urls=tuple(map(str, urls)),
@@ -167,9 +167,9 @@ def lesson(fields: dict[str, Any]) -> ScheduledClass:
         slate=_path(fields, "slate", is_needed=False),
         networks=networks(fields),
     )
-    if found.end <= found.start:
+    if class_.end <= class_.start:
         raise BadRequest("end: it must be after start")
-    return found
+    return class_
 
 
 def class_id_of(fields: dict[str, Any]) -> str:
@@ -179,12 +179,12 @@ def class_id_of(fields: dict[str, Any]) -> str:
 
 def networks(fields: dict[str, Any]) -> tuple[str, ...] | None:
     """The networks of a request, in which push hosts must lie; raises BadRequest that says what is wrong with them."""
-    found = fields.get("networks")
-    if found is None:
+    listed = fields.get("networks")
+    if listed is None:
         return None
-    if not isinstance(found, list) or not all(isinstance(one, str) and is_network(one) for one in found):
+    if not isinstance(listed, list) or not all(isinstance(network, str) and is_network(network) for network in listed):
         raise BadRequest("networks: a list of networks, such as 10.0.0.0/8, and of the word public is needed")
-    return tuple(found)
+    return tuple(listed)
 
 
 def _text(fields: dict[str, Any], name: str) -> str:

@@ -132,8 +132,8 @@ class Worker:
 
     async def take_over(self, path: Path) -> None:
         """Take over the timetable at *path*; raises BadRequest if it cannot be read, and then changes nothing."""
-        found = await asyncio.to_thread(timetable.difference, path, self.schedule.lines)
-        await in_slices(self.schedule.take_over(found))
+        difference = await asyncio.to_thread(timetable.difference, path, self.schedule.lines)
+        await in_slices(self.schedule.take_over(difference))
 
     def tick(self, now: Now) -> None:
         """Do what is due for all classes."""
@@ -164,7 +164,7 @@ class Worker:
         The classes of the sessions that were handed over, *on_air*, are known at once: the sessions wait for them. To
         read thousands of others takes longer than a viewer should notice.
         """
-        found = TimetableDifference("", [], frozenset(), 0)
+        difference = TimetableDifference("", [], frozenset(), 0)
         entries: dict[str, AiredClass] = {}
         over: list[bytes] = []
         try:
@@ -173,14 +173,14 @@ class Worker:
             _set_aside(self.aired.saved.path, error)
         try:
             if self.path.exists():
-                found = timetable.difference(self.path, ())
+                difference = timetable.difference(self.path, ())
         except BadRequest as error:  # it is kept for people; the resident writes it again when it connects
             _set_aside(self.path, error)
-        self.schedule.begin(found, entries, on_air, Now.read())
+        self.schedule.begin(difference, entries, on_air, Now.read())
 
         def rest() -> Iterator[None]:
             yield from self.aired.restore(over)
-            yield from self.schedule.take_over(found)
+            yield from self.schedule.take_over(difference)
 
         return rest
 
@@ -242,8 +242,8 @@ class Worker:
         return max(0.0, time.monotonic() - last[0].sent_at)
 
     def _keep(self, key: str, session: Session) -> None:
-        kept = (session.journal.file,) if session.journal is not None else ()
-        self.pipe.say("session", (session.connection.fileno(), *kept), key=key)
+        journals = (session.journal.file,) if session.journal is not None else ()
+        self.pipe.say("session", (session.connection.fileno(), *journals), key=key)
 
     def _hear(self) -> None:
         try:
@@ -333,30 +333,30 @@ class RequestHandlers:
                 file = worker.path if path is None else Path(str(path))
                 self._taking = asyncio.create_task(worker.take_over(file))
             done, _ = await asyncio.wait({self._taking}, timeout=TAKE_S / 2)
-            for one in done:
-                one.result()
+            for task in done:
+                task.result()
         problem = worker.aired.saved.problem
-        found = {"version": schedule.version, "refused": schedule.refused, "left_out": schedule.left_out}
-        return {**found, "durable": problem is None, **({"why": problem} if problem else {})}
+        answer = {"version": schedule.version, "refused": schedule.refused, "left_out": schedule.left_out}
+        return {**answer, "durable": problem is None, **({"why": problem} if problem else {})}
 
     async def _status(self, request: dict[str, Any]) -> dict[str, Any]:
         worker, schedule = self._worker, self._worker.schedule
         known = schedule.active if request.get("active") else schedule.airings
         wanted = [known.get(str(request["class_id"]))] if "class_id" in request else list(known.values())
         classes = Lines()
-        await in_slices(_shown([one for one in wanted if one is not None], classes))
+        await in_slices(_shown([player for player in wanted if player is not None], classes))
         totals, now = worker.station.totals, Now.read()
-        known_slate_s = sum(one.slate_s(now) for one in (*schedule.active.values(), *schedule.over.values()))
-        told = {
+        known_slate_s = sum(player.slate_s(now) for player in (*schedule.active.values(), *schedule.over.values()))
+        status = {
             "since": worker.since,
             "lateness_s": round(max(worker.lateness.values(), default=0.0), 4),
             "bytes": totals.bytes,
             "reconnects": totals.reconnects,
             "slate_s": round(known_slate_s, 3),
-            "classes_on_air": sum(one.state == "on_air" for one in schedule.active.values()),
+            "classes_on_air": sum(player.state == "on_air" for player in schedule.active.values()),
             "taken_over": worker.taken_over,
         }
-        return {**await self._hello(request), "worker": told, "classes": classes}
+        return {**await self._hello(request), "worker": status, "classes": classes}
 
     async def _try(self, request: dict[str, Any]) -> dict[str, Any]:
         try:
@@ -384,6 +384,6 @@ class RequestHandlers:
 
 def _shown(airings: list[ClassPlayer], classes: Lines) -> Iterator[None]:
     """Add the status of *airings* to *classes*, a class at each step."""
-    for one in airings:
-        classes.append(json.dumps(one.status(Now.read())))
+    for player in airings:
+        classes.append(json.dumps(player.status(Now.read())))
         yield

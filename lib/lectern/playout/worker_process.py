@@ -41,7 +41,7 @@ class Pipe:
     def say(self, what: str, files: tuple[int, ...] = (), **more: Any) -> None:  # noqa: ANN401 (JSON)
         """Send a message, with copies of *files*, which the caller may close at once."""
         line = json.dumps({"say": what, "files": len(files), **more}).encode() + b"\n"
-        self._out.append((line, [os.dup(one) for one in files]))
+        self._out.append((line, [os.dup(file) for file in files]))
         self.flush()
 
     def flush(self) -> None:
@@ -54,8 +54,8 @@ class Pipe:
                 return
             except OSError:
                 sent = len(line)
-            for one in files:
-                os.close(one)
+            for file in files:
+                os.close(file)
             self._out[0] = (line[sent:], [])
             if sent == len(line):
                 self._out.popleft()
@@ -65,17 +65,17 @@ class Pipe:
 
         A message without all of its files is left out: the kernel gives none to a process that has too many open.
         """
-        found: list[tuple[dict[str, Any], list[int]]] = []
+        messages: list[tuple[dict[str, Any], list[int]]] = []
         while True:
             try:
                 data, files, _, _ = socket.recv_fds(self.connection, _RECEIVE_BYTES, _MAX_FILES)
             except BlockingIOError:
-                return found
+                return messages
             except OSError:
                 data, files = b"", []  # it ended, and had not read all that was said to it
             if not data:
-                if found:
-                    return found
+                if messages:
+                    return messages
                 raise Gone
             self._files.extend(files)
             *lines, self._in = (self._in + data).split(b"\n")
@@ -83,17 +83,17 @@ class Pipe:
                 message = json.loads(line)
                 beside = [self._files.popleft() for _ in range(min(message["files"], len(self._files)))]
                 if len(beside) == message["files"]:
-                    found.append((message, beside))
+                    messages.append((message, beside))
                     continue
                 say(f"{message['say']}: too many files are open for those of this message, which is left out")
-                for one in beside:
-                    os.close(one)
+                for descriptor in beside:
+                    os.close(descriptor)
 
     def close(self) -> None:
         """Close this end, and the files that were not taken or sent."""
         self.connection.close()
-        for one in [*self._files, *(file for _, files in self._out for file in files)]:
-            os.close(one)
+        for descriptor in [*self._files, *(file for _, files in self._out for file in files)]:
+            os.close(descriptor)
         self._files.clear()
         self._out.clear()
 
@@ -111,8 +111,8 @@ def program() -> Path:
     if PROGRAM.exists():
         return PROGRAM
     library = PROGRAM.parents[3]  # …/lib/python3.13/site-packages/lectern/playout/__main__.py
-    found = sorted(library.parent.glob(f"python3*/{PROGRAM.relative_to(library)}"))
-    return found[-1] if found else PROGRAM
+    paths = sorted(library.parent.glob(f"python3*/{PROGRAM.relative_to(library)}"))
+    return paths[-1] if paths else PROGRAM
 
 
 def no_start(error: OSError) -> str:
@@ -151,7 +151,7 @@ class Child:
         for message, _ in messages:
             if message["say"] == "loaded":
                 self.loaded = message
-        return [one for one in messages if one[0]["say"] != "loaded"]
+        return [message for message in messages if message[0]["say"] != "loaded"]
 
     @property
     def is_over(self) -> bool:

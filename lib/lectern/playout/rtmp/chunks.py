@@ -112,8 +112,16 @@ class Parser:
     def save(self) -> dict[str, Any]:
         """The parser's whole state, as JSON; a parser that loads it goes on at the next byte."""
         streams = {
-            str(number): [one.timestamp, one.delta, one.size, one.kind, one.stream, one.extended, _text(one.body)]
-            for number, one in self._streams.items()
+            str(number): [
+                chunks.timestamp,
+                chunks.delta,
+                chunks.size,
+                chunks.kind,
+                chunks.stream,
+                chunks.extended,
+                _text(chunks.body),
+            ]
+            for number, chunks in self._streams.items()
         }
         return {"chunk_bytes": self._chunk_bytes, "rest": _text(self._rest), "streams": streams}
 
@@ -143,7 +151,7 @@ class Parser:
         is_first = not known.body
         known.body += self._rest[head.end : end]
         if len(known.body) < known.size:
-            if is_first and sum(one.size for one in self._streams.values() if one.body) > MAX_MESSAGE_BYTES:
+            if is_first and sum(chunks.size for chunks in self._streams.values() if chunks.body) > MAX_MESSAGE_BYTES:
                 raise NotRtmp(f"messages of more than {MAX_MESSAGE_BYTES} bytes that are begun, and do not end")
             return end, None
         body, known.body = bytes(known.body), bytearray()

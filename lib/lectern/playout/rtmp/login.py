@@ -39,7 +39,7 @@ def wanted(target: Target, refusal: str, query: str, nonce: str) -> LoginWanted:
     method = ADOBE if ADOBE in refusal else LIMELIGHT
     _, is_challenge, rest = refusal.partition("?reason=needauth")
     if is_challenge:
-        asked = dict(one.partition("=")[::2] for one in rest.partition(" ")[0].split("&"))
+        asked = dict(field.partition("=")[::2] for field in rest.partition(" ")[0].split("&"))
         answer = _adobe(target, asked, nonce) if method == ADOBE else _limelight(target, asked, nonce)
         return LoginWanted(f"?{method}&user={target.user}{answer}")
     if query:

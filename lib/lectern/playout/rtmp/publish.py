@@ -192,4 +192,4 @@ class PublisherProtocol:
 
 
 def _fields(values: list[amf0.Value]) -> Mapping[str, amf0.Value]:
-    return next((one for one in reversed(values) if isinstance(one, Mapping)), {})
+    return next((value for value in reversed(values) if isinstance(value, Mapping)), {})

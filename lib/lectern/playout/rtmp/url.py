@@ -29,8 +29,8 @@ class Target:
 
 def target(url: str) -> Target:
     """The target of *url*; raises NotRtmp for what we do not speak, and what has no host. Nothing in it is unquoted."""
-    scheme, found, rest = url.partition("://")
-    if not found or scheme not in PORTS:
+    scheme, separator, rest = url.partition("://")
+    if not separator or scheme not in PORTS:
         raise NotRtmp("the push URL begins neither with rtmp:// nor with rtmps://")
     cut = min((at for mark in "/?#" if (at := rest.find(mark)) >= 0), default=len(rest))
     place, path = rest[:cut], rest[cut:].partition(" ")[0]
