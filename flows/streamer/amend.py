@@ -42,34 +42,34 @@ async def amend(inbox_ids: str, dry_run: bool = False) -> State[None]:
     return await batch_flow("amend", batch, decided, after, "What became of each class")
 
 
-async def after(host: StreamerHost, some: Sequence[StreamerChanges]) -> None:
+async def after(host: StreamerHost, all_changes: Sequence[StreamerChanges]) -> None:
     """What follows the commit: the playout's timetable, the runs of other times, the reports."""
     host.amended.set()
     host.playout.wanted.set()
-    for one, revision in [pair for changes in some for pair in changes.amended]:
-        await _follow(host, one, revision)
+    for airing, revision in [pair for changes in all_changes for pair in changes.amended]:
+        await _follow(host, airing, revision)
     host.unplanned.set()
     await publish_outbox(host)
 
 
 def decided(connection: Connection, changes: StreamerChanges, messages: Sequence[Amend]) -> None:
     """Decide the changes of *messages*: each class takes over the values of its revision."""
-    known = airings.by_id(connection, [name for one in messages for name in (one.class_id, one.revision)])
+    known = airings.by_id(connection, [name for message in messages for name in (message.class_id, message.revision)])
     waiting = airings.unconfirmed(connection)
-    for one in messages:
-        its = known.get(one.class_id), known.get(one.revision)
+    for message in messages:
+        pair = known.get(message.class_id), known.get(message.revision)
         known |= decide.amend(
-            changes, one, *its, [it for it in waiting if called(it.class_id) == one.class_id], AHEAD_S
+            changes, message, *pair, [it for it in waiting if called(it.class_id) == message.class_id], AHEAD_S
         )
 
 
-async def _follow(host: StreamerHost, one: Airing, revision: Airing) -> None:
+async def _follow(host: StreamerHost, airing: Airing, revision: Airing) -> None:
     """Take back the run that was planned for the old time of a class; the playout gets the rest by the timetable."""
-    if revision.start_time == one.start_time:
+    if revision.start_time == airing.start_time:
         return
-    if one.run_id is not None and one.class_id not in host.playout.watches:
-        async with best_effort(f"cancel the run of {one.class_id}"):
-            await host.runs.cancel(one.run_id, OTHER_TIME)
+    if airing.run_id is not None and airing.class_id not in host.playout.watches:
+        async with best_effort(f"cancel the run of {airing.class_id}"):
+            await host.runs.cancel(airing.run_id, OTHER_TIME)
 
 
 # -- what is in force --------------------------------------------------------------------------------------------------
@@ -86,7 +86,7 @@ async def keep_confirming(host: StreamerHost) -> None:
 
 async def confirm(host: StreamerHost) -> None:
     """Report the changes that the playout has confirmed, and those whose classes are over."""
-    waiting = {one.class_id for one in await host.read_tx(airings.unconfirmed)}
+    waiting = {airing.class_id for airing in await host.read_tx(airings.unconfirmed)}
     if not waiting:
         return
     is_known = await host.playout.in_force(CONFIRMS_S)
@@ -103,32 +103,33 @@ IsAired = Callable[[StreamerChanges, Airing], bool]
 
 def confirmed(among: Collection[str], is_aired: IsAired, connection: Connection, changes: StreamerChanges) -> None:
     """Decide which of the revisions *among* are in force."""
-    waiting = [one for one in airings.unconfirmed(connection) if one.class_id in among]
-    classes = airings.by_id(connection, [called(one.class_id) for one in waiting])
+    waiting = [airing for airing in airings.unconfirmed(connection) if airing.class_id in among]
+    classes = airings.by_id(connection, [called(airing.class_id) for airing in waiting])
     for revision in waiting:
-        one = classes.get(called(revision.class_id))
-        decide.confirm(changes, revision, one, is_aired=one is not None and is_aired(changes, one))
+        airing = classes.get(called(revision.class_id))
+        decide.confirm(changes, revision, airing, is_aired=airing is not None and is_aired(changes, airing))
 
 
 def as_aired(lessons: Mapping[str, Lesson]) -> IsAired:
     """By all that the playout airs."""
 
-    def is_aired(changes: StreamerChanges, one: Airing) -> bool:
-        lesson = lessons.get(one.class_id)
+    def is_aired(changes: StreamerChanges, airing: Airing) -> bool:
+        lesson = lessons.get(airing.class_id)
         if lesson is None:  # so far ahead of its start the playout must not know it
-            return one.start_time > changes.now + AHEAD_S
-        file = str(cache_dir.rendition_path(changes.settings.video_root, one.stem).absolute())
-        its = one.start_time, one.end_time, file, [urls.push(one.push_url).text]
+            return airing.start_time > changes.now + AHEAD_S
+        file = str(cache_dir.rendition_path(changes.settings.video_root, airing.stem).absolute())
+        wanted = airing.start_time, airing.end_time, file, [urls.push(airing.push_url).text]
         return (
-            its == tuple(lesson[name] for name in ("start", "end", "file", "push_urls")) and one.end_time > changes.now
+            wanted == tuple(lesson[name] for name in ("start", "end", "file", "push_urls"))
+            and airing.end_time > changes.now
         )
 
     return is_aired
 
 
-def _as_written(changes: StreamerChanges, one: Airing) -> bool:
+def _as_written(changes: StreamerChanges, airing: Airing) -> bool:
     """No worker is there, and the next one goes by the timetable on the disk, which has the earlier rows."""
-    return one.end_time > changes.now
+    return airing.end_time > changes.now
 
 
 def _nobody_knows(_changes: StreamerChanges, _one: Airing) -> bool:

@@ -26,12 +26,12 @@ OPEN = frozenset({AiringState.READY, AiringState.ON_AIR})
 async def broadcast(class_id: str, dry_run: bool = False) -> State[None]:
     """Watch one class to its end: the playout airs it, whether or not this run is there."""
     host = streamer()
-    one = (await host.read_tx(airings.by_id, [class_id])).get(class_id)
-    if one is None or one.state not in OPEN or class_id in host.playout.watches:
-        return Completed(message=f"nothing to do: {class_id} is {one.state if one else 'not known'}")
+    airing = (await host.read_tx(airings.by_id, [class_id])).get(class_id)
+    if airing is None or airing.state not in OPEN or class_id in host.playout.watches:
+        return Completed(message=f"nothing to do: {class_id} is {airing.state if airing else 'not known'}")
     if dry_run:
-        return Completed(message=f"dry run: would watch {one.stem} at {time.ctime(one.start_time)}")
-    over = await watch(host, one)
+        return Completed(message=f"dry run: would watch {airing.stem} at {time.ctime(airing.start_time)}")
+    over = await watch(host, airing)
     if over.state is AiringState.CANCELLED:
         return Cancelled(message=f"{class_id}: was taken back")
     if over.state is AiringState.BROKEN:
@@ -39,39 +39,39 @@ async def broadcast(class_id: str, dry_run: bool = False) -> State[None]:
     return Completed(message=f"{over.state}: {over.message}" if over.message else str(over.state))
 
 
-async def watch(host: StreamerHost, one: Airing) -> Airing:
+async def watch(host: StreamerHost, airing: Airing) -> Airing:
     """Watch a class until it is over; returns it as it is then. A cancel of the run takes the class off the air."""
     watching = Watch(str(runtime.flow_run.id or ""))
-    host.playout.watches[one.class_id] = watching
+    host.playout.watches[airing.class_id] = watching
     host.playout.wanted.set()
     try:
-        if warning := await host.read_tx(dead_air.warning, one):
-            log.warning("%s: its recording %s is faulty: %s", one.class_id, one.stem, warning)
-        async with artifacts.ProgressBar(f"broadcast-{one.class_id}", f"{one.class_id} on air") as bar:
-            over = await _watched(host, one, watching, bar)
-            bar.end(f"{one.class_id}: {over.state}")
+        if warning := await host.read_tx(dead_air.warning, airing):
+            log.warning("%s: its recording %s is faulty: %s", airing.class_id, airing.stem, warning)
+        async with artifacts.ProgressBar(f"broadcast-{airing.class_id}", f"{airing.class_id} on air") as bar:
+            over = await _watched(host, airing, watching, bar)
+            bar.end(f"{airing.class_id}: {over.state}")
             return over
     except asyncio.CancelledError:
         # A class that the teacher took back is closed already; a process that ends leaves it to the playout.
         if watching.run_id and host.runs.was_cancelled(watching.run_id):
-            await asyncio.shield(_cancelled(host, one))
+            await asyncio.shield(_cancelled(host, airing))
         raise
     finally:
-        host.playout.watches.pop(one.class_id, None)
+        host.playout.watches.pop(airing.class_id, None)
 
 
-async def _watched(host: StreamerHost, one: Airing, watching: Watch, bar: artifacts.ProgressBar) -> Airing:
+async def _watched(host: StreamerHost, airing: Airing, watching: Watch, bar: artifacts.ProgressBar) -> Airing:
     while True:
         await comes(watching.news, LOOK_EVERY_S)  # if no event comes, a look at the row costs little
         watching.news.clear()
         while watching.lines:
-            log.info("%s: %s", one.class_id, watching.lines.popleft())
-        now = (await host.read_tx(airings.by_id, [one.class_id])).get(one.class_id)
+            log.info("%s: %s", airing.class_id, watching.lines.popleft())
+        now = (await host.read_tx(airings.by_id, [airing.class_id])).get(airing.class_id)
         if now is None or now.state not in OPEN | {AiringState.WAITING}:
-            return now or one
+            return now or airing
         bar.set(100 * (time.time() - now.start_time) / max(now.end_time - now.start_time, 1.0))
 
 
-async def _cancelled(host: StreamerHost, one: Airing) -> None:
-    await playout_events.close_unfinished(host, one.class_id, AiringState.CANCELLED, "cancelled in the UI")
+async def _cancelled(host: StreamerHost, airing: Airing) -> None:
+    await playout_events.close_unfinished(host, airing.class_id, AiringState.CANCELLED, "cancelled in the UI")
     host.playout.wanted.set()

@@ -92,7 +92,7 @@ async def fetch_again(host: StreamerHost, row: Cached, why: str) -> bool:
 def lose_file(connection: Connection, changes: StreamerChanges, row: Cached, why: str) -> None:
     """Forget the file of *row*, which is lost as *why* says."""
     citing = airings.citing(connection, row.stem, LIVE_AIRINGS)
-    needing = sum(one.state is not AiringState.WAITING for one in citing)
+    needing = sum(class_.state is not AiringState.WAITING for class_ in citing)
     log.warning("%s: its file is lost: %s; %d classes need it", row.stem, why, needing)
     decide.fetch_again(changes, row, airings.latest_url(connection, row.stem) or row.url, citing, why)
 
@@ -106,8 +106,8 @@ def refuse_waiting(connection: Connection, changes: StreamerChanges, stem: str, 
 def classes_on_air(connection: Connection, stem: str, now: float) -> list[Airing]:
     """The classes that should be on air at *now* with the rendition, and that had it, or go on without it."""
     citing = airings.citing(connection, stem, {AiringState.ON_AIR, AiringState.WAITING})
-    promised = [one for one in citing if one.lost or one.state is AiringState.ON_AIR]
-    return [one for one in promised if one.start_time <= now < one.end_time]
+    promised = [class_ for class_ in citing if class_.lost or class_.state is AiringState.ON_AIR]
+    return [class_ for class_ in promised if class_.start_time <= now < class_.end_time]
 
 
 def alarm_on_air(connection: Connection, changes: StreamerChanges, stem: str, why: str) -> None:
@@ -146,9 +146,9 @@ async def download(stem: str, dry_run: bool = False) -> State[None]:
                 Text("{stem}: given up after {max_runs} runs; see their logs", stem=stem, max_runs=MAX_RUNS),
                 errors.DOWNLOAD_FAILED,
             )
-        remote, found = await _come(host, stem) or await _fetched(host, stem)
-        host.fetched[stem] = remote, found
-        changes = await changed(host, arrived(stem, remote, found))
+        remote, probed = await _come(host, stem) or await _fetched(host, stem)
+        host.fetched[stem] = remote, probed
+        changes = await changed(host, arrived(stem, remote, probed))
         del host.fetched[stem]
     except LecternError as error:
         await give_up(host, stem, error)
@@ -162,7 +162,7 @@ async def download(stem: str, dry_run: bool = False) -> State[None]:
         host.unfetched.set()
     await publish_outbox(host)
     follow(host, changes)
-    return Completed(message=f"{found.size_bytes} bytes for {len(changes.ready)} classes")
+    return Completed(message=f"{probed.size_bytes} bytes for {len(changes.ready)} classes")
 
 
 def cancelled(stem: str) -> Refuse:
@@ -184,11 +184,11 @@ async def give_up(host: StreamerHost, stem: str, error: LecternError) -> None:
 
 async def _come(host: StreamerHost, stem: str) -> tuple[RemoteFile, Probe] | None:
     """What an earlier run has put in its place, and could not note because the database took nothing; else None."""
-    remote, found = host.fetched.pop(stem, (None, None))
-    if remote is None or found is None:
+    remote, probed = host.fetched.pop(stem, (None, None))
+    if remote is None or probed is None:
         return None
     final = cache_dir.rendition_path(host.settings.video_root, stem)
-    return (remote, found) if await asyncio.to_thread(cache_dir.size_bytes, final) == found.size_bytes else None
+    return (remote, probed) if await asyncio.to_thread(cache_dir.size_bytes, final) == probed.size_bytes else None
 
 
 async def _fetched(host: StreamerHost, stem: str) -> tuple[RemoteFile, Probe]:
@@ -249,15 +249,15 @@ async def _fetch(host: StreamerHost, stem: str) -> tuple[RemoteFile, Probe]:
             await subprocesses.shielded(growing.close())
         if goes_on and remote.crc64 is None:
             await _of_one_recording(host, stem, part, remote)
-        found = await _check(stem, part, remote)
+        probed = await _check(stem, part, remote)
         look, plain = await _airable(part)
         if plain != part:  # from here on its size and its sum are not the origin's
-            found, remote = await probe.probe(plain), replace(remote, crc64=None, etag=None)
-            if found.size_bytes > row.size_bytes:
-                await _resize(host, row, found.size_bytes)
+            probed, remote = await probe.probe(plain), replace(remote, crc64=None, etag=None)
+            if probed.size_bytes > row.size_bytes:
+                await _resize(host, row, probed.size_bytes)
         bar.set(100)
     await asyncio.to_thread(_finish, part, plain, final, look)
-    return remote, found
+    return remote, probed
 
 
 async def _airable(part: Path) -> tuple[Look, Path]:
@@ -320,14 +320,14 @@ async def _check(stem: str, part: Path, remote: RemoteFile) -> Probe:
                 errors.BAD_RECORDING,
             )
     try:
-        found = await probe.probe(part)
+        probed = await probe.probe(part)
     except Refuse:
         part.unlink()
         raise
-    if not found.last_second_decodes:
+    if not probed.last_second_decodes:
         part.unlink()
         raise Refuse(Text("{stem}: its end cannot be decoded", stem=stem), errors.BAD_RECORDING)
-    return found
+    return probed
 
 
 def _finish(part: Path, plain: Path, final: Path, look: Look) -> None:
@@ -344,19 +344,19 @@ def _finish(part: Path, plain: Path, final: Path, look: Look) -> None:
 
 
 @decision
-def arrived(connection: Connection, changes: StreamerChanges, stem: str, remote: RemoteFile, found: Probe) -> None:
+def arrived(connection: Connection, changes: StreamerChanges, stem: str, remote: RemoteFile, probed: Probe) -> None:
     """Note that a download is in its place: its classes become ready, but for those that have ended."""
     row = cache.by_stem(connection, [stem])[stem]
     if row.state is not FileState.DOWNLOADING:
         return  # a start, or a person who reconciled, has noted it before
-    its = {"duration_s": found.duration_s, "etag": remote.etag, "mtime": found.mtime}
-    changes.arrive(row, found.size_bytes, remote.crc64, **its)
-    for one in airings.citing(connection, stem, {AiringState.WAITING}):
-        if one.end_time > changes.now:
-            changes.report("prepared", changes.move(one, AiringState.READY), message="downloaded")
-        elif not one.lost:  # how much of a class was aired that had its file before, the playout reports
-            airing.close_late(changes, one)
-    changes.note("downloaded", detail=f"{found.size_bytes} bytes, {found.duration_s:.1f} s", stem=stem)
+    values = {"duration_s": probed.duration_s, "etag": remote.etag, "mtime": probed.mtime}
+    changes.arrive(row, probed.size_bytes, remote.crc64, **values)
+    for class_ in airings.citing(connection, stem, {AiringState.WAITING}):
+        if class_.end_time > changes.now:
+            changes.report("prepared", changes.move(class_, AiringState.READY), message="downloaded")
+        elif not class_.lost:  # how much of a class was aired that had its file before, the playout reports
+            airing.close_late(changes, class_)
+    changes.note("downloaded", detail=f"{probed.size_bytes} bytes, {probed.duration_s:.1f} s", stem=stem)
 
 
 @decision
@@ -443,10 +443,10 @@ class DownloadQueue:
     async def step(self) -> None:
         """Begin the downloads for which there is a place."""
         now = time.monotonic()
-        for stem in [stem for stem, one in self._begun.items() if self._is_over(stem, one)]:
+        for stem in [stem for stem, begun in self._begun.items() if self._is_over(stem, begun)]:
             del self._begun[stem]
             self._aside[stem] = now + AGAIN_S
-        for stem in [stem for stem, one in self._begun.items() if self._is_stuck(one, now)]:
+        for stem in [stem for stem, begun in self._begun.items() if self._is_stuck(begun, now)]:
             why = "Prefect does not let its run begin"  # if it begins at last, all is done
             self._begun[stem] = _Begun(self._host.background.without(self._host.runs, _run(stem), why))
         self._aside = {stem: until for stem, until in self._aside.items() if until > now}
@@ -457,24 +457,24 @@ class DownloadQueue:
         if free <= 0:
             return
         passed_over = [*self._begun, *self._aside, *self._host.in_progress]
-        found = await self._host.read_tx(airings.unfetched, free, passed_over)
-        ended = await asyncio.gather(*(self._take_up(stem, run_id) for stem, run_id in found), return_exceptions=True)
-        for (stem, _), error in zip(found, ended, strict=True):
+        waiting = await self._host.read_tx(airings.unfetched, free, passed_over)
+        ended = await asyncio.gather(*(self._take_up(stem, run_id) for stem, run_id in waiting), return_exceptions=True)
+        for (stem, _), error in zip(waiting, ended, strict=True):
             if isinstance(error, Exception):  # whatever it is, it is this recording's alone
                 self._aside[stem] = time.monotonic() + AGAIN_S
                 await failures.report(self._host, f"the download of {stem}", error, AGAIN_S)
 
-    def _is_over(self, stem: str, one: _Begun) -> bool:
+    def _is_over(self, stem: str, begun: _Begun) -> bool:
         if stem in self._host.in_progress:
-            one.was_busy = True
+            begun.was_busy = True
             return False
-        if isinstance(one.run, asyncio.Task):
-            return one.run.done()
-        return one.was_busy or not self._host.runs.is_at_work(one.run)
+        if isinstance(begun.run, asyncio.Task):
+            return begun.run.done()
+        return begun.was_busy or not self._host.runs.is_at_work(begun.run)
 
     @staticmethod
-    def _is_stuck(one: _Begun, now: float) -> bool:
-        return isinstance(one.run, str) and not one.was_busy and now - one.at > BEGINS_S
+    def _is_stuck(begun: _Begun, now: float) -> bool:
+        return isinstance(begun.run, str) and not begun.was_busy and now - begun.at > BEGINS_S
 
     async def _take_up(self, stem: str, run_id: str | None) -> None:
         """Begin a download; an earlier run of it first gets time to resume; if that was cancelled, give it up."""

@@ -197,8 +197,8 @@ class HeartbeatThread:
             with Caught() as failed:
                 await loop()
             if failed.error is not None and (self._saying is None or self._saying.done()):
-                said = failures.report(self._host, "lease", failed.error, AGAIN_S)
-                self._saying = asyncio.run_coroutine_threadsafe(said, self._resident)
+                reporting = failures.report(self._host, "lease", failed.error, AGAIN_S)
+                self._saying = asyncio.run_coroutine_threadsafe(reporting, self._resident)
             await asyncio.sleep(AGAIN_S)
 
     def _passed_on(self, record: logging.LogRecord) -> bool:
@@ -228,24 +228,24 @@ class HeartbeatThread:
             # Never claim the current session again: it would be granted before we read the releases issued under it.
             self._host.fencing_token = uuid4().hex
         claim = {"session": self._host.fencing_token, "lease_s": settings.lease_s}
-        told = {**facts.fields, **self._witnesses.said}
+        fields = {**facts.fields, **self._witnesses.said}
         if asked_at - facts.at > STALE_S + settings.heartbeat_interval_s:
-            told |= {"stale": True, "full": True}
+            fields |= {"stale": True, "full": True}
         try:
             async with asking(self._patience_s):
-                found = await bus.beat(settings.streamers_key, settings.name, facts.session, told, claim)
+                answer = await bus.beat(settings.streamers_key, settings.name, facts.session, fields, claim)
         except TryAgain as error:
             if not self._is_trouble:
                 log.warning("redis: no heartbeat: %s", error.message)
             self._take(Answer.NONE, asked_at)
             return min(AGAIN_S, settings.heartbeat_interval_s)
-        if isinstance(found, dict):
+        if isinstance(answer, dict):
             self._session = facts.session
             self._take(Answer.OURS, asked_at)
-            self._witnesses.take_in(found)
+            self._witnesses.take_in(answer)
             return settings.heartbeat_interval_s
-        self._take(decide_leases.answer(found, self._host.fencing_token), asked_at)
-        if found == f"-{self._host.fencing_token}":  # it was granted and taken before we have read of it
+        self._take(decide_leases.answer(answer, self._host.fencing_token), asked_at)
+        if answer == f"-{self._host.fencing_token}":  # it was granted and taken before we have read of it
             self._host.fencing_token = uuid4().hex
         return min(AGAIN_S, settings.heartbeat_interval_s)
 
@@ -304,13 +304,13 @@ class HeartbeatThread:
         asked_at = boot_now()
         if asked_at >= self._lease.until:
             return
-        found = await self._witnesses.verdict(is_taken, self._facts.session, self._host.fencing_token)
-        self._set(self._lease.witnessed(asked_at, boot_now(), goes_on=found.goes_on))
-        if found.why != self._why and self._doubt.is_set():
-            self._why = found.why
+        verdict = await self._witnesses.verdict(is_taken, self._facts.session, self._host.fencing_token)
+        self._set(self._lease.witnessed(asked_at, boot_now(), goes_on=verdict.goes_on))
+        if verdict.why != self._why and self._doubt.is_set():
+            self._why = verdict.why
             ends = f"they end in {max(self._lease.until - boot_now(), 0.0):.0f} s"
-            said = "the classes go on" if found.goes_on else ends
-            log.warning("lease: no heartbeat is confirmed: %s; %s", found.why, said)
+            outcome = "the classes go on" if verdict.goes_on else ends
+            log.warning("lease: no heartbeat is confirmed: %s; %s", verdict.why, outcome)
 
     # -- the playout's holder ------------------------------------------------------------------------------------------
 
@@ -327,23 +327,23 @@ class HeartbeatThread:
                 await asyncio.sleep(HOLDER_AGAIN_S)
 
     async def _tell(self, ask: "AskHolder") -> None:
-        found = await ask({})
+        answer = await ask({})
         if not self._is_adopted and self._lease.answer not in (Answer.OURS, Answer.TAKEN):
-            self._set(decide_leases.Lease(max(self._lease.until, found["lease_until"]), self._lease.answer))
+            self._set(decide_leases.Lease(max(self._lease.until, answer["lease_until"]), self._lease.answer))
         self._is_adopted = True
         while True:
             self._moved.clear()
             until = min(self._lease.until, FOR_EVER_S)
-            found = await ask({"until": until} if self._may_have(until, found) else {})
-            if (why := found.get("why")) is not None and why != self._no_holder:
+            answer = await ask({"until": until} if self._may_have(until, answer) else {})
+            if (why := answer.get("why")) is not None and why != self._no_holder:
                 log.warning("playout: %s; if it ends now, it forgets that", why)
             self._no_holder = why
             await _soon(self._moved, AGAIN_S)
 
-    def _may_have(self, until: float, found: Mapping[str, Any]) -> bool:
+    def _may_have(self, until: float, answer: Mapping[str, Any]) -> bool:
         """Whether the holder may be told *until*: a lease that was over airs all classes that the playout knows."""
         now, cleared = boot_now(), self._host.playout.cleared
-        return until <= now or found["lease_until"] > now or cleared == (self._session, found["holder_pid"])
+        return until <= now or answer["lease_until"] > now or cleared == (self._session, answer["holder_pid"])
 
 
 AskHolder = Callable[[dict[str, float]], Coroutine[Any, Any, dict[str, Any]]]
@@ -358,10 +358,10 @@ async def _holder(path: Path) -> AsyncIterator[AskHolder]:
     async def ask(request: dict[str, float]) -> dict[str, Any]:
         writer.write(json.dumps(request).encode() + b"\n")
         async with asyncio.timeout(HOLDER_S):
-            found: dict[str, Any] = json.loads(await reader.readline() or "null") or {"why": "it has ended"}
-        if not found.get("ok"):
-            raise ValueError(found.get("why"))
-        return found
+            answer: dict[str, Any] = json.loads(await reader.readline() or "null") or {"why": "it has ended"}
+        if not answer.get("ok"):
+            raise ValueError(answer.get("why"))
+        return answer
 
     try:
         yield ask
@@ -408,20 +408,20 @@ class QuorumCheck:
 
     def take_in(self, beats: Mapping[str, Mapping[str, Any]]) -> None:
         """Remember the streamers of *beats*, and those that our last beat named; no beat waits for the disk."""
-        found = decide_leases.others(beats, self._settings.name)
-        known = {one: address for one, address in (self._known or {}).items() if one in self._named} | found
+        others = decide_leases.others(beats, self._settings.name)
+        known = {name: address for name, address in (self._known or {}).items() if name in self._named} | others
         if known == self._known:
-            self._say = sorted(found)
+            self._say = sorted(others)
         elif self._noting is None or self._noting.done():
-            self._noting = asyncio.create_task(self._note_down(known, sorted(found)))
+            self._noting = asyncio.create_task(self._note_down(known, sorted(others)))
 
-    async def _note_down(self, known: dict[str, str], found: list[str]) -> None:
+    async def _note_down(self, known: dict[str, str], names: list[str]) -> None:
         try:
             await self._note(known)
         except DBAPIError as error:
             log.error("database: the other streamers cannot be written down: %s", error.orig)
             return
-        self._known, self._say = known, found
+        self._known, self._say = known, names
 
     async def verdict(self, is_taken: IsTaken, session: str, claim: str) -> PartitionVerdict:
         """Whether the classes of the running lease of *session* go on; *claim* may have been granted meanwhile."""
@@ -442,7 +442,7 @@ class QuorumCheck:
     async def _peers(self) -> Peers:
         if self._known is None:
             return Peers.SILENT  # no heartbeat has told yet who the others are
-        looks = await asyncio.gather(*(_look(*one) for one in self._known.items()))
+        looks = await asyncio.gather(*(_look(*peer) for peer in self._known.items()))
         for name, look in zip(self._known, looks, strict=True):
             log.debug("%s: %s", name, look)
         return decide_leases.together(looks)
@@ -474,59 +474,59 @@ async def end_pushes(host: StreamerHost, released: Sequence[Airing]) -> bool:
 
     Returns whether nothing of them is pushed any more, or will be by the next worker of a playout that is away.
     """
-    for one in released:
-        watching = host.playout.watches.get(one.class_id)
-        for run_id in {one.run_id, watching.run_id if watching else None} - {None}:
+    for airing in released:
+        watching = host.playout.watches.get(airing.class_id)
+        for run_id in {airing.run_id, watching.run_id if watching else None} - {None}:
             host.runs.end(str(run_id), WHY)
     return await host.playout.in_force(OFF_AIR_S) or host.playout.client is None
 
 
 async def end_runs(host: StreamerHost, released: Sequence[Airing]) -> None:
     """Take the runs of released classes off the timetable; what runs here has been ended by `end_pushes`."""
-    for one in released:
-        if one.run_id is not None:
-            async with best_effort(f"cancel the run of {one.class_id}"):
-                await host.runs.cancel(one.run_id, WHY)
+    for airing in released:
+        if airing.run_id is not None:
+            async with best_effort(f"cancel the run of {airing.class_id}"):
+                await host.runs.cancel(airing.run_id, WHY)
 
 
-async def take_back(host: StreamerHost, kept: Sequence[InboxMessage]) -> list[Airing]:
+async def take_back(host: StreamerHost, messages: Sequence[InboxMessage]) -> list[Airing]:
     """Handle releases, then grants; returns the classes that were released.
 
     Their pushes must end before a lease is granted, which would let them go on. So a grant waits for a release that
     failed, until the release is given up, and for the playout to confirm that it has left the classes.
     """
-    came: list[Delivery[Release | Grant]] = [came_of(one, (Release, Grant)) for one in kept]
-    grants = [one for one in came if one.kept.command == "grant"]
-    found = await handled(host, [one for one in came if one not in grants], release_classes)
-    stops = [one for changes in found.done for one in changes.moved]
+    deliveries: list[Delivery[Release | Grant]] = [came_of(message, (Release, Grant)) for message in messages]
+    grants = [delivery for delivery in deliveries if delivery.kept.command == "grant"]
+    result = await handled(host, [delivery for delivery in deliveries if delivery not in grants], release_classes)
+    stops = [airing for changes in result.done for airing in changes.moved]
     if stops:
-        log.info("released: %s", ", ".join(one.class_id for one in stops))
+        log.info("released: %s", ", ".join(airing.class_id for airing in stops))
     is_off_air = await end_pushes(host, stops) if stops or grants else True
-    if grants and (found.failed or not is_off_air):
-        ids = [one.kept.id for one in grants]
+    if grants and (result.failed or not is_off_air):
+        ids = [delivery.kept.id for delivery in grants]
         await host.write_tx(inbox.put_off, host.journal, ids, time.time() + GRANT_AGAIN_S)
     elif grants:
         held = await handled(host, grants, partial(hold_granted, host.fencing_token))
-        found.failed += held.failed
+        result.failed += held.failed
         for session in (changes.session for changes in held.done if changes.session is not None):
             if host.playout.cleared is not None:  # else it is cleared when the playout is connected again
                 host.playout.cleared = session, host.playout.cleared[1]
         host.granted.set()
         host.playout.wanted.set()  # a look at the rows that began before the grant does not know its session
-    for one, _ in found.failed:
-        await failures.failed(host, [one.kept.id])
+    for delivery, _ in result.failed:
+        await failures.failed(host, [delivery.kept.id])
     await publish_outbox(host)
     return stops
 
 
 def release_classes(connection: Connection, changes: StreamerChanges, messages: Sequence[Release | Grant]) -> None:
     """Decide the releases among *messages*."""
-    asked = [one for one in messages if isinstance(one, Release)]
-    known = airings.by_id(connection, [one.class_id for one in asked])
-    for one in asked:
-        after = decide.release(changes, known.get(one.class_id), one)
+    asked = [message for message in messages if isinstance(message, Release)]
+    known = airings.by_id(connection, [message.class_id for message in asked])
+    for message in asked:
+        after = decide.release(changes, known.get(message.class_id), message)
         if after is not None:
-            known[one.class_id] = after
+            known[message.class_id] = after
 
 
 def hold_granted(
@@ -536,9 +536,9 @@ def hold_granted(
 
     Any other lease is ignored: it was asked for before this process started, or not at all.
     """
-    for one in messages:
-        if not isinstance(one, Grant) or (one.streamer, one.session) != (changes.settings.name, claim):
+    for message in messages:
+        if not isinstance(message, Grant) or (message.streamer, message.session) != (changes.settings.name, claim):
             log.info("lease: a grant that was not asked for is passed over")
             continue
-        changes.session = one.session
+        changes.session = message.session
         changes.note("lease granted")

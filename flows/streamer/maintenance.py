@@ -32,43 +32,43 @@ async def sweep_streamer(dry_run: bool = False) -> State[None]:
 
 async def _sweep(host: StreamerHost, dry_run: bool) -> Swept:
     evicting, over = await host.read_tx(_left)
-    ways = [(one, way) for one in over if (way := await _way(host, one)) is not None]
-    said = f"{len(evicting)} evictions, {len(over)} past their end"
+    ways = [(airing, way) for airing in over if (way := await _way(host, airing)) is not None]
+    text = f"{len(evicting)} evictions, {len(over)} past their end"
     if dry_run:
-        some = [await changed(host, way, dry_run=True) for _, way in ways]
-        return some, said, [f"{one.stem}: its file is removed" for one in evicting]
+        planned = [await changed(host, way, dry_run=True) for _, way in ways]
+        return planned, text, [f"{rendition.stem}: its file is removed" for rendition in evicting]
     async with host.cache_lock:  # while the playout was asked, one may have been downloaded again
         await remove_files(host, (await host.read_tx(_left))[0])
     done: list[StreamerChanges] = []
-    for one, way in ways:
-        async with isolated(host, f"class {one.class_id}"):  # one odd row holds up no other
+    for airing, way in ways:
+        async with isolated(host, f"class {airing.class_id}"):  # one odd row holds up no other
             done.append(await changed(host, way))
-            host.playout.over(one.class_id)
-    return done, said, ()
+            host.playout.over(airing.class_id)
+    return done, text, ()
 
 
-async def _way(host: StreamerHost, one: Airing) -> Decide[StreamerChanges] | None:
+async def _way(host: StreamerHost, airing: Airing) -> Decide[StreamerChanges] | None:
     """How to close a class whose end was not recorded: as the playout reports it.
 
     None while the playout is away and is still waited for.
     """
     try:
-        found = (await host.playout.ask("status", class_id=one.class_id))["classes"]
+        statuses = (await host.playout.ask("status", class_id=airing.class_id))["classes"]
     except TryAgain:
-        return None if time.time() - one.end_time < UNKNOWN_S else playout_events.closing_of_late(one.class_id)
+        return None if time.time() - airing.end_time < UNKNOWN_S else playout_events.closing_of_late(airing.class_id)
     is_told = (
-        bool(found)
-        and found[0]["state"] == "ended"
-        and playout_events.is_of_row(host.settings.video_root, one, found[0], time.time())
+        bool(statuses)
+        and statuses[0]["state"] == "ended"
+        and playout_events.is_of_row(host.settings.video_root, airing, statuses[0], time.time())
     )
-    if is_told and (one.lost or one.state is not AiringState.WAITING):
-        return playout_events.closing_of(one.class_id, found[0])
-    return playout_events.closing_of_late(one.class_id, is_known=not found)
+    if is_told and (airing.lost or airing.state is not AiringState.WAITING):
+        return playout_events.closing_of(airing.class_id, statuses[0])
+    return playout_events.closing_of_late(airing.class_id, is_known=not statuses)
 
 
 def _left(connection: Connection) -> tuple[list[Idle], list[Airing]]:
     """The evictions that were not finished, and the classes that are past their end."""
-    evicting = [Idle(one.stem, one.size_bytes) for one in cache.evicting(connection)]
+    evicting = [Idle(row.stem, row.size_bytes) for row in cache.evicting(connection)]
     return evicting, airings.over(connection, time.time() - OVER_S)
 
 

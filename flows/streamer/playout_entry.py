@@ -68,60 +68,60 @@ class TimetableReader:
         A class whose row cannot be read stays as it is in the timetable: as this process made it, or as it is in the
         file *before*.
         """
-        found = sorted(airings.due(connection, now + AHEAD_S, now - KEPT_S), key=lambda one: one.start_time)
-        renditions = cache.by_stem(connection, {one.stem for one in found})
+        classes = sorted(airings.due(connection, now + AHEAD_S, now - KEPT_S), key=lambda airing: airing.start_time)
+        renditions = cache.by_stem(connection, {airing.stem for airing in classes})
         wanted = DesiredTimetable(session=leases.session(connection, self._host.settings.name) or "")
-        made: dict[str, _Made] = {}
-        for one in found:
-            row = renditions.get(one.stem)
-            of = one, row.duration_s if row is not None else None, slate, allowed
-            known = self._made.get(one.class_id)
-            wanted.rows[one.class_id] = one
+        entries: dict[str, _Made] = {}
+        for airing in classes:
+            row = renditions.get(airing.stem)
+            of = airing, row.duration_s if row is not None else None, slate, allowed
+            known = self._made.get(airing.class_id)
+            wanted.rows[airing.class_id] = airing
             with Caught() as failed:
-                made[one.class_id] = known if known is not None and known.of == of else self._make(of)
+                entries[airing.class_id] = known if known is not None and known.of == of else self._make(of)
             if failed.error is not None:
-                wanted.odd[one.class_id] = failed.error
-        self._keep(made, {*wanted.odd, *airings.unreadable(connection)}, before)
-        self._made = made
-        for class_id, each in sorted(made.items(), key=lambda item: float(item[1].lesson["start"])):
+                wanted.odd[airing.class_id] = failed.error
+        self._keep(entries, {*wanted.odd, *airings.unreadable(connection)}, before)
+        self._made = entries
+        for class_id, each in sorted(entries.items(), key=lambda item: float(item[1].lesson["start"])):
             wanted.lessons[class_id] = each.lesson
             wanted.lines.append(each.line)
         return wanted
 
     def _make(self, of: Facts) -> _Made:
-        made = lesson(of, self._host)
-        return _Made(of, made, json.dumps(made))
+        entry = lesson(of, self._host)
+        return _Made(of, entry, json.dumps(entry))
 
-    def _keep(self, made: dict[str, _Made], odd: set[str], before: Path | None) -> None:
-        """Add to *made* the classes of *odd* as they were."""
-        made |= {class_id: self._made[class_id] for class_id in odd & self._made.keys()}
-        if odd - made.keys() and before is not None:
+    def _keep(self, entries: dict[str, _Made], odd: set[str], before: Path | None) -> None:
+        """Add to *entries* the classes of *odd* as they were."""
+        entries |= {class_id: self._made[class_id] for class_id in odd & self._made.keys()}
+        if odd - entries.keys() and before is not None:
             with suppress(OSError, ValueError, KeyError, TypeError):
                 for line in before.read_text(encoding="utf-8").splitlines()[1:]:
                     fields = json.loads(line)
-                    if fields["class_id"] in odd - made.keys():
-                        made[fields["class_id"]] = _Made(None, fields, line)
+                    if fields["class_id"] in odd - entries.keys():
+                        entries[fields["class_id"]] = _Made(None, fields, line)
 
 
 def lesson(facts: Facts, host: StreamerHost) -> Lesson:
     """A class as the playout wants it."""
-    one, duration_s, slate, allowed = facts
-    path = cache_dir.rendition_path(host.settings.video_root, one.stem)  # its site may be below the former root
-    made = {
-        "class_id": one.class_id,
+    airing, duration_s, slate, allowed = facts
+    path = cache_dir.rendition_path(host.settings.video_root, airing.stem)  # its site may be below the former root
+    fields = {
+        "class_id": airing.class_id,
         "file": str(path.absolute()),
-        "push_urls": [one.push_url],
-        "start": one.start_time,
-        "end": one.end_time,
+        "push_urls": [airing.push_url],
+        "start": airing.start_time,
+        "end": airing.end_time,
         "duration_s": duration_s,
         "slate": slate,
     }
     with suppress(ValueError):  # else the playout refuses it with a reason
-        url = urls.push(one.push_url)
-        made |= {"push_urls": [url.text], "networks": allowed.of_server(url.host, url.port)}
-    return made
+        url = urls.push(airing.push_url)
+        fields |= {"push_urls": [url.text], "networks": allowed.of_server(url.host, url.port)}
+    return fields
 
 
 def live(connection: Connection) -> set[str]:
     """The classes that are to be aired here, or may be again, including those whose rows cannot be read."""
-    return {one.class_id for one in airings.live(connection)} | airings.unreadable(connection).keys()
+    return {airing.class_id for airing in airings.live(connection)} | airings.unreadable(connection).keys()

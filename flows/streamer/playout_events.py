@@ -35,21 +35,23 @@ from lectern.wire.fields import called
 # Ends classes: takes the citation back, and reports once to the teacher how much of the class was aired.
 
 
-async def complete(host: StreamerHost, class_id: str, told: Mapping[str, Any]) -> None:
-    """Close a class as the playout reports its end: *told* is the event `ended`, or the `status` of the class."""
-    if not (await _closed(host, class_id, closing_of(class_id, told))).sent:
+async def complete(host: StreamerHost, class_id: str, ending: Mapping[str, Any]) -> None:
+    """Close a class as the playout reports its end: *ending* is the event `ended`, or the `status` of the class."""
+    if not (await _closed(host, class_id, closing_of(class_id, ending))).sent:
         log.info("%s: ended as it was before a change, which changes nothing of it as it is now", class_id)
         host.playout.wanted.set()
 
 
-def is_of_row(root: Path, one: Airing, told: Mapping[str, Any], now: float) -> bool:
+def is_of_row(root: Path, airing: Airing, reported: Mapping[str, Any], now: float) -> bool:
     """Whether the playout tells of the class as its row is now, and not as it was before a change.
 
     The end that it had does not matter once the one in the row has passed, too; until then it goes on.
     """
-    file = str(cache_dir.rendition_path(root, one.stem).absolute())
-    is_over = one.end_time <= now or told.get("end", one.end_time) == one.end_time
-    return is_over and bool(told.get("start", one.start_time) == one.start_time and told.get("file", file) == file)
+    file = str(cache_dir.rendition_path(root, airing.stem).absolute())
+    is_over = airing.end_time <= now or reported.get("end", airing.end_time) == airing.end_time
+    return is_over and bool(
+        reported.get("start", airing.start_time) == airing.start_time and reported.get("file", file) == file
+    )
 
 
 async def close_unfinished(host: StreamerHost, class_id: str, state: AiringState, message: str) -> None:
@@ -69,19 +71,19 @@ async def _closed(host: StreamerHost, class_id: str, go: Decide[StreamerChanges]
 
 
 @decision
-def closing_of(connection: Connection, changes: StreamerChanges, class_id: str, told: Mapping[str, Any]) -> None:
-    """Close a class as the playout reports its end in *told*."""
-    one = airings.by_id(connection, [class_id]).get(class_id)
-    if one is not None and not is_of_row(changes.settings.video_root, one, told, changes.now):
+def closing_of(connection: Connection, changes: StreamerChanges, class_id: str, ending: Mapping[str, Any]) -> None:
+    """Close a class as the playout reports its end in *ending*."""
+    airing = airings.by_id(connection, [class_id]).get(class_id)
+    if airing is not None and not is_of_row(changes.settings.video_root, airing, ending, changes.now):
         return
-    if one is not None:
-        is_changed = told.get("end") == one.end_time and told.get("push_urls") == [one.push_url]
+    if airing is not None:
+        is_changed = ending.get("end") == airing.end_time and ending.get("push_urls") == [airing.push_url]
         waiting = [it for it in airings.unconfirmed(connection) if called(it.class_id) == class_id]
         for revision in waiting:
-            change.confirm(changes, revision, one, is_aired=is_changed)
+            change.confirm(changes, revision, airing, is_aired=is_changed)
         if waiting and not is_changed:  # it was aired as it was before, which its teacher still takes for planned
-            one = replace(one, end_time=told.get("end", one.end_time))
-    decide.ended(changes, class_id, one, account.story_events(connection, class_id, STORY), told)
+            airing = replace(airing, end_time=ending.get("end", airing.end_time))
+    decide.ended(changes, class_id, airing, account.story_events(connection, class_id, STORY), ending)
 
 
 @decision
@@ -165,13 +167,13 @@ class PlayoutEvents:
             self._host.ongoing[errors.AIRING_BROKEN.number] = time.monotonic()
         for class_id in list(self._off_since):
             async with self._alone(class_id):
-                one = (await self._host.read_tx(airings.by_id, [class_id])).get(class_id)
-                if one is not None:
-                    await self._off(one, now)
+                airing = (await self._host.read_tx(airings.by_id, [class_id])).get(class_id)
+                if airing is not None:
+                    await self._off(airing, now)
 
     async def _compare(self, now: float, statuses: Sequence[Mapping[str, Any]]) -> None:
         """Correct what this process believes of the classes that should be on air, by their *statuses*."""
-        due = {one.class_id: one for one in await self._host.read_tx(airings.due, now, now)}
+        due = {airing.class_id: airing for airing in await self._host.read_tx(airings.due, now, now)}
         await self._state(due, now, statuses)
         for status in statuses:
             class_id = str(status["class_id"])
@@ -238,10 +240,10 @@ class PlayoutEvents:
 
     async def _note(self, class_id: str, event: Mapping[str, Any]) -> None:
         """Say what happened in the log and in the class's story; only a few of a series of the same event."""
-        found = decide.event_text(event)
-        if found is None:
+        line = decide.event_text(event)
+        if line is None:
             return
-        what, detail = found
+        what, detail = line
         why = str(event.get("why") or "")
         if event["event"] == "on_air":  # events after it are news again
             self._said = Counter({key: n for key, n in self._said.items() if key[0] != class_id or not key[2]})
@@ -268,18 +270,18 @@ class PlayoutEvents:
         elif kind == "broke_off":
             metrics.RECONNECTS.inc()
             self._why[class_id] = event["why"]
-            one = (await self._host.read_tx(airings.by_id, [class_id])).get(class_id)
-            if one is not None:
-                self._off_since.setdefault(class_id, _off_at(one, event))
-                await self._off(one, event["at"])
+            airing = (await self._host.read_tx(airings.by_id, [class_id])).get(class_id)
+            if airing is not None:
+                self._off_since.setdefault(class_id, _off_at(airing, event))
+                await self._off(airing, event["at"])
         elif kind == "behind":
-            said = Text(
+            text = Text(
                 "it falls behind the clock, and {skipped_s:.0f} s of it were skipped", skipped_s=event["behind_s"]
             )
             await self._alarm(
                 class_id,
                 errors.AIRING_BROKEN,
-                Text("{thing}: {what}", thing=said, what=Text("its receiver takes less than it is sent")),
+                Text("{thing}: {what}", thing=text, what=Text("its receiver takes less than it is sent")),
             )
         elif kind == "back":
             self._found_again(class_id)
@@ -291,17 +293,17 @@ class PlayoutEvents:
 
     async def _without_recording(self, class_id: str, why: str | None, *, has_slate: bool) -> None:
         """Raise the alarm that the recording of a class is missing; its playout opens the file before the class."""
-        one = (await self._host.read_tx(airings.by_id, [class_id])).get(class_id)
-        has_begun = one is None or one.start_time <= time.time()
+        airing = (await self._host.read_tx(airings.by_id, [class_id])).get(class_id)
+        has_begun = airing is None or airing.start_time <= time.time()
         sent = decide.without_recording(has_slate=has_slate, has_begun=has_begun)
         await self._alarm(
             class_id, errors.NO_RECORDING, Text("{thing}: {what}", thing=sent, what=why or Text("no reason is known"))
         )
 
-    def _fetch(self, class_id: str, told: Mapping[str, Any]) -> None:
-        if told.get("wants_file") and class_id not in self._fetching:
-            seen_at = float(told.get("at") or time.time())
-            self._fetching[class_id] = asyncio.create_task(self._fetch_again(class_id, told["why"], seen_at))
+    def _fetch(self, class_id: str, reported: Mapping[str, Any]) -> None:
+        if reported.get("wants_file") and class_id not in self._fetching:
+            seen_at = float(reported.get("at") or time.time())
+            self._fetching[class_id] = asyncio.create_task(self._fetch_again(class_id, reported["why"], seen_at))
 
     def _found_again(self, class_id: str) -> None:
         self._slate.discard(class_id)
@@ -311,18 +313,20 @@ class PlayoutEvents:
     async def _fetch_again(self, class_id: str, why: str, seen_at: float) -> None:
         """Have the recording of a class on air downloaded again; the playout goes on with it when it is there."""
         async with self._alone(class_id):
-            one = (await self._host.read_tx(airings.by_id, [class_id])).get(class_id)
-            if one is not None and not await downloads.redownload(self._host, one.stem, why, seen_at=seen_at):
+            airing = (await self._host.read_tx(airings.by_id, [class_id])).get(class_id)
+            if airing is not None and not await downloads.redownload(self._host, airing.stem, why, seen_at=seen_at):
                 self._fetching.pop(class_id, None)
 
-    async def _off(self, one: Airing, at: float) -> None:
+    async def _off(self, airing: Airing, at: float) -> None:
         """Raise an alarm while there is time: the class should be on air, and its receiver takes nothing."""
-        since = self._off_since.get(one.class_id)
-        if since is None or one.state not in LIVE_AIRINGS:  # it came on air, or ended, while others were looked at
+        since = self._off_since.get(airing.class_id)
+        if since is None or airing.state not in LIVE_AIRINGS:  # it came on air, or ended, while others were looked at
             return
-        if at - max(since, one.start_time) >= decide.NOT_ON_AIR_S:
-            said = Text("it is not on air: {reason}; it is tried again until its end", reason=self._why[one.class_id])
-            await self._alarm(one.class_id, errors.AIRING_BROKEN, said)
+        if at - max(since, airing.start_time) >= decide.NOT_ON_AIR_S:
+            text = Text(
+                "it is not on air: {reason}; it is tried again until its end", reason=self._why[airing.class_id]
+            )
+            await self._alarm(airing.class_id, errors.AIRING_BROKEN, text)
 
     async def _alarm(self, class_id: str, code: ErrorCode, why: str) -> None:
         what = f"{class_id} {code.number}"
@@ -333,49 +337,49 @@ class PlayoutEvents:
             await publish_outbox(self._host)
 
 
-def _off_at(one: Airing, event: Mapping[str, Any]) -> float:
+def _off_at(airing: Airing, event: Mapping[str, Any]) -> float:
     """Since when its receiver takes nothing: since the start of the class if its first try failed soon after that."""
     at = float(event["at"])
-    is_its_start = not event["was_on_air"] and at - one.start_time < decide.NO_ANSWER_S
-    return one.start_time if is_its_start else at
+    is_its_start = not event["was_on_air"] and at - airing.start_time < decide.NO_ANSWER_S
+    return airing.start_time if is_its_start else at
 
 
 @decision
 def _stated(_connection: Connection, changes: StreamerChanges, news: Sequence[tuple[Airing, decide.Statement]]) -> None:
-    for one, said in news:
-        changes.state(one, said.event, said.at, said.why, said.since)
+    for airing, statement in news:
+        changes.state(airing, statement.event, statement.at, statement.why, statement.since)
 
 
 @decision
 def _noted(connection: Connection, changes: StreamerChanges, class_id: str, what: str, detail: str) -> None:
-    found = airings.by_id(connection, [class_id]).get(class_id)
-    changes.note(what, detail=detail, class_id=class_id, stem=found.stem if found is not None else None)
+    airing = airings.by_id(connection, [class_id]).get(class_id)
+    changes.note(what, detail=detail, class_id=class_id, stem=airing.stem if airing is not None else None)
 
 
 @decision
 def _on_air(connection: Connection, changes: StreamerChanges, class_id: str) -> None:
     """Note that a receiver takes a class; one that is over, or was never ready, stays as it is."""
-    one = airings.by_id(connection, [class_id]).get(class_id)
-    if one is not None and one.state in _COMES_ON_AIR:
-        changes.move(one, AiringState.ON_AIR)
+    airing = airings.by_id(connection, [class_id]).get(class_id)
+    if airing is not None and airing.state in _COMES_ON_AIR:
+        changes.move(airing, AiringState.ON_AIR)
 
 
 @decision
 def _alarm(connection: Connection, changes: StreamerChanges, class_id: str, code: ErrorCode, why: str) -> None:
     """Raise an alarm, unless the class is over, or was never this streamer's."""
-    one = airings.by_id(connection, [class_id]).get(class_id)
-    if one is not None and one.state in LIVE_AIRINGS:
-        changes.alarm(code, Text("{thing}: {what}", thing=class_id, what=why), one)
+    airing = airings.by_id(connection, [class_id]).get(class_id)
+    if airing is not None and airing.state in LIVE_AIRINGS:
+        changes.alarm(code, Text("{thing}: {what}", thing=class_id, what=why), airing)
 
 
 @decision
 def alarm_away(connection: Connection, changes: StreamerChanges, why: str) -> None:
     """Raise the alarm that the playout sends nothing, as *why* says."""
     on_air = airings.due(connection, changes.now, changes.now)
-    said = Text(
+    text = Text(
         "{host}: {why}; {classes} should be on air",
         host=changes.settings.name,
         why=why,
         classes=Text.many("{n:,} class", "{n:,} classes", n=len(on_air)),
     )
-    changes.raise_alarm(errors.PLAYOUT_AWAY, said)
+    changes.raise_alarm(errors.PLAYOUT_AWAY, text)

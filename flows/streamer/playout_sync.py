@@ -115,11 +115,11 @@ class PlayoutSync:
         try:
             await self._bring_up_to_date()
             done, _ = await asyncio.wait(ours, return_when=asyncio.FIRST_COMPLETED)
-            for one in done:
-                one.result()
+            for task in done:
+                task.result()
         finally:
-            for one in ours:
-                one.cancel()
+            for task in ours:
+                task.cancel()
             await asyncio.gather(*ours, return_exceptions=True)
             await client.close()
         raise TryAgain(Text("the worker of the playout ended"))
@@ -137,18 +137,18 @@ class PlayoutSync:
         is_back, away_at = self._holder_pid != 0, time.time() - playout.away_s()
         self._path, self._holder_pid = Path(hello["timetable"]["path"]), hello["holder_pid"]
         await self.step()
-        found = await playout.ask("status")
+        status = await playout.ask("status")
         ours = await host.read_tx(live)
         self._following.only(ours)
-        for one in found["classes"]:
-            if one["class_id"] not in ours:
+        for class_ in status["classes"]:
+            if class_["class_id"] not in ours:
                 continue
-            if is_back and one["state"] != "ended" and one["start"] <= time.time():
-                await self._following.was_away(one["class_id"], away_at)
-            if one["state"] != "waiting":
-                await self._following.catch_up(one)
+            if is_back and class_["state"] != "ended" and class_["start"] <= time.time():
+                await self._following.was_away(class_["class_id"], away_at)
+            if class_["state"] != "waiting":
+                await self._following.catch_up(class_)
         playout.is_there()
-        log.info("playout: release %s, %d classes", found["release"], len(playout.confirmed))
+        log.info("playout: release %s, %d classes", status["release"], len(playout.confirmed))
 
     async def _events(self, client: Client) -> None:
         async for event in client.events():
@@ -160,8 +160,8 @@ class PlayoutSync:
             await comes(self._following.news, LOOK_EVERY_S)
             self._following.news.clear()
             self._host.watchdog.beat("playout")  # a connection that lasts is no loop that stands still
-            found = await self._host.playout.ask("status", active=True)
-            await self._following.look_around(time.time(), found["classes"])
+            status = await self._host.playout.ask("status", active=True)
+            await self._following.look_around(time.time(), status["classes"])
             await asyncio.sleep(WRITE_EVERY_S)
 
     # -- the timetable -------------------------------------------------------------------------------------------------
@@ -232,7 +232,7 @@ class PlayoutSync:
         if answer["version"] == version:
             left_out = list(wanted.lessons)[len(wanted.lessons) - answer["left_out"] :]
             refused = {**answer["refused"], **dict.fromkeys(left_out, Text("its timetable is full"))}
-            aired = {class_id: one for class_id, one in wanted.lessons.items() if class_id not in refused}
+            aired = {class_id: scheduled for class_id, scheduled in wanted.lessons.items() if class_id not in refused}
             playout.confirm(number, aired)
             playout.cleared = wanted.session, self._holder_pid
         else:
@@ -247,8 +247,8 @@ class PlayoutSync:
                 await self._following.not_known(class_id, Text("the playout does not take it: {reason}", reason=why))
         self._said = dict(refused)
         begun_before = time.time() - LATE_S
-        for class_id, one in wanted.rows.items():
-            if one.start_time > begun_before:
+        for class_id, airing in wanted.rows.items():
+            if airing.start_time > begun_before:
                 break
             lesson = wanted.lessons.get(class_id)
             if class_id not in refused and self._host.playout.confirmed.get(class_id) != lesson:

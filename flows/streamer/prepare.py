@@ -53,29 +53,29 @@ PORTION_S = 1.0
 """Seconds after which the classes whose recordings were looked at wait no longer for the others of their batch."""
 
 
-def prepares(came: Sequence[Asked]) -> Iterator[Prepare]:
-    """The messages among *came* that could be parsed."""
-    return (one.message for one in came if isinstance(one.message, Prepare))
+def prepares(deliveries: Sequence[Asked]) -> Iterator[Prepare]:
+    """The messages among *deliveries* that could be parsed."""
+    return (delivery.message for delivery in deliveries if isinstance(delivery.message, Prepare))
 
 
-def with_stems(connection: Connection, came: Sequence[Asked]) -> tuple[list[Asked], set[str]]:
+def with_stems(connection: Connection, deliveries: Sequence[Asked]) -> tuple[list[Asked], set[str]]:
     """The same messages, each with its rendition named beside what is cached.
 
     Returns also which of the renditions are there, or being downloaded.
     """
-    asked = {one.beside({}) for one in prepares(came)}
+    asked = {prepared.beside({}) for prepared in prepares(deliveries)}
     held = _held(connection, asked)
     here = set(held)
-    found: list[Asked] = []
-    for one in came:
-        if isinstance(one.message, Prepare):
-            message = one.message.named(held)
+    resolved: list[Asked] = []
+    for delivery in deliveries:
+        if isinstance(delivery.message, Prepare):
+            message = delivery.message.named(held)
             held.setdefault(message.stem, HeldStem(message.source, message.video_url))
-            found.append(Delivery(one.kept, message))
+            resolved.append(Delivery(delivery.kept, message))
         else:
-            found.append(one)
-    others = {one.stem for one in prepares(found)} - asked
-    return found, here | _held(connection, others).keys() if others else here
+            resolved.append(delivery)
+    others = {prepared.stem for prepared in prepares(resolved)} - asked
+    return resolved, here | _held(connection, others).keys() if others else here
 
 
 def _held(connection: Connection, stems: Collection[str]) -> dict[str, HeldStem]:
@@ -86,15 +86,15 @@ def _held(connection: Connection, stems: Collection[str]) -> dict[str, HeldStem]
 
 
 async def as_probed(
-    host: StreamerHost, came: Sequence[Asked], here: Collection[str]
+    host: StreamerHost, deliveries: Sequence[Asked], here: Collection[str]
 ) -> AsyncGenerator[tuple[list[Asked], dict[str, ProbeResult]], None]:
     """The classes in portions, as soon as the size of their recordings is known; first those whose rendition is *here*.
 
     So an origin that takes its time holds up no class of another one.
     """
-    looks = _looks(host, came, here)
+    looks = _looks(host, deliveries, here)
     try:
-        first = [one for one in came if not isinstance(one.message, Prepare) or one.message.stem not in looks]
+        first = [it for it in deliveries if not isinstance(it.message, Prepare) or it.message.stem not in looks]
         if first:
             yield first, {}
         left = dict(looks)
@@ -103,15 +103,17 @@ async def as_probed(
             looked = {stem: task.result() for stem, task in left.items() if task.done()}
             left = {stem: task for stem, task in left.items() if stem not in looked}
             if looked:
-                yield [one for one in came if isinstance(one.message, Prepare) and one.message.stem in looked], looked
+                yield [it for it in deliveries if isinstance(it.message, Prepare) and it.message.stem in looked], looked
     finally:
         for task in looks.values():
             task.cancel()
 
 
-async def probe_origins(host: StreamerHost, came: Sequence[Asked], here: Collection[str]) -> dict[str, ProbeResult]:
+async def probe_origins(
+    host: StreamerHost, deliveries: Sequence[Asked], here: Collection[str]
+) -> dict[str, ProbeResult]:
     """Ask the origins how large each recording is that must be downloaded; each answer has the URL that was asked."""
-    looks = _looks(host, came, here)
+    looks = _looks(host, deliveries, here)
     return dict(zip(looks, await asyncio.gather(*looks.values()), strict=True))
 
 
@@ -134,15 +136,17 @@ async def of_download(host: StreamerHost, row: Cached) -> RemoteFile:
             raise refusal from None
 
 
-def _looks(host: StreamerHost, came: Sequence[Asked], here: Collection[str]) -> dict[str, asyncio.Task[ProbeResult]]:
+def _looks(
+    host: StreamerHost, deliveries: Sequence[Asked], here: Collection[str]
+) -> dict[str, asyncio.Task[ProbeResult]]:
     """Send one HEAD request per rendition; a failure is returned as its error, and the others go on.
 
     If classes name the rendition by several URLs, the next one is tried after a failure: a bad URL is its own class's.
     """
     named: defaultdict[str, list[str]] = defaultdict(list)
-    for one in prepares(came):
-        if one.stem not in here:
-            named[one.stem].insert(0, one.video_url)
+    for message in prepares(deliveries):
+        if message.stem not in here:
+            named[message.stem].insert(0, message.video_url)
     allowed = Allowlist.listed(host.settings.allowed_origins)
     gate = asyncio.Semaphore(PROBES)
     gates: defaultdict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(PROBES_AT_HOST))
@@ -161,10 +165,10 @@ def _looks(host: StreamerHost, came: Sequence[Asked], here: Collection[str]) -> 
     async def first(urls: Collection[str]) -> ProbeResult:
         failed: list[ProbeResult] = []
         for url in urls:
-            found = await ask(url)
-            if not isinstance(found, LecternError):
-                return replace(found, url=url)  # not where it was redirected to, which may be valid only once
-            failed.append(found)
+            answer = await ask(url)
+            if not isinstance(answer, LecternError):
+                return replace(answer, url=url)  # not where it was redirected to, which may be valid only once
+            failed.append(answer)
         return failed[0]
 
     return {stem: asyncio.create_task(first([*dict.fromkeys(urls)][:URLS])) for stem, urls in named.items()}
@@ -181,7 +185,7 @@ def decided_classes(
     prepares: Sequence[Prepare],
 ) -> None:
     """Decide the classes of *prepares*, by what was *looked* up of their recordings; *barred* has bad push URLs."""
-    class_ids = [one.class_id for one in prepares]
+    class_ids = [message.class_id for message in prepares]
     known = airings.by_id(connection, class_ids)
     gone = airings.released_before(connection, class_ids)
     admit(connection, changes, decide_cache.new_classes(changes, prepares, known, gone, barred), looked)
@@ -191,27 +195,27 @@ def admit(
     connection: Connection, changes: StreamerChanges, new: Sequence[Prepare], looked: Mapping[str, ProbeResult]
 ) -> None:
     """Decide the classes *new* in their order: each is cited, reserved for, or refused."""
-    rows = cache.by_stem(connection, {one.stem for one in new})
+    rows = cache.by_stem(connection, {message.stem for message in new})
     states = {stem: row.state for stem, row in rows.items()}
     here = {stem for stem, state in states.items() if state in (FileState.READY, FileState.DOWNLOADING)}
     wanted = decide_cache.wanted_renditions(
-        changes, new, here, _coming(changes, looked, {one.stem for one in new} - here)
+        changes, new, here, _coming(changes, looked, {message.stem for message in new} - here)
     )
     usage = cache.used(connection, changes.settings.video_root)
     bound = _bound(connection, changes, usage)
-    coming = [one for one in wanted if one.stem not in here]
+    coming = [rendition for rendition in wanted if rendition.stem not in here]
     idle = cache.idle(
         connection,
-        but=here & {one.stem for one in wanted},
-        size_bytes=sum(one.size_bytes for one in coming) + max(0, usage.size_bytes - bound.max_bytes),
+        but=here & {rendition.stem for rendition in wanted},
+        size_bytes=sum(rendition.size_bytes for rendition in coming) + max(0, usage.size_bytes - bound.max_bytes),
         num=len(coming) + max(0, usage.num - bound.max_num),
     )
     admissions = decide_cache.admit(wanted, states, usage, bound, idle)
-    if any(one.admit is Admit.FULL for one in admissions):
+    if any(admission.admit is Admit.FULL for admission in admissions):
         needed = [*airings.needed(connection, changes.now), *_needed_by(new, admissions, rows)]
         admissions = decide_cache.told_when(admissions, bound, needed, changes.now)
     urls = {stem: remote.url for stem, remote in looked.items() if isinstance(remote, RemoteFile)}
-    decide_cache.cite_or_reserve(changes, {one.class_id: one for one in new}, admissions, urls)
+    decide_cache.cite_or_reserve(changes, {message.class_id: message for message in new}, admissions, urls)
     # A class on air, or a broken one, still cites a recording that was lost and could not be had again.
     if changes.reserved:
         changes.cited.update(airings.citations(connection, changes.reserved))
@@ -220,24 +224,25 @@ def admit(
 def _needed_by(new: Sequence[Prepare], admissions: Sequence[Admission], rows: Mapping[str, Cached]) -> list[Needed]:
     """What the classes *new* that are admitted need; *rows* are the renditions that are here, by stem."""
     sizes = {stem: row.size_bytes for stem, row in rows.items()}
-    sizes |= {one.wanted.stem: one.wanted.size_bytes for one in admissions if one.admit is Admit.RESERVE}
-    mine = {one.wanted.class_id for one in admissions if one.admit is not Admit.FULL}
-    return [Needed(one.stem, sizes[one.stem], one.end_time) for one in new if one.class_id in mine]
+    reserved = [admission.wanted for admission in admissions if admission.admit is Admit.RESERVE]
+    sizes |= {rendition.stem: rendition.size_bytes for rendition in reserved}
+    mine = {admission.wanted.class_id for admission in admissions if admission.admit is not Admit.FULL}
+    return [Needed(message.stem, sizes[message.stem], message.end_time) for message in new if message.class_id in mine]
 
 
 def _coming(
     changes: StreamerChanges, looked: Mapping[str, ProbeResult], stems: set[str]
 ) -> dict[str, Coming | LecternError]:
     """What the origins say of the recordings that are not here; a recording without a known size is left out."""
-    found: dict[str, Coming | LecternError] = {}
+    coming: dict[str, Coming | LecternError] = {}
     for stem in stems & looked.keys():
         remote = looked[stem]
         if isinstance(remote, LecternError):
-            found[stem] = remote
+            coming[stem] = remote
         elif remote.size_bytes is not None:
             part = cache_dir.part_path(changes.settings.video_root, stem)
-            found[stem] = Coming(remote.size_bytes, remote.size_bytes - cache_dir.size_bytes(part))
-    return found
+            coming[stem] = Coming(remote.size_bytes, remote.size_bytes - cache_dir.size_bytes(part))
+    return coming
 
 
 def sized(connection: Connection, changes: StreamerChanges, before: Cached, size_bytes: int) -> None:
@@ -253,7 +258,7 @@ def sized(connection: Connection, changes: StreamerChanges, before: Cached, size
     gone = decide_cache.evictions(size_bytes, others, bound, idle)
     if gone is None:
         why = decide_cache.no_room(before.stem, size_bytes, others, bound, idle)
-        needed = [one for one in airings.needed(connection, changes.now) if one.stem != before.stem]
+        needed = [need for need in airings.needed(connection, changes.now) if need.stem != before.stem]
         at = decide_cache.next_place(size_bytes, bound, needed)
         raise Refuse(decide_cache.with_next_place(why, at, changes.now), DISK_FULL)
     changes.evict(gone)
@@ -271,8 +276,8 @@ def _room_bytes(connection: Connection, changes: StreamerChanges, usage: Usage) 
     """Bytes that the cache may have in all: those it has, and those that are free and not reserved for downloads."""
     root = changes.settings.video_root
     promised = sum(
-        one.size_bytes - cache_dir.size_bytes(cache_dir.part_path(root, one.stem))
-        for one in cache.downloading(connection, math.inf)
+        row.size_bytes - cache_dir.size_bytes(cache_dir.part_path(root, row.stem))
+        for row in cache.downloading(connection, math.inf)
     )
     return max(0, usage.size_bytes + disk.free_bytes(root) - promised)
 
@@ -282,13 +287,13 @@ async def prepare(inbox_ids: str, dry_run: bool = False) -> State[None]:
     """Prepare the classes of *inbox_ids*: cite cached renditions, reserve and download the others."""
     host = streamer()
     batch = await _put_off_moved(await read(host, inbox_ids, (Prepare,), dry_run=dry_run))
-    found = BatchResult[Asked, StreamerChanges]()
+    result = BatchResult[Asked, StreamerChanges]()
     async with aclosing(as_probed(host, *await host.read_tx(with_stems, batch.came))) as portions:
-        async for some, looked in portions:
-            portion = await _take(host, some, looked, dry_run=dry_run)
-            found.done += portion.done
-            found.failed += portion.failed
-    return await ended("prepare", batch, found, "What became of each class")
+        async for deliveries, looked in portions:
+            portion = await _take(host, deliveries, looked, dry_run=dry_run)
+            result.done += portion.done
+            result.failed += portion.failed
+    return await ended("prepare", batch, result, "What became of each class")
 
 
 async def _put_off_moved(batch: Batch[Prepare]) -> Batch[Prepare]:
@@ -299,34 +304,34 @@ async def _put_off_moved(batch: Batch[Prepare]) -> Batch[Prepare]:
     wait_s = batch.host.partitioned_at + WITNESS_S - boot_now()
     if wait_s <= 0:
         return batch
-    moved = {one.kept.id for one in batch.came if isinstance(one.message, Prepare) and one.message.placement > 1}
+    moved = {it.kept.id for it in batch.came if isinstance(it.message, Prepare) and it.message.placement > 1}
     return await put_off(batch, moved, wait_s, "their classes were moved, and may still be aired where they were")
 
 
 async def _take(
-    host: StreamerHost, came: Sequence[Asked], looked: dict[str, ProbeResult], *, dry_run: bool
+    host: StreamerHost, deliveries: Sequence[Asked], looked: dict[str, ProbeResult], *, dry_run: bool
 ) -> BatchResult[Asked, StreamerChanges]:
     """Cite, reserve or refuse these classes, report it, and begin their downloads."""
-    barred = await push_hosts.forbidden(host, {one.push_url for one in prepares(came)})
+    barred = await push_hosts.forbidden(host, {message.push_url for message in prepares(deliveries)})
     async with host.cache_lock:
         # What was cached a moment ago may have been evicted by another run.
-        came, here = await host.read_tx(with_stems, came)
-        looked = looked | await probe_origins(host, came, here | looked.keys())
-        found = await handled(host, came, partial(decided_classes, looked, barred), dry_run=dry_run)
+        deliveries, here = await host.read_tx(with_stems, deliveries)
+        looked = looked | await probe_origins(host, deliveries, here | looked.keys())
+        result = await handled(host, deliveries, partial(decided_classes, looked, barred), dry_run=dry_run)
         if dry_run:
-            return found
-        await remove_files(host, [gone for changes in found.done for gone in changes.evicted])
+            return result
+        await remove_files(host, [gone for changes in result.done for gone in changes.evicted])
     await publish_outbox(host)
-    for changes in found.done:
+    for changes in result.done:
         follow(host, changes)
-    return found
+    return result
 
 
 async def remove_files(host: StreamerHost, gone: Sequence[Idle]) -> None:
     """Unlink evicted files, then forget their rows; a file that cannot be unlinked is retried by the sweeper."""
     if not gone:
         return
-    paths = {one.stem: cache_dir.rendition_path(host.settings.video_root, one.stem) for one in gone}
+    paths = {rendition.stem: cache_dir.rendition_path(host.settings.video_root, rendition.stem) for rendition in gone}
     await host.write_tx(cache.forget, await asyncio.to_thread(_unlinked, paths))
 
 
@@ -348,14 +353,14 @@ def follow(host: StreamerHost, changes: StreamerChanges) -> None:
 
     Both look by themselves every few seconds, at all classes: a storm of classes for tomorrow need not wake them.
     """
-    for one in changes.sends:
-        if isinstance(one.message, Alarm):
-            log.warning("%s", one.message.message)
+    for message in changes.sends:
+        if isinstance(message.message, Alarm):
+            log.warning("%s", message.message.message)
     if changes.reserved:
         host.unfetched.set()
     soon = time.time() + host.settings.broadcast_lead_s + RUN_AHEAD_S
     if any(begins < soon for begins in changes.ready):
         host.unplanned.set()
         host.playout.wanted.set()
-    elif any(one.state is AiringState.WAITING and one.wanted.start_time < soon for one in changes.admitted):
+    elif any(class_.state is AiringState.WAITING and class_.wanted.start_time < soon for class_ in changes.admitted):
         host.playout.wanted.set()  # it begins with the slate

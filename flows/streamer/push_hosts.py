@@ -43,23 +43,29 @@ async def forbidden(host: StreamerHost, push_urls: Collection[str]) -> dict[str,
     """Why some of *push_urls* are forbidden, and which setting would allow them; shows no secret of a URL."""
     listed = Allowlist.listed(host.settings.allowed_push_hosts, SETTING)
     servers = {url: _server(url) for url in push_urls}
-    found = await _looked_up({one for one in servers.values() if one is not None})
-    bad = {one: where for one, where in ((one, listed.forbidden(*one, found[one])) for one in found) if where}
+    addresses = await _looked_up({server for server in servers.values() if server is not None})
+    bad = {
+        server: where
+        for server, where in ((server, listed.forbidden(*server, addresses[server])) for server in addresses)
+        if where
+    }
     old = await _taken_before(host) if bad and not host.settings.allowed_push_hosts else frozenset()
-    for one in bad.keys() & old - _told:
-        _told.add(one)
-        said = f"{SETTING}={_with(host, one)}"
-        log.warning("%s: is no public host, and taken because classes were pushed to it before: set %s", one[0], said)
+    for server in bad.keys() & old - _told:
+        _told.add(server)
+        text = f"{SETTING}={_with(host, server)}"
+        log.warning(
+            "%s: is no public host, and taken because classes were pushed to it before: set %s", server[0], text
+        )
     return {
         url: Text(
             "{host}: {address} is no allowed push host; to push there, set {setting}={value}",
-            host=one[0],
-            address=bad[one],
+            host=server[0],
+            address=bad[server],
             setting=SETTING,
-            value=_with(host, one),
+            value=_with(host, server),
         )
-        for url, one in servers.items()
-        if one in bad and one not in old
+        for url, server in servers.items()
+        if server in bad and server not in old
     }
 
 
@@ -78,16 +84,18 @@ def _server(push_url: str) -> Server | None:
 async def _looked_up(servers: Collection[Server]) -> dict[Server, list[Address]]:
     """The addresses of those servers that could be looked up in time; each is remembered for a minute."""
     now, loop = time.monotonic(), asyncio.get_running_loop()
-    fresh = {one: kept[1] for one in servers if (kept := _known.get(one)) is not None and now - kept[0] < _KEPT_S}
-    asked = {one: loop.run_in_executor(_lookups, _addresses, *one) for one in servers if one not in fresh}
+    fresh = {
+        server: known[1] for server in servers if (known := _known.get(server)) is not None and now - known[0] < _KEPT_S
+    }
+    asked = {server: loop.run_in_executor(_lookups, _addresses, *server) for server in servers if server not in fresh}
     if asked:
         await asyncio.wait(asked.values(), timeout=LOOK_UP_S)
     if len(_known) > _KEPT:
         _known.clear()
-    for one, answer in asked.items():
-        if answer.done() and (found := answer.result()):
-            fresh[one] = found
-            _known[one] = (now, found)
+    for server, answer in asked.items():
+        if answer.done() and (addresses := answer.result()):
+            fresh[server] = addresses
+            _known[server] = (now, addresses)
     return fresh
 
 
@@ -102,6 +110,6 @@ def _addresses(host: str, port: int) -> list[Address]:
 async def _taken_before(host: StreamerHost) -> frozenset[Server]:
     """The servers of the classes that were taken before this process began; read once."""
     if host.engine not in _before:
-        found = await host.read_tx(airings.push_urls)
-        _before[host.engine] = frozenset(server for url in found if (server := _server(url)) is not None)
+        push_urls = await host.read_tx(airings.push_urls)
+        _before[host.engine] = frozenset(server for url in push_urls if (server := _server(url)) is not None)
     return _before[host.engine]

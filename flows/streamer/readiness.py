@@ -75,8 +75,8 @@ class Readiness:
         """Check the classes whose check is due at *now* (epoch seconds), and raise alarms for those that are red."""
         host = self._host
         near = await host.read_tx(airings.live, now + AHEAD_S)
-        live = {one.class_id: one for one in near if one.end_time > now}
-        same = {class_id for class_id, one in live.items() if _is_same(one, self._live.get(class_id))}
+        live = {airing.class_id: airing for airing in near if airing.end_time > now}
+        same = {class_id for class_id, airing in live.items() if _is_same(airing, self._live.get(class_id))}
         self._live = live
         self._since = {class_id: self._since.get(class_id, now) for class_id in live}
         self._done = {class_id: at for class_id, at in self._done.items() if class_id in same}
@@ -93,65 +93,69 @@ class Readiness:
         before = {class_id: bool(reds) for class_id, reds in self._reds.items()}
         self._reds |= await self._look(looked, lost_files)
         turned = {class_id for class_id in due if before.get(class_id) is not bool(self._reds[class_id])}
-        await host.write_tx(_note, host, [(one, self._reds[one.class_id]) for one in looked], turned, now)
+        await host.write_tx(_note, host, [(airing, self._reds[airing.class_id]) for airing in looked], turned, now)
         await publish_outbox(host)
         red = [
-            _Red(one.class_id, one.record_id, decide.sentence(one.class_id, one.stem, one.start_time - now, why))
-            for one in looked
-            if (why := self._reds[one.class_id])
+            _Red(it.class_id, it.record_id, decide.sentence(it.class_id, it.stem, it.start_time - now, why))
+            for it in looked
+            if (why := self._reds[it.class_id])
         ]
         await self._alarm(red, now)
         self._done |= due
-        for stem, found in lost_files.items():
+        for stem, reason in lost_files.items():
             async with isolated(host, f"rendition {stem}", through=()):
-                await downloads.redownload(host, stem, found)
+                await downloads.redownload(host, stem, reason)
 
     def _is_red(self, now: float) -> bool:
         """Whether a class that has not begun was not ready when it was last checked, or cannot be read."""
-        coming = (class_id for class_id, one in self._live.items() if one.start_time > now)
+        coming = (class_id for class_id, airing in self._live.items() if airing.start_time > now)
         return bool(self._unreadable) or any(self._reds.get(class_id) for class_id in coming)
 
     async def _look(self, due: Sequence[Airing], lost_files: dict[str, str]) -> dict[str, list[str]]:
         """Why each class is not ready; adds to *lost_files* the renditions that must be downloaded again, and why."""
-        rows = await self._host.read_tx(cache.by_stem, {one.stem for one in due})
+        rows = await self._host.read_tx(cache.by_stem, {airing.stem for airing in due})
         skew_s = await self._skew()
         gate = asyncio.Semaphore(AT_ONCE)
 
-        async def look(one: Airing) -> list[str]:
+        async def look(airing: Airing) -> list[str]:
             async with gate:
-                if one.state is AiringState.REFUSED:
-                    return [Text("it was refused: {why}", why=one.message)]
-                seen = await self._seen(one, rows.get(one.stem), skew_s)
+                if airing.state is AiringState.REFUSED:
+                    return [Text("it was refused: {why}", why=airing.message)]
+                seen = await self._seen(airing, rows.get(airing.stem), skew_s)
                 if (why := decide.lost_file(seen)) is not None:
-                    lost_files[one.stem] = why
+                    lost_files[airing.stem] = why
                 return decide.reds(seen)
 
-        found = await asyncio.gather(*(look(one) for one in due), return_exceptions=True)
-        return {one.class_id: _reds(one, why) for one, why in zip(due, found, strict=True)}
+        findings = await asyncio.gather(*(look(airing) for airing in due), return_exceptions=True)
+        return {airing.class_id: _reds(airing, why) for airing, why in zip(due, findings, strict=True)}
 
     async def _tell_unreadable(self, now: float) -> None:
         """Raise one alarm for each class whose row cannot be read: it is in no list, and would not be missed."""
-        found = await self._host.read_tx(airings.unreadable)
-        new = [_Red(class_id, None, f"{why} Until then the class is not aired.") for class_id, why in found.items()]
-        await self._alarm([one for one in new if one.class_id not in self._unreadable], now)
-        self._unreadable = found
+        unreadable = await self._host.read_tx(airings.unreadable)
+        new = [
+            _Red(class_id, None, f"{why} Until then the class is not aired.") for class_id, why in unreadable.items()
+        ]
+        await self._alarm([alarm for alarm in new if alarm.class_id not in self._unreadable], now)
+        self._unreadable = unreadable
 
     async def _alarm(self, red: Sequence["_Red"], now: float) -> None:
         """Raise an alarm for each class; if one of them cannot be written, the others are raised all the same."""
         if red:
-            await apart(red, lambda some: self._host.write_tx(_put, self._host, some, now), lambda one: one.class_id)
+            await apart(
+                red, lambda alarms: self._host.write_tx(_put, self._host, alarms, now), lambda alarm: alarm.class_id
+            )
             await publish_outbox(self._host)
 
-    async def _seen(self, one: Airing, row: Cached | None, skew_s: float | None) -> decide.Seen:
-        size, unreadable, damaged = await self._file(one.stem, row)
+    async def _seen(self, airing: Airing, row: Cached | None, skew_s: float | None) -> decide.Seen:
+        size, unreadable, damaged = await self._file(airing.stem, row)
         return decide.Seen(
-            state_ready=one.state is not AiringState.WAITING and row is not None and row.state is FileState.READY,
+            state_ready=airing.state is not AiringState.WAITING and row is not None and row.state is FileState.READY,
             num_cite=row.num_cite if row else 0,
             wanted_bytes=row.size_bytes if row else 0,
             found_bytes=size,
             unreadable=unreadable,
             damaged=damaged,
-            unreachable=await self._unreachable(one.push_url),
+            unreachable=await self._unreachable(airing.push_url),
             skew_s=skew_s,
             lease=self._host.playout.held(),
         )
@@ -187,37 +191,37 @@ class Readiness:
 
     async def _show(self, live: Mapping[str, Airing], now: float) -> None:
         name = self._host.settings.name
-        day = [self._line(one) for one in sorted(live.values(), key=lambda one: one.start_time)]
-        said = f"The next day of {name}: ▶ on air, ● checked and ready, ○ not yet, ✗ red"
-        await self._board.table(f"timetable-{name}", day, said)
+        day = [self._line(airing) for airing in sorted(live.values(), key=lambda airing: airing.start_time)]
+        title = f"The next day of {name}: ▶ on air, ● checked and ready, ○ not yet, ✗ red"
+        await self._board.table(f"timetable-{name}", day, title)
         rows = await self._host.read_tx(cache.everything)
         bound = Usage(self._host.settings.max_bytes, self._host.settings.max_video_num)
         await self._board.table(f"cache-{name}", cache_lines(rows, bound), f"The cache of {name}")
 
-    def _line(self, one: Airing) -> dict[str, object]:
-        why = self._reds.get(one.class_id)
-        sign = "▶" if one.state is AiringState.ON_AIR else "✗" if why else "●" if why is not None else "○"
+    def _line(self, airing: Airing) -> dict[str, object]:
+        why = self._reds.get(airing.class_id)
+        sign = "▶" if airing.state is AiringState.ON_AIR else "✗" if why else "●" if why is not None else "○"
         return {
             "ready": sign,
-            "begins": time.strftime("%m-%d %H:%M:%S", time.localtime(one.start_time)),
-            "class": one.class_id,
-            "rendition": one.stem,
-            "state": one.state,
+            "begins": time.strftime("%m-%d %H:%M:%S", time.localtime(airing.start_time)),
+            "class": airing.class_id,
+            "rendition": airing.stem,
+            "state": airing.state,
             "why": "; ".join(why or ()),
         }
 
 
-def _is_same(one: Airing, before: Airing | None) -> bool:
+def _is_same(airing: Airing, before: Airing | None) -> bool:
     """Whether what was checked of a class *before* still counts: a change may have given it other values."""
     checked = attrgetter("start_time", "stem", "push_url")
-    return before is not None and checked(one) == checked(before)
+    return before is not None and checked(airing) == checked(before)
 
 
-def _reds(one: Airing, found: list[str] | BaseException) -> list[str]:
-    if isinstance(found, list):
-        return found
-    log.error("%s: its check failed: %r", one.class_id, found)
-    return [Text("its check failed: {kind}: {error}", kind=type(found).__name__, error=found).masked(redact)]
+def _reds(airing: Airing, finding: list[str] | BaseException) -> list[str]:
+    if isinstance(finding, list):
+        return finding
+    log.error("%s: its check failed: %r", airing.class_id, finding)
+    return [Text("its check failed: {kind}: {error}", kind=type(finding).__name__, error=finding).masked(redact)]
 
 
 def _note(
@@ -229,42 +233,46 @@ def _note(
 ) -> None:
     """Note the checks, and tell the teacher of the classes that have *turned* ready, or not ready."""
     noted = [
-        Event(account.NOT_READY if reds else account.CHECKED, one.class_id, one.stem, "; ".join(reds))
-        for one, reds in checked
+        Event(account.NOT_READY if reds else account.CHECKED, airing.class_id, airing.stem, "; ".join(reds))
+        for airing, reds in checked
     ]
     events.note(connection, host.journal, host.settings.name, noted, now)
     changes = StreamerChanges(host.settings, now)
-    for one, reds in checked:
-        if one.class_id in turned:
-            changes.state(one, "not_ready" if reds else "ready", now, joined(reds))
+    for airing, reds in checked:
+        if airing.class_id in turned:
+            changes.state(airing, "not_ready" if reds else "ready", now, joined(reds))
     outbox.put(connection, host.journal, changes.sends, now)
 
 
 def _put(connection: Connection, host: StreamerHost, red: Sequence[_Red], now: float) -> None:
-    for one in red:
-        log.warning("%s", one.said)
+    for raised in red:
+        log.warning("%s", raised.said)
         code = errors.NOT_READY_FOR_START
-        alarm = host.alarm(code, one.said, now, class_id=one.class_id, record_id=one.record_id)
+        alarm = host.alarm(code, raised.said, now, class_id=raised.class_id, record_id=raised.record_id)
         outbox.put(connection, host.journal, [alarm], now)
 
 
 def cache_lines(rows: Sequence[Cached], bound: Usage) -> list[dict[str, object]]:
     """The cache of a streamer as a table: what is used, reserved, pinned, evictable."""
-    here = [one for one in rows if one.state is FileState.READY]
-    idle = [one for one in here if one.num_cite <= 0]
+    here = [row for row in rows if row.state is FileState.READY]
+    idle = [row for row in here if row.num_cite <= 0]
     sums = {
         "used": here,
-        "reserved": [one for one in rows if one.state is FileState.DOWNLOADING],
-        "pinned": [one for one in here if one.num_cite > 0],
+        "reserved": [row for row in rows if row.state is FileState.DOWNLOADING],
+        "pinned": [row for row in here if row.num_cite > 0],
         "evictable": idle,
     }
-    found: list[dict[str, object]] = [
-        {"what": what, "renditions": len(some), "size": formatting.size(sum(one.size_bytes for one in some))}
-        for what, some in sums.items()
+    lines: list[dict[str, object]] = [
+        {
+            "what": what,
+            "renditions": len(renditions),
+            "size": formatting.size(sum(row.size_bytes for row in renditions)),
+        }
+        for what, renditions in sums.items()
     ]
     oldest = f"oldest evictable: {idle[0].stem}" if idle else "nothing is evictable"
     return [
-        *found,
+        *lines,
         {
             "what": "bound (MAX_VIDEO_NUM, MAX_VIDEO_SIZE)",
             "renditions": bound.num,

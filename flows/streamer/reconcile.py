@@ -46,31 +46,32 @@ async def reconciled(host: StreamerHost, *, dry_run: bool = False, reads: bool =
     """
     root = host.settings.video_root
     async with host.cache_lock:
-        found, rows = await host.read_tx(doubtful, await asyncio.to_thread(cache_dir.scan, root))
-        odd = differences(found, rows)
+        files, rows = await host.read_tx(doubtful, await asyncio.to_thread(cache_dir.scan, root))
+        odd = differences(files, rows)
         if dry_run:
-            return [{"what": one.words(), "done": "nothing: a dry run"} for one in odd]
-        touched = [one for one in odd if one.odd is Odd.TOUCHED]
-        table = [await _mended(host, one) for one in odd if one.odd not in {Odd.MISSING, Odd.TOUCHED}]
-        missing = [one.row for one in odd if one.odd is Odd.MISSING and one.row is not None]
+            return [{"what": difference.words(), "done": "nothing: a dry run"} for difference in odd]
+        touched = [difference for difference in odd if difference.odd is Odd.TOUCHED]
+        now = (difference for difference in odd if difference.odd not in {Odd.MISSING, Odd.TOUCHED})
+        table = [await _mended(host, difference) for difference in now]
+        missing = [difference.row for difference in odd if difference.odd is Odd.MISSING and difference.row is not None]
         missing = await asyncio.to_thread(_still_missing, root, missing)
         table += await _fetch_again(host, missing)
-        await host.write_tx(_agree, host, [one for one in found if _is_new(one, rows)])
+        await host.write_tx(_agree, host, [file for file in files if _is_new(file, rows)])
         bound = host.settings.max_bytes * cache_dir.QUARANTINE_SHARE
         for gone in await asyncio.to_thread(cache_dir.prune_quarantine, root, bound, time.time()):
             log.warning(
                 "%s: deleted from the quarantine, which is too full or keeps it too long", formatting.path(gone.path)
             )
             table.append({"what": formatting.path(gone.path), "done": "deleted from the quarantine"})
-    here = [one.stem for one in found if one.stem in rows and one.kind == "rendition"]
+    here = [file.stem for file in files if file.stem in rows and file.kind == "rendition"]
     await _measure(host, [stem for stem in here if rows[stem].duration_s is None])
-    return table + [await _mended(host, one) for one in touched] if reads else table
+    return table + [await _mended(host, difference) for difference in touched] if reads else table
 
 
 async def read_again(host: StreamerHost) -> list[dict[str, object]]:
     """Read the files that were written to; that takes seconds for each GB, so no class waits for it."""
-    found, rows = await host.read_tx(doubtful, await asyncio.to_thread(cache_dir.scan, host.settings.video_root))
-    return [await _mended(host, one) for one in differences(found, rows) if one.odd is Odd.TOUCHED]
+    files, rows = await host.read_tx(doubtful, await asyncio.to_thread(cache_dir.scan, host.settings.video_root))
+    return [await _mended(host, difference) for difference in differences(files, rows) if difference.odd is Odd.TOUCHED]
 
 
 def _still_missing(root: Path, missing: Sequence[Cached]) -> list[Cached]:
@@ -84,18 +85,18 @@ def _is_new(file: FoundFile, rows: dict[str, Cached]) -> bool:
     return row is not None and row.state is FileState.READY and (row.mtime is None or not row.size_bytes)
 
 
-async def _mended(host: StreamerHost, one: CacheDifference) -> dict[str, object]:
+async def _mended(host: StreamerHost, difference: CacheDifference) -> dict[str, object]:
     """Repair one difference; returns a row that says what was done. A failure holds up none of the others."""
     try:
-        return {"what": one.words(), "done": await _mend(host, one)}
+        return {"what": difference.words(), "done": await _mend(host, difference)}
     except (OSError, LecternError) as error:
-        log.error("%s: the disk and the database still disagree: %s", one.words(), error)
-        return {"what": one.words(), "done": f"not mended: {error}"}
+        log.error("%s: the disk and the database still disagree: %s", difference.words(), error)
+        return {"what": difference.words(), "done": f"not mended: {error}"}
 
 
-async def _mend(host: StreamerHost, one: CacheDifference) -> str:
+async def _mend(host: StreamerHost, difference: CacheDifference) -> str:
     root = host.settings.video_root
-    match one:
+    match difference:
         case CacheDifference(Odd.EVICTED, Cached() as row):
             await asyncio.to_thread(cache_dir.remove, cache_dir.rendition_path(root, row.stem))
             await host.write_tx(cache.forget, [row.stem])
@@ -110,14 +111,14 @@ async def _mend(host: StreamerHost, one: CacheDifference) -> str:
         case CacheDifference(Odd.ARRIVED, Cached() as row, Path() as path):
             return await _take(host, row, path)
         case CacheDifference(Odd.RESIZED, Cached() as row, Path() as path):
-            return await _replace(host, row, path, f"it has {one.why}")
+            return await _replace(host, row, path, f"it has {difference.why}")
         case CacheDifference(Odd.TOUCHED, Cached() as row, Path() as path):
             return await _read(host, row, path)
         case CacheDifference(Odd.UNKNOWN, _, Path() as path):
             log.warning("%s: no row knows it; it is moved to quarantine", formatting.path(path))
             await asyncio.to_thread(cache_dir.quarantine, root, path)
             return "moved to quarantine"
-    raise AssertionError(f"{one.odd}: no way to mend it")
+    raise AssertionError(f"{difference.odd}: no way to mend it")
 
 
 async def _read(host: StreamerHost, before: Cached, path: Path) -> str:
@@ -143,10 +144,10 @@ async def _take(host: StreamerHost, row: Cached, path: Path) -> str:
     part = cache_dir.part_path(host.settings.video_root, row.stem)
     remote = cache_dir.read_origin(part) or RemoteFile(row.url or "", row.size_bytes, None, None)
     try:
-        found = await probe.probe(path)
+        probed = await probe.probe(path)
         crc64 = remote.crc64 if remote.crc64 is None else await asyncio.to_thread(cache_dir.crc64, path)
-        if found.size_bytes == row.size_bytes and crc64 == remote.crc64 and found.last_second_decodes:
-            await changed(host, downloads.arrived(row.stem, remote, found))
+        if probed.size_bytes == row.size_bytes and crc64 == remote.crc64 and probed.last_second_decodes:
+            await changed(host, downloads.arrived(row.stem, remote, probed))
             return "taken: it is whole"
     except LecternError as error:
         log.warning("%s: %s", row.stem, error.message)
@@ -164,20 +165,20 @@ async def _replace(host: StreamerHost, row: Cached, path: Path, why: str) -> str
 async def _fetch_again(host: StreamerHost, missing: Sequence[Cached]) -> list[dict[str, object]]:
     """Download all missing files again, reserved in one transaction: a new disk lacks them all."""
 
-    def decide(some: Sequence[Cached], connection: Connection, changes: StreamerChanges) -> None:
-        for row in some:
+    def decide(rows: Sequence[Cached], connection: Connection, changes: StreamerChanges) -> None:
+        for row in rows:
             downloads.lose_file(connection, changes, row, _why_missing(host.settings.video_root, row))
 
     if not missing:
         return []
-    found = await apart(missing, lambda some: changed(host, partial(decide, some)), lambda row: row.stem)
+    result = await apart(missing, lambda rows: changed(host, partial(decide, rows)), lambda row: row.stem)
     table: list[dict[str, object]] = []
-    for changes in found.done:
+    for changes in result.done:
         follow(host, changes)
         for stem in changes.lost:
             done = Text("it is downloaded again") if stem in changes.reserved else "nobody needs it"
             table.append({"what": Text("{thing}: {what}", thing=stem, what=Odd.MISSING), "done": done})
-    return table + [{"what": row.stem, "done": f"not mended: {why}"} for row, why in found.failed]
+    return table + [{"what": row.stem, "done": f"not mended: {why}"} for row, why in result.failed]
 
 
 def _why_missing(root: Path, row: Cached) -> str:
@@ -191,7 +192,7 @@ def _why_missing(root: Path, row: Cached) -> str:
 
 
 def _agree(connection: Connection, host: StreamerHost, new: Sequence[FoundFile]) -> None:
-    cache.seen(connection, [(one.stem or "", one.size_bytes, one.mtime) for one in new])
+    cache.seen(connection, [(file.stem or "", file.size_bytes, file.mtime) for file in new])
     cache.recount(connection, host.settings.video_root, airings.citations(connection))
 
 
@@ -202,8 +203,8 @@ async def _measure(host: StreamerHost, stems: Sequence[str]) -> None:
         if not await asyncio.to_thread(path.exists):
             continue  # it was put aside or deleted a moment ago, and the log says so
         try:
-            found = await probe.probe(path)
+            probed = await probe.probe(path)
         except LecternError as error:
             log.warning("%s: %s", stem, error.message)
             continue
-        await host.write_tx(cache.measured, stem, found.duration_s)
+        await host.write_tx(cache.measured, stem, probed.duration_s)

@@ -66,7 +66,7 @@ async def _index(host: StreamerHost, row: Cached, path: Path, seen: IndexSeen) -
 
     If the file was evicted or replaced since it was *seen*, or somebody has deleted the new one, nothing is put there.
     """
-    found, plain = await remux.looked(path)
+    look, plain = await remux.looked(path)
     try:
         async with host.cache_lock:
             now = (await host.read_tx(cache.by_stem, [row.stem])).get(row.stem)
@@ -75,19 +75,19 @@ async def _index(host: StreamerHost, row: Cached, path: Path, seen: IndexSeen) -
                 return
             if plain != path:
                 await asyncio.to_thread(cache_dir.finish, plain, path)
-            if found.size_bytes != row.size_bytes:  # before there is an index, without which all of it is done again
+            if look.size_bytes != row.size_bytes:  # before there is an index, without which all of it is done again
                 mtime = (await asyncio.to_thread(path.stat)).st_mtime
-                await host.write_tx(remade, host.settings.video_root, row.stem, found.size_bytes, mtime)
-                log.info("%s: made a plain FLV file, of %d bytes", row.stem, found.size_bytes)
-            await asyncio.to_thread(remux.write_index, found, path)
+                await host.write_tx(remade, host.settings.video_root, row.stem, look.size_bytes, mtime)
+                log.info("%s: made a plain FLV file, of %d bytes", row.stem, look.size_bytes)
+            await asyncio.to_thread(remux.write_index, look, path)
     finally:
         if plain != path:
             await asyncio.to_thread(cache_dir.remove, plain)
 
 
 def _due(connection: Connection, now: float) -> list[Cached]:
-    found = airings.due(connection, now + AHEAD_S, now)
-    rows = cache.by_stem(connection, {one.stem for one in found})
+    classes = airings.due(connection, now + AHEAD_S, now)
+    rows = cache.by_stem(connection, {airing.stem for airing in classes})
     return [row for row in rows.values() if row.state is FileState.READY]
 
 
@@ -138,43 +138,43 @@ async def keep_dead_air(host: StreamerHost) -> None:
 async def look_for_dead_air(host: StreamerHost, row: Cached) -> None:
     """Look through one recording, and note what was found; one that cannot be looked through is not retried."""
     path = cache_dir.rendition_path(host.settings.video_root, row.stem)
-    warning, said = "", ""
+    warning, detail = "", ""
     with Caught() as failed:
-        found = await samples(path, row.duration_s or 0.0)
-        warning = await asyncio.to_thread(decide.dead_air_warning, found)
-        loud = "" if found.loudness is None else f", {found.loudness:.0f} LUFS"
-        said = warning or f"nothing is black, frozen or silent for long{loud}"
+        measured = await samples(path, row.duration_s or 0.0)
+        warning = await asyncio.to_thread(decide.dead_air_warning, measured)
+        loud = "" if measured.loudness is None else f", {measured.loudness:.0f} LUFS"
+        detail = warning or f"nothing is black, frozen or silent for long{loud}"
     if failed.error is not None:  # it is this file's, and those behind it are looked at
         log.warning("%s: was not looked through for dead air: %s", row.stem, failed.error)
-        warning, said = "", f"it could not be: {failed.error}"
-    await host.write_tx(_note, host, row, warning, said)
+        warning, detail = "", f"it could not be: {failed.error}"
+    await host.write_tx(_note, host, row, warning, detail)
 
 
 async def warn(host: StreamerHost) -> None:
     """Raise an alarm for each class whose recording has dead air or is too short; once."""
-    host.dead_air = {one.class_id: why for one, why in await host.read_tx(dead_air.coming, REPORTED)}
-    found = await host.read_tx(dead_air.untold, time.time())
-    if found:
-        await host.write_tx(_warn, host, found, time.time())
+    host.dead_air = {airing.class_id: why for airing, why in await host.read_tx(dead_air.coming, REPORTED)}
+    warnings = await host.read_tx(dead_air.untold, time.time())
+    if warnings:
+        await host.write_tx(_warn, host, warnings, time.time())
         await publish_outbox(host)
 
 
-def _note(connection: Connection, host: StreamerHost, row: Cached, warning: str, said: str) -> None:
+def _note(connection: Connection, host: StreamerHost, row: Cached, warning: str, detail: str) -> None:
     if dead_air.looked(connection, row, warning):
-        made = Event("looked through", stem=row.stem, detail=said)
-        events.note(connection, host.journal, host.settings.name, [made], time.time())
+        event = Event("looked through", stem=row.stem, detail=detail)
+        events.note(connection, host.journal, host.settings.name, [event], time.time())
 
 
-def _warn(connection: Connection, host: StreamerHost, found: Sequence[tuple[Airing, str]], now: float) -> None:
+def _warn(connection: Connection, host: StreamerHost, warnings: Sequence[tuple[Airing, str]], now: float) -> None:
     code, name = errors.DEAD_AIR, host.settings.name
-    for one, warning in found:
-        log.warning("%s: its recording %s is faulty: %s", one.class_id, one.stem, warning)
-        said = Text(
+    for airing, warning in warnings:
+        log.warning("%s: its recording %s is faulty: %s", airing.class_id, airing.stem, warning)
+        text = Text(
             "{class_id}: its recording {stem} is faulty: {warning}",
-            class_id=one.class_id,
-            stem=one.stem,
+            class_id=airing.class_id,
+            stem=airing.stem,
             warning=warning,
         )
-        alarm = host.alarm(code, said, now, class_id=one.class_id, record_id=one.record_id)
+        alarm = host.alarm(code, text, now, class_id=airing.class_id, record_id=airing.record_id)
         outbox.put(connection, host.journal, [alarm], now)
-        events.note(connection, host.journal, name, [Event(dead_air.TOLD, one.class_id, one.stem, warning)], now)
+        events.note(connection, host.journal, name, [Event(dead_air.TOLD, airing.class_id, airing.stem, warning)], now)

@@ -50,22 +50,22 @@ class RunScheduler:
         """Make the runs that are due; returns the seconds to wait before the next step, None if all are made."""
         now = time.time()
         self._aside = {class_id: until for class_id, until in self._aside.items() if until > now}
-        found = await self._next(now)
+        classes = await self._next(now)
         began = time.monotonic()
-        for one in found:
-            if not await self._made(one):
+        for airing in classes:
+            if not await self._made(airing):
                 return None
-        if not found:
+        if not classes:
             return None
-        return 0.0 if len(found) > 1 else 2 * (time.monotonic() - began)
+        return 0.0 if len(classes) > 1 else 2 * (time.monotonic() - began)
 
     async def _next(self, now: float) -> list[Airing]:
         host, aside = self._host, list(self._aside)
         if host.unplanned.is_set() or time.monotonic() - self._looked_at >= EVERY_S:
             host.unplanned.clear()
             soon = now + host.settings.broadcast_lead_s + RUN_AHEAD_S
-            found = await host.read_tx(airings.unscheduled, now, PLANNED, aside)
-            if at_once := [one for one in found if one.start_time < soon]:
+            classes = await host.read_tx(airings.unscheduled, now, PLANNED, aside)
+            if at_once := [airing for airing in classes if airing.start_time < soon]:
                 return at_once
             self._looked_at = time.monotonic()
         if await host.read_tx(inbox.waits, host.journal, "prepare"):
@@ -74,37 +74,37 @@ class RunScheduler:
             self._later = await host.read_tx(airings.unscheduled, now - CALM_S, PLANNED, aside)
         while self._later:
             class_id = self._later.pop(0).class_id
-            one = (await host.read_tx(airings.by_id, [class_id])).get(class_id)  # it may have changed since, or gone
-            if one is not None and one.state is AiringState.READY and one.run_id is None:
-                return [one]
+            airing = (await host.read_tx(airings.by_id, [class_id])).get(class_id)  # it may have changed since, or gone
+            if airing is not None and airing.state is AiringState.READY and airing.run_id is None:
+                return [airing]
         return []
 
-    async def _made(self, one: Airing) -> bool:
+    async def _made(self, airing: Airing) -> bool:
         """Make the run of a class; False if Prefect seems to be away, so that the other classes can wait, too."""
         run_id = ""
         with Caught() as failed:
-            run_id = str(await self._create(one))
+            run_id = str(await self._create(airing))
         if isinstance(failed.error, TryAgain):
-            log.warning("%s: its broadcast cannot be scheduled, soon again: %s", one.class_id, failed.error)
-            self._aside[one.class_id] = time.time() + AGAIN_S
+            log.warning("%s: its broadcast cannot be scheduled, soon again: %s", airing.class_id, failed.error)
+            self._aside[airing.class_id] = time.time() + AGAIN_S
             return False
         if failed.error is not None:  # the others get their runs
-            log.error("%s: no run can be made for it; it is aired without one", one.class_id, exc_info=failed.error)
-            self._aside[one.class_id] = time.time() + AGAIN_S
+            log.error("%s: no run can be made for it; it is aired without one", airing.class_id, exc_info=failed.error)
+            self._aside[airing.class_id] = time.time() + AGAIN_S
             return True
-        await self._host.write_tx(airings.scheduled, one.class_id, run_id)
+        await self._host.write_tx(airings.scheduled, airing.class_id, run_id)
         return True
 
-    async def _create(self, one: Airing) -> Begun:
+    async def _create(self, airing: Airing) -> Begun:
         """Create the run of a class, for its time or at once."""
         host = self._host
-        at = lead_time(one.start_time, host.settings.broadcast_lead_s, time.time())
-        tags = [f"class:{one.class_id}", f"record:{rendition_ids.folder(one.stem)}"]
-        name = f"broadcast {one.class_id} {one.stem}"
-        key = f"broadcast:{host.settings.name}:{one.class_id}:{one.placement}:{one.start_time:.0f}"
+        at = lead_time(airing.start_time, host.settings.broadcast_lead_s, time.time())
+        tags = [f"class:{airing.class_id}", f"record:{rendition_ids.folder(airing.stem)}"]
+        name = f"broadcast {airing.class_id} {airing.stem}"
+        key = f"broadcast:{host.settings.name}:{airing.class_id}:{airing.placement}:{airing.start_time:.0f}"
         # A class may be moved to another time and back, to the time whose run was cancelled then; and if its file was
         # lost when its run began, the run had nothing to do.
-        run = NewRun("broadcast", {"class_id": one.class_id}, name, tags, key, OTHER_TIME)
+        run = NewRun("broadcast", {"class_id": airing.class_id}, name, tags, key, OTHER_TIME)
         is_late = at <= time.time() + AT_ONCE_S  # for the timetable: not even a poll is waited for
         return await host.background.start(host.runs, run, None if is_late else at, needs_run=True)
 
@@ -135,22 +135,22 @@ class CancelledRuns:
     async def _cancelled(self, run_id: str, class_id: str) -> None:
         host = self._host
         try:
-            one = (await host.read_tx(airings.by_id, [class_id])).get(class_id)
-            if one is None or one.run_id != run_id or not _is_its_end(one, host.playout.watches.get(class_id)):
+            airing = (await host.read_tx(airings.by_id, [class_id])).get(class_id)
+            if airing is None or airing.run_id != run_id or not _is_its_end(airing, host.playout.watches.get(class_id)):
                 return  # released, moved, or watched by a run that has a cancel of its own
             log.warning("%s: its run was cancelled in the UI, it will not be aired", class_id)
             await playout_events.close_unfinished(
-                host, one.class_id, AiringState.CANCELLED, Text("cancelled in the UI")
+                host, airing.class_id, AiringState.CANCELLED, Text("cancelled in the UI")
             )
-            await lease.end_pushes(host, [one])
+            await lease.end_pushes(host, [airing])
         except errors.LecternError as error:
             log.error("%s: its run was cancelled in the UI, but the class cannot be ended: %s", class_id, error.message)
 
 
-def _is_its_end(one: Airing, watching: Watch | None) -> bool:
-    if one.state is AiringState.READY:
-        return watching is None or watching.run_id != one.run_id
-    return one.state is AiringState.ON_AIR and watching is None
+def _is_its_end(airing: Airing, watching: Watch | None) -> bool:
+    if airing.state is AiringState.READY:
+        return watching is None or watching.run_id != airing.run_id
+    return airing.state is AiringState.ON_AIR and watching is None
 
 
 async def cancels(host: StreamerHost) -> None:

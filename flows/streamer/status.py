@@ -49,18 +49,20 @@ async def _sent(host: StreamerHost, rows: Mapping[str, Sending]) -> Mapping[str,
     except (TryAgain, NotTaken) as error:
         return {class_id: decide.without_playout(error.message) for class_id in rows}
     now = time.time()
-    told = {one["class_id"]: decide.of_playout(one, now) for one in answer["classes"] if one["class_id"] in rows}
-    for one in answer["classes"]:
-        if one["class_id"] in told and told[one["class_id"]].gaps:
-            events = await host.read_tx(account.story_events, one["class_id"], STORY)
-            told[one["class_id"]] = decide.of_playout(one, now, events)
-    found: dict[str, Sending] = {}
+    sendings = {
+        class_["class_id"]: decide.of_playout(class_, now) for class_ in answer["classes"] if class_["class_id"] in rows
+    }
+    for class_ in answer["classes"]:
+        if class_["class_id"] in sendings and sendings[class_["class_id"]].gaps:
+            events = await host.read_tx(account.story_events, class_["class_id"], STORY)
+            sendings[class_["class_id"]] = decide.of_playout(class_, now, events)
+    sent: dict[str, Sending] = {}
     for class_id, known in rows.items():
-        if class_id in told:
-            found[class_id] = replace(told[class_id], why_at=known.why_at)
+        if class_id in sendings:
+            sent[class_id] = replace(sendings[class_id], why_at=known.why_at)
         else:  # the last report in its rows may be long outdated
-            found[class_id] = decide.NOT_IN_PLAYOUT
-    return found
+            sent[class_id] = decide.NOT_IN_PLAYOUT
+    return sent
 
 
 def ahead(connection: Connection, now: float) -> Mapping[str, Sequence[float]]:
@@ -72,13 +74,13 @@ def ahead(connection: Connection, now: float) -> Mapping[str, Sequence[float]]:
 def word(connection: Connection, settings: StreamerSettings, now: float) -> StreamerStatus:
     """The status of this streamer at *now* (epoch seconds)."""
     soon = airings.live(connection, now + SOON_S)
-    due = [one for one in soon if one.start_time <= now < one.end_time]
-    alarms = sorted(incidents.alarms(connection, journal, settings.name), key=lambda one: -one.last_at)
+    due = [airing for airing in soon if airing.start_time <= now < airing.end_time]
+    alarms = sorted(incidents.alarms(connection, journal, settings.name), key=lambda alarm: -alarm.last_at)
     return StreamerStatus(
         at=now,
-        sendings={one.class_id: Sending(on_air=False) for one in due} | account.sendings(connection, due),
-        checks=account.checks(connection, [one.class_id for one in soon]),
-        alarms=[incidents.shortened(one, CLASSES) for one in alarms[:ALARMS]],
+        sendings={airing.class_id: Sending(on_air=False) for airing in due} | account.sendings(connection, due),
+        checks=account.checks(connection, [airing.class_id for airing in soon]),
+        alarms=[incidents.shortened(alarm, CLASSES) for alarm in alarms[:ALARMS]],
         alarms_number=len(alarms),
         due=len(due),
         used=cache.used(connection, settings.video_root),
