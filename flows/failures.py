@@ -18,7 +18,7 @@ from flows.outbox_publisher import alarm_refusal, publish_outbox
 from lectern import errors
 from lectern.db import airings, bookings, events, inbox, outbox
 from lectern.errors import CallAPerson, Caught, ErrorCode, LecternError, Misuse, TryAgain
-from lectern.i18n import Text
+from lectern.i18n import Text, msgid
 from lectern.model.facts import Event, InboxMessage, UnrecordedWork
 from lectern.run_records import CLASSES, FAILED, label_of, name_of, tags_of
 from lectern.settings import TeacherSettings
@@ -89,9 +89,24 @@ async def isolated(
         await report(host, what, failed.error, pause_s)
 
 
+PARTS = frozenset(
+    {
+        *(msgid("prefect"), msgid("channels"), msgid("messages of channels"), msgid("streams"), msgid("streamers")),
+        *(msgid("sweeps"), msgid("recorder"), msgid("runs"), msgid("lock"), msgid("alarms"), msgid("people")),
+        *(msgid("notes"), msgid("retention"), msgid("readiness"), msgid("lease"), msgid("playout"), msgid("redis")),
+        *(msgid("reconcile"), msgid("timetable"), msgid("plan"), msgid("changes"), msgid("indexes"), msgid("word")),
+        *(msgid("dead air"), msgid("downloads"), msgid("what a heartbeat says"), msgid("files written to")),
+        *(msgid("peers"), msgid("peers, note"), msgid("peers, sweep"), msgid("peers, adopt"), msgid("sweep")),
+    }
+)
+"""The parts of a host, by the names that logs have for them."""
+
+
 async def alarm(host: Host[Any], what: str, why: str) -> None:
     """Raise an alarm that *what* does not work, at most every ten minutes. Raises no error."""
-    await raised(host, what, errors.WORK_FAILED, f"{host.settings.name}: {what} does not work: {why}", publish_outbox)
+    part = Text(what) if what in PARTS else what
+    said = Text("{host}: {part} does not work: {why}", host=host.settings.name, part=part, why=why)
+    await raised(host, what, errors.WORK_FAILED, said, publish_outbox)
 
 
 async def raised(
@@ -144,7 +159,8 @@ def _to_people(host: Host[Any], made: str) -> None:
 async def unreadable(host: Host[Any], stream: str, why: str) -> None:
     """Log, and raise an alarm while it lasts, that Redis does not let us read *stream*; the other streams are read."""
     log.error("redis: %s cannot be read, the other streams are: %s", stream, why)
-    await host.write_tx(alarm_refusal, host, f"does not let {stream} be read", stream, why)
+    said = Text("Redis does not let {stream} be read: {why}", stream=stream, why=why)
+    await host.write_tx(alarm_refusal, host, said, stream)
     await publish_outbox(host)
 
 
@@ -154,8 +170,10 @@ def words(error: BaseException) -> str:
         return error.message
     ours = [frame for frame in traceback.extract_tb(error.__traceback__) if "site-packages" not in frame.filename]
     said = f": {error.orig}" if isinstance(error, DBAPIError) else ""
-    where = f" in {ours[-1].name}, line {ours[-1].lineno} of {ours[-1].filename}" if ours else ""
-    return f"{type(error).__name__}{where}{said}"
+    if not ours:
+        return f"{type(error).__name__}{said}"
+    at = {"name": ours[-1].name, "line": ours[-1].lineno, "file": ours[-1].filename}
+    return Text("{error} in {name}, line {line} of {file}{said}", error=type(error).__name__, said=said, **at)
 
 
 def _said(error: BaseException) -> str:
@@ -229,7 +247,7 @@ async def after_run(host: Host[Any], run: FlowRun, task: "asyncio.Task[State[Any
     error, state = task.exception(), None if task.exception() else task.result()
     is_bad = error is not None or (state is not None and (state.is_failed() or state.is_crashed()))
     found = error if error is not None else getattr(state.data, "result", state.data) if state else None
-    async with isolated(host, f"the messages of {run.name}", through=()):  # its place must be free again
+    async with isolated(host, Text("the messages of {run}", run=run.name), through=()):  # its place must be free again
         if is_bad and isinstance(found, Exception):
             await after_failure(host, ids, found, passes=await is_away(host, found))
         elif is_bad:
@@ -309,11 +327,12 @@ def _give_up(connection: Connection, host: Host[Any], one: InboxMessage, now: fl
     inbox.dead(connection, host.journal, one.id, why, inbox.Handling(now))
     code = errors.NOT_HANDLED if class_id else errors.DEAD_LETTER
     answer = _answer(connection, host, one, class_id, why) if class_id else None
-    what = f"{class_id}: " if class_id else ""
+    said = Text("inbox {number}: {why}", number=one.id, why=why)
+    said = Text("{thing}: {what}", thing=class_id, what=said) if class_id else said
     letter = outgoing.dead_letter(host.settings.dead_letter_stream, one.command, one.body, why)
-    alarm = host.alarm(code, f"{what}inbox {one.id}: {why}", now, class_id=class_id)
+    alarm = host.alarm(code, said, now, class_id=class_id)
     outbox.put(connection, host.journal, [letter, *([answer] if answer else []), alarm], now)
-    noted = Event("given up", class_id, detail=f"{one.command}: {why}")
+    noted = Event("given up", class_id, detail=Text("{thing}: {what}", thing=one.command, what=why))
     events.note(connection, host.journal, host.settings.name, [noted], now)
 
 

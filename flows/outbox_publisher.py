@@ -247,11 +247,12 @@ def _refused(
     for target, why in targets.items():
         number = sum(message.target == target for message, _ in refused)
         log.warning("redis: refuses %d messages for %s, they are tried again: %s", number, target, why)
-        alarm_refusal(connection, host, f"refuses messages for {target}", target, why)
+        said = Text("Redis refuses messages for {target}: {why}", target=target, why=why)
+        alarm_refusal(connection, host, said, target)
 
 
-def alarm_refusal(connection: Connection, host: Host[Any], what: str, target: str, why: str) -> None:
+def alarm_refusal(connection: Connection, host: Host[Any], said: str, target: str) -> None:
     """Raise an alarm that Redis refuses something of *target*, again while it does, so that its incident stays open."""
     now = time.time()
     if host.alarmed_at.take(f"refused {target}", host.settings.alarm_quiet_s / 2):
-        outbox.put(connection, host.journal, [host.alarm(errors.REFUSED_BY_REDIS, f"Redis {what}: {why}", now)], now)
+        outbox.put(connection, host.journal, [host.alarm(errors.REFUSED_BY_REDIS, said, now)], now)

@@ -17,6 +17,7 @@ from prefect.settings import PREFECT_API_URL
 from prefect.states import AwaitingRetry
 
 from lectern.errors import TryAgain
+from lectern.i18n import Text
 
 log = logging.getLogger("lectern")
 ASK_S = 30.0
@@ -38,7 +39,9 @@ async def asking(within_s: float | None = None) -> AsyncIterator[None]:
             yield
     except AWAY as error:
         why = "no answer in time" if isinstance(error, TimeoutError) else repr(error)
-        raise TryAgain(f"Prefect does not answer at {PREFECT_API_URL.value()}: {why}") from error
+        raise TryAgain(
+            Text("Prefect does not answer at {value}: {reason}", value=PREFECT_API_URL.value(), reason=why)
+        ) from error
 
 
 @asynccontextmanager

@@ -23,6 +23,7 @@ from lectern import subprocesses
 from lectern.db import inbox
 from lectern.db.inbox import ReceivedMessage
 from lectern.errors import Caught
+from lectern.i18n import Text
 from lectern.model.facts import InboxMessage, UnrecordedWork
 from lectern.redis.streams import StreamEntry, Streams
 from lectern.timing import backoff_s, comes
@@ -121,7 +122,7 @@ class Consumer:
         found: dict[str, supervisor.Service] = {"streams": self._read_streams}
         if self._channels:
             found |= {"channels": self._listen, "messages of channels": self._commit_channels}
-        return found | {f"inbox, {flow}": partial(self._dispatch, flow) for flow in self._woken}
+        return found | {Text("inbox, {flow}", flow=flow): partial(self._dispatch, flow) for flow in self._woken}
 
     async def close(self, within_s: float) -> None:
         """Commit what the channels brought, which exists nowhere else, and give the batches at work time to end."""

@@ -356,7 +356,8 @@ def arrived(connection: Connection, changes: StreamerChanges, stem: str, remote:
             changes.report("prepared", changes.move(class_, AiringState.READY), message="downloaded")
         elif not class_.lost:  # how much of a class was aired that had its file before, the playout reports
             airing.close_late(changes, class_)
-    changes.note("downloaded", detail=f"{probed.size_bytes} bytes, {probed.duration_s:.1f} s", stem=stem)
+    size = Text("{size:size}, {length_s:.1f} s", size=probed.size_bytes, length_s=probed.duration_s)
+    changes.note("downloaded", detail=size, stem=stem)
 
 
 @decision
@@ -462,7 +463,7 @@ class DownloadQueue:
         for (stem, _), error in zip(waiting, ended, strict=True):
             if isinstance(error, Exception):  # whatever it is, it is this recording's alone
                 self._aside[stem] = time.monotonic() + AGAIN_S
-                await failures.report(self._host, f"the download of {stem}", error, AGAIN_S)
+                await failures.report(self._host, Text("the download of {stem}", stem=stem), error, AGAIN_S)
 
     def _is_over(self, stem: str, begun: _Begun) -> bool:
         if stem in self._host.in_progress:

@@ -13,6 +13,7 @@ from flows.streamer import playout_events
 from flows.streamer.prepare import remove_files
 from lectern.db import airings, cache
 from lectern.errors import TryAgain
+from lectern.i18n import Text
 from lectern.model.facts import Airing, Idle
 from lectern.model.streamer_plan import StreamerChanges
 from lectern.states import AiringState
@@ -41,7 +42,7 @@ async def _sweep(host: StreamerHost, dry_run: bool) -> Swept:
         await remove_files(host, (await host.read_tx(_left))[0])
     done: list[StreamerChanges] = []
     for airing, way in ways:
-        async with isolated(host, f"class {airing.class_id}"):  # one odd row holds up no other
+        async with isolated(host, Text("class {class_id}", class_id=airing.class_id)):  # one odd row holds up no other
             done.append(await changed(host, way))
             host.playout.over(airing.class_id)
     return done, text, ()

@@ -222,7 +222,7 @@ class PlayoutEvents:
     async def _alone(self, class_id: str) -> AsyncIterator[None]:
         """A context in which an error of one class ends nothing else: the others go on, and the lease is passed on."""
         try:
-            async with isolated(self._host, f"class {class_id}"):
+            async with isolated(self._host, Text("class {class_id}", class_id=class_id)):
                 yield
         except DBAPIError as error:
             log.error("%s: is not written down, the class goes on: %s", class_id, error.orig)

@@ -133,7 +133,12 @@ class PlayoutSync:
         host, playout = self._host, self._host.playout
         hello = await playout.ask("hello", events=True)
         if hello["protocol"] != PROTOCOL:
-            raise TryAgain(f"it is of release {hello['release']}, which takes no timetable: lectern playout upgrade")
+            raise TryAgain(
+                Text(
+                    "it is of release {release}, which takes no timetable: lectern playout upgrade",
+                    release=hello["release"],
+                )
+            )
         is_back, away_at = self._holder_pid != 0, time.time() - playout.away_s()
         self._path, self._holder_pid = Path(hello["timetable"]["path"]), hello["holder_pid"]
         await self.step()
@@ -189,7 +194,7 @@ class PlayoutSync:
             number, allowed = playout.begin_round(), await push_hosts.allowed(host)
             wanted = await host.read_tx(self._lessons.wanted, time.time(), self._slate, allowed, self._path)
             for class_id, error in wanted.odd.items():
-                await failures.report(host, f"class {class_id}", error, LOOK_EVERY_S)
+                await failures.report(host, Text("class {class_id}", class_id=class_id), error, LOOK_EVERY_S)
             if self._path is None:  # the playout was never there, so nobody knows where it reads
                 playout.written(number)
                 return
@@ -197,7 +202,7 @@ class PlayoutSync:
             try:
                 await self._write(self._path, version, wanted.lines)
             except OSError as error:
-                await failures.report(host, "the playout's timetable", error, LOOK_EVERY_S)
+                await failures.report(host, Text("the playout's timetable"), error, LOOK_EVERY_S)
                 with TemporaryDirectory(prefix="lectern-", dir=NO_DISK) as folder:
                     path = Path(folder) / NAME
                     await asyncio.to_thread(write_timetable, path, wanted.lines)

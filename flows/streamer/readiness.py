@@ -103,7 +103,7 @@ class Readiness:
         await self._alarm(red, now)
         self._done |= due
         for stem, reason in lost_files.items():
-            async with isolated(host, f"rendition {stem}", through=()):
+            async with isolated(host, Text("rendition {stem}", stem=stem), through=()):
                 await downloads.redownload(host, stem, reason)
 
     def _is_red(self, now: float) -> bool:

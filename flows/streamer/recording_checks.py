@@ -142,11 +142,13 @@ async def look_for_dead_air(host: StreamerHost, row: Cached) -> None:
     with Caught() as failed:
         measured = await samples(path, row.duration_s or 0.0)
         warning = await asyncio.to_thread(decide.dead_air_warning, measured)
-        loud = "" if measured.loudness is None else f", {measured.loudness:.0f} LUFS"
-        detail = warning or f"nothing is black, frozen or silent for long{loud}"
+        nothing = Text("nothing is black, frozen or silent for long")
+        if measured.loudness is not None:
+            nothing = Text("{nothing}, {loudness:.0f} LUFS", nothing=nothing, loudness=measured.loudness)
+        detail = warning or nothing
     if failed.error is not None:  # it is this file's, and those behind it are looked at
         log.warning("%s: was not looked through for dead air: %s", row.stem, failed.error)
-        warning, detail = "", f"it could not be: {failed.error}"
+        warning, detail = "", Text("it could not be: {error}", error=failed.error)
     await host.write_tx(_note, host, row, warning, detail)
 
 

@@ -127,8 +127,9 @@ def taken(streamer: str, before: StreamerRow, alive: Sequence[str], *, force: bo
         choice = Choice(bookings.loads(connection, alive, changes.now), no)
         going = decide_leases.leaving_lost(changes, orders, choice, force=force)
         place_again(changes, going, choice, Text("{streamer} is lost", streamer=streamer), refused=False)
+        stays = Text("with {streamer}, which is lost: no other streamer can take it yet", streamer=streamer)
         for order in orders if before.session is not None else ():
             if order not in going:
-                changes.note("stays", order, f"with {streamer}, which is lost: no other streamer can take it yet")
+                changes.note("stays", order, stays)
 
     return go

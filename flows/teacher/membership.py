@@ -20,6 +20,7 @@ from lectern.db import bookings, leases
 from lectern.decide import leases as decide_leases
 from lectern.decide.placement import Choice, secondary_id
 from lectern.errors import Caught, TryAgain
+from lectern.i18n import Text
 from lectern.model.plan import Changes, Granted
 from lectern.model.tables.teacher import StreamerRow, streamers
 from lectern.redis.client import WITHDRAWN
@@ -71,18 +72,22 @@ async def living(host: TeacherHost) -> list[str]:
                 found = tuple(await host.bus.alive(settings.streamers_key, settings.streamer_lost_after_s))
         except TryAgain as error:
             host.redis_away = True
-            raise TryAgain(f"the streamers' heartbeats cannot be read: {error.message}") from error.__cause__
+            raise TryAgain(
+                Text("the streamers' heartbeats cannot be read: {error}", error=error.message)
+            ) from error.__cause__
         host.membership_cache = now, found
     # A Redis that was restarted has forgotten the beats; we have not.
     alive = sorted({*found, *host.living_now()})
     listened_s = now - host.listens_since
     if not alive and listened_s < BEATS * settings.heartbeat_interval_s:
-        raise TryAgain("no streamer was heard of yet")
+        raise TryAgain(Text("no streamer was heard of yet"))
     since = time.monotonic() - settings.streamer_lost_after_s
     if not alive and (leaving := sorted(name for name, at in host.departed_at.items() if at > since)):
-        raise TryAgain(f"{', '.join(leaving)} has just been stopped, and may be about to be started again")
+        raise TryAgain(
+            Text("{leaving} has just been stopped, and may be about to be started again", leaving=", ".join(leaving))
+        )
     if not alive and host.redis_away:
-        raise TryAgain("Redis takes no heartbeats, so no streamer can be heard of")
+        raise TryAgain(Text("Redis takes no heartbeats, so no streamer can be heard of"))
     if not alive:
         await _refuse_to_know(host, listened_s)
     return alive
@@ -92,11 +97,11 @@ async def _refuse_to_know(host: TeacherHost, listened_s: float) -> None:
     """Raise TryAgain while a streamer is about to be heard of for the first time."""
     holders = await host.read_tx(leases.holders)
     if not holders and listened_s < FIRST_STREAMER_S:
-        raise TryAgain("no streamer of this release has ever been leased here; is one about to be rolled out?")
+        raise TryAgain(Text("no streamer of this release has ever been leased here; is one about to be rolled out?"))
     now, lately_s = time.time(), host.settings.streamer_lost_after_s
     leased = [one for one in holders.values() if one.session is not None]
     if new := sorted(one.name for one in leased if one.granted_s_ago(now) < lately_s):
-        raise TryAgain(f"{', '.join(new)} has just been given its lease, and was not heard of yet")
+        raise TryAgain(Text("{new} has just been given its lease, and was not heard of yet", new=", ".join(new)))
 
 
 @dataclass
@@ -170,7 +175,7 @@ class Membership:
             now, beats, claims = await self.host.bus.heard(settings.streamers_key)
             newest = max((float(one["at"]) for one in beats.values()), default=-math.inf)
             if self.host.redis_away and now - newest > BEATS * settings.heartbeat_interval_s:
-                raise TryAgain("Redis: it takes no heartbeats")
+                raise TryAgain(Text("Redis: it takes no heartbeats"))
             if self.host.listens_since == math.inf:
                 self.host.listens_since = time.monotonic()
             await self._take_in(now, beats, claims)
@@ -206,7 +211,7 @@ class Membership:
             if caught.error is not None:  # it is this streamer's alone
                 failed.append((name, caught.error))
         for name, why in failed:
-            await failures.report(self.host, f"the lease of {name}", why, LOOK_S)
+            await failures.report(self.host, Text("the lease of {name}", name=name), why, LOOK_S)
 
     def _hear(self, name: str, beat: Mapping[str, Any], said_at: float) -> None:
         """Note whether a streamer is there: one that goes, or whose disk is full, gets no more classes."""

@@ -22,9 +22,9 @@ def when(at: float, now: float) -> str:
     return clock(at) if _written("%F", at) == _written("%F", now) else moment(at)
 
 
-def period(start: float, end: float) -> str:
-    """From *start* to *end* (epoch seconds), with the zone: ``2026-11-26 19:00:00 to 19:45:00 CST (45 min)``."""
-    return f"{moment(start)} to {when(end, start)} {_written('%Z', start)} ({span(end - start)})"
+def zone(at: float) -> str:
+    """The name of the host's time zone at *at* (epoch seconds): ``CST``."""
+    return _written("%Z", at)
 
 
 def span(seconds: float) -> str:

@@ -3,11 +3,13 @@
 import gettext
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from enum import StrEnum
 from functools import cache, lru_cache, reduce
 from pathlib import Path
 from string import Formatter
-from typing import Any, Self
+from struct import iter_unpack, unpack_from
+from typing import Any, NamedTuple, Self
 
 from lectern import formatting
 
@@ -47,10 +49,11 @@ class Text(str):
     an error is its message. Joined with other texts by ``+`` or an f-string it becomes plain English.
     """
 
-    __slots__ = ("args", "id", "plural")
+    __slots__ = ("_json", "args", "id", "plural")
     id: str
     plural: str | None
     args: Mapping[str, Any]
+    _json: str | None
 
     def __new__(cls, id: str, /, **args: object) -> Self:
         """The sentence *id* with *args* in its gaps."""
@@ -65,7 +68,7 @@ class Text(str):
     def _made(cls, id_: str, plural: str | None, args: Mapping[str, Any]) -> Self:
         pattern = id_ if plural is None or args["n"] == 1 else plural
         self = super().__new__(cls, _filled(pattern, args))
-        self.id, self.plural, self.args = id_, plural, args
+        self.id, self.plural, self.args, self._json = id_, plural, args, None
         return self
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -98,9 +101,11 @@ def _again(id_: str, plural: str | None, args: Mapping[str, Any]) -> Text:
 
 def _value(one: object) -> Any:  # noqa: ANN401 (a number or a text)
     if isinstance(one, BaseException):
-        one = getattr(one, "message", None) or str(one)
+        one = getattr(one, "message", None) or (one.args[0] if one.args and isinstance(one.args[0], Text) else str(one))
     if isinstance(one, Text | int | float) and not isinstance(one, bool):
         return one
+    if isinstance(one, StrEnum):
+        return Text(one.value)
     return str(one)
 
 
@@ -126,6 +131,8 @@ def _filled(pattern: str, args: Mapping[str, Any], wording: Callable[[Any, str],
 
 
 def _in_english(value: Any, kind: str) -> str:  # noqa: ANN401 (a number or a text)
+    if isinstance(value, str):  # a number in a sentence that was found by its English is written already
+        return value if kind in KINDS or kind.endswith(("f", "g", ",")) else format(value, kind)
     return KINDS[kind](value) if kind in KINDS else format(value, kind)
 
 
@@ -145,9 +152,17 @@ def from_pair(pair: object) -> Text | None:
         return None
 
 
+_PAIR = '{"id": '
+_JSON = json.JSONEncoder()
+
+
 def to_json(text: str | None) -> str | None:
     """The `pair` of a sentence as it is stored beside the English; None for plain words."""
-    return json.dumps(text.pair(), ensure_ascii=False) if isinstance(text, Text) else None
+    if not isinstance(text, Text):
+        return None
+    if text._json is None:
+        text._json = _JSON.encode(text.pair())
+    return text._json
 
 
 def from_json(english: str, stored: str | None) -> str:
@@ -157,6 +172,11 @@ def from_json(english: str, stored: str | None) -> str:
     except ValueError:
         text = None
     return english if text is None else text
+
+
+def stored(text: str) -> str:
+    """The sentence whose pair, as JSON, is *text*; *text* itself if it is none."""
+    return from_json(text, text) if text.startswith(_PAIR) else text
 
 
 def wire(text: str) -> dict[str, Any]:
@@ -183,11 +203,15 @@ BESIDE = msgid("{first} {second}")
 """How two whole sentences stand together."""
 
 
-def translated(text: str, language: str, otherwise: Callable[[str], str] = str) -> str:
-    """*text* in *language*; plain words, and a sentence's plain values, by *otherwise*."""
-    if not isinstance(text, Text):
-        return otherwise(text)
-    if language == ENGLISH or not text.id:
+def translated(text: str, language: str, deep: int = 0) -> str:
+    """*text* in *language*: by its id, or by its English if it came without one; words of programs stay as they are.
+
+    *deep* counts the sentences around it.
+    """
+    if language == ENGLISH:
+        return plain(text)
+    text = text if isinstance(text, Text) else _recognized(text, language, deep)
+    if not isinstance(text, Text) or not text.id:
         return plain(text)
     known = catalogue(language)
     pattern = known.gettext(text.id)
@@ -195,14 +219,119 @@ def translated(text: str, language: str, otherwise: Callable[[str], str] = str) 
         pattern = known.ngettext(text.id, text.plural, int(text.args["n"]))
 
     def wording(value: Any, kind: str) -> str:  # noqa: ANN401 (a number or a text)
-        if isinstance(value, Text):
-            return translated(value, language, otherwise)
-        said = _in_english(value, kind)
         if kind in _OF_UNITS:
-            return _UNIT.sub(lambda unit: known.gettext(_UNITS.get(unit[0], unit[0])), said)
-        return otherwise(said) if isinstance(value, str) else said
+            return _UNIT.sub(lambda unit: known.gettext(_UNITS.get(unit[0], unit[0])), _in_english(value, kind))
+        if isinstance(value, str) and not kind and (isinstance(value, Text) or " " in value):
+            return translated(value, language, deep + 1)  # a word alone is a name
+        return _in_english(value, kind)
 
     return _filled(pattern, text.args, wording)
+
+
+# Finds the id of a sentence that came without one: the playout and rows have English alone.
+
+
+class _Form(NamedTuple):
+    """An id with gaps, as it is looked for: *longest* are the words by which most texts are passed over."""
+
+    id: str
+    plural: str | None
+    longest: str
+    pattern: "re.Pattern[str]"
+
+
+_NUMBER = r"-?[\d,]+(?:\.\d+)?"
+_SPAN = r"\d+(?:\.\d+)? (?:d|h|min|s)(?: \d+ (?:h|min|s))*"
+_LOOKS: Mapping[str, str] = {
+    "moment": r"\d{4}-[\d: -]+",
+    "clock": r"\d\d:\d\d:\d\d",
+    "position": r"[\d:]+",
+    "size": r"[\d,.]+ (?:bytes|kB|MB|GB)",
+    **dict.fromkeys(("span", "length", "minutes"), _SPAN),
+}
+_MOST_PARTS, _DEEPEST = 30, 8
+"""Number of sentences that stand together, and that stand in each other; what is beyond stays English."""
+_LEAST = 5
+"""Number of letters between gaps by which a sentence is known; fewer, as in ``on {streamer}``, may be a program's."""
+
+
+@lru_cache(maxsize=4096)
+def _recognized(english: str, language: str, deep: int) -> str:
+    """The sentence of the catalogue of *language* whose English is *english*; plain words if there is none.
+
+    *deep* counts the sentences around it.
+    """
+    whole = _whole(english, language, deep)
+    if whole is not None or "; " not in english:
+        return english if whole is None else whole
+    parts = english.split("; ", _MOST_PARTS)
+    known = [_whole(one, language, deep) for one in parts]
+    return joined(one or other for one, other in zip(known, parts, strict=True)) if any(known) else english
+
+
+def _whole(english: str, language: str, deep: int) -> Text | None:
+    """A single sentence, or one after the class, the host or the URL that it is about."""
+    if deep > _DEEPEST:
+        return None
+    exact, forms = _forms(language)
+    if " " not in english:  # a word alone is a name
+        return None
+    if english in exact:
+        return Text(english)
+    several = "; " in english
+    for form in forms:
+        if form.longest in english and (not several or "; " in form.id) and (gaps := form.pattern.fullmatch(english)):
+            return _of_gaps(form, gaps.groupdict(), language, deep + 1)
+    name, _, rest = english.partition(": ")
+    what = _whole(rest, language, deep + 1) if rest else None
+    thing = _whole(name, language, deep + 1) if rest and (what is None or " " in name) else None
+    if thing is None and (what is None or " " in name):
+        return None
+    return Text("{thing}: {what}", thing=thing or name, what=what or rest)
+
+
+def _of_gaps(form: _Form, gaps: Mapping[str, str], language: str, deep: int) -> Text | None:
+    kinds = {name: (kind, conversion) for _, name, kind, conversion in _parts(form.plural or form.id) if name}
+    args = {
+        name: one[1:-1] if conversion == "r" else one if kind else _recognized(one, language, deep)
+        for name, one in gaps.items()
+        for kind, conversion in [kinds.get(name, ("", None))]
+    }
+    if form.plural is None:
+        return Text._made(form.id, None, args)
+    return Text._made(form.id, form.plural, {**args, "n": int(gaps.get("n", "1").replace(",", ""))})
+
+
+@cache
+def _forms(language: str) -> tuple[frozenset[str], Sequence[_Form]]:
+    """The ids of the catalogue of *language*: those without gaps, and the others, those of the most words first."""
+    exact, forms = set[str](), []
+    for path in LOCALE.glob(f"{language}/LC_MESSAGES/lectern.mo"):
+        for one in _ids(path.read_bytes()):
+            id_, _, plural = one.partition("\0")
+            forms += [_form(id_, plural or None, each) for each in {id_, plural or id_} if "{" in each]
+            exact |= set() if plural or "{" in id_ else {id_}
+    forms = [form for form in forms if len(re.findall("[A-Za-z]", form.longest)) >= _LEAST]
+    return frozenset(exact), sorted(forms, key=lambda form: -len(re.sub(r"{[^}]*}", "", form.id)))
+
+
+def _ids(compiled: bytes) -> Iterable[str]:
+    """The ids of a compiled catalogue, each with its plural behind a NUL."""
+    number, at = unpack_from("<2I", compiled, 8)
+    for length, begins in iter_unpack("<2I", compiled[at : at + 8 * number]):
+        yield compiled[begins : begins + length].decode()
+
+
+def _form(id_: str, plural: str | None, pattern: str) -> _Form:
+    parts, written = _parts(pattern), ""
+    for at, (words, name, kind, _) in enumerate(parts):
+        written += re.escape(words)
+        if name is not None:
+            is_last = at + 1 == len(parts) or (at + 2 == len(parts) and not parts[-1][0])
+            looks = _LOOKS.get(kind) or (_NUMBER if kind[-1:] in {",", "f", "g"} else None)
+            looks = looks or (".+" if is_last else r"(?:[^:;]|[:;](?! ))+?")
+            written += f"(?P={name})" if f"(?P<{name}>" in written else f"(?P<{name}>{looks})"
+    return _Form(id_, plural, max((words for words, *_ in parts), key=len), re.compile(written, re.DOTALL))
 
 
 Translator = Callable[..., str]

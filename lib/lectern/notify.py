@@ -9,9 +9,9 @@ from urllib.parse import urlsplit
 import apprise
 from apprise.plugins import dingtalk, feishu, lark, wecombot
 
-from lectern import chinese_account, formatting
-from lectern.errors import CODES, Misuse, Severity
-from lectern.i18n import msgid, of_wire, translated, translator
+from lectern import formatting
+from lectern.errors import CODES, Misuse, Severity, alarm_in
+from lectern.i18n import Text, msgid, of_wire, translator
 
 # Reads what the robots of chats answer: DingTalk, WeCom, Feishu and Lark refuse a message with HTTP 200, too.
 
@@ -68,6 +68,7 @@ MOST_BYTES = {"wecombot": 2048 - len("\r\n")}
 
 _TIMES = "cto=4&rto=8"  # seconds to connect, and for the answer
 heed_refusals()
+_APPRISE = "https://github.com/caronc/apprise"
 
 
 def services(urls: str) -> list[tuple[str, apprise.Apprise]]:
@@ -75,9 +76,10 @@ def services(urls: str) -> list[tuple[str, apprise.Apprise]]:
     found: list[tuple[str, apprise.Apprise]] = []
     for number, url in enumerate(urls.split(), 1):
         name = f"{url.partition('://')[0]}:// (number {number})"
+        unknown = Text("ALARM_URLS: {name} is no address that apprise knows. See {page}", name=name, page=_APPRISE)
         service = apprise.Apprise()
         if not service.add(f"{url}{'&' if '?' in url else '?'}{_TIMES}"):
-            raise Misuse(f"ALARM_URLS: {name} is no address that apprise knows. See https://github.com/caronc/apprise")
+            raise Misuse(unknown)
         found.append((name, service))
     return found
 
@@ -122,8 +124,7 @@ def written(alarm: str, runbook_url: str | None, language: str = "en") -> tuple[
     how = msgid("resolved") if resolved else str(known.severity if known else Severity.WARNING)
     message, t = of_wire(fields), translator(language)
     heading = known.runbook_in(language) if known else fields.get("runbook")
-    message = chinese_account.message(code, message) if language == "zh" else translated(message, language)
-    lines = [message]
+    lines = [alarm_in(language, code, message)]
     lines += [f"{t('raised at')}: {formatting.moment(float(fields['at']))}"] if "at" in fields else []
     lines += [f"{t('classes')}: {', '.join(_classes(fields))}"] if _classes(fields) else []
     lines += [f"{t('RUNBOOK.md')}: {heading}"] if heading else []

@@ -34,10 +34,10 @@ class Resolution(StrEnum):
 class RenditionState(StrEnum):
     """The status column of the teacher's ``video_list``."""
 
-    TRANSCODING = "transcoding"
-    SUCCESS = "success"
-    FAILED = "failed"
-    TIMED_OUT = "timed out"
+    TRANSCODING = msgid("transcoding")
+    SUCCESS = msgid("success")
+    FAILED = msgid("failed")
+    TIMED_OUT = msgid("timed out")
 
     @classmethod
     def read(cls, stored: str | None) -> "RenditionState":

@@ -9,6 +9,8 @@ from functools import cached_property, lru_cache
 from types import MappingProxyType
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
+from lectern.i18n import Text
+
 HTTP = ("http", "https")
 RTMP = ("rtmp", "rtmps")
 
@@ -73,8 +75,10 @@ def careful(text: str, schemes: tuple[str, ...]) -> Url:
     Raises ValueError with a text that does not repeat the URL, because it can hold secrets.
     """
     if len(text) > MAX_LENGTH or " " in text or not text.isprintable():  # the space is the only printable blank
-        raise ValueError(f"must have no blanks or control characters and at most {MAX_LENGTH} characters")
-    wanted = f"must be a URL that begins with {' or '.join(f'{scheme}://' for scheme in schemes)}"
+        raise ValueError(
+            Text("must have no blanks or control characters and at most {most} characters", most=MAX_LENGTH)
+        )
+    wanted = Text("must be a URL that begins with {first}:// or {second}://", first=schemes[0], second=schemes[1])
     try:
         parts = urlsplit(text, allow_fragments=False)
         hostname = parts.hostname
@@ -84,7 +88,7 @@ def careful(text: str, schemes: tuple[str, ...]) -> Url:
         raise ValueError(wanted)
     user, at, _ = parts.netloc.rpartition("@")
     if "\\" in user:
-        raise ValueError("must have no backslash before its host")
+        raise ValueError(Text("must have no backslash before its host"))
     host, port = _host(hostname, in_brackets="[" in parts.netloc), _port(parts.netloc)
     place = f"[{host}]" if ":" in host else host
     rest = text[len(parts.scheme) + len("://") + len(parts.netloc) :]
@@ -101,7 +105,7 @@ def push(text: str) -> Url:
     """The push URL in *text*; raises ValueError that says what is wrong, also if it names no stream behind its host."""
     url = read(text, RTMP)
     if not url.path.strip("/"):
-        raise ValueError("must name the stream to publish to, as in rtmp://host/application/stream")
+        raise ValueError(Text("must name the stream to publish to, as in {url}", url="rtmp://host/application/stream"))
     return url
 
 
@@ -112,10 +116,12 @@ def _host(name: str, *, in_brackets: bool) -> str:
     try:
         plain = name if name.isascii() else name.encode("idna").decode("ascii").lower()
     except UnicodeError:
-        raise ValueError("must have a host that DNS can write") from None
+        raise ValueError(Text("must have a host that DNS can write")) from None
     labels = plain.removesuffix(".").split(".")
     if len(plain) > 253 or not all(_LABEL.fullmatch(label) for label in labels):
-        raise ValueError("must have a host of at most 253 letters, digits, hyphens and dots, 1 to 63 between dots")
+        raise ValueError(
+            Text("must have a host of at most 253 letters, digits, hyphens and dots, 1 to 63 between dots")
+        )
     return _address(plain) if labels[-1].isdigit() else plain
 
 
@@ -123,7 +129,7 @@ def _address(text: str) -> str:
     try:
         return str(ipaddress.ip_address(text))
     except ValueError:
-        raise ValueError("must have a host name or a whole IP address") from None
+        raise ValueError(Text("must have a host name or a whole IP address")) from None
 
 
 def _port(netloc: str) -> int | None:
@@ -133,7 +139,7 @@ def _port(netloc: str) -> int | None:
         return None
     port = int(text) if text.isascii() and text.isdigit() and len(text) <= 5 else 0
     if not 1 <= port <= 65_535:
-        raise ValueError("must have a port between 1 and 65535")
+        raise ValueError(Text("must have a port between 1 and 65535"))
     return port
 
 
@@ -174,7 +180,7 @@ def plain(error: BaseException) -> str:
             return f"{found['place']}: {_SSL.sub('', found['words'])}"
         return f"{found['place']}: {os.strerror(int(found['number'])).lower()}"
     if isinstance(error, TimeoutError) and not str(error):
-        return "no answer in time"
+        return Text("no answer in time")
     if isinstance(error, OSError) and error.errno and str(error.strerror).startswith("Connect call failed"):
         return os.strerror(error.errno)  # those are asyncio's words
     return (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__

@@ -1,20 +1,20 @@
 """What explain, status and the page say of a class can be said in Chinese, each sentence of it."""
 
 import re
+from functools import partial
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lectern import chinese_account
-from lectern.chinese_account import sentence, status_line
 from lectern.cli import explain, status
-from lectern.cli.options import translated
 from lectern.decide import account, timeline
 from lectern.errors import CODES
+from lectern.i18n import Text, translated
 from lectern.model.views import Booked, Check, ClassView, EventView, OpenAlarm, Sending, StreamerView, TranscodeView
 from lectern.states import AiringState, Backend, BookingState, RenditionState
 
+sentence = partial(translated, language="zh")
 NOW = 1_764_010_000.0
 times = st.floats(NOW - 1e6, NOW + 1e6)
 codes = st.none() | st.sampled_from(sorted(CODES))
@@ -139,26 +139,11 @@ def test_the_lines_of_a_story_are_said_in_chinese_with_their_times_hosts_and_cla
 
 def test_the_labels_of_explain_stand_in_columns_of_cells() -> None:
     """A Chinese character is two cells wide."""
-    known = account.Account(account.Standing.AIRED, (("state", "aired"), ("push URL", "rtmp://p/…")), ())
+    known = account.Account(account.Standing.AIRED, (("state", Text("aired")), ("push URL", "rtmp://p/…")), ())
     english, chinese = (explain.lines("c-1", known, (), language)[1:3] for language in ("en", "zh"))
     assert [line.index(text) for line, text in zip(english, ("aired", "rtmp"), strict=True)] == [14, 14]
     wide = [line[: line.index(text)] for line, text in zip(chinese, ("已下课", "rtmp"), strict=True)]
     assert [len(one) + sum("\u4e00" <= letter <= "\u9fff" for letter in one) for one in wide] == [14, 14]
-
-
-def test_a_line_with_colours_is_said_in_chinese_and_keeps_its_colour() -> None:
-    red, plain = "\x1b[31m", "\x1b[0m"
-    assert translated(f"{red}streamer    none is alive{plain}", status_line).startswith(f"{red}推流端")
-    said = translated(f"on air      2 classes{red}; 1 class should be on air and is not{plain}", status_line)
-    assert said.endswith(f"2 节课；1 节课应上课而未上课{plain}")
-
-
-def test_times_and_names_are_kept() -> None:
-    said = sentence("on air on streamer1 since 19:00:02, at 4:03 of the recording; reconnected once")
-    assert said == "正在 streamer1 上播出，自 19:00:02 起，播放到录像的 4:03；重连 1 次"
-    assert sentence("RUNBOOK.md: 207: transcoding timed out") == "RUNBOOK.zh.md: 207: 视频转码服务超时未完成"
-    assert sentence("begins in 3 h 5 min") == "3 小时 5 分钟后上课"
-    assert sentence("Conversion failed!") == "Conversion failed!"
 
 
 def test_the_lines_of_status_are_said_in_chinese() -> None:
@@ -185,7 +170,7 @@ def test_the_lines_of_status_are_said_in_chinese() -> None:
             "streamer1": {"on_air": 2, "booked": 4, "used_bytes": 10, "max_bytes": 99, "used_num": 1, "max_num": 9}
         },
     }
-    for line in status.lines(told):
-        assert re.search("[\u4e00-\u9fff]", status_line(line)), line
-    assert status_line("streamer    none is alive") == f"推流端{chr(0x3000) * 3}没有存活的"
-    assert set(chinese_account.LABELS) >= {"next", "inbox", "outbox"}
+    lines = status.lines(told, "zh")
+    for line, english in zip(lines, status.lines(told), strict=True):
+        assert re.search("[\u4e00-\u9fff]", line), english
+    assert status.lines({**told, "streamers": {}}, "zh")[-1] == "推流端      没有存活的"

@@ -6,13 +6,14 @@ from typing import Any
 
 import pytest
 
-from lectern import chinese_account, errors
+from lectern import errors
 from lectern.decide import booking as bookings
 from lectern.decide import change as decide_change
 from lectern.decide import reports, transcoding
 from lectern.decide.change import IN_FORCE, ChangeFacts
 from lectern.decide.placement import Choice, cancel, place_again, proceed
 from lectern.decide.transcoding import Waiters
+from lectern.errors import alarm_in
 from lectern.model.facts import Order, Rendition, Slot
 from lectern.model.plan import Changes
 from lectern.model.tables.teacher import orders
@@ -375,7 +376,7 @@ def test_the_alarm_of_a_change_that_waits_too_long_names_the_class_that_people_k
     (alarm,) = told(changes, Alarm)
     assert (alarm.class_id, alarm.message) == ("c-1", "c-1: its change has waited for 7777_720P for more than 24 h")
     assert list(changes.rows) == [(orders, FIRST)]
-    assert "更改" in chinese_account.message(alarm.code, alarm.message)
+    assert "更改" in alarm_in("zh", alarm.code, alarm.message)
 
 
 def test_the_alarm_of_a_change_that_no_streamer_can_take_names_the_class_that_people_know(changes: Changes) -> None:
@@ -386,7 +387,7 @@ def test_the_alarm_of_a_change_that_no_streamer_can_take_names_the_class_that_pe
     alarms = told(changes, Alarm)
     assert [one.class_id for one in alarms] == ["c-1", "c-1"]
     assert alarms[1].message == "c-1: its change is refused: s1 is lost"
-    assert "更改" in chinese_account.message(alarms[1].code, alarms[1].message)
+    assert "更改" in alarm_in("zh", alarms[1].code, alarms[1].message)
     assert answers(changes) == [("c-1", errors.NO_STREAMER.number)]
 
 

@@ -251,12 +251,12 @@ def test_a_message_without_its_cmd_is_told_all_its_other_faults_too(cmd: dict[st
     fields = {"class_id": "c-1001", "end_time": "soon", "push_url": "rtmp://push.example/live/c", **cmd}
     error = malformed(fields, Booking, Cancel)
     assert error.class_id == "c-1001"
-    assert error.message.startswith(f"cmd is {cmd.get('cmd')!r}, not cancel or order; ")
+    assert error.message.startswith(f"cmd is {cmd.get('cmd')!r}, not cancel, order; ")
     assert all(f"{name}: " in error.message for name in ("start_time", "end_time"))
     assert "push_url" not in error.message
     with pytest.raises(Malformed) as caught:
         parse(json.dumps({"class_id": "c-1001", **cmd}), (Booking, Cancel), "cancel")
-    assert caught.value.message == f"cmd is {cmd.get('cmd')!r}, not cancel or order"
+    assert caught.value.message == f"cmd is {cmd.get('cmd')!r}, not cancel, order"
 
 
 def test_a_change_names_what_cannot_be_changed_and_is_refused_whole() -> None:

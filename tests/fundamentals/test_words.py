@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from lectern import formatting
+from lectern.decide.account import period
 
 
 @pytest.fixture(autouse=True)
@@ -48,8 +49,8 @@ def test_a_number_has_its_singular_and_its_thousands() -> None:
 
 
 def test_a_class_is_told_in_local_time_with_its_date_and_zone() -> None:
-    assert formatting.period(1_764_010_800, 1_764_013_500) == "2025-11-25 03:00:00 to 03:45:00 CST (45 min)"
-    assert "2025-11-26" in formatting.period(1_764_010_800, 1_764_010_800 + 86_400)
+    assert period(1_764_010_800, 1_764_013_500) == "2025-11-25 03:00:00 to 03:45:00 CST (45 min)"
+    assert "2025-11-26" in period(1_764_010_800, 1_764_010_800 + 86_400)
 
 
 def test_a_time_of_the_same_day_is_told_without_its_date() -> None:

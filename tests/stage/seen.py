@@ -12,8 +12,8 @@ import psycopg
 import stamina
 from psycopg.rows import dict_row
 
-from lectern.chinese_account import sentence
 from lectern.errors import CODES
+from lectern.i18n import translated
 from tests.stage.ear import Fields
 from tests.stage.platform import Platform
 from tests.stage.town import Town
@@ -163,7 +163,7 @@ def staged(town: Town, folder: Path, **settings: str) -> Iterator[Stage]:
 def _say_in_chinese(alarms: Sequence[Fields]) -> None:
     """Assert that a rule knows each of these *alarms*, or a part of it at least: the rest is a program's own words."""
     ours = {one["message"] for one in alarms if one["code"] in CODES}  # a test may publish others itself
-    english = sorted(one for one in ours if sentence(one) == one)
+    english = sorted(one for one in ours if translated(one, "zh") == one)
     assert not english, f"these alarms reach people in English, add them to chinese_alarms.py: {english}"
 
 

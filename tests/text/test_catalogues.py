@@ -21,7 +21,7 @@ from lectern.wire import outgoing
 pytestmark = pytest.mark.filterwarnings("ignore:'imghdr' is deprecated:DeprecationWarning")  # of apprise
 ROOT = Path(__file__).parents[2]
 CATALOGUES = sorted(i18n.LOCALE.glob("*/LC_MESSAGES/lectern.po"))
-KEYWORDS = {"Text": None, "msgid": None, "t": None, "many": (1, 2)}
+KEYWORDS = {"Text": None, "msgid": None, "sentence": None, "t": None, "many": (1, 2)}
 Ids = str | tuple[str, ...]
 
 

@@ -32,6 +32,7 @@ from flows.teacher.reports import report
 from flows.teacher.transcoding import request, settle, transcode
 from lectern import __version__
 from lectern.errors import Misuse, TryAgain
+from lectern.i18n import Text
 from lectern.run_records import SHOWN
 from lectern.settings import Settings, TeacherSettings
 
@@ -279,6 +280,8 @@ async def read(client: PrefectClient, settings: Settings) -> dict[str, UUID]:
         except TryAgain as error:
             if not isinstance(error.__cause__, ObjectNotFound):
                 raise
-            raise Misuse(f"Prefect knows no deployment {name!r}. Type: lectern init {settings.role}") from error
+            raise Misuse(
+                Text("Prefect knows no deployment {name!r}. Type: lectern init {role}", name=name, role=settings.role)
+            ) from error
         found[key] = there.id
     return found

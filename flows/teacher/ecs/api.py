@@ -23,6 +23,7 @@ from flows.teacher.transcoding import ecs_run
 from lectern.db import bookings, ecs_jobs, events, transcodings
 from lectern.decide.transcoding import Limits, next_attempt
 from lectern.errors import Refuse, TryAgain
+from lectern.i18n import Text
 from lectern.model.facts import Event
 from lectern.rendition_ids import stem
 from lectern.states import Backend, RenditionState, Resolution
@@ -235,7 +236,7 @@ def _begin(
     if row is not None and row.state is RenditionState.TRANSCODING:
         if row.backend is not Backend.ECS:
             transcodings.fall_back(connection, [key], now + ecs.DEADLINE_S, now)
-            _note(connection, host, name, "taken over from the OSS", now)
+            _note(connection, host, name, Text("taken over from the OSS"), now)
         run_id = next(iter(ecs_jobs.others(connection, [key], "", now)), None)
         return _Found(202, {"rendition": name, "status": "transcoding"}, row.attempt, run_id)
     if row is not None and (asked_at is None or transcodings.settled_since(connection, key, asked_at)):
@@ -250,7 +251,7 @@ def _begin(
     if isinstance(attempt, Refuse):
         raise Refused(409, f"{attempt.code.number}: {attempt.message}")
     transcodings.begin(connection, [attempt], now)
-    _note(connection, host, name, f"attempt {attempt.attempt}", now)
+    _note(connection, host, name, attempt.text(), now)
     return _Found(202, {"rendition": name, "status": "transcoding"}, attempt.attempt)
 
 

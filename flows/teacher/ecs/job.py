@@ -507,7 +507,9 @@ def assign(
         found[job] = begun = BegunJob(chosen, remote_job(host.settings, due).name, now)
         ecs_jobs.attach(connection, due, job.owner, begun)
         facts[chosen] = dataclasses.replace(facts[chosen], jobs=facts[chosen].jobs + 1)
-        with_ = f" in one job of {len(due)}" if len(due) > 1 else ""
-        said = dict.fromkeys((one.stem for one in due), f"on {chosen}{with_}")
+        on = Text("on {host}", host=chosen)
+        if len(due) > 1:
+            on = Text("on {host} in one job of {n}", host=chosen, n=len(due))
+        said = dict.fromkeys((one.stem for one in due), on)
         job.note(connection, "ECS transcoding begins", said, now)
     return found

@@ -3,11 +3,11 @@
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Annotated, Any
 
 import typer
 
-from lectern.chinese_account import writer
 from lectern.cli import readers
 from lectern.cli.options import Json, painted, say, typed
 from lectern.cli.readers import Place
@@ -16,7 +16,7 @@ from lectern.decide import account as decide_account
 from lectern.decide.account import Account, Standing
 from lectern.errors import LecternError, Misuse
 from lectern.formatting import padded
-from lectern.i18n import translator
+from lectern.i18n import translated, translator
 from lectern.model.views import ClassView
 from lectern.settings import StreamerSettings
 from lectern.wire.fields import BACKUP
@@ -86,7 +86,7 @@ def _found(here: Sequence[Place[Any]], thing: str, now: float) -> tuple[ClassVie
 
 def lines(thing: str, known: Account, following: Sequence[str], language: str = "en") -> list[str]:
     """The account as lines for people."""
-    translate = writer(language)
+    translate = partial(translated, language=language)
     t = translator(language)
     said = [painted(thing, "bold")] if known.header else []
     for what, text in known.header:

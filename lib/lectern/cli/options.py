@@ -2,9 +2,7 @@
 
 import json
 import os
-import re
 import sys
-from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -87,7 +85,6 @@ def say(as_json: bool, fields: dict[str, Any], lines: list[str]) -> None:
 
 
 _STYLES = {"bold": "1", "red": "31", "green": "32", "yellow": "33", "bold red": "1;31"}
-_COLOUR = re.compile(r"\x1b\[[\d;]+m")
 
 
 def painted(text: str, style: str | None) -> str:
@@ -95,10 +92,3 @@ def painted(text: str, style: str | None) -> str:
     if style is None or not text or os.environ.get("NO_COLOR") or not sys.stdout.isatty():
         return text
     return f"\x1b[{_STYLES[style]}m{text}\x1b[0m"
-
-
-def translated(text: str, translate: Callable[[str], str]) -> str:
-    """*text* in another language; if it has a colour anywhere, the whole translation has it."""
-    colours = _COLOUR.findall(text)
-    said = translate(_COLOUR.sub("", text))
-    return f"{colours[0]}{said}{colours[-1]}" if colours else said

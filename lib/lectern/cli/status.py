@@ -9,14 +9,15 @@ from typing import Annotated, Any, cast
 import typer
 
 from lectern import formatting
-from lectern.chinese_account import status_line
 from lectern.cli import readers
-from lectern.cli.options import Json, painted, say, translated
+from lectern.cli.options import Json, painted, say
 from lectern.cli.readers import Place
 from lectern.db import timetable
 from lectern.decide.dashboard import tally
 from lectern.decide.leases import Presence, listed
 from lectern.errors import LecternError
+from lectern.formatting import padded
+from lectern.i18n import ENGLISH, Text, joined, msgid, translated
 from lectern.model.views import ClassView, StreamerStatus
 from lectern.settings import TeacherSettings
 from lectern.states import BookingState
@@ -38,23 +39,19 @@ def status_(
         _watch(place)
         return
     found, trouble = _standing(place)
-    say(as_json, found, [] if as_json else _in_language(place, lines(found)))
+    say(as_json, found, [] if as_json else lines(found, place.settings.lectern_lang))
     if trouble is not None:
         raise trouble
-
-
-def _in_language(place: Place[TeacherSettings], said: list[str]) -> list[str]:
-    return said if place.settings.lectern_lang == "en" else [translated(line, status_line) for line in said]
 
 
 def _watch(place: Place[TeacherSettings]) -> None:
     from rich.console import Console  # noqa: PLC0415 (only here is a screen wanted, and it takes long to load)
     from rich.live import Live  # noqa: PLC0415
-    from rich.text import Text  # noqa: PLC0415
+    from rich.text import Text as Lines  # noqa: PLC0415
 
     with Live(console=Console(), auto_refresh=False, screen=sys.stdout.isatty()) as live:
         for said in _again(place):
-            live.update(Text.from_ansi("\n".join(said)), refresh=True)
+            live.update(Lines.from_ansi("\n".join(said)), refresh=True)
             time.sleep(WATCH_S)
 
 
@@ -67,7 +64,7 @@ def _again(place: Place[TeacherSettings]) -> Iterator[list[str]]:
             yield [f"{at}  {error.message}"]
             continue
         more = [painted(trouble.message, "red")] if trouble else []
-        yield [f"{at}  lectern status --watch, Ctrl-C ends it", *_in_language(place, lines(found)), *more]
+        yield [f"{at}  lectern status --watch, Ctrl-C ends it", *lines(found, place.settings.lectern_lang), *more]
 
 
 def _standing(place: Place[TeacherSettings]) -> tuple[dict[str, Any], LecternError | None]:
@@ -130,93 +127,139 @@ def _streamer(word: StreamerStatus | None, booked: int, on_air: int) -> dict[str
     }
 
 
-def lines(found: Mapping[str, Any]) -> list[str]:
+class _Lines:
+    """Lines for people, in *language*: a label in a column of its own, then sentences, each in its colour."""
+
+    def __init__(self, language: str) -> None:
+        self.language = language
+        self.written: list[str] = []
+
+    def said(self, text: str, style: str | None = None) -> str:
+        """*text* in the language and in a colour."""
+        return painted(translated(text if " " in text else Text(text), self.language), style)
+
+    def add(self, label: str, *parts: str, style: str | None = None) -> None:
+        """Add a line under *label*."""
+        line = padded(self.said(label), 12) + self.said(joined(self.said(one) for one in parts))
+        self.written.append(painted(line, style))
+
+    def below(self, text: str) -> None:
+        """Add a line that belongs to the one before."""
+        self.written.append(f"  {self.said(text)}")
+
+
+def lines(found: Mapping[str, Any], language: str = ENGLISH) -> list[str]:
     """How things stand, as lines for people."""
-    said = [_on_air(found), *_missing(found["missing"]), *_missing(found["unknown"])]
+    to = _Lines(language)
+    _on_air(to, found)
     if (following := found["next"]) is not None:
-        where = f" on {following['streamer']}" if following["streamer"] else ""
-        state = painted(following["state"], None if following["state"] == "ready" else "yellow")
-        said.append(f"next        {following['class_id']} in {formatting.span(following['in_s'])}{where}, {state}")
-    said += [f"bookings    {_counted(found['bookings'])}", f"renditions  {_counted(found['renditions'])}"]
-    said += _under_way(found)
-    if found["oldest_waiting"]:
-        waiting = found["oldest_waiting"]
-        said.append(f"waiting     the oldest is {waiting['class_id']}, for {formatting.span(waiting['s'])}")
-    said += _incidents(found)
-    messages = "1 message waits" if found["inbox"] == 1 else f"{found['inbox']:,} messages wait"
-    said.append(f"inbox       {messages}")
+        state = to.said(following["state"], None if following["state"] == "ready" else "yellow")
+        coming = {"class_id": following["class_id"], "left_s": following["in_s"], "state": state}
+        said = Text("{class_id} in {left_s:span}, {state}", **coming)
+        if following["streamer"]:
+            said = Text("{class_id} in {left_s:span} on {streamer}, {state}", streamer=following["streamer"], **coming)
+        to.add("next", said)
+    to.add("bookings", _counted(to, found["bookings"]))
+    to.add("renditions", _counted(to, found["renditions"]))
+    _under_way(to, found)
+    if waiting := found["oldest_waiting"]:
+        to.add("waiting", Text("the oldest is {class_id}, for {s:span}", **waiting))
+    _incidents(to, found)
+    to.add("inbox", Text.many("{n:,} message waits", "{n:,} messages wait", n=found["inbox"]))
     if found["oldest_unsent_s"] is not None:
-        said.append(f"outbox      the oldest unsent message is {formatting.span(found['oldest_unsent_s'])} old")
+        to.add("outbox", Text("the oldest unsent message is {age_s:span} old", age_s=found["oldest_unsent_s"]))
+    _streamers(to, found)
+    return to.written
+
+
+def _streamers(to: _Lines, found: Mapping[str, Any]) -> None:
     if found.get("redis") is not None:
-        return [
-            *said,
-            painted("redis       does not answer", "red"),
-            painted("streamer    not known, because Redis does not answer", "yellow"),
-        ]
-    said += [f"streamer    {name}: {_of_streamer(one)}" for name, one in found["streamers"].items()]
-    is_there = any(one.get("state") not in {Presence.LOST, Presence.STOPPED} for one in found["streamers"].values())
-    return said if is_there else [*said, painted("streamer    none is alive", "red")]
+        to.add(msgid("redis"), Text("does not answer"), style="red")
+        to.add(msgid("streamer"), Text("not known, because Redis does not answer"), style="yellow")
+        return
+    for name, one in found["streamers"].items():
+        to.add("streamer", Text("{thing}: {what}", thing=name, what=joined(_of_streamer(to, one))))
+    if all(one.get("state") in {Presence.LOST, Presence.STOPPED} for one in found["streamers"].values()):
+        to.add("streamer", Text("none is alive"), style="red")
 
 
-def _on_air(found: Mapping[str, Any]) -> str:
-    number, silent = len(found["missing"]), len(found["unknown"])
-    missing = (
-        f"; {formatting.counted(number, 'class', 'classes')} should be on air and {'is' if number == 1 else 'are'} not"
-        if number
-        else ""
-    )
-    unknown = f"; of {formatting.counted(silent, 'class', 'classes')} nobody here knows" if silent else ""
-    on_air = formatting.counted(found["on_air"], "class", "classes")
-    return f"on air      {on_air}{painted(missing, 'bold red')}{painted(unknown, 'yellow')}"
+def _on_air(to: _Lines, found: Mapping[str, Any]) -> None:
+    missing, unknown = found["missing"], found["unknown"]
+    parts: list[str] = [Text.many("{n:,} class", "{n:,} classes", n=found["on_air"])]
+    if missing:
+        should = Text.many(
+            "{n:,} class should be on air and is not", "{n:,} classes should be on air and are not", n=len(missing)
+        )
+        parts.append(to.said(should, "bold red"))
+    if unknown:
+        silent = Text.many("of {n:,} class nobody here knows", "of {n:,} classes nobody here knows", n=len(unknown))
+        parts.append(to.said(silent, "yellow"))
+    to.add("on air", *parts)
+    for these in (missing, unknown):
+        for one in these[:MISSING]:
+            to.below(Text("{thing}: {what}", thing=one["class_id"], what=one["why"]))
+        if len(these) > MISSING:
+            to.below(Text("and {n:,} more", n=len(these) - MISSING))
 
 
-def _missing(missing: list[dict[str, Any]]) -> list[str]:
-    said = [f"  {one['class_id']}: {one['why']}" for one in missing[:MISSING]]
-    return said + ([f"  and {len(missing) - MISSING:,} more"] if len(missing) > MISSING else [])
+def _counted(to: _Lines, numbers: Mapping[str, int]) -> str:
+    said = ", ".join(f"{number:,} {to.said(state)}" for state, number in sorted(numbers.items()))
+    return said or Text("none")
 
 
-def _counted(numbers: Mapping[str, int]) -> str:
-    return ", ".join(f"{number:,} {state}" for state, number in sorted(numbers.items())) or "none"
-
-
-def _under_way(found: Mapping[str, Any]) -> list[str]:
+def _under_way(to: _Lines, found: Mapping[str, Any]) -> None:
     number = found["under_way_number"]
     if not number:
-        return []
-    nearest = "the nearest to their deadline" if number > len(found["under_way"]) else "by their deadline"
-    said = [f"under way   {formatting.counted(number, 'rendition')}, {nearest}:"]
+        return
+    said = Text.many("{n:,} rendition, by their deadline:", "{n:,} renditions, by their deadline:", n=number)
+    if number > len(found["under_way"]):
+        said = Text("{n:,} renditions, the nearest to their deadline:", n=number)
+    to.add(msgid("under way"), said)
     for one in found["under_way"]:
-        left = "no deadline" if one["slack_s"] is None else f"{formatting.span(one['slack_s'])} to its deadline"
-        said.append(f"  {one['rendition']}: {one['backend']}, attempt {one['attempt']}, {left}")
-    return said
+        if one["slack_s"] is None:
+            to.below(Text("{rendition}: {backend}, attempt {attempt}, no deadline", **one))
+        else:
+            to.below(Text("{rendition}: {backend}, attempt {attempt}, {slack_s:span} to its deadline", **one))
 
 
-def _incidents(found: Mapping[str, Any]) -> list[str]:
-    own = [("", one) for one in found["incidents"]]
-    theirs = [(f" on {one['streamer']}", one) for one in found["streamer_incidents"]]
-    said = []
-    for where, one in (*own, *theirs):
-        times = "" if one["count"] == 1 else f" ×{one['count']:,}"
-        last = f"last at {formatting.clock(one['last_at'])}"
-        said.append(painted(f"incident    {one['code']}{times}{where}, {last}: {one['message']}", "red"))
-    return said
+def _incidents(to: _Lines, found: Mapping[str, Any]) -> None:
+    for one in (*found["incidents"], *found["streamer_incidents"]):
+        what = f"{one['code']}" if one["count"] == 1 else f"{one['code']} ×{one['count']:,}"
+        known = {"what": what, "last_at": one["last_at"], "message": one["message"]}
+        said = Text("{what}, last at {last_at:clock}: {message}", **known)
+        if "streamer" in one:
+            said = Text("{what} on {streamer}, last at {last_at:clock}: {message}", streamer=one["streamer"], **known)
+        to.add(msgid("incident"), said, style="red")
 
 
-def _of_streamer(one: Mapping[str, Any]) -> str:
+def _of_streamer(to: _Lines, one: Mapping[str, Any]) -> list[str]:
     """A streamer's line; without its status, the numbers are those of its heartbeat, which may lack some."""
-    if one.get("state") in {Presence.LOST, Presence.STOPPED}:
-        said = f"{one['state']}, not heard of for {formatting.span(one['silent_s'])}"
-        said = painted(said, "bold red" if one["state"] is Presence.LOST else None)
-        return f"{said}; {formatting.counted(one['booked'], 'class', 'classes')} booked"
-    state = "" if one.get("state", Presence.ALIVE) == Presence.ALIVE else f"{painted(one['state'], 'yellow')}; "
+    state, booked = one.get("state", Presence.ALIVE), one["booked"]
+    if state in {Presence.LOST, Presence.STOPPED}:
+        said = Text("{state}, not heard of for {silent_s:span}", state=Text(str(state)), silent_s=one["silent_s"])
+        counted = Text.many("{n:,} class booked", "{n:,} classes booked", n=booked)
+        return [to.said(said, "bold red" if state is Presence.LOST else None), counted]
     known = {name for name, value in one.items() if isinstance(value, int | float)}
-    on_air = f"{one['on_air']:,} on air"
-    booked = f"{formatting.counted(one['booked'], 'class', 'classes')} booked"
-    used = "not known"
+    parts: list[str] = [] if state == Presence.ALIVE else [to.said(state, "yellow")]
+    on_air = Text.many(
+        "{on_air:,} on air, {n:,} class booked",
+        "{on_air:,} on air, {n:,} classes booked",
+        n=booked,
+        on_air=one["on_air"],
+    )
+    parts.append(on_air)
+    cache = Text("cache: not known")
     if {"used_bytes", "max_bytes"} <= known:
-        used = f"{formatting.size(one['used_bytes'])} of {formatting.size(one['max_bytes'])}"
-    number = ""
+        cache = Text("cache: {used:size} of {most:size}", used=one["used_bytes"], most=one["max_bytes"])
     if {"used_num", "max_num"} <= known:
-        number = f", {one['used_num']:,} of {formatting.counted(one['max_num'], 'rendition')}"
-    alarms = f"; {formatting.counted(one['alarms'], 'open alarm')}" if "alarms" in known and one["alarms"] else ""
-    return f"{state}{on_air}, {booked}; cache: {used}{number}{painted(alarms, 'red')}"
+        cache = Text.many(
+            "{cache}, {used:,} of {n:,} rendition",
+            "{cache}, {used:,} of {n:,} renditions",
+            n=one["max_num"],
+            cache=cache,
+            used=one["used_num"],
+        )
+    parts.append(cache)
+    if "alarms" in known and one["alarms"]:
+        parts.append(to.said(Text.many("{n:,} open alarm", "{n:,} open alarms", n=one["alarms"]), "red"))
+    return parts

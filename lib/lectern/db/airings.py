@@ -14,6 +14,7 @@ from lectern.db.bulk import bind_list, in_list
 from lectern.errors import CallAPerson
 from lectern.i18n import Text
 from lectern.model.facts import Airing, Needed
+from lectern.model.tables.shared import sentence
 from lectern.model.tables.streamer import classes, files, tasks
 from lectern.states import LIVE_AIRINGS, AiringState, FileState
 from lectern.wire.fields import REVISION
@@ -53,7 +54,7 @@ _COLUMNS = (
     classes.c.record_id,
     classes.c.run_id,
     classes.c.code,
-    classes.c.message,
+    sentence(classes, "message"),
     classes.c.placement,
     classes.c.lost_at,
     classes.c.released_at,

@@ -11,6 +11,7 @@ from lectern.db.timetable import Span, begins_in
 from lectern.model.facts import AsRun, Planned
 from lectern.model.tables import streamer as at_streamer
 from lectern.model.tables import teacher as at_teacher
+from lectern.model.tables.shared import sentence
 from lectern.model.tables.teacher import orders, videos
 from lectern.rendition_ids import stem
 from lectern.states import BookingState, RenditionState
@@ -63,7 +64,7 @@ _NAMES = (
     *("class_id", "institution_id", "record_id", "resolution", "url_stem"),
     *("streamer", "start_time", "end_time", "state", "message"),
 )
-_COLUMNS = tuple(orders.c[name] for name in _NAMES)
+_COLUMNS = tuple(sentence(orders, name) if name == "message" else orders.c[name] for name in _NAMES)
 
 
 def booked(connection: Connection, span: Span) -> Iterator[Planned]:

@@ -25,6 +25,7 @@ from lectern.db.bulk import bind_list, in_list, insert_many
 from lectern.db.engine import rows_of
 from lectern.model.facts import Order, Slot
 from lectern.model.plan import NEW, new_row
+from lectern.model.tables.shared import sentence
 from lectern.model.tables.teacher import IS_CLASS, TOLD_AGAIN_S, CancelRow, cancels, class_events, journal, orders
 from lectern.states import BOOKING_MOVES, BOOKING_OVER, BookingState, InboxState, Resolution, check_move
 from lectern.wire.fields import called, class_of
@@ -43,7 +44,7 @@ COUNTED_S = 86_400.0
 """Seconds after its arrival for which a booking that is over is still counted."""
 
 _FIELDS = tuple(field.name for field in fields(Order))
-_COLUMNS = tuple(orders.c[name] for name in _FIELDS)
+_COLUMNS = tuple(sentence(orders, name) if name == "message" else orders.c[name] for name in _FIELDS)
 _LIVE = orders.c.end_time > bindparam("now", type_=Float())
 _BY_ID = select(*_COLUMNS).where(in_list(orders.c.class_id))
 _TAKEN = [

@@ -1,14 +1,14 @@
 """What happened to a class or a rendition, when, where, why: the source of ``lectern explain``."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import astuple
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, delete, or_, select
 
 from lectern.db.bulk import bind_list, in_list, insert_many
+from lectern.i18n import Text, to_json
 from lectern.model.facts import Event
-from lectern.model.tables.shared import MessageTables
+from lectern.model.tables.shared import MessageTables, sentence
 from lectern.model.views import EventView
 from lectern.urls import redact
 
@@ -18,8 +18,18 @@ MOST = 500
 
 def note(connection: Connection, journal: MessageTables, host: str, events: Iterable[Event], now: float) -> None:
     """Add the events to the transaction."""
-    rows = [(now, event.what, event.class_id, event.stem, host, redact(event.detail)) for event in events]
-    insert_many(connection, journal.events, ("at", "what", "class_id", "stem", "host", "detail"), rows)
+    rows = [(now, event.what, event.class_id, event.stem, host, *_detail(event.detail)) for event in events]
+    insert_many(connection, journal.events, _COLUMNS, rows)
+
+
+_COLUMNS = ("at", "what", "class_id", "stem", "host", "detail", "sentence")
+
+
+def _detail(detail: str) -> tuple[str, str | None]:
+    if isinstance(detail, Text):
+        detail = detail.masked(redact)
+        return detail, to_json(detail)
+    return redact(detail), None
 
 
 def keep_of(connection: Connection, journal: MessageTables, story: Sequence[EventView]) -> None:
@@ -28,8 +38,9 @@ def keep_of(connection: Connection, journal: MessageTables, story: Sequence[Even
     same = (table.c.class_id == first.class_id) & (table.c.host == first.host)
     same &= table.c.at.between(min(event.at for event in story), max(event.at for event in story))
     connection.execute(delete(table).where(same, table.c.what.in_({event.what for event in story})))
-    names = ("at", "what", "class_id", "stem", "host", "detail")
-    insert_many(connection, table, names, [(*astuple(event)[:-1], redact(event.detail)) for event in story])
+    whose = [(event.at, event.what, event.class_id, event.stem, event.host) for event in story]
+    rows = [(*named, *_detail(event.detail)) for named, event in zip(whose, story, strict=True)]
+    insert_many(connection, table, _COLUMNS, rows)
 
 
 def known(connection: Connection, journal: MessageTables, what: str, class_ids: Sequence[str]) -> set[str]:
@@ -84,4 +95,5 @@ def of_record(connection: Connection, journal: MessageTables, record: str) -> li
 def columns(journal: MessageTables) -> tuple[ColumnElement[Any], ...]:
     """The columns of a `EventView`."""
     events = journal.events
-    return events.c.at, events.c.what, events.c.class_id, events.c.stem, events.c.host, events.c.detail
+    whose = events.c.at, events.c.what, events.c.class_id, events.c.stem, events.c.host
+    return *whose, sentence(events, "detail")

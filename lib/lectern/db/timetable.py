@@ -11,6 +11,7 @@ from lectern.db import bookings, inbox, incidents, outbox, transcodings
 from lectern.db.bookings import OPEN, readable
 from lectern.db.transcodings import MAKING, making
 from lectern.model.tables import teacher as teacher_tables
+from lectern.model.tables.shared import sentence
 from lectern.model.tables.teacher import IS_CLASS, orders, streamers, videos
 from lectern.model.views import Booked, ClassView
 from lectern.rendition_ids import stem
@@ -20,7 +21,7 @@ _NAMES = (
     *("class_id", "state", "record_id", "resolution", "url_stem", "start_time", "end_time"),
     *("code", "message", "streamer", "institution_id", "placement"),
 )
-_COLUMNS = tuple(orders.c[name] for name in _NAMES)
+_COLUMNS = tuple(sentence(orders, name) if name == "message" else orders.c[name] for name in _NAMES)
 
 
 def due(connection: Connection, now: float) -> list[ClassView]:

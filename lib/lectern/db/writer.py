@@ -2,12 +2,14 @@
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from sqlalchemy import Connection, delete
 
 from lectern.db import as_run, cache, class_events, events, inbox, leases, outbox, transcodings
 from lectern.db.bulk import bind_list, delete_many, in_list, insert_many, update_many
 from lectern.errors import ForbiddenMove
+from lectern.i18n import to_json
 from lectern.model.plan import Changes, Decided, Increment, RowChange
 from lectern.model.streamer_plan import StreamerChanges
 from lectern.model.tables.shared import MessageTables
@@ -50,12 +52,21 @@ def write(
 def _rows(connection: Connection, changes: Sequence[RowChange]) -> None:
     """Write rows, one statement for all that change the same columns of a table in the same way."""
     alike: dict[tuple[object, ...], list[RowChange]] = defaultdict(list)
-    for change in changes:
+    for change in map(_with_sentence, changes):
         before, after = change.before, change.after
         how = None if before is None else (*before,), None if after is None else _names(after)
         alike[change.table, (*change.key,), *how].append(change)
     for row_changes in alike.values():
         _alike(connection, row_changes)
+
+
+def _with_sentence(change: RowChange) -> RowChange:
+    """*change*, which also writes the id and the values of the message that it writes."""
+    after = change.after
+    if after is None or "message" not in after:
+        return change
+    message = after["message"]
+    return replace(change, after={**after, "sentence": to_json(message) if isinstance(message, str) else None})
 
 
 def _alike(connection: Connection, changes: Sequence[RowChange]) -> None:

@@ -240,7 +240,7 @@ def _header(view: ClassView, known: Standing, now: float) -> list[tuple[str, str
     sent = what_was_sent(view, now)
     return [
         (msgid("state"), state_sentence(view, known, now)),
-        (msgid("time"), formatting.period(class_.start_time, class_.end_time)),
+        (msgid("time"), period(class_.start_time, class_.end_time)),
         (msgid("institution"), class_.institution or ""),
         (msgid("recording"), class_.source or ""),
         (msgid("push URL"), class_.push or ""),
@@ -253,6 +253,17 @@ def _header(view: ClassView, known: Standing, now: float) -> list[tuple[str, str
         (msgid("not sent"), sent.missing() if view.as_run else ""),
         *((msgid("open alarm"), _open(alarm)) for alarm in view.alarms),
     ]
+
+
+def period(start: float, end: float) -> Text:
+    """From *start* to *end* (epoch seconds), with the zone: ``2026-11-26 19:00:00 to 19:45:00 CST (45 min)``."""
+    return Text(
+        "{begins:moment} to {ends} {zone} ({whole_s:span})",
+        begins=start,
+        ends=formatting.when(end, start),
+        zone=formatting.zone(start),
+        whole_s=end - start,
+    )
 
 
 def what_was_sent(view: ClassView, now: float) -> gaps.SentAccount:

@@ -112,9 +112,11 @@ def event_text(event: Event) -> tuple[str, str] | None:
     """The name and the details of an event, for the log; None for an event that another line reports."""
     match event["event"]:
         case "connected":
-            return "connected", f"session {event['session']} is ready to publish"
+            return "connected", Text("session {session} is ready to publish", session=event["session"])
         case "on_air":
-            return "on air", f"at {event['position_s']:.1f} s, session {event['session']}"
+            return "on air", Text(
+                "at {at_s:.1f} s, session {session}", at_s=event["position_s"], session=event["session"]
+            )
         case "broke_off":
             return ("push broke off" if event["was_on_air"] else "push refused"), str(event["why"])
         case "slate":
@@ -124,7 +126,9 @@ def event_text(event: Event) -> tuple[str, str] | None:
                 "{reason}; it goes on at {position_s:.1f} s", reason=event["why"], position_s=event["position_s"]
             )
         case "fenced":
-            return "lease over", f"session {event['session']} was ended: this streamer may not push"
+            return "lease over", Text(
+                "session {session} was ended: this streamer may not push", session=event["session"]
+            )
         case "behind":
             return "fell behind", Text(
                 "{behind_s:.1f} s late; it goes on at the clock's position", behind_s=event["behind_s"]
@@ -146,7 +150,7 @@ def lead_time(start: float, lead_s: float, now: float) -> float:
     return max(start - lead_s, now)
 
 
-CANCELLED = "it was cancelled"
+CANCELLED = Text("it was cancelled")
 """The playout's reason for the end of a class that was taken off the air."""
 
 CODES = {

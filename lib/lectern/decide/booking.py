@@ -346,7 +346,7 @@ def decide_orders(
     proceed(changes, going, facts.loads)
     for attempt in decided.attempts:
         changes.begun.append(attempt)
-        changes.note("transcoding begins", stem=attempt.stem, detail=f"{attempt.backend}, attempt {attempt.attempt}")
+        changes.note("transcoding begins", stem=attempt.stem, detail=attempt.text())
     for again in decided.again:
         order = changes.orders[again.class_id]
         if again.refusal is None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pydantic import ValidationError
 from pydantic_core import from_json
 
-from lectern import errors, formatting
+from lectern import errors
 from lectern.decide import placement
 from lectern.decide.booking import Before, BookingVerdict, changed_fields, is_same, plan
 from lectern.decide.placement import Loads, cancel_second, proceed
@@ -71,7 +71,7 @@ def wanted(orders: Mapping[str, Order], revisions: Sequence[str], asked: Change)
         raise Refuse(Text("{class_id}: nobody has booked it here", class_id=asked.class_id), errors.NOT_BOOKED)
     if order.state not in WAITS:
         code = errors.CANCELLED if order.state is BookingState.CANCELLED else errors.ENDED
-        raise Refuse(f"{asked.class_id}: the class is {order.state}", code)
+        raise Refuse(Text("{class_id}: the class is {state}", class_id=asked.class_id, state=order.state), code)
     waiting = [orders[id_] for id_ in revisions if orders[id_].state in WAITS]
     latest = max(waiting, key=lambda revision: _number(revision.class_id), default=order)
     try:
@@ -87,12 +87,25 @@ def _decide(changes: Changes, asked: Change, facts: ChangeFacts, limits: Limits)
         _again(changes, latest)
         return
     if order.start_time <= changes.now < booking.start_time:
-        raise Refuse(f"{order.class_id}: it has begun, so its start_time cannot be later than now", errors.MALFORMED)
+        raise Refuse(
+            Text("{class_id}: it has begun, so its start_time cannot be later than now", class_id=order.class_id),
+            errors.MALFORMED,
+        )
     _refuse_late(changes, order, min(order.end_time, booking.end_time))
     twin = changes.orders.get(placement.secondary_id(order.class_id))
     if twin is not None and twin.state not in WAITS and _airs_elsewhere(latest, asked):
-        why = f"its second airing is {twin.state}{f' ({twin.message})' if twin.message else ''}"
-        raise Refuse(f"{order.class_id}: {why}, so its {placement.BACKUP_FIELD} cannot be changed", errors.ENDED)
+        why = Text("its second airing is {state}", state=twin.state)
+        if twin.message:
+            why = Text("its second airing is {state} ({message})", state=twin.state, message=twin.message)
+        raise Refuse(
+            Text(
+                "{class_id}: {reason}, so its {backup_field} cannot be changed",
+                class_id=order.class_id,
+                reason=why,
+                backup_field=placement.BACKUP_FIELD,
+            ),
+            errors.ENDED,
+        )
     verdict = _admitted(changes, latest, booking, facts, limits)
     if order.state is BookingState.WAITING:
         _at_once(changes, order, booking, verdict, facts.loads)
@@ -107,8 +120,11 @@ def _refuse_late(changes: Changes, order: Order, end_time: float) -> None:
     """Raise Refuse if a class ends, or is to end, too soon for a change to be surely done before."""
     left_s = end_time - changes.now
     if left_s < LAST_S and order.state is not BookingState.WAITING:
-        reason = f"it ends in {formatting.span(left_s)}" if left_s > 0 else "its end has passed"
-        raise Refuse(f"{order.class_id}: {reason}, so it cannot be changed any more", errors.ENDED)
+        reason = Text("it ends in {left_s:span}", left_s=left_s) if left_s > 0 else Text("its end has passed")
+        raise Refuse(
+            Text("{class_id}: {reason}, so it cannot be changed any more", class_id=order.class_id, reason=reason),
+            errors.ENDED,
+        )
 
 
 def _airs_elsewhere(latest: Order, asked: Change) -> bool:
@@ -145,7 +161,7 @@ def _admitted(changes: Changes, latest: Order, booking: Booking, facts: ChangeFa
         raise Refuse(Text("{thing}: {what}", thing=booking.class_id, what=changes.no_streamer()), errors.NO_STREAMER)
     for attempt in decided.attempts:
         changes.begun.append(attempt)
-        changes.note("transcoding begins", stem=attempt.stem, detail=f"{attempt.backend}, attempt {attempt.attempt}")
+        changes.note("transcoding begins", stem=attempt.stem, detail=attempt.text())
         facts.renditions[attempt.record_id, attempt.resolution] = Rendition.of(attempt)
     for stream in booking.streams:
         facts.taken.setdefault(stream, []).append(Slot(booking.class_id, booking.start_time, booking.end_time))
@@ -187,7 +203,7 @@ def _revision(changes: Changes, order: Order, booking: Booking, verdict: Booking
     known = changes.revisions.get(order.class_id, ())
     number = 1 + max(map(_number, known), default=0)
     revision = changes.book(booking.under(revision_id(order.class_id, number)))
-    changes.note(f"change {number} is asked for", order)
+    changes.note(Text("change {number} is asked for", number=number), order)
     if verdict.state is BookingState.WAITING:
         changes.move(revision, BookingState.WAITING)
         changes.joins[changes.waiting_key(revision)].append(revision.class_id)
@@ -212,7 +228,7 @@ def reported(changes: Changes, revision: Order, report: Report, loads: Loads) ->
     is_lost = report.cmd == "ended" or (report.cmd == "prepared" and report.result != "success")
     if is_lost or (is_of and report.code == errors.ENDED.number):
         code = errors.CODES.get(report.code, errors.DOWNLOAD_FAILED)
-        changes.refuse(revision, code, report.message, alarm=_is_second(revision))
+        changes.refuse(revision, code, report.reason, alarm=_is_second(revision))
     elif order is None or order.state not in placement.ON_STREAMER:
         forsake(changes, [revision])
     elif report.cmd == "prepared" and order.streamer == revision.streamer:
@@ -250,7 +266,8 @@ def _apply(changes: Changes, order: Order, revision: Order) -> None:
         changes.release(revision.streamer or "", revision.class_id, revision.placement)
         return
     _tell(changes, order, after)
-    changes.note(f"change {_number(revision.class_id)} is prepared", order, f"waits for {order.streamer} to confirm it")
+    waits = Text("waits for {streamer} to confirm it", streamer=order.streamer)
+    changes.note(Text("change {number} is prepared", number=_number(revision.class_id)), order, waits)
     changes.row(order.class_id, "to be changed", where=order.streamer or "", detail=revision.stem)
 
 
@@ -292,7 +309,7 @@ def _in_force(changes: Changes, order: Order, revision: Order, loads: Loads) -> 
             changes.move(pending, BookingState.CANCELLED, 0, text)
             _let_go(changes, pending)
     changes.row(order.class_id, "changed", where=streamer, detail=revision.stem)
-    changes.note("changed", order, f"by change {number}")
+    changes.note("changed", order, Text("by change {number}", number=number))
     booking = Booking.model_validate(from_json(revision.payload) | {"class_id": class_of(order.class_id)})
     after = changes.revise(order, booking.under(order.class_id), revision.url)
     _announce(changes, order, after, booking)

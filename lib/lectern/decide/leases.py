@@ -249,9 +249,8 @@ def grant(changes: Changes, claim: Granted, taken: Sequence[tuple[str, int]], ca
         changes.release(name, cancel.class_id)
         changes.cancel_told_again(cancel.class_id)
     changes.tell(name, Grant.model_construct(streamer=name, session=claim.session), None)
-    changes.note(
-        "lease granted", detail=f"to {name}; taken from it before: {formatting.counted(len(taken), 'class', 'classes')}"
-    )
+    number = Text.many("{n:,} class", "{n:,} classes", n=len(taken))
+    changes.note("lease granted", detail=Text("to {name}; taken from it before: {number}", name=name, number=number))
 
 
 def drain(changes: Changes, name: str, orders: Sequence[Order], choice: Choice) -> None:
@@ -266,7 +265,7 @@ def withdraw(changes: Changes, name: str, orders: Sequence[Order]) -> str:
     after = {"session": None, "lost_at": None, "withdrawn_at": changes.now}
     changes.change(streamers, {"name": name}, {}, after)
     for order in orders:
-        changes.note("left to the old program", order, f"{name} was rolled back")
+        changes.note("left to the old program", order, Text("{name} was rolled back", name=name))
     number = formatting.counted(len(orders), "class", "classes")
     return f"is back at the old program, which airs its {number}; nothing is moved to another"
 

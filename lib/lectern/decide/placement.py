@@ -4,6 +4,7 @@ import hashlib
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any
 
 from pydantic_core import from_json
@@ -17,6 +18,12 @@ from lectern.model.tables.teacher import CancelRow, cancels
 from lectern.states import BOOKING_OVER, BookingState
 from lectern.wire.fields import BACKUP
 from lectern.wire.messages import Booking, Cancel
+
+
+@lru_cache(maxsize=256)
+def _on(streamer: str) -> Text:
+    """Where a class was placed: one for all classes of a storm."""
+    return Text("on {streamer}", streamer=streamer)
 
 
 def ranking(stem: str, streamers: Sequence[str]) -> list[str]:
@@ -140,7 +147,7 @@ def _cancel(changes: Changes, order: Order) -> bool:
     passed = order.end_time <= changes.now and order.state in {*ON_STREAMER, BookingState.BROKEN}
     if order.state in BOOKING_OVER or passed:
         changes.row(class_id, f"cancel of a class that is {order.state}")
-        changes.note(f"cancel of a class that is {order.state}", order)
+        changes.note(Text("cancel of a class that is {state}", state=order.state), order)
         return False
     after = changes.move(order, BookingState.CANCELLED, order.code or 0)
     if order.state is BookingState.WAITING:
@@ -188,7 +195,7 @@ def resend_cancels(changes: Changes, unconfirmed: Sequence[CancelRow]) -> None:
     """Tell streamers again to release classes that were cancelled."""
     for row in unconfirmed:
         changes.release(row.streamer or "", row.class_id)
-        changes.note("cancel told again", class_id=row.class_id, detail=f"to {row.streamer}")
+        changes.note("cancel told again", class_id=row.class_id, detail=Text("to {streamer}", streamer=row.streamer))
         changes.cancel_told_again(row.class_id)
 
 
@@ -219,8 +226,8 @@ def add_secondary(changes: Changes, order: Order, streamer: str, url: str, loads
     loads[chosen] = loads.get(chosen, 0) + 1
     changes.book(booking)
     changes.place(replace(second, promised_at=changes.now), chosen, url)  # promised: the platform gets no second answer
-    changes.note("placed", second, f"on {chosen}")
-    changes.note("backup placed", order, f"on {chosen}")
+    changes.note("placed", second, _on(chosen))
+    changes.note("backup placed", order, _on(chosen))
     changes.row(second.class_id, "proceed", where=chosen, detail=second.stem)
 
 
@@ -290,7 +297,7 @@ def proceed(changes: Changes, going: Sequence[tuple[Order, str]], loads: Loads) 
             continue
         loads[streamer] += 1
         changes.place(order, streamer, url)
-        changes.note("placed", order, f"on {streamer}")
+        changes.note("placed", order, _on(streamer))
         changes.row(order.class_id, "proceed", where=streamer, detail=order.stem)
         add_secondary(changes, order, streamer, url, loads)
 
@@ -330,7 +337,7 @@ def place_again(changes: Changes, orders: Sequence[Order], choice: Choice, why: 
         moved = changes.orders[order.class_id]
         where = Text("from {before} to {chosen}: {reason}", before=before, chosen=chosen, reason=why)
         changes.announce(moved, "moved", message=where, from_streamer=before)
-        changes.note("moved", order, f"from {before} to {chosen}: {why}")
+        changes.note("moved", order, where)
         changes.row(order.class_id, "moved", where=chosen, detail=f"from {before}: {why}")
 
 

@@ -9,7 +9,7 @@ from lectern import errors, i18n
 from lectern.decide import change, gaps
 from lectern.decide.airing import STORY
 from lectern.decide.placement import Choice, cancel_second, end, place_again
-from lectern.i18n import Text
+from lectern.i18n import Text, from_pair
 from lectern.model.facts import AsRun, Order
 from lectern.model.plan import Changes
 from lectern.model.streamer_plan import DETAIL_TOLD
@@ -70,7 +70,7 @@ def take(changes: Changes, report: Report, facts: ReportFacts) -> None:
         changes.note(
             "cancel confirmed",
             class_id=report.class_id,
-            detail=Text("{thing}: {what}", thing=report.streamer, what=report.message),
+            detail=Text("{thing}: {what}", thing=report.streamer, what=report.reason),
         )
     elif order is not None and order.revises is not None and _is_from(order, report):
         change.reported(changes, order, report, facts.choice.loads)
@@ -131,7 +131,7 @@ def _keep_sent(changes: Changes, order: Order, report: Report, facts: ReportFact
             if "host" not in entry:
                 parts.append(_PART.validate_python(entry))
             elif (event := _EVENT.validate_python(entry)).what in STORY:
-                story.append(replace(event, detail=event.detail[:DETAIL_TOLD]))
+                story.append(replace(event, detail=from_pair(entry.get("sentence")) or event.detail[:DETAIL_TOLD]))
         except ValidationError as error:
             changes.note("as-run not readable", order, f"{report.streamer}: {error.errors()[0]['msg']}: {entry!r:.200}")
     if parts:
@@ -157,11 +157,11 @@ def _prepared(changes: Changes, order: Order, report: Report, facts: ReportFacts
     elif is_over and order.promised_at is not None:
         _ended(changes, order, report, SentParts())
     elif order.promised_at is not None or order.state is BookingState.READY:
-        why = Text("{streamer}: {code} {reason}", streamer=report.streamer, code=report.code, reason=report.message)
+        why = Text("{streamer}: {code} {reason}", streamer=report.streamer, code=report.code, reason=report.reason)
         place_again(changes, [order], facts.choice, why, refused=True)
     else:
         code = errors.CODES.get(report.code, errors.DOWNLOAD_FAILED)
-        changes.refuse(order, code, report.message, alarm=True)
+        changes.refuse(order, code, report.reason, alarm=True)
         cancel_second(changes, order)
 
 
@@ -180,17 +180,17 @@ def _ready(changes: Changes, order: Order, report: Report) -> Order:
         what, promised_at = "answered with success", changes.now
     if what != "answered with 410":
         changes.announce(order, "accepted", message=Text("prepared"))
-    changes.note(what, order, Text("{thing}: {what}", thing=report.streamer, what=report.message).rstrip(": "))
-    return changes.move(order, BookingState.READY, 0, report.message, promised_at=promised_at)
+    changes.note(what, order, _by(report.streamer, report.reason))
+    return changes.move(order, BookingState.READY, 0, report.reason, promised_at=promised_at)
 
 
 def _ended(changes: Changes, order: Order, report: Report, sent: SentParts) -> None:
     code = errors.CODES.get(report.code, errors.AIRING_BROKEN)
-    state, message = BookingState.BROKEN, report.message
+    state, message = BookingState.BROKEN, report.reason
     if report.result == "success":
         is_whole = code is not errors.AIRED_WITH_GAPS
         if sent.before:  # it was moved, and its streamer knows only its own part
-            is_whole, message = sent.together(order, report.message)
+            is_whole, message = sent.together(order, report.reason)
         state = BookingState.AIRED if is_whole else BookingState.AIRED_WITH_GAPS
         code = errors.AIRED_WITH_GAPS
     elif code is errors.CANCELLED:
@@ -207,7 +207,11 @@ def _ended(changes: Changes, order: Order, report: Report, sent: SentParts) -> N
             record_id=order.record_id,
         )
     changes.row(order.class_id, state, where=report.streamer, code=number, detail=message)
-    changes.note(state, order, Text("{thing}: {what}", thing=report.streamer, what=message).rstrip(": "))
+    changes.note(state, order, _by(report.streamer, message))
+
+
+def _by(streamer: str, reason: str) -> str:
+    return Text("{thing}: {what}", thing=streamer, what=reason) if reason else streamer
 
 
 def _tell_end(changes: Changes, order: Order, sent: SentParts) -> None:

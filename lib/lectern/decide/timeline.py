@@ -7,7 +7,7 @@ from typing import assert_never
 
 from lectern import formatting
 from lectern.errors import CODES, MALFORMED, STREAMER_LOST, ErrorCode
-from lectern.i18n import BESIDE, Text, joined
+from lectern.i18n import BESIDE, Text, joined, msgid
 from lectern.model.streamer_plan import DETAIL_TOLD
 from lectern.model.views import Booked, ClassView, EventView, Gap, StreamerView, TranscodeView
 from lectern.states import AiringState, Backend, BookingState
@@ -219,6 +219,27 @@ BY_TURNS = frozenset(
 )
 """Events that alternate while a push host has trouble: each kind of them is then shown as one line."""
 
+NAMES = frozenset(
+    {
+        *(msgid("waits"), msgid("placed"), msgid("backup placed"), msgid("moved"), msgid("stays"), msgid("released")),
+        *(msgid("answered with success"), msgid("answered with 410"), msgid("changed"), msgid("change in force")),
+        *(msgid("change refused"), msgid("refused"), msgid("cancelled"), msgid("cancelled before it was booked")),
+        *(msgid("cancel confirmed"), msgid("cancel told again"), msgid("cancel of an unknown class")),
+        *(msgid("delivered again"), msgid("another booking refused"), msgid("malformed"), msgid("given up")),
+        *(msgid("connected"), msgid("on air"), msgid("push broke off"), msgid("push refused"), msgid("fell behind")),
+        *(msgid("lease over"), msgid("playout away"), msgid("slate"), msgid("nothing to send"), msgid("alarm")),
+        *(msgid("recording again"), msgid("aired"), msgid("aired with gaps"), msgid("broken"), msgid("closed late")),
+        *(msgid("not sent"), msgid("its file is lost"), msgid("prepared anew"), msgid("checked: ready")),
+        *(msgid("checked: not ready"), msgid("looked through"), msgid("recording faults"), msgid("evicted")),
+        *(msgid("prepare: cached already"), msgid("prepare: being downloaded already")),
+        *(msgid("prepare: to be downloaded"), msgid("downloaded"), msgid("download failed")),
+        *(msgid("transcoding begins"), msgid("transcoding taken over"), msgid("asked for over HTTP")),
+        *(msgid("ECS host failed"), msgid("ECS transcoding begins"), msgid("ECS transcoding ended")),
+        *(msgid("left to the old program"), msgid("taken over from the old program"), msgid("lease granted")),
+    }
+)
+"""The names of events, which catalogues have."""
+
 
 @dataclass(frozen=True)
 class TimelineLine:
@@ -235,11 +256,16 @@ class TimelineLine:
 
     def text(self, translate: Callable[[str], str] = str) -> str:
         """The line for people, without its time, in the language of *translate*."""
-        detail = self.first.detail
-        text = f"{self.first.what}{' ' if _GOES_ON.match(detail) else ': '}{detail}" if detail else self.first.what
+        what, detail = self.first.what, self.first.detail
+        text = what = Text(what) if what in NAMES else what
         if self.number > 1:
-            text = f"{self.first.what}, {self.number:,} times until {formatting.clock(self.last.at)}"
-            text += f"; the last: {self.last.detail}" if self.last.detail else ""
+            text = Text("{what}, {n:,} times until {until:clock}", what=what, n=self.number, until=self.last.at)
+            last = [Text("the last: {detail}", detail=self.last.detail)] if self.last.detail else []
+            text = joined([text, *last])
+        elif detail:
+            text = Text("{thing}: {what}", thing=what, what=detail)
+            if _GOES_ON.match(detail):
+                text = Text("{what} {detail}", what=what, detail=detail)
         return f"{self.thing}: {translate(text)}"
 
     def written(self, translate: Callable[[str], str] = str) -> str:
@@ -256,7 +282,9 @@ def story(view: ClassView, gaps: Iterable[Gap]) -> list[TimelineLine]:
         (noted.at, noted.what, noted.class_id, noted.host, noted.detail[:DETAIL_TOLD]): noted for noted in view.events
     }
     for gap in gaps:
-        text = f"until {formatting.clock(gap.ends)}, {formatting.length(gap.missing_s)}: {gap.reason()}"
+        text = Text(
+            "until {ends:clock}, {missing_s:length}: {why}", ends=gap.ends, missing_s=gap.missing_s, why=gap.reason()
+        )
         event = EventView(gap.begins, NOT_SENT, view.class_id, None, view.host, text)
         by_content[event.at, event.what, event.class_id, event.host, text] = event
     return lines(by_content.values())

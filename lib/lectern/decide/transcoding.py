@@ -8,7 +8,7 @@ from typing import Literal
 from lectern import errors
 from lectern.decide.placement import Loads, proceed
 from lectern.errors import TRANSCODE_TIMED_OUT, ErrorCode, Refuse
-from lectern.i18n import Text, joined
+from lectern.i18n import Text, joined, msgid
 from lectern.model.facts import Attempt, Order, Rendition, RenditionKey
 from lectern.model.plan import Changes
 from lectern.rendition_ids import stem
@@ -33,13 +33,13 @@ class Row(StrEnum):
 class Outcome(StrEnum):
     """What a transcoding result leads to: the table's last column."""
 
-    SUCCEED = "status success; waiting classes proceed; list deleted"
-    FALL_BACK = "request ECS transcoding"
-    FAIL = "status failed; waiting classes refused with 208; list deleted; alarm"
-    TIME_OUT = "status timed out; waiting classes refused with 207; list deleted; alarm"
-    ALARM = "alarm, change nothing"
-    CORRECT = "correct the status of a timed-out rendition"
-    IGNORE = "counted, logged, changes nothing"
+    SUCCEED = msgid("status success; waiting classes proceed; list deleted")
+    FALL_BACK = msgid("request ECS transcoding")
+    FAIL = msgid("status failed; waiting classes refused with 208; list deleted; alarm")
+    TIME_OUT = msgid("status timed out; waiting classes refused with 207; list deleted; alarm")
+    ALARM = msgid("alarm, change nothing")
+    CORRECT = msgid("correct the status of a timed-out rendition")
+    IGNORE = msgid("counted, logged, changes nothing")
 
 
 TABLE: tuple[tuple[bool | Any_, Backend | Any_, RenditionState | Row | Any_, Outcome], ...] = (
@@ -131,9 +131,9 @@ def _after(row: Rendition, what: Outcome) -> Rendition:
 class Overdue(StrEnum):
     """What to do with a rendition whose deadline has passed."""
 
-    SUCCEED = "its output is there after all"
-    FALL_BACK = "request ECS transcoding"
-    TIME_OUT = "status timed out; waiting classes refused with 207; alarm"
+    SUCCEED = msgid("its output is there after all")
+    FALL_BACK = msgid("request ECS transcoding")
+    TIME_OUT = msgid("status timed out; waiting classes refused with 207; alarm")
 
 
 def overdue(*, output_there: bool, backend: Backend | None, on_timeout: Literal["refuse", "ecs"], ecs: bool) -> Overdue:
@@ -196,7 +196,11 @@ def apply(changes: Changes, settled: Settled, row: Rendition | None, waiters: Wa
     backend = settled.result.type or (row and row.backend) or "unknown"
     word = "success" if settled.result.success else "failed"  # the wire spells success in several ways
     changes.transcoded.append((str(backend), word))
-    why = settled.result.message or f"{settled.result.type or 'the'} transcoding of {settled.stem}: {word}"
+    why = settled.result.message or Text("the transcoding of {stem}: {word}", stem=settled.stem, word=Text(word))
+    if not settled.result.message and settled.result.type:
+        why = Text(
+            "{backend} transcoding of {stem}: {word}", backend=settled.result.type, stem=settled.stem, word=Text(word)
+        )
     url = settled.result.transcode_video_url or ""
     match settled.outcome:
         case Outcome.SUCCEED if row is not None:
@@ -211,8 +215,8 @@ def apply(changes: Changes, settled: Settled, row: Rendition | None, waiters: Wa
             changes.fallen.append((settled.key, ahead.ecs_deadline))
         case Outcome.ALARM:
             _unknown(changes, settled, waiters.listed)
-    detail = f"{settled.result.type or 'no type'}: {settled.outcome}. {why}"
-    changes.note(f"result: {word}", stem=settled.stem, detail=detail)
+    detail = Text("{backend}: {outcome}. {why}", backend=settled.result.type or "?", outcome=settled.outcome, why=why)
+    changes.note(Text("result: {word}", word=word), stem=settled.stem, detail=detail)
     changes.row(settled.stem, settled.outcome, detail=settled.result.message or "")
 
 
@@ -239,7 +243,7 @@ def expire(changes: Changes, late: Late, waiters: Waiters, ahead: Ahead) -> None
             if late.backend:
                 why = Text("no result of the {backend} transcoding in time", backend=late.backend)
             give_up(changes, late.key, errors.TRANSCODE_TIMED_OUT, why, waiters)
-    changes.note(f"deadline passed: {late.what}", stem=stem(*late.key))
+    changes.note(Text("deadline passed: {what}", what=late.what), stem=stem(*late.key))
     changes.row(stem(*late.key), late.what)
 
 

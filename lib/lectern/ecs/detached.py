@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from lectern import subprocesses
 from lectern.ecs import ssh
 from lectern.errors import NO_ECS_ROOM, CallAPerson, FallBack, TryAgain
+from lectern.i18n import Text
 from lectern.subprocesses import OnLine, last_line
 
 LEFT_MINUTES = 10
@@ -152,12 +153,26 @@ async def run(connection: ssh.SshConnection, folder: Folder, step: DetachedStep,
     except (subprocesses.TimedOut, subprocesses.Stalled) as error:
         read = ["tail", "-c", "2000", f"{folder.path}/{step.name}.err"]
         words = await connection.run(read, timeout_s=_QUICK_S)
-        raise type(error)(f"{step.argv[0]} on {connection.host}", error.seconds, last_line(words.output)) from error
+        raise type(error)(ssh.on_host(step.argv[0], connection.host), error.seconds, last_line(words.output)) from error
     output, found, ended = seen.output.rpartition(f"\n{_OUTPUT}\n")[2].rpartition(f"\n{_ENDED} ")
     if seen.returncode == _GONE:
-        raise TryAgain(f"{connection.host}: {folder.path} is gone: {step.name} was ended by another")
+        raise TryAgain(
+            Text(
+                "{host}: {path} is gone: {step} was ended by another",
+                host=connection.host,
+                path=folder.path,
+                step=step.name,
+            )
+        )
     if not found:
-        raise CallAPerson(f"{connection.host}: {folder.path} cannot be used: {seen.last_words or seen.returncode}")
+        raise CallAPerson(
+            Text(
+                "{host}: {path} cannot be used: {why}",
+                host=connection.host,
+                path=folder.path,
+                why=seen.last_words or seen.returncode,
+            )
+        )
     code, *free_kib = ended.split()
     free_bytes = int(free_kib[0]) * 1024 if free_kib else None
     return Ended(None if code == "gone" else int(code), output, seen.errors, free_bytes)

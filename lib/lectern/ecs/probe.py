@@ -101,7 +101,13 @@ def _ended_itself(connection: ssh.SshConnection, ffprobe: str, returncode: int) 
     if returncode in MISSING:
         raise missing(connection, ffprobe, "ffmpeg")
     if returncode not in _BY_ITSELF:
-        raise TryAgain(f"{connection.host}: ffprobe was killed ({returncode}); has it too little memory?")
+        raise TryAgain(
+            Text(
+                "{host}: ffprobe was killed ({returncode}); has it too little memory?",
+                host=connection.host,
+                returncode=returncode,
+            )
+        )
 
 
 def _probe_argv(ffprobe: str, path: str) -> list[str]:
@@ -202,9 +208,9 @@ def _end_of(tail: str) -> str:
     code, _, said = tail.partition("\n")
     errors = [line for line in said.splitlines() if line.strip() and not _REPORT.fullmatch(line)]
     if code != "0" or errors:
-        return errors[-1].strip() if errors else f"ffmpeg ended with {code}"
+        return errors[-1].strip() if errors else Text("ffmpeg ended with {code}", code=code)
     frames = re.findall(r"^frame=\s*(\d+)", said, re.MULTILINE)
-    return "" if frames and int(frames[-1]) > 0 else "no picture"
+    return "" if frames and int(frames[-1]) > 0 else Text("no picture")
 
 
 def check(wanted: Wanted, made: Media, measured: Measured, tail: str) -> None:

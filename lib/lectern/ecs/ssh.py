@@ -126,6 +126,11 @@ _THREADS = 8
 _GRACE_S, _END_TIMEOUT_S = 3, 15.0
 
 
+def on_host(program: str, host: object) -> Text:
+    """A *program* on another host, as errors name it."""
+    return Text("{program} on {host}", program=program, host=host)
+
+
 class Lost(TryAgain):
     """The host cannot be reached, or the connection to it broke; what was begun there may go on."""
 
@@ -177,7 +182,7 @@ class SshConnection:
             await subprocesses.shielded(self._close(running, argv[0], ended=ended))
         if cause is not None:
             seconds = time.monotonic() - (started_at if cause is subprocesses.TimedOut else running.lines.progressed_at)
-            raise cause(f"{argv[0]} on {self.host}", seconds, subprocesses.last_line(running.err.text))
+            raise cause(on_host(argv[0], self.host), seconds, subprocesses.last_line(running.err.text))
         returncode = self._returncode(running, argv[0])
         spent_s = time.monotonic() - started_at
         return subprocesses.Finished(tuple(argv), returncode, running.out.text, running.err.text, spent_s)

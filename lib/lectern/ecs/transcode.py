@@ -77,7 +77,7 @@ class Steps:
                 NO_ECS_ROOM,
             )
         if ended.exit_code is None:
-            raise TryAgain(f"{what} was ended from outside")
+            raise TryAgain(Text("{what} was ended from outside", what=what))
         return ended
 
     def missing(self, program: str, package: str) -> CallAPerson:
@@ -130,7 +130,7 @@ class SourceFile:
         self._steps, self._job, self._host = steps, steps.job, steps.connection.host
         self._wget = steps.job.programs.wget
         self.path = f"{steps.folder.path}/{_SOURCE}"
-        self.thing = f"source of {steps.job.record_id}"
+        self.thing = Text("source of {record_id}", record_id=steps.job.record_id)
 
     async def there(self, first: Awaitable[RemoteFile]) -> Media:
         """Fetch the source, unless an earlier call has; *first* is what the origin promises of it now.
@@ -153,8 +153,12 @@ class SourceFile:
         folder = self._steps.folder
         needed = (remote.size_bytes or 0) * (1 + len(self._job.wanted)) + _RESERVE_BYTES
         if not folder.files and folder.free_bytes < needed:
-            found = f"{folder.free_bytes} bytes are free in {folder.path}, {needed} are needed"
-            raise FallBack(f"{self._job.name}: {self._host} has no room: {found}", NO_ECS_ROOM)
+            free = {"free": folder.free_bytes, "path": folder.path, "needed": needed}
+            found = Text("{free} bytes are free in {path}, {needed} are needed", **free)
+            raise FallBack(
+                Text("{job}: {host} has no room: {found}", job=self._job.name, host=self._host, found=found),
+                NO_ECS_ROOM,
+            )
 
     async def _fetched(self, number: int, remote: RemoteFile) -> Media:
         # Named after what the origin promises, so that a part of another file is not resumed.
@@ -189,8 +193,14 @@ class SourceFile:
         """Take the file as the source if the origin still has the same file; otherwise it may be parts of two files."""
         after = await promised(self._job)
         if before.promise != after.promise or before.size_bytes not in (None, size_bytes):
-            found = f"{before.size_bytes} bytes were promised, {size_bytes} came, now it has {after.size_bytes}"
-            raise TryAgain(f"{redact_url(before.url)}: has changed while it was read: {found}", DOWNLOAD_FAILED)
+            changed = Text(
+                "{url}: has changed while it was read: {promised} bytes were promised, {came} came, now it has {now}",
+                url=redact_url(before.url),
+                promised=before.size_bytes,
+                came=size_bytes,
+                now=after.size_bytes,
+            )
+            raise TryAgain(changed, DOWNLOAD_FAILED)
         return await self._look(file)
 
     async def _look(self, file: str | None = None) -> Media:

@@ -84,7 +84,13 @@ async def probe(path: Path) -> Probe:
         raise Refuse(
             Text("{path}: cannot be opened as a recording: the decoder crashes on it", path=path), BAD_RECORDING
         )
-    raise TryAgain(f"{path}: cannot be probed: {done.last_words or f'exit code {done.returncode}'}")
+    raise TryAgain(
+        Text(
+            "{path}: cannot be probed: {last_words}",
+            path=path,
+            last_words=done.last_words or Text("exit code {code}", code=done.returncode),
+        )
+    )
 
 
 def main(path: str) -> None:
@@ -117,7 +123,7 @@ def _probe(path: Path) -> Probe:
         raise
     except (av.error.FFmpegError, OSError) as error:
         if error.errno in cache_dir.OURS:
-            raise TryAgain(f"{path}: cannot be opened: {error.strerror}") from error
+            raise TryAgain(Text("{path}: cannot be opened: {strerror}", path=path, strerror=error.strerror)) from error
         raise Refuse(
             Text("{path}: cannot be opened as a recording: {error}", path=path, error=error), BAD_RECORDING
         ) from error

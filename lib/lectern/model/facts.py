@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
+from lectern.i18n import Text
 from lectern.rendition_ids import stem
 from lectern.states import AiringState, Backend, BookingState, FileState, RenditionState, Resolution
 from lectern.wire.fields import revised
@@ -55,6 +56,10 @@ class Attempt:
     def stem(self) -> str:
         """The rendition's id on a streamer."""
         return stem(self.record_id, self.resolution)
+
+    def text(self) -> str:
+        """Who makes it, and how often it was tried."""
+        return Text("{backend}, attempt {attempt}", backend=self.backend, attempt=self.attempt)
 
 
 @dataclass(frozen=True)

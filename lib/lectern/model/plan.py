@@ -8,7 +8,7 @@ from typing import Any, Generic, Protocol, TypeVar, Unpack
 
 from lectern import errors
 from lectern.errors import ErrorCode, Malformed
-from lectern.i18n import Text
+from lectern.i18n import Text, to_json
 from lectern.model.class_events import ClassEvent
 from lectern.model.facts import AsRun, Attempt, Event, InboxMessage, Order, RenditionKey
 from lectern.model.tables.shared import AnyTable
@@ -140,7 +140,7 @@ class Decided(Generic[S]):
 
 _FIELDS = tuple(one.name for one in fields(Order))
 _VALUES = attrgetter(*_FIELDS)
-NEW = (*_FIELDS, "institution_id", "stream", "backup_stream", "received_at", "updated_at")
+NEW = (*_FIELDS, "sentence", "institution_id", "stream", "backup_stream", "received_at", "updated_at")
 """The columns of a new booking."""
 
 MAX_DELIVERIES = 10
@@ -424,4 +424,4 @@ class Changes(Decided[TeacherSettings]):
 def new_row(booking: Booking, order: Order, now: float) -> tuple[object, ...]:
     """The row of a new booking in the order of `NEW`; a refused one takes no stream."""
     streams = (None, None) if order.state is BookingState.REFUSED else (booking.stream, booking.backup_stream)
-    return *_VALUES(order), booking.institution_id, *streams, now, now
+    return *_VALUES(order), to_json(order.message), booking.institution_id, *streams, now, now

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from lectern import errors, i18n
 from lectern.errors import ErrorCode
-from lectern.i18n import Text
+from lectern.i18n import Text, to_json, wire
 from lectern.model.facts import Airing, AsRun, Cached, Idle
 from lectern.model.plan import Decided, Increment, New, RowChange
 from lectern.model.tables.streamer import classes, dirs, files, tasks
@@ -34,7 +34,7 @@ NEW_TASK = ("class_id", *_TASK, "status")
 _OF_TASK = attrgetter("class_id", *_TASK)
 NEW_CLASS = (
     *("class_id", "video_id", "site", "record_id", "placement"),
-    *("state", "code", "message", "updated_at", "released_at"),
+    *("state", "code", "message", "sentence", "updated_at", "released_at"),
 )
 
 ANY_PLACEMENT = 2**31 - 1
@@ -60,7 +60,14 @@ def class_row(one: Admitted, site: str, now: float) -> tuple[object, ...]:
     wanted = one.wanted
     released_at = None if one.state in LIVE_AIRINGS else now  # it never cited its rendition
     whose = wanted.class_id, wanted.stem, site, wanted.record_id, wanted.placement
-    return *whose, one.state, one.code, one.message, now, released_at
+    return *whose, one.state, one.code, one.message, to_json(one.message), now, released_at
+
+
+def _told(event: EventView) -> dict[str, Any]:
+    """An event as its teacher is told it."""
+    pair = event.detail.pair() if isinstance(event.detail, Text) and len(event.detail) <= DETAIL_TOLD else None
+    told = {"at": event.at, "what": event.what, "detail": event.detail[:DETAIL_TOLD]}
+    return told if pair is None else {**told, "sentence": pair}
 
 
 @dataclass
@@ -286,13 +293,10 @@ class StreamerChanges(Decided[StreamerSettings]):
                 result="success" if is_aired else "fail",
                 code=code.number if code else 0,
                 message=message,
+                **wire(message),
                 placement=about.placement,
                 as_run=[vars(one) for one in parts] or None,
-                events=[
-                    {"at": one.at, "what": one.what, "detail": one.detail[:DETAIL_TOLD]}
-                    for one in events[-EVENTS_TOLD:]
-                ]
-                or None,
+                events=[_told(one) for one in events[-EVENTS_TOLD:]] or None,
             )
         )
 
@@ -308,6 +312,7 @@ class StreamerChanges(Decided[StreamerSettings]):
                 result="fail" if code else "success",
                 code=code.number if code else 0,
                 message=message,
+                **wire(message),
                 placement=placement,
                 of_placement=of_placement,
             )

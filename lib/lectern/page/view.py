@@ -18,7 +18,7 @@ from markdown_it.token import Token
 from markupsafe import Markup, escape
 from sqlalchemy import Connection
 
-from lectern import chinese_account, formatting
+from lectern import formatting
 from lectern.db import account as db_account
 from lectern.db import incidents, timetable
 from lectern.decide import account as decide_account
@@ -26,8 +26,8 @@ from lectern.decide import dashboard as hours
 from lectern.decide import timeline
 from lectern.decide.account import Account, Standing
 from lectern.decide.dashboard import MISSED
-from lectern.errors import CODES, ErrorCode, LecternError
-from lectern.i18n import translated, translator
+from lectern.errors import CODES, ErrorCode, LecternError, alarm_in
+from lectern.i18n import Text, joined, translated, translator
 from lectern.model.tables.teacher import ViewerRow, journal
 from lectern.model.views import Booked, ClassView, OpenAlarm, StreamerStatus
 from lectern.wire.fields import BACKUP
@@ -177,7 +177,7 @@ def _line(known: ClassView, standing: Standing, now: float) -> PageLine:
     assert booked is not None  # the timetable lists only bookings
     said = booked.message or "" if standing in _SAID else decide_account.state_sentence(known, standing, now)
     if known.dead_air and standing in {Standing.READY, Standing.COMING}:
-        said += f"; recording faults: {known.dead_air}"
+        said = joined((said, Text("{thing}: {what}", thing=Text("recording faults"), what=known.dead_air)))
     return PageLine(booked, standing, said)
 
 
@@ -405,8 +405,7 @@ def rendered(template: str, language: str = "en", **fields: Any) -> str:  # noqa
         "codes": CODES,
         "read": partial(translated, language=language),
         "language": language,
-        "say": chinese_account.writer(language),
-        "tell": chinese_account.message if language == "zh" else lambda _, message: translated(message, language),
+        "tell": partial(alarm_in, language),
         "now": time.time(),
     }
     return _TEMPLATES.get_template(template).render(**given, **fields)

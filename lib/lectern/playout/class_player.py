@@ -7,9 +7,10 @@ from lectern.playout.context import Now, WorkerContext
 from lectern.playout.kernel import Isolated
 from lectern.playout.publisher import LEAD_S, ClassPublisher
 from lectern.playout.rtmp.url import target
+from lectern.playout.sentences import sentence
 from lectern.playout.timetable import ScheduledClass
 
-CANCELLED = "it was cancelled"
+CANCELLED = sentence("it was cancelled")
 """The reason for the end of a class that is not in the timetable any more."""
 
 _RANK = ("on_air", "trying", "connecting", "no_lease", "waiting", "ended")

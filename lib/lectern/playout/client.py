@@ -13,6 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from lectern.playout.sentences import sentence
 from lectern.playout.state_file import replace
 
 PROTOCOL = 2
@@ -70,8 +71,8 @@ class Client:
                 asyncio.open_unix_connection(str(path), limit=MAX_LINE_BYTES), ANSWER_S
             )
         except OSError as error:
-            why = error.strerror or str(error) or "no answer in time"
-            raise PlayoutUnreachable(f"{path}: no playout answers there: {why}") from error
+            why = error.strerror or str(error) or sentence("no answer in time")
+            raise PlayoutUnreachable(sentence("{path}: no playout answers there: {why}", path=path, why=why)) from error
         return cls(reader, writer)
 
     async def __aenter__(self) -> Self:
@@ -93,7 +94,7 @@ class Client:
         """The answer to a request; raises RequestRefused, or PlayoutUnreachable: the connection has ended."""
         async with self._asking:
             if self._is_over:
-                raise PlayoutUnreachable("the playout's worker ended, or did not answer")
+                raise PlayoutUnreachable(sentence("the playout's worker ended, or did not answer"))
             coming: asyncio.Future[dict[str, Any] | None] = asyncio.get_running_loop().create_future()
             try:
                 self._writer.write(json.dumps({"do": do, **fields}).encode() + b"\n")
@@ -102,9 +103,11 @@ class Client:
                     answer = await coming
             except (OSError, TimeoutError) as error:
                 await self.close()
-                raise PlayoutUnreachable(f"the playout did not answer within {timeout_s:g} s") from error
+                raise PlayoutUnreachable(
+                    sentence("the playout did not answer within {timeout_s:g} s", timeout_s=timeout_s)
+                ) from error
         if answer is None:
-            raise PlayoutUnreachable("the playout's worker ended before it answered")
+            raise PlayoutUnreachable(sentence("the playout's worker ended before it answered"))
         if not answer.get("ok"):
             raise RequestRefused(str(answer.get("why")))
         return answer

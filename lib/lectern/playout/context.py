@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from lectern.playout.sentences import sentence
 from lectern.playout.session import Session
 
 
@@ -60,8 +61,14 @@ class WorkerContext:
             try:
                 self._trusted = ssl.create_default_context(cafile=self.ca_file)
             except OSError as error:
-                why = "it holds none" if isinstance(error, ssl.SSLError) else error.strerror
-                raise OSError(f"{self.ca_file}: the certificates to trust cannot be read: {why}") from error
+                why = sentence("it holds none") if isinstance(error, ssl.SSLError) else error.strerror
+                raise OSError(
+                    sentence(
+                        "{ca_file}: the certificates to trust cannot be read: {why}",
+                        ca_file=self.ca_file,
+                        why=why,
+                    )
+                ) from error
         return self._trusted
 
 

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from lectern.playout import flv, keyframe_index
 from lectern.playout.flv import PICTURE, SCRIPT, SOUND, NotAirable
+from lectern.playout.sentences import sentence
 
 # Opens an FLV file at the place to begin; runs in a thread, because a disk may hang.
 
@@ -66,7 +67,7 @@ def open_at(path: Path, index_path: Path, at: Position, unless: Identity | None)
         state = os.fstat(file)
         identity = (state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns)
         if identity == unless:
-            raise NotAirable("it is as broken as before")
+            raise NotAirable(sentence("it is as broken as before"))
         flv.check_head(os.pread(file, flv.HEAD_BYTES, 0))
         first, metadata = _first(file)
         place, begins_ms, wrap, headers = flv.HEAD_BYTES, 0, first, {}
@@ -108,7 +109,7 @@ def _tag_head(file: int, at: int) -> flv.TagHead | None:
 def _body(file: int, offset: int) -> bytes:
     head = _tag_head(file, offset)
     if head is None or head.kind not in (SOUND, PICTURE):
-        raise NotAirable("the index does not fit the recording")
+        raise NotAirable(sentence("the index does not fit the recording"))
     return os.pread(file, head.size, offset + flv.TAG_HEAD_BYTES)
 
 
@@ -118,9 +119,8 @@ SKIPPED_TAGS = 500
 STALL_S = 1.0
 """Seconds after which a read counts as stalled."""
 
-MISSING = "is missing"
-STALLED = "is not opened in time: the disk is slow, or hangs"
-_BROKEN = "is broken: it cannot be read from byte {} on"
+MISSING = sentence("is missing")
+STALLED = sentence("is not opened in time: the disk is slow, or hangs")
 
 
 class Tag(NamedTuple):
@@ -213,7 +213,7 @@ class Demuxer:
             begins = self._cursor
             head = flv.tag_head(self._data, begins) if len(self._data) >= begins + flv.TAG_HEAD_BYTES else None
             if head is None and len(self._data) >= begins + flv.TAG_HEAD_BYTES:
-                self.fault = _BROKEN.format(self.place)
+                self.fault = broken(self.place)
                 break
             whole = head.whole if head else flv.TAG_HEAD_BYTES
             if len(self._data) < begins + whole and not self._end_known:
@@ -253,7 +253,7 @@ class Demuxer:
         body = self._data[body_at:tail_at]
         repeated = int.from_bytes(self._data[tail_at : tail_at + flv.TAIL_BYTES], "big")
         if repeated not in (0, flv.TAG_HEAD_BYTES + head.size) and len(self._data) >= begins + head.whole:
-            self.fault = _BROKEN.format(self.place)
+            self.fault = broken(self.place)
             return
         self._cursor += head.whole
         if head.kind == SCRIPT or not head.size:
@@ -290,10 +290,15 @@ class Demuxer:
         self._data, self._cursor = self._data[self._cursor :] + more, 0
 
 
+def broken(place: int) -> str:
+    """What is wrong with a file whose tags cannot be read from byte *place* on."""
+    return sentence("is broken: it cannot be read from byte {place} on", place=place)
+
+
 def _words(error: Exception) -> str:
     if isinstance(error, NotAirable):
-        return f"cannot be aired: {error}"
-    return f"cannot be read: {getattr(error, 'strerror', None) or error}"
+        return sentence("cannot be aired: {why}", why=error)
+    return sentence("cannot be read: {why}", why=getattr(error, "strerror", None) or error)
 
 
 def _file_of(done: "Future[Opened] | Future[bytes]") -> int:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from lectern.playout.rtmp import NotRtmp, amf0
+from lectern.playout.sentences import sentence
 
 SOUND, PICTURE, SCRIPT = 8, 9, 18
 HEAD_BYTES = 13
@@ -43,13 +44,13 @@ class TagHead(NamedTuple):
 def check_head(data: bytes) -> None:
     """Raise NotAirable unless *data* begins as an FLV file does."""
     if not data:
-        raise NotAirable("the file is empty")
+        raise NotAirable(sentence("the file is empty"))
     if data[:3] != b"FLV":
-        raise NotAirable("the file is no FLV: it does not begin with FLV")
+        raise NotAirable(sentence("the file is no FLV: it does not begin with FLV"))
     if len(data) < HEAD_BYTES:
-        raise NotAirable("the file ends inside its header")
+        raise NotAirable(sentence("the file ends inside its header"))
     if int.from_bytes(data[5:9], "big") != HEAD_BYTES - TAIL_BYTES:
-        raise NotAirable("the file is no FLV of version 1: its header has another length")
+        raise NotAirable(sentence("the file is no FLV of version 1: its header has another length"))
 
 
 def tag_head(data: bytes, at: int) -> TagHead | None:
@@ -99,8 +100,10 @@ def codec_fault(kind: int, body: bytes) -> str | None:
         return None
     if body[0] & 0x80:
         fourcc = bytes(body[1:5])
-        return None if fourcc in _ENHANCED else f"the pictures are of the unknown kind {fourcc.decode('latin-1')!r}"
-    return None if body[0] & 0x0F in _PICTURES else f"the pictures are of the unknown kind {body[0] & 0x0F}"
+        name = repr(fourcc.decode("latin-1"))
+        return None if fourcc in _ENHANCED else sentence("the pictures are of the unknown kind {kind}", kind=name)
+    codec = body[0] & 0x0F
+    return None if codec in _PICTURES else sentence("the pictures are of the unknown kind {kind}", kind=codec)
 
 
 def metadata(body: bytes) -> bytes | None:

@@ -14,6 +14,8 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
+from lectern.playout.sentences import sentence
+
 HAND_OVER = sys.platform == "linux"
 """Whether a session can be handed to another process; if not, the next worker begins a new session."""
 
@@ -116,7 +118,11 @@ class Isolated:
     @property
     def fault(self) -> str:
         """The fault in words; empty if there was none."""
-        return f"a fault of the playout: {type(self.error).__name__}: {self.error}" if self.error else ""
+        return (
+            sentence("a fault of the playout: {name}: {error}", name=type(self.error).__name__, error=self.error)
+            if self.error
+            else ""
+        )
 
 
 def say(text: str) -> None:

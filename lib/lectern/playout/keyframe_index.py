@@ -13,6 +13,7 @@ from pathlib import Path
 
 from lectern.playout import flv
 from lectern.playout.flv import PICTURE, SCRIPT, SOUND, NotAirable
+from lectern.playout.sentences import sentence
 
 KEYFRAME = 1
 """One kind of record; flv.SOUND and flv.PICTURE are the others: headers of that kind."""
@@ -82,8 +83,14 @@ def look(recording: Path) -> Look:
 def check(seen: Look) -> None:
     """Raise NotAirable if `look` found the recording broken."""
     if seen.broken_at is not None:
-        place = f"byte {seen.broken_at} of {seen.size_bytes}, {seen.duration_ms / 1000:.0f} s from the beginning"
-        raise NotAirable(f"the file is broken: its tags cannot be read from {place}")
+        broken = sentence(
+            "the file is broken: its tags cannot be read from byte {at} of {size_bytes}, "
+            "{at_s:.0f} s from the beginning",
+            at=seen.broken_at,
+            size_bytes=seen.size_bytes,
+            at_s=seen.duration_ms / 1000,
+        )
+        raise NotAirable(broken)
 
 
 def write(seen: Look, to: Path) -> None:
@@ -144,15 +151,15 @@ class _Scan:
         flv.check_head(os.pread(self._file, flv.HEAD_BYTES, 0))
         broken_at = self._walk()
         if not self._known:
-            raise NotAirable("the file has neither pictures nor sound")
+            raise NotAirable(sentence("the file has neither pictures nor sound"))
         has_picture = PICTURE in self._known
         if has_picture and not self._keyframes:
-            raise NotAirable("the file has pictures, but no keyframe to begin with")
+            raise NotAirable(sentence("the file has pictures, but no keyframe to begin with"))
         keys = self._keyframes if has_picture else self._sounds
         records = tuple(sorted([*self._headers, *keys], key=lambda record: record.offset))
         length_ms = self._last - (self._first or 0)
         if length_ms == 0:
-            raise NotAirable("its times do not go on: all of it is at one moment")
+            raise NotAirable(sentence("its times do not go on: all of it is at one moment"))
         holes = tuple(self._holes)
         return Look(self._size, length_ms, SOUND in self._known, has_picture, broken_at, records, holes)
 
@@ -179,9 +186,15 @@ class _Scan:
         if self._last - self._count_from >= TAGS_OVER_MS:
             self._count, self._count_from = 0, self._last
         elif self._count > MAX_TAGS_A_SECOND * TAGS_OVER_MS // 1000:
-            raise NotAirable(f"it has more than {MAX_TAGS_A_SECOND} tags a second, at byte {at}")
+            raise NotAirable(
+                sentence(
+                    "it has more than {most} tags a second, at byte {at}",
+                    most=MAX_TAGS_A_SECOND,
+                    at=at,
+                )
+            )
         if len(self._headers) + len(self._keyframes) > MAX_RECORDS:
-            raise NotAirable(f"it has more than {MAX_RECORDS} keyframes and headers")
+            raise NotAirable(sentence("it has more than {most} keyframes and headers", most=MAX_RECORDS))
 
     def _note(self, head: flv.TagHead, body: bytes, at: int) -> None:
         kind = head.kind
@@ -194,11 +207,14 @@ class _Scan:
         if self._first is None:
             self._first = self._last = self._count_from = time
         if time < self._last - MAX_STEP_BACK_MS:
-            raise NotAirable(f"its times go back by {(self._last - time) / 1000:.1f} s, at byte {at}")
+            raise NotAirable(
+                sentence("its times go back by {back_s:.1f} s, at byte {at}", back_s=(self._last - time) / 1000, at=at)
+            )
         time_ms = max(0, time - self._first)
         if kind not in self._known and flv.needs_header(kind, body) and kind not in {it.kind for it in self._headers}:
-            name = "pictures" if kind == PICTURE else "sound"
-            raise NotAirable(f"the {name} cannot be decoded: the header that must come before is missing")
+            pictures = sentence("the pictures cannot be decoded: the header that must come before is missing")
+            sound = sentence("the sound cannot be decoded: the header that must come before is missing")
+            raise NotAirable(pictures if kind == PICTURE else sound)
         self._known.add(kind)
         if time - self._last > HOLE_MS and len(self._holes) < MAX_HOLES:
             self._holes.append((self._last - self._first, time_ms))

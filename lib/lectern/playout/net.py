@@ -9,6 +9,7 @@ from contextlib import ExitStack, suppress
 
 from lectern.playout.rtmp.url import Target
 from lectern.playout.sanitize import cleaned
+from lectern.playout.sentences import sentence
 from lectern.playout.timetable import may_reach
 
 TRY_S = 5.0
@@ -29,10 +30,16 @@ async def connect(
     """
     loop = asyncio.get_running_loop()
     addresses = await loop.getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM)
-    problem: OSError = OSError(f"{target.host} has no address")
+    problem: OSError = OSError(sentence("{host} has no address", host=target.host))
     for family, kind, protocol, _, address in addresses[:8]:
         if not may_reach(str(address[0]), networks):
-            problem = OSError(f"{target.host}: {address[0]} is no allowed push host; see ALLOWED_PUSH_HOSTS")
+            problem = OSError(
+                sentence(
+                    "{host}: {address} is no allowed push host; see ALLOWED_PUSH_HOSTS",
+                    host=target.host,
+                    address=address[0],
+                )
+            )
             continue
         connection = socket.socket(family, kind, protocol)
         try:
@@ -42,7 +49,7 @@ async def connect(
                 await loop.sock_connect(connection, address)
                 return await _secured(connection, target, trusted) if trusted is not None else connection
         except TimeoutError:
-            problem = OSError(f"no answer within {TRY_S:g} s")
+            problem = OSError(sentence("no answer within {try_s:g} s", try_s=TRY_S))
             connection.close()
         except OSError as error:
             problem = error
@@ -74,13 +81,13 @@ def words(error: Exception) -> str:
 
 def _words(error: Exception) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
-        return f"the server's certificate is not trusted: {error.verify_message}"
+        return sentence("the server's certificate is not trusted: {why}", why=error.verify_message)
     if isinstance(error, (ssl.SSLEOFError, ssl.SSLZeroReturnError)):
-        return "the server closed the connection"
+        return sentence("the server closed the connection")
     if isinstance(error, ssl.SSLError):  # its number is one of OpenSSL, not of the system
-        return f"TLS with the server fails: {(error.reason or str(error)).replace('_', ' ').lower()}"
+        return sentence("TLS with the server fails: {why}", why=(error.reason or str(error)).replace("_", " ").lower())
     if isinstance(error, socket.gaierror):
-        return f"the name of the server cannot be resolved: {error.strerror}"
+        return sentence("the name of the server cannot be resolved: {why}", why=error.strerror)
     if isinstance(error, OSError) and error.errno:
         return os.strerror(error.errno) if error.errno > 0 else str(error.strerror)
     return str(error) or type(error).__name__

@@ -15,6 +15,7 @@ from lectern.playout.kernel import Isolated
 from lectern.playout.muxer import BATCH_BYTES, NAMES, WriteBatches
 from lectern.playout.rtmp.publish import Step
 from lectern.playout.rtmp.url import target
+from lectern.playout.sentences import sentence
 from lectern.playout.session import Broken, Journal, Session
 from lectern.playout.source import BEHIND_MS, FROM_THE_START_MS, Source
 from lectern.playout.timetable import ScheduledClass
@@ -206,7 +207,7 @@ class ClassPublisher:
             return None
         position_ms = self.position_ms(now)
         if position_ms >= (self.lesson.end - self.lesson.start) * 1000:
-            return "its end has come"
+            return sentence("its end has come")
         if position_ms < -self._lead_s * 1000:
             return None
         if not self._station.is_held:
@@ -218,7 +219,7 @@ class ClassPublisher:
         self._station.handle(self._line.number)
         self.feed.look(now.mono, position_ms)
         if self.feed.over and (self._line.session is None or self._line.session.is_clear):
-            return "its recording is over"
+            return sentence("its recording is over")
         try:
             self._step(now, position_ms)
         except Broken as error:

@@ -15,6 +15,7 @@ from lectern.playout.rtmp import NotRtmp
 from lectern.playout.rtmp.login import LoginWanted
 from lectern.playout.rtmp.publish import HANDSHAKE_BYTES, PublisherProtocol, Step
 from lectern.playout.rtmp.url import Target
+from lectern.playout.sentences import sentence
 
 # The journal of one session: what is about to be sent, so that the next worker can send the rest if this one dies. A
 # batch is written into the slot that does not hold the last batch, its body first, then its mark; only then it is
@@ -155,8 +156,10 @@ class ReceiveBudget:
             self._sum, self._until = 0, now + self.LIVE_S
         self._sum += counted
         if self._sum > (self.LIVE_BYTES if is_live else self.SET_UP_BYTES):
-            bound = f"64 KB within {self.LIVE_S:g} s" if is_live else "1 MB before the class is published"
-            raise NotRtmp(f"the server sends too much: more than {bound}, or thousands of tiny messages")
+            bound = sentence("64 KB within {live_s:g} s", live_s=self.LIVE_S)
+            bound = bound if is_live else sentence("1 MB before the class is published")
+            said = sentence("the server sends too much: more than {bound}, or thousands of tiny messages", bound=bound)
+            raise NotRtmp(said)
         return counted
 
 
@@ -190,11 +193,11 @@ class Session:
         last = journal.last()
         saved = journal.notes(counted.read) if counted is not None else None
         if counted is None or last is None or saved is None:
-            raise Broken("the session's journal does not tell how to go on")
+            raise Broken(sentence("the session's journal does not tell how to go on"))
         mark, body = last
         sent = counted.written - mark.offset
         if not 0 <= sent <= len(body) or len(body) < mark.size:
-            raise Broken("the session's journal does not fit what was sent")
+            raise Broken(sentence("the session's journal does not fit what was sent"))
         self = cls.__new__(cls)
         self.login = ""
         self.publisher, self.connection, self.journal = (
@@ -294,14 +297,20 @@ class Session:
     def watch(self, now: float) -> None:
         """Raise Broken if the peer has not answered, or has taken nothing for too long."""
         if self._deadline is not None and now > self._deadline:
-            raise Broken(f"the server did not answer within {SET_UP_S:g} s, at the step {self.step}")
+            raise Broken(
+                sentence(
+                    "the server did not answer within {set_up_s:g} s, at the step {step}",
+                    set_up_s=SET_UP_S,
+                    step=self.step,
+                )
+            )
         counted = kernel.counts(self.connection)
         acknowledged = counted.acknowledged if counted else self.written
         waits = counted.waits if counted else bool(self._rest)
         if acknowledged != self._acknowledged or not waits:
             self._acknowledged, self._acknowledged_at = acknowledged, now
         elif now - self._acknowledged_at > TAKEN_S and self.step is Step.LIVE:
-            raise Broken(f"the server took nothing for {TAKEN_S:g} s")
+            raise Broken(sentence("the server took nothing for {taken_s:g} s", taken_s=TAKEN_S))
 
     def close(self, *, politely: bool) -> None:
         """Close the session with a goodbye, or by a reset, which also drops what the kernel has not sent yet."""
@@ -330,7 +339,7 @@ class Session:
         if data is None:
             return 0
         if not data:
-            raise Broken("the server closed the connection")
+            raise Broken(sentence("the server closed the connection"))
         before, owed = self.step, len(self.publisher.owed)
         counted = self._intake.take(self.publisher, data)
         if before is Step.LIVE:

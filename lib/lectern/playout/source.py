@@ -10,6 +10,7 @@ from typing import Any
 from lectern.playout.demuxer import MISSING, STALL_S, STALLED, Demuxer, Identity, Position
 from lectern.playout.keyframe_index import HOLE_MS, path_of
 from lectern.playout.muxer import RECORDING, SLATE, TAGS, Muxer
+from lectern.playout.sentences import sentence
 from lectern.playout.session import Mark
 from lectern.playout.timetable import Files
 
@@ -116,13 +117,13 @@ class Source:
                 short = self.files.needed_ms is not None and last_ms + TOO_SHORT_MS < self.files.needed_ms
                 self.over = not short
                 if short:
-                    self._lose(now, f"ends after {last_ms / 1000:.0f} s, which is too early")
+                    self._lose(now, sentence("ends after {at_s:.0f} s, which is too early", at_s=last_ms / 1000))
             elif reel.fault:
                 self._lose(now, reel.fault)
             elif reel.stalled(now):
-                self._lose(now, "is not read in time: the disk is slow, or hangs")
+                self._lose(now, sentence("is not read in time: the disk is slow, or hangs"))
             elif (hole_ms := self._hole(reel, position_ms)) > 0:
-                self._lose(now, f"has a hole of {hole_ms / 1000:.0f} s")
+                self._lose(now, sentence("has a hole of {hole_s:.0f} s", hole_s=hole_ms / 1000))
         self._look_at_coming(now, position_ms)
         if self.lost is not None:
             self._look_at_slate(position_ms)
@@ -234,7 +235,7 @@ class Source:
             self._slate = Demuxer(self.files.slate, path_of(self.files.slate), self._pool, Position())
 
     def _give_up_slate(self, fault: str) -> None:
-        self._tell("slate", f"the slate {fault}")
+        self._tell("slate", sentence("the slate {fault}", fault=fault))
         self.track.drop()
         self._drop_slate()
         self.files = replace(self.files, slate=None)
@@ -245,7 +246,7 @@ class Source:
         if self.track.reel is not None:
             self._bad = self.track.reel.identity if fault.startswith(FINAL) else None
         self.track.drop()
-        self._tell("slate", f"the recording {fault}")
+        self._tell("slate", sentence("the recording {fault}", fault=fault))
 
     def _send_recording(self, reel: Demuxer, position_ms: float) -> None:
         """Send *reel*, which is open, from now on."""
@@ -258,5 +259,5 @@ class Source:
             exact = self._back and here - reel.begins_ms < FROM_THE_START_MS
             track.skip_to(reel.begins_ms if exact else here)
         if was_lost is not None:
-            self._tell("back", f"the recording is there; before, it {was_lost}")
+            self._tell("back", sentence("the recording is there; before, it {fault}", fault=was_lost))
         track.announce(position_ms)

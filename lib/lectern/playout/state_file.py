@@ -7,6 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from lectern.playout.kernel import Isolated
+from lectern.playout.sentences import sentence
 
 WAIT_S = 3.0
 """Seconds for which anybody waits for a write; a disk that hangs longer is written when it goes on."""
@@ -50,7 +51,11 @@ class StateFile:
             with Isolated() as isolated:  # whoever waits must hear of it, and the next write be tried
                 await asyncio.to_thread(self._replace)
             why = isolated.error.strerror if isinstance(isolated.error, OSError) else None
-            self.problem = f"{self._what} cannot be written: {why or isolated.fault}" if isolated.error else None
+            self.problem = (
+                sentence("{what} cannot be written: {why}", what=self._what, why=why or isolated.fault)
+                if isolated.error
+                else None
+            )
             self._written = asked
             self._one_more.set()
             self._one_more = asyncio.Event()

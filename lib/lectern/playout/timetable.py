@@ -10,6 +10,7 @@ from typing import Any
 from lectern.playout.keyframe_index import path_of
 from lectern.playout.rtmp import NotRtmp
 from lectern.playout.rtmp.url import target
+from lectern.playout.sentences import sentence
 
 # Which addresses a push may connect to: a host's name may by now lead elsewhere than when it was checked.
 
@@ -150,7 +151,7 @@ def lesson(fields: dict[str, Any]) -> ScheduledClass:
     """The class that *fields* ask for; raises BadRequest with what is wrong with them."""
     urls = fields.get("push_urls")
     if not isinstance(urls, list) or not 1 <= len(urls) <= MAX_URLS or len(set(map(str, urls))) < len(urls):
-        raise BadRequest(f"push_urls: 1 to {MAX_URLS} different URLs are needed")
+        raise BadRequest(sentence("push_urls: 1 to {most} different URLs are needed", most=MAX_URLS))
     for number, url in enumerate(urls):
         try:
             target(str(url))
@@ -168,7 +169,7 @@ def lesson(fields: dict[str, Any]) -> ScheduledClass:
         networks=networks(fields),
     )
     if class_.end <= class_.start:
-        raise BadRequest("end: it must be after start")
+        raise BadRequest(sentence("end: it must be after start"))
     return class_
 
 
@@ -183,14 +184,14 @@ def networks(fields: dict[str, Any]) -> tuple[str, ...] | None:
     if listed is None:
         return None
     if not isinstance(listed, list) or not all(isinstance(network, str) and is_network(network) for network in listed):
-        raise BadRequest("networks: a list of networks, such as 10.0.0.0/8, and of the word public is needed")
+        raise BadRequest(sentence("networks: a list of networks, such as 10.0.0.0/8, and of the word public is needed"))
     return tuple(listed)
 
 
 def _text(fields: dict[str, Any], name: str) -> str:
     value = fields.get(name)
     if not isinstance(value, str) or not 0 < len(value) <= 1024:
-        raise BadRequest(f"{name}: a text of 1 to 1,024 characters is needed")
+        raise BadRequest(sentence("{name}: a text of 1 to 1,024 characters is needed", name=name))
     return value
 
 
@@ -199,7 +200,7 @@ def _path(fields: dict[str, Any], name: str, *, is_needed: bool = True) -> str |
         return None
     value = _text(fields, name)
     if not value.startswith("/") or "\0" in value:
-        raise BadRequest(f"{name}: an absolute path is needed")
+        raise BadRequest(sentence("{name}: an absolute path is needed", name=name))
     return value
 
 
@@ -208,5 +209,5 @@ def _number(fields: dict[str, Any], name: str, *, is_needed: bool = True) -> flo
     if value is None and not is_needed:
         return None
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1e12:
-        raise BadRequest(f"{name}: a number of seconds is needed")
+        raise BadRequest(sentence("{name}: a number of seconds is needed", name=name))
     return float(value)

@@ -25,6 +25,7 @@ from lectern.playout.rtmp.login import LoginWanted
 from lectern.playout.rtmp.publish import HANDSHAKE_BYTES, PublisherProtocol
 from lectern.playout.rtmp.url import Target, target
 from lectern.playout.schedule import AiredFile, Schedule
+from lectern.playout.sentences import sentence
 from lectern.playout.session import PORTION_BYTES, Broken, Journal, ReceiveBudget, Session
 from lectern.playout.timetable import BadRequest, TimetableDifference, networks
 from lectern.playout.worker_process import Gone, Pipe, Shared
@@ -69,7 +70,7 @@ async def _connected(publisher: PublisherProtocol, connection: socket.socket) ->
             await net.until_ready(connection)
             continue
         if not data:
-            raise NotRtmp("the server closes the connection")
+            raise NotRtmp(sentence("the server closes the connection"))
         intake.take(publisher, data)
         await asyncio.sleep(0)  # the classes on air have their turn
 
@@ -236,7 +237,7 @@ class Worker:
         push = airing.pushes.get(url) if airing is not None else None
         last = kept_journal.last()
         if airing is None or push is None or last is None or not self.shared.held():
-            raise Broken("its class is not aired any more")
+            raise Broken(sentence("its class is not aired any more"))
         push.adopt(key, connection, kept_journal, now)
         airing.reopen(push)
         return max(0.0, time.monotonic() - last[0].sent_at)
@@ -368,7 +369,7 @@ class RequestHandlers:
             trusted = self._worker.station.trusted if where.secure else None
             return {"refused": await asyncio.wait_for(connect_refusal(where, trusted, allowed), TRY_S)}
         except TimeoutError:
-            return {"refused": f"the server does not answer within {TRY_S:g} s"}
+            return {"refused": sentence("the server does not answer within {try_s:g} s", try_s=TRY_S)}
         except OSError as error:
             return {"refused": str(error)}
 

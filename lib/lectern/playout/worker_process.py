@@ -16,6 +16,7 @@ from typing import Any
 
 from lectern.playout import kernel
 from lectern.playout.kernel import say
+from lectern.playout.sentences import sentence
 
 # Messages between holder and worker: one JSON object a line, with open files beside it; never blocks.
 
@@ -117,7 +118,7 @@ def program() -> Path:
 
 def no_start(error: OSError) -> str:
     """Why a worker could not be started, in words that follow "the worker"."""
-    return f"cannot be started: {error.strerror or error}"
+    return sentence("cannot be started: {why}", why=error.strerror or error)
 
 
 class Child:

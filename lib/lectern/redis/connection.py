@@ -15,6 +15,7 @@ from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
 from redis.exceptions import RedisError
 
 from lectern.errors import Misuse, TryAgain
+from lectern.i18n import Text
 from lectern.urls import plain
 
 SENTINELS = ("redis+sentinel", "rediss+sentinel")
@@ -48,7 +49,7 @@ async def asking(within_s: float | None = None) -> AsyncIterator[None]:
 
 def away(error: Exception) -> TryAgain:
     """What is raised for *error* of Redis' client."""
-    return TryAgain(f"Redis: {plain(error)}")
+    return TryAgain(Text("Redis: {error}", error=plain(error)))
 
 
 def opened(url: str, options: Mapping[str, Any]) -> "redis.Redis":

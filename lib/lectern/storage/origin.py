@@ -15,7 +15,7 @@ import stamina
 
 from lectern.allowlist import Address, Allowlist
 from lectern.errors import DOWNLOAD_FAILED, FORBIDDEN_ORIGIN, Refuse, TryAgain
-from lectern.i18n import Text
+from lectern.i18n import Text, msgid
 from lectern.model.facts import RemoteFile as RemoteFile  # noqa: PLC0414 (asked for here)
 from lectern.playout.sanitize import cleaned
 from lectern.urls import redact_url
@@ -244,7 +244,7 @@ def _promised(url: str, address: str, answer: httpx.Response) -> RemoteFile:
         raise Refuse(
             Text("{url}: its ETag has {length} characters", url=redact_url(url), length=len(etag)), DOWNLOAD_FAILED
         )
-    size_bytes = _number(url, "length", length, _MOST_BYTES)
+    size_bytes = _number(url, msgid("length"), length, _MOST_BYTES)
     if size_bytes == 0:
         raise Absent(Text("{url}: the recording is empty", url=redact_url(url)), DOWNLOAD_FAILED)
     crc64 = _number(url, "CRC-64", _only(url, answer, "x-oss-hash-crc64ecma"), _MOST_CRC64)
@@ -267,6 +267,9 @@ def _number(url: str, name: str, text: str, most: int) -> int | None:
     if not text:
         return None
     if not re.fullmatch(r"[0-9]{1,20}", text) or int(text) > most:
-        said = text if len(text) <= 30 else f"{text[:30]}… ({len(text)} characters)"
-        raise Refuse(f"{redact_url(url)}: no file has the {name} {said!r}", DOWNLOAD_FAILED)
+        about = {"url": redact_url(url), "name": Text(name), "value": text[:30]}
+        said = Text("{url}: no file has the {name} {value!r}", **about)
+        if len(text) > 30:
+            said = Text("{url}: no file has the {name} {value!r}… ({n} characters)", n=len(text), **about)
+        raise Refuse(said, DOWNLOAD_FAILED)
     return int(text)

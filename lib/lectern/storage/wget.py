@@ -10,6 +10,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from lectern import subprocesses
 from lectern.errors import DISK_FULL, DOWNLOAD_FAILED, CallAPerson, Misuse, Refuse, TryAgain
+from lectern.i18n import Text
 from lectern.storage import cache_dir
 from lectern.storage.origin import RemoteFile
 from lectern.urls import redact_url
@@ -34,7 +35,7 @@ def asked(url: str, address: str | None) -> tuple[list[str], bytes]:
     proved by its certificate that it is the host. Raises Refuse for a URL of more than one line.
     """
     if not url.isprintable():
-        raise Refuse(f"{redact_url(url)}: has control characters", DOWNLOAD_FAILED)
+        raise Refuse(Text("{url}: has control characters", url=redact_url(url)), DOWNLOAD_FAILED)
     parts = urlsplit(url)
     if address is None or parts.scheme != "http":
         return [], f"{url}\n".encode()
@@ -50,7 +51,7 @@ def argv(wget: str, target: str, rate: str | None = None, options: Sequence[str]
     Raises Misuse for a rate that wget cannot read.
     """
     if rate is not None and not _RATE.fullmatch(rate):
-        raise Misuse(f"download rate {rate!r}: cannot be read; write 1000k, 1.5m or 0 (no limit)")
+        raise Misuse(Text("download rate {rate!r}: cannot be read; write 1000k, 1.5m or 0 (no limit)", rate=rate))
     limit = [] if rate is None else [f"--limit-rate={rate}"]
     ours = ["-c", *limit, "--tries=1", f"--timeout={_IDLE_S}", "--no-verbose", "--max-redirect=0"]
     return [wget, "--no-config", "--no-proxy", "--no-netrc", *ours, *options, "-O", target, "--input-file=-"]
@@ -76,9 +77,12 @@ async def download(
     part.parent.mkdir(parents=True, exist_ok=True)
     url, limit_bytes = remote.url, limits.size_bytes
     options, line = asked(url, remote.address)
-    too_large = Refuse(
-        f"{redact_url(url)}: is larger than the {limit_bytes} bytes that were reserved for it", DOWNLOAD_FAILED
+    larger = Text(
+        "{url}: is larger than the {limit_bytes} bytes that were reserved for it",
+        url=redact_url(url),
+        limit_bytes=limit_bytes,
     )
+    too_large = Refuse(larger, DOWNLOAD_FAILED)
     if cache_dir.size_bytes(part) > limit_bytes:
         raise too_large
 
@@ -110,7 +114,8 @@ def judge(finished: subprocesses.Finished, url: str) -> None:
     """Return if wget succeeded, else raise an error that says what to do (the manual's section *Exit Status*)."""
     if finished.returncode == 0:
         return
-    found = f"{redact_url(url)}: wget ended with {finished.returncode}: {finished.last_words or 'no word'}"
+    why = finished.last_words or Text("no word")
+    found = Text("{url}: wget ended with {code}: {why}", url=redact_url(url), code=finished.returncode, why=why)
     status = _STATUS.search(finished.errors)
     if any(words in finished.errors for words in _NO_ROOM):
         raise Refuse(found, DISK_FULL)

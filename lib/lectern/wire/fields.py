@@ -7,6 +7,7 @@ from typing import Annotated, Any, TypeVar
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, WithJsonSchema
 
 from lectern import urls
+from lectern.i18n import Text
 from lectern.states import Backend, Resolution
 
 MAX_NAME = 250
@@ -40,7 +41,7 @@ def is_count(value: object) -> bool:
 def a_name(text: str) -> str:
     """*text*, if it is a valid name; else raises ValueError."""
     if not is_name(text):
-        raise ValueError("must be 1 to 250 of the characters A-Z a-z 0-9 _ . : -")
+        raise ValueError(Text("must be 1 to 250 of the characters A-Z a-z 0-9 _ . : -"))
     return text
 
 
@@ -90,14 +91,14 @@ def by_resolution(listed: Mapping[str, str | None]) -> dict[Resolution, str]:
             try:
                 found[size] = urls.http(where).text
             except ValueError as error:
-                raise ValueError(f"video_url_list.{size} {error}") from None
+                raise ValueError(Text("video_url_list.{resolution} {error}", resolution=size, error=error)) from None
     return found
 
 
 def needs_record(record_id: int | None, resolution: Resolution | None) -> None:
     """Raise ValueError if a resolution is named without a record."""
     if record_id is None and resolution is not None:
-        raise ValueError("record_id is needed if a video_resolution is given")
+        raise ValueError(Text("record_id is needed if a video_resolution is given"))
 
 
 M = TypeVar("M", bound=BaseModel)
@@ -122,7 +123,7 @@ FAILURE = frozenset({"fail", "failed", "failure"})
 
 def _result(text: str) -> str:
     if text.strip().lower() not in SUCCESS | FAILURE:
-        raise ValueError("must be success or failed")
+        raise ValueError(Text("must be success or failed"))
     return text.strip()
 
 
@@ -134,7 +135,7 @@ def _backend(value: object) -> str | None:
 
 def _number(value: object) -> object:
     if isinstance(value, bool):  # Python would read true as 1
-        raise ValueError("must be a number")  # noqa: TRY004 (pydantic takes ValueError)
+        raise ValueError(Text("must be a number"))  # noqa: TRY004 (pydantic takes ValueError)
     return value
 
 

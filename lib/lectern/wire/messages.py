@@ -7,6 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal, Unpack
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from lectern import rendition_ids, urls
+from lectern.i18n import Text, of_wire
 from lectern.rendition_ids import stem
 from lectern.states import Resolution
 from lectern.wire.fields import (
@@ -83,16 +84,18 @@ class Booking(Message, comes_by="order_channel", goes_to="booking"):
     @model_validator(mode="after")
     def _whole(self) -> "Booking":
         if self.end_time <= self.start_time:
-            raise ValueError("end_time must be after start_time")
+            raise ValueError(Text("end_time must be after start_time"))
         if self.video_resolution is None and self.video_url is None:
-            raise ValueError("video_url is needed if no video_resolution is given")
+            raise ValueError(Text("video_url is needed if no video_resolution is given"))
         needs_record(self.record_id, self.video_resolution)
         _ = self.urls  # reading the property checks the URLs
         if self.push_url_backup is not None:
             if len(self.class_id) + len(BACKUP) > MAX_NAME:
-                raise ValueError(f"class_id must be {len(BACKUP)} characters shorter if there is a push_url_backup")
+                raise ValueError(
+                    Text("class_id must be {n} characters shorter if there is a push_url_backup", n=len(BACKUP))
+                )
             if len(self.streams) < 2:
-                raise ValueError("push_url_backup must be another stream than push_url")
+                raise ValueError(Text("push_url_backup must be another stream than push_url"))
         return self
 
     @cached_property
@@ -163,9 +166,9 @@ class TranscodingResult(Message, comes_by="transcoding_channel", goes_to="settle
     @model_validator(mode="after")
     def _whole(self) -> "TranscodingResult":
         if self.success and self.transcode_video_url is None:
-            raise ValueError("transcode_video_url is needed if the result is a success")
+            raise ValueError(Text("transcode_video_url is needed if the result is a success"))
         if not self.success and self.type is None:
-            raise ValueError("type must be oss or ecs if the result is a failure")
+            raise ValueError(Text("type must be oss or ecs if the result is a failure"))
         return self
 
     @property
@@ -247,10 +250,18 @@ class Report(Message, comes_by="report_stream", goes_to="report"):
     result: Literal["success", "fail"]
     code: Count = 0
     message: str = ""
+    message_id: str | None = None
+    message_plural: str | None = None
+    args: dict[str, Any] | None = None
     placement: Count = 1
     of_placement: Count | None = None
     as_run: list[dict[str, Any]] | None = None  # what was really sent of a class that ended, part by part: `AsRun`
     events: list[dict[str, Any]] | None = None  # what happened to it on its streamer while it was aired
+
+    @property
+    def reason(self) -> str:
+        """The message, with its id and its values if it came with them."""
+        return of_wire(vars(self))
 
 
 AiringEvent = Literal["ready", "not_ready", "on_air", "interrupted", "slate", "recording"]
@@ -300,9 +311,9 @@ class Change(Message, comes_by="change_channel", goes_to="change"):
     def _whole(self) -> "Change":
         for name, value in (self.model_extra or {}).items():
             if name in Booking.model_fields and value is not None:
-                raise ValueError(f"{name} cannot be changed")
+                raise ValueError(Text("{field} cannot be changed", field=name))
         if not self.given:
-            raise ValueError(f"nothing is to be changed: name one of {', '.join(self._names())}")
+            raise ValueError(Text("nothing is to be changed: name one of {fields}", fields=", ".join(self._names())))
         return self
 
     @classmethod

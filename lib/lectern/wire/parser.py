@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from pydantic_core import from_json
 
 from lectern.errors import Malformed
-from lectern.i18n import Text
+from lectern.i18n import Text, joined, msgid
 from lectern.states import Backend
 from lectern.wire import messages
 from lectern.wire.fields import is_name
@@ -98,9 +98,9 @@ def parse(body: str | bytes, expected: tuple[type[M], ...], meant: str = "") -> 
         raise Malformed(Text("the message is a JSON {name}, not an object", name=type(fields).__name__))
     kind = COMMANDS.get(fields["cmd"]) if isinstance(fields.get("cmd"), str) else None
     if kind is None or kind not in expected:
-        wanted = " or ".join(sorted(name for name, one in COMMANDS.items() if one in expected))
+        wanted = ", ".join(sorted(name for name, one in COMMANDS.items() if one in expected))
         said = Text("cmd is {get:.60}, not {wanted}", get=repr(fields.get("cmd")), wanted=wanted)
-        raise Malformed("; ".join([said, *_faults(fields, expected, meant)]), _class_id(fields))
+        raise Malformed(joined([said, *_faults(fields, expected, meant)]), _class_id(fields))
     # NUL is the one character that PostgreSQL cannot keep; search the fields only if the text may hold one.
     if (b"\\u0000" in body if isinstance(body, bytes) else "\\u0000" in body) and _nul_in(fields):
         raise Malformed(Text("a text of the message holds a NUL character"), _class_id(fields))
@@ -132,12 +132,37 @@ def _class_id(fields: Mapping[str, Any]) -> str | None:
 def in_words(error: ValidationError) -> str:
     """Every fault as ``field: what is wrong``; values are left out, because URLs can hold secrets."""
     faults: list[dict[str, Any]] = [dict(one) for one in error.errors(include_url=False, include_input=False)]
-    return "; ".join(
-        Text("{thing}: {what}", thing=_where(one["loc"]), what=one["msg"].removeprefix("Value error, "))
+    return joined(
+        Text("{thing}: {what}", thing=_where(one["loc"]), what=_what(one["msg"], **one.get("ctx", {})))
         for one in faults
     )
 
 
+def _what(said: str, *, error: ValueError | None = None, expected: str = "", **_: object) -> object:
+    if expected:
+        return Text("must be one of {choices}", choices=expected.replace(" or ", ", "))
+    return error or said
+
+
+OF_PYDANTIC = (
+    msgid("Field required"),
+    msgid("Input should be a valid string"),
+    msgid("Input should be a valid number"),
+    msgid("Input should be a valid number, unable to parse string as a number"),
+    msgid("Input should be a finite number"),
+    msgid("Input should be a valid integer"),
+    msgid("Input should be a valid integer, got a number with a fractional part"),
+    msgid("Input should be a valid integer, unable to parse string as an integer"),
+    msgid("Input should be a valid mapping"),
+    msgid("Input should be a valid dictionary"),
+    msgid("Input should be a valid list"),
+    msgid("Input should be greater than or equal to {least}"),
+    msgid("Input should be greater than {bound}"),
+    msgid("Input should be less than {bound}"),
+)
+"""What pydantic finds wrong with a field, in its own words, which catalogues have, too."""
+
+
 def _where(path: tuple[int | str, ...]) -> str:
     """The name of the field with a fault; the sender chose unknown keys, so they are escaped."""
-    return ascii(".".join(map(str, path)))[1:-1][:80] or "message"
+    return ascii(".".join(map(str, path)))[1:-1][:80] or Text("message")

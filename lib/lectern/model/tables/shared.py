@@ -6,6 +6,7 @@ from typing import Any
 
 from sqlalchemy import (
     BigInteger,
+    ColumnElement,
     DefaultClause,
     Dialect,
     Index,
@@ -15,12 +16,15 @@ from sqlalchemy import (
     Text,
     TypeDecorator,
     false,
+    func,
     text,
     true,
+    type_coerce,
 )
 from sqlalchemy.types import TypeEngine
 from sqlmodel import Field, SQLModel
 
+from lectern import i18n
 from lectern.states import InboxState
 from lectern.states import Role as Role  # noqa: PLC0414 (asked for here, too)
 
@@ -53,6 +57,22 @@ class Named(TypeDecorator[str]):
     def process_result_value(self, value: str | None, dialect: Dialect) -> str | None:
         """The member that *value* names."""
         return value if value is None else self.members.get(value, value)
+
+
+class Sentence(TypeDecorator[str]):
+    """A sentence for people: JSON of its id and its values, or plain words."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_result_value(self, value: str | None, dialect: Dialect) -> str | None:
+        """The sentence, with its id if it has one."""
+        return value if value is None else i18n.stored(value)
+
+
+def sentence(table: Table, name: str) -> ColumnElement[Any]:
+    """The column *name* of *table*, which is English, with the id and the values that the row has in *sentence*."""
+    return type_coerce(func.coalesce(table.c.sentence, table.c[name]), Sentence).label(name)
 
 
 def named(names: type[StrEnum], length: int) -> Any:  # noqa: ANN401 (SQLModel declares a class, and takes a type)
@@ -105,6 +125,7 @@ class EventColumns(SQLModel):
     stem: str | None = Field(default=None, max_length=250, index=True)
     host: str = Field(sa_type=Text)
     detail: str = Field(default="", sa_type=Text)
+    sentence: str | None = Field(default=None, sa_type=Text)  # JSON of the id and the values of *detail*
 
 
 class IncidentColumns(SQLModel):

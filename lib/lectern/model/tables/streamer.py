@@ -68,6 +68,7 @@ class ClassRow(StreamerTable, table=True):
     record_id: int | None = None
     code: int | None = None
     message: str | None = Field(default=None, sa_type=Text)
+    sentence: str | None = Field(default=None, sa_type=Text)  # JSON of the id and the values of *message*
     run_id: str | None = Field(default=None, max_length=40)
     updated_at: float | None = None
     released_at: float | None = None

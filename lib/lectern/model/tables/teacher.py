@@ -98,6 +98,7 @@ class OrderRow(TeacherTable, table=True):
     state: str = Field(default=BookingState.RECEIVED, max_length=20, index=True)
     code: int | None = None
     message: str | None = Field(default=None, sa_type=Text)
+    sentence: str | None = Field(default=None, sa_type=Text)  # JSON of the id and the values of *message*
     streamer: str | None = Field(default=None, max_length=250)
     url: str | None = Field(default=None, sa_type=Text)
     deliveries: int = 1

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
 from lectern.playout.rtmp import NotRtmp
+from lectern.playout.sentences import sentence
 
 Value: TypeAlias = "float | bool | str | Mapping[str, Value] | Sequence[Value] | None"
 
@@ -57,7 +58,7 @@ def decode(data: bytes, most: int = MAX_VALUES) -> list[Value]:
         while reader.at < len(data):
             values.append(reader.value(0))
     except (struct.error, IndexError) as error:
-        raise NotRtmp("values (AMF0) that end in the middle") from error
+        raise NotRtmp(sentence("values (AMF0) that end in the middle")) from error
     return values
 
 
@@ -70,7 +71,7 @@ class _Reader:
     def value(self, depth: int) -> Value:
         self._left -= 1
         if depth > MAX_DEPTH or self._left < 0:
-            raise NotRtmp("values (AMF0) that are nested too deep, or too many")
+            raise NotRtmp(sentence("values (AMF0) that are nested too deep, or too many"))
         (kind,) = self._take(">B")
         if kind == _NUMBER:
             return float(self._take(">d")[0])
@@ -88,7 +89,7 @@ class _Reader:
             return [self.value(depth + 1) for _ in range(self._take(">I")[0])]
         if kind == _DATE:
             return float(self._take(">dh")[0])
-        raise NotRtmp(f"a value (AMF0) of the unknown kind {kind}")
+        raise NotRtmp(sentence("a value (AMF0) of the unknown kind {kind}", kind=kind))
 
     def _fields(self, depth: int) -> Value:
         fields: Named = Named()
@@ -102,7 +103,7 @@ class _Reader:
     def _text(self, form: str) -> str:
         (size,) = self._take(form)
         if self.at + size > len(self._data):
-            raise NotRtmp("values (AMF0) that end in the middle")
+            raise NotRtmp(sentence("values (AMF0) that end in the middle"))
         text = self._data[self.at : self.at + size]
         self.at += size
         return text.decode("utf-8", "surrogateescape")

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from lectern.playout.rtmp import NotRtmp
+from lectern.playout.sentences import sentence
 
 CHUNK_BYTES = 4096
 """Size of the chunks that we send; no larger, because servers reserve a buffer of this size for each message."""
@@ -143,7 +144,13 @@ class Parser:
         known = self._streams.get(head.number, _Chunks())
         size = int.from_bytes(head.fields[3:6], "big") if head.form < 2 else known.size
         if size > MAX_MESSAGE_BYTES:
-            raise NotRtmp(f"a message of {size} bytes, which is more than {MAX_MESSAGE_BYTES}")
+            raise NotRtmp(
+                sentence(
+                    "a message of {size} bytes, which is more than {most}",
+                    size=size,
+                    most=MAX_MESSAGE_BYTES,
+                )
+            )
         end = head.end + min(self._chunk_bytes, size - (len(known.body) if head.form == 3 else 0))
         if len(self._rest) < end:
             return at, None
@@ -152,7 +159,11 @@ class Parser:
         known.body += self._rest[head.end : end]
         if len(known.body) < known.size:
             if is_first and sum(chunks.size for chunks in self._streams.values() if chunks.body) > MAX_MESSAGE_BYTES:
-                raise NotRtmp(f"messages of more than {MAX_MESSAGE_BYTES} bytes that are begun, and do not end")
+                raise NotRtmp(
+                    sentence(
+                        "messages of more than {most} bytes that are begun, and do not end", most=MAX_MESSAGE_BYTES
+                    )
+                )
             return end, None
         body, known.body = bytes(known.body), bytearray()
         return end, ChunkMessage(known.kind, known.timestamp, known.stream, body)
@@ -180,7 +191,7 @@ class Parser:
     def _note(self, head: _Head, known: _Chunks) -> None:
         """Record what a chunk's header says of its stream."""
         if head.number not in self._streams and len(self._streams) >= _MAX_CHUNK_STREAMS:
-            raise NotRtmp(f"more than {_MAX_CHUNK_STREAMS} chunk streams")
+            raise NotRtmp(sentence("more than {most} chunk streams", most=_MAX_CHUNK_STREAMS))
         self._streams[head.number] = known
         known.extended = head.extended
         if head.form < 3:
@@ -199,7 +210,13 @@ class Parser:
         if message.kind == SET_CHUNK:
             size = number & 0x7FFFFFFF  # the first bit has no meaning, and must be ignored
             if len(message.body) < 4 or size < MIN_CHUNK_BYTES:
-                raise NotRtmp(f"chunks of {size} bytes, which is less than {MIN_CHUNK_BYTES}")
+                raise NotRtmp(
+                    sentence(
+                        "chunks of {size} bytes, which is less than {least}",
+                        size=size,
+                        least=MIN_CHUNK_BYTES,
+                    )
+                )
             self._chunk_bytes = min(size, MAX_MESSAGE_BYTES)
         elif message.kind == ABORT and number in self._streams:
             self._streams[number].body.clear()

@@ -8,6 +8,7 @@ import hashlib
 
 from lectern.playout.rtmp import NotRtmp
 from lectern.playout.rtmp.url import Target
+from lectern.playout.sentences import sentence
 
 ADOBE, LIMELIGHT = "authmod=adobe", "authmod=llnw"
 _COUNT = "00000001"
@@ -33,9 +34,9 @@ def wanted(target: Target, refusal: str, query: str, nonce: str) -> LoginWanted:
     Raises NotRtmp in words that name neither user nor password if there is nothing that would be taken.
     """
     if not target.user or not target.password:
-        raise NotRtmp("the server asks for a user and password, and the push URL has none")
+        raise NotRtmp(sentence("the server asks for a user and password, and the push URL has none"))
     if "reason=authfailed" in refusal or "reason=nosuchuser" in refusal or "&response=" in query:
-        raise NotRtmp("the server does not take the user and password of the push URL")
+        raise NotRtmp(sentence("the server does not take the user and password of the push URL"))
     method = ADOBE if ADOBE in refusal else LIMELIGHT
     _, is_challenge, rest = refusal.partition("?reason=needauth")
     if is_challenge:
@@ -43,7 +44,7 @@ def wanted(target: Target, refusal: str, query: str, nonce: str) -> LoginWanted:
         answer = _adobe(target, asked, nonce) if method == ADOBE else _limelight(target, asked, nonce)
         return LoginWanted(f"?{method}&user={target.user}{answer}")
     if query:
-        raise NotRtmp("the server asks for a login again, and gives nothing to answer")
+        raise NotRtmp(sentence("the server asks for a login again, and gives nothing to answer"))
     return LoginWanted(f"?{method}&user={target.user}")
 
 

@@ -10,6 +10,7 @@ from lectern.playout.rtmp import NotRtmp, amf0, chunks, login
 from lectern.playout.rtmp.chunks import ChunkMessage, Parser, compose
 from lectern.playout.rtmp.url import Target
 from lectern.playout.sanitize import cleaned
+from lectern.playout.sentences import sentence
 
 HANDSHAKE_BYTES = 1536
 MAX_OWED_BYTES = 64 * 1024
@@ -72,7 +73,7 @@ class PublisherProtocol:
             self._told = self._taken
             self._control(chunks.ACKNOWLEDGED, (self._taken & 0xFFFFFFFF).to_bytes(4, "big"))
         if len(self.owed) > MAX_OWED_BYTES:
-            raise NotRtmp("the server asks for more answers than it takes")
+            raise NotRtmp(sentence("the server asks for more answers than it takes"))
 
     def publish(self) -> None:
         """Ask to publish; raises ValueError unless `READY`."""
@@ -113,7 +114,7 @@ class PublisherProtocol:
         """Do the simple handshake; returns the bytes that follow it."""
         self._shake += data
         if self._shake[:1] not in (b"", b"\x03"):
-            raise NotRtmp("the server does not answer as RTMP does")
+            raise NotRtmp(sentence("the server does not answer as RTMP does"))
         if len(self._shake) < 1 + 2 * HANDSHAKE_BYTES:
             return b""
         self.owed += self._shake[1 : 1 + HANDSHAKE_BYTES]
@@ -133,7 +134,7 @@ class PublisherProtocol:
             self._control(chunks.CONTROL, _PONG + body[2:6])
         elif kind in (chunks.WINDOW, chunks.BANDWIDTH):
             if len(body) < 4:
-                raise NotRtmp("a window that names no number of bytes")
+                raise NotRtmp(sentence("a window that names no number of bytes"))
             if kind == chunks.WINDOW:
                 self._window = max(1024, int.from_bytes(body[:4], "big"))
             else:
@@ -153,7 +154,7 @@ class PublisherProtocol:
         elif name == "_result" and number == _CREATE and self.step is Step.CONNECTING:
             stream = values[-1] if values else None
             if not isinstance(stream, float) or not 0 < stream < 2**32:
-                raise NotRtmp("the server names no stream to publish on")
+                raise NotRtmp(sentence("the server names no stream to publish on"))
             self._stream, self.step = int(stream), Step.READY
         elif name == "_error" and number in (_CONNECT, _CREATE, _PUBLISH):
             refusal = str(_fields(values).get("description"))[:1000]
@@ -163,7 +164,7 @@ class PublisherProtocol:
         elif name == "onStatus":
             self._status(values)
         elif name == "close":
-            raise NotRtmp("the server closes the session")
+            raise NotRtmp(sentence("the server closes the session"))
 
     def _status(self, values: list[amf0.Value]) -> None:
         status = _fields(values)
@@ -179,7 +180,11 @@ class PublisherProtocol:
         for secret in filter(None, (self._target.password, self._target.user)):
             text = text.replace(secret, "…")
         text = cleaned(text)
-        return f"the server refuses: {text}" if text else "the server refuses, and gives no reason"
+        return (
+            sentence("the server refuses: {why}", why=text)
+            if text
+            else sentence("the server refuses, and gives no reason")
+        )
 
     def _control(self, kind: int, body: bytes) -> None:
         self.owed += compose(kind, 0, 0, body, chunk_stream=_PROTOCOL)

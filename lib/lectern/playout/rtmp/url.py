@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from urllib.parse import unquote
 
 from lectern.playout.rtmp import NotRtmp
+from lectern.playout.sentences import sentence
 
 PORTS = {"rtmp": 1935, "rtmps": 443}
 
@@ -31,7 +32,7 @@ def target(url: str) -> Target:
     """The target of *url*; raises NotRtmp for what we do not speak, and what has no host. Nothing in it is unquoted."""
     scheme, separator, rest = url.partition("://")
     if not separator or scheme not in PORTS:
-        raise NotRtmp("the push URL begins neither with rtmp:// nor with rtmps://")
+        raise NotRtmp(sentence("the push URL begins neither with rtmp:// nor with rtmps://"))
     cut = min((at for mark in "/?#" if (at := rest.find(mark)) >= 0), default=len(rest))
     place, path = rest[:cut], rest[cut:].partition(" ")[0]
     login, _, place = place.rpartition("@")
@@ -52,7 +53,7 @@ def _host_and_port(place: str, default: int) -> tuple[str, int]:
     host = unquote(host)
     is_port = not digits or (digits.isdecimal() and len(digits) <= 5 and 1 <= int(digits) <= 65_535)
     if not host or not is_port:
-        raise NotRtmp("the push URL has no host, or a port that is none")
+        raise NotRtmp(sentence("the push URL has no host, or a port that is none"))
     return host, int(digits or default)
 
 

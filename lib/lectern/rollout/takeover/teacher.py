@@ -17,6 +17,7 @@ from lectern.decide.booking import BookingAction, Named, action, named_by
 from lectern.decide.transcoding import source
 from lectern.errors import Malformed, Misuse
 from lectern.formatting import counted
+from lectern.i18n import Text
 from lectern.model.facts import Attempt, Event, Rendition, RenditionKey
 from lectern.model.tables.teacher import journal, orders
 from lectern.redis.key_patterns import Pattern
@@ -275,8 +276,8 @@ class OldLists:
                 self._wait_on(cases.waits)
                 arrived = [ReceivedMessage("rollout", one.cmd, one.to_json()) for one in cases.decided]
                 inbox.keep(self.connection, journal, arrived, self.now)
-                noted += [Event(ADOPTED, one.class_id, one.stem, "waits") for one in cases.waits]
-                why = "the booking flow decides it"
+                noted += [Event(ADOPTED, one.class_id, one.stem, Text("waits")) for one in cases.waits]
+                why = Text("the booking flow decides it")
                 noted += [Event(ADOPTED, one.class_id, one.stem, why) for one in cases.decided]
         others = self._endless(sources)
         adoption.bounded = len(others)
@@ -302,7 +303,7 @@ class OldLists:
             transcodings.begin(self.connection, attempts[first : first + _AT_ONCE], self.now)
         for key in sources:
             transcodings.requested(self.connection, key, self.now)
-        detail = "the old program asked for it"
+        detail = Text("the old program asked for it")
         return [Event("transcoding taken over", stem=one.stem, detail=detail) for one in attempts]
 
     @property
