@@ -123,15 +123,7 @@ NOT_HANDLED = ErrorCode(506, CRITICAL,
 WORK_FAILED = ErrorCode(507, CRITICAL,
     Text("a part of a host does not work"), Text("Nothing; the part is tried again."))
 REDIS_AWAY = ErrorCode(508, CRITICAL,
-<<<<<<< Updated upstream
     Text("Redis is away"), Text("Nothing; it is handled when Redis is back."))
-=======
-    Text("Redis is away"), Text("Nothing; it is handled when Redis is back."), says={
-        "Redis has not answered for {n} s: {s}": "Redis 已有 {n} 秒没有应答：{s}",
-        "no answer in time": "没有按时应答"})
-WEBHOOK_REFUSES = ErrorCode(509, CRITICAL,
-    Text("the webhook does not take messages"), Text("Repair the receiver; read what it lacks over HTTP."))
->>>>>>> Stashed changes
 # fmt: on
 
 OK = 0

@@ -8,12 +8,10 @@ import typer
 
 from lectern import formatting
 from lectern.cli import readers
-from lectern.cli.options import Json, me, say
-from lectern.db import airings, events, leases
+from lectern.cli.options import Json, say
+from lectern.db import airings, leases
 from lectern.db.engine import open_database, writing
 from lectern.errors import LecternError
-from lectern.model.facts import Event
-from lectern.model.tables.streamer import journal
 from lectern.settings import StreamerSettings
 
 app = typer.Typer()
@@ -93,8 +91,6 @@ def _note(settings: StreamerSettings, since: float | None) -> None:
     try:
         with writing(engine, settings.role) as connection:
             leases.drain(connection, settings.name, since)
-            done = Event("drain ends" if since is None else "drained", detail=f"by {me()}")
-            events.note(connection, journal, settings.name, [done], time.time())
     finally:
         engine.dispose()
 

@@ -1,13 +1,7 @@
 """What the commands share: options, settings, printing, the bus."""
 
-import getpass
 import json
 import os
-<<<<<<< Updated upstream
-=======
-import re
-import socket
->>>>>>> Stashed changes
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -69,11 +63,6 @@ async def on_bus(settings: Common, work: "Any") -> Any:  # noqa: ANN401 (a call 
         ) from error.__cause__
     finally:
         await bus.close()
-
-
-def me() -> str:
-    """Who types: the user at this host."""
-    return f"{getpass.getuser()}@{socket.gethostname()}"
 
 
 def typed(text: str) -> str:

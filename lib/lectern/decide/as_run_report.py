@@ -40,7 +40,6 @@ class ReportLine(NamedTuple):
     size_bytes: int
     state: BookingState
     why: str
-    by: str
     pushed_s: float
     is_to_come: bool
 
@@ -137,7 +136,6 @@ def line(planned: Planned, parts: Sequence[AsRun], now: float = inf) -> ReportLi
         sum(part.sent_bytes or 0 for part in parts),
         planned.state,
         planned.why,
-        planned.by,
         sum(part.ends - part.begins for part in parts),
         is_to_come,
     )

@@ -11,7 +11,6 @@ from lectern.model.tables.shared import (
     MessageTables,
     OutboxColumns,
     Whole,
-    index_some,
     named,
     table_of,
 )
@@ -234,9 +233,6 @@ class TeacherOutbox(OutboxColumns, TeacherTable, table=True):
     __tablename__ = "outbox_list"
     owner: str | None = Field(default=None, max_length=250)
     lease_until: float = 0
-    webhook: str | None = Field(default=None, max_length=10)  # of what goes to EVENT_WEBHOOK_URL: due, told, given up
-    webhook_tries: int = 0
-    webhook_at: float = 0  # not before
 
 
 class TeacherEvent(EventColumns, TeacherTable, table=True):
@@ -265,8 +261,6 @@ class_events = table_of(ClassEventRow)
 journal = MessageTables(
     table_of(TeacherInbox), table_of(TeacherOutbox), table_of(TeacherEvent), table_of(TeacherIncident)
 )
-
-index_some("ix_outbox_list_webhook", journal.outbox, "class_id", "webhook = 'due'")
 
 IS_CLASS = func.coalesce(orders.c.revises, "") == ""
 """Selects classes without revisions. SQLite would search for `revises IS NULL` by the index of revisions,
