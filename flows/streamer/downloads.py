@@ -27,7 +27,7 @@ from lectern.db import airings, cache
 from lectern.decide import airing
 from lectern.decide import readiness as decide
 from lectern.errors import LecternError, Refuse, TryAgain
-from lectern.i18n import Text
+from lectern.i18n import Text, msgid
 from lectern.media import integrity, probe, remux
 from lectern.media.probe import Probe
 from lectern.model.facts import Airing, Cached
@@ -353,7 +353,7 @@ def arrived(connection: Connection, changes: StreamerChanges, stem: str, remote:
     changes.arrive(row, probed.size_bytes, remote.crc64, **values)
     for class_ in airings.citing(connection, stem, {AiringState.WAITING}):
         if class_.end_time > changes.now:
-            changes.report("prepared", changes.move(class_, AiringState.READY), message="downloaded")
+            changes.report("prepared", changes.move(class_, AiringState.READY), message=msgid("downloaded"))
         elif not class_.lost:  # how much of a class was aired that had its file before, the playout reports
             airing.close_late(changes, class_)
     size = Text("{size:size}, {length_s:.1f} s", size=probed.size_bytes, length_s=probed.duration_s)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lectern.cli import explain, status
+from lectern.cli import explain
 from lectern.decide import account, timeline
 from lectern.errors import CODES
 from lectern.i18n import Text, translated
@@ -144,33 +144,3 @@ def test_the_labels_of_explain_stand_in_columns_of_cells() -> None:
     assert [line.index(text) for line, text in zip(english, ("aired", "rtmp"), strict=True)] == [14, 14]
     wide = [line[: line.index(text)] for line, text in zip(chinese, ("已下课", "rtmp"), strict=True)]
     assert [len(one) + sum("\u4e00" <= letter <= "\u9fff" for letter in one) for one in wide] == [14, 14]
-
-
-def test_the_lines_of_status_are_said_in_chinese() -> None:
-    told = {
-        "on_air": 2,
-        "missing": [{"class_id": "c-9", "why": "not on air: nothing of it was sent yet by streamer1"}],
-        "unknown": [
-            {
-                "class_id": "c-8",
-                "why": "streamer2 has been silent for 40 s: nobody here knows whether the class is on air",
-            }
-        ],
-        "next": {"class_id": "c-2", "in_s": 300.0, "streamer": "streamer1", "state": "ready"},
-        "bookings": {"ready": 3, "refused": 1},
-        "renditions": {"transcoding": 1},
-        "under_way_number": 1,
-        "under_way": [{"rendition": "1_240P", "backend": "oss", "attempt": 1, "slack_s": 80.0}],
-        "oldest_waiting": {"class_id": "c-3", "s": 40.0},
-        "incidents": [{"code": 208, "count": 2, "last_at": NOW, "message": "1_240P: no"}],
-        "streamer_incidents": [],
-        "inbox": 2,
-        "oldest_unsent_s": 61.0,
-        "streamers": {
-            "streamer1": {"on_air": 2, "booked": 4, "used_bytes": 10, "max_bytes": 99, "used_num": 1, "max_num": 9}
-        },
-    }
-    lines = status.lines(told, "zh")
-    for line, english in zip(lines, status.lines(told), strict=True):
-        assert re.search("[\u4e00-\u9fff]", line), english
-    assert status.lines({**told, "streamers": {}}, "zh")[-1] == "推流端      没有存活的"

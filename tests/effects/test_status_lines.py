@@ -1,5 +1,6 @@
 """What `lectern status` prints: singular and plural, units, and each class counted once."""
 
+import re
 from typing import Any
 
 import pytest
@@ -112,3 +113,12 @@ def test_without_redis_nobody_is_called_dead() -> None:
     ]
     found["redis"] = None
     assert status.lines(found)[-1] == "streamer    none is alive"
+
+
+def test_each_line_is_chinese_to_those_who_read_chinese() -> None:
+    found = told(12, 10**12) | {"oldest_waiting": {"class_id": "c-3", "s": 40.0}, "oldest_unsent_s": 61.0}
+    found["next"] = {"class_id": "c-2", "in_s": 300.0, "streamer": "streamer1", "state": "ready"}
+    found["incidents"] = [{"code": 208, "count": 2, "last_at": NOW, "message": "1_240P: no"}]
+    for line, english in zip(status.lines(found, "zh"), status.lines(found), strict=True):
+        assert re.search("[\u4e00-\u9fff]", line), english
+    assert status.lines({**found, "streamers": {}}, "zh")[-1] == "推流端      没有存活的"

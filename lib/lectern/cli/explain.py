@@ -16,7 +16,7 @@ from lectern.decide import account as decide_account
 from lectern.decide.account import Account, Standing
 from lectern.errors import LecternError, Misuse
 from lectern.formatting import padded
-from lectern.i18n import translated, translator
+from lectern.i18n import BESIDE, Text, joined, translated, translator
 from lectern.model.views import ClassView
 from lectern.settings import StreamerSettings
 from lectern.wire.fields import BACKUP
@@ -80,8 +80,9 @@ def _found(here: Sequence[Place[Any]], thing: str, now: float) -> tuple[ClassVie
     try:
         return decide_account.with_status(found, readers.words(here[0].settings)), None
     except LecternError as error:
-        rows = " What is said of the streamer is what its rows say, and may be old." if found.cited else ""
-        return decide_account.with_status(found, None), error.message + rows
+        old = Text("What is said of the streamer is what its rows say, and may be old.")
+        parts = [error.message, old] if found.cited else [error.message]
+        return decide_account.with_status(found, None), joined(parts, BESIDE)
 
 
 def lines(thing: str, known: Account, following: Sequence[str], language: str = "en") -> list[str]:

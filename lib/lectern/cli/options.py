@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from lectern.errors import LecternError, Misuse, TryAgain
+from lectern.i18n import Text
 from lectern.redis import connection
 from lectern.redis.client import Bus
 from lectern.redis.connection import asking
@@ -59,7 +60,11 @@ async def on_bus(settings: Common, work: "Any") -> Any:  # noqa: ANN401 (a call 
     except TryAgain as error:
         asked = connection.command(settings.redis_url.get_secret_value(), "ping")
         raise LecternError(
-            f"Redis does not answer: {plain(error.__cause__ or error)}. Is REDIS_URL right, and Redis up? Try: {asked}"
+            Text(
+                "Redis does not answer: {why}. Is REDIS_URL right, and Redis up? Try: {command}",
+                why=plain(error.__cause__ or error),
+                command=asked,
+            )
         ) from error.__cause__
     finally:
         await bus.close()

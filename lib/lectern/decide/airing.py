@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from lectern import errors
 from lectern.decide import gaps
 from lectern.decide.cache import Admit
-from lectern.i18n import Text
+from lectern.i18n import Text, msgid
 from lectern.model.facts import Airing, AsRun
 from lectern.model.streamer_plan import AS_RUN_TOLD, StreamerChanges
 from lectern.model.views import EventView
@@ -185,7 +185,9 @@ def ended(
         return
     parts_told = gaps.longest(parts, AS_RUN_TOLD)
     if airing.state is AiringState.CANCELLED and (parts or airing.start_time <= changes.now):  # see `release`
-        changes.report("ended", airing, errors.CANCELLED, "what was sent before it was cancelled", parts_told, events)
+        changes.report(
+            "ended", airing, errors.CANCELLED, Text("what was sent before it was cancelled"), parts_told, events
+        )
     if airing.state not in LIVE_AIRINGS or ending["why"] == CANCELLED:
         return
     airing = _promised(changes, airing)
@@ -288,6 +290,6 @@ def _given_up(class_id: str, streamer: str, placement: int) -> Report:
         streamer=streamer,
         result="fail",
         code=code,
-        message="released",
+        message=msgid("released"),
         placement=placement,
     )

@@ -7,7 +7,7 @@ from enum import StrEnum
 from lectern import errors, formatting
 from lectern.decide import readiness
 from lectern.errors import DOWNLOAD_FAILED, ErrorCode, LecternError
-from lectern.i18n import Text
+from lectern.i18n import Text, msgid
 from lectern.model.facts import Airing, Idle, Needed, Usage
 from lectern.model.streamer_plan import StreamerChanges
 from lectern.settings import StreamerSettings
@@ -229,7 +229,7 @@ def _again(changes: StreamerChanges, known: Airing) -> None:
     """Repeat the report that the first prepare of a class got, if it got one; the class stays as it is."""
     code = errors.CODES.get(known.code or 0)
     if known.state in _WAS_READY:
-        changes.report("prepared", known, message="prepared")
+        changes.report("prepared", known, message=msgid("prepared"))
     elif code is not None:
         changes.report("prepared", known, code, known.message or "")
     changes.row(known.class_id, f"again: {known.state}")
@@ -308,7 +308,7 @@ def cite_or_reserve(
         is_ready = admission.admit is Admit.READY
         changes.admit(message, AiringState.READY if is_ready else AiringState.WAITING)
         if is_ready:
-            changes.report("prepared", message, message="cached")
+            changes.report("prepared", message, message=msgid("cached"))
         changes.note(f"prepare: {admission.admit}", message)
         changes.row(message.class_id, admission.admit, message.stem)
 

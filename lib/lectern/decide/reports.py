@@ -211,7 +211,9 @@ def _ended(changes: Changes, order: Order, report: Report, sent: SentParts) -> N
 
 
 def _by(streamer: str, reason: str) -> str:
-    return Text("{thing}: {what}", thing=streamer, what=reason) if reason else streamer
+    if not reason:
+        return streamer
+    return Text("{thing}: {what}", thing=streamer, what=reason if " " in reason else Text(reason))
 
 
 def _tell_end(changes: Changes, order: Order, sent: SentParts) -> None:

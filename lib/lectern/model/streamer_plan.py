@@ -152,7 +152,7 @@ class StreamerChanges(Decided[StreamerSettings]):
         self.move(revision, AiringState.CANCELLED)
         if after.state is AiringState.WAITING and revision.state is AiringState.READY:
             after = self.move(after, AiringState.READY)
-            self.report("prepared", after, message="changed to a recording that is here")
+            self.report("prepared", after, message=Text("changed to a recording that is here"))
         elif after.state in {AiringState.READY, AiringState.ON_AIR} and revision.state is AiringState.WAITING:
             after = self.move(after, AiringState.WAITING)
         return after
