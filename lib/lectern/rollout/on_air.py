@@ -1,6 +1,7 @@
 """Classes that a stop of this host would harm: on a streamer, on air or due soon; on a teacher, not yet placed."""
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 from sqlalchemy import text
 
@@ -8,6 +9,7 @@ from lectern.db.airings import epoch
 from lectern.migrations.steps import shape
 from lectern.rollout import playout
 from lectern.rollout.backup import store
+from lectern.rollout.backup.store import Store
 from lectern.rollout.journal import RolloutJournal
 from lectern.rollout.playout import HeldClasses
 from lectern.rollout.result import at, shown, some
@@ -62,34 +64,40 @@ def _unheld(held: HeldClasses | None) -> str:
     return f", and the playout does not hold them ({held.why_none or 'the resident has not told it of them yet'})"
 
 
+class ComingClass(NamedTuple):
+    """A class that has not ended; *state* is None if no program of ours has seen it, *start* if it cannot be read."""
+
+    class_id: str
+    start: float | None
+    end: float
+    state: str | None
+
+
+def coming(found: Store, role: str, now: float) -> Iterator[ComingClass]:
+    """The classes in a database that are not over at *now* (epoch seconds); of a teacher's, in whatever state."""
+    with found.reading() as connection:
+        if role == "streamer":
+            known = old_database.classes(connection)
+            for row in old_database.tasks(connection):
+                state = known[row.class_id].state if row.class_id in known else None
+                end = epoch(row.end)
+                if end is not None and end > now and (state is None or state in LIVE_AIRINGS):
+                    yield ComingClass(row.class_id, epoch(row.start), end, state)
+        elif shape(connection, "order_list") is not None:
+            wanted = text("SELECT class_id, start_time, end_time, state FROM order_list WHERE end_time > :now")
+            yield from (ComingClass(*one) for one in connection.execute(wanted, {"now": now}))
+
+
 def _of_streamer(
     wanted: Spec, now: float, within_s: float, held: HeldClasses | None
 ) -> Iterator[tuple[float, float, str]]:
-    soon = now + within_s
-    with store.of(wanted).reading() as connection:
-        known = old_database.classes(connection)
-        for row in old_database.tasks(connection):
-            start, end = epoch(row.start), epoch(row.end)
-            state = known[row.class_id].state if row.class_id in known else None
-            if (
-                start is None
-                or end is None
-                or (held is not None and row.class_id in held.classes)
-                or (state is not None and state not in LIVE_AIRINGS)
-            ):
-                continue
-            if start <= soon and end > now:
-                yield start, end, f"class {shown(row.class_id)} ({at(start)} to {at(end)})"
+    for one in coming(store.of(wanted), wanted.role, now):
+        is_held = held is not None and one.class_id in held.classes
+        if one.start is not None and one.start <= now + within_s and not is_held:
+            yield one.start, one.end, f"class {shown(one.class_id)} ({at(one.start)} to {at(one.end)})"
 
 
 def _of_teacher(wanted: Spec, now: float) -> Iterator[tuple[float, float, str]]:
-    soon = now + wanted.quiet_minutes * 60
-    with store.of(wanted).reading() as connection:
-        if shape(connection, "order_list") is None:
-            return
-        due = text(
-            "SELECT class_id, start_time, end_time, state FROM order_list WHERE start_time <= :soon AND end_time > :now"
-        )
-        for class_id, start, end, state in connection.execute(due, {"soon": soon, "now": now}):
-            if state in _UNPLACED:
-                yield start, end, f"class {shown(class_id)} ({at(start)}, {state})"
+    for one in coming(store.of(wanted), wanted.role, now):
+        if one.start is not None and one.start <= now + wanted.quiet_minutes * 60 and one.state in _UNPLACED:
+            yield one.start, one.end, f"class {shown(one.class_id)} ({at(one.start)}, {one.state})"

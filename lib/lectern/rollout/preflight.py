@@ -1,7 +1,6 @@
 """Everything that prevents a rollout, found before anything is stopped: one sentence each, with what to type."""
 
 import json
-import math
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -10,11 +9,8 @@ from typing import TypeVar
 
 import httpx
 from redis.exceptions import NoPermissionError
-from sqlalchemy import text
 
-from lectern.db.airings import epoch
 from lectern.errors import LecternError, Misuse
-from lectern.migrations.steps import shape
 from lectern.redis import connection
 from lectern.rollout import installed, on_air, playout, redis_keys, rollback, steps
 from lectern.rollout.backup import host, store
@@ -26,8 +22,7 @@ from lectern.rollout.journal import RolloutJournal, State
 from lectern.rollout.result import Failed, StepAnswer, shown, some
 from lectern.rollout.settings import files
 from lectern.rollout.spec import Spec
-from lectern.rollout.takeover import old_database
-from lectern.states import LIVE_AIRINGS, BookingState
+from lectern.states import BookingState
 
 CLOCK_TOLERANCE_S = 2.0
 ASK_TIMEOUT_S = 10.0
@@ -163,18 +158,7 @@ def left_behind(wanted: Spec) -> Iterator[str]:
 def _to_come(found: Store, role: str, now: float) -> set[str]:
     if not found.exists():
         return set()
-    with found.reading() as connection:
-        if role == "streamer":
-            known = old_database.classes(connection)
-            states = {name: one.state for name, one in known.items()}
-            tasks = old_database.tasks(connection)
-            ends = {one.class_id: epoch(one.end) or -math.inf for one in tasks}
-            live = {*LIVE_AIRINGS, None}
-            return {name for name, end in ends.items() if end > now and states.get(name) in live}
-        if shape(connection, "order_list") is None:
-            return set()
-        wanted = text("SELECT class_id, state FROM order_list WHERE end_time > :now")
-        return {name for name, state in connection.execute(wanted, {"now": now}) if state in _OPEN}
+    return {one.class_id for one in on_air.coming(found, role, now) if role == "streamer" or one.state in _OPEN}
 
 
 def programs(wanted: Spec) -> Iterator[str]:

@@ -156,13 +156,7 @@ def programs_in(conf: str) -> set[str]:
     return {name.strip() for _, name in sections}
 
 
-def wait_for(
-    look: Callable[[], T | None],
-    timeout_s: float,
-    failure: Callable[[], str],
-    beat: Beat = no_beat,
-    poll_s: float = _POLL_S,
-) -> T:
+def wait_for(look: Callable[[], T | None], timeout_s: float, failure: Callable[[], str], beat: Beat = no_beat) -> T:
     """What *look* returns once it is not None; raises CallAPerson with the text of *failure* after *timeout_s*."""
     give_up_at = time.monotonic() + timeout_s
     while True:
@@ -172,7 +166,7 @@ def wait_for(
         if time.monotonic() >= give_up_at:
             raise CallAPerson(failure())
         beat()
-        time.sleep(poll_s)
+        time.sleep(_POLL_S)
 
 
 def ran(states: States) -> set[str]:
