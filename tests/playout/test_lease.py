@@ -14,14 +14,14 @@ from typing import Any
 
 import pytest
 
-from lectern.playout import folder, kernel, lease, state_file
+from lectern.playout import kernel, state_file
 from lectern.playout.lease import LeaseSocket
 from lectern.playout.state_file import StateFile
 from lectern.playout.worker_process import Shared
 from tests.playout import flvs
 from tests.playout.receiver import Receiver
 from tests.playout.stage import Playout
-from tests.waiting import async_wait_until, wait_until
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.live
 
@@ -207,14 +207,14 @@ def test_a_hanging_disk_holds_up_no_renewal_and_has_the_newest_lease_in_the_end(
     tmp_path: Path, served: LeaseSocket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A lease that was ended must not be held again after a restart, because an older one was written late."""
-    goes_on, kept = threading.Event(), folder.keep_lease
+    goes_on, replace = threading.Event(), state_file.replace
 
-    def hang(path: Path, until: float) -> None:
+    def hang(path: Path, text: str, *, is_synced: bool) -> None:
         assert goes_on.wait(60)
-        kept(path, until)
+        replace(path, text, is_synced=is_synced)
 
-    monkeypatch.setattr(folder, "keep_lease", hang)
-    monkeypatch.setattr(lease, "SLOW_S", 0.0)
+    monkeypatch.setattr(state_file, "replace", hang)
+    monkeypatch.setattr(state_file, "SLOW_S", 0.0)
     with connected(tmp_path) as client:
         for until in (5e8, 0.0):
             answer = asked(served, client, json.dumps({"until": until}).encode())
@@ -249,26 +249,24 @@ def disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Disk]:
         return replace(self, target)
 
     monkeypatch.setattr(Path, "replace", hang)
-    monkeypatch.setattr(state_file, "WAIT_S", 0.3)
+    monkeypatch.setattr(state_file, "SLOW_S", 0.1)
     yield found
     found.go.set()
 
 
-async def test_a_hanging_disk_holds_up_one_thread_and_has_the_newest_text_in_the_end(
-    tmp_path: Path, disk: Disk
-) -> None:
+def test_a_hanging_disk_holds_up_one_thread_and_has_the_newest_text_in_the_end(tmp_path: Path, disk: Disk) -> None:
     """An older text that is written late must not replace it."""
     texts = ["old", "new"]
     one = StateFile("it", tmp_path / "it.json", lambda: texts[0], is_synced=False)
     for _ in texts:
-        assert "hangs" in (await one.write() or "")
+        one.write()
+        wait_until(lambda: "hangs" in (one.problem or ""), description="it is told that the disk hangs")
         texts.reverse()
     texts[:] = ["newest"]
     assert disk.at_work == 1
     disk.go.set()
-    await async_wait_until(
-        lambda: one.path.exists() and one.path.read_text() == "newest", description="the newest is written"
-    )
+    wait_until(lambda: one.is_written, description="all is written")
+    assert (one.path.read_text(), one.problem) == ("newest", None)
 
 
 def test_drafts_of_processes_that_were_killed_are_deleted(tmp_path: Path) -> None:

@@ -63,13 +63,6 @@ def listening(path: Path, option: str) -> socket.socket:
     return listener
 
 
-def keep_lease(path: Path, until: float) -> None:
-    """Write the end of the lease for the next holder; not synced, because no lease outlives the machine's restart."""
-    draft = path.with_name(f".{path.name}.tmp")
-    draft.write_text(json.dumps({"until": until, "boot": kernel.boot_id()}), encoding="utf-8")
-    draft.replace(path)
-
-
 def kept_lease(path: Path) -> float:
     """The end of the lease on disk, by kernel.boot_now; 0 if there is none, or the machine was restarted since."""
     with suppress(OSError, ValueError, TypeError, KeyError):

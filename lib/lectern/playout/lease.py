@@ -4,22 +4,19 @@ import json
 import math
 import os
 import socket
-import threading
-import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from lectern.playout import folder as folder_of
 from lectern.playout import kernel
+from lectern.playout.state_file import StateFile
 from lectern.playout.worker_process import Shared
 
 MAX_LINE_BYTES = 4096
 MAX_CLIENTS = 16
 LINES_AT_ONCE = 32
 """Requests of one client that are answered in one turn of the holder's loop."""
-SLOW_S = 3.0
-"""Seconds after which a write of lease.json that has not ended is reported."""
 
 
 class LeaseSocket:
@@ -28,8 +25,9 @@ class LeaseSocket:
     def __init__(self, folder: Path, shared: Shared) -> None:
         self._shared = shared
         self._path = folder / "lease.sock"
-        self._file = _LeaseFile(folder / "lease.json")
-        shared.lease_until = folder_of.kept_lease(folder / "lease.json")
+        # Not synced: the lease outlives the holder, but not the machine's restart.
+        self._file = StateFile("the lease", folder / "lease.json", self._text, is_synced=False)
+        shared.lease_until = folder_of.kept_lease(self._file.path)
         self._listener = folder_of.listening(self._path, "--dir")
         self._clients: dict[socket.socket, bytes] = {}  # the beginning of a request, by its client
 
@@ -56,6 +54,9 @@ class LeaseSocket:
         for connection in self.sockets():
             connection.close()
         self._path.unlink(missing_ok=True)
+
+    def _text(self) -> str:
+        return json.dumps({"until": self._shared.lease_until, "boot": kernel.boot_id()})
 
     def _serve(self, client: socket.socket) -> None:
         """Answer what *client* has sent; raises BlockingIOError if it has sent nothing."""
@@ -85,50 +86,8 @@ class LeaseSocket:
                 return {"ok": False, "why": "until: a number of seconds of CLOCK_BOOTTIME is needed"}
             if until != self._shared.lease_until:
                 self._shared.lease_until = float(until)
-                self._file.write(float(until))
-        problem = self._file.problem()
+                self._file.write()
+        problem = self._file.problem
         answer = {"ok": True, "lease_until": self._shared.lease_until, "boot_now": kernel.boot_now()}
         answer |= {"holder_pid": os.getpid(), "durable": problem is None}
         return answer | ({"why": problem} if problem else {})
-
-
-class _LeaseFile:
-    """Writes lease.json in a thread: a disk that hangs holds up neither the fence nor a renewal.
-
-    It is not synced: the lease outlives the holder, but not the machine's restart.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._wanted = 0.0
-        self._since = math.inf  # when the first write was asked for that has not ended, monotonic
-        self._why: str | None = None
-        self._wakes = threading.Event()
-        self._thread: threading.Thread | None = None
-
-    def write(self, until: float) -> None:
-        """Have the newest end of the lease written soon."""
-        self._wanted = until
-        self._since = min(self._since, time.monotonic())
-        self._wakes.set()
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._write_newest, name="lease.json", daemon=True)
-            self._thread.start()
-
-    def problem(self) -> str | None:
-        """Why the file is not as it should be; None if it is, or is just being written."""
-        if time.monotonic() - self._since > SLOW_S:
-            return "the lease is not written yet: the disk is slow, or hangs"
-        return self._why
-
-    def _write_newest(self) -> None:
-        while True:
-            self._wakes.wait()
-            self._wakes.clear()
-            try:
-                folder_of.keep_lease(self._path, self._wanted)
-                self._why = None
-            except OSError as error:
-                self._why = f"the lease cannot be written: {error.strerror or error}"
-            if not self._wakes.is_set():
-                self._since = math.inf

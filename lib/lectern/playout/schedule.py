@@ -14,7 +14,7 @@ from lectern.playout.class_player import CANCELLED, ClassPlayer
 from lectern.playout.context import Now, WorkerContext, in_slices
 from lectern.playout.kernel import Isolated, say
 from lectern.playout.publisher import LEAD_S
-from lectern.playout.state_file import StateFile
+from lectern.playout.state_file import SLOW_S, StateFile
 from lectern.playout.timetable import MAX_CLASSES, BadRequest, ScheduledClass, TimetableDifference
 
 SOON_S = 5.0
@@ -24,7 +24,7 @@ FORGET_S = 24 * 3600.0
 MAX_WHY = 300
 SAVE_EVERY_S = 2.0
 """Seconds after which the rows of a class on air are written again."""
-_CHECK_S = 1.0
+_CHECK_S, _LOOK_S = 1.0, 0.001
 
 
 class Schedule:
@@ -218,7 +218,7 @@ class AiredFile:
             await self.save()
 
     async def save(self, *, everything: bool = False) -> None:
-        """Write what is new, or *everything* that is sent by now."""
+        """Have what is new written; or *everything* that is sent by now, and wait until it is, for SLOW_S at most."""
         schedule, now = self._schedule, time.monotonic()
         is_due = everything or now - self._on_air_at >= SAVE_EVERY_S
         self._on_air_at = now if is_due else self._on_air_at
@@ -231,7 +231,10 @@ class AiredFile:
             self._rows.pop(class_id, None)
         await in_slices(self._encoded(new))
         if new or gone or (is_due and self.saved.problem is not None):
-            await self.saved.write()
+            self.saved.write()
+        until = time.monotonic() + SLOW_S
+        while everything and not self.saved.is_written and time.monotonic() < until:  # noqa: ASYNC110 (a thread's)
+            await asyncio.sleep(_LOOK_S)
 
     def _is_new(self, player: ClassPlayer, *, is_due: bool) -> bool:
         return player.row_count != self._rows.get(player.class_id, 0) or (is_due and player.state == "on_air")

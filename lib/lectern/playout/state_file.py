@@ -1,7 +1,9 @@
-"""A small file that is replaced as a whole whenever its text has changed, by one thread at a time."""
+"""A small file that is written anew, as a whole, whenever its text has changed: by one thread of its own."""
 
-import asyncio
+import math
 import os
+import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -9,64 +11,61 @@ from pathlib import Path
 from lectern.playout.kernel import Isolated
 from lectern.playout.sentences import sentence
 
-WAIT_S = 3.0
-"""Seconds for which anybody waits for a write; a disk that hangs longer is written when it goes on."""
+SLOW_S = 3.0
+"""Seconds after which a write that has not ended is reported."""
 
 
 class StateFile:
     """Keeps the file at *path* as *text* makes it, which a thread calls; *what* is its name for people.
 
-    There are never two writes at once: the late one could replace the newer one, and each write that a hanging disk
-    holds up takes one of the threads that recordings are read by.
+    A disk that hangs holds up this thread and nobody else. There are never two writes at once: the late one could
+    replace the newer one.
     """
 
     def __init__(self, what: str, path: Path, text: Callable[[], str], *, is_synced: bool) -> None:
-        self.problem: str | None = None
-        """Why the file is not as it should be; None if it is."""
         self.path = path
         self._what, self._text, self._is_synced = what, text, is_synced
-        self._asked = self._written = 0
-        self._one_more = asyncio.Event()
-        self._writing: asyncio.Task[None] | None = None
-        self._is_swept = False
+        self._since = math.inf  # when the first write was asked for that has not ended, monotonic
+        self._why: str | None = None
+        self._wakes, self._lock = threading.Event(), threading.Lock()
+        self._thread: threading.Thread | None = None
 
-    async def write(self) -> str | None:
-        """Write the text as it is now, or newer; returns the reason if that failed, or is not done within `WAIT_S`."""
-        self._asked += 1
-        wanted = self._asked
-        if self._writing is None or self._writing.done():
-            self._writing = asyncio.create_task(self._write_newest())
-        try:
-            async with asyncio.timeout(WAIT_S):
-                while self._written < wanted:  # a write that begins after this call will do
-                    await self._one_more.wait()
-        except TimeoutError:
-            self.problem = f"{self._what} is not written yet: the disk is slow, or hangs"
-        return self.problem
+    def write(self) -> None:
+        """Have the text as it is now, or newer, written soon."""
+        with self._lock:
+            self._since = min(self._since, time.monotonic())
+            self._wakes.set()
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._write_newest, name=self.path.name, daemon=True)
+            self._thread.start()
 
-    async def _write_newest(self) -> None:
-        """Write until no newer text was asked for meanwhile."""
-        while self._written < self._asked:
-            asked = self._asked
-            with Isolated() as isolated:  # whoever waits must hear of it, and the next write be tried
-                await asyncio.to_thread(self._replace)
+    @property
+    def is_written(self) -> bool:
+        """Whether no write is under way, or waits."""
+        return self._since == math.inf
+
+    @property
+    def problem(self) -> str | None:
+        """Why the file is not as it should be; None if it is, or is just being written."""
+        if time.monotonic() - self._since > SLOW_S:
+            return f"{self._what} is not written yet: the disk is slow, or hangs"
+        return self._why
+
+    def _write_newest(self) -> None:
+        for draft in self.path.parent.glob(f".{self.path.name}.*.tmp"):  # of processes that were killed
+            with suppress(OSError):
+                draft.unlink()
+        while True:
+            self._wakes.wait()
+            self._wakes.clear()
+            with Isolated() as isolated:  # the next write is tried, whatever it was
+                replace(self.path, self._text(), is_synced=self._is_synced)
             why = isolated.error.strerror if isinstance(isolated.error, OSError) else None
-            self.problem = (
-                sentence("{what} cannot be written: {why}", what=self._what, why=why or isolated.fault)
-                if isolated.error
-                else None
-            )
-            self._written = asked
-            self._one_more.set()
-            self._one_more = asyncio.Event()
-
-    def _replace(self) -> None:
-        if not self._is_swept:
-            self._is_swept = True
-            for draft in self.path.parent.glob(f".{self.path.name}.*.tmp"):  # of workers that were killed
-                with suppress(OSError):
-                    draft.unlink()
-        replace(self.path, self._text(), is_synced=self._is_synced)
+            said = sentence("{what} cannot be written: {why}", what=self._what, why=why or isolated.fault)
+            self._why = said if isolated.error else None
+            with self._lock:
+                if not self._wakes.is_set():
+                    self._since = math.inf
 
 
 def replace(path: Path, text: str, *, is_synced: bool) -> None:
