@@ -2,11 +2,9 @@
 
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
-from prometheus_client import (
-    CollectorRegistry,
-    generate_latest,
-)
+from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.metrics_core import GaugeMetricFamily, InfoMetricFamily, Metric
 from prometheus_client.registry import Collector
 from sqlalchemy import Connection, Table, func, select
@@ -37,10 +35,10 @@ def exposition(
 
     *backup_ages_s* is the age of its newest backup by where it is.
     """
-    rows = CollectorRegistry()
     at = time.time() if now is None else now
-    rows.register(_Read([_info(role, name), *_of(role, connection, at, bound), _backups(backup_ages_s or {})]))
-    return generate_latest(rows) + generate_latest(SEEN)
+    what = "How old the newest proved backup is, on this host and off it; +Inf if there is none."
+    backups = _gauges("lectern_backup_age_seconds", what, "where", backup_ages_s or {})
+    return _text([_info(role, name), *_of(role, connection, at, bound), backups]) + generate_latest(SEEN)
 
 
 def of_process(
@@ -50,22 +48,12 @@ def of_process(
 
     *streamers*: at a teacher, the number of streamers by what their last heartbeats say.
     """
-    answered = GaugeMetricFamily("lectern_server_answers", "Whether it answered when asked last.", labels=("server",))
-    for server, has in answers.items():
-        answered.add_metric([server], has)
-    metrics: list[Metric] = [answered]
+    metrics = [_gauges("lectern_server_answers", "Whether it answered when asked last.", "server", answers)]
     if lease_left_s is not None:
         metrics.append(_gauge("lectern_lease_left_seconds", "Until the streamer has to stop pushing.", lease_left_s))
     if streamers is not None:
-        known = GaugeMetricFamily(
-            "lectern_streamers", "Streamers by what their last heartbeats say.", labels=("state",)
-        )
-        for state, number in streamers.items():
-            known.add_metric([state], number)
-        metrics.append(known)
-    rows = CollectorRegistry()
-    rows.register(_Read(metrics))
-    return generate_latest(rows)
+        metrics.append(_gauges("lectern_streamers", "Streamers by what their last heartbeats say.", "state", streamers))
+    return _text(metrics)
 
 
 class _Read(Collector):
@@ -77,6 +65,12 @@ class _Read(Collector):
     def collect(self) -> Iterable[Metric]:
         """The metrics."""
         return self._metrics
+
+
+def _text(metrics: list[Metric]) -> bytes:
+    rows = CollectorRegistry()
+    rows.register(_Read(metrics))
+    return generate_latest(rows)
 
 
 def _info(role: Role, name: str) -> Metric:
@@ -96,19 +90,20 @@ def _of(role: Role, connection: Connection, now: float, bound: Usage) -> Iterato
         yield from _messages(connection, at_streamer.journal, now)
 
 
-def _backups(ages_s: Mapping[str, float]) -> Metric:
-    metric = GaugeMetricFamily(
-        "lectern_backup_age_seconds",
-        "How old the newest proved backup is, on this host and off it; +Inf if there is none.",
-        labels=("where",),
-    )
-    for where, age_s in ages_s.items():
-        metric.add_metric([where], age_s)
+def _gauge(name: str, what: str, value: float | None) -> Metric:
+    """A metric of one value; of none if it is None."""
+    metric = GaugeMetricFamily(name, what)
+    if value is not None:
+        metric.add_metric([], value)
     return metric
 
 
-def _gauge(name: str, what: str, value: float) -> Metric:
-    return GaugeMetricFamily(name, what, value=value)
+def _gauges(name: str, what: str, label: str, values: Mapping[Any, float]) -> Metric:
+    """A metric with its values by *label*."""
+    metric = GaugeMetricFamily(name, what, labels=(label,))
+    for of, value in values.items():
+        metric.add_metric([str(of)], value)
+    return metric
 
 
 def _bookings(connection: Connection, now: float) -> Iterator[Metric]:
@@ -122,10 +117,8 @@ def _bookings(connection: Connection, now: float) -> Iterator[Metric]:
     number, since, start = connection.execute(oldest).one()
     yield _gauge("lectern_waiting_classes", "Classes that wait for a rendition.", number)
     yield _gauge("lectern_waiting_oldest_seconds", "How long the oldest one waits.", _age(since, now))
-    slack = GaugeMetricFamily("lectern_waiting_slack_seconds", "Until the first waiting class begins.")
-    if start is not None:
-        slack.add_metric([], start - now)
-    yield slack
+    slack_s = None if start is None else start - now
+    yield _gauge("lectern_waiting_slack_seconds", "Until the first waiting class begins.", slack_s)
     unanswered = orders.c.answered_at.is_(None) & (orders.c.state == BookingState.PLACED)
     late = connection.execute(select(func.min(orders.c.updated_at)).where(unanswered)).scalar_one()
     yield _gauge("lectern_placed_oldest_seconds", "How long the oldest placed class is unanswered.", _age(late, now))
@@ -136,10 +129,8 @@ def _renditions(connection: Connection, now: float) -> Iterator[Metric]:
     yield _counted(connection, videos, "status", "lectern_renditions", "Renditions by status.")
     deadline = select(func.min(videos.c.deadline)).where(videos.c.status == RenditionState.TRANSCODING)
     earliest = connection.execute(deadline).scalar_one()
-    slack = GaugeMetricFamily("lectern_rendition_slack_seconds", "Until the first deadline of a transcoding.")
-    if earliest is not None:
-        slack.add_metric([], earliest - now)
-    yield slack
+    slack_s = None if earliest is None else earliest - now
+    yield _gauge("lectern_rendition_slack_seconds", "Until the first deadline of a transcoding.", slack_s)
 
 
 def _cache(connection: Connection, bound: Usage) -> Iterator[Metric]:
@@ -147,17 +138,13 @@ def _cache(connection: Connection, bound: Usage) -> Iterator[Metric]:
     size = func.coalesce(func.sum(files.c.size_bytes), 0)
     ready = func.coalesce(files.c.state, FileState.READY) == FileState.READY
     pinned = ready & (func.coalesce(files.c.num_cite, 0) > 0)
-    of_bytes = GaugeMetricFamily("lectern_cache_bytes", "Bytes of the cache.", labels=("kind",))
-    for kind, which in (("used", ready), ("reserved", files.c.state == FileState.DOWNLOADING), ("pinned", pinned)):
-        of_bytes.add_metric([kind], connection.execute(select(size).where(which)).scalar_one())
-    of_bytes.add_metric(["bound"], bound.size_bytes)
-    yield of_bytes
+    kinds = {"used": ready, "reserved": files.c.state == FileState.DOWNLOADING, "pinned": pinned}
+    sums = {kind: connection.execute(select(size).where(which)).scalar_one() for kind, which in kinds.items()}
+    yield _gauges("lectern_cache_bytes", "Bytes of the cache.", "kind", {**sums, "bound": bound.size_bytes})
     yield _counted(connection, files, "state", "lectern_cache_renditions", "Renditions in the cache, by state.")
-    number = select(func.count()).where(pinned)
-    of_number = GaugeMetricFamily("lectern_cache_places", "Places of the cache for renditions.", labels=("kind",))
-    of_number.add_metric(["pinned"], connection.execute(number).scalar_one())
-    of_number.add_metric(["bound"], bound.num)
-    yield of_number
+    number = connection.execute(select(func.count()).where(pinned)).scalar_one()
+    places = {"pinned": number, "bound": bound.num}
+    yield _gauges("lectern_cache_places", "Places of the cache for renditions.", "kind", places)
 
 
 def _airings(connection: Connection, now: float) -> Iterator[Metric]:
@@ -171,10 +158,8 @@ def _airings(connection: Connection, now: float) -> Iterator[Metric]:
     yield _gauge("lectern_pushes_on_air", "Classes that a receiver takes now.", pushed)
     yield _gauge("lectern_classes_not_on_air", "Classes that should be on air and are not.", len(due) - pushed)
     starts = [airing.start_time for airing in live if airing.start_time > now]
-    following = GaugeMetricFamily("lectern_next_class_seconds", "Until the next class begins.")
-    if starts:
-        following.add_metric([], min(starts) - now)
-    yield following
+    next_s = min(starts) - now if starts else None
+    yield _gauge("lectern_next_class_seconds", "Until the next class begins.", next_s)
 
 
 def _messages(connection: Connection, journal: MessageTables, now: float) -> Iterator[Metric]:
@@ -184,12 +169,8 @@ def _messages(connection: Connection, journal: MessageTables, now: float) -> Ite
     number, since = connection.execute(new).one()
     yield _gauge("lectern_inbox_messages", "Messages that are not handled.", number)
     yield _gauge("lectern_inbox_lag_seconds", "How long the oldest of them lies here.", _age(since, now))
-    dead = select(func.count()).where(inbox.c.state == InboxState.DEAD)
-    yield _gauge(
-        "lectern_dead_letters",
-        "Messages of the last week that could not be read.",
-        connection.execute(dead).scalar_one(),
-    )
+    dead = connection.execute(select(func.count()).where(inbox.c.state == InboxState.DEAD)).scalar_one()
+    yield _gauge("lectern_dead_letters", "Messages of the last week that could not be read.", dead)
     unsent = select(func.min(outbox.c.created_at)).where(outbox.c.sent_at.is_(None))
     lag = _age(connection.execute(unsent).scalar_one(), now)
     yield _gauge("lectern_outbox_lag_seconds", "How long the oldest unsent message lies here.", lag)
@@ -197,18 +178,14 @@ def _messages(connection: Connection, journal: MessageTables, now: float) -> Ite
 
 def _incidents(connection: Connection, journal: MessageTables) -> Metric:
     table = journal.incidents
-    metric = GaugeMetricFamily("lectern_incidents", "Alarms that are not over, by code.", labels=("code",))
     counted = select(table.c.code, func.count()).where(table.c.resolved_at.is_(None)).group_by(table.c.code)
-    for code, number in connection.execute(counted):
-        metric.add_metric([str(code)], number)
-    return metric
+    values = {str(code): number for code, number in connection.execute(counted)}
+    return _gauges("lectern_incidents", "Alarms that are not over, by code.", "code", values)
 
 
 def _counted(connection: Connection, table: Table, column: str, name: str, what: str) -> Metric:
-    metric = GaugeMetricFamily(name, what, labels=(column,))
-    for value, number in connection.execute(select(table.c[column], func.count()).group_by(table.c[column])):
-        metric.add_metric([str(value or "unknown")], number)
-    return metric
+    counted = connection.execute(select(table.c[column], func.count()).group_by(table.c[column]))
+    return _gauges(name, what, column, {value or "unknown": number for value, number in counted})
 
 
 def _age(since: float | None, now: float) -> float:
