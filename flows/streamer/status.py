@@ -49,20 +49,15 @@ async def _sent(host: StreamerHost, rows: Mapping[str, Sending]) -> Mapping[str,
     except (TryAgain, NotTaken) as error:
         return {class_id: decide.without_playout(error.message) for class_id in rows}
     now = time.time()
-    sendings = {
-        class_["class_id"]: decide.of_playout(class_, now) for class_ in answer["classes"] if class_["class_id"] in rows
-    }
-    for class_ in answer["classes"]:
-        if class_["class_id"] in sendings and sendings[class_["class_id"]].gaps:
-            events = await host.read_tx(account.story_events, class_["class_id"], STORY)
-            sendings[class_["class_id"]] = decide.of_playout(class_, now, events)
-    sent: dict[str, Sending] = {}
-    for class_id, known in rows.items():
-        if class_id in sendings:
-            sent[class_id] = replace(sendings[class_id], why_at=known.why_at)
-        else:  # the last report in its rows may be long outdated
-            sent[class_id] = decide.NOT_IN_PLAYOUT
-    return sent
+    sendings = dict.fromkeys(rows, decide.NOT_IN_PLAYOUT)  # the last report in the rows may be long outdated
+    for status in answer["classes"]:
+        if (class_id := status["class_id"]) in rows:
+            sending = decide.of_playout(status, now)
+            if sending.gaps:
+                events = await host.read_tx(account.story_events, class_id, STORY)
+                sending = decide.of_playout(status, now, events)
+            sendings[class_id] = replace(sending, why_at=rows[class_id].why_at)
+    return sendings
 
 
 def ahead(connection: Connection, now: float) -> Mapping[str, Sequence[float]]:

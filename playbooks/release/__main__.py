@@ -11,7 +11,7 @@ from rich.console import Console
 
 from lectern.errors import LecternError, Misuse
 from playbooks.release import packages, source, tarball
-from playbooks.release.target import Target
+from playbooks.release.source import Target
 
 ROOT = Path(__file__).resolve().parents[2]
 

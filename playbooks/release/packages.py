@@ -9,7 +9,7 @@ from pathlib import Path
 
 from lectern import subprocesses
 from lectern.errors import CallAPerson, LecternError, Misuse, TryAgain
-from playbooks.release.target import Target
+from playbooks.release.source import Target
 
 _TIMEOUT_S = 3600
 _UV = str(Path(sys.prefix, "bin", "uv"))

@@ -8,8 +8,7 @@ import tarfile
 import tempfile
 from pathlib import Path
 
-from playbooks.release.source import Source
-from playbooks.release.target import GLIBC, Target
+from playbooks.release.source import GLIBC, Source, Target
 
 MANIFEST, PACKAGES = "manifest.json", "packages"
 _LEVEL = 1

@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from playbooks.release import tarball
-from playbooks.release.source import Source
-from playbooks.release.target import Target
+from playbooks.release.source import Source, Target
 
 SCRIPT = Path(__file__).parents[2] / "playbooks/roles/release/files/on_host.py"
 _GATE = """\

@@ -21,7 +21,7 @@ import pytest
 
 from lectern.errors import CallAPerson, Misuse, TryAgain
 from playbooks.release import packages, source, tarball
-from playbooks.release.target import Target
+from playbooks.release.source import Target
 from town.ports import free_port
 
 pytestmark = pytest.mark.live

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from playbooks.release import tarball
 from playbooks.release.__main__ import built
-from playbooks.release.target import Target
+from playbooks.release.source import Target
 from tests.playbooks.hosts import engine
 
 HERE = Path(__file__).resolve().parent

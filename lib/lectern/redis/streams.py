@@ -4,7 +4,7 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -134,11 +134,14 @@ class Streams:
             return []
         behind = [name for name in self.names if name in self._open - self._caught_up]
         wanted = dict.fromkeys(behind or [name for name in self.names if name in self._open], "0" if behind else ">")
-        found = await self.client.xreadgroup(
+        found: Any = await self.client.xreadgroup(
             GROUP, self.consumer, cast("Any", wanted), count=count, block=None if behind else block_ms
         )
         heed_cancel()
-        entries = _entries(found)
+        # As protocol 2, which the bus asks for, answers: each stream with its entries.
+        entries = [
+            StreamEntry(str(name), str(id_), _body(fields)) for name, some in found or () for id_, fields in some
+        ]
         if behind and not entries:
             self._caught_up.update(behind)
         return entries
@@ -179,15 +182,6 @@ class Streams:
 def _order(id_: str) -> tuple[int, int]:
     milliseconds, _, number = id_.partition("-")
     return int(milliseconds), int(number or 0)
-
-
-def _entries(found: object) -> list[StreamEntry]:
-    pairs = cast("Iterable[tuple[str, Any]]", found.items() if isinstance(found, dict) else found or ())
-    entries: list[StreamEntry] = []
-    for stream, batch in pairs:
-        rows = batch[0] if isinstance(found, dict) and batch and isinstance(batch[0], list) else batch
-        entries.extend(StreamEntry(str(stream), str(id_), _body(fields)) for id_, fields in rows)
-    return entries
 
 
 def _body(fields: Mapping[str, str] | None) -> str:
