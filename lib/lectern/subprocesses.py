@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,7 +35,6 @@ class Started:
 
     stdout: asyncio.StreamReader
     stderr: asyncio.StreamReader
-    stdin: asyncio.StreamWriter | None = None
 
     def __init__(self, popen: "subprocess.Popen[bytes]", ended: asyncio.Event) -> None:
         self.pid = popen.pid
@@ -55,11 +54,6 @@ class Started:
     async def connect(self) -> None:
         """Connect the program's pipes to the loop."""
         self.stdout, self.stderr = await self._reader(self._popen.stdout), await self._reader(self._popen.stderr)
-        if self._popen.stdin is not None:
-            loop, unread = asyncio.get_running_loop(), asyncio.StreamReaderProtocol(asyncio.StreamReader())
-            transport, protocol = await loop.connect_write_pipe(lambda: unread, self._popen.stdin)
-            self._pipes.append(transport)
-            self.stdin = asyncio.StreamWriter(transport, protocol, None, loop)
 
     async def _reader(self, pipe: object) -> asyncio.StreamReader:
         reader = asyncio.StreamReader()
@@ -79,10 +73,9 @@ async def start(
     cwd: Path | None,
     env: Mapping[str, str] | None,
     before_exec: Callable[[], None] | None,
-    *,
-    reads: bool,
+    stdin: bytes | None,
 ) -> Started:
-    """Start a program in a process group of its own; raises OSError if it cannot be started."""
+    """Start a program in a process group of its own, which reads *stdin*; raises OSError if it cannot be started."""
     loop = asyncio.get_running_loop()
     coming: asyncio.Future[subprocess.Popen[bytes]] = loop.create_future()
     ended = asyncio.Event()
@@ -91,10 +84,9 @@ async def start(
         with Caught() as failed:
             popen = subprocess.Popen(
                 argv,
-                stdin=subprocess.PIPE if reads else subprocess.DEVNULL,
+                stdin=subprocess.DEVNULL if stdin is None else subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
-                bufsize=0,
                 cwd=cwd,
                 env=env,
                 process_group=0,
@@ -105,6 +97,9 @@ async def start(
             return
         if not _tell(loop, _came, coming, popen):
             popen.kill()
+        if popen.stdin is not None:
+            with suppress(BrokenPipeError, ConnectionResetError), popen.stdin:  # it may end without reading
+                popen.stdin.write(stdin or b"")
         popen.wait()
         _tell(loop, ended.set)
 
@@ -144,7 +139,7 @@ def _failed(coming: "asyncio.Future[subprocess.Popen[bytes]]", error: Exception)
 
 def _kill(popen: "subprocess.Popen[bytes]") -> None:
     popen.kill()
-    for pipe in (popen.stdin, popen.stdout, popen.stderr):
+    for pipe in (popen.stdout, popen.stderr):
         if pipe is not None:
             pipe.close()
 
@@ -218,19 +213,6 @@ async def drain(stream: asyncio.StreamReader | None, tail: Tail, lines: OutputLi
             lines.add(data)
     if lines is not None:
         lines.end()
-
-
-async def feed(pipe: asyncio.StreamWriter | None, given: Awaitable[bytes], lines: OutputLines) -> None:
-    """Hand a program its input, and close it."""
-    assert pipe is not None  # it was asked for
-    try:
-        data = await given
-        lines.progressed_at = time.monotonic()
-        with suppress(BrokenPipeError, ConnectionResetError):  # it has ended without reading: its exit code says how
-            pipe.write(data)
-            await pipe.drain()
-    finally:
-        pipe.close()
 
 
 # Runs in a child between fork and exec; imports nothing there, because another thread could hold the import lock.
@@ -312,12 +294,11 @@ async def run(
     timeout_s: float,
     stall_s: float | None = None,
     on_line: OnLine | None = None,
-    on_start: Callable[[int], None] | None = None,
     cwd: Path | None = None,
     env: Mapping[str, str] | None = None,
     grace_s: float = 3.0,
     file_limit_bytes: int | None = None,
-    stdin: Callable[[], Awaitable[bytes]] | None = None,
+    stdin: bytes | None = None,
     nice: int = 0,
 ) -> Finished:
     """Run a program to its end, in a process group of its own, without a shell.
@@ -326,18 +307,16 @@ async def run(
     added to our niceness, would count for nothing between two.
 
     Its parameters are what subprocess itself has, and how the program is watched: few callers name more than two.
-    *on_line* is given each line of stdout, *on_start* the process id; *env* is added to our environment; no file that
-    it writes can grow over *file_limit_bytes* (it is then killed by SIGXFSZ). It reads what *stdin* returns as soon as
-    that is there, and cannot stall before; else nothing. Any return code is returned: the caller judges it. A program
-    that takes longer than *timeout_s*, shows no line for *stall_s*, or whose run is cancelled, gets TERM, after
+    *on_line* is given each line of stdout; *env* is added to our environment; no file that it writes can grow over
+    *file_limit_bytes* (it is then killed by SIGXFSZ). It reads *stdin*, else nothing. Any return code is returned: the
+    caller judges it. A program that takes longer than *timeout_s*, shows no line for *stall_s*, or whose run is
+    cancelled, gets TERM, after
     *grace_s* KILL, with all its children. Raises TimedOut, Stalled, Misuse (no such program).
     """
     started_at = time.monotonic()
     before_exec = last_will(file_limit_bytes, nice)
-    child = _Child(await _start(argv, cwd, env, before_exec, reads=stdin is not None), OutputLines(on_line), stdin)
+    child = _Child(await _start(argv, cwd, env, before_exec, stdin), OutputLines(on_line))
     try:
-        if on_start is not None:
-            on_start(child.process.pid)
         cause = await _watch(child, started_at + timeout_s, stall_s, grace_s)
     finally:
         await shielded(_end(child, grace_s))
@@ -352,22 +331,14 @@ async def run(
 class _Child:
     """A program that was started, and what it prints; made where the loop runs."""
 
-    def __init__(
-        self, process: Started, lines: OutputLines, stdin: Callable[[], Awaitable[bytes]] | None = None
-    ) -> None:
+    def __init__(self, process: Started, lines: OutputLines) -> None:
         self.process = process
         self.lines = lines
-        self.feeder = None if stdin is None else asyncio.ensure_future(feed(process.stdin, stdin(), lines))
         self.out, self.err = Tail(), Tail()
         self.readers = (
             asyncio.ensure_future(drain(process.stdout, self.out, lines)),
             asyncio.ensure_future(drain(process.stderr, self.err, None)),
         )
-
-    @property
-    def waits(self) -> bool:
-        """Whether the program still waits for its input."""
-        return self.feeder is not None and not self.feeder.done()
 
     @property
     def is_over(self) -> bool:
@@ -400,11 +371,10 @@ async def _start(
     cwd: Path | None,
     env: Mapping[str, str] | None,
     before_exec: Callable[[], None] | None,
-    *,
-    reads: bool,
+    stdin: bytes | None,
 ) -> Started:
     try:
-        return await start(argv, cwd, None if env is None else {**os.environ, **env}, before_exec, reads=reads)
+        return await start(argv, cwd, None if env is None else {**os.environ, **env}, before_exec, stdin)
     except (FileNotFoundError, PermissionError) as error:
         if cwd is not None and str(error.filename) == str(cwd):
             raise Misuse(
@@ -430,7 +400,7 @@ async def _watch(
     ending = asyncio.ensure_future(child.process.wait())
     try:
         while child.process.returncode is None:
-            stalled_at = deadline if stall_s is None or child.waits else child.lines.progressed_at + stall_s
+            stalled_at = deadline if stall_s is None else child.lines.progressed_at + stall_s
             pause_s = min(deadline, stalled_at) - time.monotonic()
             if pause_s <= 0:
                 return TimedOut if deadline <= stalled_at else Stalled
@@ -448,9 +418,6 @@ async def _watch(
 async def _end(child: _Child, grace_s: float) -> None:
     """End the program and its group if anything is left of them, and reap it."""
     process = child.process
-    if child.feeder is not None:
-        child.feeder.cancel()
-        await asyncio.wait({child.feeder})
     if not child.is_over:
         await _end_group(child, signal.SIGTERM, grace_s)
         await _end_group(child, signal.SIGKILL, grace_s)

@@ -86,15 +86,12 @@ async def download(
     if cache_dir.size_bytes(part) > limit_bytes:
         raise too_large
 
-    async def told() -> bytes:
-        return line
-
     watch = asyncio.ensure_future(_watch(part, on_progress))
     try:
         finished = await subprocesses.run(
             argv(wget_path, str(part), limits.rate, options),
             timeout_s=limits.timeout_s,
-            stdin=told,
+            stdin=line,
             env=ENVIRONMENT,
             file_limit_bytes=limit_bytes,
             nice=subprocesses.GIVES_WAY,

@@ -273,11 +273,9 @@ def _sftp(target: CopyTarget, *commands: str) -> str:
     argv = ["sftp", "-b", "-", "-P", str(target.port)]
     argv += [word for name, value in options.items() for word in ("-o", f"{name}={value}")]
 
-    async def given() -> bytes:
-        return "".join(f"{one}\n" for one in commands).encode()
-
     lines: list[str] = []  # all of them: of a program's output only the end is kept
     argv.append(f"{target.user}@{target.host}")
+    given = "".join(f"{one}\n" for one in commands).encode()
     done = asyncio.run(subprocesses.run(argv, timeout_s=COPY_TIMEOUT_S, stdin=given, on_line=lines.append))
     if done.returncode != 0:
         said = " ".join(line for line in done.errors.splitlines() if "mkdir" not in line)[-300:].strip()
