@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -27,40 +28,48 @@ from lectern.urls import redact
 
 
 class Started:
-    """A program and its pipes, for the loop in which it was started.
+    """A program and what it prints, for the loop in which it was started.
 
     The thread that started it lives as long as the program: Linux kills a child that wants to die with its parent
     as soon as that thread ends.
     """
 
-    stdout: asyncio.StreamReader
-    stderr: asyncio.StreamReader
+    lines: "OutputLines"
+    readers: Sequence["asyncio.Future[None]"]
 
     def __init__(self, popen: "subprocess.Popen[bytes]", ended: asyncio.Event) -> None:
-        self.pid = popen.pid
-        self._popen = popen
-        self._ended = ended
+        self.popen = popen
+        self.ended = ended
+        """Set when the program has ended, whoever holds its pipes."""
+        self.out, self.err = Tail(), Tail()
+        self._streams: list[asyncio.StreamReader] = []
         self._pipes: list[asyncio.BaseTransport] = []
-
-    @property
-    def returncode(self) -> int | None:
-        """The exit code of the program; None while it runs."""
-        return self._popen.returncode
-
-    async def wait(self) -> None:
-        """Wait for the end of the program, whoever holds its pipes."""
-        await self._ended.wait()
 
     async def connect(self) -> None:
         """Connect the program's pipes to the loop."""
-        self.stdout, self.stderr = await self._reader(self._popen.stdout), await self._reader(self._popen.stderr)
+        loop = asyncio.get_running_loop()
+        for pipe in (self.popen.stdout, self.popen.stderr):
+            self._streams.append(asyncio.StreamReader())
+            protocol = partial(asyncio.StreamReaderProtocol, self._streams[-1])
+            self._pipes.append((await loop.connect_read_pipe(protocol, pipe))[0])
 
-    async def _reader(self, pipe: object) -> asyncio.StreamReader:
-        reader = asyncio.StreamReader()
-        loop, protocol = asyncio.get_running_loop(), asyncio.StreamReaderProtocol(reader)
-        transport, _ = await loop.connect_read_pipe(lambda: protocol, pipe)
-        self._pipes.append(transport)
-        return reader
+    def read(self, on_line: "OnLine | None") -> None:
+        """Begin to read what it prints."""
+        out, err = self._streams
+        self.lines = OutputLines(on_line)
+        readers = drain(out, self.out, self.lines), drain(err, self.err, None)
+        self.readers = [asyncio.ensure_future(reader) for reader in readers]
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the program was reaped, and nobody holds its pipes."""
+        return self.popen.returncode is not None and all(reader.done() for reader in self.readers)
+
+    def raise_from_readers(self) -> None:
+        """Raise the exception that on_line raised, if it did."""
+        for reader in self.readers:
+            if reader.done():
+                reader.result()
 
     def close(self) -> None:
         """Close our ends of the pipes, also of pipes that somebody else still holds."""
@@ -204,9 +213,8 @@ def last_line(text: str) -> str:
     return cleaned(redact(next((line for line in reversed(re.split(r"[\r\n]+", text)) if line.strip()), "")))
 
 
-async def drain(stream: asyncio.StreamReader | None, tail: Tail, lines: OutputLines | None) -> None:
+async def drain(stream: asyncio.StreamReader, tail: Tail, lines: OutputLines | None) -> None:
     """Read what a program prints to its end."""
-    assert stream is not None  # both were asked for as pipes
     while data := await stream.read(CHUNK_BYTES):
         tail.add(data)
         if lines is not None:
@@ -315,7 +323,8 @@ async def run(
     """
     started_at = time.monotonic()
     before_exec = last_will(file_limit_bytes, nice)
-    child = _Child(await _start(argv, cwd, env, before_exec, stdin), OutputLines(on_line))
+    child = await _start(argv, cwd, env, before_exec, stdin)
+    child.read(on_line)
     try:
         cause = await _watch(child, started_at + timeout_s, stall_s, grace_s)
     finally:
@@ -323,33 +332,9 @@ async def run(
     if cause is not None:
         seconds = time.monotonic() - (started_at if cause is TimedOut else child.lines.progressed_at)
         raise cause(argv[0], seconds, last_line(child.err.text))
-    returncode = child.process.returncode
+    returncode = child.popen.returncode
     assert returncode is not None  # _end has reaped it
     return Finished(tuple(argv), returncode, child.out.text, child.err.text, time.monotonic() - started_at)
-
-
-class _Child:
-    """A program that was started, and what it prints; made where the loop runs."""
-
-    def __init__(self, process: Started, lines: OutputLines) -> None:
-        self.process = process
-        self.lines = lines
-        self.out, self.err = Tail(), Tail()
-        self.readers = (
-            asyncio.ensure_future(drain(process.stdout, self.out, lines)),
-            asyncio.ensure_future(drain(process.stderr, self.err, None)),
-        )
-
-    @property
-    def is_over(self) -> bool:
-        """Whether the program was reaped, and nobody holds its pipes."""
-        return self.process.returncode is not None and all(reader.done() for reader in self.readers)
-
-    def raise_from_readers(self) -> None:
-        """Raise the exception that on_line raised, if it did."""
-        for reader in self.readers:
-            if reader.done():
-                reader.result()
 
 
 async def shielded(work: Coroutine[object, object, T]) -> T:
@@ -394,12 +379,12 @@ async def _start(
 
 
 async def _watch(
-    child: _Child, deadline: float, stall_s: float | None, grace_s: float
+    child: Started, deadline: float, stall_s: float | None, grace_s: float
 ) -> type[TimedOut] | type[Stalled] | None:
     """Wait for the end of the program and of its outputs; returns the reason to end it, if there is one."""
-    ending = asyncio.ensure_future(child.process.wait())
+    ending = asyncio.ensure_future(child.ended.wait())
     try:
-        while child.process.returncode is None:
+        while child.popen.returncode is None:
             stalled_at = deadline if stall_s is None else child.lines.progressed_at + stall_s
             pause_s = min(deadline, stalled_at) - time.monotonic()
             if pause_s <= 0:
@@ -415,33 +400,33 @@ async def _watch(
         ending.cancel()
 
 
-async def _end(child: _Child, grace_s: float) -> None:
+async def _end(child: Started, grace_s: float) -> None:
     """End the program and its group if anything is left of them, and reap it."""
-    process = child.process
     if not child.is_over:
         await _end_group(child, signal.SIGTERM, grace_s)
         await _end_group(child, signal.SIGKILL, grace_s)
     with suppress(TimeoutError):
         async with asyncio.timeout(_REAP_S):
-            await process.wait()
+            await child.ended.wait()
     for reader in child.readers:
         reader.cancel()
     await asyncio.wait(child.readers)
-    process.close()  # otherwise a pipe that someone in another session still holds would stay open in us
-    if process.returncode is None:
-        raise CallAPerson(Text("process {pid} cannot be ended, not even by KILL; does its disk hang?", pid=process.pid))
+    child.close()  # otherwise a pipe that someone in another session still holds would stay open in us
+    if child.popen.returncode is None:
+        pid = child.popen.pid
+        raise CallAPerson(Text("process {pid} cannot be ended, not even by KILL; does its disk hang?", pid=pid))
 
 
-async def _end_group(child: _Child, sign: signal.Signals, grace_s: float) -> None:
+async def _end_group(child: Started, sign: signal.Signals, grace_s: float) -> None:
     """Send *sign* to the group, and wait until it is empty or *grace_s* are over.
 
     What is left of the group when its leader and its pipes are gone mostly waits to be reaped by somebody else.
     """
     give_up_at = time.monotonic() + grace_s
     try:
-        os.killpg(child.process.pid, sign)
+        os.killpg(child.popen.pid, sign)
         while time.monotonic() < give_up_at and not child.is_over:
             await asyncio.sleep(_POLL_S)
-            os.killpg(child.process.pid, 0)
+            os.killpg(child.popen.pid, 0)
     except (ProcessLookupError, PermissionError):  # empty; or, not on Linux, only zombies
         return
