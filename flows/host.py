@@ -273,6 +273,7 @@ class TeacherHost(Host[TeacherSettings]):
     membership_cache: tuple[float, tuple[str, ...]] = (0.0, ())  # when it was asked who is alive, and who was
     listens_since: float = field(default_factory=time.monotonic)  # inf while it hears nothing
     beats: dict[str, Mapping[str, Any]] = field(default_factory=dict)  # the last heartbeat of each streamer
+    webhook_off: bool = False  # its receiver has answered 410
     intake: Callable[[Sequence[ReceivedMessage]], Awaitable[None]] | None = None  # commits what came over HTTP
 
     def living_now(self, within_s: float = math.inf) -> list[str]:

@@ -10,7 +10,7 @@ from typing import Any
 from pydantic_core import from_json
 from sqlalchemy import Connection
 
-from flows.host import Host, log
+from flows.host import Host, TeacherHost, log
 from lectern import errors, metrics
 from lectern.db import bookings, events, incidents, outbox
 from lectern.db.incidents import AlertPolicy
@@ -78,7 +78,7 @@ async def publish_outbox(host: Host[Any]) -> bool:
             if done.broke is not None:
                 log.warning("redis: %d messages stay unsent: %s", len(sending) - done.number, done.broke)
                 left = sending[done.number :]
-                if host.settings.shared or _alarms(host, left):
+                if host.settings.shared or _alarms(host, left) or getattr(host.settings, "event_webhook_url", None):
                     await host.write_tx(_left, host, left)
                 return False
             if len(batch.messages) < SEND_BATCH and not done.late:  # whoever committed more meanwhile sends it
@@ -119,6 +119,7 @@ def _left(connection: Connection, host: Host[Any], left: Sequence[Unsent]) -> No
     alarms = [one for one in _alarms(host, left) if not one.is_told]
     _for_people(connection, host, alarms)
     _told(connection, host, alarms, (), time.time())
+    _for_webhook(connection, host, left)
     if host.settings.shared:
         outbox.unclaim(connection, host.journal, host.settings.name, [one.id for one in left])
 
@@ -127,6 +128,13 @@ def _for_people(connection: Connection, host: Host[Any], alarms: Sequence[Unsent
     """Mark *alarms* to be passed on to ALARM_URLS, each once."""
     if host.settings.alarm_services:
         outbox.note_people_due(connection, host.journal, [one.id for one in alarms])
+
+
+def _for_webhook(connection: Connection, host: Host[Any], some: Sequence[Unsent]) -> None:
+    """Mark the answers and events among *some* to be posted to EVENT_WEBHOOK_URL, each once."""
+    if isinstance(host, TeacherHost) and host.settings.event_webhook_url and not host.webhook_off:
+        channels = host.settings.webhook_channels
+        outbox.note_webhook_due(connection, [one.id for one in some if one.target in channels])
 
 
 def _told(
@@ -227,6 +235,7 @@ def _sent(connection: Connection, host: Host[Any], batch: _Batch, done: Sent, no
     told = [one for one in reached if not one.is_told and not (one.id in rest and rest[one.id].rest == one.todo)]
     if done.refused:
         _refused(connection, host, [(reached[one.index], one) for one in done.refused], now)
+    _for_webhook(connection, host, reached)
     if alarms := _alarms(host, reached):
         _told(connection, host, alarms, told, now)
         _for_people(connection, host, alarms)  # also what Redis refused: people need it all the more

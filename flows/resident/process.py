@@ -32,6 +32,7 @@ from flows.streamer.downloads import DownloadQueue
 from flows.teacher import api, membership, transcoding
 from flows.teacher import maintenance as teacher_sweep
 from flows.teacher.ecs import transcode as ecs
+from flows.teacher.webhook import Webhook
 from lectern.db import inbox, schema, transcodings
 from lectern.db.engine import close_to_others, open_database
 from lectern.errors import LecternError, TryAgain
@@ -236,6 +237,7 @@ class Resident:
             works |= peers.Peers(host, runs, lambda: maintenance.sweep(host, handler)).works()
         return works | {
             "streamers": membership.Membership(host).run,
+            "webhook": Webhook(host).run,
             "readiness": lambda: teacher_sweep.teacher_checks(host),
         }
 

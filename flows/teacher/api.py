@@ -8,10 +8,11 @@ import json
 import math
 import time
 from collections import defaultdict, deque
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from secrets import token_hex
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from fastapi import FastAPI, Query
 from pydantic import BaseModel, Field
@@ -25,23 +26,24 @@ from flows.teacher.ecs.api import ReadRun, TranscodeRequest
 from flows.teacher.http_requests import AGAIN_S, Problem, Refused, add_refusals, admit, body_of, refusals
 from lectern import __version__, errors
 from lectern.db import account as db_account
-from lectern.db import bookings, inbox, outbox, timetable, transcodings, viewers
+from lectern.db import bookings, class_events, inbox, outbox, timetable, transcodings, viewers
 from lectern.db.inbox import ReceivedMessage
 from lectern.decide import booking as decide_booking
 from lectern.decide.placement import answer_of
 from lectern.decide.transcoding import Limits
 from lectern.errors import Malformed
 from lectern.model.facts import Order
-from lectern.model.tables.teacher import ViewerRow
+from lectern.model.tables.teacher import ClassEventRow, ViewerRow
 from lectern.model.views import StreamerStatus
 from lectern.page import view
-from lectern.states import BOOKING_OVER, BookingState, Right
+from lectern.states import BookingState, Right
 from lectern.timing import Rate
 from lectern.wire import outgoing, schema
 from lectern.wire.fields import BACKUP
 from lectern.wire.messages import Booking, Cancel, Change, Message
 from lectern.wire.parser import parse, read
 
+T = TypeVar("T")
 MAX_BODY_BYTES = 1 << 20
 BODY_S = 10.0
 A_SECOND = 50.0
@@ -68,6 +70,7 @@ STATUS = {0: 200, 316: 507, 400: 422, 404: 404, 409: 409, 410: 410, 411: 410}
 
 Heard = Callable[[], Awaitable[Mapping[str, StreamerStatus] | None]]
 Wait = Annotated[float, Query(ge=0, le=60, description="Seconds to wait for the answer; without it 202 at once.")]
+After = Annotated[int, Query(ge=0, lt=2**63, description="The last one that is known; 0 for the first ones.")]
 Time = Annotated[float | None, Field(ge=0, lt=4e9, allow_inf_nan=False, description="Epoch seconds.")]
 
 
@@ -134,9 +137,11 @@ class ClassesApi:
         its = "/v1/classes/{class_id}"
         app.put(its, **_described("Book a class.", "Booking", "OrderResult"))(self.put)
         app.patch(its, **_described("Change a booked class; absent fields stay.", "Change", "ChangeResult"))(self.patch)
-        app.delete(its, **_described("Cancel a class.", "", "ChangeResult"))(self.delete)
+        app.delete(its, **_described("Cancel a class.", "", "CancelResult"))(self.delete)
         app.get(its, **_looks("What lectern explain --json prints of a class."))(self.get)
         app.get("/v1/classes", **_looks("The classes of a time, by their start; next is the cursor."))(self.classes)
+        app.get(f"{its}/events", **_looks("What the platform was told of a class after the event SEQ."))(self.events)
+        app.get("/v1/events", **_looks("The same of all classes, after the row ID; next is the last one."))(self.feed)
         listed = {"type": "array", "maxItems": MOST_CHECKED, "items": {"$ref": "#/components/schemas/Booking"}}
         said = "What would be answered to these bookings now, in this order; nothing is kept."
         app.post("/v1/bookings:check", **_looks(said, listed))(self.check)
@@ -225,17 +230,9 @@ class ClassesApi:
         """Cancel a class; one that is on air ends at once."""
         client = await self._client(request, Right.BOOK)
         message = self._parsed(client, Cancel, {}, class_id)
-        await self._before(client, class_id, booked=True)
-
-        def look(connection: Connection) -> str | None:
-            order = db_account.booking(connection, class_id)
-            if order is None or order.state not in BOOKING_OVER:
-                return None
-            code = 0 if order.state is BookingState.CANCELLED else errors.ENDED.number
-            said = {"class_id": class_id, "result": "fail" if code else "success", "code": code}
-            return json.dumps({"cmd": "cancel_result", **said, "message": f"the class is {order.state}"})
-
-        return await self._send(message, class_id, wait, look)
+        before = await self._before(client, class_id, booked=True)
+        to = self._host.settings.cancel_result_channel
+        return await self._send(message, class_id, wait, lambda c: self._answered(c, to, class_id, before))
 
     def _parsed(self, client: ViewerRow, kind: type[Message], fields: Mapping[str, Any], class_id: str) -> Any:  # noqa: ANN401 (as above)
         try:
@@ -268,10 +265,8 @@ class ClassesApi:
         self, message: Message | None, class_id: str, wait_s: float, look: Callable[[Connection], str | None]
     ) -> JSONResponse:
         """Commit *message*, unless it is kept already, and *wait_s* for what *look* finds: the answer."""
-        waiters, intake = self._host.waiters, self._host.intake
-        if wait_s and waiters.number >= MOST_WAITING:
-            raise Refused(503, f"{MOST_WAITING} requests wait already", class_id=class_id, Retry_After="1")
-        with waiters.waiting(class_id) as came:
+        intake = self._host.intake
+        with self._waiting(class_id, wait_s) as came:
             if message is not None and intake is not None:
                 cmd = message.cmd  # type: ignore[attr-defined]  # each message has one
                 await intake([ReceivedMessage("http", cmd, message.to_json(), token_hex(12), time.time())])
@@ -282,7 +277,16 @@ class ClassesApi:
         where = {"Location": f"/v1/classes/{class_id}"}
         return JSONResponse(body, 200 if message is None else 202, where)
 
-    async def _found(self, came: asyncio.Event, wait_s: float, look: Callable[[Connection], str | None]) -> str | None:
+    @contextmanager
+    def _waiting(self, class_id: str, wait_s: float) -> Iterator[asyncio.Event]:
+        """An event for a request that waits; raises Refused if too many wait already."""
+        waiters = self._host.waiters
+        if wait_s and waiters.number >= MOST_WAITING:
+            raise Refused(503, f"{MOST_WAITING} requests wait already", Retry_After="1")
+        with waiters.waiting(class_id) as came:
+            yield came
+
+    async def _found(self, came: asyncio.Event, wait_s: float, look: Callable[[Connection], T | None]) -> T | None:
         """What *look* finds within *wait_s*: it looks whenever something was sent, and from time to time."""
         until = time.monotonic() + wait_s
         while True:
@@ -335,6 +339,26 @@ class ClassesApi:
         ]
         following = f"{found[-1].start_time!r}:{found[-1].class_id}" if len(found) == PAGE else None
         return JSONResponse({"classes": classes, "next": following})
+
+    async def events(self, class_id: str, request: Request, after: After = 0) -> JSONResponse:
+        """The events of a class after its event *after*, in their order: the messages ``class_event``."""
+        client = await self._client(request, Right.READ)
+        found = await self._host.read_tx(class_events.after, class_id, after, PAGE)
+        if any(client.institution_id not in {None, one.institution_id} for one in found):
+            raise Refused(404, f"{class_id}: there is no such class", errors.NOT_BOOKED, class_id)
+        return JSONResponse({"events": [read(one.body) for one in found]})
+
+    async def feed(self, request: Request, after: After = 0, wait: Wait = 0) -> JSONResponse:
+        """The events of all classes that the client may see, after the row *after*; *wait* for the next ones."""
+        client = await self._client(request, Right.READ)
+
+        def look(connection: Connection) -> list[ClassEventRow] | None:
+            return list(class_events.feed(connection, after, client.institution_id, PAGE)) or None
+
+        with self._waiting("", wait) as came:
+            found = await self._found(came, wait, look) or []
+        following = found[-1].id if found else after
+        return JSONResponse({"events": [{"id": one.id, **read(one.body)} for one in found], "next": following})
 
     async def check(self, request: Request) -> JSONResponse:
         """What would be answered to up to MOST_CHECKED bookings now; conflicts among them are found, too."""

@@ -9,7 +9,7 @@ from lectern.errors import Misuse
 from lectern.i18n import Text
 from lectern.playout.timetable import PUBLIC as PUBLIC  # noqa: PLC0414 (asked for here)
 from lectern.playout.timetable import Address as Address  # noqa: PLC0414
-from lectern.playout.timetable import may_reach
+from lectern.playout.timetable import may_reach as may_reach  # noqa: PLC0414
 
 _LISTED = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::(?P<port>[0-9]{1,5}))?")
 

@@ -124,6 +124,8 @@ WORK_FAILED = ErrorCode(507, CRITICAL,
     Text("a part of a host does not work"), Text("Nothing; the part is tried again."))
 REDIS_AWAY = ErrorCode(508, CRITICAL,
     Text("Redis is away"), Text("Nothing; it is handled when Redis is back."))
+WEBHOOK_REFUSES = ErrorCode(509, CRITICAL,
+    Text("the webhook does not take messages"), Text("Repair the receiver; read what it lacks over HTTP."))
 # fmt: on
 
 OK = 0

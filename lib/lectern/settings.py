@@ -216,6 +216,12 @@ class Common(BaseSettings):
         return self.alarm_urls.get_secret_value().strip() if self.alarm_urls is not None else ""
 
     @property
+    def webhook_channels(self) -> tuple[str, ...]:
+        """The channels whose messages are posted to EVENT_WEBHOOK_URL, too."""
+        results = self.order_result_channel, self.change_result_channel, self.cancel_result_channel
+        return *results, self.class_event_channel
+
+    @property
     def shared(self) -> bool:
         """Whether other hosts may work on the same rows."""
         return False
@@ -303,6 +309,8 @@ class TeacherSettings(Common):
     oss_access_key_secret: SecretStr | None = None
     allowed_origins: str = ""
     api_bind: str = "127.0.0.1:8800"
+    event_webhook_url: str | None = None
+    event_webhook_secret: SecretStr | None = None  # whsec_ and base64
     streamer_lost_after_s: float = Field(60, gt=0)
     streamer_load_slack: float = Field(1.25, ge=1)
 

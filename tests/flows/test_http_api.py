@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from schemathesis import Case, checks
 from schemathesis.generation import GenerationMode
-from sqlalchemy import func, select, update
+from sqlalchemy import func, insert, select, update
 from sqlalchemy.exc import OperationalError
 
 from flows.handling import came, handled
@@ -24,8 +24,10 @@ from flows.teacher import api
 from flows.teacher import bookings as flow
 from flows.teacher.reports import decided as reported
 from lectern.db import inbox, viewers
+from lectern.db.engine import transaction
 from lectern.db.inbox import ReceivedMessage
 from lectern.model.facts import InboxMessage
+from lectern.model.tables.teacher import class_events as class_rows
 from lectern.model.tables.teacher import journal, orders
 from lectern.timing import Rate
 from lectern.wire.messages import Booking, Cancel, Change, Report
@@ -58,10 +60,10 @@ async def handle(host: TeacherHost, kept: Sequence[InboxMessage]) -> None:
 
 
 async def ready(host: TeacherHost, class_id: str = "c-1", **other: Any) -> None:
-    """Its streamer has prepared a class."""
+    """Its streamer has prepared a class, or reports what *other* says."""
     row = await host.read_tx(lambda c: c.execute(select(orders).where(orders.c.class_id == class_id)).one())
-    said: Any = {"streamer": row.streamer, "placement": row.placement, "result": "success"} | other
-    body = Report(cmd="prepared", class_id=class_id, **said).to_json()
+    said: Any = {"cmd": "prepared", "streamer": row.streamer, "placement": row.placement, "result": "success"}
+    body = Report(class_id=class_id, **said | other).to_json()
     await host.write_tx(inbox.keep, journal, [ReceivedMessage("stream:x", "report", body)], time.time())
     (kept,) = await host.read_tx(lambda c: inbox.claim(c, journal, ["report"], limit=9, lease_s=60, now=time.time()))
     await handled(host, [came(kept, (Report,))], partial(reported, ALIVE))
@@ -114,6 +116,10 @@ def kept(host: TeacherHost) -> int:
     return int(look(host.engine, lambda c: c.execute(select(func.count()).select_from(journal.inbox)).scalar_one()))
 
 
+def state(host: TeacherHost) -> str:
+    return str(look(host.engine, lambda c: c.execute(select(orders.c.state)).scalars().first()))
+
+
 def booked(host: TeacherHost) -> bool:
     return bool(look(host.engine, lambda c: c.execute(select(orders.c.class_id)).all()))
 
@@ -164,10 +170,15 @@ async def test_a_change_and_a_cancel_are_answered_and_say_who_asked(client: Clie
     unbooked = await client.patch("/v1/classes/c-9", params={"wait": 5}, json={"end_time": START + 700})
     assert (unbooked.status_code, unbooked.json()["code"]) == (404, 404)
     assert (await client.patch(CLASS, json={"end_time": START + 700})).status_code == 202
-    gone = await client.delete(CLASS, params={"wait": 5})
+    asked = asyncio.create_task(client.delete(CLASS, params={"wait": 30}))
+    await async_wait_until(lambda: state(teacher) == "cancelled", description="it is cancelled")
+    await ready(teacher, cmd="ended")
+    gone = await asyncio.wait_for(asked, 10)
     assert (gone.status_code, gone.json()["result"]) == (200, "success")
     shown = (await client.get(CLASS)).json()
-    assert (shown["state"], shown["standing"]) == ("cancelled", "cancelled")
+    assert (shown["state"], shown["standing"], shown["by"]) == ("cancelled", "cancelled", "platform (anna)")
+    told = {one["what"]: one["detail"] for one in shown["events"]}
+    assert told["cancelled"] == told["change 1 is asked for"] == "by platform"
 
 
 REFUSED: dict[str, tuple[str, str, Any, int, str]] = {
@@ -303,6 +314,34 @@ async def test_classes_are_listed_page_by_page_each_once(
     assert with_state.json() == {"classes": [], "next": None}
 
 
+def happened(host: TeacherHost, *events: tuple[str, int, str | None]) -> None:
+    """Events of classes: class_id, seq and institution."""
+    for class_id, seq, institution in events:
+        its = {"class_id": class_id, "seq": seq, "institution_id": institution, "at": 1.0, "event": "on_air"}
+        body = json.dumps({"cmd": "class_event", "class_id": class_id, "seq": seq})
+        with transaction(host.engine) as connection:
+            connection.execute(insert(class_rows).values(**its, body=body))
+
+
+async def test_events_are_read_on_from_where_a_client_stopped(client: Client, teacher: TeacherHost) -> None:
+    """Of one class by their numbers, of all that it may see by the rows; who waits gets the next one at once."""
+    happened(teacher, ("c-1", 1, "i-1"), ("c-2", 1, "i-2"), ("c-1", 2, "i-1"))
+    its = (await client.get(f"{CLASS}/events", params={"after": 1})).json()
+    assert [one["seq"] for one in its["events"]] == [2]
+    own = bearer(token(teacher, "i-1", name="school"))
+    assert (await client.get("/v1/classes/c-2/events", headers=own)).status_code == 404
+    seen = (await client.get("/v1/events", headers=own)).json()
+    assert [(one["class_id"], one["seq"]) for one in seen["events"]] == [("c-1", 1), ("c-1", 2)]
+    asked = asyncio.create_task(client.get("/v1/events", params={"after": seen["next"], "wait": 30}))
+    await async_wait_until(lambda: teacher.waiters.number, description="it waits")
+    happened(teacher, ("c-2", 2, "i-2"))
+    teacher.waiters.wake(["c-2"])
+    following = (await asyncio.wait_for(asked, 10)).json()
+    assert [one["seq"] for one in following["events"]] == [2]
+    end = {"after": following["next"]}
+    assert (await client.get("/v1/events", params=end)).json() == {"events": [], "next": following["next"]}
+
+
 async def test_a_check_says_what_would_be_answered_and_keeps_nothing(client: Client, teacher: TeacherHost) -> None:
     """Conflicts among the bookings of the list are found, too."""
     await client.put(CLASS, json=fields())
@@ -333,7 +372,7 @@ async def test_a_check_says_what_would_be_answered_and_keeps_nothing(client: Cli
 
 SAID = ("not_a_server_error", "status_code_conformance", "content_type_conformance", "response_schema_conformance")
 """What is checked of each answer. Not whether a booking that fits its schema is taken: a schema says little of URLs."""
-ROUTES = ["GET /v1/classes", "POST /v1/bookings:check"]
+ROUTES = ["GET /v1/classes", "GET /v1/classes/{class_id}/events", "GET /v1/events", "POST /v1/bookings:check"]
 ROUTES += [f"{method} /v1/classes/{{class_id}}" for method in ("PUT", "PATCH", "DELETE", "GET")]
 
 

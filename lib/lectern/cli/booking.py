@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from lectern.cli import readers
-from lectern.cli.options import Json, on_bus, read, say
+from lectern.cli.options import Json, me, on_bus, read, say
 from lectern.db import account, bookings, transcodings
 from lectern.errors import LecternError, Malformed, Misuse
 from lectern.redis.client import Bus
@@ -53,7 +53,7 @@ def _read(file: Path | None) -> Booking:
     name = "standard input" if str(file) == "-" else str(file)
     text = sys.stdin.buffer.read() if str(file) == "-" else read(file)
     try:
-        return parse(text, (Booking,))
+        return parse(text, (Booking,)).model_copy(update={"by": me()})
     except Malformed as error:
         raise Misuse(f"{name}: {error.message}") from error
 
@@ -135,7 +135,7 @@ def _plan(booking: Booking) -> list[str]:
 def cancel(class_id: str) -> None:
     """Cancel a class by hand; exit code 1 if nobody has booked it, or if it is over."""
     try:
-        message = parse(json.dumps({"cmd": "cancel", "class_id": class_id}), (Cancel,))
+        message = parse(json.dumps({"cmd": "cancel", "class_id": class_id, "by": me()}), (Cancel,))
     except Malformed as error:
         raise Misuse(error.message) from error
     state = _state(class_id)

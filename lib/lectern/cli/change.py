@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from lectern.cli import readers
 from lectern.cli.booking import send
-from lectern.cli.options import Json, read, say
+from lectern.cli.options import Json, me, read, say
 from lectern.db import bookings
 from lectern.decide import change as decide
 from lectern.decide.plan_text import lines
@@ -52,7 +52,7 @@ def change(
     fields: dict[str, Any] = {"start_time": _seconds("--start", start), "end_time": _seconds("--end", end)}
     fields |= {"push_url": push_url, "push_url_backup": push_url_backup, **_recording(recording)}
     try:
-        message = Change(class_id=class_id, **fields)
+        message = Change(class_id=class_id, by=me(), **fields)
     except ValidationError as error:
         raise Misuse(in_words(error)) from error
     if dry_run:

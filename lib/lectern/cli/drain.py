@@ -8,10 +8,13 @@ import typer
 
 from lectern import formatting
 from lectern.cli import readers
-from lectern.cli.options import Json, say
-from lectern.db import airings, leases
+from lectern.cli.options import Json, me, say
+from lectern.db import airings, events, leases
 from lectern.db.engine import open_database, writing
 from lectern.errors import LecternError
+from lectern.i18n import Text
+from lectern.model.facts import Event
+from lectern.model.tables.streamer import journal
 from lectern.settings import StreamerSettings
 
 app = typer.Typer()
@@ -91,6 +94,8 @@ def _note(settings: StreamerSettings, since: float | None) -> None:
     try:
         with writing(engine, settings.role) as connection:
             leases.drain(connection, settings.name, since)
+            done = Event(Text("drain ends") if since is None else Text("drained"), detail=Text("by {who}", who=me()))
+            events.note(connection, journal, settings.name, [done], time.time())
     finally:
         engine.dispose()
 

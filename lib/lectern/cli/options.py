@@ -1,7 +1,9 @@
 """What the commands share: options, settings, printing, the bus."""
 
+import getpass
 import json
 import os
+import socket
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -68,6 +70,11 @@ async def on_bus(settings: Common, work: "Any") -> Any:  # noqa: ANN401 (a call 
         ) from error.__cause__
     finally:
         await bus.close()
+
+
+def me() -> str:
+    """Who types: the user at this host."""
+    return f"{getpass.getuser()}@{socket.gethostname()}"
 
 
 def typed(text: str) -> str:

@@ -19,6 +19,7 @@ from lectern.model.tables.teacher import orders, streamers, videos
 from lectern.model.views import Booked, Check, ClassView, EventView, Sending, StreamerView, TranscodeView
 from lectern.states import AiringState, InboxState
 from lectern.urls import redact_url
+from lectern.wire.parser import author_of
 
 # Reads from a streamer's events what is sent of classes during their time, and their last check before it.
 
@@ -183,6 +184,7 @@ def booked(connection: Connection, order: Order) -> Booked:
         received_at=row.received_at,
         placement=order.placement,
         decided_at=row.updated_at,
+        by=author_of(order.payload),
     )
 
 

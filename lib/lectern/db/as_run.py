@@ -15,6 +15,7 @@ from lectern.model.tables.shared import sentence
 from lectern.model.tables.teacher import orders, videos
 from lectern.rendition_ids import stem
 from lectern.states import BookingState, RenditionState
+from lectern.wire.parser import author_of
 
 # As-run rows, the parts of each class that were really sent: times, position in the recording, session. A streamer
 # keeps what its playout reports, a teacher what its streamers report.
@@ -62,7 +63,7 @@ def _read(connection: Connection, table: Table, class_ids: Sequence[str] | Selec
 
 _NAMES = (
     *("class_id", "institution_id", "record_id", "resolution", "url_stem"),
-    *("streamer", "start_time", "end_time", "state", "message"),
+    *("streamer", "start_time", "end_time", "state", "message", "payload"),
 )
 _COLUMNS = tuple(sentence(orders, name) if name == "message" else orders.c[name] for name in _NAMES)
 
@@ -74,9 +75,11 @@ def booked(connection: Connection, span: Span) -> Iterator[Planned]:
 
 
 def _planned(row: Any) -> Planned:  # noqa: ANN401 (a row of SQLAlchemy)
-    class_id, of, record_id, resolution, named, streamer, start, end, state, why = row
+    class_id, of, record_id, resolution, named, streamer, start, end, state, why, payload = row
     name = named or (stem(record_id, resolution) if record_id is not None else "")
-    return Planned(class_id, of or "", name, streamer or "", start, end, BookingState(state), why or "")
+    return Planned(
+        class_id, of or "", name, streamer or "", start, end, BookingState(state), why or "", author_of(payload)
+    )
 
 
 def parts(connection: Connection, span: Span) -> dict[str, list[AsRun]]:

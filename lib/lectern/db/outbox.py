@@ -23,6 +23,7 @@ from sqlalchemy import (
 from lectern import metrics
 from lectern.db.bulk import bind_list, in_list, insert_many
 from lectern.model.tables.shared import MessageTables
+from lectern.model.tables.teacher import journal as teacher_journal
 from lectern.wire.outgoing import Alarm, Outgoing, OutgoingKind
 
 SENDING_S = 20.0
@@ -228,3 +229,53 @@ def note_people(connection: Connection, journal: MessageTables, outcomes: Mappin
         connection.execute(
             update(journal.outbox).where(in_list(journal.outbox.c.id)).values(people=telling), bind_list(ids)
         )
+
+
+# Answers and events for EVENT_WEBHOOK_URL: due when they are sent, and posted in the order of each class.
+
+
+teacher_outbox = teacher_journal.outbox
+
+
+@dataclass(frozen=True)
+class WebhookDue:
+    """A message that is to be posted, the oldest one of its class; it was refused *tries* times."""
+
+    id: int
+    key: str
+    body: str
+    tries: int
+    created_at: float
+
+
+_WEBHOOK_DUE: ColumnElement[bool] = teacher_outbox.c.webhook == literal_column(f"'{Telling.DUE}'")
+_OF_CLASS = func.coalesce(teacher_outbox.c.class_id, teacher_outbox.c.body)
+
+
+def note_webhook_due(connection: Connection, ids: Sequence[int]) -> None:
+    """Mark these messages to be posted, unless they were marked before."""
+    new = in_list(teacher_outbox.c.id) & teacher_outbox.c.webhook.is_(None)
+    if ids:
+        connection.execute(update(teacher_outbox).where(new).values(webhook=Telling.DUE), bind_list(ids))
+
+
+def webhook_due(connection: Connection, now: float, limit: int) -> list[WebhookDue]:
+    """The oldest message of each class that may be posted now, at most *limit*."""
+    first = select(func.min(teacher_outbox.c.id)).where(_WEBHOOK_DUE).group_by(_OF_CLASS)
+    names = ("id", "body", "webhook_tries", "created_at")
+    wanted = select(_OF_CLASS, *(teacher_outbox.c[name] for name in names)).where(
+        teacher_outbox.c.id.in_(first), teacher_outbox.c.webhook_at <= now
+    )
+    rows = connection.execute(wanted.order_by(teacher_outbox.c.id).limit(limit))
+    return [WebhookDue(id_, key, body, tries, at) for key, id_, body, tries, at in rows]
+
+
+def note_webhook(connection: Connection, id_: int, how: Telling, tries: int = 0, not_before: float = 0) -> None:
+    """Note what became of a message that was posted."""
+    values = {"webhook": how, "webhook_tries": tries, "webhook_at": not_before}
+    connection.execute(update(teacher_outbox).where(teacher_outbox.c.id == id_).values(**values))
+
+
+def give_webhook_up(connection: Connection) -> int:
+    """Post none of the messages that are due; returns their number."""
+    return connection.execute(update(teacher_outbox).where(_WEBHOOK_DUE).values(webhook=Telling.GIVEN_UP)).rowcount

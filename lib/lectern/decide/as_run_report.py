@@ -40,6 +40,7 @@ class ReportLine(NamedTuple):
     size_bytes: int
     state: BookingState
     why: str
+    by: str
     pushed_s: float
     is_to_come: bool
 
@@ -136,6 +137,7 @@ def line(planned: Planned, parts: Sequence[AsRun], now: float = inf) -> ReportLi
         sum(part.sent_bytes or 0 for part in parts),
         planned.state,
         planned.why,
+        planned.by,
         sum(part.ends - part.begins for part in parts),
         is_to_come,
     )

@@ -15,7 +15,7 @@ from pydantic_core import from_json
 from lectern import errors
 from lectern.decide import placement
 from lectern.decide.booking import Before, BookingVerdict, changed_fields, is_same, plan
-from lectern.decide.placement import Loads, cancel_second, proceed
+from lectern.decide.placement import Loads, asked_by, cancel_second, proceed
 from lectern.decide.transcoding import Limits
 from lectern.errors import Refuse
 from lectern.i18n import Text
@@ -109,11 +109,12 @@ def _decide(changes: Changes, asked: Change, facts: ChangeFacts, limits: Limits)
     verdict = _admitted(changes, latest, booking, facts, limits)
     if order.state is BookingState.WAITING:
         _at_once(changes, order, booking, verdict, facts.loads)
+        changes.note("changed", changes.orders[order.class_id], asked_by(asked))
         return
-    _revision(changes, order, booking, verdict)
+    _revision(changes, order, booking, verdict, asked_by(asked))
     second = placement.secondary_of(booking.payload)
     if second is not None and twin is not None and twin.state in placement.ON_STREAMER:
-        _revision(changes, twin, second.under(twin.class_id), verdict)
+        _revision(changes, twin, second.under(twin.class_id), verdict, asked_by(asked))
 
 
 def _refuse_late(changes: Changes, order: Order, end_time: float) -> None:
@@ -194,16 +195,15 @@ def _at_once(changes: Changes, order: Order, booking: Booking, verdict: BookingV
         changes.leaves.append((before, order.class_id))
         changes.joins[changes.waiting_key(after)].append(order.class_id)
     changes.answer_change(order.class_id, 0, IN_FORCE)
-    changes.note("changed", after)
     changes.row(order.class_id, "changed", detail=after.stem)
 
 
-def _revision(changes: Changes, order: Order, booking: Booking, verdict: BookingVerdict) -> None:
+def _revision(changes: Changes, order: Order, booking: Booking, verdict: BookingVerdict, by: str) -> None:
     """Book the changed class as a revision: its streamer prepares it, or it waits for its rendition."""
     known = changes.revisions.get(order.class_id, ())
     number = 1 + max(map(_number, known), default=0)
     revision = changes.book(booking.under(revision_id(order.class_id, number)))
-    changes.note(Text("change {number} is asked for", number=number), order)
+    changes.note(Text("change {number} is asked for", number=number), order, by)
     if verdict.state is BookingState.WAITING:
         changes.move(revision, BookingState.WAITING)
         changes.joins[changes.waiting_key(revision)].append(revision.class_id)

@@ -16,8 +16,8 @@ from lectern.model.facts import AsRun, Order
 from lectern.model.plan import Changes, Increment
 from lectern.model.tables.teacher import CancelRow, cancels
 from lectern.states import BOOKING_OVER, BookingState
-from lectern.wire.fields import BACKUP
-from lectern.wire.messages import Booking, Cancel
+from lectern.wire.fields import BACKUP, PLATFORM
+from lectern.wire.messages import Booking, Cancel, Change
 
 
 @lru_cache(maxsize=256)
@@ -107,6 +107,11 @@ class CancelFacts:
 NO_CANCEL_FACTS = CancelFacts()
 
 
+def asked_by(message: Cancel | Change) -> str:
+    """Who asked for it, for the event of a class."""
+    return Text("by {who}", who=message.by or PLATFORM)
+
+
 def cancel(changes: Changes, message: Cancel, facts: CancelFacts = NO_CANCEL_FACTS) -> None:
     """Cancel a class, its second airing and its revisions; the cancel of an unknown class is kept for its booking.
 
@@ -116,13 +121,13 @@ def cancel(changes: Changes, message: Cancel, facts: CancelFacts = NO_CANCEL_FAC
     order = changes.orders.get(class_id)
     for one in (f"{class_id}{BACKUP}", *changes.revisions.get(class_id, ())):
         if one in changes.orders and (one.endswith(BACKUP) or changes.orders[one].state not in BOOKING_OVER):
-            _cancel(changes, changes.orders[one])
+            _cancel(changes, changes.orders[one], asked_by(message))
     if order is None:
         changes.await_cancel(class_id, None, changes.now + EARLY_S)
         changes.answer_cancel(class_id, errors.NOT_BOOKED.number, Text("it is not booked here"))
         changes.row(class_id, "cancel of an unknown class")
-        changes.note("cancel of an unknown class", class_id=class_id)
-    elif _cancel(changes, order):
+        changes.note("cancel of an unknown class", class_id=class_id, detail=asked_by(message))
+    elif _cancel(changes, order, asked_by(message)):
         if not order.streamer:
             changes.answer_cancel(class_id, *EARLY)
     elif order.state is not BookingState.CANCELLED:
@@ -139,15 +144,15 @@ def cancel(changes: Changes, message: Cancel, facts: CancelFacts = NO_CANCEL_FAC
 EARLY = (0, Text("cancelled before anything was sent"))
 
 
-def _cancel(changes: Changes, order: Order) -> bool:
-    """Cancel a class or a revision; returns False if it is over."""
+def _cancel(changes: Changes, order: Order, by: str = "") -> bool:
+    """Cancel a class or a revision, as *by* says; returns False if it is over."""
     class_id = order.class_id
     # A broken class is not over before its end: a person may have retried it, so it may be on air. One whose end has
     # passed on its streamer was aired, as its report is about to say.
     passed = order.end_time <= changes.now and order.state in {*ON_STREAMER, BookingState.BROKEN}
     if order.state in BOOKING_OVER or passed:
         changes.row(class_id, f"cancel of a class that is {order.state}")
-        changes.note(Text("cancel of a class that is {state}", state=order.state), order)
+        changes.note(Text("cancel of a class that is {state}", state=order.state), order, by)
         return False
     after = changes.move(order, BookingState.CANCELLED, order.code or 0)
     if order.state is BookingState.WAITING:
@@ -159,7 +164,7 @@ def _cancel(changes: Changes, order: Order) -> bool:
         changes.release(order.streamer, class_id)
     else:
         end(changes, after, EARLY, NOTHING_SENT)
-    changes.note("cancelled", order)
+    changes.note("cancelled", order, by)
     changes.row(class_id, "cancel", where=order.streamer or "")
     return True
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from lectern.i18n import Text
 from lectern.rendition_ids import stem
 from lectern.states import AiringState, Backend, BookingState, FileState, RenditionState, Resolution
-from lectern.wire.fields import revised
+from lectern.wire.fields import PLATFORM, revised
 from lectern.wire.messages import Booking
 from lectern.wire.parser import Body
 
@@ -214,6 +214,7 @@ class Planned(NamedTuple):  # a month has a hundred thousand of them
     end: float
     state: BookingState
     why: str
+    by: str = PLATFORM
 
 
 SHORT_S, SHORT_SHARE = 60.0, 0.05

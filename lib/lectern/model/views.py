@@ -28,6 +28,7 @@ class Booked:
     received_at: float | None = None
     placement: int = 0
     decided_at: float | None = None  # when the row last changed
+    by: str = ""  # who booked it
 
 
 @dataclass(frozen=True)

@@ -211,8 +211,7 @@ async def _ask_at(client: httpx.AsyncClient, url: httpx.URL, address: str, waits
 
     The request still names the host, and its certificate is verified for this name.
     """
-    at, name = url.copy_with(host=address), {"host": url.netloc.decode("ascii")}
-    more = {"sni_hostname": url.host}
+    at, name, more = pinned(url, address)
     answer = await client.head(at, headers=name, extensions=more, timeout=waits)
     is_empty = answer.is_success and answer.headers.get("content-length") == "0"
     if answer.status_code in _UNSUPPORTED_HEAD or is_empty:
@@ -220,6 +219,11 @@ async def _ask_at(client: httpx.AsyncClient, url: httpx.URL, address: str, waits
         async with client.stream("GET", at, headers=one_byte, extensions=more, timeout=waits) as begun:
             answer = begun
     return answer
+
+
+def pinned(url: httpx.URL, address: str) -> tuple[httpx.URL, dict[str, str], dict[str, str]]:
+    """The URL at *address*, and the header and the extension by which the request still names its host."""
+    return url.copy_with(host=address), {"host": url.netloc.decode("ascii")}, {"sni_hostname": url.host}
 
 
 def _promised(url: str, address: str, answer: httpx.Response) -> RemoteFile:

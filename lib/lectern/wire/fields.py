@@ -153,6 +153,8 @@ def _pattern(regex: str) -> WithJsonSchema:
 
 
 MAX_AUTHOR = 100
+PLATFORM = "platform"
+"""Who asked for it, if a message does not say."""
 
 
 def _author(value: object) -> str | None:

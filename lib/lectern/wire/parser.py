@@ -12,7 +12,7 @@ from lectern.errors import Malformed
 from lectern.i18n import Text, joined, msgid
 from lectern.states import Backend
 from lectern.wire import messages
-from lectern.wire.fields import is_name
+from lectern.wire.fields import PLATFORM, is_name
 from lectern.wire.messages import Message
 
 MAX_BODY_BYTES = 64 * 1024
@@ -57,6 +57,12 @@ def fields_of(body: str | bytes) -> Mapping[str, Any]:
     except ValueError:
         return {}
     return fields if isinstance(fields, dict) else {}
+
+
+def author_of(payload: str) -> str:
+    """Who booked a class, by the booking that is kept."""
+    found = fields_of(payload).get("by") if '"by"' in payload else None
+    return found if isinstance(found, str) and found else PLATFORM
 
 
 def _nul_in(value: object) -> bool:

@@ -174,11 +174,12 @@ class MessageTables:
 
     def __post_init__(self) -> None:
         """Add the indexes of what waits, which find it without reading a table of many days."""
-        _index_some("ix_inbox_list_unshown", self.inbox, "run_key", "recorded_at IS NULL")
-        _index_some("ix_outbox_list_due", self.outbox, "people", "people = 'due'")
+        index_some("ix_inbox_list_unshown", self.inbox, "run_key", "recorded_at IS NULL")
+        index_some("ix_outbox_list_due", self.outbox, "people", "people = 'due'")
 
 
-def _index_some(name: str, table: Table, column: str, which: str) -> None:
+def index_some(name: str, table: Table, column: str, which: str) -> None:
+    """Add an index of the rows for which the SQL *which* is true."""
     Index(name, table.c[column], table.c.id, sqlite_where=text(which), postgresql_where=text(which))
 
 

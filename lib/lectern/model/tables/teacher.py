@@ -11,6 +11,7 @@ from lectern.model.tables.shared import (
     MessageTables,
     OutboxColumns,
     Whole,
+    index_some,
     named,
     table_of,
 )
@@ -233,6 +234,9 @@ class TeacherOutbox(OutboxColumns, TeacherTable, table=True):
     __tablename__ = "outbox_list"
     owner: str | None = Field(default=None, max_length=250)
     lease_until: float = 0
+    webhook: str | None = Field(default=None, max_length=10)  # of what goes to EVENT_WEBHOOK_URL: due, told, given up
+    webhook_tries: int = 0
+    webhook_at: float = 0  # not before
 
 
 class TeacherEvent(EventColumns, TeacherTable, table=True):
@@ -261,6 +265,8 @@ class_events = table_of(ClassEventRow)
 journal = MessageTables(
     table_of(TeacherInbox), table_of(TeacherOutbox), table_of(TeacherEvent), table_of(TeacherIncident)
 )
+
+index_some("ix_outbox_list_webhook", journal.outbox, "class_id", "webhook = 'due'")
 
 IS_CLASS = func.coalesce(orders.c.revises, "") == ""
 """Selects classes without revisions. SQLite would search for `revises IS NULL` by the index of revisions,

@@ -1,0 +1,162 @@
+"""Posts answers and events to EVENT_WEBHOOK_URL, signed as Standard Webhooks say, in the order of each class."""
+
+import asyncio
+import base64
+import binascii
+import hashlib
+import hmac
+import time
+from collections.abc import Sequence
+
+import httpx
+from sqlalchemy import Connection
+
+from flows import failures
+from flows.host import TeacherHost, is_ours, log
+from flows.outbox_publisher import publish_outbox
+from lectern import __version__, errors
+from lectern.allowlist import PUBLIC, Allowlist, may_reach
+from lectern.db import outbox
+from lectern.db.outbox import Telling, WebhookDue
+from lectern.errors import Misuse, Refuse, TryAgain
+from lectern.i18n import Text
+from lectern.playout.sanitize import cleaned
+from lectern.settings import TeacherSettings
+from lectern.storage import origin
+from lectern.urls import redact_url
+from lectern.wire import outgoing
+
+AT_ONCE = 8
+"""Number of messages that are posted at the same time, each of another class."""
+
+POST_S = 10.0
+"""Seconds that the receiver has to take a message."""
+
+MOST_S = 600.0
+"""Most seconds until a message is posted again; the pause doubles from one second on."""
+
+GIVEN_UP_S = 86_400.0
+"""Seconds after which a message that was not taken becomes a dead letter."""
+
+LOOK_S = 1.0
+LEASE_S = 60.0
+DUTY = "webhook"
+GONE = "it answered 410"
+_SECRET = "whsec_"  # noqa: S105 (the prefix of one)
+
+
+def signed(secret: str, id_: str, at: float, body: str) -> dict[str, str]:
+    """The headers of a message; raises Misuse if *secret* is none of Standard Webhooks."""
+    try:
+        key = base64.b64decode(secret.removeprefix(_SECRET), validate=True)
+    except binascii.Error as error:
+        raise Misuse(Text("EVENT_WEBHOOK_SECRET: must be whsec_ and base64 after it")) from error
+    whole = f"{id_}.{int(at)}.{body}".encode()
+    signature = base64.b64encode(hmac.digest(key, whole, hashlib.sha256)).decode()
+    return {"webhook-id": id_, "webhook-timestamp": str(int(at)), "webhook-signature": f"v1,{signature}"}
+
+
+class Webhook:
+    """Posts what is due; a message is sent until it is taken, and holds up those of its own class alone."""
+
+    def __init__(self, host: TeacherHost) -> None:
+        self._host = host
+        self._settings: TeacherSettings = host.settings
+        self._at_work: dict[str, asyncio.Task[None]] = {}
+
+    async def run(self) -> None:
+        """Post until cancelled; without EVENT_WEBHOOK_URL there is nothing to do."""
+        if not self._settings.event_webhook_url:
+            return
+        signed(self._secret, "", 0, "")  # raises Misuse, which is alarmed
+        headers = {"user-agent": f"lectern/{__version__}", "content-type": "application/json"}
+        tls = origin.trusted_authorities()
+        async with httpx.AsyncClient(timeout=POST_S, headers=headers, trust_env=False, verify=tls) as client:
+            try:
+                while not self._host.webhook_off:
+                    self._host.watchdog.beat("webhook")
+                    if not await self._begin(client):
+                        await asyncio.sleep(LOOK_S)
+            finally:
+                for task in self._at_work.values():
+                    task.cancel()
+
+    @property
+    def _secret(self) -> str:
+        secret = self._settings.event_webhook_secret
+        return secret.get_secret_value() if secret is not None else ""
+
+    async def _begin(self, client: httpx.AsyncClient) -> bool:
+        """Begin to post what is due; False if nothing was begun."""
+        if not await is_ours(self._host, DUTY, LEASE_S):
+            return False
+        room, now = AT_ONCE - len(self._at_work), time.time()
+        busy = set(self._at_work)  # before the rows are read: what ends meanwhile may be read as it was before
+        due: Sequence[WebhookDue] = ()
+        if room:
+            due = await self._host.read_tx(outbox.webhook_due, now, AT_ONCE + len(busy))
+        due = [one for one in due if one.key not in busy][:room]
+        for one in due:
+            self._at_work[one.key] = asyncio.create_task(self._deliver(client, one))
+        if self._at_work and not due:
+            await asyncio.wait(self._at_work.values(), timeout=LOOK_S, return_when=asyncio.FIRST_COMPLETED)
+        return bool(due or self._at_work)
+
+    async def _deliver(self, client: httpx.AsyncClient, one: WebhookDue) -> None:
+        try:
+            async with failures.isolated(self._host, "webhook"):
+                why = await self._post(client, one)
+                await self._host.write_tx(self._note, one, why, time.time())
+                self._host.webhook_off |= why == GONE
+                if why:
+                    log.warning("webhook: message %d is not taken, try %d: %s", one.id, one.tries + 1, why)
+                    await publish_outbox(self._host)  # an alarm, perhaps
+        finally:
+            self._at_work.pop(one.key, None)
+
+    async def _post(self, client: httpx.AsyncClient, one: WebhookDue) -> str:
+        """Post a message; returns why it is not taken, empty if it is. It follows no redirect."""
+        url = self._settings.event_webhook_url or ""
+        headers = signed(self._secret, f"msg_{one.id}", time.time(), one.body)
+        try:
+            async with asyncio.timeout(POST_S):
+                address = (await asyncio.to_thread(_addresses, url, self._settings.allowed_origins))[0]
+                where, names, more = origin.pinned(httpx.URL(url), address)
+                answer = await client.post(where, content=one.body, headers=headers | names, extensions=more)
+        except TimeoutError:
+            return f"no answer within {POST_S:g} s"
+        except (httpx.HTTPError, httpx.InvalidURL, Refuse, TryAgain, OSError) as error:
+            return cleaned(f"{type(error).__name__} {error}")[:200]
+        return "" if answer.is_success else f"it answered {answer.status_code}"
+
+    def _note(self, connection: Connection, one: WebhookDue, why: str, now: float) -> None:
+        """Note what became of a message; one that is given up is a dead letter, with an alarm."""
+        host, where = self._host, redact_url(self._settings.event_webhook_url or "")
+        if not why:
+            outbox.note_webhook(connection, one.id, Telling.TOLD)
+        elif why == GONE:
+            if not outbox.give_webhook_up(connection):
+                return  # another message had the same answer
+            said = Text(
+                "the webhook {url} answered 410 Gone: it is switched off until the teacher is restarted", url=where
+            )
+            outbox.put(connection, host.journal, [host.alarm(errors.WEBHOOK_REFUSES, said, now)], now)
+        elif now - one.created_at < GIVEN_UP_S:
+            until = now + min(2.0 ** min(one.tries, 20), MOST_S)
+            outbox.note_webhook(connection, one.id, Telling.DUE, one.tries + 1, until)
+        else:
+            outbox.note_webhook(connection, one.id, Telling.GIVEN_UP, one.tries + 1)
+            letter = outgoing.dead_letter(self._settings.dead_letter_stream, "webhook", one.body, why)
+            said = Text("the webhook {url} has not taken message {id} for a day: {why}", url=where, id=one.id, why=why)
+            outbox.put(connection, host.journal, [letter, host.alarm(errors.WEBHOOK_REFUSES, said, now)], now)
+
+
+def _addresses(url: str, allowed_origins: str) -> list[str]:
+    """The addresses of the receiver; raises Refuse for one that is not allowed, and for http to a public host."""
+    allowed = Allowlist.listed(allowed_origins)
+    found = [str(one) for one in origin.checked(url, allowed)]
+    if not found:
+        raise TryAgain(f"{redact_url(url)}: its host has no address")
+    if url.startswith("http:") and any(may_reach(one, [PUBLIC]) for one in found):
+        raise Refuse(Text("{url}: http is for private hosts; use https", url=redact_url(url)), errors.FORBIDDEN_ORIGIN)
+    return found

@@ -1,0 +1,168 @@
+"""The webhook: what the platform is told is posted to it, signed, in the order of each class, until it is taken."""
+
+import asyncio
+import base64
+import json
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+from sqlalchemy import select, update
+from standardwebhooks import Webhook as Verifier
+
+from flows.host import TeacherHost
+from flows.outbox_publisher import _for_webhook
+from flows.teacher import webhook
+from flows.teacher.webhook import Webhook
+from lectern.db import outbox
+from lectern.db.outbox import Unsent
+from lectern.errors import Misuse, Refuse
+from lectern.model.tables.teacher import journal
+from lectern.wire import outgoing
+from lectern.wire.outgoing import Outgoing, OutgoingKind
+from tests.answering import Answer, Server, serving
+from tests.rows import commit, look
+from tests.waiting import async_wait_until
+
+SECRET = "whsec_" + base64.b64encode(b"s" * 24).decode()
+
+
+class Receiver(Answer):
+    """Verifies and keeps what is posted; its ``refuses`` says of each message what it answers, if it refuses it."""
+
+    def answer(self) -> None:
+        server: Any = self.server
+        body = self.sent().decode()
+        message = Verifier(SECRET).verify(body, dict(self.headers.items()))
+        status = server.refuses(message)
+        (server.taken if status < 300 else server.refused).append((self.headers["webhook-id"], message))
+        self.say(status, {"location": "/elsewhere"} if status == 302 else {})
+
+
+@pytest.fixture
+def receiver() -> Iterator[Any]:
+    with serving(Receiver) as server:
+        its: Any = server
+        its.taken, its.refused, its.refuses = [], [], lambda _: 200
+        yield its
+
+
+@pytest.fixture
+def teacher(teacher: TeacherHost, receiver: Server, monkeypatch: pytest.MonkeyPatch) -> TeacherHost:
+    """A teacher that posts to the receiver."""
+    monkeypatch.setattr(webhook, "LOOK_S", 0.02)
+    own = {"event_webhook_url": f"{receiver.url}/hook", "event_webhook_secret": SecretStr(SECRET)}
+    teacher.settings = teacher.settings.model_copy(update={**own, "allowed_origins": "127.0.0.1"})
+
+    async def nothing(_: object) -> bool:
+        return True
+
+    monkeypatch.setattr(webhook, "publish_outbox", nothing)
+    return teacher
+
+
+def sent(host: TeacherHost, *class_ids: str, at: float | None = None) -> list[int]:
+    """Answers that were sent on Redis, one for each of *class_ids*, numbered by their codes."""
+    now = time.time() if at is None else at
+    for number, class_id in enumerate(class_ids):
+        said = outgoing.answer(class_id, number, "")
+        one = Outgoing(host.settings.order_result_channel, OutgoingKind.CHANNEL, said, class_id)
+        commit(host.engine, outbox.put, journal, [one], now)
+    rows = look(host.engine, lambda c: c.execute(select(journal.outbox)).all())
+    some = [Unsent(row.id, row.target, OutgoingKind.CHANNEL, row.body) for row in rows]
+    commit(host.engine, _for_webhook, host, some)
+    return [row.id for row in rows]
+
+
+def states(host: TeacherHost) -> list[str | None]:
+    its = journal.outbox.c
+    rows = look(host.engine, lambda c: c.execute(select(its.webhook).order_by(its.id)).scalars().all())
+    return list(rows)
+
+
+def alarms(host: TeacherHost) -> list[dict[str, Any]]:
+    its = journal.outbox.c
+    wanted = select(its.body).where(its.target == host.settings.alarm_channel)
+    return [json.loads(one) for one in look(host.engine, lambda c: c.execute(wanted).scalars().all())]
+
+
+@asynccontextmanager
+async def posting(host: TeacherHost) -> AsyncIterator[None]:
+    task = asyncio.create_task(Webhook(host).run())
+    try:
+        yield
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+
+async def test_each_message_is_posted_once_signed_and_in_the_order_of_its_class(
+    teacher: TeacherHost, receiver: Any
+) -> None:
+    ids = sent(teacher, *(f"c-{number % 3}" for number in range(12)))
+    async with posting(teacher):
+        await async_wait_until(lambda: set(states(teacher)) == {"told"}, description="all are taken")
+    assert sorted(id_ for id_, _ in receiver.taken) == sorted(f"msg_{one}" for one in ids)
+    for class_id in ("c-0", "c-1", "c-2"):
+        codes = [message["code"] for _, message in receiver.taken if message["class_id"] == class_id]
+        assert codes == sorted(codes)
+
+
+async def test_what_is_refused_is_posted_again_and_holds_up_its_own_class_alone(
+    teacher: TeacherHost, receiver: Any
+) -> None:
+    """No redirect is followed, and one that hangs or breaks off counts as refused."""
+    answers = iter((500, 302, 404))
+    receiver.refuses = lambda message: next(answers, 200) if message["class_id"] == "c-odd" else 200
+    sent(teacher, "c-odd", "c-odd", "c-1", "c-2")
+    async with posting(teacher):
+        await async_wait_until(lambda: len(receiver.taken) == 2, description="the others are taken")
+        assert {message["class_id"] for _, message in receiver.taken} == {"c-1", "c-2"}
+        async with asyncio.timeout(60):
+            while "due" in states(teacher):
+                await asyncio.sleep(0.05)
+                commit(teacher.engine, lambda c: c.execute(update(journal.outbox).values(webhook_at=0)))
+    assert [message["code"] for _, message in receiver.taken if message["class_id"] == "c-odd"] == [0, 1]
+    assert len(receiver.refused) == 3
+
+
+async def test_gone_switches_the_webhook_off_with_an_alarm(teacher: TeacherHost, receiver: Any) -> None:
+    receiver.refuses = lambda _: 410
+    sent(teacher, "c-1", "c-2")
+    async with asyncio.timeout(30):
+        await Webhook(teacher).run()
+    assert set(states(teacher)[:2]) == {"given up"}
+    assert [one["code"] for one in alarms(teacher)] == [509]
+    assert sent(teacher, "c-3")
+    assert states(teacher)[-1] is None
+
+
+async def test_a_message_that_is_not_taken_for_a_day_is_a_dead_letter_with_an_alarm(
+    teacher: TeacherHost, receiver: Any
+) -> None:
+    receiver.refuses = lambda _: 503
+    sent(teacher, "c-1", at=time.time() - webhook.GIVEN_UP_S - 1)
+    async with posting(teacher):
+        await async_wait_until(lambda: states(teacher)[0] == "given up", description="it is given up")
+    assert [one["code"] for one in alarms(teacher)] == [509]
+    its = journal.outbox.c
+    letters = select(its.body).where(its.target == teacher.settings.dead_letter_stream)
+    assert len(look(teacher.engine, lambda c: c.execute(letters).all())) == 1
+
+
+@pytest.mark.parametrize(
+    ("url", "allowed"), [("http://127.0.0.1:9/", ""), ("http://93.184.215.14/", ""), ("https://10.0.0.1/", "public")]
+)
+def test_only_public_https_and_listed_hosts_are_posted_to(url: str, allowed: str) -> None:
+    with pytest.raises(Refuse):
+        webhook._addresses(url, allowed)
+    assert webhook._addresses("http://127.0.0.1:9/", "127.0.0.1") == ["127.0.0.1"]
+
+
+def test_a_secret_that_is_none_is_misuse() -> None:
+    with pytest.raises(Misuse, match="whsec_"):
+        webhook.signed("whsec_???", "msg_1", 1.0, "{}")
