@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from lectern.i18n import ENGLISH, Text, msgid, translated
+from lectern.playout.kernel import Isolated
 from lectern.urls import redact
 
 # The error codes of the wire: one table that holds the words of each. A new code is a row here, its
@@ -142,23 +143,8 @@ def alarm_in(language: str, code: int, message: str) -> str:
     return translated(Text("{thing}: {what}", thing=CODES[code].meaning, what=message), language)
 
 
-class Caught:
+class Caught(Isolated):
     """A context in which an error harms nothing behind it: it is kept in *error*. Errors of *through* are raised."""
-
-    def __init__(self, *through: type[BaseException]) -> None:
-        self.error: Exception | None = None
-        self._through = through
-
-    def __enter__(self) -> "Caught":
-        """Begin."""
-        return self
-
-    def __exit__(self, _: object, error: BaseException | None, __: object) -> bool:
-        """Keep *error*, unless it must end more than this: a cancel, and what *through* names."""
-        if not isinstance(error, Exception) or isinstance(error, self._through):
-            return False
-        self.error = error
-        return True
 
 
 class LecternError(Exception):

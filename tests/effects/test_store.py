@@ -194,7 +194,7 @@ def test_after_a_power_cut_only_what_was_synced_is_gone_on_with(
     part = put(cache_dir.part_path(tmp_path, "6666"))
     cache_dir.write_origin(part, REMOTE)
     part.write_bytes(b"abcdef")
-    monkeypatch.setattr(cache_dir, "_boot", lambda: "another boot")
+    monkeypatch.setattr(cache_dir, "boot_id", lambda: "another boot")
     cache_dir.resume(part, REMOTE)
     assert part.read_bytes() == b"abc"
     part.write_bytes(b"abcd")

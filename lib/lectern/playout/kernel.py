@@ -12,7 +12,7 @@ import tempfile
 import termios
 import time
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from lectern.playout.sentences import sentence
 
@@ -104,7 +104,7 @@ class Isolated:
         self.error: Exception | None = None
         self._through = through
 
-    def __enter__(self) -> "Isolated":
+    def __enter__(self) -> Self:
         """Begin."""
         return self
 

@@ -17,6 +17,7 @@ from lectern import formatting, rendition_ids
 from lectern.errors import DOWNLOAD_FAILED, Misuse, Refuse, TryAgain
 from lectern.i18n import Text
 from lectern.model.facts import RemoteFile
+from lectern.playout.kernel import boot_id
 from lectern.playout.keyframe_index import path_of
 from lectern.states import Resolution
 from lectern.urls import redact_url
@@ -156,7 +157,7 @@ def resume(part: Path, remote: RemoteFile) -> bool:
     before = read_origin(part)
     if before is None or before.promise != remote.promise:
         part.unlink(missing_ok=True)
-    elif noted.get("boot") != _boot() and part.exists():
+    elif noted.get("boot") != boot_id() and part.exists():
         os.truncate(part, min(part.stat().st_size, int(noted.get("synced_bytes", 0))))
     write_origin(part, remote)
     return size_bytes(part) > 0
@@ -176,7 +177,7 @@ def write_origin(part: Path, remote: RemoteFile) -> None:
             **asdict(remote),
             "url": redact_url(remote.url),
         }  # no secret: this file is as readable as the recordings
-        json.dump({**promised, "boot": _boot(), "synced_bytes": synced_bytes}, file)
+        json.dump({**promised, "boot": boot_id(), "synced_bytes": synced_bytes}, file)
         file.flush()
         os.fsync(file.fileno())
     draft.replace(target)
@@ -198,14 +199,6 @@ def _noted(part: Path) -> dict[str, Any]:
     except (FileNotFoundError, ValueError):
         return {}
     return noted if isinstance(noted, dict) else {}
-
-
-def _boot() -> str:
-    """A text that differs after each start of the machine; empty on systems other than Linux."""
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-    except OSError:
-        return ""
 
 
 def _make_folder(folder: Path) -> None:
