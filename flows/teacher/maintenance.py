@@ -91,7 +91,7 @@ def close(connection: Connection, changes: Changes) -> None:
 
 
 def _ends(connection: Connection, now: float) -> list[Order]:
-    return bookings.ends_untold(connection, now - reports.ENDS_WITHIN_S, now - reports.ENDS_AFTER_S)
+    return bookings.ends_untold(connection, now - reports.BEGAN_WITHIN_S, now - reports.ENDS_AFTER_S)
 
 
 def due(connection: Connection, host: TeacherHost) -> bool:

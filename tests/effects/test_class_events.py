@@ -1,10 +1,23 @@
 """The events that the platform is told of classes: numbered by class without a hole, and read in the feed's order."""
 
-from sqlalchemy import Connection, Engine, insert
+import json
+from dataclasses import replace
 
+from sqlalchemy import Connection, Engine, insert, select
+
+from lectern.db import bookings
 from lectern.db import class_events as events
-from lectern.model.tables.teacher import class_events
-from tests.rows import commit, look
+from lectern.db.writer import write
+from lectern.model.facts import Order
+from lectern.model.plan import Changes
+from lectern.model.tables.teacher import class_events, journal
+from lectern.settings import TeacherSettings
+from lectern.states import BookingState
+from tests import strategies
+from tests.rows import booked, commit, look
+
+SETTINGS = TeacherSettings.load(_env_file=None, transcode_sign_key="made-up")
+NOW = 1_764_010_800.0
 
 
 def add(engine: Engine, class_id: str, seq: int, institution: str | None) -> None:
@@ -25,3 +38,37 @@ def test_the_feed_is_read_on_from_any_row_and_shows_an_institution_its_own(eithe
     assert feed(first.id or 0, "i-1") == [("c-1", 2)]
     assert [one.seq for one in look(either_engine, events.after, "c-1", 0, 10)] == [1, 2]
     assert [one.seq for one in look(either_engine, events.after, "c-1", 1, 10)] == [2]
+
+
+def broken(engine: Engine, class_id: str) -> Order:
+    """A class of two hours ago that could not be aired, and of whose end nobody was told."""
+    booking = strategies.booking(class_id, start_time=NOW - 7_200, end_time=NOW - 3_600, institution_id="i-1")
+    order = replace(Order.of(booking), state=BookingState.BROKEN)
+    commit(engine, booked, booking, order, NOW)
+    return order
+
+
+def test_each_transaction_counts_on_and_sends_what_it_keeps(either_engine: Engine) -> None:
+    order = broken(either_engine, "c-1")
+    for statements in (["accepted", "on_air"], ["on_air", "interrupted"], ["ended", "on_air"]):
+        changes = Changes(SETTINGS, NOW)
+        for event in statements:
+            changes.announce(order, event)
+        commit(either_engine, write, journal, changes)
+    found = look(either_engine, events.after, "c-1", 0, 10)
+    assert [(one.seq, one.event) for one in found] == [(1, "accepted"), (2, "on_air"), (3, "interrupted"), (4, "ended")]
+    assert {one.institution_id for one in found} == {"i-1"}
+    sent = look(either_engine, Connection.execute, select(journal.outbox.c.target, journal.outbox.c.body)).all()
+    assert [tuple(one) for one in sent] == [("class_event", one.body) for one in found]
+    assert [json.loads(one.body)["seq"] for one in found] == [1, 2, 3, 4]
+
+
+def test_an_end_that_was_put_off_is_found_until_it_is_told(either_engine: Engine) -> None:
+    order = broken(either_engine, "c-1")
+    found = look(either_engine, bookings.ends_untold, NOW - 86_400, NOW)
+    assert [one.class_id for one in found] == ["c-1"]
+    assert look(either_engine, bookings.ends_untold, NOW - 3_600, NOW) == []
+    changes = Changes(SETTINGS, NOW)
+    changes.announce(order, "ended")
+    commit(either_engine, write, journal, changes)
+    assert look(either_engine, bookings.ends_untold, NOW - 86_400, NOW) == []

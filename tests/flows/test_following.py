@@ -167,6 +167,35 @@ async def test_a_class_that_was_closed_too_early_is_aired_after_all(
         assert connection.execute(select(classes.c.state)).scalar_one() == "aired"
 
 
+async def test_how_a_class_is_aired_is_stated_to_the_teacher_when_it_changes(streamer: StreamerHost) -> None:
+    """By what the playout says that it has sent; a process that begins states it once more, which changes nothing."""
+
+    def status(*parts: tuple[float, float, str], state: str = "on_air") -> dict[str, Any]:
+        rows = [
+            {"url": 0, "session": 1, "source": source, "from": START + a, "to": START + b, "position_s": a, "sent_s": 1}
+            for a, b, source in parts
+        ]
+        return {"class_id": "c-1", "state": state, "why": None, "as_run": rows}
+
+    def stated() -> list[tuple[str, float]]:
+        with reading(streamer.engine) as connection:
+            bodies = [json.loads(body) for body in connection.execute(select(journal.outbox.c.body)).scalars()]
+        return [(body["event"], body["at"] - START) for body in bodies if body["cmd"] == "airing"]
+
+    one = playout_events.PlayoutEvents(streamer)
+    for _ in range(2):
+        await one.look_around(START + 20, [status((0, 20, "recording"))])
+    assert stated() == [("on_air", 0)]
+    for at in (23, 26):
+        await one.look_around(START + at, [status((0, 20, "recording"), state="trying")])
+    assert stated()[1:] == [("interrupted", 20)]
+    back = status((0, 20, "recording"), (28, 40, "slate"))
+    await one.look_around(START + 40, [back])
+    assert stated()[2:] == [("on_air", 28), ("slate", 28)]
+    await playout_events.PlayoutEvents(streamer).look_around(START + 40, [back])
+    assert stated()[4:] == [("on_air", 28), ("slate", 28)]
+
+
 async def test_an_odd_word_of_the_playout_about_a_class_is_alarmed_and_ends_nothing(
     streamer: StreamerHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:

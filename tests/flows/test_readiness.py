@@ -35,6 +35,13 @@ def test_a_lost_file_and_a_push_url_where_nobody_listens_are_told_before_the_sta
         assert "its file is gone" in said
         assert "its push URL cannot be reached" in said
         assert stage.alarms(324, class_id=good["class_id"]) == []
+
+        def told() -> dict[str, str]:
+            said = stage.stream(stage.settings["REPORT_STREAM"])
+            return {one["class_id"]: one["event"] for one in said if one["cmd"] == "airing"}
+
+        stated = {good["class_id"]: "ready", bad["class_id"]: "not_ready"}
+        wait_until(lambda: told() == stated, description="the teacher is told, for the platform")
         key = f"timetable-{stage.name('streamer1')}"
 
         def shown() -> dict[str, str]:

@@ -312,8 +312,8 @@ def close_unreported(changes: Changes, over: Sequence[Order], parts: Mapping[str
         changes.row(order.class_id, BookingState.BROKEN, where=order.streamer or "", code=code.number, detail=why)
 
 
-ENDS_WITHIN_S, ENDS_AFTER_S = 3600.0, 60.0
-"""Most and least seconds after the end of a class within which the platform is told of an end that was put off."""
+ENDS_AFTER_S, BEGAN_WITHIN_S = 60.0, 2 * 86_400.0
+"""Seconds after the end of a class from which the platform is told of an end that was put off, if it began lately."""
 
 
 def tell_ends(changes: Changes, over: Sequence[Order], parts: Mapping[str, Sequence[AsRun]]) -> None:
