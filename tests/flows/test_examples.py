@@ -5,7 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import jsonschema
@@ -13,21 +13,12 @@ import pytest
 
 from lectern.wire import schema
 from lectern.wire.parser import PUBLISHED
-from tests.stage import Stage, Town, staged
+from tests.stage import Stage
 from tests.stage.hosts import SECRET
-from town.ports import HOST, free_port
 
 pytestmark = pytest.mark.live
 EXAMPLES = Path(__file__).parents[2] / "examples"
 Run = Callable[..., subprocess.CompletedProcess[str]]
-
-
-@pytest.fixture(scope="module")
-def day(town: Town, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
-    """A teacher whose API is open, and a streamer."""
-    with staged(town, tmp_path_factory.mktemp("examples"), API_BIND=f"{HOST}:{free_port()}") as found:
-        found.up("teacher", "streamer1")
-        yield found
 
 
 @pytest.fixture(scope="module")
@@ -43,18 +34,18 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 
 @pytest.fixture(params=["python", "nodejs"])
-def run(request: pytest.FixtureRequest, day: Stage) -> Run:
-    """Runs one of the two programs with the settings of the day."""
+def run(request: pytest.FixtureRequest, stage: Stage) -> Run:
+    """Runs one of the two programs with the settings of the stage."""
     if request.param == "nodejs":
         argv = request.getfixturevalue("node")
     else:
         argv = [sys.executable, str(EXAMPLES / "python" / "platform_client.py")]
     settings = {
-        "REDIS_URL": day.town.redis_url,
+        "REDIS_URL": stage.town.redis_url,
         "TRANSCODE_SIGN_KEY": SECRET,
-        "TEACHER_API": f"http://{day.settings['API_BIND']}",
+        "TEACHER_API": f"http://{stage.settings['API_BIND']}",
         **{
-            f"{name.upper()}_CHANNEL": day.channels[name]
+            f"{name.upper()}_CHANNEL": stage.channels[name]
             for name in ("order", "change", "cancel", "order_result", "change_result", "cancel_result")
         },
     }
@@ -73,9 +64,9 @@ def run(request: pytest.FixtureRequest, day: Stage) -> Run:
     return with_arguments
 
 
-def test_a_booking_is_answered_and_changed_and_a_cancel_ends_it(day: Stage, run: Run) -> None:
+def test_a_booking_is_answered_and_changed_and_a_cancel_ends_it(stage: Stage, run: Run) -> None:
     """The program waits for the answer and prints it; what it sent is of the schema, and so is what it got."""
-    booking = day.booking(day.town.record("480P"), "480P", listed=("480P",), length_s=3600)
+    booking = stage.booking(stage.town.record("480P"), "480P", listed=("480P",), length_s=3600)
     done = run("book", "-", given=json.dumps(booking))
     assert done.returncode == 0, done.stderr
     answer = json.loads(done.stdout)
@@ -87,20 +78,20 @@ def test_a_booking_is_answered_and_changed_and_a_cancel_ends_it(day: Stage, run:
     assert changed.returncode == 0, changed.stderr
     for message in ({"cmd": "change", "class_id": booking["class_id"], **later}, json.loads(changed.stdout)):
         jsonschema.validate(message, schema.schema())
-    assert day.order(booking["class_id"])["end_time"] == later["end_time"]
+    assert stage.order(booking["class_id"])["end_time"] == later["end_time"]
     assert run("cancel", booking["class_id"]).returncode == 0
-    assert day.order(booking["class_id"])["state"] == "cancelled"
+    assert stage.order(booking["class_id"])["state"] == "cancelled"
 
 
-def test_a_refused_booking_is_told_by_the_exit_code(day: Stage, run: Run) -> None:
+def test_a_refused_booking_is_told_by_the_exit_code(stage: Stage, run: Run) -> None:
     """The answer is printed as it came."""
-    booking = day.booking(day.town.record(), starts_in_s=-7200, length_s=60)
+    booking = stage.booking(stage.town.record(), starts_in_s=-7200, length_s=60)
     done = run("book", "-", given=json.dumps(booking))
     assert done.returncode == 1
     assert json.loads(done.stdout)["code"] == 410
 
 
-def test_a_transcoding_is_asked_for_with_a_signature_that_the_teacher_accepts(day: Stage, run: Run) -> None:
+def test_a_transcoding_is_asked_for_with_a_signature_that_the_teacher_accepts(stage: Stage, run: Run) -> None:
     """A record that nobody booked has no source, so the API refuses it: for that reason, not for its signature."""
     done = run("transcode", "999999", "480P")
     assert "401" not in done.stdout + done.stderr

@@ -83,7 +83,7 @@ def test_a_killed_teacher_shows_afterwards_what_it_had_answered(walled: tuple[St
 
 def answered_ahead(stage: Stage, *lengths_s: float) -> list[dict[str, Any]]:
     """Booked classes that are answered before any run of theirs is due, on a busy machine, too."""
-    for ahead_s in (40, 90, 180):
+    for ahead_s in (25, 60, 180):
         bookings = [stage.booking(stage.town.record(), starts_in_s=ahead_s, length_s=one) for one in lengths_s]
         for booking in bookings:
             assert stage.answer(stage.book(booking), timeout_s=ahead_s)["result"] == "success"
@@ -117,7 +117,7 @@ def test_a_class_goes_on_air_while_prefect_is_away(walled: tuple[Stage, Gate]) -
 def test_hosts_begin_and_air_although_prefect_is_away(walled: tuple[Stage, Gate]) -> None:
     """As after a power cut: a class that begins soon is aired, a booking on the channel is answered."""
     stage, gate = walled
-    aired = stage.booking(stage.town.record(), starts_in_s=75, length_s=14)
+    aired = stage.booking(stage.town.record(), starts_in_s=45, length_s=20)
     assert stage.answer(stage.book(aired), timeout_s=60)["result"] == "success"
     stage.town.background.run(gate.stop())
     try:

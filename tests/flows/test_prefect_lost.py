@@ -16,14 +16,9 @@ LONG_S = 170
 @pytest.fixture(scope="module")
 def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     """A teacher and a streamer with a Prefect server that nobody else uses."""
-    town = Town(tmp_path_factory.mktemp("own"))
-    try:
-        town.start()
-        with staged(town, tmp_path_factory.mktemp("lost")) as stage:
-            stage.up("teacher", "streamer1")
-            yield stage
-    finally:
-        town.stop()
+    with Town(tmp_path_factory.mktemp("own")) as town, staged(town, tmp_path_factory.mktemp("lost")) as stage:
+        stage.up("teacher", "streamer1")
+        yield stage
 
 
 def put_on_air(stage: Stage) -> str:

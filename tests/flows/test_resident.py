@@ -1,5 +1,7 @@
 """The one process a host runs."""
 
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -83,7 +85,7 @@ def media_ms(stage: Stage, class_id: str) -> int:
 
 def test_a_class_goes_on_while_its_resident_is_killed(streamer: Stage) -> None:
     """No gap, no new session; the next process takes up what is on air, and the end is told once, in true words."""
-    class_id, record, _ = put_on_air(streamer, 60)
+    class_id, record, _ = put_on_air(streamer, 40)
     wait_until(lambda: streamer.airing("streamer1", class_id)["state"] == "on air", description="it counts as on air")
     streamer.residents["streamer1"].kill()
     killed_ms = media_ms(streamer, class_id)
@@ -190,3 +192,39 @@ def test_what_a_killed_teacher_was_to_ask_the_oss_for_is_asked_for_soon_after_it
         stage.oss.behave(Rule(Behaviour.QUICK, record_id=record, url=url))
         stage.serve("teacher").wait_for("started!")
         assert stage.answer(class_id, timeout_s=40)["result"] == "success"
+
+
+EVERY_LINE = """
+import signal, sys, threading, time
+from flows.resident.process import asked_to_end, signals
+
+def heard(at: int) -> bool:
+    lines = 0
+    def trace(frame, event, argument):
+        nonlocal lines
+        if frame.f_code.co_filename != threading.__file__:
+            return trace
+        lines += event == "line"
+        if lines == at:
+            lines += 1
+            signal.raise_signal(signal.SIGTERM)
+        return trace
+    over = threading.Event()
+    thread = threading.Thread(target=over.wait, args=(60,), daemon=True)
+    thread.start()
+    sys.settrace(trace)
+    try:
+        return asked_to_end(thread, signals())
+    finally:
+        sys.settrace(None)
+        over.set()
+
+heard(1)
+print(all(heard(at) for at in range(1, 60)))
+"""
+
+
+def test_sigterm_is_heard_at_every_line_of_the_wait() -> None:
+    """Also in the middle of one, where a handler that takes the lock of an event would wait for itself for ever."""
+    found = subprocess.run([sys.executable, "-c", EVERY_LINE], capture_output=True, text=True, timeout=100, check=False)
+    assert (found.returncode, found.stdout.strip()) == (0, "True"), found.stderr

@@ -128,11 +128,8 @@ def _text(row: tuple[object, ...]) -> str:
 def shown(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shown]:
     """A town where nobody gets in without a secret; its streamer logs JSON, its teacher text."""
     folder = tmp_path_factory.mktemp("guarded")
-    town = Town(folder, redis_password=KNOWN["Redis password"], prefect_auth=KNOWN["Prefect auth string"])
-    ports = (free_port(), free_port())
-    addresses = tuple(f"{HOST}:{port}" for port in ports)
-    try:
-        town.start()
+    addresses = tuple(f"{HOST}:{free_port()}" for _ in range(2))
+    with Town(folder, redis_password=KNOWN["Redis password"], prefect_auth=KNOWN["Prefect auth string"]) as town:
         settings = {
             "PREFECT_API_AUTH_STRING": KNOWN["Prefect auth string"],
             "TRANSCODING_TIME_OUT_S": "6",
@@ -150,8 +147,6 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shown]:
             stage.own = {"streamer1": {"LOG_FORMAT": "json"}}
             stage.up("teacher", "streamer1")
             yield Shown(stage, addresses, [])
-    finally:
-        town.stop()
 
 
 def pushed(stage: Stage, class_id: str, port: int | None = None) -> str:
@@ -183,8 +178,8 @@ def _a_day(shown: Shown) -> None:
         lambda: [run for run in stage.runs("teacher", failing["class_id"]) if run["state_type"] == "FAILED"],
         description="a run has failed with an exception",
     )
-    dead = stage.booking(town.record(), starts_in_s=45, length_s=20)
-    aired = stage.booking(town.record(), starts_in_s=45, length_s=20)
+    dead = stage.booking(town.record(), starts_in_s=30, length_s=10)
+    aired = stage.booking(town.record(), starts_in_s=30, length_s=10)
     booked = [stage.booking(made, "240P"), stage.booking(unmade, "240P"), stage.booking(late, "240P")]
     booked += [stage.booking(gone), stage.booking(cut), aired]
     for one in booked:

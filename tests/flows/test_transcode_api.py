@@ -9,27 +9,16 @@ import httpx
 import pytest
 
 from lectern.storage.oss import sign
-from tests.stage import Stage, Town, staged, wait_until
+from tests.stage import Stage, wait_until
 from tests.stage.hosts import SECRET
 from town.faults import Fault
-from town.ports import HOST, free_port
 
 pytestmark = pytest.mark.live
 
 
-@pytest.fixture(scope="module")
-def teacher(town: Town, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
-    """A teacher without streamers; its API is open."""
-    with staged(town, tmp_path_factory.mktemp("api"), API_BIND=f"{HOST}:{free_port()}") as found:
-        found.up("teacher")
-        # It had a streamer once, so it refuses bookings now, and does not keep them until a first one comes.
-        found.alter("teacher", "INSERT INTO streamer_list (name, lease_s, granted_at) VALUES ('gone', 0, 1)")
-        yield found
-
-
 @pytest.fixture
-def api(teacher: Stage) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=f"http://{teacher.settings['API_BIND']}", timeout=20, trust_env=False) as client:
+def api(stage: Stage) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=f"http://{stage.settings['API_BIND']}", timeout=20, trust_env=False) as client:
         yield client
 
 
@@ -45,8 +34,8 @@ def known_record(stage: Stage) -> int:
     return record
 
 
-def test_a_rendition_is_made_by_one_request_and_a_second_one_joins_it(teacher: Stage, api: httpx.Client) -> None:
-    record = known_record(teacher)
+def test_a_rendition_is_made_by_one_request_and_a_second_one_joins_it(stage: Stage, api: httpx.Client) -> None:
+    record = known_record(stage)
     body = signed(record_id=record, video_resolution="240P")
     first, second = api.post("/transcode", json=body), api.post("/transcode", json=body)
     assert (first.status_code, second.status_code) == (202, 202), first.text + second.text
@@ -66,12 +55,12 @@ def test_a_rendition_is_made_by_one_request_and_a_second_one_joins_it(teacher: S
     assert httpx.head(url, trust_env=False).status_code == 200
     third = api.post("/transcode", json=body)
     assert (third.status_code, third.json()["url"]) == (200, url)
-    assert len(teacher.runs("teacher", f"transcode {record} 240P")) == 1
+    assert len(stage.runs("teacher", f"transcode {record} 240P")) == 1
 
 
-def test_requests_that_come_at_the_same_time_begin_one_run(teacher: Stage, api: httpx.Client) -> None:
+def test_requests_that_come_at_the_same_time_begin_one_run(stage: Stage, api: httpx.Client) -> None:
     """A caller who is told that Prefect has no time asks again, and may come when it is made already."""
-    record = known_record(teacher)
+    record = known_record(stage)
 
     def asked(_: int) -> httpx.Response | None:
         answer = api.post("/transcode", json=wish(record))
@@ -87,31 +76,31 @@ def test_requests_that_come_at_the_same_time_begin_one_run(teacher: Stage, api: 
     begun = [one.json()["id"] for one in answers if one.status_code == httpx.codes.ACCEPTED]
     assert len(set(begun)) == 1
     assert {one.status_code for one in answers} <= {200, 202}
-    made(teacher, record)
-    assert teacher.town.asked(f"put/{record}/{record}_480P.flv", "PUT") == 1
+    made(stage, record)
+    assert stage.town.asked(f"put/{record}/{record}_480P.flv", "PUT") == 1
 
 
 def test_what_was_made_is_made_again_only_where_it_is_gone_and_for_who_asks_anew(
-    teacher: Stage, api: httpx.Client
+    stage: Stage, api: httpx.Client
 ) -> None:
     """As long as its file is there, or nobody can tell, the answer is where it lies."""
-    record = known_record(teacher)
+    record = known_record(stage)
     api.post("/transcode", json=wish(record))
-    made(teacher, record)
+    made(stage, record)
     file = f"put/{record}/{record}_480P.flv"
-    uploaded = teacher.town.asked(file, "PUT")
-    hidden = teacher.town.origin.faults.add(Fault(file, status=503))
+    uploaded = stage.town.asked(file, "PUT")
+    hidden = stage.town.origin.faults.add(Fault(file, status=503))
     for _ in range(2):
         there = api.post("/transcode", json=wish(record, at=time.time()))
-        assert (there.status_code, there.json()["url"]) == (200, teacher.town.origin.url_for(file))
+        assert (there.status_code, there.json()["url"]) == (200, stage.town.origin.url_for(file))
         hidden.times = 0
-    (teacher.town.origin.root / file).unlink()
+    (stage.town.origin.root / file).unlink()
     plain = api.post("/transcode", json=wish(record))
     assert (plain.status_code, "its file is gone" in plain.json()["error"]) == (409, True), plain.text
     anew = wish(record, at=time.time())
     assert api.post("/transcode", json=anew).status_code == 202
-    wait_until(lambda: teacher.town.asked(file, "PUT") == uploaded + 1, timeout_s=90, description="it is made again")
-    made(teacher, record)
+    wait_until(lambda: stage.town.asked(file, "PUT") == uploaded + 1, timeout_s=90, description="it is made again")
+    made(stage, record)
     assert api.post("/transcode", json=anew).status_code == 200
 
 
@@ -120,6 +109,6 @@ def wish(record: int, **fields: object) -> dict[str, Any]:
     return signed(record_id=record, video_resolution="480P", **fields)
 
 
-def made(teacher: Stage, record: int) -> None:
+def made(stage: Stage, record: int) -> None:
     """Wait until a record is made at 480P."""
-    wait_until(lambda: teacher.status(record, "480P") == "success", timeout_s=90, description="it is made")
+    wait_until(lambda: stage.status(record, "480P") == "success", timeout_s=90, description="it is made")
