@@ -17,13 +17,13 @@ from lectern.redis.client import Bus
 from lectern.redis.streams import StreamEntry, Streams
 from lectern.settings import TeacherSettings
 from tests.effects.redis_servers import url_of
-from tests.effects.swallowing import Swallower
+from tests.stage import Gate
 
 
 @asynccontextmanager
-async def through(client: redis.Redis) -> AsyncIterator[tuple[Bus, Swallower]]:
+async def through(client: redis.Redis) -> AsyncIterator[tuple[Bus, Gate]]:
     """A bus that reaches Redis by way of a proxy that can swallow."""
-    proxy = Swallower(client.connection_pool.connection_kwargs["port"])
+    proxy = Gate(client.connection_pool.connection_kwargs["port"])
     await proxy.start()
     bus = Bus.open(url_of(client).replace(url_of(client).split(":")[2].split("/")[0], str(proxy.port)))
     bus.hearing.beat_s, bus.hearing.deaf_after_s = 0.3, 1.5
@@ -53,10 +53,10 @@ async def test_a_subscription_whose_connection_carries_nothing_any_more_is_made_
         client.publish("order", "one")
         assert await first(messages) == ("order", "one")
         proxy.swallow()
-        opened, heard_at = proxy.opened, bus.hearing.heard_at
+        opened, heard_at = proxy.taken, bus.hearing.heard_at
         async for one in messages:
             assert one is None
-            if proxy.opened > opened and bus.hearing.heard_at != heard_at:
+            if proxy.taken > opened and bus.hearing.heard_at != heard_at:
                 break
         client.publish("order", "two")
         assert await first(messages) == ("order", "two"), "over a new connection"
@@ -143,7 +143,7 @@ async def test_a_subscription_that_hears_is_left_alone_and_says_when_it_heard(cl
         times = [at for at in heard_at if at is not None]
         assert times == sorted(times)
         assert len(times) == 5, "each beat that comes back is noted"
-        assert proxy.opened <= 3
+        assert proxy.taken <= 3
 
 
 async def test_who_did_not_listen_for_a_while_is_not_deaf(client: redis.Redis) -> None:

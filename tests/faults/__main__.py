@@ -51,13 +51,9 @@ def main() -> int:
     folder = Path(tempfile.mkdtemp(prefix="lectern-faults-"))
     began = time.monotonic()
     _say(f"seed {seed}, {given.classes} classes, in {folder}")
-    town = Town(folder / "town", durable=True)
-    try:
-        (folder / "day").mkdir()
-        town.start()
+    (folder / "day").mkdir()
+    with Town(folder / "town", durable=True) as town:
         verdict = suffer(town, folder / "day", seed, given.classes, losses=given.losses)
-    finally:
-        town.stop()
     load = os.getloadavg()[2] / (os.cpu_count() or 1)
     for complaint in verdict.complaints():
         _say(complaint)

@@ -459,13 +459,9 @@ def main() -> int:
     given = parser.parse_args()
     seed = random.SystemRandom().randrange(1_000_000) if given.seed is None else given.seed
     folder = Path(tempfile.mkdtemp(prefix="lectern-sequences-"))
-    town = Town(folder / "town")
     (folder / "stage").mkdir()
-    try:
-        town.start()
+    with Town(folder / "town") as town:
         found = played(town, folder / "stage", given.n, seed)
-    finally:
-        town.stop()
     for one in found:
         sys.stdout.write(f"{one}\n")
     sys.stdout.write(f"seed {seed}: {given.n} sequences, {len(found)} complaints\n")

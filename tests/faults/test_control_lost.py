@@ -67,12 +67,8 @@ class Ways:
 @pytest.fixture(scope="module")
 def town(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Town]:
     """Servers that nobody else uses: Redis is stopped."""
-    own = Town(tmp_path_factory.mktemp("own"))
-    try:
-        own.start()
+    with Town(tmp_path_factory.mktemp("own")) as own:
         yield own
-    finally:
-        own.stop()
 
 
 @pytest.fixture(scope="module")

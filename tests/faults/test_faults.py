@@ -18,12 +18,8 @@ CLASSES = 10
 @pytest.fixture(scope="module")
 def frail(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Town]:
     """A town of its own: its servers are killed and stopped."""
-    found = Town(tmp_path_factory.mktemp("frail"), durable=True)
-    try:
-        found.start()
+    with Town(tmp_path_factory.mktemp("frail"), durable=True) as found:
         yield found
-    finally:
-        found.stop()
 
 
 @pytest.mark.parametrize(("seed", "losses"), [(KNOWN, 1), (None, 0)], ids=["known", "random"])

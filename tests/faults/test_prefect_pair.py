@@ -1,22 +1,20 @@
 """Two Prefect servers and their services on one PostgreSQL, each killed in turn while bookings come."""
 
-import asyncio
 import os
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from itertools import count
 from pathlib import Path
 
 import httpx
 import pytest
 from sqlalchemy import make_url
 
-from tests.stage import Child, Stage, Town, staged, wait_until
+from tests.stage import Child, Gate, Stage, Town, staged, wait_until
 from tests.stage.postgres import Databases
-from town.ports import HOST, Loopback, free_port
+from town.ports import HOST, free_port
 
 pytestmark = pytest.mark.night
 EACH = 12
@@ -26,41 +24,6 @@ ANSWERED_S, SHOWN_S = 30.0, 120.0
 RESTART_S = 3.0
 
 
-class Balancer(Loopback):
-    """Gives each connection to the next of the servers that takes it, as any balancer does."""
-
-    def __init__(self, port: int, to_ports: list[int]) -> None:
-        super().__init__()
-        self.port, self._to_ports, self._turns = port, to_ports, count()
-
-    async def start(self) -> None:
-        """Take connections."""
-        self._server = await asyncio.start_server(self._serve, HOST, self.port)
-
-    async def stop(self) -> None:
-        """Take no more."""
-        self._server.close()
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        turn = next(self._turns)
-        for tried in range(len(self._to_ports)):
-            with suppress(OSError):
-                there, onward = await asyncio.open_connection(
-                    HOST, self._to_ports[(turn + tried) % len(self._to_ports)]
-                )
-                await asyncio.gather(_pump(reader, onward), _pump(there, writer))
-                break
-        writer.transport.abort()
-
-
-async def _pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
-    with suppress(OSError):
-        while data := await source.read(65536):
-            sink.write(data)
-            await sink.drain()
-    sink.transport.abort()
-
-
 class TownOfTwo(Town):
     """A town whose Prefect is two servers behind a balancer, their services apart, and what they share."""
 
@@ -68,7 +31,7 @@ class TownOfTwo(Town):
         super().__init__(folder)
         self._database_url = database_url
         self._ports = {"prefect1": free_port(), "prefect2": free_port()}
-        self.balancer = Balancer(self.prefect_port, list(self._ports.values()))
+        self.balancer = Gate(*self._ports.values(), port=self.prefect_port)
 
     @property
     def environment(self) -> dict[str, str]:
@@ -86,6 +49,11 @@ class TownOfTwo(Town):
             "PREFECT_REDIS_WORKER_CLEANUP_QUEUE_URL": f"{shared}/1",
             "PREFECT_SERVER_DOCKET_URL": f"{shared}/2",
         }
+
+    def stop(self) -> None:
+        """End everything."""
+        self.background.run(self.balancer.stop())
+        super().stop()
 
     def begin(self, server: str) -> Child:
         """Start one of them; ``prefect`` is all that belongs to it."""
@@ -113,16 +81,12 @@ def stage(tmp_path_factory: pytest.TempPathFactory, postgresql: Databases) -> It
     if os.environ.get("CI") != "true":
         pytest.importorskip("prefect_redis", reason="rm .venv/.built and make brings it")
     url = make_url(postgresql.fresh()).set(drivername="postgresql+asyncpg")
-    town = TownOfTwo(tmp_path_factory.mktemp("two"), url.render_as_string(hide_password=False))
-    try:
-        town.start()
-        with staged(town, tmp_path_factory.mktemp("stage")) as found:
-            found.init("teacher", "streamer1")
-            found.up("teacher", "streamer1")
-            yield found
-    finally:
-        town.background.run(town.balancer.stop())
-        town.stop()
+    with (
+        TownOfTwo(tmp_path_factory.mktemp("two"), url.render_as_string(hide_password=False)) as town,
+        staged(town, tmp_path_factory.mktemp("stage")) as found,
+    ):
+        found.up("teacher", "streamer1")
+        yield found
 
 
 KILLS: Mapping[str, tuple[str, ...]] = {

@@ -19,8 +19,8 @@ from tests.stage import Stage, Town, staged, wait_until
 pytestmark = pytest.mark.live
 
 ROOT = Path(__file__).parents[2]
-KILLS = 25
-"""Number of times that each of the two hosts is killed."""
+KILLS = len(lives.POINTS)
+"""Number of times that each of the two hosts is killed: once at each point."""
 
 WHO = ("teacher", "streamer1")
 RENDITIONS = 12

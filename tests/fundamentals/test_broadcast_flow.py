@@ -85,7 +85,7 @@ def test_a_class_whose_file_is_cut_short_gets_it_again_and_goes_on(stage: Stage)
 
     At its end its teacher knows the gap, both its ends and its reason; one alarm says so.
     """
-    booking = stage.booking(record := stage.town.record(seconds=40), starts_in_s=12, length_s=40)
+    booking = stage.booking(record := stage.town.record(), starts_in_s=12, length_s=30)
     class_id = stage.book(booking)
     stage.answer(class_id)
     stage.on_air(class_id)

@@ -30,23 +30,18 @@ def main() -> int:
     folder = Path(tempfile.mkdtemp(prefix="lectern-fuzz-"))
     say(f"seed {seed}, {given.messages:,} odd messages, in {folder}")
     began = time.monotonic()
-    town = Town(folder / "town")
-    try:
-        town.start()
-        with living(town, folder / "hosts", seed) as session:
-            try:
-                session.odd(range(given.messages), lambda number: say(f"{number:,} odd messages"))
-                session.rest()
-                wrong = session.complaints()
-            except Harm as harm:
-                suspects = session.suspects()
-                wrong = [f"{harm}", f"It is among the messages {suspects[0]} to {suspects[-1]}." if suspects else ""]
-            answers = sum(map(len, session.ledger.answers.values()))
-            say(f"{answers:,} answers, {session.ledger.letters:,} dead letters, {time.monotonic() - began:.0f} s")
-            for line in wrong[:SHOWN]:
-                say(line)
-    finally:
-        town.stop()
+    with Town(folder / "town") as town, living(town, folder / "hosts", seed) as session:
+        try:
+            session.odd(range(given.messages), lambda number: say(f"{number:,} odd messages"))
+            session.rest()
+            wrong = session.complaints()
+        except Harm as harm:
+            suspects = session.suspects()
+            wrong = [f"{harm}", f"It is among the messages {suspects[0]} to {suspects[-1]}." if suspects else ""]
+        answers = sum(map(len, session.ledger.answers.values()))
+        say(f"{answers:,} answers, {session.ledger.letters:,} dead letters, {time.monotonic() - began:.0f} s")
+        for line in wrong[:SHOWN]:
+            say(line)
     if not wrong:
         shutil.rmtree(folder)
         return 0

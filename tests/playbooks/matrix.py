@@ -76,12 +76,8 @@ def main() -> int:
     tally = Tally(console)
     with tempfile.TemporaryDirectory(prefix="matrix-") as name:
         folder = Path(name)
-        town = Town(folder / "town")
-        town.start()
-        try:
+        with Town(folder / "town") as town:
             _side_by_side(given, town, folder, tally)
-        finally:
-            town.stop()
     for one in tally.bad:
         console.print(one, markup=False)
     console.print(f"{tally.done} cases, {len(tally.bad)} bad")

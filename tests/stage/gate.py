@@ -2,23 +2,30 @@
 
 import asyncio
 from contextlib import suppress
+from itertools import count
 
 from town.ports import HOST, Loopback
 
 
 class Gate(Loopback):
-    """A way to a server of loopback that can be shut: then connections are cut and refused, until it is opened.
+    """A way to servers of loopback that can be shut: then connections are cut and refused, until it is opened.
 
+    Each connection goes to the next of the servers that takes it, as a balancer does.
     It can also fall silent: connections stay open, new ones are taken, and nothing goes through until it goes on.
+    Or it swallows: connections that are open stay so and carry nothing any more, as when a NAT forgets them.
     """
 
-    def __init__(self, to_port: int) -> None:
+    def __init__(self, *to_ports: int, port: int | None = None) -> None:
         super().__init__()
-        self._to_port = to_port
+        self.port = port or self.port
+        self._to_ports, self._turns = to_ports, count()
         self._server: asyncio.Server | None = None
         self._open: set[asyncio.StreamWriter] = set()
         self._goes = asyncio.Event()
         self._goes.set()
+        self._swallowed = 0
+        self.taken = 0
+        """Number of connections so far."""
 
     async def start(self) -> None:
         """Open it, if it is shut."""
@@ -42,23 +49,34 @@ class Gate(Loopback):
         """Forward again."""
         self._goes.set()
 
+    def swallow(self) -> None:
+        """From now on all connections that are open carry nothing; new ones are served."""
+        self._swallowed += 1
+
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        mine = {writer}
+        self.taken += 1
+        mine, turn = {writer}, next(self._turns)
         self._open |= mine
-        with suppress(OSError):
-            there, onward = await asyncio.open_connection(HOST, self._to_port)
-            mine.add(onward)
-            self._open.add(onward)
-            if self._server is not None:  # else it was accepted while the gate was shut
-                await asyncio.gather(self._pump(reader, onward), self._pump(there, writer))
-            onward.transport.abort()
+        for tried in range(len(self._to_ports)):
+            with suppress(OSError):
+                to_port = self._to_ports[(turn + tried) % len(self._to_ports)]
+                there, onward = await asyncio.open_connection(HOST, to_port)
+                mine.add(onward)
+                self._open.add(onward)
+                if self._server is not None:  # else it was accepted while the gate was shut
+                    age = self._swallowed
+                    await asyncio.gather(self._pump(reader, onward, age), self._pump(there, writer, age))
+                onward.transport.abort()
+                break
         self._open -= mine
         writer.transport.abort()
 
-    async def _pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+    async def _pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, age: int) -> None:
         with suppress(OSError):
             while data := await source.read(65536):
                 await self._goes.wait()
-                sink.write(data)
-                await sink.drain()
-        sink.transport.abort()
+                if age == self._swallowed:
+                    sink.write(data)
+                    await sink.drain()
+        if age == self._swallowed:
+            sink.transport.abort()

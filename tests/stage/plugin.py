@@ -1,5 +1,6 @@
 """The servers and the ordinary day that tests share, and how they rest; pure rings do without this plugin."""
 
+from collections import Counter
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
@@ -8,11 +9,12 @@ from sqlalchemy import Engine
 
 from flows.host import StreamerHost, TeacherHost
 from lectern.db.engine import open_database
-from tests import laid
+from tests import laid, marks
 from tests.faults import hosts
 from tests.stage import STAGES, Stage, Town, staged
 from tests.stage.postgres import Databases, postgres_server
 from town import programs
+from town.ports import HOST, free_port
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -27,12 +29,8 @@ def _programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 @pytest.fixture(scope="session")
 def town(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Town]:
     """Redis, one Prefect server on SQLite, an origin, an RTMP receiver and an SSH server."""
-    found = Town(tmp_path_factory.mktemp("town"))
-    try:
-        found.start()
+    with Town(tmp_path_factory.mktemp("town")) as found:
         yield SLEEPER.watch(found)
-    finally:
-        found.stop()
 
 
 @pytest.fixture(scope="session")
@@ -92,7 +90,7 @@ def streamer(tmp_path: Path) -> Iterator[StreamerHost]:
 @pytest.fixture(scope="session")
 def stage(town: Town, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[Stage]:
     """An ordinary day: a teacher and one streamer, which all tests share that break neither."""
-    own = {}
+    own = {"API_BIND": f"{HOST}:{free_port()}"}
     if request.config.getoption("--postgresql"):
         databases: Databases = request.getfixturevalue("postgresql")
         own["TEACHER_DATABASE_URL"] = databases.fresh()
@@ -160,9 +158,12 @@ def needs(items: list[pytest.Item]) -> dict[Path, int]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The ordinary day first, then stages of modules, then what needs no town; the longest of each begin first."""
-    needed = needs(items)
-    items.sort(key=lambda one: (needed[one.path], "playbooks" not in one.path.parts))
+    """The ordinary day first, then stages of modules, then what needs no town; the longest of each begin first.
+
+    A worker that has begun the last long file works on while the others have nothing left to do.
+    """
+    needed, live = needs(items), Counter(one.path for one in items if marks.is_live(one))
+    items.sort(key=lambda one: (needed[one.path], "playbooks" not in one.path.parts, -live[one.path]))
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -27,23 +27,18 @@ def main() -> int:
     folder = Path(tempfile.mkdtemp(prefix="lectern-teachers-"))
     sys.stderr.write(f"seed {seed}, {given.bookings} bookings a case, in {folder}\n")
     wanted = [one for one in chosen(len(cases()), seed) if given.only in str(one)][: given.cases]
-    town = Town(folder / "town")
     found: list[Outcome] = []
-    try:
-        town.start()
-        (folder / "stage").mkdir()
-        with postgres_server() as url:
-            settings = {**SETTINGS, "TEACHER_DATABASE_URL": Databases(url).fresh()}
-            with staged(town, folder / "stage", **settings) as stage:
-                play = Play(stage, seed)
-                for number, case in enumerate(wanted, 1):
-                    began = time.monotonic()
-                    found.append(play.play(case, given.bookings))
-                    took = time.monotonic() - began
-                    sys.stdout.write(f"{number}/{len(wanted)} ({took:.0f} s) {found[-1].line()}\n")
-                    sys.stdout.flush()
-    finally:
-        town.stop()
+    (folder / "stage").mkdir()
+    with Town(folder / "town") as town, postgres_server() as url:
+        settings = {**SETTINGS, "TEACHER_DATABASE_URL": Databases(url).fresh()}
+        with staged(town, folder / "stage", **settings) as stage:
+            play = Play(stage, seed)
+            for number, case in enumerate(wanted, 1):
+                began = time.monotonic()
+                found.append(play.play(case, given.bookings))
+                took = time.monotonic() - began
+                sys.stdout.write(f"{number}/{len(wanted)} ({took:.0f} s) {found[-1].line()}\n")
+                sys.stdout.flush()
     wrong = sum(bool(one.faults) for one in found)
     sys.stdout.write(f"{len(found)} cases, {wrong} not as they must be\n")
     if not wrong:
