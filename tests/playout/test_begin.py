@@ -37,11 +37,11 @@ def sent(feed: Source, position_ms: float) -> list[Item]:
 
     def all_read() -> bool:
         feed.look(time.monotonic(), position_ms)
-        while (item := feed.track.peek(position_ms)) is not None:
-            feed.track.advance(item)
+        while (item := feed.muxer.peek(position_ms)) is not None:
+            feed.muxer.advance(item)
             found.append(item)
-        reel = feed.track.reel
-        return reel is not None and (reel.peek() is not None or reel.ended)
+        demuxer = feed.muxer.demuxer
+        return demuxer is not None and (demuxer.peek() is not None or demuxer.ended)
 
     wait_until(all_read, description="everything that is due")
     return found
@@ -110,8 +110,8 @@ def test_a_recording_without_sound_that_is_joined_after_its_last_keyframe_is_not
 
         def is_over() -> bool:
             feed.look(time.monotonic(), 20_000.0)
-            while (item := feed.track.peek(20_000.0)) is not None:
-                feed.track.advance(item)
+            while (item := feed.muxer.peek(20_000.0)) is not None:
+                feed.muxer.advance(item)
                 assert pictures([item]) == [], "what comes before the next keyframe is not sent"
             return feed.over or bool(told)
 
@@ -191,13 +191,13 @@ def test_the_slate_fills_a_hole_in_a_recording_and_the_recording_comes_back_at_i
         feed.begin(0.0)
         last = pictures(sent(feed, 3000.0))[-1]
         assert last.at_ms == 2960
-        wait_until(lambda: _looked(feed, 4000.0) and feed.track.source == SLATE, description="the slate")
+        wait_until(lambda: _looked(feed, 4000.0) and feed.muxer.source == SLATE, description="the slate")
         assert told == ["slate: the recording has a hole of 30 s"]
         assert not feed.wants_file
         assert pictures(sent(feed, 5000.0))
-        wait_until(lambda: _looked(feed, 30_000.0) and feed.track.before_ms == 33_000, description="the way back")
-        assert feed.track.source == SLATE
-        wait_until(lambda: _looked(feed, 33_100.0) and feed.track.source == RECORDING, description="the recording")
+        wait_until(lambda: _looked(feed, 30_000.0) and feed.muxer.before_ms == 33_000, description="the way back")
+        assert feed.muxer.source == SLATE
+        wait_until(lambda: _looked(feed, 33_100.0) and feed.muxer.source == RECORDING, description="the recording")
         back = pictures(sent(feed, 33_100.0))[0]
         assert (back.at_ms, flv.is_keyframe(back.kind, back.body)) == (33_000, True)
         assert told[1:] == ["back: the recording is there; before, it has a hole of 30 s"]
@@ -213,7 +213,7 @@ def test_a_recording_is_sent_until_the_next_keyframe_of_the_one_that_replaces_it
         feed.begin(0.0)
         found = sent(feed, 6000.0)
         feed.replace(Files(other, other.with_suffix(".index"), None, None), 6000.0)
-        wait_until(lambda: _looked(feed, 6000.0) and feed.track.before_ms == 10_000, description="the other one")
+        wait_until(lambda: _looked(feed, 6000.0) and feed.muxer.before_ms == 10_000, description="the other one")
         found += sent(feed, 9990.0)
         feed.look(time.monotonic(), 10_000.0)
         found += sent(feed, 11_000.0)
@@ -232,13 +232,13 @@ def test_of_very_many_tags_a_turn_takes_a_few_whether_they_are_sent_or_passed_ov
         is_ready(feed, 0.0)
         feed.begin(0.0)
         for skipped_ms in (0, 1100):
-            feed.track.skip_to(skipped_ms)
-            begun = feed.track.place()[2]
+            feed.muxer.skip_to(skipped_ms)
+            begun = feed.muxer.place()[2]
             feed.look(time.monotonic(), 1200.0)
-            while (item := feed.track.peek(1200.0)) is not None:
-                feed.track.advance(item)
-            assert 0 < feed.track.place()[2] - begun < TAGS * 4000
-            assert feed.track.tags_left <= 0
+            while (item := feed.muxer.peek(1200.0)) is not None:
+                feed.muxer.advance(item)
+            assert 0 < feed.muxer.place()[2] - begun < TAGS * 4000
+            assert feed.muxer.tags_left <= 0
 
 
 def _looked(feed: Source, position_ms: float) -> bool:

@@ -112,18 +112,18 @@ def test_a_session_that_its_server_ended_while_no_worker_lived_is_replaced_and_h
 
 
 def test_of_a_file_that_was_replaced_nothing_is_sent_before_it_is_known_where(tmp_path: Path) -> None:
-    """Its reel is read from the keyframe before the position: sent at once, pictures would come twice."""
+    """Its demuxer is read from the keyframe before the position: sent at once, pictures would come twice."""
     path = flvs.write(tmp_path / "a.flv", flvs.lesson(10))
     mark = Mark(0, 0, RECORDING, 77, 1000, 0, 0, False, 8400, 8400, 0, 0.0)
     with ThreadPoolExecutor(1) as pool:
         feed = Source(Files(path, Path("/a.flv.index"), None, None), pool, lambda _event, _why: None)
         feed.resume(mark, {"file": 77, "headers": {"9": 13}}, 8400.0)
-        reel = feed.track.reel
-        assert reel is not None
-        wait_until(lambda: reel.peek() is not None, description="the file")  # as whoever looks how late it is
-        assert (feed.track.peek(8440.0), feed.track.behind_ms(8440.0)) == (None, 0.0)
+        demuxer = feed.muxer.demuxer
+        assert demuxer is not None
+        wait_until(lambda: demuxer.peek() is not None, description="the file")  # as whoever looks how late it is
+        assert (feed.muxer.peek(8440.0), feed.muxer.behind_ms(8440.0)) == (None, 0.0)
         feed.look(time.monotonic(), 8440.0)
-        item = feed.track.peek(8440.0)
+        item = feed.muxer.peek(8440.0)
         assert item is not None
         assert item.at_ms == 8440
         feed.close()
@@ -155,7 +155,7 @@ def test_a_worker_that_dies_before_its_file_is_open_leaves_what_the_one_before_k
         pool.submit(is_open.wait)
         feed = Source(Files(Path("/a.flv"), Path("/a.flv.index"), None, None), pool, lambda _event, _why: None)
         feed.resume(mark, saved, 400.0)
-        found = feed.track.place(), feed.track.save()
+        found = feed.muxer.place(), feed.muxer.save()
         is_open.set()
     assert found == ((RECORDING, 77, 1000, 0, 0, False, 400), saved)
 

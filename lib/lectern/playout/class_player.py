@@ -160,7 +160,7 @@ class ClassPlayer:
             "file": lesson.file,
             "slate": any(push.feed.lost is not None for push in pushes if push.state != "ended"),
             "wants_file": any(push.feed.wants_file for push in pushes if push.state != "ended"),
-            "position_s": round(best.feed.track.last_ms / 1000, 3) if best is not None and is_sending else None,
+            "position_s": round(best.feed.muxer.last_ms / 1000, 3) if best is not None and is_sending else None,
             "behind_s": round(best.behind_s, 3) if best is not None and is_sending else 0.0,
             "first_byte_at": self.entry.first_byte_at,
             "why": self.entry.ended or next((push.why for push in pushes if push.why), None),

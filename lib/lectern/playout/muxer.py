@@ -45,11 +45,11 @@ class SequenceHeaders:
         """Drop what waits: its file is not sent any more."""
         self._queue.clear()
 
-    def announce(self, reel: Demuxer, at_ms: int) -> None:
-        """Queue the metadata and headers of *reel*, except those that are in force in the session."""
-        needed = {kind: body for kind, (_, body) in reel.headers.items()}
-        if reel.metadata is not None:
-            needed = {flv.SCRIPT: reel.metadata, **needed}
+    def announce(self, demuxer: Demuxer, at_ms: int) -> None:
+        """Queue the metadata and headers of *demuxer*, except those that are in force in the session."""
+        needed = {kind: body for kind, (_, body) in demuxer.headers.items()}
+        if demuxer.metadata is not None:
+            needed = {flv.SCRIPT: demuxer.metadata, **needed}
         for kind, body in needed.items():
             if not self.had(kind, body):
                 self._queue.append(Item(kind, at_ms, body))
@@ -82,54 +82,54 @@ Place = tuple[int, int, int, int, int, bool, int]
 
 
 class Muxer:
-    """The reel that is sent now, and how its times lie in the class."""
+    """The demuxer whose tags are sent now, and how its times lie in the class."""
 
     def __init__(self) -> None:
         self.source = RECORDING
-        self.reel: Demuxer | None = None
+        self.demuxer: Demuxer | None = None
         self.last_ms = 0
         """Position in the class of the last message sent."""
         self.shift_ms = 0
-        """Where in the class the reel begins."""
+        """Where in the class the demuxer's file begins."""
         self.before_ms = math.inf
-        """Position in the class from which another reel takes over."""
+        """Position in the class from which another demuxer takes over."""
         self.tags_left = TAGS
         """Number of tags that may still be taken in this turn."""
         self._from_ms, self._awaits_key = 0, False
-        self._heads = SequenceHeaders()
+        self._headers = SequenceHeaders()
         self._resumed: tuple[Place, dict[str, Any]] | None = None
         """The place and notes of the worker before: all that is known until the file is open again."""
 
     @property
     def queued(self) -> bool:
         """Whether messages wait that belong together."""
-        return bool(self._heads)
+        return bool(self._headers)
 
     def peek(self, position_ms: float) -> Item | None:
         """The next message to send if it is due, else None."""
-        if self._heads:
-            return self._heads.first
-        reel = self.reel
+        if self._headers:
+            return self._headers.first
+        demuxer = self.demuxer
         if position_ms >= self.before_ms:
             position_ms = self.before_ms - 1
-        while reel is not None and self.tags_left > 0 and (tag := reel.peek()) is not None:
+        while demuxer is not None and self.tags_left > 0 and (tag := demuxer.peek()) is not None:
             at_ms = tag.time_ms + self.shift_ms
-            if at_ms > position_ms or reel.is_elsewhere:  # the place to begin in another file is not known yet
+            if at_ms > position_ms or demuxer.is_elsewhere:  # the place to begin in another file is not known yet
                 return None
             if self._is_wanted(tag.kind, at_ms, tag.body):
                 return Item(tag.kind, at_ms, tag.body)
-            reel.advance()
+            demuxer.advance()
             self.tags_left -= 1
         return None
 
     def advance(self, item: Item) -> bool:
         """The item that was seen last is in the batch; returns whether it changes what `save` gives."""
-        is_header = self._heads.sent(item)
-        if self._heads:
-            self._heads.next()
+        is_header = self._headers.sent(item)
+        if self._headers:
+            self._headers.next()
             return True
-        assert self.reel is not None
-        self.reel.advance()
+        assert self.demuxer is not None
+        self.demuxer.advance()
         self.tags_left -= 1
         self.last_ms = item.at_ms
         if item.kind == flv.PICTURE and not is_header:
@@ -141,20 +141,20 @@ class Muxer:
         item = self.peek(position_ms)
         return position_ms - item.at_ms if item is not None else 0.0
 
-    def put(self, reel: Demuxer, source: int, shift_ms: int = 0) -> None:
-        """Send *reel* from now on; the caller announces its headers."""
-        if self.reel is not None:
-            self.reel.close()
-        self.reel, self.source, self.shift_ms = reel, source, shift_ms
+    def put(self, demuxer: Demuxer, source: int, shift_ms: int = 0) -> None:
+        """Send the tags of *demuxer* from now on; the caller announces its headers."""
+        if self.demuxer is not None:
+            self.demuxer.close()
+        self.demuxer, self.source, self.shift_ms = demuxer, source, shift_ms
         self._from_ms, self._awaits_key = 0, False
-        self._heads.clear()
+        self._headers.clear()
 
     def drop(self) -> None:
-        """Send no reel for now."""
-        if self.reel is not None:
-            self.reel.close()
-            self.reel = None
-        self._heads.clear()
+        """Send no tags for now."""
+        if self.demuxer is not None:
+            self.demuxer.close()
+            self.demuxer = None
+        self._headers.clear()
 
     def skip_to(self, position_ms: int) -> None:
         """Send nothing before *position_ms*, then no picture before the next keyframe."""
@@ -162,41 +162,42 @@ class Muxer:
 
     def forget(self) -> None:
         """Forget the headers that were sent: a new session begins."""
-        self._heads.forget()
+        self._headers.forget()
 
     def announce(self, position_ms: float) -> None:
-        """Queue the reel's metadata and headers before its tags, unless the session has them."""
-        if self.reel is not None:
-            self._heads.announce(self.reel, int(position_ms))
+        """Queue the demuxer's metadata and headers before its tags, unless the session has them."""
+        if self.demuxer is not None:
+            self._headers.announce(self.demuxer, int(position_ms))
 
-    def resume(self, reel: Demuxer, mark: Mark, saved: dict[str, Any]) -> None:
+    def resume(self, demuxer: Demuxer, mark: Mark, saved: dict[str, Any]) -> None:
         """Go on after the batch of *mark*."""
-        self.reel, self.source, self.shift_ms = reel, mark.source, mark.shift_ms
+        self.demuxer, self.source, self.shift_ms = demuxer, mark.source, mark.shift_ms
         self._from_ms, self._awaits_key, self.last_ms = mark.from_ms, mark.awaits_key, mark.last_ms
         place = mark.source, mark.file, mark.place, mark.shift_ms, mark.from_ms, mark.awaits_key, mark.wrap
         self._resumed = place, saved
 
     def place(self) -> Place:
         """The fields *source* to *wrap* of a journal's mark, for the next batch."""
-        reel = self.reel
-        if reel is None:  # nothing is sent now: the next worker begins at the clock's position
+        demuxer = self.demuxer
+        if demuxer is None:  # nothing is sent now: the next worker begins at the clock's position
             return RECORDING, 0, flv.HEAD_BYTES, 0, self.last_ms + 1, True, 0
-        if reel.identity is None and self._resumed is not None:
+        if demuxer.identity is None and self._resumed is not None:
             return self._resumed[0]
         # The wrap may be one tag ahead of the place; that is near enough to know how often the 32 bits have wrapped.
-        return self.source, reel.fingerprint, reel.place, self.shift_ms, self._from_ms, self._awaits_key, reel.wrap
+        lies = self.shift_ms, self._from_ms, self._awaits_key
+        return self.source, demuxer.fingerprint, demuxer.place, *lies, demuxer.wrap
 
     def save(self) -> dict[str, Any]:
         """Which file is sent, and the offsets of its headers in force, for `resume`."""
-        reel = self.reel
-        if reel is not None and reel.identity is None and self._resumed is not None:
+        demuxer = self.demuxer
+        if demuxer is not None and demuxer.identity is None and self._resumed is not None:
             return self._resumed[1]
-        headers = {kind: begins for kind, (begins, _) in reel.headers.items()} if reel else {}
-        return {"file": reel.fingerprint if reel else 0, "headers": headers}
+        headers = {kind: begins for kind, (begins, _) in demuxer.headers.items()} if demuxer else {}
+        return {"file": demuxer.fingerprint if demuxer else 0, "headers": headers}
 
     def _is_wanted(self, kind: int, at_ms: int, body: bytes) -> bool:
         if flv.is_header(kind, body):
-            return not self._heads.had(kind, body)
+            return not self._headers.had(kind, body)
         if at_ms < self._from_ms:
             return False
         return kind != flv.PICTURE or not self._awaits_key or flv.is_keyframe(kind, body)
@@ -210,23 +211,23 @@ BATCH_BYTES = 128 * 1024
 
 
 class WriteBatches:
-    """Batches of one *track*; `base_ms` is the position in the class at which the session's own time begins."""
+    """Batches of one *muxer*; `base_ms` is the position in the class at which the session's own time begins."""
 
-    def __init__(self, track: Muxer) -> None:
+    def __init__(self, muxer: Muxer) -> None:
         self.base_ms = 0
-        self._track = track
+        self._muxer = muxer
 
     def send(self, session: Session, position_ms: float) -> int:
         """Send one batch, with what is owed to the server; returns the size of its media in bytes. Raises Broken."""
         media: list[bytes] = []
         size, has_header = 0, False
-        while size < BATCH_BYTES or self._track.queued:
-            item = self._track.peek(position_ms)
+        while size < BATCH_BYTES or self._muxer.queued:
+            item = self._muxer.peek(position_ms)
             if item is None:
                 break
             media.append(session.publisher.media(item.kind, max(0, item.at_ms - self.base_ms), item.body))
             size += len(media[-1])
-            has_header = self._track.advance(item) or has_header
+            has_header = self._muxer.advance(item) or has_header
         if has_header:
             session.note()
         if media or session.publisher.owed:
@@ -234,4 +235,4 @@ class WriteBatches:
         return size
 
     def _mark(self, offset: int, size: int, paid: int) -> Mark:
-        return Mark(offset, size, *self._track.place(), self._track.last_ms, paid, time.monotonic())
+        return Mark(offset, size, *self._muxer.place(), self._muxer.last_ms, paid, time.monotonic())

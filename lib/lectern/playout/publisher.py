@@ -181,7 +181,7 @@ class ClassPublisher:
         self._line = Connection(self.url, station, self._went, self.broke_off)
         self._opened = False
         self._zero: float | None = None
-        self._batches = WriteBatches(self.feed.track)
+        self._batches = WriteBatches(self.feed.muxer)
         self._watched_at = self._skipped_at = self._rests_until = 0.0
         self._lead_s = LEAD_S * (1 - station.chance.random() * 2 / 3)
 
@@ -291,7 +291,7 @@ class ClassPublisher:
         """Publish at the class's start, or at once if that is over: after a cut, no tick makes the gap longer."""
         if now.wall < self.lesson.start:
             return
-        if self.feed.track.reel is not None:
+        if self.feed.muxer.demuxer is not None:
             self._zero = now.mono - (now.wall - self.lesson.start)
             session.publish()
         elif self.feed.has_nothing:
@@ -323,7 +323,7 @@ class ClassPublisher:
         for _ in range(BATCHES):
             if not session.is_clear:
                 return
-            source = self.feed.track.source
+            source = self.feed.muxer.source
             size = self._batches.send(session, position_ms)
             if size:
                 self._sent(session, now, size, source)
@@ -333,7 +333,7 @@ class ClassPublisher:
 
     def _look_behind(self, now: Now, position_ms: float) -> None:
         """Skip what is too late, and go on at the clock's position."""
-        late_ms = self.feed.track.behind_ms(position_ms)
+        late_ms = self.feed.muxer.behind_ms(position_ms)
         self.behind_s = late_ms / 1000
         if late_ms > BEHIND_MS and now.mono - self._skipped_at > _WATCH_S:
             self._skipped_at = now.mono
@@ -346,7 +346,7 @@ class ClassPublisher:
         name, position_s = NAMES[source], round(self.position_ms(now) / 1000, 3)
         row = {"url": self.number, "session": self.as_run.sessions, "source": name, "from": now.wall, "to": now.wall}
         row |= {"position_s": position_s, "bytes": size}
-        last_s = self.feed.track.last_ms / 1000
+        last_s = self.feed.muxer.last_ms / 1000
         if self.as_run.note(row, last_s, session.offset):
             session.note()
         if not self.is_good and self.as_run.media_s(now.mono) >= GOOD_S:
@@ -387,6 +387,6 @@ class ClassPublisher:
         return {
             "zero": self._zero,
             "base_ms": self._batches.base_ms,
-            "feed": self.feed.track.save(),
+            "feed": self.feed.muxer.save(),
             **self.as_run.save(),
         }

@@ -36,7 +36,7 @@ _MARK = struct.Struct("=QIBIQqq?qqQd")
 class Mark(NamedTuple):
     """A batch, and the state of its sender after it.
 
-    It begins at *offset* in the session's bytes and has *size* bytes. *source* to *wrap* are those of Track.place().
+    It begins at *offset* in the session's bytes and has *size* bytes. *source* to *wrap* are those of Muxer.place().
     Its last message is at *last_ms*. Up to its end, *paid* of all bytes that were ever owed to the server are sent.
     *sent_at* is by time.monotonic.
     """

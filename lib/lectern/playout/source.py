@@ -24,7 +24,7 @@ BEHIND_MS = 4000
 A worker that hangs is killed after 2 s, and the next one may take as long to start: it sends what it finds undone.
 """
 NEAR_MS = 2000
-"""Milliseconds that a reel may be away from where a new session begins; further, a seek is faster than reading on."""
+"""Milliseconds that a demuxer may be away from where a session begins; further, a seek is faster than reading on."""
 TOO_SHORT_MS = 1000
 FINAL = ("is broken", "ends after")
 """The beginnings of those faults of a recording that stay until another file replaces it."""
@@ -33,11 +33,11 @@ _DEFAULT_BYTES = 128 * 1024
 
 
 class Source:
-    """Chooses the reel that its `track` sends; calls *tell* with `slate` and `back`, each with a reason."""
+    """Chooses the demuxer that its `muxer` sends; calls *tell* with `slate` and `back`, each with a reason."""
 
     def __init__(self, files: Files, pool: Executor, tell: Callable[[str, str], None]) -> None:
         self.files = files
-        self.track = Muxer()
+        self.muxer = Muxer()
         self.lost: str | None = None
         """What is wrong with the recording; None while nothing is."""
         self.over = False
@@ -52,12 +52,12 @@ class Source:
     @property
     def has_media(self) -> bool:
         """Whether there is something to send."""
-        return self.track.reel is not None and self.track.reel.ready()
+        return self.muxer.demuxer is not None and self.muxer.demuxer.ready()
 
     @property
     def has_nothing(self) -> bool:
         """Whether there is nothing to send until the recording is there: it is missing or at fault, without a slate."""
-        return self.lost is not None and self.files.slate is None and self.track.reel is None
+        return self.lost is not None and self.files.slate is None and self.muxer.demuxer is None
 
     @property
     def wants_file(self) -> bool:
@@ -67,7 +67,7 @@ class Source:
 
     def bytes_a_second(self, length_s: float) -> int:
         """The average bytes of one second of the class, which lasts *length_s*; a guess before the file is open."""
-        identity = self.track.reel.identity if self.track.reel is not None else None
+        identity = self.muxer.demuxer.identity if self.muxer.demuxer is not None else None
         return int(identity[2] / length_s) if identity is not None else _DEFAULT_BYTES
 
     def open(self, position_ms: float) -> None:
@@ -79,50 +79,50 @@ class Source:
         headers = {int(kind): place for kind, place in saved["headers"].items()} if saved["file"] == mark.file else None
         at = Position(position_ms, place=mark.place, wrap=mark.wrap, headers=headers, file=mark.file)
         path = self.files.slate if mark.source == SLATE and self.files.slate else self.files.recording
-        self.track.resume(Demuxer(path, path_of(path), self._pool, at), mark, saved)
+        self.muxer.resume(Demuxer(path, path_of(path), self._pool, at), mark, saved)
         if mark.source == SLATE:
             self.lost = "was missing or broken"
 
     def begin(self, position_ms: float) -> None:
         """A new session begins: it needs the metadata, and the headers in force."""
-        track = self.track
-        track.forget()
-        reel = track.reel
-        if reel is not None and track.source == RECORDING:
-            if self._is_elsewhere(reel, position_ms):
-                track.drop()
+        muxer = self.muxer
+        muxer.forget()
+        demuxer = muxer.demuxer
+        if demuxer is not None and muxer.source == RECORDING:
+            if self._is_elsewhere(demuxer, position_ms):
+                muxer.drop()
                 self._drop_coming()
                 self.open(position_ms)
                 return
             if position_ms >= FROM_THE_START_MS:
-                track.skip_to(int(position_ms))
-        elif reel is not None and reel.is_open:  # the slate starts over, because it may have a single keyframe
-            track.shift_ms = int(position_ms)
-            reel.rewind()
-        track.announce(position_ms)
+                muxer.skip_to(int(position_ms))
+        elif demuxer is not None and demuxer.is_open:  # the slate starts over, because it may have a single keyframe
+            muxer.shift_ms = int(position_ms)
+            demuxer.rewind()
+        muxer.announce(position_ms)
 
     def look(self, now: float, position_ms: float) -> None:
         """Move between recording and slate; called once a tick."""
-        track = self.track
-        track.tags_left = TAGS
-        reel = track.reel
-        if reel is not None and reel.is_elsewhere and reel.ready():
-            reel.is_elsewhere = False
-            track.skip_to(int(position_ms))
-            track.announce(position_ms)
-        if reel is not None and track.source == RECORDING and not self.over:
-            if reel.peek() is None and reel.ended and self._coming is None:
+        muxer = self.muxer
+        muxer.tags_left = TAGS
+        demuxer = muxer.demuxer
+        if demuxer is not None and demuxer.is_elsewhere and demuxer.ready():
+            demuxer.is_elsewhere = False
+            muxer.skip_to(int(position_ms))
+            muxer.announce(position_ms)
+        if demuxer is not None and muxer.source == RECORDING and not self.over:
+            if demuxer.peek() is None and demuxer.ended and self._coming is None:
                 # Its last tags need not have been sent: pictures without their keyframe are not.
-                last_ms = max(track.last_ms, reel.last_ms)
+                last_ms = max(muxer.last_ms, demuxer.last_ms)
                 short = self.files.needed_ms is not None and last_ms + TOO_SHORT_MS < self.files.needed_ms
                 self.over = not short
                 if short:
                     self._lose(now, sentence("ends after {at_s:.0f} s, which is too early", at_s=last_ms / 1000))
-            elif reel.fault:
-                self._lose(now, reel.fault)
-            elif reel.stalled(now):
+            elif demuxer.fault:
+                self._lose(now, demuxer.fault)
+            elif demuxer.stalled(now):
                 self._lose(now, sentence("is not read in time: the disk is slow, or hangs"))
-            elif (hole_ms := self._hole(reel, position_ms)) > 0:
+            elif (hole_ms := self._hole(demuxer, position_ms)) > 0:
                 self._lose(now, sentence("has a hole of {hole_s:.0f} s", hole_s=hole_ms / 1000))
         self._look_at_coming(now, position_ms)
         if self.lost is not None:
@@ -133,7 +133,7 @@ class Source:
 
     def skip(self, position_ms: float) -> None:
         """Go on at the clock's position, once the file is read there."""
-        if self._coming is None and self.track.source == RECORDING:
+        if self._coming is None and self.muxer.source == RECORDING:
             self._come(Position(clock_ms=position_ms))
 
     def replace(self, files: Files, position_ms: float) -> None:
@@ -142,7 +142,7 @@ class Source:
         self.files = files
         if other:
             self._bad, self.over, self._hole_ms = None, False, 0
-            is_sent = self.track.reel is not None and self.track.source == RECORDING
+            is_sent = self.muxer.demuxer is not None and self.muxer.source == RECORDING
             was_coming = self._coming is not None and self.lost is None
             self._drop_coming()  # also if the disk still hangs on it
             if is_sent:  # until the next keyframe of the other one
@@ -154,26 +154,26 @@ class Source:
 
     def close(self) -> None:
         """Close all files."""
-        self.track.drop()
+        self.muxer.drop()
         self._drop_coming()
         self._drop_slate()
 
-    def _is_elsewhere(self, reel: Demuxer, position_ms: float) -> bool:
-        """Whether a new session at *position_ms* cannot go on with the recording where *reel* is."""
+    def _is_elsewhere(self, demuxer: Demuxer, position_ms: float) -> bool:
+        """Whether a new session at *position_ms* cannot go on with the recording where *demuxer* is."""
         if position_ms < FROM_THE_START_MS:
-            return reel.has_begun or reel.begins_ms > position_ms
-        apart_ms = position_ms - max(self.track.last_ms, reel.begins_ms)  # below 0 if the clock was set back
-        return abs(apart_ms) > NEAR_MS or not reel.knows_headers
+            return demuxer.has_begun or demuxer.begins_ms > position_ms
+        apart_ms = position_ms - max(self.muxer.last_ms, demuxer.begins_ms)  # below 0 if the clock was set back
+        return abs(apart_ms) > NEAR_MS or not demuxer.knows_headers
 
-    def _hole(self, reel: Demuxer, position_ms: float) -> int:
+    def _hole(self, demuxer: Demuxer, position_ms: float) -> int:
         """Milliseconds until the next sound or picture, if the position lies in a hole that ends no time soon; else 0.
 
         A hole after which the recording cannot be begun is lost only once: its end is awaited, whatever is sent.
         """
-        tag = reel.peek()
-        if tag is None or not reel.has_begun or tag.time_ms == self._hole_ms:
+        tag = demuxer.peek()
+        if tag is None or not demuxer.has_begun or tag.time_ms == self._hole_ms:
             return 0
-        last_ms = max(reel.last_ms, reel.begins_ms, self.track.last_ms)
+        last_ms = max(demuxer.last_ms, demuxer.begins_ms, self.muxer.last_ms)
         left_ms = tag.time_ms - position_ms
         if tag.time_ms - last_ms <= HOLE_MS or position_ms < last_ms or left_ms < FROM_THE_START_MS:
             return 0
@@ -185,7 +185,7 @@ class Source:
         self._coming = Demuxer(self.files.recording, self.files.index, self._pool, at, self._bad if is_back else None)
 
     def _drop_coming(self) -> None:
-        self.track.before_ms = math.inf
+        self.muxer.before_ms = math.inf
         if self._coming is not None:
             self._coming.close()
             self._coming = None
@@ -208,7 +208,7 @@ class Source:
                 self._coming = None
                 self._send_recording(coming, position_ms)
             else:
-                self.track.before_ms = coming.begins_ms
+                self.muxer.before_ms = coming.begins_ms
         elif coming.fault or coming.stalled(now):
             fault = coming.fault or STALLED
             if coming.fault:
@@ -217,47 +217,47 @@ class Source:
                 self._lose(now, fault)
 
     def _look_at_slate(self, position_ms: float) -> None:
-        track, reel = self.track, self.track.reel
-        if track.source == SLATE and reel is not None:
-            if reel.peek() is None and reel.ended:
-                track.shift_ms = max(track.shift_ms + reel.last_ms + 1, int(position_ms))
-                reel.rewind()
-            elif reel.fault:
-                self._give_up_slate(reel.fault)
+        muxer, demuxer = self.muxer, self.muxer.demuxer
+        if muxer.source == SLATE and demuxer is not None:
+            if demuxer.peek() is None and demuxer.ended:
+                muxer.shift_ms = max(muxer.shift_ms + demuxer.last_ms + 1, int(position_ms))
+                demuxer.rewind()
+            elif demuxer.fault:
+                self._give_up_slate(demuxer.fault)
         elif self._slate is not None:
             if self._slate.ready():
                 slate, self._slate = self._slate, None
-                track.put(slate, SLATE, shift_ms=max(int(position_ms), track.last_ms))
-                track.announce(position_ms)
+                muxer.put(slate, SLATE, shift_ms=max(int(position_ms), muxer.last_ms))
+                muxer.announce(position_ms)
             elif self._slate.fault:
                 self._give_up_slate(self._slate.fault)
-        elif self.files.slate is not None and reel is None:
+        elif self.files.slate is not None and demuxer is None:
             self._slate = Demuxer(self.files.slate, path_of(self.files.slate), self._pool, Position())
 
     def _give_up_slate(self, fault: str) -> None:
         self._tell("slate", sentence("the slate {fault}", fault=fault))
-        self.track.drop()
+        self.muxer.drop()
         self._drop_slate()
         self.files = replace(self.files, slate=None)
 
     def _lose(self, now: float, fault: str) -> None:
         """Stop sending the recording because of *fault*; the slate, if the class has one, takes over."""
         self.lost, self._retry_at = fault, now + RETRY_S
-        if self.track.reel is not None:
-            self._bad = self.track.reel.identity if fault.startswith(FINAL) else None
-        self.track.drop()
+        if self.muxer.demuxer is not None:
+            self._bad = self.muxer.demuxer.identity if fault.startswith(FINAL) else None
+        self.muxer.drop()
         self._tell("slate", sentence("the recording {fault}", fault=fault))
 
-    def _send_recording(self, reel: Demuxer, position_ms: float) -> None:
-        """Send *reel*, which is open, from now on."""
+    def _send_recording(self, demuxer: Demuxer, position_ms: float) -> None:
+        """Send the tags of *demuxer*, which is open, from now on."""
         self._drop_slate()
-        track, here = self.track, int(position_ms)
-        track.put(reel, RECORDING)
-        track.before_ms = math.inf
+        muxer, here = self.muxer, int(position_ms)
+        muxer.put(demuxer, RECORDING)
+        muxer.before_ms = math.inf
         was_lost, self.lost = self.lost, None
         if position_ms >= FROM_THE_START_MS:
-            exact = self._back and here - reel.begins_ms < FROM_THE_START_MS
-            track.skip_to(reel.begins_ms if exact else here)
+            exact = self._back and here - demuxer.begins_ms < FROM_THE_START_MS
+            muxer.skip_to(demuxer.begins_ms if exact else here)
         if was_lost is not None:
             self._tell("back", sentence("the recording is there; before, it {fault}", fault=was_lost))
-        track.announce(position_ms)
+        muxer.announce(position_ms)
