@@ -233,7 +233,7 @@ def _note(
 ) -> None:
     """Note the checks, and tell the teacher of the classes that have *turned* ready, or not ready."""
     noted = [
-        Event(account.NOT_READY if reds else account.CHECKED, airing.class_id, airing.stem, "; ".join(reds))
+        Event(account.NOT_READY if reds else account.CHECKED, airing.class_id, airing.stem, joined(reds))
         for airing, reds in checked
     ]
     events.note(connection, host.journal, host.settings.name, noted, now)

@@ -193,6 +193,19 @@ def of_wire(fields: Mapping[str, Any]) -> str:
     return from_pair(pair) or str(fields.get("message", ""))
 
 
+def packed(text: str) -> str | dict[str, Any]:
+    """A sentence for JSON that has a place for texts: its `pair`; plain words as they are."""
+    return text.pair() if isinstance(text, Text) else text
+
+
+def unpacked(value: object) -> str:
+    """What was `packed`; raises ValueError for anything else."""
+    text = value if isinstance(value, str) else from_pair(value)
+    if text is None:
+        raise ValueError("neither a text nor an id and values")
+    return text
+
+
 def joined(parts: Iterable[str], between: str = msgid("{first}; {second}")) -> str:
     """The *parts* as one sentence; *between* says how two of them stand together."""
     known = list(parts)

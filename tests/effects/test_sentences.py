@@ -1,5 +1,9 @@
 """A sentence keeps its id from the decision to the screen: in rows, and in what a streamer reports."""
 
+from dataclasses import replace
+
+import pytest
+from pydantic import TypeAdapter, ValidationError
 from sqlalchemy import Engine
 
 from lectern.db import airings, bookings, events, timetable
@@ -11,7 +15,7 @@ from lectern.model.facts import Event
 from lectern.model.plan import Changes
 from lectern.model.streamer_plan import StreamerChanges
 from lectern.model.tables import streamer, teacher
-from lectern.model.views import EventView
+from lectern.model.views import Check, EventView, Gap, OpenAlarm, Sending, StreamerStatus
 from lectern.settings import StreamerSettings, TeacherSettings
 from lectern.states import AiringState, BookingState
 from lectern.wire.messages import Booking, Report
@@ -74,3 +78,16 @@ def test_a_streamer_keeps_and_reports_the_id_of_a_reason(streamer_engine: Engine
     assert translated(said.reason, "zh") == "s1 失联"
     assert said.events is not None
     assert said.events[0]["sentence"] == WHY.pair()
+
+
+def test_a_heartbeat_keeps_the_ids_of_its_sentences_and_takes_none_that_is_odd() -> None:
+    adapter = TypeAdapter(StreamerStatus)
+    gap = Gap(1.0, 2.0, 1.0, WHY, "words of a server")
+    beat = StreamerStatus(NOW, {"c-1": Sending(on_air=False, why=WHY, gaps=(gap,))}, {"c-1": Check(NOW, WHY)}, ())
+    beat = replace(beat, alarms=(OpenAlarm(322, "s1", 1, NOW, WHY, ()),), dead_air={"c-1": WHY})
+    read = adapter.validate_json(adapter.dump_json(beat))
+    its = (read.sendings["c-1"], read.checks["c-1"], read.alarms[0])
+    assert [translated(one or "", "zh") for one in (its[0].why, its[1].reds, its[2].message)] == ["s1 失联"] * 3
+    assert its[0].gaps[0].reason() == "s1 is lost: words of a server"
+    with pytest.raises(ValidationError):
+        adapter.validate_json(adapter.dump_json(beat).replace(b'"args":{"streamer":"s1"}', b'"args":[]'))

@@ -7,7 +7,7 @@ from sqlalchemy import Connection, case, exists, func, select, update
 from lectern.db import airings, cache
 from lectern.db.bulk import bind_list, in_list
 from lectern.db.cache import HERE
-from lectern.i18n import Text
+from lectern.i18n import Text, joined
 from lectern.model.facts import SHORT_S, SHORT_SHARE, Airing, Cached
 from lectern.model.tables.streamer import classes, files, journal, tasks
 from lectern.states import AiringState
@@ -85,7 +85,7 @@ def _short(airing: Airing, duration_s: float | None) -> str:
 
 
 def _said(places: str | None, short: str) -> str:
-    return "; ".join(filter(None, (places, short)))
+    return joined(filter(None, (places, short)))
 
 
 def _told(connection: Connection, class_ids: Sequence[str]) -> set[tuple[str, str, str]]:

@@ -2,10 +2,16 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Annotated
 
-from lectern.i18n import Text
+from pydantic import PlainSerializer, PlainValidator
+
+from lectern.i18n import Text, packed, unpacked
 from lectern.model.facts import AsRun, Usage
 from lectern.states import AiringState, Backend, BookingState, RenditionState
+
+Sentence = Annotated[str, PlainSerializer(packed), PlainValidator(unpacked)]
+"""A sentence that keeps its id in a heartbeat."""
 
 
 @dataclass(frozen=True)
@@ -72,8 +78,8 @@ class Gap:
     begins: float
     ends: float
     missing_s: float
-    why: str
-    detail: str = ""  # the words of whoever refused it
+    why: Sentence
+    detail: Sentence = ""  # the words of whoever refused it
 
     def reason(self) -> str:
         """Why it was not sent."""
@@ -93,7 +99,7 @@ class Sending:
     position_s: float | None = None  # place in the recording
     failures: int = 0  # attempts to connect since it was last on air
     cuts: int = 0  # how often it was cut after it had been on air
-    why: str | None = None  # the last thing that went wrong
+    why: Sentence | None = None  # the last thing that went wrong
     why_at: float | None = None
     slate: bool = False
     is_playout_away: bool = False  # the playout of its streamer does not answer
@@ -105,7 +111,7 @@ class Check:
     """What the last check before the start found; empty *reds* mean ready. *at* is epoch seconds."""
 
     at: float
-    reds: str
+    reds: Sentence
 
 
 @dataclass(frozen=True)
@@ -116,7 +122,7 @@ class OpenAlarm:
     host: str
     count: int
     last_at: float
-    message: str
+    message: Sentence
     classes: tuple[str, ...] = ()
 
 
@@ -175,6 +181,6 @@ class StreamerStatus:
     due: int = 0  # number of classes that should be on air
     used: Usage = field(default=Usage(0, 0))
     bound: Usage = field(default=Usage(0, 0))
-    dead_air: Mapping[str, str] = field(default_factory=dict)  # the dead air of its classes
+    dead_air: Mapping[str, Sentence] = field(default_factory=dict)  # the dead air of its classes
     ahead: Mapping[str, Sequence[float]] = field(default_factory=dict)  # the next 24 hours in bytes and bits a second
     silent_s: float | None = None  # seconds since its last heartbeat, if that is too long
