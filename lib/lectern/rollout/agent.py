@@ -108,9 +108,9 @@ def open_(wanted: Spec, failure: Failure, *, by_hand: bool) -> StepAnswer:
     """Leave a holder behind for the window of *wanted*; raises what keeps the window from beginning."""
     journal = RolloutJournal.of(wanted)
     if journal.state(wanted.id) == "finished":
-        nothing = {task: one.to_dict() for task, one in steps.plan(steps.checked(wanted)).items()}
-        said = [f"{wanted.id} is finished already; nothing is stopped."]
-        return StepAnswer(said=said, more={"opened": False, "plan": nothing})
+        nothing = {task: answer.to_dict() for task, answer in steps.plan(steps.checked(wanted)).items()}
+        sentences = [f"{wanted.id} is finished already; nothing is stopped."]
+        return StepAnswer(said=sentences, more={"opened": False, "plan": nothing})
     reading, writing = os.pipe()
     if os.fork() == 0:
         os.close(reading)
@@ -118,10 +118,10 @@ def open_(wanted: Spec, failure: Failure, *, by_hand: bool) -> StepAnswer:
     os.close(writing)
     with os.fdopen(reading, "r", encoding="utf-8") as file:
         ready, _, _ = select.select([file], [], [], OPEN_TIMEOUT_S)
-        told = file.readline() if ready else ""
-    if not told:
+        reply = file.readline() if ready else ""
+    if not reply:
         raise CallAPerson(f"The process that holds the silence did not begin. See {wanted.rollout_dir / 'holder.log'}.")
-    fields = json.loads(told)
+    fields = json.loads(reply)
     if "msg" in fields:
         raise (Misuse if fields["misuse"] else TryAgain)(fields["msg"])
     how = f"Process {fields['pid']} holds the silence; it goes on by itself {PACE_S:g} s after the last word."
@@ -134,20 +134,20 @@ def _hold(wanted: Spec, journal: RolloutJournal, failure: Failure, opened: int, 
     """Be the holder, from the fork to its exit; never returns."""
     os.setsid()
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    said, code = os.fdopen(opened, "w", encoding="utf-8"), 1
+    pipe, code = os.fdopen(opened, "w", encoding="utf-8"), 1
     try:
         with Interruption() as interruption, locked(wanted.rollout_dir, work=WINDOW), _listening(wanted) as listener:
             window.make_ready(wanted, journal)
             _let_go(wanted.rollout_dir / "holder.log")
             _leave_session()
-            said.write(json.dumps({"pid": os.getpid()}) + "\n")
-            said.close()
+            pipe.write(json.dumps({"pid": os.getpid()}) + "\n")
+            pipe.close()
             code = _through(wanted, journal, failure, RolloutAgent(listener, by_hand, interruption.check), interruption)
     except BaseException as error:  # noqa: BLE001 (whatever it is, whoever opened must hear of it)
         message = words(error)
         with suppress(OSError, ValueError):  # the pipe may be closed already: then the log has it
-            said.write(json.dumps({"msg": message, "misuse": isinstance(error, Misuse)}) + "\n")
-            said.close()
+            pipe.write(json.dumps({"msg": message, "misuse": isinstance(error, Misuse)}) + "\n")
+            pipe.close()
         with suppress(OSError):
             sys.stderr.write(f"{message}\n")
             sys.stderr.flush()
@@ -216,11 +216,11 @@ def _leave_session() -> None:
     argv = ["busctl", "--system", "call", *place, "StartTransientUnit", *words]
     try:
         done = asyncio.run(subprocesses.run(argv, timeout_s=_SYSTEMD_S))
-        said = "" if done.returncode == 0 else done.last_words or f"it ended with {done.returncode}"
+        reason = "" if done.returncode == 0 else done.last_words or f"it ended with {done.returncode}"
     except LecternError as error:
-        said = error.message
-    if said:
-        sys.stderr.write(f"The holder stays in the session of its caller: {said}\n")
+        reason = error.message
+    if reason:
+        sys.stderr.write(f"The holder stays in the session of its caller: {reason}\n")
         sys.stderr.flush()
 
 

@@ -80,14 +80,14 @@ def _planned(wanted: "Spec") -> "StepAnswer":
     from lectern.rollout import steps
     from lectern.rollout.result import StepAnswer
 
-    found = steps.plan(steps.checked(wanted))
-    diff = [one for answer in found.values() for one in answer.diff]
-    changed = any(one.changed for one in found.values())
+    plan = steps.plan(steps.checked(wanted))
+    diff = [difference for answer in plan.values() for difference in answer.diff]
+    changed = any(answer.changed for answer in plan.values())
     return StepAnswer(
         changed,
-        [said for one in found.values() for said in one.said],
+        [sentence for answer in plan.values() for sentence in answer.said],
         diff,
-        more={"plan": {task: one.to_dict() for task, one in found.items()}},
+        more={"plan": {task: answer.to_dict() for task, answer in plan.items()}},
     )
 
 
@@ -142,12 +142,12 @@ def _answer_standing(step: "Callable[[Installed], StepAnswer]") -> NoReturn:
     _print_fields(lambda: step(Installed.parse(text)).to_dict(), secrets)
 
 
-def _print_fields(found: Callable[[], dict[str, Any]], secrets: Collection[str] = ()) -> NoReturn:
-    """Print what is *found*; a failure is printed as an answer, too, with exit code 1, or 2 for misuse."""
+def _print_fields(read: Callable[[], dict[str, Any]], secrets: Collection[str] = ()) -> NoReturn:
+    """Print what is *read*; a failure is printed as an answer, too, with exit code 1, or 2 for misuse."""
     gc.freeze()
     gc.enable()  # all that the step needs is imported
     try:
-        fields, code = found(), 0
+        fields, code = read(), 0
     except (LecternError, OSError) as error:
         fields, code = _failure(error), 2 if isinstance(error, Misuse) else 1
     _print(_masked(fields, sorted(secrets, key=len, reverse=True)))
@@ -157,10 +157,12 @@ def _print_fields(found: Callable[[], dict[str, Any]], secrets: Collection[str] 
 def _masked(value: Any, secrets: Sequence[str]) -> Any:  # noqa: ANN401 (any JSON)
     """*value* with each of *secrets* blotted out of its texts."""
     if isinstance(value, dict):
-        return {name: _masked(one, secrets) for name, one in value.items()}
+        return {name: _masked(item, secrets) for name, item in value.items()}
     if isinstance(value, list):
-        return [_masked(one, secrets) for one in value]
-    return reduce(lambda text, one: text.replace(one, "********"), secrets, value) if isinstance(value, str) else value
+        return [_masked(item, secrets) for item in value]
+    if isinstance(value, str):
+        return reduce(lambda text, secret: text.replace(secret, "********"), secrets, value)
+    return value
 
 
 def _failure(error: BaseException) -> dict[str, Any]:

@@ -18,13 +18,13 @@ class Interruption:
 
     def __enter__(self) -> "Interruption":
         if threading.current_thread() is threading.main_thread():
-            self._before = {one: signal.signal(one, self._hear) for one in _ENDING}
+            self._before = {signal_: signal.signal(signal_, self._hear) for signal_ in _ENDING}
             self._before[signal.SIGHUP] = signal.signal(signal.SIGHUP, signal.SIG_IGN)
         return self
 
     def __exit__(self, *_: object) -> None:
-        for one, handler in self._before.items():
-            signal.signal(one, handler)
+        for signal_, handler in self._before.items():
+            signal.signal(signal_, handler)
 
     def _hear(self, number: int, _frame: FrameType | None) -> None:
         self._asked = signal.Signals(number)

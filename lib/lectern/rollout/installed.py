@@ -18,16 +18,16 @@ def last(asked: Installed) -> Spec | str:
     history = RolloutJournal.of(asked).history()
     if history.last is None:
         return f"No release of lectern stands on this host as {asked.role}; nothing was changed."
-    found = stored(asked.backups_dir / history.last)
-    if asked.version in {"", found.version}:
+    spec = stored(asked.backups_dir / history.last)
+    if asked.version in {"", spec.version}:
         options = {"restore_database": asked.restore_database, "even_on_air": asked.even_on_air}
-        return found.model_copy(update=options)
-    if any(one.startswith(f"{asked.role}-{asked.version}-") for one in history.standing):
+        return spec.model_copy(update=options)
+    if any(id_.startswith(f"{asked.role}-{asked.version}-") for id_ in history.standing):
         raise Misuse(
-            f"lectern {found.version} stands upon {asked.version} on this host, and goes first. Nothing was changed. "
-            f"Type: ansible-playbook playbooks/rollback.yml -e release={found.version}."
+            f"lectern {spec.version} stands upon {asked.version} on this host, and goes first. Nothing was changed. "
+            f"Type: ansible-playbook playbooks/rollback.yml -e release={spec.version}."
         )
-    return f"lectern {asked.version} does not stand on this host; what does is {found.version}. Nothing was changed."
+    return f"lectern {asked.version} does not stand on this host; what does is {spec.version}. Nothing was changed."
 
 
 def looked_at(asked: Installed) -> Spec:
@@ -38,10 +38,10 @@ def looked_at(asked: Installed) -> Spec:
     journal = RolloutJournal.of(asked)
     history = journal.history()
     if history.last is not None:
-        found = stored(asked.backups_dir / history.last)
-        if asked.version not in {"", found.version}:
-            raise Misuse(f"lectern {found.version} is at work on this host, and {asked.version} was named.")
-        return found
+        spec = stored(asked.backups_dir / history.last)
+        if asked.version not in {"", spec.version}:
+            raise Misuse(f"lectern {spec.version} is at work on this host, and {asked.version} was named.")
+        return spec
     back = [note for note in journal.notes() if note.step == "rolledback"]
     if not back:
         raise Misuse(f"Nothing was rolled out here as {asked.role}. Type: ansible-playbook playbooks/rollout.yml.")
@@ -50,14 +50,14 @@ def looked_at(asked: Installed) -> Spec:
 
 def secrets(text: str) -> set[str]:
     """What is blotted out of the answer to the JSON *text*: the secrets of every rollout of this role on the host."""
-    found: set[str] = set()
+    texts: set[str] = set()
     with suppress(LecternError):  # what cannot be read is the answer's business
         asked = Installed.parse(text)
         for file in asked.backups_dir.glob(f"{asked.role}-*/{host.WANTED}"):
             with suppress(LecternError, OSError):
                 wanted = stored(file.parent)
-                found |= env_file.secrets({**wanted.env, "REDIS_URL": wanted.redis_url})
-    return found
+                texts |= env_file.secrets({**wanted.env, "REDIS_URL": wanted.redis_url})
+    return texts
 
 
 def stored(folder: Path) -> Spec:

@@ -64,7 +64,7 @@ class RolloutJournal:
         except FileNotFoundError:
             return []
         *whole, _torn = data.split(b"\n")
-        found: list[JournalNote] = []
+        notes: list[JournalNote] = []
         for number, line in enumerate(whole, 1):
             try:
                 note = _parsed(json.loads(line))
@@ -76,8 +76,8 @@ class RolloutJournal:
                     ) from error
                 continue
             if note.id.startswith(f"{self._role}-"):
-                found.append(note)
-        return found
+                notes.append(note)
+        return notes
 
     def note(self, id_: str, step: str, state: Phase, detail: Any = None) -> None:  # noqa: ANN401 (any JSON)
         """Append one line; it is on the disk when this returns."""
@@ -101,8 +101,8 @@ class RolloutJournal:
         size = os.fstat(descriptor).st_size
         if size == 0 or os.pread(descriptor, 1, size - 1) == b"\n":
             return
-        kept = self.path.read_bytes().rpartition(b"\n")[0]
-        os.ftruncate(descriptor, len(kept) + 1 if kept else 0)
+        data = self.path.read_bytes().rpartition(b"\n")[0]
+        os.ftruncate(descriptor, len(data) + 1 if data else 0)
 
     # -- what the lines mean ----------------------------------------------------------------------------------
 
@@ -119,18 +119,18 @@ class RolloutJournal:
         notes = self.notes()
         begun = [at for at, note in enumerate(notes) if (note.id, note.step, note.state) == (id_, "window", "begin")]
         standing = History.of(notes[: begun[-1]] if begun else notes).standing
-        return next((one for one in reversed(standing) if one != id_), None)
+        return next((other for other in reversed(standing) if other != id_), None)
 
     def round(self, id_: str) -> list[JournalNote]:
         """The lines of *id_* since its window was begun last; a resumed window is the same round."""
-        found: list[JournalNote] = []
+        notes: list[JournalNote] = []
         for note in self.notes():
             if note.id != id_:
                 continue
             if (note.step, note.state) == ("window", "begin"):
-                found = []
-            found.append(note)
-        return found
+                notes = []
+            notes.append(note)
+        return notes
 
 
 @dataclass(frozen=True)
@@ -192,9 +192,9 @@ def named(wanted: Spec) -> Spec:
     """
     history, number = RolloutJournal.of(wanted).history(), 0
     while True:
-        found = wanted.model_copy(update={"again": number})
-        if found.id not in history.standing or history.state(found.id) in {"half", "finished"}:
-            return found
+        spec = wanted.model_copy(update={"again": number})
+        if spec.id not in history.standing or history.state(spec.id) in {"half", "finished"}:
+            return spec
         number += 1
 
 

@@ -27,11 +27,11 @@ def refusals(wanted: Spec, now: float) -> list[str]:
     """
     held = _held(wanted)
     if wanted.role == "teacher":
-        found, why = [] if held else list(_of_teacher(wanted, now)), "not yet placed on a streamer, and due"
+        classes, why = [] if held else list(_of_teacher(wanted, now)), "not yet placed on a streamer, and due"
     else:
-        found, why = list(_of_streamer(wanted, now, wanted.quiet_minutes * 60, held)), "on air or due"
+        classes, why = list(_of_streamer(wanted, now, wanted.quiet_minutes * 60, held)), "on air or due"
     what = f"{why} within {wanted.quiet_minutes:g} minutes{_unheld(held)}. Roll out after"
-    return _told(found, what, "with -e rollout_quiet_minutes=0 if only those count that are on air")
+    return _told(classes, what, "with -e rollout_quiet_minutes=0 if only those count that are on air")
 
 
 def cut_now(wanted: Spec, now: float) -> list[str]:
@@ -50,11 +50,11 @@ def _held(wanted: Spec) -> HeldClasses | None:
     return playout.held(wanted) if wanted.role == "streamer" else HeldClasses()
 
 
-def _told(found: list[tuple[float, float, str]], what: str, otherwise: str) -> list[str]:
-    if not found:
+def _told(classes: list[tuple[float, float, str]], what: str, otherwise: str) -> list[str]:
+    if not classes:
         return []
-    named = some(name for _, _, name in sorted(found))
-    return [f"{named}: {what} {at(max(until for _, until, _ in found))}, or {otherwise}."]
+    named = some(name for _, _, name in sorted(classes))
+    return [f"{named}: {what} {at(max(until for _, until, _ in classes))}, or {otherwise}."]
 
 
 def _unheld(held: HeldClasses | None) -> str:

@@ -22,8 +22,8 @@ def socket_of(wanted: Spec) -> Path:
     """The path of the playout's socket, from the wanted settings; relative paths begin in the code folder."""
     settings = {name.lower(): value for name, value in wanted.env.items()}
     folder = settings.get("playout_dir", StreamerSettings.model_fields["playout_dir"].default)
-    told = settings.get("playout_socket") or f"{folder}/playout.sock"
-    return wanted.code_dir / told
+    path = settings.get("playout_socket") or f"{folder}/playout.sock"
+    return wanted.code_dir / path
 
 
 @dataclass(frozen=True)
@@ -37,14 +37,14 @@ class HeldClasses:
 def held(wanted: Spec) -> HeldClasses:
     """What the playout holds now; nothing if it does not answer, or if its lease would end in the silence."""
     try:
-        found = _asked(socket_of(wanted), "status")
+        status = _asked(socket_of(wanted), "status")
     except (PlayoutUnreachable, RequestRefused) as error:
         return HeldClasses(why_none=f"{error}. Start it (systemctl start lectern-playout), or provision the host")
-    left_s = found["lease_until"] - found["boot_now"]
+    left_s = status["lease_until"] - status["boot_now"]
     if left_s < BRIDGE_S:
         left = f"ends in {left_s:.0f} s" if left_s > 0 else "has run out"
         return HeldClasses(why_none=f"its lease {left}, and must last for {BRIDGE_S:g} s. See `lectern playout status`")
-    return HeldClasses(frozenset(one["class_id"] for one in found["classes"] if one["state"] != "ended"))
+    return HeldClasses(frozenset(class_["class_id"] for class_ in status["classes"] if class_["state"] != "ended"))
 
 
 def is_missing(wanted: Spec) -> str:
@@ -84,11 +84,11 @@ def upgrade(wanted: Spec, *, check: bool = False) -> StepAnswer:
         where = f"it is started neither out of {_link(wanted)} nor out of {wanted.current}"
         return StepAnswer(said=[f"The playout is {after['release']} still: {where}."])
     taken = after["worker"]["taken_over"] or {}
-    told = (
+    text = (
         f"The playout is {after['release']} now: {taken.get('kept', 0)} of {taken.get('sessions', 0)} sessions "
         f"went on, the longest gap was {taken.get('gap_s', 0):.2f} s."
     )
-    return StepAnswer(changed=True, said=[told])
+    return StepAnswer(changed=True, said=[text])
 
 
 def _link(wanted: Spec) -> Path:

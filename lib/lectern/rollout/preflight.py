@@ -40,16 +40,18 @@ def preflight(wanted: Spec, *, check: bool = False) -> StepAnswer:
     state = RolloutJournal.of(wanted).state(wanted.id)
     answer = StepAnswer(more={"state": state, "id": wanted.id})
     skipped = ({programs} if check else set()) | ({release} if check and not wanted.release.exists() else set())
-    found = [sentence for gate in _GATES[state] if gate not in skipped for sentence in _asked(gate, wanted)]
+    faults = [sentence for gate in _GATES[state] if gate not in skipped for sentence in _asked(gate, wanted)]
     work = steps.checked(wanted)
     if _GATES[state] is _BEFORE and work.is_first:
-        found += [sentence for gate in (keys, adoptable) for sentence in _asked(gate, work)]
-    if found:
-        answer.say(*found)
-        count = "One thing is" if len(found) == 1 else f"{len(found)} things are"
-        told = " ".join(f"({number}) {one}" for number, one in enumerate(found, 1)) if len(found) > 1 else found[0]
-        raise Failed(f"{count} in the way of {wanted.id}: {told}", answer)
-    answer.say(*(said for one in steps.plan(work).values() for said in one.said))
+        faults += [sentence for gate in (keys, adoptable) for sentence in _asked(gate, work)]
+    if faults:
+        answer.say(*faults)
+        count = "One thing is" if len(faults) == 1 else f"{len(faults)} things are"
+        message = (
+            " ".join(f"({number}) {fault}" for number, fault in enumerate(faults, 1)) if len(faults) > 1 else faults[0]
+        )
+        raise Failed(f"{count} in the way of {wanted.id}: {message}", answer)
+    answer.say(*(line for planned in steps.plan(work).values() for line in planned.said))
     return answer
 
 
@@ -84,7 +86,7 @@ def places(wanted: Spec) -> Iterator[str]:
         if not folder.is_dir():
             yield f"{folder}: there is no such folder. Correct `{name}`."
     first = RolloutJournal.of(wanted).history().last is None
-    missing = [str(one) for one in wanted.old_confs if not one.exists()]
+    missing = [str(conf) for conf in wanted.old_confs if not conf.exists()]
     if first and missing:
         yield (
             f"{', '.join(missing)}: the old program's supervisor file is not there. Correct `old_programs` "
@@ -127,9 +129,9 @@ def database_schema(wanted: Spec) -> None:
 
 def settings(wanted: Spec) -> Iterator[str]:
     """Refuse if a file of settings cannot be read or edited, or if the new program would not start with it."""
-    for one in files.all_of(wanted):
+    for file in files.all_of(wanted):
         try:
-            one.pending()
+            file.pending()
         except Misuse as error:
             yield error.message
             return
@@ -149,16 +151,17 @@ def left_behind(wanted: Spec) -> Iterator[str]:
         return
     if left := _to_come(before, wanted.role, now) - _to_come(after, wanted.role, now):
         yield (
-            f"{some(shown(one) for one in sorted(left))}: booked in {before.shown}, and not in {after.shown}, in which "
+            f"{some(shown(id_) for id_ in sorted(left))}: booked in {before.shown}, and not in {after.shown}, in which "
             f"the new program would look. Keep the database of before, or bring its rows over first; or, if the "
             f"platform is to book these classes again, add -e rollout_other_database=true."
         )
 
 
-def _to_come(found: Store, role: str, now: float) -> set[str]:
-    if not found.exists():
+def _to_come(database: Store, role: str, now: float) -> set[str]:
+    if not database.exists():
         return set()
-    return {one.class_id for one in on_air.coming(found, role, now) if role == "streamer" or one.state in _OPEN}
+    coming = on_air.coming(database, role, now)
+    return {class_.class_id for class_ in coming if role == "streamer" or class_.state in _OPEN}
 
 
 def programs(wanted: Spec) -> Iterator[str]:
@@ -232,9 +235,9 @@ def keys(work: steps.StepWork) -> Iterator[str]:
     """Refuse if a key's new name is taken, or if the rules fit no key, as those of an example."""
     wanted = work.wanted
     if wanted.rekey and not work.renames[0] and not wanted.unmatched_rules:
-        told = "; ".join(f"{one.old} => {one.new}" for one in wanted.rekey)
+        message = "; ".join(f"{rule.old} => {rule.new}" for rule in wanted.rekey)
         yield (
-            f"The rules for the old program's keys ({told}) fit no key in Redis. Correct `teacher_rekey` (redis-cli "
+            f"The rules for the old program's keys ({message}) fit no key in Redis. Correct `teacher_rekey` (redis-cli "
             f"--scan shows what there is); if there are none to rename, add -e rollout_unmatched_rules=true."
         )
 

@@ -44,14 +44,14 @@ def rename(wanted: Spec, *, dry_run: bool = False) -> tuple[int, list[str]]:
     if not wanted.rekey:
         return 0, []
     with opened(wanted) as client:
-        said = [] if dry_run else _noted_earlier(wanted, client)
+        sentences = [] if dry_run else _noted_earlier(wanted, client)
         done = redis_rename.renamed(
             client, rules(wanted), dry_run=dry_run, journal=None if dry_run else wanted.backup_dir / "keys.tsv"
         )
     if done.clash_count:
         clashes = _clashes(done.clash_count, done.lines()[1:6])
         raise CallAPerson(f"{clashes} Look at both keys, delete the one that is wrong, then run this again.")
-    return done.matched if dry_run else done.renamed, [f"{done.lines()[0]}.", *said]
+    return done.matched if dry_run else done.renamed, [f"{done.lines()[0]}.", *sentences]
 
 
 def _noted_earlier(wanted: Spec, client: redis.Redis) -> list[str]:
@@ -64,9 +64,9 @@ def _noted_earlier(wanted: Spec, client: redis.Redis) -> list[str]:
     if file.exists():
         return []  # a resumed window: by now, it may have renamed some keys itself
     with redis_rename.in_words(lambda: "Nothing was renamed."):
-        found = {name for rule in rules(wanted) for some in slices_of(client, rule.new) for name, _ in some}
-        files.write(file, b"".join(b"%s\n" % one for one in sorted(found)), files.PRIVATE)
-    return [f"Keys that had such names before, and keep them in a rollback: {len(found):,}."] if found else []
+        names = {name for rule in rules(wanted) for keys in slices_of(client, rule.new) for name, _ in keys}
+        files.write(file, b"".join(b"%s\n" % name for name in sorted(names)), files.PRIVATE)
+    return [f"Keys that had such names before, and keep them in a rollback: {len(names):,}."] if names else []
 
 
 def rename_back(wanted: Spec) -> list[str]:
@@ -80,8 +80,8 @@ def rename_back(wanted: Spec) -> list[str]:
     earlier, number, clashes = frozenset(file.read_bytes().splitlines()), 0, list[str]()
     with opened(wanted, lambda: f"{counted(number, 'key')} got the old name back so far.") as client:
         for rule in reversed(rules(wanted)):
-            for some in slices_of(client, rule.new):
-                pairs = [(name, rule.old.name(**values).encode()) for name, values in some if name not in earlier]
+            for keys in slices_of(client, rule.new):
+                pairs = [(name, rule.old.name(**values).encode()) for name, values in keys if name not in earlier]
                 answers = _renamed(client, pairs)
                 number += answers.count(1)
                 clashes += [
@@ -89,8 +89,8 @@ def rename_back(wanted: Spec) -> list[str]:
                     for (new, old), answer in zip(pairs, answers, strict=True)
                     if answer == 0
                 ]
-    said = [f"{counted(number, 'key')} got the old name back."]
-    return [*said, _clashes(len(clashes), clashes[:5])] if clashes else said
+    sentences = [f"{counted(number, 'key')} got the old name back."]
+    return [*sentences, _clashes(len(clashes), clashes[:5])] if clashes else sentences
 
 
 def _renamed(client: redis.Redis, pairs: Sequence[tuple[bytes, bytes]]) -> list[int | None]:
@@ -99,10 +99,10 @@ def _renamed(client: redis.Redis, pairs: Sequence[tuple[bytes, bytes]]) -> list[
         for name, wanted in pairs:
             pipe.renamenx(name, wanted)
         answers = pipe.execute(raise_on_error=False)
-    for one in answers:
-        if isinstance(one, Exception) and "no such key" not in str(one):
-            raise one
-    return [None if isinstance(one, Exception) else int(one) for one in answers]
+    for reply in answers:
+        if isinstance(reply, Exception) and "no such key" not in str(reply):
+            raise reply
+    return [None if isinstance(reply, Exception) else int(reply) for reply in answers]
 
 
 def _clashes(number: int, first: Sequence[str]) -> str:

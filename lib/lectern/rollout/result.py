@@ -61,7 +61,7 @@ class StepAnswer:
         return {
             "changed": self.changed,
             "said": self.said,
-            "diff": [one.to_dict() for one in self.diff],
+            "diff": [difference.to_dict() for difference in self.diff],
             "steps": [{"step": step, "seconds": round(seconds, 3)} for step, seconds in self.steps],
             **self.more,
         }

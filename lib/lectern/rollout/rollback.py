@@ -45,13 +45,15 @@ def withdraw(wanted: Spec) -> list[str]:
     Done before the old program starts: otherwise the teacher would miss the streamer after a minute and move its
     classes, and both streamers would push them. Raises LecternError if Redis or the database fails.
     """
-    said = _close(wanted)
+    sentences = _close(wanted)
     if _was_leased(wanted):
         key, name = _names(wanted)
-        told = "the teacher cannot be told that the old program has this streamer; it would move its classes to others."
-        with redis_keys.opened(wanted, lambda: told) as client:
+        message = (
+            "the teacher cannot be told that the old program has this streamer; it would move its classes to others."
+        )
+        with redis_keys.opened(wanted, lambda: message) as client:
             redis_client.say_withdrawn(client, key, name)
-    return said
+    return sentences
 
 
 def withdrawal_confirmed(wanted: Spec) -> list[str]:
@@ -63,8 +65,8 @@ def withdrawal_confirmed(wanted: Spec) -> list[str]:
         with redis_keys.opened(wanted) as client:
             wait_for(lambda: redis_client.withdrawal_is_read(client, key, name) or None, READ_S, lambda: "")
     except LecternError:
-        said = f"No teacher has read yet that {name} is back at the old program. Roll the teachers back, too"
-        return [f"{said}; one of an older release of lectern would move its classes to others after a minute."]
+        message = f"No teacher has read yet that {name} is back at the old program. Roll the teachers back, too"
+        return [f"{message}; one of an older release of lectern would move its classes to others after a minute."]
     return [f"The teacher leaves {name} its classes, and moves them to nobody."]
 
 
@@ -86,16 +88,16 @@ def _close(wanted: Spec) -> list[str]:
 
     A refused class stays: the old program may have its recording, and a needless push harms less than a missing class.
     """
-    found = store.of(wanted)
-    with store.opened(found) as engine, schema.in_words(engine), transaction(engine) as connection:
+    database = store.of(wanted)
+    with store.opened(database) as engine, schema.in_words(engine), transaction(engine) as connection:
         gone = _not_its_own(connection, time.time())
         if gone:
             connection.execute(
-                text("DELETE FROM task_list WHERE class_id = :class_id"), [{"class_id": one} for one in gone]
+                text("DELETE FROM task_list WHERE class_id = :class_id"), [{"class_id": class_id} for class_id in gone]
             )
     if not gone:
         return []
-    named = some([shown(one) for one in gone])
+    named = some([shown(class_id) for class_id in gone])
     return [
         f"{counted(len(gone), 'class', 'classes')} taken out of task_list, as cancelled or moved meanwhile: {named}."
     ]
@@ -103,9 +105,9 @@ def _close(wanted: Spec) -> list[str]:
 
 def _not_its_own(connection: Connection, now: float) -> list[str]:
     known = old_database.classes(connection)
-    over = {one.class_id for one in known.values() if one.state == AiringState.CANCELLED}
+    over = {row.class_id for row in known.values() if row.state == AiringState.CANCELLED}
     return [
-        one.class_id for one in old_database.tasks(connection) if one.class_id in over and (epoch(one.end) or 0) > now
+        row.class_id for row in old_database.tasks(connection) if row.class_id in over and (epoch(row.end) or 0) > now
     ]
 
 
@@ -132,8 +134,8 @@ def run(wanted: Spec, *, check: bool = False) -> StepAnswer:
             alone.enter_context(Interruption())
             has_ended = alone.enter_context(locked(wanted.rollout_dir, ends_window=True))
             if has_ended and journal.state(wanted.id) == "rolledback":
-                said = f"{wanted.id} was under way; it has heard of this rollback, and has taken everything back."
-                return StepAnswer(changed=True, said=[said], more={"state": "rolledback"})
+                message = f"{wanted.id} was under way; it has heard of this rollback, and has taken everything back."
+                return StepAnswer(changed=True, said=[message], more={"state": "rolledback"})
         if not _is_due(wanted, journal, answer):
             return answer
         if journal.state(wanted.id) == "finished":
@@ -155,20 +157,20 @@ def refuse_harm(wanted: Spec, journal: RolloutJournal) -> None:
         return  # the rollback itself reports that it is missing
     if journal.behind(wanted.id) is not None:
         _refuse_unready(wanted, copied.before)
-    said = [] if wanted.even_on_air else on_air.cut_now(wanted, time.time())
-    if said:
-        raise TryAgain(f"{' '.join(said)} Nothing was stopped.")
+    sentences = [] if wanted.even_on_air else on_air.cut_now(wanted, time.time())
+    if sentences:
+        raise TryAgain(f"{' '.join(sentences)} Nothing was stopped.")
 
 
-def _refuse_unready(wanted: Spec, kept: FilesBefore) -> None:
+def _refuse_unready(wanted: Spec, before: FilesBefore) -> None:
     """Raise CallAPerson if the release that a rollback would start is gone, or cannot use the database as it is now.
 
     If the database is restored, too, it does not matter how it is now. Else that release is asked itself, by its own
     program: an older release knows best what it can read.
     """
-    if kept.link is None:
+    if before.link is None:
         return  # a rollback would start the old program
-    program = wanted.current.parent / kept.link / "venv/bin/lectern"
+    program = wanted.current.parent / before.link / "venv/bin/lectern"
     version = program.parents[1].resolve().parent.name
     if not program.exists():
         raise CallAPerson(
@@ -189,11 +191,11 @@ def _refuse_unready(wanted: Spec, kept: FilesBefore) -> None:
 
 def of_standing(asked: Installed, *, check: bool = False) -> StepAnswer:
     """Roll back the last rollout of this host, whatever the inventory says now."""
-    found = installed.last(asked)
-    if isinstance(found, str):
+    standing = installed.last(asked)
+    if isinstance(standing, str):
         history = RolloutJournal.of(asked).history()
-        return StepAnswer(said=[found], more={"standing": list(history.standing)})
-    return run(found, check=check)
+        return StepAnswer(said=[standing], more={"standing": list(history.standing)})
+    return run(standing, check=check)
 
 
 def _is_due(wanted: Spec, journal: RolloutJournal, answer: StepAnswer) -> bool:
@@ -286,8 +288,8 @@ class _Way:
             self.journal.note(wanted.id, "restore", "begin")
             self.answer.say(*host.restore(wanted, copied))
             self.journal.note(wanted.id, "restore", "done")
-        for one in files.all_of(wanted):
-            self.answer.say(*one.take_back(copied.before))
+        for file in files.all_of(wanted):
+            self.answer.say(*file.take_back(copied.before))
         self.answer.say(*release_link.take_back(wanted, copied.before))
 
     def reload(self) -> None:
@@ -311,8 +313,8 @@ class _Way:
         if self.behind is None or self.wanted.role != "streamer":
             return
         try:
-            told = playout.upgrade(self.wanted.model_copy(update={"version": _version(self.behind)}))
-            self.answer.say(*told.said)
+            answer = playout.upgrade(self.wanted.model_copy(update={"version": _version(self.behind)}))
+            self.answer.say(*answer.said)
         except LecternError as error:
             self.answer.say(error.message)
 

@@ -78,8 +78,8 @@ class Installed(BaseModel):
             return cls.model_validate_json(text)
         except ValidationError as error:
             faults = "; ".join(
-                f"{'.'.join(map(str, one['loc'])) or 'all of it'}: {one['msg'].removeprefix('Value error, ')}"
-                for one in error.errors(include_url=False, include_input=False, include_context=False)
+                f"{'.'.join(map(str, fault['loc'])) or 'all of it'}: {fault['msg'].removeprefix('Value error, ')}"
+                for fault in error.errors(include_url=False, include_input=False, include_context=False)
             )
             raise Misuse(f"What is wanted of this host cannot be read: {faults}. Correct the inventory.") from error
 

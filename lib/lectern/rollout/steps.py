@@ -78,11 +78,11 @@ class StepWork:
         changing = any(note.step in CHANGING for note in self.journal.round(self.wanted.id))
         if host.silent(self.wanted) is not None and changing:
             return False  # it was copied before a crash, and holds the state before the first change
-        made = host.copy_in_silence(self.wanted)
+        copied = host.copy_in_silence(self.wanted)
         answer.say(
-            f"Copied {made.database} in silence; rows: {host.counted_rows(made)}."
-            if made.file
-            else f"There is no database yet ({made.database}): nothing was to be copied of it."
+            f"Copied {copied.database} in silence; rows: {host.counted_rows(copied)}."
+            if copied.file
+            else f"There is no database yet ({copied.database}): nothing was to be copied of it."
         )
         return True
 
@@ -105,7 +105,9 @@ class StepWork:
     def create(self, answer: StepAnswer) -> bool:
         """Create the tables and columns of this release."""
         if self.check:
-            return self._told(answer, [one for one in schema_changes(self.wanted) if "institution_id" not in one])
+            return self._told(
+                answer, [sentence for sentence in schema_changes(self.wanted) if "institution_id" not in sentence]
+            )
         with store.opened(store.of(self.wanted)) as engine:
             done = schema.upgrade(engine, self.wanted.role)
             if self.wanted.role == "streamer":
@@ -132,8 +134,8 @@ class StepWork:
         """Give the old program's keys their new names."""
         if not self.is_first:
             return False
-        number, said = self.renames if self.check else redis_keys.rename(self.wanted)
-        answer.say(*said)
+        number, sentences = self.renames if self.check else redis_keys.rename(self.wanted)
+        answer.say(*sentences)
         return number > 0
 
     def adopt(self, answer: StepAnswer) -> bool:
@@ -160,15 +162,17 @@ class StepWork:
     def _told(self, answer: StepAnswer, changes: list[str]) -> bool:
         """Say the *changes* of the database, and show them as one difference."""
         if changes:
-            answer.diff.append(TextDifference(store.of(self.wanted).shown, "", "".join(f"{one}\n" for one in changes)))
-        return _said(answer, [f"{one}." for one in changes])
+            answer.diff.append(
+                TextDifference(store.of(self.wanted).shown, "", "".join(f"{sentence}\n" for sentence in changes))
+            )
+        return _said(answer, [f"{sentence}." for sentence in changes])
 
     def _edited(self, answer: StepAnswer, file: SettingsFile | None) -> bool:
         return file is not None and self._changed(answer, file.pending(), file.apply)
 
     def _changed(self, answer: StepAnswer, pending: list[TextDifference], apply: Callable[[], list[str]]) -> bool:
         answer.diff += pending
-        return _said(answer, [f"{one.path}: changes." for one in pending] if self.check else apply())
+        return _said(answer, [f"{difference.path}: changes." for difference in pending] if self.check else apply())
 
 
 @dataclass(frozen=True)
@@ -206,19 +210,19 @@ ORDER = {
     ),
 }
 """All steps from the stop until the new program is proved healthy."""
-TASKS = {role: (*dict.fromkeys(one.task for one in steps), COMMIT) for role, steps in ORDER.items()}
+TASKS = {role: (*dict.fromkeys(it.task for it in steps), COMMIT) for role, steps in ORDER.items()}
 
 
 def plan(work: StepWork) -> dict[str, StepAnswer]:
     """What each task would do on this host, as a check says it; if the rollout is finished, none changes anything."""
-    found = {task: StepAnswer() for task in TASKS[work.wanted.role]}
+    answers = {task: StepAnswer() for task in TASKS[work.wanted.role]}
     if work.journal.state(work.wanted.id) == "finished":
-        found["stop"].say(f"{work.wanted.id} is finished; nothing is to be done.")
-        return found
-    for one in ORDER[work.wanted.role]:
-        found[one.task].changed |= one.work(work, found[one.task])
-    found[COMMIT].changed = True
-    return found
+        answers["stop"].say(f"{work.wanted.id} is finished; nothing is to be done.")
+        return answers
+    for it in ORDER[work.wanted.role]:
+        answers[it.task].changed |= it.work(work, answers[it.task])
+    answers[COMMIT].changed = True
+    return answers
 
 
 def checked(wanted: Spec) -> StepWork:
@@ -228,8 +232,8 @@ def checked(wanted: Spec) -> StepWork:
 
 def schema_changes(wanted: Spec) -> list[str]:
     """What the migration would change; raises if the database cannot be brought up to this release."""
-    found = store.of(wanted)
-    with found.untouched(), store.opened(found) as engine:
+    database = store.of(wanted)
+    with database.untouched(), store.opened(database) as engine:
         return schema.plan(engine, wanted.role)
 
 

@@ -47,9 +47,9 @@ def _of_finished(wanted: Spec, _journal: RolloutJournal) -> Iterator[str]:
 
 def faults_of_new(wanted: Spec) -> Iterator[str]:
     """What differs from the wanted state where the new program should run; one sentence each."""
-    yield from _in_words(lambda: [f"{one.path}: not as wanted." for one in release_link.pending(wanted)])
-    for one in files.all_of(wanted):
-        yield from _in_words(one.faults)
+    yield from _in_words(lambda: [f"{difference.path}: not as wanted." for difference in release_link.pending(wanted)])
+    for file in files.all_of(wanted):
+        yield from _in_words(file.faults)
     yield from _in_words(lambda: _schema(wanted))
     health = Health(wanted, Supervisord(wanted.supervisorctl))
     if not health.is_well():
@@ -57,11 +57,11 @@ def faults_of_new(wanted: Spec) -> Iterator[str]:
 
 
 def _schema(wanted: Spec) -> list[str]:
-    found = store.of(wanted)
-    with found.untouched(), store.opened(found) as engine:
+    database = store.of(wanted)
+    with database.untouched(), store.opened(database) as engine:
         schema.check(engine, wanted.role)
     if wanted.role == "streamer":
-        with found.reading() as connection:
+        with database.reading() as connection:
             connection.exec_driver_sql("select class_id, institution_id from task_list limit 1").all()
     return []
 
@@ -81,7 +81,7 @@ def _of_rolledback(wanted: Spec, journal: RolloutJournal) -> Iterator[str]:
         if not release_link.is_back(wanted, copied.before):
             yield f"{wanted.programs_dir}, {wanted.current}: not as before the window (compare with {folder})."
         yield from (
-            f"{one.path}: still has our values." for one in files.all_of(wanted) if not one.is_back(copied.before)
+            f"{file.path}: still has our values." for file in files.all_of(wanted) if not file.is_back(copied.before)
         )
     begun = [
         note for note in journal.notes() if note.id == wanted.id and (note.step, note.state) == ("window", "begin")
@@ -117,27 +117,36 @@ _FAULTS: dict[str, Callable[[Spec, RolloutJournal], Iterator[str]]] = {
 
 def status(root: str) -> dict[str, Any]:
     """What the journal of the host says, by role; raises Misuse if nothing was ever rolled out under *root*."""
-    found: dict[str, Any] = {}
+    by_role: dict[str, Any] = {}
     for role in ("teacher", "streamer"):
         journal = RolloutJournal(Path(root) / "rollout" / "journal.jsonl", role)
         if notes := journal.notes():
             history = journal.history()
             last = notes[-1].id
-            notes_said = [{"at": one.at, "id": one.id, "step": one.step, "state": one.state} for one in notes[-NOTES:]]
-            found[role] = {"id": last, "state": journal.state(last), "standing": history.standing, "notes": notes_said}
-    if not found:
+            notes_said = [
+                {"at": note.at, "id": note.id, "step": note.step, "state": note.state} for note in notes[-NOTES:]
+            ]
+            by_role[role] = {
+                "id": last,
+                "state": journal.state(last),
+                "standing": history.standing,
+                "notes": notes_said,
+            }
+    if not by_role:
         raise Misuse(f"Nothing was ever rolled out under {root}. If the releases are elsewhere: --root FOLDER.")
-    return found
+    return by_role
 
 
-def lines(found: Mapping[str, Any]) -> list[str]:
+def lines(by_role: Mapping[str, Any]) -> list[str]:
     """The *status* as lines for people, the newest line last."""
-    said: list[str] = []
-    for role, one in found.items():
-        said += [f"{formatting.moment(note['at'])}  {note['step']} {_PHASES[note['state']]}" for note in one["notes"]]
-        stands = ", ".join(one["standing"]) or "nothing"
-        said += [f"{role}: {one['id']} is {one['state']}; what stands is {stands}."]
-    return said
+    text_lines: list[str] = []
+    for role, entry in by_role.items():
+        text_lines += [
+            f"{formatting.moment(note['at'])}  {note['step']} {_PHASES[note['state']]}" for note in entry["notes"]
+        ]
+        stands = ", ".join(entry["standing"]) or "nothing"
+        text_lines += [f"{role}: {entry['id']} is {entry['state']}; what stands is {stands}."]
+    return text_lines
 
 
 _PHASES = {"begin": "began", "done": "is done"}

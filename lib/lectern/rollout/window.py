@@ -58,11 +58,11 @@ class Window:
         """Do the steps of one task, and tell the pace its answer."""
         already = len(self.answer.said), len(self.answer.diff), len(self.answer.steps)
         changed = False
-        for one in steps:
-            if one.name == "stop":
+        for step in steps:
+            if step.name == "stop":
                 self.silent_since = time.monotonic()
-            with self.step(one):
-                changed = one.work(self.work, self.answer) or changed
+            with self.step(step):
+                changed = step.work(self.work, self.answer) or changed
         if task == "healthy" and self.silent_since:
             self.answer.more["downtime_s"] = round(time.monotonic() - self.silent_since, 3)
         self.pace.tell(task, self.answer.since(already, changed=changed))
@@ -77,9 +77,9 @@ class Window:
         """Note what runs, unless this window was begun before; raises TryAgain if the stop would harm a class."""
         if self.journal.state(self.wanted.id) == "half":
             return
-        said = on_air.refusals(self.wanted, time.time())  # preflight has checked this, but some time ago
-        if said:
-            raise TryAgain(f"{' '.join(said)} Nothing was stopped.")
+        sentences = on_air.refusals(self.wanted, time.time())  # preflight has checked this, but some time ago
+        if sentences:
+            raise TryAgain(f"{' '.join(sentences)} Nothing was stopped.")
         before = {"digest": self.wanted.digest, "states": dict(self.supervisor.states())}
         self.journal.note(self.wanted.id, "window", "begin", before)
 
@@ -101,9 +101,9 @@ class Window:
         return {name: state for name, state in states.items() if name.partition(":")[0] not in old}
 
     def _programs_in(self, conf: Path) -> set[str]:
-        found = host.silent(self.wanted)
-        assert found is not None  # the step before has made it
-        return supervisord.programs_in(found.before.text(conf))
+        copied = host.silent(self.wanted)
+        assert copied is not None  # the step before has made it
+        return supervisord.programs_in(copied.before.text(conf))
 
 
 def make_ready(wanted: Spec, journal: RolloutJournal) -> None:
@@ -129,17 +129,17 @@ def through(window: Window) -> None:
     """
     is_done = window.is_almost_done()  # its tasks have nothing left to do, and the playbook asks for each all the same
     tasks = [
-        (task, [] if is_done else list(some))
-        for task, some in groupby(ORDER[window.wanted.role], lambda step: step.task)
+        (task, [] if is_done else list(group))
+        for task, group in groupby(ORDER[window.wanted.role], lambda step: step.task)
     ]
     window.pace.wait(tasks[0][0])
     window.begin()
     window.answer.changed = True
     try:
-        for number, (task, some) in enumerate(tasks):
+        for number, (task, steps) in enumerate(tasks):
             if number > 0:
                 window.pace.wait(task)
-            window.do(task, some)
+            window.do(task, steps)
         window.pace.wait(COMMIT)
         window.finish()
     except BaseException as error:

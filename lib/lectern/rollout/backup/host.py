@@ -55,8 +55,8 @@ class Archive(BaseModel):
 
 def archive_size_bytes(folder: Path, left_out: Iterable[Path]) -> int:
     """Size of the archive of *folder* in bytes, found without reading a file."""
-    said = _tar(folder, Path(os.devnull), left_out).errors
-    counted = re.search(r"^Total bytes written: (\d+)", said, re.MULTILINE)
+    errors = _tar(folder, Path(os.devnull), left_out).errors
+    counted = re.search(r"^Total bytes written: (\d+)", errors, re.MULTILINE)
     assert counted is not None  # --totals
     return int(counted[1])
 
@@ -64,7 +64,7 @@ def archive_size_bytes(folder: Path, left_out: Iterable[Path]) -> int:
 def archive(folder: Path, target: Path, left_out: Iterable[Path]) -> Archive:
     """Write *folder* to *target*, then read it back to its end; raises CallAPerson if that fails."""
     files.make_private(target)
-    said = _tar(folder, target, left_out).errors
+    errors = _tar(folder, target, left_out).errors
     files.sync(target)
     try:
         with tarfile.open(target) as tar:
@@ -76,18 +76,18 @@ def archive(folder: Path, target: Path, left_out: Iterable[Path]) -> Archive:
         size_bytes=target.stat().st_size,
         sha256=sha256(target),
         members=members,
-        unsteady=re.findall(r"^tar: \./(.*): file changed as we read it", said, re.MULTILINE),
-        gone=re.findall(r"^tar: \./(.*): File removed before we read it", said, re.MULTILINE),
+        unsteady=re.findall(r"^tar: \./(.*): file changed as we read it", errors, re.MULTILINE),
+        gone=re.findall(r"^tar: \./(.*): File removed before we read it", errors, re.MULTILINE),
     )
 
 
 def _tar(folder: Path, target: Path, left_out: Iterable[Path]) -> subprocesses.Finished:
     """Archive all of *folder* but caches, sockets, and what is *left_out*."""
     base = folder.absolute()
-    out = [f"./{one.relative_to(base)}" for one in map(Path.absolute, left_out) if one.is_relative_to(base)]
+    out = [f"./{path.relative_to(base)}" for path in map(Path.absolute, left_out) if path.is_relative_to(base)]
     argv = ["tar", "--create", f"--file={target}", f"--directory={folder}", "--totals", "--sort=name"]
     argv += [f"--exclude={name}" for name in CACHES]
-    argv += ["--anchored", "--no-wildcards", *(f"--exclude={one}" for one in out), "."]
+    argv += ["--anchored", "--no-wildcards", *(f"--exclude={excluded}" for excluded in out), "."]
     done = asyncio.run(subprocesses.run(argv, timeout_s=TAR_S, env={"LC_ALL": "C"}))
     if done.returncode not in {0, _CHANGED}:
         raise CallAPerson(f"{target}: {folder} cannot be archived ({done.last_words}). Nothing was changed.")
@@ -118,7 +118,7 @@ class FilesBefore(BaseModel):
 
     def kept(self, path: Path) -> KeptFile:
         """The copy of *path*; for a path that was not kept, a copy that says that there was no such file."""
-        return next((one for one in self.files if one.path == path), KeptFile(path=path))
+        return next((file for file in self.files if file.path == path), KeptFile(path=path))
 
     def data(self, path: Path) -> bytes | None:
         """The bytes that *path* held; None if there was no such file."""
@@ -134,8 +134,8 @@ def keep_before(wanted: Spec, folder: Path) -> FilesBefore:
     """Copy into *folder* every file that the window of *wanted* can change."""
     paths = [wanted.env_path, wanted.config_path, wanted.conf, *wanted.old_confs]
     files.make_folder(folder)
-    kept = [_keep_file(path, folder, number) for number, path in enumerate(p for p in paths if p is not None)]
-    return FilesBefore(link=files.link_target(wanted.current), files=kept, folder=folder)
+    copies = [_keep_file(path, folder, number) for number, path in enumerate(p for p in paths if p is not None)]
+    return FilesBefore(link=files.link_target(wanted.current), files=copies, folder=folder)
 
 
 def _keep_file(path: Path, folder: Path, number: int) -> KeptFile:
@@ -168,10 +168,10 @@ def read(folder: Path) -> Backup | None:
     except FileNotFoundError:
         return None
     try:
-        found = Backup.model_validate_json(text)
+        backup = Backup.model_validate_json(text)
     except ValueError as error:
         raise CallAPerson(f"{folder / MANIFEST}: it cannot be read. Look at the backup by hand.") from error
-    return found.model_copy(update={"before": found.before.model_copy(update={"folder": folder / "files"})})
+    return backup.model_copy(update={"before": backup.before.model_copy(update={"folder": folder / "files"})})
 
 
 def silent(wanted: Spec) -> Backup | None:
@@ -188,7 +188,7 @@ def left_out(wanted: Spec) -> list[Path]:
 def refuse_small_disk(wanted: Spec) -> None:
     """Raise Misuse if the backup would not fit: the code, the database twice (copy and scratch), and some slack."""
     code_bytes = archive_size_bytes(wanted.code_dir, left_out(wanted))
-    place = next(one for one in (wanted.rollout_dir, *wanted.rollout_dir.parents) if one.exists())
+    place = next(path for path in (wanted.rollout_dir, *wanted.rollout_dir.parents) if path.exists())
     nightly.refuse_small_disk(store.of(wanted), place, "or set another root", code_bytes)
 
 
@@ -209,19 +209,19 @@ def make(wanted: Spec, *, check: bool = False) -> StepAnswer:
             answer.say(f"An older backup is now {set_aside(wanted.backup_dir, 'older')}.")
         files.make_folder(wanted.backups_dir)
         journal.note(wanted.id, "backup", "begin")
-        made = _build(wanted, wanted.backup_dir, answer, live=True)
-        journal.note(wanted.id, "backup", "done", {"rows": made.rows if made.file else None})
-        _say_what_was_made(wanted, made, answer)
+        backup = _build(wanted, wanted.backup_dir, answer, live=True)
+        journal.note(wanted.id, "backup", "done", {"rows": backup.rows if backup.file else None})
+        _say_what_was_made(wanted, backup, answer)
         answer.say(*(f"Took away the old backup {name}." for name in _prune(wanted, journal)))
     return answer
 
 
 def _say_what_is_due(wanted: Spec, journal: RolloutJournal, answer: StepAnswer) -> None:
     state = journal.state(wanted.id)
-    found = read(wanted.backup_dir)
+    backup = read(wanted.backup_dir)
     used = any(note.id == wanted.id and note.step == "window" for note in journal.notes())
-    if found is not None and (state in {"half", "finished"} or not used):
-        answer.say(f"{wanted.backup_dir}: the backup is there, made {formatting.moment(found.made_at)}.")
+    if backup is not None and (state in {"half", "finished"} or not used):
+        answer.say(f"{wanted.backup_dir}: the backup is there, made {formatting.moment(backup.made_at)}.")
     elif state in {"half", "finished"}:
         raise CallAPerson(
             f"{wanted.backup_dir}: the window of this rollout was begun, and its backup is gone. Nothing was changed. "
@@ -232,17 +232,17 @@ def _say_what_is_due(wanted: Spec, journal: RolloutJournal, answer: StepAnswer) 
         answer.say(f"{wanted.backup_dir}: the code folder and {store.of(wanted).shown} would be backed up.")
 
 
-def _say_what_was_made(wanted: Spec, made: Backup, answer: StepAnswer) -> None:
-    rows = f"rows: {counted_rows(made)}" if made.file else "there is no database yet"
+def _say_what_was_made(wanted: Spec, backup: Backup, answer: StepAnswer) -> None:
+    rows = f"rows: {counted_rows(backup)}" if backup.file else "there is no database yet"
     answer.say(f"{wanted.backup_dir}: backed up and proved; {rows}.")
-    if made.code is not None and made.code.unsteady:
-        answer.say(f"Written to while they were archived: {', '.join(made.code.unsteady[:10])}.")
+    if backup.code is not None and backup.code.unsteady:
+        answer.say(f"Written to while they were archived: {', '.join(backup.code.unsteady[:10])}.")
     answer.more["backup"] = str(wanted.backup_dir)
 
 
-def counted_rows(made: NightlyBackup) -> str:
+def counted_rows(backup: NightlyBackup) -> str:
     """The rows of the copy, by table, in words."""
-    return ", ".join(f"{number} in {table}" for table, number in made.rows.items()) or "none"
+    return ", ".join(f"{number} in {table}" for table, number in backup.rows.items()) or "none"
 
 
 def copy_in_silence(wanted: Spec) -> Backup:
@@ -254,26 +254,26 @@ def copy_in_silence(wanted: Spec) -> Backup:
 
 
 def _build(wanted: Spec, target: Path, answer: StepAnswer, *, live: bool) -> Backup:
-    part, found, copied, code = nightly.begun(target), store.of(wanted), None, None
-    if found.exists():
+    part, database, copied, code = nightly.begun(target), store.of(wanted), None, None
+    if database.exists():
         with answer.timed("1 copy the database"):
-            copied = nightly.proved(found, part) if live else found.copy(part)
+            copied = nightly.proved(database, part) if live else database.copy(part)
     if live:
         with answer.timed("1 archive the code folder"):
             code = archive(wanted.code_dir, part / "code.tar", left_out(wanted))
         files.write_json(part / WANTED, wanted.model_dump(mode="json"))
-    made = Backup(
+    backup = Backup(
         id=wanted.id,
         name=f"{wanted.role}-{wanted.name}",
         folder=str(target),
-        database=found.shown,
+        database=database.shown,
         version=wanted.version,
         made_at=time.time(),
         before=keep_before(wanted, part / "files"),
         code=code,
         **(copied.model_dump() if copied else {}),
     )
-    return nightly.finished(made, part)
+    return nightly.finished(backup, part)
 
 
 def set_aside(folder: Path, why: str) -> Path:
@@ -288,9 +288,11 @@ def set_aside(folder: Path, why: str) -> Path:
 def _prune(wanted: Spec, journal: RolloutJournal) -> list[str]:
     """Delete the oldest backups beyond `keep`, except those of rollouts that can still be rolled back."""
     history, folder = journal.history(), wanted.backups_dir
-    made = sorted(((found.made_at, one) for one in folder.iterdir() if (found := read(one)) is not None), reverse=True)
+    dated = sorted(
+        ((backup.made_at, path) for path in folder.iterdir() if (backup := read(path)) is not None), reverse=True
+    )
     needed = {wanted.id, history.half, *history.standing}
-    return nightly.prune(folder, wanted.role, [one for _, one in made], wanted.keep, needed)
+    return nightly.prune(folder, wanted.role, [path for _, path in dated], wanted.keep, needed)
 
 
 # -- the last resort of a rollback ----------------------------------------------------------------------------------
@@ -298,34 +300,34 @@ def _prune(wanted: Spec, journal: RolloutJournal) -> list[str]:
 
 def restorable(wanted: Spec) -> SqliteFile:
     """The database of *wanted*; raises Misuse for one on a server, where others may work in it."""
-    found = store.of(wanted)
-    if isinstance(found, SqliteFile):
-        return found
+    database = store.of(wanted)
+    if isinstance(database, SqliteFile):
+        return database
     raise Misuse(
-        f"{found.shown}: restore_database restores SQLite files only. Nothing was changed. Roll back without it; "
+        f"{database.shown}: restore_database restores SQLite files only. Nothing was changed. Roll back without it; "
         f"then read RUNBOOK.md, How do I restore the database?"
     )
 
 
 def restore(wanted: Spec, copied: Backup) -> list[str]:
     """Keep what was written since the copy as JSON, then put the copy in the database's place; returns sentences."""
-    folder, found = wanted.backup_dir, restorable(wanted)
+    folder, database = wanted.backup_dir, restorable(wanted)
     file = copied.file_in(folder / SILENT)
-    said: list[str] = []
-    if found.exists():
-        if file is not None and found.is_copy(file):
-            return [f"{found.shown}: it is the copy already."]
+    sentences: list[str] = []
+    if database.exists():
+        if file is not None and database.is_copy(file):
+            return [f"{database.shown}: it is the copy already."]
         target = files.free(folder / "rows-since.json")
-        number = _keep(found.rows_since(file), target)
+        number = _keep(database.rows_since(file), target)
         # The backup's folder is renamed at the end, and the last sentence of the answer has its new name.
-        said.append(f"{target.name} in the backup: {number} rows written since the copy.")
+        sentences.append(f"{target.name} in the backup: {number} rows written since the copy.")
     if file is None:
-        found.clear()
-        return [*said, f"{found.shown}: taken away, as there was none."]
+        database.clear()
+        return [*sentences, f"{database.shown}: taken away, as there was none."]
     if sha256(file) != copied.sha256:
         raise CallAPerson(f"{file}: it is not what was copied (its SHA-256 differs). The database was left as it is.")
-    found.put_back(file, copied.rows, wanted.user)
-    return [*said, f"{found.shown}: restored from {file}."]
+    database.put_back(file, copied.rows, wanted.user)
+    return [*sentences, f"{database.shown}: restored from {file}."]
 
 
 def _keep(since: Iterator[tuple[str, Row]], target: Path) -> int:
@@ -334,9 +336,9 @@ def _keep(since: Iterator[tuple[str, Row]], target: Path) -> int:
     files.make_private(part)
     with part.open("w", encoding="utf-8") as file:
         file.write("{")
-        for at, (table, some) in enumerate(groupby(since, lambda one: one[0])):
+        for at, (table, changed) in enumerate(groupby(since, lambda pair: pair[0])):
             file.write(f"{',' if at else ''}\n {json.dumps(table, ensure_ascii=False)}: [")
-            for row, (_, values) in enumerate(some):
+            for row, (_, values) in enumerate(changed):
                 file.write(f"{',' if row else ''}\n  {json.dumps(values, ensure_ascii=False, default=str)}")
                 number += 1
             file.write("\n ]")

@@ -56,23 +56,23 @@ class NightlyBackup(BaseModel):
 M = TypeVar("M", bound=NightlyBackup)
 
 
-def make(found: Store, name: str, into: Path) -> NightlyBackup:
+def make(database: Store, name: str, into: Path) -> NightlyBackup:
     """Copy the database of *name* into a new folder of *into*, prove the copy, and test its restore.
 
     Raises Misuse if there is no such database or no room, TryAgain if another backup is under way, CallAPerson
     if the database or its copy is damaged.
     """
-    if not found.exists():
-        raise Misuse(f"{found.shown}: there is no such database. Set the database URL, or go to its folder.")
-    refuse_small_disk(found, into, "keep fewer, or name another folder by --into")
+    if not database.exists():
+        raise Misuse(f"{database.shown}: there is no such database. Set the database URL, or go to its folder.")
+    refuse_small_disk(database, into, "keep fewer, or name another folder by --into")
     at = time.time()
     target = into / f"{name}-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime(at))}"
     if target.exists():
         raise TryAgain(f"{target}: a backup of this second is there already.")
     part = begun(target)
-    copied = proved(found, part)
+    copied = proved(database, part)
     return finished(
-        NightlyBackup(name=name, folder=str(target), database=found.shown, made_at=at, **copied.model_dump()), part
+        NightlyBackup(name=name, folder=str(target), database=database.shown, made_at=at, **copied.model_dump()), part
     )
 
 
@@ -85,48 +85,50 @@ def begun(target: Path) -> Path:
     return part
 
 
-def proved(found: Store, part: Path) -> Copy:
+def proved(database: Store, part: Path) -> Copy:
     """Copy the database into *part*, and try its restore."""
-    copied = found.copy(part)
-    found.try_restore(copied, part)
+    copied = database.copy(part)
+    database.try_restore(copied, part)
     return copied
 
 
-def finished(made: M, part: Path) -> M:
+def finished(manifest: M, part: Path) -> M:
     """Write the manifest, and give *part* its name; all of it is on the disk when this returns."""
-    files.write_json(part / backups.MANIFEST, made.model_dump(mode="json"))
+    files.write_json(part / backups.MANIFEST, manifest.model_dump(mode="json"))
     files.sync_folder(part)
-    part.rename(made.path)
-    files.sync_folder(made.path.parent)
-    return made
+    part.rename(manifest.path)
+    files.sync_folder(manifest.path.parent)
+    return manifest
 
 
-def noted(made: NightlyBackup, where: str) -> NightlyBackup:
+def noted(manifest: NightlyBackup, where: str) -> NightlyBackup:
     """Record in the manifest that a copy of the backup is also at *where*."""
-    told = made.model_copy(update={"copied_to": where, "copied_at": time.time()})
-    files.write_json(made.path / backups.MANIFEST, told.model_dump(mode="json"))
-    return told
+    copied = manifest.model_copy(update={"copied_to": where, "copied_at": time.time()})
+    files.write_json(manifest.path / backups.MANIFEST, copied.model_dump(mode="json"))
+    return copied
 
 
-def restore(found: Store, name: str, folder: Path) -> NightlyBackup:
+def restore(database: Store, name: str, folder: Path) -> NightlyBackup:
     """Put the backup of *name* in *folder* in the place of the database, which no program may have open.
 
     Raises Misuse if it is no backup of *name* or somebody uses the database, CallAPerson if the backup is damaged.
     """
     try:
-        made = NightlyBackup.model_validate_json((folder / backups.MANIFEST).read_text(encoding="utf-8"))
+        manifest = NightlyBackup.model_validate_json((folder / backups.MANIFEST).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise Misuse(f"{folder}: it holds no finished backup. See what there is: ls {folder.parent}") from error
-    if made.name != name or not made.file:
-        raise Misuse(f"{folder}: it is a backup of {made.name if made.file else 'no database'}, and {name} was named.")
-    if sha256(folder / made.file) != made.sha256:
-        raise CallAPerson(
-            f"{folder / made.file}: it is not what was copied (its SHA-256 differs). Nothing was changed."
+    if manifest.name != name or not manifest.file:
+        raise Misuse(
+            f"{folder}: it is a backup of {manifest.name if manifest.file else 'no database'}, and {name} was named."
         )
-    found.refuse_company()
+    if sha256(folder / manifest.file) != manifest.sha256:
+        raise CallAPerson(
+            f"{folder / manifest.file}: it is not what was copied (its SHA-256 differs). Nothing was changed."
+        )
+    database.refuse_company()
     # Not by the environment: who became another user has the former name there.
-    found.put_back(folder / made.file, made.rows, pwd.getpwuid(os.geteuid()).pw_name)
-    return made
+    database.put_back(folder / manifest.file, manifest.rows, pwd.getpwuid(os.geteuid()).pw_name)
+    return manifest
 
 
 def prune(into: Path, prefix: str, newest: Iterable[Path], keep: int, needed: Container[str | None] = ()) -> list[str]:
@@ -137,7 +139,7 @@ def prune(into: Path, prefix: str, newest: Iterable[Path], keep: int, needed: Co
     """
     for half in into.glob(f"{prefix}-*.part"):
         shutil.rmtree(half)
-    gone = [one for one in [*newest][keep:] if one.name not in needed]
+    gone = [path for path in [*newest][keep:] if path.name not in needed]
     for folder in gone:
         (folder / backups.MANIFEST).unlink()  # without a manifest it is no backup any more
         shutil.rmtree(folder)
@@ -164,9 +166,9 @@ def alone(into: Path) -> Iterator[None]:
         os.close(lock)
 
 
-def refuse_small_disk(found: Store, place: Path, remedy: str, more_bytes: int = 0) -> None:
+def refuse_small_disk(database: Store, place: Path, remedy: str, more_bytes: int = 0) -> None:
     """Raise Misuse if *place* has no room for the database twice (its copy, its tried restore) and *more_bytes*."""
-    size = found.needs_bytes
+    size = database.needs_bytes
     needed, free = more_bytes + 2 * size + SLACK_BYTES, shutil.disk_usage(place).free
     if free < needed:
         parts = f"{more_bytes / 1e6:,.0f} MB of code, " if more_bytes else ""
@@ -224,7 +226,7 @@ def copy_away(folder: Path, target: CopyTarget) -> None:
     here = re.sub(r'(["\\])', r"\\\1", str(folder))  # quoted: else a blank would end it, and `[` be a pattern
     _sftp(target, f"-mkdir {target.folder}", f'put -pR "{here}" {there}.part')
     come = _sizes(_sftp(target, f"ls -ln {there}.part"))
-    sent = {one.name: one.stat().st_size for one in folder.iterdir()}
+    sent = {path.name: path.stat().st_size for path in folder.iterdir()}
     if come != sent:
         raise CallAPerson(f"{target}: of {folder.name} {come} has come, and {sent} was sent. Is its disk full?")
     _sftp(target, f"rename {there}.part {there}")
@@ -233,15 +235,15 @@ def copy_away(folder: Path, target: CopyTarget) -> None:
 def sweep_away(name: str, target: CopyTarget) -> None:
     """Delete what copies of *name* that were broken off have left there: they can fill a disk. Raises TryAgain."""
     _sftp(target, f"-mkdir {target.folder}")
-    for one in _named(name, target, r"\.part"):
-        _sftp(target, f"-rm {target.folder}/{one}/*", f"rmdir {target.folder}/{one}")
+    for folder_name in _named(name, target, r"\.part"):
+        _sftp(target, f"-rm {target.folder}/{folder_name}/*", f"rmdir {target.folder}/{folder_name}")
 
 
 def prune_away(name: str, target: CopyTarget, keep: int) -> list[str]:
     """Take the oldest copies of *name* beyond the newest *keep* away; returns their names."""
     gone = _named(name, target)[:-keep]
-    for one in gone:
-        _sftp(target, f"rm {target.folder}/{one}/*", f"rmdir {target.folder}/{one}")
+    for folder_name in gone:
+        _sftp(target, f"rm {target.folder}/{folder_name}/*", f"rmdir {target.folder}/{folder_name}")
     return gone
 
 
@@ -249,7 +251,7 @@ def _named(name: str, target: CopyTarget, more: str = "") -> list[str]:
     """The folders of *name* there, the oldest first; *more* is a pattern that ends their names."""
     listed = _sftp(target, f"ls -1 {target.folder}").splitlines()
     named = re.compile(rf"{re.escape(name)}-\d{{8}}T\d{{6}}Z{more}")
-    return sorted({one for one in (line.strip().rpartition("/")[2] for line in listed) if named.fullmatch(one)})
+    return sorted({last for last in (line.strip().rpartition("/")[2] for line in listed) if named.fullmatch(last)})
 
 
 def _sizes(listed: str) -> dict[str, int]:
@@ -275,9 +277,9 @@ def _sftp(target: CopyTarget, *commands: str) -> str:
 
     lines: list[str] = []  # all of them: of a program's output only the end is kept
     argv.append(f"{target.user}@{target.host}")
-    given = "".join(f"{one}\n" for one in commands).encode()
+    given = "".join(f"{command}\n" for command in commands).encode()
     done = asyncio.run(subprocesses.run(argv, timeout_s=COPY_TIMEOUT_S, stdin=given, on_line=lines.append))
     if done.returncode != 0:
-        said = " ".join(line for line in done.errors.splitlines() if "mkdir" not in line)[-300:].strip()
-        raise TryAgain(f"{target}: {commands[-1].partition(' ')[0]} failed ({said or 'no reason'}).")
+        errors = " ".join(line for line in done.errors.splitlines() if "mkdir" not in line)[-300:].strip()
+        raise TryAgain(f"{target}: {commands[-1].partition(' ')[0]} failed ({errors or 'no reason'}).")
     return "\n".join(lines)

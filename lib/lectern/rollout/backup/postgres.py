@@ -72,8 +72,8 @@ class PostgresServer:
     @contextmanager
     def reading(self) -> Iterator[Connection]:
         """A connection that sees the database as it is at one instant, and changes nothing."""
-        with self.connected(isolation_level="REPEATABLE READ", postgresql_readonly=True) as found, found.begin():
-            yield found
+        with self.connected(isolation_level="REPEATABLE READ", postgresql_readonly=True) as reader, reader.begin():
+            yield reader
 
     @contextmanager
     def untouched(self) -> Iterator[None]:
@@ -99,10 +99,10 @@ class PostgresServer:
     def try_restore(self, copied: Copy, folder: Path) -> None:
         """Restore the copy in *folder* into a scratch database and compare; raises CallAPerson if they differ."""
         with self._scratch(folder / copied.file) as restored, restored.reading() as connection:
-            found = rows(connection)
-        if found != copied.rows:
+            counted = rows(connection)
+        if counted != copied.rows:
             raise CallAPerson(
-                f"{folder / copied.file}: restored to try it, it has other rows ({found}) than were copied "
+                f"{folder / copied.file}: restored to try it, it has other rows ({counted}) than were copied "
                 f"({copied.rows}). Nothing was changed. Look at the server's log and its disk."
             )
 
@@ -158,7 +158,7 @@ class PostgresServer:
                     "backend_type = 'client backend'"
                 )
             )
-            return sorted(str(one) for one in others.scalars())
+            return sorted(str(program) for program in others.scalars())
 
     def _run(self, argv: list[str]) -> None:
         """Run one of PostgreSQL's programs; the password is in its environment, which only its own user can read."""
@@ -186,14 +186,14 @@ class PostgresServer:
         try:
             yield
         except DBAPIError as error:
-            found, user = " ".join(str(error.orig or error).split()), self.address.username
-            if "permission denied to create database" in found:
+            words, user = " ".join(str(error.orig or error).split()), self.address.username
+            if "permission denied to create database" in words:
                 raise Misuse(
                     f"{self.shown}: a backup is proved by a restore into a scratch database, and the user {user} may "
                     f"not make one. Type on the server, as postgres: psql -c 'alter role {user} createdb'"
                 ) from error
-            kind = TryAgain if error.connection_invalidated or "connect" in found else CallAPerson
-            raise kind(f"{self.shown}: PostgreSQL refused ({found}). Nothing was changed.") from error
+            kind = TryAgain if error.connection_invalidated or "connect" in words else CallAPerson
+            raise kind(f"{self.shown}: PostgreSQL refused ({words}). Nothing was changed.") from error
 
 
 def tables(connection: Connection) -> list[str]:

@@ -113,12 +113,12 @@ class SqliteFile:
             engine = open_database(scratch.url)
             try:
                 with _in_words(scratch.file), reading(engine) as connection:
-                    found = rows(connection.exec_driver_sql)
+                    counted = rows(connection.exec_driver_sql)
             finally:
                 engine.dispose()
-            if found != copied.rows:
+            if counted != copied.rows:
                 raise CallAPerson(
-                    f"{folder / copied.file}: restored to try it, it has other rows ({found}) than were copied "
+                    f"{folder / copied.file}: restored to try it, it has other rows ({counted}) than were copied "
                     f"({copied.rows}). Does the disk keep what is written to it? Nothing was changed."
                 )
         finally:
@@ -159,8 +159,8 @@ class SqliteFile:
 
     def clear(self) -> None:
         """Delete the database."""
-        for one in self.files:
-            files.remove(one)
+        for file in self.files:
+            files.remove(file)
 
     def give(self, user: str) -> None:
         """Give a database that root has just made to *user*."""
@@ -189,10 +189,10 @@ def proved(file: Path) -> Copy:
     """See that the copy *file*, which no other program uses, is a whole database; raises CallAPerson if it is not."""
     alone = f"{file.as_uri()}?mode=ro&immutable=1"  # reading it leaves nothing beside the file
     with _in_words(file), closing(sqlite3.connect(alone, uri=True, isolation_level=None)) as connection:
-        found = [row[0] for row in connection.execute("PRAGMA integrity_check(3)")]
-        if found != ["ok"]:
+        words = [row[0] for row in connection.execute("PRAGMA integrity_check(3)")]
+        if words != ["ok"]:
             raise CallAPerson(
-                f"{file}: the copy is damaged, so the database is ({'; '.join(map(str, found))}). Nothing was changed. "
+                f"{file}: the copy is damaged, so the database is ({'; '.join(map(str, words))}). Nothing was changed. "
                 f"Mend it by hand (sqlite3 ... .recover) before any rollout."
             )
         return Copy(file=file.name, size_bytes=file.stat().st_size, sha256=sha256(file), rows=rows(connection.execute))
@@ -215,8 +215,8 @@ def _put(copied: Path, file: Path, owner: files.Owner) -> None:
     """
     part = file.with_name(f".{file.name}.part")
     part.unlink(missing_ok=True)
-    made = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with copied.open("rb") as source, os.fdopen(made, "wb") as target:
+    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with copied.open("rb") as source, os.fdopen(descriptor, "wb") as target:
         shutil.copyfileobj(source, target)
         target.flush()
         os.fsync(target.fileno())
@@ -232,7 +232,7 @@ def _new(connection: sqlite3.Connection, table: str, before: list[str] | None) -
     here = _columns(connection, "main", table)
     among = f"SELECT {', '.join(map(quoted, here))} FROM main.{quoted(table)} AS new"  # noqa: S608 (quoted)
     if before is not None:
-        same = " AND ".join(f"new.{quoted(one)} IS old.{quoted(one)}" for one in here if one in before)
+        same = " AND ".join(f"new.{quoted(column)} IS old.{quoted(column)}" for column in here if column in before)
         among += f" WHERE NOT EXISTS (SELECT 1 FROM copied.{quoted(table)} AS old WHERE {same or 1})"  # noqa: S608
     for row in connection.execute(among):
         yield dict(zip(here, map(_jsonable, row), strict=True))

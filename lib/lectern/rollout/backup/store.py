@@ -29,9 +29,9 @@ def of(wanted: Spec) -> Store:
 
 
 @contextmanager
-def opened(found: Store) -> Iterator[Engine]:
+def opened(database: Store) -> Iterator[Engine]:
     """An engine for the database, which is disposed of at the end."""
-    engine = open_database(found.url)
+    engine = open_database(database.url)
     try:
         yield engine
     finally:

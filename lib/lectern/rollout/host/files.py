@@ -22,19 +22,19 @@ class Owner:
     @classmethod
     def of(cls, path: Path) -> "Owner":
         """The owner and mode that *path* has."""
-        found = path.stat()
-        return cls(found.st_uid, found.st_gid, stat.S_IMODE(found.st_mode))
+        status = path.stat()
+        return cls(status.st_uid, status.st_gid, stat.S_IMODE(status.st_mode))
 
     @classmethod
     def user(cls, name: str, mode: int) -> "Owner":
         """The user *name* and that user's group; raises Misuse if there is no such user."""
         try:
-            found = pwd.getpwnam(name)
+            user = pwd.getpwnam(name)
         except KeyError as error:
             raise Misuse(
                 f"There is no user {name} on this host. Make it (useradd {name}) or correct `user`."
             ) from error
-        return cls(found.pw_uid, found.pw_gid, mode)
+        return cls(user.pw_uid, user.pw_gid, mode)
 
 
 PRIVATE = Owner(os.geteuid(), os.getegid(), 0o600)
@@ -78,8 +78,8 @@ def write(path: Path, data: bytes, owner: Owner | None = None) -> None:
 
 
 def _give(descriptor: int, owner: Owner) -> None:
-    found = os.fstat(descriptor)
-    if (found.st_uid, found.st_gid) != (owner.uid, owner.gid):
+    status = os.fstat(descriptor)
+    if (status.st_uid, status.st_gid) != (owner.uid, owner.gid):
         os.fchown(descriptor, owner.uid, owner.gid)
     os.fchmod(descriptor, owner.mode)
 
@@ -130,10 +130,10 @@ def make_folder(path: Path, mode: int = 0o700) -> None:
 
 def free(path: Path) -> Path:
     """*path* or, if that exists, the first of ``NAME-2.SUFFIX``, ``NAME-3.SUFFIX`` and so on that does not."""
-    found, number = path, 2
-    while found.exists():
-        found, number = path.with_name(f"{path.stem}-{number}{path.suffix}"), number + 1
-    return found
+    file, number = path, 2
+    while file.exists():
+        file, number = path.with_name(f"{path.stem}-{number}{path.suffix}"), number + 1
+    return file
 
 
 def switch_link(link: Path, target: str) -> None:

@@ -24,8 +24,8 @@ def render_instance(wanted: Spec, journal: RolloutJournal) -> None:
     What the journal does not know is somebody else's, and stays. The instance's ``venv`` points to that of the release;
     a program that is called by this path finds the settings beside it.
     """
-    for one in (wanted.instance.parent, wanted.instance):
-        files.make_folder(one, 0o755)
+    for path in (wanted.instance.parent, wanted.instance):
+        files.make_folder(path, 0o755)
     files.switch_link(wanted.instance / "venv", f"../../releases/{wanted.version}/venv")
     files.write(wanted.instance / SETTINGS, _settings(wanted).encode(), files.Owner.user(wanted.user, 0o600))
     files.write(wanted.instance / PROGRAM, wanted.program_conf.encode(), files.PUBLIC)
@@ -40,7 +40,7 @@ def pending_settings(wanted: Spec) -> list[TextDifference]:
     file, new = wanted.instance / SETTINGS, _settings(wanted)
     if env_file.read(file) == new:
         return []
-    shown = [env_file.shown(one, env_file.values(one)) for one in (env_file.read(wanted.current / SETTINGS), new)]
+    shown = [env_file.shown(text, env_file.values(text)) for text in (env_file.read(wanted.current / SETTINGS), new)]
     return [TextDifference(str(file), *shown)]
 
 
@@ -50,17 +50,19 @@ def _settings(wanted: Spec) -> str:
 
 def pending(wanted: Spec) -> list[TextDifference]:
     """The differences that `apply` would make."""
-    found: list[TextDifference] = []
+    differences: list[TextDifference] = []
     target, now = _target(wanted), host_files.link_target(wanted.current)
     if now != target:
-        found.append(TextDifference(str(wanted.current), f"{now}\n" if now else "", f"{target}\n"))
-    found += pending_settings(wanted)
+        differences.append(TextDifference(str(wanted.current), f"{now}\n" if now else "", f"{target}\n"))
+    differences += pending_settings(wanted)
     text = wanted.conf.read_text(encoding="utf-8") if wanted.conf.exists() else ""
     if text != wanted.program_conf or host_files.link_target(wanted.conf) != _program(wanted):
-        found.append(TextDifference(str(wanted.conf), text, wanted.program_conf))
+        differences.append(TextDifference(str(wanted.conf), text, wanted.program_conf))
     # An old file can hold secrets (environment=), so only its removal is shown.
-    found += [TextDifference(str(old), "in use\n", "kept in the backup\n") for old in wanted.old_confs if old.exists()]
-    return found
+    differences += [
+        TextDifference(str(old), "in use\n", "kept in the backup\n") for old in wanted.old_confs if old.exists()
+    ]
+    return differences
 
 
 def _target(wanted: Spec) -> str:
@@ -78,44 +80,46 @@ def _places(wanted: Spec) -> list[Path]:
 def apply(wanted: Spec) -> list[str]:
     """Point the link to the instance, remove the old programs' files, and link the new program's file."""
     host_files.sweep(*_places(wanted))
-    said: list[str] = []
+    sentences: list[str] = []
     if host_files.link_target(wanted.current) != _target(wanted):
         host_files.switch_link(wanted.current, _target(wanted))
-        said.append(f"{wanted.current}: leads to {_target(wanted)} now.")
-    said += [f"{old}: taken out; it is in the backup." for old in wanted.old_confs if host_files.remove(old)]
+        sentences.append(f"{wanted.current}: leads to {_target(wanted)} now.")
+    sentences += [f"{old}: taken out; it is in the backup." for old in wanted.old_confs if host_files.remove(old)]
     if host_files.link_target(wanted.conf) != _program(wanted):
         host_files.remove(wanted.conf)
         host_files.switch_link(wanted.conf, _program(wanted))
-        said.append(f"{wanted.conf}: leads to {_program(wanted)} now.")
-    return said
+        sentences.append(f"{wanted.conf}: leads to {_program(wanted)} now.")
+    return sentences
 
 
 def take_back(wanted: Spec, before: FilesBefore) -> list[str]:
     """Restore the link and supervisor's files as they were *before*; what a person has put there since stays."""
     host_files.sweep(*_places(wanted))
-    said: list[str] = []
+    sentences: list[str] = []
     if host_files.link_target(wanted.current) != before.link:
         if before.link is None:
             host_files.remove(wanted.current)
         else:
             host_files.switch_link(wanted.current, before.link)
-        said.append(f"{wanted.current}: leads to {before.link or 'nothing'} again.")
+        sentences.append(f"{wanted.current}: leads to {before.link or 'nothing'} again.")
     # If a release is behind, the new program's file leads to its instance by now, unless somebody took it away.
     if before.data(wanted.conf) is not None and not wanted.conf.exists():
         host_files.switch_link(wanted.conf, _program(wanted))
-        said.append(f"{wanted.conf}: put back.")
+        sentences.append(f"{wanted.conf}: put back.")
     elif before.data(wanted.conf) is None and host_files.remove(wanted.conf):
-        said.append(f"{wanted.conf}: taken out.")
+        sentences.append(f"{wanted.conf}: taken out.")
     for path in wanted.old_confs:
         data = before.data(path)
         if data is None or (path.exists() and path.read_bytes() == data):
             continue
         if path.exists():
-            said.append(f"{path}: somebody wrote it since the window; left as it is, the old one is in the backup.")
+            sentences.append(
+                f"{path}: somebody wrote it since the window; left as it is, the old one is in the backup."
+            )
         else:
             host_files.write(path, data, before.kept(path).owner)
-            said.append(f"{path}: put back.")
-    return said
+            sentences.append(f"{path}: put back.")
+    return sentences
 
 
 def is_back(wanted: Spec, before: FilesBefore) -> bool:

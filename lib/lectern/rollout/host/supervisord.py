@@ -68,21 +68,21 @@ class Supervisord:
         The exit code does not count: it is 3 if any program is stopped, and 1 during a reload.
         """
         answer = self._call("status")
-        found: dict[str, ProgramState] = {}
+        states: dict[str, ProgramState] = {}
         for line in answer.output.splitlines():
             match = _LINE.match(line)
             if match is not None:
-                found[match[1]] = match[2]  # type: ignore[assignment]  # the pattern has the words of the type
+                states[match[1]] = match[2]  # type: ignore[assignment]  # the pattern has the words of the type
             elif line.strip():
                 raise self._silent(line)
         if answer.returncode not in {0, 3}:
             raise self._silent(answer.last_words)
-        return found
+        return states
 
-    def _silent(self, said: str) -> TryAgain:
+    def _silent(self, answer: str) -> TryAgain:
         return TryAgain(
             f"supervisord does not answer `{' '.join(self._argv)} status` "
-            f"({said.strip()[:_WORDS] or 'it says nothing'}). Start it (systemctl start supervisor), run this again."
+            f"({answer.strip()[:_WORDS] or 'it says nothing'}). Start it (systemctl start supervisor), run this again."
         )
 
     def states_or_none(self) -> States | None:
@@ -160,9 +160,9 @@ def wait_for(look: Callable[[], T | None], timeout_s: float, failure: Callable[[
     """What *look* returns once it is not None; raises CallAPerson with the text of *failure* after *timeout_s*."""
     give_up_at = time.monotonic() + timeout_s
     while True:
-        found = look()
-        if found is not None:
-            return found
+        result = look()
+        if result is not None:
+            return result
         if time.monotonic() >= give_up_at:
             raise CallAPerson(failure())
         beat()
@@ -189,13 +189,13 @@ def as_before(
             return None
         unlike = False
         for name, state in before.items():
-            found = now.get(name)
-            if state in _RAN and found != "RUNNING":
+            here = now.get(name)
+            if state in _RAN and here != "RUNNING":
                 unlike = True
-                if found == "STOPPED" and name not in done:
+                if here == "STOPPED" and name not in done:
                     supervisor.start(name)
                     done[name] = f"{name}: a reload does not start it; started, as it ran before"
-            elif state == "STOPPED" and found in _AT_WORK:
+            elif state == "STOPPED" and here in _AT_WORK:
                 unlike = True
                 supervisor.stop(name)
                 done[name] = f"{name}: the reload started it; stopped again, as it was before"
@@ -206,9 +206,9 @@ def as_before(
         unlike = [name for name in sorted(ran(before)) if now.get(name) != "RUNNING"]
         name = next(iter(unlike), "")
         words = supervisor.last_words(name) if name in now else "supervisord does not know it any more"
-        told = ", ".join(f"{one} is {now.get(one, 'gone')}" for one in unlike)
+        text = ", ".join(f"{name} is {now.get(name, 'gone')}" for name in unlike)
         return (
-            f"{told or 'Programs are not as before'} {timeout_s:g} s after the reload, and ran before it; "
+            f"{text or 'Programs are not as before'} {timeout_s:g} s after the reload, and ran before it; "
             f"it said last: {words or 'nothing'}. See supervisorctl tail {name} stderr."
         )
 
@@ -257,18 +257,18 @@ class Health:
 
     def _answers_well(self) -> bool:
         try:
-            found = httpx.get(self.wanted.health_url, timeout=ASK_TIMEOUT_S, trust_env=False)
+            response = httpx.get(self.wanted.health_url, timeout=ASK_TIMEOUT_S, trust_env=False)
         except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:  # the latter two: no address
             self.answer = f"not ({error})"
             return False
         try:
-            told: Any = found.json()
+            body: Any = response.json()
         except ValueError:
-            self.answer = f"{found.status_code} and no JSON: {found.text[:80]!r}"
+            self.answer = f"{response.status_code} and no JSON: {response.text[:80]!r}"
             return False
-        self.answer = f"{found.status_code} {told}"[:200]
+        self.answer = f"{response.status_code} {body}"[:200]
         expected = {"version": self.wanted.version, "role": self.wanted.role, "name": self.wanted.name, "ready": True}
-        return isinstance(told, dict) and all(told.get(key) == value for key, value in expected.items())
+        return isinstance(body, dict) and all(body.get(key) == value for key, value in expected.items())
 
     def fault(self) -> str:
         """What is wrong with the program, in one sentence, with its own last words."""

@@ -51,7 +51,7 @@ def edited(text: str, wanted: Mapping[str, str]) -> str:
     """
     for name, value in wanted.items():
         written = _written(_raw(value))
-        for key in [*(one for one in values(text) if one != name and one.lower() == name.lower()), name]:
+        for key in [*(other for other in values(text) if other != name and other.lower() == name.lower()), name]:
             tried = (text, _in_place(text, key, written), _appended(text, f"{key}={written}"))
             text = _first(tried, text, key, _raw(value))
     return text
@@ -71,11 +71,11 @@ def taken_back(text: str, wanted: Mapping[str, str], before: str) -> str:
 
 def _first(tried: Iterable[str], text: str, name: str, value: str | None) -> str:
     """The first text in which *name* has *value* and all other names have the value of *text*; raises Misuse."""
-    others = {key: its for key, its in values(text).items() if key != name}
-    for one in tried:
-        found = values(one)
-        if found.pop(name, None) == value and found == others:
-            return one
+    others = {key: old for key, old in values(text).items() if key != name}
+    for candidate in tried:
+        read_back = values(candidate)
+        if read_back.pop(name, None) == value and read_back == others:
+            return candidate
     bad = next((b.original.line for b in _bindings(text) if b.error), "unknown")
     raise Misuse(
         f"line {bad} cannot be read (is a quote open?), and what is added below would become a part of it. Close the "
@@ -90,22 +90,22 @@ def loaded(text: str) -> Mapping[str, str | None]:
 
 def missing_from(text: str, wanted: Mapping[str, str]) -> list[str]:
     """The names whose values are not as *wanted*."""
-    found = loaded(text)
-    return [name for name, value in wanted.items() if found.get(name) != value]
+    there = loaded(text)
+    return [name for name, value in wanted.items() if there.get(name) != value]
 
 
 def shown(text: str, names: Iterable[str]) -> str:
     """The lines of *names* only, for people; a value is masked if it is a secret, a URL, or of no known setting."""
-    found = values(text)
-    seen = {name: (found[name] or "").encode("unicode_escape").decode() for name in names if name in found}
+    there = values(text)
+    seen = {name: (there[name] or "").encode("unicode_escape").decode() for name in names if name in there}
     return "".join(f"{name}={value if _is_harmless(name, value) else MASK}\n" for name, value in seen.items())
 
 
 def secrets(settings: Mapping[str, str]) -> set[str]:
     """What of the values of *settings* nobody may see, wherever it stands: secrets, and the passwords of URLs."""
-    found = {value for name, value in settings.items() if not _is_open(name)}
+    secret_values = {value for name, value in settings.items() if not _is_open(name)}
     passwords = {urlsplit(value).password or "" for value in settings.values() if "://" in value}
-    return {one for one in {*found, *passwords, *map(unquote, passwords)} if len(one) >= SHORTEST}
+    return {secret for secret in {*secret_values, *passwords, *map(unquote, passwords)} if len(secret) >= SHORTEST}
 
 
 def _is_harmless(name: str, value: str) -> bool:
@@ -132,19 +132,19 @@ def _line(text: str, name: str) -> re.Match[str] | None:
 
 def _in_place(text: str, name: str, written: str) -> str:
     """*text* with another value in the line of the name; spaces, ``export`` and the comment stay."""
-    one = _line(text, name)
-    return text if one is None else text[: one.start("value")] + written + text[one.end("value") :]
+    match = _line(text, name)
+    return text if match is None else text[: match.start("value")] + written + text[match.end("value") :]
 
 
 def _without(text: str, name: str) -> str:
-    one = _line(text, name)
-    return text if one is None else text[: one.start("head")] + _NEWLINE.sub("", text[one.end() :], count=1)
+    match = _line(text, name)
+    return text if match is None else text[: match.start("head")] + _NEWLINE.sub("", text[match.end() :], count=1)
 
 
 def _appended(text: str, line: str) -> str:
     """*text* with *line* at its end, in its own style: its line ends, and none after the last line if it has none."""
-    found = _NEWLINE.search(text)
-    end = found[0] if found else "\n"
+    newline = _NEWLINE.search(text)
+    end = newline[0] if newline else "\n"
     if not text.strip("\ufeff") or text.endswith(("\n", "\r")):
         return text + line + end
     return text + end + line

@@ -28,7 +28,7 @@ class SettingsFile:
     def pending(self) -> list[TextDifference]:
         """What `apply` would change, masked. Raises Misuse if the file cannot be read."""
         text, new = self.kind.read(self.path), self.new()
-        shown = [self.kind.shown(one, self.wanted) for one in (text, new)]
+        shown = [self.kind.shown(version, self.wanted) for version in (text, new)]
         return [] if new == text else [TextDifference(str(self.path), *shown)]
 
     def new(self) -> str:
@@ -58,7 +58,7 @@ class SettingsFile:
         """Restore the file as it was *before*, byte for byte; from a file edited since, remove only our values."""
         files.sweep(self.path)
         try:
-            now, back, said = self._back(before)
+            now, back, sentence = self._back(before)
         except Misuse as error:
             return [f"{error.message} It was left as it is; the one from before is in the backup."]
         if now == back:
@@ -67,7 +67,7 @@ class SettingsFile:
             files.remove(self.path)
         else:
             files.write(self.path, back, before.kept(self.path).owner if back == before.data(self.path) else None)
-        return [f"{self.path}: {said}."]
+        return [f"{self.path}: {sentence}."]
 
     def is_back(self, before: FilesBefore) -> bool:
         """Whether the file is as it was *before*, or at least without our values."""
@@ -103,18 +103,18 @@ def config(wanted: Spec) -> SettingsFile | None:
 
 def all_of(wanted: Spec) -> list[SettingsFile]:
     """All settings files of the host, in the order in which they are edited."""
-    return [one for one in (config(wanted), env(wanted)) if one is not None]
+    return [file for file in (config(wanted), env(wanted)) if file is not None]
 
 
 def refuse_useless(wanted: Spec) -> None:
     """Raise Misuse if the new program would refuse its settings, from its own file and ``.env`` together."""
     file = env(wanted)
     beside = env_file.loaded(env_file.read(wanted.env_path) if file is None else file.new())
-    found = {name.lower(): value for name, value in beside.items() if value is not None}
-    found |= {name.lower(): value for name, value in wanted.own.items()}
-    if "teacher_config" in found:
-        found["teacher_config"] = str(wanted.code_dir / found["teacher_config"])
+    given = {name.lower(): value for name, value in beside.items() if value is not None}
+    given |= {name.lower(): value for name, value in wanted.own.items()}
+    if "teacher_config" in given:
+        given["teacher_config"] = str(wanted.code_dir / given["teacher_config"])
     if wanted.role == "streamer":
-        StreamerSettings.load(_env_file=None, **found)
+        StreamerSettings.load(_env_file=None, **given)
     else:
-        TeacherSettings.load(_env_file=None, **found).refuse_half_ecs()
+        TeacherSettings.load(_env_file=None, **given).refuse_half_ecs()

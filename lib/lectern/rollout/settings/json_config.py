@@ -25,13 +25,13 @@ def read(path: Path) -> str:
     except UnicodeDecodeError as error:
         raise Misuse(f"{path}: byte {error.start} is not UTF-8. Save it as UTF-8.") from error
     try:
-        found = json.loads(strict(text))
+        config = json.loads(strict(text))
     except json.JSONDecodeError as error:
         raise Misuse(
             f"{path}: line {error.lineno}, column {error.colno}: no JSON here ({error.msg}). Comments and "
             f"products (1000*60*60*24) are understood, more is not. Mend it; nothing was changed."
         ) from error
-    if not isinstance(found, dict):
+    if not isinstance(config, dict):
         raise Misuse(f"{path}: it holds no JSON object, so it is not the teacher's config. Correct `config_file`.")
     return text
 
@@ -55,24 +55,24 @@ def taken_back(text: str, wanted: Mapping[str, Value], before: str) -> str:
 
 def missing_from(text: str, wanted: Mapping[str, Value]) -> list[str]:
     """The names whose values are not as *wanted*."""
-    found = json.loads(strict(text))
-    return [name for name, value in wanted.items() if name not in found or not _is(found[name], value)]
+    config = json.loads(strict(text))
+    return [name for name, value in wanted.items() if name not in config or not _is(config[name], value)]
 
 
 def shown(text: str, names: Mapping[str, Value]) -> str:
     """The lines of *names* only, for people: other lines can hold secrets."""
-    found = json.loads(strict(text)) if text else {}
-    return "".join(f'"{name}": {json.dumps(found[name])}\n' for name in names if name in found)
+    config = json.loads(strict(text)) if text else {}
+    return "".join(f'"{name}": {json.dumps(config[name])}\n' for name in names if name in config)
 
 
-def _is(found: object, value: object) -> bool:
-    return json.dumps(found, sort_keys=True) == json.dumps(value, sort_keys=True)  # 1 is neither 1.0 nor true
+def _is(there: object, value: object) -> bool:
+    return json.dumps(there, sort_keys=True) == json.dumps(value, sort_keys=True)  # 1 is neither 1.0 nor true
 
 
 def _place(text: str, name: str) -> tuple[int, int, int] | None:
     """The place of *name* in the outermost object: where it begins, and where its value begins and ends; else None."""
     plain = strict(text)
-    found, decoder = json.loads(plain), json.JSONDecoder()
+    config, decoder = json.loads(plain), json.JSONDecoder()
     for match in re.finditer(rf"{re.escape(json.dumps(name))}\s*:\s*", plain):
         start = match.end()
         with suppress(ValueError):  # not a member, though it looks like one
@@ -80,7 +80,7 @@ def _place(text: str, name: str) -> tuple[int, int, int] | None:
             product = PRODUCT.match(text, start)
             # The probe changes the outermost object's own value only if the name is not that of an object inside it.
             probe = json.loads(f"{plain[:start]}{json.dumps(_PROBE)}{plain[end:]}")
-            if _is(probe, {**found, name: _PROBE}):
+            if _is(probe, {**config, name: _PROBE}):
                 return match.start(), start, product.end() if product else end
     return None
 

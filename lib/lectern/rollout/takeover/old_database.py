@@ -90,12 +90,12 @@ def classes(connection: Connection) -> dict[str, OldClassRow]:
 def files(connection: Connection) -> dict[str, OldFileRow]:
     """All rows of ``video_list``."""
     names = ("id", "site", "update_time", "state", "size_bytes", "url", "duration_s", "tries", "reason", "etag")
-    found: dict[str, OldFileRow] = {}
+    rows: dict[str, OldFileRow] = {}
     for key, site, used, state, size, url, length, tries, *rest in _rows(connection, "video_list", (*names, "crc64")):
         if key is not None:
             kind, bytes_, tried = _among(FileState, state), _whole(size), _whole(tries)
-            found[key] = OldFileRow(key, site, _number(used), kind, bytes_, url, _number(length), tried, *rest)
-    return found
+            rows[key] = OldFileRow(key, site, _number(used), kind, bytes_, url, _number(length), tried, *rest)
+    return rows
 
 
 def _among(kind: type[S], text: str | None) -> S | None:
@@ -104,16 +104,18 @@ def _among(kind: type[S], text: str | None) -> S | None:
 
 def database_file(connection: Connection) -> Path | None:
     """The path of the database; None if it is in memory."""
-    found = connection.exec_driver_sql("SELECT file FROM pragma_database_list WHERE name = 'main'").scalar_one()
-    return Path(str(found)) if found else None
+    file = connection.exec_driver_sql("SELECT file FROM pragma_database_list WHERE name = 'main'").scalar_one()
+    return Path(str(file)) if file else None
 
 
 def _rows(connection: Connection, table: str, names: tuple[str, ...]) -> Iterator[tuple[str | None, ...]]:
     """The columns *names* of a table; empty if there is no such table yet."""
-    found = shape(connection, table)
-    if found is None:
+    columns = shape(connection, table)
+    if columns is None:
         return
-    quoted = ['"' + found.columns[name].replace('"', '""') + '"' if name in found.columns else "NULL" for name in names]
+    quoted = [
+        '"' + columns.columns[name].replace('"', '""') + '"' if name in columns.columns else "NULL" for name in names
+    ]
     # As bytes, because an old text need not be valid UTF-8. S608: the statement is built of quoted names only.
     wanted = f"SELECT {', '.join(f'CAST({name} AS BLOB)' for name in quoted)} FROM {table}"  # noqa: S608
     for row in connection.exec_driver_sql(wanted):
@@ -128,8 +130,8 @@ def _number(text: str | None) -> float | None:
 
 
 def _whole(text: str | None) -> int | None:
-    found = _number(text)
-    return int(found) if found is not None and found.is_integer() else None
+    number = _number(text)
+    return int(number) if number is not None and number.is_integer() else None
 
 
 _DIGITS = re.compile(r"[0-9]{1,19}")
@@ -242,17 +244,17 @@ class _Judge:
         return named
 
     def _unreadable(self, row: OldTaskRow) -> None:
-        said = f"{shown(row.class_id)} (start_time {_text(row.start)}, end_time {_text(row.end)})"
+        text = f"{shown(row.class_id)} (start_time {_text(row.start)}, end_time {_text(row.end)})"
         if _may_come(row.start, self._now) or _may_come(row.end, self._now):
             self.found.refusals.append(
-                f"class {said}: its times cannot be read, and it may be to come; correct them in the old program "
+                f"class {text}: its times cannot be read, and it may be to come; correct them in the old program "
                 f"(epoch seconds), or cancel the class there"
             )
         else:
-            self.found.unreadable[row.class_id] = said
+            self.found.unreadable[row.class_id] = text
 
 
-def _fault(row: OldTaskRow, found: str | None, start: float, end: float) -> str | None:
+def _fault(row: OldTaskRow, fault: str | None, start: float, end: float) -> str | None:
     """Why a class that has not ended cannot be taken over; None if it can."""
     if not is_name(row.class_id):
         return "its class_id has other characters than A-Z a-z 0-9 _ . : -; book it anew under another, and cancel it"
@@ -260,7 +262,7 @@ def _fault(row: OldTaskRow, found: str | None, start: float, end: float) -> str 
         return f"it ends ({at(end)}) before it begins; correct its times, or cancel it in the old program"
     if not _is_good(_RTMP, row.push_url):
         return f"its push_url {address(_split(row.push_url))} is no rtmp address; correct it, or cancel the class"
-    if found is None:
+    if fault is None:
         return (
             f"its video_url {address(_split(row.video_url))} names no record; add a pattern to record_patterns, "
             f"or cancel the class in the old program"

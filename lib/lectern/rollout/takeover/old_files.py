@@ -75,7 +75,7 @@ def scan(video_root: Path, roots: Sequence[Path], database: Path | None) -> Scan
     In *video_root*, and roots in it, it finds everything that the store does not keep; in other roots only files, and
     beside the old program's code only recordings. Raises Misuse if a folder cannot be read.
     """
-    found, device, distinct = Scan(), _device(video_root), _distinct([video_root, *roots])
+    result, device, distinct = Scan(), _device(video_root), _distinct([video_root, *roots])
     alone = {os.path.realpath(root) for root in distinct} | {f"{os.path.realpath(video_root)}/{QUARANTINE}"}
     code = os.path.realpath(database.parent) if database else None
     if database is not None and code is not None:
@@ -83,7 +83,7 @@ def scan(video_root: Path, roots: Sequence[Path], database: Path | None) -> Scan
         alone |= {code, *map(str, Path(code).parents)}
     for root in distinct:
         if _device(Path(root)) != device:
-            found.elsewhere.append(root)
+            result.elsewhere.append(root)
             continue
         real = os.path.realpath(root)
         is_ours = _holds(os.path.realpath(video_root), real)  # the program puts this folder in order at each start
@@ -99,12 +99,12 @@ def scan(video_root: Path, roots: Sequence[Path], database: Path | None) -> Scan
                 if not is_folder and not is_wanted:
                     continue
                 if entry.stat(follow_symlinks=False).st_dev != device:
-                    found.elsewhere.append(entry.path)
+                    result.elsewhere.append(entry.path)
                 elif is_folder:
                     folders.append(name)
                 else:
-                    found.found.append(_found(entry, root, folder))
-    return found
+                    result.found.append(_found(entry, root, folder))
+    return result
 
 
 def _holds(folder: str, inner: str) -> bool:
@@ -128,14 +128,14 @@ def _distinct(roots: Sequence[Path]) -> list[str]:
     known: dict[tuple[int, int], str] = {}
     for root in roots:
         if root.is_dir():
-            found = root.stat()
-            known.setdefault((found.st_dev, found.st_ino), str(root))
+            status = root.stat()
+            known.setdefault((status.st_dev, status.st_ino), str(root))
     return list(known.values())
 
 
 def _device(path: Path) -> int:
     """The file system of *path*, or of the folder in which it will be made."""
-    there = next(one for one in (path, *path.absolute().parents) if one.exists())
+    there = next(existing for existing in (path, *path.absolute().parents) if existing.exists())
     return there.stat().st_dev
 
 
@@ -219,10 +219,10 @@ class _Noted:
     @classmethod
     def read(cls, journal: Path) -> "_Noted":
         try:
-            told = json.loads(journal.read_bytes())
+            noted = json.loads(journal.read_bytes())
         except FileNotFoundError:
             return cls()
-        return cls([FileMove(**one) for one in told["moves"]], told["made"])
+        return cls([FileMove(**move) for move in noted["moves"]], noted["made"])
 
     def write(self, journal: Path) -> None:
         journal.parent.mkdir(parents=True, exist_ok=True)
@@ -236,26 +236,26 @@ def perform_moves(moves: Sequence[FileMove], journal: Path, owner: Owner) -> Non
     """
     if not moves:
         return
-    noted, gone = _Noted.read(journal), {one.old for one in moves}
-    above = {str(folder) for one in moves for folder in Path(one.new).parents}
-    missing = sorted(one for one in above if one in gone or not Path(one).is_dir())
+    noted, gone = _Noted.read(journal), {move.old for move in moves}
+    above = {str(folder) for move in moves for folder in Path(move.new).parents}
+    missing = sorted(path for path in above if path in gone or not Path(path).is_dir())
     noted.moves = list(dict.fromkeys([*noted.moves, *moves]))
     noted.made = list(dict.fromkeys([*noted.made, *missing]))
     noted.write(journal)
-    made = set(noted.made)
-    for one in moves:
+    folders = set(noted.made)
+    for move in moves:
         try:
-            for folder in reversed(Path(one.new).parents):
-                if str(folder) in made:
+            for folder in reversed(Path(move.new).parents):
+                if str(folder) in folders:
                     folder.mkdir(exist_ok=True)
                     os.chown(folder, owner.uid, owner.gid)
                     folder.chmod(owner.mode)
-            if os.path.lexists(one.new):
+            if os.path.lexists(move.new):
                 raise FileExistsError(0, "there is something in its place")
-            Path(one.old).rename(one.new)
+            Path(move.old).rename(move.new)
         except OSError as error:
             raise CallAPerson(
-                f"{shown(one.old)} to {shown(one.new)}: cannot be moved ({error.strerror}). What was moved before it "
+                f"{shown(move.old)} to {shown(move.new)}: cannot be moved ({error.strerror}). What was moved before it "
                 f"can be moved back."
             ) from error
     os.sync()
@@ -269,45 +269,45 @@ def undo_moves(journal: Path) -> list[str]:
     goes on; after it has finished, it does nothing.
     """
     noted = _Noted.read(journal)
-    made = set(noted.made)
+    folders = set(noted.made)
     back: list[str] = []
     left: dict[str, list[str]] = defaultdict(list)
     failed: list[str] = []
-    for one in reversed(noted.moves):
+    for move in reversed(noted.moves):
         try:
-            reason = _move_back(one)
+            reason = _move_back(move)
         except OSError as error:
-            failed.append(f"{shown(one.new)}: {error.strerror}; mend it, and run this again")
+            failed.append(f"{shown(move.new)}: {error.strerror}; mend it, and run this again")
             continue
-        for folder in Path(one.new).parents:
-            if str(folder) in made:
+        for folder in Path(move.new).parents:
+            if str(folder) in folders:
                 with suppress(OSError):  # something was put into it since: it stays
                     folder.rmdir()
         if reason:
-            left[reason].append(f"{shown(one.old)} ({shown(one.new)})")
+            left[reason].append(f"{shown(move.old)} ({shown(move.new)})")
         elif reason is not None:
-            back.append(shown(one.old))
+            back.append(shown(move.old))
     if noted.moves and not failed:
         os.sync()
         files.remove(journal)
-    said = [f"{counted(len(back), 'file')} moved back: {some(back)}"] if back else []
-    said += [f"{counted(len(those), 'file')} {reason}: {some(those)}" for reason, those in left.items()]
-    return said + failed
+    sentences = [f"{counted(len(back), 'file')} moved back: {some(back)}"] if back else []
+    sentences += [f"{counted(len(those), 'file')} {reason}: {some(those)}" for reason, those in left.items()]
+    return sentences + failed
 
 
-def _move_back(one: FileMove) -> str | None:
+def _move_back(move: FileMove) -> str | None:
     """Move a file back; returns why that is impossible, empty if it was done, None if there was nothing to do."""
-    there, old = _look(one.new), _look(one.old)
-    if not _is_same(there, one):
-        if old is not None and old.st_ino == one.inode:
+    there, old = _look(move.new), _look(move.old)
+    if not _is_same(there, move):
+        if old is not None and old.st_ino == move.inode:
             return None  # the crash came before the move, or after the move back
         why = "this program has evicted or moved them" if there is None else "they were replaced since"
         return f"cannot be moved back, because {why}"
     if old is not None:
         return "cannot be moved back, because there is something in their old place; they stay in the new one"
-    Path(one.old).parent.mkdir(parents=True, exist_ok=True)
-    path_of(Path(one.new)).unlink(missing_ok=True)  # made since for the playout; the folder would remain because of it
-    Path(one.new).rename(one.old)
+    Path(move.old).parent.mkdir(parents=True, exist_ok=True)
+    path_of(Path(move.new)).unlink(missing_ok=True)  # made since for the playout; the folder would remain because of it
+    Path(move.new).rename(move.old)
     return ""
 
 
@@ -317,10 +317,10 @@ def _look(path: str) -> os.stat_result | None:
     return None
 
 
-def _is_same(found: os.stat_result | None, one: FileMove) -> bool:
-    if found is None or found.st_ino != one.inode:
+def _is_same(status: os.stat_result | None, move: FileMove) -> bool:
+    if status is None or status.st_ino != move.inode:
         return False
-    return not stat.S_ISREG(found.st_mode) or (found.st_size, found.st_mtime_ns) == (one.size_bytes, one.mtime_ns)
+    return not stat.S_ISREG(status.st_mode) or (status.st_size, status.st_mtime_ns) == (move.size_bytes, move.mtime_ns)
 
 
 # Which old file is which rendition: by the classes that name it, by its place, or not at all; and where it goes.
@@ -379,55 +379,55 @@ class Claims:
         self._names[name].add(stem)
         self._places[class_id, name].add(stem)
 
-    def renditions(self, found: FoundRecording, *, is_alone: bool) -> set[str]:
-        """The renditions that *found* may be; several count as none. *is_alone*: no other file has its name."""
-        own = found.name.removesuffix(".flv") if found.name.endswith(".flv") else ""
+    def renditions(self, recording: FoundRecording, *, is_alone: bool) -> set[str]:
+        """The renditions that *recording* may be; several count as none. *is_alone*: no other file has its name."""
+        own = recording.name.removesuffix(".flv") if recording.name.endswith(".flv") else ""
         own = own if is_stem(own) else ""
-        if found.folder is None:
-            return self._names.get(found.name) or self._itself(found, own)
-        if own and found.folder == rendition_ids.folder(own):
+        if recording.folder is None:
+            return self._names.get(recording.name) or self._itself(recording, own)
+        if own and recording.folder == rendition_ids.folder(own):
             return {own}
-        placed = self._places.get((found.folder, found.name)) or self._itself(found, own)
+        placed = self._places.get((recording.folder, recording.name)) or self._itself(recording, own)
         if placed:
             return placed
-        named = self._names.get(found.name, set())
+        named = self._names.get(recording.name, set())
         # A folder of digits is that of another record; and of two files with one name only one can be the class's.
-        return named if is_alone and not found.folder.isdecimal() else set()
+        return named if is_alone and not recording.folder.isdecimal() else set()
 
-    def _itself(self, found: FoundRecording, own: str) -> set[str]:
-        by_pattern = own or (self._by_pattern(f"/{found.place}") if found.name.endswith(".flv") else None)
+    def _itself(self, recording: FoundRecording, own: str) -> set[str]:
+        by_pattern = own or (self._by_pattern(f"/{recording.place}") if recording.name.endswith(".flv") else None)
         return {by_pattern} if by_pattern else set()
 
 
-def match(found: Sequence[FoundRecording], claims: Claims, video_root: Path) -> Matched:
+def match(scanned: Sequence[FoundRecording], claims: Claims, video_root: Path) -> Matched:
     """Choose each rendition's file: the newest whole one; of equally new ones, the one that is in its place already."""
-    names = Counter(one.name for one in found)
+    names = Counter(recording.name for recording in scanned)
     candidates: dict[str, list[tuple[FoundRecording, Ends]]] = defaultdict(list)
     strange: list[Strange] = []
-    for one in found:
-        if one.kind != "file":
-            why = "a download that was not finished" if one.kind == "part" else "no plain file"
-            strange.append(Strange(one, why))
+    for recording in scanned:
+        if recording.kind != "file":
+            why = "a download that was not finished" if recording.kind == "part" else "no plain file"
+            strange.append(Strange(recording, why))
             continue
-        stems = claims.renditions(one, is_alone=names[one.name] == 1)
+        stems = claims.renditions(recording, is_alone=names[recording.name] == 1)
         stem = next(iter(stems)) if len(stems) == 1 else _UNKNOWN
-        looked = ends(one.path, one.size_bytes) if stem else None
+        looked = ends(recording.path, recording.size_bytes) if stem else None
         if looked is None:
             named = sorted(stems - {_UNKNOWN})
             why = f"may be {' or '.join(named)}" if named else "no class and no record has it"
-            strange.append(Strange(one, why))
+            strange.append(Strange(recording, why))
         elif looked.is_cut_off:
-            strange.append(Strange(one, f"is {stem}, but cut off"))
+            strange.append(Strange(recording, f"is {stem}, but cut off"))
         else:
-            candidates[stem].append((one, looked))
+            candidates[stem].append((recording, looked))
     recordings = {}
     for stem, several in candidates.items():
         place = str(cache_dir.rendition_path(video_root, stem))
         several.sort(key=lambda pair: (-pair[0].mtime_ns, pair[0].path != place, pair[0].path))
-        (kept, looked), *others = several
-        recordings[stem] = Recording(stem, kept, place, looked.duration_s)
+        (newest, looked), *others = several
+        recordings[stem] = Recording(stem, newest, place, looked.duration_s)
         strange += [Strange(other, f"another file of {stem} is kept") for other, _ in others]
-    return Matched(recordings, tuple(sorted(strange, key=lambda one: one.found.path)))
+    return Matched(recordings, tuple(sorted(strange, key=lambda file: file.found.path)))
 
 
 # -- where each file goes: a recording to the name of its record_id, any other to the quarantine ---------------------
@@ -435,7 +435,9 @@ def match(found: Sequence[FoundRecording], claims: Claims, video_root: Path) -> 
 
 def to_move(matched: Matched) -> tuple[Recording, ...]:
     """The recordings that are not in their place yet, by stem."""
-    return tuple(one for _, one in sorted(matched.recordings.items()) if one.found.path != one.place)
+    return tuple(
+        recording for _, recording in sorted(matched.recordings.items()) if recording.found.path != recording.place
+    )
 
 
 def to_quarantine(matched: Matched, video_root: Path) -> tuple[Strange, ...]:
@@ -445,20 +447,20 @@ def to_quarantine(matched: Matched, video_root: Path) -> tuple[Strange, ...]:
     def free(path: str, *, is_folder: bool) -> str:
         """The first path that is free on the disk and in this plan; a folder may exist already."""
         for number in count():
-            one = f"{path}.{number}" if number else path
-            there = planned.get(one, _is_folder(one))
+            candidate = f"{path}.{number}" if number else path
+            there = planned.get(candidate, _is_folder(candidate))
             if there is None or (is_folder and there):
-                planned[one] = is_folder
-                return one
+                planned[candidate] = is_folder
+                return candidate
         raise AssertionError  # numbers do not end
 
-    def place(one: Strange) -> str:
+    def place(file: Strange) -> str:
         folder = f"{video_root}/{cache_dir.QUARANTINE}"
-        if one.found.folder is not None:
-            folder = free(f"{folder}/{one.found.folder}", is_folder=True)
-        return free(f"{folder}/{one.found.name}", is_folder=False)
+        if file.found.folder is not None:
+            folder = free(f"{folder}/{file.found.folder}", is_folder=True)
+        return free(f"{folder}/{file.found.name}", is_folder=False)
 
-    return tuple(replace(one, place=place(one)) for one in matched.strange)
+    return tuple(replace(file, place=place(file)) for file in matched.strange)
 
 
 def _is_folder(path: str) -> bool | None:
@@ -471,5 +473,8 @@ def _is_folder(path: str) -> bool | None:
 
 def moves(things: Sequence[Recording | Strange]) -> list[FileMove]:
     """The moves of *things* to their places; give strange files first, so that they leave the places of recordings."""
-    found = [(one.found, one.place) for one in things]
-    return [FileMove(one.path, place, one.inode, one.size_bytes, one.mtime_ns) for one, place in found]
+    places = [(thing.found, thing.place) for thing in things]
+    return [
+        FileMove(recording.path, place, recording.inode, recording.size_bytes, recording.mtime_ns)
+        for recording, place in places
+    ]

@@ -21,8 +21,8 @@ def planned(wanted: Spec) -> tuple[list[str], list[str]]:
         with store.of(wanted).reading() as connection, redis_keys.opened(wanted) as client:
             return OldLists(connection, client, names, time.time()).planned().said, []
     with store.of(wanted).reading() as connection:
-        found = streamer.planned(connection, _sources(wanted), time.time())
-    return [f"{one}." for one in found.said], [f"{one}." for one in found.refusals]
+        plan = streamer.planned(connection, _sources(wanted), time.time())
+    return [f"{sentence}." for sentence in plan.said], [f"{sentence}." for sentence in plan.refusals]
 
 
 def adopt(wanted: Spec) -> list[str]:
@@ -31,14 +31,14 @@ def adopt(wanted: Spec) -> list[str]:
         return _adopt_of_teacher(wanted)
     with store.opened(store.of(wanted)) as engine:
         done = streamer.adopt(engine, _sources(wanted), wanted.name, time.time())
-    return [f"{one}." for one in done]
+    return [f"{sentence}." for sentence in done]
 
 
 def undo(wanted: Spec) -> list[str]:
     """Move a streamer's files back to their old places, and keep the rows; returns sentences about it."""
     if wanted.role == "teacher":
         return []
-    return [f"{one}." for one in old_files.undo_moves(_sources(wanted).moves_journal)]
+    return [f"{sentence}." for sentence in old_files.undo_moves(_sources(wanted).moves_journal)]
 
 
 def _adopt_of_teacher(wanted: Spec) -> list[str]:
@@ -53,9 +53,9 @@ def _adopt_of_teacher(wanted: Spec) -> list[str]:
 
 def _transcoding_time_out_s(wanted: Spec) -> float:
     """The timeout as the new program will read it: from .env, else from the JSON config, which has milliseconds."""
-    told = wanted.env.get("TRANSCODING_TIME_OUT_S")
-    if told is not None:
-        return float(told)
+    text = wanted.env.get("TRANSCODING_TIME_OUT_S")
+    if text is not None:
+        return float(text)
     return int(wanted.config.get("transcoding_time_out", 120_000)) / 1000
 
 

@@ -53,7 +53,7 @@ def planned_rows(
 ) -> AdoptedChanges:
     """What must be changed. Runs of an earlier time are not trusted: the sweeper schedules each class again."""
     files: dict[str, Values] = {}
-    cited = {one.stem for one in judged.going}
+    cited = {class_.stem for class_ in judged.going}
     for stem in sorted(recordings.keys() | known.files.keys() | cited):
         before, recording, url = known.files.get(stem, _NO_FILE), recordings.get(stem), judged.urls.get(stem)
         if recording is not None:
@@ -63,13 +63,13 @@ def planned_rows(
         elif before.state not in {FileState.BAD, FileState.EVICTING}:  # these take no room, and can be downloaded again
             files[stem] = {"state": FileState.BAD, "reason": "its file was not there at the rollout"}
     classes: dict[str, Values] = {}
-    for one in judged.going:
-        row = known.classes.get(one.class_id)
-        classes[one.class_id] = {
-            "video_id": one.stem,
-            "site": (row and row.site) or str(cache_dir.rendition_path(video_root, one.stem)),
-            "state": AiringState.READY if one.stem in recordings else AiringState.WAITING,
-            "record_id": rendition_ids.record_of(one.stem),
+    for class_ in judged.going:
+        row = known.classes.get(class_.class_id)
+        classes[class_.class_id] = {
+            "video_id": class_.stem,
+            "site": (row and row.site) or str(cache_dir.rendition_path(video_root, class_.stem)),
+            "state": AiringState.READY if class_.stem in recordings else AiringState.WAITING,
+            "record_id": rendition_ids.record_of(class_.stem),
             **dict.fromkeys(("run_id", "released_at", "code", "message")),
         }
     return AdoptedChanges(
@@ -79,23 +79,23 @@ def planned_rows(
 
 def _new(wanted: Mapping[str, Values], known: Mapping[str, OldFileRow | OldClassRow]) -> dict[str, Values]:
     """The values of each row that the tables do not have yet."""
-    found = {
+    new = {
         key: {name: value for name, value in row.items() if key not in known or getattr(known[key], name) != value}
         for key, row in wanted.items()
     }
-    return {key: row for key, row in found.items() if row}
+    return {key: row for key, row in new.items() if row}
 
 
 def _ready(before: OldFileRow, recording: Recording, url: str | None) -> Values:
     """The columns of a rendition whose file is there; what is known of the same file is kept."""
-    found = recording.found
-    is_same = before.size_bytes in {None, found.size_bytes}
+    recording_file = recording.found
+    is_same = before.size_bytes in {None, recording_file.size_bytes}
     known_s = before.duration_s if is_same else None
     return {
         "state": FileState.READY,
         "site": recording.place,
-        "size_bytes": found.size_bytes,
-        "update_time": found.mtime_ns / 1e9 if before.update_time is None else before.update_time,
+        "size_bytes": recording_file.size_bytes,
+        "update_time": recording_file.mtime_ns / 1e9 if before.update_time is None else before.update_time,
         "url": before.url or url,
         "duration_s": recording.duration_s if known_s is None else known_s,
         "tries": 0,
@@ -119,7 +119,7 @@ def _to_download(before: OldFileRow, site: str, url: str | None) -> Values:
 
 def _closed(known: Mapping[str, OldClassRow], judged: Judged, now: float) -> Iterator[tuple[str, Values]]:
     """Release the former classes that will not be aired."""
-    listed, going = {task.class_id for task in judged.tasks}, {one.class_id for one in judged.going}
+    listed, going = {task.class_id for task in judged.tasks}, {class_.class_id for class_ in judged.going}
     for class_id, before in known.items():
         is_live = before.state is None or before.state in LIVE_AIRINGS
         if class_id in going or not is_live or before.released_at is not None:
@@ -155,8 +155,8 @@ def _write(
 ) -> None:
     """Insert new rows, and update the columns of known ones."""
     for name, values in rows.items():
-        one = update(table).where(table.c[key] == name) if name in known else insert(table).values({key: name})
-        connection.execute(one.values(values))
+        statement = update(table).where(table.c[key] == name) if name in known else insert(table).values({key: name})
+        connection.execute(statement.values(values))
 
 
 def unwritable(known: Known) -> list[str]:
@@ -262,10 +262,10 @@ def _of_places(known: Known, scan: Scan, video_root: Path, database: Path | None
 
 
 def _unobtainable(judged: Judged, matched: Matched) -> Iterator[str]:
-    for one in judged.going:
-        if one.stem not in matched.recordings and one.stem not in judged.urls:
+    for it in judged.going:
+        if it.stem not in matched.recordings and it.stem not in judged.urls:
             yield (
-                f"class {shown(one.class_id)} at {at(one.start)}: its recording {one.stem} is not on this host, and "
+                f"class {shown(it.class_id)} at {at(it.start)}: its recording {it.stem} is not on this host, and "
                 f"its video_url is no http address; put the file into old_video_roots, or cancel the class in the old "
                 f"program"
             )
@@ -295,24 +295,28 @@ _CLASSES = {
 
 def _said(plan: StreamerAdoption, judged: Judged, video_root: Path) -> Iterator[str]:
     """One sentence a kind of change, and of what is left alone."""
-    renamed = (f"{shown(one.found.path)} to {Path(one.place).relative_to(video_root)}" for one in plan.moves)
+    renamed = (
+        f"{shown(recording.found.path)} to {Path(recording.place).relative_to(video_root)}" for recording in plan.moves
+    )
     yield from _told(renamed, "moved to record-id names", "recording")
-    aside = (f"{shown(one.found.path)} ({one.why})" for one in plan.strange)
+    aside = (f"{shown(file.found.path)} ({file.why})" for file in plan.strange)
     yield from _told(aside, f"moved to {video_root / cache_dir.QUARANTINE}", "file")
     files, classes = plan.changes.files, plan.changes.classes
-    for file_state, said in _FILES.items():
-        yield from _told((stem for stem, row in files.items() if row.get("state") is file_state), said, "recording")
+    for file_state, text in _FILES.items():
+        yield from _told((stem for stem, row in files.items() if row.get("state") is file_state), text, "recording")
     yield from _told((stem for stem, row in files.items() if "state" not in row), "of video_list completed", "row")
-    for state, said in _CLASSES.items():
-        yield from _told((shown(one) for one, row in classes.items() if row.get("state") is state), said, *_CLASS)
-    completed = (shown(one) for one, row in classes.items() if "state" not in row)
+    for state, text in _CLASSES.items():
+        yield from _told(
+            (shown(class_id) for class_id, row in classes.items() if row.get("state") is state), text, *_CLASS
+        )
+    completed = (shown(class_id) for class_id, row in classes.items() if "state" not in row)
     yield from _told(completed, "of class_list completed", "row")
     yield from _told(judged.unreadable.values(), "of task_list left alone, because their times cannot be read", "row")
     yield from _told(judged.refused, "still refused, as this program has answered before", *_CLASS)
 
 
-def _told(names: Iterable[str], said: str, thing: str, things: str | None = None) -> Iterator[str]:
+def _told(names: Iterable[str], text: str, thing: str, things: str | None = None) -> Iterator[str]:
     """A sentence with the number of *names*, and some of them; none if there are no names."""
     known = list(names)
     if known:
-        yield f"{counted(len(known), thing, things)} {said}: {some(known)}"
+        yield f"{counted(len(known), thing, things)} {text}: {some(known)}"

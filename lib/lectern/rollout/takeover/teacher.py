@@ -77,19 +77,19 @@ class Waiter:
 
 def waiters(client: redis.Redis, names: OldKeyNames) -> Iterator[list[Waiter]]:
     """The classes on all waiting lists, in slices, in the order of each list; a wrong list gives one without a name."""
-    found = _waiters(client, names)
-    while some := list(islice(found, SLICE)):
-        yield list(dict.fromkeys(some))
+    all_waiters = _waiters(client, names)
+    while slice_ := list(islice(all_waiters, SLICE)):
+        yield list(dict.fromkeys(slice_))
 
 
 def _waiters(client: redis.Redis, names: OldKeyNames) -> Iterator[Waiter]:
-    for found in slices_of(client, names.waiting):
+    for keys in slices_of(client, names.waiting):
         with client.pipeline(transaction=False) as pipe:
-            for name, _ in found:
+            for name, _ in keys:
                 pipe.type(name)
                 pipe.lrange(name, 0, SLICE - 1)
             answers = pipe.execute(raise_on_error=False)
-        for (name, values), kind, first in zip(found, answers[::2], answers[1::2], strict=True):
+        for (name, values), kind, first in zip(keys, answers[::2], answers[1::2], strict=True):
             wanted = first if kind == b"list" else kind
             if isinstance(wanted, Exception):
                 raise wanted  # for example, the Redis user may not read it
@@ -99,7 +99,7 @@ def _waiters(client: redis.Redis, names: OldKeyNames) -> Iterator[Waiter]:
             elif kind != b"list":
                 wrong = f"it is a {kind.decode()}, not a list"
             classes = [""] if wrong else map(_class, _whole(client, name, first))
-            yield from (Waiter(name.decode(), key, one, wrong) for one in classes)
+            yield from (Waiter(name.decode(), key, class_id, wrong) for class_id in classes)
 
 
 def _whole(client: redis.Redis, name: bytes, first: list[bytes]) -> Iterator[bytes]:
@@ -121,25 +121,27 @@ def slices_of(client: redis.Redis, pattern: Pattern) -> Iterator[list[tuple[byte
     """The keys that match, with the values of their fields, in slices."""
     scanned = ((name, pattern.values(name)) for name in client.scan_iter(match=pattern.glob, count=1000))
     fitting = ((name, values) for name, values in scanned if values is not None)
-    while found := list(islice(fitting, SLICE)):
-        yield found
+    while keys := list(islice(fitting, SLICE)):
+        yield keys
 
 
-def booked_waiters(client: redis.Redis, names: OldKeyNames, some: Sequence[Waiter], now: float) -> list[Booking | str]:
+def booked_waiters(
+    client: redis.Redis, names: OldKeyNames, slice_: Sequence[Waiter], now: float
+) -> list[Booking | str]:
     """The old program's booking of each waiter; or why it is of no use: missing, damaged, over, or for another list."""
     if names.orders is None:
-        return ["no order_key says where its booking is"] * len(some)
-    real = [one.class_id for one in some if is_name(one.class_id)]
-    found = dict(zip(real, read_bookings(client, names.orders, real), strict=True))
-    return [_for_list(found.get(one.class_id, "that is no class_id"), one, now) for one in some]
+        return ["no order_key says where its booking is"] * len(slice_)
+    real = [waiter.class_id for waiter in slice_ if is_name(waiter.class_id)]
+    by_class = dict(zip(real, read_bookings(client, names.orders, real), strict=True))
+    return [_for_list(by_class.get(waiter.class_id, "that is no class_id"), waiter, now) for waiter in slice_]
 
 
-def _for_list(found: Booking | str, waiter: Waiter, now: float) -> Booking | str:
-    if isinstance(found, str):
-        return found
-    if found.stem != waiter.stem:
-        return f"its booking is for {found.stem}"
-    return found if found.end_time > now else f"it ended {now - found.end_time:.0f} s ago"
+def _for_list(booking: Booking | str, waiter: Waiter, now: float) -> Booking | str:
+    if isinstance(booking, str):
+        return booking
+    if booking.stem != waiter.stem:
+        return f"its booking is for {booking.stem}"
+    return booking if booking.end_time > now else f"it ended {now - booking.end_time:.0f} s ago"
 
 
 def read_bookings(client: redis.Redis, orders: Pattern, class_ids: Sequence[str]) -> list[Booking | str]:
@@ -211,14 +213,14 @@ class TeacherAdoption:
     @property
     def said(self) -> list[str]:
         """The adoption in sentences; none if there is nothing to adopt."""
-        said, more = self.named[:NAMED], len(self.named) - NAMED
+        sentences, more = self.named[:NAMED], len(self.named) - NAMED
         if more > 0:
-            said.append(f"... and {more} more like these.")
+            sentences.append(f"... and {more} more like these.")
         if self.waiting:
-            said.append(f"{counted(self.waiting, 'class', 'classes')} of the old waiting lists wait on here.")
+            sentences.append(f"{counted(self.waiting, 'class', 'classes')} of the old waiting lists wait on here.")
         if self.bounded:
-            said.append(f"{counted(self.bounded, 'old transcoding')} without a waiting class got a deadline.")
-        return said
+            sentences.append(f"{counted(self.bounded, 'old transcoding')} without a waiting class got a deadline.")
+        return sentences
 
 
 @dataclass
@@ -270,15 +272,15 @@ class OldLists:
         with in_words(lambda: "Nothing was adopted."):
             for cases in self._sorted(adoption):
                 sources |= {key: "" for key in cases.begun if key not in sources}
-                for one in cases.waits:
-                    if one.key and one.key in sources and (url := source(one, one.key[1])):
-                        sources[one.key] = url
+                for booking in cases.waits:
+                    if booking.key and booking.key in sources and (url := source(booking, booking.key[1])):
+                        sources[booking.key] = url
                 self._wait_on(cases.waits)
-                arrived = [ReceivedMessage("rollout", one.cmd, one.to_json()) for one in cases.decided]
+                arrived = [ReceivedMessage("rollout", booking.cmd, booking.to_json()) for booking in cases.decided]
                 inbox.keep(self.connection, journal, arrived, self.now)
-                noted += [Event(ADOPTED, one.class_id, one.stem, Text("waits")) for one in cases.waits]
+                noted += [Event(ADOPTED, it.class_id, it.stem, Text("waits")) for it in cases.waits]
                 why = Text("the booking flow decides it")
-                noted += [Event(ADOPTED, one.class_id, one.stem, why) for one in cases.decided]
+                noted += [Event(ADOPTED, it.class_id, it.stem, why) for it in cases.decided]
         others = self._endless(sources)
         adoption.bounded = len(others)
         noted += self._begin(sources | others, self.now + transcoding_time_out_s)
@@ -287,14 +289,14 @@ class OldLists:
 
     def _wait_on(self, waits: Sequence[Booking]) -> None:
         """Let the bookings wait, like those that the booking flow lets wait."""
-        bookings.add(self.connection, [(one, BookingState.RECEIVED) for one in waits], self.now)
-        for order in bookings.by_id(self.connection, [one.class_id for one in waits]).values():
+        bookings.add(self.connection, [(booking, BookingState.RECEIVED) for booking in waits], self.now)
+        for order in bookings.by_id(self.connection, [booking.class_id for booking in waits]).values():
             bookings.close(self.connection, order, BookingState.WAITING, self.now)
 
     def _endless(self, sources: Mapping[RenditionKey, str]) -> dict[RenditionKey, str]:
         """The old program's other transcodings, without those that this program has begun and will still ask for."""
-        found = (one for one in transcodings.under_way(self.connection) if one.deadline is None and one.attempt == 0)
-        return {one.key: one.source_url or "" for one in found if one.key not in sources}
+        endless = (row for row in transcodings.under_way(self.connection) if row.deadline is None and row.attempt == 0)
+        return {row.key: row.source_url or "" for row in endless if row.key not in sources}
 
     def _begin(self, sources: Mapping[RenditionKey, str], deadline: float) -> list[Event]:
         """Record the old program's transcodings as first attempts of the OSS transcoder, which was asked for them."""
@@ -304,7 +306,7 @@ class OldLists:
         for key in sources:
             transcodings.requested(self.connection, key, self.now)
         detail = Text("the old program asked for it")
-        return [Event("transcoding taken over", stem=one.stem, detail=detail) for one in attempts]
+        return [Event("transcoding taken over", stem=attempt.stem, detail=detail) for attempt in attempts]
 
     @property
     def _has_tables(self) -> bool:
@@ -315,12 +317,12 @@ class OldLists:
 
     def _sorted(self, adoption: TeacherAdoption) -> Iterator[_Cases]:
         """The classes that are not booked here, in slices; each slice sees what was adopted of those before."""
-        for some in waiters(self.client, self.names):
-            known, cases = self._known([one.class_id for one in some]), _Cases()
-            adoption.named += [f"{one.name}: {one.wrong}; it is left alone." for one in some if one.wrong]
-            new = [one for one in some if not one.wrong and one.class_id not in known]
+        for slice_ in waiters(self.client, self.names):
+            known, cases = self._known([waiter.class_id for waiter in slice_]), _Cases()
+            adoption.named += [f"{waiter.name}: {waiter.wrong}; it is left alone." for waiter in slice_ if waiter.wrong]
+            new = [waiter for waiter in slice_ if not waiter.wrong and waiter.class_id not in known]
             booked = booked_waiters(self.client, self.names, new, self.now)
-            rows = transcodings.states(self.connection, {one.key for one in new}) if self._has_tables else {}
+            rows = transcodings.states(self.connection, {waiter.key for waiter in new}) if self._has_tables else {}
             for waiter, booking in zip(new, booked, strict=True):
                 self._sort(adoption, cases, waiter, booking, rows.get(waiter.key))
             yield cases
@@ -349,12 +351,12 @@ class OldLists:
         if not self._has_tables:
             return False
         past = events.of_thing(self.connection, journal, class_id=booking.class_id, stems=[])
-        return any(one.what == ADOPTED for one in past)
+        return any(event.what == ADOPTED for event in past)
 
 
 def _why_left(waiter: Waiter, why: str, state: RenditionState | None) -> str:
-    said = f"{waiter.class_id} waits for {waiter.stem}, but {why}. It stays on the list {waiter.name}"
+    text = f"{waiter.class_id} waits for {waiter.stem}, but {why}. It stays on the list {waiter.name}"
     if state in {None, RenditionState.TRANSCODING}:
-        return f"{said}, and is answered with {errors.ORPHANED_WAITER.number} when the result comes."
+        return f"{text}, and is answered with {errors.ORPHANED_WAITER.number} when the result comes."
     typed = shlex.join(["redis-cli", "LREM", waiter.name, "0", waiter.class_id])
-    return f"{said}, but the rendition is {state}, and no result will come. Answer the platform, then: {typed}"
+    return f"{text}, but the rendition is {state}, and no result will come. Answer the platform, then: {typed}"
