@@ -18,6 +18,9 @@ from town.table import LESSON_S, SLACK_S, Row
 from town.waits import GaveUp
 
 NEVER_S = 100_000.0
+DOWN_S = 2.5
+"""Seconds without a receiver: the platform is told of it."""
+
 STAYS_S = 45 * 60
 """Seconds of the class that is on air when the demo is kept."""
 
@@ -135,6 +138,7 @@ class Day(Outlived, Reported):
         await self.book(booking)
         await asyncio.sleep(max(0.0, booking["start_time"] + 7 - time.time()))
         await self.stack.kill_receiver()
+        await asyncio.sleep(DOWN_S)
         await self.stack.start_receiver()
         await self.aired(row, booking, pushes=2)
         if not row.ok:
@@ -264,7 +268,7 @@ async def play(day: Day) -> None:
     async with asyncio.TaskGroup() as group:
         for path in (day.resident_killed, day.worker_killed, day.slate):
             group.create_task(_walked(day, path))
-    for path in (day.receiver_killed, day.full_cache, day.reported):
+    for path in (day.receiver_killed, day.full_cache, day.reported, day.events_told):
         await _walked(day, path)
 
 

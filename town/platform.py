@@ -12,7 +12,7 @@ import redis.asyncio as redis
 
 from town.recordings import Publish, read_publishes
 
-CHANNELS = ("order_result", "alarm")
+CHANNELS = ("order_result", "alarm", "class_event", "cancel_result")
 
 
 class Platform:
@@ -24,6 +24,8 @@ class Platform:
         self._listener: asyncio.Task[None] | None = None
         self.answers: dict[str, list[dict[str, Any]]] = defaultdict(list)
         self.alarms: list[dict[str, Any]] = []
+        self.events: dict[str, list[dict[str, Any]]] = defaultdict(list)
+        self.cancels: dict[str, dict[str, Any]] = {}  # the answer to the cancel of a class
 
     async def __aenter__(self) -> "Platform":
         """Listen before the first booking."""
@@ -51,6 +53,10 @@ class Platform:
             message = {**json.loads(found["data"]), "received_at": time.time()}
             if found["channel"] == "alarm":
                 self.alarms.append(message)
+            elif found["channel"] == "class_event":
+                self.events[message["class_id"]].append(message)
+            elif found["channel"] == "cancel_result":
+                self.cancels[message["class_id"]] = message
             else:
                 self.answers[message["class_id"]].append(message)
 

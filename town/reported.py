@@ -1,4 +1,4 @@
-"""The report over the demo's classes, beside what the RTMP receiver took of each."""
+"""What is told of the demo's classes: the report, beside what the RTMP receiver took, and the events on the bus."""
 
 import json
 import time
@@ -16,8 +16,33 @@ LATEST_S = 60.0
 """Seconds until what was sent is in the report."""
 
 
+CUT = ["accepted", "on_air", "interrupted", "resumed", "ended"]
+EVENTS = (
+    ("c-old", ["accepted", "on_air", "ended"], {"whole"}),
+    ("c-cut", CUT, {"whole", "with_gaps"}),
+    ("c-cancelled", ["accepted", "ended"], {"cancelled"}),
+)
+"""Classes of the demo, their events without those of checks, and their outcomes."""
+
+
 class Reported(Table):
-    """One row for all that was aired."""
+    """One row for all that was aired, and one for the events of each of three classes."""
+
+    async def events_told(self) -> None:
+        """The platform has heard how a class was aired, cut and cancelled: in order, without a hole, its end once."""
+        for class_id, expected, outcomes in EVENTS:
+            said = self.platform.events[class_id]
+            row = self.row(class_id, "its events on class_event", ", ".join(expected), "")
+            fault = await self.comes(lambda s=said: any(one["event"] == "ended" for one in s), "its end", class_id)  # type: ignore[misc]
+            names = [one["event"] for one in said if one["event"] not in {"ready", "not_ready"}]
+            outcome = said[-1].get("outcome") if said else None
+            if not fault and (names != expected or outcome not in outcomes):
+                fault = f"it was told {', '.join(names)}: {outcome}"
+            if not fault and [one["seq"] for one in said] != list(range(1, len(said) + 1)):
+                fault = f"its events are numbered {[one['seq'] for one in said]}"
+            if not fault and outcome == "cancelled" and self.platform.cancels[class_id]["result"] != "success":
+                fault = "its cancel was not answered with success"
+            row.result, row.ok, row.why = f"{len(said)} events, {outcome}", not fault, fault
 
     async def reported(self) -> None:
         """The sums of the report are the receiver's."""

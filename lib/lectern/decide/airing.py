@@ -163,7 +163,6 @@ CODES = {
 KEPT = 1_000
 """Number of parts of a class that its streamer keeps: a class whose receiver takes nothing gets a new one every 5 s."""
 
-BEGUN = frozenset({AiringState.READY, AiringState.ON_AIR, AiringState.BROKEN})
 AIRED = frozenset({AiringState.AIRED, AiringState.AIRED_WITH_GAPS})
 OVER = AIRED | {AiringState.REFUSED, AiringState.CANCELLED}
 
@@ -276,7 +275,7 @@ def release(changes: StreamerChanges, known: Airing | None, message: Release) ->
         else:
             after = changes.move(known, AiringState.CANCELLED)
             changes.note("released", known)
-            is_sent = known.state in BEGUN and known.start_time <= changes.now < known.end_time
+            is_sent = known.state in LIVE_AIRINGS and known.start_time <= changes.now < known.end_time
     if message.placement is None and not is_sent:
         changes.tell(_given_up(message.class_id, changes.settings.name, known.placement if known else 1))
     return after
