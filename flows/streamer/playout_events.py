@@ -197,12 +197,12 @@ class PlayoutEvents:
             class_id = str(status["class_id"])
             if class_id in due:
                 async with self._alone(class_id):
-                    for one in decide.statements(status, now, self._why.get(class_id)):
-                        key = class_id, one.event in decide.OF_SOURCE
-                        news |= {key: one} if decide.is_news(one, self._stated.get(key)) else {}
+                    for statement in decide.statements(status, now, self._why.get(class_id)):
+                        key = class_id, statement.event in decide.OF_SOURCE
+                        news |= {key: statement} if decide.is_news(statement, self._stated.get(key)) else {}
         if news:
             async with isolated(self._host, "the platform's events of classes on air"):
-                await changed(self._host, _stated([(due[key[0]], one) for key, one in news.items()]))
+                await changed(self._host, _stated([(due[key[0]], statement) for key, statement in news.items()]))
                 self._stated |= news
                 await publish_outbox(self._host)
 

@@ -29,38 +29,38 @@ _ENDED = select(class_events.c.class_id, class_events.c.body).where(
 
 def number(connection: Connection, changes: Changes) -> None:
     """Make events of the statements of *changes*, each with its number; what says nothing new goes."""
-    statements = [one for one in changes.class_events if not one.seq]
+    statements = [statement for statement in changes.class_events if not statement.seq]
     if not statements:
         return
     heads: dict[str, dict[str, tuple[int, float]]] = defaultdict(dict)
-    ids = bind_list({one.class_id for one in statements})
+    ids = bind_list({statement.class_id for statement in statements})
     for class_id, event, seq, at in connection.execute(_HEADS, ids):
         heads[class_id][event] = seq, at
     whose = {class_id: booking.institution_id for class_id, booking in changes.booked.items()}
-    if others := {one.class_id for one in statements} - whose.keys():
+    if others := {statement.class_id for statement in statements} - whose.keys():
         whose |= {row.class_id: row.institution_id for row in connection.execute(_WHOSE, bind_list(others))}
-    changes.class_events = [one for one in changes.class_events if one.seq]
+    changes.class_events = [statement for statement in changes.class_events if statement.seq]
     changes.class_events += numbered(heads, statements, whose)
 
 
 def put(connection: Connection, journal: MessageTables, channel: str, events: Sequence[ClassEvent], now: float) -> None:
     """Add numbered events to the transaction, and the messages that tell the platform of them."""
-    bodies = [one.body for one in events]
+    bodies = [event.body for event in events]
     names = ("class_id", "institution_id", "seq", "at", "event", "body")
     rows = [
-        (one.class_id, one.institution_id, one.seq, one.at, one.event, body)
-        for one, body in zip(events, bodies, strict=True)
+        (event.class_id, event.institution_id, event.seq, event.at, event.event, body)
+        for event, body in zip(events, bodies, strict=True)
     ]
     insert_many(connection, class_events, names, rows)
     kind = OutgoingKind.CHANNEL
-    messages = [(channel, kind, body, one.class_id, now) for one, body in zip(events, bodies, strict=True)]
+    messages = [(channel, kind, body, event.class_id, now) for event, body in zip(events, bodies, strict=True)]
     insert_many(connection, journal.outbox, ("target", "kind", "body", "class_id", "created_at"), messages)
 
 
 def ends(connection: Connection, class_ids: Iterable[str]) -> dict[str, tuple[int, str, float]]:
     """The code, the message and the seconds sent that the event ``ended`` of each class has; without it, it lacks."""
-    found = ((row.class_id, from_json(row.body)) for row in connection.execute(_ENDED, bind_list(class_ids)))
-    return {class_id: (body["code"], i18n.of_wire(body), body.get("sent_s", 0.0)) for class_id, body in found}
+    bodies = ((row.class_id, from_json(row.body)) for row in connection.execute(_ENDED, bind_list(class_ids)))
+    return {class_id: (body["code"], i18n.of_wire(body), body.get("sent_s", 0.0)) for class_id, body in bodies}
 
 
 def after(connection: Connection, class_id: str, seq: int, limit: int) -> Sequence[ClassEventRow]:

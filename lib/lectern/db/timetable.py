@@ -186,8 +186,8 @@ def by_hour(connection: Connection, since: float, hours: int) -> list[tuple[int,
     received_at = orders.c.received_at
     hour = _hour(received_at, since, 0, hours + 1)
     wanted = select(hour, orders.c.state, func.count()).where(received_at >= since).group_by(hour, orders.c.state)
-    found = [row for row in connection.execute(wanted) if row[1] in _STATES]
-    return [(int(at), BookingState(state), int(number)) for at, state, number in found]
+    rows = [row for row in connection.execute(wanted) if row[1] in _STATES]
+    return [(int(at), BookingState(state), int(number)) for at, state, number in rows]
 
 
 def _hour(received_at: ColumnElement[float], since: float, first: int, end: int) -> ColumnElement[int]:

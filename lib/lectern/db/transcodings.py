@@ -193,8 +193,8 @@ def under_way(connection: Connection) -> list[RenditionRow]:
 
 def next_deadline(connection: Connection) -> float | None:
     """The earliest deadline of a transcoding, in epoch seconds; None if there is none."""
-    found = connection.execute(select(func.min(videos.c.deadline)).where(_asked_for())).scalar_one_or_none()
-    return None if found is None else float(found)
+    deadline = connection.execute(select(func.min(videos.c.deadline)).where(_asked_for())).scalar_one_or_none()
+    return None if deadline is None else float(deadline)
 
 
 def ownerless(connection: Connection, before: float, now: float) -> list[RenditionRow]:

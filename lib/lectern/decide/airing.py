@@ -86,26 +86,30 @@ def statements(status: Mapping[str, Any], now: float, why: str | None) -> list[S
             began, silent_since = part.begins, ended
         ended = max(ended, part.ends)
         shown += [part] if part.source != shown[-1].source else []
-    found: list[Statement] = []
+    news: list[Statement] = []
     cut = why or status["why"] or Text("no reason is known")
     if now - ended >= TAKEN_WITHIN_S:
-        found.append(Statement("interrupted", ended, SLOW if status["state"] == "on_air" else cut))
+        news.append(Statement("interrupted", ended, SLOW if status["state"] == "on_air" else cut))
     elif status["state"] == "on_air":
-        found.append(Statement("on_air", began, cut, silent_since))
+        news.append(Statement("on_air", began, cut, silent_since))
     if shown[-1].source == "slate":
-        found.append(Statement("slate", shown[-1].begins, cut))
+        news.append(Statement("slate", shown[-1].begins, cut))
     elif len(shown) > 1:
-        found.append(Statement("recording", shown[-1].begins, cut, shown[-2].begins))
-    return found
+        news.append(Statement("recording", shown[-1].begins, cut, shown[-2].begins))
+    return news
 
 
 OF_SOURCE = frozenset({"slate", "recording"})
 SLOW = Text("its receiver takes nothing of what it is sent")
 
 
-def is_news(one: Statement, before: Statement | None) -> bool:
-    """Whether *one* is to be told after *before*, the last one of its kind: another event, or the same once more."""
-    return before is None or one.event != before.event or (one.since is not None and one.since > before.at)
+def is_news(statement: Statement, before: Statement | None) -> bool:
+    """Whether to send *statement* after *before*, the last of its kind: another event, or the same once more."""
+    return (
+        before is None
+        or statement.event != before.event
+        or (statement.since is not None and statement.since > before.at)
+    )
 
 
 def event_text(event: Event) -> tuple[str, str] | None:

@@ -74,7 +74,7 @@ def end(
     outcome = OUTCOMES[order.state]
     if outcome == "not_aired" and sent.recording_s > 0:
         outcome = "with_gaps"
-    began, ended = min((one.begins for one in parts), default=None), max((one.ends for one in parts), default=None)
+    began, ended = min((part.begins for part in parts), default=None), max((part.ends for part in parts), default=None)
     facts: dict[str, Any] = {
         "start_time": order.start_time,
         "end_time": order.end_time,
@@ -119,9 +119,9 @@ def cancel(changes: Changes, message: Cancel, facts: CancelFacts = NO_CANCEL_FAC
     """
     class_id = message.class_id
     order = changes.orders.get(class_id)
-    for one in (f"{class_id}{BACKUP}", *changes.revisions.get(class_id, ())):
-        if one in changes.orders and (one.endswith(BACKUP) or changes.orders[one].state not in BOOKING_OVER):
-            _cancel(changes, changes.orders[one], asked_by(message))
+    for id_ in (f"{class_id}{BACKUP}", *changes.revisions.get(class_id, ())):
+        if id_ in changes.orders and (id_.endswith(BACKUP) or changes.orders[id_].state not in BOOKING_OVER):
+            _cancel(changes, changes.orders[id_], asked_by(message))
     if order is None:
         changes.await_cancel(class_id, None, changes.now + EARLY_S)
         changes.answer_cancel(class_id, errors.NOT_BOOKED.number, Text("it is not booked here"))

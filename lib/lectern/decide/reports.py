@@ -324,13 +324,13 @@ def tell_ends(changes: Changes, over: Sequence[Order], parts: Mapping[str, Seque
 
 def close_cancels(changes: Changes, unconfirmed: Sequence[CancelRow], parts: Mapping[str, Sequence[AsRun]]) -> None:
     """Answer the cancels that no streamer has confirmed until the end of their classes."""
-    for one in unconfirmed:
-        changes.change(cancels, {"class_id": one.class_id, "streamer": one.streamer}, {}, None)
-        why = Text("{streamer} did not confirm it before the end of the class", streamer=one.streamer)
-        if (order := changes.orders.get(one.class_id)) is not None:
-            sent = SentParts(before=parts.get(one.class_id, ()))
-            close_cancel(changes, order, sent, one.deliveries, (errors.ENDED.number, why))
-        changes.row(one.class_id, "cancel not confirmed", code=errors.ENDED.number, where=one.streamer or "")
+    for row in unconfirmed:
+        changes.change(cancels, {"class_id": row.class_id, "streamer": row.streamer}, {}, None)
+        why = Text("{streamer} did not confirm it before the end of the class", streamer=row.streamer)
+        if (order := changes.orders.get(row.class_id)) is not None:
+            sent = SentParts(before=parts.get(row.class_id, ()))
+            close_cancel(changes, order, sent, row.deliveries, (errors.ENDED.number, why))
+        changes.row(row.class_id, "cancel not confirmed", code=errors.ENDED.number, where=row.streamer or "")
 
 
 # What a streamer says of a class while it is to be aired.

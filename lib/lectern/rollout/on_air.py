@@ -73,9 +73,9 @@ class ComingClass(NamedTuple):
     state: str | None
 
 
-def coming(found: Store, role: str, now: float) -> Iterator[ComingClass]:
+def coming(database: Store, role: str, now: float) -> Iterator[ComingClass]:
     """The classes in a database that are not over at *now* (epoch seconds); of a teacher's, in whatever state."""
-    with found.reading() as connection:
+    with database.reading() as connection:
         if role == "streamer":
             known = old_database.classes(connection)
             for row in old_database.tasks(connection):
@@ -85,19 +85,19 @@ def coming(found: Store, role: str, now: float) -> Iterator[ComingClass]:
                     yield ComingClass(row.class_id, epoch(row.start), end, state)
         elif shape(connection, "order_list") is not None:
             wanted = text("SELECT class_id, start_time, end_time, state FROM order_list WHERE end_time > :now")
-            yield from (ComingClass(*one) for one in connection.execute(wanted, {"now": now}))
+            yield from (ComingClass(*row) for row in connection.execute(wanted, {"now": now}))
 
 
 def _of_streamer(
     wanted: Spec, now: float, within_s: float, held: HeldClasses | None
 ) -> Iterator[tuple[float, float, str]]:
-    for one in coming(store.of(wanted), wanted.role, now):
-        is_held = held is not None and one.class_id in held.classes
-        if one.start is not None and one.start <= now + within_s and not is_held:
-            yield one.start, one.end, f"class {shown(one.class_id)} ({at(one.start)} to {at(one.end)})"
+    for class_ in coming(store.of(wanted), wanted.role, now):
+        is_held = held is not None and class_.class_id in held.classes
+        if class_.start is not None and class_.start <= now + within_s and not is_held:
+            yield class_.start, class_.end, f"class {shown(class_.class_id)} ({at(class_.start)} to {at(class_.end)})"
 
 
 def _of_teacher(wanted: Spec, now: float) -> Iterator[tuple[float, float, str]]:
-    for one in coming(store.of(wanted), wanted.role, now):
-        if one.start is not None and one.start <= now + wanted.quiet_minutes * 60 and one.state in _UNPLACED:
-            yield one.start, one.end, f"class {shown(one.class_id)} ({at(one.start)}, {one.state})"
+    for class_ in coming(store.of(wanted), wanted.role, now):
+        if class_.start is not None and class_.start <= now + wanted.quiet_minutes * 60 and class_.state in _UNPLACED:
+            yield class_.start, class_.end, f"class {shown(class_.class_id)} ({at(class_.start)}, {class_.state})"
