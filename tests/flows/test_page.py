@@ -364,7 +364,7 @@ async def test_a_class_with_gaps_is_amber_and_its_page_has_each_gap_and_what_hap
     ):
         assert shown in page
     chinese = (await client.get("/class/c-1", params={"lang": "zh"})).text
-    assert f"c-1: 没有推送，到 {until}，共2 分钟：推流被拒绝：no such stream" in chinese
+    assert f"c-1: 没有推送：到 {until}，共2 分钟：推流被拒绝：no such stream" in chinese
 
 
 async def test_a_class_whose_booking_could_not_be_read_has_a_page_for_who_sees_all(
