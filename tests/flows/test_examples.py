@@ -111,7 +111,8 @@ def test_the_schema_that_make_writes_is_one_and_has_every_message_that_the_platf
     schema = json.loads(made.stdout)
     jsonschema.Draft202012Validator.check_schema(schema)
     kinds = [schema["$defs"][one["$ref"].rpartition("/")[2]]["properties"]["cmd"]["const"] for one in schema["oneOf"]]
-    assert sorted(kinds) == sorted([*PUBLISHED, "order_result", "change_result", "alarm"])
+    read = ("order_result", "change_result", "cancel_result", "class_event", "alarm")
+    assert sorted(kinds) == sorted([*PUBLISHED, *read])
 
 
 def test_the_booking_in_the_folder_is_of_the_schema() -> None:
