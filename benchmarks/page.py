@@ -46,7 +46,7 @@ def page(report: dict[str, Any], rows: dict[str, str], plots: dict[str, str]) ->
         *_not_met(report),
         "## All rows",
         "",
-        "Made by `make bench`, which writes it anew. `make bench QUICK=1` takes fewer and smaller rounds, and",
+        "Made by `make bench`, which replaces it. `make bench QUICK=1` takes fewer and smaller rounds, and",
         "`make bench ROW=storm` one of the rows. All that a line compares is measured in one run, in turns, and the",
         "best of the rounds counts. *To the best* is ours to the best of the peers', *to the limit* is ours to what",
         "the machine gives to a bare loop or command. *Load* is the machine's load average after the row: other",
