@@ -9,9 +9,11 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from lectern.rollout.spec import Spec
 from tests.playbooks.hosts.local import states_at, supervisord
@@ -159,8 +161,12 @@ class Host:
     def stop(self) -> None:
         for step in self._steps:
             step.end()
-        if self.supervisord is not None:
-            self.supervisord.end()
+        if self.supervisord is not None:  # it and its programs are killed: to end takes a second, and is no claim here
+            programs = psutil.Process(self.supervisord.pid).children(recursive=True)
+            self.supervisord.kill()
+            for one in programs:
+                with suppress(psutil.NoSuchProcess):
+                    one.kill()
         for file in self.short.iterdir():
             file.unlink()
         self.short.rmdir()

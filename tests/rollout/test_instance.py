@@ -2,23 +2,16 @@
 
 import shutil
 import stat
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.rollout.host import ENV, Host, a_host
+from tests.rollout.host import ENV, Host
 from tests.rollout.steps import Fields
 
 pytestmark = pytest.mark.live
 
 DOCUMENTED = "\nwget_path=/usr/bin/wget\nDOWNLOAD_RATE=1000k\nMAX_VIDEO_NUM=1000"
-
-
-@pytest.fixture
-def host(tmp_path: Path) -> Iterator[Host]:
-    with a_host(tmp_path) as found:
-        yield found
 
 
 def rolled_out(host: Host, wanted: Fields) -> Path:
@@ -97,16 +90,6 @@ def test_what_neither_stands_nor_is_wanted_goes_with_the_next_rollout(host: Host
     by_hand.mkdir()
     third = rolled_out(host, host.wanted(env={**host.wanted()["env"], "DRAIN_TIMEOUT_S": "8"}))
     assert names(host) == {first.name, third.name, by_hand.name}, "what no rollout made is left alone"
-
-
-def test_of_a_release_before_that_could_not_start_again_nothing_is_stopped(host: Host) -> None:
-    rolled_out(host, host.wanted())
-    host.stage_release("2.0.1")
-    newer = host.wanted(version="2.0.1")
-    rolled_out(host, newer)
-    (host.code / "refuses-2.0.0").touch()
-    assert "lectern 2.0.0, which a rollback would start, cannot use" in host.step("rollback", wanted=newer).msg
-    host.done("verify", wanted=newer)
 
 
 def test_where_the_release_before_is_gone_nothing_is_stopped_whatever_becomes_of_the_database(host: Host) -> None:

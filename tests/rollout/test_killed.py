@@ -9,11 +9,11 @@ from tests.effects.redis_servers import url_of
 from tests.rollout.host import NOTES, Host, a_host
 from tests.rollout.steps import Fields
 from tests.rollout.test_rollback import booked, classes, finished
-from tests.rollout.test_window_teacher import RULES, client, host, is_new, keys, server, wanted
+from tests.rollout.test_window_teacher import RULES, client, host, is_new, keys, wanted
 
 pytestmark = pytest.mark.night
 
-__all__ = ["client", "host", "server", "wanted"]
+__all__ = ["client", "host", "wanted"]
 
 LINES = 10
 """Lines of a rollback: rollback, rolledback, two each for stop, withdraw, adopt and reload; a restore has two."""

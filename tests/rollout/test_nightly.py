@@ -15,7 +15,7 @@ from pathlib import Path
 
 import asyncssh
 import pytest
-from sqlalchemy import URL
+from sqlalchemy import make_url
 from typer.testing import CliRunner, Result
 
 from lectern.cli.app import app
@@ -23,7 +23,7 @@ from lectern.errors import CallAPerson, LecternError, Misuse, TryAgain
 from lectern.rollout.backup import nightly, store
 from lectern.rollout.backup.copy import sha256
 from lectern.storage import backups
-from tests.stage.postgres import made, postgres_server
+from tests.stage.postgres import Databases
 
 pytestmark = pytest.mark.live
 
@@ -206,16 +206,15 @@ def test_the_prefect_servers_database_is_backed_up_by_its_own_url(live: Path, fo
     assert found["rows"] == {"task_list": 100}
 
 
-def test_a_teacher_on_postgresql_is_dumped_and_the_dump_restored(folder: Path) -> None:
-    with postgres_server() as server:
-        url: URL = made(server, "lectern")
-        found = store.at(url.set(drivername="postgresql+asyncpg").render_as_string(hide_password=False))
-        with pytest.raises(Misuse, match="no such database"):
-            nightly.make(found, "teacher-t", Path("/tmp"))
-        with store.opened(found) as engine, engine.begin() as connection:
-            connection.exec_driver_sql("CREATE TABLE order_list AS SELECT n FROM generate_series(1, 50) n")
-        folder.mkdir()
-        assert nightly.make(found, "teacher-t", folder).rows == {"order_list": 50}
+def test_a_teacher_on_postgresql_is_dumped_and_the_dump_restored(folder: Path, postgresql: Databases) -> None:
+    url = make_url(postgresql.fresh()).set(drivername="postgresql+asyncpg")
+    found = store.at(url.render_as_string(hide_password=False))
+    with pytest.raises(Misuse, match="no such database"):
+        nightly.make(found, "teacher-t", Path("/tmp"))
+    with store.opened(found) as engine, engine.begin() as connection:
+        connection.exec_driver_sql("CREATE TABLE order_list AS SELECT n FROM generate_series(1, 50) n")
+    folder.mkdir()
+    assert nightly.make(found, "teacher-t", folder).rows == {"order_list": 50}
 
 
 # -- its age ------------------------------------------------------------------------------------------------------

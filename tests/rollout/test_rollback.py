@@ -5,25 +5,18 @@ import os
 import signal
 import sqlite3
 import time
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from tests.effects.redis_servers import redis_server, url_of
-from tests.rollout.host import ENV, Host, a_host
+from tests.rollout.host import ENV, Host
 from tests.stage import wait_until
 
 pytestmark = pytest.mark.live
 
 BOOK = "INSERT INTO task_list (class_id, video_url, push_url, start_time, end_time) VALUES ('new', 'u', 'p', 1, 2)"
-
-
-@pytest.fixture
-def host(tmp_path: Path) -> Iterator[Host]:
-    with a_host(tmp_path) as found:
-        yield found
 
 
 def finished(host: Host) -> None:

@@ -3,23 +3,15 @@
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
 from contextlib import closing
-from pathlib import Path
 
 import pytest
 
 from lectern.rollout import verify
-from tests.rollout.host import Host, a_host
+from tests.rollout.host import Host
 from tests.stage import wait_until
 
 pytestmark = pytest.mark.live
-
-
-@pytest.fixture
-def host(tmp_path: Path) -> Iterator[Host]:
-    with a_host(tmp_path) as found:
-        yield found
 
 
 @pytest.fixture

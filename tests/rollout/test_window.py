@@ -5,24 +5,16 @@ import os
 import signal
 import sqlite3
 import time
-from collections.abc import Iterator
 from contextlib import closing
-from pathlib import Path
 
 import psutil
 import pytest
 
-from tests.rollout.host import NOTES, Host, a_host
+from tests.rollout.host import NOTES, Host
 from tests.rollout.steps import Fields
 from tests.stage import wait_until
 
 pytestmark = pytest.mark.live
-
-
-@pytest.fixture
-def host(tmp_path: Path) -> Iterator[Host]:
-    with a_host(tmp_path) as found:
-        yield found
 
 
 def journal(host: Host) -> str:

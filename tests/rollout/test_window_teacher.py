@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from tests.effects.redis_servers import redis_server, url_of
+from tests.effects.redis_servers import url_of
 from tests.rollout.host import CONFIG, ENV, Host, a_host
 from tests.rollout.steps import Fields
 
@@ -21,12 +21,6 @@ RULES = [
     {"old": "order:{class_id}", "new": "class/{class_id}"},
 ]
 Keys = Mapping[str, object]
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[redis.Redis]:
-    with redis_server(tmp_path_factory.mktemp("redis")) as client:
-        yield client
 
 
 def booking(class_id: str) -> str:

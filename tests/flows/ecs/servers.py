@@ -83,10 +83,6 @@ class Ecs(Stage):
         """Wait until one encodes, and is watched."""
         return wait_until(lambda: (self.encoders() or [0])[0], description="ffmpeg encodes")
 
-    def encoders_of(self, record: int) -> list[int]:
-        """Those of one record."""
-        return self.programs("ffmpeg", "-force_key_frames", f"/{record}_")
-
     @contextmanager
     def busy(self) -> Iterator[list[str]]:
         """Meanwhile both hosts are at work, and stand still; gives the classes that wait for what they make."""
