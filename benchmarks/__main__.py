@@ -38,6 +38,7 @@ NAMES = (
     "timetable",
     "lone",
     "lone_postgres",
+    "http",
     "run_cost",
     "waiting",
     "storm",

@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+import httpx
+
 from town import recordings
 from town.faults import Fault
 from town.oss_transcoder import Behaviour, Rule
@@ -40,6 +42,19 @@ class Day(Outlived, Reported):
         row = self.row("c-listed", "resolution in the list", "aired", "1002_480P")
         booking = self.booking(row.class_id, 1002, "480P", listed=("480P",))
         await self.book(booking)
+        await self.aired(row, booking)
+
+    async def over_http(self) -> None:
+        """The booking comes over HTTP, and waits there for its answer."""
+        row = self.row("c-http", "booking by HTTP", "aired", "1002_480P")
+        booking = self.booking(row.class_id, 1002, "480P", listed=("480P",))
+        made = json.loads(await self.stack.lectern("client", "add", "platform", "--json"))
+        headers = {"Authorization": f"Bearer {made['token']}"}
+        async with httpx.AsyncClient(base_url=made["url"], headers=headers, timeout=60, trust_env=False) as client:
+            answer = await client.put(f"/v1/classes/{row.class_id}", params={"wait": 50}, json=booking)
+        if not answer.is_success:
+            self.judge(row, None, f"answered {answer.status_code} over HTTP", result=answer.text)
+            return
         await self.aired(row, booking)
 
     async def transcoded(self) -> None:
@@ -253,6 +268,7 @@ async def play(day: Day) -> None:
     paths = (
         day.old_booking,
         day.in_list,
+        day.over_http,
         day.transcoded,
         day.fallback,
         day.both_fail,

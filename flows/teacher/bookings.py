@@ -6,6 +6,7 @@ from functools import partial
 
 from prefect import flow
 from prefect.client.schemas.objects import State
+from prefect.context import FlowRunContext
 from pydantic import ValidationError
 from sqlalchemy import Connection
 
@@ -130,9 +131,16 @@ def early_changes(connection: Connection, came: Sequence[Delivery[Change]]) -> l
     return [id_ for id_, class_id in unknown.items() if class_id in coming or id_ in young]
 
 
+def _author() -> str:
+    """Who began this run in Prefect's UI, if Prefect knows its users."""
+    context = FlowRunContext.get()
+    creator = context.flow_run.created_by if context is not None and context.flow_run is not None else None
+    return (creator.display_value if creator is not None else None) or "Prefect"
+
+
 def _by_hand(class_id: str, start_time: float | None, end_time: float | None) -> Change:
     try:
-        return Change(class_id=class_id, start_time=start_time, end_time=end_time)
+        return Change(class_id=class_id, start_time=start_time, end_time=end_time, by=_author())
     except ValidationError as error:
         raise Misuse(in_words(error)) from error
 

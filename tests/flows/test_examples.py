@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import httpx
 import jsonschema
 import pytest
 
@@ -33,10 +34,17 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     return ["node", str(folder / "platform-client.mjs")]
 
 
-@pytest.fixture(params=["python", "nodejs"])
-def run(request: pytest.FixtureRequest, stage: Stage) -> Run:
-    """Runs one of the two programs with the settings of the stage."""
-    if request.param == "nodejs":
+@pytest.fixture(scope="module")
+def token(stage: Stage) -> str:
+    """The token of a client of the API."""
+    made = json.loads(stage.lectern("teacher", "client", "add", "examples", "--json").stdout)
+    return str(made["token"])
+
+
+@pytest.fixture(params=["python", "nodejs", "python over HTTP", "nodejs over HTTP"])
+def run(request: pytest.FixtureRequest, stage: Stage, token: str) -> Run:
+    """Runs one of the two programs with the settings of the stage, over Redis or over HTTP."""
+    if request.param.startswith("nodejs"):
         argv = request.getfixturevalue("node")
     else:
         argv = [sys.executable, str(EXAMPLES / "python" / "platform_client.py")]
@@ -44,6 +52,7 @@ def run(request: pytest.FixtureRequest, stage: Stage) -> Run:
         "REDIS_URL": stage.town.redis_url,
         "TRANSCODE_SIGN_KEY": SECRET,
         "TEACHER_API": f"http://{stage.settings['API_BIND']}",
+        **({"TEACHER_TOKEN": token} if request.param.endswith("HTTP") else {}),
         **{
             f"{name.upper()}_CHANNEL": stage.channels[name]
             for name in ("order", "change", "cancel", "order_result", "change_result", "cancel_result")
@@ -81,6 +90,26 @@ def test_a_booking_is_answered_and_changed_and_a_cancel_ends_it(stage: Stage, ru
     assert stage.order(booking["class_id"])["end_time"] == later["end_time"]
     assert run("cancel", booking["class_id"]).returncode == 0
     assert stage.order(booking["class_id"])["state"] == "cancelled"
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is missing: its lines are not run")
+def test_the_lines_of_curl_book_change_and_cancel_a_class(stage: Stage, token: str, tmp_path: Path) -> None:
+    """What is sent is of the description at /openapi.json, and so is what comes."""
+    booking = stage.booking(stage.town.record("480P"), "480P", listed=("480P",), length_s=3600, starts_in_s=1e6)
+    (tmp_path / "booking.json").write_text(json.dumps(booking))
+    lines = [one for one in (EXAMPLES / "README.md").read_text().splitlines() if one.startswith("curl ")]
+    api = f"http://{stage.settings['API_BIND']}"
+    described = httpx.get(f"{api}/openapi.json", trust_env=False).json()
+    kinds = ("OrderResult", "ChangeResult", "CancelResult")
+    for line, kind in zip(lines, kinds, strict=True):
+        typed = line.replace("c-1001", booking["class_id"]).replace("1764014400", str(booking["end_time"] + 60))
+        environment = {"PATH": os.environ["PATH"], "TEACHER_TOKEN": token, "TEACHER_API": api}
+        done = subprocess.run(
+            ["sh", "-c", f"{typed} -sS"], cwd=tmp_path, capture_output=True, check=True, timeout=90, env=environment
+        )
+        answer = json.loads(done.stdout)
+        assert answer["result"] == "success", answer
+        jsonschema.validate(answer, {**described, "$ref": f"#/components/schemas/{kind}"})
 
 
 def test_a_refused_booking_is_told_by_the_exit_code(stage: Stage, run: Run) -> None:
