@@ -39,7 +39,7 @@ def measure(stand: Stand) -> Iterator[Figure]:
         made = json.loads(stage.lectern("teacher", "client", "add", "platform", "--json").stdout)
         by_http = _at_rates(stand, "http", f"http://{stage.settings['API_BIND']}", made["token"], ours.records)
     with _bare(stand.folder() / "bare-http.db") as url:
-        bare = _at_rates(stand, "bare-http", url, "", ours.records)
+        bare = _at_rates(stand, "bare-http", url, "none", ours.records)
     for what, (share, _) in SHARES.items():
         for rate, waits in by_http.items():
             values = {"by Redis": quantile(by_redis[rate], share)}
