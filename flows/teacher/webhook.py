@@ -38,6 +38,9 @@ MOST_S = 600.0
 GIVEN_UP_S = 86_400.0
 """Seconds after which a message that was not taken becomes a dead letter."""
 
+MOST_BYTES = 1 << 16
+"""Number of bytes that are read of an answer; its connection is closed if more come."""
+
 LOOK_S = 1.0
 LEASE_S = 60.0
 DUTY = "webhook"
@@ -122,7 +125,9 @@ class Webhook:
             async with asyncio.timeout(POST_S):
                 address = (await asyncio.to_thread(_addresses, url, self._settings.allowed_origins))[0]
                 where, names, more = origin.pinned(httpx.URL(url), address)
-                answer = await client.post(where, content=one.body, headers=headers | names, extensions=more)
+                own = headers | names
+                async with client.stream("POST", where, content=one.body, headers=own, extensions=more) as answer:
+                    await _drained(answer)
         except TimeoutError:
             return f"no answer within {POST_S:g} s"
         except (httpx.HTTPError, httpx.InvalidURL, Refuse, TryAgain, OSError) as error:
@@ -149,6 +154,15 @@ class Webhook:
             letter = outgoing.dead_letter(self._settings.dead_letter_stream, "webhook", one.body, why)
             said = Text("the webhook {url} has not taken message {id} for a day: {why}", url=where, id=one.id, why=why)
             outbox.put(connection, host.journal, [letter, host.alarm(errors.WEBHOOK_REFUSES, said, now)], now)
+
+
+async def _drained(answer: httpx.Response) -> None:
+    """Read what comes with an answer, so that its connection can be used again; not more of it than MOST_BYTES."""
+    number = 0
+    async for part in answer.aiter_raw():
+        number += len(part)
+        if number > MOST_BYTES:
+            return
 
 
 def _addresses(url: str, allowed_origins: str) -> list[str]:

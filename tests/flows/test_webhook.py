@@ -39,6 +39,13 @@ class Receiver(Answer):
         message = Verifier(SECRET).verify(body, dict(self.headers.items()))
         status = server.refuses(message)
         (server.taken if status < 300 else server.refused).append((self.headers["webhook-id"], message))
+        if status == 299:
+            self.send_response(299)
+            self.end_headers()
+            with suppress(OSError):
+                while True:
+                    self.wfile.write(b"x" * (1 << 16))
+            return
         self.say(status, {"location": "/elsewhere"} if status == 302 else {})
 
 
@@ -110,6 +117,15 @@ async def test_each_message_is_posted_once_signed_and_in_the_order_of_its_class(
     for class_id in ("c-0", "c-1", "c-2"):
         codes = [message["code"] for _, message in receiver.taken if message["class_id"] == class_id]
         assert codes == sorted(codes)
+
+
+async def test_an_answer_without_end_is_an_answer(teacher: TeacherHost, receiver: Any) -> None:
+    """Nobody reads it; it would fill the memory."""
+    receiver.refuses = lambda _: 299
+    sent(teacher, "c-1")
+    async with posting(teacher):
+        await async_wait_until(lambda: states(teacher) == ["told"], description="it is taken")
+    assert len(receiver.taken) == 1
 
 
 async def test_what_is_refused_is_posted_again_and_holds_up_its_own_class_alone(
