@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import TypeAdapter
 from sqlalchemy import insert, select, update
 
 from flows import failures
@@ -282,7 +283,8 @@ async def test_the_story_of_a_class_that_is_cut_twice_goes_to_its_teacher_with_i
         bodies = [json.loads(body) for body in connection.execute(select(journal.outbox.c.body)).scalars()]
     (said,) = (body for body in bodies if body["cmd"] == "ended")
     assert (said["result"], said["code"]) == ("success", 329)
-    past = [EventView(class_id="c", stem=None, host="streamer1", **one) for one in said["events"]]
+    told = TypeAdapter(list[EventView])
+    past = told.validate_python([{**one, "class_id": "c", "stem": None, "host": "streamer1"} for one in said["events"]])
     assert {"on air", "push refused", "playout away"} <= {one.what for one in past}
     known = gaps.sent(start, start + 24, [AsRun(**one) for one in said["as_run"]], past, said["message"])
     assert said["message"] == f"{known.sentence()}; its end has come"

@@ -169,9 +169,10 @@ def test_a_name_that_is_taken_is_told_by_preflight_and_takes_the_window_back(
 LOSE_REDIS = """
 from lectern.rollout import redis_keys as keys
 calls, real = [], keys.opened
-def opened(wanted):
+def opened(wanted, *more):
     calls.append(wanted)
-    return real(wanted if len(calls) <= 2 else wanted.model_copy(update={"redis_url": "redis://127.0.0.1:1/0"}))
+    other = wanted.model_copy(update={"redis_url": "redis://127.0.0.1:1/0"})
+    return real(wanted if len(calls) <= 2 else other, *more)
 keys.opened = opened
 """
 
