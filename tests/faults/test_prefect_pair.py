@@ -13,6 +13,7 @@ import pytest
 from sqlalchemy import make_url
 
 from tests.stage import Child, Gate, Stage, Town, staged, wait_until
+from tests.stage.children import UP_S
 from tests.stage.postgres import Databases
 from town.ports import HOST, free_port
 
@@ -68,7 +69,15 @@ class TownOfTwo(Town):
             upgrade = [*prefect, "database", "upgrade", "-y"]
             subprocess.run(upgrade, env=self.environment, check=True, capture_output=True, timeout=120)
             self.background.run(self.balancer.start())
-            return [self.begin(one) for one in ("services", "prefect2", "prefect1")][-1]
+            # Two that begin together would both write the types of blocks, and one of them would end.
+            other, second = self.begin("prefect2"), f"http://{HOST}:{self._ports['prefect2']}/api/health"
+
+            def is_up() -> bool:
+                assert other.exit_code is None, f"the Prefect server ended:\n{other.said()[-2000:]}"
+                return self._answers(lambda: httpx.get(second, trust_env=False).is_success, httpx.HTTPError)
+
+            wait_until(is_up, timeout_s=UP_S, description="the second Prefect server answers")
+            return [self.begin(one) for one in ("services", "prefect1")][-1]
         else:
             return self.servers[server]  # it began before Prefect, which wants it
         self.servers[server] = Child(argv, self.environment, self.folder / f"{server}.log")
