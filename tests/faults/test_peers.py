@@ -17,7 +17,7 @@ pytestmark = pytest.mark.live
 
 @pytest.fixture(scope="module")
 def stage(town: Town, tmp_path_factory: pytest.TempPathFactory, postgresql: Databases) -> Iterator[Stage]:
-    settings = {"TEACHER_DATABASE_URL": postgresql.fresh(), "TRANSCODING_TIME_OUT_S": "90"}  # nothing here is to be late
+    settings = {"TEACHER_DATABASE_URL": postgresql.fresh(), "TRANSCODING_TIME_OUT_S": "90"}  # none is to be late
     with staged(town, tmp_path_factory.mktemp("stage"), **settings) as found:
         found.init("teacher")
         found.up("teacher", "teacher2", "streamer1")
