@@ -82,7 +82,7 @@ class Push:
     def __init__(self, its: timetable.ScheduledClass, number: int, station: Any, tell: Any) -> None:
         self.lesson, self.number, self.url, self.state = its, number, its.push_urls[number], "waiting"
         self.as_run, self.backoff = AsRunRows(), SimpleNamespace(failures=0)
-        self.feed = SimpleNamespace(lost=None, wants_file=False, track=SimpleNamespace(last_ms=0.0))
+        self.feed = SimpleNamespace(lost=None, wants_file=False, muxer=SimpleNamespace(last_ms=0.0))
         self._station, self._tell, self._reached = station, tell, 0.0
 
     @property
