@@ -7,6 +7,7 @@ import pytest
 
 from lectern.storage import cache_dir
 from tests.stage import PROMPT_S, Stage, wait_until
+from town.faults import Fault
 
 pytestmark = pytest.mark.live
 
@@ -91,6 +92,7 @@ def test_a_class_whose_file_is_cut_short_gets_it_again_and_goes_on(stage: Stage)
     stage.on_air(class_id)
     wait_until(lambda: stage.airing("streamer1", class_id)["state"] == "on air", description="it is on air")
     file = cache_dir.rendition_path(stage.folder / "streamer1", str(record))
+    stage.town.origin.faults.add(Fault(f"{record}/*", method="GET", times=1, delay_s=3.0))  # so that it is missed
     with file.open("r+b") as sink:
         sink.truncate(file.stat().st_size // 4)
     wait_until(lambda: stage.alarms(326, class_id=class_id), description="a person hears of it")
