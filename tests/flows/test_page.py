@@ -456,6 +456,15 @@ async def test_the_runbook_is_read_in_chinese_at_the_same_anchors(client: Client
     assert re.findall(r'<h\d id="([^"]*)"', chinese) == re.findall(r'<h\d id="([^"]*)"', english)
 
 
+async def test_a_page_has_its_style_sheet_its_links_and_the_other_language(client: Client, teacher: TeacherHost) -> None:
+    """A style inside the page would not be applied, because the policy of the page forbids it."""
+    await let_in(client, teacher)
+    page = (await client.get("/")).text
+    for link in ('<link rel="stylesheet" href="/page.css">', '<a href="/runbook">', '<a href="?lang=zh">'):
+        assert link in page
+    assert "<style" not in page
+
+
 async def test_the_page_speaks_chinese_to_whoever_reads_it(client: Client, teacher: TeacherHost) -> None:
     await let_in(client, teacher)
     assert "课表" in (await client.get("/", headers={"accept-language": "zh-CN,zh;q=0.9"})).text
