@@ -456,7 +456,9 @@ async def test_the_runbook_is_read_in_chinese_at_the_same_anchors(client: Client
     assert re.findall(r'<h\d id="([^"]*)"', chinese) == re.findall(r'<h\d id="([^"]*)"', english)
 
 
-async def test_a_page_has_its_style_sheet_its_links_and_the_other_language(client: Client, teacher: TeacherHost) -> None:
+async def test_a_page_has_its_style_sheet_its_links_and_the_other_language(
+    client: Client, teacher: TeacherHost
+) -> None:
     """A style inside the page would not be applied, because the policy of the page forbids it."""
     await let_in(client, teacher)
     page = (await client.get("/")).text
