@@ -208,29 +208,19 @@ async def request_transcoding(
     except TimeoutError as error:
         raise TryAgain(Text("{thing}: no answer within {timeout_s:g} s", thing=thing, timeout_s=timeout_s)) from error
     except httpx.TransportError as error:
-        raise TryAgain(
-            Text(
-                "{thing}: no answer: {name} {cleaned}",
-                thing=thing,
-                name=type(error).__name__,
-                cleaned=cleaned(str(error)),
-            )[:_ERROR_CHARACTERS]
-        ) from error
+        raise TryAgain(Text("{thing}: no answer: {error}", thing=thing, error=_words(error))) from error
     except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
-        raise FallBack(
-            Text(
-                "{thing}: cannot be asked: {name} {cleaned}",
-                thing=thing,
-                name=type(error).__name__,
-                cleaned=cleaned(str(error)),
-            )[:_ERROR_CHARACTERS]
-        ) from error
+        raise FallBack(Text("{thing}: cannot be asked: {error}", thing=thing, error=_words(error))) from error
     found = Text(
         "{thing}: answered {status_code}: {reason}", thing=thing, status_code=answer.status_code, reason=said
     ).rstrip(": ")
     if answer.status_code == 429 or answer.is_server_error:
         raise TryAgain(found)
     raise FallBack(found, errors.OSS_REFUSES if answer.status_code in {401, 403} else None)
+
+
+def _words(error: Exception) -> str:
+    return f"{type(error).__name__} {cleaned(str(error))}"[:_ERROR_CHARACTERS]
 
 
 async def _beginning(answer: httpx.Response) -> str:
