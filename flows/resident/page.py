@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from urllib.parse import urlencode
@@ -14,12 +14,10 @@ from starlette.routing import Route
 
 from flows import as_run_report
 from flows.host import TeacherHost
-from lectern import formatting as written
 from lectern.db import viewers
-from lectern.decide import dashboard as hours
 from lectern.decide.leases import Presence, listed
 from lectern.errors import TryAgain
-from lectern.i18n import ENGLISH, Translator, languages, own_name, translator
+from lectern.i18n import ENGLISH, languages, own_name
 from lectern.model.tables.teacher import ViewerRow
 from lectern.model.views import StreamerStatus
 from lectern.page import view
@@ -36,11 +34,13 @@ TRIES = 20.0
 """Number of wrong tokens that one address may try at once; after that, one a second."""
 
 HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; style-src 'self'; base-uri 'none'; frame-ancestors 'none'",
+    "Content-Security-Policy": "default-src 'none'; style-src 'self'; img-src 'self'; base-uri 'none'; "
+    "frame-ancestors 'none'",
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
     "Cache-Control": "no-store",
 }
+KEPT = {"Cache-Control": "max-age=300"}
 FRESH_S = 2.0
 """Seconds for which the status of the streamers is reused, and within which Redis must answer."""
 
@@ -52,9 +52,6 @@ MOST_WAITING = 30
 
 LINES = 2_000
 """Number of classes of a day that are shown; ``lectern report`` has them all."""
-
-MOST_STREAMERS = 4
-"""Number of streamers that have a colour of their own in a chart."""
 
 Handler = Callable[[Request, ViewerRow], Awaitable[Response]]
 
@@ -82,6 +79,7 @@ class Page:
             Route("/runbook", self.runbook),
             Route("/messages.schema.json", self.schema),
             Route("/page.css", self.css),
+            Route("/icon.svg", self.icon),
         ]
 
     def _let_in(self, handler: Handler) -> Callable[[Request], Awaitable[Response]]:
@@ -119,11 +117,8 @@ class Page:
         page = min(_number(request.query_params.get("page")), 999)
         words, name = await self.heard(), self._host.settings.name
         found = await self._host.read_tx_in(self._threads, view.of_day, viewer, words, name, begins, page)
-        chart = _charts(found, translator(_language(request))) if viewer.institution_id is None else ""
         apart = {} if viewer.institution_id is not None else self._apart()
-        return self._shown(
-            request, "day.html", viewer=viewer, host=name, chart=chart, apart=apart, **view.fields_of(found)
-        )
+        return self._shown(request, "day.html", viewer=viewer, apart=apart, **view.fields_of(found))
 
     def _apart(self) -> Mapping[str, tuple[Presence, float]]:
         """The streamers that take no classes, why, and the seconds since they were heard."""
@@ -167,9 +162,12 @@ class Page:
 
     async def css(self, _request: Request) -> Response:
         """The style sheet of the page."""
-        return Response(
-            view.rendered("page.css"), media_type="text/css", headers={**HEADERS, "Cache-Control": "max-age=300"}
-        )
+        return Response(view.rendered("page.css"), media_type="text/css", headers=HEADERS | KEPT)
+
+    async def icon(self, request: Request) -> Response:
+        """The icon of the page's window, red if a class is not on air."""
+        text = view.rendered("icon.svg", is_bad="bad" in request.query_params)
+        return Response(text, media_type="image/svg+xml", headers=HEADERS | KEPT)
 
     async def heard(self) -> Mapping[str, StreamerStatus] | None:
         """The last status of each streamer; None if Redis does not answer."""
@@ -192,7 +190,7 @@ class Page:
         links = [
             (f"?{urlencode({**others, 'lang': other})}", own_name(other)) for other in languages() if other != language
         ]
-        text = view.rendered(template, language, links=links, **fields)
+        text = view.rendered(template, language, links=links, site=self._host.settings.site_name, **fields)
         return HTMLResponse(text, status, HEADERS)
 
 
@@ -220,43 +218,3 @@ def _language(request: Request) -> str:
 
 def _number(text: str | None) -> int:
     return int(text) if text is not None and text.isascii() and text.isdecimal() and len(text) < 6 else 0
-
-
-def _charts(found: view.Day, t: Translator) -> Markup:
-    """The last 24 hours of bookings, and the next 24 hours of the cache and of what is sent."""
-    hour, streamers = int(found.now // 3600), {name: one.ahead for name, one in found.words.items()}
-    number = len(next(iter(found.by_hour.values()), ()))
-    past = [_hour(hour - number + 1 + at) for at in range(number)]
-    coming = [written.clock(found.now + at * 3600)[:5] for at in range(hours.HOURS)]
-    needed, sent = hours.summed(streamers.values()), hours.largest(streamers, MOST_STREAMERS, t("others"))
-    drawn = [view.bars(t("bookings of the last 24 hours"), past, _named(found.by_hour, t))]
-    if needed:
-        its = {t("needed by classes"): needed}
-        drawn.append(
-            view.bars(
-                t("what classes need of the caches in the next 24 hours (GB)"),
-                coming,
-                its,
-                _limit(found.words.values(), max(needed), t),
-            )
-        )
-    if any(map(max, sent.values())):
-        drawn.append(view.bars(t("sent at once in the next 24 hours (Mbit/s)"), coming, sent))
-    return Markup().join(drawn)
-
-
-def _limit(told: Iterable[StreamerStatus], needed_gb: float, t: Translator) -> view.Limit:
-    """The limit in the cache chart: MAX_VIDEO_SIZE of the streamers that reported their need, and the highest need."""
-    limit_bytes = sum(one.bound.size_bytes for one in told if hours.NEEDED in one.ahead)
-    percent = 100e9 * needed_gb / max(limit_bytes, 1)
-    share = "< 0.1" if percent < 0.1 else f"{percent:.2g}" if percent < 10 else f"{percent:.0f}"
-    name = f"{t('limit')}: {written.size(limit_bytes)}, {t('needed at most')}: {share} %"
-    return view.Limit(name, limit_bytes / 1e9)
-
-
-def _named(series: Mapping[str, Sequence[float]], t: Translator) -> dict[str, Sequence[float]]:
-    return {t(name): values for name, values in series.items()}
-
-
-def _hour(number: int) -> str:
-    return written.clock(number * 3600)[:2]

@@ -61,9 +61,8 @@ async def _sent(host: StreamerHost, rows: Mapping[str, Sending]) -> Mapping[str,
 
 
 def ahead(connection: Connection, now: float) -> Mapping[str, Sequence[float]]:
-    """What classes need of the cache, and what is sent at once, in each of the next 24 hours."""
-    needed = airings.needed(connection, now)
-    return {dashboard.NEEDED: dashboard.cache_ahead(needed, now), dashboard.SENT: dashboard.sent_ahead(needed, now)}
+    """What classes need of the cache in each of the next 24 hours."""
+    return {dashboard.NEEDED: dashboard.cache_ahead(airings.needed(connection, now), now)}
 
 
 def word(connection: Connection, settings: StreamerSettings, now: float) -> StreamerStatus:

@@ -309,6 +309,7 @@ class TeacherSettings(Common):
     oss_access_key_secret: SecretStr | None = None
     allowed_origins: str = ""
     api_bind: str = "127.0.0.1:8800"
+    site_name: str = Field("lectern", min_length=1, max_length=60)
     event_webhook_url: str | None = None
     event_webhook_secret: SecretStr | None = None  # whsec_ and base64
     streamer_lost_after_s: float = Field(60, gt=0)

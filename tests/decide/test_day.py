@@ -1,26 +1,14 @@
-"""The day in numbers: each booking is in one part of one bar; what is pinned goes down as classes end."""
+"""What is pinned goes down as classes end; the story of a class has a line for each series of events."""
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lectern.decide.dashboard import HOURS, NEEDED, OUTCOMES, cache_ahead, outcomes, sent_ahead, summed
+from lectern.decide.dashboard import HOURS, cache_ahead
 from lectern.decide.timeline import lines, story
 from lectern.model.facts import Needed
 from lectern.model.views import ClassView, EventView, Gap
-from lectern.states import BookingState
 
 NOW = 1_764_010_800.0
-
-
-def test_each_state_is_in_exactly_one_outcome() -> None:
-    assert sorted(state for states in OUTCOMES.values() for state in states) == sorted(BookingState)
-
-
-@given(st.lists(st.tuples(st.integers(0, HOURS), st.sampled_from(BookingState), st.integers(1, 1000))))
-def test_no_booking_is_lost_or_counted_twice(counted: list[tuple[int, BookingState, int]]) -> None:
-    found = outcomes(counted)
-    assert sum(map(sum, found.values())) == sum(number for *_, number in counted)
-    assert {len(one) for one in found.values()} == {HOURS}
 
 
 def test_a_rendition_is_pinned_until_the_last_class_that_needs_it_has_ended() -> None:
@@ -35,28 +23,6 @@ def test_what_classes_need_never_grows_by_itself(needed: list[Needed]) -> None:
     assert found == sorted(found, reverse=True)
     assert found[0] <= 7 * len({one.stem for one in needed})
     assert len(found) == HOURS
-
-
-def test_what_the_streamers_need_is_added_up_in_gb_and_a_streamer_that_does_not_say_it_is_left_out() -> None:
-    older = {"evictable": [9e9] * HOURS, "free": [9e12] * HOURS}
-    told = [{NEEDED: [2e9] * HOURS, **older}, {NEEDED: [5e8] * HOURS}, {NEEDED: [1e9]}, {}]
-    assert summed(told) == [2.5] * HOURS
-    assert summed([{}, older]) == []
-
-
-def test_what_is_sent_at_once_is_the_most_of_each_hour() -> None:
-    """Two classes side by side are more than two after one another."""
-
-    def lesson(start_min: int, end_min: int) -> Needed:
-        return Needed("1", 1_000_000, NOW + 60 * end_min, NOW + 60 * start_min, 8.0)
-
-    assert sent_ahead([lesson(-30, 15), lesson(10, 55), lesson(70, 130), lesson(130, 170)], NOW)[:4] == [
-        2_000_000,
-        1_000_000,
-        1_000_000,
-        0,
-    ]
-    assert sent_ahead([], NOW) == [0] * HOURS
 
 
 def event(at: float, what: str, detail: str = "", class_id: str = "c-1", host: str = "streamer1") -> EventView:

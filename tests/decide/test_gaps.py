@@ -75,6 +75,14 @@ def test_each_gap_is_told_with_both_ends_and_its_reason() -> None:
     assert not known.is_whole
 
 
+def test_nothing_that_is_sent_after_the_slate_is_a_gap_of_its_own() -> None:
+    """A moment between two parts of the slate is none."""
+    known = found(part(0, 300), part(300, 400, "slate"), part(401, 500, "slate"), part(700, 1_000, session=2))
+    assert [(one.begins - START, one.ends - START, one.is_slate) for one in known.gaps] == [
+        *((300, 500, True), (500, 700, False))
+    ]
+
+
 def test_a_recording_that_is_shorter_than_its_class_leaves_a_gap_at_the_end() -> None:
     known = found(part(0, 500), part(501, 700), message="aired whole; 1 session; its recording is over")
     assert [one.why for one in known.gaps] == ["no reason is known", "its recording was over"]

@@ -30,15 +30,6 @@ def row(class_id: str, came: float, state: str) -> dict[str, object]:
     return {"class_id": class_id, "state": state, "payload": '{"push_url": "rtmp://push/secret-stream"}', **times}
 
 
-def test_bookings_are_counted_by_the_hour_in_which_they_came(teacher_engine: Engine) -> None:
-    came = {"a": -1.0, "b": 0.0, "c": 3599.9, "d": 3600.0, "e": 3601.0, "f": 7300.0}
-    with transaction(teacher_engine) as connection:
-        rows = [row(name, NOW + at, "refused" if name == "e" else "ready") for name, at in came.items()]
-        connection.execute(insert(orders), rows)
-    found = sorted(look(teacher_engine, timetable.by_hour, NOW, 3))
-    assert found == [(0, "ready", 2), (1, "ready", 1), (1, "refused", 1), (2, "ready", 1)]
-
-
 def test_an_error_of_the_database_says_nothing_of_what_was_written(teacher_engine: Engine) -> None:
     """Its text goes into logs and states of runs; a booking's push URL is a key to the live service."""
     with pytest.raises(IntegrityError) as caught, transaction(teacher_engine) as connection:
@@ -111,7 +102,6 @@ def test_a_class_in_a_state_that_nobody_knows_hides_no_other_from_people(
         following = timetable.next_class(connection, 50)
         assert following is not None
         assert following.class_id == "c-2"
-        assert timetable.by_hour(connection, 0.0, 24) == [(0, BookingState.PLACED, 1)]
         assert [one.class_id for one in as_run.booked(connection, span)] == ["c-2"]
     assert caplog.text.count("c-1: its booking cannot be read, and is passed over") == 2
 

@@ -22,12 +22,12 @@ from flows.resident.page import Page
 from lectern import formatting as written
 from lectern.db import as_run, events, viewers
 from lectern.db.engine import transaction
-from lectern.decide.dashboard import HOURS, NEEDED
+from lectern.decide.dashboard import NEEDED
 from lectern.errors import CODES
 from lectern.model.facts import AsRun, Event, Usage
 from lectern.model.tables.teacher import journal, orders, videos
-from lectern.model.views import Booked, EventView, OpenAlarm, Sending, StreamerStatus
-from lectern.page import view
+from lectern.model.views import Booked, Check, EventView, Gap, OpenAlarm, Sending, StreamerStatus
+from lectern.page import strip, view
 from lectern.redis.client import Bus
 from lectern.settings import TeacherSettings
 from lectern.states import BookingState
@@ -209,7 +209,8 @@ async def test_the_day_shows_each_class_as_it_stands(client: Client, teacher: Te
     page = (await client.get("/")).text
     assert "on air on streamer1 since" in page
     assert "17 attempts to connect failed, the last because: Connection refused" in page
-    assert '<a href="/runbook#316">316</a> disk full: no room for 6666' in page
+    assert '1 × <a href="/runbook#316">316</a> disk full' in page
+    assert "no room for 6666" in page
     assert "Move the class; the streamers&#39; caches are full." in page
     assert "it waits for 6666_720P" in page
     assert '<a href="/runbook#321">321</a></td><td>streamer1</td><td class="times">3</td>' in page
@@ -227,7 +228,7 @@ async def test_the_numbers_of_the_day_are_those_of_all_classes_not_of_those_that
     cast("Words", teacher.bus).said = {"streamer1": StreamerStatus(now, {}, {}, [], 0, 60), "streamer2": gone}
     await let_in(client, teacher)
     page = (await client.get("/")).text
-    assert '<li class="bad"><b>60</b> should be on air and is not</li>' in page
+    assert '<li class="bad"><b>60</b> NOT ON AIR</li>' in page
     assert '<li class="bad"><b>70</b> not known</li>' in page
     assert page.count("streamer2 has been silent for 40 s: nobody here knows") >= 50
 
@@ -361,6 +362,8 @@ async def test_a_class_with_gaps_is_amber_and_its_page_has_each_gap_and_what_hap
         "c-1: push refused: no such stream",
         f"c-1: not sent until {until}, 2 min: the push was refused: no such stream",
         '<a href="/runbook#329">',
+        "<b>session 2</b>",
+        "<title>recording ",
     ):
         assert shown in page
     chinese = (await client.get("/class/c-1", params={"lang": "zh"})).text
@@ -481,7 +484,7 @@ async def test_a_refusal_and_an_alarm_are_told_in_chinese(client: Client, teache
     cast("Words", teacher.bus).said = {"streamer1": StreamerStatus(now, {}, {}, [alarm], 1, 2)}
     await let_in(client, teacher)
     page = (await client.get("/", params={"lang": "zh"})).text
-    assert '<a href="/runbook#316">316</a> 磁盘空间已满: no room for 6666' in page
+    assert '1 × <a href="/runbook#316">316</a> 磁盘空间已满' in page
     assert "平台应: 调课，推流端的缓存已满。" in page
     assert "课没有完整播出：c-1: it is not on air" in page
     page = (await client.get("/class/c-refused", params={"lang": "zh"})).text
@@ -501,7 +504,7 @@ async def test_ten_thousand_classes_are_shown_in_pages(client: Client, teacher: 
     book(teacher, *(order(f"c-{n}", "ready", midnight + 60 + n * 8.6) for n in range(10_000)))
     await let_in(client, teacher)
     answer = await client.get("/")
-    assert "<b>10000</b>" in answer.text
+    assert "<b>10,000</b>" in answer.text
     assert len(answer.content) < 300_000
     assert "c-9999" in (await client.get("/?page=49")).text
 
@@ -524,33 +527,88 @@ async def test_what_was_really_sent_on_a_day_is_read_there(client: Client, teach
     assert {"<td>c-1</td>", "<td>c-2</td>", "<td>2699.8</td>"} <= set(re.findall(r"<td>[^<]*</td>", page.text))
 
 
-def full_of(bound_gb: float, *needed_gb: float) -> StreamerStatus:
-    """A streamer's word, with its limit, and what its classes need in the next hours."""
-    needed = [one * 1e9 for one in needed_gb] + [0.0] * (HOURS - len(needed_gb))
-    return StreamerStatus(NOON, {}, {}, [], bound=Usage(int(bound_gb * 1e9), 9), ahead={NEEDED: needed})
-
-
-@pytest.mark.parametrize(
-    ("bound_gb", "share", "line"), [(15, "33", True), (500, "1", False), (5, "100", True), (9000, "&lt; 0.1", False)]
-)
-async def test_the_picture_of_the_caches_shows_what_classes_need_against_the_limit(
-    client: Client, teacher: TeacherHost, bound_gb: float, share: str, line: bool
-) -> None:
-    """The bars are drawn as high as there is room for, also if they are small beside the limit, which is then named.
-
-    What is free is no part of it: beside 500 GB that are free nobody sees the 10 GB that are needed.
-    """
-    cast("Words", teacher.bus).said = {"s1": full_of(bound_gb, 6, 2), "s2": full_of(bound_gb, 4)}
+async def test_the_cache_of_a_streamer_is_shown_against_its_limits(client: Client, teacher: TeacherHost) -> None:
+    """What its classes need, what it holds, and its places, of which none may be left."""
+    its = StreamerStatus(
+        NOON, {}, {}, [], used=Usage(9 * 10**9, 12), bound=Usage(10**10, 12), ahead={NEEDED: [4e9, 1e9]}
+    )
+    cast("Words", teacher.bus).said = {"s1": its}
     await let_in(client, teacher)
     page = (await client.get("/")).text
-    (figure,) = re.findall(r"<figure><figcaption>what classes need of the caches[^§]*?</figure>", page)
-    assert re.findall(r"</svg> ([^<]+)</span>", figure)[0] == "needed by classes"
-    assert f"limit: {written.size(int(2e9 * bound_gb))}, needed at most: {share} %" in figure
-    assert ("stroke-dasharray" in figure) == line
-    heights = [float(one) for one in re.findall(r'<rect x="[^"]*" y="[^"]*" width="[^"]*" height="([^"]*)"', figure)]
-    assert [round(one / heights[0], 1) for one in heights] == [1.0, 0.2]  # by hour, of both streamers together
-    assert heights[0] > 40
-    assert "free" not in figure
+    meters = re.findall(r'<meter max="([\d.]+)" high="[\d.]+" value="([\d.]+)">', page)
+    assert [float(value) / float(most) for most, value in meters] == [0.4, 0.9, 1.0]
+    assert "12 / 12" in page
+
+
+async def test_the_strip_has_a_block_for_each_class_around_now_and_its_holes(
+    client: Client, teacher: TeacherHost
+) -> None:
+    """The same that the as-run has; what ended long ago, begins tomorrow or was refused is not drawn."""
+    now = time.time()
+    book(
+        teacher,
+        order("c-air", "ready", now - 60),
+        order("c-late", "waiting", now + 600, streamer=None),
+        order("c-aired", "aired with gaps", now - 5000, streamer="streamer2"),
+        order("c-old", "aired", now - 20_000),
+        order("c-tomorrow", "ready", now + 80_000),
+        order("c-refused", "refused", now + 60, code=316),
+    )
+    start = now - 5000
+    parts = [
+        AsRun(0, 1, "recording", start, start + 900, 0, 900),
+        AsRun(0, 1, "slate", start + 900, start + 1170, 0, 270),
+        AsRun(0, 2, "recording", start + 1440, start + 2700, 1440, 1260),
+    ]
+    commit(teacher.engine, as_run.keep_of, "streamer2", "c-aired", parts)
+    said = StreamerStatus(now, {"c-air": Sending(True, gaps=(Gap(now - 50, now - 40, 10, "it broke"),))}, {}, [])
+    cast("Words", teacher.bus).said = {"streamer1": said, "streamer3": StreamerStatus(now, {}, {}, [])}
+    await let_in(client, teacher)
+    page = (await client.get("/")).text.partition('<div class="strip">')[2].partition("</div>")[0]
+    assert re.findall(r"<b>([^<]+)</b>", page) == ["streamer1", "streamer2", "streamer3", "waiting classes"]
+    drawn = re.findall(r'<a href="/class/([^"]+)">\s*<svg class="b ([^"]+)"', page)
+    assert drawn == [("c-air", "on_air"), ("c-aired", "aired_with_gaps"), ("c-late", "coming")]
+    holes = re.findall(r'<rect class="(hole|slate)" x="([\d.]+)%" width="([\d.]+)%"', page)
+    assert [(kind, round(float(x)), round(float(width))) for kind, x, width in holes[-3:]] == [
+        *(("hole", 33, 10), ("slate", 33, 10), ("hole", 43, 10))
+    ]
+    assert len(holes) == 4
+    text = written.clock(start + 1170)
+    assert f"not sent {text}-{written.clock(start + 1440)}" in page
+    title = re.findall("<title>(.*)</title>", (await client.get("/")).text)[0]
+    assert title == "1 on air - lectern"
+
+
+async def test_of_more_classes_than_can_be_drawn_the_strip_has_their_numbers(
+    client: Client, teacher: TeacherHost
+) -> None:
+    now = time.time()
+    book(teacher, *(order(f"c-{n}", "ready", now + 60) for n in range(strip.MOST_BLOCKS)))
+    book(teacher, order("c-waits", "waiting", now + 60, streamer=None))
+    await let_in(client, teacher)
+    page = (await client.get("/")).text.partition('<div class="strip">')[2].partition("</div>")[0]
+    assert "<svg class=" in page
+    assert 'class="b ' not in page
+    assert "<span>500 ready</span>" in page
+    assert "<b>waiting classes</b>" in page
+
+
+async def test_what_begins_soon_is_listed_and_is_red_if_it_is_not_ready(client: Client, teacher: TeacherHost) -> None:
+    now = time.time()
+    book(teacher, order("c-1", "ready", now + 600), order("c-2", "ready", now + 900), order("c-3", "ready", now + 9000))
+    said = StreamerStatus(now, {}, {"c-1": Check(now, "the push host does not answer")}, [])
+    cast("Words", teacher.bus).said = {"streamer1": said}
+    await let_in(client, teacher)
+    page = (await client.get("/")).text.partition("<h2>soon</h2>")[2].partition("</section>")[0]
+    assert re.findall(r'<tr( class="bad")?><td>.*?/class/(c-\d)', page) == [(' class="bad"', "c-1"), ("", "c-2")]
+    assert "It is not ready for its start: the push host does not answer" in page
+
+
+async def test_another_day_is_shown_by_its_timetable_alone(client: Client, teacher: TeacherHost) -> None:
+    await let_in(client, teacher)
+    page = (await client.get("/", params={"day": "2026-01-01"})).text
+    assert "timetable 2026-01-01" in page
+    assert '<div class="strip">' not in page
 
 
 async def test_a_calendar_can_read_it(client: Client, teacher: TeacherHost) -> None:

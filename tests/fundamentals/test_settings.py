@@ -40,6 +40,7 @@ TEACHER = {
     "UPLOAD_URL": None,
     "PUBLIC_URL": None,
     "API_BIND": "127.0.0.1:8800",
+    "SITE_NAME": "lectern",
     "STREAMER_LOST_AFTER_S": 60,
 }
 STREAMER = {

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, case, func, literal, select
+from sqlalchemy import ColumnElement, Connection, Select, case, func, select
 
 from lectern.db import bookings, inbox, incidents, outbox, transcodings
 from lectern.db.bookings import OPEN, readable
@@ -21,6 +21,10 @@ _NAMES = (
     *("class_id", "state", "record_id", "resolution", "url_stem", "start_time", "end_time"),
     *("code", "message", "streamer", "institution_id", "placement"),
 )
+_DROPPED = (BookingState.REFUSED, BookingState.CANCELLED)
+LONGEST_S = 86_400.0
+"""Seconds before a time in which classes are looked for that go on then: more would read the rows of whole weeks."""
+
 _COLUMNS = tuple(sentence(orders, name) if name == "message" else orders.c[name] for name in _NAMES)
 
 
@@ -97,8 +101,39 @@ def page(
 
 def not_dropped(connection: Connection, span: Span, limit: int) -> list[ClassView]:
     """The first *limit* classes of *span* that are neither refused nor cancelled, by their start."""
-    dropped = (BookingState.REFUSED, BookingState.CANCELLED)
-    return _found(connection, _selected(begins_in(span) & orders.c.state.not_in(dropped)).limit(limit))
+    return _found(connection, _selected(begins_in(span) & orders.c.state.not_in(_DROPPED)).limit(limit))
+
+
+def not_dropped_number(connection: Connection, span: Span) -> int:
+    """The number of all classes of which `not_dropped` gives the first."""
+    wanted = select(func.count()).where(begins_in(span) & orders.c.state.not_in(_DROPPED))
+    return connection.execute(wanted).scalar_one()
+
+
+def overlapping(connection: Connection, span: Span, limit: int) -> list[ClassView]:
+    """The first *limit* classes that go on in *span*, by their start, without those refused and cancelled."""
+    return _found(connection, _selected(_goes_on_in(span)).limit(limit))
+
+
+def by_streamer(connection: Connection, span: Span) -> dict[str | None, dict[str, int]]:
+    """The number of the classes that `overlapping` gives, by streamer and state."""
+    counted = select(orders.c.streamer, orders.c.state, func.count()).where(_goes_on_in(span))
+    numbers: dict[str | None, dict[str, int]] = {}
+    for streamer, state, number in connection.execute(counted.group_by(orders.c.streamer, orders.c.state)):
+        numbers.setdefault(streamer, {})[str(state)] = int(number)
+    return numbers
+
+
+def _goes_on_in(span: Span) -> ColumnElement[bool]:
+    begun = begins_in(replace(span, since=span.since - LONGEST_S))
+    return begun & (orders.c.end_time > span.since) & orders.c.state.not_in(_DROPPED)
+
+
+def refusals(connection: Connection, span: Span) -> dict[int, int]:
+    """The number of refused classes of *span* by code, 0 if a row has none; the most frequent code comes first."""
+    refused = begins_in(span) & (orders.c.state == BookingState.REFUSED)
+    counted = select(orders.c.code, func.count()).where(refused).group_by(orders.c.code).order_by(func.count().desc())
+    return {int(code or 0): int(number) for code, number in connection.execute(counted)}
 
 
 def outcomes(connection: Connection, span: Span) -> Mapping[str, int]:
@@ -175,25 +210,3 @@ def _next(class_: Booked, now: float) -> dict[str, Any]:
         "state": class_.state,
         "in_s": class_.start_time - now,
     }
-
-
-def by_hour(connection: Connection, since: float, hours: int) -> list[tuple[int, BookingState, int]]:
-    """Bookings by the hour in which they came and by state: (hour from *since*, epoch seconds; state; number).
-
-    A state that nobody knows, as a newer release may have written it, is left out.
-    """
-    orders = teacher_tables.orders
-    received_at = orders.c.received_at
-    hour = _hour(received_at, since, 0, hours + 1)
-    wanted = select(hour, orders.c.state, func.count()).where(received_at >= since).group_by(hour, orders.c.state)
-    rows = [row for row in connection.execute(wanted) if row[1] in _STATES]
-    return [(int(at), BookingState(state), int(number)) for at, state, number in rows]
-
-
-def _hour(received_at: ColumnElement[float], since: float, first: int, end: int) -> ColumnElement[int]:
-    """The number of the hour, in [*first*, *end*), by bisection, because SQLite and PostgreSQL round differently."""
-    if end - first == 1:
-        return literal(first)
-    middle = (first + end) // 2
-    earlier, later = _hour(received_at, since, first, middle), _hour(received_at, since, middle, end)
-    return case((received_at < since + 3600 * middle, earlier), else_=later)

@@ -1,7 +1,7 @@
 """What was sent of a class and what was not, and why: report, explain, page and alarm all say it from here."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import attrgetter
 
 from lectern.i18n import Text, joined
@@ -214,8 +214,15 @@ def _grouped(pieces: Iterable[tuple[float, float, str, str]]) -> list[Gap]:
     gaps: list[Gap] = []
     for begins, ends, why, detail in pieces:
         last = gaps[-1] if gaps else None
-        if last is not None and why in {last.why, _UNKNOWN} and begins - last.ends <= NEAR_S:
-            gaps[-1] = Gap(last.begins, ends, last.missing_s + ends - begins, last.why, detail or last.detail)
+        is_more = last is not None and (why == last.why or (why is _UNKNOWN and _goes_on(last, ends - begins)))
+        if last is not None and is_more and begins - last.ends <= NEAR_S:
+            missing_s = last.missing_s + ends - begins
+            gaps[-1] = replace(last, ends=ends, missing_s=missing_s, detail=detail or last.detail)
         else:
-            gaps.append(Gap(begins, ends, ends - begins, why, detail))
+            gaps.append(Gap(begins, ends, ends - begins, why, detail, is_slate=why is _SLATE))
     return gaps
+
+
+def _goes_on(gap: Gap, missing_s: float) -> bool:
+    """Whether *gap* is the reason of what is missing behind it; after the slate, only a moment has no reason."""
+    return not gap.is_slate or missing_s <= NEAR_S

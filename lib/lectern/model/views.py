@@ -80,6 +80,7 @@ class Gap:
     missing_s: float
     why: Sentence
     detail: Sentence = ""  # the words of whoever refused it
+    is_slate: bool = False  # the slate was sent
 
     def reason(self) -> str:
         """Why it was not sent."""
@@ -182,5 +183,5 @@ class StreamerStatus:
     used: Usage = field(default=Usage(0, 0))
     bound: Usage = field(default=Usage(0, 0))
     dead_air: Mapping[str, Sentence] = field(default_factory=dict)  # the dead air of its classes
-    ahead: Mapping[str, Sequence[float]] = field(default_factory=dict)  # the next 24 hours in bytes and bits a second
+    ahead: Mapping[str, Sequence[float]] = field(default_factory=dict)  # the next 24 hours in bytes
     silent_s: float | None = None  # seconds since its last heartbeat, if that is too long

@@ -1,4 +1,4 @@
-"""What the page shows, and how: the day's classes, alarms and heartbeats; its templates, bars, calendar and runbook."""
+"""What the page shows, and how: the day's classes, alarms and heartbeats; its templates, calendar and runbook."""
 
 import datetime
 import re
@@ -10,26 +10,26 @@ from functools import lru_cache, partial
 from importlib.resources import files
 from itertools import islice, pairwise
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from jinja2 import Environment, PackageLoader
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
-from markupsafe import Markup, escape
 from sqlalchemy import Connection
 
 from lectern import formatting
 from lectern.db import account as db_account
-from lectern.db import incidents, timetable
+from lectern.db import as_run, incidents, timetable
 from lectern.decide import account as decide_account
-from lectern.decide import dashboard as hours
 from lectern.decide import timeline
 from lectern.decide.account import Account, Standing
-from lectern.decide.dashboard import MISSED
+from lectern.decide.dashboard import MISSED, NEEDED
 from lectern.errors import CODES, ErrorCode, LecternError, alarm_in
 from lectern.i18n import Text, joined, translated, translator
 from lectern.model.tables.teacher import ViewerRow, journal
 from lectern.model.views import Booked, ClassView, OpenAlarm, StreamerStatus
+from lectern.page import strip
+from lectern.page.strip import Strip
 from lectern.wire.fields import BACKUP
 
 ROWS = 200
@@ -39,6 +39,9 @@ LISTED = 50
 """Greatest number of rows of each other list."""
 
 DAY_S = 86_400.0
+SOON_S = 7_200.0
+"""Seconds ahead for which the classes are listed that begin soon."""
+
 CALENDAR_ROWS = 2_000
 
 
@@ -49,6 +52,7 @@ class PageLine:
     one: Booked
     standing: Standing
     sentence: str
+    is_red: bool = False  # its last check says that it is not ready
 
 
 @dataclass(frozen=True)
@@ -81,7 +85,10 @@ class Day:
     alarms_number: int = 0
     words: Mapping[str, StreamerStatus] = field(default_factory=dict)
     is_deaf: bool = False  # Redis does not answer
-    by_hour: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    strip: Strip | None = None  # of another day there is none
+    soon: Sequence[PageLine] = ()
+    soon_number: int = 0
+    refusals: Mapping[int, int] = field(default_factory=dict)  # number by code
 
     @property
     def pages(self) -> int:
@@ -119,10 +126,11 @@ def of_day(
 ) -> Day:
     """What *viewer* sees of the day that begins at *begins*; *words* is None if Redis does not answer."""
     now, until, institution = time.time(), begin_of_day(begins + 1.5 * DAY_S), viewer.institution_id
-    span = timetable.Span(begins, until, institution)
+    span, coming = timetable.Span(begins, until, institution), timetable.Span(now, now + SOON_S, institution)
     outcomes = timetable.outcomes(connection, span)
     found = timetable.of_time(connection, span, ROWS, page * ROWS)
     due = [_stood(one, words, now) for one in timetable.due(connection, now) if _is_theirs(one, institution)]
+    soon = [_stood(one, words, now) for one in timetable.not_dropped(connection, coming, LISTED)]
     day = Day(
         now,
         begins,
@@ -136,26 +144,36 @@ def of_day(
         [_waiting(one, now) for one in timetable.waiting(connection, now, institution, LISTED)],
         timetable.waiting_number(connection, now, institution),
         Counter(standing for _, standing in due),
+        strip=_strip(connection, words, now, institution) if begins <= now < until else None,
+        soon=[_line(*one, now) for one in soon],
+        soon_number=timetable.not_dropped_number(connection, coming),
+        refusals=timetable.refusals(connection, span),
     )
     return day if institution is not None else _whole(connection, day, words, host)
+
+
+def _strip(
+    connection: Connection, words: Mapping[str, StreamerStatus] | None, now: float, institution: str | None
+) -> Strip:
+    """The strip around *now*; the streamers without a class are for viewers of all institutions."""
+    span = timetable.Span(now - strip.BACK_S, now + strip.AHEAD_S, institution)
+    found = timetable.overlapping(connection, span, strip.MOST_BLOCKS + 1)
+    names = set(words or ()) if institution is None else set[str]()
+    streamers = names | {one.booked.streamer for one in found if one.booked and one.booked.streamer}
+    if len(found) > strip.MOST_BLOCKS or len(streamers) > strip.MOST_ROWS:
+        idle: dict[str | None, dict[str, int]] = {name: {} for name in names}
+        return strip.of_counts(idle | timetable.by_streamer(connection, span), now)
+    begun = [one.class_id for one in found if one.booked and one.booked.start_time <= now]
+    parts = as_run.of_classes(connection, begun)
+    return strip.of_day((_stood(one, words, now) for one in found), parts, streamers, now)
 
 
 def _whole(connection: Connection, day: Day, words: Mapping[str, StreamerStatus] | None, host: str) -> Day:
     """The day with what only a viewer of all institutions sees besides the classes."""
     theirs = [alarm for word in (words or {}).values() for alarm in word.alarms]
     alarms = sorted([*incidents.alarms(connection, journal, host), *theirs], key=lambda one: -one.last_at)
-    first = (int(day.now // hours.HOUR_S) - hours.HOURS + 1) * hours.HOUR_S
-    by_hour = hours.outcomes(timetable.by_hour(connection, first, hours.HOURS))
-    return Day(
-        **{
-            **vars(day),
-            "alarms": alarms[:LISTED],
-            "alarms_number": len(alarms),
-            "words": words or {},
-            "is_deaf": words is None,
-            "by_hour": by_hour,
-        }
-    )
+    number = len(alarms)
+    return replace(day, alarms=alarms[:LISTED], alarms_number=number, words=words or {}, is_deaf=words is None)
 
 
 def _is_theirs(one: ClassView, institution: str | None) -> bool:
@@ -176,9 +194,13 @@ def _line(known: ClassView, standing: Standing, now: float) -> PageLine:
     booked = known.booked
     assert booked is not None  # the timetable lists only bookings
     said = booked.message or "" if standing in _SAID else decide_account.state_sentence(known, standing, now)
-    if known.dead_air and standing in {Standing.READY, Standing.COMING}:
+    is_to_come = standing in {Standing.READY, Standing.COMING}
+    if known.dead_air and is_to_come:
         said = joined((said, Text("{thing}: {what}", thing=Text("recording faults"), what=known.dead_air)))
-    return PageLine(booked, standing, said)
+    reds = known.check.reds if known.check and is_to_come else ""
+    if reds:
+        said = joined((said, Text("It is not ready for its start: {reds}", reds=reds)))
+    return PageLine(booked, standing, said, bool(reds))
 
 
 def _waiting(found: ClassView, now: float) -> Waiting:
@@ -198,6 +220,7 @@ class OneClass:
     class_id: str
     account: Account
     known: ClassView
+    strip: Strip | None
 
     def fields(self) -> dict[str, Any]:
         """The same for programs."""
@@ -229,7 +252,9 @@ def of_class(
             one for one in known.alarms if one.classes and {class_id, f"{class_id}{BACKUP}"}.issuperset(one.classes)
         ]
         known = replace(known, events=events, alarms=alarms)
-    return OneClass(class_id, decide_account.account(known, time.time()), known)
+    now = time.time()
+    account = decide_account.account(known, now)
+    return OneClass(class_id, account, known, strip.of_class(known, account.standing, now))
 
 
 def for_calendar(connection: Connection, viewer: ViewerRow, institution: str | None, now: float) -> list[Booked]:
@@ -245,69 +270,8 @@ def for_calendar(connection: Connection, viewer: ViewerRow, institution: str | N
 def fields_of(day: Day) -> dict[str, Any]:
     """The variables of the day's template."""
     yesterday, tomorrow = begin_of_day(day.begins - 0.5 * DAY_S), begin_of_day(day.begins + 1.5 * DAY_S)
-    return {"day": day, "yesterday": yesterday, "tomorrow": tomorrow, "Standing": Standing}
-
-
-# Stacked bars as SVG inside the page, so that a browser needs no other file to show them.
-
-
-WIDTH, HEIGHT, LEFT, FOOT = 720, 180, 44, 22
-COLOURS = ("#2fa36b", "#8aa9f5", "#e0a030", "#d64545", "#8b1a1a", "#c8c8c8")
-LIMIT = 'stroke="#d64545" stroke-width="2" stroke-dasharray="6 4"'
-SMALL = 4
-"""A limit is drawn up to this many times the highest bar; if it were higher, the bars would be flat."""
-
-
-class Limit(NamedTuple):
-    """A value that the bars may not exceed, and its name."""
-
-    name: str
-    value: float
-
-
-def bars(
-    title: str,
-    labels: Sequence[str],
-    series: Mapping[str, Sequence[float]],
-    limit: Limit | None = None,
-) -> Markup:
-    """One bar a label, each of *series* a part of it; its numbers are in the tooltips.
-
-    A *limit* is named in the legend, and drawn as a line across the bars unless it is far above them.
-    """
-    top = max([sum(values[at] for values in series.values()) for at in range(len(labels))], default=0) or 1
-    is_near = limit is not None and 0 < limit.value <= SMALL * top
-    top = max(top, limit.value) if limit is not None and is_near else top
-    step = (WIDTH - LEFT) / max(len(labels), 1)
-    scale = (HEIGHT - FOOT - 10) / top
-    drawn: list[str] = []
-    for at, label in enumerate(labels):
-        x, y = LEFT + at * step, float(HEIGHT - FOOT)
-        for (name, values), colour in zip(series.items(), COLOURS, strict=False):
-            if not values[at]:
-                continue
-            y -= values[at] * scale
-            place = f'x="{x + 1:.1f}" y="{y:.1f}" width="{step - 2:.1f}" height="{values[at] * scale:.1f}"'
-            tip = f"{escape(label)}: {values[at]:g} {escape(name)}"
-            drawn.append(f'<rect {place} fill="{colour}"><title>{tip}</title></rect>')
-        if at % 3 == 0:
-            drawn.append(f'<text x="{x + step / 2:.1f}" y="{HEIGHT - 6}" text-anchor="middle">{escape(label)}</text>')
-    drawn.append(f'<text x="{LEFT - 6}" y="18" text-anchor="end">{top:,.6g}</text>')
-    drawn.append(f'<line x1="{LEFT}" y1="{HEIGHT - FOOT}" x2="{WIDTH}" y2="{HEIGHT - FOOT}" stroke="#999"/>')
-    if limit is not None and is_near:
-        y = HEIGHT - FOOT - limit.value * scale
-        line = f'<line x1="{LEFT}" y1="{y:.1f}" x2="{WIDTH}" y2="{y:.1f}" {LIMIT}>'
-        drawn.append(f"{line}<title>{escape(limit.name)}</title></line>")
-    legend = " ".join(
-        f'<span class="key"><svg width="10" height="10"><rect width="10" height="10" fill="{colour}"/></svg> '
-        f"{escape(name)}</span>"
-        for name, colour in zip(series, COLOURS, strict=False)
-    )
-    if limit is not None:
-        dashes = f'<svg width="10" height="10"><line x1="0" y1="5" x2="10" y2="5" {LIMIT}/></svg> ' if is_near else ""
-        legend += f' <span class="key">{dashes}{escape(limit.name)}</span>'
-    head = f'<figure><figcaption>{escape(title)}</figcaption><svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img">'
-    return Markup(f"{head}{''.join(drawn)}</svg><p>{legend}</p></figure>")  # noqa: S704 (each text in it is escaped)
+    needed = {name: max(one.ahead.get(NEEDED) or [0.0]) for name, one in day.words.items()}
+    return {"day": day, "yesterday": yesterday, "tomorrow": tomorrow, "Standing": Standing, "needed": needed}
 
 
 # The timetable as a calendar (RFC 5545), which phones and office programs subscribe to.
