@@ -4,6 +4,7 @@ import csv
 import json
 import time
 from enum import StrEnum
+from io import StringIO
 from typing import Any, TextIO
 
 from sqlalchemy import Connection
@@ -14,6 +15,7 @@ from lectern.db.timetable import Span
 from lectern.decide import as_run_report as decide
 from lectern.decide.as_run_report import NAMES, AsRunReport, ReportLine
 from lectern.page.view import rendered
+from lectern.states import BookingState
 
 TIMES = ("start", "end", "began", "ended")
 
@@ -71,11 +73,21 @@ def _blank(told: dict[str, float | None]) -> list[object]:
 
 
 def fields_of(found: AsRunReport, most: int | None = None) -> dict[str, Any]:
-    """The variables of the report's template, with the first *most* classes."""
+    """The variables of the report's template, with the first *most* classes, those refused apart."""
+    told = [(name, one.told()) for name, one in sorted(found.totals.items())]
+    apart: dict[bool, list[ReportLine]] = {False: [], True: []}
+    for one in found.lines[:most]:
+        apart[one.state is BookingState.REFUSED].append(one)
     return {
-        "names": ("institution", *found.whole().told()),
-        "sums": sums(found),
-        "columns": NAMES,
-        "rows": [cells(one) for one in found.lines[:most]],
+        "totals": [*told, ("", found.whole().told())],
+        "lines": apart[False],
+        "refused": apart[True],
         "number": len(found.lines),
     }
+
+
+def text_of(connection: Connection, since: float, until: float, institution: str | None, form: Format) -> str:
+    """The report of a span of time as text."""
+    sink = StringIO()
+    write(made(connection, since, until, institution), form, sink, "")
+    return sink.getvalue()

@@ -7,22 +7,22 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from urllib.parse import urlencode
 
-from markupsafe import Markup
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 from flows import as_run_report
+from flows.as_run_report import Format
 from flows.host import TeacherHost
-from lectern.db import viewers
+from lectern.db import timetable, viewers
 from lectern.decide.leases import Presence, listed
 from lectern.errors import TryAgain
 from lectern.i18n import ENGLISH, languages, own_name
 from lectern.model.tables.teacher import ViewerRow
 from lectern.model.views import StreamerStatus
-from lectern.page import view
+from lectern.page import runbook, view
 from lectern.redis.connection import asking
-from lectern.states import Right
+from lectern.states import BookingState, Right
 from lectern.timing import Rate
 from lectern.wire import schema
 
@@ -53,6 +53,8 @@ MOST_WAITING = 30
 LINES = 2_000
 """Number of classes of a day that are shown; ``lectern report`` has them all."""
 
+TYPES = {Format.csv: "text/csv; charset=utf-8", Format.json: "application/json"}
+STATES = tuple(BookingState)
 Handler = Callable[[Request, ViewerRow], Awaitable[Response]]
 
 
@@ -75,6 +77,7 @@ class Page:
             Route("/", self._let_in(self.day)),
             Route("/class/{class_id}", self._let_in(self.one_class)),
             Route("/as-run", self._let_in(self.as_run)),
+            Route("/classes", self._let_in(self.classes)),
             Route("/timetable.ics", self._let_in(self.calendar)),
             Route("/runbook", self.runbook),
             Route("/messages.schema.json", self.schema),
@@ -139,8 +142,26 @@ class Page:
         today = view.begin_of_day(time.time())
         begins = view.begin_of_day(today - view.DAY_S / 2, request.query_params.get("day"))
         until = view.begin_of_day(begins + 1.5 * view.DAY_S)
-        found = await self._host.read_tx_in(self._threads, as_run_report.made, begins, until, viewer.institution_id)
-        return self._shown(request, "as_run.html", begins=begins, **as_run_report.fields_of(found, LINES))
+        institution, form = viewer.institution_id, request.query_params.get("format")
+        if form in (Format.csv, Format.json):
+            which = begins, until, institution, Format(form)
+            text = await self._host.read_tx_in(self._threads, as_run_report.text_of, *which)
+            day = time.strftime("%F", time.localtime(begins))
+            kept = {"Content-Disposition": f'attachment; filename="as-run-{day}.{form}"'}
+            return Response(text, media_type=TYPES[Format(form)], headers=HEADERS | kept)
+        found = await self._host.read_tx_in(self._threads, as_run_report.made, begins, until, institution)
+        before, fields = view.begin_of_day(begins - view.DAY_S / 2), as_run_report.fields_of(found, LINES)
+        return self._shown(request, "as_run.html", begins=begins, before=before, after=until, **fields)
+
+    async def classes(self, request: Request, viewer: ViewerRow) -> Response:
+        """The classes that somebody searches for."""
+        asked = {
+            name: request.query_params.get(name, "").strip()[:250] for name in ("q", "state", "institution", "sort")
+        }
+        wanted = timetable.Search(asked["q"][:100], asked["state"], asked["institution"], asked["sort"])
+        found = await self._host.read_tx_in(self._threads, view.of_search, viewer, await self.heard(), wanted)
+        orders = {name: f"?{urlencode({**asked, 'sort': name})}" for name in timetable.ORDERS}
+        return self._shown(request, "classes.html", wanted=wanted, orders=orders, viewer=viewer, states=STATES, **found)
 
     async def calendar(self, request: Request, viewer: ViewerRow) -> Response:
         """The timetable for calendars."""
@@ -148,13 +169,16 @@ class Page:
         if viewer.institution_id not in {None, wanted or viewer.institution_id}:
             return PlainTextResponse(f"This token is for {viewer.institution_id}.", 403, HEADERS)
         booked = await self._host.read_tx_in(self._threads, view.for_calendar, viewer, wanted, now)
-        text = view.calendar(booked, now)
+        name = " ".join(filter(None, (self._host.settings.site_name, wanted or viewer.institution_id)))
+        base = f"{'https' if _is_secure(request) else 'http'}://{request.url.netloc}"
+        text = view.calendar(booked, now, name, base)
         return Response(text, media_type="text/calendar; charset=utf-8", headers=HEADERS)
 
     async def runbook(self, request: Request) -> Response:
         """RUNBOOK.md or RUNBOOK.zh.md, without a token: it holds no secret, and an alarm may have woken the reader."""
-        text = await asyncio.to_thread(view.runbook_html, _language(request))
-        return self._shown(request, "runbook.html", html=Markup(text))  # noqa: S704 (the renderer escapes raw HTML)
+        wanted = request.query_params.get("q", "")[:100]
+        sections = await asyncio.to_thread(runbook.sections, _language(request), wanted)
+        return self._shown(request, "runbook.html", sections=sections, wanted=wanted)
 
     async def schema(self, _: Request) -> Response:
         """The JSON Schema of all messages of this release; needs no token."""
@@ -203,9 +227,12 @@ def _remembered(request: Request, token: str) -> Response:
     """Redirect to the address without its token, which others could read on the screen, and keep it in a cookie."""
     others = {name: value for name, value in request.query_params.items() if name != "token"}
     gone = RedirectResponse(f"{request.url.path}{'?' if others else ''}{urlencode(others)}", 303, HEADERS)
-    secure = request.url.scheme == "https" or request.headers.get("x-forwarded-proto") == "https"
-    gone.set_cookie(COOKIE, token, max_age=400 * 86_400, httponly=True, samesite="lax", secure=secure)
+    gone.set_cookie(COOKIE, token, max_age=400 * 86_400, httponly=True, samesite="lax", secure=_is_secure(request))
     return gone
+
+
+def _is_secure(request: Request) -> bool:
+    return request.url.scheme == "https" or request.headers.get("x-forwarded-proto") == "https"
 
 
 def _language(request: Request) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from lectern.errors import CODES
-from lectern.page.view import anchor
+from lectern.page.runbook import anchor
 from tests.stage import Gate, Town, runbook, staged, wait_until
 from tests.stage.night import Night
 from town import recordings

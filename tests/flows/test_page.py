@@ -27,7 +27,7 @@ from lectern.errors import CODES
 from lectern.model.facts import AsRun, Event, Usage
 from lectern.model.tables.teacher import journal, orders, videos
 from lectern.model.views import Booked, Check, EventView, Gap, OpenAlarm, Sending, StreamerStatus
-from lectern.page import strip, view
+from lectern.page import runbook, strip, view
 from lectern.redis.client import Bus
 from lectern.settings import TeacherSettings
 from lectern.states import BookingState
@@ -135,7 +135,7 @@ async def test_a_storm_of_refused_bookings_hides_no_class_in_the_calendar(
     book(teacher, *refused, order("c-ready", "ready", NOON + 3600))
     await let_in(client, teacher)
     said = (await client.get("/timetable.ics")).text
-    assert re.findall("UID:(.*)@", said) == ["c-ready"]
+    assert re.findall("UID:(.*)@", said) == ["c-ready", "c-1"]
 
 
 async def test_guessing_tokens_is_slow(client: Client) -> None:
@@ -443,7 +443,62 @@ async def test_the_runbook_has_an_anchor_for_each_code(client: Client) -> None:
     page = (await client.get("/runbook")).text
     assert [code for code in CODES if f'<h2 id="{code}">' not in page] == []
     assert "<table>" in page
-    assert view.anchor("messages wait in the inbox") == "messages-wait-in-the-inbox"
+    assert runbook.anchor("messages wait in the inbox") == "messages-wait-in-the-inbox"
+
+
+async def test_each_link_within_the_runbook_leads_to_one_of_its_headings(client: Client) -> None:
+    for language in ("en", "zh"):
+        page = (await client.get("/runbook", params={"lang": language})).text
+        links = re.findall(r'href="#([^"]*)"', page)
+        assert len(links) > 100, "contents and index"
+        assert set(links) <= set(re.findall(r'<h\d id="([^"]*)"', page))
+
+
+async def test_a_search_in_the_runbook_shows_the_sections_that_have_each_word(client: Client) -> None:
+    page = (await client.get("/runbook", params={"q": "heartbeat LEASE"})).text
+    whole = (await client.get("/runbook")).text
+    assert 0 < page.count("<h2 id=") < whole.count("<h2 id=")
+    assert '<h2 id="322">' in page
+    odd = (await client.get("/runbook", params={"q": "<b>nowhere</b>"})).text
+    assert "<p>nothing</p>" in odd
+    assert "<b>nowhere" not in odd
+
+
+@pytest.mark.parametrize(
+    ("asked", "listed"),
+    [
+        ({"q": "LESSON"}, ["lesson-1", "lesson-2"]),
+        ({"q": "lesson", "state": "refused"}, ["lesson-2"]),
+        ({"q": "316"}, ["lesson-2"]),
+        ({"q": "6666_720p"}, ["c-1", "lesson-1", "lesson-2"]),
+        ({"q": "streamer2"}, ["lesson-1"]),
+        ({"institution": "i-2"}, ["c-1"]),
+        ({"q": "c-old"}, ["c-old"]),
+        ({"q": "old"}, []),
+        ({"q": "100%"}, []),
+        ({"state": "on the moon"}, []),
+        ({"sort": "streamer", "q": "6666"}, ["c-1", "lesson-2", "lesson-1"]),
+    ],
+)
+async def test_a_class_is_found_by_what_somebody_knows_of_it(
+    client: Client, teacher: TeacherHost, asked: dict[str, str], listed: list[str]
+) -> None:
+    now = time.time()
+    book(
+        teacher,
+        order("c-1", "ready", now + 60, institution_id="i-2"),
+        order("lesson-1", "ready", now + 600, streamer="streamer2"),
+        order("lesson-2", "refused", now + 700, code=316),
+        order("c-old", "aired", now - 900_000),
+        order("c-far", "ready", now + 2e6),
+    )
+    await let_in(client, teacher)
+    page = (await client.get("/classes", params=asked)).text
+    assert re.findall(r'href="/class/([^"]+)"', page) == listed
+    client.cookies.clear()
+    await let_in(client, teacher, "i-2")
+    page = (await client.get("/classes", params=asked)).text
+    assert set(re.findall(r'href="/class/([^"]+)"', page)) <= {"c-1"}
 
 
 async def test_a_developer_of_the_platform_reads_the_schema_of_all_messages(client: Client) -> None:
@@ -515,6 +570,7 @@ async def test_what_was_really_sent_on_a_day_is_read_there(client: Client, teach
     why = "aired whole; 1 session"
     book(teacher, order("c-1", "aired", yesterday, message=why))
     book(teacher, order("c-2", "aired", yesterday, message=why, institution_id="i-8"))
+    book(teacher, order("c-3", "refused", yesterday, code=316, message="no room"))
     part = AsRun(0, 1, "recording", yesterday + 0.2, yesterday + 2700, 0.0, 2699.8, 1000)
     commit(teacher.engine, as_run.keep_of, "streamer1", "c-1", [part])
     await let_in(client, teacher, "i-8")
@@ -524,7 +580,17 @@ async def test_what_was_really_sent_on_a_day_is_read_there(client: Client, teach
     assert 'href="/as-run"' in (await client.get("/")).text
     page = await client.get("/as-run")
     assert page.status_code == 200
-    assert {"<td>c-1</td>", "<td>c-2</td>", "<td>2699.8</td>"} <= set(re.findall(r"<td>[^<]*</td>", page.text))
+    assert re.findall(r'<td><a href="/class/(c-\d)">', page.text) == ["c-1", "c-2"]
+    assert '<td data-what="sent (min)">45.0</td>' in page.text
+    assert re.findall(r"<h2>refused</h2>\s*<p>.*(c-3)</a>.*no room", page.text) == ["c-3"]
+    day = time.strftime("%Y-%m-%d", time.localtime(yesterday))
+    answer = await client.get("/as-run", params={"day": day, "format": "csv"})
+    assert answer.headers["content-disposition"] == f'attachment; filename="as-run-{day}.csv"'
+    assert answer.text.startswith("class_id,institution,")
+    its = (await client.get("/as-run", params={"day": day, "format": "json"})).json()
+    assert [one["class_id"] for one in its["classes"]] == ["c-1", "c-2", "c-3"]
+    before = (await client.get(re.findall(r'<a href="(\?day=[^"]*)">the day before', page.text)[0])).text
+    assert "/class/c-1" not in before
 
 
 async def test_the_cache_of_a_streamer_is_shown_against_its_limits(client: Client, teacher: TeacherHost) -> None:
@@ -614,18 +680,23 @@ async def test_another_day_is_shown_by_its_timetable_alone(client: Client, teach
 async def test_a_calendar_can_read_it(client: Client, teacher: TeacherHost) -> None:
     """A class is one event, also if it is aired twice and whichever teacher tells it."""
     book(teacher, order("c-1", "ready", NOON), order("c-1~backup", "ready", NOON), order("c-2", "refused", NOON))
+    book(teacher, order("c-3", "cancelled", NOON))
     answer = await client.get("/timetable.ics", params={"token": token(teacher, "i-1"), "institution": "i-1"})
     assert answer.headers["content-type"].startswith("text/calendar")
     lines = answer.text.split("\r\n")
     assert lines[0] == "BEGIN:VCALENDAR"
     assert f"DTSTART:{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime(NOON))}" in lines
     assert "c-2" not in answer.text
-    assert [line for line in lines if line.startswith("UID:")] == ["UID:c-1@lectern"]
+    assert [line for line in lines if line.startswith(("UID:", "STATUS:", "SEQUENCE:"))] == [
+        *("UID:c-1@lectern", "SEQUENCE:1000", "STATUS:CONFIRMED"),
+        *("UID:c-3@lectern", "SEQUENCE:1000", "STATUS:CANCELLED"),
+    ]
+    assert {"NAME:lectern i-1", "REFRESH-INTERVAL;VALUE=DURATION:PT15M", "URL:http://page/class/c-1"} <= set(lines)
 
 
 async def test_a_calendars_lines_are_folded_and_escaped() -> None:
     odd = Booked("c;1," + "课" * 60, BookingState.READY, "s", 0.0, 1.0, None, None, None, answered=True)
-    text = view.calendar([odd], 0.0)
+    text = view.calendar([odd], 0.0, "lectern; 课", "http://page")
     assert max(len(line.encode()) for line in text.split("\r\n")) <= 75
     assert "SUMMARY:c\\;1\\," in text
     assert "课" * 60 in text.replace("\r\n ", "")

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, case, func, select
+from sqlalchemy import ColumnElement, Connection, Select, case, false, func, or_, select, true
 
 from lectern.db import bookings, inbox, incidents, outbox, transcodings
 from lectern.db.bookings import OPEN, readable
@@ -19,7 +19,7 @@ from lectern.states import BookingState, RenditionState
 
 _NAMES = (
     *("class_id", "state", "record_id", "resolution", "url_stem", "start_time", "end_time"),
-    *("code", "message", "streamer", "institution_id", "placement"),
+    *("code", "message", "streamer", "institution_id", "placement", "received_at", "updated_at"),
 )
 _DROPPED = (BookingState.REFUSED, BookingState.CANCELLED)
 LONGEST_S = 86_400.0
@@ -99,6 +99,55 @@ def page(
     return [booked for one in _found(connection, found) if (booked := one.booked) is not None]
 
 
+ORDERS: Mapping[str, ColumnElement[Any]] = {
+    "start": orders.c.start_time,
+    "class": orders.c.class_id,
+    "institution": orders.c.institution_id,
+    "streamer": orders.c.streamer,
+    "state": orders.c.state,
+}
+"""What the classes of a search can be sorted by."""
+
+
+@dataclass(frozen=True)
+class Search:
+    """What somebody searches for: *text* is a class, a rendition, an institution, a streamer, a record or a code."""
+
+    text: str = ""
+    state: str = ""
+    institution: str = ""
+    order: str = "start"
+
+
+def found(connection: Connection, span: Span, wanted: Search, limit: int) -> list[ClassView]:
+    """The first *limit* classes of *span* that *wanted* means; the class that has its text as name, at any time."""
+    first = ORDERS.get(wanted.order, orders.c.start_time)
+    which = select(*_COLUMNS).where(_meant(span, wanted))
+    return _found(connection, which.order_by(first, orders.c.start_time, orders.c.class_id).limit(limit))
+
+
+def found_number(connection: Connection, span: Span, wanted: Search) -> int:
+    """The number of all classes of which `found` gives the first."""
+    return connection.execute(select(func.count()).where(_meant(span, wanted))).scalar_one()
+
+
+def _meant(span: Span, wanted: Search) -> ColumnElement[bool]:
+    which = begins_in(span)
+    if wanted.text:
+        named = [orders.c[name] for name in ("class_id", "institution_id", "streamer", "url_stem")]
+        record, _, resolution = wanted.text.partition("_")
+        meant = or_(*(column.icontains(wanted.text, autoescape=True) for column in named))
+        if record.isascii() and record.isdecimal() and len(record) < 16:
+            its = orders.c.record_id == int(record)
+            meant |= its & (orders.c.resolution == resolution.upper()) if resolution else its
+            meant |= orders.c.code == int(record) if not resolution and len(record) < 6 else false()
+        which &= meant
+        mine = IS_CLASS if span.institution is None else IS_CLASS & (orders.c.institution_id == span.institution)
+        which |= mine & (orders.c.class_id == wanted.text)
+    which &= orders.c.state == wanted.state if wanted.state else true()
+    return which & (orders.c.institution_id == wanted.institution) if wanted.institution else which
+
+
 def not_dropped(connection: Connection, span: Span, limit: int) -> list[ClassView]:
     """The first *limit* classes of *span* that are neither refused nor cancelled, by their start."""
     return _found(connection, _selected(begins_in(span) & orders.c.state.not_in(_DROPPED)).limit(limit))
@@ -159,7 +208,8 @@ def _found(connection: Connection, wanted: Select[Any]) -> list[ClassView]:
 def _booked(row: Any) -> Booked:  # noqa: ANN401 (a row of SQLAlchemy)
     name = row.url_stem or (stem(row.record_id, row.resolution) if row.record_id is not None else "")
     known = (row.class_id, BookingState(row.state), name, row.start_time, row.end_time, row.code, row.message)
-    return Booked(*known, row.streamer, answered=True, institution=row.institution_id, placement=row.placement)
+    more = {"institution": row.institution_id, "placement": row.placement}
+    return Booked(*known, row.streamer, answered=True, received_at=row.received_at, decided_at=row.updated_at, **more)
 
 
 # The status of a teacher's database: counts, transcodings under way, waiting messages, the next class.

@@ -1,20 +1,16 @@
-"""What the page shows, and how: the day's classes, alarms and heartbeats; its templates, calendar and runbook."""
+"""What the page shows, and how: the day's classes, alarms and heartbeats; its templates and calendar."""
 
 import datetime
-import re
 import time
 from collections import Counter
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache, partial
-from importlib.resources import files
-from itertools import islice, pairwise
-from pathlib import Path
+from functools import partial
+from itertools import islice
 from typing import Any
+from urllib.parse import quote
 
 from jinja2 import Environment, PackageLoader
-from markdown_it import MarkdownIt
-from markdown_it.token import Token
 from sqlalchemy import Connection
 
 from lectern import formatting
@@ -24,12 +20,13 @@ from lectern.decide import account as decide_account
 from lectern.decide import timeline
 from lectern.decide.account import Account, Standing
 from lectern.decide.dashboard import MISSED, NEEDED
-from lectern.errors import CODES, ErrorCode, LecternError, alarm_in
+from lectern.errors import CODES, LecternError, alarm_in
 from lectern.i18n import Text, joined, translated, translator
 from lectern.model.tables.teacher import ViewerRow, journal
 from lectern.model.views import Booked, ClassView, OpenAlarm, StreamerStatus
 from lectern.page import strip
 from lectern.page.strip import Strip
+from lectern.states import BookingState
 from lectern.wire.fields import BACKUP
 
 ROWS = 200
@@ -39,6 +36,9 @@ LISTED = 50
 """Greatest number of rows of each other list."""
 
 DAY_S = 86_400.0
+SEARCHED_S = 15 * DAY_S
+"""Seconds from the beginning of today in which a search looks for classes."""
+
 SOON_S = 7_200.0
 """Seconds ahead for which the classes are listed that begin soon."""
 
@@ -257,14 +257,28 @@ def of_class(
     return OneClass(class_id, account, known, strip.of_class(known, account.standing, now))
 
 
+def of_search(
+    connection: Connection, viewer: ViewerRow, words: Mapping[str, StreamerStatus] | None, wanted: timetable.Search
+) -> dict[str, Any]:
+    """The first ROWS classes that *viewer* searches for, from today on, and their number."""
+    now = time.time()
+    since = begin_of_day(now)
+    span = timetable.Span(since, since + SEARCHED_S, viewer.institution_id)
+    found = timetable.found(connection, span, wanted, ROWS)
+    lines = [_line(*_stood(one, words, now), now) for one in found]
+    return {"lines": lines, "number": timetable.found_number(connection, span, wanted)}
+
+
 def for_calendar(connection: Connection, viewer: ViewerRow, institution: str | None, now: float) -> list[Booked]:
-    """The classes from yesterday to 30 days ahead that are neither refused nor cancelled; at most CALENDAR_ROWS rows.
+    """The classes from yesterday to 30 days ahead that were not refused; at most CALENDAR_ROWS, and as many cancelled.
 
     The second airing of a class is none of them.
     """
     wanted = institution if viewer.institution_id is None else viewer.institution_id
-    found = timetable.not_dropped(connection, timetable.Span(now - DAY_S, now + 30 * DAY_S, wanted), CALENDAR_ROWS)
-    return [one.booked for one in found if one.booked is not None and not one.class_id.endswith(BACKUP)]
+    span = timetable.Span(now - DAY_S, now + 30 * DAY_S, wanted)
+    cancelled = timetable.page(connection, span, BookingState.CANCELLED, (0.0, ""), CALENDAR_ROWS)
+    found = [one.booked for one in timetable.not_dropped(connection, span, CALENDAR_ROWS) if one.booked is not None]
+    return [one for one in (*found, *cancelled) if not one.class_id.endswith(BACKUP)]
 
 
 def fields_of(day: Day) -> dict[str, Any]:
@@ -278,22 +292,31 @@ def fields_of(day: Day) -> dict[str, Any]:
 
 
 _ESCAPED = str.maketrans({"\\": "\\\\", ";": "\\;", ",": "\\,", "\n": "\\n", "\r": ""})
+REFRESH = "PT15M"
+"""How often a calendar program should read the timetable again."""
+
 FOLD = 73
 """Bytes of a line before it is folded; the RFC allows 75, with the blank."""
 
 
-def calendar(booked: Iterable[Booked], now: float) -> str:
-    """The classes as a calendar, one event for each; *now* (epoch seconds) is the time stamp of the events."""
+def calendar(booked: Iterable[Booked], now: float, name: str, base: str) -> str:
+    """The classes as a calendar called *name*, one event for each; *base* is the address of the page."""
     lines = ["BEGIN:VCALENDAR", "VERSION:2.0", "PRODID:-//lectern//timetable//EN", "CALSCALE:GREGORIAN"]
+    lines += [f"NAME:{_text(name)}", f"X-WR-CALNAME:{_text(name)}"]
+    lines += [f"REFRESH-INTERVAL;VALUE=DURATION:{REFRESH}", f"X-PUBLISHED-TTL:{REFRESH}"]
     for one in booked:
+        changed_s = (one.decided_at or 0.0) - (one.received_at or 0.0)
         lines += [
             "BEGIN:VEVENT",
             f"UID:{_text(one.class_id)}@lectern",
             f"DTSTAMP:{_utc(now)}",
+            f"SEQUENCE:{max(int(changed_s), 0)}",
+            f"STATUS:{'CANCELLED' if one.state is BookingState.CANCELLED else 'CONFIRMED'}",
             f"DTSTART:{_utc(one.start_time)}",
             f"DTEND:{_utc(one.end_time)}",
             f"SUMMARY:{_text(f'{one.class_id} {one.stem}')}",
             f"DESCRIPTION:{_text(_where(one))}",
+            f"URL:{base}/class/{quote(one.class_id, safe='')}",
             "END:VEVENT",
         ]
     return "".join(f"{folded}\r\n" for line in [*lines, "END:VCALENDAR"] for folded in _folded(line))
@@ -320,45 +343,6 @@ def _folded(line: str) -> Iterable[str]:
         rest, first = rest[len(part) :], False
 
 
-# RUNBOOK.md and RUNBOOK.zh.md as a page, with an anchor for each code.
-
-
-_CODE = re.compile(r"(\d{3}): ")
-
-
-@lru_cache(maxsize=2)
-def runbook_html(language: str = "en") -> str:
-    """The RUNBOOK in a language as HTML; raw HTML in it is only shown. Anchors are the same in each language."""
-    parser = MarkdownIt("commonmark", {"html": False}).enable("table")
-    tokens = parser.parse(_runbook_text("RUNBOOK.zh.md" if language == "zh" else "RUNBOOK.md"))
-    headings = [token for token in tokens if token.type == "heading_open"]
-    for heading, name in zip(headings, _headings(parser.parse(_runbook_text("RUNBOOK.md"))), strict=True):
-        heading.attrSet("id", anchor(name))
-    return str(parser.renderer.render(tokens, parser.options, {}))
-
-
-def _headings(tokens: Sequence[Token]) -> list[str]:
-    return [inner.content for token, inner in pairwise(tokens) if token.type == "heading_open"]
-
-
-def anchor(heading: str) -> str:
-    """The anchor of a heading: ``321`` for the heading of that code."""
-    code = _CODE.match(heading)
-    return code[1] if code else re.sub(r"[^a-z0-9]+", "-", heading.lower()).strip("-")
-
-
-def runbook_url(base: str, code: ErrorCode) -> str:
-    """The URL of the part of the RUNBOOK about *code*."""
-    return f"{base}#{code.number}"
-
-
-def _runbook_text(name: str) -> str:
-    packed = files("lectern") / name
-    if packed.is_file():
-        return packed.read_text(encoding="utf-8")
-    return (Path(__file__).parents[3] / name).read_text(encoding="utf-8")  # not installed, but checked out
-
-
 # The templates of the page, which also make the report that stands in a file of its own.
 
 
@@ -375,6 +359,10 @@ def rendered(template: str, language: str = "en", **fields: Any) -> str:  # noqa
     return _TEMPLATES.get_template(template).render(**given, **fields)
 
 
+def _tenths(at: float) -> str:
+    return f"{formatting.clock(at)}.{int(round(at, 1) * 10) % 10}"
+
+
 def _day(at: float) -> str:
     return formatting.moment(at)[:10]
 
@@ -389,5 +377,6 @@ _TEMPLATES.filters |= {
     "clock": formatting.clock,
     "span": formatting.span,
     "when": formatting.when,
+    "tenths": _tenths,
 }
 _TEMPLATES.filters |= {"size": formatting.size, "place": formatting.position, "day": _day, "local": _local}

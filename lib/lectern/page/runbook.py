@@ -1,0 +1,81 @@
+"""RUNBOOK.md and RUNBOOK.zh.md as a page: sections with anchors, of which a search finds some."""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.resources import files
+from itertools import pairwise
+from pathlib import Path
+from urllib.parse import unquote
+
+from markdown_it import MarkdownIt
+from markdown_it.token import Token
+from markupsafe import Markup
+
+_CODE = re.compile(r"(\d{3}): ")
+_SECTIONS = frozenset({"h1", "h2"})
+"""The headings that begin a section; deeper ones are parts of it."""
+
+
+@dataclass(frozen=True)
+class Section:
+    """A heading of the first or second level, and what stands below it up to the next one."""
+
+    level: int
+    anchor: str
+    title: str
+    html: Markup
+    text: str  # in lower case, for a search
+
+
+def sections(language: str = "en", wanted: str = "") -> Sequence[Section]:
+    """The sections of the RUNBOOK in a language that have each word of *wanted*; all of them without one."""
+    words = wanted.lower().split()
+    return [one for one in _sections(language) if all(word in one.text for word in words)]
+
+
+def anchor(heading: str) -> str:
+    """The anchor of a heading: ``321`` for the heading of that code."""
+    code = _CODE.match(heading)
+    return code[1] if code else re.sub(r"[^a-z0-9]+", "-", heading.lower()).strip("-")
+
+
+@lru_cache(maxsize=2)
+def _sections(language: str) -> Sequence[Section]:
+    """Anchors are the same in each language; raw HTML is only shown."""
+    parser = MarkdownIt("commonmark", {"html": False}).enable("table")
+    tokens = parser.parse(_text("RUNBOOK.zh.md" if language == "zh" else "RUNBOOK.md"))
+    english = [name for _, name in _headings(parser.parse(_text("RUNBOOK.md")))]
+    anchors: dict[str, str] = {}
+    for (heading, name), original in zip(list(_headings(tokens)), english, strict=True):
+        heading.attrSet("id", anchor(original))
+        anchors[_slug(name)] = anchor(original)
+    for link in (child for token in tokens for child in token.children or () if child.type == "link_open"):
+        target = str(link.attrGet("href"))
+        if target.startswith("#"):
+            link.attrSet("href", f"#{anchors.get(unquote(target[1:]), target[1:])}")
+    begins = [at for at, token in enumerate(tokens) if token.type == "heading_open" and token.tag in _SECTIONS]
+    return [_section(parser, tokens[first:end]) for first, end in pairwise([*begins, len(tokens)])]
+
+
+def _section(parser: MarkdownIt, tokens: Sequence[Token]) -> Section:
+    html = Markup(parser.renderer.render(tokens, parser.options, {}))  # noqa: S704 (raw HTML is escaped)
+    text = "\n".join(token.content for token in tokens).lower()
+    return Section(int(tokens[0].tag[1]), str(tokens[0].attrGet("id")), tokens[1].content, html, text)
+
+
+def _headings(tokens: Sequence[Token]) -> Iterator[tuple[Token, str]]:
+    return ((token, inner.content) for token, inner in pairwise(tokens) if token.type == "heading_open")
+
+
+def _slug(heading: str) -> str:
+    """How a link in the Markdown file names a heading, as code hosts do."""
+    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+
+
+def _text(name: str) -> str:
+    packed = files("lectern") / name
+    if packed.is_file():
+        return packed.read_text(encoding="utf-8")
+    return (Path(__file__).parents[3] / name).read_text(encoding="utf-8")  # not installed, but checked out
