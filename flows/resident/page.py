@@ -14,6 +14,7 @@ from starlette.routing import Route
 from flows import as_run_report
 from flows.as_run_report import Format
 from flows.host import TeacherHost
+from lectern import formatting as written
 from lectern.db import timetable, viewers
 from lectern.decide.leases import Presence, listed
 from lectern.errors import TryAgain
@@ -27,6 +28,9 @@ from lectern.timing import Rate
 from lectern.wire import schema
 
 COOKIE = "lectern_viewer"
+FRAGMENTS = "X-Fragments"
+"""The header by which the script of the page asks for what has changed."""
+
 BURST, A_SECOND = 30.0, 3.0
 """Number of requests that a viewer may send at once, and then in a second."""
 
@@ -35,7 +39,7 @@ TRIES = 20.0
 
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; style-src 'self'; img-src 'self'; base-uri 'none'; "
-    "frame-ancestors 'none'",
+    "script-src 'self'; connect-src 'self'; frame-ancestors 'none'",
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
     "Cache-Control": "no-store",
@@ -82,6 +86,7 @@ class Page:
             Route("/runbook", self.runbook),
             Route("/messages.schema.json", self.schema),
             Route("/page.css", self.css),
+            Route("/page.js", self.js),
             Route("/icon.svg", self.icon),
         ]
 
@@ -188,6 +193,10 @@ class Page:
         """The style sheet of the page."""
         return Response(view.rendered("page.css"), media_type="text/css", headers=HEADERS | KEPT)
 
+    async def js(self, _request: Request) -> Response:
+        """The script that keeps an open page up to date."""
+        return Response(view.rendered("page.js"), media_type="text/javascript", headers=HEADERS | KEPT)
+
     async def icon(self, request: Request) -> Response:
         """The icon of the page's window, red if a class is not on air."""
         text = view.rendered("icon.svg", is_bad="bad" in request.query_params)
@@ -215,12 +224,23 @@ class Page:
             (f"?{urlencode({**others, 'lang': other})}", own_name(other)) for other in languages() if other != language
         ]
         text = view.rendered(template, language, links=links, site=self._host.settings.site_name, **fields)
+        if status == 200 and FRAGMENTS in request.headers:
+            return _changed(request, text)
         return HTMLResponse(text, status, HEADERS)
 
 
 def _later(why: str, status: int, seconds: int) -> Response:
     """Refuse a request because there are too many; it may be sent again after *seconds*."""
     return PlainTextResponse(why, status, HEADERS | {"Retry-After": str(seconds)})
+
+
+def _changed(request: Request, text: str) -> Response:
+    """The parts of a page that the browser does not have, which names those it has in one ETag; 304 if it has all."""
+    parts = view.fragments(text)
+    has = set(request.headers.get("if-none-match", "").removeprefix("W/").strip('"').split("."))
+    headers = HEADERS | {"ETag": f'"{".".join(parts)}"', "X-Now": written.moment(time.time())}
+    changed = [html for tag, html in parts.items() if tag not in has]
+    return HTMLResponse("".join(changed), 200, headers) if changed else Response(status_code=304, headers=headers)
 
 
 def _remembered(request: Request, token: str) -> Response:

@@ -421,7 +421,8 @@ async def test_what_was_booked_cannot_write_into_the_page(client: Client, teache
         answer = await client.get(path)
         assert odd not in answer.text
         assert "&lt;script&gt;" in answer.text
-        assert "script" not in answer.headers["content-security-policy"]
+        assert "script-src 'self';" in answer.headers["content-security-policy"]
+        assert "unsafe" not in answer.headers["content-security-policy"]
         assert "default-src 'none'" in answer.headers["content-security-policy"]
 
 
@@ -523,6 +524,41 @@ async def test_a_page_has_its_style_sheet_its_links_and_the_other_language(
     for link in ('<link rel="stylesheet" href="/page.css">', '<a href="/runbook">', '<a href="?lang=zh">'):
         assert link in page
     assert "<style" not in page
+
+
+async def test_an_open_page_gets_only_the_parts_that_have_changed(
+    client: Client, teacher: TeacherHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And none at all while nothing happens, also on the page of a class."""
+    monkeypatch.setattr(strip, "drawn_at", lambda _now: NOON)
+    book(teacher, order("c-1", "ready", time.time() + 80_000))
+    await let_in(client, teacher)
+    asked = {page.FRAGMENTS: "1"}
+    first = await client.get("/", headers=asked)
+    assert re.findall(r'<(?:section|ul|title) id="([^"]+)"', first.text)[:4] == ["title", "line", "deaf", "strip"]
+    assert "<nav>" not in first.text
+    same = await client.get("/", headers=asked | {"If-None-Match": first.headers["etag"]})
+    assert (same.status_code, same.content) == (304, b"")
+    book(teacher, order("c-2", "waiting", time.time() + 80_000, streamer=None))
+    changed = await client.get("/", headers=asked | {"If-None-Match": first.headers["etag"]})
+    parts = re.findall(r'<(?:section|ul|title) id="([^"]+)"', changed.text)
+    assert {"line", "waiting"} <= set(parts) <= {"line", "waiting", "timetable"}
+    its = await client.get("/class/c-1", headers=asked)
+    assert re.findall(r'<(?:section|ul|title) id="([^"]+)"', its.text) == ["title", "class"]
+    client.cookies.clear()
+    assert (await client.get("/", headers=asked)).status_code == 401
+
+
+async def test_without_scripts_the_page_loads_itself_again_and_its_script_is_small(
+    client: Client, teacher: TeacherHost
+) -> None:
+    await let_in(client, teacher)
+    page = (await client.get("/")).text
+    assert '<noscript><meta http-equiv="refresh" content="15"></noscript>' in page
+    assert '<script src="/page.js" defer></script>' in page
+    script = await client.get("/page.js")
+    assert script.headers["content-type"].startswith("text/javascript")
+    assert len(script.content) <= 10_000
 
 
 async def test_the_page_speaks_chinese_to_whoever_reads_it(client: Client, teacher: TeacherHost) -> None:
@@ -641,7 +677,7 @@ async def test_the_strip_has_a_block_for_each_class_around_now_and_its_holes(
     assert len(holes) == 4
     text = written.clock(start + 1170)
     assert f"not sent {text}-{written.clock(start + 1440)}" in page
-    title = re.findall("<title>(.*)</title>", (await client.get("/")).text)[0]
+    title = re.findall('<title id="title".*?>(.*)</title>', (await client.get("/")).text)[0]
     assert title == "1 on air - lectern"
 
 

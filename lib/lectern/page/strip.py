@@ -24,6 +24,9 @@ LOW_PX = 5
 NAMED_PX = 18
 """Height of a lane whose blocks have room for their names."""
 
+DRAWN_EVERY_S = 20.0
+"""Seconds for which the line of now stays where it is."""
+
 MARGIN_S = 60.0
 """Seconds of the strip of one class before its start and behind its end."""
 
@@ -126,6 +129,11 @@ def _percent(part: float, whole: float) -> float:
     return round(100 * part / whole, 3)
 
 
+def drawn_at(now: float) -> float:
+    """The time for which *now* (epoch seconds) is drawn: a picture that changed each second would be sent each time."""
+    return now // DRAWN_EVERY_S * DRAWN_EVERY_S
+
+
 def of_day(
     stood: Iterable[tuple[ClassView, Standing]],
     parts: Mapping[str, Sequence[AsRun]],
@@ -142,13 +150,15 @@ def of_day(
         block = replace(_booked(view, booked, standing), link=view.class_id, holes=_holes(known, standing, now))
         (waits if booked.streamer is None else by_row.setdefault(booked.streamer, [])).append(block)
     rows = [Row(name, _in_lanes(blocks)) for name, blocks in sorted(by_row.items())]
-    return Strip(now - BACK_S, now + AHEAD_S, now, [*rows, *([Row(WAITING, _in_lanes(waits))] if waits else [])])
+    at = drawn_at(now)
+    return Strip(at - BACK_S, at + AHEAD_S, at, [*rows, *([Row(WAITING, _in_lanes(waits))] if waits else [])])
 
 
 def of_counts(counted: Mapping[str | None, Mapping[str, int]], now: float) -> Strip:
     """The strip of so many classes, or streamers, that only their number is shown, by streamer and state."""
     rows = [Row(name or WAITING, counts=its) for name, its in sorted(counted.items(), key=lambda one: one[0] or "~")]
-    return Strip(now - BACK_S, now + AHEAD_S, now, rows)
+    at = drawn_at(now)
+    return Strip(at - BACK_S, at + AHEAD_S, at, rows)
 
 
 def of_class(view: ClassView, standing: Standing, now: float) -> Strip | None:
@@ -163,7 +173,7 @@ def of_class(view: ClassView, standing: Standing, now: float) -> Strip | None:
     ends = max([known.end_time, *(part.ends for part in view.as_run)])
     begins = min([known.start_time, *(part.begins for part in view.as_run)])
     rows = [Row(_named(url, session), blocks) for (url, session), blocks in list(sessions.items())[:MOST_ROWS]]
-    return Strip(begins - MARGIN_S, ends + MARGIN_S, now, [Row(Text("booked"), [planned]), *rows])
+    return Strip(begins - MARGIN_S, ends + MARGIN_S, drawn_at(now), [Row(Text("booked"), [planned]), *rows])
 
 
 def _booked(view: ClassView, known: Booked | StreamerView, standing: Standing) -> Block:

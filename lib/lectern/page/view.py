@@ -1,6 +1,8 @@
 """What the page shows, and how: the day's classes, alarms and heartbeats; its templates and calendar."""
 
 import datetime
+import hashlib
+import re
 import time
 from collections import Counter
 from collections.abc import Container, Iterable, Mapping, Sequence
@@ -24,7 +26,7 @@ from lectern.errors import CODES, LecternError, alarm_in
 from lectern.i18n import Text, joined, translated, translator
 from lectern.model.tables.teacher import ViewerRow, journal
 from lectern.model.views import Booked, ClassView, OpenAlarm, StreamerStatus
-from lectern.page import strip
+from lectern.page import strip as strips
 from lectern.page.strip import Strip
 from lectern.states import BookingState
 from lectern.wire.fields import BACKUP
@@ -89,6 +91,11 @@ class Day:
     soon: Sequence[PageLine] = ()
     soon_number: int = 0
     refusals: Mapping[int, int] = field(default_factory=dict)  # number by code
+
+    @property
+    def drawn_at(self) -> float:
+        """The time for which bars are drawn (epoch seconds)."""
+        return strips.drawn_at(self.now)
 
     @property
     def pages(self) -> int:
@@ -156,16 +163,16 @@ def _strip(
     connection: Connection, words: Mapping[str, StreamerStatus] | None, now: float, institution: str | None
 ) -> Strip:
     """The strip around *now*; the streamers without a class are for viewers of all institutions."""
-    span = timetable.Span(now - strip.BACK_S, now + strip.AHEAD_S, institution)
-    found = timetable.overlapping(connection, span, strip.MOST_BLOCKS + 1)
+    span = timetable.Span(now - strips.BACK_S, now + strips.AHEAD_S, institution)
+    found = timetable.overlapping(connection, span, strips.MOST_BLOCKS + 1)
     names = set(words or ()) if institution is None else set[str]()
     streamers = names | {one.booked.streamer for one in found if one.booked and one.booked.streamer}
-    if len(found) > strip.MOST_BLOCKS or len(streamers) > strip.MOST_ROWS:
+    if len(found) > strips.MOST_BLOCKS or len(streamers) > strips.MOST_ROWS:
         idle: dict[str | None, dict[str, int]] = {name: {} for name in names}
-        return strip.of_counts(idle | timetable.by_streamer(connection, span), now)
+        return strips.of_counts(idle | timetable.by_streamer(connection, span), now)
     begun = [one.class_id for one in found if one.booked and one.booked.start_time <= now]
     parts = as_run.of_classes(connection, begun)
-    return strip.of_day((_stood(one, words, now) for one in found), parts, streamers, now)
+    return strips.of_day((_stood(one, words, now) for one in found), parts, streamers, now)
 
 
 def _whole(connection: Connection, day: Day, words: Mapping[str, StreamerStatus] | None, host: str) -> Day:
@@ -254,7 +261,7 @@ def of_class(
         known = replace(known, events=events, alarms=alarms)
     now = time.time()
     account = decide_account.account(known, now)
-    return OneClass(class_id, account, known, strip.of_class(known, account.standing, now))
+    return OneClass(class_id, account, known, strips.of_class(known, account.standing, now))
 
 
 def of_search(
@@ -357,6 +364,14 @@ def rendered(template: str, language: str = "en", **fields: Any) -> str:  # noqa
         "now": time.time(),
     }
     return _TEMPLATES.get_template(template).render(**given, **fields)
+
+
+_FRAGMENT = re.compile(r'<(title|ul|section) id="[^"]*".*?</\1>', re.DOTALL)
+
+
+def fragments(text: str) -> dict[str, str]:
+    """The parts of a page that have an id, by a tag that another text of the part does not have."""
+    return {hashlib.sha256(one[0].encode()).hexdigest()[:12]: one[0] for one in _FRAGMENT.finditer(text)}
 
 
 def _tenths(at: float) -> str:
