@@ -4,8 +4,9 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
@@ -14,11 +15,14 @@ from starlette.routing import Route
 from flows import as_run_report
 from flows.as_run_report import Format
 from flows.host import TeacherHost
+from flows.stills import KEPT_S, Stills
 from lectern import formatting as written
+from lectern import health
 from lectern.db import timetable, viewers
 from lectern.decide.leases import Presence, listed
-from lectern.errors import TryAgain
-from lectern.i18n import ENGLISH, languages, own_name
+from lectern.errors import LecternError, TryAgain
+from lectern.i18n import ENGLISH, Text, languages, own_name, translated
+from lectern.media import still
 from lectern.model.tables.teacher import ViewerRow
 from lectern.model.views import StreamerStatus
 from lectern.page import runbook, view
@@ -48,6 +52,16 @@ KEPT = {"Cache-Control": "max-age=300"}
 FRESH_S = 2.0
 """Seconds for which the status of the streamers is reused, and within which Redis must answer."""
 
+STILLS_BURST, STILLS_A_SECOND = 200.0, 20.0
+"""Number of stills that a viewer may ask for at once, and then in a second."""
+
+STILLS_AT_ONCE = 8
+"""Number of stills that are fetched from streamers at the same time."""
+
+STILL_S = 4.0
+"""Seconds that a streamer has to answer with a still."""
+
+STILL_KEPT = {"Cache-Control": f"private, max-age={KEPT_S:.0f}"}
 AT_ONCE = 2
 """Number of pages that are read and rendered at the same time, so that the platform's messages get their turn."""
 
@@ -68,6 +82,7 @@ class Page:
     def __init__(self, host: TeacherHost) -> None:
         self._host = host
         self._rates, self._tries = Rate(BURST, A_SECOND), Rate(TRIES, 1.0)
+        self._stills, self._still_rates = Stills(STILLS_AT_ONCE), Rate(STILLS_BURST, STILLS_A_SECOND)
         self._gate, self._waiting = asyncio.Semaphore(AT_ONCE), 0
         self._threads = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="page")
         self._words: tuple[float, Mapping[str, StreamerStatus] | None] = (
@@ -80,6 +95,7 @@ class Page:
         return [
             Route("/", self._let_in(self.day)),
             Route("/class/{class_id}", self._let_in(self.one_class)),
+            Route("/still/{class_id}.jpg", self._let_in(self.still, self._still_rates)),
             Route("/as-run", self._let_in(self.as_run)),
             Route("/classes", self._let_in(self.classes)),
             Route("/timetable.ics", self._let_in(self.calendar)),
@@ -90,7 +106,9 @@ class Page:
             Route("/icon.svg", self.icon),
         ]
 
-    def _let_in(self, handler: Handler) -> Callable[[Request], Awaitable[Response]]:
+    def _let_in(self, handler: Handler, rates: Rate | None = None) -> Callable[[Request], Awaitable[Response]]:
+        """*handler* for whoever has a token; with *rates* of its own it waits for no page, and no page for it."""
+
         async def answer(request: Request) -> Response:
             token = request.query_params.get("token") or request.cookies.get(COOKIE) or ""
             address = request.client.host if request.client else ""
@@ -101,10 +119,12 @@ class Page:
                 if token:
                     self._tries.take(address)
                 return self._shown(request, "closed.html", 401)
-            if self._rates.take(viewer.name):
+            if (rates or self._rates).take(viewer.name):
                 return _later("Too many requests; wait a few seconds.", 429, 5)
             if request.query_params.get("token") and not request.url.path.endswith(".ics"):
                 return _remembered(request, token)
+            if rates is not None:
+                return await handler(request, viewer)
             if self._waiting >= MOST_WAITING:
                 return _later("Too many pages are asked for at once; wait a few seconds.", 503, 5)
             self._waiting += 1
@@ -141,6 +161,31 @@ class Page:
         if not isinstance(found, view.OneClass):
             return self._shown(request, "none.html", 404, class_id=class_id, why=found)
         return self._shown(request, "class.html", found=found, viewer=viewer)
+
+    async def still(self, request: Request, viewer: ViewerRow) -> Response:
+        """The picture of a class on air; where there is none, a grey one that says why."""
+        class_id = request.path_params["class_id"]
+        try:
+            found = await self._host.read_tx(timetable.pusher, class_id, viewer.institution_id)
+            if found is None:
+                raise TryAgain(Text("not on air"))
+            picture = await self._stills.of(class_id, partial(self._fetched, class_id, *found))
+        except LecternError as error:
+            words = translated(error.message, _language(request))
+            return Response(view.rendered("still.svg", words=words), 404, HEADERS, "image/svg+xml")
+        return Response(picture, 200, HEADERS | STILL_KEPT, "image/jpeg")
+
+    async def _fetched(self, class_id: str, streamer: str, session: str) -> bytes:
+        address = self._host.beats.get(streamer, {}).get("address")
+        answer, headers = None, {"Authorization": f"Bearer {session}"}
+        if address and session:
+            url = f"http://{address}/still/{quote(class_id, safe='')}.jpg"
+            answer = await health.fetched(url, STILL_S, still.MOST_BYTES, headers)
+        if answer is None:
+            raise TryAgain(Text("{streamer} does not answer", streamer=streamer))
+        if answer.status_code != 200:
+            raise TryAgain(answer.text[:200] or Text("{streamer} does not answer", streamer=streamer))
+        return answer.content
 
     async def as_run(self, request: Request, viewer: ViewerRow) -> Response:
         """The as-run report of a day; of yesterday, if the request names no day."""

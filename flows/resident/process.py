@@ -13,6 +13,7 @@ from contextlib import suppress
 from typing import Any
 
 from sqlalchemy.exc import DBAPIError
+from starlette.applications import Starlette
 
 from flows import prefect_api
 from flows.host import Host, StreamerHost, TeacherHost
@@ -29,6 +30,7 @@ from flows.resident.supervisor import Service, Supervisor
 from flows.streamer import amend, lease, playout_sync, reconcile, recording_checks, schedule, status
 from flows.streamer import readiness as streamer_readiness
 from flows.streamer.downloads import DownloadQueue
+from flows.streamer.stills import StillServer
 from flows.teacher import api, membership, transcoding
 from flows.teacher import maintenance as teacher_sweep
 from flows.teacher.ecs import transcode as ecs
@@ -154,12 +156,14 @@ class Resident:
                 await bus.refuse_cluster()
                 owner = self.settings.name if self.settings.shared else None
                 waiting = await host.write_tx(inbox.free_all, host.journal, owner)
-                app = None
+                app: Starlette | None = None
                 if isinstance(host, TeacherHost):
                     await host.write_tx(transcodings.free_requests, self.settings.name)
                     page = Page(host)
                     app = api.application(host, runs.client.read_flow_run, page.heard)
                     app.router.routes += page.routes()
+                else:
+                    app = Starlette(routes=StillServer(host).routes())
                 log.info("%s: up, %d messages wait", self.settings.name, waiting)
                 async with http.served(host, self._health, app):
                     await self._work(host, runs)

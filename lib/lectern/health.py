@@ -1,4 +1,4 @@
-"""Looks at the health of another host over HTTP."""
+"""Asks another host over HTTP for its health, or for anything that is small."""
 
 import asyncio
 import socket
@@ -17,17 +17,28 @@ async def of(address: str, timeout_s: float) -> Mapping[str, Any] | None:
     A host that is not ready answers, too.
     """
     try:
+        answer = await fetched(f"http://{address}/health", timeout_s, MOST_BYTES)
+        found = None if answer is None else answer.json()
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+async def fetched(
+    url: str, timeout_s: float, most_bytes: int, headers: Mapping[str, str] | None = None
+) -> httpx.Response | None:
+    """The answer of another host to a GET; None if it does not come in time, or is larger than *most_bytes*."""
+    try:
         async with asyncio.timeout(timeout_s), httpx.AsyncClient(trust_env=False, timeout=timeout_s) as client:
-            async with client.stream("GET", f"http://{address}/health") as answer:
+            async with client.stream("GET", url, headers=headers) as answer:
                 body = b""
                 async for part in answer.aiter_bytes():
                     body += part
-                    if len(body) > MOST_BYTES:
+                    if len(body) > most_bytes:
                         return None
-            found = httpx.Response(200, content=body).json()
-    except (httpx.HTTPError, httpx.InvalidURL, ValueError, RecursionError, TimeoutError, OSError):
+            return httpx.Response(answer.status_code, content=body)
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError, TimeoutError, OSError):
         return None
-    return found if isinstance(found, dict) else None
 
 
 def own_address(url: str) -> str | None:

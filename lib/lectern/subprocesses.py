@@ -230,9 +230,14 @@ _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
-def last_will(file_limit_bytes: int | None, nice: int) -> Callable[[], None] | None:
-    """A function for the child: die with us, bound its files, give way by *nice*; None if there is nothing to do."""
-    if _LIBC is None and file_limit_bytes is None and not nice:
+def last_will(
+    file_limit_bytes: int | None, nice: int, memory_limit_bytes: int | None = None
+) -> Callable[[], None] | None:
+    """A function for the child: die with us, bound its files and memory, give way by *nice*; None if there is nothing.
+
+    Shared libraries do not count as memory: those of ffmpeg alone take 200 MB of addresses.
+    """
+    if _LIBC is None and file_limit_bytes is None and memory_limit_bytes is None and not nice:
         return None
     parent, libc = os.getpid(), _LIBC
 
@@ -241,6 +246,8 @@ def last_will(file_limit_bytes: int | None, nice: int) -> Callable[[], None] | N
             os.nice(nice)
         if file_limit_bytes is not None:
             resource.setrlimit(resource.RLIMIT_FSIZE, (file_limit_bytes, file_limit_bytes))
+        if memory_limit_bytes is not None:
+            resource.setrlimit(resource.RLIMIT_DATA, (memory_limit_bytes, memory_limit_bytes))
         if libc is not None:
             libc.prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
             if os.getppid() != parent:  # we died before the child could ask
@@ -308,6 +315,7 @@ async def run(
     file_limit_bytes: int | None = None,
     stdin: bytes | None = None,
     nice: int = 0,
+    memory_limit_bytes: int | None = None,
 ) -> Finished:
     """Run a program to its end, in a process group of its own, without a shell.
 
@@ -316,13 +324,13 @@ async def run(
 
     Its parameters are what subprocess itself has, and how the program is watched: few callers name more than two.
     *on_line* is given each line of stdout; *env* is added to our environment; no file that it writes can grow over
-    *file_limit_bytes* (it is then killed by SIGXFSZ). It reads *stdin*, else nothing. Any return code is returned: the
-    caller judges it. A program that takes longer than *timeout_s*, shows no line for *stall_s*, or whose run is
-    cancelled, gets TERM, after
-    *grace_s* KILL, with all its children. Raises TimedOut, Stalled, Misuse (no such program).
+    *file_limit_bytes* (it is then killed by SIGXFSZ), nor its memory over *memory_limit_bytes*. It reads *stdin*, else
+    nothing. Any return code is returned: the caller judges it. A program that takes longer than *timeout_s*, shows no
+    line for *stall_s*, or whose run is cancelled, gets TERM, after *grace_s* KILL, with all its children.
+    Raises TimedOut, Stalled, Misuse (no such program).
     """
     started_at = time.monotonic()
-    before_exec = last_will(file_limit_bytes, nice)
+    before_exec = last_will(file_limit_bytes, nice, memory_limit_bytes)
     child = await _start(argv, cwd, env, before_exec, stdin)
     child.read(on_line)
     try:

@@ -20,12 +20,13 @@ from flows.host import TeacherHost
 from flows.resident import page
 from flows.resident.page import Page
 from lectern import formatting as written
+from lectern import health
 from lectern.db import as_run, events, viewers
 from lectern.db.engine import transaction
 from lectern.decide.dashboard import NEEDED
 from lectern.errors import CODES
 from lectern.model.facts import AsRun, Event, Usage
-from lectern.model.tables.teacher import journal, orders, videos
+from lectern.model.tables.teacher import journal, orders, streamers, videos
 from lectern.model.views import Booked, Check, EventView, Gap, OpenAlarm, Sending, StreamerStatus
 from lectern.page import runbook, strip, view
 from lectern.redis.client import Bus
@@ -693,6 +694,39 @@ async def test_of_more_classes_than_can_be_drawn_the_strip_has_their_numbers(
     assert 'class="b ' not in page
     assert "<span>500 ready</span>" in page
     assert "<b>waiting classes</b>" in page
+
+
+async def test_the_picture_of_a_class_is_fetched_from_its_streamer_for_whoever_may_see_the_class(
+    client: Client, teacher: TeacherHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It asks by the session of the streamer's lease; where there is no picture, a grey one says why."""
+    asked: list[tuple[str, str]] = []
+
+    async def fetched(url: str, _timeout_s: float, _most: int, headers: dict[str, str]) -> httpx.Response | None:
+        asked.append((url, headers["Authorization"]))
+        return httpx.Response(200, content=b"picture") if "c-air" in url else None
+
+    monkeypatch.setattr(health, "fetched", fetched)
+    teacher.beats["streamer1"] = {"at": time.time(), "address": "10.0.0.1:8801"}
+    with transaction(teacher.engine) as connection:
+        connection.execute(insert(streamers).values(name="streamer1", session="s-1", lease_s=45))
+    now = time.time()
+    book(teacher, order("c-air", "ready", now - 60), order("c-away", "ready", now - 60))
+    cast("Words", teacher.bus).said = {"streamer1": StreamerStatus(now, {"c-air": Sending(True)}, {}, [])}
+    assert (await client.get("/still/c-air.jpg")).status_code == 401
+    await let_in(client, teacher)
+    assert '<img class="still" src="/still/c-air.jpg"' in (await client.get("/")).text
+    for _ in range(50):
+        answer = await client.get("/still/c-air.jpg")
+        assert (answer.content, answer.headers["cache-control"]) == (b"picture", "private, max-age=10")
+    assert asked == [("http://10.0.0.1:8801/still/c-air.jpg", "Bearer s-1")]
+    for name, why in (("c-away", "streamer1 does not answer"), ("c-2", "not on air")):
+        answer = await client.get(f"/still/{name}.jpg")
+        assert (answer.status_code, answer.headers["content-type"]) == (404, "image/svg+xml")
+        assert why in answer.text
+    client.cookies.clear()
+    await let_in(client, teacher, "i-2")
+    assert (await client.get("/still/c-air.jpg")).status_code == 404
 
 
 async def test_what_begins_soon_is_listed_and_is_red_if_it_is_not_ready(client: Client, teacher: TeacherHost) -> None:

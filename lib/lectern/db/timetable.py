@@ -178,6 +178,15 @@ def _goes_on_in(span: Span) -> ColumnElement[bool]:
     return begun & (orders.c.end_time > span.since) & orders.c.state.not_in(_DROPPED)
 
 
+def pusher(connection: Connection, class_id: str, institution: str | None) -> tuple[str, str] | None:
+    """The streamer of a class, and the session of its lease; None if no such class of *institution* has a streamer."""
+    mine = (orders.c.class_id == class_id) & IS_CLASS
+    mine &= true() if institution is None else orders.c.institution_id == institution
+    session = select(streamers.c.name, streamers.c.session).join(orders, orders.c.streamer == streamers.c.name)
+    row = connection.execute(session.where(mine)).one_or_none()
+    return None if row is None else (str(row.name), str(row.session or ""))
+
+
 def refusals(connection: Connection, span: Span) -> dict[int, int]:
     """The number of refused classes of *span* by code, 0 if a row has none; the most frequent code comes first."""
     refused = begins_in(span) & (orders.c.state == BookingState.REFUSED)

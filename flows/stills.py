@@ -1,0 +1,38 @@
+"""Keeps the stills of classes for some seconds, so that a still is made once however many people look."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+
+from lectern.errors import TryAgain
+from lectern.i18n import Text
+
+KEPT_S = 10.0
+"""Seconds for which a still is kept, and also the reason why there is none."""
+
+MOST = 500
+"""Number of stills that are kept or made at the same time."""
+
+
+class Stills:
+    """The stills that were asked for in the last KEPT_S seconds; *at_once* of them are made at the same time."""
+
+    def __init__(self, at_once: int) -> None:
+        self._gate = asyncio.Semaphore(at_once)
+        self._kept: dict[str, tuple[float, asyncio.Task[bytes]]] = {}
+
+    async def of(self, class_id: str, make: Callable[[], Awaitable[bytes]]) -> bytes:
+        """The still of a class, which *make* makes unless it is kept; raises LecternError if there is none."""
+        now = time.monotonic()
+        self._kept = {name: one for name, one in self._kept.items() if one[0] > now or not one[1].done()}
+        if class_id not in self._kept:
+            if len(self._kept) >= MOST:
+                raise TryAgain(Text("too many pictures are asked for at once"))
+            self._kept[class_id] = now + KEPT_S, asyncio.create_task(self._made(make))
+        made = self._kept[class_id][1]
+        await asyncio.wait({made})  # whoever gives up does not cancel it for the others
+        return made.result()
+
+    async def _made(self, make: Callable[[], Awaitable[bytes]]) -> bytes:
+        async with self._gate:
+            return await make()

@@ -1,0 +1,110 @@
+"""Stills are made when somebody looks, once for all who do, and shown to nobody who may not see the class."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from starlette.applications import Starlette
+
+from flows import stills
+from flows.host import StreamerHost
+from flows.streamer.stills import StillServer
+from lectern.db import leases
+from lectern.errors import TryAgain
+from lectern.media import still
+from tests.rows import commit
+
+
+async def test_a_still_is_made_once_for_all_who_look_and_again_when_it_is_old(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept, begun, go = stills.Stills(1), list[int](), asyncio.Event()
+
+    async def make() -> bytes:
+        begun.append(1)
+        await go.wait()
+        return b"picture"
+
+    first, second = (asyncio.create_task(kept.of("c-1", make)) for _ in range(2))
+    await asyncio.sleep(0)
+    first.cancel()  # whoever goes away takes the picture from nobody
+    go.set()
+    assert await second == b"picture"
+    assert await kept.of("c-1", make) == b"picture"
+    assert len(begun) == 1
+    monkeypatch.setattr(stills, "KEPT_S", -1.0)
+    old = stills.Stills(1)
+    for _ in range(2):
+        await old.of("c-1", make)
+    assert len(begun) == 3
+
+
+async def test_no_more_stills_are_asked_for_at_once_than_there_is_room_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stills, "MOST", 2)
+    kept, never = stills.Stills(1), asyncio.Event()
+
+    async def make() -> bytes:
+        await never.wait()
+        return b""
+
+    waiting = [asyncio.create_task(kept.of(f"c-{n}", make)) for n in range(2)]
+    await asyncio.sleep(0)
+    with pytest.raises(TryAgain):
+        await kept.of("c-3", make)
+    never.set()
+    assert await asyncio.gather(*waiting) == [b"", b""]
+
+
+class Said:
+    """Stands for the playout: what it airs, and where it is."""
+
+    def __init__(self) -> None:
+        self.classes = [{"class_id": "c-1", "state": "on_air", "slate": False, "position_s": 61.5}]
+        self.confirmed = {"c-1": {"file": "/video/6666.flv", "slate": "/slate.flv"}}
+
+    async def ask(self, *_: object, **__: object) -> dict[str, Any]:
+        return {"classes": self.classes}
+
+
+@pytest.fixture
+def said(streamer: StreamerHost, monkeypatch: pytest.MonkeyPatch) -> Said:
+    made = Said()
+    monkeypatch.setattr(streamer, "playout", made)
+
+    async def jpeg(recording: Path, at_s: float) -> bytes:
+        return f"{recording} at {at_s}".encode()
+
+    monkeypatch.setattr(still, "jpeg", jpeg)
+    return made
+
+
+@pytest.fixture
+async def client(streamer: StreamerHost) -> AsyncIterator[httpx.AsyncClient]:
+    app = Starlette(routes=StillServer(streamer).routes())
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://streamer") as made:
+        yield made
+
+
+async def test_a_streamer_shows_its_class_to_whoever_knows_the_session_of_its_lease(
+    streamer: StreamerHost, said: Said, client: httpx.AsyncClient
+) -> None:
+    """At the clock's position; nothing of a class that is not on air."""
+    assert said.classes
+    knows = {"Authorization": "Bearer s-1"}
+    assert (await client.get("/still/c-1.jpg", headers=knows)).status_code == 401
+    commit(streamer.engine, leases.hold, streamer.settings.name, "s-1", 1.0)
+    for headers in ({}, {"Authorization": "Bearer s-2"}, {"Authorization": "Bearer "}):
+        assert (await client.get("/still/c-1.jpg", headers=headers)).status_code == 401
+    assert (await client.get("/still/c-1.jpg", headers=knows)).text == "/video/6666.flv at 61.5"
+    answer = await client.get("/still/c-2.jpg", headers=knows)
+    assert (answer.status_code, answer.text) == (404, "not on air")
+
+
+async def test_while_the_slate_is_on_air_its_picture_is_shown(
+    streamer: StreamerHost, said: Said, client: httpx.AsyncClient
+) -> None:
+    commit(streamer.engine, leases.hold, streamer.settings.name, "s-1", 1.0)
+    said.classes[0]["slate"] = True
+    answer = await client.get("/still/c-1.jpg", headers={"Authorization": "Bearer s-1"})
+    assert answer.text == "/slate.flv at 0.0"
