@@ -210,6 +210,7 @@ async def test_the_day_shows_each_class_as_it_stands(client: Client, teacher: Te
     page = (await client.get("/")).text
     assert "on air on streamer1 since" in page
     assert "17 attempts to connect failed, the last because: Connection refused" in page
+    assert re.search(r'Connection refused <a href="/runbook#321">321: [^<]+</a>', page)
     assert '1 × <a href="/runbook#316">316</a> disk full' in page
     assert "no room for 6666" in page
     assert "Move the class; the streamers&#39; caches are full." in page
@@ -417,8 +418,9 @@ async def test_an_institution_sees_its_own_classes_alone(client: Client, teacher
 async def test_what_was_booked_cannot_write_into_the_page(client: Client, teacher: TeacherHost) -> None:
     odd = "<script>alert(1)</script>"
     book(teacher, order("c-1", "refused", NOON, code=318, message=odd, institution_id=odd, streamer=odd))
+    book(teacher, order("c-2", "ready", time.time() + 60, institution_id=odd, streamer=odd))
     await let_in(client, teacher)
-    for path in ("/", "/class/c-1"):
+    for path in ("/", "/class/c-1", "/classes?q=%3Cscript%3E", "/as-run?day=" + time.strftime("%F")):
         answer = await client.get(path)
         assert odd not in answer.text
         assert "&lt;script&gt;" in answer.text

@@ -184,7 +184,7 @@ def state_sentence(view: ClassView, known: Standing, now: float) -> str:
         case Standing.ON_AIR:
             return _on_air(view)
         case Standing.NOT_ON_AIR:
-            return Text("not on air: {why}", why=_why_not(view)[0])
+            return Text("not on air: {why}", why=why_not(view)[0])
         case Standing.SILENT:
             return Text("{unheard}: nobody here knows whether the class is on air", unheard=view.unheard)
         case Standing.READY:
@@ -208,7 +208,7 @@ def _on_air(view: ClassView) -> str:
     return joined((text, cuts)) if sending.cuts else text
 
 
-def _why_not(view: ClassView) -> tuple[str, ErrorCode]:
+def why_not(view: ClassView) -> tuple[str, ErrorCode]:
     """Why a class is not on air, and the code whose heading in RUNBOOK.md is about that."""
     sending, booked, cited = view.sending, view.booked, view.cited
     if sending is not None and sending.failures:
@@ -345,7 +345,7 @@ def _following(view: ClassView, known: Standing, now: float) -> list[str]:
 
 
 def _missing(view: ClassView) -> list[str]:
-    why, code = _why_not(view)
+    why, code = why_not(view)
     sentences = [Text("It should be on air now: {reason}.", reason=why), _heading(code.number)]
     if view.sending is not None and view.sending.failures:
         reached = _reached(view.booked or view.cited)

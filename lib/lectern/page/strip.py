@@ -1,5 +1,6 @@
 """The strip: classes as blocks on a line of time, a row a streamer, or a row an RTMP session; a template draws it."""
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
@@ -149,14 +150,17 @@ def of_day(
         known = replace(view, as_run=parts.get(view.class_id, ()))
         block = replace(_booked(view, booked, standing), link=view.class_id, holes=_holes(known, standing, now))
         (waits if booked.streamer is None else by_row.setdefault(booked.streamer, [])).append(block)
-    rows = [Row(name, _in_lanes(blocks)) for name, blocks in sorted(by_row.items())]
+    rows = [Row(name, _in_lanes(blocks)) for name, blocks in sorted(by_row.items(), key=lambda row: _natural(row[0]))]
     at = drawn_at(now)
     return Strip(at - BACK_S, at + AHEAD_S, at, [*rows, *([Row(WAITING, _in_lanes(waits))] if waits else [])])
 
 
 def of_counts(counted: Mapping[str | None, Mapping[str, int]], now: float) -> Strip:
     """The strip of so many classes, or streamers, that only their number is shown, by streamer and state."""
-    rows = [Row(name or WAITING, counts=its) for name, its in sorted(counted.items(), key=lambda one: one[0] or "~")]
+    rows = [
+        Row(name or WAITING, counts=its)
+        for name, its in sorted(counted.items(), key=lambda row: _natural(row[0] or "~"))
+    ]
     at = drawn_at(now)
     return Strip(at - BACK_S, at + AHEAD_S, at, rows)
 
@@ -174,6 +178,11 @@ def of_class(view: ClassView, standing: Standing, now: float) -> Strip | None:
     begins = min([known.start_time, *(part.begins for part in view.as_run)])
     rows = [Row(_named(url, session), blocks) for (url, session), blocks in list(sessions.items())[:MOST_ROWS]]
     return Strip(begins - MARGIN_S, ends + MARGIN_S, drawn_at(now), [Row(Text("booked"), [planned]), *rows])
+
+
+def _natural(name: str) -> list[tuple[str, int]]:
+    """A key by which ``streamer2`` comes before ``streamer10``."""
+    return [(words, int(number or 0)) for words, number in re.findall(r"(\D*)(\d{0,15})", name)]
 
 
 def _booked(view: ClassView, known: Booked | StreamerView, standing: Standing) -> Block:

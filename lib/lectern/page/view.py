@@ -55,6 +55,7 @@ class PageLine:
     standing: Standing
     sentence: str
     is_red: bool = False  # its last check says that it is not ready
+    heading: int | None = None  # the code whose part of the RUNBOOK is about a class that is not on air
 
 
 @dataclass(frozen=True)
@@ -207,7 +208,8 @@ def _line(known: ClassView, standing: Standing, now: float) -> PageLine:
     reds = known.check.reds if known.check and is_to_come else ""
     if reds:
         said = joined((said, Text("It is not ready for its start: {reds}", reds=reds)))
-    return PageLine(booked, standing, said, bool(reds))
+    heading = decide_account.why_not(known)[1].number if standing is Standing.NOT_ON_AIR else booked.code
+    return PageLine(booked, standing, said, bool(reds), heading)
 
 
 def _waiting(found: ClassView, now: float) -> Waiting:
