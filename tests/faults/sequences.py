@@ -385,11 +385,12 @@ def _on_the_page(play: Play, one: Story) -> str:
 
 
 def _in_the_as_run(play: Play, one: Story) -> str:
-    """The state of a class in the as-run table of the day on which it begins."""
+    """The state of a class on the as-run page of the day on which it begins, where those refused stand apart."""
     at = play.stage.order(one.class_id)["start_time"]
-    rows = play.page(f"/as-run?day={time.strftime('%Y-%m-%d', time.localtime(at))}").split("<tr>")
-    cells = [cell for row in rows if f"<td>{one.class_id}</td>" in row for cell in row.split("</td>")]
-    return next((state for state in OVER if f"<td>{state}" in cells), f"nothing: {cells}")
+    page = play.page(f"/as-run?day={time.strftime('%Y-%m-%d', time.localtime(at))}")
+    rows = [row for row in re.split(r"<tr>|<p>", page) if f'<a href="/class/{one.class_id}">' in row]
+    shown = [re.search(r'<span class="s [^"]*">([^<]*)</span>', row) for row in rows]
+    return next((state[1] if state else "refused" for state in shown), f"nothing: {page}")
 
 
 def _runs(play: Play, one: Story) -> list[tuple[str, str]]:

@@ -1,0 +1,221 @@
+"""The page as a screen: the strip is seen without scrolling, and an open page changes without being loaded again."""
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import pytest
+import uvicorn
+from playwright.sync_api import Page
+from sqlalchemy import insert
+from starlette.applications import Starlette
+
+from flows.host import TeacherHost
+from flows.resident.page import Page as Served
+from lectern.db import as_run, viewers
+from lectern.db.engine import transaction
+from lectern.model.facts import AsRun, Usage
+from lectern.model.tables.teacher import journal, orders
+from lectern.model.views import Gap, OpenAlarm, Sending, StreamerStatus
+from lectern.settings import TeacherSettings
+from tests import laid
+from tests.browser.test_page import PHONE, WIDER
+from tests.browser.ui import SHOTS
+from tests.rows import commit
+from tests.waiting import wait_until
+from town.ports import HOST, free_port
+
+pytestmark = pytest.mark.night
+STREAMERS, CLASSES = 3, 40
+SCREEN = {"width": 1280, "height": 800}
+
+
+class Bus:
+    """Stands for Redis: what the streamers say."""
+
+    def __init__(self) -> None:
+        self.said: dict[str, StreamerStatus] = {}
+
+    async def words(self, *_: object) -> dict[str, StreamerStatus]:
+        return self.said
+
+
+@dataclass
+class Screen:
+    """A teacher's page, which a thread serves, and a made-up day."""
+
+    host: TeacherHost
+    bus: Bus
+    address: str = ""
+    server: uvicorn.Server | None = None
+    thread: threading.Thread | None = None
+    sendings: dict[str, dict[str, Sending]] = field(default_factory=dict)
+
+    def serve(self, bind: str) -> None:
+        """Serve the page until the server should exit."""
+        name, _, port = bind.partition(":")
+        app = Starlette(routes=Served(self.host).routes())
+        self.server = uvicorn.Server(uvicorn.Config(app, host=name, port=int(port), log_config=None, lifespan="off"))
+        self.thread = threading.Thread(target=self.server.run, daemon=True)
+        self.thread.start()
+        wait_until(lambda: self.server is not None and self.server.started, description="the page is served")
+
+    def stop(self) -> None:
+        """Serve it no longer."""
+        assert self.server is not None
+        assert self.thread is not None
+        self.server.should_exit = True
+        self.thread.join(30)
+
+    def book(self, class_id: str, state: str, start: float, **more: object) -> None:
+        """A class of 45 minutes."""
+        row = {"class_id": class_id, "state": state, "start_time": start, "end_time": start + 2700, "record_id": 6666}
+        row |= {"resolution": "720P", "institution_id": "i-1", "payload": json.dumps({}), "received_at": start - 9000}
+        with transaction(self.host.engine) as connection:
+            connection.execute(insert(orders).values(**row | {"updated_at": start - 8000, **more}))
+
+    def say(self, alarm: OpenAlarm) -> None:
+        """What the streamers say: what they send, and one of them an alarm."""
+        now = time.time()
+        self.bus.said = {
+            name: StreamerStatus(
+                now, sent, {}, [alarm], 1, len(sent), used=Usage(9 * 10**11, 12), bound=Usage(10**12, 12)
+            )
+            for name, sent in self.sendings.items()
+        }
+
+
+def fill(screen: Screen, now: float) -> None:
+    """CLASSES on STREAMERS: one of those on air shows the slate, one is not on air; one is late, and some have gaps."""
+    screen.sendings = {f"streamer{n + 1}": {} for n in range(STREAMERS)}
+    for at in range(CLASSES):
+        name, class_id = f"streamer{at % STREAMERS + 1}", f"c-{7000 + at}"
+        start = now - 6900 + at // STREAMERS * 1900 + at % STREAMERS * 400
+        if start + 2700 < now:
+            whole = AsRun(0, 1, "recording", start, start + 2700, 0, 2700, 500_000_000)
+            cut = [
+                AsRun(0, 1, "recording", start, start + 900, 0, 900, 170_000_000),
+                AsRun(0, 1, "slate", start + 900, start + 1200, 0, 300),
+                AsRun(0, 2, "recording", start + 1400, start + 2700, 1400, 1300, 240_000_000),
+            ]
+            has_gaps = at % 3 == 1
+            screen.book(class_id, "aired with gaps" if has_gaps else "aired", start, streamer=name)
+            commit(screen.host.engine, as_run.keep_of, name, class_id, cut if has_gaps else [whole])
+        elif start <= now:
+            screen.book(class_id, "ready", start, streamer=name)
+            gaps = (Gap(start + 100, start + 300, 200, "the push broke off"),) if at % 2 else ()
+            sent = Sending(
+                True, since=start, position_s=now - start, slate=name == "streamer3", gaps=gaps, cuts=len(gaps)
+            )
+            if name == "streamer2":
+                sent = Sending(False, failures=17, why="push.example: Connection refused")
+            screen.sendings[name][class_id] = sent
+        else:
+            is_late = start > now + 9000 and at % 9 == 0
+            state, place = ("waiting", None) if is_late else ("ready", name)
+            screen.book(class_id, state, start, streamer=place)
+    for at in range(8):
+        screen.book(f"c-r{at}", "refused", now - 6000 + 1800 * at, code=316, message="no room for 6666_720P")
+
+
+@pytest.fixture(scope="module")
+def screen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Screen]:
+    """The page of a day with 3 streamers and 40 classes."""
+    engine = laid.opened("teacher", tmp_path_factory.mktemp("screen") / "teacher.db")
+    settings = TeacherSettings.load(_env_file=None, transcode_sign_key="made up", site_name="Live school")
+    bus, now = Bus(), time.time()
+    made = Screen(TeacherHost(settings, engine, journal, cast("Any", bus), cast("Any", None)), bus)
+    fill(made, now)
+    made.say(OpenAlarm(321, "streamer2", 3, now - 60, "c-7010: the push is refused", ("c-7010",)))
+    bind = f"{HOST}:{free_port()}"
+    made.serve(bind)
+    made.address = f"http://{bind}/?token={commit(engine, viewers.make, 'eye', None, now)}"
+    SHOTS.mkdir(parents=True, exist_ok=True)
+    yield made
+    made.stop()
+    engine.dispose()
+
+
+def shot(page: Page, name: str) -> None:
+    page.screenshot(path=SHOTS / f"{name}.png")
+
+
+def test_what_counts_is_seen_without_scrolling(page: Page, screen: Screen) -> None:
+    """The counts, the strip, and what is not on air with its heading of the runbook."""
+    page.set_viewport_size(SCREEN)  # type: ignore[arg-type]
+    page.goto(screen.address)
+    shot(page, "screen")
+    for part in ("#line", "#strip .strip", "#missing", "#on-air h2"):
+        box = page.locator(part).bounding_box()
+        assert box is not None, part
+        assert box["y"] + box["height"] <= SCREEN["height"], part
+    assert page.locator("#missing a[href='/runbook#321']").count() >= 1
+    assert page.title().endswith("NOT ON AIR - Live school")
+    assert page.evaluate(WIDER) == []
+
+
+def test_the_blocks_of_the_strip_are_where_their_classes_are(page: Page, screen: Screen) -> None:
+    """As wide as the class is long, before the line of now if it is over, and behind it if it is to come."""
+    page.goto(screen.address)
+    now = page.locator(".strip line.at").first.bounding_box()
+    assert now is not None
+    over = [one.bounding_box() for one in page.locator(".strip .b.aired").all()]
+    coming = [one.bounding_box() for one in page.locator(".strip .b.ready").all()]
+    assert over
+    assert coming
+    assert all(box is not None and box["x"] + box["width"] <= now["x"] + 2 for box in over)
+    assert all(box is not None and box["x"] >= now["x"] - 2 for box in coming)
+    class_page = page.locator(".strip .b.aired_with_gaps").first
+    class_page.click()
+    assert page.locator(".strip .b.sent").count() >= 2
+    assert page.locator(".strip .hole").count() >= 2
+    shot(page, "class")
+
+
+def test_an_open_page_changes_without_being_loaded_again(page: Page, screen: Screen) -> None:
+    """What somebody has opened stays open, and the clock goes on."""
+    page.goto(screen.address)
+    page.evaluate("window.mark = 1")
+    page.locator("#refused summary").first.click()
+    clock = page.locator("time.now").inner_text()
+    screen.book("c-new", "ready", time.time() + 600, streamer="streamer1")
+    page.locator("#soon a", has_text="c-new").wait_for()
+    assert page.evaluate("window.mark") == 1
+    screen.book("c-r9", "refused", time.time() + 60, code=316, message="no room for 7777")
+    page.locator("#refused p", has_text="no room for 7777").wait_for()
+    assert page.locator("#refused details").first.get_attribute("open") is not None
+    assert page.locator("time.now").inner_text() != clock
+
+
+def test_without_its_script_the_page_is_whole(page: Page, screen: Screen) -> None:
+    page.route("**/page.js", lambda route: route.abort())
+    page.goto(screen.address)
+    assert page.locator(".strip .b").count() > CLASSES / 2
+    assert page.locator("#timetable tr").count() > 5  # shortly before midnight most of them begin tomorrow
+    shot(page, "without scripts")
+    page.unroute("**/page.js")
+
+
+def test_on_a_phone_nothing_is_wider_than_the_screen(page: Page, screen: Screen) -> None:
+    """The day, a class, the as-run, a search and the runbook, in both languages."""
+    page.set_viewport_size(PHONE)
+    base = screen.address.partition("/?")[0]
+    page.goto(screen.address)
+    for path in ("/", "/class/c-7001", "/as-run?day=" + time.strftime("%F"), "/classes?q=c-7", "/runbook?q=lease"):
+        for language in ("en", "zh"):
+            page.goto(f"{base}{path}{'&' if '?' in path else '?'}lang={language}")
+            shot(page, f"phone{path.partition('?')[0].replace('/', ' ')} {language}")
+            assert page.evaluate(WIDER) == [], path
+    page.set_viewport_size({"width": 1280, "height": 960})
+
+
+def test_a_page_that_gets_no_answer_says_since_when(page: Page, screen: Screen) -> None:
+    page.goto(screen.address)
+    bind = screen.address.split("/")[2]
+    screen.stop()
+    page.locator("time.now.stale").wait_for()
+    screen.serve(bind)
+    page.locator("time.now:not(.stale)").wait_for()
