@@ -87,6 +87,13 @@ def test_without_redis_the_teacher_knows_nothing_of_a_streamer_and_says_so() -> 
     assert standing(with_status(own, None), NOW) is Standing.ON_AIR  # its own rows say it
 
 
+def test_a_class_that_is_sent_late_says_how_late() -> None:
+    late = ClassView("c-1", cited=cited(), streamer="streamer1", sending=replace(ON_AIR, behind_s=2.34))
+    assert "; 2.3 s behind" in told(late, NOW + 60)
+    in_time = replace(late, sending=replace(ON_AIR, behind_s=0.4))
+    assert "behind" not in told(in_time, NOW + 60)
+
+
 def test_the_last_check_is_part_of_the_account() -> None:
     check = Check(NOW - 60, "its push URL cannot be reached: refused")
     found = with_status(ClassView("c-1", booked()), {"streamer1": word(checks={"c-1": check})})

@@ -77,6 +77,7 @@ def test_a_class_that_nobody_takes_counts_its_attempts_and_names_the_last_reason
 
 def test_a_class_that_was_cut_counts_its_sessions_beyond_the_first_of_each_url() -> None:
     assert of_playout({**CLASS, "sessions": 4}).cuts == 3
+    assert (of_playout(CLASS).behind_s, of_playout({**CLASS, "behind_s": 2.5}).behind_s) == (0.0, 2.5)
     assert of_playout({**CLASS, "sessions": 2, "pushes": CLASS["pushes"] * 2}).cuts == 0
 
 

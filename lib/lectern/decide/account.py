@@ -82,6 +82,9 @@ MISSING = frozenset({Standing.NOT_ON_AIR, Standing.SILENT})
 """The standings of a class in its time that is not on air, or whose silent streamer does not say whether it is."""
 
 
+BEHIND_S = 1.0
+"""Seconds from which it is said that a class is sent late."""
+
 GAPS = 50
 """Number of gaps that the story of a class has a line for, the longest ones."""
 
@@ -204,8 +207,12 @@ def _on_air(view: ClassView) -> str:
         text = Text("{on_air} since {since:clock}", on_air=text, since=sending.since)
     if sending.position_s is not None:
         text = Text("{on_air}, at {at:position} of the recording", on_air=text, at=sending.position_s)
-    cuts = Text.many("reconnected once", "reconnected {n:,} times", n=sending.cuts)
-    return joined((text, cuts)) if sending.cuts else text
+    said = [text]
+    if sending.behind_s >= BEHIND_S:
+        said.append(Text("{behind_s:.1f} s behind", behind_s=sending.behind_s))
+    if sending.cuts:
+        said.append(Text.many("reconnected once", "reconnected {n:,} times", n=sending.cuts))
+    return joined(said)
 
 
 def why_not(view: ClassView) -> tuple[str, ErrorCode]:
@@ -398,6 +405,7 @@ def of_playout(status: Mapping[str, Any], now: float = 0.0, events: Iterable[Eve
         cuts=max(int(status.get("sessions") or 0) - len(pushes), 0),
         why=None if status.get("state") == "ended" else status.get("why") or waits,  # why it ended is no error
         slate=bool(status.get("slate")),
+        behind_s=float(status.get("behind_s") or 0.0),
         gaps=tuple(gap for gap in known.gaps if gap.missing_s >= gaps.SHOWN_S)[-SENT_GAPS:] if known else (),
     )
 

@@ -105,6 +105,7 @@ class Sending:
     slate: bool = False
     is_playout_away: bool = False  # the playout of its streamer does not answer
     gaps: tuple[Gap, ...] = ()  # the last ones since its start
+    behind_s: float = 0.0  # how late it is sent
 
 
 @dataclass(frozen=True)

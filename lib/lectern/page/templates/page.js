@@ -6,9 +6,12 @@
   let at = Date.parse(clock.textContent.replace(" ", "T") + "Z"), since = performance.now();
   let tags = "", pause_ms = EVERY_MS, timer = 0, is_asking = false;
 
+  function show(ms) {
+    clock.textContent = new Date(ms).toISOString().slice(0, 19).replace("T", " ");
+  }
+
   function tick() {
-    const now = new Date(at + performance.now() - since);
-    if (!clock.classList.contains("stale")) clock.textContent = now.toISOString().slice(0, 19).replace("T", " ");
+    if (!clock.classList.contains("stale")) show(at + performance.now() - since);
   }
 
   function place(html) {
@@ -49,6 +52,7 @@
       pause_ms = EVERY_MS;
     } catch {
       clock.classList.add("stale");
+      show(at);
       pause_ms = Math.min(2 * pause_ms, SLOWEST_MS);
     } finally {
       is_asking = false;
