@@ -81,6 +81,7 @@ class Page:
 
     def __init__(self, host: TeacherHost) -> None:
         self._host = host
+        self.bit_rates = view.BitRates()
         self._rates, self._tries = Rate(BURST, A_SECOND), Rate(TRIES, 1.0)
         self._stills, self._still_rates = Stills(STILLS_AT_ONCE), Rate(STILLS_BURST, STILLS_A_SECOND)
         self._gate, self._waiting = asyncio.Semaphore(AT_ONCE), 0
@@ -146,7 +147,8 @@ class Page:
         words, name = await self.heard(), self._host.settings.name
         found = await self._host.read_tx_in(self._threads, view.of_day, viewer, words, name, begins, page)
         apart = {} if viewer.institution_id is not None else self._apart()
-        return self._shown(request, "day.html", viewer=viewer, apart=apart, **view.fields_of(found))
+        fields = view.fields_of(found) | {"rates": self.bit_rates}
+        return self._shown(request, "day.html", viewer=viewer, apart=apart, **fields)
 
     def _apart(self) -> Mapping[str, tuple[Presence, float]]:
         """The streamers that take no classes, why, and the seconds since they were heard."""
@@ -260,6 +262,7 @@ class Page:
         except TryAgain:
             words = None  # the page says that Redis does not answer
         self._words = time.monotonic() + FRESH_S, words
+        self.bit_rates.note(words or {})
         return words
 
     def _shown(self, request: Request, template: str, status: int = 200, **fields: Any) -> Response:  # noqa: ANN401

@@ -734,6 +734,34 @@ async def test_the_picture_of_a_class_is_fetched_from_its_streamer_for_whoever_m
     assert (await client.get("/still/c-air.jpg")).status_code == 404
 
 
+async def test_the_bit_rate_of_a_class_on_air_is_drawn_from_its_heartbeats(teacher: TeacherHost) -> None:
+    """One that is heard twice counts once; what is ten minutes old, and a count that began anew, does not."""
+    made, now = Page(teacher), time.time()
+
+    def said(at: float, sent_bytes: int) -> dict[str, StreamerStatus]:
+        return {"streamer1": StreamerStatus(at, {"c-1": Sending(True, sent_bytes=sent_bytes)}, {}, [])}
+
+    for at, sent_bytes in (
+        (now - 900, 1),
+        (now - 20, 0),
+        (now - 15, 1_000_000),
+        (now - 15, 1_000_000),
+        (now - 10, 500),
+    ):
+        made.bit_rates.note(said(at, sent_bytes))
+    assert made.bit_rates.of("c-1") == [pytest.approx(1.6e6), 0.0]
+    assert made.bit_rates.of("c-2") == []
+    book(teacher, order("c-1", "ready", now - 60))
+    cast("Words", teacher.bus).said = said(now - 5, 1_000_500)
+    transport = httpx.ASGITransport(app=Starlette(routes=made.routes()))
+    async with httpx.AsyncClient(transport=transport, base_url="http://page") as client:
+        await let_in(client, teacher)
+        page = (await client.get("/")).text
+    assert '<polyline points="0.0,1.0 50.0,19.0 100.0,1.0 "/></svg> 1.6 Mbit/s' in page
+    made.bit_rates.note({})
+    assert made.bit_rates.of("c-1") == []
+
+
 async def test_what_begins_soon_is_listed_and_is_red_if_it_is_not_ready(client: Client, teacher: TeacherHost) -> None:
     now = time.time()
     book(teacher, order("c-1", "ready", now + 600), order("c-2", "ready", now + 900), order("c-3", "ready", now + 9000))

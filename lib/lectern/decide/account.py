@@ -406,6 +406,7 @@ def of_playout(status: Mapping[str, Any], now: float = 0.0, events: Iterable[Eve
         why=None if status.get("state") == "ended" else status.get("why") or waits,  # why it ended is no error
         slate=bool(status.get("slate")),
         behind_s=float(status.get("behind_s") or 0.0),
+        sent_bytes=int(status.get("bytes") or 0),
         gaps=tuple(gap for gap in known.gaps if gap.missing_s >= gaps.SHOWN_S)[-SENT_GAPS:] if known else (),
     )
 

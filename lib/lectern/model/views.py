@@ -106,6 +106,7 @@ class Sending:
     is_playout_away: bool = False  # the playout of its streamer does not answer
     gaps: tuple[Gap, ...] = ()  # the last ones since its start
     behind_s: float = 0.0  # how late it is sent
+    sent_bytes: int = 0  # in all sessions
 
 
 @dataclass(frozen=True)

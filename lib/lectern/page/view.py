@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import islice
+from itertools import islice, pairwise
 from typing import Any
 from urllib.parse import quote
 
@@ -41,6 +41,7 @@ DAY_S = 86_400.0
 SEARCHED_S = 15 * DAY_S
 """Seconds from the beginning of today in which a search looks for classes."""
 
+RATES_S = 600.0
 SOON_S = 7_200.0
 """Seconds ahead for which the classes are listed that begin soon."""
 
@@ -110,6 +111,27 @@ class Day:
     def of(self, *standings: Standing) -> Sequence[PageLine]:
         """The classes shown that have one of *standings*."""
         return [one for one in self.lines if one.standing in standings][:LISTED]
+
+
+class BitRates:
+    """The bit rates of the classes on air in the last RATES_S seconds, in which somebody looked at the page."""
+
+    def __init__(self) -> None:
+        self._sent: dict[str, list[tuple[float, int]]] = {}  # by class: when its streamer said it, and bytes so far
+
+    def note(self, words: Mapping[str, StreamerStatus]) -> None:
+        """Keep what the streamers say now; a heartbeat that was heard before counts once."""
+        said = [(word.at, word.sendings) for word in words.values() if word.silent_s is None]
+        now = {class_id: (at, one.sent_bytes) for at, sent in said for class_id, one in sent.items() if one.on_air}
+        self._sent = {class_id: [*self._before(class_id, at), (at, size)] for class_id, (at, size) in now.items()}
+
+    def _before(self, class_id: str, at: float) -> list[tuple[float, int]]:
+        return [one for one in self._sent.get(class_id, ()) if at - RATES_S < one[0] < at]
+
+    def of(self, class_id: str) -> list[float]:
+        """The bits a second of a class from one heartbeat to the next, the newest last."""
+        pairs = pairwise(self._sent.get(class_id, ()))
+        return [max(0.0, 8 * (sent - before) / (at - since)) for (since, before), (at, sent) in pairs]
 
 
 def begin_of_day(now: float, text: str | None = None) -> float:
