@@ -93,7 +93,7 @@ def fill(screen: Screen, now: float) -> None:
     screen.sendings = {f"streamer{n + 1}": {} for n in range(STREAMERS)}
     for at in range(CLASSES):
         name, class_id = f"streamer{at % STREAMERS + 1}", f"c-{7000 + at}"
-        start = now - 6900 + at // STREAMERS * 1900 + at % STREAMERS * 400
+        start = now - 7050 + at // STREAMERS * 1900 + at % STREAMERS * 400
         if start + 2700 < now:
             whole = AsRun(0, 1, "recording", start, start + 2700, 0, 2700, 500_000_000)
             cut = [
