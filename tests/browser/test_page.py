@@ -27,6 +27,7 @@ def address(town: Town, tmp_path_factory: pytest.TempPathFactory) -> Iterator[st
         stage.own["teacher"] = {"API_BIND": bind}
         stage.up("teacher", "streamer1")
         _refused(stage)
+        _on_air(stage)
         token = json.loads(stage.lectern("teacher", "viewer", "add", "phone", "--json").stdout)["token"]
         yield f"http://{bind}/?token={token}"
 
@@ -36,6 +37,22 @@ def _refused(stage: Stage) -> None:
     assert stage.answer(class_id)["code"] == 410
     stage.publish("order", "nonsense")
     wait_until(lambda: stage.rows("teacher", "select 1 from incident_list"), description="it is an incident")
+
+
+def _on_air(stage: Stage) -> None:
+    class_id = stage.book(stage.booking(stage.town.record(), starts_in_s=1, length_s=300))
+    assert stage.answer(class_id)["result"] == "success"
+
+
+def test_a_class_on_air_has_its_picture(page: Page, address: str) -> None:
+    """It comes from its streamer by way of the teacher, and is drawn as soon as the class is on air."""
+    page.goto(address)
+    picture = page.locator("#on-air img.still")
+    picture.wait_for()
+    drawn = "image => image.complete && image.naturalWidth === 320"
+    wait_until(lambda: picture.evaluate(drawn), description="its picture is drawn")
+    answer = page.context.request.get(f"{address.partition('/?')[0]}{picture.get_attribute('src')}")
+    assert (answer.status, answer.headers["content-type"]) == (200, "image/jpeg")
 
 
 def test_on_a_phone_nothing_is_wider_than_the_screen_and_a_message_has_its_lines_to_itself(
