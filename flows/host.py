@@ -206,6 +206,8 @@ class Host(Generic[S]):
     send_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     prefect_away: bool = False  # by the last try to reach it
     redis_away: bool = False  # by the last try to reach it; a teacher leaves shared rows to others meanwhile
+    settings_read_at: float = field(default_factory=time.time)
+    settings_wait: tuple[str, ...] = ()  # those that have another value now, and need a restart
 
     async def write_tx(self, work: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Do *work* in one transaction, in a thread, and write the waiting notes in it too."""

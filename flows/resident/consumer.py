@@ -193,13 +193,13 @@ class Consumer:
     # -- streams: acknowledged after the commit --------------------------------------------------------------------
 
     async def _read_streams(self) -> None:
-        settings = self._host.settings
-        streams = self._host.bus.streams(self._streams, settings.name, shared=settings.shared)
+        its = self._host.settings
+        streams = self._host.bus.streams(self._streams, its.name, shared=its.shared)
         # An entry that is read but not committed reaches no other consumer, so see first that the database answers.
         await self._host.write_tx(inbox.answers, self._host.journal)
         while True:
             self._host.watchdog.beat("streams")
-            entries = await streams.next(count=settings.batch_max, block_ms=BLOCK_MS)
+            entries = await streams.next(count=self._host.settings.batch_max, block_ms=BLOCK_MS)
             for name, why in streams.refusals().items():
                 await failures.unreadable(self._host, name, why)
             if entries:

@@ -18,6 +18,7 @@ from starlette.routing import Route
 
 from flows.host import Host, StreamerHost, TeacherHost
 from flows.playout_link import boot_now
+from flows.resident.reload import Reload
 from lectern import __version__
 from lectern import health as healths
 from lectern import metrics as lectern_metrics
@@ -81,9 +82,16 @@ class HealthReport:
             "ready": not wrong,
             "wrong": wrong,
             "since": self._since,
+            "settings": self._of_settings(),
             **self._lease(),
         }
         return JSONResponse(body, 503 if wrong else 200)
+
+    def _of_settings(self) -> dict[str, object]:
+        """Which settings it goes by, when it read them, and which ones wait for a restart."""
+        host = self._host
+        settings, at = (host.settings, host.settings_read_at) if host is not None else (self._settings, self._since)
+        return {"digest": settings.digest, "read_at": at, "wait": list(host.settings_wait) if host is not None else []}
 
     def _lease(self) -> dict[str, object]:
         """A streamer's lease, and whether it hears the control host; streamers that do not hear that host ask for this.
@@ -185,8 +193,10 @@ class Metrics:
 
 
 @asynccontextmanager
-async def served(host: Host[Any], health: HealthReport, app: Starlette | None = None) -> AsyncIterator[None]:
-    """Serve *app*, health and metrics at the configured address in this context, if there is one.
+async def served(
+    host: Host[Any], health: HealthReport, app: Starlette | None = None, reload: Reload | None = None
+) -> AsyncIterator[None]:
+    """Serve *app*, health and metrics at the configured address in this context, if there is one; and *reload*.
 
     Raises Misuse if the address is taken.
     """
@@ -196,6 +206,8 @@ async def served(host: Host[Any], health: HealthReport, app: Starlette | None = 
         return
     app = app or Starlette()
     app.router.routes += [Route("/health", health.answer), Route("/metrics", Metrics(host).answer)]
+    if reload is not None:
+        app.router.routes.append(Route("/reload", reload.answer, methods=["POST"]))
     server = _server(settings, app)
     serving = asyncio.create_task(_serve(server, settings))
     try:
@@ -230,9 +242,7 @@ def _server(settings: Settings, app: Starlette) -> uvicorn.Server:
 
 
 def _address(settings: Settings, server: uvicorn.Server) -> str:
-    """Where other hosts reach it: health_address, or where it listens (if everywhere: the address towards Redis)."""
-    if isinstance(settings, StreamerSettings) and settings.health_address:
-        return settings.health_address
+    """Where other hosts reach it: where it listens, or, if that is everywhere, the address towards Redis."""
     port = server.servers[0].sockets[0].getsockname()[1]
     host = settings.bind.rpartition(":")[0]
     if host.strip("[]") in {"0.0.0.0", "::"}:  # noqa: S104 (compared, not listened at)

@@ -86,8 +86,8 @@ async def forget(host: Host[Any]) -> None:
 
 
 async def _pause(host: Host[Any]) -> None:
-    until = time.monotonic() + host.settings.prune_interval_s
-    while (left := until - time.monotonic()) > 0:
+    since = time.monotonic()
+    while (left := since + host.settings.prune_interval_s - time.monotonic()) > 0:
         host.watchdog.beat("retention")
         await asyncio.sleep(min(left, 10.0))
 

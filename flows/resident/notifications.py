@@ -48,20 +48,23 @@ class People:
 
     def __init__(self, host: Host[Any]) -> None:
         self._host = host
-        self._urls: str = host.settings.alarm_services
         self._unnoted: dict[int, Telling] = {}  # results not in the database yet: no alarm is passed on twice
 
     async def tell(self) -> None:
-        """Pass alarms on until cancelled; without ALARM_URLS there is nothing to do."""
-        if not self._urls:
-            return
+        """Pass alarms on until cancelled; without ALARM_URLS there is nothing to do until they are set."""
         notify.services(self._urls)  # raises Misuse, which is alarmed on the channel
         while True:
             self._host.watchdog.beat("people")
-            if self._host.to_people:
+            if not self._urls:
+                await asyncio.sleep(LOOK_S)
+            elif self._host.to_people:
                 await self._pass_on(self._host.to_people.popleft())
             elif not await self._pass_on_due():
                 await asyncio.sleep(LOOK_S)
+
+    @property
+    def _urls(self) -> str:
+        return str(self._host.settings.alarm_services)
 
     async def _pass_on_due(self) -> bool:
         """Pass on the oldest alarm that is due. False if there is none, or another teacher passes them on."""
@@ -95,7 +98,8 @@ class People:
         except (ValueError, LookupError, TypeError) as error:  # an odd alarm must hold up no other
             log.error("alarms: an alarm cannot be passed on: %r: %.500s", error, alarm)
             return Telling.GIVEN_UP
-        names, took = [name for name, _ in notify.services(self._urls)], set[str]()
+        urls = settings.alarm_services
+        names, took = [name for name, _ in notify.services(urls)], set[str]()
         for number in range(TRIES):
             self._host.watchdog.note("people")
             if is_due and not await self._is_ours():
@@ -103,7 +107,7 @@ class People:
             left = [name for name in names if name not in took]
             if not left:  # the last one took it after its time
                 return Telling.TOLD
-            send = partial(notify.send, self._urls, title, text, resolved=resolved, only=left, on_taken=took.add)
+            send = partial(notify.send, urls, title, text, resolved=resolved, only=left, on_taken=took.add)
             with suppress(TimeoutError):
                 async with asyncio.timeout(SEND_S):
                     await asyncio.to_thread(send)

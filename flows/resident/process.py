@@ -26,6 +26,7 @@ from flows.resident.prefect import deployments, queries, recorder, worker
 from flows.resident.prefect.recorder import Recorder
 from flows.resident.prefect.run_creation import host_tag
 from flows.resident.prefect.runs import ResidentRuns
+from flows.resident.reload import Reload
 from flows.resident.supervisor import Service, Supervisor
 from flows.streamer import amend, lease, playout_sync, reconcile, recording_checks, schedule, status
 from flows.streamer import readiness as streamer_readiness
@@ -60,13 +61,22 @@ def serve(settings: Settings) -> int:
     does not end in time, whatever it waits for, it is ended by force with exit code 1.
     """
     resident = Resident(settings)
+    hangups: list[int] = []
+    signal.signal(signal.SIGHUP, lambda number, _: hangups.append(number))  # takes no lock, as in `signals`
+
+    def ends() -> bool:
+        if hangups and not resident.ending.is_set():
+            hangups.clear()
+            resident.reload()
+        return resident.ending.is_set()
+
     thread = threading.Thread(target=resident.run, name="resident", daemon=True)
     asked = signals()
     thread.start()
-    if asked_to_end(thread, asked, resident.ending.is_set):
+    if asked_to_end(thread, asked, ends):
         log.info("%s: asked to stop, draining", settings.name)
         resident.stop()
-    thread.join(settings.drain_timeout_s + END_S + SURELY_S)
+    thread.join((resident.host or resident).settings.drain_timeout_s + END_S + SURELY_S)
     if thread.is_alive():
         log.error("%s: does not end by itself, it is ended by force", settings.name)
         os._exit(1)
@@ -105,6 +115,8 @@ class Resident:
 
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop = asyncio.Event()
+        self._hung_up = asyncio.Event()
+        self.host: TeacherHost | StreamerHost | None = None
         self._lock = QueueLock(settings)
         self._health = http.HealthReport(settings)
 
@@ -126,6 +138,13 @@ class Resident:
         else:
             self._loop.call_soon_threadsafe(self._stop.set)
 
+    def reload(self) -> None:
+        """Read the settings anew soon; may be called from any thread, also before the loop has begun."""
+        if self._loop is None:
+            self._hung_up.set()
+        else:
+            self._loop.call_soon_threadsafe(self._hung_up.set)
+
     async def _main(self) -> None:
         self._loop = asyncio.get_running_loop()
         if sys.version_info < (3, 12):  # the default watcher starts a thread for each child
@@ -146,7 +165,7 @@ class Resident:
                 host = TeacherHost(self.settings, engine, teacher_tables.journal, bus, runs)
             else:
                 host = StreamerHost(self.settings, engine, streamer_tables.journal, bus, runs)
-            runs.host = host
+            runs.host = self.host = host
             if self.settings.shared:
                 runs.created.tags = (host_tag(self.settings.name),)
             if not await self._lock.take(bus, self._stop):
@@ -165,14 +184,15 @@ class Resident:
                 else:
                     app = Starlette(routes=StillServer(host).routes())
                 log.info("%s: up, %d messages wait", self.settings.name, waiting)
-                async with http.served(host, self._health, app):
-                    await self._work(host, runs)
+                reload = Reload(host)
+                async with http.served(host, self._health, app, reload):
+                    await self._work(host, runs, lambda: reload.when(self._hung_up))
             finally:
                 self.ending.set()
                 await self._leave(host)
                 engine.dispose()
 
-    async def _work(self, host: TeacherHost | StreamerHost, runs: ResidentRuns) -> None:
+    async def _work(self, host: TeacherHost | StreamerHost, runs: ResidentRuns, reloads: Service) -> None:
         """Run all loops until the process is asked to end; raises FatalError if a loop raises it."""
         works, recorder = Supervisor(host), Recorder(host, runs)
         handler = Handler(host, deployments.of(self.settings))
@@ -189,7 +209,7 @@ class Resident:
                 await works.once("reconcile", lambda: reconcile.reconciled(host, reads=False))
             else:
                 await works.once("what the OSS refuses", lambda: transcoding.remember(host))
-            works.begin({**self._beside(host, runs, handler), **taking, "recorder": recorder.run})
+            works.begin({**self._beside(host, runs, handler), **taking, "recorder": recorder.run, "settings": reloads})
             gc.collect()
             gc.freeze()  # these objects stay for good: scanning them again and again took a third of a storm's time
             if isinstance(host, TeacherHost):

@@ -112,7 +112,8 @@ class LeaseRenewer:
         since = self._host.no_room_at
         is_full = since is not None and time.monotonic() - since < FULL_S  # it could not even refuse a class
         # A teacher of an older release, too, gives no class to a streamer that is drained.
-        return LeaseFacts(at, session, fields | {"full": is_full or fields["drains"], "address": self._host.address})
+        address = self._host.address and (settings.health_address or self._host.address)
+        return LeaseFacts(at, session, fields | {"full": is_full or fields["drains"], "address": address})
 
 
 def _facts(connection: Connection, settings: StreamerSettings) -> tuple[str, dict[str, Any]]:
@@ -131,7 +132,7 @@ class HeartbeatThread:
     def __init__(
         self, host: StreamerHost, facts: LeaseFacts, known: dict[str, str] | None, ask_prefect: AskPrefect
     ) -> None:
-        self._host, self._settings, self._facts = host, host.settings, facts
+        self._host, self._facts = host, facts
         self._resident = asyncio.get_running_loop()
         self._witnesses = QuorumCheck(host.settings, known, self._note_peers)
         self._ask_prefect = ask_prefect
@@ -144,6 +145,10 @@ class HeartbeatThread:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name="lease", daemon=True)
         self._stops, self._wakes, self._moved, self._doubt = (asyncio.Event() for _ in range(4))
+
+    @property
+    def _settings(self) -> StreamerSettings:
+        return self._host.settings
 
     def start(self) -> None:
         """Begin to beat."""

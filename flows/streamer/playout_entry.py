@@ -78,7 +78,7 @@ class TimetableReader:
             known = self._made.get(airing.class_id)
             wanted.rows[airing.class_id] = airing
             with Caught() as failed:
-                entries[airing.class_id] = known if known is not None and known.of == of else self._make(of)
+                entries[airing.class_id] = known if known is not None and known.of == of else self._make(of, known)
             if failed.error is not None:
                 wanted.odd[airing.class_id] = failed.error
         self._keep(entries, {*wanted.odd, *airings.unreadable(connection)}, before)
@@ -88,8 +88,10 @@ class TimetableReader:
             wanted.lines.append(each.line)
         return wanted
 
-    def _make(self, of: Facts) -> _Made:
+    def _make(self, of: Facts, known: _Made | None) -> _Made:
         entry = lesson(of, self._host)
+        if known is not None and known.lesson["push_urls"] == entry["push_urls"]:
+            entry = _still_reached(entry, known.lesson)
         return _Made(of, entry, json.dumps(entry))
 
     def _keep(self, entries: dict[str, _Made], odd: set[str], before: Path | None) -> None:
@@ -120,6 +122,14 @@ def lesson(facts: Facts, host: StreamerHost) -> Lesson:
         url = urls.push(airing.push_url)
         fields |= {"push_urls": [url.text], "networks": allowed.of_server(url.host, url.port)}
     return fields
+
+
+def _still_reached(entry: Lesson, before: Lesson) -> Lesson:
+    """A class of the timetable with all networks that it might reach *before*: a shorter list ends no push."""
+    old, new = before.get("networks"), entry.get("networks")
+    if new is None or (old is not None and set(old) <= set(new)):
+        return entry
+    return {**entry, "networks": old and [*new, *sorted(set(old) - set(new))]}
 
 
 def live(connection: Connection) -> set[str]:

@@ -63,7 +63,7 @@ class PlayoutSync:
         self._writing: asyncio.Future[str] | None = None
         self._one_at_a_time = asyncio.Lock()
         self._said: dict[str, str] = {}  # what was said of classes that the playout refuses
-        self._slate: str | None = None
+        self._made_slate: str | None = None  # the path of the one that is made if the settings name none
 
     async def run(self) -> None:
         """Connect, follow, and connect again when the worker has ended, until cancelled."""
@@ -76,16 +76,22 @@ class PlayoutSync:
 
     async def _make_slate(self) -> None:
         """Read the slate before a class needs it; without a slate, nothing is sent while a recording is missing."""
-        settings = self._host.settings
-        path = settings.slate or settings.playout_dir / "slate.flv"
-        if settings.slate is None:
-            try:
-                await ffmpeg.make_slate(path)
-            except LecternError as error:
-                log.warning("slate: there is none, name one with SLATE: %s", error.message)
-                return
-        self._slate = str(path.absolute())
-        self._host.playout.wanted.set()
+        path = self._host.settings.playout_dir / "slate.flv"
+        while self._made_slate is None:
+            if self._host.settings.slate is None:
+                try:
+                    await ffmpeg.make_slate(path)
+                except LecternError as error:
+                    log.warning("slate: there is none, name one with SLATE: %s", error.message)
+                    return
+                self._made_slate = str(path.absolute())
+                self._host.playout.wanted.set()
+            await asyncio.sleep(LOOK_EVERY_S)  # SLATE may be unset while the process is at work
+
+    @property
+    def _slate(self) -> str | None:
+        named = self._host.settings.slate
+        return str(named.absolute()) if named is not None else self._made_slate
 
     # -- the connection ------------------------------------------------------------------------------------------------
 

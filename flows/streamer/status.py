@@ -29,11 +29,11 @@ AHEAD_EVERY_S = 60.0
 
 async def say(host: StreamerHost) -> None:
     """Send this streamer's status at each heartbeat, until cancelled."""
-    settings = host.settings
     coming: Mapping[str, Sequence[float]] = {}
     due = 0.0
     while True:
         host.watchdog.beat("word")
+        settings = host.settings
         if time.monotonic() >= due:
             coming, due = await host.read_tx(ahead, time.time()), time.monotonic() + AHEAD_EVERY_S
         own = replace(await host.read_tx(word, settings, time.time()), ahead=coming)

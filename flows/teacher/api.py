@@ -90,7 +90,7 @@ def application(host: TeacherHost, read_run: ReadRun, heard: Heard) -> FastAPI:
     *read_run* asks Prefect for a run, *heard* returns the last status of each streamer.
     """
     app = FastAPI(title="lectern", version=__version__, docs_url=None, redoc_url=None)
-    add_refusals(app, host.settings.runbook_url or "/runbook")
+    add_refusals(app, lambda: host.settings.runbook_url or "/runbook")
     ecs_api.add_routes(app, host, read_run)
     ClassesApi(host, heard).add_routes(app)
     described = app.openapi

@@ -1,6 +1,7 @@
 """What all routes of the HTTP API share: bodies with a limit, pace, and refusals, which are problem documents."""
 
 import asyncio
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
 
@@ -56,8 +57,8 @@ class Refused(Exception):
         return JSONResponse(problem.model_dump(exclude_none=True), self.status, self.headers, media_type=PROBLEM)
 
 
-def add_refusals(app: FastAPI, runbook: str) -> None:
-    """Answer what routes of *app* raise; *runbook* is the address of the runbook."""
+def add_refusals(app: FastAPI, runbook: Callable[[], str]) -> None:
+    """Answer what routes of *app* raise; *runbook* returns the address of the runbook."""
 
     async def refused(request: Request, error: Exception) -> JSONResponse:
         if isinstance(error, DBAPIError):
@@ -68,7 +69,7 @@ def add_refusals(app: FastAPI, runbook: str) -> None:
         elif isinstance(error, LecternError):
             error = Refused(503, error.message, error.code)
         assert isinstance(error, Refused)
-        return error.response(request.url.path, runbook)
+        return error.response(request.url.path, runbook())
 
     for kind in (Refused, DBAPIError, LecternError, RequestValidationError):
         app.add_exception_handler(kind, refused)

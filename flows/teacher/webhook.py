@@ -59,35 +59,43 @@ def signed(secret: str, id_: str, at: float, body: str) -> dict[str, str]:
     return {"webhook-id": id_, "webhook-timestamp": str(int(at)), "webhook-signature": f"v1,{signature}"}
 
 
+def _secret(settings: TeacherSettings) -> str:
+    secret = settings.event_webhook_secret
+    return secret.get_secret_value() if secret is not None else ""
+
+
+def check(settings: TeacherSettings) -> None:
+    """Raise Misuse if EVENT_WEBHOOK_URL is set, and its secret cannot be used."""
+    if settings.event_webhook_url:
+        signed(_secret(settings), "", 0, "")
+
+
 class Webhook:
     """Posts what is due; a message is sent until it is taken, and holds up those of its own class alone."""
 
     def __init__(self, host: TeacherHost) -> None:
         self._host = host
-        self._settings: TeacherSettings = host.settings
         self._at_work: dict[str, asyncio.Task[None]] = {}
 
     async def run(self) -> None:
-        """Post until cancelled; without EVENT_WEBHOOK_URL there is nothing to do."""
-        if not self._settings.event_webhook_url:
-            return
-        signed(self._secret, "", 0, "")  # raises Misuse, which is alarmed
+        """Post until cancelled; without EVENT_WEBHOOK_URL, or when it is switched off, there is nothing to do."""
+        check(self._settings)  # raises Misuse, which is alarmed
         headers = {"user-agent": f"lectern/{__version__}", "content-type": "application/json"}
         tls = origin.trusted_authorities()
         async with httpx.AsyncClient(timeout=POST_S, headers=headers, trust_env=False, verify=tls) as client:
             try:
-                while not self._host.webhook_off:
+                while True:
                     self._host.watchdog.beat("webhook")
-                    if not await self._begin(client):
+                    is_on = self._settings.event_webhook_url and not self._host.webhook_off
+                    if not is_on or not await self._begin(client):
                         await asyncio.sleep(LOOK_S)
             finally:
                 for task in self._at_work.values():
                     task.cancel()
 
     @property
-    def _secret(self) -> str:
-        secret = self._settings.event_webhook_secret
-        return secret.get_secret_value() if secret is not None else ""
+    def _settings(self) -> TeacherSettings:
+        return self._host.settings
 
     async def _begin(self, client: httpx.AsyncClient) -> bool:
         """Begin to post what is due; False if nothing was begun."""
@@ -120,7 +128,7 @@ class Webhook:
     async def _post(self, client: httpx.AsyncClient, one: WebhookDue) -> str:
         """Post a message; returns why it is not taken, empty if it is. It follows no redirect."""
         url = self._settings.event_webhook_url or ""
-        headers = signed(self._secret, f"msg_{one.id}", time.time(), one.body)
+        headers = signed(_secret(self._settings), f"msg_{one.id}", time.time(), one.body)
         try:
             async with asyncio.timeout(POST_S):
                 address = (await asyncio.to_thread(_addresses, url, self._settings.allowed_origins))[0]

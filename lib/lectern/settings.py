@@ -1,18 +1,30 @@
 """Settings of the two roles: what both share, what each has of its own, and where they are read from."""
 
+import hashlib
 import json
 import math
 import os
 import re
 import socket
 import sys
+from dataclasses import dataclass
+from enum import StrEnum
 from fractions import Fraction
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, AliasChoices, Field, SecretStr, ValidationError, ValidationInfo, field_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic import (
+    AfterValidator,
+    AliasChoices,
+    Field,
+    PrivateAttr,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
+from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from lectern import urls
 from lectern.allowlist import Allowlist
@@ -86,6 +98,33 @@ def _plain(part: re.Match[str]) -> str:
 # Settings of both roles. Sources, later wins: defaults, the teacher's old JSON, .env, their own file, environment.
 
 
+class Cost(StrEnum):
+    """What a changed setting waits for, once the process has read it anew."""
+
+    LIVE = "live"
+    NEXT_DOWNLOAD = "next download"
+    NEXT_CLASS = "next class"
+    RESTART = "restart"
+
+
+T = TypeVar("T")
+Live = Annotated[T, Cost.LIVE]
+NextDownload = Annotated[T, Cost.NEXT_DOWNLOAD]
+NextClass = Annotated[T, Cost.NEXT_CLASS]
+AtRestart = Annotated[T, Cost.RESTART]
+"""Types of settings: each setting declares by its type what a change costs."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """A setting that its sources now give another value; secrets are not shown."""
+
+    name: str
+    before: str
+    after: str
+    cost: Cost
+
+
 BACKUP_DIR = Path("/var/backups/lectern")
 """Where `lectern backup` writes by default."""
 
@@ -123,6 +162,10 @@ def _known_language(language: str) -> str:
     return language
 
 
+exported: dict[str, str] = {}
+"""What this process has put into its environment for Prefect, by setting; it is no source of settings."""
+
+
 class Common(BaseSettings):
     """Settings that both roles need."""
 
@@ -130,51 +173,52 @@ class Common(BaseSettings):
         env_file=".env", extra="ignore", frozen=True, hide_input_in_errors=True, populate_by_name=True
     )
     role: ClassVar[Role]
+    _given: dict[str, Any] = PrivateAttr(default_factory=dict)  # what `load` was given, for `reread`
 
-    redis_url: SecretStr = SecretStr("redis://127.0.0.1:6379/0")
-    prefect_api_url: str = "http://127.0.0.1:4200/api"
-    prefect_api_auth_string: SecretStr | None = None
-    work_pool: str = "resident"
-    lectern_lang: Annotated[str, AfterValidator(_known_language)] = "en"
-    log_format: Literal["text", "json"] = "text"
-    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    redis_url: AtRestart[SecretStr] = SecretStr("redis://127.0.0.1:6379/0")
+    prefect_api_url: AtRestart[str] = "http://127.0.0.1:4200/api"
+    prefect_api_auth_string: AtRestart[SecretStr | None] = None
+    work_pool: AtRestart[str] = "resident"
+    lectern_lang: Live[Annotated[str, AfterValidator(_known_language)]] = "en"
+    log_format: Live[Literal["text", "json"]] = "text"
+    log_level: Live[Literal["DEBUG", "INFO", "WARNING", "ERROR"]] = "INFO"
 
-    order_channel: str = "order"
-    cancel_channel: str = "cancel"
-    change_channel: str = "change"
-    transcoding_channel: str = "transcoding"
-    order_result_channel: str = "order_result"
-    change_result_channel: str = "change_result"
-    cancel_result_channel: str = "cancel_result"
-    class_event_channel: str = "class_event"
-    alarm_channel: str = "alarm"
-    waiting_key: str = "{record_id}_{resolution}"
-    streamer_stream: str = "streamer:{name}"
-    report_stream: str = "streamer_report"
-    dead_letter_stream: str = "dead_letter"
-    streamers_key: str = "streamers"
+    order_channel: AtRestart[str] = "order"
+    cancel_channel: AtRestart[str] = "cancel"
+    change_channel: AtRestart[str] = "change"
+    transcoding_channel: AtRestart[str] = "transcoding"
+    order_result_channel: AtRestart[str] = "order_result"
+    change_result_channel: AtRestart[str] = "change_result"
+    cancel_result_channel: AtRestart[str] = "cancel_result"
+    class_event_channel: AtRestart[str] = "class_event"
+    alarm_channel: AtRestart[str] = "alarm"
+    waiting_key: AtRestart[str] = "{record_id}_{resolution}"
+    streamer_stream: AtRestart[str] = "streamer:{name}"
+    report_stream: AtRestart[str] = "streamer_report"
+    dead_letter_stream: Live[str] = "dead_letter"
+    streamers_key: AtRestart[str] = "streamers"
 
-    batch_max: int = Field(5000, ge=1, le=5000)
-    batch_wait_s: float = Field(0, ge=0, le=5)
-    sweep_interval_s: float = Field(30, gt=0)
-    poll_interval_s: float = Field(1.0, gt=0)
-    heartbeat_interval_s: float = Field(5, gt=0)
-    run_heartbeat_s: float = Field(30, gt=0)
-    drain_timeout_s: float = Field(20, ge=0, le=20)  # supervisor ends a host 30 s after TERM
-    inbox_max_attempts: int = Field(5, ge=1, validation_alias=_also("inbox_max_attempts"))
-    inbox_lease_s: float = Field(60, gt=0)
-    alarm_urls: SecretStr | None = None  # URLs of apprise services; they hold tokens
-    runbook_url: str | None = None
-    alarm_group_s: float = Field(60, ge=0)
-    alarm_escalate_s: float = Field(900, gt=0)
-    alarm_quiet_s: float = Field(300, gt=0)
-    message_retention_s: float = Field(7 * 86400, gt=0, validation_alias=_also("message_retention_s"))
-    event_retention_s: float = Field(30 * 86400, gt=0, validation_alias=_also("event_retention_s"))
-    class_retention_s: float = Field(90 * 86400, gt=0, validation_alias=_also("class_retention_s"))
-    as_run_retention_s: float = Field(400 * 86400, gt=0, validation_alias=_also("as_run_retention_s"))
-    prune_interval_s: float = Field(600, gt=0)
-    backup_dir: Path = BACKUP_DIR
-    http_timeout_s: float = Field(10, gt=0)
+    batch_max: Live[int] = Field(5000, ge=1, le=5000)
+    batch_wait_s: Live[float] = Field(0, ge=0, le=5)
+    sweep_interval_s: Live[float] = Field(30, gt=0)
+    poll_interval_s: AtRestart[float] = Field(1.0, gt=0)
+    heartbeat_interval_s: Live[float] = Field(5, gt=0)
+    run_heartbeat_s: AtRestart[float] = Field(30, gt=0)
+    drain_timeout_s: Live[float] = Field(20, ge=0, le=20)  # supervisor ends a host 30 s after TERM
+    inbox_max_attempts: Live[int] = Field(5, ge=1, validation_alias=_also("inbox_max_attempts"))
+    inbox_lease_s: Live[float] = Field(60, gt=0)
+    alarm_urls: Live[SecretStr | None] = None  # URLs of apprise services; they hold tokens
+    runbook_url: Live[str | None] = None
+    alarm_group_s: Live[float] = Field(60, ge=0)
+    alarm_escalate_s: Live[float] = Field(900, gt=0)
+    alarm_quiet_s: Live[float] = Field(300, gt=0)
+    message_retention_s: Live[float] = Field(7 * 86400, gt=0, validation_alias=_also("message_retention_s"))
+    event_retention_s: Live[float] = Field(30 * 86400, gt=0, validation_alias=_also("event_retention_s"))
+    class_retention_s: Live[float] = Field(90 * 86400, gt=0, validation_alias=_also("class_retention_s"))
+    as_run_retention_s: Live[float] = Field(400 * 86400, gt=0, validation_alias=_also("as_run_retention_s"))
+    prune_interval_s: Live[float] = Field(600, gt=0)
+    backup_dir: Live[Path] = BACKUP_DIR
+    http_timeout_s: Live[float] = Field(10, gt=0)
 
     @field_validator("*", mode="before")
     @classmethod
@@ -242,20 +286,62 @@ class Common(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """First wins here: arguments, environment, their own file and .env, the old JSON config."""
+        if isinstance(env_settings, EnvSettingsSource):
+            own = exported.items()
+            env_settings.env_vars = {
+                name: text for name, text in env_settings.env_vars.items() if (name, text) not in own
+            }
         return init_settings, env_settings, dotenv_settings, OldConfig(settings_cls)
 
     @classmethod
     def load(cls, **given: Any) -> Self:  # noqa: ANN401 (field values)
         """The settings; raises Misuse that names each wrong or missing variable."""
-        given.setdefault("_env_file", (".env", own_file()))  # the later one wins
         try:
-            return cls(**given)
+            found = cls(**{"_env_file": (".env", own_file()), **given})  # the later one wins
         except ValidationError as error:
             faults = "; ".join(
                 f"{'.'.join(map(str, one['loc'])).upper() or 'settings'}: {one['msg'].removeprefix('Value error, ')}"
                 for one in error.errors(include_url=False, include_input=False)
             )
             raise Misuse(f"Settings are wrong or missing: {faults}. Set them in the environment or in .env.") from error
+        found._given = given
+        return found
+
+    def reread(self) -> Self:
+        """The settings as their sources have them now; raises Misuse as `load` does."""
+        return self.load(**self._given)
+
+    @classmethod
+    def cost(cls, name: str) -> Cost:
+        """What a change of the setting *name* costs."""
+        return next(one for one in cls.model_fields[name].metadata if isinstance(one, Cost))
+
+    def changes(self, new: Self) -> list[Change]:
+        """The settings that are others in *new*, in the order of their names."""
+        both = ((name, getattr(self, name), getattr(new, name)) for name in sorted(type(self).model_fields))
+        return [
+            Change(name.upper(), shown(before), shown(after).replace("(secret)", "(another secret)"), self.cost(name))
+            for name, before, after in both
+            if before != after
+        ]
+
+    def taking(self, new: Self) -> Self:
+        """The settings *new*, with the old value of each that needs a restart."""
+        names = [name for name in type(self).model_fields if self.cost(name) is Cost.RESTART]
+        return new.model_copy(update={name: getattr(self, name) for name in names})
+
+    @property
+    def digest(self) -> str:
+        """The same for the same values, of which secrets are left out: a digest could be used to guess them."""
+        values = {name: shown(getattr(self, name)) for name in type(self).model_fields}
+        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def shown(value: object) -> str:
+    """A setting's value as people may see it."""
+    if isinstance(value, SecretStr):
+        return "(secret)"
+    return f"{value:.12g}" if isinstance(value, float) else urls.redact(str(value))
 
 
 GIBIBYTE = 1024**3
@@ -280,40 +366,40 @@ class TeacherSettings(Common):
     """Settings of the teacher, the control host."""
 
     role: ClassVar[Role] = "teacher"
-    teacher_database_url: SecretStr = SecretStr("sqlite:///teacher.db")  # can hold a password
-    teacher_name: str = Field(default_factory=_teacher_name)
-    teacher_queue: str = Field(default_factory=_teacher_queue)
-    teacher_config: Path | None = None
-    oss_transcode_url: str | None = None
-    transcode_sign_key: SecretStr
-    on_transcode_timeout: Literal["refuse", "ecs"] = "refuse"
-    transcoding_time_out_s: float = Field(120, gt=0)
-    order_warn_time_out_s: float = Field(86400, gt=0)
-    max_attempts_a_day: int = Field(5, ge=1)
-    ecs_hosts: str = ""
-    ecs_ssh_key: Path | None = None
-    ecs_known_hosts: Path | None = None
-    ecs_work_root: str = "~/lectern-work"
-    ecs_ffmpeg: str = "ffmpeg"
-    ecs_ffprobe: str = "ffprobe"
-    ecs_wget: str = "wget"
-    ecs_curl: str = "curl"
-    max_ecs_jobs: int = Field(2, ge=1)
-    ecs_cooldown_s: float = Field(600, gt=0, validation_alias=_also("ecs_cooldown_s"))
-    keyframe_interval_s: float = Field(2, ge=0.1, le=60)
-    upload_url: str | None = None
-    public_url: str | None = None
-    oss_region: str | None = None
-    oss_endpoint: str | None = None
-    oss_access_key_id: SecretStr | None = None
-    oss_access_key_secret: SecretStr | None = None
-    allowed_origins: str = ""
-    api_bind: str = "127.0.0.1:8800"
-    site_name: str = Field("lectern", min_length=1, max_length=60)
-    event_webhook_url: str | None = None
-    event_webhook_secret: SecretStr | None = None  # whsec_ and base64
-    streamer_lost_after_s: float = Field(60, gt=0)
-    streamer_load_slack: float = Field(1.25, ge=1)
+    teacher_database_url: AtRestart[SecretStr] = SecretStr("sqlite:///teacher.db")  # can hold a password
+    teacher_name: AtRestart[str] = Field(default_factory=_teacher_name)
+    teacher_queue: AtRestart[str] = Field(default_factory=_teacher_queue)
+    teacher_config: Live[Path | None] = None
+    oss_transcode_url: Live[str | None] = None
+    transcode_sign_key: Live[SecretStr]
+    on_transcode_timeout: Live[Literal["refuse", "ecs"]] = "refuse"
+    transcoding_time_out_s: Live[float] = Field(120, gt=0)
+    order_warn_time_out_s: Live[float] = Field(86400, gt=0)
+    max_attempts_a_day: Live[int] = Field(5, ge=1)
+    ecs_hosts: Live[str] = ""
+    ecs_ssh_key: Live[Path | None] = None
+    ecs_known_hosts: Live[Path | None] = None
+    ecs_work_root: Live[str] = "~/lectern-work"
+    ecs_ffmpeg: Live[str] = "ffmpeg"
+    ecs_ffprobe: Live[str] = "ffprobe"
+    ecs_wget: Live[str] = "wget"
+    ecs_curl: Live[str] = "curl"
+    max_ecs_jobs: Live[int] = Field(2, ge=1)
+    ecs_cooldown_s: Live[float] = Field(600, gt=0, validation_alias=_also("ecs_cooldown_s"))
+    keyframe_interval_s: Live[float] = Field(2, ge=0.1, le=60)
+    upload_url: Live[str | None] = None
+    public_url: Live[str | None] = None
+    oss_region: Live[str | None] = None
+    oss_endpoint: Live[str | None] = None
+    oss_access_key_id: Live[SecretStr | None] = None
+    oss_access_key_secret: Live[SecretStr | None] = None
+    allowed_origins: Live[str] = ""
+    api_bind: AtRestart[str] = "127.0.0.1:8800"
+    site_name: Live[str] = Field("lectern", min_length=1, max_length=60)
+    event_webhook_url: Live[str | None] = None
+    event_webhook_secret: Live[SecretStr | None] = None  # whsec_ and base64
+    streamer_lost_after_s: Live[float] = Field(60, gt=0)
+    streamer_load_slack: Live[float] = Field(1.25, ge=1)
 
     @classmethod
     def to_look(cls) -> Self:
@@ -364,28 +450,30 @@ class StreamerSettings(Common):
     """Settings of a streamer, a push host; the documented names of the old program are kept."""
 
     role: ClassVar[Role] = "streamer"
-    streamer_name: str = Field(default_factory=socket.gethostname)
-    streamer_database_url: SecretStr = SecretStr("sqlite:///task_list.db")
-    video_root: Path = Path("/home/video")
-    wget_path: str = "/usr/bin/wget"
-    download_rate: str = Field("1000k", pattern=r"^\d+(\.\d+)?[kKmMgG]?$")
-    max_video_num: int = Field(1000, ge=1)
-    max_video_size: float = Field(1000, gt=0, allow_inf_nan=False)
-    max_downloads: int = Field(4, ge=1)
-    download_tries: int = Field(4, ge=1, le=10)  # the backoff doubles: the tenth try comes after 17 minutes
-    download_timeout_s: float = Field(6 * 3600, gt=0)
-    allowed_origins: str = ""
-    allowed_push_hosts: str = ""
-    broadcast_lead_s: float = Field(300, ge=0)
-    playout_dir: Path = Path("/var/lib/lectern/playout")
-    playout_socket: Path | None = None
-    slate: Path | None = None
-    lease_s: float = Field(45, ge=0)  # 0: it never expires
-    partition_policy: Literal["ask peers", "stop", "push"] = Field(
+    streamer_name: AtRestart[str] = Field(default_factory=socket.gethostname)
+    streamer_database_url: AtRestart[SecretStr] = SecretStr("sqlite:///task_list.db")
+    video_root: AtRestart[Path] = Path("/home/video")
+    wget_path: NextDownload[str] = "/usr/bin/wget"
+    download_rate: NextDownload[str] = Field("1000k", pattern=r"^\d+(\.\d+)?[kKmMgG]?$")
+    max_video_num: Live[int] = Field(1000, ge=1)
+    max_video_size: Live[float] = Field(1000, gt=0, allow_inf_nan=False)
+    max_downloads: Live[int] = Field(4, ge=1)
+    download_tries: NextDownload[int] = Field(
+        4, ge=1, le=10
+    )  # the backoff doubles: the tenth try comes after 17 minutes
+    download_timeout_s: NextDownload[float] = Field(6 * 3600, gt=0)
+    allowed_origins: Live[str] = ""
+    allowed_push_hosts: NextClass[str] = ""
+    broadcast_lead_s: NextClass[float] = Field(300, ge=0)
+    playout_dir: AtRestart[Path] = Path("/var/lib/lectern/playout")
+    playout_socket: AtRestart[Path | None] = None
+    slate: NextClass[Path | None] = None
+    lease_s: AtRestart[float] = Field(45, ge=0)  # 0: it never expires
+    partition_policy: AtRestart[Literal["ask peers", "stop", "push"]] = Field(
         "ask peers", validation_alias=_also("partition_policy")
     )
-    health_bind: str = "127.0.0.1:8801"
-    health_address: str = ""  # host:port at which other streamers reach it; empty: determined automatically
+    health_bind: AtRestart[str] = "127.0.0.1:8801"
+    health_address: Live[str] = ""  # host:port at which other streamers reach it; empty: determined automatically
 
     @property
     def bind(self) -> str:

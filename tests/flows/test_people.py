@@ -31,6 +31,7 @@ from lectern.settings import TeacherSettings
 from lectern.wire.outgoing import Alarm, Outgoing, OutgoingKind
 from tests import laid
 from tests.answering import Answer, serving
+from tests.waiting import async_wait_until
 
 # A library of apprise's looks at images by a module that Python drops; nobody sends any.
 pytestmark = pytest.mark.filterwarnings("ignore:'imghdr' is deprecated:DeprecationWarning")
@@ -198,8 +199,19 @@ def stand(urls: str) -> Host[Any]:
     return TeacherHost(settings, cast("Any", None), journal, cast("Any", None), cast("Any", None))
 
 
-def test_without_services_there_is_nothing_to_do() -> None:
-    asyncio.run(notifications.People(stand("")).tell())
+async def test_a_service_that_is_named_while_the_host_is_at_work_is_told(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without one, alarms wait; no restart is needed."""
+    monkeypatch.setattr(notifications, "LOOK_S", 0.01)
+    host = stand("")
+    host.to_people.append(alarm())
+    telling = asyncio.create_task(notifications.People(host).tell())
+    await asyncio.sleep(0.05)
+    assert len(host.to_people) == 1
+    host.settings = stand(service.url).settings
+    await async_wait_until(lambda: len(service.got) == 1, description="it is told")
+    telling.cancel()
 
 
 @pytest.mark.live

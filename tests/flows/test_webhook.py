@@ -149,8 +149,8 @@ async def test_what_is_refused_is_posted_again_and_holds_up_its_own_class_alone(
 async def test_gone_switches_the_webhook_off_with_an_alarm(teacher: TeacherHost, receiver: Any) -> None:
     receiver.refuses = lambda _: 410
     sent(teacher, "c-1", "c-2")
-    async with asyncio.timeout(30):
-        await Webhook(teacher).run()
+    async with posting(teacher):
+        await async_wait_until(lambda: teacher.webhook_off, description="it is switched off")
     assert set(states(teacher)[:2]) == {"given up"}
     assert [one["code"] for one in alarms(teacher)] == [509]
     assert sent(teacher, "c-3")

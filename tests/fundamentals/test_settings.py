@@ -1,13 +1,16 @@
 """Settings have documented names and defaults, come from four places, and keep their secrets."""
 
 import json
+import os
 import socket
 from pathlib import Path
 
 import pytest
 
+from lectern import settings as settings_module
+from lectern.cli import options
 from lectern.errors import Misuse
-from lectern.settings import RENAMED, Common, StreamerSettings, TeacherSettings
+from lectern.settings import RENAMED, Common, Cost, StreamerSettings, TeacherSettings
 
 SECRET = "hunter2-0xC0FFEE"
 
@@ -168,6 +171,28 @@ def test_the_documented_env_file_is_read_with_its_comments_and_foreign_lines() -
         20,
         10,
     )
+
+
+def test_what_the_process_itself_exports_for_prefect_hides_no_change(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Prefect reads its settings from the environment, which else wins over the files."""
+    monkeypatch.setattr(os, "environ", dict(os.environ))
+    monkeypatch.setattr(settings_module, "exported", {})
+    monkeypatch.setattr(options, "exported", settings_module.exported)
+    Path(".env").write_text("PREFECT_API_URL=http://first/api")
+    first = StreamerSettings.load()
+    options.set_prefect(first)
+    Path(".env").write_text("PREFECT_API_URL=http://second/api")
+    assert first.reread().prefect_api_url == "http://second/api"
+
+
+@pytest.mark.parametrize("role", [TeacherSettings, StreamerSettings])
+def test_each_setting_declares_what_a_change_costs(role: type[Common]) -> None:
+    assert all(isinstance(role.cost(name), Cost) for name in role.model_fields)
+
+
+def test_two_thirds_of_the_settings_need_no_restart() -> None:
+    costs = {name: role.cost(name) for role in (TeacherSettings, StreamerSettings) for name in role.model_fields}
+    assert sum(one is not Cost.RESTART for one in costs.values()) >= len(costs) * 2 / 3
 
 
 def config(**fields: object) -> Path:

@@ -62,6 +62,16 @@ def test_each_default_is_that_of_the_program() -> None:
     assert wrong == []
 
 
+def test_each_row_says_what_a_change_costs() -> None:
+    """One cost for all settings of the row, or one for each of them."""
+    wrong = []
+    for kind, row in [(kind, row) for kind, table in TABLES for row in table]:
+        names, said = quoted(row[0]), row[2].split(", ")
+        costs = [str(kind.cost(name.lower())) for name in names]
+        wrong += [] if costs == (said * len(names) if len(said) == 1 else said) else [f"{row[0]}: {costs}"]
+    assert wrong == []
+
+
 ROOT = Path(__file__).parents[2]
 FIGURE: dict[str, Any] = {"unit": "s", "ours": 2.0, "peers": {"du": 0.5}, "limit": None, "more_is_better": False}
 FIGURE |= {"ratio_to_limit": None, "ratio_to_best_peer": 4.0, "note": "", "machine": {"load": 0.0}}

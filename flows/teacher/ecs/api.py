@@ -135,7 +135,10 @@ class TranscodeApi:
         self._read_run = read_run
         self._rate = Rate(BURST, A_SECOND)
         self._strangers = Rate(BURST, A_SECOND)
-        self._key = host.settings.transcode_sign_key.get_secret_value()
+
+    @property
+    def _key(self) -> str:
+        return self._host.settings.transcode_sign_key.get_secret_value()
 
     async def ask(self, request: Request) -> JSONResponse:
         """202 with the run's id; 200 if the rendition is there; 401, 404, 409, 413, 422, 429, 503 say why not."""

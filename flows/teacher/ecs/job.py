@@ -108,20 +108,20 @@ async def pause(tries: int) -> None:
 
 def connect(settings: TeacherSettings, where: str) -> Any:  # noqa: ANN401 (the context manager of ssh.connect)
     """A login on the ECS host *where*."""
-    assert settings.ecs_ssh_key is not None  # the process has checked at its start what its settings need
+    assert settings.ecs_ssh_key is not None  # what its settings need was checked when they were read
     assert settings.ecs_known_hosts is not None
     return ssh.connect(hosts(settings)[where], settings.ecs_ssh_key, settings.ecs_known_hosts, timeout_s=CONNECT_S)
 
 
-async def leave(host: TeacherHost, where: str, name: str, tries: int = 1) -> bool:
+async def leave(host: TeacherHost, settings: TeacherSettings, where: str, name: str, tries: int = 1) -> bool:
     """End a job on a host, and clean up there; returns whether nothing is left. If it fails, a later job there does it.
 
     It logs in again: the connection of the job may be the reason why it ended.
     """
     for number in range(1, tries + 1):
         try:
-            async with connect(host.settings, where) as connection:
-                await transcode.leave(connection, host.settings.ecs_work_root, name)
+            async with connect(settings, where) as connection:
+                await transcode.leave(connection, settings.ecs_work_root, name)
         except LecternError as error:  # what really happened must not be hidden by this
             log.warning("%s: may be left on %s: %s", name, where, error.message)
         else:
@@ -137,6 +137,7 @@ class TranscodeJob:
 
     def __init__(self, host: TeacherHost, due: Due, owner: str) -> None:
         self.host, self.due, self.owner = host, list(due), owner
+        self.settings = host.settings  # of its last try: a host that is named no more is still left in order
         self.avoid: list[str] = []  # the hosts where it has failed
         self.yields_until: float | None = None  # epoch seconds
         self.wanted = False  # it was begun for classes, and ends with the last of them
@@ -174,7 +175,7 @@ class TranscodeJob:
                 await subprocesses.shielded(self._publish({}, Refuse(Text("cancelled in the UI"), CANCELLED)))
             raise
         while self.left:
-            await leave(self.host, *self.left.pop(), tries=RECONNECTS)
+            await leave(self.host, self.settings, *self.left.pop(), tries=RECONNECTS)
         return self._failures
 
     async def _climb(self) -> None:
@@ -220,7 +221,7 @@ class TranscodeJob:
     async def _work(self, place: BegunJob) -> Missed:
         there = place.host, place.job
         try:
-            made, missed = await self._reconnected(remote_job(self.host.settings, self.due, place.at), there)
+            made, missed = await self._reconnected(remote_job(self.settings, self.due, place.at), there)
             await self._publish(made)
         except ssh.Lost:
             raise  # the host is asked again when all is over
@@ -234,7 +235,7 @@ class TranscodeJob:
         return missed
 
     async def _leave(self, there: tuple[str, str]) -> None:
-        if await leave(self.host, *there):
+        if await leave(self.host, self.settings, *there):
             self.left.discard(there)
 
     async def _reconnected(self, job: Job, there: tuple[str, str]) -> tuple[Urls, Missed]:
@@ -243,7 +244,7 @@ class TranscodeJob:
         while True:
             began = time.monotonic()
             try:
-                async with connect(self.host.settings, there[0]) as connection:
+                async with connect(self.settings, there[0]) as connection:
                     self.left.add(there)
                     outcome = await transcode.transcode(connection, job, self.report)
                 self._published = True
@@ -259,7 +260,7 @@ class TranscodeJob:
 
     async def _keep(self, place: BegunJob, working: "asyncio.Future[Missed]") -> None:
         name = f"{self.due[0].record_id} {'+'.join(one.resolution for one in self.due)}"
-        where = hosts(self.host.settings)[place.host].name
+        where = hosts(self.settings)[place.host].name
         shown = artifacts.ProgressBar(f"transcode-{self.due[0].record_id}", f"transcode {name} on {where}")
         try:
             async with shown as bar:
@@ -431,11 +432,12 @@ class HostQueue:
 
     async def place(self, job: TranscodeJob) -> BegunJob:
         """Wait for a host for what the job is still to make; raises FallBack (none is set up) or NoLongerOurs."""
-        known, first = hosts(job.host.settings), job.due[0]
+        job.settings = job.host.settings
+        known, first = hosts(job.settings), job.due[0]
         if not known:
             raise FallBack(Text("{stem}: no ECS host is set up; set ECS_HOSTS", stem=first.stem))
         if first.begun_at is not None and first.ecs_host in known and not job.avoid:
-            before = BegunJob(first.ecs_host, remote_job(job.host.settings, job.due).name, first.begun_at)
+            before = BegunJob(first.ecs_host, remote_job(job.settings, job.due).name, first.begun_at)
             if first.ecs_job == before.job:
                 job.left.add((before.host, before.job))
                 return before
@@ -483,13 +485,14 @@ def assign(
     connection: Connection, host: TeacherHost, waiting: Sequence[TranscodeJob]
 ) -> dict[TranscodeJob, BegunJob | None]:
     """Give each free place to the first in the queue; None for a job that need not wait any more."""
-    now, known = time.time(), hosts(host.settings)
+    now, settings = time.time(), host.settings
+    known = hosts(settings)
     owners = sorted({job.owner for job in waiting})
     ecs_jobs.kept_waiting(connection, owners, now + LEASE_S, now + UNKNOWN_LIMIT_S)
     facts = {one.name: one for one in ecs_jobs.facts(connection, list(known))}
     found: dict[TranscodeJob, BegunJob | None] = {}
     starts, earlier = ecs_jobs.starts(connection), math.inf
-    if host.settings.shared:
+    if settings.shared:
         since = now + LEASE_S - YIELD_S
         earlier = decide.first_start(ecs_jobs.waiting_elsewhere(connection, owners, since), starts)
     for job in sorted(waiting, key=lambda job: decide.first_start(job.keys, starts)):
@@ -498,13 +501,14 @@ def assign(
             found[job] = None
             continue
         job.due = due
-        chosen = decide.host_for(facts.values(), host.settings.max_ecs_jobs, job.avoid, now)
+        chosen = decide.host_for(facts.values(), settings.max_ecs_jobs, job.avoid, now)
         if chosen is None:
             job.yields_until = None
             continue  # another job may avoid other hosts
         if earlier < decide.first_start(job.keys, starts) and job.yields(now):
             continue
-        found[job] = begun = BegunJob(chosen, remote_job(host.settings, due).name, now)
+        found[job] = begun = BegunJob(chosen, remote_job(settings, due).name, now)
+        job.settings = settings
         ecs_jobs.attach(connection, due, job.owner, begun)
         facts[chosen] = dataclasses.replace(facts[chosen], jobs=facts[chosen].jobs + 1)
         on = Text("on {host}", host=chosen)

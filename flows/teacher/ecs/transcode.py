@@ -54,7 +54,7 @@ async def work(
     found = await all_of([TranscodeJob(host, together, owner).run() for together in jobs.values()])
     for where, name in {(one.ecs_host or "", one.ecs_job or "") for one in left}:  # of runs that were killed
         if where in hosts(host.settings):
-            await leave(host, where, name)
+            await leave(host, host.settings, where, name)
     for one in found:
         if isinstance(one, BaseException):
             raise one

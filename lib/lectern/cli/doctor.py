@@ -12,7 +12,6 @@ from typing import Annotated
 import httpx
 import typer
 from dotenv import dotenv_values
-from pydantic import SecretStr
 from redis.exceptions import NoPermissionError, ResponseError
 
 from lectern import formatting, urls
@@ -28,7 +27,7 @@ from lectern.playout import client as playout
 from lectern.playout.sanitize import cleaned
 from lectern.redis import connection
 from lectern.redis.client import Bus
-from lectern.settings import RENAMED, Common, Settings, StreamerSettings, TeacherSettings, own_file
+from lectern.settings import RENAMED, Common, Settings, StreamerSettings, TeacherSettings, own_file, shown
 from lectern.storage import disk, origin
 from lectern.urls import redact_url
 
@@ -65,17 +64,13 @@ def origins(settings: Settings) -> dict[str, tuple[str, str]]:
         spelt = {name, RENAMED.get(field, field).upper()}
         source = next((place for place, names in written.items() if spelt & names), None)
         source = source or str(getattr(settings, "teacher_config", None) or "the command line")
-        found[name] = (_shown(getattr(settings, field)), source)
+        found[name] = (shown(getattr(settings, field)), source)
     return found
 
 
 def _places() -> dict[str, Mapping[str, str | None]]:
     files = {str(one.absolute()): dotenv_values(one) for one in (own_file(), ENV_FILE)}
     return {"the environment": os.environ, **files}
-
-
-def _shown(value: object) -> str:
-    return "(secret)" if isinstance(value, SecretStr) else str(value)
 
 
 def by_source(found: Mapping[str, tuple[str, str]]) -> dict[str, list[str]]:
@@ -216,7 +211,7 @@ def of_oss(settings: TeacherSettings) -> Iterator[Finding]:
         taken = transcodings.last_request_taken(connection)
     if refused is not None:
         said = f"{redact_url(url)} answers, and refused the last request: {refused}"
-        to_type = "correct TRANSCODE_SIGN_KEY, and restart the teacher"
+        to_type = "correct TRANSCODE_SIGN_KEY, then: lectern reload teacher"
         yield Finding("OSS transcoder", is_well=False, said=said, to_type=to_type)
         return
     last = "no request was taken yet" if taken is None else f"it took the last request at {formatting.moment(taken)}"
@@ -300,20 +295,21 @@ def doctor(
     as_json: Json = False,
 ) -> None:
     """Look at all that this host needs; a line each, with what to type. Exit code 1 if something is not well."""
-    found = [one for each in _roles(role) for one in _of(each)]
+    found = [one for each in roles(role) for one in _of(each)]
     fields = {"well": all(one.is_well for one in found), "findings": [vars(one) for one in found]}
     say(as_json, fields, [] if as_json else [line for one in found for line in _lines(one)])
     raise typer.Exit(0 if fields["well"] else 1)
 
 
-def _roles(role: Role | None) -> list[Role]:
+def roles(role: Role | None, command: str = "doctor") -> list[Role]:
+    """The roles of this host, or the one that was typed after *command*; raises Misuse if there is none."""
     if role is not None:
         return [role]
     try:
         return [Role(place.settings.role) for place in readers.here()]
     except Misuse as error:
         raise Misuse(
-            f"{error.message} Say what this host is: lectern doctor teacher, or lectern doctor streamer"
+            f"{error.message} Say what this host is: lectern {command} teacher, or lectern {command} streamer"
         ) from error
 
 

@@ -16,7 +16,7 @@ from lectern.i18n import Text
 from lectern.redis import connection
 from lectern.redis.client import Bus
 from lectern.redis.connection import asking
-from lectern.settings import Common, Settings, StreamerSettings, TeacherSettings
+from lectern.settings import Common, Settings, StreamerSettings, TeacherSettings, exported
 from lectern.urls import plain
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
@@ -39,9 +39,11 @@ def settings_of(role: Role, name: str | None = None) -> Settings:
 
 def set_prefect(settings: Common) -> None:
     """Set Prefect's settings in the environment; call it first, because Prefect reads them when it is imported."""
-    os.environ["PREFECT_API_URL"] = settings.prefect_api_url
+    ours = {"PREFECT_API_URL": settings.prefect_api_url}
     if settings.prefect_api_auth_string is not None:
-        os.environ["PREFECT_API_AUTH_STRING"] = settings.prefect_api_auth_string.get_secret_value()
+        ours["PREFECT_API_AUTH_STRING"] = settings.prefect_api_auth_string.get_secret_value()
+    exported.update({name.lower(): text for name, text in ours.items() if os.environ.get(name) != text})
+    os.environ.update(ours)
     os.environ["PREFECT_WORKER_QUERY_SECONDS"] = str(settings.poll_interval_s)
     # Our own watch ends cancelled runs; the worker's would kill the process that all runs share.
     os.environ["PREFECT_WORKER_ENABLE_CANCELLATION"] = "false"

@@ -1,0 +1,268 @@
+"""Settings are read anew while a host is at work: all of them are taken over, or none; each says from when on."""
+
+import ast
+import asyncio
+import json
+import logging
+import math
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from starlette.requests import Request
+
+from flows.host import StreamerHost, TeacherHost
+from flows.resident import http, reload
+from flows.resident.reload import Reload
+from flows.streamer.playout_entry import TimetableReader
+from lectern.allowlist import Allowlist
+from lectern.db import cache
+from lectern.db.engine import reading
+from lectern.errors import Misuse
+from lectern.model.tables import streamer as tables
+from lectern.settings import Cost, StreamerSettings, TeacherSettings
+from tests.faults import hosts
+from tests.flows.test_handing import book
+from tests.typed import lectern
+from tests.waiting import async_wait_until
+from town.ports import free_port
+
+COPIES = {"lease.py", "instance_lock.py", "recorder.py", "consumer.py", "http.py", "process.py", "job.py"}
+"""Where a part of the process keeps settings: those that need a restart, and those of a transcoding under way."""
+
+PAIR = "ALARM_GROUP_S", "ALARM_QUIET_S"
+
+
+@pytest.fixture(autouse=True)
+def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder of its own, whose `.env` is the only source of settings."""
+    monkeypatch.chdir(tmp_path)
+    for name in {**TeacherSettings.model_fields, **StreamerSettings.model_fields}:
+        monkeypatch.delenv(name.upper(), raising=False)
+
+
+@pytest.fixture
+def streamer(streamer: StreamerHost) -> StreamerHost:
+    """A streamer whose settings come from `.env`."""
+    write(MAX_VIDEO_NUM=1000)
+    its = streamer.settings
+    streamer.settings = StreamerSettings.load(video_root=its.video_root, streamer_name=its.name)
+    return streamer
+
+
+def write(**values: object) -> None:
+    Path(".env").write_text("".join(f"{name}={value}\n" for name, value in values.items()))
+
+
+async def said(host: TeacherHost | StreamerHost) -> list[str]:
+    return (await Reload(host).read()).lines()
+
+
+def test_no_other_part_keeps_a_copy_of_the_settings() -> None:
+    """A copy would be what it was, although the reload says that the change is live."""
+    kept = re.compile(r"^ +self\.[\w., ]+ = .*\bsettings\b", re.MULTILINE)
+    flows = Path(reload.__file__).parents[1]
+    assert {path.name for path in flows.rglob("*.py") if kept.search(path.read_text())} == COPIES
+    assert [f"{path.name}:{line}" for path in flows.rglob("*.py") for line in outdated(path)] == []
+
+
+def outdated(path: Path) -> Iterator[int]:
+    """Lines of loops that go by settings which were taken before the loop, and which may change meanwhile."""
+    costs = {name: role.cost(name) for role in (TeacherSettings, StreamerSettings) for name in role.model_fields}
+    live = {name for name, cost in costs.items() if cost is not Cost.RESTART}
+    for function in ast.walk(ast.parse(path.read_text())):
+        if isinstance(function, ast.AsyncFunctionDef):
+            taken = [one for one in ast.walk(function) if isinstance(one, ast.Assign)]
+            names = {
+                ast.unparse(one.targets[0]): one.lineno
+                for one in taken
+                if isinstance(one.value, ast.Attribute) and one.value.attr == "settings"
+            }
+            for loop in (one for one in ast.walk(function) if isinstance(one, ast.While)):
+                used = [one for one in ast.walk(loop) if isinstance(one, ast.Attribute) and one.attr in live]
+                yield from (one.lineno for one in used if names.get(ast.unparse(one.value), math.inf) < loop.lineno)
+
+
+async def test_each_change_is_told_with_when_it_counts(streamer: StreamerHost) -> None:
+    write(MAX_VIDEO_NUM=800, DOWNLOAD_RATE="2000k", BROADCAST_LEAD_S=60)
+    assert await said(streamer) == [
+        "BROADCAST_LEAD_S 300 -> 60: next class",
+        "DOWNLOAD_RATE 1000k -> 2000k: next download",
+        "MAX_VIDEO_NUM 1000 -> 800: live",
+    ]
+    assert (streamer.settings.max_video_num, streamer.settings.download_rate) == (800, "2000k")
+    assert await said(streamer) == [], "they are taken over already"
+
+
+async def test_a_wrong_value_changes_nothing_and_is_named(
+    streamer: StreamerHost, caplog: pytest.LogCaptureFixture
+) -> None:
+    before = streamer.settings
+    write(MAX_VIDEO_NUM=800, DOWNLOAD_RATE="fast")
+    with pytest.raises(Misuse, match="DOWNLOAD_RATE: "):
+        await said(streamer)
+    assert streamer.settings is before
+    assert [one.levelname for one in caplog.records if one.name == "lectern"] == ["ERROR"]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "why"),
+    [
+        ({"ECS_HOSTS": "ssh://u@h:22"}, "ECS_SSH_KEY"),
+        ({"ALARM_URLS": "nonsense://"}, "ALARM_URLS"),
+        ({"EVENT_WEBHOOK_URL": "https://h/", "EVENT_WEBHOOK_SECRET": "whsec_?"}, "EVENT_WEBHOOK_SECRET"),
+    ],
+)
+async def test_what_is_wrong_together_is_refused_too(teacher: TeacherHost, wrong: dict[str, str], why: str) -> None:
+    write(TRANSCODE_SIGN_KEY="made-up")
+    teacher.settings = before = TeacherSettings.load()
+    write(TRANSCODE_SIGN_KEY="made-up", MAX_ATTEMPTS_A_DAY=9, **wrong)
+    with pytest.raises(Misuse, match=why):
+        await said(teacher)
+    assert teacher.settings is before
+
+
+async def test_what_needs_a_restart_stays_and_is_told_until_there_is_one(streamer: StreamerHost) -> None:
+    write(MAX_VIDEO_NUM=1000, HEALTH_BIND="127.0.0.1:9", LEASE_S=90, LOG_FORMAT="text")
+    for _ in range(2):
+        lines = await said(streamer)
+        assert lines == [
+            "HEALTH_BIND 127.0.0.1:8801 -> 127.0.0.1:9: needs a restart",
+            "LEASE_S 45 -> 90: needs a restart",
+        ]
+        assert (streamer.settings.health_bind, streamer.settings.lease_s) == ("127.0.0.1:8801", 45)
+        assert streamer.settings_wait == ("HEALTH_BIND", "LEASE_S")
+    write(MAX_VIDEO_NUM=1000)
+    assert await said(streamer) == []
+    assert streamer.settings_wait == ()
+
+
+async def test_a_lowered_bound_says_how_much_is_too_much_and_evicts_nothing(streamer: StreamerHost) -> None:
+    with streamer.engine.begin() as connection:
+        cache.usage(connection, streamer.settings.video_root)
+        connection.execute(tables.dirs.update().values(num=3, size=3 << 30))
+    write(MAX_VIDEO_NUM=1, MAX_VIDEO_SIZE=2)
+    assert await said(streamer) == [
+        "MAX_VIDEO_NUM 1000 -> 1: live, 2 renditions too many, evicted when room is needed",
+        "MAX_VIDEO_SIZE 1000 -> 2: live, 1.1 GB too many, evicted when room is needed",
+    ]
+    with reading(streamer.engine) as connection:
+        assert cache.used(connection, streamer.settings.video_root).num == 3
+
+
+async def test_no_reader_ever_sees_settings_half_taken_over(streamer: StreamerHost) -> None:
+    """Many reloads, a tenth of them of a wrong value, while others read two settings that are always the same."""
+    number, reloading, odd = 0, Reload(streamer), 0
+    write(**dict.fromkeys(PAIR, 1))
+    await reloading.read()
+
+    async def look() -> None:
+        while number < 60:
+            its = streamer.settings
+            assert its.alarm_group_s == its.alarm_quiet_s
+            await asyncio.sleep(0)
+
+    looking = asyncio.create_task(look())
+    for number in range(1, 61):
+        write(**dict.fromkeys(PAIR, number), **({"MAX_DOWNLOADS": "none"} if number % 10 == 0 else {}))
+        try:
+            await reloading.read()
+        except Misuse:
+            odd += 1
+    await looking
+    assert odd == 6
+    assert streamer.settings.alarm_group_s == 59
+
+
+async def test_no_secret_is_shown_and_no_digest_has_one(teacher: TeacherHost, caplog: pytest.LogCaptureFixture) -> None:
+    write(TRANSCODE_SIGN_KEY="first-one")
+    teacher.settings = before = TeacherSettings.load()
+    write(TRANSCODE_SIGN_KEY="second-one", REDIS_URL="redis://u:third-one@h/0", UPLOAD_URL="https://u:fourth-one@h/")
+    with caplog.at_level(logging.DEBUG):
+        lines = await said(teacher)
+    assert lines == [
+        "REDIS_URL (secret) -> (another secret): needs a restart",
+        "TRANSCODE_SIGN_KEY (secret) -> (another secret): live",
+        "UPLOAD_URL None -> https://h/: live",
+    ]
+    assert "-one" not in caplog.text
+    assert before.model_copy(update={"upload_url": "https://h/"}).digest == teacher.settings.digest
+
+
+def asked(client: str, server: str = "10.0.0.5", **headers: str) -> Request:
+    listed = [(name.encode(), text.encode()) for name, text in headers.items()]
+    return Request({"type": "http", "client": (client, 1), "server": (server, 8801), "headers": listed})
+
+
+@pytest.mark.parametrize(
+    ("request_", "status"),
+    [
+        (asked("127.0.0.1"), 200),
+        (asked("::1"), 200),
+        (asked("10.0.0.5"), 200),
+        (asked("10.0.0.6"), 403),
+        (asked("127.0.0.1", **{"x-forwarded-for": "10.0.0.6"}), 403),
+        (asked("127.0.0.1", origin="http://elsewhere.example"), 403),
+    ],
+    ids=["loopback", "loopback of IPv6", "its own address", "another host", "a proxy here", "a page in a browser here"],
+)
+async def test_only_this_host_may_ask_for_it(streamer: StreamerHost, request_: Request, status: int) -> None:
+    write(MAX_VIDEO_NUM=800)
+    assert (await Reload(streamer).answer(request_)).status_code == status
+    assert streamer.settings.max_video_num == (800 if status == 200 else 1000)
+
+
+async def test_the_command_asks_the_process_and_health_says_which_settings_it_goes_by(streamer: StreamerHost) -> None:
+    bind = f"127.0.0.1:{free_port()}"
+    streamer.settings = streamer.settings.model_copy(update={"health_bind": bind})
+    health = http.HealthReport(streamer.settings)
+    health.begins(streamer)
+    async with http.served(streamer, health, reload=Reload(streamer)):
+        before = json.loads(bytes((await health.answer(asked("127.0.0.1"))).body))["settings"]
+        write(HEALTH_BIND=bind, MAX_VIDEO_NUM=800, LEASE_S=60)
+        typed = await asyncio.to_thread(lectern, Path(), "reload", "streamer")
+        assert typed.stdout.splitlines() == [
+            "streamer: LEASE_S 45 -> 60: needs a restart",
+            "streamer: MAX_VIDEO_NUM 1000 -> 800: live",
+            "streamer: REDIS_URL (secret) -> (another secret): needs a restart",
+        ], typed.stderr
+        after = json.loads(bytes((await health.answer(asked("127.0.0.1"))).body))["settings"]
+        assert after["wait"] == ["LEASE_S", "REDIS_URL"]
+        assert after["digest"] != before["digest"]
+        assert after["read_at"] > before["read_at"]
+        write(HEALTH_BIND=bind, MAX_VIDEO_NUM=0)
+        typed = await asyncio.to_thread(lectern, Path(), "reload", "streamer")
+        assert typed.returncode == 2
+        assert "MAX_VIDEO_NUM" in typed.stderr
+    typed = await asyncio.to_thread(lectern, Path(), "reload", "streamer", HEALTH_BIND=bind, MAX_VIDEO_NUM="1")
+    assert typed.returncode == 1, "the process has ended"
+    assert "does not answer" in typed.stderr
+
+
+async def test_a_hangup_does_the_same_and_a_wrong_value_does_not_end_it(streamer: StreamerHost) -> None:
+    hung_up = asyncio.Event()
+    keeping = asyncio.create_task(Reload(streamer).when(hung_up))
+    for value, then in (("none", 1000), (800, 800)):
+        write(MAX_VIDEO_NUM=value)
+        hung_up.set()
+        await async_wait_until(lambda: not hung_up.is_set(), description="it is heard")
+        await async_wait_until(lambda then=then: streamer.settings.max_video_num == then, description="it is read")
+    keeping.cancel()
+
+
+async def test_a_class_of_the_timetable_may_go_on_to_where_it_is_pushed(streamer: StreamerHost) -> None:
+    """A list of push hosts that is shorter now must not end a class on air when its connection breaks."""
+    book(streamer, "on air", "rtmp://10.0.0.9/live/x", state="on air", starts_in_s=-60)
+    reader = TimetableReader(streamer)
+
+    def networks(*listed: str) -> dict[str, list[str] | None]:
+        with reading(streamer.engine) as connection:
+            found = reader.wanted(connection, hosts.now(), None, Allowlist.listed(",".join(listed)), None)
+        return {class_id: lesson["networks"] for class_id, lesson in found.lessons.items()}
+
+    assert networks("10.0.0.0/8") == {"on air": ["10.0.0.0/8"]}
+    book(streamer, "later", "rtmp://10.0.0.9/live/y", state="ready", starts_in_s=60)
+    assert networks("public") == {"on air": ["public", "10.0.0.0/8"], "later": ["public"]}
+    assert networks("public", "10.0.0.9") == {"on air": None, "later": None}
+    assert networks("public") == {"on air": None, "later": None}
