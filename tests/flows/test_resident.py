@@ -1,5 +1,7 @@
 """The one process a host runs."""
 
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -131,6 +133,23 @@ def test_a_playout_that_is_not_there_is_alarmed_and_airs_the_class_as_soon_as_it
     streamer.tell("streamer1", {"cmd": "release", "class_id": booking["class_id"]})
     streamer.off_air(booking["class_id"])
     assert push.first_media_at is not None
+
+
+def test_a_hangup_reads_the_settings_anew_and_the_class_goes_on(streamer: Stage, tmp_path: Path) -> None:
+    """A wrong value changes nothing; the process is the same, and what it airs has no gap."""
+    streamer.residents["streamer1"].end()
+    own = tmp_path / "settings.env"
+    own.write_text("MAX_DOWNLOADS=4\n")
+    resident = streamer.serve("streamer1", LECTERN_SETTINGS=str(own))
+    resident.wait_for("started!")
+    class_id, _, _ = put_on_air(streamer, 20)
+    for text, said in (("MAX_DOWNLOADS=none", "settings: nothing is changed"), ("MAX_DOWNLOADS=2", "4 -> 2: live")):
+        own.write_text(f"{text}\n")
+        os.kill(resident.pid, signal.SIGHUP)
+        resident.wait_for(said)
+    (push,) = streamer.off_air(class_id, timeout_s=90)
+    assert push.largest_step_ms < 500
+    assert resident.exit_code is None
 
 
 def test_sigterm_drains_and_the_class_goes_on(streamer: Stage) -> None:

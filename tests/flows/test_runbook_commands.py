@@ -97,6 +97,7 @@ ELSEWHERE = {
     "lectern change": ("tests/flows/test_change.py", '"change", class_id, "--end", end, "--wait"'),
     "lectern doctor": ("tests/effects/test_commands.py", 'lectern(teacher, "doctor")'),
     "lectern drain": ("tests/flows/test_streamer_lost.py", '"drain", "--within"'),
+    "lectern reload": ("tests/fundamentals/test_reload.py", '"reload", "streamer"'),
     "lectern serve ": ("tests/stage/hosts.py", '"serve", _role(who)'),
     "make release ": ("tests/playbooks/conftest.py", "playbooks.release"),
     "ssh -i ECS_SSH_KEY": ("tests/flows/test_incidents_staged.py", 'runbook.commands(CODES[212].runbook, "ssh")'),
