@@ -22,6 +22,7 @@ from flows.playout_link import Playout, boot_now
 from lectern.db import leases
 from lectern.db.engine import reading, transaction
 from lectern.db.inbox import ReceivedMessage
+from lectern.decide.bandwidth import Shares
 from lectern.errors import Caught, ErrorCode
 from lectern.model.facts import InboxMessage
 from lectern.model.tables.shared import MessageTables
@@ -303,6 +304,9 @@ class StreamerHost(Host[StreamerSettings]):
     fetched: dict[str, "tuple[RemoteFile, Probe]"] = field(default_factory=dict)  # downloaded, not yet noted
     dead_air: Mapping[str, str] = field(default_factory=dict)  # what is wrong with the files of coming classes
     cache_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    shares: Shares = field(default_factory=Shares)  # what downloads may take of the network
+    shared_at: float = -math.inf  # when that was found, monotonic
+    downloaded: dict[str, int] = field(default_factory=dict)  # bytes that are there of each download under way
 
 
 SWEEPING = "sweep"

@@ -30,6 +30,7 @@ from flows.resident.reload import Reload
 from flows.resident.supervisor import Service, Supervisor
 from flows.streamer import amend, lease, playout_sync, reconcile, recording_checks, schedule, status
 from flows.streamer import readiness as streamer_readiness
+from flows.streamer.bandwidth import Governor
 from flows.streamer.downloads import DownloadQueue
 from flows.streamer.stills import StillServer
 from flows.teacher import api, membership, transcoding
@@ -255,6 +256,7 @@ class Resident:
                 "dead air": lambda: recording_checks.keep_dead_air(host),
                 "word": lambda: status.say(host),
                 "downloads": DownloadQueue(host).run,
+                "bandwidth": Governor(host).run,
                 "readiness": streamer_readiness.Readiness(host, runs.client).run,
             }
         if host.settings.shared:

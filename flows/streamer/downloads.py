@@ -19,7 +19,7 @@ from flows.background_runs import Begun, NewRun
 from flows.handling import SWEEP, changed, decision
 from flows.host import NOWHERE, StreamerHost, log, streamer
 from flows.outbox_publisher import publish_outbox
-from flows.streamer import prepare
+from flows.streamer import bandwidth, prepare
 from flows.streamer.prepare import follow
 from lectern import errors, rendition_ids, subprocesses
 from lectern.allowlist import Allowlist
@@ -34,7 +34,7 @@ from lectern.model.facts import Airing, Cached
 from lectern.model.streamer_plan import StreamerChanges
 from lectern.playout.keyframe_index import Look
 from lectern.states import LIVE_AIRINGS, AiringState, FileState
-from lectern.storage import cache_dir, disk, origin, wget
+from lectern.storage import cache_dir, disk, origin
 from lectern.storage.origin import RemoteFile
 from lectern.timing import backoff_s, comes
 from lectern.urls import redact_url
@@ -243,8 +243,7 @@ async def _fetch(host: StreamerHost, stem: str) -> tuple[RemoteFile, Probe]:
             growing.reached(size_bytes)
 
         try:
-            limits = wget.WgetLimits(settings.download_rate, settings.download_timeout_s, row.size_bytes)
-            await wget.download(settings.wget_path, remote, part, limits, on_progress)
+            goes_on |= await bandwidth.download(host, stem, row.size_bytes, remote, on_progress)
         finally:
             await subprocesses.shielded(growing.close())
         if goes_on and remote.crc64 is None:
@@ -454,7 +453,9 @@ class DownloadQueue:
         self._awaited &= self._aside.keys()
         # A run that is resumed, or that a person began, was not begun here and downloads all the same.
         at_work = self._begun.keys() | self._awaited | (self._host.in_progress - {SWEEP})
-        free = self._host.settings.max_downloads - len(at_work)
+        most, shares = self._host.settings.max_downloads, self._host.shares
+        # As many that wait for the network take no place: one whose class begins sooner must not wait for them.
+        free = most - len(at_work) + min(most, sum(not shares.rates.get(stem, 1.0) for stem in at_work))
         if free <= 0:
             return
         passed_over = [*self._begun, *self._aside, *self._host.in_progress]

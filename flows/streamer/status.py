@@ -13,6 +13,7 @@ from lectern.db import account, airings, cache, incidents
 from lectern.decide import account as decide
 from lectern.decide import dashboard
 from lectern.decide.airing import STORY
+from lectern.decide.bandwidth import in_words
 from lectern.errors import TryAgain
 from lectern.model.facts import Usage
 from lectern.model.tables.streamer import journal
@@ -38,6 +39,7 @@ async def say(host: StreamerHost) -> None:
             coming, due = await host.read_tx(ahead, time.time()), time.monotonic() + AHEAD_EVERY_S
         own = replace(await host.read_tx(word, settings, time.time()), ahead=coming)
         own = replace(own, sendings=await _sent(host, own.sendings), dead_air=host.dead_air)
+        own = replace(own, bandwidth=in_words(host.shares))
         await host.bus.say(settings.streamers_key, settings.name, own)
         await asyncio.sleep(settings.heartbeat_interval_s)
 

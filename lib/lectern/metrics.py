@@ -34,6 +34,12 @@ TRANSCODES = Counter(
 ALARMS = Counter("lectern_alarms", "Alarms that were sent, by code.", ("code",), registry=SEEN)
 EVICTIONS = Counter("lectern_evictions", "Renditions that were evicted from the cache.", registry=SEEN)
 DOWNLOAD_BYTES = Counter("lectern_download_bytes", "Bytes of renditions that were downloaded.", registry=SEEN)
+BANDWIDTH = Gauge(
+    "lectern_bandwidth_bytes",
+    "Bytes a second: what pushes need, what downloads may take, and the bound, if there is one.",
+    ("use",),
+    registry=SEEN,
+)
 HEARD_AT = Gauge(
     "lectern_channels_heard_timestamp_seconds",
     "When the subscription to the channels last heard its own beat; 0 if there is none.",

@@ -446,6 +446,15 @@ class TeacherSettings(Common):
         return self.api_bind
 
 
+_RATE = r"^\d+(\.\d+)?[kKmMgG]?$"
+
+
+def _rate_bytes(rate: str) -> float:
+    """Bytes a second, as wget reads them; 0 is no limit."""
+    units = {"k": 1024.0, "m": 1024.0**2, "g": 1024.0**3}
+    return (float(rate.rstrip("kKmMgG")) or math.inf) * units.get(rate[-1].lower(), 1.0)
+
+
 class StreamerSettings(Common):
     """Settings of a streamer, a push host; the documented names of the old program are kept."""
 
@@ -454,7 +463,8 @@ class StreamerSettings(Common):
     streamer_database_url: AtRestart[SecretStr] = SecretStr("sqlite:///task_list.db")
     video_root: AtRestart[Path] = Path("/home/video")
     wget_path: NextDownload[str] = "/usr/bin/wget"
-    download_rate: NextDownload[str] = Field("1000k", pattern=r"^\d+(\.\d+)?[kKmMgG]?$")
+    download_rate: Live[str] = Field("1000k", pattern=_RATE)
+    host_rate: Live[str] = Field("0", pattern=_RATE)
     max_video_num: Live[int] = Field(1000, ge=1)
     max_video_size: Live[float] = Field(1000, gt=0, allow_inf_nan=False)
     max_downloads: Live[int] = Field(4, ge=1)
@@ -487,10 +497,13 @@ class StreamerSettings(Common):
 
     @property
     def download_rate_bytes(self) -> float:
-        """Bytes a second that a download may take, as wget reads them; 0 is no limit."""
-        units = {"k": 1024.0, "m": 1024.0**2, "g": 1024.0**3}
-        number = float(self.download_rate.rstrip("kKmMgG"))
-        return (number or math.inf) * units.get(self.download_rate[-1].lower(), 1.0)
+        """Bytes a second that a download may take; infinite without a limit."""
+        return _rate_bytes(self.download_rate)
+
+    @property
+    def host_rate_bytes(self) -> float:
+        """Bytes a second that pushes and downloads may take together; infinite without a limit."""
+        return _rate_bytes(self.host_rate)
 
     @property
     def max_bytes(self) -> int:

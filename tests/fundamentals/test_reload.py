@@ -85,10 +85,11 @@ def outdated(path: Path) -> Iterator[int]:
 
 
 async def test_each_change_is_told_with_when_it_counts(streamer: StreamerHost) -> None:
-    write(MAX_VIDEO_NUM=800, DOWNLOAD_RATE="2000k", BROADCAST_LEAD_S=60)
+    write(MAX_VIDEO_NUM=800, DOWNLOAD_RATE="2000k", DOWNLOAD_TRIES=2, BROADCAST_LEAD_S=60)
     assert await said(streamer) == [
         "BROADCAST_LEAD_S 300 -> 60: next class",
-        "DOWNLOAD_RATE 1000k -> 2000k: next download",
+        "DOWNLOAD_RATE 1000k -> 2000k: live",
+        "DOWNLOAD_TRIES 4 -> 2: next download",
         "MAX_VIDEO_NUM 1000 -> 800: live",
     ]
     assert (streamer.settings.max_video_num, streamer.settings.download_rate) == (800, "2000k")

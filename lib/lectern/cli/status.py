@@ -124,6 +124,7 @@ def _streamer(word: StreamerStatus | None, booked: int, on_air: int) -> dict[str
         "max_bytes": word.bound.size_bytes,
         "used_num": word.used.num,
         "max_num": word.bound.num,
+        "bandwidth": word.bandwidth,
     }
 
 
@@ -259,7 +260,7 @@ def _of_streamer(to: _Lines, one: Mapping[str, Any]) -> list[str]:
             cache=cache,
             used=one["used_num"],
         )
-    parts.append(cache)
+    parts += [cache, *filter(None, [one.get("bandwidth")])]
     if "alarms" in known and one["alarms"]:
         parts.append(to.said(Text.many("{n:,} open alarm", "{n:,} open alarms", n=one["alarms"]), "red"))
     return parts

@@ -298,6 +298,17 @@ def unfetched(connection: Connection, limit: int, but: Collection[str] = ()) -> 
     return [(str(row.id), row.run_id) for row in connection.execute(wanted)]
 
 
+def needed_at(connection: Connection, stems: Collection[str]) -> dict[str, float]:
+    """When the first class begins that waits for each of *stems* (epoch seconds); those that none waits for lack."""
+    begins = (
+        select(classes.c.video_id, func.min(tasks.c.start_time))
+        .join(tasks, tasks.c.class_id == classes.c.class_id)
+        .where(classes.c.video_id.in_(list(stems)), classes.c.state.in_([AiringState.WAITING, AiringState.ON_AIR]))
+        .group_by(classes.c.video_id)
+    )
+    return {str(stem): float(start) for stem, start in connection.execute(begins)}
+
+
 def begun_by(connection: Connection, stem: str, run_id: str) -> None:
     """Note the run that downloads a rendition."""
     downloading = (files.c.id == stem) & (files.c.state == FileState.DOWNLOADING)

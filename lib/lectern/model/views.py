@@ -186,4 +186,5 @@ class StreamerStatus:
     bound: Usage = field(default=Usage(0, 0))
     dead_air: Mapping[str, Sentence] = field(default_factory=dict)  # the dead air of its classes
     ahead: Mapping[str, Sequence[float]] = field(default_factory=dict)  # the next 24 hours in bytes
+    bandwidth: Sentence = ""  # what its downloads may take of the network, if there are any
     silent_s: float | None = None  # seconds since its last heartbeat, if that is too long

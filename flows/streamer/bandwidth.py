@@ -1,0 +1,138 @@
+"""Keeps downloads from what pushes need of the network: a governor shares out the rest, and downloads keep to it."""
+
+import asyncio
+import math
+import time
+from collections.abc import Callable, Collection
+
+from sqlalchemy import Connection
+
+from flows.host import StreamerHost, log
+from flows.playout_link import NotTaken
+from lectern import metrics, subprocesses
+from lectern.db import airings, cache
+from lectern.decide import bandwidth as decide
+from lectern.decide.bandwidth import Bounds, Download, Pushes, Shares
+from lectern.errors import TryAgain
+from lectern.model.facts import Cached, Needed
+from lectern.states import FileState
+from lectern.storage import cache_dir, wget
+from lectern.storage.origin import RemoteFile
+
+EVERY_S = 2.0
+"""Seconds between two looks."""
+
+READ_S = 30.0
+"""Seconds between two looks at the rows of the classes that are on air, or soon will be."""
+
+OLD_S = 30.0
+"""Seconds after which a rate counts no more: DOWNLOAD_RATE is the only limit if there is no governor."""
+
+LOOK_S, ASK_S = 0.5, 2.0
+
+
+class Governor:
+    """Finds, while there are downloads, what each of them may take."""
+
+    def __init__(self, host: StreamerHost) -> None:
+        self._host = host
+        self._needed: list[Needed] = []
+        self._read_at = -math.inf
+
+    async def run(self) -> None:
+        """Share the network out until cancelled."""
+        while True:
+            self._host.watchdog.beat("bandwidth")
+            await self.step()
+            await asyncio.sleep(EVERY_S)
+
+    async def step(self) -> None:
+        """Look once."""
+        host, now = self._host, time.time()
+        rows, starts = await host.read_tx(_under_way, sorted(host.in_progress))
+        if not rows:
+            host.shares, host.shared_at = Shares(), -math.inf
+            metrics.BANDWIDTH.labels("download").set(0)
+            return
+        some = [
+            Download(one.stem, one.size_bytes - host.downloaded.get(one.stem, 0), starts.get(one.stem, math.inf))
+            for one in rows
+        ]
+        if time.monotonic() - self._read_at >= READ_S:
+            self._needed, self._read_at = await host.read_tx(airings.needed, now), time.monotonic()
+        pushes = Pushes(decide.push_bytes(self._needed, now), await self._behind_s())
+        its = host.settings
+        bounds = Bounds(its.host_rate_bytes, its.download_rate_bytes, its.max_downloads)
+        before, host.shares = host.shares, decide.shared_out(some, bounds, pushes, host.shares, now)
+        host.shared_at = time.monotonic()
+        if (before.waiting, before.share < 1) != (host.shares.waiting, host.shares.share < 1):
+            log.info(
+                "bandwidth: %d of %d downloads wait, the others have %.0f %% of their share; a class is %.1f s behind",
+                host.shares.waiting,
+                len(some),
+                100 * host.shares.share,
+                pushes.behind_s,
+            )
+        uses = {"push": pushes.need_bytes, "download": sum(host.shares.rates.values()), "bound": bounds.host_bytes}
+        for use, each in uses.items():
+            metrics.BANDWIDTH.labels(use).set(each if math.isfinite(each) else math.nan)
+
+    async def _behind_s(self) -> float:
+        """How far the class that is furthest behind the clock is behind; 0 if the playout does not say."""
+        try:
+            async with asyncio.timeout(ASK_S):
+                status = await self._host.playout.ask("status", active=True)
+        except (TryAgain, NotTaken, TimeoutError):
+            return 0.0
+        return max((float(each["behind_s"]) for each in status["classes"]), default=0.0)
+
+
+def _under_way(connection: Connection, stems: Collection[str]) -> tuple[list[Cached], dict[str, float]]:
+    rows = [row for row in cache.by_stem(connection, stems).values() if row.state is FileState.DOWNLOADING]
+    return rows, airings.needed_at(connection, [row.stem for row in rows])
+
+
+def rate(host: StreamerHost, stem: str) -> float:
+    """Bytes a second that the download of *stem* may take now; 0 if it is to wait."""
+    each = host.settings.download_rate_bytes
+    is_old = time.monotonic() - host.shared_at > OLD_S
+    return each if is_old else min(host.shares.rates.get(stem, each), each)
+
+
+async def download(
+    host: StreamerHost, stem: str, size_bytes: int, remote: RemoteFile, on_progress: Callable[[int], None]
+) -> bool:
+    """Download *remote*, at the rates that *stem* may take; returns whether it was begun anew for another rate.
+
+    Raises what `wget.download` raises. The time that it waits does not count.
+    """
+    settings, left_s, begun = host.settings, host.settings.download_timeout_s, 0
+    part = cache_dir.part_path(settings.video_root, stem)
+
+    def progressed(size_bytes: int) -> None:
+        host.downloaded[stem] = size_bytes
+        on_progress(size_bytes)
+
+    while True:
+        if (now := rate(host, stem)) <= 0:
+            await asyncio.sleep(LOOK_S)
+            continue
+        begun, at = begun + 1, time.monotonic()
+        text = settings.download_rate if now == settings.download_rate_bytes else f"{now if now < math.inf else 0:.0f}"
+        limits = wget.WgetLimits(text, max(left_s, 1.0), size_bytes)
+        fetching = asyncio.ensure_future(wget.download(settings.wget_path, remote, part, limits, progressed))
+        try:
+            while not fetching.done() and not decide.takes(now, rate(host, stem), time.monotonic() - at):
+                await asyncio.wait({fetching}, timeout=LOOK_S)
+        finally:
+            fetching.cancel()
+            host.downloaded.pop(stem, None)
+            await subprocesses.shielded(_end_of(fetching))
+        if not fetching.cancelled():
+            fetching.result()
+            return begun > 1
+        left_s -= time.monotonic() - at
+
+
+async def _end_of(fetching: "asyncio.Future[None]") -> None:
+    await asyncio.wait({fetching})

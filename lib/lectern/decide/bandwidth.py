@@ -1,0 +1,127 @@
+"""Shares out a streamer's network: pushes come first; of what they leave, the most urgent download gets most."""
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from itertools import accumulate
+
+from lectern.i18n import Text, joined
+from lectern.model.facts import Needed
+
+PUSHES = 1.25
+"""What is kept for pushes, as a multiple of their bit rates: recordings are not as even as their average."""
+
+AHEAD_S = 600.0
+"""Seconds from now in which what is sent at once counts."""
+
+BEHIND_S = 0.3
+"""Seconds behind the clock from which a class suffers."""
+
+URGENT_S = 900.0
+"""Seconds before its class in which a download does not wait for classes that are behind the clock."""
+
+CUT, RISE, LEAST = 0.25, 0.1, 1 / 16
+"""While a class is behind, downloads are cut to this share at each look; then they rise again by this much."""
+
+PATIENT, ANEW = 15, 165
+"""Number of looks in a row with a class behind after which downloads are not the reason, because cutting them has not
+helped: a receiver may be slow. They are cut no more, and once more after so many looks."""
+
+LEAST_BYTES = 16 * 1024
+"""Bytes a second below which a download waits instead."""
+
+OTHER, RISE_S = 1 / 3, 20.0
+"""By which part a rate must be another one until a running download takes it, and seconds until it takes a higher one:
+wget must be started anew for it."""
+
+
+@dataclass(frozen=True)
+class Download:
+    """A download under way; *deadline* is when the first class begins that waits for it (epoch seconds)."""
+
+    stem: str
+    left_bytes: int
+    deadline: float = math.inf
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """HOST_RATE and DOWNLOAD_RATE in bytes a second, infinite if there is no bound; and MAX_DOWNLOADS."""
+
+    host_bytes: float
+    each_bytes: float
+    number: int
+
+
+@dataclass(frozen=True)
+class Pushes:
+    """What the classes on air need (bytes a second), and how far the one that is furthest behind is behind."""
+
+    need_bytes: float = 0.0
+    behind_s: float = 0.0
+
+
+@dataclass(frozen=True)
+class Shares:
+    """The rate of each download in bytes a second, 0 for one that waits.
+
+    *share* is the part that is not cut off, *behind* the number of looks in a row with a class behind the clock.
+    """
+
+    rates: Mapping[str, float] = field(default_factory=dict)
+    share: float = 1.0
+    behind: int = 0
+
+    @property
+    def waiting(self) -> int:
+        """Number of downloads that wait."""
+        return sum(not rate for rate in self.rates.values())
+
+
+def in_words(shares: Shares) -> str:
+    """How many downloads there are, what they may take, and how many of them wait; empty if there are none."""
+    if not shares.rates:
+        return ""
+    given = sum(shares.rates.values())
+    rate = Text("at most {bytes:size} a second", bytes=given) if math.isfinite(given) else Text("without a limit")
+    many = Text.many("{n:,} download, {rate}", "{n:,} downloads, {rate}", n=len(shares.rates), rate=rate)
+    waiting = Text.many("{n:,} waits for what is pushed", "{n:,} wait for what is pushed", n=shares.waiting)
+    return joined((many, waiting)) if shares.waiting else many
+
+
+def push_bytes(needed: Iterable[Needed], now: float) -> float:
+    """The most that classes of the next AHEAD_S seconds need at once, in bytes a second."""
+    coming = [one for one in needed if one.start < now + AHEAD_S and one.until > now]
+    steps = [(max(one.start, now), one.bits_a_second) for one in coming]
+    steps += [(one.until, -one.bits_a_second) for one in coming]
+    return max(accumulate(bits for _, bits in sorted(steps)), default=0.0) / 8
+
+
+def shared_out(downloads: Iterable[Download], bounds: Bounds, pushes: Pushes, before: Shares, now: float) -> Shares:
+    """What each download may take from *now* (epoch seconds); *before* is what was found at the last look.
+
+    The first is the one that must begin first to be there in time. What it leaves goes to the next one, not to all
+    alike: what is urgent is finished, and what is not waits.
+    """
+    behind = before.behind + 1 if pushes.behind_s > BEHIND_S else 0
+    suffers = behind > 0 and (behind - 1) % ANEW < PATIENT
+    share = max(before.share * CUT, LEAST) if suffers else min(before.share + RISE, 1.0)
+    some = sorted(downloads, key=lambda one: (one.deadline - one.left_bytes / bounds.each_bytes, one.stem))
+    left = max(bounds.host_bytes - PUSHES * pushes.need_bytes, 0.0)
+    if some and share < 1:
+        left = min(left, bounds.each_bytes * len(some)) * share
+    rates: dict[str, float] = {}
+    for one in some:
+        rate = min(left, bounds.each_bytes) if sum(map(bool, rates.values())) < bounds.number else 0.0
+        if (suffers and one.deadline - now > URGENT_S) or rate < min(LEAST_BYTES, bounds.each_bytes):
+            rate = 0.0
+        rates[one.stem] = rate
+        left -= rate if math.isfinite(rate) else 0.0
+    return Shares(rates, share, behind)
+
+
+def takes(rate: float, other: float, after_s: float) -> bool:
+    """Whether a download that has had *rate* for *after_s* seconds takes the *other* rate: a lower one at once."""
+    if other < rate:
+        return other < rate * (1 - OTHER)
+    return other > rate * (1 + OTHER) and after_s >= RISE_S

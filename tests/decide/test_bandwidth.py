@@ -1,0 +1,143 @@
+"""Pushes come first; what they leave goes to the downloads, the most urgent first."""
+
+import math
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lectern.decide.bandwidth import (
+    LEAST_BYTES,
+    PUSHES,
+    URGENT_S,
+    Bounds,
+    Download,
+    Pushes,
+    Shares,
+    in_words,
+    push_bytes,
+    shared_out,
+    takes,
+)
+from lectern.model.facts import Needed
+
+NOW = 1_764_010_800.0
+MB = 1_000_000.0
+
+sizes = st.integers(0, 10**10)
+deadlines = st.one_of(st.just(math.inf), st.floats(NOW - 3600, NOW + 10 * 86_400))
+downloads = st.lists(st.tuples(sizes, deadlines), max_size=12).map(
+    lambda some: [Download(str(number), *one) for number, one in enumerate(some)]
+)
+bounds = st.builds(Bounds, st.one_of(st.just(math.inf), st.floats(0, 1e9)), st.floats(1, 1e8), st.integers(12, 20))
+pushes = st.builds(Pushes, st.floats(0, 1e9), st.floats(0, 5))
+shares = st.builds(Shares, share=st.floats(1 / 16, 1))
+
+
+@given(downloads, bounds, pushes, shares)
+def test_what_pushes_need_is_never_given_to_downloads(
+    some: list[Download], bound: Bounds, push: Pushes, before: Shares
+) -> None:
+    rates = shared_out(some, bound, push, before, NOW).rates
+    assert rates.keys() == {one.stem for one in some}
+    assert sum(rates.values()) <= max(bound.host_bytes - PUSHES * push.need_bytes, 0) * (1 + 1e-9)
+    assert all(0 <= rate <= bound.each_bytes for rate in rates.values())
+    assert all(rate == 0 or rate >= min(LEAST_BYTES, bound.each_bytes) for rate in rates.values())
+
+
+@given(downloads, bounds, st.floats(0, 1e9))
+def test_nothing_is_left_over_while_a_download_wants_it(some: list[Download], bound: Bounds, need_bytes: float) -> None:
+    rates = shared_out(some, bound, Pushes(need_bytes), Shares(), NOW).rates
+    left = max(bound.host_bytes - PUSHES * need_bytes, 0) - sum(rates.values())
+    assert left < min(LEAST_BYTES, bound.each_bytes) + 1 or all(rate == bound.each_bytes for rate in rates.values())
+
+
+@given(downloads, bounds, pushes, shares)
+def test_a_download_gets_less_than_a_later_one_only_if_it_may_wait(
+    some: list[Download], bound: Bounds, push: Pushes, before: Shares
+) -> None:
+    rates = shared_out(some, bound, push, before, NOW).rates
+    order = sorted(some, key=lambda one: (one.deadline - one.left_bytes / bound.each_bytes, one.stem))
+    able = [one for one in order if push.behind_s <= 0.3 or one.deadline - NOW <= URGENT_S]
+    given_ = [rates[one.stem] for one in able]
+    assert given_ == sorted(given_, reverse=True)
+
+
+@given(downloads, bounds, pushes, shares)
+def test_while_a_class_is_behind_downloads_are_cut_and_what_may_wait_waits(
+    some: list[Download], bound: Bounds, push: Pushes, before: Shares
+) -> None:
+    behind = Pushes(push.need_bytes, 0.31)
+    found = shared_out(some, bound, behind, before, NOW)
+    assert found.share <= max(before.share / 4, 1 / 16)
+    assert all(found.rates[one.stem] == 0 for one in some if one.deadline - NOW > URGENT_S)
+    calm = shared_out(some, bound, Pushes(push.need_bytes), before, NOW)
+    assert sum(found.rates.values()) <= sum(calm.rates.values())
+
+
+def test_after_a_cut_downloads_have_all_again_within_ten_looks() -> None:
+    found, many = Shares(share=1.0), [Download("a", 10**9, NOW + 60)]
+    for _ in range(5):
+        found = shared_out(many, Bounds(math.inf, MB, 4), Pushes(behind_s=1), found, NOW)
+    assert 0 < found.rates["a"] < MB / 15
+    for _ in range(10):
+        found = shared_out(many, Bounds(math.inf, MB, 4), Pushes(), found, NOW)
+    assert found.rates == {"a": MB}
+
+
+def test_a_class_that_is_behind_for_another_reason_does_not_hold_downloads_up() -> None:
+    """A slow receiver may be behind for hours: after half a minute the downloads go on, and are cut now and then."""
+    found, rates = Shares(), []
+    for _ in range(1000):
+        found = shared_out([Download("a", 10**9)], Bounds(math.inf, MB, 4), Pushes(behind_s=1), found, NOW)
+        rates.append(found.rates["a"])
+    assert rates[:15] == [0.0] * 15
+    assert sum(rates) > 0.8 * 1000 * MB
+    assert 0.0 in rates[500:]
+
+
+def test_what_must_begin_first_is_finished_and_the_others_wait() -> None:
+    """A large recording of tomorrow may have to begin before a small one of tonight."""
+    some = [Download("next week", 10**9, NOW + 7e5), Download("tonight", 10**8, NOW + 900)]
+    some.append(Download("large", 9 * 10**9, NOW + 3600))
+    found = shared_out(some, Bounds(2 * MB, 1.5 * MB, 4), Pushes(), Shares(), NOW)
+    assert found.rates == {"large": 1.5 * MB, "tonight": 0.5 * MB, "next week": 0.0}
+    assert found.waiting == 1
+
+
+def test_no_more_than_max_downloads_run_at_the_same_time() -> None:
+    some = [Download(str(number), 10**9, NOW - number) for number in range(5)]
+    found = shared_out(some, Bounds(math.inf, MB, 3), Pushes(), Shares(), NOW)
+    assert [one.stem for one in some if found.rates[one.stem]] == ["2", "3", "4"]
+
+
+def test_without_bounds_nothing_is_limited() -> None:
+    found = shared_out([Download("a", 9), Download("b", 9)], Bounds(math.inf, math.inf, 4), Pushes(1e9), Shares(), NOW)
+    assert found.rates == {"a": math.inf, "b": math.inf}
+
+
+def test_the_need_of_pushes_is_the_most_that_is_sent_at_once_in_ten_minutes() -> None:
+    def class_(start: float, until: float) -> Needed:
+        return Needed("r", 1_000_000, NOW + until, NOW + start, duration_s=1.0)
+
+    one_after_the_other = [class_(-60, 60), class_(60, 120)]
+    assert push_bytes(one_after_the_other, NOW) == MB
+    assert push_bytes([*one_after_the_other, class_(100, 700), class_(601, 900), class_(-90, -1)], NOW) == 2 * MB
+    assert push_bytes([], NOW) == 0
+
+
+@given(st.floats(0, 1e9), st.floats(0, 1e9), st.floats(0, 100))
+def test_a_running_download_is_started_anew_at_once_to_be_slower_and_seldom_to_be_quicker(
+    rate: float, other: float, after_s: float
+) -> None:
+    if takes(rate, other, after_s):
+        assert other < rate or after_s >= 20
+        assert abs(other - rate) > rate / 3 * (1 - 1e-9)
+    else:
+        assert other >= rate * 2 / 3 * (1 - 1e-9)
+
+
+def test_people_read_how_many_download_and_how_many_wait() -> None:
+    assert in_words(Shares()) == ""
+    assert in_words(Shares({"a": 2 * MB})) == "1 download, at most 2.0 MB a second"
+    assert in_words(Shares({"a": MB, "b": 0.0})) == "2 downloads, at most 1.0 MB a second; 1 waits for what is pushed"
+    assert in_words(Shares({"a": math.inf, "b": math.inf})) == "2 downloads, without a limit"

@@ -1,0 +1,143 @@
+"""Downloads keep to what the governor lets them have of the network, and what comes is whole all the same."""
+
+import asyncio
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+from urllib.parse import urlsplit
+
+import pytest
+
+from flows.host import StreamerHost
+from flows.streamer import bandwidth
+from flows.streamer.bandwidth import Governor
+from lectern.allowlist import Allowlist
+from lectern.db import cache
+from lectern.decide import bandwidth as decide
+from lectern.decide.bandwidth import Shares
+from lectern.storage import cache_dir, origin
+from tests import rows
+from tests.effects.conftest import Origin
+from tests.waiting import async_wait_until
+from town.programs import gather
+
+BODY = bytes(range(256)) * 4096
+STEM, PATH = "6666", "/6666.flv"
+
+
+@pytest.fixture
+def host(streamer: StreamerHost, origin: Origin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StreamerHost:
+    """A streamer that downloads a recording of a megabyte from the origin."""
+    monkeypatch.setattr(bandwidth, "LOOK_S", 0.02)
+    changes = {"wget_path": gather(tmp_path / "bin").wget, "download_rate": "0"}
+    streamer.settings = streamer.settings.model_copy(update=changes)
+    origin.files[PATH] = BODY
+    return streamer
+
+
+async def download(host: StreamerHost, its: Origin) -> bool:
+    remote = await origin.look(its.url + PATH, allowed=Allowlist.listed(urlsplit(its.url).netloc), timeout_s=5)
+    return await bandwidth.download(host, STEM, len(BODY), remote, lambda _: None)
+
+
+def part(host: StreamerHost) -> Path:
+    return cache_dir.part_path(host.settings.video_root, STEM)
+
+
+def let(host: StreamerHost, rate: float) -> None:
+    """As the governor does, at each of its looks."""
+    host.shares, host.shared_at = Shares({STEM: rate}), time.monotonic()
+
+
+async def test_a_download_that_is_to_wait_asks_nothing_until_it_may(host: StreamerHost, origin: Origin) -> None:
+    let(host, 0)
+    downloading = asyncio.create_task(download(host, origin))
+    await async_wait_until(lambda: origin.took("HEAD", PATH) == 1, description="the origin was looked at")
+    await asyncio.sleep(0.2)
+    assert origin.took("GET", PATH) == 0
+    let(host, math.inf)
+    assert not await downloading, "it was begun once"
+    assert part(host).read_bytes() == BODY
+
+
+async def test_a_download_under_way_goes_on_at_another_rate_where_it_was(
+    host: StreamerHost, origin: Origin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A lower one at once; then it waits; then a higher one. Nothing that came is fetched twice, or lost."""
+    monkeypatch.setattr(decide, "RISE_S", 0.0)
+    let(host, 200_000)
+    downloading = asyncio.create_task(download(host, origin))
+    await async_wait_until(lambda: cache_dir.size_bytes(part(host)) > 0, description="it has begun")
+    for rate in (100_000, 0, math.inf):
+        let(host, rate)
+        await asyncio.sleep(0.1)
+    assert await downloading, "it was begun anew"
+    assert part(host).read_bytes() == BODY
+    ranges = [int(asked[2].removeprefix("bytes=").rstrip("-") or 0) for asked in origin.asked if asked[0] == "GET"]
+    assert ranges == sorted(ranges)
+    assert ranges[-1] > 0
+
+
+async def test_a_cancelled_download_leaves_no_program_behind(host: StreamerHost, origin: Origin) -> None:
+    let(host, 50_000)
+    downloading = asyncio.create_task(download(host, origin))
+    await async_wait_until(lambda: cache_dir.size_bytes(part(host)) > 0, description="it has begun")
+    downloading.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await downloading
+    came = cache_dir.size_bytes(part(host))
+    await asyncio.sleep(0.5)
+    assert cache_dir.size_bytes(part(host)) == came
+
+
+@pytest.fixture
+def governed(host: StreamerHost) -> Callable[[float], None]:
+    """A streamer with a download that no class waits for; the function says how far a class on air is behind."""
+
+    def reserve(connection: Any) -> None:
+        cache.usage(connection, host.settings.video_root)
+        rows.reserve(connection, host.settings.video_root, STEM, len(BODY), "http://h/6666.flv", 0.0)
+
+    with host.engine.begin() as connection:
+        reserve(connection)
+    host.in_progress |= {STEM, "sweep"}
+    host.settings = host.settings.model_copy(update={"download_rate": "1000k"})
+    says: dict[str, Any] = {"classes": [{"behind_s": 0.0}]}
+
+    async def ask(*_: object, **__: object) -> dict[str, Any]:
+        return says
+
+    host.playout = cast("Any", SimpleNamespace(ask=ask))
+    return lambda behind_s: says.update(classes=[{"behind_s": 0.0}, {"behind_s": behind_s}])
+
+
+async def test_while_a_class_is_behind_what_may_wait_waits(
+    host: StreamerHost, governed: Callable[[float], None]
+) -> None:
+    governor, rates = Governor(host), []
+    for behind_s in (0.0, 0.4, 0.0):
+        governed(behind_s)
+        await governor.step()
+        rates.append(bandwidth.rate(host, STEM))
+    assert rates == [1_024_000.0, 0.0, pytest.approx(0.35 * 1_024_000)]
+    host.in_progress.clear()
+    await governor.step()
+    assert host.shares == Shares(), "there is nothing to share out"
+
+
+async def test_what_the_host_may_take_bounds_all_downloads_together(
+    host: StreamerHost, governed: Callable[[float], None]
+) -> None:
+    host.settings = host.settings.model_copy(update={"host_rate": "100k"})
+    await Governor(host).step()
+    assert bandwidth.rate(host, STEM) == 102_400.0
+
+
+async def test_without_a_governor_a_download_keeps_to_its_own_limit(host: StreamerHost) -> None:
+    """A verdict that is old is none: no download waits for a governor that hangs."""
+    let(host, 0)
+    host.shared_at -= 31
+    assert bandwidth.rate(host, STEM) == math.inf
