@@ -146,6 +146,18 @@ async def test_what_is_refused_is_posted_again_and_holds_up_its_own_class_alone(
     assert len(receiver.refused) == 3
 
 
+async def test_a_receiver_that_is_named_while_the_teacher_is_at_work_gets_what_comes_then(
+    teacher: TeacherHost, receiver: Any
+) -> None:
+    its = teacher.settings
+    teacher.settings = its.model_copy(update={"event_webhook_url": None})
+    async with posting(teacher):
+        await asyncio.sleep(0.1)
+        teacher.settings = its
+        sent(teacher, "c-1")
+        await async_wait_until(lambda: set(states(teacher)) == {"told"}, description="it is taken")
+
+
 async def test_gone_switches_the_webhook_off_with_an_alarm(teacher: TeacherHost, receiver: Any) -> None:
     receiver.refuses = lambda _: 410
     sent(teacher, "c-1", "c-2")
