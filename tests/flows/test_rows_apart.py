@@ -564,15 +564,16 @@ def test_a_recording_that_is_too_short_is_told_when_it_is_here_and_when_its_clas
         assert dead_air.untold(connection, now) == [], "5 % of an hour are three minutes"
 
 
-def test_a_recording_that_cannot_be_there_in_time_is_told_at_once(streamer: StreamerHost) -> None:
+@pytest.mark.parametrize("setting", ["DOWNLOAD_RATE", "HOST_RATE"])
+def test_a_recording_that_cannot_be_there_in_time_is_told_at_once(streamer: StreamerHost, setting: str) -> None:
     """With the numbers; it is not refused, because its class is aired from the clock's position."""
     now, reserved = time.time(), list[str]()
-    streamer.settings = streamer.settings.model_copy(update={"download_rate": "10k"})
+    streamer.settings = streamer.settings.model_copy(update={setting.lower(): "10k"})
     for record_id, size_bytes in ((1, 100_000), (2, 9_000_000)):
         one = rows.prepare(f"class-{record_id}", record_id, now + 250, 650)
         with transaction(streamer.engine) as connection:
             looked: dict[str, ProbeResult] = {one.stem: RemoteFile(one.video_url, size_bytes, None, None)}
             reserved += rows.did(connection, streamer, partial(prepare.decided_classes, looked, {}), one).reserved
     assert alarms(streamer).keys() == {"class-2"}
-    assert "its download of 9.0 MB takes 14 min at DOWNLOAD_RATE 10k" in alarms(streamer)["class-2"]
+    assert f"its download of 9.0 MB takes 14 min at {setting} 10k" in alarms(streamer)["class-2"]
     assert reserved == ["1", "2"]

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from operator import itemgetter
 
 from lectern import errors, formatting
 from lectern.decide import readiness
@@ -269,7 +270,7 @@ def _why_not(error: LecternError | None) -> tuple[ErrorCode, str]:
 def _too_late(changes: StreamerChanges, message: Prepare, coming: Coming) -> tuple[ErrorCode, str] | None:
     """Why a recording cannot arrive before its class is over, even if no other download comes first; None if it can."""
     now, settings = changes.now, changes.settings
-    takes_s = coming.left_bytes / settings.download_rate_bytes
+    takes_s = coming.left_bytes / _rate(settings)[2]
     if now + takes_s < message.end_time:
         return None
     takes = _takes(coming.left_bytes, settings)
@@ -283,12 +284,20 @@ def _too_late(changes: StreamerChanges, message: Prepare, coming: Coming) -> tup
 
 
 def _takes(size_bytes: int, settings: StreamerSettings) -> str:
+    setting, rate, bytes_a_second = _rate(settings)
     return Text(
-        "its download of {size_bytes:size} takes {took_s:span} at DOWNLOAD_RATE {download_rate}",
+        "its download of {size_bytes:size} takes {took_s:span} at {setting} {rate}",
         size_bytes=size_bytes,
-        took_s=size_bytes / settings.download_rate_bytes,
-        download_rate=settings.download_rate,
+        took_s=size_bytes / bytes_a_second,
+        setting=setting,
+        rate=rate,
     )
+
+
+def _rate(settings: StreamerSettings) -> tuple[str, str, float]:
+    """The setting that limits a download most, its value, and that in bytes a second."""
+    each = "DOWNLOAD_RATE", settings.download_rate, settings.download_rate_bytes
+    return min(each, ("HOST_RATE", settings.host_rate, settings.host_rate_bytes), key=itemgetter(2))
 
 
 def cite_or_reserve(
@@ -316,7 +325,7 @@ def cite_or_reserve(
 def _warn(changes: StreamerChanges, message: Prepare, size_bytes: int) -> None:
     """Raise an alarm if a recording cannot arrive before its class begins, even if it is downloaded at once."""
     now, settings = changes.now, changes.settings
-    takes_s = size_bytes / settings.download_rate_bytes
+    takes_s = size_bytes / _rate(settings)[2]
     # A class that is late is aired from the clock's position on.
     if message.start_time <= now or now + takes_s <= message.start_time:
         return
