@@ -161,8 +161,9 @@ def needed(connection: Connection, now: float) -> list[Needed]:
     """The room in the cache that classes need which are not over at *now*, and until when."""
     coming = [airing for airing in live(connection) if airing.end_time > now]
     rows = cache.by_stem(connection, {airing.stem for airing in coming})
+    sized = [(airing, rows[airing.stem]) for airing in coming if airing.stem in rows]
     return [
-        Needed(airing.stem, rows[airing.stem].size_bytes, airing.end_time) for airing in coming if airing.stem in rows
+        Needed(airing.stem, row.size_bytes, airing.end_time, airing.start_time, row.duration_s) for airing, row in sized
     ]
 
 

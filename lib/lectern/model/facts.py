@@ -269,11 +269,18 @@ class Cached:
 
 @dataclass(frozen=True)
 class Needed:
-    """A rendition that a class needs until its end (epoch seconds)."""
+    """A rendition that a class needs from its *start* until its end (epoch seconds)."""
 
     stem: str
     size_bytes: int
     until: float
+    start: float = 0.0
+    duration_s: float | None = None  # of the recording
+
+    @property
+    def bits_a_second(self) -> float:
+        """Its average rate on air; 0 if the duration is unknown."""
+        return self.size_bytes * 8 / self.duration_s if self.duration_s else 0.0
 
 
 # A recording as it looks and sounds from its beginning to its end.
