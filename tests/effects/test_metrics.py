@@ -24,6 +24,12 @@ from tests import laid
 DASHBOARDS = Path(__file__).parents[2] / "dashboards"
 RUNBOOK = (Path(__file__).parents[2] / "RUNBOOK.md").read_text(encoding="utf-8")
 OURS = re.compile(r"\blectern_[a-z_]+")
+BOARD = json.loads((DASHBOARDS / "lectern.json").read_text(encoding="utf-8"))
+HOSTS = [one["query"] for one in BOARD["templating"]["list"] if one["type"] == "query"]
+
+
+def queries() -> list[str]:
+    return [target["expr"] for panel in BOARD["panels"] for target in panel["targets"]]
 
 
 @contextmanager
@@ -137,9 +143,7 @@ def test_what_a_dashboard_or_a_rule_names_is_exported(file: str, tmp_path: Path)
         known |= {family.name, f"{family.name}_total"}
         assert file != "lectern.json" or family.name in (DASHBOARDS / file).read_text(), "each is on the dashboard"
     text = (DASHBOARDS / file).read_text()
-    expressions = (
-        json.dumps([t["expr"] for p in json.loads(text)["panels"] for t in p["targets"]]) if "json" in file else text
-    )
+    expressions = "\n".join((*queries(), *HOSTS)) if "json" in file else text
     named = set(OURS.findall(expressions)) - {"lectern_page"}  # an external label of Prometheus
     assert len(named) >= 5
     assert named <= known
@@ -157,14 +161,64 @@ def test_every_metric_is_on_the_dashboard(streamer_engine: Engine, teacher_engin
     assert {one for one in families if "process" not in one and one not in text} == set()
 
 
+def test_each_panel_has_an_id_and_a_place_of_its_own_and_shows_the_hosts_that_are_chosen() -> None:
+    ids = [panel["id"] for panel in BOARD["panels"]]
+    assert len(set(ids)) == len(ids)
+    places = [
+        (at["x"] + x, at["y"] + y)
+        for at in (panel["gridPos"] for panel in BOARD["panels"])
+        for x in range(at["w"])
+        for y in range(at["h"])
+    ]
+    assert len(set(places)) == len(places)
+    assert max(x for x, _ in places) < 24
+    assert [expr for expr in queries() if len(OURS.findall(expr)) != expr.count('instance=~"$host"')] == []
+
+
+STATE_AT = {"nothing": 0, "a class to come": 1, "on air": 2, "slate": 3, "NOT ON AIR": 4}
+"""Minutes of a streamer's evening, in which the state timeline has these states."""
+
+
+@pytest.mark.live
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="no promtool here (Debian: apt install prometheus)")
+def test_prometheus_understands_each_query_of_the_dashboard_and_a_streamers_worst_state_wins(tmp_path: Path) -> None:
+    rules = [{"record": f"q{n}", "expr": expr.replace("$host", ".*")} for n, expr in enumerate(queries())]
+    (tmp_path / "rules.yml").write_text(json.dumps({"groups": [{"name": "dashboard", "rules": rules}]}))
+    (panel,) = (one for one in BOARD["panels"] if one["title"] == "What each streamer sends")
+    names = {
+        int(value): one["text"] for value, one in panel["fieldConfig"]["defaults"]["mappings"][0]["options"].items()
+    }
+    series = {
+        "classes_not_on_air": "0x7 1x2",
+        "next_class_seconds": "_x1 60x7",
+        "pushes_on_air": "0x3 1x6",
+        "playout_slate_seconds": "0x5 30 60 90 120",
+    }
+    shown = [
+        {
+            "expr": panel["targets"][0]["expr"].replace("$host", ".*"),
+            "eval_time": f"{minute}m",
+            "exp_samples": [{"labels": '{instance="s1"}', "value": value}],
+        }
+        for value, minute in ((value, STATE_AT[name]) for value, name in names.items())
+    ]
+    given = [{"series": f'lectern_{name}{{instance="s1"}}', "values": values} for name, values in series.items()]
+    tests = [{"interval": "30s", "input_series": given, "promql_expr_test": shown}]
+    (tmp_path / "test.yml").write_text(json.dumps({"evaluation_interval": "30s", "tests": tests}))
+    _promtool(tmp_path, "check", "rules", "--lint=none", "rules.yml")
+    _promtool(tmp_path, "test", "rules", "test.yml")
+
+
+def _promtool(folder: Path, *arguments: str) -> None:
+    done = subprocess.run(["promtool", *arguments], check=False, cwd=folder, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 @pytest.mark.live
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="no promtool here (Debian: apt install prometheus)")
 def test_promtool_takes_the_rules_and_they_fire_on_what_they_are_for() -> None:
-    for arguments in (["check", "rules", "alerts.yml"], ["test", "rules", "alerts.test.yml"]):
-        done = subprocess.run(
-            ["promtool", *arguments], check=False, cwd=DASHBOARDS, capture_output=True, text=True, timeout=60
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
+    _promtool(DASHBOARDS, "check", "rules", "alerts.yml")
+    _promtool(DASHBOARDS, "test", "rules", "alerts.test.yml")
 
 
 def test_what_is_over_is_counted_for_a_day_and_what_is_open_for_ever(teacher_engine: Engine) -> None:
