@@ -59,9 +59,6 @@ MISSING = Histogram(
 )
 
 
-# Turns the playout's status into metrics in Prometheus' text format.
-
-
 class Said(Collector):
     """The metrics of a playout's *status*, which is None if the playout does not answer."""
 

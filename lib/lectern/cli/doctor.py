@@ -31,9 +31,6 @@ from lectern.settings import RENAMED, Common, Settings, StreamerSettings, Teache
 from lectern.storage import disk, origin
 from lectern.urls import redact_url
 
-# Which settings of a host are set, and their sources.
-
-
 ENV_FILE = Path(".env")
 
 
@@ -79,9 +76,6 @@ def by_source(found: Mapping[str, tuple[str, str]]) -> dict[str, list[str]]:
     for name, (value, source) in found.items():
         sources.setdefault(source, []).append(f"{name}={value}")
     return sources
-
-
-# The checks of ``lectern doctor``: each finding says how a thing is, and what to type if it is not well.
 
 
 LOOK_S = 5.0

@@ -21,9 +21,6 @@ from lectern.states import AiringState, InboxState
 from lectern.urls import redact_url
 from lectern.wire.parser import author_of
 
-# Reads from a streamer's events what is sent of classes during their time, and their last check before it.
-
-
 ON_AIR = "on air"
 BROKE_OFF = ("push broke off", "push refused", "nothing to send")
 SLATE, RECORDING = "slate", "recording again"

@@ -19,9 +19,6 @@ from lectern.model.tables.streamer import classes, files, tasks
 from lectern.states import LIVE_AIRINGS, AiringState, FileState
 from lectern.wire.fields import REVISION
 
-# Reads the times of ``task_list`` as old programs wrote them: numbers, numbers in text, or dates.
-
-
 BEYOND = 4e9
 """Epoch seconds that no message may reach (the year 2096)."""
 
@@ -219,15 +216,9 @@ def push_urls(connection: Connection) -> list[str]:
     return [str(url) for url in connection.execute(taken.distinct()).scalars() if url is not None]
 
 
-# -- classes that are not here, or no more -----------------------------------------------------------------------------
-
-
 def released_before(connection: Connection, class_ids: Sequence[str]) -> dict[str, int]:
     """The classes among *class_ids* that were released before they came, each with its highest released placement."""
     return {row.class_id: row.placement for row in connection.execute(_RELEASED, bind_list(class_ids))}
-
-
-# -- revisions ---------------------------------------------------------------------------------------------------------
 
 
 def unconfirmed(connection: Connection) -> list[Airing]:
@@ -240,9 +231,6 @@ def remade(connection: Connection, root: Path, stem: str, size_bytes: int, mtime
     values = {"size_bytes": size_bytes, "mtime": mtime, "crc64": None, "etag": None}
     connection.execute(update(files).where(files.c.id == stem).values(**values))
     cache.recount(connection, root, citations(connection))
-
-
-# Plans of a streamer: which classes have a run, which still need a run, and what is to be downloaded next.
 
 
 def scheduled(connection: Connection, class_id: str, run_id: str) -> None:

@@ -263,9 +263,6 @@ def counts(connection: Connection, now: float) -> Mapping[tuple[str, int], int]:
     return numbers
 
 
-# The rows of changed classes: their revisions, and the classes themselves once a revision is in force.
-
-
 WAITS = (BookingState.WAITING, *LOADING)
 """States of a revision that is neither in force nor refused."""
 
@@ -308,9 +305,6 @@ def forsaken_revisions(connection: Connection, before: float) -> list[Order]:
         select(class_orders.c.class_id).where(class_orders.c.class_id == orders.c.revises, goes_on | reports).exists()
     )
     return where(connection, orders.c.revises.is_not(None) & orders.c.state.in_(WAITS) & ~alive)
-
-
-# Cancels that still wait: for the confirmation of a streamer, or for their booking.
 
 
 def unconfirmed_cancels(connection: Connection, class_ids: Sequence[str]) -> dict[tuple[str, str], int]:

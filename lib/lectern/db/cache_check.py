@@ -119,9 +119,6 @@ def _of_file(file: FoundFile, row: Cached | None) -> CacheDifference | None:
     return None
 
 
-# A streamer's cache for people: lists it, evicts a rendition by hand, and compares the disk with the database.
-
-
 def cached(connection: Connection) -> list[dict[str, Any]]:
     """The rows of the cache, least recently used first."""
     rows = cache.everything(connection)

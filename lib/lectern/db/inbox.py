@@ -306,9 +306,6 @@ def _mark(connection: Connection, journal: MessageTables, ids: Sequence[int], **
         connection.execute(update(journal.inbox).where(among).values(**values), bind_list(ids))
 
 
-# Keeps one row of a message that several teachers receive, by pairing each receipt with a row new to that teacher.
-
-
 SAME_S = 30.0
 """Seconds within which two teachers receive the same message; the same text later is a second message."""
 

@@ -192,9 +192,6 @@ def oldest_unsent(connection: Connection, journal: MessageTables, now: float | N
     return None if at is None else float(at)
 
 
-# Alarms of the outbox that are passed on to people directly: due when they are sent, then told or given up.
-
-
 class Telling(StrEnum):
     """Whether an alarm was passed on to people; the column is empty for messages that are not to be passed on."""
 

@@ -221,9 +221,6 @@ def _booked(row: Any) -> Booked:  # noqa: ANN401 (a row of SQLAlchemy)
     return Booked(*known, row.streamer, answered=True, received_at=row.received_at, decided_at=row.updated_at, **more)
 
 
-# The status of a teacher's database: counts, transcodings under way, waiting messages, the next class.
-
-
 NEAREST = 5
 """Number of renditions under way that are shown, the nearest to their deadline."""
 

@@ -154,9 +154,6 @@ def _set(connection: Connection, key: RenditionKey, **values: object) -> None:
     )
 
 
-# The teacher's transcodings that need attention, and their owners.
-
-
 log = logging.getLogger("lectern")
 
 
@@ -235,9 +232,6 @@ def _asked_for() -> ColumnElement[bool]:
 def to_be_made() -> ColumnElement[bool]:
     """Selects the renditions that are to be made on our own servers, and are not published yet."""
     return or_(videos.c.step.is_(None), videos.c.step != PUBLISHED) & transcoding(Backend.ECS)
-
-
-# The teacher's requests to the OSS: their owners, their leases, and whether each was made.
 
 
 def open_requests(

@@ -15,9 +15,6 @@ from lectern.i18n import BESIDE, Text, joined, msgid
 from lectern.model.views import Booked, ClassView, EventView, OpenAlarm, Sending, StreamerStatus, StreamerView
 from lectern.states import AiringState, BookingState
 
-# Puts together what several hosts know of a class, before its account is given.
-
-
 NO_REDIS = Text("Redis does not answer")
 """The reason why no streamer was heard of."""
 
@@ -378,9 +375,6 @@ def _ending(view: ClassView) -> str:
 
 def _heading(code: int) -> str:
     return timeline.heading(CODES[code])
-
-
-# How the playout sends a class, in the terms of the class's account.
 
 
 SENT_GAPS = 5

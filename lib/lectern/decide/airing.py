@@ -14,9 +14,6 @@ from lectern.model.views import EventView
 from lectern.states import LIVE_AIRINGS, AiringState
 from lectern.wire.messages import AiringEvent, Release, Report
 
-# What the playout reports of a class: its as-run parts as values, and its events in words.
-
-
 NOT_ON_AIR_S = 5.0
 """Seconds after which an alarm is raised for a class that should be on air, and whose receiver takes nothing."""
 

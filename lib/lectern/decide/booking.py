@@ -28,9 +28,6 @@ from lectern.states import BookingState, RenditionState
 from lectern.wire.fields import read_resolution
 from lectern.wire.messages import Booking, Cancel
 
-# What a booking that is delivered again says differently than the first one.
-
-
 _TIMES = frozenset({"start_time", "end_time"})
 _SHOWN = frozenset({"record_id", "video_resolution", "institution_id"})
 """Fields whose values are shown; a URL may hold a secret, and an unknown field may be long."""
@@ -307,9 +304,6 @@ def _begin(
     if isinstance(attempt, Attempt):
         return BookingVerdict(booking, BookingState.WAITING), attempt
     return _refusal(booking, attempt.code, attempt.message, alarm=True), None
-
-
-# What is decided about a batch of bookings and cancels.
 
 
 @dataclass(frozen=True)

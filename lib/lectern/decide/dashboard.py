@@ -25,9 +25,6 @@ def cache_ahead(needed: Iterable[Needed], now: float) -> list[int]:
     return [sum(size for until, size in ends if until > now + hour * HOUR_S) for hour in range(HOURS)]
 
 
-# Which classes are on air now, which should be and are not, and why: counted over all streamers.
-
-
 MISSED = frozenset({Standing.NOT_ON_AIR, Standing.BROKEN})
 
 

@@ -142,9 +142,6 @@ def silence(age_s: float | None, heard_nothing_s: float, ears_open_s: float) -> 
     return min(heard_nothing_s if age_s is None else age_s, ears_open_s)
 
 
-# What a teacher records of its streamers: one is lost, leased, drained, or back at the old program.
-
-
 DRAIN_AHEAD_S = 120.0
 """Seconds before its start until which a class is moved off a drained streamer: by its start that streamer has
 read that it lost the class, or its lease has expired."""
@@ -268,9 +265,6 @@ def withdraw(changes: Changes, name: str, orders: Sequence[Order]) -> str:
         changes.note("left to the old program", order, Text("{name} was rolled back", name=name))
     number = formatting.counted(len(orders), "class", "classes")
     return f"is back at the old program, which airs its {number}; nothing is moved to another"
-
-
-# Whether a streamer whose lease still runs goes on airing without the control host: a table, read row by row.
 
 
 PEER_S = 300.0

@@ -55,9 +55,6 @@ def place(stems: Sequence[str], loads: Mapping[str, int], slack: float) -> list[
     return placed
 
 
-# How a class ends for the platform: its last event, with the sums of its as-run.
-
-
 OUTCOMES = {
     BookingState.AIRED: "whole",
     BookingState.AIRED_WITH_GAPS: "with_gaps",
@@ -84,9 +81,6 @@ def end(
     sums = {"sent_s": sent.recording_s, "slate_s": sent.slate_s, "missing_s": sent.missing_s}
     facts |= {name: round(seconds, 3) for name, seconds in sums.items()}
     changes.announce(order, "ended", *why, outcome=outcome, sessions=sent.sessions, **facts)
-
-
-# Cancels: take a class back wherever it is, and tell its streamer again until it confirms.
 
 
 EARLY_S = 600.0
@@ -257,9 +251,6 @@ def secondary_of(payload: str) -> Booking | None:
         return None
     booking = Booking.model_validate({**fields, "push_url": url})
     return booking.under(secondary_id(booking.class_id))
-
-
-# What becomes of a class: it proceeds to a streamer, moves to another, or is answered again.
 
 
 ANSWERED = frozenset({BookingState.READY, BookingState.AIRED, BookingState.AIRED_WITH_GAPS, BookingState.BROKEN})

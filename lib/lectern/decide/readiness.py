@@ -248,9 +248,6 @@ def _within(stretch: Stretch, others: Iterable[Stretch]) -> bool:
     return any(other[0] - 2 * GAP_S <= stretch[0] and stretch[1] <= other[1] + 2 * GAP_S for other in others)
 
 
-# What happens when a promised class loses its file: an alarm, and a second download or a refusal.
-
-
 def fetch_again(changes: StreamerChanges, row: Cached, url: str | None, citing: Sequence[Airing], why: str) -> None:
     """Forget the file of *row*, which is lost as *why* says; reserve a download if classes need it.
 

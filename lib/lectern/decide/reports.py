@@ -244,9 +244,6 @@ def _judge_again(changes: Changes, order: Order, sent: SentParts) -> None:
         changes.move(order, order.state, order.code or 0, message)
 
 
-# What a teacher does about classes without news: raise an alarm, send them to their streamer again, close them.
-
-
 TOLD_AGAIN = "told its streamer again"
 """An event that is recorded once for a class: during a long download its repetitions would fill the story."""
 
@@ -331,9 +328,6 @@ def close_cancels(changes: Changes, unconfirmed: Sequence[CancelRow], parts: Map
             sent = SentParts(before=parts.get(row.class_id, ()))
             close_cancel(changes, order, sent, row.deliveries, (errors.ENDED.number, why))
         changes.row(row.class_id, "cancel not confirmed", code=errors.ENDED.number, where=row.streamer or "")
-
-
-# What a streamer says of a class while it is to be aired.
 
 
 def aired(changes: Changes, report: AiringReport) -> None:

@@ -203,9 +203,6 @@ def _danger(class_id: str, start: float, now: float) -> list[str]:
     return [joined((begins, move), BESIDE)]
 
 
-# The story of a class in few lines: what happened many times in a row is one line.
-
-
 NOT_SENT = "not sent"
 """The line of a gap, which stands at its begin and names its end."""
 

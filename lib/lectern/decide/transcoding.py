@@ -164,9 +164,6 @@ def by_record(keys: Iterable[RenditionKey]) -> dict[int, list[Resolution]]:
     return grouped
 
 
-# What the end of a transcoding means for the classes that wait for it: they proceed, or are refused.
-
-
 ENDS = frozenset({Outcome.SUCCEED, Outcome.FAIL, Outcome.TIME_OUT})
 """The outcomes that empty the waiting list of a rendition."""
 
@@ -299,9 +296,6 @@ def _orphans(changes: Changes, key: RenditionKey, waiters: Waiters) -> None:
         changes.answer_class(class_id, code.number, text)
         changes.alarm(code, text, class_id=class_id)
         changes.row(class_id, "refuse", code=code.number, detail=text)
-
-
-# The next transcoding of a rendition: its source URL, backend and deadline; or the reason to refuse it.
 
 
 DAY_S = 86_400

@@ -83,9 +83,6 @@ class Running:
         self.lines.add(out)
 
 
-# The name of a host to log in on.
-
-
 _URL = re.compile(
     r"ssh://(?P<user>[A-Za-z0-9_][A-Za-z0-9_.-]*)@(?P<name>[A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\])(?::(?P<port>[0-9]{1,5}))?/?"
 )

@@ -100,9 +100,6 @@ async def tried(times: int, work: Callable[[int], Awaitable[T]], passes: Callabl
     return await work(times)
 
 
-# Fetches the recording that a job is made from: the ECS host itself downloads it whole from its origin.
-
-
 FETCHES = 4
 """Number of times that the source is fetched before the job is given up."""
 

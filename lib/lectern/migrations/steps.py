@@ -9,8 +9,6 @@ from sqlalchemy import Column, Connection, Table, func, inspect, select, text
 
 from lectern.errors import CallAPerson, Misuse
 
-# What a table looks like now: its columns, keys and indexes in the database.
-
 
 @dataclass(frozen=True)
 class Shape:
@@ -144,9 +142,6 @@ def _ensure_key(table: Table, found: Shape) -> None:
         )
     op.create_index(f"ux_{table.name}_{'_'.join(names)}", table.name, names, unique=True)
     say(f"{table.name}: new unique index on {', '.join(names)}")
-
-
-# What both Alembic environments do: run the revisions in the transaction that the caller has begun.
 
 
 def run() -> None:

@@ -283,9 +283,6 @@ class Needed:
         return self.size_bytes * 8 / self.duration_s if self.duration_s else 0.0
 
 
-# A recording as it looks and sounds from its beginning to its end.
-
-
 @dataclass(frozen=True)
 class Samples:
     """What a look through a whole recording found; times are seconds from its beginning.
@@ -300,9 +297,6 @@ class Samples:
     sounds: tuple[tuple[float, float], ...]
     loudness: float | None
     holes: tuple[tuple[float, float], ...] = ()
-
-
-# What an origin promises of a file; in a module of its own, so that reading rows loads no HTTP client.
 
 
 @dataclass(frozen=True)

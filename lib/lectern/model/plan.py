@@ -22,9 +22,6 @@ from lectern.wire.fields import BACKUP, called
 from lectern.wire.messages import Booking, Message, Release
 from lectern.wire.outgoing import About, Outgoing, OutgoingKind
 
-# What a flow of either role can decide: messages to send, events to keep, and what becomes of the messages it read.
-
-
 S = TypeVar("S", bound=TeacherSettings | StreamerSettings)
 
 

@@ -72,9 +72,6 @@ class WorkerContext:
         return self._trusted
 
 
-# Work on many classes, done a little at a time between the ticks of the sending loop.
-
-
 SLICE_S = 0.002
 """Seconds for which such work holds the sending loop at once."""
 
@@ -86,9 +83,6 @@ async def in_slices(work: Iterable[object]) -> None:
         if time.perf_counter() > until:
             await asyncio.sleep(0)
             until = time.perf_counter() + SLICE_S
-
-
-# The name of this release.
 
 
 LIBRARY = Path(__file__).resolve().parents[2]

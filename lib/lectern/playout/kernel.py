@@ -94,9 +94,6 @@ def die_with(parent: int) -> None:
         raise SystemExit(1)
 
 
-# What the playout says of its faults: lines in the log of its unit, and a context that keeps one from the rest.
-
-
 class Isolated:
     """A context in which a fault of one class or request harms no other: it is kept. Errors of *through* are raised."""
 

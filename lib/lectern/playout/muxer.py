@@ -9,8 +9,6 @@ from lectern.playout import flv
 from lectern.playout.demuxer import Demuxer
 from lectern.playout.session import Mark, Session
 
-# What must precede a file's pictures and sounds: its metadata and headers, once in each session.
-
 
 class Item(NamedTuple):
     """A message: *at_ms* is its position in the class."""
@@ -201,9 +199,6 @@ class Muxer:
         if at_ms < self._from_ms:
             return False
         return kind != flv.PICTURE or not self._awaits_key or flv.is_keyframe(kind, body)
-
-
-# Packs the due messages of a class into batches, and sends each batch with its mark in the journal.
 
 
 BATCH_BYTES = 128 * 1024

@@ -20,9 +20,6 @@ from lectern.playout.session import Broken, Journal, Session
 from lectern.playout.source import BEHIND_MS, FROM_THE_START_MS, Source
 from lectern.playout.timetable import ScheduledClass
 
-# A push's line to its receiver: first an attempt to connect, then the one session over the connection.
-
-
 _Wanted = tuple[ScheduledClass, int, Callable[[], dict[str, Any]]]
 
 
@@ -122,9 +119,6 @@ class Connection:
                 self._begin()
         finally:
             self._station.handle(0)
-
-
-# Backoff: how long to wait before a broken session is replaced by a new one.
 
 
 FIRST_S, LAST_S = 0.1, 5.0

@@ -65,9 +65,6 @@ def _inside(address: ipaddress.IPv6Address) -> Iterator[Address]:
 _TRANSLATED = [ipaddress.IPv6Network(prefix) for prefix in ("64:ff9b::/96", "64:ff9b:1::/48", "::/96")]
 
 
-# The files that a class is made of.
-
-
 @dataclass(frozen=True)
 class Files:
     """The files; a recording that ends more than a second before *needed_ms* is broken (None: it may end anywhere)."""

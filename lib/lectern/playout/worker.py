@@ -287,9 +287,6 @@ def check(folder: Path) -> None:
         timetable.difference(folder / timetable.NAME, ())
 
 
-# What is done for each request on the control socket.
-
-
 TAKE_S = 5.0
 """Seconds in which a timetable is taken over, or the answer names the one before; a client gives up after 10 s."""
 TRY_S = 5.0

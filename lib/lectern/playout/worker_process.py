@@ -187,9 +187,6 @@ class Child:
         self.pipe.close()
 
 
-# A page of memory that holder and workers share: the end of the lease, and what the worker does at the moment.
-
-
 _DOUBLE = struct.Struct("=d")
 _NUMBER = struct.Struct("=Q")
 _LEASE, _TICK, _HANDLED = 0, 64, 128

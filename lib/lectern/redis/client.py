@@ -22,9 +22,6 @@ from lectern.redis.publish import STREAM_BOUND, Sent, send
 from lectern.redis.pubsub import Subscription
 from lectern.redis.streams import Streams
 
-# The status that a streamer sends beside its heartbeat, for its teacher's accounts, counts and page.
-
-
 log = logging.getLogger("lectern")
 _WORDS = TypeAdapter(StreamerStatus)
 MOST_BYTES = 512 * 1024

@@ -230,9 +230,6 @@ def check(rules: Sequence[Rule]) -> None:
                     )
 
 
-# Looks whether the keys that a host uses in Redis are of the type that it needs.
-
-
 def expected_types(settings: Settings) -> Mapping[str, str]:
     """The keys that a host of these *settings* uses, and the type of each."""
     hashes = [settings.streamers_key, f"{settings.streamers_key}:lease", f"{settings.streamers_key}:claims"]

@@ -75,9 +75,6 @@ class Failed(LecternError):
         self.answer = answer
 
 
-# How the rollout's sentences name things: any file name readably, any number of things within a line.
-
-
 MOST = 5
 """Greatest number of things of one kind that a sentence names."""
 

@@ -286,9 +286,6 @@ class AiringReport(Message, comes_by="report_stream", goes_to="report"):
     args: dict[str, Any] | None = None
 
 
-# The messages that change a booked class.
-
-
 class Change(Message, comes_by="change_channel", goes_to="change"):
     """New times, push URLs or another recording of a booked class; what is absent stays as it is.
 

@@ -94,9 +94,6 @@ def _tar(folder: Path, target: Path, left_out: Iterable[Path]) -> subprocesses.F
     return done
 
 
-# A host's files before the window changes them: kept byte for byte, with mode and owner, to be restored.
-
-
 class KeptFile(BaseModel):
     """One file as it was; *stored* is the name of its copy. Both are None if there was no such file."""
 

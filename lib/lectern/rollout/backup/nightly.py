@@ -179,9 +179,6 @@ def refuse_small_disk(database: Store, place: Path, remedy: str, more_bytes: int
         )
 
 
-# Backups are copied off the host by SFTP, to a machine whose host key is known.
-
-
 COPY_TIMEOUT_S = 3600.0
 CONNECT_TIMEOUT_S = 20
 _PLAIN = re.compile(r"[A-Za-z0-9_./@:-]+")

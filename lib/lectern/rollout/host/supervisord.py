@@ -216,9 +216,6 @@ def as_before(
     return list(done.values())
 
 
-# Waits until the new program runs and answers with its version, and says what was seen last if it does not.
-
-
 ASK_TIMEOUT_S = 10.0
 """Seconds for one answer; a busy host answers late, and is well all the same."""
 DEAD_AFTER_S = 3.0

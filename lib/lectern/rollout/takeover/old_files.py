@@ -195,9 +195,6 @@ def _first_time_s(file: BinaryIO) -> float | None:
     return None
 
 
-# Moves of files that can be undone: recorded before the first move, found again after a crash.
-
-
 @dataclass(frozen=True, slots=True)
 class FileMove:
     """A renaming of a file, link or folder; *size_bytes* and *mtime_ns* matter only for a file."""
@@ -323,9 +320,6 @@ def _is_same(status: os.stat_result | None, move: FileMove) -> bool:
     return not stat.S_ISREG(status.st_mode) or (status.st_size, status.st_mtime_ns) == (move.size_bytes, move.mtime_ns)
 
 
-# Which old file is which rendition: by the classes that name it, by its place, or not at all; and where it goes.
-
-
 _UNKNOWN = ""
 """The stem of a recording whose record nobody knows."""
 
@@ -428,9 +422,6 @@ def match(scanned: Sequence[FoundRecording], claims: Claims, video_root: Path) -
         recordings[stem] = Recording(stem, newest, place, looked.duration_s)
         strange += [Strange(other, f"another file of {stem} is kept") for other, _ in others]
     return Matched(recordings, tuple(sorted(strange, key=lambda file: file.found.path)))
-
-
-# -- where each file goes: a recording to the name of its record_id, any other to the quarantine ---------------------
 
 
 def to_move(matched: Matched) -> tuple[Recording, ...]:

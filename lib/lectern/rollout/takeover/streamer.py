@@ -23,9 +23,6 @@ from lectern.rollout.takeover.old_files import Claims, Matched, Recording, Scan,
 from lectern.states import LIVE_AIRINGS, AiringState, FileState
 from lectern.storage import cache_dir
 
-# Makes the old program's classes and recordings ours: which rows change, and the transaction that changes them.
-
-
 Values = dict[str, Any]
 _NO_FILE = OldFileRow("")
 _NO_TEXT = re.compile("[\ud800-\udfff]")
@@ -236,9 +233,6 @@ def _owner(video_root: Path, database: Path | None) -> Owner:
     return replace(Owner.of(video_root if video_root.is_dir() else database or Path.cwd()), mode=0o755)
 
 
-# -- why not -------------------------------------------------------------------------------------------------------
-
-
 def _of_places(known: Known, scan: Scan, video_root: Path, database: Path | None) -> Iterator[str]:
     """Folders that cannot be put in order, and rows that cannot be named."""
     if video_root.exists() and not video_root.is_dir():
@@ -274,9 +268,6 @@ def _unobtainable(judged: Judged, matched: Matched) -> Iterator[str]:
 def _bounded(refusals: Sequence[str]) -> tuple[str, ...]:
     more = len(refusals) - MOST_REFUSALS
     return (*refusals[:MOST_REFUSALS], f"and {more} more") if more > 0 else tuple(refusals)
-
-
-# -- what is said --------------------------------------------------------------------------------------------------
 
 
 _CLASS = ("class", "classes")

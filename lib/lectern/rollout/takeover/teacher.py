@@ -29,9 +29,6 @@ from lectern.wire.fields import is_name
 from lectern.wire.messages import Booking
 from lectern.wire.parser import MAX_BODY_BYTES, parse
 
-# Reads what the old program left in Redis: its waiting lists, and the bookings of their classes.
-
-
 SLICE = 200
 """Number of classes that are looked at together: each booking can have 64 KiB."""
 
