@@ -26,11 +26,12 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
-from lectern import urls
+from lectern import urls, windows
 from lectern.allowlist import Allowlist
 from lectern.errors import Misuse
 from lectern.i18n import languages
 from lectern.states import Role
+from lectern.windows import Windows
 from lectern.wire.fields import a_name
 
 # The teacher's old JSON config: two documented times, in milliseconds.
@@ -162,6 +163,22 @@ def _known_language(language: str) -> str:
     return language
 
 
+def _known_zone(name: str) -> str:
+    windows.time_zone(name)
+    return name
+
+
+def _some_windows(text: str) -> str:
+    Windows.parsed(text)
+    return text
+
+
+def _no_rates(text: str) -> str:
+    if "=" in text:
+        raise ValueError("must be windows without rates, such as 00:00-06:30, 22:00-24:00")
+    return _some_windows(text)
+
+
 exported: dict[str, str] = {}
 """What this process has put into its environment for Prefect, by setting; it is no source of settings."""
 
@@ -219,6 +236,8 @@ class Common(BaseSettings):
     prune_interval_s: Live[float] = Field(600, gt=0)
     backup_dir: Live[Path] = BACKUP_DIR
     http_timeout_s: Live[float] = Field(10, gt=0)
+    timezone: Live[Annotated[str, AfterValidator(_known_zone)]] = ""
+    ready_before_s: Live[float] = Field(7200, ge=0)
 
     @field_validator("*", mode="before")
     @classmethod
@@ -400,6 +419,7 @@ class TeacherSettings(Common):
     event_webhook_secret: Live[SecretStr | None] = None  # whsec_ and base64
     streamer_lost_after_s: Live[float] = Field(60, gt=0)
     streamer_load_slack: Live[float] = Field(1.25, ge=1)
+    transcode_windows: Live[Annotated[str, AfterValidator(_no_rates)]] = ""
 
     @classmethod
     def to_look(cls) -> Self:
@@ -441,18 +461,14 @@ class TeacherSettings(Common):
         return self.teacher_database_url.get_secret_value().startswith("postgres")
 
     @property
+    def windows(self) -> Windows:
+        """When recordings are transcoded by ECS that need not be ready at once."""
+        return Windows.parsed(self.transcode_windows, self.timezone)
+
+    @property
     def bind(self) -> str:
         """The ``host:port`` on which the teacher answers HTTP; empty if it does not."""
         return self.api_bind
-
-
-_RATE = r"^\d+(\.\d+)?[kKmMgG]?$"
-
-
-def _rate_bytes(rate: str) -> float:
-    """Bytes a second, as wget reads them; 0 is no limit."""
-    units = {"k": 1024.0, "m": 1024.0**2, "g": 1024.0**3}
-    return (float(rate.rstrip("kKmMgG")) or math.inf) * units.get(rate[-1].lower(), 1.0)
 
 
 class StreamerSettings(Common):
@@ -463,11 +479,12 @@ class StreamerSettings(Common):
     streamer_database_url: AtRestart[SecretStr] = SecretStr("sqlite:///task_list.db")
     video_root: AtRestart[Path] = Path("/home/video")
     wget_path: NextDownload[str] = "/usr/bin/wget"
-    download_rate: Live[str] = Field("1000k", pattern=_RATE)
-    host_rate: Live[str] = Field("0", pattern=_RATE)
+    download_rate: Live[str] = Field("1000k", pattern=windows.RATE)
+    host_rate: Live[str] = Field("0", pattern=windows.RATE)
     max_video_num: Live[int] = Field(1000, ge=1)
     max_video_size: Live[float] = Field(1000, gt=0, allow_inf_nan=False)
     max_downloads: Live[int] = Field(4, ge=1)
+    download_windows: Live[Annotated[str, AfterValidator(_some_windows)]] = ""
     download_tries: NextDownload[int] = Field(
         4, ge=1, le=10
     )  # the backoff doubles: the tenth try comes after 17 minutes
@@ -498,12 +515,17 @@ class StreamerSettings(Common):
     @property
     def download_rate_bytes(self) -> float:
         """Bytes a second that a download may take; infinite without a limit."""
-        return _rate_bytes(self.download_rate)
+        return windows.rate_bytes(self.download_rate)
 
     @property
     def host_rate_bytes(self) -> float:
         """Bytes a second that pushes and downloads may take together; infinite without a limit."""
-        return _rate_bytes(self.host_rate)
+        return windows.rate_bytes(self.host_rate)
+
+    @property
+    def windows(self) -> Windows:
+        """When recordings are downloaded that need not come at once, and at which rate all together."""
+        return Windows.parsed(self.download_windows, self.timezone)
 
     @property
     def max_bytes(self) -> int:

@@ -195,6 +195,16 @@ def test_two_thirds_of_the_settings_need_no_restart() -> None:
     assert sum(one is not Cost.RESTART for one in costs.values()) >= len(costs) * 2 / 3
 
 
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("download_windows", "6-7"), ("transcode_windows", "00:00-06:00=1m"), ("timezone", "Mars/Olympus")],
+)
+def test_windows_that_cannot_be_read_are_refused_by_their_name(name: str, text: str) -> None:
+    role = TeacherSettings if name == "transcode_windows" else StreamerSettings
+    with pytest.raises(Misuse, match=name.upper()):
+        role.load(transcode_sign_key="a secret", **{name: text})
+
+
 def config(**fields: object) -> Path:
     path = Path("config.json").absolute()
     path.write_text(json.dumps(fields))

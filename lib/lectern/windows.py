@@ -1,0 +1,141 @@
+"""Windows of the day in which something may be done, at which rate, and when so many bytes will have come."""
+
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, tzinfo
+from functools import cache
+from itertools import pairwise
+from zoneinfo import ZoneInfo
+
+RATE = r"^\d+(\.\d+)?[kKmMgG]?$"
+DAY_S = 86_400
+FAR_S = 60 * DAY_S
+"""Seconds that a forecast looks ahead, or back; what is not done by then is never done."""
+
+_WINDOW = re.compile(r"(\d\d):(\d\d)-(\d\d):(\d\d)(?:=(\d+(?:\.\d+)?[kKmMgG]?))?")
+_UNITS = {"k": 1024.0, "m": 1024.0**2, "g": 1024.0**3}
+
+
+def rate_bytes(rate: str) -> float:
+    """Bytes a second, as wget reads them; 0 is no limit."""
+    return (float(rate.rstrip("kKmMgG")) or math.inf) * _UNITS.get(rate[-1].lower(), 1.0)
+
+
+@cache
+def time_zone(name: str) -> tzinfo | None:
+    """The time zone *name*; None, the host's own, if it is empty. Raises ValueError if the host does not know it."""
+    try:
+        return ZoneInfo(name) if name else None
+    except (OSError, ValueError, LookupError) as error:
+        raise ValueError(f"{name!r:.40}: no such time zone; write one such as Asia/Shanghai, or none") from error
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Windows in seconds of the day by the clock of *zone*, in their order, each with its bytes a second.
+
+    When clocks are changed, a window is open while the clock shows its times: it may be an hour longer, or shorter.
+    """
+
+    spans: tuple[tuple[int, int, float], ...] = ((0, DAY_S, math.inf),)
+    zone: tzinfo | None = None
+
+    @classmethod
+    @cache
+    def parsed(cls, text: str, timezone: str = "") -> "Windows":
+        """Read ``00:00-06:30=20m, 22:00-24:00``; empty is always. Raises ValueError that says what is wrong.
+
+        A window may go on after midnight; without a rate it has no limit.
+        """
+        spans: list[tuple[int, int, float]] = []
+        for part in (part.strip() for part in text.split(",") if part.strip()):
+            if (found := _WINDOW.fullmatch(part)) is None:
+                raise ValueError(
+                    f"{part!r:.40} cannot be read; write 00:00-06:30=20m, 22:00-24:00, or nothing for always"
+                )
+            begin, end = (int(found[n]) * 3600 + int(found[n + 1]) * 60 for n in (1, 3))
+            if begin >= DAY_S or end > DAY_S or int(found[2]) > 59 or int(found[4]) > 59 or begin == end:
+                raise ValueError(f"{part!r}: its times must be two of 00:00 to 24:00")
+            if found[5] is not None and not float(found[5].rstrip("kKmMgG")):
+                raise ValueError(f"{part!r}: leave the rate away for no limit, or the window for no download")
+            rate = math.inf if found[5] is None else rate_bytes(found[5])
+            spans += [(begin, end, rate)] if begin < end else [(0, end, rate), (begin, DAY_S, rate)]
+        spans = sorted(span for span in spans if span[0] < span[1]) or list(cls.spans)
+        for before, after in pairwise(spans):
+            if before[1] > after[0]:
+                raise ValueError(f"{_clock(after[0])} to {_clock(min(before[1], after[1]))} is in two windows")
+        return cls(tuple(spans), time_zone(timezone))
+
+    def rate_at(self, at: float) -> float:
+        """Bytes a second of all downloads together at *at* (epoch seconds); 0 outside the windows."""
+        second = self._second(math.floor(at))
+        return next((rate for begin, end, rate in self.spans if begin <= second < end), 0.0)
+
+    def ahead(self, at: float) -> Iterator[tuple[float, float, float]]:
+        """Begin, end and rate of each piece of time from *at* on, for FAR_S seconds; a gap's rate is 0."""
+        last = at + FAR_S
+        while at < last:
+            until = self._edge(math.floor(at))
+            yield at, until, self.rate_at(at)
+            at = until
+
+    def ends(self, left_bytes: float, begin: float, each_bytes: float = math.inf) -> float:
+        """When *left_bytes* begun at *begin* will have come, if no more than *each_bytes* a second may come."""
+        if left_bytes <= 0:
+            return begin
+        for at, until, rate in self.ahead(begin):
+            took_s = left_bytes / bytes_a_second if (bytes_a_second := min(rate, each_bytes)) else math.inf
+            if took_s <= until - at:
+                return at + took_s
+            left_bytes -= bytes_a_second * (until - at)
+        return math.inf
+
+    def latest_begin(self, left_bytes: float, deadline: float, each_bytes: float = math.inf) -> float:
+        """When *left_bytes* must be begun at the latest, to have come at *deadline*."""
+        at = deadline
+        while left_bytes > 0 and at > deadline - FAR_S:
+            since = self._edge(math.ceil(at), -1)
+            took_s = (
+                left_bytes / bytes_a_second if (bytes_a_second := min(self.rate_at(since), each_bytes)) else math.inf
+            )
+            if took_s <= at - since:
+                return at - took_s
+            left_bytes -= bytes_a_second * (at - since)
+            at = since
+        return at if left_bytes <= 0 else -math.inf
+
+    def _second(self, at: int) -> int:
+        local = datetime.fromtimestamp(at, self.zone)
+        return local.hour * 3600 + local.minute * 60 + local.second
+
+    def _offset_s(self, at: int) -> float:
+        local = datetime.fromtimestamp(at, self.zone)
+        offset = (local if self.zone else local.astimezone()).utcoffset()
+        return offset.total_seconds() if offset is not None else 0.0
+
+    def _edge(self, at: int, step: int = 1) -> int:
+        """The next time after *at* at which a window may begin or end, or clocks are changed; *step* -1: before it."""
+        edges = {0, DAY_S, *(edge for begin, end, _ in self.spans for edge in (begin, end))}
+        if step > 0:
+            second = self._second(at)
+            edge = at + min(edge for edge in edges if edge > second) - second
+        else:
+            second = self._second(at - 1)
+            edge = at - 1 + max(edge for edge in edges if edge <= second) - second
+        near, far = (at, edge) if step > 0 else (at - 1, edge)
+        offset = self._offset_s(near)
+        if self._offset_s(far) == offset:
+            return edge
+        while abs(far - near) > 1:
+            middle = (near + far) // 2
+            near, far = (middle, far) if self._offset_s(middle) == offset else (near, middle)
+        return max(near, far)
+
+
+def _clock(second: int) -> str:
+    return f"{second // 3600:02}:{second // 60 % 60:02}"
+
+
+ALWAYS = Windows()
