@@ -26,6 +26,7 @@ from lectern.decide.bandwidth import Shares
 from lectern.errors import Caught, ErrorCode
 from lectern.model.facts import InboxMessage
 from lectern.model.tables.shared import MessageTables
+from lectern.model.views import Network
 from lectern.redis.client import Bus
 from lectern.redis.pubsub import heed_cancel
 from lectern.settings import StreamerSettings, TeacherSettings
@@ -306,6 +307,7 @@ class StreamerHost(Host[StreamerSettings]):
     cache_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     shares: Shares = field(default_factory=Shares)  # what downloads may take of the network
     shared_at: float = -math.inf  # when that was found, monotonic
+    network: Network = field(default_factory=Network)
     downloaded: dict[str, int] = field(default_factory=dict)  # bytes that are there of each download under way
 
 

@@ -15,6 +15,7 @@ from lectern.decide import bandwidth as decide
 from lectern.decide.bandwidth import Bounds, Download, Pushes, Shares
 from lectern.errors import TryAgain
 from lectern.model.facts import Cached, Needed
+from lectern.model.views import Network
 from lectern.states import FileState
 from lectern.storage import cache_dir, wget
 from lectern.storage.origin import RemoteFile
@@ -32,7 +33,7 @@ LOOK_S, ASK_S = 0.5, 2.0
 
 
 class Governor:
-    """Finds, while there are downloads, what each of them may take."""
+    """Finds what the pushes need, and what each download may take."""
 
     def __init__(self, host: StreamerHost) -> None:
         self._host = host
@@ -49,20 +50,30 @@ class Governor:
     async def step(self) -> None:
         """Look once."""
         host, now = self._host, time.time()
+        its = host.settings
+        if time.monotonic() - self._read_at >= READ_S:
+            self._needed = await host.read_tx(airings.needed, now, now + decide.AHEAD_S + READ_S)
+            self._read_at = time.monotonic()
+        need_bytes = decide.push_bytes(self._needed, now)
+        bounds = Bounds(its.host_rate_bytes, its.download_rate_bytes, its.max_downloads)
+        await self._share_out(bounds, need_bytes, now)
+        uses = {"push": need_bytes, "download": sum(host.shares.rates.values()), "bound": bounds.host_bytes}
+        for use, each in uses.items():
+            metrics.BANDWIDTH.labels(use).set(each if math.isfinite(each) else math.nan)
+        finite = {use: each if math.isfinite(each) else None for use, each in uses.items()}
+        host.network = Network(need_bytes, finite["download"], finite["bound"])
+
+    async def _share_out(self, bounds: Bounds, need_bytes: float, now: float) -> None:
+        host = self._host
         rows, starts = await host.read_tx(_under_way, sorted(host.in_progress))
         if not rows:
             host.shares, host.shared_at = Shares(), -math.inf
-            metrics.BANDWIDTH.labels("download").set(0)
             return
         some = [
             Download(one.stem, one.size_bytes - host.downloaded.get(one.stem, 0), starts.get(one.stem, math.inf))
             for one in rows
         ]
-        if time.monotonic() - self._read_at >= READ_S:
-            self._needed, self._read_at = await host.read_tx(airings.needed, now), time.monotonic()
-        pushes = Pushes(decide.push_bytes(self._needed, now), await self._behind_s())
-        its = host.settings
-        bounds = Bounds(its.host_rate_bytes, its.download_rate_bytes, its.max_downloads)
+        pushes = Pushes(need_bytes, await self._behind_s())
         before, host.shares = host.shares, decide.shared_out(some, bounds, pushes, host.shares, now)
         host.shared_at = time.monotonic()
         if (before.waiting, before.share < 1) != (host.shares.waiting, host.shares.share < 1):
@@ -73,9 +84,6 @@ class Governor:
                 100 * host.shares.share,
                 pushes.behind_s,
             )
-        uses = {"push": pushes.need_bytes, "download": sum(host.shares.rates.values()), "bound": bounds.host_bytes}
-        for use, each in uses.items():
-            metrics.BANDWIDTH.labels(use).set(each if math.isfinite(each) else math.nan)
 
     async def _behind_s(self) -> float:
         """How far the class that is furthest behind the clock is behind; 0 if the playout does not say."""

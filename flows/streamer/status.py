@@ -39,7 +39,7 @@ async def say(host: StreamerHost) -> None:
             coming, due = await host.read_tx(ahead, time.time()), time.monotonic() + AHEAD_EVERY_S
         own = replace(await host.read_tx(word, settings, time.time()), ahead=coming)
         own = replace(own, sendings=await _sent(host, own.sendings), dead_air=host.dead_air)
-        own = replace(own, bandwidth=in_words(host.shares))
+        own = replace(own, bandwidth=in_words(host.shares), network=host.network)
         await host.bus.say(settings.streamers_key, settings.name, own)
         await asyncio.sleep(settings.heartbeat_interval_s)
 

@@ -18,6 +18,8 @@ from lectern.allowlist import Allowlist
 from lectern.db import cache
 from lectern.decide import bandwidth as decide
 from lectern.decide.bandwidth import Shares
+from lectern.model.views import Network
+from lectern.states import AiringState
 from lectern.storage import cache_dir, origin
 from tests import rows
 from tests.effects.conftest import Origin
@@ -141,3 +143,20 @@ async def test_without_a_governor_a_download_keeps_to_its_own_limit(host: Stream
     let(host, 0)
     host.shared_at -= 31
     assert bandwidth.rate(host, STEM) == math.inf
+
+
+async def test_the_heartbeat_says_what_pushes_need_and_downloads_may_take(
+    host: StreamerHost, governed: Callable[[float], None]
+) -> None:
+    """As numbers, for a picture of it; also while nothing is downloaded."""
+    now = float(int(time.time()))
+    with host.engine.begin() as connection:
+        rows.reserve(connection, host.settings.video_root, "7777", 1_250_000, "http://h/7777.flv", now)
+        rows.add(connection, rows.prepare("c-1", 7777, now - 5, 10), AiringState.WAITING, "7777", now)
+    governor = Governor(host)
+    await governor.step()
+    assert host.network == Network(push=125_000, download=1_024_000, bound=None)
+    host.in_progress.clear()
+    host.settings = host.settings.model_copy(update={"host_rate": "1m"})
+    await governor.step()
+    assert host.network == Network(push=125_000, download=0, bound=1_048_576)

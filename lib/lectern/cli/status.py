@@ -125,6 +125,7 @@ def _streamer(word: StreamerStatus | None, booked: int, on_air: int) -> dict[str
         "used_num": word.used.num,
         "max_num": word.bound.num,
         "bandwidth": word.bandwidth,
+        "network": asdict(word.network),
     }
 
 

@@ -154,9 +154,9 @@ def due(connection: Connection, started_before: float, ends_after: float) -> lis
     return [airing for airing in airings if airing.start_time <= started_before and airing.end_time > ends_after]
 
 
-def needed(connection: Connection, now: float) -> list[Needed]:
-    """The room in the cache that classes need which are not over at *now*, and until when."""
-    coming = [airing for airing in live(connection) if airing.end_time > now]
+def needed(connection: Connection, now: float, begins_before: float = math.inf) -> list[Needed]:
+    """The room in the cache that classes need which are not over at *now* and begin before then, and until when."""
+    coming = [airing for airing in live(connection, begins_before) if airing.end_time > now]
     rows = cache.by_stem(connection, {airing.stem for airing in coming})
     sized = [(airing, rows[airing.stem]) for airing in coming if airing.stem in rows]
     return [

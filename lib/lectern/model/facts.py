@@ -279,8 +279,9 @@ class Needed:
 
     @property
     def bits_a_second(self) -> float:
-        """Its average rate on air; 0 if the duration is unknown."""
-        return self.size_bytes * 8 / self.duration_s if self.duration_s else 0.0
+        """Its average rate on air; a recording that is still to come is taken to be as long as its class."""
+        length_s = self.duration_s or self.until - self.start
+        return self.size_bytes * 8 / length_s if length_s > 0 else 0.0
 
 
 @dataclass(frozen=True)

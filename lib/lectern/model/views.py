@@ -173,6 +173,15 @@ class ClassView:
 
 
 @dataclass(frozen=True)
+class Network:
+    """What a streamer's network is used for, in bytes a second; None: without a limit, or not known."""
+
+    push: float = 0.0  # what the classes on air need, and those of the next minutes
+    download: float | None = 0.0  # what the downloads may take together
+    bound: float | None = None  # what pushes and downloads may take together
+
+
+@dataclass(frozen=True)
 class StreamerStatus:
     """A streamer's last heartbeat: what it sends, what its checks found, its open alarms, and its limits."""
 
@@ -187,4 +196,5 @@ class StreamerStatus:
     dead_air: Mapping[str, Sentence] = field(default_factory=dict)  # the dead air of its classes
     ahead: Mapping[str, Sequence[float]] = field(default_factory=dict)  # the next 24 hours in bytes
     bandwidth: Sentence = ""  # what its downloads may take of the network, if there are any
+    network: Network = field(default=Network())
     silent_s: float | None = None  # seconds since its last heartbeat, if that is too long
