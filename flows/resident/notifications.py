@@ -16,7 +16,7 @@ from lectern import errors, notify
 from lectern.db import incidents, outbox
 from lectern.db.outbox import Telling
 from lectern.errors import TryAgain
-from lectern.i18n import Text
+from lectern.i18n import Text, labelled
 from lectern.redis.connection import asking
 from lectern.timing import backoff_s
 from lectern.urls import plain
@@ -139,13 +139,7 @@ async def watch_redis(host: Host[Any]) -> None:
                     away_s=now - well_at,
                     why=plain(error.__cause__ or error),
                 )
-                await failures.raised(
-                    host,
-                    "redis",
-                    errors.REDIS_AWAY,
-                    Text("{thing}: {what}", thing=host.settings.name, what=why),
-                    tell_people,
-                )
+                await failures.raised(host, "redis", errors.REDIS_AWAY, labelled(host.settings.name, why), tell_people)
         await asyncio.sleep(PING_AGAIN_S)
 
 

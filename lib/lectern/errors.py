@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from lectern.i18n import ENGLISH, Text, msgid, translated
+from lectern.i18n import ENGLISH, Text, labelled, msgid, translated
 from lectern.playout.kernel import Isolated
 from lectern.urls import redact
 
@@ -140,7 +140,7 @@ def alarm_in(language: str, code: int, message: str) -> str:
     """The *message* of an alarm in *language*: behind what its code means, because words of programs stay English."""
     if language == ENGLISH or code not in CODES:
         return translated(message, language)
-    return translated(Text("{thing}: {what}", thing=CODES[code].meaning, what=message), language)
+    return translated(labelled(CODES[code].meaning, message), language)
 
 
 class Caught(Isolated):

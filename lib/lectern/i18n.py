@@ -212,6 +212,11 @@ def joined(parts: Iterable[str], between: str = msgid("{first}; {second}")) -> s
     return reduce(lambda first, second: Text(between, first=first, second=second), known) if known else ""
 
 
+def labelled(thing: object, what: object) -> Text:
+    """*what* is said of *thing*, behind its name."""
+    return Text("{thing}: {what}", thing=thing, what=what)
+
+
 BESIDE = msgid("{first} {second}")
 """How two whole sentences stand together."""
 
@@ -300,7 +305,7 @@ def _whole(english: str, language: str, deep: int) -> Text | None:
     thing = _whole(name, language, deep + 1) if rest and (what is None or " " in name) else None
     if thing is None and (what is None or " " in name):
         return None
-    return Text("{thing}: {what}", thing=thing or name, what=what or rest)
+    return labelled(thing or name, what or rest)
 
 
 def _of_gaps(form: _Form, gaps: Mapping[str, str], language: str, deep: int) -> Text | None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Engine
 
-from lectern.db.engine import open_database
+from lectern.db.engine import open_database, open_to_read
 from lectern.errors import CallAPerson
 from lectern.rollout.backup import sqlite
 from lectern.rollout.backup.copy import sha256
@@ -187,7 +187,7 @@ def test_a_look_leaves_nothing_beside_a_database_and_changes_no_byte_of_it(live:
     with closing(sqlite3.connect(live)) as connection:
         connection.execute(f"PRAGMA journal_mode={mode}")
     before = {path: path.read_bytes() for path in live.parent.iterdir()}
-    with closing(sqlite.opened(live)) as connection:
+    with closing(open_to_read(live)) as connection:
         assert sqlite.rows(connection.execute) == {"a": 199, "b": 199}
     assert {path: path.read_bytes() for path in live.parent.iterdir()} == before
 
@@ -206,7 +206,7 @@ def test_a_look_leaves_the_wal_of_a_killed_writer_as_it_is(live: Path) -> None:
     code = WRITER.replace("number += 1\n", "number += 1\n    import os; number == 7 and os.kill(os.getpid(), 9)\n")
     subprocess.run([sys.executable, "-c", code, str(live), "WAL"], check=False, capture_output=True)
     before = {path.name: path.read_bytes() for path in live.parent.iterdir() if not path.name.endswith("-shm")}
-    with SqliteFile(live).untouched(), closing(sqlite.opened(live)) as connection:
+    with SqliteFile(live).untouched(), closing(open_to_read(live)) as connection:
         assert sqlite.rows(connection.execute) == {"a": 199 + 7, "b": 199 + 7}
     after = {path.name: path.read_bytes() for path in live.parent.iterdir() if not path.name.endswith("-shm")}
     assert after == before

@@ -17,7 +17,7 @@ from lectern.decide.dashboard import tally
 from lectern.decide.leases import Presence, listed
 from lectern.errors import LecternError
 from lectern.formatting import padded
-from lectern.i18n import ENGLISH, Text, joined, msgid, translated
+from lectern.i18n import ENGLISH, Text, joined, labelled, msgid, translated
 from lectern.model.views import ClassView, StreamerStatus
 from lectern.settings import TeacherSettings
 from lectern.states import BookingState
@@ -180,7 +180,7 @@ def _streamers(to: _Lines, found: Mapping[str, Any]) -> None:
         to.add(msgid("streamer"), Text("not known, because Redis does not answer"), style="yellow")
         return
     for name, one in found["streamers"].items():
-        to.add("streamer", Text("{thing}: {what}", thing=name, what=joined(_of_streamer(to, one))))
+        to.add("streamer", labelled(name, joined(_of_streamer(to, one))))
     if all(one.get("state") in {Presence.LOST, Presence.STOPPED} for one in found["streamers"].values()):
         to.add("streamer", Text("none is alive"), style="red")
 
@@ -199,7 +199,7 @@ def _on_air(to: _Lines, found: Mapping[str, Any]) -> None:
     to.add("on air", *parts)
     for these in (missing, unknown):
         for one in these[:MISSING]:
-            to.below(Text("{thing}: {what}", thing=one["class_id"], what=one["why"]))
+            to.below(labelled(one["class_id"], one["why"]))
         if len(these) > MISSING:
             to.below(Text("and {n:,} more", n=len(these) - MISSING))
 

@@ -3,9 +3,7 @@
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
 
-from pydantic_core import from_json
 from sqlalchemy import Connection, func, select
 
 from lectern.db import airings, as_run, bookings, dead_air, events, incidents, transcodings
@@ -19,7 +17,7 @@ from lectern.model.tables.teacher import orders, streamers, videos
 from lectern.model.views import Booked, Check, ClassView, EventView, Sending, StreamerView, TranscodeView
 from lectern.states import AiringState, InboxState
 from lectern.urls import redact_url
-from lectern.wire.parser import author_of
+from lectern.wire.parser import author_of, fields_of
 
 ON_AIR = "on air"
 BROKE_OFF = ("push broke off", "push refused", "nothing to send")
@@ -151,7 +149,7 @@ def at_streamer(connection: Connection, host: str, class_id: str, now: float) ->
     alarms = incidents.about(connection, streamer_tables.journal, host, class_id)
     return ClassView(
         class_id,
-        cited=_cited(connection, airing),
+        cited=_cited(airing),
         streamer=host,
         sending=sendings(connection, [airing]).get(class_id) if now >= airing.start_time else None,
         check=checks(connection, [class_id]).get(class_id),
@@ -167,7 +165,7 @@ def booked(connection: Connection, order: Order) -> Booked:
     columns = (orders.c.institution_id, orders.c.received_at, orders.c.updated_at, orders.c.answered_at)
     row = connection.execute(select(*columns).where(orders.c.class_id == order.class_id)).one()
     lost = select(streamers.c.lost_at).where(streamers.c.name == order.streamer)
-    payload = _fields(order.payload)
+    payload = fields_of(order.payload)
     source = order.url or payload.get("video_url")
     push = payload.get("push_url")
     return Booked(
@@ -185,15 +183,6 @@ def booked(connection: Connection, order: Order) -> Booked:
     )
 
 
-def _fields(payload: str) -> Mapping[str, Any]:
-    """The fields of a booking's payload; empty if it is unreadable, as an old program's may be."""
-    try:
-        payload_fields = from_json(payload)
-    except ValueError:
-        return {}
-    return payload_fields if isinstance(payload_fields, dict) else {}
-
-
 def making(connection: Connection, order: Order) -> TranscodeView | None:
     """The rendition that a booking names; None if it has no row."""
     mine = (videos.c.record_id == order.record_id) & (videos.c.resolution == order.resolution)
@@ -201,15 +190,12 @@ def making(connection: Connection, order: Order) -> TranscodeView | None:
     return None if row is None else transcodings.making(row)
 
 
-def _cited(connection: Connection, airing: Airing) -> StreamerView:
-    tasks = streamer_tables.tasks
-    columns = (tasks.c.institution_id, tasks.c.video_url)
-    row = connection.execute(select(*columns).where(tasks.c.class_id == airing.class_id)).one()
+def _cited(airing: Airing) -> StreamerView:
     return StreamerView(
         **{name: getattr(airing, name) for name in _KNOWN},
         lost=airing.lost,
-        institution=row.institution_id,
-        source=redact_url(row.video_url) if row.video_url else None,
+        institution=airing.institution_id,
+        source=redact_url(airing.video_url) if airing.video_url else None,
         push=redact_url(airing.push_url) if airing.push_url else None,
         placement=airing.placement,
     )

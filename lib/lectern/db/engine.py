@@ -269,6 +269,20 @@ def read_only(file: Path, mode: Literal["ro", "rw"]) -> sqlite3.Connection:
     return connection
 
 
+def open_to_read(file: Path) -> sqlite3.Connection:
+    """A connection that changes no row, and leaves no new file beside the database.
+
+    Reading a quiet database in WAL mode makes files beside it that only a writer removes; and a database whose writer
+    was killed in a rollback journal can only be read if it is opened for writing.
+    """
+    try:
+        return read_only(file, "ro" if file.with_name(f"{file.name}-wal").exists() else "rw")
+    except sqlite3.OperationalError as error:
+        if not error.sqlite_errorname.startswith(("SQLITE_READONLY", "SQLITE_CANTOPEN")):
+            raise
+        return read_only(file, "rw")
+
+
 @contextmanager
 def looking(engine: Engine, role: str) -> Iterator[Connection]:
     """One transaction that only reads; raises LecternError, in words, if the database is not what it should be."""

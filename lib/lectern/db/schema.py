@@ -14,8 +14,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, MetaData, NullPool, create_engine, inspect, text
 from sqlalchemy.exc import DBAPIError
 
-from lectern.db.engine import BUSY_TIMEOUT_S, close_to_others, file_of, transaction
-from lectern.db.engine import read_only as read_only  # noqa: PLC0414 (asked for here, too)
+from lectern.db.engine import BUSY_TIMEOUT_S, close_to_others, file_of, open_to_read, transaction
 from lectern.errors import CallAPerson, LecternError, Misuse, TryAgain
 from lectern.migrations.steps import shape
 from lectern.model.tables.shared import Role as Role  # noqa: PLC0414 (asked for here, too)
@@ -175,20 +174,9 @@ def _name(engine: Engine) -> str:
     return str(file_of(engine) or engine.url.render_as_string(hide_password=True))
 
 
-def _open_to_read(file: Path) -> sqlite3.Connection:
-    """A connection to *file* that changes nothing; an empty database if there is no such file.
-
-    A connection of the engine would turn the file to WAL mode. Only what a killed writer left half done is rolled back,
-    as by every reader, because no read is possible before.
-    """
-    if not file.exists():
-        return sqlite3.connect(":memory:", isolation_level=None)
-    try:
-        return read_only(file, "ro")
-    except sqlite3.OperationalError as error:
-        if not error.sqlite_errorname.startswith(("SQLITE_READONLY", "SQLITE_CANTOPEN")):
-            raise
-        return read_only(file, "rw")
+def open_or_empty(file: Path) -> sqlite3.Connection:
+    """A connection to *file* that changes nothing; to an empty database if there is no such file."""
+    return open_to_read(file) if file.exists() else sqlite3.connect(":memory:", isolation_level=None)
 
 
 def _refuse_damage(engine: Engine) -> None:
@@ -196,7 +184,7 @@ def _refuse_damage(engine: Engine) -> None:
     assert file is not None
     if file.is_dir():
         raise Misuse("it is a folder; the database URL must name a file.")
-    with closing(_open_to_read(file)) as connection:
+    with closing(open_or_empty(file)) as connection:
         verdict = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
     if verdict != "ok":
         raise CallAPerson(_damaged(" ".join(verdict.split())))
@@ -207,7 +195,7 @@ def _reading(engine: Engine) -> Iterator[Connection]:
     file = file_of(engine)
     reader = engine
     if file is not None:
-        reader = create_engine("sqlite://", creator=lambda: _open_to_read(file), poolclass=NullPool)
+        reader = create_engine("sqlite://", creator=lambda: open_or_empty(file), poolclass=NullPool)
     with reader.connect() as connection:
         yield connection
 
@@ -222,7 +210,7 @@ def _rehearsal(engine: Engine) -> Iterator[Connection]:
             attempt.rollback()
         return
     # The empty name is a temporary database: SQLite puts it on disk if it is too large for the memory.
-    with closing(_open_to_read(file)) as source, closing(sqlite3.connect("", isolation_level=None)) as copy:
+    with closing(open_or_empty(file)) as source, closing(sqlite3.connect("", isolation_level=None)) as copy:
         source.backup(copy)
         with create_engine("sqlite://", creator=lambda: copy, poolclass=NullPool).connect() as connection:
             connection.exec_driver_sql("BEGIN")

@@ -11,7 +11,7 @@ from typing import Any
 from lectern import formatting, urls
 from lectern.decide import airing, gaps, timeline
 from lectern.errors import AIRING_BROKEN, CODES, DEAD_AIR, NOT_READY_FOR_START, PLAYOUT_AWAY, STREAMER_LOST, ErrorCode
-from lectern.i18n import BESIDE, Text, joined, msgid
+from lectern.i18n import BESIDE, Text, joined, labelled, msgid
 from lectern.model.views import Booked, ClassView, EventView, OpenAlarm, Sending, StreamerStatus, StreamerView
 from lectern.states import AiringState, BookingState
 
@@ -175,11 +175,9 @@ def _in_its_time(view: ClassView) -> Standing:
 def state_sentence(view: ClassView, known: Standing, now: float) -> str:
     """The standing *known* as a sentence without its subject, with the reason if the class is not on air."""
     class_ = view.booked or view.cited
-    begins = (
-        Text("begins in {left_s:span}", left_s=class_.start_time - now)
-        if class_ and now < class_.start_time
-        else Text("its time is over")
-    )
+    begins = Text("its time is over")
+    if class_ and now < class_.start_time:
+        begins = Text("begins in {left_s:span}", left_s=class_.start_time - now)
     match known:
         case Standing.ON_AIR:
             return _on_air(view)
@@ -287,7 +285,7 @@ def _last_error(view: ClassView, class_: Booked | StreamerView) -> str:
             return sending.why
         return Text("{at:clock}: {why}", at=sending.why_at, why=sending.why)
     is_bad = class_.state in {BookingState.REFUSED, BookingState.BROKEN, AiringState.REFUSED, AiringState.BROKEN}
-    return Text("{thing}: {what}", thing=class_.code, what=class_.message) if is_bad and class_.code else ""
+    return labelled(class_.code, class_.message) if is_bad and class_.code else ""
 
 
 def _readiness(view: ClassView, known: Standing) -> str:

@@ -7,12 +7,12 @@ from typing import Any, NamedTuple
 from lectern import errors
 from lectern.decide import gaps
 from lectern.decide.cache import Admit
-from lectern.i18n import Text, msgid
+from lectern.i18n import Text, joined
 from lectern.model.facts import Airing, AsRun
 from lectern.model.streamer_plan import AS_RUN_TOLD, StreamerChanges
 from lectern.model.views import EventView
 from lectern.states import LIVE_AIRINGS, AiringState
-from lectern.wire.messages import AiringEvent, Release, Report
+from lectern.wire.messages import AiringEvent, Release
 
 NOT_ON_AIR_S = 5.0
 """Seconds after which an alarm is raised for a class that should be on air, and whose receiver takes nothing."""
@@ -185,9 +185,8 @@ def ended(
         return
     parts_told = gaps.longest(parts, AS_RUN_TOLD)
     if airing.state is AiringState.CANCELLED and (parts or airing.start_time <= changes.now):  # see `release`
-        changes.report(
-            "ended", airing, errors.CANCELLED, Text("what was sent before it was cancelled"), parts_told, events
-        )
+        told = Text("what was sent before it was cancelled")
+        changes.report("ended", airing, errors.CANCELLED, told, parts_told, events)
     if airing.state not in LIVE_AIRINGS or ending["why"] == CANCELLED:
         return
     airing = _promised(changes, airing)
@@ -200,14 +199,7 @@ def ended(
         return
     state = AiringState.AIRED if sent.is_whole else AiringState.AIRED_WITH_GAPS
     changes.missing_s.append(sent.missing_s)
-    close(
-        changes,
-        airing,
-        state,
-        Text("{first}; {second}", first=sent.sentence(), second=ending["why"]),
-        parts_told,
-        events,
-    )
+    close(changes, airing, state, joined((sent.sentence(), ending["why"])), parts_told, events)
 
 
 def _promised(changes: StreamerChanges, airing: Airing) -> Airing:
@@ -278,18 +270,5 @@ def release(changes: StreamerChanges, known: Airing | None, message: Release) ->
             changes.note("released", known)
             is_sent = known.state in LIVE_AIRINGS and known.start_time <= changes.now < known.end_time
     if message.placement is None and not is_sent:
-        changes.tell(_given_up(message.class_id, changes.settings.name, known.placement if known else 1))
+        changes.report_released(message.class_id, known.placement if known else 1)
     return after
-
-
-def _given_up(class_id: str, streamer: str, placement: int) -> Report:
-    code = errors.CANCELLED.number
-    return Report(
-        cmd="ended",
-        class_id=class_id,
-        streamer=streamer,
-        result="fail",
-        code=code,
-        message=msgid("released"),
-        placement=placement,
-    )

@@ -20,7 +20,7 @@ from lectern.decide.placement import (
 )
 from lectern.decide.transcoding import Limits, next_attempt
 from lectern.errors import ErrorCode
-from lectern.i18n import Text
+from lectern.i18n import Text, msgid
 from lectern.model.facts import Attempt, Order, Rendition, RenditionKey, Slot
 from lectern.model.plan import Changes
 from lectern.rendition_ids import source
@@ -167,11 +167,9 @@ class Again:
     @property
     def refusal(self) -> str | None:
         """Why it is refused; None if it is the same."""
-        return (
-            Text("it is booked already with other content: {differs}", differs=", ".join(self.differs))
-            if self.differs
-            else None
-        )
+        if not self.differs:
+            return None
+        return Text("it is booked already with other content: {differs}", differs=", ".join(self.differs))
 
 
 @dataclass
@@ -247,9 +245,8 @@ def contenders(
         row = renditions.get(booking.key) if booking.key else None
         if booking.end_time > now and booking.class_id not in known:
             do = action(named_by(booking), row.state if row else None)
-            admissible += (
-                [] if do in {BookingAction.REFUSE_TIMED_OUT, BookingAction.ALARM_REFUSE_URL_MISSING} else [booking]
-            )
+            if do not in {BookingAction.REFUSE_TIMED_OUT, BookingAction.ALARM_REFUSE_URL_MISSING}:
+                admissible.append(booking)
     return admissible
 
 
@@ -258,12 +255,8 @@ def _overlap(booking: Booking, slots: Iterable[Slot], now: float) -> BookingVerd
     for slot in slots:
         overlap_s = min(booking.end_time, slot.end_time) - max(booking.start_time, slot.start_time)
         if overlap_s > 0 and booking.end_time > now:
-            text = Text(
-                "{class_id} is pushed to the same URL, and overlaps for {overlap_s:span}",
-                class_id=slot.class_id,
-                overlap_s=overlap_s,
-            )
-            return _refusal(booking, errors.CONFLICT, text)
+            text = msgid("{class_id} is pushed to the same URL, and overlaps for {overlap_s:span}")
+            return _refusal(booking, errors.CONFLICT, Text(text, class_id=slot.class_id, overlap_s=overlap_s))
     return None
 
 
@@ -282,9 +275,8 @@ def _decide(
         case BookingAction.WAIT:
             return BookingVerdict(booking, BookingState.WAITING), None
         case BookingAction.REFUSE_TIMED_OUT:
-            return _refusal(
-                booking, errors.TRANSCODE_TIMED_OUT, Text("transcoding of {stem} timed out", stem=booking.stem)
-            ), None
+            text = Text("transcoding of {stem} timed out", stem=booking.stem)
+            return _refusal(booking, errors.TRANSCODE_TIMED_OUT, text), None
         case BookingAction.ALARM_REFUSE_URL_MISSING:
             text = Text("{stem} is transcoded, but video_url_list lacks it", stem=booking.stem)
             return _refusal(booking, errors.URL_MISSING, text, alarm=True), None

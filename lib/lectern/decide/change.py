@@ -18,7 +18,7 @@ from lectern.decide.booking import Before, BookingVerdict, changed_fields, is_sa
 from lectern.decide.placement import Loads, asked_by, cancel_second, proceed
 from lectern.decide.transcoding import Limits
 from lectern.errors import Refuse
-from lectern.i18n import Text
+from lectern.i18n import Text, labelled
 from lectern.model.facts import Airing, Order, Rendition, RenditionKey, Slot
 from lectern.model.plan import Changes
 from lectern.model.streamer_plan import StreamerChanges
@@ -53,11 +53,7 @@ def decide(changes: Changes, asked: Sequence[Change], facts: ChangeFacts, limits
             _decide(changes, change, facts, limits)
         except Refuse as error:
             changes.answer_change(change.class_id, error.code.number, error.message)
-            changes.note(
-                "change refused",
-                class_id=change.class_id,
-                detail=Text("{thing}: {what}", thing=error.code.number, what=error.message),
-            )
+            changes.note("change refused", class_id=change.class_id, detail=labelled(error.code.number, error.message))
             changes.row(change.class_id, "refuse the change", code=error.code.number, detail=error.message)
 
 
@@ -77,7 +73,7 @@ def wanted(orders: Mapping[str, Order], revisions: Sequence[str], asked: Change)
     try:
         return latest, asked.onto(from_json(latest.payload))
     except ValidationError as error:
-        raise Refuse(Text("{thing}: {what}", thing=asked.class_id, what=in_words(error)), errors.MALFORMED) from error
+        raise Refuse(labelled(asked.class_id, in_words(error)), errors.MALFORMED) from error
 
 
 def _decide(changes: Changes, asked: Change, facts: ChangeFacts, limits: Limits) -> None:
@@ -159,7 +155,7 @@ def _admitted(changes: Changes, latest: Order, booking: Booking, facts: ChangeFa
         raise Refuse(verdict.message, verdict.code)
     waits = latest.revises is None and latest.state is BookingState.WAITING
     if waits and verdict.state is BookingState.PLACED and not facts.loads:
-        raise Refuse(Text("{thing}: {what}", thing=booking.class_id, what=changes.no_streamer()), errors.NO_STREAMER)
+        raise Refuse(labelled(booking.class_id, changes.no_streamer()), errors.NO_STREAMER)
     for attempt in decided.attempts:
         changes.begun.append(attempt)
         changes.note("transcoding begins", stem=attempt.stem, detail=attempt.text())

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from operator import attrgetter
 
-from lectern.i18n import Text, joined
+from lectern.i18n import Text, joined, labelled
 from lectern.model.facts import AsRun
 from lectern.model.views import EventView, Gap
 
@@ -100,7 +100,7 @@ def sent(
     recording = _joined(parts, "recording", start, end)
     slate = _joined(parts, "slate", start, end)
     missing = _without([(start, end)], recording)
-    shown = _both(missing, slate)
+    shown = both(missing, slate)
     known = sorted((event for event in reasons if _kind(event) in _WHYS or event.what == "slate"), key=attrgetter("at"))
     pieces = [(*piece, *_slate_why(piece, known)) for piece in shown]
     for piece in _without(missing, shown):
@@ -141,7 +141,7 @@ def not_aired(account: SentAccount, why: str | None) -> str:
     text: str = Text("not aired")
     if account.slate_s >= 1:
         text = joined((text, Text("the slate was sent for {slate_s:.0f} s", slate_s=account.slate_s)))
-    return Text("{thing}: {what}", thing=text, what=why) if why else text
+    return labelled(text, why) if why else text
 
 
 def longest(parts: Sequence[AsRun], most: int) -> list[AsRun]:
@@ -151,12 +151,13 @@ def longest(parts: Sequence[AsRun], most: int) -> list[AsRun]:
     return sorted(sorted(parts, key=lambda part: part.begins - part.ends)[:most], key=attrgetter("begins"))
 
 
-_Stretch = tuple[float, float]
+Stretch = tuple[float, float]
+"""The begin and the end of something, in seconds."""
 
 
-def _joined(parts: Sequence[AsRun], source: str, start: float, end: float) -> list[_Stretch]:
+def _joined(parts: Sequence[AsRun], source: str, start: float, end: float) -> list[Stretch]:
     """The time in which any session sent *source*: up to the media that it really sent, if it fell behind."""
-    stretches: list[_Stretch] = []
+    stretches: list[Stretch] = []
     for part in sorted((row for row in parts if row.source == source), key=attrgetter("begins")):
         begins, ends = max(start, part.begins), min(end, part.ends, part.begins + part.sent_s)
         if ends <= begins:
@@ -168,9 +169,9 @@ def _joined(parts: Sequence[AsRun], source: str, start: float, end: float) -> li
     return stretches
 
 
-def _without(whole: Sequence[_Stretch], taken: Sequence[_Stretch]) -> list[_Stretch]:
+def _without(whole: Sequence[Stretch], taken: Sequence[Stretch]) -> list[Stretch]:
     """What is left of *whole* without *taken*; both are in time order and do not overlap."""
-    rest: list[_Stretch] = []
+    rest: list[Stretch] = []
     for begins, ends in whole:
         at = begins
         for taken_from, taken_to in taken:
@@ -183,17 +184,18 @@ def _without(whole: Sequence[_Stretch], taken: Sequence[_Stretch]) -> list[_Stre
     return rest
 
 
-def _both(stretches: Sequence[_Stretch], others: Sequence[_Stretch]) -> list[_Stretch]:
+def both(stretches: Iterable[Stretch], others: Sequence[Stretch]) -> list[Stretch]:
+    """Where one of *stretches* and one of *others* overlap."""
     pairs = ((max(stretch[0], other[0]), min(stretch[1], other[1])) for stretch in stretches for other in others)
     return [(begins, ends) for begins, ends in pairs if begins < ends]
 
 
-def _slate_why(piece: _Stretch, known: Sequence[EventView]) -> tuple[str, str]:
+def _slate_why(piece: Stretch, known: Sequence[EventView]) -> tuple[str, str]:
     before = [event.detail for event in known if event.what == "slate" and event.at <= piece[1]]
     return _SLATE, before[-1] if before else ""
 
 
-def _why(piece: _Stretch, known: Sequence[EventView]) -> tuple[str, str]:
+def _why(piece: Stretch, known: Sequence[EventView]) -> tuple[str, str]:
     """The last event in the gap, or shortly before it, that says why nothing was sent."""
     near = [event for event in known if _kind(event) in _WHYS and piece[0] - NEAR_S <= event.at <= piece[1]]
     if not near:

@@ -8,7 +8,7 @@ from typing import Any
 
 from lectern import errors, formatting
 from lectern.decide.placement import Choice, open_to, place_again
-from lectern.i18n import Text, joined, msgid
+from lectern.i18n import Text, joined, labelled, msgid
 from lectern.model.facts import Order
 from lectern.model.plan import Changes, Granted
 from lectern.model.tables.teacher import CancelRow, StreamerRow, streamers
@@ -208,7 +208,7 @@ def lose(changes: Changes, holder: StreamerRow, number: int, others: Sequence[st
     if others and movable:
         what = Text.many("{n:,} class to be moved to others", "{n:,} classes to be moved to others", n=number)
     lost = joined((after, what))
-    changes.alarm(errors.STREAMER_LOST, Text("{thing}: {what}", thing=name, what=lost))
+    changes.alarm(errors.STREAMER_LOST, labelled(name, lost))
     return lost
 
 

@@ -11,7 +11,7 @@ from pydantic_core import from_json
 
 from lectern import errors
 from lectern.decide import gaps
-from lectern.i18n import Text
+from lectern.i18n import Text, labelled
 from lectern.model.facts import AsRun, Order
 from lectern.model.plan import Changes, Increment
 from lectern.model.tables.teacher import CancelRow, cancels
@@ -72,12 +72,8 @@ def end(
     if outcome == "not_aired" and sent.recording_s > 0:
         outcome = "with_gaps"
     began, ended = min((part.begins for part in parts), default=None), max((part.ends for part in parts), default=None)
-    facts: dict[str, Any] = {
-        "start_time": order.start_time,
-        "end_time": order.end_time,
-        "began_at": began,
-        "ended_at": ended,
-    }
+    facts: dict[str, Any] = {"start_time": order.start_time, "end_time": order.end_time}
+    facts |= {"began_at": began, "ended_at": ended}
     sums = {"sent_s": sent.recording_s, "slate_s": sent.slate_s, "missing_s": sent.missing_s}
     facts |= {name: round(seconds, 3) for name, seconds in sums.items()}
     changes.announce(order, "ended", *why, outcome=outcome, sessions=sent.sessions, **facts)
@@ -284,12 +280,7 @@ def proceed(changes: Changes, going: Sequence[tuple[Order, str]], loads: Loads) 
     chosen = place([order.stem for order, _ in open_], loads, changes.settings.streamer_load_slack)
     for (order, url), streamer in zip(open_, chosen, strict=True):
         if streamer is None:
-            changes.refuse(
-                order,
-                errors.NO_STREAMER,
-                Text("{thing}: {what}", thing=order.stem, what=changes.no_streamer()),
-                alarm=True,
-            )
+            changes.refuse(order, errors.NO_STREAMER, labelled(order.stem, changes.no_streamer()), alarm=True)
             continue
         loads[streamer] += 1
         changes.place(order, streamer, url)
@@ -350,8 +341,8 @@ def _nowhere(changes: Changes, order: Order, why: str) -> None:
         return
     code, text = errors.NOT_MOVED, Text("{reason}; no other streamer can take it", reason=why)
     changes.move(order, BookingState.BROKEN, code.number, why)
-    changes.alarm(code, Text("{thing}: {what}", thing=order.class_id, what=text), order)
-    changes.note("broken", order, Text("{thing}: {what}", thing=code.number, what=text))
+    changes.alarm(code, labelled(order.class_id, text), order)
+    changes.note("broken", order, labelled(code.number, text))
     changes.row(order.class_id, BookingState.BROKEN, code=code.number, detail=why)
 
 
@@ -377,11 +368,9 @@ def answer_again(changes: Changes, order: Order) -> None:
 
 def refuse_other(changes: Changes, order: Order, why: str) -> None:
     """Refuse another booking of a class that is booked; the first one stands, and its answer is still to come."""
-    code, text = (
-        errors.CONFLICT,
-        Text("{reason}; the first booking stands, it is {state}", reason=why, state=Text(order.state)),
-    )
+    code = errors.CONFLICT
+    text = Text("{reason}; the first booking stands, it is {state}", reason=why, state=Text(order.state))
     changes.refuse_another(order.class_id, code.number, text)
-    changes.alarm(code, Text("{thing}: {what}", thing=order.class_id, what=text), class_id=order.class_id)
-    changes.note("another booking refused", order, Text("{thing}: {what}", thing=code.number, what=text))
+    changes.alarm(code, labelled(order.class_id, text), class_id=order.class_id)
+    changes.note("another booking refused", order, labelled(code.number, text))
     changes.row(order.class_id, "refuse another booking", code=code.number, detail=text)

@@ -6,6 +6,7 @@ from itertools import pairwise
 from typing import TypeVar
 
 from lectern import errors
+from lectern.decide.gaps import Stretch, both
 from lectern.errors import ErrorCode
 from lectern.i18n import Text, joined, msgid
 from lectern.model.facts import Airing, Cached, Samples
@@ -66,13 +67,8 @@ def reds(seen: Seen) -> list[str]:
     elif seen.found_bytes is None:
         reasons.append(Text("its file is gone"))
     elif seen.found_bytes != seen.wanted_bytes:
-        reasons.append(
-            Text(
-                "its file has {found_bytes} bytes, not {wanted_bytes}",
-                found_bytes=seen.found_bytes,
-                wanted_bytes=seen.wanted_bytes,
-            )
-        )
+        its = {"found_bytes": seen.found_bytes, "wanted_bytes": seen.wanted_bytes}
+        reasons.append(Text("its file has {found_bytes} bytes, not {wanted_bytes}", **its))
     elif seen.unreadable:
         reasons.append(Text("its file cannot be read: {unreadable}", unreadable=seen.unreadable))
     elif seen.damaged:
@@ -95,31 +91,18 @@ def lost_file(seen: Seen) -> str | None:
     if seen.found_bytes is None:
         return Text("it is not on the disk")
     if seen.found_bytes != seen.wanted_bytes:
-        return Text(
-            "it has {found_bytes} bytes, not {wanted_bytes}",
-            found_bytes=seen.found_bytes,
-            wanted_bytes=seen.wanted_bytes,
-        )
+        its = {"found_bytes": seen.found_bytes, "wanted_bytes": seen.wanted_bytes}
+        return Text("it has {found_bytes} bytes, not {wanted_bytes}", **its)
     return seen.damaged
 
 
 def sentence(class_id: str, stem: str, left_s: float, why: Sequence[str]) -> str:
     """The text of the alarm for a class that is not ready, because of *why*."""
+    its = {"class_id": class_id, "stem": stem, "why": joined(why)}
     if left_s < 0:
-        return Text(
-            "{class_id} should have begun {late_s:minutes} ago and is not ready with {stem}: {why}",
-            class_id=class_id,
-            late_s=-left_s,
-            stem=stem,
-            why=joined(why),
-        )
-    return Text(
-        "{class_id} begins in {left_s:minutes} and is not ready with {stem}: {why}",
-        class_id=class_id,
-        left_s=left_s,
-        stem=stem,
-        why=joined(why),
-    )
+        late = msgid("{class_id} should have begun {late_s:minutes} ago and is not ready with {stem}: {why}")
+        return Text(late, late_s=-left_s, **its)
+    return Text("{class_id} begins in {left_s:minutes} and is not ready with {stem}: {why}", left_s=left_s, **its)
 
 
 # Where a recording is black, frozen or silent, or has a hole, and whether it is too quiet or loud. It is reported
@@ -143,8 +126,6 @@ GAP_S = 2.0
 
 NAMED = 5
 """Number of places that a warning names; it only counts the others."""
-
-Stretch = tuple[float, float]
 
 _PLACES = {
     "nothing recorded": msgid("nothing recorded from {begins_s:position} to {ends_s:position}"),
@@ -172,7 +153,7 @@ def dead_air_faults(samples: Samples) -> list[Fault]:
     black = _long(_black(samples), BLACK_S)
     silent = _silent(samples)
     least_s = FROZEN_S - SLACK_S
-    frozen = _long(_both(_long(_frozen(samples), least_s), _long(silent, least_s)), least_s)
+    frozen = _long(both(_long(_frozen(samples), least_s), _long(silent, least_s)), least_s)
     faults = [Fault("nothing recorded", *hole) for hole in samples.holes]
     faults += [Fault("black", *stretch) for stretch in black]
     faults += [Fault("frozen and silent", *stretch) for stretch in frozen if not _within(stretch, black)]
@@ -234,11 +215,6 @@ def _widened(times: Sequence[float], first: int, last: int, duration_s: float) -
     return max(before, times[first] - GAP_S), min(after, times[last] + GAP_S)
 
 
-def _both(stretches: Iterable[Stretch], others: Sequence[Stretch]) -> list[Stretch]:
-    pairs = ((max(stretch[0], other[0]), min(stretch[1], other[1])) for stretch in stretches for other in others)
-    return [(begin, end) for begin, end in pairs if begin < end]
-
-
 def _long(stretches: Iterable[Stretch], least_s: float) -> list[Stretch]:
     return [stretch for stretch in stretches if stretch[1] - stretch[0] >= least_s]
 
@@ -268,12 +244,8 @@ def fetch_again(changes: StreamerChanges, row: Cached, url: str | None, citing: 
         if url:
             _alarm(changes, airing, Text("its file is lost: {reason}; it is downloaded again", reason=why))
     if needing and not url:
-        refuse_waiting(
-            changes,
-            waiting,
-            errors.DOWNLOAD_FAILED,
-            Text("{stem}: {reason}, and no URL is known", stem=row.stem, reason=why),
-        )
+        text = Text("{stem}: {reason}, and no URL is known", stem=row.stem, reason=why)
+        refuse_waiting(changes, waiting, errors.DOWNLOAD_FAILED, text)
 
 
 def refuse_waiting(changes: StreamerChanges, waiting: Sequence[Airing], code: ErrorCode, why: str) -> None:
@@ -294,11 +266,8 @@ def refuse_waiting(changes: StreamerChanges, waiting: Sequence[Airing], code: Er
 def alarm_on_air(changes: StreamerChanges, classes: Sequence[Airing], why: str) -> None:
     """Raise an alarm for each of *classes*, which go on with the slate."""
     for airing in classes:
-        changes.alarm(
-            errors.NO_RECORDING,
-            Text("{class_id}: its recording cannot be had again: {reason}", class_id=airing.class_id, reason=why),
-            airing,
-        )
+        text = Text("{class_id}: its recording cannot be had again: {reason}", class_id=airing.class_id, reason=why)
+        changes.alarm(errors.NO_RECORDING, text, airing)
 
 
 def _alarm(changes: StreamerChanges, airing: Airing, why: str) -> None:

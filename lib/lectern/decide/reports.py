@@ -9,7 +9,7 @@ from lectern import errors, i18n
 from lectern.decide import change, gaps
 from lectern.decide.airing import STORY
 from lectern.decide.placement import Choice, cancel_second, end, place_again
-from lectern.i18n import Text, from_pair
+from lectern.i18n import Text, from_pair, joined, labelled
 from lectern.model.facts import AsRun, Order
 from lectern.model.plan import Changes
 from lectern.model.streamer_plan import DETAIL_TOLD
@@ -59,19 +59,14 @@ def take(changes: Changes, report: Report, facts: ReportFacts) -> None:
     """Take one report, with what the reports before it have changed."""
     order = changes.orders.get(report.class_id)
     key = (report.class_id, report.streamer)
-    sent = (
-        _keep_sent(changes, order, report, facts) if order is not None else SentParts()
-    )  # also if another one has it now
+    # Also if another one has it now.
+    sent = _keep_sent(changes, order, report, facts) if order is not None else SentParts()
     if report.cmd == "ended" and key in facts.unconfirmed and (cancels, *key) not in changes.rows:
         changes.change(cancels, {"class_id": report.class_id, "streamer": report.streamer}, {}, None)
         if order is not None:
             close_cancel(changes, order, sent, facts.unconfirmed[key])
         changes.row(report.class_id, "cancel confirmed", where=report.streamer)
-        changes.note(
-            "cancel confirmed",
-            class_id=report.class_id,
-            detail=Text("{thing}: {what}", thing=report.streamer, what=report.reason),
-        )
+        changes.note("cancel confirmed", class_id=report.class_id, detail=labelled(report.streamer, report.reason))
     elif order is not None and order.revises is not None and _is_from(order, report):
         change.reported(changes, order, report, facts.choice.loads)
     elif order is None or not _is_from(order, report):
@@ -105,7 +100,7 @@ class SentParts:
     def together(self, order: Order, message: str) -> tuple[bool, str]:
         """Whether all streamers together aired the class whole, and how; *message* is that of the last one."""
         known = self.account(order, message)
-        return known.is_whole, Text("{first}; {second}", first=known.sentence(), second=message.rpartition("; ")[2])
+        return known.is_whole, joined((known.sentence(), message.rpartition("; ")[2]))
 
     def is_open(self, order: Order, now: float) -> bool:
         """Whether more may be heard of a class that is over, soon, so that the platform is not told its end yet.
@@ -200,12 +195,7 @@ def _ended(changes: Changes, order: Order, report: Report, sent: SentParts) -> N
     if not sent.is_open(after, changes.now):
         _tell_end(changes, after, sent)
     if state in {BookingState.BROKEN, BookingState.AIRED_WITH_GAPS}:
-        changes.alarm(
-            code,
-            Text("{thing}: {what}", thing=order.class_id, what=message),
-            class_id=order.class_id,
-            record_id=order.record_id,
-        )
+        changes.alarm(code, labelled(order.class_id, message), class_id=order.class_id, record_id=order.record_id)
     changes.row(order.class_id, state, where=report.streamer, code=number, detail=message)
     changes.note(state, order, _by(report.streamer, message))
 
@@ -213,7 +203,7 @@ def _ended(changes: Changes, order: Order, report: Report, sent: SentParts) -> N
 def _by(streamer: str, reason: str) -> str:
     if not reason:
         return streamer
-    return Text("{thing}: {what}", thing=streamer, what=reason if " " in reason else Text(reason))
+    return labelled(streamer, reason if " " in reason else Text(reason))
 
 
 def _tell_end(changes: Changes, order: Order, sent: SentParts) -> None:
@@ -255,19 +245,10 @@ def warn(changes: Changes, late: Sequence[Order]) -> None:
     """Raise an alarm for each of the *late* classes: its rendition has taken longer than ORDER_WARN_TIME_OUT_S."""
     waited = {"limit_s": changes.settings.order_warn_time_out_s}
     for order in late:
-        text = Text(
-            "{class_id} has waited for {stem} for more than {limit_s:span}",
-            class_id=order.class_id,
-            stem=order.stem,
-            **waited,
-        )
+        its = {"class_id": order.revises or order.class_id, "stem": order.stem, **waited}
+        text = Text("{class_id} has waited for {stem} for more than {limit_s:span}", **its)
         if order.revises is not None:
-            text = Text(
-                "{class_id}: its change has waited for {stem} for more than {limit_s:span}",
-                class_id=order.revises,
-                stem=order.stem,
-                **waited,
-            )
+            text = Text("{class_id}: its change has waited for {stem} for more than {limit_s:span}", **its)
         changes.alarm(errors.STALE_WAITING, text, order)
         changes.note_of(order.class_id, warned_at=changes.now)
 
@@ -297,13 +278,12 @@ def close_unreported(changes: Changes, over: Sequence[Order], parts: Mapping[str
             changes.refuse(order, errors.ENDED, Text("it ended before its rendition was there"), alarm=True)
             continue
         if order.promised_at is None:
-            why = Text("{streamer} did not say in time that it is ready", streamer=order.streamer)
-            changes.refuse(order, errors.ENDED, why, alarm=True)
+            changes.refuse(order, errors.ENDED, _late(order), alarm=True)
             continue
         code, why = errors.AIRING_BROKEN, Text("{streamer} never said how it ended", streamer=order.streamer)
         after = changes.move(order, BookingState.BROKEN, code.number, why)
         _tell_end(changes, after, SentParts(before=parts.get(order.class_id, ())))
-        report = Text("{thing}: {what}", thing=order.class_id, what=why)
+        report = labelled(order.class_id, why)
         changes.alarm(code, report, class_id=order.class_id, record_id=order.record_id)
         changes.note(BookingState.BROKEN, order, why)
         changes.row(order.class_id, BookingState.BROKEN, where=order.streamer or "", code=code.number, detail=why)

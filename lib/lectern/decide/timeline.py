@@ -7,7 +7,7 @@ from typing import assert_never
 
 from lectern import formatting
 from lectern.errors import CODES, MALFORMED, STREAMER_LOST, ErrorCode
-from lectern.i18n import BESIDE, Text, joined, msgid
+from lectern.i18n import BESIDE, Text, joined, labelled, msgid
 from lectern.model.streamer_plan import DETAIL_TOLD
 from lectern.model.views import Booked, ClassView, EventView, Gap, StreamerView, TranscodeView
 from lectern.states import AiringState, Backend, BookingState
@@ -260,7 +260,7 @@ class TimelineLine:
             last = [Text("the last: {detail}", detail=self.last.detail)] if self.last.detail else []
             text = joined([text, *last])
         elif detail:
-            text = Text("{thing}: {what}", thing=what, what=detail)
+            text = labelled(what, detail)
             if _GOES_ON.match(detail):
                 text = Text("{what} {detail}", what=what, detail=detail)
         return f"{self.thing}: {translate(text)}"

@@ -8,7 +8,7 @@ from typing import Literal
 from lectern import errors
 from lectern.decide.placement import Loads, proceed
 from lectern.errors import TRANSCODE_TIMED_OUT, ErrorCode, Refuse
-from lectern.i18n import Text, joined, msgid
+from lectern.i18n import Text, joined, labelled, msgid
 from lectern.model.facts import Attempt, Order, Rendition, RenditionKey
 from lectern.model.plan import Changes
 from lectern.rendition_ids import stem
@@ -195,9 +195,8 @@ def apply(changes: Changes, settled: Settled, row: Rendition | None, waiters: Wa
     changes.transcoded.append((str(backend), word))
     why = settled.result.message or Text("the transcoding of {stem}: {word}", stem=settled.stem, word=Text(word))
     if not settled.result.message and settled.result.type:
-        why = Text(
-            "{backend} transcoding of {stem}: {word}", backend=settled.result.type, stem=settled.stem, word=Text(word)
-        )
+        its = {"backend": settled.result.type, "stem": settled.stem, "word": Text(word)}
+        why = Text("{backend} transcoding of {stem}: {word}", **its)
     url = settled.result.transcode_video_url or ""
     match settled.outcome:
         case Outcome.SUCCEED if row is not None:
@@ -264,11 +263,11 @@ def give_up(changes: Changes, key: RenditionKey, code: ErrorCode, why: str, wait
     refused = [order.class_id for order in waiters.orders if order.revises is None]
     changed = {class_of(order.class_id) for order in waiters.orders if order.revises is not None}
     what = [why]
-    what += (
-        [Text.many("{n:,} class refused", "{n:,} classes refused", n=len(refused))] if refused or not changed else []
-    )
-    what += [Text.many("{n:,} change refused", "{n:,} changes refused", n=len(changed))] if changed else []
-    text = Text("{thing}: {what}", thing=stem(*key), what=joined(what))
+    if refused or not changed:
+        what.append(Text.many("{n:,} class refused", "{n:,} classes refused", n=len(refused)))
+    if changed:
+        what.append(Text.many("{n:,} change refused", "{n:,} changes refused", n=len(changed)))
+    text = labelled(stem(*key), joined(what))
     changes.alarm(code, text, record_id=key[0], resolution=key[1], classes=refused)
 
 
@@ -331,12 +330,10 @@ def next_attempt(
     thing = stem(record_id, resolution)
     source_url = source(booking, resolution)
     if source_url is None or not (limits.oss or limits.ecs):
-        why = (
-            Text("the booking names no source")
-            if source_url is None
-            else Text("neither OSS nor ECS transcoding is set up")
-        )
-        return Refuse(Text("{thing}: {what}", thing=thing, what=why), errors.NO_TRANSCODER)
+        why = Text("neither OSS nor ECS transcoding is set up")
+        if source_url is None:
+            why = Text("the booking names no source")
+        return Refuse(labelled(thing, why), errors.NO_TRANSCODER)
     same_day = row is not None and abs(now - row.attempts_since) < DAY_S  # in the future if the clock was set back
     spent = row.attempts_today if row and same_day else 0
     if spent >= limits.max_attempts_a_day:

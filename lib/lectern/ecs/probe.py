@@ -20,7 +20,7 @@ from lectern.errors import (
     Refuse,
     TryAgain,
 )
-from lectern.i18n import Text, joined
+from lectern.i18n import Text, joined, labelled
 from lectern.media import ffmpeg
 
 LOOK_S = 60.0
@@ -91,7 +91,7 @@ async def look(
     if moving and finished.returncode == _NO_CURL:
         raise missing(connection, programs.curl, "curl")
     if moving and finished.returncode == _NOT_MOVED:
-        raise TryAgain(Text("{thing}: {what}", thing=connection.host, what=finished.last_words))
+        raise TryAgain(labelled(connection.host, finished.last_words))
     _ended_itself(connection, programs.ffprobe, finished.returncode)
     return _recording(_media_of_json(finished.output), finished.last_words, thing, BAD_RECORDING)
 
@@ -261,7 +261,7 @@ def check(wanted: Wanted, made: Media, measured: Measured, tail: str) -> None:
     if tail:
         wrong.append(Text("does not decode at its end ({tail})", tail=tail))
     if wrong:
-        raise TryAgain(Text("{thing}: {what}", thing=thing, what=joined(wrong)), TRANSCODE_FAILED)
+        raise TryAgain(labelled(thing, joined(wrong)), TRANSCODE_FAILED)
 
 
 def _media_of_json(text: str) -> Media | None:

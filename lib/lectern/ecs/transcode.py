@@ -25,7 +25,7 @@ from lectern.errors import (
     Refuse,
     TryAgain,
 )
-from lectern.i18n import Text
+from lectern.i18n import Text, labelled
 from lectern.media import ffmpeg
 from lectern.states import Resolution
 from lectern.storage import origin, oss, wget
@@ -179,7 +179,7 @@ class SourceFile:
             wget.judge(subprocesses.Finished(tuple(argv), ended.exit_code, ended.output, ended.errors, 0.0), remote.url)
         except Refuse as error:
             if error.code is DISK_FULL:
-                raise FallBack(Text("{thing}: {what}", thing=self._host, what=error.message), NO_ECS_ROOM) from error
+                raise FallBack(labelled(self._host, error.message), NO_ECS_ROOM) from error
             raise
         except TryAgain as error:
             found = Text("{error}; {size_bytes} bytes were promised", error=error.message, size_bytes=remote.size_bytes)

@@ -8,7 +8,7 @@ from typing import Any, Generic, Protocol, TypeVar, Unpack
 
 from lectern import errors
 from lectern.errors import ErrorCode, Malformed
-from lectern.i18n import Text, to_json
+from lectern.i18n import Text, labelled, to_json
 from lectern.model.class_events import ClassEvent
 from lectern.model.facts import AsRun, Attempt, Event, InboxMessage, Order, RenditionKey
 from lectern.model.tables.shared import AnyTable
@@ -243,17 +243,15 @@ class Changes(Decided[TeacherSettings]):
         self.answer(order, code.number, why, order.deliveries)
         self.announce(order, "refused", code.number, why)
         if alarm and order.revises is None:
-            self.alarm(code, Text("{thing}: {what}", thing=order.class_id, what=why), order)
+            self.alarm(code, labelled(order.class_id, why), order)
         elif alarm:
             self.alarm(
                 code, Text("{revises}: its change is refused: {reason}", revises=order.revises, reason=why), order
             )
         if order.revises is None:
-            self.note("refused", order, Text("{thing}: {what}", thing=code.number, what=why))
+            self.note("refused", order, labelled(code.number, why))
         else:
-            self.note(
-                "change refused", class_id=order.revises, detail=Text("{thing}: {what}", thing=code.number, what=why)
-            )
+            self.note("change refused", class_id=order.revises, detail=labelled(code.number, why))
         self.row(order.class_id, "refuse", code=code.number, detail=why)
 
     # -- a rendition ---------------------------------------------------------------------------------------------------
@@ -405,11 +403,7 @@ class Changes(Decided[TeacherSettings]):
             self.answer_class(class_id, errors.MALFORMED.number, error.message)
             code = errors.MALFORMED
         self.to_dead_letters(kept, error.message)
-        self.alarm(
-            code,
-            Text("{thing}: {what}", thing=class_id, what=error.message) if class_id else error.message,
-            class_id=class_id,
-        )
+        self.alarm(code, labelled(class_id, error.message) if class_id else error.message, class_id=class_id)
         self.note("malformed", detail=error.message, class_id=class_id)
         self.row(class_id or "?", "malformed", code=code.number, detail=error.message)
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from lectern import errors, i18n
 from lectern.errors import ErrorCode
-from lectern.i18n import Text, to_json, wire
+from lectern.i18n import Text, labelled, msgid, to_json, wire
 from lectern.model.facts import Airing, AsRun, Cached, Idle
 from lectern.model.plan import Decided, Increment, New, RowChange
 from lectern.model.tables.streamer import classes, dirs, files, tasks
@@ -114,7 +114,7 @@ class StreamerChanges(Decided[StreamerSettings]):
         """Refuse a class and report it; the refusal is kept, so that a second delivery gets the same one."""
         self.admitted.append(Admitted(wanted, AiringState.REFUSED, code.number, why))
         self.report("prepared", wanted, code, why)
-        self.note("refused", wanted, Text("{thing}: {what}", thing=code.number, what=why))
+        self.note("refused", wanted, labelled(code.number, why))
         self.row(wanted.class_id, f"refuse {code.number}", why)
 
     def move(self, one: Airing, state: AiringState, code: ErrorCode | None = None, message: str = "") -> Airing:
@@ -284,39 +284,33 @@ class StreamerChanges(Decided[StreamerSettings]):
 
         *parts* are what was sent of it, *events* its story on this streamer.
         """
-        is_aired = code in {None, errors.AIRED_WITH_GAPS}
-        self.tell(
-            Report(
-                cmd=cmd,
-                class_id=about.class_id,
-                streamer=self.settings.name,
-                result="success" if is_aired else "fail",
-                code=code.number if code else 0,
-                message=message,
-                **wire(message),
-                placement=about.placement,
-                as_run=[vars(one) for one in parts] or None,
-                events=[_told(one) for one in events[-EVENTS_TOLD:]] or None,
-            )
-        )
+        told = [_told(one) for one in events[-EVENTS_TOLD:]]
+        sent = {"as_run": [vars(one) for one in parts] or None, "events": told or None}
+        self._report(cmd, about.class_id, about.placement, (code, message), **sent)
 
     def report_amended(
         self, revision: str, placement: int, of_placement: int, code: ErrorCode | None = None, message: str = ""
     ) -> None:
         """Report that a class is aired as its *revision* says, or why it is not; *of_placement* is the class's."""
-        self.tell(
-            Report(
-                cmd="amended",
-                class_id=revision,
-                streamer=self.settings.name,
-                result="fail" if code else "success",
-                code=code.number if code else 0,
-                message=message,
-                **wire(message),
-                placement=placement,
-                of_placement=of_placement,
-            )
-        )
+        self._report("amended", revision, placement, (code, message), of_placement=of_placement)
+
+    def report_released(self, class_id: str, placement: int) -> None:
+        """Report that a class is released, also one that never came."""
+        self._report("ended", class_id, placement, (errors.CANCELLED, msgid("released")))
+
+    def _report(
+        self,
+        cmd: Literal["prepared", "amended", "ended"],
+        class_id: str,
+        placement: int,
+        why: tuple[ErrorCode | None, str],
+        **more: Any,  # noqa: ANN401 (fields of a report)
+    ) -> None:
+        code, message = why
+        is_aired = code in {None, errors.AIRED_WITH_GAPS}
+        said = {"result": "success" if is_aired else "fail", "code": code.number if code else 0, "message": message}
+        whose = {"class_id": class_id, "streamer": self.settings.name, "placement": placement}
+        self.tell(Report(cmd=cmd, **whose, **said, **wire(message), **more))
 
     def tell(self, said: Report | AiringReport) -> None:
         """Send a report to the teacher."""

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import PlainSerializer, PlainValidator
 
-from lectern.i18n import Text, packed, unpacked
+from lectern.i18n import Text, labelled, packed, unpacked
 from lectern.model.facts import AsRun, Usage
 from lectern.states import AiringState, Backend, BookingState, RenditionState
 
@@ -84,7 +84,7 @@ class Gap:
 
     def reason(self) -> str:
         """Why it was not sent."""
-        return Text("{thing}: {what}", thing=self.why, what=self.detail) if self.detail else self.why
+        return labelled(self.why, self.detail) if self.detail else self.why
 
     def text(self) -> str:
         """The gap in a sentence, with both ends."""

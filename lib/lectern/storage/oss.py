@@ -15,7 +15,7 @@ from pydantic import SecretStr
 from lectern import errors
 from lectern.allowlist import Allowlist
 from lectern.errors import UPLOAD_FAILED, CallAPerson, FallBack, Misuse, Refuse, TryAgain
-from lectern.i18n import Text
+from lectern.i18n import Text, labelled
 from lectern.playout.sanitize import cleaned
 from lectern.states import Resolution
 from lectern.storage import origin
@@ -149,7 +149,7 @@ async def verify_upload(url: str, size_bytes: int, crc64: int | None) -> None:
             size_bytes=there.size_bytes,
             uploaded_bytes=size_bytes,
         )
-        raise TryAgain(Text("{thing}: {what}", thing=redact_url(url), what=found), UPLOAD_FAILED)
+        raise TryAgain(labelled(redact_url(url), found), UPLOAD_FAILED)
     if None not in (crc64, there.crc64) and there.crc64 != crc64:
         raise TryAgain(
             Text(

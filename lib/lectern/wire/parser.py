@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from pydantic_core import from_json
 
 from lectern.errors import Malformed
-from lectern.i18n import Text, joined, msgid
+from lectern.i18n import Text, joined, labelled, msgid
 from lectern.states import Backend
 from lectern.wire import messages
 from lectern.wire.fields import PLATFORM, is_name
@@ -138,10 +138,7 @@ def _class_id(fields: Mapping[str, Any]) -> str | None:
 def in_words(error: ValidationError) -> str:
     """Every fault as ``field: what is wrong``; values are left out, because URLs can hold secrets."""
     faults: list[dict[str, Any]] = [dict(one) for one in error.errors(include_url=False, include_input=False)]
-    return joined(
-        Text("{thing}: {what}", thing=_where(one["loc"]), what=_what(one["msg"], **one.get("ctx", {})))
-        for one in faults
-    )
+    return joined(labelled(_where(one["loc"]), _what(one["msg"], **one.get("ctx", {}))) for one in faults)
 
 
 def _what(said: str, *, error: ValueError | None = None, expected: str = "", **_: object) -> object:

@@ -15,7 +15,7 @@ from sqlalchemy import Connection, NullPool, create_engine
 from sqlalchemy.exc import DBAPIError
 
 from lectern.db import schema
-from lectern.db.engine import BUSY_TIMEOUT_S, open_database, reading
+from lectern.db.engine import BUSY_TIMEOUT_S, open_database, open_to_read, read_only, reading
 from lectern.errors import CallAPerson, Misuse, TryAgain
 from lectern.rollout.backup.copy import Copy, quoted, sha256
 from lectern.rollout.host import files
@@ -61,12 +61,8 @@ class SqliteFile:
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
-        """A connection that changes nothing, like that of `opened`; if the file is missing, to an empty database."""
-        engine = create_engine(
-            "sqlite://",
-            creator=lambda: opened(self.file) if self.exists() else sqlite3.connect(":memory:", isolation_level=None),
-            poolclass=NullPool,
-        )
+        """A connection that changes nothing; if the file is missing, to an empty database."""
+        engine = create_engine("sqlite://", creator=lambda: schema.open_or_empty(self.file), poolclass=NullPool)
         with _in_words(self.file), engine.connect() as connection:
             yield connection
 
@@ -78,7 +74,7 @@ class SqliteFile:
             yield
         finally:
             if was_quiet and _wal(self.file).exists():
-                schema.read_only(self.file, "rw").close()  # the last connection that can write removes them
+                read_only(self.file, "rw").close()  # the last connection that can write removes them
 
     def copy(self, folder: Path) -> Copy:
         """Copy it into *folder* as it is at one instant, also while others write, and prove the copy.
@@ -97,7 +93,10 @@ class SqliteFile:
         target = folder / self.file.name
         files.make_private(target)
         with _in_words(self.file):
-            with closing(opened(self.file)) as here, closing(sqlite3.connect(target, isolation_level=None)) as there:
+            with (
+                closing(open_to_read(self.file)) as here,
+                closing(sqlite3.connect(target, isolation_level=None)) as there,
+            ):
                 here.backup(there, pages=-1, progress=watch)
             files.sync(target)
         return proved(target)
@@ -130,7 +129,7 @@ class SqliteFile:
 
     def rows_since(self, copied: Path | None) -> Iterator[tuple[str, Row]]:
         """Each row, with its table, that the copy lacks or has with other values: what a restore would lose."""
-        with _in_words(self.file), closing(opened(self.file)) as connection:
+        with _in_words(self.file), closing(open_to_read(self.file)) as connection:
             before: dict[str, list[str]] = {}
             if copied is not None:
                 connection.execute("ATTACH ? AS copied", [f"{copied.as_uri()}?mode=ro&immutable=1"])
@@ -169,20 +168,6 @@ class SqliteFile:
     def sweep(self) -> None:
         """Remove what a crash has left of a restore."""
         files.sweep(self.file)
-
-
-def opened(file: Path) -> sqlite3.Connection:
-    """A connection that changes no row, and leaves no new file beside the database.
-
-    Reading a quiet database in WAL mode makes files beside it that only a writer removes; and a database whose writer
-    was killed in a rollback journal can only be read if it is opened for writing.
-    """
-    try:
-        return schema.read_only(file, "ro" if _wal(file).exists() else "rw")
-    except sqlite3.OperationalError as error:
-        if not error.sqlite_errorname.startswith(("SQLITE_READONLY", "SQLITE_CANTOPEN")):
-            raise
-        return schema.read_only(file, "rw")
 
 
 def proved(file: Path) -> Copy:
