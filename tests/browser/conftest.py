@@ -2,7 +2,7 @@
 
 import os
 import re
-import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from tests.browser.ui import SHOTS, Ui
 from tests.stage import Stage, Town, staged
 
 CHROMIUM = Path("/usr/bin/chromium")
+BEGAN = time.time()
 FLAGS = (
     "--no-sandbox",  # a CI runs as root
     "--disable-gpu",
@@ -35,6 +36,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(skip)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _shots() -> None:
+    """What a browser saw in earlier runs goes; what another worker of this run sees stays."""
+    SHOTS.mkdir(exist_ok=True)
+    for one in SHOTS.iterdir():
+        if one.stat().st_mtime < BEGAN:
+            one.unlink(missing_ok=True)
+
+
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
     """An empty page of a browser that nobody has used before; it reaches nothing but this machine.
@@ -42,7 +52,6 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
     It lives as long as a module: beside it no other loop of asyncio runs in this thread.
     """
     assert CHROMIUM.exists(), f"{CHROMIUM} is not there: apt install chromium"
-    shutil.rmtree(SHOTS, ignore_errors=True)
     with sync_playwright() as playwright:
         context = playwright.chromium.launch_persistent_context(
             tmp_path_factory.mktemp("browser"),

@@ -1,11 +1,13 @@
 """The page as a screen: the strip is seen without scrolling, and an open page changes without being loaded again."""
 
 import json
+import shutil
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import pytest
 import uvicorn
@@ -30,6 +32,7 @@ from town.ports import HOST, free_port
 
 pytestmark = pytest.mark.night
 STREAMERS, CLASSES = 3, 40
+AXE = "4.14.1"
 SCREEN = {"width": 1280, "height": 800}
 
 
@@ -133,10 +136,21 @@ def screen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Screen]:
     bind = f"{HOST}:{free_port()}"
     made.serve(bind)
     made.address = f"http://{bind}/?token={commit(engine, viewers.make, 'eye', None, now)}"
-    SHOTS.mkdir(parents=True, exist_ok=True)
     yield made
     made.stop()
     engine.dispose()
+
+
+@pytest.fixture(scope="module")
+def axe(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The program axe-core, which looks for what hinders readers of a page."""
+    npm = shutil.which("npm")
+    if npm is None:
+        pytest.skip("npm is missing, by which axe-core comes: apt install npm")
+    folder = tmp_path_factory.mktemp("axe")
+    wanted = [npm, "install", "--ignore-scripts", "--no-audit", "--no-fund", f"axe-core@{AXE}"]
+    subprocess.run(wanted, cwd=folder, check=True, timeout=180, capture_output=True)
+    return (folder / "node_modules/axe-core/axe.min.js").read_text(encoding="utf-8")
 
 
 def shot(page: Page, name: str) -> None:
@@ -210,6 +224,29 @@ def test_on_a_phone_nothing_is_wider_than_the_screen(page: Page, screen: Screen)
             shot(page, f"phone{path.partition('?')[0].replace('/', ' ')} {language}")
             assert page.evaluate(WIDER) == [], path
     page.set_viewport_size({"width": 1280, "height": 960})
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_nothing_hinders_readers(page: Page, screen: Screen, axe: str, scheme: Literal["light", "dark"]) -> None:
+    """No colour is too pale, no picture, field or link is without a name, and no heading is left out."""
+    page.emulate_media(color_scheme=scheme)
+    page.goto(screen.address)
+    today, found = time.strftime("%F"), list[str]()
+    for path in (
+        "/",
+        "/class/c-7001",
+        f"/as-run?day={today}",
+        "/classes?q=c-7",
+        "/runbook",
+        "/class/none",
+        "/?lang=zh",
+    ):
+        page.goto(f"{screen.address.partition('/?')[0]}{path}")
+        page.evaluate(f"{axe};0")
+        for one in page.evaluate("axe.run(document)")["violations"]:
+            found += [f"{path}: {one['help']}: {node['html'][:200]}" for node in one["nodes"]]
+    page.emulate_media(color_scheme="light")
+    assert found == []
 
 
 def test_a_page_that_gets_no_answer_says_since_when(page: Page, screen: Screen) -> None:

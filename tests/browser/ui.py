@@ -67,7 +67,6 @@ class Ui:
 
     def shot(self, name: str) -> Path:
         """Keep a picture of what is seen now."""
-        SHOTS.mkdir(exist_ok=True)
         path = SHOTS / f"{re.sub('[^A-Za-z0-9]+', '-', name).strip('-').lower()}.png"
         self.page.screenshot(path=path)
         return path
