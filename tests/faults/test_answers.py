@@ -331,7 +331,7 @@ class Day(World):
         for one in self.playouts.values():
             if one.worker is None or one.is_deaf:
                 one.start()
-        for _ in range(60):
+        for _ in range(60 + 4 * self.asked[CLASS]):  # a change is at most four messages
             self.sweep()
             self.teacher_takes(1)
             for name in self.streamers:
