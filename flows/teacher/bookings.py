@@ -61,16 +61,17 @@ def decided_bookings(alive: Sequence[str], connection: Connection, changes: Chan
         renditions=states,
         taken=bookings.taken(connection, may_go, changes.now),
         loads=bookings.loads(connection, alive, changes.now) if may_go else dict.fromkeys(alive, 0),
-        cancels=_cancel_facts(connection, [one.class_id for one in cancelled]),
+        cancels=_cancel_facts(connection, changes, [one.class_id for one in cancelled]),
     )
     decide_booking.decide_orders(changes, booked, cancelled, facts, Limits.of(changes.settings))
 
 
-def _cancel_facts(connection: Connection, class_ids: Sequence[str]) -> CancelFacts:
+def _cancel_facts(connection: Connection, changes: Changes, class_ids: Sequence[str]) -> CancelFacts:
     if not class_ids:
         return CancelFacts()
     unconfirmed = bookings.unconfirmed_cancels(connection, class_ids)
-    return CancelFacts(class_events.ends(connection, class_ids), {class_id for class_id, _ in unconfirmed})
+    told = class_events.ends(connection, class_ids, changes.settings.cancel_result_channel)
+    return CancelFacts(told, {class_id for class_id, _ in unconfirmed})
 
 
 async def after(host: TeacherHost, some: Sequence[Changes]) -> None:

@@ -44,9 +44,9 @@ def decided(
         before = leases.moved_from(connection, list(no))
         back = decide_leases.came_back(changes, before, leases.holders(connection) if before else {}, no)
         choice = Choice(loads, no, back)
-        over = [said.class_id for said in reports if said.cmd == "ended"]
+        over = [said.class_id for said in reports if (said.cmd, said.result) != ("prepared", "success")]
         parts = as_run.of_classes(connection, over)
-        moved = events.named(connection, teacher_tables.journal, "moved", list(parts))
+        moved = events.named(connection, teacher_tables.journal, "moved", over)
         facts = decide.ReportFacts(choice, bookings.unconfirmed_cancels(connection, ids), parts, moved)
     for said in messages:
         if isinstance(said, Report):

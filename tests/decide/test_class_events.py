@@ -177,10 +177,15 @@ GAPS = {"code": 329, "message": "5 min of 10 min were not sent"}
         (GAPS, 601, MOVED, None),
         ({"result": "fail", "code": 321, "as_run": None}, 601, {}, "not_aired"),
         ({"result": "fail", "code": 321, "as_run": None}, 30, {}, None),
+        ({"result": "fail", "code": 321, "as_run": None}, 601, MOVED, None),
+        ({"cmd": "prepared", "result": "fail", "code": 410, "as_run": None}, 601, {}, "with_gaps"),
         ({"result": "fail", "code": 411}, 30, {}, "cancelled"),
         ({"result": "fail", "code": 411, "as_run": None}, 30, {}, None),
     ],
-    ids=["whole", "gaps", "moved on air", "not aired", "may be retried", "in the UI", "in the UI, its push goes on"],
+    ids=[
+        *("whole", "gaps", "moved on air", "not aired", "may be retried", "moved, not aired", "moved, not prepared"),
+        *("in the UI", "in the UI, its push goes on"),
+    ],
 )
 def test_the_end_is_told_once_it_is_known(
     fields: dict[str, Any], at_s: float, moved: dict[str, list[EventView]], outcome: str | None
@@ -190,7 +195,8 @@ def test_the_end_is_told_once_it_is_known(
     report = {"cmd": "ended", "class_id": "c-1", "streamer": "s1", "result": "success", "placement": 2}
     parts = [vars(WHOLE if fields.get("code") != 329 else replace(WHOLE, ends=START + 300, sent_s=300.0))]
     said = Report.model_validate({**report, "as_run": parts, **fields})
-    decide = reports.ReportFacts(Choice({}, {}), {}, {"c-1": [replace(WHOLE, ends=START + 1)]} if moved else {}, moved)
+    before = {"c-1": [replace(WHOLE, ends=START + 1)]} if moved or said.cmd == "prepared" else {}
+    decide = reports.ReportFacts(Choice({}, {}), {}, before, moved)
     reports.take(changes, said, decide)
     ends = stated(changes)
     assert [one["outcome"] for one in ends] == ([] if outcome is None else [outcome])
@@ -199,6 +205,19 @@ def test_the_end_is_told_once_it_is_known(
         assert (end["sent_s"], end["missing_s"], end["slate_s"], end["sessions"]) == (600, 0, 0, 1)
         assert (end["began_at"], end["ended_at"]) == (START, START + 600)
         assert (end["start_time"], end["end_time"]) == (START, START + 600)
+
+
+def test_the_end_of_a_cancelled_class_that_was_moved_on_air_waits_for_what_the_other_streamer_sent() -> None:
+    """The cancel is answered at once."""
+    changes = changed(replace(READY, state=BookingState.CANCELLED, promised_at=1.0))
+    said = {"cmd": "ended", "class_id": "c-1", "streamer": "s1", "result": "fail", "code": 411, "placement": 2}
+    decide = reports.ReportFacts(Choice({}, {}), {("c-1", "s1"): 1}, {}, MOVED)
+    reports.take(changes, Report.model_validate(said), decide)
+    assert [one.target for one in changes.sends] == ["cancel_result"]
+    assert stated(changes) == []
+    reports.tell_ends(changes, [changes.orders["c-1"]], {"c-1": [replace(WHOLE, ends=START + 60, sent_s=60.0)]})
+    (end,) = stated(changes)
+    assert (end["outcome"], end["message"], end["sent_s"]) == ("cancelled", "cancelled", 60)
 
 
 def test_what_was_sent_of_a_broken_class_is_no_class_that_was_not_aired() -> None:

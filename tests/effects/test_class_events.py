@@ -63,6 +63,13 @@ def test_each_transaction_counts_on_and_sends_what_it_keeps(either_engine: Engin
     assert [json.loads(one.body)["seq"] for one in found] == [1, 2, 3, 4]
 
 
+def test_a_cancel_that_comes_again_before_the_end_is_told_gets_the_answer_of_the_first(either_engine: Engine) -> None:
+    changes = Changes(SETTINGS, NOW)
+    changes.answer_cancel("c-1", 0, "cancelled", 12.5)
+    commit(either_engine, write, journal, changes)
+    assert look(either_engine, events.ends, ["c-1", "c-2"], "cancel_result") == {"c-1": (0, "cancelled", 12.5)}
+
+
 def test_an_end_that_was_put_off_is_found_until_it_is_told(either_engine: Engine) -> None:
     order = broken(either_engine, "c-1")
     found = look(either_engine, bookings.ends_untold, NOW - 86_400, NOW)

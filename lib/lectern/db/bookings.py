@@ -200,7 +200,10 @@ def unended(connection: Connection, before: float) -> list[Order]:
 
 
 def ends_untold(connection: Connection, began_after: float, ended_before: float) -> list[Order]:
-    """The classes of that time (epoch seconds) of whose end the platform was not told, because it was put off."""
+    """The classes that ended, or were cancelled, by then, and of whose end the platform was not told: it was put off.
+
+    Times are epoch seconds.
+    """
     told = select(class_events.c.id).where(
         class_events.c.class_id == orders.c.class_id, class_events.c.event == "ended"
     )
@@ -209,8 +212,10 @@ def ends_untold(connection: Connection, began_after: float, ended_before: float)
     put_off = func.coalesce(orders.c.state, "").in_(
         (BookingState.AIRED_WITH_GAPS, BookingState.BROKEN, BookingState.CANCELLED)
     )
-    its_time = (orders.c.start_time > began_after) & (orders.c.end_time < ended_before)
-    return where(connection, put_off & its_time & IS_CLASS & ~told.exists() & ~waits.exists())
+    was_cancelled = (orders.c.state == BookingState.CANCELLED) & (orders.c.updated_at < ended_before)
+    is_over = (orders.c.end_time < ended_before) | was_cancelled
+    its_time = orders.c.start_time.between(began_after, ended_before)
+    return where(connection, put_off & its_time & is_over & IS_CLASS & ~told.exists() & ~waits.exists())
 
 
 def unready(connection: Connection, received_before: float, now: float, until: float) -> list[Order]:

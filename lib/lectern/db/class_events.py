@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 
 import sqlmodel
 from pydantic_core import from_json
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, bindparam, func, select
 
 from lectern import i18n
 from lectern.db.bulk import bind_list, in_list, insert_many
@@ -14,6 +14,7 @@ from lectern.model.class_events import ClassEvent, numbered
 from lectern.model.plan import Changes
 from lectern.model.tables.shared import MessageTables
 from lectern.model.tables.teacher import ClassEventRow, class_events, orders
+from lectern.model.tables.teacher import journal as teacher_journal
 from lectern.wire.outgoing import OutgoingKind
 
 _HEADS = (
@@ -24,6 +25,9 @@ _HEADS = (
 _WHOSE = select(orders.c.class_id, orders.c.institution_id).where(in_list(orders.c.class_id))
 _ENDED = select(class_events.c.class_id, class_events.c.body).where(
     in_list(class_events.c.class_id), class_events.c.event == "ended"
+)
+_SENT = select(teacher_journal.outbox.c.class_id, teacher_journal.outbox.c.body).where(
+    in_list(teacher_journal.outbox.c.class_id), teacher_journal.outbox.c.target == bindparam("target")
 )
 
 
@@ -57,9 +61,14 @@ def put(connection: Connection, journal: MessageTables, channel: str, events: Se
     insert_many(connection, journal.outbox, ("target", "kind", "body", "class_id", "created_at"), messages)
 
 
-def ends(connection: Connection, class_ids: Iterable[str]) -> dict[str, tuple[int, str, float]]:
-    """The code, the message and the seconds sent that the event ``ended`` of each class has; without it, it lacks."""
-    bodies = ((row.class_id, from_json(row.body)) for row in connection.execute(_ENDED, bind_list(class_ids)))
+def ends(connection: Connection, class_ids: Iterable[str], answers: str) -> dict[str, tuple[int, str, float]]:
+    """The code, the message and the seconds sent that the platform was told of the end of each class.
+
+    If its event ``ended`` was put off, they are those of the last message about it on the channel *answers*.
+    """
+    ids = bind_list(class_ids)
+    rows = [*connection.execute(_SENT.order_by(teacher_journal.outbox.c.id), {**ids, "target": answers})]
+    bodies = ((row.class_id, from_json(row.body)) for row in (*rows, *connection.execute(_ENDED, ids)))
     return {class_id: (body["code"], i18n.of_wire(body), body.get("sent_s", 0.0)) for class_id, body in bodies}
 
 

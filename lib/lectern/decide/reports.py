@@ -73,10 +73,10 @@ def take(changes: Changes, report: Report, facts: ReportFacts) -> None:
         changes.row(report.class_id, "report of a class that is not there", where=report.streamer)
         if order is not None and order.state is BookingState.AIRED_WITH_GAPS and sent.parts:
             _judge_again(changes, order, sent)
-    elif order.state is BookingState.CANCELLED and sent.parts:  # it was cancelled in the UI, and key push has ended
+    elif order.state is BookingState.CANCELLED and sent.parts:  # it was cancelled in the UI, and its push has ended
         _tell_end(changes, order, sent)
     elif report.cmd == "prepared" and order.state in PREPARING[report.result]:
-        _prepared(changes, order, report, facts)
+        _prepared(changes, order, report, sent, facts)
     elif report.cmd == "ended" and order.state in ENDING:
         if order.state is BookingState.PLACED:  # two runs handle reports at once: that of the end overtook it
             order = _ready(changes, order, report)
@@ -105,15 +105,18 @@ class SentParts:
     def is_open(self, order: Order, now: float) -> bool:
         """Whether more may be heard of a class that is over, soon, so that the platform is not told its end yet.
 
-        A broken class may be retried until key end. Of one that was cancelled in the UI, or was moved while it was on
+        A broken class may be retried until its end. Of one that was cancelled in the UI, or was moved while it was on
         air, another report may say what was sent.
         """
-        if order.state is BookingState.BROKEN:
-            return now < order.end_time
-        if order.state is BookingState.CANCELLED:
-            return not self.parts and order.start_time <= now
-        was_moved = any(one.what == "moved" and one.at > order.start_time for one in self.reasons)
-        return was_moved and order.state is BookingState.AIRED_WITH_GAPS
+        if order.state is BookingState.BROKEN and now < order.end_time:
+            return True
+        if order.state is BookingState.CANCELLED and not self.parts and order.start_time <= now:
+            return True
+        return self.was_moved(order) and order.state is not BookingState.AIRED
+
+    def was_moved(self, order: Order) -> bool:
+        """Whether a class was moved while it was on air, so that two streamers say what was sent of it."""
+        return any(one.what == "moved" and one.at > order.start_time for one in self.reasons)
 
 
 def _keep_sent(changes: Changes, order: Order, report: Report, facts: ReportFacts) -> SentParts:
@@ -141,7 +144,7 @@ def _is_from(order: Order, report: Report | AiringReport) -> bool:
     return (order.streamer, max(order.placement, 1)) == (report.streamer, report.placement)
 
 
-def _prepared(changes: Changes, order: Order, report: Report, facts: ReportFacts) -> None:
+def _prepared(changes: Changes, order: Order, report: Report, sent: SentParts, facts: ReportFacts) -> None:
     is_over = order.end_time <= changes.now
     if report.result == "success" and is_over and order.promised_at is None:
         changes.refuse(order, errors.ENDED, _late(order), alarm=True)
@@ -150,7 +153,7 @@ def _prepared(changes: Changes, order: Order, report: Report, facts: ReportFacts
     elif report.result == "success":
         _ready(changes, order, report)
     elif is_over and order.promised_at is not None:
-        _ended(changes, order, report, SentParts())
+        _ended(changes, order, report, sent)
     elif order.promised_at is not None or order.state is BookingState.READY:
         why = Text("{streamer}: {code} {reason}", streamer=report.streamer, code=report.code, reason=report.reason)
         place_again(changes, [order], facts.choice, why, refused=True)
@@ -209,7 +212,8 @@ def _by(streamer: str, reason: str) -> str:
 def _tell_end(changes: Changes, order: Order, sent: SentParts) -> None:
     """Tell the platform how a class ended."""
     message = order.message or ""
-    end(changes, order, (order.code or 0, message), sent.account(order, message), [*sent.before, *sent.parts])
+    why = CONFIRMED if order.state is BookingState.CANCELLED and not message else (order.code or 0, message)
+    end(changes, order, why, sent.account(order, message), [*sent.before, *sent.parts])
 
 
 CONFIRMED = (0, Text("cancelled"))
@@ -218,10 +222,14 @@ CONFIRMED = (0, Text("cancelled"))
 def close_cancel(
     changes: Changes, order: Order, sent: SentParts, deliveries: int, why: tuple[int, str] = CONFIRMED
 ) -> None:
-    """Answer the cancel of a class as often as it came, and tell the platform that the class is over."""
+    """Answer the cancel of a class as often as it came, and tell the platform that the class is over.
+
+    Of one that was moved while it was on air, the end is told when the other streamer may have said what it sent.
+    """
     account, parts = sent.account(order), [*sent.before, *sent.parts]
     changes.answer_cancel(order.class_id, *why, account.recording_s, deliveries)
-    end(changes, order, why, account, parts)
+    if not sent.was_moved(order):
+        end(changes, order, why, account, parts)
 
 
 def _judge_again(changes: Changes, order: Order, sent: SentParts) -> None:
@@ -290,7 +298,8 @@ def close_unreported(changes: Changes, over: Sequence[Order], parts: Mapping[str
 
 
 ENDS_AFTER_S, BEGAN_WITHIN_S = 60.0, 2 * 86_400.0
-"""Seconds after the end of a class from which the platform is told of an end that was put off, if it began lately."""
+"""Seconds after the end of a class, or its cancel, from which the platform is told of an end that was put off, if the
+class began lately."""
 
 
 def tell_ends(changes: Changes, over: Sequence[Order], parts: Mapping[str, Sequence[AsRun]]) -> None:
