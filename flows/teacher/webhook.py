@@ -76,6 +76,7 @@ class Webhook:
     def __init__(self, host: TeacherHost) -> None:
         self._host = host
         self._at_work: dict[str, asyncio.Task[None]] = {}
+        self._receiver: str | None = None  # the last one, as it is kept
 
     async def run(self) -> None:
         """Post until cancelled; without EVENT_WEBHOOK_URL, or when it is switched off, there is nothing to do."""
@@ -86,12 +87,19 @@ class Webhook:
             try:
                 while True:
                     self._host.watchdog.beat("webhook")
-                    is_on = self._settings.event_webhook_url and not self._host.webhook_off
-                    if not is_on or not await self._begin(client):
+                    if not await self._is_on() or not await self._begin(client):
                         await asyncio.sleep(LOOK_S)
             finally:
                 for task in self._at_work.values():
                     task.cancel()
+
+    async def _is_on(self) -> bool:
+        """Whether there is a receiver that has not answered 410; another URL than before is asked anew."""
+        url = self._settings.event_webhook_url
+        if (receiver := _digest(url)) != self._receiver:
+            self._host.webhook_off = await self._host.write_tx(outbox.webhook_is_gone, receiver)
+            self._receiver = receiver
+        return bool(url) and not self._host.webhook_off
 
     @property
     def _settings(self) -> TeacherSettings:
@@ -148,11 +156,9 @@ class Webhook:
         if not why:
             outbox.note_webhook(connection, one.id, Telling.TOLD)
         elif why == GONE:
-            if not outbox.give_webhook_up(connection):
+            if not outbox.give_webhook_up(connection, one.id, _digest(self._settings.event_webhook_url)):
                 return  # another message had the same answer
-            said = Text(
-                "the webhook {url} answered 410 Gone: it is switched off until the teacher is restarted", url=where
-            )
+            said = Text("the webhook {url} answered 410 Gone: it is switched off until its URL is another", url=where)
             outbox.put(connection, host.journal, [host.alarm(errors.WEBHOOK_REFUSES, said, now)], now)
         elif now - one.created_at < GIVEN_UP_S:
             until = now + min(2.0 ** min(one.tries, 20), MOST_S)
@@ -162,6 +168,11 @@ class Webhook:
             letter = outgoing.dead_letter(self._settings.dead_letter_stream, "webhook", one.body, why)
             said = Text("the webhook {url} has not taken message {id} for a day: {why}", url=where, id=one.id, why=why)
             outbox.put(connection, host.journal, [letter, host.alarm(errors.WEBHOOK_REFUSES, said, now)], now)
+
+
+def _digest(url: str | None) -> str:
+    """How a receiver is kept: its URL may have a secret."""
+    return hashlib.sha256((url or "").encode()).hexdigest()[:32]
 
 
 async def _drained(answer: httpx.Response) -> None:

@@ -198,6 +198,7 @@ class Telling(StrEnum):
     DUE = "due"
     TOLD = "told"
     GIVEN_UP = "given up"
+    GONE = "gone"  # of the webhook: its receiver has answered 410, and is the row's *error*
 
 
 # A literal, because SQLite uses the index ix_outbox_list_due only if the statement contains the word itself.
@@ -273,6 +274,23 @@ def note_webhook(connection: Connection, id_: int, how: Telling, tries: int = 0,
     connection.execute(update(teacher_outbox).where(teacher_outbox.c.id == id_).values(**values))
 
 
-def give_webhook_up(connection: Connection) -> int:
-    """Post none of the messages that are due; returns their number."""
-    return connection.execute(update(teacher_outbox).where(_WEBHOOK_DUE).values(webhook=Telling.GIVEN_UP)).rowcount
+_GONE: ColumnElement[bool] = teacher_outbox.c.webhook == literal_column(f"'{Telling.GONE}'")
+
+
+def give_webhook_up(connection: Connection, id_: int, receiver: str) -> bool:
+    """Post nothing more to *receiver*, which has answered 410 to a message; False if that is known already."""
+    if not connection.execute(update(teacher_outbox).where(_WEBHOOK_DUE).values(webhook=Telling.GIVEN_UP)).rowcount:
+        return False
+    gone = {"webhook": Telling.GONE, "error": receiver}
+    connection.execute(update(teacher_outbox).where(teacher_outbox.c.id == id_).values(**gone))
+    return True
+
+
+def webhook_is_gone(connection: Connection, receiver: str) -> bool:
+    """Whether *receiver* has answered 410: then nothing is due; what others have answered is forgotten."""
+    others = update(teacher_outbox).where(_GONE, teacher_outbox.c.error != receiver)
+    connection.execute(others.values(webhook=Telling.GIVEN_UP))
+    if connection.execute(select(teacher_outbox.c.id).where(_GONE).limit(1)).first() is None:
+        return False
+    connection.execute(update(teacher_outbox).where(_WEBHOOK_DUE).values(webhook=Telling.GIVEN_UP))
+    return True

@@ -234,7 +234,9 @@ class TeacherOutbox(OutboxColumns, TeacherTable, table=True):
     __tablename__ = "outbox_list"
     owner: str | None = Field(default=None, max_length=250)
     lease_until: float = 0
-    webhook: str | None = Field(default=None, max_length=10)  # of what goes to EVENT_WEBHOOK_URL: due, told, given up
+    webhook: str | None = Field(
+        default=None, max_length=10
+    )  # of what goes to EVENT_WEBHOOK_URL: due, told, given up, gone
     webhook_tries: int = 0
     webhook_at: float = 0  # not before
 
@@ -267,6 +269,7 @@ journal = MessageTables(
 )
 
 index_some("ix_outbox_list_webhook", journal.outbox, "class_id", "webhook = 'due'")
+index_some("ix_outbox_list_gone", journal.outbox, "webhook_at", "webhook = 'gone'")
 
 IS_CLASS = func.coalesce(orders.c.revises, "") == ""
 """Selects classes without revisions. SQLite would search for `revises IS NULL` by the index of revisions,
