@@ -113,7 +113,7 @@ class LeaseRenewer:
         is_full = since is not None and time.monotonic() - since < FULL_S  # it could not even refuse a class
         # A teacher of an older release, too, gives no class to a streamer that is drained.
         address = self._host.address and (settings.health_address or self._host.address)
-        return LeaseFacts(at, session, fields | {"full": is_full or fields["drains"], "address": address})
+        return LeaseFacts(at, session, fields | {"full": is_full or bool(fields["drains"]), "address": address})
 
 
 def _facts(connection: Connection, settings: StreamerSettings) -> tuple[str, dict[str, Any]]:
@@ -121,7 +121,7 @@ def _facts(connection: Connection, settings: StreamerSettings) -> tuple[str, dic
         "used_bytes": cache.used(connection, settings.video_root).size_bytes,
         "max_bytes": settings.max_bytes,
         "on_air": airings.on_air(connection),
-        "drains": leases.drained_since(connection, settings.name) is not None,
+        "drains": leases.drained_by(connection, settings.name),
     }
     return leases.session(connection, settings.name) or "", fields
 

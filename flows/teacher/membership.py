@@ -38,7 +38,7 @@ GRANT_AGAIN_S = 10.0
 """Seconds after which a claim that is still there is answered again: Redis may have lost the answer."""
 
 DRAINS = "drains"
-"""The field of a heartbeat that says that its streamer is drained."""
+"""The field of a heartbeat that says that its streamer is drained, and by whom."""
 
 DRAIN_AGAIN_S = 5.0
 """Seconds between two looks at the classes of a drained streamer: another streamer may be able to take them by then."""
@@ -127,7 +127,7 @@ class DrainTracker:
         if not beat.get(DRAINS, False) or not self.drained_at.take(name, DRAIN_AGAIN_S):
             return
         alive = [one for one in self.host.living_now() if one != name]
-        found = await changed(self.host, drained(name, alive))
+        found = await changed(self.host, drained(name, alive, beat[DRAINS]))
         if found.taken:
             log.info("%s: is drained; %d classes were moved to others", name, len(found.taken))
             await publish_outbox(self.host)
@@ -142,12 +142,13 @@ def withdrawn(connection: Connection, changes: Changes, name: str) -> None:
 
 
 @decision
-def drained(connection: Connection, changes: Changes, name: str, alive: Sequence[str]) -> None:
+def drained(connection: Connection, changes: Changes, name: str, alive: Sequence[str], by: object = None) -> None:
     """Move the later classes of the streamer *name* to those of *alive* that can take them."""
     orders = bookings.on(connection, name, changes.now)
     changes.orders |= bookings.by_id(connection, [secondary_id(order.class_id) for order in orders])
     no = leases.refused_by(connection, [order.class_id for order in orders])
-    decide_leases.drain(changes, name, orders, Choice(bookings.loads(connection, alive, changes.now), no))
+    choice = Choice(bookings.loads(connection, alive, changes.now), no)
+    decide_leases.drain(changes, name, orders, choice, by if isinstance(by, str) else "")
 
 
 @dataclass

@@ -45,12 +45,13 @@ def streamers(changes: Changes) -> dict[str, str | None]:
 
 def test_a_drained_streamer_keeps_what_begins_within_two_minutes(changes: Changes) -> None:
     """It may not have read yet that a class is another's, and would push it, too."""
-    leases.drain(changes, "s1", list(changes.orders.values()), Choice({"s2": 0}, {}))
+    leases.drain(changes, "s1", list(changes.orders.values()), Choice({"s2": 0}, {}), "ann@s1")
     assert streamers(changes) == {"soon": "s1", "later": "s2"}
     assert [(one.target, type(one.message), one.class_id) for one in changes.sends] == [
         ("streamer:s1", Release, "later"),
         ("streamer:s2", Prepare, "later"),
     ]
+    assert changes.notes[-1].detail == "from s1 to s2: s1 is drained by ann@s1"
 
 
 @pytest.mark.parametrize("others", [{}, {"s2": 0}], ids=["nobody is alive", "the other one has refused it"])

@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,13 +18,14 @@ from flows.host import TeacherHost
 from flows.teacher.ecs import job as work
 from flows.teacher.ecs import transcode as ecs_transcode
 from flows.teacher.ecs.job import LEASE_S, TranscodeJob
-from lectern.db import bookings, transcodings
+from lectern.db import bookings, events, transcodings
 from lectern.db.ecs_jobs import BegunJob
 from lectern.db.engine import open_database, reading, transaction
 from lectern.ecs import ssh, transcode
 from lectern.ecs.job import JobOutcome, JobReport, MadeRendition
 from lectern.model.facts import Attempt
-from lectern.model.tables.teacher import videos
+from lectern.model.tables.teacher import journal, videos
+from lectern.rendition_ids import stem
 from lectern.states import Backend, BookingState, Resolution
 from tests import strategies
 from tests.faults import hosts
@@ -135,8 +137,11 @@ def test_it_ends_at_the_next_beat_when_another_has_it_or_it_is_settled(job: Job)
     assert job.beats(4) == [work.SETTLED]
 
 
-def test_a_run_that_comes_when_another_makes_it_names_that_one_and_ends(job: Job) -> None:
-    state = asyncio.run(ecs_transcode.work(job.host, RECORD, [Resolution.P240], "run-2", again=False))
+def test_a_run_that_is_retried_while_another_makes_it_names_that_one_and_ends(job: Job) -> None:
+    state = asyncio.run(ecs_transcode.work(job.host, RECORD, [Resolution.P240], "run-2", again=True))
+    mine = partial(events.of_thing, class_id=None, stems=[stem(RECORD, Resolution.P240)])
+    told = job.read(mine, journal)
+    assert [(one.what, one.detail) for one in told][-1:] == [("retried", "by Prefect")]
     assert state.is_completed()
     assert OURS in str(state.message)
     assert job.row()["owner"] == OURS

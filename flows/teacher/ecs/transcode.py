@@ -6,14 +6,18 @@ from urllib.parse import urlsplit
 
 from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
+from sqlalchemy import Connection
 
 from flows.host import TeacherHost, all_of, log
 from flows.teacher.ecs.job import LEASE_S, TranscodeJob, hosts, leave, target
 from lectern.allowlist import PUBLIC, Allowlist
-from lectern.db import ecs_jobs, transcodings
+from lectern.db import ecs_jobs, events, transcodings
 from lectern.decide.transcoding import UNKNOWN_LIMIT_S
 from lectern.errors import LecternError
+from lectern.i18n import Text
+from lectern.model.facts import Event, RenditionKey
 from lectern.model.tables.teacher import RenditionRow
+from lectern.rendition_ids import stem
 from lectern.settings import TeacherSettings
 from lectern.states import Resolution
 from lectern.storage import origin
@@ -43,7 +47,7 @@ async def work(
     """
     now, keys = time.time(), [(record_id, one) for one in wanted]
     if again:
-        await host.write_tx(transcodings.retry, keys, now + DEADLINE_S, now)
+        await host.write_tx(_retried, host, keys, now)
     due = await host.write_tx(transcodings.take, keys, owner, LEASE_S, now)
     others = await host.read_tx(ecs_jobs.others, keys, owner, now)
     left = await host.write_tx(transcodings.left_behind, keys)
@@ -64,6 +68,13 @@ async def work(
     done = [f"made {', '.join(rendition.stem for rendition in due)}"] if due else []
     done += [f"the run {other} makes {'the rest' if due else 'them'}" for other in others]
     return Completed(message="; ".join(done) or "nothing to do: settled already")
+
+
+def _retried(connection: Connection, host: TeacherHost, keys: Sequence[RenditionKey], now: float) -> None:
+    """Attempt *keys* once more; Prefect knows no users, so the event names Prefect."""
+    transcodings.retry(connection, keys, now + DEADLINE_S, now)
+    noted = [Event("retried", stem=stem(*key), detail=Text("by {who}", who="Prefect")) for key in keys]
+    events.note(connection, host.journal, host.settings.name, noted, now)
 
 
 async def output_there(host: TeacherHost, one: RenditionRow) -> str | None:

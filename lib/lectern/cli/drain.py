@@ -93,7 +93,7 @@ def _note(settings: StreamerSettings, since: float | None) -> None:
     engine = open_database(settings.database_url)
     try:
         with writing(engine, settings.role) as connection:
-            leases.drain(connection, settings.name, since)
+            leases.drain(connection, settings.name, since, me())
             done = Event(Text("drain ends") if since is None else Text("drained"), detail=Text("by {who}", who=me()))
             events.note(connection, journal, settings.name, [done], time.time())
     finally:

@@ -81,18 +81,18 @@ def note_peers(connection: Connection, streamer: str, known: Mapping[str, str]) 
     connection.execute(update(leases).where(leases.c.streamer == streamer).values(peers=text))
 
 
-def drained_since(connection: Connection, streamer: str) -> float | None:
-    """Since when this streamer is drained (epoch seconds); None if it is not."""
-    since = connection.execute(select(drains.c.since).where(drains.c.streamer == streamer)).scalar_one_or_none()
-    return None if since is None else float(since)
+def drained_by(connection: Connection, streamer: str) -> str | bool:
+    """Who drains this streamer, True if that is not known; False if it is not drained."""
+    row = connection.execute(select(drains.c.by).where(drains.c.streamer == streamer)).first()
+    return row is not None and (row.by or True)
 
 
-def drain(connection: Connection, streamer: str, since: float | None) -> None:
+def drain(connection: Connection, streamer: str, since: float | None, by: str = "") -> None:
     """Note that this streamer is drained *since* then; an earlier time stays. None ends the drain."""
     if since is None:
         connection.execute(delete(drains).where(drains.c.streamer == streamer))
-    elif drained_since(connection, streamer) is None:
-        connection.execute(insert(drains).values(streamer=streamer, since=since))
+    elif not drained_by(connection, streamer):
+        connection.execute(insert(drains).values(streamer=streamer, since=since, by=by))
 
 
 # Teachers that share one database: who is alive, what dead teachers had claimed, and who has which duty.

@@ -250,11 +250,15 @@ def grant(changes: Changes, claim: Granted, taken: Sequence[tuple[str, int]], ca
     changes.note("lease granted", detail=Text("to {name}; taken from it before: {number}", name=name, number=number))
 
 
-def drain(changes: Changes, name: str, orders: Sequence[Order], choice: Choice) -> None:
-    """Move those of *orders* off the streamer *name* that begin late enough and that another streamer can take."""
+def drain(changes: Changes, name: str, orders: Sequence[Order], choice: Choice, by: str = "") -> None:
+    """Move those of *orders* off the streamer *name* that begin late enough and that another streamer can take.
+
+    *by* is who drains it, if its streamer says so.
+    """
     going = [order for order in orders if order.start_time > changes.now + DRAIN_AHEAD_S]
     going = [order for order in going if open_to(changes, order, choice)]
-    place_again(changes, going, choice, Text("{name} is drained", name=name), refused=False)
+    why = Text("{name} is drained by {who}", name=name, who=by) if by else Text("{name} is drained", name=name)
+    place_again(changes, going, choice, why, refused=False)
 
 
 def withdraw(changes: Changes, name: str, orders: Sequence[Order]) -> str:

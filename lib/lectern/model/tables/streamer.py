@@ -93,6 +93,7 @@ class DrainRow(StreamerTable, table=True):
     __tablename__ = "drain_list"
     streamer: str = Field(primary_key=True, max_length=250)
     since: float
+    by: str | None = Field(default=None, sa_type=Text)
 
 
 class AsRunRow(AsRunColumns, StreamerTable, table=True):
