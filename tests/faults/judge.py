@@ -3,15 +3,23 @@
 import itertools
 import time
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from lectern import errors
+from tests.faults.accounts import OVER, Accounts
 from tests.faults.day import Class
 from tests.faults.play import Play
 from tests.faults.world import HOSTS
 from tests.fuzz.kinds import TWO_WAYS
+from town.platform import seconds
 from town.recordings import Publish
+
+SUMS_S = 1.0
+"""Seconds by which what was told as sent, and what the receiver took, may differ."""
+
+FORGOTTEN_S = 3.0
+"""Seconds of a push that a playout may not have written down when it is killed: the push counts as shorter."""
 
 
 @dataclass
@@ -86,10 +94,33 @@ def judge(play: Play) -> Verdict:
         if is_to_air and not pushes and class_id not in alarmed:
             wrong["silently missing"].append(class_id)
     wrong["events wrong"] += play.sight.faulty_events()
+    wrong["told otherwise"] += _told_otherwise(play, [play.class_id(one) for one in classes])
     _judge_odd(play, answers, verdict)
     for who in HOSTS[1:]:
         wrong["citations wrong"] += _citations(play, who)
     return verdict
+
+
+def _told_otherwise(play: Play, class_ids: Sequence[str]) -> Iterator[str]:
+    """Who says of classes that are over another state, other events, or another sum than the platform was told."""
+    stage, told = play.world.stage, play.sight.events()
+    accounts = Accounts(stage, stage.settings["API_BIND"], HOSTS[1:])
+    for class_id in class_ids:
+        its, order = [*told.get(class_id, {}).values()], stage.order(class_id)
+        if its != (asked := accounts.events(class_id)):
+            yield f"{class_id}: {its} was told, who asks gets {asked}"
+        state = order.get("state")
+        if state in OVER and its and its[-1]["event"] == "ended":
+            yield from (f"{class_id}: {one}" for one in accounts.differ(class_id, state))
+            sent_s, taken_s = its[-1]["sent_s"] + its[-1]["slate_s"], taken_s_of(stage.pushes(class_id))
+            forgotten_s = FORGOTTEN_S * (len(stage.pushes(class_id)) - 1)
+            if not -SUMS_S - forgotten_s <= sent_s - taken_s <= SUMS_S:
+                yield f"{class_id}: {sent_s:.1f} s were told as sent, its receiver took {taken_s:.1f} s"
+
+
+def taken_s_of(pushes: list[Publish]) -> float:
+    """Seconds of media that a receiver took, without what a push that fell behind has left out."""
+    return seconds(pushes) - sum(one.largest_step_ms / 1000 for one in pushes if one.largest_step_ms > 1000)
 
 
 def _was_cancelled(play: Play, class_id: str, said: Sequence[tuple[str, int]]) -> bool:
@@ -113,8 +144,8 @@ def allowed(play: Play, one: Class) -> set[int]:
     if one.kind == "malformed":
         return {400}
     codes = {316, 317}  # a full cache; two streamers down at once
-    if one.cancelled_after_s is not None:
-        codes.add(411)
+    if one.cancelled_after_s is not None or one in {lost for lost, _ in play.day.losses}:
+        codes.add(411)  # of a lost one, because it is cancelled once another streamer airs it, if only the slate
     if one.is_on_air:
         codes.add(410)  # nobody was there before its end
     if one.kind == "transcoded" and one.resolution:

@@ -8,7 +8,6 @@ import argparse
 import itertools
 import json
 import random
-import re
 import shutil
 import sys
 import tempfile
@@ -19,10 +18,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import httpx
-
-from flows.streamer.amend import OTHER_TIME
 from lectern.decide.gaps import LEAST_S, LOST_S, LOST_SHARE
+from tests.faults.accounts import ENDED, Accounts
+from tests.faults.judge import FORGOTTEN_S
 from tests.stage import Stage, Town, staged, wait_until
 from town.ports import HOST, free_port
 
@@ -38,17 +36,8 @@ LATE_S = 10.0
 EDGE_S = 2.0
 """Seconds before a start and after an end within which sending may begin or end."""
 
-FORGOTTEN_S = 3.0
-"""Seconds of what was sent that a playout may not have written down when it is killed; these count as not sent."""
-
 NOT_SURE_S = 2.5
 """Seconds by which what a receiver took and what was sent may differ."""
-
-OVER = ("aired with gaps", "aired", "broken", "cancelled")
-"""The states of a class that is over; the longer of two words first, because a sentence is searched for them."""
-
-RUN_ENDS = {"broken": "FAILED", "cancelled": "CANCELLED"}
-"""The state of the run of a class, by how the class ended; COMPLETED for the others."""
 
 
 @dataclass(frozen=True)
@@ -116,8 +105,7 @@ class Play:
 
     def __init__(self, stage: Stage, seed: int, bind: str) -> None:
         self.stage, self.chance = stage, random.Random(seed)
-        self._viewer = httpx.Client(base_url=f"http://{bind}", headers={"Accept-Language": "en"}, timeout=60)
-        self._seen: dict[str, str] = {}
+        self.accounts = Accounts(stage, bind, ["streamer1"])
         self.sequences: list[Story] = []
         self.faults: list[tuple[float, float, str]] = []  # from, to, what
         self._over = threading.Event()
@@ -144,24 +132,6 @@ class Play:
         class_id = self.stage.book_on_stream(booking)
         first = Content(float(booking["start_time"]), float(booking["end_time"]), class_id)
         return Story(class_id, random.Random(self.chance.random()), first)
-
-    # -- what is told of it --------------------------------------------------------------------------------------------
-
-    def page(self, path: str) -> str:
-        """What the teacher's page answers at *path*, which is asked for once; a viewer has to wait for many pages."""
-
-        def answer() -> httpx.Response | None:
-            found = self._viewer.get(path)
-            return None if found.status_code == httpx.codes.TOO_MANY_REQUESTS else found
-
-        if not self._viewer.cookies:
-            made = self.stage.lectern("teacher", "viewer", "add", "sequences", "--json")
-            self._viewer.get("/", params={"token": json.loads(made.stdout)["token"]})
-        if path not in self._seen:
-            found = wait_until(answer, timeout_s=60, description=f"{path} is answered")
-            assert found is not None
-            self._seen[path] = found.raise_for_status().text
-        return self._seen[path]
 
     # -- what is sent --------------------------------------------------------------------------------------------------
 
@@ -252,11 +222,8 @@ class Play:
 
 def complaints(play: Play) -> Iterator[str]:
     """What was answered and not aired, aired and not answered, or told otherwise than it was."""
-    stage = play.stage
-    day = time.strftime("%Y-%m-%d", time.localtime(min(one.first.start for one in play.sequences) - 60))
-    report = stage.lectern("teacher", "report", "--from", day, "--to", "2099-01-01", "--format", "json")
-    lines = {one["class_id"]: one for one in json.loads(report.stdout)["classes"]}
-    if not any(_runs(play, one) for one in play.sequences):
+    lines = play.accounts.report(min(one.first.start for one in play.sequences) - 60)
+    if not any(play.accounts.runs(one.class_id) for one in play.sequences):
         yield "Prefect has no run of any class"
     for one in play.sequences:
         line = lines.get(one.class_id, {})
@@ -338,7 +305,7 @@ def _told_otherwise(
     if last is None:
         if state not in {"cancelled", "aired", "aired with gaps", "broken"}:
             yield f"was cancelled, and is {state}"
-        yield from _told(play, one, line, str(state))
+        yield from _told(play, one, str(state))
         return
     if last.start > time.time():  # it was moved away at last, and nothing can be said of how it will be aired
         if taken or state not in {"ready", "placed"}:
@@ -357,64 +324,17 @@ def _told_otherwise(
     reported_s = line.get("missing_s", 0.0) - missing
     if state != "broken" and not -NOT_SURE_S - 1 < reported_s < NOT_SURE_S + 1 + forgotten_s:
         yield f"the report says {line.get('missing_s')} s are missing, the receiver {missing:.1f}"
-    yield from _told(play, one, line, str(state))
+    yield from _told(play, one, str(state))
     code = {"aired with gaps": 329, "broken": 321}.get(str(state))
     if code is not None and not stage.alarms(code, class_id=one.class_id):
         yield f"is {state}, and nobody was alarmed"
 
 
-def _told(play: Play, one: Story, line: dict[str, Any], state: str) -> Iterator[str]:
+def _told(play: Play, one: Story, state: str) -> Iterator[str]:
     """Who says of a class that is over another state than its teacher."""
-    standing = json.loads(play.stage.lectern("teacher", "explain", one.class_id, "--json").stdout)["standing"]
-    says = {
-        "the streamer": play.stage.airing("streamer1", one.class_id).get("state"),
-        "the report": line.get("state"),
-        "explain": standing,
-        "the page": _on_the_page(play, one),
-        "the as-run page": _in_the_as_run(play, one),
-    }
-    yield from (f"{who} says {what}, the teacher {state}" for who, what in says.items() if what != state)
-    yield from _shown_in_prefect(play, one, state)
-
-
-def _on_the_page(play: Play, one: Story) -> str:
-    """The state of a class on its page."""
-    text = play.page(f"/class/{one.class_id}")
-    found = re.search(r'<h1>\S+ <span class="[^"]*">([^<]*)</span>', text)
-    return found[1] if found else text
-
-
-def _in_the_as_run(play: Play, one: Story) -> str:
-    """The state of a class on the as-run page of the day on which it begins, where those refused stand apart."""
-    at = play.stage.order(one.class_id)["start_time"]
-    page = play.page(f"/as-run?day={time.strftime('%Y-%m-%d', time.localtime(at))}")
-    rows = [row for row in re.split(r"<tr>|<p>", page) if f'<a href="/class/{one.class_id}">' in row]
-    shown = [re.search(r'<span class="s [^"]*">([^<]*)</span>', row) for row in rows]
-    return next((state[1] if state else "refused" for state in shown), f"nothing: {page}")
-
-
-def _runs(play: Play, one: Story) -> list[tuple[str, str]]:
-    """The state and the message of each run of a class, oldest first."""
-    tags = [f"class:{one.class_id}"]
-    runs = sorted(play.stage.runs("streamer1", "broadcast", tags=tags), key=lambda run: str(run["created"]))
-    return [(run["state_type"], str((run["state"] or {}).get("message") or "")) for run in runs]
-
-
-def _shown_in_prefect(play: Play, one: Story, state: str) -> Iterator[str]:
-    """What its runs say otherwise than the rows: the last one that was not for another time tells its end."""
-    told = _runs(play, one)
-    for kind, message in told:
-        if kind not in {"COMPLETED", "FAILED", "CANCELLED"}:
-            yield f"is {state}, and one of its runs is {kind}: {message}"
-        named = next((name for name in OVER if name in message), state) if kind == "COMPLETED" else state
-        if named != state:
-            yield f"is {state}, and one of its runs says {named}: {message}"
-    shown = [kind for kind, message in told if not message.startswith(("nothing to do", OTHER_TIME))]
-    if shown and shown[-1] != RUN_ENDS.get(state, "COMPLETED"):
-        yield f"is {state}, and its runs are {told}"
-    bar = play.stage.described(f"broadcast-{one.class_id}")
-    if bar.startswith(f"{one.class_id}: ") and bar != f"{one.class_id}: {state}":
-        yield f"is {state}, and the bar of its run says {bar}"
+    if (said := play.stage.airing("streamer1", one.class_id).get("state")) != state:
+        yield f"the streamer says {said}, the teacher {state}"
+    yield from play.accounts.differ(one.class_id, state)
 
 
 def _covered(spans: Sequence[tuple[float, float]], begin: float, end: float) -> float:
@@ -429,7 +349,7 @@ def _covered(spans: Sequence[tuple[float, float]], begin: float, end: float) -> 
 
 def _goes_on(play: Play, one: Story) -> bool:
     """Whether a class is not over, or one of its runs is not."""
-    is_open = any(kind not in {"COMPLETED", "FAILED", "CANCELLED"} for kind, _ in _runs(play, one))
+    is_open = any(kind not in ENDED for kind, _ in play.accounts.runs(one.class_id))
     return is_open or play.stage.order(one.class_id).get("state") in {"ready", "placed"}
 
 

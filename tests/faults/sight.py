@@ -9,16 +9,8 @@ from typing import Any
 import redis
 
 from lectern import errors
+from tests.faults.accounts import OUTCOMES
 from tests.faults.world import HOSTS, World
-
-OUTCOMES: Mapping[str, set[str | None]] = {
-    "refused": {None},
-    "aired": {"whole"},
-    "aired with gaps": {"with_gaps"},
-    "broken": {"not_aired", "with_gaps"},
-    "cancelled": {"cancelled"},
-}
-"""What the platform is told of the end of a class, by its state; ``refused`` is an end itself."""
 
 
 class Sight:
@@ -53,7 +45,7 @@ class Sight:
         return found
 
     def faulty_events(self) -> list[str]:
-        """What is wrong with the events of classes: a hole, another content, no end or two, or an untrue one."""
+        """What is wrong with the events of classes: a hole, another order or content, no end or two, an untrue one."""
         wrong: list[str] = []
         first = self.events()
         wrong += [
@@ -67,7 +59,9 @@ class Sight:
             if sorted(told) != list(range(1, len(told) + 1)):
                 wrong.append(f"{row['class_id']}: its events have a hole: {sorted(told)}")
             ends = [seq for seq, said in told.items() if said["event"] in {"refused", "ended"}]
-            outcomes = OUTCOMES.get(row["state"])
+            if list(told) != sorted(told):
+                wrong.append(f"{row['class_id']}: its events came in another order: {list(told)}")
+            outcomes = OUTCOMES.get(row["state"], {None} if row["state"] == "refused" else None)
             if outcomes is None or (row["state"] == "broken" and row["end_time"] > time.time()):
                 wrong += [f"{row['class_id']}: is {row['state']}, and its end was told"] if ends else []
             elif ends != [len(told)] or told[ends[0]].get("outcome") not in outcomes:

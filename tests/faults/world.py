@@ -15,6 +15,7 @@ from tests.faults.day import LONG_S, TIME_OUT_S, Day, How, Rendition
 from tests.faults.points import STREAMER, TEACHER, Strike
 from tests.faults.transcoder import Transcoder
 from tests.stage import UP_S, Child, Gate, Stage, Town, wait_until
+from town.ports import HOST, free_port
 
 ROOT = Path(__file__).parents[2]
 HOSTS = ("teacher", "streamer1", "streamer2")
@@ -65,6 +66,7 @@ class World:
             "INBOX_MAX_ATTEMPTS": "1000",
             "DRAIN_TIMEOUT_S": "2",
             "LOG_LEVEL": "INFO",
+            "API_BIND": f"{HOST}:{free_port()}",
         }
 
     def _own(self, who: str) -> dict[str, str]:
