@@ -305,6 +305,7 @@ class StreamerHost(Host[StreamerSettings]):
     fetched: dict[str, "tuple[RemoteFile, Probe]"] = field(default_factory=dict)  # downloaded, not yet noted
     dead_air: Mapping[str, str] = field(default_factory=dict)  # what is wrong with the files of coming classes
     cache_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    unshared: asyncio.Event = field(default_factory=asyncio.Event)  # set if a download waits for its share
     shares: Shares = field(default_factory=Shares)  # what downloads may take of the network
     shared_at: float = -math.inf  # when that was found, monotonic
     network: Network = field(default_factory=Network)

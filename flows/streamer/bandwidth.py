@@ -3,7 +3,7 @@
 import asyncio
 import math
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 
 from sqlalchemy import Connection
 
@@ -16,9 +16,9 @@ from lectern.decide.bandwidth import Bounds, Download, Pushes, Shares
 from lectern.errors import TryAgain
 from lectern.model.facts import Cached, Needed
 from lectern.model.views import Network
-from lectern.states import FileState
 from lectern.storage import cache_dir, wget
 from lectern.storage.origin import RemoteFile
+from lectern.timing import comes
 
 EVERY_S = 2.0
 """Seconds between two looks."""
@@ -44,8 +44,9 @@ class Governor:
         """Share the network out until cancelled."""
         while True:
             self._host.watchdog.beat("bandwidth")
+            self._host.unshared.clear()
             await self.step()
-            await asyncio.sleep(EVERY_S)
+            await comes(self._host.unshared, EVERY_S)
 
     async def step(self) -> None:
         """Look once."""
@@ -55,7 +56,7 @@ class Governor:
             self._needed = await host.read_tx(airings.needed, now, now + decide.AHEAD_S + READ_S)
             self._read_at = time.monotonic()
         need_bytes = decide.push_bytes(self._needed, now)
-        bounds = Bounds(its.host_rate_bytes, its.download_rate_bytes, its.max_downloads)
+        bounds = Bounds.of(its)
         await self._share_out(bounds, need_bytes, now)
         uses = {"push": need_bytes, "download": sum(host.shares.rates.values()), "bound": bounds.host_bytes}
         for use, each in uses.items():
@@ -65,22 +66,18 @@ class Governor:
 
     async def _share_out(self, bounds: Bounds, need_bytes: float, now: float) -> None:
         host = self._host
-        rows, starts = await host.read_tx(_under_way, sorted(host.in_progress))
-        if not rows:
-            host.shares, host.shared_at = Shares(), -math.inf
+        some = await under_way(host)
+        if not some:
+            host.shares, host.shared_at = Shares(), time.monotonic()
             return
-        some = [
-            Download(one.stem, one.size_bytes - host.downloaded.get(one.stem, 0), starts.get(one.stem, math.inf))
-            for one in rows
-        ]
-        pushes = Pushes(need_bytes, await self._behind_s())
+        pushes = Pushes(need_bytes, await self._behind_s() if any(one.begun for one in some) else 0.0)
         before, host.shares = host.shares, decide.shared_out(some, bounds, pushes, host.shares, now)
         host.shared_at = time.monotonic()
         if (before.waiting, before.share < 1) != (host.shares.waiting, host.shares.share < 1):
             log.info(
                 "bandwidth: %d of %d downloads wait, the others have %.0f %% of their share; a class is %.1f s behind",
                 host.shares.waiting,
-                len(some),
+                len(host.shares.rates),
                 100 * host.shares.share,
                 pushes.behind_s,
             )
@@ -95,8 +92,23 @@ class Governor:
         return max((float(each["behind_s"]) for each in status["classes"]), default=0.0)
 
 
-def _under_way(connection: Connection, stems: Collection[str]) -> tuple[list[Cached], dict[str, float]]:
-    rows = [row for row in cache.by_stem(connection, stems).values() if row.state is FileState.DOWNLOADING]
+async def under_way(host: StreamerHost) -> list[Download]:
+    """The downloads that are begun, or to be begun."""
+    rows, starts = await host.read_tx(_under_way)
+    return [
+        Download(
+            row.stem,
+            row.size_bytes,
+            starts.get(row.stem, math.inf),
+            host.downloaded.get(row.stem, 0),
+            begun=row.stem in host.in_progress,
+        )
+        for row in rows
+    ]
+
+
+def _under_way(connection: Connection) -> tuple[list[Cached], dict[str, float]]:
+    rows = cache.downloading(connection, math.inf)
     return rows, airings.needed_at(connection, [row.stem for row in rows])
 
 
@@ -104,7 +116,7 @@ def rate(host: StreamerHost, stem: str) -> float:
     """Bytes a second that the download of *stem* may take now; 0 if it is to wait."""
     each = host.settings.download_rate_bytes
     is_old = time.monotonic() - host.shared_at > OLD_S
-    return each if is_old else min(host.shares.rates.get(stem, each), each)
+    return each if is_old else min(host.shares.rates.get(stem, 0.0), each)
 
 
 async def download(
@@ -116,6 +128,7 @@ async def download(
     """
     settings, left_s, begun = host.settings, host.settings.download_timeout_s, 0
     part = cache_dir.part_path(settings.video_root, stem)
+    host.unshared.set()
 
     def progressed(size_bytes: int) -> None:
         host.downloaded[stem] = size_bytes

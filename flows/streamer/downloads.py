@@ -26,6 +26,7 @@ from lectern.allowlist import Allowlist
 from lectern.db import airings, cache
 from lectern.decide import airing
 from lectern.decide import readiness as decide
+from lectern.decide.bandwidth import Bounds, Turn, turns
 from lectern.errors import LecternError, Refuse, TryAgain
 from lectern.i18n import Text, msgid
 from lectern.media import integrity, probe, remux
@@ -422,7 +423,7 @@ class _Begun:
 
 
 class DownloadQueue:
-    """Begins the downloads of a streamer, at most `max_downloads` at a time, in the order of their classes' start."""
+    """Begins the downloads of a streamer, at most `max_downloads` at a time, first what must begin first."""
 
     def __init__(self, host: StreamerHost) -> None:
         self._host = host
@@ -453,14 +454,15 @@ class DownloadQueue:
         self._awaited &= self._aside.keys()
         # A run that is resumed, or that a person began, was not begun here and downloads all the same.
         at_work = self._begun.keys() | self._awaited | (self._host.in_progress - {SWEEP})
-        most, shares = self._host.settings.max_downloads, self._host.shares
-        # As many that wait for the network take no place: one whose class begins sooner must not wait for them.
-        free = most - len(at_work) + min(most, sum(not shares.rates.get(stem, 1.0) for stem in at_work))
-        if free <= 0:
-            return
-        passed_over = [*self._begun, *self._aside, *self._host.in_progress]
-        waiting = await self._host.read_tx(airings.unfetched, free, passed_over)
-        ended = await asyncio.gather(*(self._take_up(stem, run_id) for stem, run_id in waiting), return_exceptions=True)
+        bounds, some = Bounds.of(self._host.settings), await bandwidth.under_way(self._host)
+        turn = turns(some, bounds, self._host.shares.urgent, time.time())
+        # Those that are at work and come later take no place: one whose class begins sooner must not wait for them.
+        due = [stem for stem, its in turn.items() if its is not Turn.LATER and stem not in self._aside.keys() - at_work]
+        next_ = [stem for stem in due[: bounds.number] if stem not in at_work]
+        waiting = (await self._host.read_tx(cache.by_stem, next_)).items()
+        ended = await asyncio.gather(
+            *(self._take_up(stem, row.run_id) for stem, row in waiting), return_exceptions=True
+        )
         for (stem, _), error in zip(waiting, ended, strict=True):
             if isinstance(error, Exception):  # whatever it is, it is this recording's alone
                 self._aside[stem] = time.monotonic() + AGAIN_S

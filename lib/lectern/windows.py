@@ -68,18 +68,24 @@ class Windows:
                 raise ValueError(f"{_clock(after[0])} to {_clock(min(before[1], after[1]))} is in two windows")
         return cls(tuple(spans), time_zone(timezone))
 
+    @property
+    def are_always(self) -> bool:
+        """Whether it is the same window always."""
+        return self.spans[0][:2] == (0, DAY_S)
+
     def rate_at(self, at: float) -> float:
         """Bytes a second of all downloads together at *at* (epoch seconds); 0 outside the windows."""
         second = self._second(math.floor(at))
         return next((rate for begin, end, rate in self.spans if begin <= second < end), 0.0)
 
     def ahead(self, at: float) -> Iterator[tuple[float, float, float]]:
-        """Begin, end and rate of each piece of time from *at* on, for FAR_S seconds; a gap's rate is 0."""
-        last = at + FAR_S
+        """Begin, end and rate of each window from *at* on, for FAR_S seconds; gaps are among them, with the rate 0."""
+        since, rate, last = at, self.rate_at(at), at + FAR_S
         while at < last:
-            until = self._edge(math.floor(at))
-            yield at, until, self.rate_at(at)
-            at = until
+            at = last if self.are_always else self._edge(math.floor(at))
+            if (then := self.rate_at(at)) != rate or at >= last:
+                yield since, at, rate
+                since, rate = at, then
 
     def ends(self, left_bytes: float, begin: float, each_bytes: float = math.inf) -> float:
         """When *left_bytes* begun at *begin* will have come, if no more than *each_bytes* a second may come."""

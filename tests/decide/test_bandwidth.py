@@ -1,7 +1,9 @@
 """Pushes come first; what they leave goes to the downloads, the most urgent first."""
 
 import math
+from dataclasses import replace
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -13,12 +15,16 @@ from lectern.decide.bandwidth import (
     Download,
     Pushes,
     Shares,
+    Turn,
+    in_order,
     in_words,
     push_bytes,
     shared_out,
     takes,
+    turns,
 )
 from lectern.model.facts import Needed
+from lectern.windows import Windows
 
 NOW = 1_764_010_800.0
 MB = 1_000_000.0
@@ -134,6 +140,103 @@ def test_a_running_download_is_started_anew_at_once_to_be_slower_and_seldom_to_b
         assert abs(other - rate) > rate / 3 * (1 - 1e-9)
     else:
         assert other >= rate * 2 / 3 * (1 - 1e-9)
+
+
+NIGHT = Windows.parsed("00:00-06:30=20m, 06:30-20:00=1000k", "UTC")
+MIDNIGHT = NOW - NOW % 86_400
+GB, HOUR_S = 10**9, 3600.0
+
+
+def turn(size_bytes: int, deadline: float, at: float, each_bytes: float = 10 * MB) -> Turn:
+    bound = Bounds(math.inf, each_bytes, 4, NIGHT, 2 * HOUR_S)
+    return turns([Download("a", size_bytes, deadline)], bound, (), at)["a"]
+
+
+@pytest.mark.parametrize(
+    ("size_bytes", "hour", "class_at", "expected"),
+    [
+        (GB, 3, 48, Turn.NOW),
+        (GB, 21, 48, Turn.LATER),
+        (300 * GB, 21, 34, Turn.URGENT),  # 10 MB/s take more than 8 hours, and 23:00 to 08:00 has 2 h of no window
+        (GB, 21, 26.0, Turn.URGENT),  # at midnight, when the window opens, it should be there
+        (GB, 21, 26.1, Turn.LATER),
+        (GB, 21, 22, Turn.URGENT),
+        (GB, 10, 24, Turn.NOW),
+        (50 * GB, 10, 24, Turn.URGENT),  # more than the window leaves of the day
+        (50 * GB, 10, 48, Turn.NOW),  # the night has room for the rest
+        (GB, 10, 11, Turn.URGENT),
+    ],
+)
+def test_what_would_be_late_by_the_windows_waits_for_none(
+    size_bytes: int, hour: float, class_at: float, expected: Turn
+) -> None:
+    assert turn(size_bytes, MIDNIGHT + class_at * HOUR_S, MIDNIGHT + hour * HOUR_S) is expected
+
+
+def test_a_recording_that_no_class_waits_for_keeps_to_the_windows() -> None:
+    assert turn(10**13, math.inf, MIDNIGHT + 21 * HOUR_S) is Turn.LATER
+
+
+def test_in_a_window_all_together_keep_to_its_rate_but_for_what_is_urgent() -> None:
+    at = MIDNIGHT + 10 * HOUR_S
+    some = [Download("urgent", GB, at + HOUR_S / 4), *(Download(f"other {n}", GB, at + 48 * HOUR_S) for n in range(3))]
+    found = shared_out(some, Bounds(math.inf, 0.6 * MB, 4, NIGHT), Pushes(), Shares(), at)
+    assert found.rates == {"urgent": 0.6 * MB, "other 0": 1_024_000 - 0.6 * MB, "other 1": 0, "other 2": 0}
+    assert found.urgent == {"urgent"}
+    assert found.waiting == 2
+    late = shared_out(some, Bounds(math.inf, 0.6 * MB, 4, NIGHT), Pushes(), found, MIDNIGHT + 21 * HOUR_S)
+    assert late.rates == {"urgent": 0.6 * MB, "other 0": 0, "other 1": 0, "other 2": 0}
+    assert late.later == {"other 0", "other 1", "other 2"}
+    assert in_words(late) == "1 download, at most 0.6 MB a second; 3 downloads wait for their window"
+
+
+def test_what_has_become_urgent_is_finished_also_if_the_rest_of_it_could_wait() -> None:
+    """Else it would stop and go on again and again."""
+    at, bound = MIDNIGHT + 21 * HOUR_S, Bounds(math.inf, 10 * MB, 4, NIGHT)
+    rest = [Download("a", GB, MIDNIGHT + 48 * HOUR_S, came_bytes=GB // 2)]
+    assert turns(rest, bound, {"a"}, at) == {"a": Turn.URGENT}
+    assert turns(rest, bound, (), at) == {"a": Turn.LATER}
+
+
+@given(downloads, st.lists(st.floats(0, 1), min_size=12, max_size=12), bounds)
+def test_what_has_come_changes_no_order(some: list[Download], parts: list[float], bound: Bounds) -> None:
+    """Of two that are alike, each would else be broken off by the other, again and again."""
+    later = [replace(one, came_bytes=int(one.size_bytes * part)) for one, part in zip(some, parts, strict=False)]
+    assert [one.stem for one in in_order(later, bound)] == [one.stem for one in in_order(some, bound)]
+
+
+windows = st.sampled_from(["00:00-06:30=20m", "22:00-04:00=2m, 12:00-13:00=500k", "05:00-05:30", ""])
+wanted = st.lists(st.tuples(st.integers(10**6, 3 * 10**10), st.floats(3 * HOUR_S, 80 * HOUR_S)), min_size=1, max_size=8)
+STEP_S = 300.0
+
+
+@given(wanted, windows, st.floats(0, 24), st.sets(st.integers(0, 999), max_size=5), st.booleans())
+def test_what_is_in_time_by_the_windows_is_there_before_its_class_whatever_happens_meanwhile(
+    asked: list[tuple[int, float]], text: str, hour: float, restarts: set[int], crawls: bool
+) -> None:
+    """The windows close in downloads, an origin crawls, the process is restarted, and forgets what was urgent."""
+    begin = MIDNIGHT + hour * HOUR_S
+    bound = Bounds(math.inf, 10 * MB, 4, Windows.parsed(text, "Europe/Berlin"), 2 * HOUR_S)
+    some = {f"{n}": Download(f"{n}", size, begin + 2 * HOUR_S + in_s) for n, (size, in_s) in enumerate(asked)}
+    told = turns(some.values(), bound, (), begin)
+    shares, came = Shares(), dict.fromkeys(some, 0.0)
+    for number in range(1000):
+        at = begin + number * STEP_S
+        left = [
+            replace(one, came_bytes=int(came[one.stem])) for one in some.values() if came[one.stem] < one.size_bytes
+        ]
+        for one in left:
+            if told[one.stem] is not Turn.URGENT and not (crawls and one.stem == "0"):
+                assert at <= one.deadline, "it was in time, and is late"
+        if not left:
+            return
+        shares = shared_out(left, bound, Pushes(), Shares() if number in restarts else shares, at)
+        assert sum(rate for stem, rate in shares.rates.items() if stem not in shares.urgent) <= bound.windows.rate_at(
+            at
+        )
+        for stem, rate in shares.rates.items():
+            came[stem] += rate * STEP_S * (0.01 if crawls and stem == "0" else 1)
+    assert crawls
 
 
 def test_people_read_how_many_download_and_how_many_wait() -> None:

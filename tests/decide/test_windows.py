@@ -128,10 +128,11 @@ def test_nothing_is_there_sooner_because_it_is_begun_later(
 
 
 @given(windows, times)
-def test_each_piece_of_time_has_one_rate(found: Windows, begin: float) -> None:
+def test_each_window_ahead_has_one_rate_and_the_next_one_another(found: Windows, begin: float) -> None:
     pieces = [piece for piece, _ in zip(found.ahead(begin), range(20), strict=False)]
-    for (_, until, _), (begins, _, _) in pairwise(pieces):
+    for (_, until, rate), (begins, _, then) in pairwise(pieces):
         assert until == begins
+        assert rate != then
     for begins, until, rate in pieces:
-        assert begins < until <= begins + DAY_S
+        assert begins < until
         assert {found.rate_at(begins + part * (until - begins)) for part in (0, 0.3, 0.6, 0.999)} == {rate}

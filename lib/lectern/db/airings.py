@@ -269,24 +269,6 @@ def planned(connection: Connection) -> dict[str, str]:
     return {str(row.run_id): str(row.class_id) for row in connection.execute(wanted)}
 
 
-def unfetched(connection: Connection, limit: int, but: Collection[str] = ()) -> list[tuple[str, str | None]]:
-    """The next *limit* recordings to download, each with its run, by the start of the first class that waits for it.
-
-    A class on air that has lost its file waits for it, too. Leaves out the recordings of *but*.
-    """
-    waits = (classes.c.video_id == files.c.id) & classes.c.state.in_([AiringState.WAITING, AiringState.ON_AIR])
-    needed_at = func.min(tasks.c.start_time)
-    wanted = (
-        select(files.c.id, files.c.run_id)
-        .select_from(files.outerjoin(classes, waits).outerjoin(tasks, tasks.c.class_id == classes.c.class_id))
-        .where(files.c.state == FileState.DOWNLOADING, files.c.id.not_in(list(but)))
-        .group_by(files.c.id, files.c.run_id)
-        .order_by(needed_at.is_(None), needed_at, files.c.id)
-        .limit(limit)
-    )
-    return [(str(row.id), row.run_id) for row in connection.execute(wanted)]
-
-
 def needed_at(connection: Connection, stems: Collection[str]) -> dict[str, float]:
     """When the first class begins that waits for each of *stems* (epoch seconds); those that none waits for lack."""
     begins = (
@@ -295,7 +277,8 @@ def needed_at(connection: Connection, stems: Collection[str]) -> dict[str, float
         .where(classes.c.video_id.in_(list(stems)), classes.c.state.in_([AiringState.WAITING, AiringState.ON_AIR]))
         .group_by(classes.c.video_id)
     )
-    return {str(stem): float(start) for stem, start in connection.execute(begins)}
+    starts = ((str(stem), epoch(start)) for stem, start in connection.execute(begins))
+    return {stem: start for stem, start in starts if start is not None}
 
 
 def begun_by(connection: Connection, stem: str, run_id: str) -> None:

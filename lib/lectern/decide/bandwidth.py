@@ -1,12 +1,15 @@
 """Shares out a streamer's network: pushes come first; of what they leave, the most urgent download gets most."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 from itertools import accumulate
 
 from lectern.i18n import Text, joined
 from lectern.model.facts import Needed
+from lectern.settings import StreamerSettings
+from lectern.windows import ALWAYS, Windows
 
 PUSHES = 1.25
 """What is kept for pushes, as a multiple of their bit rates: recordings are not as even as their average."""
@@ -35,22 +38,48 @@ OTHER, RISE_S = 1 / 3, 20.0
 wget must be started anew for it."""
 
 
+class Turn(StrEnum):
+    """When a download may run."""
+
+    NOW = "in the window that is open"
+    LATER = "in the next window"
+    URGENT = "at once, whatever the windows say"
+
+
 @dataclass(frozen=True)
 class Download:
-    """A download under way; *deadline* is when the first class begins that waits for it (epoch seconds)."""
+    """A recording to be downloaded; *deadline* is when the first class begins that waits for it (epoch seconds)."""
 
     stem: str
-    left_bytes: int
+    size_bytes: int
     deadline: float = math.inf
+    came_bytes: int = 0
+    begun: bool = True
+
+    @property
+    def left_bytes(self) -> int:
+        """What is still to come."""
+        return max(self.size_bytes - self.came_bytes, 0)
 
 
 @dataclass(frozen=True)
 class Bounds:
-    """HOST_RATE and DOWNLOAD_RATE in bytes a second, infinite if there is no bound; and MAX_DOWNLOADS."""
+    """HOST_RATE and DOWNLOAD_RATE in bytes a second, infinite if there is no bound; MAX_DOWNLOADS; and the windows.
+
+    What waits for a window is to be there *ready_before_s* before its class.
+    """
 
     host_bytes: float
     each_bytes: float
     number: int
+    windows: Windows = ALWAYS
+    ready_before_s: float = 0.0
+
+    @classmethod
+    def of(cls, settings: StreamerSettings) -> "Bounds":
+        """The bounds that a streamer's settings name."""
+        rates = settings.host_rate_bytes, settings.download_rate_bytes, settings.max_downloads
+        return cls(*rates, settings.windows, settings.ready_before_s)
 
 
 @dataclass(frozen=True)
@@ -65,28 +94,35 @@ class Pushes:
 class Shares:
     """The rate of each download in bytes a second, 0 for one that waits.
 
-    *share* is the part that is not cut off, *behind* the number of looks in a row with a class behind the clock.
+    *share* is the part that is not cut off, *behind* the number of looks in a row with a class behind the clock;
+    *later* are the downloads, begun or not, that wait for the next window, *urgent* those that wait for none.
     """
 
     rates: Mapping[str, float] = field(default_factory=dict)
     share: float = 1.0
     behind: int = 0
+    later: frozenset[str] = frozenset()
+    urgent: frozenset[str] = frozenset()
 
     @property
     def waiting(self) -> int:
-        """Number of downloads that wait."""
-        return sum(not rate for rate in self.rates.values())
+        """Number of downloads that wait for what is pushed, or for those before them."""
+        return sum(not rate for stem, rate in self.rates.items() if stem not in self.later)
 
 
 def in_words(shares: Shares) -> str:
     """How many downloads there are, what they may take, and how many of them wait; empty if there are none."""
-    if not shares.rates:
-        return ""
+    n = len(shares.later)
+    later = (
+        [Text.many("{n:,} download waits for its window", "{n:,} downloads wait for their window", n=n)] if n else []
+    )
+    if not (number := len(shares.rates.keys() - shares.later)):
+        return joined(later) if later else ""
     given = sum(shares.rates.values())
     rate = Text("at most {bytes:size} a second", bytes=given) if math.isfinite(given) else Text("without a limit")
-    many = Text.many("{n:,} download, {rate}", "{n:,} downloads, {rate}", n=len(shares.rates), rate=rate)
+    many = Text.many("{n:,} download, {rate}", "{n:,} downloads, {rate}", n=number, rate=rate)
     waiting = Text.many("{n:,} waits for what is pushed", "{n:,} wait for what is pushed", n=shares.waiting)
-    return joined((many, waiting)) if shares.waiting else many
+    return joined([many, *([waiting] if shares.waiting else []), *later])
 
 
 def push_bytes(needed: Iterable[Needed], now: float) -> float:
@@ -97,7 +133,34 @@ def push_bytes(needed: Iterable[Needed], now: float) -> float:
     return max(accumulate(bits for _, bits in sorted(steps)), default=0.0) / 8
 
 
-def shared_out(downloads: Iterable[Download], bounds: Bounds, pushes: Pushes, before: Shares, now: float) -> Shares:
+def in_order(downloads: Iterable[Download], bounds: Bounds) -> list[Download]:
+    """The downloads, first the one that must begin first to be there in time.
+
+    What has come of it does not count: otherwise two that are alike would take turns, each broken off by the other.
+    """
+    return sorted(downloads, key=lambda one: (one.deadline - one.size_bytes / bounds.each_bytes, one.stem))
+
+
+def turns(downloads: Iterable[Download], bounds: Bounds, urgent: Collection[str], now: float) -> dict[str, Turn]:
+    """When each of the *downloads*, in their order, may run, seen from *now* (epoch seconds).
+
+    What would not be there *ready_before_s* before its class, if it waited for what the windows leave behind those
+    before it, comes at once, until it is there. Those that were *urgent* before still are.
+    """
+    windows, each = bounds.windows, min(bounds.each_bytes, bounds.host_bytes)
+    usual = Turn.NOW if windows.rate_at(now) else Turn.LATER
+    if windows.are_always and windows.rate_at(now) == math.inf:
+        return {one.stem: usual for one in in_order(downloads, bounds)}
+    found, turn_at = dict[str, Turn](), now
+    for one in in_order(downloads, bounds):
+        is_late = windows.ends(one.left_bytes, turn_at, each) > one.deadline - bounds.ready_before_s
+        found[one.stem] = Turn.URGENT if is_late or one.stem in urgent else usual
+        if found[one.stem] is usual:
+            turn_at = windows.ends(one.left_bytes, turn_at, min(bounds.host_bytes, bounds.each_bytes * bounds.number))
+    return found
+
+
+def shared_out(downloads: Collection[Download], bounds: Bounds, pushes: Pushes, before: Shares, now: float) -> Shares:
     """What each download may take from *now* (epoch seconds); *before* is what was found at the last look.
 
     The first is the one that must begin first to be there in time. What it leaves goes to the next one, not to all
@@ -106,18 +169,24 @@ def shared_out(downloads: Iterable[Download], bounds: Bounds, pushes: Pushes, be
     behind = before.behind + 1 if pushes.behind_s > BEHIND_S else 0
     suffers = behind > 0 and (behind - 1) % ANEW < PATIENT
     share = max(before.share * CUT, LEAST) if suffers else min(before.share + RISE, 1.0)
-    some = sorted(downloads, key=lambda one: (one.deadline - one.left_bytes / bounds.each_bytes, one.stem))
+    turn = turns(downloads, bounds, before.urgent, now)
+    later = frozenset(stem for stem, its in turn.items() if its is Turn.LATER)
+    some = [one for one in in_order(downloads, bounds) if one.begun and one.stem not in later]
+    in_window = bounds.windows.rate_at(now)
     left = max(bounds.host_bytes - PUSHES * pushes.need_bytes, 0.0)
     if some and share < 1:
         left = min(left, bounds.each_bytes * len(some)) * share
-    rates: dict[str, float] = {}
+    rates = {one.stem: 0.0 for one in downloads if one.begun}
     for one in some:
-        rate = min(left, bounds.each_bytes) if sum(map(bool, rates.values())) < bounds.number else 0.0
+        free = left if turn[one.stem] is Turn.URGENT else min(left, in_window)
+        rate = min(free, bounds.each_bytes) if sum(map(bool, rates.values())) < bounds.number else 0.0
         if (suffers and one.deadline - now > URGENT_S) or rate < min(LEAST_BYTES, bounds.each_bytes):
             rate = 0.0
         rates[one.stem] = rate
         left -= rate if math.isfinite(rate) else 0.0
-    return Shares(rates, share, behind)
+        in_window = max(in_window - rate, 0.0) if math.isfinite(rate) else in_window
+    urgent = frozenset(stem for stem, its in turn.items() if its is Turn.URGENT)
+    return Shares(rates, share, behind, later, urgent)
 
 
 def takes(rate: float, other: float, after_s: float) -> bool:
