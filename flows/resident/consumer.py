@@ -25,7 +25,6 @@ from lectern.db.inbox import ReceivedMessage
 from lectern.errors import Caught
 from lectern.i18n import Text
 from lectern.model.facts import InboxMessage, UnrecordedWork
-from lectern.redis.streams import StreamEntry, Streams
 from lectern.timing import backoff_s, comes
 from lectern.wire.messages import TAKE_BACK
 from lectern.wire.parser import COMMANDS, MAX_BODY_BYTES, Body, command_of, is_own_result
@@ -203,13 +202,9 @@ class Consumer:
             for name, why in streams.refusals().items():
                 await failures.unreadable(self._host, name, why)
             if entries:
-                await self._take(streams, entries)
+                await self.commit([self._arrived("stream", one.stream, one.body, one.id) for one in entries])
+                await streams.acknowledge(entries)
             await streams.trim()
-
-    async def _take(self, streams: Streams, entries: Sequence[StreamEntry]) -> None:
-        arrived = [self._arrived("stream", entry.stream, entry.body, entry.id) for entry in entries]
-        await self.commit(arrived)
-        await streams.acknowledge(entries)
 
     def _arrived(self, kind: str, name: str, body: str, entry: str = "") -> ReceivedMessage:
         """The command decides which flow handles a message; without a known command, its channel or stream does."""

@@ -12,7 +12,7 @@ from flows.resident.consumer import Handler
 from flows.streamer import maintenance as of_streamer
 from flows.teacher import maintenance as of_teacher
 from lectern.db import bookings, leases, outbox, retention, transcodings
-from lectern.db.retention import RetentionRule, RowsBefore
+from lectern.db.retention import RowsBefore
 from lectern.settings import TeacherSettings
 
 FIRST_S = GRACE_S + 1.0
@@ -82,18 +82,18 @@ async def forget(host: Host[Any]) -> None:
         host.watchdog.beat("retention")
         if await is_ours(host, PRUNING, PRUNING_S):
             await _forget(host)
-        await _pause(host)
-
-
-async def _pause(host: Host[Any]) -> None:
-    since = time.monotonic()
-    while (left := since + host.settings.prune_interval_s - time.monotonic()) > 0:
-        host.watchdog.beat("retention")
-        await asyncio.sleep(min(left, 10.0))
+        since = time.monotonic()
+        while (left := since + host.settings.prune_interval_s - time.monotonic()) > 0:
+            host.watchdog.beat("retention")
+            await asyncio.sleep(min(left, 10.0))
 
 
 async def _forget(host: Host[Any]) -> None:
-    for rule in _rules(host, time.time()):
+    its, now = host.settings, time.time()
+    kept_s = its.message_retention_s, its.event_retention_s, its.class_retention_s, its.as_run_retention_s
+    before = RowsBefore(*(now - seconds for seconds in kept_s))
+    rules = retention.of_teacher(before) if isinstance(its, TeacherSettings) else retention.of_streamer(before)
+    for rule in rules:
         number = 0
         while keys := await host.read_tx(retention.outdated, rule):
             host.watchdog.beat("retention")
@@ -106,13 +106,6 @@ async def _forget(host: Host[Any]) -> None:
             log.info("retention: %d rows of %s are forgotten", number, rule.table.name)
     if isinstance(host.settings, TeacherSettings):
         await host.write_tx(_forget_small, time.time(), host.settings.message_retention_s)
-
-
-def _rules(host: Host[Any], now: float) -> list[RetentionRule]:
-    its = host.settings
-    kept_s = its.message_retention_s, its.event_retention_s, its.class_retention_s, its.as_run_retention_s
-    before = RowsBefore(*(now - seconds for seconds in kept_s))
-    return retention.of_teacher(before) if isinstance(its, TeacherSettings) else retention.of_streamer(before)
 
 
 def _forget_small(connection: Connection, now: float, keep_s: float) -> None:

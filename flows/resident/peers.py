@@ -115,17 +115,14 @@ class Peers:
         self._again_at = {name: self._again_at.get(name, now) for name in dead}
         due = {name for name in dead if self._again_at[name] <= now}
         for name in sorted(due & await host.read_tx(leases.claiming_teachers) if due else ()):
-            await self._take_over(name)
+            number = await host.write_tx(leases.free_claims, name, host.settings.name)
+            log.warning("%s: is dead; %d messages that it had claimed are taken over", name, number)
         self._dead = dead
         await publish_outbox(host)  # also messages that another teacher could not send
         if due:
             self._unadopted |= due
             self._again_at |= dict.fromkeys(due, now + AGAIN_S)
             self._unswept.set()
-
-    async def _take_over(self, name: str) -> None:
-        number = await self._host.write_tx(leases.free_claims, name, self._host.settings.name)
-        log.warning("%s: is dead; %d messages that it had claimed are taken over", name, number)
 
     async def _sweep_after(self) -> None:
         """Sweep for what a dead teacher had decided, once its claims are free; a sweep at work may miss some."""

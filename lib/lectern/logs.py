@@ -60,7 +60,8 @@ def all_alike() -> None:
 def _take_over(handler: logging.Handler) -> None:
     root = logging.getLogger()
     for logger in [root, *(one for one in root.manager.loggerDict.values() if isinstance(one, logging.Logger))]:
-        console = [one for one in logger.handlers if _is_console(one) and one is not handler]
+        streams = [one for one in logger.handlers if isinstance(one, logging.StreamHandler) and one is not handler]
+        console = [one for one in streams if one.stream in (sys.stderr, sys.stdout)]
         for one in console:
             logger.removeHandler(one)
         if console and not logger.propagate and handler not in logger.handlers:
@@ -68,10 +69,6 @@ def _take_over(handler: logging.Handler) -> None:
     if handler not in root.handlers:
         root.addHandler(handler)
     logging.captureWarnings(True)  # noqa: FBT003 (its only argument)
-
-
-def _is_console(handler: logging.Handler) -> bool:
-    return isinstance(handler, logging.StreamHandler) and handler.stream in (sys.stderr, sys.stdout)
 
 
 def _expected(record: logging.LogRecord) -> bool:

@@ -48,7 +48,8 @@ def source(url: str) -> str:
         parts = urls.http(url)
     except ValueError:  # an older version or another program wrote it
         return url
-    query = urlencode([pair for pair in parse_qsl(parts.query, keep_blank_values=True) if not _signs(pair[0])])
+    pairs = parse_qsl(parts.query, keep_blank_values=True)
+    query = urlencode([pair for pair in pairs if pair[0].lower() not in _SIGNATURES])
     port = "" if parts.port == urls.PORTS[parts.scheme] else f":{parts.port}"
     return f"{parts.host}{port}{parts.path}{'?' if query else ''}{query}"
 
@@ -107,7 +108,3 @@ def rendition_path(root: Path, stem: str) -> Path:
     if not is_stem(stem):
         raise Misuse(Text("{stem!r}: is no rendition; write 6666 or 6666_720P", stem=stem))
     return root / folder(stem) / f"{stem}.flv"
-
-
-def _signs(name: str) -> bool:
-    return name.lower() in _SIGNATURES

@@ -68,7 +68,9 @@ class Recorder:
             except TryAgain as error:
                 tries += 1
                 pause_s = backoff_s(tries)
-                self._say(error)
+                if time.monotonic() - self._said_at >= SAY_EVERY_S:
+                    self._said_at = time.monotonic()
+                    log.warning("recorder: handled messages are not shown yet: %s", error.message)
             await asyncio.sleep(pause_s)
 
     async def close(self, within_s: float) -> None:
@@ -78,11 +80,6 @@ class Recorder:
                 await self.tell()
         except (TryAgain, TimeoutError) as error:
             log.info("recorder: the rest is shown after the next start: %r", error)
-
-    def _say(self, error: TryAgain) -> None:
-        if time.monotonic() - self._said_at >= SAY_EVERY_S:
-            self._said_at = time.monotonic()
-            log.warning("recorder: handled messages are not shown yet: %s", error.message)
 
     async def tell(self) -> None:
         """Show all that waits; raises TryAgain if Prefect is away; the next call goes on from there."""
@@ -143,8 +140,9 @@ class Recorder:
             self._host.watchdog.note("recorder")
             await self._create(records[first : first + BULK])
         for record in records:
-            if record.work is not None and record.run_id is not None:
-                await self._end(record)
+            if record.work is not None and record.run_id is not None:  # Prefect may have created it before
+                body = {"state": record.state(), "force": True}
+                await self._ask("POST", f"/flow_runs/{record.run_id}/set_state", body, f"the end of {record.name}")
         await self._host.write_tx(inbox.recorded, self._host.journal, [row.id for row in rows], time.time())
         self._details.extend(record for record in records if record.run_id is not None)
 
@@ -171,11 +169,6 @@ class Recorder:
             await self._create(some)
         else:
             log.error("%s: its run cannot be shown: %s", some[0].name, found[0])
-
-    async def _end(self, record: RunRecord) -> None:
-        """Set the final state of a run that Prefect may have created before its work was done without it."""
-        body = {"state": record.state(), "force": True}
-        await self._ask("POST", f"/flow_runs/{record.run_id}/set_state", body, f"the end of {record.name}")
 
     async def _detail(self, record: RunRecord) -> None:
         """Send the log and the table of a run."""

@@ -110,11 +110,10 @@ def of_database(settings: Settings) -> Finding:
         schema.check(open_database(settings.database_url), settings.role)
     except LecternError as error:
         return Finding("database", is_well=False, said=error.message, to_type=f"lectern init {settings.role}")
-    return Finding("database", is_well=True, said=f"{_where(settings.database_url)} is as this release needs it")
-
-
-def _where(url: str) -> str:
-    return str(Path(url.removeprefix("sqlite:///")).absolute()) if url.startswith("sqlite:///") else redact_url(url)
+    where = redact_url(settings.database_url)
+    if where.startswith("sqlite:///"):
+        where = str(Path(where.removeprefix("sqlite:///")).absolute())
+    return Finding("database", is_well=True, said=f"{where} is as this release needs it")
 
 
 def of_redis(settings: Common) -> Iterator[Finding]:

@@ -1,7 +1,7 @@
 """``lectern viewer`` and ``client``: who may look at the teacher's page, and who may use its HTTP API."""
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
@@ -99,8 +99,8 @@ def _list(command: str, rights: Callable[[ViewerRow], str], as_json: bool) -> No
         f"{one.name}  {one.institution_id or 'everything'}  {rights(one)}since {formatting.moment(one.made_at)}"
         for one in found
     ]
-    say(as_json, {f"{command}s": _fields(found)}, lines or [f"Nobody; make a token: lectern {command} add NAME"])
-
-
-def _fields(found: Iterable[ViewerRow]) -> list[dict[str, Any]]:
-    return [vars(one) for one in found]
+    say(
+        as_json,
+        {f"{command}s": [vars(one) for one in found]},
+        lines or [f"Nobody; make a token: lectern {command} add NAME"],
+    )

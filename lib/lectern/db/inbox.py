@@ -324,7 +324,8 @@ def keep_paired(
     confirmed.
     """
     inbox = journal.inbox
-    digests = [_digest(message) for message in arrived]
+    texts = ["\0".join((message.source, message.entry, message.body)) for message in arrived]
+    digests = [hashlib.sha256(text.encode()).hexdigest() for text in texts]
     there = _rows(
         connection, set(digests), min((message.since or message.at or now for message in arrived), default=now)
     )
@@ -357,10 +358,6 @@ def keep_paired(
     if new:
         connection.execute(insert(inbox), new)
     return added
-
-
-def _digest(message: ReceivedMessage) -> str:
-    return hashlib.sha256("\0".join((message.source, message.entry, message.body)).encode()).hexdigest()
 
 
 def _rows(connection: Connection, digests: set[str], since: float) -> list[tuple[int, str, str]]:

@@ -164,18 +164,15 @@ def _stage(row: Any, patience: AlertPolicy, now: float) -> Stage | None:  # noqa
     since = _s(now, row.told_at)
     if row.number == row.told_number or since < patience.group_s or not patience.group_s:
         return None
-    is_news = row.number >= 2 * row.told_number or since >= 10 * patience.group_s or _names_are_new(row)
-    return Stage.MORE if is_news else None
+    is_news = row.number >= 2 * row.told_number or since >= 10 * patience.group_s
+    # A class in danger that no alarm has named yet is news, however many were named before.
+    endangers = row.code in CODES and CODES[row.code].endangers
+    return Stage.MORE if is_news or (endangers and len(json.loads(row.classes)) > row.told_classes) else None
 
 
 def _s(now: float, noted_at: float) -> float:
     """Seconds between *noted_at* and *now*: a time that lies ahead was noted before the clock was set back."""
     return abs(now - noted_at)
-
-
-def _names_are_new(row: Any) -> bool:  # noqa: ANN401 (a row of SQLAlchemy)
-    """Whether the incident has a class that no alarm has named yet: that is news, however many were named before."""
-    return row.code in CODES and CODES[row.code].endangers and len(json.loads(row.classes)) > row.told_classes
 
 
 def _alarm(row: Any, stage: Stage, newest: str, host: str, now: float) -> Alarm:  # noqa: ANN401 (of SQLAlchemy)

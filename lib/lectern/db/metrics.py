@@ -163,8 +163,10 @@ def _airings(connection: Connection, now: float) -> Iterator[Metric]:
 
 
 def _messages(connection: Connection, journal: MessageTables, now: float) -> Iterator[Metric]:
-    yield _incidents(connection, journal)
-    inbox, outbox = journal.inbox, journal.outbox
+    inbox, outbox, table = journal.inbox, journal.outbox, journal.incidents
+    counted = select(table.c.code, func.count()).where(table.c.resolved_at.is_(None)).group_by(table.c.code)
+    incidents = {str(code): number for code, number in connection.execute(counted)}
+    yield _gauges("lectern_incidents", "Alarms that are not over, by code.", "code", incidents)
     new = select(func.count(), func.min(inbox.c.received_at)).where(inbox.c.state == InboxState.NEW)
     number, since = connection.execute(new).one()
     yield _gauge("lectern_inbox_messages", "Messages that are not handled.", number)
@@ -174,13 +176,6 @@ def _messages(connection: Connection, journal: MessageTables, now: float) -> Ite
     unsent = select(func.min(outbox.c.created_at)).where(outbox.c.sent_at.is_(None))
     lag = _age(connection.execute(unsent).scalar_one(), now)
     yield _gauge("lectern_outbox_lag_seconds", "How long the oldest unsent message lies here.", lag)
-
-
-def _incidents(connection: Connection, journal: MessageTables) -> Metric:
-    table = journal.incidents
-    counted = select(table.c.code, func.count()).where(table.c.resolved_at.is_(None)).group_by(table.c.code)
-    values = {str(code): number for code, number in connection.execute(counted)}
-    return _gauges("lectern_incidents", "Alarms that are not over, by code.", "code", values)
 
 
 def _counted(connection: Connection, table: Table, column: str, name: str, what: str) -> Metric:

@@ -282,20 +282,14 @@ def _decide(
             return _refusal(booking, errors.URL_MISSING, text, alarm=True), None
         case BookingAction.INSERT_REQUEST_WAIT | BookingAction.SET_REQUEST_WAIT:
             assert key is not None  # the table asks for no transcoding without a key
-            return _begin(booking, key, row, limits, now)
+            attempt = next_attempt(booking, key, row, limits, now)
+            if isinstance(attempt, Attempt):
+                return BookingVerdict(booking, BookingState.WAITING), attempt
+            return _refusal(booking, attempt.code, attempt.message, alarm=True), None
 
 
 def _refusal(booking: Booking, code: ErrorCode, message: str, *, alarm: bool = False) -> BookingVerdict:
     return BookingVerdict(booking, BookingState.REFUSED, code=code, message=message, alarm=alarm)
-
-
-def _begin(
-    booking: Booking, key: RenditionKey, row: Rendition | None, limits: Limits, now: float
-) -> tuple[BookingVerdict, Attempt | None]:
-    attempt = next_attempt(booking, key, row, limits, now)
-    if isinstance(attempt, Attempt):
-        return BookingVerdict(booking, BookingState.WAITING), attempt
-    return _refusal(booking, attempt.code, attempt.message, alarm=True), None
 
 
 @dataclass(frozen=True)
@@ -326,9 +320,13 @@ def decide_orders(
         if verdict.state is BookingState.PLACED:
             going.append((order, verdict.url or ""))
         elif verdict.state is BookingState.WAITING:
-            _wait(changes, order)
+            changes.move(order, BookingState.WAITING)
+            changes.joins[changes.waiting_key(order)].append(order.class_id)
+            changes.note("waits", order)
+            changes.row(order.class_id, "wait", detail=order.stem)
         else:
-            _refuse(changes, order, verdict)
+            assert verdict.code is not None  # the table gives every refusal its code
+            changes.refuse(order, verdict.code, verdict.message, alarm=verdict.alarm)
     proceed(changes, going, facts.loads)
     for attempt in decided.attempts:
         changes.begun.append(attempt)
@@ -349,15 +347,3 @@ def already_answered(orders: Mapping[str, Order]) -> dict[str, Sequence[str]]:
         class_id: (order.payload,) if order.booked is None else (order.booked, order.payload)
         for class_id, order in orders.items()
     }
-
-
-def _wait(changes: Changes, order: Order) -> None:
-    changes.move(order, BookingState.WAITING)
-    changes.joins[changes.waiting_key(order)].append(order.class_id)
-    changes.note("waits", order)
-    changes.row(order.class_id, "wait", detail=order.stem)
-
-
-def _refuse(changes: Changes, order: Order, verdict: BookingVerdict) -> None:
-    assert verdict.code is not None  # the table gives every refusal its code
-    changes.refuse(order, verdict.code, verdict.message, alarm=verdict.alarm)

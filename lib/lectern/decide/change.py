@@ -89,7 +89,8 @@ def _decide(changes: Changes, asked: Change, facts: ChangeFacts, limits: Limits)
         )
     _refuse_late(changes, order, min(order.end_time, booking.end_time))
     twin = changes.orders.get(placement.secondary_id(order.class_id))
-    if twin is not None and twin.state not in WAITS and _airs_elsewhere(latest, asked):
+    airs_elsewhere = asked.push_url_backup not in (None, "", from_json(latest.payload).get(placement.BACKUP_FIELD))
+    if twin is not None and twin.state not in WAITS and airs_elsewhere:
         why = Text("its second airing is {state}", state=twin.state)
         if twin.message:
             why = Text("its second airing is {state} ({message})", state=twin.state, message=twin.message)
@@ -122,10 +123,6 @@ def _refuse_late(changes: Changes, order: Order, end_time: float) -> None:
             Text("{class_id}: {reason}, so it cannot be changed any more", class_id=order.class_id, reason=reason),
             errors.ENDED,
         )
-
-
-def _airs_elsewhere(latest: Order, asked: Change) -> bool:
-    return asked.push_url_backup not in (None, "", from_json(latest.payload).get(placement.BACKUP_FIELD))
 
 
 def _again(changes: Changes, latest: Order) -> None:
@@ -224,7 +221,7 @@ def reported(changes: Changes, revision: Order, report: Report, loads: Loads) ->
     is_lost = report.cmd == "ended" or (report.cmd == "prepared" and report.result != "success")
     if is_lost or (is_of and report.code == errors.ENDED.number):
         code = errors.CODES.get(report.code, errors.DOWNLOAD_FAILED)
-        changes.refuse(revision, code, report.reason, alarm=_is_second(revision))
+        changes.refuse(revision, code, report.reason, alarm=(revision.revises or "").endswith(BACKUP))
     elif order is None or order.state not in placement.ON_STREAMER:
         forsake(changes, [revision])
     elif report.cmd == "prepared" and order.streamer == revision.streamer:
@@ -347,10 +344,6 @@ def _plain(order: Order) -> str:
 def _number(class_id: str) -> int:
     before = revised(class_id)
     return 0 if before is None else int(class_id[len(before) + 1 :])
-
-
-def _is_second(revision: Order) -> bool:
-    return (revision.revises or "").endswith(BACKUP)
 
 
 # What a streamer does when its teacher tells it to replace a class by the class's prepared revision. The class gets

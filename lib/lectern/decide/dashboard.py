@@ -58,18 +58,9 @@ def tally(due: Iterable[ClassView], words: Mapping[str, StreamerStatus] | None, 
         streamer = view.booked.streamer if view.booked else view.streamer
         if known is Standing.ON_AIR:
             on_air[streamer or "?"] += 1
-        elif known in MISSED:
-            missing.append(Missing(view.class_id, streamer, known, _why(view, known, now)))
-        elif known is Standing.SILENT:
-            unknown.append(Missing(view.class_id, streamer, known, _why(view, known, now)))
+        elif known in MISSED or known is Standing.SILENT:
+            why = state_sentence(view, known, now)
+            if known is Standing.BROKEN and view.booked is not None:
+                why = Text("broken: {code}: {why}", code=view.booked.code, why=view.booked.message or "")
+            (missing if known in MISSED else unknown).append(Missing(view.class_id, streamer, known, why))
     return Tally(dict(on_air), tuple(missing), tuple(unknown))
-
-
-def _why(view: ClassView, known: Standing, now: float) -> str:
-    if known is Standing.BROKEN and view.booked is not None:
-        return Text(
-            "broken: {code}: {why}",
-            code=view.booked.code,
-            why=view.booked.message or "",
-        )
-    return state_sentence(view, known, now)

@@ -42,7 +42,8 @@ _WHYS: Mapping[str, str] = {
 *Placed* is noted by its teacher, *prepare* by its streamer.
 """
 
-_SLATE, _OVER, _UNKNOWN = Text("the slate was sent"), Text("its recording was over"), Text("no reason is known")
+_SLATE: str = Text("the slate was sent")
+_OVER, _UNKNOWN = Text("its recording was over"), Text("no reason is known")
 _DETAILED = frozenset({"push refused", "push broke off", "nothing to send", "slate"})
 
 
@@ -102,7 +103,11 @@ def sent(
     missing = _without([(start, end)], recording)
     shown = both(missing, slate)
     known = sorted((event for event in reasons if _kind(event) in _WHYS or event.what == "slate"), key=attrgetter("at"))
-    pieces = [(*piece, *_slate_why(piece, known)) for piece in shown]
+    told = [event for event in known if event.what == "slate"]
+    pieces = [
+        (*piece, _SLATE, next((event.detail for event in reversed(told) if event.at <= piece[1]), ""))
+        for piece in shown
+    ]
     for piece in _without(missing, shown):
         why = (_OVER, "") if is_over and recording and piece[0] >= recording[-1][1] else _why(piece, known)
         pieces.append((*piece, *why))
@@ -190,11 +195,6 @@ def both(stretches: Iterable[Stretch], others: Sequence[Stretch]) -> list[Stretc
     return [(begins, ends) for begins, ends in pairs if begins < ends]
 
 
-def _slate_why(piece: Stretch, known: Sequence[EventView]) -> tuple[str, str]:
-    before = [event.detail for event in known if event.what == "slate" and event.at <= piece[1]]
-    return _SLATE, before[-1] if before else ""
-
-
 def _why(piece: Stretch, known: Sequence[EventView]) -> tuple[str, str]:
     """The last event in the gap, or shortly before it, that says why nothing was sent."""
     near = [event for event in known if _kind(event) in _WHYS and piece[0] - NEAR_S <= event.at <= piece[1]]
@@ -216,15 +216,11 @@ def _grouped(pieces: Iterable[tuple[float, float, str, str]]) -> list[Gap]:
     gaps: list[Gap] = []
     for begins, ends, why, detail in pieces:
         last = gaps[-1] if gaps else None
-        is_more = last is not None and (why == last.why or (why is _UNKNOWN and _goes_on(last, ends - begins)))
-        if last is not None and is_more and begins - last.ends <= NEAR_S:
+        # After the slate, only a moment has no reason of its own.
+        goes_on = last is not None and why is _UNKNOWN and (not last.is_slate or ends - begins <= NEAR_S)
+        if last is not None and (why == last.why or goes_on) and begins - last.ends <= NEAR_S:
             missing_s = last.missing_s + ends - begins
             gaps[-1] = replace(last, ends=ends, missing_s=missing_s, detail=detail or last.detail)
         else:
             gaps.append(Gap(begins, ends, ends - begins, why, detail, is_slate=why is _SLATE))
     return gaps
-
-
-def _goes_on(gap: Gap, missing_s: float) -> bool:
-    """Whether *gap* is the reason of what is missing behind it; after the slate, only a moment has no reason."""
-    return not gap.is_slate or missing_s <= NEAR_S

@@ -331,14 +331,9 @@ def partition_verdict(policy: str, word: PrefectAnswer, peers: Peers) -> Partiti
     for on_lost, answered, others, do in PARTITION_TABLE:
         given = ((on_lost, policy), (answered, word), (others, peers))
         if all(wanted is ANY or wanted == actual for wanted, actual in given):
-            return PartitionVerdict(do, _why(word, policy, peers))
+            why = str(peers) if policy == "ask peers" else f"PARTITION_POLICY is {policy}"
+            return PartitionVerdict(do, why if word is PrefectAnswer.AWAY else f"Prefect says that {word}")
     raise AssertionError((policy, word, peers))
-
-
-def _why(word: PrefectAnswer, policy: str, peers: Peers) -> str:
-    if word is not PrefectAnswer.AWAY:
-        return f"Prefect says that {word}"
-    return str(peers) if policy == "ask peers" else f"PARTITION_POLICY is {policy}"
 
 
 def together(looks: Collection[Peer]) -> Peers:

@@ -109,8 +109,10 @@ def settle(results: Iterable[TranscodingResult], rows: Mapping[RenditionKey, Ren
         if what is Outcome.FALL_BACK and not ecs:
             what = Outcome.FAIL
         decided.append(Settled(result, what))
-        if key in now:
-            now[key] = _after(now[key], what)
+        if key in now and what is Outcome.FALL_BACK:
+            now[key] = replace(now[key], state=RenditionState.TRANSCODING, backend=Backend.ECS)
+        elif key in now:
+            now[key] = replace(now[key], state=_STATES.get(what, now[key].state))
     return decided
 
 
@@ -120,12 +122,6 @@ _STATES = {
     Outcome.FAIL: RenditionState.FAILED,
     Outcome.TIME_OUT: RenditionState.TIMED_OUT,
 }
-
-
-def _after(row: Rendition, what: Outcome) -> Rendition:
-    if what is Outcome.FALL_BACK:
-        return replace(row, state=RenditionState.TRANSCODING, backend=Backend.ECS)
-    return replace(row, state=_STATES.get(what, row.state))
 
 
 class Overdue(StrEnum):

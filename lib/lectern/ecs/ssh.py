@@ -265,12 +265,13 @@ class SshConnection:
 
     async def _end(self, running: Running, program: str) -> None:
         command = shlex.join(["sh", "-c", ENDING, "lectern", str(running.pid), str(_GRACE_S * 10)])
-        if not await self._threaded(lambda: self._succeeds(command)):
-            _log.error("%s: %s (group %d) is still there after KILL", self.host, program, running.pid)
 
-    def _succeeds(self, command: str) -> bool:
-        with closing(self._channel(command, _END_TIMEOUT_S)) as channel:
-            return bool(channel.status_event.wait(_END_TIMEOUT_S) and channel.recv_exit_status() == 0)
+        def succeeds() -> bool:
+            with closing(self._channel(command, _END_TIMEOUT_S)) as channel:
+                return bool(channel.status_event.wait(_END_TIMEOUT_S) and channel.recv_exit_status() == 0)
+
+        if not await self._threaded(succeeds):
+            _log.error("%s: %s (group %d) is still there after KILL", self.host, program, running.pid)
 
     async def _threaded(self, work: Callable[[], T]) -> T:
         """Run *work* in a thread, and return its result; raises Lost, and hangs up, if the host is silent."""

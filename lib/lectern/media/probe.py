@@ -113,9 +113,8 @@ def _probe(path: Path) -> Probe:
     try:
         with av.open(f"file:{path.absolute()}", **HOW, timeout=TIMEOUT_S) as container:
             if not container.streams.video:
-                raise Refuse(
-                    Text("{path}: has no video, only {found}", path=path, found=_found(container)), BAD_RECORDING
-                )
+                found = ", ".join(stream.type for stream in container.streams) or "no stream at all"
+                raise Refuse(Text("{path}: has no video, only {found}", path=path, found=found), BAD_RECORDING)
             if container.streams.video[0].codec_context is None:
                 raise Refuse(Text("{path}: its pictures are of a kind that is not known", path=path), BAD_RECORDING)
             return _look(path, container)
@@ -245,10 +244,6 @@ def _time_s(packet: "Packet[Any]") -> float | None:
 
 def _end_s(packet: "Packet[Any]") -> float:
     return (_time_s(packet) or 0.0) + float((packet.duration or 0) * packet.time_base)
-
-
-def _found(container: InputContainer) -> str:
-    return ", ".join(stream.type for stream in container.streams) or "no stream at all"
 
 
 if __name__ == "__main__":

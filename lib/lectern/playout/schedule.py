@@ -223,7 +223,11 @@ class AiredFile:
         is_due = everything or now - self._on_air_at >= SAVE_EVERY_S
         self._on_air_at = now if is_due else self._on_air_at
         self._over &= schedule.over.keys()
-        new = [player for player in schedule.active.values() if self._is_new(player, is_due=is_due)]
+        new = [
+            player
+            for player in schedule.active.values()
+            if player.row_count != self._rows.get(player.class_id, 0) or (is_due and player.state == "on_air")
+        ]
         new += [schedule.over[ended_id] for ended_id in schedule.over.keys() - self._over]
         gone = self._lines.keys() - schedule.airings.keys()
         for class_id in gone:
@@ -235,9 +239,6 @@ class AiredFile:
         until = time.monotonic() + SLOW_S
         while everything and not self.saved.is_written and time.monotonic() < until:  # noqa: ASYNC110 (a thread's)
             await asyncio.sleep(_LOOK_S)
-
-    def _is_new(self, player: ClassPlayer, *, is_due: bool) -> bool:
-        return player.row_count != self._rows.get(player.class_id, 0) or (is_due and player.state == "on_air")
 
     def _encoded(self, new: list[ClassPlayer]) -> Iterator[None]:
         for player in new:

@@ -95,7 +95,9 @@ class PlayoutSupervisor:
     def look(self) -> None:
         """Check everything once: the lease, the worker, the next worker, the standby."""
         self.lease.serve()
-        self._hear()
+        for child in (self.worker, self.standby, self.next):
+            if child is not None:
+                self._take(child)
         if not self.shared.held():
             self._fence()
         now = time.monotonic()
@@ -126,11 +128,6 @@ class PlayoutSupervisor:
         self.listener.close()
         self.address.unlink(missing_ok=True)
         say("ended")
-
-    def _hear(self) -> None:
-        for child in (self.worker, self.standby, self.next):
-            if child is not None:
-                self._take(child)
 
     def _take(self, worker: Child) -> None:
         for message, files in worker.hear():

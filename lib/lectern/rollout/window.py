@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import groupby
-from pathlib import Path
 from typing import Protocol
 
 from lectern.errors import CallAPerson, Caught, LecternError, Misuse, TryAgain
@@ -13,7 +12,6 @@ from lectern.rollout import on_air, redis_keys, rollback, verify
 from lectern.rollout.backup import host
 from lectern.rollout.control import Interruption
 from lectern.rollout.host import release_link, supervisord
-from lectern.rollout.host.supervisord import States
 from lectern.rollout.journal import RolloutJournal, states_before
 from lectern.rollout.result import Failed, StepAnswer, words
 from lectern.rollout.spec import Spec
@@ -86,24 +84,19 @@ class Window:
     def finish(self) -> None:
         """See that the other programs run as before, then record the rollout as finished."""
         already = len(self.answer.said), len(self.answer.diff), len(self.answer.steps)
-        others = self._neighbours()
+        ours = {self.wanted.program}
+        for path in self.wanted.old_confs:
+            copied = host.silent(self.wanted)
+            assert copied is not None  # the step before has made it
+            ours |= supervisord.programs_in(copied.before.text(path))
+        states = states_before(self.journal.round(self.wanted.id))
+        others = {name: state for name, state in states.items() if name.partition(":")[0] not in ours}
         self.answer.say(*supervisord.as_before(self.supervisor, others, beat=self.interruption.check))
         self.journal.note(self.wanted.id, "committed", "done", self.answer.more)
         self.answer.say(f"{self.wanted.id} is finished.")
         if "downtime_s" in self.answer.more:
             self.answer.say(f"Down for {self.answer.more['downtime_s']} s.")
         self.pace.tell(COMMIT, self.answer.since(already, changed=True))
-
-    def _neighbours(self) -> States:
-        """What ran before and is neither the old program nor ours."""
-        old = {name for path in self.wanted.old_confs for name in self._programs_in(path)} | {self.wanted.program}
-        states = states_before(self.journal.round(self.wanted.id))
-        return {name: state for name, state in states.items() if name.partition(":")[0] not in old}
-
-    def _programs_in(self, conf: Path) -> set[str]:
-        copied = host.silent(self.wanted)
-        assert copied is not None  # the step before has made it
-        return supervisord.programs_in(copied.before.text(conf))
 
 
 def make_ready(wanted: Spec, journal: RolloutJournal) -> None:

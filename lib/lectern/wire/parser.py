@@ -138,7 +138,10 @@ def _class_id(fields: Mapping[str, Any]) -> str | None:
 def in_words(error: ValidationError) -> str:
     """Every fault as ``field: what is wrong``; values are left out, because URLs can hold secrets."""
     faults: list[dict[str, Any]] = [dict(one) for one in error.errors(include_url=False, include_input=False)]
-    return joined(labelled(_where(one["loc"]), _what(one["msg"], **one.get("ctx", {}))) for one in faults)
+    # The sender chose unknown keys, so they are escaped.
+    names = [ascii(".".join(map(str, one["loc"])))[1:-1][:80] or Text("message") for one in faults]
+    whats = [_what(one["msg"], **one.get("ctx", {})) for one in faults]
+    return joined(map(labelled, names, whats))
 
 
 def _what(said: str, *, error: ValueError | None = None, expected: str = "", **_: object) -> object:
@@ -164,8 +167,3 @@ OF_PYDANTIC = (
     msgid("Input should be less than {bound}"),
 )
 """What pydantic finds wrong with a field, in its own words, which catalogues have, too."""
-
-
-def _where(path: tuple[int | str, ...]) -> str:
-    """The name of the field with a fault; the sender chose unknown keys, so they are escaped."""
-    return ascii(".".join(map(str, path)))[1:-1][:80] or Text("message")

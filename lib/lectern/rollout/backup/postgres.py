@@ -179,7 +179,9 @@ class PostgresServer:
         except Misuse as error:
             raise Misuse(f"{argv[0]} is not here. Install it: apt-get install postgresql-client") from error
         if done.returncode != 0:
-            raise CallAPerson(f"{self.shown}: {argv[0]} failed ({_first(done.errors)}). Nothing was changed.")
+            first = next((line for line in done.errors.splitlines() if "error" in line.lower()), "")  # others follow
+            why = first or done.errors.strip()[:300] or "no reason"
+            raise CallAPerson(f"{self.shown}: {argv[0]} failed ({why}). Nothing was changed.")
 
     @contextmanager
     def _in_words(self) -> Iterator[None]:
@@ -214,8 +216,3 @@ def _drop_abandoned(connection: Connection) -> None:
         begun = name.removeprefix(f"{_SCRATCH}_").partition("_")[0]
         if begun.isdigit() and time.time() - int(begun) > ABANDONED_S:
             connection.execute(text(f'DROP DATABASE IF EXISTS "{name}"'))
-
-
-def _first(errors: str) -> str:
-    """The program's first complaint, from which the others follow."""
-    return next((line for line in errors.splitlines() if "error" in line.lower()), errors.strip()[:300] or "no reason")

@@ -98,7 +98,8 @@ def shown(text: str, names: Iterable[str]) -> str:
     """The lines of *names* only, for people; a value is masked if it is a secret, a URL, or of no known setting."""
     there = values(text)
     seen = {name: (there[name] or "").encode("unicode_escape").decode() for name in names if name in there}
-    return "".join(f"{name}={value if _is_harmless(name, value) else MASK}\n" for name, value in seen.items())
+    shown_values = {name: value if _is_open(name) and "://" not in value else MASK for name, value in seen.items()}
+    return "".join(f"{name}={value}\n" for name, value in shown_values.items())
 
 
 def secrets(settings: Mapping[str, str]) -> set[str]:
@@ -106,10 +107,6 @@ def secrets(settings: Mapping[str, str]) -> set[str]:
     secret_values = {value for name, value in settings.items() if not _is_open(name)}
     passwords = {urlsplit(value).password or "" for value in settings.values() if "://" in value}
     return {secret for secret in {*secret_values, *passwords, *map(unquote, passwords)} if len(secret) >= SHORTEST}
-
-
-def _is_harmless(name: str, value: str) -> bool:
-    return _is_open(name) and "://" not in value
 
 
 def _is_open(name: str) -> bool:

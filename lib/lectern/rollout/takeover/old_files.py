@@ -92,7 +92,7 @@ def scan(video_root: Path, roots: Sequence[Path], database: Path | None) -> Scan
         for folder in folders:
             for entry in _entries(f"{root}/{folder}" if folder else root):
                 name = entry.name
-                if _hidden(name) or os.path.join(real, folder or "", name) in alone:  # noqa: PTH118
+                if name.startswith(".") or name == "lost+found" or os.path.join(real, folder or "", name) in alone:  # noqa: PTH118
                     continue
                 is_folder = folder is None and entry.is_dir(follow_symlinks=False)
                 is_wanted = is_ours or (entry.is_file(follow_symlinks=False) and only.fullmatch(name))
@@ -137,10 +137,6 @@ def _device(path: Path) -> int:
     """The file system of *path*, or of the folder in which it will be made."""
     there = next(existing for existing in (path, *path.absolute().parents) if existing.exists())
     return there.stat().st_dev
-
-
-def _hidden(name: str) -> bool:
-    return name.startswith(".") or name == "lost+found"
 
 
 def _kind(entry: os.DirEntry[str]) -> Kind:

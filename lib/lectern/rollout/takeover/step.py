@@ -48,15 +48,10 @@ def _adopt_of_teacher(wanted: Spec) -> list[str]:
         redis_keys.opened(wanted) as client,
         transaction(engine) as connection,
     ):
-        return OldLists(connection, client, names, time.time()).adopt(wanted.name, _transcoding_time_out_s(wanted))
-
-
-def _transcoding_time_out_s(wanted: Spec) -> float:
-    """The timeout as the new program will read it: from .env, else from the JSON config, which has milliseconds."""
-    text = wanted.env.get("TRANSCODING_TIME_OUT_S")
-    if text is not None:
-        return float(text)
-    return int(wanted.config.get("transcoding_time_out", 120_000)) / 1000
+        # As the new program will read it: from .env, else from the JSON config, which has milliseconds.
+        config_s = int(wanted.config.get("transcoding_time_out", 120_000)) / 1000
+        time_out_s = float(wanted.env.get("TRANSCODING_TIME_OUT_S", config_s))
+        return OldLists(connection, client, names, time.time()).adopt(wanted.name, time_out_s)
 
 
 def _sources(wanted: Spec) -> Sources:

@@ -222,15 +222,12 @@ def adopt(engine: Engine, sources: Sources, host: str, now: float) -> list[str]:
     if plan.refusals:
         raise Misuse(f"The old classes and recordings cannot be taken over: {'; '.join(plan.refusals)}.")
     steps = old_files.moves([*plan.strange, *plan.moves])
-    old_files.perform_moves(steps, sources.moves_journal, _owner(sources.video_root, database))
+    # New folders belong to the owner of the store or, while there is no store, of the database.
+    like = sources.video_root if sources.video_root.is_dir() else database or Path.cwd()
+    old_files.perform_moves(steps, sources.moves_journal, replace(Owner.of(like), mode=0o755))
     with transaction(engine) as connection:
         write_rows(connection, sources.video_root, plan.changes, host, now)
     return list(plan.said) if steps or plan.changes.files or plan.changes.classes else []
-
-
-def _owner(video_root: Path, database: Path | None) -> Owner:
-    """The owner of new folders: that of the store, or that of the database while there is no store."""
-    return replace(Owner.of(video_root if video_root.is_dir() else database or Path.cwd()), mode=0o755)
 
 
 def _of_places(known: Known, scan: Scan, video_root: Path, database: Path | None) -> Iterator[str]:

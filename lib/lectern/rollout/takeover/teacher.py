@@ -278,7 +278,9 @@ class OldLists:
                 noted += [Event(ADOPTED, it.class_id, it.stem, Text("waits")) for it in cases.waits]
                 why = Text("the booking flow decides it")
                 noted += [Event(ADOPTED, it.class_id, it.stem, why) for it in cases.decided]
-        others = self._endless(sources)
+        # The old program's other transcodings, without those that this program has begun and will still ask for.
+        endless = (row for row in transcodings.under_way(self.connection) if row.deadline is None and row.attempt == 0)
+        others = {row.key: row.source_url or "" for row in endless if row.key not in sources}
         adoption.bounded = len(others)
         noted += self._begin(sources | others, self.now + transcoding_time_out_s)
         events.note(self.connection, journal, host, noted, self.now)
@@ -289,11 +291,6 @@ class OldLists:
         bookings.add(self.connection, [(booking, BookingState.RECEIVED) for booking in waits], self.now)
         for order in bookings.by_id(self.connection, [booking.class_id for booking in waits]).values():
             bookings.close(self.connection, order, BookingState.WAITING, self.now)
-
-    def _endless(self, sources: Mapping[RenditionKey, str]) -> dict[RenditionKey, str]:
-        """The old program's other transcodings, without those that this program has begun and will still ask for."""
-        endless = (row for row in transcodings.under_way(self.connection) if row.deadline is None and row.attempt == 0)
-        return {row.key: row.source_url or "" for row in endless if row.key not in sources}
 
     def _begin(self, sources: Mapping[RenditionKey, str], deadline: float) -> list[Event]:
         """Record the old program's transcodings as first attempts of the OSS transcoder, which was asked for them."""
@@ -309,13 +306,11 @@ class OldLists:
     def _has_tables(self) -> bool:
         return inspect(self.connection).has_table(orders.name)
 
-    def _known(self, class_ids: Sequence[str]) -> set[str]:
-        return set(bookings.by_id(self.connection, class_ids)) if self._has_tables else set()
-
     def _sorted(self, adoption: TeacherAdoption) -> Iterator[_Cases]:
         """The classes that are not booked here, in slices; each slice sees what was adopted of those before."""
         for slice_ in waiters(self.client, self.names):
-            known, cases = self._known([waiter.class_id for waiter in slice_]), _Cases()
+            ids, cases = [waiter.class_id for waiter in slice_], _Cases()
+            known = bookings.by_id(self.connection, ids) if self._has_tables else {}
             adoption.named += [f"{waiter.name}: {waiter.wrong}; it is left alone." for waiter in slice_ if waiter.wrong]
             new = [waiter for waiter in slice_ if not waiter.wrong and waiter.class_id not in known]
             booked = booked_waiters(self.client, self.names, new, self.now)
