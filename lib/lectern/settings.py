@@ -405,6 +405,7 @@ class TeacherSettings(Common):
     ecs_curl: Live[str] = "curl"
     max_ecs_jobs: Live[int] = Field(2, ge=1)
     ecs_cooldown_s: Live[float] = Field(600, gt=0, validation_alias=_also("ecs_cooldown_s"))
+    ecs_loudness_lufs: Live[float | None] = Field(None, ge=-36, le=-6)
     keyframe_interval_s: Live[float] = Field(2, ge=0.1, le=60)
     upload_url: Live[str | None] = None
     public_url: Live[str | None] = None

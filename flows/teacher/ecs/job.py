@@ -97,6 +97,7 @@ def remote_job(settings: TeacherSettings, due: Due, begun_at: float = 0.0) -> Jo
         allowed=Allowlist.listed(settings.allowed_origins),
         work_root=settings.ecs_work_root,
         keyframe_s=settings.keyframe_interval_s,
+        lufs=settings.ecs_loudness_lufs,
         programs=Programs(settings.ecs_wget, settings.ecs_ffmpeg, settings.ecs_ffprobe, settings.ecs_curl),
     )
 
@@ -383,6 +384,8 @@ class TranscodeJob:
             one.stem: Text("{thing}: {what}", thing=code, what=error.message) if error else made[one.resolution]
             for one in ours
         }
+        if self.report.loudness and not error:
+            self.note(connection, "loudness", dict.fromkeys(said, self.report.loudness), now)
         self.note(connection, "ECS transcoding ended", said, now)
         if self.place is not None and not error:
             ecs_jobs.remember(connection, EcsHost(self.place.host), None, now)

@@ -232,6 +232,7 @@ NAMES = frozenset(
         *(msgid("prepare: to be downloaded"), msgid("downloaded"), msgid("download failed")),
         *(msgid("transcoding begins"), msgid("transcoding taken over"), msgid("asked for over HTTP")),
         *(msgid("ECS host failed"), msgid("ECS transcoding begins"), msgid("ECS transcoding ended"), msgid("retried")),
+        msgid("loudness"),
         *(msgid("left to the old program"), msgid("taken over from the old program"), msgid("lease granted")),
     }
 )

@@ -27,7 +27,8 @@ class Job:
     """One attempt to make the *wanted* renditions of a record, begun at *begun_at* (epoch seconds).
 
     *attempts* are their numbers, in the order of *wanted*, or one for all. *limit_s* gives the seconds that it may take
-    by the recording's duration in seconds, None while that is unknown.
+    by the recording's duration in seconds, None while that is unknown. *lufs* is the loudness that the renditions shall
+    have, None if the sound is left as it is.
     """
 
     record_id: int
@@ -40,6 +41,7 @@ class Job:
     allowed: Allowlist
     work_root: str = "~/lectern-work"
     keyframe_s: float = 2.0
+    lufs: float | None = None
     stall_s: float = 60.0
     programs: Programs = Programs()
 
@@ -53,6 +55,7 @@ class Job:
         """The name of its folder on the host: the same when the attempt is resumed, another for every other attempt."""
         numbers = ".".join(str(one) for one in dict.fromkeys(self.attempts))
         whole = f"{self.source_url} {self.target.upload_url} {self.target.public_url}"
+        whole += f" {self.lufs:g}" if self.lufs is not None else ""
         mark = hashlib.sha256(whole.encode(errors="replace")).hexdigest()[:8]
         return f"{self.record_id}_{'_'.join(self.wanted)}-{numbers}-{mark}"
 
@@ -68,6 +71,7 @@ class JobReport:
     step: str = "connect"
     percent: float = 0.0
     duration_s: float | None = None
+    loudness: str = ""
     clock: Callable[[], float] = field(default=time.monotonic, repr=False)
     _first: tuple[float, float] | None = field(default=None, repr=False)
 

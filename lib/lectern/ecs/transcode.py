@@ -3,9 +3,10 @@
 import asyncio
 import base64
 import hashlib
+import math
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from lectern import subprocesses
@@ -210,7 +211,7 @@ UPLOADS = 7
 """Number of times that a rendition is uploaded before it is given up."""
 
 _KILLED = frozenset({137, 143, 255})  # 255 is how ffmpeg ends by TERM
-_NO_ENCODER = "Unknown encoder"
+_NOT_BUILT_IN = "Unknown encoder", "No such filter"
 
 
 async def transcode(connection: ssh.SshConnection, job: Job, report: JobReport) -> JobOutcome:
@@ -251,9 +252,11 @@ class _Work:
         probe.check_streams(media, self._source.thing)
         self._report.duration_s = media.duration_s
         outputs = [self._output(media, resolution) for resolution in self._job.wanted]
-        reached_s = await self._encode(media, outputs)
+        loudness = await self._loudness()
+        reached_s = await self._encode(media, outputs, loudness)
+        wanted = media if loudness is None else replace(media, audio=ffmpeg.AAC)
         self._report.step = "check"
-        checks = [self._of_one(output, self._check(output, media, reached_s)) for output in outputs]
+        checks = [self._of_one(output, self._check(output, wanted, reached_s)) for output in outputs]
         checked: list[Measured | None] = await probe.together(checks)
         self._report.step = "upload"
         good = [(output, measured) for output, measured in zip(outputs, checked, strict=True) if measured is not None]
@@ -275,9 +278,43 @@ class _Work:
         width, height = ffmpeg.fitted_size(source.width, source.height, resolution)
         return ffmpeg.Output(f"{self._steps.folder.path}/{self._job.stem(resolution)}.flv", resolution, width, height)
 
-    async def _encode(self, media: Media, outputs: Sequence[ffmpeg.Output]) -> float:
-        """Encode *outputs*; returns how many seconds of the source were read."""
+    async def _loudness(self) -> ffmpeg.Loudness | None:
+        """The loudness of the source, if it is to be corrected."""
+        if (lufs := self._job.lufs) is None:
+            return None
+        self._report.step = "measure"
+        argv = ffmpeg.measure_argv(self._programs.ffmpeg, self._source.path, lufs)
+        ended, _ = await self._run_ffmpeg("measure", argv)
+        try:
+            found = ffmpeg.Loudness.read(ended.errors)
+        except ValueError as error:
+            raise TryAgain(self._failed("measure", ended)) from error
+        if not found.is_right(lufs):
+            return found
+        was = Text("{lufs:.1f} LUFS", lufs=found.lufs) if math.isfinite(found.lufs) else Text("no sound is heard in it")
+        self._report.loudness = Text("{was}: left as it is", was=was)
+        return None
+
+    async def _encode(self, media: Media, outputs: Sequence[ffmpeg.Output], loudness: ffmpeg.Loudness | None) -> float:
+        """Encode *outputs*, corrected if *loudness* is given; returns the seconds of the source that were read."""
         self._report.step = "encode"
+        lufs = self._job.lufs
+        sound = ffmpeg.COPY if loudness is None or lufs is None else loudness.options(lufs)
+        argv = ffmpeg.encode_argv(
+            self._programs.ffmpeg, self._source.path, outputs, keyframe_s=self._job.keyframe_s, sound=sound
+        )
+        ended, reached_s = await self._run_ffmpeg(
+            "encode", argv, lambda reached_s: self._report.encoded(100 * reached_s / media.duration_s)
+        )
+        if loudness is not None and lufs is not None:
+            self._report.loudness = _corrected(loudness, lufs, ended.errors)
+        self._report.encoded(100.0)
+        return reached_s
+
+    async def _run_ffmpeg(
+        self, step: str, argv: Sequence[str], further: Callable[[float], None] = lambda _: None
+    ) -> tuple[Ended, float]:
+        """How a *step* of ffmpeg ended well, and how many seconds it read; raises what a bad end means."""
         reached_s = -1.0
 
         def on_line(line: str) -> bool:
@@ -286,11 +323,21 @@ class _Work:
             if out_time_s is None or out_time_s <= reached_s:
                 return False  # ffmpeg goes on reporting while it stands still
             reached_s = out_time_s
-            self._report.encoded(100 * reached_s / media.duration_s)
+            further(reached_s)
             return True
 
-        argv = ffmpeg.encode_argv(self._programs.ffmpeg, self._source.path, outputs, keyframe_s=self._job.keyframe_s)
-        ended = await self._steps.run(DetachedStep("encode", argv, stall_s=self._job.stall_s, on_line=on_line))
+        ended = await self._steps.run(DetachedStep(step, argv, stall_s=self._job.stall_s, on_line=on_line))
+        if ended.exit_code in MISSING:
+            raise self._steps.missing(self._programs.ffmpeg, "ffmpeg")
+        if any(words in ended.errors for words in _NOT_BUILT_IN):
+            raise CallAPerson(self._failed(step, ended))
+        if ended.exit_code in _KILLED:
+            raise TryAgain(self._failed(step, ended))
+        if ended.exit_code != 0:
+            raise Refuse(self._failed(step, ended), TRANSCODE_FAILED)
+        return ended, reached_s
+
+    def _failed(self, step: str, ended: Ended) -> Text:
         found = Text(
             "{job}: ffmpeg on {host} ended with {exit_code}: {last_words}",
             job=self._job.name,
@@ -298,16 +345,9 @@ class _Work:
             exit_code=ended.exit_code,
             last_words=ended.last_words,
         )
-        if ended.exit_code in MISSING:
-            raise self._steps.missing(self._programs.ffmpeg, "ffmpeg")
-        if _NO_ENCODER in ended.errors:
-            raise CallAPerson(found)
-        if ended.exit_code in _KILLED:
-            raise TryAgain(found)
-        if ended.exit_code != 0:
-            raise Refuse(found, TRANSCODE_FAILED)
-        self._report.encoded(100.0)
-        return reached_s
+        if step == "encode":
+            return found
+        return Text("{found}; the loudness was not measured, which ECS_LOUDNESS_LUFS asks for", found=found)
 
     async def _check(self, output: ffmpeg.Output, source: Media, reached_s: float) -> Measured:
         wanted = Wanted(output, source, reached_s, self._job.stem(output.resolution))
@@ -333,3 +373,12 @@ class _Work:
             raise self._steps.missing(program, "curl")
         crc64 = oss.judge(put, self._connection.host, ended.exit_code, ended.output, ended.errors)
         await oss.verify_upload(self._job.target.public(path), measured.size_bytes, crc64)
+
+
+def _corrected(before: ffmpeg.Loudness, lufs: float, printed: str) -> Text:
+    """What the second run, which *printed* this, made of the loudness on its way to *lufs*."""
+    after = ffmpeg.became_lufs(printed)
+    text = Text("it was {before:.1f} LUFS, now {after:.1f} LUFS", before=before.lufs, after=after)
+    if after is None:
+        text = Text("it was {before:.1f} LUFS, and was corrected to {wanted:g} LUFS", before=before.lufs, wanted=lufs)
+    return Text("{found}; its peaks were lowered", found=text) if before.is_peaky(lufs) else text

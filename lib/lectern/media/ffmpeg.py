@@ -1,5 +1,8 @@
 """Makes the command lines of ffmpeg, reads its progress reports, and makes the slate."""
 
+import json
+import math
+import re
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,6 +23,9 @@ LOCAL = (
 _REPORTS = ("-progress", "pipe:1", "-nostats")
 # ffmpeg's own choice for FLV is Sorenson Spark (flv1), which no browser plays any more.
 _VIDEO = ("-vcodec", "libx264", "-preset", "veryfast", "-pix_fmt", "yuv420p")
+
+COPY = ("-acodec", "copy")
+"""Options that leave the sound as it is."""
 
 
 @dataclass(frozen=True)
@@ -63,14 +69,17 @@ def fitted_size(width: int, height: int, resolution: Resolution) -> tuple[int, i
     return min(box_width, _even(box_height * width / height)), box_height
 
 
-def encode_argv(ffmpeg: str, source: str, outputs: Sequence[Output], *, keyframe_s: float = 2.0) -> list[str]:
+def encode_argv(
+    ffmpeg: str, source: str, outputs: Sequence[Output], *, keyframe_s: float = 2.0, sound: Sequence[str] = COPY
+) -> list[str]:
     """The command line that makes all *outputs* of the local file *source* in one run, with progress on stdout.
 
     A keyframe comes every *keyframe_s*: a push that begins in the middle, and each viewer, waits for the next one.
+    *sound* has the options for the sound.
     """
     argv = [ffmpeg, "-hide_banner", "-nostdin", "-y", *_REPORTS, *LOCAL, "-i", f"file:{source}"]
     for output in outputs:
-        argv += ["-acodec", "copy", *_VIDEO, "-s", f"{output.width}x{output.height}"]
+        argv += [*sound, *_VIDEO, "-s", f"{output.width}x{output.height}"]
         argv += ["-force_key_frames", f"expr:gte(t,n_forced*{keyframe_s:g})", "-f", "flv", f"file:{output.path}"]
     return argv
 
@@ -83,6 +92,67 @@ def remux_argv(path: str, to: str) -> list[str]:
 
 def _even(size: float) -> int:
     return max(2, round(size / 2) * 2)
+
+
+# Loudness (EBU R128): loudnorm measures the whole recording in a first run, and moves it by one gain in the second one.
+
+
+AAC = "aac"
+PEAK_DBTP = -1.5
+NEAR_LU = 0.5
+"""Difference from the wanted loudness up to which the sound is left as it is."""
+
+_RANGE_LU = 20.0  # the most that each release of loudnorm takes
+_RATE_HZ = "44100"
+
+
+def measure_argv(ffmpeg: str, source: str, lufs: float) -> list[str]:
+    """The command line that measures the sound of the local file *source*, which is to be brought to *lufs*."""
+    argv = [ffmpeg, "-hide_banner", "-nostdin", *_REPORTS, *LOCAL, "-i", f"file:{source}", "-vn", "-sn", "-dn"]
+    return [*argv, "-af", f"loudnorm=I={lufs:g}:TP={PEAK_DBTP}:print_format=json", "-f", "null", "-"]
+
+
+def became_lufs(printed: str) -> float | None:
+    """The loudness that the second run *printed* last; None if a long report of the encoders has pushed it out."""
+    found = re.findall(r"\bI:\s+(-?[\d.]+) LUFS", printed)
+    return float(found[-1]) if found else None
+
+
+@dataclass(frozen=True)
+class Loudness:
+    """What loudnorm has measured of a recording's sound."""
+
+    lufs: float
+    range_lu: float
+    peak_dbtp: float
+    threshold_lufs: float
+
+    @classmethod
+    def read(cls, printed: str) -> "Loudness":
+        """What the first run *printed*; raises ValueError if it did not measure."""
+        blocks = re.findall(r"\{[^{}]*\}", printed)
+        found: dict[str, str] = json.loads(blocks[-1]) if blocks else {}
+        names = ("input_i", "input_lra", "input_tp", "input_thresh")
+        return cls(*(float(found.get(name, "nothing")) for name in names))
+
+    def is_right(self, lufs: float) -> bool:
+        """Whether nothing is to be done: it is about as loud as *lufs*, or silent."""
+        return not math.isfinite(self.lufs) or abs(self.lufs - lufs) <= NEAR_LU
+
+    def is_peaky(self, lufs: float) -> bool:
+        """Whether its peaks would be above PEAK_DBTP at *lufs*."""
+        return self.peak_dbtp + lufs - self.lufs > PEAK_DBTP
+
+    def options(self, lufs: float) -> Sequence[str]:
+        """The options that bring the sound to *lufs* by one gain, and hold its peaks at PEAK_DBTP."""
+        # Above these bounds loudnorm would change the gain all the time instead, and miss the loudness by some LU. It
+        # takes 0 for not measured.
+        peak = min(self.peak_dbtp, PEAK_DBTP - (lufs - self.lufs))
+        known = f"measured_I={min(self.lufs, -0.01):g}:measured_LRA={min(max(self.range_lu, 0.01), _RANGE_LU):g}"
+        known += f":measured_TP={peak:g}:measured_thresh={self.threshold_lufs:g}"
+        chain = f"loudnorm=I={lufs:g}:TP={PEAK_DBTP}:LRA={_RANGE_LU:g}:{known}:linear=true"
+        chain += f",alimiter=limit={10 ** (PEAK_DBTP / 20):.3f}:level=false,ebur128=framelog=verbose"
+        return "-af", chain, "-acodec", AAC, "-ar", _RATE_HZ
 
 
 # The slate: what viewers see while a recording is missing or broken. If the settings name no file, one is made.

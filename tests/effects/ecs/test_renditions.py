@@ -2,6 +2,8 @@
 
 import itertools
 import json
+import re
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,12 +14,12 @@ from lectern import subprocesses
 from lectern.ecs import probe as ecs_probe
 from lectern.ecs import ssh
 from lectern.ecs import transcode as ecs
-from lectern.ecs.job import Job, JobReport
-from lectern.errors import Misuse
+from lectern.ecs.job import Job, JobReport, Programs
+from lectern.errors import CallAPerson, LecternError, Misuse, Refuse, TryAgain
 from lectern.media import ffmpeg, probe
 from lectern.states import Resolution
 from tests.effects.conftest import Origin, make_recording
-from tests.effects.ecs.at_work import SOURCE, UP, transcode
+from tests.effects.ecs.at_work import SOURCE, UP, stand_in, transcode
 
 pytestmark = pytest.mark.live
 
@@ -143,3 +145,62 @@ def test_a_picture_has_the_size_in_which_it_is_shown(beside: dict[str, object], 
 @pytest.mark.parametrize("text", ["", "{}", '{"streams": []}', '{"streams": [{"codec_type": "video"}]}'])
 def test_what_ffprobe_does_not_know_is_no_recording(text: str) -> None:
     assert ecs_probe._media_of_json(text) is None
+
+
+def heard(path: Path) -> float:
+    """The loudness of a recording in LUFS, by ffmpeg's own meter (EBU R128)."""
+    argv = [ffmpeg.executable(), "-hide_banner", "-nostats", "-i", str(path), "-af", "ebur128", "-f", "null", "-"]
+    printed = subprocess.run(argv, check=True, capture_output=True, text=True, timeout=60).stderr
+    return float(re.findall(r"\bI:\s+(\S+) LUFS", printed)[-1])
+
+
+VOICE = "sin(2*PI*210*t)*(0.55+0.45*sin(2*PI*2.7*t))*lt(mod(t,4),3)"
+SPEECH = f"aeval=exprs='{{volume}}*({VOICE}+{{click}}*lt(mod(t,5),0.0005))':c=same"
+
+
+@pytest.mark.parametrize(
+    ("volume", "click", "said"),
+    [
+        (0.01, 0, "now -1[56].. LUFS$"),
+        (0.9, 0, "now -1[56].. LUFS$"),
+        (0.02, 8, "now -1[567].* LUFS; its peaks were lowered"),
+        (0, 0, "no sound"),
+    ],
+    ids=["quiet", "loud", "quiet with peaks", "silent"],
+)
+async def test_the_loudness_is_corrected_if_it_shall_be_and_said(
+    connection: ssh.SshConnection, job: Job, origin: Origin, tmp_path: Path, volume: float, click: float, said: str
+) -> None:
+    """To 1 LU, in both of two renditions; a recording in which nothing is heard goes through."""
+    speech = SPEECH.format(volume=volume, click=click)
+    source = make_recording(tmp_path / "source.flv", "-af", speech, seconds=12)
+    origin.files[SOURCE] = source.read_bytes()
+    report, both = JobReport(), (Resolution.P240, Resolution.P480)
+    for one in await transcode(connection, replace(job, lufs=-16.0, wanted=both), report):
+        path = tmp_path / "made.flv"
+        path.write_bytes(origin.files[one.url.removeprefix(origin.url)])
+        assert heard(path) == pytest.approx(-16.0 if volume else heard(source), abs=1.0)
+    assert re.search(said, report.loudness)
+
+
+@pytest.mark.parametrize(
+    ("does", "error", "said"),
+    [
+        ("echo 'the disk is odd' >&2; exit 1", Refuse, r"ended with 1: the disk is odd; the loudness was not measured"),
+        ("exit 0", TryAgain, "the loudness was not measured, which ECS_LOUDNESS_LUFS asks for"),
+        ("echo \"No such filter: 'loudnorm'\" >&2; exit 8", CallAPerson, "No such filter: 'loudnorm'"),
+    ],
+)
+async def test_a_measurement_that_fails_says_so(
+    connection: ssh.SshConnection, job: Job, tmp_path: Path, does: str, error: type[LecternError], said: str
+) -> None:
+    program = stand_in(tmp_path / "broken", f'case "$*" in *"-f null"*) {does};; esac\nexec ffmpeg "$@"')
+    with pytest.raises(error, match=said):
+        await transcode(connection, replace(job, lufs=-16.0, programs=Programs(ffmpeg=program)))
+
+
+def test_without_it_the_sound_is_copied_as_documented(job: Job) -> None:
+    argv = ffmpeg.encode_argv("ffmpeg", "/in", [ffmpeg.Output("/out", Resolution.P240, 320, 180)])
+    encoded = "-vcodec libx264 -preset veryfast -pix_fmt yuv420p -s 320x180 -force_key_frames expr:gte(t,n_forced*2)"
+    assert " ".join(argv).partition(" file:/in ")[2] == f"-acodec copy {encoded} -f flv file:/out"
+    assert job.name == replace(job, lufs=None).name != replace(job, lufs=-16.0).name, "no half of another one"
