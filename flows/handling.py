@@ -21,6 +21,7 @@ from flows.outbox_publisher import publish_outbox
 from lectern import metrics
 from lectern.db import bookings, class_events, inbox
 from lectern.db.writer import write
+from lectern.decide.forecast import slowness
 from lectern.decide.plan_text import lines
 from lectern.errors import Caught, Malformed, TryAgain
 from lectern.model.facts import InboxMessage, UnrecordedWork
@@ -81,6 +82,8 @@ def change(connection: Connection, host: Host[Any], decide: Decide[C], *, dry_ru
     changes = cast("C", made(host.settings, now))
     if isinstance(host, TeacherHost) and isinstance(changes, Changes):
         changes.drained = host.drained()
+    elif isinstance(host, StreamerHost) and isinstance(changes, StreamerChanges):
+        changes.slow = slowness(host.checks)
     decide(connection, changes)
     if not dry_run:
         write(connection, host.journal, changes)

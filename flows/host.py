@@ -11,6 +11,7 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar, copy_context
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar, Unpack, cast
 
@@ -23,6 +24,7 @@ from lectern.db import leases
 from lectern.db.engine import reading, transaction
 from lectern.db.inbox import ReceivedMessage
 from lectern.decide.bandwidth import Shares
+from lectern.decide.forecast import MEASURED
 from lectern.errors import Caught, ErrorCode
 from lectern.model.facts import InboxMessage
 from lectern.model.tables.shared import MessageTables
@@ -310,6 +312,10 @@ class StreamerHost(Host[StreamerSettings]):
     shared_at: float = -math.inf  # when that was found, monotonic
     network: Network = field(default_factory=Network)
     downloaded: dict[str, int] = field(default_factory=dict)  # bytes that are there of each download under way
+    ready_by: Mapping[str, float] = field(
+        default_factory=dict
+    )  # when the recordings of classes that wait will be there
+    checks: "deque[tuple[float, int]]" = field(default_factory=partial(deque, maxlen=MEASURED))  # seconds and bytes
 
 
 SWEEPING = "sweep"

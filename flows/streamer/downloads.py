@@ -247,6 +247,7 @@ async def _fetch(host: StreamerHost, stem: str) -> tuple[RemoteFile, Probe]:
             goes_on |= await bandwidth.download(host, stem, row.size_bytes, remote, on_progress)
         finally:
             await subprocesses.shielded(growing.close())
+        came_at = time.monotonic()
         if goes_on and remote.crc64 is None:
             await _of_one_recording(host, stem, part, remote)
         probed = await _check(stem, part, remote)
@@ -257,6 +258,7 @@ async def _fetch(host: StreamerHost, stem: str) -> tuple[RemoteFile, Probe]:
                 await _resize(host, row, probed.size_bytes)
         bar.set(100)
     await asyncio.to_thread(_finish, part, plain, final, look)
+    host.checks.append((time.monotonic() - came_at, row.size_bytes))
     return remote, probed
 
 

@@ -22,10 +22,12 @@ from flows.outbox_publisher import publish_outbox
 from flows.playout_link import boot_now
 from flows.streamer import push_hosts
 from lectern.allowlist import Allowlist
-from lectern.db import airings, cache
+from lectern.db import airings, cache, forecast
 from lectern.decide import cache as decide_cache
+from lectern.decide import forecast as decide_forecast
 from lectern.decide.airing import RUN_AHEAD_S
 from lectern.decide.cache import Admission, Admit, Bound, Coming
+from lectern.decide.forecast import Fetch, Outlook
 from lectern.decide.leases import WITNESS_S
 from lectern.errors import DISK_FULL, DOWNLOAD_FAILED, Caught, LecternError, Refuse
 from lectern.i18n import Text
@@ -198,9 +200,17 @@ def admit(
     rows = cache.by_stem(connection, {message.stem for message in new})
     states = {stem: row.state for stem, row in rows.items()}
     here = {stem for stem, state in states.items() if state in (FileState.READY, FileState.DOWNLOADING)}
-    wanted = decide_cache.wanted_renditions(
-        changes, new, here, _coming(changes, looked, {message.stem for message in new} - here)
-    )
+    origins = _coming(changes, looked, {message.stem for message in new} - here)
+    wanted, by_id = decide_cache.wanted_renditions(changes, new, here, origins), {one.class_id: one for one in new}
+    under_way: Mapping[str, Fetch] = {}
+    outlook = Outlook()
+    if any(states.get(rendition.stem) is not FileState.READY for rendition in wanted):
+        under_way = forecast.fetches(connection, changes.settings)
+        asks = decide_cache.asks(changes, by_id, wanted, origins, under_way)
+        network = forecast.network(connection, changes.settings, changes.now, changes.slow)
+        outlook = decide_forecast.outlook(asks, list(under_way.values()), network, changes.now)
+        decide_cache.refuse_late(changes, by_id, asks, outlook)
+        wanted = [rendition for rendition in wanted if rendition.class_id not in outlook.too_late]
     usage = cache.used(connection, changes.settings.video_root)
     bound = _bound(connection, changes, usage)
     coming = [rendition for rendition in wanted if rendition.stem not in here]
@@ -215,7 +225,7 @@ def admit(
         needed = [*airings.needed(connection, changes.now), *_needed_by(new, admissions, rows)]
         admissions = decide_cache.told_when(admissions, bound, needed, changes.now)
     urls = {stem: remote.url for stem, remote in looked.items() if isinstance(remote, RemoteFile)}
-    decide_cache.cite_or_reserve(changes, {message.class_id: message for message in new}, admissions, urls)
+    decide_cache.cite_or_reserve(changes, by_id, admissions, urls, outlook.ready_at)
     # A class on air, or a broken one, still cites a recording that was lost and could not be had again.
     if changes.reserved:
         changes.cited.update(airings.citations(connection, changes.reserved))

@@ -1,9 +1,11 @@
 """Classes are checked before their start, while there is time; the UI shows the day and the cache."""
 
 import asyncio
+import math
 import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from operator import attrgetter
 
 from prefect.client.orchestration import PrefectClient
@@ -15,9 +17,11 @@ from flows.handling import apart
 from flows.host import StreamerHost, log
 from flows.outbox_publisher import publish_outbox
 from flows.streamer import downloads, push_hosts
-from lectern import errors, formatting, urls
-from lectern.db import account, airings, cache, events, outbox
+from lectern import errors, formatting, metrics, urls
+from lectern.db import account, airings, cache, events, forecast, outbox
 from lectern.decide import readiness as decide
+from lectern.decide.forecast import slowness, will_be_there
+from lectern.decide.gaps import LOST_S
 from lectern.decide.readiness import LATE_AFTER_S, LOOK_EVERY_S
 from lectern.errors import TryAgain
 from lectern.i18n import Text, joined
@@ -31,6 +35,9 @@ from lectern.urls import redact
 REACH_S = 5.0
 AHEAD_S = 86_400.0
 """Seconds ahead: the timetable shows the classes that begin within them."""
+
+MOST_AHEAD = 500
+"""Number of classes, those that begin first, for which each heartbeat says when their recordings will be there."""
 
 AT_ONCE = 20
 """Number of push URLs that are tried at the same time."""
@@ -59,12 +66,15 @@ class Readiness:
         self._done: dict[str, float] = {}
         self._reds: dict[str, list[str]] = {}
         self._unreadable: dict[str, str] = {}
+        self._late: dict[str, str] = {}  # classes whose recordings will come too late, by the last forecast
+        self._told_late: dict[str, Airing] = {}
 
     async def run(self) -> None:
         """Check what is due, and show how things stand."""
         while True:
             self._host.watchdog.beat("readiness")
             now = time.time()
+            await self.foresee(now)
             await self.check(now)
             if self._is_red(now):
                 self._host.ongoing[errors.NOT_READY_FOR_START.number] = time.monotonic()
@@ -90,26 +100,46 @@ class Readiness:
             return
         lost_files: dict[str, str] = {}
         looked = [live[class_id] for class_id in due]
-        before = {class_id: bool(reds) for class_id, reds in self._reds.items()}
+        before = {class_id: bool(reds) for class_id, reds in self._reds.items()} | dict.fromkeys(self._told_late, True)
         self._reds |= await self._look(looked, lost_files)
         turned = {class_id for class_id in due if before.get(class_id) is not bool(self._reds[class_id])}
         await host.write_tx(_note, host, [(airing, self._reds[airing.class_id]) for airing in looked], turned, now)
         await publish_outbox(host)
-        red = [
-            _Red(it.class_id, it.record_id, decide.sentence(it.class_id, it.stem, it.start_time - now, why))
-            for it in looked
-            if (why := self._reds[it.class_id])
-        ]
+        red = [_red(airing, why, now) for airing in looked if (why := self._reds[airing.class_id])]
         await self._alarm(red, now)
         self._done |= due
         for stem, reason in lost_files.items():
             async with isolated(host, Text("rendition {stem}", stem=stem), through=()):
                 await downloads.redownload(host, stem, reason)
 
+    async def foresee(self, now: float) -> None:
+        """Forecast when recordings will be there; tell, once, of each class that begins before its own."""
+        host = self._host
+        waiting = await host.read_tx(forecast.waiting, host.settings, now, slowness(host.checks))
+        host.ready_by = {class_id: at for class_id, (_, at) in islice(waiting.items(), MOST_AHEAD)}
+        left_s = [airing.start_time - at for airing, at in waiting.values() if airing.start_time > now]
+        metrics.FORECAST.set(min(left_s, default=math.nan))
+        late: dict[str, str] = {
+            class_id: will_be_there(airing.stem, at, airing.start_time, now)
+            for class_id, (airing, at) in waiting.items()
+            if airing.start_time > now and at > airing.start_time + LOST_S
+        }
+        new = [waiting[id_][0] for id_ in late if not _is_same(waiting[id_][0], self._told_late.get(id_))]
+        self._told_late = {id_: it for id_, it in self._told_late.items() if id_ in waiting} | {
+            airing.class_id: airing for airing in new
+        }
+        self._late = late
+        if not new:
+            return
+        found = [(airing, [late[airing.class_id]]) for airing in new]
+        await host.write_tx(_note, host, found, {airing.class_id for airing in new}, now)
+        await publish_outbox(host)
+        await self._alarm([_red(airing, why, now) for airing, why in found], now)
+
     def _is_red(self, now: float) -> bool:
         """Whether a class that has not begun was not ready when it was last checked, or cannot be read."""
         coming = (class_id for class_id, airing in self._live.items() if airing.start_time > now)
-        return bool(self._unreadable) or any(self._reds.get(class_id) for class_id in coming)
+        return bool(self._unreadable or self._late) or any(self._reds.get(class_id) for class_id in coming)
 
     async def _look(self, due: Sequence[Airing], lost_files: dict[str, str]) -> dict[str, list[str]]:
         """Why each class is not ready; adds to *lost_files* the renditions that must be downloaded again, and why."""
@@ -124,7 +154,7 @@ class Readiness:
                 seen = await self._seen(airing, rows.get(airing.stem), skew_s)
                 if (why := decide.lost_file(seen)) is not None:
                     lost_files[airing.stem] = why
-                return decide.reds(seen)
+                return decide.reds(seen, self._late.get(airing.class_id))
 
         findings = await asyncio.gather(*(look(airing) for airing in due), return_exceptions=True)
         return {airing.class_id: _reds(airing, why) for airing, why in zip(due, findings, strict=True)}
@@ -199,7 +229,8 @@ class Readiness:
         await self._board.table(f"cache-{name}", cache_lines(rows, bound), f"The cache of {name}")
 
     def _line(self, airing: Airing) -> dict[str, object]:
-        why = self._reds.get(airing.class_id)
+        late, why = self._late.get(airing.class_id), self._reds.get(airing.class_id)
+        why = [late] if late and not why else why
         sign = "▶" if airing.state is AiringState.ON_AIR else "✗" if why else "●" if why is not None else "○"
         return {
             "ready": sign,
@@ -209,6 +240,11 @@ class Readiness:
             "state": airing.state,
             "why": "; ".join(why or ()),
         }
+
+
+def _red(airing: Airing, why: Sequence[str], now: float) -> _Red:
+    text = decide.sentence(airing.class_id, airing.stem, airing.start_time - now, why)
+    return _Red(airing.class_id, airing.record_id, text)
 
 
 def _is_same(airing: Airing, before: Airing | None) -> bool:

@@ -38,7 +38,7 @@ async def say(host: StreamerHost) -> None:
         if time.monotonic() >= due:
             coming, due = await host.read_tx(ahead, time.time()), time.monotonic() + AHEAD_EVERY_S
         own = replace(await host.read_tx(word, settings, time.time()), ahead=coming)
-        own = replace(own, sendings=await _sent(host, own.sendings), dead_air=host.dead_air)
+        own = replace(own, sendings=await _sent(host, own.sendings), dead_air=host.dead_air, ready_by=host.ready_by)
         own = replace(own, bandwidth=in_words(host.shares), network=host.network)
         await host.bus.say(settings.streamers_key, settings.name, own)
         await asyncio.sleep(settings.heartbeat_interval_s)

@@ -40,6 +40,12 @@ BANDWIDTH = Gauge(
     ("use",),
     registry=SEEN,
 )
+FORECAST = Gauge(
+    "lectern_forecast_left_seconds",
+    "Seconds before its start at which the recording of the tightest class will be there; below 0: after it.",
+    registry=SEEN,
+)
+FORECAST.set(math.nan)  # none waits
 HEARD_AT = Gauge(
     "lectern_channels_heard_timestamp_seconds",
     "When the subscription to the channels last heard its own beat; 0 if there is none.",

@@ -486,6 +486,7 @@ class StreamerSettings(Common):
     max_video_size: Live[float] = Field(1000, gt=0, allow_inf_nan=False)
     max_downloads: Live[int] = Field(4, ge=1)
     download_windows: Live[Annotated[str, AfterValidator(_some_windows)]] = ""
+    on_late: Live[Literal["refuse", "slate"]] = "refuse"
     download_tries: NextDownload[int] = Field(
         4, ge=1, le=10
     )  # the backoff doubles: the tenth try comes after 17 minutes

@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import json
 import os
 import time
 from collections.abc import Sequence
@@ -565,15 +566,53 @@ def test_a_recording_that_is_too_short_is_told_when_it_is_here_and_when_its_clas
 
 
 @pytest.mark.parametrize("setting", ["DOWNLOAD_RATE", "HOST_RATE"])
-def test_a_recording_that_cannot_be_there_in_time_is_told_at_once(streamer: StreamerHost, setting: str) -> None:
-    """With the numbers; it is not refused, because its class is aired from the clock's position."""
+@pytest.mark.parametrize("on_late", ["refuse", "slate"])
+def test_a_class_whose_recording_comes_after_its_start_is_refused_or_told_until_when_its_slate_is_sent(
+    streamer: StreamerHost, setting: str, on_late: str
+) -> None:
+    """At once, with the numbers; what comes in time is taken without a word."""
     now, reserved = time.time(), list[str]()
-    streamer.settings = streamer.settings.model_copy(update={setting.lower(): "10k"})
-    for record_id, size_bytes in ((1, 100_000), (2, 9_000_000)):
-        one = rows.prepare(f"class-{record_id}", record_id, now + 250, 650)
+    streamer.settings = streamer.settings.model_copy(update={setting.lower(): "100k", "on_late": on_late})
+    for record_id, size_bytes, in_s in ((1, 1_000_000, 20), (2, 90_000_000, 250)):
+        one = rows.prepare(f"class-{record_id}", record_id, now + in_s, 3650)
         with transaction(streamer.engine) as connection:
             looked: dict[str, ProbeResult] = {one.stem: RemoteFile(one.video_url, size_bytes, None, None)}
             reserved += rows.did(connection, streamer, partial(prepare.decided_classes, looked, {}), one).reserved
-    assert alarms(streamer).keys() == {"class-2"}
-    assert f"its download of 9.0 MB takes 14 min at {setting} 10k" in alarms(streamer)["class-2"]
-    assert reserved == ["1", "2"]
+    with transaction(streamer.engine) as connection:
+        bodies = connection.execute(select(streamer.journal.outbox.c.body)).scalars().all()
+    (answer,) = [one for one in map(json.loads, bodies) if one["cmd"] == "prepared"]
+    assert answer["class_id"] == "class-2"
+    if on_late == "refuse":
+        assert (answer["result"], answer["code"], reserved) == ("fail", 324, ["1"])
+        assert " min after the class begins: " in answer["message"]
+        assert f"its download of 90.0 MB takes 14 min at {setting} 100k" in answer["message"]
+    else:
+        assert (answer["result"], answer["code"], reserved) == ("success", 0, ["1", "2"])
+        assert answer["message"].startswith("accepted; the slate is sent until about ")
+        assert alarms(streamer).keys() == {"class-2"}
+
+
+async def test_a_forecast_that_turns_red_is_told_once_with_the_time_hours_before_the_class(
+    streamer: StreamerHost, checks: Readiness
+) -> None:
+    """The download has become slower than it was when the class was booked; the other class is still in time."""
+    now = time.time()
+    for record_id, in_s in ((1, 7200), (2, 90_000)):
+        one = rows.prepare(f"c-{record_id}", record_id, now + in_s)
+        with transaction(streamer.engine) as connection:
+            looked: dict[str, ProbeResult] = {one.stem: RemoteFile(one.video_url, 200_000_000, None, None)}
+            rows.did(connection, streamer, partial(prepare.decided_classes, looked, {}), one)
+    await checks.foresee(now)
+    assert streamer.ready_by.keys() == {"c-1", "c-2"}
+    assert all(now + 190 < at < now + 250 for at in streamer.ready_by.values())
+    assert (alarms(streamer), checks._is_red(now)) == ({}, False)
+    streamer.settings = streamer.settings.model_copy(update={"download_rate": "20k"})
+    for _ in range(2):
+        await checks.foresee(now)
+    assert checks._is_red(now)
+    assert "after its start" in alarms(streamer)["c-1"]
+    with reading(streamer.engine) as connection:
+        bodies = connection.execute(select(journal.outbox.c.body)).scalars().all()
+    told = [one for one in map(json.loads, bodies) if one["cmd"] == "airing"]
+    assert [(one["class_id"], one["event"]) for one in told] == [("c-1", "not_ready")]
+    assert "1 will be there at " in told[0]["message"]

@@ -12,6 +12,7 @@ from lectern.cli import readers
 from lectern.cli.options import Json, painted, say, typed
 from lectern.cli.readers import Place
 from lectern.db import account as db_account
+from lectern.db import forecast
 from lectern.decide import account as decide_account
 from lectern.decide.account import Account, Standing
 from lectern.errors import LecternError, Misuse
@@ -19,6 +20,7 @@ from lectern.formatting import padded
 from lectern.i18n import BESIDE, Text, joined, translated, translator
 from lectern.model.views import ClassView
 from lectern.settings import StreamerSettings
+from lectern.states import AiringState
 from lectern.wire.fields import BACKUP
 
 app = typer.Typer()
@@ -68,6 +70,9 @@ def _found(here: Sequence[Place[Any]], thing: str, now: float) -> tuple[ClassVie
         with place.looking() as connection:
             if isinstance(place.settings, StreamerSettings):
                 streamer = db_account.at_streamer(connection, place.settings.name, thing, now)
+                if streamer.cited is not None and streamer.cited.state is AiringState.WAITING:
+                    _, ready_by = forecast.waiting(connection, place.settings, now).get(thing, (None, None))
+                    streamer = replace(streamer, ready_by=ready_by)
             else:
                 teacher = db_account.at_teacher(connection, place.settings.name, thing)
     found = decide_account.gathered(teacher, streamer)

@@ -142,6 +142,12 @@ def live(connection: Connection, begins_before: float = math.inf) -> list[Airing
     return [airing for airing in readable(connection.execute(wanted)) if airing.start_time < begins_before]
 
 
+def waiting(connection: Connection) -> list[Airing]:
+    """The classes that wait for their recording, by their start."""
+    wanted = selected().where(classes.c.state == AiringState.WAITING, NO_REVISION)
+    return readable(connection.execute(wanted.order_by(tasks.c.start_time)))
+
+
 def due(connection: Connection, started_before: float, ends_after: float) -> list[Airing]:
     """The classes to be aired that begin before *started_before* and end after *ends_after* (epoch seconds)."""
     coming = [AiringState.WAITING, AiringState.READY, AiringState.ON_AIR]  # the recording of one that waits may be late

@@ -10,6 +10,7 @@ from typing import Any
 
 from lectern import formatting, urls
 from lectern.decide import airing, gaps, timeline
+from lectern.decide.forecast import will_be_there
 from lectern.errors import AIRING_BROKEN, CODES, DEAD_AIR, NOT_READY_FOR_START, PLAYOUT_AWAY, STREAMER_LOST, ErrorCode
 from lectern.i18n import BESIDE, Text, joined, labelled, msgid
 from lectern.model.views import Booked, ClassView, EventView, OpenAlarm, Sending, StreamerStatus, StreamerView
@@ -32,7 +33,7 @@ def gathered(teacher: ClassView | None, streamer: ClassView | None) -> ClassView
         return replace(teacher, events=events, kept_since=since)
     alarms = tuple(dict.fromkeys((*teacher.alarms, *streamer.alarms)))
     known = replace(teacher, cited=cited, streamer=streamer.streamer, sending=streamer.sending, check=streamer.check)
-    known = replace(known, dead_air=streamer.dead_air)
+    known = replace(known, dead_air=streamer.dead_air, ready_by=streamer.ready_by)
     return replace(known, alarms=alarms, as_run=teacher.as_run or streamer.as_run, events=events)
 
 
@@ -56,6 +57,7 @@ def with_status(view: ClassView, statuses: Mapping[str, StreamerStatus] | None) 
         return view
     alarms = [alarm for alarm in word.alarms if view.class_id in alarm.classes]
     known = replace(view, sending=word.sendings.get(view.class_id), alarms=(*view.alarms, *alarms))
+    known = replace(known, ready_by=word.ready_by.get(view.class_id))
     return replace(known, check=word.checks.get(view.class_id), dead_air=word.dead_air.get(view.class_id, ""))
 
 
@@ -111,6 +113,7 @@ def fields(view: ClassView, known: Account, following: Sequence[str]) -> dict[st
         "thing": view.class_id,
         "standing": known.standing,
         **{name: getattr(row, name) for name in names},
+        "ready_by": view.ready_by,
         "streamer": view.booked.streamer if view.booked else view.streamer,
         "by": view.booked.by if view.booked else None,
         "header": [{"what": what, "is": text} for what, text in known.header],
@@ -159,6 +162,9 @@ def standing(view: ClassView, now: float) -> Standing:
     if is_its_time:
         return _in_its_time(view)
     is_ready = booked.state is BookingState.READY if booked else cited is not None and cited.state in _THERE
+    is_ready = (
+        is_ready and view.ready_by is None
+    )  # with ON_LATE=slate a class is accepted before its recording is there
     return Standing.READY if is_ready else Standing.COMING
 
 
@@ -251,6 +257,7 @@ def _header(view: ClassView, known: Standing, now: float) -> list[tuple[str, str
         (msgid("streamer"), "" if making else view.host),
         (msgid("rendition"), class_.stem),
         (msgid("last error"), _last_error(view, class_)),
+        (msgid("ready by"), _ready_by(view, now)),
         (msgid("readiness"), _readiness(view, known)),
         (msgid("recording faults"), view.dead_air),
         (msgid("as run"), gaps.as_run(sent, view.as_run)),
@@ -294,6 +301,13 @@ def _readiness(view: ClassView, known: Standing) -> str:
     if not view.check.reds:
         return Text("ready, checked at {at:clock}", at=view.check.at)
     return Text("not ready, checked at {at:clock}: {why}", at=view.check.at, why=view.check.reds)
+
+
+def _ready_by(view: ClassView, now: float) -> str:
+    class_ = view.booked or view.cited
+    if class_ is None or view.ready_by is None:
+        return ""
+    return will_be_there(class_.stem, view.ready_by, class_.start_time, now)
 
 
 def _open(alarm: OpenAlarm) -> str:

@@ -7,13 +7,15 @@ from operator import itemgetter
 
 from lectern import errors, formatting
 from lectern.decide import readiness
+from lectern.decide.forecast import Ask, Fetch, Outlook, will_be_there
+from lectern.decide.gaps import LOST_S
 from lectern.errors import DOWNLOAD_FAILED, ErrorCode, LecternError
 from lectern.i18n import Text, msgid
 from lectern.model.facts import Airing, Idle, Needed, Usage
 from lectern.model.streamer_plan import StreamerChanges
 from lectern.settings import StreamerSettings
 from lectern.states import LIVE_AIRINGS, AiringState, FileState
-from lectern.wire.fields import called
+from lectern.wire.fields import called, revised
 from lectern.wire.messages import Prepare
 
 
@@ -239,7 +241,7 @@ def _again(changes: StreamerChanges, known: Airing) -> None:
 def wanted_renditions(
     changes: StreamerChanges, new: Sequence[Prepare], here: Set[str], coming: Mapping[str, Coming | LecternError]
 ) -> list[WantedRendition]:
-    """The renditions to ask the cache for; refuses a class whose recording cannot be downloaded before its end.
+    """The renditions to ask the cache for; refuses a class that is over, or whose recording cannot be had.
 
     *here* are the renditions that are cached or being downloaded.
     """
@@ -251,11 +253,7 @@ def wanted_renditions(
         elif message.stem in here:
             renditions.append(WantedRendition(message.class_id, message.stem))
         elif isinstance(there, Coming):
-            refusal = _too_late(changes, message, there)
-            if refusal is None:
-                renditions.append(WantedRendition(message.class_id, message.stem, there.size_bytes))
-            else:
-                changes.refuse(message, *refusal)
+            renditions.append(WantedRendition(message.class_id, message.stem, there.size_bytes))
         else:
             changes.refuse(message, *_why_not(there))
     return renditions
@@ -267,20 +265,55 @@ def _why_not(error: LecternError | None) -> tuple[ErrorCode, str]:
     return error.code or DOWNLOAD_FAILED, error.message
 
 
-def _too_late(changes: StreamerChanges, message: Prepare, coming: Coming) -> tuple[ErrorCode, str] | None:
-    """Why a recording cannot arrive before its class is over, even if no other download comes first; None if it can."""
-    now, settings = changes.now, changes.settings
-    takes_s = coming.left_bytes / _rate(settings)[2]
-    if now + takes_s < message.end_time:
-        return None
-    takes = _takes(coming.left_bytes, settings)
-    why = Text(
-        "{stem} cannot be there before the class ends in {left_s:span}: {why}",
-        stem=message.stem,
-        left_s=message.end_time - now,
-        why=takes,
-    )
-    return errors.NOT_READY_FOR_START, why
+def asks(
+    changes: StreamerChanges,
+    new: Mapping[str, Prepare],
+    wanted: Sequence[WantedRendition],
+    coming: Mapping[str, Coming | LecternError],
+    under_way: Mapping[str, Fetch],
+) -> list[Ask]:
+    """What is to be forecast: the classes among *wanted* whose renditions are *coming*, or *under_way*.
+
+    A class must have its recording at its start, give or take what a class may lack that was aired whole; or before
+    its end, if it was booked after its start, was promised by another streamer, is a revision of a class that needs
+    the same recording, or ON_LATE is `slate`.
+    """
+    found: list[Ask] = []
+    for rendition in wanted:
+        message, there = new[rendition.class_id], coming.get(rendition.stem)
+        fetch = under_way.get(rendition.stem)
+        is_revised = fetch is not None and revised(message.class_id) is not None
+        if fetch is None and isinstance(there, Coming):
+            fetch = Fetch(rendition.stem, there.size_bytes, there.left_bytes)
+        if fetch is None:
+            continue
+        was_placed, is_late = message.placement > 1, message.start_time <= changes.now
+        slated = changes.settings.on_late == "slate"
+        by_its_end = was_placed or is_late or is_revised or slated
+        latest = message.end_time if by_its_end else min(message.start_time + LOST_S, message.end_time)
+        found.append(Ask(message.class_id, replace(fetch, deadline=message.start_time), latest, first=was_placed))
+    return found
+
+
+def refuse_late(changes: StreamerChanges, new: Mapping[str, Prepare], asked: Sequence[Ask], outlook: Outlook) -> None:
+    """Refuse each class that would come too late, or make another one late, with the times."""
+    for ask in asked:
+        message, ready_at = new[ask.class_id], outlook.too_late.get(ask.class_id)
+        if ready_at is None:
+            continue
+        its = {"stem": ask.fetch.stem, "why": _takes(ask.fetch.left_bytes, changes.settings)}
+        if (other := outlook.harmed.get(ask.class_id)) is not None:
+            why = Text("{stem} would come before {other}, which would be late for its class: {why}", other=other, **its)
+        elif ready_at >= message.end_time or ask.latest == message.end_time:
+            left_s = message.end_time - changes.now
+            why = Text("{stem} cannot be there before the class ends in {left_s:span}: {why}", left_s=left_s, **its)
+        else:
+            at = formatting.when(ready_at, changes.now)
+            late_s = ready_at - message.start_time
+            why = Text(
+                "{stem} will be there at {at}, {late_s:span} after the class begins: {why}", at=at, late_s=late_s, **its
+            )
+        changes.refuse(message, errors.NOT_READY_FOR_START, why)
 
 
 def _takes(size_bytes: int, settings: StreamerSettings) -> str:
@@ -301,9 +334,16 @@ def _rate(settings: StreamerSettings) -> tuple[str, str, float]:
 
 
 def cite_or_reserve(
-    changes: StreamerChanges, new: Mapping[str, Prepare], admissions: Sequence[Admission], urls: Mapping[str, str]
+    changes: StreamerChanges,
+    new: Mapping[str, Prepare],
+    admissions: Sequence[Admission],
+    urls: Mapping[str, str],
+    ready_at: Mapping[str, float],
 ) -> None:
-    """Do what the cache has decided about the classes *new*, by class_id; *urls* have answered, by stem."""
+    """Do what the cache has decided about the classes *new*, by class_id; *urls* have answered, by stem.
+
+    *ready_at* is when the renditions will be there for which classes wait, by class_id.
+    """
     for admission in admissions:
         message = new[admission.wanted.class_id]
         changes.evict(admission.evictions)
@@ -311,25 +351,25 @@ def cite_or_reserve(
             changes.refuse(message, errors.DISK_FULL, admission.why)
             continue
         if admission.admit is Admit.RESERVE:
-            size_bytes = admission.wanted.size_bytes
-            changes.reserve(message.stem, size_bytes, urls[message.stem], message.source)
-            _warn(changes, message, size_bytes)
+            changes.reserve(message.stem, admission.wanted.size_bytes, urls[message.stem], message.source)
         is_ready = admission.admit is Admit.READY
         changes.admit(message, AiringState.READY if is_ready else AiringState.WAITING)
+        said = ""
         if is_ready:
             changes.report("prepared", message, message=msgid("cached"))
-        changes.note(f"prepare: {admission.admit}", message)
-        changes.row(message.class_id, admission.admit, message.stem)
+        elif (at := ready_at.get(message.class_id)) is not None:
+            said = will_be_there(message.stem, at, message.start_time, changes.now)
+            if at > message.start_time + LOST_S and message.start_time > changes.now:
+                _accept_late(changes, message, said, at)
+        changes.note(f"prepare: {admission.admit}", message, said)
+        changes.row(message.class_id, admission.admit, said or message.stem)
 
 
-def _warn(changes: StreamerChanges, message: Prepare, size_bytes: int) -> None:
-    """Raise an alarm if a recording cannot arrive before its class begins, even if it is downloaded at once."""
-    now, settings = changes.now, changes.settings
-    takes_s = size_bytes / _rate(settings)[2]
-    # A class that is late is aired from the clock's position on.
-    if message.start_time <= now or now + takes_s <= message.start_time:
-        return
-    text = readiness.sentence(
-        called(message.class_id), message.stem, message.start_time - now, [_takes(size_bytes, settings)]
-    )
+def _accept_late(changes: StreamerChanges, message: Prepare, said: str, at: float) -> None:
+    """Raise an alarm for a class that begins before its recording is there; answer it now if ON_LATE is `slate`."""
+    text = readiness.sentence(called(message.class_id), message.stem, message.start_time - changes.now, [said])
     changes.alarm(errors.NOT_READY_FOR_START, text, message, noted=False)
+    if changes.settings.on_late == "slate" and message.placement == 1:
+        until = formatting.when(at, changes.now)
+        answer = Text("accepted; the slate is sent until about {until}", until=until)
+        changes.report("prepared", message, message=answer)

@@ -59,11 +59,11 @@ def checks_due(starts: Mapping[K, float], now: float, done: Mapping[K, float]) -
     return {key: check for key, check in checks.items() if check is not None}
 
 
-def reds(seen: Seen) -> list[str]:
-    """Why the class is not ready, one reason each; empty if it is ready."""
+def reds(seen: Seen, late: str | None = None) -> list[str]:
+    """Why the class is not ready, one reason each; empty if it is ready. *late* is a forecast that it will not be."""
     reasons: list[str] = []
     if not seen.state_ready:
-        reasons.append(Text("its rendition is not there yet"))
+        reasons += [Text("its rendition is not there yet"), *([late] if late else [])]
     elif seen.found_bytes is None:
         reasons.append(Text("its file is gone"))
     elif seen.found_bytes != seen.wanted_bytes:

@@ -170,14 +170,15 @@ def _late(order: Order) -> str:
 def _ready(changes: Changes, order: Order, report: Report) -> Order:
     changes.row(order.class_id, "ready", where=report.streamer)
     what, promised_at = "prepared anew", order.promised_at
+    said = report.reason if " " in report.reason else Text("prepared")  # a sentence, if its recording comes later
     if promised_at is None and order.end_time <= changes.now:
         changes.answer(order, errors.ENDED.number, _late(order), order.deliveries)
         what, promised_at = "answered with 410", changes.now
     elif promised_at is None:
-        changes.answer(order, 0, "prepared", order.deliveries)
+        changes.answer(order, 0, said, order.deliveries)
         what, promised_at = "answered with success", changes.now
     if what != "answered with 410":
-        changes.announce(order, "accepted", message=Text("prepared"))
+        changes.announce(order, "accepted", message=said)
     changes.note(what, order, _by(report.streamer, report.reason))
     return changes.move(order, BookingState.READY, 0, report.reason, promised_at=promised_at)
 

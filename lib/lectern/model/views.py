@@ -159,6 +159,7 @@ class ClassView:
     kept_since: float | None = None
     is_malformed: bool = False
     events: Sequence[EventView] = field(default=())
+    ready_by: float | None = None  # when its recording will be there, if it waits for that (epoch seconds)
 
     @property
     def end_time(self) -> float:
@@ -195,6 +196,9 @@ class StreamerStatus:
     bound: Usage = field(default=Usage(0, 0))
     dead_air: Mapping[str, Sentence] = field(default_factory=dict)  # the dead air of its classes
     ahead: Mapping[str, Sequence[float]] = field(default_factory=dict)  # the next 24 hours in bytes
+    ready_by: Mapping[str, float] = field(
+        default_factory=dict
+    )  # when the recordings of classes that wait will be there
     bandwidth: Sentence = ""  # what its downloads may take of the network, if there are any
     network: Network = field(default=Network())
     silent_s: float | None = None  # seconds since its last heartbeat, if that is too long
