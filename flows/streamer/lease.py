@@ -134,7 +134,7 @@ class HeartbeatThread:
     ) -> None:
         self._host, self._facts = host, facts
         self._resident = asyncio.get_running_loop()
-        self._witnesses = QuorumCheck(host.settings, known, self._note_peers)
+        self._witnesses = QuorumCheck(host, known, self._note_peers)
         self._ask_prefect = ask_prefect
         self._lease, self._session = decide_leases.Lease(), ""
         self._is_adopted = False  # whether the holder was asked for the lease that the process before this one left
@@ -393,18 +393,18 @@ class QuorumCheck:
 
     def __init__(
         self,
-        settings: StreamerSettings,
+        host: StreamerHost,
         known: dict[str, str] | None,
         note: Callable[[Mapping[str, str]], Awaitable[None]],
     ) -> None:
-        self._settings, self._known, self._note = settings, known, note
+        self._host, self._known, self._note = host, known, note
         self._say: list[str] | None = None  # the names that the next beat reports
         self._noting: asyncio.Task[None] | None = None
 
     @property
     def said(self) -> dict[str, Any]:
         """The field of a beat that names the other streamers."""
-        says = decide_leases.listed_peers(self._settings.partition_policy, self._named)
+        says = decide_leases.listed_peers(self._host.settings.partition_policy, self._named)
         return {} if says is None else {"peers": says}
 
     @property
@@ -413,7 +413,7 @@ class QuorumCheck:
 
     def take_in(self, beats: Mapping[str, Mapping[str, Any]]) -> None:
         """Remember the streamers of *beats*, and those that our last beat named; no beat waits for the disk."""
-        others = decide_leases.others(beats, self._settings.name)
+        others = decide_leases.others(beats, self._host.settings.name)
         known = {name: address for name, address in (self._known or {}).items() if name in self._named} | others
         if known == self._known:
             self._say = sorted(others)
@@ -430,15 +430,15 @@ class QuorumCheck:
 
     async def verdict(self, is_taken: IsTaken, session: str, claim: str) -> PartitionVerdict:
         """Whether the classes of the running lease of *session* go on; *claim* may have been granted meanwhile."""
-        policy = self._settings.partition_policy
+        policy = self._host.settings.partition_policy
         peers = self._peers() if policy == "ask peers" else _nobody()
         word, others = await asyncio.gather(self._prefect(is_taken, session, claim), peers)
         return decide_leases.partition_verdict(policy, word, others)
 
     async def _prefect(self, is_taken: IsTaken, *sessions: str) -> PrefectAnswer:
         try:
-            async with asyncio.timeout(min(ASK_S, self._settings.lease_s / 4)):
-                taken = [await is_taken(self._settings.name, session) for session in sessions]
+            async with asyncio.timeout(min(ASK_S, self._host.settings.lease_s / 4)):
+                taken = [await is_taken(self._host.settings.name, session) for session in sessions]
         except (TryAgain, TimeoutError) as error:
             log.debug("prefect: cannot be asked for the lease: %r", error)
             return PrefectAnswer.AWAY

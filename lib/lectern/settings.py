@@ -498,7 +498,7 @@ class StreamerSettings(Common):
     playout_socket: AtRestart[Path | None] = None
     slate: NextClass[Path | None] = None
     lease_s: AtRestart[float] = Field(45, ge=0)  # 0: it never expires
-    partition_policy: AtRestart[Literal["ask peers", "stop", "push"]] = Field(
+    partition_policy: Live[Literal["ask peers", "stop", "push"]] = Field(
         "ask peers", validation_alias=_also("partition_policy")
     )
     health_bind: AtRestart[str] = "127.0.0.1:8801"

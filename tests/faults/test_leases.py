@@ -280,7 +280,7 @@ def test_a_streamer_that_never_heard_of_others_takes_nobody_for_away(streamer: S
 
     async def note(_: object) -> None: ...
 
-    found = QuorumCheck(streamer.settings, None, note)
+    found = QuorumCheck(streamer, None, note)
     assert not asyncio.run(found.verdict(is_taken, "session", "claim")).goes_on
 
 
@@ -293,7 +293,7 @@ async def test_no_beat_names_a_streamer_before_the_disk_has_it(streamer: Streame
         await may_write.wait()
         written.append(set(known))
 
-    found = QuorumCheck(streamer.settings, {"s2": ""}, note)
+    found = QuorumCheck(streamer, {"s2": ""}, note)
     assert found.said == {"peers": ["s2"]}
     found.take_in({"s2": {"at": 1.0}, "s3": {"at": 1.0}})
     await asyncio.sleep(0)

@@ -28,7 +28,7 @@ from tests.typed import lectern
 from tests.waiting import async_wait_until
 from town.ports import free_port
 
-COPIES = {"lease.py", "instance_lock.py", "recorder.py", "consumer.py", "http.py", "process.py", "job.py"}
+COPIES = {"instance_lock.py", "recorder.py", "consumer.py", "http.py", "process.py", "job.py"}
 """Where a part of the process keeps settings: those that need a restart, and those of a transcoding under way."""
 
 PAIR = "ALARM_GROUP_S", "ALARM_QUIET_S"
