@@ -32,10 +32,8 @@ class Taken:
     def lines(self) -> list[str]:
         """A sentence for each change."""
         return [
-            f"{one.name} {one.before} -> {one.after}: "
-            + ("needs a restart" if one.cost is Cost.RESTART else str(one.cost))
-            + (f", {self.notes[one.name]}" if one.name in self.notes else "")
-            for one in self.changes
+            f"{change}, {self.notes[change.name]}" if change.name in self.notes else str(change)
+            for change in self.changes
         ]
 
 

@@ -1,4 +1,4 @@
-"""Asks another host over HTTP for its health, or for anything that is small."""
+"""Asks a host over HTTP for its health, to read its settings anew, or for anything that is small."""
 
 import asyncio
 import socket
@@ -8,7 +8,11 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from lectern.errors import Misuse, TryAgain
+from lectern.i18n import Text
+
 MOST_BYTES = 64 * 1024
+RELOAD_S = 30.0
 
 
 async def of(address: str, timeout_s: float) -> Mapping[str, Any] | None:
@@ -39,6 +43,31 @@ async def fetched(
             return httpx.Response(answer.status_code, content=body)
     except (httpx.HTTPError, httpx.InvalidURL, ValueError, TimeoutError, OSError):
         return None
+
+
+def reloaded(base: str, program: str) -> dict[str, Any]:
+    """The answer of this host's process at *base* (``http://host:port``), which has read its settings anew.
+
+    Raises Misuse if it refuses them, and so has changed nothing, and TryAgain if it does not answer.
+    """
+    try:
+        answer = httpx.post(f"{base}/reload", timeout=RELOAD_S, trust_env=False)
+        found: dict[str, Any] = answer.json()
+        refused = found.get("error")
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError, AttributeError) as error:
+        raise TryAgain(
+            Text(
+                "{url}/reload does not answer: {error}. Does {program} run? If you have just changed this address, "
+                "restart it.",
+                url=base,
+                error=error,
+                program=program,
+            )
+        ) from error
+    if refused or not answer.is_success:
+        why = str(refused or answer.status_code).removesuffix(".")
+        raise Misuse(Text("{why}. Nothing is changed.", why=why))
+    return found
 
 
 def own_address(url: str) -> str | None:

@@ -53,14 +53,17 @@ class OldConfig(PydanticBaseSettingsSource):
         if not path:
             return {}
         try:
-            found = json.loads(strict(Path(path).read_text(encoding="utf-8")))
+            return old_times(path, Path(path).read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise Misuse(f"TEACHER_CONFIG={path}: {error}. Name the teacher's JSON config, or unset it.") from error
-        if not isinstance(found, dict):
-            raise Misuse(f"TEACHER_CONFIG={path}: holds no JSON object.")
-        return {
-            ours: _seconds(path, theirs, found[theirs]) for theirs, ours in _MILLISECONDS.items() if theirs in found
-        }
+
+
+def old_times(path: str | Path, text: str) -> dict[str, float]:
+    """The documented times, in seconds, of the old config *text*; raises Misuse or ValueError if it is wrong."""
+    found = json.loads(strict(text))
+    if not isinstance(found, dict):
+        raise Misuse(f"TEACHER_CONFIG={path}: holds no JSON object.")
+    return {ours: _seconds(path, theirs, found[theirs]) for theirs, ours in _MILLISECONDS.items() if theirs in found}
 
 
 def _seconds(path: str | Path, name: str, milliseconds: object) -> float:
@@ -124,6 +127,11 @@ class Change:
     before: str
     after: str
     cost: Cost
+
+    def __str__(self) -> str:
+        """What changes, and from when on it counts."""
+        when = "needs a restart" if self.cost is Cost.RESTART else self.cost
+        return f"{self.name} {self.before} -> {self.after}: {when}"
 
 
 BACKUP_DIR = Path("/var/backups/lectern")
@@ -335,7 +343,7 @@ class Common(BaseSettings):
         """What a change of the setting *name* costs."""
         return next(one for one in cls.model_fields[name].metadata if isinstance(one, Cost))
 
-    def changes(self, new: Self) -> list[Change]:
+    def changes(self, new: "Common") -> list[Change]:
         """The settings that are others in *new*, in the order of their names."""
         both = ((name, getattr(self, name), getattr(new, name)) for name in sorted(type(self).model_fields))
         return [

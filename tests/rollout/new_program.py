@@ -1,7 +1,7 @@
 """Stands in for the resident process where only the rollout is tested: reads its settings, answers with its version.
 
 Started as `lectern serve ROLE` in the code folder. It refuses to start where the rollout has not done its part.
-`lectern init ROLE --check` refuses if there is a file `refuses-VERSION`.
+`lectern init ROLE --check` refuses if there is a file `refuses-VERSION`; so does `POST /reload` if there is one.
 """
 
 import ctypes
@@ -19,9 +19,22 @@ VERSION = Path(__file__).resolve().parents[2].name
 class Page(http.server.BaseHTTPRequestHandler):
     answer: ClassVar[dict[str, object]] = {}
 
+    settings: ClassVar[dict[str, str]] = {}
+
     def do_GET(self) -> None:
-        body = json.dumps(self.answer).encode()
-        self.send_response(200)
+        self.say(200, self.answer | {"settings": self.settings})
+
+    def do_POST(self) -> None:
+        if Path(f"refuses-{VERSION}").exists():
+            self.say(422, {"error": "ALARM_URLS: nonsense"})
+            return
+        before, Page.settings = self.settings, read()
+        said = [f"{name} is {text}" for name, text in self.settings.items() if before.get(name) != text]
+        self.say(200, {"said": said})
+
+    def say(self, status: int, answer: object) -> None:
+        body = json.dumps(answer).encode()
+        self.send_response(status)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
@@ -30,11 +43,15 @@ class Page(http.server.BaseHTTPRequestHandler):
         pass
 
 
-def main(role: str) -> None:
-    ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+def read() -> dict[str, str]:
     own = Path(sys.argv[0]).absolute().parents[2] / "settings.env"
     lines = [line for file in (Path(".env"), own) if file.exists() for line in file.read_text().splitlines()]
-    settings = dict(line.split("=", 1) for line in lines if "=" in line and not line.startswith("#"))
+    return dict(line.split("=", 1) for line in lines if "=" in line and not line.startswith("#"))
+
+
+def main(role: str) -> None:
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+    Page.settings = settings = read()
     if Path("broken").exists():
         sys.exit("the new program is broken: no such module")
     if not settings.get("TEACHER_DATABASE_URL", "").startswith("postgresql"):

@@ -9,6 +9,7 @@ from tests.effects.redis_servers import url_of
 from tests.rollout.host import NOTES, Host, a_host
 from tests.rollout.steps import Fields
 from tests.rollout.test_rollback import booked, classes, finished
+from tests.rollout.test_window import program_pid
 from tests.rollout.test_window_teacher import RULES, client, host, is_new, keys, wanted
 
 pytestmark = pytest.mark.night
@@ -46,6 +47,22 @@ def test_a_rollback_takes_the_window_of_a_streamer_back(tmp_path: Path, number: 
         assert host.done("rollback")["changed"]
         host.is_old(before)
         host.done("verify")
+
+
+@pytest.mark.parametrize("number", range(1, 13))
+def test_a_change_of_settings_goes_back_or_on(tmp_path: Path, number: int) -> None:
+    """It stops nothing, so its window has fewer lines."""
+    with a_host(tmp_path) as host:
+        finished(host)
+        pid, wanted = program_pid(host, "lectern-streamer"), host.wanted()
+        wanted["env"]["DOWNLOAD_RATE"] = "2000k"
+        host.done("backup", wanted=wanted)
+        for step in ("rollback", "window"):
+            host.killed("window", number, wanted=wanted)
+            host.done(step, wanted=wanted)
+            host.done("verify", wanted=wanted)
+            host.done("backup", wanted=wanted)
+        assert program_pid(host, "lectern-streamer") == pid
 
 
 @pytest.mark.parametrize("number", range(1, NOTES + 1))

@@ -39,9 +39,10 @@ def preflight(wanted: Spec, *, check: bool = False) -> StepAnswer:
     """
     state = RolloutJournal.of(wanted).state(wanted.id)
     answer = StepAnswer(more={"state": state, "id": wanted.id})
-    skipped = ({programs} if check else set()) | ({release} if check and not wanted.release.exists() else set())
-    faults = [sentence for gate in _GATES[state] if gate not in skipped for sentence in _asked(gate, wanted)]
     work = steps.checked(wanted)
+    skipped = ({programs} if check else set()) | ({release} if check and not wanted.release.exists() else set())
+    skipped |= {classes} if work.is_reload else set()  # nothing is stopped
+    faults = [sentence for gate in _GATES[state] if gate not in skipped for sentence in _asked(gate, wanted)]
     if _GATES[state] is _BEFORE and work.is_first:
         faults += [sentence for gate in (keys, adoptable) for sentence in _asked(gate, work)]
     if faults:
@@ -135,7 +136,7 @@ def settings(wanted: Spec) -> Iterator[str]:
         except Misuse as error:
             yield error.message
             return
-    files.refuse_useless(wanted)
+    files.as_wanted(wanted)
 
 
 def left_behind(wanted: Spec) -> Iterator[str]:

@@ -14,11 +14,11 @@ from lectern import subprocesses
 from lectern.db import schema
 from lectern.db.airings import epoch
 from lectern.db.engine import transaction
-from lectern.errors import CallAPerson, LecternError, TryAgain
+from lectern.errors import CallAPerson, LecternError, Misuse, TryAgain
 from lectern.formatting import counted
 from lectern.migrations.steps import shape
 from lectern.redis import client as redis_client
-from lectern.rollout import installed, on_air, playout, redis_keys
+from lectern.rollout import installed, on_air, playout, redis_keys, reload
 from lectern.rollout.backup import host, store
 from lectern.rollout.backup.host import FilesBefore
 from lectern.rollout.control import Interruption
@@ -127,6 +127,10 @@ def run(wanted: Spec, *, check: bool = False) -> StepAnswer:
     journal = RolloutJournal.of(wanted)
     if wanted.restore_database:
         host.restorable(wanted)
+        if reload.was(wanted, journal):
+            raise Misuse(
+                f"{wanted.id} changed settings only, so no database was copied. Roll back without the restore."
+            )
     if not wanted.rollout_dir.exists():
         return StepAnswer(said=[f"{wanted.id} has never been on this host; nothing was changed."])
     with ExitStack() as alone:
@@ -138,7 +142,7 @@ def run(wanted: Spec, *, check: bool = False) -> StepAnswer:
                 return StepAnswer(changed=True, said=[message], more={"state": "rolledback"})
         if not _is_due(wanted, journal, answer):
             return answer
-        if journal.state(wanted.id) == "finished":
+        if journal.state(wanted.id) == "finished" and not _runs_on(wanted, journal):
             refuse_harm(wanted, journal)
         if check:
             answer.changed = True
@@ -148,6 +152,11 @@ def run(wanted: Spec, *, check: bool = False) -> StepAnswer:
         history = journal.history()
         answer.more |= {"state": history.state(wanted.id), "standing": list(history.standing)}
     return answer
+
+
+def _runs_on(wanted: Spec, journal: RolloutJournal) -> bool:
+    """Whether the program takes its former settings while it is at work, as it took those of *wanted*."""
+    return reload.was(wanted, journal) and reload.is_answered(wanted)
 
 
 def refuse_harm(wanted: Spec, journal: RolloutJournal) -> None:
@@ -303,6 +312,9 @@ class _Way:
         supervisord.wait_for(look, supervisord.ANSWER_TIMEOUT_S, lambda: "supervisord did not begin anew after reload.")
         self.answer.say(*supervisord.as_before(self.supervisor, self.states))
 
+    def read_anew(self) -> None:
+        self.answer.say(*reload.ask(self.wanted))
+
     def well(self) -> None:
         """Wait until the release to go back to is healthy; raises CallAPerson if it is not within its timeout."""
         if self.behind is not None:
@@ -310,7 +322,7 @@ class _Way:
 
     def follow(self) -> None:
         """Let the playout go back, too; if that fails, it airs on with the newer release."""
-        if self.behind is None or self.wanted.role != "streamer":
+        if self.behind is None or self.wanted.role != "streamer" or reload.was(self.wanted, self.journal):
             return
         try:
             answer = playout.upgrade(self.wanted.model_copy(update={"version": _version(self.behind)}))
@@ -344,6 +356,10 @@ def take_back(wanted: Spec, journal: RolloutJournal, answer: StepAnswer) -> None
     began = time.monotonic()
     if is_reloaded:
         way.put_back_elsewhere()
+    elif _runs_on(wanted, journal):
+        with answer.timed("back: files and link"):
+            way.put_back()
+        way.step("reload", "reload", way.read_anew)
     else:
         way.step("stop all", "stop", way.supervisor.stop_all)
         way.put_back_elsewhere()

@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from lectern.errors import Misuse
 
-_HOW_NOT_WHAT = frozenset(
+HOW_NOT_WHAT = frozenset(
     {
         "restore_database",
         "health_timeout_s",
@@ -175,7 +175,7 @@ class Spec(Installed):
     @cached_property
     def digest(self) -> str:
         """SHA-256 of what is wanted, secrets included, without the fields that say how to roll out."""
-        fields = self.model_dump(mode="json", exclude={*_HOW_NOT_WHAT})
+        fields = self.model_dump(mode="json", exclude={*HOW_NOT_WHAT})
         return hashlib.sha256(json.dumps(fields, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
     @cached_property

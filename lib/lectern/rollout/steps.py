@@ -7,7 +7,7 @@ from functools import cached_property
 from lectern.db import schema
 from lectern.db.engine import transaction
 from lectern.migrations.steps import shape
-from lectern.rollout import redis_keys
+from lectern.rollout import redis_keys, reload
 from lectern.rollout.backup import host, store
 from lectern.rollout.host import release_link, supervisord
 from lectern.rollout.host.supervisord import Beat, Supervisord, no_beat
@@ -20,6 +20,8 @@ from lectern.rollout.takeover import step
 
 CHANGING = frozenset({"alter", "schema", "switch", "env", "config", "rekey", "adopt"})
 """Steps that change what was copied after the stop: once one of them has begun, the copy is not made again."""
+RELOADING = frozenset({"copy", "switch", "env", "config", "reload", "healthy"})
+"""Steps of a rollout that stops nothing."""
 COMMIT = "commit"
 """The last task: the other programs are as they were, and the journal says that all is done."""
 COLUMN = "alter table task_list add column institution_id VARCHAR(250)"
@@ -49,6 +51,16 @@ class StepWork:
         return self.journal.behind(self.wanted.id) is None
 
     @cached_property
+    def is_reload(self) -> bool:
+        """Whether only settings change, and the program takes them while it is at work: then nothing is stopped."""
+        return reload.is_due(self.wanted, self.journal)
+
+    @property
+    def steps(self) -> "list[RolloutStep]":
+        """The steps of this rollout, in their order."""
+        return [step for step in ORDER[self.wanted.role] if not self.is_reload or step.name in RELOADING]
+
+    @cached_property
     def renames(self) -> tuple[int, list[str]]:
         """How many keys would get new names, and sentences about it; raises CallAPerson if new names are taken.
 
@@ -73,12 +85,16 @@ class StepWork:
 
     def copy(self, answer: StepAnswer) -> bool:
         """Copy what the other steps are about to change."""
+        if self.is_reload:
+            answer.say(f"Nothing is stopped: only settings change, and {self.wanted.program} reads them anew.")
         if self.check:
             return False  # the stop has said it
         changing = any(note.step in CHANGING for note in self.journal.round(self.wanted.id))
         if host.silent(self.wanted) is not None and changing:
             return False  # it was copied before a crash, and holds the state before the first change
-        copied = host.copy_in_silence(self.wanted)
+        copied = host.copy_in_silence(self.wanted, files_only=self.is_reload)
+        if self.is_reload:
+            return False
         answer.say(
             f"Copied {copied.database} in silence; rows: {host.counted_rows(copied)}."
             if copied.file
@@ -143,8 +159,12 @@ class StepWork:
         return self.is_first and _said(answer, self.takeover[0] if self.check else step.adopt(self.wanted))
 
     def reload(self, answer: StepAnswer) -> bool:
-        """Let supervisord read its files again."""
-        if self.check:
+        """Let supervisord read its files again, or the program its settings."""
+        if self.is_reload and self.check:
+            answer.say(*(f"{self.wanted.program}: {change}." for change in reload.changes(self.wanted)))
+        elif self.is_reload:
+            answer.say(*reload.ask(self.wanted))
+        elif self.check:
             answer.say("Reload supervisord.")
         else:
             self.supervisor.begin_anew(states_before(self.journal.round(self.wanted.id)), self.wanted.program)
@@ -219,7 +239,7 @@ def plan(work: StepWork) -> dict[str, StepAnswer]:
     if work.journal.state(work.wanted.id) == "finished":
         answers["stop"].say(f"{work.wanted.id} is finished; nothing is to be done.")
         return answers
-    for it in ORDER[work.wanted.role]:
+    for it in work.steps:
         answers[it.task].changed |= it.work(work, answers[it.task])
     answers[COMMIT].changed = True
     return answers

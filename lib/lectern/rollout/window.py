@@ -4,7 +4,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import groupby
 from typing import Protocol
 
 from lectern.errors import CallAPerson, Caught, LecternError, Misuse, TryAgain
@@ -15,7 +14,7 @@ from lectern.rollout.host import release_link, supervisord
 from lectern.rollout.journal import RolloutJournal, states_before
 from lectern.rollout.result import Failed, StepAnswer, words
 from lectern.rollout.spec import Spec
-from lectern.rollout.steps import COMMIT, ORDER, RolloutStep, StepWork
+from lectern.rollout.steps import COMMIT, TASKS, RolloutStep, StepWork
 
 
 class WindowPace(Protocol):
@@ -75,10 +74,13 @@ class Window:
         """Note what runs, unless this window was begun before; raises TryAgain if the stop would harm a class."""
         if self.journal.state(self.wanted.id) == "half":
             return
-        sentences = on_air.refusals(self.wanted, time.time())  # preflight has checked this, but some time ago
+        is_reload = self.work.is_reload
+        # Preflight has checked this, but some time ago.
+        sentences = [] if is_reload else on_air.refusals(self.wanted, time.time())
         if sentences:
             raise TryAgain(f"{' '.join(sentences)} Nothing was stopped.")
-        before = {"digest": self.wanted.digest, "states": dict(self.supervisor.states())}
+        before: dict[str, object] = {"digest": self.wanted.digest, "states": dict(self.supervisor.states())}
+        before |= {"reload": True} if is_reload else {}
         self.journal.note(self.wanted.id, "window", "begin", before)
 
     def finish(self) -> None:
@@ -120,11 +122,9 @@ def through(window: Window) -> None:
     Raises TryAgain, before any change, if it may not begin, Failed if it failed and the host is as before, CallAPerson
     if even the rollback failed.
     """
-    is_done = window.is_almost_done()  # its tasks have nothing left to do, and the playbook asks for each all the same
-    tasks = [
-        (task, [] if is_done else list(group))
-        for task, group in groupby(ORDER[window.wanted.role], lambda step: step.task)
-    ]
+    # The playbook asks for all tasks, also for those that have nothing to do.
+    steps_left = [] if window.is_almost_done() else window.work.steps
+    tasks = [(task, [step for step in steps_left if step.task == task]) for task in TASKS[window.wanted.role][:-1]]
     window.pace.wait(tasks[0][0])
     window.begin()
     window.answer.changed = True

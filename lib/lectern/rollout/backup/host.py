@@ -242,17 +242,17 @@ def counted_rows(backup: NightlyBackup) -> str:
     return ", ".join(f"{number} in {table}" for table, number in backup.rows.items()) or "none"
 
 
-def copy_in_silence(wanted: Spec) -> Backup:
-    """Copy, after the stop, what the window is about to change; a copy from before is replaced."""
+def copy_in_silence(wanted: Spec, *, files_only: bool = False) -> Backup:
+    """Copy what the window is about to change, a copy from before is replaced; *files_only* if nothing is stopped."""
     target = wanted.backup_dir / SILENT
     if target.exists():
         shutil.rmtree(target)
-    return _build(wanted, target, StepAnswer(), live=False)
+    return _build(wanted, target, StepAnswer(), live=False, files_only=files_only)
 
 
-def _build(wanted: Spec, target: Path, answer: StepAnswer, *, live: bool) -> Backup:
+def _build(wanted: Spec, target: Path, answer: StepAnswer, *, live: bool, files_only: bool = False) -> Backup:
     part, database, copied, code = nightly.begun(target), store.of(wanted), None, None
-    if database.exists():
+    if database.exists() and not files_only:
         with answer.timed("1 copy the database"):
             copied = nightly.proved(database, part) if live else database.copy(part)
     if live:

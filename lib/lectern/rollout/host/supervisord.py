@@ -237,7 +237,11 @@ class Health:
 
     def is_well(self) -> bool:
         """Look once: the program answers with this version and host, and "ready", and supervisord says that it runs."""
-        return self._answers_well() and self._state() == "RUNNING"
+        return self._answers(ready=True) and self._state() == "RUNNING"
+
+    def is_ours(self) -> bool:
+        """Look once: whether the program answers with this version and host, ready or not."""
+        return self._answers()
 
     def is_dead(self) -> bool:
         """Whether supervisord has given it up; asked once a second, as each question starts a program."""
@@ -252,7 +256,7 @@ class Health:
         self.state = "unknown" if states is None else states.get(self.wanted.program, "gone")
         return self.state
 
-    def _answers_well(self) -> bool:
+    def _answers(self, **more: object) -> bool:
         try:
             response = httpx.get(self.wanted.health_url, timeout=ASK_TIMEOUT_S, trust_env=False)
         except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:  # the latter two: no address
@@ -264,7 +268,7 @@ class Health:
             self.answer = f"{response.status_code} and no JSON: {response.text[:80]!r}"
             return False
         self.answer = f"{response.status_code} {body}"[:200]
-        expected = {"version": self.wanted.version, "role": self.wanted.role, "name": self.wanted.name, "ready": True}
+        expected = {"version": self.wanted.version, "role": self.wanted.role, "name": self.wanted.name, **more}
         return isinstance(body, dict) and all(body.get(key) == value for key, value in expected.items())
 
     def fault(self) -> str:

@@ -12,7 +12,7 @@ from lectern.rollout.host import files
 from lectern.rollout.result import TextDifference
 from lectern.rollout.settings import env_file, json_config
 from lectern.rollout.spec import Spec
-from lectern.settings import StreamerSettings, TeacherSettings
+from lectern.settings import Settings, StreamerSettings, TeacherSettings, old_times
 
 
 @dataclass(frozen=True)
@@ -106,15 +106,25 @@ def all_of(wanted: Spec) -> list[SettingsFile]:
     return [file for file in (config(wanted), env(wanted)) if file is not None]
 
 
-def refuse_useless(wanted: Spec) -> None:
-    """Raise Misuse if the new program would refuse its settings, from its own file and ``.env`` together."""
-    file = env(wanted)
-    beside = env_file.loaded(env_file.read(wanted.env_path) if file is None else file.new())
-    given = {name.lower(): value for name, value in beside.items() if value is not None}
-    given |= {name.lower(): value for name, value in wanted.own.items()}
+def in_use(wanted: Spec, own: Path) -> Settings:
+    """The settings that the files of the host have now, of which *own* is the program's; raises Misuse."""
+    return _loaded(wanted, env_file.read(wanted.env_path), env_file.loaded(env_file.read(own)), {})
+
+
+def as_wanted(wanted: Spec) -> Settings:
+    """The settings with which the new program would work; raises Misuse if it would refuse them."""
+    file, old = env(wanted), config(wanted)
+    text = env_file.read(wanted.env_path) if file is None else file.new()
+    found = _loaded(wanted, text, wanted.own, old_times(old.path, old.new()) if old is not None else {})
+    if isinstance(found, TeacherSettings):
+        found.refuse_half_ecs()
+    return found
+
+
+def _loaded(wanted: Spec, beside: str, own: Mapping[str, str | None], times: Mapping[str, float]) -> Settings:
+    """The settings of the program's *own* file, the text *beside* it, and the *times* of the old JSON config."""
+    both = {**env_file.loaded(beside), **own}
+    given: dict[str, Any] = {name.lower(): value for name, value in both.items() if value is not None}
     if "teacher_config" in given:
-        given["teacher_config"] = str(wanted.code_dir / given["teacher_config"])
-    if wanted.role == "streamer":
-        StreamerSettings.load(_env_file=None, **given)
-    else:
-        TeacherSettings.load(_env_file=None, **given).refuse_half_ecs()
+        given = {**times, **given, "teacher_config": str(wanted.code_dir / given["teacher_config"])}
+    return (StreamerSettings if wanted.role == "streamer" else TeacherSettings).load(_env_file=None, **given)
