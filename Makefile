@@ -41,8 +41,8 @@ typed = $(if $(filter command,$(origin $1)),$2 "$($1)")
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-20s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
-demo: .venv/.built ## book and air classes on every path, on this machine alone; KEEP=1 leaves it running
-	@$(BIN)/python -m town $(if $(KEEP),--keep)
+demo: .venv/.built ## book and air classes on every path, on this machine alone; KEEP=1 leaves it running, KEEP=0 does not
+	@$(BIN)/python -m town $(if $(KEEP),$(if $(filter 0,$(KEEP)),--no-keep,--keep))
 
 # Most of the time is waiting: for a class to begin, for a supervisord to start again.
 PYTEST := $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder --durations=15 $(if $(SEED),--seed $(SEED))
@@ -134,6 +134,7 @@ clean: ## remove everything that was built or cached here
 # Built again only when the lock, the project file or a catalogue has changed. An environment that is there keeps its Python,
 # unless PYTHON=... asks for another one.
 .venv/.built: uv.lock pyproject.toml $(CATALOGUES) | .uv/uv.txt
+	@[ -x $(BIN)/python ] || echo "Building .venv from uv.lock: downloads packages, once, for a minute or some" >&2
 	@python=; \
 	for one in $(PYTHONS); do \
 		if "$$one" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \

@@ -4,6 +4,7 @@ import argparse
 import asyncio
 import contextlib
 import json
+import math
 import os
 import shlex
 import signal
@@ -28,25 +29,39 @@ from town.waits import TELL_EVERY_S, GaveUp, Waits
 WIDE = 132
 """Width of the table in columns if the output is no terminal."""
 
+STANDS_S = 600.0
+"""Seconds for which the demo stands after its table if a person sits at the terminal, and did not say otherwise."""
+
 console = Console(width=None if sys.stdout.isatty() else WIDE)
 
 
 def main() -> int:
     """Run the demo; 0 only if every row is as it must be."""
     parser = argparse.ArgumentParser(prog="make demo", description=__doc__)
-    parser.add_argument("--keep", action="store_true", help="leave everything running until Ctrl-C")
+    parser.add_argument(
+        "--keep",
+        action=argparse.BooleanOptionalAction,
+        help="run on until Ctrl-C, or end after the table; at a terminal it stands for ten minutes by default",
+    )
     parser.add_argument("--root", type=Path, default=Path(".demo"), help="where everything is kept; made anew")
     parser.add_argument("--report", type=Path, default=Path("demo-report.json"))
     given = parser.parse_args()
     status = 130
     try:
         with contextlib.suppress(KeyboardInterrupt):
-            status = asyncio.run(_demo(given.root.resolve(), given.report, keep=given.keep))
+            status = asyncio.run(_demo(given.root.resolve(), given.report, stands_s(keep=given.keep)))
     except* (GaveUp, LecternError, OSError) as group:
         status = 1
         for why in _sentences(group):
             print(f"The demo cannot go on: {why}\nThe logs are in {given.root}/logs.", file=sys.stderr)
     return status
+
+
+def stands_s(*, keep: bool | None) -> float:
+    """Seconds for which the demo stands after its table: without end if it shall be kept, 0 if nobody looks at it."""
+    if keep is not None:
+        return math.inf if keep else 0.0
+    return STANDS_S if sys.stdin.isatty() and sys.stdout.isatty() and not os.environ.get("CI") else 0.0
 
 
 def _sentences(error: BaseException) -> Iterator[str]:
@@ -58,7 +73,7 @@ def _sentences(error: BaseException) -> Iterator[str]:
         yield str(error) or type(error).__name__
 
 
-async def _demo(root: Path, target: Path, *, keep: bool) -> int:
+async def _demo(root: Path, target: Path, for_s: float) -> int:
     began = time.monotonic()
 
     def say(what: str) -> None:
@@ -73,15 +88,17 @@ async def _demo(root: Path, target: Path, *, keep: bool) -> int:
         say(f"the day begins; the Prefect UI is at {town.ui_url}")
         day = Day(town, platform, rows)
         await play(day)
-        if keep:
+        if for_s:
             say("a long class for you to look at")
             await day.stay()
         await telling.aclose()
         report(rows, target)
         good = sum(row.ok is True for row in rows)
         say(f"{good} of {len(rows)} rows are as they must be; {target} has them all")
-        if keep:
-            await _keep(day)
+        if for_s:
+            await _keep(day, for_s)
+        else:
+            say("to look around in it, with a class on air and room for your own: make demo KEEP=1")
     return 0 if good == len(rows) else 1
 
 
@@ -150,33 +167,39 @@ def _table(rows: list[Row]) -> Table:
     return table
 
 
-def next_steps(ui_url: str, page_url: str, root: Path, environment: Mapping[str, str]) -> str:
-    """Write the demo's settings to ``env`` below *root*; returns what to look at next."""
+def next_steps(ui_url: str, page_url: str, root: Path, environment: Mapping[str, str], for_s: float) -> str:
+    """Write the demo's settings to ``env`` below *root*; returns what to look at next, with the page's address last."""
     file = root / "env"
     file.write_text("".join(f"export {name}={shlex.quote(value)}\n" for name, value in sorted(environment.items())))
     file.chmod(0o600)
-    return f"""Everything runs on; Ctrl-C ends it. Open the page: {page_url}
-Prefect's UI: {ui_url}   Logs: {root}/logs
+    until = f"for {for_s / 60:.0f} minutes (make demo KEEP=1: until you end it)" if math.isfinite(for_s) else "on"
+    return f"""Everything runs {until}; Ctrl-C ends it. Prefect's UI: {ui_url}   Logs: {root}/logs
 In another terminal, in this folder:
 
   . {os.path.relpath(file)}; PATH="$PWD/.venv/bin:$PATH"
   lectern status                 what is on air, what comes next, what waits
   lectern explain c-now          the class that is on air
+  lectern preview c-now          what to play or open to see it
   lectern explain c-both-fail    a class that was refused: why, and what the platform should do
   lectern explain c-cut          a class that was cut, and went on at the clock's position
   lectern doctor                 what the host needs, a line each
-  lectern book --example > booking.json; lectern book booking.json --wait"""
+  lectern book --example > booking.json; lectern book booking.json --wait
+
+Open the page: {page_url}"""
 
 
-async def _keep(day: Day) -> None:
+async def _keep(day: Day, for_s: float) -> None:
     stop = asyncio.Event()
     for sign in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(sign, stop.set)
     stack = day.stack
     viewer = json.loads(await stack.lectern("viewer", "add", "demo", "--json"))
     environment = {**stack.environment, "LECTERN_EXAMPLE": json.dumps(day.example())}
-    console.print(next_steps(stack.ui_url, viewer["url"], stack.root, environment), soft_wrap=True, highlight=False)
-    await stop.wait()
+    text = next_steps(stack.ui_url, viewer["url"], stack.root, environment, for_s)
+    console.print(text, soft_wrap=True, highlight=False, markup=False)
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(stop.wait(), for_s if math.isfinite(for_s) else None)
+    (stack.root / "env").unlink()
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 import shlex
 import socket
 import sqlite3
@@ -34,6 +35,7 @@ from tests import laid, typed
 from tests.answering import serving
 from tests.effects.redis_servers import redis_server, url_of
 from tests.rows import commit
+from town.__main__ import next_steps
 
 CODE = "from lectern.cli import main; main()"
 lectern = partial(typed.lectern, TRANSCODE_SIGN_KEY="made up")
@@ -131,6 +133,15 @@ def test_the_example_names_recordings_and_a_push_server_that_are_there_if_it_is_
     assert (booking.video_url, booking.push_url) == (own["video_url"], f"rtmp://127.0.0.1:1/live/{booking.class_id}")
     odd = lectern(tmp_path, "book", "--example", LECTERN_EXAMPLE="{")
     assert (odd.returncode, "LECTERN_EXAMPLE" in odd.stderr, "Traceback" in odd.stderr) == (2, True, False)
+
+
+def test_the_example_is_of_the_demo_that_stands_in_this_folder(tmp_path: Path) -> None:
+    (tmp_path / ".demo").mkdir()
+    own = {"push_url": "rtmp://127.0.0.1:1/live/CLASS_ID"}
+    text = next_steps("http://ui", "http://page", tmp_path / ".demo", {"LECTERN_EXAMPLE": json.dumps(own)}, math.inf)
+    assert text.splitlines()[-1] == "Open the page: http://page"
+    booking = parse(lectern(tmp_path, "book", "--example").stdout, (Booking,))
+    assert booking.push_url == f"rtmp://127.0.0.1:1/live/{booking.class_id}"
 
 
 def test_a_dry_run_says_what_would_be_decided_and_sends_nothing(teacher: Path) -> None:

@@ -1,9 +1,11 @@
 """What all other tests rely on is true: the receiver sees all of a push, the origin fails as told, wget is wget."""
 
 import asyncio
+import math
 import os
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator
 from itertools import count
@@ -16,6 +18,7 @@ import pytest
 from lectern.storage import wget as effects_wget
 from tests.waiting import async_wait_until
 from town import doubles, recordings, waits
+from town.__main__ import stands_s
 from town.faults import Fault
 from town.origin import Origin
 from town.ports import HOST, free_port
@@ -142,6 +145,27 @@ async def test_the_stand_in_for_wget_resumes_and_exits_like_wget(origin: Origin,
     file.unlink()
     assert await wget(f"{origin.url}/{name}") == 0
     assert file.read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize(
+    ("keep", "is_terminal", "variables", "stands"),
+    [
+        (None, True, {}, 600.0),
+        (None, False, {}, 0.0),
+        (None, True, {"CI": "true"}, 0.0),
+        (True, False, {"CI": "true"}, math.inf),
+        (False, True, {}, 0.0),
+    ],
+)
+def test_the_demo_stands_for_a_person_to_look_at_and_ends_for_a_program(
+    monkeypatch: pytest.MonkeyPatch, keep: bool | None, is_terminal: bool, variables: dict[str, str], stands: float
+) -> None:
+    monkeypatch.delenv("CI", raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    for stream in (sys.stdin, sys.stdout):
+        monkeypatch.setattr(stream, "isatty", lambda: is_terminal)
+    assert stands_s(keep=keep) == stands
 
 
 async def test_the_demo_waits_while_something_moves_and_gives_up_in_words(monkeypatch: pytest.MonkeyPatch) -> None:

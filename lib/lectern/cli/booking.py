@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import shlex
 import sys
 import time
 from pathlib import Path
@@ -35,7 +36,7 @@ def book(
 ) -> None:
     """Book a class by hand: put a booking on the order stream."""
     if example:
-        print(json.dumps(_example(time.time(), os.environ.get("LECTERN_EXAMPLE") or "{}"), indent=1))
+        print(json.dumps(_example(time.time(), _example_fields()), indent=1))
         return
     booking = _read(file)
     if dry_run:
@@ -56,6 +57,19 @@ def _read(file: Path | None) -> Booking:
         return parse(text, (Booking,)).model_copy(update={"by": me()})
     except Malformed as error:
         raise Misuse(f"{name}: {error.message}") from error
+
+
+DEMO = Path(".demo/env")
+"""The settings of the demo that stands in this folder; it deletes them when it ends."""
+
+
+def _example_fields() -> str:
+    """The fields of a booking that can be aired here, as the environment or a demo in this folder says."""
+    name = "LECTERN_EXAMPLE"
+    if os.environ.get(name) or not DEMO.is_file():
+        return os.environ.get(name) or "{}"
+    pairs = [word.partition("=") for word in shlex.split(read(DEMO))]
+    return next((text for known, _, text in pairs if known == name), "{}")
 
 
 def _example(now: float, fields: str) -> dict[str, Any]:

@@ -46,7 +46,7 @@ def explain(thing: Annotated[str, typer.Argument(help="A class_id, or a record_i
     now = time.time()
     thing = typed(thing)
     here = readers.here()
-    found, trouble = _found(here, thing, now)
+    found, trouble = looked_up(here, thing, now)
     known = decide_account.account(found, now)
     following = list(known.following) + ([trouble] if trouble else [])
     if not found.events and not known.header and not known.following:
@@ -55,7 +55,7 @@ def explain(thing: Annotated[str, typer.Argument(help="A class_id, or a record_i
     language = here[0].settings.lectern_lang
     told = [] if as_json else lines(thing, known, following, language)
     second = f"{thing}{BACKUP}"
-    other, _ = _found(here, second, now)
+    other, _ = looked_up(here, second, now)
     if other.events:
         account = decide_account.account(other, now)
         fields["backup"] = decide_account.fields(other, account, account.following)
@@ -63,7 +63,7 @@ def explain(thing: Annotated[str, typer.Argument(help="A class_id, or a record_i
     say(as_json, fields, told)
 
 
-def _found(here: Sequence[Place[Any]], thing: str, now: float) -> tuple[ClassView, str | None]:
+def looked_up(here: Sequence[Place[Any]], thing: str, now: float) -> tuple[ClassView, str | None]:
     """What is known of *thing* here, and a sentence on what could not be asked, or None."""
     teacher = streamer = None
     for place in here:
