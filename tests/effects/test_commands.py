@@ -144,6 +144,12 @@ def test_the_example_is_of_the_demo_that_stands_in_this_folder(tmp_path: Path) -
     assert booking.push_url == f"rtmp://127.0.0.1:1/live/{booking.class_id}"
 
 
+@pytest.mark.parametrize(("class_id", "code", "typed"), [("c-aired", 1, "explain c-aired"), ("c-none", 2, "status")])
+def test_a_class_that_cannot_be_seen_says_what_to_type(teacher: Path, class_id: str, code: int, typed: str) -> None:
+    done = lectern(teacher, "preview", class_id)
+    assert (done.returncode, f"lectern {typed}" in done.stderr) == (code, True), done.stderr
+
+
 def test_a_dry_run_says_what_would_be_decided_and_sends_nothing(teacher: Path) -> None:
     """Redis is not there, so whatever was sent would fail."""
     example = lectern(teacher, "book", "--example").stdout
