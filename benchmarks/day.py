@@ -2,10 +2,12 @@
 
 import asyncio
 import json
+import resource
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, cast
 
 import httpx
@@ -13,15 +15,19 @@ import uvicorn
 from sqlalchemy import Connection, insert, text
 from starlette.applications import Starlette
 
+from benchmarks import recording, streamer
 from benchmarks.figures import Figure, quantile
 from benchmarks.stand import Stand
 from flows.host import TeacherHost
 from flows.resident.page import COOKIE, Page
-from lectern.db import schema, viewers
+from flows.streamer.stills import StillServer
+from lectern.db import leases, schema, viewers
 from lectern.db.engine import open_database, reading, transaction
 from lectern.model.tables.teacher import journal, orders
 from lectern.model.views import Sending, StreamerStatus
+from lectern.page.strip import MOST_BLOCKS, MOST_ROWS
 from lectern.page.view import DAY_S, begin_of_day
+from lectern.playout import keyframe_index
 from lectern.settings import TeacherSettings
 from lectern.states import BookingState
 from town.ports import HOST, free_port
@@ -29,9 +35,15 @@ from town.ports import HOST, free_port
 WHAT = (
     "`/` of a teacher that has 10,000 classes today: aired, on air, waiting, ready and refused,"
     " on four streamers. Its server runs in the process that asks; what the streamers say is given to it, as if Redis"
-    " had just answered. The limit is a bare query of the same rows"
+    " had just answered. The limit is a bare query of the same rows. Then the strip of 500 classes on 50 streamers; and"
+    " a streamer of 50 classes at whose pictures somebody looks, all of them every ten seconds, for a minute: its own"
+    " processor and its children's, a part of a core"
 )
 STREAMERS = 4
+STILLS = 50
+LOOKED_S, LOOK_S = 60.0, 10.0
+"""Seconds for which somebody looks, and between two looks."""
+
 ASKS = 100
 _BARE = text("select * from order_list order by start_time")
 
@@ -48,21 +60,9 @@ class Said:
 
 
 def measure(stand: Stand) -> Iterator[Figure]:
-    """Half of the answers, and 95 of 100, are quicker."""
+    """Half of the answers, and 95 of 100, are quicker; what the strip and the stills cost."""
     number = 1000 if stand.quick else 10_000
-    engine = open_database(f"sqlite:///{stand.folder()}/teacher.db")
-    schema.upgrade(engine, "teacher")
-    now = time.time()
-    with transaction(engine) as connection:
-        words = _fill(connection, number, now)
-        tokens = [viewers.make(connection, f"viewer-{one}", None, now) for one in range(ASKS)]
-    settings = TeacherSettings.load(transcode_sign_key="made up", teacher_name="teacher")
-    host = TeacherHost(settings, engine, journal, cast("Any", Said(words)), cast("Any", None))
-    with _served(Starlette(routes=Page(host).routes())) as url:
-        took = [_asked(url, token) for token in tokens]
-    with reading(engine) as connection:
-        bare = min(_timed(lambda: connection.execute(_BARE).all()) for _ in range(5))
-    engine.dispose()
+    took, bare, _ = _took(stand.folder(), lambda connection, now: _fill(connection, number, now))
     for share, name in ((0.5, "p50"), (0.95, "p95")):
         yield Figure(
             f"page, {number:,} classes: {name}",
@@ -72,6 +72,91 @@ def measure(stand: Stand) -> Iterator[Figure]:
             more_is_better=False,
             goal="<= 0.3" if share > 0.9 else "",
         )
+    took, _, size_bytes = _took(stand.folder(), _fill_strip)
+    strip = f"page, {MOST_BLOCKS} classes on {MOST_ROWS} streamers in the strip"
+    yield Figure(f"{strip}: p95", "s", quantile(took, 0.95), more_is_better=False, goal="<= 0.3")
+    yield Figure(f"{strip}: size", "kB", size_bytes / 1000, more_is_better=False, goal="<= 300")
+    looked_s = LOOKED_S / 3 if stand.quick else LOOKED_S
+    looked, idle = asyncio.run(_stills(stand.folder(), looked_s))
+    name = f"page, stills of {STILLS} classes"
+    yield Figure(f"{name} in a minute: CPU", "% of a core", looked, more_is_better=False, goal="<= 5")
+    yield Figure(f"{name}, nobody looks: CPU", "% of a core", idle, more_is_better=False, compares=False)
+
+
+def _took(
+    folder: Path, fill: Callable[[Connection, float], Mapping[str, StreamerStatus]]
+) -> tuple[list[float], float, int]:
+    """Seconds of each answer, of a bare query of the same rows, and the bytes of an answer."""
+    engine = open_database(f"sqlite:///{folder}/teacher.db")
+    schema.upgrade(engine, "teacher")
+    now = time.time()
+    with transaction(engine) as connection:
+        words = fill(connection, now)
+        tokens = [viewers.make(connection, f"viewer-{one}", None, now) for one in range(ASKS)]
+    settings = TeacherSettings.load(transcode_sign_key="made up", teacher_name="teacher")
+    host = TeacherHost(settings, engine, journal, cast("Any", Said(words)), cast("Any", None))
+    with _served(Starlette(routes=Page(host).routes())) as url:
+        answers = [_asked(url, token) for token in tokens]
+    with reading(engine) as connection:
+        bare = min(_timed(lambda: connection.execute(_BARE).all()) for _ in range(5))
+    engine.dispose()
+    return [took for took, _ in answers], bare, answers[-1][1]
+
+
+def _fill_strip(connection: Connection, now: float) -> dict[str, StreamerStatus]:
+    """As many classes and streamers as the strip draws, an eighth of them on air."""
+    rows, sendings = [], dict[str, dict[str, Sending]]()
+    for one in range(MOST_BLOCKS):
+        class_id, name = f"c-{one}", f"streamer{one % MOST_ROWS + 1}"
+        start = now - 7200 + one // MOST_ROWS * 2880
+        is_over, theirs = start + 2700 < now, sendings.setdefault(name, {})
+        if start < now and not is_over:
+            theirs[class_id] = Sending(True, since=start, position_s=now - start)
+        rows.append(_row(class_id, name, BookingState.AIRED if is_over else BookingState.READY, start, now))
+    connection.execute(insert(orders), rows)
+    return {name: StreamerStatus(now, theirs, {}, [], 0, len(theirs)) for name, theirs in sendings.items()}
+
+
+class Airing:
+    """Stands for the playout: it airs STILLS classes, each at another place of one recording."""
+
+    def __init__(self, recording: Path) -> None:
+        names = [f"c-{one}" for one in range(STILLS)]
+        self.confirmed = {name: {"file": str(recording)} for name in names}
+        self._aired = [{"class_id": name, "state": "on_air", "slate": False} for name in names]
+
+    async def ask(self, *_: object, **__: object) -> dict[str, Any]:
+        """Its classes, which go on."""
+        return {"classes": [one | {"position_s": time.time() % 60 + at} for at, one in enumerate(self._aired)]}
+
+
+async def _stills(folder: Path, looked_s: float) -> tuple[float, float]:
+    """What a streamer takes of a core, while somebody looks for *looked_s* seconds, and then while nobody does."""
+    path = recording.make(folder / "lesson.flv", 120)
+    keyframe_index.write(keyframe_index.look(path), keyframe_index.path_of(path))
+    with streamer.host(folder, 1000) as host:
+        host.playout = cast("Any", Airing(path))
+        with transaction(host.engine) as connection:
+            leases.hold(connection, host.settings.name, "s-1", time.time())
+        transport = httpx.ASGITransport(app=Starlette(routes=StillServer(host).routes()))
+        async with httpx.AsyncClient(
+            transport=transport, base_url="http://streamer", timeout=60, headers={"Authorization": "Bearer s-1"}
+        ) as client:
+            began = _cpu_s()
+            until = time.monotonic() + looked_s
+            while time.monotonic() < until:
+                begun = time.monotonic()
+                answers = await asyncio.gather(*(client.get(f"/still/c-{one}.jpg") for one in range(STILLS)))
+                assert all(one.status_code == 200 for one in answers)
+                await asyncio.sleep(max(LOOK_S - (time.monotonic() - begun), 0.0))
+            looked, began = _cpu_s() - began, _cpu_s()
+            await asyncio.sleep(looked_s / 3)
+            return 100 * looked / looked_s, 100 * (_cpu_s() - began) / (looked_s / 3)
+
+
+def _cpu_s() -> float:
+    both = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return sum(one.ru_utime + one.ru_stime for one in both)
 
 
 def _fill(connection: Connection, number: int, now: float) -> dict[str, StreamerStatus]:
@@ -79,12 +164,12 @@ def _fill(connection: Connection, number: int, now: float) -> dict[str, Streamer
     begins, rows = begin_of_day(now), []
     sendings: dict[str, dict[str, Sending]] = {f"streamer{one + 1}": {} for one in range(STREAMERS)}
     for one in range(number):
-        class_id, streamer = f"c-{one}", f"streamer{one % STREAMERS + 1}"
+        class_id, name = f"c-{one}", f"streamer{one % STREAMERS + 1}"
         start = begins + one * DAY_S / number
         state = _state(one, start, now)
         if state is BookingState.READY and start < now:
-            sendings[streamer][class_id] = Sending(True, since=start, position_s=now - start)
-        rows.append(_row(class_id, streamer, state, start, now))
+            sendings[name][class_id] = Sending(True, since=start, position_s=now - start)
+        rows.append(_row(class_id, name, state, start, now))
     connection.execute(insert(orders), rows)
     return {name: StreamerStatus(now, theirs, {}, [], 0, len(theirs)) for name, theirs in sendings.items()}
 
@@ -118,11 +203,13 @@ def _row(class_id: str, streamer: str, state: BookingState, start: float, now: f
     }
 
 
-def _asked(url: str, token: str) -> float:
-    """Seconds of an answer, from a browser that has its cookie."""
+def _asked(url: str, token: str) -> tuple[float, int]:
+    """Seconds and bytes of an answer, from a browser that has its cookie."""
     with httpx.Client(base_url=url, timeout=60, follow_redirects=True) as client:
         client.get("/page.css").raise_for_status()  # which connects
-        return _timed(lambda: client.get("/", headers={"cookie": f"{COOKIE}={token}"}).raise_for_status())
+        began = time.perf_counter()
+        answer = client.get("/", headers={"cookie": f"{COOKIE}={token}"}).raise_for_status()
+        return time.perf_counter() - began, len(answer.content)
 
 
 def _timed(work: Callable[[], object]) -> float:

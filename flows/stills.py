@@ -15,10 +15,13 @@ MOST = 500
 
 
 class Stills:
-    """The stills that were asked for in the last KEPT_S seconds; *at_once* of them are made at the same time."""
+    """The stills that were asked for in the last KEPT_S seconds; *at_once* of them are made at the same time.
 
-    def __init__(self, at_once: int) -> None:
-        self._gate = asyncio.Semaphore(at_once)
+    Of many, at most one in *each_s* seconds is made anew: they are kept longer.
+    """
+
+    def __init__(self, at_once: int, each_s: float = 0.0) -> None:
+        self._gate, self._each_s = asyncio.Semaphore(at_once), each_s
         self._kept: dict[str, tuple[float, asyncio.Task[bytes]]] = {}
 
     async def of(self, class_id: str, make: Callable[[], Awaitable[bytes]]) -> bytes:
@@ -28,7 +31,8 @@ class Stills:
         if class_id not in self._kept:
             if len(self._kept) >= MOST:
                 raise TryAgain(Text("too many pictures are asked for at once"))
-            self._kept[class_id] = now + KEPT_S, asyncio.create_task(self._made(make))
+            kept_s = max(KEPT_S, self._each_s * (len(self._kept) + 1))
+            self._kept[class_id] = now + kept_s, asyncio.create_task(self._made(make))
         made = self._kept[class_id][1]
         await asyncio.wait({made})  # whoever gives up does not cancel it for the others
         return made.result()

@@ -32,10 +32,17 @@ def lesson(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+async def jpeg(recording: Path, at_s: float) -> bytes:
+    (made,) = await still.jpegs([await still.excerpt(recording, at_s)])
+    if isinstance(made, str):
+        raise TryAgain(made)
+    return made
+
+
 @pytest.mark.parametrize(("at_s", "frame"), [(0.0, 0), (3.9, 50), (4.1, 100), (100.0, 150)])
 async def test_it_is_the_keyframe_at_the_position(lesson: Path, tmp_path: Path, at_s: float, frame: int) -> None:
     made, wanted = tmp_path / "made.jpg", tmp_path / "wanted.png"
-    made.write_bytes(await still.jpeg(lesson, at_s))
+    made.write_bytes(await jpeg(lesson, at_s))
     pick(lesson, frame, wanted)
     assert similarity(made, wanted) > 0.95
     assert len(made.read_bytes()) < still.MOST_BYTES
@@ -46,10 +53,10 @@ async def test_a_small_recording_needs_no_index_and_a_large_one_is_not_looked_th
 ) -> None:
     slate = tmp_path / "slate.flv"
     slate.write_bytes(lesson.read_bytes())
-    assert (await still.jpeg(slate, 0.0)).startswith(b"\xff\xd8")
+    assert (await jpeg(slate, 0.0)).startswith(b"\xff\xd8")
     monkeypatch.setattr(still, "SCANNED_BYTES", 100)
     with pytest.raises(TryAgain, match="no picture here"):
-        await still.jpeg(slate, 0.0)
+        await jpeg(slate, 0.0)
 
 
 async def test_without_a_picture_it_says_so(tmp_path: Path, lesson: Path) -> None:
@@ -61,7 +68,7 @@ async def test_without_a_picture_it_says_so(tmp_path: Path, lesson: Path) -> Non
     keyframe_index.path_of(shifted).write_bytes(keyframe_index.path_of(lesson).read_bytes())
     for path in (sound, broken, shifted, tmp_path / "nowhere.flv"):
         with pytest.raises(TryAgain):
-            await still.jpeg(path, 0.0)
+            await jpeg(path, 0.0)
 
 
 async def test_a_picture_that_needs_more_memory_than_it_may_have_is_none(
@@ -69,4 +76,11 @@ async def test_a_picture_that_needs_more_memory_than_it_may_have_is_none(
 ) -> None:
     monkeypatch.setattr(still, "MEMORY_BYTES", 1_000_000)
     with pytest.raises(TryAgain):
-        await still.jpeg(lesson, 0.0)
+        await jpeg(lesson, 0.0)
+
+
+async def test_one_child_makes_several_and_a_broken_one_harms_no_other(lesson: Path, tmp_path: Path) -> None:
+    first, last = await still.excerpt(lesson, 0.0), await still.excerpt(lesson, 100.0)
+    made = await still.jpegs([first, first[:40], last])
+    assert [type(one) for one in made] == [bytes, str, bytes]
+    assert made[2] == await jpeg(lesson, 100.0)

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from starlette.applications import Starlette
 
 from flows import stills
 from flows.host import StreamerHost
-from flows.streamer.stills import StillServer
+from flows.streamer.stills import AT_ONCE, StillServer
 from lectern.db import leases
 from lectern.errors import TryAgain
 from lectern.media import still
@@ -62,6 +63,7 @@ class Said:
     def __init__(self) -> None:
         self.classes = [{"class_id": "c-1", "state": "on_air", "slate": False, "position_s": 61.5}]
         self.confirmed = {"c-1": {"file": "/video/6666.flv", "slate": "/slate.flv"}}
+        self.children: list[int] = []  # the pictures that each makes
 
     async def ask(self, *_: object, **__: object) -> dict[str, Any]:
         return {"classes": self.classes}
@@ -72,10 +74,16 @@ def said(streamer: StreamerHost, monkeypatch: pytest.MonkeyPatch) -> Said:
     made = Said()
     monkeypatch.setattr(streamer, "playout", made)
 
-    async def jpeg(recording: Path, at_s: float) -> bytes:
+    async def excerpt(recording: Path, at_s: float) -> bytes:
         return f"{recording} at {at_s}".encode()
 
-    monkeypatch.setattr(still, "jpeg", jpeg)
+    async def jpegs(excerpts: list[bytes]) -> list[bytes | str]:
+        made.children.append(len(excerpts))
+        await asyncio.sleep(0.01)
+        return ["broken" if b"broken" in one else one for one in excerpts]
+
+    monkeypatch.setattr(still, "excerpt", excerpt)
+    monkeypatch.setattr(still, "jpegs", jpegs)
     return made
 
 
@@ -108,3 +116,33 @@ async def test_while_the_slate_is_on_air_its_picture_is_shown(
     said.classes[0]["slate"] = True
     answer = await client.get("/still/c-1.jpg", headers={"Authorization": "Bearer s-1"})
     assert answer.text == "/slate.flv at 0.0"
+
+
+async def test_what_is_asked_for_while_a_child_runs_is_made_by_the_next_one(
+    streamer: StreamerHost, said: Said, client: httpx.AsyncClient
+) -> None:
+    """A recording that is broken takes the picture from no other."""
+    commit(streamer.engine, leases.hold, streamer.settings.name, "s-1", 1.0)
+    names = [f"c-{n}" for n in range(20)]
+    said.classes = [{**said.classes[0], "class_id": name} for name in names]
+    said.confirmed = {name: {"file": "/broken.flv" if name == "c-7" else f"/{name}.flv"} for name in names}
+    asked = [client.get(f"/still/{name}.jpg", headers={"Authorization": "Bearer s-1"}) for name in names]
+    answers = await asyncio.gather(*asked)
+    assert [name for name, answer in zip(names, answers, strict=True) if answer.status_code == 404] == ["c-7"]
+    assert answers[19].text == "/c-19.flv at 61.5"
+    assert (sum(said.children), max(said.children) <= AT_ONCE, len(said.children) <= 6) == (20, True, True)
+
+
+async def test_of_many_that_are_looked_at_few_are_made_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each is kept for as long as it takes to make all of them at the rate that they may be made."""
+    monkeypatch.setattr(stills, "KEPT_S", -1.0)
+    kept, made = stills.Stills(1, 60.0), list[str]()
+
+    async def make(name: str) -> bytes:
+        made.append(name)
+        return b""
+
+    for _ in range(3):
+        for name in ("c-1", "c-2", "c-3"):
+            await kept.of(name, partial(make, name))
+    assert made == ["c-1", "c-2", "c-3"]

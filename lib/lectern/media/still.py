@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -23,16 +24,50 @@ SCANNED_BYTES = 16 * 1024 * 1024
 _FLV_HEAD = b"FLV\x01\x01" + (flv.HEAD_BYTES - flv.TAIL_BYTES).to_bytes(4, "big") + bytes(flv.TAIL_BYTES)
 
 
-async def jpeg(recording: Path, at_s: float) -> bytes:
-    """The last keyframe of *recording* at or before *at_s*, else its first, as a JPEG that is WIDTH wide.
+async def excerpt(recording: Path, at_s: float) -> bytes:
+    """A recording of one picture: the last keyframe of *recording* at or before *at_s*, else its first.
 
     Raises TryAgain if there is none.
     """
     try:
-        excerpt = await asyncio.to_thread(_excerpt, recording, 1000 * at_s)
-        return await _decoded(excerpt)
+        return await asyncio.to_thread(_excerpt, recording, 1000 * at_s)
     except (OSError, flv.NotAirable) as error:
         raise TryAgain(Text("no picture: {why}", why=error)) from error
+
+
+async def jpegs(excerpts: Sequence[bytes]) -> list[bytes | str]:
+    """Each picture of *excerpts* as a JPEG that is WIDTH wide, or in words why there is none.
+
+    One child makes them all, because ffmpeg takes longer to start than to make a picture. Raises TryAgain if it takes
+    too long, OSError if there is no room for its files.
+    """
+    with TemporaryDirectory(prefix="lectern-still-") as name:
+        folder = Path(name)
+        for at, one in enumerate(excerpts):
+            await asyncio.to_thread((folder / f"{at}.flv").write_bytes, one)
+        finished = await subprocesses.run(
+            _argv(folder, len(excerpts)),
+            timeout_s=TIMEOUT_S,
+            nice=subprocesses.GIVES_WAY,
+            file_limit_bytes=MOST_BYTES,
+            memory_limit_bytes=MEMORY_BYTES,
+        )
+        made = [folder / f"{at}.jpg" for at in range(len(excerpts))]
+        if finished.returncode == 0 and all(one.exists() for one in made):
+            return [await asyncio.to_thread(one.read_bytes) for one in made]
+    if len(excerpts) == 1:
+        return [finished.last_words]
+    return [picture for one in excerpts for picture in await jpegs([one])]  # one that is broken harms no other
+
+
+def _argv(folder: Path, number: int) -> list[str]:
+    argv = [executable(), "-hide_banner", "-nostdin", "-loglevel", "error", "-protocol_whitelist", "file"]
+    for at in range(number):
+        argv += ["-threads", "1", "-f", "flv", "-i", f"file:{folder / str(at)}.flv"]
+    for at in range(number):
+        argv += ["-map", f"{at}:v:0", "-frames:v", "1", "-vf", f"scale={WIDTH}:-2", "-q:v", "4"]
+        argv += ["-f", "mjpeg", f"file:{folder / str(at)}.jpg"]
+    return argv
 
 
 def _excerpt(recording: Path, at_ms: float) -> bytes:
@@ -58,22 +93,3 @@ def _tag(file: int, at: int) -> bytes:
     if head is None or head.kind != flv.PICTURE:
         raise TryAgain(Text("its recording has no picture here"))
     return os.pread(file, head.whole, at)
-
-
-async def _decoded(excerpt: bytes) -> bytes:
-    with TemporaryDirectory(prefix="lectern-still-") as folder:
-        made = Path(folder) / "still.jpg"
-        argv = [executable(), "-hide_banner", "-nostdin", "-loglevel", "error", "-threads", "1"]
-        argv += ["-protocol_whitelist", "pipe", "-f", "flv", "-i", "pipe:0", "-frames:v", "1"]
-        argv += ["-vf", f"scale={WIDTH}:-2", "-q:v", "4", "-f", "mjpeg", f"file:{made}"]
-        finished = await subprocesses.run(
-            argv,
-            timeout_s=TIMEOUT_S,
-            stdin=excerpt,
-            nice=subprocesses.GIVES_WAY,
-            file_limit_bytes=MOST_BYTES,
-            memory_limit_bytes=MEMORY_BYTES,
-        )
-        if finished.returncode != 0 or not made.exists():
-            raise TryAgain(Text("no picture: {why}", why=finished.last_words))
-        return await asyncio.to_thread(made.read_bytes)
