@@ -6,7 +6,7 @@ import binascii
 import hashlib
 import hmac
 import time
-from collections.abc import Sequence
+from collections import deque
 
 import httpx
 from sqlalchemy import Connection
@@ -28,6 +28,9 @@ from lectern.wire import outgoing
 
 AT_ONCE = 8
 """Number of messages that are posted at the same time, each of another class."""
+
+READ_AT_ONCE = 200
+"""Number of messages that are read at once, each the oldest one of its class: all that are due are read for it."""
 
 POST_S = 10.0
 """Seconds that the receiver has to take a message."""
@@ -76,6 +79,7 @@ class Webhook:
     def __init__(self, host: TeacherHost) -> None:
         self._host = host
         self._at_work: dict[str, asyncio.Task[None]] = {}
+        self._due: deque[WebhookDue] = deque()  # read and not begun, each of another class
         self._receiver: str | None = None  # the last one, as it is kept
 
     async def run(self) -> None:
@@ -98,6 +102,7 @@ class Webhook:
         url = self._settings.event_webhook_url
         if (receiver := _digest(url)) != self._receiver:
             self._host.webhook_off = await self._host.write_tx(outbox.webhook_is_gone, receiver)
+            self._due.clear()
             self._receiver = receiver
         return bool(url) and not self._host.webhook_off
 
@@ -108,13 +113,14 @@ class Webhook:
     async def _begin(self, client: httpx.AsyncClient) -> bool:
         """Begin to post what is due; False if nothing was begun."""
         if not await is_ours(self._host, DUTY, LEASE_S):
+            self._due.clear()  # another teacher posts them
             return False
-        room, now = AT_ONCE - len(self._at_work), time.time()
-        busy = set(self._at_work)  # before the rows are read: what ends meanwhile may be read as it was before
-        due: Sequence[WebhookDue] = ()
-        if room:
-            due = await self._host.read_tx(outbox.webhook_due, now, AT_ONCE + len(busy))
-        due = [one for one in due if one.key not in busy][:room]
+        room = AT_ONCE - len(self._at_work)
+        if room and not self._due:
+            busy = set(self._at_work)  # before the rows are read: what ends meanwhile may be read as it was before
+            found = await self._host.read_tx(outbox.webhook_due, time.time(), READ_AT_ONCE + len(busy))
+            self._due.extend(one for one in found if one.key not in busy)
+        due = [self._due.popleft() for _ in range(min(room, len(self._due)))]
         for one in due:
             self._at_work[one.key] = asyncio.create_task(self._deliver(client, one))
         if self._at_work and not due:
