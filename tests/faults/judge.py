@@ -113,7 +113,7 @@ def _told_otherwise(play: Play, class_ids: Sequence[str]) -> Iterator[str]:
         if state in OVER and its and its[-1]["event"] == "ended":
             yield from (f"{class_id}: {one}" for one in accounts.differ(class_id, state))
             sent_s, taken_s = its[-1]["sent_s"] + its[-1]["slate_s"], taken_s_of(stage.pushes(class_id))
-            forgotten_s = FORGOTTEN_S * (len(stage.pushes(class_id)) - 1)
+            forgotten_s = FORGOTTEN_S * len(stage.pushes(class_id)[1:])
             if not -SUMS_S - forgotten_s <= sent_s - taken_s <= SUMS_S:
                 yield f"{class_id}: {sent_s:.1f} s were told as sent, its receiver took {taken_s:.1f} s"
 
