@@ -35,6 +35,7 @@ NAMES = (
     "download",
     "transcode",
     "playout",
+    "governor",
     "timetable",
     "lone",
     "lone_postgres",

@@ -7,6 +7,7 @@ import struct
 import time
 import zlib
 from array import array
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from typing import Any, NamedTuple, Self
@@ -16,7 +17,7 @@ from town.ports import HOST
 
 _HELLO_BYTES = 1537
 _WINDOW_BYTES = 2_500_000
-_LARGEST_MESSAGE = 1 << 26
+LARGEST_MESSAGE = 1 << 26
 
 
 class Packet(NamedTuple):
@@ -46,10 +47,10 @@ class Session:
 class Receiver:
     """Takes what is pushed, whatever it is; `of` tells what came."""
 
-    def __init__(self) -> None:
+    def __init__(self, serve: "Callable[[Connection], None] | None" = None) -> None:
         spawn = multiprocessing.get_context("spawn")
         self._pipe, theirs = spawn.Pipe()
-        self._process = spawn.Process(target=_serve, args=(theirs,), daemon=True)
+        self._process = spawn.Process(target=serve or _serve, args=(theirs,), daemon=True)
         self._process.start()
         self.port: int = self._pipe.recv()
 
@@ -66,23 +67,24 @@ class Receiver:
 
     def counts(self) -> dict[str, list[int]]:
         """How many packets each session of a stream has brought, which is cheap to ask."""
-        return dict(self._ask("counts"))
+        return dict(self.ask("counts"))
 
     def of(self, name: str) -> list[Session]:
         """The sessions of a stream that have brought a packet."""
-        return list(self._ask("of", name))
+        return list(self.ask("of", name))
 
     def cut(self, name: str) -> None:
         """Reset the connection that pushes the stream *name*."""
-        self._ask("cut", name)
+        self.ask("cut", name)
 
-    def _ask(self, *what: str) -> Any:
+    def ask(self, *what: str) -> Any:
+        """What its process answers."""
         self._pipe.send(what)
         assert self._pipe.poll(60), "the receiver does not answer"
         return self._pipe.recv()
 
 
-class _Publisher:
+class Publisher:
     """One connection: its handshake, commands and packets."""
 
     def __init__(self, connection: socket.socket) -> None:
@@ -134,8 +136,8 @@ class _Publisher:
 
 
 def _serve(pipe: Connection) -> None:
-    chunks.MAX_MESSAGE_BYTES = _LARGEST_MESSAGE  # the parser is made for a server's answers
-    publishers: list[_Publisher] = []
+    chunks.MAX_MESSAGE_BYTES = LARGEST_MESSAGE  # the parser is made for a server's answers
+    publishers: list[Publisher] = []
     with selectors.DefaultSelector() as selector, socket.create_server((HOST, 0), backlog=1024) as listener:
         pipe.send(listener.getsockname()[1])
         selector.register(listener, selectors.EVENT_READ)
@@ -144,17 +146,17 @@ def _serve(pipe: Connection) -> None:
             for key, _ in selector.select():
                 if key.fileobj is listener:
                     connection, _ = listener.accept()
-                    publishers.append(_Publisher(connection))
+                    publishers.append(Publisher(connection))
                     selector.register(connection, selectors.EVENT_READ, publishers[-1])
                 elif key.fileobj is pipe:
-                    pipe.send(_answer(publishers, *pipe.recv()))
+                    pipe.send(answer(publishers, *pipe.recv()))
                 elif not _read(key.data):
                     selector.unregister(key.fileobj)
                     key.data.connection.close()
                     key.data.session.is_over = True
 
 
-def _read(publisher: _Publisher) -> bool:
+def _read(publisher: Publisher) -> bool:
     """Take what has come; False if the connection is over."""
     try:
         data = publisher.connection.recv(1 << 18)
@@ -164,7 +166,8 @@ def _read(publisher: _Publisher) -> bool:
     return bool(data)
 
 
-def _answer(publishers: list[_Publisher], what: str, name: str = "") -> object:
+def answer(publishers: list[Publisher], what: str, name: str = "") -> object:
+    """What a `Receiver` asks of its process."""
     found = [one for one in publishers if one.session.at and name in ("", one.session.name)]
     if what == "counts":
         counts: dict[str, list[int]] = {}

@@ -1,5 +1,7 @@
 """Which ECS host takes a job, and what its failure comes to."""
 
+import math
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,7 +13,22 @@ from lectern.decide.transcoding import FIRST_PAUSE_S, LONGEST_PAUSE_S, PROBE_S, 
 from lectern.errors import CallAPerson, FallBack, LecternError, Refuse, TryAgain
 from lectern.model.facts import EcsHost
 from lectern.states import Resolution
+from lectern.windows import ALWAYS, Windows
 from tests.strategies import NOW
+
+NIGHT, MIDNIGHT = Windows.parsed("22:00-02:00", "UTC"), NOW - NOW % 86_400
+
+
+@pytest.mark.parametrize(
+    ("hour", "class_at", "expected"),
+    [(21, 34, True), (23, 34, False), (21, 25.5, True), (21, 24.5, False), (3, 22, False), (3, math.inf, True)],
+)
+def test_a_job_waits_for_its_window_if_it_will_be_done_in_time_then(hour: int, class_at: float, expected: bool) -> None:
+    """In an hour at the most, and two hours before its class."""
+    at = MIDNIGHT + hour * 3600
+    assert decide.waits(NIGHT, MIDNIGHT + class_at * 3600, 7200, at) is expected
+    assert not decide.waits(ALWAYS, MIDNIGHT + class_at * 3600, 7200, at)
+
 
 A, B, C = EcsHost("a", 1), EcsHost("b", 0), EcsHost("c", 2)
 

@@ -503,12 +503,14 @@ def assign(
         if not due:
             found[job] = None
             continue
-        job.due = due
+        job.due, first = due, decide.first_start(job.keys, starts)
+        if decide.waits(settings.windows, first, settings.ready_before_s, now):
+            continue
         chosen = decide.host_for(facts.values(), settings.max_ecs_jobs, job.avoid, now)
         if chosen is None:
             job.yields_until = None
             continue  # another job may avoid other hosts
-        if earlier < decide.first_start(job.keys, starts) and job.yields(now):
+        if earlier < first and job.yields(now):
             continue
         found[job] = begun = BegunJob(chosen, remote_job(settings, due).name, now)
         job.settings = settings

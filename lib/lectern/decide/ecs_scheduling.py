@@ -4,6 +4,7 @@ import math
 from collections.abc import Collection, Iterable, Mapping
 from enum import StrEnum
 
+from lectern.decide.transcoding import UNKNOWN_LIMIT_S
 from lectern.errors import (
     BAD_RECORDING,
     DOWNLOAD_FAILED,
@@ -18,9 +19,13 @@ from lectern.errors import (
     TryAgain,
 )
 from lectern.model.facts import EcsHost, RenditionKey
+from lectern.windows import Windows
 
 TRIES = 3
 """Number of attempts after which a rendition is given up, whether on several hosts or on one."""
+
+TAKES_S = UNKNOWN_LIMIT_S
+"""Seconds that a job is expected to take at most, as its recording's length is not known before it begins."""
 
 FAILURES = 3
 """Number of failures in a row after which a host is put aside."""
@@ -77,6 +82,14 @@ def host_for(hosts: Iterable[EcsHost], slots: int, avoid: Collection[str], now: 
     usable = [host for host in healthy if host.name not in avoid] or healthy
     free = [host for host in usable if host.jobs < slots]
     return min(free, key=lambda host: host.jobs).name if free else None
+
+
+def waits(windows: Windows, start: float, ready_before_s: float, now: float) -> bool:
+    """Whether a job waits for the next window, because it will be done in it *ready_before_s* before the *start*.
+
+    If not, it begins at once. *start* is that of its first class, in epoch seconds.
+    """
+    return not windows.rate_at(now) and windows.ends(TAKES_S, now, 1.0) <= start - ready_before_s
 
 
 def after_failure(host: EcsHost, now: float, aside_s: float) -> EcsHost:
