@@ -461,10 +461,9 @@ class DownloadQueue:
         # Those that are at work and come later take no place: one whose class begins sooner must not wait for them.
         due = [stem for stem, its in turn.items() if its is not Turn.LATER and stem not in self._aside.keys() - at_work]
         next_ = [stem for stem in due[: bounds.number] if stem not in at_work]
-        waiting = (await self._host.read_tx(cache.by_stem, next_)).items()
-        ended = await asyncio.gather(
-            *(self._take_up(stem, row.run_id) for stem, row in waiting), return_exceptions=True
-        )
+        rows = await self._host.read_tx(cache.by_stem, next_)
+        waiting = [(stem, rows[stem].run_id) for stem in next_ if stem in rows]
+        ended = await asyncio.gather(*(self._take_up(stem, run_id) for stem, run_id in waiting), return_exceptions=True)
         for (stem, _), error in zip(waiting, ended, strict=True):
             if isinstance(error, Exception):  # whatever it is, it is this recording's alone
                 self._aside[stem] = time.monotonic() + AGAIN_S

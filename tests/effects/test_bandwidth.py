@@ -14,6 +14,7 @@ import pytest
 from flows.host import StreamerHost
 from flows.streamer import bandwidth
 from flows.streamer.bandwidth import Governor
+from flows.streamer.downloads import DownloadQueue
 from lectern.allowlist import Allowlist
 from lectern.db import cache
 from lectern.decide import bandwidth as decide
@@ -160,3 +161,87 @@ async def test_the_heartbeat_says_what_pushes_need_and_downloads_may_take(
     host.settings = host.settings.model_copy(update={"host_rate": "1m"})
     await governor.step()
     assert host.network == Network(push=125_000, download=0, bound=1_048_576)
+
+
+def clock_at(monkeypatch: pytest.MonkeyPatch, hour: float) -> None:
+    """Set the clock by which windows are open to an hour of a day, in UTC."""
+    fixed = SimpleNamespace(time=lambda: 20_000 * 86_400 + hour * 3600, monotonic=time.monotonic)
+    monkeypatch.setattr(bandwidth, "time", fixed)
+
+
+@pytest.mark.parametrize(
+    ("clock", "is_restarted"),
+    [(11.5, False), (9.5, False), (10.5, True), (11.5, True)],
+    ids=["the window closes", "the clock is set back", "restarted while it runs", "restarted while it waits"],
+)
+async def test_a_download_goes_on_in_its_next_window_and_nothing_is_fetched_twice(
+    host: StreamerHost,
+    governed: Callable[[float], None],
+    origin: Origin,
+    monkeypatch: pytest.MonkeyPatch,
+    clock: float,
+    is_restarted: bool,
+) -> None:
+    governed(0)
+    monkeypatch.setattr(decide, "RISE_S", 0.0)
+    windows = {"download_windows": "10:00-11:00", "timezone": "UTC", "download_rate": "200k"}
+    host.settings = host.settings.model_copy(update=windows)
+    governor = Governor(host)
+
+    async def at(hour: float) -> None:
+        clock_at(monkeypatch, hour)
+        await governor.step()
+
+    await at(9)
+    downloading = asyncio.create_task(download(host, origin))
+    await asyncio.sleep(0.2)
+    assert origin.took("GET", PATH) == 0, "its window is not open yet"
+    await at(10.25)
+    await async_wait_until(lambda: cache_dir.size_bytes(part(host)) > 0, description="it has begun")
+    await at(clock)
+    if is_restarted:
+        downloading.cancel()
+        await asyncio.wait({downloading})
+        host.shares, host.shared_at, host.downloaded = Shares(), -math.inf, {}
+        await at(clock)
+        downloading = asyncio.create_task(download(host, origin))
+    if clock != 10.5:
+        await asyncio.sleep(0.2)
+        came = cache_dir.size_bytes(part(host))
+        await asyncio.sleep(0.6)
+        assert cache_dir.size_bytes(part(host)) == came, "no window is open"
+    host.settings = host.settings.model_copy(update={"download_rate": "0"})
+    await at(24 + 10.25)
+    await downloading
+    assert part(host).read_bytes() == BODY
+    ranges = [int(asked[2].removeprefix("bytes=").rstrip("-") or 0) for asked in origin.asked if asked[0] == "GET"]
+    assert len(ranges) > 1
+    assert ranges == sorted(set(ranges)), "each went on where the one before it had ended"
+
+
+async def test_the_queue_begins_what_would_be_late_although_all_places_wait_for_a_window(
+    streamer: StreamerHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, begun = time.time(), list[str]()
+
+    async def begin(_: DownloadQueue, stem: str) -> None:
+        begun.append(stem)
+
+    monkeypatch.setattr(DownloadQueue, "_begin", begin)
+    hour = (time.gmtime(now).tm_hour + 12) % 24
+    windows = {"download_windows": f"{hour:02}:00-{hour:02}:30", "timezone": "UTC", "max_downloads": 2}
+    streamer.settings = streamer.settings.model_copy(update=windows)
+    with streamer.engine.begin() as connection:
+        cache.usage(connection, streamer.settings.video_root)
+        for record, starts_in_s in enumerate((100_000, 90_000, 95_000, 3600, 6000)):
+            stem, url = str(record), f"http://h/{record}.flv"
+            rows.reserve(connection, streamer.settings.video_root, stem, 1000, url, now)
+            wanted = rows.prepare(f"c-{record}", record, now + starts_in_s)
+            rows.add(connection, wanted, AiringState.WAITING, stem, now)
+    streamer.in_progress |= {"0", "1"}
+    await DownloadQueue(streamer).step()
+    assert begun == ["3", "4"]
+    begun.clear()
+    streamer.settings = streamer.settings.model_copy(update={"download_windows": "", "max_downloads": 4})
+    await DownloadQueue(streamer).step()
+    assert begun == ["3", "4", "2"], "as many as there are places, first what must begin first"
