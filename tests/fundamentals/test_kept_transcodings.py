@@ -19,6 +19,7 @@ from flows.teacher.ecs import job as work
 from flows.teacher.ecs import transcode as ecs_transcode
 from flows.teacher.ecs.job import LEASE_S, TranscodeJob
 from lectern.db import bookings, events, transcodings
+from lectern.db.account import events_of
 from lectern.db.ecs_jobs import BegunJob
 from lectern.db.engine import open_database, reading, transaction
 from lectern.ecs import ssh, transcode
@@ -104,6 +105,15 @@ def test_its_progress_is_written_with_its_lease_four_times_as_often_as_that_must
     assert seen[-1] > 80
     assert job.writes <= 2 + 300 / work.RENEW_S
     assert work.RENEW_S * 4 == LEASE_S
+
+
+@pytest.mark.parametrize("loudness", ["", "it was -31.0 LUFS, now -16.0 LUFS"])
+def test_what_became_of_its_loudness_is_in_the_story_of_its_classes(job: Job, loudness: str) -> None:
+    job.report.loudness = loudness
+    job.change(lambda connection: job.kept._results(connection, job.kept.due, {Resolution.P240: "http://made"}, None))
+    story = [(one.what, one.detail) for one in job.read(events_of, "teacher", "c-1")]
+    assert [detail for what, detail in story if what == "loudness"] == ([loudness] if loudness else [])
+    assert story[-1] == ("ECS transcoding ended", "http://made")
 
 
 def test_what_stands_still_only_keeps_its_lease(job: Job) -> None:
