@@ -156,7 +156,8 @@ def _looks(
     async def ask(url: str) -> ProbeResult:
         with Caught() as failed:
             async with gates[urlsplit(url).netloc], gate:
-                return await origin.look(url, allowed=allowed, timeout_s=host.settings.http_timeout_s)
+                timeout_s, later = host.settings.http_timeout_s, not host.settings.windows.are_always
+                return await origin.look(url, allowed=allowed, timeout_s=timeout_s, first_bytes=later)
         if isinstance(failed.error, LecternError):
             return failed.error
         assert failed.error is not None

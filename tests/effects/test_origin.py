@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from lectern.allowlist import Allowlist
-from lectern.errors import DOWNLOAD_FAILED, FORBIDDEN_ORIGIN, Refuse, TryAgain
+from lectern.errors import BAD_RECORDING, DOWNLOAD_FAILED, FORBIDDEN_ORIGIN, Refuse, TryAgain
 from lectern.storage import origin
 
 HERE = Allowlist.listed("127.0.0.1")
@@ -96,6 +96,20 @@ async def test_what_is_no_answer_is_tried_again_or_refused(raw: bytes) -> None:
     with pytest.raises((TryAgain, Refuse)) as raised:
         await looked(raw)
     assert len(raised.value.message) < 500
+
+
+@pytest.mark.parametrize("body", [b"<html>not found</html>", b'\n {"code": 404}', b"FLV\x01\x05\x00\x00\x00\x09"])
+async def test_a_page_in_a_recordings_place_is_refused_before_it_is_downloaded(body: bytes) -> None:
+    """As it may be hours until then; an origin that knows no ranges sends all of it, of which the first bytes count."""
+    raw = ok(f"Content-Length: {len(body)}") + body
+    async with answering(lambda _path: raw) as url:
+        looking = origin.look(f"{url}/a.flv", allowed=HERE, timeout_s=3, first_bytes=True)
+        if body.startswith(b"FLV"):
+            assert (await looking).size_bytes == len(body)
+            return
+        with pytest.raises(Refuse) as raised:
+            await looking
+    assert raised.value.code is BAD_RECORDING
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ import httpx
 import stamina
 
 from lectern.allowlist import Address, Allowlist
-from lectern.errors import DOWNLOAD_FAILED, FORBIDDEN_ORIGIN, Refuse, TryAgain
+from lectern.errors import BAD_RECORDING, DOWNLOAD_FAILED, FORBIDDEN_ORIGIN, Refuse, TryAgain
 from lectern.i18n import Text, msgid
 from lectern.model.facts import RemoteFile as RemoteFile  # noqa: PLC0414 (asked for here)
 from lectern.playout.sanitize import cleaned
@@ -139,8 +139,8 @@ def _split(url: str) -> tuple[SplitResult, str, int]:
     return parts, host, port or _PORTS[parts.scheme]
 
 
-async def look(url: str, *, allowed: Allowlist, timeout_s: float) -> RemoteFile:
-    """What the origin promises of *url*, in at most *timeout_s* and three tries.
+async def look(url: str, *, allowed: Allowlist, timeout_s: float, first_bytes: bool = False) -> RemoteFile:
+    """What the origin promises of *url*, in at most *timeout_s* and three tries; if asked to, looks at its first bytes.
 
     Follows up to three redirects, each to an allowed place only; connects to no other address than the checked ones.
     Raises Refuse (not there, not allowed, an answer that means nothing) or TryAgain.
@@ -150,7 +150,7 @@ async def look(url: str, *, allowed: Allowlist, timeout_s: float) -> RemoteFile:
             tries = stamina.retry_context(on=TryAgain, attempts=_TRIES, timeout=timeout_s, wait_initial=0.2, wait_max=2)
             async for attempt in tries:
                 with attempt:
-                    return await _look(url, allowed, timeout_s)
+                    return await _look(url, allowed, timeout_s, first_bytes=first_bytes)
     except TimeoutError as error:
         raise TryAgain(
             Text("{url}: no answer within {timeout_s:g} s", url=redact_url(url), timeout_s=timeout_s)
@@ -158,7 +158,7 @@ async def look(url: str, *, allowed: Allowlist, timeout_s: float) -> RemoteFile:
     raise AssertionError("stamina ends by returning or raising")
 
 
-async def _look(url: str, allowed: Allowlist, timeout_s: float) -> RemoteFile:
+async def _look(url: str, allowed: Allowlist, timeout_s: float, *, first_bytes: bool) -> RemoteFile:
     tls_context = trusted_authorities()
     async with httpx.AsyncClient(timeout=timeout_s, headers=_HEADERS, trust_env=False, verify=tls_context) as client:
         here = url
@@ -167,7 +167,10 @@ async def _look(url: str, allowed: Allowlist, timeout_s: float) -> RemoteFile:
             try:
                 address, answer = await _ask(client, here, addresses, timeout_s)
                 if not answer.has_redirect_location:
-                    return _promised(here, address, answer)
+                    promised = _promised(here, address, answer)
+                    if first_bytes:
+                        await _refuse_text(client, here, address)
+                    return promised
                 here = str(httpx.URL(here).join(answer.headers["location"]))
             except httpx.TransportError as error:
                 said = cleaned(f"{type(error).__name__} {error}")[:_TOLD_CHARACTERS]
@@ -219,6 +222,18 @@ async def _ask_at(client: httpx.AsyncClient, url: httpx.URL, address: str, waits
         async with client.stream("GET", at, headers=one_byte, extensions=more, timeout=waits) as begun:
             answer = begun
     return answer
+
+
+async def _refuse_text(client: httpx.AsyncClient, url: str, address: str) -> None:
+    """Raise Refuse if a page or an error in words is there, which some servers send as if it were the file."""
+    at, name, more = pinned(httpx.URL(url), address)
+    async with client.stream("GET", at, headers={**name, "range": "bytes=0-15"}, extensions=more) as answer:
+        start = b"" if answer.is_error else await anext(answer.aiter_bytes(), b"")
+    if start.lstrip()[:1] in (b"<", b"{"):
+        said = cleaned(start[:16].decode("utf-8", "replace"))
+        raise Refuse(
+            Text("{url}: is no recording, it begins with {start!r}", url=redact_url(url), start=said), BAD_RECORDING
+        )
 
 
 def pinned(url: httpx.URL, address: str) -> tuple[httpx.URL, dict[str, str], dict[str, str]]:
