@@ -71,13 +71,21 @@ async def test_memory_is_bounded_whatever_is_printed() -> None:
     assert longest <= 4 * 65536
 
 
+async def timed_out(script: str, pids: Path, timeout_s: float) -> subprocesses.TimedOut:
+    with pytest.raises(subprocesses.TimedOut, match="not done after") as raised:
+        await subprocesses.run(["sh", "-c", script, "sh", str(pids)], timeout_s=timeout_s, grace_s=0.3)
+    return raised.value
+
+
 @pytest.mark.parametrize("script", [FAMILY, STUBBORN], ids=["polite", "stubborn"])
 async def test_a_program_that_takes_too_long_is_ended_with_its_children(tmp_path: Path, script: str) -> None:
+    """It gets more time where it had none of the processor, and so has no children yet."""
     pids = tmp_path / "pids"
-    with pytest.raises(subprocesses.TimedOut, match="not done after") as raised:
-        await subprocesses.run(["sh", "-c", script, "sh", str(pids)], timeout_s=0.5, grace_s=0.3)
-    assert isinstance(raised.value, TryAgain)
-    assert raised.value.program == "sh"
+    raised = await timed_out(script, pids, 0.5)
+    if not pids.exists():
+        raised = await timed_out(script, pids, 30)
+    assert isinstance(raised, TryAgain)
+    assert raised.program == "sh"
     assert not any(alive(pid) for pid in family(pids))
 
 

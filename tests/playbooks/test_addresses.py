@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.playbooks.test_prefect_apart import RENDER, Written, played
+from tests.playbooks.test_prefect_apart import RENDER, TEMPLATES, Written, played
 
 FIREWALL = """
 - hosts: teacher1
@@ -39,6 +39,7 @@ PREFECT = """
         content: "{{ [provision_prefect_health_url, provision_prefect_database_url] | to_json }}"
         dest: "{{ out }}/{{ inventory_hostname }}"
 """
+FILES = {name: TEMPLATES[name] for name in ("firewall", "postgres")}
 STREAMERS = {
     "192.0.2.77": {},
     "called": {"ansible_host": "192.0.2.78"},
@@ -63,7 +64,7 @@ def closed(firewall: str) -> set[int]:
 def shipped(tmp_path_factory: pytest.TempPathFactory) -> Written:
     """What is written for the inventory as it is shipped."""
     folder = tmp_path_factory.mktemp("shipped")
-    done = played(folder, RENDER, "all: {}")
+    done = played(folder, RENDER, "all: {}", files=FILES)
     assert done.returncode == 0, done.stdout + done.stderr
     return Written(folder / "out")
 
@@ -75,7 +76,7 @@ def changed(tmp_path_factory: pytest.TempPathFactory) -> Written:
     hosts = json.loads(more("streamers", STREAMERS)) | json.loads(
         more("teachers", {"teacher1": {**teacher, "lectern_address": "10.0.0.10"}})
     )
-    done = played(folder, f"{RENDER}{ASKED}", json.dumps(hosts), host_role="streamer")
+    done = played(folder, f"{RENDER}{ASKED}", json.dumps(hosts), files=FILES, host_role="streamer")
     assert done.returncode == 0, done.stdout + done.stderr
     return Written(folder / "out")
 
