@@ -42,7 +42,7 @@ QUANTUM_BYTES, BURST_S, BUFFER_BYTES = 16 * 1024, 0.05, 64 * 1024
 
 def measure(stand: Stand) -> Iterator[Figure]:
     """The classes alone, then with the governor's downloads, then with each of the peers'."""
-    window_s, settle_s = (15.0, 10.0) if stand.quick else (60.0, 20.0)
+    window_s, settle_s = (12.0, 8.0) if stand.quick else (30.0, 15.0)
     settings = {"HOST_RATE": str(LINE_BYTES), "DOWNLOAD_RATE": "1000k", "MAX_DOWNLOADS": str(DOWNLOADS)}
     with stand.stage(BROADCAST_LEAD_S="20", **settings) as stage:
         stage.up("teacher", WHO)

@@ -29,7 +29,10 @@ READ_S = 30.0
 OLD_S = 30.0
 """Seconds after which a rate counts no more: DOWNLOAD_RATE is the only limit if there is no governor."""
 
-LOOK_S, ASK_S = 0.5, 2.0
+LOOK_S, FIRST_S = 0.5, 0.05
+"""Seconds between two looks of a download at its rate, and until it has one."""
+
+ASK_S = 2.0
 
 
 class Governor:
@@ -136,7 +139,7 @@ async def download(
 
     while True:
         if (now := rate(host, stem)) <= 0:
-            await asyncio.sleep(LOOK_S)
+            await asyncio.sleep(LOOK_S if stem in host.shares.rates else FIRST_S)
             continue
         begun, at = begun + 1, time.monotonic()
         text = settings.download_rate if now == settings.download_rate_bytes else f"{now if now < math.inf else 0:.0f}"
