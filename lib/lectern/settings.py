@@ -2,14 +2,11 @@
 
 import hashlib
 import json
-import math
 import os
-import re
 import socket
 import sys
 from dataclasses import dataclass
 from enum import StrEnum
-from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 from urllib.parse import urlsplit
@@ -29,75 +26,11 @@ from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSetti
 from lectern import urls, windows
 from lectern.allowlist import Allowlist
 from lectern.errors import Misuse
-from lectern.i18n import languages
+from lectern.i18n import Text, languages, msgid
+from lectern.old_config import OldConfig
 from lectern.states import Role
 from lectern.windows import Windows
 from lectern.wire.fields import a_name
-
-# The teacher's old JSON config: two documented times, in milliseconds.
-
-
-_MILLISECONDS = {"order_warn_time_out": "order_warn_time_out_s", "transcoding_time_out": "transcoding_time_out_s"}
-
-
-class OldConfig(PydanticBaseSettingsSource):
-    """The teacher's old JSON config, named by TEACHER_CONFIG; its times are milliseconds, as documented."""
-
-    def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:  # noqa: ANN401 (its signature)
-        """Unused: all fields are read at once."""
-        return None, field_name, False
-
-    def __call__(self) -> dict[str, Any]:
-        """The two documented times, in seconds; empty without a TEACHER_CONFIG. Raises Misuse if it cannot be read."""
-        path = self.current_state.get("teacher_config")
-        if not path:
-            return {}
-        try:
-            return old_times(path, Path(path).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise Misuse(f"TEACHER_CONFIG={path}: {error}. Name the teacher's JSON config, or unset it.") from error
-
-
-def old_times(path: str | Path, text: str) -> dict[str, float]:
-    """The documented times, in seconds, of the old config *text*; raises Misuse or ValueError if it is wrong."""
-    found = json.loads(strict(text))
-    if not isinstance(found, dict):
-        raise Misuse(f"TEACHER_CONFIG={path}: holds no JSON object.")
-    return {ours: _seconds(path, theirs, found[theirs]) for theirs, ours in _MILLISECONDS.items() if theirs in found}
-
-
-def _seconds(path: str | Path, name: str, milliseconds: object) -> float:
-    if isinstance(milliseconds, bool) or not isinstance(milliseconds, int | float) or not milliseconds > 0:
-        raise Misuse(f"TEACHER_CONFIG={path}: {name} is {milliseconds!r:.40}. Write a number of milliseconds above 0.")
-    return milliseconds / 1000
-
-
-_FACTOR = r"\d+(?:\.\d+)?"
-PRODUCT = re.compile(rf"(?<![\w.]){_FACTOR}(?:[ \t]*\*[ \t]*{_FACTOR})+")
-_STRING = r'"(?:\\.|[^"\\\n])*"'
-_LOOSE = re.compile(rf"{_STRING}|//[^\r\n]*|/\*.*?\*/|{PRODUCT.pattern}", re.DOTALL)
-_LAST_COMMA = re.compile(rf"{_STRING}|,(?=[ \t\r\n]*[}}\]])")
-
-
-def strict(text: str) -> str:
-    """The JSON that *text* means, with each remaining character at its old position.
-
-    Old configs contain calculations (``1000*60*60*24, // a day``): spaces replace comments, a comma before a closing
-    bracket, and a byte order mark; a product becomes its result, padded with spaces.
-    """
-    text = f" {text[1:]}" if text.startswith("\ufeff") else text
-    return _LAST_COMMA.sub(lambda part: " " if part[0] == "," else part[0], _LOOSE.sub(_plain, text))
-
-
-def _plain(part: re.Match[str]) -> str:
-    found = part[0]
-    if found.startswith('"'):
-        return found
-    if found.startswith("/"):
-        return re.sub(r"[^\r\n]", " ", found)
-    product = math.prod(Fraction(factor.strip()) for factor in found.split("*"))
-    return str(product if product.denominator == 1 else float(product)).ljust(len(found))
-
 
 # Settings of both roles. Sources, later wins: defaults, the teacher's old JSON, .env, their own file, environment.
 
@@ -145,7 +78,9 @@ def own_file() -> Path:
     """
     told = os.environ.get("LECTERN_SETTINGS")
     if told and not Path(told).is_file():
-        raise Misuse(f"LECTERN_SETTINGS={told}: there is no such file. Correct the variable, or unset it.")
+        raise Misuse(
+            Text("LECTERN_SETTINGS={told}: there is no such file. Correct the variable, or unset it.", told=told)
+        )
     return Path(told or Path(sys.argv[0]).absolute().parent.parent.parent / "settings.env")
 
 
@@ -167,7 +102,7 @@ def _also(name: str) -> AliasChoices:
 
 def _known_language(language: str) -> str:
     if language not in languages():
-        raise ValueError(f"must be one of {', '.join(languages())}")
+        raise ValueError(Text("must be one of {languages}", languages=", ".join(languages())))
     return language
 
 
@@ -268,7 +203,7 @@ class Common(BaseSettings):
     def _an_address(cls, bind: str) -> str:
         host, _, port = bind.rpartition(":")
         if bind and not (host and port.isdecimal() and int(port) <= 65535):
-            raise ValueError("must be host:port, or empty for none")
+            raise ValueError(msgid("must be host:port, or empty for none"))
         return bind
 
     @property
@@ -330,7 +265,9 @@ class Common(BaseSettings):
                 f"{'.'.join(map(str, one['loc'])).upper() or 'settings'}: {one['msg'].removeprefix('Value error, ')}"
                 for one in error.errors(include_url=False, include_input=False)
             )
-            raise Misuse(f"Settings are wrong or missing: {faults}. Set them in the environment or in .env.") from error
+            raise Misuse(
+                Text("Settings are wrong or missing: {faults}. Set them in the environment or in .env.", faults=faults)
+            ) from error
         found._given = given
         return found
 
@@ -442,14 +379,14 @@ class TeacherSettings(Common):
     @classmethod
     def _a_secret(cls, key: SecretStr) -> SecretStr:
         if key.get_secret_value().strip().upper() in _NO_SECRETS:
-            raise ValueError("must be a secret that the transcoder knows too; write a long random one")
+            raise ValueError(msgid("must be a secret that the transcoder knows too; write a long random one"))
         return key
 
     @field_validator("public_url")
     @classmethod
     def _anybodys(cls, url: str | None) -> str | None:
         if url and urls.http(url).text and "@" in urlsplit(url).netloc:
-            raise ValueError("must have no user and no password: the platform fetches recordings by it")
+            raise ValueError(msgid("must have no user and no password: the platform fetches recordings by it"))
         return url
 
     def refuse_half_ecs(self) -> None:
@@ -457,7 +394,7 @@ class TeacherSettings(Common):
         needed = ("ecs_ssh_key", "ecs_known_hosts", "upload_url", "public_url")
         missing = [name.upper() for name in needed if not getattr(self, name)]
         if self.ecs_hosts and missing:
-            raise Misuse(f"ECS_HOSTS is set, so {', '.join(missing)} must be set too.")
+            raise Misuse(Text("ECS_HOSTS is set, so {missing} must be set too.", missing=", ".join(missing)))
 
     @property
     def queue(self) -> str:

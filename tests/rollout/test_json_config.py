@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lectern.errors import Misuse
+from lectern.old_config import strict
 from lectern.rollout.host import files as host_files
 from lectern.rollout.settings import files, json_config
-from lectern.settings import strict
 
 WANTED = {"order_warn_time_out": 86400000, "transcoding_time_out": 120000}
 JSON = st.recursive(

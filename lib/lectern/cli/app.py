@@ -13,6 +13,7 @@ from typer.core import TyperGroup
 
 from lectern import __version__
 from lectern.errors import LecternError, Misuse
+from lectern.i18n import ENGLISH, Text, translated
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "serve": ("lectern.cli.serving", "Run this host's resident process until SIGTERM."),
@@ -162,9 +163,23 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python writes once more
         if error.errno == errno.EPIPE:
             sys.exit(1)  # the reader has stopped reading, like `head`
-        sys.exit(_complain(LecternError(f"What was found could not be written: {error.strerror}."), 1))
+        sys.exit(
+            _complain(
+                LecternError(Text("What was found could not be written: {strerror}.", strerror=error.strerror)), 1
+            )
+        )
 
 
 def _complain(error: LecternError, status_code: int) -> int:
-    print(f"lectern: {error}", file=sys.stderr)
+    print(f"lectern: {translated(error.message, _language())}", file=sys.stderr)
     return status_code
+
+
+def _language() -> str:
+    """The language of this host, English if its settings cannot be read."""
+    from lectern.settings import Common  # noqa: PLC0415 (all else that is typed starts without it)
+
+    try:
+        return Common.load().lectern_lang
+    except LecternError:
+        return ENGLISH

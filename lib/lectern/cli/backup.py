@@ -8,6 +8,7 @@ from sqlalchemy.exc import ArgumentError
 
 from lectern.cli.options import Json, Role, say, settings_of
 from lectern.errors import LecternError, Misuse
+from lectern.i18n import Text
 from lectern.rollout.backup import nightly, store
 from lectern.rollout.backup.nightly import NightlyBackup
 from lectern.settings import Common
@@ -62,7 +63,9 @@ def backup(
     try:
         str(into).encode()
     except UnicodeEncodeError as error:
-        raise Misuse(f"{into}: its name is no UTF-8, and no manifest could name it. Choose another folder.") from error
+        raise Misuse(
+            Text("{into}: its name is no UTF-8, and no manifest could name it. Choose another folder.", into=into)
+        ) from error
     with nightly.alone(into):
         made = nightly.make(found, called, into)
         pruned = nightly.prune(into, called, backups.manifests(into, called), keep)
@@ -85,22 +88,28 @@ def backup(
         ],
     )
     if failure is not None:
-        raise LecternError(f"The backup is here, and no copy of it is off this host: {failure.message}") from failure
+        raise LecternError(
+            Text("The backup is here, and no copy of it is off this host: {failure}", failure=failure)
+        ) from failure
 
 
 def _wanted(role: Role | None, database: str | None, name: str | None) -> tuple[store.Store, str]:
     if (role is None) == (database is None):
-        raise Misuse("Say of what: lectern backup teacher, lectern backup streamer, or --database URL --name NAME.")
+        raise Misuse(
+            Text("Say of what: lectern backup teacher, lectern backup streamer, or --database URL --name NAME.")
+        )
     if role is not None:
         settings = settings_of(role, name)
         return store.at(settings.database_url), f"{role.value}-{settings.name}"
     assert database is not None  # exactly one of the two is given
     if not name or not name.replace("-", "").replace("_", "").isalnum():
-        raise Misuse("--database wants --name NAME, of letters, digits, - and _.")
+        raise Misuse(Text("--database wants --name NAME, of letters, digits, - and _."))
     try:
         return store.at(database), name
     except (ArgumentError, ValueError) as error:  # a password may be in it
-        raise Misuse("--database is no URL. Write sqlite:////folder/file.db or postgresql://user@host/name.") from error
+        raise Misuse(
+            Text("--database is no URL. Write sqlite:////folder/file.db or postgresql://user@host/name.")
+        ) from error
 
 
 def _lines(made: NightlyBackup, pruned: list[str]) -> list[str]:

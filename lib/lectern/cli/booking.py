@@ -15,6 +15,7 @@ from lectern.cli import readers
 from lectern.cli.options import Json, me, on_bus, read, say
 from lectern.db import account, bookings, transcodings
 from lectern.errors import LecternError, Malformed, Misuse
+from lectern.i18n import Text
 from lectern.redis.client import Bus
 from lectern.settings import Common
 from lectern.states import BOOKING_OVER, BookingState
@@ -50,13 +51,15 @@ def book(
 
 def _read(file: Path | None) -> Booking:
     if file is None:
-        raise Misuse("Missing argument: name a JSON file with one booking, or - ; lectern book --example prints one.")
+        raise Misuse(
+            Text("Missing argument: name a JSON file with one booking, or - ; lectern book --example prints one.")
+        )
     name = "standard input" if str(file) == "-" else str(file)
     text = sys.stdin.buffer.read() if str(file) == "-" else read(file)
     try:
         return parse(text, (Booking,)).model_copy(update={"by": me()})
     except Malformed as error:
-        raise Misuse(f"{name}: {error.message}") from error
+        raise Misuse(Text("{thing}: {what}", thing=name, what=error)) from error
 
 
 DEMO = Path(".demo/env")
@@ -78,7 +81,7 @@ def _example(now: float, fields: str) -> dict[str, Any]:
     try:
         own = dict(json.loads(fields.replace("CLASS_ID", class_id)))
     except (ValueError, TypeError) as error:
-        raise Misuse(f"LECTERN_EXAMPLE: {fields[:80]!r} is no JSON object.") from error
+        raise Misuse(Text("LECTERN_EXAMPLE: {given!r} is no JSON object.", given=fields[:80])) from error
     return {
         "cmd": "order",
         "class_id": class_id,
@@ -117,7 +120,13 @@ async def _asked(bus: Bus, to: str, body: str, class_id: str, answered_on: str) 
                     return answer
     except TimeoutError:
         pass
-    raise LecternError(f"{class_id}: no answer within {WAIT_S:g} s. See: lectern explain {class_id}, lectern status")
+    raise LecternError(
+        Text(
+            "{class_id}: no answer within {waited_s:g} s. See: lectern explain {class_id}, lectern status",
+            class_id=class_id,
+            waited_s=WAIT_S,
+        )
+    )
 
 
 def _answer(body: str, class_id: str) -> dict[str, Any] | None:
@@ -154,13 +163,22 @@ def cancel(class_id: str) -> None:
         raise Misuse(error.message) from error
     state = _state(class_id)
     if isinstance(state, BookingState) and state in BOOKING_OVER:
-        raise LecternError(f"{class_id}: it is {state} already, so there is nothing to cancel; nothing was sent.")
+        raise LecternError(
+            Text(
+                "{class_id}: it is {state} already, so there is nothing to cancel; nothing was sent.",
+                class_id=class_id,
+                state=state,
+            )
+        )
     settings = Common.load()
     asyncio.run(on_bus(settings, lambda bus: bus.add(settings.cancel_channel, message.to_json())))
     if state == "unknown":
         raise LecternError(
-            f"{class_id}: nobody has booked it here. The cancel was sent all the same: if its booking comes within "
-            f"ten minutes, it is cancelled. Is the class_id right?"
+            Text(
+                "{class_id}: nobody has booked it here. The cancel was sent all the same: if its booking comes within "
+                "ten minutes, it is cancelled. Is the class_id right?",
+                class_id=class_id,
+            )
         )
     print(f"{class_id}: cancel is sent; watch it with: lectern explain {class_id}")
 

@@ -17,6 +17,7 @@ from lectern.decide import change as decide
 from lectern.decide.plan_text import lines
 from lectern.decide.transcoding import Limits
 from lectern.errors import Misuse
+from lectern.i18n import Text
 from lectern.model.plan import Changes
 from lectern.settings import Common
 from lectern.wire.messages import Change
@@ -70,7 +71,9 @@ def _seconds(option: str, text: str | None) -> float | None:
     try:
         return float(text) if text.replace(".", "", 1).isdecimal() else datetime.fromisoformat(text).timestamp()
     except ValueError as error:
-        raise Misuse(f"{option}: {text!r:.60} is no time. Write it {_TIME}.") from error
+        raise Misuse(
+            Text("{option}: {text!r:.60} is no time. Write it {example}.", option=option, text=text, example=_TIME)
+        ) from error
 
 
 def _recording(file: Path | None) -> dict[str, Any]:
@@ -79,9 +82,15 @@ def _recording(file: Path | None) -> dict[str, Any]:
     try:
         fields = json.loads(read(file))
     except ValueError as error:
-        raise Misuse(f"{file}: it is not JSON: {error}") from error
+        raise Misuse(Text("{file}: it is not JSON: {error}", file=file, error=error)) from error
     if not isinstance(fields, dict) or not fields or fields.keys() - set(RECORDING):
-        raise Misuse(f"{file}: a JSON object with some of {', '.join(RECORDING)} is needed, and nothing else.")
+        raise Misuse(
+            Text(
+                "{file}: a JSON object with some of {names} is needed, and nothing else.",
+                file=file,
+                names=", ".join(RECORDING),
+            )
+        )
     return fields
 
 

@@ -21,6 +21,7 @@ from lectern.cli.options import Json, Role, on_bus, painted, say, settings_of
 from lectern.db import airings, cache, incidents, schema, transcodings
 from lectern.db.engine import looking, open_database, open_to_look
 from lectern.errors import OSS_REFUSES, LecternError, Misuse, TryAgain
+from lectern.i18n import Text
 from lectern.media import push_target
 from lectern.model.tables import teacher
 from lectern.playout import client as playout
@@ -302,7 +303,11 @@ def roles(role: Role | None, command: str = "doctor") -> list[Role]:
         return [Role(place.settings.role) for place in readers.here()]
     except Misuse as error:
         raise Misuse(
-            f"{error.message} Say what this host is: lectern {command} teacher, or lectern {command} streamer"
+            Text(
+                "{error} Say what this host is: lectern {command} teacher, or lectern {command} streamer",
+                error=error,
+                command=command,
+            )
         ) from error
 
 

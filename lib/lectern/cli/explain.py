@@ -50,7 +50,12 @@ def explain(thing: Annotated[str, typer.Argument(help="A class_id, or a record_i
     known = decide_account.account(found, now)
     following = list(known.following) + ([trouble] if trouble else [])
     if not found.events and not known.header and not known.following:
-        raise Misuse(f"{thing}: nothing is known of it here. Is it the class_id or record_id, and the right host?")
+        raise Misuse(
+            Text(
+                "{thing}: nothing is known of it here. Is it the class_id or record_id, and the right host?",
+                thing=thing,
+            )
+        )
     fields = decide_account.fields(found, known, following)
     language = here[0].settings.lectern_lang
     told = [] if as_json else lines(thing, known, following, language)

@@ -90,7 +90,7 @@ def read(file: Path) -> str:
         return file.read_text(encoding="utf-8")
     except (OSError, UnicodeError) as error:
         why = error.strerror if isinstance(error, OSError) else str(error)
-        raise Misuse(f"{file}: {why}") from error
+        raise Misuse(Text("{thing}: {what}", thing=file, what=why)) from error
 
 
 def say(as_json: bool, fields: dict[str, Any], lines: list[str]) -> None:

@@ -11,6 +11,7 @@ import typer
 from lectern import formatting
 from lectern.cli.options import Json, say
 from lectern.errors import LecternError
+from lectern.i18n import Text
 from lectern.playout import client, worker_process
 
 UPGRADE_S = 60.0
@@ -68,7 +69,9 @@ def _asked(path: Path, do: str) -> dict[str, Any]:
     try:
         return asyncio.run(client.asked(path, do, timeout_s=UPGRADE_S))
     except client.PlayoutUnreachable as error:
-        raise LecternError(f"{error}. Does it run, with the same --dir? Start it: lectern playout") from error
+        raise LecternError(
+            Text("{error}. Does it run, with the same --dir? Start it: lectern playout", error=error)
+        ) from error
     except client.RequestRefused as error:
         raise LecternError(str(error)) from error
 
@@ -78,13 +81,13 @@ def _upgraded(path: Path) -> dict[str, Any]:
     try:
         asyncio.run(client.asked(path, "upgrade", timeout_s=UPGRADE_S))
     except client.RequestRefused as error:
-        raise LecternError(f"Not upgraded: {error}") from error
+        raise LecternError(Text("Not upgraded: {error}", error=error)) from error
     except client.PlayoutUnreachable:
         pass  # the old worker ended, as it should
     after = _asked(path, "status")
     if after["pid"] == before["pid"]:
         raise LecternError(
-            "Not upgraded: the old worker answers still. Its log says why: journalctl -u lectern-playout"
+            Text("Not upgraded: the old worker answers still. Its log says why: journalctl -u lectern-playout")
         )
     return after
 

@@ -13,6 +13,7 @@ from lectern.cli.options import on_bus
 from lectern.db.engine import looking, open_to_look
 from lectern.decide import account
 from lectern.errors import LecternError, Misuse
+from lectern.i18n import Text
 from lectern.model.views import EventView, Sending, StreamerStatus
 from lectern.playout import client as playout
 from lectern.redis import connection
@@ -58,7 +59,7 @@ def here() -> list[Place[Any]]:
         except Misuse as error:
             missing.append(error.message)
     if not found:
-        raise Misuse(f"No database is here. {' '.join(missing)}")
+        raise Misuse(Text("No database is here. {missing}", missing=" ".join(missing)))
     return found
 
 
@@ -81,7 +82,13 @@ def asked(settings: Common, work: Any) -> Any:  # noqa: ANN401 (a call of the bu
                 return await on_bus(settings, work)
         except TimeoutError as error:
             typed = connection.command(settings.redis_url.get_secret_value(), "ping")
-            raise LecternError(f"Redis does not answer: nothing came within {LOOK_S:g} s. Is it up? {typed}") from error
+            raise LecternError(
+                Text(
+                    "Redis does not answer: nothing came within {waited_s:g} s. Is it up? {typed}",
+                    waited_s=LOOK_S,
+                    typed=typed,
+                )
+            ) from error
 
     return asyncio.run(ask())
 

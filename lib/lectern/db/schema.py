@@ -16,6 +16,7 @@ from sqlalchemy.exc import DBAPIError
 
 from lectern.db.engine import BUSY_TIMEOUT_S, close_to_others, file_of, open_to_read, transaction
 from lectern.errors import CallAPerson, LecternError, Misuse, TryAgain
+from lectern.i18n import Text
 from lectern.migrations.steps import shape
 from lectern.model.tables.shared import Role as Role  # noqa: PLC0414 (asked for here, too)
 from lectern.model.tables.streamer import StreamerTable
@@ -68,7 +69,7 @@ def check(engine: Engine, role: Role) -> None:
         file = file_of(engine)
         if file is not None:
             if not file.exists():
-                raise Misuse("there is no such database. Make it with `lectern init`, or set the database URL.")
+                raise Misuse(Text("there is no such database. Make it with `lectern init`, or set the database URL."))
             _refuse_damage(engine)
         with _reading(engine) as connection:
             behind = _is_behind(connection, role, _script(role))
@@ -77,8 +78,13 @@ def check(engine: Engine, role: Role) -> None:
     if behind:
         changes = plan(engine, role)
         raise Misuse(
-            f"{_name(engine)}: the database is behind this program by {len(changes)} changes "
-            f"({'; '.join(changes[:3])}{'; ...' if len(changes) > 3 else ''}). Run `lectern init`."
+            Text.many(
+                "{database}: the database is behind this program by {n:,} change ({changes}). Run `lectern init`.",
+                "{database}: the database is behind this program by {n:,} changes ({changes}). Run `lectern init`.",
+                n=len(changes),
+                database=_name(engine),
+                changes="; ".join([*changes[:3], *(["..."] if changes[3:] else [])]),
+            )
         )
 
 
@@ -108,17 +114,26 @@ def _is_behind(connection: Connection, role: Role, script: ScriptDirectory) -> b
     unknown = set(current) - known
     if len(current) > 1 or any(not revision_id.startswith(f"{role}_") for revision_id in unknown):
         raise CallAPerson(
-            f"its revision {', '.join(sorted(current))} is none of the {role}'s: it is another role's database. "
-            f"Nothing was changed. Set the right database URL."
+            Text(
+                "its revision {revision} is none of the {role}'s: it is another role's database. Nothing was changed. "
+                "Set the right database URL.",
+                revision=", ".join(sorted(current)),
+                role=role,
+            )
         )
     if not unknown:
         return list(current) != heads
     obstacles = _obstacles(connection, known, _TABLES[role])
     if obstacles := [*obstacles, *(f"there is no {missing}" for missing in _missing(connection, role))]:
         raise CallAPerson(
-            f"a newer release wrote it (revision {current[0]}; this program knows revisions up to {heads[0]}), and "
-            f"{'; '.join(obstacles)}. Nothing was changed. Install the newer release, or restore the backup that was "
-            f"made before it."
+            Text(
+                "a newer release wrote it (revision {revision}; this program knows revisions up to {known}), and "
+                "{obstacles}. Nothing was changed. Install the newer release, or restore the backup that was made "
+                "before it.",
+                revision=current[0],
+                known=heads[0],
+                obstacles="; ".join(obstacles),
+            )
         )
     return False
 
@@ -151,8 +166,11 @@ def _needed(connection: Connection, table: str) -> set[str]:
 def _refuse_missing(connection: Connection, role: Role) -> None:
     if missing := _missing(connection, role):
         raise CallAPerson(
-            f"all was there once, but there is no {', no '.join(missing)}: somebody took it away. Restore the backup; "
-            f"or, to have it made anew, type `drop table alembic_version;` into the database and run `lectern init`."
+            Text(
+                "all was there once, but there is no {missing}: somebody took it away. Restore the backup; or, to have "
+                "it made anew, type `drop table alembic_version;` into the database and run `lectern init`.",
+                missing=", no ".join(missing),
+            )
         )
 
 
@@ -183,7 +201,7 @@ def _refuse_damage(engine: Engine) -> None:
     file = file_of(engine)
     assert file is not None
     if file.is_dir():
-        raise Misuse("it is a folder; the database URL must name a file.")
+        raise Misuse(Text("it is a folder; the database URL must name a file."))
     with closing(open_or_empty(file)) as connection:
         verdict = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
     if verdict != "ok":
@@ -237,7 +255,11 @@ def in_words(engine: Engine) -> Iterator[None]:
             raise _not_theirs(engine, str(cause).partition("\n")[0]) from error
         if getattr(cause, "sqlstate", None) == _LATE:
             raise TryAgain(
-                f"{_name(engine)}: others write to it ({cause}). Nothing was changed. Run this again."
+                Text(
+                    "{database}: others write to it ({cause}). Nothing was changed. Run this again.",
+                    database=_name(engine),
+                    cause=cause,
+                )
             ) from error
         raise _translated(_name(engine), str(cause)) from error
 

@@ -8,6 +8,7 @@ from itertools import combinations
 from types import MappingProxyType
 
 from lectern.errors import Misuse
+from lectern.i18n import Text
 from lectern.redis.client import Bus
 from lectern.settings import Settings, StreamerSettings
 from lectern.states import Resolution
@@ -55,21 +56,40 @@ class Pattern:
         """Parse *text*; raises Misuse if it is no pattern, or if names could match it in two ways."""
         made = cls(text, tuple(_FIELD.split(text)))
         if not text or not text.isprintable() or len(text) > 250:
-            raise Misuse(f"{text!r:.80} is no pattern of keys. Write 1 to 250 characters, no line breaks among them.")
+            raise Misuse(
+                Text(
+                    "{text!r:.80} is no pattern of keys. Write 1 to 250 characters, no line breaks among them.",
+                    text=text,
+                )
+            )
         if any(brace in literal for literal in made.parts[::2] for brace in "{}"):
-            raise Misuse(f"{text}: a brace belongs to no field. Write fields as {{record_id}}, in lower case.")
+            raise Misuse(
+                Text("{text}: a brace belongs to no field. Write fields as {{record_id}}, in lower case.", text=text)
+            )
         if "*" in text and not made.fields:
             raise Misuse(
-                f"{text}: a * is no wildcard here, so this fits one key at most. "
-                f"Write a field for what differs from key to key, for example waiting:{{class_id}}."
+                Text(
+                    "{text}: a * is no wildcard here, so this fits one key at most. Write a field for what differs "
+                    "from key to key, for example waiting:{{class_id}}.",
+                    text=text,
+                )
             )
         doubled = {name for name in made.fields if made.fields.count(name) > 1}
         if doubled or len(made.fields) > MAX_FIELDS:
-            raise Misuse(f"{text}: each field may be named once, and at most {MAX_FIELDS} of them. Write it anew.")
+            raise Misuse(
+                Text(
+                    "{text}: each field may be named once, and at most {most} of them. Write it anew.",
+                    text=text,
+                    most=MAX_FIELDS,
+                )
+            )
         if _meet(made.steps, made.steps, apart=True):
             raise Misuse(
-                f"{text}: a name could be taken apart in two ways. "
-                f"Put a character between its fields that neither of them may hold, for example | or /."
+                Text(
+                    "{text}: a name could be taken apart in two ways. Put a character between its fields that neither "
+                    "of them may hold, for example | or /.",
+                    text=text,
+                )
             )
         return made
 
@@ -179,11 +199,20 @@ class Rule:
         made = cls(Pattern.parse(old), Pattern.parse(new))
         if set(made.old.fields) != set(made.new.fields):
             raise Misuse(
-                f"{made}: the fields of the two differ ({', '.join(made.old.fields) or 'none'} and "
-                f"{', '.join(made.new.fields) or 'none'}). Name the same fields on both sides, each once."
+                Text(
+                    "{made}: the fields of the two differ ({old} and {new}). Name the same fields on both sides, each "
+                    "once.",
+                    made=made,
+                    old=", ".join(made.old.fields) or "none",
+                    new=", ".join(made.new.fields) or "none",
+                )
             )
         if made.old.meets(made.new):
-            raise Misuse(f"{made}: a renamed key could be renamed again. Let the two differ in a fixed character.")
+            raise Misuse(
+                Text(
+                    "{made}: a renamed key could be renamed again. Let the two differ in a fixed character.", made=made
+                )
+            )
         return made
 
     @property
@@ -210,7 +239,12 @@ def rules_in(lines: Sequence[str], *, back: bool = False) -> list[Rule]:
         if line and not line.startswith("#"):
             old, arrow, new = (part.strip() for part in line.partition("=>"))
             if not arrow:
-                raise Misuse(f"{line!r:.80} is no rule. Write OLD=>NEW, for example 'a:{{class_id}}=>b:{{class_id}}'.")
+                raise Misuse(
+                    Text(
+                        "{line!r:.80} is no rule. Write OLD=>NEW, for example 'a:{{class_id}}=>b:{{class_id}}'.",
+                        line=line,
+                    )
+                )
             rules.append(Rule.parse(old, new))
     check(rules)
     return [rule.inverse for rule in rules] if back else rules
@@ -219,14 +253,20 @@ def rules_in(lines: Sequence[str], *, back: bool = False) -> list[Rule]:
 def check(rules: Sequence[Rule]) -> None:
     """Raise Misuse unless each name fits one rule at most, as an old or as a new name."""
     if not rules:
-        raise Misuse("No rule is given. Write OLD=>NEW, for example 'w:{record_id}=>{record_id}'.")
+        raise Misuse(Text("No rule is given. Write OLD=>NEW, for example 'w:{{record_id}}=>{{record_id}}'."))
     for one, other in combinations(rules, 2):
         for left in (one.old, one.new):
             for right in (other.old, other.new):
                 if left.meets(right):
                     raise Misuse(
-                        f"{one} and {other}: a name could fit both {left.text} and {right.text}, and be renamed twice. "
-                        f"Let them differ in a fixed character, or run them one after the other."
+                        Text(
+                            "{one} and {other}: a name could fit both {first} and {second}, and be renamed twice. Let "
+                            "them differ in a fixed character, or run them one after the other.",
+                            one=one,
+                            other=other,
+                            first=left.text,
+                            second=right.text,
+                        )
                     )
 
 

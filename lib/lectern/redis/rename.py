@@ -17,6 +17,7 @@ from redis.exceptions import TimeoutError as Silent
 from redis.retry import Retry
 
 from lectern.errors import CallAPerson, Misuse, TryAgain
+from lectern.i18n import Text
 from lectern.redis import connection
 from lectern.redis.key_patterns import KINDS, NAME, Rule, check, rules_in
 
@@ -54,7 +55,13 @@ class RenameJournal:
             try:
                 file = path.open("a+b")
             except OSError as error:
-                raise Misuse(f"{path}: the journal cannot be written: {error.strerror}. Name another file.") from error
+                raise Misuse(
+                    Text(
+                        "{path}: the journal cannot be written: {strerror}. Name another file.",
+                        path=path,
+                        strerror=error.strerror,
+                    )
+                ) from error
             with file:
                 size = file.seek(0, os.SEEK_END)
                 file.seek(max(size - 1, 0))
@@ -289,8 +296,11 @@ def next_count(count: int, took_s: float) -> int:
 def _refuse_cluster(client: redis.Redis) -> None:
     if client.info("cluster").get("cluster_enabled"):
         raise Misuse(
-            "This is a Redis Cluster: a key's new name can belong to another node, and no rename goes there. "
-            "Nothing was changed. Copy the keys with a tool for clusters, or name a Redis that is none in REDIS_URL."
+            Text(
+                "This is a Redis Cluster: a key's new name can belong to another node, and no rename goes there. "
+                "Nothing was changed. Copy the keys with a tool for clusters, or name a Redis that is none in "
+                "REDIS_URL."
+            )
         )
 
 
@@ -300,13 +310,29 @@ def in_words(progress: Callable[[], str]) -> Iterator[None]:
     try:
         yield
     except AuthenticationError as error:
-        raise Misuse(f"Redis refuses the login: {error}. Correct the user and password in REDIS_URL.") from error
+        raise Misuse(
+            Text("Redis refuses the login: {error}. Correct the user and password in REDIS_URL.", error=error)
+        ) from error
     except (Unreachable, Silent) as error:
-        raise TryAgain(f"Redis does not answer: {error}. {progress()}") from error
+        raise TryAgain(Text("Redis does not answer: {error}. {progress}", error=error, progress=progress())) from error
     except RedisError as error:
-        raise CallAPerson(f"Redis refused: {error}. {_advice(str(error))} {progress()}") from error
+        raise CallAPerson(
+            Text(
+                "Redis refused: {error}. {advice} {progress}",
+                error=error,
+                advice=_advice(str(error)),
+                progress=progress(),
+            )
+        ) from error
     except OSError as error:
-        raise CallAPerson(f"{error.filename or 'the journal'}: {error.strerror}. {progress()}") from error
+        raise CallAPerson(
+            Text(
+                "{file}: {strerror}. {progress}",
+                file=error.filename or "the journal",
+                strerror=error.strerror,
+                progress=progress(),
+            )
+        ) from error
 
 
 def _advice(said: str) -> str:

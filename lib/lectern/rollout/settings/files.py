@@ -7,12 +7,13 @@ from types import ModuleType
 from typing import Any
 
 from lectern.errors import Misuse
+from lectern.old_config import old_times
 from lectern.rollout.backup.host import FilesBefore
 from lectern.rollout.host import files
 from lectern.rollout.result import TextDifference
 from lectern.rollout.settings import env_file, json_config
 from lectern.rollout.spec import Spec
-from lectern.settings import Settings, StreamerSettings, TeacherSettings, old_times
+from lectern.settings import Settings, StreamerSettings, TeacherSettings
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from lectern.errors import Misuse
-from lectern.settings import PRODUCT, strict
+from lectern.old_config import PRODUCT, strict
 
 Value = int | str
 _PROBE = "a value that no config has"
