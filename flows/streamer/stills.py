@@ -18,7 +18,7 @@ from lectern.errors import LecternError, TryAgain
 from lectern.i18n import Text
 from lectern.media import still
 
-AT_ONCE = 8
+AT_ONCE = 4
 """Number of stills that one child decodes."""
 
 EACH_S = 1.0

@@ -21,7 +21,7 @@ from lectern.db import as_run, viewers
 from lectern.db.engine import transaction
 from lectern.model.facts import AsRun, Usage
 from lectern.model.tables.teacher import journal, orders
-from lectern.model.views import Gap, OpenAlarm, Sending, StreamerStatus
+from lectern.model.views import Gap, Network, OpenAlarm, Sending, StreamerStatus
 from lectern.settings import TeacherSettings
 from tests import laid
 from tests.browser.test_page import PHONE, WIDER
@@ -33,6 +33,7 @@ from town.ports import HOST, free_port
 pytestmark = pytest.mark.night
 STREAMERS, CLASSES = 3, 40
 AXE = "4.14.1"
+NETWORK = Network(600_000, 4_000_000, 12_500_000)
 SCREEN = {"width": 1280, "height": 800}
 
 
@@ -85,7 +86,15 @@ class Screen:
         now = time.time()
         self.bus.said = {
             name: StreamerStatus(
-                now, sent, {}, [alarm], 1, len(sent), used=Usage(9 * 10**11, 12), bound=Usage(10**12, 12)
+                now,
+                sent,
+                {},
+                [alarm],
+                1,
+                len(sent),
+                used=Usage(9 * 10**11, 12),
+                bound=Usage(10**12, 12),
+                network=NETWORK,
             )
             for name, sent in self.sendings.items()
         }

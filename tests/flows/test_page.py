@@ -6,6 +6,7 @@ import re
 import threading
 import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, cast
@@ -24,10 +25,12 @@ from lectern import health
 from lectern.db import as_run, events, viewers
 from lectern.db.engine import transaction
 from lectern.decide.dashboard import NEEDED
+from lectern.decide.forecast import NEVER
 from lectern.errors import CODES
+from lectern.i18n import Text
 from lectern.model.facts import AsRun, Event, Usage
 from lectern.model.tables.teacher import journal, orders, streamers, videos
-from lectern.model.views import Booked, Check, EventView, Gap, OpenAlarm, Sending, StreamerStatus
+from lectern.model.views import Booked, Check, EventView, Gap, Network, OpenAlarm, Sending, StreamerStatus
 from lectern.page import runbook, strip, view
 from lectern.redis.client import Bus
 from lectern.settings import TeacherSettings
@@ -647,6 +650,43 @@ async def test_the_cache_of_a_streamer_is_shown_against_its_limits(client: Clien
     meters = re.findall(r'<meter max="([\d.]+)" high="[\d.]+" value="([\d.]+)">', page)
     assert [float(value) / float(most) for most, value in meters] == [0.4, 0.9, 1.0]
     assert "12 / 12" in page
+
+
+async def test_what_the_network_is_used_for_is_shown_against_its_bound(client: Client, teacher: TeacherHost) -> None:
+    """What pushes need and downloads may take; without a bound there is no bar."""
+    words = Text("{n:,} downloads", n=2)
+    used = StreamerStatus(NOON, {}, {}, [], bandwidth=words, network=Network(2e6, 6e6, 10e6))
+    cast("Words", teacher.bus).said = {"s1": used, "s2": replace(used, bandwidth="", network=Network(1e6, None))}
+    await let_in(client, teacher)
+    page = (await client.get("/")).text.partition("<h2>streamers</h2>")[2]
+    first, second = re.findall(r'<td data-what="network">(.*?)</td>', page)
+    assert re.findall(r'max="([\d.]+)" high="[\d.]+" value="([\d.]+)"', first) == [("10000000.0", "8000000.0")]
+    assert "pushes need 2.0 MB of 10.0 MB a second; 2 downloads" in first
+    assert second == "pushes need 1.0 MB a second"
+
+
+async def test_it_is_shown_when_the_recording_of_a_class_will_be_there_and_red_if_that_is_too_late(
+    client: Client, teacher: TeacherHost
+) -> None:
+    now = time.time()
+    names = ["c-there", "c-time", "c-late", "c-never", "c-unknown"]
+    book(teacher, *(order(one, "placed", now + 600 + at) for at, one in enumerate(names) if at))
+    book(teacher, order(names[0], "ready", now + 600))
+    ready_by = {"c-time": now + 60, "c-late": now + 900, "c-never": NEVER}
+    cast("Words", teacher.bus).said = {"streamer1": StreamerStatus(now, {}, {}, [], ready_by=ready_by)}
+    await let_in(client, teacher)
+    page = (await client.get("/")).text.partition("<h2>soon</h2>")[2].partition("</section>")[0]
+    rows = re.findall(r"<tr(.*?)>.*?/class/(c-[a-z]+).*?<td>streamer1</td><td>(.*?)</td>(.*?)</tr>", page)
+    at = {name: written.when(when, now) for name, when in ready_by.items()}
+    assert [(name, bool(red), shown) for red, name, shown, _ in rows] == [
+        ("c-there", False, "it is there"),
+        ("c-time", False, at["c-time"]),
+        ("c-late", True, at["c-late"]),
+        ("c-never", True, ""),
+        ("c-unknown", False, "not known"),
+    ]
+    assert "after its start" in rows[2][3]
+    assert "will not be there" in rows[3][3]
 
 
 async def test_the_strip_has_a_block_for_each_class_around_now_and_its_holes(

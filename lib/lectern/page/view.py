@@ -22,6 +22,7 @@ from lectern.decide import account as decide_account
 from lectern.decide import timeline
 from lectern.decide.account import Account, Standing
 from lectern.decide.dashboard import MISSED, NEEDED
+from lectern.decide.forecast import NEVER, will_be_there
 from lectern.errors import CODES, LecternError, alarm_in
 from lectern.i18n import Text, joined, translated, translator
 from lectern.model.tables.teacher import ViewerRow, journal
@@ -55,8 +56,9 @@ class PageLine:
     one: Booked
     standing: Standing
     sentence: str
-    is_red: bool = False  # its last check says that it is not ready
+    is_red: bool = False  # its last check says that it is not ready, or its recording will be late
     heading: int | None = None  # the code whose part of the RUNBOOK is about a class that is not on air
+    ready_by: float | None = None  # when its recording will be there, if it is not yet (epoch seconds)
 
 
 @dataclass(frozen=True)
@@ -230,8 +232,11 @@ def _line(known: ClassView, standing: Standing, now: float) -> PageLine:
     reds = known.check.reds if known.check and is_to_come else ""
     if reds:
         said = joined((said, Text("It is not ready for its start: {reds}", reds=reds)))
+    late = known.ready_by if known.ready_by is not None and known.ready_by > booked.start_time else None
+    if late is not None:
+        said = joined((said, will_be_there(booked.stem, late, booked.start_time, now)))
     heading = decide_account.why_not(known)[1].number if standing is Standing.NOT_ON_AIR else booked.code
-    return PageLine(booked, standing, said, bool(reds), heading)
+    return PageLine(booked, standing, said, bool(reds) or late is not None, heading, known.ready_by)
 
 
 def _waiting(found: ClassView, now: float) -> Waiting:
@@ -316,7 +321,8 @@ def fields_of(day: Day) -> dict[str, Any]:
     """The variables of the day's template."""
     yesterday, tomorrow = begin_of_day(day.begins - 0.5 * DAY_S), begin_of_day(day.begins + 1.5 * DAY_S)
     needed = {name: max(one.ahead.get(NEEDED) or [0.0]) for name, one in day.words.items()}
-    return {"day": day, "yesterday": yesterday, "tomorrow": tomorrow, "Standing": Standing, "needed": needed}
+    days = {"day": day, "yesterday": yesterday, "tomorrow": tomorrow}
+    return days | {"Standing": Standing, "NEVER": NEVER, "needed": needed}
 
 
 # The timetable as a calendar (RFC 5545), which phones and office programs subscribe to.
