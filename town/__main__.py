@@ -179,7 +179,8 @@ In another terminal, in this folder:
   . {os.path.relpath(file)}; PATH="$PWD/.venv/bin:$PATH"
   lectern status                 what is on air, what comes next, what waits
   lectern explain c-now          the class that is on air
-  lectern preview c-now          what to play or open to see it
+  lectern preview c-now          its page and its picture, and the URL that it is pushed to
+  ffplay {os.path.relpath(root)}/received/c-now.1.flv    what the receiver, which plays nothing back, has of it
   lectern explain c-both-fail    a class that was refused: why, and what the platform should do
   lectern explain c-cut          a class that was cut, and went on at the clock's position
   lectern doctor                 what the host needs, a line each
