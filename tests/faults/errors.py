@@ -35,7 +35,7 @@ STEPS: Mapping[str, str] = {
     # both roles: the intake
     "messages of channels are kept": "flows.resident.consumer:Consumer._keep_once",
     "streams are read": "lectern.redis.streams:Streams.next",
-    "messages of streams are kept": "flows.resident.consumer:Consumer._take",
+    "messages of streams are acknowledged": "lectern.redis.streams:Streams.acknowledge",
     "messages are claimed": "lectern.db.inbox:claim",
     "a run begins": "flows.resident.prefect.runs:ResidentRuns.start",
     "a message is read": "lectern.wire.parser:parse",
