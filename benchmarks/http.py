@@ -51,7 +51,7 @@ def measure(stand: Stand) -> Iterator[Figure]:
 
 
 def _at_rates(stand: Stand, name: str, url: str, token: str, records: Sequence[int]) -> dict[int, list[float]]:
-    headers = {"Authorization": f"Bearer {token}"}
+    headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
     found: dict[int, list[float]] = {}
     with httpx.Client(base_url=url, headers=headers, timeout=60, trust_env=False) as client:
 
