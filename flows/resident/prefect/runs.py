@@ -161,7 +161,9 @@ class ResidentRuns:
             await asyncio.wait({active.task})
         finally:
             del self._active[run.id]
-        active.verdict = active.verdict or _cancelled_before(active.task)
+        ended = active.task.result() if not active.task.cancelled() and active.task.exception() is None else None
+        if ended is not None and ended.is_cancelling():  # before the engine began it, which leaves it so
+            active.verdict = active.verdict or "cancelled"
         if active.verdict is not None:
             log.info("%s: %s", run.name, active.verdict)
             again = to_go_on(STOPPED)
@@ -250,12 +252,6 @@ class ResidentRuns:
         left = set(self._tasks.values()) | {active.task for active in self._active.values()}
         if left:
             await asyncio.wait(left, timeout=rest_s)
-
-
-def _cancelled_before(engine: "asyncio.Task[State[Any] | None]") -> str | None:
-    """The verdict for a run that was cancelled before the engine began it: the engine leaves it in state Cancelling."""
-    found = engine.result() if not engine.cancelled() and engine.exception() is None else None
-    return "cancelled" if found is not None and found.is_cancelling() else None
 
 
 async def _unreadable(client: PrefectClient, run: FlowRun, error: Exception) -> State[Any]:

@@ -95,14 +95,11 @@ def transcoding_s(connection: Connection, span: Span) -> dict[str, float]:
     ended = videos.c.updated_at
     made = (videos.c.status == RenditionState.SUCCESS) & (ended >= span.since) & (ended < span.until)
     began = func.coalesce(videos.c.begun_at, videos.c.requested_at, ended)
-    first = _first_institution().scalar_subquery()
+    same = (orders.c.record_id == videos.c.record_id) & (orders.c.resolution == videos.c.resolution)
+    of_first = select(orders.c.institution_id).where(same).order_by(orders.c.received_at).limit(1)
+    first = of_first.correlate(videos).scalar_subquery()
     sums: dict[str, float] = {}
     for of, seconds in connection.execute(select(first, ended - began).where(made)):
         if span.institution is None or span.institution == of:
             sums[of or ""] = sums.get(of or "", 0.0) + max(0.0, float(seconds))
     return sums
-
-
-def _first_institution() -> Select[Any]:
-    first_booked = (orders.c.record_id == videos.c.record_id) & (orders.c.resolution == videos.c.resolution)
-    return select(orders.c.institution_id).where(first_booked).order_by(orders.c.received_at).limit(1).correlate(videos)

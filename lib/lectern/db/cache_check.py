@@ -85,8 +85,10 @@ def differences(entries: Iterable[FoundFile], rows: Mapping[str, Cached]) -> lis
         row = rows.get(file.stem) if file.stem else None
         if file.kind == "rendition" and file.stem is not None:
             there.add(file.stem)
-        difference = _of_part(file, row) if file.kind == "part" else _of_file(file, row)
-        if difference is not None:
+        if file.kind == "part":
+            is_resumed = row is not None and row.state is FileState.DOWNLOADING
+            odd += [] if is_resumed else [CacheDifference(Odd.LEFT, None, file.path)]
+        elif (difference := _of_file(file, row)) is not None:
             odd.append(difference)
     for stem, row in sorted(rows.items()):
         if stem not in there:
@@ -95,12 +97,6 @@ def differences(entries: Iterable[FoundFile], rows: Mapping[str, Cached]) -> lis
             elif row.state is FileState.EVICTING:
                 odd.append(CacheDifference(Odd.EVICTED, row))
     return odd
-
-
-def _of_part(file: FoundFile, row: Cached | None) -> CacheDifference | None:
-    if row is not None and row.state is FileState.DOWNLOADING:
-        return None  # it is resumed
-    return CacheDifference(Odd.LEFT, None, file.path)
 
 
 def _of_file(file: FoundFile, row: Cached | None) -> CacheDifference | None:

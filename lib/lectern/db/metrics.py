@@ -38,7 +38,9 @@ def exposition(
     at = time.time() if now is None else now
     what = "How old the newest proved backup is, on this host and off it; +Inf if there is none."
     backups = _gauges("lectern_backup_age_seconds", what, "where", backup_ages_s or {})
-    return _text([_info(role, name), *_of(role, connection, at, bound), backups]) + generate_latest(SEEN)
+    info = InfoMetricFamily("lectern", "Which version serves which role.")
+    info.add_metric([], {"version": __version__, "role": role, "name": name})
+    return _text([info, *_of(role, connection, at, bound), backups]) + generate_latest(SEEN)
 
 
 def of_process(
@@ -71,12 +73,6 @@ def _text(metrics: list[Metric]) -> bytes:
     rows = CollectorRegistry()
     rows.register(_Read(metrics))
     return generate_latest(rows)
-
-
-def _info(role: Role, name: str) -> Metric:
-    metric = InfoMetricFamily("lectern", "Which version serves which role.")
-    metric.add_metric([], {"version": __version__, "role": role, "name": name})
-    return metric
 
 
 def _of(role: Role, connection: Connection, now: float, bound: Usage) -> Iterator[Metric]:

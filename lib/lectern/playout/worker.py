@@ -265,11 +265,7 @@ def main(terms: Terms) -> None:
     """Run a worker until its holder ends."""
     kernel.die_with(terms.holder)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # typed at a terminal it reaches the holder, too, which ends all
-    asyncio.run(_run(terms))
-
-
-async def _run(terms: Terms) -> None:
-    await Worker(terms).run()
+    asyncio.run(Worker(terms).run())
 
 
 def _set_aside(path: Path, why: BadRequest) -> None:

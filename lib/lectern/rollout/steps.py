@@ -104,14 +104,12 @@ class StepWork:
 
     def alter(self, answer: StepAnswer) -> bool:
         """Add the note's column to the old table, and prove it by the note's select."""
+        with store.of(self.wanted).reading() as connection:
+            table = shape(connection, "task_list")
+        is_due = table is not None and bool(table.lacks(["institution_id"]))
         if self.check:
-            with store.of(self.wanted).reading() as connection:
-                table = shape(connection, "task_list")
-            is_due = table is not None and bool(table.lacks(["institution_id"]))
             return is_due and self._told(answer, [COLUMN])
         with store.opened(store.of(self.wanted)) as engine, schema.in_words(engine), transaction(engine) as connection:
-            table = shape(connection, "task_list")
-            is_due = table is not None and bool(table.lacks(["institution_id"]))
             if is_due:
                 connection.exec_driver_sql(COLUMN)
             if table is not None:

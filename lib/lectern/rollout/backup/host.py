@@ -312,7 +312,7 @@ def restore(wanted: Spec, copied: Backup) -> list[str]:
     file = copied.file_in(folder / SILENT)
     sentences: list[str] = []
     if database.exists():
-        if file is not None and database.is_copy(file):
+        if file is not None and sha256(file) == sha256(database.file):
             return [f"{database.shown}: it is the copy already."]
         target = files.free(folder / "rows-since.json")
         number = _keep(database.rows_since(file), target)

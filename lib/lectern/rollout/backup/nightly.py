@@ -222,7 +222,9 @@ def copy_away(folder: Path, target: CopyTarget) -> None:
     there = f"{target.folder}/{folder.name}"
     here = re.sub(r'(["\\])', r"\\\1", str(folder))  # quoted: else a blank would end it, and `[` be a pattern
     _sftp(target, f"-mkdir {target.folder}", f'put -pR "{here}" {there}.part')
-    come = _sizes(_sftp(target, f"ls -ln {there}.part"))
+    listed = _sftp(target, f"ls -ln {there}.part").splitlines()
+    words = [line.split() for line in listed if not line.startswith("sftp>")]
+    come = {of[-1].rpartition("/")[2]: int(of[4]) for of in words if len(of) >= 9 and of[0][0] == "-"}
     sent = {path.name: path.stat().st_size for path in folder.iterdir()}
     if come != sent:
         raise CallAPerson(f"{target}: of {folder.name} {come} has come, and {sent} was sent. Is its disk full?")
@@ -249,11 +251,6 @@ def _named(name: str, target: CopyTarget, more: str = "") -> list[str]:
     listed = _sftp(target, f"ls -1 {target.folder}").splitlines()
     named = re.compile(rf"{re.escape(name)}-\d{{8}}T\d{{6}}Z{more}")
     return sorted({last for last in (line.strip().rpartition("/")[2] for line in listed) if named.fullmatch(last)})
-
-
-def _sizes(listed: str) -> dict[str, int]:
-    lines = [line.split() for line in listed.splitlines() if not line.startswith("sftp>")]
-    return {words[-1].rpartition("/")[2]: int(words[4]) for words in lines if len(words) >= 9 and words[0][0] == "-"}
 
 
 def _sftp(target: CopyTarget, *commands: str) -> str:

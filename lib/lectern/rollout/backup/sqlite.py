@@ -123,10 +123,6 @@ class SqliteFile:
         finally:
             scratch.clear()
 
-    def is_copy(self, copied: Path) -> bool:
-        """Whether the database equals *copied* to the byte."""
-        return self.exists() and sha256(copied) == sha256(self.file)
-
     def rows_since(self, copied: Path | None) -> Iterator[tuple[str, Row]]:
         """Each row, with its table, that the copy lacks or has with other values: what a restore would lose."""
         with _in_words(self.file), closing(open_to_read(self.file)) as connection:

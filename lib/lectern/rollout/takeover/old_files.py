@@ -139,15 +139,12 @@ def _device(path: Path) -> int:
     return there.stat().st_dev
 
 
-def _kind(entry: os.DirEntry[str]) -> Kind:
-    if not entry.is_file(follow_symlinks=False):
-        return "other"
-    return "part" if _PART.fullmatch(entry.name) else "file"
-
-
 def _found(entry: os.DirEntry[str], root: str, folder: str | None) -> FoundRecording:
     stat = entry.stat(follow_symlinks=False)
-    return FoundRecording(root, folder, entry.name, _kind(entry), stat.st_size, stat.st_mtime_ns, stat.st_ino)
+    kind: Kind = "part" if _PART.fullmatch(entry.name) else "file"
+    if not entry.is_file(follow_symlinks=False):
+        kind = "other"
+    return FoundRecording(root, folder, entry.name, kind, stat.st_size, stat.st_mtime_ns, stat.st_ino)
 
 
 @dataclass(frozen=True, slots=True)
@@ -418,13 +415,6 @@ def match(scanned: Sequence[FoundRecording], claims: Claims, video_root: Path) -
         recordings[stem] = Recording(stem, newest, place, looked.duration_s)
         strange += [Strange(other, f"another file of {stem} is kept") for other, _ in others]
     return Matched(recordings, tuple(sorted(strange, key=lambda file: file.found.path)))
-
-
-def to_move(matched: Matched) -> tuple[Recording, ...]:
-    """The recordings that are not in their place yet, by stem."""
-    return tuple(
-        recording for _, recording in sorted(matched.recordings.items()) if recording.found.path != recording.place
-    )
 
 
 def to_quarantine(matched: Matched, video_root: Path) -> tuple[Strange, ...]:

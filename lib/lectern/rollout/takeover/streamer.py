@@ -156,11 +156,6 @@ def _write(
         connection.execute(statement.values(values))
 
 
-def unwritable(known: Known) -> list[str]:
-    """Keys that are no text, so that no program can name their rows."""
-    return [key for key in (*known.files, *known.classes) if _NO_TEXT.search(key)]
-
-
 MOST_REFUSALS = 20
 """Number of classes that are named one by one; the next try names others, once these are corrected."""
 
@@ -201,11 +196,14 @@ def planned(connection: Connection, sources: Sources, now: float) -> StreamerAdo
     scan = old_files.scan(video_root, sources.old_video_roots, database)
     matched = old_files.match(scan.found, Claims(judged.tasks, patterns), video_root)
     refusals = [*_of_places(known, scan, video_root, database), *judged.refusals, *_unobtainable(judged, matched)]
+    if (more := len(refusals) - MOST_REFUSALS) > 0:
+        refusals[MOST_REFUSALS:] = [f"and {more} more"]
+    by_stem = [matched.recordings[stem] for stem in sorted(matched.recordings)]
     plan = StreamerAdoption(
-        old_files.to_move(matched),
+        tuple(recording for recording in by_stem if recording.found.path != recording.place),  # those out of place
         old_files.to_quarantine(matched, video_root),
         planned_rows(known, video_root, judged, matched.recordings, now),
-        _bounded(refusals),
+        tuple(refusals),
     )
     return replace(plan, said=tuple(_said(plan, judged, video_root)))
 
@@ -248,7 +246,7 @@ def _of_places(known: Known, scan: Scan, video_root: Path, database: Path | None
             f"{shown(folder)} is on another file system than {shown(video_root)}, and files go there by rename only; "
             f"take it out of old_video_roots, or set VIDEO_ROOT to a folder on it"
         )
-    for key in unwritable(known):
+    for key in filter(_NO_TEXT.search, (*known.files, *known.classes)):
         yield f"the key {shown(key)} in class_list or video_list is no UTF-8 text; take the row out"
 
 
@@ -260,11 +258,6 @@ def _unobtainable(judged: Judged, matched: Matched) -> Iterator[str]:
                 f"its video_url is no http address; put the file into old_video_roots, or cancel the class in the old "
                 f"program"
             )
-
-
-def _bounded(refusals: Sequence[str]) -> tuple[str, ...]:
-    more = len(refusals) - MOST_REFUSALS
-    return (*refusals[:MOST_REFUSALS], f"and {more} more") if more > 0 else tuple(refusals)
 
 
 _CLASS = ("class", "classes")

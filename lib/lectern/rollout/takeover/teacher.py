@@ -272,7 +272,10 @@ class OldLists:
                 for booking in cases.waits:
                     if booking.key and booking.key in sources and (url := source(booking, booking.key[1])):
                         sources[booking.key] = url
-                self._wait_on(cases.waits)
+                # They wait like those that the booking flow lets wait.
+                bookings.add(self.connection, [(it, BookingState.RECEIVED) for it in cases.waits], self.now)
+                for order in bookings.by_id(self.connection, [it.class_id for it in cases.waits]).values():
+                    bookings.close(self.connection, order, BookingState.WAITING, self.now)
                 arrived = [ReceivedMessage("rollout", booking.cmd, booking.to_json()) for booking in cases.decided]
                 inbox.keep(self.connection, journal, arrived, self.now)
                 noted += [Event(ADOPTED, it.class_id, it.stem, Text("waits")) for it in cases.waits]
@@ -285,12 +288,6 @@ class OldLists:
         noted += self._begin(sources | others, self.now + transcoding_time_out_s)
         events.note(self.connection, journal, host, noted, self.now)
         return adoption.said
-
-    def _wait_on(self, waits: Sequence[Booking]) -> None:
-        """Let the bookings wait, like those that the booking flow lets wait."""
-        bookings.add(self.connection, [(booking, BookingState.RECEIVED) for booking in waits], self.now)
-        for order in bookings.by_id(self.connection, [booking.class_id for booking in waits]).values():
-            bookings.close(self.connection, order, BookingState.WAITING, self.now)
 
     def _begin(self, sources: Mapping[RenditionKey, str], deadline: float) -> list[Event]:
         """Record the old program's transcodings as first attempts of the OSS transcoder, which was asked for them."""
