@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo
 RATE = r"^\d+(\.\d+)?[kKmMgG]?$"
 DAY_S = 86_400
 FAR_S = 60 * DAY_S
-"""Seconds that a forecast looks ahead, or back; what is not done by then is never done."""
+"""Seconds that a forecast looks ahead; what is not done by then is never done."""
 
 _WINDOW = re.compile(r"(\d\d):(\d\d)-(\d\d):(\d\d)(?:=(\d+(?:\.\d+)?[kKmMgG]?))?")
 _UNITS = {"k": 1024.0, "m": 1024.0**2, "g": 1024.0**3}
@@ -98,20 +98,6 @@ class Windows:
             left_bytes -= bytes_a_second * (until - at)
         return math.inf
 
-    def latest_begin(self, left_bytes: float, deadline: float, each_bytes: float = math.inf) -> float:
-        """When *left_bytes* must be begun at the latest, to have come at *deadline*."""
-        at = deadline
-        while left_bytes > 0 and at > deadline - FAR_S:
-            since = self._edge(math.ceil(at), -1)
-            took_s = (
-                left_bytes / bytes_a_second if (bytes_a_second := min(self.rate_at(since), each_bytes)) else math.inf
-            )
-            if took_s <= at - since:
-                return at - took_s
-            left_bytes -= bytes_a_second * (at - since)
-            at = since
-        return at if left_bytes <= 0 else -math.inf
-
     def _second(self, at: int) -> int:
         local = datetime.fromtimestamp(at, self.zone)
         return local.hour * 3600 + local.minute * 60 + local.second
@@ -121,23 +107,17 @@ class Windows:
         offset = (local if self.zone else local.astimezone()).utcoffset()
         return offset.total_seconds() if offset is not None else 0.0
 
-    def _edge(self, at: int, step: int = 1) -> int:
-        """The next time after *at* at which a window may begin or end, or clocks are changed; *step* -1: before it."""
-        edges = {0, DAY_S, *(edge for begin, end, _ in self.spans for edge in (begin, end))}
-        if step > 0:
-            second = self._second(at)
-            edge = at + min(edge for edge in edges if edge > second) - second
-        else:
-            second = self._second(at - 1)
-            edge = at - 1 + max(edge for edge in edges if edge <= second) - second
-        near, far = (at, edge) if step > 0 else (at - 1, edge)
-        offset = self._offset_s(near)
-        if self._offset_s(far) == offset:
+    def _edge(self, at: int) -> int:
+        """The next time after *at* at which a window may begin or end, or clocks are changed."""
+        second, offset_s = self._second(at), self._offset_s(at)
+        edges = {DAY_S, *(edge for begin, end, _ in self.spans for edge in (begin, end))}
+        edge = at + min(edge for edge in edges if edge > second) - second
+        if self._offset_s(edge) == offset_s:
             return edge
-        while abs(far - near) > 1:
-            middle = (near + far) // 2
-            near, far = (middle, far) if self._offset_s(middle) == offset else (near, middle)
-        return max(near, far)
+        while edge - at > 1:
+            middle = (at + edge) // 2
+            at, edge = (middle, edge) if self._offset_s(middle) == offset_s else (at, middle)
+        return edge
 
 
 def _clock(second: int) -> str:

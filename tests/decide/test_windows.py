@@ -56,7 +56,6 @@ def test_without_windows_downloads_may_run_always() -> None:
     assert Windows.parsed("") == ALWAYS
     assert ALWAYS.rate_at(0) == math.inf
     assert ALWAYS.ends(1000, 5, 100) == 15
-    assert ALWAYS.latest_begin(1000, 15, 100) == 5
 
 
 def test_a_window_may_go_on_after_midnight() -> None:
@@ -96,7 +95,6 @@ def test_an_hour_that_is_left_out_is_no_window_and_one_that_comes_twice_is_twice
     spring, autumn = at("2026-03-29 00:00"), at("2026-10-25 00:00")
     assert two_to_three.ends(1, spring) == pytest.approx(at("2026-03-30 02:00") + 0.001)
     assert two_to_three.ends(7_200_000, autumn) == at("2026-10-25 03:00")
-    assert two_to_three.latest_begin(7_200_000, autumn + DAY_S) == at("2026-10-25 02:00")
 
 
 @given(windows, amounts, times, rates)
@@ -107,17 +105,6 @@ def test_the_bytes_that_come_by_the_forecast_are_those_that_were_asked_for(
     assume(ends < math.inf)
     came = sum(min(rate, each) * (min(until, ends) - at) for at, until, rate in found.ahead(begin) if at < ends)
     assert came == pytest.approx(left_bytes, abs=SLACK_BYTES)
-
-
-@given(windows, amounts, times, rates)
-def test_what_is_begun_at_the_latest_time_has_come_at_its_deadline_and_not_if_later(
-    found: Windows, left_bytes: float, deadline: float, each: float
-) -> None:
-    begin = found.latest_begin(left_bytes, deadline, each)
-    assume(begin > -math.inf)
-    assert begin <= deadline
-    assert found.ends(left_bytes - SLACK_BYTES, begin, each) <= deadline
-    assert found.ends(left_bytes, begin + 1, each) > deadline
 
 
 @given(windows, amounts, times, st.floats(0, MONTH_S), rates)
