@@ -525,6 +525,15 @@ async def test_the_runbook_is_read_in_chinese_at_the_same_anchors(client: Client
     assert re.findall(r'<h\d id="([^"]*)"', chinese) == re.findall(r'<h\d id="([^"]*)"', english)
 
 
+async def test_the_runbook_ends_with_the_glossary_which_has_the_same_terms_in_both_languages(client: Client) -> None:
+    terms = []
+    for language in ("en", "zh"):
+        glossary = (await client.get("/runbook", params={"lang": language})).text.partition('<h1 id="glossary">')[2]
+        terms.append(re.findall(r"<tr>\s*<td>(.*?)</td>", glossary))
+    assert "fencing token" in terms[0]
+    assert terms[0] == terms[1]
+
+
 async def test_a_page_has_its_style_sheet_its_links_and_the_other_language(
     client: Client, teacher: TeacherHost
 ) -> None:

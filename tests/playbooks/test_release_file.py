@@ -115,7 +115,7 @@ def test_builds_side_by_side_do_not_take_each_others_half_written_file(tmp_path:
 @pytest.mark.usefixtures("release_file")  # its wheels are in the cache now
 def test_two_builds_are_byte_for_byte_the_same_and_need_no_network(tmp_path: Path) -> None:
     tree = tmp_path / "tree"
-    for name in ("flows", "lib", "playbooks"):
+    for name in ("flows", "lib", "playbooks", "docs"):
         shutil.copytree(ROOT / name, tree / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "uv.lock", "README.md", "RUNBOOK.md", "RUNBOOK.zh.md", "LICENSE", ".gitignore"):
         shutil.copy(ROOT / name, tree)

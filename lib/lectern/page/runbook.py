@@ -1,4 +1,4 @@
-"""RUNBOOK.md and RUNBOOK.zh.md as a page: sections with anchors, of which a search finds some."""
+"""The RUNBOOK and the glossary as a page, in both languages: sections with anchors, of which a search finds some."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -30,7 +30,7 @@ class Section:
 
 
 def sections(language: str = "en", wanted: str = "") -> Sequence[Section]:
-    """The sections of the RUNBOOK in a language that have each word of *wanted*; all of them without one."""
+    """The sections of the RUNBOOK and the glossary in a language that have each word of *wanted*; without one, all."""
     words = wanted.lower().split()
     return [one for one in _sections(language) if all(word in one.text for word in words)]
 
@@ -45,8 +45,8 @@ def anchor(heading: str) -> str:
 def _sections(language: str) -> Sequence[Section]:
     """Anchors are the same in each language; raw HTML is only shown."""
     parser = MarkdownIt("commonmark", {"html": False}).enable("table")
-    tokens = parser.parse(_text("RUNBOOK.zh.md" if language == "zh" else "RUNBOOK.md"))
-    english = [name for _, name in _headings(parser.parse(_text("RUNBOOK.md")))]
+    tokens = parser.parse(_books(".zh.md" if language == "zh" else ".md"))
+    english = [name for _, name in _headings(parser.parse(_books(".md")))]
     anchors: dict[str, str] = {}
     for (heading, name), original in zip(list(_headings(tokens)), english, strict=True):
         heading.attrSet("id", anchor(original))
@@ -72,6 +72,10 @@ def _headings(tokens: Sequence[Token]) -> Iterator[tuple[Token, str]]:
 def _slug(heading: str) -> str:
     """How a link in the Markdown file names a heading, as code hosts do."""
     return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+
+
+def _books(suffix: str) -> str:
+    return f"{_text(f'RUNBOOK{suffix}')}\n{_text(f'docs/glossary{suffix}')}"
 
 
 def _text(name: str) -> str:
