@@ -29,7 +29,6 @@ SUMMARY: Mapping[str, str] = MappingProxyType(
         "playout, cut: gap, p95": "Gap after a cut connection: 95 of 100 are shorter",
         "playout, worker killed: longest gap": "Gap when the process that sends is killed",
         "page, 10,000 classes: p95": "The page of a day with 10,000 classes: 95 of 100 are quicker",
-        "page, stills of 50 classes in a minute: CPU": "Processor for the pictures of fifty classes that are looked at",
         "filled, lectern explain: time": "`lectern explain` with a year of classes in the tables",
         "report, 100,000 classes": "The report over a month of 100,000 classes",
     }
