@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from flows.teacher import membership
+from lectern.cli import options
 from lectern.redis import client
 from tests.stage import Gate, Stage, Town, staged, wait_until
 
@@ -142,6 +143,8 @@ def test_a_drained_streamer_gives_its_classes_away_and_airs_what_it_has_begun(
     assert told["waiting"] == [], "the class of later was moved"
     wait_until(lambda: two_streamers.order(later)["state"] == "ready", description="it is prepared anew")
     assert two_streamers.order(later)["streamer"] == two_streamers.name(other)
+    moved = f"{two_streamers.name(drained)} is drained by {options.me()}"
+    assert moved in two_streamers.lectern("teacher", "explain", later).stdout
     new = two_streamers.book(two_streamers.booking(two_streamers.order(class_id)["url_stem"]))
     assert two_streamers.answer(new)["streamer"] == two_streamers.name(other)
     assert len(two_streamers.pushes(class_id)) == 1, "what is on air is not touched"
