@@ -134,7 +134,7 @@ clean: ## remove everything that was built or cached here
 # Built again only when the lock, the project file or a catalogue has changed. An environment that is there keeps its Python,
 # unless PYTHON=... asks for another one.
 .venv/.built: uv.lock pyproject.toml $(CATALOGUES) | .uv/uv.txt
-	@[ -x $(BIN)/python ] || echo "Building .venv from uv.lock: downloads packages, once, for a minute or some" >&2
+	@[ -x $(BIN)/python ] || echo "Building .venv from uv.lock. It downloads the packages, which takes a minute or two, once." >&2
 	@python=; \
 	for one in $(PYTHONS); do \
 		if "$$one" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
