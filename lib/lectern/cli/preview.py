@@ -18,7 +18,6 @@ from lectern.db import airings
 from lectern.decide import account as decide_account
 from lectern.decide.account import Standing
 from lectern.errors import LecternError, Misuse
-from lectern.formatting import clock
 from lectern.settings import StreamerSettings, TeacherSettings
 from lectern.urls import redact_url
 from lectern.wire.fields import BACKUP
@@ -55,17 +54,15 @@ def _is_on_air(here: Sequence[Place[Any]], class_id: str, *, must_be: bool) -> b
     """Whether the class is on air; if it *must be* and is not, raises what to type."""
     now = time.time()
     found, trouble = looked_up(here, class_id, now)
-    known = found.booked or found.cited
-    if known is None and must_be:
+    if must_be and (found.booked or found.cited) is None:
         raise Misuse(f"{class_id}: no such class is known here. What is on air, and comes next, says: lectern status")
     standing = decide_account.standing(found, now)
-    if standing is Standing.ON_AIR or known is None or not must_be:
-        return standing is Standing.ON_AIR
-    begins = f", and begins at {clock(known.start_time)}" if known.start_time > now else ""
-    why = f" {trouble}" if trouble else ""
-    raise LecternError(
-        f"{class_id}: is {standing}{begins}, so there is nothing to see. Why, says: lectern explain {class_id}.{why}"
-    )
+    if must_be and standing is not Standing.ON_AIR:
+        state = ". ".join(one for one in (decide_account.state_sentence(found, standing, now), trouble) if one)
+        raise LecternError(
+            f"{class_id}: nothing to see: {state.rstrip('.')}. For more, type: lectern explain {class_id}"
+        )
+    return standing is Standing.ON_AIR
 
 
 def _push_url(here: Sequence[Place[Any]], class_id: str) -> str | None:
