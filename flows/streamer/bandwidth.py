@@ -150,7 +150,6 @@ async def download(
                 await asyncio.wait({fetching}, timeout=LOOK_S)
         finally:
             fetching.cancel()
-            host.downloaded.pop(stem, None)
             await subprocesses.shielded(_end_of(fetching))
         if not fetching.cancelled():
             fetching.result()
