@@ -106,7 +106,7 @@ class Accounts:
     def _on_the_page(self, class_id: str) -> str:
         """The state of a class on its page."""
         text = self._get(f"/class/{class_id}")
-        found = re.search(r'<h1>\S+ <span class="[^"]*">([^<]*)</span>', text)
+        found = re.search(r'<h2 class="title">\S+ <span class="[^"]*">([^<]*)</span>', text)
         return found[1] if found else text
 
     def _in_the_as_run(self, class_id: str, start: float) -> str:
