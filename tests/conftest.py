@@ -42,8 +42,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> marks.OneTown | None:
-    """Start one town for the tutorial."""
-    return marks.OneTown(config, log) if config.getoption("--depth") == "commit" else None
+    """Start one stage for all that share it."""
+    return marks.OneTown(config, log) if config.getoption("--depth") in ("commit", "ci") else None
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:

@@ -70,11 +70,23 @@ def _says_so(file: Path) -> bool:
     return file.suffix == ".py" and says.search(file.read_text()) is not None
 
 
+@cache
+def _asks_for_the_day(file: Path) -> bool:
+    """Whether tests of a file are given the ordinary day of `tests.stage.plugin`, as far as its text tells."""
+    text = file.read_text()
+    return "\ndef stage(" not in text and re.search(r"\ndef test_\w+\((.*, |\n    )?stage: Stage\b", text) is not None
+
+
 class OneTown(LoadFileScheduling):  # type: ignore[misc]
-    """Sends each file to a worker, and all live files of the tutorial to one, so that one town is started for them."""
+    """Sends each file to a worker, and all that share a stage to one, so that it is started once.
+
+    These are the live files of the tutorial, for a commit, and those of the ordinary day, for the CI.
+    """
 
     def _split_scope(self, nodeid: str) -> str:
         file = str(super()._split_scope(nodeid))
+        if self.config.getoption("--depth") == "ci":
+            return "the ordinary day" if _asks_for_the_day(ROOT / file) else file
         return "the tutorial" if (ROOT / file).is_relative_to(TUTORIAL) and _says_so(ROOT / file) else file
 
 
@@ -103,13 +115,20 @@ def _kept(items: Sequence[pytest.Item], depth: str | None, seed: int) -> set[pyt
 
 
 def _drawn(items: Sequence[pytest.Item], seed: int) -> set[pytest.Item]:
-    """Some cases of each function of the night, and of all in a file that the night runs on PostgreSQL once more."""
+    """Some cases of each function of the night, and of all in a file that the night runs on PostgreSQL once more.
+
+    A case of the night beside those of the day is larger than they are, and the night's alone.
+    """
     function = {one: one.nodeid.partition("[")[0] for one in items}
     days = {function[one] for one in items if not one.get_closest_marker("night")}
     cases: dict[str, list[pytest.Item]] = defaultdict(list)
     for one in items:
-        if one.get_closest_marker("night") and hasattr(one, "callspec"):
-            cases[str(one.path) if function[one] in days else function[one]].append(one)
+        if not one.get_closest_marker("night") or not hasattr(one, "callspec"):
+            continue
+        if function[one] not in days:
+            cases[function[one]].append(one)
+        elif "postgresql" in one.callspec.params.values():
+            cases[str(one.path)].append(one)
     chance = random.Random(seed)
     return {one for name in sorted(cases) for one in chance.sample(cases[name], min(DRAWN, len(cases[name])))}
 

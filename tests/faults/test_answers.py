@@ -546,7 +546,7 @@ class OneClass(RuleBasedStateMachine):
 
 
 TestOneClass = OneClass.TestCase
-TestOneClass.settings = settings(max_examples=min(marks.share(1.0), 300), stateful_step_count=30)
+TestOneClass.settings = settings(max_examples=min(max(marks.share(0.25), 25), 300), stateful_step_count=30)
 
 
 def test_a_change_is_not_confirmed_while_a_worker_airs_the_class_as_it_was() -> None:
