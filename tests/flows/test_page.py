@@ -737,6 +737,56 @@ async def test_the_strip_has_a_block_for_each_class_around_now_and_its_holes(
     assert title == "1 on air - lectern"
 
 
+async def test_the_blocks_of_the_strip_are_the_rows_of_the_as_run(client: Client, teacher: TeacherHost) -> None:
+    """Each as long as its class, with as much of the slate and of nothing as the report has."""
+    now, classes = time.time(), {"c-1": (0, 0), "c-2": (270, 270), "c-3": (0, 540), "c-4": (1200, 60)}
+    for at, (name, (slate_s, gap_s)) in enumerate(classes.items()):
+        start, sent_s = now - 6600 + 1000 * at, 2700 - slate_s - gap_s
+        parts = [AsRun(0, 1, "recording", start, start + sent_s, 0, sent_s)]
+        parts += [AsRun(0, 1, "slate", start + sent_s, start + sent_s + slate_s, 0, slate_s)] if slate_s else []
+        book(teacher, order(name, "aired with gaps" if gap_s else "aired", start))
+        commit(teacher.engine, as_run.keep_of, "streamer1", name, parts)
+    await let_in(client, teacher)
+    page = (await client.get("/")).text.partition('<div class="strip">')[2].partition("</div>")[0]
+    drawn, percent = {}, (strip.BACK_S + strip.AHEAD_S) / 100
+    for name, block in re.findall(r'<a href="/class/([^"]+)">\s*<svg class="b (.*?)</a>', page, re.DOTALL):
+        x, width = map(float, re.findall(r'x="([\d.]+)%" y="[^"]*" width="([\d.]+)%"', block)[0])
+        shares = dict.fromkeys(("hole", "slate"), 0.0)
+        for kind, share in re.findall(r'<rect class="(hole|slate)" x="[\d.]+%" width="([\d.]+)%"', block):
+            shares[kind] += float(share) * width * percent / 100
+        begins = strip.drawn_at(now) - strip.BACK_S + x * percent
+        drawn[name] = (begins, begins + width * percent, shares["slate"], shares["hole"])
+    rows: list[dict[str, Any]] = []
+    for day in {time.strftime("%F", time.localtime(now - back_s)) for back_s in (0, 7200)}:
+        rows += (await client.get("/as-run", params={"day": day, "format": "json"})).json()["classes"]
+    assert len(rows) == len(classes)
+    for row in rows:
+        wanted = (row["start"], row["end"], row["slate_s"], row["missing_s"])
+        assert drawn[row["class_id"]] == pytest.approx(wanted, abs=25), row["class_id"]
+
+
+async def test_as_many_classes_as_can_be_drawn_make_a_page_of_less_than_300_kb(
+    client: Client, teacher: TeacherHost
+) -> None:
+    """On as many streamers as have a row; some were aired, with a gap each."""
+    now, rows = time.time(), []
+    with transaction(teacher.engine) as connection:
+        for n in range(strip.MOST_BLOCKS):
+            start, name = now - 7100 + n // strip.MOST_ROWS * 2800, f"streamer{n % strip.MOST_ROWS}"
+            is_over = start + 2700 < now
+            rows.append(order(f"class-{n}", "aired with gaps" if is_over else "ready", start, streamer=name))
+            if is_over:
+                parts = [AsRun(0, 1, "recording", start, start + 900, 0, 900)]
+                parts += [AsRun(0, 2, "recording", start + 1440, start + 2700, 1440, 1260)]
+                as_run.keep_of(connection, name, f"class-{n}", parts)
+    book(teacher, *rows)
+    await let_in(client, teacher)
+    answer = await client.get("/")
+    assert answer.text.count('<svg class="b ') == strip.MOST_BLOCKS
+    assert answer.text.count('class="hole"') == 100
+    assert len(answer.content) < 300_000
+
+
 async def test_of_more_classes_than_can_be_drawn_the_strip_has_their_numbers(
     client: Client, teacher: TeacherHost
 ) -> None:
