@@ -127,7 +127,8 @@ def test_the_need_of_pushes_is_the_most_that_is_sent_at_once_in_ten_minutes() ->
 
     one_after_the_other = [class_(-60, 60), class_(60, 120)]
     assert push_bytes(one_after_the_other, NOW) == MB
-    assert push_bytes([*one_after_the_other, class_(100, 700), class_(601, 900), class_(-90, -1)], NOW) == 2 * MB
+    far = [class_(601, 900)] * 3
+    assert push_bytes([*one_after_the_other, class_(100, 700), *far, class_(-90, -1)], NOW) == 2 * MB
     assert push_bytes([], NOW) == 0
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from lectern.decide import placement
 from lectern.decide import reports as decide
 from lectern.model.facts import AsRun, Order
 from lectern.model.plan import Changes
@@ -12,8 +13,8 @@ from lectern.model.streamer_plan import DETAIL_TOLD
 from lectern.model.views import EventView
 from lectern.settings import TeacherSettings
 from lectern.states import BookingState
-from lectern.wire.messages import Release, Report
-from lectern.wire.outgoing import Alarm, OrderResult
+from lectern.wire.messages import Cancel, Release, Report
+from lectern.wire.outgoing import Alarm, CancelResult, OrderResult
 
 SETTINGS = TeacherSettings.load(_env_file=None, transcode_sign_key="made-up")
 PART = AsRun(0, 1, "recording", 1_000.0, 1_600.0, 0.0, 600.0, 1_234_567)
@@ -57,6 +58,35 @@ def answers(changes: Changes) -> list[tuple[str, int]]:
 def test_a_booking_that_came_twice_before_its_answer_is_answered_twice(more: dict[str, Any], answer: object) -> None:
     changes = taken(replace(ASKED, end_time=1_701, deliveries=2), **PREPARED, **more)
     assert answers(changes) == [answer] * 2
+
+
+@pytest.mark.parametrize(("order", "answer"), [(ASKED, []), (READY, [("success", 0)])], ids=["not yet", "answered"])
+def test_a_booking_that_comes_again_is_answered_again_only_if_it_was_answered(order: Order, answer: object) -> None:
+    changes = Changes(SETTINGS, 1_100.0, orders={"c-1": order})
+    placement.answer_again(changes, order)
+    assert answers(changes) == answer
+
+
+@pytest.mark.parametrize(
+    ("order", "answered"),
+    [(READY, 0), (replace(READY, state=BookingState.CANCELLED), 2)],
+    ids=["on its way", "cancelled"],
+)
+def test_a_cancel_that_comes_again_is_answered_at_once_only_if_the_streamer_has_confirmed_it(
+    order: Order, answered: int
+) -> None:
+    changes = Changes(SETTINGS, 1_100.0, orders={"c-1": order})
+    for _ in range(2):
+        placement.cancel(changes, Cancel(class_id="c-1"))
+    assert [one.message.code for one in changes.sends if isinstance(one.message, CancelResult)] == [0] * answered
+
+
+def test_only_that_all_classes_are_prepared_is_plain() -> None:
+    """A failure needs to be known who else could take the class, and a revision of what it is one."""
+    well = Report(cmd="prepared", class_id="c-1", streamer="s1", result="success")
+    others = [well.model_copy(update=one) for one in ({"result": "fail"}, {"cmd": "ended"}, {"class_id": "c-1^1"})]
+    assert decide.are_plain([well, well])
+    assert not any(decide.are_plain([well, one]) for one in others)
 
 
 def test_no_success_is_answered_after_the_end_of_a_class() -> None:
