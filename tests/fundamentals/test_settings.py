@@ -195,6 +195,12 @@ def test_two_thirds_of_the_settings_need_no_restart() -> None:
     assert sum(one is not Cost.RESTART for one in costs.values()) >= len(costs) * 2 / 3
 
 
+@pytest.mark.parametrize("lufs", ["-36.1", "-5.9", "16", "nan", "-16 LUFS"])
+def test_a_loudness_that_no_recording_should_have_is_refused(lufs: str) -> None:
+    with pytest.raises(Misuse, match="ECS_LOUDNESS_LUFS: "):
+        teacher(ecs_loudness_lufs=lufs)
+
+
 @pytest.mark.parametrize(
     ("name", "text"),
     [("download_windows", "6-7"), ("transcode_windows", "00:00-06:00=1m"), ("timezone", "Mars/Olympus")],
