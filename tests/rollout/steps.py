@@ -115,8 +115,7 @@ class _AtOnce:
 
 def _window(wanted: Any) -> Any:
     from lectern.rollout import window
-    from lectern.rollout.control import Interruption
-    from lectern.rollout.journal import WINDOW, RolloutJournal, locked
+    from lectern.rollout.journal import WINDOW, Interruption, RolloutJournal, locked
     from lectern.rollout.result import StepAnswer
 
     with Interruption() as interruption, locked(wanted.rollout_dir, work=WINDOW):

@@ -22,8 +22,7 @@ from typing import Any
 from lectern import subprocesses
 from lectern.errors import CallAPerson, LecternError, Misuse, TryAgain
 from lectern.rollout import steps, window
-from lectern.rollout.control import Interruption
-from lectern.rollout.journal import WINDOW, RolloutJournal, locked
+from lectern.rollout.journal import WINDOW, Interruption, RolloutJournal, locked
 from lectern.rollout.result import StepAnswer, words
 from lectern.rollout.spec import Installed, Spec
 

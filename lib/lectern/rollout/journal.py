@@ -1,14 +1,16 @@
-"""The rollout's journal on a host: what the host itself does not show, recorded before and after it happens."""
+"""The rollout's journal on a host, recorded before and after each step; its lock, and the signals that end it."""
 
 import fcntl
 import json
 import os
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import Any, Literal
 
 from lectern.errors import CallAPerson, TryAgain
@@ -24,6 +26,7 @@ TAKE_BACK_S = 300.0
 """Seconds within which a window that was sent SIGTERM has ended its step and undone everything."""
 WINDOW = "window"
 _POLL_S = 0.05
+_ENDING = (signal.SIGTERM, signal.SIGINT)
 
 
 @dataclass(frozen=True)
@@ -35,12 +38,6 @@ class JournalNote:
     step: str
     state: Phase
     detail: Any = None
-
-
-def _parsed(fields: dict[str, Any]) -> JournalNote:
-    """A line of the journal as a note; fields that a newer release has added are left out."""
-    known = ("at", "id", "step", "state", "detail")
-    return JournalNote(**{name: fields[name] for name in known if name in fields})
 
 
 class RolloutJournal:
@@ -67,7 +64,8 @@ class RolloutJournal:
         notes: list[JournalNote] = []
         for number, line in enumerate(whole, 1):
             try:
-                note = _parsed(json.loads(line))
+                known = json.loads(line)  # a newer release may have added fields
+                note = JournalNote(**{name: known[name] for name in JournalNote.__annotations__ if name in known})
             except (ValueError, TypeError) as error:
                 if line:  # an empty line comes from a line that was cut off
                     raise CallAPerson(
@@ -196,6 +194,32 @@ def named(wanted: Spec) -> Spec:
         if spec.id not in history.standing or history.state(spec.id) in {"half", "finished"}:
             return spec
         number += 1
+
+
+class Interruption:
+    """While it is entered, SIGTERM and SIGINT wait for `check`, and the loss of the terminal or of ssh is ignored."""
+
+    def __init__(self) -> None:
+        self._asked: signal.Signals | None = None
+        self._before: dict[signal.Signals, signal._HANDLER] = {}
+
+    def __enter__(self) -> "Interruption":
+        if threading.current_thread() is threading.main_thread():
+            self._before = {signal_: signal.signal(signal_, self._hear) for signal_ in _ENDING}
+            self._before[signal.SIGHUP] = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for signal_, handler in self._before.items():
+            signal.signal(signal_, handler)
+
+    def _hear(self, number: int, _frame: FrameType | None) -> None:
+        self._asked = signal.Signals(number)
+
+    def check(self) -> None:
+        """Raise TryAgain if SIGTERM or SIGINT has arrived."""
+        if self._asked is not None:
+            raise TryAgain(f"Ended by {self._asked.name}.")
 
 
 @contextmanager

@@ -21,10 +21,9 @@ from lectern.redis import client as redis_client
 from lectern.rollout import installed, on_air, playout, redis_keys, reload
 from lectern.rollout.backup import host, store
 from lectern.rollout.backup.host import FilesBefore
-from lectern.rollout.control import Interruption
 from lectern.rollout.host import release_link, supervisord
 from lectern.rollout.host.supervisord import Supervisord, wait_for, wait_until_well
-from lectern.rollout.journal import RolloutJournal, locked, states_before
+from lectern.rollout.journal import Interruption, RolloutJournal, locked, states_before
 from lectern.rollout.result import StepAnswer, shown, some
 from lectern.rollout.settings import files
 from lectern.rollout.spec import Installed, Spec

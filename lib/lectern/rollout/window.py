@@ -9,9 +9,8 @@ from typing import Protocol
 from lectern.errors import CallAPerson, Caught, LecternError, Misuse, TryAgain
 from lectern.rollout import on_air, redis_keys, rollback, verify
 from lectern.rollout.backup import host
-from lectern.rollout.control import Interruption
 from lectern.rollout.host import release_link, supervisord
-from lectern.rollout.journal import RolloutJournal, states_before
+from lectern.rollout.journal import Interruption, RolloutJournal, states_before
 from lectern.rollout.result import Failed, StepAnswer, words
 from lectern.rollout.spec import Spec
 from lectern.rollout.steps import COMMIT, TASKS, RolloutStep, StepWork
