@@ -17,6 +17,7 @@ from tests.waiting import wait_until
 from town import programs
 from town.ports import free_port
 
+pytestmark = pytest.mark.live
 RENDER = """
 - hosts: cases
   gather_facts: false
