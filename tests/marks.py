@@ -16,7 +16,7 @@ TUTORIAL = ROOT / "tests" / "fundamentals"
 EXAMPLES = {"commit": 25, "ci": 200, "night": 2000}
 """Examples of Hypothesis by depth; without a depth those of a commit."""
 DRAWN = 5
-"""Cases of each night matrix that the CI runs."""
+"""Cases of each night matrix that the CI runs, if its mark does not say fewer: `night(draw=2)`."""
 
 _current: list[pytest.Item] = []
 
@@ -130,7 +130,12 @@ def _drawn(items: Sequence[pytest.Item], seed: int) -> set[pytest.Item]:
         elif "postgresql" in one.callspec.params.values():
             cases[str(one.path)].append(one)
     chance = random.Random(seed)
-    return {one for name in sorted(cases) for one in chance.sample(cases[name], min(DRAWN, len(cases[name])))}
+    return {one for name in sorted(cases) for one in chance.sample(cases[name], _number(cases[name]))}
+
+
+def _number(cases: Sequence[pytest.Item]) -> int:
+    mark = cases[0].get_closest_marker("night")
+    return min(len(cases), mark.kwargs.get("draw", DRAWN) if mark is not None else DRAWN)
 
 
 def is_live(item: pytest.Item) -> bool:

@@ -13,7 +13,7 @@ from tests.faults.errors import AT_START, FOLDER, STEPS, Errors
 from tests.stage import Stage, Town, staged, wait_until
 from town.ports import HOST, free_port
 
-pytestmark = pytest.mark.night
+pytestmark = pytest.mark.night(draw=3)  # each breaks living hosts, or starts them again
 
 ROOT = Path(__file__).parents[2]
 WHO = ("teacher", "streamer1")

@@ -24,11 +24,13 @@ def collected(*arguments: str) -> list[str]:
 
 @pytest.mark.live
 def test_the_ci_draws_a_few_cases_of_each_night_matrix_by_the_seed() -> None:
-    """A larger case of what the day claims, too, is the night's alone."""
-    matrix, larger = "tests/rollout/test_killed.py", "tests/flows/test_http_live.py"
-    assert not any("[50-1000]" in one for one in collected("--depth", "ci", larger))
-    first, second = (collected("--depth", "ci", "--seed", seed, matrix) for seed in "12")
-    functions = [line.partition("[")[0] for line in first]
-    assert {functions.count(one) for one in functions} == {DRAWN}
+    """As many as its mark says; a larger case of what the day claims, too, is the night's alone."""
+    drawn = {"tests/rollout/test_killed.py": 3, "tests/faults/test_changes.py": DRAWN}
+    first, second = (
+        collected("--depth", "ci", "--seed", seed, *drawn, "tests/flows/test_http_live.py") for seed in "12"
+    )
+    assert not any("[50-1000]" in one for one in first)
+    of_matrices = [line.partition("[")[0] for line in first if line.partition("::")[0] in drawn]
+    assert {(one.partition("::")[0], of_matrices.count(one)) for one in of_matrices} == {*drawn.items()}
     assert len(first) == len(second)
     assert first != second
