@@ -17,11 +17,11 @@ from starlette.applications import Starlette
 
 from flows.host import TeacherHost
 from flows.resident.page import Page as Served
-from lectern.db import as_run, viewers
+from lectern.db import as_run, events, viewers
 from lectern.db.engine import transaction
 from lectern.model.facts import AsRun, Usage
 from lectern.model.tables.teacher import journal, orders
-from lectern.model.views import Gap, Network, OpenAlarm, Sending, StreamerStatus
+from lectern.model.views import EventView, Gap, Network, OpenAlarm, Sending, StreamerStatus
 from lectern.settings import TeacherSettings
 from tests import laid
 from tests.browser.test_page import PHONE, WIDER
@@ -57,6 +57,7 @@ class Screen:
     server: uvicorn.Server | None = None
     thread: threading.Thread | None = None
     sendings: dict[str, dict[str, Sending]] = field(default_factory=dict)
+    ready_by: dict[str, float] = field(default_factory=dict)
 
     def serve(self, bind: str) -> None:
         """Serve the page until the server should exit."""
@@ -95,15 +96,18 @@ class Screen:
                 used=Usage(9 * 10**11, 12),
                 bound=Usage(10**12, 12),
                 network=NETWORK,
+                ready_by=self.ready_by,
             )
             for name, sent in self.sendings.items()
         }
 
 
 def fill(screen: Screen, now: float) -> None:
-    """CLASSES on STREAMERS: one of those on air shows the slate, one is not on air; one is late, and some have gaps."""
+    """CLASSES on STREAMERS: some show the slate, one is not on air; one's recording will be late; some have gaps."""
     screen.sendings = {f"streamer{n + 1}": {} for n in range(STREAMERS)}
-    for at in range(CLASSES):
+    screen.book("c-late", "placed", now + 1500, streamer="streamer1")
+    screen.ready_by["c-late"] = now + 1800
+    for at in range(CLASSES - 1):
         name, class_id = f"streamer{at % STREAMERS + 1}", f"c-{7000 + at}"
         start = now - 7050 + at // STREAMERS * 1900 + at % STREAMERS * 400
         if start + 2700 < now:
@@ -116,6 +120,9 @@ def fill(screen: Screen, now: float) -> None:
             has_gaps = at % 3 == 1
             screen.book(class_id, "aired with gaps" if has_gaps else "aired", start, streamer=name)
             commit(screen.host.engine, as_run.keep_of, name, class_id, cut if has_gaps else [whole])
+            if has_gaps:
+                refused = EventView(start + 1201, "push refused", class_id, "6666_720P", name, "no such stream")
+                commit(screen.host.engine, events.keep_of, journal, [refused])
         elif start <= now:
             screen.book(class_id, "ready", start, streamer=name)
             gaps = (Gap(start + 100, start + 300, 200, "the push broke off"),) if at % 2 else ()
@@ -126,8 +133,8 @@ def fill(screen: Screen, now: float) -> None:
                 sent = Sending(False, failures=17, why="push.example: Connection refused")
             screen.sendings[name][class_id] = sent
         else:
-            is_late = start > now + 9000 and at % 9 == 0
-            state, place = ("waiting", None) if is_late else ("ready", name)
+            waits = start > now + 9000 and at % 9 == 0
+            state, place = ("waiting", None) if waits else ("ready", name)
             screen.book(class_id, state, start, streamer=place)
     for at in range(8):
         screen.book(f"c-r{at}", "refused", now - 6000 + 1800 * at, code=316, message="no room for 6666_720P")
@@ -169,6 +176,8 @@ def shot(page: Page, name: str) -> None:
 def test_what_counts_is_seen_without_scrolling(page: Page, screen: Screen) -> None:
     """The counts, the strip, and what is not on air with its heading of the runbook."""
     page.set_viewport_size(SCREEN)  # type: ignore[arg-type]
+    page.goto(f"{screen.address}&lang=zh")
+    shot(page, "screen zh")
     page.goto(screen.address)
     shot(page, "screen")
     for part in ("#line", "#strip .strip", "#missing", "#on-air h2"):
@@ -177,6 +186,7 @@ def test_what_counts_is_seen_without_scrolling(page: Page, screen: Screen) -> No
         assert box["y"] + box["height"] <= SCREEN["height"], part
     assert page.locator("#missing a[href='/runbook#321']").count() >= 1
     assert page.title().endswith("NOT ON AIR - Live school")
+    assert page.locator("#soon tr.bad a").all_inner_texts() == ["c-late"]
     assert page.evaluate(WIDER) == []
 
 
