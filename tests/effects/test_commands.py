@@ -181,6 +181,26 @@ def test_misuse_is_said_once_and_in_words(teacher: Path, arguments: tuple[str, .
     assert not {"Errno", "Traceback"} & set(done.stderr.replace(":", " ").split())
 
 
+def test_misuse_is_said_in_the_language_of_the_host(tmp_path: Path) -> None:
+    """What is wrong with a setting, too, and what a step of the rollout answers; English if no setting can be read."""
+    said = lectern(tmp_path, "reload", "teacher", LECTERN_LANG="zh", API_BIND="x").stderr
+    assert said.startswith("lectern: 配置有错或缺少：API_BIND：必须是 host:port")
+    assert lectern(tmp_path, "reload", "teacher", LECTERN_LANG="xx").stderr.startswith("lectern: Settings are wrong")
+    wanted: dict[str, object] = {
+        "role": "teacher",
+        "name": "t",
+        "version": "1",
+        "user": "u",
+        "program": "p",
+        "program_conf": "",
+    }
+    wanted |= dict.fromkeys(("root", "code_dir", "programs_dir", "database"), str(tmp_path)) | {"old_programs": []}
+    wanted |= dict.fromkeys(("redis_url", "prefect_api_url", "health_url"), "") | {"supervisorctl": ["x"]}
+    text = json.dumps({**wanted, "env": {"LECTERN_LANG": "zh"}})
+    said = json.loads(lectern(tmp_path, "rollout", "verify", text=text).stdout)["msg"]
+    assert said.endswith("：它没有在这台主机上线。请执行 ansible-playbook playbooks/rollout.yml。")
+
+
 @pytest.mark.parametrize("encoding", ["utf-8", "gbk"])
 def test_a_booking_on_standard_input_is_utf_8_whatever_the_shell_has(
     encoding: str, monkeypatch: pytest.MonkeyPatch

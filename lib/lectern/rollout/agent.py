@@ -21,6 +21,7 @@ from typing import Any
 
 from lectern import subprocesses
 from lectern.errors import CallAPerson, LecternError, Misuse, TryAgain
+from lectern.i18n import Text
 from lectern.rollout import steps, window
 from lectern.rollout.journal import WINDOW, Interruption, RolloutJournal, locked
 from lectern.rollout.result import StepAnswer, words
@@ -67,7 +68,9 @@ class RolloutAgent:
             else:
                 _reply(connection, {"failed": True, "msg": f"The next task is {task}, not {wish}.", "said": []})
         if not self.spoken or self.by_hand:
-            raise TryAgain(f"No word came for {patience_s:g} s before the task {task}.")
+            raise TryAgain(
+                Text("No word came for {patience_s:g} s before the task {task}.", patience_s=patience_s, task=task)
+            )
 
     def tell(self, task: str, answer: StepAnswer) -> None:
         """Send the answer to the client that asked, and keep it for a client that asks later."""
@@ -119,7 +122,9 @@ def open_(wanted: Spec, failure: Failure, *, by_hand: bool) -> StepAnswer:
         ready, _, _ = select.select([file], [], [], OPEN_TIMEOUT_S)
         reply = file.readline() if ready else ""
     if not reply:
-        raise CallAPerson(f"The process that holds the silence did not begin. See {wanted.rollout_dir / 'holder.log'}.")
+        raise CallAPerson(
+            Text("The process that holds the silence did not begin. See {log}.", log=wanted.rollout_dir / "holder.log")
+        )
     fields = json.loads(reply)
     if "msg" in fields:
         raise (Misuse if fields["misuse"] else TryAgain)(fields["msg"])
@@ -233,10 +238,17 @@ def ended(asked: Installed, task: str) -> StepAnswer:
         return StepAnswer(said=[f"{task}: {last} is finished; the host went on by itself."])
     why = next((note.detail["why"] for note in reversed(journal.round(last)) if note.step == "failed"), None)
     if state == "rolledback":
-        raise CallAPerson(f"{task}: {why or f'{last} was taken back.'} The host is as it was before.")
+        why = why or Text("{id} was taken back.", id=last)
+        raise CallAPerson(Text("{task}: {why} The host is as it was before.", task=task, why=why))
     if state == "half":
         raise TryAgain(
-            f"{task}: the process that held the silence is gone in the middle{f'. {why}' if why else ''} Run the same "
-            f"rollout again, which goes on; or take it back."
+            Text(
+                "{task}: the process that held the silence is gone in the middle. {why} Run the same rollout again, "
+                "which goes on; or take it back.",
+                task=task,
+                why=why or "",
+            )
         )
-    raise Misuse(f"{task}: nothing was begun on this host, or the holder has given up. Nothing was stopped.")
+    raise Misuse(
+        Text("{task}: nothing was begun on this host, or the holder has given up. Nothing was stopped.", task=task)
+    )

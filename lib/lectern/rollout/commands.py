@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from lectern.errors import CallAPerson, LecternError, Misuse
+from lectern.i18n import ENGLISH, Text, msgid, translated
 
 if TYPE_CHECKING:
     from lectern.rollout.result import StepAnswer
@@ -129,7 +130,13 @@ def _answer(step: "Callable[[Spec], StepAnswer]") -> NoReturn:
     from lectern.rollout.journal import named
     from lectern.rollout.spec import Spec
 
-    _print_fields(lambda: step(named(Spec.parse(sys.stdin.read()))).to_dict())
+    def read() -> dict[str, Any]:
+        wanted = named(Spec.parse(sys.stdin.read()))
+        languages.append(wanted.env.get("LECTERN_LANG", ENGLISH))
+        return step(wanted).to_dict()
+
+    languages = [ENGLISH]
+    _print_fields(read, languages=languages)
 
 
 def _answer_standing(step: "Callable[[Installed], StepAnswer]") -> NoReturn:
@@ -142,14 +149,21 @@ def _answer_standing(step: "Callable[[Installed], StepAnswer]") -> NoReturn:
     _print_fields(lambda: step(Installed.parse(text)).to_dict(), secrets)
 
 
-def _print_fields(read: Callable[[], dict[str, Any]], secrets: Collection[str] = ()) -> NoReturn:
-    """Print what is *read*; a failure is printed as an answer, too, with exit code 1, or 2 for misuse."""
+def _print_fields(
+    read: Callable[[], dict[str, Any]], secrets: Collection[str] = (), languages: Sequence[str] = (ENGLISH,)
+) -> NoReturn:
+    """Print what is *read*, in the last of *languages*; a failure, too, with exit code 1, or 2 for misuse."""
     gc.freeze()
     gc.enable()  # all that the step needs is imported
     try:
         fields, code = read(), 0
     except (LecternError, OSError) as error:
         fields, code = _failure(error), 2 if isinstance(error, Misuse) else 1
+    for name in fields.keys() & {"said", "msg"}:
+        told = fields[name]
+        fields[name] = (
+            [translated(one, languages[-1]) for one in told] if name == "said" else translated(told, languages[-1])
+        )
     _print(_masked(fields, sorted(secrets, key=len, reverse=True)))
     raise typer.Exit(code)
 
@@ -169,9 +183,8 @@ def _failure(error: BaseException) -> dict[str, Any]:
     from lectern.rollout.result import words
 
     if isinstance(error, OSError):
-        error = CallAPerson(
-            f"{error.filename or 'the system'}: {error.strerror or error}. Mend it, then run this again."
-        )
+        thing, why = error.filename or msgid("the system"), error.strerror or error
+        error = CallAPerson(Text("{thing}: {why}. Mend it, then run this again.", thing=thing, why=why))
     answer: StepAnswer | None = getattr(error, "answer", None)
     fields = answer.to_dict() if answer is not None else {"changed": False, "said": []}
     return {**fields, "failed": True, "msg": words(error)}

@@ -4,6 +4,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from lectern.errors import CallAPerson, LecternError, Misuse
+from lectern.i18n import Text
 from lectern.rollout.backup import host
 from lectern.rollout.journal import RolloutJournal
 from lectern.rollout.settings import env_file
@@ -24,8 +25,12 @@ def last(asked: Installed) -> Spec | str:
         return spec.model_copy(update=options)
     if any(id_.startswith(f"{asked.role}-{asked.version}-") for id_ in history.standing):
         raise Misuse(
-            f"lectern {spec.version} stands upon {asked.version} on this host, and goes first. Nothing was changed. "
-            f"Type: ansible-playbook playbooks/rollback.yml -e release={spec.version}."
+            Text(
+                "lectern {version} stands upon {asked} on this host, and goes first. Nothing was changed. Type: "
+                "ansible-playbook playbooks/rollback.yml -e release={version}.",
+                version=spec.version,
+                asked=asked.version,
+            )
         )
     return f"lectern {asked.version} does not stand on this host; what does is {spec.version}. Nothing was changed."
 
@@ -40,11 +45,21 @@ def looked_at(asked: Installed) -> Spec:
     if history.last is not None:
         spec = stored(asked.backups_dir / history.last)
         if asked.version not in {"", spec.version}:
-            raise Misuse(f"lectern {spec.version} is at work on this host, and {asked.version} was named.")
+            raise Misuse(
+                Text(
+                    "lectern {version} is at work on this host, and {asked} was named.",
+                    version=spec.version,
+                    asked=asked.version,
+                )
+            )
         return spec
     back = [note for note in journal.notes() if note.step == "rolledback"]
     if not back:
-        raise Misuse(f"Nothing was rolled out here as {asked.role}. Type: ansible-playbook playbooks/rollout.yml.")
+        raise Misuse(
+            Text(
+                "Nothing was rolled out here as {role}. Type: ansible-playbook playbooks/rollout.yml.", role=asked.role
+            )
+        )
     return stored(asked.backups_dir / back[-1].detail["backup"])
 
 
@@ -66,4 +81,11 @@ def stored(folder: Path) -> Spec:
     try:
         return Spec.stored(file.read_text(encoding="utf-8"))
     except OSError as error:
-        raise CallAPerson(f"{file}: it cannot be read ({error.strerror}). Find the backup {folder.name}.") from error
+        raise CallAPerson(
+            Text(
+                "{file}: it cannot be read ({strerror}). Find the backup {name}.",
+                file=file,
+                strerror=error.strerror,
+                name=folder.name,
+            )
+        ) from error

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from lectern.errors import CallAPerson
+from lectern.i18n import Text
 from lectern.playout.client import PlayoutUnreachable, RequestRefused, asked
 from lectern.rollout.host import files
 from lectern.rollout.result import StepAnswer
@@ -75,7 +76,13 @@ def upgrade(wanted: Spec, *, check: bool = False) -> StepAnswer:
         _asked(path, "upgrade")
     except RequestRefused as error:
         _lead_back(wanted, led)
-        raise CallAPerson(f"The playout was not upgraded: {error}. Classes go on with {before['release']}.") from error
+        raise CallAPerson(
+            Text(
+                "The playout was not upgraded: {error}. Classes go on with {release}.",
+                error=error,
+                release=before["release"],
+            )
+        ) from error
     except PlayoutUnreachable:
         pass  # the old worker ended, as it should
     after = _asked(path, "status")

@@ -11,6 +11,7 @@ import httpx
 from redis.exceptions import NoPermissionError
 
 from lectern.errors import LecternError, Misuse
+from lectern.i18n import BESIDE, Text, joined
 from lectern.redis import connection
 from lectern.rollout import installed, on_air, playout, redis_keys, rollback, steps
 from lectern.rollout.backup import host, store
@@ -47,11 +48,15 @@ def preflight(wanted: Spec, *, check: bool = False) -> StepAnswer:
         faults += [sentence for gate in (keys, adoptable) for sentence in _asked(gate, work)]
     if faults:
         answer.say(*faults)
-        count = "One thing is" if len(faults) == 1 else f"{len(faults)} things are"
-        message = (
-            " ".join(f"({number}) {fault}" for number, fault in enumerate(faults, 1)) if len(faults) > 1 else faults[0]
+        listed = [Text("({number}) {fault}", number=number, fault=fault) for number, fault in enumerate(faults, 1)]
+        message = Text.many(
+            "One thing is in the way of {id}: {faults}",
+            "{n:,} things are in the way of {id}: {faults}",
+            n=len(faults),
+            id=wanted.id,
+            faults=joined(listed, BESIDE) if len(faults) > 1 else faults[0],
         )
-        raise Failed(f"{count} in the way of {wanted.id}: {message}", answer)
+        raise Failed(message, answer)
     answer.say(*(line for planned in steps.plan(work).values() for line in planned.said))
     return answer
 
@@ -62,7 +67,8 @@ def _asked(gate: Gate[T], about: T) -> list[str]:
     except LecternError as error:
         return [error.message]
     except OSError as error:
-        return [f"{error.filename or gate.__name__}: {error.strerror or error}. Run this as root."]
+        thing = error.filename or gate.__name__
+        return [Text("{thing}: {error}. Run this as root.", thing=thing, error=error.strerror or error)]
 
 
 # -- the gates ----------------------------------------------------------------------------------------------------
@@ -72,11 +78,19 @@ def other_rollout(wanted: Spec) -> Iterator[str]:
     """Refuse if another rollout is half done, or the rollback of this one."""
     history = RolloutJournal.of(wanted).history()
     if history.half is not None and history.taking_back:
-        yield f"The rollback of {history.half} was begun and did not end. Finish it first: {rollback.TYPE}."
+        yield Text(
+            "The rollback of {half} was begun and did not end. Finish it first: {command}.",
+            half=history.half,
+            command=rollback.TYPE,
+        )
     elif history.half not in {None, wanted.id}:
         yield (
-            f"Another rollout, {history.half}, is half done here. Run it again with its inventory, or take it back: "
-            f"{rollback.TYPE}."
+            Text(
+                "Another rollout, {half}, is half done here. Run it again with its inventory, or take it back: "
+                "{command}.",
+                half=history.half,
+                command=rollback.TYPE,
+            )
         )
 
 
@@ -85,37 +99,52 @@ def places(wanted: Spec) -> Iterator[str]:
     host_files.Owner.user(wanted.user, 0o600)
     for name, folder in (("code_dir", wanted.code_dir), ("programs_dir", wanted.programs_dir)):
         if not folder.is_dir():
-            yield f"{folder}: there is no such folder. Correct `{name}`."
+            yield Text("{folder}: there is no such folder. Correct `{name}`.", folder=folder, name=name)
     first = RolloutJournal.of(wanted).history().last is None
     missing = [str(conf) for conf in wanted.old_confs if not conf.exists()]
     if first and missing:
         yield (
-            f"{', '.join(missing)}: the old program's supervisor file is not there. Correct `old_programs` "
-            f"(ls {wanted.programs_dir})."
+            Text(
+                "{missing}: the old program's supervisor file is not there. Correct `old_programs` (ls "
+                "{programs_dir}).",
+                missing=", ".join(missing),
+                programs_dir=wanted.programs_dir,
+            )
         )
     if first and wanted.role == "streamer" and wanted.old_programs and not wanted.database.exists():
         yield (
-            f"{wanted.database}: the old program's database is not there. Correct `database` "
-            f"(find / -name {wanted.database.name})."
+            Text(
+                "{database}: the old program's database is not there. Correct `database` (find / -name {name}).",
+                database=wanted.database,
+                name=wanted.database.name,
+            )
         )
     if wanted.current.exists() and not wanted.current.is_symlink():
-        yield f"{wanted.current}: it is no link, and nothing may take its place. Move it away."
+        yield Text("{current}: it is no link, and nothing may take its place. Move it away.", current=wanted.current)
 
 
 def release(wanted: Spec) -> Iterator[str]:
     """Refuse if the release is missing, incomplete, or of another version than is wanted."""
     manifest, complete = wanted.release / "manifest.json", wanted.release / ".complete"
-    again = f"Stage it again (rm -r {wanted.release}, then ansible-playbook playbooks/rollout.yml)."
+    again = Text(
+        "Stage it again (rm -r {release}, then ansible-playbook playbooks/rollout.yml).", release=wanted.release
+    )
     if not complete.exists() or not manifest.exists():
-        yield f"{wanted.release}: the release is not there, or not complete. {again}"
+        yield Text("{release}: the release is not there, or not complete. {again}", release=wanted.release, again=again)
         return
     digest, noted = sha256(manifest), complete.read_text(encoding="utf-8").strip()
     if digest != noted:
-        yield f"{complete}: it was written for another manifest. {again}"
+        yield Text("{complete}: it was written for another manifest. {again}", complete=complete, again=again)
         return
     version = json.loads(manifest.read_text(encoding="utf-8")).get("version")
     if version != wanted.version:
-        yield f"{manifest}: it is version {version}, and {wanted.version} is wanted. {again}"
+        yield Text(
+            "{manifest}: it is version {version}, and {wanted} is wanted. {again}",
+            manifest=manifest,
+            version=version,
+            wanted=wanted.version,
+            again=again,
+        )
 
 
 def silence(wanted: Spec) -> None:
@@ -151,10 +180,13 @@ def left_behind(wanted: Spec) -> Iterator[str]:
     if before.shown == after.shown:
         return
     if left := _to_come(before, wanted.role, now) - _to_come(after, wanted.role, now):
-        yield (
-            f"{some(shown(id_) for id_ in sorted(left))}: booked in {before.shown}, and not in {after.shown}, in which "
-            f"the new program would look. Keep the database of before, or bring its rows over first; or, if the "
-            f"platform is to book these classes again, add -e rollout_other_database=true."
+        yield Text(
+            "{classes}: booked in {before}, and not in {after}, in which the new program would look. Keep the database "
+            "of before, or bring its rows over first; or, if the platform is to book these classes again, add "
+            "-e rollout_other_database=true.",
+            classes=some(shown(id_) for id_ in sorted(left)),
+            before=before.shown,
+            after=after.shown,
         )
 
 
@@ -169,7 +201,9 @@ def programs(wanted: Spec) -> Iterator[str]:
     """Refuse if the wget that the settings name is missing."""
     path = wanted.env.get("wget_path", "wget")
     if wanted.role == "streamer" and shutil.which(path) is None:
-        yield f"{path}: there is no such program. Install it (apt-get install wget), or correct wget_path."
+        yield Text(
+            "{path}: there is no such program. Install it (apt-get install wget), or correct wget_path.", path=path
+        )
 
 
 def redis(wanted: Spec) -> Iterator[str]:
@@ -180,7 +214,10 @@ def redis(wanted: Spec) -> Iterator[str]:
             client.eval(connection.TRY_WRITE, 1, connection.TRIED_KEY)
         off_s = time.time() - (int(seconds) + int(micros) / 1e6)
     if abs(off_s) > CLOCK_TOLERANCE_S:
-        yield f"This host's clock is {off_s:+.1f} s off that of Redis. Set it (systemctl restart systemd-timesyncd)."
+        yield Text(
+            "This host's clock is {off_s:+.1f} s off that of Redis. Set it (systemctl restart systemd-timesyncd).",
+            off_s=off_s,
+        )
 
 
 def prefect(wanted: Spec) -> Iterator[str]:
@@ -191,20 +228,29 @@ def prefect(wanted: Spec) -> Iterator[str]:
     try:
         answer = httpx.get(url, timeout=ASK_TIMEOUT_S, auth=(name, password) if auth else None, trust_env=False)
     except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:  # the latter: no name of a host
-        yield f"{url}: Prefect does not answer ({error}). Start it, or correct prefect_api_url."
+        yield Text(
+            "{url}: Prefect does not answer ({error}). Start it, or correct prefect_api_url.", url=url, error=error
+        )
         return
     if answer.status_code in {401, 403}:
-        yield f"{url}: Prefect refuses the login. Correct PREFECT_API_AUTH_STRING."
+        yield Text("{url}: Prefect refuses the login. Correct PREFECT_API_AUTH_STRING.", url=url)
     elif not answer.is_success:
-        yield f"{url}: Prefect answers {answer.status_code}. Is prefect_api_url right (it ends in /api)?"
+        yield Text(
+            "{url}: Prefect answers {status_code}. Is prefect_api_url right (it ends in /api)?",
+            url=url,
+            status_code=answer.status_code,
+        )
 
 
 def classes(wanted: Spec) -> Iterator[str]:
     """Refuse if the stop would harm a class or, in an upgrade of a streamer, if its playout does not answer."""
     if wanted.role == "streamer" and not steps.checked(wanted).is_first and (why := playout.is_missing(wanted)):
         yield (
-            f"{why}. It airs the classes while the host is stopped, and after that. Start it (systemctl start "
-            f"lectern-playout), or provision the host: ansible-playbook playbooks/provision.yml."
+            Text(
+                "{why}. It airs the classes while the host is stopped, and after that. Start it (systemctl start "
+                "lectern-playout), or provision the host: ansible-playbook playbooks/provision.yml.",
+                why=why,
+            )
         )
     yield from on_air.refusals(wanted, time.time())
 
@@ -218,8 +264,11 @@ def health_address(wanted: Spec) -> Iterator[str]:
         right = False
     if not right:
         yield (
-            f"`{wanted.role}_health_url` is no http address, so nobody could ask the new program whether it is well. "
-            f"Correct it, such as http://127.0.0.1:8801/health; an address of IPv6 stands in brackets."
+            Text(
+                "`{role}_health_url` is no http address, so nobody could ask the new program whether it is well. "
+                "Correct it, such as http://127.0.0.1:8801/health; an address of IPv6 stands in brackets.",
+                role=wanted.role,
+            )
         )
 
 
@@ -238,8 +287,12 @@ def keys(work: steps.StepWork) -> Iterator[str]:
     if wanted.rekey and not work.renames[0] and not wanted.unmatched_rules:
         message = "; ".join(f"{rule.old} => {rule.new}" for rule in wanted.rekey)
         yield (
-            f"The rules for the old program's keys ({message}) fit no key in Redis. Correct `teacher_rekey` (redis-cli "
-            f"--scan shows what there is); if there are none to rename, add -e rollout_unmatched_rules=true."
+            Text(
+                "The rules for the old program's keys ({message}) fit no key in Redis. Correct `teacher_rekey` "
+                "(redis-cli --scan shows what there is); if there are none to rename, add "
+                "-e rollout_unmatched_rules=true.",
+                message=message,
+            )
         )
 
 

@@ -7,6 +7,7 @@ import redis
 
 from lectern.errors import CallAPerson
 from lectern.formatting import counted
+from lectern.i18n import Text
 from lectern.redis import rename as redis_rename
 from lectern.redis.rename import Rule
 from lectern.rollout.host import files
@@ -50,7 +51,9 @@ def rename(wanted: Spec, *, dry_run: bool = False) -> tuple[int, list[str]]:
         )
     if done.clash_count:
         clashes = _clashes(done.clash_count, done.lines()[1:6])
-        raise CallAPerson(f"{clashes} Look at both keys, delete the one that is wrong, then run this again.")
+        raise CallAPerson(
+            Text("{clashes} Look at both keys, delete the one that is wrong, then run this again.", clashes=clashes)
+        )
     return done.matched if dry_run else done.renamed, [f"{done.lines()[0]}.", *sentences]
 
 

@@ -16,6 +16,7 @@ from lectern.db.airings import epoch
 from lectern.db.engine import transaction
 from lectern.errors import CallAPerson, LecternError, Misuse, TryAgain
 from lectern.formatting import counted
+from lectern.i18n import Text, msgid
 from lectern.migrations.steps import shape
 from lectern.redis import client as redis_client
 from lectern.rollout import installed, on_air, playout, redis_keys, reload
@@ -128,7 +129,10 @@ def run(wanted: Spec, *, check: bool = False) -> StepAnswer:
         host.restorable(wanted)
         if reload.was(wanted, journal):
             raise Misuse(
-                f"{wanted.id} changed settings only, so no database was copied. Roll back without the restore."
+                Text(
+                    "{id} changed settings only, so no database was copied. Roll back without the restore.",
+                    id=wanted.id,
+                )
             )
     if not wanted.rollout_dir.exists():
         return StepAnswer(said=[f"{wanted.id} has never been on this host; nothing was changed."])
@@ -167,7 +171,7 @@ def refuse_harm(wanted: Spec, journal: RolloutJournal) -> None:
         _refuse_unready(wanted, copied.before)
     sentences = [] if wanted.even_on_air else on_air.cut_now(wanted, time.time())
     if sentences:
-        raise TryAgain(f"{' '.join(sentences)} Nothing was stopped.")
+        raise TryAgain(Text("{sentences} Nothing was stopped.", sentences=" ".join(sentences)))
 
 
 def _refuse_unready(wanted: Spec, before: FilesBefore) -> None:
@@ -182,8 +186,12 @@ def _refuse_unready(wanted: Spec, before: FilesBefore) -> None:
     version = program.parents[1].resolve().parent.name
     if not program.exists():
         raise CallAPerson(
-            f"{program}: the release that a rollback would start is gone. Nothing was stopped. Stage it again: "
-            f"ansible-playbook playbooks/rollout.yml -e release={version} --tags prepare."
+            Text(
+                "{program}: the release that a rollback would start is gone. Nothing was stopped. Stage it again: "
+                "ansible-playbook playbooks/rollout.yml -e release={version} --tags prepare.",
+                program=program,
+                version=version,
+            )
         )
     if wanted.restore_database:
         return
@@ -191,9 +199,14 @@ def _refuse_unready(wanted: Spec, before: FilesBefore) -> None:
     answer = asyncio.run(subprocesses.run(argv, timeout_s=ASK_TIMEOUT_S, cwd=wanted.code_dir))
     if answer.returncode != 0:
         raise CallAPerson(
-            f"lectern {version}, which a rollback would start, cannot use the database as it is now "
-            f"({answer.last_words or 'it gives no reason'}). Nothing was stopped. Go on with {wanted.version}; or add "
-            f"-e restore_database=true, which loses what was written since the rollout (it is exported first)."
+            Text(
+                "lectern {version}, which a rollback would start, cannot use the database as it is now ({why}). "
+                "Nothing was stopped. Go on with {newer}; or add -e restore_database=true, which loses what was "
+                "written since the rollout (it is exported first).",
+                version=version,
+                why=answer.last_words or msgid("it gives no reason"),
+                newer=wanted.version,
+            )
         )
 
 
@@ -214,8 +227,13 @@ def _is_due(wanted: Spec, journal: RolloutJournal, answer: StepAnswer) -> bool:
         return True
     if history.half is not None:
         raise CallAPerson(
-            f"{history.half} is half done on this host, and {wanted.id} is not what stands here; nothing was changed. "
-            f"Take that back: {TYPE}."
+            Text(
+                "{half} is half done on this host, and {id} is not what stands here; nothing was changed. Take that "
+                "back: {type}.",
+                half=history.half,
+                id=wanted.id,
+                type=TYPE,
+            )
         )
     answer.say(
         f"{wanted.id} is rolled back already; nothing was changed."
@@ -262,8 +280,13 @@ class _Way:
     def refuse_without_copy(self) -> None:
         if self.silent is None and self.has("copy", "done"):
             raise CallAPerson(
-                f"{self.wanted.backup_dir}: what was copied before the change is gone. Nothing was changed. Find it "
-                f"(ls {self.wanted.backups_dir}), give it its name back, then {TYPE}."
+                Text(
+                    "{backup_dir}: what was copied before the change is gone. Nothing was changed. Find it (ls "
+                    "{backups_dir}), give it its name back, then {type}.",
+                    backup_dir=self.wanted.backup_dir,
+                    backups_dir=self.wanted.backups_dir,
+                    type=TYPE,
+                )
             )
 
     def put_back_elsewhere(self) -> None:
@@ -333,7 +356,11 @@ class _Way:
         """Set the used backup aside; raises CallAPerson if something could not be restored."""
         if self.left:
             raise CallAPerson(
-                f"The old programs run again, but not all is back; {' '.join(self.left)} Mend that, then {TYPE}."
+                Text(
+                    "The old programs run again, but not all is back; {left} Mend that, then {type}.",
+                    left=" ".join(self.left),
+                    type=TYPE,
+                )
             )
         folder = self.wanted.backup_dir
         aside = host.set_aside(folder, "used") if folder.exists() else folder

@@ -10,6 +10,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from lectern.errors import Misuse
+from lectern.i18n import Text
 
 HOW_NOT_WHAT = frozenset(
     {
@@ -81,7 +82,9 @@ class Installed(BaseModel):
                 f"{'.'.join(map(str, fault['loc'])) or 'all of it'}: {fault['msg'].removeprefix('Value error, ')}"
                 for fault in error.errors(include_url=False, include_input=False, include_context=False)
             )
-            raise Misuse(f"What is wanted of this host cannot be read: {faults}. Correct the inventory.") from error
+            raise Misuse(
+                Text("What is wanted of this host cannot be read: {faults}. Correct the inventory.", faults=faults)
+            ) from error
 
     @property
     def rollout_dir(self) -> Path:

@@ -7,6 +7,7 @@ from typing import Any
 from lectern import formatting
 from lectern.db import schema
 from lectern.errors import LecternError, Misuse
+from lectern.i18n import BESIDE, Text, joined
 from lectern.rollout import rollback
 from lectern.rollout.backup import host, store
 from lectern.rollout.backup.copy import sha256
@@ -29,7 +30,8 @@ def run(wanted: Spec) -> StepAnswer:
     faults = list(_FAULTS[state](wanted, journal))
     if faults:
         answer.say(*faults)
-        raise Failed(f"{wanted.id} ({state}): {' '.join(faults)}", answer)
+        told = Text("{id} ({state}): {faults}", id=wanted.id, state=state, faults=joined(faults, BESIDE))
+        raise Failed(told, answer)
     answer.say(f"{wanted.id} ({state}): all is as it should be.")
     return answer
 
@@ -38,11 +40,13 @@ def _of_finished(wanted: Spec, _journal: RolloutJournal) -> Iterator[str]:
     yield from faults_of_new(wanted)
     silent = host.silent(wanted)
     if silent is None:
-        yield f"{wanted.backup_dir}: the backup is gone, so this rollout cannot be taken back."
+        yield Text(
+            "{backup_dir}: the backup is gone, so this rollout cannot be taken back.", backup_dir=wanted.backup_dir
+        )
         return
     file = silent.file_in(wanted.backup_dir / host.SILENT)
     if file is not None and sha256(file) != silent.sha256:
-        yield f"{file}: it is not what was copied (its SHA-256 differs)."
+        yield Text("{file}: it is not what was copied (its SHA-256 differs).", file=file)
 
 
 def faults_of_new(wanted: Spec) -> Iterator[str]:
@@ -79,7 +83,12 @@ def _of_rolledback(wanted: Spec, journal: RolloutJournal) -> Iterator[str]:
     copied = host.read(folder / host.SILENT)
     if copied is not None:
         if not release_link.is_back(wanted, copied.before):
-            yield f"{wanted.programs_dir}, {wanted.current}: not as before the window (compare with {folder})."
+            yield Text(
+                "{programs_dir}, {current}: not as before the window (compare with {folder}).",
+                programs_dir=wanted.programs_dir,
+                current=wanted.current,
+                folder=folder,
+            )
         yield from (
             f"{file.path}: still has our values." for file in files.all_of(wanted) if not file.is_back(copied.before)
         )
@@ -97,14 +106,14 @@ def _of_rolledback(wanted: Spec, journal: RolloutJournal) -> Iterator[str]:
 
 
 def _of_half(_wanted: Spec, journal: RolloutJournal) -> Iterator[str]:
-    what = "rolled back" if journal.history().taking_back else "done"
-    yield f"it is half {what}. Run the rollout again, or {rollback.TYPE}."
+    what = Text("rolled back") if journal.history().taking_back else Text("done")
+    yield Text("it is half {what}. Run the rollout again, or {command}.", what=what, command=rollback.TYPE)
 
 
 def _of_untouched(_wanted: Spec, journal: RolloutJournal) -> Iterator[str]:
     last = journal.history().last
     other = f", {last} was" if last else ""
-    yield f"it was not rolled out on this host{other}. Run ansible-playbook playbooks/rollout.yml."
+    yield Text("it was not rolled out on this host{other}. Run ansible-playbook playbooks/rollout.yml.", other=other)
 
 
 _FAULTS: dict[str, Callable[[Spec, RolloutJournal], Iterator[str]]] = {
@@ -133,7 +142,9 @@ def status(root: str) -> dict[str, Any]:
                 "notes": notes_said,
             }
     if not by_role:
-        raise Misuse(f"Nothing was ever rolled out under {root}. If the releases are elsewhere: --root FOLDER.")
+        raise Misuse(
+            Text("Nothing was ever rolled out under {root}. If the releases are elsewhere: --root FOLDER.", root=root)
+        )
     return by_role
 
 

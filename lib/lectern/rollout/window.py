@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from lectern.errors import CallAPerson, Caught, LecternError, Misuse, TryAgain
+from lectern.i18n import Text
 from lectern.rollout import on_air, redis_keys, rollback, verify
 from lectern.rollout.backup import host
 from lectern.rollout.host import release_link, supervisord
@@ -77,7 +78,7 @@ class Window:
         # Preflight has checked this, but some time ago.
         sentences = [] if is_reload else on_air.refusals(self.wanted, time.time())
         if sentences:
-            raise TryAgain(f"{' '.join(sentences)} Nothing was stopped.")
+            raise TryAgain(Text("{sentences} Nothing was stopped.", sentences=" ".join(sentences)))
         before: dict[str, object] = {"digest": self.wanted.digest, "states": dict(self.supervisor.states())}
         before |= {"reload": True} if is_reload else {}
         self.journal.note(self.wanted.id, "window", "begin", before)
@@ -105,11 +106,20 @@ def make_ready(wanted: Spec, journal: RolloutJournal) -> None:
     history = journal.history()
     if history.half is not None and (history.half != wanted.id or history.taking_back):
         raise Misuse(
-            f"{history.half} is half {'rolled back' if history.taking_back else 'done'} on this host. Nothing was "
-            f"changed. Finish that first: {rollback.TYPE}."
+            Text(
+                "{id} is half {how} on this host. Nothing was changed. Finish that first: {command}.",
+                id=history.half,
+                how=Text("rolled back") if history.taking_back else Text("done"),
+                command=rollback.TYPE,
+            )
         )
     if host.read(wanted.backup_dir) is None:
-        raise Misuse(f"{wanted.backup_dir}: there is no backup of this rollout. Run `lectern rollout backup` first.")
+        raise Misuse(
+            Text(
+                "{backup_dir}: there is no backup of this rollout. Run `lectern rollout backup` first.",
+                backup_dir=wanted.backup_dir,
+            )
+        )
     if wanted.role == "teacher":
         redis_keys.refuse_silence(wanted)
     release_link.render_instance(wanted, journal)
@@ -142,16 +152,20 @@ def _undone(window: Window, error: BaseException) -> LecternError:
     """Undo what was done, whatever *error* is; returns the error to raise."""
     cause = words(error)
     failed_in = window.answer.steps[-1][0] if window.answer.steps else "the beginning"
-    why = f"The window failed in step {failed_in}: {cause}"
+    why = Text("The window failed in step {step}: {cause}", step=failed_in, cause=cause)
     with Caught() as second:
         window.journal.note(window.wanted.id, "failed", "done", {"why": why})
         rollback.take_back(window.wanted, window.journal, window.answer)
     if second.error is not None:  # a full disk, a locked database: a person must hear of the half host
         return CallAPerson(
-            f"{why} Then the rollback failed too: {words(second.error)} The host is half done. "
-            f"Mend what is named, then "
-            f"{rollback.TYPE}."
+            Text(
+                "{why} Then the rollback failed too: {second} The host is half done. Mend what is named, then "
+                "{command}.",
+                why=why,
+                second=words(second.error),
+                command=rollback.TYPE,
+            )
         )
     silent_s = time.monotonic() - window.silent_since if window.silent_since else 0
     window.answer.more["downtime_s"] = round(silent_s, 3)
-    return Failed(f"{why} The host was rolled back and is as it was before.", window.answer)
+    return Failed(Text("{why} The host was rolled back and is as it was before.", why=why), window.answer)

@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict
 
 from lectern import formatting, subprocesses
 from lectern.errors import CallAPerson, Misuse
+from lectern.i18n import Text
 from lectern.rollout.backup import nightly, store
 from lectern.rollout.backup.copy import sha256
 from lectern.rollout.backup.nightly import NightlyBackup
@@ -70,7 +71,9 @@ def archive(folder: Path, target: Path, left_out: Iterable[Path]) -> Archive:
         with tarfile.open(target) as tar:
             members = len(tar.getmembers())
     except (tarfile.TarError, OSError, EOFError) as error:
-        raise CallAPerson(f"{target}: the archive cannot be read back ({error}). Is the disk sound?") from error
+        raise CallAPerson(
+            Text("{target}: the archive cannot be read back ({error}). Is the disk sound?", target=target, error=error)
+        ) from error
     return Archive(
         file=target.name,
         size_bytes=target.stat().st_size,
@@ -90,7 +93,14 @@ def _tar(folder: Path, target: Path, left_out: Iterable[Path]) -> subprocesses.F
     argv += ["--anchored", "--no-wildcards", *(f"--exclude={excluded}" for excluded in out), "."]
     done = asyncio.run(subprocesses.run(argv, timeout_s=TAR_S, env={"LC_ALL": "C"}))
     if done.returncode not in {0, _CHANGED}:
-        raise CallAPerson(f"{target}: {folder} cannot be archived ({done.last_words}). Nothing was changed.")
+        raise CallAPerson(
+            Text(
+                "{target}: {folder} cannot be archived ({last_words}). Nothing was changed.",
+                target=target,
+                folder=folder,
+                last_words=done.last_words,
+            )
+        )
     return done
 
 
@@ -167,7 +177,9 @@ def read(folder: Path) -> Backup | None:
     try:
         backup = Backup.model_validate_json(text)
     except ValueError as error:
-        raise CallAPerson(f"{folder / MANIFEST}: it cannot be read. Look at the backup by hand.") from error
+        raise CallAPerson(
+            Text("{file}: it cannot be read. Look at the backup by hand.", file=folder / MANIFEST)
+        ) from error
     return backup.model_copy(update={"before": backup.before.model_copy(update={"folder": folder / "files"})})
 
 
@@ -221,8 +233,12 @@ def _say_what_is_due(wanted: Spec, journal: RolloutJournal, answer: StepAnswer) 
         answer.say(f"{wanted.backup_dir}: the backup is there, made {formatting.moment(backup.made_at)}.")
     elif state in {"half", "finished"}:
         raise CallAPerson(
-            f"{wanted.backup_dir}: the window of this rollout was begun, and its backup is gone. Nothing was changed. "
-            f"Find the backup (ls {wanted.backups_dir}) before anything else."
+            Text(
+                "{backup_dir}: the window of this rollout was begun, and its backup is gone. Nothing was changed. Find "
+                "the backup (ls {backups_dir}) before anything else.",
+                backup_dir=wanted.backup_dir,
+                backups_dir=wanted.backups_dir,
+            )
         )
     else:
         answer.changed = True
@@ -301,8 +317,11 @@ def restorable(wanted: Spec) -> SqliteFile:
     if isinstance(database, SqliteFile):
         return database
     raise Misuse(
-        f"{database.shown}: restore_database restores SQLite files only. Nothing was changed. Roll back without it; "
-        f"then read RUNBOOK.md, How do I restore the database?"
+        Text(
+            "{shown}: restore_database restores SQLite files only. Nothing was changed. Roll back without it; then "
+            "read RUNBOOK.md, How do I restore the database?",
+            shown=database.shown,
+        )
     )
 
 
@@ -322,7 +341,9 @@ def restore(wanted: Spec, copied: Backup) -> list[str]:
         database.clear()
         return [*sentences, f"{database.shown}: taken away, as there was none."]
     if sha256(file) != copied.sha256:
-        raise CallAPerson(f"{file}: it is not what was copied (its SHA-256 differs). The database was left as it is.")
+        raise CallAPerson(
+            Text("{file}: it is not what was copied (its SHA-256 differs). The database was left as it is.", file=file)
+        )
     database.put_back(file, copied.rows, wanted.user)
     return [*sentences, f"{database.shown}: restored from {file}."]
 

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict
 
 from lectern import __version__, subprocesses
 from lectern.errors import CallAPerson, Misuse, TryAgain
+from lectern.i18n import Text
 from lectern.rollout.backup.copy import Copy, sha256
 from lectern.rollout.backup.store import Store
 from lectern.rollout.host import files
@@ -63,12 +64,14 @@ def make(database: Store, name: str, into: Path) -> NightlyBackup:
     if the database or its copy is damaged.
     """
     if not database.exists():
-        raise Misuse(f"{database.shown}: there is no such database. Set the database URL, or go to its folder.")
+        raise Misuse(
+            Text("{shown}: there is no such database. Set the database URL, or go to its folder.", shown=database.shown)
+        )
     refuse_small_disk(database, into, "keep fewer, or name another folder by --into")
     at = time.time()
     target = into / f"{name}-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime(at))}"
     if target.exists():
-        raise TryAgain(f"{target}: a backup of this second is there already.")
+        raise TryAgain(Text("{target}: a backup of this second is there already.", target=target))
     part = begun(target)
     copied = proved(database, part)
     return finished(
@@ -116,14 +119,28 @@ def restore(database: Store, name: str, folder: Path) -> NightlyBackup:
     try:
         manifest = NightlyBackup.model_validate_json((folder / backups.MANIFEST).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise Misuse(f"{folder}: it holds no finished backup. See what there is: ls {folder.parent}") from error
+        raise Misuse(
+            Text(
+                "{folder}: it holds no finished backup. See what there is: ls {parent}",
+                folder=folder,
+                parent=folder.parent,
+            )
+        ) from error
     if manifest.name != name or not manifest.file:
         raise Misuse(
-            f"{folder}: it is a backup of {manifest.name if manifest.file else 'no database'}, and {name} was named."
+            Text(
+                "{folder}: it is a backup of {what}, and {name} was named.",
+                folder=folder,
+                what=manifest.name if manifest.file else "no database",
+                name=name,
+            )
         )
     if sha256(folder / manifest.file) != manifest.sha256:
         raise CallAPerson(
-            f"{folder / manifest.file}: it is not what was copied (its SHA-256 differs). Nothing was changed."
+            Text(
+                "{file}: it is not what was copied (its SHA-256 differs). Nothing was changed.",
+                file=folder / manifest.file,
+            )
         )
     database.refuse_company()
     # Not by the environment: who became another user has the former name there.
@@ -154,14 +171,18 @@ def alone(into: Path) -> Iterator[None]:
         lock = os.open(into / ".lock", os.O_RDWR | os.O_CREAT, 0o600)
     except OSError as error:
         raise Misuse(
-            f"{into}: backups cannot be written there ({error.strerror}). Name another folder by --into, or run this "
-            f"as the user that owns it."
+            Text(
+                "{into}: backups cannot be written there ({strerror}). Name another folder by --into, or run this as "
+                "the user that owns it.",
+                into=into,
+                strerror=error.strerror,
+            )
         ) from error
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
     except BlockingIOError as error:
-        raise TryAgain(f"{into}: another backup is under way. Wait until it has ended.") from error
+        raise TryAgain(Text("{into}: another backup is under way. Wait until it has ended.", into=into)) from error
     finally:
         os.close(lock)
 
@@ -171,11 +192,16 @@ def refuse_small_disk(database: Store, place: Path, remedy: str, more_bytes: int
     size = database.needs_bytes
     needed, free = more_bytes + 2 * size + SLACK_BYTES, shutil.disk_usage(place).free
     if free < needed:
-        parts = f"{more_bytes / 1e6:,.0f} MB of code, " if more_bytes else ""
+        megabytes = {"needed": needed, "code": more_bytes, "size": size, "slack": SLACK_BYTES, "free": free}
         raise Misuse(
-            f"{place}: the backup needs {needed / 1e6:,.0f} MB ({parts}twice {size / 1e6:,.0f} MB of database, "
-            f"{SLACK_BYTES / 1e6:,.0f} MB of slack), and {free / 1e6:,.0f} MB are free. Free some (du -xh {place} | "
-            f"sort -h | tail), {remedy}."
+            Text(
+                "{place}: the backup needs {needed:,.0f} MB ({code:,.0f} MB of code, twice {size:,.0f} MB of database, "
+                "{slack:,.0f} MB of slack), and {free:,.0f} MB are free. Free some (du -xh {place} | sort -h | tail), "
+                "{remedy}.",
+                place=place,
+                remedy=remedy,
+                **{name: number / 1e6 for name, number in megabytes.items()},
+            )
         )
 
 
@@ -205,7 +231,12 @@ class CopyTarget:
             parts, port = urlsplit(""), 0
         fits = parts.scheme == "sftp" and parts.hostname and parts.username and not parts.password
         if not fits or not parts.path.strip("/") or not _PLAIN.fullmatch(url):
-            raise Misuse(f"{url!r:.200} is no place to copy backups to. Write sftp://user@host/folder; it needs a key.")
+            raise Misuse(
+                Text(
+                    "{url!r:.99} is no place to copy backups to. Write sftp://user@host/folder; it needs a key.",
+                    url=url,
+                )
+            )
         assert parts.username  # a URL that fits has a user and a host
         assert parts.hostname
         return cls(parts.username, parts.hostname, port, parts.path.rstrip("/"), key, known_hosts)
@@ -227,7 +258,15 @@ def copy_away(folder: Path, target: CopyTarget) -> None:
     come = {of[-1].rpartition("/")[2]: int(of[4]) for of in words if len(of) >= 9 and of[0][0] == "-"}
     sent = {path.name: path.stat().st_size for path in folder.iterdir()}
     if come != sent:
-        raise CallAPerson(f"{target}: of {folder.name} {come} has come, and {sent} was sent. Is its disk full?")
+        raise CallAPerson(
+            Text(
+                "{target}: of {name} {come} has come, and {sent} was sent. Is its disk full?",
+                target=target,
+                name=folder.name,
+                come=come,
+                sent=sent,
+            )
+        )
     _sftp(target, f"rename {there}.part {there}")
 
 
@@ -275,5 +314,12 @@ def _sftp(target: CopyTarget, *commands: str) -> str:
     done = asyncio.run(subprocesses.run(argv, timeout_s=COPY_TIMEOUT_S, stdin=given, on_line=lines.append))
     if done.returncode != 0:
         errors = " ".join(line for line in done.errors.splitlines() if "mkdir" not in line)[-300:].strip()
-        raise TryAgain(f"{target}: {commands[-1].partition(' ')[0]} failed ({errors or 'no reason'}).")
+        raise TryAgain(
+            Text(
+                "{target}: {program} failed ({why}).",
+                target=target,
+                program=commands[-1].partition(" ")[0],
+                why=errors or "no reason",
+            )
+        )
     return "\n".join(lines)

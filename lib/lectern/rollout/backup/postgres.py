@@ -14,6 +14,7 @@ from sqlalchemy.exc import DBAPIError
 
 from lectern import subprocesses
 from lectern.errors import CallAPerson, Misuse, TryAgain
+from lectern.i18n import Text
 from lectern.rollout.backup.copy import Copy, quoted, sha256
 from lectern.rollout.host import files
 
@@ -102,8 +103,13 @@ class PostgresServer:
             counted = rows(connection)
         if counted != copied.rows:
             raise CallAPerson(
-                f"{folder / copied.file}: restored to try it, it has other rows ({counted}) than were copied "
-                f"({copied.rows}). Nothing was changed. Look at the server's log and its disk."
+                Text(
+                    "{file}: restored to try it, it has other rows ({counted}) than were copied ({copied}). Nothing "
+                    "was changed. Look at the server's log and its disk.",
+                    file=folder / copied.file,
+                    counted=counted,
+                    copied=copied.rows,
+                )
             )
 
     def put_back(self, copied: Path, rows: dict[str, int], user: str) -> None:
@@ -145,8 +151,12 @@ class PostgresServer:
             time.sleep(0.1)
         if names:
             raise Misuse(
-                f"{self.shown}: others work in it ({', '.join(names)}), so it was not replaced. Stop every teacher "
-                f"that shares it, then run this again."
+                Text(
+                    "{shown}: others work in it ({names}), so it was not replaced. Stop every teacher that shares it, "
+                    "then run this again.",
+                    shown=self.shown,
+                    names=", ".join(names),
+                )
             )
 
     def _others(self) -> list[str]:
@@ -177,11 +187,20 @@ class PostgresServer:
         try:
             done = asyncio.run(subprocesses.run(argv, timeout_s=COPY_TIMEOUT_S, env=env))
         except Misuse as error:
-            raise Misuse(f"{argv[0]} is not here. Install it: apt-get install postgresql-client") from error
+            raise Misuse(
+                Text("{program} is not here. Install it: apt-get install postgresql-client", program=argv[0])
+            ) from error
         if done.returncode != 0:
             first = next((line for line in done.errors.splitlines() if "error" in line.lower()), "")  # others follow
             why = first or done.errors.strip()[:300] or "no reason"
-            raise CallAPerson(f"{self.shown}: {argv[0]} failed ({why}). Nothing was changed.")
+            raise CallAPerson(
+                Text(
+                    "{shown}: {program} failed ({why}). Nothing was changed.",
+                    shown=self.shown,
+                    program=argv[0],
+                    why=why,
+                )
+            )
 
     @contextmanager
     def _in_words(self) -> Iterator[None]:
@@ -191,8 +210,12 @@ class PostgresServer:
             words, user = " ".join(str(error.orig or error).split()), self.address.username
             if "permission denied to create database" in words:
                 raise Misuse(
-                    f"{self.shown}: a backup is proved by a restore into a scratch database, and the user {user} may "
-                    f"not make one. Type on the server, as postgres: psql -c 'alter role {user} createdb'"
+                    Text(
+                        "{shown}: a backup is proved by a restore into a scratch database, and the user {user} may not "
+                        "make one. Type on the server, as postgres: psql -c 'alter role {user} createdb'",
+                        shown=self.shown,
+                        user=user,
+                    )
                 ) from error
             kind = TryAgain if error.connection_invalidated or "connect" in words else CallAPerson
             raise kind(f"{self.shown}: PostgreSQL refused ({words}). Nothing was changed.") from error

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lectern.errors import CallAPerson, Misuse
+from lectern.i18n import Text
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Owner:
             user = pwd.getpwnam(name)
         except KeyError as error:
             raise Misuse(
-                f"There is no user {name} on this host. Make it (useradd {name}) or correct `user`."
+                Text("There is no user {name} on this host. Make it (useradd {name}) or correct `user`.", name=name)
             ) from error
         return cls(user.pw_uid, user.pw_gid, mode)
 
@@ -139,7 +140,9 @@ def free(path: Path) -> Path:
 def switch_link(link: Path, target: str) -> None:
     """Point *link* to *target* at one instant; raises CallAPerson if a real folder or file is in its place."""
     if link.exists() and not link.is_symlink():
-        raise CallAPerson(f"{link}: it is no link, and nothing may take its place. Move it away, then run this again.")
+        raise CallAPerson(
+            Text("{link}: it is no link, and nothing may take its place. Move it away, then run this again.", link=link)
+        )
     part = link.with_name(f".{link.name}.part")
     part.unlink(missing_ok=True)
     part.symlink_to(target)

@@ -12,6 +12,7 @@ import httpx
 
 from lectern import subprocesses
 from lectern.errors import CallAPerson, TryAgain
+from lectern.i18n import Text
 from lectern.rollout.spec import Spec
 
 ProgramState = Literal["STOPPED", "STARTING", "RUNNING", "BACKOFF", "STOPPING", "EXITED", "FATAL", "UNKNOWN"]
@@ -108,8 +109,13 @@ class Supervisord:
             if not left:
                 return
         raise CallAPerson(
-            f"{', '.join(left)}: still at work after `{' '.join(self._argv)} stop all`. See why "
-            f"(supervisorctl status, supervisorctl tail {left[0]} stderr), then run this again."
+            Text(
+                "{left}: still at work after `{supervisorctl} stop all`. See why (supervisorctl status, supervisorctl "
+                "tail {first} stderr), then run this again.",
+                left=", ".join(left),
+                supervisorctl=" ".join(self._argv),
+                first=left[0],
+            )
         )
 
     def reload(self) -> None:

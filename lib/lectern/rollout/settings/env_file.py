@@ -11,6 +11,7 @@ from dotenv.parser import Binding, parse_stream
 from pydantic import SecretStr
 
 from lectern.errors import Misuse
+from lectern.i18n import Text
 from lectern.settings import StreamerSettings, TeacherSettings
 
 MASK = "********"
@@ -34,7 +35,9 @@ def read(path: Path) -> str:
         return ""
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
-        raise Misuse(f"{path}: line {line} is not UTF-8, so no program can load it. Save it as UTF-8.") from error
+        raise Misuse(
+            Text("{path}: line {line} is not UTF-8, so no program can load it. Save it as UTF-8.", path=path, line=line)
+        ) from error
 
 
 def values(text: str) -> dict[str, str | None]:
@@ -78,8 +81,11 @@ def _first(tried: Iterable[str], text: str, name: str, value: str | None) -> str
             return candidate
     bad = next((b.original.line for b in _bindings(text) if b.error), "unknown")
     raise Misuse(
-        f"line {bad} cannot be read (is a quote open?), and what is added below would become a part of it. Close the "
-        f"quote, or take the line out."
+        Text(
+            "line {bad} cannot be read (is a quote open?), and what is added below would become a part of it. Close "
+            "the quote, or take the line out.",
+            bad=bad,
+        )
     )
 
 

@@ -7,6 +7,7 @@ from types import ModuleType
 from typing import Any
 
 from lectern.errors import Misuse
+from lectern.i18n import Text
 from lectern.old_config import old_times
 from lectern.rollout.backup.host import FilesBefore
 from lectern.rollout.host import files
@@ -38,7 +39,7 @@ class SettingsFile:
         try:
             return str(self.kind.edited(text, self.wanted))
         except Misuse as error:
-            raise Misuse(f"{self.path}: {error.message}") from error
+            raise Misuse(Text("{thing}: {what}", thing=self.path, what=error)) from error
 
     def apply(self) -> list[str]:
         """Edit the file, which keeps its owner and mode; a new file is readable by *user* only. Returns sentences."""

@@ -17,6 +17,7 @@ from urllib.parse import unquote
 from lectern import rendition_ids
 from lectern.errors import CallAPerson, Misuse
 from lectern.formatting import counted
+from lectern.i18n import Text
 from lectern.media import integrity
 from lectern.playout.flv import LOOK_BYTES, is_header
 from lectern.playout.keyframe_index import path_of
@@ -245,8 +246,12 @@ def perform_moves(moves: Sequence[FileMove], journal: Path, owner: Owner) -> Non
             Path(move.old).rename(move.new)
         except OSError as error:
             raise CallAPerson(
-                f"{shown(move.old)} to {shown(move.new)}: cannot be moved ({error.strerror}). What was moved before it "
-                f"can be moved back."
+                Text(
+                    "{old} to {new}: cannot be moved ({strerror}). What was moved before it can be moved back.",
+                    old=shown(move.old),
+                    new=shown(move.new),
+                    strerror=error.strerror,
+                )
             ) from error
     os.sync()
 

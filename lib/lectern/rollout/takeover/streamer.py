@@ -13,6 +13,7 @@ from lectern.db import airings, cache, events
 from lectern.db.engine import transaction
 from lectern.errors import Misuse
 from lectern.formatting import counted
+from lectern.i18n import Text
 from lectern.model.facts import Event
 from lectern.model.tables import streamer as tables
 from lectern.rollout.host.files import Owner
@@ -218,7 +219,9 @@ def adopt(engine: Engine, sources: Sources, host: str, now: float) -> list[str]:
     with engine.connect() as connection:
         plan, database = planned(connection, sources, now), old_database.database_file(connection)
     if plan.refusals:
-        raise Misuse(f"The old classes and recordings cannot be taken over: {'; '.join(plan.refusals)}.")
+        raise Misuse(
+            Text("The old classes and recordings cannot be taken over: {refusals}.", refusals="; ".join(plan.refusals))
+        )
     steps = old_files.moves([*plan.strange, *plan.moves])
     # New folders belong to the owner of the store or, while there is no store, of the database.
     like = sources.video_root if sources.video_root.is_dir() else database or Path.cwd()
