@@ -36,6 +36,7 @@ NAMES = (
     "transcode",
     "playout",
     "governor",
+    "forecast",
     "timetable",
     "lone",
     "lone_postgres",

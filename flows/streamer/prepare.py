@@ -26,8 +26,9 @@ from lectern.db import airings, cache, forecast
 from lectern.decide import cache as decide_cache
 from lectern.decide import forecast as decide_forecast
 from lectern.decide.airing import RUN_AHEAD_S
+from lectern.decide.bandwidth import Download
 from lectern.decide.cache import Admission, Admit, Bound, Coming
-from lectern.decide.forecast import Fetch, Outlook
+from lectern.decide.forecast import Outlook
 from lectern.decide.leases import WITNESS_S
 from lectern.errors import DISK_FULL, DOWNLOAD_FAILED, Caught, LecternError, Refuse
 from lectern.i18n import Text
@@ -203,13 +204,13 @@ def admit(
     here = {stem for stem, state in states.items() if state in (FileState.READY, FileState.DOWNLOADING)}
     origins = _coming(changes, looked, {message.stem for message in new} - here)
     wanted, by_id = decide_cache.wanted_renditions(changes, new, here, origins), {one.class_id: one for one in new}
-    under_way: Mapping[str, Fetch] = {}
+    under_way: Mapping[str, Download] = {}
     outlook = Outlook()
     if any(states.get(rendition.stem) is not FileState.READY for rendition in wanted):
-        under_way = forecast.fetches(connection, changes.settings)
+        under_way = forecast.downloads(connection, changes.settings)
         asks = decide_cache.asks(changes, by_id, wanted, origins, under_way)
-        network = forecast.network(connection, changes.settings, changes.now, changes.slow)
-        outlook = decide_forecast.outlook(asks, list(under_way.values()), network, changes.now)
+        capacity = forecast.capacity(connection, changes.settings, changes.now, changes.slow)
+        outlook = decide_forecast.outlook(asks, list(under_way.values()), capacity, changes.now)
         decide_cache.refuse_late(changes, by_id, asks, outlook)
         wanted = [rendition for rendition in wanted if rendition.class_id not in outlook.too_late]
     usage = cache.used(connection, changes.settings.video_root)

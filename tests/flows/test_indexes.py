@@ -203,7 +203,7 @@ def test_the_alarm_of_a_change_whose_recording_comes_too_late_names_the_class_th
 
 def test_a_download_that_ends_within_its_class_is_begun(streamer: StreamerHost) -> None:
     """It was booked after its start, and is aired from the clock's position on."""
-    assert admitted(streamer, int(streamer.settings.download_rate_bytes * (LONG_S - 120)))[0] == "waiting"
+    assert admitted(streamer, int(streamer.settings.download_rate_bytes * LONG_S * 0.7))[0] == "waiting"
 
 
 def test_what_is_on_the_disk_already_is_not_downloaded_again(streamer: StreamerHost) -> None:
@@ -211,7 +211,7 @@ def test_what_is_on_the_disk_already_is_not_downloaded_again(streamer: StreamerH
     part = cache_dir.part_path(streamer.settings.video_root, "6666_720P")
     part.parent.mkdir(parents=True)
     with part.open("wb") as file:
-        file.truncate(int(streamer.settings.download_rate_bytes * 200))
+        file.truncate(int(streamer.settings.download_rate_bytes * 320))
     assert admitted(streamer, size_bytes)[0] == "waiting"
 
 

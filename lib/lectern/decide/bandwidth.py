@@ -160,6 +160,23 @@ def turns(downloads: Iterable[Download], bounds: Bounds, urgent: Collection[str]
     return found
 
 
+def portions(
+    some: Iterable[Download], turn: Mapping[str, Turn], bounds: Bounds, left: float, in_window: float
+) -> dict[str, float]:
+    """What the first of *some*, in their order, get of the *left* bytes a second; of *in_window*, unless urgent."""
+    rates = dict[str, float]()
+    for one in some:
+        if len(rates) >= bounds.number:
+            break
+        rate = min(left if turn[one.stem] is Turn.URGENT else min(left, in_window), bounds.each_bytes)
+        if rate < min(LEAST_BYTES, bounds.each_bytes):
+            continue
+        rates[one.stem] = rate
+        left -= rate if math.isfinite(rate) else 0.0
+        in_window = max(in_window - rate, 0.0) if math.isfinite(rate) else in_window
+    return rates
+
+
 def shared_out(downloads: Collection[Download], bounds: Bounds, pushes: Pushes, before: Shares, now: float) -> Shares:
     """What each download may take from *now* (epoch seconds); *before* is what was found at the last look.
 
@@ -176,15 +193,8 @@ def shared_out(downloads: Collection[Download], bounds: Bounds, pushes: Pushes, 
     left = max(bounds.host_bytes - PUSHES * pushes.need_bytes, 0.0)
     if some and share < 1:
         left = min(left, bounds.each_bytes * len(some)) * share
-    rates = {one.stem: 0.0 for one in downloads if one.begun}
-    for one in some:
-        free = left if turn[one.stem] is Turn.URGENT else min(left, in_window)
-        rate = min(free, bounds.each_bytes) if sum(map(bool, rates.values())) < bounds.number else 0.0
-        if (suffers and one.deadline - now > URGENT_S) or rate < min(LEAST_BYTES, bounds.each_bytes):
-            rate = 0.0
-        rates[one.stem] = rate
-        left -= rate if math.isfinite(rate) else 0.0
-        in_window = max(in_window - rate, 0.0) if math.isfinite(rate) else in_window
+    able = [one for one in some if not (suffers and one.deadline - now > URGENT_S)]
+    rates = {one.stem: 0.0 for one in downloads if one.begun} | portions(able, turn, bounds, left, in_window)
     urgent = frozenset(stem for stem, its in turn.items() if its is Turn.URGENT)
     return Shares(rates, share, behind, later, urgent)
 

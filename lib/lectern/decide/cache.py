@@ -7,7 +7,8 @@ from operator import itemgetter
 
 from lectern import errors, formatting
 from lectern.decide import readiness
-from lectern.decide.forecast import Ask, Fetch, Outlook, will_be_there
+from lectern.decide.bandwidth import Download
+from lectern.decide.forecast import Ask, Outlook, will_be_there
 from lectern.decide.gaps import LOST_S
 from lectern.errors import DOWNLOAD_FAILED, ErrorCode, LecternError
 from lectern.i18n import Text, msgid
@@ -270,7 +271,7 @@ def asks(
     new: Mapping[str, Prepare],
     wanted: Sequence[WantedRendition],
     coming: Mapping[str, Coming | LecternError],
-    under_way: Mapping[str, Fetch],
+    under_way: Mapping[str, Download],
 ) -> list[Ask]:
     """What is to be forecast: the classes among *wanted* whose renditions are *coming*, or *under_way*.
 
@@ -281,17 +282,19 @@ def asks(
     found: list[Ask] = []
     for rendition in wanted:
         message, there = new[rendition.class_id], coming.get(rendition.stem)
-        fetch = under_way.get(rendition.stem)
-        is_revised = fetch is not None and revised(message.class_id) is not None
-        if fetch is None and isinstance(there, Coming):
-            fetch = Fetch(rendition.stem, there.size_bytes, there.left_bytes)
-        if fetch is None:
+        download = under_way.get(rendition.stem)
+        is_revised = download is not None and revised(message.class_id) is not None
+        if download is None and isinstance(there, Coming):
+            download = Download(rendition.stem, there.size_bytes, came_bytes=there.size_bytes - there.left_bytes)
+        if download is None:
             continue
         was_placed, is_late = message.placement > 1, message.start_time <= changes.now
         slated = changes.settings.on_late == "slate"
         by_its_end = was_placed or is_late or is_revised or slated
         latest = message.end_time if by_its_end else min(message.start_time + LOST_S, message.end_time)
-        found.append(Ask(message.class_id, replace(fetch, deadline=message.start_time), latest, first=was_placed))
+        download = replace(download, deadline=message.start_time)
+        push = Needed(download.stem, download.size_bytes, message.end_time, message.start_time)
+        found.append(Ask(message.class_id, download, latest, push, first=was_placed))
     return found
 
 
@@ -301,7 +304,7 @@ def refuse_late(changes: StreamerChanges, new: Mapping[str, Prepare], asked: Seq
         message, ready_at = new[ask.class_id], outlook.too_late.get(ask.class_id)
         if ready_at is None:
             continue
-        its = {"stem": ask.fetch.stem, "why": _takes(ask.fetch.left_bytes, changes.settings)}
+        its = {"stem": ask.download.stem, "why": _takes(ask.download.left_bytes, changes.settings)}
         if (other := outlook.harmed.get(ask.class_id)) is not None:
             why = Text("{stem} would come before {other}, which would be late for its class: {why}", other=other, **its)
         elif ready_at >= message.end_time or ask.latest == message.end_time:
