@@ -18,6 +18,7 @@ from lectern.db import airings
 from lectern.decide import account as decide_account
 from lectern.decide.account import Standing
 from lectern.errors import LecternError, Misuse
+from lectern.i18n import Text
 from lectern.settings import StreamerSettings, TeacherSettings
 from lectern.urls import redact_url
 from lectern.wire.fields import BACKUP
@@ -55,12 +56,21 @@ def _is_on_air(here: Sequence[Place[Any]], class_id: str, *, must_be: bool) -> b
     now = time.time()
     found, trouble = looked_up(here, class_id, now)
     if must_be and (found.booked or found.cited) is None:
-        raise Misuse(f"{class_id}: no such class is known here. What is on air, and comes next, says: lectern status")
+        raise Misuse(
+            Text(
+                "{class_id}: no such class is known here. What is on air, and comes next, says: lectern status",
+                class_id=class_id,
+            )
+        )
     standing = decide_account.standing(found, now)
     if must_be and standing is not Standing.ON_AIR:
         state = ". ".join(one for one in (decide_account.state_sentence(found, standing, now), trouble) if one)
         raise LecternError(
-            f"{class_id}: nothing to see: {state.rstrip('.')}. For more, type: lectern explain {class_id}"
+            Text(
+                "{class_id}: nothing to see: {state}. For more, type: lectern explain {class_id}",
+                class_id=class_id,
+                state=state.rstrip("."),
+            )
         )
     return standing is Standing.ON_AIR
 

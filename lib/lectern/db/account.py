@@ -8,6 +8,7 @@ from sqlalchemy import Connection, func, select
 
 from lectern.db import airings, as_run, bookings, dead_air, events, incidents, transcodings
 from lectern.errors import LecternError
+from lectern.i18n import Text
 from lectern.model.facts import Airing, Order
 from lectern.model.tables import streamer as streamer_tables
 from lectern.model.tables import teacher as teacher_tables
@@ -120,8 +121,12 @@ def _in_words(class_id: str) -> Iterator[None]:
         yield
     except ValueError as error:
         raise LecternError(
-            f"{class_id}: its row cannot be read: {error}. Perhaps a newer release has written it, and was "
-            "rolled back; that release can explain it. Other classes are as they were."
+            Text(
+                "{class_id}: its row cannot be read: {error}. Perhaps a newer release has written it, and was rolled "
+                "back; that release can explain it. Other classes are as they were.",
+                class_id=class_id,
+                error=error,
+            )
         ) from error
 
 

@@ -14,6 +14,7 @@ from lectern.db import cache
 from lectern.db.engine import transaction
 from lectern.db.writer import write
 from lectern.errors import Misuse
+from lectern.i18n import Text
 from lectern.model.facts import Cached, Idle
 from lectern.model.streamer_plan import StreamerChanges
 from lectern.model.tables.streamer import files, journal
@@ -136,10 +137,16 @@ def evict(engine: Engine, settings: StreamerSettings, stem: str) -> int:
     with transaction(engine) as connection:
         row = cache.by_stem(connection, [stem]).get(stem)
         if row is None or row.state is not FileState.READY:
-            raise Misuse(f"{stem}: is not in the cache. See: lectern cache ls")
+            raise Misuse(Text("{stem}: is not in the cache. See: lectern cache ls", stem=stem))
         if row.num_cite > 0:
-            needed = formatting.counted(row.num_cite, "class needs", "classes need")
-            raise Misuse(f"{stem}: {needed} it. Cancel them first, or wait for their end.")
+            raise Misuse(
+                Text.many(
+                    "{stem}: {n:,} class needs it. Cancel it first, or wait for its end.",
+                    "{stem}: {n:,} classes need it. Cancel them first, or wait for their end.",
+                    n=row.num_cite,
+                    stem=stem,
+                )
+            )
         changes = StreamerChanges(settings, time.time())
         changes.evict([Idle(stem, row.size_bytes)])
         write(connection, journal, changes)

@@ -16,12 +16,13 @@ from sqlmodel import Session
 from sqlmodel.sql.expression import SelectOfScalar
 
 from lectern.errors import LecternError, Misuse
+from lectern.i18n import Text, msgid
 
 # Opens a PostgreSQL database: which URLs are accepted, the limits of its sessions, and which errors pass.
 
 
 DRIVER = "postgresql+psycopg"
-FORM = "postgresql://host/lectern, with user and password before the host"
+FORM = msgid("postgresql://host/lectern, with user and password before the host")
 MOST_OF_A_NAME = 63
 """Number of characters that the server keeps of a session's application name."""
 
@@ -62,11 +63,23 @@ def open_server(url: URL, host: str) -> Engine:
     Raises Misuse if the URL names another kind of database or another driver, or if our driver is not installed.
     """
     if url.get_backend_name() not in {"postgresql", "postgres"}:
-        raise Misuse(f"{url.get_backend_name()}: lectern keeps no rows there. Write sqlite:///teacher.db or {FORM}")
+        raise Misuse(
+            Text(
+                "{kind}: lectern keeps no rows there. Write sqlite:///teacher.db or {form}",
+                kind=url.get_backend_name(),
+                form=FORM,
+            )
+        )
     if url.drivername not in {"postgresql", "postgres", DRIVER}:
-        raise Misuse(f"{url.drivername}: lectern does not use this driver of PostgreSQL. Write {FORM}")
+        raise Misuse(
+            Text(
+                "{driver}: lectern does not use this driver of PostgreSQL. Write {form}",
+                driver=url.drivername,
+                form=FORM,
+            )
+        )
     if not url.database:
-        raise Misuse(f"The database URL names no database. Write {FORM}")
+        raise Misuse(Text("The database URL names no database. Write {form}", form=FORM))
     theirs = url.query.get("options", "")
     options = [f"-c {name}={value}" for name, value in LIMITS.items()]
     options += [theirs] if isinstance(theirs, str) else theirs  # the last option wins
@@ -81,7 +94,10 @@ def open_server(url: URL, host: str) -> Engine:
         )
     except ImportError as error:
         raise Misuse(
-            f'The driver of PostgreSQL is not installed ({error}). Type: pip install "lectern[postgresql]"'
+            Text(
+                'The driver of PostgreSQL is not installed ({error}). Type: pip install "lectern[postgresql]"',
+                error=error,
+            )
         ) from error
     event.listen(engine, "connect", _spare_odd_texts)
     event.listen(engine, "handle_error", _pass)
@@ -129,11 +145,15 @@ def open_database(url: str, host: str = "") -> Engine:
     try:
         parsed = make_url(url)
     except (ArgumentError, ValueError):  # the latter for a port that is no number
-        raise Misuse(f"The database URL is none. Write for example sqlite:///teacher.db or {FORM}") from None
+        raise Misuse(
+            Text("The database URL is none. Write for example sqlite:///teacher.db or {form}", form=FORM)
+        ) from None
     if parsed.get_backend_name() != "sqlite":
         return open_server(parsed, host)
     if parsed.database and not Path(parsed.database).absolute().parent.is_dir():
-        raise Misuse(f"{parsed.database}: its folder does not exist. Make it, or set the database URL.")
+        raise Misuse(
+            Text("{database}: its folder does not exist. Make it, or set the database URL.", database=parsed.database)
+        )
     # An error's text goes into logs and to the UI; what a statement carries (push URLs, payloads) is not for them.
     engine = create_engine(
         url, connect_args={"timeout": BUSY_TIMEOUT_S, "check_same_thread": False}, hide_parameters=True
@@ -228,7 +248,7 @@ def rows_of(connection: Connection, wanted: SelectOfScalar[T]) -> list[T]:
 # Opens a database for a command: to read makes and changes no file; errors are in words, also for what is missing.
 
 
-INIT = "Make it with `lectern init`, or set the database URL; in which folder were you?"
+INIT = msgid("Make it with `lectern init`, or set the database URL; in which folder were you?")
 
 _LACKS = ("no such table", "no such column")
 _UNDEFINED = frozenset({"42P01", "42703"})
@@ -242,7 +262,7 @@ def open_to_look(url: str, role: str) -> Engine:
     if file is None:
         return engine
     if not file.is_file():
-        raise Misuse(f"{file}: the {role}'s database is not there. {INIT}")
+        raise Misuse(Text("{file}: the {role}'s database is not there. {init}", file=file, role=role, init=INIT))
     looks = create_engine("sqlite://", creator=lambda: _connected(file), poolclass=NullPool, hide_parameters=True)
     event.listen(looks, "begin", lambda connection: connection.exec_driver_sql("BEGIN"))
     return looks
@@ -304,5 +324,11 @@ def _in_words(role: str, done: str) -> Iterator[None]:
     except DBAPIError as error:
         words, *_ = str(error.orig).splitlines() or [""]  # PostgreSQL adds the statement's line
         if words.startswith(_LACKS) or getattr(error.orig, "sqlstate", None) in _UNDEFINED:
-            raise Misuse(f"this is no {role}'s database of this release ({words}). {INIT}") from error
-        raise LecternError(f"the {role}'s database cannot be {done}: {words}") from error
+            raise Misuse(
+                Text(
+                    "this is no {role}'s database of this release ({words}). {init}", role=role, words=words, init=INIT
+                )
+            ) from error
+        raise LecternError(
+            Text("the {role}'s database cannot be {done}: {words}", role=role, done=done, words=words)
+        ) from error

@@ -73,20 +73,20 @@ def _opened(url: str, options: Mapping[str, Any], server: Any, sentinel: Any) ->
     try:
         return server.from_url(url, **options)
     except ValueError as error:
-        raise Misuse("REDIS_URL is no Redis URL. Write for example redis://127.0.0.1:6379/0") from error
+        raise Misuse(Text("REDIS_URL is no Redis URL. Write for example redis://127.0.0.1:6379/0")) from error
 
 
 def _of_sentinels(parts: SplitResult, options: Mapping[str, Any], kind: Any) -> Any:  # noqa: ANN401 (of either kind)
     login, _, places = parts.netloc.rpartition("@")
     service, _, database = parts.path.strip("/").partition("/")
     if not service or not (database or "0").isdecimal():
-        raise Misuse(f"REDIS_URL names no service of its sentinels. Write for example {FORM}")
+        raise Misuse(Text("REDIS_URL names no service of its sentinels. Write for example {form}", form=FORM))
     sentinels = [_place(one) for one in places.split(",")]
     user, _, password = login.partition(":")
     try:
         asked: dict[str, Any] = dict(parse_url(f"redis:?{parts.query}"))
     except ValueError as error:
-        raise Misuse(f"REDIS_URL: {error}") from error
+        raise Misuse(Text("REDIS_URL: {error}", error=error)) from error
     own = {"password": asked.pop("sentinel_password")} if "sentinel_password" in asked else {}
     secure = {"ssl": True} if parts.scheme == SENTINELS[1] else {}
     secure |= {name: value for name, value in asked.items() if name.startswith("ssl_")}
@@ -137,5 +137,5 @@ def _place(text: str) -> tuple[str, int]:
     if not colon:
         host, port = port, "26379"
     if not host or not port.isdecimal():
-        raise Misuse(f"REDIS_URL names a sentinel that has no address. Write for example {FORM}")
+        raise Misuse(Text("REDIS_URL names a sentinel that has no address. Write for example {form}", form=FORM))
     return host.strip("[]"), int(port)

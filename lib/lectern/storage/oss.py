@@ -54,12 +54,19 @@ class UploadTarget:
         plain = put.scheme in ("http", "https") and put.hostname
         bucket = put.scheme == "oss" and _BUCKET.fullmatch(put.netloc)
         if not plain and not bucket:
-            raise Misuse(f"UPLOAD_URL={redact_url(self.upload_url)}: write http://…, https://… or oss://bucket/prefix")
+            raise Misuse(
+                Text(
+                    "UPLOAD_URL={upload_url}: write http://…, https://… or oss://bucket/prefix",
+                    upload_url=redact_url(self.upload_url),
+                )
+            )
         if bucket and self.key is None:
             needs = "OSS_REGION, OSS_ACCESS_KEY_ID and OSS_ACCESS_KEY_SECRET must be set"
             raise Misuse(Text("UPLOAD_URL={upload_url}: {needs}", upload_url=self.upload_url, needs=needs))
         if public.scheme not in ("http", "https") or not public.hostname:
-            raise Misuse(f"PUBLIC_URL={redact_url(self.public_url)}: write http://… or https://…")
+            raise Misuse(
+                Text("PUBLIC_URL={public_url}: write http://… or https://…", public_url=redact_url(self.public_url))
+            )
 
     def public(self, path: str) -> str:
         """The public URL of *path*."""
