@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import Connection, Engine, event, insert
 from sqlalchemy.exc import IntegrityError
 
-from lectern.db import as_run, bookings, events, timetable
+from lectern.db import account, as_run, bookings, events, timetable
 from lectern.db.account import events_of
 from lectern.db.engine import open_database, reading, transaction
 from lectern.db.writer import write
@@ -17,9 +17,9 @@ from lectern.model.facts import Event
 from lectern.model.plan import Changes
 from lectern.model.tables.teacher import journal, orders, videos
 from lectern.settings import TeacherSettings
-from lectern.states import BookingState
+from lectern.states import AiringState, BookingState
 from lectern.wire.messages import Booking
-from tests import laid, strategies
+from tests import laid, rows, strategies
 from tests.rows import commit, look
 
 NOW = 1_764_010_800.0
@@ -36,6 +36,23 @@ def test_an_error_of_the_database_says_nothing_of_what_was_written(teacher_engin
         connection.execute(insert(orders), [row("a", NOW, "ready"), row("a", NOW, "ready")])
     assert "order_list" in str(caught.value)
     assert "secret-stream" not in str(caught.value)
+
+
+def test_of_a_class_people_read_whether_it_is_answered_and_where_it_goes_without_the_key(
+    teacher_engine: Engine, streamer_engine: Engine
+) -> None:
+    with transaction(teacher_engine) as connection:
+        several = [{**row(one, NOW, "ready"), "answered_at": at} for one, at in (("told", NOW), ("untold", None))]
+        connection.execute(insert(orders), several)
+        found = [account.at_teacher(connection, "t", one).booked for one in ("told", "untold")]
+    assert [one is not None and one.answered for one in found] == [True, False]
+    with transaction(streamer_engine) as connection:
+        rows.add(connection, rows.prepare("c-1", 1, NOW, push_url="rtmp://push/secret"), AiringState.READY, "", NOW)
+        cited = account.at_streamer(connection, "s", "c-1", NOW).cited
+    for one in (*found, cited):
+        assert one is not None
+        assert (one.push or "").startswith("rtmp://push")
+        assert "secret" not in str(one.push)
 
 
 def test_a_wrong_database_url_is_named_without_its_password() -> None:
