@@ -13,7 +13,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection, Engine, insert
 
 from flows import as_run_report as cli
 from flows.as_run_report import Format
@@ -26,6 +26,7 @@ from lectern.decide.airing import as_run
 from lectern.decide.as_run_report import NAMES, line
 from lectern.errors import Misuse
 from lectern.model.facts import AsRun, Order, Planned
+from lectern.model.tables.teacher import videos
 from lectern.playout.as_run import AsRunRows as Sending
 from lectern.playout.context import Now, WorkerContext
 from lectern.playout.publisher import ClassPublisher
@@ -88,6 +89,17 @@ def test_the_sums_of_a_thousand_classes_are_those_of_their_receivers(teacher_eng
     assert one.whole() == found.totals["i-1"]
     assert sum(each.classes for each in found.totals.values()) == CLASSES
     assert whole.size_bytes == sum(each.size_bytes for each in found.lines) > 0
+
+
+def test_what_transcoders_worked_counts_for_who_booked_the_rendition_first(teacher_engine: Engine) -> None:
+    """And for nobody by name where nobody did."""
+    with transaction(teacher_engine) as connection:
+        keep(connection, "c-1", [], "")
+        made = {"resolution": "720P", "status": "success", "requested_at": START - 90, "updated_at": START}
+        connection.execute(insert(videos), [{"record_id": record, **made} for record in (6666, 7777)])
+        found = cli.made(connection, START - 1, START + 1, None)
+    assert {name: one.transcoding_s for name, one in found.totals.items()} == {"i-7": 90.0, "": 90.0}
+    assert [one.stem for one in found.lines] == ["6666_720P"]
 
 
 def part(begins: float, ends: float, **more: Any) -> AsRun:
