@@ -1,28 +1,41 @@
 """Classes on air and downloads on one line that is too narrow for both, beside wget's own limit and a fixed split."""
 
+import asyncio
 import os
 import re
 import selectors
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 from multiprocessing.connection import Connection
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
-from benchmarks import on_air
+from benchmarks import on_air, recording
 from benchmarks.figures import Figure
-from benchmarks.on_air import WHO
 from benchmarks.receiver import LARGEST_MESSAGE, Publisher, Receiver, answer
 from benchmarks.stand import Stand
+from flows.host import StreamerHost
+from flows.streamer import bandwidth
+from lectern.db import cache
+from lectern.db.engine import open_database
 from lectern.decide.bandwidth import PUSHES
+from lectern.media import remux
+from lectern.model.facts import RemoteFile
 from lectern.playout.rtmp import NotRtmp, chunks
-from tests.stage import Stage, wait_until
+from lectern.states import AiringState
+from lectern.storage import cache_dir
+from tests import rows
+from tests.faults import hosts
+from tests.playout.stage import Playout
 from town.ports import HOST
+from town.programs import gather
 
 WHAT = (
     "fifty classes of 1.5 Mbit/s are on air through a line of 100 Mbit/s, and twenty recordings are downloaded through"
@@ -31,42 +44,41 @@ WHAT = (
     " came. *Use* is what the downloads wrote to the disk, as a part of what 1.25 times the bit rates on air leave of"
     " the line. The peers follow in the same run, with the same classes: twenty `wget --limit-rate=1000k`, the limit"
     " that the note names, and a fixed split of what is left, a twentieth for each. *Alone* is nothing but the classes."
-    " *First* is the bytes a second of the download whose class begins first"
+    " *First* is the quickest of the downloads. Playout, governor and wget are the product's; nothing is booked"
 )
 CLASSES, DOWNLOADS = 50, 20
+ON_AIR = "9999"
 LINE_BYTES = 12_500_000
-LENGTH_S = 1800
+LENGTH_S = 600
 QUANTUM_BYTES, BURST_S, BUFFER_BYTES = 16 * 1024, 0.05, 64 * 1024
 """What a connection gets in its turn; what the line may make good after it stood still; what the kernel may hide."""
 
 
 def measure(stand: Stand) -> Iterator[Figure]:
     """The classes alone, then with the governor's downloads, then with each of the peers'."""
-    window_s, settle_s = (12.0, 8.0) if stand.quick else (30.0, 15.0)
-    settings = {"HOST_RATE": str(LINE_BYTES), "DOWNLOAD_RATE": "1000k", "MAX_DOWNLOADS": str(DOWNLOADS)}
-    with stand.stage(BROADCAST_LEAD_S="20", **settings) as stage:
-        stage.up("teacher", WHO)
-        record = stage.town.record()
-        source = on_air.recording(stage, record, LENGTH_S)
-        with Receiver(partial(_line, str(source))) as line:
-            on_air.book(stage, line, record, 1, time.time() + 90_000, 60)  # the recording is there when classes come
-            start = time.time() + 45
-            names = on_air.book(stage, line, record, CLASSES, start, LENGTH_S - 60)
-            on_air.until_on_air(line, names, dict.fromkeys(names, 1))
-            left = LINE_BYTES - PUSHES * CLASSES * source.stat().st_size / LENGTH_S
-            run = _Run(stage, line, names, stand.folder(), settle_s, window_s)
-            seen = {"alone": run.watch(list)}
-            with run.governed() as parts:
-                seen["governor"] = run.watch(parts)
-            for peer, rate in (("wget", 1000 * 1024.0), ("split", left / DOWNLOADS)):
-                run.recover()
-                with run.wgets(rate) as parts:
-                    seen[peer] = run.watch(parts)
-            for name, one in seen.items():
-                stand.say(
-                    f"governor: {name}: gap {one.gap_s:.3f} s, behind {one.behind_s:.3f} s, {one.bytes_s:,.0f} B/s"
-                )
-    yield from _figures(seen, left)
+    folder = stand.folder()
+    source = _recording(folder)
+    names = [f"c-{number}" for number in range(CLASSES)]
+    with Receiver(partial(_line, str(source))) as line, Playout(folder) as playout:
+        start = time.time() + 10
+        for name in names:
+            lesson = {"class_id": name, "file": str(source), "push_urls": [line.url(name)]}
+            playout.timetable[name] = {**lesson, "start": start, "end": start + LENGTH_S}
+        playout.hand_over()
+        on_air.until_on_air(line, names, dict.fromkeys(names, 1))
+        run = _Run(stand, playout, line, names, source, start)
+        yield from _figures(asyncio.run(run.all()), run.left_bytes)
+
+
+def _recording(folder: Path) -> Path:
+    loop = recording.make(folder / "loop.flv", 60, bits_s=1_400_000, preset="ultrafast")
+    source = folder / "source.flv"
+    again = ("-stream_loop", "-1", "-i", str(loop), "-c", "copy", "-t", str(LENGTH_S))
+    recording.run("ffmpeg", "-v", "error", "-nostdin", "-y", *again, "-f", "flv", str(source))
+    look, plain = asyncio.run(remux.looked(source))
+    assert plain == source
+    remux.write_index(look, source)
+    return source
 
 
 @dataclass(frozen=True)
@@ -90,73 +102,111 @@ def _figures(seen: dict[str, _Seen], left: float) -> Iterator[Figure]:
         yield Figure(f"governor: {what}", unit, of(ours), peers, limit, more_is_better=more, goal=goal, compares=False)
 
 
-@dataclass
 class _Run:
     """The classes on air, and what is downloaded beside them."""
 
-    stage: Stage
-    line: Receiver
-    names: Sequence[str]
-    folder: Path
-    settle_s: float
-    window_s: float
-    clocks: dict[str, float] = field(default_factory=dict)  # when each class's timestamp 0 was due, monotonic
+    def __init__(
+        self, stand: Stand, playout: Playout, line: Receiver, names: Sequence[str], source: Path, start: float
+    ) -> None:
+        self._stand, self._playout, self._line, self._names, self._start = stand, playout, line, names, start
+        self._folder, self._size = stand.folder(), source.stat().st_size
+        self._settle_s, self._window_s = (8.0, 12.0) if stand.quick else (15.0, 30.0)
+        self._wget = gather(self._folder / "bin").wget
+        self.left_bytes = LINE_BYTES - PUSHES * CLASSES * self._size / LENGTH_S
 
-    def watch(self, parts: Callable[[], list[Path]]) -> _Seen:
+    async def all(self) -> dict[str, _Seen]:
+        """What is seen with each way to download."""
+        seen = {"alone": await self._watch([])}
+        async with self._governed() as parts:
+            seen["governor"] = await self._watch(parts)
+        for peer, rate in (("wget", 1000 * 1024.0), ("split", self.left_bytes / DOWNLOADS)):
+            await self._recover()
+            with self._wgets(rate) as parts:
+                seen[peer] = await self._watch(parts)
+        for name, one in seen.items():
+            self._stand.say(
+                f"governor: {name}: gap {one.gap_s:.3f} s, behind {one.behind_s:.3f} s, {one.bytes_s:,.0f} B/s"
+            )
+        return seen
+
+    async def _watch(self, parts: Sequence[Path]) -> _Seen:
         """What is seen in the window, after what began has settled; *parts* are the downloads' files in order."""
-        time.sleep(self.settle_s)
-        before, since = [_bytes(one) for one in parts()], time.monotonic()
-        time.sleep(self.window_s)
+        await asyncio.sleep(self._settle_s)
+        before, since = [_bytes(one) for one in parts], time.monotonic()
+        await asyncio.sleep(self._window_s)
         until = time.monotonic()
-        came = [max(_bytes(one) - old, 0) for one, old in zip(parts(), before, strict=True)]
-        found = [self._of(name, since, until) for name in self.names]
-        first = came[0] / self.window_s if came else 0.0
-        return _Seen(max(gap for gap, _ in found), max(late for _, late in found), sum(came) / self.window_s, first)
+        rates = [(_bytes(one) - old) / (until - since) for one, old in zip(parts, before, strict=True)]
+        found = [self._of(name, since, until) for name in self._names]
+        most = max(rates, default=0.0)
+        return _Seen(max(gap for gap, _ in found), max(late for _, late in found), sum(rates), most)
 
     def _of(self, name: str, since: float, until: float) -> tuple[float, float]:
-        gap_s = behind_s = 0.0
-        for session in self.line.of(name):
-            times = [(at, one.timestamp / 1000) for at, one in zip(session.at, session.packets, strict=True)]
-            clock = self.clocks.setdefault(name, min(at - due for at, due in times))
-            seen = [(at, at - due - clock) for at, due in times if since <= at <= until]
-            behind_s = max([behind_s, *(late for _, late in seen)])
-            gap_s = max([gap_s, *(after - at for (at, _), (after, _) in pairwise([(since, 0.0), *seen, (until, 0.0)]))])
-        return gap_s, behind_s
+        """The longest gap of a class, and how far behind it was at most, seen from a session's most punctual packet."""
+        behind_s, came = 0.0, []
+        for session in self._line.of(name):
+            late = [at - one.timestamp / 1000 for at, one in zip(session.at, session.packets, strict=True)]
+            seen = [(at, it - min(late)) for at, it in zip(session.at, late, strict=True) if since <= at <= until]
+            behind_s = max([behind_s, *(it for _, it in seen)])
+            came += [at for at, _ in seen]
+        return max(after - at for at, after in pairwise([since, *sorted(came), until])), behind_s
 
-    def recover(self) -> None:
+    async def _recover(self) -> None:
         """Wait until no class is behind."""
+        async with asyncio.timeout(180):
+            while any(  # noqa: ASYNC110 (the playout has no event for it)
+                one["behind_s"] > 0.1 for one in (await self._ask("status", active=True))["classes"]
+            ):
+                await asyncio.sleep(1)
+        await asyncio.sleep(3)
 
-        def is_even() -> bool:
-            return all(one["behind_s"] < 0.1 for one in self.stage.playing(WHO)["classes"] if one["state"] == "on_air")
+    async def _ask(self, do: str, **fields: Any) -> dict[str, Any]:
+        return await asyncio.to_thread(self._playout.ask, do, **fields)
 
-        wait_until(is_even, timeout_s=120, pause_s=1, description="no class is behind")
-        time.sleep(3)
+    @asynccontextmanager
+    async def _governed(self) -> AsyncIterator[list[Path]]:
+        """Downloads of a streamer, for classes of tomorrow, the first one first."""
+        host = self._host()
+        stems = [f"{number}" for number in range(DOWNLOADS)]
+        url = f"{_url(self._line)}/x.flv"
+        remote = RemoteFile(url, self._size, '"1"', None)
+        with host.engine.begin() as connection:
+            cache.usage(connection, host.settings.video_root)
+            for stem in (*stems, ON_AIR):
+                rows.reserve(connection, host.settings.video_root, stem, self._size, url, 0.0)
+            for number, stem in enumerate(stems):
+                wanted = rows.prepare(f"later-{stem}", number, time.time() + 90_000 + 60 * number)
+                rows.add(connection, wanted, AiringState.WAITING, stem, 0.0)
+            for name in self._names:
+                wanted = rows.prepare(name, int(ON_AIR), self._start, LENGTH_S)
+                rows.add(connection, wanted, AiringState.ON_AIR, ON_AIR, 0.0)
+        host.in_progress |= set(stems)
+        one = [bandwidth.download(host, stem, self._size, remote, lambda _: None) for stem in stems]
+        governor = bandwidth.Governor(host)
+        await governor.step()  # as it does all the time
+        tasks = [asyncio.ensure_future(work) for work in (governor.run(), *one)]
+        yield [cache_dir.part_path(host.settings.video_root, stem) for stem in stems]
+        for task in tasks:
+            task.cancel()
+        ended = await asyncio.gather(*tasks, return_exceptions=True)
+        assert all(isinstance(one, asyncio.CancelledError) for one in ended), ended
+
+    def _host(self) -> StreamerHost:
+        engine = open_database(f"sqlite:///{hosts.database('streamer', self._folder / 'streamer.db')}")
+        host = hosts.streamer(engine, self._folder / "videos", 1 << 40, 1000)
+        host.settings.video_root.mkdir()
+        rates = {"host_rate": str(LINE_BYTES), "download_rate": "1000k", "max_downloads": DOWNLOADS}
+        host.settings = host.settings.model_copy(update={**rates, "wget_path": self._wget})
+        host.playout = cast("Any", SimpleNamespace(ask=self._ask))
+        return host
 
     @contextmanager
-    def governed(self) -> Iterator[Callable[[], list[Path]]]:
-        """Downloads of the product, for classes of tomorrow."""
-        root, stems, class_ids = Path(self.stage.environment(WHO)["VIDEO_ROOT"]), [], []
-        for number in range(DOWNLOADS):
-            record = self.stage.town.record()
-            booking = self.stage.booking(record, starts_in_s=90_000 + 60 * number)
-            class_ids.append(self.stage.book({**booking, "video_url": f"{_url(self.line)}/{record}.flv"}))
-            stems.append(record)
-        part = [root / str(stem) / f"{stem}.flv.part" for stem in stems]
-        wait_until(lambda: any(one.exists() for one in part), timeout_s=60, description="downloads have begun")
-        yield lambda: part
-        for class_id in class_ids:
-            self.stage.cancel(class_id)
-        wait_until(lambda: not any(one.exists() for one in part), timeout_s=120, description="no download is left")
-
-    @contextmanager
-    def wgets(self, rate: float) -> Iterator[Callable[[], list[Path]]]:
+    def _wgets(self, rate: float) -> Iterator[list[Path]]:
         """As many wgets, each with a limit of its own."""
-        part = [self.folder / f"{rate:.0f}-{number}.flv" for number in range(DOWNLOADS)]
-        wget = self.stage.town.programs.wget
-        argv = [wget, "-q", "--no-config", "--tries=1", f"--limit-rate={rate:.0f}", f"{_url(self.line)}/x.flv", "-O"]
-        running = [subprocess.Popen([*argv, str(one)]) for one in part]
+        parts = [self._folder / f"{rate:.0f}-{number}.flv" for number in range(DOWNLOADS)]
+        argv = [self._wget, "-q", "--no-config", "--tries=1", f"--limit-rate={rate:.0f}"]
+        running = [subprocess.Popen([*argv, f"{_url(self._line)}/x.flv", "-O", str(one)]) for one in parts]
         try:
-            yield lambda: part
+            yield parts
         finally:
             for one in running:
                 one.kill()

@@ -33,9 +33,9 @@ helped: a receiver may be slow. They are cut no more, and once more after so man
 LEAST_BYTES = 16 * 1024
 """Bytes a second below which a download waits instead."""
 
-OTHER, RISE_S = 1 / 3, 20.0
-"""By which part a rate must be another one until a running download takes it, and seconds until it takes a higher one:
-wget must be started anew for it."""
+OTHER, OVER, RISE_S = 1 / 3, 1 / 20, 20.0
+"""By which part a rate must be another one until a running download takes it, for which wget must be started anew; by
+which it may be too high for long; and seconds until a higher one is taken, or one that is a little lower."""
 
 
 class Turn(StrEnum):
@@ -200,7 +200,7 @@ def shared_out(downloads: Collection[Download], bounds: Bounds, pushes: Pushes, 
 
 
 def takes(rate: float, other: float, after_s: float) -> bool:
-    """Whether a download that has had *rate* for *after_s* seconds takes the *other* rate: a lower one at once."""
+    """Whether a download that has had *rate* for *after_s* seconds takes the *other* rate: a much lower one at once."""
     if other < rate:
-        return other < rate * (1 - OTHER)
+        return other < rate * (1 - OTHER) or (other < rate * (1 - OVER) and after_s >= RISE_S)
     return other > rate * (1 + OTHER) and after_s >= RISE_S
