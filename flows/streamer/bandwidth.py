@@ -4,6 +4,7 @@ import asyncio
 import math
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 from sqlalchemy import Connection
 
@@ -42,17 +43,24 @@ class Governor:
         self._host = host
         self._needed: list[Needed] = []
         self._read_at = -math.inf
+        self._last: tuple[Shares, float] = (
+            Shares(),
+            0.0,
+        )  # what the last look began with, and how far a class was behind
 
     async def run(self) -> None:
-        """Share the network out until cancelled."""
+        """Share the network out until cancelled; what comes between two looks gets its share at once."""
+        looked_at = -math.inf
         while True:
             self._host.watchdog.beat("bandwidth")
             self._host.unshared.clear()
-            await self.step()
+            if looks := time.monotonic() - looked_at >= EVERY_S - LOOK_S:
+                looked_at = time.monotonic()
+            await self.step(looks=looks)
             await comes(self._host.unshared, EVERY_S)
 
-    async def step(self) -> None:
-        """Look once."""
+    async def step(self, *, looks: bool = True) -> None:
+        """Share out once; if it *looks*, by how far classes are behind now: downloads are cut, or rise, by the look."""
         host, now = self._host, time.time()
         its = host.settings
         if time.monotonic() - self._read_at >= READ_S:
@@ -60,21 +68,23 @@ class Governor:
             self._read_at = time.monotonic()
         need_bytes = decide.push_bytes(self._needed, now)
         bounds = Bounds.of(its)
-        await self._share_out(bounds, need_bytes, now)
+        await self._share_out(bounds, need_bytes, now, looks=looks)
         uses = {"push": need_bytes, "download": sum(host.shares.rates.values()), "bound": bounds.host_bytes}
         for use, each in uses.items():
             metrics.BANDWIDTH.labels(use).set(each if math.isfinite(each) else math.nan)
         finite = {use: each if math.isfinite(each) else None for use, each in uses.items()}
         host.network = Network(need_bytes, finite["download"], finite["bound"])
 
-    async def _share_out(self, bounds: Bounds, need_bytes: float, now: float) -> None:
+    async def _share_out(self, bounds: Bounds, need_bytes: float, now: float, *, looks: bool) -> None:
         host = self._host
         some = await under_way(host)
         if not some:
             host.shares, host.shared_at = Shares(), time.monotonic()
             return
-        pushes = Pushes(need_bytes, await self._behind_s() if any(one.begun for one in some) else 0.0)
-        before, host.shares = host.shares, decide.shared_out(some, bounds, pushes, host.shares, now)
+        if looks:
+            self._last = host.shares, await self._behind_s() if any(one.begun for one in some) else 0.0
+        pushes, began = Pushes(need_bytes, self._last[1]), replace(self._last[0], urgent=host.shares.urgent)
+        before, host.shares = host.shares, decide.shared_out(some, bounds, pushes, began, now)
         host.shared_at = time.monotonic()
         if (before.waiting, before.share < 1) != (host.shares.waiting, host.shares.share < 1):
             log.info(

@@ -126,6 +126,9 @@ async def test_while_a_class_is_behind_what_may_wait_waits(
         await governor.step()
         rates.append(bandwidth.rate(host, STEM))
     assert rates == [1_024_000.0, 0.0, pytest.approx(0.35 * 1_024_000)]
+    for _ in range(20):
+        await governor.step(looks=False)
+    assert host.shares.share == pytest.approx(0.35), "what comes between two looks makes no rise quicker"
     host.in_progress.clear()
     await governor.step()
     assert host.shares.rates == {}, "there is nothing to share out"
