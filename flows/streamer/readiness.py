@@ -36,7 +36,7 @@ REACH_S = 5.0
 AHEAD_S = 86_400.0
 """Seconds ahead: the timetable shows the classes that begin within them."""
 
-MOST_AHEAD = 500
+MOST_AHEAD = 200
 """Number of classes, those that begin first, for which each heartbeat says when their recordings will be there."""
 
 AT_ONCE = 20

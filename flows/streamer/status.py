@@ -9,11 +9,12 @@ from sqlalchemy import Connection
 
 from flows.host import StreamerHost
 from flows.playout_link import NotTaken
-from lectern.db import account, airings, cache, incidents
+from lectern.db import account, airings, cache, forecast, incidents
 from lectern.decide import account as decide
 from lectern.decide import dashboard
 from lectern.decide.airing import STORY
 from lectern.decide.bandwidth import in_words
+from lectern.decide.forecast import slowness
 from lectern.errors import TryAgain
 from lectern.model.facts import Usage
 from lectern.model.tables.streamer import journal
@@ -31,13 +32,15 @@ AHEAD_EVERY_S = 60.0
 async def say(host: StreamerHost) -> None:
     """Send this streamer's status at each heartbeat, until cancelled."""
     coming: Mapping[str, Sequence[float]] = {}
-    due = 0.0
+    now_s, due = (0.0, 0.0), 0.0
     while True:
         host.watchdog.beat("word")
         settings = host.settings
         if time.monotonic() >= due:
             coming, due = await host.read_tx(ahead, time.time()), time.monotonic() + AHEAD_EVERY_S
+            now_s = await host.read_tx(forecast.booked_now_s, settings, time.time(), slowness(host.checks))
         own = replace(await host.read_tx(word, settings, time.time()), ahead=coming)
+        own = replace(own, booked_now_s=now_s)
         own = replace(own, sendings=await _sent(host, own.sendings), dead_air=host.dead_air, ready_by=host.ready_by)
         own = replace(own, bandwidth=in_words(host.shares), network=host.network)
         await host.bus.say(settings.streamers_key, settings.name, own)

@@ -8,7 +8,7 @@ import json
 import math
 import time
 from collections import defaultdict, deque
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from secrets import token_hex
@@ -29,6 +29,7 @@ from lectern.db import account as db_account
 from lectern.db import bookings, class_events, inbox, outbox, timetable, transcodings, viewers
 from lectern.db.inbox import ReceivedMessage
 from lectern.decide import booking as decide_booking
+from lectern.decide import forecast
 from lectern.decide.placement import answer_of
 from lectern.decide.transcoding import Limits
 from lectern.errors import Malformed
@@ -369,6 +370,10 @@ class ClassesApi:
         parsed = [self._checked(client, one) for one in listed]
         good = [one for one in parsed if isinstance(one, Booking)]
         found = await self._host.read_tx(self._verdicts, client, good)
+        streamers = (await self._heard() or {}).values()
+        for booking, said in zip(good, found, strict=True):
+            if said["verdict"] == BookingState.PLACED:
+                said.update(expected(booking, streamers, time.time()))
         return JSONResponse({"bookings": [found.popleft() if isinstance(one, Booking) else one for one in parsed]})
 
     def _checked(self, client: ViewerRow, fields: object) -> Booking | dict[str, object]:
@@ -406,6 +411,13 @@ class ClassesApi:
                 said = _verdict(again.class_id, "refused", errors.CONFLICT.number, why)
             by_class[again.class_id].append(said)
         return deque(by_class[one.class_id].popleft() for one in booked)
+
+
+def expected(booking: Booking, streamers: Collection[StreamerStatus], now: float) -> dict[str, object]:
+    """When the recording of a class that is booked now would be there (epoch seconds), and that in a sentence."""
+    at = forecast.about(streamers, booking.end_time - booking.start_time, now)
+    said = "" if at is None else forecast.will_be_there(booking.stem, at, booking.start_time, now)
+    return {"ready_by": at, "message": said}
 
 
 def _same(order: Order, booking: Booking) -> None:

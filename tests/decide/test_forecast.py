@@ -8,8 +8,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lectern.decide.bandwidth import PUSHES, Bounds, Download
-from lectern.decide.forecast import CHECK_BYTES, CHECK_S, NEVER, SAFE, SURE, Ask, Capacity, arrivals, outlook, slowness
+from lectern.decide.forecast import (
+    CHECK_BYTES,
+    CHECK_S,
+    NEVER,
+    SAFE,
+    SURE,
+    Ask,
+    Capacity,
+    about,
+    arrivals,
+    outlook,
+    slowness,
+)
 from lectern.model.facts import Needed
+from lectern.model.views import StreamerStatus
 from lectern.windows import ALWAYS, Windows
 
 NOW = 1_764_010_800.0
@@ -132,6 +145,15 @@ def test_a_class_that_was_promised_elsewhere_is_taken_all_the_same() -> None:
 def test_a_class_that_needs_what_is_under_way_makes_it_more_urgent() -> None:
     queue = [fetch("a", 100, DAY_S), *(fetch(str(n), 100, 300) for n in range(4))]
     assert outlook([ask("a", 100, 150)], queue, ALONE, NOW).ready_at == {"c-a": near(NOW + takes_s(100))}
+
+
+def test_whoever_asks_before_booking_is_told_when_the_quickest_streamer_would_have_it() -> None:
+    """Of what it has to download anyway, only the length of the recording differs."""
+    busy, free = StreamerStatus(NOW, {}, {}, [], booked_now_s=(300.0, 900.0)), StreamerStatus(NOW, {}, {}, [])
+    quick = replace(free, booked_now_s=(10.0, 610.0))
+    assert about([busy, free], 1800, NOW) == NOW + 600
+    assert about([busy, free, quick], 1800, NOW) == NOW + 310
+    assert about([free, replace(quick, silent_s=99.0)], 1800, NOW) is None
 
 
 sizes = st.floats(0.1, 5000)

@@ -367,6 +367,7 @@ async def test_a_check_says_what_would_be_answered_and_keeps_nothing(client: Cli
         ("c-5", "refused", 400),
         (None, "refused", 400),
     ]
+    assert found[3]["ready_by"] is None, "no streamer says when its recording would be there"
     assert kept(teacher) == rows
 
 

@@ -6,6 +6,7 @@ import os
 import shlex
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -141,6 +142,7 @@ def _answer(body: str, class_id: str) -> dict[str, Any] | None:
 def _plan(booking: Booking) -> list[str]:
     """What the teacher would decide now; whether a streamer's disk has room is known only once it is asked."""
     from lectern.decide import booking as decide_booking  # noqa: PLC0415 (only here)
+    from lectern.decide import forecast  # noqa: PLC0415 (only here)
     from lectern.decide.transcoding import Limits  # noqa: PLC0415 (only here)
 
     place = readers.teacher()
@@ -149,9 +151,13 @@ def _plan(booking: Booking) -> list[str]:
         known = decide_booking.already_answered(bookings.by_id(connection, [booking.class_id]))
         states = transcodings.states(connection, {booking.key} if booking.key else set())
         taken = bookings.taken(connection, decide_booking.contenders([booking], known, states, now), now)
-    return decide_booking.plan(
-        [booking], decide_booking.Before(known, states, taken), Limits.of(place.settings), now
-    ).lines()
+    plan = decide_booking.plan([booking], decide_booking.Before(known, states, taken), Limits.of(place.settings), now)
+    at = None
+    if any(verdict.state is BookingState.PLACED for verdict in plan.verdicts):
+        with suppress(LecternError):  # without Redis nobody says when
+            at = forecast.about(readers.words(place.settings).values(), booking.end_time - booking.start_time, now)
+    said = [] if at is None else [forecast.will_be_there(booking.stem, at, booking.start_time, now)]
+    return [*plan.lines(), *(f"{booking.class_id}: {one}" for one in said)]
 
 
 @app.command()

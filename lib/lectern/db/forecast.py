@@ -2,14 +2,18 @@
 
 import math
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, func, select
 
 from lectern.db import airings, cache
 from lectern.decide.bandwidth import Bounds, Download
 from lectern.decide.forecast import Capacity, arrivals
 from lectern.model.facts import Airing
+from lectern.model.tables.streamer import files
 from lectern.settings import StreamerSettings
 from lectern.storage import cache_dir
+
+HOUR_BYTES, WEEK_S = 675_000_000, 7 * 86_400.0
+"""Bytes of an hour at 1.5 Mbit/s, which a recording is expected to have while none is here."""
 
 
 def downloads(connection: Connection, settings: StreamerSettings) -> dict[str, Download]:
@@ -32,6 +36,16 @@ def capacity(connection: Connection, settings: StreamerSettings, now: float, slo
     bounds = Bounds.of(settings)
     needed = airings.needed(connection, now) if math.isfinite(bounds.host_bytes) else ()
     return Capacity(bounds, needed, slow)
+
+
+def booked_now_s(connection: Connection, settings: StreamerSettings, now: float, slow: float) -> tuple[float, float]:
+    """Seconds until a recording of no length, and one of an hour, would be there, booked now for a week ahead."""
+    sums = select(func.sum(files.c.size_bytes), func.sum(files.c.duration_s)).where(cache.HERE, files.c.duration_s > 0)
+    size_bytes, length_s = connection.execute(sums).one()
+    hour_bytes = int(3600 * size_bytes / length_s) if length_s else HOUR_BYTES
+    coming, may = list(downloads(connection, settings).values()), capacity(connection, settings, now, slow)
+    found = [arrivals([*coming, Download("", its, WEEK_S + now)], may, now)[""] - now for its in (0, hour_bytes)]
+    return found[0], found[1]
 
 
 def waiting(

@@ -10,6 +10,7 @@ from lectern import formatting
 from lectern.decide.bandwidth import AHEAD_S, PUSHES, Bounds, Download, Turn, in_order, portions, turns
 from lectern.i18n import Text
 from lectern.model.facts import Needed
+from lectern.model.views import StreamerStatus
 
 SURE, SAFE = 1.1, 1.3
 """How many times its bytes a download is expected to take, and how many times it must have time for to be promised.
@@ -171,6 +172,15 @@ def _together(under_way: Iterable[Download], asks: Iterable[Ask]) -> list[Downlo
         one = found.setdefault(ask.download.stem, ask.download)
         found[one.stem] = replace(one, deadline=min(one.deadline, ask.download.deadline))
     return list(found.values())
+
+
+def about(streamers: Iterable[StreamerStatus], length_s: float, now: float) -> float | None:
+    """When a recording of *length_s* would be there that is booked now, after all others; None if no streamer says so.
+
+    It is there already if a streamer has it, and sooner if its class begins before those that wait.
+    """
+    said = [one.booked_now_s for one in streamers if one.silent_s is None and one.booked_now_s[1] > 0]
+    return now + min(none_s + (hour_s - none_s) * length_s / 3600 for none_s, hour_s in said) if said else None
 
 
 def will_be_there(stem: str, ready_at: float, start: float, now: float) -> Text:

@@ -199,6 +199,9 @@ class StreamerStatus:
     ready_by: Mapping[str, float] = field(
         default_factory=dict
     )  # when the recordings of classes that wait will be there
+    booked_now_s: tuple[float, float] = (0.0, 0.0)
+    """Seconds until a recording of no length, and one of an hour, would be there that is booked now; 0: not known."""
+
     bandwidth: Sentence = ""  # what its downloads may take of the network, if there are any
     network: Network = field(default=Network())
     silent_s: float | None = None  # seconds since its last heartbeat, if that is too long
