@@ -3,9 +3,11 @@
 import re
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from lectern import subprocesses
 from lectern.errors import TryAgain
 from lectern.media import still
 from lectern.playout import keyframe_index
@@ -85,8 +87,20 @@ async def test_a_picture_that_needs_more_memory_than_it_may_have_is_none(
         await jpeg(lesson, 0.0)
 
 
-async def test_one_child_makes_several_and_a_broken_one_harms_no_other(lesson: Path, tmp_path: Path) -> None:
-    first, last = await still.excerpt(lesson, 0.0), await still.excerpt(lesson, 100.0)
-    made = await still.jpegs([first, first[:40], last])
-    assert [type(one) for one in made] == [bytes, str, bytes]
-    assert made[2] == await jpeg(lesson, 100.0)
+async def test_one_child_makes_several_and_a_broken_one_harms_no_other(
+    lesson: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a broken one among them, each has a child of its own."""
+    children, run = list[int](), subprocesses.run
+
+    async def counted(*args: Any, **more: Any) -> subprocesses.Finished:
+        children.append(1)
+        return await run(*args, **more)
+
+    monkeypatch.setattr(subprocesses, "run", counted)
+    wanted = [await still.excerpt(lesson, at_s) for at_s in (0.0, 2.0, 4.0, 100.0)]
+    made = await still.jpegs(wanted)
+    assert ([type(one) for one in made], len(children)) == ([bytes] * 4, 1)
+    mixed = await still.jpegs([wanted[0], wanted[0][:40], wanted[3]])
+    assert [type(one) for one in mixed] == [bytes, str, bytes]
+    assert (mixed[0], mixed[2], len(children)) == (made[0], made[3], 5)

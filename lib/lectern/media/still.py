@@ -14,7 +14,9 @@ from lectern.playout import flv, keyframe_index
 
 WIDTH = 320
 TIMEOUT_S = 2.0
-MEMORY_BYTES = 256 * 1024 * 1024
+MEMORY_BYTES, MORE_BYTES = 256 * 1024 * 1024, 96 * 1024 * 1024
+"""What a child may take for the first picture, and for each further one."""
+
 MOST_BYTES = 512 * 1024
 """Greatest size of a still."""
 
@@ -50,7 +52,7 @@ async def jpegs(excerpts: Sequence[bytes]) -> list[bytes | str]:
             timeout_s=TIMEOUT_S,
             nice=subprocesses.GIVES_WAY,
             file_limit_bytes=MOST_BYTES,
-            memory_limit_bytes=MEMORY_BYTES,
+            memory_limit_bytes=MEMORY_BYTES + MORE_BYTES * (len(excerpts) - 1),
         )
         made = [folder / f"{at}.jpg" for at in range(len(excerpts))]
         if finished.returncode == 0 and all(one.exists() for one in made):
