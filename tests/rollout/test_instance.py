@@ -96,9 +96,10 @@ def test_where_the_release_before_is_gone_nothing_is_stopped_whatever_becomes_of
     """Old releases are deleted: after the stop nothing could start again."""
     rolled_out(host, host.wanted())
     host.stage_release("2.0.1")
-    newer = host.wanted(version="2.0.1", restore_database=True)
+    newer = host.wanted(version="2.0.1")
     rolled_out(host, newer)
     shutil.rmtree(host.root / "releases/2.0.0")
-    answered = host.step("rollback", wanted=newer)
-    assert "the release that a rollback would start is gone. Nothing was stopped." in answered.msg
+    for is_restored in (False, True):
+        answered = host.step("rollback", wanted={**newer, "restore_database": is_restored})
+        assert "the release that a rollback would start is gone. Nothing was stopped." in answered.msg
     host.done("verify", wanted=newer)

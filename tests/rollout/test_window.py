@@ -236,20 +236,6 @@ def test_a_second_rollout_at_the_same_time_is_refused_in_words(host: Host) -> No
     assert first.answered().code == 1
 
 
-def test_a_newer_release_goes_over_an_older_one_and_back(host: Host) -> None:
-    host.stage_release("2.0.1")
-    newer = host.wanted(version="2.0.1")
-    host.done("backup")
-    host.done("window")
-    host.done("backup", wanted=newer)
-    host.done("window", wanted=newer)
-    host.done("verify", wanted=newer)
-    assert host.runs() == "2.0.1"
-    assert "2.0.1" in host.step("rollback").fields["said"][1]  # the older one does not stand on top
-    host.done("rollback", wanted=newer)
-    host.is_new()
-
-
 def upgraded(host: Host) -> Fields:
     """2.0.1 stands upon 2.0.0; returns what is wanted of it."""
     host.stage_release("2.0.1")
@@ -258,6 +244,19 @@ def upgraded(host: Host) -> Fields:
         host.done("backup", wanted=wanted)
         host.done("window", wanted=wanted)
     return newer
+
+
+def test_a_newer_release_goes_over_an_older_one_and_back(host: Host) -> None:
+    """Each way back says what it ends at; the older one is not taken back from below the newer one."""
+    newer = upgraded(host)
+    host.done("verify", wanted=newer)
+    assert host.runs() == "2.0.1"
+    assert "2.0.1" in host.step("rollback").fields["said"][1]
+    for option in ("--check", None):
+        said = host.done("rollback", *([option] if option else []), wanted=newer)["said"]
+        assert "lectern 2.0.0 (streamer-2.0.0-" in said[-1]
+    host.is_new()
+    assert "the old program" in host.done("rollback")["said"][-1]
 
 
 def test_a_release_that_could_not_start_again_is_asked_before_anything_is_stopped(host: Host) -> None:
@@ -273,32 +272,16 @@ def test_a_release_that_could_not_start_again_is_asked_before_anything_is_stoppe
     host.is_new()
 
 
-def test_a_release_that_is_gone_is_missed_before_anything_is_stopped(host: Host) -> None:
-    newer = upgraded(host)
-    gone = host.root / "releases/2.0.0"
-    gone.rename(host.root / "elsewhere")
-    assert "the release that a rollback would start is gone" in host.step("rollback", wanted=newer).msg
-    host.done("verify", wanted=newer)
-
-
-def test_the_rollback_names_what_it_ends_at(host: Host) -> None:
-    newer = upgraded(host)
-    ends_at = "lectern 2.0.0 (streamer-2.0.0-"
-    assert ends_at in host.done("rollback", "--check", wanted=newer)["said"][-1]
-    assert ends_at in host.done("rollback", wanted=newer)["said"][-1]
-    assert "the old program" in host.done("rollback")["said"][-1]
-
-
 def test_a_backup_of_each_rollout_that_stands_is_kept(host: Host) -> None:
     """Whatever `keep` says: the first one holds the only copy of the old program's supervisor file."""
     before = host.tree()
-    for version in ("2.0.0", "2.0.1", "2.0.2"):
+    for version in ("2.0.0", "2.0.1"):
         if version != "2.0.0":
             host.stage_release(version)
         wanted = host.wanted(version=version, keep=1)
         host.done("backup", wanted=wanted)
         host.done("window", wanted=wanted)
-    for version in ("2.0.2", "2.0.1", "2.0.0"):
+    for version in ("2.0.1", "2.0.0"):
         host.done("rollback", wanted=host.wanted(version=version))
     host.is_old(before)
 
