@@ -47,7 +47,7 @@ def test_what_comes_by_turns_is_a_line_each() -> None:
 
 
 def test_a_story_is_told_in_its_order_whatever_comes_between() -> None:
-    told = [event(at, "refused" if at % 2 else "waits") for at in range(9)]
+    told = [event(at, what) for at, what in enumerate(("waits", "refused", "waits", "waits", "refused"))]
     assert [line.first.what for line in lines(reversed(told))] == [one.what for one in told]
 
 
