@@ -16,6 +16,7 @@ from lectern.storage.origin import RemoteFile
 from lectern.wire.messages import Prepare
 from tests import rows
 
+ALWAYS = SimpleNamespace(are_always=True)
 GOOD = "http://127.0.0.1/good.flv"
 ODD = "http://127.0.0.1/odd.flv?Signature=planted"
 
@@ -41,7 +42,7 @@ def test_an_origin_that_takes_its_time_holds_up_no_class_of_another_one(monkeypa
     classes = [prepare("c-good", 1, GOOD), *(prepare(f"c-{url[-7:-4]}", 2, url) for url in sorted(slow))]
     named = [(number, one.model_copy(update={"record_id": number})) for number, one in enumerate(classes, 10)]
     came = [asked(1, prepare("c-cached", 3, GOOD)), *(asked(*one) for one in reversed(named))]
-    host = cast("Any", SimpleNamespace(settings=SimpleNamespace(allowed_origins="", http_timeout_s=5)))
+    host = cast("Any", SimpleNamespace(settings=SimpleNamespace(allowed_origins="", http_timeout_s=5, windows=ALWAYS)))
 
     async def portions() -> list[set[str]]:
         return [
@@ -68,7 +69,7 @@ def test_an_error_that_nobody_foresaw_is_that_of_its_url(
 
     monkeypatch.setattr(origin, "look", look)
     came = [asked(1, prepare("c-odd", 1, ODD)), asked(2, prepare("c-good", 2, GOOD))]
-    host = cast("Any", SimpleNamespace(settings=SimpleNamespace(allowed_origins="", http_timeout_s=5)))
+    host = cast("Any", SimpleNamespace(settings=SimpleNamespace(allowed_origins="", http_timeout_s=5, windows=ALWAYS)))
     found = asyncio.run(streamer_prepare.probe_origins(host, came, set()))
     assert found["2"] == RemoteFile(GOOD, 3, None, None)
     assert isinstance(found["1"], Refuse)
