@@ -82,8 +82,8 @@ def test_out_and_up_and_back_and_back_and_a_class_on_air_notices_nothing(
     scene.run("rollout", *first).assert_ok()
     streamer.air_from_the_release()
 
-    class_id = _booked(scene)
-    wait_until(lambda: receiver.publishes.get(class_id), timeout_s=90, description="the class is on air")
+    class_id = booked(scene, 1800)
+    wait_until(lambda: receiver.publishes.get(class_id), timeout_s=240, description="the class is on air")
     scene.run("rollout", *newer, "--tags", "prepare").assert_ok()
     assert "mood" in scene.run("rollout", *newer, "--check", "--diff").assert_ok().output
     out = scene.run("rollout", *newer).assert_ok()
@@ -92,7 +92,7 @@ def test_out_and_up_and_back_and_back_and_a_class_on_air_notices_nothing(
     assert streamer.airs_with() == NEWER
     assert _columns(streamer) == 1
     assert scene.run("rollout", *newer).assert_ok().changed == {"teacher1": 0, "streamer1": 0}
-    _goes_on(scene, class_id)
+    goes_on(scene, class_id)
 
     with scene.without_vault():
         _back_and_back(scene, class_id)
@@ -109,7 +109,7 @@ def _back_and_back(scene: Scene, class_id: str) -> None:
     assert [host.answer() for host in scene.hosts.values()] == ["2.0.0", "2.0.0"]
     assert streamer.airs_with() == "2.0.0"
     assert _columns(streamer) == 1, "what the newer release has added stays"
-    _goes_on(scene, class_id)
+    goes_on(scene, class_id)
     assert scene.run("verify").assert_ok().changed == {"teacher1": 0, "streamer1": 0}
 
     refused = scene.run("rollback", "-e", "release=2.0.0", "--limit", "streamer1").assert_failed()
@@ -128,10 +128,10 @@ def _steps(tasks: list[dict[str, Any]]) -> list[str]:
     return [f"{one['step']}: {one['seconds']:.2f}" for task in tasks for one in task.get("steps", [])]
 
 
-def _booked(scene: Scene) -> str:
-    """A class of half an hour that begins at once."""
+def booked(scene: Scene, length_s: int) -> str:
+    """A class that begins as soon as it may."""
     record_id, class_id = scene.town.record("480P"), f"long-{time.time_ns()}"
-    _lengthen(scene, scene.town.origin.root / f"{record_id}/{record_id}_480P.flv")
+    _lengthen(scene, scene.town.origin.root / f"{record_id}/{record_id}_480P.flv", length_s)
     url_for, now = scene.town.origin.url_for, time.time()
     booking = {
         "cmd": "order",
@@ -141,29 +141,29 @@ def _booked(scene: Scene) -> str:
         "video_url": url_for(f"{record_id}/{record_id}.flv"),
         "video_resolution": "480P",
         "video_url_list": {"480P": url_for(f"{record_id}/{record_id}_480P.flv")},
-        "start_time": now + 8,
-        "end_time": now + 1800,
+        "start_time": now + 10 + length_s / 15,  # by then, its recording is there at DOWNLOAD_RATE
+        "end_time": now + length_s,
         "push_url": scene.town.receiver.url(class_id),
     }
     ear = Ear(scene.redis_url, "order_result", "alarm")
     try:
         assert scene.redis.publish("order", json.dumps(booking)) > 0
-        wait_until(lambda: ear.answers[class_id], timeout_s=300, description="half an hour of recording is downloaded")
+        wait_until(lambda: ear.answers[class_id], timeout_s=300, description="its recording is downloaded")
         assert ear.answers[class_id][0]["result"] == "success", ear.answers[class_id]
     finally:
         ear.close()
     return class_id
 
 
-def _lengthen(scene: Scene, recording: Path) -> None:
-    """Half an hour of the same: two rollouts and their way back take minutes."""
+def _lengthen(scene: Scene, recording: Path, length_s: int) -> None:
+    """The same again and again: rollouts and their way back take minutes."""
     longer = recording.with_name("longer.flv")
-    argv = [str(scene.town.programs.ffmpeg), "-v", "error", "-stream_loop", "60", "-i", str(recording)]
+    argv = [str(scene.town.programs.ffmpeg), "-v", "error", "-stream_loop", str(length_s // 30), "-i", str(recording)]
     subprocess.run([*argv, "-c", "copy", str(longer)], check=True, timeout=120)
     longer.replace(recording)
 
 
-def _goes_on(scene: Scene, class_id: str) -> None:
+def goes_on(scene: Scene, class_id: str) -> None:
     """It is on air in the session in which it began, and bytes come."""
     (push,) = scene.town.receiver.publishes[class_id]
     assert push.ended_at is None
