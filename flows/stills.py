@@ -27,12 +27,12 @@ class Stills:
     async def of(self, class_id: str, make: Callable[[], Awaitable[bytes]]) -> bytes:
         """The still of a class, which *make* makes unless it is kept; raises LecternError if there is none."""
         now = time.monotonic()
-        self._kept = {name: one for name, one in self._kept.items() if one[0] > now or not one[1].done()}
+        oldest = now - max(KEPT_S, self._each_s * len(self._kept))
+        self._kept = {name: one for name, one in self._kept.items() if one[0] > oldest or not one[1].done()}
         if class_id not in self._kept:
             if len(self._kept) >= MOST:
                 raise TryAgain(Text("too many pictures are asked for at once"))
-            kept_s = max(KEPT_S, self._each_s * (len(self._kept) + 1))
-            self._kept[class_id] = now + kept_s, asyncio.create_task(self._made(make))
+            self._kept[class_id] = now, asyncio.create_task(self._made(make))
         made = self._kept[class_id][1]
         await asyncio.wait({made})  # whoever gives up does not cancel it for the others
         return made.result()

@@ -21,7 +21,10 @@ from lectern.media import still
 AT_ONCE = 4
 """Number of stills that one child decodes."""
 
-EACH_S = 1.0
+JOIN_S = 0.05
+"""Seconds that a child waits for further pictures to make."""
+
+EACH_S = 1.2
 """Seconds in which at most one still is made anew if many are looked at: 50 classes take less than 5 % of a core."""
 
 HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
@@ -76,6 +79,7 @@ class StillServer:
         self._asked.append((excerpt, picture))
         async with self._child:
             if not picture.done():
+                await asyncio.sleep(JOIN_S)
                 asked, self._asked = self._asked, []
                 await self._decode(asked)
         return await picture
