@@ -28,7 +28,7 @@ class Stills:
         """The still of a class, which *make* makes unless it is kept; raises LecternError if there is none."""
         now = time.monotonic()
         oldest = now - max(KEPT_S, self._each_s * len(self._kept))
-        self._kept = {name: one for name, one in self._kept.items() if one[0] > oldest or not one[1].done()}
+        self._kept = {name: one for name, one in self._kept.items() if _is_kept(*one, now - KEPT_S, oldest)}
         if class_id not in self._kept:
             if len(self._kept) >= MOST:
                 raise TryAgain(Text("too many pictures are asked for at once"))
@@ -40,3 +40,9 @@ class Stills:
     async def _made(self, make: Callable[[], Awaitable[bytes]]) -> bytes:
         async with self._gate:
             return await make()
+
+
+def _is_kept(at: float, made: "asyncio.Task[bytes]", oldest_failure: float, oldest: float) -> bool:
+    if not made.done():
+        return True
+    return at > (oldest_failure if made.cancelled() or made.exception() else oldest)

@@ -146,3 +146,12 @@ async def test_of_many_that_are_looked_at_few_are_made_anew(monkeypatch: pytest.
         for name in ("c-1", "c-2", "c-3"):
             await kept.of(name, partial(make, name))
     assert made == ["c-1", "c-2", "c-3"]
+
+    async def fail() -> bytes:
+        made.append("failed")
+        raise TryAgain("no picture")
+
+    for _ in range(2):  # it may be there at the next look
+        with pytest.raises(TryAgain):
+            await kept.of("c-4", fail)
+    assert made.count("failed") == 2
