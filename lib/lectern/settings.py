@@ -417,6 +417,10 @@ class TeacherSettings(Common):
         return self.api_bind
 
 
+_LEAST_HOST_RATE = 64 * 1024
+"""Least HOST_RATE, in bytes a second: no class is sent in less, and nothing would ever be downloaded."""
+
+
 class StreamerSettings(Common):
     """Settings of a streamer, a push host; the documented names of the old program are kept."""
 
@@ -448,6 +452,13 @@ class StreamerSettings(Common):
     )
     health_bind: AtRestart[str] = "127.0.0.1:8801"
     health_address: Live[str] = ""  # host:port at which other streamers reach it; empty: determined automatically
+
+    @field_validator("host_rate")
+    @classmethod
+    def _carries_a_class(cls, rate: str) -> str:
+        if windows.rate_bytes(rate) < _LEAST_HOST_RATE:
+            raise ValueError(msgid("is in bytes a second, such as 12m, and must carry at least one class: 64k"))
+        return rate
 
     @property
     def bind(self) -> str:

@@ -330,6 +330,7 @@ def test_an_empty_public_url_is_none() -> None:
         ("LOG_FORMAT", "yaml"),
         ("STREAMER_NAME", "a/b"),
         ("MAX_DOWNLOADS", "many"),
+        ("HOST_RATE", "12"),
         ("BATCH_MAX", "0"),
         ("DRAIN_TIMEOUT_S", "60"),
     ],
