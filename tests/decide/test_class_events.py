@@ -207,11 +207,14 @@ def test_the_end_is_told_once_it_is_known(
         assert (end["start_time"], end["end_time"]) == (START, START + 600)
 
 
-def test_the_end_of_a_cancelled_class_that_was_moved_on_air_waits_for_what_the_other_streamer_sent() -> None:
+@pytest.mark.parametrize("moved", [MOVED, {}], ids=["another streamer", "its own, just started anew"])
+def test_the_end_of_a_class_cancelled_on_air_waits_for_what_its_streamers_sent(
+    moved: dict[str, list[EventView]],
+) -> None:
     """The cancel is answered at once."""
     changes = changed(replace(READY, state=BookingState.CANCELLED, promised_at=1.0))
     said = {"cmd": "ended", "class_id": "c-1", "streamer": "s1", "result": "fail", "code": 411, "placement": 2}
-    decide = reports.ReportFacts(Choice({}, {}), {("c-1", "s1"): 1}, {}, MOVED)
+    decide = reports.ReportFacts(Choice({}, {}), {("c-1", "s1"): 1}, {}, moved)
     reports.take(changes, Report.model_validate(said), decide)
     assert [one.target for one in changes.sends] == ["cancel_result"]
     assert stated(changes) == []

@@ -1,6 +1,7 @@
 """Origins that answer oddly: whatever it is, it is an error of that URL, in words, with a code or to be tried again."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
@@ -47,6 +48,33 @@ async def test_a_good_answer_is_read() -> None:
     crc = str(2**64 - 1)
     found = await looked(ok("Content-Length: 5", 'ETag: "a"', f"x-oss-hash-crc64ecma: {crc}"))
     assert (found.size_bytes, found.etag, found.crc64) == (5, '"a"', 2**64 - 1)
+
+
+async def test_an_origin_is_looked_at_once_more_after_this_process_stood_still() -> None:
+    """As a machine does that is paused: the limit has passed, and no answer could be read."""
+    asked: list[str] = []
+
+    def stopped_once(path: str) -> bytes:
+        asked.append(path)
+        if len(asked) == 1:
+            time.sleep(1)
+        return ok("Content-Length: 5")
+
+    async with answering(stopped_once) as url:
+        found = await origin.look(f"{url}/a.flv", allowed=HERE, timeout_s=0.5)
+    assert (found.size_bytes, len(asked)) == (5, 2)
+
+
+async def test_an_origin_that_never_answers_is_not_waited_for() -> None:
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(silent, "127.0.0.1", 0)
+    async with server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/a.flv"
+        with pytest.raises(TryAgain, match=r"no answer within 0\.3 s"):
+            await origin.look(url, allowed=HERE, timeout_s=0.3)
 
 
 @pytest.mark.parametrize(

@@ -225,11 +225,12 @@ def close_cancel(
 ) -> None:
     """Answer the cancel of a class as often as it came, and tell the platform that the class is over.
 
-    Of one that was moved while it was on air, the end is told when the other streamer may have said what it sent.
+    The end is told later if another streamer may say yet what it sent, because the class was moved while it was on air,
+    or if its own may: one that was just started anew confirms a cancel before it hears its playout.
     """
     account, parts = sent.account(order), [*sent.before, *sent.parts]
     changes.answer_cancel(order.class_id, *why, account.recording_s, deliveries)
-    if not sent.was_moved(order):
+    if not sent.was_moved(order) and not (why is CONFIRMED and sent.is_open(order, changes.now)):
         end(changes, order, why, account, parts)
 
 

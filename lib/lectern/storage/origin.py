@@ -7,6 +7,7 @@ import logging
 import re
 import socket
 import ssl
+import time
 from pathlib import Path
 from urllib.parse import SplitResult, urlsplit
 
@@ -80,6 +81,7 @@ def trusted_authorities() -> ssl.SSLContext:
 
 _REDIRECTS = 3
 _TRIES = 3
+_STOOD_STILL = 1.5  # times a limit that passed before its end was seen: the process was stopped meanwhile
 _PORTS = {"http": 80, "https": 443}
 _HOST = re.compile(r"[A-Za-z0-9._-]{1,253}")
 _HEADERS = {"accept-encoding": "identity"}  # otherwise the length is not that of the file
@@ -143,19 +145,23 @@ async def look(url: str, *, allowed: Allowlist, timeout_s: float, first_bytes: b
     """What the origin promises of *url*, in at most *timeout_s* and three tries; if asked to, looks at its first bytes.
 
     Follows up to three redirects, each to an allowed place only; connects to no other address than the checked ones.
-    Raises Refuse (not there, not allowed, an answer that means nothing) or TryAgain.
+    Raises Refuse (not there, not allowed, an answer that means nothing) or TryAgain. If this process stood still
+    meanwhile, as in a machine that was paused, that says nothing of the origin, which is looked at once more.
     """
-    try:
-        async with asyncio.timeout(timeout_s):
-            tries = stamina.retry_context(on=TryAgain, attempts=_TRIES, timeout=timeout_s, wait_initial=0.2, wait_max=2)
-            async for attempt in tries:
-                with attempt:
-                    return await _look(url, allowed, timeout_s, first_bytes=first_bytes)
-    except TimeoutError as error:
-        raise TryAgain(
-            Text("{url}: no answer within {timeout_s:g} s", url=redact_url(url), timeout_s=timeout_s)
-        ) from error
-    raise AssertionError("stamina ends by returning or raising")
+    for _ in range(2):
+        since = time.monotonic()
+        try:
+            async with asyncio.timeout(timeout_s):
+                tries = stamina.retry_context(
+                    on=TryAgain, attempts=_TRIES, timeout=timeout_s, wait_initial=0.2, wait_max=2
+                )
+                async for attempt in tries:
+                    with attempt:
+                        return await _look(url, allowed, timeout_s, first_bytes=first_bytes)
+        except TimeoutError:
+            if time.monotonic() - since < _STOOD_STILL * timeout_s:
+                break
+    raise TryAgain(Text("{url}: no answer within {timeout_s:g} s", url=redact_url(url), timeout_s=timeout_s))
 
 
 async def _look(url: str, allowed: Allowlist, timeout_s: float, *, first_bytes: bool) -> RemoteFile:
