@@ -34,7 +34,8 @@ class Accounts:
 
     def __init__(self, stage: Stage, bind: str, streamers: Sequence[str]) -> None:
         self._stage, self._streamers = stage, streamers
-        self._http = httpx.Client(base_url=f"http://{bind}", timeout=60, trust_env=False)
+        one_each = httpx.Limits(max_keepalive_connections=0)  # nothing is open between two questions
+        self._http = httpx.Client(base_url=f"http://{bind}", timeout=60, trust_env=False, limits=one_each)
         self._http.headers["Accept-Language"] = "en"
         self._seen: dict[str, str] = {}
         self._lines: dict[str, dict[str, Any]] = {}
