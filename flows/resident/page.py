@@ -144,8 +144,8 @@ class Page:
         """The day's timetable, and how things stand."""
         begins = view.begin_of_day(time.time(), request.query_params.get("day"))
         page = min(_number(request.query_params.get("page")), 999)
-        words, name = await self.heard(), self._host.settings.name
-        found = await self._host.read_tx_in(self._threads, view.of_day, viewer, words, name, begins, page)
+        words, settings = await self.heard(), self._host.settings
+        found = await self._host.read_tx_in(self._threads, view.of_day, viewer, words, settings, begins, page)
         apart = {} if viewer.institution_id is not None else self._apart()
         fields = view.fields_of(found) | {"rates": self.bit_rates}
         return self._shown(request, "day.html", viewer=viewer, apart=apart, **fields)
@@ -158,8 +158,8 @@ class Page:
     async def one_class(self, request: Request, viewer: ViewerRow) -> Response:
         """The account of one class, as ``lectern explain`` gives it."""
         class_id = request.path_params["class_id"]
-        words, name = await self.heard(), self._host.settings.name
-        found = await self._host.read_tx_in(self._threads, view.of_class, viewer, words, name, class_id)
+        words, settings = await self.heard(), self._host.settings
+        found = await self._host.read_tx_in(self._threads, view.of_class, viewer, words, settings, class_id)
         if not isinstance(found, view.OneClass):
             return self._shown(request, "none.html", 404, class_id=class_id, why=found)
         return self._shown(request, "class.html", found=found, viewer=viewer)

@@ -8,7 +8,7 @@ import json
 import math
 import time
 from collections import defaultdict, deque
-from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from secrets import token_hex
@@ -27,6 +27,7 @@ from flows.teacher.http_requests import AGAIN_S, Problem, Refused, add_refusals,
 from lectern import __version__, errors
 from lectern.db import account as db_account
 from lectern.db import bookings, class_events, inbox, outbox, timetable, transcodings, viewers
+from lectern.db import forecast as db_forecast
 from lectern.db.inbox import ReceivedMessage
 from lectern.decide import booking as decide_booking
 from lectern.decide import forecast
@@ -312,9 +313,9 @@ class ClassesApi:
     async def get(self, class_id: str, request: Request) -> JSONResponse:
         """The account of a class, as ``lectern explain --json`` prints it."""
         client = await self._client(request, Right.READ)
-        words, name = await self._heard(), self._host.settings.name
+        words, settings = await self._heard(), self._host.settings
         both = [
-            await self._host.read_tx(view.of_class, client, words, name, one)
+            await self._host.read_tx(view.of_class, client, words, settings, one)
             for one in (class_id, f"{class_id}{BACKUP}")
         ]
         if not isinstance(both[0], view.OneClass):
@@ -369,11 +370,13 @@ class ClassesApi:
             raise Refused(422, f"the body must be a list of 1 to {MOST_CHECKED} bookings", errors.MALFORMED)
         parsed = [self._checked(client, one) for one in listed]
         good = [one for one in parsed if isinstance(one, Booking)]
-        found = await self._host.read_tx(self._verdicts, client, good)
-        streamers = (await self._heard() or {}).values()
+        found, made_at = await self._host.read_tx(self._verdicts, client, good)
+        streamers, now = (await self._heard() or {}).values(), time.time()
         for booking, said in zip(good, found, strict=True):
-            if said["verdict"] == BookingState.PLACED:
-                said.update(expected(booking, streamers, time.time()))
+            waits = said["verdict"] == BookingState.WAITING
+            if said["verdict"] == BookingState.PLACED or (waits and booking.stem in made_at):
+                at, why = forecast.booked_now(booking, streamers, now, made_at[booking.stem] if waits else None)
+                said.update(ready_by=at, message=why)
         return JSONResponse({"bookings": [found.popleft() if isinstance(one, Booking) else one for one in parsed]})
 
     def _checked(self, client: ViewerRow, fields: object) -> Booking | dict[str, object]:
@@ -389,13 +392,14 @@ class ClassesApi:
 
     def _verdicts(
         self, connection: Connection, client: ViewerRow, booked: Sequence[Booking]
-    ) -> deque[dict[str, object]]:
-        now = time.time()
+    ) -> tuple[deque[dict[str, object]], dict[str, float]]:
+        """What is said of each, and when the renditions will be made that they wait for (epoch seconds), by stem."""
+        now, settings = time.time(), self._host.settings
         orders = bookings.by_id(connection, [one.class_id for one in booked])
         states = transcodings.states(connection, {one.key for one in booked if one.key})
         taken = bookings.taken(connection, decide_booking.contenders(booked, orders, states, now), now)
         before = decide_booking.Before(decide_booking.already_answered(orders), states, taken)
-        plan = decide_booking.plan(booked, before, Limits.of(self._host.settings), now)
+        plan = decide_booking.plan(booked, before, Limits.of(settings), now)
         by_class: dict[str, deque[dict[str, object]]] = defaultdict(deque)
         for one in plan.verdicts:
             said = _verdict(one.booking.class_id, one.state, one.code.number if one.code else 0, one.message)
@@ -410,14 +414,9 @@ class ClassesApi:
                 why = again.refusal if is_theirs else "the class_id is taken"
                 said = _verdict(again.class_id, "refused", errors.CONFLICT.number, why)
             by_class[again.class_id].append(said)
-        return deque(by_class[one.class_id].popleft() for one in booked)
-
-
-def expected(booking: Booking, streamers: Collection[StreamerStatus], now: float) -> dict[str, object]:
-    """When the recording of a class that is booked now would be there (epoch seconds), and that in a sentence."""
-    at = forecast.about(streamers, booking.end_time - booking.start_time, now)
-    said = "" if at is None else forecast.will_be_there(booking.stem, at, booking.start_time, now)
-    return {"ready_by": at, "message": said}
+        waits = any(one.state is BookingState.WAITING for one in plan.verdicts)
+        made_at = db_forecast.transcoded(connection, settings, now, plan.transcodings()) if waits else {}
+        return deque(by_class[one.class_id].popleft() for one in booked), made_at
 
 
 def _same(order: Order, booking: Booking) -> None:

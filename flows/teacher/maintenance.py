@@ -13,8 +13,8 @@ from flows.host import CHECKING, NOWHERE, TeacherHost, is_ours, log, teacher
 from flows.outbox_publisher import publish_outbox
 from flows.teacher import transcoding
 from flows.teacher.bookings import after
-from lectern import errors
-from lectern.db import as_run, bookings, events, transcodings
+from lectern import errors, formatting
+from lectern.db import as_run, bookings, events, forecast, transcodings
 from lectern.decide import change as decide
 from lectern.decide import placement as cancelling
 from lectern.decide import readiness, reports
@@ -140,13 +140,16 @@ async def check_of_teacher(host: TeacherHost, done: Mapping[Begins, float], now:
 
 
 @decision
-def _late(_connection: Connection, changes: Changes, late: Sequence[Order]) -> None:
+def _late(connection: Connection, changes: Changes, late: Sequence[Order]) -> None:
+    waits = any(one.streamer is None for one in late)
+    made_at = forecast.transcoded(connection, changes.settings, changes.now) if waits else {}
     for one in late:
-        why = (
-            Text("{streamer} does not have it yet", streamer=one.streamer)
-            if one.streamer
-            else Text("it is not made yet")
-        )
+        why = Text("it is not made yet")
+        if one.streamer:
+            why = Text("{streamer} does not have it yet", streamer=one.streamer)
+        elif (at := made_at.get(one.stem)) is not None:
+            when = formatting.when(at, changes.now)
+            why = Text("it is not made yet; by what others took, it will be made at about {when}", when=when)
         said = readiness.sentence(one.class_id, one.stem, one.start_time - changes.now, [why])
         log.warning("%s", said)
         changes.alarm(errors.NOT_READY_FOR_START, said, one)

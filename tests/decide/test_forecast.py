@@ -16,6 +16,8 @@ from lectern.decide.forecast import (
     SURE,
     Ask,
     Capacity,
+    Transcoders,
+    Transcoding,
     about,
     arrivals,
     outlook,
@@ -23,6 +25,7 @@ from lectern.decide.forecast import (
 )
 from lectern.model.facts import Needed
 from lectern.model.views import StreamerStatus
+from lectern.states import Backend
 from lectern.windows import ALWAYS, Windows
 
 NOW = 1_764_010_800.0
@@ -154,6 +157,54 @@ def test_whoever_asks_before_booking_is_told_when_the_quickest_streamer_would_ha
     assert about([busy, free], 1800, NOW) == NOW + 600
     assert about([busy, free, quick], 1800, NOW) == NOW + 310
     assert about([free, replace(quick, silent_s=99.0)], 1800, NOW) is None
+
+
+TOOK_S = [100.0, 20.0, 10.0, 30.0, 40.0, 60.0, 50.0, 70.0, 90.0, 80.0]
+"""Seconds that the last transcodings took: nine of ten took at most 90."""
+
+TRANSCODERS = Transcoders({Backend.OSS: TOOK_S, Backend.ECS: TOOK_S}, places=2)
+
+
+def made(record_id: int, backend: Backend | None, in_s: float = 9000, begun_s_ago: float | None = None) -> Transcoding:
+    begun = None if begun_s_ago is None else NOW - begun_s_ago
+    return Transcoding(f"r{record_id}", record_id, backend, NOW + in_s, begun)
+
+
+def ours(record_id: int, in_s: float = 9000, begun_s_ago: float | None = None) -> Transcoding:
+    return made(record_id, Backend.ECS, in_s, begun_s_ago)
+
+
+@pytest.mark.parametrize(
+    ("some", "within_s"),
+    [
+        ([made(1, Backend.OSS)], {"r1": 90}),
+        ([made(1, Backend.OSS, begun_s_ago=30)], {"r1": 60}),
+        ([ours(1, begun_s_ago=85)], {"r1": 5}),
+        ([made(1, Backend.OSS, begun_s_ago=-30)], {"r1": 90}),  # the clock was set back
+        ([made(1, Backend.OSS, begun_s_ago=100)], {}),  # it takes longer than any other: nobody knows
+        ([made(1, None)], {}),  # an old program has it made
+        # Our own servers take two records at a time, by the starts of their classes.
+        ([ours(1, 800), ours(2, 700), ours(3, 600)], {"r3": 90, "r2": 90, "r1": 180}),
+        ([ours(1, 800, 30), ours(2, 700), ours(3, 600)], {"r1": 60, "r3": 90, "r2": 180}),
+        ([ours(1)] * 3, {"r1": 90}),  # three resolutions of a record are made together
+    ],
+)  # fmt: skip
+def test_a_transcoding_ends_as_most_of_the_last_ones_did(some: list[Transcoding], within_s: dict[str, float]) -> None:
+    assert TRANSCODERS.ends(some, NOW) == {stem: NOW + at_s for stem, at_s in within_s.items()}
+
+
+def test_nothing_is_forecast_from_few_transcodings_or_of_a_transcoder_that_is_not_there() -> None:
+    few = Transcoders({Backend.OSS: TOOK_S[:4], Backend.ECS: TOOK_S})
+    assert few.ends([made(1, Backend.OSS), ours(2)], NOW) == {}
+
+
+def test_what_waits_for_a_window_of_our_own_servers_is_made_in_it() -> None:
+    """What would be too late then is made at once, and so is what the OSS makes."""
+    nightly = replace(TRANSCODERS, windows=NIGHT.windows, ready_before_s=600)
+    soon, later, oss = ours(1, 7200), ours(2, 9 * 3600), made(3, Backend.OSS, 9 * 3600)
+    assert nightly.ends([soon, later, oss], NOW) == {"r1": NOW + 90, "r2": OPENS + 90, "r3": NOW + 90}
+    endless = replace(nightly, took_s={Backend.ECS: [1e6] * 5})
+    assert endless.ends([later], NOW) == {}, "in no window"
 
 
 sizes = st.floats(0.1, 5000)

@@ -28,7 +28,8 @@ from lectern.db.engine import transaction
 from lectern.db.inbox import ReceivedMessage
 from lectern.model.facts import InboxMessage
 from lectern.model.tables.teacher import class_events as class_rows
-from lectern.model.tables.teacher import journal, orders
+from lectern.model.tables.teacher import journal, orders, videos
+from lectern.model.views import StreamerStatus
 from lectern.timing import Rate
 from lectern.wire.messages import Booking, Cancel, Change, Report
 from tests.faults.hosts import ALIVE
@@ -369,6 +370,46 @@ async def test_a_check_says_what_would_be_answered_and_keeps_nothing(client: Cli
     ]
     assert found[3]["ready_by"] is None, "no streamer says when its recording would be there"
     assert kept(teacher) == rows
+
+
+async def test_it_is_said_when_a_rendition_that_is_yet_to_be_made_will_be_there(teacher: TeacherHost) -> None:
+    """By how long the last transcodings took, and how long a download takes; of a class that waits, and before it."""
+    now = time.time()
+    its = {
+        "resolution": "720P",
+        "status": "success",
+        "backend": "oss",
+        "requested_at": now - 990,
+        "updated_at": now - 900,
+    }
+    with transaction(teacher.engine) as connection:
+        connection.execute(insert(videos), [{"record_id": record_id, **its} for record_id in range(1, 5)])
+
+    async def heard() -> dict[str, StreamerStatus]:
+        return {"streamer1": StreamerStatus(now, {}, {}, [], booked_now_s=(10.0, 70.0))}
+
+    whole = fields(record_id=6666, video_resolution="720P", video_url_list={})
+    app = api.application(teacher, None, heard)  # type: ignore[arg-type]  # nothing is asked of Prefect
+    async with Client(transport=httpx.ASGITransport(app=app), base_url="http://api") as client:
+        client.headers["Authorization"] = f"Bearer {token(teacher)}"
+
+        async def checked() -> dict[str, Any]:
+            listed = [whole | {"class_id": "c-2", "push_url": "rtmp://push.example/live/c-2"}]
+            return (await client.post("/v1/bookings:check", json=listed)).json()["bookings"][0]
+
+        few = await checked()
+        assert (few["verdict"], few["message"], "ready_by" in few) == ("waiting", "", False), "four say too little"
+        with transaction(teacher.engine) as connection:
+            connection.execute(insert(videos).values(record_id=5, **its))
+        there = pytest.approx(now + 90 + 10 + 10, abs=20)
+        first = await checked()
+        assert (first["verdict"], first["ready_by"]) == ("waiting", there)
+        assert "6666_720P will be there at about " in first["message"]
+        await client.put(CLASS, json=whole)
+        assert (await checked())["ready_by"] == there
+        account = (await client.get(CLASS)).json()
+        assert (account["state"], account["ready_by"]) == ("waiting", there)
+        assert any("before its start" in one["is"] for one in account["header"] if one["what"] == "ready by")
 
 
 SAID = ("not_a_server_error", "status_code_conformance", "content_type_conformance", "response_schema_conformance")

@@ -698,6 +698,28 @@ async def test_it_is_shown_when_the_recording_of_a_class_will_be_there_and_red_i
     assert "will not be there" in rows[3][3]
 
 
+async def test_of_a_class_that_waits_for_its_transcoding_it_is_shown_about_when_its_recording_will_be_there(
+    client: Client, teacher: TeacherHost
+) -> None:
+    """The last ones took 500 s, and this one goes on since 100 s; its download takes 10 s."""
+    now = time.time()
+    book(teacher, *(order(f"c-{left_s}", "waiting", now + left_s, streamer=None) for left_s in (300, 3000)))
+    ours = {"resolution": "720P", "backend": "ecs"}
+    made = ours | {"status": "success", "begun_at": now - 900, "updated_at": now - 400}
+    with transaction(teacher.engine) as connection:
+        connection.execute(insert(videos), [{"record_id": one, **made} for one in range(1, 6)])
+        connection.execute(insert(videos).values(record_id=6666, status="transcoding", begun_at=now - 100, **ours))
+    cast("Words", teacher.bus).said = {"streamer1": StreamerStatus(now, {}, {}, [], booked_now_s=(10.0, 10.0))}
+    await let_in(client, teacher)
+    page = (await client.get("/")).text.partition("<h2>soon</h2>")[2].partition("</section>")[0]
+    rows = re.findall(r"<tr(.*?)>.*?/class/(c-[0-9]+).*?<td></td><td>(about .*?)</td>(.*?)</tr>", page)
+    assert [(name, bool(red)) for red, name, _, _ in rows] == [("c-300", True), ("c-3000", False)]
+    assert "will be there at about " in rows[0][3]
+    assert "after its start" in rows[0][3]
+    its = (await client.get("/class/c-3000")).text
+    assert "6666_720P will be there at about " in its
+
+
 async def test_the_strip_has_a_block_for_each_class_around_now_and_its_holes(
     client: Client, teacher: TeacherHost
 ) -> None:

@@ -15,6 +15,7 @@ import typer
 from lectern.cli import readers
 from lectern.cli.options import Json, me, on_bus, read, say
 from lectern.db import account, bookings, transcodings
+from lectern.db import forecast as db_forecast
 from lectern.errors import LecternError, Malformed, Misuse
 from lectern.i18n import Text
 from lectern.redis.client import Bus
@@ -151,13 +152,17 @@ def _plan(booking: Booking) -> list[str]:
         known = decide_booking.already_answered(bookings.by_id(connection, [booking.class_id]))
         states = transcodings.states(connection, {booking.key} if booking.key else set())
         taken = bookings.taken(connection, decide_booking.contenders([booking], known, states, now), now)
-    plan = decide_booking.plan([booking], decide_booking.Before(known, states, taken), Limits.of(place.settings), now)
-    at = None
-    if any(verdict.state is BookingState.PLACED for verdict in plan.verdicts):
+        before, limits = decide_booking.Before(known, states, taken), Limits.of(place.settings)
+        plan = decide_booking.plan([booking], before, limits, now)
+        made_at = db_forecast.transcoded(connection, place.settings, now, plan.transcodings()).get(booking.stem)
+    states_now = [verdict.state for verdict in plan.verdicts]
+    said = ""
+    if BookingState.PLACED in states_now or (BookingState.WAITING in states_now and made_at is not None):
         with suppress(LecternError):  # without Redis nobody says when
-            at = forecast.about(readers.words(place.settings).values(), booking.end_time - booking.start_time, now)
-    said = [] if at is None else [forecast.will_be_there(booking.stem, at, booking.start_time, now)]
-    return [*plan.lines(), *(f"{booking.class_id}: {one}" for one in said)]
+            heard = readers.words(place.settings).values()
+            made_at = made_at if BookingState.WAITING in states_now else None
+            _, said = forecast.booked_now(booking, heard, now, made_at)
+    return [*plan.lines(), *([f"{booking.class_id}: {said}"] if said else [])]
 
 
 @app.command()

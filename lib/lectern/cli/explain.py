@@ -71,6 +71,7 @@ def explain(thing: Annotated[str, typer.Argument(help="A class_id, or a record_i
 def looked_up(here: Sequence[Place[Any]], thing: str, now: float) -> tuple[ClassView, str | None]:
     """What is known of *thing* here, and a sentence on what could not be asked, or None."""
     teacher = streamer = None
+    made_at: dict[str, float] = {}
     for place in here:
         with place.looking() as connection:
             if isinstance(place.settings, StreamerSettings):
@@ -80,6 +81,8 @@ def looked_up(here: Sequence[Place[Any]], thing: str, now: float) -> tuple[Class
                     streamer = replace(streamer, ready_by=ready_by)
             else:
                 teacher = db_account.at_teacher(connection, place.settings.name, thing)
+                if decide_account.is_to_be_made(teacher.booked):
+                    made_at = forecast.transcoded(connection, place.settings, now)
     found = decide_account.gathered(teacher, streamer)
     if found.booked is None and found.cited is None:
         return found, None
@@ -88,7 +91,7 @@ def looked_up(here: Sequence[Place[Any]], thing: str, now: float) -> tuple[Class
         if asked is not None:
             return replace(found, sending=asked), None  # the playout that sends the class knows better than Redis
     try:
-        return decide_account.with_status(found, readers.words(here[0].settings)), None
+        return decide_account.with_status(found, readers.words(here[0].settings), made_at), None
     except LecternError as error:
         old = Text("What is said of the streamer is what its rows say, and may be old.")
         parts = [error.message, old] if found.cited else [error.message]

@@ -131,6 +131,14 @@ def made(connection: Connection, key: RenditionKey) -> tuple[int, str] | None:
     return None if row is None else (row.attempt, row.url)
 
 
+def took_s(connection: Connection, backend: Backend | None, most: int) -> list[float]:
+    """The seconds that each of the last *most* transcodings by *backend* took, without its time in the queue."""
+    began = videos.c.begun_at if backend is Backend.ECS else videos.c.requested_at
+    made = (videos.c.status == RenditionState.SUCCESS) & (videos.c.backend == backend) & (videos.c.updated_at >= began)
+    last = select(videos.c.updated_at - began).where(made).order_by(videos.c.updated_at.desc()).limit(most)
+    return [float(seconds) for seconds in connection.execute(last).scalars()]
+
+
 def counts(connection: Connection) -> Mapping[str, int]:
     """Number of renditions by status."""
     rows = connection.execute(select(videos.c.status, func.count()).group_by(videos.c.status))

@@ -6,11 +6,11 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
-from typing import Any
+from typing import Any, TypeGuard
 
 from lectern import formatting, urls
 from lectern.decide import airing, gaps, timeline
-from lectern.decide.forecast import will_be_there
+from lectern.decide.forecast import about, will_be_there
 from lectern.errors import AIRING_BROKEN, CODES, DEAD_AIR, NOT_READY_FOR_START, PLAYOUT_AWAY, STREAMER_LOST, ErrorCode
 from lectern.i18n import BESIDE, Text, joined, labelled, msgid
 from lectern.model.views import Booked, ClassView, EventView, OpenAlarm, Sending, StreamerStatus, StreamerView
@@ -37,11 +37,16 @@ def gathered(teacher: ClassView | None, streamer: ClassView | None) -> ClassView
     return replace(known, alarms=alarms, as_run=teacher.as_run or streamer.as_run, events=events)
 
 
-def with_status(view: ClassView, statuses: Mapping[str, StreamerStatus] | None) -> ClassView:
+def with_status(
+    view: ClassView, statuses: Mapping[str, StreamerStatus] | None, made_at: Mapping[str, float] | None = None
+) -> ClassView:
     """*view* with the last heartbeat of the class's streamer; the streamer's own rows, if they are here, come first.
 
-    *statuses* are the last heartbeats by streamer; None if Redis does not answer.
+    *statuses* are the last heartbeats by streamer; None if Redis does not answer. *made_at* is when the renditions will
+    be made (epoch seconds) that classes wait for, by stem.
     """
+    if is_to_be_made(view.booked) and statuses and (at := (made_at or {}).get(view.booked.stem)) is not None:
+        return replace(view, ready_by=about(statuses.values(), view.booked.end_time - view.booked.start_time, at))
     name = view.streamer or (view.booked.streamer if view.booked else None)
     if name is None:
         return view
@@ -59,6 +64,11 @@ def with_status(view: ClassView, statuses: Mapping[str, StreamerStatus] | None) 
     known = replace(view, sending=word.sendings.get(view.class_id), alarms=(*view.alarms, *alarms))
     known = replace(known, ready_by=word.ready_by.get(view.class_id))
     return replace(known, check=word.checks.get(view.class_id), dead_air=word.dead_air.get(view.class_id, ""))
+
+
+def is_to_be_made(booked: Booked | None) -> TypeGuard[Booked]:
+    """Whether the class waits for a rendition that is yet to be made."""
+    return booked is not None and booked.state is BookingState.WAITING
 
 
 class Standing(StrEnum):
@@ -307,7 +317,8 @@ def _ready_by(view: ClassView, now: float) -> str:
     class_ = view.booked or view.cited
     if class_ is None or view.ready_by is None:
         return ""
-    return will_be_there(class_.stem, view.ready_by, class_.start_time, now)
+    is_rough = is_to_be_made(view.booked)
+    return will_be_there(class_.stem, view.ready_by, class_.start_time, now, is_rough=is_rough)
 
 
 def _open(alarm: OpenAlarm) -> str:

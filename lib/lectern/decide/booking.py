@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from lectern import errors, formatting
+from lectern.decide.forecast import Transcoding
 from lectern.decide.placement import (
     NO_CANCEL_FACTS,
     CancelFacts,
@@ -179,6 +180,14 @@ class Plan:
     verdicts: list[BookingVerdict] = field(default_factory=list)
     attempts: list[Attempt] = field(default_factory=list)
     again: list[Again] = field(default_factory=list)
+
+    def transcodings(self) -> list[Transcoding]:
+        """The transcodings that it begins, as a forecast needs them."""
+        starts: dict[str, float] = {}
+        for verdict in self.verdicts:
+            its = verdict.booking
+            starts[its.stem] = min(its.start_time, starts.get(its.stem, its.start_time))
+        return [Transcoding(one.stem, one.record_id, one.backend, starts[one.stem]) for one in self.attempts]
 
     def lines(self) -> list[str]:
         """The plan for people: one line for each booking and each transcoding."""

@@ -8,9 +8,13 @@ from itertools import accumulate, pairwise
 
 from lectern import formatting
 from lectern.decide.bandwidth import AHEAD_S, PUSHES, Bounds, Download, Turn, in_order, portions, turns
+from lectern.decide.ecs_scheduling import waits
 from lectern.i18n import Text
 from lectern.model.facts import Needed
 from lectern.model.views import StreamerStatus
+from lectern.states import Backend
+from lectern.windows import ALWAYS, Windows
+from lectern.wire.messages import Booking
 
 SURE, SAFE = 1.1, 1.3
 """How many times its bytes a download is expected to take, and how many times it must have time for to be promised.
@@ -22,7 +26,7 @@ CHECK_S, CHECK_BYTES = 1.0, 100e6
 """Seconds, and bytes a second, that beginning and checking a download take, before any were measured."""
 
 MEASURED, ENOUGH, MOST = 50, 5, 0.9
-"""Number of the last downloads whose checks count; the number from which they do; the part of them that is quicker."""
+"""Number of the last checks or transcodings that count; that from which they do; the part of them that is quicker."""
 
 NEVER = 4e9
 """When a rendition will be there for which nothing is left: the year 2096, which no class reaches."""
@@ -174,8 +178,55 @@ def _together(under_way: Iterable[Download], asks: Iterable[Ask]) -> list[Downlo
     return list(found.values())
 
 
+@dataclass(frozen=True)
+class Transcoding:
+    """A rendition that is made since *begun*, or waits for its turn, for a class at *start* (epoch seconds)."""
+
+    stem: str
+    record_id: int
+    backend: Backend | None  # None: an old program's
+    start: float = math.inf
+    begun: float | None = None
+
+
+@dataclass(frozen=True)
+class Transcoders:
+    """The seconds that the last transcodings took, by backend; and how many records our own servers take, and when."""
+
+    took_s: Mapping[Backend | None, Sequence[float]]
+    places: int = 0
+    windows: Windows = ALWAYS
+    ready_before_s: float = 0.0
+
+    def ends(self, some: Iterable[Transcoding], now: float) -> dict[str, float]:
+        """When each rendition will be made (epoch seconds); those of which nobody can say are left out.
+
+        Our own servers make the renditions of a record together; what waits is taken by the start of its class.
+        """
+        found: dict[str, float] = {}
+        records: dict[int, int] = {}  # each in its place in the queue
+        for one in sorted(some, key=lambda one: (one.begun is None, one.start)):
+            is_ours = one.backend is Backend.ECS
+            before = records.setdefault(one.record_id, len(records)) if is_ours else 0
+            left_s = _left_s(self.took_s.get(one.backend, ()), 0.0 if one.begun is None else now - one.begun)
+            if left_s is None:
+                continue
+            if one.begun is not None or not is_ours:
+                found[one.stem] = now + left_s
+            elif self.places:
+                windows = self.windows if waits(self.windows, one.start, self.ready_before_s, now) else ALWAYS
+                found[one.stem] = windows.ends(left_s * (before // self.places + 1), now, 1.0)
+        return {stem: at for stem, at in found.items() if math.isfinite(at)}
+
+
+def _left_s(took_s: Sequence[float], gone_s: float) -> float | None:
+    """Seconds that most of those still needed which took longer than *gone_s*; None if too few were measured."""
+    longer = sorted(one for one in took_s if one > gone_s)
+    return longer[int(MOST * (len(longer) - 1))] - max(gone_s, 0.0) if longer and len(took_s) >= ENOUGH else None
+
+
 def about(streamers: Iterable[StreamerStatus], length_s: float, now: float) -> float | None:
-    """When a recording of *length_s* would be there that is booked now, after all others; None if no streamer says so.
+    """When a recording of *length_s* would be there that is booked *now*, after all others; None if nobody says so.
 
     It is there already if a streamer has it, and sooner if its class begins before those that wait.
     """
@@ -183,11 +234,27 @@ def about(streamers: Iterable[StreamerStatus], length_s: float, now: float) -> f
     return now + min(none_s + (hour_s - none_s) * length_s / 3600 for none_s, hour_s in said) if said else None
 
 
-def will_be_there(stem: str, ready_at: float, start: float, now: float) -> Text:
-    """The forecast in a sentence, with the time before or after the *start* of the class."""
+def booked_now(
+    booking: Booking, streamers: Iterable[StreamerStatus], now: float, made_at: float | None
+) -> tuple[float | None, str]:
+    """When the recording of a class that is booked *now* would be there, if anybody says so, and that in a sentence.
+
+    *made_at* is when its rendition will be made (epoch seconds); None if it is there.
+    """
+    at = about(streamers, booking.end_time - booking.start_time, now if made_at is None else made_at)
+    is_rough, start = made_at is not None, booking.start_time
+    return at, "" if at is None else will_be_there(booking.stem, at, start, now, is_rough=is_rough)
+
+
+def will_be_there(stem: str, ready_at: float, start: float, now: float, *, is_rough: bool = False) -> Text:
+    """The forecast in a sentence, with the time before or after the *start* of the class.
+
+    *is_rough*: it is not made yet, and nobody knows how large it will be.
+    """
     if ready_at >= NEVER:
         return Text("{stem} will not be there: no window and no bandwidth is left for it", stem=stem)
     at = formatting.when(ready_at, now)
+    at = Text("about {at}", at=at) if is_rough else at
     if ready_at <= start:
         return Text(
             "{stem} will be there at {at}, {early_s:span} before its start", stem=stem, at=at, early_s=start - ready_at

@@ -17,7 +17,7 @@ from sqlalchemy import Connection
 
 from lectern import formatting
 from lectern.db import account as db_account
-from lectern.db import as_run, incidents, timetable
+from lectern.db import as_run, forecast, incidents, timetable
 from lectern.decide import account as decide_account
 from lectern.decide import timeline
 from lectern.decide.account import Account, Standing
@@ -29,6 +29,7 @@ from lectern.model.tables.teacher import ViewerRow, journal
 from lectern.model.views import Booked, ClassView, OpenAlarm, StreamerStatus
 from lectern.page import strip as strips
 from lectern.page.strip import Strip
+from lectern.settings import TeacherSettings
 from lectern.states import BookingState
 from lectern.wire.fields import BACKUP
 
@@ -152,7 +153,7 @@ def of_day(
     connection: Connection,
     viewer: ViewerRow,
     words: Mapping[str, StreamerStatus] | None,
-    host: str,
+    settings: TeacherSettings,
     begins: float,
     page: int,
 ) -> Day:
@@ -161,15 +162,16 @@ def of_day(
     span, coming = timetable.Span(begins, until, institution), timetable.Span(now, now + SOON_S, institution)
     outcomes = timetable.outcomes(connection, span)
     found = timetable.of_time(connection, span, ROWS, page * ROWS)
-    due = [_stood(one, words, now) for one in timetable.due(connection, now) if _is_theirs(one, institution)]
-    soon = [_stood(one, words, now) for one in timetable.not_dropped(connection, coming, LISTED)]
+    made_at = forecast.transcoded(connection, settings, now)
+    due = [_stood(one, words, now, made_at) for one in timetable.due(connection, now) if _is_theirs(one, institution)]
+    soon = [_stood(one, words, now, made_at) for one in timetable.not_dropped(connection, coming, LISTED)]
     day = Day(
         now,
         begins,
         sum(outcomes.values()),
         page,
         outcomes,
-        [_line(*_stood(one, words, now), now) for one in found],
+        [_line(*_stood(one, words, now, made_at), now) for one in found],
         _listed(due, {Standing.ON_AIR}, now),
         _listed(due, MISSED, now),
         _listed(due, {Standing.SILENT}, now),
@@ -181,7 +183,7 @@ def of_day(
         soon_number=timetable.not_dropped_number(connection, coming),
         refusals=timetable.refusals(connection, span),
     )
-    return day if institution is not None else _whole(connection, day, words, host)
+    return day if institution is not None else _whole(connection, day, words, settings.name)
 
 
 def _strip(
@@ -212,8 +214,13 @@ def _is_theirs(one: ClassView, institution: str | None) -> bool:
     return institution is None or (one.booked is not None and one.booked.institution == institution)
 
 
-def _stood(found: ClassView, words: Mapping[str, StreamerStatus] | None, now: float) -> tuple[ClassView, Standing]:
-    known = decide_account.with_status(found, words)
+def _stood(
+    found: ClassView,
+    words: Mapping[str, StreamerStatus] | None,
+    now: float,
+    made_at: Mapping[str, float] | None = None,
+) -> tuple[ClassView, Standing]:
+    known = decide_account.with_status(found, words, made_at)
     return known, decide_account.standing(known, now)
 
 
@@ -234,7 +241,8 @@ def _line(known: ClassView, standing: Standing, now: float) -> PageLine:
         said = joined((said, Text("It is not ready for its start: {reds}", reds=reds)))
     late = known.ready_by if known.ready_by is not None and known.ready_by > booked.start_time else None
     if late is not None:
-        said = joined((said, will_be_there(booked.stem, late, booked.start_time, now)))
+        is_rough = decide_account.is_to_be_made(booked)
+        said = joined((said, will_be_there(booked.stem, late, booked.start_time, now, is_rough=is_rough)))
     heading = decide_account.why_not(known)[1].number if standing is Standing.NOT_ON_AIR else booked.code
     return PageLine(booked, standing, said, bool(reds) or late is not None, heading, known.ready_by)
 
@@ -264,7 +272,11 @@ class OneClass:
 
 
 def of_class(
-    connection: Connection, viewer: ViewerRow, words: Mapping[str, StreamerStatus] | None, host: str, class_id: str
+    connection: Connection,
+    viewer: ViewerRow,
+    words: Mapping[str, StreamerStatus] | None,
+    settings: TeacherSettings,
+    class_id: str,
 ) -> OneClass | str | None:
     """What *viewer* sees of a class; None if nothing is known of it, or it belongs to another institution.
 
@@ -272,7 +284,7 @@ def of_class(
     of such a row, a sentence that says why.
     """
     try:
-        found = db_account.at_teacher(connection, host, class_id)
+        found = db_account.at_teacher(connection, settings.name, class_id)
     except LecternError as error:
         return error.message if viewer.institution_id is None else None
     if found.booked is None and not found.is_malformed and found.kept_since is None:
@@ -281,14 +293,15 @@ def of_class(
         found.booked is None or found.booked.institution != viewer.institution_id
     ):
         return None
-    known = decide_account.with_status(found, words)
+    now = time.time()
+    made_at = forecast.transcoded(connection, settings, now) if decide_account.is_to_be_made(found.booked) else None
+    known = decide_account.with_status(found, words, made_at)
     if viewer.institution_id is not None:  # what is of a rendition, or of an incident, may name classes of others
         events = [one for one in known.events if one.class_id == class_id]
         alarms = [
             one for one in known.alarms if one.classes and {class_id, f"{class_id}{BACKUP}"}.issuperset(one.classes)
         ]
         known = replace(known, events=events, alarms=alarms)
-    now = time.time()
     account = decide_account.account(known, now)
     return OneClass(class_id, account, known, strips.of_class(known, account.standing, now))
 
