@@ -395,7 +395,8 @@ async def test_it_is_said_when_a_rendition_that_is_yet_to_be_made_will_be_there(
 
         async def checked() -> dict[str, Any]:
             listed = [whole | {"class_id": "c-2", "push_url": "rtmp://push.example/live/c-2"}]
-            return (await client.post("/v1/bookings:check", json=listed)).json()["bookings"][0]
+            found: list[dict[str, Any]] = (await client.post("/v1/bookings:check", json=listed)).json()["bookings"]
+            return found[0]
 
         few = await checked()
         assert (few["verdict"], few["message"], "ready_by" in few) == ("waiting", "", False), "four say too little"

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from sqlalchemy import Connection, select, update
+from sqlalchemy import Connection, insert, select, update
 
 from flows import handling
 from flows.host import TeacherHost
@@ -21,7 +21,7 @@ from lectern.db.engine import open_database, transaction
 from lectern.decide.transcoding import Late, Overdue
 from lectern.errors import ENDED
 from lectern.model.facts import Attempt
-from lectern.model.tables.teacher import journal, orders
+from lectern.model.tables.teacher import journal, orders, videos
 from lectern.states import Backend, BookingState, RenditionState, Resolution
 from tests import strategies
 from tests.faults import hosts
@@ -65,6 +65,21 @@ async def test_a_class_that_is_moved_after_its_last_check_is_checked_before_its_
     for at in (now + 30, now + 310, now + 905):
         done = await maintenance.check_of_teacher(teacher, done, at)
     assert [one["code"] for one in said(teacher)] == [324, 324, 324], "an hour, a quarter and five minutes before it"
+
+
+async def test_who_hears_that_a_class_is_not_made_yet_hears_about_when_it_will_be(
+    teacher: TeacherHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(maintenance, "publish_outbox", quiet)
+    now = time.time()
+    made = {"resolution": "720P", "backend": "oss", "requested_at": now - 600, "updated_at": now - 480}
+    with transaction(teacher.engine) as connection:
+        connection.execute(insert(videos), [{"record_id": one, "status": "success", **made} for one in range(1, 6)])
+        under_way = made | {"requested_at": now - 60}
+        connection.execute(insert(videos).values(record_id=6666, status="transcoding", **under_way))
+    await maintenance.check_of_teacher(teacher, {}, now)
+    (alarm,) = said(teacher)
+    assert "it will be made at about " in alarm["message"]
 
 
 async def test_a_class_that_has_ended_while_it_waited_is_answered_then(
