@@ -398,7 +398,8 @@ class ClassesApi:
         orders = bookings.by_id(connection, [one.class_id for one in booked])
         states = transcodings.states(connection, {one.key for one in booked if one.key})
         taken = bookings.taken(connection, decide_booking.contenders(booked, orders, states, now), now)
-        before = decide_booking.Before(decide_booking.already_answered(orders), states, taken)
+        least_s = db_forecast.least_s(connection, settings) if decide_booking.may_begin(booked, states) else 0.0
+        before = decide_booking.Before(decide_booking.already_answered(orders), states, taken, least_s)
         plan = decide_booking.plan(booked, before, Limits.of(settings), now)
         by_class: dict[str, deque[dict[str, object]]] = defaultdict(deque)
         for one in plan.verdicts:

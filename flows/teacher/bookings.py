@@ -16,7 +16,7 @@ from flows.host import NOWHERE, TeacherHost, log, teacher
 from flows.outbox_publisher import publish_outbox
 from flows.teacher import transcoding
 from flows.teacher.membership import living
-from lectern.db import bookings, class_events, inbox, transcodings
+from lectern.db import bookings, class_events, forecast, inbox, transcodings
 from lectern.decide import booking as decide_booking
 from lectern.decide import change as decide
 from lectern.decide.placement import CancelFacts, secondary_id
@@ -62,6 +62,7 @@ def decided_bookings(alive: Sequence[str], connection: Connection, changes: Chan
         taken=bookings.taken(connection, may_go, changes.now),
         loads=bookings.loads(connection, alive, changes.now) if may_go else dict.fromkeys(alive, 0),
         cancels=_cancel_facts(connection, changes, [one.class_id for one in cancelled]),
+        least_s=forecast.least_s(connection, changes.settings) if decide_booking.may_begin(booked, states) else 0.0,
     )
     decide_booking.decide_orders(changes, booked, cancelled, facts, Limits.of(changes.settings))
 

@@ -366,6 +366,7 @@ class TeacherSettings(Common):
     streamer_lost_after_s: Live[float] = Field(60, gt=0)
     streamer_load_slack: Live[float] = Field(1.25, ge=1)
     transcode_windows: Live[Annotated[str, AfterValidator(_no_rates)]] = ""
+    on_late: Live[Literal["refuse", "slate"]] = "refuse"
 
     @classmethod
     def to_look(cls) -> Self:

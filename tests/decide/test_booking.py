@@ -194,6 +194,30 @@ def test_the_source_is_the_smallest_that_is_large_enough_else_the_largest_there_
     assert found == (f"http://origin.example/{source}" if source else None)
 
 
+@pytest.mark.parametrize(
+    ("in_s", "least_s", "code"),
+    [
+        (300, 0, None),  # nobody knows how long it takes
+        (300, 300, None),
+        (300, 304, None),  # what a class may lack that is aired whole
+        (300, 310, 324),
+        (-10, 310, None),  # it is booked after its start, and aired from the clock's position
+    ],
+)
+def test_a_class_is_refused_if_even_a_quick_transcoding_would_end_after_its_start(
+    in_s: float, least_s: float, code: int | None
+) -> None:
+    """Nothing is transcoded for it; one that begins later is taken, and one whose transcoding is begun already."""
+    soon, later, too = (
+        booking(start_time=NOW + in_s),
+        booking("c-2", start_time=NOW + 900),
+        booking("c-3", start_time=NOW + 300),
+    )
+    planned = plan([soon, later, too], Before(least_s=least_s), LIMITS, NOW)
+    assert [one.code and one.code.number for one in planned.verdicts] == [code, None, None]
+    assert len(planned.attempts) == 1
+
+
 def test_a_plan_reads_as_one_line_a_decision() -> None:
     batch = [booking("c-1"), booking("c-1"), booking("c-2", end_time=NOW, start_time=1)]
     lines = plan(batch, Before(), LIMITS, NOW).lines()

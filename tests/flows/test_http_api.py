@@ -393,8 +393,8 @@ async def test_it_is_said_when_a_rendition_that_is_yet_to_be_made_will_be_there(
     async with Client(transport=httpx.ASGITransport(app=app), base_url="http://api") as client:
         client.headers["Authorization"] = f"Bearer {token(teacher)}"
 
-        async def checked() -> dict[str, Any]:
-            listed = [whole | {"class_id": "c-2", "push_url": "rtmp://push.example/live/c-2"}]
+        async def checked(**other: object) -> dict[str, Any]:
+            listed = [whole | {"class_id": "c-2", "push_url": "rtmp://push.example/live/c-2", **other}]
             found: list[dict[str, Any]] = (await client.post("/v1/bookings:check", json=listed)).json()["bookings"]
             return found[0]
 
@@ -403,6 +403,11 @@ async def test_it_is_said_when_a_rendition_that_is_yet_to_be_made_will_be_there(
         with transaction(teacher.engine) as connection:
             connection.execute(insert(videos).values(record_id=5, **its))
         there = pytest.approx(now + 90 + 10 + 10, abs=20)
+        soon = await checked(start_time=now + 60)
+        assert (soon["verdict"], soon["code"]) == ("refused", 324)
+        late = await client.put("/v1/classes/c-3", json=whole | {"start_time": time.time() + 60})
+        assert late.status_code == 202
+        assert (await client.get("/v1/classes/c-3")).json()["code"] == 324
         first = await checked()
         assert (first["verdict"], first["ready_by"]) == ("waiting", there)
         assert "6666_720P will be there at about " in first["message"]

@@ -7,7 +7,7 @@ from sqlalchemy import Connection, func, select
 
 from lectern.db import airings, cache, ecs_jobs, transcodings
 from lectern.decide.bandwidth import Bounds, Download
-from lectern.decide.forecast import MEASURED, Capacity, Transcoders, Transcoding, arrivals
+from lectern.decide.forecast import MEASURED, Capacity, Transcoders, Transcoding, arrivals, quick_half_s
 from lectern.model.facts import Airing
 from lectern.model.tables.streamer import files
 from lectern.settings import StreamerSettings, TeacherSettings
@@ -85,3 +85,14 @@ def transcoded(
     took_s = {backend: transcodings.took_s(connection, backend, MEASURED) for backend in {one.backend for one in some}}
     places = settings.max_ecs_jobs * sum(bool(host.strip()) for host in settings.ecs_hosts.split(","))
     return Transcoders(took_s, places, settings.windows, settings.ready_before_s).ends(some, now)
+
+
+def least_s(connection: Connection, settings: TeacherSettings) -> float:
+    """Seconds that a new transcoding will surely take, so that a class which begins sooner is refused; 0: nobody knows.
+
+    It is what the quick half of the last ones took.
+    """
+    if settings.on_late != "refuse":
+        return 0.0
+    backend = Backend.ECS if settings.oss_transcode_url is None else Backend.OSS
+    return quick_half_s(transcodings.took_s(connection, backend, MEASURED)) or 0.0

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from lectern import errors, formatting
 from lectern.decide.forecast import Transcoding
+from lectern.decide.gaps import LOST_S
 from lectern.decide.placement import (
     NO_CANCEL_FACTS,
     CancelFacts,
@@ -212,6 +213,7 @@ class Before:
     known: Mapping[str, Sequence[str]] = field(default_factory=dict)
     renditions: Mapping[RenditionKey, Rendition] = field(default_factory=dict)
     taken: Mapping[str, Sequence[Slot]] = field(default_factory=dict)
+    least_s: float = 0.0  # that a new transcoding will surely take
 
 
 def plan(bookings: Iterable[Booking], before: Before, limits: Limits, now: float) -> Plan:
@@ -230,6 +232,8 @@ def plan(bookings: Iterable[Booking], before: Before, limits: Limits, now: float
         verdict, attempt = _overlap(booking, slots, now), None
         if verdict is None:
             verdict, attempt = _decide(booking, now_renditions, limits, now)
+            if attempt is not None and (too_late := _too_late(booking, before.least_s, now)):
+                verdict, attempt = too_late, None
         if verdict.state is not BookingState.REFUSED:
             slot = Slot(booking.class_id, booking.start_time, booking.end_time)
             for stream in booking.streams:
@@ -257,6 +261,29 @@ def contenders(
             if do not in {BookingAction.REFUSE_TIMED_OUT, BookingAction.ALARM_REFUSE_URL_MISSING}:
                 admissible.append(booking)
     return admissible
+
+
+def may_begin(bookings: Iterable[Booking], renditions: Mapping[RenditionKey, Rendition]) -> bool:
+    """Whether a transcoding may have to begin for any of *bookings*."""
+    rows = ((booking, renditions.get(booking.key) if booking.key else None) for booking in bookings)
+    begins = {BookingAction.INSERT_REQUEST_WAIT, BookingAction.SET_REQUEST_WAIT}
+    return any(action(named_by(booking), row.state if row else None) in begins for booking, row in rows)
+
+
+def _too_late(booking: Booking, least_s: float, now: float) -> BookingVerdict | None:
+    """The refusal of a class whose transcoding would surely end after its start; None if it can be in time.
+
+    A class that is booked after its start is aired from the clock's position, however late its recording comes.
+    """
+    late_s = now + least_s - booking.start_time
+    if booking.start_time <= now or late_s <= LOST_S:
+        return None
+    text = msgid(
+        "{stem} is yet to be transcoded, and will surely not be there at the start: "
+        "half of the last transcodings took more than {least_s:span}, and the class begins in {left_s:span}"
+    )
+    why = Text(text, stem=booking.stem, least_s=least_s, left_s=booking.start_time - now)
+    return _refusal(booking, errors.NOT_READY_FOR_START, why)
 
 
 def _overlap(booking: Booking, slots: Iterable[Slot], now: float) -> BookingVerdict | None:
@@ -314,6 +341,8 @@ class BookingFacts:
 
     loads: Loads
     cancels: CancelFacts = NO_CANCEL_FACTS
+    least_s: float = 0.0
+    """Seconds that a new transcoding will surely take."""
 
 
 def decide_orders(
@@ -321,7 +350,7 @@ def decide_orders(
 ) -> None:
     """Decide bookings in their order, then cancels; ``changes.orders`` has the classes that are booked already."""
     others = without_cancelled(changes, booked, facts.early) if facts.early else booked
-    before = Before(already_answered(changes.orders), facts.renditions, facts.taken)
+    before = Before(already_answered(changes.orders), facts.renditions, facts.taken, facts.least_s)
     decided = plan(others, before, limits, changes.now)
     going: list[tuple[Order, str]] = []
     for verdict in decided.verdicts:

@@ -225,6 +225,11 @@ def _left_s(took_s: Sequence[float], gone_s: float) -> float | None:
     return longer[int(MOST * (len(longer) - 1))] - max(gone_s, 0.0) if longer and len(took_s) >= ENOUGH else None
 
 
+def quick_half_s(took_s: Sequence[float]) -> float | None:
+    """Seconds within which half of the last transcodings ended; None if too few were measured."""
+    return sorted(took_s)[(len(took_s) - 1) // 2] if len(took_s) >= ENOUGH else None
+
+
 def about(streamers: Iterable[StreamerStatus], length_s: float, now: float) -> float | None:
     """When a recording of *length_s* would be there that is booked *now*, after all others; None if nobody says so.
 
