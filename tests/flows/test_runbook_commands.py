@@ -42,7 +42,7 @@ TYPED = {
     "lectern explain CLASS_ID": "placed",
     "lectern explain CLASS_ID --json": '"events"',
     "lectern explain NEW_CLASS_ID": "placed",
-    "lectern explain RECORD_ID": "RECORD_ID",
+    "lectern explain RECORD_ID": "placed",
     "lectern init streamer": "",
     "lectern init teacher --check": "as it should be",
     "lectern init teacher": "",
