@@ -166,7 +166,7 @@ class Consumer:
             except OperationalError as error:
                 log.error("inbox: %d messages wait to be written: %s", len(self._batch), error)
                 await asyncio.sleep(backoff_s(tries))
-        raise FatalError(f"inbox: {len(self._batch)} messages could not be written; is the disk full?")
+        raise FatalError(Text("inbox: {n:,} messages could not be written; is the disk full?", n=len(self._batch)))
 
     async def _keep_once(self, batch: Sequence[ReceivedMessage], name: str) -> None:
         await self.commit(batch, name)

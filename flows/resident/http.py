@@ -25,6 +25,7 @@ from lectern import metrics as lectern_metrics
 from lectern.db import inbox, metrics
 from lectern.decide.leases import Presence, listed
 from lectern.errors import LecternError, Misuse
+from lectern.i18n import Text, msgid
 from lectern.model.facts import Usage
 from lectern.settings import Settings, StreamerSettings, TeacherSettings
 from lectern.storage import backups
@@ -254,7 +255,6 @@ async def _serve(server: uvicorn.Server, settings: Settings) -> None:
     try:
         await server.serve()
     except SystemExit as error:  # raised by uvicorn if the address is taken
-        raise Misuse(
-            f"{settings.name}: cannot listen at {settings.bind}. Is another process there? Set "
-            f"{'API_BIND' if isinstance(settings, TeacherSettings) else 'HEALTH_BIND'} to another host:port."
-        ) from error
+        text = msgid("{name}: cannot listen at {bind}. Is another process there? Set {setting} to another host:port.")
+        setting = "API_BIND" if isinstance(settings, TeacherSettings) else "HEALTH_BIND"
+        raise Misuse(Text(text, name=settings.name, bind=settings.bind, setting=setting)) from error

@@ -13,6 +13,7 @@ import psutil
 from flows.failures import FatalError
 from flows.host import Host, log
 from lectern.errors import CallAPerson, TryAgain
+from lectern.i18n import Text, labelled
 from lectern.redis.client import Bus
 from lectern.redis.connection import asking
 from lectern.settings import Settings, StreamerSettings
@@ -49,7 +50,7 @@ class QueueLock:
             if why is None:
                 return True
             if time.monotonic() > until:
-                raise CallAPerson(f"{self._name}: {why}")
+                raise CallAPerson(labelled(self._name, why))
             tries += 1
             log.warning("%s: %s; waiting", self._name, why)
             if await comes(stop, backoff_s(tries)):
@@ -59,9 +60,9 @@ class QueueLock:
         """Try to take the lock; returns None if it is ours now, else the reason why it is not."""
         try:
             if self._root is not None and not self._take_folder(self._root):
-                return f"another process serves {self._name}: it has {self._root}"
+                return Text("another process serves {name}: it has {root}", name=self._name, root=self._root)
         except OSError as error:
-            return f"{self._root}: {error.strerror}; see VIDEO_ROOT"
+            return Text("{root}: {why}; see VIDEO_ROOT", root=self._root, why=error.strerror)
         try:
             async with asking(ANSWERS_S):
                 holder = await self._renewed(bus)
@@ -70,14 +71,16 @@ class QueueLock:
                 return error.message
             log.warning("%s: begins without its lock in Redis: %s", self._name, error.message)
             return None
-        return None if holder is None else f"another process serves {self._name}: {holder}"
+        if holder is None:
+            return None
+        return Text("another process serves {name}: {holder}", name=self._name, holder=holder)
 
     async def _renewed(self, bus: Bus) -> str | None:
         """Take or renew the lock in Redis; returns who else has it, None if it is ours."""
         holder = await bus.holder(self._key)
         if holder is not None and _dead(holder):
             await bus.let_go(self._key, holder)
-        return None if await bus.hold(self._key, self._owner, TTL_S) else holder or "nobody knows which"
+        return None if await bus.hold(self._key, self._owner, TTL_S) else holder or Text("it is not known which")
 
     def _take_folder(self, root: Path) -> bool:
         """Lock *root*; False if another process has it: even a suspended one keeps its pushes, until it is dead."""
@@ -106,7 +109,7 @@ class QueueLock:
                 continue
             host.redis_away = False
             if holder is not None:
-                raise FatalError(f"another process serves {self._name} now; this one ends")
+                raise FatalError(Text("another process serves {name} now; this one ends", name=self._name))
 
     async def let_go(self, bus: Bus) -> None:
         """Release the lock in Redis."""

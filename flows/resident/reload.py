@@ -13,9 +13,10 @@ from starlette.responses import JSONResponse, Response
 from flows.host import StreamerHost, TeacherHost, log
 from flows.teacher import webhook
 from flows.teacher.ecs import transcode as ecs
-from lectern import formatting, logs, notify
+from lectern import logs, notify
 from lectern.db import cache
 from lectern.errors import LecternError
+from lectern.i18n import Text, joined, msgid, packed
 from lectern.settings import Change, Cost, Settings, StreamerSettings, TeacherSettings
 
 _PASSED_ON = "forwarded", "x-forwarded-for", "x-real-ip", "origin"
@@ -31,9 +32,10 @@ class Taken:
 
     def lines(self) -> list[str]:
         """A sentence for each change."""
+        notes = [[self.notes[change.name]] if change.name in self.notes else [] for change in self.changes]
         return [
-            f"{change}, {self.notes[change.name]}" if change.name in self.notes else str(change)
-            for change in self.changes
+            joined([str(change), *note], msgid("{first}, {second}"))
+            for change, note in zip(self.changes, notes, strict=True)
         ]
 
 
@@ -61,7 +63,9 @@ class Reload:
         except LecternError as error:
             return JSONResponse({"error": error.message}, 422)
         changes = [asdict(one) for one in taken.changes]
-        return JSONResponse({"changes": changes, "said": taken.lines(), "digest": self._host.settings.digest})
+        said = taken.lines()
+        fields = {"said": said, "sentences": [packed(line) for line in said]}
+        return JSONResponse({"changes": changes, **fields, "digest": self._host.settings.digest})
 
     async def read(self) -> Taken:
         """Read, check and take over the settings; raises LecternError, and changes nothing, if one is wrong."""
@@ -98,9 +102,16 @@ class Reload:
             return {}
         used = await self._host.read_tx(cache.used, self._host.settings.video_root)
         many, much = used.num - new.max_video_num, used.size_bytes - new.max_bytes
-        notes = {"MAX_VIDEO_NUM": formatting.counted(many, "rendition") if many > 0 else ""}
-        notes["MAX_VIDEO_SIZE"] = formatting.size(much) if much > 0 else ""
-        return {name: f"{over} too many, evicted when room is needed" for name, over in notes.items() if over}
+        notes: dict[str, str] = {}
+        if many > 0:
+            notes["MAX_VIDEO_NUM"] = Text.many(
+                "{n:,} rendition too many, evicted when room is needed",
+                "{n:,} renditions too many, evicted when room is needed",
+                n=many,
+            )
+        if much > 0:
+            notes["MAX_VIDEO_SIZE"] = Text("{size:size} too many, evicted when room is needed", size=much)
+        return notes
 
 
 def _checked(before: Settings) -> Settings:

@@ -34,6 +34,7 @@ from lectern.decide import forecast
 from lectern.decide.placement import answer_of
 from lectern.decide.transcoding import Limits
 from lectern.errors import Malformed
+from lectern.i18n import Text
 from lectern.model.facts import Order
 from lectern.model.tables.teacher import ClassEventRow, ViewerRow
 from lectern.model.views import StreamerStatus
@@ -188,7 +189,7 @@ class ClassesApi:
         cmd = kind.model_fields["cmd"].default
         for name, value in (("cmd", cmd), ("class_id", class_id)):
             if fields.get(name, value) != value:
-                raise Malformed(f"{name} must be {value!r:.300}, or absent", None)
+                raise Malformed(Text("{name} must be {value}, or absent", name=name, value=repr(value)[:300]))
         its = {} if kind is not Booking or client.institution_id is None else {"institution_id": client.institution_id}
         given = fields.get("by")
         whole = {**its, **fields, "cmd": cmd, "class_id": class_id}
@@ -384,7 +385,7 @@ class ClassesApi:
         class_id = fields.get("class_id") if isinstance(fields, dict) else None
         try:
             if not isinstance(fields, dict) or not isinstance(class_id, str):
-                raise Malformed("a booking is a JSON object with a class_id")
+                raise Malformed(Text("a booking is a JSON object with a class_id"))
             booking: Booking = self._message(client, Booking, fields, class_id)
         except (Malformed, Refused) as error:
             return _verdict(class_id, "refused", errors.MALFORMED.number, error.message)

@@ -195,7 +195,7 @@ def _addresses(url: str, allowed_origins: str) -> list[str]:
     allowed = Allowlist.listed(allowed_origins)
     found = [str(one) for one in origin.checked(url, allowed)]
     if not found:
-        raise TryAgain(f"{redact_url(url)}: its host has no address")
+        raise TryAgain(Text("{url}: its host has no address", url=redact_url(url)))
     if url.startswith("http:") and any(may_reach(one, [PUBLIC]) for one in found):
         raise Refuse(Text("{url}: http is for private hosts; use https", url=redact_url(url)), errors.FORBIDDEN_ORIGIN)
     return found

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from lectern.errors import Misuse, TryAgain
-from lectern.i18n import Text
+from lectern.i18n import Text, unpacked
 
 MOST_BYTES = 64 * 1024
 RELOAD_S = 30.0
@@ -68,6 +68,11 @@ def reloaded(base: str, program: str) -> dict[str, Any]:
         why = str(refused or answer.status_code).removesuffix(".")
         raise Misuse(Text("{why}. Nothing is changed.", why=why))
     return found
+
+
+def sentences(answer: Mapping[str, Any]) -> list[str]:
+    """What an answer of `reloaded` says in words: with their ids, or from an older release in English alone."""
+    return [unpacked(one) for one in answer.get("sentences", answer["said"])]
 
 
 def own_address(url: str) -> str | None:

@@ -38,9 +38,9 @@ from lectern.wire.fields import a_name
 class Cost(StrEnum):
     """What a changed setting waits for, once the process has read it anew."""
 
-    LIVE = "live"
-    NEXT_DOWNLOAD = "next download"
-    NEXT_CLASS = "next class"
+    LIVE = msgid("live")
+    NEXT_DOWNLOAD = msgid("next download")
+    NEXT_CLASS = msgid("next class")
     RESTART = "restart"
 
 
@@ -63,8 +63,10 @@ class Change:
 
     def __str__(self) -> str:
         """What changes, and from when on it counts."""
-        when = "needs a restart" if self.cost is Cost.RESTART else self.cost
-        return f"{self.name} {self.before} -> {self.after}: {when}"
+        when = Text("needs a restart") if self.cost is Cost.RESTART else self.cost
+        return Text(
+            "{name} {before} -> {after}: {when}", name=self.name, before=self.before, after=self.after, when=when
+        )
 
 
 BACKUP_DIR = Path("/var/backups/lectern")

@@ -20,6 +20,7 @@ from lectern.allowlist import Allowlist
 from lectern.db import cache
 from lectern.db.engine import reading
 from lectern.errors import Misuse
+from lectern.i18n import translated
 from lectern.model.tables import streamer as tables
 from lectern.settings import Cost, StreamerSettings, TeacherSettings
 from tests.faults import hosts
@@ -86,12 +87,14 @@ def outdated(path: Path) -> Iterator[int]:
 
 async def test_each_change_is_told_with_when_it_counts(streamer: StreamerHost) -> None:
     write(MAX_VIDEO_NUM=800, DOWNLOAD_RATE="2000k", DOWNLOAD_TRIES=2, BROADCAST_LEAD_S=60)
-    assert await said(streamer) == [
+    lines = await said(streamer)
+    assert lines == [
         "BROADCAST_LEAD_S 300 -> 60: next class",
         "DOWNLOAD_RATE 1000k -> 2000k: live",
         "DOWNLOAD_TRIES 4 -> 2: next download",
         "MAX_VIDEO_NUM 1000 -> 800: live",
     ]
+    assert all(translated(line, "zh") != line for line in lines), "each has its id"
     assert (streamer.settings.max_video_num, streamer.settings.download_rate) == (800, "2000k")
     assert await said(streamer) == [], "they are taken over already"
 

@@ -32,7 +32,7 @@ from flows.teacher.reports import report
 from flows.teacher.transcoding import request, settle, transcode
 from lectern import __version__
 from lectern.errors import Misuse, TryAgain
-from lectern.i18n import Text
+from lectern.i18n import Text, msgid
 from lectern.run_records import SHOWN
 from lectern.settings import Settings, TeacherSettings
 
@@ -213,9 +213,8 @@ async def _missing(client: PrefectClient, settings: Settings) -> list[str]:
         found.append(f"work pool {settings.work_pool}")
     else:
         if pool.type != "resident":
-            raise Misuse(
-                f"The work pool {pool.name!r} is of type {pool.type!r}, not 'resident'. Set WORK_POOL to another name."
-            )
+            wrong = msgid("The work pool {pool!r} is of type {type!r}, not 'resident'. Set WORK_POOL to another name.")
+            raise Misuse(Text(wrong, pool=pool.name, type=pool.type))
         if pool.base_job_template != NO_JOB or not await _is_paused(client, pool.name):
             found.append(f"work pool {settings.work_pool}")
     for flow in of(settings).values():

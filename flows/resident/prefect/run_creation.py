@@ -18,6 +18,7 @@ from prefect.states import to_state_create
 from flows.background_runs import NewRun
 from flows.prefect_api import asking
 from lectern.errors import TryAgain
+from lectern.i18n import Text
 from lectern.timing import backoff_s
 
 JSON = {"content-type": "application/json"}
@@ -71,7 +72,7 @@ class Creation:
     def deployment(self, flow: str) -> UUID:
         """The id of a flow's deployment; raises TryAgain while none is known."""
         if flow not in self._ids:
-            raise TryAgain(f"{flow}: Prefect was not reached yet")
+            raise TryAgain(Text("{flow}: Prefect was not reached yet", flow=flow))
         return self._ids[flow]
 
     def flow(self, deployment: UUID) -> str | None:
@@ -82,10 +83,10 @@ class Creation:
         """The error to raise if the API failed with *error*; unknown deployments are read again from now on."""
         status = error.response.status_code if isinstance(error, httpx.HTTPStatusError) else None
         if status != httpx.codes.NOT_FOUND and not isinstance(error, ObjectNotFound):
-            return TryAgain(f"{what}: Prefect does not take the run: {error!r}")
+            return TryAgain(Text("{what}: Prefect does not take the run: {error}", what=what, error=repr(error)))
         self._ids = {}
         self.outdated.set()
-        return TryAgain(f"{what}: Prefect does not know its deployment, all are read anew")
+        return TryAgain(Text("{what}: Prefect does not know its deployment; all are read again", what=what))
 
     async def create(self, run: NewRun, state: State[Any]) -> FlowRun:
         """Create *run* in *state*, or find the run that has its key already. Raises TryAgain if Prefect is away."""
@@ -101,7 +102,7 @@ class Creation:
             async with asking(CREATE_S):
                 (found,) = await self.bulk(run.flow, [wanted(run, state)])
                 if isinstance(found, str):
-                    raise TryAgain(f"{run.name}: Prefect does not take the run: {found}")
+                    raise TryAgain(Text("{what}: Prefect does not take the run: {error}", what=run.name, error=found))
                 return await self.client.read_flow_run(found)
         except TryAgain as error:
             cause = error.__cause__
@@ -130,7 +131,7 @@ class Creation:
             if not any("locked" in one for one in failed):
                 return [UUID(one["flow_run_id"]) if one["status"] == "CREATED" else failed[0] for one in results]
             await asyncio.sleep(backoff_s(tries, BUSY_PAUSE_S, BUSY_MOST_S, jitter=0.5))
-        raise TryAgain("the database of the Prefect server is locked")
+        raise TryAgain(Text("the database of the Prefect server is locked"))
 
 
 def _is_outdated(run: NewRun, made: FlowRun) -> bool:

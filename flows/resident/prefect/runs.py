@@ -31,6 +31,7 @@ from flows.resident.prefect import queries
 from flows.resident.prefect.run_creation import CREATE_S, Creation
 from lectern.db import inbox
 from lectern.errors import Caught, LecternError, Misuse, TryAgain
+from lectern.i18n import Text
 from lectern.model.facts import UnrecordedWork
 from lectern.run_records import WITHOUT
 from lectern.urls import redact
@@ -79,7 +80,7 @@ class ResidentRuns:
     async def start(self, run: NewRun) -> str:
         """Create a run and execute it here, at once; returns its id. Raises TryAgain if Prefect is away."""
         if self._draining:
-            raise TryAgain(f"{run.name}: the process is going down")
+            raise TryAgain(Text("{run}: the process is shutting down", run=run.name))
         created = await self.created.create(run, Pending())
         self.take(created)
         return str(created.id)

@@ -202,7 +202,7 @@ async def _look_after(host: Host[Any], runs: ResidentRuns) -> None:
     while True:
         host.watchdog.beat("runs")
         if await comes(runs.created.outdated, UNHEARD_EVERY_S):
-            raise TryAgain("the deployments were deleted or made anew; their ids are read anew")
+            raise TryAgain(Text("the deployments were deleted or made again; their ids are read again"))
         await take_unheard(runs)
 
 

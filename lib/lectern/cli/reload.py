@@ -8,7 +8,7 @@ from lectern import health
 from lectern.cli import doctor
 from lectern.cli.options import Json, Role, say, settings_of
 from lectern.errors import Misuse
-from lectern.i18n import Text
+from lectern.i18n import Text, labelled, translated
 
 app = typer.Typer()
 
@@ -23,7 +23,8 @@ def reload(
     A line for each change says from when on it counts. SIGHUP does the same.
     """
     for each in doctor.roles(role, "reload"):
-        bind = settings_of(each).bind
+        settings = settings_of(each)
+        bind = settings.bind
         if not bind or bind.endswith(":0"):
             raise Misuse(
                 Text(
@@ -32,5 +33,6 @@ def reload(
                 )
             )
         answer = health.reloaded(f"http://{bind}", f"lectern-{each}")
-        lines = [f"{each}: {line}" for line in answer["said"]] or [f"{each}: no setting has changed"]
-        say(as_json, {"role": str(each), **answer}, lines)
+        lines = health.sentences(answer) or [Text("no setting has changed")]
+        said = [translated(labelled(each, line), settings.lectern_lang) for line in lines]
+        say(as_json, {"role": str(each), **answer}, said)

@@ -16,7 +16,7 @@ from sqlalchemy.exc import DBAPIError
 
 from lectern.db.engine import BUSY_TIMEOUT_S, close_to_others, file_of, open_to_read, transaction
 from lectern.errors import CallAPerson, LecternError, Misuse, TryAgain
-from lectern.i18n import Text
+from lectern.i18n import Text, joined, labelled, msgid
 from lectern.migrations.steps import shape
 from lectern.model.tables.shared import Role as Role  # noqa: PLC0414 (asked for here, too)
 from lectern.model.tables.streamer import StreamerTable
@@ -101,7 +101,7 @@ def _migrate(connection: Connection, role: Role) -> list[str]:
         config = Config(attributes={"connection": connection, "said": changed})
         with _ALEMBIC, EnvironmentContext(config, script, fn=lambda at, _: script._upgrade_revs("head", at)):
             script.run_env()
-        changed = changed or ["alembic_version: all was there already, and is now noted as done"]
+        changed = changed or [Text("alembic_version: all was there already, and is now noted as done")]
     _refuse_missing(connection, role)
     return changed
 
@@ -124,7 +124,8 @@ def _is_behind(connection: Connection, role: Role, script: ScriptDirectory) -> b
     if not unknown:
         return list(current) != heads
     obstacles = _obstacles(connection, known, _TABLES[role])
-    if obstacles := [*obstacles, *(f"there is no {missing}" for missing in _missing(connection, role))]:
+    obstacles += [Text("there is no {missing}", missing=missing) for missing in _missing(connection, role)]
+    if obstacles:
         raise CallAPerson(
             Text(
                 "a newer release wrote it (revision {revision}; this program knows revisions up to {known}), and "
@@ -132,7 +133,7 @@ def _is_behind(connection: Connection, role: Role, script: ScriptDirectory) -> b
                 "before it.",
                 revision=current[0],
                 known=heads[0],
-                obstacles="; ".join(obstacles),
+                obstacles=joined(obstacles),
             )
         )
     return False
@@ -143,12 +144,12 @@ def _obstacles(connection: Connection, known: Collection[str], tables: MetaData)
     obstacles: list[str] = []
     if shape(connection, MARK) is not None:
         needed = connection.execute(text(f"SELECT revision FROM {MARK}")).scalars().all()  # noqa: S608 (a constant)
-        obstacles += [
-            f"only a program that knows revision {revision} can read it" for revision in needed if revision not in known
-        ]
+        unread = msgid("only a program that knows revision {revision} can read it")
+        obstacles += [Text(unread, revision=revision) for revision in needed if revision not in known]
     for table in tables.tables.values():
         needed = sorted(_needed(connection, table.name) - {column.name.lower() for column in table.columns})
-        obstacles += [f"{table.name}.{name} must have a value, and this program gives it none" for name in needed]
+        no_value = msgid("{table}.{column} must have a value, and this program gives it none")
+        obstacles += [Text(no_value, table=table.name, column=name) for name in needed]
     return obstacles
 
 
@@ -236,9 +237,10 @@ def _rehearsal(engine: Engine) -> Iterator[Connection]:
 
 
 def _damaged(words: str) -> str:
-    return (
-        f"the file is damaged, or is no SQLite database ({words}). Nothing was changed. See that the database URL "
-        f"names the right file; if it does, restore the last backup."
+    return Text(
+        "the file is damaged, or is no SQLite database ({words}). Nothing was changed. See that the database URL "
+        "names the right file; if it does, restore the last backup.",
+        words=words,
     )
 
 
@@ -248,7 +250,7 @@ def in_words(engine: Engine) -> Iterator[None]:
     try:
         yield
     except (TryAgain, CallAPerson, Misuse) as error:
-        raise type(error)(f"{_name(engine)}: {error.message}") from error
+        raise type(error)(labelled(_name(engine), error.message)) from error
     except (sqlite3.Error, DBAPIError) as error:
         cause = getattr(error, "orig", None) or error
         if getattr(cause, "sqlstate", None) == _NOT_THEIRS:
@@ -267,21 +269,28 @@ def in_words(engine: Engine) -> Iterator[None]:
 def _not_theirs(engine: Engine, words: str) -> Misuse:
     quoted = engine.dialect.identifier_preparer.quote
     user, database = quoted(engine.url.username or "lectern"), quoted(engine.url.database or "lectern")
-    return Misuse(
-        f"{_name(engine)}: its user may not change it ({words}). Nothing was changed. As the server's superuser, type: "
-        f"ALTER DATABASE {database} OWNER TO {user}; and if its tables have another owner: REASSIGN OWNED BY that one "
-        f"TO {user};"
+    what = Text(
+        "its user may not change it ({words}). Nothing was changed. As the server's superuser, type: ALTER DATABASE "
+        "{database} OWNER TO {user}; and if its tables have another owner: REASSIGN OWNED BY that one TO {user};",
+        words=words,
+        database=database,
+        user=user,
     )
+    return Misuse(labelled(_name(engine), what))
 
 
 def _translated(name: str, words: str) -> LecternError:
     if "locked" in words or "busy" in words:
-        return TryAgain(
-            f"{name}: another program has been writing to it for {BUSY_TIMEOUT_S} s ({words}). Nothing was changed. "
-            f"Stop the old program (supervisorctl stop all), and run this again."
+        what = Text(
+            "another program has been writing to it for {busy_s:g} s ({words}). Nothing was changed. "
+            "Stop the old program (supervisorctl stop all), and run this again.",
+            busy_s=BUSY_TIMEOUT_S,
+            words=words,
         )
+        return TryAgain(labelled(name, what))
     if "malformed" in words or "not a database" in words:
-        return CallAPerson(f"{name}: {_damaged(words)}")
+        return CallAPerson(labelled(name, _damaged(words)))
     if "readonly" in words or "unable to open" in words or "permission" in words.lower():
-        return Misuse(f"{name}: it cannot be opened for writing ({words}). Run this as the user that owns the file.")
-    return CallAPerson(f"{name}: the database refused ({words}). Nothing was changed.")
+        what = Text("it cannot be opened for writing ({words}). Run this as the user that owns the file.", words=words)
+        return Misuse(labelled(name, what))
+    return CallAPerson(labelled(name, Text("the database refused ({words}). Nothing was changed.", words=words)))

@@ -9,7 +9,7 @@ from sqlalchemy import Connection, delete
 from lectern.db import as_run, cache, class_events, events, inbox, leases, outbox, transcodings
 from lectern.db.bulk import bind_list, delete_many, in_list, insert_many, update_many
 from lectern.errors import ForbiddenMove
-from lectern.i18n import to_json
+from lectern.i18n import Text, msgid, to_json
 from lectern.model.plan import Changes, Decided, Increment, RowChange
 from lectern.model.streamer_plan import StreamerChanges
 from lectern.model.tables.shared import MessageTables
@@ -91,9 +91,8 @@ def _alike(connection: Connection, changes: Sequence[RowChange]) -> None:
         ]
         number = update_many(connection, table, which, _names(first.after), values)
     if first.before and number != len(changes):
-        raise ForbiddenMove(
-            f"{len(changes) - number} of {len(changes)} rows of {table.name}", "as they were read", "changed"
-        )
+        rows = Text("{n} of {all} rows of {table}", n=len(changes) - number, all=len(changes), table=table.name)
+        raise ForbiddenMove(rows, msgid("as they were read"), msgid("changed"))
 
 
 def _names(after: Mapping[str, object]) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from lectern.allowlist import Allowlist
 from lectern.errors import LecternError, Misuse
+from lectern.i18n import Text, msgid
 from lectern.rendition_ids import stem
 from lectern.states import Resolution
 from lectern.storage.oss import UploadTarget
@@ -48,7 +49,8 @@ class Job:
     def __post_init__(self) -> None:
         numbers = (self.record_id, *self.attempts)
         if min(numbers) < 0 or not self.attempts or not self.wanted or len(set(self.wanted)) < len(self.wanted):
-            raise Misuse(f"{self.name}: is no job; it needs a record, an attempt and different resolutions")
+            text = msgid("{job}: is no job; it needs a record, an attempt and different resolutions")
+            raise Misuse(Text(text, job=self.name))
 
     @property
     def name(self) -> str:

@@ -19,7 +19,7 @@ from paramiko.hostkeys import HostKeyEntry  # type: ignore[import-untyped]
 
 from lectern import subprocesses
 from lectern.errors import CallAPerson, Caught, Misuse, TryAgain
-from lectern.i18n import Text
+from lectern.i18n import Text, msgid
 
 # Begins and ends a program on another host: its id is known before it begins, and its process group is its own.
 
@@ -101,7 +101,7 @@ class SshHost:
         """Read ``ssh://user@host:port``; raises Misuse with what to type."""
         matched = _URL.fullmatch(text.strip())
         if matched is None or not 0 < int(matched["port"] or 22) < 65536:
-            raise Misuse(f"{text!r}: is no SSH host; write ssh://user@host:port")
+            raise Misuse(Text("{text!r}: is no SSH host; write ssh://user@host:port", text=text))
         return cls(matched["user"], matched["name"].strip("[]"), int(matched["port"] or 22))
 
     def keyscan(self, known_hosts_path: Path) -> str:
@@ -413,7 +413,8 @@ def _know(hosts: paramiko.HostKeys, path: Path) -> None:
     try:
         lines = path.read_bytes().decode(errors="replace").split("\n")
     except OSError as error:
-        raise Misuse(f"{path}: cannot be read ({error.strerror}); let the user of the teacher read it") from error
+        text = msgid("{path}: cannot be read ({why}); let the user of the teacher read it")
+        raise Misuse(Text(text, path=path, why=error.strerror)) from error
     for number, line in enumerate(map(str.strip, lines), 1):
         if not line or line.startswith("#"):
             continue

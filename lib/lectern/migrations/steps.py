@@ -8,6 +8,7 @@ from alembic import context, op
 from sqlalchemy import Column, Connection, Table, func, inspect, select, text
 
 from lectern.errors import CallAPerson, Misuse
+from lectern.i18n import Text, msgid
 
 
 @dataclass(frozen=True)
@@ -88,12 +89,15 @@ def need(table: str, columns: Sequence[str]) -> bool:
         return False
     missing = found.lacks(columns)
     if missing:
-        raise Misuse(
-            f"{table}: the old program's table has no column {', '.join(missing)}; it has "
-            f"{', '.join(found.columns.values())}. Nothing was changed. See that the database URL names the right "
-            f"file; if it does, add what is missing: "
-            + " ".join(f"alter table {table} add column {name} VARCHAR(250);" for name in missing)
+        message = Text(
+            "{table}: the old program's table has no column {missing}; it has {columns}. Nothing was changed. See that "
+            "the database URL names the right file; if it does, add what is missing: {sql}",
+            table=table,
+            missing=", ".join(missing),
+            columns=", ".join(found.columns.values()),
+            sql=" ".join(f"alter table {table} add column {name} VARCHAR(250);" for name in missing),
         )
+        raise Misuse(message)
     return True
 
 
@@ -102,7 +106,7 @@ def complete(table: Table) -> None:
     found = shape(op.get_bind(), table.name)
     if found is None:
         table.create(op.get_bind())
-        say(f"{table.name}: new table")
+        say(Text("{table}: new table", table=table.name))
         return
     for column in table.columns:
         if found.lacks([column.name]):
@@ -112,20 +116,24 @@ def complete(table: Table) -> None:
         names = [column.name for column in index.columns]
         if tuple(names) not in found.indexes:
             index.create(op.get_bind())
-            say(f"{table.name}: new index {index.name} on {', '.join(names)}")
+            pattern = msgid("{table}: new index {index} on {columns}")
+            say(Text(pattern, table=table.name, index=str(index.name), columns=", ".join(names)))
 
 
 def _add(table: Table, column: Column[object]) -> None:
     if column.primary_key or (not column.nullable and column.server_default is None):
-        raise Misuse(
-            f"{table.name}: it is there, but has no column {column.name}, and no value for its old rows can be known. "
-            f"Nothing was changed. Rename the table, and run this again: it is then made anew."
+        message = Text(
+            "{table}: it is there, but has no column {column}, and no value for its old rows can be known. "
+            "Nothing was changed. Rename the table, and run this again: it is then made anew.",
+            table=table.name,
+            column=column.name,
         )
+        raise Misuse(message)
     op.add_column(
         table.name,
         Column(column.name, column.type, nullable=column.nullable, server_default=column.server_default),
     )
-    say(f"{table.name}: new column {column.name}")
+    say(Text("{table}: new column {column}", table=table.name, column=column.name))
 
 
 def _ensure_key(table: Table, found: Shape) -> None:
@@ -136,12 +144,16 @@ def _ensure_key(table: Table, found: Shape) -> None:
     doubles = select(*key).where(*(part.is_not(None) for part in key)).group_by(*key).having(func.count() > 1)
     doubled = op.get_bind().execute(doubles.limit(1)).first()
     if doubled is not None:
-        raise CallAPerson(
-            f"{table.name}: {', '.join(names)} must be unique, but {', '.join(map(repr, doubled))} is there more than "
-            f"once. Nothing was changed. Decide which row is right, take the others out, and run this again."
+        message = Text(
+            "{table}: {key} must be unique, but {doubled} is there more than once. Nothing was changed. "
+            "Decide which row is right, take the others out, and run this again.",
+            table=table.name,
+            key=", ".join(names),
+            doubled=", ".join(map(repr, doubled)),
         )
+        raise CallAPerson(message)
     op.create_index(f"ux_{table.name}_{'_'.join(names)}", table.name, names, unique=True)
-    say(f"{table.name}: new unique index on {', '.join(names)}")
+    say(Text("{table}: new unique index on {columns}", table=table.name, columns=", ".join(names)))
 
 
 def run() -> None:

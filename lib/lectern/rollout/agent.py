@@ -21,10 +21,10 @@ from typing import Any
 
 from lectern import subprocesses
 from lectern.errors import CallAPerson, LecternError, Misuse, TryAgain
-from lectern.i18n import Text
+from lectern.i18n import ENGLISH, Text
 from lectern.rollout import steps, window
 from lectern.rollout.journal import WINDOW, Interruption, RolloutJournal, locked
-from lectern.rollout.result import StepAnswer, words
+from lectern.rollout.result import StepAnswer, in_language, words
 from lectern.rollout.spec import Installed, Spec
 
 SOCKET = "holder.sock"
@@ -48,6 +48,7 @@ class RolloutAgent:
     listener: socket.socket
     by_hand: bool
     check: Callable[[], None]
+    language: str = ENGLISH
     told: dict[str, dict[str, Any]] = field(default_factory=dict)
     asking: socket.socket | None = None
     spoken: bool = False
@@ -66,7 +67,8 @@ class RolloutAgent:
             if wish in self.told:
                 _reply(connection, {**self.told[wish], "changed": False})
             else:
-                _reply(connection, {"failed": True, "msg": f"The next task is {task}, not {wish}.", "said": []})
+                message = Text("The next task is {task}, not {wish}.", task=task, wish=wish)
+                _reply(connection, in_language({"failed": True, "msg": message, "said": []}, self.language))
         if not self.spoken or self.by_hand:
             raise TryAgain(
                 Text("No word came for {patience_s:g} s before the task {task}.", patience_s=patience_s, task=task)
@@ -74,13 +76,13 @@ class RolloutAgent:
 
     def tell(self, task: str, answer: StepAnswer) -> None:
         """Send the answer to the client that asked, and keep it for a client that asks later."""
-        self.told[task] = answer.to_dict()
+        self.told[task] = in_language(answer.to_dict(), self.language)
         self.reply(self.told[task])
 
     def reply(self, fields: dict[str, Any]) -> None:
         """Send an answer to the client that waits, if one does."""
         if self.asking is not None:
-            _reply(self.asking, fields)
+            _reply(self.asking, in_language(fields, self.language))
             self.asking = None
 
     def _next(self, give_up_at: float) -> tuple[socket.socket, str] | None:
@@ -111,8 +113,8 @@ def open_(wanted: Spec, failure: Failure, *, by_hand: bool) -> StepAnswer:
     journal = RolloutJournal.of(wanted)
     if journal.state(wanted.id) == "finished":
         nothing = {task: answer.to_dict() for task, answer in steps.plan(steps.checked(wanted)).items()}
-        sentences = [f"{wanted.id} is finished already; nothing is stopped."]
-        return StepAnswer(said=sentences, more={"opened": False, "plan": nothing})
+        sentence = Text("{id} is finished already; nothing is stopped.", id=wanted.id)
+        return StepAnswer(said=[sentence], more={"opened": False, "plan": nothing})
     reading, writing = os.pipe()
     if os.fork() == 0:
         os.close(reading)
@@ -128,9 +130,17 @@ def open_(wanted: Spec, failure: Failure, *, by_hand: bool) -> StepAnswer:
     fields = json.loads(reply)
     if "msg" in fields:
         raise (Misuse if fields["misuse"] else TryAgain)(fields["msg"])
-    how = f"Process {fields['pid']} holds the silence; it goes on by itself {PACE_S:g} s after the last word."
+    how = Text(
+        "Process {pid} holds the silence; it goes on by itself {pace_s:g} s after the last word.",
+        pid=fields["pid"],
+        pace_s=PACE_S,
+    )
     if by_hand:
-        how = f"Process {fields['pid']} waits up to {BY_HAND_S / 60:g} min for each word, then takes all back."
+        how = Text(
+            "Process {pid} waits up to {minutes:g} min for each word, then takes all back.",
+            pid=fields["pid"],
+            minutes=BY_HAND_S / 60,
+        )
     return StepAnswer(changed=True, said=[how], more={"opened": True})
 
 
@@ -146,7 +156,9 @@ def _hold(wanted: Spec, journal: RolloutJournal, failure: Failure, opened: int, 
             _leave_session()
             pipe.write(json.dumps({"pid": os.getpid()}) + "\n")
             pipe.close()
-            code = _through(wanted, journal, failure, RolloutAgent(listener, by_hand, interruption.check), interruption)
+            language = wanted.env.get("LECTERN_LANG", ENGLISH)
+            pace = RolloutAgent(listener, by_hand, interruption.check, language)
+            code = _through(wanted, journal, failure, pace, interruption)
     except BaseException as error:  # noqa: BLE001 (whatever it is, whoever opened must hear of it)
         message = words(error)
         with suppress(OSError, ValueError):  # the pipe may be closed already: then the log has it
@@ -235,7 +247,7 @@ def ended(asked: Installed, task: str) -> StepAnswer:
     last = begun[-1] if begun else ""
     state = journal.state(last)
     if state == "finished":
-        return StepAnswer(said=[f"{task}: {last} is finished; the host went on by itself."])
+        return StepAnswer(said=[Text("{task}: {last} is finished; the host went on by itself.", task=task, last=last)])
     why = next((note.detail["why"] for note in reversed(journal.round(last)) if note.step == "failed"), None)
     if state == "rolledback":
         why = why or Text("{id} was taken back.", id=last)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from lectern.errors import CallAPerson, LecternError, Misuse
-from lectern.i18n import ENGLISH, Text, msgid, translated
+from lectern.i18n import ENGLISH, Text, msgid
 
 if TYPE_CHECKING:
     from lectern.rollout.result import StepAnswer
@@ -153,18 +153,15 @@ def _print_fields(
     read: Callable[[], dict[str, Any]], secrets: Collection[str] = (), languages: Sequence[str] = (ENGLISH,)
 ) -> NoReturn:
     """Print what is *read*, in the last of *languages*; a failure, too, with exit code 1, or 2 for misuse."""
+    from lectern.rollout.result import in_language
+
     gc.freeze()
     gc.enable()  # all that the step needs is imported
     try:
         fields, code = read(), 0
     except (LecternError, OSError) as error:
         fields, code = _failure(error), 2 if isinstance(error, Misuse) else 1
-    for name in fields.keys() & {"said", "msg"}:
-        told = fields[name]
-        fields[name] = (
-            [translated(one, languages[-1]) for one in told] if name == "said" else translated(told, languages[-1])
-        )
-    _print(_masked(fields, sorted(secrets, key=len, reverse=True)))
+    _print(_masked(in_language(fields, languages[-1]), sorted(secrets, key=len, reverse=True)))
     raise typer.Exit(code)
 
 

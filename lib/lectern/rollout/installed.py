@@ -4,7 +4,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from lectern.errors import CallAPerson, LecternError, Misuse
-from lectern.i18n import Text
+from lectern.i18n import Text, msgid
 from lectern.rollout.backup import host
 from lectern.rollout.journal import RolloutJournal
 from lectern.rollout.settings import env_file
@@ -18,7 +18,7 @@ def last(asked: Installed) -> Spec | str:
     """
     history = RolloutJournal.of(asked).history()
     if history.last is None:
-        return f"No release of lectern stands on this host as {asked.role}; nothing was changed."
+        return Text("No release of lectern stands on this host as {role}; nothing was changed.", role=asked.role)
     spec = stored(asked.backups_dir / history.last)
     if asked.version in {"", spec.version}:
         options = {"restore_database": asked.restore_database, "even_on_air": asked.even_on_air}
@@ -32,7 +32,8 @@ def last(asked: Installed) -> Spec | str:
                 asked=asked.version,
             )
         )
-    return f"lectern {asked.version} does not stand on this host; what does is {spec.version}. Nothing was changed."
+    text = msgid("lectern {asked} does not stand on this host; what does is {version}. Nothing was changed.")
+    return Text(text, asked=asked.version, version=spec.version)
 
 
 def looked_at(asked: Installed) -> Spec:

@@ -6,6 +6,7 @@ from typing import NamedTuple
 from sqlalchemy import text
 
 from lectern.db.airings import epoch
+from lectern.i18n import Text, msgid
 from lectern.migrations.steps import shape
 from lectern.rollout import playout
 from lectern.rollout.backup import store
@@ -27,11 +28,18 @@ def refusals(wanted: Spec, now: float) -> list[str]:
     """
     held = _held(wanted)
     if wanted.role == "teacher":
-        classes, why = [] if held else list(_of_teacher(wanted, now)), "not yet placed on a streamer, and due"
+        classes = [] if held else list(_of_teacher(wanted, now))
+        pattern = msgid(
+            "{classes}: not yet placed on a streamer, and due within {minutes:g} minutes{unheld}. Roll out after "
+            "{until}, or with -e rollout_quiet_minutes=0 if only those count that are on air."
+        )
     else:
-        classes, why = list(_of_streamer(wanted, now, wanted.quiet_minutes * 60, held)), "on air or due"
-    what = f"{why} within {wanted.quiet_minutes:g} minutes{_unheld(held)}. Roll out after"
-    return _told(classes, what, "with -e rollout_quiet_minutes=0 if only those count that are on air")
+        classes = list(_of_streamer(wanted, now, wanted.quiet_minutes * 60, held))
+        pattern = msgid(
+            "{classes}: on air or due within {minutes:g} minutes{unheld}. Roll out after {until}, or with "
+            "-e rollout_quiet_minutes=0 if only those count that are on air."
+        )
+    return _told(pattern, classes, held, minutes=wanted.quiet_minutes)
 
 
 def cut_now(wanted: Spec, now: float) -> list[str]:
@@ -39,8 +47,10 @@ def cut_now(wanted: Spec, now: float) -> list[str]:
     if wanted.role == "teacher":
         return []
     held = _held(wanted)
-    what = f"on air, and would be cut{_unheld(held)}. Roll back after"
-    return _told(list(_of_streamer(wanted, now, 0, held)), what, "now with -e even_on_air=true")
+    pattern = msgid(
+        "{classes}: on air, and would be cut{unheld}. Roll back after {until}, or now with -e even_on_air=true."
+    )
+    return _told(pattern, list(_of_streamer(wanted, now, 0, held)), held)
 
 
 def _held(wanted: Spec) -> HeldClasses | None:
@@ -50,18 +60,21 @@ def _held(wanted: Spec) -> HeldClasses | None:
     return playout.held(wanted) if wanted.role == "streamer" else HeldClasses()
 
 
-def _told(classes: list[tuple[float, float, str]], what: str, otherwise: str) -> list[str]:
+def _told(
+    pattern: str, classes: list[tuple[float, float, str]], held: HeldClasses | None, **values: float
+) -> list[str]:
     if not classes:
         return []
-    named = some(name for _, _, name in sorted(classes))
-    return [f"{named}: {what} {at(max(until for _, until, _ in classes))}, or {otherwise}."]
+    named, until = some(name for _, _, name in sorted(classes)), at(max(until for _, until, _ in classes))
+    return [Text(pattern, classes=named, until=until, unheld=_unheld(held), **values)]
 
 
 def _unheld(held: HeldClasses | None) -> str:
     """Why the playout does not air the classes during the stop, as the end of a sentence."""
     if held is None:
         return ""
-    return f", and the playout does not hold them ({held.why_none or 'the resident has not told it of them yet'})"
+    why = held.why_none or Text("the resident has not told it of them yet")
+    return Text(", and the playout does not hold them ({why})", why=why)
 
 
 class ComingClass(NamedTuple):
@@ -94,10 +107,18 @@ def _of_streamer(
     for class_ in coming(store.of(wanted), wanted.role, now):
         is_held = held is not None and class_.class_id in held.classes
         if class_.start is not None and class_.start <= now + within_s and not is_held:
-            yield class_.start, class_.end, f"class {shown(class_.class_id)} ({at(class_.start)} to {at(class_.end)})"
+            yield (
+                class_.start,
+                class_.end,
+                _named(class_.class_id, Text("{begin} to {end}", begin=at(class_.start), end=at(class_.end))),
+            )
 
 
 def _of_teacher(wanted: Spec, now: float) -> Iterator[tuple[float, float, str]]:
     for class_ in coming(store.of(wanted), wanted.role, now):
         if class_.start is not None and class_.start <= now + wanted.quiet_minutes * 60 and class_.state in _UNPLACED:
-            yield class_.start, class_.end, f"class {shown(class_.class_id)} ({at(class_.start)}, {class_.state})"
+            yield class_.start, class_.end, _named(class_.class_id, f"{at(class_.start)}, {class_.state}")
+
+
+def _named(class_id: str, what: str) -> str:
+    return Text("class {class_id} ({what})", class_id=shown(class_id), what=what)

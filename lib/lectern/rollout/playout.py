@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from lectern.errors import CallAPerson
-from lectern.i18n import Text
+from lectern.i18n import Text, msgid
 from lectern.playout.client import PlayoutUnreachable, RequestRefused, asked
 from lectern.rollout.host import files
 from lectern.rollout.result import StepAnswer
@@ -40,11 +40,13 @@ def held(wanted: Spec) -> HeldClasses:
     try:
         status = _asked(socket_of(wanted), "status")
     except (PlayoutUnreachable, RequestRefused) as error:
-        return HeldClasses(why_none=f"{error}. Start it (systemctl start lectern-playout), or provision the host")
+        text = msgid("{error}. Start it (systemctl start lectern-playout), or provision the host")
+        return HeldClasses(why_none=Text(text, error=error))
     left_s = status["lease_until"] - status["boot_now"]
     if left_s < BRIDGE_S:
-        left = f"ends in {left_s:.0f} s" if left_s > 0 else "has run out"
-        return HeldClasses(why_none=f"its lease {left}, and must last for {BRIDGE_S:g} s. See `lectern playout status`")
+        left = Text("ends in {left_s:.0f} s", left_s=left_s) if left_s > 0 else Text("has run out")
+        text = msgid("its lease {left}, and must last for {bridge_s:g} s. See `lectern playout status`")
+        return HeldClasses(why_none=Text(text, left=left, bridge_s=BRIDGE_S))
     return HeldClasses(frozenset(class_["class_id"] for class_ in status["classes"] if class_["state"] != "ended"))
 
 
@@ -66,11 +68,12 @@ def upgrade(wanted: Spec, *, check: bool = False) -> StepAnswer:
     try:
         before = _asked(path, "hello")
     except PlayoutUnreachable:
-        return StepAnswer(said=[f"No playout answers at {path}; nothing is to be upgraded."])
+        return StepAnswer(said=[Text("No playout answers at {path}; nothing is to be upgraded.", path=path)])
     if before["release"] == wanted.version:
-        return StepAnswer(said=[f"The playout is {wanted.version} already."])
+        return StepAnswer(said=[Text("The playout is {version} already.", version=wanted.version)])
     if check:
-        return StepAnswer(changed=True, said=[f"The playout would be upgraded from {before['release']}."])
+        would = Text("The playout would be upgraded from {release}.", release=before["release"])
+        return StepAnswer(changed=True, said=[would])
     led = _lead(wanted)
     try:
         _asked(path, "upgrade")
@@ -88,12 +91,18 @@ def upgrade(wanted: Spec, *, check: bool = False) -> StepAnswer:
     after = _asked(path, "status")
     if after["release"] == before["release"]:
         _lead_back(wanted, led)
-        where = f"it is started neither out of {_link(wanted)} nor out of {wanted.current}"
-        return StepAnswer(said=[f"The playout is {after['release']} still: {where}."])
+        still = Text(
+            "The playout is {release} still: it is started neither out of {link} nor out of {current}.",
+            release=after["release"],
+            link=_link(wanted),
+            current=wanted.current,
+        )
+        return StepAnswer(said=[still])
     taken = after["worker"]["taken_over"] or {}
-    text = (
-        f"The playout is {after['release']} now: {taken.get('kept', 0)} of {taken.get('sessions', 0)} sessions "
-        f"went on, the longest gap was {taken.get('gap_s', 0):.2f} s."
+    text = Text(
+        "The playout is {release} now: {kept} of {sessions} sessions went on, the longest gap was {gap_s:.2f} s.",
+        release=after["release"],
+        **{name: taken.get(name, 0) for name in ("kept", "sessions", "gap_s")},
     )
     return StepAnswer(changed=True, said=[text])
 

@@ -6,8 +6,7 @@ from contextlib import closing, contextmanager
 import redis
 
 from lectern.errors import CallAPerson
-from lectern.formatting import counted
-from lectern.i18n import Text
+from lectern.i18n import Text, joined, msgid
 from lectern.redis import rename as redis_rename
 from lectern.redis.rename import Rule
 from lectern.rollout.host import files
@@ -28,7 +27,7 @@ def opened(wanted: Spec, progress: Callable[[], str] = str) -> Iterator[redis.Re
 
 def refuse_silence(wanted: Spec) -> None:
     """Raise TryAgain or Misuse, in words, if Redis does not answer."""
-    with opened(wanted, lambda: "Nothing was changed. Start it, or correct redis_url.") as client:
+    with opened(wanted, lambda: Text("Nothing was changed. Start it, or correct redis_url.")) as client:
         client.ping()
 
 
@@ -66,10 +65,11 @@ def _noted_earlier(wanted: Spec, client: redis.Redis) -> list[str]:
     file = wanted.backup_dir / EARLIER
     if file.exists():
         return []  # a resumed window: by now, it may have renamed some keys itself
-    with redis_rename.in_words(lambda: "Nothing was renamed."):
+    with redis_rename.in_words(lambda: Text("Nothing was renamed.")):
         names = {name for rule in rules(wanted) for keys in slices_of(client, rule.new) for name, _ in keys}
         files.write(file, b"".join(b"%s\n" % name for name in sorted(names)), files.PRIVATE)
-    return [f"Keys that had such names before, and keep them in a rollback: {len(names):,}."] if names else []
+    text = msgid("Keys that had such names before, and keep them in a rollback: {n:,}.")
+    return [Text(text, n=len(names))] if names else []
 
 
 def rename_back(wanted: Spec) -> list[str]:
@@ -81,18 +81,18 @@ def rename_back(wanted: Spec) -> list[str]:
     if not wanted.rekey or not file.exists():
         return []  # the window renamed nothing
     earlier, number, clashes = frozenset(file.read_bytes().splitlines()), 0, list[str]()
-    with opened(wanted, lambda: f"{counted(number, 'key')} got the old name back so far.") as client:
+    with opened(wanted, lambda: Text("{sentence} so far.", sentence=_back(number))) as client:
         for rule in reversed(rules(wanted)):
             for keys in slices_of(client, rule.new):
                 pairs = [(name, rule.old.name(**values).encode()) for name, values in keys if name not in earlier]
                 answers = _renamed(client, pairs)
                 number += answers.count(1)
                 clashes += [
-                    f"{new.decode()} stays as it is, {old.decode()} is there already"
+                    Text("{new} stays as it is, {old} is there already", new=new.decode(), old=old.decode())
                     for (new, old), answer in zip(pairs, answers, strict=True)
                     if answer == 0
                 ]
-    sentences = [f"{counted(number, 'key')} got the old name back."]
+    sentences: list[str] = [Text("{sentence}.", sentence=_back(number))]
     return [*sentences, _clashes(len(clashes), clashes[:5])] if clashes else sentences
 
 
@@ -109,5 +109,13 @@ def _renamed(client: redis.Redis, pairs: Sequence[tuple[bytes, bytes]]) -> list[
 
 
 def _clashes(number: int, first: Sequence[str]) -> str:
-    keep = "keeps its" if number == 1 else "keep their"
-    return f"{counted(number, 'key')} {keep} name, because the other is taken: {'; '.join(first)}."
+    return Text.many(
+        "{n:,} key keeps its name, because the other is taken: {first}.",
+        "{n:,} keys keep their name, because the other is taken: {first}.",
+        n=number,
+        first=joined(first),
+    )
+
+
+def _back(number: int) -> str:
+    return Text.many("{n:,} key got the old name back", "{n:,} keys got the old name back", n=number)

@@ -1,7 +1,10 @@
 """A rollout that only changes settings which need no restart: the program reads them anew, and nothing is stopped."""
 
+from collections.abc import Iterable
+
 from lectern import health
 from lectern.errors import LecternError
+from lectern.i18n import Text, labelled
 from lectern.rollout import installed
 from lectern.rollout.host import release_link
 from lectern.rollout.host.supervisord import Health, Supervisord
@@ -46,8 +49,13 @@ def is_answered(wanted: Spec) -> bool:
 
 def ask(wanted: Spec) -> list[str]:
     """Have the program read its settings anew: a sentence for each change. Raises Misuse, TryAgain as `health` does."""
-    lines = health.reloaded(wanted.health_url.removesuffix("/health"), wanted.program)["said"]
-    return [f"{wanted.program}: {line}." for line in lines] or [f"{wanted.program}: no setting has changed."]
+    answer = health.reloaded(wanted.health_url.removesuffix("/health"), wanted.program)
+    return sentences(wanted, health.sentences(answer) or [Text("no setting has changed")])
+
+
+def sentences(wanted: Spec, lines: Iterable[str]) -> list[str]:
+    """Each of *lines*, as a sentence about the program."""
+    return [Text("{sentence}.", sentence=labelled(wanted.program, line)) for line in lines]
 
 
 def _differ_in_settings(wanted: Spec, behind: str) -> bool:

@@ -2,12 +2,13 @@
 
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 from lectern.errors import LecternError
+from lectern.i18n import Text, joined, msgid, translated
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,18 @@ class StepAnswer:
         }
 
 
+def in_language(fields: Mapping[str, Any], language: str) -> dict[str, Any]:
+    """The *fields* of an answer with their sentences in *language*, those of a plan for each task, too."""
+    written = dict(fields)
+    if "msg" in fields:
+        written["msg"] = translated(fields["msg"], language)
+    if "said" in fields:
+        written["said"] = [translated(sentence, language) for sentence in fields["said"]]
+    if "plan" in fields:
+        written["plan"] = {task: in_language(answer, language) for task, answer in fields["plan"].items()}
+    return written
+
+
 class Failed(LecternError):
     """A step failed; *answer* says how far it came, or has a sentence for each fault."""
 
@@ -90,7 +103,8 @@ def shown(name: str | os.PathLike[str]) -> str:
 def some(things: Iterable[str]) -> str:
     """The first of *things*, and how many more there are."""
     named = list(things)
-    return f"{', '.join(named[:MOST])} and {len(named) - MOST} more" if len(named) > MOST else ", ".join(named)
+    first = joined(named[:MOST], msgid("{first}, {second}"))
+    return Text("{first} and {n:,} more", first=first, n=len(named) - MOST) if len(named) > MOST else first
 
 
 def words(error: BaseException) -> str:

@@ -15,8 +15,7 @@ from lectern.db import schema
 from lectern.db.airings import epoch
 from lectern.db.engine import transaction
 from lectern.errors import CallAPerson, LecternError, Misuse, TryAgain
-from lectern.formatting import counted
-from lectern.i18n import Text, msgid
+from lectern.i18n import BESIDE, Text, joined, labelled, msgid
 from lectern.migrations.steps import shape
 from lectern.redis import client as redis_client
 from lectern.rollout import installed, on_air, playout, redis_keys, reload
@@ -48,7 +47,7 @@ def withdraw(wanted: Spec) -> list[str]:
     sentences = _close(wanted)
     if _was_leased(wanted):
         key, name = _names(wanted)
-        message = (
+        message = Text(
             "the teacher cannot be told that the old program has this streamer; it would move its classes to others."
         )
         with redis_keys.opened(wanted, lambda: message) as client:
@@ -65,9 +64,12 @@ def withdrawal_confirmed(wanted: Spec) -> list[str]:
         with redis_keys.opened(wanted) as client:
             wait_for(lambda: redis_client.withdrawal_is_read(client, key, name) or None, READ_S, lambda: "")
     except LecternError:
-        message = f"No teacher has read yet that {name} is back at the old program. Roll the teachers back, too"
-        return [f"{message}; one of an older release of lectern would move its classes to others after a minute."]
-    return [f"The teacher leaves {name} its classes, and moves them to nobody."]
+        pattern = msgid(
+            "No teacher has read yet that {streamer} is back at the old program. Roll the teachers back, too; one of "
+            "an older release of lectern would move its classes to others after a minute."
+        )
+        return [Text(pattern, streamer=name)]
+    return [Text("The teacher leaves {streamer} its classes, and moves them to nobody.", streamer=name)]
 
 
 def _names(wanted: Spec) -> tuple[str, str]:
@@ -98,9 +100,13 @@ def _close(wanted: Spec) -> list[str]:
     if not gone:
         return []
     named = some([shown(class_id) for class_id in gone])
-    return [
-        f"{counted(len(gone), 'class', 'classes')} taken out of task_list, as cancelled or moved meanwhile: {named}."
-    ]
+    taken_out = Text.many(
+        "{n:,} class taken out of task_list, as cancelled or moved meanwhile: {classes}.",
+        "{n:,} classes taken out of task_list, as cancelled or moved meanwhile: {classes}.",
+        n=len(gone),
+        classes=named,
+    )
+    return [taken_out]
 
 
 def _not_its_own(connection: Connection, now: float) -> list[str]:
@@ -114,6 +120,7 @@ def _not_its_own(connection: Connection, now: float) -> list[str]:
 ASK_TIMEOUT_S = 60.0
 TYPE = "ansible-playbook playbooks/rollback.yml"
 """What a person types to roll back a rollout."""
+_NOT_RELOADED = Text("supervisord did not begin anew after reload.")
 
 
 def run(wanted: Spec, *, check: bool = False) -> StepAnswer:
@@ -135,21 +142,22 @@ def run(wanted: Spec, *, check: bool = False) -> StepAnswer:
                 )
             )
     if not wanted.rollout_dir.exists():
-        return StepAnswer(said=[f"{wanted.id} has never been on this host; nothing was changed."])
+        return StepAnswer(said=[Text("{id} has never been on this host; nothing was changed.", id=wanted.id)])
     with ExitStack() as alone:
         if not check:
             alone.enter_context(Interruption())
             has_ended = alone.enter_context(locked(wanted.rollout_dir, ends_window=True))
             if has_ended and journal.state(wanted.id) == "rolledback":
-                message = f"{wanted.id} was under way; it has heard of this rollback, and has taken everything back."
-                return StepAnswer(changed=True, said=[message], more={"state": "rolledback"})
+                pattern = msgid("{id} was under way; it has heard of this rollback, and has taken everything back.")
+                return StepAnswer(changed=True, said=[Text(pattern, id=wanted.id)], more={"state": "rolledback"})
         if not _is_due(wanted, journal, answer):
             return answer
         if journal.state(wanted.id) == "finished" and not _runs_on(wanted, journal):
             refuse_harm(wanted, journal)
         if check:
             answer.changed = True
-            answer.say(f"{wanted.id} would be rolled back, to {_words(journal.behind(wanted.id))}.")
+            behind = _words(journal.behind(wanted.id))
+            answer.say(Text("{id} would be rolled back, to {release}.", id=wanted.id, release=behind))
             return answer
         take_back(wanted, journal, answer)
         history = journal.history()
@@ -171,7 +179,7 @@ def refuse_harm(wanted: Spec, journal: RolloutJournal) -> None:
         _refuse_unready(wanted, copied.before)
     sentences = [] if wanted.even_on_air else on_air.cut_now(wanted, time.time())
     if sentences:
-        raise TryAgain(Text("{sentences} Nothing was stopped.", sentences=" ".join(sentences)))
+        raise TryAgain(Text("{sentences} Nothing was stopped.", sentences=joined(sentences, BESIDE)))
 
 
 def _refuse_unready(wanted: Spec, before: FilesBefore) -> None:
@@ -236,14 +244,13 @@ def _is_due(wanted: Spec, journal: RolloutJournal, answer: StepAnswer) -> bool:
             )
         )
     answer.say(
-        f"{wanted.id} is rolled back already; nothing was changed."
+        Text("{id} is rolled back already; nothing was changed.", id=wanted.id)
         if state == "rolledback"
-        else f"{wanted.id} has changed nothing on this host; nothing was changed."
+        else Text("{id} has changed nothing on this host; nothing was changed.", id=wanted.id)
     )
     if history.last is not None:
-        answer.say(
-            f"What stands here is {history.last}. To take that back: {TYPE} -e release={_version(history.last)}."
-        )
+        pattern = msgid("What stands here is {last}. To take that back: {type} -e release={version}.")
+        answer.say(Text(pattern, last=history.last, type=TYPE, version=_version(history.last)))
     return False
 
 
@@ -304,7 +311,7 @@ class _Way:
                 try:
                     self.step(title, name, partial(self._say, work))
                 except LecternError as error:
-                    self.left.append(f"{title}: {error.message}")
+                    self.left.append(labelled(title, error.message))
 
     def _say(self, work: Callable[[Spec], list[str]]) -> None:
         self.answer.say(*work(self.wanted))
@@ -331,7 +338,7 @@ class _Way:
             states = self.supervisor.states_or_none()
             return None if states is None or (gone and self.wanted.program in states) else True
 
-        supervisord.wait_for(look, supervisord.ANSWER_TIMEOUT_S, lambda: "supervisord did not begin anew after reload.")
+        supervisord.wait_for(look, supervisord.ANSWER_TIMEOUT_S, lambda: _NOT_RELOADED)
         self.answer.say(*supervisord.as_before(self.supervisor, self.states))
 
     def read_anew(self) -> None:
@@ -358,16 +365,15 @@ class _Way:
             raise CallAPerson(
                 Text(
                     "The old programs run again, but not all is back; {left} Mend that, then {type}.",
-                    left=" ".join(self.left),
+                    left=joined(self.left, BESIDE),
                     type=TYPE,
                 )
             )
         folder = self.wanted.backup_dir
         aside = host.set_aside(folder, "used") if folder.exists() else folder
         self.journal.note(self.wanted.id, "rolledback", "done", {"backup": aside.name})
-        self.answer.say(
-            f"{self.wanted.id} is rolled back: {_words(self.behind)} is at work again. The backup is kept as {aside}."
-        )
+        pattern = msgid("{id} is rolled back: {release} is at work again. The backup is kept as {path}.")
+        self.answer.say(Text(pattern, id=self.wanted.id, release=_words(self.behind), path=aside))
 
 
 def take_back(wanted: Spec, journal: RolloutJournal, answer: StepAnswer) -> None:
@@ -393,7 +399,7 @@ def take_back(wanted: Spec, journal: RolloutJournal, answer: StepAnswer) -> None
             way.put_back()
         way.step("reload", "reload", way.reload)
         answer.more["rollback_downtime_s"] = round(time.monotonic() - began, 3)
-        answer.say(f"Down for {answer.more['rollback_downtime_s']} s.")
+        answer.say(Text("Down for {down_s} s.", down_s=answer.more["rollback_downtime_s"]))
     with answer.timed("back: it answers"):
         way.well()
     way.follow()
@@ -404,7 +410,9 @@ def take_back(wanted: Spec, journal: RolloutJournal, answer: StepAnswer) -> None
 
 def _words(behind_id: str | None) -> str:
     """What a rollback goes back to, for people."""
-    return "the old program" if behind_id is None else f"lectern {_version(behind_id)} ({behind_id})"
+    if behind_id is None:
+        return Text("the old program")
+    return Text("lectern {version} ({id})", version=_version(behind_id), id=behind_id)
 
 
 def _version(id_: str) -> str:

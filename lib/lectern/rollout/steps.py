@@ -1,11 +1,12 @@
 """The steps of the silence, in the order and with the numbers of the rollout note: what each does, or would do."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 from lectern.db import schema
 from lectern.db.engine import transaction
+from lectern.i18n import Text, msgid
 from lectern.migrations.steps import shape
 from lectern.rollout import redis_keys, reload
 from lectern.rollout.backup import host, store
@@ -78,15 +79,16 @@ class StepWork:
         if not self.check:
             self.supervisor.stop_all()
         elif self.journal.state(self.wanted.id) == "half":
-            answer.say(f"{self.wanted.id} was begun and goes on.")
+            answer.say(Text("{id} was begun and goes on.", id=self.wanted.id))
         else:
-            answer.say("Stop all programs of supervisord, copy the database.")
+            answer.say(Text("Stop all programs of supervisord, copy the database."))
         return True
 
     def copy(self, answer: StepAnswer) -> bool:
         """Copy what the other steps are about to change."""
         if self.is_reload:
-            answer.say(f"Nothing is stopped: only settings change, and {self.wanted.program} reads them anew.")
+            text = msgid("Nothing is stopped: only settings change, and {program} reads them anew.")
+            answer.say(Text(text, program=self.wanted.program))
         if self.check:
             return False  # the stop has said it
         changing = any(note.step in CHANGING for note in self.journal.round(self.wanted.id))
@@ -95,11 +97,12 @@ class StepWork:
         copied = host.copy_in_silence(self.wanted, files_only=self.is_reload)
         if self.is_reload:
             return False
-        answer.say(
-            f"Copied {copied.database} in silence; rows: {host.counted_rows(copied)}."
-            if copied.file
-            else f"There is no database yet ({copied.database}): nothing was to be copied of it."
-        )
+        if copied.file:
+            rows = host.counted_rows(copied)
+            answer.say(Text("Copied {database} in silence; rows: {rows}.", database=copied.database, rows=rows))
+        else:
+            text = msgid("There is no database yet ({database}): nothing was to be copied of it.")
+            answer.say(Text(text, database=copied.database))
         return True
 
     def alter(self, answer: StepAnswer) -> bool:
@@ -114,7 +117,7 @@ class StepWork:
                 connection.exec_driver_sql(COLUMN)
             if table is not None:
                 connection.exec_driver_sql(PROOF).all()
-        return is_due and self._told(answer, [f"{COLUMN}; proved by {PROOF}"])
+        return is_due and self._told(answer, [Text("{sql}; proved by {proof}", sql=COLUMN, proof=PROOF)])
 
     def create(self, answer: StepAnswer) -> bool:
         """Create the tables and columns of this release."""
@@ -159,11 +162,11 @@ class StepWork:
     def reload(self, answer: StepAnswer) -> bool:
         """Let supervisord read its files again, or the program its settings."""
         if self.is_reload and self.check:
-            answer.say(*(f"{self.wanted.program}: {change}." for change in reload.changes(self.wanted)))
+            answer.say(*reload.sentences(self.wanted, [str(change) for change in reload.changes(self.wanted)]))
         elif self.is_reload:
             answer.say(*reload.ask(self.wanted))
         elif self.check:
-            answer.say("Reload supervisord.")
+            answer.say(Text("Reload supervisord."))
         else:
             self.supervisor.begin_anew(states_before(self.journal.round(self.wanted.id)), self.wanted.program)
         return True
@@ -171,10 +174,12 @@ class StepWork:
     def healthy(self, answer: StepAnswer) -> bool:
         """Wait until the new program is ready."""
         if self.check:
-            answer.say(f"{self.wanted.program} must be ready within {self.wanted.health_timeout_s:g} s.")
+            text = msgid("{program} must be ready within {timeout_s:g} s.")
+            answer.say(Text(text, program=self.wanted.program, timeout_s=self.wanted.health_timeout_s))
             return False
         supervisord.wait_until_well(self.wanted, self.supervisor, self.beat)
-        answer.say(f"{self.wanted.program} runs, is {self.wanted.version}, and is ready.")
+        text = msgid("{program} runs, is {version}, and is ready.")
+        answer.say(Text(text, program=self.wanted.program, version=self.wanted.version))
         return False
 
     def _told(self, answer: StepAnswer, changes: list[str]) -> bool:
@@ -183,14 +188,15 @@ class StepWork:
             answer.diff.append(
                 TextDifference(store.of(self.wanted).shown, "", "".join(f"{sentence}\n" for sentence in changes))
             )
-        return _said(answer, [f"{sentence}." for sentence in changes])
+        return _said(answer, [Text("{sentence}.", sentence=sentence) for sentence in changes])
 
     def _edited(self, answer: StepAnswer, file: SettingsFile | None) -> bool:
         return file is not None and self._changed(answer, file.pending(), file.apply)
 
     def _changed(self, answer: StepAnswer, pending: list[TextDifference], apply: Callable[[], list[str]]) -> bool:
         answer.diff += pending
-        return _said(answer, [f"{difference.path}: changes." for difference in pending] if self.check else apply())
+        would = [Text("{path}: changes.", path=difference.path) for difference in pending]
+        return _said(answer, would if self.check else apply())
 
 
 @dataclass(frozen=True)
@@ -235,7 +241,7 @@ def plan(work: StepWork) -> dict[str, StepAnswer]:
     """What each task would do on this host, as a check says it; if the rollout is finished, none changes anything."""
     answers = {task: StepAnswer() for task in TASKS[work.wanted.role]}
     if work.journal.state(work.wanted.id) == "finished":
-        answers["stop"].say(f"{work.wanted.id} is finished; nothing is to be done.")
+        answers["stop"].say(Text("{id} is finished; nothing is to be done.", id=work.wanted.id))
         return answers
     for it in work.steps:
         answers[it.task].changed |= it.work(work, answers[it.task])
@@ -255,6 +261,6 @@ def schema_changes(wanted: Spec) -> list[str]:
         return schema.plan(engine, wanted.role)
 
 
-def _said(answer: StepAnswer, done: list[str]) -> bool:
+def _said(answer: StepAnswer, done: Sequence[str]) -> bool:
     answer.say(*done)
     return bool(done)

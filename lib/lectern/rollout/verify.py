@@ -7,7 +7,7 @@ from typing import Any
 from lectern import formatting
 from lectern.db import schema
 from lectern.errors import LecternError, Misuse
-from lectern.i18n import BESIDE, Text, joined
+from lectern.i18n import BESIDE, Text, joined, msgid
 from lectern.rollout import rollback
 from lectern.rollout.backup import host, store
 from lectern.rollout.backup.copy import sha256
@@ -32,7 +32,7 @@ def run(wanted: Spec) -> StepAnswer:
         answer.say(*faults)
         told = Text("{id} ({state}): {faults}", id=wanted.id, state=state, faults=joined(faults, BESIDE))
         raise Failed(told, answer)
-    answer.say(f"{wanted.id} ({state}): all is as it should be.")
+    answer.say(Text("{id} ({state}): all is as it should be.", id=wanted.id, state=state))
     return answer
 
 
@@ -51,7 +51,9 @@ def _of_finished(wanted: Spec, _journal: RolloutJournal) -> Iterator[str]:
 
 def faults_of_new(wanted: Spec) -> Iterator[str]:
     """What differs from the wanted state where the new program should run; one sentence each."""
-    yield from _in_words(lambda: [f"{difference.path}: not as wanted." for difference in release_link.pending(wanted)])
+    yield from _in_words(
+        lambda: [Text("{path}: not as wanted.", path=difference.path) for difference in release_link.pending(wanted)]
+    )
     for file in files.all_of(wanted):
         yield from _in_words(file.faults)
     yield from _in_words(lambda: _schema(wanted))
@@ -90,7 +92,9 @@ def _of_rolledback(wanted: Spec, journal: RolloutJournal) -> Iterator[str]:
                 folder=folder,
             )
         yield from (
-            f"{file.path}: still has our values." for file in files.all_of(wanted) if not file.is_back(copied.before)
+            Text("{path}: still has our values.", path=file.path)
+            for file in files.all_of(wanted)
+            if not file.is_back(copied.before)
         )
     begun = [
         note for note in journal.notes() if note.id == wanted.id and (note.step, note.state) == ("window", "begin")
@@ -102,7 +106,8 @@ def _of_rolledback(wanted: Spec, journal: RolloutJournal) -> Iterator[str]:
         yield error.message
         return
     lost = [name for name in sorted(supervisord.ran(before)) if states.get(name) != "RUNNING"]
-    yield from (f"{name}: ran before the window, and is {states.get(name, 'gone')} now." for name in lost)
+    text = msgid("{program}: ran before the window, and is {state} now.")
+    yield from (Text(text, program=name, state=states.get(name) or Text("gone")) for name in lost)
 
 
 def _of_half(_wanted: Spec, journal: RolloutJournal) -> Iterator[str]:
@@ -112,7 +117,7 @@ def _of_half(_wanted: Spec, journal: RolloutJournal) -> Iterator[str]:
 
 def _of_untouched(_wanted: Spec, journal: RolloutJournal) -> Iterator[str]:
     last = journal.history().last
-    other = f", {last} was" if last else ""
+    other = Text(", {last} was", last=last) if last else ""
     yield Text("it was not rolled out on this host{other}. Run ansible-playbook playbooks/rollout.yml.", other=other)
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from lectern.errors import CallAPerson, Caught, LecternError, Misuse, TryAgain
-from lectern.i18n import Text
+from lectern.i18n import BESIDE, Text, joined
 from lectern.rollout import on_air, redis_keys, rollback, verify
 from lectern.rollout.backup import host
 from lectern.rollout.host import release_link, supervisord
@@ -78,7 +78,7 @@ class Window:
         # Preflight has checked this, but some time ago.
         sentences = [] if is_reload else on_air.refusals(self.wanted, time.time())
         if sentences:
-            raise TryAgain(Text("{sentences} Nothing was stopped.", sentences=" ".join(sentences)))
+            raise TryAgain(Text("{sentences} Nothing was stopped.", sentences=joined(sentences, BESIDE)))
         before: dict[str, object] = {"digest": self.wanted.digest, "states": dict(self.supervisor.states())}
         before |= {"reload": True} if is_reload else {}
         self.journal.note(self.wanted.id, "window", "begin", before)
@@ -95,9 +95,9 @@ class Window:
         others = {name: state for name, state in states.items() if name.partition(":")[0] not in ours}
         self.answer.say(*supervisord.as_before(self.supervisor, others, beat=self.interruption.check))
         self.journal.note(self.wanted.id, "committed", "done", self.answer.more)
-        self.answer.say(f"{self.wanted.id} is finished.")
+        self.answer.say(Text("{id} is finished.", id=self.wanted.id))
         if "downtime_s" in self.answer.more:
-            self.answer.say(f"Down for {self.answer.more['downtime_s']} s.")
+            self.answer.say(Text("Down for {down_s} s.", down_s=self.answer.more["downtime_s"]))
         self.pace.tell(COMMIT, self.answer.since(already, changed=True))
 
 
@@ -151,7 +151,7 @@ def through(window: Window) -> None:
 def _undone(window: Window, error: BaseException) -> LecternError:
     """Undo what was done, whatever *error* is; returns the error to raise."""
     cause = words(error)
-    failed_in = window.answer.steps[-1][0] if window.answer.steps else "the beginning"
+    failed_in = window.answer.steps[-1][0] if window.answer.steps else Text("the beginning")
     why = Text("The window failed in step {step}: {cause}", step=failed_in, cause=cause)
     with Caught() as second:
         window.journal.note(window.wanted.id, "failed", "done", {"why": why})

@@ -17,9 +17,9 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
-from lectern import formatting, subprocesses
+from lectern import subprocesses
 from lectern.errors import CallAPerson, Misuse
-from lectern.i18n import Text
+from lectern.i18n import Text, joined, msgid
 from lectern.rollout.backup import nightly, store
 from lectern.rollout.backup.copy import sha256
 from lectern.rollout.backup.nightly import NightlyBackup
@@ -215,13 +215,13 @@ def make(wanted: Spec, *, check: bool = False) -> StepAnswer:
         answer.said.clear()
         refuse_small_disk(wanted)
         if wanted.backup_dir.exists():
-            answer.say(f"An older backup is now {set_aside(wanted.backup_dir, 'older')}.")
+            answer.say(Text("An older backup is now {path}.", path=set_aside(wanted.backup_dir, "older")))
         files.make_folder(wanted.backups_dir)
         journal.note(wanted.id, "backup", "begin")
         backup = _build(wanted, wanted.backup_dir, answer, live=True)
         journal.note(wanted.id, "backup", "done", {"rows": backup.rows if backup.file else None})
         _say_what_was_made(wanted, backup, answer)
-        answer.say(*(f"Took away the old backup {name}." for name in _prune(wanted, journal)))
+        answer.say(*(Text("Took away the old backup {name}.", name=name) for name in _prune(wanted, journal)))
     return answer
 
 
@@ -230,7 +230,8 @@ def _say_what_is_due(wanted: Spec, journal: RolloutJournal, answer: StepAnswer) 
     backup = read(wanted.backup_dir)
     used = any(note.id == wanted.id and note.step == "window" for note in journal.notes())
     if backup is not None and (state in {"half", "finished"} or not used):
-        answer.say(f"{wanted.backup_dir}: the backup is there, made {formatting.moment(backup.made_at)}.")
+        text = msgid("{path}: the backup is there, made {made_at:moment}.")
+        answer.say(Text(text, path=wanted.backup_dir, made_at=backup.made_at))
     elif state in {"half", "finished"}:
         raise CallAPerson(
             Text(
@@ -242,20 +243,23 @@ def _say_what_is_due(wanted: Spec, journal: RolloutJournal, answer: StepAnswer) 
         )
     else:
         answer.changed = True
-        answer.say(f"{wanted.backup_dir}: the code folder and {store.of(wanted).shown} would be backed up.")
+        text = msgid("{path}: the code folder and {database} would be backed up.")
+        answer.say(Text(text, path=wanted.backup_dir, database=store.of(wanted).shown))
 
 
 def _say_what_was_made(wanted: Spec, backup: Backup, answer: StepAnswer) -> None:
-    rows = f"rows: {counted_rows(backup)}" if backup.file else "there is no database yet"
-    answer.say(f"{wanted.backup_dir}: backed up and proved; {rows}.")
+    rows = Text("rows: {rows}", rows=counted_rows(backup)) if backup.file else Text("there is no database yet")
+    answer.say(Text("{path}: backed up and proved; {rows}.", path=wanted.backup_dir, rows=rows))
     if backup.code is not None and backup.code.unsteady:
-        answer.say(f"Written to while they were archived: {', '.join(backup.code.unsteady[:10])}.")
+        names = ", ".join(backup.code.unsteady[:10])
+        answer.say(Text("Written to while they were archived: {names}.", names=names))
     answer.more["backup"] = str(wanted.backup_dir)
 
 
 def counted_rows(backup: NightlyBackup) -> str:
     """The rows of the copy, by table, in words."""
-    return ", ".join(f"{number} in {table}" for table, number in backup.rows.items()) or "none"
+    counted = [Text("{n} in {table}", n=number, table=table) for table, number in backup.rows.items()]
+    return joined(counted, msgid("{first}, {second}")) or Text("none")
 
 
 def copy_in_silence(wanted: Spec, *, files_only: bool = False) -> Backup:
@@ -332,20 +336,21 @@ def restore(wanted: Spec, copied: Backup) -> list[str]:
     sentences: list[str] = []
     if database.exists():
         if file is not None and sha256(file) == sha256(database.file):
-            return [f"{database.shown}: it is the copy already."]
+            return [Text("{database}: it is the copy already.", database=database.shown)]
         target = files.free(folder / "rows-since.json")
         number = _keep(database.rows_since(file), target)
         # The backup's folder is renamed at the end, and the last sentence of the answer has its new name.
-        sentences.append(f"{target.name} in the backup: {number} rows written since the copy.")
+        text = msgid("{file} in the backup: {n:,} rows written since the copy.")
+        sentences.append(Text(text, file=target.name, n=number))
     if file is None:
         database.clear()
-        return [*sentences, f"{database.shown}: taken away, as there was none."]
+        return [*sentences, Text("{database}: taken away, as there was none.", database=database.shown)]
     if sha256(file) != copied.sha256:
         raise CallAPerson(
             Text("{file}: it is not what was copied (its SHA-256 differs). The database was left as it is.", file=file)
         )
     database.put_back(file, copied.rows, wanted.user)
-    return [*sentences, f"{database.shown}: restored from {file}."]
+    return [*sentences, Text("{database}: restored from {file}.", database=database.shown, file=file)]
 
 
 def _keep(since: Iterator[tuple[str, Row]], target: Path) -> int:

@@ -14,7 +14,7 @@ from sqlalchemy.exc import DBAPIError
 
 from lectern import subprocesses
 from lectern.errors import CallAPerson, Misuse, TryAgain
-from lectern.i18n import Text
+from lectern.i18n import Text, msgid
 from lectern.rollout.backup.copy import Copy, quoted, sha256
 from lectern.rollout.host import files
 
@@ -218,7 +218,8 @@ class PostgresServer:
                     )
                 ) from error
             kind = TryAgain if error.connection_invalidated or "connect" in words else CallAPerson
-            raise kind(f"{self.shown}: PostgreSQL refused ({words}). Nothing was changed.") from error
+            refused = msgid("{shown}: PostgreSQL refused ({words}). Nothing was changed.")
+            raise kind(Text(refused, shown=self.shown, words=words)) from error
 
 
 def tables(connection: Connection) -> list[str]:

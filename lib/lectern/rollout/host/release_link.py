@@ -4,6 +4,7 @@ import os
 import shutil
 from pathlib import Path
 
+from lectern.i18n import Text, msgid
 from lectern.rollout.backup.host import FilesBefore
 from lectern.rollout.host import files
 from lectern.rollout.host import files as host_files
@@ -83,13 +84,19 @@ def apply(wanted: Spec) -> list[str]:
     sentences: list[str] = []
     if host_files.link_target(wanted.current) != _target(wanted):
         host_files.switch_link(wanted.current, _target(wanted))
-        sentences.append(f"{wanted.current}: leads to {_target(wanted)} now.")
-    sentences += [f"{old}: taken out; it is in the backup." for old in wanted.old_confs if host_files.remove(old)]
+        sentences.append(_leads(wanted.current, _target(wanted)))
+    sentences += [
+        Text("{path}: taken out; it is in the backup.", path=old) for old in wanted.old_confs if host_files.remove(old)
+    ]
     if host_files.link_target(wanted.conf) != _program(wanted):
         host_files.remove(wanted.conf)
         host_files.switch_link(wanted.conf, _program(wanted))
-        sentences.append(f"{wanted.conf}: leads to {_program(wanted)} now.")
+        sentences.append(_leads(wanted.conf, _program(wanted)))
     return sentences
+
+
+def _leads(path: Path, target: str) -> str:
+    return Text("{path}: leads to {target} now.", path=path, target=target)
 
 
 def take_back(wanted: Spec, before: FilesBefore) -> list[str]:
@@ -101,24 +108,24 @@ def take_back(wanted: Spec, before: FilesBefore) -> list[str]:
             host_files.remove(wanted.current)
         else:
             host_files.switch_link(wanted.current, before.link)
-        sentences.append(f"{wanted.current}: leads to {before.link or 'nothing'} again.")
+        target = before.link or Text("nothing")
+        sentences.append(Text("{path}: leads to {target} again.", path=wanted.current, target=target))
     # If a release is behind, the new program's file leads to its instance by now, unless somebody took it away.
     if before.data(wanted.conf) is not None and not wanted.conf.exists():
         host_files.switch_link(wanted.conf, _program(wanted))
-        sentences.append(f"{wanted.conf}: put back.")
+        sentences.append(Text("{path}: put back.", path=wanted.conf))
     elif before.data(wanted.conf) is None and host_files.remove(wanted.conf):
-        sentences.append(f"{wanted.conf}: taken out.")
+        sentences.append(Text("{path}: taken out.", path=wanted.conf))
     for path in wanted.old_confs:
         data = before.data(path)
         if data is None or (path.exists() and path.read_bytes() == data):
             continue
         if path.exists():
-            sentences.append(
-                f"{path}: somebody wrote it since the window; left as it is, the old one is in the backup."
-            )
+            text = msgid("{path}: somebody wrote it since the window; left as it is, the old one is in the backup.")
+            sentences.append(Text(text, path=path))
         else:
             host_files.write(path, data, before.kept(path).owner)
-            sentences.append(f"{path}: put back.")
+            sentences.append(Text("{path}: put back.", path=path))
     return sentences
 
 

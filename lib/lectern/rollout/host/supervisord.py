@@ -12,7 +12,7 @@ import httpx
 
 from lectern import subprocesses
 from lectern.errors import CallAPerson, TryAgain
-from lectern.i18n import Text
+from lectern.i18n import BESIDE, Text, joined, msgid
 from lectern.rollout.spec import Spec
 
 ProgramState = Literal["STOPPED", "STARTING", "RUNNING", "BACKOFF", "STOPPING", "EXITED", "FATAL", "UNKNOWN"]
@@ -200,22 +200,26 @@ def as_before(
                 unlike = True
                 if here == "STOPPED" and name not in done:
                     supervisor.start(name)
-                    done[name] = f"{name}: a reload does not start it; started, as it ran before"
+                    done[name] = Text("{program}: a reload does not start it; started, as it ran before", program=name)
             elif state == "STOPPED" and here in _AT_WORK:
                 unlike = True
                 supervisor.stop(name)
-                done[name] = f"{name}: the reload started it; stopped again, as it was before"
+                done[name] = Text("{program}: the reload started it; stopped again, as it was before", program=name)
         return None if unlike else now
 
     def failure() -> str:
         now = supervisor.states_or_none() or {}
         unlike = [name for name in sorted(ran(before)) if now.get(name) != "RUNNING"]
         name = next(iter(unlike), "")
-        words = supervisor.last_words(name) if name in now else "supervisord does not know it any more"
-        text = ", ".join(f"{name} is {now.get(name, 'gone')}" for name in unlike)
-        return (
-            f"{text or 'Programs are not as before'} {timeout_s:g} s after the reload, and ran before it; "
-            f"it said last: {words or 'nothing'}. See supervisorctl tail {name} stderr."
+        words = supervisor.last_words(name) if name in now else Text("supervisord does not know it any more")
+        states = [Text("{program} is {state}", program=name, state=now.get(name) or Text("gone")) for name in unlike]
+        return Text(
+            "{programs} {timeout_s:g} s after the reload, and ran before it; it said last: {words}. See supervisorctl "
+            "tail {name} stderr.",
+            programs=joined(states, msgid("{first}, {second}")) or Text("Programs are not as before"),
+            timeout_s=timeout_s,
+            words=words or Text("nothing"),
+            name=name,
         )
 
     wait_for(look, timeout_s, failure, beat)
@@ -281,10 +285,17 @@ class Health:
         """What is wrong with the program, in one sentence, with its own last words."""
         program = self.wanted.program
         words = self.supervisor.last_words(program) if self._state() not in {"gone", "unknown"} else ""
-        return (
-            f"{program} is {self.state} and {self.wanted.health_url} answers {self.answer}, where version "
-            f"{self.wanted.version} of {self.wanted.role} {self.wanted.name}, ready, is wanted; it said last: "
-            f"{words or 'nothing'}. See supervisorctl tail {program} stderr."
+        return Text(
+            "{program} is {state} and {url} answers {answer}, where version {version} of {role} {name}, ready, is "
+            "wanted; it said last: {words}. See supervisorctl tail {program} stderr.",
+            program=program,
+            state=self.state,
+            url=self.wanted.health_url,
+            answer=self.answer,
+            version=self.wanted.version,
+            role=self.wanted.role,
+            name=self.wanted.name,
+            words=words or Text("nothing"),
         )
 
 
@@ -300,7 +311,8 @@ def wait_until_well(wanted: Spec, supervisor: Supervisord, beat: Beat = no_beat)
         return None
 
     def late() -> str:
-        more = f"If it only needs longer than {wanted.health_timeout_s:g} s, raise {wanted.role}_health_timeout_s."
-        return f"{health.fault()} {more}"
+        text = msgid("If it only needs longer than {timeout_s:g} s, raise {role}_health_timeout_s.")
+        more = Text(text, timeout_s=wanted.health_timeout_s, role=wanted.role)
+        return joined([health.fault(), more], BESIDE)
 
     wait_for(look, wanted.health_timeout_s, late, beat)

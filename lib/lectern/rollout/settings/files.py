@@ -7,7 +7,7 @@ from types import ModuleType
 from typing import Any
 
 from lectern.errors import Misuse
-from lectern.i18n import Text
+from lectern.i18n import Text, labelled
 from lectern.old_config import old_times
 from lectern.rollout.backup.host import FilesBefore
 from lectern.rollout.host import files
@@ -49,12 +49,14 @@ class SettingsFile:
             return []
         names = ", ".join(self.kind.missing_from(text, self.wanted)) if text else ", ".join(self.wanted)
         files.write(self.path, new.encode(), None if self.path.exists() else files.Owner.user(self.user, 0o600))
-        return [f"{self.path}: set {names}."]
+        return [Text("{path}: set {names}.", path=self.path, names=names)]
 
     def faults(self) -> list[str]:
         """A sentence if the file has other values than are wanted."""
         missing = self.kind.missing_from(self.kind.read(self.path), self.wanted) if self.wanted else []
-        return [f"{self.path}: {', '.join(missing)} not as wanted."] if missing else []
+        if not missing:
+            return []
+        return [Text("{path}: {names} not as wanted.", path=self.path, names=", ".join(missing))]
 
     def take_back(self, before: FilesBefore) -> list[str]:
         """Restore the file as it was *before*, byte for byte; from a file edited since, remove only our values."""
@@ -62,14 +64,14 @@ class SettingsFile:
         try:
             now, back, sentence = self._back(before)
         except Misuse as error:
-            return [f"{error.message} It was left as it is; the one from before is in the backup."]
+            return [Text("{why} It was left as it is; the one from before is in the backup.", why=error.message)]
         if now == back:
             return []
         if back is None:
             files.remove(self.path)
         else:
             files.write(self.path, back, before.kept(self.path).owner if back == before.data(self.path) else None)
-        return [f"{self.path}: {sentence}."]
+        return [Text("{sentence}.", sentence=labelled(self.path, sentence))]
 
     def is_back(self, before: FilesBefore) -> bool:
         """Whether the file is as it was *before*, or at least without our values."""
@@ -83,12 +85,12 @@ class SettingsFile:
         """What the file holds, what a rollback makes of it (None: no file), and the sentence about that."""
         now, data = self.path.read_bytes() if self.path.exists() else None, before.data(self.path)
         if now is None or now == data:
-            return now, data, "somebody took it away since the window; put back"
+            return now, data, Text("somebody took it away since the window; put back")
         text = before.text(self.path)
         if now.decode(errors="surrogateescape") == self.kind.edited(text, self.wanted):
-            return now, data, "put back" if data is not None else "taken out, as there was none"
+            return now, data, Text("put back") if data is not None else Text("taken out, as there was none")
         mine = self.kind.taken_back(self.kind.read(self.path), self.wanted, text)
-        return now, mine.encode(), "somebody edited it since the window; only our values were taken back"
+        return now, mine.encode(), Text("somebody edited it since the window; only our values were taken back")
 
 
 def env(wanted: Spec) -> SettingsFile | None:
