@@ -20,7 +20,7 @@ from lectern.decide.bandwidth import (
     takes,
     turns,
 )
-from lectern.decide.forecast import MEASURED, Ask, Capacity, outlook, slowness
+from lectern.decide.forecast import MEASURED, Ask, Capacity, forecast, slowness
 from lectern.decide.gaps import LOST_S
 from lectern.model.facts import Needed
 from lectern.windows import Windows
@@ -81,7 +81,7 @@ class Day:
         capacity = Capacity(self.bounds, self.needed, slowness(self.checks))
         length_s = size_bytes * 8 / 1.5e6
         push = Needed(one.stem, size_bytes, start + length_s, start, length_s)
-        found = outlook([Ask("c", one, start + LOST_S, push)], there, capacity, self.now)
+        found = forecast([Ask("c", one, start + LOST_S, push)], there, capacity, self.now)
         if found.too_late:
             self.refused += 1
             return

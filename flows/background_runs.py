@@ -85,7 +85,7 @@ class BackgroundRuns:
         self._waiting: dict[str, asyncio.Task[None]] = {}
         self._places = asyncio.Semaphore(AT_ONCE)
         self._working: set[asyncio.Task[None]] = set()
-        self._shunned_until = 0.0  # monotonic
+        self._open_until = 0.0  # monotonic
 
     def begin(self, runs: Runs, run: NewRun, *, needs_run: bool = False) -> None:
         """Start *run* in the background, so that no message waits for Prefect; one that waits already is ignored."""
@@ -112,16 +112,16 @@ class BackgroundRuns:
         """
         run = replace(run, key=run.key or f"{run.name} {uuid4().hex}")
         why = "Prefect took no run just before"
-        if needs_run or time.monotonic() >= self._shunned_until:
+        if needs_run or time.monotonic() >= self._open_until:
             try:
                 run_id = await _asked(runs, run, at)
             except TryAgain as error:
-                self._shunned_until = time.monotonic() + CIRCUIT_OPEN_S
+                self._open_until = time.monotonic() + CIRCUIT_OPEN_S
                 if needs_run or runs.draining():
                     raise
                 why = error.message
             else:
-                self._shunned_until = 0.0
+                self._open_until = 0.0
                 return run_id
         return self.without(runs, run, why)
 

@@ -97,7 +97,7 @@ def change(connection: Connection, host: Host[Any], decide: Decide[C], *, dry_ru
 
 @dataclass
 class BatchResult(Generic[I, T]):
-    """The results of a batch's portions, and the items that failed, each with its reason."""
+    """The results of the smaller batches that a batch became, and the items that failed, each with its reason."""
 
     done: list[T] = field(default_factory=list)
     failed: list[tuple[I, str]] = field(default_factory=list)
@@ -230,7 +230,7 @@ def of_messages(
         changes.orders |= bookings.by_id(connection, [one for one in about if isinstance(one, str)])
     decide(connection, changes, good)
     for kept, fault in malformed:
-        changes.bury(kept, fault)
+        changes.dead_letter(kept, fault)
     named = [(id_, getattr(one, "class_id", None)) for id_, one in zip(changes.done, good, strict=True)]
     named += [(kept.id, fault.class_id) for kept, fault in malformed]
     changes.said = said_of(named, changes.table)

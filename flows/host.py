@@ -30,7 +30,7 @@ from lectern.model.facts import InboxMessage
 from lectern.model.tables.shared import MessageTables
 from lectern.model.views import Network
 from lectern.redis.client import Bus
-from lectern.redis.pubsub import heed_cancel
+from lectern.redis.pubsub import check_cancelled
 from lectern.settings import StreamerSettings, TeacherSettings
 from lectern.timing import Throttle
 from lectern.wire import outgoing
@@ -134,7 +134,7 @@ class Watchdog:
         In Python 3.11 ``asyncio.wait_for`` swallows a cancel when what it waits for is done in the same tick, and the
         client of Redis calls it for each command: a loop around Redis would go on for ever.
         """
-        heed_cancel()
+        check_cancelled()
         self._at[loop] = time.monotonic()
 
     def note(self, loop: str) -> None:

@@ -20,7 +20,7 @@ log = logging.getLogger("lectern")
 LINES = 200
 """Number of log lines kept for the run that watches a class; older lines are dropped."""
 
-Lesson = Mapping[str, Any]
+ScheduledClass = Mapping[str, Any]
 """A class of the timetable; docs/playout.md names its fields: class_id, file, push_urls, start, end …"""
 
 
@@ -58,7 +58,7 @@ class Playout:
     wanted: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when rows changed that the timetable is made of; without it, they are read again within seconds."""
 
-    confirmed: Mapping[str, Lesson] = field(default_factory=dict)
+    confirmed: Mapping[str, ScheduledClass] = field(default_factory=dict)
     """The classes that the playout airs, by class_id, each with the very content that it has confirmed.
 
     Empty while the playout is away. A class that is not here is not aired, or nobody knows whether it is. It is valid
@@ -160,7 +160,7 @@ class Playout:
         self._written = number
         self._tell_news()
 
-    def confirm(self, number: int, lessons: Mapping[str, Lesson]) -> None:
+    def confirm(self, number: int, lessons: Mapping[str, ScheduledClass]) -> None:
         """Note that the playout has confirmed the timetable of a round, of which it airs *lessons*."""
         self._confirmed, self.confirmed = number, lessons
         self._tell_news()

@@ -218,7 +218,7 @@ class Consumer:
     # -- out of the inbox ------------------------------------------------------------------------------------------
 
     async def _dispatch(self, flow: str) -> None:
-        """Handle waiting messages in portions; one that hangs goes on in the background, and holds up no other."""
+        """Handle waiting messages in batches; one that hangs goes on in the background, and holds up no other."""
         at_work = self._at_work[flow]
         while True:
             self._host.watchdog.beat(f"inbox, {flow}")

@@ -10,7 +10,7 @@ from sqlalchemy import Connection
 from flows.handling import batch_flow, changed, read
 from flows.host import NOWHERE, StreamerHost, streamer
 from flows.outbox_publisher import publish_outbox
-from flows.playout_link import Lesson
+from flows.playout_link import ScheduledClass
 from flows.prefect_api import best_effort
 from flows.streamer.playout_entry import AHEAD_S
 from lectern import urls
@@ -110,7 +110,7 @@ def confirmed(among: Collection[str], is_aired: IsAired, connection: Connection,
         decide.confirm(changes, revision, airing, is_aired=airing is not None and is_aired(changes, airing))
 
 
-def as_aired(lessons: Mapping[str, Lesson]) -> IsAired:
+def as_aired(lessons: Mapping[str, ScheduledClass]) -> IsAired:
     """By all that the playout airs."""
 
     def is_aired(changes: StreamerChanges, airing: Airing) -> bool:

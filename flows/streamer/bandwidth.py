@@ -154,18 +154,18 @@ async def download(
         begun, at = begun + 1, time.monotonic()
         text = settings.download_rate if now == settings.download_rate_bytes else f"{now if now < math.inf else 0:.0f}"
         limits = wget.WgetLimits(text, max(left_s, 1.0), size_bytes)
-        fetching = asyncio.ensure_future(wget.download(settings.wget_path, remote, part, limits, progressed))
+        download = asyncio.ensure_future(wget.download(settings.wget_path, remote, part, limits, progressed))
         try:
-            while not fetching.done() and not decide.takes(now, rate(host, stem), time.monotonic() - at):
-                await asyncio.wait({fetching}, timeout=LOOK_S)
+            while not download.done() and not decide.takes(now, rate(host, stem), time.monotonic() - at):
+                await asyncio.wait({download}, timeout=LOOK_S)
         finally:
-            fetching.cancel()
-            await subprocesses.shielded(_end_of(fetching))
-        if not fetching.cancelled():
-            fetching.result()
+            download.cancel()
+            await subprocesses.shielded(_end_of(download))
+        if not download.cancelled():
+            download.result()
             return begun > 1
         left_s -= time.monotonic() - at
 
 
-async def _end_of(fetching: "asyncio.Future[None]") -> None:
-    await asyncio.wait({fetching})
+async def _end_of(download: "asyncio.Future[None]") -> None:
+    await asyncio.wait({download})

@@ -237,17 +237,17 @@ async def _fetch(host: StreamerHost, stem: str) -> tuple[RemoteFile, Probe]:
         raise Refuse(Text("{stem}: the origin does not say its length any more", stem=stem), errors.DOWNLOAD_FAILED)
     goes_on = await asyncio.to_thread(_begin, part, remote)
     async with artifacts.ProgressBar(f"download-{stem}", f"download {stem}, {row.size_bytes} bytes") as bar:
-        growing = PeriodicSync(part, remote)
+        periodic_sync = PeriodicSync(part, remote)
 
         def on_progress(size_bytes: int) -> None:
             bar.set(100 * size_bytes / max(row.size_bytes, 1))
-            growing.reached(size_bytes)
+            periodic_sync.reached(size_bytes)
 
         try:
             goes_on |= await bandwidth.download(host, stem, row.size_bytes, remote, on_progress)
         finally:
             host.downloaded.pop(stem, None)
-            await subprocesses.shielded(growing.close())
+            await subprocesses.shielded(periodic_sync.close())
         came_at = time.monotonic()
         if goes_on and remote.crc64 is None:
             await _of_one_recording(host, stem, part, remote)

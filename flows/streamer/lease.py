@@ -1,7 +1,7 @@
 """Keeps a streamer's lease by heartbeats in a thread of their own; releases classes that are taken from it.
 
 Nothing that the resident does can make them late: the thread has a loop, a Redis connection and a connection to the
-holder of its own. It uses neither the database nor the resident's loop, which hands it what a heartbeat says.
+supervisor of its own. It uses neither the database nor the resident's loop, which hands it what a heartbeat says.
 """
 
 import asyncio
@@ -51,13 +51,13 @@ FULL_S = 30.0
 STALE_S = 10.0
 """Seconds after which this process counts as hung if its loop hands over no new facts: then it gets no new class."""
 
-HOLDER_S = 2.0
-"""Seconds that the playout's holder has to answer."""
+SUPERVISOR_S = 2.0
+"""Seconds that the playout's supervisor has to answer."""
 
 FOR_EVER_S = 10 * 365 * 86_400.0
-"""The end of a lease without end, because the holder takes only numbers."""
+"""The end of a lease without end, because the supervisor takes only numbers."""
 
-HOLDER_AGAIN_S = 0.2
+SUPERVISOR_AGAIN_S = 0.2
 END_S = 2.0
 """Seconds in which the thread must end."""
 
@@ -137,10 +137,10 @@ class HeartbeatThread:
         self._witnesses = QuorumCheck(host, known, self._note_peers)
         self._ask_prefect = ask_prefect
         self._lease, self._session = decide_leases.Lease(), ""
-        self._is_adopted = False  # whether the holder was asked for the lease that the process before this one left
+        self._is_adopted = False  # whether the supervisor was asked for the lease that the process before this one left
         self._was_held = self._was_ours = self._is_trouble = False
         self._why: str | None = ""  # why the classes go on, or end, while no beat is confirmed
-        self._no_holder: str | None = None  # why the holder does not take the lease, or does not write it down
+        self._no_supervisor: str | None = None  # why the supervisor does not take the lease, or does not write it down
         self._saying: Future[None] | None = None
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name="lease", daemon=True)
@@ -317,19 +317,19 @@ class HeartbeatThread:
             outcome = "the classes go on" if verdict.goes_on else ends
             log.warning("lease: no heartbeat is confirmed: %s; %s", verdict.why, outcome)
 
-    # -- the playout's holder ------------------------------------------------------------------------------------------
+    # -- the playout's supervisor --------------------------------------------------------------------------------------
 
     async def _keep_telling(self) -> None:
-        """Tell the holder when the lease ends, at once when that changes, and each second."""
+        """Tell the supervisor when the lease ends, at once when that changes, and each second."""
         while True:
             try:
                 async with _holder(self._settings.playout_dir / "lease.sock") as ask:
                     await self._tell(ask)
             except (OSError, ValueError) as error:
-                if self._no_holder is None:
-                    log.warning("playout: its holder takes no lease: %s", plain(error))
-                self._no_holder = "away"
-                await asyncio.sleep(HOLDER_AGAIN_S)
+                if self._no_supervisor is None:
+                    log.warning("playout: its supervisor takes no lease: %s", plain(error))
+                self._no_supervisor = "away"
+                await asyncio.sleep(SUPERVISOR_AGAIN_S)
 
     async def _tell(self, ask: "AskHolder") -> None:
         answer = await ask({})
@@ -340,13 +340,13 @@ class HeartbeatThread:
             self._moved.clear()
             until = min(self._lease.until, FOR_EVER_S)
             answer = await ask({"until": until} if self._may_have(until, answer) else {})
-            if (why := answer.get("why")) is not None and why != self._no_holder:
+            if (why := answer.get("why")) is not None and why != self._no_supervisor:
                 log.warning("playout: %s; if it ends now, it forgets that", why)
-            self._no_holder = why
+            self._no_supervisor = why
             await _soon(self._moved, AGAIN_S)
 
     def _may_have(self, until: float, answer: Mapping[str, Any]) -> bool:
-        """Whether the holder may be told *until*: a lease that was over airs all classes that the playout knows."""
+        """Whether the supervisor may be told *until*: a lease that was over airs all classes that the playout knows."""
         now, cleared = boot_now(), self._host.playout.cleared
         return until <= now or answer["lease_until"] > now or cleared == (self._session, answer["holder_pid"])
 
@@ -356,13 +356,13 @@ AskHolder = Callable[[dict[str, float]], Coroutine[Any, Any, dict[str, Any]]]
 
 @asynccontextmanager
 async def _holder(path: Path) -> AsyncIterator[AskHolder]:
-    """A connection to the playout's holder; raises OSError or ValueError if it does not answer as it should."""
-    async with asyncio.timeout(HOLDER_S):
+    """A connection to the playout's supervisor; raises OSError or ValueError if it does not answer as it should."""
+    async with asyncio.timeout(SUPERVISOR_S):
         reader, writer = await asyncio.open_unix_connection(str(path))
 
     async def ask(request: dict[str, float]) -> dict[str, Any]:
         writer.write(json.dumps(request).encode() + b"\n")
-        async with asyncio.timeout(HOLDER_S):
+        async with asyncio.timeout(SUPERVISOR_S):
             answer: dict[str, Any] = json.loads(await reader.readline() or "null") or {"why": "it has ended"}
         if not answer.get("ok"):
             raise ValueError(answer.get("why"))

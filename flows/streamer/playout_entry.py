@@ -8,7 +8,7 @@ from pathlib import Path
 from sqlalchemy import Connection
 
 from flows.host import StreamerHost
-from flows.playout_link import Lesson
+from flows.playout_link import ScheduledClass
 from lectern import urls
 from lectern.allowlist import Allowlist
 from lectern.db import airings, cache, leases
@@ -35,7 +35,7 @@ class _Made:
     """A class of the timetable, as it is and as its line in the file; *of* is None if it was read from there."""
 
     of: Facts | None
-    lesson: Lesson
+    lesson: ScheduledClass
     line: str
 
 
@@ -44,7 +44,7 @@ class DesiredTimetable:
     """The timetable as the rows want it; *rows* and *lessons* are by class_id, those that begin soonest first."""
 
     rows: dict[str, Airing] = field(default_factory=dict)
-    lessons: dict[str, Lesson] = field(default_factory=dict)
+    lessons: dict[str, ScheduledClass] = field(default_factory=dict)
     lines: list[str] = field(default_factory=list)
     session: str = ""
     """The session of the lease for which these are our classes."""
@@ -105,7 +105,7 @@ class TimetableReader:
                         entries[fields["class_id"]] = _Made(None, fields, line)
 
 
-def lesson(facts: Facts, host: StreamerHost) -> Lesson:
+def lesson(facts: Facts, host: StreamerHost) -> ScheduledClass:
     """A class as the playout wants it."""
     airing, duration_s, slate, allowed = facts
     path = cache_dir.rendition_path(host.settings.video_root, airing.stem)  # its site may be below the former root
@@ -124,7 +124,7 @@ def lesson(facts: Facts, host: StreamerHost) -> Lesson:
     return fields
 
 
-def _still_reached(entry: Lesson, before: Lesson) -> Lesson:
+def _still_reached(entry: ScheduledClass, before: ScheduledClass) -> ScheduledClass:
     """A class of the timetable with all networks that it might reach *before*: a shorter list ends no push."""
     old, new = before.get("networks"), entry.get("networks")
     if new is None or (old is not None and set(old) <= set(new)):

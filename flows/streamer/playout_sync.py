@@ -134,7 +134,7 @@ class PlayoutSync:
         """Hand the timetable over, and take in missed events.
 
         The timetable comes first: a new lease would let a class go on that was moved to another streamer meanwhile, so
-        the holder gets none before (`flows.streamer.lease`).
+        the supervisor gets none before (`flows.streamer.lease`).
         """
         host, playout = self._host, self._host.playout
         hello = await playout.ask("hello", events=True)

@@ -28,7 +28,7 @@ from lectern.decide import forecast as decide_forecast
 from lectern.decide.airing import RUN_AHEAD_S
 from lectern.decide.bandwidth import Download
 from lectern.decide.cache import Admission, Admit, Bound, Coming
-from lectern.decide.forecast import Outlook
+from lectern.decide.forecast import Forecast
 from lectern.decide.leases import WITNESS_S
 from lectern.errors import DISK_FULL, DOWNLOAD_FAILED, Caught, LecternError, Refuse
 from lectern.i18n import Text
@@ -91,7 +91,7 @@ def _held(connection: Connection, stems: Collection[str]) -> dict[str, HeldStem]
 async def as_probed(
     host: StreamerHost, deliveries: Sequence[Asked], here: Collection[str]
 ) -> AsyncGenerator[tuple[list[Asked], dict[str, ProbeResult]], None]:
-    """The classes in portions, as soon as the size of their recordings is known; first those whose rendition is *here*.
+    """The classes in batches, as soon as the size of their recordings is known; first those whose rendition is *here*.
 
     So an origin that takes its time holds up no class of another one.
     """
@@ -205,14 +205,14 @@ def admit(
     origins = _coming(changes, looked, {message.stem for message in new} - here)
     wanted, by_id = decide_cache.wanted_renditions(changes, new, here, origins), {one.class_id: one for one in new}
     under_way: Mapping[str, Download] = {}
-    outlook = Outlook()
+    predicted = Forecast()
     if any(states.get(rendition.stem) is not FileState.READY for rendition in wanted):
         under_way = forecast.downloads(connection, changes.settings)
         asks = decide_cache.asks(changes, by_id, wanted, origins, under_way)
         capacity = forecast.capacity(connection, changes.settings, changes.now, changes.slow)
-        outlook = decide_forecast.outlook(asks, list(under_way.values()), capacity, changes.now)
-        decide_cache.refuse_late(changes, by_id, asks, outlook)
-        wanted = [rendition for rendition in wanted if rendition.class_id not in outlook.too_late]
+        predicted = decide_forecast.forecast(asks, list(under_way.values()), capacity, changes.now)
+        decide_cache.refuse_late(changes, by_id, asks, predicted)
+        wanted = [rendition for rendition in wanted if rendition.class_id not in predicted.too_late]
     usage = cache.used(connection, changes.settings.video_root)
     bound = _bound(connection, changes, usage)
     coming = [rendition for rendition in wanted if rendition.stem not in here]
@@ -227,7 +227,7 @@ def admit(
         needed = [*airings.needed(connection, changes.now), *_needed_by(new, admissions, rows)]
         admissions = decide_cache.told_when(admissions, bound, needed, changes.now)
     urls = {stem: remote.url for stem, remote in looked.items() if isinstance(remote, RemoteFile)}
-    decide_cache.cite_or_reserve(changes, by_id, admissions, urls, outlook.ready_at)
+    decide_cache.cite_or_reserve(changes, by_id, admissions, urls, predicted.ready_at)
     # A class on air, or a broken one, still cites a recording that was lost and could not be had again.
     if changes.reserved:
         changes.cited.update(airings.citations(connection, changes.reserved))
@@ -300,8 +300,8 @@ async def prepare(inbox_ids: str, dry_run: bool = False) -> State[None]:
     host = streamer()
     batch = await _put_off_moved(await read(host, inbox_ids, (Prepare,), dry_run=dry_run))
     result = BatchResult[Asked, StreamerChanges]()
-    async with aclosing(as_probed(host, *await host.read_tx(with_stems, batch.came))) as portions:
-        async for deliveries, looked in portions:
+    async with aclosing(as_probed(host, *await host.read_tx(with_stems, batch.came))) as batches:
+        async for deliveries, looked in batches:
             portion = await _take(host, deliveries, looked, dry_run=dry_run)
             result.done += portion.done
             result.failed += portion.failed

@@ -15,7 +15,7 @@ from flows.handling import Batch, Delivery, batch_flow, changed, ended, handled,
 from flows.host import NOWHERE, TeacherHost, log, teacher
 from flows.outbox_publisher import publish_outbox
 from flows.teacher import transcoding
-from flows.teacher.membership import living
+from flows.teacher.membership import alive_streamers
 from lectern.db import bookings, class_events, forecast, inbox, transcodings
 from lectern.decide import booking as decide_booking
 from lectern.decide import change as decide
@@ -40,7 +40,7 @@ Asked = Booking | Cancel
 async def booking(inbox_ids: str, dry_run: bool = False) -> State[None]:
     """Decide the bookings and cancels of *inbox_ids*; those handled already are passed over."""
     batch: Batch[Asked] = await read(teacher(), inbox_ids, (Booking, Cancel), dry_run=dry_run)
-    alive = await living(batch.host)
+    alive = await alive_streamers(batch.host)
     return await batch_flow("booking", batch, partial(decided_bookings, alive), after, "What became of each booking")
 
 
@@ -112,7 +112,7 @@ async def change(
     host = teacher()
     by_hand = [_by_hand(class_id, start_time, end_time)] if class_id else []
     batch = await read(host, inbox_ids, (Change,), dry_run=dry_run)
-    go = partial(decided_changes, await living(host))
+    go = partial(decided_changes, await alive_streamers(host))
     why = "the bookings of their classes are not here, or not handled yet"
     batch = await put_off(batch, await host.read_tx(early_changes, batch.came), AGAIN_S, why)
     found = await handled(host, batch.came, go, dry_run=dry_run)

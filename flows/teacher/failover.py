@@ -14,10 +14,10 @@ from flows import artifacts
 from flows.handling import Decide, changed, printed
 from flows.host import NOT_MOVED, NOWHERE, TeacherHost, lost_tag, teacher
 from flows.outbox_publisher import publish_outbox
-from flows.teacher.membership import heirs, living, move_key
+from flows.teacher.membership import alive_streamers, failover_candidates, move_key
 from lectern.db import bookings, leases
 from lectern.decide import leases as decide_leases
-from lectern.decide.placement import Choice, place_again, secondary_id
+from lectern.decide.placement import Choice, reassign, secondary_id
 from lectern.errors import TryAgain
 from lectern.i18n import Text
 from lectern.model.plan import Changes
@@ -50,7 +50,7 @@ async def _move(host: TeacherHost, streamer: str, *, force: bool, dry_run: bool)
     if silent_s == math.inf:
         return Failed(name=NOT_MOVED, message=f"the lease of {streamer} has no end; see that it is off, and set force")
     if dry_run:
-        alive = [one for one in await living(host) if one != streamer]
+        alive = [one for one in await alive_streamers(host) if one != streamer]
         found = await changed(host, taken(streamer, before, alive, force=force), dry_run=True)
         shown = await printed("move", [found])
         return Completed(name=NOT_MOVED, message=shown.message)
@@ -75,8 +75,8 @@ async def _move(host: TeacherHost, streamer: str, *, force: bool, dry_run: bool)
 
 async def _takers(host: TeacherHost, streamer: str, silent_s: float, *, force: bool) -> list[str]:
     """The streamers that may take the classes; raises TryAgain if that cannot be known."""
-    alive = [one for one in await living(host) if one != streamer]
-    return alive if force else heirs(host, streamer, silent_s)
+    alive = [one for one in await alive_streamers(host) if one != streamer]
+    return alive if force else failover_candidates(host, streamer, silent_s)
 
 
 def _stays(streamer: str, *, force: bool) -> State[None]:
@@ -126,7 +126,7 @@ def taken(streamer: str, before: StreamerRow, alive: Sequence[str], *, force: bo
         no = leases.refused_by(connection, [order.class_id for order in orders])
         choice = Choice(bookings.loads(connection, alive, changes.now), no)
         going = decide_leases.leaving_lost(changes, orders, choice, force=force)
-        place_again(changes, going, choice, Text("{streamer} is lost", streamer=streamer), refused=False)
+        reassign(changes, going, choice, Text("{streamer} is lost", streamer=streamer), refused=False)
         stays = Text("with {streamer}, which is lost: no other streamer can take it yet", streamer=streamer)
         for order in orders if before.session is not None else ():
             if order not in going:

@@ -58,7 +58,7 @@ SEEN_S = 1.0
 Said = Mapping[str, Mapping[str, Any]]
 
 
-async def living(host: TeacherHost) -> list[str]:
+async def alive_streamers(host: TeacherHost) -> list[str]:
     """The streamers that were heard of lately, by name.
 
     Raises TryAgain if that cannot be known: while Redis is away or takes no writes, in the first seconds after it came
@@ -259,7 +259,7 @@ class Membership:
     ) -> None:
         self._goes_on()
         if holder is None or holder.lost_at is None:
-            others = heirs(self.host, name, silent_s)
+            others = failover_candidates(self.host, name, silent_s)
             await changed(self.host, lost(name, number, others, movable=movable))
             await publish_outbox(self.host)
 
@@ -268,7 +268,7 @@ class Membership:
 
     def _announce(self, name: str, silent_s: float, again_s: float) -> None:
         """Begin the run that moves the classes, if the silence goes on; another one not before *again_s*."""
-        others = heirs(self.host, name, silent_s)
+        others = failover_candidates(self.host, name, silent_s)
         now = time.monotonic()
         if (
             not others
@@ -286,7 +286,7 @@ def _is_withdrawn(holder: StreamerRow | None) -> bool:
     return holder is not None and holder.withdrawn_at is not None
 
 
-def heirs(host: TeacherHost, streamer: str, silent_s: float) -> list[str]:
+def failover_candidates(host: TeacherHost, streamer: str, silent_s: float) -> list[str]:
     """The streamers that may take the classes of *streamer* while it is unknown whether it still airs them."""
     alive = host.living_now(decide_leases.heard_within(silent_s))
     return decide_leases.may_take(host.beats.get(streamer), [one for one in alive if one != streamer])

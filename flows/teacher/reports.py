@@ -10,7 +10,7 @@ from sqlalchemy import Connection
 from flows.handling import Batch, batch_flow, read
 from flows.host import NOWHERE, teacher
 from flows.outbox_publisher import publish_outbox
-from flows.teacher.membership import living
+from flows.teacher.membership import alive_streamers
 from lectern.db import as_run, bookings, events, leases
 from lectern.decide import leases as decide_leases
 from lectern.decide import reports as decide
@@ -24,7 +24,7 @@ from lectern.wire.messages import AiringReport, Report
 async def report(inbox_ids: str, dry_run: bool = False) -> State[None]:
     """Answer the bookings that a streamer has prepared or could not, and close those that were aired."""
     batch: Batch[Report | AiringReport] = await read(teacher(), inbox_ids, (Report, AiringReport), dry_run=dry_run)
-    go = partial(decided, await living(batch.host))
+    go = partial(decided, await alive_streamers(batch.host))
     return await batch_flow("report", batch, go, lambda host, _: publish_outbox(host), "What the streamers reported")
 
 

@@ -22,7 +22,7 @@ from flows.host import NOWHERE, TeacherHost, log, teacher
 from flows.outbox_publisher import publish_outbox
 from flows.prefect_api import is_retried
 from flows.teacher.ecs import transcode as ecs
-from flows.teacher.membership import living
+from flows.teacher.membership import alive_streamers
 from lectern import errors, metrics
 from lectern.db import bookings, inbox, incidents, outbox, transcodings
 from lectern.decide import transcoding
@@ -88,7 +88,7 @@ Lists = Mapping[RenditionKey, list[str]]
 async def settle(inbox_ids: str, dry_run: bool = False) -> State[None]:
     """Settle the transcoding results of *inbox_ids*: waiting classes proceed or are refused."""
     batch = await read(teacher(), inbox_ids, (TranscodingResult,), dry_run=dry_run)
-    alive = await living(batch.host)
+    alive = await alive_streamers(batch.host)
     results = [one.message for one in batch.came if isinstance(one.message, TranscodingResult)]
     lists = await old_waiters(batch.host, set(map(_key, results)))
     go, after = partial(decided_results, alive, lists), partial(follow, lists=lists)
@@ -97,7 +97,7 @@ async def settle(inbox_ids: str, dry_run: bool = False) -> State[None]:
 
 async def settle_now(host: TeacherHost, result: TranscodingResult) -> Changes:
     """Settle a result that did not come over the bus; raises TryAgain while Redis is away."""
-    alive = await living(host)
+    alive = await alive_streamers(host)
     lists = await old_waiters(host, {_key(result)})
     changes = await changed(
         host, lambda connection, changes: decided_results(alive, lists, connection, changes, [result])
@@ -150,7 +150,7 @@ async def follow(host: TeacherHost, some: Sequence[Changes], lists: Lists) -> No
             metrics.TRANSCODES.labels(backend, outcome).inc()
     await publish_outbox(host)
     await drop_lists(host, [key for one in some for key in one.ended], lists)
-    await start_ecs(host, [key for one in some for key, _ in one.fallen])
+    await start_ecs(host, [key for one in some for key, _ in one.fell_back_to_ecs])
 
 
 def _key(result: TranscodingResult) -> RenditionKey:
@@ -391,7 +391,7 @@ async def time_out(host: TeacherHost, *, dry_run: bool = False) -> list[Changes]
     due = await host.read_tx(_overdue, host)
     if not due:
         return []
-    alive = await living(host)
+    alive = await alive_streamers(host)
     gate = asyncio.Semaphore(LOOKS)
 
     async def output(one: RenditionRow) -> str | None:

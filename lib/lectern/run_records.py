@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from pydantic_core import to_json
 
-from lectern.db.inbox import Handled, format_id_ranges, work_of
+from lectern.db.inbox import HandledMessage, format_id_ranges, work_of
 from lectern.model.facts import UnrecordedWork
 from lectern.model.views import EventView
 from lectern.states import Resolution
@@ -144,7 +144,7 @@ class RecordKind(Enum):
 class _Entry(NamedTuple):
     """One message, or one class that a message or a work has decided, and its lines of the table."""
 
-    row: Handled
+    row: HandledMessage
     label: Label
     lines: list[dict[str, Any]]
 
@@ -155,7 +155,7 @@ class _Entry(NamedTuple):
         return RecordKind.FAILED if self.row.error is not None else RecordKind.DONE
 
 
-def _entries(row: Handled, label: Label) -> list[_Entry]:
+def _entries(row: HandledMessage, label: Label) -> list[_Entry]:
     """One entry for a row, and one for each other class that it has decided."""
     entries = {label.class_id: _Entry(row, label, [])}
     for line in json.loads(row.said) if row.said else ():
@@ -256,7 +256,7 @@ class RunRecord:
         ]
 
 
-def records_of(flow: str, rows: Sequence[Handled], key: str, now: float) -> list[RunRecord]:
+def records_of(flow: str, rows: Sequence[HandledMessage], key: str, now: float) -> list[RunRecord]:
     """The runs that show *rows*, which share *key*; the same rows make the same runs, also after a crash."""
     work = work_of(rows[0])
     sorted_: dict[RecordKind, list[_Entry]] = defaultdict(list)

@@ -230,7 +230,7 @@ _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
-def last_will(
+def preexec(
     file_limit_bytes: int | None, nice: int, memory_limit_bytes: int | None = None
 ) -> Callable[[], None] | None:
     """A function for the child: die with us, bound its files and memory, give way by *nice*; None if there is nothing.
@@ -330,7 +330,7 @@ async def run(
     Raises TimedOut, Stalled, Misuse (no such program).
     """
     started_at = time.monotonic()
-    before_exec = last_will(file_limit_bytes, nice, memory_limit_bytes)
+    before_exec = preexec(file_limit_bytes, nice, memory_limit_bytes)
     child = await _start(argv, cwd, env, before_exec, stdin)
     child.read(on_line)
     try:

@@ -1,4 +1,4 @@
-"""Ansible's side of ``lectern_step``: a step of the silence is asked of the host by a few lines, not by a whole module.
+"""Ansible's side of ``lectern_step``: a step of the window is asked of the host by a few lines, not a whole module.
 
 A module costs 0.3 s a task: it is packed, sent, unpacked and imported. While a host is silent, that is most of its
 downtime. The release's own Python asks in a tenth of that. All other steps are done by the module of the same name.
@@ -17,7 +17,7 @@ from ansible.module_utils.common.text.converters import to_native
 from ansible.plugins.action import ActionBase
 
 SILENT = ("stop", "alter", "create", "switch", "rekey", "adopt", "config", "env", "reload", "healthy", "commit")
-"""Steps of the silence, which the process does that `open` has left on the host."""
+"""Steps of the maintenance window, which the process does that `open` has left on the host."""
 
 TIMED_OUT = 4
 CLIENT = f"""

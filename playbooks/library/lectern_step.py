@@ -19,8 +19,8 @@ description:
   - Calls C(lectern rollout STEP) of a staged release, hands over what is wanted as JSON on standard input,
     and gives back its answer. All logic is in that command, where it is tested.
   - The step C(deploy) calls C(lectern deploy ROLE) instead, in the folder and with the settings that are wanted.
-  - The steps of the silence are asked of the process that C(open) has left on the host, by the action plugin of the
-    same name; only where it is no longer there, C(lectern rollout ended STEP) says what became of them.
+  - The steps of the maintenance window are asked of the process that C(open) has left on the host, by the action
+    plugin of the same name; only where it is no longer there, C(lectern rollout ended STEP) says what became of them.
   - In check mode the command says what it would do, and does nothing.
 options:
   lectern:
@@ -40,8 +40,8 @@ options:
     default: []
   plan:
     description:
-      - What C(open) said that each step of the silence would do. A check answers with that, and so does a host that
-        is finished already; the action plugin reads it.
+      - What C(open) said that each step of the maintenance window would do. A check answers with that, and so does a
+        host that is finished already; the action plugin reads it.
     type: dict
     default: {}
   standing:
@@ -77,12 +77,12 @@ said:
 steps:
   description: What was done, and its seconds.
   type: list
-  returned: by the steps of the silence and by rollback
+  returned: by the steps of the maintenance window and by rollback
 """
 
 READERS = ("preflight", "verify", "healthy")
 SILENT = ("stop", "alter", "create", "switch", "rekey", "adopt", "config", "env", "reload", "healthy", "commit")
-"""Steps of the silence, which the process does that `open` has left on the host."""
+"""Steps of the maintenance window, which the process does that `open` has left on the host."""
 CHANGERS = ("backup", "deploy", "playout", "open", "rollback", *(one for one in SILENT if one != "healthy"))
 GRACE_S = 60
 LAST_LINES = 12

@@ -17,7 +17,7 @@ from lectern.decide.account import (
     with_status,
     without_playout,
 )
-from lectern.decide.dashboard import tally
+from lectern.decide.dashboard import class_counts
 from lectern.model.facts import AsRun
 from lectern.model.views import Booked, Check, ClassView, EventView, OpenAlarm, Sending, StreamerStatus, StreamerView
 from lectern.states import AiringState, BookingState
@@ -300,7 +300,7 @@ def test_each_class_is_on_air_or_is_missing_with_the_reason() -> None:
     here = StreamerStatus(NOW, {"a": Sending(True), "b": Sending(False, failures=2, why="refused")}, {}, ())
     gone = StreamerStatus(NOW, {"d": Sending(True)}, {}, (), silent_s=40)
     classes = [due("a", "s1"), due("b", "s1"), due("c", None, BookingState.WAITING), due("d", "s2")]
-    found = tally([*classes, due("e", "s1", BookingState.BROKEN)], {"s1": here, "s2": gone}, NOW)
+    found = class_counts([*classes, due("e", "s1", BookingState.BROKEN)], {"s1": here, "s2": gone}, NOW)
     assert found.on_air == {"s1": 1}
     assert {one.class_id: one.standing for one in found.missing} == {
         "b": Standing.NOT_ON_AIR,

@@ -10,7 +10,7 @@ from lectern import errors
 from lectern.decide import booking as bookings
 from lectern.decide import reports
 from lectern.decide.booking import Before
-from lectern.decide.placement import Choice, cancel, place_again, proceed, secondary_id
+from lectern.decide.placement import Choice, cancel, proceed, reassign, secondary_id
 from lectern.model.facts import Order, Slot
 from lectern.model.plan import Changes
 from lectern.model.tables.teacher import cancels
@@ -82,16 +82,16 @@ def test_a_class_that_is_moved_keeps_away_from_its_other_airing(changes: Changes
     second = changes.orders[SECOND]
     first = changes.orders["c-1"]
     others = {name: 0 for name in ("s1", "s2", "s3") if name != second.streamer}
-    place_again(changes, [second], Choice(others, {}), "it is lost", refused=False)
+    reassign(changes, [second], Choice(others, {}), "it is lost", refused=False)
     assert changes.orders[SECOND].streamer == "s3"
     alone = {str(first.streamer): 0}
-    place_again(changes, [changes.orders[SECOND]], Choice(alone, {}), "it is lost", refused=False)
+    reassign(changes, [changes.orders[SECOND]], Choice(alone, {}), "it is lost", refused=False)
     assert changes.orders[SECOND].streamer == first.streamer
 
 
 def test_a_second_airing_that_nobody_can_take_is_alarmed_and_answered_to_nobody(changes: Changes) -> None:
     placed(changes, "s1", "s2")
-    place_again(changes, [changes.orders[SECOND]], Choice({}, {}), "316 disk full", refused=True)
+    reassign(changes, [changes.orders[SECOND]], Choice({}, {}), "316 disk full", refused=True)
     assert changes.orders[SECOND].state is BookingState.BROKEN
     said = [one.message for one in changes.sends if one.target in {"alarm", "order_result"}]
     assert [getattr(one, "code", None) for one in said] == [errors.NOT_MOVED.number]
@@ -133,7 +133,7 @@ def test_a_class_that_no_streamer_can_take_is_refused_with_its_second_airing(
 ) -> None:
     """Whichever of them is looked at first."""
     placed(changes, "s1")
-    place_again(changes, [changes.orders[one] for one in its], Choice({}, {}), "s1 is lost", refused=False)
+    reassign(changes, [changes.orders[one] for one in its], Choice({}, {}), "s1 is lost", refused=False)
     assert [changes.orders[one].state for one in ("c-1", SECOND)] == [BookingState.REFUSED, BookingState.CANCELLED]
     assert [class_id for class_id, _ in awaited(changes)] == [SECOND]
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from lectern.decide import airing, reports
-from lectern.decide.placement import Choice, place_again
+from lectern.decide.placement import Choice, reassign
 from lectern.model.class_events import ClassEvent, numbered
 from lectern.model.facts import AsRun, Order
 from lectern.model.plan import Changes
@@ -157,7 +157,7 @@ def test_only_the_streamer_that_has_a_class_says_how_it_is_aired(
 
 def test_a_class_that_leaves_its_lost_streamer_is_interrupted_then_moved() -> None:
     changes = changed(READY)
-    place_again(changes, [READY], Choice({"s1": 1, "s2": 0}, {}), "s1 is lost", refused=False)
+    reassign(changes, [READY], Choice({"s1": 1, "s2": 0}, {}), "s1 is lost", refused=False)
     assert [(one["event"], one["message"]) for one in stated(changes)] == [
         ("interrupted", "s1 is lost"),
         ("moved", "from s1 to s2: s1 is lost"),

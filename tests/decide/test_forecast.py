@@ -20,7 +20,7 @@ from lectern.decide.forecast import (
     Transcoding,
     about,
     arrivals,
-    outlook,
+    forecast,
     quick_half_s,
     slowness,
 )
@@ -122,33 +122,33 @@ def ask(stem: str, megabytes: float, in_s: float, *, first: bool = False) -> Ask
 
 def test_a_class_whose_recording_comes_too_late_is_refused_and_the_others_are_taken() -> None:
     some = [ask("a", 100, 200), ask("b", 100, 50), ask("c", 100, 300)]
-    found = outlook(some, [], ALONE, NOW)
+    found = forecast(some, [], ALONE, NOW)
     assert (set(found.ready_at), set(found.too_late), found.harmed) == ({"c-a", "c-c"}, {"c-b"}, {})
     assert found.too_late["c-b"] == near(NOW + 100 * SAFE + checked_s(100))
 
 
 def test_the_queue_counts() -> None:
     queue = [fetch(str(n), 100, 125 if n < 4 else 250) for n in range(8)]
-    assert outlook([ask("a", 100, 300)], queue, ALONE, NOW).too_late.keys() == {"c-a"}
-    assert outlook([ask("a", 100, 400)], queue, ALONE, NOW).ready_at["c-a"] == near(NOW + 3 * takes_s(100))
+    assert forecast([ask("a", 100, 300)], queue, ALONE, NOW).too_late.keys() == {"c-a"}
+    assert forecast([ask("a", 100, 400)], queue, ALONE, NOW).ready_at["c-a"] == near(NOW + 3 * takes_s(100))
 
 
 def test_a_class_is_not_taken_at_the_expense_of_one_that_was_told_in_time() -> None:
     queue = [fetch(str(n), 100, 150) for n in range(4)]
-    found = outlook([ask("a", 100, 140)], queue, ALONE, NOW)
+    found = forecast([ask("a", 100, 140)], queue, ALONE, NOW)
     assert (set(found.harmed), set(found.too_late)) == ({"c-a"}, {"c-a"})
     assert found.harmed["c-a"] in "0123"
 
 
 def test_a_class_that_was_promised_elsewhere_is_taken_all_the_same() -> None:
     queue = [fetch(str(n), 100, 150) for n in range(4)]
-    found = outlook([ask("a", 100, 140, first=True)], queue, ALONE, NOW)
+    found = forecast([ask("a", 100, 140, first=True)], queue, ALONE, NOW)
     assert (set(found.ready_at), set(found.too_late)) == ({"c-a"}, set())
 
 
 def test_a_class_that_needs_what_is_under_way_makes_it_more_urgent() -> None:
     queue = [fetch("a", 100, DAY_S), *(fetch(str(n), 100, 300) for n in range(4))]
-    assert outlook([ask("a", 100, 150)], queue, ALONE, NOW).ready_at == {"c-a": near(NOW + takes_s(100))}
+    assert forecast([ask("a", 100, 150)], queue, ALONE, NOW).ready_at == {"c-a": near(NOW + takes_s(100))}
 
 
 def test_whoever_asks_before_booking_is_told_when_the_quickest_streamer_would_have_it() -> None:
@@ -231,12 +231,12 @@ def with_pushes(network: Capacity, asks: list[Ask]) -> Capacity:
 def test_what_was_told_in_time_stays_in_time_whatever_is_booked_after_it(
     some: list[tuple[float, float]], more: list[tuple[float, float]], network: Capacity
 ) -> None:
-    first = outlook([ask(f"a{n}", *one) for n, one in enumerate(some)], [], network, NOW)
+    first = forecast([ask(f"a{n}", *one) for n, one in enumerate(some)], [], network, NOW)
     kept = [fetch(f"a{n}", *one) for n, one in enumerate(some) if f"c-a{n}" in first.ready_at]
     assert all(first.ready_at[f"c-{one.stem}"] <= one.deadline for one in kept)
     network = with_pushes(network, [ask(f"a{n}", *one) for n, one in enumerate(some) if f"c-a{n}" in first.ready_at])
     asks = [ask(f"b{n}", *one) for n, one in enumerate(more)]
-    then = outlook(asks, kept, network, NOW)
+    then = forecast(asks, kept, network, NOW)
     assert then.ready_at.keys() | then.too_late.keys() == {one.class_id for one in asks}
     together = [*kept, *(one.download for one in asks if one.class_id in then.ready_at)]
     found = arrivals(together, with_pushes(network, [one for one in asks if one.class_id in then.ready_at]), NOW)

@@ -11,7 +11,7 @@ from lectern.decide import booking as bookings
 from lectern.decide import change as decide_change
 from lectern.decide import reports, transcoding
 from lectern.decide.change import IN_FORCE, ChangeFacts
-from lectern.decide.placement import Choice, cancel, place_again, proceed
+from lectern.decide.placement import Choice, cancel, proceed, reassign
 from lectern.decide.transcoding import Waiters
 from lectern.errors import alarm_in
 from lectern.model.facts import Order, Rendition, Slot
@@ -313,7 +313,7 @@ def test_a_report_of_a_class_that_was_moved_since_does_not_put_its_change_in_for
     before = ready(changes)
     change(changes, **OTHER)
     prepared(changes, FIRST)
-    place_again(changes, [changes.orders["c-1"]], Choice({"s1": 0, "s2": 0}, {}), "it is lost", refused=False)
+    reassign(changes, [changes.orders["c-1"]], Choice({"s1": 0, "s2": 0}, {}), "it is lost", refused=False)
     applied(changes, FIRST, of_placement=before.placement)
     moved = changes.orders["c-1"]
     assert (answers(changes), moved.stem, changes.orders[FIRST].streamer) == ([], before.stem, moved.streamer)
@@ -383,7 +383,7 @@ def test_the_alarm_of_a_change_that_no_streamer_can_take_names_the_class_that_pe
     ready(changes)
     change(changes, **OTHER)
     nobody = Choice({}, {})
-    place_again(changes, [changes.orders["c-1"], changes.orders[FIRST]], nobody, "s1 is lost", refused=False)
+    reassign(changes, [changes.orders["c-1"], changes.orders[FIRST]], nobody, "s1 is lost", refused=False)
     alarms = told(changes, Alarm)
     assert [one.class_id for one in alarms] == ["c-1", "c-1"]
     assert alarms[1].message == "c-1: its change is refused: s1 is lost"
@@ -491,7 +491,7 @@ def test_a_cancel_of_the_class_cancels_its_change(changes: Changes) -> None:
 def test_a_change_follows_its_class_to_another_streamer(changes: Changes) -> None:
     before = ready(changes)
     change(changes, **OTHER)
-    place_again(changes, [changes.orders["c-1"]], Choice({"s1": 0, "s2": 0}, {}), "it is lost", refused=False)
+    reassign(changes, [changes.orders["c-1"]], Choice({"s1": 0, "s2": 0}, {}), "it is lost", refused=False)
     prepared(changes, FIRST)
     moved = changes.orders["c-1"]
     assert moved.streamer != before.streamer

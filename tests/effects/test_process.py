@@ -198,7 +198,7 @@ async def test_a_child_that_waits_for_its_turn_does_not_hold_up_the_loop(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With fifty downloads on two processors, a lease was passed on a minute late."""
-    monkeypatch.setattr(subprocesses, "last_will", lambda *_: gated(tmp_path))
+    monkeypatch.setattr(subprocesses, "preexec", lambda *_: gated(tmp_path))
     running = asyncio.create_task(subprocesses.run(["true"], timeout_s=30))
     await asyncio.sleep(0.1)
     (tmp_path / "gate").touch()
@@ -208,7 +208,7 @@ async def test_a_child_that_waits_for_its_turn_does_not_hold_up_the_loop(
 async def test_a_run_that_is_cancelled_while_its_child_waits_for_its_turn_leaves_nobody(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(subprocesses, "last_will", lambda *_: gated(tmp_path))
+    monkeypatch.setattr(subprocesses, "preexec", lambda *_: gated(tmp_path))
     running = asyncio.create_task(subprocesses.run(["sleep", "300"], timeout_s=300))
     while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text():  # noqa: ASYNC110
         await asyncio.sleep(0.01)

@@ -137,8 +137,8 @@ def test_a_part_of_a_source_that_nobody_knows_counts_for_nothing_and_hides_no_cl
 def test_the_reason_of_the_last_gap_goes_by_the_word_that_the_playout_really_says() -> None:
     fields = {"class_id": "c-1", "file": "/6666.flv", "push_urls": ["rtmp://h/live/c"], "start": START}
     with ThreadPoolExecutor(1) as pool:
-        station = WorkerContext(pool, lambda _: None, lambda *_: None, lambda _: None, is_held=True)
-        push = ClassPublisher(lesson({**fields, "end": START + LENGTH_S}), 0, station, lambda *_, **__: None)
+        context = WorkerContext(pool, lambda _: None, lambda *_: None, lambda _: None, is_held=True)
+        push = ClassPublisher(lesson({**fields, "end": START + LENGTH_S}), 0, context, lambda *_, **__: None)
         push.feed.over = True
         why = push.tick(Now(0.0, START + 40))
         push.end()

@@ -79,11 +79,11 @@ class Push:
     why: str | None = None
     behind_s = 0.0
 
-    def __init__(self, its: timetable.ScheduledClass, number: int, station: Any, tell: Any) -> None:
+    def __init__(self, its: timetable.ScheduledClass, number: int, context: Any, tell: Any) -> None:
         self.lesson, self.number, self.url, self.state = its, number, its.push_urls[number], "waiting"
         self.as_run, self.backoff = AsRunRows(), SimpleNamespace(failures=0)
         self.feed = SimpleNamespace(lost=None, wants_file=False, muxer=SimpleNamespace(last_ms=0.0))
-        self._station, self._tell, self._reached = station, tell, 0.0
+        self._context, self._tell, self._reached = context, tell, 0.0
 
     @property
     def is_begun(self) -> bool:
@@ -91,7 +91,7 @@ class Push:
 
     def tick(self, now: Now) -> str | None:
         its = self.lesson
-        if not self._station.is_held and its.start <= now.wall < its.end:
+        if not self._context.is_held and its.start <= now.wall < its.end:
             self.state = "no_lease"
             self.as_run.close()
         elif now.wall >= its.start:
@@ -111,7 +111,7 @@ class Push:
         row = {"url": self.number, "session": self.as_run.sessions, "source": "recording", "from": begins, "to": until}
         self.as_run.note({**row, "position_s": begins - its.start, "bytes": 1}, until - its.start, self.as_run.bytes)
         self._reached = until
-        self._station.receiver(self.url, begins, until)
+        self._context.receiver(self.url, begins, until)
 
     def change(self, its: timetable.ScheduledClass, _now: Now) -> None:
         self.lesson = its
@@ -134,9 +134,9 @@ class Playout:
     def start(self) -> None:
         """Start a worker as the holder does: it goes on by what lies on the disk."""
         worker, nothing = Worker.__new__(Worker), hosts.NOBODY
-        worker.station = WorkerContext(pool=nothing, tell=worker._tell, keep=nothing, drop=nothing)
-        worker.station.receiver = lambda *one: self._sent.append(Sent(self.name, *one))  # type: ignore[attr-defined]
-        worker.schedule, worker.path, self.events = Schedule(worker.station), self.path, []
+        worker.context = WorkerContext(pool=nothing, tell=worker._tell, keep=nothing, drop=nothing)
+        worker.context.receiver = lambda *one: self._sent.append(Sent(self.name, *one))  # type: ignore[attr-defined]
+        worker.schedule, worker.path, self.events = Schedule(worker.context), self.path, []
         worker.aired = AiredFile(self.path.with_name(as_run.AIRED), worker.schedule)
         worker.aired.saved._is_synced = False  # no power is cut here
         worker.shared = SimpleNamespace(held=lambda: self.is_held, tick=int, lease_until=0.0)  # type: ignore[assignment]

@@ -15,7 +15,7 @@ from sqlalchemy import Connection, select
 
 from flows import handling
 from flows.host import Host, StreamerHost, TeacherHost
-from flows.playout_link import Lesson
+from flows.playout_link import ScheduledClass
 from flows.streamer import amend as amending
 from flows.streamer import downloads, lease, prepare
 from flows.teacher import bookings, failover, maintenance, reports, transcoding
@@ -51,7 +51,7 @@ Content = tuple[str, float, float, str]
 """The rendition, the times and the push URL of a class."""
 
 
-def lesson(host: StreamerHost, one: Airing) -> Lesson:
+def lesson(host: StreamerHost, one: Airing) -> ScheduledClass:
     """A class as the playout has it."""
     file = str(cache_dir.rendition_path(host.settings.video_root, one.stem).absolute())
     return {"start": one.start_time, "end": one.end_time, "file": file, "push_urls": [one.push_url]}
@@ -62,7 +62,7 @@ def content(row: Any) -> Content:
     return f"{row.record_id}_720P", row.start_time, row.end_time, json.loads(row.payload)["push_url"]
 
 
-def _confirmed(aired: dict[str, Lesson], connection: Connection, changes: StreamerChanges) -> None:
+def _confirmed(aired: dict[str, ScheduledClass], connection: Connection, changes: StreamerChanges) -> None:
     waiting = {one.class_id for one in airings.unconfirmed(connection)}
     amending.confirmed(waiting, amending.as_aired(aired), connection, changes)
 
@@ -76,7 +76,7 @@ class World:
         self.links: dict[tuple[str, str], deque[str]] = defaultdict(deque)  # by who takes it, and class
         self.answers: dict[str, Counter[str]] = {"order_result": Counter(), "change_result": Counter()}
         self.asked: Counter[str] = Counter()
-        self.aired: dict[str, dict[str, Lesson]] = {name: {} for name in streamers}  # what each playout has
+        self.aired: dict[str, dict[str, ScheduledClass]] = {name: {} for name in streamers}  # what each playout has
         self.history: dict[str, set[Content]] = defaultdict(set)  # all that some playout had of a class
         self._read: dict[str, int] = {}
 

@@ -172,7 +172,7 @@ def test_a_streamer_that_is_lost_again_is_announced_again_at_once(
             assert needs_run
             begun.append(run.name)
 
-    monkeypatch.setattr(membership, "heirs", lambda *_: [hosts.ALIVE[1]])
+    monkeypatch.setattr(membership, "failover_candidates", lambda *_: [hosts.ALIVE[1]])
     teacher.background = cast("Any", Starter())
     mine = membership.Membership(teacher)
     for again_s in (membership.TAKEN_AGAIN_S, membership.TAKEN_AGAIN_S, 0.0):

@@ -8,7 +8,7 @@ from typing import Any, cast
 import pytest
 
 from flows.host import TeacherHost
-from flows.teacher.membership import FIRST_STREAMER_S, Membership, living
+from flows.teacher.membership import FIRST_STREAMER_S, Membership, alive_streamers
 from lectern.db.engine import open_database
 from lectern.errors import TryAgain
 from lectern.model.plan import Granted
@@ -40,9 +40,9 @@ def teacher(folder: Path, *alive: str, listened_s: float) -> TeacherHost:
 
 async def test_until_the_first_streamer_bookings_are_kept_for_some_minutes_and_then_refused(tmp_path: Path) -> None:
     with pytest.raises(TryAgain, match="about to be rolled out"):
-        await living(teacher(tmp_path, listened_s=60))
-    assert await living(teacher(tmp_path, listened_s=FIRST_STREAMER_S + 1)) == []
-    assert await living(teacher(tmp_path, "s1", listened_s=60)) == ["s1"]
+        await alive_streamers(teacher(tmp_path, listened_s=60))
+    assert await alive_streamers(teacher(tmp_path, listened_s=FIRST_STREAMER_S + 1)) == []
+    assert await alive_streamers(teacher(tmp_path, "s1", listened_s=60)) == ["s1"]
 
 
 @pytest.mark.parametrize("ago_s", [3600, -3600], ids=["an hour ago", "before the clock was set back by an hour"])
@@ -51,14 +51,14 @@ async def test_where_a_streamer_was_leased_before_a_booking_without_one_is_refus
 ) -> None:
     host = teacher(tmp_path, listened_s=60)
     commit(host.engine, rows.granted, Granted("s1", "session", 60), time.time() - ago_s)
-    assert await living(host) == []
+    assert await alive_streamers(host) == []
 
 
 async def test_a_streamer_that_has_just_been_leased_is_about_to_be_heard_of(tmp_path: Path) -> None:
     host = teacher(tmp_path, listened_s=60)
     commit(host.engine, rows.granted, Granted("s1", "session", 60), time.time())
     with pytest.raises(TryAgain, match="s1 has just been given its lease"):
-        await living(host)
+        await alive_streamers(host)
 
 
 async def test_while_the_last_streamer_is_started_again_bookings_are_kept(tmp_path: Path) -> None:
@@ -69,12 +69,12 @@ async def test_while_the_last_streamer_is_started_again_bookings_are_kept(tmp_pa
     now = time.time()
     await roll._take_in(now, {"s1": {"at": now - 1, "gone": True}}, {})
     with pytest.raises(TryAgain, match="s1 has just been stopped"):
-        await living(host)
+        await alive_streamers(host)
     gone_s = host.settings.streamer_lost_after_s + 1
     await roll._take_in(now, {"s1": {"at": now - gone_s, "gone": True}}, {})
-    assert await living(host) == []
+    assert await alive_streamers(host) == []
     await roll._take_in(now, {"s1": {"at": now}}, {})
-    assert await living(host) == ["s1"]
+    assert await alive_streamers(host) == ["s1"]
 
 
 class Said(Beats):
@@ -94,13 +94,13 @@ async def test_while_redis_takes_no_writes_no_booking_is_refused_for_want_of_a_s
     commit(host.engine, rows.granted, Granted("s1", "session", 60), time.time() - 3600)
     host.redis_away = True  # the lock of the queue could not be renewed
     with pytest.raises(TryAgain, match="Redis takes no heartbeats"):
-        await living(host)
+        await alive_streamers(host)
     host.bus = cast("Bus", Said(40))
     with pytest.raises(TryAgain, match="takes no heartbeats"):
         await Membership(host).look()
     host.bus, host.redis_away = cast("Bus", Beats()), False
     with pytest.raises(TryAgain, match="no streamer was heard of yet"):
-        await living(host)
+        await alive_streamers(host)
 
 
 async def test_a_teacher_that_has_not_looked_again_since_redis_came_back_refuses_no_booking(
@@ -115,12 +115,12 @@ async def test_a_teacher_that_has_not_looked_again_since_redis_came_back_refuses
         await Membership(host).look()
     host.redis_away, waited_s = False, 10.0
     with pytest.raises(TryAgain, match="no streamer was heard of yet"):
-        await living(host)
+        await alive_streamers(host)
     await Membership(host).look()
     with pytest.raises(TryAgain, match="no streamer was heard of yet"):
-        await living(host)
+        await alive_streamers(host)
     waited_s = 40.0
-    assert await living(host) == []
+    assert await alive_streamers(host) == []
 
 
 async def test_while_redis_takes_heartbeats_their_silence_counts_although_our_lock_is_refused(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from sqlalchemy import Connection, insert, select, update
 
 from flows import failures, handling
 from flows.host import StreamerHost, TeacherHost
-from flows.playout_link import Lesson
+from flows.playout_link import ScheduledClass
 from flows.resident.consumer import Consumer
 from flows.resident.prefect import queries, worker
 from flows.streamer import maintenance, playout_entry, playout_events, prepare, recording_checks, status
@@ -145,7 +145,7 @@ async def test_classes_are_handed_over_beside_an_odd_one(
     def handed_over() -> list[str]:
         return [json.loads(line)["class_id"] for line in path.read_text().splitlines()[1:]]
 
-    def odd(facts: Facts, host: StreamerHost) -> Lesson:
+    def odd(facts: Facts, host: StreamerHost) -> ScheduledClass:
         if facts[0].class_id == "bad":
             raise RecursionError("odd")
         return lesson(facts, host)

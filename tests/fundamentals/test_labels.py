@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lectern.db.inbox import Handled
+from lectern.db.inbox import HandledMessage
 from lectern.errors import CallAPerson, Malformed
 from lectern.model.facts import InboxMessage
 from lectern.run_records import CLASSES, TAGS, label_of, name_of, records_of, tags_of
@@ -79,7 +79,9 @@ def test_a_storm_has_a_bounded_number_of_tags() -> None:
 def test_a_run_of_more_classes_than_it_can_name_names_none(number: int, named: int) -> None:
     """Each is found by its booking; the first of them here would stand for all."""
     bodies = [json.dumps({"class_id": f"c-{one}", "record_id": 7}) for one in range(number)]
-    (record,) = records_of("report", [Handled(1, "prepared", one, None, None, 1.0, None) for one in bodies], "key", 1.0)
+    (record,) = records_of(
+        "report", [HandledMessage(1, "prepared", one, None, None, 1.0, None) for one in bodies], "key", 1.0
+    )
     assert sum(tag.startswith("class:") for tag in record.tags) == named
 
 

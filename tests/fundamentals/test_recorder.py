@@ -29,7 +29,7 @@ from flows.resident.prefect.recorder import Recorder
 from flows.resident.prefect.runs import ResidentRuns
 from lectern.db import events, inbox
 from lectern.db.engine import open_database, reading, transaction
-from lectern.db.inbox import Handled, ReceivedMessage
+from lectern.db.inbox import HandledMessage, ReceivedMessage
 from lectern.errors import TryAgain
 from lectern.model.facts import Event, InboxMessage
 from lectern.run_records import CLASSES, records_of, said_of
@@ -258,9 +258,9 @@ async def test_a_failed_batch_of_many_is_a_run_for_each_80_classes(desk: Desk) -
 async def test_the_classes_of_one_message_are_in_one_run() -> None:
     """A result that more classes wait for than a run has room for is in as few runs as can be."""
 
-    def result(id_: int, classes: int) -> Handled:
+    def result(id_: int, classes: int) -> HandledMessage:
         said = [{"class": f"c-{id_}-{number}", "decision": "proceed"} for number in range(classes)]
-        return Handled(id_, "transcoding", "{}", None, json.dumps(said), 100.0, "a")
+        return HandledMessage(id_, "transcoding", "{}", None, json.dumps(said), 100.0, "a")
 
     runs = [run.ids for run in records_of("settle", [result(1, 50), result(2, 50), result(3, 30)], "a", 101.0)]
     assert runs == [[1], [2, 3]]

@@ -19,7 +19,7 @@ from tests.waiting import wait_until
 
 
 class Playout:
-    """Runs `program` (the product's, or one that the test makes) as a holder in *folder*."""
+    """Runs `program` (the product's, or one that the test makes) as a supervisor in *folder*."""
 
     def __init__(
         self,
@@ -58,7 +58,7 @@ class Playout:
             self.process.wait()
 
     def start(self) -> None:
-        """Start a holder, and give it a lease."""
+        """Start a supervisor, and give it a lease."""
         marks.starts("a playout")
         argv = [sys.executable, "-I", "-S", str(self._program), "holder"]
         argv += ["--dir", str(self.folder), "--socket", str(self.socket)]
@@ -81,7 +81,7 @@ class Playout:
         self.lease_until(kernel.boot_now() + seconds)
 
     def lease_until(self, until: float) -> dict[str, Any]:
-        """Tell the holder when the lease ends; the answer."""
+        """Tell the supervisor when the lease ends; the answer."""
         with socket.socket(socket.AF_UNIX) as holder:
             holder.settimeout(10)
             holder.connect(str(self.folder / "lease.sock"))

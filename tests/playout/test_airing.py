@@ -98,9 +98,9 @@ def test_a_class_on_air_goes_on_though_the_clock_is_set_to_before_its_start(tmp_
     path = flvs.write(tmp_path / "a.flv", flvs.lesson(60))
 
     async def aired(receiver: Receiver, pool: ThreadPoolExecutor) -> None:
-        station = WorkerContext(pool, lambda _: None, lambda _key, _session: None, lambda _: None, is_held=True)
+        context = WorkerContext(pool, lambda _: None, lambda _key, _session: None, lambda _: None, is_held=True)
         lesson = ScheduledClass("c1", str(path), (receiver.url("c1"),), time.time() - 5, time.time() + 60)
-        airing = ClassPlayer(AiredClass(lesson), station)
+        airing = ClassPlayer(AiredClass(lesson), context)
         set_back_s = 0.0
 
         async def until(count: int) -> None:

@@ -1,4 +1,4 @@
-"""The holder goes on, whatever becomes of its workers: with it all classes would end."""
+"""The supervisor goes on, whatever becomes of its workers: with it all classes would end."""
 
 import os
 import resource

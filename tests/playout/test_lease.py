@@ -58,7 +58,7 @@ def test_nothing_comes_after_the_leases_end(tmp_path: Path, state: str) -> None:
         (session,) = receiver.of("c1")
         wait_until(lambda: session.ended, description="the reset")
         assert "reset" in str(session.ended).lower()
-        with suppress(ProcessLookupError):  # the holder may have killed it meanwhile
+        with suppress(ProcessLookupError):  # the supervisor may have killed it meanwhile
             os.kill(worker, signal.SIGCONT)
         time.sleep(1.5)  # nothing comes after it
         assert session.media[-1].at < over_at + 0.15
@@ -68,7 +68,7 @@ def test_nothing_comes_after_the_leases_end(tmp_path: Path, state: str) -> None:
 
 
 def test_a_worker_that_hangs_delays_no_renewal(tmp_path: Path) -> None:
-    """The holder serves the lease itself: else a busy worker would let it run out for all classes."""
+    """The supervisor serves the lease itself: else a busy worker would let it run out for all classes."""
     with Receiver() as receiver, Playout(tmp_path / "p", lease_s=3) as playout:
         on_air(playout, receiver, tmp_path)
         worker = playout.worker()
@@ -76,7 +76,7 @@ def test_a_worker_that_hangs_delays_no_renewal(tmp_path: Path) -> None:
         began = time.monotonic()
         assert playout.lease_until(kernel.boot_now() + 60)["durable"]
         assert time.monotonic() - began < 5
-        with suppress(ProcessLookupError):  # the holder may have killed it meanwhile
+        with suppress(ProcessLookupError):  # the supervisor may have killed it meanwhile
             os.kill(worker, signal.SIGCONT)
         time.sleep(3)  # the lease that hung would have run out
         assert len(receiver.of("c1")) == 1
@@ -131,7 +131,7 @@ def served(tmp_path: Path) -> Iterator[LeaseSocket]:
 
 
 def asked(served: LeaseSocket, client: socket.socket, line: bytes) -> dict[str, Any]:
-    """The answer to *line*, once the holder's loop has looked."""
+    """The answer to *line*, once the supervisor's loop has looked."""
     client.sendall(line + b"\n")
     for _ in range(3):
         served.serve()
@@ -182,7 +182,7 @@ def test_a_request_without_a_number_changes_nothing(tmp_path: Path, served: Leas
 
 
 def test_who_reads_no_answer_is_cut_off(tmp_path: Path, served: LeaseSocket) -> None:
-    """And the holder's loop has waited for nobody."""
+    """And the supervisor's loop has waited for nobody."""
     with connected(tmp_path) as deaf:
         deaf.settimeout(0)
         for _ in range(10_000):

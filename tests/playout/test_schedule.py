@@ -36,8 +36,8 @@ class Worker:
     def __init__(self, folder: Path, pool: ThreadPoolExecutor) -> None:
         self.told: list[dict[str, Any]] = []
         self.path = folder / timetable.NAME
-        station = WorkerContext(pool, self.told.append, lambda _key, _session: None, lambda _: None)
-        self.schedule = Schedule(station)
+        context = WorkerContext(pool, self.told.append, lambda _key, _session: None, lambda _: None)
+        self.schedule = Schedule(context)
 
     def take(self, *classes: dict[str, Any] | str) -> timetable.TimetableDifference:
         """Write a timetable of *classes*, and take it over; returns how it differed."""

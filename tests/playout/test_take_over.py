@@ -81,7 +81,7 @@ def switch(current: Path, release: str) -> None:
 
 
 def test_a_new_release_that_cannot_be_loaded_leaves_the_old_one_on_air(tmp_path: Path) -> None:
-    """The holder follows the link to the release of the moment."""
+    """The supervisor follows the link to the release of the moment."""
     current = releases(tmp_path, "publisher.py", "import no_such_module\n")
     path = flvs.write(tmp_path / "a.flv", flvs.lesson(60))
     program = current / "lectern/playout/__main__.py"
@@ -148,7 +148,7 @@ def test_a_holder_that_is_killed_takes_its_worker_along_and_the_next_one_connect
         playout.process.kill()
         playout.process.wait()
         wait_until(lambda: not Path(f"/proc/{worker}").exists(), description="the end of the worker")
-        playout._lease_s = 0  # the lease outlives the holder
+        playout._lease_s = 0  # the lease outlives the supervisor
         playout.start()
         wait_until(
             lambda: all(len(receiver.of(name)) == 2 and receiver.of(name)[1].packets() for name in names),

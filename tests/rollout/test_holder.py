@@ -184,7 +184,7 @@ def test_a_holder_that_is_killed_is_followed_by_the_next_one(host: Host, last: s
     for task in TASKS["streamer"][: TASKS["streamer"].index(last) + 1]:
         ask(host, task)
     os.kill(process_of(host), signal.SIGKILL)
-    with pytest.raises(TryAgain, match="is gone in the middle"):
+    with pytest.raises(TryAgain, match="ended in the middle"):
         ask(host, "healthy")
     opened(host)
     answers = [ask(host, task) for task in TASKS["streamer"]]

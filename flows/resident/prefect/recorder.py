@@ -23,7 +23,7 @@ from flows.resident import routing
 from flows.resident.prefect.run_creation import BULK, JSON, REFUSES
 from flows.resident.prefect.runs import ResidentRuns
 from lectern.db import events, inbox
-from lectern.db.inbox import Handled
+from lectern.db.inbox import HandledMessage
 from lectern.errors import Caught, TryAgain
 from lectern.logs import all_alike, without_secrets
 from lectern.run_records import RunRecord, records_of
@@ -92,7 +92,7 @@ class Recorder:
             await self._detail(self._details[0])
             self._details.popleft()
 
-    async def _unshown(self) -> list[Handled]:
+    async def _unshown(self) -> list[HandledMessage]:
         self._host.watchdog.note("recorder")
         owner = self._host.settings.name if self._host.settings.shared else None
         return await self._host.read_tx(inbox.unrecorded, self._host.journal, AT_ONCE, owner)
@@ -107,12 +107,12 @@ class Recorder:
             self._host.watchdog.note("recorder")
             await asyncio.sleep(CALM_S)
 
-    async def _keyed(self, rows: Sequence[Handled]) -> dict[str, list[Handled]]:
+    async def _keyed(self, rows: Sequence[HandledMessage]) -> dict[str, list[HandledMessage]]:
         """Group *rows* by their key; those of one flow that have none get one now, before Prefect is asked.
 
         So after a crash it is asked for the same runs again, whatever was handled since.
         """
-        found: dict[str, list[Handled]] = {}
+        found: dict[str, list[HandledMessage]] = {}
         keys: dict[str, str] = {}
         for row in rows:
             group = f"work {row.id}" if row.command in inbox.WORKS else self._flow(row)
@@ -123,13 +123,13 @@ class Recorder:
             await self._host.write_tx(inbox.give_keys, self._host.journal, new)
         return found
 
-    def _flow(self, row: Handled) -> str:
+    def _flow(self, row: HandledMessage) -> str:
         work = inbox.work_of(row)
         return work.flow if work is not None else self._flows.get(row.command, TAKE_BACK)
 
     # -- one group -------------------------------------------------------------------------------------------------
 
-    async def _show(self, key: str, rows: Sequence[Handled]) -> None:
+    async def _show(self, key: str, rows: Sequence[HandledMessage]) -> None:
         flow, records = self._flow(rows[0]), []
         if flow != TAKE_BACK:  # releases and leases are no runs
             with Caught() as failed:

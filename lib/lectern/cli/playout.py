@@ -45,7 +45,7 @@ def run(context: typer.Context, folder: Folder = FOLDER, socket: Socket = None, 
     argv = [sys.executable, "-I", "-S", str(worker_process.PROGRAM), "holder"]
     argv += ["--dir", str(folder), "--socket", str(context.obj)]
     argv += ["--ca-file", str(ca_file.absolute())] if ca_file is not None else []
-    os.execv(sys.executable, argv)  # noqa: S606 (no shell is wanted: the holder takes this process's place, and is small)
+    os.execv(sys.executable, argv)  # noqa: S606 (the small supervisor takes this process's place)
 
 
 @app.command()
@@ -98,7 +98,7 @@ def _lines(found: dict[str, Any]) -> list[str]:
     on_air = f"{worker['classes_on_air']} of {formatting.counted(len(found['classes']), 'class', 'classes')}"
     late = f"up to {worker['lateness_s'] * 1000:.0f} ms late"
     lines = [
-        f"Release {found['release']}, worker {found['pid']}, holder {found['holder_pid']}.",
+        f"Release {found['release']}, worker {found['pid']}, supervisor {found['holder_pid']}.",
         f"Lease: {lease}.",
         f"On air: {on_air}; {formatting.counted(worker['reconnects'], 'reconnect')}; {late}.",
     ]

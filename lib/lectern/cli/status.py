@@ -13,7 +13,7 @@ from lectern.cli import readers
 from lectern.cli.options import Json, painted, say
 from lectern.cli.readers import Place
 from lectern.db import timetable
-from lectern.decide.dashboard import tally
+from lectern.decide.dashboard import class_counts
 from lectern.decide.leases import Presence, listed
 from lectern.errors import LecternError
 from lectern.formatting import padded
@@ -81,7 +81,7 @@ def _standing(place: Place[TeacherSettings]) -> tuple[dict[str, Any], LecternErr
         now_there, beats, _ = readers.asked(own, lambda bus: bus.heard(own.streamers_key))
     except LecternError as error:
         trouble = error
-    counted = tally(due, said, now)
+    counted = class_counts(due, said, now)
     found["on_air"] = sum(counted.on_air.values())
     found["missing"] = [asdict(one) for one in counted.missing]
     found["unknown"] = [asdict(one) for one in counted.unknown]

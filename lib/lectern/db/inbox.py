@@ -54,7 +54,7 @@ class Handling(NamedTuple):
     is_shown: bool = False
 
 
-class Handled(NamedTuple):
+class HandledMessage(NamedTuple):
     """A handled message, or work without a run, that no run shows yet; *said* is the JSON of its lines of the table."""
 
     id: int
@@ -198,7 +198,9 @@ def recorded(connection: Connection, journal: MessageTables, ids: Sequence[int],
     _mark(connection, journal, ids, recorded_at=now)
 
 
-def unrecorded(connection: Connection, journal: MessageTables, limit: int, owner: str | None = None) -> list[Handled]:
+def unrecorded(
+    connection: Connection, journal: MessageTables, limit: int, owner: str | None = None
+) -> list[HandledMessage]:
     """The handled messages that no run shows: those that Prefect was asked to show, else the oldest *limit* of all.
 
     If several share the inbox, only those of *owner*: the others may be about to show theirs.
@@ -211,7 +213,7 @@ def unrecorded(connection: Connection, journal: MessageTables, limit: int, owner
     wanted = select(*columns).where(which).order_by(inbox.c.run_key, inbox.c.id)  # as its index is
     asked = connection.execute(wanted.where(inbox.c.run_key > "")).all()
     rows = asked or connection.execute(wanted.where(inbox.c.run_key.is_(None)).limit(limit))
-    return [Handled(*row) for row in rows]
+    return [HandledMessage(*row) for row in rows]
 
 
 def unshown(journal: MessageTables) -> ColumnElement[bool]:
@@ -250,7 +252,7 @@ def keep_work(
     connection.execute(insert(journal.inbox).values(**values, **({"owner": owner} if owner else {})))
 
 
-def work_of(row: Handled) -> UnrecordedWork | None:
+def work_of(row: HandledMessage) -> UnrecordedWork | None:
     """The work without a run that *row* keeps; None if it is a message."""
     return UnrecordedWork(**json.loads(row.body)) if row.command in WORKS else None
 

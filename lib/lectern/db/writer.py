@@ -105,7 +105,7 @@ def _names(after: Mapping[str, object]) -> tuple[str, ...]:
 def _renditions(connection: Connection, journal: MessageTables, changes: Changes) -> None:
     if changes.begun:
         transcodings.begin(connection, changes.begun, changes.now)
-    for key, deadline in changes.fallen:
+    for key, deadline in changes.fell_back_to_ecs:
         transcodings.fall_back(connection, [key], deadline, changes.now)
     for streamer, class_id, parts in changes.sent:
         as_run.keep_of(connection, streamer, class_id, parts)

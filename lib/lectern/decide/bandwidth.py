@@ -160,7 +160,7 @@ def turns(downloads: Iterable[Download], bounds: Bounds, urgent: Collection[str]
     return found
 
 
-def portions(
+def fair_shares(
     some: Iterable[Download], turn: Mapping[str, Turn], bounds: Bounds, left: float, in_window: float
 ) -> dict[str, float]:
     """What the first of *some*, in their order, get of the *left* bytes a second; of *in_window*, unless urgent."""
@@ -194,7 +194,7 @@ def shared_out(downloads: Collection[Download], bounds: Bounds, pushes: Pushes, 
     if some and share < 1:
         left = min(left, bounds.each_bytes * len(some)) * share
     able = [one for one in some if not (suffers and one.deadline - now > URGENT_S)]
-    rates = {one.stem: 0.0 for one in downloads if one.begun} | portions(able, turn, bounds, left, in_window)
+    rates = {one.stem: 0.0 for one in downloads if one.begun} | fair_shares(able, turn, bounds, left, in_window)
     urgent = frozenset(stem for stem, its in turn.items() if its is Turn.URGENT)
     return Shares(rates, share, behind, later, urgent)
 

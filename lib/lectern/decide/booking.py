@@ -97,7 +97,7 @@ class Named(StrEnum):
     NOT_IN_LIST = "not in the list"
 
 
-class Looked(StrEnum):
+class RenditionLookup(StrEnum):
     """What the database says of a rendition without a state."""
 
     NOT_LOOKED_AT = "not looked at"
@@ -115,19 +115,19 @@ class BookingAction(StrEnum):
     REFUSE_TIMED_OUT = "refuse with 207"
 
 
-Found = RenditionState | Looked
+LookupResult = RenditionState | RenditionLookup
 
-TABLE: tuple[tuple[Named, Found, BookingAction], ...] = (
-    (Named.NO_RESOLUTION, Looked.NOT_LOOKED_AT, BookingAction.PROCEED),
-    (Named.IN_LIST, Looked.NOT_LOOKED_AT, BookingAction.PROCEED),
-    (Named.NOT_IN_LIST, Looked.NO_ROW, BookingAction.INSERT_REQUEST_WAIT),
+TABLE: tuple[tuple[Named, LookupResult, BookingAction], ...] = (
+    (Named.NO_RESOLUTION, RenditionLookup.NOT_LOOKED_AT, BookingAction.PROCEED),
+    (Named.IN_LIST, RenditionLookup.NOT_LOOKED_AT, BookingAction.PROCEED),
+    (Named.NOT_IN_LIST, RenditionLookup.NO_ROW, BookingAction.INSERT_REQUEST_WAIT),
     (Named.NOT_IN_LIST, RenditionState.TRANSCODING, BookingAction.WAIT),
     (Named.NOT_IN_LIST, RenditionState.SUCCESS, BookingAction.ALARM_REFUSE_URL_MISSING),
     (Named.NOT_IN_LIST, RenditionState.TIMED_OUT, BookingAction.REFUSE_TIMED_OUT),
     (Named.NOT_IN_LIST, RenditionState.FAILED, BookingAction.SET_REQUEST_WAIT),
 )
 
-_ROWS: Mapping[tuple[Named, Found], BookingAction] = {(named, found): do for named, found, do in TABLE}
+_ROWS: Mapping[tuple[Named, LookupResult], BookingAction] = {(named, found): do for named, found, do in TABLE}
 
 
 def named_by(booking: Booking) -> Named:
@@ -140,8 +140,8 @@ def named_by(booking: Booking) -> Named:
 def action(named: Named, state: RenditionState | None) -> BookingAction:
     """The last column of the table; *state* is the state in the database, None if there is no row."""
     if named is not Named.NOT_IN_LIST:
-        return _ROWS[named, Looked.NOT_LOOKED_AT]
-    return _ROWS[named, Looked.NO_ROW if state is None else state]
+        return _ROWS[named, RenditionLookup.NOT_LOOKED_AT]
+    return _ROWS[named, RenditionLookup.NO_ROW if state is None else state]
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from operator import itemgetter
 from lectern import errors, formatting
 from lectern.decide import readiness
 from lectern.decide.bandwidth import Download
-from lectern.decide.forecast import Ask, Outlook, will_be_there
+from lectern.decide.forecast import Ask, Forecast, will_be_there
 from lectern.decide.gaps import LOST_S
 from lectern.errors import DOWNLOAD_FAILED, ErrorCode, LecternError
 from lectern.i18n import Text, msgid
@@ -298,14 +298,14 @@ def asks(
     return found
 
 
-def refuse_late(changes: StreamerChanges, new: Mapping[str, Prepare], asked: Sequence[Ask], outlook: Outlook) -> None:
+def refuse_late(changes: StreamerChanges, new: Mapping[str, Prepare], asked: Sequence[Ask], forecast: Forecast) -> None:
     """Refuse each class that would come too late, or make another one late, with the times."""
     for ask in asked:
-        message, ready_at = new[ask.class_id], outlook.too_late.get(ask.class_id)
+        message, ready_at = new[ask.class_id], forecast.too_late.get(ask.class_id)
         if ready_at is None:
             continue
         its = {"stem": ask.download.stem, "why": _takes(ask.download.left_bytes, changes.settings)}
-        if (other := outlook.harmed.get(ask.class_id)) is not None:
+        if (other := forecast.harmed.get(ask.class_id)) is not None:
             why = Text("{stem} would come before {other}, which would be late for its class: {why}", other=other, **its)
         elif ready_at >= message.end_time or ask.latest == message.end_time:
             left_s = message.end_time - changes.now

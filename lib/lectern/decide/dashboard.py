@@ -39,7 +39,7 @@ class Missing:
 
 
 @dataclass(frozen=True)
-class Tally:
+class ClassCounts:
     """The classes in their time: the number on air by streamer, those not on air, and those that nobody knows of."""
 
     on_air: Mapping[str, int]
@@ -47,7 +47,7 @@ class Tally:
     unknown: tuple[Missing, ...]
 
 
-def tally(due: Iterable[ClassView], words: Mapping[str, StreamerStatus] | None, now: float) -> Tally:
+def class_counts(due: Iterable[ClassView], words: Mapping[str, StreamerStatus] | None, now: float) -> ClassCounts:
     """Count the classes that are *due* at *now* (epoch seconds), by the last heartbeats of their streamers."""
     on_air: Counter[str] = Counter()
     missing: list[Missing] = []
@@ -63,4 +63,4 @@ def tally(due: Iterable[ClassView], words: Mapping[str, StreamerStatus] | None, 
             if known is Standing.BROKEN and view.booked is not None:
                 why = Text("broken: {code}: {why}", code=view.booked.code, why=view.booked.message or "")
             (missing if known in MISSED else unknown).append(Missing(view.class_id, streamer, known, why))
-    return Tally(dict(on_air), tuple(missing), tuple(unknown))
+    return ClassCounts(dict(on_air), tuple(missing), tuple(unknown))

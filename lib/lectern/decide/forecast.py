@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from itertools import accumulate, pairwise
 
 from lectern import formatting
-from lectern.decide.bandwidth import AHEAD_S, PUSHES, Bounds, Download, Turn, in_order, portions, turns
+from lectern.decide.bandwidth import AHEAD_S, PUSHES, Bounds, Download, Turn, fair_shares, in_order, turns
 from lectern.decide.ecs_scheduling import waits
 from lectern.i18n import Text
 from lectern.model.facts import Needed
@@ -90,7 +90,9 @@ def arrivals(downloads: Iterable[Download], capacity: Capacity, now: float, time
         urgent |= {stem for stem, its in turn.items() if its is Turn.URGENT}
         while at < until and left:
             order = [one for one in order if ready.get(one.stem, NEVER) > at] if ready else order
-            rates = portions((one for one in order if turn[one.stem] is not Turn.LATER), turn, bounds, room, in_window)
+            rates = fair_shares(
+                (one for one in order if turn[one.stem] is not Turn.LATER), turn, bounds, room, in_window
+            )
             ends = {stem: at + left[stem] / rate for stem, rate in rates.items() if stem in left}
             then = min([until, *ends.values(), *(end for end in ready.values() if end > at)])
             for stem, end in ends.items():
@@ -124,7 +126,7 @@ class Ask:
 
 
 @dataclass(frozen=True)
-class Outlook:
+class Forecast:
     """When the rendition of each class that is taken will be there, and of each class that is to be refused.
 
     *harmed*: the rendition that would come too late because of a class.
@@ -135,7 +137,7 @@ class Outlook:
     harmed: Mapping[str, str] = field(default_factory=dict)
 
 
-def outlook(asks: Sequence[Ask], under_way: Sequence[Download], capacity: Capacity, now: float) -> Outlook:
+def forecast(asks: Sequence[Ask], under_way: Sequence[Download], capacity: Capacity, now: float) -> Forecast:
     """Which of *asks* can be kept beside the downloads *under_way*; what is in time now, stays in time."""
     taken: list[Ask] = []
     too_late: dict[str, float] = {}
@@ -163,7 +165,7 @@ def outlook(asks: Sequence[Ask], under_way: Sequence[Download], capacity: Capaci
         before = arrivals(there, _with(capacity, taken), now, SAFE)
         take(others, {one.stem: one.deadline for one in there if before[one.stem] <= one.deadline})
     found = arrivals(_together(under_way, taken), _with(capacity, taken), now) if taken else {}
-    return Outlook({ask.class_id: found[ask.download.stem] for ask in taken}, too_late, harmed)
+    return Forecast({ask.class_id: found[ask.download.stem] for ask in taken}, too_late, harmed)
 
 
 def _with(capacity: Capacity, asks: Iterable[Ask]) -> Capacity:

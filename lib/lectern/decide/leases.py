@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import Any
 
 from lectern import errors, formatting
-from lectern.decide.placement import Choice, open_to, place_again
+from lectern.decide.placement import Choice, open_to, reassign
 from lectern.i18n import Text, joined, labelled, msgid
 from lectern.model.facts import Order
 from lectern.model.plan import Changes, Granted
@@ -258,7 +258,7 @@ def drain(changes: Changes, name: str, orders: Sequence[Order], choice: Choice, 
     going = [order for order in orders if order.start_time > changes.now + DRAIN_AHEAD_S]
     going = [order for order in going if open_to(changes, order, choice)]
     why = Text("{name} is drained by {who}", name=name, who=by) if by else Text("{name} is drained", name=name)
-    place_again(changes, going, choice, why, refused=False)
+    reassign(changes, going, choice, why, refused=False)
 
 
 def withdraw(changes: Changes, name: str, orders: Sequence[Order]) -> str:

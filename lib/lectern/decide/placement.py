@@ -299,7 +299,7 @@ def follow(changes: Changes, revision: Order, url: str) -> None:
     changes.row(revision.class_id, "proceed", where=order.streamer or "", detail=revision.stem)
 
 
-def place_again(changes: Changes, orders: Sequence[Order], choice: Choice, why: str, *, refused: bool) -> None:
+def reassign(changes: Changes, orders: Sequence[Order], choice: Choice, why: str, *, refused: bool) -> None:
     """Take the classes from their streamers, and give each to another that has not refused it.
 
     If there is no other, a class goes back to the streamer that it was taken from before. The platform is not told. A

@@ -55,7 +55,7 @@ def _renditions(changes: Changes) -> list[str]:
     return [
         *(f"class event: {event.class_id} {event.seq} {event.event}" for event in changes.class_events),
         *(f"{attempt.stem}: {attempt.backend} transcoding, attempt {attempt.attempt}" for attempt in changes.begun),
-        *(f"{stem(*key)}: falls back to ECS" for key, _ in changes.fallen),
+        *(f"{stem(*key)}: falls back to ECS" for key, _ in changes.fell_back_to_ecs),
         *(f"{story[0].class_id}: {len(story)} events on {story[0].host}" for story in changes.stories),
         *(f"{class_id}: what {streamer} sent of it: {len(parts)} parts" for streamer, class_id, parts in changes.sent),
     ]

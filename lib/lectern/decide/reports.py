@@ -8,7 +8,7 @@ from pydantic import TypeAdapter, ValidationError
 from lectern import errors, i18n
 from lectern.decide import change, gaps
 from lectern.decide.airing import STORY
-from lectern.decide.placement import Choice, cancel_second, end, place_again
+from lectern.decide.placement import Choice, cancel_second, end, reassign
 from lectern.i18n import Text, from_pair, joined, labelled
 from lectern.model.facts import AsRun, Order
 from lectern.model.plan import Changes
@@ -156,7 +156,7 @@ def _prepared(changes: Changes, order: Order, report: Report, sent: SentParts, f
         _ended(changes, order, report, sent)
     elif order.promised_at is not None or order.state is BookingState.READY:
         why = Text("{streamer}: {code} {reason}", streamer=report.streamer, code=report.code, reason=report.reason)
-        place_again(changes, [order], facts.choice, why, refused=True)
+        reassign(changes, [order], facts.choice, why, refused=True)
     else:
         code = errors.CODES.get(report.code, errors.DOWNLOAD_FAILED)
         changes.refuse(order, code, report.reason, alarm=True)

@@ -204,7 +204,7 @@ def apply(changes: Changes, settled: Settled, row: Rendition | None, waiters: Wa
         case Outcome.TIME_OUT if row is not None:
             give_up(changes, settled.key, errors.TRANSCODE_TIMED_OUT, why, waiters)
         case Outcome.FALL_BACK:
-            changes.fallen.append((settled.key, ahead.ecs_deadline))
+            changes.fell_back_to_ecs.append((settled.key, ahead.ecs_deadline))
         case Outcome.ALARM:
             _unknown(changes, settled, waiters.listed)
     detail = Text("{backend}: {outcome}. {why}", backend=settled.result.type or "?", outcome=settled.outcome, why=why)
@@ -229,7 +229,7 @@ def expire(changes: Changes, late: Late, waiters: Waiters, ahead: Ahead) -> None
         case Overdue.SUCCEED:
             succeed(changes, late.key, late.url or "", waiters, ahead.loads)
         case Overdue.FALL_BACK:
-            changes.fallen.append((late.key, ahead.ecs_deadline))
+            changes.fell_back_to_ecs.append((late.key, ahead.ecs_deadline))
         case Overdue.TIME_OUT:
             why = Text("no result of the old transcoding in time")
             if late.backend:

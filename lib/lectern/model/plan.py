@@ -129,7 +129,7 @@ class Decided(Generic[S]):
         self.dead.append((kept.id, error))
         self.sends.append(outgoing.dead_letter(self.settings.dead_letter_stream, kept.command, kept.body, error))
 
-    def bury(self, kept: InboxMessage, error: Malformed) -> None:
+    def dead_letter(self, kept: InboxMessage, error: Malformed) -> None:
         """Send an unreadable message to the dead letters, and show it in the run's table."""
         self.to_dead_letters(kept, error.message)
         self.table.append({"class": error.class_id or "?", "decision": "malformed", "detail": error.message})
@@ -165,7 +165,7 @@ class Changes(Decided[TeacherSettings]):
     revised: dict[str, Booking] = field(default_factory=dict)  # the new bookings of changed classes
     revisions: dict[str, list[str]] = field(default_factory=dict)  # ids of the known revisions, by class
     begun: list[Attempt] = field(default_factory=list)
-    fallen: list[tuple[RenditionKey, float]] = field(default_factory=list)  # to ECS, until this deadline
+    fell_back_to_ecs: list[tuple[RenditionKey, float]] = field(default_factory=list)  # to ECS, until this deadline
     taken: list[str] = field(default_factory=list)  # classes that are taken from their streamers
     sent: list[tuple[str, str, list[AsRun]]] = field(default_factory=list)  # streamer, class, and the parts it sent
     stories: list[list[EventView]] = field(default_factory=list)  # what happened to a class on its streamer
@@ -392,7 +392,7 @@ class Changes(Decided[TeacherSettings]):
             {"class": class_id, "decision": decision, "code": code or "", "where": where, "detail": detail}
         )
 
-    def bury(self, kept: InboxMessage, error: Malformed) -> None:
+    def dead_letter(self, kept: InboxMessage, error: Malformed) -> None:
         """Send a malformed message to the dead letters, with an alarm; answer 400 if its class is readable and new."""
         class_id, code = error.class_id, errors.DEAD_LETTER
         if kept.command == "change" and class_id is not None:

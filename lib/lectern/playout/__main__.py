@@ -27,11 +27,11 @@ def _arguments() -> argparse.Namespace:
 
 
 def main() -> None:
-    """Be a holder, a worker, or look whether a worker could start."""
+    """Be a supervisor, a worker, or look whether a worker could start."""
     arguments = _arguments()
     folder = arguments.dir.absolute()
     if arguments.part == "holder":
-        from lectern.playout.folder import Misuse  # noqa: PLC0415 (the holder stays small)
+        from lectern.playout.folder import Misuse  # noqa: PLC0415 (the supervisor stays small)
         from lectern.playout.supervisor import PlayoutSupervisor  # noqa: PLC0415 (as above)
 
         try:

@@ -21,9 +21,9 @@ _REST_S = 1.0
 class ClassPlayer:
     """Airs the class of an entry, and writes down in it what was sent."""
 
-    def __init__(self, entry: AiredClass, station: WorkerContext) -> None:
+    def __init__(self, entry: AiredClass, context: WorkerContext) -> None:
         self.entry = entry
-        self._station = station
+        self._context = context
         self._rests_until = 0.0
         self._pushes: dict[str, ClassPublisher] = {}
         self._is_made = False  # a class far ahead has no pushes yet: there may be thousands
@@ -184,10 +184,10 @@ class ClassPlayer:
         self._is_made = True
         for number, url in enumerate(lesson.push_urls):
             if url not in self._pushes:
-                push = ClassPublisher(lesson, number, self._station, self._tell)
+                push = ClassPublisher(lesson, number, self._context, self._tell)
                 push.as_run.sessions = max((row["session"] for row in self._earlier if row["url"] == number), default=0)
                 self._pushes[url] = push
             self._pushes[url].number = number
 
     def _tell(self, event: str, **more: Any) -> None:  # noqa: ANN401 (whatever the event has)
-        self._station.tell({"event": event, "class_id": self.class_id, **more})
+        self._context.tell({"event": event, "class_id": self.class_id, **more})

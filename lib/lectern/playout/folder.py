@@ -1,4 +1,4 @@
-"""What the holder finds and makes in its folder: its lock, its sockets, and the last holder's lease."""
+"""What the supervisor finds and makes in its folder: its lock, its sockets, and the last supervisor's lease."""
 
 import fcntl
 import json

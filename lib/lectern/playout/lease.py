@@ -1,4 +1,4 @@
-"""The lease, which the holder keeps itself: a hung or busy worker delays no renewal of it."""
+"""The lease, which the supervisor keeps itself: a hung or busy worker delays no renewal of it."""
 
 import json
 import math
@@ -16,16 +16,16 @@ from lectern.playout.worker_process import Shared
 MAX_LINE_BYTES = 4096
 MAX_CLIENTS = 16
 LINES_AT_ONCE = 32
-"""Requests of one client that are answered in one turn of the holder's loop."""
+"""Requests of one client that are answered in one turn of the supervisor's loop."""
 
 
 class LeaseSocket:
-    """Serves `lease.sock` in the holder's loop, one JSON object a line; whoever is slow or odd is cut off."""
+    """Serves `lease.sock` in the supervisor's loop, one JSON object a line; whoever is slow or odd is cut off."""
 
     def __init__(self, folder: Path, shared: Shared) -> None:
         self._shared = shared
         self._path = folder / "lease.sock"
-        # Not synced: the lease outlives the holder, but not the machine's restart.
+        # Not synced: the lease outlives the supervisor, but not the machine's restart.
         self._file = StateFile("the lease", folder / "lease.json", self._text, is_synced=False)
         shared.lease_until = folder_of.kept_lease(self._file.path)
         self._listener = folder_of.listening(self._path, "--dir")

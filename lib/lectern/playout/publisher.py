@@ -27,11 +27,11 @@ class Connection:
     """Calls *went* with a session that is new or has advanced, and *broke* with the reason when it has ended."""
 
     def __init__(
-        self, url: str, station: WorkerContext, went: Callable[[Session, Now], None], broke: Callable[[str, Now], None]
+        self, url: str, context: WorkerContext, went: Callable[[Session, Now], None], broke: Callable[[str, Now], None]
     ) -> None:
         self.session: Session | None = None
         self._url, self._target = url, target(url)
-        self._station, self._went, self._broke = station, went, broke
+        self._context, self._went, self._broke = context, went, broke
         self._key, self._login = "", ""
         self._connecting: asyncio.Task[None] | None = None
         self._wanted: _Wanted
@@ -71,14 +71,14 @@ class Connection:
         if session is not None:
             asyncio.get_running_loop().remove_reader(session.connection)
             session.close(politely=politely)
-            self._station.drop(self._key)
+            self._context.drop(self._key)
 
     def _begin(self) -> None:
         self._connecting = asyncio.get_running_loop().create_task(self._connect(*self._wanted))
 
     async def _connect(self, lesson: ScheduledClass, buffer_bytes: int, notes: Callable[[], dict[str, Any]]) -> None:
         try:
-            trusted = self._station.trusted if self._target.secure else None
+            trusted = self._context.trusted if self._target.secure else None
             connection = await net.connect(self._target, buffer_bytes, trusted, lesson.networks)
         except (OSError, ValueError) as error:
             self._connecting = None
@@ -87,7 +87,7 @@ class Connection:
         self._connecting = None
         self._key = f"{time.monotonic_ns()}\n{lesson.class_id}\n{self._url}"
         self.session = session = Session(self._target, connection, notes, self._login)
-        self._station.keep(self._key, session)
+        self._context.keep(self._key, session)
         self._listen(session)
         with suppress(Broken):  # the next tick finds the session broken, too
             self._went(session, Now.read())
@@ -99,7 +99,7 @@ class Connection:
         if session is not self.session:
             return
         now, before = Now.read(), session.step
-        self._station.handle(self.number)
+        self._context.handle(self.number)
         try:
             with Isolated(Broken) as isolated:  # one server's answers must not spin the loop of all classes
                 if session.receive():  # TLS has more of it, of which the loop cannot know
@@ -118,7 +118,7 @@ class Connection:
                 self._login = error.login
                 self._begin()
         finally:
-            self._station.handle(0)
+            self._context.handle(0)
 
 
 FIRST_S, LAST_S = 0.1, 5.0
@@ -161,23 +161,23 @@ _WATCH_S = 1.0
 class ClassPublisher:
     """Sends one class to one URL. `tick` does what is due and never waits."""
 
-    def __init__(self, lesson: ScheduledClass, number: int, station: WorkerContext, tell: Callable[..., None]) -> None:
+    def __init__(self, lesson: ScheduledClass, number: int, context: WorkerContext, tell: Callable[..., None]) -> None:
         self.lesson = lesson
         self.url = lesson.push_urls[number]
         self.target = target(self.url)
         self.state = "waiting"
         self.why: str | None = None
-        self.backoff = Backoff(station.chance)
+        self.backoff = Backoff(context.chance)
         self.as_run = AsRunRows()
         self.behind_s = 0.0
-        self.number, self._station, self._tell = number, station, tell
-        self.feed = Source(lesson.files, station.pool, self._feed_tells)
-        self._line = Connection(self.url, station, self._went, self.broke_off)
+        self.number, self._context, self._tell = number, context, tell
+        self.feed = Source(lesson.files, context.pool, self._feed_tells)
+        self._line = Connection(self.url, context, self._went, self.broke_off)
         self._opened = False
         self._zero: float | None = None
         self._batches = WriteBatches(self.feed.muxer)
         self._watched_at = self._skipped_at = self._rests_until = 0.0
-        self._lead_s = LEAD_S * (1 - station.chance.random() * 2 / 3)
+        self._lead_s = LEAD_S * (1 - context.chance.random() * 2 / 3)
 
     @property
     def is_good(self) -> bool:
@@ -197,20 +197,20 @@ class ClassPublisher:
 
     def tick(self, now: Now) -> str | None:
         """Do what is due; returns the reason once the push is over, else None."""
-        if now.mono < self._rests_until and self._station.is_held:
+        if now.mono < self._rests_until and self._context.is_held:
             return None
         position_ms = self.position_ms(now)
         if position_ms >= (self.lesson.end - self.lesson.start) * 1000:
             return sentence("its end has come")
         if position_ms < -self._lead_s * 1000:
             return None
-        if not self._station.is_held:
+        if not self._context.is_held:
             self._fence(now)
             return None
         if not self._opened:
             self._opened = True
             self.feed.open(max(0.0, position_ms))
-        self._station.handle(self._line.number)
+        self._context.handle(self._line.number)
         self.feed.look(now.mono, position_ms)
         if self.feed.over and (self._line.session is None or self._line.session.is_clear):
             return sentence("its recording is over")
@@ -224,7 +224,7 @@ class ClassPublisher:
         """Record that the session ended, or could not be made; another is tried after the backoff."""
         was_on_air = self.is_good
         pause_s = self.backoff.failed(now.mono)
-        self._station.totals.reconnects += 1
+        self._context.totals.reconnects += 1
         self.why, self.state = why, "trying"
         self._end_session(politely=False)
         self.say(
@@ -336,7 +336,7 @@ class ClassPublisher:
             self.feed.skip(position_ms)
 
     def _sent(self, session: Session, now: Now, size: int, source: int) -> None:
-        self._station.totals.bytes += size
+        self._context.totals.bytes += size
         name, position_s = NAMES[source], round(self.position_ms(now) / 1000, 3)
         row = {"url": self.number, "session": self.as_run.sessions, "source": name, "from": now.wall, "to": now.wall}
         row |= {"position_s": position_s, "bytes": size}

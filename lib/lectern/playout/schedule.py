@@ -30,7 +30,7 @@ _CHECK_S, _LOOK_S = 1.0, 0.001
 class Schedule:
     """Takes over timetables, and ticks the classes whose time has come: the others cost a tick nothing."""
 
-    def __init__(self, station: WorkerContext) -> None:
+    def __init__(self, context: WorkerContext) -> None:
         self.airings: dict[str, ClassPlayer] = {}
         """All classes, by class_id; also those that are over, for 24 h."""
         self.version: str | None = None
@@ -43,7 +43,7 @@ class Schedule:
         """The classes that are over, in the order in which they ended."""
         self.active: dict[str, ClassPlayer] = {}
         """The classes whose time has come, and that are not over."""
-        self._station = station
+        self._context = context
         self._coming: list[tuple[float, str]] = []  # a heap: when a class is due, in epoch seconds
         self._lines: dict[bytes, str] = {}  # the timetable's lines, and their class_ids
         self._line_of: dict[str, bytes] = {}
@@ -71,7 +71,7 @@ class Schedule:
         """Take in a class that was over before this worker began."""
         class_id = entry.lesson.class_id
         if class_id not in self.airings:
-            self.airings[class_id] = self.over[class_id] = ClassPlayer(entry, self._station)
+            self.airings[class_id] = self.over[class_id] = ClassPlayer(entry, self._context)
 
     def take_over(self, difference: TimetableDifference) -> Iterator[None]:
         """Take over a timetable, a class at each step; the class that begins soonest is taken first.
@@ -116,7 +116,7 @@ class Schedule:
         self.refused.pop(class_id, None)
         airing = self.airings.get(class_id)
         if airing is None:
-            airing = self.airings[class_id] = ClassPlayer(entry or AiredClass(wanted), self._station)
+            airing = self.airings[class_id] = ClassPlayer(entry or AiredClass(wanted), self._context)
         if airing.entry.lesson != wanted:
             airing.change(wanted, Now.read())
             self.over.pop(class_id, None)

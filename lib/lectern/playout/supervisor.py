@@ -1,4 +1,4 @@
-"""The holder: keeps sockets, journals and the lease, and starts workers; a small program that hardly ever changes."""
+"""The supervisor: keeps sockets, journals and the lease, and starts workers; small, and hardly ever changed."""
 
 import os
 import select
@@ -21,9 +21,9 @@ HUNG_S = 2.0
 START_S = 10.0
 """Seconds in which a worker must make its first tick."""
 DEATHS, DEATHS_S = 3, 60.0
-"""Number of workers that die within that many seconds before the holder goes back to the release before."""
+"""Number of workers that die within that many seconds before the supervisor goes back to the release before."""
 GOOD_S = 3600.0
-"""Seconds after an upgrade for which the holder may go back to the release before."""
+"""Seconds after an upgrade for which the supervisor may go back to the release before."""
 HANGS = 2
 """Number of workers that may hang over a session; then it is not handed on, because it may be what holds them up."""
 MAX_PAUSE_S = 5.0

@@ -82,7 +82,7 @@ THREADS = 256
 
 @dataclass(frozen=True)
 class Terms:
-    """What the holder gives to a worker when it starts it: the folder, and process and descriptor numbers."""
+    """What the supervisor gives to a worker when it starts it: the folder, and process and descriptor numbers."""
 
     folder: Path
     holder: int
@@ -93,14 +93,14 @@ class Terms:
 
 
 class Worker:
-    """Everything that a worker knows; `run` returns when the holder has ended."""
+    """Everything that a worker knows; `run` returns when the supervisor has ended."""
 
     def __init__(self, terms: Terms) -> None:
         self.terms = terms
         self.pipe = Pipe(socket.socket(fileno=terms.pipe))
         self.shared = Shared(terms.shared)
         self.path = terms.folder / timetable.NAME
-        self.station = WorkerContext(
+        self.context = WorkerContext(
             pool=ThreadPoolExecutor(THREADS, "file"),
             tell=self._tell,
             keep=self._keep,
@@ -108,7 +108,7 @@ class Worker:
             handle=self.shared.handle,
             ca_file=terms.ca_file,
         )
-        self.schedule = Schedule(self.station)
+        self.schedule = Schedule(self.context)
         self.aired = AiredFile(terms.folder / AIRED, self.schedule)
         self.since = time.time()
         self.lateness: dict[int, float] = {}
@@ -119,9 +119,9 @@ class Worker:
         self._gone = asyncio.Event()
 
     async def run(self) -> None:
-        """Report "loaded", wait until the holder says "go", then tick until the holder ends."""
+        """Report "loaded", wait until the supervisor says "go", then tick until the supervisor ends."""
         loop = asyncio.get_running_loop()
-        loop.set_default_executor(self.station.pool)
+        loop.set_default_executor(self.context.pool)
         self.pipe.say("loaded", release=context.release_name(), journal=session.VERSION, pid=os.getpid())
         sessions, why, began_at = await self._handed_over()
         rest = self._begin({key.split("\n")[1] for key, _, _ in sessions})
@@ -138,7 +138,7 @@ class Worker:
 
     def tick(self, now: Now) -> None:
         """Do what is due for all classes."""
-        is_held = self.station.is_held = self.shared.held()
+        is_held = self.context.is_held = self.shared.held()
         self.schedule.tick(now)
         if self._was_held and not is_held:
             self._tell({"event": "lease_over", "at": now.wall})
@@ -157,7 +157,7 @@ class Worker:
             due = max(due + TICK_S, time.monotonic())
             await asyncio.sleep(due - time.monotonic())
 
-    # -- the holder ----------------------------------------------------------------------------------------------------
+    # -- the supervisor ------------------------------------------------------------------------------------------------
 
     def _begin(self, on_air: set[str]) -> Callable[[], Iterator[None]]:
         """Read the files that the worker before left; returns what is left to do, a class at each step.
@@ -196,7 +196,7 @@ class Worker:
         await self.aired.save_for_ever()
 
     async def _handed_over(self) -> tuple[list[tuple[str, socket.socket, Journal]], str, float]:
-        """Take what the last worker left, until the holder says go; a standby waits here."""
+        """Take what the last worker left, until the supervisor says go; a standby waits here."""
         sessions = []
         while True:
             await net.until_ready(self.pipe.connection)
@@ -262,9 +262,9 @@ class Worker:
 
 
 def main(terms: Terms) -> None:
-    """Run a worker until its holder ends."""
+    """Run a worker until its supervisor ends."""
     kernel.die_with(terms.holder)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # typed at a terminal it reaches the holder, too, which ends all
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # typed at a terminal it reaches the supervisor, too, which ends all
     asyncio.run(Worker(terms).run())
 
 
@@ -339,7 +339,7 @@ class RequestHandlers:
         wanted = [known.get(str(request["class_id"]))] if "class_id" in request else list(known.values())
         classes = Lines()
         await in_slices(_shown([player for player in wanted if player is not None], classes))
-        totals, now = worker.station.totals, Now.read()
+        totals, now = worker.context.totals, Now.read()
         known_slate_s = sum(player.slate_s(now) for player in (*schedule.active.values(), *schedule.over.values()))
         status = {
             "since": worker.since,
@@ -359,7 +359,7 @@ class RequestHandlers:
             raise BadRequest(f"url: {error}") from error
         allowed = networks(request)
         try:
-            trusted = self._worker.station.trusted if where.secure else None
+            trusted = self._worker.context.trusted if where.secure else None
             return {"refused": await asyncio.wait_for(connect_refusal(where, trusted, allowed), TRY_S)}
         except TimeoutError:
             return {"refused": sentence("the server does not answer within {try_s:g} s", try_s=TRY_S)}

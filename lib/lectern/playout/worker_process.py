@@ -18,7 +18,7 @@ from lectern.playout import kernel
 from lectern.playout.kernel import say
 from lectern.playout.sentences import sentence
 
-# Messages between holder and worker: one JSON object a line, with open files beside it; never blocks.
+# Messages between supervisor and worker: one JSON object a line, with open files beside it; never blocks.
 
 
 _RECEIVE_BYTES = 64 * 1024
@@ -193,7 +193,7 @@ _LEASE, _TICK, _HANDLED = 0, 64, 128
 
 
 class Shared:
-    """Made by the holder; a worker opens it by the descriptor that it inherits."""
+    """Made by the supervisor; a worker opens it by the descriptor that it inherits."""
 
     def __init__(self, file: int | None = None) -> None:
         if file is None:
@@ -204,7 +204,7 @@ class Shared:
 
     @property
     def lease_until(self) -> float:
-        """The end of the lease by kernel.boot_now; read twice, because the holder may be writing it."""
+        """The end of the lease by kernel.boot_now; read twice, because the supervisor may be writing it."""
         while True:
             first, second = self._get(_LEASE), self._get(_LEASE)
             if first == second:

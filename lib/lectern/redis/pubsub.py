@@ -97,7 +97,7 @@ class Subscription:
                     await self.client.publish(own, repr(time.time()))
             except TryAgain as error:
                 log.debug("%s: not published, so it is not heard: %s", own, error)
-            heed_cancel()
+            check_cancelled()
             await asyncio.sleep(self.beat_s)
 
 
@@ -124,7 +124,7 @@ class _Subscription:
                 found = await self.pubsub.get_message(timeout=within_s)
         except TimeoutError:
             found = None
-        heed_cancel()
+        check_cancelled()
         if found is None or found["type"] != "message":
             # Counted in seconds of listening: a process that stood still has not listened, so it is not deaf.
             self.quiet_s += min(time.monotonic() - began, HANGS_S)
@@ -252,7 +252,7 @@ class _Pair:
         await new.close()
 
 
-def heed_cancel() -> None:
+def check_cancelled() -> None:
     """Raise CancelledError if this task was cancelled: the library can lose a cancel that comes with an answer."""
     task = asyncio.current_task()
     if task is not None and task.cancelling():

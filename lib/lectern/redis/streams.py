@@ -12,7 +12,7 @@ import redis.asyncio as redis
 from redis.exceptions import ReadOnlyError, ResponseError
 
 from lectern.redis.connection import asking
-from lectern.redis.pubsub import heed_cancel
+from lectern.redis.pubsub import check_cancelled
 
 log = logging.getLogger("lectern")
 GROUP = "lectern"
@@ -95,7 +95,7 @@ class Streams:
         for name in sorted(self._open):
             if (first := await self._first_needed(name)) is not None:
                 trimmed += int(await self.client.xtrim(name, minid=first, approximate=False, limit=None))
-                heed_cancel()
+                check_cancelled()
             await self._forget_consumers(name)
         return trimmed
 
@@ -103,7 +103,7 @@ class Streams:
         for one in await self.client.xinfo_consumers(name, GROUP) if self.shared else ():
             if not one["pending"] and one["idle"] > GONE_S * 1000 and str(one["name"]) != self.consumer:
                 await self.client.xgroup_delconsumer(name, GROUP, str(one["name"]))
-                heed_cancel()
+                check_cancelled()
 
     async def _first_needed(self, name: str) -> str | None:
         """The id of the first entry of *name* that a group has not acknowledged; None if a group has read nothing."""
@@ -122,7 +122,7 @@ class Streams:
         for name in sorted(self._open):
             idle_ms = int(LEFT_S * 1000)
             found: Any = await self.client.xautoclaim(name, GROUP, self.consumer, idle_ms, count=count)
-            heed_cancel()
+            check_cancelled()
             entries.extend(StreamEntry(name, str(id_), _body(fields)) for id_, fields in found[1] if fields is not None)
         if entries:
             log.warning("redis: %d entries that another teacher left are taken over", len(entries))
@@ -137,7 +137,7 @@ class Streams:
         found: Any = await self.client.xreadgroup(
             GROUP, self.consumer, cast("Any", wanted), count=count, block=None if behind else block_ms
         )
-        heed_cancel()
+        check_cancelled()
         # As protocol 2, which the bus asks for, answers: each stream with its entries.
         entries = [
             StreamEntry(str(name), str(id_), _body(fields)) for name, some in found or () for id_, fields in some
@@ -161,7 +161,7 @@ class Streams:
             else:
                 self._open.add(name)
                 self._caught_up.discard(name)
-        heed_cancel()
+        check_cancelled()
 
     async def _make_group(self, name: str) -> None:
         """Make our group on the stream *name*, from its beginning, unless it exists: a full Redis can make none."""

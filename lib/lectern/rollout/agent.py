@@ -29,9 +29,9 @@ from lectern.rollout.spec import Installed, Spec
 
 SOCKET = "holder.sock"
 FIRST_WORD_S = 60.0
-"""Seconds without a first request after which the holder ends; nothing was stopped by then."""
+"""Seconds without a first request after which the agent ends; nothing was stopped by then."""
 PACE_S = 3.0
-"""Seconds without another request after which the holder goes on by itself."""
+"""Seconds without another request after which the agent goes on by itself."""
 BY_HAND_S = 600.0
 """Seconds without a request after which everything is undone, if a person confirms each task."""
 OPEN_TIMEOUT_S = 60.0
@@ -109,7 +109,7 @@ def _reply(connection: socket.socket, fields: dict[str, Any]) -> None:
 
 
 def open_(wanted: Spec, failure: Failure, *, by_hand: bool) -> StepAnswer:
-    """Leave a holder behind for the window of *wanted*; raises what keeps the window from beginning."""
+    """Leave an agent behind for the window of *wanted*; raises what keeps the window from beginning."""
     journal = RolloutJournal.of(wanted)
     if journal.state(wanted.id) == "finished":
         nothing = {task: answer.to_dict() for task, answer in steps.plan(steps.checked(wanted)).items()}
@@ -125,19 +125,22 @@ def open_(wanted: Spec, failure: Failure, *, by_hand: bool) -> StepAnswer:
         reply = file.readline() if ready else ""
     if not reply:
         raise CallAPerson(
-            Text("The process that holds the silence did not begin. See {log}.", log=wanted.rollout_dir / "holder.log")
+            Text(
+                "The process of the window did not start. See {log}.",
+                log=wanted.rollout_dir / "holder.log",
+            )
         )
     fields = json.loads(reply)
     if "msg" in fields:
         raise (Misuse if fields["misuse"] else TryAgain)(fields["msg"])
     how = Text(
-        "Process {pid} holds the silence; it goes on by itself {pace_s:g} s after the last word.",
+        "Process {pid} does the window; it goes on by itself {pace_s:g} s after the last request.",
         pid=fields["pid"],
         pace_s=PACE_S,
     )
     if by_hand:
         how = Text(
-            "Process {pid} waits up to {minutes:g} min for each word, then takes all back.",
+            "Process {pid} waits up to {minutes:g} min for each request, then takes all back.",
             pid=fields["pid"],
             minutes=BY_HAND_S / 60,
         )
@@ -145,7 +148,7 @@ def open_(wanted: Spec, failure: Failure, *, by_hand: bool) -> StepAnswer:
 
 
 def _hold(wanted: Spec, journal: RolloutJournal, failure: Failure, opened: int, *, by_hand: bool) -> None:
-    """Be the holder, from the fork to its exit; never returns."""
+    """Be the agent, from the fork to its exit; never returns."""
     os.setsid()
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     pipe, code = os.fdopen(opened, "w", encoding="utf-8"), 1
@@ -171,13 +174,13 @@ def _hold(wanted: Spec, journal: RolloutJournal, failure: Failure, opened: int, 
 
 
 def _through(
-    wanted: Spec, journal: RolloutJournal, failure: Failure, holder: RolloutAgent, interruption: Interruption
+    wanted: Spec, journal: RolloutJournal, failure: Failure, agent: RolloutAgent, interruption: Interruption
 ) -> int:
-    """Do the window at the pace of *holder*; a client that waits for an answer gets the failure."""
+    """Do the window at the pace of *agent*; a client that waits for an answer gets the failure."""
     try:
-        window.through(window.Window(wanted, journal, interruption, pace=holder))
+        window.through(window.Window(wanted, journal, interruption, pace=agent))
     except BaseException as error:
-        holder.reply(failure(error))
+        agent.reply(failure(error))
         raise
     return 0
 
@@ -194,7 +197,7 @@ def address(folder: Path) -> Iterator[str]:
 
 @contextmanager
 def _listening(wanted: Spec) -> Iterator[socket.socket]:
-    """The socket, which only its owner may use; it is removed when the holder ends."""
+    """The socket, which only its owner may use; it is removed when the agent ends."""
     path = wanted.rollout_dir / SOCKET
     path.unlink(missing_ok=True)
     with socket.socket(socket.AF_UNIX) as listener:
@@ -236,12 +239,12 @@ def _leave_session() -> None:
     except LecternError as error:
         reason = error.message
     if reason:
-        sys.stderr.write(f"The holder stays in the session of its caller: {reason}\n")
+        sys.stderr.write(f"The agent stays in the session of its caller: {reason}\n")
         sys.stderr.flush()
 
 
 def ended(asked: Installed, task: str) -> StepAnswer:
-    """What happened to *task* when the holder has ended; raises unless the window is finished."""
+    """What happened to *task* when the agent has ended; raises unless the window is finished."""
     journal = RolloutJournal.of(asked)
     begun = [note.id for note in journal.notes() if (note.step, note.state) == ("window", "begin")]
     last = begun[-1] if begun else ""
@@ -255,12 +258,12 @@ def ended(asked: Installed, task: str) -> StepAnswer:
     if state == "half":
         raise TryAgain(
             Text(
-                "{task}: the process that held the silence is gone in the middle. {why} Run the same rollout again, "
+                "{task}: the process that did the window ended in the middle. {why} Run the same rollout again, "
                 "which goes on; or take it back.",
                 task=task,
                 why=why or "",
             )
         )
     raise Misuse(
-        Text("{task}: nothing was begun on this host, or the holder has given up. Nothing was stopped.", task=task)
+        Text("{task}: nothing was begun on this host, or its process has given up. Nothing was stopped.", task=task)
     )

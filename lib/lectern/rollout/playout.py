@@ -14,7 +14,7 @@ from lectern.rollout.spec import Spec
 from lectern.settings import StreamerSettings
 
 BRIDGE_S = 20.0
-"""Seconds that the lease must still last: the silence takes a few, and the new resident renews the lease then."""
+"""Seconds that the lease must still last: the window takes a few, and the new resident renews the lease then."""
 UPGRADE_S = 60.0
 """Seconds to wait for an upgrade: a new worker has half a minute to load."""
 
@@ -36,7 +36,7 @@ class HeldClasses:
 
 
 def held(wanted: Spec) -> HeldClasses:
-    """What the playout holds now; nothing if it does not answer, or if its lease would end in the silence."""
+    """What the playout holds now; nothing if it does not answer, or if its lease would end in the window."""
     try:
         status = _asked(socket_of(wanted), "status")
     except (PlayoutUnreachable, RequestRefused) as error:

@@ -1,4 +1,4 @@
-"""The steps of the silence, in the order and with the numbers of the rollout note: what each does, or would do."""
+"""The steps of the maintenance window, in the order and with the numbers of the rollout note: what each does."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -99,7 +99,9 @@ class StepWork:
             return False
         if copied.file:
             rows = host.counted_rows(copied)
-            answer.say(Text("Copied {database} in silence; rows: {rows}.", database=copied.database, rows=rows))
+            answer.say(
+                Text("Copied {database} while all is stopped; rows: {rows}.", database=copied.database, rows=rows)
+            )
         else:
             text = msgid("There is no database yet ({database}): nothing was to be copied of it.")
             answer.say(Text(text, database=copied.database))

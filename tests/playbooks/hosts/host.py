@@ -150,7 +150,7 @@ class Host(ABC):
         self.run([lectern, "rollout", step, *options], given=self._wanted or b"", check=check, timeout_s=300)
 
     def speak(self, tasks: Sequence[str]) -> None:
-        """Ask the process that holds the silence for its *tasks*, as the playbook does, until one fails."""
+        """Ask the process that does the maintenance window for its *tasks*, as the playbook does, until one fails."""
         argv = [self.places.python, "-c", _SPEAK, f"{self.places.root}/rollout", *tasks]
         self.run(argv, timeout_s=300)
 
