@@ -57,7 +57,7 @@ class Handler:
             if flow == TAKE_BACK:
                 await self._take_back(kept)
             else:
-                await self._handle(flow, [one.id for one in kept])
+                await self._handle(flow, [message.id for message in kept])
 
     async def _handle(self, flow: str, ids: Sequence[int]) -> None:
         state: State[Any] | None = None
@@ -118,10 +118,10 @@ class Consumer:
 
     def works(self) -> dict[str, supervisor.Service]:
         """The loops to run side by side, by name."""
-        found: dict[str, supervisor.Service] = {"streams": self._read_streams}
+        services: dict[str, supervisor.Service] = {"streams": self._read_streams}
         if self._channels:
-            found |= {"channels": self._listen, "messages of channels": self._commit_channels}
-        return found | {Text("inbox, {flow}", flow=flow): partial(self._dispatch, flow) for flow in self._woken}
+            services |= {"channels": self._listen, "messages of channels": self._commit_channels}
+        return services | {Text("inbox, {flow}", flow=flow): partial(self._dispatch, flow) for flow in self._woken}
 
     async def close(self, within_s: float) -> None:
         """Commit what the channels brought, which exists nowhere else, and give the batches at work time to end."""
@@ -140,10 +140,10 @@ class Consumer:
         hearing = self._host.bus.hearing
         async with self._host.bus.subscribed(self._channels) as messages:
             log.info("%s: listens on %s", self._host.settings.name, ", ".join(self._channels))
-            async for found in messages:
+            async for arrival in messages:
                 self._host.watchdog.beat("channels")
-                if found is not None and not is_own_result((one := self._arrived("channel", *found)).body):
-                    self._batch.append(replace(one, since=hearing.sent_since))
+                if arrival is not None and not is_own_result((message := self._arrived("channel", *arrival)).body):
+                    self._batch.append(replace(message, since=hearing.sent_since))
                     self._came.set()
                 if len(self._batch) >= QUEUE_BOUND:
                     self._room.clear()
@@ -176,7 +176,7 @@ class Consumer:
     async def commit(self, arrived: Sequence[ReceivedMessage], name: str = "") -> None:
         """Commit *arrived* as the batch *name*; messages to be handled at once are claimed in the same transaction."""
         host, settings, now = self._host, self._host.settings, time.time()
-        flows = {self._groups[one.command] for one in arrived}
+        flows = {self._groups[message.command] for message in arrived}
         if settings.shared:
             await host.write_tx(inbox.keep_paired, arrived, settings.name, now, name)
         elif any(flow in self._left or len(self._claimed[flow]) >= QUEUE_BOUND for flow in flows):
@@ -184,16 +184,16 @@ class Consumer:
             await host.write_tx(inbox.keep, host.journal, arrived, now)
             self._left |= flows
         else:
-            for one in await host.write_tx(inbox.keep_claimed, host.journal, arrived, now, settings.inbox_lease_s):
-                self._claimed[self._groups[one.command]].append(one)
+            for message in await host.write_tx(inbox.keep_claimed, host.journal, arrived, now, settings.inbox_lease_s):
+                self._claimed[self._groups[message.command]].append(message)
         for flow in flows:
             self._woken[flow].set()
 
     # -- streams: acknowledged after the commit --------------------------------------------------------------------
 
     async def _read_streams(self) -> None:
-        its = self._host.settings
-        streams = self._host.bus.streams(self._streams, its.name, shared=its.shared)
+        settings = self._host.settings
+        streams = self._host.bus.streams(self._streams, settings.name, shared=settings.shared)
         # An entry that is read but not committed reaches no other consumer, so see first that the database answers.
         await self._host.write_tx(inbox.answers, self._host.journal)
         while True:
@@ -202,7 +202,7 @@ class Consumer:
             for name, why in streams.refusals().items():
                 await failures.unreadable(self._host, name, why)
             if entries:
-                await self.commit([self._arrived("stream", one.stream, one.body, one.id) for one in entries])
+                await self.commit([self._arrived("stream", entry.stream, entry.body, entry.id) for entry in entries])
                 await streams.acknowledge(entries)
             await streams.trim()
 
@@ -223,12 +223,12 @@ class Consumer:
         while True:
             self._host.watchdog.beat(f"inbox, {flow}")
             self._woken[flow].clear()
-            found: list[InboxMessage] = []
+            claimed: list[InboxMessage] = []
             if not self._claimed[flow] or flow in self._left or time.monotonic() - self._claimed_at[flow] > IDLE_S:
-                found = await self._claim(flow)
+                claimed = await self._claim(flow)
             kept, self._claimed[flow] = self._claimed[flow], []
-            known = {one.id for one in kept}  # a message whose lease expired here is claimed twice
-            kept += [one for one in found if one.id not in known]
+            known = {message.id for message in kept}  # a message whose lease expired here is claimed twice
+            kept += [message for message in claimed if message.id not in known]
             if not kept:
                 await comes(self._woken[flow], IDLE_S)
             for portion in failures.batches(kept):
@@ -247,15 +247,15 @@ class Consumer:
         self._left.discard(flow)
         if settings.shared and self._host.redis_away:
             return []  # without Redis no answer could be sent; another teacher may reach it
-        found = await self._host.write_tx(
+        claimed = await self._host.write_tx(
             inbox.claim,
             self._host.journal,
-            [command for command, its in self._groups.items() if its == flow],
+            [command for command, group in self._groups.items() if group == flow],
             limit=settings.batch_max,
             lease_s=settings.inbox_lease_s,
             now=time.time(),
             owner=settings.name if settings.shared else None,
         )
-        if len(found) == settings.batch_max:
+        if len(claimed) == settings.batch_max:
             self._left.add(flow)
-        return found
+        return claimed

@@ -112,11 +112,11 @@ class HealthReport:
             return [self._ending]
         if self._host is None:
             return ["it begins"]
-        until, found = self._found
+        until, wrong = self._found
         if time.monotonic() >= until:
-            found = [*self._standing_still(self._host), *await self._old(self._host), *self._unaired(self._host)]
-            self._found = time.monotonic() + FRESH_S, found
-        return found
+            wrong = [*self._standing_still(self._host), *await self._old(self._host), *self._unaired(self._host)]
+            self._found = time.monotonic() + FRESH_S, wrong
+        return wrong
 
     @staticmethod
     def _standing_still(host: Host[Any]) -> list[str]:

@@ -128,7 +128,7 @@ def _dead(holder: str) -> bool:
     if machine != socket.gethostname() or len(known) not in {2, 3}:
         return False
     try:
-        times = [float(one) for one in known[1:]]
+        times = [float(part) for part in known[1:]]
         began = psutil.Process(int(known[0])).create_time()
     except psutil.NoSuchProcess:
         return True

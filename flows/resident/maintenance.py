@@ -89,10 +89,15 @@ async def forget(host: Host[Any]) -> None:
 
 
 async def _forget(host: Host[Any]) -> None:
-    its, now = host.settings, time.time()
-    kept_s = its.message_retention_s, its.event_retention_s, its.class_retention_s, its.as_run_retention_s
+    settings, now = host.settings, time.time()
+    kept_s = (
+        settings.message_retention_s,
+        settings.event_retention_s,
+        settings.class_retention_s,
+        settings.as_run_retention_s,
+    )
     before = RowsBefore(*(now - seconds for seconds in kept_s))
-    rules = retention.of_teacher(before) if isinstance(its, TeacherSettings) else retention.of_streamer(before)
+    rules = retention.of_teacher(before) if isinstance(settings, TeacherSettings) else retention.of_streamer(before)
     for rule in rules:
         number = 0
         while keys := await host.read_tx(retention.outdated, rule):

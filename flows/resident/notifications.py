@@ -76,16 +76,16 @@ class People:
                 if how is None:
                     return False
                 self._unnoted[id_] = how
-        found = dict(self._unnoted)
-        if found:
-            await host.write_tx(outbox.note_people, host.journal, found)
+        noted = dict(self._unnoted)
+        if noted:
+            await host.write_tx(outbox.note_people, host.journal, noted)
             self._unnoted.clear()
-        return bool(found)
+        return bool(noted)
 
     async def _due(self) -> list[tuple[int, str]]:
         """The oldest alarm that is due, or none."""
-        found = await self._host.read_tx(outbox.people_due, self._host.journal, 1 + len(self._unnoted))
-        return [one for one in found if one[0] not in self._unnoted][:1]
+        due = await self._host.read_tx(outbox.people_due, self._host.journal, 1 + len(self._unnoted))
+        return [row for row in due if row[0] not in self._unnoted][:1]
 
     async def _is_ours(self) -> bool:
         return await is_ours(self._host, TELLING, LEASE_S)
@@ -156,6 +156,9 @@ def _follow_up(connection: Connection, host: Host[Any]) -> int:
     now = time.time()
     due = incidents.follow_up(connection, host.journal, host.settings.name, patience(host), now)
     outbox.put(
-        connection, host.journal, [Outgoing(host.settings.alarm_channel, OutgoingKind.CHANNEL, one) for one in due], now
+        connection,
+        host.journal,
+        [Outgoing(host.settings.alarm_channel, OutgoingKind.CHANNEL, alarm) for alarm in due],
+        now,
     )
     return len(due)

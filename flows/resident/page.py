@@ -145,33 +145,33 @@ class Page:
         begins = view.begin_of_day(time.time(), request.query_params.get("day"))
         page = min(_number(request.query_params.get("page")), 999)
         words, settings = await self.heard(), self._host.settings
-        found = await self._host.read_tx_in(self._threads, view.of_day, viewer, words, settings, begins, page)
+        day_view = await self._host.read_tx_in(self._threads, view.of_day, viewer, words, settings, begins, page)
         apart = {} if viewer.institution_id is not None else self._apart()
-        fields = view.fields_of(found) | {"rates": self.bit_rates}
+        fields = view.fields_of(day_view) | {"rates": self.bit_rates}
         return self._shown(request, "day.html", viewer=viewer, apart=apart, **fields)
 
     def _apart(self) -> Mapping[str, tuple[Presence, float]]:
         """The streamers that take no classes, why, and the seconds since they were heard."""
-        found = listed(self._host.beats, time.time(), self._host.settings.streamer_lost_after_s)
-        return {name: one for name, one in found.items() if one[0] is not Presence.ALIVE}
+        streamers = listed(self._host.beats, time.time(), self._host.settings.streamer_lost_after_s)
+        return {name: presence for name, presence in streamers.items() if presence[0] is not Presence.ALIVE}
 
     async def one_class(self, request: Request, viewer: ViewerRow) -> Response:
         """The account of one class, as ``lectern explain`` gives it."""
         class_id = request.path_params["class_id"]
         words, settings = await self.heard(), self._host.settings
-        found = await self._host.read_tx_in(self._threads, view.of_class, viewer, words, settings, class_id)
-        if not isinstance(found, view.OneClass):
-            return self._shown(request, "none.html", 404, class_id=class_id, why=found)
-        return self._shown(request, "class.html", found=found, viewer=viewer)
+        class_view = await self._host.read_tx_in(self._threads, view.of_class, viewer, words, settings, class_id)
+        if not isinstance(class_view, view.OneClass):
+            return self._shown(request, "none.html", 404, class_id=class_id, why=class_view)
+        return self._shown(request, "class.html", found=class_view, viewer=viewer)
 
     async def still(self, request: Request, viewer: ViewerRow) -> Response:
         """The picture of a class on air; where there is none, a grey one that says why."""
         class_id = request.path_params["class_id"]
         try:
-            found = await self._host.read_tx(timetable.pusher, class_id, viewer.institution_id)
-            if found is None:
+            pusher = await self._host.read_tx(timetable.pusher, class_id, viewer.institution_id)
+            if pusher is None:
                 raise TryAgain(Text("not on air"))
-            picture = await self._stills.of(class_id, partial(self._fetched, class_id, *found))
+            picture = await self._stills.of(class_id, partial(self._fetched, class_id, *pusher))
         except LecternError as error:
             words = translated(error.message, _language(request))
             return Response(view.rendered("still.svg", words=words), 404, HEADERS, "image/svg+xml")
@@ -201,8 +201,8 @@ class Page:
             day = time.strftime("%F", time.localtime(begins))
             kept = {"Content-Disposition": f'attachment; filename="as-run-{day}.{form}"'}
             return Response(text, media_type=TYPES[Format(form)], headers=HEADERS | kept)
-        found = await self._host.read_tx_in(self._threads, as_run_report.made, begins, until, institution)
-        before, fields = view.begin_of_day(begins - view.DAY_S / 2), as_run_report.fields_of(found, LINES)
+        report = await self._host.read_tx_in(self._threads, as_run_report.made, begins, until, institution)
+        before, fields = view.begin_of_day(begins - view.DAY_S / 2), as_run_report.fields_of(report, LINES)
         return self._shown(request, "as_run.html", begins=begins, before=before, after=until, **fields)
 
     async def classes(self, request: Request, viewer: ViewerRow) -> Response:
@@ -211,9 +211,11 @@ class Page:
             name: request.query_params.get(name, "").strip()[:250] for name in ("q", "state", "institution", "sort")
         }
         wanted = timetable.Search(asked["q"][:100], asked["state"], asked["institution"], asked["sort"])
-        found = await self._host.read_tx_in(self._threads, view.of_search, viewer, await self.heard(), wanted)
+        fields = await self._host.read_tx_in(self._threads, view.of_search, viewer, await self.heard(), wanted)
         orders = {name: f"?{urlencode({**asked, 'sort': name})}" for name in timetable.ORDERS}
-        return self._shown(request, "classes.html", wanted=wanted, orders=orders, viewer=viewer, states=STATES, **found)
+        return self._shown(
+            request, "classes.html", wanted=wanted, orders=orders, viewer=viewer, states=STATES, **fields
+        )
 
     async def calendar(self, request: Request, viewer: ViewerRow) -> Response:
         """The timetable for calendars."""
@@ -285,9 +287,9 @@ def _later(why: str, status: int, seconds: int) -> Response:
 def _changed(request: Request, text: str) -> Response:
     """The parts of a page that the browser does not have, which names those it has in one ETag; 304 if it has all."""
     parts = view.fragments(text)
-    has = set(request.headers.get("if-none-match", "").removeprefix("W/").strip('"').split("."))
+    tags = set(request.headers.get("if-none-match", "").removeprefix("W/").strip('"').split("."))
     headers = HEADERS | {"ETag": f'"{".".join(parts)}"', "X-Now": written.moment(time.time())}
-    changed = [html for tag, html in parts.items() if tag not in has]
+    changed = [html for tag, html in parts.items() if tag not in tags]
     return HTMLResponse("".join(changed), 200, headers) if changed else Response(status_code=304, headers=headers)
 
 

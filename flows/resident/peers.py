@@ -82,13 +82,13 @@ class Peers:
         with own_rows(self._host.engine) as connection:
             leases.note_teacher(connection, name, time.time())
             noted = leases.noted_teachers(connection, name)
-        silent = {one for one, at in noted.items() if self._noted.get(one) == at}
-        self._rounds = {one: self._rounds.get(one, 0) + 1 if one in silent else 0 for one in noted}
+        silent = {teacher for teacher, at in noted.items() if self._noted.get(teacher) == at}
+        self._rounds = {teacher: self._rounds.get(teacher, 0) + 1 if teacher in silent else 0 for teacher in noted}
         self._noted = noted
         if dead := self._silent():
             with own_rows(self._host.engine) as connection:
-                for one in leases.cut_off(connection, dead, STANDS_S):
-                    log.warning("%s: held up all writers in the database, and is dead; its session is ended", one)
+                for teacher in leases.cut_off(connection, dead, STANDS_S):
+                    log.warning("%s: held up all writers in the database, and is dead; its session is ended", teacher)
 
     def _silent(self) -> set[str]:
         return {name for name, rounds in self._rounds.items() if rounds >= SILENT}

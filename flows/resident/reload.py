@@ -62,9 +62,9 @@ class Reload:
             taken = await self.read()
         except LecternError as error:
             return JSONResponse({"error": error.message}, 422)
-        changes = [asdict(one) for one in taken.changes]
-        said = taken.lines()
-        fields = {"said": said, "sentences": [packed(line) for line in said]}
+        changes = [asdict(change) for change in taken.changes]
+        lines = taken.lines()
+        fields = {"said": lines, "sentences": [packed(line) for line in lines]}
         return JSONResponse({"changes": changes, **fields, "digest": self._host.settings.digest})
 
     async def read(self) -> Taken:
@@ -87,7 +87,7 @@ class Reload:
         host, before = self._host, self._host.settings
         host.settings = now = before.taking(new)
         host.settings_read_at = time.time()
-        host.settings_wait = tuple(one.name for one in changes if one.cost is Cost.RESTART)
+        host.settings_wait = tuple(change.name for change in changes if change.cost is Cost.RESTART)
         if (before.log_format, before.log_level) != (now.log_format, now.log_level):
             logs.set_up(now.log_format, now.log_level)
         if isinstance(host, TeacherHost):

@@ -9,31 +9,31 @@ from lectern.wire.parser import COMMANDS, PUBLISHED
 
 def sources(settings: Settings) -> Mapping[str, type[Message]]:
     """The channels and streams of a host, each with one type of the messages that arrive over it."""
-    found: dict[str, type[Message]] = {}
-    for one in _taken(settings).values():
-        found.setdefault(getattr(settings, one.comes_by).format(name=settings.name), one)
-    return found
+    kinds: dict[str, type[Message]] = {}
+    for kind in _taken(settings).values():
+        kinds.setdefault(getattr(settings, kind.comes_by).format(name=settings.name), kind)
+    return kinds
 
 
 def channels(settings: Settings) -> list[str]:
     """The `sources` that are Redis channels; the streams of the same names are read, too."""
-    return [name for name, one in sources(settings).items() if one in PUBLISHED.values()]
+    return [name for name, kind in sources(settings).items() if kind in PUBLISHED.values()]
 
 
 def commands(settings: Settings) -> Mapping[str, str]:
     """The command as which a message without a known command is handled, by its channel or stream."""
-    found: dict[str, str] = {}
-    for command, one in _taken(settings).items():
-        found.setdefault(getattr(settings, one.comes_by).format(name=settings.name), command)
-    return found
+    by_source: dict[str, str] = {}
+    for command, kind in _taken(settings).items():
+        by_source.setdefault(getattr(settings, kind.comes_by).format(name=settings.name), command)
+    return by_source
 
 
 def of(settings: Settings) -> Mapping[str, str]:
     """The flow of each command, and of a channel or stream in its place, which earlier releases wrote."""
-    return {name: one.goes_to for name, one in {**sources(settings), **_taken(settings)}.items()}
+    return {name: kind.goes_to for name, kind in {**sources(settings), **_taken(settings)}.items()}
 
 
 def _taken(settings: Settings) -> Mapping[str, type[Message]]:
     """The commands of this role: a streamer takes those of its own stream, a teacher takes all others."""
     teacher = isinstance(settings, TeacherSettings)
-    return {name: one for name, one in COMMANDS.items() if (one.comes_by != "streamer_stream") == teacher}
+    return {name: kind for name, kind in COMMANDS.items() if (kind.comes_by != "streamer_stream") == teacher}

@@ -99,12 +99,12 @@ def application(host: TeacherHost, read_run: ReadRun, heard: Heard) -> FastAPI:
     described = app.openapi
 
     def openapi() -> dict[str, Any]:
-        found = described()  # FastAPI keeps it, and returns the same value each time
-        found["components"] = {
-            "schemas": found.get("components", {}).get("schemas", {}) | _bodies(),
+        document = described()  # FastAPI keeps it, and returns the same value each time
+        document["components"] = {
+            "schemas": document.get("components", {}).get("schemas", {}) | _bodies(),
             "securitySchemes": {"client": {"type": "http", "scheme": "bearer"}},
         }
-        return found
+        return document
 
     app.openapi = openapi  # type: ignore[method-assign]  # as FastAPI's manual says
     return app
@@ -137,17 +137,19 @@ class ClassesApi:
 
     def add_routes(self, app: FastAPI) -> None:
         """Add the routes to *app*."""
-        its = "/v1/classes/{class_id}"
-        app.put(its, **_described("Book a class.", "Booking", "OrderResult"))(self.put)
-        app.patch(its, **_described("Change a booked class; absent fields stay.", "Change", "ChangeResult"))(self.patch)
-        app.delete(its, **_described("Cancel a class.", "", "CancelResult"))(self.delete)
-        app.get(its, **_looks("What lectern explain --json prints of a class."))(self.get)
+        path = "/v1/classes/{class_id}"
+        app.put(path, **_described("Book a class.", "Booking", "OrderResult"))(self.put)
+        app.patch(path, **_described("Change a booked class; absent fields stay.", "Change", "ChangeResult"))(
+            self.patch
+        )
+        app.delete(path, **_described("Cancel a class.", "", "CancelResult"))(self.delete)
+        app.get(path, **_looks("What lectern explain --json prints of a class."))(self.get)
         app.get("/v1/classes", **_looks("The classes of a time, by their start; next is the cursor."))(self.classes)
-        app.get(f"{its}/events", **_looks("What the platform was told of a class after the event SEQ."))(self.events)
+        app.get(f"{path}/events", **_looks("What the platform was told of a class after the event SEQ."))(self.events)
         app.get("/v1/events", **_looks("The same of all classes, after the row ID; next is the last one."))(self.feed)
         listed = {"type": "array", "maxItems": MOST_CHECKED, "items": {"$ref": "#/components/schemas/Booking"}}
-        said = "What would be answered to these bookings now, in this order; nothing is kept."
-        app.post("/v1/bookings:check", **_looks(said, listed))(self.check)
+        summary = "What would be answered to these bookings now, in this order; nothing is kept."
+        app.post("/v1/bookings:check", **_looks(summary, listed))(self.check)
 
     # -- who may, and what they send -----------------------------------------------------------------------------------
 
@@ -162,8 +164,8 @@ class ClassesApi:
         if client is None or client.rights == {Right.LOOK}:
             if token:
                 self._strangers.take(address)
-            said = "send the token of a client: Authorization: Bearer TOKEN; lectern client add NAME makes one"
-            raise Refused(401, said, WWW_Authenticate="Bearer")
+            hint = "send the token of a client: Authorization: Bearer TOKEN; lectern client add NAME makes one"
+            raise Refused(401, hint, WWW_Authenticate="Bearer")
         admit(self._rate, client.name)
         if right not in client.rights:
             raise Refused(403, f"{client.name} may not {right}")
@@ -178,10 +180,10 @@ class ClassesApi:
             raise Refused(422, f"the body is not JSON: {error}", errors.MALFORMED) from error
 
     async def _fields(self, request: Request) -> dict[str, Any]:
-        found = await self._json(request)
-        if not isinstance(found, dict):
+        fields = await self._json(request)
+        if not isinstance(fields, dict):
             raise Refused(422, "the body must be a JSON object", errors.MALFORMED)
-        return found
+        return fields
 
     @staticmethod
     def _message(client: ViewerRow, kind: type[Message], fields: Mapping[str, Any], class_id: str) -> Any:  # noqa: ANN401 (a message of *kind*)
@@ -190,12 +192,14 @@ class ClassesApi:
         for name, value in (("cmd", cmd), ("class_id", class_id)):
             if fields.get(name, value) != value:
                 raise Malformed(Text("{name} must be {value}, or absent", name=name, value=repr(value)[:300]))
-        its = {} if kind is not Booking or client.institution_id is None else {"institution_id": client.institution_id}
+        defaults = (
+            {} if kind is not Booking or client.institution_id is None else {"institution_id": client.institution_id}
+        )
         given = fields.get("by")
-        whole = {**its, **fields, "cmd": cmd, "class_id": class_id}
+        whole = {**defaults, **fields, "cmd": cmd, "class_id": class_id}
         whole["by"] = f"{client.name} ({given})" if isinstance(given, str) and given else client.name
         message = parse(json.dumps(whole), (kind,))
-        if its and message.institution_id != client.institution_id:  # type: ignore[attr-defined]  # a booking
+        if defaults and message.institution_id != client.institution_id:  # type: ignore[attr-defined]  # a booking
             raise Refused(403, f"{client.name} books for {client.institution_id} alone", class_id=class_id)
         return message
 
@@ -250,8 +254,8 @@ class ClassesApi:
         """
         kept, before = await self._host.read_tx(self._read, class_id)
         if self._host.intake is None or kept >= MOST_KEPT:
-            said = "the teacher begins or ends" if self._host.intake is None else f"{kept} messages wait already"
-            raise Refused(503, said, class_id=class_id, Retry_After=str(AGAIN_S))
+            reason = "the teacher begins or ends" if self._host.intake is None else f"{kept} messages wait already"
+            raise Refused(503, reason, class_id=class_id, Retry_After=str(AGAIN_S))
         own = client.institution_id
         if own is None or (before.institution == own if before.order else not booked):
             return before
@@ -261,8 +265,10 @@ class ClassesApi:
 
     def _read(self, connection: Connection, class_id: str) -> tuple[int, _Before]:
         host, order = self._host, db_account.booking(connection, class_id)
-        its = None if order is None else bookings.institution_of(connection, class_id)
-        return inbox.waiting(connection, host.journal), _Before(order, its, outbox.last_id(connection, host.journal))
+        institution_id = None if order is None else bookings.institution_of(connection, class_id)
+        return inbox.waiting(connection, host.journal), _Before(
+            order, institution_id, outbox.last_id(connection, host.journal)
+        )
 
     async def _send(
         self, message: Message | None, class_id: str, wait_s: float, look: Callable[[Connection], str | None]
@@ -273,9 +279,9 @@ class ClassesApi:
             if message is not None and intake is not None:
                 cmd = message.cmd  # type: ignore[attr-defined]  # each message has one
                 await intake([ReceivedMessage("http", cmd, message.to_json(), token_hex(12), time.time())])
-            found = await self._found(came, wait_s, look) if wait_s else None
-        if found is not None:
-            return _answer(found)
+            outcome = await self._found(came, wait_s, look) if wait_s else None
+        if outcome is not None:
+            return _answer(outcome)
         body = {"class_id": class_id, "result": "pending"}
         where = {"Location": f"/v1/classes/{class_id}"}
         return JSONResponse(body, 200 if message is None else 202, where)
@@ -294,8 +300,8 @@ class ClassesApi:
         until = time.monotonic() + wait_s
         while True:
             came.clear()
-            if (found := await self._host.read_tx(look)) is not None:
-                return found
+            if (outcome := await self._host.read_tx(look)) is not None:
+                return outcome
             left_s = until - time.monotonic()
             if left_s <= 0:
                 return None
@@ -316,13 +322,13 @@ class ClassesApi:
         client = await self._client(request, Right.READ)
         words, settings = await self._heard(), self._host.settings
         both = [
-            await self._host.read_tx(view.of_class, client, words, settings, one)
-            for one in (class_id, f"{class_id}{BACKUP}")
+            await self._host.read_tx(view.of_class, client, words, settings, id_)
+            for id_ in (class_id, f"{class_id}{BACKUP}")
         ]
         if not isinstance(both[0], view.OneClass):
-            said = both[0] or f"{class_id}: there is no such class"
-            raise Refused(404, said, errors.NOT_BOOKED, class_id)
-        first, second = (one.fields() if isinstance(one, view.OneClass) else None for one in both)
+            reason = both[0] or f"{class_id}: there is no such class"
+            raise Refused(404, reason, errors.NOT_BOOKED, class_id)
+        first, second = (airing.fields() if isinstance(airing, view.OneClass) else None for airing in both)
         return JSONResponse({**(first or {}), **({"backup": second} if second else {})})
 
     async def classes(self, request: Request, wanted: Annotated[Listed, Query()]) -> JSONResponse:
@@ -334,22 +340,22 @@ class ClassesApi:
         span = timetable.Span(
             time.time() - 86_400 if since is None else since, 4e9 if until is None else until, own or institution
         )
-        found = await self._host.read_tx(timetable.page, span, wanted.state, _place(wanted.cursor), PAGE)
+        rows = await self._host.read_tx(timetable.page, span, wanted.state, _place(wanted.cursor), PAGE)
         classes = [
-            {name: getattr(one, name) for name in ("class_id", "state", "start_time", "end_time", "code", "message")}
-            | {"streamer": one.streamer, "institution": one.institution, "rendition": one.stem}
-            for one in found
+            {name: getattr(row, name) for name in ("class_id", "state", "start_time", "end_time", "code", "message")}
+            | {"streamer": row.streamer, "institution": row.institution, "rendition": row.stem}
+            for row in rows
         ]
-        following = f"{found[-1].start_time!r}:{found[-1].class_id}" if len(found) == PAGE else None
+        following = f"{rows[-1].start_time!r}:{rows[-1].class_id}" if len(rows) == PAGE else None
         return JSONResponse({"classes": classes, "next": following})
 
     async def events(self, class_id: str, request: Request, after: After = 0) -> JSONResponse:
         """The events of a class after its event *after*, in their order: the messages ``class_event``."""
         client = await self._client(request, Right.READ)
-        found = await self._host.read_tx(class_events.after, class_id, after, PAGE)
-        if any(client.institution_id not in {None, one.institution_id} for one in found):
+        rows = await self._host.read_tx(class_events.after, class_id, after, PAGE)
+        if any(client.institution_id not in {None, row.institution_id} for row in rows):
             raise Refused(404, f"{class_id}: there is no such class", errors.NOT_BOOKED, class_id)
-        return JSONResponse({"events": [read(one.body) for one in found]})
+        return JSONResponse({"events": [read(row.body) for row in rows]})
 
     async def feed(self, request: Request, after: After = 0, wait: Wait = 0) -> JSONResponse:
         """The events of all classes that the client may see, after the row *after*; *wait* for the next ones."""
@@ -359,9 +365,9 @@ class ClassesApi:
             return list(class_events.feed(connection, after, client.institution_id, PAGE)) or None
 
         with self._waiting("", wait) as came:
-            found = await self._found(came, wait, look) or []
-        following = found[-1].id if found else after
-        return JSONResponse({"events": [{"id": one.id, **read(one.body)} for one in found], "next": following})
+            rows = await self._found(came, wait, look) or []
+        following = rows[-1].id if rows else after
+        return JSONResponse({"events": [{"id": row.id, **read(row.body)} for row in rows], "next": following})
 
     async def check(self, request: Request) -> JSONResponse:
         """What would be answered to up to MOST_CHECKED bookings now; conflicts among them are found, too."""
@@ -369,16 +375,16 @@ class ClassesApi:
         listed = await self._json(request)
         if not isinstance(listed, list) or not 0 < len(listed) <= MOST_CHECKED:
             raise Refused(422, f"the body must be a list of 1 to {MOST_CHECKED} bookings", errors.MALFORMED)
-        parsed = [self._checked(client, one) for one in listed]
-        good = [one for one in parsed if isinstance(one, Booking)]
-        found, made_at = await self._host.read_tx(self._verdicts, client, good)
+        parsed = [self._checked(client, entry) for entry in listed]
+        good = [entry for entry in parsed if isinstance(entry, Booking)]
+        verdicts, made_at = await self._host.read_tx(self._verdicts, client, good)
         streamers, now = (await self._heard() or {}).values(), time.time()
-        for booking, said in zip(good, found, strict=True):
-            waits = said["verdict"] == BookingState.WAITING
-            if said["verdict"] == BookingState.PLACED or (waits and booking.stem in made_at):
+        for booking, verdict in zip(good, verdicts, strict=True):
+            waits = verdict["verdict"] == BookingState.WAITING
+            if verdict["verdict"] == BookingState.PLACED or (waits and booking.stem in made_at):
                 at, why = forecast.booked_now(booking, streamers, now, made_at[booking.stem] if waits else None)
-                said.update(ready_by=at, message=why)
-        return JSONResponse({"bookings": [found.popleft() if isinstance(one, Booking) else one for one in parsed]})
+                verdict.update(ready_by=at, message=why)
+        return JSONResponse({"bookings": [verdicts.popleft() if isinstance(entry, Booking) else entry for entry in parsed]})
 
     def _checked(self, client: ViewerRow, fields: object) -> Booking | dict[str, object]:
         """A booking, or the verdict on what is none."""
@@ -396,37 +402,39 @@ class ClassesApi:
     ) -> tuple[deque[dict[str, object]], dict[str, float]]:
         """What is said of each, and when the renditions will be made that they wait for (epoch seconds), by stem."""
         now, settings = time.time(), self._host.settings
-        orders = bookings.by_id(connection, [one.class_id for one in booked])
-        states = transcodings.states(connection, {one.key for one in booked if one.key})
+        orders = bookings.by_id(connection, [booking.class_id for booking in booked])
+        states = transcodings.states(connection, {booking.key for booking in booked if booking.key})
         taken = bookings.taken(connection, decide_booking.contenders(booked, orders, states, now), now)
         least_s = db_forecast.least_s(connection, settings) if decide_booking.may_begin(booked, states) else 0.0
         before = decide_booking.Before(decide_booking.already_answered(orders), states, taken, least_s)
         plan = decide_booking.plan(booked, before, Limits.of(settings), now)
         by_class: dict[str, deque[dict[str, object]]] = defaultdict(deque)
-        for one in plan.verdicts:
-            said = _verdict(one.booking.class_id, one.state, one.code.number if one.code else 0, one.message)
-            by_class[one.booking.class_id].append(said)
+        for verdict in plan.verdicts:
+            answer = _verdict(
+                verdict.booking.class_id, verdict.state, verdict.code.number if verdict.code else 0, verdict.message
+            )
+            by_class[verdict.booking.class_id].append(answer)
         for again in plan.again:
-            said = _verdict(again.class_id, "booked already", 0, "")
+            answer = _verdict(again.class_id, "booked already", 0, "")
             if again.refusal is not None:
                 is_theirs = (
                     client.institution_id is None
                     or bookings.institution_of(connection, again.class_id) == client.institution_id
                 )
                 why = again.refusal if is_theirs else "the class_id is taken"
-                said = _verdict(again.class_id, "refused", errors.CONFLICT.number, why)
-            by_class[again.class_id].append(said)
-        waits = any(one.state is BookingState.WAITING for one in plan.verdicts)
+                answer = _verdict(again.class_id, "refused", errors.CONFLICT.number, why)
+            by_class[again.class_id].append(answer)
+        waits = any(verdict.state is BookingState.WAITING for verdict in plan.verdicts)
         made_at = db_forecast.transcoded(connection, settings, now, plan.transcodings()) if waits else {}
-        return deque(by_class[one.class_id].popleft() for one in booked), made_at
+        return deque(by_class[booking.class_id].popleft() for booking in booked), made_at
 
 
 def _same(order: Order, booking: Booking) -> None:
     """Raise Refused if *order* is another booking than *booking*."""
     differs = decide_booking.differences(decide_booking.already_answered({"": order})[""], booking)
     if differs:
-        said = f"{decide_booking.Again('', differs).refusal}; the first booking stands, it is {order.state}"
-        raise Refused(409, said, errors.CONFLICT, booking.class_id)
+        reason = f"{decide_booking.Again('', differs).refusal}; the first booking stands, it is {order.state}"
+        raise Refused(409, reason, errors.CONFLICT, booking.class_id)
 
 
 def _answer(body: str) -> JSONResponse:
@@ -443,10 +451,10 @@ def _place(cursor: str) -> tuple[float, str]:
     """The class after which a page begins; raises Refused for what no page has given."""
     begins, _, class_id = cursor.partition(":")
     try:
-        found = float(begins) if cursor else -math.inf
+        begins_at = float(begins) if cursor else -math.inf
     except ValueError as error:
         raise Refused(422, "the cursor is none that an answer gave as next") from error
-    return found, class_id
+    return begins_at, class_id
 
 
 # -- the description ---------------------------------------------------------------------------------------------------
@@ -471,20 +479,20 @@ def _ref(name: str) -> dict[str, str]:
 
 def _described(summary: str, body: str, answer: str) -> dict[str, Any]:
     """How a route that takes the message *body* is described; it is answered as on Redis, or refused at once."""
-    said = {"application/json": {"schema": _ref(answer)}}
-    found = refusals(401, 403, 404, 408, 409, 410, 413, 422, 429, 503, 507)
+    content = {"application/json": {"schema": _ref(answer)}}
+    responses = refusals(401, 403, 404, 408, 409, 410, 413, 422, 429, 503, 507)
     for status in (409, 410, 422, 507):
-        found[status]["content"] |= said
+        responses[status]["content"] |= content
     known = {
         "description": "Its answer.",
         "content": {"application/json": {"schema": {"anyOf": [_ref(answer), _ref("Pending")]}}},
     }
     pending = {"description": "It is kept, and not decided yet.", "model": Pending}
     extra = _body(_ref(body)) if body else _TOKEN
-    return {"summary": summary, "responses": {200: known, 202: pending, **found}, "openapi_extra": extra}
+    return {"summary": summary, "responses": {200: known, 202: pending, **responses}, "openapi_extra": extra}
 
 
 def _looks(summary: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """How a route that changes nothing is described."""
-    found = refusals(401, 403, 404, 408, 413, 422, 429, 503)
-    return {"summary": summary, "responses": found, "openapi_extra": _body(body) if body else _TOKEN}
+    responses = refusals(401, 403, 404, 408, 413, 422, 429, 503)
+    return {"summary": summary, "responses": responses, "openapi_extra": _body(body) if body else _TOKEN}

@@ -46,22 +46,24 @@ async def booking(inbox_ids: str, dry_run: bool = False) -> State[None]:
 
 def decided_bookings(alive: Sequence[str], connection: Connection, changes: Changes, messages: Sequence[Asked]) -> None:
     """Decide bookings and cancels; the streamers *alive* can take classes."""
-    booked = [one for one in messages if isinstance(one, Booking)]
-    cancelled = [one for one in messages if isinstance(one, Cancel)]
+    booked = [message for message in messages if isinstance(message, Booking)]
+    cancelled = [message for message in messages if isinstance(message, Cancel)]
     if cancelled:
-        changes.learn(bookings.by_id(connection, [f"{one.class_id}{BACKUP}" for one in cancelled]))
+        changes.learn(bookings.by_id(connection, [f"{cancel.class_id}{BACKUP}" for cancel in cancelled]))
         changes.learn(bookings.revisions_of(connection, list(changes.orders)))
     unlisted = {
-        one.key for one in booked if one.key and decide_booking.named_by(one) is decide_booking.Named.NOT_IN_LIST
+        booking.key
+        for booking in booked
+        if booking.key and decide_booking.named_by(booking) is decide_booking.Named.NOT_IN_LIST
     }
     states = transcodings.states(connection, unlisted) if unlisted else {}
     may_go = decide_booking.contenders(booked, changes.orders, states, changes.now)
     facts = decide_booking.BookingFacts(
-        early=bookings.cancelled_before(connection, [one.class_id for one in booked], changes.now),
+        early=bookings.cancelled_before(connection, [booking.class_id for booking in booked], changes.now),
         renditions=states,
         taken=bookings.taken(connection, may_go, changes.now),
         loads=bookings.loads(connection, alive, changes.now) if may_go else dict.fromkeys(alive, 0),
-        cancels=_cancel_facts(connection, changes, [one.class_id for one in cancelled]),
+        cancels=_cancel_facts(connection, changes, [cancel.class_id for cancel in cancelled]),
         least_s=forecast.least_s(connection, changes.settings) if decide_booking.may_begin(booked, states) else 0.0,
     )
     decide_booking.decide_orders(changes, booked, cancelled, facts, Limits.of(changes.settings))
@@ -71,23 +73,23 @@ def _cancel_facts(connection: Connection, changes: Changes, class_ids: Sequence[
     if not class_ids:
         return CancelFacts()
     unconfirmed = bookings.unconfirmed_cancels(connection, class_ids)
-    told = class_events.ends(connection, class_ids, changes.settings.cancel_result_channel)
-    return CancelFacts(told, {class_id for class_id, _ in unconfirmed})
+    ends = class_events.ends(connection, class_ids, changes.settings.cancel_result_channel)
+    return CancelFacts(ends, {class_id for class_id, _ in unconfirmed})
 
 
-async def after(host: TeacherHost, some: Sequence[Changes]) -> None:
+async def after(host: TeacherHost, plans: Sequence[Changes]) -> None:
     """What follows the commit: answers and messages, the waiting lists in Redis, the transcodings."""
     await publish_outbox(host)
     try:
-        for one in some:
-            if one.joins:
-                await host.bus.join_waiting(one.joins)
-            for key, class_id in one.leaves:
+        for plan in plans:
+            if plan.joins:
+                await host.bus.join_waiting(plan.joins)
+            for key, class_id in plan.leaves:
                 await host.bus.leave_waiting(key, class_id)
     except TryAgain as error:
         log.warning("redis: the waiting lists are behind the database: %s", error)
     for backend, start in ((Backend.OSS, transcoding.start_requests), (Backend.ECS, transcoding.start_ecs)):
-        if keys := [(a.record_id, a.resolution) for one in some for a in one.begun if a.backend is backend]:
+        if keys := [(a.record_id, a.resolution) for plan in plans for a in plan.begun if a.backend is backend]:
             await start(host, keys)
 
 
@@ -115,17 +117,17 @@ async def change(
     go = partial(decided_changes, await alive_streamers(host))
     why = "the bookings of their classes are not here, or not handled yet"
     batch = await put_off(batch, await host.read_tx(early_changes, batch.came), AGAIN_S, why)
-    found = await handled(host, batch.came, go, dry_run=dry_run)
+    result = await handled(host, batch.came, go, dry_run=dry_run)
     if by_hand:
-        found.done.append(await changed(host, lambda c, changes: go(c, changes, by_hand), dry_run=dry_run))
+        result.done.append(await changed(host, lambda c, changes: go(c, changes, by_hand), dry_run=dry_run))
     if not dry_run:
-        await after(host, found.done)
-    return await ended("change", batch, found, "What became of each change")
+        await after(host, result.done)
+    return await ended("change", batch, result, "What became of each change")
 
 
 def early_changes(connection: Connection, came: Sequence[Delivery[Change]]) -> list[int]:
     """The messages whose class is not known yet: its booking is in the inbox, or may still come by another way."""
-    asked = {one.kept.id: one.message.class_id for one in came if isinstance(one.message, Change)}
+    asked = {delivery.kept.id: delivery.message.class_id for delivery in came if isinstance(delivery.message, Change)}
     booked = bookings.booked_among(connection, list(asked.values()))
     unknown = {id_: class_id for id_, class_id in asked.items() if class_id not in booked}
     coming = bookings.coming_bookings(connection, set(unknown.values()))
@@ -151,24 +153,24 @@ def decided_changes(alive: Sequence[str], connection: Connection, changes: Chang
     """Decide changes of classes; the streamers *alive* can take classes."""
     known, limits = facts(connection, changes, asked, alive), Limits.of(changes.settings)
     changed_before: set[str] = set()
-    for one in asked:
-        if one.class_id in changed_before:  # together with the change before it, it may name what nobody looked for yet
-            more = facts(connection, changes, [one], alive)
+    for message in asked:
+        if message.class_id in changed_before:  # with the change before it, it may name what nobody looked for yet
+            more = facts(connection, changes, [message], alive)
             known = decide.ChangeFacts(more.renditions | known.renditions, more.taken | known.taken, known.loads)
-        changed_before.add(one.class_id)
-        decide.decide(changes, [one], known, limits)
+        changed_before.add(message.class_id)
+        decide.decide(changes, [message], known, limits)
 
 
 def facts(
     connection: Connection, changes: Changes, asked: Sequence[Change], alive: Sequence[str]
 ) -> decide.ChangeFacts:
     """What the database says of the classes that are to be changed, and of what they shall be."""
-    ids = [one.class_id for one in asked]
+    ids = [message.class_id for message in asked]
     both = [*ids, *map(secondary_id, ids)]
     changes.learn(bookings.by_id(connection, both))
     changes.learn(bookings.revisions_of(connection, both))
-    wanted = [one for each in asked if (one := _wanted(changes, each)) is not None]
-    keys = {one.key for one in wanted if one.key is not None}
+    wanted = [booking for each in asked if (booking := _wanted(changes, each)) is not None]
+    keys = {booking.key for booking in wanted if booking.key is not None}
     return decide.ChangeFacts(
         dict(transcodings.states(connection, keys)),
         bookings.taken(connection, wanted, changes.now),

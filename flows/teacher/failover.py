@@ -50,9 +50,9 @@ async def _move(host: TeacherHost, streamer: str, *, force: bool, dry_run: bool)
     if silent_s == math.inf:
         return Failed(name=NOT_MOVED, message=f"the lease of {streamer} has no end; see that it is off, and set force")
     if dry_run:
-        alive = [one for one in await alive_streamers(host) if one != streamer]
-        found = await changed(host, taken(streamer, before, alive, force=force), dry_run=True)
-        shown = await printed("move", [found])
+        alive = [name for name in await alive_streamers(host) if name != streamer]
+        plan = await changed(host, taken(streamer, before, alive, force=force), dry_run=True)
+        shown = await printed("move", [plan])
         return Completed(name=NOT_MOVED, message=shown.message)
     if not await _takers(host, streamer, silent_s, force=force):
         return _stays(streamer, force=force)
@@ -65,17 +65,17 @@ async def _move(host: TeacherHost, streamer: str, *, force: bool, dry_run: bool)
         return _stays(streamer, force=force)
     if not await host.bus.take(host.settings.streamers_key, streamer, silent_s):
         return Completed(name=NOT_MOVED, message=f"{streamer} was heard of again: it keeps its classes")
-    found = await changed(host, taken(streamer, before, alive, force=force))
+    plan = await changed(host, taken(streamer, before, alive, force=force))
     if force:  # it is taken out: nobody misses it any more
         await host.bus.part(host.settings.streamers_key, streamer)
     await publish_outbox(host)
-    await artifacts.table("move-batch", found.table, f"What became of the classes of {streamer}")
-    return Completed(message=summary(found.table))
+    await artifacts.table("move-batch", plan.table, f"What became of the classes of {streamer}")
+    return Completed(message=summary(plan.table))
 
 
 async def _takers(host: TeacherHost, streamer: str, silent_s: float, *, force: bool) -> list[str]:
     """The streamers that may take the classes; raises TryAgain if that cannot be known."""
-    alive = [one for one in await alive_streamers(host) if one != streamer]
+    alive = [name for name in await alive_streamers(host) if name != streamer]
     return alive if force else failover_candidates(host, streamer, silent_s)
 
 

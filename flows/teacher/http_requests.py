@@ -64,8 +64,8 @@ def add_refusals(app: FastAPI, runbook: Callable[[], str]) -> None:
         if isinstance(error, DBAPIError):
             error = Refused(503, f"the database does not answer: {error.orig}", Retry_After=str(AGAIN_S))
         elif isinstance(error, RequestValidationError):
-            said = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
-            error = Refused(422, said)
+            reason = "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors())
+            error = Refused(422, reason)
         elif isinstance(error, LecternError):
             error = Refused(503, error.message, error.code)
         assert isinstance(error, Refused)
@@ -78,7 +78,7 @@ def add_refusals(app: FastAPI, runbook: Callable[[], str]) -> None:
 def refusals(*statuses: int, model: type[BaseModel] = Problem) -> dict[int | str, dict[str, Any]]:
     """The description of refusals with *statuses*, for ``/openapi.json``."""
     schema = {"schema": {"$ref": f"#/components/schemas/{model.__name__}"}}
-    return {one: {"description": HTTPStatus(one).phrase, "content": {PROBLEM: schema}} for one in statuses}
+    return {status: {"description": HTTPStatus(status).phrase, "content": {PROBLEM: schema}} for status in statuses}
 
 
 async def body_of(request: Request, most_bytes: int, within_s: float) -> bytes:

@@ -48,17 +48,18 @@ async def _sweep(host: TeacherHost, dry_run: bool) -> Swept:
         log.warning("sweep: deadlines wait: %s", error.message)
         settled = []
     lost = await host.read_tx(transcodings.ownerless, now - GRACE_S, now)
-    found = await changed(host, overlooked, dry_run=dry_run)
+    plan = await changed(host, overlooked, dry_run=dry_run)
     if not dry_run:
-        await transcoding.start_requests(host, [one.key for one in forgotten])
-        await transcoding.start_ecs(host, [one.key for one in lost])
-        await after(host, [found])
-    done = [*settled, found]
-    written = [one.after or {} for one in found.rows.values()]
-    late, again = (sum(column in one for one in written) for column in ("warned_at", "updated_at"))
-    said = f"{sum(len(one.table) for one in done)} outcomes, {len(lost)} lost owners, {late} late, {again} told again"
-    asked = [f"{one.stem}: the OSS is asked" for one in forgotten]
-    return done, said, [*asked, *(f"{one.stem}: made on ECS" for one in lost)]
+        await transcoding.start_requests(host, [rendition.key for rendition in forgotten])
+        await transcoding.start_ecs(host, [rendition.key for rendition in lost])
+        await after(host, [plan])
+    done = [*settled, plan]
+    written = [row.after or {} for row in plan.rows.values()]
+    late, again = (sum(column in columns for columns in written) for column in ("warned_at", "updated_at"))
+    outcomes = sum(len(each.table) for each in done)
+    summary = f"{outcomes} outcomes, {len(lost)} lost owners, {late} late, {again} told again"
+    asked = [f"{rendition.stem}: the OSS is asked" for rendition in forgotten]
+    return done, summary, [*asked, *(f"{rendition.stem}: made on ECS" for rendition in lost)]
 
 
 def overlooked(connection: Connection, changes: Changes) -> None:
@@ -67,10 +68,10 @@ def overlooked(connection: Connection, changes: Changes) -> None:
     reports.warn(changes, bookings.overdue_waiters(connection, now - changes.settings.order_warn_time_out_s))
     silent = bookings.unreported(connection, now - UNREPORTED_S, now)
     noted = events.known(connection, journal, reports.TOLD_AGAIN, [order.class_id for order in silent])
-    reports.resend_ends(changes, [one for one in silent if one.state is BookingState.PLACED], noted)
-    if unconfirmed := [one for one in silent if one.state is BookingState.READY]:
-        its = [one.revises for one in unconfirmed if one.revises is not None]
-        changes.learn(bookings.by_id(connection, its) | bookings.revisions_of(connection, its))
+    reports.resend_ends(changes, [order for order in silent if order.state is BookingState.PLACED], noted)
+    if unconfirmed := [order for order in silent if order.state is BookingState.READY]:
+        revised_ids = [order.revises for order in unconfirmed if order.revises is not None]
+        changes.learn(bookings.by_id(connection, revised_ids) | bookings.revisions_of(connection, revised_ids))
         decide.apply_again(changes, unconfirmed)
     cancelling.resend_cancels(changes, bookings.cancels_to_resend(connection, now))
     decide.forsake(changes, bookings.forsaken_revisions(connection, now - UNREPORTED_S))
@@ -82,9 +83,9 @@ def close(connection: Connection, changes: Changes) -> None:
     now = changes.now
     over, ends = bookings.unended(connection, now - GRACE_S), _ends(connection, now)
     unconfirmed = bookings.cancels_without_end(connection, now)
-    cancelled = [one.class_id for one in unconfirmed]
+    cancelled = [order.class_id for order in unconfirmed]
     changes.orders |= bookings.by_id(connection, cancelled)
-    parts = as_run.of_classes(connection, [*cancelled, *(one.class_id for one in (*over, *ends))])
+    parts = as_run.of_classes(connection, [*cancelled, *(row.class_id for row in (*over, *ends))])
     reports.close_unreported(changes, over, parts)
     reports.tell_ends(changes, ends, parts)
     reports.close_cancels(changes, unconfirmed, parts)
@@ -126,14 +127,14 @@ async def teacher_checks(host: TeacherHost) -> None:
 
 async def check_of_teacher(host: TeacherHost, done: Mapping[Begins, float], now: float) -> dict[Begins, float]:
     """Raise alarms for unready bookings whose check is due; returns the last check of each, to be passed as *done*."""
-    found = await host.read_tx(bookings.unready, now - LATE_AFTER_S, now, now + readiness.CHECKS_S[0])
-    unready = {(one.class_id, one.start_time): one for one in found}
-    due = readiness.checks_due({its: one.start_time for its, one in unready.items()}, now, done)
+    orders = await host.read_tx(bookings.unready, now - LATE_AFTER_S, now, now + readiness.CHECKS_S[0])
+    unready = {(order.class_id, order.start_time): order for order in orders}
+    due = readiness.checks_due({key: order.start_time for key, order in unready.items()}, now, done)
     if due:
-        late = [unready[its] for its in due]
-        await apart(late, lambda some: changed(host, _late(some)), lambda one: one.class_id)
+        late = [unready[key] for key in due]
+        await apart(late, lambda batch: changed(host, _late(batch)), lambda order: order.class_id)
         await publish_outbox(host)
-    done = {its: at for its, at in done.items() if its in unready} | due
+    done = {key: at for key, at in done.items() if key in unready} | due
     if done:
         host.ongoing[errors.NOT_READY_FOR_START.number] = time.monotonic()
     return done
@@ -141,16 +142,16 @@ async def check_of_teacher(host: TeacherHost, done: Mapping[Begins, float], now:
 
 @decision
 def _late(connection: Connection, changes: Changes, late: Sequence[Order]) -> None:
-    waits = any(one.streamer is None for one in late)
+    waits = any(order.streamer is None for order in late)
     made_at = forecast.transcoded(connection, changes.settings, changes.now) if waits else {}
-    for one in late:
+    for order in late:
         why = Text("it is not made yet")
         if one.streamer:
             why = Text("{streamer} does not have it yet", streamer=one.streamer)
-        elif (at := made_at.get(one.stem)) is not None:
+        elif (at := made_at.get(order.stem)) is not None:
             when = formatting.when(at, changes.now)
             why = Text("it is not made yet; by what others took, it will be made at about {when}", when=when)
-        said = readiness.sentence(one.class_id, one.stem, one.start_time - changes.now, [why])
-        log.warning("%s", said)
-        changes.alarm(errors.NOT_READY_FOR_START, said, one)
-        changes.announce(one, "not_ready", message=why)
+        sentence = readiness.sentence(order.class_id, order.stem, order.start_time - changes.now, [why])
+        log.warning("%s", sentence)
+        changes.alarm(errors.NOT_READY_FOR_START, sentence, order)
+        changes.announce(order, "not_ready", message=why)

@@ -65,19 +65,19 @@ async def alive_streamers(host: TeacherHost) -> list[str]:
     back, while the last streamer is being started again, and for some minutes if there was never a streamer yet.
     """
     settings, now = host.settings, time.monotonic()
-    seen_at, found = host.membership_cache
-    if not found or now - seen_at > SEEN_S:
+    seen_at, seen = host.membership_cache
+    if not seen or now - seen_at > SEEN_S:
         try:
             async with asking(ASKED_S):
-                found = tuple(await host.bus.alive(settings.streamers_key, settings.streamer_lost_after_s))
+                seen = tuple(await host.bus.alive(settings.streamers_key, settings.streamer_lost_after_s))
         except TryAgain as error:
             host.redis_away = True
             raise TryAgain(
                 Text("the streamers' heartbeats cannot be read: {error}", error=error.message)
             ) from error.__cause__
-        host.membership_cache = now, found
+        host.membership_cache = now, seen
     # A Redis that was restarted has forgotten the beats; we have not.
-    alive = sorted({*found, *host.living_now()})
+    alive = sorted({*seen, *host.living_now()})
     listened_s = now - host.listens_since
     if not alive and listened_s < BEATS * settings.heartbeat_interval_s:
         raise TryAgain(Text("no streamer was heard of yet"))
@@ -99,8 +99,8 @@ async def _refuse_to_know(host: TeacherHost, listened_s: float) -> None:
     if not holders and listened_s < FIRST_STREAMER_S:
         raise TryAgain(Text("no streamer of this release has ever been leased here; is one about to be rolled out?"))
     now, lately_s = time.time(), host.settings.streamer_lost_after_s
-    leased = [one for one in holders.values() if one.session is not None]
-    if new := sorted(one.name for one in leased if one.granted_s_ago(now) < lately_s):
+    leased = [row for row in holders.values() if row.session is not None]
+    if new := sorted(row.name for row in leased if row.granted_s_ago(now) < lately_s):
         raise TryAgain(Text("{new} has just been given its lease, and was not heard of yet", new=", ".join(new)))
 
 
@@ -126,10 +126,10 @@ class DrainTracker:
         """Move the later classes of *name* to other streamers, if its *beat* says that it is being drained."""
         if not beat.get(DRAINS, False) or not self.drained_at.take(name, DRAIN_AGAIN_S):
             return
-        alive = [one for one in self.host.living_now() if one != name]
-        found = await changed(self.host, drained(name, alive, beat[DRAINS]))
-        if found.taken:
-            log.info("%s: is drained; %d classes were moved to others", name, len(found.taken))
+        alive = [other for other in self.host.living_now() if other != name]
+        plan = await changed(self.host, drained(name, alive, beat[DRAINS]))
+        if plan.taken:
+            log.info("%s: is drained; %d classes were moved to others", name, len(plan.taken))
             await publish_outbox(self.host)
 
 
@@ -137,8 +137,8 @@ class DrainTracker:
 def withdrawn(connection: Connection, changes: Changes, name: str) -> None:
     """Leave the classes of the streamer *name* to the old program, once."""
     if leases.holder(connection, name).withdrawn_at is None:
-        said = decide_leases.withdraw(changes, name, bookings.on(connection, name, changes.now))
-        log.info("%s: %s", name, said)
+        outcome = decide_leases.withdraw(changes, name, bookings.on(connection, name, changes.now))
+        log.info("%s: %s", name, outcome)
 
 
 @decision
@@ -174,7 +174,7 @@ class Membership:
         with ExitStack() as failed:
             failed.callback(self._is_deaf)
             now, beats, claims = await self.host.bus.heard(settings.streamers_key)
-            newest = max((float(one["at"]) for one in beats.values()), default=-math.inf)
+            newest = max((float(beat["at"]) for beat in beats.values()), default=-math.inf)
             if self.host.redis_away and now - newest > BEATS * settings.heartbeat_interval_s:
                 raise TryAgain(Text("Redis: it takes no heartbeats"))
             if self.host.listens_since == math.inf:
@@ -195,7 +195,8 @@ class Membership:
         holders, having = await self.host.read_tx(_facts)
         failed: list[tuple[str, Exception]] = []
         withdrawn = {name for name, beat in beats.items() if self.leaving.is_withdrawn(beat)}
-        lost = {name for name, one in holders.items() if one.lost_at is not None}  # missed until it is heard again
+        # Missed until it is heard again.
+        lost = {name for name, holder in holders.items() if holder.lost_at is not None}
         for name in sorted(claims.keys() | having.keys() | withdrawn | lost):
             with Caught(*failures.PASSING) as caught:
                 if name in withdrawn:
@@ -289,7 +290,7 @@ def _is_withdrawn(holder: StreamerRow | None) -> bool:
 def failover_candidates(host: TeacherHost, streamer: str, silent_s: float) -> list[str]:
     """The streamers that may take the classes of *streamer* while it is unknown whether it still airs them."""
     alive = host.living_now(decide_leases.heard_within(silent_s))
-    return decide_leases.may_take(host.beats.get(streamer), [one for one in alive if one != streamer])
+    return decide_leases.may_take(host.beats.get(streamer), [name for name in alive if name != streamer])
 
 
 def move_key(streamer: str) -> str:

@@ -33,23 +33,25 @@ def decided(
 ) -> None:
     """Decide what follows from reports; the streamers *alive* can take classes."""
     facts = decide.NO_FACTS
-    reports = [one for one in messages if isinstance(one, Report)]
+    reports = [message for message in messages if isinstance(message, Report)]
     if not decide.are_plain(reports):
-        ids = [said.class_id for said in reports]
-        its = [one.revises for one in changes.orders.values() if one.revises is not None]
-        changes.learn(bookings.by_id(connection, list({*its, *map(secondary_id, its), *map(secondary_id, ids)})))
-        changes.learn(bookings.revisions_of(connection, its))
+        ids = [report.class_id for report in reports]
+        revised_ids = [order.revises for order in changes.orders.values() if order.revises is not None]
+        changes.learn(
+            bookings.by_id(connection, list({*revised_ids, *map(secondary_id, revised_ids), *map(secondary_id, ids)}))
+        )
+        changes.learn(bookings.revisions_of(connection, revised_ids))
         loads = bookings.loads(connection, alive, changes.now)
         no = leases.refused_by(connection, ids)
         before = leases.moved_from(connection, list(no))
         back = decide_leases.came_back(changes, before, leases.holders(connection) if before else {}, no)
         choice = Choice(loads, no, back)
-        over = [said.class_id for said in reports if (said.cmd, said.result) != ("prepared", "success")]
+        over = [report.class_id for report in reports if (report.cmd, report.result) != ("prepared", "success")]
         parts = as_run.of_classes(connection, over)
         moved = events.named(connection, teacher_tables.journal, "moved", over)
         facts = decide.ReportFacts(choice, bookings.unconfirmed_cancels(connection, ids), parts, moved)
-    for said in messages:
-        if isinstance(said, Report):
-            decide.take(changes, said, facts)
+    for message in messages:
+        if isinstance(message, Report):
+            decide.take(changes, message, facts)
         else:
-            decide.aired(changes, said)
+            decide.aired(changes, message)

@@ -54,13 +54,13 @@ async def start_ecs(host: TeacherHost, keys: Sequence[RenditionKey]) -> None:
     """Begin a run for each record of *keys*: its renditions are made together."""
     for record_id, resolutions in by_record(keys).items():
         name = f"transcode {record_id} {'+'.join(resolutions)}"
-        parameters = {"record_id": record_id, "resolutions": [str(one) for one in resolutions]}
+        parameters = {"record_id": record_id, "resolutions": [str(resolution) for resolution in resolutions]}
         _start(host, "transcode", parameters, name, [record_id])
 
 
 async def ecs_run(host: TeacherHost, record_id: int, resolutions: Sequence[Resolution], attempt: int) -> str:
     """The id of the run that makes this attempt, begun now or by an earlier request."""
-    wanted = [str(one) for one in resolutions]
+    wanted = [str(resolution) for resolution in resolutions]
     name = f"transcode {record_id} {'+'.join(wanted)}"
     parameters = {"record_id": record_id, "resolutions": wanted}
     key = f"{host.settings.name} {name} attempt {attempt}"
@@ -89,7 +89,7 @@ async def settle(inbox_ids: str, dry_run: bool = False) -> State[None]:
     """Settle the transcoding results of *inbox_ids*: waiting classes proceed or are refused."""
     batch = await read(teacher(), inbox_ids, (TranscodingResult,), dry_run=dry_run)
     alive = await alive_streamers(batch.host)
-    results = [one.message for one in batch.came if isinstance(one.message, TranscodingResult)]
+    results = [delivery.message for delivery in batch.came if isinstance(delivery.message, TranscodingResult)]
     lists = await old_waiters(batch.host, set(map(_key, results)))
     go, after = partial(decided_results, alive, lists), partial(follow, lists=lists)
     return await batch_flow("settle", batch, go, after, "What became of each result and its classes")
@@ -110,47 +110,55 @@ def decided_results(
     alive: Sequence[str], lists: Lists, connection: Connection, changes: Changes, results: Sequence[TranscodingResult]
 ) -> None:
     """Decide what follows from transcoding results; the streamers *alive* can take classes."""
-    rows = transcodings.states(connection, {_key(one) for one in results})
+    rows = transcodings.states(connection, {_key(result) for result in results})
     settled = transcoding.settle(results, rows, ecs=bool(changes.settings.ecs_hosts))
-    ending = [one.key for one in settled if one.outcome in transcoding.ENDS]
+    ending = [settlement.key for settlement in settled if settlement.outcome in transcoding.ENDS]
     waiters = waiters_of(connection, changes, ending, lists)
     loads = bookings.loads(connection, alive, changes.now) if ending else {}
-    for one in settled:
-        its = waiters.get(one.key) or Waiters(listed=_readable(one.key, lists))
-        transcoding.apply(changes, one, rows.get(one.key), its, transcoding.Ahead(loads, changes.now + ecs.DEADLINE_S))
-        if one.outcome is transcoding.Outcome.IGNORE:
-            log.info("%s: a late, doubled or older result changes nothing", one.stem)
+    for settlement in settled:
+        waiting = waiters.get(settlement.key) or Waiters(listed=_readable(settlement.key, lists))
+        transcoding.apply(
+            changes,
+            settlement,
+            rows.get(settlement.key),
+            waiting,
+            transcoding.Ahead(loads, changes.now + ecs.DEADLINE_S),
+        )
+        if settlement.outcome is transcoding.Outcome.IGNORE:
+            log.info("%s: a late, doubled or older result changes nothing", settlement.stem)
 
 
 def _readable(key: RenditionKey, lists: Lists) -> list[str]:
     """The class_ids on a waiting list, without revisions; other entries are logged, and deleted with the list."""
     listed = lists.get(key, ())
-    if odd := sum(not is_name(class_of(one)) for one in listed):
+    if odd := sum(not is_name(class_of(name)) for name in listed):
         log.warning("redis: the waiting list of %s has %d entries that are no class_id", stem(*key), odd)
-    return [one for one in listed if is_name(one)]
+    return [name for name in listed if is_name(name)]
 
 
 def waiters_of(
     connection: Connection, changes: Changes, keys: Iterable[RenditionKey], lists: Lists
 ) -> dict[RenditionKey, Waiters]:
     """Who waits for each of *keys*, in the database and on the lists; the classes of revisions are then known."""
-    found: dict[RenditionKey, Waiters] = {}
+    waiters: dict[RenditionKey, Waiters] = {}
     for key in keys:
         listed = _readable(key, lists)
-        found[key] = Waiters(bookings.waiting_for(connection, *key), listed, bookings.booked_among(connection, listed))
-        revised = [one.revises for one in found[key].orders if one.revises is not None]
+        waiters[key] = Waiters(
+            bookings.waiting_for(connection, *key), listed, bookings.booked_among(connection, listed)
+        )
+        revised = [order.revises for order in waiters[key].orders if order.revises is not None]
         changes.learn(bookings.by_id(connection, revised))
-    return found
+    return waiters
 
 
-async def follow(host: TeacherHost, some: Sequence[Changes], lists: Lists) -> None:
+async def follow(host: TeacherHost, plans: Sequence[Changes], lists: Lists) -> None:
     """After the commit: send messages, drop the waiting lists of ended transcodings, begin ECS transcodings."""
-    for one in some:
-        for backend, outcome in one.transcoded:
+    for plan in plans:
+        for backend, outcome in plan.transcoded:
             metrics.TRANSCODES.labels(backend, outcome).inc()
     await publish_outbox(host)
-    await drop_lists(host, [key for one in some for key in one.ended], lists)
-    await start_ecs(host, [key for one in some for key, _ in one.fell_back_to_ecs])
+    await drop_lists(host, [key for plan in plans for key in plan.ended], lists)
+    await start_ecs(host, [key for plan in plans for key, _ in plan.fell_back_to_ecs])
 
 
 def _key(result: TranscodingResult) -> RenditionKey:
@@ -161,11 +169,11 @@ async def old_waiters(host: TeacherHost, keys: set[RenditionKey]) -> dict[Rendit
     """The class_ids on the Redis waiting lists of *keys*; the old program's are among them."""
     names = {key: host.settings.waiting_key.format(record_id=key[0], resolution=key[1]) for key in keys}
     try:
-        found = await host.bus.waiting(list(names.values()))
+        waiting = await host.bus.waiting(list(names.values()))
     except TryAgain as error:
         log.warning("redis: the waiting lists cannot be read: %s", error)
         return {key: [] for key in keys}
-    return {key: found[name] for key, name in names.items()}
+    return {key: waiting[name] for key, name in names.items()}
 
 
 async def drop_lists(host: TeacherHost, keys: Sequence[RenditionKey], lists: Lists) -> None:
@@ -304,9 +312,11 @@ async def request(renditions: list[tuple[int, str]], dry_run: bool = False) -> S
     taken = await host.write_tx(transcodings.take_requests, keys, owner, LEASE_S, time.time())
     async with _kept(host, owner):
         asked = [_ask(host, key, attempt, owner) for key, attempt in taken]
-        found = await asyncio.gather(*asked, return_exceptions=True)
-    refused = [(one, error) for one, error in zip(taken, found, strict=True) if isinstance(error, LecternError)]
-    for error in found:
+        outcomes = await asyncio.gather(*asked, return_exceptions=True)
+    refused = [
+        (rendition, error) for rendition, error in zip(taken, outcomes, strict=True) if isinstance(error, LecternError)
+    ]
+    for error in outcomes:
         if isinstance(error, BaseException) and not isinstance(error, LecternError):
             raise error
     rows: list[dict[str, object]] = []
@@ -357,7 +367,7 @@ async def _kept(host: TeacherHost, owner: str) -> AsyncIterator[None]:
 async def transcode(record_id: int, resolutions: list[str], dry_run: bool = False) -> State[None]:
     """Make renditions of one record on an ECS host, and publish each result."""
     host = teacher()
-    wanted = [Resolution(one) for one in resolutions]
+    wanted = [Resolution(name) for name in resolutions]
     owner = run_id()
     if dry_run:
         return Completed(message=f"dry run: would make {', '.join(wanted)} of {record_id} on {host.settings.ecs_hosts}")
@@ -380,7 +390,7 @@ def _overdue(connection: Connection, host: TeacherHost) -> list[RenditionRow]:
     now = time.time()
     due = transcodings.overdue(connection, now)
     unread = bool(due) and inbox.waits(connection, host.journal, "transcoding")
-    return [one for one in due if not unread or (one.deadline or now) < now - RESULTS_FIRST_S]
+    return [row for row in due if not unread or (row.deadline or now) < now - RESULTS_FIRST_S]
 
 
 async def time_out(host: TeacherHost, *, dry_run: bool = False) -> list[Changes]:
@@ -394,34 +404,36 @@ async def time_out(host: TeacherHost, *, dry_run: bool = False) -> list[Changes]
     alive = await alive_streamers(host)
     gate = asyncio.Semaphore(LOOKS)
 
-    async def output(one: RenditionRow) -> str | None:
+    async def output(row: RenditionRow) -> str | None:
         async with gate:
-            return await _output(host, one)
+            return await _output(host, row)
 
     there = await asyncio.gather(*map(output, due))
-    lists = await old_waiters(host, {one.key for one in due})
-    late = [Late(one.key, one.backend, _what(host, one, url), url) for one, url in zip(due, there, strict=True)]
-    found = await apart(
-        late, lambda some: changed(host, expired(some, alive, lists), dry_run=dry_run), lambda one: str(one.key)
+    lists = await old_waiters(host, {row.key for row in due})
+    late = [Late(row.key, row.backend, _what(host, row, url), url) for row, url in zip(due, there, strict=True)]
+    result = await apart(
+        late,
+        lambda batch: changed(host, expired(batch, alive, lists), dry_run=dry_run),
+        lambda rendition: str(rendition.key),
     )
     if not dry_run:
-        await follow(host, found.done, lists)
-    return found.done
+        await follow(host, result.done, lists)
+    return result.done
 
 
-async def _output(host: TeacherHost, one: RenditionRow) -> str | None:
+async def _output(host: TeacherHost, row: RenditionRow) -> str | None:
     """The URL of the output, if it is there; an unexpected error counts as absence, and stops no other rendition."""
     with Caught() as failed:
-        return await ecs.output_there(host, one)
+        return await ecs.output_there(host, row)
     assert failed.error is not None
-    log.error("%s: its output cannot be looked for: %s", stem(*one.key), words(failed.error))
+    log.error("%s: its output cannot be looked for: %s", stem(*row.key), words(failed.error))
     return None
 
 
-def _what(host: TeacherHost, one: RenditionRow, url: str | None) -> transcoding.Overdue:
+def _what(host: TeacherHost, row: RenditionRow, url: str | None) -> transcoding.Overdue:
     return transcoding.overdue(
         output_there=url is not None,
-        backend=one.backend,
+        backend=row.backend,
         on_timeout=host.settings.on_transcode_timeout,
         ecs=bool(host.settings.ecs_hosts),
     )
@@ -430,9 +442,9 @@ def _what(host: TeacherHost, one: RenditionRow, url: str | None) -> transcoding.
 @decision
 def expired(connection: Connection, changes: Changes, late: Sequence[Late], alive: Sequence[str], lists: Lists) -> None:
     """Settle those of *late* that no result has settled while their output was looked for."""
-    open_ = {one.key for one in transcodings.overdue(connection, changes.now)}
-    waiters = waiters_of(connection, changes, [one.key for one in late if one.key in open_], lists)
+    open_ = {row.key for row in transcodings.overdue(connection, changes.now)}
+    waiters = waiters_of(connection, changes, [rendition.key for rendition in late if rendition.key in open_], lists)
     ahead = transcoding.Ahead(bookings.loads(connection, alive, changes.now), changes.now + ecs.DEADLINE_S)
-    for one in late:
-        if one.key in open_:
-            transcoding.expire(changes, one, waiters[one.key], ahead)
+    for rendition in late:
+        if rendition.key in open_:
+            transcoding.expire(changes, rendition, waiters[rendition.key], ahead)

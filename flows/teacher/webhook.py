@@ -118,37 +118,37 @@ class Webhook:
         room = AT_ONCE - len(self._at_work)
         if room and not self._due:
             busy = set(self._at_work)  # before the rows are read: what ends meanwhile may be read as it was before
-            found = await self._host.read_tx(outbox.webhook_due, time.time(), READ_AT_ONCE + len(busy))
-            self._due.extend(one for one in found if one.key not in busy)
+            rows = await self._host.read_tx(outbox.webhook_due, time.time(), READ_AT_ONCE + len(busy))
+            self._due.extend(message for message in rows if message.key not in busy)
         due = [self._due.popleft() for _ in range(min(room, len(self._due)))]
-        for one in due:
-            self._at_work[one.key] = asyncio.create_task(self._deliver(client, one))
+        for message in due:
+            self._at_work[message.key] = asyncio.create_task(self._deliver(client, message))
         if self._at_work and not due:
             await asyncio.wait(self._at_work.values(), timeout=LOOK_S, return_when=asyncio.FIRST_COMPLETED)
         return bool(due or self._at_work)
 
-    async def _deliver(self, client: httpx.AsyncClient, one: WebhookDue) -> None:
+    async def _deliver(self, client: httpx.AsyncClient, message: WebhookDue) -> None:
         try:
             async with failures.isolated(self._host, "webhook"):
-                why = await self._post(client, one)
-                await self._host.write_tx(self._note, one, why, time.time())
+                why = await self._post(client, message)
+                await self._host.write_tx(self._note, message, why, time.time())
                 self._host.webhook_off |= why == GONE
                 if why:
-                    log.warning("webhook: message %d is not taken, try %d: %s", one.id, one.tries + 1, why)
+                    log.warning("webhook: message %d is not taken, try %d: %s", message.id, message.tries + 1, why)
                     await publish_outbox(self._host)  # an alarm, perhaps
         finally:
-            self._at_work.pop(one.key, None)
+            self._at_work.pop(message.key, None)
 
-    async def _post(self, client: httpx.AsyncClient, one: WebhookDue) -> str:
+    async def _post(self, client: httpx.AsyncClient, message: WebhookDue) -> str:
         """Post a message; returns why it is not taken, empty if it is. It follows no redirect."""
         url = self._settings.event_webhook_url or ""
-        headers = signed(_secret(self._settings), f"msg_{one.id}", time.time(), one.body)
+        headers = signed(_secret(self._settings), f"msg_{message.id}", time.time(), message.body)
         try:
             async with asyncio.timeout(POST_S):
                 address = (await asyncio.to_thread(_addresses, url, self._settings.allowed_origins))[0]
                 where, names, more = origin.pinned(httpx.URL(url), address)
                 own = headers | names
-                async with client.stream("POST", where, content=one.body, headers=own, extensions=more) as answer:
+                async with client.stream("POST", where, content=message.body, headers=own, extensions=more) as answer:
                     await _drained(answer)
         except TimeoutError:
             return f"no answer within {POST_S:g} s"
@@ -156,24 +156,28 @@ class Webhook:
             return cleaned(f"{type(error).__name__} {error}")[:200]
         return "" if answer.is_success else f"it answered {answer.status_code}"
 
-    def _note(self, connection: Connection, one: WebhookDue, why: str, now: float) -> None:
+    def _note(self, connection: Connection, message: WebhookDue, why: str, now: float) -> None:
         """Note what became of a message; one that is given up is a dead letter, with an alarm."""
         host, where = self._host, redact_url(self._settings.event_webhook_url or "")
         if not why:
-            outbox.note_webhook(connection, one.id, Telling.TOLD)
+            outbox.note_webhook(connection, message.id, Telling.TOLD)
         elif why == GONE:
-            if not outbox.give_webhook_up(connection, one.id, _digest(self._settings.event_webhook_url)):
+            if not outbox.give_webhook_up(connection, message.id, _digest(self._settings.event_webhook_url)):
                 return  # another message had the same answer
-            said = Text("the webhook {url} answered 410 Gone: it is switched off until its URL is another", url=where)
-            outbox.put(connection, host.journal, [host.alarm(errors.WEBHOOK_REFUSES, said, now)], now)
-        elif now - one.created_at < GIVEN_UP_S:
-            until = now + min(2.0 ** min(one.tries, 20), MOST_S)
-            outbox.note_webhook(connection, one.id, Telling.DUE, one.tries + 1, until)
+            sentence = Text(
+                "the webhook {url} answered 410 Gone: it is switched off until its URL is another", url=where
+            )
+            outbox.put(connection, host.journal, [host.alarm(errors.WEBHOOK_REFUSES, sentence, now)], now)
+        elif now - message.created_at < GIVEN_UP_S:
+            until = now + min(2.0 ** min(message.tries, 20), MOST_S)
+            outbox.note_webhook(connection, message.id, Telling.DUE, message.tries + 1, until)
         else:
-            outbox.note_webhook(connection, one.id, Telling.GIVEN_UP, one.tries + 1)
-            letter = outgoing.dead_letter(self._settings.dead_letter_stream, "webhook", one.body, why)
-            said = Text("the webhook {url} has not taken message {id} for a day: {why}", url=where, id=one.id, why=why)
-            outbox.put(connection, host.journal, [letter, host.alarm(errors.WEBHOOK_REFUSES, said, now)], now)
+            outbox.note_webhook(connection, message.id, Telling.GIVEN_UP, message.tries + 1)
+            letter = outgoing.dead_letter(self._settings.dead_letter_stream, "webhook", message.body, why)
+            sentence = Text(
+                "the webhook {url} has not taken message {id} for a day: {why}", url=where, id=message.id, why=why
+            )
+            outbox.put(connection, host.journal, [letter, host.alarm(errors.WEBHOOK_REFUSES, sentence, now)], now)
 
 
 def _digest(url: str | None) -> str:
@@ -193,9 +197,9 @@ async def _drained(answer: httpx.Response) -> None:
 def _addresses(url: str, allowed_origins: str) -> list[str]:
     """The addresses of the receiver; raises Refuse for one that is not allowed, and for http to a public host."""
     allowed = Allowlist.listed(allowed_origins)
-    found = [str(one) for one in origin.checked(url, allowed)]
-    if not found:
+    addresses = [str(address) for address in origin.checked(url, allowed)]
+    if not addresses:
         raise TryAgain(Text("{url}: its host has no address", url=redact_url(url)))
-    if url.startswith("http:") and any(may_reach(one, [PUBLIC]) for one in found):
+    if url.startswith("http:") and any(may_reach(address, [PUBLIC]) for address in addresses):
         raise Refuse(Text("{url}: http is for private hosts; use https", url=redact_url(url)), errors.FORBIDDEN_ORIGIN)
-    return found
+    return addresses

@@ -117,13 +117,15 @@ async def lacks_automation(client: PrefectClient, every_s: float) -> bool:
     """Whether the server lacks the automation, or has it in another form."""
     wanted = silent_runs(every_s)
     there = await client.read_automations_by_name(wanted.name)
-    return not any(one.trigger == wanted.trigger and one.actions == wanted.actions for one in there)
+    return not any(
+        automation.trigger == wanted.trigger and automation.actions == wanted.actions for automation in there
+    )
 
 
 async def make_automation(client: PrefectClient, every_s: float) -> None:
     """Create or update the automation; delete the one that passed alarms on for an earlier build."""
-    for one in await client.read_automations_by_name("lectern: alarms"):
-        await client.delete_automation(one.id)
+    for automation in await client.read_automations_by_name("lectern: alarms"):
+        await client.delete_automation(automation.id)
     if not await lacks_automation(client, every_s):
         return
     wanted = silent_runs(every_s)
@@ -206,29 +208,29 @@ async def missing(settings: Settings) -> list[str]:
 
 
 async def _missing(client: PrefectClient, settings: Settings) -> list[str]:
-    found: list[str] = []
+    missing: list[str] = []
     try:
         pool = await client.read_work_pool(settings.work_pool)
     except ObjectNotFound:
-        found.append(f"work pool {settings.work_pool}")
+        missing.append(f"work pool {settings.work_pool}")
     else:
         if pool.type != "resident":
             wrong = msgid("The work pool {pool!r} is of type {type!r}, not 'resident'. Set WORK_POOL to another name.")
             raise Misuse(Text(wrong, pool=pool.name, type=pool.type))
         if pool.base_job_template != NO_JOB or not await _is_paused(client, pool.name):
-            found.append(f"work pool {settings.work_pool}")
+            missing.append(f"work pool {settings.work_pool}")
     for flow in of(settings).values():
         name = f"{flow.name}/{settings.queue}"
         try:
             there = await client.read_deployment_by_name(name)
         except ObjectNotFound:
-            found.append(f"deployment {name}")
+            missing.append(f"deployment {name}")
         else:
             if there.version != __version__ or there.work_queue_name != settings.queue:
-                found.append(f"deployment {name}")
+                missing.append(f"deployment {name}")
     if await lacks_automation(client, settings.run_heartbeat_s):
-        found.append(f"automation {AUTOMATION!r}")
-    return found
+        missing.append(f"automation {AUTOMATION!r}")
+    return missing
 
 
 async def _is_paused(client: PrefectClient, pool: str) -> bool:
@@ -267,7 +269,7 @@ async def read(client: PrefectClient, settings: Settings) -> dict[str, UUID]:
     Prefect judges the parameters of a run by its deployment's schema, and ours need not fit that of a newer release.
     Raises Misuse if one is missing, TryAgain if Prefect is away.
     """
-    found: dict[str, UUID] = {}
+    ids: dict[str, UUID] = {}
     for key, flow in of(settings).items():
         name = f"{flow.name}/{settings.queue}"
         try:
@@ -282,5 +284,5 @@ async def read(client: PrefectClient, settings: Settings) -> dict[str, UUID]:
             raise Misuse(
                 Text("Prefect knows no deployment {name!r}. Type: lectern init {role}", name=name, role=settings.role)
             ) from error
-        found[key] = there.id
-    return found
+        ids[key] = there.id
+    return ids

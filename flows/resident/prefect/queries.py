@@ -67,15 +67,15 @@ async def named(client: PrefectClient, pool: str, queue: str, states: Sequence[s
         work_queue_name=FlowRunFilterWorkQueueName(any_=[queue]),
     )
     of_pool = WorkPoolFilter(name=WorkPoolFilterName(any_=[pool]))
-    found: list[FlowRun] = []
+    runs: list[FlowRun] = []
     while True:
         async with asking():
             page = await client.read_flow_runs(
-                flow_run_filter=wanted, work_pool_filter=of_pool, limit=PAGE, offset=len(found)
+                flow_run_filter=wanted, work_pool_filter=of_pool, limit=PAGE, offset=len(runs)
             )
-        found += page
+        runs += page
         if len(page) < PAGE:
-            return found
+            return runs
 
 
 async def begun(client: PrefectClient, keys: Sequence[str]) -> list[FlowRun]:

@@ -86,8 +86,8 @@ class Recorder:
         if await self._unshown():
             await self._calm()
         while rows := await self._unshown():
-            for key, some in (await self._keyed(rows)).items():
-                await self._show(key, some)
+            for key, handled in (await self._keyed(rows)).items():
+                await self._show(key, handled)
         while self._details:
             await self._detail(self._details[0])
             self._details.popleft()
@@ -112,16 +112,16 @@ class Recorder:
 
         So after a crash it is asked for the same runs again, whatever was handled since.
         """
-        found: dict[str, list[HandledMessage]] = {}
+        rows_by_key: dict[str, list[HandledMessage]] = {}
         keys: dict[str, str] = {}
         for row in rows:
             group = f"work {row.id}" if row.command in inbox.WORKS else self._flow(row)
             key = row.run_key or keys.setdefault(group, uuid4().hex)
-            found.setdefault(key, []).append(row)
-        new = {key: [row.id for row in found[key]] for key in keys.values()}
+            rows_by_key.setdefault(key, []).append(row)
+        new = {key: [row.id for row in rows_by_key[key]] for key in keys.values()}
         if new:
             await self._host.write_tx(inbox.give_keys, self._host.journal, new)
-        return found
+        return rows_by_key
 
     def _flow(self, row: HandledMessage) -> str:
         work = inbox.work_of(row)
@@ -146,29 +146,29 @@ class Recorder:
         await self._host.write_tx(inbox.recorded, self._host.journal, [row.id for row in rows], time.time())
         self._details.extend(record for record in records if record.run_id is not None)
 
-    async def _create(self, some: Sequence[RunRecord]) -> None:
+    async def _create(self, records: Sequence[RunRecord]) -> None:
         """Create runs of one flow in one request; each that Prefect refuses is asked for alone, then without labels."""
-        found: list[UUID | str]
+        answers: list[UUID | str]
         async with asking():
             try:
-                found = await self._runs.created.bulk(some[0].flow, [one.request() for one in some])
+                answers = await self._runs.created.bulk(records[0].flow, [record.request() for record in records])
             except httpx.HTTPStatusError as error:
                 if error.response.status_code == httpx.codes.NOT_FOUND:
                     raise self._runs.created.failed("recorder", error) from error
                 if error.response.status_code not in REFUSES:
                     raise
-                found = [str(error)]
-        if all(isinstance(one, UUID) for one in found):
-            for record, run_id in zip(some, found, strict=True):
+                answers = [str(error)]
+        if all(isinstance(answer, UUID) for answer in answers):
+            for record, run_id in zip(records, answers, strict=True):
                 record.run_id = str(run_id)
-        elif len(some) > 1:  # it was one transaction: the ids reported for the others do not hold either
-            for record in some:
+        elif len(records) > 1:  # it was one transaction: the ids reported for the others do not hold either
+            for record in records:
                 await self._create([record])
-        elif not some[0].is_plain:
-            some[0].is_plain = True
-            await self._create(some)
+        elif not records[0].is_plain:
+            records[0].is_plain = True
+            await self._create(records)
         else:
-            log.error("%s: its run cannot be shown: %s", some[0].name, found[0])
+            log.error("%s: its run cannot be shown: %s", records[0].name, answers[0])
 
     async def _detail(self, record: RunRecord) -> None:
         """Send the log and the table of a run."""
@@ -218,7 +218,7 @@ def set_up() -> None:
     for name in ("prefect.flow_runs", "prefect.task_runs"):
         logging.getLogger(name).addFilter(without_secrets)
     logger = logging.getLogger("lectern")
-    if any(isinstance(one, APILogHandler) for one in logger.handlers):
+    if any(isinstance(handler, APILogHandler) for handler in logger.handlers):
         return
     handler = APILogHandler()
     handler.addFilter(_of_a_run)

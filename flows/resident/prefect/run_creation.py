@@ -100,10 +100,10 @@ class Creation:
         # Prefect's client would retry for more than a minute; our callers keep their work, and retry sooner.
         try:
             async with asking(CREATE_S):
-                (found,) = await self.bulk(run.flow, [wanted(run, state)])
-                if isinstance(found, str):
-                    raise TryAgain(Text("{what}: Prefect does not take the run: {error}", what=run.name, error=found))
-                return await self.client.read_flow_run(found)
+                (answer,) = await self.bulk(run.flow, [wanted(run, state)])
+                if isinstance(answer, str):
+                    raise TryAgain(Text("{what}: Prefect does not take the run: {error}", what=run.name, error=answer))
+                return await self.client.read_flow_run(answer)
         except TryAgain as error:
             cause = error.__cause__
             if cause is None:  # its own
@@ -122,24 +122,26 @@ class Creation:
         path: Any = f"/deployments/{self.deployment(flow)}/create_flow_run/bulk"
         # Our own parameters fit; to see that, Prefect would check the schema itself, for each run again.
         unchecked = {"enforce_parameter_schema": False}
-        tagged = [{**one, **unchecked, "tags": [*one.get("tags", ()), *self.tags]} for one in runs]
+        tagged = [{**run, **unchecked, "tags": [*run.get("tags", ()), *self.tags]} for run in runs]
         content = json.dumps(tagged, default=str).encode(errors="replace")
         for tries in range(BUSY_TRIES):
             response = await self.client.request("POST", path, content=content, headers=JSON)
             results = response.raise_for_status().json()["results"]
-            failed = [str(one["error"])[:500] for one in results if one["status"] != "CREATED"]
-            if not any("locked" in one for one in failed):
-                return [UUID(one["flow_run_id"]) if one["status"] == "CREATED" else failed[0] for one in results]
+            failed = [str(result["error"])[:500] for result in results if result["status"] != "CREATED"]
+            if not any("locked" in result for result in failed):
+                return [
+                    UUID(result["flow_run_id"]) if result["status"] == "CREATED" else failed[0] for result in results
+                ]
             await asyncio.sleep(backoff_s(tries, BUSY_PAUSE_S, BUSY_MOST_S, jitter=0.5))
         raise TryAgain(Text("the database of the Prefect server is locked"))
 
 
 def _is_outdated(run: NewRun, made: FlowRun) -> bool:
     """Whether the run that has the key of *run* has completed, or was cancelled because it was outdated."""
-    its = made.state
-    if run.outdated is None or its is None:
+    state = made.state
+    if run.outdated is None or state is None:
         return False
-    return its.is_completed() or (its.is_cancelled() and its.message == run.outdated)
+    return state.is_completed() or (state.is_cancelled() and state.message == run.outdated)
 
 
 def wanted(run: NewRun, state: State[Any]) -> dict[str, Any]:

@@ -94,14 +94,14 @@ class ResidentRuns:
         with suppress(ValueError):  # Prefect may have created its run: the recorder will end that
             self.created.unheard.remove(key)
         note = partial(self._noted, replace(run, key=key), began)
-        found: Any = None
+        returned: Any = None
         with Caught() as failed:  # if it is cut off, the next attempt does it again
-            found = await self._by_name[run.flow].fn(**run.parameters)
+            returned = await self._by_name[run.flow].fn(**run.parameters)
         if (error := failed.error) is not None:
             await note("", error.message if isinstance(error, LecternError) else redact(repr(error)))
             raise error
-        message = (found.message if isinstance(found, State) else None) or "done"
-        await note(message, message if isinstance(found, State) and found.is_failed() else None)
+        message = (returned.message if isinstance(returned, State) else None) or "done"
+        await note(message, message if isinstance(returned, State) and returned.is_failed() else None)
 
     async def _noted(self, run: NewRun, began: float, message: str, failed: str | None) -> None:
         assert self.host is not None
@@ -187,8 +187,8 @@ class ResidentRuns:
         except (Misuse, PrefectException) as error:
             return await _unreadable(self.client, run, error)
         async with asking(math.inf):  # what the flow raises is in the state
-            found = await run_flow_async(flow, flow_run=alone, parameters=parameters, return_type="state")
-        return found if isinstance(found, State) else None
+            outcome = await run_flow_async(flow, flow_run=alone, parameters=parameters, return_type="state")
+        return outcome if isinstance(outcome, State) else None
 
     async def _own(self, name: str, parameters: dict[str, Any]) -> dict[str, Any]:
         """*parameters* with this flow's inbox ids only: after a restore, an old run's ids may be of other flows."""
@@ -196,11 +196,11 @@ class ResidentRuns:
         if self.host is None or not isinstance(text, str):
             return parameters
         asked = inbox.parse_id_ranges(text)
-        mine = [command for command, its in routing.of(self.host.settings).items() if its == name]
-        its = await self.host.read_tx(inbox.of_commands, self.host.journal, asked, mine)
-        if len(its) < len(asked):
-            log.warning("%s: %d of its %d messages are not its own, or gone", name, len(asked) - len(its), len(asked))
-        return {**parameters, "inbox_ids": inbox.format_id_ranges(its)}
+        mine = [command for command, flow in routing.of(self.host.settings).items() if flow == name]
+        own = await self.host.read_tx(inbox.of_commands, self.host.journal, asked, mine)
+        if len(own) < len(asked):
+            log.warning("%s: %d of its %d messages are not its own, or gone", name, len(asked) - len(own), len(asked))
+        return {**parameters, "inbox_ids": inbox.format_id_ranges(own)}
 
     async def _named(self, flow: Flow[..., Any], run: FlowRun) -> str:
         """The name of *run*; it is set in Prefect only for a quick run; the engine would set it for each run."""
@@ -212,8 +212,8 @@ class ResidentRuns:
 
     async def cancelled(self, run_ids: Sequence[str]) -> list[str]:
         """The runs among *run_ids* that somebody cancelled, or is cancelling; raises TryAgain if Prefect is away."""
-        found = await queries.in_state(self.client, [UUID(one) for one in run_ids], ENDING)
-        return [str(run.id) for run in found]
+        ending = await queries.in_state(self.client, [UUID(run_id) for run_id in run_ids], ENDING)
+        return [str(run.id) for run in ending]
 
     def alive(self) -> dict[UUID, str]:
         """The names of the runs that are at work here, by id."""

@@ -78,10 +78,10 @@ class ResidentWorker(BaseWorker[BaseJobConfiguration, BaseVariables, ResidentRes
         There is no infrastructure to make ready, so the ten calls that a stock worker makes for it are left out.
         """
         due = await self._get_scheduled_flow_runs()
-        for one in due:
-            if (mine := await _claimed(self._runs, one.flow_run)) is not None:
+        for response in due:
+            if (mine := await _claimed(self._runs, response.flow_run)) is not None:
                 self._runs.take(mine)
-        return [one.flow_run for one in due]
+        return [response.flow_run for response in due]
 
     async def run(
         self,
@@ -104,7 +104,7 @@ async def _claimed(runs: ResidentRuns, run: FlowRun) -> FlowRun | None:
     """
     if not runs.created.tags or run.state is None:
         return run
-    known = {one.id for one in await runs.client.read_flow_run_states(run.id)}
+    known = {state.id for state in await runs.client.read_flow_run_states(run.id)}
     fresh = await runs.client.read_flow_run(run.id)
     if fresh.state is None or fresh.state.id != run.state.id:
         return None
@@ -112,9 +112,9 @@ async def _claimed(runs: ResidentRuns, run: FlowRun) -> FlowRun | None:
     if answer.status != SetStateStatus.ACCEPT or answer.state is None:
         return None
     known.add(answer.state.id)
-    others = [one for one in await runs.client.read_flow_run_states(run.id) if one.id not in known]
+    others = [state for state in await runs.client.read_flow_run_states(run.id) if state.id not in known]
     if others:
-        last = max(others, key=lambda one: one.timestamp)
+        last = max(others, key=lambda state: state.timestamp)
         await runs.client.set_flow_run_state(run.id, last, force=True)
         return None
     tags = [*(tag for tag in run.tags if not tag.startswith(HOST)), *runs.created.tags]
@@ -194,7 +194,7 @@ async def _work(host: Host[Any], runs: ResidentRuns) -> None:
 
 async def _started(worker: ResidentWorker) -> None:
     async with asking(math.inf):
-        await worker.start(printer=lambda said="": log.info("%s", said))
+        await worker.start(printer=lambda line="": log.info("%s", line))
 
 
 async def _look_after(host: Host[Any], runs: ResidentRuns) -> None:
@@ -253,10 +253,10 @@ async def take_unheard(runs: ResidentRuns) -> None:
     keys = list(runs.created.unheard)
     if not keys:
         return
-    found = await queries.begun(runs.client, keys)
+    begun_runs = await queries.begun(runs.client, keys)
     for key in keys:
         with suppress(ValueError):  # others that were not heard of meanwhile have taken its place
             runs.created.unheard.remove(key)
-    for run in found:
+    for run in begun_runs:
         log.info("%s: Prefect had created it without our hearing of it", run.name)
         runs.take(run)

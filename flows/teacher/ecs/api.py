@@ -147,14 +147,14 @@ class TranscodeApi:
         if not settings.ecs_hosts:
             raise Refused(503, "no ECS host is set up here; set ECS_HOSTS on the teacher")
         key = (asked.record_id, asked.video_resolution)
-        found = await self._host.write_tx(_begin, self._host, key, asked.at, await self._gone(key))
-        if found.status != 202:
-            return JSONResponse(found.body, found.status)
+        begun = await self._host.write_tx(_begin, self._host, key, asked.at, await self._gone(key))
+        if begun.status != 202:
+            return JSONResponse(begun.body, begun.status)
         try:
-            run_id = found.run_id or await ecs_run(self._host, asked.record_id, [asked.video_resolution], found.attempt)
+            run_id = begun.run_id or await ecs_run(self._host, asked.record_id, [asked.video_resolution], begun.attempt)
         except (TryAgain, httpx.HTTPError) as error:
             raise Refused(503, f"{stem(*key)}: noted, its run begins later: {error}", Retry_After="30") from error
-        body = {**found.body, "id": run_id}
+        body = {**begun.body, "id": run_id}
         return JSONResponse(body, 202, headers={"Location": f"/transcode/{run_id}"})
 
     async def _gone(self, key: tuple[int, Resolution]) -> int | None:
@@ -202,13 +202,15 @@ class TranscodeApi:
     def _signed(self, fields: dict[str, Any]) -> TranscodeRequest:
         signature = fields.get("sign")
         if not isinstance(signature, str) or not oss.verify(fields, signature, self._key):
-            said = "the signature is wrong: sign is the md5 of the other fields, sorted, and the key"
-            raise self._stranger(Refused(401, said))
+            reason = "the signature is wrong: sign is the md5 of the other fields, sorted, and the key"
+            raise self._stranger(Refused(401, reason))
         admit(self._rate)
         try:
             asked = TranscodeRequest.model_validate(fields)
         except ValidationError as error:
-            faults = "; ".join(f"{one['loc'][0] if one['loc'] else 'body'}: {one['msg']}" for one in error.errors())
+            faults = "; ".join(
+                f"{fault['loc'][0] if fault['loc'] else 'body'}: {fault['msg']}" for fault in error.errors()
+            )
             raise Refused(422, faults) from error
         if asked.at is not None and abs(time.time() - asked.at) > OLD_S:
             raise Refused(401, f"the request is of another time: at must be within {OLD_S:g} s of now")
@@ -218,7 +220,7 @@ class TranscodeApi:
 def _asked_for(parameters: dict[str, Any]) -> list[tuple[int, Resolution]]:
     """What a run was to make; nothing if it is no run of a transcoding."""
     try:
-        return [(int(parameters["record_id"]), Resolution(one)) for one in parameters["resolutions"]]
+        return [(int(parameters["record_id"]), Resolution(resolution)) for resolution in parameters["resolutions"]]
     except (KeyError, TypeError, ValueError):
         return []
 
@@ -259,5 +261,5 @@ def _begin(
 
 
 def _note(connection: Connection, host: TeacherHost, name: str, detail: str, now: float) -> None:
-    said = Event("asked for over HTTP", stem=name, detail=detail)
-    events.note(connection, host.journal, host.settings.name, [said], now)
+    event = Event("asked for over HTTP", stem=name, detail=detail)
+    events.note(connection, host.journal, host.settings.name, [event], now)

@@ -71,7 +71,7 @@ class NoLongerOurs(Exception):
 def hosts(settings: TeacherSettings) -> dict[str, ssh.SshHost]:
     """The hosts by their names, in the order of the setting; raises Misuse for an entry that names no host."""
     listed = [ssh.SshHost.parse(text) for text in settings.ecs_hosts.split(",") if text.strip()]
-    return {str(one): one for one in listed}
+    return {str(host): host for host in listed}
 
 
 def target(settings: TeacherSettings) -> UploadTarget:
@@ -88,9 +88,9 @@ def remote_job(settings: TeacherSettings, due: Due, begun_at: float = 0.0) -> Jo
     """What a host does to make *due* since *begun_at* (epoch seconds)."""
     return Job(
         record_id=due[0].record_id,
-        attempts=tuple(one.attempt for one in due),
+        attempts=tuple(rendition.attempt for rendition in due),
         source_url=due[0].source_url or "",
-        wanted=tuple(one.resolution for one in due),
+        wanted=tuple(rendition.resolution for rendition in due),
         target=target(settings),
         begun_at=begun_at,
         limit_s=total_limit_s,
@@ -154,7 +154,7 @@ class TranscodeJob:
     @property
     def keys(self) -> list[RenditionKey]:
         """The keys of what it is still to make."""
-        return [one.key for one in self.due]
+        return [rendition.key for rendition in self.due]
 
     def yields(self, now: float) -> bool:
         """Whether it leaves a place to another teacher; not for long, because that one may want another host."""
@@ -188,7 +188,7 @@ class TranscodeJob:
                 self.place = await QUEUE.place(self)
                 missed = await self.attempt(self.place)
             except LecternError as error:
-                missed = {one.resolution: error for one in self.due}
+                missed = {rendition.resolution: error for rendition in self.due}
             finally:
                 QUEUE.moved.set()
             if missed:
@@ -249,7 +249,7 @@ class TranscodeJob:
                     self.left.add(there)
                     outcome = await transcode.transcode(connection, job, self.report)
                 self._published = True
-                return {one.resolution: one.url for one in outcome.made}, outcome.missed
+                return {output.resolution: output.url for output in outcome.made}, outcome.missed
             except ssh.Lost as error:
                 lost = 1 if time.monotonic() - began > LASTING_S else lost + 1
                 if there not in self.left or lost > RECONNECTS:
@@ -260,7 +260,7 @@ class TranscodeJob:
     # -- kept ours -------------------------------------------------------------------------------------------------
 
     async def _keep(self, place: BegunJob, working: "asyncio.Future[Missed]") -> None:
-        name = f"{self.due[0].record_id} {'+'.join(one.resolution for one in self.due)}"
+        name = f"{self.due[0].record_id} {'+'.join(rendition.resolution for rendition in self.due)}"
         where = hosts(self.settings)[place.host].name
         shown = artifacts.ProgressBar(f"transcode-{self.due[0].record_id}", f"transcode {name} on {where}")
         try:
@@ -314,9 +314,11 @@ class TranscodeJob:
         self.due = still
         if not self.wanted or is_wanted(connection, still):
             return None
-        for one in still:  # in the transaction that saw the last class cancelled: none can join meanwhile
-            transcodings.drop(connection, one.key, UNWANTED, now)
-        self.note(connection, "ECS transcoding ended", dict.fromkeys((one.stem for one in still), UNWANTED), now)
+        for rendition in still:  # in the transaction that saw the last class cancelled: none can join meanwhile
+            transcodings.drop(connection, rendition.key, UNWANTED, now)
+        self.note(
+            connection, "ECS transcoding ended", dict.fromkeys((rendition.stem for rendition in still), UNWANTED), now
+        )
         return UNWANTED
 
     # -- the results -----------------------------------------------------------------------------------------------
@@ -326,11 +328,11 @@ class TranscodeJob:
         where = self.place.host if self.place else "none"
         for error in set(missed.values()):
             log.warning("%s: ECS host %s: %s", self.due[0].stem, where, error.message)
-        failed = [(one, missed[one.resolution]) for one in self.due if one.resolution in missed]
-        again = [one for one, error in failed if decide.again(error, tries)]
+        failed = [(rendition, missed[rendition.resolution]) for rendition in self.due if rendition.resolution in missed]
+        again = [rendition for rendition, error in failed if decide.again(error, tries)]
         await self.host.write_tx(self._note_failure, failed, again)
         await publish_outbox(self.host)
-        self._failures += dict.fromkeys(error.message for one, error in failed if one not in again)
+        self._failures += dict.fromkeys(error.message for rendition, error in failed if rendition not in again)
         self.due = again
         self.avoid.append(where)
 
@@ -342,51 +344,53 @@ class TranscodeJob:
         ecs_jobs.given_up(connection, again, self.owner)
         if self.place is not None:
             name = self.place.host
-            said = {
-                one.stem: Text("{thing}: {what}", thing=name, what=error.message.removeprefix(f"{name}: "))
-                for one, error in failed
+            reasons = {
+                rendition.stem: Text("{thing}: {what}", thing=name, what=error.message.removeprefix(f"{name}: "))
+                for rendition, error in failed
             }
-            self.note(connection, "ECS host failed", said, now)
+            self.note(connection, "ECS host failed", reasons, now)
             _blame(connection, self.host, name, [error for _, error in failed], now)
-        for one, error in failed:
-            if one not in again:
-                self._results(connection, [one], {}, error)
+        for rendition, error in failed:
+            if rendition not in again:
+                self._results(connection, [rendition], {}, error)
 
     async def _publish(self, made: Urls, error: LecternError | None = None) -> None:
         """Publish the URLs of what was *made*, or that nothing was because of *error*."""
-        due = self.due if error else [one for one in self.due if one.resolution in made]
+        due = self.due if error else [rendition for rendition in self.due if rendition.resolution in made]
         await self.host.write_tx(self._results, due, made, error)
         await publish_outbox(self.host)
 
     def _results(self, connection: Connection, due: Due, made: Urls, error: LecternError | None) -> None:
         """Put a message for each rendition that is still ours into the outbox, once."""
         ours = ecs_jobs.published(connection, due, self.owner)
-        for one in due:
-            if one not in ours:
-                log.info("%s: settled or taken over meanwhile; our result does not count", one.stem)
+        for rendition in due:
+            if rendition not in ours:
+                log.info("%s: settled or taken over meanwhile; our result does not count", rendition.stem)
         if not ours:
             return
         now, code = time.time(), (error.code or TRANSCODE_FAILED).number if error else None
-        for one in ours:
+        for rendition in ours:
             result = TranscodingResult(
-                record_id=one.record_id,
-                video_resolution=one.resolution,
+                record_id=rendition.record_id,
+                video_resolution=rendition.resolution,
                 result="failed" if error else "sucess",
-                transcode_video_url=made.get(one.resolution),
+                transcode_video_url=made.get(rendition.resolution),
                 type=Backend.ECS,
-                attempt=one.attempt,
+                attempt=rendition.attempt,
                 code=code,
                 message=error.message if error else None,
             )
             sending = Outgoing(self.host.settings.transcoding_channel, OutgoingKind.CHANNEL, result)
             outbox.put(connection, self.host.journal, [sending], now)
-        said = {
-            one.stem: Text("{thing}: {what}", thing=code, what=error.message) if error else made[one.resolution]
-            for one in ours
+        details = {
+            rendition.stem: Text("{thing}: {what}", thing=code, what=error.message)
+            if error
+            else made[rendition.resolution]
+            for rendition in ours
         }
         if self.report.loudness and not error:
-            self.note(connection, "loudness", dict.fromkeys(said, self.report.loudness), now)
-        self.note(connection, "ECS transcoding ended", said, now)
+            self.note(connection, "loudness", dict.fromkeys(details, self.report.loudness), now)
+        self.note(connection, "ECS transcoding ended", details, now)
         if self.place is not None and not error:
             ecs_jobs.remember(connection, EcsHost(self.place.host), None, now)
 
@@ -398,7 +402,7 @@ class TranscodeJob:
 
 def is_wanted(connection: Connection, due: Due) -> bool:
     """Whether a class waits for any of *due*."""
-    return any(bookings.waiting_for(connection, *one.key) for one in due)
+    return any(bookings.waiting_for(connection, *rendition.key) for rendition in due)
 
 
 def _blame(connection: Connection, host: TeacherHost, name: str, errors: Iterable[LecternError], now: float) -> None:
@@ -412,14 +416,14 @@ def _blame(connection: Connection, host: TeacherHost, name: str, errors: Iterabl
     ecs_jobs.remember(connection, after, message, now)
     if after.aside_until > before.aside_until:
         for_s = host.settings.ecs_cooldown_s
-        said = Text(
+        sentence = Text(
             "{host}: failed {failures} times in a row, it gets no job for {for_s:.0f} s: {why}",
             host=name,
             failures=after.failures,
             for_s=for_s,
             why=message,
         )
-        outbox.put(connection, host.journal, [host.alarm(HOST_ASIDE, said, now)], now)
+        outbox.put(connection, host.journal, [host.alarm(HOST_ASIDE, sentence, now)], now)
 
 
 # -- the queue ---------------------------------------------------------------------------------------------------------
@@ -492,8 +496,8 @@ def assign(
     known = hosts(settings)
     owners = sorted({job.owner for job in waiting})
     ecs_jobs.kept_waiting(connection, owners, now + LEASE_S, now + UNKNOWN_LIMIT_S)
-    facts = {one.name: one for one in ecs_jobs.facts(connection, list(known))}
-    found: dict[TranscodeJob, BegunJob | None] = {}
+    facts = {row.name: row for row in ecs_jobs.facts(connection, list(known))}
+    assigned: dict[TranscodeJob, BegunJob | None] = {}
     starts, earlier = ecs_jobs.starts(connection), math.inf
     if settings.shared:
         since = now + LEASE_S - YIELD_S
@@ -501,7 +505,7 @@ def assign(
     for job in sorted(waiting, key=lambda job: decide.first_start(job.keys, starts)):
         due = ecs_jobs.ours(connection, job.due, job.owner)
         if not due:
-            found[job] = None
+            assigned[job] = None
             continue
         job.due, first = due, decide.first_start(job.keys, starts)
         if decide.waits(settings.windows, first, settings.ready_before_s, now):
@@ -512,13 +516,13 @@ def assign(
             continue  # another job may avoid other hosts
         if earlier < first and job.yields(now):
             continue
-        found[job] = begun = BegunJob(chosen, remote_job(settings, due).name, now)
+        assigned[job] = begun = BegunJob(chosen, remote_job(settings, due).name, now)
         job.settings = settings
         ecs_jobs.attach(connection, due, job.owner, begun)
         facts[chosen] = dataclasses.replace(facts[chosen], jobs=facts[chosen].jobs + 1)
         on = Text("on {host}", host=chosen)
         if len(due) > 1:
             on = Text("on {host} in one job of {n}", host=chosen, n=len(due))
-        said = dict.fromkeys((one.stem for one in due), on)
-        job.note(connection, "ECS transcoding begins", said, now)
-    return found
+        details = dict.fromkeys((rendition.stem for rendition in due), on)
+        job.note(connection, "ECS transcoding begins", details, now)
+    return assigned

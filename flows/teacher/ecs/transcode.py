@@ -45,7 +45,7 @@ async def work(
 
     *again*: a person retries the run, so what failed is attempted once more.
     """
-    now, keys = time.time(), [(record_id, one) for one in wanted]
+    now, keys = time.time(), [(record_id, resolution) for resolution in wanted]
     if again:
         await host.write_tx(_retried, host, keys, now)
     due = await host.write_tx(transcodings.take, keys, owner, LEASE_S, now)
@@ -55,14 +55,14 @@ async def work(
     for rendition in due:
         under_way = rendition.ecs_job if rendition.begun_at is not None else None
         jobs.setdefault((under_way, rendition.source_url), []).append(rendition)
-    found = await all_of([TranscodeJob(host, together, owner).run() for together in jobs.values()])
-    for where, name in {(one.ecs_host or "", one.ecs_job or "") for one in left}:  # of runs that were killed
+    outcomes = await all_of([TranscodeJob(host, together, owner).run() for together in jobs.values()])
+    for where, name in {(row.ecs_host or "", row.ecs_job or "") for row in left}:  # of runs that were killed
         if where in hosts(host.settings):
             await leave(host, host.settings, where, name)
-    for one in found:
-        if isinstance(one, BaseException):
-            raise one
-    failures = [failure for one in found if not isinstance(one, BaseException) for failure in one]
+    for outcome in outcomes:
+        if isinstance(outcome, BaseException):
+            raise outcome
+    failures = [failure for outcome in outcomes if not isinstance(outcome, BaseException) for failure in outcome]
     if failures:
         return Failed(message="; ".join(failures))
     done = [f"made {', '.join(rendition.stem for rendition in due)}"] if due else []
@@ -77,17 +77,17 @@ def _retried(connection: Connection, host: TeacherHost, keys: Sequence[Rendition
     events.note(connection, host.journal, host.settings.name, noted, now)
 
 
-async def output_there(host: TeacherHost, one: RenditionRow) -> str | None:
+async def output_there(host: TeacherHost, row: RenditionRow) -> str | None:
     """The rendition's public URL, if a HEAD finds it there; None if that cannot be said."""
     base = host.settings.public_url
     if base is None:
         return None
-    url = f"{base.rstrip('/')}/{one.record_id}/{one.stem}.flv"
+    url = f"{base.rstrip('/')}/{row.record_id}/{row.stem}.flv"
     allowed = Allowlist.listed(f"{url.split('/')[2]},public")
     try:
         await origin.look(url, allowed=allowed, timeout_s=host.settings.http_timeout_s)
     except LecternError as error:
-        log.info("%s: not there after all: %s", one.stem, error.message)
+        log.info("%s: not there after all: %s", row.stem, error.message)
         return None
     return url
 
