@@ -26,7 +26,7 @@ def test_a_class_waits_on_as_if_it_had_just_been_booked(client: redis.Redis, eng
     """Its row is the one that the booking flow makes of the same booking, and the story says where it is from."""
     one = booking("c-1", x_room="unknown fields are kept")
     left_by_the_old_program(client, one)
-    assert adopt(engine, client) == ["1 class of the old waiting lists wait on here."]
+    assert adopt(engine, client) == ["1 class of the old waiting lists waits on here."]
     with transaction(engine) as connection:
         twin = booking("c-2", x_room="unknown fields are kept")
         bookings.add(connection, [(twin, BookingState.RECEIVED)], NOW)
@@ -210,4 +210,4 @@ def test_who_may_not_read_a_waiting_list_is_told_so_and_adopts_nothing(client: r
             adopt(engine, blind)
     finally:
         client.acl_deluser("blind")
-    assert adopt(engine, client) == ["1 class of the old waiting lists wait on here."]
+    assert adopt(engine, client) == ["1 class of the old waiting lists waits on here."]

@@ -89,7 +89,7 @@ def test_an_old_transcoding_that_nobody_waits_for_gets_a_deadline(client: redis.
     schema.upgrade(engine, "teacher")
     left_by_the_old_program(client, booking("c-3", record_id=3))
     assert adopt(engine, client) == [
-        "1 class of the old waiting lists wait on here.",
+        "1 class of the old waiting lists waits on here.",
         "1 old transcoding without a waiting class got a deadline.",
     ]
     found = {one.record_id: (one.deadline, one.source_url, one.attempt) for one in under_way(engine)}

@@ -5,6 +5,7 @@ import tomllib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from string import Formatter
+from typing import Any
 
 import pytest
 from babel.messages.catalog import Catalog, Message
@@ -14,6 +15,7 @@ from babel.messages.pofile import read_po
 
 from lectern import errors, i18n, notify
 from lectern.i18n import Text, from_json, joined, languages, plain, to_json, translated
+from lectern.rollout.result import in_language
 from lectern.settings import TeacherSettings
 from lectern.urls import redact
 from lectern.wire import outgoing
@@ -174,3 +176,16 @@ def test_every_gap_of_ours_is_read_again_from_the_wire() -> None:
     for kind in kinds:
         body = {"message": "plain", "message_id": f"{{n:{kind}}}", "args": {"n": "x" if kind[1:].isdecimal() else 3}}
         assert isinstance(i18n.of_wire(body), Text), kind
+
+
+def test_a_step_of_a_rollout_answers_in_the_language_of_the_host() -> None:
+    """Its sentences, its failure, and what the plan says of each task; but no path, which is no sentence."""
+    answer: dict[str, Any] = {
+        "changed": True,
+        "said": [Text("{id} is finished.", id="x"), "/a/b"],
+        "msg": Text("Reload supervisord."),
+    }
+    written = in_language({**answer, "plan": {"stop": answer}}, "zh")
+    for fields in (written, written["plan"]["stop"]):
+        assert fields["said"] == [translated(answer["said"][0], "zh"), "/a/b"]
+        assert fields["msg"] == translated(answer["msg"], "zh") != answer["msg"]

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from alembic import op
 from sqlalchemy import text
 
+from lectern.i18n import Text
 from lectern.migrations.steps import Shape, say, shape
 
 TABLE = "video_list"
@@ -61,8 +62,17 @@ def set_aside() -> None:
     for address, record_id, resolution, status, reason in rows.all():
         _move(found, dialect.at, address, reason)
         say(
-            f"{TABLE}: row {address} (record_id {_text(record_id)}, resolution {_text(resolution)}, status "
-            f"{_text(status)}) goes to {ASIDE}: {reason}"
+            Text(
+                "{table}: row {address} (record_id {record_id}, resolution {resolution}, status {status}) goes to "
+                "{aside}: {reason}",
+                table=TABLE,
+                address=address,
+                record_id=_text(record_id),
+                resolution=_text(resolution),
+                status=_text(status),
+                aside=ASIDE,
+                reason=reason,
+            )
         )
 
 
@@ -82,7 +92,7 @@ def _prepare(found: Shape) -> None:
         # Created from the table itself: a column of the same affinity keeps every value as it is.
         like = f"SELECT {TABLE}.*, CAST('' AS TEXT) AS {REASON} FROM {TABLE} WHERE 1 = 0"  # noqa: S608
         op.get_bind().execute(text(f"CREATE TABLE {ASIDE} AS {like}"))
-        say(f"{ASIDE}: new table")
+        say(Text("{table}: new table", table=ASIDE))
         return
     kind = "" if op.get_bind().dialect.name == "sqlite" else "TEXT"
     for name in there.lacks([*found.columns.values(), REASON]):

@@ -14,6 +14,7 @@ from sqlalchemy import Connection
 
 from lectern import rendition_ids
 from lectern.db.airings import BEYOND, epoch
+from lectern.i18n import Text, msgid
 from lectern.migrations.steps import shape
 from lectern.rendition_ids import HeldStem, stem
 from lectern.rollout.result import at, shown
@@ -229,7 +230,8 @@ class _Judge:
         elif start is None or end is None:
             self._unreadable(row)
         elif fault := _fault(row, found, start, end):
-            self.found.refusals.append(f"class {shown(row.class_id)} at {at(start)}: {fault}")
+            text = msgid("class {class_id} at {start}: {why}")
+            self.found.refusals.append(Text(text, class_id=shown(row.class_id), start=at(start), why=fault))
         elif found:
             self.found.going.append(Going(row.class_id, found, start))
 
@@ -246,10 +248,12 @@ class _Judge:
     def _unreadable(self, row: OldTaskRow) -> None:
         text = f"{shown(row.class_id)} (start_time {_text(row.start)}, end_time {_text(row.end)})"
         if _may_come(row.start, self._now) or _may_come(row.end, self._now):
-            self.found.refusals.append(
-                f"class {text}: its times cannot be read, and it may be to come; correct them in the old program "
-                f"(epoch seconds), or cancel the class there"
+            why = Text(
+                "class {text}: its times cannot be read, and it may be to come; correct them in the old program (epoch "
+                "seconds), or cancel the class there",
+                text=text,
             )
+            self.found.refusals.append(why)
         else:
             self.found.unreadable[row.class_id] = text
 
@@ -257,15 +261,20 @@ class _Judge:
 def _fault(row: OldTaskRow, fault: str | None, start: float, end: float) -> str | None:
     """Why a class that has not ended cannot be taken over; None if it can."""
     if not is_name(row.class_id):
-        return "its class_id has other characters than A-Z a-z 0-9 _ . : -; book it anew under another, and cancel it"
+        return Text(
+            "its class_id has other characters than A-Z a-z 0-9 _ . : -; book it anew under another, and cancel it"
+        )
     if end <= start:
-        return f"it ends ({at(end)}) before it begins; correct its times, or cancel it in the old program"
+        text = msgid("it ends ({end}) before it begins; correct its times, or cancel it in the old program")
+        return Text(text, end=at(end))
     if not _is_good(_RTMP, row.push_url):
-        return f"its push_url {address(_split(row.push_url))} is no rtmp address; correct it, or cancel the class"
+        text = msgid("its push_url {url} is no rtmp address; correct it, or cancel the class")
+        return Text(text, url=address(_split(row.push_url)))
     if fault is None:
-        return (
-            f"its video_url {address(_split(row.video_url))} names no record; add a pattern to record_patterns, "
-            f"or cancel the class in the old program"
+        return Text(
+            "its video_url {url} names no record; add a pattern to record_patterns, or cancel the class in the old "
+            "program",
+            url=address(_split(row.video_url)),
         )
     return None
 

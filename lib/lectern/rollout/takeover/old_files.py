@@ -16,8 +16,7 @@ from urllib.parse import unquote
 
 from lectern import rendition_ids
 from lectern.errors import CallAPerson, Misuse
-from lectern.formatting import counted
-from lectern.i18n import Text
+from lectern.i18n import Text, joined, msgid
 from lectern.media import integrity
 from lectern.playout.flv import LOOK_BYTES, is_header
 from lectern.playout.keyframe_index import path_of
@@ -272,7 +271,8 @@ def undo_moves(journal: Path) -> list[str]:
         try:
             reason = _move_back(move)
         except OSError as error:
-            failed.append(f"{shown(move.new)}: {error.strerror}; mend it, and run this again")
+            text = msgid("{path}: {why}; repair it, and run this again")
+            failed.append(Text(text, path=shown(move.new), why=error.strerror))
             continue
         for folder in Path(move.new).parents:
             if str(folder) in folders:
@@ -285,9 +285,15 @@ def undo_moves(journal: Path) -> list[str]:
     if noted.moves and not failed:
         os.sync()
         files.remove(journal)
-    sentences = [f"{counted(len(back), 'file')} moved back: {some(back)}"] if back else []
-    sentences += [f"{counted(len(those), 'file')} {reason}: {some(those)}" for reason, those in left.items()]
-    return sentences + failed
+    by_fate = {Text("moved back"): back, **left} if back else left
+    return [
+        Text("{files} {what}: {names}", files=_files(len(those)), what=what, names=some(those))
+        for what, those in by_fate.items()
+    ] + failed
+
+
+def _files(number: int) -> str:
+    return Text.many("{n:,} file", "{n:,} files", n=number)
 
 
 def _move_back(move: FileMove) -> str | None:
@@ -296,10 +302,11 @@ def _move_back(move: FileMove) -> str | None:
     if not _is_same(there, move):
         if old is not None and old.st_ino == move.inode:
             return None  # the crash came before the move, or after the move back
-        why = "this program has evicted or moved them" if there is None else "they were replaced since"
-        return f"cannot be moved back, because {why}"
+        evicted = Text("this program has evicted or moved them")
+        why = evicted if there is None else Text("they were replaced since")
+        return Text("cannot be moved back, because {why}", why=why)
     if old is not None:
-        return "cannot be moved back, because there is something in their old place; they stay in the new one"
+        return Text("cannot be moved back, because there is something in their old place; they stay in the new one")
     Path(move.old).parent.mkdir(parents=True, exist_ok=True)
     path_of(Path(move.new)).unlink(missing_ok=True)  # made since for the playout; the folder would remain because of it
     Path(move.new).rename(move.old)
@@ -398,7 +405,8 @@ def match(scanned: Sequence[FoundRecording], claims: Claims, video_root: Path) -
     strange: list[Strange] = []
     for recording in scanned:
         if recording.kind != "file":
-            why = "a download that was not finished" if recording.kind == "part" else "no plain file"
+            part = Text("a download that was not finished")
+            why = part if recording.kind == "part" else Text("no plain file")
             strange.append(Strange(recording, why))
             continue
         stems = claims.renditions(recording, is_alone=names[recording.name] == 1)
@@ -406,10 +414,11 @@ def match(scanned: Sequence[FoundRecording], claims: Claims, video_root: Path) -
         looked = ends(recording.path, recording.size_bytes) if stem else None
         if looked is None:
             named = sorted(stems - {_UNKNOWN})
-            why = f"may be {' or '.join(named)}" if named else "no class and no record has it"
+            either = joined(named, msgid("{first} or {second}"))
+            why = Text("may be {either}", either=either) if named else Text("no class and no record has it")
             strange.append(Strange(recording, why))
         elif looked.is_cut_off:
-            strange.append(Strange(recording, f"is {stem}, but cut off"))
+            strange.append(Strange(recording, Text("is {stem}, but cut off", stem=stem)))
         else:
             candidates[stem].append((recording, looked))
     recordings = {}
@@ -418,7 +427,7 @@ def match(scanned: Sequence[FoundRecording], claims: Claims, video_root: Path) -
         several.sort(key=lambda pair: (-pair[0].mtime_ns, pair[0].path != place, pair[0].path))
         (newest, looked), *others = several
         recordings[stem] = Recording(stem, newest, place, looked.duration_s)
-        strange += [Strange(other, f"another file of {stem} is kept") for other, _ in others]
+        strange += [Strange(other, Text("another file of {stem} is kept", stem=stem)) for other, _ in others]
     return Matched(recordings, tuple(sorted(strange, key=lambda file: file.found.path)))
 
 

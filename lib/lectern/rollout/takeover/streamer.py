@@ -1,7 +1,7 @@
 """Step 7 of a streamer's rollout: makes old bookings and files classes and cached renditions."""
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,7 @@ from lectern import rendition_ids
 from lectern.db import airings, cache, events
 from lectern.db.engine import transaction
 from lectern.errors import Misuse
-from lectern.formatting import counted
-from lectern.i18n import Text
+from lectern.i18n import Text, joined, msgid
 from lectern.model.facts import Event
 from lectern.model.tables import streamer as tables
 from lectern.rollout.host.files import Owner
@@ -198,7 +197,7 @@ def planned(connection: Connection, sources: Sources, now: float) -> StreamerAdo
     matched = old_files.match(scan.found, Claims(judged.tasks, patterns), video_root)
     refusals = [*_of_places(known, scan, video_root, database), *judged.refusals, *_unobtainable(judged, matched)]
     if (more := len(refusals) - MOST_REFUSALS) > 0:
-        refusals[MOST_REFUSALS:] = [f"and {more} more"]
+        refusals[MOST_REFUSALS:] = [Text("and {n:,} more", n=more)]
     by_stem = [matched.recordings[stem] for stem in sorted(matched.recordings)]
     plan = StreamerAdoption(
         tuple(recording for recording in by_stem if recording.found.path != recording.place),  # those out of place
@@ -220,7 +219,7 @@ def adopt(engine: Engine, sources: Sources, host: str, now: float) -> list[str]:
         plan, database = planned(connection, sources, now), old_database.database_file(connection)
     if plan.refusals:
         raise Misuse(
-            Text("The old classes and recordings cannot be taken over: {refusals}.", refusals="; ".join(plan.refusals))
+            Text("The old classes and recordings cannot be taken over: {refusals}.", refusals=joined(plan.refusals))
         )
     steps = old_files.moves([*plan.strange, *plan.moves])
     # New folders belong to the owner of the store or, while there is no store, of the database.
@@ -234,73 +233,92 @@ def adopt(engine: Engine, sources: Sources, host: str, now: float) -> list[str]:
 def _of_places(known: Known, scan: Scan, video_root: Path, database: Path | None) -> Iterator[str]:
     """Folders that cannot be put in order, and rows that cannot be named."""
     if video_root.exists() and not video_root.is_dir():
-        yield f"{shown(video_root)} is no folder; set VIDEO_ROOT to one"
+        yield Text("{path} is no folder; set VIDEO_ROOT to one", path=shown(video_root))
         return
     quarantine = video_root / cache_dir.QUARANTINE
     if quarantine.is_symlink() or (quarantine.exists() and not quarantine.is_dir()):
-        yield f"{shown(quarantine)} is no folder; move it away"
+        yield Text("{path} is no folder; move it away", path=shown(quarantine))
     if database is not None and video_root.resolve() in database.resolve().parent.parents:
-        yield (
-            f"{shown(database)} lies in a folder of {shown(video_root)}, in which this program puts everything in "
-            f"order; set VIDEO_ROOT to a folder without programs"
+        yield Text(
+            "{database} lies in a folder of {root}, in which this program puts everything in order; set VIDEO_ROOT to "
+            "a folder without programs",
+            database=shown(database),
+            root=shown(video_root),
         )
     for folder in scan.elsewhere:
-        yield (
-            f"{shown(folder)} is on another file system than {shown(video_root)}, and files go there by rename only; "
-            f"take it out of old_video_roots, or set VIDEO_ROOT to a folder on it"
+        yield Text(
+            "{folder} is on another file system than {root}, and files go there by rename only; take it out of "
+            "old_video_roots, or set VIDEO_ROOT to a folder on it",
+            folder=shown(folder),
+            root=shown(video_root),
         )
     for key in filter(_NO_TEXT.search, (*known.files, *known.classes)):
-        yield f"the key {shown(key)} in class_list or video_list is no UTF-8 text; take the row out"
+        text = msgid("the key {key} in class_list or video_list is no UTF-8 text; take the row out")
+        yield Text(text, key=shown(key))
 
 
 def _unobtainable(judged: Judged, matched: Matched) -> Iterator[str]:
     for it in judged.going:
         if it.stem not in matched.recordings and it.stem not in judged.urls:
-            yield (
-                f"class {shown(it.class_id)} at {at(it.start)}: its recording {it.stem} is not on this host, and "
-                f"its video_url is no http address; put the file into old_video_roots, or cancel the class in the old "
-                f"program"
+            why = Text(
+                "its recording {stem} is not on this host, and its video_url is no http address; put the file into "
+                "old_video_roots, or cancel the class in the old program",
+                stem=it.stem,
             )
+            yield Text("class {class_id} at {start}: {why}", class_id=shown(it.class_id), start=at(it.start), why=why)
 
 
-_CLASS = ("class", "classes")
+_COUNTED: Mapping[str, Callable[[int], str]] = {
+    "recording": lambda n: Text.many("{n:,} recording", "{n:,} recordings", n=n),
+    "file": lambda n: Text.many("{n:,} file", "{n:,} files", n=n),
+    "row": lambda n: Text.many("{n:,} row", "{n:,} rows", n=n),
+    "class": lambda n: Text.many("{n:,} class", "{n:,} classes", n=n),
+}
 _FILES = {
-    FileState.READY: "ready, in video_list",
-    FileState.DOWNLOADING: "to be downloaded, because a class needs it and it is not here",
-    FileState.BAD: "in video_list, but not here: it takes no room any more",
+    FileState.READY: msgid("ready, in video_list"),
+    FileState.DOWNLOADING: msgid("to be downloaded, because a class needs it and it is not here"),
+    FileState.BAD: msgid("in video_list, but not here: it takes no room any more"),
 }
 _CLASSES = {
-    AiringState.READY: "taken over, ready to be aired",
-    AiringState.WAITING: "taken over, waiting for its recording",
-    AiringState.AIRED: "in class_list, but ended: it needs its recording no more",
-    AiringState.CANCELLED: "in class_list, but not, or without times, in task_list: it needs its recording no more",
+    AiringState.READY: msgid("taken over, ready to be aired"),
+    AiringState.WAITING: msgid("taken over, waiting for its recording"),
+    AiringState.AIRED: msgid("in class_list, but ended: it needs its recording no more"),
+    AiringState.CANCELLED: msgid(
+        "in class_list, but not, or without times, in task_list: it needs its recording no more"
+    ),
 }
 
 
 def _said(plan: StreamerAdoption, judged: Judged, video_root: Path) -> Iterator[str]:
     """One sentence a kind of change, and of what is left alone."""
     renamed = (
-        f"{shown(recording.found.path)} to {Path(recording.place).relative_to(video_root)}" for recording in plan.moves
+        Text("{old} to {new}", old=shown(recording.found.path), new=Path(recording.place).relative_to(video_root))
+        for recording in plan.moves
     )
-    yield from _told(renamed, "moved to record-id names", "recording")
-    aside = (f"{shown(file.found.path)} ({file.why})" for file in plan.strange)
-    yield from _told(aside, f"moved to {video_root / cache_dir.QUARANTINE}", "file")
+    yield from _told(renamed, Text("moved to record-id names"), "recording")
+    aside = (Text("{file} ({why})", file=shown(file.found.path), why=file.why) for file in plan.strange)
+    yield from _told(aside, Text("moved to {folder}", folder=video_root / cache_dir.QUARANTINE), "file")
     files, classes = plan.changes.files, plan.changes.classes
     for file_state, text in _FILES.items():
         yield from _told((stem for stem, row in files.items() if row.get("state") is file_state), text, "recording")
-    yield from _told((stem for stem, row in files.items() if "state" not in row), "of video_list completed", "row")
+    yield from _told(
+        (stem for stem, row in files.items() if "state" not in row), Text("of video_list completed"), "row"
+    )
     for state, text in _CLASSES.items():
         yield from _told(
-            (shown(class_id) for class_id, row in classes.items() if row.get("state") is state), text, *_CLASS
+            (shown(class_id) for class_id, row in classes.items() if row.get("state") is state), text, "class"
         )
     completed = (shown(class_id) for class_id, row in classes.items() if "state" not in row)
-    yield from _told(completed, "of class_list completed", "row")
-    yield from _told(judged.unreadable.values(), "of task_list left alone, because their times cannot be read", "row")
-    yield from _told(judged.refused, "still refused, as this program has answered before", *_CLASS)
+    yield from _told(completed, Text("of class_list completed"), "row")
+    yield from _told(
+        judged.unreadable.values(), Text("of task_list left alone, because their times cannot be read"), "row"
+    )
+    yield from _told(judged.refused, Text("still refused, as this program has answered before"), "class")
 
 
-def _told(names: Iterable[str], text: str, thing: str, things: str | None = None) -> Iterator[str]:
+def _told(names: Iterable[str], what: str, thing: str) -> Iterator[str]:
     """A sentence with the number of *names*, and some of them; none if there are no names."""
     known = list(names)
     if known:
-        yield f"{counted(len(known), thing, things)} {text}: {some(known)}"
+        what = what if isinstance(what, Text) else Text(what)
+        yield Text("{things} {what}: {names}", things=_COUNTED[thing](len(known)), what=what, names=some(known))

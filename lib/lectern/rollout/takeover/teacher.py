@@ -16,8 +16,7 @@ from lectern.db.inbox import ReceivedMessage
 from lectern.decide.booking import BookingAction, Named, action, named_by
 from lectern.decide.transcoding import source
 from lectern.errors import Malformed, Misuse
-from lectern.formatting import counted
-from lectern.i18n import Text
+from lectern.i18n import Text, msgid
 from lectern.model.facts import Attempt, Event, Rendition, RenditionKey
 from lectern.model.tables.teacher import journal, orders
 from lectern.redis.key_patterns import Pattern
@@ -99,9 +98,9 @@ def _waiters(client: redis.Redis, names: OldKeyNames) -> Iterator[Waiter]:
                 raise wanted  # for example, the Redis user may not read it
             key, wrong = (int(values["record_id"]), Resolution(values["resolution"])), ""
             if names.waiting.name(record_id=key[0], resolution=key[1]).encode() != name or key[0] >= 2**63:
-                wrong = f"{values['record_id']} is not how a record_id is written"
+                wrong = Text("{id} is not how a record_id is written", id=values["record_id"])
             elif kind != b"list":
-                wrong = f"it is a {kind.decode()}, not a list"
+                wrong = Text("it is a {kind}, not a list", kind=kind.decode())
             classes = [""] if wrong else map(_class, _whole(client, name, first))
             yield from (Waiter(name.decode(), key, class_id, wrong) for class_id in classes)
 
@@ -134,18 +133,20 @@ def booked_waiters(
 ) -> list[Booking | str]:
     """The old program's booking of each waiter; or why it is of no use: missing, damaged, over, or for another list."""
     if names.orders is None:
-        return ["no order_key says where its booking is"] * len(slice_)
+        return [Text("no order_key says where its booking is")] * len(slice_)
     real = [waiter.class_id for waiter in slice_ if is_name(waiter.class_id)]
     by_class = dict(zip(real, read_bookings(client, names.orders, real), strict=True))
-    return [_for_list(by_class.get(waiter.class_id, "that is no class_id"), waiter, now) for waiter in slice_]
+    return [_for_list(by_class.get(waiter.class_id, Text("that is no class_id")), waiter, now) for waiter in slice_]
 
 
 def _for_list(booking: Booking | str, waiter: Waiter, now: float) -> Booking | str:
     if isinstance(booking, str):
         return booking
     if booking.stem != waiter.stem:
-        return f"its booking is for {booking.stem}"
-    return booking if booking.end_time > now else f"it ended {now - booking.end_time:.0f} s ago"
+        return Text("its booking is for {stem}", stem=booking.stem)
+    if booking.end_time > now:
+        return booking
+    return Text("it ended {ago_s:.0f} s ago", ago_s=now - booking.end_time)
 
 
 def read_bookings(client: redis.Redis, orders: Pattern, class_ids: Sequence[str]) -> list[Booking | str]:
@@ -171,14 +172,18 @@ def read_bookings(client: redis.Redis, orders: Pattern, class_ids: Sequence[str]
 
 def _booking(class_id: str, name: str, kind: bytes, value: Any) -> Booking | str:  # noqa: ANN401 (what Redis holds)
     if kind not in {b"hash", b"string"}:
-        return f"there is no {name}" if kind == b"none" else f"{name} is a {kind.decode()}, no booking"
+        if kind == b"none":
+            return Text("there is no {missing}", missing=name)
+        return Text("{name} is a {kind}, no booking", name=name, kind=kind.decode())
     try:
         booking = parse(_wire(value), (Booking,))
     except Malformed as error:
-        return f"{name} is no booking: {error.message}"
+        return Text("{name} is no booking: {error}", name=name, error=error)
     except ValueError as error:
-        return f"{name} is no booking: {error}"
-    return booking if booking.class_id == class_id else f"{name} is the booking of {booking.class_id}"
+        return Text("{name} is no booking: {error}", name=name, error=error)
+    if booking.class_id == class_id:
+        return booking
+    return Text("{name} is the booking of {class_id}", name=name, class_id=booking.class_id)
 
 
 def _wire(value: bytes | dict[bytes, bytes]) -> bytes:
@@ -219,11 +224,23 @@ class TeacherAdoption:
         """The adoption in sentences; none if there is nothing to adopt."""
         sentences, more = self.named[:NAMED], len(self.named) - NAMED
         if more > 0:
-            sentences.append(f"... and {more} more like these.")
+            sentences.append(Text("... and {n:,} more like these.", n=more))
         if self.waiting:
-            sentences.append(f"{counted(self.waiting, 'class', 'classes')} of the old waiting lists wait on here.")
+            sentences.append(
+                Text.many(
+                    "{n:,} class of the old waiting lists waits on here.",
+                    "{n:,} classes of the old waiting lists wait on here.",
+                    n=self.waiting,
+                )
+            )
         if self.bounded:
-            sentences.append(f"{counted(self.bounded, 'old transcoding')} without a waiting class got a deadline.")
+            sentences.append(
+                Text.many(
+                    "{n:,} old transcoding without a waiting class got a deadline.",
+                    "{n:,} old transcodings without a waiting class got a deadline.",
+                    n=self.bounded,
+                )
+            )
         return sentences
 
 
@@ -257,7 +274,7 @@ class OldLists:
     def planned(self) -> TeacherAdoption:
         """What `adopt` would do; reads only, also a database that is not upgraded yet."""
         adoption = TeacherAdoption()
-        with in_words(lambda: "Nothing was changed."):
+        with in_words(lambda: Text("Nothing was changed.")):
             for _ in self._sorted(adoption):
                 pass  # iterating fills *adoption*
         return adoption
@@ -273,7 +290,7 @@ class OldLists:
         """
         adoption, noted = TeacherAdoption(), list[Event]()
         sources: dict[RenditionKey, str] = {}
-        with in_words(lambda: "Nothing was adopted."):
+        with in_words(lambda: Text("Nothing was adopted.")):
             for cases in self._sorted(adoption):
                 sources |= {key: "" for key in cases.begun if key not in sources}
                 for booking in cases.waits:
@@ -315,7 +332,11 @@ class OldLists:
         for slice_ in waiters(self.client, self.names):
             ids, cases = [waiter.class_id for waiter in slice_], _Cases()
             known = bookings.by_id(self.connection, ids) if self._has_tables else {}
-            adoption.named += [f"{waiter.name}: {waiter.wrong}; it is left alone." for waiter in slice_ if waiter.wrong]
+            adoption.named += [
+                Text("{name}: {wrong}; it is left alone.", name=waiter.name, wrong=waiter.wrong)
+                for waiter in slice_
+                if waiter.wrong
+            ]
             new = [waiter for waiter in slice_ if not waiter.wrong and waiter.class_id not in known]
             booked = booked_waiters(self.client, self.names, new, self.now)
             rows = transcodings.states(self.connection, {waiter.key for waiter in new}) if self._has_tables else {}
@@ -338,10 +359,12 @@ class OldLists:
         elif not self._is_handed_over(booking):
             cases.decided.append(booking)
             in_list = named_by(booking) is Named.IN_LIST
-            why = "its booking has the URL of" if in_list else f"already {state} is"
-            adoption.named.append(
-                f"{booking.class_id}: {why} {booking.stem}; the booking flow decides it at the start."
+            text = (
+                msgid("{class_id}: its booking has the URL of {stem}; the booking flow decides it at the start.")
+                if in_list
+                else msgid("{class_id}: already {state} is {stem}; the booking flow decides it at the start.")
             )
+            adoption.named.append(Text(text, class_id=booking.class_id, state=state or "", stem=booking.stem))
 
     def _is_handed_over(self, booking: Booking) -> bool:
         if not self._has_tables:
@@ -351,8 +374,16 @@ class OldLists:
 
 
 def _why_left(waiter: Waiter, why: str, state: RenditionState | None) -> str:
-    text = f"{waiter.class_id} waits for {waiter.stem}, but {why}. It stays on the list {waiter.name}"
+    of = {"class_id": waiter.class_id, "stem": waiter.stem, "why": why, "name": waiter.name}
     if state in {None, RenditionState.TRANSCODING}:
-        return f"{text}, and is answered with {errors.ORPHANED_WAITER.number} when the result comes."
+        text = msgid(
+            "{class_id} waits for {stem}, but {why}. It stays on the list {name}, and is answered with {code} when the "
+            "result comes."
+        )
+        return Text(text, **of, code=errors.ORPHANED_WAITER.number)
+    text = msgid(
+        "{class_id} waits for {stem}, but {why}. It stays on the list {name}, but the rendition is {state}, and no "
+        "result will come. Answer the platform, then: {typed}"
+    )
     typed = shlex.join(["redis-cli", "LREM", waiter.name, "0", waiter.class_id])
-    return f"{text}, but the rendition is {state}, and no result will come. Answer the platform, then: {typed}"
+    return Text(text, **of, state=state, typed=typed)
