@@ -384,7 +384,9 @@ class ClassesApi:
             if verdict["verdict"] == BookingState.PLACED or (waits and booking.stem in made_at):
                 at, why = forecast.booked_now(booking, streamers, now, made_at[booking.stem] if waits else None)
                 verdict.update(ready_by=at, message=why)
-        return JSONResponse({"bookings": [verdicts.popleft() if isinstance(entry, Booking) else entry for entry in parsed]})
+        return JSONResponse(
+            {"bookings": [verdicts.popleft() if isinstance(entry, Booking) else entry for entry in parsed]}
+        )
 
     def _checked(self, client: ViewerRow, fields: object) -> Booking | dict[str, object]:
         """A booking, or the verdict on what is none."""

@@ -146,8 +146,8 @@ def _late(connection: Connection, changes: Changes, late: Sequence[Order]) -> No
     made_at = forecast.transcoded(connection, changes.settings, changes.now) if waits else {}
     for order in late:
         why = Text("it is not made yet")
-        if one.streamer:
-            why = Text("{streamer} does not have it yet", streamer=one.streamer)
+        if order.streamer:
+            why = Text("{streamer} does not have it yet", streamer=order.streamer)
         elif (at := made_at.get(order.stem)) is not None:
             when = formatting.when(at, changes.now)
             why = Text("it is not made yet; by what others took, it will be made at about {when}", when=when)
