@@ -11,7 +11,7 @@ PYTHONS := $(or $(PYTHON),python3 python3.13 python3.12 python3.11)
 BIN := .venv/bin
 CATALOGUES := $(wildcard lib/lectern/locale/*/LC_MESSAGES/lectern.po)
 # The functions whose first argument is a sentence for people, or, of `many`, its singular and its plural.
-KEYWORDS := --no-default-keywords --keywords "Text msgid sentence t many:1,2"
+KEYWORDS := --no-default-keywords --keywords "Text msgid sentence t many:1,2 TryAgain FallBack Refuse CallAPerson Misuse Absent Lost"
 SOURCES := lib flows town tests $(wildcard benchmarks playbooks)
 
 # The uv that installs all else by the lock's checksums is itself installed by them, for each platform that it has a wheel of.
@@ -100,7 +100,7 @@ check: .venv/.built ## format, lint, types, import contracts and playbooks
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/ansible-lint --offline --strict --profile production -q playbooks inventory
 
 catalogues: .venv/.built ## bring the catalogues up to date with the sentences in the code; then translate what is new
-	@$(BIN)/pybabel --quiet extract --project lectern --mapping-file pyproject.toml $(KEYWORDS) --no-location --sort-output --output .venv/lectern.pot lib flows
+	@PYTHONPATH=. $(BIN)/pybabel --quiet extract --project lectern --mapping-file pyproject.toml $(KEYWORDS) --no-location --sort-output --output .venv/lectern.pot lib flows
 	@for one in $(CATALOGUES); do \
 		$(BIN)/pybabel --quiet update --domain lectern --input-file .venv/lectern.pot --output-file "$$one" --ignore-obsolete \
 			--ignore-pot-creation-date --no-fuzzy-matching --width 120 --locale "$$(basename "$$(dirname "$$(dirname "$$one")")")"; \

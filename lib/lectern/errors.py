@@ -150,11 +150,12 @@ class Caught(Isolated):
 class LecternError(Exception):
     """Anything that went wrong: the thing, what happened, what was found.
 
-    The text goes to logs, alarms and answers, so user, password and query are removed from each URL in it, and in
-    each value of a `Text`.
+    It is given a `Text`, or the sentence and its *values*. The text goes to logs, alarms and answers, so user, password
+    and query are removed from each URL in it, and in each value.
     """
 
-    def __init__(self, message: str, code: ErrorCode | None = None) -> None:
+    def __init__(self, message: str, code: ErrorCode | None = None, /, **values: object) -> None:
+        message = Text(message, **values) if values else message
         message = message.masked(redact) if isinstance(message, Text) else redact(message)
         super().__init__(message)
         self.message = message
@@ -172,8 +173,8 @@ class FallBack(LecternError):
 class Refuse(LecternError):
     """It cannot be done: tell whoever asked, with the code."""
 
-    def __init__(self, message: str, code: ErrorCode) -> None:
-        super().__init__(message, code)
+    def __init__(self, message: str, code: ErrorCode, /, **values: object) -> None:
+        super().__init__(message, code, **values)
         self.code: ErrorCode = code
 
 

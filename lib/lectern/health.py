@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from lectern.errors import Misuse, TryAgain
-from lectern.i18n import Text, unpacked
+from lectern.i18n import unpacked
 
 MOST_BYTES = 64 * 1024
 RELOAD_S = 30.0
@@ -56,17 +56,15 @@ def reloaded(base: str, program: str) -> dict[str, Any]:
         refused = found.get("error")
     except (httpx.HTTPError, httpx.InvalidURL, ValueError, AttributeError) as error:
         raise TryAgain(
-            Text(
-                "{url}/reload does not answer: {error}. Does {program} run? If you have just changed this address, "
-                "restart it.",
-                url=base,
-                error=error,
-                program=program,
-            )
+            "{url}/reload does not answer: {error}. Does {program} run? If you have just changed this address, "
+            "restart it.",
+            url=base,
+            error=error,
+            program=program,
         ) from error
     if refused or not answer.is_success:
         why = str(refused or answer.status_code).removesuffix(".")
-        raise Misuse(Text("{why}. Nothing is changed.", why=why))
+        raise Misuse("{why}. Nothing is changed.", why=why)
     return found
 
 

@@ -10,7 +10,6 @@ from typing import Any
 from pydantic_settings import PydanticBaseSettingsSource
 
 from lectern.errors import Misuse
-from lectern.i18n import Text
 
 _MILLISECONDS = {"order_warn_time_out": "order_warn_time_out_s", "transcoding_time_out": "transcoding_time_out_s"}
 
@@ -31,11 +30,7 @@ class OldConfig(PydanticBaseSettingsSource):
             return old_times(path, Path(path).read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise Misuse(
-                Text(
-                    "TEACHER_CONFIG={path}: {error}. Name the teacher's JSON config, or unset it.",
-                    path=path,
-                    error=error,
-                )
+                "TEACHER_CONFIG={path}: {error}. Name the teacher's JSON config, or unset it.", path=path, error=error
             ) from error
 
 
@@ -43,19 +38,17 @@ def old_times(path: str | Path, text: str) -> dict[str, float]:
     """The documented times, in seconds, of the old config *text*; raises Misuse or ValueError if it is wrong."""
     found = json.loads(strict(text))
     if not isinstance(found, dict):
-        raise Misuse(Text("TEACHER_CONFIG={path}: holds no JSON object.", path=path))
+        raise Misuse("TEACHER_CONFIG={path}: holds no JSON object.", path=path)
     return {ours: _seconds(path, theirs, found[theirs]) for theirs, ours in _MILLISECONDS.items() if theirs in found}
 
 
 def _seconds(path: str | Path, name: str, milliseconds: object) -> float:
     if isinstance(milliseconds, bool) or not isinstance(milliseconds, int | float) or not milliseconds > 0:
         raise Misuse(
-            Text(
-                "TEACHER_CONFIG={path}: {name} is {milliseconds!r:.40}. Write a number of milliseconds above 0.",
-                path=path,
-                name=name,
-                milliseconds=milliseconds,
-            )
+            "TEACHER_CONFIG={path}: {name} is {milliseconds!r:.40}. Write a number of milliseconds above 0.",
+            path=path,
+            name=name,
+            milliseconds=milliseconds,
         )
     return milliseconds / 1000
 

@@ -9,7 +9,6 @@ from urllib.parse import parse_qsl, urlencode
 
 from lectern import urls
 from lectern.errors import Misuse
-from lectern.i18n import Text
 from lectern.states import Resolution
 
 _SIZES = "|".join(Resolution)
@@ -106,5 +105,5 @@ def folder(text: str) -> str:
 def rendition_path(root: Path, stem: str) -> Path:
     """Where the rendition lies: ``root/6666/6666_720P.flv``; raises Misuse if *stem* is no stem."""
     if not is_stem(stem):
-        raise Misuse(Text("{stem!r}: is no rendition; write 6666 or 6666_720P", stem=stem))
+        raise Misuse("{stem!r}: is no rendition; write 6666 or 6666_720P", stem=stem)
     return root / folder(stem) / f"{stem}.flv"

@@ -80,9 +80,7 @@ def own_file() -> Path:
     """
     told = os.environ.get("LECTERN_SETTINGS")
     if told and not Path(told).is_file():
-        raise Misuse(
-            Text("LECTERN_SETTINGS={told}: there is no such file. Correct the variable, or unset it.", told=told)
-        )
+        raise Misuse("LECTERN_SETTINGS={told}: there is no such file. Correct the variable, or unset it.", told=told)
     return Path(told or Path(sys.argv[0]).absolute().parent.parent.parent / "settings.env")
 
 
@@ -268,7 +266,7 @@ class Common(BaseSettings):
                 for one in error.errors(include_url=False, include_input=False)
             )
             raise Misuse(
-                Text("Settings are wrong or missing: {faults}. Set them in the environment or in .env.", faults=faults)
+                "Settings are wrong or missing: {faults}. Set them in the environment or in .env.", faults=faults
             ) from error
         found._given = given
         return found
@@ -397,7 +395,7 @@ class TeacherSettings(Common):
         needed = ("ecs_ssh_key", "ecs_known_hosts", "upload_url", "public_url")
         missing = [name.upper() for name in needed if not getattr(self, name)]
         if self.ecs_hosts and missing:
-            raise Misuse(Text("ECS_HOSTS is set, so {missing} must be set too.", missing=", ".join(missing)))
+            raise Misuse("ECS_HOSTS is set, so {missing} must be set too.", missing=", ".join(missing))
 
     @property
     def queue(self) -> str:

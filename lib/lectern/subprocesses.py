@@ -371,19 +371,17 @@ async def _start(
     except (FileNotFoundError, PermissionError) as error:
         if cwd is not None and str(error.filename) == str(cwd):
             raise Misuse(
-                Text("{argv}: cannot be started in {cwd}: there is no such folder", argv=argv[0], cwd=cwd)
+                "{argv}: cannot be started in {cwd}: there is no such folder", argv=argv[0], cwd=cwd
             ) from error
         name = Path(argv[0]).name
         raise Misuse(
-            Text(
-                "{argv}: cannot be started ({strerror}); install it (apt-get install {name}) or give its path",
-                argv=argv[0],
-                strerror=error.strerror,
-                name=name,
-            )
+            "{argv}: cannot be started ({strerror}); install it (apt-get install {name}) or give its path",
+            argv=argv[0],
+            strerror=error.strerror,
+            name=name,
         ) from error
     except OSError as error:  # no process or memory to be had just now
-        raise TryAgain(Text("{argv}: cannot be started: {strerror}", argv=argv[0], strerror=error.strerror)) from error
+        raise TryAgain("{argv}: cannot be started: {strerror}", argv=argv[0], strerror=error.strerror) from error
 
 
 async def _watch(
@@ -422,7 +420,7 @@ async def _end(child: Started, grace_s: float) -> None:
     child.close()  # otherwise a pipe that someone in another session still holds would stay open in us
     if child.popen.returncode is None:
         pid = child.popen.pid
-        raise CallAPerson(Text("process {pid} cannot be ended, not even by KILL; does its disk hang?", pid=pid))
+        raise CallAPerson("process {pid} cannot be ended, not even by KILL; does its disk hang?", pid=pid)
 
 
 async def _end_group(child: Started, sign: signal.Signals, grace_s: float) -> None:

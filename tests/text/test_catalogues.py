@@ -23,7 +23,8 @@ from lectern.wire import outgoing
 pytestmark = pytest.mark.filterwarnings("ignore:'imghdr' is deprecated:DeprecationWarning")  # of apprise
 ROOT = Path(__file__).parents[2]
 CATALOGUES = sorted(i18n.LOCALE.glob("*/LC_MESSAGES/lectern.po"))
-KEYWORDS = {"Text": None, "msgid": None, "sentence": None, "t": None, "many": (1, 2)}
+ERRORS = ("TryAgain", "FallBack", "Refuse", "CallAPerson", "Misuse", "Absent", "Lost")
+KEYWORDS = {**dict.fromkeys(("Text", "msgid", "sentence", "t", *ERRORS)), "many": (1, 2)}
 Ids = str | tuple[str, ...]
 
 
@@ -139,7 +140,8 @@ def test_a_secret_in_a_value_is_masked() -> None:
         error = errors.TryAgain(text)
         assert "secret" not in str(error) + json.dumps(error.message.pair())  # type: ignore[attr-defined]
         assert isinstance(error.message, Text)
-    apart = errors.TryAgain(Text("rtmp://{user}@h/a is odd", user="user:secret"))
+    assert errors.TryAgain("{url} is odd", url="rtmp://h/a").message == Text("{url} is odd", url=redact("rtmp://h/a"))
+    apart = errors.TryAgain("rtmp://{user}@h/a is odd", user="user:secret")
     assert apart.message == redact("rtmp://user:secret@h/a is odd")
     assert not isinstance(apart.message, Text)
 

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from lectern import subprocesses
 from lectern.ecs import ssh
 from lectern.errors import NO_ECS_ROOM, CallAPerson, FallBack, TryAgain
-from lectern.i18n import Text
 from lectern.subprocesses import OnLine, last_line
 
 LEFT_MINUTES = 10
@@ -157,21 +156,17 @@ async def run(connection: ssh.SshConnection, folder: Folder, step: DetachedStep,
     output, found, ended = seen.output.rpartition(f"\n{_OUTPUT}\n")[2].rpartition(f"\n{_ENDED} ")
     if seen.returncode == _GONE:
         raise TryAgain(
-            Text(
-                "{host}: {path} is gone: {step} was ended by another",
-                host=connection.host,
-                path=folder.path,
-                step=step.name,
-            )
+            "{host}: {path} is gone: {step} was ended by another",
+            host=connection.host,
+            path=folder.path,
+            step=step.name,
         )
     if not found:
         raise CallAPerson(
-            Text(
-                "{host}: {path} cannot be used: {why}",
-                host=connection.host,
-                path=folder.path,
-                why=seen.last_words or seen.returncode,
-            )
+            "{host}: {path} cannot be used: {why}",
+            host=connection.host,
+            path=folder.path,
+            why=seen.last_words or seen.returncode,
         )
     code, *free_kib = ended.split()
     free_bytes = int(free_kib[0]) * 1024 if free_kib else None

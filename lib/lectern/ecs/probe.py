@@ -69,12 +69,10 @@ class Measured:
 def missing(connection: ssh.SshConnection, program: str, package: str) -> CallAPerson:
     """The error to raise if the host lacks *program*, which *package* has."""
     return CallAPerson(
-        Text(
-            "{host}: {program} cannot be run; type there: apt-get install {package}",
-            host=connection.host,
-            program=program,
-            package=package,
-        )
+        "{host}: {program} cannot be run; type there: apt-get install {package}",
+        host=connection.host,
+        program=program,
+        package=package,
     )
 
 
@@ -102,11 +100,9 @@ def _ended_itself(connection: ssh.SshConnection, ffprobe: str, returncode: int) 
         raise missing(connection, ffprobe, "ffmpeg")
     if returncode not in _BY_ITSELF:
         raise TryAgain(
-            Text(
-                "{host}: ffprobe was killed ({returncode}); has it too little memory?",
-                host=connection.host,
-                returncode=returncode,
-            )
+            "{host}: ffprobe was killed ({returncode}); has it too little memory?",
+            host=connection.host,
+            returncode=returncode,
         )
 
 
@@ -119,8 +115,7 @@ def _probe_argv(ffprobe: str, path: str) -> list[str]:
 def _recording(found: Media | None, said: str, thing: str, code: ErrorCode) -> Media:
     if found is None:
         raise Refuse(
-            Text("{thing}: is not playable: {reason}", thing=thing, reason=said or Text("no stream, or no duration")),
-            code,
+            "{thing}: is not playable: {reason}", code, thing=thing, reason=said or Text("no stream, or no duration")
         )
     return found
 
@@ -128,21 +123,17 @@ def _recording(found: Media | None, said: str, thing: str, code: ErrorCode) -> M
 def check_streams(source: Media, thing: str) -> None:
     """Raise Refuse(HALF_A_RECORDING) if picture or sound is missing: a class needs both, and no other host helps."""
     if source.video is None:
-        raise Refuse(
-            Text("{thing}: has sound ({audio}), but no picture", thing=thing, audio=source.audio), HALF_A_RECORDING
-        )
+        raise Refuse("{thing}: has sound ({audio}), but no picture", HALF_A_RECORDING, thing=thing, audio=source.audio)
     if source.audio is None:
         picture = f"{source.video}, {source.width}x{source.height}"
-        raise Refuse(
-            Text("{thing}: has a picture ({picture}), but no sound", thing=thing, picture=picture), HALF_A_RECORDING
-        )
+        raise Refuse("{thing}: has a picture ({picture}), but no sound", HALF_A_RECORDING, thing=thing, picture=picture)
 
 
 async def _look(connection: ssh.SshConnection, argv: Sequence[str]) -> subprocesses.Finished:
     try:
         return await connection.run(argv, timeout_s=LOOK_S)
     except subprocesses.TimedOut as error:
-        raise TryAgain(Text("{host}: {error}; is its disk busy?", host=connection.host, error=error.message)) from error
+        raise TryAgain("{host}: {error}; is its disk busy?", host=connection.host, error=error.message) from error
 
 
 async def together(works: Sequence[Coroutine[Any, Any, Any]]) -> list[Any]:
@@ -182,12 +173,10 @@ async def made_well(connection: ssh.SshConnection, programs: Programs, wanted: W
         looked, size, md5, *_ = measured.split()
     except ValueError as error:
         raise TryAgain(
-            Text(
-                "{host}: {path} cannot be read: {last_words}",
-                host=connection.host,
-                path=path,
-                last_words=finished.last_words,
-            )
+            "{host}: {path} cannot be read: {last_words}",
+            host=connection.host,
+            path=path,
+            last_words=finished.last_words,
         ) from error
     _ended_itself(connection, programs.ffprobe, int(looked))
     made = _recording(_media_of_json(json_text), finished.last_words, wanted.thing, TRANSCODE_FAILED)
@@ -227,7 +216,7 @@ def check(wanted: Wanted, made: Media, measured: Measured, tail: str) -> None:
             duration_s=source.duration_s,
         )
         raise Refuse(
-            Text("{thing}: {found}; it is truncated, or was never finished", thing=thing, found=found), BAD_RECORDING
+            "{thing}: {found}; it is truncated, or was never finished", BAD_RECORDING, thing=thing, found=found
         )
     wrong: list[str] = []
     if (made.width, made.height) != (output.width, output.height):

@@ -101,7 +101,7 @@ class SshHost:
         """Read ``ssh://user@host:port``; raises Misuse with what to type."""
         matched = _URL.fullmatch(text.strip())
         if matched is None or not 0 < int(matched["port"] or 22) < 65536:
-            raise Misuse(Text("{text!r}: is no SSH host; write ssh://user@host:port", text=text))
+            raise Misuse("{text!r}: is no SSH host; write ssh://user@host:port", text=text)
         return cls(matched["user"], matched["name"].strip("[]"), int(matched["port"] or 22))
 
     def keyscan(self, known_hosts_path: Path) -> str:
@@ -189,19 +189,17 @@ class SshConnection:
         returncode: int = running.channel.recv_exit_status()
         transport = self._client.get_transport()
         if returncode == -1 and (transport is None or not transport.is_active()):
-            raise Lost(Text("{host}: the connection was lost while {program} ran", host=self.host, program=program))
+            raise Lost("{host}: the connection was lost while {program} ran", host=self.host, program=program)
         if running.pid is None:
             said = subprocesses.last_line(running.err.text) or Text("no word")
             needs = Text("the host needs setsid and timeout: apt-get install util-linux coreutils")
             raise CallAPerson(
-                Text(
-                    "{host}: {program} could not be started ({returncode}): {reason}; {needs}",
-                    host=self.host,
-                    program=program,
-                    returncode=returncode,
-                    reason=said,
-                    needs=needs,
-                )
+                "{host}: {program} could not be started ({returncode}): {reason}; {needs}",
+                host=self.host,
+                program=program,
+                returncode=returncode,
+                reason=said,
+                needs=needs,
             )
         return returncode
 
@@ -211,7 +209,7 @@ class SshConnection:
     def _channel(self, command: str, timeout_s: float) -> paramiko.Channel:
         transport = self._client.get_transport()
         if transport is None:
-            raise Lost(Text("{host}: the connection is closed", host=self.host))
+            raise Lost("{host}: the connection is closed", host=self.host)
         channel = transport.open_session(timeout=min(timeout_s, _SILENCE_S))
         channel.settimeout(min(timeout_s, _SILENCE_S))
         channel.exec_command(command)
@@ -281,12 +279,10 @@ class SshConnection:
                 return await future
         except TimeoutError as error:
             self._client.close()
-            raise Lost(
-                Text("{host}: no answer for {silence_s} s, hung up", host=self.host, silence_s=_SILENCE_S)
-            ) from error
+            raise Lost("{host}: no answer for {silence_s} s, hung up", host=self.host, silence_s=_SILENCE_S) from error
         except (paramiko.SSHException, OSError, EOFError) as error:
             raise Lost(
-                Text("{host}: the connection is lost: {error}", host=self.host, error=error or type(error).__name__)
+                "{host}: the connection is lost: {error}", host=self.host, error=error or type(error).__name__
             ) from error
 
 
@@ -322,19 +318,15 @@ def _log_in(
 ) -> None:
     if not key_path.is_file():
         raise Misuse(
-            Text(
-                "{key_path}: there is no such SSH key for {host}; type: ssh-keygen -t ed25519 -f {key_path}",
-                key_path=key_path,
-                host=host,
-            )
+            "{key_path}: there is no such SSH key for {host}; type: ssh-keygen -t ed25519 -f {key_path}",
+            key_path=key_path,
+            host=host,
         )
     if not known_hosts_path.is_file():
         raise Misuse(
-            Text(
-                "{known_hosts_path}: there is no such file; type: {keyscan}",
-                known_hosts_path=known_hosts_path,
-                keyscan=host.keyscan(known_hosts_path),
-            )
+            "{known_hosts_path}: there is no such file; type: {keyscan}",
+            known_hosts_path=known_hosts_path,
+            keyscan=host.keyscan(known_hosts_path),
         )
     look = Text("look who it is, then: {keyscan}; see RUNBOOK.md", keyscan=host.keyscan(known_hosts_path))
     try:
@@ -353,37 +345,31 @@ def _log_in(
         client.get_transport().set_keepalive(_KEEPALIVE_S)
     except _UnknownKey as error:
         raise CallAPerson(
-            Text(
-                "{host}: its key is not in {known_hosts_path}; {look}",
-                host=host,
-                known_hosts_path=known_hosts_path,
-                look=look,
-            )
+            "{host}: its key is not in {known_hosts_path}; {look}",
+            host=host,
+            known_hosts_path=known_hosts_path,
+            look=look,
         ) from error
     except paramiko.BadHostKeyException as error:
         raise CallAPerson(
-            Text(
-                "{host}: its key is another than in {known_hosts_path} ({error}); {look}",
-                host=host,
-                known_hosts_path=known_hosts_path,
-                error=error,
-                look=look,
-            )
+            "{host}: its key is another than in {known_hosts_path} ({error}); {look}",
+            host=host,
+            known_hosts_path=known_hosts_path,
+            error=error,
+            look=look,
         ) from error
     except paramiko.AuthenticationException as error:
         add = f"ssh-copy-id -i {shlex.quote(str(key_path))} -p {host.port} {host.user}@{host.name}"
         raise CallAPerson(
-            Text(
-                "{host}: does not take {key_path} ({error}); type: {add}; see RUNBOOK.md",
-                host=host,
-                key_path=key_path,
-                error=error,
-                add=add,
-            )
+            "{host}: does not take {key_path} ({error}); type: {add}; see RUNBOOK.md",
+            host=host,
+            key_path=key_path,
+            error=error,
+            add=add,
         ) from error
     except (paramiko.SSHException, OSError, EOFError) as error:
         why = getattr(error, "strerror", None) or error or type(error).__name__
-        raise Lost(Text("{host}: cannot be reached: {reason}", host=host, reason=why)) from error
+        raise Lost("{host}: cannot be reached: {reason}", host=host, reason=why) from error
 
 
 def _own_key(path: Path) -> paramiko.PKey:
@@ -395,12 +381,10 @@ def _own_key(path: Path) -> paramiko.PKey:
             "make one that has no passphrase: ssh-keygen -t ed25519 -N '' -f {path}", path=shlex.quote(str(path))
         )
         raise Misuse(
-            Text(
-                "{path}: cannot be read as an SSH key ({error}); {make}",
-                path=path,
-                error=error or type(error).__name__,
-                make=make,
-            )
+            "{path}: cannot be read as an SSH key ({error}); {make}",
+            path=path,
+            error=error or type(error).__name__,
+            make=make,
         ) from error
 
 

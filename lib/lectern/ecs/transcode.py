@@ -63,22 +63,22 @@ class Steps:
             ended = await detached.run(self.connection, self.folder, step, left_s)
         except subprocesses.TimedOut as error:
             raise Refuse(
-                Text("{over}; it said last: {last_words}", over=over, last_words=error.last_words or Text("nothing")),
+                "{over}; it said last: {last_words}",
                 TRANSCODE_TIMED_OUT,
+                over=over,
+                last_words=error.last_words or Text("nothing"),
             ) from error
         is_full = ended.free_bytes is not None and ended.free_bytes < _NONE_LEFT_BYTES
         if ended.exit_code != 0 and (detached.NO_ROOM in ended.errors or is_full):
             raise FallBack(
-                Text(
-                    "{what} ended with {exit_code}: {last_words}; its disk is full",
-                    what=what,
-                    exit_code=ended.exit_code,
-                    last_words=ended.last_words,
-                ),
+                "{what} ended with {exit_code}: {last_words}; its disk is full",
                 NO_ECS_ROOM,
+                what=what,
+                exit_code=ended.exit_code,
+                last_words=ended.last_words,
             )
         if ended.exit_code is None:
-            raise TryAgain(Text("{what} was ended from outside", what=what))
+            raise TryAgain("{what} was ended from outside", what=what)
         return ended
 
     def missing(self, program: str, package: str) -> CallAPerson:
@@ -154,8 +154,7 @@ class SourceFile:
             free = {"free": folder.free_bytes, "path": folder.path, "needed": needed}
             found = Text("{free} bytes are free in {path}, {needed} are needed", **free)
             raise FallBack(
-                Text("{job}: {host} has no room: {found}", job=self._job.name, host=self._host, found=found),
-                NO_ECS_ROOM,
+                "{job}: {host} has no room: {found}", NO_ECS_ROOM, job=self._job.name, host=self._host, found=found
             )
 
     async def _fetched(self, number: int, remote: RemoteFile) -> Media:
@@ -173,8 +172,10 @@ class SourceFile:
             raise self._steps.missing(self._wget, "wget")
         if ended.exit_code == _TOO_LARGE:
             raise Refuse(
-                Text("{url}: is larger than the {limit_bytes} bytes that it may be", url=url, limit_bytes=limit_bytes),
+                "{url}: is larger than the {limit_bytes} bytes that it may be",
                 DOWNLOAD_FAILED,
+                url=url,
+                limit_bytes=limit_bytes,
             )
         try:
             wget.judge(subprocesses.Finished(tuple(argv), ended.exit_code, ended.output, ended.errors, 0.0), remote.url)

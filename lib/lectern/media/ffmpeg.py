@@ -174,11 +174,9 @@ async def make_slate(path: Path) -> None:
     try:
         finished = await subprocesses.run([*argv, "-f", "flv", f"file:{unfinished}"], timeout_s=TIMEOUT_S)
         if finished.returncode != 0:
-            raise TryAgain(Text("{path}: the slate cannot be made: {why}", path=path, why=finished.last_words))
+            raise TryAgain("{path}: the slate cannot be made: {why}", path=path, why=finished.last_words)
         unfinished.replace(path)
     except OSError as error:
-        raise TryAgain(
-            Text("{path}: the slate cannot be made: {why}", path=path, why=error.strerror or error)
-        ) from error
+        raise TryAgain("{path}: the slate cannot be made: {why}", path=path, why=error.strerror or error) from error
     finally:
         unfinished.unlink(missing_ok=True)

@@ -73,7 +73,7 @@ async def probe(path: Path) -> Probe:
         done = await subprocesses.run(argv, timeout_s=TIMEOUT_S)
     except subprocesses.TimedOut as error:
         raise TryAgain(
-            Text("{path}: not probed within {timeout_s:g} s; is the disk busy?", path=path, timeout_s=TIMEOUT_S)
+            "{path}: not probed within {timeout_s:g} s; is the disk busy?", path=path, timeout_s=TIMEOUT_S
         ) from error
     if done.returncode == 0:
         what, said = json.loads(done.output)
@@ -81,15 +81,11 @@ async def probe(path: Path) -> Probe:
             return Probe(**said)
         raise Refuse(said, BAD_RECORDING) if what == "refused" else TryAgain(said)
     if -done.returncode in _CRASHES:
-        raise Refuse(
-            Text("{path}: cannot be opened as a recording: the decoder crashes on it", path=path), BAD_RECORDING
-        )
+        raise Refuse("{path}: cannot be opened as a recording: the decoder crashes on it", BAD_RECORDING, path=path)
     raise TryAgain(
-        Text(
-            "{path}: cannot be probed: {last_words}",
-            path=path,
-            last_words=done.last_words or Text("exit code {code}", code=done.returncode),
-        )
+        "{path}: cannot be probed: {last_words}",
+        path=path,
+        last_words=done.last_words or Text("exit code {code}", code=done.returncode),
     )
 
 
@@ -114,17 +110,17 @@ def _probe(path: Path) -> Probe:
         with av.open(f"file:{path.absolute()}", **HOW, timeout=TIMEOUT_S) as container:
             if not container.streams.video:
                 found = ", ".join(stream.type for stream in container.streams) or "no stream at all"
-                raise Refuse(Text("{path}: has no video, only {found}", path=path, found=found), BAD_RECORDING)
+                raise Refuse("{path}: has no video, only {found}", BAD_RECORDING, path=path, found=found)
             if container.streams.video[0].codec_context is None:
-                raise Refuse(Text("{path}: its pictures are of a kind that is not known", path=path), BAD_RECORDING)
+                raise Refuse("{path}: its pictures are of a kind that is not known", BAD_RECORDING, path=path)
             return _look(path, container)
     except MemoryError:
         raise
     except (av.error.FFmpegError, OSError) as error:
         if error.errno in cache_dir.OURS:
-            raise TryAgain(Text("{path}: cannot be opened: {strerror}", path=path, strerror=error.strerror)) from error
+            raise TryAgain("{path}: cannot be opened: {strerror}", path=path, strerror=error.strerror) from error
         raise Refuse(
-            Text("{path}: cannot be opened as a recording: {error}", path=path, error=error), BAD_RECORDING
+            "{path}: cannot be opened as a recording: {error}", BAD_RECORDING, path=path, error=error
         ) from error
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from lectern import subprocesses
 from lectern.errors import BAD_RECORDING, Refuse, TryAgain
-from lectern.i18n import Text
 from lectern.media import ffmpeg
 from lectern.playout import keyframe_index
 from lectern.playout.flv import NotAirable
@@ -42,7 +41,7 @@ async def looked(path: Path) -> tuple[Look, Path]:
             failed.pop_all()
             return found, remuxed
     except NotAirable as error:
-        raise Refuse(Text("{path}: cannot be aired: {error}", path=path, error=error), BAD_RECORDING) from error
+        raise Refuse("{path}: cannot be aired: {error}", BAD_RECORDING, path=path, error=error) from error
     finally:
         _at_work.discard(remuxed)
 
@@ -80,20 +79,15 @@ async def _remux(path: Path, to: Path, why: str) -> None:
     )
     if finished.returncode != 0:
         if "No space left" in finished.errors:
-            raise TryAgain(Text("{path}: cannot be made a plain FLV file: no space left on the disk", path=path))
+            raise TryAgain("{path}: cannot be made a plain FLV file: no space left on the disk", path=path)
         if finished.returncode in _KILLED:
             raise TryAgain(
-                Text(
-                    "{path}: cannot be made a plain FLV file: ffmpeg was ended from outside; is memory short?",
-                    path=path,
-                )
+                "{path}: cannot be made a plain FLV file: ffmpeg was ended from outside; is memory short?", path=path
             )
         raise Refuse(
-            Text(
-                "{path}: cannot be aired ({reason}), nor made a plain FLV file: {last_words}",
-                path=path,
-                reason=why,
-                last_words=finished.last_words,
-            ),
+            "{path}: cannot be aired ({reason}), nor made a plain FLV file: {last_words}",
             BAD_RECORDING,
+            path=path,
+            reason=why,
+            last_words=finished.last_words,
         )

@@ -66,11 +66,9 @@ async def samples(path: Path, duration_s: float) -> Samples:
     done = await subprocesses.run(argv, timeout_s=timeout_s, stall_s=STALL_S, on_line=take, nice=NICE)
     if done.returncode != 0:
         raise TryAgain(
-            Text(
-                "{path}: cannot be looked through: {last_words}",
-                path=path,
-                last_words=done.last_words or Text("exit code {code}", code=done.returncode),
-            )
+            "{path}: cannot be looked through: {last_words}",
+            path=path,
+            last_words=done.last_words or Text("exit code {code}", code=done.returncode),
         )
     holes: tuple[tuple[float, float], ...] = ()
     with suppress(NotAirable):  # it is no plain FLV, and nobody airs it

@@ -34,7 +34,7 @@ async def excerpt(recording: Path, at_s: float) -> bytes:
     try:
         return await asyncio.to_thread(_excerpt, recording, 1000 * at_s)
     except (OSError, flv.NotAirable) as error:
-        raise TryAgain(Text("no picture: {why}", why=error)) from error
+        raise TryAgain("no picture: {why}", why=error) from error
 
 
 async def jpegs(excerpts: Sequence[bytes]) -> list[bytes | str]:

@@ -49,7 +49,7 @@ async def asking(within_s: float | None = None) -> AsyncIterator[None]:
 
 def away(error: Exception) -> TryAgain:
     """What is raised for *error* of Redis' client."""
-    return TryAgain(Text("Redis: {error}", error=plain(error)))
+    return TryAgain("Redis: {error}", error=plain(error))
 
 
 def opened(url: str, options: Mapping[str, Any]) -> "redis.Redis":
@@ -80,13 +80,13 @@ def _of_sentinels(parts: SplitResult, options: Mapping[str, Any], kind: Any) -> 
     login, _, places = parts.netloc.rpartition("@")
     service, _, database = parts.path.strip("/").partition("/")
     if not service or not (database or "0").isdecimal():
-        raise Misuse(Text("REDIS_URL names no service of its sentinels. Write for example {form}", form=FORM))
+        raise Misuse("REDIS_URL names no service of its sentinels. Write for example {form}", form=FORM)
     sentinels = [_place(one) for one in places.split(",")]
     user, _, password = login.partition(":")
     try:
         asked: dict[str, Any] = dict(parse_url(f"redis:?{parts.query}"))
     except ValueError as error:
-        raise Misuse(Text("REDIS_URL: {error}", error=error)) from error
+        raise Misuse("REDIS_URL: {error}", error=error) from error
     own = {"password": asked.pop("sentinel_password")} if "sentinel_password" in asked else {}
     secure = {"ssl": True} if parts.scheme == SENTINELS[1] else {}
     secure |= {name: value for name, value in asked.items() if name.startswith("ssl_")}
@@ -137,5 +137,5 @@ def _place(text: str) -> tuple[str, int]:
     if not colon:
         host, port = port, "26379"
     if not host or not port.isdecimal():
-        raise Misuse(Text("REDIS_URL names a sentinel that has no address. Write for example {form}", form=FORM))
+        raise Misuse("REDIS_URL names a sentinel that has no address. Write for example {form}", form=FORM)
     return host.strip("[]"), int(port)

@@ -57,39 +57,30 @@ class Pattern:
         made = cls(text, tuple(_FIELD.split(text)))
         if not text or not text.isprintable() or len(text) > 250:
             raise Misuse(
-                Text(
-                    "{text!r:.80} is no pattern of keys. Write 1 to 250 characters, no line breaks among them.",
-                    text=text,
-                )
+                "{text!r:.80} is no pattern of keys. Write 1 to 250 characters, no line breaks among them.", text=text
             )
         if any(brace in literal for literal in made.parts[::2] for brace in "{}"):
             raise Misuse(
-                Text("{text}: a brace belongs to no field. Write fields as {{record_id}}, in lower case.", text=text)
+                "{text}: a brace belongs to no field. Write fields as {{record_id}}, in lower case.", text=text
             )
         if "*" in text and not made.fields:
             raise Misuse(
-                Text(
-                    "{text}: a * is no wildcard here, so this fits one key at most. Write a field for what differs "
-                    "from key to key, for example waiting:{{class_id}}.",
-                    text=text,
-                )
+                "{text}: a * is no wildcard here, so this fits one key at most. Write a field for what differs "
+                "from key to key, for example waiting:{{class_id}}.",
+                text=text,
             )
         doubled = {name for name in made.fields if made.fields.count(name) > 1}
         if doubled or len(made.fields) > MAX_FIELDS:
             raise Misuse(
-                Text(
-                    "{text}: each field may be named once, and at most {most} of them. Write it anew.",
-                    text=text,
-                    most=MAX_FIELDS,
-                )
+                "{text}: each field may be named once, and at most {most} of them. Write it anew.",
+                text=text,
+                most=MAX_FIELDS,
             )
         if _meet(made.steps, made.steps, apart=True):
             raise Misuse(
-                Text(
-                    "{text}: a name could be taken apart in two ways. Put a character between its fields that neither "
-                    "of them may hold, for example | or /.",
-                    text=text,
-                )
+                "{text}: a name could be taken apart in two ways. Put a character between its fields that neither "
+                "of them may hold, for example | or /.",
+                text=text,
             )
         return made
 
@@ -199,19 +190,15 @@ class Rule:
         made = cls(Pattern.parse(old), Pattern.parse(new))
         if set(made.old.fields) != set(made.new.fields):
             raise Misuse(
-                Text(
-                    "{made}: the fields of the two differ ({old} and {new}). Name the same fields on both sides, each "
-                    "once.",
-                    made=made,
-                    old=", ".join(made.old.fields) or "none",
-                    new=", ".join(made.new.fields) or "none",
-                )
+                "{made}: the fields of the two differ ({old} and {new}). Name the same fields on both sides, each "
+                "once.",
+                made=made,
+                old=", ".join(made.old.fields) or "none",
+                new=", ".join(made.new.fields) or "none",
             )
         if made.old.meets(made.new):
             raise Misuse(
-                Text(
-                    "{made}: a renamed key could be renamed again. Let the two differ in a fixed character.", made=made
-                )
+                "{made}: a renamed key could be renamed again. Let the two differ in a fixed character.", made=made
             )
         return made
 
@@ -240,10 +227,7 @@ def rules_in(lines: Sequence[str], *, back: bool = False) -> list[Rule]:
             old, arrow, new = (part.strip() for part in line.partition("=>"))
             if not arrow:
                 raise Misuse(
-                    Text(
-                        "{line!r:.80} is no rule. Write OLD=>NEW, for example 'a:{{class_id}}=>b:{{class_id}}'.",
-                        line=line,
-                    )
+                    "{line!r:.80} is no rule. Write OLD=>NEW, for example 'a:{{class_id}}=>b:{{class_id}}'.", line=line
                 )
             rules.append(Rule.parse(old, new))
     check(rules)
@@ -259,14 +243,12 @@ def check(rules: Sequence[Rule]) -> None:
             for right in (other.old, other.new):
                 if left.meets(right):
                     raise Misuse(
-                        Text(
-                            "{one} and {other}: a name could fit both {first} and {second}, and be renamed twice. Let "
-                            "them differ in a fixed character, or run them one after the other.",
-                            one=one,
-                            other=other,
-                            first=left.text,
-                            second=right.text,
-                        )
+                        "{one} and {other}: a name could fit both {first} and {second}, and be renamed twice. Let "
+                        "them differ in a fixed character, or run them one after the other.",
+                        one=one,
+                        other=other,
+                        first=left.text,
+                        second=right.text,
                     )
 
 

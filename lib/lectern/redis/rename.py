@@ -56,11 +56,9 @@ class RenameJournal:
                 file = path.open("a+b")
             except OSError as error:
                 raise Misuse(
-                    Text(
-                        "{path}: the journal cannot be written: {strerror}. Name another file.",
-                        path=path,
-                        strerror=error.strerror,
-                    )
+                    "{path}: the journal cannot be written: {strerror}. Name another file.",
+                    path=path,
+                    strerror=error.strerror,
                 ) from error
             with file:
                 size = file.seek(0, os.SEEK_END)
@@ -311,27 +309,20 @@ def in_words(progress: Callable[[], str]) -> Iterator[None]:
         yield
     except AuthenticationError as error:
         raise Misuse(
-            Text("Redis refuses the login: {error}. Correct the user and password in REDIS_URL.", error=error)
+            "Redis refuses the login: {error}. Correct the user and password in REDIS_URL.", error=error
         ) from error
     except (Unreachable, Silent) as error:
-        raise TryAgain(Text("Redis does not answer: {error}. {progress}", error=error, progress=progress())) from error
+        raise TryAgain("Redis does not answer: {error}. {progress}", error=error, progress=progress()) from error
     except RedisError as error:
         raise CallAPerson(
-            Text(
-                "Redis refused: {error}. {advice} {progress}",
-                error=error,
-                advice=_advice(str(error)),
-                progress=progress(),
-            )
+            "Redis refused: {error}. {advice} {progress}", error=error, advice=_advice(str(error)), progress=progress()
         ) from error
     except OSError as error:
         raise CallAPerson(
-            Text(
-                "{file}: {strerror}. {progress}",
-                file=error.filename or "the journal",
-                strerror=error.strerror,
-                progress=progress(),
-            )
+            "{file}: {strerror}. {progress}",
+            file=error.filename or "the journal",
+            strerror=error.strerror,
+            progress=progress(),
         ) from error
 
 

@@ -15,7 +15,6 @@ from fastcrc import crc64 as _crc64
 
 from lectern import formatting, rendition_ids
 from lectern.errors import DOWNLOAD_FAILED, Misuse, Refuse, TryAgain
-from lectern.i18n import Text
 from lectern.model.facts import RemoteFile
 from lectern.playout.kernel import boot_id
 from lectern.playout.keyframe_index import path_of
@@ -33,7 +32,7 @@ def read_fault(path: Path, error: OSError) -> str:
     """What *error* says of the file *path*; raises TryAgain if it says only that too many other files are open."""
     said = error.strerror or str(error)
     if error.errno in OURS:
-        raise TryAgain(Text("{path}: cannot be read: {reason}", path=path, reason=said)) from error
+        raise TryAgain("{path}: cannot be read: {reason}", path=path, reason=said) from error
     return said
 
 
@@ -89,7 +88,7 @@ def remove(path: Path) -> None:
 def quarantine(root: Path, path: Path) -> Path:
     """Move *path* below ``root/quarantine`` under its relative name, never over another; returns where it is."""
     if not path.is_relative_to(root) or path == root or ".." in path.parts:
-        raise Misuse(Text("{path}: is not in the store {root}", path=path, root=root))
+        raise Misuse("{path}: is not in the store {root}", path=path, root=root)
     wanted = root / QUARANTINE / path.relative_to(root)
     wanted.parent.mkdir(parents=True, exist_ok=True)
     target, number = wanted, 0
@@ -150,8 +149,7 @@ def resume(part: Path, remote: RemoteFile) -> bool:
     """
     if part.parent.is_symlink():
         raise Refuse(
-            Text("{parent}: is a symbolic link, which may lead anywhere; take it away", parent=part.parent),
-            DOWNLOAD_FAILED,
+            "{parent}: is a symbolic link, which may lead anywhere; take it away", DOWNLOAD_FAILED, parent=part.parent
         )
     noted = _noted(part)
     before = read_origin(part)

@@ -11,7 +11,6 @@ from pathlib import Path
 from sqlalchemy.exc import DBAPIError
 
 from lectern.errors import DISK_FULL, Refuse
-from lectern.i18n import Text
 
 KEEP_FREE_BYTES = 64 * 1024**2
 """Bytes that are kept free for the database and the logs: without them, not even a refusal could be recorded."""
@@ -45,6 +44,6 @@ def writing(what: str) -> Iterator[None]:
     except OSError as error:
         if takes_nothing(error):
             raise Refuse(
-                Text("{what}: cannot be written: {strerror}", what=what, strerror=error.strerror), DISK_FULL
+                "{what}: cannot be written: {strerror}", DISK_FULL, what=what, strerror=error.strerror
             ) from error
         raise

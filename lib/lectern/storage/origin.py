@@ -38,12 +38,12 @@ def addresses(host: str, port: int) -> list[Address]:
     except socket.gaierror as error:
         if error.errno == socket.EAI_NONAME:
             raise NoSuchHost(Text("{host}: there is no such host", host=host)) from error
-        raise TryAgain(Text("{host}: cannot be looked up: {strerror}", host=host, strerror=error.strerror)) from error
+        raise TryAgain("{host}: cannot be looked up: {strerror}", host=host, strerror=error.strerror) from error
     except UnicodeError as error:
         raise NoSuchHost(Text("{host}: is no host name", host=host)) from error
     except OSError as error:
         raise TryAgain(
-            Text("{host}: cannot be looked up: {strerror}", host=host, strerror=error.strerror or error)
+            "{host}: cannot be looked up: {strerror}", host=host, strerror=error.strerror or error
         ) from error
     known: dict[Address, None] = {}  # keeps the order
     for *_, where in found:
@@ -112,8 +112,10 @@ def checked(url: str, allowed: Allowlist) -> list[Address]:
     if forbidden is not None:
         where = f"{parts.scheme}://{parts.netloc}"
         raise Refuse(
-            Text("{where}: {forbidden} is no allowed origin; see ALLOWED_ORIGINS", where=where, forbidden=forbidden),
+            "{where}: {forbidden} is no allowed origin; see ALLOWED_ORIGINS",
             FORBIDDEN_ORIGIN,
+            where=where,
+            forbidden=forbidden,
         )
     return found
 
@@ -125,19 +127,21 @@ def _split(url: str) -> tuple[SplitResult, str, int]:
         parts = urlsplit(url)
         port = parts.port
     except ValueError as error:
-        raise Refuse(Text("{url}: is no URL", url=said), FORBIDDEN_ORIGIN) from error
+        raise Refuse("{url}: is no URL", FORBIDDEN_ORIGIN, url=said) from error
     host = parts.hostname or ""
     if parts.scheme not in _PORTS:
-        raise Refuse(Text("{url}: only http and https are allowed", url=said), FORBIDDEN_ORIGIN)
+        raise Refuse("{url}: only http and https are allowed", FORBIDDEN_ORIGIN, url=said)
     if "@" in parts.netloc:
         raise Refuse(
-            Text("{scheme}://{host}: a URL with a user or password is not allowed", scheme=parts.scheme, host=host),
+            "{scheme}://{host}: a URL with a user or password is not allowed",
             FORBIDDEN_ORIGIN,
+            scheme=parts.scheme,
+            host=host,
         )
     if re.search(r"[\x00-\x1f\x7f]", url) or "\\" in parts.netloc:
-        raise Refuse(Text("{url}: has control characters or a backslash", url=said), FORBIDDEN_ORIGIN)
+        raise Refuse("{url}: has control characters or a backslash", FORBIDDEN_ORIGIN, url=said)
     if not _HOST.fullmatch(host) and ":" not in host:
-        raise Refuse(Text("{url}: its host cannot be read", url=said), FORBIDDEN_ORIGIN)
+        raise Refuse("{url}: its host cannot be read", FORBIDDEN_ORIGIN, url=said)
     return parts, host, port or _PORTS[parts.scheme]
 
 
@@ -161,7 +165,7 @@ async def look(url: str, *, allowed: Allowlist, timeout_s: float, first_bytes: b
         except TimeoutError:
             if time.monotonic() - since < _STOOD_STILL * timeout_s:
                 break
-    raise TryAgain(Text("{url}: no answer within {timeout_s:g} s", url=redact_url(url), timeout_s=timeout_s))
+    raise TryAgain("{url}: no answer within {timeout_s:g} s", url=redact_url(url), timeout_s=timeout_s)
 
 
 async def _look(url: str, allowed: Allowlist, timeout_s: float, *, first_bytes: bool) -> RemoteFile:
@@ -180,22 +184,19 @@ async def _look(url: str, allowed: Allowlist, timeout_s: float, *, first_bytes: 
                 here = str(httpx.URL(here).join(answer.headers["location"]))
             except httpx.TransportError as error:
                 said = cleaned(f"{type(error).__name__} {error}")[:_TOLD_CHARACTERS]
-                raise TryAgain(Text("{here}: no answer: {reason}", here=redact_url(here), reason=said)) from error
+                raise TryAgain("{here}: no answer: {reason}", here=redact_url(here), reason=said) from error
             except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
                 said = cleaned(f"{type(error).__name__} {error}")[:_TOLD_CHARACTERS]
                 raise Refuse(
-                    Text("{here}: its answer cannot be read: {reason}", here=redact_url(here), reason=said),
-                    DOWNLOAD_FAILED,
+                    "{here}: its answer cannot be read: {reason}", DOWNLOAD_FAILED, here=redact_url(here), reason=said
                 ) from error
     last = redact_url(here)
     raise Refuse(
-        Text(
-            "{url}: more than {redirects} redirects, the last one to {last}",
-            url=redact_url(url),
-            redirects=_REDIRECTS,
-            last=last,
-        ),
+        "{url}: more than {redirects} redirects, the last one to {last}",
         DOWNLOAD_FAILED,
+        url=redact_url(url),
+        redirects=_REDIRECTS,
+        last=last,
     )
 
 
@@ -210,7 +211,7 @@ async def _ask(
         except (httpx.ConnectError, httpx.ConnectTimeout):
             if left == 0:
                 raise
-    raise TryAgain(Text("{url}: its host has no address", url=redact_url(url)))
+    raise TryAgain("{url}: its host has no address", url=redact_url(url))
 
 
 async def _ask_at(client: httpx.AsyncClient, url: httpx.URL, address: str, waits: httpx.Timeout) -> httpx.Response:
@@ -237,9 +238,7 @@ async def _refuse_text(client: httpx.AsyncClient, url: str, address: str) -> Non
         start = b"" if answer.is_error else await anext(answer.aiter_bytes(), b"")
     if start.lstrip()[:1] in (b"<", b"{"):
         said = cleaned(start[:16].decode("utf-8", "replace"))
-        raise Refuse(
-            Text("{url}: is no recording, it begins with {start!r}", url=redact_url(url), start=said), BAD_RECORDING
-        )
+        raise Refuse("{url}: is no recording, it begins with {start!r}", BAD_RECORDING, url=redact_url(url), start=said)
 
 
 def pinned(url: httpx.URL, address: str) -> tuple[httpx.URL, dict[str, str], dict[str, str]]:
@@ -249,11 +248,9 @@ def pinned(url: httpx.URL, address: str) -> tuple[httpx.URL, dict[str, str], dic
 
 def _promised(url: str, address: str, answer: httpx.Response) -> RemoteFile:
     if answer.status_code == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE:  # it has no first byte
-        raise Absent(Text("{url}: the recording is empty", url=redact_url(url)), DOWNLOAD_FAILED)
+        raise Absent("{url}: the recording is empty", DOWNLOAD_FAILED, url=redact_url(url))
     if answer.status_code in (408, 425, 429) or answer.is_server_error:
-        raise TryAgain(
-            Text("{url}: the origin answered {status_code}", url=redact_url(url), status_code=answer.status_code)
-        )
+        raise TryAgain("{url}: the origin answered {status_code}", url=redact_url(url), status_code=answer.status_code)
     if not answer.is_success:
         kind = Absent if answer.status_code in _ABSENT else Refuse
         raise kind(
@@ -266,12 +263,10 @@ def _promised(url: str, address: str, answer: httpx.Response) -> RemoteFile:
         length = "" if total == "*" else total
     etag = answer.headers.get("etag")
     if etag is not None and len(etag) > _ETAG_CHARACTERS:
-        raise Refuse(
-            Text("{url}: its ETag has {length} characters", url=redact_url(url), length=len(etag)), DOWNLOAD_FAILED
-        )
+        raise Refuse("{url}: its ETag has {length} characters", DOWNLOAD_FAILED, url=redact_url(url), length=len(etag))
     size_bytes = _number(url, msgid("length"), length, _MOST_BYTES)
     if size_bytes == 0:
-        raise Absent(Text("{url}: the recording is empty", url=redact_url(url)), DOWNLOAD_FAILED)
+        raise Absent("{url}: the recording is empty", DOWNLOAD_FAILED, url=redact_url(url))
     crc64 = _number(url, "CRC-64", _only(url, answer, "x-oss-hash-crc64ecma"), _MOST_CRC64)
     return RemoteFile(url, size_bytes, etag, crc64, address)
 
@@ -281,8 +276,11 @@ def _only(url: str, answer: httpx.Response, header: str) -> str:
     found = set(answer.headers.get_list(header))
     if len(found) > 1:
         raise Refuse(
-            Text("{url}: has {number} different {header}", url=redact_url(url), number=len(found), header=header),
+            "{url}: has {number} different {header}",
             DOWNLOAD_FAILED,
+            url=redact_url(url),
+            number=len(found),
+            header=header,
         )
     return str(found.pop()) if found else ""
 

@@ -55,18 +55,14 @@ class UploadTarget:
         bucket = put.scheme == "oss" and _BUCKET.fullmatch(put.netloc)
         if not plain and not bucket:
             raise Misuse(
-                Text(
-                    "UPLOAD_URL={upload_url}: write http://…, https://… or oss://bucket/prefix",
-                    upload_url=redact_url(self.upload_url),
-                )
+                "UPLOAD_URL={upload_url}: write http://…, https://… or oss://bucket/prefix",
+                upload_url=redact_url(self.upload_url),
             )
         if bucket and self.key is None:
             needs = "OSS_REGION, OSS_ACCESS_KEY_ID and OSS_ACCESS_KEY_SECRET must be set"
-            raise Misuse(Text("UPLOAD_URL={upload_url}: {needs}", upload_url=self.upload_url, needs=needs))
+            raise Misuse("UPLOAD_URL={upload_url}: {needs}", upload_url=self.upload_url, needs=needs)
         if public.scheme not in ("http", "https") or not public.hostname:
-            raise Misuse(
-                Text("PUBLIC_URL={public_url}: write http://… or https://…", public_url=redact_url(self.public_url))
-            )
+            raise Misuse("PUBLIC_URL={public_url}: write http://… or https://…", public_url=redact_url(self.public_url))
 
     def public(self, path: str) -> str:
         """The public URL of *path*."""
@@ -137,7 +133,7 @@ def judge(put: Put, host: object, exit_code: int | None, output: str, errors: st
         reason=why,
     ).rstrip()
     if code.startswith("4") and code not in _PASSING:
-        raise CallAPerson(Text("{found}; are UPLOAD_URL and its key right?", found=found), UPLOAD_FAILED)
+        raise CallAPerson("{found}; are UPLOAD_URL and its key right?", UPLOAD_FAILED, found=found)
     raise TryAgain(found, UPLOAD_FAILED)
 
 
@@ -148,7 +144,7 @@ async def verify_upload(url: str, size_bytes: int, crc64: int | None) -> None:
         there = await origin.look(url, allowed=ours, timeout_s=_LOOK_S)
     except (Refuse, TryAgain) as error:
         raise TryAgain(
-            Text("{url}: was uploaded, but: {error}", url=redact_url(url), error=error.message), UPLOAD_FAILED
+            "{url}: was uploaded, but: {error}", UPLOAD_FAILED, url=redact_url(url), error=error.message
         ) from error
     if there.size_bytes is not None and there.size_bytes != size_bytes:
         found = Text(
@@ -159,13 +155,11 @@ async def verify_upload(url: str, size_bytes: int, crc64: int | None) -> None:
         raise TryAgain(labelled(redact_url(url), found), UPLOAD_FAILED)
     if None not in (crc64, there.crc64) and there.crc64 != crc64:
         raise TryAgain(
-            Text(
-                "{url}: its CRC-64 is {crc64}, but {other_crc64} was uploaded",
-                url=redact_url(url),
-                crc64=there.crc64,
-                other_crc64=crc64,
-            ),
+            "{url}: its CRC-64 is {crc64}, but {other_crc64} was uploaded",
             UPLOAD_FAILED,
+            url=redact_url(url),
+            crc64=there.crc64,
+            other_crc64=crc64,
         )
 
 
@@ -203,7 +197,7 @@ async def request_transcoding(
     body = {**fields, "sign": sign(fields, secret)}
     try:
         if urlsplit(url).port == 0:  # reading it raises ValueError for an impossible port
-            raise FallBack(Text("{thing}: the transcoder's URL has port 0", thing=thing))
+            raise FallBack("{thing}: the transcoder's URL has port 0", thing=thing)
         async with (
             asyncio.timeout(timeout_s),
             httpx.AsyncClient(timeout=timeout_s, trust_env=False, verify=origin.trusted_authorities()) as client,
@@ -213,11 +207,11 @@ async def request_transcoding(
                 return
             said = await _beginning(answer)
     except TimeoutError as error:
-        raise TryAgain(Text("{thing}: no answer within {timeout_s:g} s", thing=thing, timeout_s=timeout_s)) from error
+        raise TryAgain("{thing}: no answer within {timeout_s:g} s", thing=thing, timeout_s=timeout_s) from error
     except httpx.TransportError as error:
-        raise TryAgain(Text("{thing}: no answer: {error}", thing=thing, error=_words(error))) from error
+        raise TryAgain("{thing}: no answer: {error}", thing=thing, error=_words(error)) from error
     except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
-        raise FallBack(Text("{thing}: cannot be asked: {error}", thing=thing, error=_words(error))) from error
+        raise FallBack("{thing}: cannot be asked: {error}", thing=thing, error=_words(error)) from error
     found = Text(
         "{thing}: answered {status_code}: {reason}", thing=thing, status_code=answer.status_code, reason=said
     ).rstrip(": ")

@@ -35,7 +35,7 @@ def asked(url: str, address: str | None) -> tuple[list[str], bytes]:
     proved by its certificate that it is the host. Raises Refuse for a URL of more than one line.
     """
     if not url.isprintable():
-        raise Refuse(Text("{url}: has control characters", url=redact_url(url)), DOWNLOAD_FAILED)
+        raise Refuse("{url}: has control characters", DOWNLOAD_FAILED, url=redact_url(url))
     parts = urlsplit(url)
     if address is None or parts.scheme != "http":
         return [], f"{url}\n".encode()
@@ -51,7 +51,7 @@ def argv(wget: str, target: str, rate: str | None = None, options: Sequence[str]
     Raises Misuse for a rate that wget cannot read.
     """
     if rate is not None and not _RATE.fullmatch(rate):
-        raise Misuse(Text("download rate {rate!r}: cannot be read; write 1000k, 1.5m or 0 (no limit)", rate=rate))
+        raise Misuse("download rate {rate!r}: cannot be read; write 1000k, 1.5m or 0 (no limit)", rate=rate)
     limit = [] if rate is None else [f"--limit-rate={rate}"]
     ours = ["-c", *limit, "--tries=1", f"--timeout={_IDLE_S}", "--no-verbose", "--max-redirect=0"]
     return [wget, "--no-config", "--no-proxy", "--no-netrc", *ours, *options, "-O", target, "--input-file=-"]
