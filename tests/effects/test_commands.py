@@ -18,7 +18,7 @@ import pytest
 import typer
 
 from lectern import __version__, formatting
-from lectern.cli import drain, options
+from lectern.cli import options, streamer
 from lectern.cli.app import COMMANDS, EXAMPLES, app
 from lectern.cli.booking import _read
 from lectern.db import bookings, incidents, leases, outbox
@@ -388,14 +388,14 @@ def test_a_drain_names_each_class_once_and_says_the_day_of_its_end(
 ) -> None:
     laid.opened("streamer", tmp_path / "task_list.db").dispose()
     end = time.time() + 2 * 86400
-    left = drain.Left(on_air=["c-1"], waiting=["c-2"], last_end=end, others=["streamer2"])
+    left = streamer.Left(on_air=["c-1"], waiting=["c-2"], last_end=end, others=["streamer2"])
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(drain, "_left", lambda _: left)
+    monkeypatch.setattr(streamer, "_left", lambda _: left)
     with pytest.raises(typer.Exit):
-        drain.drain(within=0)
+        streamer.drain(within=0)
     said = capsys.readouterr().out
     assert (said.count("c-1"), said.count("c-2"), formatting.moment(end) in said) == (1, 1, True)
-    assert drain.END in said
+    assert streamer.END in said
 
 
 def test_a_viewers_token_is_made_once_listed_without_it_and_revoked(teacher: Path) -> None:

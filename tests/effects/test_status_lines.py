@@ -5,9 +5,11 @@ from typing import Any
 
 import pytest
 
-from lectern.cli import status
+from lectern.cli import explain, status
+from lectern.decide.account import Account, Standing
 from lectern.decide.leases import listed
-from lectern.model.views import Booked, ClassView
+from lectern.decide.timeline import TimelineLine
+from lectern.model.views import Booked, ClassView, EventView
 from lectern.states import BookingState
 
 NOW = 1_764_010_000.0
@@ -122,3 +124,10 @@ def test_each_line_is_chinese_to_those_who_read_chinese() -> None:
     for line, english in zip(status.lines(found, "zh"), status.lines(found), strict=True):
         assert re.search("[\u4e00-\u9fff]", line), english
     assert status.lines({**found, "streamers": {}}, "zh")[-1] == "推流端      没有存活的"
+
+
+def test_the_account_of_a_record_begins_with_its_first_event() -> None:
+    """It has no header, as it is no class; an empty line would part its events from nothing."""
+    event = EventView(NOW, "transcoding asked for", None, "6666_720P", "teacher", "")
+    story = (TimelineLine(event, event),)
+    assert explain.lines("6666", Account(Standing.UNKNOWN, (), (), story), ())[0].strip() != ""

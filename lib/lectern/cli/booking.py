@@ -1,4 +1,4 @@
-"""``lectern book`` and ``cancel``: book or cancel a class by hand, as the platform does by messages."""
+"""``lectern book``, ``change`` and ``cancel``: a class by hand, as the platform books and changes it by messages."""
 
 import asyncio
 import json
@@ -7,48 +7,67 @@ import shlex
 import sys
 import time
 from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from pydantic import ValidationError
 
 from lectern.cli import readers
 from lectern.cli.options import Json, me, on_bus, read, say
 from lectern.db import account, bookings, transcodings
 from lectern.db import forecast as db_forecast
+from lectern.decide import change as decide
+from lectern.decide.plan_text import lines
+from lectern.decide.transcoding import Limits
 from lectern.errors import LecternError, Malformed, Misuse
 from lectern.i18n import Text
+from lectern.model.plan import Changes
 from lectern.redis.client import Bus
 from lectern.settings import Common
 from lectern.states import BOOKING_OVER, BookingState
 from lectern.wire.messages import Booking, Cancel, Change
-from lectern.wire.parser import parse
+from lectern.wire.parser import in_words, parse
 
 app = typer.Typer()
 WAIT_S = 600.0
-File = Annotated[Path | None, typer.Argument(help="A JSON file with one booking, or - for standard input.")]
+DEMO = Path(".demo/env")
+"""The settings of the demo that stands in this folder; it deletes them when it ends."""
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be decided now; send nothing.")]
+Wait = Annotated[bool, typer.Option("--wait", help="Wait for the answer; exit code 1 if it is refused.")]
+_File = Annotated[Path | None, typer.Argument(help="A JSON file with one booking, or - for standard input.")]
+RECORDING = ("record_id", "video_url", "video_url_list", "video_resolution")
+_TIME = "as 2026-11-26T19:00 (this host's time), or in epoch seconds"
+_Start = Annotated[str | None, typer.Option("--start", help=f"When it begins, {_TIME}.")]
+_End = Annotated[str | None, typer.Option("--end", help=f"When it ends, {_TIME}.")]
+_Push = Annotated[str | None, typer.Option("--push-url", help="Where it is pushed to.")]
+_Backup = Annotated[
+    str | None, typer.Option("--push-url-backup", help="Where its second airing is pushed to; '' takes it away.")
+]
+_Recording = Annotated[
+    Path | None, typer.Option("--recording", help=f"A JSON file with another recording: {', '.join(RECORDING)}.")
+]
 
 
 @app.command()
 def book(
-    file: File = None,
+    file: _File = None,
     example: Annotated[bool, typer.Option("--example", help="Print a booking that begins in ten minutes.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be decided now; send nothing.")] = False,
-    wait: Annotated[bool, typer.Option("--wait", help="Wait for the answer; exit code 1 if it is refused.")] = False,
+    dry_run: DryRun = False,
+    wait: Wait = False,
     as_json: Json = False,
 ) -> None:
     """Book a class by hand: put a booking on the order stream."""
     if example:
-        print(json.dumps(_example(time.time(), _example_fields()), indent=1))
+        print(json.dumps(_example(time.time()), indent=1))
         return
     booking = _read(file)
     if dry_run:
-        said = _plan(booking)
+        said = _plan_of_booking(booking)
         say(as_json, {"class_id": booking.class_id, "plan": said}, said)
         return
-    settings = Common.load()
-    told = f"{booking.class_id}: sent to be booked; whether it is taken, says: lectern explain {booking.class_id}"
-    send(booking, settings.order_channel, settings.order_result_channel if wait else None, told, as_json=as_json)
+    _send(booking, "sent to be booked", wait=wait, as_json=as_json)
 
 
 def _read(file: Path | None) -> Booking:
@@ -64,24 +83,19 @@ def _read(file: Path | None) -> Booking:
         raise Misuse(Text("{thing}: {what}", thing=name, what=error)) from error
 
 
-DEMO = Path(".demo/env")
-"""The settings of the demo that stands in this folder; it deletes them when it ends."""
+def _example(now: float) -> dict[str, Any]:
+    """A booking that can be aired here, if the environment or a demo in this folder says how.
 
-
-def _example_fields() -> str:
-    """The fields of a booking that can be aired here, as the environment or a demo in this folder says."""
+    They give a JSON object of fields in place of the made-up ones; CLASS_ID in them stands for the class.
+    """
     name = "LECTERN_EXAMPLE"
-    if os.environ.get(name) or not DEMO.is_file():
-        return os.environ.get(name) or "{}"
-    pairs = [word.partition("=") for word in shlex.split(read(DEMO))]
-    return next((text for known, _, text in pairs if known == name), "{}")
-
-
-def _example(now: float, fields: str) -> dict[str, Any]:
-    """A booking with *fields* (a JSON object) in place of the made-up ones; CLASS_ID in them stands for its class."""
+    fields = os.environ.get(name) or ""
+    if not fields and DEMO.is_file():
+        pairs = [word.partition("=") for word in shlex.split(read(DEMO))]
+        fields = next((text for known, _, text in pairs if known == name), "")
     start, class_id = int(now // 60 + 10) * 60, f"c-{time.strftime('%m%d-%H%M%S', time.localtime(now))}"
     try:
-        own = dict(json.loads(fields.replace("CLASS_ID", class_id)))
+        own = dict(json.loads(fields.replace("CLASS_ID", class_id) or "{}"))
     except (ValueError, TypeError) as error:
         raise Misuse(Text("LECTERN_EXAMPLE: {given!r} is no JSON object.", given=fields[:80])) from error
     return {
@@ -99,29 +113,34 @@ def _example(now: float, fields: str) -> dict[str, Any]:
     }
 
 
-def send(message: Booking | Change, to: str, answered_on: str | None, told: str, *, as_json: bool) -> None:
-    """Send a message about a class to the stream *to*, and say so as *told*; or wait for its answer, and exit by it."""
+def _send(message: Booking | Change, done: str, *, wait: bool, as_json: bool) -> None:
+    """Send a message about a class, and say that it is *done*; or wait for its answer, and exit by it."""
     class_id, settings = message.class_id, Common.load()
-    if answered_on is None:
+    to, answers = settings.order_channel, settings.order_result_channel
+    if isinstance(message, Change):
+        to, answers = settings.change_channel, settings.change_result_channel
+    if not wait:
         asyncio.run(on_bus(settings, lambda bus: bus.add(to, message.to_json())))
-        say(as_json, {"class_id": class_id, "result": "sent"}, [told])
+        line = f"{class_id}: {done}; whether it is taken, says: lectern explain {class_id}"
+        say(as_json, {"class_id": class_id, "result": "sent"}, [line])
         return
-    answer = asyncio.run(on_bus(settings, lambda bus: _asked(bus, to, message.to_json(), class_id, answered_on)))
+    answer = asyncio.run(on_bus(settings, lambda bus: _asked(bus, to, message.to_json(), class_id, answers)))
     say(as_json, answer, [f"{class_id}: {answer['result']}, {answer['code']}: {answer['message']}"])
     raise typer.Exit(0 if answer["result"] == "success" else 1)
 
 
 async def _asked(bus: Bus, to: str, body: str, class_id: str, answered_on: str) -> dict[str, Any]:
     """The answer to a message; raises LecternError after WAIT_S seconds."""
-    try:
+    with suppress(TimeoutError):
         async with asyncio.timeout(WAIT_S), bus.subscribed([answered_on]) as heard:
             await bus.add(to, body)
             async for one in heard:
-                answer = _answer(one[1], class_id) if one is not None else None
-                if answer is not None:
-                    return answer
-    except TimeoutError:
-        pass
+                fields: Any = None
+                with suppress(ValueError):  # another program's message
+                    fields = json.loads(one[1]) if one is not None else None
+                is_answer = isinstance(fields, dict) and {"result", "code"} <= fields.keys()
+                if is_answer and fields.get("class_id") == class_id:
+                    return {"message": "", **fields}
     raise LecternError(
         Text(
             "{class_id}: no answer within {waited_s:g} s. See: lectern explain {class_id}, lectern status",
@@ -131,16 +150,7 @@ async def _asked(bus: Bus, to: str, body: str, class_id: str, answered_on: str) 
     )
 
 
-def _answer(body: str, class_id: str) -> dict[str, Any] | None:
-    try:
-        fields = json.loads(body)
-    except ValueError:
-        return None  # another program's message
-    is_ours = isinstance(fields, dict) and fields.get("class_id") == class_id and {"result", "code"} <= fields.keys()
-    return {"message": "", **fields} if is_ours else None
-
-
-def _plan(booking: Booking) -> list[str]:
+def _plan_of_booking(booking: Booking) -> list[str]:
     """What the teacher would decide now; whether a streamer's disk has room is known only once it is asked."""
     from lectern.decide import booking as decide_booking  # noqa: PLC0415 (only here)
     from lectern.decide import forecast  # noqa: PLC0415 (only here)
@@ -173,18 +183,23 @@ def cancel(class_id: str) -> None:
         message = parse(json.dumps({"cmd": "cancel", "class_id": class_id, "by": me()}), (Cancel,))
     except Malformed as error:
         raise Misuse(error.message) from error
-    state = _state(class_id)
-    if isinstance(state, BookingState) and state in BOOKING_OVER:
+    place = booked = None
+    with suppress(Misuse):  # the teacher's database is not here: nobody knows whether it is booked
+        place = readers.teacher()
+    if place is not None:
+        with place.looking() as connection:
+            booked = account.booking(connection, class_id)
+    if booked is not None and booked.state in BOOKING_OVER:
         raise LecternError(
             Text(
                 "{class_id}: it is {state} already, so there is nothing to cancel; nothing was sent.",
                 class_id=class_id,
-                state=state,
+                state=booked.state,
             )
         )
     settings = Common.load()
     asyncio.run(on_bus(settings, lambda bus: bus.add(settings.cancel_channel, message.to_json())))
-    if state == "unknown":
+    if place is not None and booked is None:
         raise LecternError(
             Text(
                 "{class_id}: nobody has booked it here. The cancel was sent all the same: if its booking comes within "
@@ -195,12 +210,71 @@ def cancel(class_id: str) -> None:
     print(f"{class_id}: cancel is sent; watch it with: lectern explain {class_id}")
 
 
-def _state(class_id: str) -> BookingState | str:
-    """The state of its booking; ``unknown`` if it has none, ``elsewhere`` if the teacher's database is not here."""
+@app.command()
+def change(
+    class_id: str,
+    start: _Start = None,
+    end: _End = None,
+    push_url: _Push = None,
+    push_url_backup: _Backup = None,
+    recording: _Recording = None,
+    dry_run: DryRun = False,
+    wait: Wait = False,
+    as_json: Json = False,
+) -> None:
+    """Change a booked class by hand, also while it is on air; what is not named stays as it is."""
+    fields: dict[str, Any] = {"start_time": _seconds("--start", start), "end_time": _seconds("--end", end)}
+    fields |= {"push_url": push_url, "push_url_backup": push_url_backup, **_recording(recording)}
     try:
-        place = readers.teacher()
-    except Misuse:
-        return "elsewhere"
+        message = Change(class_id=class_id, by=me(), **fields)
+    except ValidationError as error:
+        raise Misuse(in_words(error)) from error
+    if dry_run:
+        said = _plan_of_change(message)
+        say(as_json, {"class_id": class_id, "plan": said}, said)
+        return
+    _send(message, "the change is sent", wait=wait, as_json=as_json)
+
+
+def _seconds(option: str, text: str | None) -> float | None:
+    if text is None:
+        return None
+    try:
+        return float(text) if text.replace(".", "", 1).isdecimal() else datetime.fromisoformat(text).timestamp()
+    except ValueError as error:
+        raise Misuse(
+            Text("{option}: {text!r:.60} is no time. Write it {example}.", option=option, text=text, example=_TIME)
+        ) from error
+
+
+def _recording(file: Path | None) -> dict[str, Any]:
+    if file is None:
+        return {}
+    try:
+        fields = json.loads(read(file))
+    except ValueError as error:
+        raise Misuse(Text("{file}: it is not JSON: {error}", file=file, error=error)) from error
+    if not isinstance(fields, dict) or not fields or fields.keys() - set(RECORDING):
+        raise Misuse(
+            Text(
+                "{file}: a JSON object with some of {names} is needed, and nothing else.",
+                file=file,
+                names=", ".join(RECORDING),
+            )
+        )
+    return fields
+
+
+def _plan_of_change(message: Change) -> list[str]:
+    """What the teacher would write now; whether a streamer's disk has room is known only once it is asked."""
+    from flows.teacher.bookings import facts  # noqa: PLC0415 (takes seconds, because it loads Prefect)
+
+    place = readers.teacher()
+    changes = Changes(place.settings, time.time())
     with place.looking() as connection:
-        found = account.booking(connection, class_id)
-    return "unknown" if found is None else found.state
+        known = facts(connection, changes, [message], list(bookings.having(connection, changes.now)))
+    decide.decide(changes, [message], known, Limits.of(place.settings))
+    return [
+        *lines(changes),
+        *(f"{row['class']}: {row['decision']} {row['code']} {row['detail']}" for row in changes.table),
+    ]

@@ -1,4 +1,4 @@
-"""``lectern doctor``: a line for each thing that a host needs, and what to type if it is not well."""
+"""``lectern doctor`` and ``alarm test``: whether a host has all that it needs, and whether its alarms reach people."""
 
 import asyncio
 import os
@@ -21,7 +21,7 @@ from lectern.cli.options import Json, Role, on_bus, painted, say, settings_of
 from lectern.db import airings, cache, incidents, schema, transcodings
 from lectern.db.engine import looking, open_database, open_to_look
 from lectern.errors import OSS_REFUSES, LecternError, Misuse, TryAgain
-from lectern.i18n import Text
+from lectern.i18n import Text, translator
 from lectern.media import push_target
 from lectern.model.tables import teacher
 from lectern.playout import client as playout
@@ -280,6 +280,8 @@ def push_urls(settings: StreamerSettings) -> list[str]:
 
 
 app = typer.Typer()
+alarm = typer.Typer(no_args_is_help=True, help="Whether alarms reach people.")
+app.add_typer(alarm, name="alarm")
 MOST_HOSTS = 20
 
 
@@ -390,3 +392,26 @@ def _lines(one: Finding) -> Iterator[str]:
     yield f"{sign} {one.what}: {one.said}"
     if not one.is_well and one.to_type:
         yield f"    --> {one.to_type}"
+
+
+@alarm.command("test")
+def send_test(as_json: Json = False) -> None:
+    """Send a test alarm to each service of ALARM_URLS; exit code 1 if one does not take it."""
+    from lectern import notify  # noqa: PLC0415 (apprise takes long to load)
+
+    settings = Common.load()
+    urls = settings.alarm_services
+    if not urls:
+        raise Misuse(Text("ALARM_URLS is not set: name services as apprise writes them, for example dingtalk://TOKEN"))
+    names = [name for name, _ in notify.services(urls)]
+    t = translator(settings.lectern_lang)
+    title, text = t("lectern test alarm"), t("This is a test of {at:moment}: nothing is wrong.", at=time.time())
+    refused = notify.send(urls, title, text, resolved=True)
+    say(as_json, {"services": names, "refused": refused}, [f"{name}: took it" for name in names if name not in refused])
+    if refused:
+        raise LecternError(
+            Text(
+                "{refused}: did not take it. Is the address right, and can this host reach it?",
+                refused=", ".join(refused),
+            )
+        )

@@ -1,4 +1,4 @@
-"""``lectern serve``, ``init`` and ``deploy``: prepare a host, and run its resident process."""
+"""``lectern serve``, ``reload``, ``init`` and ``deploy``: prepare a host, and run its resident process."""
 
 import asyncio
 import gc
@@ -7,12 +7,13 @@ from typing import Annotated
 
 import typer
 
-from lectern import logs
+from lectern import health, logs
 from lectern.cli import doctor
 from lectern.cli.options import Json, Name, Role, on_bus, say, set_prefect, settings_of
 from lectern.db import schema
 from lectern.db.engine import open_database
-from lectern.errors import LecternError
+from lectern.errors import LecternError, Misuse
+from lectern.i18n import Text, labelled, translated
 from lectern.redis import key_patterns
 from lectern.settings import Settings
 
@@ -91,3 +92,28 @@ def _redis_faults(settings: Settings) -> list[str]:
     except LecternError as error:
         return [error.message]  # the host starts without Redis, too, and waits for it
     return found
+
+
+@app.command()
+def reload(
+    role: Annotated[Role | None, typer.Argument(help="The role, if this host has both.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Have this host's resident process read its settings anew; if one is wrong, nothing is changed.
+
+    A line for each change says from when on it counts. SIGHUP does the same.
+    """
+    for each in doctor.roles(role, "reload"):
+        settings = settings_of(each)
+        bind = settings.bind
+        if not bind or bind.endswith(":0"):
+            raise Misuse(
+                Text(
+                    "The {role} answers nowhere, by its settings. Send its process SIGHUP instead, and read its log.",
+                    role=each,
+                )
+            )
+        answer = health.reloaded(f"http://{bind}", f"lectern-{each}")
+        lines = health.sentences(answer) or [Text("no setting has changed")]
+        said = [translated(labelled(each, line), settings.lectern_lang) for line in lines]
+        say(as_json, {"role": str(each), **answer}, said)

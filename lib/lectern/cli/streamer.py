@@ -1,23 +1,27 @@
-"""``lectern drain``: moves a streamer's classes to others, and keeps new ones away, before work on its host."""
+"""``lectern cache`` and ``drain``: what a streamer has cached; its classes are moved away before work on its host."""
 
+import json
 import time
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from lectern import formatting
 from lectern.cli import readers
 from lectern.cli.options import Json, me, say
-from lectern.db import airings, events, leases
+from lectern.db import airings, cache, cache_check, events, leases
 from lectern.db.engine import open_database, writing
 from lectern.errors import LecternError
 from lectern.i18n import Text
 from lectern.model.facts import Event
 from lectern.model.tables.streamer import journal
 from lectern.settings import StreamerSettings
+from lectern.storage import cache_dir
 
 app = typer.Typer()
+cached = typer.Typer(no_args_is_help=True, help="A streamer's cache.")
+app.add_typer(cached, name="cache")
 LOOK_S = 2.0
 WITHIN_S = 4 * 3600
 NAMED = 5
@@ -130,3 +134,57 @@ def _left(place: readers.Place[StreamerSettings]) -> Left:
 def _named(class_ids: list[str]) -> str:
     more = f" and {len(class_ids) - NAMED:,} more" if len(class_ids) > NAMED else ""
     return f" ({', '.join(class_ids[:NAMED])}{more})"
+
+
+@cached.command("ls")
+def cache_ls(as_json: Json = False) -> None:
+    """What is cached: size, citations, state, last use; then the sums and their bounds."""
+    place = readers.streamer()
+    settings = place.settings
+    with place.looking() as connection:
+        rows = cache_check.cached(connection)
+        used = cache.used(connection, settings.video_root)
+    if as_json:
+        print(json.dumps(rows))
+        return
+    _table(rows)
+    pinned = sum(one["num_cite"] > 0 for one in rows if one["state"] in {"ready", "downloading"})
+    print(
+        f"{used.num:,} of {formatting.counted(settings.max_video_num, 'rendition')} (MAX_VIDEO_NUM), "
+        f"{formatting.size(used.size_bytes)} of {formatting.size(settings.max_bytes)} (MAX_VIDEO_SIZE); "
+        f"{formatting.counted(pinned, 'rendition')} needed by booked classes"
+    )
+    aside = cache_dir.quarantined(settings.video_root)
+    if aside:
+        size = formatting.size(sum(one.size_bytes for one in aside))
+        number = formatting.counted(len(aside), "file")
+        print(f"quarantine: {number}, {size}, beside the cache, in {settings.video_root}")
+
+
+def _table(rows: list[dict[str, Any]]) -> None:
+    from rich.console import Console  # noqa: PLC0415 (it takes long to load)
+    from rich.table import Table  # noqa: PLC0415
+
+    table = Table("rendition", "state", "size", "needed by", "last used")
+    for row in rows:
+        needed = formatting.counted(row["num_cite"], "class", "classes") if row["num_cite"] else ""
+        table.add_row(row["stem"], str(row["state"]), formatting.size(row["size_bytes"]), needed, row["last_used"])
+    Console().print(table)
+
+
+@cached.command("evict")
+def cache_evict(stem: str) -> None:
+    """Delete one rendition that no class needs."""
+    settings = StreamerSettings.load()
+    readers.streamer()  # raises Misuse if there is no database
+    size = cache_check.evict(open_database(settings.database_url), settings, stem)
+    print(f"{stem}: evicted, {formatting.size(size)} are free")
+
+
+@cached.command("reconcile")
+def cache_reconcile(as_json: Json = False) -> None:
+    """Say what the disk and the database disagree about; the start of `lectern serve streamer` repairs it."""
+    place = readers.streamer()
+    with place.looking() as connection:
+        found = cache_check.differences_in_words(connection, place.settings.video_root)
+    say(as_json, {"differences": found}, found or ["The disk and the database agree."])
