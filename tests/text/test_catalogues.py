@@ -23,7 +23,7 @@ from lectern.wire import outgoing
 pytestmark = pytest.mark.filterwarnings("ignore:'imghdr' is deprecated:DeprecationWarning")  # of apprise
 ROOT = Path(__file__).parents[2]
 CATALOGUES = sorted(i18n.LOCALE.glob("*/LC_MESSAGES/lectern.po"))
-ERRORS = ("TryAgain", "FallBack", "Refuse", "CallAPerson", "Misuse", "Absent", "Lost")
+ERRORS = ("LecternError", "TryAgain", "FallBack", "Refuse", "CallAPerson", "Misuse", "Absent", "Lost")
 KEYWORDS = {**dict.fromkeys(("Text", "msgid", "sentence", "t", *ERRORS)), "many": (1, 2)}
 Ids = str | tuple[str, ...]
 

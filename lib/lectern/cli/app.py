@@ -13,7 +13,7 @@ from typer.core import TyperGroup
 
 from lectern import __version__
 from lectern.errors import LecternError, Misuse
-from lectern.i18n import ENGLISH, Text, translated
+from lectern.i18n import ENGLISH, translated
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "serve": ("lectern.cli.serving", "Run this host's resident process until SIGTERM."),
@@ -164,9 +164,7 @@ def main() -> None:
         if error.errno == errno.EPIPE:
             sys.exit(1)  # the reader has stopped reading, like `head`
         sys.exit(
-            _complain(
-                LecternError(Text("What was found could not be written: {strerror}.", strerror=error.strerror)), 1
-            )
+            _complain(LecternError("What was found could not be written: {strerror}.", strerror=error.strerror), 1)
         )
 
 

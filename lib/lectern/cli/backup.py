@@ -68,7 +68,7 @@ def backup(
         str(into).encode()
     except UnicodeEncodeError as error:
         raise Misuse(
-            Text("{into}: its name is no UTF-8, and no manifest could name it. Choose another folder.", into=into)
+            "{into}: its name is no UTF-8, and no manifest could name it. Choose another folder.", into=into
         ) from error
     with nightly.alone(into):
         made = nightly.make(found, called, into)
@@ -93,7 +93,7 @@ def backup(
     )
     if failure is not None:
         raise LecternError(
-            Text("The backup is here, and no copy of it is off this host: {failure}", failure=failure)
+            "The backup is here, and no copy of it is off this host: {failure}", failure=failure
         ) from failure
 
 

@@ -80,7 +80,7 @@ def _read(file: Path | None) -> Booking:
     try:
         return parse(text, (Booking,)).model_copy(update={"by": me()})
     except Malformed as error:
-        raise Misuse(Text("{thing}: {what}", thing=name, what=error)) from error
+        raise Misuse("{thing}: {what}", thing=name, what=error) from error
 
 
 def _example(now: float) -> dict[str, Any]:
@@ -97,7 +97,7 @@ def _example(now: float) -> dict[str, Any]:
     try:
         own = dict(json.loads(fields.replace("CLASS_ID", class_id) or "{}"))
     except (ValueError, TypeError) as error:
-        raise Misuse(Text("LECTERN_EXAMPLE: {given!r} is no JSON object.", given=fields[:80])) from error
+        raise Misuse("LECTERN_EXAMPLE: {given!r} is no JSON object.", given=fields[:80]) from error
     return {
         "cmd": "order",
         "class_id": class_id,
@@ -142,11 +142,9 @@ async def _asked(bus: Bus, to: str, body: str, class_id: str, answered_on: str) 
                 if is_answer and fields.get("class_id") == class_id:
                     return {"message": "", **fields}
     raise LecternError(
-        Text(
-            "{class_id}: no answer within {waited_s:g} s. See: lectern explain {class_id}, lectern status",
-            class_id=class_id,
-            waited_s=WAIT_S,
-        )
+        "{class_id}: no answer within {waited_s:g} s. See: lectern explain {class_id}, lectern status",
+        class_id=class_id,
+        waited_s=WAIT_S,
     )
 
 
@@ -191,21 +189,17 @@ def cancel(class_id: str) -> None:
             booked = account.booking(connection, class_id)
     if booked is not None and booked.state in BOOKING_OVER:
         raise LecternError(
-            Text(
-                "{class_id}: it is {state} already, so there is nothing to cancel; nothing was sent.",
-                class_id=class_id,
-                state=booked.state,
-            )
+            "{class_id}: it is {state} already, so there is nothing to cancel; nothing was sent.",
+            class_id=class_id,
+            state=booked.state,
         )
     settings = Common.load()
     asyncio.run(on_bus(settings, lambda bus: bus.add(settings.cancel_channel, message.to_json())))
     if place is not None and booked is None:
         raise LecternError(
-            Text(
-                "{class_id}: nobody has booked it here. The cancel was sent all the same: if its booking comes within "
-                "ten minutes, it is cancelled. Is the class_id right?",
-                class_id=class_id,
-            )
+            "{class_id}: nobody has booked it here. The cancel was sent all the same: if its booking comes within "
+            "ten minutes, it is cancelled. Is the class_id right?",
+            class_id=class_id,
         )
     print(f"{class_id}: cancel is sent; watch it with: lectern explain {class_id}")
 
@@ -243,7 +237,7 @@ def _seconds(option: str, text: str | None) -> float | None:
         return float(text) if text.replace(".", "", 1).isdecimal() else datetime.fromisoformat(text).timestamp()
     except ValueError as error:
         raise Misuse(
-            Text("{option}: {text!r:.60} is no time. Write it {example}.", option=option, text=text, example=_TIME)
+            "{option}: {text!r:.60} is no time. Write it {example}.", option=option, text=text, example=_TIME
         ) from error
 
 
@@ -253,14 +247,12 @@ def _recording(file: Path | None) -> dict[str, Any]:
     try:
         fields = json.loads(read(file))
     except ValueError as error:
-        raise Misuse(Text("{file}: it is not JSON: {error}", file=file, error=error)) from error
+        raise Misuse("{file}: it is not JSON: {error}", file=file, error=error) from error
     if not isinstance(fields, dict) or not fields or fields.keys() - set(RECORDING):
         raise Misuse(
-            Text(
-                "{file}: a JSON object with some of {names} is needed, and nothing else.",
-                file=file,
-                names=", ".join(RECORDING),
-            )
+            "{file}: a JSON object with some of {names} is needed, and nothing else.",
+            file=file,
+            names=", ".join(RECORDING),
         )
     return fields
 

@@ -305,11 +305,9 @@ def roles(role: Role | None, command: str = "doctor") -> list[Role]:
         return [Role(place.settings.role) for place in readers.here()]
     except Misuse as error:
         raise Misuse(
-            Text(
-                "{error} Say what this host is: lectern {command} teacher, or lectern {command} streamer",
-                error=error,
-                command=command,
-            )
+            "{error} Say what this host is: lectern {command} teacher, or lectern {command} streamer",
+            error=error,
+            command=command,
         ) from error
 
 
@@ -410,8 +408,5 @@ def send_test(as_json: Json = False) -> None:
     say(as_json, {"services": names, "refused": refused}, [f"{name}: took it" for name in names if name not in refused])
     if refused:
         raise LecternError(
-            Text(
-                "{refused}: did not take it. Is the address right, and can this host reach it?",
-                refused=", ".join(refused),
-            )
+            "{refused}: did not take it. Is the address right, and can this host reach it?", refused=", ".join(refused)
         )

@@ -56,10 +56,7 @@ def explain(thing: Annotated[str, typer.Argument(help="A class_id, or a record_i
     following = list(known.following) + ([trouble] if trouble else [])
     if not found.events and not known.header and not known.following:
         raise Misuse(
-            Text(
-                "{thing}: nothing is known of it here. Is it the class_id or record_id, and the right host?",
-                thing=thing,
-            )
+            "{thing}: nothing is known of it here. Is it the class_id or record_id, and the right host?", thing=thing
         )
     fields = decide_account.fields(found, known, following)
     language = here[0].settings.lectern_lang
@@ -144,20 +141,16 @@ def _is_on_air(here: Sequence[Place[Any]], class_id: str, *, must_be: bool) -> b
     found, trouble = looked_up(here, class_id, now)
     if must_be and (found.booked or found.cited) is None:
         raise Misuse(
-            Text(
-                "{class_id}: no such class is known here. What is on air, and comes next, says: lectern status",
-                class_id=class_id,
-            )
+            "{class_id}: no such class is known here. What is on air, and comes next, says: lectern status",
+            class_id=class_id,
         )
     standing = decide_account.standing(found, now)
     if must_be and standing is not Standing.ON_AIR:
         state = ". ".join(one for one in (decide_account.state_sentence(found, standing, now), trouble) if one)
         raise LecternError(
-            Text(
-                "{class_id}: nothing to see: {state}. For more, type: lectern explain {class_id}",
-                class_id=class_id,
-                state=state.rstrip("."),
-            )
+            "{class_id}: nothing to see: {state}. For more, type: lectern explain {class_id}",
+            class_id=class_id,
+            state=state.rstrip("."),
         )
     return standing is Standing.ON_AIR
 

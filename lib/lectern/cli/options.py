@@ -12,7 +12,6 @@ from typing import Annotated, Any
 import typer
 
 from lectern.errors import LecternError, Misuse, TryAgain
-from lectern.i18n import Text
 from lectern.redis import connection
 from lectern.redis.client import Bus
 from lectern.redis.connection import asking
@@ -64,11 +63,9 @@ async def on_bus(settings: Common, work: "Any") -> Any:  # noqa: ANN401 (a call 
     except TryAgain as error:
         asked = connection.command(settings.redis_url.get_secret_value(), "ping")
         raise LecternError(
-            Text(
-                "Redis does not answer: {why}. Is REDIS_URL right, and Redis up? Try: {command}",
-                why=plain(error.__cause__ or error),
-                command=asked,
-            )
+            "Redis does not answer: {why}. Is REDIS_URL right, and Redis up? Try: {command}",
+            why=plain(error.__cause__ or error),
+            command=asked,
         ) from error.__cause__
     finally:
         await bus.close()
@@ -90,7 +87,7 @@ def read(file: Path) -> str:
         return file.read_text(encoding="utf-8")
     except (OSError, UnicodeError) as error:
         why = error.strerror if isinstance(error, OSError) else str(error)
-        raise Misuse(Text("{thing}: {what}", thing=file, what=why)) from error
+        raise Misuse("{thing}: {what}", thing=file, what=why) from error
 
 
 def say(as_json: bool, fields: dict[str, Any], lines: list[str]) -> None:

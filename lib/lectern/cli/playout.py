@@ -70,7 +70,7 @@ def _asked(path: Path, do: str) -> dict[str, Any]:
         return asyncio.run(client.asked(path, do, timeout_s=UPGRADE_S))
     except client.PlayoutUnreachable as error:
         raise LecternError(
-            Text("{error}. Does it run, with the same --dir? Start it: lectern playout", error=error)
+            "{error}. Does it run, with the same --dir? Start it: lectern playout", error=error
         ) from error
     except client.RequestRefused as error:
         raise LecternError(str(error)) from error
@@ -81,7 +81,7 @@ def _upgraded(path: Path) -> dict[str, Any]:
     try:
         asyncio.run(client.asked(path, "upgrade", timeout_s=UPGRADE_S))
     except client.RequestRefused as error:
-        raise LecternError(Text("Not upgraded: {error}", error=error)) from error
+        raise LecternError("Not upgraded: {error}", error=error) from error
     except client.PlayoutUnreachable:
         pass  # the old worker ended, as it should
     after = _asked(path, "status")

@@ -13,7 +13,6 @@ from lectern.cli.options import on_bus
 from lectern.db.engine import looking, open_to_look
 from lectern.decide import account
 from lectern.errors import LecternError, Misuse
-from lectern.i18n import Text
 from lectern.model.views import EventView, Sending, StreamerStatus
 from lectern.playout import client as playout
 from lectern.redis import connection
@@ -59,7 +58,7 @@ def here() -> list[Place[Any]]:
         except Misuse as error:
             missing.append(error.message)
     if not found:
-        raise Misuse(Text("No database is here. {missing}", missing=" ".join(missing)))
+        raise Misuse("No database is here. {missing}", missing=" ".join(missing))
     return found
 
 
@@ -83,11 +82,9 @@ def asked(settings: Common, work: Any) -> Any:  # noqa: ANN401 (a call of the bu
         except TimeoutError as error:
             typed = connection.command(settings.redis_url.get_secret_value(), "ping")
             raise LecternError(
-                Text(
-                    "Redis does not answer: nothing came within {waited_s:g} s. Is it up? {typed}",
-                    waited_s=LOOK_S,
-                    typed=typed,
-                )
+                "Redis does not answer: nothing came within {waited_s:g} s. Is it up? {typed}",
+                waited_s=LOOK_S,
+                typed=typed,
             ) from error
 
     return asyncio.run(ask())

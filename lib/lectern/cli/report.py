@@ -13,7 +13,6 @@ from lectern.cli import readers
 from lectern.cli.options import typed
 from lectern.decide.as_run_report import NAMES
 from lectern.errors import Misuse
-from lectern.i18n import Text
 
 app = typer.Typer()
 YEARS = 2000, 2100
@@ -34,7 +33,7 @@ def report(
     first = _day("--from", since) if since else yesterday
     last = _day("--to", until) if until else first
     if last < first:
-        raise Misuse(Text("--to: {until} is before {first}.", until=until, first=first))
+        raise Misuse("--to: {until} is before {first}.", until=until, first=first)
     institution = typed(institution) if institution else None
     begins, ends = _begin(first), _begin(last + timedelta(days=1))
     with readers.teacher().looking() as connection:
@@ -47,18 +46,14 @@ def _day(option: str, text: str) -> date:
     try:
         found = datetime.strptime(text, "%Y-%m-%d").astimezone().date()
     except (ValueError, OverflowError) as error:
-        raise Misuse(
-            Text("{option}: {text!r:.40} is no day. Write it as 2026-11-25.", option=option, text=text)
-        ) from error
+        raise Misuse("{option}: {text!r:.40} is no day. Write it as 2026-11-25.", option=option, text=text) from error
     if not YEARS[0] <= found.year <= YEARS[1]:
         raise Misuse(
-            Text(
-                "{option}: {text!r:.40} is not in the years {first} to {last}.",
-                option=option,
-                text=text,
-                first=YEARS[0],
-                last=YEARS[1],
-            )
+            "{option}: {text!r:.40} is not in the years {first} to {last}.",
+            option=option,
+            text=text,
+            first=YEARS[0],
+            last=YEARS[1],
         )
     return found
 

@@ -108,10 +108,8 @@ def reload(
         bind = settings.bind
         if not bind or bind.endswith(":0"):
             raise Misuse(
-                Text(
-                    "The {role} answers nowhere, by its settings. Send its process SIGHUP instead, and read its log.",
-                    role=each,
-                )
+                "The {role} answers nowhere, by its settings. Send its process SIGHUP instead, and read its log.",
+                role=each,
             )
         answer = health.reloaded(f"http://{bind}", f"lectern-{each}")
         lines = health.sentences(answer) or [Text("no setting has changed")]

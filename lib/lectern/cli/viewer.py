@@ -12,7 +12,6 @@ from lectern.cli.options import Json, say, typed
 from lectern.db import viewers
 from lectern.db.engine import open_database, writing
 from lectern.errors import Misuse
-from lectern.i18n import Text
 from lectern.model.tables.teacher import ViewerRow
 from lectern.states import Right
 from lectern.wire.fields import is_name
@@ -41,7 +40,7 @@ def add_client(name: str, institution: Institution = None, may: May = "book,read
     """Make a token; it is printed once, and nobody can read it again."""
     rights = [one.strip() for one in may.split(",")]
     if not set(rights) <= set(_CLIENT_RIGHTS):
-        raise Misuse(Text("--may {may!r:.60}: write book, read, or book,read", may=may))
+        raise Misuse("--may {may!r:.60}: write book, read, or book,read", may=may)
     found = _made(name, institution, ",".join(one for one in _CLIENT_RIGHTS if one in rights))
     found["may"] = rights
     lines = [f"{name} may {' and '.join(rights)} {_of(institution)} at {found['url']}/v1 with this header:"]
@@ -51,7 +50,7 @@ def add_client(name: str, institution: Institution = None, may: May = "book,read
 def _made(name: str, institution: str | None, may: str) -> dict[str, Any]:
     for what in (name, institution):
         if what is not None and not is_name(what):  # an empty institution is no institution, not all of them
-            raise Misuse(Text("{what!r}: use 1 to 250 of the characters A-Z a-z 0-9 _ . : -", what=what))
+            raise Misuse("{what!r}: use 1 to 250 of the characters A-Z a-z 0-9 _ . : -", what=what)
     settings = readers.teacher().settings  # raises Misuse if there is no database
     with writing(open_database(settings.database_url), "teacher") as connection:
         token = viewers.make(connection, name, institution, time.time(), may)

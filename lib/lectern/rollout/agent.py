@@ -71,7 +71,7 @@ class RolloutAgent:
                 _reply(connection, in_language({"failed": True, "msg": message, "said": []}, self.language))
         if not self.spoken or self.by_hand:
             raise TryAgain(
-                Text("No word came for {patience_s:g} s before the task {task}.", patience_s=patience_s, task=task)
+                "No word came for {patience_s:g} s before the task {task}.", patience_s=patience_s, task=task
             )
 
     def tell(self, task: str, answer: StepAnswer) -> None:
@@ -124,12 +124,7 @@ def open_(wanted: Spec, failure: Failure, *, by_hand: bool) -> StepAnswer:
         ready, _, _ = select.select([file], [], [], OPEN_TIMEOUT_S)
         reply = file.readline() if ready else ""
     if not reply:
-        raise CallAPerson(
-            Text(
-                "The process of the window did not start. See {log}.",
-                log=wanted.rollout_dir / "holder.log",
-            )
-        )
+        raise CallAPerson("The process of the window did not start. See {log}.", log=wanted.rollout_dir / "holder.log")
     fields = json.loads(reply)
     if "msg" in fields:
         raise (Misuse if fields["misuse"] else TryAgain)(fields["msg"])
@@ -254,16 +249,12 @@ def ended(asked: Installed, task: str) -> StepAnswer:
     why = next((note.detail["why"] for note in reversed(journal.round(last)) if note.step == "failed"), None)
     if state == "rolledback":
         why = why or Text("{id} was taken back.", id=last)
-        raise CallAPerson(Text("{task}: {why} The host is as it was before.", task=task, why=why))
+        raise CallAPerson("{task}: {why} The host is as it was before.", task=task, why=why)
     if state == "half":
         raise TryAgain(
-            Text(
-                "{task}: the process that did the window ended in the middle. {why} Run the same rollout again, "
-                "which goes on; or take it back.",
-                task=task,
-                why=why or "",
-            )
+            "{task}: the process that did the window ended in the middle. {why} Run the same rollout again, "
+            "which goes on; or take it back.",
+            task=task,
+            why=why or "",
         )
-    raise Misuse(
-        Text("{task}: nothing was begun on this host, or its process has given up. Nothing was stopped.", task=task)
-    )
+    raise Misuse("{task}: nothing was begun on this host, or its process has given up. Nothing was stopped.", task=task)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from lectern.errors import CallAPerson, LecternError, Misuse
-from lectern.i18n import ENGLISH, Text, msgid
+from lectern.i18n import ENGLISH, msgid
 
 if TYPE_CHECKING:
     from lectern.rollout.result import StepAnswer
@@ -181,7 +181,7 @@ def _failure(error: BaseException) -> dict[str, Any]:
 
     if isinstance(error, OSError):
         thing, why = error.filename or msgid("the system"), error.strerror or error
-        error = CallAPerson(Text("{thing}: {why}. Mend it, then run this again.", thing=thing, why=why))
+        error = CallAPerson("{thing}: {why}. Mend it, then run this again.", thing=thing, why=why)
     answer: StepAnswer | None = getattr(error, "answer", None)
     fields = answer.to_dict() if answer is not None else {"changed": False, "said": []}
     return {**fields, "failed": True, "msg": words(error)}

@@ -25,12 +25,10 @@ def last(asked: Installed) -> Spec | str:
         return spec.model_copy(update=options)
     if any(id_.startswith(f"{asked.role}-{asked.version}-") for id_ in history.standing):
         raise Misuse(
-            Text(
-                "lectern {version} stands upon {asked} on this host, and goes first. Nothing was changed. Type: "
-                "ansible-playbook playbooks/rollback.yml -e release={version}.",
-                version=spec.version,
-                asked=asked.version,
-            )
+            "lectern {version} stands upon {asked} on this host, and goes first. Nothing was changed. Type: "
+            "ansible-playbook playbooks/rollback.yml -e release={version}.",
+            version=spec.version,
+            asked=asked.version,
         )
     text = msgid("lectern {asked} does not stand on this host; what does is {version}. Nothing was changed.")
     return Text(text, asked=asked.version, version=spec.version)
@@ -47,19 +45,15 @@ def looked_at(asked: Installed) -> Spec:
         spec = stored(asked.backups_dir / history.last)
         if asked.version not in {"", spec.version}:
             raise Misuse(
-                Text(
-                    "lectern {version} is at work on this host, and {asked} was named.",
-                    version=spec.version,
-                    asked=asked.version,
-                )
+                "lectern {version} is at work on this host, and {asked} was named.",
+                version=spec.version,
+                asked=asked.version,
             )
         return spec
     back = [note for note in journal.notes() if note.step == "rolledback"]
     if not back:
         raise Misuse(
-            Text(
-                "Nothing was rolled out here as {role}. Type: ansible-playbook playbooks/rollout.yml.", role=asked.role
-            )
+            "Nothing was rolled out here as {role}. Type: ansible-playbook playbooks/rollout.yml.", role=asked.role
         )
     return stored(asked.backups_dir / back[-1].detail["backup"])
 
@@ -83,10 +77,8 @@ def stored(folder: Path) -> Spec:
         return Spec.stored(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise CallAPerson(
-            Text(
-                "{file}: it cannot be read ({strerror}). Find the backup {name}.",
-                file=file,
-                strerror=error.strerror,
-                name=folder.name,
-            )
+            "{file}: it cannot be read ({strerror}). Find the backup {name}.",
+            file=file,
+            strerror=error.strerror,
+            name=folder.name,
         ) from error

@@ -14,7 +14,6 @@ from types import FrameType
 from typing import Any, Literal
 
 from lectern.errors import CallAPerson, TryAgain
-from lectern.i18n import Text
 from lectern.rollout.host import files
 from lectern.rollout.host.supervisord import States
 from lectern.rollout.spec import Installed, Spec
@@ -70,13 +69,11 @@ class RolloutJournal:
             except (ValueError, TypeError) as error:
                 if line:  # an empty line comes from a line that was cut off
                     raise CallAPerson(
-                        Text(
-                            "{path}: line {number} cannot be read ({error}). Look at it with a person who knows what "
-                            "was done here; take the line out, then run this again.",
-                            path=self.path,
-                            number=number,
-                            error=error,
-                        )
+                        "{path}: line {number} cannot be read ({error}). Look at it with a person who knows what "
+                        "was done here; take the line out, then run this again.",
+                        path=self.path,
+                        number=number,
+                        error=error,
                     ) from error
                 continue
             if note.id.startswith(f"{self._role}-"):
@@ -225,7 +222,7 @@ class Interruption:
     def check(self) -> None:
         """Raise TryAgain if SIGTERM or SIGINT has arrived."""
         if self._asked is not None:
-            raise TryAgain(Text("Ended by {name}.", name=self._asked.name))
+            raise TryAgain("Ended by {name}.", name=self._asked.name)
 
 
 @contextmanager
@@ -250,13 +247,11 @@ def locked(
                 give_up_at, has_ended_one = time.monotonic() + TAKE_BACK_S, True
             if time.monotonic() >= give_up_at:
                 raise TryAgain(
-                    Text(
-                        "{path}: another rollout is at work on this host (process {process}). Wait until it is done "
-                        "(ps -p {holder}), then run this again.",
-                        path=path,
-                        process=holder or "unknown",
-                        holder=holder,
-                    )
+                    "{path}: another rollout is at work on this host (process {process}). Wait until it is done "
+                    "(ps -p {holder}), then run this again.",
+                    path=path,
+                    process=holder or "unknown",
+                    holder=holder,
                 )
             time.sleep(_POLL_S)
         os.ftruncate(descriptor, 0)

@@ -80,11 +80,9 @@ def upgrade(wanted: Spec, *, check: bool = False) -> StepAnswer:
     except RequestRefused as error:
         _lead_back(wanted, led)
         raise CallAPerson(
-            Text(
-                "The playout was not upgraded: {error}. Classes go on with {release}.",
-                error=error,
-                release=before["release"],
-            )
+            "The playout was not upgraded: {error}. Classes go on with {release}.",
+            error=error,
+            release=before["release"],
         ) from error
     except PlayoutUnreachable:
         pass  # the old worker ended, as it should

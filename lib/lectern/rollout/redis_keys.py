@@ -51,7 +51,7 @@ def rename(wanted: Spec, *, dry_run: bool = False) -> tuple[int, list[str]]:
     if done.clash_count:
         clashes = _clashes(done.clash_count, done.lines()[1:6])
         raise CallAPerson(
-            Text("{clashes} Look at both keys, delete the one that is wrong, then run this again.", clashes=clashes)
+            "{clashes} Look at both keys, delete the one that is wrong, then run this again.", clashes=clashes
         )
     return done.matched if dry_run else done.renamed, [f"{done.lines()[0]}.", *sentences]
 

@@ -136,10 +136,7 @@ def run(wanted: Spec, *, check: bool = False) -> StepAnswer:
         host.restorable(wanted)
         if reload.was(wanted, journal):
             raise Misuse(
-                Text(
-                    "{id} changed settings only, so no database was copied. Roll back without the restore.",
-                    id=wanted.id,
-                )
+                "{id} changed settings only, so no database was copied. Roll back without the restore.", id=wanted.id
             )
     if not wanted.rollout_dir.exists():
         return StepAnswer(said=[Text("{id} has never been on this host; nothing was changed.", id=wanted.id)])
@@ -179,7 +176,7 @@ def refuse_harm(wanted: Spec, journal: RolloutJournal) -> None:
         _refuse_unready(wanted, copied.before)
     sentences = [] if wanted.even_on_air else on_air.cut_now(wanted, time.time())
     if sentences:
-        raise TryAgain(Text("{sentences} Nothing was stopped.", sentences=joined(sentences, BESIDE)))
+        raise TryAgain("{sentences} Nothing was stopped.", sentences=joined(sentences, BESIDE))
 
 
 def _refuse_unready(wanted: Spec, before: FilesBefore) -> None:
@@ -194,12 +191,10 @@ def _refuse_unready(wanted: Spec, before: FilesBefore) -> None:
     version = program.parents[1].resolve().parent.name
     if not program.exists():
         raise CallAPerson(
-            Text(
-                "{program}: the release that a rollback would start is gone. Nothing was stopped. Stage it again: "
-                "ansible-playbook playbooks/rollout.yml -e release={version} --tags prepare.",
-                program=program,
-                version=version,
-            )
+            "{program}: the release that a rollback would start is gone. Nothing was stopped. Stage it again: "
+            "ansible-playbook playbooks/rollout.yml -e release={version} --tags prepare.",
+            program=program,
+            version=version,
         )
     if wanted.restore_database:
         return
@@ -207,14 +202,12 @@ def _refuse_unready(wanted: Spec, before: FilesBefore) -> None:
     answer = asyncio.run(subprocesses.run(argv, timeout_s=ASK_TIMEOUT_S, cwd=wanted.code_dir))
     if answer.returncode != 0:
         raise CallAPerson(
-            Text(
-                "lectern {version}, which a rollback would start, cannot use the database as it is now ({why}). "
-                "Nothing was stopped. Go on with {newer}; or add -e restore_database=true, which loses what was "
-                "written since the rollout (it is exported first).",
-                version=version,
-                why=answer.last_words or msgid("it gives no reason"),
-                newer=wanted.version,
-            )
+            "lectern {version}, which a rollback would start, cannot use the database as it is now ({why}). "
+            "Nothing was stopped. Go on with {newer}; or add -e restore_database=true, which loses what was "
+            "written since the rollout (it is exported first).",
+            version=version,
+            why=answer.last_words or msgid("it gives no reason"),
+            newer=wanted.version,
         )
 
 
@@ -235,13 +228,11 @@ def _is_due(wanted: Spec, journal: RolloutJournal, answer: StepAnswer) -> bool:
         return True
     if history.half is not None:
         raise CallAPerson(
-            Text(
-                "{half} is half done on this host, and {id} is not what stands here; nothing was changed. Take that "
-                "back: {type}.",
-                half=history.half,
-                id=wanted.id,
-                type=TYPE,
-            )
+            "{half} is half done on this host, and {id} is not what stands here; nothing was changed. Take that "
+            "back: {type}.",
+            half=history.half,
+            id=wanted.id,
+            type=TYPE,
         )
     answer.say(
         Text("{id} is rolled back already; nothing was changed.", id=wanted.id)
@@ -287,13 +278,11 @@ class _Way:
     def refuse_without_copy(self) -> None:
         if self.silent is None and self.has("copy", "done"):
             raise CallAPerson(
-                Text(
-                    "{backup_dir}: what was copied before the change is gone. Nothing was changed. Find it (ls "
-                    "{backups_dir}), give it its name back, then {type}.",
-                    backup_dir=self.wanted.backup_dir,
-                    backups_dir=self.wanted.backups_dir,
-                    type=TYPE,
-                )
+                "{backup_dir}: what was copied before the change is gone. Nothing was changed. Find it (ls "
+                "{backups_dir}), give it its name back, then {type}.",
+                backup_dir=self.wanted.backup_dir,
+                backups_dir=self.wanted.backups_dir,
+                type=TYPE,
             )
 
     def put_back_elsewhere(self) -> None:
@@ -363,11 +352,9 @@ class _Way:
         """Set the used backup aside; raises CallAPerson if something could not be restored."""
         if self.left:
             raise CallAPerson(
-                Text(
-                    "The old programs run again, but not all is back; {left} Mend that, then {type}.",
-                    left=joined(self.left, BESIDE),
-                    type=TYPE,
-                )
+                "The old programs run again, but not all is back; {left} Mend that, then {type}.",
+                left=joined(self.left, BESIDE),
+                type=TYPE,
             )
         folder = self.wanted.backup_dir
         aside = host.set_aside(folder, "used") if folder.exists() else folder

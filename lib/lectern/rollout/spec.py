@@ -10,7 +10,6 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from lectern.errors import Misuse
-from lectern.i18n import Text
 
 HOW_NOT_WHAT = frozenset(
     {
@@ -83,7 +82,7 @@ class Installed(BaseModel):
                 for fault in error.errors(include_url=False, include_input=False, include_context=False)
             )
             raise Misuse(
-                Text("What is wanted of this host cannot be read: {faults}. Correct the inventory.", faults=faults)
+                "What is wanted of this host cannot be read: {faults}. Correct the inventory.", faults=faults
             ) from error
 
     @property

@@ -148,7 +148,7 @@ def status(root: str) -> dict[str, Any]:
             }
     if not by_role:
         raise Misuse(
-            Text("Nothing was ever rolled out under {root}. If the releases are elsewhere: --root FOLDER.", root=root)
+            "Nothing was ever rolled out under {root}. If the releases are elsewhere: --root FOLDER.", root=root
         )
     return by_role
 

@@ -78,7 +78,7 @@ class Window:
         # Preflight has checked this, but some time ago.
         sentences = [] if is_reload else on_air.refusals(self.wanted, time.time())
         if sentences:
-            raise TryAgain(Text("{sentences} Nothing was stopped.", sentences=joined(sentences, BESIDE)))
+            raise TryAgain("{sentences} Nothing was stopped.", sentences=joined(sentences, BESIDE))
         before: dict[str, object] = {"digest": self.wanted.digest, "states": dict(self.supervisor.states())}
         before |= {"reload": True} if is_reload else {}
         self.journal.note(self.wanted.id, "window", "begin", before)
@@ -106,19 +106,15 @@ def make_ready(wanted: Spec, journal: RolloutJournal) -> None:
     history = journal.history()
     if history.half is not None and (history.half != wanted.id or history.taking_back):
         raise Misuse(
-            Text(
-                "{id} is half {how} on this host. Nothing was changed. Finish that first: {command}.",
-                id=history.half,
-                how=Text("rolled back") if history.taking_back else Text("done"),
-                command=rollback.TYPE,
-            )
+            "{id} is half {how} on this host. Nothing was changed. Finish that first: {command}.",
+            id=history.half,
+            how=Text("rolled back") if history.taking_back else Text("done"),
+            command=rollback.TYPE,
         )
     if host.read(wanted.backup_dir) is None:
         raise Misuse(
-            Text(
-                "{backup_dir}: there is no backup of this rollout. Run `lectern rollout backup` first.",
-                backup_dir=wanted.backup_dir,
-            )
+            "{backup_dir}: there is no backup of this rollout. Run `lectern rollout backup` first.",
+            backup_dir=wanted.backup_dir,
         )
     if wanted.role == "teacher":
         redis_keys.refuse_silence(wanted)
@@ -158,13 +154,10 @@ def _undone(window: Window, error: BaseException) -> LecternError:
         rollback.take_back(window.wanted, window.journal, window.answer)
     if second.error is not None:  # a full disk, a locked database: a person must hear of the half host
         return CallAPerson(
-            Text(
-                "{why} Then the rollback failed too: {second} The host is half done. Mend what is named, then "
-                "{command}.",
-                why=why,
-                second=words(second.error),
-                command=rollback.TYPE,
-            )
+            "{why} Then the rollback failed too: {second} The host is half done. Mend what is named, then {command}.",
+            why=why,
+            second=words(second.error),
+            command=rollback.TYPE,
         )
     silent_s = time.monotonic() - window.silent_since if window.silent_since else 0
     window.answer.more["downtime_s"] = round(silent_s, 3)

@@ -72,7 +72,7 @@ def archive(folder: Path, target: Path, left_out: Iterable[Path]) -> Archive:
             members = len(tar.getmembers())
     except (tarfile.TarError, OSError, EOFError) as error:
         raise CallAPerson(
-            Text("{target}: the archive cannot be read back ({error}). Is the disk sound?", target=target, error=error)
+            "{target}: the archive cannot be read back ({error}). Is the disk sound?", target=target, error=error
         ) from error
     return Archive(
         file=target.name,
@@ -94,12 +94,10 @@ def _tar(folder: Path, target: Path, left_out: Iterable[Path]) -> subprocesses.F
     done = asyncio.run(subprocesses.run(argv, timeout_s=TAR_S, env={"LC_ALL": "C"}))
     if done.returncode not in {0, _CHANGED}:
         raise CallAPerson(
-            Text(
-                "{target}: {folder} cannot be archived ({last_words}). Nothing was changed.",
-                target=target,
-                folder=folder,
-                last_words=done.last_words,
-            )
+            "{target}: {folder} cannot be archived ({last_words}). Nothing was changed.",
+            target=target,
+            folder=folder,
+            last_words=done.last_words,
         )
     return done
 
@@ -177,9 +175,7 @@ def read(folder: Path) -> Backup | None:
     try:
         backup = Backup.model_validate_json(text)
     except ValueError as error:
-        raise CallAPerson(
-            Text("{file}: it cannot be read. Look at the backup by hand.", file=folder / MANIFEST)
-        ) from error
+        raise CallAPerson("{file}: it cannot be read. Look at the backup by hand.", file=folder / MANIFEST) from error
     return backup.model_copy(update={"before": backup.before.model_copy(update={"folder": folder / "files"})})
 
 
@@ -234,12 +230,10 @@ def _say_what_is_due(wanted: Spec, journal: RolloutJournal, answer: StepAnswer) 
         answer.say(Text(text, path=wanted.backup_dir, made_at=backup.made_at))
     elif state in {"half", "finished"}:
         raise CallAPerson(
-            Text(
-                "{backup_dir}: the window of this rollout was begun, and its backup is gone. Nothing was changed. Find "
-                "the backup (ls {backups_dir}) before anything else.",
-                backup_dir=wanted.backup_dir,
-                backups_dir=wanted.backups_dir,
-            )
+            "{backup_dir}: the window of this rollout was begun, and its backup is gone. Nothing was changed. Find "
+            "the backup (ls {backups_dir}) before anything else.",
+            backup_dir=wanted.backup_dir,
+            backups_dir=wanted.backups_dir,
         )
     else:
         answer.changed = True
@@ -321,11 +315,9 @@ def restorable(wanted: Spec) -> SqliteFile:
     if isinstance(database, SqliteFile):
         return database
     raise Misuse(
-        Text(
-            "{shown}: restore_database restores SQLite files only. Nothing was changed. Roll back without it; then "
-            "read RUNBOOK.md, How do I restore the database?",
-            shown=database.shown,
-        )
+        "{shown}: restore_database restores SQLite files only. Nothing was changed. Roll back without it; then "
+        "read RUNBOOK.md, How do I restore the database?",
+        shown=database.shown,
     )
 
 
@@ -347,7 +339,7 @@ def restore(wanted: Spec, copied: Backup) -> list[str]:
         return [*sentences, Text("{database}: taken away, as there was none.", database=database.shown)]
     if sha256(file) != copied.sha256:
         raise CallAPerson(
-            Text("{file}: it is not what was copied (its SHA-256 differs). The database was left as it is.", file=file)
+            "{file}: it is not what was copied (its SHA-256 differs). The database was left as it is.", file=file
         )
     database.put_back(file, copied.rows, wanted.user)
     return [*sentences, Text("{database}: restored from {file}.", database=database.shown, file=file)]

@@ -18,7 +18,6 @@ from pydantic import BaseModel, ConfigDict
 
 from lectern import __version__, subprocesses
 from lectern.errors import CallAPerson, Misuse, TryAgain
-from lectern.i18n import Text
 from lectern.rollout.backup.copy import Copy, sha256
 from lectern.rollout.backup.store import Store
 from lectern.rollout.host import files
@@ -65,13 +64,13 @@ def make(database: Store, name: str, into: Path) -> NightlyBackup:
     """
     if not database.exists():
         raise Misuse(
-            Text("{shown}: there is no such database. Set the database URL, or go to its folder.", shown=database.shown)
+            "{shown}: there is no such database. Set the database URL, or go to its folder.", shown=database.shown
         )
     refuse_small_disk(database, into, "keep fewer, or name another folder by --into")
     at = time.time()
     target = into / f"{name}-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime(at))}"
     if target.exists():
-        raise TryAgain(Text("{target}: a backup of this second is there already.", target=target))
+        raise TryAgain("{target}: a backup of this second is there already.", target=target)
     part = begun(target)
     copied = proved(database, part)
     return finished(
@@ -120,27 +119,18 @@ def restore(database: Store, name: str, folder: Path) -> NightlyBackup:
         manifest = NightlyBackup.model_validate_json((folder / backups.MANIFEST).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise Misuse(
-            Text(
-                "{folder}: it holds no finished backup. See what there is: ls {parent}",
-                folder=folder,
-                parent=folder.parent,
-            )
+            "{folder}: it holds no finished backup. See what there is: ls {parent}", folder=folder, parent=folder.parent
         ) from error
     if manifest.name != name or not manifest.file:
         raise Misuse(
-            Text(
-                "{folder}: it is a backup of {what}, and {name} was named.",
-                folder=folder,
-                what=manifest.name if manifest.file else "no database",
-                name=name,
-            )
+            "{folder}: it is a backup of {what}, and {name} was named.",
+            folder=folder,
+            what=manifest.name if manifest.file else "no database",
+            name=name,
         )
     if sha256(folder / manifest.file) != manifest.sha256:
         raise CallAPerson(
-            Text(
-                "{file}: it is not what was copied (its SHA-256 differs). Nothing was changed.",
-                file=folder / manifest.file,
-            )
+            "{file}: it is not what was copied (its SHA-256 differs). Nothing was changed.", file=folder / manifest.file
         )
     database.refuse_company()
     # Not by the environment: who became another user has the former name there.
@@ -171,18 +161,16 @@ def alone(into: Path) -> Iterator[None]:
         lock = os.open(into / ".lock", os.O_RDWR | os.O_CREAT, 0o600)
     except OSError as error:
         raise Misuse(
-            Text(
-                "{into}: backups cannot be written there ({strerror}). Name another folder by --into, or run this as "
-                "the user that owns it.",
-                into=into,
-                strerror=error.strerror,
-            )
+            "{into}: backups cannot be written there ({strerror}). Name another folder by --into, or run this as "
+            "the user that owns it.",
+            into=into,
+            strerror=error.strerror,
         ) from error
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
     except BlockingIOError as error:
-        raise TryAgain(Text("{into}: another backup is under way. Wait until it has ended.", into=into)) from error
+        raise TryAgain("{into}: another backup is under way. Wait until it has ended.", into=into) from error
     finally:
         os.close(lock)
 
@@ -194,14 +182,12 @@ def refuse_small_disk(database: Store, place: Path, remedy: str, more_bytes: int
     if free < needed:
         megabytes = {"needed": needed, "code": more_bytes, "size": size, "slack": SLACK_BYTES, "free": free}
         raise Misuse(
-            Text(
-                "{place}: the backup needs {needed:,.0f} MB ({code:,.0f} MB of code, twice {size:,.0f} MB of database, "
-                "{slack:,.0f} MB of slack), and {free:,.0f} MB are free. Free some (du -xh {place} | sort -h | tail), "
-                "{remedy}.",
-                place=place,
-                remedy=remedy,
-                **{name: number / 1e6 for name, number in megabytes.items()},
-            )
+            "{place}: the backup needs {needed:,.0f} MB ({code:,.0f} MB of code, twice {size:,.0f} MB of database, "
+            "{slack:,.0f} MB of slack), and {free:,.0f} MB are free. Free some (du -xh {place} | sort -h | tail), "
+            "{remedy}.",
+            place=place,
+            remedy=remedy,
+            **{name: number / 1e6 for name, number in megabytes.items()},
         )
 
 
@@ -232,10 +218,7 @@ class CopyTarget:
         fits = parts.scheme == "sftp" and parts.hostname and parts.username and not parts.password
         if not fits or not parts.path.strip("/") or not _PLAIN.fullmatch(url):
             raise Misuse(
-                Text(
-                    "{url!r:.99} is no place to copy backups to. Write sftp://user@host/folder; it needs a key.",
-                    url=url,
-                )
+                "{url!r:.99} is no place to copy backups to. Write sftp://user@host/folder; it needs a key.", url=url
             )
         assert parts.username  # a URL that fits has a user and a host
         assert parts.hostname
@@ -259,13 +242,11 @@ def copy_away(folder: Path, target: CopyTarget) -> None:
     sent = {path.name: path.stat().st_size for path in folder.iterdir()}
     if come != sent:
         raise CallAPerson(
-            Text(
-                "{target}: of {name} {come} has come, and {sent} was sent. Is its disk full?",
-                target=target,
-                name=folder.name,
-                come=come,
-                sent=sent,
-            )
+            "{target}: of {name} {come} has come, and {sent} was sent. Is its disk full?",
+            target=target,
+            name=folder.name,
+            come=come,
+            sent=sent,
         )
     _sftp(target, f"rename {there}.part {there}")
 
@@ -315,11 +296,9 @@ def _sftp(target: CopyTarget, *commands: str) -> str:
     if done.returncode != 0:
         errors = " ".join(line for line in done.errors.splitlines() if "mkdir" not in line)[-300:].strip()
         raise TryAgain(
-            Text(
-                "{target}: {program} failed ({why}).",
-                target=target,
-                program=commands[-1].partition(" ")[0],
-                why=errors or "no reason",
-            )
+            "{target}: {program} failed ({why}).",
+            target=target,
+            program=commands[-1].partition(" ")[0],
+            why=errors or "no reason",
         )
     return "\n".join(lines)

@@ -103,13 +103,11 @@ class PostgresServer:
             counted = rows(connection)
         if counted != copied.rows:
             raise CallAPerson(
-                Text(
-                    "{file}: restored to try it, it has other rows ({counted}) than were copied ({copied}). Nothing "
-                    "was changed. Look at the server's log and its disk.",
-                    file=folder / copied.file,
-                    counted=counted,
-                    copied=copied.rows,
-                )
+                "{file}: restored to try it, it has other rows ({counted}) than were copied ({copied}). Nothing "
+                "was changed. Look at the server's log and its disk.",
+                file=folder / copied.file,
+                counted=counted,
+                copied=copied.rows,
             )
 
     def put_back(self, copied: Path, rows: dict[str, int], user: str) -> None:
@@ -151,12 +149,10 @@ class PostgresServer:
             time.sleep(0.1)
         if names:
             raise Misuse(
-                Text(
-                    "{shown}: others work in it ({names}), so it was not replaced. Stop every teacher that shares it, "
-                    "then run this again.",
-                    shown=self.shown,
-                    names=", ".join(names),
-                )
+                "{shown}: others work in it ({names}), so it was not replaced. Stop every teacher that shares it, "
+                "then run this again.",
+                shown=self.shown,
+                names=", ".join(names),
             )
 
     def _others(self) -> list[str]:
@@ -188,18 +184,13 @@ class PostgresServer:
             done = asyncio.run(subprocesses.run(argv, timeout_s=COPY_TIMEOUT_S, env=env))
         except Misuse as error:
             raise Misuse(
-                Text("{program} is not here. Install it: apt-get install postgresql-client", program=argv[0])
+                "{program} is not here. Install it: apt-get install postgresql-client", program=argv[0]
             ) from error
         if done.returncode != 0:
             first = next((line for line in done.errors.splitlines() if "error" in line.lower()), "")  # others follow
             why = first or done.errors.strip()[:300] or "no reason"
             raise CallAPerson(
-                Text(
-                    "{shown}: {program} failed ({why}). Nothing was changed.",
-                    shown=self.shown,
-                    program=argv[0],
-                    why=why,
-                )
+                "{shown}: {program} failed ({why}). Nothing was changed.", shown=self.shown, program=argv[0], why=why
             )
 
     @contextmanager
@@ -210,12 +201,10 @@ class PostgresServer:
             words, user = " ".join(str(error.orig or error).split()), self.address.username
             if "permission denied to create database" in words:
                 raise Misuse(
-                    Text(
-                        "{shown}: a backup is proved by a restore into a scratch database, and the user {user} may not "
-                        "make one. Type on the server, as postgres: psql -c 'alter role {user} createdb'",
-                        shown=self.shown,
-                        user=user,
-                    )
+                    "{shown}: a backup is proved by a restore into a scratch database, and the user {user} may not "
+                    "make one. Type on the server, as postgres: psql -c 'alter role {user} createdb'",
+                    shown=self.shown,
+                    user=user,
                 ) from error
             kind = TryAgain if error.connection_invalidated or "connect" in words else CallAPerson
             refused = msgid("{shown}: PostgreSQL refused ({words}). Nothing was changed.")

@@ -17,7 +17,6 @@ from sqlalchemy.exc import DBAPIError
 from lectern.db import schema
 from lectern.db.engine import BUSY_TIMEOUT_S, open_database, open_to_read, read_only, reading
 from lectern.errors import CallAPerson, Misuse, TryAgain
-from lectern.i18n import Text
 from lectern.rollout.backup.copy import Copy, quoted, sha256
 from lectern.rollout.host import files
 
@@ -88,11 +87,9 @@ class SqliteFile:
         def watch(_status: int, _remaining: int, _total: int) -> None:
             if time.monotonic() > give_up_at:
                 raise TryAgain(
-                    Text(
-                        "{file}: not copied within {copy_timeout_s:g} s. Look for what holds it (fuser {file}).",
-                        file=self.file,
-                        copy_timeout_s=COPY_TIMEOUT_S,
-                    )
+                    "{file}: not copied within {copy_timeout_s:g} s. Look for what holds it (fuser {file}).",
+                    file=self.file,
+                    copy_timeout_s=COPY_TIMEOUT_S,
                 )
 
         target = folder / self.file.name
@@ -122,13 +119,11 @@ class SqliteFile:
                 engine.dispose()
             if counted != copied.rows:
                 raise CallAPerson(
-                    Text(
-                        "{file}: restored to try it, it has other rows ({counted}) than were copied ({copied}). Does "
-                        "the disk keep what is written to it? Nothing was changed.",
-                        file=folder / copied.file,
-                        counted=counted,
-                        copied=copied.rows,
-                    )
+                    "{file}: restored to try it, it has other rows ({counted}) than were copied ({copied}). Does "
+                    "the disk keep what is written to it? Nothing was changed.",
+                    file=folder / copied.file,
+                    counted=counted,
+                    copied=copied.rows,
                 )
         finally:
             scratch.clear()
@@ -154,11 +149,9 @@ class SqliteFile:
         except sqlite3.DatabaseError as error:  # a damaged one is nobody's, and is replaced
             if "locked" in str(error):
                 raise Misuse(
-                    Text(
-                        "{file}: another program has it open, so it was not replaced. Stop that program (fuser "
-                        "{file}), then run this again.",
-                        file=self.file,
-                    )
+                    "{file}: another program has it open, so it was not replaced. Stop that program (fuser "
+                    "{file}), then run this again.",
+                    file=self.file,
                 ) from error
 
     def put_back(self, copied: Path, rows: dict[str, int], user: str) -> None:
@@ -186,12 +179,10 @@ def proved(file: Path) -> Copy:
         words = [row[0] for row in connection.execute("PRAGMA integrity_check(3)")]
         if words != ["ok"]:
             raise CallAPerson(
-                Text(
-                    "{file}: the copy is damaged, so the database is ({why}). Nothing was changed. Mend it by hand "
-                    "(sqlite3 ... .recover) before any rollout.",
-                    file=file,
-                    why="; ".join(map(str, words)),
-                )
+                "{file}: the copy is damaged, so the database is ({why}). Nothing was changed. Mend it by hand "
+                "(sqlite3 ... .recover) before any rollout.",
+                file=file,
+                why="; ".join(map(str, words)),
             )
         return Copy(file=file.name, size_bytes=file.stat().st_size, sha256=sha256(file), rows=rows(connection.execute))
 
@@ -256,18 +247,14 @@ def _in_words(file: Path) -> Iterator[None]:
         why = getattr(error, "orig", error)  # SQLAlchemy adds the statement, and an address on the web
         if "locked" in str(why) or "busy" in str(why):
             raise TryAgain(
-                Text(
-                    "{file}: another program has held it for {busy_timeout_s} s ({why}). Try again.",
-                    file=file,
-                    busy_timeout_s=BUSY_TIMEOUT_S,
-                    why=why,
-                )
+                "{file}: another program has held it for {busy_timeout_s} s ({why}). Try again.",
+                file=file,
+                busy_timeout_s=BUSY_TIMEOUT_S,
+                why=why,
             ) from error
         raise CallAPerson(
-            Text(
-                "{file}: SQLite cannot read it ({why}). Nothing was changed. Is it the right file? If it is, see what "
-                "`sqlite3 {file} 'pragma integrity_check'` says.",
-                file=file,
-                why=why,
-            )
+            "{file}: SQLite cannot read it ({why}). Nothing was changed. Is it the right file? If it is, see what "
+            "`sqlite3 {file} 'pragma integrity_check'` says.",
+            file=file,
+            why=why,
         ) from error

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from lectern.errors import CallAPerson, Misuse
-from lectern.i18n import Text
 
 
 @dataclass(frozen=True)
@@ -33,7 +32,7 @@ class Owner:
             user = pwd.getpwnam(name)
         except KeyError as error:
             raise Misuse(
-                Text("There is no user {name} on this host. Make it (useradd {name}) or correct `user`.", name=name)
+                "There is no user {name} on this host. Make it (useradd {name}) or correct `user`.", name=name
             ) from error
         return cls(user.pw_uid, user.pw_gid, mode)
 
@@ -141,7 +140,7 @@ def switch_link(link: Path, target: str) -> None:
     """Point *link* to *target* at one instant; raises CallAPerson if a real folder or file is in its place."""
     if link.exists() and not link.is_symlink():
         raise CallAPerson(
-            Text("{link}: it is no link, and nothing may take its place. Move it away, then run this again.", link=link)
+            "{link}: it is no link, and nothing may take its place. Move it away, then run this again.", link=link
         )
     part = link.with_name(f".{link.name}.part")
     part.unlink(missing_ok=True)

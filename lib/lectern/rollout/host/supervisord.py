@@ -109,13 +109,11 @@ class Supervisord:
             if not left:
                 return
         raise CallAPerson(
-            Text(
-                "{left}: still at work after `{supervisorctl} stop all`. See why (supervisorctl status, supervisorctl "
-                "tail {first} stderr), then run this again.",
-                left=", ".join(left),
-                supervisorctl=" ".join(self._argv),
-                first=left[0],
-            )
+            "{left}: still at work after `{supervisorctl} stop all`. See why (supervisorctl status, supervisorctl "
+            "tail {first} stderr), then run this again.",
+            left=", ".join(left),
+            supervisorctl=" ".join(self._argv),
+            first=left[0],
         )
 
     def reload(self) -> None:

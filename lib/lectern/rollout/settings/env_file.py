@@ -11,7 +11,6 @@ from dotenv.parser import Binding, parse_stream
 from pydantic import SecretStr
 
 from lectern.errors import Misuse
-from lectern.i18n import Text
 from lectern.settings import StreamerSettings, TeacherSettings
 
 MASK = "********"
@@ -36,7 +35,7 @@ def read(path: Path) -> str:
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
         raise Misuse(
-            Text("{path}: line {line} is not UTF-8, so no program can load it. Save it as UTF-8.", path=path, line=line)
+            "{path}: line {line} is not UTF-8, so no program can load it. Save it as UTF-8.", path=path, line=line
         ) from error
 
 
@@ -81,11 +80,9 @@ def _first(tried: Iterable[str], text: str, name: str, value: str | None) -> str
             return candidate
     bad = next((b.original.line for b in _bindings(text) if b.error), "unknown")
     raise Misuse(
-        Text(
-            "line {bad} cannot be read (is a quote open?), and what is added below would become a part of it. Close "
-            "the quote, or take the line out.",
-            bad=bad,
-        )
+        "line {bad} cannot be read (is a quote open?), and what is added below would become a part of it. Close "
+        "the quote, or take the line out.",
+        bad=bad,
     )
 
 

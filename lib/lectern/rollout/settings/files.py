@@ -39,7 +39,7 @@ class SettingsFile:
         try:
             return str(self.kind.edited(text, self.wanted))
         except Misuse as error:
-            raise Misuse(Text("{thing}: {what}", thing=self.path, what=error)) from error
+            raise Misuse("{thing}: {what}", thing=self.path, what=error) from error
 
     def apply(self) -> list[str]:
         """Edit the file, which keeps its owner and mode; a new file is readable by *user* only. Returns sentences."""

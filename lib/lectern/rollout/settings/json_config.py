@@ -10,7 +10,6 @@ from contextlib import suppress
 from pathlib import Path
 
 from lectern.errors import Misuse
-from lectern.i18n import Text
 from lectern.old_config import PRODUCT, strict
 
 Value = int | str
@@ -22,31 +21,23 @@ def read(path: Path) -> str:
     try:
         text = path.read_bytes().decode()
     except FileNotFoundError as error:
-        raise Misuse(
-            Text("{path}: there is no such file. Correct `config_file` in the inventory.", path=path)
-        ) from error
+        raise Misuse("{path}: there is no such file. Correct `config_file` in the inventory.", path=path) from error
     except UnicodeDecodeError as error:
-        raise Misuse(
-            Text("{path}: byte {start} is not UTF-8. Save it as UTF-8.", path=path, start=error.start)
-        ) from error
+        raise Misuse("{path}: byte {start} is not UTF-8. Save it as UTF-8.", path=path, start=error.start) from error
     try:
         config = json.loads(strict(text))
     except json.JSONDecodeError as error:
         raise Misuse(
-            Text(
-                "{path}: line {lineno}, column {colno}: no JSON here ({msg}). Comments and products (1000*60*60*24) "
-                "are understood, more is not. Mend it; nothing was changed.",
-                path=path,
-                lineno=error.lineno,
-                colno=error.colno,
-                msg=error.msg,
-            )
+            "{path}: line {lineno}, column {colno}: no JSON here ({msg}). Comments and products (1000*60*60*24) "
+            "are understood, more is not. Mend it; nothing was changed.",
+            path=path,
+            lineno=error.lineno,
+            colno=error.colno,
+            msg=error.msg,
         ) from error
     if not isinstance(config, dict):
         raise Misuse(
-            Text(
-                "{path}: it holds no JSON object, so it is not the teacher's config. Correct `config_file`.", path=path
-            )
+            "{path}: it holds no JSON object, so it is not the teacher's config. Correct `config_file`.", path=path
         )
     return text
 
@@ -56,7 +47,7 @@ def edited(text: str, wanted: Mapping[str, Value]) -> str:
     for name in reversed(missing_from(text, wanted)):
         text = _with(text, name, json.dumps(wanted[name], ensure_ascii=False))
     if missing := missing_from(text, wanted):
-        raise Misuse(Text("{missing} cannot be set. Write it into the file by hand.", missing=", ".join(missing)))
+        raise Misuse("{missing} cannot be set. Write it into the file by hand.", missing=", ".join(missing))
     return text
 
 

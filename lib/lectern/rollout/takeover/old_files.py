@@ -245,12 +245,10 @@ def perform_moves(moves: Sequence[FileMove], journal: Path, owner: Owner) -> Non
             Path(move.old).rename(move.new)
         except OSError as error:
             raise CallAPerson(
-                Text(
-                    "{old} to {new}: cannot be moved ({strerror}). What was moved before it can be moved back.",
-                    old=shown(move.old),
-                    new=shown(move.new),
-                    strerror=error.strerror,
-                )
+                "{old} to {new}: cannot be moved ({strerror}). What was moved before it can be moved back.",
+                old=shown(move.old),
+                new=shown(move.new),
+                strerror=error.strerror,
             ) from error
     os.sync()
 

@@ -218,9 +218,7 @@ def adopt(engine: Engine, sources: Sources, host: str, now: float) -> list[str]:
     with engine.connect() as connection:
         plan, database = planned(connection, sources, now), old_database.database_file(connection)
     if plan.refusals:
-        raise Misuse(
-            Text("The old classes and recordings cannot be taken over: {refusals}.", refusals=joined(plan.refusals))
-        )
+        raise Misuse("The old classes and recordings cannot be taken over: {refusals}.", refusals=joined(plan.refusals))
     steps = old_files.moves([*plan.strange, *plan.moves])
     # New folders belong to the owner of the store or, while there is no store, of the database.
     like = sources.video_root if sources.video_root.is_dir() else database or Path.cwd()

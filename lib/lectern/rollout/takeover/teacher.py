@@ -48,15 +48,10 @@ class OldKeyNames:
         waiting, orders = Pattern.parse(waiting_key), Pattern.parse(order_key) if order_key else None
         if set(waiting.fields) != {"record_id", "resolution"}:
             raise Misuse(
-                Text(
-                    "waiting_key {waiting_key}: write it with {{record_id}} and {{resolution}}.",
-                    waiting_key=waiting_key,
-                )
+                "waiting_key {waiting_key}: write it with {{record_id}} and {{resolution}}.", waiting_key=waiting_key
             )
         if orders is not None and orders.fields != ("class_id",):
-            raise Misuse(
-                Text("order_key {order_key}: write it with {{class_id}}, or leave it out.", order_key=order_key)
-            )
+            raise Misuse("order_key {order_key}: write it with {{class_id}}, or leave it out.", order_key=order_key)
         return cls(waiting, orders)
 
 
