@@ -10,10 +10,10 @@ from typing import Any, TextIO
 from sqlalchemy import Connection
 
 from lectern import formatting
-from lectern.db import as_run
+from lectern.db import timetable
 from lectern.db.timetable import Span
-from lectern.decide import as_run_report as decide
-from lectern.decide.as_run_report import NAMES, AsRunReport, ReportLine
+from lectern.decide import gaps as decide
+from lectern.decide.gaps import NAMES, AsRunReport, ReportLine
 from lectern.page.view import rendered
 from lectern.states import BookingState
 
@@ -31,8 +31,8 @@ class Format(StrEnum):
 def made(connection: Connection, since: float, until: float, institution: str | None) -> AsRunReport:
     """The as-run report of the classes that begin between *since* and *until* (epoch seconds), as they stand now."""
     span = Span(since, until, institution)
-    booked, sent = as_run.booked(connection, span), as_run.parts(connection, span)
-    return decide.report(booked, sent, as_run.transcoding_s(connection, span), time.time())
+    booked, sent = timetable.planned(connection, span), timetable.parts(connection, span)
+    return decide.report(booked, sent, timetable.transcoding_s(connection, span), time.time())
 
 
 def write(found: AsRunReport, form: Format, sink: TextIO, title: str) -> None:

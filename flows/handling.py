@@ -19,10 +19,9 @@ from flows.failures import words
 from flows.host import Host, StreamerHost, TeacherHost, claimed, log
 from flows.outbox_publisher import publish_outbox
 from lectern import metrics
-from lectern.db import bookings, class_events, inbox
-from lectern.db.writer import write
+from lectern.db import bookings, events, inbox
+from lectern.db.writer import lines, write
 from lectern.decide.forecast import slowness
-from lectern.decide.plan_text import lines
 from lectern.errors import Caught, Malformed, TryAgain
 from lectern.model.facts import InboxMessage, UnrecordedWork
 from lectern.model.plan import Changes
@@ -88,7 +87,7 @@ def change(connection: Connection, host: Host[Any], decide: Decide[C], *, dry_ru
     if not dry_run:
         write(connection, host.journal, changes)
     elif isinstance(changes, Changes):
-        class_events.number(connection, changes)
+        events.number(connection, changes)
     return changes
 
 

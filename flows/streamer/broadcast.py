@@ -11,7 +11,7 @@ from flows import artifacts
 from flows.host import NOWHERE, StreamerHost, log, streamer
 from flows.playout_link import Watch
 from flows.streamer import playout_events
-from lectern.db import airings, dead_air
+from lectern.db import airings
 from lectern.model.facts import Airing
 from lectern.states import AiringState
 from lectern.timing import comes
@@ -45,7 +45,7 @@ async def watch(host: StreamerHost, airing: Airing) -> Airing:
     host.playout.watches[airing.class_id] = watching
     host.playout.wanted.set()
     try:
-        if warning := await host.read_tx(dead_air.warning, airing):
+        if warning := await host.read_tx(airings.recording_warning, airing):
             log.warning("%s: its recording %s is faulty: %s", airing.class_id, airing.stem, warning)
         async with artifacts.ProgressBar(f"broadcast-{airing.class_id}", f"{airing.class_id} on air") as bar:
             over = await _watched(host, airing, watching, bar)

@@ -12,7 +12,7 @@ from flows.host import StreamerHost, log
 from flows.outbox_publisher import publish_outbox
 from flows.streamer.playout_entry import AHEAD_S
 from lectern import errors
-from lectern.db import airings, cache, dead_air, events, outbox
+from lectern.db import airings, cache, events, outbox
 from lectern.db.airings import remade
 from lectern.decide import readiness as decide
 from lectern.errors import DISK_FULL, Caught, Refuse
@@ -121,7 +121,7 @@ async def keep_dead_air(host: StreamerHost) -> None:
             if looking is not None and looking.done():
                 looking.result()  # raises an unexpected error
                 looking, warn_at = None, 0.0
-            if looking is None and (row := await host.read_tx(dead_air.unlooked, time.time())) is not None:
+            if looking is None and (row := await host.read_tx(airings.unlooked, time.time())) is not None:
                 looking = asyncio.create_task(look_for_dead_air(host, row), name=f"look through {row.stem}")
             if time.monotonic() >= warn_at:
                 await warn(host)
@@ -154,15 +154,15 @@ async def look_for_dead_air(host: StreamerHost, row: Cached) -> None:
 
 async def warn(host: StreamerHost) -> None:
     """Raise an alarm for each class whose recording has dead air or is too short; once."""
-    host.dead_air = {airing.class_id: why for airing, why in await host.read_tx(dead_air.coming, REPORTED)}
-    warnings = await host.read_tx(dead_air.untold, time.time())
+    host.dead_air = {airing.class_id: why for airing, why in await host.read_tx(airings.faulty, REPORTED)}
+    warnings = await host.read_tx(airings.untold_faults, time.time())
     if warnings:
         await host.write_tx(_warn, host, warnings, time.time())
         await publish_outbox(host)
 
 
 def _note(connection: Connection, host: StreamerHost, row: Cached, warning: str, detail: str) -> None:
-    if dead_air.looked(connection, row, warning):
+    if airings.looked(connection, row, warning):
         event = Event("looked through", stem=row.stem, detail=detail)
         events.note(connection, host.journal, host.settings.name, [event], time.time())
 
@@ -179,4 +179,6 @@ def _warn(connection: Connection, host: StreamerHost, warnings: Sequence[tuple[A
         )
         alarm = host.alarm(code, text, now, class_id=airing.class_id, record_id=airing.record_id)
         outbox.put(connection, host.journal, [alarm], now)
-        events.note(connection, host.journal, name, [Event(dead_air.TOLD, airing.class_id, airing.stem, warning)], now)
+        events.note(
+            connection, host.journal, name, [Event(airings.FAULTS_TOLD, airing.class_id, airing.stem, warning)], now
+        )

@@ -11,7 +11,6 @@ from flows.host import StreamerHost
 from flows.playout_link import NotTaken
 from lectern.db import account, airings, cache, forecast, incidents
 from lectern.decide import account as decide
-from lectern.decide import dashboard
 from lectern.decide.airing import STORY
 from lectern.decide.bandwidth import in_words
 from lectern.decide.forecast import slowness
@@ -67,7 +66,7 @@ async def _sent(host: StreamerHost, rows: Mapping[str, Sending]) -> Mapping[str,
 
 def ahead(connection: Connection, now: float) -> Mapping[str, Sequence[float]]:
     """What classes need of the cache in each of the next 24 hours."""
-    return {dashboard.NEEDED: dashboard.cache_ahead(airings.needed(connection, now), now)}
+    return {decide.NEEDED: decide.cache_ahead(airings.needed(connection, now), now)}
 
 
 def word(connection: Connection, settings: StreamerSettings, now: float) -> StreamerStatus:

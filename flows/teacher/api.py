@@ -26,7 +26,7 @@ from flows.teacher.ecs.api import ReadRun, TranscodeRequest
 from flows.teacher.http_requests import AGAIN_S, Problem, Refused, add_refusals, admit, body_of, refusals
 from lectern import __version__, errors
 from lectern.db import account as db_account
-from lectern.db import bookings, class_events, inbox, outbox, timetable, transcodings, viewers
+from lectern.db import bookings, events, inbox, outbox, timetable, transcodings, viewers
 from lectern.db import forecast as db_forecast
 from lectern.db.inbox import ReceivedMessage
 from lectern.decide import booking as decide_booking
@@ -352,7 +352,7 @@ class ClassesApi:
     async def events(self, class_id: str, request: Request, after: After = 0) -> JSONResponse:
         """The events of a class after its event *after*, in their order: the messages ``class_event``."""
         client = await self._client(request, Right.READ)
-        rows = await self._host.read_tx(class_events.after, class_id, after, PAGE)
+        rows = await self._host.read_tx(events.after, class_id, after, PAGE)
         if any(client.institution_id not in {None, row.institution_id} for row in rows):
             raise Refused(404, f"{class_id}: there is no such class", errors.NOT_BOOKED, class_id)
         return JSONResponse({"events": [read(row.body) for row in rows]})
@@ -362,7 +362,7 @@ class ClassesApi:
         client = await self._client(request, Right.READ)
 
         def look(connection: Connection) -> list[ClassEventRow] | None:
-            return list(class_events.feed(connection, after, client.institution_id, PAGE)) or None
+            return list(events.feed(connection, after, client.institution_id, PAGE)) or None
 
         with self._waiting("", wait) as came:
             rows = await self._found(came, wait, look) or []

@@ -16,7 +16,7 @@ from flows.host import NOWHERE, TeacherHost, log, teacher
 from flows.outbox_publisher import publish_outbox
 from flows.teacher import transcoding
 from flows.teacher.membership import alive_streamers
-from lectern.db import bookings, class_events, forecast, inbox, transcodings
+from lectern.db import bookings, events, forecast, inbox, transcodings
 from lectern.decide import booking as decide_booking
 from lectern.decide import change as decide
 from lectern.decide.placement import CancelFacts, secondary_id
@@ -73,7 +73,7 @@ def _cancel_facts(connection: Connection, changes: Changes, class_ids: Sequence[
     if not class_ids:
         return CancelFacts()
     unconfirmed = bookings.unconfirmed_cancels(connection, class_ids)
-    ends = class_events.ends(connection, class_ids, changes.settings.cancel_result_channel)
+    ends = events.ends(connection, class_ids, changes.settings.cancel_result_channel)
     return CancelFacts(ends, {class_id for class_id, _ in unconfirmed})
 
 

@@ -14,7 +14,7 @@ from flows.outbox_publisher import publish_outbox
 from flows.teacher import transcoding
 from flows.teacher.bookings import after
 from lectern import errors, formatting
-from lectern.db import as_run, bookings, events, forecast, transcodings
+from lectern.db import bookings, events, forecast, transcodings
 from lectern.decide import change as decide
 from lectern.decide import placement as cancelling
 from lectern.decide import readiness, reports
@@ -85,7 +85,7 @@ def close(connection: Connection, changes: Changes) -> None:
     unconfirmed = bookings.cancels_without_end(connection, now)
     cancelled = [order.class_id for order in unconfirmed]
     changes.orders |= bookings.by_id(connection, cancelled)
-    parts = as_run.of_classes(connection, [*cancelled, *(row.class_id for row in (*over, *ends))])
+    parts = events.parts_of(connection, [*cancelled, *(row.class_id for row in (*over, *ends))])
     reports.close_unreported(changes, over, parts)
     reports.tell_ends(changes, ends, parts)
     reports.close_cancels(changes, unconfirmed, parts)

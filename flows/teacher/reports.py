@@ -11,7 +11,7 @@ from flows.handling import Batch, batch_flow, read
 from flows.host import NOWHERE, teacher
 from flows.outbox_publisher import publish_outbox
 from flows.teacher.membership import alive_streamers
-from lectern.db import as_run, bookings, events, leases
+from lectern.db import bookings, events, leases
 from lectern.decide import leases as decide_leases
 from lectern.decide import reports as decide
 from lectern.decide.placement import Choice, secondary_id
@@ -47,7 +47,7 @@ def decided(
         back = decide_leases.came_back(changes, before, leases.holders(connection) if before else {}, no)
         choice = Choice(loads, no, back)
         over = [report.class_id for report in reports if (report.cmd, report.result) != ("prepared", "success")]
-        parts = as_run.of_classes(connection, over)
+        parts = events.parts_of(connection, over)
         moved = events.named(connection, teacher_tables.journal, "moved", over)
         facts = decide.ReportFacts(choice, bookings.unconfirmed_cancels(connection, ids), parts, moved)
     for message in messages:

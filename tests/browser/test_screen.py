@@ -17,7 +17,7 @@ from starlette.applications import Starlette
 
 from flows.host import TeacherHost
 from flows.resident.page import Page as Served
-from lectern.db import as_run, events, viewers
+from lectern.db import events, viewers
 from lectern.db.engine import transaction
 from lectern.model.facts import AsRun, Usage
 from lectern.model.tables.teacher import journal, orders
@@ -119,7 +119,7 @@ def fill(screen: Screen, now: float) -> None:
             ]
             has_gaps = at % 3 == 1
             screen.book(class_id, "aired with gaps" if has_gaps else "aired", start, streamer=name)
-            commit(screen.host.engine, as_run.keep_of, name, class_id, cut if has_gaps else [whole])
+            commit(screen.host.engine, events.keep_parts, class_id, cut if has_gaps else [whole], name)
             if has_gaps:
                 refused = EventView(start + 1201, "push refused", class_id, "6666_720P", name, "no such stream")
                 commit(screen.host.engine, events.keep_of, journal, [refused])

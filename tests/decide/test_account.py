@@ -11,13 +11,13 @@ from lectern.decide.account import (
     NOT_IN_PLAYOUT,
     Standing,
     account,
+    class_counts,
     gathered,
     of_playout,
     standing,
     with_status,
     without_playout,
 )
-from lectern.decide.dashboard import class_counts
 from lectern.model.facts import AsRun
 from lectern.model.views import Booked, Check, ClassView, EventView, OpenAlarm, Sending, StreamerStatus, StreamerView
 from lectern.states import AiringState, BookingState

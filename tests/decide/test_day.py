@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lectern.decide.dashboard import HOURS, cache_ahead
+from lectern.decide.account import HOURS, cache_ahead
 from lectern.decide.timeline import lines, story
 from lectern.model.facts import Needed
 from lectern.model.views import ClassView, EventView, Gap

@@ -7,9 +7,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lectern import errors
-from lectern.decide import ecs_scheduling as decide
-from lectern.decide.ecs_scheduling import Blame, again, blame, first_start, host_for
-from lectern.decide.transcoding import FIRST_PAUSE_S, LONGEST_PAUSE_S, PROBE_S, THRESHOLD, Breaker
+from lectern.decide import transcoding as decide
+from lectern.decide.transcoding import (
+    FIRST_PAUSE_S,
+    LONGEST_PAUSE_S,
+    PROBE_S,
+    THRESHOLD,
+    Blame,
+    Breaker,
+    again,
+    blame,
+    first_start,
+    host_for,
+)
 from lectern.errors import CallAPerson, FallBack, LecternError, Refuse, TryAgain
 from lectern.model.facts import EcsHost
 from lectern.states import Resolution

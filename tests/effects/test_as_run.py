@@ -4,9 +4,10 @@ from dataclasses import replace
 
 from sqlalchemy import Engine
 
-from lectern.db import as_run, events
+from lectern.db import events
 from lectern.db.engine import transaction
 from lectern.model.facts import AsRun, Event
+from lectern.model.tables.streamer import as_runs
 from lectern.model.tables.teacher import journal
 from lectern.model.views import EventView
 from tests.rows import commit, look
@@ -18,17 +19,17 @@ SECOND = AsRun(0, 2, "slate", 1_310.0, 1_600.0, 310.0, 290.0)
 def test_a_second_report_of_the_same_changes_nothing(teacher_engine: Engine) -> None:
     with transaction(teacher_engine) as connection:
         for _ in range(2):
-            as_run.keep_of(connection, "s1", "c-1", [FIRST, SECOND])
-        as_run.keep_of(connection, "s2", "c-1", [replace(SECOND, begins=1_600.0, ends=1_700.0)])
-        as_run.keep_of(connection, "s1", "c-2", [])
-    found = look(teacher_engine, as_run.of_classes, ["c-1", "c-2"])
+            events.keep_parts(connection, "c-1", [FIRST, SECOND], "s1")
+        events.keep_parts(connection, "c-1", [replace(SECOND, begins=1_600.0, ends=1_700.0)], "s2")
+        events.keep_parts(connection, "c-2", [], "s1")
+    found = look(teacher_engine, events.parts_of, ["c-1", "c-2"])
     assert [one.begins for one in found.pop("c-1")] == [1_000.0, 1_310.0, 1_600.0]
     assert found == {}
 
 
 def test_a_streamer_keeps_the_bytes_of_each_part(streamer_engine: Engine) -> None:
-    commit(streamer_engine, as_run.keep, "c-1", [FIRST, SECOND])
-    assert look(streamer_engine, as_run.of_class, "c-1") == [FIRST, SECOND]
+    commit(streamer_engine, events.keep_parts, "c-1", [FIRST, SECOND])
+    assert look(streamer_engine, events.parts_of, ["c-1"], as_runs) == {"c-1": [FIRST, SECOND]}
 
 
 def test_a_second_report_of_what_happened_to_a_class_doubles_no_event_and_takes_none_of_another_host(

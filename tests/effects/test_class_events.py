@@ -5,8 +5,7 @@ from dataclasses import replace
 
 from sqlalchemy import Connection, Engine, insert, select
 
-from lectern.db import bookings
-from lectern.db import class_events as events
+from lectern.db import bookings, events
 from lectern.db.writer import write
 from lectern.model.facts import Order
 from lectern.model.plan import Changes

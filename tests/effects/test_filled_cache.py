@@ -13,7 +13,7 @@ from flows.handling import change
 from flows.host import StreamerHost
 from flows.streamer import maintenance, prepare
 from flows.streamer.status import word
-from lectern.db import cache, dead_air
+from lectern.db import airings, cache
 from lectern.db.engine import open_database, reading, transaction
 from lectern.model.streamer_plan import StreamerChanges
 from lectern.model.tables.streamer import classes, tasks
@@ -39,8 +39,8 @@ def claim(connection: Connection, host: StreamerHost) -> None:
 LOOKS: dict[str, Callable[..., object]] = {
     "a claim that evicts": claim,
     "what a sweep finds": lambda connection, host: maintenance._left(connection),
-    "which recording is looked through next": lambda connection, host: dead_air.unlooked(connection, time.time()),
-    "which dead air is told": lambda connection, host: dead_air.untold(connection, time.time()),
+    "which recording is looked through next": lambda connection, host: airings.unlooked(connection, time.time()),
+    "which dead air is told": lambda connection, host: airings.untold_faults(connection, time.time()),
     "the downloads": lambda connection, host: cache.downloading(connection, time.time()),
     "the file of an evicted rendition is gone": lambda connection, host: cache.forget(connection, ["17"]),
 }

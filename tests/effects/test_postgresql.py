@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import Engine, make_url, select, text
 from sqlalchemy.exc import OperationalError
 
-from lectern.db import as_run, bookings, events, inbox, leases, outbox, schema
+from lectern.db import bookings, events, inbox, leases, outbox, schema
 from lectern.db import engine as engine_module
 from lectern.db.engine import WRITERS, looking, open_database, open_to_look, own_rows, reading, transaction
 from lectern.db.inbox import ReceivedMessage
@@ -178,7 +178,7 @@ def test_the_longest_class_can_be_changed(engine: Engine, class_id: str) -> None
         changes.await_cancel(class_id, "streamer1", NOW + 60)
         changes.take(class_id, "streamer1", 1, refused=False)
         write(connection, journal, changes)
-        as_run.keep_of(connection, "streamer1", class_id, parts)
+        events.keep_parts(connection, class_id, parts, "streamer1")
     assert look(engine, bookings.by_id, [class_id])[class_id].state is BookingState.PLACED
 
 

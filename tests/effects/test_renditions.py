@@ -5,9 +5,9 @@ from collections.abc import Iterator
 import pytest
 from sqlalchemy import Connection, Engine, insert, update
 
-from lectern.db import ecs_jobs, transcodings
-from lectern.db.ecs_jobs import BegunJob
+from lectern.db import transcodings
 from lectern.db.engine import transaction
+from lectern.db.transcodings import BegunJob
 from lectern.model.facts import Attempt
 from lectern.model.tables.teacher import RenditionRow, orders, videos
 from lectern.states import Backend, Resolution
@@ -40,14 +40,14 @@ def test_what_another_run_has_in_its_hands_is_left_to_it_while_its_lease_lasts(r
     """Also if it waits for a host, and also in the same job: each run has its own renditions, and its own folder."""
     both, key = take(rows, [P240, P480], "first"), (RECORD, P480)
     assert resolutions(both) == [P240, P480]
-    ecs_jobs.attach(rows, both, "first", BegunJob("ssh://a@b:22", "job", NOW))
+    transcodings.attach(rows, both, "first", BegunJob("ssh://a@b:22", "job", NOW))
     assert resolutions(take(rows, [P480, P720], "second")) == [P720]
-    assert ecs_jobs.others(rows, [key], "second", NOW) == ["first"]
-    assert ecs_jobs.others(rows, [key], "first", NOW) == []
+    assert transcodings.others(rows, [key], "second", NOW) == ["first"]
+    assert transcodings.others(rows, [key], "first", NOW) == []
     later = NOW + 2 * LEASE_S
-    assert ecs_jobs.others(rows, [key], "second", later) == []
+    assert transcodings.others(rows, [key], "second", later) == []
     assert resolutions(take(rows, [P480], "second", later)) == [P480]
-    assert resolutions(ecs_jobs.ours(rows, both, "first")) == [P240]
+    assert resolutions(transcodings.ours(rows, both, "first")) == [P240]
     assert resolutions(take(rows, [P240, P480], "first", later)) == [P240], "its own it finds again"
 
 
@@ -60,11 +60,11 @@ def test_what_is_set_in_a_row_that_was_read_is_not_written(rows: Connection) -> 
 
 def test_each_result_is_published_once_and_by_the_owner_alone(rows: Connection) -> None:
     due = take(rows, [P240, P480], "first")
-    assert ecs_jobs.published(rows, due, "stranger") == []
-    assert resolutions(ecs_jobs.published(rows, due[:1], "first")) == [P240]
-    assert resolutions(ecs_jobs.reported(rows, due, "first", NOW + 99, step="upload")) == [P480]
-    assert resolutions(ecs_jobs.published(rows, due, "first")) == [P480]
-    assert ecs_jobs.published(rows, due, "first") == []
+    assert transcodings.published(rows, due, "stranger") == []
+    assert resolutions(transcodings.published(rows, due[:1], "first")) == [P240]
+    assert resolutions(transcodings.reported(rows, due, "first", NOW + 99, step="upload")) == [P480]
+    assert resolutions(transcodings.published(rows, due, "first")) == [P480]
+    assert transcodings.published(rows, due, "first") == []
 
 
 def test_a_rendition_that_nobody_knows_how_to_make_hides_no_other(
@@ -86,6 +86,6 @@ def test_a_rendition_that_nobody_knows_how_to_make_hides_no_other(
         known = {"class_id": f"c-{size}", "record_id": 1, "resolution": size, "state": "waiting"}
         rows.execute(insert(orders).values(**known, **waits))
     rows.execute(update(videos).values(lease_until=NOW + 60))
-    assert ecs_jobs.starts(rows) == {(1, P720): NOW}
-    assert (1, "1440P") not in ecs_jobs.waiting_elsewhere(rows, [], NOW)
+    assert transcodings.first_starts(rows) == {(1, P720): NOW}
+    assert (1, "1440P") not in transcodings.waiting_elsewhere(rows, [], NOW)
     assert "1_1440P: its transcoding cannot be read, and is passed over" in caplog.text

@@ -18,12 +18,11 @@ from sqlalchemy import Connection, Engine, insert
 from flows import as_run_report as cli
 from flows.as_run_report import Format
 from lectern.cli.report import report
-from lectern.db import as_run as sent
-from lectern.db import bookings
+from lectern.db import bookings, events
 from lectern.db.engine import transaction
 from lectern.decide import gaps
 from lectern.decide.airing import as_run
-from lectern.decide.as_run_report import NAMES, line
+from lectern.decide.gaps import NAMES, line
 from lectern.errors import Misuse
 from lectern.model.facts import AsRun, Order, Planned
 from lectern.model.tables.teacher import videos
@@ -44,7 +43,7 @@ def keep(connection: Connection, class_id: str, parts: list[AsRun], why: str, in
     booking = strategies.booking(class_id, start_time=START, end_time=START + LENGTH_S, institution_id=institution)
     order = replace(Order.of(booking), state=BookingState.AIRED, message=why, streamer="s1")
     rows.booked(connection, booking, order, START)
-    sent.keep_of(connection, "s1", class_id, parts)
+    events.keep_parts(connection, class_id, parts, "s1")
 
 
 def pushed(chance: random.Random) -> tuple[list[AsRun], dict[str, float]]:

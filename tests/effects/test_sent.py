@@ -12,7 +12,7 @@ from sqlalchemy import Engine
 from flows.streamer.status import ahead, word
 from lectern.db import account, airings, events, incidents
 from lectern.db.engine import reading, transaction
-from lectern.decide.dashboard import NEEDED
+from lectern.decide.account import NEEDED
 from lectern.model.facts import Event
 from lectern.model.tables.streamer import journal
 from lectern.model.views import OpenAlarm, Sending

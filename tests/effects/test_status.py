@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import Connection, Engine, event, insert
 from sqlalchemy.exc import IntegrityError
 
-from lectern.db import account, as_run, bookings, events, timetable
+from lectern.db import account, bookings, events, timetable
 from lectern.db.account import events_of
 from lectern.db.engine import open_database, reading, transaction
 from lectern.db.writer import write
@@ -119,7 +119,7 @@ def test_a_class_in_a_state_that_nobody_knows_hides_no_other_from_people(
         following = timetable.next_class(connection, 50)
         assert following is not None
         assert following.class_id == "c-2"
-        assert [one.class_id for one in as_run.booked(connection, span)] == ["c-2"]
+        assert [one.class_id for one in timetable.planned(connection, span)] == ["c-2"]
     assert caplog.text.count("c-1: its booking cannot be read, and is passed over") == 2
 
 

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from sqlalchemy import select
 from sqlalchemy.engine.url import make_url
 
-from lectern.db.bulk import bind_list, in_list
+from lectern.db.engine import bind_list, in_list
 from lectern.model.tables.teacher import journal
 from lectern.timing import NAMES, Rate, Throttle
 

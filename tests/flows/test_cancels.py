@@ -16,7 +16,7 @@ from flows.host import Host, StreamerHost, TeacherHost
 from flows.streamer import lease, playout_events
 from flows.teacher import bookings as teacher_bookings
 from flows.teacher import maintenance, membership, reports
-from lectern.db import airings, class_events, inbox
+from lectern.db import airings, events, inbox
 from lectern.db import bookings as db_bookings
 from lectern.db.engine import open_database, transaction
 from lectern.db.inbox import ReceivedMessage
@@ -193,7 +193,7 @@ async def test_after_the_end_of_the_class_nobody_is_told_any_more_and_the_cancel
         maintenance.close(connection, changes)
         write(connection, pair.teacher.journal, changes)
         assert connection.execute(select(cancel_list)).all() == []
-        (end,) = class_events.after(connection, "c-1", 0, 10)
+        (end,) = events.after(connection, "c-1", 0, 10)
     (answer,) = pair.said(pair.teacher)
     assert (answer["cmd"], answer["result"], answer["code"]) == ("cancel_result", "fail", 410)
     assert (end.event, json.loads(end.body)["outcome"]) == ("ended", "cancelled")
@@ -224,7 +224,7 @@ async def test_each_cancel_is_answered_once_its_streamer_has_confirmed_and_the_n
     again, unknown = pair.said(pair.teacher)
     assert again == answers[0]
     assert (unknown["result"], unknown["code"]) == ("fail", 404)
-    (end,) = (json.loads(one.body) for one in commit(pair.teacher.engine, class_events.after, "c-1", 0, 10))
+    (end,) = (json.loads(one.body) for one in commit(pair.teacher.engine, events.after, "c-1", 0, 10))
     assert (end["event"], end["outcome"], end["sent_s"], end["seq"]) == ("ended", "cancelled", 42.5, 1)
     assert (end["began_at"], end["institution_id"]) == (pytest.approx(pair.opened_at - 90), "i-1")
 

@@ -22,9 +22,9 @@ from flows.resident import page
 from flows.resident.page import Page
 from lectern import formatting as written
 from lectern import health
-from lectern.db import as_run, events, viewers
+from lectern.db import events, viewers
 from lectern.db.engine import transaction
-from lectern.decide.dashboard import NEEDED
+from lectern.decide.account import NEEDED
 from lectern.decide.forecast import NEVER
 from lectern.errors import CODES
 from lectern.i18n import Text
@@ -354,7 +354,7 @@ async def test_a_class_with_gaps_is_amber_and_its_page_has_each_gap_and_what_hap
     why = "2 min of 45 min were not sent: 00:15:00-00:17:00 the push was refused: no such stream; 2 sessions"
     book(teacher, order("c-1", "aired with gaps", start, code=329, message=why))
     with transaction(teacher.engine) as connection:
-        as_run.keep_of(connection, "streamer1", "c-1", parts)
+        events.keep_parts(connection, "c-1", parts, "streamer1")
         refused = EventView(start + 901, "push refused", "c-1", "6666_720P", "streamer1", "no such stream")
         events.keep_of(connection, journal, [refused])
     await let_in(client, teacher)
@@ -627,7 +627,7 @@ async def test_what_was_really_sent_on_a_day_is_read_there(client: Client, teach
     book(teacher, order("c-2", "aired", yesterday, message=why, institution_id="i-8"))
     book(teacher, order("c-3", "refused", yesterday, code=316, message="no room"))
     part = AsRun(0, 1, "recording", yesterday + 0.2, yesterday + 2700, 0.0, 2699.8, 1000)
-    commit(teacher.engine, as_run.keep_of, "streamer1", "c-1", [part])
+    commit(teacher.engine, events.keep_parts, "c-1", [part], "streamer1")
     await let_in(client, teacher, "i-8")
     assert "c-1" not in (await client.get("/as-run")).text
     client.cookies.clear()
@@ -740,7 +740,7 @@ async def test_the_strip_has_a_block_for_each_class_around_now_and_its_holes(
         AsRun(0, 1, "slate", start + 900, start + 1170, 0, 270),
         AsRun(0, 2, "recording", start + 1440, start + 2700, 1440, 1260),
     ]
-    commit(teacher.engine, as_run.keep_of, "streamer2", "c-aired", parts)
+    commit(teacher.engine, events.keep_parts, "c-aired", parts, "streamer2")
     said = StreamerStatus(now, {"c-air": Sending(True, gaps=(Gap(now - 50, now - 40, 10, "it broke"),))}, {}, [])
     cast("Words", teacher.bus).said = {"streamer1": said, "streamer3": StreamerStatus(now, {}, {}, [])}
     await let_in(client, teacher)
@@ -767,7 +767,7 @@ async def test_the_blocks_of_the_strip_are_the_rows_of_the_as_run(client: Client
         parts = [AsRun(0, 1, "recording", start, start + sent_s, 0, sent_s)]
         parts += [AsRun(0, 1, "slate", start + sent_s, start + sent_s + slate_s, 0, slate_s)] if slate_s else []
         book(teacher, order(name, "aired with gaps" if gap_s else "aired", start))
-        commit(teacher.engine, as_run.keep_of, "streamer1", name, parts)
+        commit(teacher.engine, events.keep_parts, name, parts, "streamer1")
     await let_in(client, teacher)
     page = (await client.get("/")).text.partition('<div class="strip">')[2].partition("</div>")[0]
     drawn, percent = {}, (strip.BACK_S + strip.AHEAD_S) / 100
@@ -800,7 +800,7 @@ async def test_as_many_classes_as_can_be_drawn_make_a_page_of_less_than_300_kb(
             if is_over:
                 parts = [AsRun(0, 1, "recording", start, start + 900, 0, 900)]
                 parts += [AsRun(0, 2, "recording", start + 1440, start + 2700, 1440, 1260)]
-                as_run.keep_of(connection, name, f"class-{n}", parts)
+                events.keep_parts(connection, f"class-{n}", parts, name)
     book(teacher, *rows)
     await let_in(client, teacher)
     answer = await client.get("/")

@@ -23,7 +23,7 @@ from flows.streamer import downloads, prepare, readiness, schedule
 from flows.streamer.prepare import ProbeResult
 from flows.streamer.readiness import Readiness
 from lectern.allowlist import Allowlist
-from lectern.db import airings, cache, dead_air, events, metrics
+from lectern.db import airings, cache, events, metrics
 from lectern.db.engine import reading, transaction
 from lectern.errors import TryAgain
 from lectern.media import push_target
@@ -516,7 +516,7 @@ def test_the_recording_of_the_class_that_begins_first_is_looked_through_first(st
     now = time.time()
     with transaction(streamer.engine) as connection:
         connection.execute(update(tasks).where(tasks.c.class_id == "long").values(end_time=now + 9000))
-        found = dead_air.unlooked(connection, now)
+        found = airings.unlooked(connection, now)
         assert found is not None
         assert found.stem == "1"
 
@@ -528,13 +528,13 @@ def test_dead_air_is_told_of_each_recording_of_a_class(streamer: StreamerHost) -
     now = time.time()
     with transaction(streamer.engine) as connection:
         connection.execute(update(files).values(dead_air="black from 0:00", duration_s=600.0))
-        untold = [(one.class_id, one.stem) for one, _ in dead_air.untold(connection, now)]
+        untold = [(one.class_id, one.stem) for one, _ in airings.untold_faults(connection, now)]
         assert untold == [("class-1", "1"), ("class-2", "2")]
-        told = [Event(dead_air.TOLD, class_id, stem, "black from 0:00") for class_id, stem in untold]
+        told = [Event(airings.FAULTS_TOLD, class_id, stem, "black from 0:00") for class_id, stem in untold]
         events.note(connection, journal, "streamer1", told, now)
-        assert dead_air.untold(connection, now) == []
+        assert airings.untold_faults(connection, now) == []
         connection.execute(update(classes).where(classes.c.class_id == "class-1").values(video_id="2"))
-        assert [(one.class_id, one.stem) for one, _ in dead_air.untold(connection, now)] == [("class-1", "2")]
+        assert [(one.class_id, one.stem) for one, _ in airings.untold_faults(connection, now)] == [("class-1", "2")]
 
 
 def test_a_recording_that_is_too_short_is_told_when_it_is_here_and_when_its_class_is_changed(
@@ -549,10 +549,10 @@ def test_a_recording_that_is_too_short_is_told_when_it_is_here_and_when_its_clas
             start = now - 10 if on_air else now + 100
             connection.execute(update(tasks).values(start_time=start, end_time=start + length_s))
             connection.execute(update(files).values(dead_air="", duration_s=600.0))
-            found = dead_air.untold(connection, now)
-            told = [Event(dead_air.TOLD, one.class_id, one.stem, why) for one, why in found]
+            found = airings.untold_faults(connection, now)
+            told = [Event(airings.FAULTS_TOLD, one.class_id, one.stem, why) for one, why in found]
             events.note(connection, journal, "streamer1", told, now)
-            assert [why for _, why in dead_air.coming(connection)] == [why for _, why in found] or not found
+            assert [why for _, why in airings.faulty(connection)] == [why for _, why in found] or not found
             return [why for _, why in found]
 
     assert untold(655) == [], "up to a minute is no fault"
@@ -562,7 +562,7 @@ def test_a_recording_that_is_too_short_is_told_when_it_is_here_and_when_its_clas
     with transaction(streamer.engine) as connection:
         connection.execute(update(files).values(duration_s=3430.0))
         connection.execute(update(tasks).values(start_time=now + 100, end_time=now + 3700))
-        assert dead_air.untold(connection, now) == [], "5 % of an hour are three minutes"
+        assert airings.untold_faults(connection, now) == [], "5 % of an hour are three minutes"
 
 
 @pytest.mark.parametrize("setting", ["DOWNLOAD_RATE", "HOST_RATE"])

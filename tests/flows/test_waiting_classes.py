@@ -15,9 +15,9 @@ from flows.teacher import bookings as teacher_bookings
 from flows.teacher import maintenance, transcoding
 from flows.teacher.ecs import job
 from flows.teacher.ecs import transcode as ecs
-from lectern.db import bookings, ecs_jobs, transcodings
-from lectern.db.ecs_jobs import BegunJob
+from lectern.db import bookings, transcodings
 from lectern.db.engine import open_database, transaction
+from lectern.db.transcodings import BegunJob
 from lectern.decide.transcoding import Late, Overdue
 from lectern.errors import ENDED
 from lectern.model.facts import Attempt
@@ -116,7 +116,7 @@ async def test_a_rendition_that_waits_for_its_turn_on_a_server_is_not_timed_out(
         attempts = [Attempt(*key, 1, 1, now, Backend.ECS, now + 60, url) for key in (ours, theirs)]
         transcodings.begin(connection, attempts, now)
         at_work = transcodings.take(connection, [theirs], "their run", job.LEASE_S, now)
-        ecs_jobs.attach(connection, at_work, "their run", BegunJob(SERVER, "their job", now))
+        transcodings.attach(connection, at_work, "their run", BegunJob(SERVER, "their job", now))
         due = transcodings.take(connection, [ours], "our run", job.LEASE_S, now)
     waiting = [job.TranscodeJob(teacher, due, "our run")]
     assert await teacher.write_tx(job.assign, teacher, waiting) == {}

@@ -20,8 +20,8 @@ from flows.teacher.ecs import transcode as ecs_transcode
 from flows.teacher.ecs.job import LEASE_S, TranscodeJob
 from lectern.db import bookings, events, transcodings
 from lectern.db.account import events_of
-from lectern.db.ecs_jobs import BegunJob
 from lectern.db.engine import open_database, reading, transaction
+from lectern.db.transcodings import BegunJob
 from lectern.ecs import ssh, transcode
 from lectern.ecs.job import JobOutcome, JobReport, MadeRendition
 from lectern.model.facts import Attempt

@@ -59,7 +59,7 @@ def newer_file(tmp_path_factory: pytest.TempPathFactory, release_file: Path) -> 
         (head,) = schema._script(role).get_heads()  # type: ignore[arg-type]
         number = int(head.rpartition("_")[2]) + 1
         text = REVISION.format(role=role, head=head, next=number, table=table)
-        (copy / f"lib/lectern/migrations/{role}/versions/r{number:04}_moods.py").write_text(text)
+        (copy / f"lib/lectern/migrations/{role}/r{number:04}_moods.py").write_text(text)
     argv = [sys.executable, "-m", "playbooks.release", "--dist", str(dist)]
     done = subprocess.run(argv, cwd=copy, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stderr

@@ -15,8 +15,7 @@ from sqlalchemy import MetaData, select
 from flows import artifacts, handling
 from flows import host as at_host
 from lectern.db.engine import reading
-from lectern.db.writer import write
-from lectern.decide.plan_text import lines
+from lectern.db.writer import lines, write
 from tests.faults.turns import Quiet
 
 

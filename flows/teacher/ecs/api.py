@@ -20,7 +20,7 @@ from flows.host import TeacherHost
 from flows.teacher.ecs import transcode as ecs
 from flows.teacher.http_requests import Refused, admit, body_of
 from flows.teacher.transcoding import ecs_run
-from lectern.db import bookings, ecs_jobs, events, transcodings
+from lectern.db import bookings, events, transcodings
 from lectern.decide.transcoding import Limits, next_attempt
 from lectern.errors import Refuse, TryAgain
 from lectern.i18n import Text
@@ -242,7 +242,7 @@ def _begin(
         if row.backend is not Backend.ECS:
             transcodings.fall_back(connection, [key], now + ecs.DEADLINE_S, now)
             _note(connection, host, name, Text("taken over from the OSS"), now)
-        run_id = next(iter(ecs_jobs.others(connection, [key], "", now)), None)
+        run_id = next(iter(transcodings.others(connection, [key], "", now)), None)
         return _Found(202, {"rendition": name, "status": "transcoding"}, row.attempt, run_id)
     if row is not None and (asked_at is None or transcodings.settled_since(connection, key, asked_at)):
         (before,) = transcodings.standing(connection, [key])

@@ -19,9 +19,9 @@ from flows.host import TeacherHost, log
 from flows.outbox_publisher import publish_outbox
 from lectern import subprocesses
 from lectern.allowlist import Allowlist
-from lectern.db import bookings, ecs_jobs, events, outbox, transcodings
-from lectern.db.ecs_jobs import BegunJob
-from lectern.decide import ecs_scheduling as decide
+from lectern.db import bookings, events, outbox, transcodings
+from lectern.db.transcodings import BegunJob
+from lectern.decide import transcoding as decide
 from lectern.decide.transcoding import UNKNOWN_LIMIT_S, total_limit_s
 from lectern.ecs import ssh, transcode
 from lectern.ecs.job import Job, JobReport, Programs
@@ -126,7 +126,7 @@ async def leave(host: TeacherHost, settings: TeacherSettings, where: str, name: 
         except LecternError as error:  # what really happened must not be hidden by this
             log.warning("%s: may be left on %s: %s", name, where, error.message)
         else:
-            await host.write_tx(ecs_jobs.detached, where, name)
+            await host.write_tx(transcodings.detached, where, name)
             return True
         if number < tries:
             await pause(number)
@@ -292,13 +292,13 @@ class TranscodeJob:
 
     def _is_over(self, connection: Connection) -> bool:
         """Whether the job may be over; if so, the transaction that ends it checks again."""
-        still = ecs_jobs.ours(connection, self.due, self.owner)
+        still = transcodings.ours(connection, self.due, self.owner)
         return len(still) < len(self.due) or (self.wanted and not is_wanted(connection, still))
 
     def _renew(self, connection: Connection, place: BegunJob) -> str | None:
         """Renew the leases, write the progress, drop what was settled; returns why the job is to be ended, if it is."""
         now, report, left_s = time.time(), self.report, self.report.left_s
-        still = ecs_jobs.reported(
+        still = transcodings.reported(
             connection,
             self.due,
             self.owner,
@@ -309,7 +309,7 @@ class TranscodeJob:
             eta=None if left_s is None else now + left_s,
         )
         if not still:
-            taken = ecs_jobs.others(connection, self.keys, self.owner, now)
+            taken = transcodings.others(connection, self.keys, self.owner, now)
             return None if self._published else TAKEN if taken else SETTLED
         self.due = still
         if not self.wanted or is_wanted(connection, still):
@@ -341,7 +341,7 @@ class TranscodeJob:
     ) -> None:
         """Note a failure in one transaction, so that no other run takes the renditions that are given up for good."""
         now = time.time()
-        ecs_jobs.given_up(connection, again, self.owner)
+        transcodings.given_up(connection, again, self.owner)
         if self.place is not None:
             name = self.place.host
             reasons = {
@@ -362,7 +362,7 @@ class TranscodeJob:
 
     def _results(self, connection: Connection, due: Due, made: Urls, error: LecternError | None) -> None:
         """Put a message for each rendition that is still ours into the outbox, once."""
-        ours = ecs_jobs.published(connection, due, self.owner)
+        ours = transcodings.published(connection, due, self.owner)
         for rendition in due:
             if rendition not in ours:
                 log.info("%s: settled or taken over meanwhile; our result does not count", rendition.stem)
@@ -392,7 +392,7 @@ class TranscodeJob:
             self.note(connection, "loudness", dict.fromkeys(details, self.report.loudness), now)
         self.note(connection, "ECS transcoding ended", details, now)
         if self.place is not None and not error:
-            ecs_jobs.remember(connection, EcsHost(self.place.host), None, now)
+            transcodings.remember_host(connection, EcsHost(self.place.host), None, now)
 
     def note(self, connection: Connection, what: str, details: Mapping[str, str], now: float) -> None:
         """Note in the story of each rendition, by its stem, that *what* happened, with its details."""
@@ -411,9 +411,9 @@ def _blame(connection: Connection, host: TeacherHost, name: str, errors: Iterabl
     if not its_own:
         return
     message = its_own[0].message.removeprefix(f"{name}: ")
-    (before,) = ecs_jobs.facts(connection, [name])
+    (before,) = transcodings.host_facts(connection, [name])
     after = decide.after_failure(before, now, host.settings.ecs_cooldown_s)
-    ecs_jobs.remember(connection, after, message, now)
+    transcodings.remember_host(connection, after, message, now)
     if after.aside_until > before.aside_until:
         for_s = host.settings.ecs_cooldown_s
         sentence = Text(
@@ -495,15 +495,15 @@ def assign(
     now, settings = time.time(), host.settings
     known = hosts(settings)
     owners = sorted({job.owner for job in waiting})
-    ecs_jobs.kept_waiting(connection, owners, now + LEASE_S, now + UNKNOWN_LIMIT_S)
-    facts = {row.name: row for row in ecs_jobs.facts(connection, list(known))}
+    transcodings.kept_waiting(connection, owners, now + LEASE_S, now + UNKNOWN_LIMIT_S)
+    facts = {row.name: row for row in transcodings.host_facts(connection, list(known))}
     assigned: dict[TranscodeJob, BegunJob | None] = {}
-    starts, earlier = ecs_jobs.starts(connection), math.inf
+    starts, earlier = transcodings.first_starts(connection), math.inf
     if settings.shared:
         since = now + LEASE_S - YIELD_S
-        earlier = decide.first_start(ecs_jobs.waiting_elsewhere(connection, owners, since), starts)
+        earlier = decide.first_start(transcodings.waiting_elsewhere(connection, owners, since), starts)
     for job in sorted(waiting, key=lambda job: decide.first_start(job.keys, starts)):
-        due = ecs_jobs.ours(connection, job.due, job.owner)
+        due = transcodings.ours(connection, job.due, job.owner)
         if not due:
             assigned[job] = None
             continue
@@ -518,7 +518,7 @@ def assign(
             continue
         assigned[job] = begun = BegunJob(chosen, remote_job(settings, due).name, now)
         job.settings = settings
-        ecs_jobs.attach(connection, due, job.owner, begun)
+        transcodings.attach(connection, due, job.owner, begun)
         facts[chosen] = dataclasses.replace(facts[chosen], jobs=facts[chosen].jobs + 1)
         on = Text("on {host}", host=chosen)
         if len(due) > 1:

@@ -11,7 +11,7 @@ from sqlalchemy import Connection
 from flows.host import TeacherHost, all_of, log
 from flows.teacher.ecs.job import LEASE_S, TranscodeJob, hosts, leave, target
 from lectern.allowlist import PUBLIC, Allowlist
-from lectern.db import ecs_jobs, events, transcodings
+from lectern.db import events, transcodings
 from lectern.decide.transcoding import UNKNOWN_LIMIT_S
 from lectern.errors import LecternError
 from lectern.i18n import Text
@@ -49,7 +49,7 @@ async def work(
     if again:
         await host.write_tx(_retried, host, keys, now)
     due = await host.write_tx(transcodings.take, keys, owner, LEASE_S, now)
-    others = await host.read_tx(ecs_jobs.others, keys, owner, now)
+    others = await host.read_tx(transcodings.others, keys, owner, now)
     left = await host.write_tx(transcodings.left_behind, keys)
     jobs: dict[tuple[str | None, str | None], list[RenditionRow]] = {}
     for rendition in due:

@@ -18,8 +18,8 @@ from lectern.cli import readers
 from lectern.cli.options import Json, me, on_bus, read, say
 from lectern.db import account, bookings, transcodings
 from lectern.db import forecast as db_forecast
+from lectern.db.writer import lines
 from lectern.decide import change as decide
-from lectern.decide.plan_text import lines
 from lectern.decide.transcoding import Limits
 from lectern.errors import LecternError, Malformed, Misuse
 from lectern.i18n import Text

@@ -11,7 +11,7 @@ import typer
 from flows.as_run_report import Format, made, write
 from lectern.cli import readers
 from lectern.cli.options import typed
-from lectern.decide.as_run_report import NAMES
+from lectern.decide.gaps import NAMES
 from lectern.errors import Misuse
 
 app = typer.Typer()

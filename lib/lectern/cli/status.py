@@ -13,7 +13,7 @@ from lectern.cli import readers
 from lectern.cli.options import Json, painted, say
 from lectern.cli.readers import Place
 from lectern.db import timetable
-from lectern.decide.dashboard import class_counts
+from lectern.decide.account import class_counts
 from lectern.decide.leases import Presence, listed
 from lectern.errors import LecternError
 from lectern.formatting import padded

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 from sqlalchemy import Connection, func, select
 
-from lectern.db import airings, as_run, bookings, dead_air, events, incidents, transcodings
+from lectern.db import airings, bookings, events, incidents, transcodings
 from lectern.errors import LecternError
 from lectern.i18n import Text
 from lectern.model.facts import Airing, Order
@@ -139,7 +139,7 @@ def at_teacher(connection: Connection, host: str, class_id: str) -> ClassView:
         is_malformed = any(event.what == "malformed" for event in story)
         return ClassView(class_id, kept_since=since, is_malformed=is_malformed, events=story)
     alarms = incidents.about(connection, teacher_tables.journal, host, class_id)
-    parts = as_run.of_classes(connection, [class_id]).get(class_id, ())
+    parts = events.parts_of(connection, [class_id]).get(class_id, ())
     return ClassView(
         class_id, booked(connection, order), making(connection, order), alarms=alarms, as_run=parts, events=story
     )
@@ -158,9 +158,9 @@ def at_streamer(connection: Connection, host: str, class_id: str, now: float) ->
         streamer=host,
         sending=sendings(connection, [airing]).get(class_id) if now >= airing.start_time else None,
         check=checks(connection, [class_id]).get(class_id),
-        dead_air=dead_air.warning(connection, airing),
+        dead_air=airings.recording_warning(connection, airing),
         alarms=alarms,
-        as_run=as_run.of_class(connection, class_id),
+        as_run=events.parts_of(connection, [class_id], streamer_tables.as_runs).get(class_id, ()),
         events=story,
     )
 

@@ -21,8 +21,7 @@ from sqlalchemy import (
     update,
 )
 
-from lectern.db.bulk import bind_list, in_list, insert_many
-from lectern.db.engine import rows_of
+from lectern.db.engine import bind_list, in_list, insert_many, rows_of
 from lectern.model.facts import Order, Slot
 from lectern.model.plan import NEW, new_row
 from lectern.model.tables.shared import sentence

@@ -1,16 +1,28 @@
 """What happened to a class or a rendition, when, where, why: the source of ``lectern explain``."""
 
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from dataclasses import fields
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, delete, or_, select
+import sqlmodel
+from pydantic_core import from_json
+from sqlalchemy import ColumnElement, Connection, Select, Table, bindparam, delete, func, insert, or_, select
 
-from lectern.db.bulk import bind_list, in_list, insert_many
+from lectern import i18n
+from lectern.db.engine import bind_list, in_list, insert_many, rows_of
 from lectern.i18n import Text, to_json
-from lectern.model.facts import Event
+from lectern.model.class_events import ClassEvent, numbered
+from lectern.model.facts import AsRun, Event
+from lectern.model.plan import Changes
+from lectern.model.tables import streamer as streamer_tables
+from lectern.model.tables import teacher as teacher_tables
 from lectern.model.tables.shared import MessageTables, sentence
+from lectern.model.tables.teacher import ClassEventRow, class_events, orders
+from lectern.model.tables.teacher import journal as teacher_journal
 from lectern.model.views import EventView
 from lectern.urls import redact
+from lectern.wire.outgoing import OutgoingKind
 
 MOST = 500
 """Number of events of a record, or in the log of a run, that are shown; there may be thousands."""
@@ -97,3 +109,105 @@ def columns(journal: MessageTables) -> tuple[ColumnElement[Any], ...]:
     events = journal.events
     whose = events.c.at, events.c.what, events.c.class_id, events.c.stem, events.c.host
     return *whose, sentence(events, "detail")
+
+
+_HEADS = (
+    select(class_events.c.class_id, class_events.c.event, func.max(class_events.c.seq), func.max(class_events.c.at))
+    .where(in_list(class_events.c.class_id))
+    .group_by(class_events.c.class_id, class_events.c.event)
+)
+_WHOSE = select(orders.c.class_id, orders.c.institution_id).where(in_list(orders.c.class_id))
+_ENDED = select(class_events.c.class_id, class_events.c.body).where(
+    in_list(class_events.c.class_id), class_events.c.event == "ended"
+)
+_SENT = select(teacher_journal.outbox.c.class_id, teacher_journal.outbox.c.body).where(
+    in_list(teacher_journal.outbox.c.class_id), teacher_journal.outbox.c.target == bindparam("target")
+)
+
+
+def number(connection: Connection, changes: Changes) -> None:
+    """Make events of the statements of *changes*, each with its number; what says nothing new goes."""
+    statements = [statement for statement in changes.class_events if not statement.seq]
+    if not statements:
+        return
+    heads: dict[str, dict[str, tuple[int, float]]] = defaultdict(dict)
+    ids = bind_list({statement.class_id for statement in statements})
+    for class_id, event, seq, at in connection.execute(_HEADS, ids):
+        heads[class_id][event] = seq, at
+    whose = {class_id: booking.institution_id for class_id, booking in changes.booked.items()}
+    if others := {statement.class_id for statement in statements} - whose.keys():
+        whose |= {row.class_id: row.institution_id for row in connection.execute(_WHOSE, bind_list(others))}
+    changes.class_events = [statement for statement in changes.class_events if statement.seq]
+    changes.class_events += numbered(heads, statements, whose)
+
+
+def put(connection: Connection, journal: MessageTables, channel: str, events: Sequence[ClassEvent], now: float) -> None:
+    """Add numbered events to the transaction, and the messages that tell the platform of them."""
+    bodies = [event.body for event in events]
+    names = ("class_id", "institution_id", "seq", "at", "event", "body")
+    rows = [
+        (event.class_id, event.institution_id, event.seq, event.at, event.event, body)
+        for event, body in zip(events, bodies, strict=True)
+    ]
+    insert_many(connection, class_events, names, rows)
+    kind = OutgoingKind.CHANNEL
+    messages = [(channel, kind, body, event.class_id, now) for event, body in zip(events, bodies, strict=True)]
+    insert_many(connection, journal.outbox, ("target", "kind", "body", "class_id", "created_at"), messages)
+
+
+def ends(connection: Connection, class_ids: Iterable[str], answers: str) -> dict[str, tuple[int, str, float]]:
+    """The code, the message and the seconds sent that the platform was told of the end of each class.
+
+    If its event ``ended`` was put off, they are those of the last message about it on the channel *answers*.
+    """
+    ids = bind_list(class_ids)
+    rows = [*connection.execute(_SENT.order_by(teacher_journal.outbox.c.id), {**ids, "target": answers})]
+    bodies = ((row.class_id, from_json(row.body)) for row in (*rows, *connection.execute(_ENDED, ids)))
+    return {class_id: (body["code"], i18n.of_wire(body), body.get("sent_s", 0.0)) for class_id, body in bodies}
+
+
+def after(connection: Connection, class_id: str, seq: int, limit: int) -> Sequence[ClassEventRow]:
+    """The first *limit* events of a class after its event *seq*, in their order."""
+    later = (class_events.c.class_id == class_id) & (class_events.c.seq > seq)
+    return rows_of(connection, sqlmodel.select(ClassEventRow).where(later).order_by(class_events.c.seq).limit(limit))
+
+
+def feed(connection: Connection, after_id: int, institution_id: str | None, limit: int) -> Sequence[ClassEventRow]:
+    """The first *limit* events after the row *after_id*, of one institution or (None) of all, in their order.
+
+    Who has read up to a row misses nothing: a writer commits its rows before the next one gets ids.
+    """
+    later = class_events.c.id > after_id
+    if institution_id is not None:
+        later &= class_events.c.institution_id == institution_id
+    return rows_of(connection, sqlmodel.select(ClassEventRow).where(later).order_by(class_events.c.id).limit(limit))
+
+
+_PART = tuple(field.name for field in fields(AsRun))
+
+
+def keep_parts(connection: Connection, class_id: str, parts: Sequence[AsRun], streamer: str | None = None) -> None:
+    """Write down what was sent of a class from here, or at the teacher what *streamer* reports to have sent.
+
+    Rows of these parts, and of later ones, are replaced: a second report changes nothing.
+    """
+    if not parts:
+        return
+    table, whose = streamer_tables.as_runs, {"class_id": class_id}
+    if streamer is not None:
+        table, whose = teacher_tables.as_runs, {"class_id": class_id, "streamer": streamer}
+    newer = table.c.begins >= min(part.begins for part in parts) - 0.001
+    connection.execute(delete(table).where(newer, *(table.c[name] == value for name, value in whose.items())))
+    connection.execute(insert(table), [{**whose, **vars(part)} for part in parts])
+
+
+def parts_of(
+    connection: Connection, class_ids: Sequence[str] | Select[Any], table: Table = teacher_tables.as_runs
+) -> dict[str, list[AsRun]]:
+    """What was sent of classes, each in time order; a class of which nothing was sent is left out."""
+    by_class: dict[str, list[AsRun]] = {}
+    columns = [table.c[name] for name in _PART]
+    wanted = select(table.c.class_id, *columns).where(table.c.class_id.in_(class_ids))
+    for class_id, *part in connection.execute(wanted.order_by(table.c.begins, table.c.id)):
+        by_class.setdefault(class_id, []).append(AsRun(*part))
+    return by_class

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 from sqlalchemy import Connection, func, select
 
-from lectern.db import airings, cache, ecs_jobs, transcodings
+from lectern.db import airings, cache, transcodings
 from lectern.decide.bandwidth import Bounds, Download
 from lectern.decide.forecast import MEASURED, Capacity, Transcoders, Transcoding, arrivals, quick_half_s
 from lectern.model.facts import Airing
@@ -73,7 +73,7 @@ def transcoded(
     Those of which nobody can say are left out.
     """
     rows = transcodings.under_way(connection)
-    starts = ecs_jobs.starts(connection) if rows else {}
+    starts = transcodings.first_starts(connection) if rows else {}
     some = [
         Transcoding(
             *(row.stem, row.record_id, row.backend, starts.get(row.key, math.inf)),

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, Float, Integer, Select, bindparam, func, insert, or_, select, update
 
-from lectern.db.bulk import bind_list, in_list, insert_many, update_many
+from lectern.db.engine import bind_list, in_list, insert_many, update_many
 from lectern.errors import Misuse
 from lectern.i18n import Text
 from lectern.model.facts import InboxMessage, UnrecordedWork

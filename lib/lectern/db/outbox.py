@@ -21,7 +21,7 @@ from sqlalchemy import (
 )
 
 from lectern import metrics
-from lectern.db.bulk import bind_list, in_list, insert_many
+from lectern.db.engine import bind_list, in_list, insert_many
 from lectern.model.tables.shared import MessageTables
 from lectern.model.tables.teacher import journal as teacher_journal
 from lectern.wire.outgoing import Alarm, Outgoing, OutgoingKind

@@ -14,6 +14,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, MetaData, NullPool, create_engine, inspect, text
 from sqlalchemy.exc import DBAPIError
 
+from lectern import migrations
 from lectern.db.engine import BUSY_TIMEOUT_S, close_to_others, file_of, open_to_read, transaction
 from lectern.errors import CallAPerson, LecternError, Misuse, TryAgain
 from lectern.i18n import Text, joined, labelled, msgid
@@ -25,6 +26,7 @@ from lectern.model.tables.teacher import TeacherTable
 _TABLES: Mapping[Role, MetaData] = MappingProxyType(
     {"teacher": TeacherTable.metadata, "streamer": StreamerTable.metadata}
 )
+_REVISIONS = Path(migrations.__file__).parent
 _NOT_THEIRS = "42501"
 """The SQLSTATE of PostgreSQL for a user that lacks a right."""
 
@@ -89,9 +91,7 @@ def check(engine: Engine, role: Role) -> None:
 
 
 def _script(role: Role) -> ScriptDirectory:
-    config = Config()
-    config.set_main_option("script_location", f"lectern.migrations:{role}")
-    return ScriptDirectory.from_config(config)
+    return ScriptDirectory(str(_REVISIONS), version_locations=[str(_REVISIONS / role)])
 
 
 def _migrate(connection: Connection, role: Role) -> list[str]:

@@ -1,21 +1,23 @@
 """The teacher's timetable and status for people: the classes of a span of time, and counts by state."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Select, case, false, func, or_, select, true
 
-from lectern.db import bookings, inbox, incidents, outbox, transcodings
+from lectern.db import bookings, events, inbox, incidents, outbox, transcodings
 from lectern.db.bookings import OPEN, readable
 from lectern.db.transcodings import MAKING, making
+from lectern.model.facts import AsRun, Planned
 from lectern.model.tables import teacher as teacher_tables
 from lectern.model.tables.shared import sentence
 from lectern.model.tables.teacher import IS_CLASS, orders, streamers, videos
 from lectern.model.views import Booked, ClassView
 from lectern.rendition_ids import stem
 from lectern.states import BookingState, RenditionState
+from lectern.wire.parser import author_of
 
 _NAMES = (
     *("class_id", "state", "record_id", "resolution", "url_stem", "start_time", "end_time"),
@@ -266,3 +268,47 @@ def _next(class_: Booked, now: float) -> dict[str, Any]:
         "state": class_.state,
         "in_s": class_.start_time - now,
     }
+
+
+_REPORTED_NAMES = (
+    *("class_id", "institution_id", "record_id", "resolution", "url_stem"),
+    *("streamer", "start_time", "end_time", "state", "message", "payload"),
+)
+_REPORTED = tuple(sentence(orders, name) if name == "message" else orders.c[name] for name in _REPORTED_NAMES)
+
+
+def planned(connection: Connection, span: Span) -> Iterator[Planned]:
+    """The classes of *span*, by their start; an unreadable one is logged, and hides no other."""
+    wanted = select(*_REPORTED).where(begins_in(span)).order_by(orders.c.start_time, orders.c.class_id)
+    yield from (class_ for _, class_ in readable(connection.execute(wanted), _planned))
+
+
+def _planned(row: Any) -> Planned:  # noqa: ANN401 (a row of SQLAlchemy)
+    class_id, of, record_id, resolution, named, streamer, start, end, state, why, payload = row
+    name = named or (stem(record_id, resolution) if record_id is not None else "")
+    return Planned(
+        class_id, of or "", name, streamer or "", start, end, BookingState(state), why or "", author_of(payload)
+    )
+
+
+def parts(connection: Connection, span: Span) -> dict[str, list[AsRun]]:
+    """The parts that were sent of each class of *span*, in time order."""
+    return events.parts_of(connection, select(orders.c.class_id).where(begins_in(span)))
+
+
+def transcoding_s(connection: Connection, span: Span) -> dict[str, float]:
+    """The seconds from request to result of the renditions made in *span*, by the institution that booked each first.
+
+    A rendition without a booking counts for an institution with an empty name.
+    """
+    ended = videos.c.updated_at
+    made = (videos.c.status == RenditionState.SUCCESS) & (ended >= span.since) & (ended < span.until)
+    began = func.coalesce(videos.c.begun_at, videos.c.requested_at, ended)
+    same = (orders.c.record_id == videos.c.record_id) & (orders.c.resolution == videos.c.resolution)
+    of_first = select(orders.c.institution_id).where(same).order_by(orders.c.received_at).limit(1)
+    first = of_first.correlate(videos).scalar_subquery()
+    sums: dict[str, float] = {}
+    for of, seconds in connection.execute(select(first, ended - began).where(made)):
+        if span.institution is None or span.institution == of:
+            sums[of or ""] = sums.get(of or "", 0.0) + max(0.0, float(seconds))
+    return sums

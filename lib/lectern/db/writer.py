@@ -6,15 +6,18 @@ from dataclasses import replace
 
 from sqlalchemy import Connection, delete
 
-from lectern.db import as_run, cache, class_events, events, inbox, leases, outbox, transcodings
-from lectern.db.bulk import bind_list, delete_many, in_list, insert_many, update_many
+from lectern import formatting
+from lectern.db import cache, events, inbox, leases, outbox, transcodings
+from lectern.db.engine import bind_list, delete_many, in_list, insert_many, update_many
 from lectern.errors import ForbiddenMove
 from lectern.i18n import Text, msgid, to_json
 from lectern.model.plan import Changes, Decided, Increment, RowChange
 from lectern.model.streamer_plan import StreamerChanges
 from lectern.model.tables.shared import MessageTables
 from lectern.model.tables.streamer import classes, tasks
+from lectern.rendition_ids import stem
 from lectern.settings import StreamerSettings, TeacherSettings
+from lectern.wire.outgoing import Alarm, Outgoing
 
 _REPLACED = {table: delete(table).where(in_list(table.c.class_id)) for table in (tasks, classes)}
 
@@ -34,14 +37,14 @@ def write(
         _renditions(connection, journal, changes)
     elif isinstance(changes, StreamerChanges):
         for class_id, parts in changes.sent:
-            as_run.keep(connection, class_id, parts)
+            events.keep_parts(connection, class_id, parts)
         if changes.session is not None:
             leases.hold(connection, changes.settings.name, changes.session, changes.now)
     now = changes.now
     outbox.put(connection, journal, changes.sends, now)
     if isinstance(changes, Changes):
-        class_events.number(connection, changes)
-        class_events.put(connection, journal, changes.settings.class_event_channel, changes.class_events, now)
+        events.number(connection, changes)
+        events.put(connection, journal, changes.settings.class_event_channel, changes.class_events, now)
     events.note(connection, journal, changes.settings.name, changes.notes, now)
     handling = inbox.Handling(now, changes.said, changes.shown)
     inbox.done(connection, journal, changes.done, handling)
@@ -108,6 +111,81 @@ def _renditions(connection: Connection, journal: MessageTables, changes: Changes
     for key, deadline in changes.fell_back_to_ecs:
         transcodings.fall_back(connection, [key], deadline, changes.now)
     for streamer, class_id, parts in changes.sent:
-        as_run.keep_of(connection, streamer, class_id, parts)
+        events.keep_parts(connection, class_id, parts, streamer)
     for story in changes.stories:
         events.keep_of(connection, journal, story)
+
+
+def lines(changes: Changes | StreamerChanges) -> list[str]:
+    """Everything that *changes* would write; of a message only its kind and its class, the rest may be secret."""
+    new = [
+        _row_text(RowChange(table, {}, None, dict(zip(names, row, strict=True))))
+        for table, names, rows in changes.new()
+        for row in rows
+    ]
+    rest = _of_streamer(changes) if isinstance(changes, StreamerChanges) else _of_teacher(changes)
+    return [*new, *(_row_text(change) for change in changes.written()), *rest, *_messages(changes)]
+
+
+SECRET = frozenset(
+    {"payload", "booked", "stream", "backup_stream", "url", "push_url", "video_url", "source_url", "source"}
+)
+"""Columns that may hold the address or the key of a stream: their values are not printed."""
+
+
+def _row_text(change: RowChange) -> str:
+    """What is written of a row: each column with its value before, if that was read, and after."""
+    name = f"{change.table.name} {' '.join(map(str, change.key.values()))}".rstrip()
+    if change.after is None:
+        return f"{name}: is deleted"
+    old = change.before or {}
+    columns = [_column(column, old, value) for column, value in change.after.items() if change.key or value is not None]
+    return f"{name}: {'' if change.before is not None else 'new, '}{', '.join(columns)}"
+
+
+def _column(name: str, old: Mapping[str, object], value: object) -> str:
+    if name in SECRET:
+        return name
+    before = f"{_shown(name, old[name])} -> " if name in old else ""
+    return f"{name}: {before}{_shown(name, value)}"
+
+
+def _shown(name: str, value: object) -> str:
+    if isinstance(value, Increment):
+        return f"{value:+,}"
+    if isinstance(value, float) and not name.endswith(("_s", "size")):
+        return formatting.moment(value)
+    return "none" if value is None else str(value)
+
+
+def _of_teacher(changes: Changes) -> list[str]:
+    return [
+        *(f"class event: {event.class_id} {event.seq} {event.event}" for event in changes.class_events),
+        *(f"{attempt.stem}: {attempt.backend} transcoding, attempt {attempt.attempt}" for attempt in changes.begun),
+        *(f"{stem(*key)}: falls back to ECS" for key, _ in changes.fell_back_to_ecs),
+        *(f"{story[0].class_id}: {len(story)} events on {story[0].host}" for story in changes.stories),
+        *(f"{class_id}: what {streamer} sent of it: {len(parts)} parts" for streamer, class_id, parts in changes.sent),
+    ]
+
+
+def _of_streamer(changes: StreamerChanges) -> list[str]:
+    return [
+        *(f"{class_id}: {len(parts)} parts were sent" for class_id, parts in changes.sent),
+        *([f"{changes.settings.name}: holds its lease"] if changes.session else []),
+    ]
+
+
+def _messages(changes: Changes | StreamerChanges) -> list[str]:
+    return [
+        *(f"to {message.target}: {_message_text(message)}" for message in changes.sends),
+        *(f"event: {event.what} {event.class_id or event.stem or ''}".rstrip() for event in changes.notes),
+        *(f"inbox {id_}: done" for id_ in changes.done),
+        *(f"inbox {id_}: dead" for id_, _ in changes.dead),
+    ]
+
+
+def _message_text(queued: Outgoing) -> str:
+    message = queued.message
+    code = f" {message.code}" if isinstance(message, Alarm) else ""
+    about = message.class_id if isinstance(message, Alarm) else queued.class_id
+    return f"{getattr(message, 'cmd', '')}{code}{f' {about}' if about else ''}"

@@ -8,7 +8,7 @@ from itertools import accumulate, pairwise
 
 from lectern import formatting
 from lectern.decide.bandwidth import AHEAD_S, PUSHES, Bounds, Download, Turn, fair_shares, in_order, turns
-from lectern.decide.ecs_scheduling import waits
+from lectern.decide.transcoding import waits
 from lectern.i18n import Text
 from lectern.model.facts import Needed
 from lectern.model.views import StreamerStatus

@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from alembic import context, op
+from alembic import op
 from sqlalchemy import Column, Connection, Table, func, inspect, select, text
 
 from lectern.errors import CallAPerson, Misuse
@@ -154,12 +154,3 @@ def _ensure_key(table: Table, found: Shape) -> None:
         raise CallAPerson(message)
     op.create_index(f"ux_{table.name}_{'_'.join(names)}", table.name, names, unique=True)
     say(Text("{table}: new unique index on {columns}", table=table.name, columns=", ".join(names)))
-
-
-def run() -> None:
-    """Run the wanted revisions on the configuration's connection; the caller commits."""
-    connection = context.config.attributes["connection"]
-    assert isinstance(connection, Connection)
-    context.configure(connection=connection, transactional_ddl=True)
-    with context.begin_transaction():
-        context.run_migrations()

@@ -17,11 +17,10 @@ from sqlalchemy import Connection
 
 from lectern import formatting
 from lectern.db import account as db_account
-from lectern.db import as_run, forecast, incidents, timetable
+from lectern.db import events, forecast, incidents, timetable
 from lectern.decide import account as decide_account
 from lectern.decide import timeline
-from lectern.decide.account import Account, Standing
-from lectern.decide.dashboard import MISSED, NEEDED
+from lectern.decide.account import MISSED, NEEDED, Account, Standing
 from lectern.decide.forecast import NEVER, will_be_there
 from lectern.errors import CODES, LecternError, alarm_in
 from lectern.i18n import Text, joined, translated, translator
@@ -198,7 +197,7 @@ def _strip(
         idle: dict[str | None, dict[str, int]] = {name: {} for name in names}
         return strips.of_counts(idle | timetable.by_streamer(connection, span), now)
     begun = [one.class_id for one in found if one.booked and one.booked.start_time <= now]
-    parts = as_run.of_classes(connection, begun)
+    parts = events.parts_of(connection, begun)
     return strips.of_day((_stood(one, words, now) for one in found), parts, streamers, now)
 
 

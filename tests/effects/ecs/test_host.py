@@ -18,7 +18,7 @@ import pytest
 from pydantic import SecretStr
 
 from lectern.allowlist import Allowlist
-from lectern.decide import ecs_scheduling as decide
+from lectern.decide import transcoding as decide
 from lectern.ecs import ssh
 from lectern.ecs import transcode as ecs_transcode
 from lectern.ecs.job import Job, JobReport, Programs

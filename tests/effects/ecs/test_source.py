@@ -10,7 +10,7 @@ from urllib.parse import quote
 import pytest
 
 from lectern.allowlist import Allowlist
-from lectern.decide import ecs_scheduling as decide
+from lectern.decide import transcoding as decide
 from lectern.ecs import ssh
 from lectern.ecs import transcode as ecs_transcode
 from lectern.ecs.job import Job, JobReport, Programs

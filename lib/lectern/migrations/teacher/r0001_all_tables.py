@@ -1,4 +1,4 @@
-"""Moves rows without a usable key from an old table into one beside it; nothing is deleted for good."""
+"""The teacher's tables, around the old ``video_list``, whose unusable rows are set aside: none is deleted for good."""
 
 from dataclasses import dataclass
 
@@ -6,7 +6,12 @@ from alembic import op
 from sqlalchemy import text
 
 from lectern.i18n import Text
-from lectern.migrations.steps import Shape, say, shape
+from lectern.migrations.steps import Shape, complete, need, say, shape
+from lectern.model.tables.teacher import TeacherTable
+
+revision = "teacher_0001"
+down_revision = None
+
 
 TABLE = "video_list"
 ASIDE = "video_list_set_aside"
@@ -108,3 +113,13 @@ def _text(value: object) -> str:
     if isinstance(value, bytes):
         value = value.decode("utf-8", "replace")
     return "NULL" if value is None else repr(value if len(str(value)) <= 60 else f"{str(value)[:60]}...")
+
+
+def upgrade() -> None:
+    """Set unusable rows of the old table aside, then create what is missing."""
+    if need("video_list", ("record_id", "resolution", "status")):
+        set_aside()
+    for table in TeacherTable.metadata.tables.values():
+        complete(table)
+    if op.get_bind().dialect.name == "postgresql":  # only there can teachers share the rows
+        op.create_index("ix_inbox_list_digest", "inbox_list", ["digest"], if_not_exists=True)

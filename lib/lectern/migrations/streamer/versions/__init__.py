@@ -1,1 +1,0 @@
-"""The streamer database's revisions; each keeps its own frozen table definitions."""

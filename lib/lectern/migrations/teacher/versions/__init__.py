@@ -1,1 +1,0 @@
-"""The teacher database's revisions; each keeps its own frozen table definitions."""
