@@ -21,7 +21,7 @@ from lectern import health
 from lectern.db import timetable, viewers
 from lectern.decide.leases import Presence, listed
 from lectern.errors import LecternError, TryAgain
-from lectern.i18n import ENGLISH, Text, languages, own_name, translated
+from lectern.i18n import Text, accepted, languages, own_name, translated
 from lectern.media import still
 from lectern.model.tables.teacher import ViewerRow
 from lectern.model.views import StreamerStatus
@@ -309,8 +309,7 @@ def _language(request: Request) -> str:
     wanted = request.query_params.get("lang")
     if wanted in languages():
         return wanted
-    accepted = request.headers.get("accept-language", "")[:200].lower()
-    return next((language for language in languages() if accepted.startswith(language)), ENGLISH)
+    return accepted(request.headers.get("accept-language", ""))
 
 
 def _number(text: str | None) -> int:

@@ -158,17 +158,17 @@ class ClassesApi:
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
         address = request.client.host if request.client else ""
         if token and (wait_s := self._strangers.wait_s(address)):
-            raise Refused(429, "too many wrong tokens", Retry_After=str(int(wait_s) + 1))
+            raise Refused(429, Text("too many wrong tokens"), Retry_After=str(int(wait_s) + 1))
         known = scheme.lower() == "bearer" and 0 < len(token) < 100
         client = await self._host.read_tx(viewers.of_token, token) if known else None
         if client is None or client.rights == {Right.LOOK}:
             if token:
                 self._strangers.take(address)
-            hint = "send the token of a client: Authorization: Bearer TOKEN; lectern client add NAME makes one"
+            hint = Text("send the token of a client: Authorization: Bearer TOKEN; lectern client add NAME makes one")
             raise Refused(401, hint, WWW_Authenticate="Bearer")
         admit(self._rate, client.name)
         if right not in client.rights:
-            raise Refused(403, f"{client.name} may not {right}")
+            raise Refused(403, Text("{client} may not {right}", client=client.name, right=right))
         return client
 
     @staticmethod
@@ -177,12 +177,12 @@ class ClassesApi:
         try:
             return read(body)
         except ValueError as error:
-            raise Refused(422, f"the body is not JSON: {error}", errors.MALFORMED) from error
+            raise Refused(422, Text("the body is not JSON: {error}", error=error), errors.MALFORMED) from error
 
     async def _fields(self, request: Request) -> dict[str, Any]:
         fields = await self._json(request)
         if not isinstance(fields, dict):
-            raise Refused(422, "the body must be a JSON object", errors.MALFORMED)
+            raise Refused(422, Text("the body must be a JSON object"), errors.MALFORMED)
         return fields
 
     @staticmethod
@@ -200,7 +200,8 @@ class ClassesApi:
         whole["by"] = f"{client.name} ({given})" if isinstance(given, str) and given else client.name
         message = parse(json.dumps(whole), (kind,))
         if defaults and message.institution_id != client.institution_id:  # type: ignore[attr-defined]  # a booking
-            raise Refused(403, f"{client.name} books for {client.institution_id} alone", class_id=class_id)
+            only = Text("{client} books for {institution} alone", client=client.name, institution=client.institution_id)
+            raise Refused(403, only, class_id=class_id)
         return message
 
     # -- what is sent to us --------------------------------------------------------------------------------------------
@@ -254,14 +255,16 @@ class ClassesApi:
         """
         kept, before = await self._host.read_tx(self._read, class_id)
         if self._host.intake is None or kept >= MOST_KEPT:
-            reason = "the teacher begins or ends" if self._host.intake is None else f"{kept} messages wait already"
+            reason = Text("the teacher begins or ends")
+            if self._host.intake is not None:
+                reason = Text.many("{n:,} message waits already", "{n:,} messages wait already", n=kept)
             raise Refused(503, reason, class_id=class_id, Retry_After=str(AGAIN_S))
         own = client.institution_id
         if own is None or (before.institution == own if before.order else not booked):
             return before
         if before.order is None and await self._host.read_tx(db_account.kept_since, "teacher", class_id) is not None:
-            raise Refused(503, "its booking is not handled yet", class_id=class_id, Retry_After="1")
-        raise Refused(404, f"{class_id}: there is no such class", errors.NOT_BOOKED, class_id)
+            raise Refused(503, Text("its booking is not handled yet"), class_id=class_id, Retry_After="1")
+        raise _no_such(class_id)
 
     def _read(self, connection: Connection, class_id: str) -> tuple[int, _Before]:
         host, order = self._host, db_account.booking(connection, class_id)
@@ -291,7 +294,7 @@ class ClassesApi:
         """An event for a request that waits; raises Refused if too many wait already."""
         waiters = self._host.waiters
         if wait_s and waiters.number >= MOST_WAITING:
-            raise Refused(503, f"{MOST_WAITING} requests wait already", Retry_After="1")
+            raise Refused(503, Text("{n:,} requests wait already", n=MOST_WAITING), Retry_After="1")
         with waiters.waiting(class_id) as came:
             yield came
 
@@ -326,8 +329,7 @@ class ClassesApi:
             for id_ in (class_id, f"{class_id}{BACKUP}")
         ]
         if not isinstance(both[0], view.OneClass):
-            reason = both[0] or f"{class_id}: there is no such class"
-            raise Refused(404, reason, errors.NOT_BOOKED, class_id)
+            raise Refused(404, both[0], errors.NOT_BOOKED, class_id) if both[0] else _no_such(class_id)
         first, second = (airing.fields() if isinstance(airing, view.OneClass) else None for airing in both)
         return JSONResponse({**(first or {}), **({"backup": second} if second else {})})
 
@@ -336,7 +338,9 @@ class ClassesApi:
         client = await self._client(request, Right.READ)
         own, institution, since, until = client.institution_id, wanted.institution, wanted.since, wanted.until
         if own is not None and institution not in {None, own}:
-            raise Refused(403, f"{client.name} reads the classes of {own} alone")
+            raise Refused(
+                403, Text("{client} reads the classes of {institution} alone", client=client.name, institution=own)
+            )
         span = timetable.Span(
             time.time() - 86_400 if since is None else since, 4e9 if until is None else until, own or institution
         )
@@ -354,7 +358,7 @@ class ClassesApi:
         client = await self._client(request, Right.READ)
         rows = await self._host.read_tx(events.after, class_id, after, PAGE)
         if any(client.institution_id not in {None, row.institution_id} for row in rows):
-            raise Refused(404, f"{class_id}: there is no such class", errors.NOT_BOOKED, class_id)
+            raise _no_such(class_id)
         return JSONResponse({"events": [read(row.body) for row in rows]})
 
     async def feed(self, request: Request, after: After = 0, wait: Wait = 0) -> JSONResponse:
@@ -374,7 +378,7 @@ class ClassesApi:
         client = await self._client(request, Right.READ)
         listed = await self._json(request)
         if not isinstance(listed, list) or not 0 < len(listed) <= MOST_CHECKED:
-            raise Refused(422, f"the body must be a list of 1 to {MOST_CHECKED} bookings", errors.MALFORMED)
+            raise Refused(422, Text("the body must be a list of 1 to {n:,} bookings", n=MOST_CHECKED), errors.MALFORMED)
         parsed = [self._checked(client, entry) for entry in listed]
         good = [entry for entry in parsed if isinstance(entry, Booking)]
         verdicts, made_at = await self._host.read_tx(self._verdicts, client, good)
@@ -435,8 +439,13 @@ def _same(order: Order, booking: Booking) -> None:
     """Raise Refused if *order* is another booking than *booking*."""
     differs = decide_booking.differences(decide_booking.already_answered({"": order})[""], booking)
     if differs:
-        reason = f"{decide_booking.Again('', differs).refusal}; the first booking stands, it is {order.state}"
+        again = decide_booking.Again("", differs).refusal
+        reason = Text("{again}; the first booking stands, it is {state}", again=again, state=order.state)
         raise Refused(409, reason, errors.CONFLICT, booking.class_id)
+
+
+def _no_such(class_id: str) -> Refused:
+    return Refused(404, Text("{class_id}: there is no such class", class_id=class_id), errors.NOT_BOOKED, class_id)
 
 
 def _answer(body: str) -> JSONResponse:
@@ -455,7 +464,7 @@ def _place(cursor: str) -> tuple[float, str]:
     try:
         begins_at = float(begins) if cursor else -math.inf
     except ValueError as error:
-        raise Refused(422, "the cursor is none that an answer gave as next") from error
+        raise Refused(422, Text("the cursor is none that an answer gave as next")) from error
     return begins_at, class_id
 
 

@@ -13,6 +13,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse
 
 from lectern.errors import ErrorCode, LecternError
+from lectern.i18n import Text, accepted, translated
 from lectern.timing import Rate
 
 PROBLEM = "application/problem+json"
@@ -41,16 +42,17 @@ class Refused(Exception):
         self.status, self.message, self.code, self.class_id = status, message, code, class_id
         self.headers = {name.replace("_", "-"): value for name, value in headers.items()}
 
-    def response(self, path: str, runbook: str) -> JSONResponse:
-        """The answer; that of ``/transcode`` is older than problem documents."""
+    def response(self, path: str, runbook: str, language: str) -> JSONResponse:
+        """The answer in *language*; that of ``/transcode`` is older than problem documents."""
+        said = translated(self.message, language)
         if path.startswith("/transcode"):
-            return JSONResponse({"error": self.message}, self.status, self.headers)
+            return JSONResponse({"error": said}, self.status, self.headers)
         code = self.code
         problem = Problem(
             type=f"{runbook}#{code.number}" if code else "about:blank",
-            title=code.meaning if code else HTTPStatus(self.status).phrase,
+            title=translated(code.meaning, language) if code else HTTPStatus(self.status).phrase,
             status=self.status,
-            detail=self.message,
+            detail=said,
             code=code.number if code else self.status,
             class_id=self.class_id,
         )
@@ -62,14 +64,16 @@ def add_refusals(app: FastAPI, runbook: Callable[[], str]) -> None:
 
     async def refused(request: Request, error: Exception) -> JSONResponse:
         if isinstance(error, DBAPIError):
-            error = Refused(503, f"the database does not answer: {error.orig}", Retry_After=str(AGAIN_S))
+            error = Refused(
+                503, Text("the database does not answer: {error}", error=error.orig), Retry_After=str(AGAIN_S)
+            )
         elif isinstance(error, RequestValidationError):
             reason = "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors())
             error = Refused(422, reason)
         elif isinstance(error, LecternError):
             error = Refused(503, error.message, error.code)
         assert isinstance(error, Refused)
-        return error.response(request.url.path, runbook())
+        return error.response(request.url.path, runbook(), accepted(request.headers.get("accept-language", "")))
 
     for kind in (Refused, DBAPIError, LecternError, RequestValidationError):
         app.add_exception_handler(kind, refused)
@@ -89,11 +93,11 @@ async def body_of(request: Request, most_bytes: int, within_s: float) -> bytes:
             async for chunk in request.stream():
                 body += chunk
                 if len(body) > most_bytes:
-                    raise Refused(413, f"the body is longer than {most_bytes} bytes")
+                    raise Refused(413, Text("the body is longer than {n:,} bytes", n=most_bytes))
     except TimeoutError as error:
-        raise Refused(408, f"the body did not come within {within_s:g} s") from error
+        raise Refused(408, Text("the body did not come within {within_s:span}", within_s=within_s)) from error
     except ClientDisconnect as error:
-        raise Refused(400, "the connection was closed before the body had come") from error
+        raise Refused(400, Text("the connection was closed before the body had come")) from error
     return bytes(body)
 
 
@@ -101,4 +105,4 @@ def admit(rate: Rate, name: str = "") -> None:
     """Take one call of *name*; raises Refused if it has none left."""
     wait_s = rate.take(name)
     if wait_s > 0:
-        raise Refused(429, "too many requests", Retry_After=str(int(wait_s) + 1))
+        raise Refused(429, Text("too many requests"), Retry_After=str(int(wait_s) + 1))

@@ -380,3 +380,8 @@ def catalogue(language: str) -> gettext.NullTranslations:
 def languages() -> tuple[str, ...]:
     """English, and each language that has a catalogue."""
     return (ENGLISH, *sorted(one.parent.parent.name for one in LOCALE.glob("*/LC_MESSAGES/lectern.po")))
+
+
+def accepted(header: str) -> str:
+    """The language that an ``Accept-Language`` asks for first; English if it has no catalogue."""
+    return next((one for one in languages() if header.lower().startswith(one)), ENGLISH)

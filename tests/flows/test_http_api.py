@@ -219,6 +219,13 @@ async def test_what_is_not_as_it_should_be_is_refused_with_a_problem_and_kept_no
     assert (wrong, kept(teacher)) == ({}, 0)
 
 
+async def test_a_client_that_accepts_chinese_is_refused_in_chinese(client: Client) -> None:
+    found = await client.request("GET", CLASS, headers={"Accept-Language": "zh-CN,zh;q=0.9"})
+    told = found.json()
+    assert (found.status_code, told["detail"]) == (404, "c-1：没有这节课")
+    assert not told["title"].isascii()
+
+
 async def test_nobody_gets_in_without_a_token_and_a_client_only_to_what_it_may(
     anybody: Client, teacher: TeacherHost
 ) -> None:

@@ -145,7 +145,7 @@ class TranscodeApi:
         asked = self._signed(await self._fields(request))
         settings = self._host.settings
         if not settings.ecs_hosts:
-            raise Refused(503, "no ECS host is set up here; set ECS_HOSTS on the teacher")
+            raise Refused(503, Text("no ECS host is set up here; set ECS_HOSTS on the teacher"))
         key = (asked.record_id, asked.video_resolution)
         begun = await self._host.write_tx(_begin, self._host, key, asked.at, await self._gone(key))
         if begun.status != 202:
@@ -153,7 +153,8 @@ class TranscodeApi:
         try:
             run_id = begun.run_id or await ecs_run(self._host, asked.record_id, [asked.video_resolution], begun.attempt)
         except (TryAgain, httpx.HTTPError) as error:
-            raise Refused(503, f"{stem(*key)}: noted, its run begins later: {error}", Retry_After="30") from error
+            noted = Text("{rendition}: noted, its run begins later: {error}", rendition=stem(*key), error=error)
+            raise Refused(503, noted, Retry_After="30") from error
         body = {**begun.body, "id": run_id}
         return JSONResponse(body, 202, headers={"Location": f"/transcode/{run_id}"})
 
@@ -166,17 +167,17 @@ class TranscodeApi:
         """How far a run is; *sign* is the signature of its *id*."""
         id_ = id
         if not oss.verify({"id": id_}, sign, self._key):
-            raise self._stranger(Refused(401, "the signature is wrong: sign is the md5 of id=ID&key=SECRET"))
+            raise self._stranger(Refused(401, Text("the signature is wrong: sign is the md5 of id=ID&key=SECRET")))
         admit(self._rate)
         try:
             run = await self._read_run(UUID(id_))
         except (ValueError, ObjectNotFound) as error:
-            raise Refused(404, f"{id_[:60]}: no such transcoding") from error
+            raise Refused(404, Text("{id}: no such transcoding", id=id_[:60])) from error
         except (httpx.HTTPError, PrefectException) as error:
-            raise Refused(503, "Prefect does not answer; ask again", Retry_After="10") from error
+            raise Refused(503, Text("Prefect does not answer; ask again"), Retry_After="10") from error
         keys = _asked_for(run.parameters)
         if not keys:
-            raise Refused(404, f"{id_}: no such transcoding")
+            raise Refused(404, Text("{id}: no such transcoding", id=id_))
         made = await self._host.write_tx(transcodings.standing, keys)
         state = run.state.name if run.state else "unknown"
         return JSONResponse(
@@ -192,17 +193,17 @@ class TranscodeApi:
         try:
             fields = json.loads(await body_of(request, MAX_BODY_BYTES, BODY_S))
         except (ValueError, RecursionError) as error:  # a few brackets are enough for the latter
-            raise self._stranger(Refused(422, f"the body is no JSON: {error}")) from error
+            raise self._stranger(Refused(422, Text("the body is not JSON: {error}", error=error))) from error
         except Refused as no:
             raise self._stranger(no) from no
         if not isinstance(fields, dict):
-            raise self._stranger(Refused(422, "the body must be a JSON object"))
+            raise self._stranger(Refused(422, Text("the body must be a JSON object")))
         return fields
 
     def _signed(self, fields: dict[str, Any]) -> TranscodeRequest:
         signature = fields.get("sign")
         if not isinstance(signature, str) or not oss.verify(fields, signature, self._key):
-            reason = "the signature is wrong: sign is the md5 of the other fields, sorted, and the key"
+            reason = Text("the signature is wrong: sign is the md5 of the other fields, sorted, and the key")
             raise self._stranger(Refused(401, reason))
         admit(self._rate)
         try:
@@ -213,7 +214,9 @@ class TranscodeApi:
             )
             raise Refused(422, faults) from error
         if asked.at is not None and abs(time.time() - asked.at) > OLD_S:
-            raise Refused(401, f"the request is of another time: at must be within {OLD_S:g} s of now")
+            raise Refused(
+                401, Text("the request is of another time: at must be within {old_s:g} s of now", old_s=OLD_S)
+            )
         return asked
 
 
@@ -246,11 +249,16 @@ def _begin(
         return _Found(202, {"rendition": name, "status": "transcoding"}, row.attempt, run_id)
     if row is not None and (asked_at is None or transcodings.settled_since(connection, key, asked_at)):
         (before,) = transcodings.standing(connection, [key])
-        fate = "it was made, but its file is gone" if row.attempt == gone else f"{row.state}: {before['reason']}"
-        raise Refused(409, f"{name}: {fate}; for another attempt, ask again with the time of now in at")
+        is_gone = row.attempt == gone
+        fate = Text("it was made, but its file is gone") if is_gone else f"{row.state}: {before['reason']}"
+        again = Text(
+            "{rendition}: {fate}; for another attempt, ask again with the time of now in at", rendition=name, fate=fate
+        )
+        raise Refused(409, again)
     payload = bookings.latest_payload(connection, key[0])
     if payload is None:
-        raise Refused(404, f"record {key[0]}: no booking names it, so its recording is not known here")
+        unknown = Text("record {record}: no booking names it, so its recording is not known here", record=key[0])
+        raise Refused(404, unknown)
     own = replace(Limits.of(host.settings), oss=False)
     attempt = next_attempt(Booking.model_validate_json(payload), key, row, own, now)
     if isinstance(attempt, Refuse):
