@@ -22,7 +22,7 @@ from benchmarks import figures, page, plots
 from benchmarks.figures import Figure
 from benchmarks.stand import Stand
 from lectern.errors import LecternError
-from lectern.playout.client import PlayoutUnreachable, RequestRefused
+from lectern.playout.control_socket import PlayoutUnreachable, RequestRefused
 from town import recordings
 
 ROOT = Path(__file__).resolve().parent.parent

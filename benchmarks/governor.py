@@ -26,7 +26,7 @@ from flows.streamer import bandwidth
 from lectern.db import cache
 from lectern.db.engine import open_database
 from lectern.decide.bandwidth import PUSHES
-from lectern.media import remux
+from lectern.media import integrity
 from lectern.model.facts import RemoteFile
 from lectern.playout.rtmp import NotRtmp, chunks
 from lectern.states import AiringState
@@ -75,9 +75,9 @@ def _recording(folder: Path) -> Path:
     source = folder / "source.flv"
     again = ("-stream_loop", "-1", "-i", str(loop), "-c", "copy", "-t", str(LENGTH_S))
     recording.run("ffmpeg", "-v", "error", "-nostdin", "-y", *again, "-f", "flv", str(source))
-    look, plain = asyncio.run(remux.looked(source))
+    look, plain = asyncio.run(integrity.looked(source))
     assert plain == source
-    remux.write_index(look, source)
+    integrity.write_index(look, source)
     return source
 
 

@@ -16,7 +16,7 @@ from benchmarks.figures import Figure, quantile
 from benchmarks.on_air import WHO, Seen, Source
 from benchmarks.receiver import Receiver
 from benchmarks.stand import Stand
-from lectern.playout.client import Client, PlayoutUnreachable
+from lectern.playout.control_socket import Client, PlayoutUnreachable
 from tests.stage import Stage, wait_until
 
 WHAT = (

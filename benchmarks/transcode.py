@@ -13,7 +13,7 @@ from benchmarks.recording import run
 from benchmarks.stand import Stand
 from lectern.allowlist import Allowlist
 from lectern.ecs import ssh, transcode
-from lectern.ecs.job import Job, JobReport
+from lectern.ecs.transcode import Job, JobReport
 from lectern.media import ffmpeg
 from lectern.states import Resolution
 from lectern.storage.oss import UploadTarget

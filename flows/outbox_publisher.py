@@ -19,7 +19,7 @@ from lectern.errors import TryAgain
 from lectern.i18n import Text
 from lectern.model.facts import Event
 from lectern.redis.connection import asking
-from lectern.redis.publish import RefusedByRedis, Sent
+from lectern.redis.pubsub import RefusedByRedis, Sent
 from lectern.settings import TeacherSettings
 from lectern.wire import outgoing
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from lectern.errors import LecternError, TryAgain
 from lectern.i18n import Text
-from lectern.playout.client import Client, PlayoutUnreachable, RequestRefused, asked
+from lectern.playout.control_socket import Client, PlayoutUnreachable, RequestRefused, asked
 from lectern.playout.kernel import boot_now as boot_now  # noqa: PLC0414 (the clock of the lease)
 
 log = logging.getLogger("lectern")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lectern.playout import worker_process
-from lectern.playout.client import Client
+from lectern.playout.control_socket import Client
 
 
 def argv(folder: Path, socket: Path, *, first: bool = False) -> list[str]:

@@ -28,7 +28,7 @@ from lectern.errors import LecternError, Misuse
 from lectern.i18n import Text, msgid
 from lectern.model.facts import Usage
 from lectern.settings import Settings, StreamerSettings, TeacherSettings
-from lectern.storage import backups
+from lectern.storage import disk
 
 log = logging.getLogger("lectern")
 START_S = 10.0
@@ -186,7 +186,7 @@ class Metrics:
             return None
 
     def _text(self, connection: Connection, settings: Settings) -> bytes:
-        ages_s = backups.ages_s(settings.backup_dir, f"{settings.role}-{settings.name}", time.time())
+        ages_s = disk.backup_ages_s(settings.backup_dir, f"{settings.role}-{settings.name}", time.time())
         bound = metrics.NO_BOUND
         if isinstance(settings, StreamerSettings):
             bound = Usage(settings.max_bytes, settings.max_video_num)

@@ -22,7 +22,7 @@ from lectern.db import timetable, viewers
 from lectern.decide.leases import Presence, listed
 from lectern.errors import LecternError, TryAgain
 from lectern.i18n import Text, accepted, languages, own_name, translated
-from lectern.media import still
+from lectern.media import ffmpeg
 from lectern.model.tables.teacher import ViewerRow
 from lectern.model.views import StreamerStatus
 from lectern.page import runbook, view
@@ -182,7 +182,7 @@ class Page:
         answer, headers = None, {"Authorization": f"Bearer {session}"}
         if address and session:
             url = f"http://{address}/still/{quote(class_id, safe='')}.jpg"
-            answer = await health.fetched(url, STILL_S, still.MOST_BYTES, headers)
+            answer = await health.fetched(url, STILL_S, ffmpeg.MOST_STILL_BYTES, headers)
         if answer is None:
             raise TryAgain(Text("{streamer} does not answer", streamer=streamer))
         if answer.status_code != 200:

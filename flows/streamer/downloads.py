@@ -29,7 +29,7 @@ from lectern.decide import readiness as decide
 from lectern.decide.bandwidth import Bounds, Turn, turns
 from lectern.errors import LecternError, Refuse, TryAgain
 from lectern.i18n import Text, msgid
-from lectern.media import integrity, probe, remux
+from lectern.media import integrity, probe
 from lectern.media.probe import Probe
 from lectern.model.facts import Airing, Cached
 from lectern.model.streamer_plan import StreamerChanges
@@ -266,7 +266,7 @@ async def _fetch(host: StreamerHost, stem: str) -> tuple[RemoteFile, Probe]:
 async def _airable(part: Path) -> tuple[Look, Path]:
     """The playout's view of the recording, and a file that it can air; raises Refuse if there is none."""
     try:
-        return await remux.looked(part)
+        return await integrity.looked(part)
     except Refuse:
         part.unlink()
         raise
@@ -339,7 +339,7 @@ def _finish(part: Path, plain: Path, final: Path, look: Look) -> None:
         if plain != part:
             cache_dir.remove(part)
     try:
-        remux.write_index(look, final)
+        integrity.write_index(look, final)
     except Refuse:  # its classes are refused, so nobody would count the file
         with suppress(OSError):
             cache_dir.remove(final)

@@ -20,7 +20,7 @@ from lectern import errors
 from lectern.errors import LecternError, TryAgain
 from lectern.i18n import Text
 from lectern.media import ffmpeg
-from lectern.playout.client import PROTOCOL, Client, version_of, write_timetable
+from lectern.playout.control_socket import PROTOCOL, Client, version_of, write_timetable
 from lectern.timing import backoff_s, comes
 
 NAME = "timetable.jsonl"

@@ -17,7 +17,7 @@ from flows.handling import apart
 from flows.host import StreamerHost, log
 from flows.outbox_publisher import publish_outbox
 from flows.streamer import downloads, push_hosts
-from lectern import errors, formatting, metrics, urls
+from lectern import errors, formatting, health, metrics, urls
 from lectern.db import account, airings, cache, events, forecast, outbox
 from lectern.decide import readiness as decide
 from lectern.decide.forecast import slowness, will_be_there
@@ -25,7 +25,7 @@ from lectern.decide.gaps import LOST_S
 from lectern.decide.readiness import LATE_AFTER_S, LOOK_EVERY_S
 from lectern.errors import TryAgain
 from lectern.i18n import Text, joined
-from lectern.media import integrity, push_target
+from lectern.media import integrity
 from lectern.model.facts import Airing, Cached, Event, Usage
 from lectern.model.streamer_plan import StreamerChanges
 from lectern.states import AiringState, FileState
@@ -203,7 +203,7 @@ class Readiness:
     async def _unreachable(self, push_url: str) -> str | None:
         """Why the class could not be pushed; first checks that its host may be connected to at all."""
         allowed = await push_hosts.allowed(self._host)
-        why = await push_target.unreachable(push_url, timeout_s=REACH_S, allowed=allowed)
+        why = await health.unreachable(push_url, timeout_s=REACH_S, allowed=allowed)
         if why is not None:
             return why
         url = urls.push(push_url)

@@ -21,7 +21,7 @@ from lectern.db import airings, cache
 from lectern.db.cache_check import CacheDifference, Odd, differences, doubtful
 from lectern.errors import LecternError
 from lectern.i18n import Text
-from lectern.media import integrity, probe, remux
+from lectern.media import integrity, probe
 from lectern.model.facts import Cached
 from lectern.model.streamer_plan import StreamerChanges
 from lectern.states import FileState
@@ -101,7 +101,7 @@ async def _mend(host: StreamerHost, difference: CacheDifference) -> str:
             await asyncio.to_thread(cache_dir.remove, cache_dir.rendition_path(root, row.stem))
             await host.write_tx(cache.forget, [row.stem])
             return "deleted"
-        case CacheDifference(Odd.LEFT, _, Path() as path) if remux.is_at_work(path):
+        case CacheDifference(Odd.LEFT, _, Path() as path) if integrity.is_at_work(path):
             return "nothing: it is just being made"
         case CacheDifference(Odd.LEFT, _, Path() as path):
             await asyncio.to_thread(cache_dir.remove, path)

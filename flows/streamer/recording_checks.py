@@ -17,7 +17,7 @@ from lectern.db.airings import remade
 from lectern.decide import readiness as decide
 from lectern.errors import DISK_FULL, Caught, Refuse
 from lectern.i18n import Text
-from lectern.media import remux
+from lectern.media import integrity
 from lectern.media.sampling import samples
 from lectern.model.facts import Airing, Cached, Event
 from lectern.states import FileState
@@ -45,7 +45,7 @@ async def make_indexes(host: StreamerHost, failed: dict[str, IndexSeen]) -> None
     for row in await host.read_tx(_due, time.time()):
         path = cache_dir.rendition_path(host.settings.video_root, row.stem)
         seen = await asyncio.to_thread(_seen, path)
-        if seen is None or failed.get(row.stem) == seen or await asyncio.to_thread(remux.has_index, path):
+        if seen is None or failed.get(row.stem) == seen or await asyncio.to_thread(integrity.has_index, path):
             continue
         with Caught() as caught:
             await _index(host, row, path, seen)
@@ -66,7 +66,7 @@ async def _index(host: StreamerHost, row: Cached, path: Path, seen: IndexSeen) -
 
     If the file was evicted or replaced since it was *seen*, or somebody has deleted the new one, nothing is put there.
     """
-    look, plain = await remux.looked(path)
+    look, plain = await integrity.looked(path)
     try:
         async with host.cache_lock:
             now = (await host.read_tx(cache.by_stem, [row.stem])).get(row.stem)
@@ -79,7 +79,7 @@ async def _index(host: StreamerHost, row: Cached, path: Path, seen: IndexSeen) -
                 mtime = (await asyncio.to_thread(path.stat)).st_mtime
                 await host.write_tx(remade, host.settings.video_root, row.stem, look.size_bytes, mtime)
                 log.info("%s: made a plain FLV file, of %d bytes", row.stem, look.size_bytes)
-            await asyncio.to_thread(remux.write_index, look, path)
+            await asyncio.to_thread(integrity.write_index, look, path)
     finally:
         if plain != path:
             await asyncio.to_thread(cache_dir.remove, plain)

@@ -16,7 +16,7 @@ from flows.stills import Stills
 from lectern.db import leases
 from lectern.errors import LecternError, TryAgain
 from lectern.i18n import Text
-from lectern.media import still
+from lectern.media import ffmpeg
 
 AT_ONCE = 4
 """Number of stills that one child decodes."""
@@ -75,7 +75,7 @@ class StillServer:
     async def _decoded(self, recording: Path, at_s: float) -> bytes:
         """The picture at a position; the child that makes it makes all that were asked for while another one ran."""
         picture: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
-        excerpt = await still.excerpt(recording, at_s)
+        excerpt = await ffmpeg.excerpt(recording, at_s)
         self._asked.append((excerpt, picture))
         async with self._child:
             if not picture.done():
@@ -87,7 +87,7 @@ class StillServer:
     async def _decode(self, asked: Sequence[tuple[bytes, "asyncio.Future[bytes]"]]) -> None:
         pictures: Sequence[bytes | str]
         try:
-            pictures = await still.jpegs([excerpt for excerpt, _ in asked])
+            pictures = await ffmpeg.jpegs([excerpt for excerpt, _ in asked])
         except (LecternError, OSError) as error:
             pictures = [str(error)] * len(asked)
         for (_, picture), made in zip(asked, pictures, strict=True):

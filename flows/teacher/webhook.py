@@ -20,7 +20,7 @@ from lectern.db import outbox
 from lectern.db.outbox import Telling, WebhookDue
 from lectern.errors import Misuse, Refuse, TryAgain
 from lectern.i18n import Text
-from lectern.playout.sanitize import cleaned
+from lectern.playout.sentences import cleaned
 from lectern.settings import TeacherSettings
 from lectern.storage import origin
 from lectern.urls import redact_url

@@ -1,15 +1,20 @@
-"""Asks a host over HTTP for its health, to read its settings anew, or for anything that is small."""
+"""Asks other hosts: over HTTP for health, new settings or anything small; a push host whether it takes connections."""
 
 import asyncio
 import socket
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
 
+from lectern import urls
+from lectern.allowlist import Address, Allowlist
 from lectern.errors import Misuse, TryAgain
-from lectern.i18n import unpacked
+from lectern.i18n import Text, unpacked
+from lectern.storage import origin
+from lectern.urls import plain
 
 MOST_BYTES = 64 * 1024
 RELOAD_S = 30.0
@@ -92,3 +97,50 @@ def _towards(place: str) -> str | None:
     except (OSError, ValueError):
         return None
     return f"[{found}]" if ":" in found else found
+
+
+async def unreachable(push_url: str, *, timeout_s: float, allowed: Allowlist) -> str | None:
+    """Why the host of *push_url* cannot be connected to within *timeout_s*; None if it can.
+
+    Sends nothing, because a stream key may be valid only once. Connects to *allowed* places only.
+    """
+    try:
+        url = urls.push(push_url)
+    except ValueError as error:
+        return Text("the push URL {error}", error=error)
+    try:
+        async with asyncio.timeout(timeout_s):
+            addresses = await asyncio.to_thread(origin.addresses, url.host, url.port)
+            forbidden = allowed.forbidden(url.host, url.port, addresses)
+            if forbidden is not None:
+                return Text(
+                    "{host}: {forbidden} is no allowed push host; see ALLOWED_PUSH_HOSTS",
+                    host=url.host,
+                    forbidden=forbidden,
+                )
+            writer = await _connected(addresses, url.port)
+    except TimeoutError:
+        return Text(
+            "{host}:{port} does not answer within {timeout_s:g} s", host=url.host, port=url.port, timeout_s=timeout_s
+        )
+    except OSError as error:
+        return Text("{host}:{port}: {error}", host=url.host, port=url.port, error=plain(error))
+    except TryAgain as error:
+        return error.message
+    except ValueError as error:  # raised by the name's lookup
+        return Text("{host}:{port}: {error}", host=url.host, port=url.port, error=error)
+    writer.close()
+    with suppress(OSError):
+        await writer.wait_closed()
+    return None
+
+
+async def _connected(addresses: list[Address], port: int) -> asyncio.StreamWriter:
+    """A connection to the first of *addresses* that takes one."""
+    refused = OSError(Text("its host has no address"))
+    for address in addresses:
+        try:
+            return (await asyncio.open_connection(str(address), port))[1]
+        except OSError as error:
+            refused = error
+    raise refused

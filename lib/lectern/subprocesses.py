@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 
 from lectern.errors import CallAPerson, Caught, Misuse, TryAgain
 from lectern.i18n import Text, msgid
-from lectern.playout.sanitize import cleaned
+from lectern.playout.sentences import cleaned
 from lectern.urls import redact
 
 # Starts programs in threads of their own, because the start waits for the child's first turn on a processor. On a

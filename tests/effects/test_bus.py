@@ -8,9 +8,9 @@ import redis
 from lectern.db.outbox import Rest, Unsent
 from lectern.errors import TryAgain
 from lectern.model.views import StreamerStatus
-from lectern.redis import publish
+from lectern.redis import pubsub
 from lectern.redis.client import Bus
-from lectern.redis.publish import SEND_AT_ONCE, Sent
+from lectern.redis.pubsub import SEND_AT_ONCE, Sent
 from lectern.wire.outgoing import OutgoingKind
 from tests.effects.redis_servers import url_of
 
@@ -105,7 +105,7 @@ async def test_a_stream_that_takes_messages_again_gets_none_before_those_that_it
     bus = Bus.open(url_of(client))
     messages = [Unsent(number, "streamer:a", OutgoingKind.STREAM, str(number)) for number in range(SEND_AT_ONCE + 1)]
     messages.append(Unsent(len(messages), "streamer:b", OutgoingKind.STREAM, "other"))
-    sent = await publish.send(cast("Any", Mended(bus)), messages)
+    sent = await pubsub.send(cast("Any", Mended(bus)), messages)
     await bus.close()
     assert (sent.number, sent.broke) == (len(messages), None)
     assert sorted(one.index for one in sent.refused) == list(range(SEND_AT_ONCE + 1))

@@ -9,7 +9,7 @@ import pytest
 
 from lectern import subprocesses
 from lectern.errors import BAD_RECORDING, LecternError, Refuse, TryAgain
-from lectern.media import ffmpeg, integrity, probe, remux, sampling
+from lectern.media import ffmpeg, integrity, probe, sampling
 from lectern.model.facts import Cached
 from lectern.playout import keyframe_index
 from lectern.states import FileState
@@ -209,8 +209,8 @@ async def test_damage_in_the_middle_is_found_where_the_crc_is_known(whole: Path)
 async def test_damage_in_the_middle_is_found_by_the_tags_whatever_size_and_time_say(whole: Path) -> None:
     row, before = await row_of(whole), whole.stat()
     assert await integrity.middle_trouble(whole) is None, "without an index nobody knows how it was"
-    looked, _ = await remux.looked(whole)
-    remux.write_index(looked, whole)
+    looked, _ = await integrity.looked(whole)
+    integrity.write_index(looked, whole)
     assert await integrity.middle_trouble(whole) is None
     with whole.open("r+b") as file:
         file.seek(before.st_size // 2)
@@ -261,12 +261,12 @@ async def remade(recording: Path, to: Path, *arguments: str) -> Path:
 async def test_a_plain_recording_stays_as_it_is_and_gets_its_index(recording: Path, tmp_path: Path) -> None:
     path = tmp_path / "6666.flv"
     path.write_bytes(recording.read_bytes())
-    assert not remux.has_index(path)
-    found, plain = await remux.looked(path)
+    assert not integrity.has_index(path)
+    found, plain = await integrity.looked(path)
     assert plain == path
     assert path.read_bytes() == recording.read_bytes()
-    remux.write_index(found, path)
-    assert remux.has_index(path)
+    integrity.write_index(found, path)
+    assert integrity.has_index(path)
     records = keyframe_index.read(keyframe_index.path_of(path), path.stat().st_size)
     assert records is not None
     assert next(one.time_ms for one in records if one.kind == keyframe_index.KEYFRAME) < 100
@@ -276,7 +276,7 @@ async def test_another_container_is_made_plain_with_the_same_packets(recording: 
     """Beside it: its caller puts it in its place."""
     path = await remade(recording, tmp_path / "6666.flv", "-f", "mp4")
     came = path.read_bytes()
-    found, plain = await remux.looked(path)
+    found, plain = await integrity.looked(path)
     assert plain == tmp_path / "6666.flv.remuxed"
     assert path.read_bytes() == came
     assert plain.read_bytes()[:3] == b"FLV"
@@ -289,7 +289,7 @@ async def test_what_cannot_be_aired_is_refused_with_its_code_and_leaves_nothing(
     path = tmp_path / "6666.flv"
     path.write_bytes(content)
     with pytest.raises(Refuse, match="cannot be aired") as caught:
-        await remux.looked(path)
+        await integrity.looked(path)
     assert caught.value.code is BAD_RECORDING
     assert list(tmp_path.iterdir()) == [path]
 
@@ -306,7 +306,7 @@ async def test_an_ffmpeg_that_somebody_ends_says_nothing_of_the_recording(
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{program.parent}:/usr/bin:/bin")
     with pytest.raises(TryAgain, match="ffmpeg was ended from outside"):
-        await remux.looked(path)
+        await integrity.looked(path)
 
 
 async def test_an_index_is_nobodys_recording_and_goes_with_its_own(recording: Path, tmp_path: Path) -> None:
@@ -314,7 +314,7 @@ async def test_an_index_is_nobodys_recording_and_goes_with_its_own(recording: Pa
     path = cache_dir.rendition_path(tmp_path, "6666")
     path.parent.mkdir()
     path.write_bytes(recording.read_bytes())
-    remux.write_index((await remux.looked(path))[0], path)
+    integrity.write_index((await integrity.looked(path))[0], path)
     assert [one.kind for one in cache_dir.scan(tmp_path)] == ["rendition"]
     cache_dir.remove(path)
     assert not path.parent.exists()

@@ -4,8 +4,8 @@ import socket
 
 import pytest
 
+from lectern import health
 from lectern.allowlist import Allowlist
-from lectern.media import push_target
 
 HOST = "127.0.0.1"
 HERE = Allowlist.listed(HOST, "ALLOWED_PUSH_HOSTS")
@@ -14,13 +14,13 @@ HERE = Allowlist.listed(HOST, "ALLOWED_PUSH_HOSTS")
 async def test_a_server_that_listens_is_reached_in_any_spelling_of_the_scheme() -> None:
     with socket.create_server((HOST, 0)) as server:
         port = server.getsockname()[1]
-        assert await push_target.unreachable(f"RTMP://{HOST}:{port}/live/x", timeout_s=5, allowed=HERE) is None
+        assert await health.unreachable(f"RTMP://{HOST}:{port}/live/x", timeout_s=5, allowed=HERE) is None
 
 
 async def test_where_nobody_listens_the_host_and_the_port_are_named() -> None:
     with socket.create_server((HOST, 0)) as server:
         port = server.getsockname()[1]
-    found = await push_target.unreachable(f"rtmp://{HOST}:{port}/live/x", timeout_s=5, allowed=HERE)
+    found = await health.unreachable(f"rtmp://{HOST}:{port}/live/x", timeout_s=5, allowed=HERE)
     assert found == f"{HOST}:{port}: Connection refused"
 
 
@@ -29,7 +29,7 @@ async def test_where_nobody_listens_the_host_and_the_port_are_named() -> None:
     ["rtmp://h:99999/live/x", "rtmp://h:abc/live/x", "rtmp://a..b/live/x", f"rtmp://{'a' * 64}/live/x", "http://[", ""],
 )
 async def test_a_faulty_url_is_words_and_no_error(url: str) -> None:
-    assert (await push_target.unreachable(url, timeout_s=5, allowed=HERE) or "").startswith("the push URL must ")
+    assert (await health.unreachable(url, timeout_s=5, allowed=HERE) or "").startswith("the push URL must ")
 
 
 @pytest.mark.parametrize("name", [HOST, "localhost"])
@@ -38,7 +38,7 @@ async def test_a_place_that_is_not_allowed_is_not_connected_to(name: str) -> Non
     with socket.create_server((HOST, 0)) as server:
         server.settimeout(0.3)
         port = server.getsockname()[1]
-        found = await push_target.unreachable(f"rtmp://{name}:{port}/live/x", timeout_s=5, allowed=Allowlist())
+        found = await health.unreachable(f"rtmp://{name}:{port}/live/x", timeout_s=5, allowed=Allowlist())
         assert found is not None
         assert found.endswith("is no allowed push host; see ALLOWED_PUSH_HOSTS")
         with pytest.raises(TimeoutError):

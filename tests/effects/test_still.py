@@ -9,7 +9,7 @@ import pytest
 
 from lectern import subprocesses
 from lectern.errors import TryAgain
-from lectern.media import still
+from lectern.media import ffmpeg
 from lectern.playout import keyframe_index
 from tests.effects.conftest import make_recording
 
@@ -35,7 +35,7 @@ def lesson(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 async def jpeg(recording: Path, at_s: float) -> bytes:
-    (made,) = await still.jpegs([await still.excerpt(recording, at_s)])
+    (made,) = await ffmpeg.jpegs([await ffmpeg.excerpt(recording, at_s)])
     if isinstance(made, str):
         raise TryAgain(made)
     return made
@@ -44,7 +44,7 @@ async def jpeg(recording: Path, at_s: float) -> bytes:
 @pytest.fixture(autouse=True)
 def _slow(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine that runs much else takes longer for a picture than a viewer would wait."""
-    monkeypatch.setattr(still, "TIMEOUT_S", 60.0)
+    monkeypatch.setattr(ffmpeg, "STILL_S", 60.0)
 
 
 @pytest.mark.parametrize(("at_s", "frame"), [(0.0, 0), (3.9, 50), (4.1, 100), (100.0, 150)])
@@ -53,7 +53,7 @@ async def test_it_is_the_keyframe_at_the_position(lesson: Path, tmp_path: Path, 
     made.write_bytes(await jpeg(lesson, at_s))
     pick(lesson, frame, wanted)
     assert similarity(made, wanted) > 0.95
-    assert len(made.read_bytes()) < still.MOST_BYTES
+    assert len(made.read_bytes()) < ffmpeg.MOST_STILL_BYTES
 
 
 async def test_a_small_recording_needs_no_index_and_a_large_one_is_not_looked_through(
@@ -62,7 +62,7 @@ async def test_a_small_recording_needs_no_index_and_a_large_one_is_not_looked_th
     slate = tmp_path / "slate.flv"
     slate.write_bytes(lesson.read_bytes())
     assert (await jpeg(slate, 0.0)).startswith(b"\xff\xd8")
-    monkeypatch.setattr(still, "SCANNED_BYTES", 100)
+    monkeypatch.setattr(ffmpeg, "SCANNED_BYTES", 100)
     with pytest.raises(TryAgain, match="no picture here"):
         await jpeg(slate, 0.0)
 
@@ -82,7 +82,7 @@ async def test_without_a_picture_it_says_so(tmp_path: Path, lesson: Path) -> Non
 async def test_a_picture_that_needs_more_memory_than_it_may_have_is_none(
     lesson: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(still, "MEMORY_BYTES", 1_000_000)
+    monkeypatch.setattr(ffmpeg, "MEMORY_BYTES", 1_000_000)
     with pytest.raises(TryAgain):
         await jpeg(lesson, 0.0)
 
@@ -98,9 +98,9 @@ async def test_one_child_makes_several_and_a_broken_one_harms_no_other(
         return await run(*args, **more)
 
     monkeypatch.setattr(subprocesses, "run", counted)
-    wanted = [await still.excerpt(lesson, at_s) for at_s in (0.0, 2.0, 4.0, 100.0)]
-    made = await still.jpegs(wanted)
+    wanted = [await ffmpeg.excerpt(lesson, at_s) for at_s in (0.0, 2.0, 4.0, 100.0)]
+    made = await ffmpeg.jpegs(wanted)
     assert ([type(one) for one in made], len(children)) == ([bytes] * 4, 1)
-    mixed = await still.jpegs([wanted[0], wanted[0][:40], wanted[3]])
+    mixed = await ffmpeg.jpegs([wanted[0], wanted[0][:40], wanted[3]])
     assert [type(one) for one in mixed] == [bytes, str, bytes]
     assert (mixed[0], mixed[2], len(children)) == (made[0], made[3], 5)

@@ -62,7 +62,7 @@ STEPS: Mapping[str, str] = {
     "broadcasts are planned": "lectern.db.airings:unscheduled",
     "a broadcast is scheduled": "flows.streamer.schedule:RunScheduler._create",
     "live classes are looked at": "lectern.db.airings:live",
-    "a push URL is tried": "lectern.media.push_target:unreachable",
+    "a push URL is tried": "lectern.health:unreachable",
     "the cache is shown": "flows.streamer.readiness:cache_lines",
     "a streamer says how it stands": "flows.streamer.status:word",
     "a beat is sent": "lectern.redis.client:Bus.beat",

@@ -37,10 +37,10 @@ from lectern.db.engine import reading
 from lectern.decide.gaps import LEAST_S
 from lectern.errors import TryAgain
 from lectern.model.tables.teacher import orders
-from lectern.playout import as_run, class_player, timetable
+from lectern.playout import as_run, schedule, timetable
 from lectern.playout.as_run import AsRunRows
-from lectern.playout.client import PlayoutUnreachable
 from lectern.playout.context import Now, WorkerContext
+from lectern.playout.control_socket import PlayoutUnreachable
 from lectern.playout.schedule import AiredFile, Schedule
 from lectern.playout.worker import RequestHandlers, Worker
 from lectern.states import BOOKING_OVER, LIVE_AIRINGS, BookingState
@@ -373,7 +373,7 @@ class OneClass(RuleBasedStateMachine):
         self.now = 1_764_010_000.0
         patched = self.stack.enter_context(pytest.MonkeyPatch.context())
         patched.setattr(time, "time", lambda: self.now)
-        patched.setattr(class_player, "ClassPublisher", Push)
+        patched.setattr(schedule, "ClassPublisher", Push)
         for module in (amend, playout_events, playout_sync, failures):
             patched.setattr(module, "publish_outbox", nobody)
         folder = Path(tempfile.mkdtemp(prefix="lectern-test-"))

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Engine
 from flows import host as at_host
 from flows.host import TeacherHost
 from lectern.db.outbox import Unsent
-from lectern.redis.publish import Sent
+from lectern.redis.pubsub import Sent
 from tests.faults import hosts
 
 P = ParamSpec("P")

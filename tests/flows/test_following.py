@@ -18,7 +18,7 @@ from flows.playout_link import Playout
 from flows.streamer import downloads, playout_events
 from lectern.db.engine import reading, transaction
 from lectern.model.tables.streamer import classes, journal, tasks
-from lectern.playout.client import Client
+from lectern.playout.control_socket import Client
 from lectern.settings import StreamerSettings
 from tests import laid
 

@@ -20,7 +20,7 @@ from lectern.db import airings, cache
 from lectern.db.engine import reading, transaction
 from lectern.decide import airing
 from lectern.errors import DISK_FULL, Refuse
-from lectern.media import ffmpeg, remux
+from lectern.media import ffmpeg, integrity
 from lectern.media.probe import Probe
 from lectern.model.facts import Airing, Idle
 from lectern.model.streamer_plan import StreamerChanges
@@ -57,10 +57,10 @@ async def put(host: StreamerHost, url: str, container: str = "flv") -> Path:
 
 async def test_a_file_of_an_earlier_release_gets_its_index_before_its_class(streamer: StreamerHost) -> None:
     path = await put(streamer, "rtmp://push.example/live/x")
-    assert not remux.has_index(path)
+    assert not integrity.has_index(path)
     failed: dict[str, recording_checks.IndexSeen] = {}
     await recording_checks.make_indexes(streamer, failed)
-    assert remux.has_index(path)
+    assert integrity.has_index(path)
     assert failed == {}
 
 
@@ -70,7 +70,7 @@ async def test_a_file_of_an_earlier_release_that_is_no_flv_is_made_one_and_the_s
     path = await put(streamer, "rtmp://push.example/live/x", "mp4")
     await recording_checks.make_indexes(streamer, {})
     assert path.read_bytes()[:3] == b"FLV"
-    assert remux.has_index(path)
+    assert integrity.has_index(path)
     (row,) = look(streamer.engine, cache.by_stem, ["1"]).values()
     with transaction(streamer.engine) as connection:
         assert cache.usage(connection, streamer.settings.video_root).size_bytes == row.size_bytes == path.stat().st_size
@@ -81,7 +81,7 @@ async def test_a_file_that_is_made_flv_holds_up_no_class_and_does_not_come_back_
 ) -> None:
     """It may take half an hour, in which each booking of this streamer would wait for its answer."""
     path = await put(streamer, "rtmp://push.example/live/x", "mp4")
-    plain, gone = remux.looked, Idle("1", path.stat().st_size)
+    plain, gone = integrity.looked, Idle("1", path.stat().st_size)
 
     def evict(_connection: Connection, changes: StreamerChanges) -> None:
         changes.evict([gone])
@@ -93,7 +93,7 @@ async def test_a_file_that_is_made_flv_holds_up_no_class_and_does_not_come_back_
             await prepare.remove_files(streamer, [gone])
         return found
 
-    monkeypatch.setattr(remux, "looked", looked)
+    monkeypatch.setattr(integrity, "looked", looked)
     await recording_checks.make_indexes(streamer, {})
     assert caplog.text == ""
     assert not path.parent.exists()
@@ -107,12 +107,12 @@ async def test_a_file_that_the_disk_had_no_room_for_is_tried_again(
     monkeypatch.setattr(recording_checks, "AGAIN_S", 0.0)
     failed: dict[str, recording_checks.IndexSeen] = {}
     with monkeypatch.context() as full:
-        full.setattr(remux, "write_index", no_room)
+        full.setattr(integrity, "write_index", no_room)
         await recording_checks.make_indexes(streamer, failed)
     assert "can get no index" in caplog.text
     await asyncio.sleep(0)
     await recording_checks.make_indexes(streamer, failed)
-    assert remux.has_index(path)
+    assert integrity.has_index(path)
 
 
 async def test_the_size_of_a_file_that_was_made_flv_is_noted_although_the_database_took_nothing_at_first(
@@ -130,7 +130,7 @@ async def test_the_size_of_a_file_that_was_made_flv_is_noted_although_the_databa
     await recording_checks.make_indexes(streamer, {})
     (row,) = look(streamer.engine, cache.by_stem, ["1"]).values()
     assert row.size_bytes == path.stat().st_size
-    assert remux.has_index(path)
+    assert integrity.has_index(path)
 
 
 def no_room(*_: object) -> None:
@@ -152,7 +152,7 @@ async def test_a_file_that_can_get_no_index_is_tried_again_only_when_it_is_anoth
     path.write_bytes(good)
     await recording_checks.make_indexes(streamer, failed)
     assert failed == {}
-    assert remux.has_index(path)
+    assert integrity.has_index(path)
 
 
 URL = "http://origin.example/6666.flv"

@@ -22,7 +22,7 @@ from lectern.db.inbox import ReceivedMessage
 from lectern.model.facts import InboxMessage
 from lectern.model.tables.teacher import journal
 from lectern.redis.client import Bus
-from lectern.redis.publish import Sent
+from lectern.redis.pubsub import Sent
 from tests.effects.redis_servers import empty_redis, redis_of_a_module, url_of
 from tests.faults import hosts
 from tests.waiting import async_wait_until

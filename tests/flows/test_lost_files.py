@@ -29,7 +29,7 @@ from lectern.db.inbox import ReceivedMessage
 from lectern.db.writer import write
 from lectern.decide import account
 from lectern.errors import DISK_FULL, DOWNLOAD_FAILED, Refuse, TryAgain
-from lectern.media import ffmpeg, remux
+from lectern.media import ffmpeg, integrity
 from lectern.media.probe import Probe
 from lectern.model.facts import InboxMessage, Order
 from lectern.model.plan import Changes
@@ -336,7 +336,7 @@ async def test_a_download_whose_index_cannot_be_written_leaves_no_file_that_nobo
     def full(*_: object) -> None:
         raise Refuse("No space left on device", DISK_FULL)
 
-    monkeypatch.setattr(remux, "write_index", full)
+    monkeypatch.setattr(integrity, "write_index", full)
     final = cache_dir.rendition_path(streamer.settings.video_root, "2")
     part = flv.write(cache_dir.part_path(streamer.settings.video_root, "2"), 20)
     with pytest.raises(Refuse):

@@ -15,7 +15,7 @@ from flows.streamer.playout_sync import PlayoutSync
 from lectern.db import airings
 from lectern.db.engine import transaction
 from lectern.model.tables.streamer import classes, tasks
-from lectern.playout.client import PROTOCOL
+from lectern.playout.control_socket import PROTOCOL
 
 SOON = ("c-1", "c-2", "c-3")
 

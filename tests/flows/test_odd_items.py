@@ -28,13 +28,13 @@ from flows.teacher.ecs import transcode as ecs
 from lectern.db import bookings, cache
 from lectern.db.engine import reading, transaction
 from lectern.errors import Malformed
-from lectern.media import remux
+from lectern.media import integrity
 from lectern.model.facts import Cached, Idle, InboxMessage
 from lectern.model.plan import Changes
 from lectern.model.tables import teacher as at_teacher
 from lectern.model.tables.streamer import classes, files, tasks
 from lectern.model.views import Sending
-from lectern.playout.client import PROTOCOL
+from lectern.playout.control_socket import PROTOCOL
 from lectern.states import FileState, Resolution
 from lectern.storage import cache_dir
 from lectern.wire.messages import Booking
@@ -175,7 +175,7 @@ async def test_a_recording_at_which_something_odd_happens_holds_up_none_behind_i
         raise IndexError("a line of one word")
 
     monkeypatch.setattr(recording_checks, "samples", odd)
-    monkeypatch.setattr(remux, "looked", odd)
+    monkeypatch.setattr(integrity, "looked", odd)
     on_air(streamer, "c-1")
     cached(streamer, "6666")
     path = cache_dir.rendition_path(streamer.settings.video_root, "6666")

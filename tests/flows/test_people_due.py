@@ -25,7 +25,7 @@ from lectern.db.outbox import Rest, Unsent
 from lectern.errors import TryAgain
 from lectern.model.tables.teacher import journal
 from lectern.redis.client import Bus
-from lectern.redis.publish import RefusedByRedis, Sent
+from lectern.redis.pubsub import RefusedByRedis, Sent
 from lectern.wire.outgoing import Alarm, Outgoing, OutgoingKind
 from tests.faults import hosts
 from tests.flows.test_people import Service, service

@@ -20,7 +20,6 @@ from lectern.db import airings, cache, cache_check
 from lectern.db.cache_check import Odd, differences, doubtful
 from lectern.db.engine import reading, transaction
 from lectern.media import integrity, probe
-from lectern.media import remux as media_remux
 from lectern.model.facts import Cached, Idle, Usage
 from lectern.model.tables.streamer import classes, dirs, files
 from lectern.states import AiringState, FileState
@@ -243,8 +242,8 @@ async def test_a_file_that_is_just_being_made_plain_flv_stays(
         await reconcile.reconciled(streamer)
         there.extend([to.exists(), left.exists()])
 
-    monkeypatch.setattr(media_remux, "_remux", remux)
-    await media_remux.looked(site)
+    monkeypatch.setattr(integrity, "_remux", remux)
+    await integrity.looked(site)
     assert there == [True, False]
     await reconcile.reconciled(streamer)
     assert [one.name for one in site.parent.iterdir()] == ["1.flv"]

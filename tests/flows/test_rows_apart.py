@@ -22,14 +22,14 @@ from flows.playout_link import Watch
 from flows.streamer import downloads, prepare, readiness, schedule
 from flows.streamer.prepare import ProbeResult
 from flows.streamer.readiness import Readiness
+from lectern import health
 from lectern.allowlist import Allowlist
 from lectern.db import airings, cache, events, metrics
 from lectern.db.engine import reading, transaction
 from lectern.errors import TryAgain
-from lectern.media import push_target
 from lectern.model.facts import Airing, Event
 from lectern.model.tables.streamer import classes, files, journal, tasks
-from lectern.redis.publish import Sent
+from lectern.redis.pubsub import Sent
 from lectern.states import AiringState, FileState
 from lectern.storage import cache_dir
 from lectern.storage.origin import RemoteFile
@@ -137,7 +137,7 @@ def checks(streamer: StreamerHost, monkeypatch: pytest.MonkeyPatch) -> Readiness
         if "odd" in url:
             raise ValueError(f"port out of range 0-65535: {url}")
 
-    monkeypatch.setattr(push_target, "unreachable", look)
+    monkeypatch.setattr(health, "unreachable", look)
     monkeypatch.setattr(readiness, "LATE_AFTER_S", 0.0)
     return Readiness(streamer, cast("Any", None))
 

@@ -15,7 +15,7 @@ from flows.host import StreamerHost
 from flows.streamer.stills import AT_ONCE, StillServer
 from lectern.db import leases
 from lectern.errors import TryAgain
-from lectern.media import still
+from lectern.media import ffmpeg
 from tests.rows import commit
 
 
@@ -82,8 +82,8 @@ def said(streamer: StreamerHost, monkeypatch: pytest.MonkeyPatch) -> Said:
         await asyncio.sleep(0.01)
         return ["broken" if b"broken" in one else one for one in excerpts]
 
-    monkeypatch.setattr(still, "excerpt", excerpt)
-    monkeypatch.setattr(still, "jpegs", jpegs)
+    monkeypatch.setattr(ffmpeg, "excerpt", excerpt)
+    monkeypatch.setattr(ffmpeg, "jpegs", jpegs)
     return made
 
 

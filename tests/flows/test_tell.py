@@ -21,7 +21,7 @@ from lectern.errors import CONFLICT, ENDED
 from lectern.model.plan import Changes
 from lectern.model.tables.teacher import journal, orders
 from lectern.redis.client import Bus
-from lectern.redis.publish import Sent
+from lectern.redis.pubsub import Sent
 from lectern.wire import outgoing
 from lectern.wire.messages import Grant, Release
 from lectern.wire.outgoing import Outgoing, OutgoingKind

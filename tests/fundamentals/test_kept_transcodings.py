@@ -23,7 +23,7 @@ from lectern.db.account import events_of
 from lectern.db.engine import open_database, reading, transaction
 from lectern.db.transcodings import BegunJob
 from lectern.ecs import ssh, transcode
-from lectern.ecs.job import JobOutcome, JobReport, MadeRendition
+from lectern.ecs.transcode import JobOutcome, JobReport, MadeRendition
 from lectern.model.facts import Attempt
 from lectern.model.tables.teacher import journal, videos
 from lectern.rendition_ids import stem

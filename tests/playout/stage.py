@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from lectern.playout import kernel, timetable, worker_process
-from lectern.playout.client import write_timetable
+from lectern.playout.control_socket import write_timetable
 from tests import marks
 from tests.waiting import wait_until
 

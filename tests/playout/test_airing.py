@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from lectern.playout.as_run import AiredClass
-from lectern.playout.class_player import ClassPlayer
 from lectern.playout.context import Now, WorkerContext
+from lectern.playout.schedule import ClassPlayer
 from lectern.playout.timetable import ScheduledClass
 from tests.playout import flvs
 from tests.playout.receiver import Arrived, Receiver, Session

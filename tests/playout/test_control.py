@@ -19,7 +19,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lectern.playout import as_run, client, control_socket, timetable, worker_process
+from lectern.playout import as_run, control_socket, timetable, worker_process
 from lectern.playout.as_run import AiredClass
 from lectern.playout.context import Now
 from lectern.playout.schedule import Schedule
@@ -213,10 +213,10 @@ def test_a_client_that_takes_no_events_is_cut_off_and_nobody_else(tmp_path: Path
 async def test_the_client_asks_hears_events_and_notices_the_workers_end(tmp_path: Path) -> None:
     path = flvs.write(tmp_path / "a.flv", flvs.lesson(60))
     with Receiver() as receiver, Playout(tmp_path / "p") as playout:
-        async with await client.Client.connect(playout.socket) as ours:
+        async with await control_socket.Client.connect(playout.socket) as ours:
             hello = await ours.ask("hello", events=True)
             await asyncio.to_thread(playout.air, "c1", path, receiver.url("c1"), starts_in_s=0.0)
-            with pytest.raises(client.RequestRefused, match="url: "):
+            with pytest.raises(control_socket.RequestRefused, match="url: "):
                 await ours.ask("try", url="http://127.0.0.1/x")
             seen = []
             async for event in ours.events():
@@ -224,10 +224,12 @@ async def test_the_client_asks_hears_events_and_notices_the_workers_end(tmp_path
                 if event["event"] == "on_air":
                     os.kill(hello["pid"], signal.SIGKILL)
             assert seen == ["connected", "on_air"]
-            with pytest.raises(client.PlayoutUnreachable):
+            with pytest.raises(control_socket.PlayoutUnreachable):
                 await ours.ask("status")
-    with pytest.raises(client.PlayoutUnreachable, match=r"no playout answers there: (Connection refused|No such file)"):
-        await client.Client.connect(playout.socket)
+    with pytest.raises(
+        control_socket.PlayoutUnreachable, match=r"no playout answers there: (Connection refused|No such file)"
+    ):
+        await control_socket.Client.connect(playout.socket)
 
 
 async def test_requests_of_one_client_are_at_work_together_and_answered_in_their_order(tmp_path: Path) -> None:
@@ -244,7 +246,7 @@ async def test_requests_of_one_client_are_at_work_together_and_answered_in_their
 
     with served(tmp_path, {"first": first, "second": second}) as desk:
         await desk.start()
-        async with await client.Client.connect(tmp_path / "s") as ours, asyncio.timeout(10):
+        async with await control_socket.Client.connect(tmp_path / "s") as ours, asyncio.timeout(10):
             answered: list[str] = []
 
             async def ask(do: str) -> None:
@@ -268,7 +270,7 @@ async def test_whoever_asks_after_a_request_that_was_cancelled_gets_their_own_an
 
     with served(tmp_path, {"slow": slow, "quick": quick}) as desk:
         await desk.start()
-        async with await client.Client.connect(tmp_path / "s") as ours, asyncio.timeout(10):
+        async with await control_socket.Client.connect(tmp_path / "s") as ours, asyncio.timeout(10):
             cancelled = asyncio.create_task(ours.ask("slow"))
             await begun.wait()
             cancelled.cancel()
@@ -295,7 +297,7 @@ async def test_a_client_that_reads_is_not_cut_off_for_an_answer_that_is_long(tmp
 
     with served(tmp_path, {"status": status, "hello": hello}) as desk:
         await desk.start()
-        async with await client.Client.connect(tmp_path / "s") as ours, asyncio.timeout(10):
+        async with await control_socket.Client.connect(tmp_path / "s") as ours, asyncio.timeout(10):
             await ours.ask("hello", events=True)
             for _ in range(2):
                 assert len((await ours.ask("status"))["classes"]) == 5 * control_socket.MAX_WAITING_BYTES

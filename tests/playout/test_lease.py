@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from lectern.playout import kernel, state_file
+from lectern.playout import kernel
+from lectern.playout.kernel import StateFile
 from lectern.playout.lease import LeaseSocket
-from lectern.playout.state_file import StateFile
 from lectern.playout.worker_process import Shared
 from tests.playout import flvs
 from tests.playout.receiver import Receiver
@@ -207,14 +207,14 @@ def test_a_hanging_disk_holds_up_no_renewal_and_has_the_newest_lease_in_the_end(
     tmp_path: Path, served: LeaseSocket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A lease that was ended must not be held again after a restart, because an older one was written late."""
-    goes_on, replace = threading.Event(), state_file.replace
+    goes_on, replace = threading.Event(), kernel.replace
 
     def hang(path: Path, text: str, *, is_synced: bool) -> None:
         assert goes_on.wait(60)
         replace(path, text, is_synced=is_synced)
 
-    monkeypatch.setattr(state_file, "replace", hang)
-    monkeypatch.setattr(state_file, "SLOW_S", 0.0)
+    monkeypatch.setattr(kernel, "replace", hang)
+    monkeypatch.setattr(kernel, "SLOW_S", 0.0)
     with connected(tmp_path) as client:
         for until in (5e8, 0.0):
             answer = asked(served, client, json.dumps({"until": until}).encode())
@@ -249,7 +249,7 @@ def disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Disk]:
         return replace(self, target)
 
     monkeypatch.setattr(Path, "replace", hang)
-    monkeypatch.setattr(state_file, "SLOW_S", 0.1)
+    monkeypatch.setattr(kernel, "SLOW_S", 0.1)
     yield found
     found.go.set()
 

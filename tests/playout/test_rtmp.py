@@ -10,10 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lectern.playout.rtmp import NotRtmp, amf0, chunks, login
+from lectern.playout.rtmp import NotRtmp, amf0, chunks, publish, target
 from lectern.playout.rtmp.chunks import Parser, compose
 from lectern.playout.rtmp.publish import HANDSHAKE_BYTES, PublisherProtocol, Step
-from lectern.playout.rtmp.url import target
 from tests.playout.receiver import HOST, Receiver, refused
 from tests.waiting import wait_until
 
@@ -242,8 +241,8 @@ def test_a_login_is_answered_as_it_is_asked_for(method: str) -> None:
     for _ in range(2):
         refusal = refused(f"live{query}", method, "teacher", "hunter2")
         assert refusal is not None
-        assert login.is_asked(refusal)
-        query = login.wanted(found, refusal, query, "01234567").query
+        assert publish.is_asked(refusal)
+        query = publish.wanted(found, refusal, query, "01234567").query
         assert "hunter2" not in query
     assert refused(f"live{query}", method, "teacher", "hunter2") is None
 
@@ -268,7 +267,7 @@ def test_a_login_that_is_not_taken_ends_in_words_that_hold_no_secret(
     user: str, refusal: str, query: str, words: str
 ) -> None:
     with pytest.raises(NotRtmp, match=words) as caught:
-        login.wanted(target(f"rtmp://{user}h/live/room"), refusal, query, "01234567")
+        publish.wanted(target(f"rtmp://{user}h/live/room"), refusal, query, "01234567")
     assert type(caught.value) is NotRtmp
     assert "teacher" not in str(caught.value)
     assert "hunter2" not in str(caught.value)

@@ -10,9 +10,9 @@ from typing import Any
 import psutil
 import pytest
 
-from lectern.playout import class_player, timetable
-from lectern.playout.client import write_timetable
+from lectern.playout import schedule, timetable
 from lectern.playout.context import Now, WorkerContext
+from lectern.playout.control_socket import write_timetable
 from lectern.playout.schedule import Schedule
 from tests.playout import flvs
 from tests.playout.receiver import Receiver
@@ -126,7 +126,7 @@ def test_a_class_that_is_taken_out_on_air_ends_and_one_that_is_over_stays_known(
     worker.take()
     assert [(one["class_id"], one["why"]) for one in worker.told if one["event"] == "ended"] == [
         ("over", "its end has come"),
-        ("on-air", class_player.CANCELLED),
+        ("on-air", schedule.CANCELLED),
     ]
     assert worker.starts().keys() == {"over"}
     worker.take(fields("over", 300))

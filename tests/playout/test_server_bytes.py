@@ -13,10 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lectern.playout import worker
-from lectern.playout.rtmp import NotRtmp, amf0, chunks
+from lectern.playout.rtmp import NotRtmp, amf0, chunks, target
 from lectern.playout.rtmp.chunks import ChunkMessage, Parser
 from lectern.playout.rtmp.publish import HANDSHAKE_BYTES, MAX_OWED_BYTES, PublisherProtocol, Step
-from lectern.playout.rtmp.url import target
 from lectern.playout.session import PORTION_BYTES, TURN_BYTES, Broken, ReceiveBudget, Session
 from tests.marks import share
 

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from lectern.playout import kernel, worker
-from lectern.playout.rtmp.url import target
+from lectern.playout.rtmp import target
 from tests.playout import flvs
 from tests.playout.receiver import HOST, Receiver
 from tests.playout.stage import Playout

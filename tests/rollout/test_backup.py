@@ -21,7 +21,7 @@ from lectern.rollout.backup.copy import sha256
 from lectern.rollout.host import files
 from lectern.rollout.journal import RolloutJournal
 from lectern.rollout.spec import Spec
-from lectern.storage import backups
+from lectern.storage import disk
 from tests.rollout.host import Host, a_host
 
 
@@ -84,7 +84,7 @@ def test_what_a_crash_left_half_is_no_backup(wanted: Spec, monkeypatch: pytest.M
     real = files.write_json
 
     def dies(path: Path, value: object) -> None:
-        if path.name == backups.MANIFEST:
+        if path.name == disk.MANIFEST:
             raise KeyboardInterrupt
         real(path, value)
 
@@ -195,6 +195,6 @@ def test_a_host_without_a_database_has_a_backup_that_says_so(host: Host) -> None
 
 def test_a_damaged_manifest_calls_a_person(wanted: Spec) -> None:
     backup_host.make(wanted)
-    (wanted.backup_dir / backups.MANIFEST).write_text(json.dumps({"id": 1}))
+    (wanted.backup_dir / disk.MANIFEST).write_text(json.dumps({"id": 1}))
     with pytest.raises(CallAPerson, match="cannot be read"):
         backup_host.read(wanted.backup_dir)

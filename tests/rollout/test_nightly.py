@@ -22,7 +22,7 @@ from lectern.cli.app import app
 from lectern.errors import CallAPerson, LecternError, Misuse, TryAgain
 from lectern.rollout.backup import nightly, store
 from lectern.rollout.backup.copy import sha256
-from lectern.storage import backups
+from lectern.storage import disk
 from tests.stage.postgres import Databases
 
 pytestmark = pytest.mark.live
@@ -116,12 +116,12 @@ def test_a_backup_whose_manifest_is_damaged_is_named_and_hides_no_other(live: Pa
     for number, content in enumerate([b"", b"[]", b"\xff"]):
         odd = folder / f"streamer-streamer1-2026010{number}T000000Z"
         odd.mkdir(parents=True)
-        (odd / backups.MANIFEST).write_bytes(content)
+        (odd / disk.MANIFEST).write_bytes(content)
     said = typed("streamer").stdout
     for number in range(3):
         assert f"streamer-streamer1-2026010{number}T000000Z: its manifest cannot be read" in said
-    assert len(backups.manifests(folder, "streamer-streamer1")) == 1
-    assert backups.ages_s(folder, "streamer-streamer1", time.time())["here"] < 600
+    assert len(disk.backups(folder, "streamer-streamer1")) == 1
+    assert disk.backup_ages_s(folder, "streamer-streamer1", time.time())["here"] < 600
 
 
 def test_a_damaged_database_makes_no_backup_and_the_older_ones_stay(live: Path, folder: Path) -> None:
@@ -132,7 +132,7 @@ def test_a_damaged_database_makes_no_backup_and_the_older_ones_stay(live: Path, 
     live.write_bytes(data)
     done = typed("streamer")
     assert isinstance(done.exception, CallAPerson)
-    assert len(backups.manifests(folder, "streamer-streamer1")) == 1
+    assert len(disk.backups(folder, "streamer-streamer1")) == 1
 
 
 def test_two_at_a_time_are_refused(live: Path, folder: Path) -> None:
@@ -221,16 +221,16 @@ def test_a_teacher_on_postgresql_is_dumped_and_the_dump_restored(folder: Path, p
 
 
 def test_its_age_is_infinite_before_the_first_one_and_nothing_where_no_backups_are_made(folder: Path) -> None:
-    assert backups.ages_s(folder, "streamer-s", 100) == {}
+    assert disk.backup_ages_s(folder, "streamer-s", 100) == {}
     folder.mkdir()
-    assert backups.ages_s(folder, "streamer-s", 100) == {"here": math.inf}
+    assert disk.backup_ages_s(folder, "streamer-s", 100) == {"here": math.inf}
     for number, copied_at in ((10, 0), (20, 25), (30, 0)):
         (folder / f"streamer-s-{number}").mkdir()
         manifest = {"name": "streamer-s", "made_at": number, "copied_at": copied_at}
         (folder / f"streamer-s-{number}" / "manifest.json").write_text(json.dumps(manifest))
-    assert backups.ages_s(folder, "streamer-s", 100) == {"here": 70, "away": 75}
+    assert disk.backup_ages_s(folder, "streamer-s", 100) == {"here": 70, "away": 75}
     (folder / "streamer-s-30" / "manifest.json").write_text("{")
-    assert backups.ages_s(folder, "streamer-s", 100) == {"here": 80, "away": 75}, "what cannot be read is no backup"
+    assert disk.backup_ages_s(folder, "streamer-s", 100) == {"here": 80, "away": 75}, "what cannot be read is no backup"
 
 
 # -- off the host -------------------------------------------------------------------------------------------------
@@ -298,7 +298,7 @@ def test_a_copy_goes_off_the_host_whole_and_the_oldest_there_go_too(live: Path, 
         "streamer-streamer10-20200101T000000Z",
     }
     assert found["copied_to"] == str(target)
-    assert backups.ages_s(path.parent, "streamer-streamer1", time.time())["away"] < 60
+    assert disk.backup_ages_s(path.parent, "streamer-streamer1", time.time())["away"] < 60
 
 
 def test_the_oldest_there_go_however_much_else_is_in_the_folder(live: Path, tmp_path: Path) -> None:
@@ -350,7 +350,7 @@ def test_a_machine_whose_key_is_not_known_gets_nothing_and_the_backup_here_is_ke
     assert "no copy of it is off this host" in done.exception.message
     assert "Host key verification failed" in done.exception.message
     assert [*there.iterdir()] == []
-    assert len(backups.manifests(folder, "streamer-streamer1")) == 1
+    assert len(disk.backups(folder, "streamer-streamer1")) == 1
 
 
 @pytest.mark.parametrize("url", ["/a", "scp://a@b/c", "sftp://b/c", "sftp://a:p@b/c", "sftp://a@b", "sftp://a@b/c d"])

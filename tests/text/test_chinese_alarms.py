@@ -27,8 +27,7 @@ from lectern.model.views import EventView
 from lectern.playout import demuxer, flv, keyframe_index, net
 from lectern.playout.flv import NotAirable
 from lectern.playout.keyframe_index import Look
-from lectern.playout.rtmp import NotRtmp, amf0
-from lectern.playout.rtmp.url import target
+from lectern.playout.rtmp import NotRtmp, amf0, target
 from lectern.playout.timetable import BadRequest, lesson
 from lectern.states import Resolution
 from lectern.storage import disk, origin, oss, wget

@@ -24,7 +24,8 @@ from lectern.db.transcodings import BegunJob
 from lectern.decide import transcoding as decide
 from lectern.decide.transcoding import UNKNOWN_LIMIT_S, total_limit_s
 from lectern.ecs import ssh, transcode
-from lectern.ecs.job import Job, JobReport, Programs
+from lectern.ecs.probe import Programs
+from lectern.ecs.transcode import Job, JobReport
 from lectern.errors import CANCELLED, HOST_ASIDE, TRANSCODE_FAILED, FallBack, LecternError, Refuse
 from lectern.i18n import Text
 from lectern.model.facts import EcsHost, Event, RenditionKey

@@ -16,7 +16,7 @@ from lectern.redis import rename as renaming
 from lectern.rollout.backup import nightly, store
 from lectern.rollout.backup.nightly import NightlyBackup
 from lectern.settings import Common
-from lectern.storage import backups
+from lectern.storage import disk
 
 app = typer.Typer()
 
@@ -72,8 +72,8 @@ def backup(
         ) from error
     with nightly.alone(into):
         made = nightly.make(found, called, into)
-        pruned = nightly.prune(into, called, backups.manifests(into, called), keep)
-        odd = [str(one) for one in backups.damaged(into, called)]
+        pruned = nightly.prune(into, called, disk.backups(into, called), keep)
+        odd = [str(one) for one in disk.damaged_backups(into, called)]
         failure = None
         try:
             if target is not None:

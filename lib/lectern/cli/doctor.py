@@ -14,7 +14,7 @@ import typer
 from dotenv import dotenv_values
 from redis.exceptions import NoPermissionError, ResponseError
 
-from lectern import formatting, urls
+from lectern import formatting, health, urls
 from lectern.allowlist import Allowlist
 from lectern.cli import readers
 from lectern.cli.options import Json, Role, on_bus, painted, say, settings_of
@@ -22,10 +22,9 @@ from lectern.db import airings, cache, incidents, schema, transcodings
 from lectern.db.engine import looking, open_database, open_to_look
 from lectern.errors import OSS_REFUSES, LecternError, Misuse, TryAgain
 from lectern.i18n import Text, translator
-from lectern.media import push_target
 from lectern.model.tables import teacher
-from lectern.playout import client as playout
-from lectern.playout.sanitize import cleaned
+from lectern.playout import control_socket as playout
+from lectern.playout.sentences import cleaned
 from lectern.redis import connection
 from lectern.redis.client import Bus
 from lectern.settings import RENAMED, Common, Settings, StreamerSettings, TeacherSettings, own_file, shown
@@ -380,7 +379,7 @@ def _push_hosts(settings: StreamerSettings) -> Iterator[Finding]:
         servers.setdefault((url.host, url.port), text)
     allowed = Allowlist.listed(settings.allowed_push_hosts, "ALLOWED_PUSH_HOSTS").and_also(servers)
     for (host, port), text in list(servers.items())[:MOST_HOSTS]:
-        why = asyncio.run(push_target.unreachable(text, timeout_s=LOOK_S, allowed=allowed))
+        why = asyncio.run(health.unreachable(text, timeout_s=LOOK_S, allowed=allowed))
         said = f"{host}:{port} {'answers' if why is None else f'cannot be reached: {why}'}"
         yield Finding("push host", is_well=why is None, said=said, to_type=f"nc -vz {host} {port}")
 

@@ -12,7 +12,7 @@ from lectern import formatting
 from lectern.cli.options import Json, say
 from lectern.errors import LecternError
 from lectern.i18n import Text
-from lectern.playout import client, worker_process
+from lectern.playout import control_socket, worker_process
 
 UPGRADE_S = 60.0
 """Seconds to wait for an upgrade: a new worker has half a minute to load."""
@@ -67,22 +67,22 @@ def upgrade(context: typer.Context, as_json: Json = False) -> None:
 
 def _asked(path: Path, do: str) -> dict[str, Any]:
     try:
-        return asyncio.run(client.asked(path, do, timeout_s=UPGRADE_S))
-    except client.PlayoutUnreachable as error:
+        return asyncio.run(control_socket.asked(path, do, timeout_s=UPGRADE_S))
+    except control_socket.PlayoutUnreachable as error:
         raise LecternError(
             "{error}. Does it run, with the same --dir? Start it: lectern playout", error=error
         ) from error
-    except client.RequestRefused as error:
+    except control_socket.RequestRefused as error:
         raise LecternError(str(error)) from error
 
 
 def _upgraded(path: Path) -> dict[str, Any]:
     before = _asked(path, "hello")
     try:
-        asyncio.run(client.asked(path, "upgrade", timeout_s=UPGRADE_S))
-    except client.RequestRefused as error:
+        asyncio.run(control_socket.asked(path, "upgrade", timeout_s=UPGRADE_S))
+    except control_socket.RequestRefused as error:
         raise LecternError("Not upgraded: {error}", error=error) from error
-    except client.PlayoutUnreachable:
+    except control_socket.PlayoutUnreachable:
         pass  # the old worker ended, as it should
     after = _asked(path, "status")
     if after["pid"] == before["pid"]:

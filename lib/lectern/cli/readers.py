@@ -14,7 +14,7 @@ from lectern.db.engine import looking, open_to_look
 from lectern.decide import account
 from lectern.errors import LecternError, Misuse
 from lectern.model.views import EventView, Sending, StreamerStatus
-from lectern.playout import client as playout
+from lectern.playout import control_socket as playout
 from lectern.redis import connection
 from lectern.settings import Common, StreamerSettings, TeacherSettings
 

@@ -10,7 +10,6 @@ from typing import Any
 
 from lectern import subprocesses
 from lectern.ecs import ssh
-from lectern.ecs.job import Programs
 from lectern.errors import (
     BAD_RECORDING,
     HALF_A_RECORDING,
@@ -45,6 +44,16 @@ _CHECK = r"""
 tail=$({tail} 2>&1); code=$?; wait
 printf '\nlectern-tail %s\n' "$code"; printf '%s\n' "$tail" | tail -c 3000
 """
+
+
+@dataclass(frozen=True)
+class Programs:
+    """The names of the programs on the host."""
+
+    wget: str = "wget"
+    ffmpeg: str = "ffmpeg"
+    ffprobe: str = "ffprobe"
+    curl: str = "curl"
 
 
 @dataclass(frozen=True)

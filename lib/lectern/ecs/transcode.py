@@ -5,15 +5,15 @@ import base64
 import hashlib
 import math
 import time
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from lectern import subprocesses
+from lectern.allowlist import Allowlist
 from lectern.ecs import detached, probe, ssh
 from lectern.ecs.detached import DetachedStep, Ended, Folder
-from lectern.ecs.job import Job, JobOutcome, JobReport, MadeRendition
-from lectern.ecs.probe import MISSING, Measured, Media, Wanted
+from lectern.ecs.probe import MISSING, Measured, Media, Programs, Wanted
 from lectern.errors import (
     DISK_FULL,
     DOWNLOAD_FAILED,
@@ -23,16 +23,109 @@ from lectern.errors import (
     CallAPerson,
     FallBack,
     LecternError,
+    Misuse,
     Refuse,
     TryAgain,
 )
-from lectern.i18n import Text, labelled
+from lectern.i18n import Text, labelled, msgid
 from lectern.media import ffmpeg
+from lectern.rendition_ids import stem
 from lectern.states import Resolution
 from lectern.storage import origin, oss, wget
 from lectern.storage.origin import RemoteFile
+from lectern.storage.oss import UploadTarget
 from lectern.timing import backoff_s
 from lectern.urls import redact_url
+
+
+@dataclass(frozen=True)
+class Job:
+    """One attempt to make the *wanted* renditions of a record, begun at *begun_at* (epoch seconds).
+
+    *attempts* are their numbers, in the order of *wanted*, or one for all. *limit_s* gives the seconds that it may take
+    by the recording's duration in seconds, None while that is unknown. *lufs* is the loudness that the renditions shall
+    have, None if the sound is left as it is.
+    """
+
+    record_id: int
+    attempts: tuple[int, ...]
+    source_url: str
+    wanted: tuple[Resolution, ...]
+    target: UploadTarget
+    begun_at: float
+    limit_s: Callable[[float | None], float]
+    allowed: Allowlist
+    work_root: str = "~/lectern-work"
+    keyframe_s: float = 2.0
+    lufs: float | None = None
+    stall_s: float = 60.0
+    programs: Programs = field(default_factory=Programs)
+
+    def __post_init__(self) -> None:
+        numbers = (self.record_id, *self.attempts)
+        if min(numbers) < 0 or not self.attempts or not self.wanted or len(set(self.wanted)) < len(self.wanted):
+            text = msgid("{job}: is no job; it needs a record, an attempt and different resolutions")
+            raise Misuse(Text(text, job=self.name))
+
+    @property
+    def name(self) -> str:
+        """The name of its folder on the host: the same when the attempt is resumed, another for every other attempt."""
+        numbers = ".".join(str(one) for one in dict.fromkeys(self.attempts))
+        whole = f"{self.source_url} {self.target.upload_url} {self.target.public_url}"
+        whole += f" {self.lufs:g}" if self.lufs is not None else ""
+        mark = hashlib.sha256(whole.encode(errors="replace")).hexdigest()[:8]
+        return f"{self.record_id}_{'_'.join(self.wanted)}-{numbers}-{mark}"
+
+    def stem(self, resolution: Resolution) -> str:
+        """The id of one of its renditions."""
+        return stem(self.record_id, resolution)
+
+
+@dataclass
+class JobReport:
+    """How far a job is: the job writes it, and any thread may read it to show it."""
+
+    step: str = "connect"
+    percent: float = 0.0
+    duration_s: float | None = None
+    loudness: str = ""
+    clock: Callable[[], float] = field(default=time.monotonic, repr=False)
+    _first: tuple[float, float] | None = field(default=None, repr=False)
+
+    def encoded(self, percent: float) -> None:
+        """Note that *percent* of the recording is encoded."""
+        self.percent = min(max(percent, self.percent), 100.0)
+        self._first = self._first or (self.clock(), self.percent)
+
+    @property
+    def left_s(self) -> float | None:
+        """About how many seconds the encoding still takes; None while that is unknown."""
+        if self._first is None:
+            return None
+        began, begun = self._first
+        done = self.percent - begun
+        return (100.0 - self.percent) * (self.clock() - began) / done if done > 0 else None
+
+
+@dataclass(frozen=True)
+class MadeRendition:
+    """A rendition that was made, checked, uploaded, and seen where the platform will look for it."""
+
+    resolution: Resolution
+    url: str
+    width: int
+    height: int
+    duration_s: float
+    size_bytes: int
+
+
+@dataclass(frozen=True)
+class JobOutcome:
+    """What became of each rendition of a job: it was made, or why it was not."""
+
+    made: tuple[MadeRendition, ...]
+    missed: Mapping[Resolution, LecternError]
+
 
 # Runs the steps of a job on its ECS host, each within the time left for the whole job.
 

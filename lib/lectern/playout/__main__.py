@@ -31,7 +31,7 @@ def main() -> None:
     arguments = _arguments()
     folder = arguments.dir.absolute()
     if arguments.part == "holder":
-        from lectern.playout.folder import Misuse  # noqa: PLC0415 (the supervisor stays small)
+        from lectern.playout.lease import Misuse  # noqa: PLC0415 (the supervisor stays small)
         from lectern.playout.supervisor import PlayoutSupervisor  # noqa: PLC0415 (as above)
 
         try:

@@ -1,17 +1,80 @@
-"""The lease, which the supervisor keeps itself: a hung or busy worker delays no renewal of it."""
+"""The lease, which the supervisor keeps itself, and the folder in which it does."""
 
+import fcntl
 import json
 import math
 import os
+import resource
 import socket
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from lectern.playout import folder as folder_of
 from lectern.playout import kernel
-from lectern.playout.state_file import StateFile
+from lectern.playout.kernel import StateFile
 from lectern.playout.worker_process import Shared
+
+
+class Misuse(Exception):
+    """The playout cannot be started like this; the text says what to do."""
+
+
+def allow_files() -> None:
+    """Raise the limit of open files: each session takes two descriptors here, and two in the worker."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+def made(path: Path) -> None:
+    """Make the folder at *path* if it is not there; raises Misuse if that is impossible."""
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise Misuse(f"{path}: cannot be made: {error.strerror}. Name another folder with --dir") from error
+
+
+def locked(path: Path) -> int:
+    """Hold the lock at *path* while this process lives; raises Misuse if another process holds it."""
+    try:
+        file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        raise Misuse(f"{path}: cannot be written: {error.strerror}. Name another folder with --dir") from error
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(file)
+        raise Misuse(f"{path}: a playout runs in this folder already") from None
+    return file
+
+
+def listening(path: Path, option: str) -> socket.socket:
+    """Listen on a socket; the caller holds the lock, so an existing file is a leftover.
+
+    Raises Misuse, which names the *option* that moves the socket elsewhere.
+    """
+    listener = socket.socket(socket.AF_UNIX)
+    before = os.umask(0o177)
+    try:
+        path.unlink(missing_ok=True)
+        listener.bind(str(path))
+    except OSError as error:
+        why = error.strerror or error
+        raise Misuse(f"{path}: the socket cannot be made: {why}. Name another place with {option}") from error
+    finally:
+        os.umask(before)
+    listener.listen(64)
+    listener.settimeout(0)
+    return listener
+
+
+def kept_lease(path: Path) -> float:
+    """The end of the lease on disk, by kernel.boot_now; 0 if there is none, or the machine was restarted since."""
+    with suppress(OSError, ValueError, TypeError, KeyError):
+        lease = json.loads(path.read_text(encoding="utf-8"))
+        if lease["boot"] == kernel.boot_id():
+            return float(lease["until"])
+    return 0.0
+
 
 MAX_LINE_BYTES = 4096
 MAX_CLIENTS = 16
@@ -27,8 +90,8 @@ class LeaseSocket:
         self._path = folder / "lease.sock"
         # Not synced: the lease outlives the supervisor, but not the machine's restart.
         self._file = StateFile("the lease", folder / "lease.json", self._text, is_synced=False)
-        shared.lease_until = folder_of.kept_lease(self._file.path)
-        self._listener = folder_of.listening(self._path, "--dir")
+        shared.lease_until = kept_lease(self._file.path)
+        self._listener = listening(self._path, "--dir")
         self._clients: dict[socket.socket, bytes] = {}  # the beginning of a request, by its client
 
     def sockets(self) -> list[socket.socket]:

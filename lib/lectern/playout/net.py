@@ -7,9 +7,8 @@ import ssl
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 
-from lectern.playout.rtmp.url import Target
-from lectern.playout.sanitize import cleaned
-from lectern.playout.sentences import sentence
+from lectern.playout.rtmp import Target
+from lectern.playout.sentences import cleaned, sentence
 from lectern.playout.timetable import may_reach
 
 TRY_S = 5.0

@@ -13,8 +13,8 @@ from lectern.playout.as_run import GOOD_S, AsRunRows
 from lectern.playout.context import Now, WorkerContext
 from lectern.playout.kernel import Isolated
 from lectern.playout.muxer import BATCH_BYTES, NAMES, WriteBatches
+from lectern.playout.rtmp import target
 from lectern.playout.rtmp.publish import Step
-from lectern.playout.rtmp.url import target
 from lectern.playout.sentences import sentence
 from lectern.playout.session import Broken, Journal, Session
 from lectern.playout.source import BEHIND_MS, FROM_THE_START_MS, Source

@@ -11,10 +11,8 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from lectern.playout import kernel, net
-from lectern.playout.rtmp import NotRtmp
-from lectern.playout.rtmp.login import LoginWanted
-from lectern.playout.rtmp.publish import HANDSHAKE_BYTES, PublisherProtocol, Step
-from lectern.playout.rtmp.url import Target
+from lectern.playout.rtmp import NotRtmp, Target
+from lectern.playout.rtmp.publish import HANDSHAKE_BYTES, LoginWanted, PublisherProtocol, Step
 from lectern.playout.sentences import sentence
 
 # The journal of one session: what is about to be sent, so that the next worker can send the rest if this one dies. A

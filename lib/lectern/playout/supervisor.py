@@ -9,10 +9,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from lectern.playout import folder as folder_of
 from lectern.playout import kernel, worker_process
 from lectern.playout.kernel import say
-from lectern.playout.lease import LeaseSocket
+from lectern.playout.lease import LeaseSocket, allow_files, listening, locked, made
 from lectern.playout.worker_process import Child, Shared
 
 LOOK_S = 0.1
@@ -53,12 +52,12 @@ class PlayoutSupervisor:
 
     def __init__(self, folder: Path, address: Path, ca_file: str | None) -> None:
         self.folder, self.address, self.ca_file = folder, address, ca_file
-        folder_of.allow_files()
-        folder_of.made(folder)
-        self._lock = folder_of.locked(folder / "playout.lock")
+        allow_files()
+        made(folder)
+        self._lock = locked(folder / "playout.lock")
         self.shared = Shared()
         self.lease = LeaseSocket(folder, self.shared)
-        self.listener = folder_of.listening(address, "--socket")
+        self.listener = listening(address, "--socket")
         self.sessions: dict[str, HeldSession] = {}
         self.worker: Child | None = None
         self.standby: Child | None = None

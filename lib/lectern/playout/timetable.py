@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lectern.playout.keyframe_index import path_of
-from lectern.playout.rtmp import NotRtmp
-from lectern.playout.rtmp.url import target
+from lectern.playout.rtmp import NotRtmp, target
 from lectern.playout.sentences import sentence
 
 # Which addresses a push may connect to: a host's name may by now lead elsewhere than when it was checked.

@@ -15,16 +15,12 @@ from typing import Any
 
 from lectern.playout import context, kernel, net, session, timetable
 from lectern.playout.as_run import AIRED, AiredClass, read_aired
-from lectern.playout.class_player import ClassPlayer
-from lectern.playout.client import PROTOCOL
 from lectern.playout.context import Now, WorkerContext, in_slices
-from lectern.playout.control_socket import Control, Do, Lines
+from lectern.playout.control_socket import PROTOCOL, Control, Do, Lines
 from lectern.playout.kernel import Isolated, say
-from lectern.playout.rtmp import NotRtmp
-from lectern.playout.rtmp.login import LoginWanted
-from lectern.playout.rtmp.publish import HANDSHAKE_BYTES, PublisherProtocol
-from lectern.playout.rtmp.url import Target, target
-from lectern.playout.schedule import AiredFile, Schedule
+from lectern.playout.rtmp import NotRtmp, Target, target
+from lectern.playout.rtmp.publish import HANDSHAKE_BYTES, LoginWanted, PublisherProtocol
+from lectern.playout.schedule import AiredFile, ClassPlayer, Schedule
 from lectern.playout.sentences import sentence
 from lectern.playout.session import PORTION_BYTES, Broken, Journal, ReceiveBudget, Session
 from lectern.playout.timetable import BadRequest, TimetableDifference, networks

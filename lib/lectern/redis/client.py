@@ -3,10 +3,10 @@
 import json
 import logging
 import socket
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeGuard
 
 import redis as blocking
 import redis.asyncio as redis
@@ -16,11 +16,101 @@ from redis.exceptions import ReadOnlyError, RedisError
 from lectern.db.outbox import Unsent
 from lectern.errors import Misuse, TryAgain
 from lectern.model.views import StreamerStatus
-from lectern.redis import connection, heartbeats
+from lectern.redis import connection
 from lectern.redis.connection import asking
-from lectern.redis.publish import STREAM_BOUND, Sent, send
-from lectern.redis.pubsub import Subscription
+from lectern.redis.pubsub import STREAM_BOUND, Sent, Subscription, send
 from lectern.redis.streams import Streams
+from lectern.wire.fields import is_name
+
+BEAT = """
+local at = redis.call('time')
+redis.call('hdel', KEYS[3], ARGV[1])
+local holder = redis.call('hget', KEYS[2], ARGV[1])
+if holder == ARGV[2] then
+  local now = at[1] .. '.' .. string.format('%06d', at[2])
+  redis.call('hset', KEYS[1], ARGV[1], '{"at": ' .. now .. ', ' .. string.sub(ARGV[3], 2))
+  return redis.call('hgetall', KEYS[1])
+end
+if holder ~= '-' .. ARGV[5] then redis.call('hset', KEYS[3], ARGV[1], ARGV[4]) end
+return holder
+"""
+"""Writes the heartbeat of a streamer whose session holds the lease; for any other session, writes a claim.
+
+Then it returns who holds the lease: nil if Redis has forgotten it, `-SESSION` if it was taken from that session. That
+session is never granted again: its streamer may know of the grant, but not which classes were moved since.
+
+A Redis that has reached its `maxmemory` refuses `HSET`, unless the script has written before. So `HDEL`, which it never
+refuses, comes first: a lease must not run out because others' data fill Redis, and a heartbeat takes the place of one.
+"""
+
+NOTE = """
+redis.call('hdel', KEYS[1], ARGV[1])
+redis.call('hset', KEYS[1], ARGV[1], ARGV[2])
+"""
+"""Notes one thing of a streamer, also in a Redis that is full: its lease, that it leaves, its status."""
+
+TAKE = """
+local beat = redis.call('hget', KEYS[1], ARGV[1])
+local at = redis.call('time')
+if beat then
+  local readable, said = pcall(cjson.decode, beat)
+  local heard = readable and type(said) == 'table' and tonumber(said['at'])
+  if heard and at[1] + at[2] / 1000000 - heard <= tonumber(ARGV[2]) then return 0 end
+end
+local holder = redis.call('hget', KEYS[2], ARGV[1]) or ''
+redis.call('hdel', KEYS[2], ARGV[1])
+if string.sub(holder, 1, 1) ~= '-' then holder = '-' .. holder end
+redis.call('hset', KEYS[2], ARGV[1], holder)
+redis.call('hdel', KEYS[3], ARGV[1])
+return 1
+"""
+"""Takes the lease of a streamer that has sent no readable heartbeat for the given number of seconds.
+
+The mark with the session tells the streamer that its lease was taken; a Redis that has lost its data has none. A claim
+that was sent before goes, too: its session may be the one that has just lost its classes.
+"""
+
+GRANT = """
+if redis.call('hget', KEYS[1], ARGV[1]) == '-' .. ARGV[2] then return 0 end
+redis.call('hdel', KEYS[1], ARGV[1])
+redis.call('hset', KEYS[1], ARGV[1], ARGV[2])
+return 1
+"""
+"""Grants the lease of a streamer to a session, unless it was taken from just that one since the session was claimed."""
+
+
+def readable(
+    what: str, told: Mapping[str, str], keep: Callable[[dict[str, Any]], bool], known: dict[str, str]
+) -> dict[str, dict[str, Any]]:
+    """The JSON objects in *told*; an unreadable text is left out, and logged when it is new."""
+    found: dict[str, dict[str, Any]] = {}
+    for name, text in told.items():
+        fields: Any = None
+        with suppress(ValueError, RecursionError):
+            fields = json.loads(text)
+        if is_name(name) and isinstance(fields, dict) and keep(fields):
+            found[str(name)] = fields
+            known.pop(name, None)
+        elif known.get(name) != text:
+            known[name] = text
+            log.warning("redis: the %s of streamer %s is unreadable, it is passed over: %.200r", what, name, text)
+    return found
+
+
+def is_beat(fields: Mapping[str, Any]) -> bool:
+    """Whether a heartbeat has the time at which it was sent."""
+    return _is_number(fields.get("at"))
+
+
+def is_claim(fields: Mapping[str, Any]) -> bool:
+    """Whether a claim names a session, and the length of its lease."""
+    session, lease_s = fields.get("session"), fields.get("lease_s")
+    return isinstance(session, str) and is_name(session) and _is_number(lease_s) and lease_s >= 0
+
+
+def _is_number(value: object) -> TypeGuard[float]:
+    return isinstance(value, int | float) and not isinstance(value, bool) and -1e15 < value < 1e15
+
 
 log = logging.getLogger("lectern")
 _WORDS = TypeAdapter(StreamerStatus)
@@ -192,11 +282,11 @@ class Bus:
         """
         keys = (key, f"{key}:lease", f"{key}:claims")
         said = (name, session, json.dumps(dict(fields)), json.dumps(dict(claim)), str(claim["session"]))
-        found = await self._client.eval(heartbeats.BEAT, len(keys), *keys, *said)
+        found = await self._client.eval(BEAT, len(keys), *keys, *said)
         if not isinstance(found, list):
             return None if found is None else str(found)
         told = dict(zip(found[::2], found[1::2], strict=True))
-        return heartbeats.readable("heartbeat", told, heartbeats.is_beat, self._unreadable["beats"])
+        return readable("heartbeat", told, is_beat, self._unreadable["beats"])
 
     @asking()
     async def part(self, key: str, name: str) -> None:
@@ -206,7 +296,7 @@ class Bus:
         """
         now, said, _ = await self.heard(key)
         last = {**said.get(name, {}), "at": now, "gone": True}
-        await self._client.eval(heartbeats.NOTE, 1, key, name, json.dumps(last))
+        await self._client.eval(NOTE, 1, key, name, json.dumps(last))
 
     @asking()
     async def heard(self, key: str) -> tuple[float, dict[str, dict[str, Any]], dict[str, dict[str, Any]]]:
@@ -216,8 +306,8 @@ class Bus:
             pipe.hgetall(key)
             pipe.hgetall(f"{key}:claims")
             (seconds, micros), told, claims = await pipe.execute()
-        said = heartbeats.readable("heartbeat", told, heartbeats.is_beat, self._unreadable["beats"])
-        asked = heartbeats.readable("claim", claims, heartbeats.is_claim, self._unreadable["claims"])
+        said = readable("heartbeat", told, is_beat, self._unreadable["beats"])
+        asked = readable("claim", claims, is_claim, self._unreadable["claims"])
         return int(seconds) + int(micros) / 1e6, said, asked
 
     async def alive(self, key: str, lost_after_s: float) -> dict[str, dict[str, Any]]:
@@ -234,7 +324,7 @@ class Bus:
         """Publish the status of streamer *name*, with the time of the clock that all hosts share."""
         seconds, _ = await self._client.time()
         body = _WORDS.dump_json(replace(own, at=float(seconds))).decode()
-        await self._client.eval(heartbeats.NOTE, 1, f"{key}:words", name, body)
+        await self._client.eval(NOTE, 1, f"{key}:words", name, body)
 
     @asking()
     async def words(self, key: str, lost_after_s: float) -> dict[str, StreamerStatus]:
@@ -257,12 +347,12 @@ class Bus:
     @asking()
     async def grant(self, key: str, name: str, session: str) -> None:
         """Grant the lease of streamer *name* to *session*, unless it was taken from that one meanwhile."""
-        await self._client.eval(heartbeats.GRANT, 1, f"{key}:lease", name, session)
+        await self._client.eval(GRANT, 1, f"{key}:lease", name, session)
 
     @asking()
     async def take(self, key: str, name: str, silent_s: float) -> bool:
         """Take the lease of streamer *name* away; False if its last heartbeat is younger than *silent_s*."""
-        return bool(await self._client.eval(heartbeats.TAKE, 3, key, f"{key}:lease", f"{key}:claims", name, silent_s))
+        return bool(await self._client.eval(TAKE, 3, key, f"{key}:lease", f"{key}:claims", name, silent_s))
 
     @asking()
     async def forget_withdrawn(self, key: str, name: str) -> None:

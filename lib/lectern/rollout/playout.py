@@ -7,7 +7,7 @@ from typing import Any
 
 from lectern.errors import CallAPerson
 from lectern.i18n import Text, msgid
-from lectern.playout.client import PlayoutUnreachable, RequestRefused, asked
+from lectern.playout.control_socket import PlayoutUnreachable, RequestRefused, asked
 from lectern.rollout.host import files
 from lectern.rollout.result import StepAnswer
 from lectern.rollout.spec import Spec

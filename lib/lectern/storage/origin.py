@@ -18,7 +18,7 @@ from lectern.allowlist import Address, Allowlist
 from lectern.errors import BAD_RECORDING, DOWNLOAD_FAILED, FORBIDDEN_ORIGIN, Refuse, TryAgain
 from lectern.i18n import Text, msgid
 from lectern.model.facts import RemoteFile as RemoteFile  # noqa: PLC0414 (asked for here)
-from lectern.playout.sanitize import cleaned
+from lectern.playout.sentences import cleaned
 from lectern.urls import redact_url
 
 # Looks up the addresses of a host.

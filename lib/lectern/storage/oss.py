@@ -16,7 +16,7 @@ from lectern import errors
 from lectern.allowlist import Allowlist
 from lectern.errors import UPLOAD_FAILED, CallAPerson, FallBack, Misuse, Refuse, TryAgain
 from lectern.i18n import Text, labelled
-from lectern.playout.sanitize import cleaned
+from lectern.playout.sentences import cleaned
 from lectern.states import Resolution
 from lectern.storage import origin
 from lectern.subprocesses import last_line

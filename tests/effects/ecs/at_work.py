@@ -4,7 +4,7 @@ from pathlib import Path
 
 from lectern.ecs import ssh
 from lectern.ecs import transcode as ecs
-from lectern.ecs.job import Job, JobReport, MadeRendition
+from lectern.ecs.transcode import Job, JobReport, MadeRendition
 from tests.effects.conftest import running_with
 
 SOURCE = "/it's%20a%20%22lesson%22/6666.flv"

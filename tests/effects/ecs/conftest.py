@@ -9,7 +9,8 @@ import pytest
 
 from lectern.allowlist import Allowlist
 from lectern.ecs import ssh, transcode
-from lectern.ecs.job import Job, Programs
+from lectern.ecs.probe import Programs
+from lectern.ecs.transcode import Job
 from lectern.states import Resolution
 from lectern.storage.oss import UploadTarget
 from tests.effects.conftest import Origin, Sshd, make_recording

@@ -21,7 +21,8 @@ from lectern.allowlist import Allowlist
 from lectern.decide import transcoding as decide
 from lectern.ecs import ssh
 from lectern.ecs import transcode as ecs_transcode
-from lectern.ecs.job import Job, JobReport, Programs
+from lectern.ecs.probe import Programs
+from lectern.ecs.transcode import Job, JobReport
 from lectern.errors import (
     NO_ECS_ROOM,
     TRANSCODE_TIMED_OUT,

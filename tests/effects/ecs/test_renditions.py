@@ -14,7 +14,8 @@ from lectern import subprocesses
 from lectern.ecs import probe as ecs_probe
 from lectern.ecs import ssh
 from lectern.ecs import transcode as ecs
-from lectern.ecs.job import Job, JobReport, Programs
+from lectern.ecs.probe import Programs
+from lectern.ecs.transcode import Job, JobReport
 from lectern.errors import CallAPerson, LecternError, Misuse, Refuse, TryAgain
 from lectern.media import ffmpeg, probe
 from lectern.states import Resolution

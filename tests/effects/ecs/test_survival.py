@@ -16,7 +16,8 @@ import pytest
 from lectern.ecs import detached, ssh
 from lectern.ecs import transcode as ecs
 from lectern.ecs.detached import DetachedStep
-from lectern.ecs.job import Job, JobReport, Programs
+from lectern.ecs.probe import Programs
+from lectern.ecs.transcode import Job, JobReport
 from lectern.errors import TryAgain
 from tests.effects.conftest import Origin, Sshd, running_with
 from tests.effects.ecs.at_work import SOURCE, UP, called, encoders, stand_in, transcode

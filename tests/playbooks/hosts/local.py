@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 from xml.parsers.expat import ExpatError
 
-from lectern.playout.client import Client
+from lectern.playout.control_socket import Client
 from tests.playbooks.hosts.controller import LEAVING
 from tests.playbooks.hosts.host import HERE, Host
 from tests.playbooks.hosts.places import Places

@@ -1,16 +1,80 @@
 """A publisher's side of one RTMP session, as a pure state machine: bytes in, bytes and decisions out."""
 
 import base64
+import hashlib
 import secrets
 from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any
 
-from lectern.playout.rtmp import NotRtmp, amf0, chunks, login
+from lectern.playout.rtmp import NotRtmp, Target, amf0, chunks
 from lectern.playout.rtmp.chunks import ChunkMessage, Parser, compose
-from lectern.playout.rtmp.url import Target
-from lectern.playout.sanitize import cleaned
-from lectern.playout.sentences import sentence
+from lectern.playout.sentences import cleaned, sentence
+
+ADOBE, LIMELIGHT = "authmod=adobe", "authmod=llnw"
+_COUNT = "00000001"
+"""How often a nonce is used: always the first time."""
+
+
+class LoginWanted(NotRtmp):
+    """The server wants a login; the next connection must carry *query*."""
+
+    def __init__(self, query: str) -> None:
+        super().__init__("the server asks for a login")
+        self.query = query
+
+
+def is_asked(refusal: str) -> bool:
+    """Whether the words of a refusal are about a login that we know."""
+    return ADOBE in refusal or LIMELIGHT in refusal
+
+
+def wanted(target: Target, refusal: str, query: str, nonce: str) -> LoginWanted:
+    """What the connection after a *refusal* of the one with *query* must carry; *nonce* is random.
+
+    Raises NotRtmp in words that name neither user nor password if there is nothing that would be taken.
+    """
+    if not target.user or not target.password:
+        raise NotRtmp(sentence("the server asks for a user and password, and the push URL has none"))
+    if "reason=authfailed" in refusal or "reason=nosuchuser" in refusal or "&response=" in query:
+        raise NotRtmp(sentence("the server does not take the user and password of the push URL"))
+    method = ADOBE if ADOBE in refusal else LIMELIGHT
+    _, is_challenge, rest = refusal.partition("?reason=needauth")
+    if is_challenge:
+        asked = dict(field.partition("=")[::2] for field in rest.partition(" ")[0].split("&"))
+        answer = _adobe(target, asked, nonce) if method == ADOBE else _limelight(target, asked, nonce)
+        return LoginWanted(f"?{method}&user={target.user}{answer}")
+    if query:
+        raise NotRtmp(sentence("the server asks for a login again, and gives nothing to answer"))
+    return LoginWanted(f"?{method}&user={target.user}")
+
+
+def _adobe(target: Target, asked: dict[str, str], nonce: str) -> str:
+    secret = _base64(target.user + asked.get("salt", "") + target.password)
+    opaque = asked.get("opaque", "")
+    response = _base64(secret + (opaque or asked.get("challenge", "")) + nonce)
+    return f"&challenge={nonce}&response={response}" + (f"&opaque={opaque}" if opaque else "")
+
+
+def _limelight(target: Target, asked: dict[str, str], nonce: str) -> str:
+    theirs = asked.get("nonce", "")
+    place = target.app if "/" in target.app else f"{target.app}/_definst_"
+    user, publish = _hex(f"{target.user}:live:{target.password}"), _hex(f"publish:/{place}")
+    response = _hex(f"{user}:{theirs}:{_COUNT}:{nonce}:auth:{publish}")
+    return f"&nonce={theirs}&cnonce={nonce}&nc={_COUNT}&response={response}"
+
+
+def _md5(text: str) -> "hashlib._Hash":
+    return hashlib.md5(text.encode("utf-8", "surrogateescape"), usedforsecurity=False)  # what these servers speak
+
+
+def _base64(text: str) -> str:
+    return base64.b64encode(_md5(text).digest()).decode()
+
+
+def _hex(text: str) -> str:
+    return _md5(text).hexdigest()
+
 
 HANDSHAKE_BYTES = 1536
 MAX_OWED_BYTES = 64 * 1024
@@ -158,8 +222,8 @@ class PublisherProtocol:
             self._stream, self.step = int(stream), Step.READY
         elif name == "_error" and number in (_CONNECT, _CREATE, _PUBLISH):
             refusal = str(_fields(values).get("description"))[:1000]
-            if number == _CONNECT and login.is_asked(refusal):
-                raise login.wanted(self._target, refusal, self._query, secrets.token_hex(4))
+            if number == _CONNECT and is_asked(refusal):
+                raise wanted(self._target, refusal, self._query, secrets.token_hex(4))
             raise NotRtmp(self._words(values))
         elif name == "onStatus":
             self._status(values)

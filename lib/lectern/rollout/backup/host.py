@@ -28,7 +28,7 @@ from lectern.rollout.host import files
 from lectern.rollout.journal import RolloutJournal, locked
 from lectern.rollout.result import StepAnswer
 from lectern.rollout.spec import Spec
-from lectern.storage.backups import MANIFEST
+from lectern.storage.disk import MANIFEST
 
 # A tar archive of a live folder, for people: read back to its end, with the names of files that changed meanwhile.
 

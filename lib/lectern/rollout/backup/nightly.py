@@ -21,7 +21,7 @@ from lectern.errors import CallAPerson, Misuse, TryAgain
 from lectern.rollout.backup.copy import Copy, sha256
 from lectern.rollout.backup.store import Store
 from lectern.rollout.host import files
-from lectern.storage import backups
+from lectern.storage import disk
 
 SLACK_BYTES = 64 << 20
 
@@ -96,7 +96,7 @@ def proved(database: Store, part: Path) -> Copy:
 
 def finished(manifest: M, part: Path) -> M:
     """Write the manifest, and give *part* its name; all of it is on the disk when this returns."""
-    files.write_json(part / backups.MANIFEST, manifest.model_dump(mode="json"))
+    files.write_json(part / disk.MANIFEST, manifest.model_dump(mode="json"))
     files.sync_folder(part)
     part.rename(manifest.path)
     files.sync_folder(manifest.path.parent)
@@ -106,7 +106,7 @@ def finished(manifest: M, part: Path) -> M:
 def noted(manifest: NightlyBackup, where: str) -> NightlyBackup:
     """Record in the manifest that a copy of the backup is also at *where*."""
     copied = manifest.model_copy(update={"copied_to": where, "copied_at": time.time()})
-    files.write_json(manifest.path / backups.MANIFEST, copied.model_dump(mode="json"))
+    files.write_json(manifest.path / disk.MANIFEST, copied.model_dump(mode="json"))
     return copied
 
 
@@ -116,7 +116,7 @@ def restore(database: Store, name: str, folder: Path) -> NightlyBackup:
     Raises Misuse if it is no backup of *name* or somebody uses the database, CallAPerson if the backup is damaged.
     """
     try:
-        manifest = NightlyBackup.model_validate_json((folder / backups.MANIFEST).read_text(encoding="utf-8"))
+        manifest = NightlyBackup.model_validate_json((folder / disk.MANIFEST).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise Misuse(
             "{folder}: it holds no finished backup. See what there is: ls {parent}", folder=folder, parent=folder.parent
@@ -148,7 +148,7 @@ def prune(into: Path, prefix: str, newest: Iterable[Path], keep: int, needed: Co
         shutil.rmtree(half)
     gone = [path for path in [*newest][keep:] if path.name not in needed]
     for folder in gone:
-        (folder / backups.MANIFEST).unlink()  # without a manifest it is no backup any more
+        (folder / disk.MANIFEST).unlink()  # without a manifest it is no backup any more
         shutil.rmtree(folder)
     return [folder.name for folder in gone]
 
