@@ -55,9 +55,7 @@ def test_a_class_on_air_has_its_picture(page: Page, address: str) -> None:
     assert (answer.status, answer.headers["content-type"]) == (200, "image/jpeg")
 
 
-def test_on_a_phone_nothing_is_wider_than_the_screen_and_a_message_has_its_lines_to_itself(
-    page: Page, address: str
-) -> None:
+def test_on_a_phone_nothing_is_wider_than_screen_and_message_has_its_lines_to_itself(page: Page, address: str) -> None:
     """Beside four other cells, a message would be a column of single words."""
     page.set_viewport_size(PHONE)
     page.goto(address)

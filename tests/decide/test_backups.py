@@ -128,9 +128,7 @@ def test_a_class_that_its_streamer_refuses_is_not_aired_by_the_other_one(changes
 
 
 @pytest.mark.parametrize("its", [("c-1", SECOND), (SECOND, "c-1")])
-def test_a_class_that_no_streamer_can_take_is_refused_with_its_second_airing(
-    changes: Changes, its: tuple[str, str]
-) -> None:
+def test_a_class_that_no_streamer_can_take_is_refused_at_second_airing(changes: Changes, its: tuple[str, str]) -> None:
     """Whichever of them is looked at first."""
     placed(changes, "s1")
     reassign(changes, [changes.orders[one] for one in its], Choice({}, {}), "s1 is lost", refused=False)

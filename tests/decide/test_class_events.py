@@ -143,9 +143,7 @@ def stated(changes: Changes) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize(("streamer", "placement", "heard"), [("s1", 2, ["on_air"]), ("s1", 1, []), ("s2", 2, [])])
-def test_only_the_streamer_that_has_a_class_says_how_it_is_aired(
-    streamer: str, placement: int, heard: list[str]
-) -> None:
+def test_only_streamer_that_has_class_says_how_it_is_aired(streamer: str, placement: int, heard: list[str]) -> None:
     """What one says that has lost it comes too late: its part was closed when the class was moved."""
     changes, said = changed(READY), {"class_id": "c-1", "event": "on_air", "at": START}
     reports.aired(changes, AiringReport.model_validate({**said, "streamer": streamer, "placement": placement}))
@@ -208,9 +206,7 @@ def test_the_end_is_told_once_it_is_known(
 
 
 @pytest.mark.parametrize("moved", [MOVED, {}], ids=["another streamer", "its own, just started anew"])
-def test_the_end_of_a_class_cancelled_on_air_waits_for_what_its_streamers_sent(
-    moved: dict[str, list[EventView]],
-) -> None:
+def test_end_of_class_cancelled_on_air_waits_for_what_its_streamers_sent(moved: dict[str, list[EventView]]) -> None:
     """The cancel is answered at once."""
     changes = changed(replace(READY, state=BookingState.CANCELLED, promised_at=1.0))
     said = {"cmd": "ended", "class_id": "c-1", "streamer": "s1", "result": "fail", "code": 411, "placement": 2}

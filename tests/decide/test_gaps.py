@@ -110,9 +110,7 @@ def test_a_push_that_is_taken_for_moments_only_is_one_gap() -> None:
         (60, 2.1, False),
     ],
 )
-def test_a_class_is_whole_for_people_if_it_lacks_at_most_5_s_and_1_percent(
-    length: float, missing_s: float, whole: bool
-) -> None:
+def test_a_class_is_whole_if_it_lacks_at_most_5_s_and_1_percent(length: float, missing_s: float, whole: bool) -> None:
     """Of a short class, 1 % would be a moment that nobody notices."""
     known = sent(START, START + length, [part(missing_s, length)])
     assert known.is_whole is whole

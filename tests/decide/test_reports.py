@@ -72,9 +72,7 @@ def test_a_booking_that_comes_again_is_answered_again_only_if_it_was_answered(or
     [(READY, 0), (replace(READY, state=BookingState.CANCELLED), 2)],
     ids=["on its way", "cancelled"],
 )
-def test_a_cancel_that_comes_again_is_answered_at_once_only_if_the_streamer_has_confirmed_it(
-    order: Order, answered: int
-) -> None:
+def test_a_repeated_cancel_is_answered_at_once_only_if_the_streamer_confirmed(order: Order, answered: int) -> None:
     changes = Changes(SETTINGS, 1_100.0, orders={"c-1": order})
     for _ in range(2):
         placement.cancel(changes, Cancel(class_id="c-1"))

@@ -166,9 +166,7 @@ def test_every_class_finds_a_living_streamer_that_is_within_its_share(
 
 
 @given(stems, loads)
-def test_a_batch_placed_at_once_equals_the_same_classes_placed_one_at_a_time(
-    wanted: list[str], before: dict[str, int]
-) -> None:
+def test_a_batch_placed_at_once_equals_one_at_a_time(wanted: list[str], before: dict[str, int]) -> None:
     now = dict(before)
     singly = []
     for stem in wanted:

@@ -123,9 +123,7 @@ async def test_when_the_master_dies_its_replica_is_spoken_to(sentinel: tuple[int
     assert [fields[b"body"] for _, fields in entries][-1] == b"after"
 
 
-async def test_a_sentinel_that_answers_nothing_is_not_waited_for(
-    sentinel: tuple[int, redis.Redis, redis.Redis],
-) -> None:
+async def test_a_sentinel_without_answers_is_not_waited_for(sentinel: tuple[int, redis.Redis, redis.Redis]) -> None:
     """It died with the host of the master: the next one is asked while a teacher still waits to send its answers."""
     port, _, _ = sentinel
     with socket.create_server(("127.0.0.1", 0)) as silent:
@@ -153,9 +151,7 @@ async def test_what_a_url_of_sentinels_says_of_tls_holds_for_them_and_for_the_ma
         await bus.close()
 
 
-async def test_keys_are_renamed_on_the_server_that_the_sentinels_name(
-    sentinel: tuple[int, redis.Redis, redis.Redis],
-) -> None:
+async def test_keys_are_renamed_on_server_that_sentinels_name(sentinel: tuple[int, redis.Redis, redis.Redis]) -> None:
     port, master, _ = sentinel
     master.set("waiting:1", "x")
     with rename.opened(f"redis+sentinel://127.0.0.1:{port}/mymaster/0") as client:

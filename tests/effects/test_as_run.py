@@ -32,9 +32,7 @@ def test_a_streamer_keeps_the_bytes_of_each_part(streamer_engine: Engine) -> Non
     assert look(streamer_engine, events.parts_of, ["c-1"], as_runs) == {"c-1": [FIRST, SECOND]}
 
 
-def test_a_second_report_of_what_happened_to_a_class_doubles_no_event_and_takes_none_of_another_host(
-    teacher_engine: Engine,
-) -> None:
+def test_a_second_report_of_a_class_doubles_no_event_and_takes_none_of_others(teacher_engine: Engine) -> None:
     story = [
         EventView(1_000.0, "on air", "c-1", "6666", "s1", "at 1.5 s, session 1"),
         EventView(1_010.0, "push refused", "c-1", "6666", "s1", "rtmp://push.example/live/secret: no"),

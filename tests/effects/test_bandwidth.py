@@ -117,9 +117,7 @@ def governed(host: StreamerHost) -> Callable[[float], None]:
     return lambda behind_s: says.update(classes=[{"behind_s": 0.0}, {"behind_s": behind_s}])
 
 
-async def test_while_a_class_is_behind_what_may_wait_waits(
-    host: StreamerHost, governed: Callable[[float], None]
-) -> None:
+async def test_what_may_wait_waits_while_one_is_behind(host: StreamerHost, governed: Callable[[float], None]) -> None:
     governor, rates = Governor(host), []
     for behind_s in (0.0, 0.4, 0.0):
         governed(behind_s)
@@ -149,9 +147,7 @@ async def test_without_a_governor_a_download_keeps_to_its_own_limit(host: Stream
     assert bandwidth.rate(host, STEM) == math.inf
 
 
-async def test_the_heartbeat_says_what_pushes_need_and_downloads_may_take(
-    host: StreamerHost, governed: Callable[[float], None]
-) -> None:
+async def test_the_heartbeat_tells_needs_and_allowances(host: StreamerHost, governed: Callable[[float], None]) -> None:
     """As numbers, for a picture of it; also while nothing is downloaded."""
     now = float(int(time.time()))
     with host.engine.begin() as connection:

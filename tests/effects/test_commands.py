@@ -202,9 +202,7 @@ def test_misuse_is_said_in_the_language_of_the_host(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "gbk"])
-def test_a_booking_on_standard_input_is_utf_8_whatever_the_shell_has(
-    encoding: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_booking_on_standard_input_is_utf_8_whatever_shell_has(encoding: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """As a file is; what is none is refused in words."""
     name = {"class_id": "c-1", "video_url": "http://o.example/1.flv", "push_url": "rtmp://p.example/live/x"}
     text = json.dumps({"cmd": "order", **name, "start_time": 1, "end_time": 2, "title": "周一"}, ensure_ascii=False)

@@ -393,9 +393,7 @@ async def test_a_consumer_that_is_long_gone_is_forgotten_with_nothing_of_its_own
     await bus.close()
 
 
-async def test_what_all_groups_have_acknowledged_is_trimmed_and_nothing_else(
-    client: redis.Redis, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_what_all_groups_acknowledged_is_trimmed(client: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
     """A group of somebody else's, which has read less, keeps what it has not read."""
     monkeypatch.setattr(streams, "TRIM_EVERY_S", 0.0)
     bus = Bus.open(url_of(client))

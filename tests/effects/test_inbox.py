@@ -119,9 +119,7 @@ def test_a_clock_that_is_set_back_by_a_day_keeps_nothing_unsent_for_a_day(either
 
 
 @pytest.mark.parametrize(("refusals", "pause_s"), [(1, 1), (2, 2), (3, 4), (6, 32), (7, 60), (40, 60)])
-def test_each_refusal_doubles_the_pause_of_a_message_up_to_a_minute(
-    either_engine: Engine, refusals: int, pause_s: float
-) -> None:
+def test_each_refusal_doubles_the_pause_up_to_a_minute(either_engine: Engine, refusals: int, pause_s: float) -> None:
     """And what waits behind it in its stream waits as long; a message of another stream does not."""
     letters = [outgoing.dead_letter(stream, "order", "odd", "odd") for stream in ("mine", "mine", "other")]
     with transaction(either_engine) as connection:

@@ -127,9 +127,7 @@ def test_a_migration_that_waits_for_another_writer_for_too_long_can_be_tried_aga
     engine.dispose()
 
 
-def test_a_migration_of_a_large_table_takes_as_long_as_it_takes(
-    postgres_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_migration_of_a_large_table_has_no_bound(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A session is ended for a statement that takes a minute; the next release would never start."""
     slow = text("SELECT pg_sleep(0.6)")
     monkeypatch.setattr(schema, "_migrate", lambda connection, _role: list(connection.execute(slow))[1:])
@@ -268,9 +266,7 @@ def standing_still(url: str, program: str) -> Iterator[None]:
         still.finish()
 
 
-def test_who_stands_still_in_the_middle_of_a_statement_is_cut_off_by_a_living_teacher(
-    postgres_url: str, engine: Engine
-) -> None:
+def test_who_stands_still_in_a_statement_is_cut_off_by_a_living_teacher(postgres_url: str, engine: Engine) -> None:
     """None of the server's limits ends its session: the server waits for what it sends next."""
     with standing_still(postgres_url, "lectern a"):
         wait_until(lambda: held_by(engine) == ["lectern a"], description="it holds the lock")

@@ -230,9 +230,7 @@ async def test_a_file_that_ends_oddly_and_always_has_is_whole(whole: Path) -> No
     assert await integrity.end_trouble(whole, row) is None
 
 
-async def test_a_recording_is_not_called_damaged_because_the_disk_is_slow(
-    whole: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_recording_is_not_damaged_because_disks_are_slow(whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It would be put aside and downloaded again, which takes the disk even more time."""
     with whole.open("ab") as file:
         file.write(b"\x09\x00\x10\x00half a tag")

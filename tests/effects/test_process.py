@@ -194,9 +194,7 @@ def gated(folder: Path) -> Callable[[], None]:
     return wait
 
 
-async def test_a_child_that_waits_for_its_turn_does_not_hold_up_the_loop(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_child_that_waits_its_turn_holds_up_no_loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With fifty downloads on two processors, a lease was passed on a minute late."""
     monkeypatch.setattr(subprocesses, "preexec", lambda *_: gated(tmp_path))
     running = asyncio.create_task(subprocesses.run(["true"], timeout_s=30))

@@ -94,9 +94,7 @@ def test_a_taken_name_is_never_written_over(client: redis.Redis, tmp_path: Path)
     assert "clash: waiting:4:240P stays as it is, 4_240P is there already" in done.lines()
 
 
-def test_only_so_many_clashes_are_named_but_all_are_counted(
-    client: redis.Redis, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_so_many_clashes_are_named_and_all_are_counted(client: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rename, "CLASHES_KEPT", 5)
     for name in fill(client, 20):
         client.set(Rule.parse(*WAITING).applied(name) or b"", "taken")
@@ -117,9 +115,7 @@ def test_the_journal_names_every_key_and_goes_on_after_a_torn_line(client: redis
     assert sorted(lines) == sorted(old + b"\t" + (rule.applied(old) or b"") for old in olds)
 
 
-def test_a_journal_that_can_not_be_written_is_refused_before_anything_is_renamed(
-    client: redis.Redis, tmp_path: Path
-) -> None:
+def test_a_journal_that_cannot_be_written_is_refused_before_renaming(client: redis.Redis, tmp_path: Path) -> None:
     fill(client, 3)
     before = everything(client)
     with pytest.raises(Misuse, match=r"no/such/file: the journal cannot be written: No such file"):
@@ -198,9 +194,7 @@ def test_a_server_that_forgets_the_script_gets_it_again(client: redis.Redis) -> 
     assert done.renamed == 3000
 
 
-def test_a_server_whose_scripts_have_no_clock_is_timed_from_here(
-    client: redis.Redis, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_server_without_clock_is_timed_from_here(client: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
     """Scripts of old servers cannot look at it."""
     monkeypatch.setattr(rename, "_SCRIPT", rename._SCRIPT.replace("rawget(_G, 'os')", "nil"))
     monkeypatch.setattr(rename, "MOST_COUNT", 1000)

@@ -67,9 +67,7 @@ def test_each_result_is_published_once_and_by_the_owner_alone(rows: Connection) 
     assert transcodings.published(rows, due, "first") == []
 
 
-def test_a_rendition_that_nobody_knows_how_to_make_hides_no_other(
-    rows: Connection, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_rendition_nobody_can_make_hides_no_other(rows: Connection, caplog: pytest.LogCaptureFixture) -> None:
     """A newer release has begun it, or an old program: the sweep would end no other transcoding, nor tell any class."""
     rows.execute(update(videos).values(owner="dead", lease_until=NOW - 1, deadline=NOW - 1))
     odd = {"status": "transcoding", "attempt": 1, "deadline": NOW - 2, "owner": "dead", "lease_until": NOW - 1}

@@ -148,9 +148,7 @@ def test_replaced_while_the_rest_is_fetched_it_is_thrown_away_and_the_next_try_h
     assert fetch(streamer) == new
 
 
-def test_replaced_while_it_is_cached_it_is_aired_as_it_was(
-    streamer: StreamerHost, origin: Origin, master: bytes
-) -> None:
+def test_replaced_while_cached_it_is_aired_as_it_was(streamer: StreamerHost, origin: Origin, master: bytes) -> None:
     """Nobody asks the origin again; RUNBOOK says how a person has the new one fetched."""
     old, new = recording(master, b"o"), recording(master, b"n")
     final = reserve(streamer, origin, len(old))

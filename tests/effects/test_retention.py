@@ -86,9 +86,7 @@ def test_a_teacher_forgets_what_is_done_with_and_nothing_else(either_engine: Eng
     assert left(either_engine, moves, "moved_at") == [young]
 
 
-def test_it_is_done_in_slices_and_only_the_oldest_rows_are_looked_at(
-    either_engine: Engine, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_it_is_done_in_slices_of_the_oldest_rows(either_engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     """A transaction of many thousand rows would hold up the bookings; a look at all of them the disk."""
     monkeypatch.setattr(retention, "SLICE", 10)
     monkeypatch.setattr(retention, "OLDEST", 30)
@@ -140,9 +138,7 @@ def test_a_streamer_forgets_released_classes_with_their_row_of_the_old_table(str
     assert left(streamer_engine, at_streamer.tasks, "class_id") == ["on air", "the old program's", "young"]
 
 
-def test_a_streamer_forgets_why_recordings_could_not_be_fetched_but_not_those_that_it_has(
-    streamer_engine: Engine,
-) -> None:
+def test_a_streamer_forgets_why_recordings_failed_but_not_those_it_has(streamer_engine: Engine) -> None:
     """Each bad URL that was ever booked would leave a row."""
     old, young = QUARTER_AGO - 1, QUARTER_AGO + 1
     rows = [("old", "bad", old), ("young", "bad", young), ("whole", "ready", old), ("on its way", "downloading", old)]

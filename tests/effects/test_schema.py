@@ -206,9 +206,7 @@ def test_a_newer_database_serves_an_older_program_if_changes_only_added(tmp_path
         (["ALTER TABLE video_list DROP COLUMN owner"], "no column owner of video_list"),
     ],
 )
-def test_a_newer_database_that_an_older_program_cannot_use_is_refused(
-    tmp_path: Path, statements: list[str], why: str
-) -> None:
+def test_a_newer_database_that_we_cannot_use_is_refused(tmp_path: Path, statements: list[str], why: str) -> None:
     """A mark of the newer release, a needed value, or a lost column calls a person, whoever asks."""
     engine = _newer(tmp_path / "teacher.db", *statements)
     for attempt in (schema.check, schema.plan, schema.upgrade):
@@ -341,9 +339,7 @@ KINDS = st.sampled_from(
     rows=st.lists(st.tuples(KEYS, RESOLUTIONS, STATUSES, ODD, ODD), max_size=12),
     extra=st.lists(st.tuples(NAMES, KINDS), min_size=2, max_size=2, unique_by=lambda column: column[0]),
 )
-def test_no_odd_old_database_of_a_teacher_loses_a_value(
-    rows: list[tuple[object, ...]], extra: list[tuple[str, str]]
-) -> None:
+def test_no_odd_old_teacher_loses_a_value(rows: list[tuple[object, ...]], extra: list[tuple[str, str]]) -> None:
     """Whatever the rows and the further columns are, each old value is there after the upgrade, to the byte."""
     with tempfile.TemporaryDirectory() as folder:
         path = old.build(Path(folder) / "teacher.db", [old.OLD_TEACHER])

@@ -123,9 +123,7 @@ def test_a_class_in_a_state_that_nobody_knows_hides_no_other_from_people(
     assert caplog.text.count("c-1: its booking cannot be read, and is passed over") == 2
 
 
-def test_of_many_transcodings_all_are_counted_and_the_five_nearest_to_their_deadline_told(
-    teacher_engine: Engine,
-) -> None:
+def test_of_many_transcodings_all_are_counted_and_five_nearest_to_their_deadline_told(teacher_engine: Engine) -> None:
     common = {"resolution": "720P", "status": "transcoding", "attempt": 1, "backend": "oss"}
     rows = [{"record_id": one, "deadline": NOW + one if one > 1200 else None, **common} for one in range(1204, 0, -1)]
     commit(teacher_engine, Connection.execute, insert(videos), rows)

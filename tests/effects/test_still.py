@@ -79,9 +79,7 @@ async def test_without_a_picture_it_says_so(tmp_path: Path, lesson: Path) -> Non
             await jpeg(path, 0.0)
 
 
-async def test_a_picture_that_needs_more_memory_than_it_may_have_is_none(
-    lesson: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_picture_that_needs_too_much_memory_is_none(lesson: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ffmpeg, "MEMORY_BYTES", 1_000_000)
     with pytest.raises(TryAgain):
         await jpeg(lesson, 0.0)

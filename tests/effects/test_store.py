@@ -118,9 +118,7 @@ def test_a_scan_tells_all_apart(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["6666", "of the administrator"])
-def test_a_folder_that_cannot_be_read_hides_no_other(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
-) -> None:
+def test_folder_that_cannot_be_read_hides_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     put(tmp_path / name / "6666.flv")
     put(tmp_path / "7/7.flv")
     scandir = os.scandir
@@ -135,9 +133,7 @@ def test_a_folder_that_cannot_be_read_hides_no_other(
     assert found == {name: "unknown", "7/7.flv": "rendition"}
 
 
-def test_a_file_that_goes_while_the_store_is_scanned_is_not_listed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_file_that_goes_while_store_is_scanned_is_not_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A download that ends is renamed: the others are listed."""
     for name in ("1/1.flv", "2/2.flv.part", "2/2_720P.flv"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
@@ -187,9 +183,7 @@ def test_a_download_is_gone_on_with_if_the_origin_has_the_same_file(tmp_path: Pa
     assert not part.exists()
 
 
-def test_after_a_power_cut_only_what_was_synced_is_gone_on_with(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_after_power_cut_only_what_was_synced_is_gone_on_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What was written after the last sync may be zeros by now."""
     part = put(cache_dir.part_path(tmp_path, "6666"))
     cache_dir.write_origin(part, REMOTE)

@@ -98,9 +98,7 @@ def test_the_authorities_of_the_release_stay_trusted(monkeypatch: pytest.MonkeyP
     assert origin.trusted_authorities().verify_mode is ssl.CERT_REQUIRED
 
 
-async def test_a_name_that_leads_elsewhere_a_moment_later_leads_nobody_there(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+async def test_a_name_that_leads_elsewhere_a_moment_later_leads_nobody_there(monkeypatch: pytest.MonkeyPatch) -> None:
     """The connection goes to the address that was checked: the name is looked up once."""
     asked: list[str] = []
     with serving(Noting, asked=asked) as server:

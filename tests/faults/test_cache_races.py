@@ -204,9 +204,7 @@ TestCache = Cache.TestCase
 
 
 @pytest.mark.parametrize("begun", [False, True])
-def test_a_download_that_nobody_needs_gives_its_room_to_the_next_unless_it_has_begun(
-    tmp_path: Path, begun: bool
-) -> None:
+def test_a_download_that_nobody_needs_gives_its_room_to_next_unless_it_has_begun(tmp_path: Path, begun: bool) -> None:
     """A class that is cancelled while its recording waits for its turn keeps no other class out."""
     with databases(hosts.database("streamer", tmp_path / "task_list.db")) as engines:
         host = hosts.streamer(engines[0], tmp_path, MAX_BYTES, 1)

@@ -116,9 +116,7 @@ def is_pushed(stage: Stage, class_id: str) -> bool:
     return any(one.ended_at is None for one in stage.pushes(class_id))
 
 
-def test_classes_go_on_while_the_control_host_is_away_for_all(
-    stage: Stage, ways: Ways, on_air: tuple[str, str, str]
-) -> None:
+def test_classes_go_on_while_the_control_host_is_away(stage: Stage, ways: Ways, on_air: tuple[str, str, str]) -> None:
     """Redis is stopped for real, Prefect is out of reach: the other streamer says that it hears nobody either."""
     class_id, where, _ = on_air
     with ways.away(*((who, "prefect") for who in WHO)):

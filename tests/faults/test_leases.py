@@ -55,9 +55,7 @@ def on_air(connection: Connection, class_id: str) -> None:
 
 
 @pytest.mark.parametrize("grant_first", [True, False])
-def test_pushes_of_what_was_taken_away_have_ended_when_the_lease_is_held(
-    streamer: StreamerHost, *, grant_first: bool
-) -> None:
+def test_pushes_have_ended_when_the_lease_is_held(streamer: StreamerHost, *, grant_first: bool) -> None:
     """In whatever order the messages lie in the inbox: for a moment, two streamers would push one class."""
     said: list[Release | Grant] = [
         Release(class_id="c-1", placement=1),
@@ -134,9 +132,7 @@ def test_a_move_ends_when_the_streamer_is_heard_of(teacher: TeacherHost) -> None
     assert not stays_silent(teacher, Ear(ago_s=9.0, again_after=3), 10.0)
 
 
-def test_a_streamer_that_redis_has_forgotten_is_lost_when_the_teacher_has_missed_it_for_long(
-    teacher: TeacherHost,
-) -> None:
+def test_streamer_that_redis_has_forgotten_is_lost_when_teacher_has_missed_it_for_long(teacher: TeacherHost) -> None:
     """Its lease may have been renewed in the moment before Redis was started without its data."""
 
     class Empty(Ear):
@@ -161,9 +157,7 @@ def test_who_takes_the_classes_of_a_lost_streamer_says_that_it_is_lost(teacher: 
     assert [json.loads(one)["code"] for one in alarms] == [errors.STREAMER_LOST.number]
 
 
-def test_a_streamer_that_is_lost_again_is_announced_again_at_once(
-    teacher: TeacherHost, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_streamer_lost_again_is_announced_at_once(teacher: TeacherHost, monkeypatch: pytest.MonkeyPatch) -> None:
     """Although what stayed with it when it was lost before is tried again after minutes only."""
     begun: list[str] = []
 
@@ -206,9 +200,7 @@ def test_a_teacher_that_has_just_begun_to_listen_takes_no_lost_streamer_for_foun
 
 
 @pytest.mark.parametrize("starts_in_s", [decide_leases.STAY_S / 2, decide_leases.STAY_S * 20], ids=["soon", "tomorrow"])
-def test_a_class_of_tomorrow_that_nobody_else_can_take_stays_with_its_lost_streamer(
-    teacher: TeacherHost, starts_in_s: float
-) -> None:
+def test_a_class_of_tomorrow_stays_with_its_lost_streamer(teacher: TeacherHost, starts_in_s: float) -> None:
     """A host that begins anew is lost for a minute: what it airs tomorrow is not broken by that."""
     name, other = hosts.ALIVE
     now = hosts.now()

@@ -101,9 +101,7 @@ def test_each_was_killed_at_every_moment(lived: tuple[Lives, list[str]]) -> None
         assert [one["code"] for one in found.deaths(who)] == [-signal.SIGKILL] * KILLS
 
 
-def test_every_class_is_answered_and_again_only_if_nobody_knew_that_it_was_sent(
-    lived: tuple[Lives, list[str]],
-) -> None:
+def test_a_class_is_answered_again_only_if_nobody_knew_that_it_was_sent(lived: tuple[Lives, list[str]]) -> None:
     """An answer is sent again only after a death between its sending and the note of it, and says the same.
 
     A booking that came a second time, because nobody had acknowledged it before the death, is answered a second time.

@@ -123,9 +123,7 @@ def test_an_error_in_a_step_ends_neither_the_process_nor_what_is_on_air(
     assert stage.pushes(on_air)[-1].ended_at is None
 
 
-def test_a_booking_that_cannot_be_handled_is_answered_and_its_neighbours_are_served(
-    faulty_stage: tuple[Stage, Errors],
-) -> None:
+def test_a_booking_that_cannot_be_handled_is_answered_beside_others(faulty_stage: tuple[Stage, Errors]) -> None:
     """It is tried five times within a minute; then the platform can move the class, and people know which it is."""
     stage, errors = faulty_stage
     record = stage.town.record()

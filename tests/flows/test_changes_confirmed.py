@@ -130,9 +130,7 @@ def test_a_class_that_ends_before_that_is_reported_as_it_was_aired(
 @pytest.mark.parametrize(
     "had", [{"end": strategies.NOW}, {"start": strategies.NOW}, {"file": "/videos/other.flv"}], ids=str
 )
-def test_the_end_of_a_class_as_it_was_before_a_change_ends_nothing(
-    streamer: StreamerHost, had: dict[str, object]
-) -> None:
+def test_the_end_of_class_as_it_was_before_change_ends_nothing(streamer: StreamerHost, had: dict[str, object]) -> None:
     """The playout had another end, start or recording; it gets the timetable, in which the class is not over."""
     one = its_class(streamer)
     told = {**lesson(streamer, one), **had, "as_run": [], "why": "its end has come"}

@@ -46,9 +46,7 @@ async def test_until_the_first_streamer_bookings_are_kept_for_some_minutes_and_t
 
 
 @pytest.mark.parametrize("ago_s", [3600, -3600], ids=["an hour ago", "before the clock was set back by an hour"])
-async def test_where_a_streamer_was_leased_before_a_booking_without_one_is_refused_at_once(
-    tmp_path: Path, ago_s: float
-) -> None:
+async def test_without_a_leased_streamer_a_booking_is_refused_at_once(tmp_path: Path, ago_s: float) -> None:
     host = teacher(tmp_path, listened_s=60)
     commit(host.engine, rows.granted, Granted("s1", "session", 60), time.time() - ago_s)
     assert await alive_streamers(host) == []

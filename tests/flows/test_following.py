@@ -78,18 +78,14 @@ async def test_a_class_that_is_to_begin_without_its_recording_is_not_said_to_sen
     assert alarms(streamer) == [f"c-1: {said}: the recording is missing"]
 
 
-async def test_a_slate_whose_reason_the_playout_does_not_know_any_more_is_alarmed_in_words(
-    streamer: StreamerHost,
-) -> None:
+async def test_slate_whose_reason_playout_does_not_know_any_more_is_alarmed_in_words(streamer: StreamerHost) -> None:
     await playout_events.PlayoutEvents(streamer).catch_up(
         {"class_id": "c-1", "state": "waiting", "slate": True, "why": None}
     )
     assert alarms(streamer) == ["c-1: its slate is sent: no reason is known"]
 
 
-async def test_a_push_that_broke_off_is_alarmed_though_nothing_is_told_after_it(
-    streamer: StreamerHost,
-) -> None:
+async def test_a_push_that_broke_off_is_alarmed_though_nothing_is_told_after_it(streamer: StreamerHost) -> None:
     one = playout_events.PlayoutEvents(streamer)
     await one.take(broke_off(START + 50, was_on_air=True))
     await one.look_around(START + 54)
@@ -134,9 +130,7 @@ async def test_a_class_that_was_never_on_air_counts_from_its_start(streamer: Str
     assert "it is not on air" in said
 
 
-async def test_a_class_that_was_not_aired_is_reported_once(
-    streamer: StreamerHost, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_class_not_aired_is_reported_once(streamer: StreamerHost, monkeypatch: pytest.MonkeyPatch) -> None:
     """The playout tells its end to each process that begins; the story and the teacher need it once."""
     monkeypatch.setattr(playout_events, "publish_outbox", nobody)
     streamer.playout = cast("Any", SimpleNamespace(over=lambda _class_id: None))
@@ -150,9 +144,7 @@ async def test_a_class_that_was_not_aired_is_reported_once(
     assert [body["cmd"] for body in bodies if body["cmd"] != "alarm"] == ["ended"]
 
 
-async def test_a_class_that_was_closed_too_early_is_aired_after_all(
-    streamer: StreamerHost, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_class_closed_too_early_is_aired(streamer: StreamerHost, monkeypatch: pytest.MonkeyPatch) -> None:
     """The playout was away when the sweeper closed it, and says now what it has sent."""
     monkeypatch.setattr(playout_events, "publish_outbox", nobody)
     streamer.playout = cast("Any", SimpleNamespace(over=lambda _class_id: None))
@@ -208,9 +200,7 @@ async def test_an_odd_word_of_the_playout_about_a_class_is_alarmed_and_ends_noth
     assert said.startswith("streamer1: class c-1 does not work: KeyError")
 
 
-async def test_what_was_over_before_the_playout_was_reached_again_goes_on_no_longer(
-    streamer: StreamerHost,
-) -> None:
+async def test_what_was_over_before_the_playout_was_reached_again_goes_on_no_longer(streamer: StreamerHost) -> None:
     """Its word `back` or `on air` was said while nobody listened: no alarm is raised, nor kept open, for it."""
     one = playout_events.PlayoutEvents(streamer)
     await one.take(broke_off(START + 50, was_on_air=True))
@@ -243,9 +233,7 @@ async def test_a_recording_that_was_lost_while_nobody_listened_is_downloaded_aga
     assert asked == [("6666", "the recording is missing")]
 
 
-async def test_a_recording_that_is_lost_twice_is_downloaded_twice(
-    streamer: StreamerHost, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_recording_lost_twice_comes_twice(streamer: StreamerHost, monkeypatch: pytest.MonkeyPatch) -> None:
     """Once it was back, a second loss is a new one: else the slate is sent to the end of the class."""
     asked: list[str] = []
 
@@ -273,9 +261,7 @@ class Told:
         return next(self._answers)
 
 
-def test_a_playout_that_would_forget_a_class_is_said_once_until_it_writes_again(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
+def test_playout_that_would_forget_class_is_said_once_until_it_writes_again(caplog: pytest.LogCaptureFixture) -> None:
     """Else its next restart would be the first to show that its disk takes nothing."""
     kept, lost = {"durable": True}, {"durable": False, "why": "the timetable is not written yet"}
     playout = Playout(client=cast("Client", Told(lost, kept, lost, kept, lost)))

@@ -99,9 +99,7 @@ async def kept(host: StreamerHost) -> AsyncIterator[PlayoutSync]:
         await asyncio.wait(works)
 
 
-async def test_a_class_that_is_moved_while_its_playout_is_away_is_not_aired_at_its_old_time(
-    streamer: StreamerHost,
-) -> None:
+async def test_a_class_moved_while_its_playout_is_away_is_not_aired_as_before(streamer: StreamerHost) -> None:
     """The playout reads the timetable by itself when it is back, and may be on air before the resident reaches it."""
     recorded(streamer)
     playout = Playout(streamer.settings.playout_dir)
@@ -151,9 +149,7 @@ async def test_a_change_that_the_playout_lost_is_corrected_at_the_next_beat(stre
             await async_wait_until(lambda: playout.ask("status")["classes"], description="it is known again")
 
 
-async def test_a_connection_that_lasts_is_no_loop_that_stands_still(
-    streamer: StreamerHost, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_long_connection_is_no_standstill(streamer: StreamerHost, monkeypatch: pytest.MonkeyPatch) -> None:
     """Else a streamer is not ready a minute after its playout was there, and its next rollout ends."""
     monkeypatch.setattr(playout_sync, "LOOK_EVERY_S", 0.1)
     with Playout(streamer.settings.playout_dir):
@@ -207,9 +203,7 @@ async def test_a_class_that_is_due_and_that_the_playout_does_not_air_is_alarmed(
             )
 
 
-async def test_classes_off_the_air_without_a_lease_are_alarmed_if_this_streamer_holds_one(
-    streamer: StreamerHost,
-) -> None:
+async def test_classes_off_air_without_lease_are_alarmed_if_this_streamer_holds_one(streamer: StreamerHost) -> None:
     recorded(streamer)
     with Receiver() as receiver, Playout(streamer.settings.playout_dir) as playout:
         async with kept(streamer):

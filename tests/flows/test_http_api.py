@@ -125,9 +125,7 @@ def booked(host: TeacherHost) -> bool:
     return bool(look(host.engine, lambda c: c.execute(select(orders.c.class_id)).all()))
 
 
-async def test_a_booking_is_kept_then_answered_and_the_same_again_gets_its_answer_again(
-    client: Client, teacher: TeacherHost
-) -> None:
+async def test_a_booking_is_kept_then_answered_and_again_alike(client: Client, teacher: TeacherHost) -> None:
     first = await client.put(CLASS, json=fields())
     assert (first.status_code, first.headers["location"]) == (202, CLASS)
     assert (await client.put(CLASS, json=fields())).json() == {"class_id": "c-1", "result": "pending"}
@@ -205,9 +203,7 @@ REFUSED: dict[str, tuple[str, str, Any, int, str]] = {
 }
 
 
-async def test_what_is_not_as_it_should_be_is_refused_with_a_problem_and_kept_nowhere(
-    client: Client, teacher: TeacherHost
-) -> None:
+async def test_what_is_wrong_is_refused_with_a_problem_and_not_kept(client: Client, teacher: TeacherHost) -> None:
     wrong = {}
     for name, (method, path, body, status, words) in REFUSED.items():
         content = body if isinstance(body, bytes) else None if body is None else json.dumps(body).encode()
@@ -244,9 +240,7 @@ async def test_nobody_gets_in_without_a_token_and_a_client_only_to_what_it_may(
     assert (await anybody.get("/openapi.json")).status_code == 200
 
 
-async def test_a_client_of_an_institution_neither_sees_nor_touches_another_ones_class(
-    client: Client, teacher: TeacherHost
-) -> None:
+async def test_a_client_neither_sees_nor_touches_another_ones_class(client: Client, teacher: TeacherHost) -> None:
     own = bearer(token(teacher, "i-1", name="school"))
     await client.put(CLASS, json=fields(institution_id="i-2"))
     rows = kept(teacher)
@@ -288,9 +282,7 @@ async def test_a_full_inbox_a_database_that_takes_nothing_and_a_teacher_that_end
     assert kept(teacher) == 0
 
 
-async def test_a_client_that_asks_too_often_is_told_when_to_come_again(
-    teacher: TeacherHost, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_client_that_asks_too_often_has_to_wait(teacher: TeacherHost, monkeypatch: pytest.MonkeyPatch) -> None:
     """So is an address that tries tokens; another client goes on."""
     monkeypatch.setattr(api, "A_SECOND", 5.0)
     app = api.application(teacher, None, unheard)  # type: ignore[arg-type]  # nothing is asked of Prefect

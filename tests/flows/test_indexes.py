@@ -64,9 +64,7 @@ async def test_a_file_of_an_earlier_release_gets_its_index_before_its_class(stre
     assert failed == {}
 
 
-async def test_a_file_of_an_earlier_release_that_is_no_flv_is_made_one_and_the_sums_are_right(
-    streamer: StreamerHost,
-) -> None:
+async def test_file_of_earlier_release_that_is_no_flv_is_made_one_and_sums_are_right(streamer: StreamerHost) -> None:
     path = await put(streamer, "rtmp://push.example/live/x", "mp4")
     await recording_checks.make_indexes(streamer, {})
     assert path.read_bytes()[:3] == b"FLV"
@@ -183,9 +181,7 @@ def test_a_download_that_would_end_after_its_class_is_refused_at_once(streamer: 
         assert connection.execute(select(files.c.id)).all() == []
 
 
-def test_the_alarm_of_a_change_whose_recording_comes_too_late_names_the_class_that_people_know(
-    streamer: StreamerHost,
-) -> None:
+def test_alarm_of_change_whose_recording_comes_too_late_names_class_that_people_know(streamer: StreamerHost) -> None:
     now = int(hosts.now())
     streamer.settings = streamer.settings.model_copy(update={"on_late": "slate"})
     fields = json.loads(strategies.booking("c-1", start_time=now + 100, end_time=now + 9 * LONG_S).to_json())
@@ -220,9 +216,7 @@ def test_a_class_that_is_over_is_refused_as_ended(streamer: StreamerHost) -> Non
     assert admitted(streamer, 1, left_s=-1) == ("refused", errors.ENDED.number)
 
 
-def test_a_download_that_ends_after_a_class_refuses_it_and_makes_ready_those_that_are_still_to_be_aired(
-    streamer: StreamerHost,
-) -> None:
+def test_a_download_that_ends_after_a_class_refuses_it_and_readies_the_others(streamer: StreamerHost) -> None:
     """Nothing of the first can be aired any more, so nobody is told that it is ready."""
     now = hosts.now()
     fields = {

@@ -172,9 +172,7 @@ class Takes:
         '{"class_id": "c-1", "cmd": "lessons.orders.of.the.platform"}',
     ],
 )
-async def test_what_names_no_known_command_is_a_malformed_booking_however_its_channel_is_called(
-    teacher: TeacherHost, body: str
-) -> None:
+async def test_what_names_no_known_command_is_malformed_on_any_channel(teacher: TeacherHost, body: str) -> None:
     """The platform gets its 400, and no database finds the name of the channel too long for a command."""
     channel = "lessons.orders.of.the.platform"
     teacher.settings = teacher.settings.model_copy(update={"order_channel": channel})

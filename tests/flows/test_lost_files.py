@@ -141,9 +141,7 @@ def on_air(host: StreamerHost) -> None:
         connection.execute(update(classes).values(state=AiringState.ON_AIR))
 
 
-async def test_the_broken_file_of_a_class_on_air_is_fetched_again_while_the_class_goes_on(
-    streamer: StreamerHost,
-) -> None:
+async def test_the_broken_file_of_a_class_on_air_is_fetched_again_while_class_goes_on(streamer: StreamerHost) -> None:
     on_air(streamer)
     path = cache_dir.rendition_path(streamer.settings.video_root, "1")
     await streamer_downloads.redownload(streamer, "1", "it may be in use")
@@ -204,9 +202,7 @@ async def test_a_file_that_is_well_by_now_is_not_put_aside(
     assert state(streamer) == "waiting"
 
 
-async def test_a_file_is_not_put_aside_because_too_many_files_are_open(
-    streamer: StreamerHost, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_file_is_not_put_aside_for_open_files(streamer: StreamerHost, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is well; its class would wait for a download that it does not need."""
     path = cache_dir.rendition_path(streamer.settings.video_root, "1")
     monkeypatch.setattr(Path, "open", too_many_open)

@@ -223,9 +223,7 @@ async def test_the_day_shows_each_class_as_it_stands(client: Client, teacher: Te
     assert "secret-" not in page
 
 
-async def test_the_numbers_of_the_day_are_those_of_all_classes_not_of_those_that_are_listed(
-    client: Client, teacher: TeacherHost
-) -> None:
+async def test_the_numbers_of_the_day_are_of_all_classes_listed_or_not(client: Client, teacher: TeacherHost) -> None:
     """A streamer of which nobody hears has neither its classes on air, for all that is known, nor off the air."""
     now = time.time()
     book(teacher, *(order(f"c-{n}", "ready", now - 60) for n in range(60)))
@@ -245,9 +243,7 @@ def waits(page: str) -> str:
     return str(section)
 
 
-async def test_who_waits_is_listed_with_what_for_the_nearest_deadline_first(
-    client: Client, teacher: TeacherHost
-) -> None:
+async def test_who_waits_is_listed_with_what_for_nearest_deadline_first(client: Client, teacher: TeacherHost) -> None:
     """The deadline is that of the rendition, or the start, whichever comes first; over, ready and aired do not wait."""
     now = time.time()
     alone: dict[str, object] = {"streamer": None}
@@ -297,9 +293,7 @@ async def test_who_waits_is_listed_with_what_for_the_nearest_deadline_first(
     assert re.findall(r'href="/class/([^"]+)"', waits((await client.get("/")).text)) == ["c-theirs"]
 
 
-async def test_of_many_that_wait_the_first_are_listed_and_the_others_counted(
-    client: Client, teacher: TeacherHost
-) -> None:
+async def test_of_many_that_wait_the_first_are_listed_and_others_counted(client: Client, teacher: TeacherHost) -> None:
     now = time.time()
     book(teacher, *(order(f"c-{n:04}", "placed", now + 60 + n) for n in range(1300)))
     await let_in(client, teacher)
@@ -534,9 +528,7 @@ async def test_the_runbook_ends_with_the_glossary_which_has_the_same_terms_in_bo
     assert terms[0] == terms[1]
 
 
-async def test_a_page_has_its_style_sheet_its_links_and_the_other_language(
-    client: Client, teacher: TeacherHost
-) -> None:
+async def test_a_page_has_its_style_sheet_its_links_and_other_language(client: Client, teacher: TeacherHost) -> None:
     """A style inside the page would not be applied, because the policy of the page forbids it."""
     await let_in(client, teacher)
     page = (await client.get("/")).text
@@ -568,9 +560,7 @@ async def test_an_open_page_gets_only_the_parts_that_have_changed(
     assert (await client.get("/", headers=asked)).status_code == 401
 
 
-async def test_without_scripts_the_page_loads_itself_again_and_its_script_is_small(
-    client: Client, teacher: TeacherHost
-) -> None:
+async def test_without_scripts_the_page_loads_itself_its_script_is_small(client: Client, teacher: TeacherHost) -> None:
     await let_in(client, teacher)
     page = (await client.get("/")).text
     assert '<noscript><meta http-equiv="refresh" content="15"></noscript>' in page
@@ -720,9 +710,7 @@ async def test_of_a_class_that_waits_for_its_transcoding_it_is_shown_about_when_
     assert "6666_720P will be there at about " in its
 
 
-async def test_the_strip_has_a_block_for_each_class_around_now_and_its_holes(
-    client: Client, teacher: TeacherHost
-) -> None:
+async def test_strip_has_block_for_each_class_around_now_and_its_holes(client: Client, teacher: TeacherHost) -> None:
     """The same that the as-run has; what ended long ago, begins tomorrow or was refused is not drawn."""
     now = time.time()
     book(
@@ -787,9 +775,7 @@ async def test_the_blocks_of_the_strip_are_the_rows_of_the_as_run(client: Client
         assert drawn[row["class_id"]] == pytest.approx(wanted, abs=25), row["class_id"]
 
 
-async def test_as_many_classes_as_can_be_drawn_make_a_page_of_less_than_300_kb(
-    client: Client, teacher: TeacherHost
-) -> None:
+async def test_as_many_classes_as_are_drawn_make_a_page_below_300_kb(client: Client, teacher: TeacherHost) -> None:
     """On as many streamers as have a row; some were aired, with a gap each."""
     now, rows = time.time(), []
     with transaction(teacher.engine) as connection:
@@ -809,9 +795,7 @@ async def test_as_many_classes_as_can_be_drawn_make_a_page_of_less_than_300_kb(
     assert len(answer.content) < 300_000
 
 
-async def test_of_more_classes_than_can_be_drawn_the_strip_has_their_numbers(
-    client: Client, teacher: TeacherHost
-) -> None:
+async def test_of_more_classes_than_can_be_drawn_strip_has_their_numbers(client: Client, teacher: TeacherHost) -> None:
     now = time.time()
     book(teacher, *(order(f"c-{n}", "ready", now + 60) for n in range(strip.MOST_BLOCKS)))
     book(teacher, order("c-waits", "waiting", now + 60, streamer=None))

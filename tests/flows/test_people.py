@@ -199,9 +199,7 @@ def stand(urls: str) -> Host[Any]:
     return TeacherHost(settings, cast("Any", None), journal, cast("Any", None), cast("Any", None))
 
 
-async def test_a_service_that_is_named_while_the_host_is_at_work_is_told(
-    service: Service, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_service_that_is_named_meanwhile_is_told(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without one, alarms wait; no restart is needed."""
     monkeypatch.setattr(notifications, "LOOK_S", 0.01)
     host = stand("")
@@ -298,9 +296,7 @@ except KeyError:
 @pytest.mark.parametrize(
     ("stage", "level"), [("resolved", logging.INFO), ("more", logging.ERROR), (None, logging.ERROR)]
 )
-def test_the_end_of_an_incident_is_no_error_in_the_log(
-    stage: str | None, level: int, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_end_of_incident_is_no_error_in_log(stage: str | None, level: int, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "lectern")
     telling._log(json.dumps({"code": 321, "message": "c-1: it is not on air", "stage": stage}))
     assert [one.levelno for one in caplog.records] == [level]

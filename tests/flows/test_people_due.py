@@ -238,9 +238,7 @@ async def test_an_alarm_that_no_service_takes_is_given_up_and_not_begun_again(
     assert sum("nobody could be told" in one.message for one in caplog.records) == 1
 
 
-async def test_an_alarm_that_cannot_be_read_holds_up_no_other(
-    begin: Callable[..., TeacherHost], service: Service
-) -> None:
+async def test_an_alarm_that_cannot_be_read_is_passed_by(begin: Callable[..., TeacherHost], service: Service) -> None:
     host = begin()
     put(host)
     put(host, 318, "c-2")

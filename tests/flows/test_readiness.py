@@ -57,9 +57,7 @@ def test_a_lost_file_and_a_push_url_where_nobody_listens_are_told_before_the_sta
         )
 
 
-def test_a_class_is_refused_at_once_if_its_recording_will_be_late_and_one_in_time_has_it_when_it_was_said(
-    town: Town, tmp_path: Path
-) -> None:
+def test_a_class_is_refused_at_once_if_its_recording_will_be_late(town: Town, tmp_path: Path) -> None:
     """A download of some seconds, at a low DOWNLOAD_RATE."""
     with staged(town, tmp_path, DOWNLOAD_RATE="16k") as stage:
         stage.up("streamer1")

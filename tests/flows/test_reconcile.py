@@ -64,9 +64,7 @@ def aside(host: StreamerHost) -> list[str]:
 
 
 @pytest.mark.parametrize("change", [-1000, 1000], ids=["shorter", "longer"])
-async def test_a_file_of_another_size_is_put_aside_and_downloaded_again(
-    streamer: StreamerHost, master: bytes, change: int
-) -> None:
+async def test_a_file_of_another_size_is_replaced(streamer: StreamerHost, master: bytes, change: int) -> None:
     """It is not what was downloaded: its class would be aired to half."""
     site = put(streamer, "1", master)
     os.truncate(site, len(master) + change)
@@ -331,9 +329,7 @@ def test_the_quarantine_is_bounded_by_bytes_and_age(tmp_path: Path) -> None:
     assert cache_dir.quarantined(tmp_path) == []
 
 
-def test_a_file_that_cannot_be_deleted_keeps_no_other_in_the_quarantine(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_that_cannot_be_deleted_keeps_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Somebody has made it immutable; or a person deletes files at this moment."""
     for number in range(4):
         path = tmp_path / str(number) / f"{number}.flv"
@@ -398,9 +394,7 @@ async def test_a_file_whose_name_is_no_utf_8_is_named_like_the_others(streamer: 
     assert all(str(one["what"]).encode() for one in table)
 
 
-async def test_a_rendition_in_a_state_that_nobody_knows_holds_up_no_start(
-    streamer: StreamerHost, master: bytes
-) -> None:
+async def test_a_rendition_in_state_that_nobody_knows_holds_up_no_start(streamer: StreamerHost, master: bytes) -> None:
     """A newer release has left it, or somebody's hand: the file is as good as its size says, and it is counted."""
     put(streamer, "1", master, mtime=0.0).unlink()
     put(streamer, "2", master)

@@ -189,9 +189,7 @@ def test_one_process_serves_a_queue(streamer: Stage) -> None:
     second.wait_for("started!")
 
 
-def test_what_a_killed_teacher_was_to_ask_the_oss_for_is_asked_for_soon_after_its_start(
-    town: Town, tmp_path: Path
-) -> None:
+def test_what_killed_teacher_was_to_ask_oss_for_is_asked_for_soon_after_its_start(town: Town, tmp_path: Path) -> None:
     """Though the dead run had an hour of its lease left, and the sweeps come every ten minutes."""
     with staged(town, tmp_path, SWEEP_INTERVAL_S="600") as stage:
         stage.up("teacher", "streamer1")

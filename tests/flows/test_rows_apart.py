@@ -158,9 +158,7 @@ async def test_a_check_that_fails_is_the_red_line_of_its_class_alone(streamer: S
     assert (signs["good"], signs["bad"]) == ("●", "✗")
 
 
-async def test_that_a_class_is_not_ready_goes_on_until_it_begins_and_no_longer(
-    streamer: StreamerHost, checks: Readiness
-) -> None:
+async def test_an_alarm_of_unready_classes_ends_as_they_begin(streamer: StreamerHost, checks: Readiness) -> None:
     """The checks are minutes apart; an hour after the class, nobody is to look for what was wrong with it."""
     add(streamer, "good")
     await checks.check(time.time())
@@ -232,9 +230,7 @@ async def test_a_file_that_cannot_be_put_aside_keeps_no_other_from_being_downloa
     assert sorted(replaced) == ["1", "2", "3"]
 
 
-async def test_a_class_whose_times_can_not_be_read_is_told_and_hides_no_other(
-    streamer: StreamerHost, checks: Readiness
-) -> None:
+async def test_a_class_whose_times_are_unreadable_hides_no_other(streamer: StreamerHost, checks: Readiness) -> None:
     """A row of the old program, or written by hand: it is one alarm, once."""
     add(streamer, "good")
     add(streamer, "bad", push_url="rtmp://odd.example/live/x")
@@ -494,9 +490,7 @@ async def test_downloads_do_not_ask_a_prefect_that_took_no_run_just_before(
     assert len(asked) == 1
 
 
-async def test_only_the_last_runs_of_downloads_are_remembered(
-    streamer: StreamerHost, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_the_last_runs_alone_are_remembered(streamer: StreamerHost, monkeypatch: pytest.MonkeyPatch) -> None:
     """A process that runs for a year has begun some millions."""
     monkeypatch.setattr(downloads, "AGAIN_S", 0.0)
     monkeypatch.setattr(downloads, "KNOWN", 2)
@@ -537,9 +531,7 @@ def test_dead_air_is_told_of_each_recording_of_a_class(streamer: StreamerHost) -
         assert [(one.class_id, one.stem) for one, _ in airings.untold_faults(connection, now)] == [("class-1", "2")]
 
 
-def test_a_recording_that_is_too_short_is_told_when_it_is_here_and_when_its_class_is_changed(
-    streamer: StreamerHost,
-) -> None:
+def test_a_recording_that_is_too_short_is_told_when_here_and_when_changed(streamer: StreamerHost) -> None:
     """Also on air: an end past the recording's end leaves the rest of the class without anything to send."""
     add(streamer, "class-1", "1")
     now = time.time()
@@ -592,9 +584,7 @@ def test_a_class_whose_recording_comes_after_its_start_is_refused_or_told_until_
         assert alarms(streamer).keys() == {"class-2"}
 
 
-async def test_a_forecast_that_turns_red_is_told_once_with_the_time_hours_before_the_class(
-    streamer: StreamerHost, checks: Readiness
-) -> None:
+async def test_a_red_forecast_is_told_once_hours_before_the_class(streamer: StreamerHost, checks: Readiness) -> None:
     """The download has become slower than it was when the class was booked; the other class is still in time."""
     now = time.time()
     for record_id, in_s in ((1, 7200), (2, 90_000)):

@@ -133,9 +133,7 @@ class Bar:
         return [after - before for before, after in pairwise(seconds)]
 
 
-async def test_a_bar_is_written_at_once_and_at_its_end_and_every_30_seconds_between(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+async def test_a_bar_is_written_at_both_ends_and_every_30_s(monkeypatch: pytest.MonkeyPatch) -> None:
     """A download of ten minutes that is a sixth of a per cent further each second."""
     shown = Bar(monkeypatch)
     for second in range(601):
@@ -180,9 +178,7 @@ async def test_a_bar_says_when_the_work_will_be_done(monkeypatch: pytest.MonkeyP
     assert shown.said == ["download 6666_720P", "download 6666_720P, done at about 1100"]
 
 
-async def test_a_bar_goes_on_when_prefect_is_back(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_a_bar_goes_on_after_prefect(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     """It is logged once that it is away, however long that is."""
     monkeypatch.setattr(artifacts, "LOOK_S", 0.01)
     monkeypatch.setattr(FlowRunContext, "get", object)

@@ -70,9 +70,7 @@ def test_the_queue_that_nobody_polls_is_paused(stage: Stage) -> None:
     assert [one["status"] for one in queues if one["name"] == UNUSED] == ["PAUSED"]
 
 
-def test_the_run_that_took_the_classes_is_found_behind_those_that_took_none(
-    town: Town, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_run_that_took_the_classes_is_found(town: Town, monkeypatch: pytest.MonkeyPatch) -> None:
     """A streamer that is lost for moments leaves one of these each time: more than Prefect gives at once."""
     monkeypatch.setattr(queries, "PAGE", 2)
     tag = f"lost-{uuid4()}"

@@ -129,9 +129,7 @@ def test_a_class_on_air_and_one_to_come_are_taken_over_from_a_dead_streamer(
     assert two_streamers.airing(dead, class_id)["state"] == "cancelled"
 
 
-def test_a_drained_streamer_gives_its_classes_away_and_airs_what_it_has_begun(
-    two_streamers: Stage, on_air: Begin
-) -> None:
+def test_a_drained_streamer_gives_its_classes_away_but_airs_what_began(two_streamers: Stage, on_air: Begin) -> None:
     """Nothing is cut, nobody is answered twice, and no class comes to it until the drain is ended."""
     class_id, drained, other = on_air()
     later = two_streamers.book(two_streamers.booking(two_streamers.order(class_id)["url_stem"]))

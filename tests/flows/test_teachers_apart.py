@@ -81,9 +81,7 @@ async def claimed(host: TeacherHost, owner: str) -> int:
     return len(await host.write_tx(inbox.claim, journal, ["order"], limit=9, lease_s=3600, now=now, owner=owner))
 
 
-async def test_who_notes_nothing_in_four_rounds_of_another_is_dead_and_its_messages_are_free(
-    teacher: TeacherHost,
-) -> None:
+async def test_who_notes_nothing_in_four_rounds_is_dead_and_its_messages_are_free(teacher: TeacherHost) -> None:
     """However long a round takes: a slow machine, or a database that was away, kills nobody."""
     ours = peers_of(teacher)
     await teacher.write_tx(leases.note_teacher, "b", 1.0)
@@ -148,9 +146,7 @@ async def test_a_dead_teacher_that_holds_up_all_writers_is_cut_off_in_the_round_
         still.close()
 
 
-async def test_a_teacher_that_was_found_dead_is_looked_at_at_once(
-    teacher: TeacherHost, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_teacher_found_dead_is_looked_at_now(teacher: TeacherHost, monkeypatch: pytest.MonkeyPatch) -> None:
     """And not at the next look: the answers that it was about to send wait for this."""
     monkeypatch.setattr(looking, "LOOK_S", 3600.0)
     await teacher.write_tx(leases.note_teacher, "b", 1.0)
@@ -337,9 +333,7 @@ async def test_a_teacher_that_stands_still_while_it_sends_sends_nothing_that_ano
     assert len(stood) == server.xlen("order_result") == 1
 
 
-async def test_a_teacher_that_redis_does_not_answer_holds_up_no_other_that_sends(
-    teacher: TeacherHost, server: Server
-) -> None:
+async def test_a_teacher_without_redis_holds_up_no_other_that_sends(teacher: TeacherHost, server: Server) -> None:
     """It gives back what it was about to send within seconds, and says that Redis is away; all is sent by another."""
     gate = Gate(int(server.connection_pool.connection_kwargs["port"]))
     await gate.start()

@@ -205,9 +205,7 @@ async def test_thousands_that_are_refused_hold_up_nothing_newer(client: redis.Re
         assert await unsent(host) == 5_200
 
 
-async def test_a_grant_never_overtakes_the_releases_that_were_refused_before_it(
-    client: redis.Redis, ear: Ear, tmp_path: Path
-) -> None:
+async def test_a_grant_never_overtakes_releases_refused_before(client: redis.Redis, ear: Ear, tmp_path: Path) -> None:
     """Else a streamer would hold its lease, and push what was taken from it."""
     del ear
     no_memory(client)
@@ -237,9 +235,7 @@ async def test_a_user_who_may_not_publish_is_told_of_and_the_stream_has_the_mess
     assert [one["class_id"] for one in bodies(client, "order_result")] == ["c-1"]
 
 
-async def test_an_alarm_whose_stream_is_refused_is_published_once(
-    client: redis.Redis, ear: Ear, tmp_path: Path
-) -> None:
+async def test_alarm_whose_stream_is_refused_is_published_once(client: redis.Redis, ear: Ear, tmp_path: Path) -> None:
     client.set("alarm", "somebody's")
     async with host_at(client, tmp_path) as host:
         cry = outgoing.alarm(CONFLICT, "c-1: booked twice", time.time(), "teacher", class_id="c-1")

@@ -80,9 +80,7 @@ def test_requests_that_come_at_the_same_time_begin_one_run(stage: Stage, api: ht
     assert stage.town.asked(f"put/{record}/{record}_480P.flv", "PUT") == 1
 
 
-def test_what_was_made_is_made_again_only_where_it_is_gone_and_for_who_asks_anew(
-    stage: Stage, api: httpx.Client
-) -> None:
+def test_what_was_made_is_made_again_only_where_gone_or_asked_anew(stage: Stage, api: httpx.Client) -> None:
     """As long as its file is there, or nobody can tell, the answer is where it lies."""
     record = known_record(stage)
     api.post("/transcode", json=wish(record))

@@ -147,9 +147,7 @@ async def test_what_is_not_as_it_should_be_is_refused_and_says_why(
     assert (wrong, prefect.begun) == ({}, [])
 
 
-async def test_looking_needs_a_signature_and_the_id_of_a_transcoding(
-    client: httpx.AsyncClient, prefect: Prefect
-) -> None:
+async def test_looking_needs_a_signature_and_id_of_transcoding(client: httpx.AsyncClient, prefect: Prefect) -> None:
     """Anybody may have typed the parameters of a run in Prefect's UI."""
     odd: list[dict[str, object]] = [{}, {"record_id": "x", "resolutions": ["720P"]}, {"resolutions": 5}]
     odd.append({"record_id": 7, "resolutions": ["tall"]})
@@ -162,9 +160,7 @@ async def test_looking_needs_a_signature_and_the_id_of_a_transcoding(
         assert (await client.get(f"/transcode/{ID}", params=params)).status_code == 401
 
 
-async def test_a_body_that_does_not_come_is_not_waited_for(
-    client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_body_that_does_not_come_is_left(client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(api, "BODY_S", 0.05)
 
     async def body() -> AsyncIterator[bytes]:

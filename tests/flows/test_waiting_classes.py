@@ -139,9 +139,7 @@ class Lists:
 RENDITIONS = 400
 
 
-async def test_of_very_many_outputs_only_some_are_looked_for_at_a_time(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_of_very_many_outputs_some_are_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A storage that is slow to answer would take all sockets of the process, and each rendition is settled still."""
     engine = open_database(f"sqlite:///{hosts.database('teacher', tmp_path / 'teacher.db')}")
     host, now = hosts.teacher(engine), time.time()

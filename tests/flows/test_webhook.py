@@ -83,9 +83,7 @@ async def posting(host: TeacherHost) -> AsyncIterator[None]:
             await task
 
 
-async def test_each_message_is_posted_once_signed_and_in_the_order_of_its_class(
-    teacher: TeacherHost, receiver: Any
-) -> None:
+async def test_each_message_is_posted_once_signed_and_in_class_order(teacher: TeacherHost, receiver: Any) -> None:
     ids = sent(teacher, *(f"c-{number % 3}" for number in range(12)))
     async with posting(teacher):
         await async_wait_until(lambda: set(states(teacher)) == {"told"}, description="all are taken")
@@ -104,9 +102,7 @@ async def test_an_answer_without_end_is_an_answer(teacher: TeacherHost, receiver
     assert len(receiver.taken) == 1
 
 
-async def test_what_is_refused_is_posted_again_and_holds_up_its_own_class_alone(
-    teacher: TeacherHost, receiver: Any
-) -> None:
+async def test_what_is_refused_is_posted_again_and_holds_up_its_own(teacher: TeacherHost, receiver: Any) -> None:
     """No redirect is followed, and one that hangs or breaks off counts as refused."""
     answers = iter((500, 302, 404))
     receiver.refuses = lambda message: next(answers, 200) if message["class_id"] == "c-odd" else 200
@@ -122,9 +118,7 @@ async def test_what_is_refused_is_posted_again_and_holds_up_its_own_class_alone(
     assert len(receiver.refused) == 3
 
 
-async def test_a_receiver_that_is_named_while_the_teacher_is_at_work_gets_what_comes_then(
-    teacher: TeacherHost, receiver: Any
-) -> None:
+async def test_a_receiver_named_while_at_work_gets_what_comes(teacher: TeacherHost, receiver: Any) -> None:
     its = teacher.settings
     teacher.settings = its.model_copy(update={"event_webhook_url": None})
     async with posting(teacher):
@@ -164,9 +158,7 @@ async def test_a_restart_does_not_switch_it_on_again_another_url_does(teacher: T
         await async_wait_until(lambda: len(receiver.taken) == 1, description="it is posted to")
 
 
-async def test_a_message_that_is_not_taken_for_a_day_is_a_dead_letter_with_an_alarm(
-    teacher: TeacherHost, receiver: Any
-) -> None:
+async def test_a_message_not_taken_for_a_day_is_a_dead_letter(teacher: TeacherHost, receiver: Any) -> None:
     receiver.refuses = lambda _: 503
     sent(teacher, "c-1", at=time.time() - webhook.GIVEN_UP_S - 1)
     async with posting(teacher):

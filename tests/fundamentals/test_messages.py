@@ -321,9 +321,7 @@ NO_COUNT = {"negative": -1, "31 bits": 2**31, "63 bits": 2**63, "400 digits": 10
         (RESULT, "attempt"),
     ],
 )
-def test_what_counts_is_a_number_that_every_database_can_keep(
-    message: dict[str, Any], field: str, number: object
-) -> None:
+def test_what_counts_is_a_number_for_every_database(message: dict[str, Any], field: str, number: object) -> None:
     """Whoever may write to a host's stream can write any number there; none of them is for the database to refuse."""
     with pytest.raises(Malformed, match=field):
         parse(json.dumps({**message, field: number}), EVERY)

@@ -83,9 +83,7 @@ def test_where_only_private_hosts_are_listed_public_ones_are_refused(streamer: S
     assert said.endswith("set ALLOWED_PUSH_HOSTS=10.0.0.0/8,outer.example")
 
 
-def test_a_host_that_classes_were_pushed_to_before_stays_allowed_and_is_told(
-    streamer: StreamerHost, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_host_pushed_to_before_stays_allowed(streamer: StreamerHost, caplog: pytest.LogCaptureFixture) -> None:
     """An upgrade breaks no push; as soon as the setting is set, it alone counts."""
     take(streamer, "c-old", PRIVATE, AiringState.AIRED)
     with caplog.at_level(logging.WARNING, "lectern"):
@@ -104,9 +102,7 @@ def test_a_class_that_was_refused_opens_no_door(streamer: StreamerHost) -> None:
     assert list(why(streamer, PRIVATE)) == [PRIVATE]
 
 
-def test_a_name_server_that_hangs_or_knows_nothing_refuses_no_class(
-    streamer: StreamerHost, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_name_server_that_hangs_refuses_no_class(streamer: StreamerHost, monkeypatch: pytest.MonkeyPatch) -> None:
     assert why(streamer, "rtmp://nowhere.example/live/x") == {}
     go_on = threading.Event()
     monkeypatch.setattr(push_hosts, "LOOK_UP_S", 0.1)

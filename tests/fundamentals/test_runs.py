@@ -122,9 +122,7 @@ def test_a_run_whose_creation_was_not_heard_of_is_executed(monkeypatch: pytest.M
     assert asyncio.run(scene())
 
 
-def test_runs_that_were_not_heard_of_are_executed_though_the_list_of_them_has_overflowed_meanwhile(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_runs_not_heard_of_are_executed_though_their_list_has_overflowed(monkeypatch: pytest.MonkeyPatch) -> None:
     """While Prefect is asked for the first ones, it may fail to confirm as many others as are kept."""
 
     async def scene() -> list[UUID]:
@@ -375,9 +373,7 @@ async def rounds_of(host: Host[Any], work: Coroutine[Any, Any, None], number: in
     assert len(came) == number
 
 
-def test_a_prefect_that_hangs_makes_no_host_look_as_if_it_stood_still(
-    host: Host[Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_prefect_that_hangs_makes_no_host_stand_still(host: Host[Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """Its client would wait for seven minutes; classes are answered and aired without it, so the host is well."""
     monkeypatch.setattr(prefect_api, "ASK_S", 0.02)
     monkeypatch.setattr(worker, "UNHEARD_EVERY_S", 0.02)

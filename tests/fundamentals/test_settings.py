@@ -118,9 +118,7 @@ def test_every_documented_variable_is_read_from_the_environment(name: str, monke
 
 
 @pytest.mark.parametrize(("name", "old"), RENAMED.items())
-def test_a_setting_is_read_by_its_old_name_and_its_own_name_wins(
-    name: str, old: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_setting_has_an_old_name_and_its_own_wins(name: str, old: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRANSCODE_SIGN_KEY", "k-1")
     for role in (role for role in (TeacherSettings, StreamerSettings) if name in role.model_fields):
         values = ("stop", "push") if name == "partition_policy" else ("11", "12")
@@ -335,9 +333,7 @@ def test_an_empty_public_url_is_none() -> None:
         ("DRAIN_TIMEOUT_S", "60"),
     ],
 )
-def test_a_wrong_value_is_refused_by_the_name_of_its_variable(
-    name: str, value: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_wrong_value_is_refused_by_its_name(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(name, value)
     with pytest.raises(Misuse, match=f"{name}: "):
         StreamerSettings.load()

@@ -160,9 +160,7 @@ def test_a_dry_run_that_fails_neither_counts_a_try_nor_puts_its_messages_back(ho
         assert [one.tries for one in inbox.read(connection, host.journal, [1])] == [0]
 
 
-def test_messages_are_put_back_as_soon_as_the_database_is_there_again(
-    host: Host[Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_messages_go_back_as_soon_as_the_database_is_there(host: Host[Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """It went away in the middle of a batch, and for longer than a moment: nobody waits for the end of a lease."""
     keep(host, [message(host, "c-1").to_json()], "order")
     (kept,) = claim(host)

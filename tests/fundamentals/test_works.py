@@ -109,9 +109,7 @@ def test_a_work_that_goes_on_is_no_longer_one_that_fails(host: Host[Any], monkey
     play(host, {"late": late}, lambda: host.watchdog.failing(0.0), works)
 
 
-def test_a_work_that_failed_once_is_never_one_that_fails_for_long(
-    host: Host[Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_work_that_failed_once_fails_not_for_long(host: Host[Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """It works again from its next try on; health would be red a minute later, for as long as the pause was."""
     monkeypatch.setattr(works_module, "STEADY_S", 0.3)
     monkeypatch.setattr(works_module, "backoff_s", lambda _tries: 0.5)

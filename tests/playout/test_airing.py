@@ -219,9 +219,7 @@ def test_a_receiver_that_floods_is_cut_and_the_class_beside_it_does_not_notice(t
         assert (playout.worker(), len(good.of("good"))) == (worker, 1)
 
 
-def test_a_server_that_asks_for_a_login_gets_it_and_nobody_else_does(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_a_server_that_asks_for_a_login_gets_it_alone(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """Each step is a new connection; all of them are one try, and one session."""
     path = flvs.write(tmp_path / "a.flv", flvs.lesson(30))
     with Receiver() as adobe, Receiver() as llnw, Playout(tmp_path / "p") as playout:

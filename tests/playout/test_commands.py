@@ -51,9 +51,7 @@ def test_where_no_playout_runs_a_command_says_what_to_do(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("in_the_way", ["p", "p/playout.lock/x", "p/playout.sock/x"])
-def test_a_folder_that_cannot_be_used_is_told_in_one_sentence_with_what_to_type(
-    tmp_path: Path, in_the_way: str
-) -> None:
+def test_folder_that_cannot_be_used_is_told_in_one_sentence_with_what_to_type(tmp_path: Path, in_the_way: str) -> None:
     """Whoever tries it by hand has no rights in /var/lib."""
     (tmp_path / in_the_way).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / in_the_way).touch()

@@ -134,9 +134,7 @@ def test_a_recording_of_nothing_but_keyframes_has_five_a_second_in_its_index(tmp
     assert (keys[:3], len(keys)) == ([0, 200, 400], 50)
 
 
-def test_an_index_that_is_longer_than_any_recording_needs_is_neither_written_nor_read(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_too_long_index_is_neither_written_nor_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = flvs.write(tmp_path / "a.flv", flvs.lesson(10))
     found = keyframe_index.look(path)
     keyframe_index.write(found, keyframe_index.path_of(path))

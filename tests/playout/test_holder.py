@@ -36,9 +36,7 @@ def look_until_on_air(holder: PlayoutSupervisor) -> None:
     wait_until(on_air, description="a worker on air")
 
 
-def test_a_worker_that_cannot_be_started_now_is_started_later(
-    holder: PlayoutSupervisor, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_worker_that_cannot_start_starts_later(holder: PlayoutSupervisor, monkeypatch: pytest.MonkeyPatch) -> None:
     """The machine may have no process or memory left for it, or its program may be gone for a moment."""
     with monkeypatch.context() as patch:
         patch.setattr(sys, "executable", "/no/such/python")
@@ -133,9 +131,7 @@ def test_a_session_over_which_two_workers_hung_is_not_handed_to_a_third(
     assert "c-odd: 2 workers hung over its session, which is reset" in capfd.readouterr().err
 
 
-def test_a_message_whose_files_find_no_room_is_left_out_and_the_next_one_heard(
-    capfd: pytest.CaptureFixture[str],
-) -> None:
+def test_a_message_whose_files_find_no_room_is_left_out_and_next_one_heard(capfd: pytest.CaptureFixture[str]) -> None:
     """The kernel drops what would be above the limit of open files."""
     ours, theirs = socket.socketpair()
     holder, worker = Pipe(ours), Pipe(theirs)

@@ -263,9 +263,7 @@ def test_a_login_is_answered_as_it_is_asked_for(method: str) -> None:
         ("teacher@", "code=403 need auth; authmod=adobe", "", "has none"),
     ],
 )
-def test_a_login_that_is_not_taken_ends_in_words_that_hold_no_secret(
-    user: str, refusal: str, query: str, words: str
-) -> None:
+def test_a_login_not_taken_ends_without_its_secret(user: str, refusal: str, query: str, words: str) -> None:
     with pytest.raises(NotRtmp, match=words) as caught:
         publish.wanted(target(f"rtmp://{user}h/live/room"), refusal, query, "01234567")
     assert type(caught.value) is NotRtmp

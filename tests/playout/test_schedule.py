@@ -133,9 +133,7 @@ def test_a_class_that_is_taken_out_on_air_ends_and_one_that_is_over_stays_known(
     assert worker.schedule.over == {}, "it was moved, and is aired again"
 
 
-def test_classes_that_are_too_many_are_left_out_and_those_first_are_aired(
-    worker: Worker, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_of_too_many_classes_the_first_are_aired(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(timetable, "MAX_CLASSES", 3)
     worker.take(*(fields(f"c{number}", number) for number in range(5)))
     assert (list(worker.starts()), worker.schedule.left_out) == (["c0", "c1", "c2"], 2)

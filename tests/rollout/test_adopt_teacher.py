@@ -130,9 +130,7 @@ LACKING: dict[str, tuple[str | None, str]] = {
 
 
 @pytest.mark.parametrize("kind", LACKING)
-def test_a_class_without_a_booking_stays_on_its_list_and_is_named(
-    client: redis.Redis, engine: Engine, kind: str
-) -> None:
+def test_class_without_booking_stays_on_its_list_and_is_named(client: redis.Redis, engine: Engine, kind: str) -> None:
     """Its rendition is awaited, so that what comes of it is not unknown, and the class is answered then."""
     kept, why = LACKING[kind]
     client.rpush("6666_720P", "c-1")
@@ -176,9 +174,7 @@ def test_keys_that_only_look_like_waiting_lists_are_named_and_left_alone(client:
     assert under_way(engine) == []
 
 
-def test_a_source_that_only_a_later_class_knows_is_kept(
-    client: redis.Redis, engine: Engine, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_later_class_s_source_is_kept(client: redis.Redis, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     """The rendition is begun once for all of its list."""
     monkeypatch.setattr(teacher, "SLICE", 1)
     client.rpush("6666_720P", "orphan-1")

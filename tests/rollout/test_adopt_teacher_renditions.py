@@ -67,9 +67,7 @@ def test_a_booking_that_has_the_url_is_decided_by_the_flow(client: redis.Redis, 
     assert messages(engine) == ["c-1"]
 
 
-def test_a_class_whose_rendition_will_never_come_is_named_with_what_to_type(
-    client: redis.Redis, engine: Engine
-) -> None:
+def test_class_whose_rendition_will_never_come_is_named_with_what_to_type(client: redis.Redis, engine: Engine) -> None:
     begun(engine, RenditionState.FAILED)
     client.rpush("6666_720P", "orphan")
     (said,) = adopt(engine, client)
@@ -140,9 +138,7 @@ def test_the_plan_says_what_will_be_done_and_changes_nothing(client: redis.Redis
     assert set(orders_of(engine, "c-1", "c-2", "c-3")) == {"c-1"}
 
 
-def test_a_plan_can_be_made_before_the_database_is_upgraded_and_the_keys_are_renamed(
-    client: redis.Redis, file: Path
-) -> None:
+def test_a_plan_can_be_made_before_database_is_upgraded_and_keys_are_renamed(client: redis.Redis, file: Path) -> None:
     old_databases.build(file, [OLD_TABLE])
     left_by_the_old_program(client, booking("c-1"), name="waiting:6666:720P")
     rules = [Rule.parse("x:{host}", "y:{host}"), Rule.parse("waiting:{record_id}:{resolution}", WAITING_KEY)]

@@ -119,9 +119,7 @@ def test_an_untouched_host_is_told_what_is_to_be_done(host: Host, wanted: Fields
 
 
 @pytest.mark.parametrize("mode", ["WAL", "DELETE"])
-def test_no_step_of_a_check_changes_a_byte_of_a_host(
-    tmp_path: Path, mode: str, prefect: str, database: redis.Redis
-) -> None:
+def test_no_step_of_check_changes_byte_of_host(tmp_path: Path, mode: str, prefect: str, database: redis.Redis) -> None:
     """Untouched, half done and finished; nobody writes meanwhile, so every file can be compared."""
     with a_host(tmp_path) as host:
         wanted = wish(host, database, prefect, record_patterns=[r"/(?P<record_id>\d+)\.flv$"])
@@ -289,9 +287,7 @@ def test_a_database_with_a_wrong_table_is_in_the_way(host: Host, wanted: Fields)
     assert any("no column push_url" in one for one in refused(host, wanted))
 
 
-def test_a_database_that_lacks_a_class_of_the_one_before_is_in_the_way(
-    tmp_path: Path, prefect: str, database: redis.Redis
-) -> None:
+def test_a_database_that_lacks_a_class_is_in_the_way(tmp_path: Path, prefect: str, database: redis.Redis) -> None:
     """A teacher that gets a PostgreSQL, or a path that was changed: the new program would know of nothing."""
     add = (
         "INSERT INTO order_list (class_id, state, start_time, end_time, payload, received_at, updated_at)"
@@ -387,9 +383,7 @@ def test_a_streamer_whose_classes_are_over_for_the_new_program_may_be_stopped(ho
     host.done("preflight", wanted=wanted)
 
 
-def test_rules_that_fit_no_key_are_asked_about_at_a_first_rollout(
-    tmp_path: Path, database: redis.Redis, prefect: str
-) -> None:
+def test_rules_that_fit_no_key_are_asked_about_first(tmp_path: Path, database: redis.Redis, prefect: str) -> None:
     database.flushall()
     with a_host(tmp_path, "teacher") as host:
         rule = {"old": "waiting:{record_id}:{resolution}", "new": "{record_id}_{resolution}"}

@@ -86,9 +86,7 @@ def test_a_line_is_one_json_object_for_nobody_else_to_read(journal: RolloutJourn
 
 @settings(deadline=None)
 @given(cut=st.integers(1, 200), rest=st.sampled_from([b"", b"\0\0\0", b"{", b'{"at": 1}']))
-def test_wherever_a_crash_tears_the_last_line_the_others_stand(
-    cut: int, rest: bytes, tmp_path_factory: pytest.TempPathFactory
-) -> None:
+def test_a_crash_tears_the_last_line_alone(cut: int, rest: bytes, tmp_path_factory: pytest.TempPathFactory) -> None:
     journal = RolloutJournal(tmp_path_factory.mktemp("j") / "journal.jsonl", "streamer")
     noted(journal, WINDOW, "streamer-a stop begin")
     whole = journal.path.read_bytes()

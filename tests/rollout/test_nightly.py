@@ -142,9 +142,7 @@ def test_two_at_a_time_are_refused(live: Path, folder: Path) -> None:
     assert "under way" in done.exception.message
 
 
-def test_a_folder_that_cannot_be_written_a_database_that_is_not_there_and_nothing_named_are_misuse(
-    live: Path, tmp_path: Path
-) -> None:
+def test_an_unwritable_folder_a_missing_database_and_nothing_named_are_misuse(live: Path, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for words in (["streamer", "--into", str(tmp_path / "file")], [], ["streamer", "--database", "sqlite:///x"]):
         assert isinstance(typed(*words).exception, Misuse), words
@@ -335,9 +333,7 @@ def test_what_a_copy_that_was_broken_off_has_left_there_goes_before_the_next_one
     }
 
 
-def test_a_machine_whose_key_is_not_known_gets_nothing_and_the_backup_here_is_kept(
-    live: Path, folder: Path, tmp_path: Path
-) -> None:
+def test_an_unknown_machine_gets_nothing_and_the_backup_is_kept(live: Path, folder: Path, tmp_path: Path) -> None:
     there = tmp_path / "there"
     there.mkdir()
     with sftp_server(there) as target:

@@ -165,9 +165,7 @@ def wanted_of(host: Host, server: URL, client: redis.Redis, **other: object) -> 
     return host.wanted(env=env, redis_url=url_of(client), **other)
 
 
-def test_a_teacher_on_postgresql_is_rolled_out_and_back_with_its_database(
-    server: URL, client: redis.Redis, teacher: Host
-) -> None:
+def test_a_teacher_on_postgresql_goes_there_and_back(server: URL, client: redis.Redis, teacher: Host) -> None:
     client.flushall()
     wanted, address = wanted_of(teacher, server, client), server.set(database="lectern")
     parsed = teacher.parsed(**json.loads(json.dumps(wanted)))

@@ -81,9 +81,7 @@ def test_the_database_is_restored_only_when_asked_and_the_rows_since_are_exporte
     assert any(str(aside) in one for one in answer["said"])
 
 
-def test_the_teacher_leaves_a_streamer_its_classes_and_it_airs_none_that_is_another_s(
-    host: Host, tmp_path: Path
-) -> None:
+def test_teacher_leaves_streamer_its_classes_and_it_airs_none_that_is_another_s(host: Host, tmp_path: Path) -> None:
     """Said while nothing runs: a teacher that missed the streamer would move what the old program airs."""
     start = int(time.time()) + 3600
     with redis_server(tmp_path) as client:

@@ -79,9 +79,7 @@ def test_a_copy_of_a_live_database_is_one_instant_of_it(writer: Path, tmp_path: 
     assert {path.name for path in tmp_path.iterdir()} == {"live", writer.name}
 
 
-def test_a_database_whose_writer_was_killed_is_copied_as_it_was_before_the_transaction(
-    live: Path, tmp_path: Path
-) -> None:
+def test_a_database_whose_writer_was_killed_is_copied_as_it_was_before_transaction(live: Path, tmp_path: Path) -> None:
     process = subprocess.run([sys.executable, "-c", HOT, str(live)], check=False)
     assert process.returncode == -signal.SIGKILL
     journal = live.with_name(f"{live.name}-journal")

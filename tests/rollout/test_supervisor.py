@@ -55,9 +55,7 @@ def test_no_program_at_all_is_an_answer(says: Says) -> None:
         ("Error: .ini file does not include supervisorctl section\n", 2),
     ],
 )
-def test_a_supervisord_that_does_not_answer_is_told_from_one_without_programs(
-    says: Says, output: str, code: int
-) -> None:
+def test_a_silent_supervisord_is_told_from_an_empty_one(says: Says, output: str, code: int) -> None:
     with pytest.raises(TryAgain, match="supervisord does not answer"):
         says(output, code).states()
     assert says(output, code).states_or_none() is None
@@ -89,9 +87,7 @@ def test_a_program_that_had_just_died_is_stopped_though_it_is_started_again(
     assert asked.read_text().split().count("stop") == stops
 
 
-def test_supervisord_is_asked_while_it_stops_all_because_it_looks_at_its_programs_when_it_is_asked(
-    tmp_path: Path,
-) -> None:
+def test_supervisord_is_asked_while_it_stops_all_as_it_looks_only_then(tmp_path: Path) -> None:
     """Else it looks once a second, while the host is silent."""
     script, asked, ended = tmp_path / "supervisorctl", tmp_path / "asked", tmp_path / "ended"
     script.write_text(

@@ -243,9 +243,7 @@ def job(origin: Origin, store: Store, recording: Path, tmp_path: Path) -> Job:
     )
 
 
-async def test_a_rendition_goes_into_the_bucket_by_a_url_signed_for_it(
-    connection: ssh.SshConnection, job: Job, store: Store
-) -> None:
+async def test_a_rendition_is_uploaded_by_a_signed_url(connection: ssh.SshConnection, job: Job, store: Store) -> None:
     """The key stays here; the signature is in no command line, and in no file that others could read."""
     try:
         (made,) = (await ecs_transcode.transcode(connection, job, JobReport())).made

@@ -47,9 +47,7 @@ async def test_a_source_that_is_not_there_is_refused(connection: ssh.SshConnecti
     assert raised.value.code is DOWNLOAD_FAILED
 
 
-async def test_a_source_at_a_forbidden_place_is_refused(
-    connection: ssh.SshConnection, job: Job, origin: Origin
-) -> None:
+async def test_a_source_at_forbidden_place_is_refused(connection: ssh.SshConnection, job: Job, origin: Origin) -> None:
     with pytest.raises(Refuse, match="ALLOWED_ORIGINS") as raised:
         await transcode(connection, replace(job, allowed=Allowlist()))
     assert raised.value.code is FORBIDDEN_ORIGIN
@@ -61,18 +59,14 @@ async def test_a_busy_origin_is_tried_again(connection: ssh.SshConnection, job: 
     assert len(await transcode(connection, job)) == 1
 
 
-async def test_an_origin_that_stays_busy_is_at_fault_itself(
-    connection: ssh.SshConnection, job: Job, origin: Origin
-) -> None:
+async def test_an_origin_that_stays_busy_is_at_fault(connection: ssh.SshConnection, job: Job, origin: Origin) -> None:
     origin.statuses[SOURCE] = [503]
     with pytest.raises(TryAgain, match="503") as raised:
         await transcode(connection, job)
     assert raised.value.code is DOWNLOAD_FAILED
 
 
-async def test_a_source_that_is_no_recording_is_refused(
-    connection: ssh.SshConnection, job: Job, origin: Origin
-) -> None:
+async def test_source_that_is_no_recording_is_refused(connection: ssh.SshConnection, job: Job, origin: Origin) -> None:
     origin.files[SOURCE] = b"<html>no</html>" * 1000
     with pytest.raises(Refuse, match="not playable") as raised:
         await transcode(connection, job)
@@ -135,9 +129,7 @@ async def test_a_name_with_quotes_and_spaces_is_only_a_name(
     assert made.duration_s == pytest.approx(4, abs=0.1)
 
 
-async def test_a_truncated_source_is_refused_with_what_was_found(
-    connection: ssh.SshConnection, job: Job, origin: Origin
-) -> None:
+async def test_a_truncated_source_is_refused_and_told(connection: ssh.SshConnection, job: Job, origin: Origin) -> None:
     origin.files[SOURCE] = origin.files[SOURCE][:400_000]
     with pytest.raises(Refuse, match=r"only \d\.\d s can be read, but the source says 4\.0 s") as raised:
         await transcode(connection, job)
@@ -202,9 +194,7 @@ async def test_a_source_that_changes_while_it_is_read_is_read_again(
     assert made.duration_s == pytest.approx(6, abs=0.1)
 
 
-async def test_a_source_that_goes_on_changing_is_given_up(
-    connection: ssh.SshConnection, job: Job, origin: Origin
-) -> None:
+async def test_a_source_that_goes_on_changing_is_left(connection: ssh.SshConnection, job: Job, origin: Origin) -> None:
     class Changing(dict[str, dict[str, str]]):
         def get(self, key: object, default: object = None) -> dict[str, str]:
             origin.files[SOURCE] = origin.files[SOURCE][:-1]  # each time it is asked for
@@ -274,18 +264,14 @@ async def test_what_befalls_one_rendition_spares_the_other(
     assert (origin.took("GET", SOURCE), origin.took("PUT", UP.replace("240P", "480P"))) == (1, 1)
 
 
-async def test_an_upload_to_a_busy_server_is_tried_again(
-    connection: ssh.SshConnection, job: Job, origin: Origin
-) -> None:
+async def test_upload_to_busy_server_is_tried_again(connection: ssh.SshConnection, job: Job, origin: Origin) -> None:
     """The encoding is not."""
     origin.statuses[UP] = [503, 500, 0]
     assert len(await transcode(connection, job)) == 1
     assert origin.took("PUT", UP) == 3
 
 
-async def test_a_server_that_stays_busy_is_at_fault_itself(
-    connection: ssh.SshConnection, job: Job, origin: Origin
-) -> None:
+async def test_a_server_that_stays_busy_is_at_fault(connection: ssh.SshConnection, job: Job, origin: Origin) -> None:
     origin.statuses[UP] = [503]
     with pytest.raises(TryAgain, match="503") as raised:
         await transcode(connection, job)
@@ -293,9 +279,7 @@ async def test_a_server_that_stays_busy_is_at_fault_itself(
     assert origin.took("PUT", UP) == ecs_transcode.UPLOADS
 
 
-async def test_an_upload_that_nobody_can_see_is_not_made(
-    connection: ssh.SshConnection, job: Job, origin: Origin
-) -> None:
+async def test_upload_that_nobody_can_see_is_not_made(connection: ssh.SshConnection, job: Job, origin: Origin) -> None:
     elsewhere = UploadTarget(f"{origin.url}/up", f"{origin.url}/elsewhere")
     with pytest.raises(TryAgain, match="was uploaded, but"):
         await transcode(connection, replace(job, target=elsewhere))

@@ -26,9 +26,7 @@ from tests.waiting import async_wait_until
 pytestmark = pytest.mark.live
 
 
-async def test_a_job_that_we_are_torn_from_goes_on_and_is_found_again(
-    sshd: Sshd, slow_job: Job, origin: Origin
-) -> None:
+async def test_job_that_we_are_torn_from_goes_on_and_is_found_again(sshd: Sshd, slow_job: Job, origin: Origin) -> None:
     """The same ffmpeg, one download, one upload."""
     job = slow_job
     host = ssh.SshHost.parse(sshd.url)
@@ -49,9 +47,7 @@ async def test_a_job_that_we_are_torn_from_goes_on_and_is_found_again(
     assert origin.took("PUT", UP) == 1
 
 
-async def test_a_job_that_was_made_already_is_not_made_again(
-    connection: ssh.SshConnection, job: Job, origin: Origin
-) -> None:
+async def test_a_job_that_was_made_is_not_made_again(connection: ssh.SshConnection, job: Job, origin: Origin) -> None:
     """Torn off after the upload: one look, and it is told."""
     first = await ecs.transcode(connection, job, JobReport())
     assert await transcode(connection, job) == list(first.made)
