@@ -1,5 +1,6 @@
 """A class has one account, and it says what the world is: on air only if a receiver takes it."""
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -7,8 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lectern import formatting
+from lectern.cli import explain
+from lectern.decide import timeline
 from lectern.decide.account import (
     NOT_IN_PLAYOUT,
+    Account,
     Standing,
     account,
     class_counts,
@@ -18,9 +22,11 @@ from lectern.decide.account import (
     with_status,
     without_playout,
 )
+from lectern.i18n import Text
 from lectern.model.facts import AsRun
 from lectern.model.views import Booked, Check, ClassView, EventView, OpenAlarm, Sending, StreamerStatus, StreamerView
 from lectern.states import AiringState, BookingState
+from tests.decide.test_outlook import in_chinese
 
 NOW = 1_764_010_000.0
 START, END = NOW - 120, NOW + 600
@@ -51,10 +57,9 @@ def told(found: ClassView, now: float = NOW) -> str:
 def test_a_class_whose_pushes_are_refused_is_not_said_to_be_pushed() -> None:
     known = cited(AiringState.READY, push="rtmp://push.example:19350/…")
     found = ClassView("c-1", cited=known, streamer="streamer1", sending=REFUSED)
-    assert standing(found, NOW) is Standing.NOT_ON_AIR
     said = told(found)
+    assert standing(found, NOW) is Standing.NOT_ON_AIR
     assert "not on air: 17 attempts to connect failed, the last because: Connection refused" in said
-    assert "RUNBOOK.md: 321: the class could not be aired to its end" in said
     assert "nc -vz push.example 19350." in said
     assert "on air for" not in said
 
@@ -87,11 +92,22 @@ def test_without_redis_the_teacher_knows_nothing_of_a_streamer_and_says_so() -> 
     assert standing(with_status(own, None), NOW) is Standing.ON_AIR  # its own rows say it
 
 
-def test_a_class_that_is_sent_late_says_how_late() -> None:
-    late = ClassView("c-1", cited=cited(), streamer="streamer1", sending=replace(ON_AIR, behind_s=2.34))
-    assert "; 2.3 s behind" in told(late, NOW + 60)
-    in_time = replace(late, sending=replace(ON_AIR, behind_s=0.4))
-    assert "behind" not in told(in_time, NOW + 60)
+@pytest.mark.parametrize(("behind_s", "is_said"), [(2.34, True), (0.4, False)])
+def test_a_class_that_is_sent_late_says_how_late(behind_s: float, is_said: bool) -> None:
+    late = ClassView("c-1", cited=cited(), streamer="streamer1", sending=replace(ON_AIR, behind_s=behind_s))
+    assert (f"; {behind_s:.1f} s behind" in told(late, NOW + 60)) == is_said
+
+
+def test_the_header_has_the_booking_itself() -> None:
+    said = told(ClassView("c-1", booked(BookingState.WAITING, streamer=None)))
+    for shown in ("time: 20", "institution: inst-1", "recording: http://o/6666.flv", "push URL: rtmp://push/…"):
+        assert shown in said
+    assert "streamer:" not in said
+
+
+def test_a_class_that_somebody_retried_is_on_air_although_its_teacher_calls_it_broken() -> None:
+    broken = ClassView("c-1", booked(BookingState.BROKEN, code=321))
+    assert standing(with_status(broken, {"streamer1": word(sendings={"c-1": ON_AIR})}), NOW) is Standing.ON_AIR
 
 
 def test_the_last_check_is_part_of_the_account() -> None:
@@ -110,13 +126,6 @@ def test_an_open_alarm_of_its_streamer_is_named_with_its_heading() -> None:
     said = told(with_status(ClassView("c-1", booked()), {"streamer1": word(alarms=(alarm, other))}))
     assert "open alarm: 321 ×3 on streamer1" in said
     assert "318" not in said
-
-
-def test_the_header_has_the_booking_itself() -> None:
-    said = told(ClassView("c-1", booked(BookingState.WAITING, streamer=None)))
-    for shown in ("time: 20", "institution: inst-1", "recording: http://o/6666.flv", "push URL: rtmp://push/…"):
-        assert shown in said
-    assert "streamer:" not in said
 
 
 def test_a_class_that_is_over_says_what_was_really_sent_of_it() -> None:
@@ -163,43 +172,71 @@ def test_rows_of_a_streamer_that_no_longer_has_the_class_are_not_believed() -> N
     assert found.host == "streamer2"
 
 
-def test_a_class_that_somebody_retried_is_on_air_although_its_teacher_calls_it_broken() -> None:
-    found = with_status(
-        ClassView("c-1", booked(BookingState.BROKEN, code=321)), {"streamer1": word(sendings={"c-1": ON_AIR})}
-    )
-    assert standing(found, NOW) is Standing.ON_AIR
+NAMES = {"recording", "push URL", "streamer", "rendition", "institution", "last error"}
+"""Lines of the header that are names, or a program's own words."""
 
 
 @given(
-    st.sampled_from(BookingState) | st.none(),
-    st.sampled_from(AiringState) | st.none(),
-    st.sampled_from([None, ON_AIR, REFUSED]),
-    st.sampled_from([None, "streamer1 has been silent for 9 s"]),
+    st.builds(
+        ClassView,
+        st.just("c-1"),
+        st.none() | st.sampled_from(BookingState).map(booked),
+        st.none(),
+        st.none() | st.sampled_from(AiringState).map(cited),
+        st.just("streamer1"),
+        st.sampled_from([None, ON_AIR, REFUSED]),
+        st.sampled_from([None, "Redis does not answer", "streamer1 has been silent for 9 s"]),
+        st.sampled_from([None, Check(NOW, ""), Check(NOW, "its file is gone")]),
+        st.sampled_from(["", "black from 0:08 to 1:00; silent from 4:00 to 5:10; 7 more places"]),
+        st.just((OpenAlarm(321, "streamer1", 3, NOW, "c-1: it is not on air", ("c-1",)),)),
+    ),
     st.sampled_from([START - 1000, NOW, END + 1000]),
 )
-def test_every_class_has_an_account_and_is_on_air_only_if_it_is_sent(
-    of_booking: BookingState | None,
-    of_airing: AiringState | None,
-    sending: Sending | None,
-    unheard: str | None,
-    now: float,
-) -> None:
-    found = ClassView(
-        "c-1",
-        booked(of_booking) if of_booking else None,
-        cited=cited(of_airing) if of_airing else None,
-        streamer="streamer1" if of_airing else None,
-        sending=sending,
-        unheard=unheard,
-    )
+def test_every_class_has_an_account_and_is_on_air_only_if_it_is_sent(found: ClassView, now: float) -> None:
+    """Each of its sentences is one that the catalogue has."""
     known = account(found, now)
-    is_sent = sending is ON_AIR and unheard is None and now == NOW
+    is_sent = found.sending is ON_AIR and found.unheard is None and now == NOW
     assert (known.standing is Standing.ON_AIR) <= is_sent
-    if of_booking or of_airing:
+    if found.booked or found.cited:
         assert known.header
-        assert all(text and not text.isspace() for _, text in known.header)
         assert known.following
+    assert in_chinese([*known.following, *(text for label, text in known.header if label not in NAMES)])
     assert "It is on air" not in " ".join(known.following) or known.standing is Standing.ON_AIR
+
+
+STORY = [
+    *(("waits", ""), ("placed", "on streamer1"), ("answered with success", "streamer1: prepared")),
+    *(
+        ("moved", "from streamer1 to streamer2: streamer1 is lost"),
+        ("changed", "by change 1"),
+        ("nothing to send", "why"),
+    ),
+    *(("connected", "session 1 is ready to publish"), ("on air", "at 1.5 s, session 1"), ("refused", "316: disk full")),
+    *(("slate", "the recording is missing"), ("push refused", "no such stream (so far 10 times)")),
+    ("recording again", "the recording is there; before, it is missing; it goes on at 5.0 s"),
+    *(("push broke off", "the server closed the connection"), ("broken", "321: not aired")),
+    *(("fell behind", "3.0 s late; it goes on at the clock's position"), ("checked: not ready", "its file is gone")),
+    *(("aired", "streamer1: aired whole; 1 session"), ("downloaded", "12.3 MB, 600.0 s")),
+    ("alarm", "c-1: its slate is sent: the recording is missing"),
+    ("not sent", "until 19:00:12, 12 s: the push was refused: no such stream"),
+]
+
+
+def test_the_lines_of_a_story_are_said_in_chinese_with_their_times_hosts_and_classes() -> None:
+    events = [EventView(NOW + at, what, "c-1", None, "streamer1", detail) for at, (what, detail) in enumerate(STORY)]
+    told = Account(Standing.AIRED, (), (), tuple(timeline.lines(events)))
+    said = explain.lines("c-1", told, (), "zh")[1:]
+    assert len(said) == len(STORY)
+    assert [line for line in said if not re.fullmatch(r"\S+ \S+  streamer1  c-1: .*[\u4e00-\u9fff].*", line)] == []
+
+
+def test_the_labels_of_explain_stand_in_columns_of_cells() -> None:
+    """A Chinese character is two cells wide."""
+    known = Account(Standing.AIRED, (("state", Text("aired")), ("push URL", "rtmp://p/…")), ("It is on air.",))
+    english, chinese = (explain.lines("c-1", known, (), language)[1:3] for language in ("en", "zh"))
+    assert [line.index(text) for line, text in zip(english, ("aired", "rtmp"), strict=True)] == [14, 14]
+    wide = [line[: line.index(text)] for line, text in zip(chinese, ("已下课", "rtmp"), strict=True)]
+    assert [len(one) + sum("\u4e00" <= letter <= "\u9fff" for letter in one) for one in wide] == [14, 14]
 
 
 @pytest.mark.parametrize("state", [BookingState.RECEIVED, BookingState.WAITING, BookingState.PLACED])
@@ -229,12 +266,6 @@ def test_the_heading_is_that_of_the_reason_why_a_class_is_not_on_air(found: Clas
     assert following[1].startswith(f"RUNBOOK.md: {heading}: ")
 
 
-def test_a_playout_that_answers_is_not_said_to_be_silent() -> None:
-    said = told(ClassView("c-1", booked(), sending=NOT_IN_PLAYOUT))
-    assert "its playout does not have it yet" in said
-    assert "does not answer" not in said
-
-
 def test_the_story_has_a_line_for_each_gap_with_both_ends_and_what_happened_meanwhile_once() -> None:
     """Its teacher has a copy of what its streamer noted; on one host both are there."""
     parts = [
@@ -253,41 +284,16 @@ def test_the_story_has_a_line_for_each_gap_with_both_ends_and_what_happened_mean
 
 
 def test_so_has_that_of_a_class_on_air_as_its_streamer_tells_them() -> None:
-    status = {
-        "state": "on_air",
-        "start": START,
-        "end": END,
-        "sessions": 2,
-        "pushes": [{"failures": 0}],
-        "slate": False,
-        "as_run": [
-            {
-                "url": 0,
-                "session": 1,
-                "source": "recording",
-                "from": START,
-                "to": START + 20,
-                "position_s": 0,
-                "sent_s": 20,
-            },
-            {
-                "url": 0,
-                "session": 2,
-                "source": "recording",
-                "from": START + 50,
-                "to": NOW,
-                "position_s": 50,
-                "sent_s": 70,
-            },
-        ],
-    }
+    sent = {"url": 0, "source": "recording"}
+    first = {**sent, "session": 1, "from": START, "to": START + 20, "position_s": 0, "sent_s": 20}
+    second = {**sent, "session": 2, "from": START + 50, "to": NOW, "position_s": 50, "sent_s": 70}
+    status = {"state": "on_air", "start": START, "end": END, "sessions": 2, "pushes": [{"failures": 0}]}
     refused = EventView(START + 21, "push refused", "c-1", None, "streamer1", "no such stream")
-    sending = of_playout(status, NOW, [refused])
+    sending = of_playout({**status, "slate": False, "as_run": [first, second]}, NOW, [refused])
     found = with_status(ClassView("c-1", booked()), {"streamer1": word(sendings={"c-1": sending})})
     (line,) = account(found, NOW).story
-    assert line.text() == (
-        f"c-1: not sent until {formatting.clock(START + 50)}, 30 s: the push was refused: no such stream"
-    )
+    until = formatting.clock(START + 50)
+    assert line.text() == f"c-1: not sent until {until}, 30 s: the push was refused: no such stream"
 
 
 def due(class_id: str, streamer: str | None, state: BookingState = BookingState.READY) -> ClassView:

@@ -43,45 +43,61 @@ def test_every_booking_and_every_status_have_an_action(named: Named, found: Rend
     assert decide.action(named, found) in decide.BookingAction
 
 
-@pytest.mark.parametrize(
-    ("fields", "found", "state", "code", "begun"),
-    [
-        ({"video_resolution": None}, RenditionState.FAILED, "placed", None, 0),
-        ({"video_url_list": {"720P": "http://origin.example/720"}}, RenditionState.TIMED_OUT, "placed", None, 0),
-        ({}, None, "waiting", None, 1),
-        ({}, RenditionState.TRANSCODING, "waiting", None, 0),
-        ({}, RenditionState.SUCCESS, "refused", 501, 0),
-        ({}, RenditionState.TIMED_OUT, "refused", 207, 0),
-        ({}, RenditionState.FAILED, "waiting", None, 1),
-    ],
-)
-def test_a_lone_booking_follows_its_row(
-    fields: dict[str, Any], found: RenditionState | None, state: str, code: int | None, begun: int
-) -> None:
-    rows = {(6666, Resolution.P720): Rendition(found)} if found else {}
-    planned = plan([booking(**fields)], Before({}, rows), LIMITS, NOW)
+def of(state: RenditionState | None, attempts_today: int = 0, since: float = 0.0) -> Before:
+    """What is known before, if the rendition has a row."""
+    its = Rendition(state, 9, attempts_today, since) if state else None
+    return Before({}, {(6666, Resolution.P720): its} if its else {})
+
+
+LISTED = {"720P": "http://origin.example/720", "480P": "http://origin.example/480"}
+OVER = {"start_time": NOW - 20, "end_time": NOW}
+TAKEN = Before(taken={booking(**OVER).stream: [Slot("c-2", NOW - 100, NOW + 100)]})
+NO_TRANSCODER = Limits(5, 120, 3600, oss=False, ecs=False)
+FAILED, TIMED_OUT = RenditionState.FAILED, RenditionState.TIMED_OUT
+LONE: dict[str, tuple[dict[str, Any], Before, str, int | None, bool]] = {
+    "no resolution": ({"video_resolution": None}, of(FAILED), "placed", None, False),
+    "listed": ({"video_url_list": LISTED}, of(TIMED_OUT), "placed", None, False),
+    "no row": ({}, of(None), "waiting", None, False),
+    "transcoding": ({}, of(RenditionState.TRANSCODING), "waiting", None, False),
+    "made, and not listed": ({}, of(RenditionState.SUCCESS), "refused", 501, True),
+    "timed out": ({}, of(TIMED_OUT), "refused", 207, False),
+    "failed": ({}, of(FAILED), "waiting", None, False),
+    "no source": ({"video_url": None}, of(None), "refused", 210, True),
+    "five attempts in a day": ({}, of(FAILED, 5, NOW - 86_399), "refused", 209, True),
+    "ended": ({"start_time": NOW - 9000, "end_time": NOW - 7200}, of(None), "refused", 410, False),
+    "ends now": (OVER, of(None), "refused", 410, False),
+    "ended, so that no other push URL could help it": (OVER, TAKEN, "refused", 410, False),
+    "should be on air already": ({"start_time": NOW - 20, "end_time": NOW + 20}, of(None), "waiting", None, False),
+}
+
+
+@pytest.mark.parametrize("case", LONE)
+def test_a_lone_booking_follows_its_row(case: str) -> None:
+    """An alarm is raised of what cannot happen or cannot be helped alone."""
+    fields, before, state, code, alarm = LONE[case]
+    planned = plan([booking(**fields)], before, LIMITS, NOW)
     (verdict,) = planned.verdicts
-    assert (verdict.state, verdict.code.number if verdict.code else None) == (state, code)
-    assert len(planned.attempts) == begun
+    assert (verdict.state, verdict.code.number if verdict.code else None, bool(verdict.alarm)) == (state, code, alarm)
+    assert len(planned.attempts) == (state == "waiting" and case != "transcoding")
 
 
-def test_a_booking_of_the_old_kind_proceeds_with_its_video_url() -> None:
-    (verdict,) = plan([booking(video_resolution=None)], Before(), LIMITS, NOW).verdicts
-    assert (verdict.url, verdict.booking.stem) == ("http://origin.example/6666.flv", "6666")
+def test_without_a_transcoder_what_has_to_be_transcoded_is_refused_at_once() -> None:
+    planned = plan([booking()], Before(), NO_TRANSCODER, NOW)
+    (verdict,) = planned.verdicts
+    assert (verdict.code, verdict.alarm, planned.attempts) == (errors.NO_TRANSCODER, True, [])
 
 
-def test_a_listed_resolution_proceeds_with_the_listed_url() -> None:
-    wanted = booking(video_url_list={"720P": "http://origin.example/720", "480P": "http://origin.example/480"})
-    (verdict,) = plan([wanted], Before(), LIMITS, NOW).verdicts
-    assert (verdict.url, verdict.booking.stem) == ("http://origin.example/720", "6666_720P")
-
-
-def test_only_what_cannot_happen_or_cannot_be_helped_raises_an_alarm() -> None:
-    alarmed = {
-        found: plan([booking()], Before({}, {(6666, Resolution.P720): Rendition(found)}), LIMITS, NOW).verdicts[0].alarm
-        for found in RenditionState
-    }
-    assert [found for found, alarm in alarmed.items() if alarm] == [RenditionState.SUCCESS]
+@pytest.mark.parametrize(
+    ("fields", "url", "stem"),
+    [
+        ({"video_resolution": None}, "http://origin.example/6666.flv", "6666"),
+        ({"video_url_list": LISTED}, LISTED["720P"], "6666_720P"),
+    ],
+    ids=["of the old kind", "listed"],
+)
+def test_a_booking_proceeds_with_the_url_of_its_resolution(fields: dict[str, Any], url: str, stem: str) -> None:
+    (verdict,) = plan([booking(**fields)], Before(), LIMITS, NOW).verdicts
+    assert (verdict.url, verdict.booking.stem) == (url, stem)
 
 
 def test_a_thousand_bookings_of_one_rendition_make_one_transcoding() -> None:
@@ -111,53 +127,11 @@ def test_a_booking_that_is_kept_already_is_not_decided_again() -> None:
     assert not planned.verdicts
 
 
-def test_a_class_that_has_ended_is_refused_with_410() -> None:
-    (verdict,) = plan([booking(start_time=NOW - 9000, end_time=NOW - 7200)], Before(), LIMITS, NOW).verdicts
-    assert verdict.code is not None
-    assert (verdict.code.number, verdict.message) == (410, "it ended 2 h ago")
-    (verdict,) = plan([booking(start_time=NOW - 20, end_time=NOW)], Before(), LIMITS, NOW).verdicts
-    assert verdict.code is not None
-
-
-def test_a_class_that_has_ended_and_overlaps_another_is_refused_because_it_has_ended() -> None:
-    """No other push URL could help it, so the answer must not ask for one."""
-    over = booking(start_time=NOW - 20, end_time=NOW)
-    taken = {over.stream: [Slot("c-2", NOW - 100, NOW + 100)]}
-    (verdict,) = plan([over], Before({}, {}, taken), LIMITS, NOW).verdicts
-    assert (verdict.state, verdict.code) == (BookingState.REFUSED, errors.ENDED)
-
-
-def test_a_class_that_should_be_on_air_already_is_still_taken() -> None:
-    (verdict,) = plan([booking(start_time=NOW - 20, end_time=NOW + 20)], Before(), LIMITS, NOW).verdicts
-    assert verdict.state is BookingState.WAITING
-
-
 @pytest.mark.parametrize(("oss", "ecs", "backend"), [(True, True, "oss"), (True, False, "oss"), (False, True, "ecs")])
 def test_the_cloud_is_asked_first_and_our_server_where_there_is_no_cloud(oss: bool, ecs: bool, backend: str) -> None:
     (attempt,) = plan([booking()], Before(), Limits(5, 120, 3600, oss, ecs), NOW).attempts
     assert attempt.backend == Backend(backend)
     assert attempt.deadline == NOW + (120 if oss else 3600), "the OSS's time-out does not bound our own server"
-
-
-def failed(attempts_today: int, since: float) -> dict[tuple[int, Resolution], Rendition]:
-    return {(6666, Resolution.P720): Rendition(RenditionState.FAILED, 9, attempts_today, since)}
-
-
-@pytest.mark.parametrize(
-    ("fields", "limits", "rows", "code"),
-    [
-        ({}, Limits(5, 120, 3600, oss=False, ecs=False), {}, 210),
-        ({"video_url": None}, LIMITS, {}, 210),
-        ({}, LIMITS, failed(5, NOW - 86_399), 209),
-    ],
-    ids=["no transcoder", "no source", "five attempts in a day"],
-)
-def test_what_cannot_be_transcoded_is_refused_at_once(
-    fields: dict[str, Any], limits: Limits, rows: dict[RenditionKey, Rendition], code: int
-) -> None:
-    planned = plan([booking(**fields)], Before({}, rows), limits, NOW)
-    (verdict,) = planned.verdicts
-    assert (verdict.code.number if verdict.code else None, verdict.alarm, planned.attempts) == (code, True, [])
 
 
 @pytest.mark.parametrize(
@@ -167,7 +141,7 @@ def test_what_cannot_be_transcoded_is_refused_at_once(
 )
 def test_attempts_are_counted_by_the_day(before: int, since: float, today: int, from_: float) -> None:
     """With a wrong date no certificate is valid, so all attempts fail: the recording would be refused for years."""
-    (attempt,) = plan([booking()], Before({}, failed(before, since)), LIMITS, NOW).attempts
+    (attempt,) = plan([booking()], of(FAILED, before, since), LIMITS, NOW).attempts
     assert (attempt.attempt, attempt.attempts_today, attempt.attempts_since) == (10, today, from_)
 
 
@@ -229,24 +203,21 @@ def test_a_plan_reads_as_one_line_a_decision() -> None:
     ]
 
 
-batches = st.lists(strategies.bookings(), max_size=12)
+Batch = tuple[list[Booking], dict[RenditionKey, Rendition], Limits]
+batches = st.tuples(st.lists(strategies.bookings(), max_size=12), strategies.renditions, strategies.limits)
 
 
-@given(batches, strategies.renditions, strategies.limits)
-def test_every_booking_gets_exactly_one_decision(
-    batch: list[Booking], rows: dict[RenditionKey, Rendition], limits: Limits
-) -> None:
-    planned = plan(batch, Before({}, rows), limits, NOW)
+@given(batches)
+def test_each_booking_gets_one_decision_with_what_it_needs(drawn: Batch) -> None:
+    """What is placed has a URL, what is refused a code, what waits a transcoding; what was given is left as it was."""
+    batch, rows, limits = drawn
+    known: dict[str, list[str]] = {}
+    before = json.dumps([[one.to_json() for one in batch], str(rows)])
+    planned = plan(batch, Before(known, rows), limits, NOW)
+    assert (known, json.dumps([[one.to_json() for one in batch], str(rows)])) == ({}, before)
     decided = [verdict.booking.class_id for verdict in planned.verdicts]
     assert sorted(decided) == sorted({one.class_id for one in batch})
     assert len(decided) + len(planned.again) == len(batch)
-
-
-@given(batches, strategies.renditions, strategies.limits)
-def test_what_is_placed_has_a_url_what_is_refused_a_code_and_what_waits_a_transcoding(
-    batch: list[Booking], rows: dict[RenditionKey, Rendition], limits: Limits
-) -> None:
-    planned = plan(batch, Before({}, rows), limits, NOW)
     under_way = {key for key, row in rows.items() if row.state is RenditionState.TRANSCODING}
     under_way |= {(one.record_id, one.resolution) for one in planned.attempts}
     for verdict in planned.verdicts:
@@ -256,19 +227,17 @@ def test_what_is_placed_has_a_url_what_is_refused_a_code_and_what_waits_a_transc
             assert (verdict.booking.record_id, verdict.booking.video_resolution) in under_way
 
 
-@given(batches, strategies.renditions, strategies.limits)
-def test_for_one_rendition_a_batch_begins_at_most_one_attempt_and_never_a_second_one(
-    batch: list[Booking], rows: dict[RenditionKey, Rendition], limits: Limits
-) -> None:
+@given(batches)
+def test_for_one_rendition_a_batch_begins_at_most_one_attempt_and_never_a_second_one(drawn: Batch) -> None:
+    batch, rows, limits = drawn
     begun = Counter((one.record_id, one.resolution) for one in plan(batch, Before({}, rows), limits, NOW).attempts)
     assert all(count == 1 for count in begun.values())
     assert not {key for key in begun if key in rows and rows[key].state is RenditionState.TRANSCODING}
 
 
-@given(batches, strategies.renditions, strategies.limits)
-def test_a_batch_decided_at_once_equals_the_same_bookings_decided_one_at_a_time(
-    batch: list[Booking], rows: dict[RenditionKey, Rendition], limits: Limits
-) -> None:
+@given(batches)
+def test_a_batch_decided_at_once_equals_the_same_bookings_decided_one_at_a_time(drawn: Batch) -> None:
+    batch, rows, limits = drawn
     at_once = plan(batch, Before({}, rows), limits, NOW)
     known: dict[str, list[str]] = {}
     rows = dict(rows)
@@ -281,20 +250,9 @@ def test_a_batch_decided_at_once_equals_the_same_bookings_decided_one_at_a_time(
         for verdict in step.verdicts:  # what the commit of the step leaves in the database
             known[verdict.booking.class_id] = [one.to_json()]
         for begun in step.attempts:
-            rows[begun.record_id, begun.resolution] = Rendition(
-                RenditionState.TRANSCODING, begun.attempt, begun.attempts_today, begun.attempts_since
-            )
+            its = (begun.attempt, begun.attempts_today, begun.attempts_since)
+            rows[begun.record_id, begun.resolution] = Rendition(RenditionState.TRANSCODING, *its)
     assert at_once == singly
-
-
-@given(batches, strategies.renditions, strategies.limits)
-def test_a_decision_leaves_what_it_was_given_as_it_was(
-    batch: list[Booking], rows: dict[RenditionKey, Rendition], limits: Limits
-) -> None:
-    known: dict[str, list[str]] = {}
-    before = json.dumps([[one.to_json() for one in batch], str(rows)])
-    plan(batch, Before(known, rows), limits, NOW)
-    assert (known, json.dumps([[one.to_json() for one in batch], str(rows)])) == ({}, before)
 
 
 def test_of_two_classes_on_one_stream_at_the_same_time_the_second_is_refused() -> None:

@@ -1,5 +1,7 @@
 """What a streamer's bounded cache does with a batch of classes."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -38,48 +40,39 @@ def test_a_cached_rendition_is_only_cited_one_under_download_joined_and_any_othe
     assert said == {FileState.READY: Admit.READY, FileState.DOWNLOADING: Admit.JOIN, **again}
 
 
-def test_two_classes_of_one_rendition_make_one_reservation() -> None:
-    assert [one.admit for one in decided(WantedRendition("c-1", "a", 5), WantedRendition("c-2", "a", 5))] == [
-        Admit.RESERVE,
-        Admit.JOIN,
-    ]
+TEN = Bound(10, 10)
+OLD_ONES = [Idle("oldest", 3), Idle("older", 3), Idle("old", 3)]
+NEW, NEEDED = WantedRendition("c-1", "new", 5), WantedRendition("c-2", "old")
+ADMITTED: dict[str, tuple[list[WantedRendition], Bound, list[Idle], list[Admit], list[str]]] = {
+    "two of one rendition": ([NEW, replace(NEW, class_id="c-2")], ROOMY, [], [Admit.RESERVE, Admit.JOIN], []),
+    "exactly full": ([replace(NEW, size_bytes=10)], TEN, [], [Admit.RESERVE], []),
+    "one byte more is 316": ([replace(NEW, size_bytes=11)], TEN, [], [Admit.FULL], []),
+    "their number is bounded, too": ([NEW], Bound(1_000, 1), [Idle("old", 1)], [Admit.RESERVE], ["old"]),
+    "what cannot fit evicts nothing": ([replace(NEW, size_bytes=11)], TEN, [Idle("old", 5)], [Admit.FULL], []),
+    "the least recently used, no more than needed": ([NEW], TEN, OLD_ONES, [Admit.RESERVE], ["oldest", "older"]),
+    "not what another needs": ([NEW, NEEDED], TEN, [Idle("old", 6), Idle("x", 4)], [Admit.FULL, Admit.READY], []),
+    "whichever is first": ([NEEDED, NEW], TEN, [Idle("old", 6), Idle("x", 4)], [Admit.READY, Admit.FULL], []),
+}
 
 
-def test_exactly_full_still_fits_and_one_byte_more_is_316() -> None:
-    bound = Bound(10, 10)
-    assert [one.admit for one in decided(WantedRendition("c-1", "a", 10), bound=bound)] == [Admit.RESERVE]
-    assert [one.admit for one in decided(WantedRendition("c-1", "a", 11), bound=bound)] == [Admit.FULL]
-
-
-def test_the_number_of_renditions_is_bounded_as_well_as_their_size() -> None:
-    (one,) = decided(WantedRendition("c-1", "a", 1), bound=Bound(1_000, 1), idle=[Idle("old", 1)], old=FileState.READY)
-    assert one.evictions == (Idle("old", 1),)
-
-
-def test_what_cannot_fit_evicts_nothing() -> None:
-    (one,) = decided(WantedRendition("c-1", "a", 11), bound=Bound(10, 10), idle=[Idle("old", 5)], old=FileState.READY)
-    assert (one.admit, one.evictions) == (Admit.FULL, ())
-
-
-def test_the_least_recently_used_go_first_and_no_more_than_needed() -> None:
-    idle = [Idle("oldest", 3), Idle("older", 3), Idle("old", 3)]
-    cached = dict.fromkeys(("oldest", "older", "old"), FileState.READY)
-    (one,) = decided(WantedRendition("c-1", "a", 5), bound=Bound(10, 10), idle=idle, **cached)
-    assert [gone.stem for gone in one.evictions] == ["oldest", "older"]
-
-
-@pytest.mark.parametrize("order", [1, -1])
-def test_what_one_class_of_the_batch_needs_is_not_evicted_for_another(order: int) -> None:
-    wanted = [WantedRendition("c-1", "new", 5), WantedRendition("c-2", "old")][::order]
-    idle = [Idle("old", 6), Idle("unused", 4)]
-    both = decided(*wanted, bound=Bound(10, 10), idle=idle, old=FileState.READY, unused=FileState.READY)
-    assert {one.wanted.stem: one.admit for one in both} == {"new": Admit.FULL, "old": Admit.READY}
+@pytest.mark.parametrize("case", ADMITTED)
+def test_what_fits_is_admitted_and_evicts_what_it_must(case: str) -> None:
+    wanted, bound, idle, admitted, evicted = ADMITTED[case]
+    found = decided(*wanted, bound=bound, idle=idle, **dict.fromkeys((one.stem for one in idle), FileState.READY))
+    assert [one.admit for one in found] == admitted
+    assert [gone.stem for one in found for gone in one.evictions] == evicted
 
 
 @given(strategies.caches())
-def test_every_class_gets_exactly_one_decision_in_its_order(cache: Cache) -> None:
+def test_each_class_gets_one_decision_in_its_order_and_evicts_nothing_pinned(cache: Cache) -> None:
     wanted, cached, usage, bound, idle, _ = cache
-    assert [one.wanted for one in admit(wanted, cached, usage, bound, idle)] == wanted
+    found = admit(wanted, cached, usage, bound, idle)
+    assert [one.wanted for one in found] == wanted
+    assert all(one.admit is Admit.RESERVE for one in found if one.evictions), "only a class that then fits evicts"
+    gone, unpinned = [one.stem for decision in found for one in decision.evictions], [one.stem for one in idle]
+    assert set(gone) <= set(unpinned) - {one.stem for one in wanted}
+    assert len(gone) == len(set(gone))
+    assert gone == [stem for stem in unpinned if stem in gone], "least recently used first, over the whole batch"
 
 
 @given(strategies.caches())
@@ -94,22 +87,6 @@ def test_used_and_reserved_never_exceed_the_bound_at_any_moment(cache: Cache) ->
         assert sum(sizes[stem] for stem in held) <= bound.max_bytes
         assert len(held) <= bound.max_num
         assert (one.wanted.stem in held) == (one.admit is not Admit.FULL)
-
-
-@given(strategies.caches())
-def test_pinned_renditions_are_never_evicted(cache: Cache) -> None:
-    wanted, cached, usage, bound, idle, _ = cache
-    gone = [one.stem for decision in admit(wanted, cached, usage, bound, idle) for one in decision.evictions]
-    unpinned = [one.stem for one in idle]
-    assert set(gone) <= set(unpinned) - {one.stem for one in wanted}
-    assert len(gone) == len(set(gone))
-    assert gone == [stem for stem in unpinned if stem in gone], "least recently used first, over the whole batch"
-
-
-@given(strategies.caches())
-def test_only_a_class_that_then_fits_evicts(cache: Cache) -> None:
-    wanted, cached, usage, bound, idle, _ = cache
-    assert all(one.admit is Admit.RESERVE for one in admit(wanted, cached, usage, bound, idle) if one.evictions)
 
 
 @given(

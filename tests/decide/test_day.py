@@ -1,5 +1,6 @@
 """What is pinned goes down as classes end; the story of a class has a line for each series of events."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -31,38 +32,40 @@ def event(at: float, what: str, detail: str = "", class_id: str = "c-1", host: s
 
 def test_a_series_is_one_line_with_its_number_and_its_last_reason() -> None:
     told = [event(0, "placed"), *(event(n, "push refused", f"reason {n}") for n in range(1, 27)), event(30, "broken")]
-    found = [line.text() for line in lines(told)]
-    assert len(found) == 3
-    assert found[1].startswith("c-1: push refused, 26 times until ")
-    assert found[1].endswith("; the last: reason 26")
+    _, series, _ = lines(told)
+    assert series.text().startswith("c-1: push refused, 26 times until ")
+    assert series.text().endswith("; the last: reason 26")
 
 
-def test_two_of_a_kind_stay_two_lines() -> None:
-    assert len(lines([event(0, "waits"), event(1, "waits")])) == 2
+@pytest.mark.parametrize(
+    ("told", "numbers"),
+    [
+        ([event(0, "waits"), event(1, "waits")], [1, 1]),
+        ([event(n, "on air" if n % 2 else "push broke off") for n in range(2000)], [1000, 1000]),
+        ([event(at, what) for at, what in enumerate(("waits", "refused", "waits", "waits", "refused"))], [1] * 5),
+        ([event(n, "push refused", class_id=f"c-{n}") for n in range(5)], [1] * 5),
+    ],
+    ids=["two of a kind", "by turns", "whatever comes between", "of other classes"],
+)
+def test_each_event_that_is_of_no_series_has_its_line_in_its_order(told: list[EventView], numbers: list[int]) -> None:
+    found = lines(reversed(told))
+    assert [line.number for line in found] == numbers
+    assert [line.first for line in found] == told[: len(found)]
 
 
-def test_what_comes_by_turns_is_a_line_each() -> None:
-    told = [event(n, "on air" if n % 2 else "push broke off") for n in range(2000)]
-    assert [line.number for line in lines(told)] == [1000, 1000]
-
-
-def test_a_story_is_told_in_its_order_whatever_comes_between() -> None:
-    told = [event(at, what) for at, what in enumerate(("waits", "refused", "waits", "waits", "refused"))]
-    assert [line.first.what for line in lines(reversed(told))] == [one.what for one in told]
-
-
-def test_events_of_other_classes_and_hosts_are_no_series() -> None:
-    told = [event(n, "push refused", class_id=f"c-{n}") for n in range(5)]
-    assert len(lines(told)) == 5
-
-
-def test_a_detail_that_goes_on_with_the_sentence_stands_in_it_and_any_other_behind_a_colon() -> None:
-    (line,) = lines([event(0, "placed", "on streamer1")])
-    assert line.text() == "c-1: placed on streamer1"
-    (line,) = lines([event(0, "push refused", "no such stream")])
-    assert line.text() == "c-1: push refused: no such stream"
-    (line,) = lines([event(0, "waits")])
-    assert line.text() == "c-1: waits"
+@pytest.mark.parametrize(
+    ("what", "detail", "said"),
+    [
+        ("placed", "on streamer1", " on streamer1"),
+        ("push refused", "no such stream", ": no such stream"),
+        ("waits", "", ""),
+    ],
+)
+def test_a_detail_that_goes_on_with_the_sentence_stands_in_it_and_any_other_behind_a_colon(
+    what: str, detail: str, said: str
+) -> None:
+    (line,) = lines([event(0, what, detail)])
+    assert line.text() == f"c-1: {what}{said}"
 
 
 def test_gaps_are_a_line_each_however_many_there_are() -> None:

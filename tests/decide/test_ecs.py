@@ -43,32 +43,28 @@ def test_a_job_waits_for_its_window_if_it_will_be_done_in_time_then(hour: int, c
 A, B, C = EcsHost("a", 1), EcsHost("b", 0), EcsHost("c", 2)
 
 
-def test_the_least_loaded_host_is_taken_and_the_first_of_equals() -> None:
-    assert host_for([A, B, C], 2, (), NOW) == "b"
-    assert host_for([A, EcsHost("b", 1), C], 2, (), NOW) == "a"
+FULL_A, FULL_B, BUSY_B = EcsHost("a", 2), EcsHost("b", 2), EcsHost("b", 1)
+ASIDE_A, ASIDE_B = EcsHost("a", 0, 3, NOW + 90), EcsHost("b", 0, 3, NOW + 60)
+CHOSEN: dict[str, tuple[list[EcsHost], str, str | None]] = {
+    "the least loaded": ([A, B, C], "", "b"),
+    "the first of equals": ([A, BUSY_B, C], "", "a"),
+    "no place is free": ([FULL_A, FULL_B], "", None),
+    "no host": ([], "", None),
+    "not who failed this job": ([A, B], "b", "a"),
+    "nor if the other is full": ([FULL_A, B], "b", None),
+    "who failed it, if it is the only one": ([B], "b", "b"),
+    "all have failed it": ([A, B], "ab", "b"),
+    "nobody who is put aside": ([A, ASIDE_B], "", "a"),
+    "whose time aside is over": ([A, EcsHost("b", 0, 3, NOW)], "", "b"),
+    "all are aside, so who comes back first": ([ASIDE_A, ASIDE_B], "", "b"),
+}
 
 
-def test_where_no_place_is_free_the_job_waits() -> None:
-    assert host_for([EcsHost("a", 2), EcsHost("b", 2)], 2, (), NOW) is None
-    assert host_for([], 2, (), NOW) is None
-
-
-def test_a_host_that_failed_this_job_is_avoided_unless_it_is_the_only_one() -> None:
-    assert host_for([A, B], 2, ["b"], NOW) == "a"
-    assert host_for([EcsHost("a", 2), B], 2, ["b"], NOW) is None
-    assert host_for([B], 2, ["b"], NOW) == "b"
-    assert host_for([A, B], 2, ["a", "b"], NOW) == "b"
-
-
-def test_a_host_put_aside_gets_nothing_until_its_time_is_over() -> None:
-    aside = EcsHost("b", 0, 3, NOW + 60)
-    assert host_for([A, aside], 2, (), NOW) == "a"
-    assert host_for([A, aside], 2, (), NOW + 60) == "b"
-
-
-def test_where_all_are_aside_the_one_that_comes_back_first_is_tried() -> None:
-    """A class needs it: to try is better than to refuse."""
-    assert host_for([EcsHost("a", 0, 3, NOW + 90), EcsHost("b", 0, 3, NOW + 60)], 2, (), NOW) == "b"
+@pytest.mark.parametrize("case", CHOSEN)
+def test_a_job_goes_to_the_host_that_is_best(case: str) -> None:
+    """Where all are aside a class needs it all the same: to try is better than to refuse."""
+    known, failed, host = CHOSEN[case]
+    assert host_for(known, 2, failed, NOW) == host
 
 
 hosts = st.lists(
@@ -147,30 +143,23 @@ def after(failures: int, at: float = NOW) -> Breaker:
     return breaker
 
 
-def test_a_few_failures_change_nothing() -> None:
-    assert after(THRESHOLD - 1).lets(NOW)
-
-
-def test_after_so_many_in_a_row_it_is_left_alone_for_a_while() -> None:
-    breaker = after(THRESHOLD)
-    assert not breaker.lets(NOW + FIRST_PAUSE_S - 0.1)
-    assert breaker.lets(NOW + FIRST_PAUSE_S)
-
-
-def test_after_the_pause_one_request_tries_it_out_and_the_others_go_on_to_wait() -> None:
-    later = NOW + FIRST_PAUSE_S
-    probing = after(THRESHOLD).asked(later)
-    assert not probing.lets(later)
-    assert probing.lets(later + PROBE_S)
-
-
-def test_after_the_clock_was_set_back_it_is_not_left_alone_until_the_clock_is_there_again() -> None:
-    assert after(THRESHOLD, NOW + 3600).lets(NOW)
-    assert not after(THRESHOLD, NOW + FIRST_PAUSE_S).lets(NOW), "a little earlier is as before"
-
-
-def test_a_request_before_any_trouble_holds_no_other_back() -> None:
-    assert after(THRESHOLD - 1).asked(NOW).lets(NOW)
+@pytest.mark.parametrize(
+    ("breaker", "in_s", "lets"),
+    [
+        (after(THRESHOLD - 1), 0, True),
+        (after(THRESHOLD - 1).asked(NOW), 0, True),
+        (after(THRESHOLD), FIRST_PAUSE_S - 0.1, False),
+        (after(THRESHOLD), FIRST_PAUSE_S, True),
+        (after(THRESHOLD).asked(NOW + FIRST_PAUSE_S), FIRST_PAUSE_S, False),  # one request tries it out
+        (after(THRESHOLD).asked(NOW + FIRST_PAUSE_S), FIRST_PAUSE_S + PROBE_S, True),
+        (after(THRESHOLD, NOW + 3600), 0, True),  # the clock was set back
+        (after(THRESHOLD, NOW + FIRST_PAUSE_S), 0, False),
+    ],
+)
+def test_after_so_many_failures_in_a_row_it_is_left_alone_for_a_while(
+    breaker: Breaker, in_s: float, lets: bool
+) -> None:
+    assert breaker.lets(NOW + in_s) is lets
 
 
 @given(st.integers(THRESHOLD, 10_000))

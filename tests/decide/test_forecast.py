@@ -59,18 +59,32 @@ def near(at: float) -> object:
     return pytest.approx(at, rel=0, abs=0.5)
 
 
-def test_a_download_alone_takes_its_bytes_at_its_rate_and_its_checks() -> None:
-    assert arrivals([fetch("a", 100)], ALONE, NOW) == {"a": near(NOW + takes_s(100))}
-    half = replace(fetch("a", 100), came_bytes=50 * MB)
-    assert arrivals([half], ALONE, NOW)["a"] == near(NOW + 50 * SURE + checked_s(100))
+SENT = Needed("x", 8 * MB, NOW + 3600, NOW + 1200, duration_s=10.0)
+PUSHED = Capacity(Bounds(PUSHES * 0.8 * MB + 0.2 * MB, MB, 4), [SENT])
+"""From ten minutes before a class until its end a fifth is left of the network: it has 8 Mbit/s of 10."""
+
+ARRIVALS: dict[str, tuple[list[Download], Capacity, dict[str, float]]] = {
+    "alone, its bytes and its checks": ([fetch("a", 100)], ALONE, {"a": takes_s(100)}),
+    "half": ([replace(fetch("a", 100), came_bytes=50 * MB)], ALONE, {"a": 50 * SURE + checked_s(100)}),
+    "a fifth waits for a place, the nearest class goes first": (
+        [fetch(str(n), 100, 10_000 - n) for n in range(5)],
+        ALONE,
+        {**dict.fromkeys("1234", takes_s(100)), "0": 2 * takes_s(100)},
+    ),
+    "pushes come first": (
+        [fetch("a", 2000)],
+        PUSHED,
+        {"a": 3600 + (2000 * SURE - 600 - 3000 * 0.2) + checked_s(2000)},
+    ),
+    "nothing is left for it": ([fetch("a", 1)], Capacity(Bounds(0, MB, 4)), {"a": NEVER - NOW}),
+    "no bound": ([fetch("a", 1)], Capacity(Bounds(math.inf, math.inf, 4)), {"a": checked_s(1)}),
+}
 
 
-def test_a_fifth_download_waits_for_a_place_and_the_nearest_class_goes_first() -> None:
-    found = arrivals([fetch(str(n), 100, 10_000 - n) for n in range(5)], ALONE, NOW)
-    assert {stem: round(at - NOW) for stem, at in found.items()} == {
-        **dict.fromkeys("1234", round(takes_s(100))),
-        "0": round(2 * takes_s(100)),
-    }
+@pytest.mark.parametrize("case", ARRIVALS)
+def test_a_download_comes_when_its_bytes_have_come_and_are_checked(case: str) -> None:
+    some, capacity, within_s = ARRIVALS[case]
+    assert arrivals(some, capacity, NOW) == {stem: near(NOW + in_s) for stem, in_s in within_s.items()}
 
 
 def test_what_must_begin_first_breaks_off_what_has_begun() -> None:
@@ -81,28 +95,12 @@ def test_what_must_begin_first_breaks_off_what_has_begun() -> None:
     assert found["begun"] > found["urgent"]
 
 
-def test_pushes_come_first() -> None:
-    """From ten minutes before a class until its end a fifth is left of the network: it has 8 Mbit/s of 10."""
-    class_ = Needed("x", 8 * MB, NOW + 3600, NOW + 1200, duration_s=10.0)
-    network = Capacity(Bounds(PUSHES * 0.8 * MB + 0.2 * MB, MB, 4), [class_])
-    before_s, megabytes = 600.0, 2000.0
-    found = arrivals([fetch("a", megabytes)], network, NOW)["a"]
-    assert found == near(NOW + 3600 + (megabytes * SURE - before_s - 3000 * 0.2) + checked_s(megabytes))
-
-
 def test_what_need_not_come_at_once_waits_for_its_window_and_the_window_is_shared() -> None:
     some = [fetch("a", 100, 9000), fetch("b", 100, 9001), fetch("c", 100, 9002), fetch("urgent", 100, 600)]
     found = arrivals(some, Capacity(NIGHT), NOW)
     assert found["urgent"] == near(NOW + takes_s(100))
     assert found["a"] == near(OPENS + takes_s(100))
     assert OPENS + 1.5 * takes_s(100) < found["c"] < OPENS + 2 * takes_s(100) + 3
-
-
-def test_what_nothing_is_left_for_never_comes() -> None:
-    assert arrivals([fetch("a", 1)], Capacity(Bounds(0, MB, 4)), NOW) == {"a": NEVER}
-    assert arrivals([fetch("a", 1)], Capacity(Bounds(math.inf, math.inf, 4)), NOW)["a"] == pytest.approx(
-        NOW + checked_s(1)
-    )
 
 
 def test_slow_checks_are_told() -> None:
@@ -127,28 +125,24 @@ def test_a_class_whose_recording_comes_too_late_is_refused_and_the_others_are_ta
     assert found.too_late["c-b"] == near(NOW + 100 * SAFE + checked_s(100))
 
 
-def test_the_queue_counts() -> None:
-    queue = [fetch(str(n), 100, 125 if n < 4 else 250) for n in range(8)]
-    assert forecast([ask("a", 100, 300)], queue, ALONE, NOW).too_late.keys() == {"c-a"}
-    assert forecast([ask("a", 100, 400)], queue, ALONE, NOW).ready_at["c-a"] == near(NOW + 3 * takes_s(100))
+FOUR, EIGHT = ([fetch(str(n), 100, 150 if n < 4 else 250) for n in range(number)] for number in (4, 8))
+UNDER_WAY = [fetch("a", 100, DAY_S), *(fetch(str(n), 100, 300) for n in range(4))]
+TAKEN: dict[str, tuple[Ask, list[Download], float | None]] = {
+    "the queue counts": (ask("a", 100, 300), EIGHT, None),
+    "behind the queue": (ask("a", 100, 400), EIGHT, 3 * takes_s(100)),
+    "not at the expense of one that was told in time": (ask("a", 100, 140), FOUR, None),
+    "it was promised elsewhere": (ask("a", 100, 140, first=True), FOUR, takes_s(100)),
+    "what is under way becomes more urgent": (ask("a", 100, 150), UNDER_WAY, takes_s(100)),
+}
 
 
-def test_a_class_is_not_taken_at_the_expense_of_one_that_was_told_in_time() -> None:
-    queue = [fetch(str(n), 100, 150) for n in range(4)]
-    found = forecast([ask("a", 100, 140)], queue, ALONE, NOW)
-    assert (set(found.harmed), set(found.too_late)) == ({"c-a"}, {"c-a"})
-    assert found.harmed["c-a"] in "0123"
-
-
-def test_a_class_that_was_promised_elsewhere_is_taken_all_the_same() -> None:
-    queue = [fetch(str(n), 100, 150) for n in range(4)]
-    found = forecast([ask("a", 100, 140, first=True)], queue, ALONE, NOW)
-    assert (set(found.ready_at), set(found.too_late)) == ({"c-a"}, set())
-
-
-def test_a_class_that_needs_what_is_under_way_makes_it_more_urgent() -> None:
-    queue = [fetch("a", 100, DAY_S), *(fetch(str(n), 100, 300) for n in range(4))]
-    assert forecast([ask("a", 100, 150)], queue, ALONE, NOW).ready_at == {"c-a": near(NOW + takes_s(100))}
+@pytest.mark.parametrize("case", TAKEN)
+def test_a_class_is_taken_if_its_recording_comes_in_time_and_harms_no_other(case: str) -> None:
+    asked, queue, in_s = TAKEN[case]
+    found = forecast([asked], queue, ALONE, NOW)
+    assert found.ready_at == ({} if in_s is None else {"c-a": near(NOW + in_s)})
+    assert (found.too_late.keys() == {"c-a"}) == (in_s is None)
+    assert set(found.harmed) == ({"c-a"} if queue is FOUR and in_s is None else set())
 
 
 def test_whoever_asks_before_booking_is_told_when_the_quickest_streamer_would_have_it() -> None:

@@ -28,22 +28,21 @@ def taken(order: Order, facts: decide.ReportFacts = decide.NO_FACTS, **fields: o
     return changes
 
 
-def test_what_was_really_sent_is_kept_with_the_end_of_a_class() -> None:
-    changes = taken(READY)
-    assert changes.sent == [("s1", "c-1", [PART])]
-    assert changes.orders["c-1"].state is BookingState.AIRED
+CANCELLED = replace(READY, state=BookingState.CANCELLED)
 
 
-def test_what_a_streamer_sent_before_the_class_went_to_another_is_kept_and_closes_nothing() -> None:
-    changes = taken(replace(READY, streamer="s2", placement=2))
-    assert changes.sent == [("s1", "c-1", [PART])]
-    assert changes.orders["c-1"].state is BookingState.READY
-
-
-def test_what_was_sent_before_a_cancel_is_kept_and_the_class_stays_cancelled() -> None:
-    changes = taken(replace(READY, state=BookingState.CANCELLED), result="fail", code=323)
-    assert changes.sent == [("s1", "c-1", [PART])]
-    assert changes.orders["c-1"].state is BookingState.CANCELLED
+@pytest.mark.parametrize(
+    ("order", "fields", "state"),
+    [
+        (READY, {}, BookingState.AIRED),
+        (replace(READY, streamer="s2", placement=2), {}, BookingState.READY),
+        (CANCELLED, {"result": "fail", "code": 323}, BookingState.CANCELLED),
+    ],
+    ids=["its end", "it went to another, so that this closes nothing", "it was cancelled, and stays so"],
+)
+def test_what_was_really_sent_of_a_class_is_kept(order: Order, fields: dict[str, Any], state: BookingState) -> None:
+    changes = taken(order, **fields)
+    assert (changes.sent, changes.orders["c-1"].state) == ([("s1", "c-1", [PART])], state)
 
 
 PREPARED: dict[str, Any] = {"cmd": "prepared", "as_run": None}
@@ -87,22 +86,22 @@ def test_only_that_all_classes_are_prepared_is_plain() -> None:
     assert not any(decide.are_plain([well, one]) for one in others)
 
 
-def test_no_success_is_answered_after_the_end_of_a_class() -> None:
-    """Its streamer has it, and can air nothing of it any more."""
-    changes = taken(ASKED, **PREPARED)
-    assert (answers(changes), changes.orders["c-1"].state) == ([("fail", 410)], BookingState.REFUSED)
-    assert [one.message.class_id for one in changes.sends if isinstance(one.message, Release)] == ["c-1"]
-    assert answers(taken(replace(ASKED, end_time=1_701), **PREPARED)) == [("success", 0)]
+TOO_LATE = {**PREPARED, "result": "fail", "code": 410, "message": "it ended before"}
+ENDED: dict[str, tuple[Order, dict[str, Any], list[tuple[str, int]], BookingState]] = {
+    "its streamer can air nothing of it any more": (ASKED, PREPARED, [("fail", 410)], BookingState.REFUSED),
+    "it has not ended": (replace(ASKED, end_time=1_701), PREPARED, [("success", 0)], BookingState.READY),
+    "its end is reported first": (ASKED, {}, [("fail", 410)], BookingState.AIRED),
+    "it was promised, and goes to no other": (replace(ASKED, promised_at=900), TOO_LATE, [], BookingState.BROKEN),
+}
 
 
-def test_a_class_whose_end_is_reported_first_is_closed_as_aired_and_answered_without_a_success() -> None:
-    changes = taken(ASKED)
-    assert (answers(changes), changes.orders["c-1"].state) == ([("fail", 410)], BookingState.AIRED)
-
-
-def test_a_promised_class_whose_file_comes_after_its_end_is_broken_and_goes_to_no_other_streamer() -> None:
-    changes = taken(replace(ASKED, promised_at=900), **PREPARED, result="fail", code=410, message="it ended before")
-    assert (answers(changes), changes.orders["c-1"].state) == ([], BookingState.BROKEN)
+@pytest.mark.parametrize("case", ENDED)
+def test_no_success_is_answered_after_the_end_of_a_class(case: str) -> None:
+    order, fields, answer, state = ENDED[case]
+    changes = taken(order, **fields)
+    assert (answers(changes), changes.orders["c-1"].state) == (answer, state)
+    released = [one.message.class_id for one in changes.sends if isinstance(one.message, Release)]
+    assert released == (["c-1"] if state is BookingState.REFUSED else [])
 
 
 def test_a_part_that_cannot_be_read_is_noted_and_the_class_is_closed() -> None:
