@@ -60,27 +60,6 @@ def test_bookings_are_answered_while_prefect_is_away(walled: tuple[Stage, Gate])
     }
 
 
-def test_a_killed_teacher_shows_afterwards_what_it_had_answered(walled: tuple[Stage, Gate]) -> None:
-    """Killed between the answer and the showing: shown once."""
-    stage, gate = walled
-    record = stage.town.record()
-    assert stage.answer(stage.book(stage.booking(record)), timeout_s=60)["result"] == "success"
-    stage.town.background.run(gate.stop())
-    class_id = stage.book(stage.booking(record))
-    try:
-        assert stage.answer(class_id, timeout_s=20)["result"] == "success"
-        stage.residents["teacher"].kill()
-    finally:
-        stage.town.background.run(gate.start())
-    stage.up("teacher")
-    wait_until(lambda: all_shown(stage, "teacher"), description="it is shown")
-    ids = shown(stage, "teacher")
-    assert ids == sorted(set(ids)), "each once"
-    assert len([one for one in stage.runs("teacher", "booking", limit=200) if f"class:{class_id}" in one["tags"]]) == 1
-    assert len(stage.ear.answers[class_id]) == 1
-    assert stage.num_cite("streamer1", str(record)) == 2
-
-
 def answered_ahead(stage: Stage, *lengths_s: float) -> list[dict[str, Any]]:
     """Booked classes that are answered before any run of theirs is due, on a busy machine, too."""
     for ahead_s in (25, 60, 180):

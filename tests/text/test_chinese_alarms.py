@@ -210,11 +210,8 @@ def test_an_alarm_is_told_in_chinese_with_the_words_of_the_program() -> None:
     title, text, resolved = notify.written(alarm(321), "https://t.example/runbook", "zh")
     assert (title, resolved) == ("lectern 321 严重: streamer1", False)
     assert text.splitlines() == [
-        "课没有完整播出：c-1: it is not on air",
-        f"报警时间: {formatting.moment(1.0)}",
-        "课程: c-1",
-        "RUNBOOK.zh.md: 321: 课没有完整播出",
-        "https://t.example/runbook#321",
+        *("课没有完整播出：c-1: it is not on air", f"报警时间: {formatting.moment(1.0)}", "课程: c-1"),
+        *("RUNBOOK.zh.md: 321: 课没有完整播出", "https://t.example/runbook#321"),
     ]
 
 
