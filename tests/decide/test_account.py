@@ -225,7 +225,7 @@ STORY = [
 def test_the_lines_of_a_story_are_said_in_chinese_with_their_times_hosts_and_classes() -> None:
     events = [EventView(NOW + at, what, "c-1", None, "streamer1", detail) for at, (what, detail) in enumerate(STORY)]
     told = Account(Standing.AIRED, (), (), tuple(timeline.lines(events)))
-    said = explain.lines("c-1", told, (), "zh")[1:]
+    said = explain.lines("c-1", told, (), "zh")
     assert len(said) == len(STORY)
     assert [line for line in said if not re.fullmatch(r"\S+ \S+  streamer1  c-1: .*[\u4e00-\u9fff].*", line)] == []
 

@@ -50,7 +50,7 @@ def of(state: RenditionState | None, attempts_today: int = 0, since: float = 0.0
 
 
 LISTED = {"720P": "http://origin.example/720", "480P": "http://origin.example/480"}
-OVER = {"start_time": NOW - 20, "end_time": NOW}
+OVER: dict[str, Any] = {"start_time": NOW - 20, "end_time": NOW}
 TAKEN = Before(taken={booking(**OVER).stream: [Slot("c-2", NOW - 100, NOW + 100)]})
 NO_TRANSCODER = Limits(5, 120, 3600, oss=False, ecs=False)
 FAILED, TIMED_OUT = RenditionState.FAILED, RenditionState.TIMED_OUT
