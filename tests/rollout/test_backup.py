@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 
 from lectern.errors import CallAPerson, Misuse
+from lectern.rollout import files
 from lectern.rollout.backup import host as backup_host
-from lectern.rollout.backup.copy import sha256
-from lectern.rollout.host import files
+from lectern.rollout.files import sha256
 from lectern.rollout.journal import RolloutJournal
 from lectern.rollout.spec import Spec
 from lectern.storage import disk

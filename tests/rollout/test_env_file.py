@@ -12,8 +12,7 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from lectern.errors import Misuse
-from lectern.rollout.host import files as host_files
-from lectern.rollout.settings import env_file, files
+from lectern.rollout import env_file, files, settings_files
 from lectern.settings import Common
 
 DOCUMENTED = {
@@ -166,9 +165,9 @@ def test_people_see_only_the_lines_of_the_wanted_names_and_of_these_only_harmles
     ]
 
 
-def a_file(tmp_path: Path) -> files.SettingsFile:
+def a_file(tmp_path: Path) -> settings_files.SettingsFile:
     wanted = SimpleNamespace(env_path=tmp_path / ".env", documented=DOCUMENTED, user=getpass.getuser())
-    found = files.env(wanted)  # type: ignore[arg-type]  # it has what is asked for
+    found = settings_files.env(wanted)  # type: ignore[arg-type]  # it has what is asked for
     assert found is not None
     return found
 
@@ -177,15 +176,15 @@ def test_mode_and_owner_stay(tmp_path: Path) -> None:
     file = tmp_path / ".env"
     file.write_text("A=1\n")
     file.chmod(0o604)
-    before = host_files.Owner.of(file)
+    before = files.Owner.of(file)
     assert a_file(tmp_path).apply() == [f"{file}: set {', '.join(DOCUMENTED)}."]
-    assert host_files.Owner.of(file) == before
+    assert files.Owner.of(file) == before
     assert a_file(tmp_path).apply() == []
 
 
 def test_a_new_file_is_for_its_user_alone(tmp_path: Path) -> None:
     a_file(tmp_path).apply()
-    assert host_files.Owner.of(tmp_path / ".env").mode == 0o600
+    assert files.Owner.of(tmp_path / ".env").mode == 0o600
 
 
 def test_a_file_that_is_not_utf_8_is_refused_with_its_line(tmp_path: Path) -> None:

@@ -15,8 +15,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from lectern.rollout import playout as rollout_playout
-from lectern.rollout import preflight
+from lectern.rollout import on_air, preflight
 from lectern.rollout.result import Failed
 from tests.answering import Answer, serving
 from tests.effects.redis_servers import redis_server, url_of
@@ -138,7 +137,7 @@ def test_no_step_of_check_changes_byte_of_host(tmp_path: Path, mode: str, prefec
         look("preflight", "backup", "open", "rollback")
         host.done("backup", wanted=wanted)
         look("preflight", "backup", "open", "rollback")
-        die = "import os\nfrom lectern.rollout.settings.files import SettingsFile\n"
+        die = "import os\nfrom lectern.rollout.settings_files import SettingsFile\n"
         die += "SettingsFile.apply = lambda _: os.kill(os.getpid(), 9)\n"
         assert host.step("window", wanted=wanted, fault=die).code == -9
         look("preflight", "backup", "open", "rollback")
@@ -213,13 +212,13 @@ def test_an_upgrade_wants_a_playout_that_holds_what_is_on_air(host: Host, wanted
 
 def test_the_playout_is_looked_for_where_it_is_provisioned(host: Host) -> None:
     """Where the settings have no word about it, at the resident's own default."""
-    assert rollout_playout.socket_of(host.parsed()) == Path("/var/lib/lectern/playout/playout.sock")
+    assert on_air.socket_of(host.parsed()) == Path("/var/lib/lectern/playout/playout.sock")
 
 
 def test_what_is_half_done_may_go_on_though_a_class_is_due(host: Host, wanted: Fields) -> None:
     """The host is silent: nothing may keep it so."""
     host.done("backup", wanted=wanted)
-    die = "import os\nfrom lectern.rollout.host import release_link\n"
+    die = "import os\nfrom lectern.rollout import release_link\n"
     die += "release_link.apply = lambda _: os.kill(os.getpid(), 9)\n"
     assert host.step("window", wanted=wanted, fault=die).code == -9
     book(host, "c-7", time.time() - 60, time.time() + 600)
@@ -229,7 +228,7 @@ def test_what_is_half_done_may_go_on_though_a_class_is_due(host: Host, wanted: F
 def test_after_half_a_rollback_only_the_rest_of_it_may_come(host: Host, wanted: Fields) -> None:
     host.done("backup", wanted=wanted)
     host.done("window", wanted=wanted)
-    die = "import os\nfrom lectern.rollout.host import release_link\n"
+    die = "import os\nfrom lectern.rollout import release_link\n"
     die += "release_link.take_back = lambda *_: os.kill(os.getpid(), 9)\n"
     assert host.step("rollback", wanted=wanted, fault=die).code == -9
     (one,) = refused(host, wanted)

@@ -166,7 +166,7 @@ def test_a_rollback_before_the_first_task_leaves_nobody_to_begin_it(host: Host) 
 
 def test_a_task_that_fails_says_why_and_takes_all_back(host: Host) -> None:
     before = host.tree()
-    opened(host, fault="from lectern.rollout.host import release_link\nrelease_link.apply = lambda _: 1 / 0\n")
+    opened(host, fault="from lectern.rollout import release_link\nrelease_link.apply = lambda _: 1 / 0\n")
     for task in ("stop", "alter", "create"):
         ask(host, task)
     answer = ask(host, "switch")

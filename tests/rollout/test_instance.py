@@ -41,7 +41,7 @@ def test_all_other_settings_are_in_a_file_that_only_the_program_can_read(host: H
 
 def test_it_is_written_before_the_stop(host: Host) -> None:
     host.done("backup")
-    die = "import os\nfrom lectern.rollout.host import supervisord\n"
+    die = "import os\nfrom lectern.rollout import supervisord\n"
     die += "supervisord.Supervisord.stop_all = lambda _: os.kill(os.getpid(), 9)\n"
     assert host.step("window", fault=die).code == -9
     assert host.states() == {"idc_client": "RUNNING"}

@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 
 from lectern.errors import Misuse
 from lectern.old_config import strict
-from lectern.rollout.host import files as host_files
-from lectern.rollout.settings import files, json_config
+from lectern.rollout import files, json_config, settings_files
 
 WANTED = {"order_warn_time_out": 86400000, "transcoding_time_out": 120000}
 JSON = st.recursive(
@@ -107,9 +106,9 @@ def test_a_number_as_text_is_not_the_number() -> None:
     assert json_config.edited('{"transcoding_time_out": "120000"}', WANTED | {}).count("120000") == 1
 
 
-def a_file(tmp_path: Path) -> files.SettingsFile:
+def a_file(tmp_path: Path) -> settings_files.SettingsFile:
     wanted = SimpleNamespace(config_path=tmp_path / "default.json", config=WANTED, user="root")
-    found = files.config(wanted)  # type: ignore[arg-type]  # it has what is asked for
+    found = settings_files.config(wanted)  # type: ignore[arg-type]  # it has what is asked for
     assert found is not None
     return found
 
@@ -118,7 +117,7 @@ def test_mode_and_owner_stay(tmp_path: Path) -> None:
     file = tmp_path / "default.json"
     file.write_text('{"order_warn_time_out": 3600000, "redis": {"password": "hidden"}}')
     file.chmod(0o644)
-    before = host_files.Owner.of(file)
+    before = files.Owner.of(file)
     shown = a_file(tmp_path).pending()
     assert "hidden" not in str(shown)
     assert (shown[0].before, shown[0].after) == (
@@ -126,7 +125,7 @@ def test_mode_and_owner_stay(tmp_path: Path) -> None:
         '"order_warn_time_out": 86400000\n"transcoding_time_out": 120000\n',
     )
     assert len(a_file(tmp_path).apply()) == 1
-    assert host_files.Owner.of(file) == before
+    assert files.Owner.of(file) == before
     assert a_file(tmp_path).apply() == []
 
 

@@ -21,7 +21,7 @@ from typer.testing import CliRunner, Result
 from lectern.cli.app import app
 from lectern.errors import CallAPerson, LecternError, Misuse, TryAgain
 from lectern.rollout.backup import nightly, store
-from lectern.rollout.backup.copy import sha256
+from lectern.rollout.files import sha256
 from lectern.storage import disk
 from tests.stage.postgres import Databases
 

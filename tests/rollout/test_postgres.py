@@ -10,9 +10,9 @@ import redis
 from sqlalchemy import URL, text
 
 from lectern.errors import CallAPerson, Misuse, TryAgain
-from lectern.rollout.backup import host, nightly, postgres, store
-from lectern.rollout.backup.copy import quoted, sha256
+from lectern.rollout.backup import host, nightly, postgres, quoted, store
 from lectern.rollout.backup.postgres import PostgresServer
+from lectern.rollout.files import sha256
 from tests.effects.redis_servers import redis_server, url_of
 from tests.rollout.host import Host, a_host
 from tests.rollout.steps import Fields

@@ -61,7 +61,7 @@ def test_what_was_written_since_the_window_stays(host: Host) -> None:
 def test_a_rollback_that_was_killed_in_the_middle_of_the_files_goes_on(host: Host) -> None:
     before = host.tree()
     finished(host)
-    die = "import os\nfrom lectern.rollout.host import release_link\n"
+    die = "import os\nfrom lectern.rollout import release_link\n"
     die += "release_link.take_back = lambda *_: os.kill(os.getpid(), 9)\n"
     assert host.step("rollback", fault=die).code == -9
     host.done("rollback")
@@ -159,7 +159,7 @@ def test_where_the_old_program_does_not_run_again_a_person_is_called_and_the_nex
     before = host.tree()
     finished(host)
     (host.code / "run.sh").write_text("echo my last words >&2; exit 3\n")
-    quick = "from lectern.rollout.host import supervisord\n"
+    quick = "from lectern.rollout import supervisord\n"
     quick += "supervisord.as_before.__defaults__ = (4.0, supervisord.no_beat)\n"
     answered = host.step("rollback", fault=quick)
     assert answered.code == 1

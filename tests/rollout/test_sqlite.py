@@ -15,10 +15,10 @@ from sqlalchemy import Engine
 
 from lectern.db.engine import open_database, open_to_read
 from lectern.errors import CallAPerson
+from lectern.rollout import files
 from lectern.rollout.backup import sqlite
-from lectern.rollout.backup.copy import sha256
 from lectern.rollout.backup.sqlite import SqliteFile
-from lectern.rollout.host import files
+from lectern.rollout.files import sha256
 from tests.rollout.steps import by_table
 from tests.stage import wait_until
 

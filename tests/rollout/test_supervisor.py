@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from lectern.errors import CallAPerson, TryAgain
+from lectern.rollout import supervisord
 from lectern.rollout.backup.host import FilesBefore, KeptFile
-from lectern.rollout.host import supervisord
-from lectern.rollout.host.supervisord import Health, Supervisord, as_before, programs_in, wait_for
+from lectern.rollout.supervisord import Health, Supervisord, as_before, programs_in, wait_for
 from tests.answering import Answer, serving
 
 pytestmark = pytest.mark.live

@@ -54,7 +54,7 @@ def test_a_rollback_is_heard_by_a_window_without_tasks(host: Host) -> None:
     """The window is in its slow stop; it takes back by itself, and whoever typed the rollback waits for that."""
     before = host.tree()
     host.done("backup")
-    slow = "import time\nfrom lectern.rollout.host import supervisord\nreal = supervisord.Supervisord.stop_all\n"
+    slow = "import time\nfrom lectern.rollout import supervisord\nreal = supervisord.Supervisord.stop_all\n"
     slow += "supervisord.Supervisord.stop_all = lambda self: (real(self), time.sleep(2))\n"
     window = host.begin("window", fault=slow)
     wait_until(lambda: '"stop"' in journal(host), description="the window stops the host")
@@ -114,7 +114,7 @@ def test_whatever_fails_on_the_way_back_is_told_and_the_next_try_goes_on(host: H
     """A database that is locked, a disk that is full: a person hears that the host is half done."""
     before = host.tree()
     host.done("backup")
-    fault = "from lectern.rollout.host import release_link, supervisord\n"
+    fault = "from lectern.rollout import release_link, supervisord\n"
     fault += "def fails(*_, **__): raise RuntimeError('odd')\n"
     fault += "supervisord.wait_until_well = release_link.take_back = fails\n"
     answered = host.step("window", fault=fault)
@@ -322,7 +322,7 @@ def test_while_another_rollout_is_half_done_none_begins(host: Host) -> None:
     newer = host.wanted(version="2.0.1")
     host.done("backup")
     host.done("backup", wanted=newer)
-    die = "import os\nfrom lectern.rollout.host import release_link\n"
+    die = "import os\nfrom lectern.rollout import release_link\n"
     die += "release_link.apply = lambda _: os.kill(os.getpid(), 9)\n"
     assert host.step("window", fault=die).code == -9
     answered = host.step("window", wanted=newer)

@@ -21,7 +21,7 @@ from typing import Any
 
 from lectern import subprocesses
 from lectern.errors import CallAPerson, LecternError, Misuse, TryAgain
-from lectern.i18n import ENGLISH, Text
+from lectern.i18n import ENGLISH, Text, msgid
 from lectern.rollout import steps, window
 from lectern.rollout.journal import WINDOW, Interruption, RolloutJournal, locked
 from lectern.rollout.result import StepAnswer, in_language, words
@@ -128,18 +128,11 @@ def open_(wanted: Spec, failure: Failure, *, by_hand: bool) -> StepAnswer:
     fields = json.loads(reply)
     if "msg" in fields:
         raise (Misuse if fields["misuse"] else TryAgain)(fields["msg"])
-    how = Text(
-        "Process {pid} does the window; it goes on by itself {pace_s:g} s after the last request.",
-        pid=fields["pid"],
-        pace_s=PACE_S,
-    )
+    how = msgid("Process {pid} does the window; it goes on by itself {pace_s:g} s after the last request.")
     if by_hand:
-        how = Text(
-            "Process {pid} waits up to {minutes:g} min for each request, then takes all back.",
-            pid=fields["pid"],
-            minutes=BY_HAND_S / 60,
-        )
-    return StepAnswer(changed=True, said=[how], more={"opened": True})
+        how = msgid("Process {pid} waits up to {minutes:g} min for each request, then takes all back.")
+    sentence = Text(how, pid=fields["pid"], pace_s=PACE_S, minutes=BY_HAND_S / 60)
+    return StepAnswer(changed=True, said=[sentence], more={"opened": True})
 
 
 def _hold(wanted: Spec, journal: RolloutJournal, failure: Failure, opened: int, *, by_hand: bool) -> None:
@@ -156,7 +149,12 @@ def _hold(wanted: Spec, journal: RolloutJournal, failure: Failure, opened: int, 
             pipe.close()
             language = wanted.env.get("LECTERN_LANG", ENGLISH)
             pace = RolloutAgent(listener, by_hand, interruption.check, language)
-            code = _through(wanted, journal, failure, pace, interruption)
+            try:
+                window.through(window.Window(wanted, journal, interruption, pace=pace))
+            except BaseException as error:
+                pace.reply(failure(error))  # to the client that waits for an answer
+                raise
+            code = 0
     except BaseException as error:  # noqa: BLE001 (whatever it is, whoever opened must hear of it)
         message = words(error)
         with suppress(OSError, ValueError):  # the pipe may be closed already: then the log has it
@@ -166,18 +164,6 @@ def _hold(wanted: Spec, journal: RolloutJournal, failure: Failure, opened: int, 
             sys.stderr.write(f"{message}\n")
             sys.stderr.flush()
     os._exit(code)
-
-
-def _through(
-    wanted: Spec, journal: RolloutJournal, failure: Failure, agent: RolloutAgent, interruption: Interruption
-) -> int:
-    """Do the window at the pace of *agent*; a client that waits for an answer gets the failure."""
-    try:
-        window.through(window.Window(wanted, journal, interruption, pace=agent))
-    except BaseException as error:
-        agent.reply(failure(error))
-        raise
-    return 0
 
 
 @contextmanager

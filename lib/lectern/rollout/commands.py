@@ -9,6 +9,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from functools import reduce
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -63,9 +64,9 @@ def open_(
 @app.command()
 def playout(check: Check = False) -> None:
     """Let the playout be of the release that is at work, by a hand-over that no class notices."""
-    from lectern.rollout import playout
+    from lectern.rollout import on_air
 
-    _answer(lambda wanted: playout.upgrade(wanted, check=check))
+    _answer(lambda wanted: on_air.upgrade_playout(wanted, check=check))
 
 
 @app.command()
@@ -81,15 +82,13 @@ def _planned(wanted: "Spec") -> "StepAnswer":
     from lectern.rollout import steps
     from lectern.rollout.result import StepAnswer
 
-    plan = steps.plan(steps.checked(wanted))
-    diff = [difference for answer in plan.values() for difference in answer.diff]
-    changed = any(answer.changed for answer in plan.values())
-    return StepAnswer(
-        changed,
-        [sentence for answer in plan.values() for sentence in answer.said],
-        diff,
-        more={"plan": {task: answer.to_dict() for task, answer in plan.items()}},
-    )
+    plan, whole = steps.plan(steps.checked(wanted)), StepAnswer()
+    for answer in plan.values():
+        whole.changed |= answer.changed
+        whole.said += answer.said
+        whole.diff += answer.diff
+    whole.more["plan"] = {task: answer.to_dict() for task, answer in plan.items()}
+    return whole
 
 
 @app.command()
@@ -105,10 +104,11 @@ def rollback(check: Check = False, stands: Stands = False) -> None:
 @app.command()
 def verify(check: Check = False, stands: Stands = False) -> None:  # noqa: ARG001 (it changes nothing anyway)
     """Look whether all is as the last step should have left it; changes nothing."""
-    from lectern.rollout import installed, verify
+    from lectern.rollout import verify
+    from lectern.rollout.journal import looked_at
 
     if stands:
-        _answer_standing(lambda asked: verify.run(installed.looked_at(asked)))
+        _answer_standing(lambda asked: verify.run(looked_at(asked)))
     _answer(verify.run)
 
 
@@ -141,12 +141,26 @@ def _answer(step: "Callable[[Spec], StepAnswer]") -> NoReturn:
 
 def _answer_standing(step: "Callable[[Installed], StepAnswer]") -> NoReturn:
     """Do *step* with what stands on this host, and print its answer without the secrets, which nobody else knows."""
-    from lectern.rollout import installed
     from lectern.rollout.spec import Installed
 
     text = sys.stdin.read()
-    secrets = installed.secrets(text)  # before the step, which may rename a backup
+    secrets = _secrets(text)  # before the step, which may rename a backup
     _print_fields(lambda: step(Installed.parse(text)).to_dict(), secrets)
+
+
+def _secrets(text: str) -> set[str]:
+    """What is blotted out of the answer to the JSON *text*: the secrets of every rollout of this role on the host."""
+    from lectern.rollout import env_file
+    from lectern.rollout.spec import WANTED, Installed, Spec
+
+    texts: set[str] = set()
+    with suppress(LecternError):  # what cannot be read is the answer's business
+        asked = Installed.parse(text)
+        for file in asked.backups_dir.glob(f"{asked.role}-*/{WANTED}"):
+            with suppress(LecternError, OSError):
+                wanted = Spec.of_backup(file.parent)
+                texts |= env_file.secrets({**wanted.env, "REDIS_URL": wanted.redis_url})
+    return texts
 
 
 def _print_fields(
@@ -161,7 +175,12 @@ def _print_fields(
         fields, code = read(), 0
     except (LecternError, OSError) as error:
         fields, code = _failure(error), 2 if isinstance(error, Misuse) else 1
-    _print(_masked(in_language(fields, languages[-1]), sorted(secrets, key=len, reverse=True)))
+    printed = _masked(in_language(fields, languages[-1]), sorted(secrets, key=len, reverse=True))
+    try:
+        sys.stdout.write(json.dumps(printed) + "\n")
+        sys.stdout.flush()
+    except OSError:  # the reader has gone: no error, because the step has been done
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else the interpreter tries once more
     raise typer.Exit(code)
 
 
@@ -185,12 +204,3 @@ def _failure(error: BaseException) -> dict[str, Any]:
     answer: StepAnswer | None = getattr(error, "answer", None)
     fields = answer.to_dict() if answer is not None else {"changed": False, "said": []}
     return {**fields, "failed": True, "msg": words(error)}
-
-
-def _print(fields: dict[str, Any]) -> None:
-    """Print the answer; a reader that has gone is no error, because the step has been done."""
-    try:
-        sys.stdout.write(json.dumps(fields) + "\n")
-        sys.stdout.flush()
-    except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else the interpreter tries once more

@@ -9,14 +9,16 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from types import FrameType
 from typing import Any, Literal
 
-from lectern.errors import CallAPerson, TryAgain
-from lectern.rollout.host import files
-from lectern.rollout.host.supervisord import States
+from lectern.errors import CallAPerson, Misuse, TryAgain
+from lectern.i18n import Text, msgid
+from lectern.rollout import files
 from lectern.rollout.spec import Installed, Spec
+from lectern.rollout.supervisord import States
 
 State = Literal["untouched", "half", "finished", "rolledback"]
 Phase = Literal["begin", "done"]
@@ -88,7 +90,12 @@ class RolloutJournal:
         is_new = not self.path.exists()
         descriptor = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
         try:
-            self._drop_torn_line(descriptor)
+            size = os.fstat(descriptor).st_size
+            if (
+                size and os.pread(descriptor, 1, size - 1) != b"\n"
+            ):  # a crash has torn the last line: it was never begun
+                data = self.path.read_bytes().rpartition(b"\n")[0]
+                os.ftruncate(descriptor, len(data) + 1 if data else 0)
             left = memoryview(json.dumps(fields).encode() + b"\n")
             while left:  # a disk that is almost full takes a part, and refuses the next one
                 left = left[os.write(descriptor, left) :]
@@ -97,15 +104,6 @@ class RolloutJournal:
             os.close(descriptor)
         if is_new:
             files.sync_folder(self.path.parent)
-
-    def _drop_torn_line(self, descriptor: int) -> None:
-        size = os.fstat(descriptor).st_size
-        if size == 0 or os.pread(descriptor, 1, size - 1) == b"\n":
-            return
-        data = self.path.read_bytes().rpartition(b"\n")[0]
-        os.ftruncate(descriptor, len(data) + 1 if data else 0)
-
-    # -- what the lines mean ----------------------------------------------------------------------------------
 
     def state(self, id_: str) -> State:
         """How far the rollout *id_* is on this host, by the journal alone."""
@@ -122,16 +120,15 @@ class RolloutJournal:
         standing = History.of(notes[: begun[-1]] if begun else notes).standing
         return next((other for other in reversed(standing) if other != id_), None)
 
+    def was_reload(self, id_: str) -> bool:
+        """Whether the last window of *id_* stopped nothing."""
+        return any(note.step == "window" and "reload" in note.detail for note in self.round(id_)[:1])
+
     def round(self, id_: str) -> list[JournalNote]:
         """The lines of *id_* since its window was begun last; a resumed window is the same round."""
-        notes: list[JournalNote] = []
-        for note in self.notes():
-            if note.id != id_:
-                continue
-            if (note.step, note.state) == ("window", "begin"):
-                notes = []
-            notes.append(note)
-        return notes
+        notes = [note for note in self.notes() if note.id == id_]
+        begun = [at for at, note in enumerate(notes) if (note.step, note.state) == ("window", "begin")]
+        return notes[begun[-1] if begun else 0 :]
 
 
 @dataclass(frozen=True)
@@ -191,12 +188,9 @@ def named(wanted: Spec) -> Spec:
     A setting that was changed and is changed back wants the same as a rollout that stands below another one, whose
     backup is still needed: it is rolled out again under a name of its own.
     """
-    history, number = RolloutJournal.of(wanted).history(), 0
-    while True:
-        spec = wanted.model_copy(update={"again": number})
-        if spec.id not in history.standing or history.state(spec.id) in {"half", "finished"}:
-            return spec
-        number += 1
+    history = RolloutJournal.of(wanted).history()
+    specs = (wanted.model_copy(update={"again": number}) for number in count())
+    return next(it for it in specs if it.id not in history.standing or history.state(it.id) in {"half", "finished"})
 
 
 class Interruption:
@@ -273,3 +267,50 @@ def states_before(notes: list[JournalNote]) -> States:
     """The state of each program before the window, from the window's first line in the journal."""
     begun = next((note for note in notes if (note.step, note.state) == ("window", "begin")), None)
     return {} if begun is None else begun.detail["states"]
+
+
+def standing(asked: Installed) -> Spec | str:
+    """The last rollout, which stands or is half done; or a sentence that says why there is nothing to roll back.
+
+    Raises Misuse if the version that is asked for stands, but another one upon it.
+    """
+    history = RolloutJournal.of(asked).history()
+    if history.last is None:
+        return Text("No release of lectern stands on this host as {role}; nothing was changed.", role=asked.role)
+    spec = Spec.of_backup(asked.backups_dir / history.last)
+    if asked.version in {"", spec.version}:
+        options = {"restore_database": asked.restore_database, "even_on_air": asked.even_on_air}
+        return spec.model_copy(update=options)
+    if any(id_.startswith(f"{asked.role}-{asked.version}-") for id_ in history.standing):
+        raise Misuse(
+            "lectern {version} stands upon {asked} on this host, and goes first. Nothing was changed. Type: "
+            "ansible-playbook playbooks/rollback.yml -e release={version}.",
+            version=spec.version,
+            asked=asked.version,
+        )
+    text = msgid("lectern {asked} does not stand on this host; what does is {version}. Nothing was changed.")
+    return Text(text, asked=asked.version, version=spec.version)
+
+
+def looked_at(asked: Installed) -> Spec:
+    """The rollout that stands on this host, else the one rolled back last.
+
+    Raises Misuse if there never was any, or if another version stands than is asked for.
+    """
+    journal = RolloutJournal.of(asked)
+    history = journal.history()
+    if history.last is not None:
+        spec = Spec.of_backup(asked.backups_dir / history.last)
+        if asked.version not in {"", spec.version}:
+            raise Misuse(
+                "lectern {version} is at work on this host, and {asked} was named.",
+                version=spec.version,
+                asked=asked.version,
+            )
+        return spec
+    back = [note for note in journal.notes() if note.step == "rolledback"]
+    if not back:
+        raise Misuse(
+            "Nothing was rolled out here as {role}. Type: ansible-playbook playbooks/rollout.yml.", role=asked.role
+        )
+    return Spec.of_backup(asked.backups_dir / back[-1].detail["backup"])

@@ -1,24 +1,37 @@
-"""Classes that a stop of this host would harm: on a streamer, on air or due soon; on a teacher, not yet placed."""
+"""Classes that a stop of this host would harm, and the playout, which airs those of a streamer meanwhile."""
 
+import asyncio
 from collections.abc import Iterator
-from typing import NamedTuple
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from sqlalchemy import text
 
 from lectern.db.airings import epoch
+from lectern.errors import CallAPerson
 from lectern.i18n import Text, msgid
 from lectern.migrations.steps import shape
-from lectern.rollout import playout
+from lectern.playout.control_socket import PlayoutUnreachable, RequestRefused, asked
+from lectern.rollout import files
 from lectern.rollout.backup import store
 from lectern.rollout.backup.store import Store
 from lectern.rollout.journal import RolloutJournal
-from lectern.rollout.playout import HeldClasses
-from lectern.rollout.result import at, shown, some
+from lectern.rollout.result import StepAnswer, at, shown, some
 from lectern.rollout.spec import Spec
 from lectern.rollout.takeover import old_database
+from lectern.settings import StreamerSettings
 from lectern.states import LIVE_AIRINGS, BookingState
 
 _UNPLACED = frozenset({BookingState.RECEIVED, BookingState.WAITING, BookingState.PLACED})
+
+
+@dataclass(frozen=True)
+class HeldClasses:
+    """The classes that the playout airs, or will air, while the resident is stopped; or why it may air none."""
+
+    classes: frozenset[str] = frozenset()
+    why_none: str = ""
 
 
 def refusals(wanted: Spec, now: float) -> list[str]:
@@ -57,7 +70,7 @@ def _held(wanted: Spec) -> HeldClasses | None:
     """What the playout holds during the stop; None if this rollout replaces the old program, which has no playout."""
     if RolloutJournal.of(wanted).behind(wanted.id) is None:
         return None
-    return playout.held(wanted) if wanted.role == "streamer" else HeldClasses()
+    return held(wanted) if wanted.role == "streamer" else HeldClasses()
 
 
 def _told(
@@ -65,16 +78,11 @@ def _told(
 ) -> list[str]:
     if not classes:
         return []
-    named, until = some(name for _, _, name in sorted(classes)), at(max(until for _, until, _ in classes))
-    return [Text(pattern, classes=named, until=until, unheld=_unheld(held), **values)]
-
-
-def _unheld(held: HeldClasses | None) -> str:
-    """Why the playout does not air the classes during the stop, as the end of a sentence."""
-    if held is None:
-        return ""
-    why = held.why_none or Text("the resident has not told it of them yet")
-    return Text(", and the playout does not hold them ({why})", why=why)
+    named, until, unheld = some(name for _, _, name in sorted(classes)), at(max(until for _, until, _ in classes)), ""
+    if held is not None:
+        why = held.why_none or Text("the resident has not told it of them yet")
+        unheld = Text(", and the playout does not hold them ({why})", why=why)
+    return [Text(pattern, classes=named, until=until, unheld=unheld, **values)]
 
 
 class ComingClass(NamedTuple):
@@ -107,11 +115,8 @@ def _of_streamer(
     for class_ in coming(store.of(wanted), wanted.role, now):
         is_held = held is not None and class_.class_id in held.classes
         if class_.start is not None and class_.start <= now + within_s and not is_held:
-            yield (
-                class_.start,
-                class_.end,
-                _named(class_.class_id, Text("{begin} to {end}", begin=at(class_.start), end=at(class_.end))),
-            )
+            times = Text("{begin} to {end}", begin=at(class_.start), end=at(class_.end))
+            yield class_.start, class_.end, _named(class_.class_id, times)
 
 
 def _of_teacher(wanted: Spec, now: float) -> Iterator[tuple[float, float, str]]:
@@ -122,3 +127,97 @@ def _of_teacher(wanted: Spec, now: float) -> Iterator[tuple[float, float, str]]:
 
 def _named(class_id: str, what: str) -> str:
     return Text("class {class_id} ({what})", class_id=shown(class_id), what=what)
+
+
+BRIDGE_S = 20.0
+"""Seconds that the lease must still last: the window takes a few, and the new resident renews the lease then."""
+UPGRADE_S = 60.0
+"""Seconds to wait for an upgrade: a new worker has half a minute to load."""
+
+
+def socket_of(wanted: Spec) -> Path:
+    """The path of the playout's socket, from the wanted settings; relative paths begin in the code folder."""
+    settings = {name.lower(): value for name, value in wanted.env.items()}
+    folder = settings.get("playout_dir", StreamerSettings.model_fields["playout_dir"].default)
+    path = settings.get("playout_socket") or f"{folder}/playout.sock"
+    return wanted.code_dir / path
+
+
+def held(wanted: Spec) -> HeldClasses:
+    """What the playout holds now; nothing if it does not answer, or if its lease would end in the window."""
+    try:
+        status = _asked(socket_of(wanted), "status")
+    except (PlayoutUnreachable, RequestRefused) as error:
+        text = msgid("{error}. Start it (systemctl start lectern-playout), or provision the host")
+        return HeldClasses(why_none=Text(text, error=error))
+    left_s = status["lease_until"] - status["boot_now"]
+    if left_s < BRIDGE_S:
+        left = Text("ends in {left_s:.0f} s", left_s=left_s) if left_s > 0 else Text("has run out")
+        text = msgid("its lease {left}, and must last for {bridge_s:g} s. See `lectern playout status`")
+        return HeldClasses(why_none=Text(text, left=left, bridge_s=BRIDGE_S))
+    return HeldClasses(frozenset(class_["class_id"] for class_ in status["classes"] if class_["state"] != "ended"))
+
+
+def is_missing(wanted: Spec) -> str:
+    """Why the playout does not answer; empty if it does."""
+    try:
+        _asked(socket_of(wanted), "hello")
+    except (PlayoutUnreachable, RequestRefused) as error:
+        return str(error)
+    return ""
+
+
+def upgrade_playout(wanted: Spec, *, check: bool = False) -> StepAnswer:
+    """Let a worker of the release that is installed now take over; classes on air go on in their sessions.
+
+    If no playout answers, upgrade nothing and say so. Raises CallAPerson if the playout refuses.
+    """
+    path = socket_of(wanted)
+    try:
+        before = _asked(path, "hello")
+    except PlayoutUnreachable:
+        return StepAnswer(said=[Text("No playout answers at {path}; nothing is to be upgraded.", path=path)])
+    if before["release"] == wanted.version:
+        return StepAnswer(said=[Text("The playout is {version} already.", version=wanted.version)])
+    if check:
+        would = Text("The playout would be upgraded from {release}.", release=before["release"])
+        return StepAnswer(changed=True, said=[would])
+    link, target = wanted.root / "playout", f"releases/{wanted.version}"
+    led = files.link_target(link)  # from it a provisioned host starts its playout: the next worker is of its release
+    is_led = led not in (None, target) and (wanted.root / target).is_dir()
+    if is_led:
+        files.switch_link(link, target)
+    try:
+        _asked(path, "upgrade")
+    except RequestRefused as error:
+        if is_led:
+            files.switch_link(link, str(led))
+        raise CallAPerson(
+            "The playout was not upgraded: {error}. Classes go on with {release}.",
+            error=error,
+            release=before["release"],
+        ) from error
+    except PlayoutUnreachable:
+        pass  # the old worker ended, as it should
+    after = _asked(path, "status")
+    if after["release"] == before["release"]:
+        if is_led:
+            files.switch_link(link, str(led))
+        still = Text(
+            "The playout is {release} still: it is started neither out of {link} nor out of {current}.",
+            release=after["release"],
+            link=link,
+            current=wanted.current,
+        )
+        return StepAnswer(said=[still])
+    taken = after["worker"]["taken_over"] or {}
+    text = Text(
+        "The playout is {release} now: {kept} of {sessions} sessions went on, the longest gap was {gap_s:.2f} s.",
+        release=after["release"],
+        **{name: taken.get(name, 0) for name in ("kept", "sessions", "gap_s")},
+    )
+    return StepAnswer(changed=True, said=[text])
+
+
+def _asked(path: Path, do: str) -> dict[str, Any]:
+    return asyncio.run(asked(path, do, timeout_s=UPGRADE_S))

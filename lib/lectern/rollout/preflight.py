@@ -3,26 +3,24 @@
 import json
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from typing import TypeVar
 
 import httpx
 from redis.exceptions import NoPermissionError
 
-from lectern.errors import LecternError, Misuse
+from lectern.errors import LecternError
 from lectern.i18n import BESIDE, Text, joined
 from lectern.redis import connection
-from lectern.rollout import installed, on_air, playout, redis_keys, rollback, steps
+from lectern.rollout import files, on_air, redis_keys, rollback, settings_files, steps
 from lectern.rollout.backup import host, store
-from lectern.rollout.backup.copy import sha256
 from lectern.rollout.backup.store import Store
-from lectern.rollout.host import files as host_files
-from lectern.rollout.host.supervisord import Supervisord
+from lectern.rollout.files import sha256
 from lectern.rollout.journal import RolloutJournal, State
 from lectern.rollout.result import Failed, StepAnswer, shown, some
-from lectern.rollout.settings import files
 from lectern.rollout.spec import Spec
+from lectern.rollout.supervisord import Supervisord
 from lectern.states import BookingState
 
 CLOCK_TOLERANCE_S = 2.0
@@ -30,7 +28,7 @@ ASK_TIMEOUT_S = 10.0
 _OPEN = (BookingState.RECEIVED, BookingState.WAITING, BookingState.PLACED, BookingState.READY)
 
 T = TypeVar("T")
-Gate = Callable[[T], Iterator[str] | None]
+Gate = Callable[[T], Iterable[str] | None]
 
 
 def preflight(wanted: Spec, *, check: bool = False) -> StepAnswer:
@@ -84,40 +82,32 @@ def other_rollout(wanted: Spec) -> Iterator[str]:
             command=rollback.TYPE,
         )
     elif history.half not in {None, wanted.id}:
-        yield (
-            Text(
-                "Another rollout, {half}, is half done here. Run it again with its inventory, or take it back: "
-                "{command}.",
-                half=history.half,
-                command=rollback.TYPE,
-            )
+        yield Text(
+            "Another rollout, {half}, is half done here. Run it again with its inventory, or take it back: {command}.",
+            half=history.half,
+            command=rollback.TYPE,
         )
 
 
 def places(wanted: Spec) -> Iterator[str]:
     """Refuse if a folder, the user, or a file of the old program is missing."""
-    host_files.Owner.user(wanted.user, 0o600)
+    files.Owner.user(wanted.user, 0o600)
     for name, folder in (("code_dir", wanted.code_dir), ("programs_dir", wanted.programs_dir)):
         if not folder.is_dir():
             yield Text("{folder}: there is no such folder. Correct `{name}`.", folder=folder, name=name)
     first = RolloutJournal.of(wanted).history().last is None
     missing = [str(conf) for conf in wanted.old_confs if not conf.exists()]
     if first and missing:
-        yield (
-            Text(
-                "{missing}: the old program's supervisor file is not there. Correct `old_programs` (ls "
-                "{programs_dir}).",
-                missing=", ".join(missing),
-                programs_dir=wanted.programs_dir,
-            )
+        yield Text(
+            "{missing}: the old program's supervisor file is not there. Correct `old_programs` (ls {programs_dir}).",
+            missing=", ".join(missing),
+            programs_dir=wanted.programs_dir,
         )
     if first and wanted.role == "streamer" and wanted.old_programs and not wanted.database.exists():
-        yield (
-            Text(
-                "{database}: the old program's database is not there. Correct `database` (find / -name {name}).",
-                database=wanted.database,
-                name=wanted.database.name,
-            )
+        yield Text(
+            "{database}: the old program's database is not there. Correct `database` (find / -name {name}).",
+            database=wanted.database,
+            name=wanted.database.name,
         )
     if wanted.current.exists() and not wanted.current.is_symlink():
         yield Text("{current}: it is no link, and nothing may take its place. Move it away.", current=wanted.current)
@@ -131,13 +121,9 @@ def release(wanted: Spec) -> Iterator[str]:
     )
     if not complete.exists() or not manifest.exists():
         yield Text("{release}: the release is not there, or not complete. {again}", release=wanted.release, again=again)
-        return
-    digest, noted = sha256(manifest), complete.read_text(encoding="utf-8").strip()
-    if digest != noted:
+    elif sha256(manifest) != complete.read_text(encoding="utf-8").strip():
         yield Text("{complete}: it was written for another manifest. {again}", complete=complete, again=again)
-        return
-    version = json.loads(manifest.read_text(encoding="utf-8")).get("version")
-    if version != wanted.version:
+    elif (version := json.loads(manifest.read_text(encoding="utf-8")).get("version")) != wanted.version:
         yield Text(
             "{manifest}: it is version {version}, and {wanted} is wanted. {again}",
             manifest=manifest,
@@ -157,15 +143,11 @@ def database_schema(wanted: Spec) -> None:
     steps.schema_changes(wanted)
 
 
-def settings(wanted: Spec) -> Iterator[str]:
+def settings(wanted: Spec) -> None:
     """Refuse if a file of settings cannot be read or edited, or if the new program would not start with it."""
-    for file in files.all_of(wanted):
-        try:
-            file.pending()
-        except Misuse as error:
-            yield error.message
-            return
-    files.as_wanted(wanted)
+    for file in settings_files.all_of(wanted):
+        file.pending()
+    settings_files.as_wanted(wanted)
 
 
 def left_behind(wanted: Spec) -> Iterator[str]:
@@ -176,10 +158,15 @@ def left_behind(wanted: Spec) -> Iterator[str]:
     behind = RolloutJournal.of(wanted).behind(wanted.id)
     if behind is None or wanted.other_database:
         return
-    before, after, now = store.of(installed.stored(wanted.backups_dir / behind)), store.of(wanted), time.time()
+    before, after, now = store.of(Spec.of_backup(wanted.backups_dir / behind)), store.of(wanted), time.time()
     if before.shown == after.shown:
         return
-    if left := _to_come(before, wanted.role, now) - _to_come(after, wanted.role, now):
+
+    def to_come(database: Store) -> set[str]:
+        coming = on_air.coming(database, wanted.role, now) if database.exists() else ()
+        return {class_.class_id for class_ in coming if wanted.role == "streamer" or class_.state in _OPEN}
+
+    if left := to_come(before) - to_come(after):
         yield Text(
             "{classes}: booked in {before}, and not in {after}, in which the new program would look. Keep the database "
             "of before, or bring its rows over first; or, if the platform is to book these classes again, add "
@@ -188,13 +175,6 @@ def left_behind(wanted: Spec) -> Iterator[str]:
             before=before.shown,
             after=after.shown,
         )
-
-
-def _to_come(database: Store, role: str, now: float) -> set[str]:
-    if not database.exists():
-        return set()
-    coming = on_air.coming(database, role, now)
-    return {class_.class_id for class_ in coming if role == "streamer" or class_.state in _OPEN}
 
 
 def programs(wanted: Spec) -> Iterator[str]:
@@ -244,13 +224,11 @@ def prefect(wanted: Spec) -> Iterator[str]:
 
 def classes(wanted: Spec) -> Iterator[str]:
     """Refuse if the stop would harm a class or, in an upgrade of a streamer, if its playout does not answer."""
-    if wanted.role == "streamer" and not steps.checked(wanted).is_first and (why := playout.is_missing(wanted)):
-        yield (
-            Text(
-                "{why}. It airs the classes while the host is stopped, and after that. Start it (systemctl start "
-                "lectern-playout), or provision the host: ansible-playbook playbooks/provision.yml.",
-                why=why,
-            )
+    if wanted.role == "streamer" and not steps.checked(wanted).is_first and (why := on_air.is_missing(wanted)):
+        yield Text(
+            "{why}. It airs the classes while the host is stopped, and after that. Start it (systemctl start "
+            "lectern-playout), or provision the host: ansible-playbook playbooks/provision.yml.",
+            why=why,
         )
     yield from on_air.refusals(wanted, time.time())
 
@@ -259,26 +237,19 @@ def health_address(wanted: Spec) -> Iterator[str]:
     """Refuse if nobody could be asked at `health_url`: the program would count as not well, and be taken back."""
     try:
         url = httpx.URL(wanted.health_url)
-        right = url.scheme in {"http", "https"} and bool(url.host)
     except (httpx.InvalidURL, ValueError):
-        right = False
-    if not right:
-        yield (
-            Text(
-                "`{role}_health_url` is no http address, so nobody could ask the new program whether it is well. "
-                "Correct it, such as http://127.0.0.1:8801/health; an address of IPv6 stands in brackets.",
-                role=wanted.role,
-            )
+        url = httpx.URL()
+    if url.scheme not in {"http", "https"} or not url.host:
+        yield Text(
+            "`{role}_health_url` is no http address, so nobody could ask the new program whether it is well. "
+            "Correct it, such as http://127.0.0.1:8801/health; an address of IPv6 stands in brackets.",
+            role=wanted.role,
         )
 
 
-# -- what a first rollout finds of the old program -----------------------------------------------------------------
-
-
-def adoptable(work: steps.StepWork) -> Iterator[str]:
+def adoptable(work: steps.StepWork) -> list[str]:
     """Refuse if something of the old program cannot be taken over."""
-    _, refusals = work.takeover
-    yield from refusals
+    return work.takeover[1]
 
 
 def keys(work: steps.StepWork) -> Iterator[str]:
@@ -286,13 +257,11 @@ def keys(work: steps.StepWork) -> Iterator[str]:
     wanted = work.wanted
     if wanted.rekey and not work.renames[0] and not wanted.unmatched_rules:
         message = "; ".join(f"{rule.old} => {rule.new}" for rule in wanted.rekey)
-        yield (
-            Text(
-                "The rules for the old program's keys ({message}) fit no key in Redis. Correct `teacher_rekey` "
-                "(redis-cli --scan shows what there is); if there are none to rename, add "
-                "-e rollout_unmatched_rules=true.",
-                message=message,
-            )
+        yield Text(
+            "The rules for the old program's keys ({message}) fit no key in Redis. Correct `teacher_rekey` "
+            "(redis-cli --scan shows what there is); if there are none to rename, add "
+            "-e rollout_unmatched_rules=true.",
+            message=message,
         )
 
 

@@ -2,19 +2,22 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
+from itertools import islice
 
 import redis
 
 from lectern.errors import CallAPerson
 from lectern.i18n import Text, joined, msgid
 from lectern.redis import rename as redis_rename
+from lectern.redis.key_patterns import Pattern
 from lectern.redis.rename import Rule
-from lectern.rollout.host import files
+from lectern.rollout import files
 from lectern.rollout.spec import Spec
-from lectern.rollout.takeover.teacher import slices_of
 
 EARLIER = "keys-before.txt"
 """The file, in the backup, of the keys that had new names before the first rename."""
+SLICE = 200
+"""Number of keys that are renamed together."""
 
 
 @contextmanager
@@ -23,6 +26,14 @@ def opened(wanted: Spec, progress: Callable[[], str] = str) -> Iterator[redis.Re
     client = redis_rename.opened(wanted.redis_url)
     with closing(client), redis_rename.in_words(progress):
         yield client
+
+
+def slices_of(client: redis.Redis, pattern: Pattern, most: int = SLICE) -> Iterator[list[tuple[bytes, dict[str, str]]]]:
+    """The keys that match, with the values of their fields, in slices of at most *most*."""
+    scanned = ((name, pattern.values(name)) for name in client.scan_iter(match=pattern.glob, count=1000))
+    fitting = ((name, values) for name, values in scanned if values is not None)
+    while keys := list(islice(fitting, most)):
+        yield keys
 
 
 def refuse_silence(wanted: Spec) -> None:

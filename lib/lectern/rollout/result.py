@@ -39,9 +39,10 @@ class StepAnswer:
     steps: list[tuple[str, float]] = field(default_factory=list)
     more: dict[str, Any] = field(default_factory=dict)
 
-    def say(self, *sentences: str) -> None:
-        """Add sentences."""
+    def say(self, *sentences: str) -> bool:
+        """Add sentences; returns whether there are any."""
         self.said += sentences
+        return bool(sentences)
 
     @contextmanager
     def timed(self, step: str) -> Iterator[None]:
@@ -91,13 +92,11 @@ class Failed(LecternError):
 MOST = 5
 """Greatest number of things of one kind that a sentence names."""
 
-_ESCAPED = {"'": "\\'"}
-
 
 def shown(name: str | os.PathLike[str]) -> str:
     r"""*name* in quotes; what cannot be read is written as ``\n`` or ``\xff``."""
     text = os.fsencode(name).decode("utf-8", "backslashreplace")
-    return "'" + "".join(_ESCAPED.get(c) or (c if c.isprintable() else ascii(c)[1:-1]) for c in text) + "'"
+    return "'" + "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text).replace("'", "\\'") + "'"
 
 
 def some(things: Iterable[str]) -> str:

@@ -5,10 +5,9 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from functools import partial
 from itertools import dropwhile
 
-from sqlalchemy import Connection, text
+from sqlalchemy import text
 
 from lectern import subprocesses
 from lectern.db import schema
@@ -18,21 +17,16 @@ from lectern.errors import CallAPerson, LecternError, Misuse, TryAgain
 from lectern.i18n import BESIDE, Text, joined, labelled, msgid
 from lectern.migrations.steps import shape
 from lectern.redis import client as redis_client
-from lectern.rollout import installed, on_air, playout, redis_keys, reload
+from lectern.rollout import on_air, redis_keys, release_link, settings_files, steps, supervisord, takeover
 from lectern.rollout.backup import host, store
 from lectern.rollout.backup.host import FilesBefore
-from lectern.rollout.host import release_link, supervisord
-from lectern.rollout.host.supervisord import Supervisord, wait_for, wait_until_well
-from lectern.rollout.journal import Interruption, RolloutJournal, locked, states_before
+from lectern.rollout.journal import Interruption, RolloutJournal, locked, standing, states_before
 from lectern.rollout.result import StepAnswer, shown, some
-from lectern.rollout.settings import files
 from lectern.rollout.spec import Installed, Spec
-from lectern.rollout.takeover import old_database, step
+from lectern.rollout.supervisord import Supervisord, wait_for, wait_until_well
+from lectern.rollout.takeover import old_database
 from lectern.settings import StreamerSettings
 from lectern.states import AiringState
-
-# A streamer goes back to the old program: its teacher leaves its classes there, and no other classes are aired.
-
 
 READ_S = 10.0
 """Seconds to wait until a teacher has read it; a living teacher takes one or two."""
@@ -45,24 +39,23 @@ def withdraw(wanted: Spec) -> list[str]:
     classes, and both streamers would push them. Raises LecternError if Redis or the database fails.
     """
     sentences = _close(wanted)
-    if _was_leased(wanted):
-        key, name = _names(wanted)
+    if (names := _leased_as(wanted)) is not None:
         message = Text(
             "the teacher cannot be told that the old program has this streamer; it would move its classes to others."
         )
         with redis_keys.opened(wanted, lambda: message) as client:
-            redis_client.say_withdrawn(client, key, name)
+            redis_client.say_withdrawn(client, *names)
     return sentences
 
 
 def withdrawal_confirmed(wanted: Spec) -> list[str]:
     """Wait until a teacher has read the withdrawal; returns that, or what follows if none has, in sentences."""
-    if not _was_leased(wanted):
+    if (names := _leased_as(wanted)) is None:
         return []
-    key, name = _names(wanted)
+    name = names[1]
     try:
         with redis_keys.opened(wanted) as client:
-            wait_for(lambda: redis_client.withdrawal_is_read(client, key, name) or None, READ_S, lambda: "")
+            wait_for(lambda: redis_client.withdrawal_is_read(client, *names) or None, READ_S, lambda: "")
     except LecternError:
         pattern = msgid(
             "No teacher has read yet that {streamer} is back at the old program. Roll the teachers back, too; one of "
@@ -72,17 +65,15 @@ def withdrawal_confirmed(wanted: Spec) -> list[str]:
     return [Text("The teacher leaves {streamer} its classes, and moves them to nobody.", streamer=name)]
 
 
-def _names(wanted: Spec) -> tuple[str, str]:
-    default = str(StreamerSettings.model_fields["streamers_key"].default)
-    return wanted.env.get("STREAMERS_KEY", default), wanted.env.get("STREAMER_NAME", wanted.name)
-
-
-def _was_leased(wanted: Spec) -> bool:
-    """Whether a teacher of ours has given it classes, or may have."""
+def _leased_as(wanted: Spec) -> tuple[str, str] | None:
+    """The streamers' key and the name by which a teacher of ours may have given it classes; None if none has."""
     with store.of(wanted).reading() as connection:
         if shape(connection, "lease_list") is None:
-            return False
-        return bool(connection.execute(text("SELECT count(*) FROM lease_list")).scalar_one())
+            return None
+        if not connection.execute(text("SELECT count(*) FROM lease_list")).scalar_one():
+            return None
+    default = str(StreamerSettings.model_fields["streamers_key"].default)
+    return wanted.env.get("STREAMERS_KEY", default), wanted.env.get("STREAMER_NAME", wanted.name)
 
 
 def _close(wanted: Spec) -> list[str]:
@@ -90,31 +81,23 @@ def _close(wanted: Spec) -> list[str]:
 
     A refused class stays: the old program may have its recording, and a needless push harms less than a missing class.
     """
-    database = store.of(wanted)
-    with store.opened(database) as engine, schema.in_words(engine), transaction(engine) as connection:
-        gone = _not_its_own(connection, time.time())
-        if gone:
-            connection.execute(
-                text("DELETE FROM task_list WHERE class_id = :class_id"), [{"class_id": class_id} for class_id in gone]
-            )
+    now = time.time()
+    with store.opened(store.of(wanted)) as engine, schema.in_words(engine), transaction(engine) as connection:
+        known = old_database.classes(connection)
+        over = {row.class_id for row in known.values() if row.state == AiringState.CANCELLED}
+        tasks = [row for row in old_database.tasks(connection) if row.class_id in over]
+        gone = [row.class_id for row in tasks if (epoch(row.end) or 0) > now]
+        for class_id in gone:
+            connection.execute(text("DELETE FROM task_list WHERE class_id = :class_id"), {"class_id": class_id})
     if not gone:
         return []
-    named = some([shown(class_id) for class_id in gone])
     taken_out = Text.many(
         "{n:,} class taken out of task_list, as cancelled or moved meanwhile: {classes}.",
         "{n:,} classes taken out of task_list, as cancelled or moved meanwhile: {classes}.",
         n=len(gone),
-        classes=named,
+        classes=some(shown(class_id) for class_id in gone),
     )
     return [taken_out]
-
-
-def _not_its_own(connection: Connection, now: float) -> list[str]:
-    known = old_database.classes(connection)
-    over = {row.class_id for row in known.values() if row.state == AiringState.CANCELLED}
-    return [
-        row.class_id for row in old_database.tasks(connection) if row.class_id in over and (epoch(row.end) or 0) > now
-    ]
 
 
 ASK_TIMEOUT_S = 60.0
@@ -134,7 +117,7 @@ def run(wanted: Spec, *, check: bool = False) -> StepAnswer:
     journal = RolloutJournal.of(wanted)
     if wanted.restore_database:
         host.restorable(wanted)
-        if reload.was(wanted, journal):
+        if journal.was_reload(wanted.id):
             raise Misuse(
                 "{id} changed settings only, so no database was copied. Roll back without the restore.", id=wanted.id
             )
@@ -164,7 +147,7 @@ def run(wanted: Spec, *, check: bool = False) -> StepAnswer:
 
 def _runs_on(wanted: Spec, journal: RolloutJournal) -> bool:
     """Whether the program takes its former settings while it is at work, as it took those of *wanted*."""
-    return reload.was(wanted, journal) and reload.is_answered(wanted)
+    return journal.was_reload(wanted.id) and steps.is_answered(wanted)
 
 
 def refuse_harm(wanted: Spec, journal: RolloutJournal) -> None:
@@ -213,11 +196,11 @@ def _refuse_unready(wanted: Spec, before: FilesBefore) -> None:
 
 def of_standing(asked: Installed, *, check: bool = False) -> StepAnswer:
     """Roll back the last rollout of this host, whatever the inventory says now."""
-    standing = installed.last(asked)
-    if isinstance(standing, str):
+    last = standing(asked)
+    if isinstance(last, str):
         history = RolloutJournal.of(asked).history()
-        return StepAnswer(said=[standing], more={"standing": list(history.standing)})
-    return run(standing, check=check)
+        return StepAnswer(said=[last], more={"standing": list(history.standing)})
+    return run(last, check=check)
 
 
 def _is_due(wanted: Spec, journal: RolloutJournal, answer: StepAnswer) -> bool:
@@ -268,22 +251,12 @@ class _Way:
             notes = list(dropwhile(lambda note: note.step != "rollback", notes))
         return any((note.step, note.state) == (step, state) for note in notes)
 
-    def step(self, title: str, name: str, work: Callable[[], None]) -> None:
-        """Do one step: record it before and after, and time it."""
+    def step(self, title: str, name: str, work: Callable[[Spec], list[str]]) -> None:
+        """Do one step, and say what it did: record it before and after, and time it."""
         with self.answer.timed(f"back: {title}"):
             self.journal.note(self.wanted.id, name, "begin")
-            work()
+            self.answer.say(*work(self.wanted))
             self.journal.note(self.wanted.id, name, "done")
-
-    def refuse_without_copy(self) -> None:
-        if self.silent is None and self.has("copy", "done"):
-            raise CallAPerson(
-                "{backup_dir}: what was copied before the change is gone. Nothing was changed. Find it (ls "
-                "{backups_dir}), give it its name back, then {type}.",
-                backup_dir=self.wanted.backup_dir,
-                backups_dir=self.wanted.backups_dir,
-                type=TYPE,
-            )
 
     def put_back_elsewhere(self) -> None:
         """Restore keys, recordings and classes; failures wait until the old programs run, which matters more."""
@@ -291,19 +264,16 @@ class _Way:
             return  # the release behind has the same keys, recordings and classes
         works: list[tuple[str, str, str, Callable[[Spec], list[str]]]] = [
             ("keys", "rekey", "rekey", redis_keys.rename_back),
-            ("recordings", "adopt", "adopt", step.undo),
+            ("recordings", "adopt", "adopt", takeover.undo),
         ]
         if self.wanted.role == "streamer":
             works.append(("classes", "reload", "withdraw", withdraw))  # once it ran, it could get classes
         for title, done, name, work in works:
             if self.has(done) and not self.has(name, "done", since_rollback=True):
                 try:
-                    self.step(title, name, partial(self._say, work))
+                    self.step(title, name, work)
                 except LecternError as error:
                     self.left.append(labelled(title, error.message))
-
-    def _say(self, work: Callable[[Spec], list[str]]) -> None:
-        self.answer.say(*work(self.wanted))
 
     def put_back(self) -> None:
         """Restore files and link; the database is restored only if that is asked for."""
@@ -315,11 +285,15 @@ class _Way:
             self.journal.note(wanted.id, "restore", "begin")
             self.answer.say(*host.restore(wanted, copied))
             self.journal.note(wanted.id, "restore", "done")
-        for file in files.all_of(wanted):
+        for file in settings_files.all_of(wanted):
             self.answer.say(*file.take_back(copied.before))
         self.answer.say(*release_link.take_back(wanted, copied.before))
 
-    def reload(self) -> None:
+    def stop(self, _: Spec) -> list[str]:
+        self.supervisor.stop_all()
+        return []
+
+    def reload(self, _: Spec) -> list[str]:
         self.supervisor.begin_anew(self.states)
         gone = self.silent is not None and self.silent.before.data(self.wanted.conf) is None
 
@@ -328,22 +302,14 @@ class _Way:
             return None if states is None or (gone and self.wanted.program in states) else True
 
         supervisord.wait_for(look, supervisord.ANSWER_TIMEOUT_S, lambda: _NOT_RELOADED)
-        self.answer.say(*supervisord.as_before(self.supervisor, self.states))
-
-    def read_anew(self) -> None:
-        self.answer.say(*reload.ask(self.wanted))
-
-    def well(self) -> None:
-        """Wait until the release to go back to is healthy; raises CallAPerson if it is not within its timeout."""
-        if self.behind is not None:
-            wait_until_well(installed.stored(self.wanted.backups_dir / self.behind), self.supervisor)
+        return supervisord.as_before(self.supervisor, self.states)
 
     def follow(self) -> None:
         """Let the playout go back, too; if that fails, it airs on with the newer release."""
-        if self.behind is None or self.wanted.role != "streamer" or reload.was(self.wanted, self.journal):
+        if self.behind is None or self.wanted.role != "streamer" or self.journal.was_reload(self.wanted.id):
             return
         try:
-            answer = playout.upgrade(self.wanted.model_copy(update={"version": _version(self.behind)}))
+            answer = on_air.upgrade_playout(self.wanted.model_copy(update={"version": _version(self.behind)}))
             self.answer.say(*answer.said)
         except LecternError as error:
             self.answer.say(error.message)
@@ -368,8 +334,14 @@ def take_back(wanted: Spec, journal: RolloutJournal, answer: StepAnswer) -> None
     answer.changed = True
     way = _Way(wanted, journal, answer)
     is_reloaded = way.has("reload", "done", since_rollback=True)
-    if not is_reloaded:
-        way.refuse_without_copy()
+    if not is_reloaded and way.silent is None and way.has("copy", "done"):
+        raise CallAPerson(
+            "{backup_dir}: what was copied before the change is gone. Nothing was changed. Find it (ls {backups_dir}), "
+            "give it its name back, then {type}.",
+            backup_dir=wanted.backup_dir,
+            backups_dir=wanted.backups_dir,
+            type=TYPE,
+        )
     if not journal.history().taking_back:
         journal.note(wanted.id, "rollback", "begin")
     began = time.monotonic()
@@ -378,9 +350,9 @@ def take_back(wanted: Spec, journal: RolloutJournal, answer: StepAnswer) -> None
     elif _runs_on(wanted, journal):
         with answer.timed("back: files and link"):
             way.put_back()
-        way.step("reload", "reload", way.read_anew)
+        way.step("reload", "reload", steps.reload_settings)
     else:
-        way.step("stop all", "stop", way.supervisor.stop_all)
+        way.step("stop all", "stop", way.stop)
         way.put_back_elsewhere()
         with answer.timed("back: files and link"):
             way.put_back()
@@ -388,7 +360,8 @@ def take_back(wanted: Spec, journal: RolloutJournal, answer: StepAnswer) -> None
         answer.more["rollback_downtime_s"] = round(time.monotonic() - began, 3)
         answer.say(Text("Down for {down_s} s.", down_s=answer.more["rollback_downtime_s"]))
     with answer.timed("back: it answers"):
-        way.well()
+        if way.behind is not None:  # raises CallAPerson if the release to go back to is not healthy in time
+            wait_until_well(Spec.of_backup(wanted.backups_dir / way.behind), way.supervisor)
     way.follow()
     if way.has("withdraw", "done"):
         answer.say(*withdrawal_confirmed(wanted))

@@ -3,14 +3,17 @@
 import hashlib
 import json
 import re
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from lectern.errors import Misuse
+from lectern.errors import CallAPerson, Misuse
 
+WANTED = "wanted.json"
+"""The file, in the backup of a rollout, of what it wanted."""
 HOW_NOT_WHAT = frozenset(
     {
         "restore_database",
@@ -166,13 +169,24 @@ class Spec(Installed):
         return self
 
     @classmethod
-    def stored(cls, text: str) -> "Spec":
-        """Read the `wanted.json` of a backup, without the fields that a newer release has added. Raises Misuse."""
+    def of_backup(cls, folder: Path) -> "Spec":
+        """What the rollout with its backup in *folder* wanted; raises CallAPerson if that cannot be read.
+
+        Fields that a newer release has added are left out. Raises Misuse if one is wrong.
+        """
+        file = folder / WANTED
         try:
-            fields = json.loads(text)
-        except ValueError:
-            return cls.parse(text)  # parsing names what is wrong
-        return cls.parse(json.dumps({name: value for name, value in fields.items() if name in cls.model_fields}))
+            text = file.read_text(encoding="utf-8")
+        except OSError as error:
+            raise CallAPerson(
+                "{file}: it cannot be read ({strerror}). Find the backup {name}.",
+                file=file,
+                strerror=error.strerror,
+                name=folder.name,
+            ) from error
+        with suppress(ValueError):  # parsing names what is wrong
+            text = json.dumps({name: value for name, value in json.loads(text).items() if name in cls.model_fields})
+        return cls.parse(text)
 
     @cached_property
     def digest(self) -> str:

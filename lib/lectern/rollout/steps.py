@@ -1,28 +1,32 @@
 """The steps of the maintenance window, in the order and with the numbers of the rollout note: what each does."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
+from lectern import health
 from lectern.db import schema
 from lectern.db.engine import transaction
-from lectern.i18n import Text, msgid
+from lectern.errors import LecternError
+from lectern.i18n import Text, labelled, msgid
 from lectern.migrations.steps import shape
-from lectern.rollout import redis_keys, reload
+from lectern.rollout import redis_keys, release_link, settings_files, supervisord, takeover
 from lectern.rollout.backup import host, store
-from lectern.rollout.host import release_link, supervisord
-from lectern.rollout.host.supervisord import Beat, Supervisord, no_beat
 from lectern.rollout.journal import RolloutJournal, states_before
 from lectern.rollout.result import StepAnswer, TextDifference
-from lectern.rollout.settings import files
-from lectern.rollout.settings.files import SettingsFile
-from lectern.rollout.spec import Spec
-from lectern.rollout.takeover import step
+from lectern.rollout.settings_files import SettingsFile
+from lectern.rollout.spec import HOW_NOT_WHAT, Spec
+from lectern.rollout.supervisord import Beat, Health, Supervisord, no_beat
+from lectern.settings import Change, Cost
 
 CHANGING = frozenset({"alter", "schema", "switch", "env", "config", "rekey", "adopt"})
 """Steps that change what was copied after the stop: once one of them has begun, the copy is not made again."""
 RELOADING = frozenset({"copy", "switch", "env", "config", "reload", "healthy"})
 """Steps of a rollout that stops nothing."""
+_OF_SETTINGS = {"env", "config"}
+_OF_THE_OLD_PROGRAM = {"rekey", "order_key", "record_patterns", "old_video_roots"}
+"""Fields that only a rollout onto the old program reads."""
 COMMIT = "commit"
 """The last task: the other programs are as they were, and the journal says that all is done."""
 COLUMN = "alter table task_list add column institution_id VARCHAR(250)"
@@ -53,8 +57,23 @@ class StepWork:
 
     @cached_property
     def is_reload(self) -> bool:
-        """Whether only settings change, and the program takes them while it is at work: then nothing is stopped."""
-        return reload.is_due(self.wanted, self.journal)
+        """Whether only settings change, and the program takes them while it is at work: then nothing is stopped.
+
+        A program that does not answer is not asked: it is started anew.
+        """
+        if self.journal.state(self.wanted.id) == "half":
+            return self.journal.was_reload(self.wanted.id)  # a window that was begun stays what it was
+        behind = self.journal.behind(self.wanted.id)
+        if behind is None:
+            return False
+        try:
+            before = Spec.of_backup(self.wanted.backups_dir / behind)
+            if _but_settings(before) != _but_settings(self.wanted):
+                return False
+            changes = settings_changes(self.wanted)
+        except LecternError:
+            return False  # what is wrong is the preflight's business
+        return all(change.cost is not Cost.RESTART for change in changes) and is_answered(self.wanted)
 
     @property
     def steps(self) -> "list[RolloutStep]":
@@ -72,7 +91,7 @@ class StepWork:
     @cached_property
     def takeover(self) -> tuple[list[str], list[str]]:
         """What would be taken over of the old program, and what cannot be, in sentences; looked for once."""
-        return step.planned(self.wanted)
+        return takeover.planned(self.wanted)
 
     def stop(self, answer: StepAnswer) -> bool:
         """Stop all programs of supervisord."""
@@ -91,21 +110,15 @@ class StepWork:
             answer.say(Text(text, program=self.wanted.program))
         if self.check:
             return False  # the stop has said it
-        changing = any(note.step in CHANGING for note in self.journal.round(self.wanted.id))
-        if host.silent(self.wanted) is not None and changing:
+        if host.silent(self.wanted) and any(note.step in CHANGING for note in self.journal.round(self.wanted.id)):
             return False  # it was copied before a crash, and holds the state before the first change
         copied = host.copy_in_silence(self.wanted, files_only=self.is_reload)
         if self.is_reload:
             return False
+        text = msgid("There is no database yet ({database}): nothing was to be copied of it.")
         if copied.file:
-            rows = host.counted_rows(copied)
-            answer.say(
-                Text("Copied {database} while all is stopped; rows: {rows}.", database=copied.database, rows=rows)
-            )
-        else:
-            text = msgid("There is no database yet ({database}): nothing was to be copied of it.")
-            answer.say(Text(text, database=copied.database))
-        return True
+            text = msgid("Copied {database} while all is stopped; rows: {rows}.")
+        return answer.say(Text(text, database=copied.database, rows=host.counted_rows(copied)))
 
     def alter(self, answer: StepAnswer) -> bool:
         """Add the note's column to the old table, and prove it by the note's select."""
@@ -143,30 +156,29 @@ class StepWork:
 
     def env(self, answer: StepAnswer) -> bool:
         """Put the note's four parameters into the old `.env`."""
-        return self._edited(answer, files.env(self.wanted))
+        return self._edited(answer, settings_files.env(self.wanted))
 
     def config(self, answer: StepAnswer) -> bool:
         """Put the note's two timeouts into the old JSON config."""
-        return self._edited(answer, files.config(self.wanted))
+        return self._edited(answer, settings_files.config(self.wanted))
 
     def rekey(self, answer: StepAnswer) -> bool:
         """Give the old program's keys their new names."""
         if not self.is_first:
             return False
         number, sentences = self.renames if self.check else redis_keys.rename(self.wanted)
-        answer.say(*sentences)
-        return number > 0
+        return answer.say(*sentences) and number > 0
 
     def adopt(self, answer: StepAnswer) -> bool:
         """Take over the old program's classes, files and waiting lists."""
-        return self.is_first and _said(answer, self.takeover[0] if self.check else step.adopt(self.wanted))
+        return self.is_first and answer.say(*(self.takeover[0] if self.check else takeover.adopt(self.wanted)))
 
     def reload(self, answer: StepAnswer) -> bool:
         """Let supervisord read its files again, or the program its settings."""
         if self.is_reload and self.check:
-            answer.say(*reload.sentences(self.wanted, [str(change) for change in reload.changes(self.wanted)]))
+            answer.say(*_of_program(self.wanted, map(str, settings_changes(self.wanted))))
         elif self.is_reload:
-            answer.say(*reload.ask(self.wanted))
+            answer.say(*reload_settings(self.wanted))
         elif self.check:
             answer.say(Text("Reload supervisord."))
         else:
@@ -190,7 +202,7 @@ class StepWork:
             answer.diff.append(
                 TextDifference(store.of(self.wanted).shown, "", "".join(f"{sentence}\n" for sentence in changes))
             )
-        return _said(answer, [Text("{sentence}.", sentence=sentence) for sentence in changes])
+        return answer.say(*(Text("{sentence}.", sentence=sentence) for sentence in changes))
 
     def _edited(self, answer: StepAnswer, file: SettingsFile | None) -> bool:
         return file is not None and self._changed(answer, file.pending(), file.apply)
@@ -198,7 +210,7 @@ class StepWork:
     def _changed(self, answer: StepAnswer, pending: list[TextDifference], apply: Callable[[], list[str]]) -> bool:
         answer.diff += pending
         would = [Text("{path}: changes.", path=difference.path) for difference in pending]
-        return _said(answer, would if self.check else apply())
+        return answer.say(*(would if self.check else apply()))
 
 
 @dataclass(frozen=True)
@@ -263,6 +275,29 @@ def schema_changes(wanted: Spec) -> list[str]:
         return schema.plan(engine, wanted.role)
 
 
-def _said(answer: StepAnswer, done: Sequence[str]) -> bool:
-    answer.say(*done)
-    return bool(done)
+# A rollout that only changes settings which need no restart: the program reads them anew, and nothing is stopped.
+
+
+def settings_changes(wanted: Spec) -> list[Change]:
+    """The settings that the program would find changed; raises Misuse if they are wrong, now or as wanted."""
+    in_use = settings_files.in_use(wanted, wanted.current / release_link.SETTINGS)
+    return in_use.changes(settings_files.as_wanted(wanted))
+
+
+def is_answered(wanted: Spec) -> bool:
+    """Whether the program that is wanted answers, ready or not."""
+    return Health(wanted, Supervisord(wanted.supervisorctl)).answers()
+
+
+def reload_settings(wanted: Spec) -> list[str]:
+    """Have the program read its settings anew: a sentence for each change. Raises Misuse, TryAgain as `health` does."""
+    answer = health.reloaded(wanted.health_url.removesuffix("/health"), wanted.program)
+    return _of_program(wanted, health.sentences(answer) or [Text("no setting has changed")])
+
+
+def _of_program(wanted: Spec, lines: Iterable[str]) -> list[str]:
+    return [Text("{sentence}.", sentence=labelled(wanted.program, line)) for line in lines]
+
+
+def _but_settings(wanted: Spec) -> dict[str, Any]:
+    return wanted.model_dump(exclude={*HOW_NOT_WHAT, *_OF_SETTINGS, *_OF_THE_OLD_PROGRAM, "again"})

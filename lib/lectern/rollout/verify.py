@@ -8,15 +8,13 @@ from lectern import formatting
 from lectern.db import schema
 from lectern.errors import LecternError, Misuse
 from lectern.i18n import BESIDE, Text, joined, msgid
-from lectern.rollout import rollback
+from lectern.rollout import release_link, rollback, settings_files, supervisord
 from lectern.rollout.backup import host, store
-from lectern.rollout.backup.copy import sha256
-from lectern.rollout.host import release_link, supervisord
-from lectern.rollout.host.supervisord import Health, Supervisord
+from lectern.rollout.files import sha256
 from lectern.rollout.journal import RolloutJournal, states_before
 from lectern.rollout.result import Failed, StepAnswer
-from lectern.rollout.settings import files
 from lectern.rollout.spec import Spec
+from lectern.rollout.supervisord import Health, Supervisord
 
 NOTES = 60
 """Number of journal lines that `status` shows, the newest ones."""
@@ -51,12 +49,17 @@ def _of_finished(wanted: Spec, _journal: RolloutJournal) -> Iterator[str]:
 
 def faults_of_new(wanted: Spec) -> Iterator[str]:
     """What differs from the wanted state where the new program should run; one sentence each."""
-    yield from _in_words(
-        lambda: [Text("{path}: not as wanted.", path=difference.path) for difference in release_link.pending(wanted)]
-    )
-    for file in files.all_of(wanted):
-        yield from _in_words(file.faults)
-    yield from _in_words(lambda: _schema(wanted))
+
+    def of_link() -> list[str]:
+        return [Text("{path}: not as wanted.", path=difference.path) for difference in release_link.pending(wanted)]
+
+    looks: list[Callable[[], list[str]]] = [of_link, *(file.faults for file in settings_files.all_of(wanted))]
+    looks.append(lambda: _schema(wanted))
+    for look in looks:
+        try:
+            yield from look()
+        except LecternError as error:
+            yield error.message
     health = Health(wanted, Supervisord(wanted.supervisorctl))
     if not health.is_well():
         yield health.fault()
@@ -70,13 +73,6 @@ def _schema(wanted: Spec) -> list[str]:
         with database.reading() as connection:
             connection.exec_driver_sql("select class_id, institution_id from task_list limit 1").all()
     return []
-
-
-def _in_words(look: Callable[[], list[str]]) -> list[str]:
-    try:
-        return look()
-    except LecternError as error:
-        return [error.message]
 
 
 def _of_rolledback(wanted: Spec, journal: RolloutJournal) -> Iterator[str]:
@@ -93,13 +89,10 @@ def _of_rolledback(wanted: Spec, journal: RolloutJournal) -> Iterator[str]:
             )
         yield from (
             Text("{path}: still has our values.", path=file.path)
-            for file in files.all_of(wanted)
+            for file in settings_files.all_of(wanted)
             if not file.is_back(copied.before)
         )
-    begun = [
-        note for note in journal.notes() if note.id == wanted.id and (note.step, note.state) == ("window", "begin")
-    ]
-    before = states_before(begun[-1:])
+    before = states_before(journal.round(wanted.id))
     try:
         states = Supervisord(wanted.supervisorctl).states()
     except LecternError as error:
@@ -137,20 +130,21 @@ def status(root: str) -> dict[str, Any]:
         if notes := journal.notes():
             history = journal.history()
             last = notes[-1].id
-            notes_said = [
-                {"at": note.at, "id": note.id, "step": note.step, "state": note.state} for note in notes[-NOTES:]
-            ]
+            newest = [{name: getattr(note, name) for name in ("at", "id", "step", "state")} for note in notes[-NOTES:]]
             by_role[role] = {
                 "id": last,
-                "state": journal.state(last),
+                "state": history.state(last),
                 "standing": history.standing,
-                "notes": notes_said,
+                "notes": newest,
             }
     if not by_role:
         raise Misuse(
             "Nothing was ever rolled out under {root}. If the releases are elsewhere: --root FOLDER.", root=root
         )
     return by_role
+
+
+_PHASES = {"begin": "began", "done": "is done"}
 
 
 def lines(by_role: Mapping[str, Any]) -> list[str]:
@@ -163,6 +157,3 @@ def lines(by_role: Mapping[str, Any]) -> list[str]:
         stands = ", ".join(entry["standing"]) or "nothing"
         text_lines += [f"{role}: {entry['id']} is {entry['state']}; what stands is {stands}."]
     return text_lines
-
-
-_PHASES = {"begin": "began", "done": "is done"}

@@ -1,16 +1,13 @@
 """The window of a rollout: from the stop of the old program until the new one is healthy; undone on any failure."""
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from lectern.errors import CallAPerson, Caught, LecternError, Misuse, TryAgain
 from lectern.i18n import BESIDE, Text, joined
-from lectern.rollout import on_air, redis_keys, rollback, verify
+from lectern.rollout import on_air, redis_keys, release_link, rollback, supervisord, verify
 from lectern.rollout.backup import host
-from lectern.rollout.host import release_link, supervisord
 from lectern.rollout.journal import Interruption, RolloutJournal, states_before
 from lectern.rollout.result import Failed, StepAnswer, words
 from lectern.rollout.spec import Spec
@@ -40,26 +37,19 @@ class Window:
 
     def __post_init__(self) -> None:
         self.work = StepWork(self.wanted, self.journal, self.interruption.check)
-        self.supervisor = self.work.supervisor
-
-    @contextmanager
-    def step(self, step: RolloutStep) -> Iterator[None]:
-        """Record one step before and after, and time it; a step is not begun if a signal has asked for the end."""
-        self.interruption.check()
-        with self.answer.timed(step.title):
-            self.journal.note(self.wanted.id, step.name, "begin")
-            yield
-            self.journal.note(self.wanted.id, step.name, "done")
 
     def do(self, task: str, steps: list[RolloutStep]) -> None:
-        """Do the steps of one task, and tell the pace its answer."""
+        """Do the steps of one task, and tell the pace its answer; none is begun if a signal has asked for the end."""
         already = len(self.answer.said), len(self.answer.diff), len(self.answer.steps)
         changed = False
         for step in steps:
             if step.name == "stop":
                 self.silent_since = time.monotonic()
-            with self.step(step):
+            self.interruption.check()
+            with self.answer.timed(step.title):
+                self.journal.note(self.wanted.id, step.name, "begin")
                 changed = step.work(self.work, self.answer) or changed
+                self.journal.note(self.wanted.id, step.name, "done")
         if task == "healthy" and self.silent_since:
             self.answer.more["downtime_s"] = round(time.monotonic() - self.silent_since, 3)
         self.pace.tell(task, self.answer.since(already, changed=changed))
@@ -76,24 +66,22 @@ class Window:
             return
         is_reload = self.work.is_reload
         # Preflight has checked this, but some time ago.
-        sentences = [] if is_reload else on_air.refusals(self.wanted, time.time())
-        if sentences:
+        if not is_reload and (sentences := on_air.refusals(self.wanted, time.time())):
             raise TryAgain("{sentences} Nothing was stopped.", sentences=joined(sentences, BESIDE))
-        before: dict[str, object] = {"digest": self.wanted.digest, "states": dict(self.supervisor.states())}
+        before: dict[str, object] = {"digest": self.wanted.digest, "states": dict(self.work.supervisor.states())}
         before |= {"reload": True} if is_reload else {}
         self.journal.note(self.wanted.id, "window", "begin", before)
 
     def finish(self) -> None:
         """See that the other programs run as before, then record the rollout as finished."""
         already = len(self.answer.said), len(self.answer.diff), len(self.answer.steps)
-        ours = {self.wanted.program}
+        ours, copied = {self.wanted.program}, host.silent(self.wanted)
+        assert copied is not None  # a step before has made it
         for path in self.wanted.old_confs:
-            copied = host.silent(self.wanted)
-            assert copied is not None  # the step before has made it
             ours |= supervisord.programs_in(copied.before.text(path))
         states = states_before(self.journal.round(self.wanted.id))
         others = {name: state for name, state in states.items() if name.partition(":")[0] not in ours}
-        self.answer.say(*supervisord.as_before(self.supervisor, others, beat=self.interruption.check))
+        self.answer.say(*supervisord.as_before(self.work.supervisor, others, beat=self.interruption.check))
         self.journal.note(self.wanted.id, "committed", "done", self.answer.more)
         self.answer.say(Text("{id} is finished.", id=self.wanted.id))
         if "downtime_s" in self.answer.more:

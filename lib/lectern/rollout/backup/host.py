@@ -12,6 +12,7 @@ import shutil
 import tarfile
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from itertools import groupby
 from pathlib import Path
 
@@ -20,18 +21,15 @@ from pydantic import BaseModel, ConfigDict
 from lectern import subprocesses
 from lectern.errors import CallAPerson, Misuse
 from lectern.i18n import Text, joined, msgid
+from lectern.rollout import files
 from lectern.rollout.backup import nightly, store
-from lectern.rollout.backup.copy import sha256
 from lectern.rollout.backup.nightly import NightlyBackup
 from lectern.rollout.backup.sqlite import Row, SqliteFile
-from lectern.rollout.host import files
+from lectern.rollout.files import sha256
 from lectern.rollout.journal import RolloutJournal, locked
 from lectern.rollout.result import StepAnswer
-from lectern.rollout.spec import Spec
+from lectern.rollout.spec import WANTED, Spec
 from lectern.storage.disk import MANIFEST
-
-# A tar archive of a live folder, for people: read back to its end, with the names of files that changed meanwhile.
-
 
 CACHES = ("__pycache__", ".cache", ".pytest_cache", ".mypy_cache")
 TAR_S = 3600.0
@@ -40,7 +38,7 @@ _CHANGED = 1
 
 
 class Archive(BaseModel):
-    """What is in the archive, and what is not."""
+    """What is in the archive of a live folder, which is for people, and what is not."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -137,23 +135,19 @@ class FilesBefore(BaseModel):
 
 def keep_before(wanted: Spec, folder: Path) -> FilesBefore:
     """Copy into *folder* every file that the window of *wanted* can change."""
-    paths = [wanted.env_path, wanted.config_path, wanted.conf, *wanted.old_confs]
+    paths = [path for path in (wanted.env_path, wanted.config_path, wanted.conf, *wanted.old_confs) if path is not None]
     files.make_folder(folder)
-    copies = [_keep_file(path, folder, number) for number, path in enumerate(p for p in paths if p is not None)]
+    copies = []
+    for number, path in enumerate(paths):
+        kept = KeptFile(path=path)
+        with suppress(FileNotFoundError):
+            data = path.read_bytes()
+            kept = KeptFile(path=path, stored=f"{number}-{path.name}", owner=files.Owner.of(path))
+            files.write(folder / f"{number}-{path.name}", data, files.PRIVATE)
+        copies.append(kept)
     return FilesBefore(link=files.link_target(wanted.current), files=copies, folder=folder)
 
 
-def _keep_file(path: Path, folder: Path, number: int) -> KeptFile:
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        return KeptFile(path=path)
-    stored = f"{number}-{path.name}"
-    files.write(folder / stored, data, files.PRIVATE)
-    return KeptFile(path=path, stored=stored, owner=files.Owner.of(path))
-
-
-WANTED = "wanted.json"
 SILENT = "silent"
 """The folder inside the backup with what was copied after the stop, which a rollback restores."""
 
@@ -216,7 +210,12 @@ def make(wanted: Spec, *, check: bool = False) -> StepAnswer:
         journal.note(wanted.id, "backup", "begin")
         backup = _build(wanted, wanted.backup_dir, answer, live=True)
         journal.note(wanted.id, "backup", "done", {"rows": backup.rows if backup.file else None})
-        _say_what_was_made(wanted, backup, answer)
+        rows = Text("rows: {rows}", rows=counted_rows(backup)) if backup.file else Text("there is no database yet")
+        answer.say(Text("{path}: backed up and proved; {rows}.", path=wanted.backup_dir, rows=rows))
+        if backup.code is not None and backup.code.unsteady:
+            names = ", ".join(backup.code.unsteady[:10])
+            answer.say(Text("Written to while they were archived: {names}.", names=names))
+        answer.more["backup"] = str(wanted.backup_dir)
         answer.say(*(Text("Took away the old backup {name}.", name=name) for name in _prune(wanted, journal)))
     return answer
 
@@ -239,15 +238,6 @@ def _say_what_is_due(wanted: Spec, journal: RolloutJournal, answer: StepAnswer) 
         answer.changed = True
         text = msgid("{path}: the code folder and {database} would be backed up.")
         answer.say(Text(text, path=wanted.backup_dir, database=store.of(wanted).shown))
-
-
-def _say_what_was_made(wanted: Spec, backup: Backup, answer: StepAnswer) -> None:
-    rows = Text("rows: {rows}", rows=counted_rows(backup)) if backup.file else Text("there is no database yet")
-    answer.say(Text("{path}: backed up and proved; {rows}.", path=wanted.backup_dir, rows=rows))
-    if backup.code is not None and backup.code.unsteady:
-        names = ", ".join(backup.code.unsteady[:10])
-        answer.say(Text("Written to while they were archived: {names}.", names=names))
-    answer.more["backup"] = str(wanted.backup_dir)
 
 
 def counted_rows(backup: NightlyBackup) -> str:
@@ -304,9 +294,6 @@ def _prune(wanted: Spec, journal: RolloutJournal) -> list[str]:
     )
     needed = {wanted.id, history.half, *history.standing}
     return nightly.prune(folder, wanted.role, [path for _, path in dated], wanted.keep, needed)
-
-
-# -- the last resort of a rollback ----------------------------------------------------------------------------------
 
 
 def restorable(wanted: Spec) -> SqliteFile:

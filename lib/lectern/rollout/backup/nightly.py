@@ -18,9 +18,10 @@ from pydantic import BaseModel, ConfigDict
 
 from lectern import __version__, subprocesses
 from lectern.errors import CallAPerson, Misuse, TryAgain
-from lectern.rollout.backup.copy import Copy, sha256
+from lectern.rollout import files
+from lectern.rollout.backup import Copy
 from lectern.rollout.backup.store import Store
-from lectern.rollout.host import files
+from lectern.rollout.files import sha256
 from lectern.storage import disk
 
 SLACK_BYTES = 64 << 20
@@ -72,10 +73,8 @@ def make(database: Store, name: str, into: Path) -> NightlyBackup:
     if target.exists():
         raise TryAgain("{target}: a backup of this second is there already.", target=target)
     part = begun(target)
-    copied = proved(database, part)
-    return finished(
-        NightlyBackup(name=name, folder=str(target), database=database.shown, made_at=at, **copied.model_dump()), part
-    )
+    copied = proved(database, part).model_dump()
+    return finished(NightlyBackup(name=name, folder=str(target), database=database.shown, made_at=at, **copied), part)
 
 
 def begun(target: Path) -> Path:
@@ -141,8 +140,7 @@ def restore(database: Store, name: str, folder: Path) -> NightlyBackup:
 def prune(into: Path, prefix: str, newest: Iterable[Path], keep: int, needed: Container[str | None] = ()) -> list[str]:
     """Of the *newest* backups first, delete those beyond *keep*, and what killed ones left; returns their names.
 
-    Those that are *needed* by a rollback stay. The caller holds the lock, so nobody is writing
-    a half one.
+    Those that are *needed* by a rollback stay. The caller holds the lock, so nobody is writing a half one.
     """
     for half in into.glob(f"{prefix}-*.part"):
         shutil.rmtree(half)
@@ -194,6 +192,8 @@ def refuse_small_disk(database: Store, place: Path, remedy: str, more_bytes: int
 COPY_TIMEOUT_S = 3600.0
 CONNECT_TIMEOUT_S = 20
 _PLAIN = re.compile(r"[A-Za-z0-9_./@:-]+")
+_SFTP_OPTIONS = {"StrictHostKeyChecking": "yes", "PasswordAuthentication": "no", "ForwardAgent": "no"}
+_SFTP_OPTIONS |= {"ConnectTimeout": f"{CONNECT_TIMEOUT_S}", "ServerAliveInterval": "15"}
 
 
 @dataclass(frozen=True)
@@ -275,13 +275,7 @@ def _named(name: str, target: CopyTarget, more: str = "") -> list[str]:
 
 def _sftp(target: CopyTarget, *commands: str) -> str:
     """Run the commands and return their output; the first that fails ends them, unless it begins with a dash."""
-    options = {
-        "StrictHostKeyChecking": "yes",
-        "PasswordAuthentication": "no",
-        "ForwardAgent": "no",
-        "ConnectTimeout": CONNECT_TIMEOUT_S,
-        "ServerAliveInterval": 15,
-    }
+    options: dict[str, object] = {**_SFTP_OPTIONS}
     if target.key is not None:
         options |= {"IdentityFile": str(target.key), "IdentitiesOnly": "yes"}
     if target.known_hosts is not None:

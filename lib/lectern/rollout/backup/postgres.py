@@ -15,8 +15,9 @@ from sqlalchemy.exc import DBAPIError
 from lectern import subprocesses
 from lectern.errors import CallAPerson, Misuse, TryAgain
 from lectern.i18n import Text, msgid
-from lectern.rollout.backup.copy import Copy, quoted, sha256
-from lectern.rollout.host import files
+from lectern.rollout import files
+from lectern.rollout.backup import Copy, quoted
+from lectern.rollout.files import sha256
 
 COPY_TIMEOUT_S = 3600.0
 CONNECT_TIMEOUT_S = 20
@@ -144,8 +145,17 @@ class PostgresServer:
 
     def refuse_company(self) -> None:
         """Raise Misuse if somebody else works in the database: another teacher would lose what it has just answered."""
+        others = text(
+            "SELECT DISTINCT coalesce(nullif(application_name, ''), client_addr::text, 'local') FROM pg_stat_activity "
+            "WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'"
+        )
+
+        def look() -> list[str]:
+            with self.connected() as connection:
+                return sorted(map(str, connection.execute(others).scalars()))
+
         until = time.monotonic() + GONE_S
-        while (names := self._others()) and time.monotonic() < until:
+        while (names := look()) and time.monotonic() < until:
             time.sleep(0.1)
         if names:
             raise Misuse(
@@ -154,17 +164,6 @@ class PostgresServer:
                 shown=self.shown,
                 names=", ".join(names),
             )
-
-    def _others(self) -> list[str]:
-        with self.connected() as connection:
-            others = connection.execute(
-                text(
-                    "SELECT DISTINCT coalesce(nullif(application_name, ''), client_addr::text, 'local') FROM "
-                    "pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() AND "
-                    "backend_type = 'client backend'"
-                )
-            )
-            return sorted(str(program) for program in others.scalars())
 
     def _run(self, argv: list[str]) -> None:
         """Run one of PostgreSQL's programs; the password is in its environment, which only its own user can read."""

@@ -1,24 +1,25 @@
 """A SQLite database in a file: copied while others write to it, the copy proved, and put back."""
 
-import base64
 import os
 import shutil
 import sqlite3
 import time
+from base64 import b64encode
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, NullPool, create_engine
+from sqlalchemy import Connection, Engine, NullPool, create_engine
 from sqlalchemy.exc import DBAPIError
 
 from lectern.db import schema
 from lectern.db.engine import BUSY_TIMEOUT_S, open_database, open_to_read, read_only, reading
 from lectern.errors import CallAPerson, Misuse, TryAgain
-from lectern.rollout.backup.copy import Copy, quoted, sha256
-from lectern.rollout.host import files
+from lectern.rollout import files
+from lectern.rollout.backup import Copy, quoted
+from lectern.rollout.files import sha256
 
 Row = dict[str, Any]
 """A row of any table: its values by column, in types that JSON can hold."""
@@ -27,6 +28,16 @@ COPY_TIMEOUT_S = 600.0
 SIDES = ("-wal", "-shm", "-journal")
 """Suffixes of the files that SQLite keeps beside a database."""
 _TABLES = "SELECT name FROM {}.sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\'"
+
+
+@contextmanager
+def opened(url: str) -> Iterator[Engine]:
+    """An engine for the database of *url*, of either kind, which is disposed of at the end."""
+    engine = open_database(url)
+    try:
+        yield engine
+    finally:
+        engine.dispose()
 
 
 @dataclass(frozen=True)
@@ -69,11 +80,12 @@ class SqliteFile:
     @contextmanager
     def untouched(self) -> Iterator[None]:
         """Let others look at the database; new files that they leave beside it are removed."""
-        was_quiet = self.exists() and not _wal(self.file).exists()
+        log = self.file.with_name(f"{self.file.name}-wal")
+        was_quiet = self.exists() and not log.exists()
         try:
             yield
         finally:
-            if was_quiet and _wal(self.file).exists():
+            if was_quiet and log.exists():
                 read_only(self.file, "rw").close()  # the last connection that can write removes them
 
     def copy(self, folder: Path) -> Copy:
@@ -111,12 +123,8 @@ class SqliteFile:
         scratch = SqliteFile(folder / ".restored.db")
         try:
             _put(folder / copied.file, scratch.file, files.PRIVATE)
-            engine = open_database(scratch.url)
-            try:
-                with _in_words(scratch.file), reading(engine) as connection:
-                    counted = rows(connection.exec_driver_sql)
-            finally:
-                engine.dispose()
+            with opened(scratch.url) as engine, _in_words(scratch.file), reading(engine) as connection:
+                counted = rows(connection.exec_driver_sql)
             if counted != copied.rows:
                 raise CallAPerson(
                     "{file}: restored to try it, it has other rows ({counted}) than were copied ({copied}). Does "
@@ -193,19 +201,14 @@ def rows(execute: Callable[[str], Any]) -> dict[str, int]:
     return {name: execute(f"SELECT count(*) FROM {quoted(name)}").fetchone()[0] for name in names}  # noqa: S608 (quoted)
 
 
-def _wal(file: Path) -> Path:
-    return file.with_name(f"{file.name}-wal")
-
-
 def _put(copied: Path, file: Path, owner: files.Owner) -> None:
     """Put *copied* in the place of the database *file*, which nobody may have open.
 
     The files beside the old database are removed first: SQLite would apply them to the new one.
     """
     part = file.with_name(f".{file.name}.part")
-    part.unlink(missing_ok=True)
-    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with copied.open("rb") as source, os.fdopen(descriptor, "wb") as target:
+    files.make_private(part)
+    with copied.open("rb") as source, part.open("r+b") as target:
         shutil.copyfileobj(source, target)
         target.flush()
         os.fsync(target.fileno())
@@ -224,11 +227,8 @@ def _new(connection: sqlite3.Connection, table: str, before: list[str] | None) -
         same = " AND ".join(f"new.{quoted(column)} IS old.{quoted(column)}" for column in here if column in before)
         among += f" WHERE NOT EXISTS (SELECT 1 FROM copied.{quoted(table)} AS old WHERE {same or 1})"  # noqa: S608
     for row in connection.execute(among):
-        yield dict(zip(here, map(_jsonable, row), strict=True))
-
-
-def _jsonable(value: object) -> object:
-    return {"base64": base64.b64encode(value).decode()} if isinstance(value, bytes) else value
+        pairs = zip(here, row, strict=True)
+        yield {name: {"base64": b64encode(it).decode()} if isinstance(it, bytes) else it for name, it in pairs}
 
 
 def _tables(connection: sqlite3.Connection, schema: str) -> list[str]:

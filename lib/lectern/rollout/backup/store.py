@@ -1,12 +1,11 @@
 """The database of a host's role, whichever kind it is: a SQLite file, or one on a PostgreSQL server."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from sqlalchemy import Engine, make_url
 
-from lectern.db.engine import open_database
+from lectern.rollout.backup import sqlite
 from lectern.rollout.backup.postgres import PostgresServer
 from lectern.rollout.backup.sqlite import SqliteFile
 from lectern.rollout.spec import Spec
@@ -28,11 +27,6 @@ def of(wanted: Spec) -> Store:
     return at(url) if url and not url.startswith("sqlite") else SqliteFile(wanted.database)
 
 
-@contextmanager
-def opened(database: Store) -> Iterator[Engine]:
+def opened(database: Store) -> AbstractContextManager[Engine]:
     """An engine for the database, which is disposed of at the end."""
-    engine = open_database(database.url)
-    try:
-        yield engine
-    finally:
-        engine.dispose()
+    return sqlite.opened(database.url)

@@ -1,1 +1,60 @@
-"""Takes over what the old program left, once for each host; deleted with 3.0."""
+"""The step `adopt` of the window, by role: takes over what the old program left; and its undoing."""
+
+import time
+
+from lectern.db.engine import transaction
+from lectern.rollout import redis_keys
+from lectern.rollout.backup import store
+from lectern.rollout.spec import Spec
+from lectern.rollout.takeover import old_files, streamer, teacher
+from lectern.rollout.takeover.streamer import Sources
+from lectern.rollout.takeover.teacher import OldKeyNames, OldLists
+
+
+def planned(wanted: Spec) -> tuple[list[str], list[str]]:
+    """What `adopt` would do, and why it may not, in sentences; reads only, also before the keys have new names."""
+    if wanted.role == "teacher":
+        rules = redis_keys.rules(wanted)
+        names = OldKeyNames.parse(
+            teacher.before(wanted.waiting_key, rules), wanted.order_key and teacher.before(wanted.order_key, rules)
+        )
+        with store.of(wanted).reading() as connection, redis_keys.opened(wanted) as client:
+            return OldLists(connection, client, names, time.time()).planned().said, []
+    with store.of(wanted).reading() as connection:
+        plan = streamer.planned(connection, _sources(wanted), time.time())
+    return [f"{sentence}." for sentence in plan.said], [f"{sentence}." for sentence in plan.refusals]
+
+
+def adopt(wanted: Spec) -> list[str]:
+    """Take over the old program's bookings, files and waiting lists; returns what was done."""
+    if wanted.role == "teacher":
+        return _adopt_of_teacher(wanted)
+    with store.opened(store.of(wanted)) as engine:
+        done = streamer.adopt(engine, _sources(wanted), wanted.name, time.time())
+    return [f"{sentence}." for sentence in done]
+
+
+def undo(wanted: Spec) -> list[str]:
+    """Move a streamer's files back to their old places, and keep the rows; returns sentences about it."""
+    if wanted.role == "teacher":
+        return []
+    return [f"{sentence}." for sentence in old_files.undo_moves(_sources(wanted).moves_journal)]
+
+
+def _adopt_of_teacher(wanted: Spec) -> list[str]:
+    names = OldKeyNames.parse(wanted.waiting_key, wanted.order_key)
+    with (
+        store.opened(store.of(wanted)) as engine,
+        redis_keys.opened(wanted) as client,
+        transaction(engine) as connection,
+    ):
+        # As the new program will read it: from .env, else from the JSON config, which has milliseconds.
+        config_s = int(wanted.config.get("transcoding_time_out", 120_000)) / 1000
+        time_out_s = float(wanted.env.get("TRANSCODING_TIME_OUT_S", config_s))
+        return OldLists(connection, client, names, time.time()).adopt(wanted.name, time_out_s)
+
+
+def _sources(wanted: Spec) -> Sources:
+    assert wanted.video_root is not None  # a streamer has one, as parsing has checked
+    roots = wanted.old_video_roots or [wanted.video_root]
+    return Sources(wanted.video_root, roots, wanted.record_patterns, wanted.backup_dir / "moves.json")

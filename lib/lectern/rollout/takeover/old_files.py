@@ -20,8 +20,8 @@ from lectern.i18n import Text, joined, msgid
 from lectern.media import integrity
 from lectern.playout.flv import LOOK_BYTES, is_header
 from lectern.playout.keyframe_index import path_of
-from lectern.rollout.host import files
-from lectern.rollout.host.files import Owner
+from lectern.rollout import files
+from lectern.rollout.files import Owner
 from lectern.rollout.result import shown, some
 from lectern.rollout.takeover.old_database import Task, is_stem, rendition
 from lectern.storage import cache_dir

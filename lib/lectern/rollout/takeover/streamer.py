@@ -15,7 +15,7 @@ from lectern.errors import Misuse
 from lectern.i18n import Text, joined, msgid
 from lectern.model.facts import Event
 from lectern.model.tables import streamer as tables
-from lectern.rollout.host.files import Owner
+from lectern.rollout.files import Owner
 from lectern.rollout.result import at, shown, some
 from lectern.rollout.takeover import old_database, old_files
 from lectern.rollout.takeover.old_database import Judged, OldClassRow, OldFileRow

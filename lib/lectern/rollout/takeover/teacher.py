@@ -22,6 +22,7 @@ from lectern.model.tables.teacher import journal, orders
 from lectern.redis.key_patterns import Pattern
 from lectern.redis.rename import Rule, in_words
 from lectern.rendition_ids import stem
+from lectern.rollout import redis_keys
 from lectern.rollout.result import shown
 from lectern.states import Backend, BookingState, RenditionState, Resolution
 from lectern.wire.fields import is_name
@@ -81,7 +82,7 @@ def waiters(client: redis.Redis, names: OldKeyNames) -> Iterator[list[Waiter]]:
 
 
 def _waiters(client: redis.Redis, names: OldKeyNames) -> Iterator[Waiter]:
-    for keys in slices_of(client, names.waiting):
+    for keys in redis_keys.slices_of(client, names.waiting, SLICE):
         with client.pipeline(transaction=False) as pipe:
             for name, _ in keys:
                 pipe.type(name)
@@ -113,14 +114,6 @@ def _class(entry: bytes) -> str:
     if entry.isascii() and is_name(entry.decode()):
         return entry.decode()
     return shown(entry[:250].decode(errors="surrogateescape"))
-
-
-def slices_of(client: redis.Redis, pattern: Pattern) -> Iterator[list[tuple[bytes, dict[str, str]]]]:
-    """The keys that match, with the values of their fields, in slices."""
-    scanned = ((name, pattern.values(name)) for name in client.scan_iter(match=pattern.glob, count=1000))
-    fitting = ((name, values) for name, values in scanned if values is not None)
-    while keys := list(islice(fitting, SLICE)):
-        yield keys
 
 
 def booked_waiters(

@@ -1,5 +1,6 @@
 """Changes of files that are whole or not there: written beside, synced, renamed into place."""
 
+import hashlib
 import json
 import os
 import pwd
@@ -41,6 +42,12 @@ PRIVATE = Owner(os.geteuid(), os.getegid(), 0o600)
 """Readable and writable by this user only."""
 PUBLIC = Owner(os.geteuid(), os.getegid(), 0o644)
 """Readable by all, writable by this user only."""
+
+
+def sha256(file: Path) -> str:
+    """The SHA-256 of all bytes of *file*."""
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def sync_folder(folder: Path) -> None:
@@ -86,11 +93,8 @@ def _give(descriptor: int, owner: Owner) -> None:
 
 def give(path: Path, owner: Owner) -> None:
     """Give the file *path* to *owner*."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        _give(descriptor, owner)
-    finally:
-        os.close(descriptor)
+    with path.open("rb") as file:
+        _give(file.fileno(), owner)
 
 
 def write_json(path: Path, value: Any) -> None:  # noqa: ANN401 (whatever JSON can hold)

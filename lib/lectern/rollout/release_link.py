@@ -5,18 +5,14 @@ import shutil
 from pathlib import Path
 
 from lectern.i18n import Text, msgid
+from lectern.rollout import env_file, files
 from lectern.rollout.backup.host import FilesBefore
-from lectern.rollout.host import files
-from lectern.rollout.host import files as host_files
 from lectern.rollout.journal import RolloutJournal
 from lectern.rollout.result import TextDifference
-from lectern.rollout.settings import env_file
 from lectern.rollout.spec import Spec
 
-# An instance: what one rollout runs, in a folder of its own beside the earlier ones; `current` points to one.
-
-
 SETTINGS, PROGRAM = "settings.env", "program.conf"
+_LEADS = msgid("{path}: leads to {target} now.")
 
 
 def render_instance(wanted: Spec, journal: RolloutJournal) -> None:
@@ -36,28 +32,22 @@ def render_instance(wanted: Spec, journal: RolloutJournal) -> None:
             shutil.rmtree(folder)
 
 
-def pending_settings(wanted: Spec) -> list[TextDifference]:
-    """How the new settings differ from those in use, masked; empty if the instance has them already."""
-    file, new = wanted.instance / SETTINGS, _settings(wanted)
-    if env_file.read(file) == new:
-        return []
-    shown = [env_file.shown(text, env_file.values(text)) for text in (env_file.read(wanted.current / SETTINGS), new)]
-    return [TextDifference(str(file), *shown)]
-
-
 def _settings(wanted: Spec) -> str:
     return env_file.edited("", wanted.own)
 
 
 def pending(wanted: Spec) -> list[TextDifference]:
-    """The differences that `apply` would make."""
+    """The differences that `apply` would make; those of settings are masked."""
     differences: list[TextDifference] = []
-    target, now = _target(wanted), host_files.link_target(wanted.current)
+    target, now = _target(wanted), files.link_target(wanted.current)
     if now != target:
         differences.append(TextDifference(str(wanted.current), f"{now}\n" if now else "", f"{target}\n"))
-    differences += pending_settings(wanted)
+    file, new = wanted.instance / SETTINGS, _settings(wanted)
+    if env_file.read(file) != new:
+        texts = env_file.read(wanted.current / SETTINGS), new
+        differences.append(TextDifference(str(file), *(env_file.shown(it, env_file.values(it)) for it in texts)))
     text = wanted.conf.read_text(encoding="utf-8") if wanted.conf.exists() else ""
-    if text != wanted.program_conf or host_files.link_target(wanted.conf) != _program(wanted):
+    if text != wanted.program_conf or files.link_target(wanted.conf) != _program(wanted):
         differences.append(TextDifference(str(wanted.conf), text, wanted.program_conf))
     # An old file can hold secrets (environment=), so only its removal is shown.
     differences += [
@@ -80,41 +70,37 @@ def _places(wanted: Spec) -> list[Path]:
 
 def apply(wanted: Spec) -> list[str]:
     """Point the link to the instance, remove the old programs' files, and link the new program's file."""
-    host_files.sweep(*_places(wanted))
+    files.sweep(*_places(wanted))
     sentences: list[str] = []
-    if host_files.link_target(wanted.current) != _target(wanted):
-        host_files.switch_link(wanted.current, _target(wanted))
-        sentences.append(_leads(wanted.current, _target(wanted)))
+    if files.link_target(wanted.current) != _target(wanted):
+        files.switch_link(wanted.current, _target(wanted))
+        sentences.append(Text(_LEADS, path=wanted.current, target=_target(wanted)))
     sentences += [
-        Text("{path}: taken out; it is in the backup.", path=old) for old in wanted.old_confs if host_files.remove(old)
+        Text("{path}: taken out; it is in the backup.", path=old) for old in wanted.old_confs if files.remove(old)
     ]
-    if host_files.link_target(wanted.conf) != _program(wanted):
-        host_files.remove(wanted.conf)
-        host_files.switch_link(wanted.conf, _program(wanted))
-        sentences.append(_leads(wanted.conf, _program(wanted)))
+    if files.link_target(wanted.conf) != _program(wanted):
+        files.remove(wanted.conf)
+        files.switch_link(wanted.conf, _program(wanted))
+        sentences.append(Text(_LEADS, path=wanted.conf, target=_program(wanted)))
     return sentences
-
-
-def _leads(path: Path, target: str) -> str:
-    return Text("{path}: leads to {target} now.", path=path, target=target)
 
 
 def take_back(wanted: Spec, before: FilesBefore) -> list[str]:
     """Restore the link and supervisor's files as they were *before*; what a person has put there since stays."""
-    host_files.sweep(*_places(wanted))
+    files.sweep(*_places(wanted))
     sentences: list[str] = []
-    if host_files.link_target(wanted.current) != before.link:
+    if files.link_target(wanted.current) != before.link:
         if before.link is None:
-            host_files.remove(wanted.current)
+            files.remove(wanted.current)
         else:
-            host_files.switch_link(wanted.current, before.link)
+            files.switch_link(wanted.current, before.link)
         target = before.link or Text("nothing")
         sentences.append(Text("{path}: leads to {target} again.", path=wanted.current, target=target))
     # If a release is behind, the new program's file leads to its instance by now, unless somebody took it away.
     if before.data(wanted.conf) is not None and not wanted.conf.exists():
-        host_files.switch_link(wanted.conf, _program(wanted))
+        files.switch_link(wanted.conf, _program(wanted))
         sentences.append(Text("{path}: put back.", path=wanted.conf))
-    elif before.data(wanted.conf) is None and host_files.remove(wanted.conf):
+    elif before.data(wanted.conf) is None and files.remove(wanted.conf):
         sentences.append(Text("{path}: taken out.", path=wanted.conf))
     for path in wanted.old_confs:
         data = before.data(path)
@@ -124,14 +110,14 @@ def take_back(wanted: Spec, before: FilesBefore) -> list[str]:
             text = msgid("{path}: somebody wrote it since the window; left as it is, the old one is in the backup.")
             sentences.append(Text(text, path=path))
         else:
-            host_files.write(path, data, before.kept(path).owner)
+            files.write(path, data, before.kept(path).owner)
             sentences.append(Text("{path}: put back.", path=path))
     return sentences
 
 
 def is_back(wanted: Spec, before: FilesBefore) -> bool:
     """Whether the link and supervisor's files are as they were *before*."""
-    files = (wanted.conf, *wanted.old_confs)
-    return host_files.link_target(wanted.current) == before.link and all(
-        (path.read_bytes() if path.exists() else None) == before.data(path) for path in files
+    paths = (wanted.conf, *wanted.old_confs)
+    return files.link_target(wanted.current) == before.link and all(
+        (path.read_bytes() if path.exists() else None) == before.data(path) for path in paths
     )

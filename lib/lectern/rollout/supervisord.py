@@ -3,7 +3,7 @@
 import asyncio
 import re
 import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
@@ -51,12 +51,10 @@ class Supervisord:
     def _call(self, *words: str, timeout_s: float = CALL_TIMEOUT_S) -> subprocesses.Finished:
         return asyncio.run(subprocesses.run([*self._argv, *words], timeout_s=timeout_s))
 
-    def _call_and_ask(self, *words: str) -> subprocesses.Finished:
+    async def _call_and_ask(self, *words: str) -> subprocesses.Finished:
         """As `_call`, and ask supervisord for its states meanwhile, so that it looks at once and not in a second."""
-        return asyncio.run(self._ask_until_done(subprocesses.run([*self._argv, *words], timeout_s=STOP_TIMEOUT_S)))
-
-    async def _ask_until_done(self, call: Coroutine[Any, Any, subprocesses.Finished]) -> subprocesses.Finished:
-        done, pause_s = asyncio.ensure_future(call), _POLL_S
+        done = asyncio.ensure_future(subprocesses.run([*self._argv, *words], timeout_s=STOP_TIMEOUT_S))
+        pause_s = _POLL_S
         while not (await asyncio.wait({done}, timeout=pause_s))[0]:
             with suppress(TryAgain):  # of no account: the call itself says what is wrong
                 await subprocesses.run([*self._argv, "status"], timeout_s=CALL_TIMEOUT_S)
@@ -100,7 +98,7 @@ class Supervisord:
         """
         left: list[str] = []
         for _ in range(STOP_TRIES):
-            self._call_and_ask("stop", "all")
+            asyncio.run(self._call_and_ask("stop", "all"))
             states = self.states()
             if "EXITED" in states.values():
                 time.sleep(LOOK_S)
@@ -116,25 +114,20 @@ class Supervisord:
             first=left[0],
         )
 
-    def reload(self) -> None:
-        """Ask supervisord to reload its program files; it answers before the reload begins."""
-        answer = self._call("reload")
-        if answer.returncode != 0:
-            raise self._silent(answer.output or answer.errors)
-
     def begin_anew(self, before: States, *programs: str) -> None:
         """Let supervisord read its program files again; start *programs*, and the programs that ran *before*.
 
         A reload would also start, for a moment, programs that a person had stopped. So if there is one, supervisord
         reads the files without a reload.
         """
-        if "STOPPED" not in before.values():
-            self.reload()
-            return
-        answer = self._call_and_ask("update")
+        is_reload = "STOPPED" not in before.values()  # which is answered before it begins
+        answer = self._call("reload") if is_reload else asyncio.run(self._call_and_ask("update"))
         if answer.returncode != 0:
             raise self._silent(answer.output or answer.errors)
-        self._call("start", *sorted({*programs, *ran(before)}), timeout_s=STOP_TIMEOUT_S)  # a missing one is reported
+        if not is_reload:
+            self._call(
+                "start", *sorted({*programs, *ran(before)}), timeout_s=STOP_TIMEOUT_S
+            )  # a missing one is reported
 
     def start(self, name: str) -> None:
         """Start one program; `states` says afterwards whether it runs."""
@@ -187,9 +180,8 @@ def as_before(
     """
     done: dict[str, str] = {}
 
-    def look() -> States | None:
-        now = supervisor.states_or_none()
-        if now is None:
+    def look() -> bool | None:
+        if (now := supervisor.states_or_none()) is None:
             return None
         unlike = False
         for name, state in before.items():
@@ -203,7 +195,7 @@ def as_before(
                 unlike = True
                 supervisor.stop(name)
                 done[name] = Text("{program}: the reload started it; stopped again, as it was before", program=name)
-        return None if unlike else now
+        return None if unlike else True
 
     def failure() -> str:
         now = supervisor.states_or_none() or {}
@@ -245,11 +237,7 @@ class Health:
 
     def is_well(self) -> bool:
         """Look once: the program answers with this version and host, and "ready", and supervisord says that it runs."""
-        return self._answers(ready=True) and self._state() == "RUNNING"
-
-    def is_ours(self) -> bool:
-        """Look once: whether the program answers with this version and host, ready or not."""
-        return self._answers()
+        return self.answers(ready=True) and self._state() == "RUNNING"
 
     def is_dead(self) -> bool:
         """Whether supervisord has given it up; asked once a second, as each question starts a program."""
@@ -264,7 +252,8 @@ class Health:
         self.state = "unknown" if states is None else states.get(self.wanted.program, "gone")
         return self.state
 
-    def _answers(self, **more: object) -> bool:
+    def answers(self, **more: object) -> bool:
+        """Look once: whether the program answers with this version and host, and with *more*."""
         try:
             response = httpx.get(self.wanted.health_url, timeout=ASK_TIMEOUT_S, trust_env=False)
         except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:  # the latter two: no address

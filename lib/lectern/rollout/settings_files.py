@@ -9,10 +9,9 @@ from typing import Any
 from lectern.errors import Misuse
 from lectern.i18n import Text, labelled
 from lectern.old_config import old_times
+from lectern.rollout import env_file, files, json_config
 from lectern.rollout.backup.host import FilesBefore
-from lectern.rollout.host import files
 from lectern.rollout.result import TextDifference
-from lectern.rollout.settings import env_file, json_config
 from lectern.rollout.spec import Spec
 from lectern.settings import Settings, StreamerSettings, TeacherSettings
 

@@ -145,9 +145,8 @@ def _appended(text: str, line: str) -> str:
     """*text* with *line* at its end, in its own style: its line ends, and none after the last line if it has none."""
     newline = _NEWLINE.search(text)
     end = newline[0] if newline else "\n"
-    if not text.strip("\ufeff") or text.endswith(("\n", "\r")):
-        return text + line + end
-    return text + end + line
+    is_ended = not text.strip("\ufeff") or text.endswith(("\n", "\r"))
+    return text + line + end if is_ended else text + end + line
 
 
 def _written(value: str) -> str:

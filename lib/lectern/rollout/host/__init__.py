@@ -1,1 +1,0 @@
-"""The host under a rollout: its supervisor, health, links and durable files."""
